@@ -1,0 +1,26 @@
+//! The hub protocol: what a SignalR client and a hub say to each other, in JSON or in MessagePack.
+//!
+//! ```text
+//!  bytes ──framing::next_frame──► frame ──scan──► kind, invocation id        (all that a proxy reads)
+//!                                   └────decode──► HubMessage ──value──► T   (what an app server reads)
+//!  T ──payload──► Payload ──► HubMessage ──encode──► frame
+//! ```
+//!
+//! Source: the SignalR hub protocol specification, and the bytes of the official packages where they differ.
+
+mod framing;
+mod handshake;
+mod json;
+mod members;
+mod message;
+mod message_pack;
+mod payload;
+mod protocol;
+mod scan;
+
+pub use framing::{Frame, FramingError, next_frame};
+pub use handshake::{HandshakeError, HandshakeRequest, HandshakeResponse, RECORD_SEPARATOR};
+pub use message::{CancelInvocation, Close, Completion, Headers, HubMessage, Invocation, Outcome, StreamItem};
+pub use payload::{Payload, PayloadError};
+pub use protocol::{HubMessageError, HubProtocol};
+pub use scan::{MessageKind, Scan, ScanError};

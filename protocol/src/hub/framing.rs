@@ -1,0 +1,184 @@
+//! Where one hub message ends and the next begins, for any split of the bytes.
+
+use std::ops::Range;
+
+use bytes::{BufMut, BytesMut};
+use memchr::memchr;
+
+use super::{HubProtocol, RECORD_SEPARATOR};
+
+/// Most bytes of a MessagePack length prefix: five times seven bits hold the longest length.
+const PREFIX_MAX_BYTES: usize = 5;
+
+/// The longest length that a prefix may announce, as the official implementations have it.
+const LENGTH_MAX: u64 = 0x7fff_ffff;
+
+/// One whole message at the front of a buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// The message without its framing.
+    pub body: Range<usize>,
+    /// Bytes of the whole frame; the next one begins here.
+    pub length: usize,
+}
+
+/// Why the stream of messages can't go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FramingError {
+    /// A message is longer than allowed.
+    #[error("the message is larger than {limit} bytes")]
+    TooLarge {
+        /// The limit, framing included.
+        limit: usize,
+    },
+    /// A length prefix has more than five bytes or exceeds 2 GiB.
+    #[error("the length prefix of a MessagePack message is malformed")]
+    Prefix,
+}
+
+/// Finds the first message in `buffer`; `None` when more bytes are needed.
+///
+/// `limit` is the largest message in bytes, its separator or length prefix included.
+///
+/// # Errors
+/// As soon as it is certain that the message is over the limit or its prefix is malformed.
+pub fn next_frame(protocol: HubProtocol, buffer: &[u8], limit: usize) -> Result<Option<Frame>, FramingError> {
+    match protocol {
+        HubProtocol::Json => next_json(buffer, limit),
+        HubProtocol::MessagePack => next_message_pack(buffer, limit),
+    }
+}
+
+/// Appends the length prefix of a MessagePack message whose body has `length` bytes.
+pub(super) fn put_length(mut length: usize, out: &mut BytesMut) {
+    while let Some(more) = Some(length >> 7).filter(|&more| more > 0) {
+        out.put_u8(seven_bits(length) | 0x80);
+        length = more;
+    }
+    out.put_u8(seven_bits(length));
+}
+
+fn next_json(buffer: &[u8], limit: usize) -> Result<Option<Frame>, FramingError> {
+    // What lies beyond the limit can't save the message, so it is not searched either.
+    let searched = buffer.get(..limit).unwrap_or(buffer);
+    match memchr(RECORD_SEPARATOR, searched) {
+        Some(end) => Ok(Some(Frame { body: 0..end, length: end + 1 })),
+        None if buffer.len() >= limit => Err(FramingError::TooLarge { limit }),
+        None => Ok(None),
+    }
+}
+
+fn next_message_pack(buffer: &[u8], limit: usize) -> Result<Option<Frame>, FramingError> {
+    let prefix = read_prefix(buffer)?;
+    // Of a prefix that is not whole at least one byte is to come, and its length can only grow.
+    let prefix_bytes = if prefix.is_whole { prefix.bytes } else { prefix.bytes + 1 };
+    let length = usize::try_from(prefix.length).map_err(|_| FramingError::Prefix)?.saturating_add(prefix_bytes);
+    if length > limit {
+        return Err(FramingError::TooLarge { limit });
+    }
+    let is_here = prefix.is_whole && buffer.len() >= length;
+    Ok(is_here.then_some(Frame { body: prefix_bytes..length, length }))
+}
+
+/// What stands at the front of a MessagePack message, as far as it has arrived.
+struct Prefix {
+    length: u64,
+    bytes: usize,
+    is_whole: bool,
+}
+
+fn read_prefix(buffer: &[u8]) -> Result<Prefix, FramingError> {
+    let mut prefix = Prefix { length: 0, bytes: 0, is_whole: false };
+    for &byte in buffer.iter().take(PREFIX_MAX_BYTES) {
+        prefix.length |= u64::from(byte & 0x7f) << (7 * prefix.bytes);
+        prefix.bytes += 1;
+        prefix.is_whole = byte & 0x80 == 0;
+        if prefix.is_whole {
+            break;
+        }
+    }
+    let is_endless = prefix.bytes == PREFIX_MAX_BYTES && !prefix.is_whole;
+    if is_endless || prefix.length > LENGTH_MAX { Err(FramingError::Prefix) } else { Ok(prefix) }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "seven bits fit a byte")]
+fn seven_bits(length: usize) -> u8 {
+    (length & 0x7f) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO_LIMIT: usize = usize::MAX;
+
+    fn json(buffer: &[u8], limit: usize) -> Result<Option<Frame>, FramingError> {
+        next_frame(HubProtocol::Json, buffer, limit)
+    }
+
+    fn message_pack(buffer: &[u8], limit: usize) -> Result<Option<Frame>, FramingError> {
+        next_frame(HubProtocol::MessagePack, buffer, limit)
+    }
+
+    #[test]
+    fn a_json_message_ends_at_its_separator() {
+        assert_eq!(json(b"{}\x1e{\"a\"", NO_LIMIT), Ok(Some(Frame { body: 0..2, length: 3 })));
+        assert_eq!(json(b"{}", NO_LIMIT), Ok(None));
+        assert_eq!(json(b"", NO_LIMIT), Ok(None));
+    }
+
+    #[test]
+    fn the_separator_counts_towards_the_limit() {
+        assert!(json(b"1234\x1e", 5).unwrap().is_some());
+        assert_eq!(json(b"1234\x1e", 4), Err(FramingError::TooLarge { limit: 4 }));
+    }
+
+    #[test]
+    fn a_json_message_is_too_large_as_soon_as_no_room_is_left_for_its_separator() {
+        assert_eq!(json(b"1234", 5), Ok(None));
+        assert_eq!(json(b"12345", 5), Err(FramingError::TooLarge { limit: 5 }));
+    }
+
+    #[test]
+    fn a_message_pack_message_ends_where_its_prefix_says() {
+        assert_eq!(message_pack(&[2, 0x91, 6, 2], NO_LIMIT), Ok(Some(Frame { body: 1..3, length: 3 })));
+        assert_eq!(message_pack(&[2, 0x91], NO_LIMIT), Ok(None));
+        assert_eq!(message_pack(&[], NO_LIMIT), Ok(None));
+    }
+
+    #[test]
+    fn the_prefix_counts_towards_the_limit() {
+        assert!(message_pack(&[2, 0x91, 6], 3).unwrap().is_some());
+        assert_eq!(message_pack(&[2], 2), Err(FramingError::TooLarge { limit: 2 }));
+    }
+
+    #[test]
+    fn half_a_prefix_is_refused_once_it_is_certain_to_be_too_large() {
+        assert_eq!(message_pack(&[0xff], 200), Ok(None));
+        assert_eq!(message_pack(&[0xff], 128), Err(FramingError::TooLarge { limit: 128 }));
+        assert_eq!(message_pack(&[0x80, 0x80, 0x82], 32 * 1024), Err(FramingError::TooLarge { limit: 32 * 1024 }));
+    }
+
+    #[test]
+    fn a_prefix_of_six_bytes_or_above_2_gib_is_malformed() {
+        assert_eq!(message_pack(&[0x80; 5], NO_LIMIT), Err(FramingError::Prefix));
+        assert_eq!(message_pack(&[0x80, 0x80, 0x80, 0x80, 0x08], NO_LIMIT), Err(FramingError::Prefix));
+        assert_eq!(message_pack(&[0xff, 0xff, 0xff, 0xff, 0x07], NO_LIMIT), Ok(None));
+    }
+
+    #[test]
+    fn a_prefix_that_is_longer_than_needed_is_read_all_the_same() {
+        assert_eq!(message_pack(&[0x81, 0x00, 0x91], NO_LIMIT), Ok(Some(Frame { body: 2..3, length: 3 })));
+    }
+
+    #[test]
+    fn every_length_comes_back() {
+        for length in [0, 1, 127, 128, 5248, 16_383, 16_384, 2_097_151, 2_097_152, 268_435_456, 0x7fff_ffff] {
+            let mut bytes = BytesMut::new();
+            put_length(length, &mut bytes);
+            let prefix = read_prefix(&bytes).unwrap();
+            assert_eq!((usize::try_from(prefix.length).unwrap(), prefix.bytes), (length, bytes.len()));
+        }
+    }
+}

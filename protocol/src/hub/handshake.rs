@@ -1,0 +1,268 @@
+//! The hub handshake: which protocol a client wants to speak, and what it is told.
+//!
+//! Always JSON and the record separator, whatever the protocol. Texts as the official server sends them.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::members::{self, Members};
+use super::{HubProtocol, json, next_frame};
+
+/// Ends a handshake and each JSON message.
+pub const RECORD_SEPARATOR: u8 = 0x1e;
+
+/// The highest version of either protocol that we speak; lower ones are the same but for stateful reconnect.
+const VERSION_MAX: u32 = 2;
+
+/// What a client wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandshakeRequest {
+    /// The encoding for all that follows.
+    pub protocol: HubProtocol,
+    /// 1, or 2 for stateful reconnect.
+    pub version: u32,
+}
+
+/// Why a handshake is refused; the text is what the client is told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// The name is none that we know.
+    #[error("The protocol '{0}' is not supported.")]
+    Protocol(String),
+    /// The version is above ours.
+    #[error("The server does not support version {version} of the '{protocol}' protocol.")]
+    Version {
+        /// The version that was asked for.
+        version: i64,
+        /// The protocol, as the client wrote it.
+        protocol: String,
+    },
+    /// It came too late, or is too long.
+    #[error("Handshake was canceled.")]
+    Canceled,
+    /// It is no handshake; the detail is for logs and detailed errors.
+    #[error("An unexpected error occurred during connection handshake.")]
+    Malformed {
+        /// What is wrong with it.
+        detail: String,
+    },
+}
+
+/// What a client is told.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HandshakeResponse {
+    /// Why not; `None` is a welcome.
+    pub error: Option<String>,
+}
+
+impl HandshakeRequest {
+    /// Reads the handshake at the front of `buffer`: the request and the bytes it takes, separator included;
+    /// `None` when more bytes are needed.
+    ///
+    /// # Errors
+    /// When it is refused, [`Canceled`](HandshakeError::Canceled) if it is longer than `limit`.
+    pub fn read(buffer: &[u8], limit: usize) -> Result<Option<(Self, usize)>, HandshakeError> {
+        read_with(buffer, limit, Self::parse)
+    }
+
+    /// The bytes of a request, as the official client sends them.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let name = self.protocol.name();
+        let mut text = format!("{{\"protocol\":\"{name}\",\"version\":{}}}", self.version).into_bytes();
+        text.push(RECORD_SEPARATOR);
+        text.into()
+    }
+
+    fn parse(text: &[u8]) -> Result<Self, HandshakeError> {
+        let (mut protocol, mut version) = (None, None);
+        for member in Members::of(text).map_err(malformed)? {
+            let member = member.map_err(malformed)?;
+            match &*member.key {
+                "protocol" => protocol = Some(member.value),
+                "version" => version = Some(member.value),
+                _ => {}
+            }
+        }
+        let protocol = protocol.ok_or_else(|| malformed("Missing required property 'protocol'."))?;
+        let version = version.ok_or_else(|| malformed("Missing required property 'version'."))?;
+        let protocol = members::text(protocol).ok_or_else(|| malformed("Expected 'protocol' to be of type String."))?;
+        let version = members::integer(version).ok_or_else(|| malformed("Expected 'version' to be of type Number."))?;
+        Self::choose(&protocol, version)
+    }
+
+    fn choose(name: &str, version: i64) -> Result<Self, HandshakeError> {
+        let protocol = HubProtocol::from_name(name).ok_or_else(|| HandshakeError::Protocol(name.to_owned()))?;
+        if version > i64::from(VERSION_MAX) {
+            return Err(HandshakeError::Version { version, protocol: name.to_owned() });
+        }
+        // The official server takes any version up to its own, even those that never were.
+        let version = u32::try_from(version).unwrap_or(0);
+        Ok(Self { protocol, version })
+    }
+}
+
+impl HandshakeResponse {
+    /// The bytes of the answer, separator included: `{}` for a welcome.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let Some(error) = &self.error else {
+            return Bytes::from_static(b"{}\x1e");
+        };
+        let mut text = BytesMut::with_capacity(error.len() + 16);
+        text.put_slice(b"{\"error\":");
+        json::put(error.as_str(), &mut text);
+        text.put_slice(&[b'}', RECORD_SEPARATOR]);
+        text.freeze()
+    }
+
+    /// Reads the answer at the front of `buffer` and the bytes it takes; `None` when more bytes are needed.
+    ///
+    /// # Errors
+    /// When it is no handshake answer.
+    pub fn read(buffer: &[u8], limit: usize) -> Result<Option<(Self, usize)>, HandshakeError> {
+        read_with(buffer, limit, Self::parse)
+    }
+
+    fn parse(text: &[u8]) -> Result<Self, HandshakeError> {
+        let mut error = None;
+        for member in Members::of(text).map_err(malformed)? {
+            let member = member.map_err(malformed)?;
+            match &*member.key {
+                "error" => error = Some(member.value).filter(|value| *value != b"null"),
+                // Only hub messages have a type: the other end left out its answer.
+                "type" => return Err(malformed("Expected a handshake response from the server.")),
+                _ => {}
+            }
+        }
+        let error =
+            error.map(|value| members::text(value).ok_or_else(|| malformed("Expected 'error' to be of type String.")));
+        Ok(Self { error: error.transpose()?.map(Into::into) })
+    }
+}
+
+fn read_with<T>(
+    buffer: &[u8],
+    limit: usize,
+    parse: impl FnOnce(&[u8]) -> Result<T, HandshakeError>,
+) -> Result<Option<(T, usize)>, HandshakeError> {
+    // A handshake is framed like a JSON message, whatever comes after it.
+    let frame = next_frame(HubProtocol::Json, buffer, limit).map_err(|_| HandshakeError::Canceled)?;
+    let Some(frame) = frame else { return Ok(None) };
+    let text = buffer.get(frame.body).unwrap_or_default();
+    Ok(Some((parse(text)?, frame.length)))
+}
+
+fn malformed(detail: impl ToString) -> HandshakeError {
+    HandshakeError::Malformed { detail: detail.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: usize = 1024;
+
+    fn request(text: &str) -> Result<HandshakeRequest, HandshakeError> {
+        let bytes = format!("{text}\u{1e}");
+        HandshakeRequest::read(bytes.as_bytes(), LIMIT).map(|read| {
+            let (request, length) = read.unwrap();
+            assert_eq!(length, bytes.len());
+            request
+        })
+    }
+
+    fn detail(text: &str) -> String {
+        match request(text) {
+            Err(HandshakeError::Malformed { detail }) => detail,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_request_comes_back_as_it_was_sent() {
+        for protocol in HubProtocol::ALL {
+            for version in [1, 2] {
+                let request = HandshakeRequest { protocol, version };
+                let bytes = request.encode();
+                let length = bytes.len();
+                assert_eq!(HandshakeRequest::read(&bytes, LIMIT), Ok(Some((request, length))));
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_properties_order_case_and_white_space_do_not_matter() {
+        let expected = Ok(HandshakeRequest { protocol: HubProtocol::MessagePack, version: 1 });
+        assert_eq!(request(r#" { "version" : 1, "more":[{}], "protocol" : "MessagePack" } "#), expected);
+    }
+
+    #[test]
+    fn a_request_takes_only_its_own_bytes() {
+        let bytes = b"{\"protocol\":\"json\",\"version\":1}\x1e{\"type\":6}\x1e";
+        let (_, length) = HandshakeRequest::read(bytes, LIMIT).unwrap().unwrap();
+        assert_eq!(&bytes[length..], b"{\"type\":6}\x1e");
+    }
+
+    #[test]
+    fn a_request_in_pieces_waits_for_its_end() {
+        let bytes = b"{\"protocol\":\"json\",\"version\":1}\x1e";
+        for end in 0..bytes.len() {
+            assert_eq!(HandshakeRequest::read(&bytes[..end], LIMIT), Ok(None));
+        }
+    }
+
+    #[test]
+    fn versions_up_to_ours_are_taken() {
+        for (version, taken) in [(2, 2), (1, 1), (0, 0), (-3, 0)] {
+            let request = request(&format!("{{\"protocol\":\"json\",\"version\":{version}}}")).unwrap();
+            assert_eq!(request.version, taken);
+        }
+    }
+
+    #[test]
+    fn an_unknown_protocol_is_refused_by_its_name() {
+        let error = request(r#"{"protocol":"xyz","version":1}"#).unwrap_err();
+        assert_eq!(error.to_string(), "The protocol 'xyz' is not supported.");
+    }
+
+    #[test]
+    fn a_version_above_ours_is_refused() {
+        let error = request(r#"{"protocol":"json","version":9}"#).unwrap_err();
+        assert_eq!(error.to_string(), "The server does not support version 9 of the 'json' protocol.");
+    }
+
+    #[test]
+    fn a_request_that_is_too_long_is_canceled() {
+        let error = HandshakeRequest::read(&[b' '; LIMIT], LIMIT).unwrap_err();
+        assert_eq!(error.to_string(), "Handshake was canceled.");
+    }
+
+    #[test]
+    fn what_is_no_handshake_says_what_is_wrong() {
+        assert_eq!(detail("hello"), "Expected a JSON Object.");
+        assert_eq!(detail(r#"{"protocol""#), "Error reading JSON.");
+        assert_eq!(detail(r#"{"version":1}"#), "Missing required property 'protocol'.");
+        assert_eq!(detail(r#"{"protocol":"json"}"#), "Missing required property 'version'.");
+        assert_eq!(detail(r#"{"protocol":1,"version":1}"#), "Expected 'protocol' to be of type String.");
+        assert_eq!(detail(r#"{"protocol":"json","version":"1"}"#), "Expected 'version' to be of type Number.");
+        let text = request("hello").unwrap_err().to_string();
+        assert_eq!(text, "An unexpected error occurred during connection handshake.");
+    }
+
+    #[test]
+    fn an_answer_comes_back_as_it_was_sent() {
+        for error in [None, Some("The protocol 'x\"\u{1e}y' is not supported.".to_owned())] {
+            let response = HandshakeResponse { error };
+            let bytes = response.encode();
+            let length = bytes.len();
+            assert_eq!(HandshakeResponse::read(&bytes, LIMIT), Ok(Some((response, length))));
+        }
+    }
+
+    #[test]
+    fn a_hub_message_is_no_answer() {
+        let error = HandshakeResponse::read(b"{\"type\":6}\x1e", LIMIT).unwrap_err();
+        assert!(matches!(error, HandshakeError::Malformed { .. }));
+    }
+}

@@ -1,0 +1,307 @@
+//! The members of a JSON object: where each key and each value stands, without reading the values.
+//!
+//! The scan and the decoder both walk with it. So a proxy and an app server never see two different messages
+//! in the same bytes, and what the decoder hands to `serde_json` is bounded in its nesting.
+//!
+//! It is stricter than it must be about the object itself, and reads no more of a value than its end needs:
+//! whether a value is well-formed is found out by who reads it.
+
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr2};
+use serde::Deserialize;
+
+use crate::limits::NESTING_MAX;
+
+/// Why the members can't be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ObjectError {
+    /// It begins with something else than a brace.
+    #[error("Expected a JSON Object.")]
+    NotObject,
+    /// It is not well-formed.
+    #[error("Error reading JSON.")]
+    Syntax,
+    /// It is nested too deeply.
+    #[error("The JSON is nested over {NESTING_MAX} deep.")]
+    Nesting,
+}
+
+/// One member of an object.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Member<'a> {
+    /// The key; owned only if it holds escapes.
+    pub(super) key: Cow<'a, str>,
+    /// The text of the value, without white space around it.
+    pub(super) value: &'a [u8],
+}
+
+/// Walks over the members of one object, in their order.
+#[derive(Debug)]
+pub(super) struct Members<'a> {
+    rest: &'a [u8],
+    place: Place,
+}
+
+/// ```text
+///  First ──member──► Between ──`,` member──► Between
+///    └──────`}`──────────┴───────`}`───────► Past      (also after an error)
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    First,
+    Between,
+    Past,
+}
+
+impl<'a> Members<'a> {
+    /// Enters the object that is the whole of `text`.
+    pub(super) fn of(text: &'a [u8]) -> Result<Self, ObjectError> {
+        let mut rest = text;
+        skip_space(&mut rest);
+        match rest {
+            [b'{', rest @ ..] => Ok(Self { rest, place: Place::First }),
+            _ => Err(ObjectError::NotObject),
+        }
+    }
+
+    fn advance(&mut self) -> Result<Option<Member<'a>>, ObjectError> {
+        skip_space(&mut self.rest);
+        match (self.place, self.rest) {
+            (Place::Past, _) => return Ok(None),
+            (_, [b'}', rest @ ..]) => return self.leave(rest),
+            (Place::First, _) => {}
+            (Place::Between, [b',', rest @ ..]) => self.rest = rest,
+            (Place::Between, _) => return Err(ObjectError::Syntax),
+        }
+        self.place = Place::Between;
+        self.member().map(Some)
+    }
+
+    fn member(&mut self) -> Result<Member<'a>, ObjectError> {
+        skip_space(&mut self.rest);
+        let key = text_of(take_text(&mut self.rest)?)?;
+        skip_space(&mut self.rest);
+        self.rest = self.rest.strip_prefix(b":").ok_or(ObjectError::Syntax)?;
+        skip_space(&mut self.rest);
+        let value = take_value(&mut self.rest)?;
+        Ok(Member { key, value })
+    }
+
+    fn leave(&mut self, mut rest: &'a [u8]) -> Result<Option<Member<'a>>, ObjectError> {
+        self.place = Place::Past;
+        skip_space(&mut rest);
+        if rest.is_empty() { Ok(None) } else { Err(ObjectError::Syntax) }
+    }
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = Result<Member<'a>, ObjectError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.advance();
+        if next.is_err() {
+            self.place = Place::Past;
+        }
+        next.transpose()
+    }
+}
+
+/// Reads a JSON string, quotes included; borrowed unless it holds escapes. `None` for any other value.
+pub(super) fn text(value: &[u8]) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    serde_json::from_slice::<Text<'_>>(value).ok().map(|text| text.0)
+}
+
+/// Reads a JSON number without fraction or exponent. `None` for any other value.
+pub(super) fn integer(value: &[u8]) -> Option<i64> {
+    serde_json::from_slice(value).ok()
+}
+
+/// The text of a key. Most have no escapes, and need no parser then.
+fn text_of(key: &[u8]) -> Result<Cow<'_, str>, ObjectError> {
+    let read = match key {
+        [b'"', inner @ .., b'"'] if memchr(b'\\', inner).is_none() => {
+            std::str::from_utf8(inner).ok().map(Cow::Borrowed)
+        }
+        _ => text(key),
+    };
+    read.ok_or(ObjectError::Syntax)
+}
+
+fn skip_space(rest: &mut &[u8]) {
+    while let [b' ' | b'\t' | b'\n' | b'\r', after @ ..] = *rest {
+        *rest = after;
+    }
+}
+
+fn take_value<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], ObjectError> {
+    match *rest {
+        [b'"', ..] => take_text(rest),
+        [b'{' | b'[', ..] => take_nested(rest),
+        _ => take_scalar(rest),
+    }
+}
+
+/// Takes a string, its quotes included.
+fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], ObjectError> {
+    let whole = *rest;
+    let mut tail = whole.strip_prefix(b"\"").ok_or(ObjectError::Syntax)?;
+    loop {
+        let at = memchr2(b'"', b'\\', tail).ok_or(ObjectError::Syntax)?;
+        match tail.get(at..) {
+            Some([b'"', after @ ..]) => return take_until(rest, after),
+            Some([_, _, after @ ..]) => tail = after,
+            _ => return Err(ObjectError::Syntax),
+        }
+    }
+}
+
+/// Takes an array or object. Whether its brackets match in kind is left to who reads it.
+fn take_nested<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], ObjectError> {
+    let mut tail = *rest;
+    // The object that is walked over is the first level.
+    let mut depth = 1;
+    loop {
+        match tail {
+            [b'"', ..] => {
+                take_text(&mut tail)?;
+            }
+            [b'{' | b'[', after @ ..] => {
+                depth += 1;
+                tail = after;
+            }
+            [b'}' | b']', after @ ..] => {
+                depth -= 1;
+                tail = after;
+            }
+            [_, after @ ..] => tail = after,
+            [] => return Err(ObjectError::Syntax),
+        }
+        match depth {
+            1 => return take_until(rest, tail),
+            2..=NESTING_MAX => {}
+            _ => return Err(ObjectError::Nesting),
+        }
+    }
+}
+
+/// Takes a number or a word, up to what can't belong to it.
+fn take_scalar<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], ObjectError> {
+    let ends = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',' | b'}' | b']');
+    match rest.iter().position(ends).and_then(|end| rest.split_at_checked(end)) {
+        Some((scalar, after)) if !scalar.is_empty() => {
+            *rest = after;
+            Ok(scalar)
+        }
+        _ => Err(ObjectError::Syntax),
+    }
+}
+
+/// Takes all before `after`, which is the tail of `rest`.
+fn take_until<'a>(rest: &mut &'a [u8], after: &'a [u8]) -> Result<&'a [u8], ObjectError> {
+    let length = rest.len().saturating_sub(after.len());
+    let taken = rest.get(..length).ok_or(ObjectError::Syntax)?;
+    *rest = after;
+    Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(text: &str) -> Result<Vec<(String, String)>, ObjectError> {
+        let pair = |member: Member<'_>| (member.key.into_owned(), String::from_utf8(member.value.to_vec()).unwrap());
+        Members::of(text.as_bytes())?.map(|member| member.map(pair)).collect()
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Result<Vec<(String, String)>, ObjectError> {
+        Ok(expected.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+    }
+
+    #[test]
+    fn members_are_found_with_and_without_white_space() {
+        let expected = pairs(&[("a", "1"), ("b", "[1, {\"x\": 2}]"), ("c", "\"t\""), ("d", "null")]);
+        assert_eq!(members(r#"{"a":1,"b":[1, {"x": 2}],"c":"t","d":null}"#), expected);
+        assert_eq!(members("\t{ \"a\" :1 ,\n\"b\": [1, {\"x\": 2}] , \"c\":\"t\", \"d\" : null\r\n} "), expected);
+        assert_eq!(members(" { } "), pairs(&[]));
+    }
+
+    #[test]
+    fn brackets_and_quotes_inside_strings_end_nothing() {
+        let text = r#"{"a":["]}\"",{"}":"\\"}],"b":"{\\\"}"}"#;
+        assert_eq!(members(text), pairs(&[("a", r#"["]}\"",{"}":"\\"}]"#), ("b", r#""{\\\"}""#)]));
+    }
+
+    #[test]
+    fn a_key_with_escapes_is_read() {
+        assert_eq!(members(r#"{"t\u0079pe":6}"#), pairs(&[("type", "6")]));
+        assert_eq!(members(r#"{"\ud800":6}"#), Err(ObjectError::Syntax));
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        for text in ["", " ", "[]", "1", "null", "\"{}\""] {
+            assert_eq!(members(text), Err(ObjectError::NotObject), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_broken_object_is_refused() {
+        let broken = [
+            "{",
+            "{\"",
+            "{\"a",
+            "{\"a\"",
+            "{\"a\":",
+            "{\"a\":1",
+            "{\"a\":}",
+            "{\"a\":,}",
+            "{\"a\" 1}",
+            "{a:1}",
+            "{,}",
+            "{\"a\":1,}",
+            "{\"a\":1 \"b\":2}",
+            "{\"a\":[}",
+            "{\"a\":\"\\",
+            "{}x",
+            "{}{}",
+            "{\"a\":1]",
+        ];
+        for text in broken {
+            assert_eq!(members(text), Err(ObjectError::Syntax), "{text}");
+        }
+    }
+
+    #[test]
+    fn after_an_error_nothing_more_comes() {
+        let mut members = Members::of(b"{1,\"a\":2}").unwrap();
+        assert_eq!(members.next(), Some(Err(ObjectError::Syntax)));
+        assert_eq!(members.next(), None);
+    }
+
+    #[test]
+    fn nesting_is_bounded_the_object_itself_included() {
+        let nested = |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
+        assert!(members(&nested(NESTING_MAX - 1)).is_ok());
+        assert_eq!(members(&nested(NESTING_MAX)), Err(ObjectError::Nesting));
+    }
+
+    #[test]
+    fn only_whole_numbers_are_integers() {
+        assert_eq!(integer(b"-7"), Some(-7));
+        for other in ["1.0", "1e0", "\"1\"", "01", "+1", "9223372036854775808", "null", ""] {
+            assert_eq!(integer(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn texts_are_borrowed_unless_they_hold_escapes() {
+        assert!(matches!(text(b"\"plain\""), Some(Cow::Borrowed("plain"))));
+        assert!(matches!(text(br#""\u00e9""#), Some(Cow::Owned(text)) if text == "\u{e9}"));
+        assert_eq!(text(b"1"), None);
+        assert_eq!(text(b"\"\n\""), None);
+    }
+}

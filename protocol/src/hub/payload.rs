@@ -1,0 +1,23 @@
+//! One encoded value: an argument, an item or a result, in the hub protocol of its connection.
+
+use bytes::Bytes;
+
+/// An encoded value: a JSON text, or the bytes of one MessagePack value. Cheap to clone.
+///
+/// Made and read by [`HubProtocol::payload`](super::HubProtocol::payload) and
+/// [`HubProtocol::value`](super::HubProtocol::value).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payload(pub(super) Bytes);
+
+/// Why a value could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct PayloadError(pub(super) String);
+
+impl Payload {
+    /// The encoded bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+}

@@ -1,0 +1,258 @@
+//! The structural scan: a message's kind and invocation id, without reading the rest and without allocation.
+//!
+//! For JSON it walks the top-level keys in any order (the JavaScript client writes `type` last) and skips
+//! strings and nested values; for MessagePack both stand in front.
+
+use std::borrow::Cow;
+
+use rmp::decode::{read_array_len, read_int, read_map_len, read_str_from_slice, read_str_len};
+
+use super::members::{self, Members, ObjectError};
+
+/// The byte of a MessagePack nil.
+const NIL: u8 = 0xc0;
+
+/// The kind of a hub message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MessageKind {
+    /// Type 1.
+    Invocation,
+    /// Type 2.
+    StreamItem,
+    /// Type 3.
+    Completion,
+    /// Type 4.
+    StreamInvocation,
+    /// Type 5.
+    CancelInvocation,
+    /// Type 6.
+    Ping,
+    /// Type 7.
+    Close,
+    /// Type 8.
+    Ack,
+    /// Type 9.
+    Sequence,
+    /// Any other number: newer than us, to be passed on.
+    Unknown(i64),
+}
+
+/// What a proxy reads of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scan<'a> {
+    /// The kind.
+    pub kind: MessageKind,
+    /// The invocation id, if it has one that is not empty. Owned only if it holds escapes.
+    pub invocation_id: Option<Cow<'a, str>>,
+}
+
+/// Why the kind can't be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScanError {
+    /// No `type` among the top-level keys.
+    #[error("Missing required property 'type'.")]
+    NoKind,
+    /// The body is not well-formed as far as it was read.
+    #[error("the message is malformed")]
+    Malformed,
+}
+
+impl From<i64> for MessageKind {
+    fn from(number: i64) -> Self {
+        match number {
+            1 => Self::Invocation,
+            2 => Self::StreamItem,
+            3 => Self::Completion,
+            4 => Self::StreamInvocation,
+            5 => Self::CancelInvocation,
+            6 => Self::Ping,
+            7 => Self::Close,
+            8 => Self::Ack,
+            9 => Self::Sequence,
+            other => Self::Unknown(other),
+        }
+    }
+}
+
+impl MessageKind {
+    /// The number that says this kind.
+    #[must_use]
+    pub fn number(self) -> i64 {
+        match self {
+            Self::Invocation => 1,
+            Self::StreamItem => 2,
+            Self::Completion => 3,
+            Self::StreamInvocation => 4,
+            Self::CancelInvocation => 5,
+            Self::Ping => 6,
+            Self::Close => 7,
+            Self::Ack => 8,
+            Self::Sequence => 9,
+            Self::Unknown(other) => other,
+        }
+    }
+
+    /// Whether messages of this kind are about an invocation, so that an id may stand in them.
+    #[must_use]
+    pub fn has_invocation_id(self) -> bool {
+        matches!(
+            self,
+            Self::Invocation | Self::StreamItem | Self::Completion | Self::StreamInvocation | Self::CancelInvocation
+        )
+    }
+}
+
+impl From<ObjectError> for ScanError {
+    fn from(_: ObjectError) -> Self {
+        Self::Malformed
+    }
+}
+
+// It goes on to the end even when both are found: the last of two equal keys is the one that counts.
+pub(super) fn json(body: &[u8]) -> Result<Scan<'_>, ScanError> {
+    let (mut kind, mut invocation_id) = (None, None);
+    for member in Members::of(body)? {
+        let member = member?;
+        match &*member.key {
+            "type" => kind = Some(member.value),
+            "invocationId" => invocation_id = Some(member.value),
+            _ => {}
+        }
+    }
+    let number = members::integer(kind.ok_or(ScanError::NoKind)?).ok_or(ScanError::Malformed)?;
+    let kind = MessageKind::from(number);
+    let invocation_id = match invocation_id.filter(|_| kind.has_invocation_id()) {
+        None | Some(b"null") => None,
+        Some(value) => Some(members::text(value).ok_or(ScanError::Malformed)?),
+    };
+    Ok(Scan { kind, invocation_id: invocation_id.filter(|id| !id.is_empty()) })
+}
+
+pub(super) fn message_pack(body: &[u8]) -> Result<Scan<'_>, ScanError> {
+    let mut rest = body;
+    let items = read_array_len(&mut rest).map_err(|_| ScanError::Malformed)?;
+    if items == 0 {
+        return Err(ScanError::NoKind);
+    }
+    let number = read_int::<i64, _>(&mut rest).map_err(|_| ScanError::Malformed)?;
+    let kind = MessageKind::from(number);
+    if !kind.has_invocation_id() {
+        return Ok(Scan { kind, invocation_id: None });
+    }
+    let rest = skip_headers(rest).ok_or(ScanError::Malformed)?;
+    let invocation_id = match rest {
+        [NIL, ..] => None,
+        _ => Some(read_str_from_slice(rest).map_err(|_| ScanError::Malformed)?.0),
+    };
+    Ok(Scan { kind, invocation_id: invocation_id.filter(|id| !id.is_empty()).map(Cow::Borrowed) })
+}
+
+/// Passes over a map of texts, or the nil that may stand for an empty one.
+fn skip_headers(mut rest: &[u8]) -> Option<&[u8]> {
+    if let [NIL, rest @ ..] = rest {
+        return Some(rest);
+    }
+    let entries = read_map_len(&mut rest).ok()?;
+    for _ in 0..u64::from(entries) * 2 {
+        let length = read_str_len(&mut rest).ok()?;
+        rest = rest.get(usize::try_from(length).ok()?..)?;
+    }
+    Some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scan(kind: MessageKind, invocation_id: Option<&str>) -> Result<Scan<'_>, ScanError> {
+        Ok(Scan { kind, invocation_id: invocation_id.map(Cow::Borrowed) })
+    }
+
+    #[test]
+    fn the_kind_is_found_wherever_it_stands() {
+        let expected = scan(MessageKind::Invocation, Some("0"));
+        assert_eq!(json(br#"{"target":"Add","arguments":[40,2],"invocationId":"0","type":1}"#), expected);
+        assert_eq!(json(br#"{"type":1,"invocationId":"0","target":"Add","arguments":[40,2]}"#), expected);
+        assert_eq!(json(br#"{ "arguments" : [40], "type" : 1 , "invocationId" : "0" }"#), expected);
+    }
+
+    #[test]
+    fn keys_inside_values_and_strings_are_not_taken_for_those_of_the_message() {
+        let body = br#"{"arguments":[{"type":7,"invocationId":"9"},"\"type\":7}"],"target":"type","type":1}"#;
+        assert_eq!(json(body), scan(MessageKind::Invocation, None));
+    }
+
+    #[test]
+    fn a_key_with_escapes_counts_as_what_it_says() {
+        assert_eq!(json(br#"{"\u0074ype":6}"#), scan(MessageKind::Ping, None));
+    }
+
+    #[test]
+    fn the_last_of_two_equal_keys_counts() {
+        assert_eq!(
+            json(br#"{"type":6,"type":1,"invocationId":"a","invocationId":null}"#),
+            scan(MessageKind::Invocation, None)
+        );
+    }
+
+    #[test]
+    fn an_id_is_borrowed_unless_it_holds_escapes() {
+        let plain = json(br#"{"type":3,"invocationId":"s1"}"#).unwrap();
+        assert!(matches!(plain.invocation_id, Some(Cow::Borrowed("s1"))));
+        let escaped = json(br#"{"type":3,"invocationId":"s\u0031"}"#).unwrap();
+        assert!(matches!(escaped.invocation_id, Some(Cow::Owned(id)) if id == "s1"));
+    }
+
+    #[test]
+    fn an_empty_id_is_none() {
+        assert_eq!(json(br#"{"type":1,"invocationId":""}"#), scan(MessageKind::Invocation, None));
+        assert_eq!(json(br#"{"type":1,"invocationId":null}"#), scan(MessageKind::Invocation, None));
+        assert_eq!(message_pack(b"\x95\x01\x80\xa0\xa1x\x90"), scan(MessageKind::Invocation, None));
+        assert_eq!(message_pack(b"\x95\x01\x80\xc0\xa1x\x90"), scan(MessageKind::Invocation, None));
+    }
+
+    #[test]
+    fn kinds_that_are_about_no_invocation_have_no_id() {
+        assert_eq!(json(br#"{"type":6,"invocationId":5}"#), scan(MessageKind::Ping, None));
+        assert_eq!(message_pack(b"\x92\x07\xc0"), scan(MessageKind::Close, None));
+    }
+
+    #[test]
+    fn an_unknown_kind_is_told_by_its_number() {
+        assert_eq!(json(br#"{"type":99}"#), scan(MessageKind::Unknown(99), None));
+        assert_eq!(message_pack(b"\x92\x63\x80"), scan(MessageKind::Unknown(99), None));
+    }
+
+    #[test]
+    fn a_message_without_a_kind_is_refused() {
+        assert_eq!(json(b"{}"), Err(ScanError::NoKind));
+        assert_eq!(message_pack(b"\x90"), Err(ScanError::NoKind));
+        for kind in ["null", "\"1\"", "1.0", "[1]", "true"] {
+            assert_eq!(json(format!("{{\"type\":{kind}}}").as_bytes()), Err(ScanError::Malformed), "{kind}");
+        }
+    }
+
+    #[test]
+    fn message_pack_headers_are_passed_over() {
+        let body = b"\x96\x01\x82\xa1x\xa1y\xa1z\xa1z\xa3xyz\xa6method\x91\x2a\x90";
+        assert_eq!(message_pack(body), scan(MessageKind::Invocation, Some("xyz")));
+    }
+
+    #[test]
+    fn message_pack_that_ends_too_early_is_malformed() {
+        let body = b"\x95\x03\x81\xa1x\xa1y\xa2s1";
+        assert!(message_pack(body).is_ok());
+        for end in 0..body.len() {
+            assert_eq!(message_pack(&body[..end]), Err(ScanError::Malformed), "{end}");
+        }
+        assert_eq!(message_pack(b"\x95\x03\xdf\xff\xff\xff\xff\xa1x"), Err(ScanError::Malformed));
+    }
+
+    #[test]
+    fn a_number_names_one_kind_and_back() {
+        for number in 0..20 {
+            assert_eq!(MessageKind::from(number).number(), number);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Connection ids and other random names: 128 random bits in base64url, which say nothing about place.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// Characters of a fresh id: 16 bytes in base64url without padding.
+pub const ID_CHARS: usize = 22;
+
+/// Returns a fresh id of 128 random bits, 22 URL-safe characters.
+///
+/// # Panics
+/// When the operating system has no randomness to give, because then no id or key can be trusted.
+#[must_use]
+pub fn random_id() -> String {
+    URL_SAFE_NO_PAD.encode(random_bytes::<16>())
+}
+
+/// Returns `N` random bytes from the operating system.
+///
+/// # Panics
+/// When the operating system has no randomness to give, because then no id or key can be trusted.
+#[must_use]
+#[expect(clippy::expect_used, reason = "without randomness nothing may go on, and no socket can cause it")]
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes
+}
+
+/// The first 128 bits of a connection id, by which tables find it; `None` for what no node ever handed out.
+///
+/// Fresh ids are these bits and nothing more; a connection token, which is the id in negotiate version 0,
+/// starts with its random nonce. So both are spread evenly, and both must still be compared whole when found.
+#[must_use]
+pub fn routing_key(connection_id: &str) -> Option<u128> {
+    let mut bits: u128 = 0;
+    for &byte in connection_id.get(..ID_CHARS)?.as_bytes() {
+        let six = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'-' => 62,
+            b'_' => 63,
+            _ => return None,
+        };
+        // 22 characters hold 132 bits: the first 4 wrap around onto those that are 0 in a fresh id.
+        bits = bits.rotate_left(6) ^ u128::from(six);
+    }
+    Some(bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fresh_id_is_22_url_safe_characters_and_never_the_same() {
+        let (a, b) = (random_id(), random_id());
+        assert_eq!(a.len(), ID_CHARS);
+        assert!(a.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_'));
+        assert_ne!(a, b);
+    }
+
+    #[test]
+    fn a_routing_key_needs_22_url_safe_characters() {
+        assert!(routing_key(&random_id()).is_some());
+        assert!(routing_key(&format!("{}{}", "_".repeat(22), "tail")).is_some());
+        assert_eq!(routing_key("short"), None);
+        assert_eq!(routing_key("not/url/safe/at/all/!!"), None);
+    }
+
+    #[test]
+    fn different_ids_have_different_routing_keys() {
+        assert_ne!(routing_key(&random_id()), routing_key(&random_id()));
+    }
+}

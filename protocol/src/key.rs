@@ -1,0 +1,234 @@
+//! Access keys: what a fleet shares, and the subkeys made of it.
+//!
+//! Each purpose has its own subkey (HKDF-SHA-256 of the key, the purpose as info), so that a value sealed
+//! for one is garbage to another. The raw key signs only JWTs, which people make with other tools.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chacha20poly1305::aead::{Aead, KeyInit};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use hkdf::Hkdf;
+use sha2::Sha256;
+
+use crate::id::random_bytes;
+use crate::limits::{ACCESS_KEY_MIN_BYTES, TOKEN_MAX_CHARS};
+
+const NONCE_BYTES: usize = 24;
+
+/// Why a text is no access key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccessKeyError {
+    /// The key could be guessed.
+    #[error(
+        "access key has {length} bytes, at least {ACCESS_KEY_MIN_BYTES} are needed: `trunkline token key` makes one"
+    )]
+    TooShort {
+        /// Bytes of the key that was given.
+        length: usize,
+    },
+    /// No key was given at all.
+    #[error("no access key was given: `trunkline token key` makes one")]
+    None,
+}
+
+/// Why a sealed text could not be opened. Peers are told no more than this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("sealed by another key, for another purpose, or damaged")]
+pub struct OpenError;
+
+/// What a sealed value is for. Values of one purpose can't be opened as another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Requests for the manifest and for links.
+    Link,
+    /// Connection tokens.
+    ConnectionToken,
+    /// Marks of requests that one node forwards to another.
+    ForwardMark,
+}
+
+impl Purpose {
+    const ALL: [Purpose; 3] = [Purpose::Link, Purpose::ConnectionToken, Purpose::ForwardMark];
+
+    fn info(self) -> &'static [u8] {
+        match self {
+            Purpose::Link => b"trunkline 1 link",
+            Purpose::ConnectionToken => b"trunkline 1 connection token",
+            Purpose::ForwardMark => b"trunkline 1 forward mark",
+        }
+    }
+}
+
+/// One access key: a secret text of at least 16 bytes, used as it is (not base64-decoded), as Azure does.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AccessKey(Box<str>);
+
+impl AccessKey {
+    /// Takes the text as a key; white space around it is dropped.
+    ///
+    /// # Errors
+    /// When it is shorter than 16 bytes.
+    pub fn new(text: &str) -> Result<Self, AccessKeyError> {
+        let text = text.trim();
+        if text.len() < ACCESS_KEY_MIN_BYTES {
+            return Err(AccessKeyError::TooShort { length: text.len() });
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// Makes a key of 32 random bytes, 43 URL-safe characters.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(URL_SAFE_NO_PAD.encode(random_bytes::<32>()).into())
+    }
+
+    /// The secret itself, to store it or to sign JWTs with it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for AccessKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessKey(secret)")
+    }
+}
+
+/// The keys of a fleet: the first seals, all open. Two of them make a rotation without a gap.
+#[derive(Clone)]
+pub struct AccessKeys {
+    keys: Vec<AccessKey>,
+    ciphers: Vec<[XChaCha20Poly1305; Purpose::ALL.len()]>,
+}
+
+impl AccessKeys {
+    /// Makes the subkeys of each key.
+    ///
+    /// # Errors
+    /// When there is no key.
+    pub fn new(keys: Vec<AccessKey>) -> Result<Self, AccessKeyError> {
+        if keys.is_empty() {
+            return Err(AccessKeyError::None);
+        }
+        let ciphers = keys.iter().map(|key| Purpose::ALL.map(|purpose| cipher(key, purpose))).collect();
+        Ok(Self { keys, ciphers })
+    }
+
+    /// The keys in their order, to verify JWTs with.
+    pub fn iter(&self) -> impl Iterator<Item = &AccessKey> {
+        self.keys.iter()
+    }
+
+    /// Seals `plain` with the first key: URL-safe text that starts with its random nonce.
+    #[must_use]
+    #[expect(
+        clippy::expect_used,
+        clippy::missing_panics_doc,
+        reason = "a few KiB are below the cipher's 256 GiB; `new` refuses an empty list"
+    )]
+    pub fn seal(&self, purpose: Purpose, plain: &[u8]) -> String {
+        let nonce = random_bytes::<NONCE_BYTES>();
+        let [first, ..] = self.ciphers.as_slice() else { unreachable!("there is at least one key") };
+        let sealed = pick(first, purpose).encrypt(&XNonce::from(nonce), plain).expect("short texts can be sealed");
+        URL_SAFE_NO_PAD.encode([nonce.as_slice(), &sealed].concat())
+    }
+
+    /// Opens what [`seal`](Self::seal) made with any of the keys.
+    ///
+    /// # Errors
+    /// When no key opens it, or it is longer than any token of ours.
+    pub fn open(&self, purpose: Purpose, sealed: &str) -> Result<Vec<u8>, OpenError> {
+        if sealed.len() > TOKEN_MAX_CHARS {
+            return Err(OpenError);
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| OpenError)?;
+        let (nonce, text) = bytes.split_first_chunk::<NONCE_BYTES>().ok_or(OpenError)?;
+        let nonce = XNonce::from(*nonce);
+        self.ciphers.iter().find_map(|ciphers| pick(ciphers, purpose).decrypt(&nonce, text).ok()).ok_or(OpenError)
+    }
+}
+
+impl fmt::Debug for AccessKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AccessKeys({} secrets)", self.keys.len())
+    }
+}
+
+fn pick(ciphers: &[XChaCha20Poly1305; Purpose::ALL.len()], purpose: Purpose) -> &XChaCha20Poly1305 {
+    let [link, connection_token, forward_mark] = ciphers;
+    match purpose {
+        Purpose::Link => link,
+        Purpose::ConnectionToken => connection_token,
+        Purpose::ForwardMark => forward_mark,
+    }
+}
+
+#[expect(clippy::expect_used, reason = "32 bytes are below the 8160 that HKDF-SHA-256 can give")]
+fn cipher(key: &AccessKey, purpose: Purpose) -> XChaCha20Poly1305 {
+    let mut subkey = [0; 32];
+    Hkdf::<Sha256>::new(None, key.0.as_bytes()).expand(purpose.info(), &mut subkey).expect("32 bytes can be derived");
+    XChaCha20Poly1305::new(&subkey.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(texts: &[&str]) -> AccessKeys {
+        AccessKeys::new(texts.iter().map(|text| AccessKey::new(text).unwrap()).collect()).unwrap()
+    }
+
+    #[test]
+    fn a_short_key_is_refused_with_the_command_that_makes_one() {
+        let error = AccessKey::new("  secret\n").unwrap_err();
+        assert_eq!(error, AccessKeyError::TooShort { length: 6 });
+        assert!(error.to_string().contains("trunkline token key"));
+    }
+
+    #[test]
+    fn a_sealed_value_opens_again_and_is_url_safe() {
+        let keys = keys(&["a key of the fleet, long enough"]);
+        let sealed = keys.seal(Purpose::Link, b"hello");
+        assert!(sealed.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_'));
+        assert_eq!(keys.open(Purpose::Link, &sealed).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn a_sealed_value_opens_for_no_other_purpose() {
+        let keys = keys(&["a key of the fleet, long enough"]);
+        let sealed = keys.seal(Purpose::Link, b"hello");
+        assert_eq!(keys.open(Purpose::ConnectionToken, &sealed), Err(OpenError));
+    }
+
+    #[test]
+    fn during_a_rotation_both_keys_open_and_the_first_seals() {
+        let (old, new) = ("the old key of the fleet", "the new key of the fleet");
+        let sealed_before = keys(&[old]).seal(Purpose::Link, b"x");
+        let rotating = keys(&[new, old]);
+        assert!(rotating.open(Purpose::Link, &sealed_before).is_ok());
+        assert!(keys(&[new]).open(Purpose::Link, &rotating.seal(Purpose::Link, b"x")).is_ok());
+        assert!(keys(&[old]).open(Purpose::Link, &rotating.seal(Purpose::Link, b"x")).is_err());
+    }
+
+    #[test]
+    fn any_changed_character_makes_it_unreadable() {
+        let keys = keys(&["a key of the fleet, long enough"]);
+        let sealed = keys.seal(Purpose::Link, b"hello");
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone().into_bytes();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            assert!(keys.open(Purpose::Link, std::str::from_utf8(&changed).unwrap()).is_err(), "at {at}");
+        }
+    }
+
+    #[test]
+    fn keys_never_show_in_debug_output() {
+        let key = AccessKey::random();
+        let shown = format!("{key:?} {:?}", AccessKeys::new(vec![key.clone()]).unwrap());
+        assert!(!shown.contains(key.expose()));
+    }
+}

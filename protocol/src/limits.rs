@@ -1,0 +1,65 @@
+//! Every bound, with its reason. Sizes are in bytes, times in the unit that the name says.
+
+/// Largest message of a client, framing included, unless the hub says otherwise; the official server's default.
+pub const HUB_MESSAGE_MAX_BYTES: usize = 32 * 1024;
+
+/// Largest hub handshake. A real one has some 40 bytes; the official server allows a whole message.
+pub const HANDSHAKE_MAX_BYTES: usize = HUB_MESSAGE_MAX_BYTES;
+
+/// Deepest nesting of a JSON or MessagePack value; the official server's default.
+pub const NESTING_MAX: usize = 64;
+
+/// Largest frame of a link. Azure's limit for a message to clients is 16 MiB; headroom for the envelope.
+pub const LINK_FRAME_MAX_BYTES: usize = 17 * 1024 * 1024;
+
+/// Most names in one list of a service message (connections, users, groups, exclusions).
+/// Each costs at least one byte of the frame, so this only refuses what no app would send.
+pub const LIST_MAX_ITEMS: usize = 1024 * 1024;
+
+/// How long a client may take for its hub handshake; the official server's default.
+pub const HANDSHAKE_TIMEOUT_MS: u64 = 15_000;
+
+/// The proxy pings a client when it has sent it nothing for this long; the official server's default.
+pub const KEEP_ALIVE_INTERVAL_MS: u64 = 15_000;
+
+/// A client that has pinged once is closed when it is silent for this long; the official server's default.
+pub const CLIENT_TIMEOUT_MS: u64 = 30_000;
+
+/// From negotiate to the first connect request; the official server's limit for inactive connections.
+pub const CONNECT_TIMEOUT_S: u64 = 15;
+
+/// How far the clocks of two nodes may differ before a fresh token is refused.
+pub const CLOCK_SKEW_S: u64 = 5;
+
+/// How long a link credential is good for: one upgrade, across clocks that differ.
+pub const LINK_CREDENTIAL_LIFETIME_S: u64 = 60;
+
+/// Largest claims that a connection token carries; Azure's 4 KiB of URL must still hold the rest.
+pub const TOKEN_CLAIMS_MAX_BYTES: usize = 2 * 1024;
+
+/// Largest sealed token that is looked at: id, node, user and claims in base64, with headroom.
+pub const TOKEN_MAX_CHARS: usize = 8 * 1024;
+
+/// What may wait for one client's handlers in the app server before the proxy is asked to pause that client.
+pub const INBOX_MAX_BYTES: usize = 64 * 1024;
+
+/// Shortest access key: 128 bits, if each byte holds eight.
+pub const ACCESS_KEY_MIN_BYTES: usize = 16;
+
+/// Links ping when they have sent nothing for this long; Azure's cadence.
+pub const LINK_PING_INTERVAL_MS: u64 = 5_000;
+
+/// A link that brings nothing for this long is dead; Azure's SDK uses the same.
+pub const LINK_TIMEOUT_MS: u64 = 30_000;
+
+/// How long the ends of a fresh link may take for their handshake; Azure's limit.
+pub const LINK_HANDSHAKE_TIMEOUT_MS: u64 = 15_000;
+
+/// An acknowledgement rides at the latest this long after the frame that it is for.
+pub const ACKNOWLEDGE_DELAY_MS: u64 = 100;
+
+/// How long the app server waits for a group change to be acknowledged; Azure's SDK uses the same.
+pub const ACK_TIMEOUT_MS: u64 = 10_000;
+
+const _: () = assert!(HUB_MESSAGE_MAX_BYTES < LINK_FRAME_MAX_BYTES);
+const _: () = assert!(LINK_PING_INTERVAL_MS * 2 < LINK_TIMEOUT_MS);

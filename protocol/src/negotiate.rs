@@ -1,0 +1,151 @@
+//! Negotiate: which version a client asks for, and the body that answers it.
+//!
+//! Source: the SignalR transport protocol, *POST endpoint-base/negotiate*; texts as the official server sends them.
+
+use serde::Serialize;
+
+use crate::manifest::Transport;
+
+/// The highest negotiate version that is spoken here.
+pub const VERSION_MAX: u32 = 1;
+
+/// The version of the answer: in 0 the connection id is also the secret of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NegotiateVersion {
+    /// `connectionId` alone, used as `id` later.
+    Zero,
+    /// A public `connectionId` and a secret `connectionToken`.
+    One,
+}
+
+impl NegotiateVersion {
+    /// Reads the `negotiateVersion` query parameter; a missing one is 0, a higher one than ours is ours.
+    ///
+    /// # Errors
+    /// The text for [`NegotiateAnswer::error`], when it is not an integer or below zero.
+    pub fn from_query(value: Option<&str>) -> Result<Self, String> {
+        let Some(text) = value else { return Ok(Self::Zero) };
+        match text.trim().parse::<i32>() {
+            Ok(0) => Ok(Self::Zero),
+            Ok(1..) => Ok(Self::One),
+            Ok(low) => {
+                Err(format!("The client requested version '{low}', but the server does not support this version."))
+            }
+            Err(_) => Err("The client requested a non-integer protocol version.".into()),
+        }
+    }
+}
+
+/// The JSON body of a negotiate answer; its status is 200 in every case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase", untagged)]
+pub enum NegotiateAnswer {
+    /// Where and as whom to connect.
+    Connect(Connect),
+    /// The start fails with this text.
+    Error {
+        /// What the client shows.
+        error: String,
+    },
+}
+
+/// Ids and transports of a connection to come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Connect {
+    negotiate_version: u32,
+    connection_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection_token: Option<String>,
+    available_transports: Vec<AvailableTransport>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AvailableTransport {
+    transport: Transport,
+    transfer_formats: &'static [&'static str],
+}
+
+impl NegotiateAnswer {
+    /// The answer that lets a client connect. In version 0 the token takes the id's place.
+    #[must_use]
+    pub fn connect(version: NegotiateVersion, id: String, token: String, transports: &[Transport]) -> Self {
+        let available_transports = transports.iter().copied().map(AvailableTransport::from).collect();
+        Self::Connect(match version {
+            NegotiateVersion::Zero => {
+                Connect { negotiate_version: 0, connection_id: token, connection_token: None, available_transports }
+            }
+            NegotiateVersion::One => {
+                Connect { negotiate_version: 1, connection_id: id, connection_token: Some(token), available_transports }
+            }
+        })
+    }
+
+    /// The answer that makes the client's start fail with this text.
+    #[must_use]
+    pub fn error(text: impl Into<String>) -> Self {
+        Self::Error { error: text.into() }
+    }
+}
+
+impl From<Transport> for AvailableTransport {
+    fn from(transport: Transport) -> Self {
+        let transfer_formats: &[&str] = match transport {
+            Transport::WebSockets | Transport::LongPolling => &["Text", "Binary"],
+            // Event streams are text: a MessagePack client never gets as far as trying them.
+            Transport::ServerSentEvents => &["Text"],
+        };
+        Self { transport, transfer_formats }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(answer: &NegotiateAnswer) -> String {
+        serde_json::to_string(answer).unwrap()
+    }
+
+    #[test]
+    fn version_1_has_a_public_id_and_a_secret_token() {
+        let answer = NegotiateAnswer::connect(
+            NegotiateVersion::One,
+            "id".into(),
+            "token".into(),
+            &[Transport::WebSockets, Transport::ServerSentEvents],
+        );
+        assert_eq!(
+            json(&answer),
+            r#"{"negotiateVersion":1,"connectionId":"id","connectionToken":"token","availableTransports":[{"transport":"WebSockets","transferFormats":["Text","Binary"]},{"transport":"ServerSentEvents","transferFormats":["Text"]}]}"#
+        );
+    }
+
+    #[test]
+    fn in_version_0_the_token_is_the_id() {
+        let answer = NegotiateAnswer::connect(NegotiateVersion::Zero, "id".into(), "token".into(), &[]);
+        assert_eq!(json(&answer), r#"{"negotiateVersion":0,"connectionId":"token","availableTransports":[]}"#);
+    }
+
+    #[test]
+    fn an_error_stands_alone() {
+        assert_eq!(json(&NegotiateAnswer::error("no")), r#"{"error":"no"}"#);
+    }
+
+    #[test]
+    fn versions_are_chosen_as_the_official_server_does() {
+        assert_eq!(NegotiateVersion::from_query(None), Ok(NegotiateVersion::Zero));
+        assert_eq!(NegotiateVersion::from_query(Some("0")), Ok(NegotiateVersion::Zero));
+        assert_eq!(NegotiateVersion::from_query(Some("1")), Ok(NegotiateVersion::One));
+        assert_eq!(NegotiateVersion::from_query(Some("7")), Ok(NegotiateVersion::One));
+        assert_eq!(
+            NegotiateVersion::from_query(Some("-1")),
+            Err("The client requested version '-1', but the server does not support this version.".into())
+        );
+        assert_eq!(
+            NegotiateVersion::from_query(Some("one")),
+            Err("The client requested a non-integer protocol version.".into())
+        );
+    }
+}

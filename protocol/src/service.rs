@@ -1,0 +1,18 @@
+//! The service protocol: what a link carries between a proxy and an app server.
+//!
+//! ```text
+//!  WebSocket message ──FrameBuffer──► body ──decode──► ServiceMessage ──► Session counts it
+//!  ServiceMessage ──encode──► frame ──► Session counts it ──► WebSocket message of one or many frames
+//! ```
+//!
+//! Source: the public Azure SignalR service protocol, version 1, as its open-source SDK speaks it.
+
+mod codec;
+mod frame;
+mod message;
+mod session;
+
+pub use codec::{ServiceMessageError, encode_connection_data};
+pub use frame::{FrameBuffer, FrameError};
+pub use message::*;
+pub use session::{ACKNOWLEDGE_KEY, Session, SessionError};

@@ -1,0 +1,278 @@
+//! Service messages as bytes: one MessagePack array behind its length.
+//!
+//! ```text
+//!  length (1–5 bytes, 7 bits each, lowest first) │ [ number, field, field, …, extension map ]
+//! ```
+//!
+//! `encode` and `decode` have one short function per layout. Messages are written as long as Azure's SDK of
+//! 2025 writes them. They are read as short as its oldest ones are, and as long as any future one may be: what
+//! comes behind the known fields is never looked at, which is safe because each frame is bounded by its length.
+
+mod decode;
+mod encode;
+mod fields;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::ServiceMessage;
+use crate::message_pack::Writer;
+
+/// Keys of the extension map. Tracing ids (1) and filters (4) are passed over when read and never written.
+/// To invent a key is no option: older SDKs lose their place in the frame behind one that they don't know.
+mod extension {
+    pub(super) const TTL: i64 = 2;
+    pub(super) const PROTOCOL: i64 = 3;
+    pub(super) const DATA_TYPE: i64 = 5;
+    pub(super) const IS_PARTIAL: i64 = 6;
+}
+
+/// Names of the messages by number. 28 and 29 are about Entra ID, which has no use here.
+const NAMES: [&str; 40] = [
+    "Unknown",
+    "HandshakeRequest",
+    "HandshakeResponse",
+    "Ping",
+    "OpenConnection",
+    "CloseConnection",
+    "ConnectionData",
+    "MultiConnectionData",
+    "UserData",
+    "MultiUserData",
+    "BroadcastData",
+    "JoinGroup",
+    "LeaveGroup",
+    "GroupBroadcastData",
+    "MultiGroupBroadcastData",
+    "ServiceError",
+    "UserJoinGroup",
+    "UserLeaveGroup",
+    "JoinGroupWithAck",
+    "LeaveGroupWithAck",
+    "Ack",
+    "CheckUserInGroupWithAck",
+    "ServiceEvent",
+    "CheckGroupExistenceWithAck",
+    "CheckConnectionExistenceWithAck",
+    "CheckUserExistenceWithAck",
+    "UserJoinGroupWithAck",
+    "UserLeaveGroupWithAck",
+    "AccessKeyRequest",
+    "AccessKeyResponse",
+    "CloseConnectionWithAck",
+    "CloseConnectionsWithAck",
+    "CloseUserConnectionsWithAck",
+    "CloseGroupConnectionsWithAck",
+    "ClientInvocation",
+    "ClientCompletion",
+    "ErrorCompletion",
+    "ServiceMapping",
+    "ConnectionReconnect",
+    "ConnectionFlowControl",
+];
+
+/// Why a frame is no service message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("service message {kind}: {problem}")]
+pub struct ServiceMessageError {
+    /// Which message, by number and name as far as they are known.
+    pub kind: String,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl ServiceMessage {
+    /// Appends the message with its length prefix, byte for byte as Azure's SDK of 2025 writes it.
+    ///
+    /// # Panics
+    /// When the message is over 2 GiB: no length prefix can say so. Links carry less by far
+    /// ([`LINK_FRAME_MAX_BYTES`](crate::limits::LINK_FRAME_MAX_BYTES)).
+    pub fn encode(&self, out: &mut BytesMut) {
+        write_frame(encode::expected_bytes(self), out, |writer| {
+            encode::body(self, writer);
+        });
+    }
+
+    /// The message with its length prefix.
+    #[must_use]
+    pub fn to_frame(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.encode(&mut out);
+        out.freeze()
+    }
+
+    /// Reads a frame's body (without its length prefix); `None` for a type that is not known here and shall be
+    /// skipped. Longer arrays are fine, as are the short ones of older SDKs. Shares the memory of `body`.
+    ///
+    /// # Errors
+    /// When a field is missing or of another type, naming message and field.
+    pub fn decode(body: &Bytes) -> Result<Option<Self>, ServiceMessageError> {
+        decode::body(body)
+    }
+
+    /// The name of this kind of message in the service protocol, for logs and metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        name_of(i64::from(self.number()))
+    }
+
+    /// The number of this kind of message in the service protocol.
+    #[must_use]
+    pub fn number(&self) -> u8 {
+        match self {
+            Self::HandshakeRequest(_) => 1,
+            Self::HandshakeResponse(_) => 2,
+            Self::Ping(_) => 3,
+            Self::OpenConnection(_) => 4,
+            Self::CloseConnection(_) => 5,
+            Self::ConnectionData(_) => 6,
+            Self::MultiConnectionData(_) => 7,
+            Self::UserData(_) => 8,
+            Self::MultiUserData(_) => 9,
+            Self::BroadcastData(_) => 10,
+            Self::JoinGroup(_) => 11,
+            Self::LeaveGroup(_) => 12,
+            Self::GroupBroadcastData(_) => 13,
+            Self::MultiGroupBroadcastData(_) => 14,
+            Self::ServiceError(_) => 15,
+            Self::UserJoinGroup(_) => 16,
+            Self::UserLeaveGroup(_) => 17,
+            Self::JoinGroupWithAck(_) => 18,
+            Self::LeaveGroupWithAck(_) => 19,
+            Self::Ack(_) => 20,
+            Self::CheckUserInGroupWithAck(_) => 21,
+            Self::ServiceEvent(_) => 22,
+            Self::CheckGroupExistenceWithAck(_) => 23,
+            Self::CheckConnectionExistenceWithAck(_) => 24,
+            Self::CheckUserExistenceWithAck(_) => 25,
+            Self::UserJoinGroupWithAck(_) => 26,
+            Self::UserLeaveGroupWithAck(_) => 27,
+            Self::CloseConnectionWithAck(_) => 30,
+            Self::CloseConnectionsWithAck(_) => 31,
+            Self::CloseUserConnectionsWithAck(_) => 32,
+            Self::CloseGroupConnectionsWithAck(_) => 33,
+            Self::ClientInvocation(_) => 34,
+            Self::ClientCompletion(_) => 35,
+            Self::ErrorCompletion(_) => 36,
+            Self::ServiceMapping(_) => 37,
+            Self::ConnectionReconnect(_) => 38,
+            Self::ConnectionFlowControl(_) => 39,
+        }
+    }
+}
+
+/// Appends what [`ServiceMessage::ConnectionData`] would encode to, straight from borrowed bytes: a client's
+/// bytes go from its read buffer into its link's without being held in between.
+///
+/// # Panics
+/// As [`ServiceMessage::encode`].
+pub fn encode_connection_data(connection_id: &str, payload: &[u8], data_type: i64, out: &mut BytesMut) {
+    let expected_bytes = encode::ENVELOPE_BYTES + connection_id.len() + payload.len();
+    write_frame(expected_bytes, out, |writer| {
+        encode::connection_data(writer, connection_id, payload, data_type, encode::Ends::WithMessage);
+    });
+}
+
+fn name_of(number: i64) -> &'static str {
+    usize::try_from(number).ok().and_then(|number| NAMES.get(number)).copied().unwrap_or("Unknown")
+}
+
+/// Appends what `write_body` writes behind its length, without a second buffer.
+///
+/// `expected_bytes` says about how long the body will be: so many bytes are reserved at once, and room for the
+/// prefix of such a length is left before the body. Where that was wrong the body is moved, which is rare.
+fn write_frame(expected_bytes: usize, out: &mut BytesMut, write_body: impl FnOnce(&mut Writer)) {
+    let start = out.len();
+    let room = prefix_bytes(expected_bytes);
+    out.reserve(room + expected_bytes);
+    out.put_bytes(0, room);
+    write_body(&mut Writer(out));
+
+    let body_bytes = out.len() - start - room;
+    let needed = prefix_bytes(body_bytes);
+    if needed != room {
+        out.put_bytes(0, needed.saturating_sub(room));
+        out.copy_within(start + room..start + room + body_bytes, start + needed);
+        out.truncate(start + needed + body_bytes);
+    }
+    write_prefix(out.iter_mut().skip(start).take(needed), body_bytes);
+}
+
+fn write_prefix<'a>(prefix: impl ExactSizeIterator<Item = &'a mut u8>, body_bytes: usize) {
+    let last = prefix.len() - 1;
+    for (at, byte) in prefix.enumerate() {
+        let [seven_bits, ..] = ((body_bytes >> (7 * at)) & 0x7f).to_le_bytes();
+        *byte = if at == last { seven_bits } else { seven_bits | 0x80 };
+    }
+}
+
+fn prefix_bytes(body_bytes: usize) -> usize {
+    match body_bytes {
+        0..=0x7f => 1,
+        0x80..=0x3fff => 2,
+        0x4000..=0x1f_ffff => 3,
+        0x20_0000..=0xfff_ffff => 4,
+        0x1000_0000..=0x7fff_ffff => 5,
+        _ => panic!("a service message of {body_bytes} bytes was built, no link can carry it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BroadcastData, ConnectionData, Payloads, Ping};
+    use super::*;
+    use crate::hub::HubProtocol;
+
+    #[test]
+    fn the_prefix_is_right_at_every_width_whatever_was_expected() {
+        for body_bytes in [0, 1, 0x7f, 0x80, 0x3fff, 0x4000, 0x1f_ffff, 0x20_0000] {
+            for expected_bytes in [0, 0x80, 0x4000, 0x20_0000] {
+                let mut out = BytesMut::from("before");
+                write_frame(expected_bytes, &mut out, |writer| {
+                    writer.0.put_bytes(b'x', body_bytes);
+                });
+                let mut reference = b"before".to_vec();
+                let mut left = body_bytes;
+                while left > 0x7f {
+                    reference.push(u8::try_from(left & 0x7f).unwrap() | 0x80);
+                    left >>= 7;
+                }
+                reference.push(u8::try_from(left).unwrap());
+                reference.resize(reference.len() + body_bytes, b'x');
+                assert!(out == reference, "{body_bytes} bytes, {expected_bytes} expected");
+            }
+        }
+    }
+
+    #[test]
+    fn the_quick_way_writes_what_the_message_would() {
+        for (length, data_type) in [(0, 0), (3, 2), (100, 1), (127, 3), (300, 2), (20_000, 4), (70_000, -1)] {
+            let payload = Bytes::from(vec![7; length]);
+            let mut quick = BytesMut::from("before");
+            encode_connection_data("an id", &payload, data_type, &mut quick);
+            let message = ConnectionData { connection_id: "an id".into(), payload, data_type, is_partial: false };
+            let mut slow = BytesMut::from("before");
+            ServiceMessage::ConnectionData(message).encode(&mut slow);
+            assert_eq!(quick, slow);
+        }
+    }
+
+    #[test]
+    fn a_large_frame_is_reserved_at_once() {
+        let payloads = Payloads::single(HubProtocol::Json, Bytes::from(vec![b'x'; 100_000]));
+        let message = ServiceMessage::BroadcastData(BroadcastData { excluded: vec!["c1".into()], payloads });
+        let expected_bytes = encode::expected_bytes(&message);
+        let frame = message.to_frame();
+        assert!(frame.len() <= expected_bytes + 5, "{} > {expected_bytes} + 5", frame.len());
+        assert!(frame.len() + 100 > expected_bytes);
+    }
+
+    #[test]
+    fn names_and_numbers_belong_together() {
+        let ping = ServiceMessage::Ping(Ping::default());
+        assert_eq!((ping.name(), ping.number()), ("Ping", 3));
+        assert_eq!(name_of(39), "ConnectionFlowControl");
+        assert_eq!(name_of(20), "Ack");
+        assert_eq!(name_of(-1), "Unknown");
+        assert_eq!(name_of(40), "Unknown");
+    }
+}

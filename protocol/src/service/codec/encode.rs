@@ -1,0 +1,426 @@
+//! The bodies of service messages as they are written: one function per layout, fields in wire order.
+
+use bytestring::ByteString;
+
+use super::super::message::{
+    Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
+    CloseWithAck, ConnectionFlowControl, ErrorCompletion, FlowOperation, FlowSubject, GroupBroadcastData, GroupChange,
+    HandshakeRequest, HandshakeResponse, LinkKind, OpenConnection, Payloads, Ping, ServiceEvent, ServiceMapping,
+    ServiceMessage, UserGroupChange,
+};
+use super::extension;
+use crate::message_pack::Writer;
+
+/// What a message weighs beside its names and payloads, roughly: headers, numbers, extension map.
+pub(super) const ENVELOPE_BYTES: usize = 16;
+
+/// Whether a payload stops where a hub message stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ends {
+    WithMessage,
+    WithinMessage,
+}
+
+/// About how long the body will be; close for what may be long, just the envelope for the rest.
+pub(super) fn expected_bytes(message: &ServiceMessage) -> usize {
+    use ServiceMessage as M;
+    let content = match message {
+        M::OpenConnection(it) => {
+            let claims = it.claims.iter().map(|(name, value)| name.len() + value.len() + 4);
+            let headers = it.headers.iter().map(|(name, values)| name.len() + texts_bytes(values) + 4);
+            let query = it.query.as_deref().map_or(0, str::len);
+            it.connection_id.len() + claims.sum::<usize>() + headers.sum::<usize>() + query
+        }
+        M::ConnectionData(it) => it.connection_id.len() + it.payload.len(),
+        M::MultiConnectionData(it) => texts_bytes(&it.connection_ids) + payloads_bytes(&it.payloads),
+        M::UserData(it) => it.user_id.len() + payloads_bytes(&it.payloads),
+        M::MultiUserData(it) => texts_bytes(&it.user_ids) + payloads_bytes(&it.payloads),
+        M::BroadcastData(it) => texts_bytes(&it.excluded) + payloads_bytes(&it.payloads),
+        M::GroupBroadcastData(it) => {
+            it.group.len()
+                + texts_bytes(&it.excluded)
+                + payloads_bytes(&it.payloads)
+                + texts_bytes(&it.excluded_users)
+                + it.caller_user.as_deref().map_or(0, str::len)
+        }
+        M::MultiGroupBroadcastData(it) => texts_bytes(&it.groups) + payloads_bytes(&it.payloads),
+        M::ClientInvocation(it) => it.invocation_id.len() + payloads_bytes(&it.payloads),
+        M::ClientCompletion(it) => it.invocation_id.len() + it.payload.len(),
+        _ => 0,
+    };
+    ENVELOPE_BYTES + content
+}
+
+pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
+    use ServiceMessage as M;
+    let number = message.number();
+    match message {
+        M::HandshakeRequest(it) => handshake_request(out, it),
+        M::HandshakeResponse(it) => handshake_response(out, it),
+        M::Ping(it) => ping(out, it),
+        M::OpenConnection(it) => open_connection(out, it),
+        M::CloseConnection(it) => close_connection(out, it),
+        M::ConnectionData(it) => {
+            let ends = if it.is_partial { Ends::WithinMessage } else { Ends::WithMessage };
+            connection_data(out, &it.connection_id, &it.payload, it.data_type, ends);
+        }
+        M::MultiConnectionData(it) => data_to_many(out, number, &it.connection_ids, &it.payloads),
+        M::UserData(it) => data_to_user(out, number, &it.user_id, &it.payloads),
+        M::MultiUserData(it) => data_to_many(out, number, &it.user_ids, &it.payloads),
+        M::BroadcastData(BroadcastData { excluded, payloads }) => {
+            data_to_many(out, number, excluded, payloads);
+        }
+        M::GroupBroadcastData(it) => group_broadcast_data(out, it),
+        M::MultiGroupBroadcastData(it) => data_to_many(out, number, &it.groups, &it.payloads),
+        M::ServiceError(it) => {
+            begin(out, 2, number);
+            out.text(&it.error);
+        }
+        M::JoinGroup(it) | M::LeaveGroup(it) => group_change(out, number, it),
+        M::JoinGroupWithAck(it) | M::LeaveGroupWithAck(it) => {
+            group_change_with_ack(out, number, it);
+        }
+        M::UserJoinGroup(it) | M::UserLeaveGroup(it) => {
+            user_group_change(out, 4, number, it);
+            user_group_extension(out, message, it);
+        }
+        M::UserJoinGroupWithAck(it) | M::UserLeaveGroupWithAck(it) => {
+            user_group_change(out, 5, number, it);
+            out.integer(it.ack_id);
+            user_group_extension(out, message, it);
+        }
+        M::Ack(it) => ack(out, it),
+        M::ServiceEvent(it) => service_event(out, it),
+        M::CheckUserInGroupWithAck(it) => check_user_in_group(out, it),
+        M::CheckGroupExistenceWithAck(it)
+        | M::CheckConnectionExistenceWithAck(it)
+        | M::CheckUserExistenceWithAck(it) => check(out, number, it),
+        M::CloseConnectionWithAck(it) => close_one_with_ack(out, number, it),
+        M::CloseConnectionsWithAck(it) => close_all_with_ack(out, number, it),
+        M::CloseUserConnectionsWithAck(it) | M::CloseGroupConnectionsWithAck(it) => {
+            close_many_with_ack(out, number, it);
+        }
+        M::ClientInvocation(it) => client_invocation(out, it),
+        M::ClientCompletion(it) => client_completion(out, it),
+        M::ErrorCompletion(it) => error_completion(out, it),
+        M::ServiceMapping(it) => service_mapping(out, it),
+        M::ConnectionReconnect(it) => {
+            begin(out, 3, number);
+            out.text(&it.connection_id);
+            no_extension(out);
+        }
+        M::ConnectionFlowControl(it) => connection_flow_control(out, it),
+    }
+}
+
+// Links.
+
+fn handshake_request(out: &mut Writer, it: &HandshakeRequest) {
+    begin(out, 7, 1);
+    out.integer(it.version);
+    out.integer(match it.kind {
+        LinkKind::Default => 0,
+        LinkKind::OnDemand => 1,
+        LinkKind::Weak => 2,
+        LinkKind::Unknown(kind) => kind,
+    });
+    out.text(&it.target);
+    out.integer(it.migration_level);
+    no_extension(out);
+    out.boolean(it.allow_stateful_reconnects);
+}
+
+fn handshake_response(out: &mut Writer, it: &HandshakeResponse) {
+    begin(out, 4, 2);
+    optional_text(out, it.error.as_ref());
+    no_extension(out);
+    optional_text(out, it.connection_id.as_ref());
+}
+
+fn ping(out: &mut Writer, it: &Ping) {
+    begin(out, 1 + 2 * it.pairs.len(), 3);
+    for (key, value) in &it.pairs {
+        out.text(key);
+        out.text(value);
+    }
+}
+
+fn service_event(out: &mut Writer, it: &ServiceEvent) {
+    begin(out, 6, 22);
+    out.integer(it.object);
+    optional_text(out, it.id.as_ref());
+    out.integer(it.kind);
+    optional_text(out, it.message.as_ref());
+    no_extension(out);
+}
+
+fn ack(out: &mut Writer, it: &Ack) {
+    begin(out, 6, 20);
+    out.integer(it.ack_id);
+    out.integer(match it.status {
+        AckStatus::Ok => 1,
+        AckStatus::NotFound => 2,
+        AckStatus::Timeout => 3,
+        AckStatus::InternalServerError => 4,
+        AckStatus::Unknown(status) => status,
+    });
+    optional_text(out, it.message.as_ref());
+    no_extension(out);
+    out.nil(); // the payload: only answers to queries have one
+}
+
+fn connection_flow_control(out: &mut Writer, it: &ConnectionFlowControl) {
+    begin(out, 5, 39);
+    out.text(&it.connection_id);
+    out.int32(match it.subject {
+        FlowSubject::Client => 1,
+        FlowSubject::Server => 2,
+    });
+    out.int32(match it.operation {
+        FlowOperation::Pause => 1,
+        FlowOperation::PauseAck => 2,
+        FlowOperation::Resume => 3,
+        FlowOperation::Offline => 4,
+    });
+    no_extension(out);
+}
+
+// The life of one client connection.
+
+fn open_connection(out: &mut Writer, it: &OpenConnection) {
+    begin(out, 6, 4);
+    out.text(&it.connection_id);
+    out.map_len(it.claims.len());
+    for (name, value) in &it.claims {
+        out.text(name);
+        out.text(value);
+    }
+    headers(out, &it.headers);
+    optional_text(out, it.query.as_ref());
+    match &it.protocol {
+        Some(protocol) => {
+            out.map_len(1);
+            out.integer(extension::PROTOCOL);
+            out.text(protocol);
+        }
+        None => no_extension(out),
+    }
+}
+
+fn close_connection(out: &mut Writer, it: &CloseConnection) {
+    begin(out, 5, 5);
+    out.text(&it.connection_id);
+    optional_text(out, it.error.as_ref());
+    headers(out, &it.headers);
+    no_extension(out);
+}
+
+pub(super) fn connection_data(out: &mut Writer, connection_id: &str, payload: &[u8], data_type: i64, ends: Ends) {
+    begin(out, 4, 6);
+    out.text(connection_id);
+    out.binary(payload);
+    let is_partial = ends == Ends::WithinMessage;
+    out.map_len(usize::from(data_type != 0) + usize::from(is_partial));
+    if data_type != 0 {
+        out.integer(extension::DATA_TYPE);
+        out.integer(data_type);
+    }
+    if is_partial {
+        out.integer(extension::IS_PARTIAL);
+        out.boolean(true);
+    }
+}
+
+// Data to many.
+
+/// Receivers, or for a broadcast those who are left out, and what is sent.
+fn data_to_many(out: &mut Writer, number: u8, names: &[ByteString], what: &Payloads) {
+    begin(out, 4, number);
+    texts(out, names);
+    payloads(out, what);
+    no_extension(out);
+}
+
+fn data_to_user(out: &mut Writer, number: u8, user_id: &str, what: &Payloads) {
+    begin(out, 4, number);
+    out.text(user_id);
+    payloads(out, what);
+    no_extension(out);
+}
+
+fn group_broadcast_data(out: &mut Writer, it: &GroupBroadcastData) {
+    begin(out, 7, 13);
+    out.text(&it.group);
+    texts(out, &it.excluded);
+    payloads(out, &it.payloads);
+    no_extension(out);
+    texts(out, &it.excluded_users);
+    optional_text(out, it.caller_user.as_ref());
+}
+
+// Groups.
+
+fn group_change(out: &mut Writer, number: u8, it: &GroupChange) {
+    begin(out, 4, number);
+    out.text(&it.connection_id);
+    optional_text(out, it.group.as_ref());
+    no_extension(out);
+}
+
+fn group_change_with_ack(out: &mut Writer, number: u8, it: &GroupChange) {
+    begin(out, 5, number);
+    out.text(&it.connection_id);
+    optional_text(out, it.group.as_ref());
+    out.integer(it.ack_id);
+    no_extension(out);
+}
+
+fn user_group_change(out: &mut Writer, items: usize, number: u8, it: &UserGroupChange) {
+    begin(out, items, number);
+    out.text(&it.user_id);
+    optional_text(out, it.group.as_ref());
+}
+
+/// Only who joins has a time to live: a reader takes the key on no other message.
+fn user_group_extension(out: &mut Writer, message: &ServiceMessage, it: &UserGroupChange) {
+    let joins = matches!(message, ServiceMessage::UserJoinGroup(_) | ServiceMessage::UserJoinGroupWithAck(_));
+    match it.ttl_s {
+        Some(ttl_s) if joins => {
+            out.map_len(1);
+            out.integer(extension::TTL);
+            out.integer(ttl_s);
+        }
+        _ => no_extension(out),
+    }
+}
+
+// Questions and orders that are acked.
+
+fn check_user_in_group(out: &mut Writer, it: &CheckUserInGroup) {
+    begin(out, 5, 21);
+    out.text(&it.user_id);
+    out.text(&it.group);
+    out.integer(it.ack_id);
+    no_extension(out);
+}
+
+fn check(out: &mut Writer, number: u8, it: &Check) {
+    begin(out, 4, number);
+    out.text(&it.subject);
+    out.integer(it.ack_id);
+    no_extension(out);
+}
+
+fn close_one_with_ack(out: &mut Writer, number: u8, it: &CloseWithAck) {
+    begin(out, 5, number);
+    out.text(&it.subject);
+    optional_text(out, it.reason.as_ref());
+    out.integer(it.ack_id);
+    no_extension(out);
+}
+
+fn close_all_with_ack(out: &mut Writer, number: u8, it: &CloseWithAck) {
+    begin(out, 5, number);
+    optional_text(out, it.reason.as_ref());
+    out.integer(it.ack_id);
+    texts(out, &it.excluded);
+    no_extension(out);
+}
+
+fn close_many_with_ack(out: &mut Writer, number: u8, it: &CloseWithAck) {
+    begin(out, 6, number);
+    out.text(&it.subject);
+    optional_text(out, it.reason.as_ref());
+    out.integer(it.ack_id);
+    texts(out, &it.excluded);
+    no_extension(out);
+}
+
+// Client results.
+
+fn client_invocation(out: &mut Writer, it: &ClientInvocation) {
+    begin(out, 6, 34);
+    out.text(&it.invocation_id);
+    out.text(&it.connection_id);
+    out.text(&it.caller_server_id);
+    payloads(out, &it.payloads);
+    no_extension(out);
+}
+
+fn client_completion(out: &mut Writer, it: &ClientCompletion) {
+    begin(out, 7, 35);
+    out.text(&it.invocation_id);
+    out.text(&it.connection_id);
+    out.text(&it.caller_server_id);
+    out.text(&it.protocol);
+    out.binary(&it.payload);
+    // Azure's SDK says the protocol twice.
+    out.map_len(1);
+    out.integer(extension::PROTOCOL);
+    out.text(&it.protocol);
+}
+
+fn error_completion(out: &mut Writer, it: &ErrorCompletion) {
+    begin(out, 6, 36);
+    out.text(&it.invocation_id);
+    out.text(&it.connection_id);
+    out.text(&it.caller_server_id);
+    out.text(&it.error);
+    no_extension(out);
+}
+
+fn service_mapping(out: &mut Writer, it: &ServiceMapping) {
+    begin(out, 5, 37);
+    out.text(&it.invocation_id);
+    out.text(&it.connection_id);
+    out.text(&it.instance_id);
+    no_extension(out);
+}
+
+// Parts.
+
+fn begin(out: &mut Writer, items: usize, number: u8) {
+    out.array_len(items);
+    out.integer(i64::from(number));
+}
+
+fn no_extension(out: &mut Writer) {
+    out.map_len(0);
+}
+
+fn optional_text(out: &mut Writer, text: Option<&ByteString>) {
+    match text {
+        Some(text) => out.text(text),
+        None => out.nil(),
+    }
+}
+
+fn texts(out: &mut Writer, texts: &[ByteString]) {
+    out.array_len(texts.len());
+    texts.iter().for_each(|text| out.text(text));
+}
+
+fn headers(out: &mut Writer, headers: &[(ByteString, Vec<ByteString>)]) {
+    out.map_len(headers.len());
+    for (name, values) in headers {
+        out.text(name);
+        texts(out, values);
+    }
+}
+
+fn payloads(out: &mut Writer, payloads: &Payloads) {
+    out.map_len(payloads.0.len());
+    for (protocol, bytes) in &payloads.0 {
+        out.text(protocol);
+        out.binary(bytes);
+    }
+}
+
+/// With two bytes of header each, which is what ids and names of usual length take.
+fn texts_bytes(texts: &[ByteString]) -> usize {
+    texts.iter().map(|text| text.len() + 2).sum()
+}
+
+fn payloads_bytes(payloads: &Payloads) -> usize {
+    payloads.0.iter().map(|(protocol, bytes)| protocol.len() + bytes.len() + 6).sum()
+}

@@ -1,0 +1,196 @@
+//! The items of a message on the wire, one after the other, with errors that name them.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use super::super::message::Payloads;
+use crate::limits::LIST_MAX_ITEMS;
+use crate::message_pack::{ReadError, Reader};
+
+/// Most items that a list gets room for before the first one was read.
+const LIST_ROOM_ITEMS: usize = 1024;
+
+/// What is wrong with which field.
+#[derive(Debug, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub(super) struct FieldError {
+    field: &'static str,
+    problem: Problem,
+}
+
+impl FieldError {
+    /// A number that has no meaning in this field.
+    pub(super) fn value(field: &'static str, value: i64) -> Self {
+        Self { field, problem: Problem::Value(value) }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("is missing")]
+    Missing,
+    #[error("{0}")]
+    Read(ReadError),
+    #[error("has {0} items, over {LIST_MAX_ITEMS}")]
+    TooMany(usize),
+    #[error("is {0}, which stands for nothing")]
+    Value(i64),
+}
+
+pub(super) type FieldResult<T> = Result<T, FieldError>;
+
+/// The items of a message behind its number. Each method takes the next one, under a name for the error.
+pub(super) struct Fields<'a> {
+    reader: Reader<'a>,
+    /// How long the whole array is: the layouts of older SDKs are told by it.
+    items: usize,
+    left: usize,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads how long the message is, and its number.
+    pub(super) fn new(body: &'a Bytes) -> Result<(i64, Self), ReadError> {
+        let mut reader = Reader::new(body);
+        let items = reader.array_len()?;
+        let number = reader.integer()?;
+        Ok((number, Self { reader, items, left: items.saturating_sub(1) }))
+    }
+
+    /// Whether the whole message, its number included, has that many items at least.
+    pub(super) fn has(&self, items: usize) -> bool {
+        self.items >= items
+    }
+
+    pub(super) fn text(&mut self, field: &'static str) -> FieldResult<ByteString> {
+        self.next(field)?;
+        self.read(field, Reader::shared_text)
+    }
+
+    pub(super) fn optional_text(&mut self, field: &'static str) -> FieldResult<Option<ByteString>> {
+        self.next(field)?;
+        self.read(field, Reader::optional_text)
+    }
+
+    pub(super) fn integer(&mut self, field: &'static str) -> FieldResult<i64> {
+        self.next(field)?;
+        self.read(field, Reader::integer)
+    }
+
+    pub(super) fn boolean(&mut self, field: &'static str) -> FieldResult<bool> {
+        self.next(field)?;
+        self.read(field, Reader::boolean)
+    }
+
+    pub(super) fn binary(&mut self, field: &'static str) -> FieldResult<Bytes> {
+        self.next(field)?;
+        self.read(field, Reader::binary)
+    }
+
+    pub(super) fn texts(&mut self, field: &'static str) -> FieldResult<Vec<ByteString>> {
+        self.next(field)?;
+        self.text_list(field)
+    }
+
+    pub(super) fn claims(&mut self, field: &'static str) -> FieldResult<Vec<(ByteString, ByteString)>> {
+        let count = self.map_len(field)?;
+        collect(count, || Ok((self.read(field, Reader::shared_text)?, self.read(field, Reader::shared_text)?)))
+    }
+
+    pub(super) fn headers(&mut self, field: &'static str) -> FieldResult<Vec<(ByteString, Vec<ByteString>)>> {
+        let count = self.map_len(field)?;
+        collect(count, || Ok((self.read(field, Reader::shared_text)?, self.text_list(field)?)))
+    }
+
+    pub(super) fn payloads(&mut self, field: &'static str) -> FieldResult<Payloads> {
+        let count = self.map_len(field)?;
+        collect(count, || Ok((self.read(field, Reader::shared_text)?, self.read(field, Reader::binary)?))).map(Payloads)
+    }
+
+    /// All that is left, two by two; a last key without its value says nothing.
+    pub(super) fn pairs(&mut self) -> FieldResult<Vec<(ByteString, ByteString)>> {
+        let count = check_count("pairs", self.left / 2)?;
+        collect(count, || Ok((self.text("key")?, self.text("value")?)))
+    }
+
+    /// Passes over an extension map that has nothing for us but fields behind it.
+    pub(super) fn skip_extension(&mut self) -> FieldResult<()> {
+        self.next("extension")?;
+        self.read("extension", Reader::skip)
+    }
+
+    /// How many members the extension map has; it may be missing or nil, which is none.
+    pub(super) fn extension_len(&mut self) -> FieldResult<usize> {
+        if self.left == 0 || self.reader.take_nil() {
+            return Ok(0);
+        }
+        self.read("extension", Reader::map_len)
+    }
+
+    pub(super) fn extension_key(&mut self) -> FieldResult<i64> {
+        self.read("extension", Reader::integer)
+    }
+
+    pub(super) fn skip_extension_value(&mut self) -> FieldResult<()> {
+        self.read("extension", Reader::skip)
+    }
+
+    /// The rest of a field that has begun; an extension map has several parts.
+    pub(super) fn read<T>(
+        &mut self,
+        field: &'static str,
+        read: impl FnOnce(&mut Reader<'a>) -> Result<T, ReadError>,
+    ) -> FieldResult<T> {
+        read(&mut self.reader).map_err(|error| FieldError { field, problem: Problem::Read(error) })
+    }
+
+    fn map_len(&mut self, field: &'static str) -> FieldResult<usize> {
+        self.next(field)?;
+        let count = self.read(field, Reader::map_len)?;
+        check_count(field, count)
+    }
+
+    fn text_list(&mut self, field: &'static str) -> FieldResult<Vec<ByteString>> {
+        let count = self.read(field, Reader::array_len)?;
+        let count = check_count(field, count)?;
+        collect(count, || self.read(field, Reader::shared_text))
+    }
+
+    fn next(&mut self, field: &'static str) -> FieldResult<()> {
+        self.left = self.left.checked_sub(1).ok_or(FieldError { field, problem: Problem::Missing })?;
+        Ok(())
+    }
+}
+
+fn check_count(field: &'static str, count: usize) -> FieldResult<usize> {
+    if count > LIST_MAX_ITEMS {
+        return Err(FieldError { field, problem: Problem::TooMany(count) });
+    }
+    Ok(count)
+}
+
+/// Room is made as items arrive: their number is only what the peer says.
+fn collect<T>(count: usize, mut next: impl FnMut() -> FieldResult<T>) -> FieldResult<Vec<T>> {
+    let mut items = Vec::with_capacity(count.min(LIST_ROOM_ITEMS));
+    for _ in 0..count {
+        items.push(next()?);
+    }
+    Ok(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claimed_count_makes_no_room() {
+        // Would panic if room were made for all of them.
+        let items: FieldResult<Vec<u64>> = collect(usize::MAX, || Err(FieldError::value("x", 1)));
+        assert_eq!(items.unwrap_err().to_string(), "x: is 1, which stands for nothing");
+    }
+
+    #[test]
+    fn a_list_of_too_many_names_is_refused() {
+        let error = check_count("groups", LIST_MAX_ITEMS + 1).unwrap_err();
+        assert_eq!(error.to_string(), "groups: has 1048577 items, over 1048576");
+    }
+}

@@ -1,0 +1,239 @@
+//! Frames of a link: bodies behind their lengths, however WebSocket messages cut them.
+//!
+//! ```text
+//!  WebSocket messages   │ 2 a b 3 c │ d e 1 f │
+//!  bodies                   a b  ─────c d e─  f
+//!                         a slice  put together  a slice
+//! ```
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::limits::LINK_FRAME_MAX_BYTES;
+
+/// Longest prefix: five times seven bits hold the 31 bits of a length.
+const PREFIX_MAX_BYTES: usize = 5;
+
+/// Why a link can't go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// A frame is longer than allowed.
+    #[error("a frame of {length} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// Its length.
+        length: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A length prefix has more than five bytes or exceeds 2 GiB.
+    #[error("a length prefix is malformed")]
+    Prefix,
+}
+
+/// Puts the bytes of WebSocket messages together into frames. A message of whole frames is not copied.
+///
+/// As long as each message is followed by [`next_body`](Self::next_body) until that returns `None`, it holds no
+/// more than one frame and one WebSocket message.
+#[derive(Debug, Default)]
+pub struct FrameBuffer {
+    /// The beginning of a frame that the messages before `pending` left incomplete, with its prefix.
+    partial: BytesMut,
+    /// What is left of the last message.
+    pending: Bytes,
+}
+
+impl FrameBuffer {
+    /// Takes the next WebSocket message.
+    pub fn push(&mut self, message: Bytes) {
+        // What is left is copied no sooner than now: there is nothing left if the last message held whole frames.
+        self.partial.extend_from_slice(&self.pending);
+        self.pending = message;
+    }
+
+    /// The body of the next whole frame, without its length prefix; `None` when more bytes are needed.
+    ///
+    /// # Errors
+    /// As soon as it is certain that a frame is over the limit (`limits::LINK_FRAME_MAX_BYTES`) or its prefix
+    /// malformed; from then on each call says so again.
+    pub fn next_body(&mut self) -> Result<Option<Bytes>, FrameError> {
+        if self.partial.is_empty() { self.next_slice() } else { self.next_joined() }
+    }
+
+    /// A body that lies whole within the last message.
+    fn next_slice(&mut self) -> Result<Option<Bytes>, FrameError> {
+        match prefix(&self.pending)? {
+            Some(Prefix { width, length }) if self.pending.len() >= width + length => {
+                self.pending.advance(width);
+                Ok(Some(self.pending.split_to(length)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// A body that began in an earlier message: takes no more of the last one than that frame needs.
+    fn next_joined(&mut self) -> Result<Option<Bytes>, FrameError> {
+        loop {
+            let found = prefix(&self.partial)?;
+            // Byte by byte until the length is known, which is at most five times.
+            let needed = found.as_ref().map_or(self.partial.len() + 1, |prefix| prefix.width + prefix.length);
+            let missing = needed.saturating_sub(self.partial.len());
+            if let (Some(Prefix { width, .. }), 0) = (found, missing) {
+                return Ok(Some(self.take_joined(width, needed)));
+            }
+            if self.pending.is_empty() {
+                return Ok(None);
+            }
+            let taken = self.pending.split_to(missing.min(self.pending.len()));
+            self.partial.extend_from_slice(&taken);
+        }
+    }
+
+    fn take_joined(&mut self, width: usize, needed: usize) -> Bytes {
+        let mut frame = self.partial.split_to(needed);
+        if self.partial.is_empty() {
+            // Else an idle link would keep the memory of its largest frame.
+            self.partial = BytesMut::new();
+        }
+        frame.advance(width);
+        frame.freeze()
+    }
+}
+
+/// The prefix of a frame.
+struct Prefix {
+    /// Bytes that it takes itself.
+    width: usize,
+    /// Bytes of the body.
+    length: usize,
+}
+
+/// Reads the prefix that `bytes` begin with; `None` when they end within it.
+fn prefix(bytes: &[u8]) -> Result<Option<Prefix>, FrameError> {
+    let mut length: usize = 0;
+    for (at, &byte) in bytes.iter().take(PREFIX_MAX_BYTES).enumerate() {
+        // The fifth byte has room for the last three of 31 bits, and must be the last.
+        if at + 1 == PREFIX_MAX_BYTES && byte > 0x07 {
+            return Err(FrameError::Prefix);
+        }
+        length |= usize::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            let limit = LINK_FRAME_MAX_BYTES;
+            if length > limit {
+                return Err(FrameError::TooLarge { length, limit });
+            }
+            return Ok(Some(Prefix { width: at + 1, length }));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bodies(buffer: &mut FrameBuffer) -> Vec<Bytes> {
+        std::iter::from_fn(|| buffer.next_body().unwrap()).collect()
+    }
+
+    fn frame(length: usize) -> Vec<u8> {
+        let mut frame = Vec::new();
+        let mut left = length;
+        while left > 0x7f {
+            frame.push(u8::try_from(left & 0x7f).unwrap() | 0x80);
+            left >>= 7;
+        }
+        frame.push(u8::try_from(left).unwrap());
+        frame.resize(frame.len() + length, b'x');
+        frame
+    }
+
+    #[test]
+    fn whole_frames_are_slices_of_their_message() {
+        let mut buffer = FrameBuffer::default();
+        let message = Bytes::from_static(b"\x02ab\x00\x03cde");
+        let inside = message.as_ptr_range();
+        buffer.push(message);
+        let bodies = bodies(&mut buffer);
+        assert_eq!(bodies, ["ab", "", "cde"]);
+        assert!(inside.contains(&bodies[0].as_ptr()) && inside.contains(&bodies[2].as_ptr()));
+    }
+
+    #[test]
+    fn a_frame_in_pieces_is_put_together_and_the_next_one_is_a_slice_again() {
+        let mut buffer = FrameBuffer::default();
+        buffer.push(Bytes::from_static(b"\x02ab\x03c"));
+        assert_eq!(bodies(&mut buffer), ["ab"]);
+        buffer.push(Bytes::from_static(b"d"));
+        assert!(bodies(&mut buffer).is_empty());
+        let message = Bytes::from_static(b"e\x01f");
+        let inside = message.as_ptr_range();
+        buffer.push(message);
+        let bodies = bodies(&mut buffer);
+        assert_eq!(bodies, ["cde", "f"]);
+        assert!(!inside.contains(&bodies[0].as_ptr()) && inside.contains(&bodies[1].as_ptr()));
+    }
+
+    #[test]
+    fn a_prefix_may_be_cut_anywhere() {
+        let mut buffer = FrameBuffer::default();
+        let frame = frame(70_000);
+        for piece in [&frame[..1], &frame[1..2], &[], &frame[2..3], &frame[3..10]] {
+            buffer.push(Bytes::copy_from_slice(piece));
+            assert!(bodies(&mut buffer).is_empty());
+        }
+        buffer.push(Bytes::copy_from_slice(&frame[10..]));
+        assert_eq!(bodies(&mut buffer), [Bytes::from(vec![b'x'; 70_000])]);
+    }
+
+    #[test]
+    fn messages_that_come_before_the_last_was_read_keep_their_order() {
+        let mut buffer = FrameBuffer::default();
+        for message in [&b"\x01a\x02"[..], b"bc\x01", b"d\x01e"] {
+            buffer.push(Bytes::copy_from_slice(message));
+        }
+        assert_eq!(bodies(&mut buffer), ["a", "bc", "d", "e"]);
+    }
+
+    #[test]
+    fn a_frame_at_the_limit_passes_and_one_over_it_is_refused_by_its_prefix_alone() {
+        let mut buffer = FrameBuffer::default();
+        buffer.push(Bytes::from(frame(LINK_FRAME_MAX_BYTES)));
+        assert_eq!(bodies(&mut buffer).len(), 1);
+        buffer.push(Bytes::from(frame(LINK_FRAME_MAX_BYTES + 1)).slice(..4));
+        let expected = FrameError::TooLarge { length: LINK_FRAME_MAX_BYTES + 1, limit: LINK_FRAME_MAX_BYTES };
+        assert_eq!(buffer.next_body(), Err(expected.clone()));
+        assert_eq!(buffer.next_body(), Err(expected));
+    }
+
+    #[test]
+    fn a_prefix_over_31_bits_is_malformed() {
+        for bytes in [&b"\xff\xff\xff\xff\x08"[..], b"\x80\x80\x80\x80\x80", b"\xff\xff\xff\xff\xff\x00"] {
+            let mut buffer = FrameBuffer::default();
+            buffer.push(Bytes::copy_from_slice(bytes));
+            assert_eq!(buffer.next_body(), Err(FrameError::Prefix));
+        }
+        let mut buffer = FrameBuffer::default();
+        buffer.push(Bytes::from_static(b"\xff\xff\xff\xff\x07"));
+        let length = 0x7fff_ffff;
+        assert_eq!(buffer.next_body(), Err(FrameError::TooLarge { length, limit: LINK_FRAME_MAX_BYTES }));
+    }
+
+    #[test]
+    fn a_prefix_longer_than_needed_is_read_as_azures_sdk_does() {
+        let mut buffer = FrameBuffer::default();
+        buffer.push(Bytes::from_static(b"\x81\x80\x00a"));
+        assert_eq!(bodies(&mut buffer), ["a"]);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_frames_that_were_handed_out() {
+        let mut buffer = FrameBuffer::default();
+        let frame = frame(100_000);
+        buffer.push(Bytes::copy_from_slice(&frame[..50_000]));
+        assert!(bodies(&mut buffer).is_empty());
+        buffer.push(Bytes::copy_from_slice(&frame[50_000..]));
+        assert_eq!(bodies(&mut buffer).len(), 1);
+        assert_eq!(buffer.partial.capacity(), 0);
+        assert!(buffer.pending.is_empty());
+    }
+}

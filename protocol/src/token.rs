@@ -1,0 +1,160 @@
+//! Sealed tokens: what they say. How they are sealed is [`key`](crate::key)'s work.
+//!
+//! A token leaves no state behind where it was made: whoever holds the fleet's key can read it.
+//! The current time comes in as seconds since 1970.
+
+use serde::{Deserialize, Serialize};
+
+use crate::key::{AccessKeys, Purpose};
+use crate::limits::{CLOCK_SKEW_S, TOKEN_CLAIMS_MAX_BYTES};
+
+/// A claim of a user: its name and its value. Names may repeat.
+pub type Claim = (String, String);
+
+/// Why a token is no good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// Not sealed by this fleet, or damaged.
+    #[error("the token was not made by this fleet")]
+    Forged,
+    /// Its time is over.
+    #[error("the token has expired")]
+    Expired,
+}
+
+/// What a connection token says: who may connect as what, and which node owns the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionToken {
+    /// The connection id, as the client, the proxy and the hub know it; `None` in negotiate version 0,
+    /// where the sealed token itself is the connection id.
+    pub connection_id: Option<String>,
+    /// The name of the node that made the token.
+    pub node: String,
+    /// Where that node can be reached by others, `host:port`.
+    pub address: String,
+    /// The hub's path in lower case.
+    pub hub: String,
+    /// The user, where negotiate was authenticated.
+    pub user: Option<String>,
+    /// Claims decided at negotiate, 2 KiB at most.
+    pub claims: Vec<Claim>,
+    /// Until when the first connect request may come, in seconds since 1970.
+    pub connect_before: u64,
+}
+
+impl ConnectionToken {
+    /// Seals the token. Claims beyond the limit are the caller's to refuse: see [`claims_fit`].
+    #[must_use]
+    pub fn seal(&self, keys: &AccessKeys) -> String {
+        seal(self, keys, Purpose::ConnectionToken)
+    }
+
+    /// Opens a token, whatever its age: `connect before` bounds only the first attach.
+    ///
+    /// # Errors
+    /// When it is not of this fleet.
+    pub fn open(sealed: &str, keys: &AccessKeys) -> Result<Self, TokenError> {
+        open(sealed, keys, Purpose::ConnectionToken)
+    }
+
+    /// Whether the first connect request comes too late.
+    #[must_use]
+    pub fn is_expired(&self, now_s: u64) -> bool {
+        now_s > self.connect_before.saturating_add(CLOCK_SKEW_S)
+    }
+}
+
+/// Whether these claims are small enough for a connection token.
+#[must_use]
+pub fn claims_fit(claims: &[Claim]) -> bool {
+    claims.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() <= TOKEN_CLAIMS_MAX_BYTES
+}
+
+/// What a node shows to an app server when it asks for the manifest or for a link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkCredential {
+    /// The name of the node.
+    pub node: String,
+    /// Until when it may be shown, in seconds since 1970.
+    pub expires: u64,
+}
+
+impl LinkCredential {
+    /// Seals the credential.
+    #[must_use]
+    pub fn seal(&self, keys: &AccessKeys) -> String {
+        seal(self, keys, Purpose::Link)
+    }
+
+    /// Opens a credential and checks its time.
+    ///
+    /// # Errors
+    /// When it is not of this fleet, or too old.
+    pub fn open(sealed: &str, keys: &AccessKeys, now_s: u64) -> Result<Self, TokenError> {
+        let credential: Self = open(sealed, keys, Purpose::Link)?;
+        if now_s > credential.expires.saturating_add(CLOCK_SKEW_S) {
+            return Err(TokenError::Expired);
+        }
+        Ok(credential)
+    }
+}
+
+#[expect(clippy::expect_used, reason = "structs of texts and numbers can always be written")]
+fn seal<T: Serialize>(value: &T, keys: &AccessKeys, purpose: Purpose) -> String {
+    keys.seal(purpose, &rmp_serde::to_vec(value).expect("plain structs can be written"))
+}
+
+fn open<T: for<'de> Deserialize<'de>>(sealed: &str, keys: &AccessKeys, purpose: Purpose) -> Result<T, TokenError> {
+    let plain = keys.open(purpose, sealed).map_err(|_| TokenError::Forged)?;
+    rmp_serde::from_slice(&plain).map_err(|_| TokenError::Forged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::AccessKey;
+
+    fn keys() -> AccessKeys {
+        AccessKeys::new(vec![AccessKey::random()]).unwrap()
+    }
+
+    fn token() -> ConnectionToken {
+        ConnectionToken {
+            connection_id: Some(crate::id::random_id()),
+            node: "proxy-1".into(),
+            address: "10.0.0.1:8080".into(),
+            hub: "/chat".into(),
+            user: Some("ann".into()),
+            claims: vec![("role".into(), "admin".into()), ("role".into(), "cook".into())],
+            connect_before: 1_000,
+        }
+    }
+
+    #[test]
+    fn a_token_comes_back_as_it_was_with_repeated_claims() {
+        let keys = keys();
+        let token = token();
+        assert_eq!(ConnectionToken::open(&token.seal(&keys), &keys), Ok(token));
+    }
+
+    #[test]
+    fn a_token_of_another_fleet_is_forged() {
+        assert_eq!(ConnectionToken::open(&token().seal(&keys()), &keys()), Err(TokenError::Forged));
+    }
+
+    #[test]
+    fn a_token_outlives_its_time_by_the_clock_skew_only() {
+        assert!(!token().is_expired(1_000 + CLOCK_SKEW_S));
+        assert!(token().is_expired(1_001 + CLOCK_SKEW_S));
+    }
+
+    #[test]
+    fn a_link_credential_is_no_connection_token_and_expires() {
+        let keys = keys();
+        let sealed = LinkCredential { node: "proxy-1".into(), expires: 1_000 }.seal(&keys);
+        assert_eq!(ConnectionToken::open(&sealed, &keys), Err(TokenError::Forged));
+        assert!(LinkCredential::open(&sealed, &keys, 1_000).is_ok());
+        assert_eq!(LinkCredential::open(&sealed, &keys, 1_006), Err(TokenError::Expired));
+    }
+}
