@@ -1,0 +1,107 @@
+//! The admin port: health, readiness, counters for people, metrics for Prometheus.
+
+mod metrics;
+mod page;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use trunkline_protocol::manifest::NODE_HEADER;
+
+use crate::shard::Shared;
+
+pub use metrics::render;
+
+/// Why each upstream is not linked; empty texts are left out.
+#[derive(Debug, Default)]
+pub struct Upstreams(std::sync::Mutex<std::collections::BTreeMap<String, String>>);
+
+impl Upstreams {
+    /// Tells what is wrong with an upstream, or that nothing is.
+    pub fn tell(&self, authority: &str, problem: Option<String>) {
+        let mut problems = self.problems();
+        match problem {
+            Some(problem) => problems.insert(authority.into(), problem),
+            None => problems.remove(authority),
+        };
+    }
+
+    /// What is wrong, upstream by upstream.
+    #[must_use]
+    pub fn list(&self) -> Vec<(String, String)> {
+        self.problems().iter().map(|(authority, problem)| (authority.clone(), problem.clone())).collect()
+    }
+
+    fn problems(&self) -> std::sync::MutexGuard<'_, std::collections::BTreeMap<String, String>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// What the admin port is answered from.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// What the shards share.
+    pub shared: Arc<Shared>,
+    /// What is wrong with upstreams.
+    pub upstreams: Arc<Upstreams>,
+}
+
+impl Admin {
+    /// The router that serves it.
+    pub fn into_router(self) -> Router {
+        Router::new()
+            .route("/", get(page::page))
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
+            .layer(middleware::from_fn_with_state(self.clone(), sign))
+            .with_state(self)
+    }
+
+    /// Why clients can't be taken in; empty when they can.
+    #[must_use]
+    pub fn reasons_not_ready(&self) -> Vec<String> {
+        if self.shared.is_draining() {
+            return vec!["draining: this node is stopping".into()];
+        }
+        if self.shared.hubs.all().iter().any(|hub| hub.is_served()) {
+            return Vec::new();
+        }
+        let problems = self.upstreams.list();
+        if problems.is_empty() {
+            return vec!["waiting for an app server".into()];
+        }
+        problems
+            .iter()
+            .map(|(authority, problem)| format!("waiting for app server http://{authority}: {problem}"))
+            .collect()
+    }
+}
+
+async fn ready(State(admin): State<Admin>) -> Response {
+    let reasons = admin.reasons_not_ready();
+    if reasons.is_empty() {
+        return "ready\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", reasons.join("\n"))).into_response()
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    match render(&admin.shared, admin.reasons_not_ready().is_empty()) {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn sign(State(admin): State<Admin>, request: axum::extract::Request, next: Next) -> Response {
+    let mut answer = next.run(request).await;
+    if let Ok(name) = HeaderValue::from_str(&admin.shared.config.node) {
+        answer.headers_mut().insert(HeaderName::from_static(NODE_HEADER), name);
+    }
+    answer
+}

@@ -1,0 +1,207 @@
+//! A downward frame, and who gets it: link frame → members → sockets.
+//!
+//! The path that the product exists for. Nothing here waits, locks, or allocates per recipient: a payload was
+//! encoded once by the app server, is framed once here, and is shared by all who get it. A recipient for whom
+//! nothing waits is written to directly; what its socket refuses is queued, within a budget.
+
+mod order;
+
+use std::io;
+
+use bytes::Bytes;
+use slab::Slab;
+use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::service::Payloads;
+
+use crate::counters::Counters;
+use crate::directory::{Client, Directory, Place, Routes, SetName, Slot};
+use crate::link::HubIndex;
+use crate::transport::websocket::{self, Opcode};
+
+pub use order::{GroupOrder, Order, PendingAck, Receivers, Who};
+
+/// How frames of one turn leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Each at once: the turn has only one.
+    Direct,
+    /// Together at the end of the turn, in one system call per recipient.
+    Gather,
+}
+
+/// One message in the form of each protocol's transport frame.
+#[derive(Debug, Clone)]
+pub struct Framed {
+    json: Option<Bytes>,
+    message_pack: Option<Bytes>,
+}
+
+impl Framed {
+    /// Frames each payload once.
+    #[must_use]
+    pub fn new(payloads: &Payloads) -> Self {
+        let frame = |protocol| payloads.get(protocol).map(|payload| frame_for(protocol, payload));
+        Self { json: frame(HubProtocol::Json), message_pack: frame(HubProtocol::MessagePack) }
+    }
+
+    /// The frame for clients that speak this protocol; `None` leaves them out.
+    #[must_use]
+    pub fn get(&self, protocol: HubProtocol) -> Option<&Bytes> {
+        match protocol {
+            HubProtocol::Json => self.json.as_ref(),
+            HubProtocol::MessagePack => self.message_pack.as_ref(),
+        }
+    }
+}
+
+/// The transport frame around hub messages of this protocol.
+#[must_use]
+pub fn frame_for(protocol: HubProtocol, payload: &[u8]) -> Bytes {
+    let opcode = match protocol {
+        HubProtocol::Json => Opcode::Text,
+        HubProtocol::MessagePack => Opcode::Binary,
+    };
+    websocket::frame(opcode, payload)
+}
+
+/// What is left to do after frames were given out; its lists are used again, turn after turn.
+#[derive(Debug, Default)]
+pub struct Aftermath {
+    /// Have frames that leave at the end of the turn.
+    pub dirty: Vec<Slot>,
+    /// Their sockets take no more for now.
+    pub blocked: Vec<Slot>,
+    /// Went over their budget: to be closed.
+    pub slow: Vec<Slot>,
+}
+
+/// Gives frames to the clients of one shard.
+#[derive(Debug)]
+pub struct Delivery<'a> {
+    /// Who is here.
+    pub directory: &'a mut Directory,
+    /// Where everyone of the node is.
+    pub routes: &'a Routes,
+    /// Which shard this is.
+    pub shard: u16,
+    /// How frames leave.
+    pub outlet: Outlet<'a>,
+}
+
+/// How one recipient is given a frame.
+#[derive(Debug)]
+pub struct Outlet<'a> {
+    /// At once or together.
+    pub pace: Pace,
+    /// What may wait for one client, in bytes.
+    pub limit_bytes: usize,
+    /// The current tick.
+    pub tick: u32,
+    /// What is left to do.
+    pub aftermath: &'a mut Aftermath,
+    /// What is counted.
+    pub counters: &'a Counters,
+}
+
+impl Delivery<'_> {
+    /// Gives one message to all who are meant and are here.
+    pub fn send(&mut self, hub: HubIndex, to: &Receivers, message: &Framed) {
+        let mark = self.exclude(hub, to);
+        match &to.who {
+            Who::Everyone => self.send_to_set(hub, SetName::Hub, mark, message),
+            Who::Groups(names) => {
+                names.iter().for_each(|name| self.send_to_set(hub, SetName::Group(name), mark, message))
+            }
+            Who::Users(names) => {
+                names.iter().for_each(|name| self.send_to_set(hub, SetName::User(name), mark, message))
+            }
+            Who::Connections(ids) => ids.iter().for_each(|id| self.send_to_one(id, message)),
+        }
+    }
+
+    fn send_to_set(&mut self, hub: HubIndex, name: SetName<'_>, mark: u32, message: &Framed) {
+        let (members, clients) = self.directory.members_and_clients(hub, name);
+        for member in members {
+            if let Some(client) = clients.get_mut(member.slot as usize)
+                && client.is_open()
+                && !client.is_excluded(mark)
+                && let Some(frame) = message.get(client.protocol)
+            {
+                self.outlet.put(member.slot, client, frame);
+            }
+        }
+    }
+
+    fn send_to_one(&mut self, id: &str, message: &Framed) {
+        let Some(slot) = self.find(id) else { return };
+        if let Some(client) = self.directory.get_mut(slot)
+            && client.is_open()
+            && let Some(frame) = message.get(client.protocol)
+        {
+            self.outlet.put(slot, client, frame);
+        }
+    }
+
+    /// Marks who is left out; 0 if nobody is.
+    fn exclude(&mut self, hub: HubIndex, to: &Receivers) -> u32 {
+        if to.excluded.is_empty() && to.excluded_users.is_empty() {
+            return 0;
+        }
+        let mark = self.directory.next_mark();
+        for id in &to.excluded {
+            if let Some(client) = self.find(id).and_then(|slot| self.directory.get_mut(slot)) {
+                client.exclude(mark);
+            }
+        }
+        for user in &to.excluded_users {
+            let (members, clients) = self.directory.members_and_clients(hub, SetName::User(user));
+            members.iter().for_each(|member| exclude(clients, member.slot, mark));
+        }
+        mark
+    }
+
+    /// The place of a connection, if it is here.
+    #[must_use]
+    pub fn find(&self, id: &str) -> Option<Slot> {
+        let Place { shard, slot } = self.routes.find(id)?;
+        (shard == self.shard && *self.directory.get(slot)?.id == *id).then_some(slot)
+    }
+}
+
+fn exclude(clients: &mut Slab<Client>, slot: Slot, mark: u32) {
+    if let Some(client) = clients.get_mut(slot as usize) {
+        client.exclude(mark);
+    }
+}
+
+impl Outlet<'_> {
+    /// Gives one frame to one client.
+    pub fn put(&mut self, slot: Slot, client: &mut Client, frame: &Bytes) {
+        self.counters.deliveries.increment();
+        client.last_sent = self.tick;
+        if self.pace == Pace::Direct && client.outbox.is_empty() {
+            self.write(slot, client, frame);
+        } else if client.outbox.bytes() + frame.len() > self.limit_bytes {
+            self.aftermath.slow.push(slot);
+        } else {
+            client.outbox.push(frame.clone());
+            if !client.is_dirty && !client.is_flushing {
+                client.is_dirty = true;
+                self.aftermath.dirty.push(slot);
+            }
+        }
+    }
+
+    fn write(&mut self, slot: Slot, client: &mut Client, frame: &Bytes) {
+        let written = match client.socket.try_write(&[io::IoSlice::new(frame)]) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            // Its reader sees the end and does the rest.
+            Err(_) => return client.socket.cut(),
+        };
+        if written < frame.len() {
+            client.outbox.push(frame.slice(written..));
+            self.aftermath.blocked.push(slot);
+        }
+    }
+}

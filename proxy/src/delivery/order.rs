@@ -1,0 +1,164 @@
+//! What a downward frame asks of the shards, in a form that any of them can carry out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytestring::ByteString;
+use trunkline_protocol::service::{Ack, AckStatus, ConnectionData, FlowOperation, ServiceMessage};
+
+use super::Framed;
+use crate::link::{AppServerId, HubIndex, LinkHandle, LinkId};
+
+/// Whom a message is for.
+#[derive(Debug, Clone)]
+pub struct Receivers {
+    /// Who gets it.
+    pub who: Who,
+    /// Connections that are left out.
+    pub excluded: Vec<ByteString>,
+    /// Users whose connections are left out.
+    pub excluded_users: Vec<ByteString>,
+}
+
+/// Who gets a message, before anybody is left out.
+#[derive(Debug, Clone)]
+pub enum Who {
+    /// All connections of the hub.
+    Everyone,
+    /// Single connections.
+    Connections(Vec<ByteString>),
+    /// The members of groups, once per group.
+    Groups(Vec<ByteString>),
+    /// The connections of users.
+    Users(Vec<ByteString>),
+}
+
+impl From<Who> for Receivers {
+    fn from(who: Who) -> Self {
+        Self { who, excluded: Vec::new(), excluded_users: Vec::new() }
+    }
+}
+
+/// One thing to do. Orders of one link are carried out in the order of its frames.
+#[derive(Debug, Clone)]
+pub enum Order {
+    /// Bytes for one connection, from its own app server.
+    Data {
+        /// Who sends them.
+        app: AppServerId,
+        /// What and for whom.
+        data: ConnectionData,
+    },
+    /// One message for many.
+    Send {
+        /// The hub.
+        hub: HubIndex,
+        /// For whom.
+        to: Receivers,
+        /// What.
+        message: Framed,
+    },
+    /// A connection joins or leaves groups.
+    Group {
+        /// Which connection.
+        connection_id: ByteString,
+        /// What changes.
+        change: GroupOrder,
+        /// Who waits for it.
+        ack: Option<Arc<PendingAck>>,
+    },
+    /// All connections of a user join or leave groups.
+    UserGroup {
+        /// The hub.
+        hub: HubIndex,
+        /// Which user.
+        user: ByteString,
+        /// What changes.
+        change: GroupOrder,
+        /// Who waits for it.
+        ack: Option<Arc<PendingAck>>,
+    },
+    /// Is anybody there? The answer is the ack.
+    Check {
+        /// The hub.
+        hub: HubIndex,
+        /// Who is looked for.
+        who: Who,
+        /// Only members of this group count.
+        within_group: Option<ByteString>,
+        /// Who waits for it.
+        ack: Arc<PendingAck>,
+    },
+    /// The app server ended a connection; what it sent before still goes out.
+    Close {
+        /// Which connection.
+        connection_id: ByteString,
+        /// Who says so.
+        app: AppServerId,
+        /// Why, where it is an error.
+        error: Option<ByteString>,
+    },
+    /// Many connections are to be closed.
+    CloseMany {
+        /// The hub.
+        hub: HubIndex,
+        /// Which connections.
+        to: Receivers,
+        /// What the clients are told.
+        reason: Option<ByteString>,
+        /// Who waits for it.
+        ack: Arc<PendingAck>,
+    },
+    /// A connection is to be read no more, or again.
+    Flow {
+        /// Which connection.
+        connection_id: ByteString,
+        /// What to do.
+        operation: FlowOperation,
+    },
+    /// A link is lost: those whose home it was are closed.
+    LinkLost(LinkId),
+    /// The node stops: all are closed.
+    Drain,
+}
+
+/// A change of a connection's groups.
+#[derive(Debug, Clone)]
+pub enum GroupOrder {
+    /// Join this group.
+    Join(ByteString),
+    /// Leave this group.
+    Leave(ByteString),
+    /// Leave all groups.
+    LeaveAll,
+}
+
+/// An ack that is owed: sent when the last shard that had to do something lets go of it.
+#[derive(Debug)]
+pub struct PendingAck {
+    link: Arc<LinkHandle>,
+    ack_id: i64,
+    is_found: AtomicBool,
+}
+
+impl PendingAck {
+    /// An ack for the far end of `link`, `NotFound` unless somebody is found.
+    #[must_use]
+    pub fn new(link: Arc<LinkHandle>, ack_id: i64) -> Arc<Self> {
+        Arc::new(Self { link, ack_id, is_found: AtomicBool::new(false) })
+    }
+
+    /// Whom it was about is here, and it was done.
+    pub fn found(&self) {
+        self.is_found.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for PendingAck {
+    fn drop(&mut self) {
+        let status = if self.is_found.load(Ordering::Relaxed) { AckStatus::Ok } else { AckStatus::NotFound };
+        // An empty text, not nil: so does the service that this protocol was made for.
+        let message = Some(ByteString::new());
+        self.link.send(&ServiceMessage::Ack(Ack { ack_id: self.ack_id, status, message }));
+    }
+}

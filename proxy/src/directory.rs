@@ -1,0 +1,142 @@
+//! Who is here: the client connections of one shard, and the sets (hub, user, groups) that they belong to.
+//!
+//! Owned by one thread, so there is no lock; membership lives here and not with an app server, so it outlives one.
+
+mod client;
+mod routes;
+mod sets;
+
+use std::rc::Rc;
+
+use slab::Slab;
+
+use crate::link::{HubIndex, LinkId};
+
+pub use client::{Client, Status};
+pub use routes::{Place, ReserveError, Routes};
+use sets::Sets;
+pub use sets::{Member, SetName};
+
+/// A client connection's place in its shard. Places are used again: a [`Serial`] tells whose it is.
+pub type Slot = u32;
+
+/// Counts the client connections of a shard, to tell two of the same place apart.
+pub type Serial = u32;
+
+/// The client connections of one shard.
+#[derive(Debug, Default)]
+pub struct Directory {
+    clients: Slab<Client>,
+    sets: Sets,
+    mark: u32,
+}
+
+impl Directory {
+    /// Takes a new client connection in, and makes it a member of its hub and of its user's connections.
+    pub fn insert(&mut self, client: Client, user: Option<&str>) -> Slot {
+        let hub = client.home.hub();
+        let slot = Slot::try_from(self.clients.insert(client)).unwrap_or(Slot::MAX);
+        self.join(slot, hub, SetName::Hub);
+        if let Some(user) = user {
+            self.join(slot, hub, SetName::User(user));
+        }
+        slot
+    }
+
+    /// Frees the place of a client connection.
+    pub fn remove(&mut self, slot: Slot) -> Option<Client> {
+        self.leave_all(slot);
+        self.clients.try_remove(slot as usize)
+    }
+
+    /// The client connection at this place.
+    #[must_use]
+    pub fn get(&self, slot: Slot) -> Option<&Client> {
+        self.clients.get(slot as usize)
+    }
+
+    /// The client connection at this place, to change it.
+    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Client> {
+        self.clients.get_mut(slot as usize)
+    }
+
+    /// The client connection at this place, if it is still the one that is meant.
+    pub fn get_same(&mut self, slot: Slot, serial: Serial) -> Option<&mut Client> {
+        self.get_mut(slot).filter(|client| client.serial == serial)
+    }
+
+    /// How many places are taken.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Whether nobody is here.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    /// Makes a client connection a member of a set; again is fine.
+    pub fn join(&mut self, slot: Slot, hub: HubIndex, name: SetName<'_>) {
+        self.sets.join(&mut self.clients, slot, hub, name);
+    }
+
+    /// Ends a membership; none is fine.
+    pub fn leave(&mut self, slot: Slot, hub: HubIndex, name: SetName<'_>) {
+        self.sets.leave(&mut self.clients, slot, hub, name);
+    }
+
+    /// Ends a client connection's memberships in groups, but not in its hub and user.
+    pub fn leave_groups(&mut self, slot: Slot) {
+        self.sets.leave_groups(&mut self.clients, slot);
+    }
+
+    /// Ends all memberships: nothing is sent to it any more.
+    pub fn leave_all(&mut self, slot: Slot) {
+        self.sets.leave_all(&mut self.clients, slot);
+    }
+
+    /// The members of a set; empty for a set that doesn't exist.
+    #[must_use]
+    pub fn members(&self, hub: HubIndex, name: SetName<'_>) -> &[Member] {
+        self.sets.members(hub, name)
+    }
+
+    /// The members of a set, and the clients to change them by.
+    pub fn members_and_clients(&mut self, hub: HubIndex, name: SetName<'_>) -> (&[Member], &mut Slab<Client>) {
+        (self.sets.members(hub, name), &mut self.clients)
+    }
+
+    /// A fresh mark: clients that are given it are told apart from all others without a list.
+    pub fn next_mark(&mut self) -> u32 {
+        self.mark = self.mark.wrapping_add(1).max(1);
+        self.mark
+    }
+
+    /// The places of all whose home is this link.
+    #[must_use]
+    pub fn at_home(&self, link: LinkId) -> Vec<Slot> {
+        self.slots(|client| client.home.id() == link)
+    }
+
+    /// The places of all.
+    #[must_use]
+    pub fn everyone(&self) -> Vec<Slot> {
+        self.slots(|_| true)
+    }
+
+    /// How many open client connections a hub has here.
+    #[must_use]
+    pub fn hub_len(&self, hub: HubIndex) -> usize {
+        self.sets.members(hub, SetName::Hub).len()
+    }
+
+    fn slots(&self, wanted: impl Fn(&Client) -> bool) -> Vec<Slot> {
+        let chosen = self.clients.iter().filter(|(_, client)| wanted(client));
+        chosen.map(|(slot, _)| Slot::try_from(slot).unwrap_or(Slot::MAX)).collect()
+    }
+}
+
+/// A name that several own.
+type Name = Rc<str>;

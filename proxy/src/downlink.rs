@@ -1,0 +1,252 @@
+//! Keep one link open, and give what it brings down to the shards.
+//!
+//! ```text
+//!  dial ──► run: read in turns ─┬─ lost ──► those whose home it was are closed ──► dial again, with backoff
+//!               write as it fills ┘
+//! ```
+//!
+//! A turn is all frames that are there at once, up to a bound: their writes leave together. Reading waits for no
+//! client and no handler, only for room in another shard's inbox, which that shard always makes.
+
+mod sort;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tracing::{info, warn};
+use trunkline_protocol::id::random_bytes;
+use trunkline_protocol::limits::{LINK_PING_INTERVAL_MS, LINK_TIMEOUT_MS};
+use trunkline_protocol::service::{FrameBuffer, Ping, ServiceMessage};
+
+use crate::counters::{Direction, FrameKind};
+use crate::delivery::Order;
+use crate::link::{DialError, LinkHandle, LinkSocket, Pool, dial};
+use crate::shard::Shard;
+use sort::TurnOrders;
+
+/// A turn ends when it has read this much: other sockets of the shard are to be served too.
+const TURN_MAX_BYTES: usize = 256 * 1024;
+
+/// A peer that is gone is not waited for when a link is closed.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// First and last wait between two attempts to dial.
+const BACKOFF_MS: (u64, u64) = (50, 2_000);
+
+/// Keeps the link of one slot open until its pool is retired.
+pub async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
+    let mut backoff_ms = BACKOFF_MS.0;
+    while !pool.retired().is_cancelled() {
+        let shared = shard.shared();
+        let dialled = pool
+            .retired()
+            .run_until_cancelled(dial(&pool, slot, &shared.config.node, &shared.boot, &shared.config.keys))
+            .await;
+        match dialled {
+            None => return,
+            Some(Ok((socket, frames))) => {
+                backoff_ms = BACKOFF_MS.0;
+                carry(&shard, &pool, slot, socket, frames).await;
+            }
+            Some(Err(DialError::OtherInstance)) => pool.met_another_instance(),
+            Some(Err(error)) => {
+                info!(hub = pool.hub().name(), app = %pool.app().authority, slot, %error, "a link can't be opened yet");
+            }
+        }
+        pool.retired().run_until_cancelled(sleep(jittered(backoff_ms))).await;
+        backoff_ms = (backoff_ms * 2).min(BACKOFF_MS.1);
+    }
+}
+
+/// Half of the wait is certain, half is chance, so that links don't come back in step.
+fn jittered(ms: u64) -> Duration {
+    let chance = u64::from(u16::from_ne_bytes(random_bytes()));
+    Duration::from_millis(ms / 2 + ms / 2 * chance / u64::from(u16::MAX))
+}
+
+/// Carries frames over an open link until it is lost.
+async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, slot: usize, socket: LinkSocket, frames: FrameBuffer) {
+    let limit_bytes = shard.shared().config.link_outbox_max_bytes;
+    let link = Arc::new(LinkHandle::new(pool.hub().index(), pool.app().id, limit_bytes));
+    let (mut sink, mut stream) = socket.split();
+    pool.opened(slot, link.clone());
+    let hub = pool.hub().name();
+    info!(hub, app = %pool.app().name, slot, "link open");
+    let reason = tokio::select! {
+        reason = read(shard, &link, &mut stream, frames) => reason,
+        reason = write(shard, &link, &mut sink) => reason,
+        () = pool.retired().cancelled() => {
+            // What was queued before the pool was retired still goes: farewells of a node that stops.
+            if let Some(Some(last)) = link.next_outgoing().now_or_never() {
+                drop(timeout(LAST_WORDS_TIMEOUT, sink.send(Message::Binary(last.bytes))).await);
+            }
+            "the pool is retired".into()
+        }
+    };
+    pool.lost(slot);
+    link.close();
+    shard.counters().links_lost.increment();
+    warn!(hub, app = %pool.app().name, slot, reason, "link lost: its clients are closed and may reconnect");
+    give_to_all(shard, &Order::LinkLost(link.id())).await;
+    // A peer that is still there learns it; one that isn't is not waited for.
+    drop(timeout(LAST_WORDS_TIMEOUT, sink.close()).await);
+}
+
+/// Gives one order to every shard.
+pub async fn give_to_all(shard: &Rc<Shard>, order: &Order) {
+    for (index, other) in shard.shared().shards().iter().enumerate() {
+        if index == usize::from(shard.index()) {
+            shard.carry_out(vec![order.clone()]);
+        } else {
+            other.give(vec![order.clone()], 0).await;
+        }
+    }
+}
+
+type Stream = futures_util::stream::SplitStream<LinkSocket>;
+type Sink = futures_util::stream::SplitSink<LinkSocket, Message>;
+
+/// Reads turn after turn; says why it ends.
+async fn read(shard: &Rc<Shard>, link: &Arc<LinkHandle>, stream: &mut Stream, mut frames: FrameBuffer) -> String {
+    let dead_after = Duration::from_millis(LINK_TIMEOUT_MS);
+    loop {
+        let mut turn = TurnOrders::new(shard.shared().shards().len());
+        if let Err(problem) = take_frames(shard, link, &mut frames, &mut turn) {
+            return problem;
+        }
+        if turn.is_empty() {
+            match timeout(dead_after, stream.next()).await {
+                Ok(Some(Ok(message))) => {
+                    if let Err(problem) = take_message(message, &mut frames) {
+                        return problem;
+                    }
+                }
+                Ok(Some(Err(error))) => return error.to_string(),
+                Ok(None) => return "the app server closed it".into(),
+                Err(_) => return format!("nothing came for {} s", dead_after.as_secs()),
+            }
+            if let Err(problem) = take_frames(shard, link, &mut frames, &mut turn) {
+                return problem;
+            }
+        }
+        // More of the same turn, if it is there already.
+        while turn.bytes < TURN_MAX_BYTES
+            && let Some(Some(Ok(message))) = stream.next().now_or_never()
+        {
+            let taken =
+                take_message(message, &mut frames).and_then(|()| take_frames(shard, link, &mut frames, &mut turn));
+            if let Err(problem) = taken {
+                finish(shard, link, turn).await;
+                return problem;
+            }
+        }
+        finish(shard, link, turn).await;
+        tokio::task::yield_now().await;
+    }
+}
+
+fn take_message(message: Message, frames: &mut FrameBuffer) -> Result<(), String> {
+    match message {
+        Message::Binary(bytes) => frames.push(bytes),
+        Message::Ping(_) | Message::Pong(_) => {}
+        Message::Close(_) => return Err("the app server closed it".into()),
+        Message::Text(_) | Message::Frame(_) => return Err("the app server sent text where frames belong".into()),
+    }
+    Ok(())
+}
+
+/// Sorts all whole frames into the turn.
+fn take_frames(
+    shard: &Rc<Shard>,
+    link: &Arc<LinkHandle>,
+    frames: &mut FrameBuffer,
+    turn: &mut TurnOrders,
+) -> Result<(), String> {
+    while let Some(body) = frames.next_body().map_err(|error| error.to_string())? {
+        let message = ServiceMessage::decode(&body).map_err(|error| error.to_string())?;
+        let kind = if matches!(message, Some(ServiceMessage::Ping(_))) { FrameKind::Ping } else { FrameKind::Message };
+        shard.counters().traffic(Direction::Down, kind).count(1, prefixed(body.len()));
+        match message {
+            Some(ServiceMessage::Ping(ping)) => take_ping(link, &ping)?,
+            Some(message) => {
+                turn.frames += 1;
+                turn.bytes += body.len();
+                sort::sort(shard, link, message, turn)?;
+            }
+            // Newer than us: counted, so that both ends agree, and skipped.
+            None => turn.frames += 1,
+        }
+    }
+    Ok(())
+}
+
+fn take_ping(link: &Arc<LinkHandle>, ping: &Ping) -> Result<(), String> {
+    link.handle_ping(ping).map_err(|error| error.to_string())
+}
+
+/// Carries the turn out here, gives the other shards their parts, and only then counts its frames as received.
+async fn finish(shard: &Rc<Shard>, link: &LinkHandle, turn: TurnOrders) {
+    let (count, bytes) = (turn.frames, turn.bytes);
+    for (index, orders) in turn.into_orders().into_iter().enumerate().filter(|(_, orders)| !orders.is_empty()) {
+        if index == usize::from(shard.index()) {
+            shard.carry_out(orders);
+        } else if let Some(other) = shard.shared().shards().get(index) {
+            other.give(orders, bytes).await;
+        }
+    }
+    let now_ms = shard.shared().now_ms();
+    (0..count).for_each(|_| link.handle_received(now_ms));
+    if count > 0 {
+        link.wake_writer();
+    }
+}
+
+/// Bytes of a frame with its length prefix.
+fn prefixed(body: usize) -> usize {
+    body + (usize::BITS - body.leading_zeros()).div_ceil(7).max(1) as usize
+}
+
+/// Writes what is queued, pings and acknowledgements; says why it ends.
+async fn write(shard: &Rc<Shard>, link: &LinkHandle, sink: &mut Sink) -> String {
+    let interval = Duration::from_millis(LINK_PING_INTERVAL_MS);
+    let mut ping_at = Instant::now() + interval;
+    loop {
+        let acknowledge_at = link.acknowledge_at().map(|at_ms| shard.shared().instant(at_ms));
+        let wake_at = acknowledge_at.map_or(ping_at, |at| at.min(ping_at));
+        let (bytes, frames, kind) = tokio::select! {
+            outgoing = link.next_outgoing() => match outgoing {
+                Some(outgoing) => (outgoing.bytes, outgoing.frames, FrameKind::Message),
+                None => return "it was closed".into(),
+            },
+            () = link.woken() => continue,
+            () = sleep_until(wake_at) => {
+                let due = link.acknowledgement(shard.shared().now_ms());
+                let ping = match due {
+                    Some(ping) => ping,
+                    None if Instant::now() >= ping_at => link.keep_alive(),
+                    None => continue,
+                };
+                (ServiceMessage::Ping(ping).to_frame(), 1, FrameKind::Ping)
+            }
+        };
+        shard.counters().traffic(Direction::Up, kind).count(frames, bytes.len());
+        if let Err(error) = sink.send(Message::Binary(bytes)).await {
+            return error.to_string();
+        }
+        ping_at = Instant::now() + interval;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_prefix_takes_a_byte_for_every_seven_bits() {
+        assert_eq!((prefixed(0), prefixed(127), prefixed(128), prefixed(16_384)), (1, 128, 130, 16_387));
+    }
+}

@@ -1,0 +1,253 @@
+//! Turn a downward frame into orders, and find out which shards they concern.
+//!
+//! One connection concerns the shard that owns it; a group, a user or all concern every shard, because each
+//! keeps its own members. Frames are read and framed once, here, however many shards there are.
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use trunkline_protocol::service::{
+    CloseWithAck, ConnectionFlowControl, FlowSubject, GroupChange, Payloads, ServiceMessage, UserGroupChange,
+};
+
+use crate::delivery::{Framed, GroupOrder, Order, PendingAck, Receivers, Who};
+use crate::link::LinkHandle;
+use crate::shard::Shard;
+
+/// The orders of one turn, by shard.
+#[derive(Debug)]
+pub(super) struct TurnOrders {
+    orders: Vec<Vec<Order>>,
+    /// Frames that were read.
+    pub(super) frames: u64,
+    /// Their bytes.
+    pub(super) bytes: usize,
+}
+
+impl TurnOrders {
+    pub(super) fn new(shards: usize) -> Self {
+        Self { orders: vec![Vec::new(); shards], frames: 0, bytes: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames == 0
+    }
+
+    pub(super) fn into_orders(self) -> Vec<Vec<Order>> {
+        self.orders
+    }
+
+    fn for_all(&mut self, order: &Order) {
+        self.orders.iter_mut().for_each(|orders| orders.push(order.clone()));
+    }
+
+    fn for_shard(&mut self, shard: u16, order: Order) {
+        if let Some(orders) = self.orders.get_mut(usize::from(shard)) {
+            orders.push(order);
+        }
+    }
+
+    /// To the shard that owns a connection; nobody gets it when nobody does.
+    fn for_owner(&mut self, shard: &Shard, connection_id: &str, order: Order) {
+        match shard.shared().routes.find(connection_id) {
+            Some(place) => self.for_shard(place.shard, order),
+            None => shard.counters().unknown_receivers.increment(),
+        }
+    }
+}
+
+/// Sorts one frame into the turn.
+///
+/// # Errors
+/// When an app server must not send such a frame, naming it.
+pub(super) fn sort(
+    shard: &Shard,
+    link: &Arc<LinkHandle>,
+    message: ServiceMessage,
+    turn: &mut TurnOrders,
+) -> Result<(), String> {
+    let hub = link.hub();
+    let mut send = |to: Receivers, payloads: &Payloads| {
+        turn.for_all(&Order::Send { hub, to, message: Framed::new(payloads) });
+    };
+    match message {
+        ServiceMessage::ConnectionData(data) => {
+            let id = data.connection_id.clone();
+            turn.for_owner(shard, &id, Order::Data { app: link.app(), data });
+        }
+        ServiceMessage::MultiConnectionData(data) => {
+            send_to_connections(shard, link, data.connection_ids, &data.payloads, turn)
+        }
+        ServiceMessage::BroadcastData(data) => {
+            send(Receivers { excluded: data.excluded, ..Who::Everyone.into() }, &data.payloads);
+        }
+        ServiceMessage::GroupBroadcastData(data) => {
+            let (excluded, excluded_users) = (data.excluded, data.excluded_users);
+            send(Receivers { who: Who::Groups(vec![data.group]), excluded, excluded_users }, &data.payloads);
+        }
+        ServiceMessage::MultiGroupBroadcastData(data) => send(Who::Groups(data.groups).into(), &data.payloads),
+        ServiceMessage::UserData(data) => send(Who::Users(vec![data.user_id]).into(), &data.payloads),
+        ServiceMessage::MultiUserData(data) => send(Who::Users(data.user_ids).into(), &data.payloads),
+        ServiceMessage::CloseConnection(close) => {
+            let id = close.connection_id.clone();
+            let order = Order::Close { connection_id: close.connection_id, app: link.app(), error: close.error };
+            turn.for_owner(shard, &id, order);
+        }
+        ServiceMessage::ConnectionFlowControl(flow) => control_flow(shard, flow, turn),
+        other => return sort_rest(shard, link, other, turn),
+    }
+    Ok(())
+}
+
+/// The frames that are rare.
+fn sort_rest(
+    shard: &Shard,
+    link: &Arc<LinkHandle>,
+    message: ServiceMessage,
+    turn: &mut TurnOrders,
+) -> Result<(), String> {
+    let ack = |ack_id| PendingAck::new(link.clone(), ack_id);
+    match message {
+        ServiceMessage::JoinGroup(change) => change_group(shard, change, Change::Join, None, turn),
+        ServiceMessage::LeaveGroup(change) => change_group(shard, change, Change::Leave, None, turn),
+        ServiceMessage::JoinGroupWithAck(change) => {
+            let ack = ack(change.ack_id);
+            change_group(shard, change, Change::Join, Some(ack), turn);
+        }
+        ServiceMessage::LeaveGroupWithAck(change) => {
+            let ack = ack(change.ack_id);
+            change_group(shard, change, Change::Leave, Some(ack), turn);
+        }
+        ServiceMessage::UserJoinGroup(change) => change_user_group(link, change, Change::Join, None, turn),
+        ServiceMessage::UserLeaveGroup(change) => change_user_group(link, change, Change::Leave, None, turn),
+        ServiceMessage::UserJoinGroupWithAck(change) => {
+            let ack = ack(change.ack_id);
+            change_user_group(link, change, Change::Join, Some(ack), turn);
+        }
+        ServiceMessage::UserLeaveGroupWithAck(change) => {
+            let ack = ack(change.ack_id);
+            change_user_group(link, change, Change::Leave, Some(ack), turn);
+        }
+        ServiceMessage::CheckConnectionExistenceWithAck(check) => {
+            self::check(link, Who::Connections(vec![check.subject]), None, check.ack_id, turn);
+        }
+        ServiceMessage::CheckGroupExistenceWithAck(check) => {
+            self::check(link, Who::Groups(vec![check.subject]), None, check.ack_id, turn);
+        }
+        ServiceMessage::CheckUserExistenceWithAck(check) => {
+            self::check(link, Who::Users(vec![check.subject]), None, check.ack_id, turn);
+        }
+        ServiceMessage::CheckUserInGroupWithAck(check) => {
+            self::check(link, Who::Users(vec![check.user_id]), Some(check.group), check.ack_id, turn);
+        }
+        ServiceMessage::CloseConnectionWithAck(close) => {
+            close_many(link, Who::Connections(vec![close.subject.clone()]), close, turn);
+        }
+        ServiceMessage::CloseConnectionsWithAck(close) => close_many(link, Who::Everyone, close, turn),
+        ServiceMessage::CloseUserConnectionsWithAck(close) => {
+            close_many(link, Who::Users(vec![close.subject.clone()]), close, turn);
+        }
+        ServiceMessage::CloseGroupConnectionsWithAck(close) => {
+            close_many(link, Who::Groups(vec![close.subject.clone()]), close, turn);
+        }
+        other => return refuse(&other),
+    }
+    Ok(())
+}
+
+/// Frames that mean nothing here are skipped; those that only a proxy may send break the protocol.
+fn refuse(message: &ServiceMessage) -> Result<(), String> {
+    match message {
+        ServiceMessage::HandshakeRequest(_)
+        | ServiceMessage::HandshakeResponse(_)
+        | ServiceMessage::OpenConnection(_)
+        | ServiceMessage::Ack(_) => {
+            Err(format!("the app server sent {} ({}), which it must not", message.name(), message.number()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Each shard gets the ids that it owns; framed once.
+fn send_to_connections(
+    shard: &Shard,
+    link: &Arc<LinkHandle>,
+    ids: Vec<ByteString>,
+    payloads: &Payloads,
+    turn: &mut TurnOrders,
+) {
+    let mut by_shard: Vec<Vec<ByteString>> = vec![Vec::new(); turn.orders.len()];
+    for id in ids {
+        let owner = shard.shared().routes.find(&id).and_then(|place| by_shard.get_mut(usize::from(place.shard)));
+        match owner {
+            Some(ids) => ids.push(id),
+            None => shard.counters().unknown_receivers.increment(),
+        }
+    }
+    let message = Framed::new(payloads);
+    for (orders, ids) in turn.orders.iter_mut().zip(by_shard).filter(|(_, ids)| !ids.is_empty()) {
+        let to = Who::Connections(ids).into();
+        orders.push(Order::Send { hub: link.hub(), to, message: message.clone() });
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Join,
+    Leave,
+}
+
+impl Change {
+    /// Joining no group means nothing; leaving no group means leaving all.
+    fn order(self, group: Option<ByteString>) -> Option<GroupOrder> {
+        match (self, group) {
+            (Change::Join, group) => group.map(GroupOrder::Join),
+            (Change::Leave, Some(group)) => Some(GroupOrder::Leave(group)),
+            (Change::Leave, None) => Some(GroupOrder::LeaveAll),
+        }
+    }
+}
+
+fn change_group(
+    shard: &Shard,
+    GroupChange { connection_id, group, .. }: GroupChange,
+    change: Change,
+    ack: Option<Arc<PendingAck>>,
+    turn: &mut TurnOrders,
+) {
+    if let Some(change) = change.order(group) {
+        let id = connection_id.clone();
+        turn.for_owner(shard, &id, Order::Group { connection_id, change, ack });
+    }
+}
+
+fn change_user_group(
+    link: &Arc<LinkHandle>,
+    UserGroupChange { user_id: user, group, .. }: UserGroupChange,
+    change: Change,
+    ack: Option<Arc<PendingAck>>,
+    turn: &mut TurnOrders,
+) {
+    if let Some(change) = change.order(group) {
+        turn.for_all(&Order::UserGroup { hub: link.hub(), user, change, ack });
+    }
+}
+
+fn check(link: &Arc<LinkHandle>, who: Who, within_group: Option<ByteString>, ack_id: i64, turn: &mut TurnOrders) {
+    let ack = PendingAck::new(link.clone(), ack_id);
+    turn.for_all(&Order::Check { hub: link.hub(), who, within_group, ack });
+}
+
+fn close_many(link: &Arc<LinkHandle>, who: Who, close: CloseWithAck, turn: &mut TurnOrders) {
+    let CloseWithAck { reason, ack_id, excluded, .. } = close;
+    let to = Receivers { excluded, ..who.into() };
+    turn.for_all(&Order::CloseMany { hub: link.hub(), to, reason, ack: PendingAck::new(link.clone(), ack_id) });
+}
+
+fn control_flow(shard: &Shard, flow: ConnectionFlowControl, turn: &mut TurnOrders) {
+    let ConnectionFlowControl { connection_id, subject, operation } = flow;
+    if subject == FlowSubject::Client {
+        let id = connection_id.clone();
+        turn.for_owner(shard, &id, Order::Flow { connection_id, operation });
+    }
+}

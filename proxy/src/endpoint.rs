@@ -1,0 +1,138 @@
+//! HTTP for clients: negotiate and connect. The only room that knows paths and statuses.
+//!
+//! Each shard serves its own connections with this; what it shares with the others stands behind an `Arc`.
+
+mod authenticate;
+mod connect;
+mod negotiate;
+mod origin;
+mod request;
+mod serve;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use trunkline_protocol::manifest::{NODE_HEADER, PRIVATE_PREFIX};
+
+use crate::counters::Counters;
+use crate::link::Hub;
+use crate::shard::{ShardSender, Shared};
+
+pub use authenticate::{User, sign_user_token};
+pub use serve::{PeerAddress, serve};
+
+/// When a client may ask again while there is no app server; they come back within seconds.
+const RETRY_AFTER_SECONDS: &str = "2";
+
+const NEGOTIATE_SUFFIX: &str = "/negotiate";
+
+/// What requests are answered from.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    shard: ShardSender,
+}
+
+impl Endpoint {
+    /// The endpoint of one shard.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, counters: Arc<Counters>, shard: ShardSender) -> Self {
+        Self { shared, counters, shard }
+    }
+
+    /// The router that serves it.
+    pub fn into_router(self) -> Router {
+        let cors = origin::cors(&self.shared.config);
+        Router::new()
+            .fallback(dispatch)
+            .layer(cors)
+            .layer(middleware::from_fn_with_state(self.clone(), sign))
+            .with_state(self)
+    }
+
+    /// The hub of a path; else what to answer.
+    fn find_hub(&self, path: &str) -> Result<Arc<Hub>, Response> {
+        // Below this the app server speaks to proxies; nobody else has any business there.
+        let is_private = path.get(..PRIVATE_PREFIX.len()).is_some_and(|head| head.eq_ignore_ascii_case(PRIVATE_PREFIX));
+        if is_private {
+            return Err(plain(StatusCode::NOT_FOUND, "not found"));
+        }
+        match self.shared.hubs.find(path) {
+            _ if self.shared.is_draining() => Err(unavailable("this node is stopping: connect again, to another one")),
+            Some(hub) if hub.is_served() => Ok(hub),
+            Some(_) => Err(unavailable("no app server serves this hub at the moment")),
+            None if self.shared.hubs.is_empty() => Err(unavailable("no app server has been reached yet")),
+            None => Err(plain(StatusCode::NOT_FOUND, "no hub is served at this path")),
+        }
+    }
+}
+
+async fn dispatch(State(endpoint): State<Endpoint>, request: Request) -> Response {
+    let path = request.uri().path();
+    let (hub_path, is_negotiate) = match split_negotiate(path) {
+        Some(hub_path) => (hub_path, true),
+        None => (path, false),
+    };
+    let hub = match endpoint.find_hub(hub_path) {
+        Ok(hub) => hub,
+        Err(answer) => return answer,
+    };
+    match (is_negotiate, request.method()) {
+        (true, &Method::POST) => negotiate::answer(&endpoint, &hub, &request),
+        (false, &Method::GET) => connect::get(&endpoint, &hub, request),
+        (false, &Method::POST) => connect::post(&endpoint, &hub, &request),
+        (false, &Method::DELETE) => connect::delete(&endpoint, &hub, &request),
+        _ => plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here"),
+    }
+}
+
+/// The hub's path of a negotiate path.
+fn split_negotiate(path: &str) -> Option<&str> {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let (head, tail) = path.split_at_checked(path.len().checked_sub(NEGOTIATE_SUFFIX.len())?)?;
+    tail.eq_ignore_ascii_case(NEGOTIATE_SUFFIX).then_some(head)
+}
+
+/// Names the node on every answer, and counts refusals.
+async fn sign(State(endpoint): State<Endpoint>, request: Request, next: Next) -> Response {
+    let mut answer = next.run(request).await;
+    if let Ok(name) = HeaderValue::from_str(&endpoint.shared.config.node) {
+        answer.headers_mut().insert(HeaderName::from_static(NODE_HEADER), name);
+    }
+    if answer.status().is_client_error() || answer.status().is_server_error() {
+        endpoint.counters.refused.increment();
+    }
+    answer
+}
+
+/// A short answer in plain text.
+fn plain(status: StatusCode, text: impl Into<Body>) -> Response {
+    (status, [(CONTENT_TYPE, "text/plain")], text.into()).into_response()
+}
+
+fn unavailable(text: &'static str) -> Response {
+    let headers = [(CONTENT_TYPE, "text/plain"), (RETRY_AFTER, RETRY_AFTER_SECONDS)];
+    (StatusCode::SERVICE_UNAVAILABLE, headers, text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_negotiate_path_is_a_hub_path_with_a_tail_of_any_case() {
+        assert_eq!(split_negotiate("/chat/negotiate"), Some("/chat"));
+        assert_eq!(split_negotiate("/chat/Negotiate/"), Some("/chat"));
+        assert_eq!(split_negotiate("/chat"), None);
+        assert_eq!(split_negotiate("/negotiate"), Some(""));
+        assert_eq!(split_negotiate("/x/negotiated"), None);
+        assert_eq!(split_negotiate("/ü"), None);
+    }
+}

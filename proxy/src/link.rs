@@ -1,0 +1,21 @@
+//! Links to app servers: where they are, how they are dialled, which one a new client connection is given.
+//!
+//! ```text
+//!  upstream ──manifest──► hubs ──► pool per hub and app server ──► links, each dialled for ever
+//! ```
+//!
+//! What a link brings down is not read here: see [`downlink`](crate::downlink).
+
+mod dial;
+mod handle;
+mod home;
+mod http_client;
+mod hubs;
+mod manifest;
+mod pool;
+
+pub use dial::{DialError, LinkSocket, dial};
+pub use handle::{LinkHandle, LinkId, Outgoing};
+pub use hubs::{AppServer, AppServerId, Hub, HubIndex, Hubs};
+pub use manifest::{ReadManifestError, read_manifest};
+pub use pool::{Home, Pool};

@@ -1,0 +1,216 @@
+//! The hubs that this node knows, learnt from the manifests of app servers.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use trunkline_protocol::manifest::HubManifest;
+
+use super::{Home, Pool};
+
+/// A hub's place in tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HubIndex(u32);
+
+/// An app server instance, for as long as this process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AppServerId(u32);
+
+/// An app server instance.
+#[derive(Debug)]
+pub struct AppServer {
+    /// Its number here.
+    pub id: AppServerId,
+    /// Its random instance id.
+    pub instance: String,
+    /// Its name, for people.
+    pub name: String,
+    /// Where it answers, `host:port`.
+    pub authority: String,
+}
+
+/// A hub: its settings, and the app servers that serve it.
+#[derive(Debug)]
+pub struct Hub {
+    index: HubIndex,
+    name: String,
+    settings: ArcSwap<HubManifest>,
+    pools: ArcSwap<Vec<Arc<Pool>>>,
+    next: AtomicUsize,
+}
+
+/// All hubs of a node.
+#[derive(Debug, Default)]
+pub struct Hubs {
+    all: ArcSwap<Vec<Arc<Hub>>>,
+    // Held while the lists change, which only manifests do.
+    changing: Mutex<()>,
+    app_servers: AtomicUsize,
+}
+
+impl HubIndex {
+    /// The place as a number.
+    #[must_use]
+    pub fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl From<u32> for HubIndex {
+    fn from(index: u32) -> Self {
+        Self(index)
+    }
+}
+
+impl From<u32> for AppServerId {
+    fn from(id: u32) -> Self {
+        Self(id)
+    }
+}
+
+impl Hub {
+    /// Its place in tables.
+    #[must_use]
+    pub fn index(&self) -> HubIndex {
+        self.index
+    }
+
+    /// Its name, as links, logs and metrics have it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its settings, from the manifest that was read last.
+    #[must_use]
+    pub fn settings(&self) -> Arc<HubManifest> {
+        self.settings.load_full()
+    }
+
+    /// Its pools, one per app server.
+    #[must_use]
+    pub fn pools(&self) -> Arc<Vec<Arc<Pool>>> {
+        self.pools.load_full()
+    }
+
+    /// Whether any app server can be reached.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.pools.load().iter().any(|pool| pool.open() > 0)
+    }
+
+    /// The link for a new client connection: app servers take turns, then the links of a pool do.
+    #[must_use]
+    pub fn choose_home(&self) -> Option<Home> {
+        let pools = self.pools.load();
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        (0..pools.len()).find_map(|step| pools.get((start + step) % pools.len())?.choose_home())
+    }
+
+    /// Gives the hub another app server.
+    pub fn add_pool(&self, pool: Arc<Pool>) {
+        self.pools.rcu(|pools| pools.iter().chain([&pool]).cloned().collect::<Vec<_>>());
+    }
+
+    /// Takes a retired pool away.
+    pub fn remove_pool(&self, pool: &Arc<Pool>) {
+        self.pools.rcu(|pools| pools.iter().filter(|known| !Arc::ptr_eq(known, pool)).cloned().collect::<Vec<_>>());
+    }
+}
+
+impl Hubs {
+    /// All hubs, in the order in which they became known.
+    #[must_use]
+    pub fn all(&self) -> Arc<Vec<Arc<Hub>>> {
+        self.all.load_full()
+    }
+
+    /// Finds the hub of a path, without regard to case.
+    #[must_use]
+    pub fn find(&self, path: &str) -> Option<Arc<Hub>> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        self.all.load().iter().find(|hub| hub.settings.load().path.eq_ignore_ascii_case(path)).cloned()
+    }
+
+    /// Whether no manifest has been read yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.load().is_empty()
+    }
+
+    /// Learns a hub, or newer settings of it.
+    pub fn learn(&self, settings: HubManifest) -> Arc<Hub> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all.load();
+        if let Some(hub) = all.iter().find(|hub| hub.name == settings.name) {
+            hub.settings.store(Arc::new(settings));
+            return hub.clone();
+        }
+        let hub = Arc::new(Hub {
+            index: HubIndex(u32::try_from(all.len()).unwrap_or(u32::MAX)),
+            name: settings.name.clone(),
+            settings: ArcSwap::from_pointee(settings),
+            pools: ArcSwap::default(),
+            next: AtomicUsize::new(0),
+        });
+        self.all.store(Arc::new(all.iter().chain([&hub]).cloned().collect()));
+        hub
+    }
+
+    /// A number for an app server instance that was met for the first time.
+    #[must_use]
+    pub fn next_app_server(&self) -> AppServerId {
+        AppServerId(u32::try_from(self.app_servers.fetch_add(1, Ordering::Relaxed)).unwrap_or(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::LinkHandle;
+
+    fn hub_with(apps: u32) -> Arc<Hub> {
+        let hubs = Hubs::default();
+        let hub = hubs.learn(HubManifest::new("chat", "/chat"));
+        for app in 0..apps {
+            let server = AppServer {
+                id: AppServerId(app),
+                instance: app.to_string(),
+                name: String::new(),
+                authority: String::new(),
+            };
+            let pool = Arc::new(Pool::new(hub.clone(), Arc::new(server), 2, Arc::default()));
+            for slot in 0..2 {
+                pool.opened(slot, Arc::new(LinkHandle::new(hub.index(), AppServerId(app), 1000)));
+            }
+            hub.add_pool(pool);
+        }
+        hub
+    }
+
+    #[test]
+    fn new_connections_alternate_between_app_servers_and_then_between_links() {
+        let hub = hub_with(2);
+        let homes: Vec<_> = (0..4).map(|_| hub.choose_home().unwrap()).collect();
+        let apps: Vec<_> = homes.iter().map(|home| home.app().0).collect();
+        assert_eq!(apps, [0, 1, 0, 1]);
+        assert_ne!(homes[0].id(), homes[2].id());
+    }
+
+    #[test]
+    fn an_app_server_without_open_links_is_skipped() {
+        let hub = hub_with(2);
+        hub.pools()[0].lost(0);
+        hub.pools()[0].lost(1);
+        assert!((0..3).all(|_| hub.choose_home().unwrap().app().0 == 1));
+    }
+
+    #[test]
+    fn paths_are_found_without_regard_to_case() {
+        let hubs = Hubs::default();
+        hubs.learn(HubManifest::new("status", "/statusHub"));
+        assert!(hubs.find("/STATUSHUB").is_some());
+        assert!(hubs.find("/statushub/").is_some());
+        assert!(hubs.find("/other").is_none());
+    }
+}

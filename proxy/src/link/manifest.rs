@@ -1,0 +1,62 @@
+//! Ask an app server for its manifest.
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
+use trunkline_protocol::key::AccessKeys;
+use trunkline_protocol::manifest::{MANIFEST_PATH, Manifest};
+
+use super::http_client::{self, RequestError};
+
+/// A manifest has some 300 bytes per hub; what is larger comes from something else.
+const MANIFEST_MAX_BYTES: usize = 1024 * 1024;
+
+/// Why there is no manifest.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadManifestError {
+    /// No answer.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The two ends have different keys.
+    #[error("{0} refuses our access key: give both ends the same --access-key or TRUNKLINE_ACCESS_KEY")]
+    Key(String),
+    /// Something else answers there.
+    #[error("{authority} answers {status} to {MANIFEST_PATH}: no app server with the Trunkline SDK?")]
+    Status {
+        /// Who answered.
+        authority: String,
+        /// How.
+        status: StatusCode,
+    },
+    /// The answer is none.
+    #[error("{authority} gives a manifest that can't be read: {problem}")]
+    Body {
+        /// Who answered.
+        authority: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// Reads the manifest of the app server at `authority` (`host:port`).
+///
+/// # Errors
+/// When it can't be had; worth another try after a while.
+pub async fn read_manifest(authority: &str, node: &str, keys: &AccessKeys) -> Result<Manifest, ReadManifestError> {
+    let request = Request::get(MANIFEST_PATH).body(Empty::<Bytes>::new()).map_err(RequestError::from)?;
+    let answer = http_client::send(authority, node, keys, request).await?;
+    match answer.status() {
+        StatusCode::OK => {}
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(ReadManifestError::Key(authority.into())),
+        status => return Err(ReadManifestError::Status { authority: authority.into(), status }),
+    }
+    let unreadable = |problem: String| ReadManifestError::Body { authority: authority.into(), problem };
+    let body = Limited::new(answer.into_body(), MANIFEST_MAX_BYTES);
+    let body = body.collect().await.map_err(|error| unreadable(error.to_string()))?.to_bytes();
+    let manifest: Manifest = serde_json::from_slice(&body).map_err(|error| unreadable(error.to_string()))?;
+    match manifest.hubs.iter().find(|hub| !hub.path.starts_with('/')) {
+        Some(hub) => Err(unreadable(format!("the path {:?} of hub {:?} does not begin with /", hub.path, hub.name))),
+        None => Ok(manifest),
+    }
+}

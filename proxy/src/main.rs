@@ -1,0 +1,121 @@
+#![forbid(unsafe_code)]
+//! The `trunkline` command.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::signal;
+use tracing_subscriber::EnvFilter;
+use trunkline_protocol::key::AccessKey;
+use trunkline_proxy::config::{Config, ServeArgs, unix_seconds};
+use trunkline_proxy::endpoint::sign_user_token;
+use trunkline_proxy::node::Node;
+
+/// An open, self-hosted proxy tier for SignalR.
+///
+/// Clients connect to proxies; proxies carry them over a few links to app servers built with the Trunkline SDK.
+/// No Redis, no sticky sessions. What is logged is set by TRUNKLINE_LOG, such as `info` or `trunkline_proxy=debug`.
+#[derive(Debug, Parser)]
+#[command(name = "trunkline", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a proxy node.
+    Serve(Box<ServeArgs>),
+    /// Make keys and tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Print a new access key, to be given to all proxies and app servers.
+    Key,
+    /// Print an access token for a user, as an app would make one.
+    User {
+        /// The user id.
+        id: String,
+        /// The access key to sign with.
+        #[arg(long, env = "TRUNKLINE_ACCESS_KEY", value_name = "KEY", hide_env_values = true)]
+        access_key: String,
+        /// A further claim; may be given several times, also with the same name.
+        #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = parse_claim)]
+        claims: Vec<(String, String)>,
+        /// How long the token is good for, in seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+        lifetime: u64,
+    },
+}
+
+fn parse_claim(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("a claim looks like role=admin")?;
+    Ok((name.into(), value.into()))
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve(args) => serve(*args),
+        Command::Token(command) => token(command),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say_error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_env("TRUNKLINE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let config = Config::new(args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let node = Node::start(config).await?;
+        say(&format!("listening on http://{}", node.listen()));
+        say(&format!("admin on http://{}", node.admin()));
+        until_told_to_stop().await?;
+        node.stop().await;
+        Ok(())
+    })
+}
+
+/// Waits for Ctrl-C, or where there is such a thing, for SIGTERM.
+async fn until_told_to_stop() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        let mut terminate = signal::unix::signal(signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            interrupted = signal::ctrl_c() => interrupted,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    signal::ctrl_c().await
+}
+
+fn token(command: TokenCommand) -> anyhow::Result<()> {
+    match command {
+        TokenCommand::Key => say(AccessKey::random().expose()),
+        TokenCommand::User { id, access_key, claims, lifetime } => {
+            let key = AccessKey::new(access_key.split(',').next().unwrap_or_default())?;
+            say(&sign_user_token(&key, &id, &claims, unix_seconds().saturating_add(lifetime))?);
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "what a person or a script asked for")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "the command ends with this, and logging may not have begun")]
+fn say_error(text: &str) {
+    eprintln!("error: {text}");
+}

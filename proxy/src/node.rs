@@ -1,0 +1,151 @@
+//! Composition: threads, listeners, upstreams, and the end of it all.
+//!
+//! ```text
+//!  main thread: admin port, one watcher per upstream, signals
+//!  shard threads: accept loop, inbox, ticks, client tasks, link tasks
+//! ```
+
+mod listen;
+mod thread;
+mod upstream;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::admin::{Admin, Upstreams};
+use crate::config::Config;
+use crate::delivery::Order;
+use crate::shard::{ShardSender, Shared};
+
+/// How long links may take to send what is queued when the node stops.
+const LINKS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often a stopping node looks whether all have left.
+const LEAVING_POLL: Duration = Duration::from_millis(20);
+
+/// Why a node can't start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An address can't be listened on.
+    #[error("{flag} {address}: {source}{}", advice(flag, source))]
+    Listen {
+        /// The flag that names it.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No thread could be started.
+    #[error("a thread can't be started: {0}")]
+    Thread(#[source] io::Error),
+}
+
+fn advice(flag: &str, source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => format!(" - something listens there already; choose another address with {flag}"),
+        _ => String::new(),
+    }
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    shared: Arc<Shared>,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    watchers: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Node {
+    /// Starts a node: when this returns, both ports are served.
+    ///
+    /// # Errors
+    /// When an address is taken, or the system refuses a thread.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let (listen, listeners) = listen::reuse_port(config.listen, config.shards)
+            .map_err(|source| StartError::Listen { flag: "--listen", address: config.listen, source })?;
+        let refused = |source| StartError::Listen { flag: "--admin", address: config.admin, source };
+        let admin_listener = TcpListener::bind(config.admin).await.map_err(refused)?;
+        let admin = admin_listener.local_addr().map_err(refused)?;
+        let (senders, inboxes): (Vec<_>, Vec<_>) = (0..config.shards).map(|_| ShardSender::new()).unzip();
+        let shared = Shared::new(config, senders);
+        let stop = CancellationToken::new();
+        let mut threads = Vec::new();
+        for (index, (listener, inbox)) in (0..).zip(listeners.into_iter().zip(inboxes)) {
+            threads
+                .push(thread::start(index, shared.clone(), listener, inbox, stop.clone()).map_err(StartError::Thread)?);
+        }
+        let upstreams = Arc::new(Upstreams::default());
+        let mut watchers = JoinSet::new();
+        for authority in shared.config.upstreams.clone() {
+            watchers.spawn(upstream::watch(shared.clone(), upstreams.clone(), authority));
+        }
+        let router = Admin { shared: shared.clone(), upstreams }.into_router();
+        watchers.spawn(async move {
+            if let Err(error) = axum::serve(admin_listener, router).await {
+                warn!(%error, "the admin port is not served any more");
+            }
+        });
+        info!(node = %shared.config.node, %listen, %admin, shards = shared.config.shards, "node started");
+        Ok(Self { shared, listen, admin, threads, watchers, stop })
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where health, counters and metrics are served.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Stops the node: clients are told to connect again, app servers learn that they left, links are closed.
+    pub async fn stop(mut self) {
+        self.shared.drain();
+        info!(
+            clients = self.clients(),
+            "stopping: no client is taken in any more, those here are told to connect again"
+        );
+        for shard in self.shared.shards() {
+            shard.give(vec![Order::Drain], 0).await;
+        }
+        if timeout(self.shared.config.drain_timeout, self.until(|node| node.clients() == 0)).await.is_err() {
+            warn!(clients = self.clients(), "some clients did not leave within --drain-timeout and are cut");
+        }
+        let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();
+        self.watchers.abort_all();
+        pools.iter().for_each(|pool| pool.retire());
+        drop(timeout(LINKS_TIMEOUT, self.until(|_| pools.iter().all(|pool| pool.open() == 0))).await);
+        self.stop.cancel();
+        for thread in self.threads.drain(..) {
+            drop(thread.join());
+        }
+        info!("stopped");
+    }
+
+    /// Sockets that have not ended, those of closing clients included.
+    fn clients(&self) -> u64 {
+        self.shared.sockets()
+    }
+
+    async fn until(&self, is_done: impl Fn(&Self) -> bool) {
+        while !is_done(self) {
+            sleep(LEAVING_POLL).await;
+        }
+    }
+}

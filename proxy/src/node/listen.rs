@@ -1,0 +1,64 @@
+//! One listener per shard on the same address: the kernel spreads connections over them.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that may wait to be accepted; a storm of reconnects is what it is for.
+const BACKLOG: i32 = 4096;
+
+/// Binds `count` listeners to `address`, and says which address that is.
+///
+/// # Errors
+/// When the address can't be had, in particular when somebody else has it.
+pub(super) fn reuse_port(address: SocketAddr, count: u16) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    // With port reuse, a second node on a taken port would start and get half of the clients: so ask without it first.
+    let probe = bind(address, Sharing::Alone)?;
+    let address = probe.local_addr()?;
+    if count == 1 || !cfg!(unix) {
+        // Where ports can't be shared, shards share one listener instead: whoever is free accepts.
+        let more = (1..count).map(|_| probe.try_clone()).collect::<io::Result<Vec<_>>>()?;
+        return Ok((address, [probe].into_iter().chain(more).collect()));
+    }
+    drop(probe);
+    let listeners = (0..count).map(|_| bind(address, Sharing::Shared)).collect::<io::Result<_>>()?;
+    Ok((address, listeners))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Alone,
+    Shared,
+}
+
+fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // On Unix this only skips the wait for old connections; on Windows it would let two programs share a port.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    #[cfg(unix)]
+    socket.set_reuse_port(sharing == Sharing::Shared)?;
+    let _ = sharing;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_shards_listen_on_one_address() {
+        let (address, listeners) = reuse_port("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
+    }
+
+    #[test]
+    fn a_taken_port_is_an_error_even_though_ports_are_shared() {
+        let (address, _listeners) = reuse_port("127.0.0.1:0".parse().unwrap(), 2).unwrap();
+        assert_eq!(reuse_port(address, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+}

@@ -1,0 +1,67 @@
+//! A shard's thread: a runtime of its own, an accept loop, an inbox, a tick per second.
+
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::client;
+use crate::downlink::keep_link;
+use crate::endpoint::{self, Endpoint};
+use crate::shard::{Inbox, Parcel, Shard, Shared, Turn};
+
+/// Starts the thread of one shard.
+pub(super) fn start(
+    index: u16,
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    inbox: Inbox,
+    stop: CancellationToken,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = {
+        let _entered = runtime.enter();
+        tokio::net::TcpListener::from_std(listener)?
+    };
+    Builder::new().name(format!("shard-{index}")).spawn(move || {
+        let tasks = LocalSet::new();
+        tasks.block_on(&runtime, stop.run_until_cancelled(run(index, shared, listener, inbox)));
+    })
+}
+
+async fn run(index: u16, shared: Arc<Shared>, listener: tokio::net::TcpListener, inbox: Inbox) {
+    let shard = Shard::new(index, shared.clone());
+    if let Some(own_inbox) = shared.shards().get(usize::from(index)) {
+        let counters = shared.counters_of(index);
+        let router = Endpoint::new(shared.clone(), counters.clone(), own_inbox.clone()).into_router();
+        spawn_local(endpoint::serve(listener, router, counters));
+    }
+    spawn_local(tick(shard.clone()));
+    take_parcels(shard, inbox).await;
+}
+
+async fn tick(shard: Rc<Shard>) {
+    let mut seconds = interval(Duration::from_secs(1));
+    // A frozen process shall not find all its clients silent at once when it wakes up: a late tick counts as one.
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        seconds.tick().await;
+        shard.advance();
+    }
+}
+
+async fn take_parcels(shard: Rc<Shard>, mut inbox: Inbox) {
+    while let Some(parcel) = inbox.recv().await {
+        match parcel {
+            Parcel::Turn(Turn { orders, .. }) => shard.carry_out(orders),
+            Parcel::Admit(admission) => drop(spawn_local(client::serve(shard.clone(), admission))),
+            Parcel::KeepLink(pool, slot) => drop(spawn_local(keep_link(shard.clone(), pool, slot))),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What waits for one client: whole frames in their order, bounded in bytes by whoever fills it.
+//!
+//! Nearly all of the time it is empty or holds one frame, and then it owns no memory of its own.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+
+use crate::socket::Socket;
+
+/// Frames that leave in one system call at most; more slices than this gain nothing.
+const SLICES_MAX: usize = 64;
+
+/// Frames that wait for one client.
+#[derive(Debug, Default)]
+pub enum Outbox {
+    /// Nothing waits.
+    #[default]
+    Empty,
+    /// One frame, or the rest of it.
+    One(Bytes),
+    /// Several frames.
+    Many(Box<Queue>),
+}
+
+/// Several frames and their bytes.
+#[derive(Debug, Default)]
+pub struct Queue {
+    frames: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Outbox {
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Outbox::Empty)
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Outbox::Empty => 0,
+            Outbox::One(frame) => frame.len(),
+            Outbox::Many(queue) => queue.bytes,
+        }
+    }
+
+    /// Appends a frame.
+    pub fn push(&mut self, frame: Bytes) {
+        match self {
+            Outbox::Empty => *self = Outbox::One(frame),
+            Outbox::One(first) => {
+                let bytes = first.len() + frame.len();
+                let frames = VecDeque::from([std::mem::take(first), frame]);
+                *self = Outbox::Many(Box::new(Queue { frames, bytes }));
+            }
+            Outbox::Many(queue) => {
+                queue.bytes += frame.len();
+                queue.frames.push_back(frame);
+            }
+        }
+    }
+
+    /// Writes what the socket takes right now.
+    ///
+    /// # Errors
+    /// `WouldBlock` when something still waits; else the socket failed.
+    pub fn try_flush(&mut self, socket: &Socket) -> io::Result<()> {
+        while !self.is_empty() {
+            self.write_with(|slices| socket.try_write(slices))?;
+        }
+        Ok(())
+    }
+
+    /// Writes as the socket takes it, until nothing waits.
+    ///
+    /// # Errors
+    /// When the socket failed.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>, socket: &Socket) -> Poll<io::Result<()>> {
+        while !self.is_empty() {
+            let written = self.write_with(|slices| match socket.poll_write(cx, slices) {
+                Poll::Ready(written) => written.map_err(Some),
+                Poll::Pending => Err(None),
+            });
+            match written {
+                Ok(()) => {}
+                Err(Some(error)) => return Poll::Ready(Err(error)),
+                Err(None) => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Lets `write` take from the front: it is shown the waiting frames and says how many bytes left.
+    ///
+    /// # Errors
+    /// What `write` says; nothing has left then.
+    pub fn write_with<E>(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> Result<usize, E>) -> Result<(), E> {
+        match self {
+            Outbox::Empty => Ok(()),
+            Outbox::One(frame) => {
+                let written = write(&[IoSlice::new(frame)])?;
+                frame.advance(written.min(frame.len()));
+                if frame.is_empty() {
+                    *self = Outbox::Empty;
+                }
+                Ok(())
+            }
+            Outbox::Many(queue) => {
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let mut count = 0;
+                for (slice, frame) in slices.iter_mut().zip(&queue.frames) {
+                    *slice = IoSlice::new(frame);
+                    count += 1;
+                }
+                let written = write(slices.get(..count).unwrap_or_default())?;
+                queue.advance(written);
+                if queue.frames.is_empty() {
+                    *self = Outbox::Empty;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn advance(&mut self, mut written: usize) {
+        self.bytes -= written.min(self.bytes);
+        while let Some(front) = self.frames.front_mut() {
+            if written < front.len() {
+                front.advance(written);
+                return;
+            }
+            written -= front.len();
+            self.frames.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outbox(frames: &[&'static str]) -> Outbox {
+        let mut outbox = Outbox::default();
+        frames.iter().for_each(|frame| outbox.push(Bytes::from_static(frame.as_bytes())));
+        outbox
+    }
+
+    /// Writes through a socket that takes `step` bytes at a time.
+    fn drain(mut outbox: Outbox, step: usize) -> String {
+        let mut out = String::new();
+        while !outbox.is_empty() {
+            let before = outbox.bytes();
+            outbox
+                .write_with(|slices| {
+                    let all: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+                    let taken = &all[..step.min(all.len())];
+                    out.push_str(std::str::from_utf8(taken).unwrap());
+                    Ok::<_, ()>(taken.len())
+                })
+                .unwrap();
+            assert!(outbox.bytes() < before);
+        }
+        out
+    }
+
+    #[test]
+    fn frames_leave_in_their_order_however_little_the_socket_takes() {
+        for step in 1..12 {
+            assert_eq!(drain(outbox(&["a"]), step), "a");
+            assert_eq!(drain(outbox(&["abc", "de", "fghi"]), step), "abcdefghi");
+        }
+    }
+
+    #[test]
+    fn more_frames_than_slices_leave_in_several_writes() {
+        assert_eq!(drain(outbox(&["xy"; 200]), 1000), "xy".repeat(200));
+    }
+
+    #[test]
+    fn a_refused_write_leaves_everything_in_place() {
+        let mut outbox = outbox(&["abc", "de"]);
+        assert_eq!(outbox.write_with(|_| Err("full")), Err("full"));
+        assert_eq!(outbox.bytes(), 5);
+    }
+}

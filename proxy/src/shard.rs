@@ -1,0 +1,168 @@
+//! What one thread owns, and how other threads reach it.
+//!
+//! Everything in a [`Shard`] is `!Send` on purpose: its tasks run on one thread and never wait for another.
+//! Others put [`Parcel`]s into its inbox, whose bytes are bounded.
+
+mod carry_out;
+mod ending;
+mod flush;
+mod inbox;
+mod keep_alive;
+mod shared;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::counters::Counters;
+use crate::delivery::{Aftermath, Delivery, Outlet, Pace};
+use crate::directory::{Client, Directory, Place, Serial, Slot};
+
+pub use ending::{Ending, Notice};
+pub use inbox::{Admission, Inbox, Parcel, ShardSender, Turn};
+pub use shared::Shared;
+
+use keep_alive::Wheel;
+
+/// What all sockets of a shard read into. Large, so that a burst takes few system calls; there is only one.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// One thread's part of the node.
+#[derive(Debug)]
+pub struct Shard {
+    index: u16,
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    directory: RefCell<Directory>,
+    aftermath: RefCell<Aftermath>,
+    scratch: RefCell<Box<[u8]>>,
+    wheel: RefCell<Wheel>,
+    tick: Cell<u32>,
+    next_serial: Cell<Serial>,
+    /// Ids that are over, and the tick at which they may be forgotten.
+    ended: RefCell<VecDeque<(u32, Box<str>)>>,
+}
+
+impl Shard {
+    /// An empty shard.
+    #[must_use]
+    pub fn new(index: u16, shared: Arc<Shared>) -> Rc<Self> {
+        let counters = shared.counters_of(index);
+        Rc::new(Self {
+            index,
+            shared,
+            counters,
+            directory: RefCell::default(),
+            aftermath: RefCell::default(),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            wheel: RefCell::default(),
+            tick: Cell::new(1),
+            next_serial: Cell::new(0),
+            ended: RefCell::default(),
+        })
+    }
+
+    /// Which of the node's shards this is.
+    #[must_use]
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// What it shares with the others.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// The current tick: whole seconds since the shard began.
+    #[must_use]
+    pub fn tick(&self) -> u32 {
+        self.tick.get()
+    }
+
+    /// Lets `read` use the scratch buffer.
+    pub fn with_scratch<T>(&self, read: impl FnOnce(&mut [u8]) -> T) -> T {
+        read(&mut self.scratch.borrow_mut())
+    }
+
+    /// A number for the next client connection.
+    #[must_use]
+    pub fn next_serial(&self) -> Serial {
+        let serial = self.next_serial.get();
+        self.next_serial.set(serial.wrapping_add(1));
+        serial
+    }
+
+    /// Takes a client connection in: from now on it can be found.
+    pub fn open(&self, client: Client, user: Option<&str>) -> Slot {
+        let id = client.id.clone();
+        let (serial, hub) = (client.serial, client.home.hub());
+        let slot = self.directory.borrow_mut().insert(client, user);
+        self.shared.routes.open(&id, Place { shard: self.index, slot });
+        self.counters.opened.increment();
+        self.shared.count_client(self.index, hub, 1);
+        self.wheel.borrow_mut().watch(slot, serial, self.tick(), self.tick() + 1);
+        slot
+    }
+
+    /// Reads something of a client connection, if it is still here.
+    pub fn with_client<T>(&self, slot: Slot, serial: Serial, act: impl FnOnce(&mut Client) -> T) -> Option<T> {
+        self.directory.borrow_mut().get_same(slot, serial).map(act)
+    }
+
+    /// A client has pinged: from now on its silence has an end.
+    pub fn pinged(&self, slot: Slot) {
+        if let Some(client) = self.directory.borrow_mut().get_mut(slot) {
+            client.has_pinged = true;
+        }
+    }
+
+    /// Sends one frame of the transport's own.
+    pub fn send_frame(self: &Rc<Self>, slot: Slot, frame: &Bytes) {
+        self.deliver(Pace::Direct, |delivery| {
+            if let Some(client) = delivery.directory.get_mut(slot) {
+                delivery.outlet.put(slot, client, frame);
+            }
+        });
+        self.finish_turn();
+    }
+
+    /// How many client connections are here, those that are closing included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.directory.borrow().len()
+    }
+
+    /// Whether nobody is here.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Lets `act` give out frames.
+    fn deliver<T>(&self, pace: Pace, act: impl FnOnce(&mut Delivery<'_>) -> T) -> T {
+        let mut directory = self.directory.borrow_mut();
+        let mut aftermath = self.aftermath.borrow_mut();
+        act(&mut Delivery {
+            directory: &mut directory,
+            routes: &self.shared.routes,
+            shard: self.index,
+            outlet: Outlet {
+                pace,
+                limit_bytes: self.shared.config.outbox_max_bytes,
+                tick: self.tick(),
+                aftermath: &mut aftermath,
+                counters: &self.counters,
+            },
+        })
+    }
+}

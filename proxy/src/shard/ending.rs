@@ -1,0 +1,222 @@
+//! How a client connection ends: who is told what, in which order.
+//!
+//! It leaves its sets and its route first, so that nothing more is sent to it; then its client is told, then the
+//! socket is closed. The place is freed when the socket has ended.
+
+use std::rc::Rc;
+
+use bytes::BytesMut;
+use bytestring::ByteString;
+use trunkline_protocol::hub::{Close, HubMessage};
+use trunkline_protocol::limits::{CLOCK_SKEW_S, CONNECT_TIMEOUT_S};
+use trunkline_protocol::service::{CloseConnection, ServiceMessage};
+
+use super::Shard;
+use crate::counters::Cause;
+use crate::delivery::frame_for;
+use crate::directory::{Slot, Status};
+use crate::transport::websocket::{self, CLOSE_NORMAL};
+
+/// How long a client may take to answer our close; the official server's.
+const CLOSE_TIMEOUT_TICKS: u32 = 5;
+
+/// What clients are told when something went wrong; details follow only where the hub wants them.
+const CLOSED_WITH_ERROR: &str = "Connection closed with an error.";
+
+/// An end, and who is told of it.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    /// Why, for counters and logs.
+    pub cause: Cause,
+    /// The hub message that goes before the end of the transport; `None` when there was one, or nobody listens.
+    pub farewell: Option<Farewell>,
+    /// What the app server is told.
+    pub notice: Notice,
+}
+
+/// The last hub message.
+#[derive(Debug, Clone)]
+pub struct Farewell {
+    /// What is shown only where the hub gives details; `None` for an end without error.
+    detail: Option<String>,
+    allow_reconnect: bool,
+}
+
+/// What the app server is told of an end.
+#[derive(Debug, Clone)]
+pub enum Notice {
+    /// Nothing: it knows, or can't be told.
+    None,
+    /// All is well.
+    Clean,
+    /// This went wrong.
+    Error(String),
+}
+
+impl Ending {
+    /// The client closed, or its socket ended.
+    #[must_use]
+    pub fn by_client() -> Self {
+        Self { cause: Cause::Client, farewell: None, notice: Notice::Clean }
+    }
+
+    /// The app server ended it and has said so to the client.
+    #[must_use]
+    pub fn by_app() -> Self {
+        Self { cause: Cause::App, farewell: None, notice: Notice::None }
+    }
+
+    /// Somebody other than its app server ordered it to be closed.
+    #[must_use]
+    pub fn ordered(reason: Option<&str>) -> Self {
+        let farewell = Farewell { detail: reason.map(Into::into), allow_reconnect: false };
+        Self { cause: Cause::App, farewell: Some(farewell), notice: Notice::Clean }
+    }
+
+    /// It broke a rule or a limit.
+    #[must_use]
+    pub fn broken_rule(detail: &str) -> Self {
+        Self::error(Cause::Protocol, format!("InvalidDataException: {detail}"), detail)
+    }
+
+    /// It read too slowly.
+    #[must_use]
+    pub fn slow_client() -> Self {
+        // No farewell: it would stand behind everything that the client doesn't read.
+        let notice = Notice::Error("the client reads too slowly: its queue is over --outbox-max-bytes".into());
+        Self { cause: Cause::SlowClient, farewell: None, notice }
+    }
+
+    /// It was silent for too long. Text of the official server.
+    #[must_use]
+    pub fn timed_out() -> Self {
+        let text = "Client hasn't sent a message/ping within the configured ClientTimeoutInterval.";
+        Self::error(Cause::Timeout, format!("OperationCanceledException: {text}"), text)
+    }
+
+    /// The app server took a connection but never answered its hub handshake.
+    #[must_use]
+    pub fn not_opened() -> Self {
+        let notice = Notice::Error("the hub handshake was not answered in time".into());
+        Self { cause: Cause::Handshake, farewell: None, notice }
+    }
+
+    /// Its home link is lost.
+    #[must_use]
+    pub fn link_lost() -> Self {
+        Self { cause: Cause::LinkLost, farewell: Some(Farewell::come_again()), notice: Notice::None }
+    }
+
+    /// The node stops.
+    #[must_use]
+    pub fn drained() -> Self {
+        Self { cause: Cause::Drained, farewell: Some(Farewell::come_again()), notice: Notice::Clean }
+    }
+
+    fn error(cause: Cause, detail: String, notice: &str) -> Self {
+        let farewell = Farewell { detail: Some(detail), allow_reconnect: true };
+        Self { cause, farewell: Some(farewell), notice: Notice::Error(notice.into()) }
+    }
+}
+
+impl Farewell {
+    fn come_again() -> Self {
+        Self { detail: None, allow_reconnect: true }
+    }
+
+    fn message(&self, with_details: bool) -> HubMessage {
+        let error = self.detail.as_ref().map(|detail| {
+            let text = if with_details { format!("{CLOSED_WITH_ERROR} {detail}") } else { CLOSED_WITH_ERROR.into() };
+            ByteString::from(text)
+        });
+        HubMessage::Close(Close { error, allow_reconnect: self.allow_reconnect })
+    }
+}
+
+impl Shard {
+    /// Ends a client connection; a second time is fine. Its place is freed when its socket has ended.
+    pub fn end(self: &Rc<Self>, slot: Slot, ending: &Ending) {
+        let now = self.tick();
+        {
+            let mut directory = self.directory.borrow_mut();
+            let Some(client) = directory.get_mut(slot) else { return };
+            if client.is_closing() {
+                return;
+            }
+            client.status = Status::Closing { until: now + CLOSE_TIMEOUT_TICKS };
+            if let Some(pause) = client.pause.take() {
+                pause.notify_waiters();
+            }
+            directory.leave_all(slot);
+        }
+        self.counters.closed(ending.cause).increment();
+        self.tell_app(slot, &ending.notice);
+        self.tell_client(slot, ending);
+        self.end_route(slot);
+    }
+
+    fn tell_app(&self, slot: Slot, notice: &Notice) {
+        let error = match notice {
+            Notice::None => return,
+            Notice::Clean => None,
+            Notice::Error(text) => Some(ByteString::from(text.as_str())),
+        };
+        let directory = self.directory.borrow();
+        let Some(client) = directory.get(slot) else { return };
+        let connection_id = ByteString::from(&*client.id);
+        client.home.send(&ServiceMessage::CloseConnection(CloseConnection {
+            connection_id,
+            error,
+            headers: Vec::new(),
+        }));
+    }
+
+    fn tell_client(self: &Rc<Self>, slot: Slot, ending: &Ending) {
+        let hubs = self.shared.hubs.all();
+        {
+            let mut directory = self.directory.borrow_mut();
+            let Some(client) = directory.get_mut(slot) else { return };
+            if ending.cause == Cause::SlowClient {
+                return client.socket.cut();
+            }
+            if let Some(farewell) = &ending.farewell {
+                let with_details = hubs.get(client.home.hub().get()).is_some_and(|hub| hub.settings().detailed_errors);
+                let mut message = BytesMut::new();
+                client.protocol.encode(&farewell.message(with_details), &mut message);
+                client.outbox.push(frame_for(client.protocol, &message));
+            }
+            client.outbox.push(websocket::close(CLOSE_NORMAL));
+        }
+        self.flush(slot);
+    }
+
+    fn end_route(&self, slot: Slot) {
+        let Some((id, hub)) = self.directory.borrow().get(slot).map(|client| (client.id.clone(), client.home.hub()))
+        else {
+            return;
+        };
+        self.shared.count_client(self.index, hub, -1);
+        self.shared.routes.end(&id);
+        self.remember_ended(&id);
+    }
+
+    /// Remembers an id that is over for as long as its token could revive it.
+    pub fn remember_ended(&self, id: &str) {
+        let seconds = u32::try_from(CONNECT_TIMEOUT_S + 2 * CLOCK_SKEW_S).unwrap_or(u32::MAX);
+        self.ended.borrow_mut().push_back((self.tick().saturating_add(seconds), id.into()));
+    }
+
+    /// Frees the place of a client connection whose socket has ended.
+    pub fn free(self: &Rc<Self>, slot: Slot) {
+        self.end(slot, &Ending::by_client());
+        self.directory.borrow_mut().remove(slot);
+    }
+
+    /// Forgets ids whose tokens can't be used any more.
+    pub(super) fn forget_ended(&self, now: u32) {
+        let mut ended = self.ended.borrow_mut();
+        while let Some((_, id)) = ended.pop_front_if(|(until, _)| *until <= now) {
+            self.shared.routes.forget(&id);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! How other threads reach a shard: an inbox whose bytes are bounded.
+//!
+//! Waiting for room can't lock up: a shard's inbox is emptied by a task that waits for nobody.
+
+use std::sync::Arc;
+
+use hyper::upgrade::OnUpgrade;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use trunkline_protocol::service::OpenConnection;
+
+use crate::delivery::Order;
+use crate::link::{Hub, Pool};
+
+/// What may wait in one shard's inbox. Two of the largest frames fit, so that none can get stuck.
+const INBOX_MAX_BYTES: u32 = 64 * 1024 * 1024;
+
+/// What may be put into an inbox.
+#[derive(Debug)]
+pub enum Parcel {
+    /// Orders of one turn of a link.
+    Turn(Turn),
+    /// A socket that is about to become a client connection.
+    Admit(Box<Admission>),
+    /// Keep the link of this slot open from now on.
+    KeepLink(Arc<Pool>, usize),
+}
+
+/// Orders that another shard's link brought.
+#[derive(Debug)]
+pub struct Turn {
+    /// The orders, to be carried out in this order.
+    pub orders: Vec<Order>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// A connect request that was accepted; the upgrade is on its way.
+#[derive(Debug)]
+pub struct Admission {
+    /// Gives the socket.
+    pub upgrade: OnUpgrade,
+    /// The hub that it is for.
+    pub hub: Arc<Hub>,
+    /// Who connects; the hub protocol is not known yet.
+    pub open: OpenConnection,
+    /// The user, if authenticated.
+    pub user: Option<String>,
+}
+
+/// The sending end of a shard's inbox.
+#[derive(Debug, Clone)]
+pub struct ShardSender {
+    parcels: mpsc::UnboundedSender<Parcel>,
+    room: Arc<Semaphore>,
+}
+
+/// The receiving end of a shard's inbox.
+pub type Inbox = mpsc::UnboundedReceiver<Parcel>;
+
+impl ShardSender {
+    /// A fresh inbox.
+    #[must_use]
+    pub fn new() -> (Self, Inbox) {
+        let (parcels, inbox) = mpsc::unbounded_channel();
+        (Self { parcels, room: Arc::new(Semaphore::new(INBOX_MAX_BYTES as usize)) }, inbox)
+    }
+
+    /// Gives orders of some `bytes` to the shard, once there is room. Cancelled, nothing was given.
+    pub async fn give(&self, orders: Vec<Order>, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(INBOX_MAX_BYTES / 2);
+        if let Ok(room) = self.room.clone().acquire_many_owned(bytes).await {
+            self.put(Parcel::Turn(Turn { orders, _room: room }));
+        }
+    }
+
+    /// Puts something in that is not counted in bytes: sockets bound the one kind, pools the other.
+    pub fn put(&self, parcel: Parcel) {
+        // It fails when the shard's thread is gone: the node is stopping, and nobody is left to be served.
+        drop(self.parcels.send(parcel));
+    }
+}

@@ -1,0 +1,197 @@
+//! Keep-alives and time-outs of client connections: a coarse wheel of one-second buckets.
+//!
+//! Nothing is re-armed when something is sent: a client is looked at when it was last due, and put where it is
+//! due next. So an idle client costs one look per keep-alive interval, and a busy one no more.
+
+use std::rc::Rc;
+
+use super::{Ending, Shard};
+use crate::delivery::frame_for;
+use crate::directory::{Client, Serial, Slot, Status};
+use trunkline_protocol::hub::{HubMessage, HubProtocol};
+use trunkline_protocol::manifest::HubManifest;
+
+/// Buckets of the wheel; who is due later than this is looked at in between, and put back.
+const BUCKETS: u32 = 64;
+
+/// Who is to be looked at, by the tick at which that is.
+#[derive(Debug)]
+pub(super) struct Wheel(Vec<Vec<(Slot, Serial)>>);
+
+impl Default for Wheel {
+    fn default() -> Self {
+        Self(vec![Vec::new(); BUCKETS as usize])
+    }
+}
+
+impl Wheel {
+    /// Has a client looked at, at tick `due` or before.
+    pub(super) fn watch(&mut self, slot: Slot, serial: Serial, now: u32, due: u32) {
+        let at = due.clamp(now + 1, now + BUCKETS - 1) % BUCKETS;
+        if let Some(bucket) = self.0.get_mut(at as usize) {
+            bucket.push((slot, serial));
+        }
+    }
+
+    fn take(&mut self, now: u32) -> Vec<(Slot, Serial)> {
+        self.0.get_mut((now % BUCKETS) as usize).map(std::mem::take).unwrap_or_default()
+    }
+}
+
+/// What is to be done with a client that is looked at.
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    /// Nothing before this tick.
+    Wait(u32),
+    /// It was sent nothing for the interval.
+    KeepAlive,
+    /// It was silent for too long.
+    TimedOut,
+    /// The app server never answered its hub handshake.
+    NotOpened,
+    /// It does not end by itself.
+    Cut,
+}
+
+impl Shard {
+    /// One second has passed.
+    pub fn advance(self: &Rc<Self>) {
+        let now = self.tick() + 1;
+        self.tick.set(now);
+        let due = self.wheel.borrow_mut().take(now);
+        for (slot, serial) in due {
+            self.look_at(slot, serial, now);
+        }
+        self.forget_ended(now);
+        self.finish_turn();
+    }
+
+    fn look_at(self: &Rc<Self>, slot: Slot, serial: Serial, now: u32) {
+        let hubs = self.shared.hubs.all();
+        let looked = self.with_client(slot, serial, |client| {
+            let settings = hubs.get(client.home.hub().get())?.settings();
+            Some((due(client, &settings, now), client.protocol))
+        });
+        let Some(Some((due, protocol))) = looked else { return };
+        let next = match due {
+            Due::Wait(next) => next,
+            Due::KeepAlive => {
+                self.send_keep_alive(slot, protocol);
+                now + 1
+            }
+            Due::TimedOut => {
+                self.end(slot, &Ending::timed_out());
+                now + 1
+            }
+            Due::NotOpened => {
+                self.end(slot, &Ending::not_opened());
+                now + 1
+            }
+            Due::Cut => {
+                self.with_client(slot, serial, |client| client.socket.cut());
+                now + BUCKETS
+            }
+        };
+        self.wheel.borrow_mut().watch(slot, serial, now, next);
+    }
+
+    fn send_keep_alive(self: &Rc<Self>, slot: Slot, protocol: HubProtocol) {
+        let mut message = bytes::BytesMut::new();
+        protocol.encode(&HubMessage::Ping, &mut message);
+        let frame = frame_for(protocol, &message);
+        self.counters.keep_alives.increment();
+        self.send_frame(slot, &frame);
+    }
+}
+
+fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
+    let passed = |since: u32, after: u32| now.saturating_sub(since) >= after;
+    let (keep_alive, timeout) = (seconds(settings.keep_alive_interval_ms), seconds(settings.client_timeout_ms));
+    match client.status {
+        Status::Closing { until } if now >= until => Due::Cut,
+        Status::Closing { until } => Due::Wait(until),
+        Status::Opening { until } if now >= until => Due::NotOpened,
+        Status::Opening { until } => Due::Wait(until),
+        // While we don't read it, its silence is ours.
+        Status::Open if client.has_pinged && client.pause.is_none() && passed(client.last_heard, timeout) => {
+            Due::TimedOut
+        }
+        Status::Open if passed(client.last_sent, keep_alive) => Due::KeepAlive,
+        Status::Open => {
+            let silent_at = if client.has_pinged { client.last_heard.saturating_add(timeout) } else { u32::MAX };
+            Due::Wait(client.last_sent.saturating_add(keep_alive).min(silent_at))
+        }
+    }
+}
+
+/// Whole ticks, at least one.
+fn seconds(ms: u64) -> u32 {
+    u32::try_from(ms.div_ceil(1000)).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::link::{AppServerId, HubIndex, LinkHandle};
+    use crate::socket::Socket;
+
+    fn client(change: impl FnOnce(&mut Client)) -> Client {
+        let home = Arc::new(LinkHandle::new(HubIndex::from(0), AppServerId::from(0), 1000));
+        let socket = Rc::new(Socket::Boxed(RefCell::new(Box::new(tokio::io::empty()))));
+        let mut client = Client::new("id", 0, home, HubProtocol::Json, socket);
+        client.status = Status::Open;
+        change(&mut client);
+        client
+    }
+
+    fn settings() -> HubManifest {
+        HubManifest::new("chat", "/chat")
+    }
+
+    #[test]
+    fn a_client_that_was_sent_nothing_for_the_interval_is_pinged() {
+        let client = client(|client| client.last_sent = 100);
+        assert_eq!(due(&client, &settings(), 114), Due::Wait(115));
+        assert_eq!(due(&client, &settings(), 115), Due::KeepAlive);
+    }
+
+    #[test]
+    fn the_time_out_counts_only_from_the_first_ping_on() {
+        let silent = client(|client| (client.last_heard, client.last_sent) = (100, 130));
+        assert_eq!(due(&silent, &settings(), 131), Due::Wait(145));
+        let pinged = client(|client| (client.has_pinged, client.last_heard, client.last_sent) = (true, 100, 130));
+        assert_eq!(due(&pinged, &settings(), 129), Due::Wait(130));
+        assert_eq!(due(&pinged, &settings(), 130), Due::TimedOut);
+    }
+
+    #[test]
+    fn a_paused_client_may_be_silent() {
+        let client = client(|client| {
+            (client.has_pinged, client.last_heard, client.last_sent) = (true, 1, 199);
+            client.pause = Some(Rc::default());
+        });
+        assert_eq!(due(&client, &settings(), 200), Due::Wait(31));
+    }
+
+    #[test]
+    fn who_is_closing_is_cut_in_the_end() {
+        let client = client(|client| client.status = Status::Closing { until: 9 });
+        assert_eq!(due(&client, &settings(), 8), Due::Wait(9));
+        assert_eq!(due(&client, &settings(), 9), Due::Cut);
+    }
+
+    #[test]
+    fn the_wheel_gives_back_who_is_due_and_clamps_the_far_future() {
+        let mut wheel = Wheel::default();
+        wheel.watch(1, 10, 100, 103);
+        wheel.watch(2, 20, 100, 100_000);
+        wheel.watch(3, 30, 100, 7);
+        assert_eq!(wheel.take(101), [(3, 30)]);
+        assert_eq!(wheel.take(102), []);
+        assert_eq!(wheel.take(103), [(1, 10)]);
+        assert_eq!(wheel.take(163), [(2, 20)]);
+    }
+}

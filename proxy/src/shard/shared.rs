@@ -1,0 +1,128 @@
+//! What all shards of a node share: settings, keys, hubs, routes, and each other's inboxes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use trunkline_protocol::id::random_id;
+
+use super::ShardSender;
+use crate::config::Config;
+use crate::counters::Counters;
+use crate::directory::Routes;
+use crate::link::{HubIndex, Hubs};
+
+/// Hubs that are counted one by one; more than this share the last place.
+const HUBS_COUNTED: usize = 64;
+
+/// What all shards of a node share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The settings.
+    pub config: Config,
+    /// Which start of this node this is.
+    pub boot: String,
+    /// The hubs and the links to their app servers.
+    pub hubs: Hubs,
+    /// Where each client connection is.
+    pub routes: Routes,
+    shards: Vec<ShardSender>,
+    counters: Vec<Arc<Counters>>,
+    clients: Vec<Vec<AtomicI64>>,
+    sockets: AtomicU64,
+    is_draining: AtomicBool,
+    started: Instant,
+}
+
+impl Shared {
+    /// The common part of a node with these shards.
+    #[must_use]
+    pub fn new(config: Config, shards: Vec<ShardSender>) -> Arc<Self> {
+        let per_hub = || (0..HUBS_COUNTED).map(|_| AtomicI64::new(0)).collect();
+        Arc::new(Self {
+            boot: random_id(),
+            hubs: Hubs::default(),
+            routes: Routes::default(),
+            counters: shards.iter().map(|_| Arc::default()).collect(),
+            clients: shards.iter().map(|_| per_hub()).collect(),
+            sockets: AtomicU64::new(0),
+            is_draining: AtomicBool::new(false),
+            started: Instant::now(),
+            shards,
+            config,
+        })
+    }
+
+    /// The inbox of each shard, in their order.
+    #[must_use]
+    pub fn shards(&self) -> &[ShardSender] {
+        &self.shards
+    }
+
+    /// What each shard counts, in their order.
+    #[must_use]
+    pub fn counters(&self) -> &[Arc<Counters>] {
+        &self.counters
+    }
+
+    /// What one shard counts.
+    #[must_use]
+    pub fn counters_of(&self, shard: u16) -> Arc<Counters> {
+        self.counters.get(usize::from(shard)).cloned().unwrap_or_default()
+    }
+
+    /// Counts client connections that came (or, below zero, went).
+    pub fn count_client(&self, shard: u16, hub: HubIndex, change: i64) {
+        let place = self.clients.get(usize::from(shard)).and_then(|hubs| hubs.get(hub.get().min(HUBS_COUNTED - 1)));
+        if let Some(count) = place {
+            count.fetch_add(change, Ordering::Relaxed);
+        }
+    }
+
+    /// How many client connections a hub has on this node.
+    #[must_use]
+    pub fn clients(&self, hub: HubIndex) -> i64 {
+        let place = hub.get().min(HUBS_COUNTED - 1);
+        self.clients.iter().filter_map(|hubs| hubs.get(place)).map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// How many sockets are client connections, or are about to be, or were.
+    #[must_use]
+    pub fn sockets(&self) -> u64 {
+        self.sockets.load(Ordering::Relaxed)
+    }
+
+    /// A socket begins to be served.
+    pub fn socket_began(&self) {
+        self.sockets.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A socket has ended.
+    pub fn socket_ended(&self) {
+        self.sockets.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Milliseconds since the node started, for the counting of links.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The moment of such a number.
+    #[must_use]
+    pub fn instant(&self, at_ms: u64) -> Instant {
+        self.started + Duration::from_millis(at_ms)
+    }
+
+    /// Whether the node stops and takes nobody in.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// The node begins to stop.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,105 @@
+//! A client's socket, shared by the task that reads it and by whoever delivers to it.
+//!
+//! Only TCP takes the fast path: it is written to directly, without a task of its own. Everything else (TLS, an
+//! in-memory pipe, a stranger's runtime) is boxed: its writes are queued and flushed by a task.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Anything that reads and writes.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
+/// A client's socket. All methods take `&self`: a shard is one thread.
+pub enum Socket {
+    /// Plain TCP.
+    Tcp(TcpStream),
+    /// Anything else.
+    Boxed(RefCell<Box<dyn Stream>>),
+}
+
+impl Socket {
+    /// Reads into `buffer` when there is something to read; 0 is the end. Cancel-safe.
+    ///
+    /// The buffer is borrowed only while bytes are there, so that a thousand waiting sockets share one.
+    ///
+    /// # Errors
+    /// When the socket failed.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Socket::Tcp(stream) => loop {
+                ready!(stream.poll_read_ready(cx))?;
+                match stream.try_read(buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    other => return Poll::Ready(other),
+                }
+            },
+            Socket::Boxed(stream) => {
+                let mut buffer = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut *stream.borrow_mut()).poll_read(cx, &mut buffer))?;
+                Poll::Ready(Ok(buffer.filled().len()))
+            }
+        }
+    }
+
+    /// Writes what the socket takes right now.
+    ///
+    /// # Errors
+    /// `WouldBlock` when it takes nothing, or has no fast path; else the socket failed.
+    pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match (self, slices) {
+            (Socket::Tcp(stream), [only]) => stream.try_write(only),
+            (Socket::Tcp(stream), several) => stream.try_write_vectored(several),
+            (Socket::Boxed(_), _) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Writes when the socket takes something.
+    ///
+    /// # Errors
+    /// When the socket failed.
+    pub fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self {
+            Socket::Tcp(stream) => loop {
+                ready!(stream.poll_write_ready(cx))?;
+                match self.try_write(slices) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    other => return Poll::Ready(other),
+                }
+            },
+            Socket::Boxed(stream) => {
+                let mut stream = stream.borrow_mut();
+                let written = ready!(Pin::new(&mut *stream).poll_write_vectored(cx, slices))?;
+                // A TLS stream may keep the bytes until it is flushed; a later poll does what this one can't.
+                let _ = Pin::new(&mut *stream).poll_flush(cx)?;
+                Poll::Ready(Ok(written))
+            }
+        }
+    }
+
+    /// Cuts the socket in both directions: whoever reads it sees the end.
+    pub fn cut(&self) {
+        match self {
+            // It fails only where the peer was faster, and then the reader sees the end too.
+            Socket::Tcp(stream) => drop(socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Both)),
+            Socket::Boxed(stream) => {
+                let mut cx = Context::from_waker(std::task::Waker::noop());
+                let _ = Pin::new(&mut *stream.borrow_mut()).poll_shutdown(&mut cx);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Socket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Socket::Tcp(_) => "Socket::Tcp",
+            Socket::Boxed(_) => "Socket::Boxed",
+        })
+    }
+}

@@ -1,0 +1,3 @@
+//! How a client's bytes travel. Payload in, payload out, close: no transport knows a hub message.
+
+pub mod websocket;

@@ -1,0 +1,86 @@
+//! Frames that a server sends: unmasked, each one whole.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// What a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opcode {
+    /// UTF-8 text: JSON.
+    Text,
+    /// Bytes: MessagePack.
+    Binary,
+    /// The end.
+    Close,
+    /// The answer to a ping.
+    Pong,
+}
+
+/// A normal end: code 1000, empty reason. Clients take everything else for an error.
+pub const CLOSE_NORMAL: u16 = 1000;
+
+const FIN: u8 = 0x80;
+const LENGTH_16: u8 = 126;
+const LENGTH_64: u8 = 127;
+const HEADER_MAX_BYTES: usize = 10;
+
+/// A whole frame around `payload`.
+#[must_use]
+pub fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEADER_MAX_BYTES + payload.len());
+    out.put_u8(FIN | opcode.number());
+    if let Ok(length) = u8::try_from(payload.len())
+        && length < LENGTH_16
+    {
+        out.put_u8(length);
+    } else if let Ok(length) = u16::try_from(payload.len()) {
+        out.put_u8(LENGTH_16);
+        out.put_u16(length);
+    } else {
+        out.put_u8(LENGTH_64);
+        out.put_u64(payload.len() as u64);
+    }
+    out.put_slice(payload);
+    out.freeze()
+}
+
+/// A close frame with this code and no reason.
+#[must_use]
+pub fn close(code: u16) -> Bytes {
+    frame(Opcode::Close, &code.to_be_bytes())
+}
+
+/// The answer to a ping with this payload.
+#[must_use]
+pub fn pong(payload: &[u8]) -> Bytes {
+    frame(Opcode::Pong, payload)
+}
+
+impl Opcode {
+    fn number(self) -> u8 {
+        match self {
+            Opcode::Text => 0x1,
+            Opcode::Binary => 0x2,
+            Opcode::Close => 0x8,
+            Opcode::Pong => 0xa,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_take_the_shortest_form() {
+        assert_eq!(frame(Opcode::Text, b"{}\x1e").as_ref(), b"\x81\x03{}\x1e");
+        assert_eq!(&frame(Opcode::Binary, &[7; 125])[..2], &[0x82, 125]);
+        assert_eq!(&frame(Opcode::Binary, &[7; 126])[..4], &[0x82, 126, 0, 126]);
+        assert_eq!(&frame(Opcode::Binary, &[7; 65_535])[..4], &[0x82, 126, 0xff, 0xff]);
+        assert_eq!(&frame(Opcode::Binary, &[7; 65_536])[..10], &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_close_has_its_code_and_no_reason() {
+        assert_eq!(close(CLOSE_NORMAL).as_ref(), &[0x88, 2, 0x03, 0xe8]);
+    }
+}
