@@ -22,7 +22,7 @@ use crate::socket::Socket;
 
 /// Serves a socket from its upgrade to its end.
 pub async fn serve(shard: Rc<Shard>, admission: Box<Admission>) {
-    let id = admission.open.connection_id.clone();
+    let id: Rc<str> = Rc::from(&*admission.open.connection_id);
     shard.shared().socket_began();
     // Greeting needs buffers and timers that an idle connection must not pay for: they go with this future.
     let greeted = Box::pin(greet_upgraded(&shard, admission)).await;
@@ -31,7 +31,7 @@ pub async fn serve(shard: Rc<Shard>, admission: Box<Admission>) {
         // Nobody was told of it, so nobody has to be told of its end; its token is used up all the same.
         None => {
             shard.shared().routes.end(&id);
-            shard.remember_ended(&id);
+            shard.remember_ended(id);
         }
     }
     shard.shared().socket_ended();

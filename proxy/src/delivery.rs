@@ -119,7 +119,7 @@ impl Delivery<'_> {
         }
     }
 
-    fn send_to_set(&mut self, hub: HubIndex, name: SetName<'_>, mark: u32, message: &Framed) {
+    fn send_to_set(&mut self, hub: HubIndex, name: SetName<'_>, mark: u64, message: &Framed) {
         let (members, clients) = self.directory.members_and_clients(hub, name);
         for member in members {
             if let Some(client) = clients.get_mut(member.slot as usize)
@@ -142,11 +142,8 @@ impl Delivery<'_> {
         }
     }
 
-    /// Marks who is left out; 0 if nobody is.
-    fn exclude(&mut self, hub: HubIndex, to: &Receivers) -> u32 {
-        if to.excluded.is_empty() && to.excluded_users.is_empty() {
-            return 0;
-        }
+    /// Marks who is left out. The mark is fresh, so that nobody has it by chance.
+    fn exclude(&mut self, hub: HubIndex, to: &Receivers) -> u64 {
         let mark = self.directory.next_mark();
         for id in &to.excluded {
             if let Some(client) = self.find(id).and_then(|slot| self.directory.get_mut(slot)) {
@@ -168,7 +165,7 @@ impl Delivery<'_> {
     }
 }
 
-fn exclude(clients: &mut Slab<Client>, slot: Slot, mark: u32) {
+fn exclude(clients: &mut Slab<Client>, slot: Slot, mark: u64) {
     if let Some(client) = clients.get_mut(slot as usize) {
         client.exclude(mark);
     }

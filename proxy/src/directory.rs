@@ -28,7 +28,7 @@ pub type Serial = u32;
 pub struct Directory {
     clients: Slab<Client>,
     sets: Sets,
-    mark: u32,
+    mark: u64,
 }
 
 impl Directory {
@@ -109,8 +109,9 @@ impl Directory {
     }
 
     /// A fresh mark: clients that are given it are told apart from all others without a list.
-    pub fn next_mark(&mut self) -> u32 {
-        self.mark = self.mark.wrapping_add(1).max(1);
+    pub fn next_mark(&mut self) -> u64 {
+        // 64 bits never come around: a client that was left out once is not left out again by chance.
+        self.mark += 1;
         self.mark
     }
 

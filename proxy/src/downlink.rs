@@ -74,26 +74,29 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, slot: usize, socket: LinkSoc
     let link = Arc::new(LinkHandle::new(pool.hub().index(), pool.app().id, limit_bytes));
     let (mut sink, mut stream) = socket.split();
     pool.opened(slot, link.clone());
-    let hub = pool.hub().name();
-    info!(hub, app = %pool.app().name, slot, "link open");
-    let reason = tokio::select! {
-        reason = read(shard, &link, &mut stream, frames) => reason,
-        reason = write(shard, &link, &mut sink) => reason,
+    let (hub, app) = (pool.hub().name(), &pool.app().name);
+    info!(hub, %app, slot, "link open");
+    tokio::select! {
+        reason = read(shard, &link, &mut stream, frames) => lost(shard, hub, app, slot, &reason),
+        reason = write(shard, &link, &mut sink) => lost(shard, hub, app, slot, &reason),
         () = pool.retired().cancelled() => {
             // What was queued before the pool was retired still goes: farewells of a node that stops.
             if let Some(Some(last)) = link.next_outgoing().now_or_never() {
                 drop(timeout(LAST_WORDS_TIMEOUT, sink.send(Message::Binary(last.bytes))).await);
             }
-            "the pool is retired".into()
+            info!(hub, %app, slot, "link closed");
         }
-    };
+    }
     pool.lost(slot);
     link.close();
-    shard.counters().links_lost.increment();
-    warn!(hub, app = %pool.app().name, slot, reason, "link lost: its clients are closed and may reconnect");
     give_to_all(shard, &Order::LinkLost(link.id())).await;
     // A peer that is still there learns it; one that isn't is not waited for.
     drop(timeout(LAST_WORDS_TIMEOUT, sink.close()).await);
+}
+
+fn lost(shard: &Shard, hub: &str, app: &str, slot: usize, reason: &str) {
+    shard.counters().links_lost.increment();
+    warn!(hub, app, slot, reason, "link lost: the clients whose home it was are closed and may reconnect");
 }
 
 /// Gives one order to every shard.

@@ -43,7 +43,7 @@ pub struct Shard {
     tick: Cell<u32>,
     next_serial: Cell<Serial>,
     /// Ids that are over, and the tick at which they may be forgotten.
-    ended: RefCell<VecDeque<(u32, Box<str>)>>,
+    ended: RefCell<VecDeque<(u32, Rc<str>)>>,
 }
 
 impl Shard {

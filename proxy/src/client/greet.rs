@@ -20,7 +20,7 @@ use crate::counters::Cause;
 use crate::directory::{Client, Status};
 use crate::link::{Home, Hub};
 use crate::outbox::Outbox;
-use crate::shard::Shard;
+use crate::shard::{Ending, Shard};
 use crate::socket::Socket;
 use crate::transport::websocket::{self, CLOSE_NORMAL, Opcode};
 
@@ -142,8 +142,8 @@ fn let_in(
     settings: &HubManifest,
 ) -> Reading {
     let protocol = greeting.request.protocol;
-    let (id, serial) = (open.connection_id.clone(), shard.next_serial());
-    let mut client = Client::new(&id, serial, home.clone(), protocol, socket.clone());
+    let (id, serial): (Rc<str>, _) = (Rc::from(&*open.connection_id), shard.next_serial());
+    let mut client = Client::new(id.clone(), serial, home.clone(), protocol, socket.clone());
     let now = shard.tick();
     let patience = u32::try_from(settings.handshake_timeout_ms.div_ceil(1000)).unwrap_or(u32::MAX);
     client.status = Status::Opening { until: now.saturating_add(patience).saturating_add(1) };
@@ -153,7 +153,20 @@ fn let_in(
     let open = OpenConnection { protocol: Some(ByteString::from_static(protocol.name())), ..open };
     home.send(&ServiceMessage::OpenConnection(open));
     home.send_data(&id, &greeting.bytes, DATA_TYPE_HANDSHAKE);
-    Reading { slot, serial, socket, home, protocol, limit_bytes: settings.message_max_bytes, inbound: greeting.inbound }
+    if home.is_closed() {
+        // Lost while it was chosen: those who were here then have been told, this one has not.
+        shard.end(slot, &Ending::link_lost());
+    }
+    Reading {
+        id,
+        slot,
+        serial,
+        socket,
+        home,
+        protocol,
+        limit_bytes: settings.message_max_bytes,
+        inbound: greeting.inbound,
+    }
 }
 
 async fn refuse(socket: &Socket, refusal: Refusal, settings: &HubManifest) {

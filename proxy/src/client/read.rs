@@ -7,7 +7,7 @@ use std::rc::Rc;
 use tracing::debug;
 use trunkline_protocol::hub::HubProtocol;
 
-use super::inbound::{Inbound, InboundError, Upward};
+use super::inbound::{Inbound, InboundError, Piece, Upward};
 use crate::directory::{Serial, Slot};
 use crate::link::Home;
 use crate::shard::{Ending, Shard};
@@ -16,6 +16,7 @@ use crate::transport::websocket;
 
 /// An open connection, as the task that reads it holds it.
 pub(super) struct Reading {
+    pub(super) id: Rc<str>,
     pub(super) slot: Slot,
     pub(super) serial: Serial,
     pub(super) socket: Rc<Socket>,
@@ -29,11 +30,13 @@ pub(super) struct Reading {
 enum Step {
     /// There may be more.
     Go,
-    /// The client has left; its socket may take a while to end.
-    Left,
-    /// It broke a rule.
+    /// The client says that it leaves; the end of its transport follows.
+    Leaving,
+    /// It closed its transport, or answered our close: nothing follows.
+    TransportClosed,
+    /// It broke a rule of the hub protocol, or one of our limits.
     Broken(InboundError),
-    /// The socket has ended.
+    /// The socket has ended, or nothing more can be made of what it brings.
     Ended,
 }
 
@@ -43,14 +46,18 @@ pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Reading) {
     loop {
         match step {
             Step::Go => {}
-            Step::Left => {
-                shard.end(reading.slot, &Ending::by_client());
-                break;
-            }
+            // A socket that is dropped with bytes unread resets, and our last words with it: so read on.
+            Step::Leaving => shard.end(reading.slot, &Ending::by_client()),
             Step::Broken(error) => {
-                debug!(id = %reading.id(shard), %error, "closing a client that breaks a rule");
+                debug!(id = %reading.id, %error, "closing a client that breaks a rule");
                 shard.end(reading.slot, &Ending::broken_rule(&error.to_string()));
-                reading.drain(shard).await;
+                if matches!(error, InboundError::Transport(_)) {
+                    reading.drain(shard).await;
+                    break;
+                }
+            }
+            Step::TransportClosed => {
+                shard.end(reading.slot, &Ending::by_client());
                 break;
             }
             Step::Ended => break,
@@ -67,10 +74,6 @@ pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Reading) {
 }
 
 impl Reading {
-    fn id(&self, shard: &Shard) -> String {
-        shard.with_client(self.slot, self.serial, |client| client.id.to_string()).unwrap_or_default()
-    }
-
     /// Waits while this connection shall not be read: its app server paused it, or its link is full.
     async fn wait_for_leave(&self, shard: &Shard) {
         while let Some(pause) = shard.with_client(self.slot, self.serial, |client| client.pause.clone()).flatten() {
@@ -84,17 +87,34 @@ impl Reading {
     fn take(&mut self, shard: &Rc<Shard>, scratch: &mut [u8], read: io::Result<usize>) -> Step {
         let Ok(count @ 1..) = read else { return Step::Ended };
         let bytes = scratch.get_mut(..count).unwrap_or_default();
-        let Self { slot, serial, home, protocol, limit_bytes, inbound, .. } = self;
-        let mut upward = Taking::new(shard, home, *slot, *serial);
-        let taken = inbound.take(bytes, *protocol, *limit_bytes, |what| upward.give(what));
+        let now = shard.tick();
+        let is_closing = shard.with_client(self.slot, self.serial, |client| {
+            client.last_heard = now;
+            client.is_closing()
+        });
+        if is_closing.unwrap_or(true) {
+            return self.take_last(bytes);
+        }
+        let mut upward = Taking { shard, home: &self.home, id: &self.id, slot: self.slot, step: Step::Go };
+        let taken = self.inbound.take(bytes, self.protocol, self.limit_bytes, |what| upward.give(what));
         upward.finish(taken)
     }
 
     fn take_kept(&mut self, shard: &Rc<Shard>) -> Step {
-        let Self { slot, serial, home, protocol, limit_bytes, inbound, .. } = self;
-        let mut upward = Taking::new(shard, home, *slot, *serial);
-        let taken = inbound.take_kept(*protocol, *limit_bytes, |what| upward.give(what));
+        let mut upward = Taking { shard, home: &self.home, id: &self.id, slot: self.slot, step: Step::Go };
+        let taken = self.inbound.take_kept(self.protocol, self.limit_bytes, |what| upward.give(what));
         upward.finish(taken)
+    }
+
+    /// Of a closing client only the end of its transport counts.
+    fn take_last(&mut self, bytes: &mut [u8]) -> Step {
+        let mut step = Step::Go;
+        let taken = self.inbound.take_transport(bytes, |piece| {
+            if matches!(piece, Piece::Close) {
+                step = Step::TransportClosed;
+            }
+        });
+        if taken.is_ok() { step } else { Step::Ended }
     }
 
     /// Reads and forgets, until the client has closed or the keep-alive wheel cuts the socket.
@@ -108,45 +128,31 @@ impl Reading {
 struct Taking<'a> {
     shard: &'a Rc<Shard>,
     home: &'a Home,
+    id: &'a str,
     slot: Slot,
-    id: Option<Box<str>>,
-    has_left: bool,
+    step: Step,
 }
 
-impl<'a> Taking<'a> {
-    /// The client was heard; if it is closing already, nothing of what it says counts.
-    fn new(shard: &'a Rc<Shard>, home: &'a Home, slot: Slot, serial: Serial) -> Self {
-        let now = shard.tick();
-        let id = shard.with_client(slot, serial, |client| {
-            client.last_heard = now;
-            (!client.is_closing()).then(|| client.id.clone())
-        });
-        Self { shard, home, slot, id: id.flatten(), has_left: false }
-    }
-
+impl Taking<'_> {
     fn give(&mut self, upward: Upward<'_>) {
-        if self.has_left {
-            return;
-        }
-        match (upward, &self.id) {
-            (Upward::TransportClose, _) | (Upward::Close, Some(_)) => self.has_left = true,
-            (_, None) => {}
-            (Upward::Messages { bytes, count }, Some(id)) => {
+        match upward {
+            Upward::TransportClose => self.step = Step::TransportClosed,
+            // What follows the client's own farewell does not count.
+            _ if !matches!(self.step, Step::Go) => {}
+            Upward::Close => self.step = Step::Leaving,
+            Upward::Messages { bytes, count } => {
                 self.shard.counters().messages_up.add(count);
-                self.home.send_data(id, bytes, 0);
+                self.home.send_data(self.id, bytes, 0);
             }
-            (Upward::Ping, Some(_)) => self.shard.pinged(self.slot),
-            (Upward::TransportPing(payload), Some(_)) => self.shard.send_frame(self.slot, &websocket::pong(&payload)),
+            Upward::Ping => self.shard.pinged(self.slot),
+            Upward::TransportPing(payload) => self.shard.send_frame(self.slot, &websocket::pong(&payload)),
         }
     }
 
     fn finish(self, taken: Result<(), InboundError>) -> Step {
-        match taken {
-            _ if self.has_left => Step::Left,
-            Ok(()) => Step::Go,
-            // What a closing client says does not count, be it ever so wrong.
-            Err(_) if self.id.is_none() => Step::Ended,
-            Err(error) => Step::Broken(error),
+        match (self.step, taken) {
+            (Step::Go, Err(error)) => Step::Broken(error),
+            (step, _) => step,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::socket::Socket;
 #[derive(Debug)]
 pub struct Client {
     /// Its public id.
-    pub id: Box<str>,
+    pub id: Rc<str>,
     /// Tells it from others that had its place.
     pub serial: Serial,
     /// Where all that it sends goes; names its hub and its app server.
@@ -40,7 +40,7 @@ pub struct Client {
     pub is_flushing: bool,
     /// Set while its app server wants it paused: its reader waits for this.
     pub pause: Option<Rc<Notify>>,
-    pub(super) mark: u32,
+    pub(super) mark: u64,
     pub(super) memberships: Vec<Membership>,
 }
 
@@ -69,9 +69,9 @@ pub enum Status {
 impl Client {
     /// A client connection at its beginning.
     #[must_use]
-    pub fn new(id: &str, serial: Serial, home: Home, protocol: HubProtocol, socket: Rc<Socket>) -> Self {
+    pub fn new(id: Rc<str>, serial: Serial, home: Home, protocol: HubProtocol, socket: Rc<Socket>) -> Self {
         Self {
-            id: id.into(),
+            id,
             serial,
             home,
             protocol,
@@ -102,13 +102,13 @@ impl Client {
     }
 
     /// Leaves it out of the send that this mark was made for.
-    pub fn exclude(&mut self, mark: u32) {
+    pub fn exclude(&mut self, mark: u64) {
         self.mark = mark;
     }
 
     /// Whether it was left out of the send that this mark was made for.
     #[must_use]
-    pub fn is_excluded(&self, mark: u32) -> bool {
+    pub fn is_excluded(&self, mark: u64) -> bool {
         self.mark == mark
     }
 }

@@ -200,7 +200,7 @@ mod tests {
         let home = Arc::new(LinkHandle::new(hub(), AppServerId::from(0), 1000));
         for serial in 0..clients {
             let socket = Rc::new(Socket::Boxed(std::cell::RefCell::new(Box::new(tokio::io::empty()))));
-            let client = Client::new("id", index(serial), home.clone(), HubProtocol::Json, socket);
+            let client = Client::new("id".into(), index(serial), home.clone(), HubProtocol::Json, socket);
             directory.insert(client, user);
         }
         directory

@@ -88,6 +88,12 @@ impl LinkHandle {
         self.state().buffer.len() >= self.limit_bytes
     }
 
+    /// Whether it has been lost or given up.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.state().is_closed
+    }
+
     /// Waits until there is room again, or the link is closed. Cancel-safe.
     pub async fn room(&self) {
         loop {

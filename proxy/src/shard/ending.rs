@@ -197,13 +197,13 @@ impl Shard {
         };
         self.shared.count_client(self.index, hub, -1);
         self.shared.routes.end(&id);
-        self.remember_ended(&id);
+        self.remember_ended(id);
     }
 
     /// Remembers an id that is over for as long as its token could revive it.
-    pub fn remember_ended(&self, id: &str) {
+    pub fn remember_ended(&self, id: Rc<str>) {
         let seconds = u32::try_from(CONNECT_TIMEOUT_S + 2 * CLOCK_SKEW_S).unwrap_or(u32::MAX);
-        self.ended.borrow_mut().push_back((self.tick().saturating_add(seconds), id.into()));
+        self.ended.borrow_mut().push_back((self.tick().saturating_add(seconds), id));
     }
 
     /// Frees the place of a client connection whose socket has ended.
