@@ -100,7 +100,7 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 
 async fn sign(State(admin): State<Admin>, request: axum::extract::Request, next: Next) -> Response {
     let mut answer = next.run(request).await;
-    if let Ok(name) = HeaderValue::from_str(&admin.shared.config.node) {
+    if let Ok(name) = HeaderValue::from_str(&admin.shared.settings.node) {
         answer.headers_mut().insert(HeaderName::from_static(NODE_HEADER), name);
     }
     answer

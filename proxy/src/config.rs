@@ -1,158 +1,27 @@
-//! Settings in two stages: [`ServeArgs`] is what was typed, [`Config`] is what was meant, checked.
+//! Settings: what a node was told to be, checked. What is typed for it stands in `args`.
 
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
-use std::thread::available_parallelism;
+#[cfg(feature = "cli")]
+mod args;
+
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::Args;
-use tracing::warn;
-use trunkline_protocol::development_key::{self, DevelopmentKeyError};
 use trunkline_protocol::id::random_id;
-use trunkline_protocol::key::{AccessKey, AccessKeyError, AccessKeys};
-use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
+use trunkline_protocol::key::AccessKeys;
 
-/// Room that a client's message leaves in a link frame for what goes around it.
-const ENVELOPE_BYTES: usize = 1024 * 1024;
+#[cfg(feature = "cli")]
+pub use args::{ConfigError, ServeArgs};
 
-/// Seconds since 1970 by the system's clock, for tokens that other machines read.
-#[must_use]
-pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
+/// What may wait for one client: some seconds of a busy hub, and little enough for thousands of slow ones.
+pub(crate) const OUTBOX_MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// What `trunkline serve` takes.
-#[derive(Debug, Clone, Args)]
-pub struct ServeArgs {
-    /// Where clients connect.
-    #[arg(long, env = "TRUNKLINE_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
-    pub listen: String,
+/// What may wait for one link before its clients are read no further.
+pub(crate) const LINK_OUTBOX_MAX_BYTES: usize = 4 * 1024 * 1024;
 
-    /// Where health, counters and metrics are served; keep it private.
-    #[arg(long, env = "TRUNKLINE_ADMIN", value_name = "HOST:PORT", default_value = "127.0.0.1:8090")]
-    pub admin: String,
+/// Largest message of a client, whatever a hub allows.
+pub(crate) const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
 
-    /// An app server with the Trunkline SDK, such as http://127.0.0.1:5000. May be given several times.
-    #[arg(long = "upstream", env = "TRUNKLINE_UPSTREAM", value_name = "URL", required = true, value_delimiter = ',')]
-    pub upstreams: Vec<String>,
-
-    /// Links to each app server for each hub.
-    #[arg(long, env = "TRUNKLINE_POOL_SIZE", value_name = "N", default_value_t = 5,
-          value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub pool_size: u16,
-
-    /// Threads that serve clients. [default: one per core]
-    #[arg(long, env = "TRUNKLINE_SHARDS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub shards: Option<u16>,
-
-    /// A key that this node shares with app servers and other nodes; `trunkline token key` makes one.
-    /// Given twice, the first signs and both are accepted: so a key is changed without a gap.
-    #[arg(
-        long = "access-key",
-        env = "TRUNKLINE_ACCESS_KEY",
-        value_name = "KEY",
-        value_delimiter = ',',
-        hide_env_values = true
-    )]
-    pub access_keys: Vec<String>,
-
-    /// A file that holds an access key. May be given several times.
-    #[arg(long = "access-key-file", env = "TRUNKLINE_ACCESS_KEY_FILE", value_name = "FILE", value_delimiter = ',')]
-    pub access_key_files: Vec<PathBuf>,
-
-    /// Where other nodes reach this one. [default: the listen address]
-    #[arg(long, env = "TRUNKLINE_ADVERTISE", value_name = "HOST:PORT")]
-    pub advertise: Option<String>,
-
-    /// The name of this node in headers, logs and metrics. [default: a random one]
-    #[arg(long, env = "TRUNKLINE_NODE_NAME", value_name = "NAME")]
-    pub node_name: Option<String>,
-
-    /// An origin whose pages may connect, such as https://app.example. May be given several times. Pages of this
-    /// node's own address always may; without an access key, so may all pages of this machine.
-    #[arg(long = "allow-origin", env = "TRUNKLINE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
-    pub allow_origins: Vec<String>,
-
-    /// Largest message of a client in bytes, whatever a hub allows.
-    #[arg(long, env = "TRUNKLINE_MESSAGE_MAX_BYTES", value_name = "BYTES", default_value_t = 16 * 1024 * 1024)]
-    pub message_max_bytes: usize,
-
-    /// What may wait for one client before it is closed as too slow, in bytes.
-    #[arg(long, env = "TRUNKLINE_OUTBOX_MAX_BYTES", value_name = "BYTES", default_value_t = 4 * 1024 * 1024)]
-    pub outbox_max_bytes: usize,
-
-    /// What may wait for one link before its clients are read no further, in bytes.
-    #[arg(long, env = "TRUNKLINE_LINK_OUTBOX_MAX_BYTES", value_name = "BYTES", default_value_t = 4 * 1024 * 1024)]
-    pub link_outbox_max_bytes: usize,
-
-    /// How long clients may take to leave when the node stops, in seconds.
-    #[arg(long, env = "TRUNKLINE_DRAIN_TIMEOUT", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
-    pub drain_timeout: u64,
-}
-
-/// Why settings don't make sense.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// An address is none.
-    #[error("{flag} {value:?} is no address like 127.0.0.1:8080 ({source})")]
-    Address {
-        /// The flag.
-        flag: &'static str,
-        /// What was given.
-        value: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// An upstream is none.
-    #[error("--upstream {value:?} {problem}")]
-    Upstream {
-        /// What was given.
-        value: String,
-        /// What is wrong.
-        problem: &'static str,
-    },
-    /// A key is none.
-    #[error("--access-key: {0}")]
-    Key(#[from] AccessKeyError),
-    /// A key file can't be read.
-    #[error("--access-key-file {path} can't be read ({source})")]
-    KeyFile {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Beyond this machine there must be a key.
-    #[error(
-        "{what} is not on this machine, so an access key is needed: make one with `trunkline token key` and give it \
-         to this node and to the app servers by --access-key or TRUNKLINE_ACCESS_KEY"
-    )]
-    NoKey {
-        /// What is elsewhere.
-        what: String,
-    },
-    /// There is no development key either.
-    #[error(transparent)]
-    DevelopmentKey(#[from] DevelopmentKeyError),
-    /// A name can't be sent in a header.
-    #[error("--node-name {0:?} may hold only letters, digits, '-', '_' and '.'")]
-    NodeName(String),
-    /// A limit is out of range.
-    #[error("{flag} is {value}, but must be from {least} to {most}")]
-    Limit {
-        /// The flag.
-        flag: &'static str,
-        /// What was given.
-        value: usize,
-        /// The least.
-        least: usize,
-        /// The most.
-        most: usize,
-    },
-}
-
-/// What was meant.
+/// What a node needs to run on its own.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where clients connect.
@@ -161,119 +30,63 @@ pub struct Config {
     pub admin: SocketAddr,
     /// App servers, `host:port`.
     pub upstreams: Vec<String>,
-    /// Links to each app server for each hub.
-    pub pool_size: usize,
     /// Threads that serve clients.
     pub shards: u16,
+    /// How long clients may take to leave when the node stops.
+    pub drain_timeout: Duration,
+    /// What all its threads go by.
+    pub settings: Settings,
+}
+
+/// What all threads of a node go by.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The name of this node.
+    pub node: String,
     /// The fleet's keys.
     pub keys: AccessKeys,
     /// Without a key of its own the node trusts this machine, and nobody else.
     pub is_development: bool,
     /// Where other nodes reach this one.
     pub advertise: String,
-    /// The name of this node.
-    pub node: String,
     /// Origins whose pages may connect.
     pub allow_origins: Vec<String>,
+    /// Links to each app server for each hub.
+    pub pool_size: usize,
     /// Largest message of a client.
     pub message_max_bytes: usize,
     /// What may wait for one client.
     pub outbox_max_bytes: usize,
     /// What may wait for one link.
     pub link_outbox_max_bytes: usize,
-    /// How long clients may take to leave when the node stops.
-    pub drain_timeout: Duration,
 }
 
-impl Config {
-    /// Checks what was typed.
-    ///
-    /// # Errors
-    /// When it makes no sense; the text names the flag.
-    pub fn new(args: ServeArgs) -> Result<Self, ConfigError> {
-        let listen = address("--listen", &args.listen)?;
-        let admin = address("--admin", &args.admin)?;
-        let upstreams: Vec<String> = args.upstreams.iter().map(|url| authority(url)).collect::<Result<_, _>>()?;
-        let (keys, is_development) = match keys(&args)? {
-            Some(keys) => (keys, false),
-            None => (development_keys(listen, admin, &upstreams)?, true),
-        };
-        limit("--message-max-bytes", args.message_max_bytes, 1024, LINK_FRAME_MAX_BYTES - ENVELOPE_BYTES)?;
-        limit("--outbox-max-bytes", args.outbox_max_bytes, 4096, usize::MAX)?;
-        limit("--link-outbox-max-bytes", args.link_outbox_max_bytes, 4096, usize::MAX)?;
-        Ok(Self {
-            listen,
-            admin,
-            upstreams,
-            pool_size: usize::from(args.pool_size),
-            shards: args.shards.unwrap_or_else(one_per_core),
+impl Settings {
+    /// Those of a node inside an app: one link, which can't be lost.
+    #[must_use]
+    pub fn embedded(keys: AccessKeys, allow_origins: Vec<String>, is_development: bool) -> Self {
+        Self {
+            node: random_node_name(),
             keys,
             is_development,
-            advertise: args.advertise.unwrap_or_else(|| listen.to_string()),
-            node: node_name(args.node_name)?,
-            allow_origins: args.allow_origins.iter().map(|origin| origin.trim_end_matches('/').to_owned()).collect(),
-            message_max_bytes: args.message_max_bytes,
-            outbox_max_bytes: args.outbox_max_bytes,
-            link_outbox_max_bytes: args.link_outbox_max_bytes,
-            drain_timeout: Duration::from_secs(args.drain_timeout),
-        })
+            advertise: String::new(),
+            allow_origins,
+            pool_size: 1,
+            message_max_bytes: MESSAGE_MAX_BYTES,
+            outbox_max_bytes: OUTBOX_MAX_BYTES,
+            link_outbox_max_bytes: LINK_OUTBOX_MAX_BYTES,
+        }
     }
 }
 
-fn one_per_core() -> u16 {
-    available_parallelism().ok().and_then(|cores| u16::try_from(cores.get()).ok()).unwrap_or(1)
+fn random_node_name() -> String {
+    format!("node-{}", random_id().get(..6).unwrap_or_default())
 }
 
-fn address(flag: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
-    let failed = |source| ConfigError::Address { flag, value: value.into(), source };
-    let none = || failed(std::io::ErrorKind::AddrNotAvailable.into());
-    value.to_socket_addrs().map_err(failed)?.next().ok_or_else(none)
-}
-
-/// The `host:port` of an upstream's URL.
-fn authority(url: &str) -> Result<String, ConfigError> {
-    let wrong = |problem| ConfigError::Upstream { value: url.into(), problem };
-    let uri: http::Uri = url.parse().map_err(|_| wrong("is no URL like http://127.0.0.1:5000"))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => return Err(wrong("wants TLS, which links don't speak yet: give an http:// URL")),
-        _ => return Err(wrong("is no URL like http://127.0.0.1:5000")),
-    }
-    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err(wrong("has a path: give only scheme, host and port"));
-    }
-    let host = uri.host().ok_or_else(|| wrong("has no host"))?;
-    Ok(format!("{host}:{}", uri.port_u16().unwrap_or(80)))
-}
-
-fn keys(args: &ServeArgs) -> Result<Option<AccessKeys>, ConfigError> {
-    let mut keys = Vec::new();
-    for text in args.access_keys.iter().filter(|text| !text.trim().is_empty()) {
-        keys.push(AccessKey::new(text)?);
-    }
-    for path in &args.access_key_files {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::KeyFile { path: path.clone(), source })?;
-        keys.push(AccessKey::new(&text)?);
-    }
-    if keys.is_empty() { Ok(None) } else { Ok(Some(AccessKeys::new(keys)?)) }
-}
-
-fn development_keys(listen: SocketAddr, admin: SocketAddr, upstreams: &[String]) -> Result<AccessKeys, ConfigError> {
-    let elsewhere = |what: String| Err(ConfigError::NoKey { what });
-    if !listen.ip().is_loopback() {
-        return elsewhere(format!("--listen {listen}"));
-    }
-    if !admin.ip().is_loopback() {
-        return elsewhere(format!("--admin {admin}"));
-    }
-    if let Some(upstream) = upstreams.iter().find(|upstream| !is_loopback_host(upstream)) {
-        return elsewhere(format!("--upstream http://{upstream}"));
-    }
-    let path = development_key::path()?;
-    let key = development_key::read_or_make(&path)?;
-    warn!(file = %path.display(), "no access key: using this machine's development key");
-    Ok(AccessKeys::new(vec![key])?)
+/// Seconds since 1970 by the system's clock, for tokens that other machines read.
+#[must_use]
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Whether a `host`, `host:port` or `[host]:port` is this machine, without asking anybody.
@@ -288,80 +101,9 @@ pub fn is_loopback_host(authority: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-fn node_name(given: Option<String>) -> Result<String, ConfigError> {
-    let is_plain = |name: &str| {
-        (1..=64).contains(&name.len())
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-    };
-    match given {
-        Some(name) if is_plain(&name) => Ok(name),
-        Some(name) => Err(ConfigError::NodeName(name)),
-        None => Ok(format!("node-{}", random_id().get(..6).unwrap_or_default())),
-    }
-}
-
-fn limit(flag: &'static str, value: usize, least: usize, most: usize) -> Result<(), ConfigError> {
-    if (least..=most).contains(&value) { Ok(()) } else { Err(ConfigError::Limit { flag, value, least, most }) }
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        serve: ServeArgs,
-    }
-
-    const KEY: &str = "a-key-of-the-fleet-long-enough";
-
-    fn config(args: &[&str]) -> Result<Config, ConfigError> {
-        Config::new(Cli::parse_from([&["trunkline"], args].concat()).serve)
-    }
-
-    fn problem(args: &[&str]) -> String {
-        config(args).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn defaults_are_those_of_the_reference() {
-        let config = config(&["--upstream", "http://127.0.0.1:5000", "--access-key", KEY]).unwrap();
-        assert_eq!(config.listen, "127.0.0.1:8080".parse().unwrap());
-        assert_eq!(config.admin, "127.0.0.1:8090".parse().unwrap());
-        assert_eq!(config.upstreams, ["127.0.0.1:5000"]);
-        assert_eq!((config.pool_size, config.is_development), (5, false));
-        assert_eq!(config.advertise, "127.0.0.1:8080");
-    }
-
-    #[test]
-    fn beyond_this_machine_a_key_is_needed_and_the_text_says_how_to_make_one() {
-        for args in [
-            ["--upstream", "http://10.0.0.1:5000", "--listen", "127.0.0.1:1"],
-            ["--upstream", "http://localhost", "--listen", "0.0.0.0:1"],
-            ["--upstream", "http://localhost", "--admin", "[::]:1"],
-        ] {
-            let text = problem(&args);
-            assert!(text.contains("trunkline token key"), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_its_flag() {
-        assert!(problem(&["--upstream", "ftp://x"]).starts_with("--upstream \"ftp://x\""));
-        assert!(problem(&["--upstream", "http://x/path", "--access-key", KEY]).contains("has a path"));
-        assert!(problem(&["--upstream", "http://localhost", "--access-key", "short"]).starts_with("--access-key: "));
-        assert!(
-            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--node-name", "a b"])
-                .contains("--node-name")
-        );
-        assert!(
-            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--message-max-bytes", "1"])
-                .contains("--message-max-bytes is 1, but must be from 1024")
-        );
-    }
 
     #[test]
     fn loopback_hosts_are_known_by_name_and_by_number() {

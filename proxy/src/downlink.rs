@@ -14,9 +14,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{FutureExt, SinkExt, StreamExt};
+use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::Message;
 use tracing::{info, warn};
 use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::limits::{LINK_PING_INTERVAL_MS, LINK_TIMEOUT_MS};
@@ -24,7 +23,7 @@ use trunkline_protocol::service::{FrameBuffer, Ping, ServiceMessage};
 
 use crate::counters::{Direction, FrameKind};
 use crate::delivery::Order;
-use crate::link::{DialError, LinkHandle, LinkSocket, Pool, dial};
+use crate::link::{DialError, LinkHandle, LinkReader, LinkSocket, LinkWriter, Pool, dial};
 use crate::shard::Shard;
 use sort::TurnOrders;
 
@@ -44,7 +43,7 @@ pub async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
         let shared = shard.shared();
         let dialled = pool
             .retired()
-            .run_until_cancelled(dial(&pool, slot, &shared.config.node, &shared.boot, &shared.config.keys))
+            .run_until_cancelled(dial(&pool, slot, &shared.settings.node, &shared.boot, &shared.settings.keys))
             .await;
         match dialled {
             None => return,
@@ -54,7 +53,7 @@ pub async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
             }
             Some(Err(DialError::OtherInstance)) => pool.met_another_instance(),
             Some(Err(error)) => {
-                info!(hub = pool.hub().name(), app = %pool.app().authority, slot, %error, "a link can't be opened yet");
+                info!(hub = pool.hub().name(), app = %pool.app().reach, slot, %error, "a link can't be opened yet");
             }
         }
         pool.retired().run_until_cancelled(sleep(jittered(backoff_ms))).await;
@@ -70,19 +69,19 @@ fn jittered(ms: u64) -> Duration {
 
 /// Carries frames over an open link until it is lost.
 async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, slot: usize, socket: LinkSocket, frames: FrameBuffer) {
-    let limit_bytes = shard.shared().config.link_outbox_max_bytes;
+    let limit_bytes = shard.shared().settings.link_outbox_max_bytes;
     let link = Arc::new(LinkHandle::new(pool.hub().index(), pool.app().id, limit_bytes));
-    let (mut sink, mut stream) = socket.split();
+    let LinkSocket { mut reader, mut writer } = socket;
     pool.opened(slot, link.clone());
     let (hub, app) = (pool.hub().name(), &pool.app().name);
     info!(hub, %app, slot, "link open");
     tokio::select! {
-        reason = read(shard, &link, &mut stream, frames) => lost(shard, hub, app, slot, &reason),
-        reason = write(shard, &link, &mut sink) => lost(shard, hub, app, slot, &reason),
+        reason = read(shard, &link, &mut reader, frames) => lost(shard, hub, app, slot, &reason),
+        reason = write(shard, &link, &mut writer) => lost(shard, hub, app, slot, &reason),
         () = pool.retired().cancelled() => {
             // What was queued before the pool was retired still goes: farewells of a node that stops.
             if let Some(Some(last)) = link.next_outgoing().now_or_never() {
-                drop(timeout(LAST_WORDS_TIMEOUT, sink.send(Message::Binary(last.bytes))).await);
+                drop(timeout(LAST_WORDS_TIMEOUT, writer.send(last.bytes)).await);
             }
             info!(hub, %app, slot, "link closed");
         }
@@ -91,7 +90,7 @@ async fn carry(shard: &Rc<Shard>, pool: &Arc<Pool>, slot: usize, socket: LinkSoc
     link.close();
     give_to_all(shard, &Order::LinkLost(link.id())).await;
     // A peer that is still there learns it; one that isn't is not waited for.
-    drop(timeout(LAST_WORDS_TIMEOUT, sink.close()).await);
+    drop(timeout(LAST_WORDS_TIMEOUT, writer.close()).await);
 }
 
 fn lost(shard: &Shard, hub: &str, app: &str, slot: usize, reason: &str) {
@@ -110,56 +109,37 @@ pub async fn give_to_all(shard: &Rc<Shard>, order: &Order) {
     }
 }
 
-type Stream = futures_util::stream::SplitStream<LinkSocket>;
-type Sink = futures_util::stream::SplitSink<LinkSocket, Message>;
-
 /// Reads turn after turn; says why it ends.
-async fn read(shard: &Rc<Shard>, link: &Arc<LinkHandle>, stream: &mut Stream, mut frames: FrameBuffer) -> String {
+async fn read(shard: &Rc<Shard>, link: &Arc<LinkHandle>, reader: &mut LinkReader, mut frames: FrameBuffer) -> String {
     let dead_after = Duration::from_millis(LINK_TIMEOUT_MS);
     loop {
         let mut turn = TurnOrders::new(shard.shared().shards().len());
-        if let Err(problem) = take_frames(shard, link, &mut frames, &mut turn) {
-            return problem;
-        }
-        if turn.is_empty() {
-            match timeout(dead_after, stream.next()).await {
-                Ok(Some(Ok(message))) => {
-                    if let Err(problem) = take_message(message, &mut frames) {
-                        return problem;
-                    }
-                }
-                Ok(Some(Err(error))) => return error.to_string(),
-                Ok(None) => return "the app server closed it".into(),
+        let mut taken = take_frames(shard, link, &mut frames, &mut turn);
+        if taken.is_ok() && turn.is_empty() {
+            match timeout(dead_after, reader.next()).await {
+                Ok(Ok(piece)) => frames.push(piece),
+                Ok(Err(error)) => return error.to_string(),
                 Err(_) => return format!("nothing came for {} s", dead_after.as_secs()),
             }
-            if let Err(problem) = take_frames(shard, link, &mut frames, &mut turn) {
-                return problem;
-            }
+            taken = take_frames(shard, link, &mut frames, &mut turn);
         }
         // More of the same turn, if it is there already.
-        while turn.bytes < TURN_MAX_BYTES
-            && let Some(Some(Ok(message))) = stream.next().now_or_never()
+        while taken.is_ok()
+            && turn.bytes < TURN_MAX_BYTES
+            && let Some(next) = reader.next_now()
         {
-            let taken =
-                take_message(message, &mut frames).and_then(|()| take_frames(shard, link, &mut frames, &mut turn));
-            if let Err(problem) = taken {
-                finish(shard, link, turn).await;
-                return problem;
-            }
+            taken = next.map_err(|error| error.to_string()).and_then(|piece| {
+                frames.push(piece);
+                take_frames(shard, link, &mut frames, &mut turn)
+            });
         }
+        // What came before the end still counts.
         finish(shard, link, turn).await;
+        if let Err(problem) = taken {
+            return problem;
+        }
         tokio::task::yield_now().await;
     }
-}
-
-fn take_message(message: Message, frames: &mut FrameBuffer) -> Result<(), String> {
-    match message {
-        Message::Binary(bytes) => frames.push(bytes),
-        Message::Ping(_) | Message::Pong(_) => {}
-        Message::Close(_) => return Err("the app server closed it".into()),
-        Message::Text(_) | Message::Frame(_) => return Err("the app server sent text where frames belong".into()),
-    }
-    Ok(())
 }
 
 /// Sorts all whole frames into the turn.
@@ -214,7 +194,7 @@ fn prefixed(body: usize) -> usize {
 }
 
 /// Writes what is queued, pings and acknowledgements; says why it ends.
-async fn write(shard: &Rc<Shard>, link: &LinkHandle, sink: &mut Sink) -> String {
+async fn write(shard: &Rc<Shard>, link: &LinkHandle, writer: &mut LinkWriter) -> String {
     let interval = Duration::from_millis(LINK_PING_INTERVAL_MS);
     let mut ping_at = Instant::now() + interval;
     loop {
@@ -237,7 +217,7 @@ async fn write(shard: &Rc<Shard>, link: &LinkHandle, sink: &mut Sink) -> String 
             }
         };
         shard.counters().traffic(Direction::Up, kind).count(frames, bytes.len());
-        if let Err(error) = sink.send(Message::Binary(bytes)).await {
+        if let Err(error) = writer.send(bytes).await {
             return error.to_string();
         }
         ping_at = Instant::now() + interval;

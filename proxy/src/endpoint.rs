@@ -49,7 +49,7 @@ impl Endpoint {
 
     /// The router that serves it.
     pub fn into_router(self) -> Router {
-        let cors = origin::cors(&self.shared.config);
+        let cors = origin::cors(&self.shared.settings);
         Router::new()
             .fallback(dispatch)
             .layer(cors)
@@ -103,7 +103,7 @@ fn split_negotiate(path: &str) -> Option<&str> {
 /// Names the node on every answer, and counts refusals.
 async fn sign(State(endpoint): State<Endpoint>, request: Request, next: Next) -> Response {
     let mut answer = next.run(request).await;
-    if let Ok(name) = HeaderValue::from_str(&endpoint.shared.config.node) {
+    if let Ok(name) = HeaderValue::from_str(&endpoint.shared.settings.node) {
         answer.headers_mut().insert(HeaderName::from_static(NODE_HEADER), name);
     }
     if answer.status().is_client_error() || answer.status().is_server_error() {

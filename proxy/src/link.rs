@@ -13,9 +13,11 @@ mod http_client;
 mod hubs;
 mod manifest;
 mod pool;
+mod socket;
 
-pub use dial::{DialError, LinkSocket, dial};
+pub use dial::{DialError, dial};
 pub use handle::{LinkHandle, LinkId, Outgoing};
-pub use hubs::{AppServer, AppServerId, Hub, HubIndex, Hubs};
+pub use hubs::{AppServer, AppServerId, Hub, HubIndex, Hubs, MemoryDialler, Reach};
 pub use manifest::{ReadManifestError, read_manifest};
 pub use pool::{Home, Pool};
+pub use socket::{LinkReader, LinkSocket, LinkSocketError, LinkWriter, MemoryLink};

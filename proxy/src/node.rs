@@ -63,6 +63,7 @@ pub struct Node {
     shared: Arc<Shared>,
     listen: SocketAddr,
     admin: SocketAddr,
+    drain_timeout: Duration,
     threads: Vec<std::thread::JoinHandle<()>>,
     watchers: JoinSet<()>,
     stop: CancellationToken,
@@ -79,27 +80,28 @@ impl Node {
         let refused = |source| StartError::Listen { flag: "--admin", address: config.admin, source };
         let admin_listener = TcpListener::bind(config.admin).await.map_err(refused)?;
         let admin = admin_listener.local_addr().map_err(refused)?;
-        let (senders, inboxes): (Vec<_>, Vec<_>) = (0..config.shards).map(|_| ShardSender::new()).unzip();
-        let shared = Shared::new(config, senders);
+        let Config { upstreams, shards, drain_timeout, settings, .. } = config;
+        let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| ShardSender::new()).unzip();
+        let shared = Shared::new(settings, senders);
         let stop = CancellationToken::new();
         let mut threads = Vec::new();
         for (index, (listener, inbox)) in (0..).zip(listeners.into_iter().zip(inboxes)) {
             threads
                 .push(thread::start(index, shared.clone(), listener, inbox, stop.clone()).map_err(StartError::Thread)?);
         }
-        let upstreams = Arc::new(Upstreams::default());
+        let problems = Arc::new(Upstreams::default());
         let mut watchers = JoinSet::new();
-        for authority in shared.config.upstreams.clone() {
-            watchers.spawn(upstream::watch(shared.clone(), upstreams.clone(), authority));
+        for authority in upstreams {
+            watchers.spawn(upstream::watch(shared.clone(), problems.clone(), authority));
         }
-        let router = Admin { shared: shared.clone(), upstreams }.into_router();
+        let router = Admin { shared: shared.clone(), upstreams: problems }.into_router();
         watchers.spawn(async move {
             if let Err(error) = axum::serve(admin_listener, router).await {
                 warn!(%error, "the admin port is not served any more");
             }
         });
-        info!(node = %shared.config.node, %listen, %admin, shards = shared.config.shards, "node started");
-        Ok(Self { shared, listen, admin, threads, watchers, stop })
+        info!(node = %shared.settings.node, %listen, %admin, shards, "node started");
+        Ok(Self { shared, listen, admin, drain_timeout, threads, watchers, stop })
     }
 
     /// Where clients connect.
@@ -124,7 +126,7 @@ impl Node {
         for shard in self.shared.shards() {
             shard.give(vec![Order::Drain], 0).await;
         }
-        if timeout(self.shared.config.drain_timeout, self.until(|node| node.clients() == 0)).await.is_err() {
+        if timeout(self.drain_timeout, self.until(|node| node.clients() == 0)).await.is_err() {
             warn!(clients = self.clients(), "some clients did not leave within --drain-timeout and are cut");
         }
         let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();

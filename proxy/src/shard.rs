@@ -158,7 +158,7 @@ impl Shard {
             shard: self.index,
             outlet: Outlet {
                 pace,
-                limit_bytes: self.shared.config.outbox_max_bytes,
+                limit_bytes: self.shared.settings.outbox_max_bytes,
                 tick: self.tick(),
                 aftermath: &mut aftermath,
                 counters: &self.counters,

@@ -28,7 +28,7 @@ impl Sheet<'_> {
     fn node(&self, is_ready: bool) -> prometheus::Result<()> {
         let version = env!("CARGO_PKG_VERSION");
         let build = self.gauge("trunkline_build_info", "What runs here.", &["version", "node"])?;
-        build.with_label_values(&[version, &self.shared.config.node]).set(1);
+        build.with_label_values(&[version, &self.shared.settings.node]).set(1);
         let ready = self.gauge("trunkline_ready", "1 while clients are taken in.", &[])?;
         ready.with_label_values::<&str>(&[]).set(i64::from(is_ready));
         self.total("trunkline_connections_accepted_total", "Sockets accepted.", |counters| &counters.accepted)?;

@@ -19,7 +19,7 @@ pub(super) async fn page(State(admin): State<Admin>) -> Html<String> {
     let mut out = String::from(HEAD);
     let reasons = admin.reasons_not_ready();
     let state = if reasons.is_empty() { "ready".to_owned() } else { reasons.join("; ") };
-    row(&mut out, format_args!("<h1>Node {}</h1><p>{}</p>", shared.config.node, escaped(&state)));
+    row(&mut out, format_args!("<h1>Node {}</h1><p>{}</p>", shared.settings.node, escaped(&state)));
     row(&mut out, format_args!("<table><tr><th>Hub<th>App server<th>Links open"));
     for hub in shared.hubs.all().iter() {
         for pool in hub.pools().iter() {

@@ -35,7 +35,7 @@ pub(super) fn get(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Resp
     if !is_upgrade(request.headers()) {
         return get_without_upgrade(endpoint, hub, &request);
     }
-    if !origin::may_upgrade(&endpoint.shared.config, &request) {
+    if !origin::may_upgrade(&endpoint.shared.settings, &request) {
         return plain(StatusCode::FORBIDDEN, "pages of this origin may not connect: see --allow-origin");
     }
     let Some(accept) = accept_key(request.headers()) else {
@@ -74,7 +74,7 @@ fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<()
 /// The connection id of a token, and as whom it may be used.
 fn identify(endpoint: &Endpoint, hub: &Hub, sealed: String, user: User) -> Result<(String, User), Response> {
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
-    let token = ConnectionToken::open(&sealed, &endpoint.shared.config.keys).map_err(|_| unknown())?;
+    let token = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys).map_err(|_| unknown())?;
     if !token.hub.eq_ignore_ascii_case(&hub.settings().path) || token.is_expired(unix_seconds()) {
         return Err(unknown());
     }
@@ -127,7 +127,7 @@ fn check_id(endpoint: &Endpoint, request: &Request) -> Option<Response> {
     let Some(sealed) = query_value(request.uri(), "id") else {
         return Some(plain(StatusCode::BAD_REQUEST, "Connection ID required"));
     };
-    let is_here = ConnectionToken::open(&sealed, &endpoint.shared.config.keys)
+    let is_here = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys)
         .is_ok_and(|token| endpoint.shared.routes.find(&token.connection_id.unwrap_or(sealed)).is_some());
     (!is_here).then(|| plain(StatusCode::NOT_FOUND, UNKNOWN_ID))
 }

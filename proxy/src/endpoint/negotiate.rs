@@ -34,22 +34,22 @@ pub(super) fn answer(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respo
     let id = random_id();
     let token = ConnectionToken {
         connection_id: (version == NegotiateVersion::One).then(|| id.clone()),
-        node: endpoint.shared.config.node.clone(),
-        address: endpoint.shared.config.advertise.clone(),
+        node: endpoint.shared.settings.node.clone(),
+        address: endpoint.shared.settings.advertise.clone(),
         hub: settings.path.to_ascii_lowercase(),
         user: user.id,
         claims: user.claims,
         connect_before: unix_seconds() + CONNECT_TIMEOUT_S,
     };
     endpoint.counters.negotiated.increment();
-    let sealed = token.seal(&endpoint.shared.config.keys);
+    let sealed = token.seal(&endpoint.shared.settings.keys);
     json(&NegotiateAnswer::connect(version, id, sealed, &settings.transports))
 }
 
 /// Who asks; else what to answer.
 pub(super) fn who(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Result<User, Response> {
     let user =
-        authenticate(request, &endpoint.shared.config.keys).map_err(|text| plain(StatusCode::UNAUTHORIZED, text))?;
+        authenticate(request, &endpoint.shared.settings.keys).map_err(|text| plain(StatusCode::UNAUTHORIZED, text))?;
     let is_needed = hub.settings().authentication == Authentication::Required;
     if is_needed && user.id.is_none() {
         return Err(plain(StatusCode::UNAUTHORIZED, ""));

@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderName, Method};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::config::{Config, is_loopback_host};
+use crate::config::{Settings, is_loopback_host};
 
 /// Who may connect.
 #[derive(Debug, Clone)]
@@ -18,8 +18,8 @@ struct Origins {
 }
 
 impl Origins {
-    fn new(config: &Config) -> Self {
-        Self { allowed: config.allow_origins.clone().into(), trusts_this_machine: config.is_development }
+    fn new(settings: &Settings) -> Self {
+        Self { allowed: settings.allow_origins.clone().into(), trusts_this_machine: settings.is_development }
     }
 
     fn allow(&self, origin: &str, host: Option<&str>) -> bool {
@@ -31,8 +31,8 @@ impl Origins {
 }
 
 /// The layer that answers preflights and marks answers for pages that may connect.
-pub(super) fn cors(config: &Config) -> CorsLayer {
-    let origins = Origins::new(config);
+pub(super) fn cors(settings: &Settings) -> CorsLayer {
+    let origins = Origins::new(settings);
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, parts: &Parts| {
             origin.to_str().is_ok_and(|origin| origins.allow(origin, host(parts)))
@@ -45,10 +45,10 @@ pub(super) fn cors(config: &Config) -> CorsLayer {
 }
 
 /// Whether an upgrade may go on: it has no origin (no browser), or one that may connect.
-pub(super) fn may_upgrade(config: &Config, request: &Request) -> bool {
+pub(super) fn may_upgrade(settings: &Settings, request: &Request) -> bool {
     let Some(origin) = request.headers().get(ORIGIN) else { return true };
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    origin.to_str().is_ok_and(|origin| Origins::new(config).allow(origin, host))
+    origin.to_str().is_ok_and(|origin| Origins::new(settings).allow(origin, host))
 }
 
 fn host(parts: &Parts) -> Option<&str> {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
 use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{Request, StatusCode};
 use http_body_util::Empty;
@@ -13,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
-use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::AccessKeys;
 use trunkline_protocol::limits::{LINK_FRAME_MAX_BYTES, LINK_HANDSHAKE_TIMEOUT_MS};
@@ -22,17 +21,14 @@ use trunkline_protocol::manifest::{
 };
 use trunkline_protocol::service::{FrameBuffer, HandshakeResponse, LinkKind, ServiceMessage};
 
-use super::Pool;
 use super::http_client::{self, RequestError};
+use super::{LinkSocket, Pool, Reach};
 
 /// The only version of the service protocol.
 const SERVICE_PROTOCOL_VERSION: i64 = 1;
 
 /// What the WebSocket layer may read ahead: a link is busy, but there are only a few.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
-
-/// The WebSocket of a link.
-pub type LinkSocket = WebSocketStream<TcpStream>;
 
 /// Why a link could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +65,28 @@ pub async fn dial(
     boot: &str,
     keys: &AccessKeys,
 ) -> Result<(LinkSocket, FrameBuffer), DialError> {
+    let mut socket = match &pool.app().reach {
+        Reach::Network(authority) => LinkSocket::network(upgrade(pool, slot, authority, node, boot, keys).await?),
+        Reach::Memory(dialler) => {
+            let (near, far) = LinkSocket::memory();
+            dialler.dial(pool.hub().name(), node, boot, slot, far);
+            near
+        }
+    };
+    let frames = timeout(Duration::from_millis(LINK_HANDSHAKE_TIMEOUT_MS), shake_hands(&mut socket))
+        .await
+        .unwrap_or(Err(DialError::Timeout))?;
+    Ok((socket, frames))
+}
+
+async fn upgrade(
+    pool: &Pool,
+    slot: usize,
+    authority: &str,
+    node: &str,
+    boot: &str,
+    keys: &AccessKeys,
+) -> Result<WebSocketStream<TcpStream>, DialError> {
     let request = Request::get(format!("{LINK_PATH}?hub={}", pool.hub().name()))
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
@@ -82,21 +100,16 @@ pub async fn dial(
         .header(CAPABILITIES_HEADER, "")
         .body(Empty::<Bytes>::new())
         .map_err(RequestError::from)?;
-    let answer = http_client::send(&pool.app().authority, node, keys, request).await?;
+    let answer = http_client::send(authority, node, keys, request).await?;
     match answer.status() {
         StatusCode::SWITCHING_PROTOCOLS => {}
         StatusCode::CONFLICT => return Err(DialError::OtherInstance),
         status => return Err(DialError::Status(status)),
     }
-    let upgraded = hyper::upgrade::on(answer).await.map_err(|error| DialError::Upgrade(error.to_string()))?;
-    let mut socket = into_websocket(upgraded).await?;
-    let frames = timeout(Duration::from_millis(LINK_HANDSHAKE_TIMEOUT_MS), shake_hands(&mut socket))
-        .await
-        .unwrap_or(Err(DialError::Timeout))?;
-    Ok((socket, frames))
+    into_websocket(hyper::upgrade::on(answer).await.map_err(|error| DialError::Upgrade(error.to_string()))?).await
 }
 
-async fn into_websocket(upgraded: Upgraded) -> Result<LinkSocket, DialError> {
+async fn into_websocket(upgraded: Upgraded) -> Result<WebSocketStream<TcpStream>, DialError> {
     let parts = upgraded
         .downcast::<TokioIo<TcpStream>>()
         .map_err(|_| DialError::Upgrade("the connection is none of ours".into()))?;
@@ -116,13 +129,7 @@ async fn shake_hands(socket: &mut LinkSocket) -> Result<FrameBuffer, DialError> 
         if let Some(body) = frames.next_body().map_err(|error| wrong(error.to_string()))? {
             break body;
         }
-        match socket.next().await {
-            Some(Ok(Message::Binary(bytes))) => frames.push(bytes),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Ok(other)) => return Err(wrong(format!("unexpected WebSocket message {other:?}"))),
-            Some(Err(error)) => return Err(wrong(error.to_string())),
-            None => return Err(wrong("the link was closed".into())),
-        }
+        frames.push(socket.reader.next().await.map_err(|error| wrong(error.to_string()))?);
     };
     let answer = match ServiceMessage::decode(&body).map_err(|error| wrong(error.to_string()))? {
         Some(ServiceMessage::HandshakeRequest(request)) => answer(request.version, request.kind),
@@ -132,7 +139,7 @@ async fn shake_hands(socket: &mut LinkSocket) -> Result<FrameBuffer, DialError> 
     };
     let refusal = answer.error.clone();
     let frame = ServiceMessage::HandshakeResponse(answer).to_frame();
-    socket.send(Message::Binary(frame)).await.map_err(|error| wrong(error.to_string()))?;
+    socket.writer.send(frame).await.map_err(|error| wrong(error.to_string()))?;
     refusal.map_or(Ok(frames), |text| Err(wrong(text.to_string())))
 }
 

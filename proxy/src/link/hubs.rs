@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use trunkline_protocol::manifest::HubManifest;
 
-use super::{Home, Pool};
+use super::{Home, MemoryLink, Pool};
 
 /// A hub's place in tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,8 +25,32 @@ pub struct AppServer {
     pub instance: String,
     /// Its name, for people.
     pub name: String,
-    /// Where it answers, `host:port`.
-    pub authority: String,
+    /// Where it answers.
+    pub reach: Reach,
+}
+
+/// How an app server is reached.
+#[derive(Debug, Clone)]
+pub enum Reach {
+    /// At this `host:port`.
+    Network(String),
+    /// In this process.
+    Memory(Arc<dyn MemoryDialler>),
+}
+
+/// Opens links to the app that this node is embedded in.
+pub trait MemoryDialler: std::fmt::Debug + Send + Sync {
+    /// Gives the app the far end of a link, with what headers would tell over the network.
+    fn dial(&self, hub: &str, node: &str, boot: &str, slot: usize, link: MemoryLink);
+}
+
+impl std::fmt::Display for Reach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Network(authority) => write!(f, "http://{authority}"),
+            Self::Memory(_) => f.write_str("this process"),
+        }
+    }
 }
 
 /// A hub: its settings, and the app servers that serve it.
@@ -177,7 +201,7 @@ mod tests {
                 id: AppServerId(app),
                 instance: app.to_string(),
                 name: String::new(),
-                authority: String::new(),
+                reach: Reach::Network(String::new()),
             };
             let pool = Arc::new(Pool::new(hub.clone(), Arc::new(server), 2, Arc::default()));
             for slot in 0..2 {

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use trunkline_protocol::manifest::Manifest;
 
 use crate::admin::Upstreams;
-use crate::link::{AppServer, Pool, read_manifest};
+use crate::link::{AppServer, Pool, Reach, read_manifest};
 use crate::shard::{Parcel, Shared};
 
 /// How often an app server is asked that doesn't answer, or not with all its links.
@@ -27,7 +27,7 @@ pub(super) async fn watch(shared: Arc<Shared>, upstreams: Arc<Upstreams>, author
     let mut known: Option<Known> = None;
     let mut last_problem = None;
     loop {
-        match read_manifest(&authority, &shared.config.node, &shared.config.keys).await {
+        match read_manifest(&authority, &shared.settings.node, &shared.settings.keys).await {
             Ok(manifest) => {
                 upstreams.tell(&authority, None);
                 last_problem = None;
@@ -62,14 +62,14 @@ fn adopt(shared: &Arc<Shared>, authority: &str, manifest: Manifest, changed: &Ar
         id: shared.hubs.next_app_server(),
         instance: manifest.instance.clone(),
         name: manifest.name,
-        authority: authority.into(),
+        reach: Reach::Network(authority.into()),
     });
     info!(upstream = authority, app = %app.name, instance = %app.instance, hubs = manifest.hubs.len(), "app server found");
     let pools = manifest.hubs.into_iter().enumerate().map(|(place, mut settings)| {
         // The flags of the proxy are upper bounds to what a hub asks for.
-        settings.message_max_bytes = settings.message_max_bytes.min(shared.config.message_max_bytes);
+        settings.message_max_bytes = settings.message_max_bytes.min(shared.settings.message_max_bytes);
         let hub = shared.hubs.learn(settings);
-        let pool = Arc::new(Pool::new(hub.clone(), app.clone(), shared.config.pool_size, changed.clone()));
+        let pool = Arc::new(Pool::new(hub.clone(), app.clone(), shared.settings.pool_size, changed.clone()));
         hub.add_pool(pool.clone());
         spread(shared, &pool, place);
         pool

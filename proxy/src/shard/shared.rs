@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use trunkline_protocol::id::random_id;
 
 use super::ShardSender;
-use crate::config::Config;
+use crate::config::Settings;
 use crate::counters::Counters;
 use crate::directory::Routes;
 use crate::link::{HubIndex, Hubs};
@@ -20,7 +20,7 @@ const HUBS_COUNTED: usize = 64;
 #[derive(Debug)]
 pub struct Shared {
     /// The settings.
-    pub config: Config,
+    pub settings: Settings,
     /// Which start of this node this is.
     pub boot: String,
     /// The hubs and the links to their app servers.
@@ -38,7 +38,7 @@ pub struct Shared {
 impl Shared {
     /// The common part of a node with these shards.
     #[must_use]
-    pub fn new(config: Config, shards: Vec<ShardSender>) -> Arc<Self> {
+    pub fn new(settings: Settings, shards: Vec<ShardSender>) -> Arc<Self> {
         let per_hub = || (0..HUBS_COUNTED).map(|_| AtomicI64::new(0)).collect();
         Arc::new(Self {
             boot: random_id(),
@@ -50,7 +50,7 @@ impl Shared {
             is_draining: AtomicBool::new(false),
             started: Instant::now(),
             shards,
-            config,
+            settings,
         })
     }
 

@@ -1,0 +1,133 @@
+//! A link's two halves: whole pieces of frames in, whole pieces of frames out.
+//!
+//! Over the network they are WebSocket messages; between a node and the app that it is embedded in, they are handed
+//! over in memory. Nobody above this file knows the difference.
+
+use bytes::Bytes;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+/// Pieces that may wait in memory; each is what one end gathered in a turn.
+const PIECES_MAX: usize = 16;
+
+type WebSocket = WebSocketStream<TcpStream>;
+
+/// Both halves of an open link.
+#[derive(Debug)]
+pub struct LinkSocket {
+    /// What the other end sends.
+    pub reader: LinkReader,
+    /// What the other end gets.
+    pub writer: LinkWriter,
+}
+
+/// The reading half.
+#[derive(Debug)]
+pub enum LinkReader {
+    /// WebSocket messages.
+    Network(SplitStream<WebSocket>),
+    /// Pieces handed over.
+    Memory(mpsc::Receiver<Bytes>),
+}
+
+/// The writing half.
+#[derive(Debug)]
+pub enum LinkWriter {
+    /// WebSocket messages.
+    Network(SplitSink<WebSocket, Message>),
+    /// Pieces handed over.
+    Memory(mpsc::Sender<Bytes>),
+}
+
+/// The far end of a link in memory.
+#[derive(Debug)]
+pub struct MemoryLink {
+    /// What the node sends.
+    pub reader: mpsc::Receiver<Bytes>,
+    /// What the node gets.
+    pub writer: mpsc::Sender<Bytes>,
+}
+
+/// Why nothing more comes, or goes.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkSocketError {
+    /// The far end has ended it.
+    #[error("the app server closed it")]
+    Closed,
+    /// Frames are binary.
+    #[error("the app server sent text where frames belong")]
+    Text,
+    /// The socket failed.
+    #[error("{0}")]
+    Socket(#[from] tokio_tungstenite::tungstenite::Error),
+}
+
+impl LinkSocket {
+    /// A link over a WebSocket.
+    #[must_use]
+    pub fn network(socket: WebSocket) -> Self {
+        let (sink, stream) = socket.split();
+        Self { reader: LinkReader::Network(stream), writer: LinkWriter::Network(sink) }
+    }
+
+    /// A link in memory, and its far end.
+    #[must_use]
+    pub fn memory() -> (Self, MemoryLink) {
+        let ((up, far_reader), (far_writer, down)) = (mpsc::channel(PIECES_MAX), mpsc::channel(PIECES_MAX));
+        let near = Self { reader: LinkReader::Memory(down), writer: LinkWriter::Memory(up) };
+        (near, MemoryLink { reader: far_reader, writer: far_writer })
+    }
+}
+
+impl LinkReader {
+    /// The next piece. Cancel-safe.
+    ///
+    /// # Errors
+    /// When there is none and will be none.
+    pub async fn next(&mut self) -> Result<Bytes, LinkSocketError> {
+        match self {
+            Self::Memory(pieces) => pieces.recv().await.ok_or(LinkSocketError::Closed),
+            Self::Network(stream) => loop {
+                match stream.next().await.ok_or(LinkSocketError::Closed)?? {
+                    Message::Binary(bytes) => return Ok(bytes),
+                    Message::Ping(_) | Message::Pong(_) => {}
+                    Message::Close(_) => return Err(LinkSocketError::Closed),
+                    Message::Text(_) | Message::Frame(_) => return Err(LinkSocketError::Text),
+                }
+            },
+        }
+    }
+
+    /// The next piece, if it is there already.
+    pub fn next_now(&mut self) -> Option<Result<Bytes, LinkSocketError>> {
+        self.next().now_or_never()
+    }
+}
+
+impl LinkWriter {
+    /// Sends a piece.
+    ///
+    /// # Errors
+    /// When the far end is gone.
+    pub async fn send(&mut self, piece: Bytes) -> Result<(), LinkSocketError> {
+        match self {
+            Self::Memory(pieces) => pieces.send(piece).await.map_err(|_| LinkSocketError::Closed),
+            Self::Network(sink) => Ok(sink.send(Message::Binary(piece)).await?),
+        }
+    }
+
+    /// Tells the far end that this was all.
+    pub async fn close(&mut self) {
+        match self {
+            // Dropping it is what tells.
+            Self::Memory(_) => {}
+            // It fails where the far end was faster.
+            Self::Network(sink) => drop(sink.close().await),
+        }
+    }
+}
