@@ -11,13 +11,14 @@ mod inbound;
 mod read;
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tracing::debug;
 
-use crate::shard::{Admission, Shard};
+use crate::shard::{Admission, Shard, Sockets};
 use crate::socket::Socket;
 
 /// Serves a socket from its upgrade to its end.
@@ -47,8 +48,16 @@ async fn greet_upgraded(shard: &Rc<Shard>, admission: Box<Admission>) -> Option<
         }
     };
     let (socket, early) = match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => (Socket::Tcp(parts.io.into_inner()), parts.read_buf),
+        Ok(parts) => (Socket::Tcp(at_home(shard, parts.io.into_inner()).ok()?), parts.read_buf),
         Err(upgraded) => (Socket::Boxed(RefCell::new(Box::new(TokioIo::new(upgraded)))), bytes::Bytes::new()),
     };
     greet::greet(shard, Rc::new(socket), early, &hub, open, user).await
+}
+
+/// The socket, woken by this shard's runtime and no other's: a wake-up across threads costs more than a read.
+fn at_home(shard: &Shard, stream: TcpStream) -> io::Result<TcpStream> {
+    match shard.shared().whose_sockets {
+        Sockets::Own => Ok(stream),
+        Sockets::Adopted => TcpStream::from_std(stream.into_std()?),
+    }
 }

@@ -16,6 +16,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::routing::any;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use trunkline_protocol::manifest::{NODE_HEADER, PRIVATE_PREFIX};
@@ -47,14 +48,22 @@ impl Endpoint {
         Self { shared, counters, shard }
     }
 
-    /// The router that serves it.
+    /// The router of a node: it has all paths to itself, and matches those of hubs without regard to case.
     pub fn into_router(self) -> Router {
+        self.finish(Router::new().fallback(dispatch))
+    }
+
+    /// The routes of these hubs and nothing else, for the router of an app.
+    pub fn into_routes(self, paths: impl IntoIterator<Item = String>) -> Router {
+        let routes = paths.into_iter().fold(Router::new(), |router, path| {
+            router.route(&format!("{path}{NEGOTIATE_SUFFIX}"), any(dispatch)).route(&path, any(dispatch))
+        });
+        self.finish(routes)
+    }
+
+    fn finish(self, router: Router<Self>) -> Router {
         let cors = origin::cors(&self.shared.settings);
-        Router::new()
-            .fallback(dispatch)
-            .layer(cors)
-            .layer(middleware::from_fn_with_state(self.clone(), sign))
-            .with_state(self)
+        router.layer(cors).layer(middleware::from_fn_with_state(self.clone(), sign)).with_state(self)
     }
 
     /// The hub of a path; else what to answer.

@@ -5,6 +5,7 @@
 //!  shard threads: accept loop, inbox, ticks, client tasks, link tasks
 //! ```
 
+mod embedded;
 mod listen;
 mod thread;
 mod upstream;
@@ -19,6 +20,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+pub use embedded::Embedded;
 
 use crate::admin::{Admin, Upstreams};
 use crate::config::Config;
@@ -86,8 +89,10 @@ impl Node {
         let stop = CancellationToken::new();
         let mut threads = Vec::new();
         for (index, (listener, inbox)) in (0..).zip(listeners.into_iter().zip(inboxes)) {
-            threads
-                .push(thread::start(index, shared.clone(), listener, inbox, stop.clone()).map_err(StartError::Thread)?);
+            threads.push(
+                thread::start(index, shared.clone(), Some(listener), inbox, stop.clone())
+                    .map_err(StartError::Thread)?,
+            );
         }
         let problems = Arc::new(Upstreams::default());
         let mut watchers = JoinSet::new();

@@ -21,9 +21,10 @@ use crate::counters::Counters;
 use crate::delivery::{Aftermath, Delivery, Outlet, Pace};
 use crate::directory::{Client, Directory, Place, Serial, Slot};
 
+pub use carry_out::no_such_connection;
 pub use ending::{Ending, Notice};
 pub use inbox::{Admission, Inbox, Parcel, ShardSender, Turn};
-pub use shared::Shared;
+pub use shared::{Shared, Sockets};
 
 use keep_alive::Wheel;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytestring::ByteString;
-use trunkline_protocol::service::{Ack, AckStatus, ConnectionData, FlowOperation, ServiceMessage};
+use trunkline_protocol::service::{Ack, AckStatus, ClientInvocation, ConnectionData, FlowOperation, ServiceMessage};
 
 use super::Framed;
 use crate::link::{AppServerId, HubIndex, LinkHandle, LinkId};
@@ -108,6 +108,13 @@ pub enum Order {
         reason: Option<ByteString>,
         /// Who waits for it.
         ack: Arc<PendingAck>,
+    },
+    /// A client is asked for a result by an app server that may not be its own.
+    Ask {
+        /// Who asks.
+        link: Arc<LinkHandle>,
+        /// What and whom.
+        question: ClientInvocation,
     },
     /// A connection is to be read no more, or again.
     Flow {

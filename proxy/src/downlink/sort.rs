@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use trunkline_protocol::service::{
-    CloseWithAck, ConnectionFlowControl, FlowSubject, GroupChange, Payloads, ServiceMessage, UserGroupChange,
+    ClientInvocation, CloseWithAck, ConnectionFlowControl, FlowSubject, GroupChange, Payloads, ServiceMessage,
+    UserGroupChange,
 };
 
 use crate::delivery::{Framed, GroupOrder, Order, PendingAck, Receivers, Who};
 use crate::link::LinkHandle;
-use crate::shard::Shard;
+use crate::shard::{Shard, no_such_connection};
 
 /// The orders of one turn, by shard.
 #[derive(Debug)]
@@ -150,9 +151,36 @@ fn sort_rest(
         ServiceMessage::CloseGroupConnectionsWithAck(close) => {
             close_many(link, Who::Groups(vec![close.subject.clone()]), close, turn);
         }
+        ServiceMessage::ClientInvocation(question) => ask(shard, link, question, turn),
+        ServiceMessage::ClientCompletion(answer) => {
+            let caller = answer.caller_server_id.clone();
+            pass_answer(shard, link, &caller, &ServiceMessage::ClientCompletion(answer));
+        }
+        ServiceMessage::ErrorCompletion(answer) => {
+            let caller = answer.caller_server_id.clone();
+            pass_answer(shard, link, &caller, &ServiceMessage::ErrorCompletion(answer));
+        }
         other => return refuse(&other),
     }
     Ok(())
+}
+
+fn ask(shard: &Shard, link: &Arc<LinkHandle>, question: ClientInvocation, turn: &mut TurnOrders) {
+    match shard.shared().routes.find(&question.connection_id) {
+        Some(place) => turn.for_shard(place.shard, Order::Ask { link: link.clone(), question }),
+        None => link.send(&no_such_connection(question)),
+    }
+}
+
+/// Passes a client's answer on to the app server that asked; if that is gone, nobody waits for it.
+fn pass_answer(shard: &Shard, link: &LinkHandle, caller: &str, answer: &ServiceMessage) {
+    let hubs = shard.shared().hubs.all();
+    let Some(hub) = hubs.get(link.hub().get()) else { return };
+    let pools = hub.pools();
+    let asker = pools.iter().find(|pool| pool.app().instance == caller);
+    if let Some(way) = asker.and_then(|pool| pool.choose_home()) {
+        way.send(answer);
+    }
 }
 
 /// Frames that mean nothing here are skipped; those that only a proxy may send break the protocol.

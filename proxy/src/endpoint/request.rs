@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use axum::extract::ConnectInfo;
 use bytestring::ByteString;
 use http::request::Parts;
 use http::{HeaderMap, Uri};
@@ -28,7 +29,9 @@ pub(super) fn raw_query(uri: &Uri) -> Option<ByteString> {
 
 /// Where the request came from.
 pub(super) fn peer(parts: &Parts) -> Option<SocketAddr> {
-    parts.extensions.get::<PeerAddress>().map(|peer| peer.0)
+    let own = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
+    // Inside an app, its server knows.
+    own.or_else(|| parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0))
 }
 
 /// The headers that the hub sees. Those that only a proxy may set are dropped, whoever sent them.

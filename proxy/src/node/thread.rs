@@ -16,18 +16,18 @@ use crate::downlink::keep_link;
 use crate::endpoint::{self, Endpoint};
 use crate::shard::{Inbox, Parcel, Shard, Shared, Turn};
 
-/// Starts the thread of one shard.
+/// Starts the thread of one shard; without a listener it gets its sockets from somebody else's.
 pub(super) fn start(
     index: u16,
     shared: Arc<Shared>,
-    listener: TcpListener,
+    listener: Option<TcpListener>,
     inbox: Inbox,
     stop: CancellationToken,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = {
         let _entered = runtime.enter();
-        tokio::net::TcpListener::from_std(listener)?
+        listener.map(tokio::net::TcpListener::from_std).transpose()?
     };
     Builder::new().name(format!("shard-{index}")).spawn(move || {
         let tasks = LocalSet::new();
@@ -35,9 +35,9 @@ pub(super) fn start(
     })
 }
 
-async fn run(index: u16, shared: Arc<Shared>, listener: tokio::net::TcpListener, inbox: Inbox) {
+async fn run(index: u16, shared: Arc<Shared>, listener: Option<tokio::net::TcpListener>, inbox: Inbox) {
     let shard = Shard::new(index, shared.clone());
-    if let Some(own_inbox) = shared.shards().get(usize::from(index)) {
+    if let (Some(own_inbox), Some(listener)) = (shared.shards().get(usize::from(index)), listener) {
         let counters = shared.counters_of(index);
         let router = Endpoint::new(shared.clone(), counters.clone(), own_inbox.clone()).into_router();
         spawn_local(endpoint::serve(listener, router, counters));

@@ -58,13 +58,21 @@ pub(super) async fn watch(shared: Arc<Shared>, upstreams: Arc<Upstreams>, author
 
 /// Gives every hub of the manifest a pool, and every link to a shard to keep.
 fn adopt(shared: &Arc<Shared>, authority: &str, manifest: Manifest, changed: &Arc<Notify>) -> Known {
-    let app = Arc::new(AppServer {
-        id: shared.hubs.next_app_server(),
-        instance: manifest.instance.clone(),
-        name: manifest.name,
-        reach: Reach::Network(authority.into()),
-    });
-    info!(upstream = authority, app = %app.name, instance = %app.instance, hubs = manifest.hubs.len(), "app server found");
+    let reach = Reach::Network(authority.into());
+    info!(upstream = authority, app = %manifest.name, instance = %manifest.instance, hubs = manifest.hubs.len(), "app server found");
+    let instance = manifest.instance.clone();
+    Known { instance, pools: open_pools(shared, reach, manifest, changed) }
+}
+
+/// Learns the hubs of an app server and begins to keep links to it.
+pub(super) fn open_pools(
+    shared: &Arc<Shared>,
+    reach: Reach,
+    manifest: Manifest,
+    changed: &Arc<Notify>,
+) -> Vec<Arc<Pool>> {
+    let (id, instance, name) = (shared.hubs.next_app_server(), manifest.instance, manifest.name);
+    let app = Arc::new(AppServer { id, instance, name, reach });
     let pools = manifest.hubs.into_iter().enumerate().map(|(place, mut settings)| {
         // The flags of the proxy are upper bounds to what a hub asks for.
         settings.message_max_bytes = settings.message_max_bytes.min(shared.settings.message_max_bytes);
@@ -74,7 +82,7 @@ fn adopt(shared: &Arc<Shared>, authority: &str, manifest: Manifest, changed: &Ar
         spread(shared, &pool, place);
         pool
     });
-    Known { instance: manifest.instance, pools: pools.collect() }
+    pools.collect()
 }
 
 /// Gives the links of a pool to the shards in turn; each hub begins with another one.

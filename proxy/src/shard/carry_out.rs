@@ -2,12 +2,12 @@
 
 use std::rc::Rc;
 
-use trunkline_protocol::service::{ConnectionData, FlowOperation};
+use trunkline_protocol::service::{ClientInvocation, ConnectionData, ErrorCompletion, FlowOperation, ServiceMessage};
 
 use super::{Ending, Shard};
 use crate::delivery::{Delivery, GroupOrder, Order, Pace, Receivers, Who, frame_for};
 use crate::directory::{SetName, Slot, Status};
-use crate::link::{AppServerId, HubIndex};
+use crate::link::{AppServerId, HubIndex, LinkHandle};
 
 impl Shard {
     /// Carries out orders, and writes what they left to be written.
@@ -60,6 +60,7 @@ impl Shard {
                 }
                 self.end_all(&slots, &Ending::ordered(reason.as_deref()));
             }
+            Order::Ask { link, question } => self.ask(&link, question, pace),
             Order::Flow { connection_id, operation } => self.control_flow(&connection_id, operation),
             Order::LinkLost(link) => {
                 let slots = self.directory.borrow().at_home(link);
@@ -86,6 +87,23 @@ impl Shard {
         let reason = error.filter(|error| !error.is_empty());
         let ending = if is_own { Ending::by_app() } else { Ending::ordered(reason) };
         self.end(slot, &ending);
+    }
+
+    /// Its own app server is told first, so that it knows what the client's answer is for.
+    fn ask(&self, link: &LinkHandle, question: ClientInvocation, pace: Pace) {
+        let is_asked = self.deliver(pace, |delivery| {
+            let slot = delivery.find(&question.connection_id)?;
+            let client = delivery.directory.get_mut(slot).filter(|client| client.is_open())?;
+            let frame = frame_for(client.protocol, question.payloads.get(client.protocol)?);
+            if client.home.app() != link.app() {
+                client.home.send(&ServiceMessage::ClientInvocation(question.clone()));
+            }
+            delivery.outlet.put(slot, client, &frame);
+            Some(())
+        });
+        if is_asked.is_none() {
+            link.send(&no_such_connection(question));
+        }
     }
 
     fn control_flow(&self, connection_id: &str, operation: FlowOperation) {
@@ -124,6 +142,14 @@ impl Shard {
             slots
         })
     }
+}
+
+/// What an app server is told that asks a client which is not here. Text of the official server.
+#[must_use]
+pub fn no_such_connection(question: ClientInvocation) -> ServiceMessage {
+    let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = question;
+    let error = format!("Connection '{connection_id}' does not exist.").into();
+    ServiceMessage::ErrorCompletion(ErrorCompletion { invocation_id, connection_id, caller_server_id, error })
 }
 
 /// Bytes for one connection: taken only from its own app server, so that no call is answered twice.

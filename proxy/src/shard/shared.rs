@@ -16,6 +16,15 @@ use crate::link::{HubIndex, Hubs};
 /// Hubs that are counted one by one; more than this share the last place.
 const HUBS_COUNTED: usize = 64;
 
+/// Where the sockets of clients come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sockets {
+    /// A shard accepts them itself.
+    Own,
+    /// From another runtime: they have to be moved to the shard's.
+    Adopted,
+}
+
 /// What all shards of a node share.
 #[derive(Debug)]
 pub struct Shared {
@@ -27,6 +36,8 @@ pub struct Shared {
     pub hubs: Hubs,
     /// Where each client connection is.
     pub routes: Routes,
+    /// Where its clients' sockets come from.
+    pub whose_sockets: Sockets,
     shards: Vec<ShardSender>,
     counters: Vec<Arc<Counters>>,
     clients: Vec<Vec<AtomicI64>>,
@@ -39,8 +50,19 @@ impl Shared {
     /// The common part of a node with these shards.
     #[must_use]
     pub fn new(settings: Settings, shards: Vec<ShardSender>) -> Arc<Self> {
+        Arc::new(Self::with(settings, shards, Sockets::Own))
+    }
+
+    /// The common part of a node inside an app, whose sockets come from the app's runtime.
+    #[must_use]
+    pub fn embedded(settings: Settings, shard: ShardSender) -> Arc<Self> {
+        Arc::new(Self::with(settings, vec![shard], Sockets::Adopted))
+    }
+
+    fn with(settings: Settings, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
         let per_hub = || (0..HUBS_COUNTED).map(|_| AtomicI64::new(0)).collect();
-        Arc::new(Self {
+        Self {
+            whose_sockets,
             boot: random_id(),
             hubs: Hubs::default(),
             routes: Routes::default(),
@@ -51,7 +73,7 @@ impl Shared {
             started: Instant::now(),
             shards,
             settings,
-        })
+        }
     }
 
     /// The inbox of each shard, in their order.
