@@ -1,0 +1,122 @@
+//! What the example servers share: their command line, and how they serve and stop.
+
+use std::future::IntoFuture;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use clap::Parser;
+use tokio::net::TcpListener;
+use tracing_subscriber::EnvFilter;
+use trunkline::{Server, ServerHandle};
+
+/// The command line of an example server.
+#[derive(Debug, Parser)]
+pub(crate) struct Arguments {
+    /// Where to listen for proxies and browsers
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5000")]
+    listen: String,
+    /// Name of this app server, for people
+    #[arg(long)]
+    name: Option<String>,
+    /// Access key that the proxies have too; TRUNKLINE_ACCESS_KEY is read when none is given
+    #[arg(long, value_name = "KEY")]
+    access_key: Vec<String>,
+    /// `signalr.js` of the npm package @microsoft/signalr, for pages to use in place of our small client
+    #[arg(long, value_name = "PATH")]
+    client_script: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Reads the command line, and sends logs to stderr.
+    pub(crate) fn read() -> Self {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        Self::parse()
+    }
+
+    /// The name of this app server.
+    pub(crate) fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| std::env::var("HOSTNAME").unwrap_or_else(|_| "app".into()))
+    }
+
+    /// Serves the hubs of `server`, `routes`, `/signalr.js` and `/metrics`, until Ctrl-C or SIGTERM.
+    pub(crate) async fn serve(self, mut server: Server, routes: Router) -> anyhow::Result<()> {
+        let listener = self.bind().await?;
+        let address = listener.local_addr()?;
+        server = server.name(self.name());
+        for key in &self.access_key {
+            server = server.access_key(key);
+        }
+        let handle = server.handle();
+        let script = self.script()?;
+        let app = routes
+            .route("/signalr.js", get(async || ([(CONTENT_TYPE, "text/javascript; charset=utf-8")], script)))
+            .route("/metrics", handle.metrics())
+            .merge(server.into_router()?);
+        if handle.uses_development_key() && !address.ip().is_loopback() {
+            bail!("--listen {address} is open to other machines: give --access-key (`trunkline token key` makes one)");
+        }
+        announce(address);
+        // Small messages must not wait for full packets.
+        let listener = listener.tap_io(|tcp| {
+            let _ = tcp.set_nodelay(true);
+        });
+        let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())
+            .with_graceful_shutdown(stopped(handle));
+        serving.into_future().await.context("the listener failed")
+    }
+
+    /// The client that pages load: the official one if it was given, else our small one with the same names.
+    fn script(&self) -> anyhow::Result<String> {
+        match &self.client_script {
+            Some(path) => {
+                std::fs::read_to_string(path).with_context(|| format!("can't read --client-script {}", path.display()))
+            }
+            None => Ok(include_str!("../pages/signalr.js").to_owned()),
+        }
+    }
+
+    async fn bind(&self) -> anyhow::Result<TcpListener> {
+        let listen = &self.listen;
+        TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("can't listen on {listen}: choose another address with --listen host:port"))
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "scripts read this line to learn that the server is up")]
+fn announce(address: SocketAddr) {
+    println!("listening on http://{address}");
+}
+
+/// Waits for the end, then ends the links.
+async fn stopped(handle: ServerHandle) {
+    asked_to_stop().await;
+    tracing::info!("stopping");
+    handle.shutdown().await;
+}
+
+#[cfg(unix)]
+async fn asked_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        },
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn asked_to_stop() {
+    let _ = tokio::signal::ctrl_c().await;
+}

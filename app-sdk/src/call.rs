@@ -1,0 +1,176 @@
+//! What a call brings, and how the parameters of a method are made of it.
+
+use axum::extract::{FromRef, State};
+use serde::de::DeserializeOwned;
+use trunkline_protocol::hub::{HubProtocol, Payload};
+
+use crate::context::Context;
+use crate::error::HubError;
+
+/// Tells apart the two ways to make a parameter; the compiler finds out which one is meant.
+pub mod marker {
+    /// Made of the call's surroundings: [`Context`](crate::Context), [`State`](axum::extract::State), your own.
+    #[derive(Debug)]
+    pub enum ViaCall {}
+    /// The next argument that the client gave, deserialized.
+    #[derive(Debug)]
+    pub enum ViaArgument {}
+}
+
+use marker::{ViaArgument, ViaCall};
+
+/// A call to a method, while its parameters are taken out of it.
+#[derive(Debug)]
+pub struct Call<S> {
+    context: Context,
+    state: S,
+    arguments: std::vec::IntoIter<Payload>,
+    taken: usize,
+    reason: Option<String>,
+}
+
+/// Why a call did not reach its method, or what the method failed with.
+#[derive(Debug)]
+pub struct Rejection {
+    pub(crate) error: HubError,
+    pub(crate) stage: Stage,
+}
+
+/// Where a call failed; clients read different texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The arguments don't fit the method.
+    Binding,
+    /// An extractor or the method itself failed.
+    Invoking,
+}
+
+/// A parameter of a hub method.
+///
+/// Implemented for [`Context`], [`State<T>`](State), [`CloseReason`], and for every type that can be deserialized,
+/// which takes the next argument of the client. Make your own for what many methods need:
+///
+/// ```
+/// use trunkline::call::{Call, FromCall, Rejection, marker::ViaCall};
+/// use trunkline::{Context, HubError};
+///
+/// struct User(String);
+///
+/// impl<S> FromCall<S, ViaCall> for User {
+///     const ARGUMENTS: usize = 0;
+///
+///     fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
+///         let user = call.context().user_id().ok_or_else(|| HubError::new("log in first"))?;
+///         Ok(User(user.to_owned()))
+///     }
+/// }
+///
+/// async fn whisper(ctx: Context, User(from): User, to: String, text: String) -> Result<(), HubError> {
+///     ctx.clients().user(to).send("Whisper", (from, text)).await?;
+///     Ok(())
+/// }
+/// # let _ = trunkline::Hub::<()>::new("/chat").method("Whisper", whisper);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be a parameter of a hub method",
+    label = "neither an extractor nor an argument that can be deserialized",
+    note = "arguments of the client need `serde::de::DeserializeOwned`: derive `Deserialize`, and take `String` instead of `&str`",
+    note = "`State<T>` needs a hub whose state gives a `T` (`axum::extract::FromRef`)"
+)]
+pub trait FromCall<S, M>: Sized {
+    /// How many arguments of the client it takes.
+    const ARGUMENTS: usize;
+
+    /// Makes the parameter.
+    ///
+    /// # Errors
+    /// When it can't be made; the method is not called then, and the client is answered with the error.
+    fn from_call(call: &mut Call<S>) -> Result<Self, Rejection>;
+}
+
+/// Why the connection ended, for `on_disconnected`: `None` when the client simply left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloseReason(pub Option<String>);
+
+impl<S> Call<S> {
+    pub(crate) fn new(context: Context, state: S, arguments: Vec<Payload>, reason: Option<String>) -> Self {
+        Self { context, state, arguments: arguments.into_iter(), taken: 0, reason }
+    }
+
+    /// The connection that called.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The hub's state.
+    #[must_use]
+    pub fn state(&self) -> &S {
+        &self.state
+    }
+
+    pub(crate) fn protocol(&self) -> HubProtocol {
+        self.context.protocol()
+    }
+
+    fn next_argument<T: DeserializeOwned>(&mut self) -> Result<T, Rejection> {
+        let protocol = self.protocol();
+        let value = self.arguments.next().ok_or_else(|| HubError::invalid_data("An argument is missing."));
+        let value = value.and_then(|payload| {
+            self.taken += 1;
+            protocol.value(&payload).map_err(|error| {
+                tracing::debug!(hub = self.context.hub(), argument = self.taken, %error, "argument does not fit");
+                unfit(protocol, self.taken)
+            })
+        });
+        value.map_err(|error| Rejection { error, stage: Stage::Binding })
+    }
+}
+
+/// The texts of the official server: only its MessagePack half names the argument.
+fn unfit(protocol: HubProtocol, argument: usize) -> HubError {
+    const ADVICE: &str =
+        "Make sure that the types of the provided values match the types of the hub method being invoked.";
+    HubError::invalid_data(match protocol {
+        HubProtocol::Json => format!("Error binding arguments. {ADVICE}"),
+        HubProtocol::MessagePack => format!("Error binding argument {argument}. {ADVICE}"),
+    })
+}
+
+impl From<HubError> for Rejection {
+    fn from(error: HubError) -> Self {
+        Self { error, stage: Stage::Invoking }
+    }
+}
+
+impl<S> FromCall<S, ViaCall> for Context {
+    const ARGUMENTS: usize = 0;
+
+    fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
+        Ok(call.context.clone())
+    }
+}
+
+impl<S, T: FromRef<S>> FromCall<S, ViaCall> for State<T> {
+    const ARGUMENTS: usize = 0;
+
+    fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
+        Ok(State(T::from_ref(&call.state)))
+    }
+}
+
+impl<S> FromCall<S, ViaCall> for CloseReason {
+    const ARGUMENTS: usize = 0;
+
+    fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
+        Ok(CloseReason(call.reason.clone()))
+    }
+}
+
+impl<S, T: DeserializeOwned> FromCall<S, ViaArgument> for T {
+    const ARGUMENTS: usize = 1;
+
+    fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
+        call.next_argument()
+    }
+}

@@ -1,0 +1,356 @@
+//! Sends: who receives, and the one frame per proxy that each costs.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::limits::LIST_MAX_ITEMS;
+use trunkline_protocol::service::{
+    BroadcastData, GroupBroadcastData, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, Payloads,
+    ServiceMessage, UserData,
+};
+
+use crate::connection::Connection;
+use crate::downward::{Downward, frame};
+use crate::encode::{self, Arguments};
+use crate::error::SendError;
+use crate::node::Node;
+
+/// The clients of a hub, wherever they are connected: pick [receivers](Receivers), then send.
+///
+/// ```no_run
+/// # async fn f(handle: trunkline::ServerHandle) -> Result<(), Box<dyn std::error::Error>> {
+/// let clients = handle.hub("chat")?.clients();
+/// clients.all().send("Notice", ("back in five minutes",)).await?;
+/// clients.user("ann").send("Notice", ("your order is ready",)).await?;
+/// clients.group_except("kitchen", ["id-of-the-cook"]).send("Order", (17,)).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Clients {
+    down: Arc<Downward>,
+}
+
+/// The clients of a hub as one of them sees it: all of [`Clients`], and [`caller`](Self::caller),
+/// [`others`](Self::others), [`others_in_group`](Self::others_in_group).
+#[derive(Clone)]
+pub struct CallerClients {
+    clients: Clients,
+    caller: Arc<Connection>,
+}
+
+/// Who is to receive a message.
+#[derive(Clone)]
+#[must_use = "receivers get nothing until `send` is called"]
+pub struct Receivers {
+    down: Arc<Downward>,
+    to: To,
+}
+
+/// What became of a send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    proxies: usize,
+}
+
+#[derive(Debug, Clone)]
+enum To {
+    All { except: Vec<ByteString> },
+    Caller(Arc<Connection>),
+    Connections(Vec<ByteString>),
+    Group { group: ByteString, except: Vec<ByteString> },
+    Groups(Vec<ByteString>),
+    User(ByteString),
+    Users(Vec<ByteString>),
+}
+
+impl Clients {
+    pub(crate) fn new(down: &Arc<Downward>) -> Self {
+        Self { down: Arc::clone(down) }
+    }
+
+    /// Every client of the hub.
+    pub fn all(&self) -> Receivers {
+        self.all_except::<&str>([])
+    }
+
+    /// Every client but those with these connection ids.
+    pub fn all_except<T: AsRef<str>>(&self, connection_ids: impl IntoIterator<Item = T>) -> Receivers {
+        self.to(To::All { except: texts(connection_ids) })
+    }
+
+    /// One connection.
+    pub fn client(&self, connection_id: impl AsRef<str>) -> Receivers {
+        self.clients([connection_id])
+    }
+
+    /// Several connections; one that is named twice receives the message once.
+    pub fn clients<T: AsRef<str>>(&self, connection_ids: impl IntoIterator<Item = T>) -> Receivers {
+        self.to(To::Connections(distinct(connection_ids)))
+    }
+
+    /// The members of a group.
+    pub fn group(&self, group: impl AsRef<str>) -> Receivers {
+        self.group_except::<&str>(group, [])
+    }
+
+    /// The members of a group but those with these connection ids.
+    pub fn group_except<T: AsRef<str>>(
+        &self,
+        group: impl AsRef<str>,
+        connection_ids: impl IntoIterator<Item = T>,
+    ) -> Receivers {
+        self.to(To::Group { group: group.as_ref().into(), except: texts(connection_ids) })
+    }
+
+    /// The members of several groups; who is in two of them receives the message twice.
+    pub fn groups<T: AsRef<str>>(&self, groups: impl IntoIterator<Item = T>) -> Receivers {
+        self.to(To::Groups(texts(groups)))
+    }
+
+    /// All connections of a user.
+    pub fn user(&self, user_id: impl AsRef<str>) -> Receivers {
+        self.to(To::User(user_id.as_ref().into()))
+    }
+
+    /// All connections of several users; one that is named twice receives the message once.
+    pub fn users<T: AsRef<str>>(&self, user_ids: impl IntoIterator<Item = T>) -> Receivers {
+        self.to(To::Users(distinct(user_ids)))
+    }
+
+    fn to(&self, to: To) -> Receivers {
+        Receivers { down: Arc::clone(&self.down), to }
+    }
+}
+
+impl CallerClients {
+    pub(crate) fn new(down: &Arc<Downward>, caller: &Arc<Connection>) -> Self {
+        Self { clients: Clients::new(down), caller: Arc::clone(caller) }
+    }
+
+    /// The client that called.
+    pub fn caller(&self) -> Receivers {
+        self.to(To::Caller(Arc::clone(&self.caller)))
+    }
+
+    /// Every client but the one that called.
+    pub fn others(&self) -> Receivers {
+        self.to(To::All { except: vec![self.caller.shared_id()] })
+    }
+
+    /// The members of a group but the one that called.
+    pub fn others_in_group(&self, group: impl AsRef<str>) -> Receivers {
+        self.to(To::Group { group: group.as_ref().into(), except: vec![self.caller.shared_id()] })
+    }
+}
+
+impl Deref for CallerClients {
+    type Target = Clients;
+
+    fn deref(&self) -> &Clients {
+        &self.clients
+    }
+}
+
+impl Receivers {
+    /// Calls `method` at the receivers, with a tuple of arguments, and waits until this is queued at every proxy
+    /// that has a link open.
+    ///
+    /// The arguments are encoded once per hub protocol, and leave as one frame per proxy, however many receivers
+    /// there are. Sends that are awaited one after the other arrive in that order. While a link's queue is full
+    /// the send waits; if that link ends meanwhile, the send goes on with the next link to the same proxy, and with
+    /// none left it is done there. That nobody is there to receive is no error.
+    ///
+    /// # Errors
+    /// When an argument can't be encoded, a group has no name, or the message is too large for a link. Nothing
+    /// was sent then.
+    pub async fn send(&self, method: &str, arguments: impl Arguments) -> Result<Sent, SendError> {
+        self.check()?;
+        let proxies = match &self.to {
+            To::Caller(caller) => self.send_to_caller(caller, method, &arguments).await?,
+            To::Connections(ids) => self.send_to_connections(ids, method, &arguments).await?,
+            to => {
+                let payloads = encode::invocation(method, &arguments, &self.down.protocols)?;
+                self.down.send_to_all(&frame(&to.message(payloads))?).await
+            }
+        };
+        Ok(Sent { proxies })
+    }
+
+    async fn send_to_caller(
+        &self,
+        caller: &Arc<Connection>,
+        method: &str,
+        arguments: &impl Arguments,
+    ) -> Result<usize, SendError> {
+        let payloads = encode::invocation(method, arguments, &[caller.protocol()])?;
+        let message = MultiConnectionData { connection_ids: vec![caller.shared_id()], payloads };
+        let frame = frame(&ServiceMessage::MultiConnectionData(message))?;
+        if !self.down.roster.holds(caller) {
+            return Ok(0);
+        }
+        Ok(usize::from(self.down.send(caller.node(), &frame).await))
+    }
+
+    async fn send_to_connections(
+        &self,
+        ids: &[ByteString],
+        method: &str,
+        arguments: &impl Arguments,
+    ) -> Result<usize, SendError> {
+        let places = Places::of(ids, &self.down);
+        let payloads = encode::invocation(method, arguments, &places.protocols(&self.down.protocols))?;
+        let mut frames = Vec::new();
+        for (node, connection_ids, protocols) in places.per_node(&self.down) {
+            let payloads = only(&payloads, &protocols);
+            frames.push((
+                node,
+                frame(&ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads }))?,
+            ));
+        }
+        let mut proxies = 0;
+        for (node, frame) in frames {
+            proxies += usize::from(self.down.send(&node, &frame).await);
+        }
+        Ok(proxies)
+    }
+
+    fn check(&self) -> Result<(), SendError> {
+        let (names, list): (&[ByteString], &[ByteString]) = match &self.to {
+            To::Group { group, except } => (std::slice::from_ref(group), except),
+            To::Groups(groups) => (groups, groups),
+            To::All { except } => (&[], except),
+            To::Connections(list) | To::Users(list) => (&[], list),
+            To::Caller(_) | To::User(_) => (&[], &[]),
+        };
+        if names.iter().any(|name| name.is_empty()) {
+            return Err(SendError::EmptyGroupName);
+        }
+        if list.len() > LIST_MAX_ITEMS {
+            return Err(SendError::TooLarge { length: list.len(), limit: LIST_MAX_ITEMS });
+        }
+        Ok(())
+    }
+}
+
+impl To {
+    /// The frame for every proxy. Receivers that are found by connection don't come here.
+    fn message(&self, payloads: Payloads) -> ServiceMessage {
+        match self.clone() {
+            To::All { except } => ServiceMessage::BroadcastData(BroadcastData { excluded: except, payloads }),
+            To::Group { group, except } => ServiceMessage::GroupBroadcastData(GroupBroadcastData {
+                group,
+                excluded: except,
+                payloads,
+                ..GroupBroadcastData::default()
+            }),
+            To::Groups(groups) => ServiceMessage::MultiGroupBroadcastData(MultiGroupBroadcastData { groups, payloads }),
+            To::User(user_id) => ServiceMessage::UserData(UserData { user_id, payloads }),
+            To::Users(user_ids) => ServiceMessage::MultiUserData(MultiUserData { user_ids, payloads }),
+            To::Caller(caller) => ServiceMessage::MultiConnectionData(MultiConnectionData {
+                connection_ids: vec![caller.shared_id()],
+                payloads,
+            }),
+            To::Connections(connection_ids) => {
+                ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads })
+            }
+        }
+    }
+}
+
+/// Where the receivers of a send by connection ids are.
+struct Places {
+    known: Vec<Arc<Connection>>,
+    unknown: Vec<ByteString>,
+}
+
+impl Places {
+    fn of(ids: &[ByteString], down: &Downward) -> Self {
+        let mut places = Self { known: Vec::new(), unknown: Vec::new() };
+        for id in ids {
+            match down.roster.get(id) {
+                Some(connection) => places.known.push(connection),
+                None => places.unknown.push(id.clone()),
+            }
+        }
+        places
+    }
+
+    /// The protocols that somebody may need.
+    fn protocols(&self, all: &[HubProtocol]) -> Vec<HubProtocol> {
+        if self.unknown.is_empty() { protocols_of(&self.known) } else { all.to_vec() }
+    }
+
+    /// The ids that each proxy is told, and the protocols it needs: the unknown ones may be at any of them.
+    fn per_node(self, down: &Downward) -> Vec<(Arc<Node>, Vec<ByteString>, Vec<HubProtocol>)> {
+        let mut nodes: Vec<Arc<Node>> = Vec::new();
+        if !self.unknown.is_empty() {
+            nodes.extend(down.nodes().iter().cloned());
+        }
+        for connection in &self.known {
+            if !nodes.iter().any(|node| Arc::ptr_eq(node, connection.node())) {
+                nodes.push(Arc::clone(connection.node()));
+            }
+        }
+        let told = |node: Arc<Node>| {
+            let here: Vec<_> = self.known.iter().filter(|known| Arc::ptr_eq(known.node(), &node)).cloned().collect();
+            let ids = here.iter().map(|known| known.shared_id()).chain(self.unknown.iter().cloned()).collect();
+            let protocols = if self.unknown.is_empty() { protocols_of(&here) } else { down.protocols.clone() };
+            (node, ids, protocols)
+        };
+        nodes.into_iter().map(told).collect()
+    }
+}
+
+impl Sent {
+    /// How many proxies took the message.
+    #[must_use]
+    pub fn proxies(self) -> usize {
+        self.proxies
+    }
+}
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Clients of {}", self.down.hub)
+    }
+}
+
+impl fmt::Debug for CallerClients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} seen by {}", self.clients, self.caller.id())
+    }
+}
+
+impl fmt::Debug for Receivers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.to {
+            To::Caller(caller) => write!(f, "Caller({})", caller.id()),
+            to => to.fmt(f),
+        }
+    }
+}
+
+fn protocols_of(connections: &[Arc<Connection>]) -> Vec<HubProtocol> {
+    HubProtocol::ALL
+        .into_iter()
+        .filter(|&protocol| connections.iter().any(|connection| connection.protocol() == protocol))
+        .collect()
+}
+
+fn only(payloads: &Payloads, protocols: &[HubProtocol]) -> Payloads {
+    let chosen = |name: &str| HubProtocol::from_name(name).is_some_and(|protocol| protocols.contains(&protocol));
+    Payloads(payloads.0.iter().filter(|(name, _)| chosen(name)).cloned().collect())
+}
+
+fn texts<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Vec<ByteString> {
+    texts.into_iter().map(|text| text.as_ref().into()).collect()
+}
+
+fn distinct<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> Vec<ByteString> {
+    let mut seen = HashSet::new();
+    texts(names).into_iter().filter(|name| seen.insert(name.clone())).collect()
+}

@@ -1,0 +1,83 @@
+//! One client connection, as the app server remembers it: who it is, where it is, what waits for its handlers.
+//!
+//! There are many of these and most of them idle, so each is small: the opening frame stays encoded, the inbox
+//! owns no memory while it is empty, and there is no task.
+
+mod inbox;
+mod opening;
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+
+use bytestring::ByteString;
+use tokio_util::sync::CancellationToken;
+use trunkline_protocol::hub::HubProtocol;
+
+use crate::node::Node;
+use crate::sync::lock;
+
+pub(crate) use inbox::{End, Inbox, Next};
+pub(crate) use opening::Opening;
+
+/// A link of this process; no two are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LinkId(pub(crate) u64);
+
+/// A client connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    opening: Opening,
+    home: LinkId,
+    node: Arc<Node>,
+    inbox: Mutex<Inbox>,
+    /// Made when somebody asks for it: most connections never need one.
+    cancellation: OnceLock<CancellationToken>,
+}
+
+impl Connection {
+    pub(crate) fn new(opening: Opening, home: LinkId, node: Arc<Node>) -> Self {
+        Self { opening, home, node, inbox: Mutex::default(), cancellation: OnceLock::new() }
+    }
+
+    /// Fires the cancellation; for whoever took the connection out of the roster.
+    pub(crate) fn cancel(&self) {
+        self.cancellation().cancel();
+    }
+
+    /// Fires when the connection ends.
+    pub(crate) fn cancellation(&self) -> &CancellationToken {
+        self.cancellation.get_or_init(CancellationToken::new)
+    }
+
+    pub(crate) fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        lock(&self.inbox)
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.opening.connection_id
+    }
+
+    pub(crate) fn shared_id(&self) -> ByteString {
+        self.opening.connection_id.clone()
+    }
+
+    pub(crate) fn opening(&self) -> &Opening {
+        &self.opening
+    }
+
+    pub(crate) fn protocol(&self) -> HubProtocol {
+        self.opening.protocol
+    }
+
+    pub(crate) fn home(&self) -> LinkId {
+        self.home
+    }
+
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+}
+
+/// As much of an id as a log line needs: in negotiate version 0 the whole of it is a secret.
+pub(crate) fn short(id: &str) -> &str {
+    id.get(..trunkline_protocol::id::ID_CHARS).unwrap_or(id)
+}

@@ -1,0 +1,135 @@
+//! What a connection's opening frame told, kept as it came and read when asked.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::service::{OpenConnection, ServiceMessage};
+
+/// Claims with this prefix are between proxy and SDK.
+const PRIVATE_CLAIM_PREFIX: &str = "asrs.s.";
+/// The claim that holds the user id.
+const USER_ID_CLAIM: &str = "asrs.s.uid";
+/// The header that holds the client's address, `ip:port`.
+const REMOTE_HEADER: &str = "x-trunkline-remote";
+
+/// Why a connection can't be opened; the text is for the proxy's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum OpeningError {
+    #[error("the opening frame names no hub protocol that is known here")]
+    Protocol,
+}
+
+/// The opening of a connection.
+///
+/// A browser's headers weigh a kilobyte as bytes and several as a map; nearly no method looks at them. So the frame
+/// is kept in one piece of memory of exactly its size, which the ids share.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(crate) connection_id: ByteString,
+    pub(crate) user_id: Option<ByteString>,
+    pub(crate) protocol: HubProtocol,
+    body: Bytes,
+}
+
+impl Opening {
+    /// Keeps what `body`, the frame of this message, says. The bytes are copied, because the originals may be a
+    /// small part of a large WebSocket message, which would live as long as the connection.
+    pub(crate) fn new(body: &Bytes, message: OpenConnection) -> Result<Self, OpeningError> {
+        let protocol = message.protocol.as_deref().and_then(HubProtocol::from_name).ok_or(OpeningError::Protocol)?;
+        let body = Bytes::copy_from_slice(body);
+        let message = decode(&body).unwrap_or(message);
+        let user_id = message.claims.into_iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, value)| value);
+        Ok(Self { connection_id: message.connection_id, user_id, protocol, body })
+    }
+
+    /// Claims of the user, without those between proxy and SDK.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = (ByteString, ByteString)> {
+        self.message().claims.into_iter().filter(|(name, _)| !name.starts_with(PRIVATE_CLAIM_PREFIX))
+    }
+
+    /// Headers of the connect request, without those between proxy and SDK.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (ByteString, Vec<ByteString>)> {
+        self.message().headers.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case(REMOTE_HEADER))
+    }
+
+    /// Query of the connect request, without its `?`.
+    pub(crate) fn query(&self) -> ByteString {
+        let query = self.message().query.unwrap_or_default();
+        match query.strip_prefix('?') {
+            Some(rest) => query.slice_ref(rest),
+            None => query,
+        }
+    }
+
+    /// Address of the client, as the proxy saw it.
+    pub(crate) fn remote_addr(&self) -> Option<SocketAddr> {
+        let headers = self.message().headers;
+        let (_, values) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(REMOTE_HEADER))?;
+        values.first()?.parse().ok()
+    }
+
+    fn message(&self) -> OpenConnection {
+        decode(&self.body).unwrap_or_default()
+    }
+}
+
+fn decode(body: &Bytes) -> Option<OpenConnection> {
+    match ServiceMessage::decode(body) {
+        Ok(Some(ServiceMessage::OpenConnection(message))) => Some(message),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use trunkline_protocol::service::FrameBuffer;
+
+    use super::*;
+
+    /// An opening as it would come off a link.
+    pub(crate) fn opening(message: OpenConnection) -> Opening {
+        let mut frames = FrameBuffer::default();
+        frames.push(ServiceMessage::OpenConnection(message.clone()).to_frame());
+        Opening::new(&frames.next_body().unwrap().unwrap(), message).unwrap()
+    }
+
+    fn text(text: &str) -> ByteString {
+        text.into()
+    }
+
+    #[test]
+    fn what_is_between_proxy_and_sdk_is_taken_out() {
+        let opening = opening(OpenConnection {
+            connection_id: text("c1"),
+            claims: vec![
+                (text("asrs.s.uid"), text("ann")),
+                (text("role"), text("cook")),
+                (text("role"), text("admin")),
+                (text("asrs.s.aut"), text("x")),
+            ],
+            headers: vec![
+                (text("X-Trunkline-Remote"), vec![text("10.1.2.3:456")]),
+                (text("User-Agent"), vec![text("me")]),
+            ],
+            query: Some(text("?a=1&b=2")),
+            protocol: Some(text("MessagePack")),
+        });
+        assert_eq!(opening.connection_id, "c1");
+        assert_eq!(opening.user_id.as_deref(), Some("ann"));
+        assert_eq!(opening.protocol, HubProtocol::MessagePack);
+        let claims: Vec<_> = opening.claims().collect();
+        assert_eq!(claims, [(text("role"), text("cook")), (text("role"), text("admin"))]);
+        let headers: Vec<_> = opening.headers().collect();
+        assert_eq!(headers, [(text("User-Agent"), vec![text("me")])]);
+        assert_eq!(opening.query(), "a=1&b=2");
+        assert_eq!(opening.remote_addr(), Some("10.1.2.3:456".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_connection_without_a_known_protocol_is_refused() {
+        let message = OpenConnection { protocol: Some(text("blazorpack")), ..OpenConnection::default() };
+        assert_eq!(Opening::new(&Bytes::new(), message).unwrap_err(), OpeningError::Protocol);
+    }
+}

@@ -1,0 +1,186 @@
+//! What a method knows of the client that called it, and what it can do for it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio_util::sync::CancellationToken;
+use trunkline_protocol::hub::{Close, HubProtocol};
+
+use crate::clients::CallerClients;
+use crate::connection::{Connection, End};
+use crate::downward::Downward;
+use crate::error::GroupError;
+use crate::groups::Groups;
+use crate::request::{Claims, Query};
+
+/// The connection that a method was called on, and the hub around it. Cheap to clone, and good beyond the call.
+///
+/// ```
+/// use trunkline::{Context, HubError};
+///
+/// async fn join_room(ctx: Context, room: String) -> Result<(), HubError> {
+///     ctx.join(&room).await?;
+///     let name = ctx.user_id().unwrap_or("somebody");
+///     ctx.clients().others_in_group(&room).send("Joined", (name,)).await?;
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Context {
+    connection: Arc<Connection>,
+    down: Arc<Downward>,
+}
+
+/// Tells that a connection has ended, for work that shall end with it.
+///
+/// ```
+/// # use trunkline::{Context, HubError};
+/// async fn watch(ctx: Context) -> Result<(), HubError> {
+///     let ended = ctx.cancellation();
+///     while !ended.is_cancelled() {
+///         ctx.clients().caller().send("Tick", ()).await?;
+///         tokio::select! {
+///             () = ended.cancelled() => {}
+///             () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+///         }
+///     }
+///     Ok(())
+/// }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Cancellation(CancellationToken);
+
+impl Context {
+    pub(crate) fn new(connection: Arc<Connection>, down: Arc<Downward>) -> Self {
+        Self { connection, down }
+    }
+
+    /// Closes the connection: the client is told so and does not come back by itself. What it has sent and what
+    /// has not been called yet is dropped; running methods go on, without a result. Does nothing once it has ended.
+    pub fn abort(&self) {
+        self.down.close(&self.connection, Close::default(), End::default());
+    }
+
+    /// The caller joins a group; done when its proxy has acknowledged it.
+    ///
+    /// # Errors
+    /// See [`Groups::add`].
+    pub async fn join(&self, group: impl AsRef<str>) -> Result<(), GroupError> {
+        self.groups().add(self.connection_id(), group).await
+    }
+
+    /// The caller leaves a group; done when its proxy has acknowledged it.
+    ///
+    /// # Errors
+    /// See [`Groups::remove`].
+    pub async fn leave(&self, group: impl AsRef<str>) -> Result<(), GroupError> {
+        self.groups().remove(self.connection_id(), group).await
+    }
+
+    /// The clients of this hub, to send to.
+    #[must_use]
+    pub fn clients(&self) -> CallerClients {
+        CallerClients::new(&self.down, &self.connection)
+    }
+
+    /// The groups of this hub, to add connections to.
+    #[must_use]
+    pub fn groups(&self) -> Groups {
+        Groups::new(&self.down)
+    }
+
+    /// The connection's public id: the same at the client and at the proxy.
+    #[must_use]
+    pub fn connection_id(&self) -> &str {
+        self.connection.id()
+    }
+
+    /// Who the client is; `None` for somebody unknown.
+    #[must_use]
+    pub fn user_id(&self) -> Option<&str> {
+        self.connection.opening().user_id.as_deref()
+    }
+
+    /// The claims of the user. Read from the connect request at each call, as are the three that follow, because
+    /// keeping them unpacked would make idle connections heavy.
+    #[must_use]
+    pub fn claims(&self) -> Claims {
+        Claims::new(self.connection.opening().claims().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+
+    /// The headers of the connect request.
+    #[must_use]
+    pub fn headers(&self) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, values) in self.connection.opening().headers() {
+            let Ok(name) = HeaderName::try_from(&*name) else { continue };
+            for value in values {
+                if let Ok(value) = HeaderValue::try_from(&*value) {
+                    map.append(name.clone(), value);
+                }
+            }
+        }
+        map
+    }
+
+    /// The query of the connect request.
+    #[must_use]
+    pub fn query(&self) -> Query {
+        Query::new(&self.connection.opening().query())
+    }
+
+    /// The client's address, as its proxy saw it.
+    #[must_use]
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.connection.opening().remote_addr()
+    }
+
+    /// The hub protocol that the client speaks.
+    #[must_use]
+    pub fn protocol(&self) -> HubProtocol {
+        self.connection.protocol()
+    }
+
+    /// The name of the hub.
+    #[must_use]
+    pub fn hub(&self) -> &str {
+        &self.down.hub
+    }
+
+    /// The random id of this app server process.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.down.instance
+    }
+
+    /// Fires when the connection ends, for whatever reason.
+    #[must_use]
+    pub fn cancellation(&self) -> Cancellation {
+        Cancellation(self.connection.cancellation().clone())
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("hub", &self.hub())
+            .field("connection_id", &self.connection_id())
+            .field("user_id", &self.user_id())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cancellation {
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
+    /// Waits for the end of the connection.
+    pub async fn cancelled(&self) {
+        self.0.cancelled().await;
+    }
+}

@@ -1,0 +1,232 @@
+//! The way down: what one hub sends, and through which proxies it leaves.
+//!
+//! ```text
+//!  clients, groups, results ──► Downward ──► Node (one proxy) ──► Outbox of its lane ──► link writer
+//!                                  └─ Roster: which connection is at which proxy
+//! ```
+//!
+//! Everything for one proxy goes through one queue, the outbox of its lane: that gives one order, whatever the
+//! kinds. Who reads and writes sockets is no matter of this room.
+
+mod acks;
+mod roster;
+
+use std::sync::{Arc, OnceLock, RwLock, Weak};
+
+use bytes::Bytes;
+use trunkline_protocol::hub::{Close, HubMessage, HubProtocol};
+use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
+use trunkline_protocol::service::{CloseConnection, ConnectionData, ConnectionFlowControl};
+use trunkline_protocol::service::{FlowOperation, FlowSubject, ServiceMessage};
+
+use crate::connection::{Connection, End};
+use crate::encode;
+use crate::metrics::HubMetrics;
+use crate::node::{Node, Outbox};
+use crate::sync::{read, write};
+
+use acks::Acks;
+use roster::Roster;
+
+/// What a `ConnectionData` holds; numbers of the service protocol.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum DataType {
+    Handshake = 1,
+    Invocation = 2,
+    Close = 4,
+}
+
+/// Whoever runs the handlers of connections.
+pub(crate) trait Workers: Send + Sync {
+    /// Works off the connection's inbox in a task of its own.
+    fn start(&self, connection: Arc<Connection>);
+}
+
+/// The way down of one hub.
+pub(crate) struct Downward {
+    pub(crate) hub: Box<str>,
+    pub(crate) instance: Arc<str>,
+    pub(crate) protocols: Vec<HubProtocol>,
+    pub(crate) roster: Roster,
+    pub(crate) acks: Acks,
+    pub(crate) metrics: HubMetrics,
+    /// Replaced as a whole when a proxy comes or goes, so that a send only takes a reference.
+    nodes: RwLock<Arc<[Arc<Node>]>>,
+    workers: OnceLock<Weak<dyn Workers>>,
+}
+
+impl Downward {
+    pub(crate) fn new(hub: &str, instance: Arc<str>, protocols: Vec<HubProtocol>, metrics: HubMetrics) -> Self {
+        Self {
+            hub: hub.into(),
+            instance,
+            protocols,
+            roster: Roster::default(),
+            acks: Acks::default(),
+            metrics,
+            nodes: RwLock::new(Arc::new([])),
+            workers: OnceLock::new(),
+        }
+    }
+
+    /// Names who runs handlers; once, when the hub is put together.
+    pub(crate) fn set_workers(&self, workers: Weak<dyn Workers>) {
+        debug_assert!(self.workers.get().is_none(), "a hub is put together once");
+        let _ = self.workers.set(workers);
+    }
+
+    /// A link is open: it may become the lane of its node.
+    pub(crate) fn attach(&self, name: &str, boot: &str, slot: u32, outbox: Arc<Outbox>) -> Arc<Node> {
+        let mut nodes = write(&self.nodes);
+        let known = nodes.iter().find(|node| node.is(name, boot)).map(Arc::clone);
+        let node = known.unwrap_or_else(|| {
+            let node = Arc::new(Node::new(name, boot));
+            *nodes = nodes.iter().cloned().chain([Arc::clone(&node)]).collect();
+            node
+        });
+        node.open(slot, outbox);
+        self.metrics.links.inc();
+        node
+    }
+
+    /// A link has ended: its queue moves to the next lane of its node; a node without links is forgotten.
+    pub(crate) fn detach(&self, node: &Arc<Node>, slot: u32) {
+        let mut nodes = write(&self.nodes);
+        let ended = node.end(slot);
+        self.metrics.links.dec();
+        self.metrics.frames_lost.inc_by(ended.lost_frames);
+        if ended.was_last {
+            *nodes = nodes.iter().filter(|other| !Arc::ptr_eq(other, node)).cloned().collect();
+            self.acks.fail_of(node);
+        }
+    }
+
+    pub(crate) fn nodes(&self) -> Arc<[Arc<Node>]> {
+        Arc::clone(&read(&self.nodes))
+    }
+
+    /// Queues a frame for every proxy and returns how many took it.
+    ///
+    /// Proxies with room get it at once, so that a slow one delays the others as little as possible.
+    pub(crate) async fn send_to_all(&self, frame: &Bytes) -> usize {
+        let nodes = self.nodes();
+        let mut taken = 0;
+        let mut full = Vec::new();
+        for node in nodes.iter() {
+            match node.try_send(frame) {
+                Some(true) => taken += 1,
+                Some(false) => {}
+                None => full.push(node),
+            }
+        }
+        for node in full {
+            taken += usize::from(node.send(frame).await);
+        }
+        self.metrics.frames_down.inc_by(taken as u64);
+        taken
+    }
+
+    /// Queues a frame for one proxy; waits while its lane is full. `false`: no link of it is open.
+    pub(crate) async fn send(&self, node: &Node, frame: &Bytes) -> bool {
+        let taken = node.send(frame).await;
+        self.metrics.frames_down.inc_by(u64::from(taken));
+        taken
+    }
+
+    /// Queues a result for the connection; waits only when sends and results have filled everything.
+    pub(crate) async fn complete(&self, connection: &Connection, payload: Bytes) {
+        let frame = data(connection, payload, DataType::Invocation).to_frame();
+        if connection.node().complete(&frame).await {
+            self.metrics.frames_down.inc();
+        }
+    }
+
+    /// Queues the answer to the connection's handshake; never waits.
+    pub(crate) fn answer_handshake(&self, connection: &Connection, payload: Bytes) {
+        self.control(connection.node(), &data(connection, payload, DataType::Handshake));
+    }
+
+    /// Asks the proxy to stop or go on reading one client; never waits.
+    pub(crate) fn control_flow(&self, connection: &Connection, operation: FlowOperation) {
+        let connection_id = connection.shared_id();
+        let message = ConnectionFlowControl { connection_id, subject: FlowSubject::Client, operation };
+        self.control(connection.node(), &ServiceMessage::ConnectionFlowControl(message));
+    }
+
+    /// Ends a connection from this side, once: a hub close message, then the end. What waits in its inbox is dropped.
+    pub(crate) fn close(&self, connection: &Arc<Connection>, close: Close, end: End) {
+        let payload = encode::message(connection.protocol(), &HubMessage::Close(close));
+        self.end_from_here(connection, Some(data(connection, payload, DataType::Close)), end);
+    }
+
+    /// As [`close`](Self::close), for a connection whose handshake was refused: it gets no close message.
+    pub(crate) fn refuse(&self, connection: &Arc<Connection>, handshake_answer: Bytes) {
+        let answer = data(connection, handshake_answer, DataType::Handshake);
+        self.end_from_here(connection, Some(answer), End::default());
+    }
+
+    /// Tells a proxy that one of its connections is not wanted here.
+    pub(crate) fn turn_away(&self, node: &Node, close: CloseConnection) {
+        self.control(node, &ServiceMessage::CloseConnection(close));
+    }
+
+    /// A connection has ended at the other side, once. What waits in its inbox is still worked off.
+    pub(crate) fn left(&self, connection: &Arc<Connection>, end: End) {
+        if self.roster.remove(connection) {
+            self.metrics.connections.dec();
+            connection.cancel();
+            let start = connection.inbox().finish(end);
+            self.start_if(start, connection);
+        }
+    }
+
+    /// Starts a worker for the connection, if there is to be one.
+    pub(crate) fn start_if(&self, start: bool, connection: &Arc<Connection>) {
+        if start && let Some(workers) = self.workers.get().and_then(Weak::upgrade) {
+            workers.start(Arc::clone(connection));
+        }
+    }
+
+    fn end_from_here(&self, connection: &Arc<Connection>, last: Option<ServiceMessage>, end: End) {
+        if !self.roster.remove(connection) {
+            return;
+        }
+        self.metrics.connections.dec();
+        if let Some(last) = last {
+            self.control(connection.node(), &last);
+        }
+        let close = CloseConnection { connection_id: connection.shared_id(), ..CloseConnection::default() };
+        self.control(connection.node(), &ServiceMessage::CloseConnection(close));
+        connection.cancel();
+        let start = {
+            let mut inbox = connection.inbox();
+            inbox.clear();
+            inbox.finish(end)
+        };
+        self.start_if(start, connection);
+    }
+
+    fn control(&self, node: &Node, message: &ServiceMessage) {
+        if node.control(&message.to_frame()) {
+            self.metrics.frames_down.inc();
+        }
+    }
+}
+
+/// The frame of a message, if a proxy would take it.
+pub(crate) fn frame(message: &ServiceMessage) -> Result<Bytes, crate::SendError> {
+    let frame = message.to_frame();
+    if frame.len() > LINK_FRAME_MAX_BYTES {
+        return Err(crate::SendError::TooLarge { length: frame.len(), limit: LINK_FRAME_MAX_BYTES });
+    }
+    Ok(frame)
+}
+
+fn data(connection: &Connection, payload: Bytes, data_type: DataType) -> ServiceMessage {
+    ServiceMessage::ConnectionData(ConnectionData {
+        connection_id: connection.shared_id(),
+        payload,
+        data_type: data_type as i64,
+        is_partial: false,
+    })
+}

@@ -1,0 +1,93 @@
+//! Calls as bytes: a method and its arguments, once per hub protocol.
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use serde::Serialize;
+use trunkline_protocol::hub::{Completion, HubMessage, HubProtocol, Invocation, Outcome, Payload, PayloadError};
+use trunkline_protocol::service::Payloads;
+
+use crate::error::SendError;
+
+/// Arguments of a call to clients: a tuple of values that can be serialized, or `()` for none.
+///
+/// ```
+/// # use trunkline::{Context, HubError};
+/// # async fn f(ctx: Context) -> Result<(), HubError> {
+/// let all = ctx.clients().all();
+/// all.send("Tick", ()).await?;
+/// all.send("Online", ("ann",)).await?; // one argument: mind the comma
+/// all.send("ReceiveMessage", ("ann", "hello")).await?;
+/// # Ok(()) }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no tuple of arguments",
+    label = "not a tuple of values that can be serialized",
+    note = "a single argument goes into a tuple too: `(argument,)`; no arguments are `()`"
+)]
+pub trait Arguments: sealed::Sealed + Send {
+    #[doc(hidden)]
+    fn payloads(&self, protocol: HubProtocol) -> Result<Vec<Payload>, PayloadError>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! tuple_of_arguments {
+    ($($name:ident),*) => {
+        impl<$($name: Serialize + Send),*> sealed::Sealed for ($($name,)*) {}
+        impl<$($name: Serialize + Send),*> Arguments for ($($name,)*) {
+            #[expect(non_snake_case, reason = "types and values share their names in the macro")]
+            fn payloads(&self, protocol: HubProtocol) -> Result<Vec<Payload>, PayloadError> {
+                let ($($name,)*) = self;
+                Ok(vec![$(protocol.payload($name)?),*])
+            }
+        }
+    };
+}
+
+impl sealed::Sealed for () {}
+impl Arguments for () {
+    fn payloads(&self, _protocol: HubProtocol) -> Result<Vec<Payload>, PayloadError> {
+        Ok(Vec::new())
+    }
+}
+tuple_of_arguments!(A);
+tuple_of_arguments!(A, B);
+tuple_of_arguments!(A, B, C);
+tuple_of_arguments!(A, B, C, D);
+tuple_of_arguments!(A, B, C, D, E);
+tuple_of_arguments!(A, B, C, D, E, F);
+tuple_of_arguments!(A, B, C, D, E, F, G);
+tuple_of_arguments!(A, B, C, D, E, F, G, H);
+tuple_of_arguments!(A, B, C, D, E, F, G, H, I);
+tuple_of_arguments!(A, B, C, D, E, F, G, H, I, J);
+
+/// A call without an id, in each of the protocols.
+pub(crate) fn invocation(
+    method: &str,
+    arguments: &impl Arguments,
+    protocols: &[HubProtocol],
+) -> Result<Payloads, SendError> {
+    let target = ByteString::from(method);
+    let mut payloads = Vec::with_capacity(protocols.len());
+    for &protocol in protocols {
+        let arguments = arguments.payloads(protocol).map_err(SendError::Encode)?;
+        let invocation = Invocation { target: target.clone(), arguments, ..Invocation::default() };
+        let bytes = message(protocol, &HubMessage::Invocation(invocation));
+        payloads.push((ByteString::from_static(protocol.name()), bytes));
+    }
+    Ok(Payloads(payloads))
+}
+
+/// The end of a call.
+pub(crate) fn completion(protocol: HubProtocol, invocation_id: ByteString, outcome: Outcome) -> Bytes {
+    message(protocol, &HubMessage::Completion(Completion { headers: Vec::new(), invocation_id, outcome }))
+}
+
+/// Any hub message, framed.
+pub(crate) fn message(protocol: HubProtocol, message: &HubMessage) -> Bytes {
+    let mut out = BytesMut::new();
+    protocol.encode(message, &mut out);
+    out.freeze()
+}

@@ -1,0 +1,260 @@
+//! What can fail, and who gets to read it: hub methods, sends, group changes, building a server.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+
+use trunkline_protocol::development_key::DevelopmentKeyError;
+use trunkline_protocol::hub::PayloadError;
+use trunkline_protocol::key::AccessKeyError;
+
+/// The type name that clients see before the text of [`HubError::new`], as the official server names it.
+const SHOWN_NAME: &str = "HubException";
+/// The type name of messages and arguments that can't be read, as the official server names it.
+pub(crate) const INVALID_DATA_NAME: &str = "InvalidDataException";
+
+/// Why a hub method failed, and what the client may know of it.
+///
+/// | made by | the client reads |
+/// |---|---|
+/// | [`HubError::new`]`("no seats left")` | `… HubException: no seats left` |
+/// | [`HubError::named`]`("TimeoutException", "…")`, `?` on any [`std::error::Error`] | nothing more than that something failed, unless the hub has [detailed errors](crate::Hub::detailed_errors) |
+///
+/// Like `anyhow::Error` it is no `std::error::Error` itself, so that `?` takes all of those.
+///
+/// ```
+/// use trunkline::HubError;
+///
+/// async fn half(text: String) -> Result<u32, HubError> {
+///     let number: u32 = text.parse()?; // internal: clients don't see ParseIntError's text
+///     if number % 2 == 1 {
+///         return Err(HubError::new(format!("{number} is odd"))); // clients see this
+///     }
+///     Ok(number / 2)
+/// }
+/// ```
+pub struct HubError(Box<Inner>);
+
+struct Inner {
+    audience: Audience,
+    name: Cow<'static, str>,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+#[derive(PartialEq)]
+enum Audience {
+    /// Clients read it always.
+    Client,
+    /// Clients read it only from hubs with detailed errors.
+    Log,
+}
+
+impl HubError {
+    /// An error whose text the client is always told, after `HubException: `.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self::build(Audience::Client, SHOWN_NAME.into(), message.into(), None)
+    }
+
+    /// An internal error under a name of your own, such as `InvalidOperationException`: the client is told
+    /// `<name>: <message>` only by hubs with detailed errors.
+    pub fn named(name: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self::build(Audience::Log, name.into(), message.into(), None)
+    }
+
+    /// The name of its type, as clients see it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Its text, without the name.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Whether every client may read the text.
+    #[must_use]
+    pub fn is_shown(&self) -> bool {
+        self.0.audience == Audience::Client
+    }
+
+    /// The error that `?` took, where there was one.
+    #[must_use]
+    pub fn source(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
+        self.0.source.as_deref()
+    }
+
+    pub(crate) fn invalid_data(message: impl Into<String>) -> Self {
+        Self::named(INVALID_DATA_NAME, message)
+    }
+
+    /// The base text, and the details if the client may read them.
+    pub(crate) fn describe(&self, base: &str, detailed: bool) -> String {
+        if detailed || self.is_shown() {
+            format!("{base} {}: {}", self.0.name, self.0.message)
+        } else {
+            base.to_owned()
+        }
+    }
+
+    fn build(
+        audience: Audience,
+        name: Cow<'static, str>,
+        message: String,
+        source: Option<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self(Box::new(Inner { audience, name, message, source }))
+    }
+}
+
+impl<E: StdError + Send + Sync + 'static> From<E> for HubError {
+    fn from(error: E) -> Self {
+        let message = error.to_string();
+        Self::build(Audience::Log, short_type_name::<E>().into(), message, Some(Box::new(error)))
+    }
+}
+
+impl fmt::Display for HubError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.name, self.0.message)
+    }
+}
+
+impl fmt::Debug for HubError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        let mut cause = self.0.source.as_deref().and_then(|error| error.source());
+        while let Some(error) = cause {
+            write!(f, "; caused by: {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// `ParseIntError` of `core::num::error::ParseIntError`; generic parameters are left out.
+fn short_type_name<E>() -> &'static str {
+    let whole = std::any::type_name::<E>();
+    let plain = whole.split('<').next().unwrap_or(whole);
+    plain.rsplit("::").next().unwrap_or(plain)
+}
+
+/// Why a send was not queued. That nobody is there to receive it is no error.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// An argument can't be written in a hub protocol; nothing was sent.
+    #[error("argument can't be encoded: {0}")]
+    Encode(#[source] PayloadError),
+    /// A group without a name; nothing was sent.
+    #[error("Cannot send to an empty group name.")]
+    EmptyGroupName,
+    /// The message with its list of receivers is larger than a frame of a link may be; nothing was sent.
+    #[error("message of {length} bytes is over the limit of {limit} for one frame")]
+    TooLarge {
+        /// Its length.
+        length: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// Why it is not certain that a connection has joined or left a group.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// A group without a name.
+    #[error("a group needs a name")]
+    EmptyGroupName,
+    /// No answer came in time; the change may still happen.
+    #[error("group change was not acknowledged within 10 s")]
+    Timeout,
+    /// The last link to the proxy was lost; the connection is most likely gone with it.
+    #[error("link was lost before the group change was acknowledged")]
+    LinkLost,
+    /// The proxy could not do it.
+    #[error("group change failed at the proxy: {0}")]
+    Failed(String),
+}
+
+/// There is no hub of this name in the server.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no hub named '{0}'")]
+pub struct UnknownHub(pub(crate) String);
+
+/// Why a server can't be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A path that no client could connect to.
+    #[error("hub path '{0}' must begin with '/', not end with it, and have no query")]
+    Path(String),
+    /// The path gives no name for the hub.
+    #[error("hub at '{0}' needs a name: call `name`")]
+    NoName(String),
+    /// Two hubs are called the same.
+    #[error("two hubs are named '{0}'")]
+    DuplicateName(String),
+    /// Two hubs have the same path, apart from case.
+    #[error("two hubs have the path '{0}'")]
+    DuplicatePath(String),
+    /// Two methods of a hub are called the same, apart from case.
+    #[error("hub '{hub}' has two methods named '{method}' (case does not count)")]
+    DuplicateMethod {
+        /// The hub.
+        hub: String,
+        /// The method.
+        method: String,
+    },
+    /// A hub that no client can speak to.
+    #[error("hub '{0}' speaks no hub protocol")]
+    NoProtocol(String),
+    /// A given access key is no good.
+    #[error("access key can't be used")]
+    AccessKey(#[source] AccessKeyError),
+    /// No access key was given, and the key of this machine can't be had.
+    #[error("no access key was given (TRUNKLINE_ACCESS_KEY), and there is no development key")]
+    DevelopmentKey(#[source] DevelopmentKeyError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: &str = "An unexpected error occurred invoking 'M' on the server.";
+
+    #[test]
+    fn the_text_of_a_hub_error_is_always_shown() {
+        let error = HubError::new("x");
+        assert_eq!(error.describe(BASE, false), format!("{BASE} HubException: x"));
+    }
+
+    #[test]
+    fn other_errors_are_shown_only_in_detail() {
+        let error = HubError::from("x".parse::<u8>().unwrap_err());
+        assert_eq!(error.describe(BASE, false), BASE);
+        assert_eq!(error.describe(BASE, true), format!("{BASE} ParseIntError: invalid digit found in string"));
+        let named = HubError::named("InvalidOperationException", "not now");
+        assert_eq!(named.describe(BASE, false), BASE);
+        assert_eq!(named.describe(BASE, true), format!("{BASE} InvalidOperationException: not now"));
+    }
+
+    #[test]
+    fn a_question_mark_takes_any_error() {
+        fn fails() -> Result<u8, HubError> {
+            Ok("x".parse()?)
+        }
+        let error = fails().unwrap_err();
+        assert!(!error.is_shown());
+        assert!(error.source().is_some());
+    }
+
+    #[test]
+    fn generic_types_have_short_names() {
+        struct Wrapped<T>(T);
+        let _ = Wrapped(0u8).0;
+        assert_eq!(short_type_name::<Wrapped<std::io::Error>>(), "Wrapped");
+    }
+}

@@ -1,0 +1,330 @@
+//! The builder of a hub: its path, its methods, its settings.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::limits::INBOX_MAX_BYTES;
+use trunkline_protocol::manifest::HubManifest;
+
+use crate::error::BuildError;
+use crate::handler::{Bindable, Handler, Method};
+
+/// A hub: methods that clients at a path can call.
+///
+/// Like axum's `Router` it is generic over a state that is still missing; [`with_state`](Self::with_state) gives it,
+/// and methods take it as [`State<T>`](axum::extract::State).
+///
+/// ```
+/// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+/// use axum::extract::State;
+/// use trunkline::{Context, Hub, HubError, Server};
+///
+/// #[derive(Clone, Default)]
+/// struct Counter(Arc<AtomicU64>);
+///
+/// async fn count(State(counter): State<Counter>, by: u64) -> u64 {
+///     counter.0.fetch_add(by, Ordering::Relaxed) + by
+/// }
+///
+/// async fn hello(ctx: Context) -> Result<(), HubError> {
+///     ctx.clients().others().send("Joined", (ctx.connection_id(),)).await?;
+///     Ok(())
+/// }
+///
+/// let hub = Hub::new("/counter").on_connected(hello).method("Count", count).with_state(Counter::default());
+/// let server = Server::new().hub(hub);
+/// ```
+#[must_use = "a hub does nothing until it is added to a server"]
+pub struct Hub<S = ()> {
+    path: String,
+    name: Option<String>,
+    settings: HubSettings,
+    methods: Vec<(String, Bindable<S>)>,
+    on_connected: Option<Bindable<S>>,
+    on_disconnected: Option<Bindable<S>>,
+}
+
+/// The settings of a hub.
+#[derive(Debug, Clone)]
+pub(crate) struct HubSettings {
+    pub(crate) protocols: Vec<HubProtocol>,
+    pub(crate) message_max_bytes: usize,
+    pub(crate) keep_alive_interval: Duration,
+    pub(crate) client_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) detailed_errors: bool,
+    pub(crate) inbox_max_bytes: usize,
+}
+
+/// A hub that is put together: nothing of it changes any more.
+pub(crate) struct BuiltHub {
+    pub(crate) manifest: HubManifest,
+    pub(crate) settings: HubSettings,
+    pub(crate) methods: Methods,
+}
+
+/// What can be called.
+#[derive(Default)]
+pub(crate) struct Methods {
+    by_name: HashMap<Box<str>, Arc<Method>>,
+    pub(crate) on_connected: Option<Method>,
+    pub(crate) on_disconnected: Option<Method>,
+}
+
+impl<S: Clone + Send + Sync + 'static> Hub<S> {
+    /// A hub that clients find at `path`, such as `/chat`; case does not count. It is named after the path's last
+    /// segment, and has the official server's defaults in everything.
+    pub fn new(path: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            name: None,
+            settings: HubSettings::default(),
+            methods: Vec::new(),
+            on_connected: None,
+            on_disconnected: None,
+        }
+    }
+
+    /// Another name than the path's last segment, for links, logs and metrics.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// A method that clients can call by this name; case does not count. The number of its arguments is exact: a
+    /// call with more or fewer fails without reaching it. Two methods of one name are an error when the server is built.
+    pub fn method<H: Handler<S, M>, M: 'static>(mut self, name: impl Into<String>, handler: H) -> Self {
+        self.methods.push((name.into(), Bindable::new(handler)));
+        self
+    }
+
+    /// Called when a client has connected, before any of its messages. If it fails, the client is closed with an error,
+    /// and `on_disconnected` is not called. Takes extractors only.
+    pub fn on_connected<H: Handler<S, M>, M: 'static>(mut self, handler: H) -> Self {
+        const { assert!(H::ARGUMENTS == 0, "on_connected takes extractors only: no client gives it arguments") };
+        self.on_connected = Some(Bindable::new(handler));
+        self
+    }
+
+    /// Called once when a client has gone, after its running method has ended; the client can't be reached any more.
+    /// Takes extractors only, [`CloseReason`](crate::call::CloseReason) among them.
+    pub fn on_disconnected<H: Handler<S, M>, M: 'static>(mut self, handler: H) -> Self {
+        const { assert!(H::ARGUMENTS == 0, "on_disconnected takes extractors only: no client gives it arguments") };
+        self.on_disconnected = Some(Bindable::new(handler));
+        self
+    }
+
+    /// Gives the hub its state.
+    pub fn with_state<S2>(self, state: S) -> Hub<S2> {
+        let bind = |bindable: Bindable<S>| Bindable::Bound(bindable.bind(&state));
+        Hub {
+            path: self.path,
+            name: self.name,
+            settings: self.settings,
+            methods: self.methods.into_iter().map(|(name, method)| (name, bind(method))).collect(),
+            on_connected: self.on_connected.map(bind),
+            on_disconnected: self.on_disconnected.map(bind),
+        }
+    }
+
+    /// The hub protocols that clients may choose; all of them by default.
+    pub fn protocols(mut self, protocols: impl IntoIterator<Item = HubProtocol>) -> Self {
+        self.settings.protocols = protocols.into_iter().collect();
+        self
+    }
+
+    /// Largest message of a client, framing included; 32 KiB by default. A client that sends more is closed.
+    pub fn message_max_bytes(mut self, bytes: usize) -> Self {
+        self.settings.message_max_bytes = bytes;
+        self
+    }
+
+    /// Clients that were sent nothing for this long are pinged; 15 s by default.
+    pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
+        self.settings.keep_alive_interval = interval;
+        self
+    }
+
+    /// Clients that have pinged once and then say nothing for this long are closed; 30 s by default.
+    pub fn client_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.client_timeout = timeout;
+        self
+    }
+
+    /// How long a client may take for its hub handshake; 15 s by default.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.handshake_timeout = timeout;
+        self
+    }
+
+    /// Clients are told names and texts of all errors: a help in development that gives away the app's insides.
+    pub fn detailed_errors(mut self) -> Self {
+        self.settings.detailed_errors = true;
+        self
+    }
+
+    /// What may wait for one client's methods before its proxy is asked to pause that client; 64 KiB by default.
+    pub fn inbox_max_bytes(mut self, bytes: usize) -> Self {
+        self.settings.inbox_max_bytes = bytes;
+        self
+    }
+}
+
+impl Hub<()> {
+    /// Checks everything and puts it together.
+    pub(crate) fn build(self) -> Result<BuiltHub, BuildError> {
+        let name = self.checked_name()?;
+        if self.settings.protocols.is_empty() {
+            return Err(BuildError::NoProtocol(name));
+        }
+        let mut methods = Methods {
+            on_connected: self.on_connected.map(|method| method.bind(&())),
+            on_disconnected: self.on_disconnected.map(|method| method.bind(&())),
+            ..Methods::default()
+        };
+        for (method_name, method) in self.methods {
+            methods.add(&name, &method_name, method.bind(&()))?;
+        }
+        Ok(BuiltHub { manifest: self.settings.manifest(&name, &self.path), settings: self.settings, methods })
+    }
+
+    fn checked_name(&self) -> Result<String, BuildError> {
+        let path = &self.path;
+        let segment = path.strip_prefix('/').and_then(|rest| rest.rsplit('/').next());
+        let bad_path = || BuildError::Path(path.clone());
+        let segment = segment.ok_or_else(bad_path)?;
+        if path.contains(['?', '#']) || (segment.is_empty() && path != "/") {
+            return Err(bad_path());
+        }
+        let name = self.name.clone().unwrap_or_else(|| segment.to_owned());
+        if name.is_empty() { Err(BuildError::NoName(path.clone())) } else { Ok(name) }
+    }
+}
+
+impl<S> fmt::Debug for Hub<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let methods: Vec<_> = self.methods.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Hub").field("path", &self.path).field("methods", &methods).finish_non_exhaustive()
+    }
+}
+
+impl HubSettings {
+    fn manifest(&self, name: &str, path: &str) -> HubManifest {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        HubManifest {
+            protocols: self.protocols.iter().map(|protocol| protocol.name().to_owned()).collect(),
+            message_max_bytes: self.message_max_bytes,
+            keep_alive_interval_ms: millis(self.keep_alive_interval),
+            client_timeout_ms: millis(self.client_timeout),
+            handshake_timeout_ms: millis(self.handshake_timeout),
+            detailed_errors: self.detailed_errors,
+            ..HubManifest::new(name, path)
+        }
+    }
+}
+
+impl Default for HubSettings {
+    fn default() -> Self {
+        let manifest = HubManifest::new("", "");
+        Self {
+            protocols: HubProtocol::ALL.to_vec(),
+            message_max_bytes: manifest.message_max_bytes,
+            keep_alive_interval: Duration::from_millis(manifest.keep_alive_interval_ms),
+            client_timeout: Duration::from_millis(manifest.client_timeout_ms),
+            handshake_timeout: Duration::from_millis(manifest.handshake_timeout_ms),
+            detailed_errors: manifest.detailed_errors,
+            inbox_max_bytes: INBOX_MAX_BYTES,
+        }
+    }
+}
+
+impl Methods {
+    /// The method of this name, whatever its case.
+    pub(crate) fn find(&self, target: &str) -> Option<&Arc<Method>> {
+        // Nearly every call is written as the method is, so the lower-case text is seldom made.
+        self.by_name.get(target).or_else(|| self.by_name.get(target.to_lowercase().as_str()))
+    }
+
+    fn add(&mut self, hub: &str, name: &str, method: Method) -> Result<(), BuildError> {
+        let method = Arc::new(method);
+        let Entry::Vacant(vacant) = self.by_name.entry(name.to_lowercase().into()) else {
+            return Err(BuildError::DuplicateMethod { hub: hub.to_owned(), method: name.to_owned() });
+        };
+        vacant.insert(Arc::clone(&method));
+        self.by_name.insert(name.into(), method);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::State;
+
+    use super::*;
+    use crate::{CloseReason, Context, HubError};
+
+    async fn nothing() {}
+
+    fn built(hub: Hub) -> BuiltHub {
+        hub.build().unwrap()
+    }
+
+    fn arguments<H: Handler<S, M>, S: Clone + Send + Sync + 'static, M: 'static>(_handler: H) -> usize {
+        H::ARGUMENTS
+    }
+
+    #[test]
+    fn only_arguments_of_the_client_are_counted() {
+        async fn mixed(_: Context, _: String, _: State<u8>, _: Vec<u8>, _: CloseReason) -> Result<u8, HubError> {
+            Ok(1)
+        }
+        #[expect(clippy::too_many_arguments, reason = "ten are allowed, so ten are tried")]
+        async fn ten(_: u8, _: u8, _: u8, _: u8, _: u8, _: u8, _: u8, _: u8, _: u8, _: Option<String>) {}
+        assert_eq!(arguments::<_, (), _>(nothing), 0);
+        assert_eq!(arguments::<_, u8, _>(mixed), 2);
+        assert_eq!(arguments::<_, (), _>(ten), 10);
+        assert_eq!(arguments::<_, (), _>(|_: Context, x: i32| async move { x }), 1);
+    }
+
+    #[test]
+    fn a_hub_is_named_after_its_path_unless_it_has_a_name() {
+        assert_eq!(built(Hub::new("/live/chat")).manifest.name, "chat");
+        let hub = built(Hub::new("/chat").name("talk"));
+        assert_eq!((hub.manifest.name.as_str(), hub.manifest.path.as_str()), ("talk", "/chat"));
+        assert_eq!(built(Hub::new("/").name("root")).manifest.path, "/");
+    }
+
+    #[test]
+    fn a_path_that_nobody_could_connect_to_is_refused() {
+        for path in ["chat", "/chat/", "/chat?x=1", ""] {
+            assert!(matches!(Hub::new(path).build(), Err(BuildError::Path(_))), "{path}");
+        }
+        assert!(matches!(Hub::new("/").build(), Err(BuildError::NoName(_))));
+    }
+
+    #[test]
+    fn methods_are_found_whatever_their_case_and_can_not_be_doubled() {
+        let hub = built(Hub::new("/chat").method("SendMessage", nothing));
+        for name in ["SendMessage", "sendmessage", "SENDMESSAGE"] {
+            assert!(hub.methods.find(name).is_some(), "{name}");
+        }
+        assert!(hub.methods.find("Send").is_none());
+        let doubled = Hub::new("/chat").method("Send", nothing).method("send", nothing).build();
+        assert!(matches!(doubled, Err(BuildError::DuplicateMethod { .. })));
+    }
+
+    #[test]
+    fn settings_reach_the_manifest() {
+        let hub = built(
+            Hub::new("/chat").protocols([HubProtocol::Json]).client_timeout(Duration::from_secs(5)).detailed_errors(),
+        );
+        assert_eq!(hub.manifest.protocols, ["json"]);
+        assert_eq!(hub.manifest.client_timeout_ms, 5000);
+        assert!(hub.manifest.detailed_errors);
+        assert!(matches!(Hub::new("/chat").protocols([]).build(), Err(BuildError::NoProtocol(_))));
+    }
+}

@@ -1,0 +1,109 @@
+//! The reading half of a link: frames become openings, data, leavings and acknowledgements. It never waits for
+//! a method, a client or the other direction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::Message;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::time::Instant;
+use trunkline_protocol::limits::LINK_TIMEOUT_MS;
+use trunkline_protocol::service::{FrameBuffer, Ping, ServiceMessage};
+
+use super::{LinkEnd, Shared, Stream};
+use crate::connection::LinkId;
+use crate::dispatch::HubAtWork;
+use crate::node::Node;
+use crate::sync::lock;
+
+/// The pair of a ping that is to be sent straight back.
+const ECHO: &str = "echo";
+
+/// The reader of one link.
+pub(super) struct Reader<'a> {
+    pub(super) hub: &'a HubAtWork,
+    pub(super) link: LinkId,
+    pub(super) node: &'a Arc<Node>,
+    pub(super) shared: &'a Shared,
+}
+
+impl Reader<'_> {
+    /// Reads until the link ends.
+    pub(super) async fn read(&self, mut frames: FrameBuffer, mut stream: Stream) -> LinkEnd {
+        let timeout = Duration::from_millis(LINK_TIMEOUT_MS);
+        let silent = tokio::time::sleep(timeout);
+        tokio::pin!(silent);
+        let mut last_heard = Instant::now();
+        loop {
+            if let Err(end) = self.handle_frames(&mut frames) {
+                return end;
+            }
+            let message = tokio::select! {
+                message = stream.next() => message,
+                () = self.shared.stop.cancelled() => return LinkEnd::Replaced,
+                // Armed anew only when it fires: a busy link doesn't touch the timer for each message.
+                () = &mut silent => {
+                    if last_heard.elapsed() >= timeout {
+                        return LinkEnd::Silent;
+                    }
+                    silent.as_mut().reset(last_heard + timeout);
+                    continue;
+                }
+            };
+            last_heard = Instant::now();
+            match message {
+                None | Some(Ok(Message::Close(_))) => return LinkEnd::Closed,
+                Some(Err(error)) => return LinkEnd::Socket(error),
+                Some(Ok(Message::Text(_))) => return LinkEnd::Text,
+                Some(Ok(Message::Binary(bytes))) => frames.push(bytes),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            }
+        }
+    }
+
+    fn handle_frames(&self, frames: &mut FrameBuffer) -> Result<(), LinkEnd> {
+        let owed = lock(&self.shared.session).poll_timeout();
+        while let Some(body) = frames.next_body()? {
+            match ServiceMessage::decode(&body)? {
+                Some(ServiceMessage::Ping(ping)) => self.handle_ping(&ping)?,
+                message => {
+                    if let Some(message) = message {
+                        self.handle(&body, message);
+                    }
+                    self.hub.down.metrics.frames_up.inc();
+                    lock(&self.shared.session).handle_received(self.shared.now_ms());
+                }
+            }
+        }
+        // The writer sleeps until its next ping is due, which may now be earlier.
+        if lock(&self.shared.session).poll_timeout() != owed {
+            self.shared.outbox.wake();
+        }
+        Ok(())
+    }
+
+    fn handle_ping(&self, ping: &Ping) -> Result<(), LinkEnd> {
+        lock(&self.shared.session).handle_ping(ping)?;
+        if ping.get(ECHO).is_some() {
+            // A closed outbox means that the link is ending, and so is whoever measures it.
+            let _ = self.shared.outbox.uncounted(&ServiceMessage::Ping(ping.clone()).to_frame());
+        }
+        Ok(())
+    }
+
+    fn handle(&self, body: &Bytes, message: ServiceMessage) {
+        match message {
+            ServiceMessage::OpenConnection(open) => self.hub.handle_open(self.link, self.node, body, open),
+            ServiceMessage::ConnectionData(data) => self.hub.handle_data(data),
+            ServiceMessage::CloseConnection(close) => self.hub.handle_left(close),
+            ServiceMessage::Ack(ack) => self.hub.down.acks.handle(ack),
+            ServiceMessage::ServiceError(error) => {
+                tracing::warn!(hub = %self.hub.down.hub, error = %error.error, "the proxy reports an error");
+            }
+            other => {
+                tracing::debug!(hub = %self.hub.down.hub, kind = other.name(), "frame is ignored");
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! One proxy as one hub sees it: its open links, and the lane among them.
+
+mod lanes;
+mod outbox;
+
+use std::sync::{Arc, RwLock};
+
+use bytes::Bytes;
+
+use crate::sync::{read, write};
+
+use lanes::Lanes;
+use outbox::TrySendError;
+pub(crate) use outbox::{Chunk, Outbox};
+
+/// A proxy, told apart by its name and its start.
+#[derive(Debug)]
+pub(crate) struct Node {
+    name: Box<str>,
+    boot: Box<str>,
+    lanes: RwLock<Lanes<Arc<Outbox>>>,
+}
+
+/// What the end of a link came to.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// No other link of the node is open.
+    pub(crate) was_last: bool,
+    /// Frames that waited and had nowhere to go.
+    pub(crate) lost_frames: u64,
+}
+
+impl Node {
+    pub(crate) fn new(name: &str, boot: &str) -> Self {
+        Self { name: name.into(), boot: boot.into(), lanes: RwLock::default() }
+    }
+
+    pub(crate) fn is(&self, name: &str, boot: &str) -> bool {
+        &*self.name == name && &*self.boot == boot
+    }
+
+    pub(crate) fn open(&self, slot: u32, outbox: Arc<Outbox>) {
+        write(&self.lanes).open(slot, outbox);
+    }
+
+    /// Closes the slot's outbox and moves what waits there to the next lane, before anything newer gets there:
+    /// all under one lock, because [`lane`](Self::lane) is asked again by whoever finds an outbox closed.
+    pub(crate) fn end(&self, slot: u32) -> Ended {
+        let mut lanes = write(&self.lanes);
+        let rest = lanes.end(slot).map(|outbox| outbox.close()).unwrap_or_default();
+        let lost_frames = match lanes.lane() {
+            Some(lane) if !rest.is_empty() => {
+                lane.inherit(rest);
+                0
+            }
+            Some(_) => 0,
+            None => rest.iter().map(|chunk| chunk.frames).sum(),
+        };
+        Ended { was_last: lanes.is_empty(), lost_frames }
+    }
+
+    /// Queues a send at once. `Some(false)`: no link is open; `None`: the lane is full.
+    pub(crate) fn try_send(&self, frame: &Bytes) -> Option<bool> {
+        loop {
+            let Some(lane) = self.lane() else { return Some(false) };
+            match lane.try_send(frame) {
+                Ok(()) => return Some(true),
+                Err(TrySendError::Full) => return None,
+                Err(TrySendError::Closed) => {}
+            }
+        }
+    }
+
+    /// Queues a send; a wait at a lane that ends goes on at the next one. `false`: no link is open.
+    pub(crate) async fn send(&self, frame: &Bytes) -> bool {
+        while let Some(lane) = self.lane() {
+            if lane.send(frame).await.is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+
+    pub(crate) async fn complete(&self, frame: &Bytes) -> bool {
+        while let Some(lane) = self.lane() {
+            if lane.complete(frame).await.is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+
+    pub(crate) fn control(&self, frame: &[u8]) -> bool {
+        while let Some(lane) = self.lane() {
+            if lane.control(frame).is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn lane(&self) -> Option<Arc<Outbox>> {
+        read(&self.lanes).lane().map(Arc::clone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_a_lost_lane_leaves_first_on_the_next() {
+        let node = Node::new("proxy", "boot");
+        let (first, second) = (Arc::new(Outbox::new(100)), Arc::new(Outbox::new(100)));
+        node.open(0, Arc::clone(&first));
+        node.open(1, Arc::clone(&second));
+        assert_eq!(node.try_send(&Bytes::from_static(b"a")), Some(true));
+        let ended = node.end(0);
+        assert!(!ended.was_last);
+        assert_eq!(ended.lost_frames, 0);
+        assert!(node.control(b"b"));
+        assert_eq!(&second.take().unwrap().bytes[..], b"ab");
+    }
+
+    #[test]
+    fn with_the_last_link_its_queue_is_lost_and_sends_go_nowhere() {
+        let node = Node::new("proxy", "boot");
+        node.open(4, Arc::new(Outbox::new(100)));
+        node.control(b"a");
+        let ended = node.end(4);
+        assert!(ended.was_last);
+        assert_eq!(ended.lost_frames, 1);
+        assert_eq!(node.try_send(&Bytes::from_static(b"a")), Some(false));
+    }
+}

@@ -1,0 +1,226 @@
+//! Puts hubs together into a server: what proxies find in the app's router, and what the app sends by.
+
+mod access;
+mod endpoint;
+mod handle;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, OnceLock, RwLock};
+
+use axum::Router;
+use axum::routing::get;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use trunkline_protocol::id::random_id;
+use trunkline_protocol::manifest::{LINK_PATH, MANIFEST_PATH, Manifest};
+
+use crate::dispatch::HubAtWork;
+use crate::downward::Downward;
+use crate::error::BuildError;
+use crate::hub::{BuiltHub, Hub};
+use crate::link::Slots;
+use crate::metrics::Metrics;
+use crate::sync::{read, write};
+
+use access::Access;
+pub use handle::{HubHandle, ServerHandle};
+
+/// What may wait for one link before sends wait for it: enough for a burst to thousands of clients, and little
+/// enough that an app server with ten links stays small.
+const LINK_OUTBOX_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// The hubs of an app server, and the keys by which it knows its proxies.
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use trunkline::{Hub, Server};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = Server::new().hub(Hub::new("/chat")).access_key("a secret of at least 16 bytes");
+/// let handle = server.handle();
+/// let app: Router = Router::new()
+///     .route("/", get(|| async { "hello" }))
+///     .route("/metrics", handle.metrics())
+///     .merge(server.into_router()?);
+/// # Ok(()) }
+/// ```
+#[must_use = "a server does nothing until its router is served"]
+pub struct Server {
+    core: Arc<Core>,
+    manifest: Manifest,
+    keys: Vec<String>,
+    outbox_max_bytes: usize,
+    /// The first thing that is wrong; told when the router is asked for, so that building reads as one chain.
+    error: Option<BuildError>,
+}
+
+/// What a running server consists of.
+pub(crate) struct Core {
+    instance: Arc<str>,
+    hubs: RwLock<BTreeMap<String, Arc<HubAtWork>>>,
+    metrics: Metrics,
+    slots: Arc<Slots>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    ready: OnceLock<Ready>,
+}
+
+/// What is known once the router is made.
+struct Ready {
+    manifest: Manifest,
+    access: Access,
+    outbox_max_bytes: usize,
+}
+
+impl Server {
+    /// A server without hubs.
+    pub fn new() -> Self {
+        let instance = random_id();
+        let core = Core {
+            instance: instance.as_str().into(),
+            hubs: RwLock::default(),
+            metrics: Metrics::new(),
+            slots: Arc::default(),
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+            ready: OnceLock::new(),
+        };
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let name = std::env::var("HOSTNAME").unwrap_or_else(|_| "app".to_owned());
+        Self {
+            core: Arc::new(core),
+            manifest: Manifest { instance, name, version, hubs: Vec::new() },
+            keys: Vec::new(),
+            outbox_max_bytes: LINK_OUTBOX_MAX_BYTES,
+            error: None,
+        }
+    }
+
+    /// Adds a hub. One with a state that is still missing doesn't fit: see [`Hub::with_state`].
+    pub fn hub(mut self, hub: Hub) -> Self {
+        match hub.build() {
+            Ok(hub) => self.add(hub),
+            Err(error) => self.error = self.error.or(Some(error)),
+        }
+        self
+    }
+
+    /// A name for people, in logs and metrics of the proxies; the machine's by default.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.manifest.name = name.into();
+        self
+    }
+
+    /// An access key that the proxies have too. Several, separated by commas or by further calls, make a rotation: all
+    /// of them are accepted. Without any, `TRUNKLINE_ACCESS_KEY` is read, and without that the development key
+    /// of this machine, which is good for proxies on this machine only.
+    pub fn access_key(mut self, key: impl Into<String>) -> Self {
+        self.keys.push(key.into());
+        self
+    }
+
+    /// What may wait for one link before sends wait for it, in bytes; 16 MiB by default.
+    pub fn link_outbox_max_bytes(mut self, bytes: usize) -> Self {
+        self.outbox_max_bytes = bytes;
+        self
+    }
+
+    /// Sends, metrics and shutdown from anywhere in the app; good before and after the router is made.
+    #[must_use]
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle::new(Arc::clone(&self.core))
+    }
+
+    /// The routes that proxies ask for, all below `/.trunkline/`, to be merged into the app's router.
+    ///
+    /// Serve the router with `into_make_service_with_connect_info::<SocketAddr>()`, so that the development key
+    /// can be refused to peers from other machines; and with `TCP_NODELAY`
+    /// ([`ListenerExt::tap_io`](axum::serve::ListenerExt::tap_io)), so that no message waits for a full packet.
+    ///
+    /// # Errors
+    /// When a hub, a method or a key is no good; the first thing that is wrong.
+    pub fn into_router<S: Clone + Send + Sync + 'static>(self) -> Result<Router<S>, BuildError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let access = Access::new(&self.keys)?;
+        let ready = Ready { manifest: self.manifest, access, outbox_max_bytes: self.outbox_max_bytes };
+        // `self` is consumed, and nobody else makes a router of this core.
+        let _ = self.core.ready.set(ready);
+        Ok(Router::new()
+            .route(MANIFEST_PATH, get(endpoint::manifest))
+            .route(LINK_PATH, get(endpoint::link))
+            .with_state(self.core))
+    }
+
+    fn add(&mut self, hub: BuiltHub) {
+        let (name, path) = (hub.manifest.name.clone(), hub.manifest.path.clone());
+        let known: HashSet<_> = self.manifest.hubs.iter().map(|hub| hub.path.to_lowercase()).collect();
+        if read(&self.core.hubs).contains_key(&name) {
+            self.error = self.error.take().or(Some(BuildError::DuplicateName(name)));
+        } else if known.contains(&path.to_lowercase()) {
+            self.error = self.error.take().or(Some(BuildError::DuplicatePath(path)));
+        } else {
+            let core = &self.core;
+            let protocols = hub.settings.protocols.clone();
+            let down = Downward::new(&name, Arc::clone(&core.instance), protocols, core.metrics.hub(&name));
+            self.manifest.hubs.push(hub.manifest.clone());
+            write(&core.hubs).insert(name, HubAtWork::new(hub, Arc::new(down), core.tasks.clone()));
+        }
+    }
+}
+
+impl Core {
+    fn hub(&self, name: &str) -> Option<Arc<HubAtWork>> {
+        read(&self.hubs).get(name).map(Arc::clone)
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("manifest", &self.manifest).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "a secret of at least 16 bytes";
+
+    async fn nothing() {}
+
+    fn error(server: Server) -> BuildError {
+        server.access_key(KEY).into_router::<()>().unwrap_err()
+    }
+
+    #[test]
+    fn doubled_hubs_and_methods_are_refused() {
+        let doubled_name = Server::new().hub(Hub::new("/a/chat")).hub(Hub::new("/b/chat"));
+        assert!(matches!(error(doubled_name), BuildError::DuplicateName(name) if name == "chat"));
+        let doubled_path = Server::new().hub(Hub::new("/chat")).hub(Hub::new("/Chat"));
+        assert!(matches!(error(doubled_path), BuildError::DuplicatePath(_)));
+        let doubled_method = Server::new().hub(Hub::new("/chat").method("a", nothing).method("A", nothing));
+        assert!(matches!(error(doubled_method), BuildError::DuplicateMethod { .. }));
+    }
+
+    #[test]
+    fn a_short_key_is_refused() {
+        let server = Server::new().access_key("short");
+        assert!(matches!(server.into_router::<()>(), Err(BuildError::AccessKey(_))));
+    }
+
+    #[test]
+    fn a_handle_knows_the_hubs_and_refuses_others() {
+        let handle = Server::new().hub(Hub::new("/chat")).handle();
+        assert_eq!(handle.hub("chat").unwrap().name(), "chat");
+        assert!(handle.hub("talk").unwrap_err().to_string().contains("talk"));
+    }
+}

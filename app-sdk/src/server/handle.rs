@@ -1,0 +1,143 @@
+//! What the app does with a server from outside its hubs: send, measure, shut down.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::routing::{MethodRouter, get};
+use http::header::CONTENT_TYPE;
+
+use super::Core;
+use crate::clients::Clients;
+use crate::downward::Downward;
+use crate::error::UnknownHub;
+use crate::groups::Groups;
+
+/// How long a shutdown waits for methods that are still running.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A server from outside its hubs. Cheap to clone, for background tasks and HTTP handlers.
+///
+/// ```no_run
+/// # use trunkline::{Hub, Server};
+/// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = Server::new().hub(Hub::new("/news"));
+/// let news = server.handle().hub("news")?;
+/// tokio::spawn(async move {
+///     loop {
+///         let sent = news.clients().all().send("Tick", ()).await;
+///         println!("queued at {} proxies", sent.map_or(0, |sent| sent.proxies()));
+///         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+///     }
+/// });
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct ServerHandle {
+    core: Arc<Core>,
+}
+
+/// A hub from outside.
+#[derive(Clone)]
+pub struct HubHandle {
+    down: Arc<Downward>,
+}
+
+impl ServerHandle {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+
+    /// The hub of this name.
+    ///
+    /// # Errors
+    /// When the server has no such hub.
+    pub fn hub(&self, name: &str) -> Result<HubHandle, UnknownHub> {
+        let hub = self.core.hub(name).ok_or_else(|| UnknownHub(name.to_owned()))?;
+        Ok(HubHandle { down: Arc::clone(&hub.down) })
+    }
+
+    /// The random id of this process, as its proxies know it.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.core.instance
+    }
+
+    /// Whether the key of this machine is used, because no access key was given: then listen on loopback only.
+    /// Known once the router is made.
+    #[must_use]
+    pub fn uses_development_key(&self) -> bool {
+        self.core.ready.get().is_some_and(|ready| ready.access.is_development())
+    }
+
+    /// A route for `/metrics`, in Prometheus' text format; names begin with `trunkline_app_`.
+    #[must_use = "the route is to be added to a router"]
+    pub fn metrics<S: Clone + Send + Sync + 'static>(&self) -> MethodRouter<S> {
+        let handle = self.clone();
+        get(move || async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], handle.metrics_text()) })
+    }
+
+    /// What [`metrics`](Self::metrics) answers.
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        self.core.metrics.text()
+    }
+
+    /// Ends all links and waits, for 10 s at most, until what was queued is written, running methods have ended and
+    /// `on_disconnected` has run for each connection. New links are refused from now on.
+    ///
+    /// Meant to go with axum's graceful shutdown, which knows nothing of links:
+    ///
+    /// ```no_run
+    /// # async fn f(listener: tokio::net::TcpListener, app: axum::Router, handle: trunkline::ServerHandle) -> std::io::Result<()> {
+    /// axum::serve(listener, app)
+    ///     .with_graceful_shutdown(async move {
+    ///         let _ = tokio::signal::ctrl_c().await;
+    ///         handle.shutdown().await;
+    ///     })
+    ///     .await
+    /// # }
+    /// ```
+    pub async fn shutdown(&self) {
+        self.core.shutdown.cancel();
+        self.core.tasks.close();
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.core.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                tasks = self.core.tasks.len(),
+                "methods are still running; the shutdown goes on without them"
+            );
+        }
+    }
+}
+
+impl HubHandle {
+    /// The clients of this hub, to send to.
+    #[must_use]
+    pub fn clients(&self) -> Clients {
+        Clients::new(&self.down)
+    }
+
+    /// The groups of this hub, to add connections to.
+    #[must_use]
+    pub fn groups(&self) -> Groups {
+        Groups::new(&self.down)
+    }
+
+    /// The hub's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.down.hub
+    }
+}
+
+impl fmt::Debug for ServerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerHandle").field("instance", &self.instance()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for HubHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HubHandle({})", self.name())
+    }
+}

@@ -1,0 +1,76 @@
+//! The texts that clients read, word for word as the official server writes them.
+
+use crate::error::HubError;
+
+/// Base of the close message after an error.
+pub(crate) const CLOSED_WITH_ERROR: &str = "Connection closed with an error.";
+
+/// A method failed while it ran.
+pub(crate) fn invoking_failed(target: &str, error: &HubError, detailed: bool) -> String {
+    error.describe(&format!("An unexpected error occurred invoking '{target}' on the server."), detailed)
+}
+
+/// A call could not be bound to a method and its arguments.
+pub(crate) fn binding_failed(target: &str, error: &HubError, detailed: bool) -> String {
+    error.describe(&format!("Failed to invoke '{target}' due to an error on the server."), detailed)
+}
+
+/// The error of a call to a method that isn't there.
+pub(crate) fn no_such_method() -> HubError {
+    HubError::new("Method does not exist.")
+}
+
+/// The error of a call with too many or too few arguments.
+pub(crate) fn argument_count(provided: usize, expected: usize) -> HubError {
+    HubError::invalid_data(format!("Invocation provides {provided} argument(s) but target expects {expected}."))
+}
+
+/// The error of a call whose streams no parameter takes.
+pub(crate) fn stream_count(provided: usize, expected: usize) -> HubError {
+    HubError::new(format!("Client sent {provided} stream(s), Hub method expects {expected}."))
+}
+
+/// A stream was asked of a method that has none.
+pub(crate) fn not_streaming(target: &str) -> String {
+    format!("The client attempted to invoke the non-streaming '{target}' method with a streaming invocation.")
+}
+
+/// The error of a message over the limit.
+pub(crate) fn message_too_large(limit: usize) -> HubError {
+    HubError::invalid_data(format!(
+        "The maximum message size of {limit}B was exceeded. The message size can be configured in AddHubOptions."
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_read_as_the_official_ones() {
+        assert_eq!(
+            binding_failed("Nope", &no_such_method(), false),
+            "Failed to invoke 'Nope' due to an error on the server. HubException: Method does not exist."
+        );
+        assert_eq!(
+            binding_failed("Add", &argument_count(1, 2), false),
+            "Failed to invoke 'Add' due to an error on the server."
+        );
+        assert_eq!(
+            binding_failed("Add", &argument_count(1, 2), true),
+            "Failed to invoke 'Add' due to an error on the server. InvalidDataException: Invocation provides 1 argument(s) but target expects 2."
+        );
+        assert_eq!(
+            invoking_failed("Add", &stream_count(1, 0), false),
+            "An unexpected error occurred invoking 'Add' on the server. HubException: Client sent 1 stream(s), Hub method expects 0."
+        );
+        assert_eq!(
+            not_streaming("Add"),
+            "The client attempted to invoke the non-streaming 'Add' method with a streaming invocation."
+        );
+        assert_eq!(
+            message_too_large(32768).describe(CLOSED_WITH_ERROR, true),
+            "Connection closed with an error. InvalidDataException: The maximum message size of 32768B was exceeded. The message size can be configured in AddHubOptions."
+        );
+    }
+}
