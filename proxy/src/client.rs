@@ -24,6 +24,7 @@ use crate::socket::Socket;
 /// Serves a socket from its upgrade to its end.
 pub async fn serve(shard: Rc<Shard>, admission: Box<Admission>) {
     let id: Rc<str> = Rc::from(&*admission.open.connection_id);
+    let is_negotiated = admission.is_negotiated;
     shard.shared().socket_began();
     // Greeting needs buffers and timers that an idle connection must not pay for: they go with this future.
     let greeted = Box::pin(greet_upgraded(&shard, admission)).await;
@@ -31,15 +32,14 @@ pub async fn serve(shard: Rc<Shard>, admission: Box<Admission>) {
         Some(reading) => read::until_the_end(&shard, reading).await,
         // Nobody was told of it, so nobody has to be told of its end; its token is used up all the same.
         None => {
-            shard.shared().routes.end(&id);
-            shard.remember_ended(id);
+            shard.end_id(&id, is_negotiated);
         }
     }
     shard.shared().socket_ended();
 }
 
 async fn greet_upgraded(shard: &Rc<Shard>, admission: Box<Admission>) -> Option<read::Reading> {
-    let Admission { upgrade, hub, open, user } = *admission;
+    let Admission { upgrade, hub, open, is_negotiated, user } = *admission;
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => {
@@ -51,7 +51,7 @@ async fn greet_upgraded(shard: &Rc<Shard>, admission: Box<Admission>) -> Option<
         Ok(parts) => (Socket::Tcp(at_home(shard, parts.io.into_inner()).ok()?), parts.read_buf),
         Err(upgraded) => (Socket::Boxed(RefCell::new(Box::new(TokioIo::new(upgraded)))), bytes::Bytes::new()),
     };
-    greet::greet(shard, Rc::new(socket), early, &hub, open, user).await
+    greet::greet(shard, Rc::new(socket), early, &hub, greet::Newcomer { open, user, is_negotiated }).await
 }
 
 /// The socket, woken by this shard's runtime and no other's: a wake-up across threads costs more than a read.

@@ -33,6 +33,13 @@ const DATA_TYPE_HANDSHAKE: i64 = 1;
 /// A farewell to somebody who was never let in waits for its socket only this long.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Who connects, as far as the connect request tells.
+pub(super) struct Newcomer {
+    pub(super) open: OpenConnection,
+    pub(super) user: Option<String>,
+    pub(super) is_negotiated: bool,
+}
+
 /// A hub handshake, and what came along with it.
 struct Greeting {
     request: HandshakeRequest,
@@ -63,8 +70,7 @@ pub(super) async fn greet(
     socket: Rc<Socket>,
     early: Bytes,
     hub: &Arc<Hub>,
-    open: OpenConnection,
-    user: Option<String>,
+    newcomer: Newcomer,
 ) -> Option<Reading> {
     let settings = hub.settings();
     let patience = Duration::from_millis(settings.handshake_timeout_ms);
@@ -74,7 +80,7 @@ pub(super) async fn greet(
         .and_then(|greeting| check(greeting, &settings));
     let refusal = match greeting {
         Ok(greeting) => match hub.choose_home() {
-            Some(home) => return Some(let_in(shard, socket, greeting, home, open, user, &settings)),
+            Some(home) => return Some(let_in(shard, socket, greeting, home, newcomer, &settings)),
             None => Refusal::Transport(CLOSE_NORMAL),
         },
         Err(refusal) => refusal,
@@ -137,13 +143,14 @@ fn let_in(
     socket: Rc<Socket>,
     greeting: Greeting,
     home: Home,
-    open: OpenConnection,
-    user: Option<String>,
+    newcomer: Newcomer,
     settings: &HubManifest,
 ) -> Reading {
+    let Newcomer { open, user, is_negotiated } = newcomer;
     let protocol = greeting.request.protocol;
     let (id, serial): (Rc<str>, _) = (Rc::from(&*open.connection_id), shard.next_serial());
     let mut client = Client::new(id.clone(), serial, home.clone(), protocol, socket.clone());
+    client.is_negotiated = is_negotiated;
     let now = shard.tick();
     let patience = u32::try_from(settings.handshake_timeout_ms.div_ceil(1000)).unwrap_or(u32::MAX);
     client.status = Status::Opening { until: now.saturating_add(patience).saturating_add(1) };

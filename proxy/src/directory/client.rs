@@ -32,6 +32,8 @@ pub struct Client {
     pub last_sent: u32,
     /// Tick at which something came from it last.
     pub last_heard: u32,
+    /// A token names its id, so that the id has to be remembered when it is over.
+    pub is_negotiated: bool,
     /// Its time-out counts from its first ping on.
     pub has_pinged: bool,
     /// It has frames that leave at the end of this turn.
@@ -80,6 +82,7 @@ impl Client {
             status: Status::Opening { until: u32::MAX },
             last_sent: 0,
             last_heard: 0,
+            is_negotiated: false,
             has_pinged: false,
             is_dirty: false,
             is_flushing: false,

@@ -79,6 +79,13 @@ impl Routes {
         }
     }
 
+    /// The connection is over, and no token names it: nothing has to be remembered.
+    pub fn remove(&self, connection_id: &str) {
+        if let Some(key) = routing_key(connection_id) {
+            self.0.pin().remove(&key);
+        }
+    }
+
     /// Forgets that a connection was ever here; a live one stays.
     pub fn forget(&self, connection_id: &str) {
         if let Some(key) = routing_key(connection_id) {

@@ -49,7 +49,9 @@ pub(super) fn get(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Resp
 
 fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<(), Response> {
     let user = who(endpoint, hub, &request)?;
-    let (connection_id, user) = match query_value(request.uri(), "id") {
+    let token = query_value(request.uri(), "id");
+    let is_negotiated = token.is_some();
+    let (connection_id, user) = match token {
         None => (random_id(), user),
         Some(token) => identify(endpoint, hub, token, user)?,
     };
@@ -66,7 +68,7 @@ fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<()
         query: raw_query(&parts.uri),
         protocol: None,
     };
-    let admission = Admission { upgrade, hub: hub.clone(), open, user: user.id };
+    let admission = Admission { upgrade, hub: hub.clone(), open, is_negotiated, user: user.id };
     endpoint.shard.put(Parcel::Admit(Box::new(admission)));
     Ok(())
 }

@@ -191,19 +191,20 @@ impl Shard {
     }
 
     fn end_route(&self, slot: Slot) {
-        let Some((id, hub)) = self.directory.borrow().get(slot).map(|client| (client.id.clone(), client.home.hub()))
-        else {
-            return;
-        };
-        self.shared.count_client(self.index, hub, -1);
-        self.shared.routes.end(&id);
-        self.remember_ended(id);
+        let directory = self.directory.borrow();
+        let Some(client) = directory.get(slot) else { return };
+        self.shared.count_client(self.index, client.home.hub(), -1);
+        self.end_id(&client.id, client.is_negotiated);
     }
 
-    /// Remembers an id that is over for as long as its token could revive it.
-    pub fn remember_ended(&self, id: Rc<str>) {
+    /// An id is over. One that a token names is remembered for as long as the token could revive it.
+    pub fn end_id(&self, id: &Rc<str>, is_negotiated: bool) {
+        if !is_negotiated {
+            return self.shared.routes.remove(id);
+        }
+        self.shared.routes.end(id);
         let seconds = u32::try_from(CONNECT_TIMEOUT_S + 2 * CLOCK_SKEW_S).unwrap_or(u32::MAX);
-        self.ended.borrow_mut().push_back((self.tick().saturating_add(seconds), id));
+        self.ended.borrow_mut().push_back((self.tick().saturating_add(seconds), id.clone()));
     }
 
     /// Frees the place of a client connection whose socket has ended.

@@ -42,6 +42,8 @@ pub struct Admission {
     pub hub: Arc<Hub>,
     /// Who connects; the hub protocol is not known yet.
     pub open: OpenConnection,
+    /// A token names the connection id.
+    pub is_negotiated: bool,
     /// The user, if authenticated.
     pub user: Option<String>,
 }
