@@ -14,7 +14,10 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
+use bytes::Bytes;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 use tracing::debug;
 
@@ -47,11 +50,20 @@ async fn greet_upgraded(shard: &Rc<Shard>, admission: Box<Admission>) -> Option<
             return None;
         }
     };
-    let (socket, early) = match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => (Socket::Tcp(at_home(shard, parts.io.into_inner()).ok()?), parts.read_buf),
-        Err(upgraded) => (Socket::Boxed(RefCell::new(Box::new(TokioIo::new(upgraded)))), bytes::Bytes::new()),
+    let (socket, early) = match into_tcp(upgraded) {
+        Ok((stream, early)) => (Socket::Tcp(at_home(shard, stream).ok()?), early),
+        Err(other) => (Socket::Boxed(RefCell::new(Box::new(TokioIo::new(other)))), Bytes::new()),
     };
     greet::greet(shard, Rc::new(socket), early, &hub, greet::Newcomer { open, user, is_negotiated }).await
+}
+
+/// The TCP socket below, with what was read of it already: our own server's, or that of `axum::serve` around an app.
+fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
+    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => return Ok((parts.io.into_inner(), parts.read_buf)),
+        Err(other) => other,
+    };
+    auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded).map(|parts| (parts.io.into_inner(), parts.read_buf))
 }
 
 /// The socket, woken by this shard's runtime and no other's: a wake-up across threads costs more than a read.

@@ -18,7 +18,7 @@ use crate::directory::{Client, Directory, Place, Routes, SetName, Slot};
 use crate::link::HubIndex;
 use crate::transport::websocket::{self, Opcode};
 
-pub use order::{GroupOrder, Order, PendingAck, Receivers, Who};
+pub use order::{Act, GroupOrder, Order, PendingAck, Receivers, Who};
 
 /// How frames of one turn leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Delivery<'_> {
             Who::Users(names) => {
                 names.iter().for_each(|name| self.send_to_set(hub, SetName::User(name), mark, message))
             }
-            Who::Connections(ids) => ids.iter().for_each(|id| self.send_to_one(id, message)),
+            Who::Connections(ids) => ids.iter().for_each(|id| self.send_to_one(hub, id, message)),
         }
     }
 
@@ -132,8 +132,8 @@ impl Delivery<'_> {
         }
     }
 
-    fn send_to_one(&mut self, id: &str, message: &Framed) {
-        let Some(slot) = self.find(id) else { return };
+    fn send_to_one(&mut self, hub: HubIndex, id: &str, message: &Framed) {
+        let Some(slot) = self.find(hub, id) else { return };
         if let Some(client) = self.directory.get_mut(slot)
             && client.is_open()
             && let Some(frame) = message.get(client.protocol)
@@ -146,7 +146,7 @@ impl Delivery<'_> {
     fn exclude(&mut self, hub: HubIndex, to: &Receivers) -> u64 {
         let mark = self.directory.next_mark();
         for id in &to.excluded {
-            if let Some(client) = self.find(id).and_then(|slot| self.directory.get_mut(slot)) {
+            if let Some(client) = self.find(hub, id).and_then(|slot| self.directory.get_mut(slot)) {
                 client.exclude(mark);
             }
         }
@@ -157,11 +157,12 @@ impl Delivery<'_> {
         mark
     }
 
-    /// The place of a connection, if it is here.
+    /// The place of a connection, if it is here and of this hub.
     #[must_use]
-    pub fn find(&self, id: &str) -> Option<Slot> {
+    pub fn find(&self, hub: HubIndex, id: &str) -> Option<Slot> {
         let Place { shard, slot } = self.routes.find(id)?;
-        (shard == self.shard && *self.directory.get(slot)?.id == *id).then_some(slot)
+        let client = (shard == self.shard).then(|| self.directory.get(slot))??;
+        (*client.id == *id && client.home.hub() == hub).then_some(slot)
     }
 }
 

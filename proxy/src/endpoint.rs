@@ -53,10 +53,13 @@ impl Endpoint {
         self.finish(Router::new().fallback(dispatch))
     }
 
-    /// The routes of these hubs and nothing else, for the router of an app.
+    /// The routes of these hubs and nothing else, for the router of an app. Case counts there, a last slash does not.
     pub fn into_routes(self, paths: impl IntoIterator<Item = String>) -> Router {
         let routes = paths.into_iter().fold(Router::new(), |router, path| {
-            router.route(&format!("{path}{NEGOTIATE_SUFFIX}"), any(dispatch)).route(&path, any(dispatch))
+            let path = path.trim_end_matches('/');
+            let of_hub = ["", "/", NEGOTIATE_SUFFIX].map(|tail| format!("{path}{tail}"));
+            let routes = of_hub.into_iter().filter(|route| !route.is_empty());
+            routes.fold(router, |router, route| router.route(&route, any(dispatch)))
         });
         self.finish(routes)
     }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use bytestring::ByteString;
-use trunkline_protocol::service::{Ack, AckStatus, ClientInvocation, ConnectionData, FlowOperation, ServiceMessage};
+use trunkline_protocol::service::{Ack, AckStatus, ClientInvocation, FlowOperation, ServiceMessage};
 
 use super::Framed;
 use crate::link::{AppServerId, HubIndex, LinkHandle, LinkId};
@@ -42,12 +43,16 @@ impl From<Who> for Receivers {
 /// One thing to do. Orders of one link are carried out in the order of its frames.
 #[derive(Debug, Clone)]
 pub enum Order {
-    /// Bytes for one connection, from its own app server.
-    Data {
-        /// Who sends them.
+    /// Something for one connection.
+    One {
+        /// The hub of the link that brought it: a connection of another hub is out of its reach.
+        hub: HubIndex,
+        /// The app server at the link's far end.
         app: AppServerId,
-        /// What and for whom.
-        data: ConnectionData,
+        /// Which connection.
+        connection_id: ByteString,
+        /// What.
+        act: Act,
     },
     /// One message for many.
     Send {
@@ -57,15 +62,6 @@ pub enum Order {
         to: Receivers,
         /// What.
         message: Framed,
-    },
-    /// A connection joins or leaves groups.
-    Group {
-        /// Which connection.
-        connection_id: ByteString,
-        /// What changes.
-        change: GroupOrder,
-        /// Who waits for it.
-        ack: Option<Arc<PendingAck>>,
     },
     /// All connections of a user join or leave groups.
     UserGroup {
@@ -89,15 +85,6 @@ pub enum Order {
         /// Who waits for it.
         ack: Arc<PendingAck>,
     },
-    /// The app server ended a connection; what it sent before still goes out.
-    Close {
-        /// Which connection.
-        connection_id: ByteString,
-        /// Who says so.
-        app: AppServerId,
-        /// Why, where it is an error.
-        error: Option<ByteString>,
-    },
     /// Many connections are to be closed.
     CloseMany {
         /// The hub.
@@ -109,24 +96,38 @@ pub enum Order {
         /// Who waits for it.
         ack: Arc<PendingAck>,
     },
-    /// A client is asked for a result by an app server that may not be its own.
-    Ask {
-        /// Who asks.
-        link: Arc<LinkHandle>,
-        /// What and whom.
-        question: ClientInvocation,
-    },
-    /// A connection is to be read no more, or again.
-    Flow {
-        /// Which connection.
-        connection_id: ByteString,
-        /// What to do.
-        operation: FlowOperation,
-    },
     /// A link is lost: those whose home it was are closed.
     LinkLost(LinkId),
     /// The node stops: all are closed.
     Drain,
+}
+
+/// What is done to one connection.
+#[derive(Debug, Clone)]
+pub enum Act {
+    /// Bytes from its own app server; from another they don't count.
+    Data(Bytes),
+    /// It joins or leaves groups.
+    Group {
+        /// What changes.
+        change: GroupOrder,
+        /// Who waits for it.
+        ack: Option<Arc<PendingAck>>,
+    },
+    /// It is closed; what its app server sent before still goes out.
+    Close {
+        /// Why, where it is an error.
+        error: Option<ByteString>,
+    },
+    /// It is asked for a result by an app server that may not be its own.
+    Ask {
+        /// Who asks.
+        link: Arc<LinkHandle>,
+        /// What.
+        question: ClientInvocation,
+    },
+    /// It is to be read no more, or again.
+    Flow(FlowOperation),
 }
 
 /// A change of a connection's groups.

@@ -11,7 +11,7 @@ use trunkline_protocol::service::{
     UserGroupChange,
 };
 
-use crate::delivery::{Framed, GroupOrder, Order, PendingAck, Receivers, Who};
+use crate::delivery::{Act, Framed, GroupOrder, Order, PendingAck, Receivers, Who};
 use crate::link::LinkHandle;
 use crate::shard::{Shard, no_such_connection};
 
@@ -49,9 +49,12 @@ impl TurnOrders {
     }
 
     /// To the shard that owns a connection; nobody gets it when nobody does.
-    fn for_owner(&mut self, shard: &Shard, connection_id: &str, order: Order) {
-        match shard.shared().routes.find(connection_id) {
-            Some(place) => self.for_shard(place.shard, order),
+    fn for_owner(&mut self, shard: &Shard, link: &LinkHandle, connection_id: ByteString, act: Act) {
+        match shard.shared().routes.find(&connection_id) {
+            Some(place) => {
+                let (hub, app) = (link.hub(), link.app());
+                self.for_shard(place.shard, Order::One { hub, app, connection_id, act });
+            }
             None => shard.counters().unknown_receivers.increment(),
         }
     }
@@ -73,8 +76,7 @@ pub(super) fn sort(
     };
     match message {
         ServiceMessage::ConnectionData(data) => {
-            let id = data.connection_id.clone();
-            turn.for_owner(shard, &id, Order::Data { app: link.app(), data });
+            turn.for_owner(shard, link, data.connection_id, Act::Data(data.payload));
         }
         ServiceMessage::MultiConnectionData(data) => {
             send_to_connections(shard, link, data.connection_ids, &data.payloads, turn)
@@ -90,11 +92,9 @@ pub(super) fn sort(
         ServiceMessage::UserData(data) => send(Who::Users(vec![data.user_id]).into(), &data.payloads),
         ServiceMessage::MultiUserData(data) => send(Who::Users(data.user_ids).into(), &data.payloads),
         ServiceMessage::CloseConnection(close) => {
-            let id = close.connection_id.clone();
-            let order = Order::Close { connection_id: close.connection_id, app: link.app(), error: close.error };
-            turn.for_owner(shard, &id, order);
+            turn.for_owner(shard, link, close.connection_id, Act::Close { error: close.error });
         }
-        ServiceMessage::ConnectionFlowControl(flow) => control_flow(shard, flow, turn),
+        ServiceMessage::ConnectionFlowControl(flow) => control_flow(shard, link, flow, turn),
         other => return sort_rest(shard, link, other, turn),
     }
     Ok(())
@@ -109,15 +109,15 @@ fn sort_rest(
 ) -> Result<(), String> {
     let ack = |ack_id| PendingAck::new(link.clone(), ack_id);
     match message {
-        ServiceMessage::JoinGroup(change) => change_group(shard, change, Change::Join, None, turn),
-        ServiceMessage::LeaveGroup(change) => change_group(shard, change, Change::Leave, None, turn),
+        ServiceMessage::JoinGroup(change) => change_group(shard, link, change, Change::Join, None, turn),
+        ServiceMessage::LeaveGroup(change) => change_group(shard, link, change, Change::Leave, None, turn),
         ServiceMessage::JoinGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_group(shard, change, Change::Join, Some(ack), turn);
+            change_group(shard, link, change, Change::Join, Some(ack), turn);
         }
         ServiceMessage::LeaveGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_group(shard, change, Change::Leave, Some(ack), turn);
+            change_group(shard, link, change, Change::Leave, Some(ack), turn);
         }
         ServiceMessage::UserJoinGroup(change) => change_user_group(link, change, Change::Join, None, turn),
         ServiceMessage::UserLeaveGroup(change) => change_user_group(link, change, Change::Leave, None, turn),
@@ -166,10 +166,11 @@ fn sort_rest(
 }
 
 fn ask(shard: &Shard, link: &Arc<LinkHandle>, question: ClientInvocation, turn: &mut TurnOrders) {
-    match shard.shared().routes.find(&question.connection_id) {
-        Some(place) => turn.for_shard(place.shard, Order::Ask { link: link.clone(), question }),
-        None => link.send(&no_such_connection(question)),
+    let id = question.connection_id.clone();
+    if shard.shared().routes.find(&id).is_none() {
+        return link.send(&no_such_connection(question));
     }
+    turn.for_owner(shard, link, id, Act::Ask { link: link.clone(), question });
 }
 
 /// Passes a client's answer on to the app server that asked; if that is gone, nobody waits for it.
@@ -238,14 +239,14 @@ impl Change {
 
 fn change_group(
     shard: &Shard,
+    link: &LinkHandle,
     GroupChange { connection_id, group, .. }: GroupChange,
     change: Change,
     ack: Option<Arc<PendingAck>>,
     turn: &mut TurnOrders,
 ) {
     if let Some(change) = change.order(group) {
-        let id = connection_id.clone();
-        turn.for_owner(shard, &id, Order::Group { connection_id, change, ack });
+        turn.for_owner(shard, link, connection_id, Act::Group { change, ack });
     }
 }
 
@@ -272,10 +273,8 @@ fn close_many(link: &Arc<LinkHandle>, who: Who, close: CloseWithAck, turn: &mut 
     turn.for_all(&Order::CloseMany { hub: link.hub(), to, reason, ack: PendingAck::new(link.clone(), ack_id) });
 }
 
-fn control_flow(shard: &Shard, flow: ConnectionFlowControl, turn: &mut TurnOrders) {
-    let ConnectionFlowControl { connection_id, subject, operation } = flow;
-    if subject == FlowSubject::Client {
-        let id = connection_id.clone();
-        turn.for_owner(shard, &id, Order::Flow { connection_id, operation });
+fn control_flow(shard: &Shard, link: &LinkHandle, flow: ConnectionFlowControl, turn: &mut TurnOrders) {
+    if flow.subject == FlowSubject::Client {
+        turn.for_owner(shard, link, flow.connection_id, Act::Flow(flow.operation));
     }
 }

@@ -152,8 +152,9 @@ impl Hubs {
     /// Finds the hub of a path, without regard to case.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<Arc<Hub>> {
-        let path = path.strip_suffix('/').unwrap_or(path);
-        self.all.load().iter().find(|hub| hub.settings.load().path.eq_ignore_ascii_case(path)).cloned()
+        let path = without_slash(path);
+        let all = self.all.load();
+        all.iter().find(|hub| without_slash(&hub.settings.load().path).eq_ignore_ascii_case(path)).cloned()
     }
 
     /// Whether no manifest has been read yet.
@@ -186,6 +187,10 @@ impl Hubs {
     pub fn next_app_server(&self) -> AppServerId {
         AppServerId(u32::try_from(self.app_servers.fetch_add(1, Ordering::Relaxed)).unwrap_or(u32::MAX))
     }
+}
+
+fn without_slash(path: &str) -> &str {
+    path.strip_suffix('/').unwrap_or(path)
 }
 
 #[cfg(test)]
@@ -236,5 +241,8 @@ mod tests {
         assert!(hubs.find("/STATUSHUB").is_some());
         assert!(hubs.find("/statushub/").is_some());
         assert!(hubs.find("/other").is_none());
+        assert!(hubs.find("/").is_none());
+        hubs.learn(HubManifest::new("root", "/"));
+        assert!(hubs.find("/").is_some());
     }
 }

@@ -2,12 +2,12 @@
 
 use std::rc::Rc;
 
-use trunkline_protocol::service::{ClientInvocation, ConnectionData, ErrorCompletion, FlowOperation, ServiceMessage};
+use trunkline_protocol::service::{ClientInvocation, ErrorCompletion, FlowOperation, ServiceMessage};
 
 use super::{Ending, Shard};
-use crate::delivery::{Delivery, GroupOrder, Order, Pace, Receivers, Who, frame_for};
+use crate::delivery::{Act, Delivery, GroupOrder, Order, Pace, Receivers, Who, frame_for};
 use crate::directory::{SetName, Slot, Status};
-use crate::link::{AppServerId, HubIndex, LinkHandle};
+use crate::link::{HubIndex, LinkHandle};
 
 impl Shard {
     /// Carries out orders, and writes what they left to be written.
@@ -23,14 +23,14 @@ impl Shard {
     fn carry_out_one(self: &Rc<Self>, order: Order, pace: Pace) {
         match order {
             Order::Send { hub, to, message } => self.deliver(pace, |delivery| delivery.send(hub, &to, &message)),
-            Order::Data { app, data } => self.deliver(pace, |delivery| send_data(delivery, app, &data)),
-            Order::Group { connection_id, change, ack } => {
-                let is_found = self.deliver(pace, |delivery| {
-                    let slot = delivery.find(&connection_id)?;
-                    change_groups(delivery, slot, &change)
+            Order::One { hub, app, connection_id, act } => {
+                let found = self.deliver(pace, |delivery| {
+                    let slot = delivery.find(hub, &connection_id)?;
+                    Some((slot, delivery.directory.get(slot)?.home.app() == app))
                 });
-                if let (Some(()), Some(ack)) = (is_found, ack) {
-                    ack.found();
+                match found {
+                    Some((slot, is_own)) => self.act(slot, is_own, act, pace),
+                    None => self.nobody(act),
                 }
             }
             Order::UserGroup { hub, user, change, ack } => {
@@ -52,7 +52,6 @@ impl Shard {
                     ack.found();
                 }
             }
-            Order::Close { connection_id, app, error } => self.close_one(&connection_id, app, error.as_deref()),
             Order::CloseMany { hub, to, reason, ack } => {
                 let slots = self.slots(hub, &to);
                 if !slots.is_empty() {
@@ -60,8 +59,6 @@ impl Shard {
                 }
                 self.end_all(&slots, &Ending::ordered(reason.as_deref()));
             }
-            Order::Ask { link, question } => self.ask(&link, question, pace),
-            Order::Flow { connection_id, operation } => self.control_flow(&connection_id, operation),
             Order::LinkLost(link) => {
                 let slots = self.directory.borrow().at_home(link);
                 self.end_all(&slots, &Ending::link_lost());
@@ -77,25 +74,43 @@ impl Shard {
         slots.iter().for_each(|&slot| self.end(slot, ending));
     }
 
-    /// A close by its own app server follows that server's farewell; anybody else's gets one of ours.
-    fn close_one(self: &Rc<Self>, connection_id: &str, app: AppServerId, error: Option<&str>) {
-        let found = self.deliver(Pace::Direct, |delivery| {
-            let slot = delivery.find(connection_id)?;
-            Some((slot, delivery.directory.get(slot)?.home.app() == app))
-        });
-        let Some((slot, is_own)) = found else { return };
-        let reason = error.filter(|error| !error.is_empty());
-        let ending = if is_own { Ending::by_app() } else { Ending::ordered(reason) };
-        self.end(slot, &ending);
+    /// Does something to a connection that is here; `is_own` if its own app server wants it.
+    fn act(self: &Rc<Self>, slot: Slot, is_own: bool, act: Act, pace: Pace) {
+        match act {
+            Act::Data(payload) if is_own => self.deliver(pace, |delivery| send_data(delivery, slot, &payload)),
+            // Only its own app server may answer its calls, so that none is answered twice.
+            Act::Data(_) => self.counters.unknown_receivers.increment(),
+            Act::Group { change, ack } => {
+                self.deliver(pace, |delivery| change_groups(delivery, slot, &change));
+                if let Some(ack) = ack {
+                    ack.found();
+                }
+            }
+            // Its own app server has sent a farewell; for anybody else we do.
+            Act::Close { .. } if is_own => self.end(slot, &Ending::by_app()),
+            Act::Close { error } => {
+                self.end(slot, &Ending::ordered(error.as_deref().filter(|error| !error.is_empty())))
+            }
+            Act::Ask { link, question } => self.ask(slot, is_own, &link, question, pace),
+            Act::Flow(operation) => self.control_flow(slot, operation),
+        }
+    }
+
+    fn nobody(&self, act: Act) {
+        match act {
+            Act::Ask { link, question } => link.send(&no_such_connection(question)),
+            // The ack that goes with it says that nobody was found.
+            Act::Group { .. } => {}
+            Act::Data(_) | Act::Close { .. } | Act::Flow(_) => self.counters.unknown_receivers.increment(),
+        }
     }
 
     /// Its own app server is told first, so that it knows what the client's answer is for.
-    fn ask(&self, link: &LinkHandle, question: ClientInvocation, pace: Pace) {
+    fn ask(&self, slot: Slot, is_own: bool, link: &LinkHandle, question: ClientInvocation, pace: Pace) {
         let is_asked = self.deliver(pace, |delivery| {
-            let slot = delivery.find(&question.connection_id)?;
             let client = delivery.directory.get_mut(slot).filter(|client| client.is_open())?;
             let frame = frame_for(client.protocol, question.payloads.get(client.protocol)?);
-            if client.home.app() != link.app() {
+            if !is_own {
                 client.home.send(&ServiceMessage::ClientInvocation(question.clone()));
             }
             delivery.outlet.put(slot, client, &frame);
@@ -106,23 +121,21 @@ impl Shard {
         }
     }
 
-    fn control_flow(&self, connection_id: &str, operation: FlowOperation) {
-        self.deliver(Pace::Direct, |delivery| {
-            let slot = delivery.find(connection_id)?;
-            let client = delivery.directory.get_mut(slot)?;
-            match operation {
-                FlowOperation::Pause => drop(client.pause.get_or_insert_default()),
-                FlowOperation::Resume => {
-                    // Its silence while we didn't read it is not held against it.
-                    client.last_heard = delivery.outlet.tick;
-                    if let Some(pause) = client.pause.take() {
-                        pause.notify_waiters();
-                    }
+    fn control_flow(&self, slot: Slot, operation: FlowOperation) {
+        let now = self.tick();
+        let mut directory = self.directory.borrow_mut();
+        let Some(client) = directory.get_mut(slot) else { return };
+        match operation {
+            FlowOperation::Pause => drop(client.pause.get_or_insert_default()),
+            FlowOperation::Resume => {
+                // Its silence while we didn't read it is not held against it.
+                client.last_heard = now;
+                if let Some(pause) = client.pause.take() {
+                    pause.notify_waiters();
                 }
-                FlowOperation::PauseAck | FlowOperation::Offline => {}
             }
-            Some(())
-        });
+            FlowOperation::PauseAck | FlowOperation::Offline => {}
+        }
     }
 
     /// The places of all who are meant and are here.
@@ -133,11 +146,11 @@ impl Shard {
             };
             let mut slots: Vec<Slot> = match &to.who {
                 Who::Everyone => set(delivery, SetName::Hub),
-                Who::Connections(ids) => ids.iter().filter_map(|id| delivery.find(id)).collect(),
+                Who::Connections(ids) => ids.iter().filter_map(|id| delivery.find(hub, id)).collect(),
                 Who::Groups(names) => names.iter().flat_map(|name| set(delivery, SetName::Group(name))).collect(),
                 Who::Users(names) => names.iter().flat_map(|name| set(delivery, SetName::User(name))).collect(),
             };
-            let excluded: Vec<Slot> = to.excluded.iter().filter_map(|id| delivery.find(id)).collect();
+            let excluded: Vec<Slot> = to.excluded.iter().filter_map(|id| delivery.find(hub, id)).collect();
             slots.retain(|slot| !excluded.contains(slot));
             slots
         })
@@ -152,31 +165,20 @@ pub fn no_such_connection(question: ClientInvocation) -> ServiceMessage {
     ServiceMessage::ErrorCompletion(ErrorCompletion { invocation_id, connection_id, caller_server_id, error })
 }
 
-/// Bytes for one connection: taken only from its own app server, so that no call is answered twice.
-fn send_data(delivery: &mut Delivery<'_>, app: AppServerId, data: &ConnectionData) {
-    let Some(slot) = delivery.find(&data.connection_id) else {
-        return delivery.outlet.counters.unknown_receivers.increment();
-    };
-    let Some(client) = delivery.directory.get_mut(slot) else { return };
-    if client.home.app() != app || client.is_closing() {
-        return delivery.outlet.counters.unknown_receivers.increment();
-    }
-    // The first bytes are the answer to the hub handshake.
+/// Bytes for one connection; the first are the answer to its hub handshake.
+fn send_data(delivery: &mut Delivery<'_>, slot: Slot, payload: &[u8]) {
+    let Some(client) = delivery.directory.get_mut(slot).filter(|client| !client.is_closing()) else { return };
     client.status = Status::Open;
-    let frame = frame_for(client.protocol, &data.payload);
+    let frame = frame_for(client.protocol, payload);
     delivery.outlet.put(slot, client, &frame);
 }
 
-fn change_groups(delivery: &mut Delivery<'_>, slot: Slot, change: &GroupOrder) -> Option<()> {
-    let client = delivery.directory.get(slot)?;
-    if client.is_closing() {
-        return None;
-    }
+fn change_groups(delivery: &mut Delivery<'_>, slot: Slot, change: &GroupOrder) {
+    let Some(client) = delivery.directory.get(slot).filter(|client| !client.is_closing()) else { return };
     let hub = client.home.hub();
     match change {
         GroupOrder::Join(group) => delivery.directory.join(slot, hub, SetName::Group(group)),
         GroupOrder::Leave(group) => delivery.directory.leave(slot, hub, SetName::Group(group)),
         GroupOrder::LeaveAll => delivery.directory.leave_groups(slot),
     }
-    Some(())
 }
