@@ -1,0 +1,95 @@
+//! The processes of the demo: started in order, watched together, stopped in the other order.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use anyhow::anyhow;
+
+use crate::answer::until_ready;
+use crate::build::Programs;
+use crate::plan::Plan;
+use crate::process::{Process, say};
+use crate::signals::told_again;
+
+/// The app server first, then the proxies.
+#[derive(Debug, Default)]
+pub(crate) struct Fleet(Vec<Process>);
+
+impl Fleet {
+    /// Starts all, says what to open, and runs until something is wrong: it returns no sooner. Cancelled, what was
+    /// started goes on and is to be stopped.
+    pub(crate) async fn run(&mut self, plan: &Plan, programs: &Programs) -> anyhow::Error {
+        if let Err(error) = self.start(plan, programs).await {
+            return error;
+        }
+        say(&plan.invitation());
+        self.first_end().await
+    }
+
+    /// Stops all, gently unless whoever asked for it asks again. None is left when this returns.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        let outcome = tokio::select! {
+            outcome = self.end() => outcome,
+            () = told_again() => Err(anyhow!("asked to stop a second time, and stopped without leave")),
+        };
+        for process in &mut self.0 {
+            process.kill().await;
+        }
+        outcome
+    }
+
+    /// Proxies first, so that they take leave of their clients, then their app server.
+    async fn end(&mut self) -> anyhow::Result<()> {
+        let apps = self.0.len().min(1);
+        let (app, proxies) = self.0.split_at_mut(apps);
+        let mut outcome = Ok(());
+        for together in [proxies, app] {
+            together.iter_mut().for_each(Process::ask_to_end);
+            for process in together {
+                outcome = outcome.and(process.end().await);
+            }
+        }
+        outcome
+    }
+
+    async fn start(&mut self, plan: &Plan, programs: &Programs) -> anyhow::Result<()> {
+        // Any order works, but this one starts without a word about waiting.
+        self.add("app", &programs.chat, &plan.app_arguments())?;
+        self.unless_one_ends(until_ready("the app server", plan.app, "/")).await?;
+        for proxy in &plan.proxies {
+            self.add(&proxy.name, &programs.proxy, &plan.proxy_arguments(proxy))?;
+        }
+        for proxy in &plan.proxies {
+            self.unless_one_ends(until_ready(&proxy.name, proxy.admin, "/readyz")).await?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, name: &str, program: &std::path::Path, arguments: &[String]) -> anyhow::Result<()> {
+        let process = Process::start(name, self.0.len(), program, arguments)?;
+        self.0.push(process);
+        Ok(())
+    }
+
+    async fn unless_one_ends(&mut self, step: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+        tokio::select! {
+            // Somebody else may answer in place of one that has ended.
+            biased;
+            error = self.first_end() => Err(error),
+            outcome = step => outcome,
+        }
+    }
+
+    /// Waits until one of them ends; what to say of it. Cancel-safe: an end that was not told is found again.
+    async fn first_end(&mut self) -> anyhow::Error {
+        let place = poll_fn(|cx| {
+            let ended = self.0.iter_mut().position(|process| process.poll_end(cx).is_ready());
+            ended.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await;
+        match self.0.get_mut(place) {
+            Some(process) => process.obituary().await,
+            None => anyhow!("there is nothing to run"),
+        }
+    }
+}

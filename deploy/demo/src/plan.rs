@@ -1,0 +1,192 @@
+//! What is to run: the flags as typed, then as meant, checked.
+
+use std::fmt::Write;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+
+/// Builds and runs a chat on this machine: one app server, and proxies before it.
+///
+/// Ctrl-C ends all of it. What is logged is set by TRUNKLINE_LOG for the proxies and by RUST_LOG for the app server.
+#[derive(Debug, Parser)]
+#[command(name = "cargo demo", version)]
+pub(crate) struct Args {
+    /// Where the chat app server listens
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5000")]
+    pub(crate) app: SocketAddr,
+
+    /// Where a proxy takes clients; once for each proxy
+    #[arg(long = "proxy", value_name = "HOST:PORT", default_values = ["127.0.0.1:8080", "127.0.0.1:8081"])]
+    pub(crate) proxies: Vec<SocketAddr>,
+
+    /// Where that proxy shows health and counters; once for each proxy, in the same order
+    #[arg(long = "admin", value_name = "HOST:PORT", default_values = ["127.0.0.1:8090", "127.0.0.1:8091"])]
+    pub(crate) admins: Vec<SocketAddr>,
+
+    /// Run the programs that were built beside this one, whatever their profile
+    #[arg(long)]
+    pub(crate) no_build: bool,
+}
+
+/// What is to run.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Where the app server listens.
+    pub(crate) app: SocketAddr,
+    /// The proxies before it.
+    pub(crate) proxies: Vec<ProxyPlan>,
+}
+
+/// One proxy.
+#[derive(Debug)]
+pub(crate) struct ProxyPlan {
+    /// Its name, in its log and on its page.
+    pub(crate) name: String,
+    /// Where it takes clients.
+    pub(crate) listen: SocketAddr,
+    /// Where it is looked after.
+    pub(crate) admin: SocketAddr,
+}
+
+impl Plan {
+    /// Checks what was typed; the error names the flag.
+    pub(crate) fn new(Args { app, proxies, admins, .. }: Args) -> anyhow::Result<Self> {
+        if proxies.len() != admins.len() {
+            bail!("{} times --proxy but {} times --admin: each proxy needs one of both", proxies.len(), admins.len());
+        }
+        let proxies = (1..).zip(proxies.into_iter().zip(admins));
+        let proxies =
+            proxies.map(|(number, (listen, admin))| ProxyPlan { name: format!("proxy-{number}"), listen, admin });
+        let plan = Self { app, proxies: proxies.collect() };
+        for (flag, address) in plan.addresses() {
+            if !address.ip().is_loopback() {
+                bail!(
+                    "{flag} {address} is open to other machines, but the demo has no access key: name a loopback address"
+                );
+            }
+            if address.port() == 0 {
+                bail!("{flag} {address} leaves the port open, but pages must be told of one: name it");
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Finds out whether all addresses are free. The processes would notice too, but name flags of their own.
+    pub(crate) fn check_ports(&self) -> anyhow::Result<()> {
+        // All are held until the last one is had, so that an address that was given twice is found as well.
+        let mut held = Vec::new();
+        for (flag, address) in self.addresses() {
+            match TcpListener::bind(address) {
+                Ok(listener) => held.push(listener),
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                    bail!(
+                        "{address} is taken: end what listens there, or choose another address: {}",
+                        self.with_another(flag, address)
+                    )
+                }
+                Err(error) => return Err(error).with_context(|| format!("{flag} {address} can't be listened on")),
+            }
+        }
+        Ok(())
+    }
+
+    /// The command line of the app server.
+    pub(crate) fn app_arguments(&self) -> Vec<String> {
+        words(["--listen", &self.app.to_string(), "--name", "chat"])
+    }
+
+    /// The command line of a proxy.
+    pub(crate) fn proxy_arguments(&self, proxy: &ProxyPlan) -> Vec<String> {
+        let (listen, admin) = (proxy.listen.to_string(), proxy.admin.to_string());
+        let upstream = format!("http://{}", self.app);
+        words(["serve", "--listen", &listen, "--admin", &admin, "--upstream", &upstream, "--node-name", &proxy.name])
+    }
+
+    /// What to tell whoever runs the demo.
+    pub(crate) fn invitation(&self) -> String {
+        let mut text = String::from("\nChat: open one tab for each proxy, and they see each other's messages.\n");
+        for proxy in &self.proxies {
+            let _ = writeln!(text, "  http://{}/?proxy=http://{}", self.app, proxy.listen);
+        }
+        text.push_str("Admin pages: clients, links, counters.\n");
+        for proxy in &self.proxies {
+            let _ = writeln!(text, "  http://{}/", proxy.admin);
+        }
+        text.push_str("Ctrl-C ends it all.\n");
+        text
+    }
+
+    /// What to type so that only this address is another one.
+    fn with_another(&self, flag: &str, address: SocketAddr) -> String {
+        let mut words = Vec::new();
+        for (_, one) in self.addresses().filter(|(named, _)| *named == flag) {
+            words.push(if one == address { format!("{flag} HOST:PORT") } else { format!("{flag} {one}") });
+        }
+        words.join(" ")
+    }
+
+    /// All addresses, each with the flag that changes it.
+    fn addresses(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let of_proxies = self.proxies.iter().flat_map(|proxy| [("--proxy", proxy.listen), ("--admin", proxy.admin)]);
+        [("--app", self.app)].into_iter().chain(of_proxies)
+    }
+}
+
+fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(str::to_owned).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(args: &[&str]) -> anyhow::Result<Plan> {
+        Plan::new(Args::parse_from([&["demo"], args].concat()))
+    }
+
+    fn problem(args: &[&str]) -> String {
+        plan(args).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn without_flags_it_is_the_fleet_of_the_readme() {
+        let plan = plan(&[]).unwrap();
+        let [first, second] = plan.proxies.as_slice() else { panic!("two proxies") };
+        assert_eq!(plan.app_arguments().join(" "), "--listen 127.0.0.1:5000 --name chat");
+        assert_eq!(
+            plan.proxy_arguments(first).join(" "),
+            "serve --listen 127.0.0.1:8080 --admin 127.0.0.1:8090 --upstream http://127.0.0.1:5000 --node-name proxy-1"
+        );
+        assert_eq!((second.listen.port(), second.admin.port()), (8081, 8091));
+        let text = plan.invitation();
+        assert!(text.contains("http://127.0.0.1:5000/?proxy=http://127.0.0.1:8081\n"), "{text}");
+        assert!(text.contains("http://127.0.0.1:8091/\n"), "{text}");
+    }
+
+    #[test]
+    fn a_taken_port_is_named_with_the_flag_that_changes_it() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let text = plan(&["--app", &address]).unwrap().check_ports().unwrap_err().to_string();
+        assert!(text.contains(&address) && text.ends_with("another address: --app HOST:PORT"), "{text}");
+        let second = "127.0.0.1:8081".parse().unwrap();
+        let words = plan(&[]).unwrap().with_another("--proxy", second);
+        assert_eq!(words, "--proxy 127.0.0.1:8080 --proxy HOST:PORT");
+    }
+
+    #[test]
+    fn an_address_given_twice_is_taken_the_second_time() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let text = plan(&["--app", &free, "--proxy", &free, "--admin", "127.0.0.1:1"]).unwrap().check_ports();
+        assert!(text.unwrap_err().to_string().contains("--proxy"));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named_with_its_flag() {
+        assert!(problem(&["--app", "0.0.0.0:5000"]).starts_with("--app 0.0.0.0:5000 is open to other machines"));
+        assert!(problem(&["--app", "127.0.0.1:0"]).starts_with("--app 127.0.0.1:0 leaves the port open"));
+        assert!(problem(&["--proxy", "127.0.0.1:1"]).starts_with("1 times --proxy but 2 times --admin"));
+    }
+}
