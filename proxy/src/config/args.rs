@@ -29,7 +29,7 @@ pub struct ServeArgs {
     #[arg(long, env = "TRUNKLINE_ADMIN", value_name = "HOST:PORT", default_value = "127.0.0.1:8090")]
     pub admin: String,
 
-    /// An app server with the Trunkline SDK, such as http://127.0.0.1:5000. May be given several times.
+    /// An app server with the Trunkline SDK, such as `http://127.0.0.1:5000`. May be given several times.
     #[arg(long = "upstream", env = "TRUNKLINE_UPSTREAM", value_name = "URL", required = true, value_delimiter = ',')]
     pub upstreams: Vec<String>,
 
@@ -65,7 +65,7 @@ pub struct ServeArgs {
     #[arg(long, env = "TRUNKLINE_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
 
-    /// An origin whose pages may connect, such as https://app.example. May be given several times. Pages of this
+    /// An origin whose pages may connect, such as `https://app.example`. May be given several times. Pages of this
     /// node's own address always may; without an access key, so may all pages of this machine.
     #[arg(long = "allow-origin", env = "TRUNKLINE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origins: Vec<String>,
