@@ -1,0 +1,47 @@
+// Drives pages in headless Chromium on behalf of the end-to-end tests: elements are named by their ids.
+
+import { chromium } from "playwright-core";
+import { serve } from "./lines.mjs";
+
+// No sandbox, because tests may run as root in a container; and nothing that calls out by itself.
+const FLAGS = [
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+const context = await chromium.launchPersistentContext(process.env.TRUNKLINE_BROWSER_PROFILE, {
+  executablePath: process.env.TRUNKLINE_CHROMIUM ?? "/usr/bin/chromium",
+  args: FLAGS,
+});
+const pages = new Map();
+
+async function open({ page: name, url }) {
+  const page = await context.newPage();
+  page.on("console", (message) => console.error(`${name}: ${message.text()}`));
+  page.on("pageerror", (error) => console.error(`${name}: ${error.stack}`));
+  await page.goto(url);
+  pages.set(name, page);
+}
+
+const exactly = (text) => new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+const element = ({ page, element }) => pages.get(page).locator(`#${element}`);
+
+serve(
+  {
+    open,
+    fill: (at) => element(at).fill(at.text),
+    click: (at) => element(at).click(),
+    text: (at) => element(at).innerText(),
+    count: (at) => element(at).locator(at.tag).count(),
+    // Waits until the element's text contains the given one; a pattern minds the case, a string would not.
+    see: (at) => element(at).filter({ hasText: exactly(at.text) }).waitFor({ state: "attached", timeout: 0 }),
+    close: ({ page }) => pages.get(page).close(),
+  },
+  () => context.close(),
+);

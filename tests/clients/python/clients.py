@@ -1,0 +1,166 @@
+"""The client libraries behind one face: open, invoke, send, close."""
+
+import asyncio
+import itertools
+import logging
+import socket
+
+from pysignalr.client import SignalRClient
+from pysignalr.protocol.json import JSONProtocol
+from pysignalr.protocol.messagepack import MessagepackProtocol
+from signalrcore.hub_connection_builder import HubConnectionBuilder
+from signalrcore.types import HttpTransportType, HubProtocolEncoding
+
+
+def headers_of(options):
+    """pysignalr asks its token factory only after the connection stands, so the token goes as a header."""
+    headers = dict(options.get("headers") or {})
+    if token := options.get("accessToken"):
+        headers["Authorization"] = f"Bearer {token}"
+    return headers
+
+
+class PySignalR:
+    """pysignalr: asyncio, WebSockets only, negotiates version 0."""
+
+    def __init__(self, listener, options):
+        self.listener = listener
+        protocol = MessagepackProtocol() if options.get("protocol") == "messagepack" else JSONProtocol()
+        self.client = SignalRClient(options["url"], protocol=protocol, headers=headers_of(options))
+        self.client._transport._skip_negotiation = options.get("skipNegotiation", False)
+        if self.client._transport._skip_negotiation:
+            self.client._transport._url = options["url"].replace("http", "ws", 1)
+        self.opened = asyncio.get_running_loop().create_future()
+        self.closing = False
+        for target in [*listener.subscribed, *listener.counted]:
+            self.client.on(target, self._handler(target))
+        self.client.on_open(self._on_open)
+        self.client.on_close(self._on_close)
+        self.client.on_error(self._on_error)
+
+    def _handler(self, target):
+        async def handle(arguments):
+            self.listener.message(target, arguments)
+
+        return handle
+
+    async def _on_open(self):
+        if not self.opened.done():
+            self.opened.set_result(None)
+
+    async def _on_close(self):
+        # It would reconnect by itself with the old token; the tests want to see the end.
+        if self.opened.done() and not self.closing:
+            self._end(None)
+            self.task.cancel()
+
+    async def _on_error(self, message):
+        """Errors of calls are taken from their completions."""
+
+    def _end(self, error):
+        self.closing = True
+        self.listener.closed(error)
+
+    async def _run(self):
+        try:
+            await self.client.run()
+        except asyncio.CancelledError:
+            pass
+        except Exception as error:
+            text = str(error) or type(error).__name__
+            if not self.opened.done():
+                self.opened.set_exception(RuntimeError(text))
+            elif not self.closing:
+                self._end(text)
+
+    async def open(self):
+        self.task = asyncio.create_task(self._run())
+        await self.opened
+        url = self.client._transport._url
+        return url.split("id=")[1] if "id=" in url else None
+
+    async def invoke(self, target, arguments):
+        completed = asyncio.get_running_loop().create_future()
+
+        async def complete(message):
+            completed.set_result(message)
+
+        await self.client.send(target, arguments, on_invocation=complete)
+        message = await completed
+        if message.error:
+            raise RuntimeError(message.error)
+        return message.result
+
+    async def send(self, target, arguments):
+        await self.client.send(target, arguments)
+
+    async def close(self):
+        self._end(None)
+        open_socket = self.client._transport._ws
+        self.task.cancel()
+        if open_socket is not None:
+            await open_socket.close()
+
+
+class SignalRCore:
+    """signalrcore: threads, negotiates version 0, every call carries an invocation id."""
+
+    def __init__(self, listener, options):
+        self.listener = listener
+        self.loop = asyncio.get_running_loop()
+        encoding = "binary" if options.get("protocol") == "messagepack" else "text"
+        settings = {
+            "headers": headers_of(options),
+            "skip_negotiation": options.get("skipNegotiation", False),
+            "transport": HttpTransportType.web_sockets,
+        }
+        self.hub = (
+            HubConnectionBuilder()
+            .with_url(options["url"], options=settings)
+            .configure_logging(logging.CRITICAL)
+            .with_hub_protocol(HubProtocolEncoding[encoding])
+            .build()
+        )
+        self.opened = self.loop.create_future()
+        self.calls = {}
+        self.identifiers = map(str, itertools.count())
+        for target in [*listener.subscribed, *listener.counted]:
+            self.hub.on(target, self._handler(target))
+        self.hub.on_open(lambda: self._soon(self.opened.set_result, None))
+        self.hub.on_close(lambda: self._soon(self.listener.closed, None))
+        self.hub.on_error(lambda message: self._soon(self._complete, message))
+
+    def _soon(self, act, *arguments):
+        self.loop.call_soon_threadsafe(act, *arguments)
+
+    def _handler(self, target):
+        return lambda arguments: self._soon(self.listener.message, target, arguments)
+
+    def _complete(self, message):
+        if call := self.calls.pop(message.invocation_id, None):
+            call.set_result(message)
+
+    async def open(self):
+        await self.loop.run_in_executor(None, self.hub.start)
+        await self.opened
+        return None
+
+    async def invoke(self, target, arguments):
+        identifier = next(self.identifiers)
+        completed = self.calls[identifier] = self.loop.create_future()
+        self.hub.invoke(target, arguments, lambda message: self._soon(self._complete, message), identifier)
+        message = await completed
+        if message.error:
+            raise RuntimeError(message.error)
+        return message.result
+
+    async def send(self, target, arguments):
+        self.hub.send(target, arguments)
+
+    async def close(self):
+        # Its own stop joins a thread that waits for the server's next byte.
+        self.hub.transport._client.sock.shutdown(socket.SHUT_RDWR)
+        await self.loop.run_in_executor(None, self.hub.stop)
+
+
+OPENERS = {"pysignalr": PySignalR, "signalrcore": SignalRCore}

@@ -1,0 +1,149 @@
+#![forbid(unsafe_code)]
+//! What a delivery costs: deliveries per CPU-second of the proxy, beside those of a bare epoll writer, the floor.
+//!
+//! ```text
+//!   crowd ── "send number 7" ──► writer ── the frame, one write each ──► the crowd's N sockets
+//!   crowd ── Broadcast("7…") ──► proxy ──► app server ──► proxy ── the same frame ──► the crowd's N sockets
+//! ```
+//!
+//! **What is compared.** Both servers send the same bytes to as many sockets of the same receiver, over loopback.
+//! The floor is one thread that reads a ready-made frame from one socket and writes it to all others; the proxy
+//! does the whole work of a SignalR broadcast, its half of the call that asks for it included. A broadcast starts
+//! only when all have got the one before, so no two can share a write: every delivery is one write of one frame in
+//! both, and a server that is slower is not helped by coalescing. The receiver compares each frame byte by byte
+//! with the one that is due: what is lost, comes twice or out of turn ends the run.
+//!
+//! **What is counted.** CPU time of the server's threads, as the scheduler counts it in nanoseconds, read while the
+//! server sleeps. On loopback it contains the receiver's half of TCP, which runs in the sender: the same amount in
+//! both, so the excess over the floor in µs says more than the ratio. What `ksoftirqd` does is not in it; it is shown
+//! beside it where it can be seen, for the whole machine.
+//!
+//! **What it is worth.** Speed drifts within minutes, so only runs side by side compare: each round has a window of
+//! the floor, one of the proxy and one of the floor again, begins with another of them each time, and gives one
+//! ratio. How far the floor differs from itself is the noise that the proxy's ratio has too.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`frame`] | the bytes of a broadcast, and WebSocket frames taken apart |
+//! | [`writer`] | the floor |
+//! | [`crowd`] | the receiver, a process too: it connects, asks for broadcasts, counts, reads the CPU time |
+//! | [`connect`] | one connection of the crowd |
+//! | [`cpu`] | CPU time of a process |
+//! | [`server`] | what a crowd is at: the floor, or proxy and app server |
+//! | [`process`] | child processes |
+//! | [`fleet`] | the two crowds of a run |
+//! | [`rounds`] | which window comes when |
+//! | [`report`] | medians, ratios, the table, the JSON file |
+
+mod connect;
+mod cpu;
+mod crowd;
+mod fleet;
+mod frame;
+mod process;
+mod report;
+mod rounds;
+mod server;
+mod writer;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crowd::CrowdArguments;
+use report::Report;
+use writer::WriterArguments;
+
+/// Deliveries per CPU-second of the proxy, beside those of a bare epoll writer doing the same writes.
+#[derive(Debug, Parser)]
+#[command(name = "floor", args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    role: Option<Role>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// The other processes of a run are this program, too.
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// The floor itself.
+    #[command(hide = true)]
+    Writer(WriterArguments),
+    /// The receiver of one server.
+    #[command(hide = true)]
+    Crowd(CrowdArguments),
+}
+
+/// What is measured.
+#[derive(Debug, Clone, clap::Args, serde::Serialize)]
+struct Settings {
+    /// Client connections, all of which get each broadcast
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=19_000))]
+    clients: u32,
+    /// Length of each window
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: u32,
+    /// Rounds: each gives one pair of floor and proxy, and one of floor and floor
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pairs: u32,
+    /// Bytes of the text that is broadcast, without what frames it
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(16..=16_384))]
+    payload: u32,
+    /// Broadcasts per second at most; without it, each starts when the one before has arrived
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: Option<u32>,
+    /// Threads of the proxy that serve clients; the floor is always one thread
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    shards: u16,
+    /// Where the figures go as JSON, too
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    json: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let Cli { role, settings } = Cli::parse();
+    let done = match role {
+        Some(Role::Writer(arguments)) => writer::run(&arguments),
+        Some(Role::Crowd(arguments)) => crowd::run(&arguments),
+        None => compare(settings),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say_error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(settings: Settings) -> Result<()> {
+    if cfg!(debug_assertions) {
+        say_error("this is no release build: its figures mean nothing");
+    }
+    let mut fleet = fleet::Fleet::start(&settings)?;
+    say(&report::heading(&settings));
+    let windows = rounds::measure(&mut fleet, &settings, |window| say(&report::row(window)))?;
+    let report = Report::new(settings, windows)?;
+    say(&report.summary());
+    if let Some(path) = &report.settings.json {
+        let text = serde_json::to_string_pretty(&report)?;
+        std::fs::write(path, text).with_context(|| format!("--json {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Tells a person the figures, and one process of a run what it waits for.
+fn say(text: &str) {
+    // Who waited for it may be gone: then so are we, soon.
+    drop(writeln!(io::stdout(), "{text}"));
+}
+
+#[expect(clippy::print_stderr, reason = "the command ends with this")]
+fn say_error(text: &str) {
+    eprintln!("floor: {text}");
+}

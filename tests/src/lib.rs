@@ -1,0 +1,40 @@
+#![forbid(unsafe_code)]
+//! The harness of the end-to-end tests: real processes, real clients, real sockets, all on loopback.
+//!
+//! ```text
+//!  scenario ── starts ──► fleet: app servers and proxies, one process each
+//!      └────── drives ──► agents: one process per client library, any number of clients in each
+//!                    └──► raw clients in this process: bad input, and many idle connections
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`scenario`] | runs one test: its folder, its guard against hanging, the logs when it fails |
+//! | [`process`] | one child process: log, signals, end |
+//! | [`fleet`] | app servers and proxies |
+//! | [`fake_app`] | an app server that breaks the service protocol |
+//! | [`demo`] | the demo, in a process group of its own |
+//! | [`driver`] | commands and replies as JSON lines, to a process of another language |
+//! | [`client`] | clients of the official and other libraries, behind one face |
+//! | [`browser`] | pages in headless Chromium |
+//! | [`raw`] | a client that sends just the bytes it is told to |
+//! | [`http_client`] | single HTTP requests |
+//! | [`metrics`] | what `/metrics` says |
+//! | [`sockets`] | established TCP connections, as the system counts them |
+//! | [`token`] | access tokens of users |
+//!
+//! Nothing here waits for a time to pass: all waits are for an event, and [`scenario`] bounds them.
+
+pub mod browser;
+pub mod client;
+pub mod demo;
+pub mod driver;
+pub mod fake_app;
+pub mod fleet;
+pub mod http_client;
+pub mod metrics;
+pub mod process;
+pub mod raw;
+pub mod scenario;
+pub mod sockets;
+pub mod token;

@@ -1,0 +1,37 @@
+#![forbid(unsafe_code)]
+//! The promises of the whole, shown with real processes, real clients and real sockets.
+//!
+//! One program, because each one links everything. Counts, order and sets are looked at, never a time.
+
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod calls;
+#[cfg(test)]
+mod chat_page;
+#[cfg(test)]
+mod churn;
+#[cfg(test)]
+mod departures;
+#[cfg(test)]
+mod doors;
+#[cfg(test)]
+mod ending;
+#[cfg(test)]
+mod identity;
+#[cfg(test)]
+mod idle;
+#[cfg(test)]
+mod keep_alive;
+#[cfg(test)]
+mod links;
+#[cfg(test)]
+mod negotiate;
+#[cfg(test)]
+mod order;
+#[cfg(test)]
+mod sends;
+#[cfg(test)]
+mod slow_clients;
+#[cfg(test)]
+mod starting;
