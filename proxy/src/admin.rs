@@ -69,12 +69,14 @@ impl Admin {
         if self.shared.is_draining() {
             return vec!["draining: this node is stopping".into()];
         }
-        if self.shared.hubs.all().iter().any(|hub| hub.is_served()) {
+        let hubs = self.shared.hubs.all();
+        let unserved: Vec<_> = hubs.iter().filter(|hub| !hub.is_served()).map(|hub| hub.name()).collect();
+        if !hubs.is_empty() && unserved.is_empty() {
             return Vec::new();
         }
         let problems = self.upstreams.list();
         if problems.is_empty() {
-            return vec!["waiting for an app server".into()];
+            return vec![format!("waiting for links of hubs: {}", unserved.join(", "))];
         }
         problems
             .iter()

@@ -52,7 +52,10 @@ async fn greet_upgraded(shard: &Rc<Shard>, admission: Box<Admission>) -> Option<
     };
     let (socket, early) = match into_tcp(upgraded) {
         Ok((stream, early)) => (Socket::Tcp(at_home(shard, stream).ok()?), early),
-        Err(other) => (Socket::Boxed(RefCell::new(Box::new(TokioIo::new(other)))), Bytes::new()),
+        Err(other) => {
+            debug!("a client's socket is no plain TCP: its writes are queued");
+            (Socket::Boxed(RefCell::new(Box::new(TokioIo::new(other)))), Bytes::new())
+        }
     };
     greet::greet(shard, Rc::new(socket), early, &hub, greet::Newcomer { open, user, is_negotiated }).await
 }

@@ -1,15 +1,16 @@
 //! The hub handshake: bad ones are answered here, good ones open the connection at the app server.
 
 use std::future::poll_fn;
+use std::io::IoSlice;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use tokio::time::timeout;
 use tracing::debug;
-use trunkline_protocol::hub::{HandshakeError, HandshakeRequest, HandshakeResponse};
+use trunkline_protocol::hub::{Close, HandshakeError, HandshakeRequest, HandshakeResponse, HubMessage, HubProtocol};
 use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
@@ -17,6 +18,7 @@ use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 use super::inbound::{Inbound, Piece};
 use super::read::Reading;
 use crate::counters::Cause;
+use crate::delivery::frame_for;
 use crate::directory::{Client, Status};
 use crate::link::{Home, Hub};
 use crate::outbox::Outbox;
@@ -40,20 +42,23 @@ pub(super) struct Newcomer {
     pub(super) is_negotiated: bool,
 }
 
-/// A hub handshake, and what came along with it.
+/// A hub handshake.
 struct Greeting {
     request: HandshakeRequest,
     /// Its bytes, as the app server shall see them.
     bytes: Vec<u8>,
-    inbound: Inbound,
 }
 
 /// Why nobody is let in.
 enum Refusal {
     /// With this hub handshake answer.
     Handshake(HandshakeError),
-    /// With this close code.
-    Transport(u16),
+    /// Nothing is wrong with it, but its app servers have just gone.
+    NoAppServer(HubProtocol),
+    /// It breaks the rules of its transport.
+    Transport,
+    /// It has closed its transport.
+    Left,
     /// The socket is gone.
     Gone,
 }
@@ -73,20 +78,21 @@ pub(super) async fn greet(
     newcomer: Newcomer,
 ) -> Option<Reading> {
     let settings = hub.settings();
+    let mut inbound = Inbound::default();
     let patience = Duration::from_millis(settings.handshake_timeout_ms);
-    let greeting = timeout(patience, read_handshake(shard, &socket, early))
+    let greeting = timeout(patience, read_handshake(shard, &socket, &mut inbound, early))
         .await
         .unwrap_or(Err(HandshakeError::Canceled.into()))
         .and_then(|greeting| check(greeting, &settings));
     let refusal = match greeting {
         Ok(greeting) => match hub.choose_home() {
-            Some(home) => return Some(let_in(shard, socket, greeting, home, newcomer, &settings)),
-            None => Refusal::Transport(CLOSE_NORMAL),
+            Some(home) => return Some(let_in(shard, socket, inbound, greeting, home, newcomer, &settings)),
+            None => Refusal::NoAppServer(greeting.request.protocol),
         },
         Err(refusal) => refusal,
     };
     shard.counters().closed(Cause::Handshake).increment();
-    refuse(&socket, refusal, &settings).await;
+    drop(timeout(FAREWELL_TIMEOUT, refuse(shard, &socket, inbound, &refusal, &settings)).await);
     None
 }
 
@@ -95,45 +101,52 @@ fn check(greeting: Greeting, settings: &HubManifest) -> Result<Greeting, Refusal
     if settings.speaks(protocol) { Ok(greeting) } else { Err(HandshakeError::Protocol(protocol.name().into()).into()) }
 }
 
-async fn read_handshake(shard: &Rc<Shard>, socket: &Socket, early: Bytes) -> Result<Greeting, Refusal> {
-    let (mut inbound, mut payload) = (Inbound::default(), Vec::new());
-    let mut early = early.to_vec();
+async fn read_handshake(
+    shard: &Shard,
+    socket: &Socket,
+    inbound: &mut Inbound,
+    early: Bytes,
+) -> Result<Greeting, Refusal> {
+    let mut payload = Vec::new();
+    take(inbound, socket, &mut early.to_vec(), &mut payload)?;
     loop {
-        let mut replies = Outbox::Empty;
-        let mut has_ended = false;
-        let mut take = |bytes: &mut [u8]| {
-            inbound.take_transport(bytes, |piece| match piece {
-                Piece::Payload(piece) => payload.extend_from_slice(piece),
-                Piece::Ping(payload) => replies.push(websocket::pong(&payload)),
-                Piece::Close => has_ended = true,
-            })
-        };
-        let taken = if early.is_empty() {
-            poll_fn(|cx| {
-                shard.with_scratch(|scratch| {
-                    socket.poll_read(cx, scratch).map(|read| match read {
-                        Ok(0) | Err(_) => Err(Refusal::Gone),
-                        Ok(count) => Ok(take(scratch.get_mut(..count).unwrap_or_default())),
-                    })
-                })
-            })
-            .await?
-        } else {
-            take(&mut std::mem::take(&mut early))
-        };
-        if let Err(error) = taken {
-            debug!(%error, "a client breaks the WebSocket protocol before its hub handshake");
-            return Err(Refusal::Transport(CLOSE_PROTOCOL_ERROR));
-        }
-        if has_ended {
-            return Err(Refusal::Transport(CLOSE_NORMAL));
-        }
-        write_all(socket, replies).await;
         if let Some((request, used)) = HandshakeRequest::read(&payload, HANDSHAKE_MAX_BYTES)? {
             inbound.keep(payload.get(used..).unwrap_or_default());
             payload.truncate(used);
-            return Ok(Greeting { request, bytes: payload, inbound });
+            return Ok(Greeting { request, bytes: payload });
         }
+        read(shard, socket, inbound, &mut payload).await?;
+    }
+}
+
+/// Reads once, and takes the hub protocol's part of it.
+async fn read(shard: &Shard, socket: &Socket, inbound: &mut Inbound, payload: &mut Vec<u8>) -> Result<(), Refusal> {
+    poll_fn(|cx| {
+        shard.with_scratch(|scratch| {
+            socket.poll_read(cx, scratch).map(|read| match read {
+                Ok(count @ 1..) => take(inbound, socket, scratch.get_mut(..count).unwrap_or_default(), payload),
+                Ok(0) | Err(_) => Err(Refusal::Gone),
+            })
+        })
+    })
+    .await
+}
+
+fn take(inbound: &mut Inbound, socket: &Socket, bytes: &mut [u8], payload: &mut Vec<u8>) -> Result<(), Refusal> {
+    let mut has_left = false;
+    let taken = inbound.take_transport(bytes, |piece| match piece {
+        Piece::Payload(piece) => payload.extend_from_slice(piece),
+        // Nothing was sent to it yet, so there is room; a socket that takes nothing now is gone soon.
+        Piece::Ping(payload) => drop(socket.try_write(&[IoSlice::new(&websocket::pong(&payload))])),
+        Piece::Close => has_left = true,
+    });
+    match taken {
+        Err(error) => {
+            debug!(%error, "a client breaks the WebSocket protocol before its hub handshake");
+            Err(Refusal::Transport)
+        }
+        Ok(()) if has_left => Err(Refusal::Left),
+        Ok(()) => Ok(()),
     }
 }
 
@@ -141,6 +154,7 @@ async fn read_handshake(shard: &Rc<Shard>, socket: &Socket, early: Bytes) -> Res
 fn let_in(
     shard: &Rc<Shard>,
     socket: Rc<Socket>,
+    inbound: Inbound,
     greeting: Greeting,
     home: Home,
     newcomer: Newcomer,
@@ -164,45 +178,48 @@ fn let_in(
         // Lost while it was chosen: those who were here then have been told, this one has not.
         shard.end(slot, &Ending::link_lost());
     }
-    Reading {
-        id,
-        slot,
-        serial,
-        socket,
-        home,
-        protocol,
-        limit_bytes: settings.message_max_bytes,
-        inbound: greeting.inbound,
+    Reading { id, slot, serial, socket, home, protocol, limit_bytes: settings.message_max_bytes, inbound }
+}
+
+/// Says why, and waits for the client's own close: dropping the socket before could cost the client our last words.
+async fn refuse(shard: &Shard, socket: &Socket, mut inbound: Inbound, refusal: &Refusal, settings: &HubManifest) {
+    let mut farewell = last_words(refusal, settings);
+    if poll_fn(|cx| farewell.poll_flush(cx, socket)).await.is_err() || matches!(refusal, Refusal::Left | Refusal::Gone)
+    {
+        return;
+    }
+    let mut ignored = Vec::new();
+    while read(shard, socket, &mut inbound, &mut ignored).await.is_ok() {
+        ignored.clear();
     }
 }
 
-async fn refuse(socket: &Socket, refusal: Refusal, settings: &HubManifest) {
-    let mut farewell = Outbox::Empty;
+fn last_words(refusal: &Refusal, settings: &HubManifest) -> Outbox {
+    let mut words = Outbox::Empty;
     match refusal {
-        Refusal::Gone => return,
-        Refusal::Transport(code) => farewell.push(websocket::close(code)),
+        Refusal::Gone => return words,
+        Refusal::Left => {}
+        Refusal::Transport => {
+            words.push(websocket::close(CLOSE_PROTOCOL_ERROR));
+            return words;
+        }
         Refusal::Handshake(error) => {
-            let text = match &error {
+            let text = match error {
                 HandshakeError::Malformed { detail } if settings.detailed_errors => {
                     format!("{error} InvalidDataException: {detail}")
                 }
                 other => other.to_string(),
             };
             let answer = HandshakeResponse { error: Some(text) }.encode();
-            farewell.push(websocket::frame(Opcode::Text, &answer));
-            farewell.push(websocket::close(CLOSE_NORMAL));
+            words.push(websocket::frame(Opcode::Text, &answer));
+        }
+        Refusal::NoAppServer(protocol) => {
+            let mut close = BytesMut::new();
+            protocol.encode(&HubMessage::Close(Close { error: None, allow_reconnect: true }), &mut close);
+            words.push(websocket::frame(Opcode::Text, &HandshakeResponse::default().encode()));
+            words.push(frame_for(*protocol, &close));
         }
     }
-    let bye = async {
-        write_all(socket, farewell).await;
-        // The client's own close: dropping the socket before it is read would cost the client our last words.
-        let mut rest = [0; 512];
-        while let Ok(1..) = poll_fn(|cx| socket.poll_read(cx, &mut rest)).await {}
-    };
-    drop(timeout(FAREWELL_TIMEOUT, bye).await);
-}
-
-/// Writes all; a socket that fails is seen by whoever reads it next.
-async fn write_all(socket: &Socket, mut outbox: Outbox) {
-    drop(poll_fn(|cx| outbox.poll_flush(cx, socket)).await);
+    words.push(websocket::close(CLOSE_NORMAL));
+    words
 }
