@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::extract::State;
 use serde::Serialize;
-use serde_json::Value;
 use tokio::task::AbortHandle;
+use trunkline::value::Value;
 use trunkline::{Context, Hub, HubError, Receivers, Server};
 
 /// The shortest time between two ticks: what a timer of tokio can tell apart.

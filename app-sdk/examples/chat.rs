@@ -1,4 +1,4 @@
-//! A chat with rooms: `cargo run --example chat -- --listen 127.0.0.1:5000`, and a proxy before it.
+//! A chat with rooms: `cargo run --example chat -- --listen 127.0.0.1:5000`, and a proxy before it, or `--embedded`.
 
 #[path = "common/serve.rs"]
 mod serve;

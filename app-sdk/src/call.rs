@@ -1,11 +1,13 @@
 //! What a call brings, and how the parameters of a method are made of it.
 
 use axum::extract::{FromRef, State};
+use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 use trunkline_protocol::hub::{HubProtocol, Payload};
 
-use crate::context::Context;
+use crate::context::{Cancellation, Context};
 use crate::error::HubError;
+use crate::upload::UploadStream;
 
 /// Tells apart the two ways to make a parameter; the compiler finds out which one is meant.
 pub mod marker {
@@ -25,8 +27,18 @@ pub struct Call<S> {
     context: Context,
     state: S,
     arguments: std::vec::IntoIter<Payload>,
+    stream_ids: std::vec::IntoIter<ByteString>,
     taken: usize,
     reason: Option<String>,
+}
+
+/// What a method is called with.
+pub(crate) struct Given {
+    pub(crate) context: Context,
+    pub(crate) arguments: Vec<Payload>,
+    pub(crate) stream_ids: Vec<ByteString>,
+    /// Why the connection ended, for `on_disconnected`.
+    pub(crate) reason: Option<String>,
 }
 
 /// Why a call did not reach its method, or what the method failed with.
@@ -47,8 +59,8 @@ pub(crate) enum Stage {
 
 /// A parameter of a hub method.
 ///
-/// Implemented for [`Context`], [`State<T>`](State), [`CloseReason`], and for every type that can be deserialized,
-/// which takes the next argument of the client. Make your own for what many methods need:
+/// Implemented for [`Context`], [`State<T>`](State), [`Cancellation`], [`CloseReason`], for [`UploadStream`], which takes
+/// the client's next stream, and for every type that can be deserialized, which takes its next argument. Make your own for what many methods need:
 ///
 /// ```
 /// use trunkline::call::{Call, FromCall, Rejection, marker::ViaCall};
@@ -80,6 +92,8 @@ pub(crate) enum Stage {
 pub trait FromCall<S, M>: Sized {
     /// How many arguments of the client it takes.
     const ARGUMENTS: usize;
+    /// How many streams of the client it takes.
+    const UPLOADS: usize = 0;
 
     /// Makes the parameter.
     ///
@@ -93,8 +107,9 @@ pub trait FromCall<S, M>: Sized {
 pub struct CloseReason(pub Option<String>);
 
 impl<S> Call<S> {
-    pub(crate) fn new(context: Context, state: S, arguments: Vec<Payload>, reason: Option<String>) -> Self {
-        Self { context, state, arguments: arguments.into_iter(), taken: 0, reason }
+    pub(crate) fn new(given: Given, state: S) -> Self {
+        let Given { context, arguments, stream_ids, reason } = given;
+        Self { context, state, arguments: arguments.into_iter(), stream_ids: stream_ids.into_iter(), taken: 0, reason }
     }
 
     /// The connection that called.
@@ -137,6 +152,12 @@ fn unfit(protocol: HubProtocol, argument: usize) -> HubError {
     })
 }
 
+impl Rejection {
+    pub(crate) fn into_error(self) -> HubError {
+        self.error
+    }
+}
+
 impl From<HubError> for Rejection {
     fn from(error: HubError) -> Self {
         Self { error, stage: Stage::Invoking }
@@ -164,6 +185,25 @@ impl<S> FromCall<S, ViaCall> for CloseReason {
 
     fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
         Ok(CloseReason(call.reason.clone()))
+    }
+}
+
+impl<S> FromCall<S, ViaCall> for Cancellation {
+    const ARGUMENTS: usize = 0;
+
+    fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
+        Ok(call.context.call_cancellation())
+    }
+}
+
+impl<S, T> FromCall<S, ViaCall> for UploadStream<T> {
+    const ARGUMENTS: usize = 0;
+    const UPLOADS: usize = 1;
+
+    fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
+        // Their number was checked before; who takes more in a parameter of their own than they say gets an error.
+        let id = call.stream_ids.next().ok_or_else(|| HubError::invalid_data("A stream is missing."))?;
+        Ok(UploadStream::new(&call.context, id))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Sends: who receives, and the one frame per proxy that each costs.
 
+mod client;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Deref;
@@ -13,11 +15,13 @@ use trunkline_protocol::service::{
     ServiceMessage, UserData,
 };
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Scope};
 use crate::downward::{Downward, frame};
 use crate::encode::{self, Arguments};
 use crate::error::SendError;
 use crate::node::Node;
+
+pub use client::Client;
 
 /// The clients of a hub, wherever they are connected: pick [receivers](Receivers), then send.
 ///
@@ -32,6 +36,8 @@ use crate::node::Node;
 #[derive(Clone)]
 pub struct Clients {
     down: Arc<Downward>,
+    /// The method that asks, if one does.
+    scope: Option<Arc<Scope>>,
 }
 
 /// The clients of a hub as one of them sees it: all of [`Clients`], and [`caller`](Self::caller),
@@ -39,7 +45,7 @@ pub struct Clients {
 #[derive(Clone)]
 pub struct CallerClients {
     clients: Clients,
-    caller: Arc<Connection>,
+    scope: Arc<Scope>,
 }
 
 /// Who is to receive a message.
@@ -69,7 +75,7 @@ enum To {
 
 impl Clients {
     pub(crate) fn new(down: &Arc<Downward>) -> Self {
-        Self { down: Arc::clone(down) }
+        Self { down: Arc::clone(down), scope: None }
     }
 
     /// Every client of the hub.
@@ -82,9 +88,9 @@ impl Clients {
         self.to(To::All { except: texts(connection_ids) })
     }
 
-    /// One connection.
-    pub fn client(&self, connection_id: impl AsRef<str>) -> Receivers {
-        self.clients([connection_id])
+    /// One connection, which can also be [asked for a result](Client::invoke).
+    pub fn client(&self, connection_id: impl AsRef<str>) -> Client {
+        Client::new(self.clients([connection_id]), self.scope.clone())
     }
 
     /// Several connections; one that is named twice receives the message once.
@@ -127,23 +133,25 @@ impl Clients {
 }
 
 impl CallerClients {
-    pub(crate) fn new(down: &Arc<Downward>, caller: &Arc<Connection>) -> Self {
-        Self { clients: Clients::new(down), caller: Arc::clone(caller) }
+    pub(crate) fn new(down: &Arc<Downward>, scope: &Arc<Scope>) -> Self {
+        let clients = Clients { down: Arc::clone(down), scope: Some(Arc::clone(scope)) };
+        Self { clients, scope: Arc::clone(scope) }
     }
 
-    /// The client that called.
-    pub fn caller(&self) -> Receivers {
-        self.to(To::Caller(Arc::clone(&self.caller)))
+    /// The client that called, which can also be [asked for a result](Client::invoke).
+    pub fn caller(&self) -> Client {
+        let caller = self.to(To::Caller(Arc::clone(self.scope.connection())));
+        Client::new(caller, Some(Arc::clone(&self.scope)))
     }
 
     /// Every client but the one that called.
     pub fn others(&self) -> Receivers {
-        self.to(To::All { except: vec![self.caller.shared_id()] })
+        self.to(To::All { except: vec![self.scope.connection().shared_id()] })
     }
 
     /// The members of a group but the one that called.
     pub fn others_in_group(&self, group: impl AsRef<str>) -> Receivers {
-        self.to(To::Group { group: group.as_ref().into(), except: vec![self.caller.shared_id()] })
+        self.to(To::Group { group: group.as_ref().into(), except: vec![self.scope.connection().shared_id()] })
     }
 }
 
@@ -173,7 +181,7 @@ impl Receivers {
             To::Caller(caller) => self.send_to_caller(caller, method, &arguments).await?,
             To::Connections(ids) => self.send_to_connections(ids, method, &arguments).await?,
             to => {
-                let payloads = encode::invocation(method, &arguments, &self.down.protocols)?;
+                let payloads = encode::invocation(method, &arguments, &self.down.protocols, None)?;
                 self.down.send_to_all(&frame(&to.message(payloads))?).await
             }
         };
@@ -186,7 +194,7 @@ impl Receivers {
         method: &str,
         arguments: &impl Arguments,
     ) -> Result<usize, SendError> {
-        let payloads = encode::invocation(method, arguments, &[caller.protocol()])?;
+        let payloads = encode::invocation(method, arguments, &[caller.protocol()], None)?;
         let message = MultiConnectionData { connection_ids: vec![caller.shared_id()], payloads };
         let frame = frame(&ServiceMessage::MultiConnectionData(message))?;
         if !self.down.roster.holds(caller) {
@@ -202,7 +210,7 @@ impl Receivers {
         arguments: &impl Arguments,
     ) -> Result<usize, SendError> {
         let places = Places::of(ids, &self.down);
-        let payloads = encode::invocation(method, arguments, &places.protocols(&self.down.protocols))?;
+        let payloads = encode::invocation(method, arguments, &places.protocols(&self.down.protocols), None)?;
         let mut frames = Vec::new();
         for (node, connection_ids, protocols) in places.per_node(&self.down) {
             let payloads = only(&payloads, &protocols);
@@ -321,7 +329,7 @@ impl fmt::Debug for Clients {
 
 impl fmt::Debug for CallerClients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} seen by {}", self.clients, self.caller.id())
+        write!(f, "{:?} seen by {}", self.clients, self.scope.connection().id())
     }
 }
 

@@ -3,20 +3,32 @@
 //! There are many of these and most of them idle, so each is small: the opening frame stays encoded, the inbox
 //! owns no memory while it is empty, and there is no task.
 
+mod calls;
+mod flow;
 mod inbox;
+mod limits;
 mod opening;
+mod scope;
+mod uploads;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytestring::ByteString;
+use http::Extensions;
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::hub::HubProtocol;
 
 use crate::node::Node;
 use crate::sync::lock;
 
+pub(crate) use calls::{Admission, Incoming, Wanted};
+use flow::Flow;
 pub(crate) use inbox::{End, Inbox, Next};
+pub(crate) use limits::Limits;
 pub(crate) use opening::Opening;
+pub(crate) use scope::{Errand, Scope, Takes};
+use uploads::Uploads;
+pub(crate) use uploads::{UploadEnd, UploadNews};
 
 /// A link of this process; no two are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +41,15 @@ pub(crate) struct Connection {
     home: LinkId,
     node: Arc<Node>,
     inbox: Mutex<Inbox>,
+    /// What the app remembers of it; owns no memory while it is empty.
+    items: Mutex<Extensions>,
     /// Made when somebody asks for it: most connections never need one.
     cancellation: OnceLock<CancellationToken>,
 }
 
 impl Connection {
     pub(crate) fn new(opening: Opening, home: LinkId, node: Arc<Node>) -> Self {
-        Self { opening, home, node, inbox: Mutex::default(), cancellation: OnceLock::new() }
+        Self { opening, home, node, inbox: Mutex::default(), items: Mutex::default(), cancellation: OnceLock::new() }
     }
 
     /// Fires the cancellation; for whoever took the connection out of the roster.
@@ -50,6 +64,10 @@ impl Connection {
 
     pub(crate) fn inbox(&self) -> MutexGuard<'_, Inbox> {
         lock(&self.inbox)
+    }
+
+    pub(crate) fn items(&self) -> MutexGuard<'_, Extensions> {
+        lock(&self.items)
     }
 
     pub(crate) fn id(&self) -> &str {

@@ -9,10 +9,11 @@ use tokio_util::sync::CancellationToken;
 use trunkline_protocol::hub::{Close, HubProtocol};
 
 use crate::clients::CallerClients;
-use crate::connection::{Connection, End};
+use crate::connection::{Connection, End, Scope};
 use crate::downward::Downward;
 use crate::error::GroupError;
 use crate::groups::Groups;
+use crate::items::Items;
 use crate::request::{Claims, Query};
 
 /// The connection that a method was called on, and the hub around it. Cheap to clone, and good beyond the call.
@@ -29,38 +30,41 @@ use crate::request::{Claims, Query};
 /// ```
 #[derive(Clone)]
 pub struct Context {
-    connection: Arc<Connection>,
+    scope: Arc<Scope>,
     down: Arc<Downward>,
 }
 
-/// Tells that a connection has ended, for work that shall end with it.
+/// Tells that work is no longer wanted.
+///
+/// As a parameter of a method: the client has cancelled this call, or its connection has ended. The method goes on
+/// until it returns, and is answered as ever. From [`Context::cancellation`]: the connection has ended.
 ///
 /// ```
-/// # use trunkline::{Context, HubError};
-/// async fn watch(ctx: Context) -> Result<(), HubError> {
-///     let ended = ctx.cancellation();
-///     while !ended.is_cancelled() {
+/// # use trunkline::{Cancellation, Context, HubError};
+/// async fn watch(ctx: Context, cancelled: Cancellation) -> Result<(), HubError> {
+///     while !cancelled.is_cancelled() {
 ///         ctx.clients().caller().send("Tick", ()).await?;
 ///         tokio::select! {
-///             () = ended.cancelled() => {}
+///             () = cancelled.cancelled() => {}
 ///             () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
 ///         }
 ///     }
 ///     Ok(())
 /// }
+/// # let _ = trunkline::Hub::<()>::new("/clock").method("Watch", watch);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Cancellation(CancellationToken);
 
 impl Context {
-    pub(crate) fn new(connection: Arc<Connection>, down: Arc<Downward>) -> Self {
-        Self { connection, down }
+    pub(crate) fn new(scope: Arc<Scope>, down: Arc<Downward>) -> Self {
+        Self { scope, down }
     }
 
     /// Closes the connection: the client is told so and does not come back by itself. What it has sent and what
     /// has not been called yet is dropped; running methods go on, without a result. Does nothing once it has ended.
     pub fn abort(&self) {
-        self.down.close(&self.connection, Close::default(), End::default());
+        self.down.close(self.scope.connection(), Close::default(), End::default());
     }
 
     /// The caller joins a group; done when its proxy has acknowledged it.
@@ -82,7 +86,7 @@ impl Context {
     /// The clients of this hub, to send to.
     #[must_use]
     pub fn clients(&self) -> CallerClients {
-        CallerClients::new(&self.down, &self.connection)
+        CallerClients::new(&self.down, &self.scope)
     }
 
     /// The groups of this hub, to add connections to.
@@ -91,30 +95,36 @@ impl Context {
         Groups::new(&self.down)
     }
 
+    /// What the app remembers of the connection, by type; gone when it ends.
+    #[must_use]
+    pub fn items(&self) -> Items {
+        Items::new(self.scope.connection())
+    }
+
     /// The connection's public id: the same at the client and at the proxy.
     #[must_use]
     pub fn connection_id(&self) -> &str {
-        self.connection.id()
+        self.connection().id()
     }
 
     /// Who the client is; `None` for somebody unknown.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
-        self.connection.opening().user_id.as_deref()
+        self.connection().opening().user_id.as_deref()
     }
 
     /// The claims of the user. Read from the connect request at each call, as are the three that follow, because
     /// keeping them unpacked would make idle connections heavy.
     #[must_use]
     pub fn claims(&self) -> Claims {
-        Claims::new(self.connection.opening().claims().map(|(name, value)| (name.into(), value.into())).collect())
+        Claims::new(self.connection().opening().claims().map(|(name, value)| (name.into(), value.into())).collect())
     }
 
     /// The headers of the connect request.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
         let mut map = HeaderMap::new();
-        for (name, values) in self.connection.opening().headers() {
+        for (name, values) in self.connection().opening().headers() {
             let Ok(name) = HeaderName::try_from(&*name) else { continue };
             for value in values {
                 if let Ok(value) = HeaderValue::try_from(&*value) {
@@ -128,19 +138,19 @@ impl Context {
     /// The query of the connect request.
     #[must_use]
     pub fn query(&self) -> Query {
-        Query::new(&self.connection.opening().query())
+        Query::new(&self.connection().opening().query())
     }
 
     /// The client's address, as its proxy saw it.
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.connection.opening().remote_addr()
+        self.connection().opening().remote_addr()
     }
 
     /// The hub protocol that the client speaks.
     #[must_use]
     pub fn protocol(&self) -> HubProtocol {
-        self.connection.protocol()
+        self.connection().protocol()
     }
 
     /// The name of the hub.
@@ -158,7 +168,23 @@ impl Context {
     /// Fires when the connection ends, for whatever reason.
     #[must_use]
     pub fn cancellation(&self) -> Cancellation {
-        Cancellation(self.connection.cancellation().clone())
+        Cancellation(self.connection().cancellation().clone())
+    }
+
+    pub(crate) fn call_cancellation(&self) -> Cancellation {
+        Cancellation(self.scope.cancellation().clone())
+    }
+
+    pub(crate) fn scope(&self) -> &Arc<Scope> {
+        &self.scope
+    }
+
+    pub(crate) fn down(&self) -> &Arc<Downward> {
+        &self.down
+    }
+
+    fn connection(&self) -> &Connection {
+        self.scope.connection()
     }
 }
 
@@ -173,13 +199,13 @@ impl fmt::Debug for Context {
 }
 
 impl Cancellation {
-    /// Whether the connection has ended.
+    /// Whether it has come to that.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.is_cancelled()
     }
 
-    /// Waits for the end of the connection.
+    /// Waits until it has.
     pub async fn cancelled(&self) {
         self.0.cancelled().await;
     }

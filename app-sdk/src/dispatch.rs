@@ -1,32 +1,41 @@
 //! One hub at work: connections come and go, their messages become calls.
 //!
 //! ```text
-//!  link reader ──open, data, left──► inbox ──worker──► handshake, on_connected, methods…, on_disconnected
+//!  link reader ──open, data, left──► inbox ──worker──► handshake, on_connected, messages…, on_disconnected
 //!                  (never waits)               (one task, only while the inbox has something)
+//!                                                    │
+//!                                                    ├─ calls: run at once; one that waits becomes a task
+//!                                                    └─ items, completions, cancellations: to the calls that run
 //! ```
 //!
-//! The messages of one connection are worked off one after the other, so its calls run in their order.
+//! The worker takes the messages of one connection in their order and starts its calls in that order. It never waits
+//! for a call: what that call needs may stand behind it.
+
+mod calls;
+mod questions;
+mod running;
+#[cfg(test)]
+mod tests;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
+use std::task::Waker;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio_util::task::TaskTracker;
 use trunkline_protocol::hub::{
-    Close, FramingError, HandshakeError, HandshakeRequest, HandshakeResponse, HubMessage, HubMessageError, Invocation,
-    Outcome, Payload,
+    CancelInvocation, Close, Completion, FramingError, HandshakeError, HandshakeRequest, HandshakeResponse, HubMessage,
+    HubMessageError, Outcome, StreamItem,
 };
-use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
-use trunkline_protocol::service::{CloseConnection, ConnectionData, FlowOperation, OpenConnection};
+use trunkline_protocol::service::{CloseConnection, ConnectionData, OpenConnection};
 
-use crate::call::{Rejection, Stage};
-use crate::connection::{Connection, End, LinkId, Next, Opening, short};
+use crate::call::{Given, Rejection};
+use crate::connection::{Connection, End, Errand, LinkId, Next, Opening, Scope, UploadEnd, Wanted, short};
 use crate::context::Context;
 use crate::downward::{Downward, Workers};
-use crate::encode;
 use crate::error::HubError;
-use crate::handler::{Method, Reply};
+use crate::handler::Method;
 use crate::hub::{BuiltHub, HubSettings, Methods};
 use crate::node::Node;
 use crate::text;
@@ -41,13 +50,6 @@ pub(crate) struct HubAtWork {
     methods: Methods,
     tasks: TaskTracker,
     me: Weak<HubAtWork>,
-}
-
-/// How a client invoked a method.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    Result,
-    Stream,
 }
 
 /// Whether a worker goes on.
@@ -101,15 +103,15 @@ impl HubAtWork {
     /// Bytes of a client; those of an unknown one are dropped.
     pub(crate) fn handle_data(&self, data: ConnectionData) {
         let Some(connection) = self.down.roster.get(&data.connection_id) else { return };
-        let mut inbox = connection.inbox();
-        let pushed = inbox.push(data.payload, self.settings.inbox_max_bytes);
-        if pushed.pause {
-            // Queued under the lock, or the worker's resume could overtake it.
-            self.down.control_flow(&connection, FlowOperation::Pause);
-            self.down.metrics.pauses.inc();
-        }
-        drop(inbox);
-        self.down.start_if(pushed.start, &connection);
+        let (start, hopeless) = {
+            let mut inbox = connection.inbox();
+            let start = inbox.push(data.payload);
+            let hopeless = inbox.take_hopeless(&self.down.limits);
+            self.down.settle_flow(&connection, &mut inbox);
+            (start, hopeless)
+        };
+        hopeless.tell();
+        self.down.start_if(start, &connection);
     }
 
     /// A client has left.
@@ -128,9 +130,8 @@ impl HubAtWork {
     }
 
     async fn work(self: Arc<Self>, connection: Arc<Connection>) {
-        let context = Context::new(Arc::clone(&connection), Arc::clone(&self.down));
         let mut messages = 0;
-        while self.turn(&context, &connection).await == Turn::Again {
+        while self.turn(&connection).await == Turn::Again {
             messages += 1;
             if messages % MESSAGES_PER_TURN == 0 {
                 tokio::task::yield_now().await;
@@ -138,15 +139,17 @@ impl HubAtWork {
         }
     }
 
-    async fn turn(&self, context: &Context, connection: &Arc<Connection>) -> Turn {
+    async fn turn(self: &Arc<Self>, connection: &Arc<Connection>) -> Turn {
         match self.next(connection) {
-            Next::Handshake(Ok(request)) => self.welcome(context, connection, &request).await,
+            Next::Handshake(Ok(request)) => self.welcome(connection, &request).await,
             Next::Handshake(Err(error)) => self.refuse(connection, &error),
-            Next::Message(body) => self.dispatch(context, connection, &body).await,
+            Next::Message(body, bytes) => self.dispatch(connection, &body, bytes).await,
+            Next::Start(call) => self.start_held(call).await,
             Next::Broken(error) => self.fail(connection, &framing_error(&error)),
+            Next::Over => self.tell_of_end(connection),
             Next::End(end, owed) => {
                 if owed {
-                    self.say_goodbye(context, end).await;
+                    self.say_goodbye(connection, end).await;
                 }
                 return Turn::Done;
             }
@@ -157,14 +160,12 @@ impl HubAtWork {
 
     fn next(&self, connection: &Connection) -> Next {
         let mut inbox = connection.inbox();
-        let next = inbox.next(connection.protocol(), self.settings.message_max_bytes);
-        if inbox.take_resume(self.settings.inbox_max_bytes) {
-            self.down.control_flow(connection, FlowOperation::Resume);
-        }
+        let next = inbox.next(connection.protocol(), &self.down.limits);
+        self.down.settle_flow(connection, &mut inbox);
         next
     }
 
-    async fn welcome(&self, context: &Context, connection: &Arc<Connection>, request: &HandshakeRequest) {
+    async fn welcome(&self, connection: &Arc<Connection>, request: &HandshakeRequest) {
         let protocol = request.protocol;
         if !self.down.protocols.contains(&protocol) {
             return self.refuse(connection, &HandshakeError::Protocol(protocol.name().to_owned()));
@@ -174,19 +175,45 @@ impl HubAtWork {
             return self.refuse(connection, &HandshakeError::Malformed { detail });
         }
         self.down.answer_handshake(connection, HandshakeResponse::default().encode());
-        let greeted = match &self.methods.on_connected {
-            Some(method) => self.run(method, context, Vec::new(), None).await.map(drop),
-            None => Ok(()),
-        };
-        match greeted {
+        match self.greet(connection).await {
             Ok(()) => connection.inbox().set_connected(),
-            Err(Rejection { error, .. }) => {
-                self.log(context, "on_connected", &error);
+            Err(error) => {
+                self.log(connection, "on_connected", &error);
                 let text = error.describe(text::CLOSED_WITH_ERROR, self.settings.detailed_errors);
                 let close = Close { error: Some(text.into()), allow_reconnect: false };
                 self.down.close(connection, close, End { error: Some(error.to_string().into()) });
             }
         }
+    }
+
+    async fn greet(&self, connection: &Arc<Connection>) -> Result<(), HubError> {
+        let context = self.context(connection, Errand::Greeting);
+        for hook in &self.methods.on_connected {
+            self.run_hook(hook, &context, None).await?;
+        }
+        Ok(())
+    }
+
+    async fn say_goodbye(&self, connection: &Arc<Connection>, end: End) {
+        let context = self.context(connection, Errand::Farewell);
+        let reason = end.error.map(String::from);
+        for hook in &self.methods.on_disconnected {
+            if let Err(error) = self.run_hook(hook, &context, reason.clone()).await {
+                self.log(connection, "on_disconnected", &error);
+            }
+        }
+    }
+
+    fn context(&self, connection: &Arc<Connection>, errand: Errand) -> Context {
+        Context::new(Scope::new(connection, errand), Arc::clone(&self.down))
+    }
+
+    /// Runs a hook; a panic becomes an error, because it must hurt nobody else.
+    async fn run_hook(&self, hook: &Method, context: &Context, reason: Option<String>) -> Result<(), HubError> {
+        let (arguments, stream_ids) = (Vec::new(), Vec::new());
+        let given = Given { context: context.clone(), arguments, stream_ids, reason };
+        let running = AssertUnwindSafe(async { hook.call(given).map_err(Rejection::into_error)?.await });
+        running.catch_unwind().await.unwrap_or_else(|panic| Err(panicked(&*panic))).map(drop)
     }
 
     fn refuse(&self, connection: &Arc<Connection>, error: &HandshakeError) {
@@ -200,115 +227,74 @@ impl HubAtWork {
         self.down.refuse(connection, HandshakeResponse { error: Some(text) }.encode());
     }
 
-    async fn say_goodbye(&self, context: &Context, end: End) {
-        if let Some(method) = &self.methods.on_disconnected {
-            let reason = end.error.map(String::from);
-            if let Err(Rejection { error, .. }) = self.run(method, context, Vec::new(), reason).await {
-                self.log(context, "on_disconnected", &error);
-            }
-        }
-    }
-
-    async fn dispatch(&self, context: &Context, connection: &Arc<Connection>, body: &Bytes) {
+    async fn dispatch(self: &Arc<Self>, connection: &Arc<Connection>, body: &Bytes, bytes: usize) {
         match connection.protocol().decode(body) {
             Ok(Some(HubMessage::Invocation(invocation))) => {
-                self.invoke(context, connection, invocation, Wanted::Result).await;
+                self.invoke(connection, invocation, Wanted::Result, bytes).await;
             }
             Ok(Some(HubMessage::StreamInvocation(invocation))) => {
-                self.invoke(context, connection, invocation, Wanted::Stream).await;
+                self.invoke(connection, invocation, Wanted::Stream, bytes).await;
             }
+            Ok(Some(HubMessage::StreamItem(item))) => self.take_item(connection, item, bytes),
+            Ok(Some(HubMessage::Completion(completion))) => self.take_completion(connection, completion).await,
+            Ok(Some(HubMessage::CancelInvocation(cancel))) => self.cancel(connection, &cancel),
             Ok(Some(HubMessage::Close(close))) => self.leave(connection, close),
-            // Pings end at the proxy. The others belong to streams and client results, which no method has asked for.
-            Ok(Some(
-                HubMessage::Ping
-                | HubMessage::StreamItem(_)
-                | HubMessage::Completion(_)
-                | HubMessage::CancelInvocation(_)
-                | HubMessage::Ack { .. }
-                | HubMessage::Sequence { .. },
-            )) => {}
+            // Pings end at the proxy, and nobody has agreed to count messages.
+            Ok(Some(HubMessage::Ping | HubMessage::Ack { .. } | HubMessage::Sequence { .. })) => {}
             Ok(None) => tracing::debug!(hub = %self.down.hub, "message of a newer type is skipped"),
             Err(error) => self.fail(connection, &message_error(&error)),
         }
     }
 
-    async fn invoke(&self, context: &Context, connection: &Arc<Connection>, invocation: Invocation, wanted: Wanted) {
-        let Invocation { invocation_id, target, arguments, stream_ids, .. } = invocation;
-        let outcome = match self.bind(&target, arguments.len(), stream_ids.len(), wanted) {
-            Ok(method) => self.answer(context, &target, self.run(method, context, arguments, None).await),
-            Err(text) => {
-                self.down.metrics.invocations_unbound.inc();
-                tracing::debug!(hub = %self.down.hub, connection = short(connection.id()), text, "call can't be bound");
-                Err(text)
-            }
+    /// An item of an upload; one of a stream that nobody knows is dropped.
+    fn take_item(&self, connection: &Connection, StreamItem { invocation_id: id, item, .. }: StreamItem, bytes: usize) {
+        let waiting = {
+            let mut inbox = connection.inbox();
+            let waiting = inbox.take_item(&id, item, bytes, &self.down.limits);
+            self.down.settle_flow(connection, &mut inbox);
+            waiting
         };
-        let Some(invocation_id) = invocation_id else { return };
-        if !self.down.roster.holds(connection) {
-            return;
+        match waiting {
+            Some(waiting) => waiting.into_iter().for_each(Waker::wake),
+            None => tracing::debug!(hub = %self.down.hub, stream = %id, "item of an unknown stream is dropped"),
         }
-        let protocol = connection.protocol();
-        let outcome = match outcome {
-            Ok(payload) if payload.as_bytes().len() + ENVELOPE_MAX_BYTES > LINK_FRAME_MAX_BYTES => {
-                let error = HubError::invalid_data("The result is too large for a link.");
-                Outcome::Error(text::invoking_failed(&target, &error, self.settings.detailed_errors).into())
-            }
-            Ok(payload) => Outcome::Value(payload),
-            Err(text) => Outcome::Error(text.into()),
+    }
+
+    /// The end of an upload, or the result that the client was asked for.
+    async fn take_completion(&self, connection: &Arc<Connection>, completion: Completion) {
+        let end = match &completion.outcome {
+            Outcome::Error(text) => UploadEnd::Failed(text.clone()),
+            Outcome::Void | Outcome::Value(_) => UploadEnd::Complete,
         };
-        self.down.complete(connection, encode::completion(protocol, invocation_id, outcome)).await;
-    }
-
-    /// Finds the method, and checks what can be checked without its types.
-    fn bind(&self, target: &str, arguments: usize, streams: usize, wanted: Wanted) -> Result<&Method, String> {
-        let detailed = self.settings.detailed_errors;
-        let unbound = |error| text::binding_failed(target, &error, detailed);
-        let method = self.methods.find(target).ok_or_else(|| unbound(text::no_such_method()))?;
-        if arguments != method.arguments() {
-            return Err(unbound(text::argument_count(arguments, method.arguments())));
-        }
-        if wanted == Wanted::Stream {
-            return Err(text::not_streaming(target));
-        }
-        if streams != 0 {
-            return Err(text::invoking_failed(target, &text::stream_count(streams, 0), detailed));
-        }
-        Ok(method)
-    }
-
-    /// Runs a method; a panic becomes an error, because it must hurt nobody else.
-    async fn run(
-        &self,
-        method: &Method,
-        context: &Context,
-        arguments: Vec<Payload>,
-        reason: Option<String>,
-    ) -> Result<Payload, Rejection> {
-        let calling = AssertUnwindSafe(async { method.call(context.clone(), arguments, reason).await });
-        match calling.catch_unwind().await {
-            Ok(Ok(Reply(payload))) => Ok(payload),
-            Ok(Err(rejection)) => Err(rejection),
-            Err(panic) => Err(HubError::named("Panic", panic_text(&*panic)).into()),
+        let waiting = {
+            let mut inbox = connection.inbox();
+            let waiting = inbox.end_upload(&completion.invocation_id, end);
+            self.down.settle_flow(connection, &mut inbox);
+            waiting
+        };
+        match waiting {
+            Some(waiting) => waiting.into_iter().for_each(Waker::wake),
+            None => self.take_answer(connection, completion).await,
         }
     }
 
-    /// What the client is answered: its result, or the text that it may read.
-    fn answer(&self, context: &Context, target: &str, ran: Result<Payload, Rejection>) -> Result<Payload, String> {
-        let (metrics, detailed) = (&self.down.metrics, self.settings.detailed_errors);
-        match ran {
-            Ok(payload) => {
-                metrics.invocations_ok.inc();
-                Ok(payload)
-            }
-            Err(Rejection { error, stage: Stage::Binding }) => {
-                metrics.invocations_unbound.inc();
-                Err(text::binding_failed(target, &error, detailed))
-            }
-            Err(Rejection { error, stage: Stage::Invoking }) => {
-                metrics.invocations_failed.inc();
-                self.log(context, target, &error);
-                Err(text::invoking_failed(target, &error, detailed))
-            }
+    fn cancel(&self, connection: &Connection, cancel: &CancelInvocation) {
+        let call = connection.inbox().calls().0.active(&cancel.invocation_id);
+        match call {
+            Some(call) => call.cancel(),
+            None => tracing::debug!(hub = %self.down.hub, id = %cancel.invocation_id, "call to cancel is over"),
         }
+    }
+
+    /// The client says nothing more: its uploads are at an end, and it answers no question.
+    fn tell_of_end(&self, connection: &Arc<Connection>) {
+        let waiting = {
+            let mut inbox = connection.inbox();
+            let (calls, flow) = inbox.calls();
+            calls.end_uploads(flow)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+        self.give_up_questions(connection);
     }
 
     /// The client says goodbye itself; most often the proxy has eaten that.
@@ -324,8 +310,8 @@ impl HubAtWork {
         self.down.close(connection, close, End { error: Some(error.message().into()) });
     }
 
-    fn log(&self, context: &Context, method: &str, error: &HubError) {
-        let (hub, connection) = (&*self.down.hub, short(context.connection_id()));
+    fn log(&self, connection: &Connection, method: &str, error: &HubError) {
+        let (hub, connection) = (&*self.down.hub, short(connection.id()));
         if error.is_shown() {
             tracing::debug!(hub, connection, method, ?error, "method failed, and the client was told why");
         } else {
@@ -333,9 +319,6 @@ impl HubAtWork {
         }
     }
 }
-
-/// What a result has around it at most: ids, target and headers of frames, which are the client's and thus small.
-const ENVELOPE_MAX_BYTES: usize = 256 * 1024;
 
 impl Workers for HubAtWork {
     fn start(&self, connection: Arc<Connection>) {
@@ -354,6 +337,11 @@ fn framing_error(error: &FramingError) -> HubError {
 
 fn message_error(error: &HubMessageError) -> HubError {
     HubError::invalid_data(error.to_string())
+}
+
+/// The error of code that panicked.
+fn panicked(panic: &(dyn std::any::Any + Send)) -> HubError {
+    HubError::named("Panic", panic_text(panic))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

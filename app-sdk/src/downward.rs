@@ -9,7 +9,9 @@
 //! kinds. Who reads and writes sockets is no matter of this room.
 
 mod acks;
+mod questions;
 mod roster;
+mod waits;
 
 use std::sync::{Arc, OnceLock, RwLock, Weak};
 
@@ -17,16 +19,18 @@ use bytes::Bytes;
 use trunkline_protocol::hub::{Close, HubMessage, HubProtocol};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{CloseConnection, ConnectionData, ConnectionFlowControl};
-use trunkline_protocol::service::{FlowOperation, FlowSubject, ServiceMessage};
+use trunkline_protocol::service::{ErrorCompletion, FlowOperation, FlowSubject, ServiceMessage};
 
-use crate::connection::{Connection, End};
+use crate::connection::{Connection, End, Inbox, Limits};
 use crate::encode;
 use crate::metrics::HubMetrics;
 use crate::node::{Node, Outbox};
 use crate::sync::{read, write};
 
 use acks::Acks;
+pub(crate) use questions::{Answer, Questions, Taken, TooMany};
 use roster::Roster;
+pub(crate) use waits::Hopeless;
 
 /// What a `ConnectionData` holds; numbers of the service protocol.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +53,8 @@ pub(crate) struct Downward {
     pub(crate) protocols: Vec<HubProtocol>,
     pub(crate) roster: Roster,
     pub(crate) acks: Acks,
+    pub(crate) questions: Questions,
+    pub(crate) limits: Limits,
     pub(crate) metrics: HubMetrics,
     /// Replaced as a whole when a proxy comes or goes, so that a send only takes a reference.
     nodes: RwLock<Arc<[Arc<Node>]>>,
@@ -56,13 +62,21 @@ pub(crate) struct Downward {
 }
 
 impl Downward {
-    pub(crate) fn new(hub: &str, instance: Arc<str>, protocols: Vec<HubProtocol>, metrics: HubMetrics) -> Self {
+    pub(crate) fn new(
+        hub: &str,
+        instance: Arc<str>,
+        protocols: Vec<HubProtocol>,
+        limits: Limits,
+        metrics: HubMetrics,
+    ) -> Self {
         Self {
             hub: hub.into(),
             instance,
             protocols,
             roster: Roster::default(),
             acks: Acks::default(),
+            questions: Questions::default(),
+            limits,
             metrics,
             nodes: RwLock::new(Arc::new([])),
             workers: OnceLock::new(),
@@ -98,6 +112,7 @@ impl Downward {
         if ended.was_last {
             *nodes = nodes.iter().filter(|other| !Arc::ptr_eq(other, node)).cloned().collect();
             self.acks.fail_of(node);
+            self.questions.fail_of_node(node);
         }
     }
 
@@ -146,8 +161,30 @@ impl Downward {
         self.control(connection.node(), &data(connection, payload, DataType::Handshake));
     }
 
-    /// Asks the proxy to stop or go on reading one client; never waits.
-    pub(crate) fn control_flow(&self, connection: &Connection, operation: FlowOperation) {
+    /// Queues an item of a stream for the connection; waits while its lane is full. `false`: no link is open.
+    pub(crate) async fn send_item(&self, connection: &Connection, payload: Bytes) -> bool {
+        self.send(connection.node(), &data(connection, payload, DataType::Invocation).to_frame()).await
+    }
+
+    /// Queues what another app server is told of its question; waits as a result does.
+    pub(crate) async fn answer_question(&self, node: &Node, message: &ServiceMessage) {
+        if node.complete(&message.to_frame()).await {
+            self.metrics.frames_down.inc();
+        }
+    }
+
+    /// Tells another app server that its question will not be answered; never waits.
+    pub(crate) fn refuse_question(&self, node: &Node, refusal: ErrorCompletion) {
+        self.control(node, &ServiceMessage::ErrorCompletion(refusal));
+    }
+
+    /// Asks the proxy to stop or go on reading the client, if there is reason to; never waits. Called with the inbox
+    /// under its lock, or a later wish could overtake an earlier one.
+    pub(crate) fn settle_flow(&self, connection: &Connection, inbox: &mut Inbox) {
+        let Some(operation) = inbox.poll_flow(&self.limits) else { return };
+        if operation == FlowOperation::Pause {
+            self.metrics.pauses.inc();
+        }
         let connection_id = connection.shared_id();
         let message = ConnectionFlowControl { connection_id, subject: FlowSubject::Client, operation };
         self.control(connection.node(), &ServiceMessage::ConnectionFlowControl(message));

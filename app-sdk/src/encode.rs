@@ -3,7 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use serde::Serialize;
-use trunkline_protocol::hub::{Completion, HubMessage, HubProtocol, Invocation, Outcome, Payload, PayloadError};
+use trunkline_protocol::hub::{
+    Completion, HubMessage, HubProtocol, Invocation, Outcome, Payload, PayloadError, StreamItem,
+};
 use trunkline_protocol::service::Payloads;
 
 use crate::error::SendError;
@@ -63,21 +65,28 @@ tuple_of_arguments!(A, B, C, D, E, F, G, H);
 tuple_of_arguments!(A, B, C, D, E, F, G, H, I);
 tuple_of_arguments!(A, B, C, D, E, F, G, H, I, J);
 
-/// A call without an id, in each of the protocols.
+/// A call in each of the protocols; with an id, if it is to be answered.
 pub(crate) fn invocation(
     method: &str,
     arguments: &impl Arguments,
     protocols: &[HubProtocol],
+    invocation_id: Option<&ByteString>,
 ) -> Result<Payloads, SendError> {
     let target = ByteString::from(method);
     let mut payloads = Vec::with_capacity(protocols.len());
     for &protocol in protocols {
         let arguments = arguments.payloads(protocol).map_err(SendError::Encode)?;
-        let invocation = Invocation { target: target.clone(), arguments, ..Invocation::default() };
+        let (target, invocation_id) = (target.clone(), invocation_id.cloned());
+        let invocation = Invocation { invocation_id, target, arguments, ..Invocation::default() };
         let bytes = message(protocol, &HubMessage::Invocation(invocation));
         payloads.push((ByteString::from_static(protocol.name()), bytes));
     }
     Ok(Payloads(payloads))
+}
+
+/// An item of the stream that a call is answered with.
+pub(crate) fn item(protocol: HubProtocol, invocation_id: ByteString, item: Payload) -> Bytes {
+    message(protocol, &HubMessage::StreamItem(StreamItem { headers: Vec::new(), invocation_id, item }))
 }
 
 /// The end of a call.

@@ -1,8 +1,10 @@
 //! What can fail, and who gets to read it: hub methods, sends, group changes, building a server.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use trunkline_protocol::development_key::DevelopmentKeyError;
 use trunkline_protocol::hub::PayloadError;
@@ -18,6 +20,7 @@ pub(crate) const INVALID_DATA_NAME: &str = "InvalidDataException";
 /// | made by | the client reads |
 /// |---|---|
 /// | [`HubError::new`]`("no seats left")` | `… HubException: no seats left` |
+/// | `?` on [`InvokeError::Client`] | the other client's text, as if it were made by `new` |
 /// | [`HubError::named`]`("TimeoutException", "…")`, `?` on any [`std::error::Error`] | nothing more than that something failed, unless the hub has [detailed errors](crate::Hub::detailed_errors) |
 ///
 /// Like `anyhow::Error` it is no `std::error::Error` itself, so that `?` takes all of those.
@@ -112,6 +115,10 @@ impl HubError {
 impl<E: StdError + Send + Sync + 'static> From<E> for HubError {
     fn from(error: E) -> Self {
         let message = error.to_string();
+        // What a client answers is meant to be read by clients.
+        if let Some(InvokeError::Client(_)) = (&error as &dyn Any).downcast_ref() {
+            return Self::build(Audience::Client, SHOWN_NAME.into(), message, Some(Box::new(error)));
+        }
         Self::build(Audience::Log, short_type_name::<E>().into(), message, Some(Box::new(error)))
     }
 }
@@ -135,7 +142,7 @@ impl fmt::Debug for HubError {
 }
 
 /// `ParseIntError` of `core::num::error::ParseIntError`; generic parameters are left out.
-fn short_type_name<E>() -> &'static str {
+pub(crate) fn short_type_name<E>() -> &'static str {
     let whole = std::any::type_name::<E>();
     let plain = whole.split('<').next().unwrap_or(whole);
     plain.rsplit("::").next().unwrap_or(plain)
@@ -159,6 +166,49 @@ pub enum SendError {
         /// The limit.
         limit: usize,
     },
+}
+
+/// Why a client gave no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvokeError {
+    /// No proxy has a connection of this id.
+    #[error("Connection '{0}' does not exist.")]
+    DoesNotExist(String),
+    /// The client has gone before it answered.
+    #[error("Connection '{0}' disconnected.")]
+    Disconnected(String),
+    /// The client took too long; a late answer is dropped.
+    #[error("the client gave no result within {0:?}")]
+    Timeout(Duration),
+    /// The client answered with an error: its handler's, or that it has none.
+    #[error("{0}")]
+    Client(String),
+    /// The result is of another type.
+    #[error("Error trying to deserialize result to {expected}. {detail}")]
+    Type {
+        /// The type that was asked for.
+        expected: &'static str,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Too many results are waited for; nothing was asked.
+    #[error("{0} client results are waited for already; the limit can be configured by Hub::client_results_max")]
+    TooMany(usize),
+    /// So much waits for the methods of the calling client that the result might be behind it.
+    #[error(
+        "more than {0} bytes wait for the methods of this client, and what is waited for may be behind them; the limit can be configured by Hub::waiting_inbox_max_bytes"
+    )]
+    InboxOverfull(usize),
+    /// A client can't answer before it is connected.
+    #[error("Client results inside OnConnectedAsync Hub methods are not allowed.")]
+    InsideOnConnected,
+    /// The client's app server could not ask it.
+    #[error("the client's app server did not ask it: {0}")]
+    Refused(String),
+    /// The question could not be sent.
+    #[error(transparent)]
+    Send(#[from] SendError),
 }
 
 /// Why it is not certain that a connection has joined or left a group.
@@ -217,6 +267,14 @@ pub enum BuildError {
     /// No access key was given, and the key of this machine can't be had.
     #[error("no access key was given (TRUNKLINE_ACCESS_KEY), and there is no development key")]
     DevelopmentKey(#[source] DevelopmentKeyError),
+    /// Hubs that are served without a proxy need a runtime to run on.
+    #[cfg(feature = "embedded")]
+    #[error("`embedded` needs the Tokio runtime that is to run the hubs: call `into_router` inside of it")]
+    NoRuntime,
+    /// The system refuses the thread that serves clients without a proxy.
+    #[cfg(feature = "embedded")]
+    #[error("a thread can't be started")]
+    Thread(#[source] std::io::Error),
 }
 
 #[cfg(test)]

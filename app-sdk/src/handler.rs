@@ -1,53 +1,34 @@
-//! Async functions as hub methods: parameters in, a result out.
+//! Async functions as hub methods: parameters in, a result or a stream out.
+
+mod reply;
 
 use std::future::Future;
 use std::pin::Pin;
 
-use serde::Serialize;
-use trunkline_protocol::hub::{HubProtocol, Payload};
+use bytestring::ByteString;
 
-use crate::call::{Call, FromCall, Rejection};
-use crate::context::Context;
+use crate::call::{Call, FromCall, Given, Rejection};
 use crate::error::HubError;
+
+pub use reply::{IntoItem, IntoReply, Reply};
+pub(crate) use reply::{Items, Kind};
 
 /// Tells apart the ways to answer; the compiler finds out which one is meant.
 pub mod marker {
+    use std::marker::PhantomData;
+
     /// The value itself.
     #[derive(Debug)]
     pub enum ViaValue {}
     /// A value or a [`HubError`](crate::HubError).
     #[derive(Debug)]
     pub enum ViaResult {}
-}
-
-use marker::{ViaResult, ViaValue};
-
-/// What a method answers, encoded for the client that called.
-#[derive(Debug)]
-pub struct Reply(pub(crate) Payload);
-
-/// A value that a hub method may return: anything that can be serialized, or a `Result` of it and [`HubError`].
-#[diagnostic::on_unimplemented(
-    message = "a hub method can't return `{Self}`",
-    label = "neither serializable nor `Result<_, HubError>`",
-    note = "return `()`, a type that implements `serde::Serialize`, or `Result<T, trunkline::HubError>` of such a type",
-    note = "inside the method `?` turns any `std::error::Error` into a `HubError`"
-)]
-pub trait IntoReply<M> {
-    #[doc(hidden)]
-    fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError>;
-}
-
-impl<T: Serialize> IntoReply<ViaValue> for T {
-    fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError> {
-        Ok(Reply(protocol.payload(&self)?))
-    }
-}
-
-impl<T: Serialize> IntoReply<ViaResult> for Result<T, HubError> {
-    fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError> {
-        self?.into_reply(protocol)
-    }
+    /// A stream of items; `M` tells which kind of item.
+    #[derive(Debug)]
+    pub struct ViaStream<M>(PhantomData<M>);
+    /// A stream or a [`HubError`](crate::HubError); `M` tells which kind of item.
+    #[derive(Debug)]
+    pub struct ViaStreamResult<M>(PhantomData<M>);
 }
 
 /// An async function that can be a hub method: each parameter is an extractor or an argument
@@ -55,16 +36,21 @@ impl<T: Serialize> IntoReply<ViaResult> for Result<T, HubError> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no hub method",
     label = "not an async function of extractors and arguments that returns a reply",
-    note = "parameters: `Context`, `State<T>`, or owned types that implement `serde::Deserialize`; at most ten",
-    note = "result: `()`, a type that implements `serde::Serialize`, or `Result<T, trunkline::HubError>`",
+    note = "parameters: `Context`, `State<T>`, `UploadStream<T>`, or owned types that implement `serde::Deserialize`; at most ten",
+    note = "result: `()`, a type that implements `serde::Serialize`, a stream of it, or `Result<_, trunkline::HubError>` of these",
     note = "the future must be `Send`: nothing like `Rc` may live across an `.await`"
 )]
 pub trait Handler<S, M>: Clone + Send + Sync + Sized + 'static {
     /// How many arguments of the client it takes.
     const ARGUMENTS: usize;
+    /// How many streams of the client it takes.
+    const UPLOADS: usize;
+    /// Whether it answers with a stream.
+    const IS_STREAMING: bool;
 
+    /// Takes the parameters out of the call; nothing of the function has run when this returns.
     #[doc(hidden)]
-    fn call(self, call: Call<S>) -> impl Future<Output = Result<Reply, Rejection>> + Send;
+    fn call(self, call: Call<S>) -> Result<impl Future<Output = Result<Reply, HubError>> + Send + 'static, Rejection>;
 }
 
 macro_rules! function_as_handler {
@@ -75,16 +61,20 @@ macro_rules! function_as_handler {
             Fut: Future<Output = R> + Send,
             R: IntoReply<RM>,
             S: Send + 'static,
-            $($parameter: FromCall<S, $marker> + Send,)*
+            $($parameter: FromCall<S, $marker> + Send + 'static,)*
         {
             const ARGUMENTS: usize = 0 $(+ <$parameter as FromCall<S, $marker>>::ARGUMENTS)*;
+            const UPLOADS: usize = 0 $(+ <$parameter as FromCall<S, $marker>>::UPLOADS)*;
+            const IS_STREAMING: bool = R::IS_STREAMING;
 
             #[expect(non_snake_case, reason = "types and values share their names in the macro")]
-            async fn call(self, mut call: Call<S>) -> Result<Reply, Rejection> {
+            fn call(
+                self,
+                mut call: Call<S>,
+            ) -> Result<impl Future<Output = Result<Reply, HubError>> + Send + 'static, Rejection> {
                 $(let $parameter = <$parameter as FromCall<S, $marker>>::from_call(&mut call)?;)*
                 let protocol = call.protocol();
-                drop(call);
-                Ok(self($($parameter),*).await.into_reply(protocol)?)
+                Ok(async move { self($($parameter),*).await.into_reply(protocol) })
             }
         }
     };
@@ -98,9 +88,12 @@ where
     S: Send + 'static,
 {
     const ARGUMENTS: usize = 0;
+    const UPLOADS: usize = 0;
+    const IS_STREAMING: bool = R::IS_STREAMING;
 
-    async fn call(self, call: Call<S>) -> Result<Reply, Rejection> {
-        Ok(self().await.into_reply(call.protocol())?)
+    fn call(self, call: Call<S>) -> Result<impl Future<Output = Result<Reply, HubError>> + Send + 'static, Rejection> {
+        let protocol = call.protocol();
+        Ok(async move { self().await.into_reply(protocol) })
     }
 }
 
@@ -126,25 +119,29 @@ function_as_handler!(
     (M10, T10)
 );
 
-type Answering = Pin<Box<dyn Future<Output = Result<Reply, Rejection>> + Send>>;
+/// A method that runs.
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Reply, HubError>> + Send>>;
 
-type Calling = dyn Fn(Context, Vec<Payload>, Option<String>) -> Answering + Send + Sync;
+type Calling = dyn Fn(Given) -> Result<Answering, Rejection> + Send + Sync;
 
 /// A method whose types are forgotten and whose state is known.
 pub(crate) struct Method {
-    arguments: usize,
+    pub(crate) name: ByteString,
+    pub(crate) arguments: usize,
+    pub(crate) uploads: usize,
+    pub(crate) is_streaming: bool,
     call: Box<Calling>,
 }
 
 impl Method {
-    /// How many arguments it takes.
-    pub(crate) fn arguments(&self) -> usize {
-        self.arguments
+    /// Takes its parameters; it runs when the future is polled.
+    pub(crate) fn call(&self, given: Given) -> Result<Answering, Rejection> {
+        (self.call)(given)
     }
 
-    /// Calls it; `reason` is for `on_disconnected`.
-    pub(crate) fn call(&self, context: Context, arguments: Vec<Payload>, reason: Option<String>) -> Answering {
-        (self.call)(context, arguments, reason)
+    /// Whether it runs beside the other calls of its client.
+    pub(crate) fn has_streams(&self) -> bool {
+        self.is_streaming || self.uploads > 0
     }
 }
 
@@ -155,12 +152,13 @@ pub(crate) enum Bindable<S> {
 }
 
 impl<S: Clone + Send + Sync + 'static> Bindable<S> {
-    pub(crate) fn new<H: Handler<S, M>, M: 'static>(handler: H) -> Self {
+    pub(crate) fn new<H: Handler<S, M>, M: 'static>(name: ByteString, handler: H) -> Self {
         Self::Waiting(Box::new(move |state: S| Method {
+            name,
             arguments: H::ARGUMENTS,
-            call: Box::new(move |context, arguments, reason| {
-                Box::pin(handler.clone().call(Call::new(context, state.clone(), arguments, reason)))
-            }),
+            uploads: H::UPLOADS,
+            is_streaming: H::IS_STREAMING,
+            call: Box::new(move |given| Ok(Box::pin(handler.clone().call(Call::new(given, state.clone()))?))),
         }))
     }
 

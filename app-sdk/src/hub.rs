@@ -3,15 +3,18 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytestring::ByteString;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::limits::INBOX_MAX_BYTES;
 use trunkline_protocol::manifest::HubManifest;
 
-use crate::error::BuildError;
-use crate::handler::{Bindable, Handler, Method};
+use crate::connection::Limits;
+use crate::error::{BuildError, HubError};
+use crate::filter::{Filters, HubCall, Next};
+use crate::handler::{Bindable, Handler, Method, Reply};
 
 /// A hub: methods that clients at a path can call.
 ///
@@ -43,21 +46,21 @@ pub struct Hub<S = ()> {
     path: String,
     name: Option<String>,
     settings: HubSettings,
-    methods: Vec<(String, Bindable<S>)>,
-    on_connected: Option<Bindable<S>>,
-    on_disconnected: Option<Bindable<S>>,
+    methods: Vec<(ByteString, Bindable<S>)>,
+    filters: Filters,
+    on_connected: Vec<Bindable<S>>,
+    on_disconnected: Vec<Bindable<S>>,
 }
 
 /// The settings of a hub.
 #[derive(Debug, Clone)]
 pub(crate) struct HubSettings {
     pub(crate) protocols: Vec<HubProtocol>,
-    pub(crate) message_max_bytes: usize,
     pub(crate) keep_alive_interval: Duration,
     pub(crate) client_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) detailed_errors: bool,
-    pub(crate) inbox_max_bytes: usize,
+    pub(crate) limits: Limits,
 }
 
 /// A hub that is put together: nothing of it changes any more.
@@ -71,8 +74,9 @@ pub(crate) struct BuiltHub {
 #[derive(Default)]
 pub(crate) struct Methods {
     by_name: HashMap<Box<str>, Arc<Method>>,
-    pub(crate) on_connected: Option<Method>,
-    pub(crate) on_disconnected: Option<Method>,
+    pub(crate) filters: Filters,
+    pub(crate) on_connected: Vec<Method>,
+    pub(crate) on_disconnected: Vec<Method>,
 }
 
 impl<S: Clone + Send + Sync + 'static> Hub<S> {
@@ -84,8 +88,9 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             name: None,
             settings: HubSettings::default(),
             methods: Vec::new(),
-            on_connected: None,
-            on_disconnected: None,
+            filters: Filters::default(),
+            on_connected: Vec::new(),
+            on_disconnected: Vec::new(),
         }
     }
 
@@ -98,23 +103,64 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// A method that clients can call by this name; case does not count. The number of its arguments is exact: a
     /// call with more or fewer fails without reaching it. Two methods of one name are an error when the server is built.
     pub fn method<H: Handler<S, M>, M: 'static>(mut self, name: impl Into<String>, handler: H) -> Self {
-        self.methods.push((name.into(), Bindable::new(handler)));
+        let name = ByteString::from(name.into());
+        self.methods.push((name.clone(), Bindable::new(name, handler)));
         self
     }
 
-    /// Called when a client has connected, before any of its messages. If it fails, the client is closed with an error,
-    /// and `on_disconnected` is not called. Takes extractors only.
+    /// Code around every method: before it, after it, in place of it. The filter that is added first is the outermost.
+    ///
+    /// Filters see calls that fit their method, in the order in which these start. What a filter returns is the client's
+    /// answer. Of a method that streams they see the making of the stream, not its items. The hooks
+    /// [`on_connected`](Self::on_connected) and [`on_disconnected`](Self::on_disconnected) are not filtered.
+    ///
+    /// ```
+    /// use trunkline::{Hub, HubCall, HubError, Next, Reply};
+    ///
+    /// async fn members_only(call: HubCall, next: Next) -> Result<Reply, HubError> {
+    ///     if call.context().user_id().is_none() && call.method() != "LogIn" {
+    ///         return Err(HubError::new("log in first")); // the method is not called
+    ///     }
+    ///     next.run(call).await
+    /// }
+    ///
+    /// async fn log(call: HubCall, next: Next) -> Result<Reply, HubError> {
+    ///     let (method, started) = (call.method().to_owned(), std::time::Instant::now());
+    ///     let reply = next.run(call).await;
+    ///     println!("{method}: ok {}, {:?}", reply.is_ok(), started.elapsed());
+    ///     reply.map_err(|error| HubError::new(format!("{method} failed: {}", error.message())))
+    /// }
+    ///
+    /// let hub: Hub = Hub::new("/club").filter(log).filter(members_only).method("LogIn", async || true);
+    /// ```
+    pub fn filter<F, Fut>(mut self, filter: F) -> Self
+    where
+        F: Fn(HubCall, Next) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Reply, HubError>> + Send + 'static,
+    {
+        self.filters.add(filter);
+        self
+    }
+
+    /// Called when a client has connected and can be sent to, before any of its messages. If it fails, the client is
+    /// closed with an error, and `on_disconnected` is not called. Takes extractors only. Several of them are called in
+    /// the order in which they were added, up to the first that fails.
     pub fn on_connected<H: Handler<S, M>, M: 'static>(mut self, handler: H) -> Self {
         const { assert!(H::ARGUMENTS == 0, "on_connected takes extractors only: no client gives it arguments") };
-        self.on_connected = Some(Bindable::new(handler));
+        const { assert!(H::UPLOADS == 0, "on_connected takes extractors only: no client uploads to it") };
+        const { assert!(!H::IS_STREAMING, "on_connected streams to nobody: send to the caller instead") };
+        self.on_connected.push(Bindable::new("on_connected".into(), handler));
         self
     }
 
-    /// Called once when a client has gone, after its running method has ended; the client can't be reached any more.
-    /// Takes extractors only, [`CloseReason`](crate::call::CloseReason) among them.
+    /// Called once when a client has gone, after its running methods have ended; the client can't be reached any more.
+    /// Takes extractors only, [`CloseReason`](crate::call::CloseReason) among them. Several of them are called in the
+    /// order in which they were added, all of them.
     pub fn on_disconnected<H: Handler<S, M>, M: 'static>(mut self, handler: H) -> Self {
         const { assert!(H::ARGUMENTS == 0, "on_disconnected takes extractors only: no client gives it arguments") };
-        self.on_disconnected = Some(Bindable::new(handler));
+        const { assert!(H::UPLOADS == 0, "on_disconnected takes extractors only: no client uploads to it") };
+        const { assert!(!H::IS_STREAMING, "on_disconnected streams to nobody: the client has gone") };
+        self.on_disconnected.push(Bindable::new("on_disconnected".into(), handler));
         self
     }
 
@@ -126,8 +172,9 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             name: self.name,
             settings: self.settings,
             methods: self.methods.into_iter().map(|(name, method)| (name, bind(method))).collect(),
-            on_connected: self.on_connected.map(bind),
-            on_disconnected: self.on_disconnected.map(bind),
+            filters: self.filters,
+            on_connected: self.on_connected.into_iter().map(bind).collect(),
+            on_disconnected: self.on_disconnected.into_iter().map(bind).collect(),
         }
     }
 
@@ -139,7 +186,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
 
     /// Largest message of a client, framing included; 32 KiB by default. A client that sends more is closed.
     pub fn message_max_bytes(mut self, bytes: usize) -> Self {
-        self.settings.message_max_bytes = bytes;
+        self.settings.limits.message_max_bytes = bytes;
         self
     }
 
@@ -169,7 +216,42 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
 
     /// What may wait for one client's methods before its proxy is asked to pause that client; 64 KiB by default.
     pub fn inbox_max_bytes(mut self, bytes: usize) -> Self {
-        self.settings.inbox_max_bytes = bytes;
+        self.settings.limits.inbox_max_bytes = bytes;
+        self
+    }
+
+    /// The same while a method of that client waits for a client's result or for the next item of an upload, which may
+    /// stand behind all of it; 1 MiB by default. When more has come, the wait fails.
+    pub fn waiting_inbox_max_bytes(mut self, bytes: usize) -> Self {
+        self.settings.limits.waiting_inbox_max_bytes = bytes;
+        self
+    }
+
+    /// How many items of one [upload](crate::UploadStream) may wait for their method before the client is paused; 10 by
+    /// default.
+    pub fn upload_max_items(mut self, items: usize) -> Self {
+        self.settings.limits.upload_max_items = items;
+        self
+    }
+
+    /// How many calls of one client run at once; 1 by default, so that they run in their order. With more they still
+    /// start in their order. Methods with streams count as none: they run in the background. So does a method from
+    /// the moment when it first waits for a [client's result](crate::Client::invoke).
+    pub fn parallel_invocations(mut self, calls: usize) -> Self {
+        self.settings.limits.parallel_invocations = calls;
+        self
+    }
+
+    /// How long a client that is [asked for a result](crate::Client::invoke) may take for it; 30 s by default.
+    pub fn client_result_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.limits.client_result_timeout = timeout;
+        self
+    }
+
+    /// How many [client results](crate::Client::invoke) this app server waits for at once in this hub; 65 536 by
+    /// default.
+    pub fn client_results_max(mut self, results: usize) -> Self {
+        self.settings.limits.client_results_max = results;
         self
     }
 }
@@ -182,8 +264,9 @@ impl Hub<()> {
             return Err(BuildError::NoProtocol(name));
         }
         let mut methods = Methods {
-            on_connected: self.on_connected.map(|method| method.bind(&())),
-            on_disconnected: self.on_disconnected.map(|method| method.bind(&())),
+            filters: self.filters,
+            on_connected: self.on_connected.into_iter().map(|method| method.bind(&())).collect(),
+            on_disconnected: self.on_disconnected.into_iter().map(|method| method.bind(&())).collect(),
             ..Methods::default()
         };
         for (method_name, method) in self.methods {
@@ -207,7 +290,7 @@ impl Hub<()> {
 
 impl<S> fmt::Debug for Hub<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let methods: Vec<_> = self.methods.iter().map(|(name, _)| name).collect();
+        let methods: Vec<_> = self.methods.iter().map(|(name, _)| &**name).collect();
         f.debug_struct("Hub").field("path", &self.path).field("methods", &methods).finish_non_exhaustive()
     }
 }
@@ -217,7 +300,7 @@ impl HubSettings {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         HubManifest {
             protocols: self.protocols.iter().map(|protocol| protocol.name().to_owned()).collect(),
-            message_max_bytes: self.message_max_bytes,
+            message_max_bytes: self.limits.message_max_bytes,
             keep_alive_interval_ms: millis(self.keep_alive_interval),
             client_timeout_ms: millis(self.client_timeout),
             handshake_timeout_ms: millis(self.handshake_timeout),
@@ -232,12 +315,11 @@ impl Default for HubSettings {
         let manifest = HubManifest::new("", "");
         Self {
             protocols: HubProtocol::ALL.to_vec(),
-            message_max_bytes: manifest.message_max_bytes,
             keep_alive_interval: Duration::from_millis(manifest.keep_alive_interval_ms),
             client_timeout: Duration::from_millis(manifest.client_timeout_ms),
             handshake_timeout: Duration::from_millis(manifest.handshake_timeout_ms),
             detailed_errors: manifest.detailed_errors,
-            inbox_max_bytes: INBOX_MAX_BYTES,
+            limits: Limits::default(),
         }
     }
 }
@@ -265,7 +347,7 @@ mod tests {
     use axum::extract::State;
 
     use super::*;
-    use crate::{CloseReason, Context, HubError};
+    use crate::{CloseReason, Context, UploadStream};
 
     async fn nothing() {}
 
@@ -288,6 +370,23 @@ mod tests {
         assert_eq!(arguments::<_, u8, _>(mixed), 2);
         assert_eq!(arguments::<_, (), _>(ten), 10);
         assert_eq!(arguments::<_, (), _>(|_: Context, x: i32| async move { x }), 1);
+    }
+
+    #[test]
+    fn streams_are_told_from_values() {
+        fn kind<H: Handler<(), M>, M: 'static>(_handler: H) -> (usize, usize, bool) {
+            (H::ARGUMENTS, H::UPLOADS, H::IS_STREAMING)
+        }
+        async fn streams(_: u8) -> Result<impl futures_util::Stream<Item = Result<u8, HubError>>, HubError> {
+            Ok(futures_util::stream::empty())
+        }
+        async fn takes(_: UploadStream<u8>, _: u8, _: Context, _: UploadStream<String>) -> Vec<u8> {
+            Vec::new()
+        }
+        assert_eq!(kind(nothing), (0, 0, false));
+        assert_eq!(kind(streams), (1, 0, true));
+        assert_eq!(kind(takes), (1, 2, false));
+        assert_eq!(kind(async |both: UploadStream<u8>| both), (0, 1, true));
     }
 
     #[test]

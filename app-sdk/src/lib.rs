@@ -61,13 +61,51 @@
 //! let hub: Hub = Hub::new("/tickets").method("Book", book).with_state(Prices { per_seat: 12 });
 //! ```
 //!
-//! - Extractors: [`Context`], axum's [`State`](axum::extract::State), and your own ([`call::FromCall`]).
+//! - Extractors: [`Context`], [`Cancellation`], axum's [`State`](axum::extract::State), and your own
+//!   ([`call::FromCall`]).
 //! - Arguments: anything that serde can deserialize. Their number is exact, as with the official server.
 //! - Results: anything that serde can serialize, `()` for none, or a `Result` with [`HubError`], into which `?` turns
 //!   any error. Clients read the text of [`HubError::new`]; that of other errors only from hubs with
 //!   [detailed errors](Hub::detailed_errors).
-//! - The calls of one client run one after the other, those of different clients in parallel. A panic is an
-//!   error for its caller and nothing to anybody else.
+//! - The calls of one client run one after the other, unless the hub [says otherwise](Hub::parallel_invocations), those of
+//!   different clients in parallel. A panic is an error for its caller and nothing to anybody else.
+//! - What belongs to a connection is kept in its [items](Context::items); what goes around all methods is a
+//!   [filter](Hub::filter).
+//! - A connection's life: the handshake is answered, [`on_connected`](Hub::on_connected), its messages, and when it has
+//!   ended and its methods have too, [`on_disconnected`](Hub::on_disconnected).
+//!
+//! # Streams
+//!
+//! A method that returns a [`Stream`](futures_util::Stream) is streamed to its client, item by item, as fast as the link
+//! takes them; an item may be a `Result`, whose error ends the stream. A parameter of the type [`UploadStream`] takes a
+//! stream of the client, which is paused when the method is slower. Calls with streams run beside the other calls of their
+//! client. When the client cancels or leaves, a stream to it is dropped where it stands.
+//!
+//! ```
+//! use futures_util::{Stream, StreamExt, stream};
+//! use trunkline::{Hub, HubError, UploadStream};
+//!
+//! async fn countdown(from: u32) -> Result<impl Stream<Item = u32>, HubError> {
+//!     if from > 10 {
+//!         return Err(HubError::new("that takes too long"));
+//!     }
+//!     Ok(stream::iter((0..=from).rev()))
+//! }
+//!
+//! async fn join(mut words: UploadStream<String>, between: String) -> Result<String, HubError> {
+//!     let mut all = Vec::new();
+//!     while let Some(word) = words.next().await {
+//!         all.push(word?);
+//!     }
+//!     Ok(all.join(&between))
+//! }
+//!
+//! async fn shout(words: UploadStream<String>) -> impl Stream<Item = Result<String, HubError>> {
+//!     words.map(|word| word.map(|word| word.to_uppercase()))
+//! }
+//!
+//! let hub: Hub = Hub::new("/words").method("Countdown", countdown).method("Join", join).method("Shout", shout);
+//! ```
 //!
 //! # Clients and groups
 //!
@@ -90,23 +128,56 @@
 //! receive it, and sends that are awaited one after the other arrive in that order, whatever their kinds.
 //! From outside a hub the same goes through [`Server::handle`].
 //!
+//! One client can be [asked](Client::invoke) for a result, wherever it is connected; the answer, or why there is none
+//! ([`InvokeError`]), comes back to the method or background task that asked.
+//!
+//! ```
+//! use trunkline::{Context, HubError};
+//!
+//! async fn offer_draw(ctx: Context, opponent: String) -> Result<bool, HubError> {
+//!     let clients = ctx.clients();
+//!     let accepted = clients.client(&opponent).invoke("OfferDraw", (ctx.connection_id(),)).await?;
+//!     if accepted {
+//!         clients.clients([ctx.connection_id(), &opponent]).send("Drawn", ()).await?;
+//!     }
+//!     Ok(accepted)
+//! }
+//! # let _ = trunkline::Hub::<()>::new("/chess").method("OfferDraw", offer_draw);
+//! ```
+//!
+//! What clients offer can be named once, as a trait: see [`client_interface!`]. For bytes, dates and values of any shape,
+//! which JSON and MessagePack write differently, see [`value`].
+//!
+//! # Tests
+//!
+//! [`testing`] drives hubs in unit tests, without sockets or a proxy.
+//!
+//! # Without a proxy
+//!
+//! With the feature `embedded` an app can serve clients itself: `Server::new().hub(…).embedded().into_router()?` has
+//! the proxy's own code inside, and the hubs stay as they are. Several such app servers don't see each other's clients;
+//! put proxies in front for that.
+//!
 //! # Layout
 //!
 //! Lower rooms never import higher ones; from the top:
 //!
 //! | room | what it does |
 //! |---|---|
-//! | `server` | puts hubs together, and mounts manifest and links into the app's router |
-//! | `link` | WebSockets of proxies: slots, handshake, reader, writer |
+//! | [`testing`] | clients and the far end of links, for unit tests |
+//! | `server` | puts hubs together, and mounts manifest and links into the app's router; starts the node of `embedded` |
+//! | `link` | WebSockets of proxies, and links in memory: slots, handshake, reader, writer |
 //! | `dispatch` | messages of connections become calls |
 //! | `hub` | the builder of a hub and its table of methods |
-//! | `handler`, [`call`] | async functions as methods, and their parameters |
-//! | `context`, `request` | what a method knows of its caller |
-//! | `clients`, `groups` | receivers of sends, membership |
-//! | `downward` | the way down of a hub: who is here, which proxies there are, what is to be acknowledged |
-//! | `connection` | one client connection and its inbox |
+//! | `filter`, [`handler`], [`call`] | async functions as methods, what goes around them, and their parameters |
+//! | `upload` | a stream of the client, as its method sees it |
+//! | `context`, `items`, `request` | what a method knows of its caller |
+//! | `clients`, `groups`, `interface` | receivers of sends, membership, typed calls |
+//! | `downward` | the way down of a hub: who is here, which proxies there are, what is to be acknowledged or answered |
+//! | `connection` | one client connection: its inbox, its calls, its uploads, its flow |
 //! | `node` | one proxy: its lane and the outboxes of its links |
 //! | `encode`, `text`, `error`, `metrics`, `sync` | bytes, texts, errors, numbers, locks |
+//! | [`value`] | values that the hub protocols write differently |
 
 pub mod call;
 mod clients;
@@ -116,24 +187,35 @@ mod dispatch;
 mod downward;
 mod encode;
 mod error;
+mod filter;
 mod groups;
 pub mod handler;
 mod hub;
+#[doc(hidden)]
+pub mod interface;
+mod items;
 mod link;
 mod metrics;
 mod node;
 mod request;
 mod server;
 mod sync;
+pub mod testing;
 mod text;
+mod upload;
+pub mod value;
 
 pub use call::CloseReason;
-pub use clients::{CallerClients, Clients, Receivers, Sent};
+pub use clients::{CallerClients, Client, Clients, Receivers, Sent};
 pub use context::{Cancellation, Context};
 pub use encode::Arguments;
-pub use error::{BuildError, GroupError, HubError, SendError, UnknownHub};
+pub use error::{BuildError, GroupError, HubError, InvokeError, SendError, UnknownHub};
+pub use filter::{HubCall, Next};
 pub use groups::Groups;
+pub use handler::Reply;
 pub use hub::Hub;
+pub use items::Items;
 pub use request::{Claims, Query};
 pub use server::{HubHandle, Server, ServerHandle};
 pub use trunkline_protocol::hub::HubProtocol;
+pub use upload::UploadStream;

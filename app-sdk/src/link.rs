@@ -1,4 +1,4 @@
-//! Links: the WebSockets between proxies and this app server.
+//! Links between proxies and this app server: WebSockets, or pieces of memory in one process.
 //!
 //! ```text
 //!  upgrade ──► claim the slot ──► handshake ──► reader ──► HubAtWork (opens, data, leavings)
@@ -9,15 +9,14 @@
 mod handshake;
 mod reader;
 mod slots;
+mod socket;
 mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use axum::extract::ws::close_code;
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::service::{FrameError, ServiceMessageError, Session, SessionError};
 
@@ -27,12 +26,11 @@ use crate::node::Outbox;
 use crate::sync::lock;
 
 pub(crate) use slots::{SlotKey, Slots};
+pub(crate) use socket::LinkSocket;
+use socket::{LinkReader, LinkWriter};
 
 /// How long the end of a link may take to write what still waits.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
-
-type Sink = SplitSink<WebSocket, Message>;
-type Stream = SplitStream<WebSocket>;
 
 /// Why a link ended.
 #[derive(Debug, thiserror::Error)]
@@ -92,33 +90,34 @@ pub(crate) struct Link {
 
 impl Link {
     /// Runs the link until it ends.
-    pub(crate) async fn run(self, socket: WebSocket) {
+    pub(crate) async fn run(self, mut socket: LinkSocket) {
         static LATEST: AtomicU64 = AtomicU64::new(0);
         let id = LinkId(LATEST.fetch_add(1, Ordering::Relaxed));
         let seat = self.slots.claim(self.key.clone(), self.shutdown.child_token()).await;
-        let (mut sink, mut stream) = socket.split();
-        let end = match handshake::shake(&mut sink, &mut stream, &seat.stop).await {
+        let shaken = handshake::shake(&mut socket, &seat.stop).await;
+        let LinkSocket { reader, mut writer } = socket;
+        let end = match shaken {
             Ok(frames) => {
-                let (end, returned) = self.carry(id, seat.stop.clone(), frames, sink, stream).await;
+                let (end, returned) = self.carry(id, seat.stop.clone(), frames, reader, writer).await;
                 let Some(returned) = returned else { return self.log(&end) };
-                sink = returned;
+                writer = returned;
                 end
             }
             Err(end) => end,
         };
         self.log(&end);
-        say_goodbye(sink, &end).await;
+        say_goodbye(writer, &end).await;
     }
 
-    /// Reads and writes. Returns why it ended, and the sink unless the writer hangs.
+    /// Reads and writes. Returns why it ended, and the writing half unless the writer hangs.
     async fn carry(
         &self,
         id: LinkId,
         stop: CancellationToken,
         frames: handshake::Frames,
-        sink: Sink,
-        stream: Stream,
-    ) -> (LinkEnd, Option<Sink>) {
+        incoming: LinkReader,
+        outgoing: LinkWriter,
+    ) -> (LinkEnd, Option<LinkWriter>) {
         let SlotKey { node, boot, slot, .. } = &self.key;
         let shared = Arc::new(Shared {
             outbox: Arc::new(Outbox::new(self.outbox_max_bytes)),
@@ -128,13 +127,13 @@ impl Link {
         });
         let node = self.hub.down.attach(node, boot, *slot, Arc::clone(&shared.outbox));
         tracing::info!(hub = %self.hub.down.hub, node = %self.key.node, slot, "link opened");
-        let mut writer = tokio::spawn(writer::write(Arc::clone(&shared), sink));
+        let mut writer = tokio::spawn(writer::write(Arc::clone(&shared), outgoing));
         let reader = reader::Reader { hub: &self.hub, link: id, node: &node, shared: &shared };
-        let mut end = reader.read(frames, stream).await;
+        let mut end = reader.read(frames, incoming).await;
         // What was queued while the link was good still goes out; then the rest moves to the next lane.
         stop.cancel();
-        let sink = match tokio::time::timeout(FLUSH_TIMEOUT, &mut writer).await {
-            Ok(Ok((sink, Ok(())))) => Some(sink),
+        let outgoing = match tokio::time::timeout(FLUSH_TIMEOUT, &mut writer).await {
+            Ok(Ok((outgoing, Ok(())))) => Some(outgoing),
             Ok(Ok((_, Err(cause)))) => {
                 if matches!(end, LinkEnd::Replaced) {
                     end = cause;
@@ -152,7 +151,7 @@ impl Link {
         }
         self.hub.handle_link_ended(id, &end_of_connections(&end));
         tracing::debug!(frames = lock(&shared.session).received(), "link carried");
-        (end, sink)
+        (end, outgoing)
     }
 
     fn log(&self, end: &LinkEnd) {
@@ -176,7 +175,7 @@ fn end_of_connections(end: &LinkEnd) -> End {
 }
 
 /// Tells the peer in a few words why, if it still listens.
-async fn say_goodbye(mut sink: Sink, end: &LinkEnd) {
+async fn say_goodbye(mut writer: LinkWriter, end: &LinkEnd) {
     let (code, reason) = match end {
         LinkEnd::Closed | LinkEnd::Socket(_) | LinkEnd::Stuck => return,
         LinkEnd::Shutdown => (close_code::AWAY, end.to_string()),
@@ -184,6 +183,5 @@ async fn say_goodbye(mut sink: Sink, end: &LinkEnd) {
         LinkEnd::Text => (close_code::UNSUPPORTED, end.to_string()),
         _ => (close_code::PROTOCOL, "the link protocol was broken".to_owned()),
     };
-    let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-    let _ = tokio::time::timeout(FLUSH_TIMEOUT, sink.send(close)).await;
+    let _ = tokio::time::timeout(FLUSH_TIMEOUT, writer.close(code, reason)).await;
 }

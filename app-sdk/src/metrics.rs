@@ -18,6 +18,12 @@ struct Families {
     frames_up: IntCounterVec,
     pauses: IntCounterVec,
     frames_lost: IntCounterVec,
+    running: IntGaugeVec,
+    streams: IntGaugeVec,
+    items_down: IntCounterVec,
+    items_up: IntCounterVec,
+    client_results: IntCounterVec,
+    client_results_waiting: IntGaugeVec,
 }
 
 /// The numbers of one hub, looked up once.
@@ -32,6 +38,30 @@ pub(crate) struct HubMetrics {
     pub(crate) frames_up: IntCounter,
     pub(crate) pauses: IntCounter,
     pub(crate) frames_lost: IntCounter,
+    pub(crate) running: IntGauge,
+    pub(crate) streams: IntGauge,
+    pub(crate) items_down: IntCounter,
+    pub(crate) items_up: IntCounter,
+    pub(crate) client_results_ok: IntCounter,
+    pub(crate) client_results_failed: IntCounter,
+    pub(crate) client_results_waiting: IntGauge,
+}
+
+/// One more in a gauge, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(IntGauge);
+
+impl Counted {
+    pub(crate) fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Metrics {
@@ -60,6 +90,26 @@ impl Metrics {
                 "Frames that waited for a link when the last one of their proxy ended.",
                 &["hub"],
             ),
+            running: gauge(&registry, "invocations_running", "Calls of clients that run, those with streams too."),
+            streams: gauge(&registry, "streams_running", "Streams that are being sent to clients."),
+            items_down: counter(&registry, "stream_items_down_total", "Items of streams queued for clients.", &["hub"]),
+            items_up: counter(
+                &registry,
+                "stream_items_up_total",
+                "Items of uploads that methods have taken.",
+                &["hub"],
+            ),
+            client_results: counter(
+                &registry,
+                "client_results_total",
+                "Results that clients were asked for, by what came of it.",
+                &["hub", "outcome"],
+            ),
+            client_results_waiting: gauge(
+                &registry,
+                "client_results_waiting",
+                "Results of clients that are waited for.",
+            ),
             registry,
         };
         Self(Arc::new(families))
@@ -68,6 +118,7 @@ impl Metrics {
     pub(crate) fn hub(&self, hub: &str) -> HubMetrics {
         let of = |vec: &IntCounterVec| vec.with_label_values(&[hub]);
         let invocations = |outcome| self.0.invocations.with_label_values(&[hub, outcome]);
+        let client_results = |outcome| self.0.client_results.with_label_values(&[hub, outcome]);
         HubMetrics {
             links: self.0.links.with_label_values(&[hub]),
             connections: self.0.connections.with_label_values(&[hub]),
@@ -78,6 +129,13 @@ impl Metrics {
             frames_up: of(&self.0.frames_up),
             pauses: of(&self.0.pauses),
             frames_lost: of(&self.0.frames_lost),
+            running: self.0.running.with_label_values(&[hub]),
+            streams: self.0.streams.with_label_values(&[hub]),
+            items_down: of(&self.0.items_down),
+            items_up: of(&self.0.items_up),
+            client_results_ok: client_results("ok"),
+            client_results_failed: client_results("failed"),
+            client_results_waiting: self.0.client_results_waiting.with_label_values(&[hub]),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Puts hubs together into a server: what proxies find in the app's router, and what the app sends by.
 
 mod access;
+#[cfg(feature = "embedded")]
+mod embedded;
 mod endpoint;
 mod handle;
 
@@ -13,13 +15,13 @@ use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trunkline_protocol::id::random_id;
-use trunkline_protocol::manifest::{LINK_PATH, MANIFEST_PATH, Manifest};
+use trunkline_protocol::manifest::{HubManifest, LINK_PATH, MANIFEST_PATH, Manifest};
 
 use crate::dispatch::HubAtWork;
 use crate::downward::Downward;
 use crate::error::BuildError;
 use crate::hub::{BuiltHub, Hub};
-use crate::link::Slots;
+use crate::link::{Link, LinkSocket, SlotKey, Slots};
 use crate::metrics::Metrics;
 use crate::sync::{read, write};
 
@@ -51,6 +53,10 @@ pub struct Server {
     manifest: Manifest,
     keys: Vec<String>,
     outbox_max_bytes: usize,
+    #[cfg(feature = "embedded")]
+    is_embedded: bool,
+    #[cfg(feature = "embedded")]
+    allow_origins: Vec<String>,
     /// The first thing that is wrong; told when the router is asked for, so that building reads as one chain.
     error: Option<BuildError>,
 }
@@ -64,6 +70,8 @@ pub(crate) struct Core {
     tasks: TaskTracker,
     shutdown: CancellationToken,
     ready: OnceLock<Ready>,
+    #[cfg(feature = "embedded")]
+    embedded: OnceLock<trunkline_proxy::node::Embedded>,
 }
 
 /// What is known once the router is made.
@@ -85,6 +93,8 @@ impl Server {
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             ready: OnceLock::new(),
+            #[cfg(feature = "embedded")]
+            embedded: OnceLock::new(),
         };
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let name = std::env::var("HOSTNAME").unwrap_or_else(|_| "app".to_owned());
@@ -93,6 +103,10 @@ impl Server {
             manifest: Manifest { instance, name, version, hubs: Vec::new() },
             keys: Vec::new(),
             outbox_max_bytes: LINK_OUTBOX_MAX_BYTES,
+            #[cfg(feature = "embedded")]
+            is_embedded: false,
+            #[cfg(feature = "embedded")]
+            allow_origins: Vec::new(),
             error: None,
         }
     }
@@ -126,6 +140,43 @@ impl Server {
         self
     }
 
+    /// Serves clients without a proxy in front: the router gets negotiate and connect of each hub too, at its path.
+    ///
+    /// This is the proxy's own code, on a thread of its own, for one app server alone. Clients of several such app servers
+    /// don't see each other; proxies in front change that, and nothing in the hubs. Proxies may be in front at any
+    /// time, also while clients connect here.
+    ///
+    /// - The router must be made in the Tokio runtime that is to run the hubs.
+    /// - Case counts in the paths of hubs, because they are the router's; a slash at the end doesn't.
+    /// - An access key seals the connection tokens. Without one, pages of this machine may connect whatever their
+    ///   origin; see [`allow_origin`](Self::allow_origin).
+    /// - [`ServerHandle::shutdown`] tells clients to connect again.
+    ///
+    /// ```no_run
+    /// use std::net::SocketAddr;
+    /// use trunkline::{Hub, Server};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let app = Server::new().hub(Hub::new("/chat")).embedded().into_router()?;
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:5000").await?;
+    /// axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "embedded")]
+    pub fn embedded(mut self) -> Self {
+        self.is_embedded = true;
+        self
+    }
+
+    /// Lets pages of this origin, such as `https://app.example`, connect to hubs that are served
+    /// [without a proxy](Self::embedded); pages of the app itself always may. Proxies have `--allow-origin`.
+    #[cfg(feature = "embedded")]
+    pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
+        self.allow_origins.push(origin.into());
+        self
+    }
+
     /// Sends, metrics and shutdown from anywhere in the app; good before and after the router is made.
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
@@ -147,11 +198,32 @@ impl Server {
         let access = Access::new(&self.keys)?;
         let ready = Ready { manifest: self.manifest, access, outbox_max_bytes: self.outbox_max_bytes };
         // `self` is consumed, and nobody else makes a router of this core.
-        let _ = self.core.ready.set(ready);
-        Ok(Router::new()
+        let ready = self.core.ready.get_or_init(|| ready);
+        tracing::debug!(instance = %self.core.instance, hubs = ready.manifest.hubs.len(), "server is put together");
+        let router: Router = Router::new()
             .route(MANIFEST_PATH, get(endpoint::manifest))
             .route(LINK_PATH, get(endpoint::link))
-            .with_state(self.core))
+            .with_state(Arc::clone(&self.core));
+        #[cfg(feature = "embedded")]
+        let router = match self.is_embedded {
+            true => router.merge(embedded::start(&self.core, ready, self.allow_origins)?),
+            false => router,
+        };
+        Ok(router.with_state(()))
+    }
+
+    /// Opens a link in memory to each hub, for whoever plays the proxy in a test; needs a runtime.
+    pub(crate) fn into_links(self, mut socket_of: impl FnMut(&HubManifest) -> LinkSocket) -> Result<(), BuildError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        for hub in &self.manifest.hubs {
+            let key = SlotKey { hub: hub.name.as_str().into(), node: "test".into(), boot: "test".into(), slot: 0 };
+            if let Some(link) = self.core.link(key, self.outbox_max_bytes, self.core.shutdown.clone()) {
+                tokio::spawn(self.core.tasks.track_future(link.run(socket_of(hub))));
+            }
+        }
+        Ok(())
     }
 
     fn add(&mut self, hub: BuiltHub) {
@@ -163,8 +235,8 @@ impl Server {
             self.error = self.error.take().or(Some(BuildError::DuplicatePath(path)));
         } else {
             let core = &self.core;
-            let protocols = hub.settings.protocols.clone();
-            let down = Downward::new(&name, Arc::clone(&core.instance), protocols, core.metrics.hub(&name));
+            let (protocols, limits) = (hub.settings.protocols.clone(), hub.settings.limits);
+            let down = Downward::new(&name, Arc::clone(&core.instance), protocols, limits, core.metrics.hub(&name));
             self.manifest.hubs.push(hub.manifest.clone());
             write(&core.hubs).insert(name, HubAtWork::new(hub, Arc::new(down), core.tasks.clone()));
         }
@@ -174,6 +246,11 @@ impl Server {
 impl Core {
     fn hub(&self, name: &str) -> Option<Arc<HubAtWork>> {
         read(&self.hubs).get(name).map(Arc::clone)
+    }
+
+    /// A link to run; `None` when there is no such hub.
+    fn link(&self, key: SlotKey, outbox_max_bytes: usize, shutdown: CancellationToken) -> Option<Link> {
+        Some(Link { hub: self.hub(&key.hub)?, key, slots: Arc::clone(&self.slots), outbox_max_bytes, shutdown })
     }
 }
 

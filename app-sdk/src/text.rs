@@ -1,6 +1,6 @@
 //! The texts that clients read, word for word as the official server writes them.
 
-use crate::error::HubError;
+use crate::error::{HubError, InvokeError};
 
 /// Base of the close message after an error.
 pub(crate) const CLOSED_WITH_ERROR: &str = "Connection closed with an error.";
@@ -33,6 +33,46 @@ pub(crate) fn stream_count(provided: usize, expected: usize) -> HubError {
 /// A stream was asked of a method that has none.
 pub(crate) fn not_streaming(target: &str) -> String {
     format!("The client attempted to invoke the non-streaming '{target}' method with a streaming invocation.")
+}
+
+/// A result was asked of a method that streams.
+pub(crate) fn streaming(target: &str) -> String {
+    format!("The client attempted to invoke the streaming '{target}' method with a non-streaming invocation.")
+}
+
+/// A stream broke off.
+pub(crate) fn streaming_failed(error: &HubError, detailed: bool) -> String {
+    error.describe("An error occurred on the server while streaming results.", detailed)
+}
+
+/// A filter gave something in place of a stream.
+pub(crate) fn no_stream(target: &str) -> String {
+    format!("The value returned by the streaming method '{target}' is not a ChannelReader<> or IAsyncEnumerable<>.")
+}
+
+/// A call has an id that another one still has, or a stream of it does.
+pub(crate) fn id_in_use(id: &str) -> String {
+    format!("Invocation ID '{id}' is already in use.")
+}
+
+/// An item of an upload is not what its method takes.
+pub(crate) fn item_not_bound() -> HubError {
+    HubError::new("Failed to bind Stream message.")
+}
+
+/// An upload ended with its connection.
+pub(crate) fn upload_cut_off() -> HubError {
+    HubError::named("OperationCanceledException", "The connection ended before the upload did.")
+}
+
+/// A client was asked that is not there.
+pub(crate) fn does_not_exist(connection_id: &str) -> String {
+    InvokeError::DoesNotExist(connection_id.to_owned()).to_string()
+}
+
+/// A client that was asked has gone.
+pub(crate) fn disconnected(connection_id: &str) -> String {
+    InvokeError::Disconnected(connection_id.to_owned()).to_string()
 }
 
 /// The error of a message over the limit.
@@ -68,6 +108,21 @@ mod tests {
             not_streaming("Add"),
             "The client attempted to invoke the non-streaming 'Add' method with a streaming invocation."
         );
+        assert_eq!(
+            streaming("Count"),
+            "The client attempted to invoke the streaming 'Count' method with a non-streaming invocation."
+        );
+        assert_eq!(
+            streaming_failed(&HubError::named("TimeoutException", "late"), false),
+            "An error occurred on the server while streaming results."
+        );
+        assert_eq!(
+            streaming_failed(&HubError::new("late"), false),
+            "An error occurred on the server while streaming results. HubException: late"
+        );
+        assert_eq!(id_in_use("7"), "Invocation ID '7' is already in use.");
+        assert_eq!(does_not_exist("c1"), "Connection 'c1' does not exist.");
+        assert_eq!(disconnected("c1"), "Connection 'c1' disconnected.");
         assert_eq!(
             message_too_large(32768).describe(CLOSED_WITH_ERROR, true),
             "Connection closed with an error. InvalidDataException: The maximum message size of 32768B was exceeded. The message size can be configured in AddHubOptions."

@@ -43,6 +43,28 @@ pub const TOKEN_MAX_CHARS: usize = 8 * 1024;
 /// What may wait for one client's handlers in the app server before the proxy is asked to pause that client.
 pub const INBOX_MAX_BYTES: usize = 64 * 1024;
 
+/// What may wait for one client's handlers while one of them waits for that client itself (its result, its next item):
+/// the answer may stand behind all of it, so this is some sixteen times as much.
+pub const WAITING_INBOX_MAX_BYTES: usize = 1024 * 1024;
+
+/// Items of one uploaded stream that wait for their handler before the client is paused; the official server's default.
+pub const UPLOAD_MAX_ITEMS: usize = 10;
+
+/// How many calls of one client run at once; the official server's default.
+pub const PARALLEL_INVOCATIONS: usize = 1;
+
+/// Streaming calls of one client that run at once; as many as the proxy lets be pending.
+pub const STREAMS_MAX: usize = 1_000;
+
+/// How long a client that was asked for a result may take; people have to answer some of these questions.
+pub const CLIENT_RESULT_TIMEOUT_MS: u64 = 30_000;
+
+/// Client results that one app server waits for in one hub; each costs less than a kilobyte.
+pub const CLIENT_RESULTS_MAX: usize = 64 * 1024;
+
+/// How long a question of another app server is remembered; Azure's service forgets them as late.
+pub const FOREIGN_QUESTION_TIMEOUT_MS: u64 = 10 * 60 * 1000;
+
 /// Shortest access key: 128 bits, if each byte holds eight.
 pub const ACCESS_KEY_MIN_BYTES: usize = 16;
 

@@ -29,6 +29,10 @@ pub(crate) struct Arguments {
     /// `signalr.js` of the npm package @microsoft/signalr, for pages to use in place of our small client
     #[arg(long, value_name = "PATH")]
     client_script: Option<PathBuf>,
+    /// Serve clients too, without a proxy in front
+    #[cfg(feature = "embedded")]
+    #[arg(long)]
+    embedded: bool,
 }
 
 impl Arguments {
@@ -51,6 +55,10 @@ impl Arguments {
         server = server.name(self.name());
         for key in &self.access_key {
             server = server.access_key(key);
+        }
+        #[cfg(feature = "embedded")]
+        if self.embedded {
+            server = server.embedded();
         }
         let handle = server.handle();
         let script = self.script()?;

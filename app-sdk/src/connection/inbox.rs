@@ -2,30 +2,44 @@
 //! client is to be paused.
 //!
 //! ```text
-//!  push ──► waiting bytes ──next──► handshake, message, message, … ──► end ──► nothing more
-//!             │  over the budget: pause          at half of it: resume
+//!  push ──► waiting bytes ──next──► handshake, message, message, … ──► over ──► end ──► nothing more
+//!                                              │                        (when no call runs any more)
+//!                                              └─► calls: running, held until their turn, streams
 //! ```
+//!
+//! The worker reads on while calls run or are held, because items, completions and cancellations behind them must get
+//! through; what is held still counts as waiting.
 
 use std::collections::VecDeque;
+use std::task::Waker;
 
 use bytes::{Buf, Bytes, BytesMut};
 use bytestring::ByteString;
-use trunkline_protocol::hub::{FramingError, HandshakeError, HandshakeRequest, HubProtocol, next_frame};
+use trunkline_protocol::hub::{FramingError, HandshakeError, HandshakeRequest, HubProtocol, Payload, next_frame};
 use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
+use trunkline_protocol::service::FlowOperation;
+
+use super::calls::{Calls, Hopeless, Incoming};
+use super::flow::Flow;
+use super::limits::Limits;
+use super::{Admission, Scope, UploadEnd};
 
 /// The inbox of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     waiting: VecDeque<Bytes>,
-    waiting_bytes: usize,
+    /// Length of the message that the worker has in hand; it counts as waiting until the worker asks for the next, or
+    /// it is held.
+    in_hand_bytes: usize,
+    flow: Flow,
+    calls: Calls,
+    /// What comes after all that waits; seldom there, so it is kept elsewhere.
+    end: Option<Box<End>>,
     stage: Stage,
-    /// What comes after all that waits.
-    end: Option<End>,
     /// The end is known: nothing more is let in.
     is_ending: bool,
     /// A worker is at it, or about to be.
     is_worked: bool,
-    is_paused: bool,
     /// `on_connected` has succeeded, so `on_disconnected` is owed.
     is_connected: bool,
 }
@@ -35,6 +49,8 @@ enum Stage {
     #[default]
     Handshake,
     Messages,
+    /// All messages are read.
+    Over,
 }
 
 /// How a connection ended.
@@ -44,55 +60,49 @@ pub(crate) struct End {
     pub(crate) error: Option<ByteString>,
 }
 
-/// What is to be done after a push.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Pushed {
-    /// Start a worker.
-    pub(crate) start: bool,
-    /// Ask the proxy to pause the client.
-    pub(crate) pause: bool,
-}
-
 /// What a worker is to do next.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// The client says which protocol it speaks.
     Handshake(Result<HandshakeRequest, HandshakeError>),
-    /// The body of a hub message.
-    Message(Bytes),
+    /// The body of a hub message, and the length of its frame.
+    Message(Bytes, usize),
+    /// The turn of a call has come that was held.
+    Start(Incoming),
     /// The bytes can't be cut into messages: the connection can't go on.
     Broken(FramingError),
-    /// The connection is over; `true`: and `on_disconnected` is owed.
+    /// The client says nothing more: whoever waits for it is to be told.
+    Over,
+    /// The connection is over, and no call runs any more; `true`: and `on_disconnected` is owed.
     End(End, bool),
-    /// Nothing waits: the worker is to end.
+    /// Nothing can be done now: the worker is to end.
     Idle,
 }
 
 impl Inbox {
-    /// Bytes came from the client.
-    pub(crate) fn push(&mut self, bytes: Bytes, budget_bytes: usize) -> Pushed {
+    /// Bytes came from the client. Returns whether a worker must start.
+    pub(crate) fn push(&mut self, bytes: Bytes) -> bool {
         if self.is_ending || bytes.is_empty() {
-            return Pushed::default();
+            return false;
         }
-        self.waiting_bytes += bytes.len();
+        self.flow.add_bytes(bytes.len());
         self.waiting.push_back(bytes);
-        let pause = !self.is_paused && self.waiting_bytes > budget_bytes;
-        self.is_paused |= pause;
-        Pushed { start: !std::mem::replace(&mut self.is_worked, true), pause }
+        !std::mem::replace(&mut self.is_worked, true)
     }
 
     /// The connection ends after what waits. Returns whether a worker must start.
     pub(crate) fn finish(&mut self, end: End) -> bool {
         debug_assert!(!self.is_ending, "the roster lets only one end a connection");
-        self.end = Some(end);
+        self.end = Some(Box::new(end));
         self.is_ending = true;
         !std::mem::replace(&mut self.is_worked, true)
     }
 
     /// Drops what waits.
     pub(crate) fn clear(&mut self) {
+        self.flow.remove_bytes(self.waiting.iter().map(Bytes::len).sum());
         self.waiting = VecDeque::new();
-        self.waiting_bytes = 0;
+        self.calls.drop_held(&mut self.flow);
     }
 
     /// `on_connected` has succeeded.
@@ -100,20 +110,93 @@ impl Inbox {
         self.is_connected = true;
     }
 
+    /// Whether `on_connected` has succeeded, and `on_disconnected` has not begun.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
     /// What the worker is to do next.
-    pub(crate) fn next(&mut self, protocol: HubProtocol, message_max_bytes: usize) -> Next {
+    pub(crate) fn next(&mut self, protocol: HubProtocol, limits: &Limits) -> Next {
+        self.put_down();
+        if let Some(call) = self.calls.next_held(limits, &mut self.flow) {
+            return Next::Start(call);
+        }
         let next = match self.stage {
             Stage::Handshake => self.next_handshake(),
-            Stage::Messages => self.next_message(protocol, message_max_bytes),
+            Stage::Messages => self.next_message(protocol, limits.message_max_bytes),
+            Stage::Over => None,
         };
         next.unwrap_or_else(|| self.rest())
     }
 
-    /// Whether the client is to be resumed, now that less waits than before.
-    pub(crate) fn take_resume(&mut self, budget_bytes: usize) -> bool {
-        let resume = self.is_paused && !self.is_ending && self.waiting_bytes <= budget_bytes / 2;
-        self.is_paused &= !resume;
-        resume
+    /// A call has come.
+    pub(crate) fn admit(&mut self, call: Incoming, limits: &Limits) -> Admission {
+        self.put_down();
+        self.calls.admit(call, limits, &mut self.flow)
+    }
+
+    /// An item of an upload has come; returns who waits for it. `None`: nobody knows the upload.
+    pub(crate) fn take_item(
+        &mut self,
+        id: &str,
+        item: Payload,
+        bytes: usize,
+        limits: &Limits,
+    ) -> Option<Option<Waker>> {
+        self.put_down();
+        self.calls.uploads()?.push(id, item, bytes, limits.upload_max_items, &mut self.flow).ok()
+    }
+
+    /// An upload ends; returns who waits for its items. `None`: nobody knows the upload.
+    pub(crate) fn end_upload(&mut self, id: &str, end: UploadEnd) -> Option<Option<Waker>> {
+        self.calls.uploads()?.end(id, end, &mut self.flow).ok()
+    }
+
+    /// The call is over. Returns whether a worker must start.
+    pub(crate) fn release(&mut self, scope: &Scope, limits: &Limits) -> bool {
+        self.calls.release(scope);
+        self.start_if_due(limits)
+    }
+
+    /// The call gives back its slot. Returns whether a worker must start.
+    pub(crate) fn release_slot(&mut self, scope: &Scope, limits: &Limits) -> bool {
+        self.calls.release_slot(scope);
+        self.start_if_due(limits)
+    }
+
+    /// The calls, and the flow that they have a share in.
+    pub(crate) fn calls(&mut self) -> (&mut Calls, &mut Flow) {
+        (&mut self.calls, &mut self.flow)
+    }
+
+    /// Whether waiting for the client is in vain.
+    pub(crate) fn is_overfull(&self, limits: &Limits) -> bool {
+        self.flow.is_overfull(limits)
+    }
+
+    /// Those who wait for the client in vain, because too much stands before what they wait for.
+    pub(crate) fn take_hopeless(&mut self, limits: &Limits) -> Hopeless {
+        if self.flow.is_overfull(limits) { self.calls.give_up_waits(&mut self.flow) } else { Hopeless::default() }
+    }
+
+    /// What the proxy is to be asked now; nothing any more when the end is known.
+    pub(crate) fn poll_flow(&mut self, limits: &Limits) -> Option<FlowOperation> {
+        if self.is_ending { None } else { self.flow.poll(limits) }
+    }
+
+    /// What should not be there when nothing is going on.
+    #[cfg(test)]
+    pub(crate) fn left_over(&self) -> Vec<String> {
+        let mut left = self.calls.left_over();
+        if !self.is_ending && !self.flow.is_at_rest() || self.flow.waiting_bytes() != 0 {
+            left.push(format!("{:?}", self.flow));
+        }
+        left
+    }
+
+    fn start_if_due(&mut self, limits: &Limits) -> bool {
+        let is_due = self.calls.has_startable(limits) || (self.end.is_some() && self.calls.are_over());
+        is_due && !std::mem::replace(&mut self.is_worked, true)
     }
 
     fn next_handshake(&mut self) -> Option<Next> {
@@ -138,7 +221,9 @@ impl Inbox {
                 Ok(Some(frame)) => {
                     let body = front.slice(frame.body);
                     self.consume(frame.length);
-                    return Some(Next::Message(body));
+                    self.in_hand_bytes = frame.length;
+                    self.flow.add_bytes(frame.length);
+                    return Some(Next::Message(body, frame.length));
                 }
                 Ok(None) if self.join_front() => {}
                 Ok(None) => return None,
@@ -149,24 +234,31 @@ impl Inbox {
 
     /// No whole message waits.
     fn rest(&mut self) -> Next {
-        match self.end.take() {
-            Some(end) => {
-                self.clear();
-                Next::End(end, std::mem::take(&mut self.is_connected))
-            }
-            None => {
-                self.is_worked = false;
-                if self.waiting.is_empty() {
-                    // An idle connection owns no buffer.
-                    self.waiting = VecDeque::new();
-                }
-                Next::Idle
-            }
+        if self.end.is_some() && self.stage != Stage::Over {
+            self.stage = Stage::Over;
+            self.flow.remove_bytes(self.waiting.iter().map(Bytes::len).sum());
+            self.waiting = VecDeque::new();
+            return Next::Over;
         }
+        if self.calls.are_over()
+            && let Some(end) = self.end.take()
+        {
+            return Next::End(*end, std::mem::take(&mut self.is_connected));
+        }
+        self.is_worked = false;
+        if self.waiting.is_empty() {
+            // An idle connection owns no buffer.
+            self.waiting = VecDeque::new();
+        }
+        Next::Idle
+    }
+
+    fn put_down(&mut self) {
+        self.flow.remove_bytes(std::mem::take(&mut self.in_hand_bytes));
     }
 
     fn consume(&mut self, length: usize) {
-        self.waiting_bytes = self.waiting_bytes.saturating_sub(length);
+        self.flow.remove_bytes(length);
         if let Some(front) = self.waiting.front_mut() {
             front.advance(length.min(front.len()));
             if front.is_empty() {
@@ -193,19 +285,21 @@ impl Inbox {
 mod tests {
     use super::*;
 
-    const BUDGET: usize = 100;
-
     fn open() -> Inbox {
         Inbox { stage: Stage::Messages, ..Inbox::default() }
     }
 
+    fn limits() -> Limits {
+        Limits { message_max_bytes: 1000, inbox_max_bytes: 100, ..Limits::default() }
+    }
+
     fn next(inbox: &mut Inbox) -> Next {
-        inbox.next(HubProtocol::Json, 1000)
+        inbox.next(HubProtocol::Json, &limits())
     }
 
     fn message(inbox: &mut Inbox) -> Bytes {
         match next(inbox) {
-            Next::Message(body) => body,
+            Next::Message(body, _) => body,
             other => panic!("{other:?}"),
         }
     }
@@ -217,19 +311,19 @@ mod tests {
     #[test]
     fn a_worker_starts_once_and_again_after_it_went_idle() {
         let mut inbox = open();
-        assert!(inbox.push(Bytes::from_static(b"a\x1e"), BUDGET).start);
-        assert!(!inbox.push(Bytes::from_static(b"b\x1e"), BUDGET).start);
+        assert!(inbox.push(Bytes::from_static(b"a\x1e")));
+        assert!(!inbox.push(Bytes::from_static(b"b\x1e")));
         assert_eq!(message(&mut inbox), "a");
         assert_eq!(message(&mut inbox), "b");
         assert!(matches!(next(&mut inbox), Next::Idle));
-        assert!(inbox.push(Bytes::from_static(b"c\x1e"), BUDGET).start);
+        assert!(inbox.push(Bytes::from_static(b"c\x1e")));
     }
 
     #[test]
     fn messages_come_whole_however_they_were_cut() {
         let mut inbox = open();
         for piece in ["a", "b\x1ec", "d", "e\x1ef\x1e"] {
-            inbox.push(Bytes::from_static(piece.as_bytes()), BUDGET);
+            inbox.push(Bytes::from_static(piece.as_bytes()));
         }
         assert_eq!(message(&mut inbox), "ab");
         assert_eq!(message(&mut inbox), "cde");
@@ -240,71 +334,67 @@ mod tests {
     #[test]
     fn the_handshake_comes_first_and_messages_may_follow_in_the_same_piece() {
         let mut inbox = Inbox::default();
-        inbox.push(Bytes::from_static(b"{\"protocol\":\"json\",\"version\":1}\x1ea\x1e"), BUDGET);
+        inbox.push(Bytes::from_static(b"{\"protocol\":\"json\",\"version\":1}\x1ea\x1e"));
         assert!(matches!(next(&mut inbox), Next::Handshake(Ok(_))));
         assert_eq!(message(&mut inbox), "a");
     }
 
     #[test]
-    fn too_much_pauses_once_and_half_of_it_resumes() {
+    fn what_was_read_waits_no_longer() {
         let mut inbox = open();
-        let piece = || Bytes::from([b"x".repeat(39).as_slice(), b"\x1e"].concat());
-        assert!(!inbox.push(piece(), BUDGET).pause);
-        assert!(!inbox.push(piece(), BUDGET).pause);
-        assert!(inbox.push(piece(), BUDGET).pause);
-        assert!(!inbox.push(piece(), BUDGET).pause, "it was asked for already; what was in flight is taken");
-        for left in [120, 80] {
-            message(&mut inbox);
-            assert_eq!(inbox.waiting_bytes, left);
-            assert!(!inbox.take_resume(BUDGET));
-        }
+        inbox.push(Bytes::from([b"x".repeat(150).as_slice(), b"\x1e"].concat()));
+        assert_eq!(inbox.poll_flow(&limits()), Some(FlowOperation::Pause));
         message(&mut inbox);
-        assert!(inbox.take_resume(BUDGET));
-        assert!(!inbox.take_resume(BUDGET));
+        assert_eq!(inbox.poll_flow(&limits()), None, "the worker has it in hand");
+        assert!(matches!(next(&mut inbox), Next::Idle));
+        assert_eq!(inbox.poll_flow(&limits()), Some(FlowOperation::Resume));
     }
 
     #[test]
     fn what_waits_is_taken_before_the_end_and_nothing_after_it() {
         let mut inbox = open();
         inbox.set_connected();
-        inbox.push(Bytes::from_static(b"a\x1ehalf"), BUDGET);
+        inbox.push(Bytes::from_static(b"a\x1ehalf"));
         assert!(!inbox.finish(end("gone")));
-        assert!(!inbox.push(Bytes::from_static(b"late\x1e"), BUDGET).start);
+        assert!(!inbox.push(Bytes::from_static(b"late\x1e")));
         assert_eq!(message(&mut inbox), "a");
+        assert!(matches!(next(&mut inbox), Next::Over));
         assert!(matches!(next(&mut inbox), Next::End(reason, true) if reason == end("gone")));
         assert!(matches!(next(&mut inbox), Next::Idle));
-        assert!(!inbox.push(Bytes::from_static(b"late\x1e"), BUDGET).start);
+        assert!(!inbox.push(Bytes::from_static(b"late\x1e")));
     }
 
     #[test]
     fn a_client_that_connected_spoke_and_left_at_once_is_heard_out() {
         let mut inbox = Inbox::default();
-        inbox.push(Bytes::from_static(b"{\"protocol\":\"json\",\"version\":1}\x1ea\x1e"), BUDGET);
+        inbox.push(Bytes::from_static(b"{\"protocol\":\"json\",\"version\":1}\x1ea\x1e"));
         inbox.finish(End::default());
         assert!(matches!(next(&mut inbox), Next::Handshake(Ok(_))));
         assert_eq!(message(&mut inbox), "a");
+        assert!(matches!(next(&mut inbox), Next::Over));
         assert!(matches!(next(&mut inbox), Next::End(_, false)));
     }
 
     #[test]
     fn a_client_that_was_never_connected_is_owed_no_farewell() {
         let mut inbox = Inbox::default();
-        assert!(inbox.push(Bytes::from_static(b"{\"proto"), BUDGET).start);
+        assert!(inbox.push(Bytes::from_static(b"{\"proto")));
         assert!(!inbox.finish(End::default()));
+        assert!(matches!(next(&mut inbox), Next::Over));
         assert!(matches!(next(&mut inbox), Next::End(_, false)));
     }
 
     #[test]
     fn an_oversized_message_breaks_the_connection() {
         let mut inbox = open();
-        inbox.push(Bytes::from(vec![b'x'; 1001]), BUDGET);
+        inbox.push(Bytes::from(vec![b'x'; 1001]));
         assert!(matches!(next(&mut inbox), Next::Broken(FramingError::TooLarge { limit: 1000 })));
     }
 
     #[test]
     fn an_idle_inbox_owns_no_memory() {
         let mut inbox = open();
-        inbox.push(Bytes::from_static(b"a\x1e"), BUDGET);
+        inbox.push(Bytes::from_static(b"a\x1e"));
         message(&mut inbox);
         assert!(matches!(next(&mut inbox), Next::Idle));
         assert_eq!(inbox.waiting.capacity(), 0);

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use axum::extract::ws::Message;
-use futures_util::{SinkExt, StreamExt};
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::limits::LINK_HANDSHAKE_TIMEOUT_MS;
 use trunkline_protocol::service::{FrameBuffer, HandshakeRequest, ServiceMessage};
 
-use super::{LinkEnd, Sink, Stream};
+use super::LinkEnd;
+use super::socket::LinkSocket;
 
 /// Version of the service protocol; there is no other.
 const VERSION: i64 = 1;
@@ -17,27 +16,20 @@ const VERSION: i64 = 1;
 pub(super) type Frames = FrameBuffer;
 
 /// Shakes hands. Returns the buffer, in which frames may wait already.
-pub(super) async fn shake(sink: &mut Sink, stream: &mut Stream, stop: &CancellationToken) -> Result<Frames, LinkEnd> {
-    let shaking = tokio::time::timeout(Duration::from_millis(LINK_HANDSHAKE_TIMEOUT_MS), ask(sink, stream));
+pub(super) async fn shake(socket: &mut LinkSocket, stop: &CancellationToken) -> Result<Frames, LinkEnd> {
+    let shaking = tokio::time::timeout(Duration::from_millis(LINK_HANDSHAKE_TIMEOUT_MS), ask(socket));
     tokio::select! {
         shaken = shaking => shaken.unwrap_or(Err(LinkEnd::HandshakeTimeout)),
         () = stop.cancelled() => Err(LinkEnd::Replaced),
     }
 }
 
-async fn ask(sink: &mut Sink, stream: &mut Stream) -> Result<Frames, LinkEnd> {
+async fn ask(socket: &mut LinkSocket) -> Result<Frames, LinkEnd> {
     let request = HandshakeRequest { version: VERSION, ..HandshakeRequest::default() };
-    let frame = ServiceMessage::HandshakeRequest(request).to_frame();
-    sink.send(Message::Binary(frame)).await.map_err(LinkEnd::Socket)?;
+    socket.writer.send(ServiceMessage::HandshakeRequest(request).to_frame()).await?;
     let mut frames = Frames::default();
     loop {
-        match stream.next().await {
-            None | Some(Ok(Message::Close(_))) => return Err(LinkEnd::Closed),
-            Some(Err(error)) => return Err(LinkEnd::Socket(error)),
-            Some(Ok(Message::Text(_))) => return Err(LinkEnd::Text),
-            Some(Ok(Message::Binary(bytes))) => frames.push(bytes),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-        }
+        frames.push(socket.reader.next().await?);
         if let Some(body) = frames.next_body()? {
             return check(ServiceMessage::decode(&body)?).map(|()| frames);
         }

@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::Message;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use tokio::time::Instant;
 use trunkline_protocol::limits::LINK_TIMEOUT_MS;
 use trunkline_protocol::service::{FrameBuffer, Ping, ServiceMessage};
 
-use super::{LinkEnd, Shared, Stream};
+use super::socket::LinkReader;
+use super::{LinkEnd, Shared};
 use crate::connection::LinkId;
 use crate::dispatch::HubAtWork;
 use crate::node::Node;
@@ -30,7 +29,7 @@ pub(super) struct Reader<'a> {
 
 impl Reader<'_> {
     /// Reads until the link ends.
-    pub(super) async fn read(&self, mut frames: FrameBuffer, mut stream: Stream) -> LinkEnd {
+    pub(super) async fn read(&self, mut frames: FrameBuffer, mut pieces: LinkReader) -> LinkEnd {
         let timeout = Duration::from_millis(LINK_TIMEOUT_MS);
         let silent = tokio::time::sleep(timeout);
         tokio::pin!(silent);
@@ -39,8 +38,8 @@ impl Reader<'_> {
             if let Err(end) = self.handle_frames(&mut frames) {
                 return end;
             }
-            let message = tokio::select! {
-                message = stream.next() => message,
+            let piece = tokio::select! {
+                piece = pieces.next() => piece,
                 () = self.shared.stop.cancelled() => return LinkEnd::Replaced,
                 // Armed anew only when it fires: a busy link doesn't touch the timer for each message.
                 () = &mut silent => {
@@ -52,12 +51,9 @@ impl Reader<'_> {
                 }
             };
             last_heard = Instant::now();
-            match message {
-                None | Some(Ok(Message::Close(_))) => return LinkEnd::Closed,
-                Some(Err(error)) => return LinkEnd::Socket(error),
-                Some(Ok(Message::Text(_))) => return LinkEnd::Text,
-                Some(Ok(Message::Binary(bytes))) => frames.push(bytes),
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            match piece {
+                Ok(piece) => frames.push(piece),
+                Err(end) => return end,
             }
         }
     }
@@ -98,6 +94,9 @@ impl Reader<'_> {
             ServiceMessage::ConnectionData(data) => self.hub.handle_data(data),
             ServiceMessage::CloseConnection(close) => self.hub.handle_left(close),
             ServiceMessage::Ack(ack) => self.hub.down.acks.handle(ack),
+            ServiceMessage::ClientInvocation(question) => self.hub.handle_question(self.node, question),
+            ServiceMessage::ClientCompletion(answer) => self.hub.handle_answer(answer),
+            ServiceMessage::ErrorCompletion(refusal) => self.hub.handle_refusal(self.node, refusal),
             ServiceMessage::ServiceError(error) => {
                 tracing::warn!(hub = %self.hub.down.hub, error = %error.error, "the proxy reports an error");
             }

@@ -1,34 +1,33 @@
-//! The writing half of a link: the outbox's chunks become WebSocket messages, with pings in between.
+//! The writing half of a link: the outbox's chunks become pieces on the wire, with pings in between.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::Message;
 use bytes::BytesMut;
-use futures_util::SinkExt;
 use tokio::time::Instant;
 use trunkline_protocol::limits::{LINK_PING_INTERVAL_MS, LINK_TIMEOUT_MS};
 use trunkline_protocol::service::{Ping, ServiceMessage};
 
-use super::{LinkEnd, Shared, Sink};
+use super::socket::LinkWriter;
+use super::{LinkEnd, Shared};
 use crate::node::Chunk;
 use crate::sync::lock;
 
 const PING_INTERVAL: Duration = Duration::from_millis(LINK_PING_INTERVAL_MS);
 
-/// Writes until the link is to stop, and then what still waits. Gives the sink back for a last word.
-pub(super) async fn write(shared: Arc<Shared>, mut sink: Sink) -> (Sink, Result<(), LinkEnd>) {
-    let written = write_all(&shared, &mut sink).await;
+/// Writes until the link is to stop, and then what still waits. Gives the socket's half back for a last word.
+pub(super) async fn write(shared: Arc<Shared>, mut socket: LinkWriter) -> (LinkWriter, Result<(), LinkEnd>) {
+    let written = write_all(&shared, &mut socket).await;
     // The reader is to know of a failed socket at once.
     shared.stop.cancel();
-    (sink, written)
+    (socket, written)
 }
 
-async fn write_all(shared: &Shared, sink: &mut Sink) -> Result<(), LinkEnd> {
+async fn write_all(shared: &Shared, socket: &mut LinkWriter) -> Result<(), LinkEnd> {
     let mut last_sent = Instant::now();
     loop {
         while let Some(chunk) = shared.outbox.take() {
-            write_message(sink, gathered(shared, chunk)).await?;
+            write_piece(socket, gathered(shared, chunk)).await?;
             last_sent = Instant::now();
         }
         if shared.stop.is_cancelled() {
@@ -42,7 +41,7 @@ async fn write_all(shared: &Shared, sink: &mut Sink) -> Result<(), LinkEnd> {
             () = tokio::time::sleep_until(wake_at) => {}
         }
         if let Some(ping) = ping(shared, last_sent) {
-            write_message(sink, frame(ping)).await?;
+            write_piece(socket, frame(ping)).await?;
             last_sent = Instant::now();
         }
     }
@@ -78,10 +77,10 @@ fn frame(ping: Ping) -> BytesMut {
     out
 }
 
-async fn write_message(sink: &mut Sink, bytes: BytesMut) -> Result<(), LinkEnd> {
-    let writing = sink.send(Message::Binary(bytes.freeze()));
+async fn write_piece(socket: &mut LinkWriter, bytes: BytesMut) -> Result<(), LinkEnd> {
+    let writing = socket.send(bytes.freeze());
     match tokio::time::timeout(Duration::from_millis(LINK_TIMEOUT_MS), writing).await {
-        Ok(written) => written.map_err(LinkEnd::Socket),
+        Ok(written) => written,
         Err(_) => Err(LinkEnd::Stuck),
     }
 }

@@ -48,6 +48,12 @@ impl Access {
         self.is_development
     }
 
+    /// The keys themselves, for a node inside this process.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn keys(&self) -> &AccessKeys {
+        &self.keys
+    }
+
     /// Lets a proxy in.
     pub(crate) fn check(&self, peer: Option<SocketAddr>, headers: &HeaderMap) -> Result<(), AccessError> {
         if self.is_development && peer.is_some_and(|peer| !is_loopback(peer.ip())) {

@@ -17,7 +17,7 @@ use trunkline_protocol::manifest::{
 
 use super::access::AccessError;
 use super::{Core, Ready};
-use crate::link::{Link, SlotKey};
+use crate::link::{LinkSocket, SlotKey};
 
 /// A WebSocket message may hold one frame of the largest size behind a chunk of small ones.
 const MESSAGE_MAX_BYTES: usize = LINK_FRAME_MAX_BYTES + 1024 * 1024;
@@ -73,22 +73,15 @@ pub(super) async fn link(
     if text(&headers, INSTANCE_HEADER)? != &*core.instance {
         return Err(Refusal::Instance(Arc::clone(&core.instance)));
     }
-    let Some(hub) = core.hub(&query.hub) else { return Err(Refusal::Hub(query.hub)) };
-    let key = slot_key(query.hub, &headers)?;
+    let key = slot_key(&query.hub, &headers)?;
+    let link = core.link(key, ready.outbox_max_bytes, core.shutdown.clone()).ok_or(Refusal::Hub(query.hub))?;
     let upgrade = upgrade?
         .max_message_size(MESSAGE_MAX_BYTES)
         .max_frame_size(MESSAGE_MAX_BYTES)
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES);
-    let link = Link {
-        hub,
-        key,
-        slots: Arc::clone(&core.slots),
-        outbox_max_bytes: ready.outbox_max_bytes,
-        shutdown: core.shutdown.clone(),
-    };
     let tasks = core.tasks.clone();
-    let mut response = upgrade.on_upgrade(move |socket| tasks.track_future(link.run(socket)));
+    let mut response = upgrade.on_upgrade(move |socket| tasks.track_future(link.run(LinkSocket::network(socket))));
     if let Ok(instance) = HeaderValue::from_str(&core.instance) {
         response.headers_mut().insert(INSTANCE_HEADER, instance);
     }
@@ -103,7 +96,7 @@ fn ready<'a>(core: &'a Core, headers: &HeaderMap, extensions: &Extensions) -> Re
     Ok(ready)
 }
 
-fn slot_key(hub: String, headers: &HeaderMap) -> Result<SlotKey, Refusal> {
+fn slot_key(hub: &str, headers: &HeaderMap) -> Result<SlotKey, Refusal> {
     Ok(SlotKey {
         hub: hub.into(),
         node: text(headers, NODE_HEADER)?.into(),

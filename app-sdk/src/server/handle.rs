@@ -84,7 +84,8 @@ impl ServerHandle {
     }
 
     /// Ends all links and waits, for 10 s at most, until what was queued is written, running methods have ended and
-    /// `on_disconnected` has run for each connection. New links are refused from now on.
+    /// `on_disconnected` has run for each connection. New links are refused from now on. Clients that are served
+    /// without a proxy are first told to connect again, and have 5 s to leave.
     ///
     /// Meant to go with axum's graceful shutdown, which knows nothing of links:
     ///
@@ -101,6 +102,10 @@ impl ServerHandle {
     pub async fn shutdown(&self) {
         self.core.shutdown.cancel();
         self.core.tasks.close();
+        #[cfg(feature = "embedded")]
+        if let Some(node) = self.core.embedded.get() {
+            node.stop().await;
+        }
         if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.core.tasks.wait()).await.is_err() {
             tracing::warn!(
                 tasks = self.core.tasks.len(),

@@ -6,7 +6,11 @@
     reason = "a test that fails may panic anywhere"
 )]
 
+mod calls;
+mod client_results;
 mod stage;
+mod streams;
+mod uploads;
 
 use trunkline::HubProtocol::{Json, MessagePack};
 use trunkline_protocol::manifest::{CAPABILITIES_HEADER, INSTANCE_HEADER, MANIFEST_PATH, Manifest};

@@ -63,9 +63,9 @@ async fn send(ctx: Context, kind: String) -> Result<usize, HubError> {
     let receivers = match kind.as_str() {
         "all" => clients.all(),
         "all_except" => clients.all_except(["x"]),
-        "caller" => clients.caller(),
+        "caller" => clients.caller().into(),
         "others" => clients.others(),
-        "client" => clients.client("stranger"),
+        "client" => clients.client("stranger").into(),
         "clients" => clients.clients(["stranger", ctx.connection_id()]),
         "group" => clients.group("g"),
         "groups" => clients.groups(["g", "h"]),
@@ -333,6 +333,29 @@ impl Link {
         }
     }
 
+    /// The next frame, which is one hub message for this connection, in JSON.
+    pub(crate) async fn json(&mut self, id: &str) -> Value {
+        json_of(&self.data(id).await)
+    }
+
+    /// The next frame, which calls a client: its id, method and arguments.
+    pub(crate) async fn called(&mut self, id: &str) -> Invocation {
+        match self.next().await {
+            ServiceMessage::MultiConnectionData(data) if data.connection_ids == [id] => {
+                invocation(HubProtocol::Json, data.payloads.get(HubProtocol::Json).unwrap())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The next frame, which is a wish for this client's flow.
+    pub(crate) async fn flow(&mut self, id: &str) -> FlowOperation {
+        match self.next().await {
+            ServiceMessage::ConnectionFlowControl(flow) if flow.connection_id == id => flow.operation,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Calls and takes the answer, as a JSON text.
     pub(crate) async fn call(&mut self, client: &Client, target: &str, arguments: &str) -> String {
         self.send(client.call(Some("7"), target, arguments)).await;
@@ -377,6 +400,11 @@ impl Client {
         self.bytes(text.into())
     }
 
+    /// A message of a client that speaks JSON.
+    pub(crate) fn json(&self, message: &Value) -> ServiceMessage {
+        self.bytes(format!("{message}\x1e").into())
+    }
+
     pub(crate) fn left(&self, error: Option<&str>) -> ServiceMessage {
         ServiceMessage::CloseConnection(CloseConnection {
             connection_id: self.id.into(),
@@ -384,6 +412,12 @@ impl Client {
             ..CloseConnection::default()
         })
     }
+}
+
+/// The one hub message in data for a client that speaks JSON.
+pub(crate) fn json_of(data: &ConnectionData) -> Value {
+    let text = data.payload.strip_suffix(b"\x1e").expect("one whole message");
+    serde_json::from_slice(text).unwrap()
 }
 
 /// The invocation in a payload of this protocol.

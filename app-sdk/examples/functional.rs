@@ -1,0 +1,189 @@
+//! The hub of the official SignalR functional tests, for the official clients' own suite and for our end-to-end tests.
+//!
+//! `/testhub` speaks both hub protocols with detailed errors; `/clientresult/{connectionId}` asks a client for a result.
+//! Run it behind proxies or with `--embedded`. The HTTP routes are the app's own: behind proxies ask the app for them.
+//!
+//! Not here, because it waits for the proxies' other doors:
+//!
+//! | endpoint of the suite | waits for |
+//! |---|---|
+//! | `/testhub` over server-sent events and long polling, `/testhub-nowebsockets` | other transports |
+//! | `/authorizedhub`, `/generateJwtToken` | authentication by the app |
+//! | `/redirect`, `/echoredirect` | redirects of negotiate |
+//! | `/echo` | raw connections |
+//! | `/bad-negotiate`, cookies of `/negotiate` | negotiate hooks |
+//! | the second base URL | HTTPS |
+//! | `/clientresult`, `/deployment` at a proxy | pass-through of the app's HTTP endpoints |
+
+#[path = "common/serve.rs"]
+mod serve;
+
+use axum::extract::{Path, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use futures_util::{Stream, stream};
+use serde::{Deserialize, Serialize};
+use trunkline::value::{Binary, Timestamp};
+use trunkline::{Cancellation, Context, Hub, HubError, HubHandle, Server, UploadStream};
+
+/// 2000-01-01T00:00:00Z.
+const MILLENNIUM_UNIX_SECONDS: i64 = 946_684_800;
+
+/// Member names go out as they are here: clients of the suite compare them.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct CustomObject {
+    name: String,
+    value: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ComplexObject {
+    byte_array: Binary,
+    date_time: Timestamp,
+    guid: String,
+    int_array: Vec<i32>,
+    string: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Deployment {
+    server: &'static str,
+    version: &'static str,
+    instance: String,
+}
+
+async fn echo(message: String) -> String {
+    message
+}
+
+async fn get_caller_connection_id(ctx: Context) -> String {
+    ctx.connection_id().to_owned()
+}
+
+async fn get_num_redirects(ctx: Context) -> Result<u32, HubError> {
+    Ok(ctx.query().get("numRedirects").unwrap_or_default().parse()?)
+}
+
+async fn throw_exception(message: String) -> Result<(), HubError> {
+    Err(HubError::named("InvalidOperationException", message))
+}
+
+async fn invoke_with_string(ctx: Context, message: String) -> Result<(), HubError> {
+    ctx.clients().caller().send("Message", (message,)).await?;
+    Ok(())
+}
+
+async fn send_custom_object(ctx: Context, object: CustomObject) -> Result<(), HubError> {
+    ctx.clients().caller().send("CustomObject", (object,)).await?;
+    Ok(())
+}
+
+async fn stream_letters() -> impl Stream<Item = &'static str> {
+    stream::iter(["a", "b", "c"])
+}
+
+async fn empty_stream() -> impl Stream<Item = String> {
+    stream::empty()
+}
+
+/// Gives nothing until the client cancels, and then says that it has.
+async fn infinite_stream(ctx: Context, cancelled: Cancellation) -> impl Stream<Item = String> {
+    tokio::spawn(async move {
+        cancelled.cancelled().await;
+        ctx.clients().caller().send("StreamCanceled", ()).await
+    });
+    stream::pending()
+}
+
+async fn stream_throw_exception(message: String) -> Result<stream::Empty<String>, HubError> {
+    Err(HubError::named("InvalidOperationException", message))
+}
+
+async fn streaming_concat(mut parts: UploadStream<String>) -> Result<String, HubError> {
+    let mut whole = String::new();
+    while let Some(part) = parts.next().await {
+        whole += &part?;
+    }
+    Ok(whole)
+}
+
+/// The only one so far.
+async fn get_active_transport_name() -> &'static str {
+    "WebSockets"
+}
+
+async fn echo_complex_object(object: ComplexObject) -> ComplexObject {
+    object
+}
+
+async fn send_complex_object() -> Result<ComplexObject, HubError> {
+    Ok(ComplexObject {
+        byte_array: [1, 2, 3].into_iter().collect(),
+        date_time: Timestamp::new(MILLENNIUM_UNIX_SECONDS, 0)?,
+        guid: "00010203-0405-0607-0706-050403020100".into(),
+        int_array: vec![1, 2, 3],
+        string: "hello world".into(),
+    })
+}
+
+async fn get_header(ctx: Context, name: String) -> Option<String> {
+    Some(ctx.headers().get(name)?.to_str().ok()?.to_owned())
+}
+
+async fn get_cookie(ctx: Context, name: String) -> Option<String> {
+    let headers = ctx.headers();
+    let cookies = headers.get_all("cookie").iter().filter_map(|header| header.to_str().ok());
+    let mut pairs = cookies.flat_map(|header| header.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(found, _)| *found == name).map(|(_, value)| value.to_owned())
+}
+
+async fn get_content_type_header(ctx: Context) -> Option<String> {
+    get_header(ctx, "content-type".into()).await
+}
+
+/// Asks a client for the result of its `Result`: the number, or the error's text.
+async fn client_result(State(hub): State<HubHandle>, Path(connection_id): Path<String>) -> String {
+    match hub.clients().client(connection_id).invoke::<i64>("Result", ()).await {
+        Ok(number) => number.to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn test_hub() -> Hub {
+    Hub::new("/testhub")
+        .detailed_errors()
+        .method("Echo", echo)
+        .method("GetCallerConnectionId", get_caller_connection_id)
+        .method("GetNumRedirects", get_num_redirects)
+        .method("ThrowException", throw_exception)
+        .method("InvokeWithString", invoke_with_string)
+        .method("SendCustomObject", send_custom_object)
+        .method("Stream", stream_letters)
+        .method("EmptyStream", empty_stream)
+        .method("InfiniteStream", infinite_stream)
+        .method("StreamThrowException", stream_throw_exception)
+        .method("StreamingConcat", streaming_concat)
+        .method("GetActiveTransportName", get_active_transport_name)
+        .method("EchoComplexObject", echo_complex_object)
+        .method("SendComplexObject", send_complex_object)
+        .method("GetHeader", get_header)
+        .method("GetCookie", get_cookie)
+        .method("GetContentTypeHeader", get_content_type_header)
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let server = Server::new().hub(test_hub());
+    let handle = server.handle();
+    let deployment =
+        Deployment { server: "trunkline", version: env!("CARGO_PKG_VERSION"), instance: handle.instance().to_owned() };
+    let deployment = serde_json::to_value(&deployment)?;
+    let routes = Router::new()
+        .route("/clientresult/{connection_id}", get(client_result))
+        .with_state(handle.hub("testhub")?)
+        .route("/deployment", get(async || Json(deployment)));
+    serve::Arguments::read().serve(server, routes).await
+}

@@ -1,0 +1,52 @@
+//! Streams in both directions: `cargo run --example streaming -- --listen 127.0.0.1:5000`, and a proxy before it.
+//!
+//! Hub `/streams`: `Counter(count, delayMs)` streams numbers; `Average(numbers)` takes a stream; `Smooth(numbers, window)`
+//! takes one and streams back.
+
+#[path = "common/serve.rs"]
+mod serve;
+
+use std::time::Duration;
+
+use axum::Router;
+use futures_util::{Stream, StreamExt, stream};
+use trunkline::{Hub, HubError, Server, UploadStream};
+
+/// Counts as long as the client listens: when it cancels, the stream is dropped.
+async fn counter(count: u32, delay_ms: u64) -> Result<impl Stream<Item = u32>, HubError> {
+    if delay_ms > 60_000 {
+        return Err(HubError::new("a minute is the longest delay"));
+    }
+    Ok(stream::iter(0..count).then(move |number| async move {
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        number
+    }))
+}
+
+/// Reads to the end, then answers.
+async fn average(mut numbers: UploadStream<f64>) -> Result<f64, HubError> {
+    let (mut sum, mut count) = (0.0, 0.0);
+    while let Some(number) = numbers.next().await {
+        sum += number?;
+        count += 1.0;
+    }
+    if count == 0.0 { Err(HubError::new("no numbers, no average")) } else { Ok(sum / count) }
+}
+
+/// Answers while it reads: each number becomes the mean of the last few. An error of the client goes through.
+async fn smooth(numbers: UploadStream<f64>, window: u32) -> impl Stream<Item = Result<f64, HubError>> {
+    let weight = 1.0 / f64::from(window.max(1));
+    numbers.scan(None, move |mean, number| {
+        let smoothed = number.map(|number| {
+            let before = mean.unwrap_or(number);
+            *mean.insert(before + (number - before) * weight)
+        });
+        std::future::ready(Some(smoothed))
+    })
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let hub = Hub::new("/streams").method("Counter", counter).method("Average", average).method("Smooth", smooth);
+    serve::Arguments::read().serve(Server::new().hub(hub), Router::new()).await
+}

@@ -1,0 +1,41 @@
+//! The bounds of one hub's connections.
+
+use std::time::Duration;
+
+use trunkline_protocol::limits::{
+    CLIENT_RESULT_TIMEOUT_MS, CLIENT_RESULTS_MAX, HUB_MESSAGE_MAX_BYTES, INBOX_MAX_BYTES, PARALLEL_INVOCATIONS,
+    UPLOAD_MAX_ITEMS, WAITING_INBOX_MAX_BYTES,
+};
+
+/// What one connection may take, and how long it may be waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Largest message of a client, framing included.
+    pub(crate) message_max_bytes: usize,
+    /// What may wait before the client is paused.
+    pub(crate) inbox_max_bytes: usize,
+    /// The same while a method waits for the client itself.
+    pub(crate) waiting_inbox_max_bytes: usize,
+    /// Items of one upload that may wait before the client is paused.
+    pub(crate) upload_max_items: usize,
+    /// Calls that run at once, those with streams apart.
+    pub(crate) parallel_invocations: usize,
+    /// How long a client may take for a result.
+    pub(crate) client_result_timeout: Duration,
+    /// Client results that may be waited for in the whole hub.
+    pub(crate) client_results_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_max_bytes: HUB_MESSAGE_MAX_BYTES,
+            inbox_max_bytes: INBOX_MAX_BYTES,
+            waiting_inbox_max_bytes: WAITING_INBOX_MAX_BYTES,
+            upload_max_items: UPLOAD_MAX_ITEMS,
+            parallel_invocations: PARALLEL_INVOCATIONS,
+            client_result_timeout: Duration::from_millis(CLIENT_RESULT_TIMEOUT_MS),
+            client_results_max: CLIENT_RESULTS_MAX,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What a method answers: one value, or a stream of them.
+
+use std::fmt;
+use std::pin::Pin;
+
+use futures_util::{Stream, StreamExt};
+use serde::Serialize;
+use trunkline_protocol::hub::{HubProtocol, Payload};
+
+use super::marker::{ViaResult, ViaStream, ViaStreamResult, ViaValue};
+use crate::error::HubError;
+
+/// What a method answers, encoded for the client that called.
+pub struct Reply(pub(crate) Kind);
+
+/// The items of a stream, encoded as they are asked for.
+pub(crate) type Items = Pin<Box<dyn Stream<Item = Result<Payload, HubError>> + Send>>;
+
+pub(crate) enum Kind {
+    Value(Payload),
+    Stream(Items),
+}
+
+/// A value that a hub method may return: anything that can be serialized, a [`Stream`] of such values, or a `Result`
+/// of either and [`HubError`].
+#[diagnostic::on_unimplemented(
+    message = "a hub method can't return `{Self}`",
+    label = "neither serializable nor a stream nor a `Result` of one of these and `HubError`",
+    note = "return `()`, a type that implements `serde::Serialize`, or an `impl Stream` of such a type",
+    note = "or `Result<T, trunkline::HubError>` of any of these; a stream must be `Send` and `'static`",
+    note = "inside the method `?` turns any `std::error::Error` into a `HubError`"
+)]
+pub trait IntoReply<M> {
+    /// Whether the method streams.
+    #[doc(hidden)]
+    const IS_STREAMING: bool = false;
+
+    #[doc(hidden)]
+    fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError>;
+}
+
+/// An item of a stream that a hub method may return: anything that can be serialized, or a `Result` of it and
+/// [`HubError`], which ends the stream with that error.
+#[diagnostic::on_unimplemented(
+    message = "a stream of `{Self}` can't be returned by a hub method",
+    label = "neither serializable nor `Result<_, HubError>`"
+)]
+pub trait IntoItem<M> {
+    #[doc(hidden)]
+    fn into_item(self, protocol: HubProtocol) -> Result<Payload, HubError>;
+}
+
+impl<T: Serialize> IntoItem<ViaValue> for T {
+    fn into_item(self, protocol: HubProtocol) -> Result<Payload, HubError> {
+        Ok(protocol.payload(&self)?)
+    }
+}
+
+impl<T: Serialize> IntoItem<ViaResult> for Result<T, HubError> {
+    fn into_item(self, protocol: HubProtocol) -> Result<Payload, HubError> {
+        self?.into_item(protocol)
+    }
+}
+
+impl<T: Serialize> IntoReply<ViaValue> for T {
+    fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError> {
+        Reply::value(&self, protocol)
+    }
+}
+
+impl<T: Serialize> IntoReply<ViaResult> for Result<T, HubError> {
+    fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError> {
+        Reply::value(&self?, protocol)
+    }
+}
+
+impl<S, M> IntoReply<ViaStream<M>> for S
+where
+    S: Stream + Send + 'static,
+    S::Item: IntoItem<M>,
+{
+    const IS_STREAMING: bool = true;
+
+    fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError> {
+        Ok(Reply(Kind::Stream(Box::pin(self.map(move |item| item.into_item(protocol))))))
+    }
+}
+
+impl<S, M> IntoReply<ViaStreamResult<M>> for Result<S, HubError>
+where
+    S: Stream + Send + 'static,
+    S::Item: IntoItem<M>,
+{
+    const IS_STREAMING: bool = true;
+
+    fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError> {
+        self?.into_reply(protocol)
+    }
+}
+
+impl Reply {
+    pub(crate) fn value<T: Serialize>(value: &T, protocol: HubProtocol) -> Result<Self, HubError> {
+        Ok(Self(Kind::Value(protocol.payload(value)?)))
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Value(payload) => f.debug_tuple("Value").field(payload).finish(),
+            Kind::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}

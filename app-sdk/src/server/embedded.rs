@@ -1,0 +1,53 @@
+//! A node inside the app: the proxy's own code on a thread of its own, linked through memory.
+//!
+//! ```text
+//!  client ══ axum's socket ══► shard thread ── pieces of memory ──► link tasks on the app's runtime
+//! ```
+//!
+//! To the hubs it is a node like any other, with a lane of its own; proxies may serve the same hubs beside it.
+
+use std::sync::{Arc, Weak};
+
+use axum::Router;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use trunkline_proxy::config::Settings;
+use trunkline_proxy::link::{MemoryDialler, MemoryLink};
+use trunkline_proxy::node::Embedded;
+
+use super::{Core, Ready};
+use crate::error::BuildError;
+use crate::link::{LinkSocket, SlotKey};
+
+/// Opens links for the node. The server owns the node, so it must not own the server.
+#[derive(Debug)]
+struct Dialler {
+    core: Weak<Core>,
+    runtime: Handle,
+}
+
+/// Starts the node and returns the routes of its clients.
+pub(super) fn start(core: &Arc<Core>, ready: &Ready, allow_origins: Vec<String>) -> Result<Router, BuildError> {
+    let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
+    let settings = Settings::embedded(ready.access.keys().clone(), allow_origins, ready.access.is_development());
+    let dialler = Dialler { core: Arc::downgrade(core), runtime };
+    let node = Embedded::start(settings, ready.manifest.clone(), Arc::new(dialler)).map_err(BuildError::Thread)?;
+    let routes = node.router();
+    // A server makes one router, so it has no other node yet.
+    let _ = core.embedded.set(node);
+    Ok(routes)
+}
+
+impl MemoryDialler for Dialler {
+    fn dial(&self, hub: &str, node: &str, boot: &str, slot: usize, link: MemoryLink) {
+        // With nobody at the far end the node finds the link closed, and tries again until it is stopped.
+        let Some(core) = self.core.upgrade().filter(|core| !core.shutdown.is_cancelled()) else { return };
+        let (Some(ready), Ok(slot)) = (core.ready.get(), u32::try_from(slot)) else { return };
+        let key = SlotKey { hub: hub.into(), node: node.into(), boot: boot.into(), slot };
+        // It ends with the node and not before: when the server shuts down, clients are to have a last word.
+        if let Some(opened) = core.link(key, ready.outbox_max_bytes, CancellationToken::new()) {
+            let socket = LinkSocket::memory(link.reader, link.writer);
+            self.runtime.spawn(core.tasks.track_future(opened.run(socket)));
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What a client received: a call to one of its methods.
+
+use bytestring::ByteString;
+use serde::de::DeserializeOwned;
+use trunkline_protocol::hub::{HubProtocol, Invocation, Payload};
+
+/// A call that the hub sent to a client.
+#[derive(Debug, Clone)]
+pub struct Received {
+    protocol: HubProtocol,
+    invocation: Invocation,
+}
+
+/// Arguments that a client received: a tuple of values that can be deserialized, `()` for none.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no tuple of arguments",
+    note = "a single argument comes in a tuple too: `(argument,)`; no arguments are `()`"
+)]
+pub trait FromArguments: sealed::Sealed + Sized {
+    #[doc(hidden)]
+    fn read(protocol: HubProtocol, payloads: &[Payload]) -> Result<Self, String>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl Received {
+    pub(super) fn new(protocol: HubProtocol, invocation: Invocation) -> Self {
+        Self { protocol, invocation }
+    }
+
+    /// The name of the method that was called.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        &self.invocation.target
+    }
+
+    /// The arguments; their number is exact.
+    ///
+    /// # Errors
+    /// A text for people, when they are others.
+    pub fn arguments<T: FromArguments>(&self) -> Result<T, String> {
+        T::read(self.protocol, &self.invocation.arguments)
+    }
+
+    /// Whether the hub waits for a result; then [`TestClient::answer`](super::TestClient::answer) or
+    /// [`TestClient::refuse`](super::TestClient::refuse) it.
+    #[must_use]
+    pub fn wants_result(&self) -> bool {
+        self.invocation.invocation_id.is_some()
+    }
+
+    pub(super) fn invocation_id(&self) -> Option<&ByteString> {
+        self.invocation.invocation_id.as_ref()
+    }
+}
+
+fn wrong_number(wanted: usize, payloads: &[Payload]) -> String {
+    format!("{wanted} arguments are wanted, {} came", payloads.len())
+}
+
+fn value<T: DeserializeOwned>(protocol: HubProtocol, payload: &Payload) -> Result<T, String> {
+    protocol.value(payload).map_err(|error| error.to_string())
+}
+
+macro_rules! count {
+    () => { 0 };
+    ($first:ident $($rest:ident)*) => { 1 + count!($($rest)*) };
+}
+
+macro_rules! tuple_from_arguments {
+    ($($name:ident),*) => {
+        impl<$($name: DeserializeOwned),*> sealed::Sealed for ($($name,)*) {}
+        impl<$($name: DeserializeOwned),*> FromArguments for ($($name,)*) {
+            #[expect(non_snake_case, reason = "types and values share their names in the macro")]
+            fn read(protocol: HubProtocol, payloads: &[Payload]) -> Result<Self, String> {
+                let [$($name),*] = payloads else {
+                    return Err(wrong_number(count!($($name)*), payloads));
+                };
+                Ok(($(value(protocol, $name)?,)*))
+            }
+        }
+    };
+}
+
+impl sealed::Sealed for () {}
+impl FromArguments for () {
+    fn read(_protocol: HubProtocol, payloads: &[Payload]) -> Result<Self, String> {
+        if payloads.is_empty() { Ok(()) } else { Err(wrong_number(0, payloads)) }
+    }
+}
+tuple_from_arguments!(A);
+tuple_from_arguments!(A, B);
+tuple_from_arguments!(A, B, C);
+tuple_from_arguments!(A, B, C, D);
+tuple_from_arguments!(A, B, C, D, E);
+tuple_from_arguments!(A, B, C, D, E, F);
+tuple_from_arguments!(A, B, C, D, E, F, G);
+tuple_from_arguments!(A, B, C, D, E, F, G, H);
+tuple_from_arguments!(A, B, C, D, E, F, G, H, I);
+tuple_from_arguments!(A, B, C, D, E, F, G, H, I, J);

@@ -1,0 +1,411 @@
+//! Values that the two hub protocols write differently, and one that holds whatever a client sent.
+//!
+//! | type | JSON | MessagePack | JavaScript |
+//! |---|---|---|---|
+//! | [`Binary`] | Base64 text | bin | `Uint8Array`, with MessagePack |
+//! | [`Timestamp`] | ISO 8601 text | timestamp, extension −1 | `Date`, with MessagePack |
+//! | [`Value`] | anything | anything | anything |
+//!
+//! They are arguments and results as they are, and fields of your own types:
+//!
+//! ```
+//! use serde::{Deserialize, Serialize};
+//! use trunkline::Hub;
+//! use trunkline::value::{Binary, Timestamp, Value};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Photo {
+//!     taken: Timestamp,
+//!     pixels: Binary,
+//!     notes: Value,
+//! }
+//!
+//! async fn upload(photo: Photo) -> usize {
+//!     photo.pixels.len()
+//! }
+//!
+//! let hub: Hub = Hub::new("/album").method("Upload", upload).method("Echo", async |x: Value| x);
+//! ```
+
+mod binary;
+mod calendar;
+mod timestamp;
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+pub use binary::Binary;
+pub use timestamp::{Timestamp, TimestampError};
+
+/// A value of any shape, in the words that both hub protocols know.
+///
+/// Reading one and writing it in the same protocol loses nothing, but for the sizes of numbers in MessagePack, which
+/// are written as short as possible, and for map keys that are numbers, which become texts. JSON has no words for
+/// [`Binary`] and [`Timestamp`], so from a JSON client they are [`Text`](Value::Text): where you expect one of them,
+/// say so by its type.
+///
+/// ```
+/// use trunkline::value::Value;
+///
+/// let value = Value::from_iter([("name", Value::from("ann")), ("seats", Value::from(vec![3, 4]))]);
+/// assert_eq!(value.get("name").and_then(Value::as_str), Some("ann"));
+/// ```
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Value {
+    /// Nothing; `undefined` too.
+    #[default]
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// A whole number.
+    Integer(i64),
+    /// A whole number that is too large for the above.
+    Unsigned(u64),
+    /// Any other number.
+    Float(f64),
+    /// A text.
+    Text(String),
+    /// Bytes.
+    Binary(Binary),
+    /// A moment.
+    Timestamp(Timestamp),
+    /// Values in a row.
+    Array(Vec<Value>),
+    /// Named values, in the order in which they came.
+    Map(Vec<(String, Value)>),
+}
+
+impl Value {
+    /// The value of this name, in a map.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        match self {
+            Value::Map(entries) => entries.iter().find(|(key, _)| key == name).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    /// The text, if it is one.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The whole number, if it is one of this size.
+    #[must_use]
+    pub fn as_i64(&self) -> Option<i64> {
+        match self {
+            Value::Integer(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The values in a row, if it is that.
+    #[must_use]
+    pub fn as_array(&self) -> Option<&[Value]> {
+        match self {
+            Value::Array(values) => Some(values),
+            _ => None,
+        }
+    }
+
+    /// Whether it is nothing.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        *self == Value::Null
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Value::Null => serializer.serialize_unit(),
+            Value::Bool(value) => serializer.serialize_bool(*value),
+            Value::Integer(value) => serializer.serialize_i64(*value),
+            Value::Unsigned(value) => serializer.serialize_u64(*value),
+            Value::Float(value) => serializer.serialize_f64(*value),
+            Value::Text(value) => serializer.serialize_str(value),
+            Value::Binary(value) => value.serialize(serializer),
+            Value::Timestamp(value) => value.serialize(serializer),
+            Value::Array(values) => serializer.collect_seq(values),
+            Value::Map(entries) => {
+                let mut map = serializer.serialize_map(Some(entries.len()))?;
+                for (key, value) in entries {
+                    map.serialize_entry(key, value)?;
+                }
+                map.end()
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AnyValue)
+    }
+}
+
+struct AnyValue;
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        Value::deserialize(deserializer)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Integer(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Float(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::Text(value))
+    }
+
+    fn visit_bytes<E>(self, value: &[u8]) -> Result<Value, E> {
+        Ok(Value::Binary(Binary::from(value)))
+    }
+
+    fn visit_byte_buf<E>(self, value: Vec<u8>) -> Result<Value, E> {
+        Ok(Value::Binary(Binary::from(value)))
+    }
+
+    // The extensions of MessagePack come this way; there is one that SignalR uses.
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        Timestamp::from_extension(deserializer).map(Value::Timestamp)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = seq.next_element()? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some((Key(key), value)) = map.next_entry()? {
+            entries.push((key, value));
+        }
+        Ok(Value::Map(entries))
+    }
+}
+
+/// The key of a map; numbers become texts, as in JavaScript.
+struct Key(String);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::Text(text) => Ok(Key(text)),
+            Value::Integer(number) => Ok(Key(number.to_string())),
+            Value::Unsigned(number) => Ok(Key(number.to_string())),
+            _ => Err(D::Error::custom("a key of a map is neither a text nor a whole number")),
+        }
+    }
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        i64::try_from(value).map_or(Value::Unsigned(value), Value::Integer)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(value: &str) -> Self {
+        Value::Text(value.to_owned())
+    }
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Value::Null, Into::into)
+    }
+}
+
+impl<T: Into<Value>> From<Vec<T>> for Value {
+    fn from(values: Vec<T>) -> Self {
+        Value::Array(values.into_iter().map(Into::into).collect())
+    }
+}
+
+impl<K: Into<String>, V: Into<Value>> FromIterator<(K, V)> for Value {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
+        Value::Map(entries.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+    }
+}
+
+macro_rules! value_from {
+    ($($type:ty => $variant:ident),* $(,)?) => {
+        $(impl From<$type> for Value {
+            fn from(value: $type) -> Self {
+                Value::$variant(value.into())
+            }
+        })*
+    };
+}
+
+value_from! {
+    bool => Bool,
+    i32 => Integer,
+    u32 => Integer,
+    i64 => Integer,
+    f64 => Float,
+    String => Text,
+    Binary => Binary,
+    Timestamp => Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+    use trunkline_protocol::hub::HubProtocol::{self, Json, MessagePack};
+    use trunkline_protocol::hub::{HubMessage, Outcome, Payload, next_frame};
+
+    use super::*;
+
+    const VECTORS: &str = include_str!("../../protocol/tests/vectors/hub-protocol-vectors.json");
+
+    /// The result in a completion that the official client wrote with MessagePack.
+    fn vector(id: &str) -> Payload {
+        let all: serde_json::Value = serde_json::from_str(VECTORS).unwrap();
+        let vectors = all["vectors"].as_array().unwrap();
+        let hex = vectors.iter().find(|vector| vector["id"] == id).unwrap()["msgpack_hex"].as_str().unwrap();
+        let bytes: Vec<u8> =
+            (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+        let frame = next_frame(MessagePack, &bytes, usize::MAX).unwrap().unwrap();
+        match MessagePack.decode(&bytes::Bytes::from(bytes).slice(frame.body)).unwrap().unwrap() {
+            HubMessage::Completion(completion) => match completion.outcome {
+                Outcome::Value(payload) => payload,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn json(value: &impl Serialize) -> String {
+        String::from_utf8(Json.payload(value).unwrap().as_bytes().to_vec()).unwrap()
+    }
+
+    fn again<T: Serialize + DeserializeOwned>(protocol: HubProtocol, value: &T) -> T {
+        protocol.value(&protocol.payload(value).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_the_official_client_writes_is_read_and_written_the_same() {
+        for (id, text) in [
+            ("V42", r#""AQID""#),
+            ("V43", r#""2000-01-01T00:00:00Z""#),
+            ("V44", r#""2000-01-01T00:00:00.123Z""#),
+            ("V45", r#""0001-01-01T00:00:00Z""#),
+            ("V46", "1.5"),
+            ("V47", "[-1,-33,-32769,4294967295,4294967296,9007199254740991]"),
+        ] {
+            let payload = vector(id);
+            let value: Value = MessagePack.value(&payload).unwrap();
+            assert_eq!(MessagePack.payload(&value).unwrap(), payload, "{id}: {value:?}");
+            assert_eq!(json(&value), text, "{id}");
+        }
+    }
+
+    #[test]
+    fn typed_fields_read_what_the_official_client_writes() {
+        let bytes: Binary = MessagePack.value(&vector("V42")).unwrap();
+        assert_eq!(&*bytes, [1, 2, 3]);
+        assert_eq!(again(Json, &bytes), bytes);
+        for id in ["V43", "V44", "V45"] {
+            let payload = vector(id);
+            let timestamp: Timestamp = MessagePack.value(&payload).unwrap();
+            assert_eq!(MessagePack.payload(&timestamp).unwrap(), payload);
+            assert_eq!(again(Json, &timestamp), timestamp);
+        }
+        assert!(MessagePack.value::<Timestamp>(&vector("V42")).is_err());
+        assert!(MessagePack.value::<Binary>(&vector("V43")).is_err());
+    }
+
+    #[test]
+    fn any_value_survives_both_protocols_as_far_as_they_have_words() {
+        let plain = Value::from_iter([
+            ("b", Value::from(true)),
+            ("a", Value::from(vec![Value::Null, i64::MIN.into(), u64::MAX.into(), 0.1.into(), 2.0.into()])),
+            ("ü", Value::from("ü\u{1e}\n")),
+            ("", Value::from_iter::<[(&str, Value); 0]>([])),
+        ]);
+        assert_eq!(again(Json, &plain), plain);
+        assert_eq!(again(MessagePack, &plain), plain);
+        let timestamp = Timestamp::new(1, 5).unwrap();
+        let rich = Value::from(vec![Value::from(timestamp), Binary::from(vec![255]).into()]);
+        assert_eq!(again(MessagePack, &rich), rich);
+        assert_eq!(again(Json, &rich), Value::from(vec!["1970-01-01T00:00:01.000000005Z", "/w=="]));
+    }
+
+    #[test]
+    fn fields_of_structs_work_also_where_serde_buffers_them() {
+        #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        struct Inner {
+            at: Timestamp,
+            bytes: Binary,
+            missing: Option<Timestamp>,
+        }
+        #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        struct Outer {
+            #[serde(flatten)]
+            inner: Inner,
+            either: Either,
+        }
+        #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Number(i64),
+            At(Timestamp),
+        }
+        let at = Timestamp::new(946_684_800, 123_000_000).unwrap();
+        let inner = Inner { at, bytes: Binary::from(vec![1, 2, 3]), missing: None };
+        let outer = Outer { inner, either: Either::At(at) };
+        assert_eq!(again(Json, &outer), outer);
+        assert_eq!(again(MessagePack, &outer), outer);
+    }
+
+    #[test]
+    fn keys_that_are_numbers_become_texts_and_others_are_refused() {
+        let numbers = std::collections::BTreeMap::from([(-1, "a"), (2, "b")]);
+        let value: Value = MessagePack.value(&MessagePack.payload(&numbers).unwrap()).unwrap();
+        assert_eq!(value, Value::from_iter([("-1", "a"), ("2", "b")]));
+        let pairs = std::collections::BTreeMap::from([((1, 2), "a")]);
+        assert!(MessagePack.value::<Value>(&MessagePack.payload(&pairs).unwrap()).is_err());
+    }
+}

@@ -1,0 +1,199 @@
+//! Hubs that are served without a proxy: the proxy's own code inside the app, over real sockets, with real clients.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails may panic anywhere")]
+
+mod browser;
+#[expect(dead_code, reason = "the tests of links need more of it")]
+#[path = "../links/stage.rs"]
+mod stage;
+
+use axum::Router;
+use bytes::Bytes;
+use trunkline::HubProtocol::{self, Json, MessagePack};
+use trunkline::{BuildError, Hub, Server};
+use trunkline_protocol::service::ServiceMessage;
+
+use browser::{Browser, call, negotiate, post};
+use stage::{App, Link};
+
+async fn embedded() -> App {
+    App::start_with(|hub| hub, |server| server.embedded()).await
+}
+
+#[tokio::test]
+async fn a_client_is_served_from_negotiate_to_its_end() {
+    let mut app = embedded().await;
+    let negotiated = negotiate(&app, "/test").await;
+    assert_eq!(negotiated["availableTransports"][0]["transport"], "WebSockets");
+    let (id, token) = (negotiated["connectionId"].as_str().unwrap(), negotiated["connectionToken"].as_str().unwrap());
+    let mut ann = Browser::connect(&app, &format!("/test?id={token}"), Json).await;
+    assert_eq!(app.news().await, format!("connected {id}"));
+    assert_eq!(ann.call("Add", "[2,3]").await, [r#"{"type":3,"invocationId":"1","result":5}"#]);
+    drop(ann);
+    assert_eq!(app.news().await, format!("disconnected {id} "));
+    assert!(app.metric("trunkline_app_connections{hub=\"test\"} 0"), "{}", app.handle.metrics_text());
+}
+
+#[tokio::test]
+async fn sends_reach_groups_and_everyone() {
+    let app = embedded().await;
+    let (mut ann, mut bob) = (Browser::new(&app, Json).await, Browser::new(&app, MessagePack).await);
+    ann.call("Join", r#"["g"]"#).await;
+    bob.call("Join", r#"["g"]"#).await;
+    let message = r#"{"type":1,"target":"M","arguments":[1]}"#;
+    assert_eq!(ann.call("Send", r#"["group"]"#).await[0], message);
+    assert_eq!(bob.next().await.as_ref(), b"\x09\x96\x01\x80\xc0\xa1M\x91\x01\x90");
+    ann.call("Send", r#"["others_in_group"]"#).await;
+    bob.next().await;
+    let sent = app.handle.hub("test").unwrap().clients().all().send("M", (1,)).await.unwrap();
+    assert_eq!(sent.proxies(), 1, "the node inside is one of them");
+    assert_eq!(ann.next().await.as_ref(), format!("{message}\x1e").as_bytes());
+    bob.next().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_tells_clients_to_come_again_and_the_hub_that_they_left() {
+    let mut app = embedded().await;
+    let mut ann = Browser::new(&app, Json).await;
+    app.news().await;
+    let handle = app.handle.clone();
+    let shutdown = tokio::spawn(async move { handle.shutdown().await });
+    assert_eq!(ann.next().await.as_ref(), b"{\"type\":7,\"allowReconnect\":true}\x1e");
+    ann.closed().await;
+    let news = app.news().await;
+    assert!(news.starts_with("disconnected ") && news.ends_with(' '), "{news}");
+    shutdown.await.unwrap();
+    assert_eq!(post(&app, "/test/negotiate?negotiateVersion=1", "").await.0, 503);
+}
+
+#[tokio::test]
+async fn a_proxy_may_be_in_front_at_the_same_time() {
+    let app = embedded().await;
+    let mut link = Link::open(&app, "a", 0).await;
+    let far = link.client("far", Json).await;
+    let mut near = Browser::new(&app, Json).await;
+    link.send(far.call(None, "Send", r#"["all"]"#)).await;
+    assert!(matches!(link.next().await, ServiceMessage::BroadcastData(_)));
+    assert_eq!(near.next().await.as_ref(), b"{\"type\":1,\"target\":\"M\",\"arguments\":[1]}\x1e");
+    let shown = near.call("Send", r#"["all"]"#).await;
+    assert_eq!(shown[1], r#"{"type":3,"invocationId":"1","result":2}"#, "two nodes took it");
+}
+
+#[tokio::test]
+async fn only_pages_of_the_app_and_of_allowed_origins_may_connect() {
+    let app = App::start_with(|hub| hub, |server| server.embedded().allow_origin("https://app.example")).await;
+    let own = format!("http://{}", app.address);
+    for (origin, status) in [
+        (own.as_str(), 101),
+        ("https://app.example", 101),
+        ("https://evil.example", 403),
+        ("http://127.0.0.1:1", 403), // only the development key trusts this machine
+    ] {
+        assert_eq!(browser::upgrade_from(&app, origin).await, status, "{origin}");
+        let (_, answer) = post(&app, "/test/negotiate?negotiateVersion=1", &format!("Origin: {origin}\r\n")).await;
+        let is_allowed = answer.to_lowercase().contains(&format!("access-control-allow-origin: {origin}"));
+        assert_eq!(is_allowed, status == 101, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn paths_are_the_routers_but_a_last_slash_does_not_count() {
+    let app = embedded().await;
+    for (path, status) in [("/test/", 400), ("/test", 400), ("/TEST", 404), ("/test/x", 404)] {
+        assert_eq!(app.get(path, None).await.0, status, "{path}");
+    }
+    Browser::connect(&app, "/test/", Json).await;
+}
+
+#[tokio::test]
+async fn sockets_of_any_server_are_served() {
+    let hub = Hub::new("/test").method("Nothing", async || ());
+    let routes: Router = Server::new().access_key(stage::KEY).hub(hub).embedded().into_router().unwrap();
+    let (near, far) = tokio::io::duplex(1024);
+    tokio::spawn(async { axum::serve(browser::Pipe::new(far), routes).await });
+    let mut ann = Browser::over(near, "ws://app/test", Json).await;
+    assert_eq!(ann.call("Nothing", "[]").await, [r#"{"type":3,"invocationId":"1","result":null}"#]);
+}
+
+/// What a client says after its handshake; each call is answered before the next.
+const SCRIPT: [(&str, &str); 14] = [
+    ("Echo", r#"[{"a":[1,-2,1.5,null,true,"ü"]}]"#),
+    ("Add", "[40,2]"),
+    ("add", "[40,2]"),
+    ("Add", "[40]"),
+    ("Add", r#"["x","y"]"#),
+    ("Nope", "[]"),
+    ("Nothing", "[]"),
+    ("Fail", "[]"),
+    ("Break", "[]"),
+    ("Panic", "[]"),
+    ("Join", r#"["g"]"#),
+    ("Mixed", "[]"),
+    ("Send", r#"["nobody"]"#),
+    ("Leave", r#"["g"]"#),
+];
+
+/// The bytes that the client gets, without a proxy.
+async fn transcript_embedded(protocol: HubProtocol) -> Vec<Bytes> {
+    let app = embedded().await;
+    let mut client = Browser::new(&app, protocol).await;
+    let mut transcript = Vec::new();
+    for (n, (target, arguments)) in SCRIPT.iter().enumerate() {
+        client.send(call(protocol, n, target, arguments)).await;
+        while transcript.last().is_none_or(|last| !browser::completes(protocol, last, n)) {
+            transcript.push(client.next().await);
+        }
+    }
+    transcript
+}
+
+/// The bytes that a proxy would give to the client.
+async fn transcript_behind_a_proxy(protocol: HubProtocol) -> Vec<Bytes> {
+    let app = App::start().await;
+    let mut link = Link::open(&app, "a", 0).await;
+    let client = link.client("c", protocol).await;
+    let mut transcript = Vec::new();
+    for (n, (target, arguments)) in SCRIPT.iter().enumerate() {
+        link.send(client.bytes(call(protocol, n, target, arguments))).await;
+        while transcript.last().is_none_or(|last| !browser::completes(protocol, last, n)) {
+            let payloads = match link.next().await {
+                ServiceMessage::ConnectionData(data) => {
+                    transcript.push(data.payload);
+                    continue;
+                }
+                ServiceMessage::JoinGroupWithAck(join) => {
+                    link.send(browser::done(join.ack_id)).await;
+                    continue;
+                }
+                ServiceMessage::LeaveGroupWithAck(leave) => {
+                    link.send(browser::done(leave.ack_id)).await;
+                    continue;
+                }
+                ServiceMessage::MultiConnectionData(send) => send.payloads,
+                ServiceMessage::BroadcastData(send) => send.payloads,
+                ServiceMessage::GroupBroadcastData(send) => send.payloads,
+                // Sends to users reach nobody in the other transcript, whose client is not authenticated.
+                ServiceMessage::UserData(_) => continue,
+                other => panic!("{other:?}"),
+            };
+            transcript.push(payloads.get(protocol).unwrap().clone());
+        }
+    }
+    transcript
+}
+
+#[tokio::test]
+async fn a_client_gets_the_same_bytes_with_a_proxy_and_without() {
+    for protocol in [Json, MessagePack] {
+        let (near, far) = tokio::join!(transcript_embedded(protocol), transcript_behind_a_proxy(protocol));
+        assert_eq!(near, far);
+        assert_eq!(near.len(), SCRIPT.len() + 9, "each call is answered, and nine sends come before");
+    }
+}
+
+#[tokio::test]
+async fn the_runtime_is_needed_and_told_so() {
+    let build = || Server::new().access_key(stage::KEY).embedded().into_router::<()>().map(drop);
+    let outside = std::thread::spawn(build).join().unwrap();
+    assert!(matches!(outside, Err(BuildError::NoRuntime)));
+    build().unwrap();
+}

@@ -1,0 +1,214 @@
+//! In which order calls run, and what goes around them.
+
+use std::time::Duration;
+
+use serde_json::json;
+use trunkline::HubProtocol::Json;
+use trunkline::{Cancellation, Context, HubCall, HubError, Next, Reply};
+
+use crate::stage::{App, Link};
+
+#[tokio::test]
+async fn calls_run_one_after_the_other_and_are_answered_in_their_order() {
+    let app = App::start().await;
+    let mut link = Link::open(&app, "a", 0).await;
+    let client = link.client("c1", Json).await;
+    let calls: Vec<_> = (0..4).map(|n| client.call(Some(&n.to_string()), "Block", &format!("[{n},\"\"]"))).collect();
+    link.send_all(&calls).await;
+    link.send(client.call(Some("4"), "Add", "[1,1]")).await;
+    link.quiet().await;
+    app.gate.add_permits(4);
+    for n in 0..5 {
+        assert_eq!(link.json("c1").await["invocationId"], n.to_string());
+    }
+}
+
+#[tokio::test]
+async fn with_more_slots_so_many_run_at_once() {
+    let app = App::start_with(|hub| hub.parallel_invocations(2), |server| server).await;
+    let mut link = Link::open(&app, "a", 0).await;
+    let client = link.client("c1", Json).await;
+    let blocked = |id: &str| client.call(Some(id), "Block", "[0,\"\"]");
+    link.send_all(&[blocked("1"), client.call(Some("2"), "Add", "[1,1]"), blocked("3")]).await;
+    assert_eq!(link.json("c1").await["invocationId"], "2");
+    link.send(client.call(Some("4"), "Add", "[1,1]")).await;
+    link.quiet().await;
+    app.gate.add_permits(1);
+    assert_eq!(link.json("c1").await["invocationId"], "1");
+    assert_eq!(link.json("c1").await["invocationId"], "4");
+    app.gate.add_permits(1);
+    assert_eq!(link.json("c1").await["invocationId"], "3");
+}
+
+#[tokio::test]
+async fn items_and_cancellations_get_through_behind_a_blocked_call() {
+    let app = App::start_with(
+        |hub| {
+            hub.method("Sum", async |mut numbers: trunkline::UploadStream<i64>| {
+                let mut sum = 0;
+                while let Some(number) = numbers.next().await {
+                    sum += number?;
+                }
+                Ok::<_, HubError>(sum)
+            })
+            .method("Endless", async || futures_util::stream::pending::<u8>())
+        },
+        |server| server,
+    )
+    .await;
+    let mut link = Link::open(&app, "a", 0).await;
+    let client = link.client("c1", Json).await;
+    let upload = |id: &str, stream: &str| json!({"type": 1, "invocationId": id, "target": "Sum", "arguments": [], "streamIds": [stream]});
+    let stream = json!({"type": 4, "invocationId": "e", "target": "Endless", "arguments": []});
+    link.send_all(&[client.json(&upload("u", "0")), client.json(&stream)]).await;
+    let blocked = |id: &str| client.call(Some(id), "Block", "[0,\"\"]");
+    link.send_all(&[blocked("1"), blocked("2"), client.json(&upload("behind", "1"))]).await;
+    let messages = [
+        json!({"type": 6}),
+        json!({"type": 2, "invocationId": "1", "item": 100}),
+        json!({"type": 3, "invocationId": "1"}),
+        json!({"type": 2, "invocationId": "0", "item": 5}),
+        json!({"type": 3, "invocationId": "0"}),
+        json!({"type": 5, "invocationId": "e"}),
+    ];
+    for message in &messages {
+        link.send(client.json(message)).await;
+    }
+    let mut ended = [link.json("c1").await, link.json("c1").await];
+    ended.sort_by_key(|end| end["invocationId"].as_str().map(str::to_owned));
+    assert_eq!(ended, [json!({"type": 3, "invocationId": "e"}), json!({"type": 3, "invocationId": "u", "result": 5})]);
+    link.quiet().await;
+    app.gate.add_permits(1);
+    assert_eq!(link.json("c1").await["invocationId"], "1");
+    let behind = json!({"type": 3, "invocationId": "behind", "result": 100});
+    assert_eq!(link.json("c1").await, behind, "it needs no slot, but its turn came only now; its items waited for it");
+    app.gate.add_permits(1);
+    assert_eq!(link.json("c1").await["invocationId"], "2");
+}
+
+#[tokio::test]
+async fn a_call_that_is_cancelled_is_told_so_and_answered() {
+    let app = App::start_with(
+        |hub| {
+            hub.method("Wait", async |_: Context, cancelled: Cancellation, n: u32| {
+                cancelled.cancelled().await;
+                n
+            })
+        },
+        |server| server,
+    )
+    .await;
+    let mut link = Link::open(&app, "a", 0).await;
+    let client = link.client("c1", Json).await;
+    link.send_all(&[client.call(Some("1"), "Wait", "[1]"), client.call(Some("2"), "Wait", "[2]")]).await;
+    link.send(client.json(&json!({"type": 5, "invocationId": "2"}))).await;
+    link.quiet().await;
+    link.send(client.json(&json!({"type": 5, "invocationId": "1"}))).await;
+    assert_eq!(link.json("c1").await, json!({"type": 3, "invocationId": "1", "result": 1}));
+    let second = json!({"type": 3, "invocationId": "2", "result": 2});
+    assert_eq!(link.json("c1").await, second, "it was cancelled before its turn came");
+}
+
+#[tokio::test]
+async fn the_last_hook_waits_for_calls_that_run() {
+    let mut app = App::start_with(|hub| hub.parallel_invocations(3), |server| server).await;
+    let mut link = Link::open(&app, "a", 0).await;
+    let client = link.client("c1", Json).await;
+    assert_eq!(app.news().await, "connected c1");
+    for n in 0..3 {
+        link.send(client.call(Some("1").filter(|_| n == 0), "Block", &format!("[{n},\"\"]"))).await;
+    }
+    link.send(client.left(None)).await;
+    app.no_news().await;
+    app.gate.add_permits(3);
+    let mut news = vec![app.news().await, app.news().await, app.news().await];
+    news.sort();
+    assert_eq!(news, ["unblocked 0", "unblocked 1", "unblocked 2"]);
+    assert_eq!(app.news().await, "disconnected c1 ");
+    link.quiet().await;
+}
+
+async fn outer(call: HubCall, next: Next) -> Result<Reply, HubError> {
+    let method = call.method().to_owned();
+    next.run(call).await.map_err(|error| HubError::new(format!("{method}: {}", error.message())))
+}
+
+async fn inner(call: HubCall, next: Next) -> Result<Reply, HubError> {
+    match call.method() {
+        "Nothing" => call.reply(&format!("{} arguments", call.arguments())),
+        "Fail" => Err(HubError::new("not today")),
+        _ => next.run(call).await,
+    }
+}
+
+#[tokio::test]
+async fn filters_go_around_methods_the_first_outermost() {
+    let app = App::start_with(|hub| hub.filter(outer).filter(inner), |server| server).await;
+    let mut link = Link::open(&app, "a", 0).await;
+    let client = link.client("c1", Json).await;
+    assert!(link.call(&client, "add", "[1,1]").await.contains("\"result\":2"));
+    assert!(link.call(&client, "nothing", "[]").await.contains("\"result\":\"0 arguments\""));
+    assert!(link.call(&client, "Fail", "[]").await.contains("HubException: Fail: not today"));
+    assert!(link.call(&client, "Break", "[]").await.contains("HubException: Break: out of range"));
+    assert!(link.call(&client, "Panic", "[]").await.contains("An unexpected error occurred invoking 'Panic'"));
+    let unbound = link.call(&client, "Add", "[1]").await;
+    assert!(unbound.contains("Failed to invoke 'Add' due to an error on the server.\""), "{unbound}");
+}
+
+#[tokio::test]
+async fn a_filter_can_not_give_a_value_for_a_stream() {
+    let app = App::start_with(
+        |hub| {
+            hub.method("Endless", async || futures_util::stream::pending::<u8>())
+                .filter(async |call: HubCall, _| call.reply(&call.is_streaming()))
+        },
+        |server| server,
+    )
+    .await;
+    let mut link = Link::open(&app, "a", 0).await;
+    let client = link.client("c1", Json).await;
+    link.send(client.json(&json!({"type": 4, "invocationId": "1", "target": "Endless", "arguments": []}))).await;
+    let text = "The value returned by the streaming method 'Endless' is not a ChannelReader<> or IAsyncEnumerable<>.";
+    assert_eq!(link.json("c1").await, json!({"type": 3, "invocationId": "1", "error": text}));
+}
+
+#[tokio::test]
+async fn items_belong_to_their_connection() {
+    let app = App::start_with(
+        |hub| {
+            hub.method("Remember", async |ctx: Context, n: u32| ctx.items().insert(n))
+                .method("Recall", async |ctx: Context| ctx.items().get::<u32>())
+                .method("Forget", async |ctx: Context| ctx.items().remove::<u32>())
+        },
+        |server| server,
+    )
+    .await;
+    let mut link = Link::open(&app, "a", 0).await;
+    let (one, two) = (link.client("c1", Json).await, link.client("c2", Json).await);
+    assert!(link.call(&one, "Recall", "[]").await.contains("\"result\":null"));
+    assert!(link.call(&one, "Remember", "[1]").await.contains("\"result\":null"));
+    assert!(link.call(&two, "Remember", "[2]").await.contains("\"result\":null"));
+    assert!(link.call(&one, "Recall", "[]").await.contains("\"result\":1"));
+    assert!(link.call(&one, "Forget", "[]").await.contains("\"result\":1"));
+    assert!(link.call(&one, "Recall", "[]").await.contains("\"result\":null"));
+    assert!(link.call(&two, "Recall", "[]").await.contains("\"result\":2"));
+}
+
+#[tokio::test]
+async fn hooks_run_in_their_order_up_to_the_first_that_fails() {
+    let mut app = App::start_with(
+        |hub| {
+            hub.on_connected(async || Err::<(), _>(HubError::new("closed today")))
+                .on_connected(async |_: Context| -> Result<(), HubError> { panic!("never called") })
+        },
+        |server| server,
+    )
+    .await;
+    let mut link = Link::open(&app, "a", 0).await;
+    link.client("c1", Json).await;
+    assert_eq!(app.news().await, "connected c1");
+    let text = "Connection closed with an error. HubException: closed today";
+    assert_eq!(link.json("c1").await, json!({"type": 7, "error": text}));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    app.no_news().await;
+}
