@@ -2,6 +2,9 @@
 //!
 //! A scenario is written once and played by each [`Kind`]. What a client tells is read in order.
 
+mod answer;
+mod stream;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +18,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::driver::Driver;
 use crate::scenario::{Stage, target_folder};
+
+pub use answer::Answer;
+pub use stream::{Streamed, Upload};
 
 /// Where the programs lie that drive client libraries.
 pub const CLIENTS_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
@@ -37,10 +43,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The official client, with each hub protocol.
+    pub const JS: [Kind; 2] = [Kind::JsJson, Kind::JsMessagePack];
+
     /// The kinds that every scenario is played with.
     pub const ALL: [Kind; 4] = [Kind::JsJson, Kind::JsMessagePack, Kind::PySignalRJson, Kind::PySignalRMessagePack];
 
-    fn protocol(self) -> &'static str {
+    /// The hub protocol it speaks, as a handshake names it.
+    #[must_use]
+    pub fn protocol(self) -> &'static str {
         match self {
             Kind::JsJson | Kind::PySignalRJson | Kind::SignalRCoreJson => "json",
             Kind::JsMessagePack | Kind::PySignalRMessagePack | Kind::SignalRCoreMessagePack => "messagepack",
@@ -144,6 +155,30 @@ impl ClientBuilder<'_> {
     /// Opens the WebSocket straight away.
     pub fn skip_negotiation(self) -> Self {
         self.option("skipNegotiation", json!(true))
+    }
+
+    /// What it does when it is asked for the result of `target`; that it was asked is told as a message.
+    pub fn answer(mut self, target: &str, answer: &Answer) -> Self {
+        if let Some(answers) = self.options.get_mut("answers").and_then(Value::as_object_mut) {
+            answers.insert(target.into(), answer.order());
+            return self;
+        }
+        self.option("answers", json!({ target: answer.order() }))
+    }
+
+    /// How long the library lets the server be silent (JavaScript only).
+    pub fn server_timeout_ms(self, timeout: u64) -> Self {
+        self.option("serverTimeoutMs", json!(timeout))
+    }
+
+    /// How often the library pings (JavaScript only).
+    pub fn keep_alive_ms(self, interval: u64) -> Self {
+        self.option("keepAliveMs", json!(interval))
+    }
+
+    /// The URL it takes when it has to connect again by itself (JavaScript only).
+    pub fn reconnect_to(self, url: &str) -> Self {
+        self.option("reconnectTo", json!(url))
     }
 
     /// Opens the client.
@@ -253,6 +288,14 @@ impl Client {
         self.done("flood", json!({ "target": target, "from": from, "count": count })).await
     }
 
+    /// The same with `target(n, padding)`, so that each call has some size.
+    ///
+    /// # Errors
+    /// When the client can't send.
+    pub async fn flood_padded(&self, target: &str, count: u64, padding_bytes: usize) -> Result<()> {
+        self.done("flood", json!({ "target": target, "from": 0, "count": count, "padding": padding_bytes })).await
+    }
+
     /// Waits until a counted target has had so many messages, or its numbers don't follow each other.
     ///
     /// # Errors
@@ -320,6 +363,24 @@ impl Client {
             ensure!(event.get("event").is_some_and(|name| name == expected), "{expected} should come, but {event} did");
             self.connection_id = event.get("connectionId").and_then(Value::as_str).map(str::to_owned);
         }
+        Ok(())
+    }
+
+    /// The library is made to believe that the server has fallen silent (JavaScript only).
+    ///
+    /// # Errors
+    /// When the client is gone.
+    pub async fn sever(&self) -> Result<()> {
+        self.done("sever", json!({})).await
+    }
+
+    /// Connects again after [`close`](Self::close), with all that was set up (JavaScript only).
+    ///
+    /// # Errors
+    /// When the connection does not come about.
+    pub async fn start_again(&mut self) -> Result<()> {
+        let started = self.command("start", json!({})).await?.map_err(anyhow::Error::msg)?;
+        self.connection_id = started.get("connectionId").and_then(Value::as_str).map(str::to_owned);
         Ok(())
     }
 

@@ -24,8 +24,12 @@ pub enum App {
     Status,
     /// Echoes, sends and ticks, of `app-sdk/examples/`.
     Bench,
+    /// The hub of the official functional tests, of `app-sdk/examples/`.
+    Functional,
     /// The tests' own: every kind of send, errors, hubs with other settings.
     Sends,
+    /// The tests' own: streams, client results, filters, flow control.
+    Calls,
 }
 
 impl App {
@@ -36,21 +40,23 @@ impl App {
             App::Chat => "chat",
             App::Status => "status",
             App::Bench => "bench",
+            App::Functional => "functional",
             App::Sends => "sends",
+            App::Calls => "calls",
         }
     }
 
     fn hubs(self) -> usize {
         match self {
-            App::Chat | App::Status | App::Bench => 1,
-            App::Sends => 4,
+            App::Chat | App::Status | App::Bench | App::Functional => 1,
+            App::Sends | App::Calls => 4,
         }
     }
 
     fn program(self) -> Result<PathBuf> {
         let folder = profile_folder()?;
         Ok(match self {
-            App::Sends => folder.join(self.name()),
+            App::Sends | App::Calls => folder.join(self.name()),
             _ => folder.join("examples").join(self.name()),
         })
     }

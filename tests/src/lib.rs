@@ -12,6 +12,7 @@
 //! | [`scenario`] | runs one test: its folder, its guard against hanging, the logs when it fails |
 //! | [`process`] | one child process: log, signals, end |
 //! | [`fleet`] | app servers and proxies |
+//! | [`ground`] | where clients find hubs: behind two proxies, or at the app server itself |
 //! | [`fake_app`] | an app server that breaks the service protocol |
 //! | [`demo`] | the demo, in a process group of its own |
 //! | [`driver`] | commands and replies as JSON lines, to a process of another language |
@@ -22,15 +23,18 @@
 //! | [`metrics`] | what `/metrics` says |
 //! | [`sockets`] | established TCP connections, as the system counts them |
 //! | [`token`] | access tokens of users |
+//! | [`bench`] | what the benchmarks share |
 //!
-//! Nothing here waits for a time to pass: all waits are for an event, and [`scenario`] bounds them.
+//! No test waits for a time to pass: all waits are for an event, and [`scenario`] bounds them.
 
+pub mod bench;
 pub mod browser;
 pub mod client;
 pub mod demo;
 pub mod driver;
 pub mod fake_app;
 pub mod fleet;
+pub mod ground;
 pub mod http_client;
 pub mod metrics;
 pub mod process;

@@ -4,8 +4,10 @@
 
 import * as signalR from "@microsoft/signalr";
 import { MessagePackHubProtocol } from "@microsoft/signalr-protocol-msgpack";
+import { handlersOf } from "./answers.mjs";
 import { emit, serve } from "./lines.mjs";
 import { Sequence } from "./sequence.mjs";
+import { pack, unpack } from "./values.mjs";
 
 // Sends between two turns of the event loop: enough to be fast, few enough to keep reading.
 const FLOOD_BATCH = 256;
@@ -29,20 +31,28 @@ function build(options) {
     .withHubProtocol(options.protocol === "messagepack" ? new MessagePackHubProtocol() : new signalR.JsonHubProtocol())
     .configureLogging(logger);
   if (options.reconnectDelays) builder.withAutomaticReconnect(options.reconnectDelays);
+  if (options.serverTimeoutMs) builder.withServerTimeout(options.serverTimeoutMs);
+  if (options.keepAliveMs) builder.withKeepAliveInterval(options.keepAliveMs);
   return builder.build();
 }
 
 function listen(client, connection, options, sequences) {
   for (const target of options.subscribe ?? []) {
-    connection.on(target, (...args) => emit({ event: "message", client, target, arguments: args }));
+    connection.on(target, (...args) => emit({ event: "message", client, target, arguments: pack(args) }));
   }
   for (const target of options.count ?? []) {
     const sequence = new Sequence();
     sequences.set(target, sequence);
     connection.on(target, (number) => sequence.take(number));
   }
+  for (const [target, order] of Object.entries(options.answers ?? {})) {
+    for (const handler of handlersOf(order, client, target)) connection.on(target, handler);
+  }
   connection.onclose((error) => emit({ event: "closed", client, error: error?.message ?? null }));
-  connection.onreconnecting((error) => emit({ event: "reconnecting", client, error: error?.message ?? null }));
+  connection.onreconnecting((error) => {
+    if (options.reconnectTo) connection.baseUrl = options.reconnectTo;
+    emit({ event: "reconnecting", client, error: error?.message ?? null });
+  });
   connection.onreconnected((connectionId) => emit({ event: "reconnected", client, connectionId }));
 }
 
@@ -51,27 +61,76 @@ async function open({ client, ...options }) {
   const sequences = new Map();
   listen(client, connection, options, sequences);
   await connection.start();
-  clients.set(client, { connection, sequences });
+  clients.set(client, { connection, sequences, subjects: new Map(), streams: new Map() });
   return { connectionId: connection.connectionId };
 }
 
-async function flood({ client, target, from, count }) {
+async function start({ client }) {
   const { connection } = clients.get(client);
+  await connection.start();
+  return { connectionId: connection.connectionId };
+}
+
+async function flood({ client, target, from, count, padding }) {
+  const { connection } = clients.get(client);
+  const rest = padding ? ["x".repeat(padding)] : [];
   for (let sent = 0; sent < count; ) {
     const batch = [];
     for (let end = Math.min(count, sent + FLOOD_BATCH); sent < end; sent++) {
-      batch.push(connection.send(target, from + sent));
+      batch.push(connection.send(target, from + sent, ...rest));
     }
     await Promise.all(batch);
     await new Promise(setImmediate);
   }
 }
 
+// Answers when the stream is over: with its items, and the error that ended it. After `atMost` items it is cancelled.
+function stream({ client, target, arguments: args, atMost, stream: name }) {
+  const { connection, subjects, streams } = clients.get(client);
+  return new Promise((resolve) => {
+    const items = [];
+    const end = (error) => resolve({ items: pack(items), error: error?.message ?? null });
+    const cancel = () => {
+      subscription.dispose();
+      end();
+    };
+    const next = (item) => {
+      items.push(item);
+      if (items.length === atMost) cancel();
+    };
+    const subscription = connection.stream(target, ...unpack(args, subjects)).subscribe({ next, complete: end, error: end });
+    if (name) streams.set(name, cancel);
+    if (atMost === 0) cancel();
+  });
+}
+
+async function act(name, { client, target, arguments: args }) {
+  const { connection, subjects } = clients.get(client);
+  return pack(await connection[name](target, ...unpack(args, subjects)));
+}
+
+// The client library numbers its uploads by itself; here they have names.
+const upload = ({ client, subject }) => void clients.get(client).subjects.set(subject, new signalR.Subject());
+const subjectOf = ({ client, subject }) => clients.get(client).subjects.get(subject);
+
+function feed({ items, ...of }) {
+  for (const item of items) subjectOf(of).next(unpack(item));
+}
+
 serve({
   open,
+  start,
   flood,
-  invoke: ({ client, target, arguments: args }) => clients.get(client).connection.invoke(target, ...args),
-  send: ({ client, target, arguments: args }) => clients.get(client).connection.send(target, ...args),
+  stream,
+  upload,
+  feed,
+  invoke: (options) => act("invoke", options),
+  send: (options) => act("send", options),
+  cancel: ({ client, stream }) => clients.get(client).streams.get(stream)(),
+  complete: (options) => subjectOf(options).complete(),
+  fail: ({ error, ...of }) => subjectOf(of).error(new Error(error)),
   verify: ({ client, target, count }) => clients.get(client).sequences.get(target).reached(count),
+  // As the official suite does: the library believes that the server has fallen silent.
+  sever: ({ client }) => clients.get(client).connection.serverTimeout(),
   close: ({ client }) => clients.get(client).connection.stop(),
 });

@@ -104,13 +104,16 @@ async fn to_users(ctx: Context, users: Vec<String>, tag: String) -> Done {
     Ok(())
 }
 
-/// Numbers from 0, each by another kind of send that reaches the caller. `mixed` is its group, `alice` its user.
+/// Numbers from 0, each by another kind of send that reaches the caller alone.
 async fn mixed_to_me(ctx: Context, count: u64) -> Done {
     let clients = ctx.clients();
     let me = ctx.connection_id();
-    let ways = [clients.caller(), clients.client(me), clients.clients([me])];
-    for (number, way) in (0..count).zip(ways.iter().cycle()) {
-        way.send("ToMe", (number,)).await?;
+    for number in 0..count {
+        match number % 3 {
+            0 => clients.caller().send("ToMe", (number,)).await?,
+            1 => clients.client(me).send("ToMe", (number,)).await?,
+            _ => clients.clients([me]).send("ToMe", (number,)).await?,
+        };
     }
     Ok(())
 }

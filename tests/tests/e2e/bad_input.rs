@@ -1,6 +1,7 @@
 //! Bad input: its sender gets the official text and close, the process lives on, others notice nothing.
 
 use anyhow::Result;
+use futures_util::future::try_join_all;
 use serde_json::json;
 use trunkline_tests::client::{Agents, Client, Kind};
 use trunkline_tests::fleet::{App, AppServer, Fleet, Proxy};
@@ -84,9 +85,7 @@ fn a_bad_hub_handshake_is_answered_with_the_official_text() {
             ("{\"type\":6}\u{1e}", MALFORMED),
             (oversized.as_str(), CANCELED),
         ];
-        for (first, text) in cases {
-            assert_handshake_fails(scene, "/sends", first, text).await?;
-        }
+        try_join_all(cases.map(|(first, text)| assert_handshake_fails(scene, "/sends", first, text))).await?;
         Ok(())
     });
 }
@@ -229,24 +228,26 @@ fn frames_that_break_the_web_socket_protocol_end_their_socket() {
     play_undisturbed(async |scene| {
         let handshake = JSON_HANDSHAKE.as_bytes();
         let unmasked = [&[0x81, u8::try_from(handshake.len())?], handshake].concat();
-        let frames: [&[u8]; 6] = [
+        let endless = [b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0".as_slice(), &[b'x'; 40_000]].concat();
+        let frames: [&[u8]; 8] = [
             &unmasked,
-            b"\x8f\x80\0\0\0\0",                                 // a reserved opcode
-            b"\xf1\x80\0\0\0\0",                                 // reserved bits
-            b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0", // a length beyond all limits
-            b"\x89\xfe\xff\xff\0\0\0\0",                         // a control frame that is too long
+            &endless,                            // a length beyond all limits, and a beginning of so much
+            b"\x8f\x80\0\0\0\0",                 // a reserved opcode
+            b"\xf1\x80\0\0\0\0",                 // reserved bits
+            b"\x89\xfe\xff\xff\0\0\0\0",         // a control frame that is too long
+            b"\x80\x80\0\0\0\0",                 // the rest of a message that never began
+            b"\x81\x84\0\0\0\0\xff\xfe\xff\x1e", // text that is no UTF-8
             b"GET / HTTP/1.1\r\n\r\n",
         ];
-        // All at once: the proxy gives each some seconds to answer its close.
-        let endings = frames.map(async |frame| {
-            let socket = upgraded_socket(scene.proxy.address(), "/sends").await?;
-            rest_after(socket, frame).await
-        });
-        futures_util::future::try_join_all(endings).await?;
-        // Text that is no UTF-8, within an open hub connection.
-        let socket = upgraded_socket(scene.proxy.address(), "/sends").await?;
+        // Before the hub handshake, and within an open hub connection.
         let mask = [0x81, 0x80 | u8::try_from(handshake.len())?, 0, 0, 0, 0];
-        rest_after(socket, &[&mask, handshake, b"\x81\x84\0\0\0\0\xff\xfe\xff\x1e"].concat()).await?;
+        let starts = [Vec::new(), [&mask, handshake].concat()];
+        // All at once: the proxy gives each some seconds to answer its close.
+        let endings = starts.iter().flat_map(|start| frames.map(|frame| [start, frame].concat())).map(async |bytes| {
+            let socket = upgraded_socket(scene.proxy.address(), "/sends").await?;
+            rest_after(socket, &bytes).await
+        });
+        try_join_all(endings).await?;
         Ok(())
     });
 }

@@ -18,6 +18,8 @@ mod doors;
 #[cfg(test)]
 mod ending;
 #[cfg(test)]
+mod functional;
+#[cfg(test)]
 mod identity;
 #[cfg(test)]
 mod idle;

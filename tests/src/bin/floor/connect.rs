@@ -1,84 +1,18 @@
-//! One connection of the crowd: to the floor a bare socket, to the proxy a whole SignalR connection by hand.
+//! One connection of the crowd to the floor: a bare socket. To the proxy the library connects.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use trunkline_tests::bench::connect;
 
-use crate::frame;
 use crate::writer::GREETING;
-
-/// A server that does not answer by then is not going to.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-const HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":1}\x1e";
-const HANDSHAKE_ANSWER: &[u8] = b"{}\x1e";
-
-/// An answer to the upgrade that is longer is none.
-const HEAD_MAX_BYTES: usize = 16 * 1024;
 
 /// Connects to the floor and waits until it is among those that are written to.
 pub(crate) fn to_floor(address: SocketAddr) -> Result<TcpStream> {
-    let mut socket = open(address)?;
+    let mut socket = connect::open(address)?;
     let mut greeting = [0];
     socket.read_exact(&mut greeting).context("the floor greets nobody")?;
     ensure!(greeting == [GREETING], "something else listens at {address}");
     Ok(socket)
-}
-
-/// Connects to the hub `/bench`, without negotiation, and waits for the answer to the hub handshake.
-///
-/// Also returns what came behind that answer.
-pub(crate) fn to_proxy(address: SocketAddr) -> Result<(TcpStream, Vec<u8>)> {
-    let mut socket = open(address)?;
-    let request = format!(
-        "GET /bench HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    );
-    socket.write_all(request.as_bytes())?;
-    let whole = |bytes: &[u8]| find(bytes, b"\r\n\r\n");
-    let (head, rest) = read_until(&mut socket, Vec::new(), whole).context("the upgrade")?;
-    if !head.starts_with(b"HTTP/1.1 101 ") {
-        bail!("the upgrade is refused: {}", String::from_utf8_lossy(&head));
-    }
-    socket.write_all(&frame::from_client(HANDSHAKE))?;
-    let whole = |bytes: &[u8]| frame::split(bytes).map(|(_, _, rest)| bytes.len() - rest.len());
-    let (answer, rest) = read_until(&mut socket, rest, whole).context("the hub handshake")?;
-    if answer != frame::from_server(HANDSHAKE_ANSWER) {
-        bail!("the hub handshake is answered with {:?}", String::from_utf8_lossy(&answer));
-    }
-    Ok((socket, rest))
-}
-
-fn open(address: SocketAddr) -> Result<TcpStream> {
-    let socket = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connecting to {address}"))?;
-    socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
-    Ok(socket)
-}
-
-/// Reads until `end` says how long the first part is; returns that part, and what came behind it.
-fn read_until(
-    socket: &mut TcpStream,
-    mut bytes: Vec<u8>,
-    end: impl Fn(&[u8]) -> Option<usize>,
-) -> Result<(Vec<u8>, Vec<u8>)> {
-    let mut scratch = [0; 1024];
-    loop {
-        if let Some(end) = end(&bytes) {
-            let rest = bytes.split_off(end.min(bytes.len()));
-            return Ok((bytes, rest));
-        }
-        ensure!(bytes.len() < HEAD_MAX_BYTES, "the answer has no end");
-        let count = socket.read(&mut scratch).context("no whole answer came")?;
-        ensure!(count > 0, "the server closed instead of answering: {:?}", String::from_utf8_lossy(&bytes));
-        bytes.extend_from_slice(scratch.get(..count).unwrap_or_default());
-    }
-}
-
-/// Where the first part ends that ends with `mark`.
-fn find(bytes: &[u8], mark: &[u8]) -> Option<usize> {
-    bytes.windows(mark.len()).position(|window| window == mark).map(|place| place + mark.len())
 }

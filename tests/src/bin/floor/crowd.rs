@@ -7,9 +7,9 @@
 //! It stops at the first frame that is not the one that is due.
 //!
 //! It never waits in epoll, it naps and looks. On loopback the server wakes a receiver that waits, at some µs of its
-//! own CPU time, and the slower the server the more often it catches the receiver waiting: 23 to 46 times per broadcast
-//! to 1 000 by the proxy, 4 to 15 by the floor. A real client is on another machine. Without naps, the excess of one
-//! and the same proxy went from -0.4 to 1.4 µs per delivery within four rounds; with them from 0.15 to 0.21.
+//! own CPU time, and the slower the server the more often it catches the receiver waiting: 20 to 50 times per broadcast
+//! to 1 000 by the proxy, 4 to 15 times by the floor. A real client is on another machine. Of one and the same proxy,
+//! single rounds on a quiet machine gave an excess from -0.4 to 1.4 µs per delivery without naps, -0.1 to 0.4 with them.
 
 use std::io::{self, BufRead, Read, Write};
 use std::thread::sleep;
@@ -20,11 +20,13 @@ use clap::ValueEnum;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use serde::{Deserialize, Serialize};
+use trunkline_tests::bench::cpu::CpuTime;
+use trunkline_tests::bench::process::{READY, say};
+use trunkline_tests::bench::{connect, frame};
 
-use crate::cpu::CpuTime;
-use crate::process::READY;
+use crate::connect::to_floor;
 use crate::server::Server;
-use crate::{connect, frame, say, writer};
+use crate::{broadcast, writer};
 
 /// A broadcast that has not come by then is lost.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -127,14 +129,14 @@ impl Crowd {
     fn gather(server: &Server, arguments: &CrowdArguments) -> Result<Self> {
         let poll = Poll::new()?;
         let mut asking = match arguments.at {
-            At::Floor => Some(connect::to_floor(server.address())?),
+            At::Floor => Some(to_floor(server.address())?),
             At::Proxy => None,
         };
         let mut clients = Vec::with_capacity(arguments.clients);
         for number in 0..arguments.clients {
             let connected = match arguments.at {
-                At::Floor => connect::to_floor(server.address()).map(|socket| (socket, Vec::new())),
-                At::Proxy => connect::to_proxy(server.address()),
+                At::Floor => to_floor(server.address()).map(|socket| (socket, Vec::new())),
+                At::Proxy => connect::to_hub(server.address(), "/bench", ""),
             };
             let (socket, partial) = connected.with_context(|| format!("client {number}"))?;
             if asking.is_none() {
@@ -184,10 +186,10 @@ impl Crowd {
     /// One broadcast, from the asking until everyone has it.
     fn broadcast(&mut self, arguments: &CrowdArguments) -> Result<()> {
         self.sequence += 1;
-        let message = frame::message(self.sequence, arguments.payload);
+        let message = broadcast::message(self.sequence, arguments.payload);
         let asking = match arguments.at {
             At::Floor => writer::command(&frame::from_server(&message)),
-            At::Proxy => frame::from_client(&frame::call(self.sequence, arguments.payload)),
+            At::Proxy => frame::from_client(&broadcast::call(self.sequence, arguments.payload)),
         };
         self.asking.write_all(&asking).context("the server takes no more")?;
         let started = Instant::now();

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use trunkline_tests::bench::process::Speaker;
 
 use crate::Settings;
 use crate::crowd::{At, Window};
-use crate::process::Speaker;
 
 /// Both crowds.
 #[derive(Debug)]

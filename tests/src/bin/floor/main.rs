@@ -24,29 +24,26 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`frame`] | the bytes of a broadcast, and WebSocket frames taken apart |
+//! | [`broadcast`] | the bytes of a broadcast |
 //! | [`writer`] | the floor |
 //! | [`crowd`] | the receiver, a process too: it connects, asks for broadcasts, counts, reads the CPU time |
-//! | [`connect`] | one connection of the crowd |
-//! | [`cpu`] | CPU time of a process |
+//! | [`connect`] | one connection of the crowd to the floor |
 //! | [`server`] | what a crowd is at: the floor, or proxy and app server |
-//! | [`process`] | child processes |
 //! | [`fleet`] | the two crowds of a run |
 //! | [`rounds`] | which window comes when |
-//! | [`report`] | medians, ratios, the table, the JSON file |
+//! | [`report`] | ratios, the table, the JSON file |
+//!
+//! Processes, CPU time, frames and medians are [`trunkline_tests::bench`].
 
+mod broadcast;
 mod connect;
-mod cpu;
 mod crowd;
 mod fleet;
-mod frame;
-mod process;
 mod report;
 mod rounds;
 mod server;
 mod writer;
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -55,6 +52,7 @@ use clap::{Parser, Subcommand};
 
 use crowd::CrowdArguments;
 use report::Report;
+use trunkline_tests::bench::process::say;
 use writer::WriterArguments;
 
 /// Deliveries per CPU-second of the proxy, beside those of a bare epoll writer doing the same writes.
@@ -135,12 +133,6 @@ fn compare(settings: Settings) -> Result<()> {
         std::fs::write(path, text).with_context(|| format!("--json {}", path.display()))?;
     }
     Ok(())
-}
-
-/// Tells a person the figures, and one process of a run what it waits for.
-fn say(text: &str) {
-    // Who waited for it may be gone: then so are we, soon.
-    drop(writeln!(io::stdout(), "{text}"));
 }
 
 #[expect(clippy::print_stderr, reason = "the command ends with this")]

@@ -1,23 +1,16 @@
 //! Medians, ratios, the table, the JSON file. Pure: windows in, text out.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::Serialize;
+use trunkline_tests::bench::frame;
+use trunkline_tests::bench::spread::Spread;
 
-use crate::Settings;
 use crate::crowd::Window;
-use crate::frame;
 use crate::rounds::{Measured, Part};
+use crate::{Settings, broadcast};
 
 const NANOS_PER_SECOND: f64 = 1e9;
 const NANOS_PER_MICRO: f64 = 1e3;
-
-/// The middle of several figures, and how far they spread.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(crate) struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
-}
 
 /// All figures of a run.
 #[derive(Debug, Serialize)]
@@ -50,12 +43,12 @@ impl Report {
         let (floor, proxy, again) = (of(Part::Floor), of(Part::Proxy), of(Part::FloorAgain));
         let least = windows.iter().map(|measured| measured.window.cpu_ns.min(measured.window.deliveries)).min();
         ensure!(least > Some(0), "a window was too short to measure anything: give more --seconds");
-        let rates = |windows: &[Window]| spread(windows.iter().map(per_cpu_second));
+        let rates = |windows: &[Window]| Spread::of(windows.iter().map(per_cpu_second));
         let ratios = |of: &[Window], to: &[Window]| {
-            spread(of.iter().zip(to).map(|(of, to)| per_cpu_second(of) / per_cpu_second(to)))
+            Spread::of(of.iter().zip(to).map(|(of, to)| per_cpu_second(of) / per_cpu_second(to)))
         };
         let excesses = |of: &[Window], over: &[Window]| {
-            spread(of.iter().zip(over).map(|(of, over)| micros_each(of) - micros_each(over)))
+            Spread::of(of.iter().zip(over).map(|(of, over)| micros_each(of) - micros_each(over)))
         };
         Ok(Self {
             frame_bytes: frame_bytes(&settings),
@@ -134,7 +127,7 @@ pub(crate) fn row(measured: &Measured) -> String {
 }
 
 fn frame_bytes(settings: &Settings) -> usize {
-    frame::from_server(&frame::message(1, settings.payload as usize)).len()
+    frame::from_server(&broadcast::message(1, settings.payload as usize)).len()
 }
 
 fn per_cpu_second(window: &Window) -> f64 {
@@ -145,26 +138,9 @@ fn micros_each(window: &Window) -> f64 {
     window.cpu_ns as f64 / window.deliveries as f64 / NANOS_PER_MICRO
 }
 
-fn spread(figures: impl Iterator<Item = f64>) -> Result<Spread> {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    let (&min, &max) = figures.first().zip(figures.last()).context("nothing was measured")?;
-    let upper = figures.get(figures.len() / 2).copied().unwrap_or(max);
-    let lower = figures.get((figures.len() - 1) / 2).copied().unwrap_or(min);
-    Ok(Spread { median: f64::midpoint(lower, upper), min, max })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_median_is_in_the_middle_whatever_the_order() {
-        let of = |figures: &[f64]| spread(figures.iter().copied()).unwrap();
-        assert_eq!(of(&[3.0, 1.0, 10.0]), Spread { median: 3.0, min: 1.0, max: 10.0 });
-        assert_eq!(of(&[4.0, 1.0, 2.0, 10.0]), Spread { median: 3.0, min: 1.0, max: 10.0 });
-        assert!(spread(std::iter::empty()).is_err());
-    }
 
     #[test]
     fn a_server_that_takes_twice_the_time_has_half_the_rate() {

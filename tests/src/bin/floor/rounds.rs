@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use trunkline_tests::bench::rounds::in_turn;
 
 use crate::Settings;
 use crate::crowd::{At, Window};
@@ -44,7 +45,7 @@ pub(crate) fn measure(fleet: &mut Fleet, settings: &Settings, tell: impl Fn(&Mea
     let length = Duration::from_secs(settings.seconds.into());
     let mut all = Vec::new();
     for round in 1..=settings.pairs {
-        for part in PARTS.into_iter().cycle().skip(round as usize - 1).take(PARTS.len()) {
+        for part in in_turn(PARTS, round) {
             let at = if part == Part::Proxy { At::Proxy } else { At::Floor };
             let window = fleet.measure(at, length).with_context(|| format!("round {round}, {}", part.name()))?;
             let measured = Measured { round, part, window };

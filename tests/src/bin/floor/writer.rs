@@ -9,9 +9,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, bail};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-
-use crate::process::READY;
-use crate::say;
+use trunkline_tests::bench::process::{READY, say};
 
 /// What greets each connection.
 pub(crate) const GREETING: u8 = b'!';

@@ -10,11 +10,14 @@ use anyhow::{Context, Result};
 
 /// What the threads of a process have used so far, by thread.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct CpuTime(BTreeMap<String, u64>);
+pub struct CpuTime(BTreeMap<String, u64>);
 
 impl CpuTime {
     /// Of a process, up to now.
-    pub(crate) fn of(pid: u32) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the process is gone, or the system does not tell.
+    pub fn of(pid: u32) -> Result<Self> {
         let folder = format!("/proc/{pid}/task");
         let mut threads = BTreeMap::new();
         for entry in fs::read_dir(&folder).with_context(|| format!("process {pid} is gone"))? {
@@ -29,7 +32,10 @@ impl CpuTime {
     }
 
     /// Of the kernel's threads for interrupts of the network and others; nothing where they can't be seen.
-    pub(crate) fn of_softirqs() -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn of_softirqs() -> Result<Self> {
         let mut threads = BTreeMap::new();
         for entry in fs::read_dir("/proc")?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -42,7 +48,8 @@ impl CpuTime {
     }
 
     /// Nanoseconds from `before` to here. A thread that has ended meanwhile is left out: idle ones do.
-    pub(crate) fn since(&self, before: &Self) -> u64 {
+    #[must_use]
+    pub fn since(&self, before: &Self) -> u64 {
         let used = |(thread, now): (&String, &u64)| now.saturating_sub(before.0.get(thread).copied().unwrap_or(0));
         self.0.iter().map(used).sum()
     }

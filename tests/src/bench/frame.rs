@@ -1,40 +1,28 @@
-//! The bytes of a broadcast, and WebSocket frames taken apart.
+//! WebSocket frames put together and taken apart.
 //!
 //! Written by hand, so that the product's own encoder is not its own judge.
 
 /// The hub's ping, which a proxy sends to whoever it has sent nothing for a while.
-pub(crate) const PING: &[u8] = b"{\"type\":6}\x1e";
+pub const PING: &[u8] = b"{\"type\":6}\x1e";
 
 /// The first byte of a whole text frame.
-pub(crate) const TEXT: u8 = 0x81;
+pub const TEXT: u8 = 0x81;
 
 const MASKED: u8 = 0x80;
 const LENGTH_16: u8 = 126;
 const LENGTH_64: u8 = 127;
 
-/// What every client is to get of the broadcast of this number.
-pub(crate) fn message(sequence: u64, payload: usize) -> Vec<u8> {
-    format!("{{\"type\":1,\"target\":\"Message\",\"arguments\":[\"{}\"]}}\x1e", text(sequence, payload)).into_bytes()
-}
-
-/// The call that asks the app server for it. Without an id: there is no answer.
-pub(crate) fn call(sequence: u64, payload: usize) -> Vec<u8> {
-    format!("{{\"type\":1,\"target\":\"Broadcast\",\"arguments\":[\"{}\"]}}\x1e", text(sequence, payload)).into_bytes()
-}
-
-fn text(sequence: u64, payload: usize) -> String {
-    format!("{sequence:x<payload$}")
-}
-
 /// A text frame as a server sends it.
-pub(crate) fn from_server(payload: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn from_server(payload: &[u8]) -> Vec<u8> {
     let mut frame = head(payload.len(), 0);
     frame.extend_from_slice(payload);
     frame
 }
 
 /// A text frame as a client sends it. Masked with zeros: nothing stands between us and the server.
-pub(crate) fn from_client(payload: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn from_client(payload: &[u8]) -> Vec<u8> {
     let mut frame = head(payload.len(), MASKED);
     frame.extend_from_slice(&[0; 4]);
     frame.extend_from_slice(payload);
@@ -58,7 +46,8 @@ fn head(length: usize, masked: u8) -> Vec<u8> {
 }
 
 /// The first frame of a server's bytes: its first byte, its payload, what follows; `None` while it is not whole.
-pub(crate) fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+#[must_use]
+pub fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[first, short], rest) = bytes.split_first_chunk()?;
     let (length, rest) = match short {
         LENGTH_16 => {
@@ -78,14 +67,6 @@ pub(crate) fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_payload_has_the_length_that_was_asked_for_and_tells_its_number() {
-        for payload in [16, 128, 16_384] {
-            assert_eq!(text(u64::MAX >> 12, payload).len(), payload);
-        }
-        assert_eq!(text(7, 16), "7xxxxxxxxxxxxxxx");
-    }
 
     #[test]
     fn frames_are_found_again_however_the_bytes_are_cut() {

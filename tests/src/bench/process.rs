@@ -1,6 +1,6 @@
 //! Child processes, which end when the value goes.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -8,25 +8,34 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 /// What a process of our own says when it is ready.
-pub(crate) const READY: &str = "ready";
+pub const READY: &str = "ready";
 
 /// A process that has not begun its work by then is not going to.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A process of our own that has not ended by then is killed.
 const END_GUARD: Duration = Duration::from_secs(5);
 
+/// Tells a person the figures, and one process of a run what it waits for.
+pub fn say(text: &str) {
+    // Who waited for it may be gone: then so are we, soon.
+    drop(writeln!(io::stdout(), "{text}"));
+}
+
 /// A child process.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     name: &'static str,
     child: Child,
 }
 
 impl Process {
     /// Starts a program, which is killed when this value goes.
-    pub(crate) fn start(name: &'static str, command: &mut Command) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When it can't be run.
+    pub fn start(name: &'static str, command: &mut Command) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         Self::spawn(name, command)
     }
@@ -36,12 +45,16 @@ impl Process {
     }
 
     /// Its process id.
-    pub(crate) fn id(&self) -> u32 {
+    #[must_use]
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Waits until something is so that this process brings about.
-    pub(crate) fn wait_until(&mut self, is_so: impl Fn() -> bool) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the process ends first, or takes too long.
+    pub fn wait_until(&mut self, is_so: impl Fn() -> bool) -> Result<()> {
         let started = Instant::now();
         while !is_so() {
             if let Some(status) = self.child.try_wait()? {
@@ -64,7 +77,7 @@ impl Drop for Process {
 
 /// A process of our own: it says when it is ready, then answers line by line. It bounds its time: it speaks or ends.
 #[derive(Debug)]
-pub(crate) struct Speaker {
+pub struct Speaker {
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
     process: Process,
@@ -72,7 +85,10 @@ pub(crate) struct Speaker {
 
 impl Speaker {
     /// Starts this program in another role, and waits until it is ready.
-    pub(crate) fn start(name: &'static str, arguments: &[&str]) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When it ends instead.
+    pub fn start(name: &'static str, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Process::spawn(name, &mut command)?;
@@ -85,12 +101,16 @@ impl Speaker {
     }
 
     /// Its process id.
-    pub(crate) fn id(&self) -> u32 {
+    #[must_use]
+    pub fn id(&self) -> u32 {
         self.process.id()
     }
 
     /// Tells it something, and returns what it answers.
-    pub(crate) fn ask(&mut self, question: &str) -> Result<String> {
+    ///
+    /// # Errors
+    /// When it ends instead.
+    pub fn ask(&mut self, question: &str) -> Result<String> {
         let input = self.input.as_mut().context("the input is piped")?;
         writeln!(input, "{question}").with_context(|| format!("the {} has ended", self.process.name))?;
         self.line()

@@ -1,0 +1,23 @@
+//! What the benchmarks share: processes, their CPU time and memory, connections by hand, medians.
+//!
+//! Plain threads and blocking sockets: nothing of the product and no runtime takes part in the measuring.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`product`] | a proxy before its app server |
+//! | [`process`] | child processes |
+//! | [`cpu`] | CPU time of a process |
+//! | [`memory`] | memory of a process |
+//! | [`connect`] | one client connection, by hand |
+//! | [`frame`] | WebSocket frames put together and taken apart |
+//! | [`rounds`] | which part comes when |
+//! | [`spread`] | medians |
+
+pub mod connect;
+pub mod cpu;
+pub mod frame;
+pub mod memory;
+pub mod process;
+pub mod product;
+pub mod rounds;
+pub mod spread;

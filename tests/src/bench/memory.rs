@@ -1,0 +1,60 @@
+//! Memory of a process, as the system counts it.
+//!
+//! What the kernel holds for it, such as the buffers of its sockets, is in none of these figures.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+const KIBIBYTE: u64 = 1024;
+
+/// What a process has in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Heap and stacks. Nobody else can have a share in it, and without swap nobody can take it away.
+    pub anonymous_bytes: u64,
+    /// All of it, with the pages of its program that are in memory just now; the system drops and reads these at will.
+    pub resident_bytes: u64,
+}
+
+impl Memory {
+    /// Of a process, now.
+    ///
+    /// # Errors
+    /// When the process is gone, or the system does not tell.
+    pub fn of(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/smaps_rollup");
+        Self::parse(&fs::read_to_string(&path).with_context(|| format!("reading {path}"))?)
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let bytes = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+            kibibytes.map(|kibibytes| kibibytes * KIBIBYTE).with_context(|| format!("the system tells no {name}"))
+        };
+        Ok(Self { anonymous_bytes: bytes("Anonymous")?, resident_bytes: bytes("Rss")? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_figures_are_found() {
+        let text = "5587-7ffd ---p 00000000 00:00 0    [rollup]\nRss:      1752 kB\nAnonymous:       112 kB\n";
+        let memory = Memory::parse(text).unwrap();
+        assert_eq!(memory, Memory { anonymous_bytes: 112 * 1024, resident_bytes: 1752 * 1024 });
+        assert!(Memory::parse("Rss: 1 kB\n").is_err());
+    }
+
+    #[test]
+    fn what_is_allocated_and_written_is_counted() {
+        let before = Memory::of(std::process::id()).unwrap();
+        let block = vec![1_u8; 64 << 20];
+        let after = Memory::of(std::process::id()).unwrap();
+        assert!(after.anonymous_bytes >= before.anonymous_bytes + (60 << 20), "{before:?} {after:?} {}", block.len());
+    }
+}

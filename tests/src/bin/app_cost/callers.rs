@@ -1,0 +1,236 @@
+//! All clients at one server: a process that starts the server, calls, counts, and reads the CPU time.
+//!
+//! ```text
+//!  "50000\n" ──► a tenth, to warm up ─► CPU time ─► 50 000 calls, until all are answered ─► CPU time ──► {"calls":…}
+//! ```
+//!
+//! It stops at the first answer that is not the one that is due.
+//!
+//! It never waits in epoll, it naps and looks: on loopback a server pays for waking whoever waits for it, and real
+//! clients are on other machines. In return answers are taken in batches, and so the next calls come in batches too.
+
+use std::io::{self, BufRead};
+use std::net::SocketAddr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use serde::{Deserialize, Serialize};
+use trunkline_tests::bench::connect;
+use trunkline_tests::bench::cpu::CpuTime;
+use trunkline_tests::bench::process::{READY, Speaker, say};
+use trunkline_tests::bench::product::{self, Product};
+
+use crate::caller::Caller;
+
+/// When no answer has come for so long, some are lost.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a window's calls are to those that warm up.
+const WARM_UP_SHARE: u64 = 10;
+
+/// After it the server sleeps, and whatever it sends too much has come.
+const SETTLE: Duration = Duration::from_millis(50);
+
+const NAP: Duration = Duration::from_micros(100);
+
+const EVENTS: usize = 4096;
+const READ_BYTES: usize = 64 * 1024;
+
+/// Who is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum At {
+    /// The bare handler.
+    Bare,
+    /// The app server `bench` behind a proxy.
+    App,
+}
+
+/// What callers need to know.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CallersArguments {
+    /// Who is called
+    #[arg(long)]
+    at: At,
+    /// Threads of the proxy that serve clients
+    #[arg(long)]
+    shards: u16,
+    /// Client connections
+    #[arg(long)]
+    clients: usize,
+    /// Calls that each client has outstanding
+    #[arg(long)]
+    outstanding: u64,
+    /// Bytes of the text that is echoed
+    #[arg(long)]
+    payload: usize,
+}
+
+/// What came of one window.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Window {
+    /// Calls, each of which was answered once.
+    pub(crate) calls: u64,
+    /// CPU time of the server that answered.
+    pub(crate) cpu_ns: u64,
+    /// CPU time of the proxy before it.
+    pub(crate) proxy_cpu_ns: u64,
+    /// CPU time of these clients.
+    pub(crate) callers_cpu_ns: u64,
+    /// CPU time of the whole machine's `ksoftirqd`, which is in none of them.
+    pub(crate) softirq_cpu_ns: u64,
+    /// How long it took.
+    pub(crate) wall_ns: u64,
+}
+
+enum Server {
+    Bare(Speaker, SocketAddr),
+    App(Product),
+}
+
+struct Callers {
+    server: Server,
+    poll: Poll,
+    events: Events,
+    callers: Vec<Caller>,
+    outstanding: u64,
+    scratch: Vec<u8>,
+}
+
+/// CPU time at one moment.
+struct Reading {
+    server: CpuTime,
+    proxy: CpuTime,
+    callers: CpuTime,
+    softirqs: CpuTime,
+}
+
+/// Starts the server, connects, then measures a window for each line of input, which tells how many calls.
+///
+/// Ends with its input, and the server with it: so nothing is left behind however the benchmark ends.
+pub(crate) fn run(arguments: &CallersArguments) -> Result<()> {
+    let mut callers = Callers::gather(arguments)?;
+    say(READY);
+    for line in io::stdin().lock().lines() {
+        let window = callers.measure(line?.parse()?)?;
+        say(&serde_json::to_string(&window)?);
+    }
+    Ok(())
+}
+
+impl Callers {
+    fn gather(arguments: &CallersArguments) -> Result<Self> {
+        let server = Server::start(arguments)?;
+        let poll = Poll::new()?;
+        let mut callers = Vec::with_capacity(arguments.clients);
+        for number in 0..arguments.clients {
+            let connected = connect::to_hub(server.address(), "/bench", "");
+            let (socket, partial) = connected.with_context(|| format!("client {number}"))?;
+            socket.set_nonblocking(true)?;
+            let mut socket = TcpStream::from_std(socket);
+            poll.registry().register(&mut socket, Token(number), Interest::READABLE)?;
+            callers.push(Caller::new(number, arguments.payload, socket, partial));
+        }
+        let (events, scratch) = (Events::with_capacity(EVENTS), vec![0; READ_BYTES]);
+        Ok(Self { server, poll, events, callers, outstanding: arguments.outstanding, scratch })
+    }
+
+    fn measure(&mut self, calls: u64) -> Result<Window> {
+        self.call(calls / WARM_UP_SHARE)?;
+        self.settle()?;
+        let before = Reading::of(&self.server)?;
+        let started = Instant::now();
+        self.call(calls)?;
+        let wall_ns = u64::try_from(started.elapsed().as_nanos())?;
+        self.settle()?;
+        let after = Reading::of(&self.server)?;
+        Ok(Window {
+            calls,
+            cpu_ns: after.server.since(&before.server),
+            proxy_cpu_ns: after.proxy.since(&before.proxy),
+            callers_cpu_ns: after.callers.since(&before.callers),
+            softirq_cpu_ns: after.softirqs.since(&before.softirqs),
+            wall_ns,
+        })
+    }
+
+    /// So many calls, from the first to the last answer. As long as there are more, each client has its number of them
+    /// outstanding.
+    fn call(&mut self, calls: u64) -> Result<()> {
+        let mut to_ask = calls;
+        for caller in &mut self.callers {
+            let first = to_ask.min(self.outstanding);
+            caller.ask(first)?;
+            to_ask -= first;
+        }
+        let mut missing = calls;
+        let mut heard = Instant::now();
+        while missing > 0 {
+            sleep(NAP);
+            let answered = self.take(&mut to_ask)?;
+            missing = missing.checked_sub(answered).context("more answers than calls")?;
+            if answered > 0 {
+                heard = Instant::now();
+            }
+            ensure!(heard.elapsed() < PATIENCE, "{missing} of {calls} calls wait for an answer in vain");
+        }
+        Ok(())
+    }
+
+    /// Waits until the server sleeps, and demands that nothing has come but pings.
+    fn settle(&mut self) -> Result<()> {
+        sleep(SETTLE);
+        self.take(&mut 0).context("after all calls")?;
+        Ok(())
+    }
+
+    /// Reads what is there, and calls anew whoever was answered; returns how many calls were answered.
+    fn take(&mut self, to_ask: &mut u64) -> Result<u64> {
+        match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
+            polled => polled?,
+        }
+        let mut answered = 0;
+        for event in &self.events {
+            let number = event.token().0;
+            let Some(caller) = self.callers.get_mut(number) else { continue };
+            let came = caller.read(&mut self.scratch).with_context(|| format!("client {number}"))?;
+            let again = came.min(*to_ask);
+            caller.ask(again).with_context(|| format!("client {number}"))?;
+            *to_ask -= again;
+            answered += came;
+        }
+        Ok(answered)
+    }
+}
+
+impl Server {
+    fn start(arguments: &CallersArguments) -> Result<Self> {
+        if arguments.at == At::App {
+            return Ok(Self::App(Product::start(arguments.shards)?));
+        }
+        let address = product::address()?;
+        let bare = Speaker::start("bare handler", &["bare", "--listen", &address.to_string()])?;
+        Ok(Self::Bare(bare, address))
+    }
+
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Bare(_, address) => *address,
+            Self::App(product) => product.address(),
+        }
+    }
+}
+
+impl Reading {
+    fn of(server: &Server) -> Result<Self> {
+        let (server, proxy) = match server {
+            Server::Bare(bare, _) => (CpuTime::of(bare.id())?, CpuTime::default()),
+            Server::App(product) => (CpuTime::of(product.app_pid())?, CpuTime::of(product.proxy_pid())?),
+        };
+        Ok(Self { server, proxy, callers: CpuTime::of(std::process::id())?, softirqs: CpuTime::of_softirqs()? })
+    }
+}

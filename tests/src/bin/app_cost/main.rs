@@ -1,0 +1,152 @@
+#![forbid(unsafe_code)]
+//! What an app server costs behind a proxy: CPU time per call, and bytes of memory per idle connection.
+//!
+//! ```text
+//!   callers ── Echo("7…") ──► bare handler                    ── "7…" ──► callers
+//!   callers ── Echo("7…") ──► proxy ══ 5 links ══► app server ══► proxy ── "7…" ──► callers
+//! ```
+//!
+//! **Calls.** Clients keep a fixed number of calls outstanding until a fixed number of calls is answered: by `Echo` of
+//! the app server `bench` behind one proxy, and by a bare axum WebSocket handler, which parses each invocation with
+//! serde_json and answers with a completion of the same bytes. Each answer is compared with the one that is due: what
+//! is lost, comes twice, out of turn or to somebody else ends the run. What is compared is CPU time of the app server's
+//! threads, as the scheduler counts it in nanoseconds, with that of the bare handler's; the proxy's is another
+//! machine's, and is shown beside it.
+//!
+//! **What is not equal.** The bare handler pays a read and a write of a socket per call, unless a client has several
+//! calls on the way. Behind a proxy the calls of many clients share a few links: the more come at once, the more share
+//! a read, a write and a wake-up. So the ratio depends on the load: with one client and one call outstanding nothing is
+//! shared, and the app server pays for a link's frame around each call as well; with many it pays less per call than
+//! the bare handler does for system calls alone. `--loads 1x1,64x1,64x16` shows all of it.
+//!
+//! **What it is worth.** Speed drifts within minutes, so only runs side by side compare: each round has a window of the
+//! bare handler, one of the app server and one of the bare handler again, begins with another of them each time, and
+//! gives one ratio. How far the bare handler differs from itself is the noise that the app server's ratio has too.
+//!
+//! **Memory.** Clients connect through one proxy and say nothing more, first N and then N again; new processes each
+//! time. The growth of the app server's anonymous memory, heap and stacks, is told per connection: of the first N,
+//! which pay for pools and tables that others use later, and from N to 2 N, where such costs cancel out. Once with the
+//! headers that a WebSocket needs, and once with those of Chromium and an access token of ten claims, none of them the
+//! same for two clients. The kernel's memory, such as the sockets' buffers of the proxy, is in no figure.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`bare`] | the bare handler |
+//! | [`echo`] | the bytes of a call and of its answer |
+//! | [`caller`] | one client that calls |
+//! | [`callers`] | all clients at one server, a process too: calls, checks, reads the CPU time |
+//! | [`windows`] | which window comes when |
+//! | [`idle`] | clients that say nothing, a process too: connects, reads the memory |
+//! | [`browser`] | what a client sends with its connect request |
+//! | [`calls_report`], [`memory_report`] | ratios, the tables |
+//!
+//! Processes, CPU time, frames and medians are [`trunkline_tests::bench`].
+
+mod bare;
+mod browser;
+mod caller;
+mod callers;
+mod calls_report;
+mod echo;
+mod idle;
+mod memory_report;
+mod settings;
+mod windows;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+use trunkline_tests::bench::process::say;
+
+use bare::BareArguments;
+use callers::CallersArguments;
+use calls_report::CallsReport;
+use idle::IdleArguments;
+use memory_report::MemoryReport;
+use settings::{Settings, Subject};
+
+/// CPU time per call and memory per idle connection of an app server behind a proxy.
+#[derive(Debug, Parser)]
+#[command(name = "app_cost", args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    role: Option<Role>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// The other processes of a run are this program, too.
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// The bare handler.
+    #[command(hide = true)]
+    Bare(BareArguments),
+    /// The clients that call one server.
+    #[command(hide = true)]
+    Callers(CallersArguments),
+    /// The clients that say nothing.
+    #[command(hide = true)]
+    Idle(IdleArguments),
+}
+
+/// All figures of a run.
+#[derive(Debug, Serialize)]
+struct Report {
+    settings: Settings,
+    calls: Vec<CallsReport>,
+    memory: Option<MemoryReport>,
+}
+
+fn main() -> ExitCode {
+    let Cli { role, settings } = Cli::parse();
+    let done = match role {
+        Some(Role::Bare(arguments)) => bare::run(&arguments),
+        Some(Role::Callers(arguments)) => callers::run(&arguments),
+        Some(Role::Idle(arguments)) => idle::run(&arguments),
+        None => measure(settings),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say_error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(settings: Settings) -> Result<()> {
+    if cfg!(debug_assertions) {
+        say_error("this is no release build: its figures mean nothing");
+    }
+    let mut calls = Vec::new();
+    if settings.only != Some(Subject::Memory) {
+        for load in &settings.loads {
+            calls.push(calls_report::measure(*load, &settings, say)?);
+        }
+    }
+    let memory = match settings.only {
+        Some(Subject::Calls) => None,
+        _ => Some(memory_report::measure(&settings, say)?),
+    };
+    let report = Report { settings, calls, memory };
+    say(&report.summary());
+    if let Some(path) = &report.settings.json {
+        let text = serde_json::to_string_pretty(&report)?;
+        std::fs::write(path, text).with_context(|| format!("--json {}", path.display()))?;
+    }
+    Ok(())
+}
+
+impl Report {
+    fn summary(&self) -> String {
+        let calls = self.calls.iter().map(CallsReport::summary);
+        calls.chain(self.memory.iter().map(MemoryReport::summary)).collect()
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the command ends with this")]
+fn say_error(text: &str) {
+    eprintln!("app_cost: {text}");
+}

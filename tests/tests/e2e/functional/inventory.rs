@@ -1,0 +1,137 @@
+//! All tests of the official suite: which of them are cases here, and what each of the others waits for.
+//!
+//! Counted as the suite counts them in Node: a name once for each transport and hub protocol it is played with.
+
+use std::collections::BTreeSet;
+
+use super::hub_connection::CASES;
+use Reason::{Authentication, Https, NegotiateHooks, NothingToPlay, OtherTransports, RawEndpoints, Redirects};
+
+/// Why a test is not played here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// Server-sent events and long polling.
+    OtherTransports,
+    /// Tokens that the app itself makes and checks.
+    Authentication,
+    /// Redirects, by HTTP and by negotiate.
+    Redirects,
+    /// `/echo`, which has no hub protocol.
+    RawEndpoints,
+    /// The second base URL.
+    Https,
+    /// Cookies, and refusals of the app's own.
+    NegotiateHooks,
+    /// The suite itself skips it, or does nothing in Node.
+    NothingToPlay,
+}
+
+/// A name of the suite.
+struct Listed {
+    name: &'static str,
+    /// How often it is played here.
+    here: usize,
+    /// How often it is played besides, and why not here.
+    elsewhere: &'static [(Reason, usize)],
+}
+
+const fn here(name: &'static str, here: usize, over_other_transports: usize) -> Listed {
+    const NONE: &[(Reason, usize)] = &[];
+    match over_other_transports {
+        0 => Listed { name, here, elsewhere: NONE },
+        1 => Listed { name, here, elsewhere: &[(OtherTransports, 1)] },
+        2 => Listed { name, here, elsewhere: &[(OtherTransports, 2)] },
+        _ => Listed { name, here, elsewhere: &[(OtherTransports, 3)] },
+    }
+}
+
+const fn waits(name: &'static str, elsewhere: &'static [(Reason, usize)]) -> Listed {
+    Listed { name, here: 0, elsewhere }
+}
+
+/// With JSON over each transport, with MessagePack over all but server-sent events: twice over WebSockets.
+const fn in_matrix(name: &'static str) -> Listed {
+    here(name, 2, 3)
+}
+
+/// Once for each transport.
+const fn by_transport(name: &'static str) -> Listed {
+    here(name, 1, 2)
+}
+
+const SUITE: &[Listed] = &[
+    in_matrix("can_invoke_server_method_and_receive_result"),
+    waits("can_invoke_server_method_over_https_and_receive_result", &[(Https, 5)]),
+    in_matrix("can_invoke_server_method_non_blocking_and_not_receive_result"),
+    in_matrix("can_invoke_server_method_structural_object_and_receive_structural_result"),
+    in_matrix("can_stream_server_method_and_receive_result"),
+    in_matrix("can_stream_server_method_and_cancel_stream"),
+    in_matrix("rethrows_an_exception_from_the_server_when_streaming"),
+    in_matrix("rethrows_an_exception_from_the_server_when_invoking"),
+    in_matrix("throws_an_exception_when_invoking_streaming_method_with_invoke_empty_stream"),
+    in_matrix("throws_an_exception_when_invoking_streaming_method_with_invoke_stream"),
+    in_matrix("throws_an_exception_when_streaming_a_non_streaming_method"),
+    in_matrix("can_receive_server_calls"),
+    in_matrix("can_receive_server_calls_without_rebinding_handlers_when_restarted"),
+    waits("closed_with_error_if_hub_cannot_be_created", &[(NothingToPlay, 5)]),
+    in_matrix("can_handle_different_types"),
+    in_matrix("can_receive_different_types"),
+    in_matrix("can_be_restarted"),
+    in_matrix("can_stream_from_client_to_server"),
+    in_matrix("can_stream_from_client_to_server_and_close_with_error"),
+    in_matrix("can_return_result_to_server"),
+    in_matrix("can_throw_result_to_server"),
+    in_matrix("can_give_no_result_to_server"),
+    waits("can_connect_to_hub_with_authorization", &[(Authentication, 3)]),
+    waits("can_connect_to_hub_with_authorization_using_async_token_factory", &[(Authentication, 3)]),
+    waits("error_message_from_unauthorized_connection", &[(Authentication, 3)]),
+    here("terminates_if_no_messages_received_within_timeout_interval", 1, 1),
+    waits("preserves_cookies_between_requests", &[(Https, 3)]),
+    waits("expired_cookies_are_not_preserved", &[(NegotiateHooks, 3)]),
+    by_transport("can_reconnect"),
+    by_transport("can_change_url_in_reconnecting_state"),
+    waits("can_reconnect_after_negotiate_redirect", &[(Redirects, 1)]),
+    here("can_reconnect_after_skipping_negotiation", 1, 0),
+    here("connection_id_matches_server_side_connection_id", 1, 0),
+    here("connection_id_is_always_null_if_negotiation_is_skipped", 1, 0),
+    // Only in browsers, so not counted.
+    waits("allows_server_sent_events_when_negotiating_for_json_protocol", &[]),
+    waits("skips_server_sent_events_when_negotiating_for_message_pack_protocol", &[(OtherTransports, 1)]),
+    waits("transport_falls_back_from_web_sockets", &[(OtherTransports, 1)]),
+    waits("over_long_polling_it_sends_delete_request_and_waits_for_poll_to_terminate", &[(OtherTransports, 1)]),
+    by_transport("sets_the_user_agent_header"),
+    by_transport("overwrites_library_headers_with_user_headers"),
+    waits("can_connect_to_the_server_without_specifying_transport_explicitly", &[(RawEndpoints, 1)]),
+    waits("can_send_and_receive_messages", &[(RawEndpoints, 3)]),
+    waits("does_not_log_content_of_messages_sent_or_received_by_default", &[(RawEndpoints, 3)]),
+    waits("does_log_content_of_messages_sent_or_received_when_enabled", &[(RawEndpoints, 3)]),
+    // Only in browsers, so not counted.
+    waits("honors_with_credentials_flag", &[]),
+    waits("follows_http_redirects", &[(Redirects, 1)]),
+    waits("contains_server_response_in_error", &[(NegotiateHooks, 1)]),
+    waits("can_be_used_to_connect_to_signalr_endpoint", &[(RawEndpoints, 1)]),
+    waits("can_use_client_in_web_worker", &[(NothingToPlay, 1)]),
+];
+
+fn elsewhere(of: impl Fn(Reason) -> bool) -> usize {
+    SUITE.iter().flat_map(|listed| listed.elsewhere).filter(|(reason, _)| of(*reason)).map(|(_, tests)| tests).sum()
+}
+
+#[test]
+fn each_name_is_listed_once_and_each_is_either_a_case_here_or_waits() {
+    let all: BTreeSet<&str> = SUITE.iter().map(|listed| listed.name).collect();
+    assert_eq!(all.len(), SUITE.len());
+    let cases: BTreeSet<&str> = CASES.iter().map(|(name, _)| *name).collect();
+    assert_eq!(cases.len(), CASES.len());
+    let listed: BTreeSet<&str> = SUITE.iter().filter(|listed| listed.here > 0).map(|listed| listed.name).collect();
+    assert_eq!(cases, listed);
+}
+
+#[test]
+fn the_list_has_all_tests_of_the_suite() {
+    let here: usize = SUITE.iter().map(|listed| listed.here).sum();
+    let over_http = here + elsewhere(|reason| reason != Https);
+    assert_eq!((over_http, elsewhere(|reason| reason == Https)), (152, 8));
+    // What is left of the suite's WebSocket tests of hubs needs tokens, cookies or redirects.
+    assert_eq!((CASES.len(), here), (28, 48));
+}
