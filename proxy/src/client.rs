@@ -57,7 +57,7 @@ async fn greet_upgraded(shard: &Rc<Shard>, admission: Box<Admission>) -> Option<
             (Socket::Boxed(RefCell::new(Box::new(TokioIo::new(other)))), Bytes::new())
         }
     };
-    greet::greet(shard, Rc::new(socket), early, &hub, greet::Newcomer { open, user, is_negotiated }).await
+    greet::greet(shard, socket, early, &hub, greet::Newcomer { open, user, is_negotiated }).await
 }
 
 /// The TCP socket below, with what was read of it already: our own server's, or that of `axum::serve` around an app.

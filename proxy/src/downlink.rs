@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::limits::{LINK_PING_INTERVAL_MS, LINK_TIMEOUT_MS};
 use trunkline_protocol::service::{FrameBuffer, Ping, ServiceMessage};
@@ -53,7 +53,8 @@ pub async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
             }
             Some(Err(DialError::OtherInstance)) => pool.met_another_instance(),
             Some(Err(error)) => {
-                info!(hub = pool.hub().name(), app = %pool.app().reach, slot, %error, "a link can't be opened yet");
+                // The watcher of the upstream tells people, once; this would be a line for each link and try.
+                debug!(hub = pool.hub().name(), app = %pool.app().reach, slot, %error, "a link can't be opened yet");
             }
         }
         pool.retired().run_until_cancelled(sleep(jittered(backoff_ms))).await;

@@ -72,7 +72,7 @@ impl From<HandshakeError> for Refusal {
 /// Reads the hub handshake and opens the connection; `None` when nothing came of it.
 pub(super) async fn greet(
     shard: &Rc<Shard>,
-    socket: Rc<Socket>,
+    socket: Socket,
     early: Bytes,
     hub: &Arc<Hub>,
     newcomer: Newcomer,
@@ -153,7 +153,7 @@ fn take(inbound: &mut Inbound, socket: &Socket, bytes: &mut [u8], payload: &mut 
 /// Opens the connection at its app server, and here.
 fn let_in(
     shard: &Rc<Shard>,
-    socket: Rc<Socket>,
+    socket: Socket,
     inbound: Inbound,
     greeting: Greeting,
     home: Home,
@@ -163,7 +163,7 @@ fn let_in(
     let Newcomer { open, user, is_negotiated } = newcomer;
     let protocol = greeting.request.protocol;
     let (id, serial): (Rc<str>, _) = (Rc::from(&*open.connection_id), shard.next_serial());
-    let mut client = Client::new(id.clone(), serial, home.clone(), protocol, socket.clone());
+    let mut client = Client::new(id.clone(), serial, home.clone(), protocol, socket);
     client.is_negotiated = is_negotiated;
     let now = shard.tick();
     let patience = u32::try_from(settings.handshake_timeout_ms.div_ceil(1000)).unwrap_or(u32::MAX);
@@ -178,7 +178,7 @@ fn let_in(
         // Lost while it was chosen: those who were here then have been told, this one has not.
         shard.end(slot, &Ending::link_lost());
     }
-    Reading { id, slot, serial, socket, home, protocol, limit_bytes: settings.message_max_bytes, inbound }
+    Reading { id, slot, serial, home, protocol, limit_bytes: settings.message_max_bytes, inbound }
 }
 
 /// Says why, and waits for the client's own close: dropping the socket before could cost the client our last words.

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use tracing::debug;
 use trunkline_protocol::hub::HubProtocol;
@@ -11,7 +12,6 @@ use super::inbound::{Inbound, InboundError, Piece, Upward};
 use crate::directory::{Serial, Slot};
 use crate::link::Home;
 use crate::shard::{Ending, Shard};
-use crate::socket::Socket;
 use crate::transport::websocket;
 
 /// An open connection, as the task that reads it holds it.
@@ -19,7 +19,6 @@ pub(super) struct Reading {
     pub(super) id: Rc<str>,
     pub(super) slot: Slot,
     pub(super) serial: Serial,
-    pub(super) socket: Rc<Socket>,
     pub(super) home: Home,
     pub(super) protocol: HubProtocol,
     pub(super) limit_bytes: usize,
@@ -65,7 +64,8 @@ pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Reading) {
         reading.wait_for_leave(shard).await;
         step = poll_fn(|cx| {
             shard.with_scratch(|scratch| {
-                reading.socket.clone().poll_read(cx, scratch).map(|read| reading.take(shard, scratch, read))
+                let read = ready!(reading.poll_read(shard, cx, scratch));
+                Poll::Ready(reading.take(shard, scratch, read))
             })
         })
         .await;
@@ -82,6 +82,13 @@ impl Reading {
         if self.home.is_full() {
             self.home.room().await;
         }
+    }
+
+    /// The socket lies in the directory, beside what deliveries look at: one place less to fetch for each of them.
+    fn poll_read(&self, shard: &Shard, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        shard
+            .with_client(self.slot, self.serial, |client| client.socket.poll_read(cx, buffer))
+            .unwrap_or(Poll::Ready(Ok(0)))
     }
 
     fn take(&mut self, shard: &Rc<Shard>, scratch: &mut [u8], read: io::Result<usize>) -> Step {
@@ -119,7 +126,7 @@ impl Reading {
 
     /// Reads and forgets, until the client has closed or the keep-alive wheel cuts the socket.
     async fn drain(&self, shard: &Shard) {
-        let read = || poll_fn(|cx| shard.with_scratch(|scratch| self.socket.poll_read(cx, scratch)));
+        let read = || poll_fn(|cx| shard.with_scratch(|scratch| self.poll_read(shard, cx, scratch)));
         while let Ok(1..) = read().await {}
     }
 }

@@ -12,37 +12,40 @@ use crate::outbox::Outbox;
 use crate::socket::Socket;
 
 /// A client connection. An idle one costs little more than this.
+///
+/// What a delivery looks at stands together in front: with many clients its price is the memory it touches.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Client {
-    /// Its public id.
-    pub id: Rc<str>,
-    /// Tells it from others that had its place.
-    pub serial: Serial,
-    /// Where all that it sends goes; names its hub and its app server.
-    pub home: Home,
-    /// What it speaks.
-    pub protocol: HubProtocol,
-    /// Its socket, shared with the task that reads it.
-    pub socket: Rc<Socket>,
-    /// What waits for it.
-    pub outbox: Outbox,
     /// Where it is in its life.
     pub status: Status,
+    pub(super) mark: u64,
     /// Tick at which something was sent to it last.
     pub last_sent: u32,
-    /// Tick at which something came from it last.
-    pub last_heard: u32,
-    /// A token names its id, so that the id has to be remembered when it is over.
-    pub is_negotiated: bool,
-    /// Its time-out counts from its first ping on.
-    pub has_pinged: bool,
+    /// What it speaks.
+    pub protocol: HubProtocol,
     /// It has frames that leave at the end of this turn.
     pub is_dirty: bool,
     /// A task waits until its socket takes more.
     pub is_flushing: bool,
+    /// Its time-out counts from its first ping on.
+    pub has_pinged: bool,
+    /// What waits for it.
+    pub outbox: Outbox,
+    /// Its socket, read by a task of its own and written by whoever delivers.
+    pub socket: Socket,
+    /// Tick at which something came from it last.
+    pub last_heard: u32,
+    /// Tells it from others that had its place.
+    pub serial: Serial,
+    /// Where all that it sends goes; names its hub and its app server.
+    pub home: Home,
+    /// Its public id.
+    pub id: Rc<str>,
     /// Set while its app server wants it paused: its reader waits for this.
     pub pause: Option<Rc<Notify>>,
-    pub(super) mark: u64,
+    /// A token names its id, so that the id has to be remembered when it is over.
+    pub is_negotiated: bool,
     pub(super) memberships: Vec<Membership>,
 }
 
@@ -71,7 +74,7 @@ pub enum Status {
 impl Client {
     /// A client connection at its beginning.
     #[must_use]
-    pub fn new(id: Rc<str>, serial: Serial, home: Home, protocol: HubProtocol, socket: Rc<Socket>) -> Self {
+    pub fn new(id: Rc<str>, serial: Serial, home: Home, protocol: HubProtocol, socket: Socket) -> Self {
         Self {
             id,
             serial,
@@ -113,5 +116,18 @@ impl Client {
     #[must_use]
     pub fn is_excluded(&self, mark: u64) -> bool {
         self.mark == mark
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::{offset_of, size_of};
+
+    use super::*;
+
+    #[test]
+    fn a_delivery_touches_two_cache_lines_of_a_client_and_all_of_it_is_small() {
+        assert!(offset_of!(Client, socket) + size_of::<Socket>() <= 128);
+        assert!(size_of::<Client>() <= 192, "{}", size_of::<Client>());
     }
 }

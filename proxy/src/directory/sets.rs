@@ -181,7 +181,6 @@ fn index(of: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeSet, HashMap};
-    use std::rc::Rc;
     use std::sync::Arc;
 
     use trunkline_protocol::hub::HubProtocol;
@@ -199,7 +198,7 @@ mod tests {
         let mut directory = Directory::default();
         let home = Arc::new(LinkHandle::new(hub(), AppServerId::from(0), 1000));
         for serial in 0..clients {
-            let socket = Rc::new(Socket::Boxed(std::cell::RefCell::new(Box::new(tokio::io::empty()))));
+            let socket = Socket::Boxed(std::cell::RefCell::new(Box::new(tokio::io::empty())));
             let client = Client::new("id".into(), index(serial), home.clone(), HubProtocol::Json, socket);
             directory.insert(client, user);
         }

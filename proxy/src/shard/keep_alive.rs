@@ -140,7 +140,7 @@ mod tests {
 
     fn client(change: impl FnOnce(&mut Client)) -> Client {
         let home = Arc::new(LinkHandle::new(HubIndex::from(0), AppServerId::from(0), 1000));
-        let socket = Rc::new(Socket::Boxed(RefCell::new(Box::new(tokio::io::empty()))));
+        let socket = Socket::Boxed(RefCell::new(Box::new(tokio::io::empty())));
         let mut client = Client::new("id".into(), 0, home, HubProtocol::Json, socket);
         client.status = Status::Open;
         change(&mut client);
