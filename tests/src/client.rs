@@ -374,6 +374,14 @@ impl Client {
         self.done("sever", json!({})).await
     }
 
+    /// The library closes the connection; that it has is told later, by [`closed`](Self::closed).
+    ///
+    /// # Errors
+    /// When the client is gone.
+    pub async fn begin_close(&self) -> Result<()> {
+        self.done("close", json!({})).await
+    }
+
     /// Connects again after [`close`](Self::close), with all that was set up (JavaScript only).
     ///
     /// # Errors

@@ -55,6 +55,7 @@ class Listener:
         self.name = name
         self.subscribed = options.get("subscribe", [])
         self.counted = {target: Sequence() for target in options.get("count", [])}
+        self.answers = options.get("answers", {})
 
     def message(self, target, arguments):
         if target in self.counted:
@@ -80,18 +81,42 @@ async def flood(client, target, **numbers):
         await connection.send(target, [number])
 
 
+def upload_of(arguments):
+    """The name of the upload that is a call's only argument: the libraries know no other calls with uploads."""
+    match arguments:
+        case [{"$subject": name}]:
+            return name
+    return None
+
+
 async def run(op, options):
     if op == "open":
         return await open_client(**options)
     if op == "flood":
         return await flood(**options)
     connection, listener = clients[options["client"]]
+    if op in ("upload", "feed", "complete"):
+        return await run_upload(op, connection, options)
+    if op == "stream":
+        items, error = await connection.stream(options["target"], options["arguments"])
+        return {"items": items, "error": error}
+    if op == "send" and (name := upload_of(options["arguments"])):
+        return await connection.start_upload(name, options["target"])
     if op == "verify":
         return await listener.counted[options["target"]].reached(options["count"])
     if op == "close":
         return await connection.close()
     act = {"invoke": connection.invoke, "send": connection.send}[op]
     return await act(options["target"], options["arguments"])
+
+
+async def run_upload(op, connection, options):
+    """An upload is known to the library only once its call is made."""
+    if op == "feed":
+        for item in options["items"]:
+            await connection.feed(options["subject"], item)
+    if op == "complete":
+        await connection.complete(options["subject"])
 
 
 async def answer(command):

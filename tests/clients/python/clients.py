@@ -1,14 +1,17 @@
-"""The client libraries behind one face: open, invoke, send, close."""
+"""The client libraries behind one face: open, invoke, send, stream, upload, answer, close."""
 
 import asyncio
 import itertools
 import logging
 import socket
 
-from pysignalr.client import SignalRClient
+from pysignalr.client import ClientStream, SignalRClient
 from pysignalr.protocol.json import JSONProtocol
 from pysignalr.protocol.messagepack import MessagepackProtocol
+from signalrcore.hub.handlers import StreamHandler
 from signalrcore.hub_connection_builder import HubConnectionBuilder
+from signalrcore.messages.stream_invocation_message import StreamInvocationMessage
+from signalrcore.subject import Subject
 from signalrcore.types import HttpTransportType, HubProtocolEncoding
 
 
@@ -18,6 +21,19 @@ def headers_of(options):
     if token := options.get("accessToken"):
         headers["Authorization"] = f"Bearer {token}"
     return headers
+
+
+def answers_to(order):
+    """What handlers do when the server asks for a result: an order is the same as for the JavaScript clients."""
+
+    def throw():
+        raise RuntimeError(order["throws"])
+
+    if order == "nothing":
+        return [lambda: None]
+    if "throws" in order:
+        return [throw]
+    return [lambda value=value: value for value in order.get("values", [order.get("value")])]
 
 
 class PySignalR:
@@ -34,6 +50,10 @@ class PySignalR:
         self.closing = False
         for target in [*listener.subscribed, *listener.counted]:
             self.client.on(target, self._handler(target))
+        for target, order in listener.answers.items():
+            for answer in answers_to(order):
+                self.client.on(target, self._answerer(answer))
+        self.uploads = {}
         self.client.on_open(self._on_open)
         self.client.on_close(self._on_close)
         self.client.on_error(self._on_error)
@@ -41,6 +61,12 @@ class PySignalR:
     def _handler(self, target):
         async def handle(arguments):
             self.listener.message(target, arguments)
+
+        return handle
+
+    def _answerer(self, answer):
+        async def handle(arguments):
+            return answer()
 
         return handle
 
@@ -94,6 +120,28 @@ class PySignalR:
     async def send(self, target, arguments):
         await self.client.send(target, arguments)
 
+    async def stream(self, target, arguments):
+        items, ended = [], asyncio.get_running_loop().create_future()
+
+        async def take(item):
+            items.append(item)
+
+        async def end(message):
+            ended.set_result(message.error)
+
+        await self.client.stream(target, arguments, on_next=take, on_complete=end, on_error=end)
+        return items, await ended or None
+
+    async def start_upload(self, name, target):
+        upload = self.uploads[name] = ClientStream(self.client._transport, target)
+        await upload.invoke()
+
+    async def feed(self, name, item):
+        await self.uploads[name].send(item)
+
+    async def complete(self, name):
+        await self.uploads.pop(name).complete()
+
     async def close(self):
         self._end(None)
         open_socket = self.client._transport._ws
@@ -123,6 +171,7 @@ class SignalRCore:
         )
         self.opened = self.loop.create_future()
         self.calls = {}
+        self.uploads = {}
         self.identifiers = map(str, itertools.count())
         for target in [*listener.subscribed, *listener.counted]:
             self.hub.on(target, self._handler(target))
@@ -156,6 +205,34 @@ class SignalRCore:
 
     async def send(self, target, arguments):
         self.hub.send(target, arguments)
+
+    async def stream(self, target, arguments):
+        items, ended = [], self.loop.create_future()
+        identifier = next(self.identifiers)
+        # Its own `stream` asks the server before anybody can subscribe, and drops what comes in between.
+        handler = StreamHandler(target, identifier)
+        handler.subscribe(
+            {
+                "next": lambda item: self._soon(items.append, item),
+                "complete": lambda message: self._soon(self._complete, message),
+                "error": lambda message: self._soon(self._complete, message),
+            }
+        )
+        self.hub.stream_handlers[identifier].append(handler)
+        # An error is told to the hub's handler only.
+        self.calls[identifier] = ended
+        self.hub.transport.send(StreamInvocationMessage(identifier, target, arguments, headers=self.hub.headers))
+        return items, (await ended).error or None
+
+    async def start_upload(self, name, target):
+        self.uploads[name] = Subject()
+        self.hub.send(target, self.uploads[name])
+
+    async def feed(self, name, item):
+        self.uploads[name].next(item)
+
+    async def complete(self, name):
+        self.uploads.pop(name).complete()
 
     async def close(self):
         # Its own stop joins a thread that waits for the server's next byte.

@@ -66,8 +66,8 @@ impl Product {
     ///
     /// # Errors
     /// When it does not answer.
-    pub fn app_connections(&self) -> Result<u64> {
-        Ok(metrics(self.app_address)?.sum("trunkline_app_connections", &[]) as u64)
+    pub fn app_connections(&self) -> Result<f64> {
+        Ok(metrics(self.app_address)?.sum("trunkline_app_connections", &[]))
     }
 }
 

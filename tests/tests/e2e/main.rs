@@ -12,6 +12,8 @@ mod chat_page;
 #[cfg(test)]
 mod churn;
 #[cfg(test)]
+mod client_results;
+#[cfg(test)]
 mod departures;
 #[cfg(test)]
 mod doors;
@@ -19,6 +21,8 @@ mod doors;
 mod ending;
 #[cfg(test)]
 mod functional;
+#[cfg(test)]
+mod hub_features;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
@@ -32,8 +36,18 @@ mod negotiate;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod pace;
+#[cfg(test)]
+mod python;
+#[cfg(test)]
 mod sends;
 #[cfg(test)]
 mod slow_clients;
 #[cfg(test)]
 mod starting;
+#[cfg(test)]
+mod streams;
+#[cfg(test)]
+mod transcripts;
+#[cfg(test)]
+mod values;

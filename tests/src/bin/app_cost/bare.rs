@@ -64,7 +64,7 @@ pub(crate) async fn run(arguments: &BareArguments) -> Result<()> {
         // Small messages must not wait for full packets; a socket that refuses this is only slower.
         drop(tcp.set_nodelay(true));
     });
-    let (end, ended) = oneshot::channel();
+    let (end, ended) = oneshot::channel::<()>();
     thread::spawn(move || {
         drop(io::stdin().read_to_end(&mut Vec::new()));
         drop(end);

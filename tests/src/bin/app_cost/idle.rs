@@ -96,7 +96,7 @@ fn wave(product: &Product, arguments: &IdleArguments, clients: &mut Vec<TcpStrea
 
 fn reading(product: &Product, clients: &[TcpStream]) -> Result<Reading> {
     sleep(SETTLE);
-    let (here, due) = (product.app_connections()?, clients.len() as u64);
+    let (here, due) = (product.app_connections()?, clients.len() as f64);
     ensure!(here == due, "the app server has {here} connections where {due} are due");
     Ok(Reading { app: Memory::of(product.app_pid())?, proxy: Memory::of(product.proxy_pid())? })
 }

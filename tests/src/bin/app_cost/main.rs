@@ -39,6 +39,7 @@
 //! | [`idle`] | clients that say nothing, a process too: connects, reads the memory |
 //! | [`browser`] | what a client sends with its connect request |
 //! | [`calls_report`], [`memory_report`] | ratios, the tables |
+//! | [`settings`] | the command line |
 //!
 //! Processes, CPU time, frames and medians are [`trunkline_tests::bench`].
 

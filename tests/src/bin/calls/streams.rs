@@ -1,0 +1,72 @@
+//! Methods that stream, in either direction or both.
+
+use futures_util::{Stream, StreamExt, stream};
+use trunkline::{Hub, HubError, UploadStream};
+
+use super::gate::Gate;
+
+async fn count_to(end: u64) -> impl Stream<Item = u64> {
+    stream::iter(1..=end)
+}
+
+async fn count_for_ever() -> impl Stream<Item = u64> {
+    stream::iter(1..)
+}
+
+/// Gives numbers, and then fails with a text that the caller may read.
+async fn count_and_refuse(end: u64, reason: String) -> impl Stream<Item = Result<u64, HubError>> {
+    stream::iter((1..=end).map(Ok)).chain(stream::once(async { Err(HubError::new(reason)) }))
+}
+
+/// Gives numbers, and then fails with a text that only the log may show.
+async fn count_and_fail(end: u64, secret: String) -> impl Stream<Item = Result<u64, HubError>> {
+    stream::iter((1..=end).map(Ok)).chain(stream::once(async { Err(std::io::Error::other(secret).into()) }))
+}
+
+#[expect(clippy::panic, reason = "the tests want to see that a panic ends one stream and nothing else")]
+async fn count_and_panic(end: u64) -> impl Stream<Item = u64> {
+    stream::iter(1..).map(move |number| if number > end { panic!("asked for") } else { number })
+}
+
+async fn add_up(mut numbers: UploadStream<i64>, start: i64) -> Result<i64, HubError> {
+    let mut sum = start;
+    while let Some(number) = numbers.next().await {
+        sum += number?;
+    }
+    Ok(sum)
+}
+
+/// Takes one item of each by turns.
+async fn zip(
+    mut left: UploadStream<String>,
+    between: String,
+    mut right: UploadStream<String>,
+) -> Result<Vec<String>, HubError> {
+    let mut pairs = Vec::new();
+    while let (Some(left), Some(right)) = (left.next().await, right.next().await) {
+        pairs.push(format!("{}{between}{}", left?, right?));
+    }
+    Ok(pairs)
+}
+
+/// Takes the first item and leaves the others.
+async fn first_of(mut numbers: UploadStream<i64>) -> Result<Option<i64>, HubError> {
+    numbers.next().await.transpose()
+}
+
+/// Both ways at once.
+async fn double(numbers: UploadStream<i64>) -> impl Stream<Item = Result<i64, HubError>> {
+    numbers.map(|number| Ok(number? * 2))
+}
+
+pub(crate) fn methods(hub: Hub<Gate>) -> Hub<Gate> {
+    hub.method("CountTo", count_to)
+        .method("CountForEver", count_for_ever)
+        .method("CountAndRefuse", count_and_refuse)
+        .method("CountAndFail", count_and_fail)
+        .method("CountAndPanic", count_and_panic)
+        .method("AddUp", add_up)
+        .method("Zip", zip)
+        .method("FirstOf", first_of)
+        .method("Double", double)
+}
