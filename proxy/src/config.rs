@@ -15,8 +15,9 @@ pub use args::{ConfigError, ServeArgs};
 /// What may wait for one client: some seconds of a busy hub, and little enough for thousands of slow ones.
 pub(crate) const OUTBOX_MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// What may wait for one link before its clients are read no further.
-pub(crate) const LINK_OUTBOX_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// What may wait for one link before its clients are read no further: some milliseconds of a busy link. More would only
+/// be more that is under way when the app server asks for a client to be paused.
+pub(crate) const LINK_OUTBOX_MAX_BYTES: usize = 1024 * 1024;
 
 /// Largest message of a client, whatever a hub allows.
 pub(crate) const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;

@@ -23,7 +23,7 @@
 //! | [`metrics`] | what `/metrics` says |
 //! | [`sockets`] | established TCP connections, as the system counts them |
 //! | [`token`] | access tokens of users |
-//! | [`bench`] | what the benchmarks share |
+//! | [`mod@bench`] | what the benchmarks share |
 //!
 //! No test waits for a time to pass: all waits are for an event, and [`scenario`] bounds them.
 

@@ -5,6 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use tokio::task::yield_now;
 use tracing::debug;
 use trunkline_protocol::hub::HubProtocol;
 
@@ -13,6 +14,9 @@ use crate::directory::{Serial, Slot};
 use crate::link::Home;
 use crate::shard::{Ending, Shard};
 use crate::transport::websocket;
+
+/// A read of this size is part of a flood.
+const LARGE_READ_BYTES: usize = 16 * 1024;
 
 /// An open connection, as the task that reads it holds it.
 pub(super) struct Reading {
@@ -29,6 +33,8 @@ pub(super) struct Reading {
 enum Step {
     /// There may be more.
     Go,
+    /// There is more, and others have waited for this one.
+    MakeWay,
     /// The client says that it leaves; the end of its transport follows.
     Leaving,
     /// It closed its transport, or answered our close: nothing follows.
@@ -45,6 +51,9 @@ pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Reading) {
     loop {
         match step {
             Step::Go => {}
+            // A flood would else be read for as long as the runtime lets one task go on: megabytes, while its link's
+            // writer, and the frame that pauses it, wait.
+            Step::MakeWay => yield_now().await,
             // A socket that is dropped with bytes unread resets, and our last words with it: so read on.
             Step::Leaving => shard.end(reading.slot, &Ending::by_client()),
             Step::Broken(error) => {
@@ -104,7 +113,10 @@ impl Reading {
         }
         let mut upward = Taking { shard, home: &self.home, id: &self.id, slot: self.slot, step: Step::Go };
         let taken = self.inbound.take(bytes, self.protocol, self.limit_bytes, |what| upward.give(what));
-        upward.finish(taken)
+        match upward.finish(taken) {
+            Step::Go if count >= LARGE_READ_BYTES => Step::MakeWay,
+            step => step,
+        }
     }
 
     fn take_kept(&mut self, shard: &Rc<Shard>) -> Step {
