@@ -3,11 +3,12 @@
 #[path = "common/serve.rs"]
 mod serve;
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use serde::Serialize;
 use tokio::task::AbortHandle;
 use trunkline::value::Value;
@@ -41,6 +42,160 @@ impl Ticker {
             before.abort();
         }
     }
+}
+
+/// Who is being asked for echoes, by connection id.
+#[derive(Clone)]
+struct Echoes {
+    asked: Arc<Mutex<HashMap<String, Echo>>>,
+    /// The one clock of all round trips.
+    since: Instant,
+}
+
+/// The questions to one connection, and its answers. In this form it is also the result of `StopEcho`.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Echo {
+    pings: u64,
+    pongs: u64,
+    duplicated: u64,
+    reordered: u64,
+    misdelivered: u64,
+    /// Round trips that no ping has told yet.
+    latencies_micros: Vec<u64>,
+    #[serde(skip)]
+    is_paused: bool,
+    #[serde(skip)]
+    next: u64,
+    #[serde(skip)]
+    missing: BTreeSet<u64>,
+    #[serde(skip)]
+    asking: Option<AbortHandle>,
+}
+
+impl Echoes {
+    fn new() -> Self {
+        Self { asked: Arc::default(), since: Instant::now() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Echo>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn micros(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn stop(&self, connection_id: &str) -> Option<Echo> {
+        let stopped = self.lock().remove(connection_id)?;
+        if let Some(asking) = &stopped.asking {
+            asking.abort();
+        }
+        Some(stopped)
+    }
+}
+
+impl Echo {
+    fn answered(&mut self, sequence: u64, latency_micros: u64) {
+        if sequence >= self.next && sequence < self.pings {
+            self.missing.extend(self.next..sequence);
+            self.next = sequence + 1;
+        } else if self.missing.remove(&sequence) {
+            self.reordered += 1;
+        } else {
+            self.duplicated += 1;
+            return;
+        }
+        self.pongs += 1;
+        self.latencies_micros.push(latency_micros);
+    }
+}
+
+/// What the methods share.
+#[derive(Clone)]
+struct Shared {
+    ticker: Ticker,
+    echoes: Echoes,
+}
+
+impl FromRef<Shared> for Ticker {
+    fn from_ref(shared: &Shared) -> Self {
+        shared.ticker.clone()
+    }
+}
+
+impl FromRef<Shared> for Echoes {
+    fn from_ref(shared: &Shared) -> Self {
+        shared.echoes.clone()
+    }
+}
+
+/// Asks the caller at each interval: `Ping(connectionId, sequence, serverMicros, latenciesMicros)`, until `StopEcho`.
+/// The latencies are the round trips that have ended since the ping before, by the clock of this process.
+async fn start_echo(ctx: Context, State(echoes): State<Echoes>, interval_ms: u64) -> Result<(), HubError> {
+    if interval_ms < TICK_INTERVAL_MIN_MS {
+        return Err(HubError::new("questions are at least 1 ms apart"));
+    }
+    let id = ctx.connection_id().to_owned();
+    drop(echoes.stop(&id));
+    // By id, not to the caller: it is the same for both kinds of echo, and shows replies that go astray.
+    let client = ctx.clients().client(&id);
+    let asking = {
+        let (echoes, id) = (echoes.clone(), id.clone());
+        async move {
+            let mut timer = tokio::time::interval(Duration::from_millis(interval_ms));
+            timer.tick().await;
+            for sequence in 0_u64.. {
+                timer.tick().await;
+                // Counted under the lock that a pause takes, too: what is counted is sent.
+                let asked = echoes.lock().get_mut(&id).filter(|echo| !echo.is_paused).map(|echo| {
+                    echo.pings += 1;
+                    std::mem::take(&mut echo.latencies_micros)
+                });
+                let Some(latencies) = asked else { return };
+                if let Err(error) = client.send("Ping", (&id, sequence, echoes.micros(), latencies)).await {
+                    tracing::error!(%error, "question was not sent");
+                }
+            }
+        }
+    };
+    let mut asked = echoes.lock();
+    let asking = Some(tokio::spawn(asking).abort_handle());
+    asked.insert(id, Echo { asking, ..Echo::default() });
+    Ok(())
+}
+
+/// The answer to a ping: `Pong(sequence, serverMicros)`, kept with the connection that it comes by.
+async fn pong(ctx: Context, State(echoes): State<Echoes>, sequence: u64, server_micros: u64) {
+    let latency = echoes.micros().saturating_sub(server_micros);
+    if let Some(echo) = echoes.lock().get_mut(ctx.connection_id()) {
+        echo.answered(sequence, latency);
+    }
+}
+
+/// The same, kept with the connection that it names: `SharedPong(connectionId, sequence, serverMicros)`.
+async fn shared_pong(ctx: Context, State(echoes): State<Echoes>, id: String, sequence: u64, server_micros: u64) {
+    let latency = echoes.micros().saturating_sub(server_micros);
+    if let Some(echo) = echoes.lock().get_mut(&id) {
+        if id == ctx.connection_id() {
+            echo.answered(sequence, latency);
+        } else {
+            echo.misdelivered += 1;
+        }
+    }
+}
+
+/// Asks the caller no more, and returns how often it was asked.
+async fn pause_echo(ctx: Context, State(echoes): State<Echoes>) -> u64 {
+    let mut asked = echoes.lock();
+    let Some(echo) = asked.get_mut(ctx.connection_id()) else { return 0 };
+    echo.is_paused = true;
+    echo.pings
+}
+
+/// Forgets the caller's echoes, and returns what came of them.
+async fn stop_echo(ctx: Context, State(echoes): State<Echoes>) -> Echo {
+    echoes.stop(ctx.connection_id()).unwrap_or_default()
 }
 
 async fn echo(x: Value) -> Value {
@@ -132,6 +287,12 @@ async fn main() -> anyhow::Result<()> {
         .method("StartTicks", start_ticks)
         .method("StopTicks", stop_ticks)
         .method("WhoAmI", who_am_i)
-        .with_state(Ticker::default());
+        .method("StartEcho", start_echo)
+        .method("Pong", pong)
+        .method("SharedPong", shared_pong)
+        .method("PauseEcho", pause_echo)
+        .method("StopEcho", stop_echo)
+        .on_disconnected(async |ctx: Context, State(echoes): State<Echoes>| drop(echoes.stop(ctx.connection_id())))
+        .with_state(Shared { ticker: Ticker::default(), echoes: Echoes::new() });
     serve::Arguments::read().serve(Server::new().hub(bench), Router::new()).await
 }

@@ -1,0 +1,182 @@
+//! The course of a run, the same for all profiles.
+//!
+//! ```text
+//!  ramp-up: connect, get ready ──► run: the profile's work ──► settle: what is on its way ──► ramp-down
+//! ```
+//!
+//! The work begins when all clients are ready or have failed to get so, and nobody leaves before it has settled: so who
+//! should get what is known exactly, and the run is as long as it was asked to be. One thread does it all.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::task::{JoinSet, spawn_local};
+use tokio::time::{Instant, interval, sleep};
+
+use crate::clock::micros;
+use crate::connection::{Connection, Ended, Receiver};
+use crate::ledger::Counts;
+use crate::published::Published;
+use crate::run::Run;
+use crate::schedule::offset_us;
+
+/// Clients ping at this interval, as the official ones do.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+/// They do so a share at a time, so that their pings do not come all at once.
+const PING_SHARES: usize = 150;
+/// A server that is silent for this long is gone, as the official clients see it.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// After all has arrived: what comes too much is on its way for no longer.
+const QUIET: Duration = Duration::from_millis(300);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// What came of a profile's work.
+#[derive(Debug, Default)]
+pub(crate) struct Harvest {
+    pub(crate) counts: Counts,
+    /// Lines that name some of the missing.
+    pub(crate) missing: Vec<String>,
+    pub(crate) published: Option<Published>,
+}
+
+/// What the clients do.
+pub(crate) trait Profile: Receiver + 'static {
+    /// The run that it is of.
+    fn run(&self) -> &Rc<Run>;
+
+    /// A client has connected: makes it ready. False if that fails.
+    async fn join(&self, client: usize, connection: &Rc<Connection>) -> bool;
+
+    /// A client has lost its connection.
+    fn left(&self, client: usize);
+
+    /// Works until that time.
+    async fn work(self: Rc<Self>, until_us: u64);
+
+    /// Whether nothing more is expected.
+    fn is_complete(&self) -> bool;
+
+    /// Asks the server for its part, before and after the wait for what is on its way.
+    async fn close_books(&self, part: Part);
+
+    /// Tells the counts.
+    fn harvest(&self) -> Harvest;
+}
+
+/// Which part of closing the books.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// No more is to be sent.
+    Stop,
+    /// All has arrived that will.
+    Count,
+}
+
+/// Runs a profile from beginning to end. `noted` is called when all are ready and when the work has ended.
+pub(crate) async fn drive<P: Profile>(profile: Rc<P>, mut noted: impl FnMut(Stage)) -> Harvest {
+    let run = Rc::clone(profile.run());
+    let mut background = JoinSet::new();
+    background.spawn_local(keep_alive(Rc::clone(&run)));
+    ramp_up(&profile).await;
+    noted(Stage::Ready);
+    let until_us = run.clock.now_us() + micros(run.arguments.run);
+    Rc::clone(&profile).work(until_us).await;
+    profile.close_books(Part::Stop).await;
+    settle(&profile, run.arguments.settle).await;
+    profile.close_books(Part::Count).await;
+    noted(Stage::Done);
+    // Now: who leaves as planned misses nothing by that.
+    let harvest = profile.harvest();
+    ramp_down(&run).await;
+    background.shutdown().await;
+    harvest
+}
+
+/// Where a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Ready,
+    Done,
+}
+
+/// Connects a client, makes it ready and serves it in a task of its own. False if one of these fails.
+pub(crate) async fn admit<P: Profile>(profile: &Rc<P>, client: usize) -> bool {
+    let run = profile.run();
+    let Some((connection, rest)) = run.connect(client).await else { return false };
+    run.set_connection(client, Some(Rc::clone(&connection)));
+    spawn_local(serve(Rc::clone(profile), client, Rc::clone(&connection), rest));
+    let is_ready = profile.join(client, &connection).await;
+    if !is_ready {
+        // The server may take it for a member, and we do not.
+        connection.close();
+    }
+    is_ready
+}
+
+async fn serve<P: Profile>(profile: Rc<P>, client: usize, connection: Rc<Connection>, rest: Vec<u8>) {
+    let ended = connection.serve(client, rest, &*profile).await;
+    let run = profile.run();
+    let cause = (ended != Ended::Closed).then(|| ended.to_string());
+    run.tally().closed(run.clock.now_us(), cause);
+    // By now it may have another one.
+    if run.connection(client).is_some_and(|now| Rc::ptr_eq(&now, &connection)) {
+        run.set_connection(client, None);
+        profile.left(client);
+    }
+}
+
+async fn ramp_up<P: Profile>(profile: &Rc<P>) {
+    let run = profile.run();
+    let (count, begun_us) = (run.client_count(), run.clock.now_us());
+    let mut joining = JoinSet::new();
+    for client in 0..count {
+        run.clock.wait_until(begun_us + offset_us(run.arguments.rampup, client, count)).await;
+        let profile = Rc::clone(profile);
+        joining.spawn_local(async move {
+            admit(&profile, client).await;
+            profile.run().settled.update(|settled| settled + 1);
+        });
+        while joining.try_join_next().is_some() {}
+    }
+    joining.join_all().await;
+}
+
+/// Waits for what is on its way, and then for what comes too much.
+async fn settle<P: Profile>(profile: &Rc<P>, patience: Duration) {
+    let begun = Instant::now();
+    while !profile.is_complete() && begun.elapsed() < patience {
+        sleep(LOOK_AGAIN).await;
+    }
+    sleep(QUIET).await;
+}
+
+async fn ramp_down(run: &Run) {
+    let open = run.connected();
+    let (count, begun_us) = (open.len(), run.clock.now_us());
+    for (number, (_, connection)) in open.into_iter().enumerate() {
+        run.clock.wait_until(begun_us + offset_us(run.arguments.rampdown, number, count)).await;
+        connection.close();
+    }
+    let begun = Instant::now();
+    while !run.connected().is_empty() && begun.elapsed() < run.arguments.settle {
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn keep_alive(run: Rc<Run>) {
+    let shares = u32::try_from(PING_SHARES).unwrap_or(1);
+    let mut timer = interval(PING_INTERVAL / shares);
+    for share in (0..PING_SHARES).cycle() {
+        timer.tick().await;
+        let now_us = run.clock.now_us();
+        for client in (share..run.client_count()).step_by(PING_SHARES) {
+            let Some(connection) = run.connection(client) else { continue };
+            if now_us.saturating_sub(connection.heard_us()) > micros(SERVER_TIMEOUT) {
+                connection.end_with(Ended::Silent);
+            } else {
+                connection.ping();
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Who should have got what: rooms, their members, what was sent to them and what arrived.
+//!
+//! Pure: it is told of each send and each arrival, and its counts are exact at any time. A message is expected by each
+//! member that its room has when it is sent; a member that has gone is expected to get nothing more, but what was on
+//! its way to it is lost.
+
+use std::ops::AddAssign;
+
+use serde::{Deserialize, Serialize};
+
+use crate::stamp::Stamp;
+use crate::tracks::{Arrival, Tracks};
+
+/// How many of the missing are listed by name: enough to see a pattern.
+const LISTED_MAX: usize = 20;
+
+/// All that is counted of messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    /// Messages that left.
+    pub(crate) sent: u64,
+    /// Arrivals that these must cause.
+    pub(crate) expected: u64,
+    /// Of these, the ones that came; each counts once.
+    pub(crate) received: u64,
+    /// Expected, and not received.
+    pub(crate) lost: u64,
+    /// Came again.
+    pub(crate) duplicated: u64,
+    /// Came after a later one of the same sender.
+    pub(crate) reordered: u64,
+    /// Came to somebody whom they were not for, or were never sent.
+    pub(crate) misdelivered: u64,
+}
+
+impl Counts {
+    /// Whether each message came to whom it should, once, in its turn.
+    pub(crate) fn are_clean(&self) -> bool {
+        self.lost + self.duplicated + self.reordered + self.misdelivered == 0
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.expected += other.expected;
+        self.received += other.received;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.misdelivered += other.misdelivered;
+    }
+}
+
+/// The books of one run. Members are named by their client's number.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    rooms: Vec<Room>,
+    members: Vec<Option<Member>>,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct Room {
+    /// What each sender has sent.
+    sent: Vec<u32>,
+    members: u64,
+}
+
+#[derive(Debug)]
+struct Member {
+    room: u32,
+    is_here: bool,
+    tracks: Tracks,
+}
+
+impl Ledger {
+    /// A ledger with so many senders in each of its rooms.
+    pub(crate) fn with_rooms(senders: &[usize]) -> Self {
+        let room = |&senders: &usize| Room { sent: vec![0; senders], members: 0 };
+        Self { rooms: senders.iter().map(room).collect(), ..Self::default() }
+    }
+
+    /// A client is a member from now on.
+    pub(crate) fn join(&mut self, client: usize, room: u32) {
+        let Some(place) = self.rooms.get_mut(room as usize) else { return };
+        place.members += 1;
+        let member = Member { room, is_here: true, tracks: Tracks::from_now(&place.sent) };
+        if self.members.len() <= client {
+            self.members.resize_with(client + 1, || None);
+        }
+        if let Some(entry) = self.members.get_mut(client) {
+            *entry = Some(member);
+        }
+    }
+
+    /// A client is no member any more.
+    pub(crate) fn leave(&mut self, client: usize) {
+        let Some(Some(member)) = self.members.get_mut(client) else { return };
+        if std::mem::take(&mut member.is_here)
+            && let Some(room) = self.rooms.get_mut(member.room as usize)
+        {
+            room.members -= 1;
+        }
+    }
+
+    /// The number that a sender's next message has.
+    pub(crate) fn next_number(&self, room: u32, sender: u32) -> Option<u32> {
+        self.rooms.get(room as usize)?.sent.get(sender as usize).copied()
+    }
+
+    /// That message leaves.
+    pub(crate) fn sent(&mut self, room: u32, sender: u32) {
+        let Some(room) = self.rooms.get_mut(room as usize) else { return };
+        if let Some(sent) = room.sent.get_mut(sender as usize) {
+            *sent += 1;
+            self.counts.sent += 1;
+            self.counts.expected += room.members;
+        }
+    }
+
+    /// A message has come to a client. True if it is one that it should get, and gets for the first time.
+    pub(crate) fn received(&mut self, client: usize, stamp: &Stamp) -> bool {
+        let was_sent = self.next_number(stamp.room, stamp.sender).is_some_and(|next| stamp.number < next);
+        let member = self.members.get_mut(client).and_then(Option::as_mut);
+        let arrival = match member.filter(|member| was_sent && member.is_here && member.room == stamp.room) {
+            Some(member) => member.tracks.arrived(stamp.sender, stamp.number),
+            None => Arrival::Unexpected,
+        };
+        match arrival {
+            Arrival::InOrder => self.counts.received += 1,
+            Arrival::Late => {
+                self.counts.received += 1;
+                self.counts.reordered += 1;
+            }
+            Arrival::Duplicate => self.counts.duplicated += 1,
+            Arrival::Unexpected => self.counts.misdelivered += 1,
+        }
+        matches!(arrival, Arrival::InOrder | Arrival::Late)
+    }
+
+    /// Whether all that was expected is here.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.counts.received == self.counts.expected
+    }
+
+    /// The counts up to now; what is still on its way counts as lost.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts { lost: self.counts.expected - self.counts.received, ..self.counts }
+    }
+
+    /// The first of the missing messages of the members that are still here, as lines for people.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let members = self.members.iter().enumerate().filter_map(|(client, member)| Some((client, member.as_ref()?)));
+        let here = members.filter(|(_, member)| member.is_here);
+        let lines = here.flat_map(|(client, member)| {
+            let sent = self.rooms.get(member.room as usize).map_or(&[][..], |room| &room.sent);
+            let room = member.room;
+            member.tracks.missing(sent).map(move |(sender, number)| {
+                format!("client {client} misses message {number} of sender {sender} in room {room}")
+            })
+        });
+        lines.take(LISTED_MAX).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two rooms with two senders each; clients 0 to 3 are in room 0, clients 4 and 5 in room 1.
+    fn ledger() -> Ledger {
+        let mut ledger = Ledger::with_rooms(&[2, 2]);
+        (0..4).for_each(|client| ledger.join(client, 0));
+        (4..6).for_each(|client| ledger.join(client, 1));
+        ledger
+    }
+
+    fn stamp(room: u32, sender: u32, number: u32) -> Stamp {
+        Stamp { room, sender, number, from_us: 0 }
+    }
+
+    fn deliver(ledger: &mut Ledger, clients: std::ops::Range<usize>, stamp: &Stamp) {
+        clients.for_each(|client| _ = ledger.received(client, stamp));
+    }
+
+    #[test]
+    fn a_message_is_expected_by_all_members_of_its_room_and_nobody_else() {
+        let mut ledger = ledger();
+        ledger.sent(0, 0);
+        ledger.sent(1, 1);
+        assert!(!ledger.is_complete());
+        deliver(&mut ledger, 0..4, &stamp(0, 0, 0));
+        deliver(&mut ledger, 4..6, &stamp(1, 1, 0));
+        assert!(ledger.is_complete());
+        assert_eq!(ledger.counts(), Counts { sent: 2, expected: 6, received: 6, ..Counts::default() });
+        assert!(ledger.counts().are_clean());
+    }
+
+    #[test]
+    fn one_of_each_fault_is_counted_as_just_that() {
+        let mut ledger = ledger();
+        (0..3).for_each(|_| ledger.sent(0, 0));
+        deliver(&mut ledger, 0..1, &stamp(0, 0, 1)); // after it comes 0: out of order
+        deliver(&mut ledger, 0..1, &stamp(0, 0, 0));
+        deliver(&mut ledger, 0..1, &stamp(0, 0, 0)); // again
+        deliver(&mut ledger, 0..4, &stamp(0, 0, 2)); // 0 and 1 are lost to clients 1 to 3
+        deliver(&mut ledger, 5..6, &stamp(0, 0, 2)); // of another room
+        deliver(&mut ledger, 0..1, &stamp(0, 0, 3)); // never sent
+        deliver(&mut ledger, 9..10, &stamp(0, 0, 2)); // to nobody that we know
+        let expected =
+            Counts { sent: 3, expected: 12, received: 6, lost: 6, duplicated: 1, reordered: 1, misdelivered: 3 };
+        assert_eq!(ledger.counts(), expected);
+        assert_eq!(ledger.missing().first().unwrap(), "client 1 misses message 0 of sender 0 in room 0");
+        assert_eq!(ledger.missing().len(), 6);
+    }
+
+    #[test]
+    fn losses_at_head_and_tail_are_counted() {
+        let mut ledger = ledger();
+        (0..10).for_each(|_| ledger.sent(1, 0));
+        (2..7).for_each(|number| deliver(&mut ledger, 4..6, &stamp(1, 0, number)));
+        assert_eq!(ledger.counts().lost, 10);
+    }
+
+    #[test]
+    fn who_joins_later_expects_only_what_is_sent_then() {
+        let mut ledger = ledger();
+        ledger.sent(0, 0);
+        ledger.join(6, 0);
+        ledger.sent(0, 0);
+        assert_eq!(ledger.counts().expected, 9);
+        assert!(ledger.received(6, &stamp(0, 0, 1)));
+        assert!(!ledger.received(6, &stamp(0, 0, 0)));
+        assert_eq!(ledger.counts().misdelivered, 1);
+    }
+
+    #[test]
+    fn who_has_gone_expects_nothing_more_but_loses_what_was_on_its_way() {
+        let mut ledger = ledger();
+        ledger.sent(1, 0);
+        ledger.leave(4);
+        ledger.leave(4);
+        ledger.sent(1, 0);
+        deliver(&mut ledger, 5..6, &stamp(1, 0, 0));
+        deliver(&mut ledger, 5..6, &stamp(1, 0, 1));
+        assert_eq!(ledger.counts(), Counts { sent: 2, expected: 3, received: 2, lost: 1, ..Counts::default() });
+    }
+
+    #[test]
+    fn every_thousandth_of_many_is_missed_exactly() {
+        let mut ledger = Ledger::with_rooms(&[1]);
+        (0..100).for_each(|client| ledger.join(client, 0));
+        let mut delivery = 0;
+        for number in 0..500 {
+            ledger.sent(0, 0);
+            for client in 0..100 {
+                delivery += 1;
+                if delivery % 1_000 != 0 {
+                    ledger.received(client, &stamp(0, 0, number));
+                }
+            }
+        }
+        assert_eq!(ledger.counts().lost, 50);
+        assert_eq!(ledger.counts().received, 49_950);
+    }
+}

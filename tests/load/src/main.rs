@@ -1,0 +1,143 @@
+#![forbid(unsafe_code)]
+//! Load tester with exact numbers for any SignalR server. The user's guide is `README.md`.
+//!
+//! ```text
+//!  cli ─► run ─► engine: ramp-up, work, settle, ramp-down ─► report: text, JSON, HTML
+//!                  │ drives a profile: rooms, echo, idle, storm, script
+//!                  └─► connect ─► connection ─► wire: frames, hub messages
+//!                profile ─► ledger, tracks, stamp: who should have got what      tally, histogram: how fast
+//! ```
+//!
+//! All connections live on one thread: no lock, no channel and no wake-up of another thread stands between a socket
+//! and the clock. Who needs more than one core starts several generators and merges their reports.
+
+mod cli;
+mod clock;
+mod connect;
+mod connection;
+mod engine;
+mod histogram;
+mod ledger;
+mod open_files;
+mod processes;
+mod profile;
+mod progress;
+mod published;
+mod report;
+mod run;
+mod schedule;
+mod stamp;
+mod tally;
+mod target;
+mod token;
+mod tracks;
+mod wire;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use tokio::task::{LocalSet, spawn_local};
+
+use cli::{Cli, Command, Outputs, RunArguments};
+use engine::{Harvest, Profile, Stage, drive};
+use processes::Watch;
+use profile::script_file::ScriptFile;
+use profile::{echo, idle, rooms, script, storm};
+use report::{Generator, Report, Settings};
+use run::Run;
+
+/// The run was not clean.
+const NOT_CLEAN: u8 = 1;
+/// There was no run.
+const NO_RUN: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match (cli.command, cli.run) {
+        (Some(Command::Merge { files, outputs }), _) => Report::merged(&files).map(|report| (report, outputs)),
+        (None, Some(arguments)) => load(arguments),
+        (None, None) => Err(anyhow::anyhow!("say what to do: --help tells")),
+    };
+    match outcome.and_then(|(report, outputs)| publish(&report, &outputs).map(|()| report.is_clean)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(NOT_CLEAN),
+        Err(error) => {
+            say_error(&format!("{error:#}"));
+            ExitCode::from(NO_RUN)
+        }
+    }
+}
+
+fn publish(report: &Report, outputs: &Outputs) -> Result<()> {
+    // Who waited for it may be gone.
+    drop(writeln!(std::io::stdout(), "{}", report::text::whole(report)));
+    if let Some(path) = &outputs.json {
+        report.write_json(path)?;
+    }
+    if let Some(path) = &outputs.html {
+        std::fs::write(path, report::html::page(report)).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn load(arguments: RunArguments) -> Result<(Report, Outputs)> {
+    open_files::allow(arguments.servers.len() * arguments.clients as usize)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outputs = arguments.outputs();
+    let report = LocalSet::new().block_on(&runtime, measure(arguments))?;
+    Ok((report, outputs))
+}
+
+async fn measure(arguments: RunArguments) -> Result<Report> {
+    let (watch, settings) = (Watch::of(&arguments)?, Settings::of(&arguments));
+    let name = arguments.profile.clone();
+    let run = Run::new(arguments)?;
+    match name.as_str() {
+        "echo" => watched(echo::Echo::new(run, echo::Kind::Own), "echo", settings, watch).await,
+        "shared-echo" | "sharedecho" => {
+            watched(echo::Echo::new(run, echo::Kind::Shared), "shared-echo", settings, watch).await
+        }
+        "broadcast" => watched(rooms::Rooms::new(run, rooms::Kind::Broadcast), "broadcast", settings, watch).await,
+        "chat" | "chatroom" => watched(rooms::Rooms::new(run, rooms::Kind::Chat), "chat", settings, watch).await,
+        "idle" => watched(idle::Idle::new(run), "idle", settings, watch).await,
+        "storm" => watched(storm::Storm::new(run), "storm", settings, watch).await,
+        path => {
+            let file = ScriptFile::read(path)?;
+            let name = file.name.clone();
+            watched(script::Script::new(run, file), &name, settings, watch).await
+        }
+    }
+}
+
+/// Runs a profile, with a line of progress and an eye on the processes.
+async fn watched<P: Profile>(profile: Rc<P>, name: &str, settings: Settings, watch: Watch) -> Result<Report> {
+    let run: Rc<Run> = Rc::clone(profile.run());
+    let progress = spawn_local(progress::show(Rc::clone(&run)));
+    let before = watch.read().await;
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel::<Stage>();
+    let driving = drive(profile, move |stage| _ = tell.send(stage));
+    let readings = async {
+        let mut readings = Vec::new();
+        while told.recv().await.is_some() {
+            readings.push((run.clock.now_us(), watch.read().await));
+        }
+        readings
+    };
+    let (harvest, readings): (Harvest, _) = tokio::join!(driving, readings);
+    progress.abort();
+    progress::clear();
+    let [(ready_us, ready), (done_us, done)] = readings.as_slice() else { anyhow::bail!("the run did not end") };
+    let generator =
+        Generator { cpu_s: done.own_cpu_s_since(ready), wall_s: done_us.saturating_sub(*ready_us) as f64 / 1e6 };
+    let tally = run.counted().clone();
+    let usage = watch.report([&before, ready, done], tally.opened);
+    Ok(Report::new(name.to_owned(), settings, harvest, tally, generator, usage))
+}
+
+#[expect(clippy::print_stderr, reason = "the command ends with this")]
+fn say_error(text: &str) {
+    eprintln!("trunkline-load: {text}");
+}

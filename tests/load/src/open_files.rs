@@ -1,0 +1,33 @@
+//! Each connection is an open file: ask the system for as many as it allows, and say so when they are too few.
+
+use anyhow::{Result, bail};
+
+/// What the process needs beside its connections.
+const RESERVE: u64 = 64;
+
+/// Makes sure that so many connections can be open.
+#[cfg(unix)]
+pub(crate) fn allow(connections: usize) -> Result<()> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    let needed = connections as u64 + RESERVE;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    limit.current = limit.maximum;
+    if setrlimit(Resource::Nofile, limit).is_err() || limit.maximum.is_some_and(|maximum| maximum < needed) {
+        let maximum = limit.maximum.unwrap_or(0);
+        bail!(
+            "{connections} clients need {needed} open files, and this system allows {maximum}: raise it \
+             (`ulimit -Hn {needed}`), or use fewer clients in each of several generators and `merge` their reports"
+        );
+    }
+    Ok(())
+}
+
+/// Where the system has no such limit.
+#[cfg(not(unix))]
+pub(crate) fn allow(_: usize) -> Result<()> {
+    Ok(())
+}

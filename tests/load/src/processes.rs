@@ -1,0 +1,203 @@
+//! What processes use: memory and CPU time as the system counts them, link bytes as a proxy tells them.
+//!
+//! Read of `/proc`; where that is missing there are no figures, and nothing fails.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use http::{Method, Request, header};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+
+use crate::cli::RunArguments;
+
+const KIBIBYTE: u64 = 1024;
+
+/// A process that is watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Watched {
+    name: String,
+    pid: u32,
+}
+
+/// All that is watched.
+#[derive(Debug, Clone)]
+pub(crate) struct Watch {
+    processes: Vec<Watched>,
+    metrics: Vec<String>,
+}
+
+/// One reading.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reading {
+    own_cpu_ns: u64,
+    processes: Vec<Usage>,
+    links: Vec<Option<u64>>,
+}
+
+/// What one process uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Usage {
+    /// All its memory now.
+    resident_bytes: u64,
+    /// The most that it ever was.
+    peak_bytes: u64,
+    cpu_ns: u64,
+}
+
+/// What one process used in a run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ProcessReport {
+    pub(crate) name: String,
+    pub(crate) before_bytes: u64,
+    pub(crate) ready_bytes: u64,
+    pub(crate) done_bytes: u64,
+    pub(crate) peak_bytes: u64,
+    /// Memory that came with the clients, shared among them; of one process only.
+    pub(crate) bytes_per_client: f64,
+    /// From ready to done.
+    pub(crate) cpu_s: f64,
+}
+
+/// What went over a proxy's links, from ready to done.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LinkReport {
+    pub(crate) url: String,
+    pub(crate) bytes: u64,
+}
+
+impl Watch {
+    /// As the command line says.
+    pub(crate) fn of(arguments: &RunArguments) -> Result<Self> {
+        let processes: Result<Vec<_>> = arguments.processes.iter().map(|text| Watched::parse(text)).collect();
+        Ok(Self { processes: processes?, metrics: arguments.metrics.clone() })
+    }
+
+    /// Reads everything now.
+    pub(crate) async fn read(&self) -> Reading {
+        let processes = self.processes.iter().map(|watched| Usage::of(watched.pid)).collect();
+        let mut links = Vec::new();
+        for url in &self.metrics {
+            links.push(link_bytes(url).await.ok());
+        }
+        Reading { own_cpu_ns: own_cpu_ns(), processes, links }
+    }
+
+    /// What was used, of readings before the clients came, when all were there and when their work was done.
+    pub(crate) fn report(
+        &self,
+        [before, ready, done]: [&Reading; 3],
+        clients: u64,
+    ) -> (Vec<ProcessReport>, Vec<LinkReport>) {
+        let nothing = Usage::default();
+        let usage = |reading: &Reading, number: usize| *reading.processes.get(number).unwrap_or(&nothing);
+        let processes = self.processes.iter().enumerate().map(|(number, watched)| {
+            let (before, ready, done) = (usage(before, number), usage(ready, number), usage(done, number));
+            ProcessReport {
+                name: watched.name.clone(),
+                before_bytes: before.resident_bytes,
+                ready_bytes: ready.resident_bytes,
+                done_bytes: done.resident_bytes,
+                peak_bytes: done.peak_bytes,
+                bytes_per_client: ready.resident_bytes.saturating_sub(before.resident_bytes) as f64
+                    / clients.max(1) as f64,
+                cpu_s: done.cpu_ns.saturating_sub(ready.cpu_ns) as f64 / 1e9,
+            }
+        });
+        let links = self.metrics.iter().enumerate().filter_map(|(number, url)| {
+            let at = |reading: &Reading| reading.links.get(number).copied().flatten();
+            Some(LinkReport { url: url.clone(), bytes: at(done)?.saturating_sub(at(ready)?) })
+        });
+        (processes.collect(), links.collect())
+    }
+}
+
+impl Reading {
+    /// CPU seconds of this process from an earlier reading to this one.
+    pub(crate) fn own_cpu_s_since(&self, earlier: &Self) -> f64 {
+        self.own_cpu_ns.saturating_sub(earlier.own_cpu_ns) as f64 / 1e9
+    }
+}
+
+impl Watched {
+    fn parse(text: &str) -> Result<Self> {
+        let (name, pid) = text.split_once('=').unwrap_or((text, text));
+        let pid = pid.parse().with_context(|| format!("--pid {text}: {pid} is no process id"))?;
+        Ok(Self { name: name.to_owned(), pid })
+    }
+}
+
+impl Usage {
+    fn of(pid: u32) -> Self {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let bytes = |name: &str| status_bytes(&status, name).unwrap_or(0);
+        Self { resident_bytes: bytes("VmRSS"), peak_bytes: bytes("VmHWM"), cpu_ns: cpu_ns(&pid.to_string()) }
+    }
+}
+
+/// CPU time of this process.
+fn own_cpu_ns() -> u64 {
+    cpu_ns("self")
+}
+
+fn cpu_ns(process: &str) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let texts = threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
+    texts.filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok()).sum()
+}
+
+fn status_bytes(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes * KIBIBYTE)
+}
+
+/// The sum of what a proxy tells about its links.
+async fn link_bytes(url: &str) -> Result<u64> {
+    let uri: http::Uri = url.parse()?;
+    let authority = uri.authority().context("the URL names no host")?.to_string();
+    let stream = TcpStream::connect(&authority).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let serving = tokio::task::spawn_local(connection);
+    let path = if uri.path() == "/" { "/metrics" } else { uri.path() };
+    let request = Request::builder().method(Method::GET).uri(path).header(header::HOST, authority);
+    let answer = sender.send_request(request.body(Full::<Bytes>::default())?).await?;
+    ensure!(answer.status().is_success(), "{url} answers {}", answer.status());
+    let body = answer.into_body().collect().await?.to_bytes();
+    serving.abort();
+    Ok(sum_of(&String::from_utf8_lossy(&body), "trunkline_link_bytes_total"))
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of bytes, written as a float")]
+fn sum_of(metrics: &str, name: &str) -> u64 {
+    let lines = metrics.lines().filter(|line| line.starts_with(name));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_may_have_a_name() {
+        assert_eq!(Watched::parse("proxy=12").unwrap(), Watched { name: "proxy".into(), pid: 12 });
+        assert_eq!(Watched::parse("12").unwrap().name, "12");
+        assert!(Watched::parse("proxy").is_err());
+    }
+
+    #[test]
+    fn memory_is_found_in_what_the_system_tells() {
+        let status = "VmPeak:\t 9 kB\nVmHWM:\t  2048 kB\nVmRSS:\t  1024 kB\n";
+        assert_eq!(status_bytes(status, "VmHWM"), Some(2048 * 1024));
+        assert_eq!(status_bytes(status, "VmRSS"), Some(1024 * 1024));
+    }
+
+    #[test]
+    fn link_bytes_are_summed_over_all_labels() {
+        let text = "# HELP trunkline_link_bytes_total x\ntrunkline_link_bytes_total{d=\"up\"} 3\n\
+                    trunkline_link_bytes_total{d=\"down\"} 4\nother 9\n";
+        assert_eq!(sum_of(text, "trunkline_link_bytes_total"), 7);
+    }
+}

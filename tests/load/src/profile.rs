@@ -1,0 +1,8 @@
+//! What clients do: one file for each kind of profile.
+
+pub(crate) mod echo;
+pub(crate) mod idle;
+pub(crate) mod rooms;
+pub(crate) mod script;
+pub(crate) mod script_file;
+pub(crate) mod storm;

@@ -1,0 +1,148 @@
+//! What all parts of one run share: settings, clock, connections, tally.
+
+use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+use trunkline_protocol::hub::{HubProtocol, Outcome};
+
+use crate::cli::{RunArguments, Transport};
+use crate::clock::Clock;
+use crate::connect::{self, ConnectError, How};
+use crate::connection::{self, Connection};
+use crate::stamp::{RunId, Stamps};
+use crate::tally::Tally;
+use crate::target::Target;
+use crate::token::Tokens;
+
+/// A call that is not answered by then has failed.
+const CALL_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A run.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) arguments: RunArguments,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) how: How,
+    pub(crate) clock: Clock,
+    pub(crate) id: RunId,
+    pub(crate) stamps: Stamps,
+    /// Clients that are ready, or have failed to get so.
+    pub(crate) settled: Cell<usize>,
+    tokens: Tokens,
+    clients: RefCell<Vec<Option<Rc<Connection>>>>,
+    tally: RefCell<Tally>,
+}
+
+impl Run {
+    /// Of a command line.
+    pub(crate) fn new(arguments: RunArguments) -> Result<Rc<Self>> {
+        let not_yet = |name: &str| format!("--transport {name} is not there yet: it comes with the front door");
+        match arguments.transport {
+            Transport::Websockets => {}
+            Transport::ServerSentEvents => bail!(not_yet("sse")),
+            Transport::LongPolling => bail!(not_yet("long-polling")),
+        }
+        let targets: Result<Vec<_>> =
+            arguments.servers.iter().map(|server| Target::parse(server, &arguments.hub)).collect();
+        let targets = targets?;
+        let how =
+            How { protocol: arguments.protocol.into(), start: arguments.start(), patience: arguments.connect_timeout };
+        let id = RunId::fresh();
+        let clients = targets.len() * arguments.clients as usize;
+        Ok(Rc::new(Self {
+            targets,
+            how,
+            clock: Clock::start(),
+            id,
+            stamps: Stamps::of(id),
+            settled: Cell::new(0),
+            tokens: Tokens::of(&arguments),
+            clients: RefCell::new(vec![None; clients]),
+            tally: RefCell::default(),
+            arguments,
+        }))
+    }
+
+    /// How many clients the run has.
+    pub(crate) fn client_count(&self) -> usize {
+        self.clients.borrow().len()
+    }
+
+    /// A client's number among those of its server.
+    pub(crate) fn index(&self, client: usize) -> usize {
+        client / self.targets.len().max(1)
+    }
+
+    /// The protocol of all clients.
+    pub(crate) fn protocol(&self) -> HubProtocol {
+        self.how.protocol
+    }
+
+    /// The connection of a client, while it has one.
+    pub(crate) fn connection(&self, client: usize) -> Option<Rc<Connection>> {
+        self.clients.borrow().get(client).cloned().flatten()
+    }
+
+    /// All that have one now.
+    pub(crate) fn connected(&self) -> Vec<(usize, Rc<Connection>)> {
+        let clients = self.clients.borrow();
+        clients.iter().enumerate().filter_map(|(client, connection)| Some((client, connection.clone()?))).collect()
+    }
+
+    /// Says which connection a client has now.
+    pub(crate) fn set_connection(&self, client: usize, connection: Option<Rc<Connection>>) {
+        if let Some(place) = self.clients.borrow_mut().get_mut(client) {
+            *place = connection;
+        }
+    }
+
+    /// What is counted.
+    pub(crate) fn tally(&self) -> RefMut<'_, Tally> {
+        self.tally.borrow_mut()
+    }
+
+    /// What was counted.
+    pub(crate) fn counted(&self) -> Ref<'_, Tally> {
+        self.tally.borrow()
+    }
+
+    /// Connects a client and counts how it went.
+    pub(crate) async fn connect(&self, client: usize) -> Option<(Rc<Connection>, Vec<u8>)> {
+        self.tally().attempted += 1;
+        let begun_us = self.clock.now_us();
+        match self.open(client).await {
+            Ok(opened) => {
+                let now_us = self.clock.now_us();
+                self.tally().opened(now_us, now_us - begun_us);
+                Some(connection::of(opened, self.protocol(), self.clock))
+            }
+            Err(error) => {
+                self.tally().failed(error.to_string());
+                None
+            }
+        }
+    }
+
+    async fn open(&self, client: usize) -> Result<connect::Opened, ConnectError> {
+        let target = self.targets.get(client % self.targets.len().max(1)).ok_or(ConnectError::Closed)?;
+        let token = self.tokens.of_client(client);
+        connect::connect(target, target.source(self.index(client)), token.as_deref(), &self.how).await
+    }
+
+    /// Calls a method and waits for its result; a failure is counted, and `None`.
+    pub(crate) async fn call(&self, connection: &Connection, method: &str, arguments: &[Value]) -> Option<Value> {
+        let outcome = tokio::time::timeout(CALL_PATIENCE, connection.call(method, arguments)).await;
+        let cause = match outcome {
+            Ok(Ok(Outcome::Void)) => return Some(Value::Null),
+            Ok(Ok(Outcome::Value(result))) => return Some(connection.value(&result).unwrap_or(Value::Null)),
+            Ok(Ok(Outcome::Error(error))) => format!("{method}: {error}"),
+            Ok(Err(_)) => format!("{method}: the connection ended"),
+            Err(_) => format!("{method}: no answer"),
+        };
+        self.tally().error(cause);
+        None
+    }
+}

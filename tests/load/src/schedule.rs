@@ -1,0 +1,76 @@
+//! When what happens: offsets of ramps, roles of a chat. Pure.
+
+use std::time::Duration;
+
+use crate::clock::micros;
+
+/// Fewer clients than this are all chatty.
+const ROLES_MIN: usize = 10;
+/// Chatty clients speak every so many intervals.
+const CHATTY_INTERVALS: u64 = 11;
+/// Casual clients speak every so many intervals.
+const CASUAL_INTERVALS: u64 = 59;
+/// How much later than the one before it each client speaks first.
+const STAGGER_US: u64 = 100_000;
+
+/// When the client of this number comes or goes, of so many over this time.
+pub(crate) fn offset_us(ramp: Duration, number: usize, count: usize) -> u64 {
+    let whole = micros(ramp);
+    let share = u128::from(whole) * number as u128 / (count.max(1) as u128);
+    u64::try_from(share).unwrap_or(whole)
+}
+
+/// When a client of a chat speaks: first, and then again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Speech {
+    pub(crate) first_us: u64,
+    pub(crate) every_us: u64,
+}
+
+/// How often the client of this index speaks in a chat of so many; `None` for one that only listens.
+///
+/// Of ten and more, a tenth is chatty and a fifth is casual. The first words are staggered as in the published tests,
+/// but nobody waits longer for them than for the second: else most of a large chat would be silent in a short run.
+pub(crate) fn speech(index: usize, clients: usize, interval: Duration) -> Option<Speech> {
+    let intervals = match index {
+        _ if clients < ROLES_MIN || index < clients / 10 => CHATTY_INTERVALS,
+        _ if index < clients / 10 + clients / 5 => CASUAL_INTERVALS,
+        _ => return None,
+    };
+    let every_us = micros(interval).saturating_mul(intervals).max(1);
+    Some(Speech { first_us: (STAGGER_US * index as u64) % every_us, every_us })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_ramp_is_even() {
+        let offsets: Vec<u64> = (0..4).map(|number| offset_us(SECOND, number, 4)).collect();
+        assert_eq!(offsets, [0, 250_000, 500_000, 750_000]);
+    }
+
+    #[test]
+    fn a_tenth_is_chatty_a_fifth_is_casual_and_the_rest_listens() {
+        let speeches: Vec<_> = (0..500).map(|index| speech(index, 500, SECOND)).collect();
+        let every = |us| speeches.iter().flatten().filter(|speech| speech.every_us == us).count();
+        assert_eq!((every(11_000_000), every(59_000_000)), (50, 100));
+        assert_eq!(speeches.iter().filter(|speech| speech.is_none()).count(), 350);
+    }
+
+    #[test]
+    fn of_a_few_all_are_chatty_and_staggered() {
+        assert_eq!(speech(8, 9, SECOND), Some(Speech { first_us: 800_000, every_us: 11_000_000 }));
+        assert_eq!(speech(9, 10, SECOND), None);
+    }
+
+    #[test]
+    fn nobody_waits_longer_for_the_first_word_than_for_the_second() {
+        assert!(
+            (0..5_000).filter_map(|index| speech(index, 5_000, SECOND)).all(|speech| speech.first_us < speech.every_us)
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! What stands in each message that we send: whose run, room, sender and number, and from when it counts.
+//!
+//! ```text
+//!  ~7f3a90c1.2.17.42.123456~xxxx…
+//!   run      │ │  │  │      └ padding
+//!            │ │  │  └ microseconds of the run's clock
+//!       room ┘ │  └ number, from 0
+//!       sender ┘
+//! ```
+//!
+//! A text without anything that JSON or MessagePack would write differently, so a receiver finds it by its mark and
+//! reads it where it lies: no message is decoded, nothing is allocated.
+
+use memchr::memmem::Finder;
+
+const EDGE: char = '~';
+
+/// The name of one run: no two generators have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RunId(u32);
+
+/// What one message says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// The room it was sent to.
+    pub(crate) room: u32,
+    /// Its sender's number in that room.
+    pub(crate) sender: u32,
+    /// How many this sender had sent before.
+    pub(crate) number: u32,
+    /// From when it counts.
+    pub(crate) from_us: u64,
+}
+
+impl RunId {
+    /// A name that nobody else has.
+    pub(crate) fn fresh() -> Self {
+        Self(u32::from_le_bytes(trunkline_protocol::id::random_bytes()))
+    }
+}
+
+impl std::fmt::Display for RunId {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{:08x}", self.0)
+    }
+}
+
+impl Stamp {
+    /// The text that is sent.
+    pub(crate) fn text(&self, run: RunId, padding: usize) -> String {
+        let Self { room, sender, number, from_us } = self;
+        format!("{EDGE}{run}.{room}.{sender}.{number}.{from_us}{EDGE}{:x<padding$}", "")
+    }
+}
+
+/// Finds the stamps of one run.
+#[derive(Debug)]
+pub(crate) struct Stamps(Finder<'static>);
+
+impl Stamps {
+    /// Those of this run.
+    pub(crate) fn of(run: RunId) -> Self {
+        Self(Finder::new(&format!("{EDGE}{run}.")).into_owned())
+    }
+
+    /// The stamp in the body of a hub message; `None` if there is none of this run.
+    pub(crate) fn find(&self, body: &[u8]) -> Option<Stamp> {
+        let start = self.0.find(body)? + self.0.needle().len();
+        let mut fields = body.get(start..)?;
+        let [room, sender, number, from_us] = [
+            field(&mut fields, b'.')?,
+            field(&mut fields, b'.')?,
+            field(&mut fields, b'.')?,
+            field(&mut fields, EDGE as u8)?,
+        ];
+        let small = |value: u64| u32::try_from(value).ok();
+        Some(Stamp { room: small(room)?, sender: small(sender)?, number: small(number)?, from_us })
+    }
+}
+
+/// The decimal number at the front, which `end` ends.
+fn field(bytes: &mut &[u8], end: u8) -> Option<u64> {
+    let mut value: u64 = 0;
+    loop {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        if byte == end {
+            return Some(value);
+        }
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: RunId = RunId(0x00ab_cdef);
+    const STAMP: Stamp = Stamp { room: 2, sender: 17, number: 42, from_us: 123_456 };
+
+    #[test]
+    fn a_stamp_is_found_wherever_it_stands() {
+        let text = STAMP.text(RUN, 5);
+        assert_eq!(text, "~00abcdef.2.17.42.123456~xxxxx");
+        let body = format!("{{\"type\":1,\"target\":\"Message\",\"arguments\":[\"{text}\"]}}");
+        assert_eq!(Stamps::of(RUN).find(body.as_bytes()), Some(STAMP));
+    }
+
+    #[test]
+    fn the_stamp_of_another_run_is_none_of_ours() {
+        let text = STAMP.text(RunId(7), 0);
+        assert_eq!(Stamps::of(RUN).find(text.as_bytes()), None);
+    }
+
+    #[test]
+    fn what_is_cut_or_too_large_is_no_stamp() {
+        let text = STAMP.text(RUN, 0);
+        for end in 0..text.len() {
+            assert_eq!(Stamps::of(RUN).find(&text.as_bytes()[..end]), None);
+        }
+        assert_eq!(Stamps::of(RUN).find(b"~00abcdef.1.1.99999999999.1~"), None);
+        assert_eq!(Stamps::of(RUN).find(b"~00abcdef.1.1.x.1~"), None);
+    }
+}

@@ -1,0 +1,209 @@
+//! What is counted beside the messages: connects, ends, failed calls, times, and what happened in each second.
+//!
+//! Two tallies can be added: what one generator counts and what another one counts is what both count.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::SECOND_US;
+use crate::histogram::Histogram;
+
+/// Seconds that are told apart; a day. Later ones count as the last.
+const SECONDS_MAX: usize = 86_400;
+
+/// How many of each cause.
+pub(crate) type Causes = BTreeMap<String, u64>;
+
+/// All of it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Tally {
+    /// Connects that were tried.
+    pub(crate) attempted: u64,
+    /// Connects that came to an open hub.
+    pub(crate) opened: u64,
+    /// Connects that did not, by cause.
+    pub(crate) failed: Causes,
+    /// Connections that ended though we wanted them, by cause.
+    pub(crate) ended: Causes,
+    /// Calls that failed, by cause.
+    pub(crate) errors: Causes,
+    /// From the begin of a connect to the hub's welcome.
+    pub(crate) connect: Histogram,
+    /// From when a message was due (see [`counts_from`](crate::clock::counts_from)) to its arrival.
+    pub(crate) latency: Histogram,
+    /// Between two arrivals at one client.
+    pub(crate) interval: Histogram,
+    /// How long after it was due a message left: the generator's own fault.
+    pub(crate) lateness: Histogram,
+    /// What happened in each second of the run.
+    pub(crate) seconds: Vec<Second>,
+    /// How reconnecting went, for each storm.
+    pub(crate) storms: Vec<Storm>,
+}
+
+/// One second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Second {
+    pub(crate) opened: u64,
+    pub(crate) closed: u64,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    pub(crate) latency_sum_us: u64,
+    pub(crate) latency_count: u64,
+    pub(crate) latency_max_us: u64,
+}
+
+/// All clients dropped at once, and when each was back, counted from the drop.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Storm {
+    pub(crate) clients: u64,
+    pub(crate) back: Histogram,
+}
+
+impl Tally {
+    /// A connect has come to an open hub.
+    pub(crate) fn opened(&mut self, now_us: u64, took_us: u64) {
+        self.opened += 1;
+        self.connect.record(took_us);
+        self.second(now_us).opened += 1;
+    }
+
+    /// An open connection is gone; without a cause, as planned.
+    pub(crate) fn closed(&mut self, now_us: u64, cause: Option<String>) {
+        self.second(now_us).closed += 1;
+        if let Some(cause) = cause {
+            *self.ended.entry(cause).or_default() += 1;
+        }
+    }
+
+    /// A connect has failed.
+    pub(crate) fn failed(&mut self, cause: String) {
+        *self.failed.entry(cause).or_default() += 1;
+    }
+
+    /// A call has failed.
+    pub(crate) fn error(&mut self, cause: impl Into<String>) {
+        *self.errors.entry(cause.into()).or_default() += 1;
+    }
+
+    /// A message has left.
+    pub(crate) fn sent(&mut self, now_us: u64, due_us: u64) {
+        self.lateness.record(now_us.saturating_sub(due_us));
+        self.second(now_us).sent += 1;
+    }
+
+    /// An answer has left, which was due when it was asked for.
+    pub(crate) fn answered(&mut self, now_us: u64) {
+        self.second(now_us).sent += 1;
+    }
+
+    /// A message has arrived.
+    pub(crate) fn received(&mut self, now_us: u64, latency_us: u64) {
+        self.latency.record(latency_us);
+        let second = self.second(now_us);
+        second.received += 1;
+        second.latency_sum_us += latency_us;
+        second.latency_count += 1;
+        second.latency_max_us = second.latency_max_us.max(latency_us);
+    }
+
+    /// Whether every connect came to a hub and stayed, and every call was answered.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.failed.is_empty() && self.ended.is_empty() && self.errors.is_empty()
+    }
+
+    /// Adds what another generator counted, second by second.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.attempted += other.attempted;
+        self.opened += other.opened;
+        add_causes(&mut self.failed, &other.failed);
+        add_causes(&mut self.ended, &other.ended);
+        add_causes(&mut self.errors, &other.errors);
+        self.connect.add(&other.connect);
+        self.latency.add(&other.latency);
+        self.interval.add(&other.interval);
+        self.lateness.add(&other.lateness);
+        for (number, second) in other.seconds.iter().enumerate() {
+            self.at(number).add(second);
+        }
+        self.storms.extend(other.storms.iter().cloned());
+    }
+
+    /// How many connections are open at the end of each second.
+    pub(crate) fn open_by_second(&self) -> Vec<u64> {
+        let mut open: u64 = 0;
+        let count = |second: &Second| {
+            open = (open + second.opened).saturating_sub(second.closed);
+            open
+        };
+        self.seconds.iter().map(count).collect()
+    }
+
+    fn second(&mut self, now_us: u64) -> &mut Second {
+        self.at(usize::try_from(now_us / SECOND_US).unwrap_or(SECONDS_MAX))
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the list was just made long enough")]
+    fn at(&mut self, number: usize) -> &mut Second {
+        let number = number.min(SECONDS_MAX);
+        if self.seconds.len() <= number {
+            self.seconds.resize(number + 1, Second::default());
+        }
+        &mut self.seconds[number]
+    }
+}
+
+impl Second {
+    fn add(&mut self, other: &Self) {
+        self.opened += other.opened;
+        self.closed += other.closed;
+        self.sent += other.sent;
+        self.received += other.received;
+        self.latency_sum_us += other.latency_sum_us;
+        self.latency_count += other.latency_count;
+        self.latency_max_us = self.latency_max_us.max(other.latency_max_us);
+    }
+}
+
+fn add_causes(causes: &mut Causes, others: &Causes) {
+    for (cause, count) in others {
+        *causes.entry(cause.clone()).or_default() += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally() -> Tally {
+        let mut tally = Tally { attempted: 3, ..Tally::default() };
+        tally.opened(100, 100);
+        tally.opened(1_500_000, 200);
+        tally.failed("connection refused".into());
+        tally.closed(2_100_000, Some("reset".into()));
+        tally.sent(1_600_000, 1_599_000);
+        tally.received(1_700_000, 100_000);
+        tally
+    }
+
+    #[test]
+    fn what_happens_is_counted_in_its_second() {
+        let tally = tally();
+        assert_eq!(tally.open_by_second(), [1, 2, 1]);
+        assert_eq!(
+            (tally.seconds[1].sent, tally.seconds[1].received, tally.seconds[1].latency_max_us),
+            (1, 1, 100_000)
+        );
+        assert!(!tally.is_clean());
+    }
+
+    #[test]
+    fn the_sum_of_two_is_twice_one() {
+        let mut sum = tally();
+        sum.add(&tally());
+        assert_eq!((sum.attempted, sum.opened, sum.latency.count(), sum.lateness.count()), (6, 4, 2, 2));
+        assert_eq!(sum.failed["connection refused"], 2);
+        assert_eq!(sum.open_by_second(), [2, 4, 2]);
+    }
+}

@@ -1,0 +1,159 @@
+//! The bytes of one server connection, taken apart into hub messages.
+//!
+//! ```text
+//!  socket bytes ──► frames ──► hub messages, which may share a frame or fill several
+//! ```
+//!
+//! Bytes are copied only while a frame or a message is not whole, so an idle connection holds no buffer.
+
+use trunkline_protocol::hub::{HubProtocol, next_frame};
+
+use super::frame::{self, FrameError, Opcode};
+
+/// The largest hub message that we take.
+const MESSAGE_MAX_BYTES: usize = 32 * 1024 * 1024;
+
+/// What the bytes bring.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event<'a> {
+    /// The body of a hub message.
+    Message(&'a [u8]),
+    /// The server asks for a pong with these bytes.
+    Ping(&'a [u8]),
+    /// The server closes the WebSocket.
+    Close,
+}
+
+/// Why the connection can't go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InboundError {
+    /// These bytes are no WebSocket.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// These bytes are no hub messages.
+    #[error("bad framing of a hub message")]
+    Message,
+}
+
+/// The reading half of a connection.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    protocol: HubProtocol,
+    /// The part of a frame that is here.
+    frame: Vec<u8>,
+    /// The part of a hub message that is here.
+    message: Vec<u8>,
+}
+
+impl Inbound {
+    /// Nothing has come yet.
+    pub(crate) fn new(protocol: HubProtocol) -> Self {
+        Self { protocol, frame: Vec::new(), message: Vec::new() }
+    }
+
+    /// Takes bytes from the socket, and tells what they bring.
+    pub(crate) fn take(&mut self, bytes: &[u8], mut tell: impl FnMut(Event<'_>)) -> Result<(), InboundError> {
+        if self.frame.is_empty() {
+            let rest = self.take_frames(bytes, &mut tell)?;
+            self.frame.extend_from_slice(rest);
+            return Ok(());
+        }
+        let mut whole = std::mem::take(&mut self.frame);
+        whole.extend_from_slice(bytes);
+        let used = whole.len() - self.take_frames(&whole, &mut tell)?.len();
+        if used < whole.len() {
+            whole.drain(..used);
+            self.frame = whole;
+        }
+        Ok(())
+    }
+
+    /// Takes all whole frames; returns what follows them.
+    fn take_frames<'a>(
+        &mut self,
+        mut bytes: &'a [u8],
+        tell: &mut impl FnMut(Event<'_>),
+    ) -> Result<&'a [u8], InboundError> {
+        while let Some(frame) = frame::split(bytes)? {
+            bytes = frame.rest;
+            match frame.opcode {
+                Opcode::Continuation | Opcode::Text | Opcode::Binary => self.take_payload(frame.payload, tell)?,
+                Opcode::Ping => tell(Event::Ping(frame.payload)),
+                Opcode::Pong => {}
+                Opcode::Close => tell(Event::Close),
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn take_payload(&mut self, payload: &[u8], tell: &mut impl FnMut(Event<'_>)) -> Result<(), InboundError> {
+        if self.message.is_empty() {
+            let rest = take_messages(self.protocol, payload, tell)?;
+            self.message.extend_from_slice(rest);
+            return Ok(());
+        }
+        let mut whole = std::mem::take(&mut self.message);
+        whole.extend_from_slice(payload);
+        self.message = take_messages(self.protocol, &whole, tell)?.to_vec();
+        Ok(())
+    }
+}
+
+/// Tells all whole messages; returns what follows them.
+fn take_messages<'a>(
+    protocol: HubProtocol,
+    mut bytes: &'a [u8],
+    tell: &mut impl FnMut(Event<'_>),
+) -> Result<&'a [u8], InboundError> {
+    while let Some(frame) = next_frame(protocol, bytes, MESSAGE_MAX_BYTES).map_err(|_| InboundError::Message)? {
+        tell(Event::Message(bytes.get(frame.body).unwrap_or_default()));
+        bytes = bytes.get(frame.length..).unwrap_or_default();
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two frames: a message and a half, the other half; a ping between them.
+    const BYTES: &[u8] = b"\x81\x0b{\"a\":1}\x1e{\"b\x89\x02hi\x80\x05\":2}\x1e";
+
+    fn events(chunks: &[&[u8]]) -> Vec<String> {
+        let mut inbound = Inbound::new(HubProtocol::Json);
+        let mut events = Vec::new();
+        for chunk in chunks {
+            let note = |event: Event<'_>| {
+                events.push(match event {
+                    Event::Message(body) | Event::Ping(body) => String::from_utf8_lossy(body).into_owned(),
+                    Event::Close => "close".into(),
+                });
+            };
+            inbound.take(chunk, note).unwrap();
+        }
+        assert!(inbound.frame.is_empty() && inbound.message.is_empty());
+        events
+    }
+
+    #[test]
+    fn messages_are_whole_however_the_bytes_are_cut() {
+        let expected = ["{\"a\":1}", "hi", "{\"b\":2}"];
+        assert_eq!(events(&[BYTES]), expected);
+        for cut in 0..BYTES.len() {
+            assert_eq!(events(&[&BYTES[..cut], &BYTES[cut..]]), expected, "{cut}");
+        }
+        let bytes: Vec<&[u8]> = BYTES.chunks(1).collect();
+        assert_eq!(events(&bytes), expected);
+    }
+
+    #[test]
+    fn a_close_is_told() {
+        assert_eq!(events(&[b"\x88\x00"]), ["close"]);
+    }
+
+    #[test]
+    fn what_is_no_websocket_is_an_error() {
+        let mut inbound = Inbound::new(HubProtocol::MessagePack);
+        assert_eq!(inbound.take(b"HTTP/1.1", |_| ()), Err(InboundError::Frame(FrameError)));
+    }
+}

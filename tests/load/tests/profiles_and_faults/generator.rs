@@ -1,0 +1,62 @@
+//! The load tester as a process, and the report that it writes.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tokio::process::Command;
+use trunkline_tests::fleet::{ACCESS_KEY, App, Fleet, Proxy};
+use trunkline_tests::scenario::{Stage, profile_folder};
+
+/// What builds the programs that the tests start.
+const BUILD: &str = "cargo build -p trunkline-proxy --bin trunkline -p trunkline --example bench";
+
+/// What came of a run.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) status: i32,
+    pub(crate) text: String,
+    pub(crate) report: Value,
+    pub(crate) json: PathBuf,
+}
+
+impl Outcome {
+    /// One of the counts of messages.
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        self.report.pointer(&format!("/counts/{name}")).and_then(Value::as_u64).unwrap_or(u64::MAX)
+    }
+
+    /// Demands that all went well, and that so many messages were sent for so many arrivals.
+    pub(crate) fn is_clean(&self) {
+        assert_eq!(self.status, 0, "{}", self.text);
+        assert_eq!(self.report.get("is_clean"), Some(&true.into()), "{}", self.text);
+        for fault in ["lost", "duplicated", "reordered", "misdelivered"] {
+            assert_eq!(self.count(fault), 0, "{fault}: {}", self.text);
+        }
+        assert_eq!(self.count("expected"), self.count("received"));
+    }
+}
+
+/// Runs it with these arguments, divided by spaces.
+pub(crate) async fn run(stage: &Stage, arguments: &str) -> Result<Outcome> {
+    let json = stage.log_path("report").with_extension("json");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline-load"));
+    command.args(arguments.split_whitespace()).arg("--json").arg(&json);
+    let output = command.kill_on_drop(true).output().await?;
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let report = std::fs::read(&json).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    Ok(Outcome { status: output.status.code().context("killed")?, text, report, json })
+}
+
+/// Starts the app server `bench` with two proxies before it.
+pub(crate) async fn fleet(stage: &Stage) -> Result<(trunkline_tests::fleet::AppServer, [Proxy; 2])> {
+    let folder = profile_folder()?;
+    for program in [folder.join("trunkline"), folder.join("examples").join("bench")] {
+        ensure!(program.is_file(), "{} is missing; this builds it: {BUILD}", program.display());
+    }
+    let fleet = Fleet::with_keys(stage, ACCESS_KEY);
+    let app = fleet.app(App::Bench).await?;
+    let proxies = fleet.two_proxies(&app).await?;
+    Ok((app, proxies))
+}

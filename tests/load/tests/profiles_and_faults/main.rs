@@ -1,0 +1,201 @@
+#![forbid(unsafe_code)]
+//! The load tester against a real fleet: each profile for a second or two, and faults that are made on purpose.
+
+mod generator;
+mod relay;
+
+use anyhow::Result;
+use generator::{fleet, run};
+use relay::{Fault, Relay};
+use trunkline_tests::fleet::ACCESS_KEY;
+use trunkline_tests::scenario::{play, until};
+
+/// Short ramps.
+const SHORT: &str = "-u 0.3 -d 0.1 --settle 10";
+
+#[test]
+fn every_client_gets_every_broadcast() {
+    play(async |stage| {
+        let (_app, [one, other]) = fleet(stage).await?;
+        let html = stage.log_path("page").with_extension("html");
+        let servers = format!("-s {} -s http://{}/bench", one.address(), other.address());
+        let page = html.display();
+        let outcome = run(stage, &format!("broadcast {servers} -c 10 -r 2 -i 50 {SHORT} --html {page}")).await?;
+        outcome.is_clean();
+        assert_eq!((outcome.count("sent"), outcome.count("received")), (39, 39 * 20));
+        assert!(outcome.text.contains("Clients=20, Received=780, Missed=0.00%, Min interval="), "{}", outcome.text);
+        assert!(std::fs::read_to_string(html)?.contains("<polyline"));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_chat_reaches_its_rooms_and_only_them() {
+    play(async |stage| {
+        let (_app, [one, other]) = fleet(stage).await?;
+        let servers = format!("-s {} -s {}", one.address(), other.address());
+        for more in ["--protocol json", "--protocol messagepack --negotiate", "--payload 500"] {
+            let arguments = format!("chat {servers} -c 20 -r 2 -i 10 -g 5 {SHORT} {more}");
+            let outcome = run(stage, &format!("{arguments} --access-key key-that-no-fleet-knows")).await?;
+            // Who brings a token that is not the fleet's is not let in: nobody is there, and that is no clean run.
+            assert_eq!(outcome.status, 1, "{}", outcome.text);
+            assert_eq!(outcome.report["tally"]["opened"], 0);
+            let outcome = run(stage, &arguments).await?;
+            outcome.is_clean();
+            assert!(outcome.count("sent") > 50, "{}", outcome.text);
+            // Five rooms of eight.
+            assert_eq!(outcome.count("received"), outcome.count("sent") * 8);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn every_echo_comes_back() {
+    play(async |stage| {
+        let (_app, [one, other]) = fleet(stage).await?;
+        let servers = format!("-s {} -s {}", one.address(), other.address());
+        for profile in ["echo", "shared-echo"] {
+            let token = trunkline_tests::token::of_user(ACCESS_KEY, "somebody")?;
+            let outcome = run(stage, &format!("{profile} {servers} -c 5 -r 2 -i 50 {SHORT} --token {token}")).await?;
+            outcome.is_clean();
+            assert!(outcome.count("sent") > 500, "{}", outcome.text);
+            assert!(outcome.text.contains("Avg latency:"));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn idle_clients_stay_and_what_they_cost_is_told() {
+    play(async |stage| {
+        let (app, [one, _other]) = fleet(stage).await?;
+        let watch = format!("--pid proxy={} --pid app={}", one.process.id()?, app.process.id()?);
+        let metrics = format!("--metrics http://{}/metrics", one.admin());
+        let outcome = run(stage, &format!("idle -s {} -c 50 -r 1 {SHORT} {watch} {metrics}", one.address())).await?;
+        outcome.is_clean();
+        assert_eq!(outcome.report["tally"]["opened"], 50);
+        assert_eq!(outcome.report["processes"][0]["name"], "proxy");
+        assert!(outcome.report["processes"][0]["ready_bytes"].as_u64().unwrap_or(0) > 0);
+        assert!(outcome.report["links"][0]["bytes"].is_u64());
+        Ok(())
+    });
+}
+
+#[test]
+fn all_come_back_after_a_storm() {
+    play(async |stage| {
+        let (_app, [one, other]) = fleet(stage).await?;
+        let servers = format!("-s {} -s {}", one.address(), other.address());
+        let outcome = run(stage, &format!("storm {servers} -c 30 -r 1 -i 200 {SHORT}")).await?;
+        outcome.is_clean();
+        let storms = outcome.report["tally"]["storms"].as_array().map_or(0, Vec::len);
+        assert!(storms >= 1, "{}", outcome.text);
+        assert_eq!(outcome.report["tally"]["opened"], 60 * (storms + 1));
+        Ok(())
+    });
+}
+
+#[test]
+fn the_example_profile_files_run() {
+    play(async |stage| {
+        let (_app, [one, other]) = fleet(stage).await?;
+        let servers = format!("-s {} -s {}", one.address(), other.address());
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/profiles");
+        for (file, sent, received) in [("room", 70, 120), ("visitors", 20, 30), ("calls", 200, 200)] {
+            let outcome = run(stage, &format!("{folder}/{file}.toml {servers} -c 5 -r 2 {SHORT}")).await?;
+            outcome.is_clean();
+            assert_eq!((outcome.count("sent"), outcome.count("received")), (sent, received), "{}", outcome.text);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_fault_is_reported_as_just_that_and_as_often_as_it_was_made() {
+    play(async |stage| {
+        let (_app, [one, _other]) = fleet(stage).await?;
+        for (fault, name) in [(Fault::Drop, "lost"), (Fault::Duplicate, "duplicated"), (Fault::Swap, "reordered")] {
+            let relay = Relay::start(one.address(), fault, 1_000).await?;
+            let arguments = format!("broadcast -s {} -c 50 -r 2 -i 10 -u 0.3 -d 0 --settle 1", relay.address());
+            let outcome = run(stage, &arguments).await?;
+            assert_eq!(outcome.status, 1, "{}", outcome.text);
+            let misses = outcome.report["missing"].as_array().map_or(0, Vec::len);
+            assert_eq!(misses, if fault == Fault::Drop { 9 } else { 0 }, "{}", outcome.text);
+            // 199 ticks to 50 clients; of a thousand one is spoilt.
+            assert_eq!((outcome.count("expected"), relay.made()), (9_950, 9), "{}", outcome.text);
+            for counted in ["lost", "duplicated", "reordered", "misdelivered"] {
+                let made = if counted == name { relay.made() } else { 0 };
+                assert_eq!(outcome.count(counted), made, "{counted} when {name} is made: {}", outcome.text);
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_proxy_that_dies_is_seen_and_the_books_still_balance() {
+    play(async |stage| {
+        let (_app, [one, mut other]) = fleet(stage).await?;
+        let servers = format!("-s {} -s {}", one.address(), other.address());
+        let arguments = format!("broadcast {servers} -c 5 -r 3 -i 20 {SHORT}");
+        let running = run(stage, &arguments);
+        let killing = async {
+            until(async || {
+                let metrics = other.metrics().await?;
+                // Broadcasts come to its five clients: the run has begun.
+                Ok((metrics.sum("trunkline_deliveries_total", &[]) > 50.0).then_some(()))
+            })
+            .await?;
+            other.process.kill().await
+        };
+        let (outcome, killed) = tokio::join!(running, killing);
+        let outcome = outcome?;
+        killed?;
+        assert_eq!(outcome.status, 1, "{}", outcome.text);
+        let ended = outcome.report["tally"]["ended"].as_object().cloned().unwrap_or_default();
+        assert_eq!(ended.values().filter_map(serde_json::Value::as_u64).sum::<u64>(), 5, "{}", outcome.text);
+        assert_eq!(outcome.count("expected"), outcome.count("received") + outcome.count("lost"));
+        // The five at the other proxy got all.
+        assert!(outcome.count("received") >= outcome.count("sent") * 5, "{}", outcome.text);
+        Ok(())
+    });
+}
+
+#[test]
+fn reports_of_several_generators_add_up() {
+    play(async |stage| {
+        let (_app, [one, other]) = fleet(stage).await?;
+        let arguments = |server: &str| format!("broadcast -s {server} -c 5 -r 1 -i 50 {SHORT}");
+        let (one, other) = (arguments(one.address()), arguments(other.address()));
+        // At the same time, at the same app server: each hears the other, and counts only its own.
+        let (one, other) = tokio::join!(run(stage, &one), run(stage, &other));
+        let (one, other) = (one?, other?);
+        one.is_clean();
+        other.is_clean();
+        let merged = run(stage, &format!("merge {} {}", one.json.display(), other.json.display())).await?;
+        merged.is_clean();
+        assert_eq!(merged.count("received"), one.count("received") + other.count("received"));
+        assert_eq!(merged.report["generators"], 2);
+        Ok(())
+    });
+}
+
+#[test]
+fn what_can_not_be_run_says_why() {
+    play(async |stage| -> Result<()> {
+        let refused = run(stage, "idle -s 1 -c 3 -r 0.1 -u 0 -d 0").await?;
+        assert_eq!((refused.status, &refused.report["tally"]["failed"]["connection refused"]), (1, &3.into()));
+        for (arguments, reason) in [
+            ("echo -s 1 --transport sse", "front door"),
+            ("echo -s 1 --transport long-polling", "front door"),
+            ("echo -s https://localhost", "TLS"),
+            ("no-such-file -s 1", "is no profile"),
+        ] {
+            let outcome = run(stage, arguments).await?;
+            assert_eq!(outcome.status, 2);
+            assert!(outcome.text.contains(reason), "{}", outcome.text);
+        }
+        Ok(())
+    });
+}
