@@ -16,8 +16,8 @@
 //! **What is not equal.** The bare handler pays a read and a write of a socket per call, unless a client has several
 //! calls on the way. Behind a proxy the calls of many clients share a few links: the more come at once, the more share
 //! a read, a write and a wake-up. So the ratio depends on the load: with one client and one call outstanding nothing is
-//! shared, and the app server pays for a link's frame around each call as well; with many it pays less per call than
-//! the bare handler does for system calls alone. `--loads 1x1,64x1,64x16` shows all of it.
+//! shared, and what a call costs is mostly wake-ups, of which the app server has more; with many outstanding it pays
+//! less per call than the bare handler. `--loads 1x1,64x1,64x16` shows all of it.
 //!
 //! **What it is worth.** Speed drifts within minutes, so only runs side by side compare: each round has a window of the
 //! bare handler, one of the app server and one of the bare handler again, begins with another of them each time, and
