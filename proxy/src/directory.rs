@@ -65,18 +65,6 @@ impl Directory {
         self.get_mut(slot).filter(|client| client.serial == serial)
     }
 
-    /// How many places are taken.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.clients.len()
-    }
-
-    /// Whether nobody is here.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.clients.is_empty()
-    }
-
     /// Makes a client connection a member of a set; again is fine.
     pub fn join(&mut self, slot: Slot, hub: HubIndex, name: SetName<'_>) {
         self.sets.join(&mut self.clients, slot, hub, name);
@@ -125,12 +113,6 @@ impl Directory {
     #[must_use]
     pub fn everyone(&self) -> Vec<Slot> {
         self.slots(|_| true)
-    }
-
-    /// How many open client connections a hub has here.
-    #[must_use]
-    pub fn hub_len(&self, hub: HubIndex) -> usize {
-        self.sets.members(hub, SetName::Hub).len()
     }
 
     fn slots(&self, wanted: impl Fn(&Client) -> bool) -> Vec<Slot> {

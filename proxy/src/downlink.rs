@@ -100,7 +100,7 @@ fn lost(shard: &Shard, hub: &str, app: &str, slot: usize, reason: &str) {
 }
 
 /// Gives one order to every shard.
-pub async fn give_to_all(shard: &Rc<Shard>, order: &Order) {
+async fn give_to_all(shard: &Rc<Shard>, order: &Order) {
     for (index, other) in shard.shared().shards().iter().enumerate() {
         if index == usize::from(shard.index()) {
             shard.carry_out(vec![order.clone()]);
@@ -182,9 +182,8 @@ async fn finish(shard: &Rc<Shard>, link: &LinkHandle, turn: TurnOrders) {
             other.give(orders, bytes).await;
         }
     }
-    let now_ms = shard.shared().now_ms();
-    (0..count).for_each(|_| link.handle_received(now_ms));
     if count > 0 {
+        link.handle_received(count, shard.shared().now_ms());
         link.wake_writer();
     }
 }

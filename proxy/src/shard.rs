@@ -137,18 +137,6 @@ impl Shard {
         self.finish_turn();
     }
 
-    /// How many client connections are here, those that are closing included.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.directory.borrow().len()
-    }
-
-    /// Whether nobody is here.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Lets `act` give out frames.
     fn deliver<T>(&self, pace: Pace, act: impl FnOnce(&mut Delivery<'_>) -> T) -> T {
         let mut directory = self.directory.borrow_mut();

@@ -4,6 +4,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`command`] | how a benchmark ends |
 //! | [`product`] | a proxy before its app server |
 //! | [`process`] | child processes |
 //! | [`cpu`] | CPU time of a process |
@@ -13,6 +14,7 @@
 //! | [`rounds`] | which part comes when |
 //! | [`spread`] | medians |
 
+pub mod command;
 pub mod connect;
 pub mod cpu;
 pub mod frame;

@@ -1,7 +1,9 @@
 //! Streams that clients upload.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use trunkline::HubProtocol::Json;
 use trunkline::{Context, Hub, HubError, UploadStream};
 use trunkline_protocol::service::{FlowOperation, ServiceMessage};
@@ -185,6 +187,9 @@ async fn an_upload_is_cut_off_when_its_client_leaves() {
 
 #[tokio::test]
 async fn too_many_items_pause_the_client_until_they_are_taken() {
+    let pause_was_seen = Arc::new(Notify::new());
+    let gate = Arc::clone(&pause_was_seen);
+    let late = move |numbers| sum_after(Arc::clone(&gate), numbers);
     let mut app = App::start_with(|hub| hub.upload_max_items(4).method("Late", late), |server| server).await;
     let (mut link, client) = open(&app).await;
     assert_eq!(app.news().await, "connected c1");
@@ -192,15 +197,16 @@ async fn too_many_items_pause_the_client_until_they_are_taken() {
     let items: Vec<_> = (0..6).map(|n| item("0", json!(n))).collect();
     send_all(&mut link, &client, &items).await;
     assert_eq!(link.flow("c1").await, FlowOperation::Pause);
+    pause_was_seen.notify_one();
     assert_eq!(link.flow("c1").await, FlowOperation::Resume);
     send_all(&mut link, &client, &[end("0")]).await;
     assert_eq!(link.json("c1").await, result(json!(15)));
     link.quiet().await;
 }
 
-/// Starts to read when all items are there.
-async fn late(mut numbers: UploadStream<i64>) -> Result<i64, HubError> {
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+/// Starts to read when it is told.
+async fn sum_after(gate: Arc<Notify>, mut numbers: UploadStream<i64>) -> Result<i64, HubError> {
+    gate.notified().await;
     let mut sum = 0;
     while let Some(number) = numbers.next().await {
         sum += number?;

@@ -160,9 +160,10 @@ impl LinkHandle {
         self.owing.notified().await;
     }
 
-    /// Counts a frame that came in.
-    pub fn handle_received(&self, now_ms: u64) {
-        self.state().session.handle_received(now_ms);
+    /// Counts the frames of a turn: one lock for all of them, because deliveries wait behind this.
+    pub fn handle_received(&self, frames: u64, now_ms: u64) {
+        let mut state = self.state();
+        (0..frames).for_each(|_| state.session.handle_received(now_ms));
     }
 
     /// Takes the acknowledgement that may ride on a ping.

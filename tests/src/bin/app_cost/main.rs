@@ -56,9 +56,10 @@ mod windows;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
+use trunkline_tests::bench::command;
 use trunkline_tests::bench::process::say;
 
 use bare::BareArguments;
@@ -108,19 +109,11 @@ fn main() -> ExitCode {
         Some(Role::Idle(arguments)) => idle::run(&arguments),
         None => measure(settings),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say_error(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    command::finish("app_cost", done)
 }
 
 fn measure(settings: Settings) -> Result<()> {
-    if cfg!(debug_assertions) {
-        say_error("this is no release build: its figures mean nothing");
-    }
+    command::warn_of_debug_build("app_cost");
     let mut calls = Vec::new();
     if settings.only != Some(Subject::Memory) {
         for load in &settings.loads {
@@ -133,11 +126,7 @@ fn measure(settings: Settings) -> Result<()> {
     };
     let report = Report { settings, calls, memory };
     say(&report.summary());
-    if let Some(path) = &report.settings.json {
-        let text = serde_json::to_string_pretty(&report)?;
-        std::fs::write(path, text).with_context(|| format!("--json {}", path.display()))?;
-    }
-    Ok(())
+    command::write_json(&report, report.settings.json.as_deref())
 }
 
 impl Report {
@@ -145,9 +134,4 @@ impl Report {
         let calls = self.calls.iter().map(CallsReport::summary);
         calls.chain(self.memory.iter().map(MemoryReport::summary)).collect()
     }
-}
-
-#[expect(clippy::print_stderr, reason = "the command ends with this")]
-fn say_error(text: &str) {
-    eprintln!("app_cost: {text}");
 }

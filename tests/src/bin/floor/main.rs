@@ -47,11 +47,12 @@ mod writer;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crowd::CrowdArguments;
 use report::Report;
+use trunkline_tests::bench::command;
 use trunkline_tests::bench::process::say;
 use writer::WriterArguments;
 
@@ -110,32 +111,15 @@ fn main() -> ExitCode {
         Some(Role::Crowd(arguments)) => crowd::run(&arguments),
         None => compare(settings),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say_error(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    command::finish("floor", done)
 }
 
 fn compare(settings: Settings) -> Result<()> {
-    if cfg!(debug_assertions) {
-        say_error("this is no release build: its figures mean nothing");
-    }
+    command::warn_of_debug_build("floor");
     let mut fleet = fleet::Fleet::start(&settings)?;
     say(&report::heading(&settings));
     let windows = rounds::measure(&mut fleet, &settings, |window| say(&report::row(window)))?;
     let report = Report::new(settings, windows)?;
     say(&report.summary());
-    if let Some(path) = &report.settings.json {
-        let text = serde_json::to_string_pretty(&report)?;
-        std::fs::write(path, text).with_context(|| format!("--json {}", path.display()))?;
-    }
-    Ok(())
-}
-
-#[expect(clippy::print_stderr, reason = "the command ends with this")]
-fn say_error(text: &str) {
-    eprintln!("floor: {text}");
+    command::write_json(&report, report.settings.json.as_deref())
 }
