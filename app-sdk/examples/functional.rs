@@ -1,13 +1,13 @@
 //! The hub of the official SignalR functional tests, for the official clients' own suite and for our end-to-end tests.
 //!
-//! `/testhub` speaks both hub protocols with detailed errors; `/clientresult/{connectionId}` asks a client for a result.
+//! `/testhub` speaks both hub protocols with detailed errors, `/testhub-nowebsockets` does so over the other transports;
+//! `/clientresult/{connectionId}` asks a client for a result.
 //! Run it behind proxies or with `--embedded`. The HTTP routes are the app's own: behind proxies ask the app for them.
 //!
 //! Not here, because it waits for the proxies' other doors:
 //!
 //! | endpoint of the suite | waits for |
 //! |---|---|
-//! | `/testhub` over server-sent events and long polling, `/testhub-nowebsockets` | other transports |
 //! | `/authorizedhub`, `/generateJwtToken` | authentication by the app |
 //! | `/redirect`, `/echoredirect` | redirects of negotiate |
 //! | `/echo` | raw connections |
@@ -24,7 +24,7 @@ use axum::{Json, Router};
 use futures_util::{Stream, stream};
 use serde::{Deserialize, Serialize};
 use trunkline::value::{Binary, Timestamp};
-use trunkline::{Cancellation, Context, Hub, HubError, HubHandle, Server, UploadStream};
+use trunkline::{Cancellation, Context, Hub, HubError, HubHandle, Server, Transport, UploadStream};
 
 /// 2000-01-01T00:00:00Z.
 const MILLENNIUM_UNIX_SECONDS: i64 = 946_684_800;
@@ -110,9 +110,8 @@ async fn streaming_concat(mut parts: UploadStream<String>) -> Result<String, Hub
     Ok(whole)
 }
 
-/// The only one so far.
-async fn get_active_transport_name() -> &'static str {
-    "WebSockets"
+async fn get_active_transport_name(ctx: Context) -> &'static str {
+    ctx.transport().name()
 }
 
 async fn echo_complex_object(object: ComplexObject) -> ComplexObject {
@@ -152,8 +151,8 @@ async fn client_result(State(hub): State<HubHandle>, Path(connection_id): Path<S
     }
 }
 
-fn test_hub() -> Hub {
-    Hub::new("/testhub")
+fn test_hub(path: &str) -> Hub {
+    Hub::new(path)
         .detailed_errors()
         .method("Echo", echo)
         .method("GetCallerConnectionId", get_caller_connection_id)
@@ -176,7 +175,9 @@ fn test_hub() -> Hub {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let server = Server::new().hub(test_hub());
+    let without_web_sockets = [Transport::ServerSentEvents, Transport::LongPolling];
+    let server =
+        Server::new().hub(test_hub("/testhub")).hub(test_hub("/testhub-nowebsockets").transports(without_web_sockets));
     let handle = server.handle();
     let deployment =
         Deployment { server: "trunkline", version: env!("CARGO_PKG_VERSION"), instance: handle.instance().to_owned() };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::hub::{Close, HubProtocol};
+use trunkline_protocol::manifest::Transport;
 
 use crate::clients::CallerClients;
 use crate::connection::{Connection, End, Scope};
@@ -145,6 +146,12 @@ impl Context {
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.connection().opening().remote_addr()
+    }
+
+    /// How the client's bytes travel.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.connection().opening().transport()
     }
 
     /// The hub protocol that the client speaks.

@@ -261,6 +261,9 @@ pub enum BuildError {
     /// A hub that no client can speak to.
     #[error("hub '{0}' speaks no hub protocol")]
     NoProtocol(String),
+    /// A hub that no client can connect to.
+    #[error("hub '{0}' allows no transport")]
+    NoTransport(String),
     /// A given access key is no good.
     #[error("access key can't be used")]
     AccessKey(#[source] AccessKeyError),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::manifest::{HubManifest, Transport};
 
 use crate::connection::Limits;
 use crate::error::{BuildError, HubError};
@@ -56,6 +56,7 @@ pub struct Hub<S = ()> {
 #[derive(Debug, Clone)]
 pub(crate) struct HubSettings {
     pub(crate) protocols: Vec<HubProtocol>,
+    pub(crate) transports: Vec<Transport>,
     pub(crate) keep_alive_interval: Duration,
     pub(crate) client_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
@@ -184,6 +185,13 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
+    /// The transports that clients may use, in the order in which they shall try them; by default WebSockets, then
+    /// Server-Sent Events, then long polling.
+    pub fn transports(mut self, transports: impl IntoIterator<Item = Transport>) -> Self {
+        self.settings.transports = transports.into_iter().collect();
+        self
+    }
+
     /// Largest message of a client, framing included; 32 KiB by default. A client that sends more is closed.
     pub fn message_max_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.message_max_bytes = bytes;
@@ -263,6 +271,9 @@ impl Hub<()> {
         if self.settings.protocols.is_empty() {
             return Err(BuildError::NoProtocol(name));
         }
+        if self.settings.transports.is_empty() {
+            return Err(BuildError::NoTransport(name));
+        }
         let mut methods = Methods {
             filters: self.filters,
             on_connected: self.on_connected.into_iter().map(|method| method.bind(&())).collect(),
@@ -300,6 +311,7 @@ impl HubSettings {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         HubManifest {
             protocols: self.protocols.iter().map(|protocol| protocol.name().to_owned()).collect(),
+            transports: self.transports.clone(),
             message_max_bytes: self.limits.message_max_bytes,
             keep_alive_interval_ms: millis(self.keep_alive_interval),
             client_timeout_ms: millis(self.client_timeout),
@@ -315,6 +327,7 @@ impl Default for HubSettings {
         let manifest = HubManifest::new("", "");
         Self {
             protocols: HubProtocol::ALL.to_vec(),
+            transports: manifest.transports,
             keep_alive_interval: Duration::from_millis(manifest.keep_alive_interval_ms),
             client_timeout: Duration::from_millis(manifest.client_timeout_ms),
             handshake_timeout: Duration::from_millis(manifest.handshake_timeout_ms),
@@ -419,11 +432,18 @@ mod tests {
     #[test]
     fn settings_reach_the_manifest() {
         let hub = built(
-            Hub::new("/chat").protocols([HubProtocol::Json]).client_timeout(Duration::from_secs(5)).detailed_errors(),
+            Hub::new("/chat")
+                .protocols([HubProtocol::Json])
+                .transports([Transport::LongPolling])
+                .client_timeout(Duration::from_secs(5))
+                .detailed_errors(),
         );
+        assert_eq!(hub.manifest.transports, [Transport::LongPolling]);
         assert_eq!(hub.manifest.protocols, ["json"]);
         assert_eq!(hub.manifest.client_timeout_ms, 5000);
         assert!(hub.manifest.detailed_errors);
         assert!(matches!(Hub::new("/chat").protocols([]).build(), Err(BuildError::NoProtocol(_))));
+        assert!(matches!(Hub::new("/chat").transports([]).build(), Err(BuildError::NoTransport(_))));
+        assert_eq!(built(Hub::new("/chat")).manifest.transports, Transport::ALL);
     }
 }

@@ -218,4 +218,5 @@ pub use items::Items;
 pub use request::{Claims, Query};
 pub use server::{HubHandle, Server, ServerHandle};
 pub use trunkline_protocol::hub::HubProtocol;
+pub use trunkline_protocol::manifest::Transport;
 pub use upload::UploadStream;

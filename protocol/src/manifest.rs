@@ -18,6 +18,8 @@ pub const LINK_PATH: &str = "/.trunkline/link";
 
 /// Header of every answer of a node: its name.
 pub const NODE_HEADER: &str = "x-trunkline-node";
+/// Header of an opening: the client's transport; never taken from outside.
+pub const TRANSPORT_HEADER: &str = "x-trunkline-transport";
 /// Header of a link's upgrade: which start of the node this is, so that a restarted one is known as new.
 pub const BOOT_HEADER: &str = "x-trunkline-boot";
 /// Header of a link's upgrade: the app server instance that is wanted; another one answers 409.
@@ -40,6 +42,27 @@ pub enum Transport {
     ServerSentEvents,
     /// Long polling with POSTs, text and binary.
     LongPolling,
+}
+
+impl Transport {
+    /// All of them, in the order in which the official server offers them.
+    pub const ALL: [Self; 3] = [Self::WebSockets, Self::ServerSentEvents, Self::LongPolling];
+
+    /// Its name, as negotiate spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WebSockets => "WebSockets",
+            Self::ServerSentEvents => "ServerSentEvents",
+            Self::LongPolling => "LongPolling",
+        }
+    }
+
+    /// The transport of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|transport| transport.name() == name)
+    }
 }
 
 /// An app server, as its proxies see it.
@@ -101,7 +124,7 @@ impl HubManifest {
             name: name.into(),
             path: path.into(),
             protocols: HubProtocol::ALL.iter().map(|protocol| protocol.name().into()).collect(),
-            transports: vec![Transport::WebSockets],
+            transports: Transport::ALL.to_vec(),
             message_max_bytes: limits::HUB_MESSAGE_MAX_BYTES,
             keep_alive_interval_ms: limits::KEEP_ALIVE_INTERVAL_MS,
             client_timeout_ms: limits::CLIENT_TIMEOUT_MS,

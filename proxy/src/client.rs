@@ -1,7 +1,7 @@
 //! The life of one client connection: greet it, read it, see it off.
 //!
 //! ```text
-//!  Admission ──upgrade──► greet (hub handshake) ──► open at the app server ──► read until the socket ends
+//!  Admission ──socket───► greet (hub handshake) ──► open at the app server ──► read until the socket ends
 //! ```
 //!
 //! One task per connection. While it is idle the task holds no buffer and waits for one thing: the socket.
@@ -10,27 +10,26 @@ mod greet;
 mod inbound;
 mod read;
 
-use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use hyper::upgrade::Upgraded;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 use tracing::debug;
 
-use crate::shard::{Admission, Shard, Sockets};
+use crate::shard::{Admission, Arrival, Shard, Sockets};
 use crate::socket::Socket;
 
-/// Serves a socket from its upgrade to its end.
+/// Serves a client from its arrival to its end.
 pub async fn serve(shard: Rc<Shard>, admission: Box<Admission>) {
     let id: Rc<str> = Rc::from(&*admission.open.connection_id);
     let is_negotiated = admission.is_negotiated;
     shard.shared().socket_began();
     // Greeting needs buffers and timers that an idle connection must not pay for: they go with this future.
-    let greeted = Box::pin(greet_upgraded(&shard, admission)).await;
+    let greeted = Box::pin(greet_arrived(&shard, admission)).await;
     match greeted {
         Some(reading) => read::until_the_end(&shard, reading).await,
         // Nobody was told of it, so nobody has to be told of its end; its token is used up all the same.
@@ -41,8 +40,17 @@ pub async fn serve(shard: Rc<Shard>, admission: Box<Admission>) {
     shard.shared().socket_ended();
 }
 
-async fn greet_upgraded(shard: &Rc<Shard>, admission: Box<Admission>) -> Option<read::Reading> {
-    let Admission { upgrade, hub, open, is_negotiated, user } = *admission;
+async fn greet_arrived(shard: &Rc<Shard>, admission: Box<Admission>) -> Option<read::Reading> {
+    let Admission { arrival, transport, hub, open, is_negotiated, user } = *admission;
+    let (socket, early) = match arrival {
+        Arrival::Pipe(pipe) => (Socket::boxed(pipe), Bytes::new()),
+        Arrival::Upgrade(upgrade) => upgraded(shard, upgrade).await?,
+    };
+    greet::greet(shard, socket, early, &hub, greet::Newcomer { open, user, is_negotiated, transport }).await
+}
+
+/// The socket of a WebSocket, and what was read of it already.
+async fn upgraded(shard: &Shard, upgrade: OnUpgrade) -> Option<(Socket, Bytes)> {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => {
@@ -50,14 +58,13 @@ async fn greet_upgraded(shard: &Rc<Shard>, admission: Box<Admission>) -> Option<
             return None;
         }
     };
-    let (socket, early) = match into_tcp(upgraded) {
+    Some(match into_tcp(upgraded) {
         Ok((stream, early)) => (Socket::Tcp(at_home(shard, stream).ok()?), early),
         Err(other) => {
             debug!("a client's socket is no plain TCP: its writes are queued");
-            (Socket::Boxed(RefCell::new(Box::new(TokioIo::new(other)))), Bytes::new())
+            (Socket::boxed(TokioIo::new(other)), Bytes::new())
         }
-    };
-    greet::greet(shard, socket, early, &hub, greet::Newcomer { open, user, is_negotiated }).await
+    })
 }
 
 /// The TCP socket below, with what was read of it already: our own server's, or that of `axum::serve` around an app.

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "cli")]
 mod args;
+#[cfg(feature = "cli")]
+mod carried;
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -60,6 +62,22 @@ pub struct Settings {
     pub outbox_max_bytes: usize,
     /// What may wait for one link.
     pub link_outbox_max_bytes: usize,
+    /// For connections that are carried by requests.
+    pub carried: CarriedSettings,
+}
+
+/// What Server-Sent Events and long polling go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CarriedSettings {
+    /// How long a poll waits for messages.
+    pub poll_timeout: Duration,
+    /// How long a client may be without a GET, in ticks of a second.
+    pub disconnect_timeout_s: u32,
+}
+
+impl CarriedSettings {
+    /// Those of the official server.
+    pub const DEFAULT: Self = Self { poll_timeout: Duration::from_secs(90), disconnect_timeout_s: 15 };
 }
 
 impl Settings {
@@ -76,6 +94,7 @@ impl Settings {
             message_max_bytes: MESSAGE_MAX_BYTES,
             outbox_max_bytes: OUTBOX_MAX_BYTES,
             link_outbox_max_bytes: LINK_OUTBOX_MAX_BYTES,
+            carried: CarriedSettings::DEFAULT,
         }
     }
 }

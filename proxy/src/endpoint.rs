@@ -2,12 +2,15 @@
 //!
 //! Each shard serves its own connections with this; what it shares with the others stands behind an `Arc`.
 
+mod answers;
 mod authenticate;
+mod carry;
 mod connect;
 mod negotiate;
 mod origin;
 mod request;
 mod serve;
+mod upgrade;
 
 use std::sync::Arc;
 
@@ -30,6 +33,8 @@ pub use serve::{PeerAddress, serve};
 
 /// When a client may ask again while there is no app server; they come back within seconds.
 const RETRY_AFTER_SECONDS: &str = "2";
+
+const STOPPING: &str = "this node is stopping: connect again, to another one";
 
 const NEGOTIATE_SUFFIX: &str = "/negotiate";
 
@@ -69,6 +74,14 @@ impl Endpoint {
         router.layer(cors).layer(middleware::from_fn_with_state(self.clone(), sign)).with_state(self)
     }
 
+    /// What to answer to a client that comes now, if it can't be taken in.
+    fn refuse_newcomer(&self, hub: &Hub) -> Option<Response> {
+        if self.shared.is_draining() {
+            return Some(unavailable(STOPPING));
+        }
+        (!hub.is_served()).then(|| unavailable("no app server serves this hub at the moment"))
+    }
+
     /// The hub of a path; else what to answer.
     fn find_hub(&self, path: &str) -> Result<Arc<Hub>, Response> {
         // Below this the app server speaks to proxies; nobody else has any business there.
@@ -77,9 +90,8 @@ impl Endpoint {
             return Err(plain(StatusCode::NOT_FOUND, "not found"));
         }
         match self.shared.hubs.find(path) {
-            _ if self.shared.is_draining() => Err(unavailable("this node is stopping: connect again, to another one")),
-            Some(hub) if hub.is_served() => Ok(hub),
-            Some(_) => Err(unavailable("no app server serves this hub at the moment")),
+            Some(hub) => Ok(hub),
+            None if self.shared.is_draining() => Err(unavailable(STOPPING)),
             None if self.shared.hubs.is_empty() => Err(unavailable("no app server has been reached yet")),
             None => Err(plain(StatusCode::NOT_FOUND, "no hub is served at this path")),
         }
@@ -98,9 +110,10 @@ async fn dispatch(State(endpoint): State<Endpoint>, request: Request) -> Respons
     };
     match (is_negotiate, request.method()) {
         (true, &Method::POST) => negotiate::answer(&endpoint, &hub, &request),
-        (false, &Method::GET) => connect::get(&endpoint, &hub, request),
-        (false, &Method::POST) => connect::post(&endpoint, &hub, &request),
-        (false, &Method::DELETE) => connect::delete(&endpoint, &hub, &request),
+        (false, &Method::GET) if upgrade::is_upgrade(request.headers()) => upgrade::answer(&endpoint, &hub, request),
+        (false, &Method::GET) => carry::get(&endpoint, &hub, request).await,
+        (false, &Method::POST) => carry::post(&endpoint, &hub, request).await,
+        (false, &Method::DELETE) => carry::delete(&endpoint, &hub, &request),
         _ => plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here"),
     }
 }

@@ -19,7 +19,8 @@
 //! | [`counters`] | what is counted, per shard |
 //! | [`config`] | settings: what was typed, what was meant |
 //! | [`socket`] | a client's socket: TCP, or anything else in a box |
-//! | [`transport`] | how a client's bytes travel: WebSockets |
+//! | [`transport`] | how a client's bytes travel: frames of WebSockets, server-sent events |
+//! | [`carried`] | client connections that are carried by requests: the far ends of their pipes |
 //! | [`outbox`] | what waits for one client |
 //! | [`link`] | links to app servers: manifest, dialling, pools, choice of the home link |
 //! | [`directory`] | who is here: the connections, groups and users of a shard |
@@ -32,6 +33,7 @@
 //! | [`node`] | composition: threads, listeners, upstreams, signals |
 
 pub mod admin;
+pub mod carried;
 pub mod client;
 pub mod config;
 pub mod counters;

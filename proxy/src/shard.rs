@@ -23,7 +23,7 @@ use crate::directory::{Client, Directory, Place, Serial, Slot};
 
 pub use carry_out::no_such_connection;
 pub use ending::{Ending, Notice};
-pub use inbox::{Admission, Inbox, Parcel, ShardSender, Turn};
+pub use inbox::{Admission, Arrival, Inbox, Parcel, ShardSender, Turn};
 pub use shared::{Shared, Sockets};
 
 use keep_alive::Wheel;

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::UnboundedReceiver;
+use trunkline_protocol::manifest::Transport;
 
 use crate::driver::Driver;
 use crate::scenario::{Stage, target_folder};
@@ -150,6 +151,16 @@ impl ClientBuilder<'_> {
     /// The library connects again by itself, after these delays (JavaScript only).
     pub fn reconnect_after_ms(self, delays: &[u64]) -> Self {
         self.option("reconnectDelays", json!(delays))
+    }
+
+    /// Only this transport; without it, only WebSockets.
+    pub fn transport(self, transport: Transport) -> Self {
+        self.option("transport", json!(transport.name()))
+    }
+
+    /// Whatever transport the library chooses (JavaScript only).
+    pub fn any_transport(self) -> Self {
+        self.option("transport", json!("any"))
     }
 
     /// Opens the WebSocket straight away.

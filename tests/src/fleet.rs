@@ -48,7 +48,8 @@ impl App {
 
     fn hubs(self) -> usize {
         match self {
-            App::Chat | App::Status | App::Bench | App::Functional => 1,
+            App::Chat | App::Status | App::Bench => 1,
+            App::Functional => 2,
             App::Sends | App::Calls => 4,
         }
     }

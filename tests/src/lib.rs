@@ -18,6 +18,7 @@
 //! | [`driver`] | commands and replies as JSON lines, to a process of another language |
 //! | [`client`] | clients of the official and other libraries, behind one face |
 //! | [`browser`] | pages in headless Chromium |
+//! | [`carried`] | a client of Server-Sent Events or long polling, request by request |
 //! | [`raw`] | a client that sends just the bytes it is told to |
 //! | [`http_client`] | single HTTP requests |
 //! | [`metrics`] | what `/metrics` says |
@@ -29,6 +30,7 @@
 
 pub mod bench;
 pub mod browser;
+pub mod carried;
 pub mod client;
 pub mod demo;
 pub mod driver;

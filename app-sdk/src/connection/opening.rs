@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use bytestring::ByteString;
 use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::manifest::{TRANSPORT_HEADER, Transport};
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
 /// Claims with this prefix are between proxy and SDK.
@@ -13,6 +14,8 @@ const PRIVATE_CLAIM_PREFIX: &str = "asrs.s.";
 const USER_ID_CLAIM: &str = "asrs.s.uid";
 /// The header that holds the client's address, `ip:port`.
 const REMOTE_HEADER: &str = "x-trunkline-remote";
+/// Headers that are between proxy and SDK.
+const PRIVATE_HEADERS: [&str; 2] = [REMOTE_HEADER, TRANSPORT_HEADER];
 
 /// Why a connection can't be opened; the text is for the proxy's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +54,10 @@ impl Opening {
 
     /// Headers of the connect request, without those between proxy and SDK.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (ByteString, Vec<ByteString>)> {
-        self.message().headers.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case(REMOTE_HEADER))
+        self.message()
+            .headers
+            .into_iter()
+            .filter(|(name, _)| !PRIVATE_HEADERS.iter().any(|private| name.eq_ignore_ascii_case(private)))
     }
 
     /// Query of the connect request, without its `?`.
@@ -65,9 +71,19 @@ impl Opening {
 
     /// Address of the client, as the proxy saw it.
     pub(crate) fn remote_addr(&self) -> Option<SocketAddr> {
+        self.header(REMOTE_HEADER)?.parse().ok()
+    }
+
+    /// How the client's bytes travel. Proxies that don't say so know WebSockets only.
+    pub(crate) fn transport(&self) -> Transport {
+        let named = self.header(TRANSPORT_HEADER).and_then(|name| Transport::from_name(&name));
+        named.unwrap_or(Transport::WebSockets)
+    }
+
+    fn header(&self, wanted: &str) -> Option<ByteString> {
         let headers = self.message().headers;
-        let (_, values) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(REMOTE_HEADER))?;
-        values.first()?.parse().ok()
+        let (_, values) = headers.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
+        values.into_iter().next()
     }
 
     fn message(&self) -> OpenConnection {
@@ -112,6 +128,7 @@ pub(crate) mod tests {
             headers: vec![
                 (text("X-Trunkline-Remote"), vec![text("10.1.2.3:456")]),
                 (text("User-Agent"), vec![text("me")]),
+                (text("X-Trunkline-Transport"), vec![text("LongPolling")]),
             ],
             query: Some(text("?a=1&b=2")),
             protocol: Some(text("MessagePack")),
@@ -124,6 +141,7 @@ pub(crate) mod tests {
         let headers: Vec<_> = opening.headers().collect();
         assert_eq!(headers, [(text("User-Agent"), vec![text("me")])]);
         assert_eq!(opening.query(), "a=1&b=2");
+        assert_eq!(opening.transport(), Transport::LongPolling);
         assert_eq!(opening.remote_addr(), Some("10.1.2.3:456".parse().unwrap()));
     }
 

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tracing::debug;
 use trunkline_protocol::hub::{Close, HandshakeError, HandshakeRequest, HandshakeResponse, HubMessage, HubProtocol};
 use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
-use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::manifest::{HubManifest, Transport};
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
 use super::inbound::{Inbound, Piece};
@@ -40,6 +40,7 @@ pub(super) struct Newcomer {
     pub(super) open: OpenConnection,
     pub(super) user: Option<String>,
     pub(super) is_negotiated: bool,
+    pub(super) transport: Transport,
 }
 
 /// A hub handshake.
@@ -78,12 +79,13 @@ pub(super) async fn greet(
     newcomer: Newcomer,
 ) -> Option<Reading> {
     let settings = hub.settings();
-    let mut inbound = Inbound::default();
+    let transport = newcomer.transport;
+    let mut inbound = Inbound::new(transport);
     let patience = Duration::from_millis(settings.handshake_timeout_ms);
     let greeting = timeout(patience, read_handshake(shard, &socket, &mut inbound, early))
         .await
         .unwrap_or(Err(HandshakeError::Canceled.into()))
-        .and_then(|greeting| check(greeting, &settings));
+        .and_then(|greeting| check(greeting, &settings, transport));
     let refusal = match greeting {
         Ok(greeting) => match hub.choose_home() {
             Some(home) => return Some(let_in(shard, socket, inbound, greeting, home, newcomer, &settings)),
@@ -96,9 +98,15 @@ pub(super) async fn greet(
     None
 }
 
-fn check(greeting: Greeting, settings: &HubManifest) -> Result<Greeting, Refusal> {
+fn check(greeting: Greeting, settings: &HubManifest, transport: Transport) -> Result<Greeting, Refusal> {
     let protocol = greeting.request.protocol;
-    if settings.speaks(protocol) { Ok(greeting) } else { Err(HandshakeError::Protocol(protocol.name().into()).into()) }
+    if !settings.speaks(protocol) {
+        return Err(HandshakeError::Protocol(protocol.name().into()).into());
+    }
+    if transport == Transport::ServerSentEvents && protocol == HubProtocol::MessagePack {
+        return Err(HandshakeError::TransferFormat(protocol.name().into()).into());
+    }
+    Ok(greeting)
 }
 
 async fn read_handshake(
@@ -160,11 +168,12 @@ fn let_in(
     newcomer: Newcomer,
     settings: &HubManifest,
 ) -> Reading {
-    let Newcomer { open, user, is_negotiated } = newcomer;
+    let Newcomer { open, user, is_negotiated, transport } = newcomer;
     let protocol = greeting.request.protocol;
     let (id, serial): (Rc<str>, _) = (Rc::from(&*open.connection_id), shard.next_serial());
     let mut client = Client::new(id.clone(), serial, home.clone(), protocol, socket);
     client.is_negotiated = is_negotiated;
+    client.has_inherent_keep_alive = transport == Transport::LongPolling;
     let now = shard.tick();
     let patience = u32::try_from(settings.handshake_timeout_ms.div_ceil(1000)).unwrap_or(u32::MAX);
     client.status = Status::Opening { until: now.saturating_add(patience).saturating_add(1) };

@@ -1,9 +1,10 @@
-//! What a client's bytes are: transport frames, then hub messages, of which only the kind is read.
+//! What a client's bytes are: transport frames where there are any, then hub messages, of which only the kind is read.
 //!
 //! Pure: bytes in, [`Upward`] out. Pings are swallowed, a close ends it, all else goes up unread, so that new
 //! kinds of messages need no new proxy. Whole messages that stand together go up together.
 
 use trunkline_protocol::hub::{FramingError, HubProtocol, MessageKind, next_frame};
+use trunkline_protocol::manifest::Transport;
 
 use crate::transport::websocket::{Decoder, Event, ProtocolError};
 
@@ -40,14 +41,21 @@ pub(super) enum InboundError {
 }
 
 /// What is kept between two reads: little, unless a frame or a message is under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inbound {
-    decoder: Decoder,
+    /// `None` where bytes come as they are.
+    decoder: Option<Decoder>,
     /// The beginning of a message whose rest has not come.
     partial: Vec<u8>,
 }
 
 impl Inbound {
+    /// For a client of this transport.
+    pub(super) fn new(transport: Transport) -> Self {
+        let decoder = (transport == Transport::WebSockets).then(Decoder::default);
+        Self { decoder, partial: Vec::new() }
+    }
+
     /// Keeps bytes that were read along with the hub handshake.
     pub(super) fn keep(&mut self, rest: &[u8]) {
         self.partial.extend_from_slice(rest);
@@ -59,9 +67,13 @@ impl Inbound {
         bytes: &mut [u8],
         mut give: impl FnMut(Piece<'_>),
     ) -> Result<(), ProtocolError> {
+        let Some(decoder) = &mut self.decoder else {
+            give(Piece::Payload(bytes));
+            return Ok(());
+        };
         let mut at = 0;
         while let Some(rest) = bytes.get_mut(at..) {
-            let (used, event) = self.decoder.decode(rest)?;
+            let (used, event) = decoder.decode(rest)?;
             match event {
                 Event::Data(range) => give(Piece::Payload(rest.get(range).unwrap_or_default())),
                 Event::Ping(payload) => give(Piece::Ping(payload)),
@@ -201,7 +213,7 @@ mod tests {
 
     /// What comes of `frames`, read in pieces of `chunk` bytes; runs of messages are joined.
     fn read(frames: &[Vec<u8>], chunk: usize, protocol: HubProtocol) -> Result<Vec<String>, InboundError> {
-        let (mut inbound, mut seen) = (Inbound::default(), Vec::<String>::new());
+        let (mut inbound, mut seen) = (Inbound::new(Transport::WebSockets), Vec::<String>::new());
         for piece in frames.concat().chunks(chunk) {
             inbound.take(&mut piece.to_vec(), protocol, LIMIT, |upward| match upward {
                 Upward::Messages { bytes, .. } => {
@@ -234,10 +246,22 @@ mod tests {
     }
 
     #[test]
+    fn what_requests_carry_is_taken_as_it_is() {
+        let (mut inbound, mut seen) = (Inbound::new(Transport::LongPolling), Vec::new());
+        for piece in ["{\"type\":1}\x1e{\"ty", "pe\":1}\x1e"] {
+            let taken = inbound.take(&mut piece.as_bytes().to_vec(), HubProtocol::Json, LIMIT, |upward| {
+                seen.push(format!("{upward:?}"));
+            });
+            assert_eq!(taken, Ok(()));
+        }
+        assert_eq!(seen.len(), 2, "{seen:?}");
+    }
+
+    #[test]
     fn whole_messages_that_stand_together_go_up_together() {
         let mut runs = vec![];
         let mut bytes = frame(b"{\"type\":1}\x1e{\"type\":1}\x1e{\"type\":1}\x1e");
-        Inbound::default()
+        Inbound::new(Transport::WebSockets)
             .take(&mut bytes, HubProtocol::Json, LIMIT, |upward| {
                 if let Upward::Messages { bytes, count } = upward {
                     runs.push((bytes.len(), count));

@@ -11,6 +11,7 @@ use trunkline_protocol::development_key::{self, DevelopmentKeyError};
 use trunkline_protocol::key::{AccessKey, AccessKeyError, AccessKeys};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
+use super::carried::CarriedArgs;
 use super::{
     Config, LINK_OUTBOX_MAX_BYTES, MESSAGE_MAX_BYTES, OUTBOX_MAX_BYTES, Settings, is_loopback_host, random_node_name,
 };
@@ -85,6 +86,10 @@ pub struct ServeArgs {
     /// How long clients may take to leave when the node stops, in seconds.
     #[arg(long, env = "TRUNKLINE_DRAIN_TIMEOUT", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub drain_timeout: u64,
+
+    /// Server-Sent Events and long polling.
+    #[command(flatten)]
+    pub carried: CarriedArgs,
 }
 
 /// Why settings don't make sense.
@@ -175,6 +180,7 @@ impl Config {
             message_max_bytes: args.message_max_bytes,
             outbox_max_bytes: args.outbox_max_bytes,
             link_outbox_max_bytes: args.link_outbox_max_bytes,
+            carried: args.carried.settings(),
         };
         Ok(Self {
             listen,

@@ -46,6 +46,8 @@ pub struct Client {
     pub pause: Option<Rc<Notify>>,
     /// A token names its id, so that the id has to be remembered when it is over.
     pub is_negotiated: bool,
+    /// Its transport shows by itself that it lives: no pings, no time-out.
+    pub has_inherent_keep_alive: bool,
     pub(super) memberships: Vec<Membership>,
 }
 
@@ -86,6 +88,7 @@ impl Client {
             last_sent: 0,
             last_heard: 0,
             is_negotiated: false,
+            has_inherent_keep_alive: false,
             has_pinged: false,
             is_dirty: false,
             is_flushing: false,

@@ -198,7 +198,7 @@ mod tests {
         let mut directory = Directory::default();
         let home = Arc::new(LinkHandle::new(hub(), AppServerId::from(0), 1000));
         for serial in 0..clients {
-            let socket = Socket::Boxed(std::cell::RefCell::new(Box::new(tokio::io::empty())));
+            let socket = Socket::boxed(tokio::io::empty());
             let client = Client::new("id".into(), index(serial), home.clone(), HubProtocol::Json, socket);
             directory.insert(client, user);
         }

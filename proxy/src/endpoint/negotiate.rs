@@ -18,6 +18,9 @@ use crate::link::Hub;
 
 /// Answers a negotiate request.
 pub(super) fn answer(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
+    if let Some(refusal) = endpoint.refuse_newcomer(hub) {
+        return refusal;
+    }
     let user = match who(endpoint, hub, request) {
         Ok(user) => user,
         Err(refusal) => return refusal,
@@ -34,7 +37,7 @@ pub(super) fn answer(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respo
     let id = random_id();
     let token = ConnectionToken {
         connection_id: (version == NegotiateVersion::One).then(|| id.clone()),
-        node: endpoint.shared.settings.node.clone(),
+        boot: endpoint.shared.boot.clone(),
         address: endpoint.shared.settings.advertise.clone(),
         hub: settings.path.to_ascii_lowercase(),
         user: user.id,

@@ -6,6 +6,7 @@ use axum::extract::ConnectInfo;
 use bytestring::ByteString;
 use http::request::Parts;
 use http::{HeaderMap, Uri};
+use trunkline_protocol::manifest::{TRANSPORT_HEADER, Transport};
 
 use super::PeerAddress;
 
@@ -35,7 +36,7 @@ pub(super) fn peer(parts: &Parts) -> Option<SocketAddr> {
 }
 
 /// The headers that the hub sees. Those that only a proxy may set are dropped, whoever sent them.
-pub(super) fn headers(parts: &Parts) -> Vec<(ByteString, Vec<ByteString>)> {
+pub(super) fn headers(parts: &Parts, transport: Transport) -> Vec<(ByteString, Vec<ByteString>)> {
     let mut headers: Vec<_> = parts
         .headers
         .keys()
@@ -46,6 +47,7 @@ pub(super) fn headers(parts: &Parts) -> Vec<(ByteString, Vec<ByteString>)> {
         headers.push((FORWARDED_FOR_HEADER.into(), vec![peer.ip().to_string().into()]));
         headers.push((REMOTE_HEADER.into(), vec![peer.to_string().into()]));
     }
+    headers.push((TRANSPORT_HEADER.into(), vec![transport.name().into()]));
     headers
 }
 
@@ -81,18 +83,20 @@ mod tests {
             Request::builder()
                 .header("x-forwarded-for", "6.6.6.6")
                 .header("x-trunkline-remote", "6.6.6.6:6")
+                .header("x-trunkline-transport", "Pigeons")
                 .header("asrs-migrate-from", "x")
                 .header("cookie", "a=1")
                 .header("cookie", "b=2"),
         );
         parts.extensions.insert(PeerAddress("127.0.0.1:99".parse().unwrap()));
-        let seen = headers(&parts);
+        let seen = headers(&parts, Transport::LongPolling);
         assert_eq!(
             seen,
             [
                 ("cookie".into(), vec!["a=1".into(), "b=2".into()]),
                 ("x-forwarded-for".into(), vec!["127.0.0.1".into()]),
                 ("x-trunkline-remote".into(), vec!["127.0.0.1:99".into()]),
+                ("x-trunkline-transport".into(), vec!["LongPolling".into()]),
             ]
         );
     }

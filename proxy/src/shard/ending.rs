@@ -213,6 +213,19 @@ impl Shard {
         self.directory.borrow_mut().remove(slot);
     }
 
+    /// Ends connections whose clients send no requests any more. One shard does it for the whole node.
+    pub(super) fn forget_absent(&self) {
+        if self.index != 0 {
+            return;
+        }
+        for carried in self.shared.carried.sweep(self.shared.settings.carried.disconnect_timeout_s) {
+            // The others end where they are, because their pipes do.
+            if carried.begin().is_some() {
+                self.end_id(&Rc::from(carried.id()), true);
+            }
+        }
+    }
+
     /// Forgets ids whose tokens can't be used any more.
     pub(super) fn forget_ended(&self, now: u32) {
         let mut ended = self.ended.borrow_mut();

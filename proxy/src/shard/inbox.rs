@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use hyper::upgrade::OnUpgrade;
+use tokio::io::DuplexStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
 use crate::delivery::Order;
@@ -33,11 +35,22 @@ pub struct Turn {
     _room: OwnedSemaphorePermit,
 }
 
-/// A connect request that was accepted; the upgrade is on its way.
+/// How a client's bytes reach its shard.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A WebSocket; the upgrade is on its way.
+    Upgrade(OnUpgrade),
+    /// Requests carry them, to and from the other end of this pipe.
+    Pipe(DuplexStream),
+}
+
+/// A connect request that was accepted.
 #[derive(Debug)]
 pub struct Admission {
     /// Gives the socket.
-    pub upgrade: OnUpgrade,
+    pub arrival: Arrival,
+    /// What it travels by.
+    pub transport: Transport,
     /// The hub that it is for.
     pub hub: Arc<Hub>,
     /// Who connects; the hub protocol is not known yet.

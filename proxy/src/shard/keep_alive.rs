@@ -62,6 +62,7 @@ impl Shard {
         for (slot, serial) in due {
             self.look_at(slot, serial, now);
         }
+        self.forget_absent();
         self.forget_ended(now);
         self.finish_turn();
     }
@@ -112,6 +113,8 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
         Status::Closing { until } => Due::Wait(until),
         Status::Opening { until } if now >= until => Due::NotOpened,
         Status::Opening { until } => Due::Wait(until),
+        // Its polls show that it lives; when they stop, its pipe ends.
+        Status::Open if client.has_inherent_keep_alive => Due::Wait(u32::MAX),
         // While we don't read it, its silence is ours.
         Status::Open if client.has_pinged && client.pause.is_none() && passed(client.last_heard, timeout) => {
             Due::TimedOut
@@ -131,7 +134,6 @@ fn seconds(ms: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
     use std::sync::Arc;
 
     use super::*;
@@ -140,7 +142,7 @@ mod tests {
 
     fn client(change: impl FnOnce(&mut Client)) -> Client {
         let home = Arc::new(LinkHandle::new(HubIndex::from(0), AppServerId::from(0), 1000));
-        let socket = Socket::Boxed(RefCell::new(Box::new(tokio::io::empty())));
+        let socket = Socket::boxed(tokio::io::empty());
         let mut client = Client::new("id".into(), 0, home, HubProtocol::Json, socket);
         client.status = Status::Open;
         change(&mut client);
@@ -174,6 +176,15 @@ mod tests {
             client.pause = Some(Rc::default());
         });
         assert_eq!(due(&client, &settings(), 200), Due::Wait(31));
+    }
+
+    #[test]
+    fn long_polling_needs_no_pings_and_knows_no_silence() {
+        let client = client(|client| {
+            (client.has_pinged, client.last_heard, client.last_sent) = (true, 1, 1);
+            client.has_inherent_keep_alive = true;
+        });
+        assert_eq!(due(&client, &settings(), 200), Due::Wait(u32::MAX));
     }
 
     #[test]

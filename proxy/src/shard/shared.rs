@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use trunkline_protocol::id::random_id;
 
 use super::ShardSender;
+use crate::carried::Registry;
 use crate::config::Settings;
 use crate::counters::Counters;
 use crate::directory::Routes;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub hubs: Hubs,
     /// Where each client connection is.
     pub routes: Routes,
+    /// The connections that are carried by requests.
+    pub carried: Registry,
     /// Where its clients' sockets come from.
     pub whose_sockets: Sockets,
     shards: Vec<ShardSender>,
@@ -66,6 +69,7 @@ impl Shared {
             boot: random_id(),
             hubs: Hubs::default(),
             routes: Routes::default(),
+            carried: Registry::default(),
             counters: shards.iter().map(|_| Arc::default()).collect(),
             clients: shards.iter().map(|_| per_hub()).collect(),
             sockets: AtomicU64::new(0),

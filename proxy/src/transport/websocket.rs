@@ -6,6 +6,8 @@
 
 mod decode;
 mod encode;
+mod peel;
 
 pub use decode::{Decoder, Event, ProtocolError};
 pub use encode::{CLOSE_NORMAL, Opcode, close, frame, pong};
+pub use peel::{Peeled, peel};

@@ -23,7 +23,7 @@ const logger = {
 function build(options) {
   const builder = new signalR.HubConnectionBuilder()
     .withUrl(options.url, {
-      transport: signalR.HttpTransportType[options.transport ?? "WebSockets"],
+      ...(options.transport === "any" ? {} : { transport: signalR.HttpTransportType[options.transport ?? "WebSockets"] }),
       skipNegotiation: options.skipNegotiation ?? false,
       headers: options.headers ?? {},
       ...(options.accessToken ? { accessTokenFactory: () => options.accessToken } : {}),

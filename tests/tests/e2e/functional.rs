@@ -6,6 +6,7 @@ mod inventory;
 use std::pin::Pin;
 
 use anyhow::{Context, Result, ensure};
+use trunkline_protocol::manifest::Transport;
 use trunkline_tests::client::{Agents, ClientBuilder, Kind};
 use trunkline_tests::fleet::{App, Fleet};
 use trunkline_tests::ground::{Ground, Setting};
@@ -19,16 +20,38 @@ pub(crate) struct Scene<'a> {
     pub(crate) ground: &'a Ground,
     agents: &'a Agents<'a>,
     kind: Kind,
+    transport: Transport,
     /// Where its first client sits.
     seat: usize,
 }
 
-/// A case of the inventory, by its name.
-pub(crate) type Case = (&'static str, for<'a> fn(Scene<'a>) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>);
+/// A case of the inventory.
+pub(crate) struct Case {
+    name: &'static str,
+    /// The transports that it is played over.
+    over: &'static [Transport],
+    play: Play,
+}
+
+type Play = for<'a> fn(Scene<'a>) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+
+/// With each hub protocol that the transport can carry.
+fn kinds(transport: Transport) -> &'static [Kind] {
+    if transport == Transport::ServerSentEvents { &[Kind::JsJson] } else { &Kind::JS }
+}
 
 impl<'a> Scene<'a> {
     pub(crate) fn client(&self) -> ClientBuilder<'a> {
-        self.agents.client(self.kind, &self.ground.url(self.seat, "/testhub"))
+        self.agents.client(self.kind, &self.ground.url(self.seat, "/testhub")).transport(self.transport)
+    }
+
+    /// A client that chooses its transport, at a hub that offers all but WebSockets.
+    pub(crate) fn client_without_web_sockets(&self) -> ClientBuilder<'a> {
+        self.agents.client(self.kind, &self.ground.url(self.seat, "/testhub-nowebsockets")).any_transport()
+    }
+
+    pub(crate) fn transport(&self) -> Transport {
+        self.transport
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -41,17 +64,18 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Plays all of them, and tells the names of all that fail.
-fn play_all_cases(setting: Setting) {
+/// Plays all of them over one transport, and tells the names of all that fail.
+fn play_all_cases(setting: Setting, transport: Transport) {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let ground = Ground::start(&fleet, App::Functional, setting).await?;
         let agents = Agents::new(stage);
         let mut failed = Vec::new();
-        for (seat, (name, case)) in CASES.iter().enumerate() {
-            for kind in Kind::JS {
-                let scene = Scene { ground: &ground, agents: &agents, kind, seat };
-                let outcome = case(scene).await.with_context(|| format!("{name} with {kind:?}, {setting:?}"));
+        for (seat, case) in CASES.iter().filter(|case| case.over.contains(&transport)).enumerate() {
+            for &kind in kinds(transport) {
+                let scene = Scene { ground: &ground, agents: &agents, kind, transport, seat };
+                let outcome = (case.play)(scene).await;
+                let outcome = outcome.with_context(|| format!("{} with {kind:?}, {setting:?}", case.name));
                 failed.extend(outcome.err().map(|error| format!("{error:#}")));
             }
         }
@@ -62,10 +86,30 @@ fn play_all_cases(setting: Setting) {
 
 #[test]
 fn every_web_socket_case_passes_through_two_proxies() {
-    play_all_cases(Setting::TwoProxies);
+    play_all_cases(Setting::TwoProxies, Transport::WebSockets);
 }
 
 #[test]
 fn every_web_socket_case_passes_without_a_proxy() {
-    play_all_cases(Setting::Embedded);
+    play_all_cases(Setting::Embedded, Transport::WebSockets);
+}
+
+#[test]
+fn every_event_stream_case_passes_through_two_proxies() {
+    play_all_cases(Setting::TwoProxies, Transport::ServerSentEvents);
+}
+
+#[test]
+fn every_event_stream_case_passes_without_a_proxy() {
+    play_all_cases(Setting::Embedded, Transport::ServerSentEvents);
+}
+
+#[test]
+fn every_long_polling_case_passes_through_two_proxies() {
+    play_all_cases(Setting::TwoProxies, Transport::LongPolling);
+}
+
+#[test]
+fn every_long_polling_case_passes_without_a_proxy() {
+    play_all_cases(Setting::Embedded, Transport::LongPolling);
 }

@@ -8,6 +8,8 @@ mod bad_input;
 #[cfg(test)]
 mod calls;
 #[cfg(test)]
+mod carried;
+#[cfg(test)]
 mod chat_page;
 #[cfg(test)]
 mod churn;

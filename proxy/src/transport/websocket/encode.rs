@@ -18,9 +18,9 @@ pub enum Opcode {
 /// A normal end: code 1000, empty reason. Clients take everything else for an error.
 pub const CLOSE_NORMAL: u16 = 1000;
 
-const FIN: u8 = 0x80;
-const LENGTH_16: u8 = 126;
-const LENGTH_64: u8 = 127;
+pub(super) const FIN: u8 = 0x80;
+pub(super) const LENGTH_16: u8 = 126;
+pub(super) const LENGTH_64: u8 = 127;
 const HEADER_MAX_BYTES: usize = 10;
 
 /// A whole frame around `payload`.
@@ -56,7 +56,7 @@ pub fn pong(payload: &[u8]) -> Bytes {
 }
 
 impl Opcode {
-    fn number(self) -> u8 {
+    pub(super) fn number(self) -> u8 {
         match self {
             Opcode::Text => 0x1,
             Opcode::Binary => 0x2,
