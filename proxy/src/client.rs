@@ -25,24 +25,27 @@ use crate::shard::{Admission, Shard, Sockets};
 use crate::socket::Socket;
 
 /// Serves a socket from its upgrade to its end.
-pub async fn serve(shard: Rc<Shard>, admission: Box<Admission>) {
+pub async fn serve(shard: Rc<Shard>, mut admission: Box<Admission>) {
+    let _seat = admission.seat.take();
     let id: Rc<str> = Rc::from(&*admission.open.connection_id);
     let is_negotiated = admission.is_negotiated;
     shard.shared().socket_began();
     // Greeting needs buffers and timers that an idle connection must not pay for: they go with this future.
     let greeted = Box::pin(greet_upgraded(&shard, admission)).await;
     match greeted {
-        Some(reading) => read::until_the_end(&shard, reading).await,
-        // Nobody was told of it, so nobody has to be told of its end; its token is used up all the same.
-        None => {
-            shard.end_id(&id, is_negotiated);
+        Some(reading) => {
+            // The reader holds it too.
+            drop(id);
+            read::until_the_end(&shard, reading).await;
         }
+        // Nobody was told of it, so nobody has to be told of its end; its token is used up all the same.
+        None => shard.end_id(&id, is_negotiated),
     }
     shard.shared().socket_ended();
 }
 
 async fn greet_upgraded(shard: &Rc<Shard>, admission: Box<Admission>) -> Option<read::Reading> {
-    let Admission { upgrade, hub, open, is_negotiated, user } = *admission;
+    let Admission { upgrade, hub, open, is_negotiated, user, .. } = *admission;
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => {

@@ -2,6 +2,10 @@
 
 #[cfg(feature = "cli")]
 mod args;
+#[cfg(feature = "cli")]
+mod file;
+mod limits;
+mod path_prefix;
 mod trust;
 
 use std::net::SocketAddr;
@@ -12,6 +16,14 @@ use trunkline_protocol::key::AccessKeys;
 
 #[cfg(feature = "cli")]
 pub use args::{ConfigError, ServeArgs};
+#[cfg(feature = "cli")]
+pub use file::{FileError, WithFile, with_file};
+#[cfg(feature = "cli")]
+pub use limits::LimitArgs;
+pub use limits::Limits;
+#[cfg(feature = "cli")]
+pub use path_prefix::PathPrefixArgs;
+pub use path_prefix::{PathPrefix, PathPrefixError};
 #[cfg(feature = "cli")]
 pub use trust::TrustArgs;
 pub use trust::{TrustError, Trusted};
@@ -58,6 +70,10 @@ pub struct Settings {
     pub allow_origins: Vec<String>,
     /// Whose word about a client's address is taken.
     pub trusted: Trusted,
+    /// What load balancers put in front of paths.
+    pub path_prefix: PathPrefix,
+    /// Limits of the front door.
+    pub limits: Limits,
     /// Links to each app server for each hub.
     pub pool_size: usize,
     /// Largest message of a client.
@@ -79,6 +95,8 @@ impl Settings {
             advertise: String::new(),
             allow_origins,
             trusted: Trusted::default(),
+            path_prefix: PathPrefix::default(),
+            limits: Limits::default(),
             pool_size: 1,
             message_max_bytes: MESSAGE_MAX_BYTES,
             outbox_max_bytes: OUTBOX_MAX_BYTES,

@@ -102,6 +102,47 @@ impl Cause {
     }
 }
 
+/// A limit of the front door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Sockets on the node.
+    Connections,
+    /// Connections of one address.
+    ConnectionsPerAddress,
+    /// New connections in a second: who waited, and who was sent away.
+    Connects,
+    /// Negotiates of one address that led to no connection.
+    PendingPerAddress,
+    /// How long the head of a request took.
+    HeadTime,
+    /// How large it is.
+    HeadSize,
+    /// How large the body of a request is.
+    BodySize,
+    /// How large a message is.
+    MessageSize,
+    /// Messages of one client in a second: pauses.
+    Messages,
+    /// Bytes of one client in a second: pauses.
+    Bytes,
+}
+
+impl Limit {
+    /// All limits, with their labels.
+    pub const ALL: [(Limit, &'static str); 10] = [
+        (Limit::Connections, "connections"),
+        (Limit::ConnectionsPerAddress, "connections_per_address"),
+        (Limit::Connects, "connects"),
+        (Limit::PendingPerAddress, "pending_per_address"),
+        (Limit::HeadTime, "head_time"),
+        (Limit::HeadSize, "head_size"),
+        (Limit::BodySize, "body_size"),
+        (Limit::MessageSize, "message_size"),
+        (Limit::Messages, "messages"),
+        (Limit::Bytes, "bytes"),
+    ];
+}
+
 /// All that one shard counts.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -111,6 +152,8 @@ pub struct Counters {
     pub negotiated: Counter,
     /// Requests refused with a status of 400 or above.
     pub refused: Counter,
+    /// Requests that are no sound HTTP.
+    pub malformed: Counter,
     /// Client connections opened.
     pub opened: Counter,
     /// Messages that clients sent up.
@@ -125,6 +168,7 @@ pub struct Counters {
     pub links_lost: Counter,
     closed: [Counter; Cause::ALL.len()],
     traffic: [Traffic; 4],
+    limits: [Counter; Limit::ALL.len()],
 }
 
 impl Counters {
@@ -141,6 +185,25 @@ impl Counters {
             Cause::SlowClient => slow,
             Cause::LinkLost => lost,
             Cause::Drained => drained,
+        }
+    }
+
+    /// How often a limit was reached.
+    #[must_use]
+    pub fn limit(&self, limit: Limit) -> &Counter {
+        let [connections, per_address, connects, pending, head_time, head_size, body, message, messages, bytes] =
+            &self.limits;
+        match limit {
+            Limit::Connections => connections,
+            Limit::ConnectionsPerAddress => per_address,
+            Limit::Connects => connects,
+            Limit::PendingPerAddress => pending,
+            Limit::HeadTime => head_time,
+            Limit::HeadSize => head_size,
+            Limit::BodySize => body,
+            Limit::MessageSize => message,
+            Limit::Messages => messages,
+            Limit::Bytes => bytes,
         }
     }
 

@@ -2,14 +2,19 @@
 //!
 //! Each shard serves its own connections with this; what it shares with the others stands behind an `Arc`.
 
+mod arrival;
 mod authenticate;
 mod connect;
+mod door;
+mod forwarded;
+mod limits;
 mod negotiate;
 mod origin;
 mod request;
 mod serve;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -19,6 +24,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
+use tokio::time::sleep;
 use trunkline_protocol::manifest::{NODE_HEADER, PRIVATE_PREFIX};
 
 use crate::counters::Counters;
@@ -26,6 +32,7 @@ use crate::link::Hub;
 use crate::shard::{ShardSender, Shared};
 
 pub use authenticate::{User, sign_user_token};
+pub use door::Door;
 pub use serve::{PeerAddress, serve};
 
 /// When a client may ask again while there is no app server; they come back within seconds.
@@ -66,7 +73,12 @@ impl Endpoint {
 
     fn finish(self, router: Router<Self>) -> Router {
         let cors = origin::cors(&self.shared.settings);
-        router.layer(cors).layer(middleware::from_fn_with_state(self.clone(), sign)).with_state(self)
+        // The last one is the first that a request meets.
+        router
+            .layer(cors)
+            .layer(middleware::from_fn_with_state(self.clone(), arrival::settle))
+            .layer(middleware::from_fn_with_state(self.clone(), sign))
+            .with_state(self)
     }
 
     /// The hub of a path; else what to answer.
@@ -87,21 +99,38 @@ impl Endpoint {
 }
 
 async fn dispatch(State(endpoint): State<Endpoint>, request: Request) -> Response {
+    answer(&endpoint, request).await.unwrap_or_else(|refusal| refusal)
+}
+
+/// The answer to a request; what is refused on the way is an answer too.
+async fn answer(endpoint: &Endpoint, request: Request) -> Result<Response, Response> {
     let path = request.uri().path();
     let (hub_path, is_negotiate) = match split_negotiate(path) {
         Some(hub_path) => (hub_path, true),
         None => (path, false),
     };
-    let hub = match endpoint.find_hub(hub_path) {
-        Ok(hub) => hub,
-        Err(answer) => return answer,
-    };
-    match (is_negotiate, request.method()) {
-        (true, &Method::POST) => negotiate::answer(&endpoint, &hub, &request),
-        (false, &Method::GET) => connect::get(&endpoint, &hub, request),
-        (false, &Method::POST) => connect::post(&endpoint, &hub, &request),
-        (false, &Method::DELETE) => connect::delete(&endpoint, &hub, &request),
+    let hub = endpoint.find_hub(hub_path)?;
+    let request = limits::bound_body(endpoint, request)?;
+    Ok(match (is_negotiate, request.method()) {
+        (true, &Method::POST) => {
+            let wait = limits::hold_negotiate(endpoint, &request)?;
+            take_turn(wait).await;
+            negotiate::answer(endpoint, &hub, &request)
+        }
+        (false, &Method::GET) => {
+            let wait = limits::hold_connect(endpoint, &request)?;
+            take_turn(wait).await;
+            connect::get(endpoint, &hub, request)
+        }
+        (false, &Method::POST) => connect::post(endpoint, &hub, &request),
+        (false, &Method::DELETE) => connect::delete(endpoint, &hub, &request),
         _ => plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here"),
+    })
+}
+
+async fn take_turn(wait: Duration) {
+    if !wait.is_zero() {
+        sleep(wait).await;
     }
 }
 

@@ -18,6 +18,7 @@
 //! |---|---|
 //! | [`counters`] | what is counted, per shard |
 //! | [`config`] | settings: what was typed, what was meant |
+//! | [`limits`] | what is counted to hold the limits of the front door |
 //! | [`socket`] | a client's socket: TCP, or anything else in a box |
 //! | [`transport`] | how a client's bytes travel: WebSockets |
 //! | [`outbox`] | what waits for one client |
@@ -30,15 +31,19 @@
 //! | [`endpoint`] | HTTP: negotiate and connect |
 //! | [`admin`] | health, counters, metrics |
 //! | [`node`] | composition: threads, listeners, upstreams, signals |
+//! | [`command`] | what the command does besides running a node |
 
 pub mod admin;
 pub mod client;
+#[cfg(feature = "cli")]
+pub mod command;
 pub mod config;
 pub mod counters;
 pub mod delivery;
 pub mod directory;
 pub mod downlink;
 pub mod endpoint;
+pub mod limits;
 pub mod link;
 pub mod node;
 pub mod outbox;

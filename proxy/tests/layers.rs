@@ -7,9 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Lower rooms first, as in the table of `lib.rs`.
-const ROOMS: [&str; 14] = [
+const ROOMS: [&str; 16] = [
     "counters",
     "config",
+    "limits",
     "socket",
     "transport",
     "outbox",
@@ -22,6 +23,7 @@ const ROOMS: [&str; 14] = [
     "endpoint",
     "admin",
     "node",
+    "command",
 ];
 
 fn files(folder: &Path) -> Vec<PathBuf> {

@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use crate::counters::{Cause, Counter, Counters, Direction, FrameKind};
+use crate::counters::{Cause, Counter, Counters, Direction, FrameKind, Limit};
 use crate::shard::Shared;
 
 /// All metrics of a node as text.
@@ -12,6 +12,7 @@ use crate::shard::Shared;
 pub fn render(shared: &Shared, is_ready: bool) -> prometheus::Result<String> {
     let sheet = Sheet { registry: Registry::new(), shared };
     sheet.node(is_ready)?;
+    sheet.requests()?;
     sheet.clients()?;
     sheet.links()?;
     sheet.traffic()?;
@@ -31,11 +32,25 @@ impl Sheet<'_> {
         build.with_label_values(&[version, &self.shared.settings.node]).set(1);
         let ready = self.gauge("trunkline_ready", "1 while clients are taken in.", &[])?;
         ready.with_label_values::<&str>(&[]).set(i64::from(is_ready));
+        Ok(())
+    }
+
+    fn requests(&self) -> prometheus::Result<()> {
         self.total("trunkline_connections_accepted_total", "Sockets accepted.", |counters| &counters.accepted)?;
         self.total("trunkline_negotiations_total", "Negotiations answered.", |counters| &counters.negotiated)?;
-        self.total("trunkline_requests_refused_total", "Requests answered with a status of 400 or above.", |counters| {
-            &counters.refused
-        })
+        self.total(
+            "trunkline_requests_refused_total",
+            "Requests answered with a status of 400 or above.",
+            |counters| &counters.refused,
+        )?;
+        self.total("trunkline_requests_malformed_total", "Requests that are no sound HTTP.", |counters| {
+            &counters.malformed
+        })?;
+        let limits = self.counter("trunkline_limits_reached_total", "How often limits were reached.", &["limit"])?;
+        for (limit, label) in Limit::ALL {
+            limits.with_label_values(&[label]).inc_by(self.sum(|counters| counters.limit(limit)));
+        }
+        Ok(())
     }
 
     fn clients(&self) -> prometheus::Result<()> {

@@ -20,6 +20,7 @@ use super::read::Reading;
 use crate::counters::Cause;
 use crate::delivery::frame_for;
 use crate::directory::{Client, Status};
+use crate::limits::Quota;
 use crate::link::{Home, Hub};
 use crate::outbox::Outbox;
 use crate::shard::{Ending, Shard};
@@ -178,7 +179,9 @@ fn let_in(
         // Lost while it was chosen: those who were here then have been told, this one has not.
         shard.end(slot, &Ending::link_lost());
     }
-    Reading { id, slot, serial, home, protocol, limit_bytes: settings.message_max_bytes, inbound }
+    let limits = &shard.shared().settings.limits;
+    let quota = Quota::new(limits.messages_per_second, limits.bytes_per_second);
+    Reading { id, slot, serial, home, protocol, limit_bytes: settings.message_max_bytes, inbound, quota }
 }
 
 /// Says why, and waits for the client's own close: dropping the socket before could cost the client our last words.

@@ -12,16 +12,27 @@ use trunkline_protocol::key::{AccessKey, AccessKeyError, AccessKeys};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
 use super::{
-    Config, LINK_OUTBOX_MAX_BYTES, MESSAGE_MAX_BYTES, OUTBOX_MAX_BYTES, Settings, TrustArgs, TrustError,
-    is_loopback_host, random_node_name,
+    Config, LINK_OUTBOX_MAX_BYTES, LimitArgs, MESSAGE_MAX_BYTES, OUTBOX_MAX_BYTES, PathPrefixArgs, PathPrefixError,
+    Settings, TrustArgs, TrustError, is_loopback_host, random_node_name,
 };
 
 /// Room that a client's message leaves in a link frame for what goes around it.
 const ENVELOPE_BYTES: usize = 1024 * 1024;
 
+/// Less than this the HTTP server can't read.
+const HEAD_LEAST_BYTES: usize = 8 * 1024;
+
+/// More than this no head has; each request may cost as much.
+const HEAD_MOST_BYTES: usize = 1024 * 1024;
+
 /// What `trunkline serve` takes.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
+    /// A file in TOML whose keys are the names of these flags, such as `pool-size = 5`. Flags and environment variables
+    /// win over it; `trunkline check FILE` shows what comes of it.
+    #[arg(long, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Where clients connect.
     #[arg(long, env = "TRUNKLINE_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
     pub listen: String,
@@ -74,6 +85,14 @@ pub struct ServeArgs {
     /// Load balancers whose word is taken.
     #[command(flatten)]
     pub trust: TrustArgs,
+
+    /// What load balancers put in front of paths.
+    #[command(flatten)]
+    pub path_prefix: PathPrefixArgs,
+
+    /// Limits of the front door.
+    #[command(flatten)]
+    pub limits: LimitArgs,
 
     /// Largest message of a client in bytes, whatever a hub allows.
     #[arg(long, env = "TRUNKLINE_MESSAGE_MAX_BYTES", value_name = "BYTES", default_value_t = MESSAGE_MAX_BYTES)]
@@ -143,6 +162,9 @@ pub enum ConfigError {
     /// A trusted address is none.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// A path prefix is none.
+    #[error(transparent)]
+    PathPrefix(#[from] PathPrefixError),
     /// A limit is out of range.
     #[error("{flag} is {value}, but must be from {least} to {most}")]
     Limit {
@@ -171,6 +193,7 @@ impl Config {
             None => (development_keys(listen, admin, &upstreams)?, true),
         };
         limit("--message-max-bytes", args.message_max_bytes, 1024, LINK_FRAME_MAX_BYTES - ENVELOPE_BYTES)?;
+        limit("--head-max-bytes", args.limits.head_max_bytes, HEAD_LEAST_BYTES, HEAD_MOST_BYTES)?;
         limit("--outbox-max-bytes", args.outbox_max_bytes, 4096, usize::MAX)?;
         limit("--link-outbox-max-bytes", args.link_outbox_max_bytes, 4096, usize::MAX)?;
         let settings = Settings {
@@ -180,6 +203,8 @@ impl Config {
             advertise: args.advertise.unwrap_or_else(|| listen.to_string()),
             allow_origins: args.allow_origins.iter().map(|origin| origin.trim_end_matches('/').to_owned()).collect(),
             trusted: args.trust.check()?,
+            path_prefix: args.path_prefix.check()?,
+            limits: args.limits.check(),
             pool_size: usize::from(args.pool_size),
             message_max_bytes: args.message_max_bytes,
             outbox_max_bytes: args.outbox_max_bytes,

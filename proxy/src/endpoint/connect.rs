@@ -19,7 +19,7 @@ use trunkline_protocol::token::{Claim, ConnectionToken};
 use super::authenticate::User;
 use super::negotiate::who;
 use super::request::{headers, query_value, raw_query};
-use super::{Endpoint, origin, plain};
+use super::{Endpoint, limits, origin, plain};
 use crate::config::unix_seconds;
 use crate::directory::ReserveError;
 use crate::link::Hub;
@@ -55,6 +55,7 @@ fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<()
         None => (random_id(), user),
         Some(token) => identify(endpoint, hub, token, user)?,
     };
+    let seat = limits::seat(endpoint, &request)?;
     endpoint.shared.routes.reserve(&connection_id).map_err(|error| match error {
         ReserveError::Taken => plain(StatusCode::CONFLICT, ""),
         ReserveError::Unknown => plain(StatusCode::NOT_FOUND, UNKNOWN_ID),
@@ -68,7 +69,7 @@ fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<()
         query: raw_query(&parts.uri),
         protocol: None,
     };
-    let admission = Admission { upgrade, hub: hub.clone(), open, is_negotiated, user: user.id };
+    let admission = Admission { upgrade, hub: hub.clone(), open, is_negotiated, user: user.id, seat };
     endpoint.shard.put(Parcel::Admit(Box::new(admission)));
     Ok(())
 }

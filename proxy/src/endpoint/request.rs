@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use axum::extract::ConnectInfo;
 use bytestring::ByteString;
 use http::request::Parts;
-use http::{HeaderMap, Uri};
+use http::{Extensions, HeaderMap, Uri};
 
 use super::PeerAddress;
 
@@ -29,9 +29,14 @@ pub(super) fn raw_query(uri: &Uri) -> Option<ByteString> {
 
 /// Where the request came from.
 pub(super) fn peer(parts: &Parts) -> Option<SocketAddr> {
-    let own = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
+    peer_of(&parts.extensions)
+}
+
+/// The same of a request's extensions.
+pub(super) fn peer_of(extensions: &Extensions) -> Option<SocketAddr> {
+    let own = extensions.get::<PeerAddress>().map(|peer| peer.0);
     // Inside an app, its server knows.
-    own.or_else(|| parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0))
+    own.or_else(|| extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0))
 }
 
 /// The headers that the hub sees. Those that only a proxy may set are dropped, whoever sent them.

@@ -7,22 +7,15 @@ use axum::Router;
 use axum::body::Body;
 use http::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
-use crate::counters::Counters;
-
-/// A client that connects and says nothing is not waited for any longer.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Largest head of a request: Azure's limit for headers is 16 KiB, and tokens travel in the URL.
-const HEAD_MAX_BYTES: usize = 32 * 1024;
+use super::door::{Door, Entered};
 
 /// When the process has no descriptors left, accepting again at once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -32,13 +25,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct PeerAddress(pub SocketAddr);
 
 /// Accepts connections for ever.
-pub async fn serve(listener: TcpListener, router: Router, counters: std::sync::Arc<Counters>) {
+pub async fn serve(listener: TcpListener, router: Router, door: Door) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                counters.accepted.increment();
-                spawn_local(serve_one(stream, peer, router.clone()));
-            }
+            Ok((stream, peer)) => drop(match door.enter(peer) {
+                Ok(entered) => spawn_local(serve_one(stream, peer, router.clone(), door.clone(), entered)),
+                Err(turned_away) => spawn_local(turned_away.tell(stream)),
+            }),
             Err(error) => {
                 warn!(%error, "a connection can't be accepted");
                 sleep(ACCEPT_PAUSE).await;
@@ -47,7 +40,7 @@ pub async fn serve(listener: TcpListener, router: Router, counters: std::sync::A
     }
 }
 
-async fn serve_one(stream: TcpStream, peer: SocketAddr, router: Router) {
+async fn serve_one(stream: TcpStream, peer: SocketAddr, router: Router, door: Door, _entered: Entered) {
     if let Err(error) = stream.set_nodelay(true) {
         return debug!(%peer, %error, "a connection was gone before it was served");
     }
@@ -55,14 +48,9 @@ async fn serve_one(stream: TcpStream, peer: SocketAddr, router: Router) {
         request.extensions_mut().insert(PeerAddress(peer));
         router.clone().oneshot(request.map(Body::new))
     });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(HEAD_MAX_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
+    let served = door.http1().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
     if let Err(error) = served {
+        door.count(&error);
         debug!(%peer, %error, "a connection ended in the middle of a request");
     }
 }

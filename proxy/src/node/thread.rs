@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client;
 use crate::downlink::keep_link;
-use crate::endpoint::{self, Endpoint};
+use crate::endpoint::{self, Door, Endpoint};
 use crate::shard::{Inbox, Parcel, Shard, Shared, Turn};
 
 /// Starts the thread of one shard; without a listener it gets its sockets from somebody else's.
@@ -40,7 +40,7 @@ async fn run(index: u16, shared: Arc<Shared>, listener: Option<tokio::net::TcpLi
     if let (Some(own_inbox), Some(listener)) = (shared.shards().get(usize::from(index)), listener) {
         let counters = shared.counters_of(index);
         let router = Endpoint::new(shared.clone(), counters.clone(), own_inbox.clone()).into_router();
-        spawn_local(endpoint::serve(listener, router, counters));
+        spawn_local(endpoint::serve(listener, router, Door::new(shared.clone(), counters)));
     }
     spawn_local(tick(shard.clone()));
     take_parcels(shard, inbox).await;

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use trunkline_protocol::service::OpenConnection;
 
 use crate::delivery::Order;
+use crate::limits::Seat;
 use crate::link::{Hub, Pool};
 
 /// What may wait in one shard's inbox. Two of the largest frames fit, so that none can get stuck.
@@ -46,6 +47,8 @@ pub struct Admission {
     pub is_negotiated: bool,
     /// The user, if authenticated.
     pub user: Option<String>,
+    /// Its place among the connections of its address.
+    pub seat: Option<Box<Seat>>,
 }
 
 /// The sending end of a shard's inbox.

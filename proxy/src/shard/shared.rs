@@ -11,6 +11,7 @@ use super::ShardSender;
 use crate::config::Settings;
 use crate::counters::Counters;
 use crate::directory::Routes;
+use crate::limits::Tally;
 use crate::link::{HubIndex, Hubs};
 
 /// Hubs that are counted one by one; more than this share the last place.
@@ -38,6 +39,8 @@ pub struct Shared {
     pub routes: Routes,
     /// Where its clients' sockets come from.
     pub whose_sockets: Sockets,
+    /// What is counted to hold the limits.
+    pub tally: Tally,
     shards: Vec<ShardSender>,
     counters: Vec<Arc<Counters>>,
     clients: Vec<Vec<AtomicI64>>,
@@ -63,6 +66,7 @@ impl Shared {
         let per_hub = || (0..HUBS_COUNTED).map(|_| AtomicI64::new(0)).collect();
         Self {
             whose_sockets,
+            tally: Tally::new(&settings.limits),
             boot: random_id(),
             hubs: Hubs::default(),
             routes: Routes::default(),
@@ -123,6 +127,12 @@ impl Shared {
     /// A socket has ended.
     pub fn socket_ended(&self) {
         self.sockets.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How long ago the node started.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Milliseconds since the node started, for the counting of links.
