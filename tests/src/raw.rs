@@ -81,8 +81,23 @@ impl RawClient {
     /// # Errors
     /// When the proxy neither accepts nor refuses it.
     pub async fn try_open(address: &str, path: &str) -> Result<Result<Self, Refusal>> {
+        Self::try_open_with(address, path, &[]).await
+    }
+
+    /// The same with more headers.
+    ///
+    /// # Errors
+    /// When the proxy neither accepts nor refuses it.
+    pub async fn try_open_with(
+        address: &str,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Result<Self, Refusal>> {
         let stream = TcpStream::connect(address).await?;
-        let request = format!("ws://{address}{path}").into_client_request()?;
+        let mut request = format!("ws://{address}{path}").into_client_request()?;
+        for (name, value) in headers {
+            request.headers_mut().append(*name, value.parse()?);
+        }
         match tokio_tungstenite::client_async(request, stream).await {
             Ok((socket, answer)) => {
                 Ok(Ok(Self { socket, answer_headers: answer.headers().clone(), records: Vec::new(), calls: 0 }))
@@ -102,12 +117,21 @@ impl RawClient {
     /// When either is refused.
     pub async fn join(address: &str, path: &str) -> Result<Self> {
         let mut client = Self::open(address, path).await?;
-        client.send_text(JSON_HANDSHAKE).await?;
-        let answer = client.next_record().await?;
+        client.shake_hands().await?;
+        Ok(client)
+    }
+
+    /// Shakes hands in JSON.
+    ///
+    /// # Errors
+    /// When the handshake is refused.
+    pub async fn shake_hands(&mut self) -> Result<()> {
+        self.send_text(JSON_HANDSHAKE).await?;
+        let answer = self.next_record().await?;
         if answer != json!({}) {
             bail!("the handshake is answered with {answer}");
         }
-        Ok(client)
+        Ok(())
     }
 
     /// Headers of the answer to the upgrade.

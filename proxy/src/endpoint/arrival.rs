@@ -6,7 +6,7 @@
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::header::HOST;
+use http::header::{CONNECTION, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, StatusCode, Uri, Version};
 
@@ -14,6 +14,7 @@ use super::forwarded::{Believed, HEADERS, Scheme, believe};
 use super::request::peer_of;
 use super::{Endpoint, PeerAddress, plain};
 use crate::config::PathPrefix;
+use crate::counters::Limit;
 
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -26,9 +27,17 @@ pub(super) struct CameBy(pub(super) Scheme);
 pub(super) async fn settle(State(endpoint): State<Endpoint>, mut request: Request, next: Next) -> Response {
     if !has_one_host(&request) {
         endpoint.counters.malformed.increment();
-        return plain(StatusCode::BAD_REQUEST, "a request names its host once, by a Host header");
+        let mut answer = plain(StatusCode::BAD_REQUEST, "a request names its host once, by a Host header");
+        // Who can't be believed in this is not believed about what follows either.
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return answer;
     }
     let settings = &endpoint.shared.settings;
+    if head_bytes(&request) > settings.limits.head_max_bytes {
+        endpoint.counters.limit(Limit::HeadSize).increment();
+        let text = "the head of the request is too large: see --head-max-bytes";
+        return plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text);
+    }
     let peer = peer_of(request.extensions());
     let believed = peer.map(|peer| believe(request.headers(), peer, &settings.trusted));
     for name in HEADERS {
@@ -50,6 +59,12 @@ fn has_one_host(request: &Request) -> bool {
     hosts == 1 || (hosts == 0 && request.version() != Version::HTTP_11)
 }
 
+/// What the head of a request has at least. The server reads in large steps, and looks at its bound only between them.
+fn head_bytes(request: &Request) -> usize {
+    let uri = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    request.headers().iter().fold(uri, |bytes, (name, value)| bytes + name.as_str().len() + value.len())
+}
+
 fn take_off(prefix: &PathPrefix, request: &mut Request) {
     let Some(path) = prefix.strip(request.uri().path()) else { return };
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
@@ -66,8 +81,7 @@ fn apply(believed: Believed, request: &mut Request) {
     request.extensions_mut().insert(PeerAddress(client));
     if let Some(scheme) = scheme {
         request.extensions_mut().insert(CameBy(scheme));
-        let text = if scheme == Scheme::Https { "https" } else { "http" };
-        request.headers_mut().insert(FORWARDED_PROTO, HeaderValue::from_static(text));
+        request.headers_mut().insert(FORWARDED_PROTO, HeaderValue::from_static(scheme.name()));
     }
     if let Some(host) = host.and_then(|host| HeaderValue::try_from(host).ok()) {
         request.headers_mut().insert(FORWARDED_HOST, host.clone());

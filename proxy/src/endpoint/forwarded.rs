@@ -36,6 +36,24 @@ pub(super) enum Scheme {
     Https,
 }
 
+impl Scheme {
+    /// As URLs have it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// What a host may end with that says nothing.
+    pub(super) fn default_port(self) -> &'static str {
+        match self {
+            Self::Http => ":80",
+            Self::Https => ":443",
+        }
+    }
+}
+
 /// What is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Believed {

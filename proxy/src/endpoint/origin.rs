@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::extract::Request;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use http::request::Parts;
-use http::{HeaderName, Method};
+use http::{Extensions, HeaderMap, HeaderName, Method};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
+use super::arrival::CameBy;
 use crate::config::{Settings, is_loopback_host};
 
 /// Who may connect.
@@ -35,7 +36,9 @@ pub(super) fn cors(settings: &Settings) -> CorsLayer {
     let origins = Origins::new(settings);
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, parts: &Parts| {
-            origin.to_str().is_ok_and(|origin| origins.allow(origin, host(parts)))
+            origin
+                .to_str()
+                .is_ok_and(|origin| origins.allow(origin, own_host(&parts.headers, &parts.extensions, origin)))
         }))
         .allow_credentials(true)
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
@@ -47,12 +50,17 @@ pub(super) fn cors(settings: &Settings) -> CorsLayer {
 /// Whether an upgrade may go on: it has no origin (no browser), or one that may connect.
 pub(super) fn may_upgrade(settings: &Settings, request: &Request) -> bool {
     let Some(origin) = request.headers().get(ORIGIN) else { return true };
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    origin.to_str().is_ok_and(|origin| Origins::new(settings).allow(origin, host))
+    origin.to_str().is_ok_and(|origin| {
+        Origins::new(settings).allow(origin, own_host(request.headers(), request.extensions(), origin))
+    })
 }
 
-fn host(parts: &Parts) -> Option<&str> {
-    parts.headers.get(HOST).and_then(|host| host.to_str().ok())
+/// Whom the request asked; nobody when it came by another scheme than this origin's pages, as far as that is known.
+fn own_host<'a>(headers: &'a HeaderMap, extensions: &Extensions, origin: &str) -> Option<&'a str> {
+    let host = headers.get(HOST)?.to_str().ok()?;
+    let Some(CameBy(scheme)) = extensions.get() else { return Some(host) };
+    let fits = origin.split_once("://").is_some_and(|(of_page, _)| of_page.eq_ignore_ascii_case(scheme.name()));
+    fits.then(|| host.strip_suffix(scheme.default_port()).unwrap_or(host))
 }
 
 #[cfg(test)]

@@ -14,13 +14,19 @@ mod churn;
 #[cfg(test)]
 mod client_results;
 #[cfg(test)]
+mod configuration;
+#[cfg(test)]
 mod departures;
 #[cfg(test)]
 mod doors;
 #[cfg(test)]
 mod ending;
 #[cfg(test)]
+mod forwarded;
+#[cfg(test)]
 mod functional;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod hub_features;
 #[cfg(test)]
@@ -29,6 +35,8 @@ mod identity;
 mod idle;
 #[cfg(test)]
 mod keep_alive;
+#[cfg(test)]
+mod limits;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
