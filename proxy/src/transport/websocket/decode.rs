@@ -5,6 +5,8 @@
 //!     └───────────── broken rule ─────────────► ProtocolError (the socket is to be closed with 1002)
 //! ```
 
+use super::farewell;
+
 /// What a piece of input turned out to be. Ranges are of the input that was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -42,6 +44,15 @@ pub enum ProtocolError {
     /// Lengths have 63 bits.
     #[error("length is out of range")]
     Length,
+    /// A code has two bytes.
+    #[error("close frame has one byte")]
+    CloseLength,
+    /// Not a code that may be sent.
+    #[error("close code {0} may not be sent")]
+    CloseCode(u16),
+    /// A reason is text.
+    #[error("the reason in a close frame is no UTF-8")]
+    CloseReason,
 }
 
 const HEADER_MAX_BYTES: usize = 14;
@@ -88,7 +99,7 @@ impl Decoder {
             }
         }
         let rest = input.get_mut(used..).unwrap_or_default();
-        let (taken, event) = self.read_payload(rest);
+        let (taken, event) = self.read_payload(rest)?;
         Ok((used + taken, event.shifted(used)))
     }
 
@@ -119,8 +130,8 @@ impl Decoder {
         self.payload = Some(payload);
     }
 
-    fn read_payload(&mut self, input: &mut [u8]) -> (usize, Event) {
-        let Some(payload) = &mut self.payload else { return (0, Event::NeedMore) };
+    fn read_payload(&mut self, input: &mut [u8]) -> Result<(usize, Event), ProtocolError> {
+        let Some(payload) = &mut self.payload else { return Ok((0, Event::NeedMore)) };
         let take = usize::try_from(payload.left).unwrap_or(usize::MAX).min(input.len());
         let piece = input.get_mut(..take).unwrap_or_default();
         unmask(piece, payload.mask);
@@ -132,22 +143,25 @@ impl Decoder {
         }
         if kind == Kind::Data {
             let event = if take == 0 && !done { Event::NeedMore } else { Event::Data(0..take) };
-            return (take, event);
+            return Ok((take, event));
         }
-        (take, self.read_control(kind, piece, done))
+        Ok((take, self.read_control(kind, piece, done)?))
     }
 
-    fn read_control(&mut self, kind: Kind, piece: &[u8], done: bool) -> Event {
+    fn read_control(&mut self, kind: Kind, piece: &[u8], done: bool) -> Result<Event, ProtocolError> {
         self.control.extend_from_slice(piece);
         if !done {
-            return Event::NeedMore;
+            return Ok(Event::NeedMore);
         }
         let payload = std::mem::take(&mut self.control);
-        match kind {
+        Ok(match kind {
             Kind::Ping => Event::Ping(payload),
-            Kind::Close => Event::Close,
+            Kind::Close => {
+                farewell::check(&payload)?;
+                Event::Close
+            }
             Kind::Pong | Kind::Data => Event::Pong,
-        }
+        })
     }
 }
 
