@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cli")]
 mod args;
+mod trust;
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,6 +12,9 @@ use trunkline_protocol::key::AccessKeys;
 
 #[cfg(feature = "cli")]
 pub use args::{ConfigError, ServeArgs};
+#[cfg(feature = "cli")]
+pub use trust::TrustArgs;
+pub use trust::{TrustError, Trusted};
 
 /// What may wait for one client: some seconds of a busy hub, and little enough for thousands of slow ones.
 pub(crate) const OUTBOX_MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -52,6 +56,8 @@ pub struct Settings {
     pub advertise: String,
     /// Origins whose pages may connect.
     pub allow_origins: Vec<String>,
+    /// Whose word about a client's address is taken.
+    pub trusted: Trusted,
     /// Links to each app server for each hub.
     pub pool_size: usize,
     /// Largest message of a client.
@@ -72,6 +78,7 @@ impl Settings {
             is_development,
             advertise: String::new(),
             allow_origins,
+            trusted: Trusted::default(),
             pool_size: 1,
             message_max_bytes: MESSAGE_MAX_BYTES,
             outbox_max_bytes: OUTBOX_MAX_BYTES,

@@ -12,7 +12,8 @@ use trunkline_protocol::key::{AccessKey, AccessKeyError, AccessKeys};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
 use super::{
-    Config, LINK_OUTBOX_MAX_BYTES, MESSAGE_MAX_BYTES, OUTBOX_MAX_BYTES, Settings, is_loopback_host, random_node_name,
+    Config, LINK_OUTBOX_MAX_BYTES, MESSAGE_MAX_BYTES, OUTBOX_MAX_BYTES, Settings, TrustArgs, TrustError,
+    is_loopback_host, random_node_name,
 };
 
 /// Room that a client's message leaves in a link frame for what goes around it.
@@ -69,6 +70,10 @@ pub struct ServeArgs {
     /// node's own address always may; without an access key, so may all pages of this machine.
     #[arg(long = "allow-origin", env = "TRUNKLINE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origins: Vec<String>,
+
+    /// Load balancers whose word is taken.
+    #[command(flatten)]
+    pub trust: TrustArgs,
 
     /// Largest message of a client in bytes, whatever a hub allows.
     #[arg(long, env = "TRUNKLINE_MESSAGE_MAX_BYTES", value_name = "BYTES", default_value_t = MESSAGE_MAX_BYTES)]
@@ -135,6 +140,9 @@ pub enum ConfigError {
     /// A name can't be sent in a header.
     #[error("--node-name {0:?} may hold only letters, digits, '-', '_' and '.'")]
     NodeName(String),
+    /// A trusted address is none.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// A limit is out of range.
     #[error("{flag} is {value}, but must be from {least} to {most}")]
     Limit {
@@ -171,6 +179,7 @@ impl Config {
             is_development,
             advertise: args.advertise.unwrap_or_else(|| listen.to_string()),
             allow_origins: args.allow_origins.iter().map(|origin| origin.trim_end_matches('/').to_owned()).collect(),
+            trusted: args.trust.check()?,
             pool_size: usize::from(args.pool_size),
             message_max_bytes: args.message_max_bytes,
             outbox_max_bytes: args.outbox_max_bytes,
@@ -306,6 +315,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_flag() {
         assert!(problem(&["--upstream", "ftp://x"]).starts_with("--upstream \"ftp://x\""));
+        assert!(
+            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--trust", "10.0.0.0/33"])
+                .starts_with("--trust \"10.0.0.0/33\"")
+        );
         assert!(problem(&["--upstream", "http://x/path", "--access-key", KEY]).contains("has a path"));
         assert!(problem(&["--upstream", "http://localhost", "--access-key", "short"]).starts_with("--access-key: "));
         assert!(
