@@ -19,6 +19,8 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
+#[cfg(feature = "tls")]
+use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use crate::shard::{Admission, Shard, Sockets};
@@ -52,10 +54,7 @@ async fn greet_upgraded(shard: &Rc<Shard>, admission: Box<Admission>) -> Option<
     };
     let (socket, early) = match into_tcp(upgraded) {
         Ok((stream, early)) => (Socket::Tcp(at_home(shard, stream).ok()?), early),
-        Err(other) => {
-            debug!("a client's socket is no plain TCP: its writes are queued");
-            (Socket::Boxed(RefCell::new(Box::new(TokioIo::new(other)))), Bytes::new())
-        }
+        Err(other) => boxed(other),
     };
     greet::greet(shard, socket, early, &hub, greet::Newcomer { open, user, is_negotiated }).await
 }
@@ -67,6 +66,16 @@ fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
         Err(other) => other,
     };
     auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded).map(|parts| (parts.io.into_inner(), parts.read_buf))
+}
+
+/// A socket that is no plain TCP: its writes are queued.
+fn boxed(upgraded: Upgraded) -> (Socket, Bytes) {
+    #[cfg(feature = "tls")]
+    let upgraded = match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
+        Ok(parts) => return (Socket::Boxed(RefCell::new(Box::new(parts.io.into_inner()))), parts.read_buf),
+        Err(other) => other,
+    };
+    (Socket::Boxed(RefCell::new(Box::new(TokioIo::new(upgraded)))), Bytes::new())
 }
 
 /// The socket, woken by this shard's runtime and no other's: a wake-up across threads costs more than a read.

@@ -1,7 +1,11 @@
 //! Settings: what a node was told to be, checked. What is typed for it stands in `args`.
 
+mod address;
 #[cfg(feature = "cli")]
 mod args;
+mod proxy_protocol;
+#[cfg(feature = "tls")]
+mod tls;
 mod trust;
 
 use std::net::SocketAddr;
@@ -10,8 +14,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::AccessKeys;
 
+pub use address::{Address, Security};
 #[cfg(feature = "cli")]
 pub use args::{ConfigError, ServeArgs};
+pub use proxy_protocol::ProxyProtocol;
+#[cfg(feature = "cli")]
+pub use proxy_protocol::{NobodyTrusted, ProxyProtocolArgs};
+#[cfg(feature = "tls")]
+pub use tls::{IdentityFiles, TlsListen, UpstreamTls};
+#[cfg(feature = "cli")]
+pub use tls::{TlsArgs, TlsArgsError};
 #[cfg(feature = "cli")]
 pub use trust::TrustArgs;
 pub use trust::{TrustError, Trusted};
@@ -31,10 +43,16 @@ pub(crate) const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
 pub struct Config {
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Where clients connect with TLS.
+    #[cfg(feature = "tls")]
+    pub tls_listen: Option<TlsListen>,
     /// Where health, counters and metrics are served.
     pub admin: SocketAddr,
-    /// App servers, `host:port`.
-    pub upstreams: Vec<String>,
+    /// App servers.
+    pub upstreams: Vec<Address>,
+    /// TLS towards app servers and other nodes.
+    #[cfg(feature = "tls")]
+    pub upstream_tls: UpstreamTls,
     /// Threads that serve clients.
     pub shards: u16,
     /// How long clients may take to leave when the node stops.
@@ -58,6 +76,8 @@ pub struct Settings {
     pub allow_origins: Vec<String>,
     /// Whose word about a client's address is taken.
     pub trusted: Trusted,
+    /// Whose connections begin with a PROXY protocol header; `None`: nobody's.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Links to each app server for each hub.
     pub pool_size: usize,
     /// Largest message of a client.
@@ -79,6 +99,7 @@ impl Settings {
             advertise: String::new(),
             allow_origins,
             trusted: Trusted::default(),
+            proxy_protocol: None,
             pool_size: 1,
             message_max_bytes: MESSAGE_MAX_BYTES,
             outbox_max_bytes: OUTBOX_MAX_BYTES,

@@ -2,7 +2,11 @@
 //!
 //! A plain relaxed atomic that only one thread writes costs about as much as a plain number.
 
+mod outcome;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use outcome::{Outcome, Outcomes};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -123,6 +127,12 @@ pub struct Counters {
     pub keep_alives: Counter,
     /// Links lost after their handshake.
     pub links_lost: Counter,
+    /// TLS handshakes of clients.
+    pub tls_handshakes: Outcomes,
+    /// PROXY protocol headers of load balancers.
+    pub proxy_headers: Outcomes,
+    /// Certificates read anew.
+    pub certificate_reads: Outcomes,
     closed: [Counter; Cause::ALL.len()],
     traffic: [Traffic; 4],
 }

@@ -26,7 +26,9 @@ use crate::link::Hub;
 use crate::shard::{ShardSender, Shared};
 
 pub use authenticate::{User, sign_user_token};
-pub use serve::{PeerAddress, serve};
+#[cfg(feature = "tls")]
+pub use serve::TlsLayer;
+pub use serve::{Layers, PeerAddress, serve};
 
 /// When a client may ask again while there is no app server; they come back within seconds.
 const RETRY_AFTER_SECONDS: &str = "2";

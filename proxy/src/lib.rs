@@ -18,6 +18,8 @@
 //! |---|---|
 //! | [`counters`] | what is counted, per shard |
 //! | [`config`] | settings: what was typed, what was meant |
+//! | [`tls`] | certificates: our own, and whom we believe |
+//! | [`connector`] | connections to app servers and other nodes, plain or in TLS |
 //! | [`socket`] | a client's socket: TCP, or anything else in a box |
 //! | [`transport`] | how a client's bytes travel: WebSockets |
 //! | [`outbox`] | what waits for one client |
@@ -34,6 +36,7 @@
 pub mod admin;
 pub mod client;
 pub mod config;
+pub mod connector;
 pub mod counters;
 pub mod delivery;
 pub mod directory;
@@ -44,4 +47,6 @@ pub mod node;
 pub mod outbox;
 pub mod shard;
 pub mod socket;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod transport;

@@ -17,6 +17,7 @@ mod socket;
 
 pub use dial::{DialError, dial};
 pub use handle::{LinkHandle, LinkId, Outgoing};
+pub use http_client::Caller;
 pub use hubs::{AppServer, AppServerId, Hub, HubIndex, Hubs, MemoryDialler, Reach};
 pub use manifest::{ReadManifestError, read_manifest};
 pub use pool::{Home, Pool};

@@ -80,6 +80,9 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     runtime.block_on(async {
         let node = Node::start(config).await?;
         say(&format!("listening on http://{}", node.listen()));
+        if let Some(listen) = node.tls_listen() {
+            say(&format!("listening on https://{listen}"));
+        }
         say(&format!("admin on http://{}", node.admin()));
         until_told_to_stop().await?;
         node.stop().await;

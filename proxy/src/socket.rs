@@ -6,15 +6,41 @@
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Anything that reads and writes.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Cuts it in both directions, with a last word if there is room for one.
+    fn cut(&mut self) {
+        shut_down(self);
+    }
+}
+
+impl Stream for TokioIo<Upgraded> {}
+
+#[cfg(test)]
+impl Stream for tokio::io::Empty {}
+
+#[cfg(feature = "tls")]
+impl Stream for tokio_rustls::server::TlsStream<TcpStream> {
+    fn cut(&mut self) {
+        // The peer may read no more: then its TLS never gets to the end.
+        shut_down(self);
+        drop(SockRef::from(self.get_ref().0).shutdown(std::net::Shutdown::Both));
+    }
+}
+
+/// Ends the writing direction as far as that can be done at once.
+fn shut_down<S: AsyncWrite + Unpin + ?Sized>(mut stream: &mut S) {
+    let mut cx = Context::from_waker(Waker::noop());
+    let _ = Pin::new(&mut stream).poll_shutdown(&mut cx);
+}
 
 /// A client's socket. All methods take `&self`: a shard is one thread.
 pub enum Socket {
@@ -77,11 +103,19 @@ impl Socket {
             },
             Socket::Boxed(stream) => {
                 let mut stream = stream.borrow_mut();
-                let written = ready!(Pin::new(&mut *stream).poll_write_vectored(cx, slices))?;
-                // A TLS stream may keep the bytes until it is flushed; a later poll does what this one can't.
-                let _ = Pin::new(&mut *stream).poll_flush(cx)?;
-                Poll::Ready(Ok(written))
+                Pin::new(&mut *stream).poll_write_vectored(cx, slices)
             }
+        }
+    }
+
+    /// Sees off what was written: a TLS stream may keep bytes that the socket below did not take.
+    ///
+    /// # Errors
+    /// When the socket failed.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Socket::Tcp(_) => Poll::Ready(Ok(())),
+            Socket::Boxed(stream) => Pin::new(&mut *stream.borrow_mut()).poll_flush(cx),
         }
     }
 
@@ -90,10 +124,16 @@ impl Socket {
         match self {
             // It fails only where the peer was faster, and then the reader sees the end too.
             Socket::Tcp(stream) => drop(SockRef::from(stream).shutdown(std::net::Shutdown::Both)),
-            Socket::Boxed(stream) => {
-                let mut cx = Context::from_waker(std::task::Waker::noop());
-                let _ = Pin::new(&mut *stream.borrow_mut()).poll_shutdown(&mut cx);
-            }
+            Socket::Boxed(stream) => stream.borrow_mut().cut(),
+        }
+    }
+}
+
+impl Drop for Socket {
+    /// The end of TLS is said, not guessed: so a peer knows that nothing was cut off.
+    fn drop(&mut self) {
+        if let Socket::Boxed(stream) = self {
+            shut_down(stream.get_mut());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use crate::counters::{Cause, Counter, Counters, Direction, FrameKind};
+use crate::counters::{Cause, Counter, Counters, Direction, FrameKind, Outcome, Outcomes};
 use crate::shard::Shared;
 
 /// All metrics of a node as text.
@@ -12,6 +12,7 @@ use crate::shard::Shared;
 pub fn render(shared: &Shared, is_ready: bool) -> prometheus::Result<String> {
     let sheet = Sheet { registry: Registry::new(), shared };
     sheet.node(is_ready)?;
+    sheet.doors()?;
     sheet.clients()?;
     sheet.links()?;
     sheet.traffic()?;
@@ -36,6 +37,21 @@ impl Sheet<'_> {
         self.total("trunkline_requests_refused_total", "Requests answered with a status of 400 or above.", |counters| {
             &counters.refused
         })
+    }
+
+    fn doors(&self) -> prometheus::Result<()> {
+        let kinds: [(&str, &str, fn(&Counters) -> &Outcomes); 3] = [
+            ("trunkline_tls_handshakes_total", "TLS handshakes with clients.", |counters| &counters.tls_handshakes),
+            ("trunkline_proxy_headers_total", "PROXY protocol headers.", |counters| &counters.proxy_headers),
+            ("trunkline_certificate_reads_total", "Certificates read anew.", |counters| &counters.certificate_reads),
+        ];
+        for (name, help, outcomes) in kinds {
+            let metric = self.counter(name, help, &["outcome"])?;
+            for (outcome, label) in Outcome::ALL {
+                metric.with_label_values(&[label]).inc_by(self.sum(|counters| outcomes(counters).of(outcome)));
+            }
+        }
+        Ok(())
     }
 
     fn clients(&self) -> prometheus::Result<()> {

@@ -12,8 +12,8 @@ use trunkline_protocol::key::{AccessKey, AccessKeyError, AccessKeys};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
 use super::{
-    Config, LINK_OUTBOX_MAX_BYTES, MESSAGE_MAX_BYTES, OUTBOX_MAX_BYTES, Settings, TrustArgs, TrustError,
-    is_loopback_host, random_node_name,
+    Address, Config, LINK_OUTBOX_MAX_BYTES, MESSAGE_MAX_BYTES, NobodyTrusted, OUTBOX_MAX_BYTES, ProxyProtocolArgs,
+    Settings, TlsArgs, TlsArgsError, TlsListen, TrustArgs, TrustError, random_node_name,
 };
 
 /// Room that a client's message leaves in a link frame for what goes around it.
@@ -26,11 +26,16 @@ pub struct ServeArgs {
     #[arg(long, env = "TRUNKLINE_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
     pub listen: String,
 
+    /// TLS, at the listener and towards upstreams.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
     /// Where health, counters and metrics are served; keep it private.
     #[arg(long, env = "TRUNKLINE_ADMIN", value_name = "HOST:PORT", default_value = "127.0.0.1:8090")]
     pub admin: String,
 
-    /// An app server with the Trunkline SDK, such as `http://127.0.0.1:5000`. May be given several times.
+    /// An app server with the Trunkline SDK, such as `http://127.0.0.1:5000` or `https://app.example`. May be given
+    /// several times.
     #[arg(long = "upstream", env = "TRUNKLINE_UPSTREAM", value_name = "URL", required = true, value_delimiter = ',')]
     pub upstreams: Vec<String>,
 
@@ -74,6 +79,10 @@ pub struct ServeArgs {
     /// Load balancers whose word is taken.
     #[command(flatten)]
     pub trust: TrustArgs,
+
+    /// What they send before each connection.
+    #[command(flatten)]
+    pub proxy_protocol: ProxyProtocolArgs,
 
     /// Largest message of a client in bytes, whatever a hub allows.
     #[arg(long, env = "TRUNKLINE_MESSAGE_MAX_BYTES", value_name = "BYTES", default_value_t = MESSAGE_MAX_BYTES)]
@@ -143,6 +152,12 @@ pub enum ConfigError {
     /// A trusted address is none.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// Nobody may send PROXY protocol headers.
+    #[error(transparent)]
+    ProxyProtocol(#[from] NobodyTrusted),
+    /// Certificates and keys don't go together.
+    #[error(transparent)]
+    Tls(#[from] TlsArgsError),
     /// A limit is out of range.
     #[error("{flag} is {value}, but must be from {least} to {most}")]
     Limit {
@@ -165,21 +180,25 @@ impl Config {
     pub fn new(args: ServeArgs) -> Result<Self, ConfigError> {
         let listen = address("--listen", &args.listen)?;
         let admin = address("--admin", &args.admin)?;
-        let upstreams: Vec<String> = args.upstreams.iter().map(|url| authority(url)).collect::<Result<_, _>>()?;
+        let tls_listen = args.tls.tls_listen.as_ref().map(|text| address("--tls-listen", text)).transpose()?;
+        let tls_listen = tls_listen.map(|address| args.tls.listener(address)).transpose()?;
+        let upstreams: Vec<Address> = args.upstreams.iter().map(|url| upstream(url)).collect::<Result<_, _>>()?;
         let (keys, is_development) = match keys(&args)? {
             Some(keys) => (keys, false),
-            None => (development_keys(listen, admin, &upstreams)?, true),
+            None => (development_keys(&not_here(listen, tls_listen.as_ref(), admin, &upstreams))?, true),
         };
         limit("--message-max-bytes", args.message_max_bytes, 1024, LINK_FRAME_MAX_BYTES - ENVELOPE_BYTES)?;
         limit("--outbox-max-bytes", args.outbox_max_bytes, 4096, usize::MAX)?;
         limit("--link-outbox-max-bytes", args.link_outbox_max_bytes, 4096, usize::MAX)?;
+        let trusted = args.trust.check()?;
         let settings = Settings {
             node: node_name(args.node_name)?,
             keys,
             is_development,
             advertise: args.advertise.unwrap_or_else(|| listen.to_string()),
             allow_origins: args.allow_origins.iter().map(|origin| origin.trim_end_matches('/').to_owned()).collect(),
-            trusted: args.trust.check()?,
+            proxy_protocol: args.proxy_protocol.check(&trusted)?,
+            trusted,
             pool_size: usize::from(args.pool_size),
             message_max_bytes: args.message_max_bytes,
             outbox_max_bytes: args.outbox_max_bytes,
@@ -187,8 +206,10 @@ impl Config {
         };
         Ok(Self {
             listen,
+            tls_listen,
             admin,
             upstreams,
+            upstream_tls: args.tls.upstream(),
             shards: args.shards.unwrap_or_else(one_per_core),
             drain_timeout: Duration::from_secs(args.drain_timeout),
             settings,
@@ -206,20 +227,8 @@ fn address(flag: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
     value.to_socket_addrs().map_err(failed)?.next().ok_or_else(none)
 }
 
-/// The `host:port` of an upstream's URL.
-fn authority(url: &str) -> Result<String, ConfigError> {
-    let wrong = |problem| ConfigError::Upstream { value: url.into(), problem };
-    let uri: http::Uri = url.parse().map_err(|_| wrong("is no URL like http://127.0.0.1:5000"))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => return Err(wrong("wants TLS, which links don't speak yet: give an http:// URL")),
-        _ => return Err(wrong("is no URL like http://127.0.0.1:5000")),
-    }
-    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err(wrong("has a path: give only scheme, host and port"));
-    }
-    let host = uri.host().ok_or_else(|| wrong("has no host"))?;
-    Ok(format!("{host}:{}", uri.port_u16().unwrap_or(80)))
+fn upstream(url: &str) -> Result<Address, ConfigError> {
+    url.parse().map_err(|problem| ConfigError::Upstream { value: url.into(), problem })
 }
 
 fn keys(args: &ServeArgs) -> Result<Option<AccessKeys>, ConfigError> {
@@ -235,16 +244,18 @@ fn keys(args: &ServeArgs) -> Result<Option<AccessKeys>, ConfigError> {
     if keys.is_empty() { Ok(None) } else { Ok(Some(AccessKeys::new(keys)?)) }
 }
 
-fn development_keys(listen: SocketAddr, admin: SocketAddr, upstreams: &[String]) -> Result<AccessKeys, ConfigError> {
-    let elsewhere = |what: String| Err(ConfigError::NoKey { what });
-    if !listen.ip().is_loopback() {
-        return elsewhere(format!("--listen {listen}"));
-    }
-    if !admin.ip().is_loopback() {
-        return elsewhere(format!("--admin {admin}"));
-    }
-    if let Some(upstream) = upstreams.iter().find(|upstream| !is_loopback_host(upstream)) {
-        return elsewhere(format!("--upstream http://{upstream}"));
+/// What is not on this machine, as it was given.
+fn not_here(listen: SocketAddr, tls: Option<&TlsListen>, admin: SocketAddr, upstreams: &[Address]) -> Vec<String> {
+    let own = [("--listen", Some(listen)), ("--tls-listen", tls.map(|tls| tls.address)), ("--admin", Some(admin))];
+    let own = own.into_iter().filter_map(|(flag, address)| Some((flag, address?)));
+    let own = own.filter(|(_, address)| !address.ip().is_loopback()).map(|(flag, address)| format!("{flag} {address}"));
+    let others = upstreams.iter().filter(|upstream| !upstream.is_loopback());
+    own.chain(others.map(|upstream| format!("--upstream {upstream}"))).collect()
+}
+
+fn development_keys(not_here: &[String]) -> Result<AccessKeys, ConfigError> {
+    if let Some(what) = not_here.first() {
+        return Err(ConfigError::NoKey { what: what.clone() });
     }
     let path = development_key::path()?;
     let key = development_key::read_or_make(&path)?;
@@ -273,6 +284,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::config::IdentityFiles;
 
     #[derive(Parser)]
     struct Cli {
@@ -295,7 +307,8 @@ mod tests {
         let config = config(&["--upstream", "http://127.0.0.1:5000", "--access-key", KEY]).unwrap();
         assert_eq!(config.listen, "127.0.0.1:8080".parse().unwrap());
         assert_eq!(config.admin, "127.0.0.1:8090".parse().unwrap());
-        assert_eq!(config.upstreams, ["127.0.0.1:5000"]);
+        assert_eq!(config.upstreams, ["http://127.0.0.1:5000".parse().unwrap()]);
+        assert!(config.tls_listen.is_none() && config.settings.proxy_protocol.is_none());
         assert_eq!((config.settings.pool_size, config.settings.is_development), (5, false));
         assert_eq!(config.settings.advertise, "127.0.0.1:8080");
     }
@@ -306,10 +319,31 @@ mod tests {
             ["--upstream", "http://10.0.0.1:5000", "--listen", "127.0.0.1:1"],
             ["--upstream", "http://localhost", "--listen", "0.0.0.0:1"],
             ["--upstream", "http://localhost", "--admin", "[::]:1"],
+            ["--upstream", "https://[2001:db8::1]:5000", "--listen", "[::1]:1"],
         ] {
             let text = problem(&args);
             assert!(text.contains("trunkline token key"), "{text}");
         }
+    }
+
+    #[test]
+    fn tls_takes_a_key_for_each_certificate() {
+        let base = ["--upstream", "http://localhost", "--access-key", KEY, "--tls-listen", "[::1]:8443"];
+        let with = |more: &[&str]| config(&[&base, more].concat());
+        let listen = with(&["--tls-cert", "a.pem,b.pem", "--tls-key", "a.key", "--tls-key", "b.key"]).unwrap();
+        let listen = listen.tls_listen.unwrap();
+        assert_eq!(listen.address, "[::1]:8443".parse().unwrap());
+        assert_eq!(listen.identities[1], IdentityFiles { certificate: "b.pem".into(), key: "b.key".into() });
+        let problem = with(&["--tls-cert", "a.pem"]).unwrap_err().to_string();
+        assert!(problem.contains("1 of --tls-cert and 0 of --tls-key"), "{problem}");
+    }
+
+    #[test]
+    fn the_proxy_protocol_needs_somebody_who_is_trusted() {
+        let base = ["--upstream", "http://localhost", "--access-key", KEY, "--proxy-protocol"];
+        assert!(problem(&base).contains("needs --trust"));
+        let config = config(&[&base[..], &["--trust", "10.0.0.0/8"]].concat()).unwrap();
+        assert!(config.settings.proxy_protocol.unwrap().from.contains("10.1.1.1".parse().unwrap()));
     }
 
     #[test]

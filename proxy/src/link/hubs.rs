@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use trunkline_protocol::manifest::HubManifest;
 
 use super::{Home, MemoryLink, Pool};
+use crate::config::Address;
 
 /// A hub's place in tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,8 +33,8 @@ pub struct AppServer {
 /// How an app server is reached.
 #[derive(Debug, Clone)]
 pub enum Reach {
-    /// At this `host:port`.
-    Network(String),
+    /// At this address.
+    Network(Address),
     /// In this process.
     Memory(Arc<dyn MemoryDialler>),
 }
@@ -47,7 +48,7 @@ pub trait MemoryDialler: std::fmt::Debug + Send + Sync {
 impl std::fmt::Display for Reach {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Network(authority) => write!(f, "http://{authority}"),
+            Self::Network(address) => write!(f, "{address}"),
             Self::Memory(_) => f.write_str("this process"),
         }
     }
@@ -206,7 +207,7 @@ mod tests {
                 id: AppServerId(app),
                 instance: app.to_string(),
                 name: String::new(),
-                reach: Reach::Network(String::new()),
+                reach: Reach::Network("http://app".parse().unwrap()),
             };
             let pool = Arc::new(Pool::new(hub.clone(), Arc::new(server), 2, Arc::default()));
             for slot in 0..2 {

@@ -4,6 +4,7 @@
 //! socket is closed. The place is freed when the socket has ended.
 
 use std::rc::Rc;
+use std::task::{Context, Waker};
 
 use bytes::BytesMut;
 use bytestring::ByteString;
@@ -210,7 +211,11 @@ impl Shard {
     /// Frees the place of a client connection whose socket has ended.
     pub fn free(self: &Rc<Self>, slot: Slot) {
         self.end(slot, &Ending::by_client());
-        self.directory.borrow_mut().remove(slot);
+        if let Some(mut client) = self.directory.borrow_mut().remove(slot) {
+            // What only a task would have written leaves now or never: our answer to a close, for one.
+            let mut cx = Context::from_waker(Waker::noop());
+            let _ = client.outbox.poll_flush(&mut cx, &client.socket);
+        }
     }
 
     /// Forgets ids whose tokens can't be used any more.

@@ -9,9 +9,10 @@ use trunkline_protocol::id::random_id;
 
 use super::ShardSender;
 use crate::config::Settings;
+use crate::connector::Connector;
 use crate::counters::Counters;
 use crate::directory::Routes;
-use crate::link::{HubIndex, Hubs};
+use crate::link::{Caller, HubIndex, Hubs};
 
 /// Hubs that are counted one by one; more than this share the last place.
 const HUBS_COUNTED: usize = 64;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub hubs: Hubs,
     /// Where each client connection is.
     pub routes: Routes,
+    /// The ways to app servers and other nodes.
+    pub connector: Connector,
     /// Where its clients' sockets come from.
     pub whose_sockets: Sockets,
     shards: Vec<ShardSender>,
@@ -49,20 +52,21 @@ pub struct Shared {
 impl Shared {
     /// The common part of a node with these shards.
     #[must_use]
-    pub fn new(settings: Settings, shards: Vec<ShardSender>) -> Arc<Self> {
-        Arc::new(Self::with(settings, shards, Sockets::Own))
+    pub fn new(settings: Settings, connector: Connector, shards: Vec<ShardSender>) -> Arc<Self> {
+        Arc::new(Self::with(settings, connector, shards, Sockets::Own))
     }
 
     /// The common part of a node inside an app, whose sockets come from the app's runtime.
     #[must_use]
     pub fn embedded(settings: Settings, shard: ShardSender) -> Arc<Self> {
-        Arc::new(Self::with(settings, vec![shard], Sockets::Adopted))
+        Arc::new(Self::with(settings, Connector::default(), vec![shard], Sockets::Adopted))
     }
 
-    fn with(settings: Settings, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
+    fn with(settings: Settings, connector: Connector, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
         let per_hub = || (0..HUBS_COUNTED).map(|_| AtomicI64::new(0)).collect();
         Self {
             whose_sockets,
+            connector,
             boot: random_id(),
             hubs: Hubs::default(),
             routes: Routes::default(),
@@ -74,6 +78,12 @@ impl Shared {
             shards,
             settings,
         }
+    }
+
+    /// As whom this node asks app servers, and by which ways.
+    #[must_use]
+    pub fn caller(&self) -> Caller<'_> {
+        Caller { node: &self.settings.node, keys: &self.settings.keys, connector: &self.connector }
     }
 
     /// The inbox of each shard, in their order.
