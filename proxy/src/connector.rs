@@ -8,6 +8,7 @@ use std::io;
 #[cfg(feature = "tls")]
 use std::path::Path;
 use std::pin::Pin;
+#[cfg(feature = "tls")]
 use std::sync::Arc;
 use std::task::{Context, Poll};
 

@@ -5,7 +5,7 @@
 mod answer;
 mod stream;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -71,6 +71,7 @@ impl Kind {
 #[derive(Debug)]
 pub struct Agents<'a> {
     stage: &'a Stage,
+    trusted: Option<PathBuf>,
     node: OnceCell<Arc<Driver>>,
     python: OnceCell<Arc<Driver>>,
     clients: AtomicUsize,
@@ -80,7 +81,13 @@ impl<'a> Agents<'a> {
     /// None is started yet.
     #[must_use]
     pub fn new(stage: &'a Stage) -> Self {
-        Self { stage, node: OnceCell::new(), python: OnceCell::new(), clients: AtomicUsize::new(0) }
+        Self { stage, trusted: None, node: OnceCell::new(), python: OnceCell::new(), clients: AtomicUsize::new(0) }
+    }
+
+    /// None is started yet; they will trust whom the certificates in this file sign.
+    #[must_use]
+    pub fn trusting(stage: &'a Stage, certificates: &Path) -> Self {
+        Self { trusted: Some(certificates.into()), ..Self::new(stage) }
     }
 
     /// Describes a client, to be opened.
@@ -99,20 +106,24 @@ impl<'a> Agents<'a> {
 
     async fn driver(&self, kind: Kind) -> Result<&Arc<Driver>> {
         match kind {
-            Kind::JsJson | Kind::JsMessagePack => self.node.get_or_try_init(async || start_node(self.stage)).await,
-            _ => self.python.get_or_try_init(async || start_python(self.stage)).await,
+            Kind::JsJson | Kind::JsMessagePack => {
+                self.node.get_or_try_init(async || start_node(self.stage, self.trusted.as_deref())).await
+            }
+            _ => self.python.get_or_try_init(async || start_python(self.stage, self.trusted.as_deref())).await,
         }
     }
 }
 
-fn start_node(stage: &Stage) -> Result<Arc<Driver>> {
+fn start_node(stage: &Stage, trusted: Option<&Path>) -> Result<Arc<Driver>> {
     let mut command = Command::new("node");
+    command.envs(trusted.map(|file| ("NODE_EXTRA_CA_CERTS", file)));
     command.arg(Path::new(CLIENTS_FOLDER).join("js/agent.mjs"));
     Driver::start(stage, "agent-js", command)
 }
 
-fn start_python(stage: &Stage) -> Result<Arc<Driver>> {
+fn start_python(stage: &Stage, trusted: Option<&Path>) -> Result<Arc<Driver>> {
     let mut command = Command::new(target_folder()?.join("python/bin/python"));
+    command.envs(trusted.map(|file| ("SSL_CERT_FILE", file)));
     command.arg("-B").arg(Path::new(CLIENTS_FOLDER).join("python/agent.py"));
     Driver::start(stage, "agent-python", command)
 }

@@ -158,9 +158,13 @@ impl<'a> Fleet<'a> {
         self.proxy_of(address, admin, upstreams, &[])
     }
 
-    fn proxy_of(&self, address: &str, admin: &str, upstreams: &[&str], more: &[&str]) -> Result<Proxy> {
+    /// Starts a proxy at these addresses with more arguments, without waiting. An upstream is a URL or `host:port`.
+    ///
+    /// # Errors
+    /// When its program can't be run.
+    pub fn proxy_of(&self, address: &str, admin: &str, upstreams: &[&str], more: &[&str]) -> Result<Proxy> {
         let mut arguments = vec!["serve", "--listen", address, "--admin", admin, "--shards", "2"];
-        let upstreams: Vec<String> = upstreams.iter().map(|upstream| format!("http://{upstream}")).collect();
+        let upstreams: Vec<String> = upstreams.iter().map(|upstream| url_of(upstream)).collect();
         for upstream in &upstreams {
             arguments.extend(["--upstream", upstream]);
         }
@@ -187,6 +191,10 @@ impl<'a> Fleet<'a> {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         Launch { name: name.into(), program, arguments, environment }
     }
+}
+
+fn url_of(upstream: &str) -> String {
+    if upstream.contains("://") { upstream.into() } else { format!("http://{upstream}") }
 }
 
 /// All that is needed to start a process, and to start it again.

@@ -22,6 +22,7 @@
 //! | [`http_client`] | single HTTP requests |
 //! | [`metrics`] | what `/metrics` says |
 //! | [`sockets`] | established TCP connections, as the system counts them |
+//! | [`tls`] | certificates, TLS by hand, and a TLS end in front of an app server |
 //! | [`token`] | access tokens of users |
 //! | [`mod@bench`] | what the benchmarks share |
 //!
@@ -41,4 +42,5 @@ pub mod process;
 pub mod raw;
 pub mod scenario;
 pub mod sockets;
+pub mod tls;
 pub mod token;

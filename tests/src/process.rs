@@ -22,6 +22,8 @@ pub enum Signal {
     Interrupt,
     /// A planned stop.
     Terminate,
+    /// Read files anew.
+    Hangup,
 }
 
 impl Signal {
@@ -29,6 +31,7 @@ impl Signal {
         match self {
             Signal::Interrupt => "INT",
             Signal::Terminate => "TERM",
+            Signal::Hangup => "HUP",
         }
     }
 }

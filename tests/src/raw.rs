@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -46,8 +46,8 @@ impl Ending {
 
 /// An open WebSocket without any client library.
 #[derive(Debug)]
-pub struct RawClient {
-    socket: WebSocketStream<TcpStream>,
+pub struct RawClient<S = TcpStream> {
+    socket: WebSocketStream<S>,
     answer_headers: HeaderMap,
     records: Vec<Value>,
     calls: usize,
@@ -81,7 +81,24 @@ impl RawClient {
     /// # Errors
     /// When the proxy neither accepts nor refuses it.
     pub async fn try_open(address: &str, path: &str) -> Result<Result<Self, Refusal>> {
-        let stream = TcpStream::connect(address).await?;
+        Self::try_over(TcpStream::connect(address).await?, address, path).await
+    }
+
+    /// Opens a WebSocket and shakes hands in JSON.
+    ///
+    /// # Errors
+    /// When either is refused.
+    pub async fn join(address: &str, path: &str) -> Result<Self> {
+        Self::join_over(TcpStream::connect(address).await?, address, path).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
+    /// Tries to open a WebSocket over a connection that is there.
+    ///
+    /// # Errors
+    /// When the proxy neither accepts nor refuses it.
+    pub async fn try_over(stream: S, address: &str, path: &str) -> Result<Result<Self, Refusal>> {
         let request = format!("ws://{address}{path}").into_client_request()?;
         match tokio_tungstenite::client_async(request, stream).await {
             Ok((socket, answer)) => {
@@ -96,12 +113,15 @@ impl RawClient {
         }
     }
 
-    /// Opens a WebSocket and shakes hands in JSON.
+    /// Opens a WebSocket over a connection that is there, and shakes hands in JSON.
     ///
     /// # Errors
     /// When either is refused.
-    pub async fn join(address: &str, path: &str) -> Result<Self> {
-        let mut client = Self::open(address, path).await?;
+    pub async fn join_over(stream: S, address: &str, path: &str) -> Result<Self> {
+        let mut client = match Self::try_over(stream, address, path).await? {
+            Ok(client) => client,
+            Err(refusal) => bail!("{path} is refused: {refusal:?}"),
+        };
         client.send_text(JSON_HANDSHAKE).await?;
         let answer = client.next_record().await?;
         if answer != json!({}) {

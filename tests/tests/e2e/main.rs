@@ -4,6 +4,8 @@
 //! One program, because each one links everything. Counts, order and sets are looked at, never a time.
 
 #[cfg(test)]
+mod addresses;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod calls;
@@ -47,6 +49,8 @@ mod slow_clients;
 mod starting;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod tls;
 #[cfg(test)]
 mod transcripts;
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use http::Request;
 use http::uri::Scheme;
-use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -51,6 +51,7 @@ pub(super) use second::http2;
 /// HTTP/2, which only TLS listeners speak.
 #[cfg(feature = "tls")]
 mod second {
+    use http::HeaderValue;
     use http::header::{COOKIE, HOST};
     use hyper::rt::Executor;
     use hyper::server::conn::http2;
