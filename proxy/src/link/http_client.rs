@@ -34,7 +34,7 @@ pub enum RequestError {
         source: io::Error,
     },
     /// A connection, but no HTTP answer.
-    #[error("{authority} gives no HTTP answer: {source}")]
+    #[error("{authority} gives no HTTP answer: {}", root_cause(source))]
     Http {
         /// Whom it was for.
         authority: String,
@@ -50,6 +50,11 @@ pub enum RequestError {
     /// The request could not be put together.
     #[error("the request can't be written: {0}")]
     Request(#[from] http::Error),
+}
+
+/// What lies below an error that only says where it came up: a refused certificate shows itself so.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).last().map(ToString::to_string).unwrap_or_default()
 }
 
 /// Who asks, and by which ways.

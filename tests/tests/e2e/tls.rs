@@ -232,7 +232,7 @@ fn links_go_by_tls_with_certificates_on_both_sides() {
 
         // Without a certificate of its own, and with an authority that did not sign the app server's.
         let stranger = Authority::new(stage, "stranger")?;
-        for (trusted, expected) in [(&authority, "certificate"), (&stranger, "UnknownIssuer")] {
+        for (trusted, expected) in [(&authority, "CertificateRequired"), (&stranger, "UnknownIssuer")] {
             let arguments = ["--upstream-ca", text(&trusted.file)?];
             let (address, admin) = (free_address()?, free_address()?);
             let mut refused = fleet.proxy_of(&address, &admin, &[&upstream], &arguments)?;
