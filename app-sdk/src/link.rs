@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use axum::extract::ws::close_code;
 use tokio_util::sync::CancellationToken;
-use trunkline_protocol::service::{FrameError, ServiceMessageError, Session, SessionError};
+use trunkline_protocol::service::{Counters, FrameError, ServiceMessageError, SessionError};
 
 use crate::connection::{End, LinkId};
 use crate::dispatch::HubAtWork;
@@ -66,7 +66,7 @@ enum LinkEnd {
 /// What reader and writer of a link share.
 struct Shared {
     outbox: Arc<Outbox>,
-    session: std::sync::Mutex<Session>,
+    counters: std::sync::Mutex<Counters>,
     started: tokio::time::Instant,
     /// Fires when the link is to end, whoever wants it.
     stop: CancellationToken,
@@ -121,7 +121,7 @@ impl Link {
         let SlotKey { node, boot, slot, .. } = &self.key;
         let shared = Arc::new(Shared {
             outbox: Arc::new(Outbox::new(self.outbox_max_bytes)),
-            session: std::sync::Mutex::new(Session::new()),
+            counters: std::sync::Mutex::new(Counters::new()),
             started: tokio::time::Instant::now(),
             stop: stop.clone(),
         });
@@ -150,7 +150,7 @@ impl Link {
             end = LinkEnd::Shutdown;
         }
         self.hub.handle_link_ended(id, &end_of_connections(&end));
-        tracing::debug!(frames = lock(&shared.session).received(), "link carried");
+        tracing::debug!(frames = lock(&shared.counters).received(), "link carried");
         (end, outgoing)
     }
 

@@ -59,7 +59,7 @@ impl Reader<'_> {
     }
 
     fn handle_frames(&self, frames: &mut FrameBuffer) -> Result<(), LinkEnd> {
-        let owed = lock(&self.shared.session).poll_timeout();
+        let owed = lock(&self.shared.counters).poll_timeout();
         while let Some(body) = frames.next_body()? {
             match ServiceMessage::decode(&body)? {
                 Some(ServiceMessage::Ping(ping)) => self.handle_ping(&ping)?,
@@ -68,19 +68,19 @@ impl Reader<'_> {
                         self.handle(&body, message);
                     }
                     self.hub.down.metrics.frames_up.inc();
-                    lock(&self.shared.session).handle_received(self.shared.now_ms());
+                    lock(&self.shared.counters).handle_received(self.shared.now_ms());
                 }
             }
         }
         // The writer sleeps until its next ping is due, which may now be earlier.
-        if lock(&self.shared.session).poll_timeout() != owed {
+        if lock(&self.shared.counters).poll_timeout() != owed {
             self.shared.outbox.wake();
         }
         Ok(())
     }
 
     fn handle_ping(&self, ping: &Ping) -> Result<(), LinkEnd> {
-        lock(&self.shared.session).handle_ping(ping)?;
+        lock(&self.shared.counters).handle_ping(ping)?;
         if ping.get(ECHO).is_some() {
             // A closed outbox means that the link is ending, and so is whoever measures it.
             let _ = self.shared.outbox.uncounted(&ServiceMessage::Ping(ping.clone()).to_frame());

@@ -1,0 +1,255 @@
+//! A proxy process, an app server process and the slots between them, in virtual time.
+//!
+//! ```text
+//!  faults ──► World ──► Slot ─┬─ Held (proxy) ◄──► Socket ◄──► Held (app server)
+//!             time            └─ dials, refusals, ends of sessions
+//! ```
+
+use trunkline_protocol::service::{Cause, SessionId, Verdict};
+
+use crate::end::{Around, Held};
+use crate::ledger::{Check, Ledger, broken};
+use crate::mutant::Mutant;
+use crate::random::Random;
+use crate::slot::{APP, PROXY, Reason, Slot, WINDOW_MS};
+
+/// A tick of a session, and what the simulation grants beyond it.
+const SLACK_MS: u64 = 2 * WINDOW_MS / 20 + 2;
+
+/// Everything.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) now_ms: u64,
+    pub(crate) random: Random,
+    pub(crate) mutant: Option<Mutant>,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) ledgers: Vec<Ledger>,
+    /// Which start of the proxy, and of the app server, this is.
+    pub(crate) boot: u64,
+    pub(crate) instance: u64,
+    pub(crate) frozen_until_ms: [u64; 2],
+    pub(crate) thawed_ms: [u64; 2],
+    pub(crate) is_traced: bool,
+    /// Whether the network still does harm.
+    pub(crate) is_calm: bool,
+    pub(crate) ended: Vec<Reason>,
+    pub(crate) resumed: u64,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, mutant: Option<Mutant>, is_traced: bool) -> Self {
+        let mut random = Random::new(seed);
+        let count = 1 + random.index(3);
+        let mut world = Self {
+            now_ms: 0,
+            random,
+            mutant,
+            slots: (0..count).map(|_| Slot::new()).collect(),
+            ledgers: Vec::new(),
+            boot: 1,
+            instance: 0,
+            frozen_until_ms: [0, 0],
+            thawed_ms: [0, 0],
+            is_traced,
+            is_calm: false,
+            ended: Vec::new(),
+            resumed: 0,
+        };
+        for index in 0..count {
+            let (slot, mut around) = world.parts(index, PROXY);
+            slot.begin(SessionId::FIRST, &mut around);
+        }
+        world
+    }
+
+    /// A slot, and what its acts need of the rest.
+    pub(crate) fn parts(&mut self, slot: usize, end: usize) -> (&mut Slot, Around<'_>) {
+        let around = Around { end, now_ms: self.now_ms, mutant: self.mutant, ledgers: &mut self.ledgers };
+        (&mut self.slots[slot], around)
+    }
+
+    #[expect(clippy::print_stdout, reason = "the trace of a schedule that is replayed")]
+    pub(crate) fn note(&self, text: impl FnOnce() -> String) {
+        if self.is_traced {
+            println!("{:>7} ms  {}", self.now_ms, text());
+        }
+    }
+
+    pub(crate) fn is_awake(&self, end: usize) -> bool {
+        self.frozen_until_ms[end] <= self.now_ms
+    }
+
+    /// Lets time pass, and does what falls due meanwhile.
+    pub(crate) fn advance(&mut self, by_ms: u64) -> Check {
+        let until_ms = self.now_ms + by_ms;
+        loop {
+            // Whatever is overdue and can't be done now is looked at again a millisecond later.
+            let next_ms = self.next_due_ms().max(self.now_ms + 1);
+            if next_ms > until_ms {
+                break;
+            }
+            self.now_ms = next_ms;
+            self.handle_due()?;
+        }
+        self.now_ms = until_ms;
+        Ok(())
+    }
+
+    fn next_due_ms(&self) -> u64 {
+        let mut next_ms = u64::MAX;
+        let mut may = |at_ms: u64| next_ms = next_ms.min(at_ms);
+        for slot in &self.slots {
+            for end in [PROXY, APP] {
+                let at_ms = slot.held[end].as_ref().and_then(|held| held.session.poll_timeout());
+                may(at_ms.unwrap_or(u64::MAX).max(self.frozen_until_ms[end]));
+            }
+            for dial in slot.dials.iter().filter(|dial| !dial.is_done) {
+                may(dial.arrives_ms.max(self.frozen_until_ms[if dial.reply.is_some() { PROXY } else { APP }]));
+            }
+            let at_ms = match slot.pending {
+                Some((_, give_up_ms)) => give_up_ms,
+                None if slot.held[PROXY].as_ref().is_some_and(|held| !held.session.is_attached()) => slot.dial_at_ms,
+                None => u64::MAX,
+            };
+            may(at_ms.max(self.frozen_until_ms[PROXY]));
+        }
+        next_ms
+    }
+
+    fn handle_due(&mut self) -> Check {
+        for end in [PROXY, APP] {
+            if self.frozen_until_ms[end] == self.now_ms {
+                self.thawed_ms[end] = self.now_ms;
+            }
+        }
+        for slot in 0..self.slots.len() {
+            for end in [PROXY, APP] {
+                if self.is_awake(end) {
+                    self.handle_timeout(slot, end)?;
+                    self.transmit(slot, end)?;
+                }
+            }
+            self.handle_dials(slot)?;
+            self.check_overdue(slot)?;
+        }
+        Ok(())
+    }
+
+    fn handle_timeout(&mut self, slot: usize, end: usize) -> Check {
+        let (now_ms, mutant) = (self.now_ms, self.mutant);
+        let Some(held) = self.slots[slot].held[end].as_mut() else { return Ok(()) };
+        if held.session.poll_timeout().is_none_or(|at_ms| at_ms > now_ms) {
+            return Ok(());
+        }
+        if mutant == Some(Mutant::IgnoresTheWindow) && end == PROXY && !held.session.is_attached() {
+            return Ok(());
+        }
+        held.look_at_ring(now_ms);
+        let silent_ms = now_ms - held.heard_ms;
+        let verdict = held.session.handle_timeout(now_ms);
+        let is_right = match verdict {
+            None => true,
+            Some(Verdict::PeerSilent) => silent_ms >= WINDOW_MS,
+            Some(Verdict::Over(Cause::WindowPassed)) => {
+                end == PROXY && held.lost_ms.is_some_and(|lost_ms| now_ms - lost_ms >= WINDOW_MS)
+            }
+            Some(Verdict::Over(Cause::GivenUp)) => end == APP && silent_ms >= WINDOW_MS && held.full_ms.is_some(),
+            Some(Verdict::Over(Cause::Forgotten)) => end == APP && silent_ms >= 2 * WINDOW_MS,
+            Some(Verdict::Over(Cause::NotResumable)) => false,
+        };
+        if !is_right {
+            return broken(format!("{verdict:?} of end {end} after {silent_ms} ms of silence"));
+        }
+        match verdict {
+            Some(Verdict::PeerSilent) if mutant == Some(Mutant::TrustsTheDead) => Ok(()),
+            Some(Verdict::Over(_)) if mutant == Some(Mutant::NeverGivesUp) && end == APP => Ok(()),
+            Some(Verdict::PeerSilent) => self.lose_socket(slot, end),
+            Some(Verdict::Over(cause)) => self.end_session(slot, end, Reason::Verdict(cause)),
+            None => Ok(()),
+        }
+    }
+
+    /// What should have happened and did not.
+    fn check_overdue(&self, slot: usize) -> Check {
+        let grace_ms = |end: usize| self.thawed_ms[end] + SLACK_MS;
+        if let Some(Held { lost_ms: Some(lost_ms), .. }) = &self.slots[slot].held[PROXY]
+            && self.is_awake(PROXY)
+            && self.now_ms > (lost_ms + WINDOW_MS + SLACK_MS).max(grace_ms(PROXY))
+        {
+            return broken("the proxy keeps a session for longer than the window");
+        }
+        if let Some(held) = &self.slots[slot].held[APP]
+            && self.is_awake(APP)
+            && let Some(full_ms) = held.full_ms
+            && self.now_ms > (held.heard_ms + WINDOW_MS).max(full_ms).max(self.thawed_ms[APP] + WINDOW_MS) + SLACK_MS
+        {
+            return broken("the app server keeps a full session for longer than the window");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn transmit(&mut self, index: usize, end: usize) -> Check {
+        let (slot, around) = self.parts(index, end);
+        let Slot { held, sockets, .. } = slot;
+        held[end].as_mut().map_or(Ok(()), |held| held.transmit(sockets, &around))
+    }
+
+    /// Reads any number of bytes, and notices the end of a socket.
+    pub(crate) fn read(&mut self, index: usize, end: usize) -> Check {
+        let Some(held) = &self.slots[index].held[end] else { return Ok(()) };
+        let sockets = [held.leaked(), held.link.as_ref().map(|link| link.socket)];
+        for socket in sockets.into_iter().flatten() {
+            let bytes = self.slots[index].sockets[socket].read(end, self.now_ms, &mut self.random);
+            let (slot, mut around) = self.parts(index, end);
+            if let (false, Some(held)) = (bytes.is_empty(), slot.held[end].as_mut()) {
+                held.receive(socket, bytes, &mut around)?;
+                held.look_at_ring(around.now_ms);
+            }
+        }
+        match sockets[1] {
+            Some(socket) if self.slots[index].sockets[socket].is_at_end(end, self.now_ms) => {
+                self.lose_socket(index, end)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An end lets its socket go.
+    pub(crate) fn lose_socket(&mut self, index: usize, end: usize) -> Check {
+        let (now_ms, mutant) = (self.now_ms, self.mutant);
+        let Slot { held, sockets, dial_at_ms, backoff, .. } = &mut self.slots[index];
+        let Some((held, socket, attachment)) = held[end].as_mut().and_then(|held| {
+            let link = held.link.as_ref()?;
+            let (socket, attachment) = (link.socket, link.attachment);
+            Some((held, socket, attachment))
+        }) else {
+            return Ok(());
+        };
+        if !held.session.is_attached() {
+            return Ok(());
+        }
+        let verdict = held.session.detach(attachment, now_ms);
+        held.detached(mutant, now_ms);
+        sockets[socket].close(end, now_ms, &mut self.random);
+        if end == PROXY {
+            *dial_at_ms = now_ms + backoff.next_wait_ms(self.random.chance());
+        }
+        self.note(|| format!("slot {index}: end {end} loses socket {socket}"));
+        if verdict.is_some() { broken(format!("{verdict:?} though the peer can resume")) } else { Ok(()) }
+    }
+
+    /// An end decides that its session is over; the proxy begins the next one.
+    pub(crate) fn end_session(&mut self, index: usize, end: usize, reason: Reason) -> Check {
+        self.lose_socket(index, end)?;
+        self.note(|| format!("slot {index}: end {end} ends its session: {reason:?}"));
+        self.ended.push(reason);
+        let now_ms = self.now_ms;
+        let (slot, mut around) = self.parts(index, end);
+        let id = slot.end(&mut around)?;
+        if let (PROXY, Some(id)) = (end, id) {
+            slot.begin(id.next(), &mut around);
+            (slot.pending, slot.dial_at_ms) = (None, now_ms);
+        }
+        Ok(())
+    }
+}
