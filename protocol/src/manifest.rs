@@ -24,11 +24,13 @@ pub const BOOT_HEADER: &str = "x-trunkline-boot";
 pub const INSTANCE_HEADER: &str = "x-trunkline-instance";
 /// Header of a link's upgrade: the link's place in its pool, from 0.
 pub const SLOT_HEADER: &str = "x-trunkline-slot";
-/// Header of a link's upgrade: the id of the session that the link carries.
+/// Header of a link's upgrade: the session that the link shall carry, a number that counts up in its slot.
 pub const SESSION_HEADER: &str = "x-trunkline-session";
-/// Header of a link's upgrade: the last frame received in that session, 0 for a new one.
+/// Header of a link's upgrade and of its answer: the last frame taken in that session; the upgrade of a session that was
+/// never attached has none.
 pub const RECEIVED_HEADER: &str = "x-trunkline-received";
-/// Header of a link's upgrade: what this end can do, separated by commas.
+/// Header of a link's upgrade and of its answer: what this end can do, separated by commas; `resume=BYTES` is that it
+/// resumes sessions, and the size of its ring.
 pub const CAPABILITIES_HEADER: &str = "x-trunkline-capabilities";
 
 /// How a client's bytes travel.

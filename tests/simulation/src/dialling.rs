@@ -118,7 +118,7 @@ impl World {
                         return broken("a session is begun twice");
                     }
                     let session = Session::new(offer.session, Role::AppServer, settings(APP, self.mutant), self.now_ms);
-                    self.slots[index].held[APP] = Some(Held::new(session, ledger, self.now_ms));
+                    self.slots[index].held[APP] = Some(Held::new(session, ledger, self.now_ms, self.frozen[APP]));
                     self.slots[index].newest = Some(offer.session);
                     break;
                 }

@@ -11,6 +11,7 @@ use trunkline_protocol::service::{
 use crate::ledger::{Check, Content, Ledger, broken, read};
 use crate::mutant::Mutant;
 use crate::wire::Socket;
+use crate::world::Frozen;
 
 /// Largest frame of the simulation, its envelope included.
 pub(crate) const FRAME_MAX_BYTES: usize = 128;
@@ -30,12 +31,16 @@ pub(crate) struct Held {
     told: u64,
     /// When the peer was heard last.
     pub(crate) heard_ms: u64,
+    /// How long this end had been frozen by then.
+    pub(crate) heard_frozen: Frozen,
     /// When the last socket was lost; `None` with a socket or before the first.
     pub(crate) lost_ms: Option<u64>,
     /// Since when there is no place.
     pub(crate) full_ms: Option<u64>,
     /// A socket that should have been let go.
     leaked: Option<(usize, FrameBuffer)>,
+    /// The attachment before this one, whose writer may be late to notice.
+    previous: Option<Attachment>,
 }
 
 /// A socket that is attached.
@@ -51,6 +56,7 @@ pub(crate) struct Around<'a> {
     pub(crate) end: usize,
     pub(crate) now_ms: u64,
     pub(crate) mutant: Option<Mutant>,
+    pub(crate) frozen: Frozen,
     pub(crate) ledgers: &'a mut Vec<Ledger>,
 }
 
@@ -61,7 +67,7 @@ impl Around<'_> {
 }
 
 impl Held {
-    pub(crate) fn new(session: Session, ledger: usize, now_ms: u64) -> Self {
+    pub(crate) fn new(session: Session, ledger: usize, now_ms: u64, frozen: Frozen) -> Self {
         Self {
             session,
             ledger,
@@ -71,9 +77,11 @@ impl Held {
             taken: 0,
             told: 0,
             heard_ms: now_ms,
+            heard_frozen: frozen,
             lost_ms: None,
             full_ms: None,
             leaked: None,
+            previous: None,
         }
     }
 
@@ -88,7 +96,7 @@ impl Held {
         self.told = told;
         self.incoming.attach(if around.is(Mutant::NumbersFromOneAgain) { 0 } else { told });
         self.link = Some(Link { attachment, socket, frames });
-        self.heard_ms = around.now_ms;
+        (self.heard_ms, self.heard_frozen) = (around.now_ms, around.frozen);
         self.lost_ms = None;
         Ok(())
     }
@@ -129,6 +137,13 @@ impl Held {
     /// Writes what the socket takes.
     pub(crate) fn transmit(&mut self, sockets: &mut [Socket], around: &Around<'_>) -> Check {
         let Some(&Link { attachment, socket, .. }) = self.link.as_ref() else { return Ok(()) };
+        if self.previous.replace(attachment).is_some_and(|previous| {
+            previous != attachment
+                && (self.session.detach(previous, around.now_ms).is_some()
+                    || self.session.poll_transmit(previous, around.now_ms).is_some())
+        }) {
+            return broken("an old socket is given something");
+        }
         while sockets[socket].can_write(around.end) {
             let Some(piece) = self.session.poll_transmit(attachment, around.now_ms) else { return Ok(()) };
             if piece.frames == 0 {
@@ -174,7 +189,7 @@ impl Held {
             (_, Some((leaked, frames))) if *leaked == socket => std::mem::take(frames),
             _ => return Ok(()),
         };
-        self.heard_ms = around.now_ms;
+        (self.heard_ms, self.heard_frozen) = (around.now_ms, around.frozen);
         self.session.handle_heard(around.now_ms);
         frames.push(bytes.into());
         while let Some(body) = frames.next_body().or_else(|error| broken(format!("a frame: {error}")))? {

@@ -47,11 +47,13 @@ pub enum Mutant {
     ForgetsUnsent,
     /// A dead socket is never noticed.
     TrustsTheDead,
+    /// A process that was frozen makes up for the ticks that it missed, before it reads.
+    MakesUpForTicks,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::AcknowledgesOneTooMany,
         Self::AcknowledgesBeforeTaken,
         Self::NeverAcknowledges,
@@ -74,5 +76,6 @@ impl Mutant {
         Self::OverfillsTheRing,
         Self::ForgetsUnsent,
         Self::TrustsTheDead,
+        Self::MakesUpForTicks,
     ];
 }

@@ -145,6 +145,7 @@ impl World {
     }
 
     fn freeze(&mut self, end: usize) {
+        self.frozen[end].times += 1;
         self.frozen_until_ms[end] = self.now_ms + 1 + self.random.below(4 * WINDOW_MS);
         self.note(|| format!("end {end} is frozen until {}", self.frozen_until_ms[end]));
     }

@@ -71,7 +71,7 @@ impl Slot {
     pub(crate) fn begin(&mut self, id: SessionId, around: &mut Around<'_>) {
         let session = Session::new(id, Role::Proxy, settings(PROXY, around.mutant), around.now_ms);
         around.ledgers.push(Ledger::default());
-        self.held[PROXY] = Some(Held::new(session, around.ledgers.len() - 1, around.now_ms));
+        self.held[PROXY] = Some(Held::new(session, around.ledgers.len() - 1, around.now_ms, around.frozen));
     }
 
     /// An end gives its session up, and tells what was in its ring.

@@ -13,8 +13,19 @@ use crate::mutant::Mutant;
 use crate::random::Random;
 use crate::slot::{APP, PROXY, Reason, Slot, WINDOW_MS};
 
-/// A tick of a session, and what the simulation grants beyond it.
-const SLACK_MS: u64 = 2 * WINDOW_MS / 20 + 2;
+/// What the simulation grants beyond a deadline.
+const SLACK_MS: u64 = 2 * TICK_MS + 2;
+
+/// In this cadence silence is counted.
+const TICK_MS: u64 = WINDOW_MS / 20;
+const TICK_STEP: usize = 50;
+
+/// Freezes of a process.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Frozen {
+    pub(crate) ms: u64,
+    pub(crate) times: u64,
+}
 
 /// Everything.
 #[derive(Debug)]
@@ -29,6 +40,8 @@ pub(crate) struct World {
     pub(crate) instance: u64,
     pub(crate) frozen_until_ms: [u64; 2],
     pub(crate) thawed_ms: [u64; 2],
+    /// How long each end was frozen in all, and how often.
+    pub(crate) frozen: [Frozen; 2],
     pub(crate) is_traced: bool,
     /// Whether the network still does harm.
     pub(crate) is_calm: bool,
@@ -50,6 +63,7 @@ impl World {
             instance: 0,
             frozen_until_ms: [0, 0],
             thawed_ms: [0, 0],
+            frozen: [Frozen::default(); 2],
             is_traced,
             is_calm: false,
             ended: Vec::new(),
@@ -64,7 +78,13 @@ impl World {
 
     /// A slot, and what its acts need of the rest.
     pub(crate) fn parts(&mut self, slot: usize, end: usize) -> (&mut Slot, Around<'_>) {
-        let around = Around { end, now_ms: self.now_ms, mutant: self.mutant, ledgers: &mut self.ledgers };
+        let around = Around {
+            end,
+            now_ms: self.now_ms,
+            mutant: self.mutant,
+            frozen: self.frozen[end],
+            ledgers: &mut self.ledgers,
+        };
         (&mut self.slots[slot], around)
     }
 
@@ -88,11 +108,24 @@ impl World {
             if next_ms > until_ms {
                 break;
             }
-            self.now_ms = next_ms;
+            self.pass(next_ms);
             self.handle_due()?;
         }
-        self.now_ms = until_ms;
+        self.pass(until_ms);
         Ok(())
+    }
+
+    fn pass(&mut self, now_ms: u64) {
+        for end in [PROXY, APP] {
+            self.frozen[end].ms += self.frozen_until_ms[end].min(now_ms).saturating_sub(self.now_ms);
+        }
+        self.now_ms = now_ms;
+    }
+
+    /// How long an end was awake and heard nothing; a freeze may have cost it one tick.
+    fn silent_ms(&self, held: &Held, end: usize) -> u64 {
+        let Frozen { ms, times } = self.frozen[end];
+        (self.now_ms - held.heard_ms) - (ms - held.heard_frozen.ms) + (times - held.heard_frozen.times) * TICK_MS
     }
 
     fn next_due_ms(&self) -> u64 {
@@ -137,16 +170,19 @@ impl World {
 
     fn handle_timeout(&mut self, slot: usize, end: usize) -> Check {
         let (now_ms, mutant) = (self.now_ms, self.mutant);
-        let Some(held) = self.slots[slot].held[end].as_mut() else { return Ok(()) };
-        if held.session.poll_timeout().is_none_or(|at_ms| at_ms > now_ms) {
+        let Some(silent_ms) = self.slots[slot].held[end].as_ref().map(|held| self.silent_ms(held, end)) else {
             return Ok(());
-        }
+        };
+        let Some(held) = self.slots[slot].held[end].as_mut() else { return Ok(()) };
+        let Some(due_ms) = held.session.poll_timeout().filter(|&at_ms| at_ms <= now_ms) else { return Ok(()) };
         if mutant == Some(Mutant::IgnoresTheWindow) && end == PROXY && !held.session.is_attached() {
             return Ok(());
         }
         held.look_at_ring(now_ms);
-        let silent_ms = now_ms - held.heard_ms;
-        let verdict = held.session.handle_timeout(now_ms);
+        let is_made_up = mutant == Some(Mutant::MakesUpForTicks);
+        let mut made_up = (due_ms..now_ms).step_by(TICK_STEP).filter(|_| is_made_up);
+        let verdict = made_up.find_map(|at_ms| held.session.handle_timeout(at_ms));
+        let verdict = verdict.or_else(|| held.session.handle_timeout(now_ms));
         let is_right = match verdict {
             None => true,
             Some(Verdict::PeerSilent) => silent_ms >= WINDOW_MS,
