@@ -126,6 +126,9 @@ impl World {
         }
         let (slot, around) = self.parts(index, APP);
         let Some(held) = slot.held[APP].as_mut() else { return broken("no session to attach") };
+        if held.session.is_attached() {
+            return broken("a session has two sockets");
+        }
         let (attachment, answer) = held
             .session
             .handle_offer(&offer, around.now_ms)

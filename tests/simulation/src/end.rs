@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use trunkline_protocol::limits::ACKNOWLEDGE_DELAY_MS;
 use trunkline_protocol::service::{
     ACKNOWLEDGE_KEY, Attachment, Class, FrameBuffer, Incoming, Ping, ServiceMessage, Session,
 };
@@ -29,6 +30,8 @@ pub(crate) struct Held {
     pub(crate) taken: u64,
     /// The last number that the peer was told.
     told: u64,
+    /// Since when the peer is to be told.
+    owing_ms: Option<u64>,
     /// When the peer was heard last.
     pub(crate) heard_ms: u64,
     /// How long this end had been frozen by then.
@@ -76,6 +79,7 @@ impl Held {
             handed: VecDeque::new(),
             taken: 0,
             told: 0,
+            owing_ms: None,
             heard_ms: now_ms,
             heard_frozen: frozen,
             lost_ms: None,
@@ -94,6 +98,7 @@ impl Held {
             return broken(format!("{told} frames were told to be taken, {} are", self.taken));
         }
         self.told = told;
+        self.owing_ms = (told < self.taken).then_some(around.now_ms);
         self.incoming.attach(if around.is(Mutant::NumbersFromOneAgain) { 0 } else { told });
         self.link = Some(Link { attachment, socket, frames });
         (self.heard_ms, self.heard_frozen) = (around.now_ms, around.frozen);
@@ -145,7 +150,11 @@ impl Held {
             return broken("an old socket is given something");
         }
         while sockets[socket].can_write(around.end) {
-            let Some(piece) = self.session.poll_transmit(attachment, around.now_ms) else { return Ok(()) };
+            let Some(piece) = self.session.poll_transmit(attachment, around.now_ms) else {
+                // Everything is written: what was owed for long enough is paid.
+                let is_late = self.owing_ms.is_some_and(|since_ms| since_ms + ACKNOWLEDGE_DELAY_MS < around.now_ms);
+                return if is_late && self.told < self.taken { broken("an acknowledgement is late") } else { Ok(()) };
+            };
             if piece.frames == 0 {
                 let bytes = self.ping(&piece.bytes, around)?;
                 sockets[socket].write(around.end, &bytes);
@@ -179,6 +188,7 @@ impl Held {
             return broken(format!("frame {value} is acknowledged again"));
         }
         self.told = value;
+        self.owing_ms = None;
         Ok(ServiceMessage::Ping(acknowledgement(value)).to_frame())
     }
 
@@ -259,6 +269,7 @@ impl Held {
         let bytes = self.handed.iter().take(count).map(|(_, bytes)| bytes).sum();
         if let Some((number, _)) = self.handed.drain(..count).next_back() {
             self.taken = number;
+            self.owing_ms.get_or_insert(now_ms);
             self.session.handle_taken(number, bytes, now_ms);
         }
     }

@@ -12,6 +12,9 @@ const STEPS: u64 = 150;
 /// How long the calm may take: what is dead is noticed, what can't be resumed is ended, the rest is dialled.
 const CALM_MS: u64 = 12 * WINDOW_MS;
 
+/// In so many schedules what comes after that is watched, too.
+const IDLE_PERCENT: u64 = 20;
+
 /// What happened in a schedule, so that nobody takes one in which nothing happens for a proof.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -189,19 +192,41 @@ impl World {
         let until_ms = self.now_ms + CALM_MS;
         self.note(|| "calm".into());
         while self.now_ms < until_ms {
-            self.advance(20)?;
-            for slot in 0..self.slots.len() {
-                for end in [PROXY, APP] {
-                    self.transmit(slot, end)?;
-                    self.read(slot, end)?;
-                    self.take(slot, end);
-                }
-            }
+            self.settle(20)?;
             if self.is_settled() {
-                return Ok(());
+                return if self.random.percent(IDLE_PERCENT) { self.idle() } else { Ok(()) };
             }
         }
         broken(format!("after {CALM_MS} ms of calm not everything has arrived"))
+    }
+
+    /// Nobody has anything to say: the sockets stay, and only pings travel.
+    fn idle(&mut self) -> Check {
+        let sockets = |world: &Self| world.slots.iter().map(|slot| slot.sockets.len()).collect::<Vec<_>>();
+        // An upgrade that was given up and arrives only now takes the socket; the link comes back by itself.
+        let is_any_late = self.slots.iter().flat_map(|slot| &slot.dials).any(|dial| !dial.is_done);
+        let before = sockets(self);
+        let until_ms = self.now_ms + 2 * WINDOW_MS;
+        while self.now_ms < until_ms {
+            self.settle(40)?;
+        }
+        if is_any_late || before == sockets(self) && self.is_settled() {
+            Ok(())
+        } else {
+            broken("an idle link was lost")
+        }
+    }
+
+    fn settle(&mut self, by_ms: u64) -> Check {
+        self.advance(by_ms)?;
+        for slot in 0..self.slots.len() {
+            for end in [PROXY, APP] {
+                self.transmit(slot, end)?;
+                self.read(slot, end)?;
+                self.take(slot, end);
+            }
+        }
+        Ok(())
     }
 
     fn is_settled(&self) -> bool {

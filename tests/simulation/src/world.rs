@@ -20,6 +20,9 @@ const SLACK_MS: u64 = 2 * TICK_MS + 2;
 const TICK_MS: u64 = WINDOW_MS / 20;
 const TICK_STEP: usize = 50;
 
+/// More sessions than any schedule needs.
+const SESSIONS_MAX: usize = 500;
+
 /// Freezes of a process.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Frozen {
@@ -281,6 +284,9 @@ impl World {
         self.ended.push(reason);
         let now_ms = self.now_ms;
         let (slot, mut around) = self.parts(index, end);
+        if around.ledgers.len() > SESSIONS_MAX {
+            return broken("sessions are begun and ended without end");
+        }
         let id = slot.end(&mut around)?;
         if let (PROXY, Some(id)) = (end, id) {
             slot.begin(id.next(), &mut around);
