@@ -1,5 +1,7 @@
 //! Whatever is queued, written, acknowledged and cut: the peer gets every frame once and in order.
 
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
+
 use bytes::{BufMut, Bytes};
 use proptest::collection::vec;
 use proptest::prelude::*;
