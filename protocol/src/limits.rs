@@ -84,8 +84,8 @@ pub const ACKNOWLEDGE_DELAY_MS: u64 = 100;
 /// router or a switch to come back, short enough for people to wait.
 pub const RESUME_WINDOW_MS: u64 = 10_000;
 
-/// What may wait in a session to be sent or acknowledged. Acknowledgements come after a quarter of it at the latest,
-/// so this carries 2.5 GB/s over 1 ms of round trip; cut off, it holds what some thousand clients say in a window.
+/// What may wait in a session to be sent or acknowledged. Acknowledgements come after a quarter of it at the latest, so it
+/// carries a gigabyte a second over a round trip of a millisecond, and holds what some hundred busy clients send in a window.
 pub const LINK_RING_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Frames are gathered up to this size before they leave: large enough to save system calls, small enough to start
