@@ -3,6 +3,10 @@
 /// Largest message of a client, framing included, unless the hub says otherwise; the official server's default.
 pub const HUB_MESSAGE_MAX_BYTES: usize = 32 * 1024;
 
+/// Largest message of a client of a raw endpoint, unless the endpoint says otherwise; as much as the official server
+/// takes in before it waits for the app.
+pub const RAW_MESSAGE_MAX_BYTES: usize = 64 * 1024;
+
 /// Largest hub handshake. A real one has some 40 bytes; the official server allows a whole message.
 pub const HANDSHAKE_MAX_BYTES: usize = HUB_MESSAGE_MAX_BYTES;
 

@@ -52,11 +52,11 @@ pub struct Manifest {
     pub name: String,
     /// Version of the SDK.
     pub version: String,
-    /// The hubs, each with its own pool of links.
+    /// The hubs and raw endpoints, each with its own pool of links.
     pub hubs: Vec<HubManifest>,
 }
 
-/// One hub: where it is found, and its settings. A proxy's own flags are upper bounds to them.
+/// One hub or raw endpoint: where it is found, and its settings. A proxy's own flags are upper bounds to them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HubManifest {
@@ -64,11 +64,14 @@ pub struct HubManifest {
     pub name: String,
     /// Path at which clients find it, matched without regard to case; begins with `/`.
     pub path: String,
-    /// Names of the hub protocols it speaks.
+    /// What its clients speak; a hub where it is not said.
+    #[serde(default)]
+    pub kind: EndpointKind,
+    /// Names of the hub protocols it speaks; none for a raw endpoint.
     pub protocols: Vec<String>,
     /// Transports it allows, in the order in which clients shall try them.
     pub transports: Vec<Transport>,
-    /// Largest message of a client, framing included, in bytes.
+    /// Largest message of a client, framing included, in bytes; of a raw endpoint the largest WebSocket message.
     pub message_max_bytes: usize,
     /// The proxy pings a client when it has sent it nothing for this long.
     pub keep_alive_interval_ms: u64,
@@ -80,6 +83,17 @@ pub struct HubManifest {
     pub detailed_errors: bool,
     /// Whether a client must show a valid token.
     pub authentication: Authentication,
+}
+
+/// What clients of an endpoint speak.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EndpointKind {
+    /// A hub protocol, after its handshake.
+    #[default]
+    Hub,
+    /// Whatever the app likes: texts and bytes both ways, open at once.
+    Raw,
 }
 
 /// Whether a client must show who it is.
@@ -100,6 +114,7 @@ impl HubManifest {
         Self {
             name: name.into(),
             path: path.into(),
+            kind: EndpointKind::Hub,
             protocols: HubProtocol::ALL.iter().map(|protocol| protocol.name().into()).collect(),
             transports: vec![Transport::WebSockets],
             message_max_bytes: limits::HUB_MESSAGE_MAX_BYTES,
@@ -108,6 +123,17 @@ impl HubManifest {
             handshake_timeout_ms: limits::HANDSHAKE_TIMEOUT_MS,
             detailed_errors: false,
             authentication: Authentication::Optional,
+        }
+    }
+
+    /// A raw endpoint: no hub protocol, and nothing else that is not for it.
+    #[must_use]
+    pub fn raw(name: &str, path: &str) -> Self {
+        Self {
+            kind: EndpointKind::Raw,
+            protocols: Vec::new(),
+            message_max_bytes: limits::RAW_MESSAGE_MAX_BYTES,
+            ..Self::new(name, path)
         }
     }
 
@@ -133,5 +159,13 @@ mod tests {
         let mut json = serde_json::to_value(&manifest).unwrap();
         json["somethingNew"] = 1.into();
         assert_eq!(serde_json::from_value::<Manifest>(json).unwrap(), manifest);
+    }
+
+    #[test]
+    fn an_endpoint_that_does_not_say_what_it_is_is_a_hub() {
+        let mut json = serde_json::to_value(HubManifest::raw("echo", "/echo")).unwrap();
+        assert_eq!(json["kind"], "raw");
+        json.as_object_mut().unwrap().remove("kind");
+        assert_eq!(serde_json::from_value::<HubManifest>(json).unwrap().kind, EndpointKind::Hub);
     }
 }
