@@ -8,6 +8,7 @@
 
 mod greet;
 mod inbound;
+mod raw;
 mod read;
 
 use std::cell::RefCell;

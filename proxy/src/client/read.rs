@@ -7,10 +7,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::task::yield_now;
 use tracing::debug;
-use trunkline_protocol::hub::HubProtocol;
 
 use super::inbound::{Inbound, InboundError, Piece, Upward};
-use crate::directory::{Serial, Slot};
+use crate::directory::{Content, Serial, Slot};
 use crate::link::Home;
 use crate::shard::{Ending, Shard};
 use crate::transport::websocket;
@@ -24,7 +23,7 @@ pub(super) struct Reading {
     pub(super) slot: Slot,
     pub(super) serial: Serial,
     pub(super) home: Home,
-    pub(super) protocol: HubProtocol,
+    pub(super) content: Content,
     pub(super) limit_bytes: usize,
     pub(super) inbound: Inbound,
 }
@@ -39,7 +38,7 @@ enum Step {
     Leaving,
     /// It closed its transport, or answered our close: nothing follows.
     TransportClosed,
-    /// It broke a rule of the hub protocol, or one of our limits.
+    /// It broke a rule of the hub protocol or of its transport, or one of our limits.
     Broken(InboundError),
     /// The socket has ended, or nothing more can be made of what it brings.
     Ended,
@@ -58,7 +57,7 @@ pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Reading) {
             Step::Leaving => shard.end(reading.slot, &Ending::by_client()),
             Step::Broken(error) => {
                 debug!(id = %reading.id, %error, "closing a client that breaks a rule");
-                shard.end(reading.slot, &Ending::broken_rule(&error.to_string()));
+                shard.end(reading.slot, &Ending::broken_rule(&error.to_string(), error.raw_code()));
                 if matches!(error, InboundError::Transport(_)) {
                     reading.drain(shard).await;
                     break;
@@ -112,7 +111,10 @@ impl Reading {
             return self.take_last(bytes);
         }
         let mut upward = Taking { shard, home: &self.home, id: &self.id, slot: self.slot, step: Step::Go };
-        let taken = self.inbound.take(bytes, self.protocol, self.limit_bytes, |what| upward.give(what));
+        let taken = match self.content {
+            Content::Hub(protocol) => self.inbound.take(bytes, protocol, self.limit_bytes, |what| upward.give(what)),
+            Content::Raw => self.inbound.take_raw(bytes, self.limit_bytes, |what| upward.give(what)),
+        };
         match upward.finish(taken) {
             Step::Go if count >= LARGE_READ_BYTES => Step::MakeWay,
             step => step,
@@ -120,8 +122,13 @@ impl Reading {
     }
 
     fn take_kept(&mut self, shard: &Rc<Shard>) -> Step {
+        let Content::Hub(protocol) = self.content else {
+            let mut early = self.inbound.kept();
+            let count = early.len();
+            return if count == 0 { Step::Go } else { self.take(shard, &mut early, Ok(count)) };
+        };
         let mut upward = Taking { shard, home: &self.home, id: &self.id, slot: self.slot, step: Step::Go };
-        let taken = self.inbound.take_kept(self.protocol, self.limit_bytes, |what| upward.give(what));
+        let taken = self.inbound.take_kept(protocol, self.limit_bytes, |what| upward.give(what));
         upward.finish(taken)
     }
 
@@ -162,6 +169,10 @@ impl Taking<'_> {
             Upward::Messages { bytes, count } => {
                 self.shard.counters().messages_up.add(count);
                 self.home.send_data(self.id, bytes, 0);
+            }
+            Upward::Raw { bytes, kind } => {
+                self.shard.counters().messages_up.increment();
+                self.home.send_data(self.id, bytes, kind.data_type());
             }
             Upward::Ping => self.shard.pinged(self.slot),
             Upward::TransportPing(payload) => self.shard.send_frame(self.slot, &websocket::pong(&payload)),

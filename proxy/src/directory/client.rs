@@ -22,8 +22,8 @@ pub struct Client {
     pub(super) mark: u64,
     /// Tick at which something was sent to it last.
     pub last_sent: u32,
-    /// What it speaks.
-    pub protocol: HubProtocol,
+    /// What its transport carries.
+    pub content: Content,
     /// It has frames that leave at the end of this turn.
     pub is_dirty: bool,
     /// A task waits until its socket takes more.
@@ -49,8 +49,17 @@ pub struct Client {
     pub(super) memberships: Vec<Membership>,
 }
 
+/// What the transport of a client carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Messages of this hub protocol.
+    Hub(HubProtocol),
+    /// Whatever the app of a raw endpoint likes.
+    Raw,
+}
+
 /// ```text
-///  Opening ──app server answers the hub handshake──► Open
+///  Opening ──app server answers the hub handshake──► Open ◄── at once, at a raw endpoint
 ///     └───────────────any end────────────┬───────────┘
 ///                                        ▼
 ///                                     Closing ──socket ends, or it is time──► removed
@@ -74,12 +83,12 @@ pub enum Status {
 impl Client {
     /// A client connection at its beginning.
     #[must_use]
-    pub fn new(id: Rc<str>, serial: Serial, home: Home, protocol: HubProtocol, socket: Socket) -> Self {
+    pub fn new(id: Rc<str>, serial: Serial, home: Home, content: Content, socket: Socket) -> Self {
         Self {
             id,
             serial,
             home,
-            protocol,
+            content,
             socket,
             outbox: Outbox::Empty,
             status: Status::Opening { until: u32::MAX },

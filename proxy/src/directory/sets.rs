@@ -186,7 +186,7 @@ mod tests {
     use trunkline_protocol::hub::HubProtocol;
 
     use super::*;
-    use crate::directory::Directory;
+    use crate::directory::{Content, Directory};
     use crate::link::{AppServerId, LinkHandle};
     use crate::socket::Socket;
 
@@ -199,7 +199,7 @@ mod tests {
         let home = Arc::new(LinkHandle::new(hub(), AppServerId::from(0), 1000));
         for serial in 0..clients {
             let socket = Socket::Boxed(std::cell::RefCell::new(Box::new(tokio::io::empty())));
-            let client = Client::new("id".into(), index(serial), home.clone(), HubProtocol::Json, socket);
+            let client = Client::new("id".into(), index(serial), home.clone(), Content::Hub(HubProtocol::Json), socket);
             directory.insert(client, user);
         }
         directory

@@ -7,8 +7,9 @@ use std::rc::Rc;
 
 use super::{Ending, Shard};
 use crate::delivery::frame_for;
-use crate::directory::{Client, Serial, Slot, Status};
-use trunkline_protocol::hub::{HubMessage, HubProtocol};
+use crate::directory::{Client, Content, Serial, Slot, Status};
+use crate::transport::websocket;
+use trunkline_protocol::hub::HubMessage;
 use trunkline_protocol::manifest::HubManifest;
 
 /// Buckets of the wheel; who is due later than this is looked at in between, and put back.
@@ -70,13 +71,13 @@ impl Shard {
         let hubs = self.shared.hubs.all();
         let looked = self.with_client(slot, serial, |client| {
             let settings = hubs.get(client.home.hub().get())?.settings();
-            Some((due(client, &settings, now), client.protocol))
+            Some((due(client, &settings, now), client.content))
         });
-        let Some(Some((due, protocol))) = looked else { return };
+        let Some(Some((due, content))) = looked else { return };
         let next = match due {
             Due::Wait(next) => next,
             Due::KeepAlive => {
-                self.send_keep_alive(slot, protocol);
+                self.send_keep_alive(slot, content);
                 now + 1
             }
             Due::TimedOut => {
@@ -95,10 +96,15 @@ impl Shard {
         self.wheel.borrow_mut().watch(slot, serial, now, next);
     }
 
-    fn send_keep_alive(self: &Rc<Self>, slot: Slot, protocol: HubProtocol) {
-        let mut message = bytes::BytesMut::new();
-        protocol.encode(&HubMessage::Ping, &mut message);
-        let frame = frame_for(protocol, &message);
+    fn send_keep_alive(self: &Rc<Self>, slot: Slot, content: Content) {
+        let frame = match content {
+            Content::Hub(protocol) => {
+                let mut message = bytes::BytesMut::new();
+                protocol.encode(&HubMessage::Ping, &mut message);
+                frame_for(protocol, &message)
+            }
+            Content::Raw => websocket::ping(),
+        };
         self.counters.keep_alives.increment();
         self.send_frame(slot, &frame);
     }
@@ -112,6 +118,7 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
         Status::Closing { until } => Due::Wait(until),
         Status::Opening { until } if now >= until => Due::NotOpened,
         Status::Opening { until } => Due::Wait(until),
+        Status::Open if client.content == Content::Raw => due_raw(client, keep_alive, timeout, now),
         // While we don't read it, its silence is ours.
         Status::Open if client.has_pinged && client.pause.is_none() && passed(client.last_heard, timeout) => {
             Due::TimedOut
@@ -121,6 +128,19 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
             let silent_at = if client.has_pinged { client.last_heard.saturating_add(timeout) } else { u32::MAX };
             Due::Wait(client.last_sent.saturating_add(keep_alive).min(silent_at))
         }
+    }
+}
+
+/// Nobody but the transport pings a raw connection. It is asked as soon as it is silent, whatever is sent to it, because
+/// a client may have nothing to say; every WebSocket answers. So a silent one is gone.
+fn due_raw(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
+    let silent_for = now.saturating_sub(client.last_heard);
+    match silent_for {
+        _ if client.pause.is_some() => Due::Wait(now.saturating_add(keep_alive)),
+        // Whoever is asked late still gets the time of an interval for its answer.
+        _ if silent_for >= timeout.max(keep_alive.saturating_mul(2)) => Due::TimedOut,
+        _ if silent_for >= keep_alive => Due::KeepAlive,
+        _ => Due::Wait(client.last_heard.saturating_add(keep_alive)),
     }
 }
 
@@ -134,6 +154,8 @@ mod tests {
     use std::cell::RefCell;
     use std::sync::Arc;
 
+    use trunkline_protocol::hub::HubProtocol;
+
     use super::*;
     use crate::link::{AppServerId, HubIndex, LinkHandle};
     use crate::socket::Socket;
@@ -141,7 +163,7 @@ mod tests {
     fn client(change: impl FnOnce(&mut Client)) -> Client {
         let home = Arc::new(LinkHandle::new(HubIndex::from(0), AppServerId::from(0), 1000));
         let socket = Socket::Boxed(RefCell::new(Box::new(tokio::io::empty())));
-        let mut client = Client::new("id".into(), 0, home, HubProtocol::Json, socket);
+        let mut client = Client::new("id".into(), 0, home, Content::Hub(HubProtocol::Json), socket);
         client.status = Status::Open;
         change(&mut client);
         client
@@ -174,6 +196,18 @@ mod tests {
             client.pause = Some(Rc::default());
         });
         assert_eq!(due(&client, &settings(), 200), Due::Wait(31));
+    }
+
+    #[test]
+    fn a_raw_connection_is_asked_when_it_is_silent_and_given_up_when_it_stays_so() {
+        let mut client =
+            client(|client| (client.content, client.last_heard, client.last_sent) = (Content::Raw, 100, 129));
+        assert_eq!(due(&client, &settings(), 114), Due::Wait(115));
+        assert_eq!(due(&client, &settings(), 115), Due::KeepAlive);
+        assert_eq!(due(&client, &settings(), 129), Due::KeepAlive);
+        assert_eq!(due(&client, &settings(), 130), Due::TimedOut);
+        client.pause = Some(Rc::default());
+        assert_eq!(due(&client, &settings(), 200), Due::Wait(215));
     }
 
     #[test]

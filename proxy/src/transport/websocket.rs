@@ -7,5 +7,8 @@
 mod decode;
 mod encode;
 
-pub use decode::{Decoder, Event, ProtocolError};
-pub use encode::{CLOSE_NORMAL, Opcode, close, frame, pong};
+pub use decode::{Decoder, Event, Place, ProtocolError};
+pub use encode::{
+    CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Opcode,
+    close, frame, ping, pong,
+};

@@ -20,6 +20,15 @@ pub enum Event {
     NeedMore,
 }
 
+/// Where a piece of data stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its message is text, else binary.
+    pub is_text: bool,
+    /// Its message ends with it.
+    pub is_last: bool,
+}
+
 /// A broken rule of RFC 6455.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -54,6 +63,7 @@ pub struct Decoder {
     header_have: u8,
     payload: Option<Payload>,
     in_message: bool,
+    is_text: bool,
     control: Vec<u8>,
 }
 
@@ -92,6 +102,12 @@ impl Decoder {
         Ok((used + taken, event.shifted(used)))
     }
 
+    /// Where the data stands that [`decode`](Self::decode) gave last.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { is_text: self.is_text, is_last: !self.in_message && self.payload.is_none() }
+    }
+
     fn read_header(&mut self, input: &[u8]) -> Result<usize, ProtocolError> {
         let mut used = 0;
         for &byte in input {
@@ -113,6 +129,10 @@ impl Decoder {
     fn enter(&mut self, payload: Payload, first: u8) {
         if payload.kind == Kind::Data {
             self.in_message = first & 0x80 == 0;
+            match first & 0x0f {
+                0x0 => {}
+                opcode => self.is_text = opcode == 0x1,
+            }
         } else {
             self.control = Vec::new();
         }

@@ -18,6 +18,21 @@ pub enum Opcode {
 /// A normal end: code 1000, empty reason. Clients take everything else for an error.
 pub const CLOSE_NORMAL: u16 = 1000;
 
+/// The server, or the way to the app, goes away: connect again.
+pub const CLOSE_GOING_AWAY: u16 = 1001;
+
+/// The client broke a rule of RFC 6455.
+pub const CLOSE_PROTOCOL_ERROR: u16 = 1002;
+
+/// A text is not UTF-8.
+pub const CLOSE_NOT_UTF8: u16 = 1007;
+
+/// A message is too large.
+pub const CLOSE_TOO_LARGE: u16 = 1009;
+
+/// The app failed.
+pub const CLOSE_APP_FAILED: u16 = 1011;
+
 const FIN: u8 = 0x80;
 const LENGTH_16: u8 = 126;
 const LENGTH_64: u8 = 127;
@@ -47,6 +62,12 @@ pub fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
 #[must_use]
 pub fn close(code: u16) -> Bytes {
     frame(Opcode::Close, &code.to_be_bytes())
+}
+
+/// A ping without payload, which every WebSocket answers.
+#[must_use]
+pub fn ping() -> Bytes {
+    Bytes::from_static(b"\x89\x00")
 }
 
 /// The answer to a ping with this payload.
