@@ -259,7 +259,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
 impl Hub<()> {
     /// Checks everything and puts it together.
     pub(crate) fn build(self) -> Result<BuiltHub, BuildError> {
-        let name = self.checked_name()?;
+        let name = checked_name(&self.path, self.name.as_deref())?;
         if self.settings.protocols.is_empty() {
             return Err(BuildError::NoProtocol(name));
         }
@@ -274,18 +274,6 @@ impl Hub<()> {
         }
         Ok(BuiltHub { manifest: self.settings.manifest(&name, &self.path), settings: self.settings, methods })
     }
-
-    fn checked_name(&self) -> Result<String, BuildError> {
-        let path = &self.path;
-        let segment = path.strip_prefix('/').and_then(|rest| rest.rsplit('/').next());
-        let bad_path = || BuildError::Path(path.clone());
-        let segment = segment.ok_or_else(bad_path)?;
-        if path.contains(['?', '#']) || (segment.is_empty() && path != "/") {
-            return Err(bad_path());
-        }
-        let name = self.name.clone().unwrap_or_else(|| segment.to_owned());
-        if name.is_empty() { Err(BuildError::NoName(path.clone())) } else { Ok(name) }
-    }
 }
 
 impl<S> fmt::Debug for Hub<S> {
@@ -295,9 +283,20 @@ impl<S> fmt::Debug for Hub<S> {
     }
 }
 
+/// The name of what is served at a path, if anybody could connect to that: the path's last segment, or a given one.
+pub(crate) fn checked_name(path: &str, name: Option<&str>) -> Result<String, BuildError> {
+    let segment = path.strip_prefix('/').and_then(|rest| rest.rsplit('/').next());
+    let bad_path = || BuildError::Path(path.to_owned());
+    let segment = segment.ok_or_else(bad_path)?;
+    if path.contains(['?', '#']) || (segment.is_empty() && path != "/") {
+        return Err(bad_path());
+    }
+    let name = name.unwrap_or(segment);
+    if name.is_empty() { Err(BuildError::NoName(path.to_owned())) } else { Ok(name.to_owned()) }
+}
+
 impl HubSettings {
     fn manifest(&self, name: &str, path: &str) -> HubManifest {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         HubManifest {
             protocols: self.protocols.iter().map(|protocol| protocol.name().to_owned()).collect(),
             message_max_bytes: self.limits.message_max_bytes,
@@ -308,6 +307,10 @@ impl HubSettings {
             ..HubManifest::new(name, path)
         }
     }
+}
+
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Default for HubSettings {

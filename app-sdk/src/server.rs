@@ -5,8 +5,9 @@ mod access;
 mod embedded;
 mod endpoint;
 mod handle;
+mod raw;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock, RwLock};
 
@@ -14,15 +15,19 @@ use axum::Router;
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::id::random_id;
-use trunkline_protocol::manifest::{HubManifest, LINK_PATH, MANIFEST_PATH, Manifest};
+use trunkline_protocol::manifest::{EndpointKind, HubManifest, LINK_PATH, MANIFEST_PATH, Manifest};
 
+use crate::connection::Limits;
 use crate::dispatch::HubAtWork;
 use crate::downward::Downward;
+use crate::endpoint::Endpoint;
 use crate::error::BuildError;
 use crate::hub::{BuiltHub, Hub};
 use crate::link::{Link, LinkSocket, SlotKey, Slots};
 use crate::metrics::Metrics;
+use crate::raw::RawAtWork;
 use crate::sync::{read, write};
 
 use access::Access;
@@ -65,6 +70,7 @@ pub struct Server {
 pub(crate) struct Core {
     instance: Arc<str>,
     hubs: RwLock<BTreeMap<String, Arc<HubAtWork>>>,
+    raw: RwLock<BTreeMap<String, Arc<RawAtWork>>>,
     metrics: Metrics,
     slots: Arc<Slots>,
     tasks: TaskTracker,
@@ -88,6 +94,7 @@ impl Server {
         let core = Core {
             instance: instance.as_str().into(),
             hubs: RwLock::default(),
+            raw: RwLock::default(),
             metrics: Metrics::new(),
             slots: Arc::default(),
             tasks: TaskTracker::new(),
@@ -217,7 +224,8 @@ impl Server {
         if let Some(error) = self.error {
             return Err(error);
         }
-        for hub in &self.manifest.hubs {
+        // Nobody plays the proxy of a raw endpoint.
+        for hub in self.manifest.hubs.iter().filter(|hub| hub.kind == EndpointKind::Hub) {
             let key = SlotKey { hub: hub.name.as_str().into(), node: "test".into(), boot: "test".into(), slot: 0 };
             if let Some(link) = self.core.link(key, self.outbox_max_bytes, self.core.shutdown.clone()) {
                 tokio::spawn(self.core.tasks.track_future(link.run(socket_of(hub))));
@@ -227,19 +235,28 @@ impl Server {
     }
 
     fn add(&mut self, hub: BuiltHub) {
-        let (name, path) = (hub.manifest.name.clone(), hub.manifest.path.clone());
-        let known: HashSet<_> = self.manifest.hubs.iter().map(|hub| hub.path.to_lowercase()).collect();
-        if read(&self.core.hubs).contains_key(&name) {
-            self.error = self.error.take().or(Some(BuildError::DuplicateName(name)));
-        } else if known.contains(&path.to_lowercase()) {
-            self.error = self.error.take().or(Some(BuildError::DuplicatePath(path)));
-        } else {
-            let core = &self.core;
-            let (protocols, limits) = (hub.settings.protocols.clone(), hub.settings.limits);
-            let down = Downward::new(&name, Arc::clone(&core.instance), protocols, limits, core.metrics.hub(&name));
-            self.manifest.hubs.push(hub.manifest.clone());
-            write(&core.hubs).insert(name, HubAtWork::new(hub, Arc::new(down), core.tasks.clone()));
+        let (protocols, limits) = (hub.settings.protocols.clone(), hub.settings.limits);
+        if let Some(down) = self.register(hub.manifest.clone(), protocols, limits) {
+            let name = hub.manifest.name.clone();
+            write(&self.core.hubs).insert(name, HubAtWork::new(hub, down, self.core.tasks.clone()));
         }
+    }
+
+    /// Gives a hub or a raw endpoint its way down, unless its name or its path is taken.
+    fn register(&mut self, entry: HubManifest, protocols: Vec<HubProtocol>, limits: Limits) -> Option<Arc<Downward>> {
+        let known = &self.manifest.hubs;
+        if known.iter().any(|known| known.name == entry.name) {
+            self.error = self.error.take().or(Some(BuildError::DuplicateName(entry.name)));
+            return None;
+        }
+        if known.iter().any(|known| known.path.to_lowercase() == entry.path.to_lowercase()) {
+            self.error = self.error.take().or(Some(BuildError::DuplicatePath(entry.path)));
+            return None;
+        }
+        let (core, name) = (&self.core, entry.name.as_str());
+        let down = Downward::new(name, Arc::clone(&core.instance), protocols, limits, core.metrics.hub(name));
+        self.manifest.hubs.push(entry);
+        Some(Arc::new(down))
     }
 }
 
@@ -248,9 +265,15 @@ impl Core {
         read(&self.hubs).get(name).map(Arc::clone)
     }
 
-    /// A link to run; `None` when there is no such hub.
+    fn raw(&self, name: &str) -> Option<Arc<RawAtWork>> {
+        read(&self.raw).get(name).map(Arc::clone)
+    }
+
+    /// A link to run; `None` when there is no such hub or raw endpoint.
     fn link(&self, key: SlotKey, outbox_max_bytes: usize, shutdown: CancellationToken) -> Option<Link> {
-        Some(Link { hub: self.hub(&key.hub)?, key, slots: Arc::clone(&self.slots), outbox_max_bytes, shutdown })
+        let hub = self.hub(&key.hub).map(|hub| hub as Arc<dyn Endpoint>);
+        let endpoint = hub.or_else(|| Some(self.raw(&key.hub)? as Arc<dyn Endpoint>))?;
+        Some(Link { endpoint, key, slots: Arc::clone(&self.slots), outbox_max_bytes, shutdown })
     }
 }
 

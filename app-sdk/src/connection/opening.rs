@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
 /// Claims with this prefix are between proxy and SDK.
@@ -14,13 +13,6 @@ const USER_ID_CLAIM: &str = "asrs.s.uid";
 /// The header that holds the client's address, `ip:port`.
 const REMOTE_HEADER: &str = "x-trunkline-remote";
 
-/// Why a connection can't be opened; the text is for the proxy's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum OpeningError {
-    #[error("the opening frame names no hub protocol that is known here")]
-    Protocol,
-}
-
 /// The opening of a connection.
 ///
 /// A browser's headers weigh a kilobyte as bytes and several as a map; nearly no method looks at them. So the frame
@@ -29,19 +21,17 @@ pub(crate) enum OpeningError {
 pub(crate) struct Opening {
     pub(crate) connection_id: ByteString,
     pub(crate) user_id: Option<ByteString>,
-    pub(crate) protocol: HubProtocol,
     body: Bytes,
 }
 
 impl Opening {
     /// Keeps what `body`, the frame of this message, says. The bytes are copied, because the originals may be a
     /// small part of a large WebSocket message, which would live as long as the connection.
-    pub(crate) fn new(body: &Bytes, message: OpenConnection) -> Result<Self, OpeningError> {
-        let protocol = message.protocol.as_deref().and_then(HubProtocol::from_name).ok_or(OpeningError::Protocol)?;
+    pub(crate) fn new(body: &Bytes, message: OpenConnection) -> Self {
         let body = Bytes::copy_from_slice(body);
         let message = decode(&body).unwrap_or(message);
         let user_id = message.claims.into_iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, value)| value);
-        Ok(Self { connection_id: message.connection_id, user_id, protocol, body })
+        Self { connection_id: message.connection_id, user_id, body }
     }
 
     /// Claims of the user, without those between proxy and SDK.
@@ -92,7 +82,7 @@ pub(crate) mod tests {
     pub(crate) fn opening(message: OpenConnection) -> Opening {
         let mut frames = FrameBuffer::default();
         frames.push(ServiceMessage::OpenConnection(message.clone()).to_frame());
-        Opening::new(&frames.next_body().unwrap().unwrap(), message).unwrap()
+        Opening::new(&frames.next_body().unwrap().unwrap(), message)
     }
 
     fn text(text: &str) -> ByteString {
@@ -118,18 +108,11 @@ pub(crate) mod tests {
         });
         assert_eq!(opening.connection_id, "c1");
         assert_eq!(opening.user_id.as_deref(), Some("ann"));
-        assert_eq!(opening.protocol, HubProtocol::MessagePack);
         let claims: Vec<_> = opening.claims().collect();
         assert_eq!(claims, [(text("role"), text("cook")), (text("role"), text("admin"))]);
         let headers: Vec<_> = opening.headers().collect();
         assert_eq!(headers, [(text("User-Agent"), vec![text("me")])]);
         assert_eq!(opening.query(), "a=1&b=2");
         assert_eq!(opening.remote_addr(), Some("10.1.2.3:456".parse().unwrap()));
-    }
-
-    #[test]
-    fn a_connection_without_a_known_protocol_is_refused() {
-        let message = OpenConnection { protocol: Some(text("blazorpack")), ..OpenConnection::default() };
-        assert_eq!(Opening::new(&Bytes::new(), message).unwrap_err(), OpeningError::Protocol);
     }
 }
