@@ -1,6 +1,8 @@
-//! The hub of the official SignalR functional tests, for the official clients' own suite and for our end-to-end tests.
+//! The hub and the raw endpoint of the official SignalR functional tests, for the official clients' own suite and for our
+//! end-to-end tests.
 //!
-//! `/testhub` speaks both hub protocols with detailed errors; `/clientresult/{connectionId}` asks a client for a result.
+//! `/testhub` speaks both hub protocols with detailed errors; `/echo` sends back what it is sent, without a hub protocol;
+//! `/echoredirect` leads to it; `/clientresult/{connectionId}` asks a client for a result.
 //! Run it behind proxies or with `--embedded`. The HTTP routes are the app's own: behind proxies ask the app for them.
 //!
 //! Not here, because it waits for the proxies' other doors:
@@ -9,22 +11,27 @@
 //! |---|---|
 //! | `/testhub` over server-sent events and long polling, `/testhub-nowebsockets` | other transports |
 //! | `/authorizedhub`, `/generateJwtToken` | authentication by the app |
-//! | `/redirect`, `/echoredirect` | redirects of negotiate |
-//! | `/echo` | raw connections |
+//! | `/redirect` | redirects of negotiate |
+//! | `/echo` over server-sent events and long polling | other transports |
 //! | `/bad-negotiate`, cookies of `/negotiate` | negotiate hooks |
 //! | the second base URL | HTTPS |
-//! | `/clientresult`, `/deployment` at a proxy | pass-through of the app's HTTP endpoints |
+//! | `/clientresult`, `/echoredirect`, `/deployment` at a proxy | pass-through of the app's HTTP endpoints |
 
 #[path = "common/serve.rs"]
 mod serve;
 
 use axum::extract::{Path, State};
-use axum::routing::get;
+use axum::http::Uri;
+use axum::response::Redirect;
+use axum::routing::{any, get};
 use axum::{Json, Router};
 use futures_util::{Stream, stream};
 use serde::{Deserialize, Serialize};
 use trunkline::value::{Binary, Timestamp};
-use trunkline::{Cancellation, Context, Hub, HubError, HubHandle, Server, UploadStream};
+use trunkline::{Cancellation, Context, Hub, HubError, HubHandle, RawConnection, RawEndpoint, Server, UploadStream};
+
+/// The official suites echo messages of up to four megabytes.
+const ECHO_MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// 2000-01-01T00:00:00Z.
 const MILLENNIUM_UNIX_SECONDS: i64 = 946_684_800;
@@ -152,6 +159,19 @@ async fn client_result(State(hub): State<HubHandle>, Path(connection_id): Path<S
     }
 }
 
+/// Sends every message back as what it came.
+async fn echo_back(mut connection: RawConnection) -> Result<(), HubError> {
+    while let Some(message) = connection.recv().await {
+        connection.send(message).await?;
+    }
+    Ok(())
+}
+
+/// `/echoredirect` is `/echo`, and so is all below it, with the same query.
+async fn redirect_to_echo(uri: Uri) -> Redirect {
+    Redirect::temporary(&uri.to_string().replacen("/echoredirect", "/echo", 1))
+}
+
 fn test_hub() -> Hub {
     Hub::new("/testhub")
         .detailed_errors()
@@ -176,7 +196,8 @@ fn test_hub() -> Hub {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let server = Server::new().hub(test_hub());
+    let echo_endpoint = RawEndpoint::new("/echo", echo_back).message_max_bytes(ECHO_MAX_BYTES);
+    let server = Server::new().hub(test_hub()).raw_endpoint(echo_endpoint);
     let handle = server.handle();
     let deployment =
         Deployment { server: "trunkline", version: env!("CARGO_PKG_VERSION"), instance: handle.instance().to_owned() };
@@ -184,6 +205,8 @@ async fn main() -> anyhow::Result<()> {
     let routes = Router::new()
         .route("/clientresult/{connection_id}", get(client_result))
         .with_state(handle.hub("testhub")?)
+        .route("/echoredirect", any(redirect_to_echo))
+        .route("/echoredirect/{*below}", any(redirect_to_echo))
         .route("/deployment", get(async || Json(deployment)));
     serve::Arguments::read().serve(server, routes).await
 }

@@ -3,6 +3,7 @@
 //! A scenario is written once and played by each [`Kind`]. What a client tells is read in order.
 
 mod answer;
+mod connection;
 mod stream;
 
 use std::path::Path;
@@ -20,6 +21,7 @@ use crate::driver::Driver;
 use crate::scenario::{Stage, target_folder};
 
 pub use answer::Answer;
+pub use connection::{Connection, ConnectionBuilder};
 pub use stream::{Streamed, Upload};
 
 /// Where the programs lie that drive client libraries.
@@ -95,6 +97,15 @@ impl<'a> Agents<'a> {
     /// When it never ran or can't be killed.
     pub async fn kill(&self, kind: Kind) -> Result<()> {
         self.driver(kind).await?.kill().await
+    }
+
+    /// Describes a connection of the official client without a hub, to be opened.
+    pub fn connection(&self, url: &str) -> ConnectionBuilder<'_> {
+        ConnectionBuilder::new(self, url)
+    }
+
+    fn next_name(&self) -> String {
+        format!("client-{}", self.clients.fetch_add(1, Ordering::Relaxed))
     }
 
     async fn driver(&self, kind: Kind) -> Result<&Arc<Driver>> {
@@ -187,8 +198,7 @@ impl ClientBuilder<'_> {
     /// When the connection does not come about.
     pub async fn open(self) -> Result<Client> {
         let driver = Arc::clone(self.agents.driver(self.kind).await?);
-        let number = self.agents.clients.fetch_add(1, Ordering::Relaxed);
-        let name = format!("client-{number}");
+        let name = self.agents.next_name();
         let events = driver.events_of(&name);
         let mut options = self.options;
         if let Some(options) = options.as_object_mut() {

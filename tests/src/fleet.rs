@@ -48,8 +48,10 @@ impl App {
 
     fn hubs(self) -> usize {
         match self {
-            App::Chat | App::Status | App::Bench | App::Functional => 1,
-            App::Sends | App::Calls => 4,
+            App::Chat | App::Status | App::Bench => 1,
+            App::Functional => 2,
+            App::Sends => 4,
+            App::Calls => 5,
         }
     }
 

@@ -132,6 +132,14 @@ impl RawClient {
         self.socket.send(Message::binary(bytes)).await.context("sending bytes")
     }
 
+    /// Sends any message.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub async fn send(&mut self, message: Message) -> Result<()> {
+        self.socket.send(message).await.context("sending a message")
+    }
+
     /// Sends a close frame without a code, as browsers do, and reads to the end.
     ///
     /// # Errors
@@ -177,6 +185,20 @@ impl RawClient {
             }
             if record.get("invocationId").is_some_and(|answered| *answered == id) {
                 return Ok(record);
+            }
+        }
+    }
+
+    /// The next message, text or binary, as it comes.
+    ///
+    /// # Errors
+    /// When the server closes instead.
+    pub async fn next_message(&mut self) -> Result<Message> {
+        loop {
+            match self.socket.next().await.context("the server closed instead")?? {
+                Message::Close(frame) => bail!("the server closed instead: {frame:?}"),
+                Message::Ping(_) | Message::Pong(_) => {}
+                message => return Ok(message),
             }
         }
     }

@@ -6,6 +6,7 @@ import * as signalR from "@microsoft/signalr";
 import { MessagePackHubProtocol } from "@microsoft/signalr-protocol-msgpack";
 import { handlersOf } from "./answers.mjs";
 import { emit, serve } from "./lines.mjs";
+import { operations as rawOperations } from "./raw.mjs";
 import { Sequence } from "./sequence.mjs";
 import { pack, unpack } from "./values.mjs";
 
@@ -118,6 +119,7 @@ function feed({ items, ...of }) {
 }
 
 serve({
+  ...rawOperations,
   open,
   start,
   flood,

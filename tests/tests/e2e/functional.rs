@@ -1,17 +1,16 @@
 //! The official functional tests, case by case, by the official client: behind two proxies and without any.
 
+mod connection;
 mod hub_connection;
 mod inventory;
 
 use std::pin::Pin;
 
 use anyhow::{Context, Result, ensure};
-use trunkline_tests::client::{Agents, ClientBuilder, Kind};
+use trunkline_tests::client::{Agents, ClientBuilder, ConnectionBuilder, Kind};
 use trunkline_tests::fleet::{App, Fleet};
 use trunkline_tests::ground::{Ground, Setting};
 use trunkline_tests::scenario::play;
-
-use hub_connection::CASES;
 
 /// What a case is played with.
 #[derive(Clone, Copy)]
@@ -26,9 +25,22 @@ pub(crate) struct Scene<'a> {
 /// A case of the inventory, by its name.
 pub(crate) type Case = (&'static str, for<'a> fn(Scene<'a>) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>);
 
+/// Lists the cases of a file, in its `CASES`.
+macro_rules! cases {
+    ($($name:ident),+ $(,)?) => {
+        /// Every case of the inventory that is played over WebSockets.
+        pub(crate) const CASES: &[Case] = &[$((stringify!($name), |scene| Box::pin($name(scene)))),+];
+    };
+}
+use cases;
+
 impl<'a> Scene<'a> {
     pub(crate) fn client(&self) -> ClientBuilder<'a> {
         self.agents.client(self.kind, &self.ground.url(self.seat, "/testhub"))
+    }
+
+    pub(crate) fn echo(&self) -> ConnectionBuilder<'a> {
+        self.agents.connection(&self.ground.url(self.seat, "/echo")).transport("WebSockets")
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -48,8 +60,11 @@ fn play_all_cases(setting: Setting) {
         let ground = Ground::start(&fleet, App::Functional, setting).await?;
         let agents = Agents::new(stage);
         let mut failed = Vec::new();
-        for (seat, (name, case)) in CASES.iter().enumerate() {
-            for kind in Kind::JS {
+        let of_hubs = hub_connection::CASES.iter().map(|case| (case, Kind::JS.as_slice()));
+        // There is no hub protocol that they could be played with.
+        let without_hub = connection::CASES.iter().map(|case| (case, [Kind::JsJson].as_slice()));
+        for (seat, ((name, case), kinds)) in of_hubs.chain(without_hub).enumerate() {
+            for &kind in kinds {
                 let scene = Scene { ground: &ground, agents: &agents, kind, seat };
                 let outcome = case(scene).await.with_context(|| format!("{name} with {kind:?}, {setting:?}"));
                 failed.extend(outcome.err().map(|error| format!("{error:#}")));

@@ -40,6 +40,8 @@ mod pace;
 #[cfg(test)]
 mod python;
 #[cfg(test)]
+mod raw_endpoints;
+#[cfg(test)]
 mod sends;
 #[cfg(test)]
 mod slow_clients;

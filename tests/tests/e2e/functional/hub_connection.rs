@@ -5,19 +5,12 @@ use serde_json::{Value, json};
 use trunkline_tests::client::{Answer, Client, Streamed};
 use trunkline_tests::http_client::get;
 
-use super::{Case, Scene};
+use super::{Case, Scene, cases};
 
 const CHINESE: &str = "你好,世界!";
 
 /// Where the library says what it is, in Node.
 const USER_AGENT: &str = "User-Agent";
-
-macro_rules! cases {
-    ($($name:ident),+ $(,)?) => {
-        /// Every case of the inventory that is played over WebSockets.
-        pub(crate) const CASES: &[Case] = &[$((stringify!($name), |scene| Box::pin($name(scene)))),+];
-    };
-}
 
 cases!(
     can_invoke_server_method_and_receive_result,

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use super::hub_connection::CASES;
-use Reason::{Authentication, Https, NegotiateHooks, NothingToPlay, OtherTransports, RawEndpoints, Redirects};
+use super::{connection, hub_connection};
+use Reason::{Authentication, Https, NegotiateHooks, NothingToPlay, OtherTransports, Redirects};
 
 /// Why a test is not played here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +16,6 @@ enum Reason {
     Authentication,
     /// Redirects, by HTTP and by negotiate.
     Redirects,
-    /// `/echo`, which has no hub protocol.
-    RawEndpoints,
     /// The second base URL.
     Https,
     /// Cookies, and refusals of the app's own.
@@ -101,15 +99,15 @@ const SUITE: &[Listed] = &[
     waits("over_long_polling_it_sends_delete_request_and_waits_for_poll_to_terminate", &[(OtherTransports, 1)]),
     by_transport("sets_the_user_agent_header"),
     by_transport("overwrites_library_headers_with_user_headers"),
-    waits("can_connect_to_the_server_without_specifying_transport_explicitly", &[(RawEndpoints, 1)]),
-    waits("can_send_and_receive_messages", &[(RawEndpoints, 3)]),
-    waits("does_not_log_content_of_messages_sent_or_received_by_default", &[(RawEndpoints, 3)]),
-    waits("does_log_content_of_messages_sent_or_received_when_enabled", &[(RawEndpoints, 3)]),
+    here("can_connect_to_the_server_without_specifying_transport_explicitly", 1, 0),
+    by_transport("can_send_and_receive_messages"),
+    by_transport("does_not_log_content_of_messages_sent_or_received_by_default"),
+    by_transport("does_log_content_of_messages_sent_or_received_when_enabled"),
     // Only in browsers, so not counted.
     waits("honors_with_credentials_flag", &[]),
     waits("follows_http_redirects", &[(Redirects, 1)]),
     waits("contains_server_response_in_error", &[(NegotiateHooks, 1)]),
-    waits("can_be_used_to_connect_to_signalr_endpoint", &[(RawEndpoints, 1)]),
+    here("can_be_used_to_connect_to_signalr_endpoint", 1, 0),
     waits("can_use_client_in_web_worker", &[(NothingToPlay, 1)]),
 ];
 
@@ -117,12 +115,16 @@ fn elsewhere(of: impl Fn(Reason) -> bool) -> usize {
     SUITE.iter().flat_map(|listed| listed.elsewhere).filter(|(reason, _)| of(*reason)).map(|(_, tests)| tests).sum()
 }
 
+fn cases() -> impl Iterator<Item = &'static str> {
+    hub_connection::CASES.iter().chain(connection::CASES).map(|(name, _)| *name)
+}
+
 #[test]
 fn each_name_is_listed_once_and_each_is_either_a_case_here_or_waits() {
     let all: BTreeSet<&str> = SUITE.iter().map(|listed| listed.name).collect();
     assert_eq!(all.len(), SUITE.len());
-    let cases: BTreeSet<&str> = CASES.iter().map(|(name, _)| *name).collect();
-    assert_eq!(cases.len(), CASES.len());
+    let cases: BTreeSet<&str> = cases().collect();
+    assert_eq!(cases.len(), self::cases().count());
     let listed: BTreeSet<&str> = SUITE.iter().filter(|listed| listed.here > 0).map(|listed| listed.name).collect();
     assert_eq!(cases, listed);
 }
@@ -132,6 +134,6 @@ fn the_list_has_all_tests_of_the_suite() {
     let here: usize = SUITE.iter().map(|listed| listed.here).sum();
     let over_http = here + elsewhere(|reason| reason != Https);
     assert_eq!((over_http, elsewhere(|reason| reason == Https)), (152, 8));
-    // What is left of the suite's WebSocket tests of hubs needs tokens, cookies or redirects.
-    assert_eq!((CASES.len(), here), (28, 48));
+    // What is left of the suite's WebSocket tests needs tokens, cookies or redirects.
+    assert_eq!((cases().count(), here), (33, 53));
 }
