@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::manifest::{Authentication, HubManifest};
 
 use crate::connection::Limits;
 use crate::error::{BuildError, HubError};
@@ -60,6 +60,8 @@ pub(crate) struct HubSettings {
     pub(crate) client_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) detailed_errors: bool,
+    pub(crate) requires_authentication: bool,
+    pub(crate) close_on_token_expiry: bool,
     pub(crate) limits: Limits,
 }
 
@@ -184,6 +186,20 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
+    /// Refuses clients that are nobody in particular: 401 unless an access token, or the app itself
+    /// ([`on_negotiate`](Self::on_negotiate)), names the user.
+    pub fn require_authentication(mut self) -> Self {
+        self.settings.requires_authentication = true;
+        self
+    }
+
+    /// Closes a client when the access token ends with which it came, and lets it reconnect with a fresh one
+    /// (`accessTokenFactory` in the official clients); otherwise it stays for as long as it likes.
+    pub fn close_on_token_expiry(mut self) -> Self {
+        self.settings.close_on_token_expiry = true;
+        self
+    }
+
     /// Largest message of a client, framing included; 32 KiB by default. A client that sends more is closed.
     pub fn message_max_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.message_max_bytes = bytes;
@@ -305,6 +321,11 @@ impl HubSettings {
             client_timeout_ms: millis(self.client_timeout),
             handshake_timeout_ms: millis(self.handshake_timeout),
             detailed_errors: self.detailed_errors,
+            authentication: match self.requires_authentication {
+                true => Authentication::Required,
+                false => Authentication::Optional,
+            },
+            close_on_token_expiry: self.close_on_token_expiry,
             ..HubManifest::new(name, path)
         }
     }
@@ -319,6 +340,8 @@ impl Default for HubSettings {
             client_timeout: Duration::from_millis(manifest.client_timeout_ms),
             handshake_timeout: Duration::from_millis(manifest.handshake_timeout_ms),
             detailed_errors: manifest.detailed_errors,
+            requires_authentication: false,
+            close_on_token_expiry: false,
             limits: Limits::default(),
         }
     }
@@ -424,6 +447,9 @@ mod tests {
         assert_eq!(hub.manifest.protocols, ["json"]);
         assert_eq!(hub.manifest.client_timeout_ms, 5000);
         assert!(hub.manifest.detailed_errors);
+        let guarded = built(Hub::new("/chat").require_authentication().close_on_token_expiry()).manifest;
+        assert_eq!(guarded.authentication, Authentication::Required);
+        assert!(guarded.close_on_token_expiry && !hub.manifest.close_on_token_expiry);
         assert!(matches!(Hub::new("/chat").protocols([]).build(), Err(BuildError::NoProtocol(_))));
     }
 }

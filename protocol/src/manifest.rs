@@ -80,6 +80,9 @@ pub struct HubManifest {
     pub detailed_errors: bool,
     /// Whether a client must show a valid token.
     pub authentication: Authentication,
+    /// Whether a client is closed, to connect again, when the token ends with which it came.
+    #[serde(default)]
+    pub close_on_token_expiry: bool,
 }
 
 /// Whether a client must show who it is.
@@ -108,6 +111,7 @@ impl HubManifest {
             handshake_timeout_ms: limits::HANDSHAKE_TIMEOUT_MS,
             detailed_errors: false,
             authentication: Authentication::Optional,
+            close_on_token_expiry: false,
         }
     }
 

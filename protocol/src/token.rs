@@ -39,6 +39,8 @@ pub struct ConnectionToken {
     pub user: Option<String>,
     /// Claims decided at negotiate, 2 KiB at most.
     pub claims: Vec<Claim>,
+    /// When the access token ends that was shown at negotiate, in seconds since 1970.
+    pub expires_s: Option<u64>,
     /// Until when the first connect request may come, in seconds since 1970.
     pub connect_before: u64,
 }
@@ -127,6 +129,7 @@ mod tests {
             hub: "/chat".into(),
             user: Some("ann".into()),
             claims: vec![("role".into(), "admin".into()), ("role".into(), "cook".into())],
+            expires_s: Some(2_000),
             connect_before: 1_000,
         }
     }

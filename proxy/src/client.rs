@@ -42,7 +42,7 @@ pub async fn serve(shard: Rc<Shard>, admission: Box<Admission>) {
 }
 
 async fn greet_upgraded(shard: &Rc<Shard>, admission: Box<Admission>) -> Option<read::Reading> {
-    let Admission { upgrade, hub, open, is_negotiated, user } = *admission;
+    let Admission { upgrade, hub, open, is_negotiated, user, expires_s } = *admission;
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => {
@@ -57,7 +57,7 @@ async fn greet_upgraded(shard: &Rc<Shard>, admission: Box<Admission>) -> Option<
             (Socket::Boxed(RefCell::new(Box::new(TokioIo::new(other)))), Bytes::new())
         }
     };
-    greet::greet(shard, socket, early, &hub, greet::Newcomer { open, user, is_negotiated }).await
+    greet::greet(shard, socket, early, &hub, greet::Newcomer { open, user, is_negotiated, expires_s }).await
 }
 
 /// The TCP socket below, with what was read of it already: our own server's, or that of `axum::serve` around an app.

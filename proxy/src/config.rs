@@ -2,6 +2,8 @@
 
 #[cfg(feature = "cli")]
 mod args;
+#[cfg(feature = "cli")]
+mod tokens;
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,8 +11,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::AccessKeys;
 
+use crate::identity::TokenPolicy;
+
 #[cfg(feature = "cli")]
 pub use args::{ConfigError, ServeArgs};
+#[cfg(feature = "cli")]
+pub use tokens::TokenArgs;
 
 /// What may wait for one client: some seconds of a busy hub, and little enough for thousands of slow ones.
 pub(crate) const OUTBOX_MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -50,6 +56,8 @@ pub struct Settings {
     pub is_development: bool,
     /// Where other nodes reach this one.
     pub advertise: String,
+    /// What is asked of the access tokens of users.
+    pub tokens: TokenPolicy,
     /// Origins whose pages may connect.
     pub allow_origins: Vec<String>,
     /// Links to each app server for each hub.
@@ -71,6 +79,7 @@ impl Settings {
             keys,
             is_development,
             advertise: String::new(),
+            tokens: TokenPolicy::default(),
             allow_origins,
             pool_size: 1,
             message_max_bytes: MESSAGE_MAX_BYTES,

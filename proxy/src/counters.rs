@@ -80,11 +80,13 @@ pub enum Cause {
     LinkLost,
     /// The node stops.
     Drained,
+    /// Its access token has expired, and its hub closes such clients.
+    TokenExpired,
 }
 
 impl Cause {
     /// All causes, with their labels.
-    pub const ALL: [(Cause, &'static str); 8] = [
+    pub const ALL: [(Cause, &'static str); 9] = [
         (Cause::Client, "client"),
         (Cause::Handshake, "handshake"),
         (Cause::App, "app"),
@@ -93,6 +95,7 @@ impl Cause {
         (Cause::SlowClient, "slow_client"),
         (Cause::LinkLost, "link_lost"),
         (Cause::Drained, "drained"),
+        (Cause::TokenExpired, "token_expired"),
     ];
 
     /// The label in metrics and logs.
@@ -131,7 +134,7 @@ impl Counters {
     /// How many connections ended for this cause.
     #[must_use]
     pub fn closed(&self, cause: Cause) -> &Counter {
-        let [client, handshake, app, timeout, protocol, slow, lost, drained] = &self.closed;
+        let [client, handshake, app, timeout, protocol, slow, lost, drained, expired] = &self.closed;
         match cause {
             Cause::Client => client,
             Cause::Handshake => handshake,
@@ -141,6 +144,7 @@ impl Counters {
             Cause::SlowClient => slow,
             Cause::LinkLost => lost,
             Cause::Drained => drained,
+            Cause::TokenExpired => expired,
         }
     }
 

@@ -25,7 +25,6 @@ use crate::counters::Counters;
 use crate::link::Hub;
 use crate::shard::{ShardSender, Shared};
 
-pub use authenticate::{User, sign_user_token};
 pub use serve::{PeerAddress, serve};
 
 /// When a client may ask again while there is no app server; they come back within seconds.
@@ -86,7 +85,7 @@ impl Endpoint {
     }
 }
 
-async fn dispatch(State(endpoint): State<Endpoint>, request: Request) -> Response {
+async fn dispatch(State(endpoint): State<Endpoint>, mut request: Request) -> Response {
     let path = request.uri().path();
     let (hub_path, is_negotiate) = match split_negotiate(path) {
         Some(hub_path) => (hub_path, true),
@@ -96,6 +95,9 @@ async fn dispatch(State(endpoint): State<Endpoint>, request: Request) -> Respons
         Ok(hub) => hub,
         Err(answer) => return answer,
     };
+    if let Err(answer) = authenticate::authenticate(&endpoint, &hub, &mut request).await {
+        return answer;
+    }
     match (is_negotiate, request.method()) {
         (true, &Method::POST) => negotiate::answer(&endpoint, &hub, &request),
         (false, &Method::GET) => connect::get(&endpoint, &hub, request),

@@ -17,6 +17,7 @@
 //! | room | what lives there |
 //! |---|---|
 //! | [`counters`] | what is counted, per shard |
+//! | [`identity`] | who somebody is: access tokens, their keys, users |
 //! | [`config`] | settings: what was typed, what was meant |
 //! | [`socket`] | a client's socket: TCP, or anything else in a box |
 //! | [`transport`] | how a client's bytes travel: WebSockets |
@@ -39,6 +40,7 @@ pub mod delivery;
 pub mod directory;
 pub mod downlink;
 pub mod endpoint;
+pub mod identity;
 pub mod link;
 pub mod node;
 pub mod outbox;

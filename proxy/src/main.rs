@@ -9,7 +9,7 @@ use tokio::signal;
 use tracing_subscriber::EnvFilter;
 use trunkline_protocol::key::AccessKey;
 use trunkline_proxy::config::{Config, ServeArgs, unix_seconds};
-use trunkline_proxy::endpoint::sign_user_token;
+use trunkline_proxy::identity::sign_user_token;
 use trunkline_proxy::node::Node;
 
 /// An open, self-hosted proxy tier for SignalR.

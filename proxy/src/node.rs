@@ -96,6 +96,8 @@ impl Node {
         }
         let problems = Arc::new(Upstreams::default());
         let mut watchers = JoinSet::new();
+        let fresh = shared.clone();
+        watchers.spawn(async move { fresh.verifier.keep_fresh().await });
         for authority in upstreams {
             watchers.spawn(upstream::watch(shared.clone(), problems.clone(), authority));
         }

@@ -147,6 +147,11 @@ impl ClientBuilder<'_> {
         self.option("accessToken", json!(token))
     }
 
+    /// The token that the library is given when it connects again by itself (JavaScript only).
+    pub fn next_access_token(self, token: &str) -> Self {
+        self.option("nextAccessToken", json!(token))
+    }
+
     /// The library connects again by itself, after these delays (JavaScript only).
     pub fn reconnect_after_ms(self, delays: &[u64]) -> Self {
         self.option("reconnectDelays", json!(delays))

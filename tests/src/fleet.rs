@@ -28,6 +28,8 @@ pub enum App {
     Functional,
     /// The tests' own: every kind of send, errors, hubs with other settings.
     Sends,
+    /// The tests' own: who may come in.
+    Members,
     /// The tests' own: streams, client results, filters, flow control.
     Calls,
 }
@@ -42,6 +44,7 @@ impl App {
             App::Bench => "bench",
             App::Functional => "functional",
             App::Sends => "sends",
+            App::Members => "members",
             App::Calls => "calls",
         }
     }
@@ -49,6 +52,7 @@ impl App {
     fn hubs(self) -> usize {
         match self {
             App::Chat | App::Status | App::Bench | App::Functional => 1,
+            App::Members => 2,
             App::Sends | App::Calls => 4,
         }
     }
@@ -56,7 +60,7 @@ impl App {
     fn program(self) -> Result<PathBuf> {
         let folder = profile_folder()?;
         Ok(match self {
-            App::Sends | App::Calls => folder.join(self.name()),
+            App::Sends | App::Members | App::Calls => folder.join(self.name()),
             _ => folder.join("examples").join(self.name()),
         })
     }
@@ -158,7 +162,11 @@ impl<'a> Fleet<'a> {
         self.proxy_of(address, admin, upstreams, &[])
     }
 
-    fn proxy_of(&self, address: &str, admin: &str, upstreams: &[&str], more: &[&str]) -> Result<Proxy> {
+    /// Starts a proxy with more arguments at these addresses, without waiting.
+    ///
+    /// # Errors
+    /// When its program can't be run.
+    pub fn proxy_of(&self, address: &str, admin: &str, upstreams: &[&str], more: &[&str]) -> Result<Proxy> {
         let mut arguments = vec!["serve", "--listen", address, "--admin", admin, "--shards", "2"];
         let upstreams: Vec<String> = upstreams.iter().map(|upstream| format!("http://{upstream}")).collect();
         for upstream in &upstreams {

@@ -20,6 +20,7 @@
 //! | [`browser`] | pages in headless Chromium |
 //! | [`raw`] | a client that sends just the bytes it is told to |
 //! | [`http_client`] | single HTTP requests |
+//! | [`issuer`] | keys of an issuer of access tokens, and a server that publishes them |
 //! | [`metrics`] | what `/metrics` says |
 //! | [`sockets`] | established TCP connections, as the system counts them |
 //! | [`token`] | access tokens of users |
@@ -36,6 +37,7 @@ pub mod fake_app;
 pub mod fleet;
 pub mod ground;
 pub mod http_client;
+pub mod issuer;
 pub mod metrics;
 pub mod process;
 pub mod raw;

@@ -12,6 +12,7 @@ use crate::shard::Shared;
 pub fn render(shared: &Shared, is_ready: bool) -> prometheus::Result<String> {
     let sheet = Sheet { registry: Registry::new(), shared };
     sheet.node(is_ready)?;
+    sheet.tokens()?;
     sheet.clients()?;
     sheet.links()?;
     sheet.traffic()?;
@@ -36,6 +37,19 @@ impl Sheet<'_> {
         self.total("trunkline_requests_refused_total", "Requests answered with a status of 400 or above.", |counters| {
             &counters.refused
         })
+    }
+
+    fn tokens(&self) -> prometheus::Result<()> {
+        let refused =
+            self.counter("trunkline_access_tokens_refused_total", "Access tokens refused, by reason.", &["reason"])?;
+        for (reason, count) in self.shared.verifier.refused() {
+            refused.with_label_values(&[reason]).inc_by(count);
+        }
+        let reads = self.counter("trunkline_jwks_reads_total", "Readings of key sets, by outcome.", &["outcome"])?;
+        for (outcome, count) in self.shared.verifier.reads() {
+            reads.with_label_values(&[outcome]).inc_by(count);
+        }
+        Ok(())
     }
 
     fn clients(&self) -> prometheus::Result<()> {

@@ -40,6 +40,8 @@ pub(super) struct Newcomer {
     pub(super) open: OpenConnection,
     pub(super) user: Option<String>,
     pub(super) is_negotiated: bool,
+    /// When it is to be closed, in seconds since 1970.
+    pub(super) expires_s: Option<u64>,
 }
 
 /// A hub handshake.
@@ -160,7 +162,7 @@ fn let_in(
     newcomer: Newcomer,
     settings: &HubManifest,
 ) -> Reading {
-    let Newcomer { open, user, is_negotiated } = newcomer;
+    let Newcomer { open, user, is_negotiated, expires_s } = newcomer;
     let protocol = greeting.request.protocol;
     let (id, serial): (Rc<str>, _) = (Rc::from(&*open.connection_id), shard.next_serial());
     let mut client = Client::new(id.clone(), serial, home.clone(), protocol, socket);
@@ -171,6 +173,9 @@ fn let_in(
     (client.last_sent, client.last_heard) = (now, now);
     // Here first: the app server's answer may come back before this function ends, on another thread.
     let slot = shard.open(client, user.as_deref());
+    if let Some(expires_s) = expires_s {
+        shard.close_at(slot, expires_s);
+    }
     let open = OpenConnection { protocol: Some(ByteString::from_static(protocol.name())), ..open };
     home.send(&ServiceMessage::OpenConnection(open));
     home.send_data(&id, &greeting.bytes, DATA_TYPE_HANDSHAKE);

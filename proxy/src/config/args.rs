@@ -11,6 +11,7 @@ use trunkline_protocol::development_key::{self, DevelopmentKeyError};
 use trunkline_protocol::key::{AccessKey, AccessKeyError, AccessKeys};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
+use super::tokens::{TokenArgs, TokenArgsError};
 use super::{
     Config, LINK_OUTBOX_MAX_BYTES, MESSAGE_MAX_BYTES, OUTBOX_MAX_BYTES, Settings, is_loopback_host, random_node_name,
 };
@@ -64,6 +65,10 @@ pub struct ServeArgs {
     /// The name of this node in headers, logs and metrics. [default: a random one]
     #[arg(long, env = "TRUNKLINE_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
+
+    /// What is asked of the access tokens of users.
+    #[command(flatten)]
+    pub tokens: TokenArgs,
 
     /// An origin whose pages may connect, such as `https://app.example`. May be given several times. Pages of this
     /// node's own address always may; without an access key, so may all pages of this machine.
@@ -132,6 +137,9 @@ pub enum ConfigError {
     /// There is no development key either.
     #[error(transparent)]
     DevelopmentKey(#[from] DevelopmentKeyError),
+    /// What should verify access tokens can't.
+    #[error(transparent)]
+    Tokens(#[from] TokenArgsError),
     /// A name can't be sent in a header.
     #[error("--node-name {0:?} may hold only letters, digits, '-', '_' and '.'")]
     NodeName(String),
@@ -170,6 +178,7 @@ impl Config {
             keys,
             is_development,
             advertise: args.advertise.unwrap_or_else(|| listen.to_string()),
+            tokens: args.tokens.check()?,
             allow_origins: args.allow_origins.iter().map(|origin| origin.trim_end_matches('/').to_owned()).collect(),
             pool_size: usize::from(args.pool_size),
             message_max_bytes: args.message_max_bytes,

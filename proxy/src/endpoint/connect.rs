@@ -16,12 +16,12 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 use trunkline_protocol::token::{Claim, ConnectionToken};
 
-use super::authenticate::User;
-use super::negotiate::who;
+use super::authenticate::user_of;
 use super::request::{headers, query_value, raw_query};
 use super::{Endpoint, origin, plain};
 use crate::config::unix_seconds;
 use crate::directory::ReserveError;
+use crate::identity::User;
 use crate::link::Hub;
 use crate::shard::{Admission, Parcel};
 
@@ -48,7 +48,7 @@ pub(super) fn get(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Resp
 }
 
 fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<(), Response> {
-    let user = who(endpoint, hub, &request)?;
+    let user = user_of(&request);
     let token = query_value(request.uri(), "id");
     let is_negotiated = token.is_some();
     let (connection_id, user) = match token {
@@ -68,7 +68,8 @@ fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<()
         query: raw_query(&parts.uri),
         protocol: None,
     };
-    let admission = Admission { upgrade, hub: hub.clone(), open, is_negotiated, user: user.id };
+    let expires_s = user.expires_s.filter(|_| hub.settings().close_on_token_expiry);
+    let admission = Admission { upgrade, hub: hub.clone(), open, is_negotiated, user: user.id, expires_s };
     endpoint.shard.put(Parcel::Admit(Box::new(admission)));
     Ok(())
 }
@@ -84,7 +85,11 @@ fn identify(endpoint: &Endpoint, hub: &Hub, sealed: String, user: User) -> Resul
         return Err(plain(StatusCode::UNAUTHORIZED, "the access token is not the one that was negotiated with"));
     }
     // A fresh token may say more than the one at negotiate; without one, that one counts.
-    let user = if user.id.is_some() { user } else { User { id: token.user, claims: token.claims } };
+    let user = if user.id.is_some() {
+        user
+    } else {
+        User { id: token.user, claims: token.claims, expires_s: token.expires_s }
+    };
     Ok((token.connection_id.unwrap_or(sealed), user))
 }
 

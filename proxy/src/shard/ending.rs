@@ -113,6 +113,12 @@ impl Ending {
         Self { cause: Cause::Drained, farewell: Some(Farewell::come_again()), notice: Notice::Clean }
     }
 
+    /// The access token with which it came has expired. With the official server too it is told to come again.
+    #[must_use]
+    pub fn token_expired() -> Self {
+        Self { cause: Cause::TokenExpired, farewell: Some(Farewell::come_again()), notice: Notice::Clean }
+    }
+
     fn error(cause: Cause, detail: String, notice: &str) -> Self {
         let farewell = Farewell { detail: Some(detail), allow_reconnect: true };
         Self { cause, farewell: Some(farewell), notice: Notice::Error(notice.into()) }
@@ -210,6 +216,7 @@ impl Shard {
     /// Frees the place of a client connection whose socket has ended.
     pub fn free(self: &Rc<Self>, slot: Slot) {
         self.end(slot, &Ending::by_client());
+        self.expiries.borrow_mut().forget(slot);
         self.directory.borrow_mut().remove(slot);
     }
 

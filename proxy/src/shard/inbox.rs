@@ -46,6 +46,8 @@ pub struct Admission {
     pub is_negotiated: bool,
     /// The user, if authenticated.
     pub user: Option<String>,
+    /// When it is to be closed, in seconds since 1970: with its token, where the hub wants that.
+    pub expires_s: Option<u64>,
 }
 
 /// The sending end of a shard's inbox.

@@ -62,6 +62,7 @@ impl Shard {
         for (slot, serial) in due {
             self.look_at(slot, serial, now);
         }
+        self.close_expired();
         self.forget_ended(now);
         self.finish_turn();
     }

@@ -11,6 +11,7 @@ use super::ShardSender;
 use crate::config::Settings;
 use crate::counters::Counters;
 use crate::directory::Routes;
+use crate::identity::Verifier;
 use crate::link::{HubIndex, Hubs};
 
 /// Hubs that are counted one by one; more than this share the last place.
@@ -30,6 +31,8 @@ pub enum Sockets {
 pub struct Shared {
     /// The settings.
     pub settings: Settings,
+    /// Who may be who.
+    pub verifier: Verifier,
     /// Which start of this node this is.
     pub boot: String,
     /// The hubs and the links to their app servers.
@@ -63,6 +66,7 @@ impl Shared {
         let per_hub = || (0..HUBS_COUNTED).map(|_| AtomicI64::new(0)).collect();
         Self {
             whose_sockets,
+            verifier: Verifier::new(settings.tokens.clone(), &settings.keys),
             boot: random_id(),
             hubs: Hubs::default(),
             routes: Routes::default(),

@@ -50,6 +50,7 @@ function listen(client, connection, options, sequences) {
   }
   connection.onclose((error) => emit({ event: "closed", client, error: error?.message ?? null }));
   connection.onreconnecting((error) => {
+    if (options.nextAccessToken) options.accessToken = options.nextAccessToken;
     if (options.reconnectTo) connection.baseUrl = options.reconnectTo;
     emit({ event: "reconnecting", client, error: error?.message ?? null });
   });

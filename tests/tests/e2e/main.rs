@@ -48,6 +48,8 @@ mod starting;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
+mod tokens;
+#[cfg(test)]
 mod transcripts;
 #[cfg(test)]
 mod values;

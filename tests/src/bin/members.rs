@@ -1,0 +1,61 @@
+#![forbid(unsafe_code)]
+//! The tests' own app server for who may come in.
+//!
+//! | hub | what it is for |
+//! |---|---|
+//! | `/open` | anybody; a token is checked where there is one |
+//! | `/members` | users only, and only for as long as their tokens are good |
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::serve::ListenerExt;
+use clap::Parser;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use trunkline::{Context, Hub, Server};
+
+/// The tests' own app server.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Where to listen.
+    #[arg(long)]
+    listen: String,
+}
+
+/// The caller, as the hub knows it.
+async fn who_am_i(ctx: Context) -> Value {
+    let (headers, query, claims) = (ctx.headers(), ctx.query(), ctx.claims());
+    let headers: Vec<_> = headers.keys().map(http::HeaderName::as_str).collect();
+    let query: Vec<_> = query.iter().collect();
+    let claims: Vec<_> = claims.iter().collect();
+    json!({ "userId": ctx.user_id(), "claims": claims, "headers": headers, "query": query })
+}
+
+fn hub(path: &str) -> Hub {
+    Hub::new(path).method("WhoAmI", who_am_i)
+}
+
+/// Serves until it is told to stop.
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let arguments = Arguments::parse();
+    let members = hub("/members").require_authentication().close_on_token_expiry();
+    let server = Server::new().hub(hub("/open")).hub(members);
+    let metrics = server.handle().metrics();
+    let app = Router::new().route("/metrics", metrics).merge(server.into_router()?);
+    let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
+    announce(listener.local_addr()?);
+    let listener = listener.tap_io(|tcp| {
+        // Small messages must not wait for full packets; a socket that refuses this is only slower.
+        drop(tcp.set_nodelay(true));
+    });
+    Ok(axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?)
+}
+
+#[expect(clippy::print_stdout, reason = "the tests read this line to learn that the server is up")]
+fn announce(address: SocketAddr) {
+    println!("listening on http://{address}");
+}
