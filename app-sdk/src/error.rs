@@ -267,6 +267,15 @@ pub enum BuildError {
     /// No access key was given, and the key of this machine can't be had.
     #[error("no access key was given (TRUNKLINE_ACCESS_KEY), and there is no development key")]
     DevelopmentKey(#[source] DevelopmentKeyError),
+    /// An origin is none.
+    #[cfg(feature = "embedded")]
+    #[error("allow_origin: '{origin}' {problem}")]
+    Origin {
+        /// What was given.
+        origin: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Hubs that are served without a proxy need a runtime to run on.
     #[cfg(feature = "embedded")]
     #[error("`embedded` needs the Tokio runtime that is to run the hubs: call `into_router` inside of it")]

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::routing::MethodRouter;
 use bytestring::ByteString;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::{Authentication, HubManifest};
@@ -50,6 +51,7 @@ pub struct Hub<S = ()> {
     filters: Filters,
     on_connected: Vec<Bindable<S>>,
     on_disconnected: Vec<Bindable<S>>,
+    on_negotiate: Option<MethodRouter<S>>,
 }
 
 /// The settings of a hub.
@@ -70,6 +72,7 @@ pub(crate) struct BuiltHub {
     pub(crate) manifest: HubManifest,
     pub(crate) settings: HubSettings,
     pub(crate) methods: Methods,
+    pub(crate) on_negotiate: Option<MethodRouter>,
 }
 
 /// What can be called.
@@ -93,6 +96,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             filters: Filters::default(),
             on_connected: Vec::new(),
             on_disconnected: Vec::new(),
+            on_negotiate: None,
         }
     }
 
@@ -166,6 +170,48 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
+    /// Asked about each client that negotiates, or connects without: who is it, and may it come in? Any axum handler
+    /// will do. It sees the client's headers, cookies among them, path and query, but no body; of
+    /// [`ConnectInfo`](axum::extract::ConnectInfo) it gets the client's address. A second handler takes the first's place.
+    ///
+    /// - A [`Negotiation`](crate::Negotiation) lets the client in, or sends it elsewhere. Headers that go with it, such as
+    ///   cookies, reach the client.
+    /// - Any other response refuses the client, which gets it as it is: status, headers, body.
+    ///
+    /// The proxy believes access tokens that it can verify, so a handler is for all else: cookies, sessions, tokens of
+    /// the app's own in the `Authorization` header. If the app can't be asked in time, nobody comes in (503).
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use std::sync::Arc;
+    ///
+    /// use axum::extract::State;
+    /// use axum::http::header::SET_COOKIE;
+    /// use axum::http::{HeaderMap, StatusCode};
+    /// use axum::response::IntoResponse;
+    /// use trunkline::{Hub, Negotiation};
+    ///
+    /// #[derive(Clone)]
+    /// struct Sessions(Arc<HashMap<String, String>>);
+    ///
+    /// async fn members_only(
+    ///     State(sessions): State<Sessions>,
+    ///     headers: HeaderMap,
+    /// ) -> Result<impl IntoResponse, (StatusCode, &'static str)> {
+    ///     let cookie = headers.get("cookie").and_then(|cookie| cookie.to_str().ok()).unwrap_or_default();
+    ///     let session = cookie.split("; ").find_map(|pair| pair.strip_prefix("session="));
+    ///     let user = session.and_then(|session| sessions.0.get(session));
+    ///     let user = user.ok_or((StatusCode::UNAUTHORIZED, "log in first"))?;
+    ///     Ok(([(SET_COOKIE, "seen=1")], Negotiation::user(user).claim("role", "member")))
+    /// }
+    ///
+    /// let hub: Hub = Hub::new("/club").on_negotiate(members_only).with_state(Sessions(Arc::default()));
+    /// ```
+    pub fn on_negotiate<H: axum::handler::Handler<T, S>, T: 'static>(mut self, handler: H) -> Self {
+        self.on_negotiate = Some(axum::routing::any(handler));
+        self
+    }
+
     /// Gives the hub its state.
     pub fn with_state<S2>(self, state: S) -> Hub<S2> {
         let bind = |bindable: Bindable<S>| Bindable::Bound(bindable.bind(&state));
@@ -177,6 +223,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             filters: self.filters,
             on_connected: self.on_connected.into_iter().map(bind).collect(),
             on_disconnected: self.on_disconnected.into_iter().map(bind).collect(),
+            on_negotiate: self.on_negotiate.map(|handler| handler.with_state(state.clone())),
         }
     }
 
@@ -288,7 +335,9 @@ impl Hub<()> {
         for (method_name, method) in self.methods {
             methods.add(&name, &method_name, method.bind(&()))?;
         }
-        Ok(BuiltHub { manifest: self.settings.manifest(&name, &self.path), settings: self.settings, methods })
+        let on_negotiate = self.on_negotiate;
+        let manifest = HubManifest { asks_app: on_negotiate.is_some(), ..self.settings.manifest(&name, &self.path) };
+        Ok(BuiltHub { manifest, settings: self.settings, methods, on_negotiate })
     }
 
     fn checked_name(&self) -> Result<String, BuildError> {

@@ -5,17 +5,18 @@ mod access;
 mod embedded;
 mod endpoint;
 mod handle;
+mod negotiate;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock, RwLock};
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{MethodRouter, get, post};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trunkline_protocol::id::random_id;
-use trunkline_protocol::manifest::{HubManifest, LINK_PATH, MANIFEST_PATH, Manifest};
+use trunkline_protocol::manifest::{HubManifest, LINK_PATH, MANIFEST_PATH, Manifest, NEGOTIATE_PATH};
 
 use crate::dispatch::HubAtWork;
 use crate::downward::Downward;
@@ -51,6 +52,7 @@ const LINK_OUTBOX_MAX_BYTES: usize = 16 * 1024 * 1024;
 pub struct Server {
     core: Arc<Core>,
     manifest: Manifest,
+    negotiators: BTreeMap<String, MethodRouter>,
     keys: Vec<String>,
     outbox_max_bytes: usize,
     #[cfg(feature = "embedded")]
@@ -77,6 +79,8 @@ pub(crate) struct Core {
 /// What is known once the router is made.
 struct Ready {
     manifest: Manifest,
+    /// Handlers of hubs that want to be asked about clients.
+    negotiators: BTreeMap<String, MethodRouter>,
     access: Access,
     outbox_max_bytes: usize,
 }
@@ -101,6 +105,7 @@ impl Server {
         Self {
             core: Arc::new(core),
             manifest: Manifest { instance, name, version, hubs: Vec::new() },
+            negotiators: BTreeMap::new(),
             keys: Vec::new(),
             outbox_max_bytes: LINK_OUTBOX_MAX_BYTES,
             #[cfg(feature = "embedded")]
@@ -169,7 +174,7 @@ impl Server {
         self
     }
 
-    /// Lets pages of this origin, such as `https://app.example`, connect to hubs that are served
+    /// Lets pages of this origin, such as `https://app.example` or `https://*.example.com`, connect to hubs that are served
     /// [without a proxy](Self::embedded); pages of the app itself always may. Proxies have `--allow-origin`.
     #[cfg(feature = "embedded")]
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
@@ -196,13 +201,15 @@ impl Server {
             return Err(error);
         }
         let access = Access::new(&self.keys)?;
-        let ready = Ready { manifest: self.manifest, access, outbox_max_bytes: self.outbox_max_bytes };
+        let (manifest, negotiators) = (self.manifest, self.negotiators);
+        let ready = Ready { manifest, negotiators, access, outbox_max_bytes: self.outbox_max_bytes };
         // `self` is consumed, and nobody else makes a router of this core.
         let ready = self.core.ready.get_or_init(|| ready);
         tracing::debug!(instance = %self.core.instance, hubs = ready.manifest.hubs.len(), "server is put together");
         let router: Router = Router::new()
             .route(MANIFEST_PATH, get(endpoint::manifest))
             .route(LINK_PATH, get(endpoint::link))
+            .route(NEGOTIATE_PATH, post(negotiate::negotiate))
             .with_state(Arc::clone(&self.core));
         #[cfg(feature = "embedded")]
         let router = match self.is_embedded {
@@ -238,6 +245,9 @@ impl Server {
             let (protocols, limits) = (hub.settings.protocols.clone(), hub.settings.limits);
             let down = Downward::new(&name, Arc::clone(&core.instance), protocols, limits, core.metrics.hub(&name));
             self.manifest.hubs.push(hub.manifest.clone());
+            if let Some(handler) = hub.on_negotiate.clone() {
+                self.negotiators.insert(name.clone(), handler);
+            }
             write(&core.hubs).insert(name, HubAtWork::new(hub, Arc::new(down), core.tasks.clone()));
         }
     }

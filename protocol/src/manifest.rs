@@ -16,6 +16,15 @@ pub const MANIFEST_PATH: &str = "/.trunkline/manifest";
 /// Where links are opened.
 pub const LINK_PATH: &str = "/.trunkline/link";
 
+/// Where a hub's handler is asked about a client that negotiates.
+pub const NEGOTIATE_PATH: &str = "/.trunkline/negotiate";
+
+/// Header of such a question: path and query of the client's request.
+pub const CLIENT_URI_HEADER: &str = "x-trunkline-uri";
+/// Header of such a question: the client's `Authorization`, because the proxy needs that header for its own credential.
+pub const CLIENT_AUTHORIZATION_HEADER: &str = "x-trunkline-authorization";
+/// Header with the client's address and port; never taken from outside.
+pub const REMOTE_HEADER: &str = "x-trunkline-remote";
 /// Header of every answer of a node: its name.
 pub const NODE_HEADER: &str = "x-trunkline-node";
 /// Header of a link's upgrade: which start of the node this is, so that a restarted one is known as new.
@@ -83,6 +92,9 @@ pub struct HubManifest {
     /// Whether a client is closed, to connect again, when the token ends with which it came.
     #[serde(default)]
     pub close_on_token_expiry: bool,
+    /// Whether the app is asked about each client that negotiates, or connects without.
+    #[serde(default)]
+    pub asks_app: bool,
 }
 
 /// Whether a client must show who it is.
@@ -112,6 +124,7 @@ impl HubManifest {
             detailed_errors: false,
             authentication: Authentication::Optional,
             close_on_token_expiry: false,
+            asks_app: false,
         }
     }
 

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cli")]
 mod args;
+mod origin;
 #[cfg(feature = "cli")]
 mod tokens;
 
@@ -15,6 +16,7 @@ use crate::identity::TokenPolicy;
 
 #[cfg(feature = "cli")]
 pub use args::{ConfigError, ServeArgs};
+pub use origin::{Origin, OriginError, OriginPattern};
 #[cfg(feature = "cli")]
 pub use tokens::TokenArgs;
 
@@ -24,6 +26,9 @@ pub(crate) const OUTBOX_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// What may wait for one link before its clients are read no further: some milliseconds of a busy link. More would only
 /// be more that is under way when the app server asks for a client to be paused.
 pub(crate) const LINK_OUTBOX_MAX_BYTES: usize = 1024 * 1024;
+
+/// How long an app may take to decide about a client: official clients wait for 100 s, people don't.
+pub(crate) const NEGOTIATE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Largest message of a client, whatever a hub allows.
 pub(crate) const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -58,8 +63,10 @@ pub struct Settings {
     pub advertise: String,
     /// What is asked of the access tokens of users.
     pub tokens: TokenPolicy,
+    /// How long an app may take to decide about a client.
+    pub negotiate_timeout: Duration,
     /// Origins whose pages may connect.
-    pub allow_origins: Vec<String>,
+    pub allow_origins: Vec<OriginPattern>,
     /// Links to each app server for each hub.
     pub pool_size: usize,
     /// Largest message of a client.
@@ -73,13 +80,14 @@ pub struct Settings {
 impl Settings {
     /// Those of a node inside an app: one link, which can't be lost.
     #[must_use]
-    pub fn embedded(keys: AccessKeys, allow_origins: Vec<String>, is_development: bool) -> Self {
+    pub fn embedded(keys: AccessKeys, allow_origins: Vec<OriginPattern>, is_development: bool) -> Self {
         Self {
             node: random_node_name(),
             keys,
             is_development,
             advertise: String::new(),
             tokens: TokenPolicy::default(),
+            negotiate_timeout: NEGOTIATE_TIMEOUT,
             allow_origins,
             pool_size: 1,
             message_max_bytes: MESSAGE_MAX_BYTES,

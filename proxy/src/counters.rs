@@ -114,6 +114,14 @@ pub struct Counters {
     pub negotiated: Counter,
     /// Requests refused with a status of 400 or above.
     pub refused: Counter,
+    /// Upgrades refused because of the page that asked for them.
+    pub refused_origins: Counter,
+    /// Clients that the app was asked about and let in, or sent elsewhere.
+    pub let_in_by_app: Counter,
+    /// Clients that the app was asked about and refused.
+    pub refused_by_app: Counter,
+    /// Clients that were refused because the app could not be asked.
+    pub app_not_asked: Counter,
     /// Client connections opened.
     pub opened: Counter,
     /// Messages that clients sent up.

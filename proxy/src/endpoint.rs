@@ -2,6 +2,7 @@
 //!
 //! Each shard serves its own connections with this; what it shares with the others stands behind an `Arc`.
 
+mod ask;
 mod authenticate;
 mod connect;
 mod negotiate;
@@ -22,7 +23,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use trunkline_protocol::manifest::{NODE_HEADER, PRIVATE_PREFIX};
 
 use crate::counters::Counters;
-use crate::link::Hub;
+use crate::link::{Hub, Questioner};
 use crate::shard::{ShardSender, Shared};
 
 pub use serve::{PeerAddress, serve};
@@ -38,13 +39,15 @@ pub struct Endpoint {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     shard: ShardSender,
+    questioner: Questioner,
 }
 
 impl Endpoint {
     /// The endpoint of one shard.
     #[must_use]
     pub fn new(shared: Arc<Shared>, counters: Arc<Counters>, shard: ShardSender) -> Self {
-        Self { shared, counters, shard }
+        let questioner = Questioner::new(shared.settings.negotiate_timeout);
+        Self { shared, counters, shard, questioner }
     }
 
     /// The router of a node: it has all paths to itself, and matches those of hubs without regard to case.
@@ -95,7 +98,11 @@ async fn dispatch(State(endpoint): State<Endpoint>, mut request: Request) -> Res
         Ok(hub) => hub,
         Err(answer) => return answer,
     };
-    if let Err(answer) = authenticate::authenticate(&endpoint, &hub, &mut request).await {
+    if !origin::may_connect(&endpoint.shared.settings, &mut request) && connect::is_upgrade(request.headers()) {
+        endpoint.counters.refused_origins.increment();
+        return plain(StatusCode::FORBIDDEN, "pages of this origin may not connect: see --allow-origin");
+    }
+    if let Err(answer) = authenticate::authenticate(&endpoint, &hub, &mut request, is_negotiate).await {
         return answer;
     }
     match (is_negotiate, request.method()) {

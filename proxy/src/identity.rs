@@ -14,6 +14,7 @@ mod jwks;
 mod key;
 mod policy;
 mod sign;
+mod token_error;
 mod user;
 mod verifier;
 
@@ -21,5 +22,6 @@ pub use jwks::{JwksError, JwksSource};
 pub use key::{KeyError, VerifyingKey};
 pub use policy::TokenPolicy;
 pub use sign::sign_user_token;
+pub use token_error::TokenError;
 pub use user::User;
-pub use verifier::{TokenError, Verifier};
+pub use verifier::Verifier;

@@ -147,6 +147,11 @@ impl ClientBuilder<'_> {
         self.option("accessToken", json!(token))
     }
 
+    /// The user's access token, which the library has to wait for (JavaScript only).
+    pub fn async_access_token(self, token: &str) -> Self {
+        self.access_token(token).option("asyncAccessToken", json!(true))
+    }
+
     /// The token that the library is given when it connects again by itself (JavaScript only).
     pub fn next_access_token(self, token: &str) -> Self {
         self.option("nextAccessToken", json!(token))

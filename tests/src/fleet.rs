@@ -51,9 +51,9 @@ impl App {
 
     fn hubs(self) -> usize {
         match self {
-            App::Chat | App::Status | App::Bench | App::Functional => 1,
-            App::Members => 2,
-            App::Sends | App::Calls => 4,
+            App::Chat | App::Status | App::Bench => 1,
+            App::Members => 3,
+            App::Sends | App::Calls | App::Functional => 4,
         }
     }
 

@@ -45,6 +45,19 @@ impl Sheet<'_> {
         for (reason, count) in self.shared.verifier.refused() {
             refused.with_label_values(&[reason]).inc_by(count);
         }
+        let asked =
+            self.counter("trunkline_app_decisions_total", "Clients that apps were asked about.", &["outcome"])?;
+        let outcomes: [(&str, fn(&Counters) -> &Counter); 3] = [
+            ("let_in", |counters| &counters.let_in_by_app),
+            ("refused", |counters| &counters.refused_by_app),
+            ("failed", |counters| &counters.app_not_asked),
+        ];
+        for (outcome, of) in outcomes {
+            asked.with_label_values(&[outcome]).inc_by(self.sum(of));
+        }
+        self.total("trunkline_origins_refused_total", "Upgrades refused because of their origin.", |counters| {
+            &counters.refused_origins
+        })?;
         let reads = self.counter("trunkline_jwks_reads_total", "Readings of key sets, by outcome.", &["outcome"])?;
         for (outcome, count) in self.shared.verifier.reads() {
             reads.with_label_values(&[outcome]).inc_by(count);

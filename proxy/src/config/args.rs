@@ -13,7 +13,8 @@ use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
 use super::tokens::{TokenArgs, TokenArgsError};
 use super::{
-    Config, LINK_OUTBOX_MAX_BYTES, MESSAGE_MAX_BYTES, OUTBOX_MAX_BYTES, Settings, is_loopback_host, random_node_name,
+    Config, LINK_OUTBOX_MAX_BYTES, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, OUTBOX_MAX_BYTES, OriginError, OriginPattern,
+    Settings, is_loopback_host, random_node_name,
 };
 
 /// Room that a client's message leaves in a link frame for what goes around it.
@@ -66,12 +67,19 @@ pub struct ServeArgs {
     #[arg(long, env = "TRUNKLINE_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
 
+    /// How long an app may take to decide about a client, for hubs that want to be asked, in seconds.
+    #[arg(long, env = "TRUNKLINE_NEGOTIATE_TIMEOUT", value_name = "SECONDS", default_value_t = NEGOTIATE_TIMEOUT.as_secs(),
+          value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub negotiate_timeout: u64,
+
     /// What is asked of the access tokens of users.
     #[command(flatten)]
     pub tokens: TokenArgs,
 
-    /// An origin whose pages may connect, such as `https://app.example`. May be given several times. Pages of this
-    /// node's own address always may; without an access key, so may all pages of this machine.
+    /// An origin whose pages may connect, such as `https://app.example`, or `https://*.example.com` for all below one but
+    /// not itself; scheme and port count. May be given several times. `*` lets all others in too, but without cookies
+    /// and other credentials. Pages of this node's own address always may; without an access key, so may all pages of
+    /// this machine.
     #[arg(long = "allow-origin", env = "TRUNKLINE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origins: Vec<String>,
 
@@ -140,6 +148,14 @@ pub enum ConfigError {
     /// What should verify access tokens can't.
     #[error(transparent)]
     Tokens(#[from] TokenArgsError),
+    /// An origin is none.
+    #[error("--allow-origin {value:?} {source}")]
+    Origin {
+        /// What was given.
+        value: String,
+        /// What is wrong.
+        source: OriginError,
+    },
     /// A name can't be sent in a header.
     #[error("--node-name {0:?} may hold only letters, digits, '-', '_' and '.'")]
     NodeName(String),
@@ -178,8 +194,9 @@ impl Config {
             keys,
             is_development,
             advertise: args.advertise.unwrap_or_else(|| listen.to_string()),
+            negotiate_timeout: Duration::from_secs(args.negotiate_timeout),
             tokens: args.tokens.check()?,
-            allow_origins: args.allow_origins.iter().map(|origin| origin.trim_end_matches('/').to_owned()).collect(),
+            allow_origins: args.allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?,
             pool_size: usize::from(args.pool_size),
             message_max_bytes: args.message_max_bytes,
             outbox_max_bytes: args.outbox_max_bytes,
@@ -252,6 +269,10 @@ fn development_keys(listen: SocketAddr, admin: SocketAddr, upstreams: &[String])
     Ok(AccessKeys::new(vec![key])?)
 }
 
+fn origin(value: String) -> Result<OriginPattern, ConfigError> {
+    value.parse().map_err(|source| ConfigError::Origin { value, source })
+}
+
 fn node_name(given: Option<String>) -> Result<String, ConfigError> {
     let is_plain = |name: &str| {
         (1..=64).contains(&name.len())
@@ -317,6 +338,10 @@ mod tests {
         assert!(problem(&["--upstream", "ftp://x"]).starts_with("--upstream \"ftp://x\""));
         assert!(problem(&["--upstream", "http://x/path", "--access-key", KEY]).contains("has a path"));
         assert!(problem(&["--upstream", "http://localhost", "--access-key", "short"]).starts_with("--access-key: "));
+        assert!(
+            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--allow-origin", "app.example"])
+                .starts_with("--allow-origin \"app.example\" has to begin with")
+        );
         assert!(
             problem(&["--upstream", "http://localhost", "--access-key", KEY, "--node-name", "a b"])
                 .contains("--node-name")

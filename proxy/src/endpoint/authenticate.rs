@@ -6,31 +6,61 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
 use trunkline_protocol::manifest::Authentication;
+use trunkline_protocol::negotiate::Decision;
 
+use super::ask::{Granted, ask};
 use super::request::{bearer, query_value};
 use super::{Endpoint, plain};
 use crate::identity::User;
 use crate::link::Hub;
 
-/// Finds out who a request is from, and leaves the [`User`] with it.
+/// Finds out who a request is from, and leaves the [`User`] with it, and what the app [`Granted`].
 ///
 /// # Errors
 /// What to answer to somebody who may not come in.
-pub(super) async fn authenticate(endpoint: &Endpoint, hub: &Hub, request: &mut Request) -> Result<(), Response> {
-    let verifier = &endpoint.shared.verifier;
-    let user = match token(request) {
+pub(super) async fn authenticate(
+    endpoint: &Endpoint,
+    hub: &Hub,
+    request: &mut Request,
+    is_negotiate: bool,
+) -> Result<(), Response> {
+    let settings = hub.settings();
+    if settings.asks_app && !is_negotiate && query_value(request.uri(), "id").is_some() {
+        // The app has decided at negotiate; what it said stands in the connection token.
+        return Ok(());
+    }
+    let granted = if settings.asks_app { ask(endpoint, hub, request).await? } else { Granted::default() };
+    if granted.decision.url.is_none() {
+        let user = find_user(endpoint, token(request), &granted.decision).await?;
+        let is_needed = endpoint.shared.verifier.is_required() || settings.authentication == Authentication::Required;
+        if is_needed && user.id.is_none() {
+            // Without a body, as the official server has it: its clients show the reason phrase.
+            return Err(plain(StatusCode::UNAUTHORIZED, ""));
+        }
+        request.extensions_mut().insert(user);
+    } else if !is_negotiate {
+        return Err(plain(StatusCode::BAD_REQUEST, "this hub sends its clients elsewhere: negotiate, to learn where"));
+    }
+    request.extensions_mut().insert(granted);
+    Ok(())
+}
+
+/// The user whom the app has named, else the one of the token.
+async fn find_user(endpoint: &Endpoint, token: Option<String>, decision: &Decision) -> Result<User, Response> {
+    let Decision { user, claims, expires_s, .. } = decision.clone();
+    if user.is_some() {
+        return Ok(User { id: user, claims, expires_s });
+    }
+    let mut user = match token {
         None => User::default(),
         Some(token) => {
-            verifier.verify(&token).await.map_err(|error| plain(StatusCode::UNAUTHORIZED, error.to_string()))?
+            let verified = endpoint.shared.verifier.verify(&token).await;
+            verified.map_err(|error| plain(StatusCode::UNAUTHORIZED, error.to_string()))?
         }
     };
-    let is_needed = verifier.is_required() || hub.settings().authentication == Authentication::Required;
-    if is_needed && user.id.is_none() {
-        // Without a body, as the official server has it: its clients show the reason phrase.
-        return Err(plain(StatusCode::UNAUTHORIZED, ""));
-    }
-    request.extensions_mut().insert(user);
-    Ok(())
+    user.claims.extend(claims);
+    user.expires_s = expires_s.or(user.expires_s);
+    Ok(user)
 }
 
 /// Who an authenticated request is from.

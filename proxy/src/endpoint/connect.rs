@@ -18,7 +18,7 @@ use trunkline_protocol::token::{Claim, ConnectionToken};
 
 use super::authenticate::user_of;
 use super::request::{headers, query_value, raw_query};
-use super::{Endpoint, origin, plain};
+use super::{Endpoint, plain};
 use crate::config::unix_seconds;
 use crate::directory::ReserveError;
 use crate::identity::User;
@@ -34,9 +34,6 @@ const UNKNOWN_ID: &str = "No Connection with that ID";
 pub(super) fn get(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
     if !is_upgrade(request.headers()) {
         return get_without_upgrade(endpoint, hub, &request);
-    }
-    if !origin::may_upgrade(&endpoint.shared.settings, &request) {
-        return plain(StatusCode::FORBIDDEN, "pages of this origin may not connect: see --allow-origin");
     }
     let Some(accept) = accept_key(request.headers()) else {
         return plain(StatusCode::BAD_REQUEST, "the WebSocket upgrade is malformed: version 13 and a key are needed");
@@ -139,7 +136,7 @@ fn check_id(endpoint: &Endpoint, request: &Request) -> Option<Response> {
     (!is_here).then(|| plain(StatusCode::NOT_FOUND, UNKNOWN_ID))
 }
 
-fn is_upgrade(headers: &HeaderMap) -> bool {
+pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
     has_word(headers, &CONNECTION, "upgrade") && has_word(headers, &UPGRADE, "websocket")
 }
 

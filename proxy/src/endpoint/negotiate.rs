@@ -9,6 +9,7 @@ use trunkline_protocol::negotiate::{NegotiateAnswer, NegotiateVersion};
 use trunkline_protocol::token::{ConnectionToken, claims_fit};
 
 use super::Endpoint;
+use super::ask::Granted;
 use super::authenticate::user_of;
 use super::request::query_value;
 use crate::config::unix_seconds;
@@ -16,13 +17,23 @@ use crate::link::Hub;
 
 /// Answers a negotiate request.
 pub(super) fn answer(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
+    let Granted { decision, headers } = request.extensions().get().cloned().unwrap_or_default();
+    let answer = match decision.url {
+        Some(url) => json(&NegotiateAnswer::Redirect { url, access_token: decision.access_token }),
+        None => invite(endpoint, hub, request),
+    };
+    // With the app's own headers, cookies among them.
+    (headers, answer).into_response()
+}
+
+fn invite(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
     let user = user_of(request);
     let version = match NegotiateVersion::from_query(query_value(request.uri(), "negotiateVersion").as_deref()) {
         Ok(version) => version,
         Err(text) => return json(&NegotiateAnswer::error(text)),
     };
     if !claims_fit(&user.claims) {
-        let text = format!("The claims of the access token are larger than {TOKEN_CLAIMS_MAX_BYTES} bytes.");
+        let text = format!("The claims of the user are larger than {TOKEN_CLAIMS_MAX_BYTES} bytes.");
         return json(&NegotiateAnswer::error(text));
     }
     let settings = hub.settings();

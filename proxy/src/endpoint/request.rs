@@ -6,15 +6,13 @@ use axum::extract::ConnectInfo;
 use bytestring::ByteString;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderMap, Uri};
+use http::{Extensions, HeaderMap, Uri};
+use trunkline_protocol::manifest::REMOTE_HEADER;
 
 use super::PeerAddress;
 
-/// Header with the client's address and port, for the app server; never taken from outside.
-const REMOTE_HEADER: &str = "x-trunkline-remote";
-
 /// Header with the client's address, as Azure's service gives it.
-const FORWARDED_FOR_HEADER: &str = "x-forwarded-for";
+pub(super) const FORWARDED_FOR_HEADER: &str = "x-forwarded-for";
 
 /// Query parameters that hold an access token and a connection token.
 const SECRET_PARAMETERS: [&str; 2] = ["access_token", "id"];
@@ -57,9 +55,19 @@ pub(super) fn raw_query(uri: &Uri) -> Option<ByteString> {
 
 /// Where the request came from.
 pub(super) fn peer(parts: &Parts) -> Option<SocketAddr> {
-    let own = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
+    peer_of(&parts.extensions)
+}
+
+/// The same, of a request that is still whole.
+pub(super) fn peer_of(extensions: &Extensions) -> Option<SocketAddr> {
+    let own = extensions.get::<PeerAddress>().map(|peer| peer.0);
     // Inside an app, its server knows.
-    own.or_else(|| parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0))
+    own.or_else(|| extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0))
+}
+
+/// Whether a header of the client's is the app's business.
+pub(super) fn is_for_the_app(name: &str) -> bool {
+    !is_reserved(name) && !is_of_the_way(name)
 }
 
 /// The headers that the hub sees. Those that only a proxy may set are dropped, whoever sent them; so are those of the
@@ -68,7 +76,7 @@ pub(super) fn headers(parts: &Parts) -> Vec<(ByteString, Vec<ByteString>)> {
     let mut headers: Vec<_> = parts
         .headers
         .keys()
-        .filter(|name| !is_reserved(name.as_str()) && !is_of_the_way(name.as_str()))
+        .filter(|name| is_for_the_app(name.as_str()))
         .filter(|name| *name != AUTHORIZATION || bearer(&parts.headers).is_none())
         .map(|name| (ByteString::from(name.as_str()), values(&parts.headers, name.as_str())))
         .collect();

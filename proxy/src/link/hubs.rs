@@ -1,9 +1,12 @@
 //! The hubs that this node knows, learnt from the manifests of app servers.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use axum::body::Body;
+use http::{Request, Response};
 use trunkline_protocol::manifest::HubManifest;
 
 use super::{Home, MemoryLink, Pool};
@@ -38,10 +41,13 @@ pub enum Reach {
     Memory(Arc<dyn MemoryDialler>),
 }
 
-/// Opens links to the app that this node is embedded in.
+/// Reaches the app that this node is embedded in.
 pub trait MemoryDialler: std::fmt::Debug + Send + Sync {
     /// Gives the app the far end of a link, with what headers would tell over the network.
     fn dial(&self, hub: &str, node: &str, boot: &str, slot: usize, link: MemoryLink);
+
+    /// Has the app answer a request to one of the paths that it serves for proxies.
+    fn ask(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 }
 
 impl std::fmt::Display for Reach {
@@ -129,6 +135,15 @@ impl Hub {
         let pools = self.pools.load();
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         (0..pools.len()).find_map(|step| pools.get((start + step) % pools.len())?.choose_home())
+    }
+
+    /// The app server to ask something: they take turns, as for new client connections.
+    #[must_use]
+    pub fn choose_app(&self) -> Option<Arc<AppServer>> {
+        let pools = self.pools.load();
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        let pools = (0..pools.len()).filter_map(|step| pools.get((start + step) % pools.len()));
+        pools.filter(|pool| pool.open() > 0).map(|pool| pool.app().clone()).next()
     }
 
     /// Gives the hub another app server.

@@ -21,12 +21,15 @@ const logger = {
 };
 
 function build(options) {
+  const factory = options.asyncAccessToken
+    ? () => new Promise((resolve) => setImmediate(() => resolve(options.accessToken)))
+    : () => options.accessToken;
   const builder = new signalR.HubConnectionBuilder()
     .withUrl(options.url, {
       transport: signalR.HttpTransportType[options.transport ?? "WebSockets"],
       skipNegotiation: options.skipNegotiation ?? false,
       headers: options.headers ?? {},
-      ...(options.accessToken ? { accessTokenFactory: () => options.accessToken } : {}),
+      ...(options.accessToken ? { accessTokenFactory: factory } : {}),
     })
     .withHubProtocol(options.protocol === "messagepack" ? new MessagePackHubProtocol() : new signalR.JsonHubProtocol())
     .configureLogging(logger);

@@ -5,16 +5,22 @@
 //! |---|---|
 //! | `/open` | anybody; a token is checked where there is one |
 //! | `/members` | users only, and only for as long as their tokens are good |
+//! | `/asked` | the app is asked: its handler looks at a cookie, and at the query for what it shall do else |
 
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::extract::{ConnectInfo, Query};
+use axum::response::{AppendHeaders, IntoResponse};
 use axum::serve::ListenerExt;
 use clap::Parser;
+use http::header::{COOKIE, SET_COOKIE};
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use trunkline::{Context, Hub, Server};
+use trunkline::{Context, Hub, Negotiation, Server};
 
 /// The tests' own app server.
 #[derive(Debug, Parser)]
@@ -33,6 +39,35 @@ async fn who_am_i(ctx: Context) -> Value {
     json!({ "userId": ctx.user_id(), "claims": claims, "headers": headers, "query": query })
 }
 
+#[derive(Debug, Deserialize)]
+struct Wish {
+    /// Somewhere else, with this token.
+    elsewhere: Option<String>,
+    token: Option<String>,
+    /// Whatever happens, never answer.
+    hang: Option<String>,
+}
+
+/// Whose cookie it is comes in, with a claim and two cookies; others are told in our own words that they don't.
+async fn decide(
+    headers: HeaderMap,
+    Query(wish): Query<Wish>,
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
+) -> Result<impl IntoResponse, impl IntoResponse> {
+    if wish.hang.is_some() {
+        std::future::pending::<()>().await;
+    }
+    let cookie = headers.get(COOKIE).and_then(|cookie| cookie.to_str().ok()).unwrap_or_default();
+    let session = cookie.split("; ").find_map(|pair| pair.strip_prefix("session="));
+    let negotiation = match (wish.elsewhere, session) {
+        (Some(url), _) => Negotiation::redirect(url).access_token(wish.token.unwrap_or_default()),
+        (None, Some("token")) => Negotiation::new(),
+        (None, Some(user)) => Negotiation::user(user).claim("ip", address.ip().to_string()),
+        (None, None) => return Err((StatusCode::IM_A_TEAPOT, [("x-reason", "no session")], "log in first")),
+    };
+    Ok((AppendHeaders([(SET_COOKIE, "a=1"), (SET_COOKIE, "b=2")]), negotiation))
+}
+
 fn hub(path: &str) -> Hub {
     Hub::new(path).method("WhoAmI", who_am_i)
 }
@@ -43,7 +78,8 @@ async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let arguments = Arguments::parse();
     let members = hub("/members").require_authentication().close_on_token_expiry();
-    let server = Server::new().hub(hub("/open")).hub(members);
+    let asked = hub("/asked").require_authentication().on_negotiate(decide);
+    let server = Server::new().hub(hub("/open")).hub(members).hub(asked);
     let metrics = server.handle().metrics();
     let app = Router::new().route("/metrics", metrics).merge(server.into_router()?);
     let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;

@@ -28,7 +28,11 @@ pub(crate) type Case = (&'static str, for<'a> fn(Scene<'a>) -> Pin<Box<dyn Futur
 
 impl<'a> Scene<'a> {
     pub(crate) fn client(&self) -> ClientBuilder<'a> {
-        self.agents.client(self.kind, &self.ground.url(self.seat, "/testhub"))
+        self.client_at("/testhub")
+    }
+
+    pub(crate) fn client_at(&self, path: &str) -> ClientBuilder<'a> {
+        self.agents.client(self.kind, &self.ground.url(self.seat, path))
     }
 
     pub(crate) fn is_json(&self) -> bool {

@@ -4,6 +4,8 @@
 //! One program, because each one links everything. Counts, order and sets are looked at, never a time.
 
 #[cfg(test)]
+mod asking;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod calls;

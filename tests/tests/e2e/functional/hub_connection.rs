@@ -1,6 +1,6 @@
 //! The cases themselves, under the names of the suite. A case that returns an error has failed; so has one that hangs.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use trunkline_tests::client::{Answer, Client, Streamed};
 use trunkline_tests::http_client::get;
@@ -48,6 +48,12 @@ cases!(
     connection_id_is_always_null_if_negotiation_is_skipped,
     sets_the_user_agent_header,
     overwrites_library_headers_with_user_headers,
+    can_connect_to_hub_with_authorization,
+    can_connect_to_hub_with_authorization_using_async_token_factory,
+    error_message_from_unauthorized_connection,
+    expired_cookies_are_not_preserved,
+    can_reconnect_after_negotiate_redirect,
+    contains_server_response_in_error,
 );
 
 /// Something else came than the suite expects.
@@ -319,4 +325,51 @@ async fn overwrites_library_headers_with_user_headers(scene: Scene<'_>) -> Resul
     expect(client.invoke("GetHeader", json!([USER_AGENT])).await?, "Custom Agent")?;
     expect(client.invoke("GetHeader", json!(["X-HEADER"])).await?, "VALUE")?;
     close(client).await
+}
+
+async fn token(scene: Scene<'_>) -> Result<String> {
+    Ok(get(scene.ground.app.address(), "/generateJwtToken").await?.body)
+}
+
+async fn can_connect_to_hub_with_authorization(scene: Scene<'_>) -> Result<()> {
+    let client = scene.client_at("/authorizedhub").access_token(&token(scene).await?).open().await?;
+    expect(client.invoke("Echo", json!([CHINESE])).await?, CHINESE)?;
+    close(client).await
+}
+
+async fn can_connect_to_hub_with_authorization_using_async_token_factory(scene: Scene<'_>) -> Result<()> {
+    let client = scene.client_at("/authorizedhub").async_access_token(&token(scene).await?).open().await?;
+    expect(client.invoke("Echo", json!([CHINESE])).await?, CHINESE)?;
+    close(client).await
+}
+
+async fn error_message_from_unauthorized_connection(scene: Scene<'_>) -> Result<()> {
+    let error = format!("{:#}", scene.client_at("/authorizedhub").open().await.err().context("it should fail")?);
+    let expected = "Failed to complete negotiation with the server: Error: Unauthorized: Status code '401'";
+    ensure!(error.contains(expected), "{error}");
+    Ok(())
+}
+
+async fn expired_cookies_are_not_preserved(scene: Scene<'_>) -> Result<()> {
+    let client = scene.client().open().await?;
+    expect(client.invoke("GetCookie", json!(["testCookie"])).await?, "testValue")?;
+    expect(client.invoke("GetCookie", json!(["testCookie2"])).await?, "testValue2")?;
+    expect(client.invoke("GetCookie", json!(["expiredCookie"])).await?, Value::Null)?;
+    close(client).await
+}
+
+async fn can_reconnect_after_negotiate_redirect(scene: Scene<'_>) -> Result<()> {
+    let redirect = format!("/redirect?numRedirects=0&baseUrl={}", scene.url_elsewhere(""));
+    let mut client = scene.client_at(&redirect).reconnect_after_ms(&[0]).open().await?;
+    let first = client.invoke("GetNumRedirects", json!([])).await?.as_u64().context("a number")?;
+    client.sever().await?;
+    client.reconnected().await?;
+    expect(client.invoke("GetNumRedirects", json!([])).await?, first + 1)?;
+    close(client).await
+}
+
+async fn contains_server_response_in_error(scene: Scene<'_>) -> Result<()> {
+    let error = format!("{:#}", scene.client_at("/bad-negotiate").open().await.err().context("it should fail")?);
+    ensure!(error.contains("Error: Some response from server: Status code '400'"), "{error}");
+    Ok(())
 }

@@ -5,23 +5,19 @@
 use std::collections::BTreeSet;
 
 use super::hub_connection::CASES;
-use Reason::{Authentication, Https, NegotiateHooks, NothingToPlay, OtherTransports, RawEndpoints, Redirects};
+use Reason::{Https, NothingToPlay, OtherTransports, RawEndpoints, Redirects};
 
 /// Why a test is not played here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reason {
     /// Server-sent events and long polling.
     OtherTransports,
-    /// Tokens that the app itself makes and checks.
-    Authentication,
-    /// Redirects, by HTTP and by negotiate.
+    /// Redirects by HTTP.
     Redirects,
     /// `/echo`, which has no hub protocol.
     RawEndpoints,
     /// The second base URL.
     Https,
-    /// Cookies, and refusals of the app's own.
-    NegotiateHooks,
     /// The suite itself skips it, or does nothing in Node.
     NothingToPlay,
 }
@@ -82,15 +78,15 @@ const SUITE: &[Listed] = &[
     in_matrix("can_return_result_to_server"),
     in_matrix("can_throw_result_to_server"),
     in_matrix("can_give_no_result_to_server"),
-    waits("can_connect_to_hub_with_authorization", &[(Authentication, 3)]),
-    waits("can_connect_to_hub_with_authorization_using_async_token_factory", &[(Authentication, 3)]),
-    waits("error_message_from_unauthorized_connection", &[(Authentication, 3)]),
+    by_transport("can_connect_to_hub_with_authorization"),
+    by_transport("can_connect_to_hub_with_authorization_using_async_token_factory"),
+    by_transport("error_message_from_unauthorized_connection"),
     here("terminates_if_no_messages_received_within_timeout_interval", 1, 1),
     waits("preserves_cookies_between_requests", &[(Https, 3)]),
-    waits("expired_cookies_are_not_preserved", &[(NegotiateHooks, 3)]),
+    by_transport("expired_cookies_are_not_preserved"),
     by_transport("can_reconnect"),
     by_transport("can_change_url_in_reconnecting_state"),
-    waits("can_reconnect_after_negotiate_redirect", &[(Redirects, 1)]),
+    here("can_reconnect_after_negotiate_redirect", 1, 0),
     here("can_reconnect_after_skipping_negotiation", 1, 0),
     here("connection_id_matches_server_side_connection_id", 1, 0),
     here("connection_id_is_always_null_if_negotiation_is_skipped", 1, 0),
@@ -108,7 +104,7 @@ const SUITE: &[Listed] = &[
     // Only in browsers, so not counted.
     waits("honors_with_credentials_flag", &[]),
     waits("follows_http_redirects", &[(Redirects, 1)]),
-    waits("contains_server_response_in_error", &[(NegotiateHooks, 1)]),
+    here("contains_server_response_in_error", 1, 0),
     waits("can_be_used_to_connect_to_signalr_endpoint", &[(RawEndpoints, 1)]),
     waits("can_use_client_in_web_worker", &[(NothingToPlay, 1)]),
 ];
@@ -132,6 +128,5 @@ fn the_list_has_all_tests_of_the_suite() {
     let here: usize = SUITE.iter().map(|listed| listed.here).sum();
     let over_http = here + elsewhere(|reason| reason != Https);
     assert_eq!((over_http, elsewhere(|reason| reason == Https)), (152, 8));
-    // What is left of the suite's WebSocket tests of hubs needs tokens, cookies or redirects.
-    assert_eq!((CASES.len(), here), (28, 48));
+    assert_eq!((CASES.len(), here), (34, 54));
 }
