@@ -47,13 +47,11 @@ impl Sheet<'_> {
         }
         let asked =
             self.counter("trunkline_app_decisions_total", "Clients that apps were asked about.", &["outcome"])?;
-        let outcomes: [(&str, fn(&Counters) -> &Counter); 3] = [
-            ("let_in", |counters| &counters.let_in_by_app),
-            ("refused", |counters| &counters.refused_by_app),
-            ("failed", |counters| &counters.app_not_asked),
-        ];
-        for (outcome, of) in outcomes {
-            asked.with_label_values(&[outcome]).inc_by(self.sum(of));
+        let let_in = self.sum(|counters| &counters.let_in_by_app);
+        let refused_by_app = self.sum(|counters| &counters.refused_by_app);
+        let failed = self.sum(|counters| &counters.app_not_asked);
+        for (outcome, count) in [("let_in", let_in), ("refused", refused_by_app), ("failed", failed)] {
+            asked.with_label_values(&[outcome]).inc_by(count);
         }
         self.total("trunkline_origins_refused_total", "Upgrades refused because of their origin.", |counters| {
             &counters.refused_origins
