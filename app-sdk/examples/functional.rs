@@ -1,30 +1,43 @@
-//! The hub of the official SignalR functional tests, for the official clients' own suite and for our end-to-end tests.
+//! The hub and the raw endpoint of the official SignalR functional tests, for the official clients' own suite and for our
+//! end-to-end tests.
 //!
-//! `/testhub` speaks both hub protocols with detailed errors; `/clientresult/{connectionId}` asks a client for a result.
+//! `/testhub` speaks both hub protocols with detailed errors, `/testhub-nowebsockets` does so over the other transports;
+//! `/echo` sends back what it is sent, without a hub protocol; `/echoredirect` leads to it; `/clientresult/{connectionId}`
+//! asks a client for a result. `/authorizedhub` wants a token as `/generateJwtToken` makes them; `/redirect` sends its
+//! clients to `/testhub`, and `/bad-negotiate` refuses them in its own words.
 //! Run it behind proxies or with `--embedded`. The HTTP routes are the app's own: behind proxies ask the app for them.
 //!
 //! Not here, because it waits for the proxies' other doors:
 //!
 //! | endpoint of the suite | waits for |
 //! |---|---|
-//! | `/testhub` over server-sent events and long polling, `/testhub-nowebsockets` | other transports |
-//! | `/authorizedhub`, `/generateJwtToken` | authentication by the app |
-//! | `/redirect`, `/echoredirect` | redirects of negotiate |
-//! | `/echo` | raw connections |
-//! | `/bad-negotiate`, cookies of `/negotiate` | negotiate hooks |
 //! | the second base URL | HTTPS |
-//! | `/clientresult`, `/deployment` at a proxy | pass-through of the app's HTTP endpoints |
+//! | `/clientresult`, `/echoredirect`, `/deployment`, `/generateJwtToken` at a proxy | pass-through of the app's HTTP endpoints |
 
 #[path = "common/serve.rs"]
 mod serve;
 
-use axum::extract::{Path, State};
-use axum::routing::get;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::extract::{Path, Query, State};
+use axum::http::header::SET_COOKIE;
+use axum::http::{StatusCode, Uri};
+use axum::response::{AppendHeaders, IntoResponse, Redirect};
+use axum::routing::{any, get};
 use axum::{Json, Router};
 use futures_util::{Stream, stream};
+use jsonwebtoken::EncodingKey;
 use serde::{Deserialize, Serialize};
 use trunkline::value::{Binary, Timestamp};
-use trunkline::{Cancellation, Context, Hub, HubError, HubHandle, Server, UploadStream};
+use trunkline::{
+    Cancellation, Context, Hub, HubError, HubHandle, Negotiation, RawConnection, RawEndpoint, Server, Transport,
+    UploadStream,
+};
+
+/// The official suites echo messages of up to four megabytes.
+const ECHO_MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// 2000-01-01T00:00:00Z.
 const MILLENNIUM_UNIX_SECONDS: i64 = 946_684_800;
@@ -110,9 +123,8 @@ async fn streaming_concat(mut parts: UploadStream<String>) -> Result<String, Hub
     Ok(whole)
 }
 
-/// The only one so far.
-async fn get_active_transport_name() -> &'static str {
-    "WebSockets"
+async fn get_active_transport_name(ctx: Context) -> &'static str {
+    ctx.transport().name()
 }
 
 async fn echo_complex_object(object: ComplexObject) -> ComplexObject {
@@ -152,9 +164,61 @@ async fn client_result(State(hub): State<HubHandle>, Path(connection_id): Path<S
     }
 }
 
-fn test_hub() -> Hub {
-    Hub::new("/testhub")
+/// Sends every message back as what it came.
+async fn echo_back(mut connection: RawConnection) -> Result<(), HubError> {
+    while let Some(message) = connection.recv().await {
+        connection.send(message).await?;
+    }
+    Ok(())
+}
+
+/// `/echoredirect` is `/echo`, and so is all below it, with the same query.
+async fn redirect_to_echo(uri: Uri) -> Redirect {
+    Redirect::temporary(&uri.to_string().replacen("/echoredirect", "/echo", 1))
+}
+
+/// Every negotiate answer sets two cookies and takes a third away.
+fn with_cookies(negotiation: Negotiation) -> impl IntoResponse {
+    let cookies = ["testCookie=testValue", "testCookie2=testValue2", "expiredCookie=doesntmatter; Max-Age=0"];
+    (AppendHeaders(cookies.map(|cookie| (SET_COOKIE, cookie))), negotiation)
+}
+
+async fn set_cookies() -> impl IntoResponse {
+    with_cookies(Negotiation::new())
+}
+
+/// Sends clients to the test hub at the base URL that they name, and numbers them.
+async fn redirect(State(redirects): State<Arc<AtomicU32>>, Query(asked): Query<Destination>) -> impl IntoResponse {
+    let number = redirects.fetch_add(1, Ordering::Relaxed) + 1;
+    with_cookies(Negotiation::redirect(format!("{}/testhub?numRedirects={number}", asked.base_url)))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Destination {
+    base_url: String,
+}
+
+async fn refuse() -> (StatusCode, &'static str) {
+    (StatusCode::BAD_REQUEST, "Some response from server")
+}
+
+/// A token for the test user that is good for five seconds, signed with the first access key of the environment.
+async fn generate_jwt_token() -> Result<String, (StatusCode, String)> {
+    let failed = |problem: String| (StatusCode::SERVICE_UNAVAILABLE, problem);
+    let keys =
+        std::env::var("TRUNKLINE_ACCESS_KEY").map_err(|error| failed(format!("TRUNKLINE_ACCESS_KEY: {error}")))?;
+    let key = EncodingKey::from_secret(keys.split(',').next().unwrap_or_default().trim().as_bytes());
+    let expires = SystemTime::now() + Duration::from_secs(5);
+    let expires_s = expires.duration_since(UNIX_EPOCH).map_err(|error| failed(error.to_string()))?.as_secs();
+    let claims = serde_json::json!({ "nameid": "testuser", "exp": expires_s });
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).map_err(|error| failed(error.to_string()))
+}
+
+fn test_hub(path: &str) -> Hub {
+    Hub::new(path)
         .detailed_errors()
+        .on_negotiate(set_cookies)
         .method("Echo", echo)
         .method("GetCallerConnectionId", get_caller_connection_id)
         .method("GetNumRedirects", get_num_redirects)
@@ -176,7 +240,15 @@ fn test_hub() -> Hub {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let server = Server::new().hub(test_hub());
+    let without_web_sockets = [Transport::ServerSentEvents, Transport::LongPolling];
+    let authorized = Hub::new("/authorizedhub").require_authentication().on_negotiate(set_cookies).method("Echo", echo);
+    let server = Server::new()
+        .hub(test_hub("/testhub"))
+        .hub(test_hub("/testhub-nowebsockets").transports(without_web_sockets))
+        .hub(authorized)
+        .hub(Hub::new("/redirect").on_negotiate(redirect).with_state(Arc::default()))
+        .hub(Hub::new("/bad-negotiate").on_negotiate(refuse))
+        .raw_endpoint(RawEndpoint::new("/echo", echo_back).message_max_bytes(ECHO_MAX_BYTES));
     let handle = server.handle();
     let deployment =
         Deployment { server: "trunkline", version: env!("CARGO_PKG_VERSION"), instance: handle.instance().to_owned() };
@@ -184,6 +256,9 @@ async fn main() -> anyhow::Result<()> {
     let routes = Router::new()
         .route("/clientresult/{connection_id}", get(client_result))
         .with_state(handle.hub("testhub")?)
+        .route("/echoredirect", any(redirect_to_echo))
+        .route("/echoredirect/{*below}", any(redirect_to_echo))
+        .route("/generateJwtToken", get(generate_jwt_token))
         .route("/deployment", get(async || Json(deployment)));
     serve::Arguments::read().serve(server, routes).await
 }

@@ -22,7 +22,7 @@ use crate::node::Node;
 use crate::sync::lock;
 
 pub(crate) use calls::{Admission, Incoming, Wanted};
-use flow::Flow;
+pub(crate) use flow::Flow;
 pub(crate) use inbox::{End, Inbox, Next};
 pub(crate) use limits::Limits;
 pub(crate) use opening::Opening;
@@ -38,6 +38,7 @@ pub(crate) struct LinkId(pub(crate) u64);
 #[derive(Debug)]
 pub(crate) struct Connection {
     opening: Opening,
+    protocol: HubProtocol,
     home: LinkId,
     node: Arc<Node>,
     inbox: Mutex<Inbox>,
@@ -48,8 +49,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(opening: Opening, home: LinkId, node: Arc<Node>) -> Self {
-        Self { opening, home, node, inbox: Mutex::default(), items: Mutex::default(), cancellation: OnceLock::new() }
+    pub(crate) fn new(opening: Opening, protocol: HubProtocol, home: LinkId, node: Arc<Node>) -> Self {
+        let (inbox, items) = (Mutex::default(), Mutex::default());
+        Self { opening, protocol, home, node, inbox, items, cancellation: OnceLock::new() }
     }
 
     /// Fires the cancellation; for whoever took the connection out of the roster.
@@ -83,7 +85,7 @@ impl Connection {
     }
 
     pub(crate) fn protocol(&self) -> HubProtocol {
-        self.opening.protocol
+        self.protocol
     }
 
     pub(crate) fn home(&self) -> LinkId {

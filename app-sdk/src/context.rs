@@ -4,9 +4,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::hub::{Close, HubProtocol};
+use trunkline_protocol::manifest::Transport;
 
 use crate::clients::CallerClients;
 use crate::connection::{Connection, End, Scope};
@@ -14,7 +15,7 @@ use crate::downward::Downward;
 use crate::error::GroupError;
 use crate::groups::Groups;
 use crate::items::Items;
-use crate::request::{Claims, Query};
+use crate::request::{self, Claims, Query};
 
 /// The connection that a method was called on, and the hub around it. Cheap to clone, and good beyond the call.
 ///
@@ -117,22 +118,13 @@ impl Context {
     /// keeping them unpacked would make idle connections heavy.
     #[must_use]
     pub fn claims(&self) -> Claims {
-        Claims::new(self.connection().opening().claims().map(|(name, value)| (name.into(), value.into())).collect())
+        Claims::of(self.connection().opening())
     }
 
     /// The headers of the connect request.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, values) in self.connection().opening().headers() {
-            let Ok(name) = HeaderName::try_from(&*name) else { continue };
-            for value in values {
-                if let Ok(value) = HeaderValue::try_from(&*value) {
-                    map.append(name.clone(), value);
-                }
-            }
-        }
-        map
+        request::headers(self.connection().opening())
     }
 
     /// The query of the connect request.
@@ -145,6 +137,12 @@ impl Context {
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.connection().opening().remote_addr()
+    }
+
+    /// How the client's bytes travel.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.connection().opening().transport()
     }
 
     /// The hub protocol that the client speaks.
@@ -199,6 +197,10 @@ impl fmt::Debug for Context {
 }
 
 impl Cancellation {
+    pub(crate) fn new(token: CancellationToken) -> Self {
+        Self(token)
+    }
+
     /// Whether it has come to that.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {

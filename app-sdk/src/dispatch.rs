@@ -26,14 +26,17 @@ use futures_util::FutureExt;
 use tokio_util::task::TaskTracker;
 use trunkline_protocol::hub::{
     CancelInvocation, Close, Completion, FramingError, HandshakeError, HandshakeRequest, HandshakeResponse, HubMessage,
-    HubMessageError, Outcome, StreamItem,
+    HubMessageError, HubProtocol, Outcome, StreamItem,
 };
-use trunkline_protocol::service::{CloseConnection, ConnectionData, OpenConnection};
+use trunkline_protocol::service::{
+    ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ErrorCompletion, OpenConnection,
+};
 
 use crate::call::{Given, Rejection};
 use crate::connection::{Connection, End, Errand, LinkId, Next, Opening, Scope, UploadEnd, Wanted, short};
 use crate::context::Context;
-use crate::downward::{Downward, Workers};
+use crate::downward::{Downward, ID_IN_USE, Workers};
+use crate::endpoint::Endpoint;
 use crate::error::HubError;
 use crate::handler::Method;
 use crate::hub::{BuiltHub, HubSettings, Methods};
@@ -68,67 +71,6 @@ impl HubAtWork {
         hub
     }
 
-    /// A client connection begins; `body` is the frame that says so.
-    pub(crate) fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, message: OpenConnection) {
-        let connection_id = message.connection_id.clone();
-        let opening = match Opening::new(body, message) {
-            Ok(opening) => opening,
-            Err(error) => {
-                tracing::warn!(hub = %self.down.hub, connection = short(&connection_id), %error, "connection is turned away");
-                let error = Some(error.to_string().into());
-                return self
-                    .down
-                    .turn_away(node, CloseConnection { connection_id, error, ..CloseConnection::default() });
-            }
-        };
-        let connection = Arc::new(Connection::new(opening, home, Arc::clone(node)));
-        if let Err(present) = self.down.roster.insert(&connection) {
-            if !Arc::ptr_eq(present.node(), node) {
-                // Two nodes were given one token: whoever came first stays.
-                let error = Some("the connection id is in use".into());
-                return self
-                    .down
-                    .turn_away(node, CloseConnection { connection_id, error, ..CloseConnection::default() });
-            }
-            // The proxy opens an id anew when it knows that the old connection is gone.
-            self.down.left(&present, End::default());
-            if self.down.roster.insert(&connection).is_err() {
-                return;
-            }
-        }
-        self.down.metrics.connections.inc();
-        tracing::debug!(hub = %self.down.hub, connection = short(connection.id()), "connection opened");
-    }
-
-    /// Bytes of a client; those of an unknown one are dropped.
-    pub(crate) fn handle_data(&self, data: ConnectionData) {
-        let Some(connection) = self.down.roster.get(&data.connection_id) else { return };
-        let (start, hopeless) = {
-            let mut inbox = connection.inbox();
-            let start = inbox.push(data.payload);
-            let hopeless = inbox.take_hopeless(&self.down.limits);
-            self.down.settle_flow(&connection, &mut inbox);
-            (start, hopeless)
-        };
-        hopeless.tell();
-        self.down.start_if(start, &connection);
-    }
-
-    /// A client has left.
-    pub(crate) fn handle_left(&self, close: CloseConnection) {
-        let Some(connection) = self.down.roster.get(&close.connection_id) else { return };
-        let error = close.error.filter(|error| !error.is_empty());
-        tracing::debug!(hub = %self.down.hub, connection = short(connection.id()), error = error.as_deref(), "connection left");
-        self.down.left(&connection, End { error });
-    }
-
-    /// A link has ended, and the connections at home on it are over.
-    pub(crate) fn handle_link_ended(&self, link: LinkId, end: &End) {
-        for connection in self.down.roster.at_home(link) {
-            self.down.left(&connection, end.clone());
-        }
-    }
-
     async fn work(self: Arc<Self>, connection: Arc<Connection>) {
         let mut messages = 0;
         while self.turn(&connection).await == Turn::Again {
@@ -138,7 +80,6 @@ impl HubAtWork {
             }
         }
     }
-
     async fn turn(self: &Arc<Self>, connection: &Arc<Connection>) -> Turn {
         match self.next(connection) {
             Next::Handshake(Ok(request)) => self.welcome(connection, &request).await,
@@ -320,6 +261,72 @@ impl HubAtWork {
     }
 }
 
+impl Endpoint for HubAtWork {
+    fn down(&self) -> &Arc<Downward> {
+        &self.down
+    }
+
+    fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, message: OpenConnection) {
+        let connection_id = message.connection_id.clone();
+        let Some(protocol) = message.protocol.as_deref().and_then(HubProtocol::from_name) else {
+            let error = "the opening frame names no hub protocol that is known here";
+            tracing::warn!(hub = %self.down.hub, connection = short(&connection_id), error, "connection is turned away");
+            return self.down.turn_away(node, connection_id, error);
+        };
+        let connection = Arc::new(Connection::new(Opening::new(body, message), protocol, home, Arc::clone(node)));
+        if let Err(present) = self.down.roster.insert(&connection) {
+            if !Arc::ptr_eq(present.node(), node) {
+                return self.down.turn_away(node, connection_id, ID_IN_USE);
+            }
+            // The proxy opens an id anew when it knows that the old connection is gone.
+            self.down.left(&present, End::default());
+            if self.down.roster.insert(&connection).is_err() {
+                return;
+            }
+        }
+        self.down.metrics.connections.inc();
+        tracing::debug!(hub = %self.down.hub, connection = short(connection.id()), "connection opened");
+    }
+
+    fn handle_data(&self, data: ConnectionData) {
+        let Some(connection) = self.down.roster.get(&data.connection_id) else { return };
+        let (start, hopeless) = {
+            let mut inbox = connection.inbox();
+            let start = inbox.push(data.payload);
+            let hopeless = inbox.take_hopeless(&self.down.limits);
+            self.down.settle_flow(&connection, &mut inbox);
+            (start, hopeless)
+        };
+        hopeless.tell();
+        self.down.start_if(start, &connection);
+    }
+
+    fn handle_left(&self, close: CloseConnection) {
+        let Some(connection) = self.down.roster.get(&close.connection_id) else { return };
+        let error = close.error.filter(|error| !error.is_empty());
+        tracing::debug!(hub = %self.down.hub, connection = short(connection.id()), error = error.as_deref(), "connection left");
+        self.down.left(&connection, End { error });
+    }
+
+    fn handle_link_ended(&self, link: LinkId, end: &End) {
+        for connection in self.down.roster.at_home(link) {
+            self.down.left(&connection, end.clone());
+        }
+    }
+
+    fn handle_question(&self, node: &Arc<Node>, question: ClientInvocation) {
+        self.take_question(node, question);
+    }
+
+    fn handle_answer(&self, answer: ClientCompletion) {
+        self.take_foreign_answer(answer);
+    }
+
+    fn handle_refusal(&self, node: &Arc<Node>, refusal: ErrorCompletion) {
+        self.take_refusal(node, refusal);
+    }
+}
+
 impl Workers for HubAtWork {
     fn start(&self, connection: Arc<Connection>) {
         if let Some(me) = self.me.upgrade() {
@@ -340,7 +347,7 @@ fn message_error(error: &HubMessageError) -> HubError {
 }
 
 /// The error of code that panicked.
-fn panicked(panic: &(dyn std::any::Any + Send)) -> HubError {
+pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> HubError {
     HubError::named("Panic", panic_text(panic))
 }
 

@@ -16,6 +16,7 @@ mod waits;
 use std::sync::{Arc, OnceLock, RwLock, Weak};
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use trunkline_protocol::hub::{Close, HubMessage, HubProtocol};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{CloseConnection, ConnectionData, ConnectionFlowControl};
@@ -31,6 +32,9 @@ use acks::Acks;
 pub(crate) use questions::{Answer, Questions, Taken, TooMany};
 use roster::Roster;
 pub(crate) use waits::Hopeless;
+
+/// Two nodes were given one token: whoever came first stays.
+pub(crate) const ID_IN_USE: &str = "the connection id is in use";
 
 /// What a `ConnectionData` holds; numbers of the service protocol.
 #[derive(Debug, Clone, Copy)]
@@ -181,13 +185,19 @@ impl Downward {
     /// Asks the proxy to stop or go on reading the client, if there is reason to; never waits. Called with the inbox
     /// under its lock, or a later wish could overtake an earlier one.
     pub(crate) fn settle_flow(&self, connection: &Connection, inbox: &mut Inbox) {
-        let Some(operation) = inbox.poll_flow(&self.limits) else { return };
+        if let Some(operation) = inbox.poll_flow(&self.limits) {
+            self.control_flow(connection.node(), connection.shared_id(), operation);
+        }
+    }
+
+    /// Asks a proxy to stop or go on reading a client; never waits, and has the same to be called under the lock of
+    /// whatever decides.
+    pub(crate) fn control_flow(&self, node: &Node, connection_id: ByteString, operation: FlowOperation) {
         if operation == FlowOperation::Pause {
             self.metrics.pauses.inc();
         }
-        let connection_id = connection.shared_id();
         let message = ConnectionFlowControl { connection_id, subject: FlowSubject::Client, operation };
-        self.control(connection.node(), &ServiceMessage::ConnectionFlowControl(message));
+        self.control(node, &ServiceMessage::ConnectionFlowControl(message));
     }
 
     /// Ends a connection from this side, once: a hub close message, then the end. What waits in its inbox is dropped.
@@ -203,7 +213,13 @@ impl Downward {
     }
 
     /// Tells a proxy that one of its connections is not wanted here.
-    pub(crate) fn turn_away(&self, node: &Node, close: CloseConnection) {
+    pub(crate) fn turn_away(&self, node: &Node, connection_id: ByteString, error: &'static str) {
+        self.end_at_proxy(node, connection_id, Some(ByteString::from_static(error)));
+    }
+
+    /// Tells a proxy to close one of its connections, after all that was queued for it.
+    pub(crate) fn end_at_proxy(&self, node: &Node, connection_id: ByteString, error: Option<ByteString>) {
+        let close = CloseConnection { connection_id, error, ..CloseConnection::default() };
         self.control(node, &ServiceMessage::CloseConnection(close));
     }
 
@@ -232,8 +248,7 @@ impl Downward {
         if let Some(last) = last {
             self.control(connection.node(), &last);
         }
-        let close = CloseConnection { connection_id: connection.shared_id(), ..CloseConnection::default() };
-        self.control(connection.node(), &ServiceMessage::CloseConnection(close));
+        self.end_at_proxy(connection.node(), connection.shared_id(), None);
         connection.cancel();
         let start = {
             let mut inbox = connection.inbox();

@@ -168,6 +168,23 @@ pub enum SendError {
     },
 }
 
+/// Why a message was not sent to a raw connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RawSendError {
+    /// The connection has ended.
+    #[error("the connection has ended")]
+    Closed,
+    /// The message is larger than a frame of a link may be; nothing was sent.
+    #[error("message of {length} bytes is over the limit of {limit} for one frame")]
+    TooLarge {
+        /// Its length.
+        length: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
 /// Why a client gave no result.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -229,9 +246,9 @@ pub enum GroupError {
     Failed(String),
 }
 
-/// There is no hub of this name in the server.
+/// There is no hub, or no raw endpoint, of this name in the server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no hub named '{0}'")]
+#[error("there is no hub or raw endpoint named '{0}'")]
 pub struct UnknownHub(pub(crate) String);
 
 /// Why a server can't be built.
@@ -239,16 +256,16 @@ pub struct UnknownHub(pub(crate) String);
 #[non_exhaustive]
 pub enum BuildError {
     /// A path that no client could connect to.
-    #[error("hub path '{0}' must begin with '/', not end with it, and have no query")]
+    #[error("path '{0}' must begin with '/', not end with it, and have no query")]
     Path(String),
-    /// The path gives no name for the hub.
-    #[error("hub at '{0}' needs a name: call `name`")]
+    /// The path gives no name.
+    #[error("hub or raw endpoint at '{0}' needs a name: call `name`")]
     NoName(String),
-    /// Two hubs are called the same.
-    #[error("two hubs are named '{0}'")]
+    /// Two hubs or raw endpoints are called the same.
+    #[error("two hubs or raw endpoints are named '{0}'")]
     DuplicateName(String),
-    /// Two hubs have the same path, apart from case.
-    #[error("two hubs have the path '{0}'")]
+    /// Two hubs or raw endpoints have the same path, apart from case.
+    #[error("two hubs or raw endpoints have the path '{0}'")]
     DuplicatePath(String),
     /// Two methods of a hub are called the same, apart from case.
     #[error("hub '{hub}' has two methods named '{method}' (case does not count)")]
@@ -261,12 +278,24 @@ pub enum BuildError {
     /// A hub that no client can speak to.
     #[error("hub '{0}' speaks no hub protocol")]
     NoProtocol(String),
+    /// A hub that no client can connect to.
+    #[error("hub '{0}' allows no transport")]
+    NoTransport(String),
     /// A given access key is no good.
     #[error("access key can't be used")]
     AccessKey(#[source] AccessKeyError),
     /// No access key was given, and the key of this machine can't be had.
     #[error("no access key was given (TRUNKLINE_ACCESS_KEY), and there is no development key")]
     DevelopmentKey(#[source] DevelopmentKeyError),
+    /// An origin is none.
+    #[cfg(feature = "embedded")]
+    #[error("allow_origin: '{origin}' {problem}")]
+    Origin {
+        /// What was given.
+        origin: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Hubs that are served without a proxy need a runtime to run on.
     #[cfg(feature = "embedded")]
     #[error("`embedded` needs the Tokio runtime that is to run the hubs: call `into_router` inside of it")]

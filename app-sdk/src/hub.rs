@@ -7,9 +7,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::routing::MethodRouter;
 use bytestring::ByteString;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::manifest::{Authentication, HubManifest, Transport};
 
 use crate::connection::Limits;
 use crate::error::{BuildError, HubError};
@@ -50,16 +51,20 @@ pub struct Hub<S = ()> {
     filters: Filters,
     on_connected: Vec<Bindable<S>>,
     on_disconnected: Vec<Bindable<S>>,
+    on_negotiate: Option<MethodRouter<S>>,
 }
 
 /// The settings of a hub.
 #[derive(Debug, Clone)]
 pub(crate) struct HubSettings {
     pub(crate) protocols: Vec<HubProtocol>,
+    pub(crate) transports: Vec<Transport>,
     pub(crate) keep_alive_interval: Duration,
     pub(crate) client_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) detailed_errors: bool,
+    pub(crate) requires_authentication: bool,
+    pub(crate) close_on_token_expiry: bool,
     pub(crate) limits: Limits,
 }
 
@@ -68,6 +73,7 @@ pub(crate) struct BuiltHub {
     pub(crate) manifest: HubManifest,
     pub(crate) settings: HubSettings,
     pub(crate) methods: Methods,
+    pub(crate) on_negotiate: Option<MethodRouter>,
 }
 
 /// What can be called.
@@ -91,6 +97,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             filters: Filters::default(),
             on_connected: Vec::new(),
             on_disconnected: Vec::new(),
+            on_negotiate: None,
         }
     }
 
@@ -164,6 +171,48 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
+    /// Asked about each client that negotiates, or connects without: who is it, and may it come in? Any axum handler
+    /// will do. It sees the client's headers, cookies among them, path and query, but no body; of
+    /// [`ConnectInfo`](axum::extract::ConnectInfo) it gets the client's address. A second handler takes the first's place.
+    ///
+    /// - A [`Negotiation`](crate::Negotiation) lets the client in, or sends it elsewhere. Headers that go with it, such as
+    ///   cookies, reach the client.
+    /// - Any other response refuses the client, which gets it as it is: status, headers, body.
+    ///
+    /// The proxy believes access tokens that it can verify, so a handler is for all else: cookies, sessions, tokens of
+    /// the app's own in the `Authorization` header. If the app can't be asked in time, nobody comes in (503).
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use std::sync::Arc;
+    ///
+    /// use axum::extract::State;
+    /// use axum::http::header::SET_COOKIE;
+    /// use axum::http::{HeaderMap, StatusCode};
+    /// use axum::response::IntoResponse;
+    /// use trunkline::{Hub, Negotiation};
+    ///
+    /// #[derive(Clone)]
+    /// struct Sessions(Arc<HashMap<String, String>>);
+    ///
+    /// async fn members_only(
+    ///     State(sessions): State<Sessions>,
+    ///     headers: HeaderMap,
+    /// ) -> Result<impl IntoResponse, (StatusCode, &'static str)> {
+    ///     let cookie = headers.get("cookie").and_then(|cookie| cookie.to_str().ok()).unwrap_or_default();
+    ///     let session = cookie.split("; ").find_map(|pair| pair.strip_prefix("session="));
+    ///     let user = session.and_then(|session| sessions.0.get(session));
+    ///     let user = user.ok_or((StatusCode::UNAUTHORIZED, "log in first"))?;
+    ///     Ok(([(SET_COOKIE, "seen=1")], Negotiation::user(user).claim("role", "member")))
+    /// }
+    ///
+    /// let hub: Hub = Hub::new("/club").on_negotiate(members_only).with_state(Sessions(Arc::default()));
+    /// ```
+    pub fn on_negotiate<H: axum::handler::Handler<T, S>, T: 'static>(mut self, handler: H) -> Self {
+        self.on_negotiate = Some(axum::routing::any(handler));
+        self
+    }
+
     /// Gives the hub its state.
     pub fn with_state<S2>(self, state: S) -> Hub<S2> {
         let bind = |bindable: Bindable<S>| Bindable::Bound(bindable.bind(&state));
@@ -175,12 +224,34 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             filters: self.filters,
             on_connected: self.on_connected.into_iter().map(bind).collect(),
             on_disconnected: self.on_disconnected.into_iter().map(bind).collect(),
+            on_negotiate: self.on_negotiate.map(|handler| handler.with_state(state.clone())),
         }
     }
 
     /// The hub protocols that clients may choose; all of them by default.
     pub fn protocols(mut self, protocols: impl IntoIterator<Item = HubProtocol>) -> Self {
         self.settings.protocols = protocols.into_iter().collect();
+        self
+    }
+
+    /// The transports that clients may use, in the order in which they shall try them; by default WebSockets, then
+    /// Server-Sent Events, then long polling.
+    pub fn transports(mut self, transports: impl IntoIterator<Item = Transport>) -> Self {
+        self.settings.transports = transports.into_iter().collect();
+        self
+    }
+
+    /// Refuses clients that are nobody in particular: 401 unless an access token, or the app itself
+    /// ([`on_negotiate`](Self::on_negotiate)), names the user.
+    pub fn require_authentication(mut self) -> Self {
+        self.settings.requires_authentication = true;
+        self
+    }
+
+    /// Closes a client when the access token ends with which it came, and lets it reconnect with a fresh one
+    /// (`accessTokenFactory` in the official clients); otherwise it stays for as long as it likes.
+    pub fn close_on_token_expiry(mut self) -> Self {
+        self.settings.close_on_token_expiry = true;
         self
     }
 
@@ -259,9 +330,12 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
 impl Hub<()> {
     /// Checks everything and puts it together.
     pub(crate) fn build(self) -> Result<BuiltHub, BuildError> {
-        let name = self.checked_name()?;
+        let name = checked_name(&self.path, self.name.as_deref())?;
         if self.settings.protocols.is_empty() {
             return Err(BuildError::NoProtocol(name));
+        }
+        if self.settings.transports.is_empty() {
+            return Err(BuildError::NoTransport(name));
         }
         let mut methods = Methods {
             filters: self.filters,
@@ -272,19 +346,9 @@ impl Hub<()> {
         for (method_name, method) in self.methods {
             methods.add(&name, &method_name, method.bind(&()))?;
         }
-        Ok(BuiltHub { manifest: self.settings.manifest(&name, &self.path), settings: self.settings, methods })
-    }
-
-    fn checked_name(&self) -> Result<String, BuildError> {
-        let path = &self.path;
-        let segment = path.strip_prefix('/').and_then(|rest| rest.rsplit('/').next());
-        let bad_path = || BuildError::Path(path.clone());
-        let segment = segment.ok_or_else(bad_path)?;
-        if path.contains(['?', '#']) || (segment.is_empty() && path != "/") {
-            return Err(bad_path());
-        }
-        let name = self.name.clone().unwrap_or_else(|| segment.to_owned());
-        if name.is_empty() { Err(BuildError::NoName(path.clone())) } else { Ok(name) }
+        let on_negotiate = self.on_negotiate;
+        let manifest = HubManifest { asks_app: on_negotiate.is_some(), ..self.settings.manifest(&name, &self.path) };
+        Ok(BuiltHub { manifest, settings: self.settings, methods, on_negotiate })
     }
 }
 
@@ -295,19 +359,40 @@ impl<S> fmt::Debug for Hub<S> {
     }
 }
 
+/// The name of what is served at a path, if anybody could connect to that: the path's last segment, or a given one.
+pub(crate) fn checked_name(path: &str, name: Option<&str>) -> Result<String, BuildError> {
+    let segment = path.strip_prefix('/').and_then(|rest| rest.rsplit('/').next());
+    let bad_path = || BuildError::Path(path.to_owned());
+    let segment = segment.ok_or_else(bad_path)?;
+    if path.contains(['?', '#']) || (segment.is_empty() && path != "/") {
+        return Err(bad_path());
+    }
+    let name = name.unwrap_or(segment);
+    if name.is_empty() { Err(BuildError::NoName(path.to_owned())) } else { Ok(name.to_owned()) }
+}
+
 impl HubSettings {
     fn manifest(&self, name: &str, path: &str) -> HubManifest {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         HubManifest {
             protocols: self.protocols.iter().map(|protocol| protocol.name().to_owned()).collect(),
+            transports: self.transports.clone(),
             message_max_bytes: self.limits.message_max_bytes,
             keep_alive_interval_ms: millis(self.keep_alive_interval),
             client_timeout_ms: millis(self.client_timeout),
             handshake_timeout_ms: millis(self.handshake_timeout),
             detailed_errors: self.detailed_errors,
+            authentication: match self.requires_authentication {
+                true => Authentication::Required,
+                false => Authentication::Optional,
+            },
+            close_on_token_expiry: self.close_on_token_expiry,
             ..HubManifest::new(name, path)
         }
     }
+}
+
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Default for HubSettings {
@@ -315,10 +400,13 @@ impl Default for HubSettings {
         let manifest = HubManifest::new("", "");
         Self {
             protocols: HubProtocol::ALL.to_vec(),
+            transports: manifest.transports,
             keep_alive_interval: Duration::from_millis(manifest.keep_alive_interval_ms),
             client_timeout: Duration::from_millis(manifest.client_timeout_ms),
             handshake_timeout: Duration::from_millis(manifest.handshake_timeout_ms),
             detailed_errors: manifest.detailed_errors,
+            requires_authentication: false,
+            close_on_token_expiry: false,
             limits: Limits::default(),
         }
     }
@@ -419,11 +507,21 @@ mod tests {
     #[test]
     fn settings_reach_the_manifest() {
         let hub = built(
-            Hub::new("/chat").protocols([HubProtocol::Json]).client_timeout(Duration::from_secs(5)).detailed_errors(),
+            Hub::new("/chat")
+                .protocols([HubProtocol::Json])
+                .transports([Transport::LongPolling])
+                .client_timeout(Duration::from_secs(5))
+                .detailed_errors(),
         );
+        assert_eq!(hub.manifest.transports, [Transport::LongPolling]);
         assert_eq!(hub.manifest.protocols, ["json"]);
         assert_eq!(hub.manifest.client_timeout_ms, 5000);
         assert!(hub.manifest.detailed_errors);
+        let guarded = built(Hub::new("/chat").require_authentication().close_on_token_expiry()).manifest;
+        assert_eq!(guarded.authentication, Authentication::Required);
+        assert!(guarded.close_on_token_expiry && !hub.manifest.close_on_token_expiry);
         assert!(matches!(Hub::new("/chat").protocols([]).build(), Err(BuildError::NoProtocol(_))));
+        assert!(matches!(Hub::new("/chat").transports([]).build(), Err(BuildError::NoTransport(_))));
+        assert_eq!(built(Hub::new("/chat")).manifest.transports, Transport::ALL);
     }
 }

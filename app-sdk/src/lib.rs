@@ -148,6 +148,12 @@
 //! What clients offer can be named once, as a trait: see [`client_interface!`]. For bytes, dates and values of any shape,
 //! which JSON and MessagePack write differently, see [`value`].
 //!
+//! # Raw endpoints
+//!
+//! For clients that speak no hub protocol, [`Server::raw`] has what axum has for WebSockets: an async function of a
+//! [`RawConnection`], from which it receives texts and bytes and to which it sends them. See [`RawEndpoint`] for its state
+//! and its settings.
+//!
 //! # Tests
 //!
 //! [`testing`] drives hubs in unit tests, without sockets or a proxy.
@@ -167,7 +173,9 @@
 //! | [`testing`] | clients and the far end of links, for unit tests |
 //! | `server` | puts hubs together, and mounts manifest and links into the app's router; starts the node of `embedded` |
 //! | `link` | WebSockets of proxies, and links in memory: slots, handshake, reader, writer |
+//! | `raw` | raw endpoints: their builder, their connections, the handler's run |
 //! | `dispatch` | messages of connections become calls |
+//! | `endpoint` | what links bring frames to: a hub, or a raw endpoint |
 //! | `hub` | the builder of a hub and its table of methods |
 //! | `filter`, [`handler`], [`call`] | async functions as methods, what goes around them, and their parameters |
 //! | `upload` | a stream of the client, as its method sees it |
@@ -186,6 +194,7 @@ mod context;
 mod dispatch;
 mod downward;
 mod encode;
+mod endpoint;
 mod error;
 mod filter;
 mod groups;
@@ -196,7 +205,9 @@ pub mod interface;
 mod items;
 mod link;
 mod metrics;
+mod negotiation;
 mod node;
+mod raw;
 mod request;
 mod server;
 mod sync;
@@ -209,13 +220,16 @@ pub use call::CloseReason;
 pub use clients::{CallerClients, Client, Clients, Receivers, Sent};
 pub use context::{Cancellation, Context};
 pub use encode::Arguments;
-pub use error::{BuildError, GroupError, HubError, InvokeError, SendError, UnknownHub};
+pub use error::{BuildError, GroupError, HubError, InvokeError, RawSendError, SendError, UnknownHub};
 pub use filter::{HubCall, Next};
 pub use groups::Groups;
 pub use handler::Reply;
 pub use hub::Hub;
 pub use items::Items;
+pub use negotiation::Negotiation;
+pub use raw::{IntoRawEnd, RawConnection, RawEndpoint, RawHandle, RawHandler, RawMessage, RawSender};
 pub use request::{Claims, Query};
 pub use server::{HubHandle, Server, ServerHandle};
 pub use trunkline_protocol::hub::HubProtocol;
+pub use trunkline_protocol::manifest::Transport;
 pub use upload::UploadStream;

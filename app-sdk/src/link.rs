@@ -1,7 +1,7 @@
 //! Links between proxies and this app server: WebSockets, or pieces of memory in one process.
 //!
 //! ```text
-//!  upgrade ──► claim the slot ──► handshake ──► reader ──► HubAtWork (opens, data, leavings)
+//!  upgrade ──► claim the slot ──► handshake ──► reader ──► Endpoint (opens, data, leavings)
 //!  (headers)   (ends an older      (we speak      writer ◄── Outbox of the slot
 //!               link first)         first)        both until one of them ends
 //! ```
@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use axum::extract::ws::close_code;
 use tokio_util::sync::CancellationToken;
-use trunkline_protocol::service::{FrameError, ServiceMessageError, Session, SessionError};
+use trunkline_protocol::service::{Counters, FrameError, ServiceMessageError, SessionError};
 
 use crate::connection::{End, LinkId};
-use crate::dispatch::HubAtWork;
+use crate::endpoint::Endpoint;
 use crate::node::Outbox;
 use crate::sync::lock;
 
@@ -66,7 +66,7 @@ enum LinkEnd {
 /// What reader and writer of a link share.
 struct Shared {
     outbox: Arc<Outbox>,
-    session: std::sync::Mutex<Session>,
+    counters: std::sync::Mutex<Counters>,
     started: tokio::time::Instant,
     /// Fires when the link is to end, whoever wants it.
     stop: CancellationToken,
@@ -81,7 +81,7 @@ impl Shared {
 
 /// What a link is opened with.
 pub(crate) struct Link {
-    pub(crate) hub: Arc<HubAtWork>,
+    pub(crate) endpoint: Arc<dyn Endpoint>,
     pub(crate) key: SlotKey,
     pub(crate) slots: Arc<Slots>,
     pub(crate) outbox_max_bytes: usize,
@@ -121,14 +121,14 @@ impl Link {
         let SlotKey { node, boot, slot, .. } = &self.key;
         let shared = Arc::new(Shared {
             outbox: Arc::new(Outbox::new(self.outbox_max_bytes)),
-            session: std::sync::Mutex::new(Session::new()),
+            counters: std::sync::Mutex::new(Counters::new()),
             started: tokio::time::Instant::now(),
             stop: stop.clone(),
         });
-        let node = self.hub.down.attach(node, boot, *slot, Arc::clone(&shared.outbox));
-        tracing::info!(hub = %self.hub.down.hub, node = %self.key.node, slot, "link opened");
+        let node = self.endpoint.down().attach(node, boot, *slot, Arc::clone(&shared.outbox));
+        tracing::info!(hub = %self.endpoint.down().hub, node = %self.key.node, slot, "link opened");
         let mut writer = tokio::spawn(writer::write(Arc::clone(&shared), outgoing));
-        let reader = reader::Reader { hub: &self.hub, link: id, node: &node, shared: &shared };
+        let reader = reader::Reader { endpoint: &*self.endpoint, link: id, node: &node, shared: &shared };
         let mut end = reader.read(frames, incoming).await;
         // What was queued while the link was good still goes out; then the rest moves to the next lane.
         stop.cancel();
@@ -145,12 +145,12 @@ impl Link {
                 None
             }
         };
-        self.hub.down.detach(&node, *slot);
+        self.endpoint.down().detach(&node, *slot);
         if matches!(end, LinkEnd::Replaced) && self.shutdown.is_cancelled() {
             end = LinkEnd::Shutdown;
         }
-        self.hub.handle_link_ended(id, &end_of_connections(&end));
-        tracing::debug!(frames = lock(&shared.session).received(), "link carried");
+        self.endpoint.handle_link_ended(id, &end_of_connections(&end));
+        tracing::debug!(frames = lock(&shared.counters).received(), "link carried");
         (end, outgoing)
     }
 

@@ -1,4 +1,8 @@
-//! What a connect request told about a client: its claims and its query.
+//! What a connect request told about a client: its claims, its headers and its query.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::connection::Opening;
 
 /// The claims of a client's user, in their order. Names may repeat: a user can have several roles.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,8 +18,8 @@ pub struct Query {
 type Pairs = Vec<(String, String)>;
 
 impl Claims {
-    pub(crate) fn new(pairs: Pairs) -> Self {
-        Self(pairs)
+    pub(crate) fn of(opening: &Opening) -> Self {
+        Self(opening.claims().map(|(name, value)| (name.into(), value.into())).collect())
     }
 
     /// The first value of this name.
@@ -61,6 +65,20 @@ impl Query {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         iter(&self.pairs)
     }
+}
+
+/// The headers of a connect request; those that HTTP would not allow are left out.
+pub(crate) fn headers(opening: &Opening) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, values) in opening.headers() {
+        let Ok(name) = HeaderName::try_from(&*name) else { continue };
+        for value in values {
+            if let Ok(value) = HeaderValue::try_from(&*value) {
+                map.append(name.clone(), value);
+            }
+        }
+    }
+    map
 }
 
 fn iter(pairs: &Pairs) -> impl Iterator<Item = (&str, &str)> {

@@ -5,24 +5,30 @@ mod access;
 mod embedded;
 mod endpoint;
 mod handle;
+mod negotiate;
+mod raw;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock, RwLock};
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{MethodRouter, get, post};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::id::random_id;
-use trunkline_protocol::manifest::{HubManifest, LINK_PATH, MANIFEST_PATH, Manifest};
+use trunkline_protocol::manifest::{EndpointKind, HubManifest, LINK_PATH, MANIFEST_PATH, Manifest, NEGOTIATE_PATH};
 
+use crate::connection::Limits;
 use crate::dispatch::HubAtWork;
 use crate::downward::Downward;
+use crate::endpoint::Endpoint;
 use crate::error::BuildError;
 use crate::hub::{BuiltHub, Hub};
 use crate::link::{Link, LinkSocket, SlotKey, Slots};
 use crate::metrics::Metrics;
+use crate::raw::RawAtWork;
 use crate::sync::{read, write};
 
 use access::Access;
@@ -51,6 +57,7 @@ const LINK_OUTBOX_MAX_BYTES: usize = 16 * 1024 * 1024;
 pub struct Server {
     core: Arc<Core>,
     manifest: Manifest,
+    negotiators: BTreeMap<String, MethodRouter>,
     keys: Vec<String>,
     outbox_max_bytes: usize,
     #[cfg(feature = "embedded")]
@@ -65,6 +72,7 @@ pub struct Server {
 pub(crate) struct Core {
     instance: Arc<str>,
     hubs: RwLock<BTreeMap<String, Arc<HubAtWork>>>,
+    raw: RwLock<BTreeMap<String, Arc<RawAtWork>>>,
     metrics: Metrics,
     slots: Arc<Slots>,
     tasks: TaskTracker,
@@ -77,6 +85,8 @@ pub(crate) struct Core {
 /// What is known once the router is made.
 struct Ready {
     manifest: Manifest,
+    /// Handlers of hubs that want to be asked about clients.
+    negotiators: BTreeMap<String, MethodRouter>,
     access: Access,
     outbox_max_bytes: usize,
 }
@@ -88,6 +98,7 @@ impl Server {
         let core = Core {
             instance: instance.as_str().into(),
             hubs: RwLock::default(),
+            raw: RwLock::default(),
             metrics: Metrics::new(),
             slots: Arc::default(),
             tasks: TaskTracker::new(),
@@ -101,6 +112,7 @@ impl Server {
         Self {
             core: Arc::new(core),
             manifest: Manifest { instance, name, version, hubs: Vec::new() },
+            negotiators: BTreeMap::new(),
             keys: Vec::new(),
             outbox_max_bytes: LINK_OUTBOX_MAX_BYTES,
             #[cfg(feature = "embedded")]
@@ -169,7 +181,7 @@ impl Server {
         self
     }
 
-    /// Lets pages of this origin, such as `https://app.example`, connect to hubs that are served
+    /// Lets pages of this origin, such as `https://app.example` or `https://*.example.com`, connect to hubs that are served
     /// [without a proxy](Self::embedded); pages of the app itself always may. Proxies have `--allow-origin`.
     #[cfg(feature = "embedded")]
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
@@ -196,13 +208,15 @@ impl Server {
             return Err(error);
         }
         let access = Access::new(&self.keys)?;
-        let ready = Ready { manifest: self.manifest, access, outbox_max_bytes: self.outbox_max_bytes };
+        let (manifest, negotiators) = (self.manifest, self.negotiators);
+        let ready = Ready { manifest, negotiators, access, outbox_max_bytes: self.outbox_max_bytes };
         // `self` is consumed, and nobody else makes a router of this core.
         let ready = self.core.ready.get_or_init(|| ready);
         tracing::debug!(instance = %self.core.instance, hubs = ready.manifest.hubs.len(), "server is put together");
         let router: Router = Router::new()
             .route(MANIFEST_PATH, get(endpoint::manifest))
             .route(LINK_PATH, get(endpoint::link))
+            .route(NEGOTIATE_PATH, post(negotiate::negotiate))
             .with_state(Arc::clone(&self.core));
         #[cfg(feature = "embedded")]
         let router = match self.is_embedded {
@@ -217,7 +231,8 @@ impl Server {
         if let Some(error) = self.error {
             return Err(error);
         }
-        for hub in &self.manifest.hubs {
+        // Nobody plays the proxy of a raw endpoint.
+        for hub in self.manifest.hubs.iter().filter(|hub| hub.kind == EndpointKind::Hub) {
             let key = SlotKey { hub: hub.name.as_str().into(), node: "test".into(), boot: "test".into(), slot: 0 };
             if let Some(link) = self.core.link(key, self.outbox_max_bytes, self.core.shutdown.clone()) {
                 tokio::spawn(self.core.tasks.track_future(link.run(socket_of(hub))));
@@ -227,19 +242,31 @@ impl Server {
     }
 
     fn add(&mut self, hub: BuiltHub) {
-        let (name, path) = (hub.manifest.name.clone(), hub.manifest.path.clone());
-        let known: HashSet<_> = self.manifest.hubs.iter().map(|hub| hub.path.to_lowercase()).collect();
-        if read(&self.core.hubs).contains_key(&name) {
-            self.error = self.error.take().or(Some(BuildError::DuplicateName(name)));
-        } else if known.contains(&path.to_lowercase()) {
-            self.error = self.error.take().or(Some(BuildError::DuplicatePath(path)));
-        } else {
-            let core = &self.core;
-            let (protocols, limits) = (hub.settings.protocols.clone(), hub.settings.limits);
-            let down = Downward::new(&name, Arc::clone(&core.instance), protocols, limits, core.metrics.hub(&name));
-            self.manifest.hubs.push(hub.manifest.clone());
-            write(&core.hubs).insert(name, HubAtWork::new(hub, Arc::new(down), core.tasks.clone()));
+        let (protocols, limits) = (hub.settings.protocols.clone(), hub.settings.limits);
+        if let Some(down) = self.register(hub.manifest.clone(), protocols, limits) {
+            let name = hub.manifest.name.clone();
+            if let Some(handler) = hub.on_negotiate.clone() {
+                self.negotiators.insert(name.clone(), handler);
+            }
+            write(&self.core.hubs).insert(name, HubAtWork::new(hub, down, self.core.tasks.clone()));
         }
+    }
+
+    /// Gives a hub or a raw endpoint its way down, unless its name or its path is taken.
+    fn register(&mut self, entry: HubManifest, protocols: Vec<HubProtocol>, limits: Limits) -> Option<Arc<Downward>> {
+        let known = &self.manifest.hubs;
+        if known.iter().any(|known| known.name == entry.name) {
+            self.error = self.error.take().or(Some(BuildError::DuplicateName(entry.name)));
+            return None;
+        }
+        if known.iter().any(|known| known.path.to_lowercase() == entry.path.to_lowercase()) {
+            self.error = self.error.take().or(Some(BuildError::DuplicatePath(entry.path)));
+            return None;
+        }
+        let (core, name) = (&self.core, entry.name.as_str());
+        let down = Downward::new(name, Arc::clone(&core.instance), protocols, limits, core.metrics.hub(name));
+        self.manifest.hubs.push(entry);
+        Some(Arc::new(down))
     }
 }
 
@@ -248,9 +275,15 @@ impl Core {
         read(&self.hubs).get(name).map(Arc::clone)
     }
 
-    /// A link to run; `None` when there is no such hub.
+    fn raw(&self, name: &str) -> Option<Arc<RawAtWork>> {
+        read(&self.raw).get(name).map(Arc::clone)
+    }
+
+    /// A link to run; `None` when there is no such hub or raw endpoint.
     fn link(&self, key: SlotKey, outbox_max_bytes: usize, shutdown: CancellationToken) -> Option<Link> {
-        Some(Link { hub: self.hub(&key.hub)?, key, slots: Arc::clone(&self.slots), outbox_max_bytes, shutdown })
+        let hub = self.hub(&key.hub).map(|hub| hub as Arc<dyn Endpoint>);
+        let endpoint = hub.or_else(|| Some(self.raw(&key.hub)? as Arc<dyn Endpoint>))?;
+        Some(Link { endpoint, key, slots: Arc::clone(&self.slots), outbox_max_bytes, shutdown })
     }
 }
 

@@ -27,7 +27,8 @@
 //! ```
 //!
 //! What a client receives keeps the order in which the hub sent it, so a client that has its answer has been sent
-//! all that the call sent before. Pausing of clients that send too fast is what this kit does not do.
+//! all that the call sent before. Pausing of clients that send too fast is what this kit does not do, and raw endpoints are
+//! not served by it.
 
 mod client;
 mod far_end;

@@ -3,6 +3,10 @@
 /// Largest message of a client, framing included, unless the hub says otherwise; the official server's default.
 pub const HUB_MESSAGE_MAX_BYTES: usize = 32 * 1024;
 
+/// Largest message of a client of a raw endpoint, unless the endpoint says otherwise; as much as the official server
+/// takes in before it waits for the app.
+pub const RAW_MESSAGE_MAX_BYTES: usize = 64 * 1024;
+
 /// Largest hub handshake. A real one has some 40 bytes; the official server allows a whole message.
 pub const HANDSHAKE_MAX_BYTES: usize = HUB_MESSAGE_MAX_BYTES;
 
@@ -79,6 +83,24 @@ pub const LINK_HANDSHAKE_TIMEOUT_MS: u64 = 15_000;
 
 /// An acknowledgement rides at the latest this long after the frame that it is for.
 pub const ACKNOWLEDGE_DELAY_MS: u64 = 100;
+
+/// How long a cut link may be resumed, unless the operator says otherwise: long enough for a proxy's load balancer, a
+/// router or a switch to come back, short enough for people to wait.
+pub const RESUME_WINDOW_MS: u64 = 10_000;
+
+/// What may wait in a session to be sent or acknowledged. Acknowledgements come after a quarter of it at the latest, so it
+/// carries a gigabyte a second over a round trip of a millisecond, and holds what some hundred busy clients send in a window.
+pub const LINK_RING_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// Frames are gathered up to this size before they leave: large enough to save system calls, small enough to start
+/// early and to be dropped early once they are acknowledged.
+pub const LINK_CHUNK_BYTES: usize = 64 * 1024;
+
+/// Pings that a peer wants back and that wait for its socket; who asks for more isn't measuring.
+pub const LINK_ECHOES_MAX: usize = 16;
+
+/// First and last wait between two attempts to dial.
+pub const LINK_BACKOFF_MS: (u64, u64) = (50, 2_000);
 
 /// How long the app server waits for a group change to be acknowledged; Azure's SDK uses the same.
 pub const ACK_TIMEOUT_MS: u64 = 10_000;

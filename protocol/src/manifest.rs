@@ -16,19 +16,32 @@ pub const MANIFEST_PATH: &str = "/.trunkline/manifest";
 /// Where links are opened.
 pub const LINK_PATH: &str = "/.trunkline/link";
 
+/// Where a hub's handler is asked about a client that negotiates.
+pub const NEGOTIATE_PATH: &str = "/.trunkline/negotiate";
+
+/// Header of such a question: path and query of the client's request.
+pub const CLIENT_URI_HEADER: &str = "x-trunkline-uri";
+/// Header of such a question: the client's `Authorization`, because the proxy needs that header for its own credential.
+pub const CLIENT_AUTHORIZATION_HEADER: &str = "x-trunkline-authorization";
+/// Header with the client's address and port; never taken from outside.
+pub const REMOTE_HEADER: &str = "x-trunkline-remote";
 /// Header of every answer of a node: its name.
 pub const NODE_HEADER: &str = "x-trunkline-node";
+/// Header of an opening: the client's transport; never taken from outside.
+pub const TRANSPORT_HEADER: &str = "x-trunkline-transport";
 /// Header of a link's upgrade: which start of the node this is, so that a restarted one is known as new.
 pub const BOOT_HEADER: &str = "x-trunkline-boot";
 /// Header of a link's upgrade: the app server instance that is wanted; another one answers 409.
 pub const INSTANCE_HEADER: &str = "x-trunkline-instance";
 /// Header of a link's upgrade: the link's place in its pool, from 0.
 pub const SLOT_HEADER: &str = "x-trunkline-slot";
-/// Header of a link's upgrade: the id of the session that the link carries.
+/// Header of a link's upgrade: the session that the link shall carry, a number that counts up in its slot.
 pub const SESSION_HEADER: &str = "x-trunkline-session";
-/// Header of a link's upgrade: the last frame received in that session, 0 for a new one.
+/// Header of a link's upgrade and of its answer: the last frame taken in that session; the upgrade of a session that was
+/// never attached has none.
 pub const RECEIVED_HEADER: &str = "x-trunkline-received";
-/// Header of a link's upgrade: what this end can do, separated by commas.
+/// Header of a link's upgrade and of its answer: what this end can do, separated by commas; `resume=BYTES` is that it
+/// resumes sessions, and the size of its ring.
 pub const CAPABILITIES_HEADER: &str = "x-trunkline-capabilities";
 
 /// How a client's bytes travel.
@@ -42,6 +55,27 @@ pub enum Transport {
     LongPolling,
 }
 
+impl Transport {
+    /// All of them, in the order in which the official server offers them.
+    pub const ALL: [Self; 3] = [Self::WebSockets, Self::ServerSentEvents, Self::LongPolling];
+
+    /// Its name, as negotiate spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WebSockets => "WebSockets",
+            Self::ServerSentEvents => "ServerSentEvents",
+            Self::LongPolling => "LongPolling",
+        }
+    }
+
+    /// The transport of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|transport| transport.name() == name)
+    }
+}
+
 /// An app server, as its proxies see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -52,11 +86,11 @@ pub struct Manifest {
     pub name: String,
     /// Version of the SDK.
     pub version: String,
-    /// The hubs, each with its own pool of links.
+    /// The hubs and raw endpoints, each with its own pool of links.
     pub hubs: Vec<HubManifest>,
 }
 
-/// One hub: where it is found, and its settings. A proxy's own flags are upper bounds to them.
+/// One hub or raw endpoint: where it is found, and its settings. A proxy's own flags are upper bounds to them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HubManifest {
@@ -64,11 +98,14 @@ pub struct HubManifest {
     pub name: String,
     /// Path at which clients find it, matched without regard to case; begins with `/`.
     pub path: String,
-    /// Names of the hub protocols it speaks.
+    /// What its clients speak; a hub where it is not said.
+    #[serde(default)]
+    pub kind: EndpointKind,
+    /// Names of the hub protocols it speaks; none for a raw endpoint.
     pub protocols: Vec<String>,
     /// Transports it allows, in the order in which clients shall try them.
     pub transports: Vec<Transport>,
-    /// Largest message of a client, framing included, in bytes.
+    /// Largest message of a client, framing included, in bytes; of a raw endpoint the largest WebSocket message.
     pub message_max_bytes: usize,
     /// The proxy pings a client when it has sent it nothing for this long.
     pub keep_alive_interval_ms: u64,
@@ -80,6 +117,23 @@ pub struct HubManifest {
     pub detailed_errors: bool,
     /// Whether a client must show a valid token.
     pub authentication: Authentication,
+    /// Whether a client is closed, to connect again, when the token ends with which it came.
+    #[serde(default)]
+    pub close_on_token_expiry: bool,
+    /// Whether the app is asked about each client that negotiates, or connects without.
+    #[serde(default)]
+    pub asks_app: bool,
+}
+
+/// What clients of an endpoint speak.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EndpointKind {
+    /// A hub protocol, after its handshake.
+    #[default]
+    Hub,
+    /// Whatever the app likes: texts and bytes both ways, open at once.
+    Raw,
 }
 
 /// Whether a client must show who it is.
@@ -100,14 +154,28 @@ impl HubManifest {
         Self {
             name: name.into(),
             path: path.into(),
+            kind: EndpointKind::Hub,
             protocols: HubProtocol::ALL.iter().map(|protocol| protocol.name().into()).collect(),
-            transports: vec![Transport::WebSockets],
+            transports: Transport::ALL.to_vec(),
             message_max_bytes: limits::HUB_MESSAGE_MAX_BYTES,
             keep_alive_interval_ms: limits::KEEP_ALIVE_INTERVAL_MS,
             client_timeout_ms: limits::CLIENT_TIMEOUT_MS,
             handshake_timeout_ms: limits::HANDSHAKE_TIMEOUT_MS,
             detailed_errors: false,
             authentication: Authentication::Optional,
+            close_on_token_expiry: false,
+            asks_app: false,
+        }
+    }
+
+    /// A raw endpoint: no hub protocol, and nothing else that is not for it.
+    #[must_use]
+    pub fn raw(name: &str, path: &str) -> Self {
+        Self {
+            kind: EndpointKind::Raw,
+            protocols: Vec::new(),
+            message_max_bytes: limits::RAW_MESSAGE_MAX_BYTES,
+            ..Self::new(name, path)
         }
     }
 
@@ -133,5 +201,13 @@ mod tests {
         let mut json = serde_json::to_value(&manifest).unwrap();
         json["somethingNew"] = 1.into();
         assert_eq!(serde_json::from_value::<Manifest>(json).unwrap(), manifest);
+    }
+
+    #[test]
+    fn an_endpoint_that_does_not_say_what_it_is_is_a_hub() {
+        let mut json = serde_json::to_value(HubManifest::raw("echo", "/echo")).unwrap();
+        assert_eq!(json["kind"], "raw");
+        json.as_object_mut().unwrap().remove("kind");
+        assert_eq!(serde_json::from_value::<HubManifest>(json).unwrap().kind, EndpointKind::Hub);
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! Source: the SignalR transport protocol, *POST endpoint-base/negotiate*; texts as the official server sends them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::manifest::Transport;
+use crate::token::Claim;
 
 /// The highest negotiate version that is spoken here.
 pub const VERSION_MAX: u32 = 1;
@@ -42,11 +43,44 @@ impl NegotiateVersion {
 pub enum NegotiateAnswer {
     /// Where and as whom to connect.
     Connect(Connect),
+    /// The client shall negotiate again somewhere else.
+    #[serde(rename_all = "camelCase")]
+    Redirect {
+        /// Where; a hub's URL without `/negotiate`.
+        url: String,
+        /// What to show there.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        access_token: Option<String>,
+    },
     /// The start fails with this text.
     Error {
         /// What the client shows.
         error: String,
     },
+}
+
+/// Header of an app's answer about a client that negotiates: of which kind it is. An answer without it is not its
+/// handler's.
+pub const ANSWER_HEADER: &str = "x-trunkline-answer";
+/// The kind whose body is a [`Decision`].
+pub const DECISION: &str = "decision";
+/// The kind that the client gets as it is.
+pub const REFUSAL: &str = "refusal";
+
+/// What an app decides about a client that negotiates.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Decision {
+    /// The user; without one, whom the access token names.
+    pub user: Option<String>,
+    /// Claims, beside those of the token unless a user is named.
+    pub claims: Vec<Claim>,
+    /// When this ends, in seconds since 1970.
+    pub expires_s: Option<u64>,
+    /// Where the client shall negotiate instead.
+    pub url: Option<String>,
+    /// What it shall show there.
+    pub access_token: Option<String>,
 }
 
 /// Ids and transports of a connection to come.
@@ -131,6 +165,8 @@ mod tests {
     #[test]
     fn an_error_stands_alone() {
         assert_eq!(json(&NegotiateAnswer::error("no")), r#"{"error":"no"}"#);
+        let elsewhere = NegotiateAnswer::Redirect { url: "http://x/chat".into(), access_token: Some("t".into()) };
+        assert_eq!(json(&elsewhere), r#"{"url":"http://x/chat","accessToken":"t"}"#);
     }
 
     #[test]

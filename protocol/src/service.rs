@@ -1,8 +1,8 @@
 //! The service protocol: what a link carries between a proxy and an app server.
 //!
 //! ```text
-//!  WebSocket message ──FrameBuffer──► body ──decode──► ServiceMessage ──► Session counts it
-//!  ServiceMessage ──encode──► frame ──► Session counts it ──► WebSocket message of one or many frames
+//!  WebSocket message ──FrameBuffer──► body ──decode──► ServiceMessage ──► Session numbers and acknowledges it
+//!  ServiceMessage ──encode──► Session keeps it until it is acknowledged ──► WebSocket message of one or many frames
 //! ```
 //!
 //! Source: the public Azure SignalR service protocol, version 1, as its open-source SDK speaks it.
@@ -15,4 +15,8 @@ mod session;
 pub use codec::{ServiceMessageError, encode_connection_data};
 pub use frame::{FrameBuffer, FrameError};
 pub use message::*;
-pub use session::{ACKNOWLEDGE_KEY, Session, SessionError};
+pub use session::{
+    ACKNOWLEDGE_KEY, Answer, Attachment, Backoff, Capabilities, Cause, Class, Counters, Frames, Full, HeaderError,
+    Incoming, Judgement, Leftover, Load, Offer, Refusal, Role, Session, SessionError, SessionId, SessionSettings,
+    Transmit, Verdict, judge, parse_received,
+};

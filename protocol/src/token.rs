@@ -29,8 +29,8 @@ pub struct ConnectionToken {
     /// The connection id, as the client, the proxy and the hub know it; `None` in negotiate version 0,
     /// where the sealed token itself is the connection id.
     pub connection_id: Option<String>,
-    /// The name of the node that made the token.
-    pub node: String,
+    /// Which start of which node made the token: that one owns the connection.
+    pub boot: String,
     /// Where that node can be reached by others, `host:port`.
     pub address: String,
     /// The hub's path in lower case.
@@ -39,6 +39,8 @@ pub struct ConnectionToken {
     pub user: Option<String>,
     /// Claims decided at negotiate, 2 KiB at most.
     pub claims: Vec<Claim>,
+    /// When the access token ends that was shown at negotiate, in seconds since 1970.
+    pub expires_s: Option<u64>,
     /// Until when the first connect request may come, in seconds since 1970.
     pub connect_before: u64,
 }
@@ -122,11 +124,12 @@ mod tests {
     fn token() -> ConnectionToken {
         ConnectionToken {
             connection_id: Some(crate::id::random_id()),
-            node: "proxy-1".into(),
+            boot: crate::id::random_id(),
             address: "10.0.0.1:8080".into(),
             hub: "/chat".into(),
             user: Some("ann".into()),
             claims: vec![("role".into(), "admin".into()), ("role".into(), "cook".into())],
+            expires_s: Some(2_000),
             connect_before: 1_000,
         }
     }

@@ -11,10 +11,10 @@ use proptest::sample::Index;
 use trunkline_protocol::limits::{ACKNOWLEDGE_DELAY_MS, LINK_FRAME_MAX_BYTES};
 use trunkline_protocol::service::{
     ACKNOWLEDGE_KEY, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation,
-    CloseConnection, CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionReconnect, ErrorCompletion,
-    FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, HandshakeRequest, HandshakeResponse,
-    LinkKind, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping,
-    ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Session, UserData, UserGroupChange,
+    CloseConnection, CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionReconnect, Counters,
+    ErrorCompletion, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, HandshakeRequest,
+    HandshakeResponse, LinkKind, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads,
+    Ping, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, UserData, UserGroupChange,
     encode_connection_data,
 };
 
@@ -519,7 +519,7 @@ enum Carried {
 #[derive(Debug, Default)]
 struct Link {
     now_ms: u64,
-    ends: [Session; 2],
+    ends: [Counters; 2],
     to: [std::collections::VecDeque<Carried>; 2],
     /// The last number that arrived at each end.
     arrived: [u64; 2],
@@ -611,7 +611,7 @@ proptest! {
         sent in 0..50_u64,
         pings in vec(prop_oneof![number().prop_map(|it| it.to_string()), "[0-9]{0,3}", "\\PC{0,8}"], 0..20),
     ) {
-        let mut session = Session::new();
+        let mut session = Counters::new();
         for _ in 0..sent {
             session.handle_sent();
         }

@@ -23,18 +23,18 @@ pub struct Upstreams(std::sync::Mutex<std::collections::BTreeMap<String, String>
 
 impl Upstreams {
     /// Tells what is wrong with an upstream, or that nothing is.
-    pub fn tell(&self, authority: &str, problem: Option<String>) {
+    pub fn tell(&self, address: &str, problem: Option<String>) {
         let mut problems = self.problems();
         match problem {
-            Some(problem) => problems.insert(authority.into(), problem),
-            None => problems.remove(authority),
+            Some(problem) => problems.insert(address.into(), problem),
+            None => problems.remove(address),
         };
     }
 
     /// What is wrong, upstream by upstream.
     #[must_use]
     pub fn list(&self) -> Vec<(String, String)> {
-        self.problems().iter().map(|(authority, problem)| (authority.clone(), problem.clone())).collect()
+        self.problems().iter().map(|(address, problem)| (address.clone(), problem.clone())).collect()
     }
 
     fn problems(&self) -> std::sync::MutexGuard<'_, std::collections::BTreeMap<String, String>> {
@@ -78,10 +78,7 @@ impl Admin {
         if problems.is_empty() {
             return vec![format!("waiting for links of hubs: {}", unserved.join(", "))];
         }
-        problems
-            .iter()
-            .map(|(authority, problem)| format!("waiting for app server http://{authority}: {problem}"))
-            .collect()
+        problems.iter().map(|(address, problem)| format!("waiting for app server {address}: {problem}")).collect()
     }
 }
 

@@ -1,7 +1,21 @@
 //! Settings: what a node was told to be, checked. What is typed for it stands in `args`.
 
+mod address;
 #[cfg(feature = "cli")]
 mod args;
+#[cfg(feature = "cli")]
+mod carried;
+#[cfg(feature = "cli")]
+mod file;
+mod limits;
+mod origin;
+mod path_prefix;
+mod proxy_protocol;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "cli")]
+mod tokens;
+mod trust;
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,8 +23,32 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::AccessKeys;
 
+use crate::identity::TokenPolicy;
+
+pub use address::{Address, Security};
 #[cfg(feature = "cli")]
 pub use args::{ConfigError, ServeArgs};
+#[cfg(feature = "cli")]
+pub use file::{FileError, WithFile, with_file};
+#[cfg(feature = "cli")]
+pub use limits::LimitArgs;
+pub use limits::Limits;
+pub use origin::{Origin, OriginError, OriginPattern};
+#[cfg(feature = "cli")]
+pub use path_prefix::PathPrefixArgs;
+pub use path_prefix::{PathPrefix, PathPrefixError};
+pub use proxy_protocol::ProxyProtocol;
+#[cfg(feature = "cli")]
+pub use proxy_protocol::{NobodyTrusted, ProxyProtocolArgs};
+#[cfg(feature = "tls")]
+pub use tls::{IdentityFiles, TlsListen, UpstreamTls};
+#[cfg(feature = "cli")]
+pub use tls::{TlsArgs, TlsArgsError};
+#[cfg(feature = "cli")]
+pub use tokens::TokenArgs;
+#[cfg(feature = "cli")]
+pub use trust::TrustArgs;
+pub use trust::{TrustError, Trusted};
 
 /// What may wait for one client: some seconds of a busy hub, and little enough for thousands of slow ones.
 pub(crate) const OUTBOX_MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -18,6 +56,9 @@ pub(crate) const OUTBOX_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// What may wait for one link before its clients are read no further: some milliseconds of a busy link. More would only
 /// be more that is under way when the app server asks for a client to be paused.
 pub(crate) const LINK_OUTBOX_MAX_BYTES: usize = 1024 * 1024;
+
+/// How long an app may take to decide about a client: official clients wait for 100 s, people don't.
+pub(crate) const NEGOTIATE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Largest message of a client, whatever a hub allows.
 pub(crate) const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -27,10 +68,16 @@ pub(crate) const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
 pub struct Config {
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Where clients connect with TLS.
+    #[cfg(feature = "tls")]
+    pub tls_listen: Option<TlsListen>,
     /// Where health, counters and metrics are served.
     pub admin: SocketAddr,
-    /// App servers, `host:port`.
-    pub upstreams: Vec<String>,
+    /// App servers.
+    pub upstreams: Vec<Address>,
+    /// TLS towards app servers and other nodes.
+    #[cfg(feature = "tls")]
+    pub upstream_tls: UpstreamTls,
     /// Threads that serve clients.
     pub shards: u16,
     /// How long clients may take to leave when the node stops.
@@ -50,8 +97,20 @@ pub struct Settings {
     pub is_development: bool,
     /// Where other nodes reach this one.
     pub advertise: String,
+    /// What is asked of the access tokens of users.
+    pub tokens: TokenPolicy,
+    /// How long an app may take to decide about a client.
+    pub negotiate_timeout: Duration,
     /// Origins whose pages may connect.
-    pub allow_origins: Vec<String>,
+    pub allow_origins: Vec<OriginPattern>,
+    /// Whose word about a client's address is taken.
+    pub trusted: Trusted,
+    /// What load balancers put in front of paths.
+    pub path_prefix: PathPrefix,
+    /// Limits of the front door.
+    pub limits: Limits,
+    /// Whose connections begin with a PROXY protocol header; `None`: nobody's.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Links to each app server for each hub.
     pub pool_size: usize,
     /// Largest message of a client.
@@ -60,22 +119,45 @@ pub struct Settings {
     pub outbox_max_bytes: usize,
     /// What may wait for one link.
     pub link_outbox_max_bytes: usize,
+    /// For connections that are carried by requests.
+    pub carried: CarriedSettings,
+}
+
+/// What Server-Sent Events and long polling go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CarriedSettings {
+    /// How long a poll waits for messages.
+    pub poll_timeout: Duration,
+    /// How long a client may be without a GET, in ticks of a second.
+    pub disconnect_timeout_s: u32,
+}
+
+impl CarriedSettings {
+    /// Those of the official server.
+    pub const DEFAULT: Self = Self { poll_timeout: Duration::from_secs(90), disconnect_timeout_s: 15 };
 }
 
 impl Settings {
     /// Those of a node inside an app: one link, which can't be lost.
     #[must_use]
-    pub fn embedded(keys: AccessKeys, allow_origins: Vec<String>, is_development: bool) -> Self {
+    pub fn embedded(keys: AccessKeys, allow_origins: Vec<OriginPattern>, is_development: bool) -> Self {
         Self {
             node: random_node_name(),
             keys,
             is_development,
             advertise: String::new(),
+            tokens: TokenPolicy::default(),
+            negotiate_timeout: NEGOTIATE_TIMEOUT,
             allow_origins,
+            trusted: Trusted::default(),
+            path_prefix: PathPrefix::default(),
+            limits: Limits::default(),
+            proxy_protocol: None,
             pool_size: 1,
             message_max_bytes: MESSAGE_MAX_BYTES,
             outbox_max_bytes: OUTBOX_MAX_BYTES,
             link_outbox_max_bytes: LINK_OUTBOX_MAX_BYTES,
+            carried: CarriedSettings::DEFAULT,
         }
     }
 }

@@ -2,7 +2,11 @@
 //!
 //! A plain relaxed atomic that only one thread writes costs about as much as a plain number.
 
+mod outcome;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use outcome::{Outcome, Outcomes};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -80,11 +84,13 @@ pub enum Cause {
     LinkLost,
     /// The node stops.
     Drained,
+    /// Its access token has expired, and its hub closes such clients.
+    TokenExpired,
 }
 
 impl Cause {
     /// All causes, with their labels.
-    pub const ALL: [(Cause, &'static str); 8] = [
+    pub const ALL: [(Cause, &'static str); 9] = [
         (Cause::Client, "client"),
         (Cause::Handshake, "handshake"),
         (Cause::App, "app"),
@@ -93,6 +99,7 @@ impl Cause {
         (Cause::SlowClient, "slow_client"),
         (Cause::LinkLost, "link_lost"),
         (Cause::Drained, "drained"),
+        (Cause::TokenExpired, "token_expired"),
     ];
 
     /// The label in metrics and logs.
@@ -100,6 +107,47 @@ impl Cause {
     pub fn label(self) -> &'static str {
         Self::ALL.iter().find(|(cause, _)| *cause == self).map_or("unknown", |(_, label)| label)
     }
+}
+
+/// A limit of the front door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Sockets on the node.
+    Connections,
+    /// Connections of one address.
+    ConnectionsPerAddress,
+    /// New connections in a second: who waited, and who was sent away.
+    Connects,
+    /// Negotiates of one address that led to no connection.
+    PendingPerAddress,
+    /// How long the head of a request took.
+    HeadTime,
+    /// How large it is.
+    HeadSize,
+    /// How large the body of a request is.
+    BodySize,
+    /// How large a message is.
+    MessageSize,
+    /// Messages of one client in a second: pauses.
+    Messages,
+    /// Bytes of one client in a second: pauses.
+    Bytes,
+}
+
+impl Limit {
+    /// All limits, with their labels.
+    pub const ALL: [(Limit, &'static str); 10] = [
+        (Limit::Connections, "connections"),
+        (Limit::ConnectionsPerAddress, "connections_per_address"),
+        (Limit::Connects, "connects"),
+        (Limit::PendingPerAddress, "pending_per_address"),
+        (Limit::HeadTime, "head_time"),
+        (Limit::HeadSize, "head_size"),
+        (Limit::BodySize, "body_size"),
+        (Limit::MessageSize, "message_size"),
+        (Limit::Messages, "messages"),
+        (Limit::Bytes, "bytes"),
+    ];
 }
 
 /// All that one shard counts.
@@ -111,6 +159,16 @@ pub struct Counters {
     pub negotiated: Counter,
     /// Requests refused with a status of 400 or above.
     pub refused: Counter,
+    /// Requests that are no sound HTTP.
+    pub malformed: Counter,
+    /// Upgrades refused because of the page that asked for them.
+    pub refused_origins: Counter,
+    /// Clients that the app was asked about and let in, or sent elsewhere.
+    pub let_in_by_app: Counter,
+    /// Clients that the app was asked about and refused.
+    pub refused_by_app: Counter,
+    /// Clients that were refused because the app could not be asked.
+    pub app_not_asked: Counter,
     /// Client connections opened.
     pub opened: Counter,
     /// Messages that clients sent up.
@@ -123,15 +181,22 @@ pub struct Counters {
     pub keep_alives: Counter,
     /// Links lost after their handshake.
     pub links_lost: Counter,
+    /// TLS handshakes of clients.
+    pub tls_handshakes: Outcomes,
+    /// PROXY protocol headers of load balancers.
+    pub proxy_headers: Outcomes,
+    /// Certificates read anew.
+    pub certificate_reads: Outcomes,
     closed: [Counter; Cause::ALL.len()],
     traffic: [Traffic; 4],
+    limits: [Counter; Limit::ALL.len()],
 }
 
 impl Counters {
     /// How many connections ended for this cause.
     #[must_use]
     pub fn closed(&self, cause: Cause) -> &Counter {
-        let [client, handshake, app, timeout, protocol, slow, lost, drained] = &self.closed;
+        let [client, handshake, app, timeout, protocol, slow, lost, drained, expired] = &self.closed;
         match cause {
             Cause::Client => client,
             Cause::Handshake => handshake,
@@ -141,6 +206,26 @@ impl Counters {
             Cause::SlowClient => slow,
             Cause::LinkLost => lost,
             Cause::Drained => drained,
+            Cause::TokenExpired => expired,
+        }
+    }
+
+    /// How often a limit was reached.
+    #[must_use]
+    pub fn limit(&self, limit: Limit) -> &Counter {
+        let [connections, per_address, connects, pending, head_time, head_size, body, message, messages, bytes] =
+            &self.limits;
+        match limit {
+            Limit::Connections => connections,
+            Limit::ConnectionsPerAddress => per_address,
+            Limit::Connects => connects,
+            Limit::PendingPerAddress => pending,
+            Limit::HeadTime => head_time,
+            Limit::HeadSize => head_size,
+            Limit::BodySize => body,
+            Limit::MessageSize => message,
+            Limit::Messages => messages,
+            Limit::Bytes => bytes,
         }
     }
 

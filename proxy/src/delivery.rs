@@ -11,10 +11,10 @@ use std::io;
 use bytes::Bytes;
 use slab::Slab;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::service::Payloads;
+use trunkline_protocol::service::{Payloads, RawKind};
 
 use crate::counters::Counters;
-use crate::directory::{Client, Directory, Place, Routes, SetName, Slot};
+use crate::directory::{Client, Content, Directory, Place, Routes, SetName, Slot};
 use crate::link::HubIndex;
 use crate::transport::websocket::{self, Opcode};
 
@@ -29,27 +29,31 @@ pub enum Pace {
     Gather,
 }
 
-/// One message in the form of each protocol's transport frame.
+/// One message in the form of each protocol's transport frame: JSON and raw text, MessagePack and raw bytes.
 #[derive(Debug, Clone)]
 pub struct Framed {
-    json: Option<Bytes>,
-    message_pack: Option<Bytes>,
+    text: Option<Bytes>,
+    binary: Option<Bytes>,
 }
 
 impl Framed {
     /// Frames each payload once.
     #[must_use]
     pub fn new(payloads: &Payloads) -> Self {
-        let frame = |protocol| payloads.get(protocol).map(|payload| frame_for(protocol, payload));
-        Self { json: frame(HubProtocol::Json), message_pack: frame(HubProtocol::MessagePack) }
+        let frame = |protocol, kind| {
+            let payload = payloads.get(protocol).or_else(|| payloads.get_raw(kind));
+            payload.map(|payload| frame_for(protocol, payload))
+        };
+        Self { text: frame(HubProtocol::Json, RawKind::Text), binary: frame(HubProtocol::MessagePack, RawKind::Binary) }
     }
 
-    /// The frame for clients that speak this protocol; `None` leaves them out.
+    /// The frame for clients whose transport carries this; `None` leaves them out.
     #[must_use]
-    pub fn get(&self, protocol: HubProtocol) -> Option<&Bytes> {
-        match protocol {
-            HubProtocol::Json => self.json.as_ref(),
-            HubProtocol::MessagePack => self.message_pack.as_ref(),
+    pub fn get(&self, content: Content) -> Option<&Bytes> {
+        match content {
+            Content::Hub(HubProtocol::Json) => self.text.as_ref(),
+            Content::Hub(HubProtocol::MessagePack) => self.binary.as_ref(),
+            Content::Raw => self.text.as_ref().or(self.binary.as_ref()),
         }
     }
 }
@@ -60,6 +64,16 @@ pub fn frame_for(protocol: HubProtocol, payload: &[u8]) -> Bytes {
     let opcode = match protocol {
         HubProtocol::Json => Opcode::Text,
         HubProtocol::MessagePack => Opcode::Binary,
+    };
+    websocket::frame(opcode, payload)
+}
+
+/// The transport frame around a message of a raw endpoint.
+#[must_use]
+pub fn raw_frame(kind: RawKind, payload: &[u8]) -> Bytes {
+    let opcode = match kind {
+        RawKind::Text => Opcode::Text,
+        RawKind::Binary => Opcode::Binary,
     };
     websocket::frame(opcode, payload)
 }
@@ -125,7 +139,7 @@ impl Delivery<'_> {
             if let Some(client) = clients.get_mut(member.slot as usize)
                 && client.is_open()
                 && !client.is_excluded(mark)
-                && let Some(frame) = message.get(client.protocol)
+                && let Some(frame) = message.get(client.content)
             {
                 self.outlet.put(member.slot, client, frame);
             }
@@ -136,7 +150,7 @@ impl Delivery<'_> {
         let Some(slot) = self.find(hub, id) else { return };
         if let Some(client) = self.directory.get_mut(slot)
             && client.is_open()
-            && let Some(frame) = message.get(client.protocol)
+            && let Some(frame) = message.get(client.content)
         {
             self.outlet.put(slot, client, frame);
         }

@@ -12,7 +12,7 @@ use slab::Slab;
 
 use crate::link::{HubIndex, LinkId};
 
-pub use client::{Client, Status};
+pub use client::{Client, Content, Status};
 pub use routes::{Place, ReserveError, Routes};
 use sets::Sets;
 pub use sets::{Member, SetName};

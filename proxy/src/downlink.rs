@@ -41,10 +41,7 @@ pub async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
     let mut backoff_ms = BACKOFF_MS.0;
     while !pool.retired().is_cancelled() {
         let shared = shard.shared();
-        let dialled = pool
-            .retired()
-            .run_until_cancelled(dial(&pool, slot, &shared.settings.node, &shared.boot, &shared.settings.keys))
-            .await;
+        let dialled = pool.retired().run_until_cancelled(dial(&pool, slot, &shared.boot, shared.caller())).await;
         match dialled {
             None => return,
             Some(Ok((socket, frames))) => {

@@ -2,14 +2,23 @@
 //!
 //! Each shard serves its own connections with this; what it shares with the others stands behind an `Arc`.
 
+mod answers;
+mod arrival;
+mod ask;
 mod authenticate;
+mod carry;
 mod connect;
+mod door;
+mod forwarded;
+mod limits;
 mod negotiate;
 mod origin;
 mod request;
 mod serve;
+mod upgrade;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -19,17 +28,22 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
+use tokio::time::sleep;
 use trunkline_protocol::manifest::{NODE_HEADER, PRIVATE_PREFIX};
 
 use crate::counters::Counters;
-use crate::link::Hub;
+use crate::link::{Hub, Questioner};
 use crate::shard::{ShardSender, Shared};
 
-pub use authenticate::{User, sign_user_token};
-pub use serve::{PeerAddress, serve};
+pub use door::Door;
+#[cfg(feature = "tls")]
+pub use serve::TlsLayer;
+pub use serve::{Layers, PeerAddress, serve};
 
 /// When a client may ask again while there is no app server; they come back within seconds.
 const RETRY_AFTER_SECONDS: &str = "2";
+
+const STOPPING: &str = "this node is stopping: connect again, to another one";
 
 const NEGOTIATE_SUFFIX: &str = "/negotiate";
 
@@ -39,13 +53,15 @@ pub struct Endpoint {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     shard: ShardSender,
+    questioner: Questioner,
 }
 
 impl Endpoint {
     /// The endpoint of one shard.
     #[must_use]
     pub fn new(shared: Arc<Shared>, counters: Arc<Counters>, shard: ShardSender) -> Self {
-        Self { shared, counters, shard }
+        let questioner = Questioner::new(shared.connector.clone(), shared.settings.negotiate_timeout);
+        Self { shared, counters, shard, questioner }
     }
 
     /// The router of a node: it has all paths to itself, and matches those of hubs without regard to case.
@@ -66,7 +82,20 @@ impl Endpoint {
 
     fn finish(self, router: Router<Self>) -> Router {
         let cors = origin::cors(&self.shared.settings);
-        router.layer(cors).layer(middleware::from_fn_with_state(self.clone(), sign)).with_state(self)
+        // The last one is the first that a request meets.
+        router
+            .layer(cors)
+            .layer(middleware::from_fn_with_state(self.clone(), arrival::settle))
+            .layer(middleware::from_fn_with_state(self.clone(), sign))
+            .with_state(self)
+    }
+
+    /// What to answer to a client that comes now, if it can't be taken in.
+    fn refuse_newcomer(&self, hub: &Hub) -> Option<Response> {
+        if self.shared.is_draining() {
+            return Some(unavailable(STOPPING));
+        }
+        (!hub.is_served()).then(|| unavailable("no app server serves this hub at the moment"))
     }
 
     /// The hub of a path; else what to answer.
@@ -77,9 +106,8 @@ impl Endpoint {
             return Err(plain(StatusCode::NOT_FOUND, "not found"));
         }
         match self.shared.hubs.find(path) {
-            _ if self.shared.is_draining() => Err(unavailable("this node is stopping: connect again, to another one")),
-            Some(hub) if hub.is_served() => Ok(hub),
-            Some(_) => Err(unavailable("no app server serves this hub at the moment")),
+            Some(hub) => Ok(hub),
+            None if self.shared.is_draining() => Err(unavailable(STOPPING)),
             None if self.shared.hubs.is_empty() => Err(unavailable("no app server has been reached yet")),
             None => Err(plain(StatusCode::NOT_FOUND, "no hub is served at this path")),
         }
@@ -87,21 +115,45 @@ impl Endpoint {
 }
 
 async fn dispatch(State(endpoint): State<Endpoint>, request: Request) -> Response {
+    answer(&endpoint, request).await.unwrap_or_else(|refusal| refusal)
+}
+
+/// The answer to a request; what is refused on the way is an answer too.
+async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, Response> {
     let path = request.uri().path();
     let (hub_path, is_negotiate) = match split_negotiate(path) {
         Some(hub_path) => (hub_path, true),
         None => (path, false),
     };
-    let hub = match endpoint.find_hub(hub_path) {
-        Ok(hub) => hub,
-        Err(answer) => return answer,
-    };
-    match (is_negotiate, request.method()) {
-        (true, &Method::POST) => negotiate::answer(&endpoint, &hub, &request),
-        (false, &Method::GET) => connect::get(&endpoint, &hub, request),
-        (false, &Method::POST) => connect::post(&endpoint, &hub, &request),
-        (false, &Method::DELETE) => connect::delete(&endpoint, &hub, &request),
+    let hub = endpoint.find_hub(hub_path)?;
+    let is_upgrade = upgrade::is_upgrade(request.headers());
+    if !origin::may_connect(&endpoint.shared.settings, &mut request) && is_upgrade {
+        endpoint.counters.refused_origins.increment();
+        return Err(plain(StatusCode::FORBIDDEN, "pages of this origin may not connect: see --allow-origin"));
+    }
+    authenticate::authenticate(endpoint, &hub, &mut request, is_negotiate).await?;
+    let request = limits::bound_body(endpoint, request)?;
+    Ok(match (is_negotiate, request.method()) {
+        (true, &Method::POST) => {
+            let wait = limits::hold_negotiate(endpoint, &request)?;
+            take_turn(wait).await;
+            negotiate::answer(endpoint, &hub, &request)
+        }
+        (false, &Method::GET) if is_upgrade => {
+            let wait = limits::hold_connect(endpoint, &request)?;
+            take_turn(wait).await;
+            upgrade::answer(endpoint, &hub, request)
+        }
+        (false, &Method::GET) => carry::get(endpoint, &hub, request).await,
+        (false, &Method::POST) => carry::post(endpoint, &hub, request).await,
+        (false, &Method::DELETE) => carry::delete(endpoint, &hub, &request),
         _ => plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here"),
+    })
+}
+
+async fn take_turn(wait: Duration) {
+    if !wait.is_zero() {
+        sleep(wait).await;
     }
 }
 

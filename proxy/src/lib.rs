@@ -17,9 +17,14 @@
 //! | room | what lives there |
 //! |---|---|
 //! | [`counters`] | what is counted, per shard |
+//! | [`identity`] | who somebody is: access tokens, their keys, users |
 //! | [`config`] | settings: what was typed, what was meant |
+//! | [`limits`] | what is counted to hold the limits of the front door |
+//! | [`tls`] | certificates: our own, and whom we believe |
+//! | [`connector`] | connections to app servers and other nodes, plain or in TLS |
 //! | [`socket`] | a client's socket: TCP, or anything else in a box |
-//! | [`transport`] | how a client's bytes travel: WebSockets |
+//! | [`transport`] | how a client's bytes travel: frames of WebSockets, server-sent events |
+//! | [`carried`] | client connections that are carried by requests: the far ends of their pipes |
 //! | [`outbox`] | what waits for one client |
 //! | [`link`] | links to app servers: manifest, dialling, pools, choice of the home link |
 //! | [`directory`] | who is here: the connections, groups and users of a shard |
@@ -30,18 +35,27 @@
 //! | [`endpoint`] | HTTP: negotiate and connect |
 //! | [`admin`] | health, counters, metrics |
 //! | [`node`] | composition: threads, listeners, upstreams, signals |
+//! | [`command`] | what the command does besides running a node |
 
 pub mod admin;
+pub mod carried;
 pub mod client;
+#[cfg(feature = "cli")]
+pub mod command;
 pub mod config;
+pub mod connector;
 pub mod counters;
 pub mod delivery;
 pub mod directory;
 pub mod downlink;
 pub mod endpoint;
+pub mod identity;
+pub mod limits;
 pub mod link;
 pub mod node;
 pub mod outbox;
 pub mod shard;
 pub mod socket;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod transport;

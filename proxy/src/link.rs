@@ -13,11 +13,14 @@ mod http_client;
 mod hubs;
 mod manifest;
 mod pool;
+mod question;
 mod socket;
 
 pub use dial::{DialError, dial};
 pub use handle::{LinkHandle, LinkId, Outgoing};
+pub use http_client::Caller;
 pub use hubs::{AppServer, AppServerId, Hub, HubIndex, Hubs, MemoryDialler, Reach};
 pub use manifest::{ReadManifestError, read_manifest};
 pub use pool::{Home, Pool};
+pub use question::{AskError, Questioner};
 pub use socket::{LinkReader, LinkSocket, LinkSocketError, LinkWriter, MemoryLink};

@@ -2,14 +2,16 @@
 //! The `trunkline` command.
 
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal;
 use tracing_subscriber::EnvFilter;
 use trunkline_protocol::key::AccessKey;
-use trunkline_proxy::config::{Config, ServeArgs, unix_seconds};
-use trunkline_proxy::endpoint::sign_user_token;
+use trunkline_proxy::command::{check, health};
+use trunkline_proxy::config::{Config, ServeArgs, WithFile, unix_seconds, with_file};
+use trunkline_proxy::identity::sign_user_token;
 use trunkline_proxy::node::Node;
 
 /// An open, self-hosted proxy tier for SignalR.
@@ -27,6 +29,17 @@ struct Cli {
 enum Command {
     /// Run a proxy node.
     Serve(Box<ServeArgs>),
+    /// Check a configuration file, and print what `serve --config FILE` would use here. Secrets are left out.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Ask a node whether it takes clients in; the exit status tells.
+    Health {
+        /// The admin port of the node.
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090")]
+        admin: String,
+    },
     /// Make keys and tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -58,17 +71,51 @@ fn parse_claim(text: &str) -> Result<(String, String), String> {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
-        Command::Serve(args) => serve(*args),
-        Command::Token(command) => token(command),
-    };
-    match done {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say_error(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+fn run() -> anyhow::Result<()> {
+    match parse()?.command {
+        Command::Serve(args) => serve(*args),
+        Command::Check { file } => check_file(&file),
+        Command::Health { admin } => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            say(runtime.block_on(health(&admin))?.trim_end());
+            Ok(())
+        }
+        Command::Token(command) => token(command),
+    }
+}
+
+/// What was typed; a file is looked for first, because its values are defaults of the flags.
+fn parse() -> anyhow::Result<Cli> {
+    let mut command = Cli::command();
+    // It is read in full below, where errors count.
+    let first_look = command.clone().ignore_errors(true).try_get_matches().ok();
+    let file = first_look.as_ref().and_then(|matches| {
+        let (name, serve) = matches.subcommand()?;
+        serve.try_get_one::<PathBuf>("config").ok()?.filter(|_| name == "serve").cloned()
+    });
+    if let Some((serve, file)) = command.find_subcommand("serve").zip(file) {
+        let serve = with_file(serve.clone(), &file)?.command;
+        command = command.mut_subcommand("serve", |_| serve);
+    }
+    Cli::from_arg_matches(&command.get_matches()).map_err(|error| error.exit())
+}
+
+fn check_file(file: &Path) -> anyhow::Result<()> {
+    let serve = ServeArgs::augment_args(clap::Command::new("trunkline serve"));
+    let WithFile { command, keys } = with_file(serve, file)?;
+    let matches = command.clone().no_binary_name(true).get_matches_from([""; 0]);
+    Config::new(ServeArgs::from_arg_matches(&matches)?)?;
+    say(check(&command, &matches, &keys).trim_end());
+    Ok(())
 }
 
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
@@ -80,6 +127,9 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     runtime.block_on(async {
         let node = Node::start(config).await?;
         say(&format!("listening on http://{}", node.listen()));
+        if let Some(listen) = node.tls_listen() {
+            say(&format!("listening on https://{listen}"));
+        }
         say(&format!("admin on http://{}", node.admin()));
         until_told_to_stop().await?;
         node.stop().await;

@@ -5,8 +5,11 @@
 //!  shard threads: accept loop, inbox, ticks, client tasks, link tasks
 //! ```
 
+mod doors;
 mod embedded;
 mod listen;
+#[cfg(feature = "tls")]
+mod reload;
 mod thread;
 mod upstream;
 
@@ -23,8 +26,13 @@ use tracing::{info, warn};
 
 pub use embedded::Embedded;
 
+use doors::{Addresses, Doors};
+
 use crate::admin::{Admin, Upstreams};
+#[cfg(feature = "tls")]
+use crate::config::Address;
 use crate::config::Config;
+use crate::connector::Connector;
 use crate::delivery::Order;
 use crate::shard::{ShardSender, Shared};
 
@@ -48,6 +56,10 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// TLS can't be spoken.
+    #[cfg(feature = "tls")]
+    #[error(transparent)]
+    Tls(#[from] crate::tls::TlsError),
     /// No thread could be started.
     #[error("a thread can't be started: {0}")]
     Thread(#[source] io::Error),
@@ -60,11 +72,24 @@ fn advice(flag: &str, source: &io::Error) -> String {
     }
 }
 
+/// The ways to app servers and other nodes. What TLS needs is read only where somebody is known to speak it.
+#[cfg(feature = "tls")]
+fn connector(config: &Config) -> Result<Connector, StartError> {
+    let advertises_tls = config.settings.advertise.starts_with("https://");
+    let is_tls = advertises_tls || config.upstreams.iter().any(Address::is_tls);
+    if is_tls { Ok(Connector::with_tls(config.upstream_tls.clone())?) } else { Ok(Connector::default()) }
+}
+
+#[cfg(not(feature = "tls"))]
+fn connector(_config: &Config) -> Result<Connector, StartError> {
+    Ok(Connector::default())
+}
+
 /// A running node.
 #[derive(Debug)]
 pub struct Node {
     shared: Arc<Shared>,
-    listen: SocketAddr,
+    listen: Addresses,
     admin: SocketAddr,
     drain_timeout: Duration,
     threads: Vec<std::thread::JoinHandle<()>>,
@@ -78,41 +103,48 @@ impl Node {
     /// # Errors
     /// When an address is taken, or the system refuses a thread.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let (listen, listeners) = listen::reuse_port(config.listen, config.shards)
-            .map_err(|source| StartError::Listen { flag: "--listen", address: config.listen, source })?;
+        let (doors, listen) = Doors::open(&config)?;
+        let connector = connector(&config)?;
         let refused = |source| StartError::Listen { flag: "--admin", address: config.admin, source };
         let admin_listener = TcpListener::bind(config.admin).await.map_err(refused)?;
         let admin = admin_listener.local_addr().map_err(refused)?;
         let Config { upstreams, shards, drain_timeout, settings, .. } = config;
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| ShardSender::new()).unzip();
-        let shared = Shared::new(settings, senders);
+        let shared = Shared::new(settings, connector, senders);
         let stop = CancellationToken::new();
         let mut threads = Vec::new();
-        for (index, (listener, inbox)) in (0..).zip(listeners.into_iter().zip(inboxes)) {
-            threads.push(
-                thread::start(index, shared.clone(), Some(listener), inbox, stop.clone())
-                    .map_err(StartError::Thread)?,
-            );
+        for (index, (doors, inbox)) in (0..).zip(doors.of_shards.into_iter().zip(inboxes)) {
+            threads.push(thread::start(index, shared.clone(), doors, inbox, stop.clone()).map_err(StartError::Thread)?);
         }
         let problems = Arc::new(Upstreams::default());
         let mut watchers = JoinSet::new();
-        for authority in upstreams {
-            watchers.spawn(upstream::watch(shared.clone(), problems.clone(), authority));
+        let fresh = shared.clone();
+        watchers.spawn(async move { fresh.verifier.keep_fresh().await });
+        for address in upstreams {
+            watchers.spawn(upstream::watch(shared.clone(), problems.clone(), address));
         }
+        #[cfg(feature = "tls")]
+        watchers.spawn(reload::watch(shared.clone(), doors.certificates));
         let router = Admin { shared: shared.clone(), upstreams: problems }.into_router();
         watchers.spawn(async move {
             if let Err(error) = axum::serve(admin_listener, router).await {
                 warn!(%error, "the admin port is not served any more");
             }
         });
-        info!(node = %shared.settings.node, %listen, %admin, shards, "node started");
+        info!(node = %shared.settings.node, listen = %listen.plain, tls = ?listen.tls, %admin, shards, "node started");
         Ok(Self { shared, listen, admin, drain_timeout, threads, watchers, stop })
     }
 
     /// Where clients connect.
     #[must_use]
     pub fn listen(&self) -> SocketAddr {
-        self.listen
+        self.listen.plain
+    }
+
+    /// Where clients connect with TLS.
+    #[must_use]
+    pub fn tls_listen(&self) -> Option<SocketAddr> {
+        self.listen.tls
     }
 
     /// Where health, counters and metrics are served.

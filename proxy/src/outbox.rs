@@ -92,7 +92,7 @@ impl Outbox {
                 Err(None) => return Poll::Pending,
             }
         }
-        Poll::Ready(Ok(()))
+        socket.poll_flush(cx)
     }
 
     /// Lets `write` take from the front: it is shown the waiting frames and says how many bytes left.

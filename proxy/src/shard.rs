@@ -5,6 +5,7 @@
 
 mod carry_out;
 mod ending;
+mod expiry;
 mod flush;
 mod inbox;
 mod keep_alive;
@@ -23,9 +24,10 @@ use crate::directory::{Client, Directory, Place, Serial, Slot};
 
 pub use carry_out::no_such_connection;
 pub use ending::{Ending, Notice};
-pub use inbox::{Admission, Inbox, Parcel, ShardSender, Turn};
+pub use inbox::{Admission, Arrival, Inbox, Parcel, ShardSender, Turn};
 pub use shared::{Shared, Sockets};
 
+use expiry::Expiries;
 use keep_alive::Wheel;
 
 /// What all sockets of a shard read into. Large, so that a burst takes few system calls; there is only one.
@@ -41,6 +43,7 @@ pub struct Shard {
     aftermath: RefCell<Aftermath>,
     scratch: RefCell<Box<[u8]>>,
     wheel: RefCell<Wheel>,
+    expiries: RefCell<Expiries>,
     tick: Cell<u32>,
     next_serial: Cell<Serial>,
     /// Ids that are over, and the tick at which they may be forgotten.
@@ -60,6 +63,7 @@ impl Shard {
             aftermath: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             wheel: RefCell::default(),
+            expiries: RefCell::default(),
             tick: Cell::new(1),
             next_serial: Cell::new(0),
             ended: RefCell::default(),

@@ -6,25 +6,66 @@
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Anything that reads and writes.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Cuts it in both directions, with a last word if there is room for one.
+    fn cut(&mut self) {
+        shut_down(self);
+    }
+}
+
+impl Stream for TokioIo<Upgraded> {}
+impl Stream for DuplexStream {}
+
+#[cfg(test)]
+impl Stream for tokio::io::Empty {}
+
+#[cfg(feature = "tls")]
+impl Stream for tokio_rustls::server::TlsStream<TcpStream> {
+    fn cut(&mut self) {
+        // The peer may read no more: then its TLS never gets to the end.
+        shut_down(self);
+        drop(SockRef::from(self.get_ref().0).shutdown(std::net::Shutdown::Both));
+    }
+}
+
+/// Ends the writing direction as far as that can be done at once.
+fn shut_down<S: AsyncWrite + Unpin + ?Sized>(mut stream: &mut S) {
+    let mut cx = Context::from_waker(Waker::noop());
+    let _ = Pin::new(&mut stream).poll_shutdown(&mut cx);
+}
 
 /// A client's socket. All methods take `&self`: a shard is one thread.
 pub enum Socket {
     /// Plain TCP.
     Tcp(TcpStream),
     /// Anything else.
-    Boxed(RefCell<Box<dyn Stream>>),
+    Boxed(Box<RefCell<Boxed>>),
+}
+
+/// A socket that is not TCP.
+pub struct Boxed {
+    /// `None` once it was cut.
+    stream: Option<Box<dyn Stream>>,
+    /// Who waits for bytes, and has to learn of a cut: the stream itself would not tell.
+    reader: Option<Waker>,
 }
 
 impl Socket {
+    /// Anything but plain TCP.
+    #[must_use]
+    pub fn boxed(stream: impl Stream + 'static) -> Self {
+        Socket::Boxed(Box::new(RefCell::new(Boxed { stream: Some(Box::new(stream)), reader: None })))
+    }
+
     /// Reads into `buffer` when there is something to read; 0 is the end. Cancel-safe.
     ///
     /// The buffer is borrowed only while bytes are there, so that a thousand waiting sockets share one.
@@ -40,11 +81,7 @@ impl Socket {
                     other => return Poll::Ready(other),
                 }
             },
-            Socket::Boxed(stream) => {
-                let mut buffer = ReadBuf::new(buffer);
-                ready!(Pin::new(&mut *stream.borrow_mut()).poll_read(cx, &mut buffer))?;
-                Poll::Ready(Ok(buffer.filled().len()))
-            }
+            Socket::Boxed(boxed) => boxed.borrow_mut().poll_read(cx, buffer),
         }
     }
 
@@ -75,13 +112,18 @@ impl Socket {
                     other => return Poll::Ready(other),
                 }
             },
-            Socket::Boxed(stream) => {
-                let mut stream = stream.borrow_mut();
-                let written = ready!(Pin::new(&mut *stream).poll_write_vectored(cx, slices))?;
-                // A TLS stream may keep the bytes until it is flushed; a later poll does what this one can't.
-                let _ = Pin::new(&mut *stream).poll_flush(cx)?;
-                Poll::Ready(Ok(written))
-            }
+            Socket::Boxed(boxed) => boxed.borrow_mut().poll_write(cx, slices),
+        }
+    }
+
+    /// Sees off what was written: a TLS stream may keep bytes that the socket below did not take.
+    ///
+    /// # Errors
+    /// When the socket failed.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Socket::Tcp(_) => Poll::Ready(Ok(())),
+            Socket::Boxed(boxed) => boxed.borrow_mut().poll_flush(cx),
         }
     }
 
@@ -90,11 +132,53 @@ impl Socket {
         match self {
             // It fails only where the peer was faster, and then the reader sees the end too.
             Socket::Tcp(stream) => drop(SockRef::from(stream).shutdown(std::net::Shutdown::Both)),
-            Socket::Boxed(stream) => {
-                let mut cx = Context::from_waker(std::task::Waker::noop());
-                let _ = Pin::new(&mut *stream.borrow_mut()).poll_shutdown(&mut cx);
-            }
+            Socket::Boxed(boxed) => boxed.borrow_mut().cut(),
         }
+    }
+}
+
+impl Boxed {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
+        let mut buffer = ReadBuf::new(buffer);
+        if Pin::new(stream).poll_read(cx, &mut buffer)?.is_pending() {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
+        Pin::new(stream).poll_write_vectored(cx, slices)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().map_or(Poll::Ready(Ok(())), |stream| Pin::new(stream).poll_flush(cx))
+    }
+
+    fn cut(&mut self) {
+        if let Some(mut stream) = self.stream.take() {
+            stream.cut();
+        }
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
+impl Drop for Boxed {
+    /// The end of TLS is said, not guessed: so a peer knows that nothing was cut off.
+    fn drop(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            shut_down(stream);
+        }
+    }
+}
+
+impl std::fmt::Debug for Boxed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Boxed").field("is_cut", &self.stream.is_none()).finish_non_exhaustive()
     }
 }
 
@@ -104,5 +188,28 @@ impl std::fmt::Debug for Socket {
             Socket::Tcp(_) => "Socket::Tcp",
             Socket::Boxed(_) => "Socket::Boxed",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_reads_a_boxed_socket_sees_that_it_was_cut_and_so_does_the_far_end() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let socket = Socket::boxed(near);
+        let mut buffer = [0; 8];
+        let (read, ()) = tokio::join!(poll_fn(|cx| socket.poll_read(cx, &mut buffer)), async {
+            tokio::task::yield_now().await;
+            socket.cut();
+        });
+        assert_eq!(read.unwrap(), 0);
+        assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0);
+        assert!(poll_fn(|cx| socket.poll_write(cx, &[IoSlice::new(b"late")])).await.is_err());
     }
 }

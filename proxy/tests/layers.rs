@@ -7,11 +7,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Lower rooms first, as in the table of `lib.rs`.
-const ROOMS: [&str; 14] = [
+const ROOMS: [&str; 20] = [
     "counters",
+    "identity",
     "config",
+    "limits",
+    "tls",
+    "connector",
     "socket",
     "transport",
+    "carried",
     "outbox",
     "link",
     "directory",
@@ -22,6 +27,7 @@ const ROOMS: [&str; 14] = [
     "endpoint",
     "admin",
     "node",
+    "command",
 ];
 
 fn files(folder: &Path) -> Vec<PathBuf> {

@@ -3,9 +3,10 @@
 //! A scenario is written once and played by each [`Kind`]. What a client tells is read in order.
 
 mod answer;
+mod connection;
 mod stream;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,11 +16,13 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 use tokio::sync::mpsc::UnboundedReceiver;
+use trunkline_protocol::manifest::Transport;
 
 use crate::driver::Driver;
 use crate::scenario::{Stage, target_folder};
 
 pub use answer::Answer;
+pub use connection::{Connection, ConnectionBuilder};
 pub use stream::{Streamed, Upload};
 
 /// Where the programs lie that drive client libraries.
@@ -71,6 +74,7 @@ impl Kind {
 #[derive(Debug)]
 pub struct Agents<'a> {
     stage: &'a Stage,
+    trusted: Option<PathBuf>,
     node: OnceCell<Arc<Driver>>,
     python: OnceCell<Arc<Driver>>,
     clients: AtomicUsize,
@@ -80,7 +84,13 @@ impl<'a> Agents<'a> {
     /// None is started yet.
     #[must_use]
     pub fn new(stage: &'a Stage) -> Self {
-        Self { stage, node: OnceCell::new(), python: OnceCell::new(), clients: AtomicUsize::new(0) }
+        Self { stage, trusted: None, node: OnceCell::new(), python: OnceCell::new(), clients: AtomicUsize::new(0) }
+    }
+
+    /// None is started yet; they will trust whom the certificates in this file sign.
+    #[must_use]
+    pub fn trusting(stage: &'a Stage, certificates: &Path) -> Self {
+        Self { trusted: Some(certificates.into()), ..Self::new(stage) }
     }
 
     /// Describes a client, to be opened.
@@ -97,22 +107,35 @@ impl<'a> Agents<'a> {
         self.driver(kind).await?.kill().await
     }
 
+    /// Describes a connection of the official client without a hub, to be opened.
+    pub fn connection(&self, url: &str) -> ConnectionBuilder<'_> {
+        ConnectionBuilder::new(self, url)
+    }
+
+    fn next_name(&self) -> String {
+        format!("client-{}", self.clients.fetch_add(1, Ordering::Relaxed))
+    }
+
     async fn driver(&self, kind: Kind) -> Result<&Arc<Driver>> {
         match kind {
-            Kind::JsJson | Kind::JsMessagePack => self.node.get_or_try_init(async || start_node(self.stage)).await,
-            _ => self.python.get_or_try_init(async || start_python(self.stage)).await,
+            Kind::JsJson | Kind::JsMessagePack => {
+                self.node.get_or_try_init(async || start_node(self.stage, self.trusted.as_deref())).await
+            }
+            _ => self.python.get_or_try_init(async || start_python(self.stage, self.trusted.as_deref())).await,
         }
     }
 }
 
-fn start_node(stage: &Stage) -> Result<Arc<Driver>> {
+fn start_node(stage: &Stage, trusted: Option<&Path>) -> Result<Arc<Driver>> {
     let mut command = Command::new("node");
+    command.envs(trusted.map(|file| ("NODE_EXTRA_CA_CERTS", file)));
     command.arg(Path::new(CLIENTS_FOLDER).join("js/agent.mjs"));
     Driver::start(stage, "agent-js", command)
 }
 
-fn start_python(stage: &Stage) -> Result<Arc<Driver>> {
+fn start_python(stage: &Stage, trusted: Option<&Path>) -> Result<Arc<Driver>> {
     let mut command = Command::new(target_folder()?.join("python/bin/python"));
+    command.envs(trusted.map(|file| ("SSL_CERT_FILE", file)));
     command.arg("-B").arg(Path::new(CLIENTS_FOLDER).join("python/agent.py"));
     Driver::start(stage, "agent-python", command)
 }
@@ -147,9 +170,29 @@ impl ClientBuilder<'_> {
         self.option("accessToken", json!(token))
     }
 
+    /// The user's access token, which the library has to wait for (JavaScript only).
+    pub fn async_access_token(self, token: &str) -> Self {
+        self.access_token(token).option("asyncAccessToken", json!(true))
+    }
+
+    /// The token that the library is given when it connects again by itself (JavaScript only).
+    pub fn next_access_token(self, token: &str) -> Self {
+        self.option("nextAccessToken", json!(token))
+    }
+
     /// The library connects again by itself, after these delays (JavaScript only).
     pub fn reconnect_after_ms(self, delays: &[u64]) -> Self {
         self.option("reconnectDelays", json!(delays))
+    }
+
+    /// Only this transport; without it, only WebSockets.
+    pub fn transport(self, transport: Transport) -> Self {
+        self.option("transport", json!(transport.name()))
+    }
+
+    /// Whatever transport the library chooses (JavaScript only).
+    pub fn any_transport(self) -> Self {
+        self.option("transport", json!("any"))
     }
 
     /// Opens the WebSocket straight away.
@@ -187,8 +230,7 @@ impl ClientBuilder<'_> {
     /// When the connection does not come about.
     pub async fn open(self) -> Result<Client> {
         let driver = Arc::clone(self.agents.driver(self.kind).await?);
-        let number = self.agents.clients.fetch_add(1, Ordering::Relaxed);
-        let name = format!("client-{number}");
+        let name = self.agents.next_name();
         let events = driver.events_of(&name);
         let mut options = self.options;
         if let Some(options) = options.as_object_mut() {

@@ -28,6 +28,8 @@ pub enum App {
     Functional,
     /// The tests' own: every kind of send, errors, hubs with other settings.
     Sends,
+    /// The tests' own: who may come in.
+    Members,
     /// The tests' own: streams, client results, filters, flow control.
     Calls,
 }
@@ -42,21 +44,25 @@ impl App {
             App::Bench => "bench",
             App::Functional => "functional",
             App::Sends => "sends",
+            App::Members => "members",
             App::Calls => "calls",
         }
     }
 
     fn hubs(self) -> usize {
         match self {
-            App::Chat | App::Status | App::Bench | App::Functional => 1,
-            App::Sends | App::Calls => 4,
+            App::Chat | App::Status | App::Bench => 1,
+            App::Members => 3,
+            App::Sends => 4,
+            App::Calls => 5,
+            App::Functional => 6,
         }
     }
 
     fn program(self) -> Result<PathBuf> {
         let folder = profile_folder()?;
         Ok(match self {
-            App::Sends | App::Calls => folder.join(self.name()),
+            App::Sends | App::Members | App::Calls => folder.join(self.name()),
             _ => folder.join("examples").join(self.name()),
         })
     }
@@ -158,9 +164,13 @@ impl<'a> Fleet<'a> {
         self.proxy_of(address, admin, upstreams, &[])
     }
 
-    fn proxy_of(&self, address: &str, admin: &str, upstreams: &[&str], more: &[&str]) -> Result<Proxy> {
+    /// Starts a proxy at these addresses with more arguments, without waiting. An upstream is a URL or `host:port`.
+    ///
+    /// # Errors
+    /// When its program can't be run.
+    pub fn proxy_of(&self, address: &str, admin: &str, upstreams: &[&str], more: &[&str]) -> Result<Proxy> {
         let mut arguments = vec!["serve", "--listen", address, "--admin", admin, "--shards", "2"];
-        let upstreams: Vec<String> = upstreams.iter().map(|upstream| format!("http://{upstream}")).collect();
+        let upstreams: Vec<String> = upstreams.iter().map(|upstream| url_of(upstream)).collect();
         for upstream in &upstreams {
             arguments.extend(["--upstream", upstream]);
         }
@@ -187,6 +197,10 @@ impl<'a> Fleet<'a> {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         Launch { name: name.into(), program, arguments, environment }
     }
+}
+
+fn url_of(upstream: &str) -> String {
+    if upstream.contains("://") { upstream.into() } else { format!("http://{upstream}") }
 }
 
 /// All that is needed to start a process, and to start it again.

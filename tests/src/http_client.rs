@@ -2,8 +2,9 @@
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -56,6 +57,36 @@ pub async fn post(address: &str, path: &str) -> Result<Answer> {
 /// # Errors
 /// When no whole answer comes.
 pub async fn ask(address: &str, method: Method, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+    exchange(address, method, path, headers, Bytes::new()).await
+}
+
+/// Any request.
+///
+/// # Errors
+/// When no whole answer comes.
+pub async fn exchange(
+    address: &str,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Bytes,
+) -> Result<Answer> {
+    let (parts, body) = request(address, method, path, headers, body).await?.into_parts();
+    let body = body.collect().await?.to_bytes();
+    Ok(Answer { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+/// Any request, whose answer's body is still to come.
+///
+/// # Errors
+/// When no answer comes.
+pub async fn request(
+    address: &str,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Bytes,
+) -> Result<Response<Incoming>> {
     let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
@@ -63,8 +94,5 @@ pub async fn ask(address: &str, method: Method, path: &str, headers: &[(&str, &s
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let response = sender.send_request(request.body(Full::<Bytes>::default())?).await?;
-    let (parts, body) = response.into_parts();
-    let body = body.collect().await?.to_bytes();
-    Ok(Answer { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&body).into_owned() })
+    Ok(sender.send_request(request.body(Full::new(body))?).await?)
 }

@@ -18,10 +18,13 @@
 //! | [`driver`] | commands and replies as JSON lines, to a process of another language |
 //! | [`client`] | clients of the official and other libraries, behind one face |
 //! | [`browser`] | pages in headless Chromium |
+//! | [`carried`] | a client of Server-Sent Events or long polling, request by request |
 //! | [`raw`] | a client that sends just the bytes it is told to |
 //! | [`http_client`] | single HTTP requests |
+//! | [`issuer`] | keys of an issuer of access tokens, and a server that publishes them |
 //! | [`metrics`] | what `/metrics` says |
 //! | [`sockets`] | established TCP connections, as the system counts them |
+//! | [`tls`] | certificates, TLS by hand, and a TLS end in front of an app server |
 //! | [`token`] | access tokens of users |
 //! | [`mod@bench`] | what the benchmarks share |
 //!
@@ -29,6 +32,7 @@
 
 pub mod bench;
 pub mod browser;
+pub mod carried;
 pub mod client;
 pub mod demo;
 pub mod driver;
@@ -36,9 +40,11 @@ pub mod fake_app;
 pub mod fleet;
 pub mod ground;
 pub mod http_client;
+pub mod issuer;
 pub mod metrics;
 pub mod process;
 pub mod raw;
 pub mod scenario;
 pub mod sockets;
+pub mod tls;
 pub mod token;

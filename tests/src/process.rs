@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 
-use crate::scenario::{Stage, tail};
+use crate::scenario::{Stage, tail, until};
 
 /// A process that was told to end may finish its work first; this is far beyond that.
 const END_GUARD: Duration = Duration::from_secs(60);
@@ -22,6 +22,8 @@ pub enum Signal {
     Interrupt,
     /// A planned stop.
     Terminate,
+    /// Read files anew.
+    Hangup,
 }
 
 impl Signal {
@@ -29,6 +31,7 @@ impl Signal {
         match self {
             Signal::Interrupt => "INT",
             Signal::Terminate => "TERM",
+            Signal::Hangup => "HUP",
         }
     }
 }
@@ -98,6 +101,19 @@ impl Process {
             Some(line) => Ok(line),
             None => bail!("{} ended without printing {text:?}\n{}", self.name, tail(&self.log)),
         }
+    }
+
+    /// Waits until it has logged a line with this text, and returns the line.
+    ///
+    /// # Errors
+    /// When it ends before.
+    pub async fn wait_for_log(&mut self, text: &str) -> Result<String> {
+        until(async || {
+            let found = self.log().lines().find(|line| line.contains(text)).map(str::to_owned);
+            ensure!(found.is_some() || self.is_running(), "{} ended without logging {text:?}", self.name);
+            Ok(found)
+        })
+        .await
     }
 
     /// Sends a signal to the process alone.

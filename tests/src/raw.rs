@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -46,8 +46,8 @@ impl Ending {
 
 /// An open WebSocket without any client library.
 #[derive(Debug)]
-pub struct RawClient {
-    socket: WebSocketStream<TcpStream>,
+pub struct RawClient<S = TcpStream> {
+    socket: WebSocketStream<S>,
     answer_headers: HeaderMap,
     records: Vec<Value>,
     calls: usize,
@@ -81,8 +81,49 @@ impl RawClient {
     /// # Errors
     /// When the proxy neither accepts nor refuses it.
     pub async fn try_open(address: &str, path: &str) -> Result<Result<Self, Refusal>> {
-        let stream = TcpStream::connect(address).await?;
-        let request = format!("ws://{address}{path}").into_client_request()?;
+        Self::try_open_with(address, path, &[]).await
+    }
+
+    /// The same with more headers.
+    ///
+    /// # Errors
+    /// When the proxy neither accepts nor refuses it.
+    pub async fn try_open_with(
+        address: &str,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Result<Self, Refusal>> {
+        Self::try_over_with(TcpStream::connect(address).await?, address, path, headers).await
+    }
+
+    /// Opens a WebSocket and shakes hands in JSON.
+    ///
+    /// # Errors
+    /// When either is refused.
+    pub async fn join(address: &str, path: &str) -> Result<Self> {
+        Self::join_over(TcpStream::connect(address).await?, address, path).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
+    /// Tries to open a WebSocket over a connection that is there.
+    ///
+    /// # Errors
+    /// When the proxy neither accepts nor refuses it.
+    pub async fn try_over(stream: S, address: &str, path: &str) -> Result<Result<Self, Refusal>> {
+        Self::try_over_with(stream, address, path, &[]).await
+    }
+
+    async fn try_over_with(
+        stream: S,
+        address: &str,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Result<Self, Refusal>> {
+        let mut request = format!("ws://{address}{path}").into_client_request()?;
+        for (name, value) in headers {
+            request.headers_mut().append(*name, value.parse()?);
+        }
         match tokio_tungstenite::client_async(request, stream).await {
             Ok((socket, answer)) => {
                 Ok(Ok(Self { socket, answer_headers: answer.headers().clone(), records: Vec::new(), calls: 0 }))
@@ -96,18 +137,30 @@ impl RawClient {
         }
     }
 
-    /// Opens a WebSocket and shakes hands in JSON.
+    /// Opens a WebSocket over a connection that is there, and shakes hands in JSON.
     ///
     /// # Errors
     /// When either is refused.
-    pub async fn join(address: &str, path: &str) -> Result<Self> {
-        let mut client = Self::open(address, path).await?;
-        client.send_text(JSON_HANDSHAKE).await?;
-        let answer = client.next_record().await?;
+    pub async fn join_over(stream: S, address: &str, path: &str) -> Result<Self> {
+        let mut client = match Self::try_over(stream, address, path).await? {
+            Ok(client) => client,
+            Err(refusal) => bail!("{path} is refused: {refusal:?}"),
+        };
+        client.shake_hands().await?;
+        Ok(client)
+    }
+
+    /// Shakes hands in JSON.
+    ///
+    /// # Errors
+    /// When the handshake is refused.
+    pub async fn shake_hands(&mut self) -> Result<()> {
+        self.send_text(JSON_HANDSHAKE).await?;
+        let answer = self.next_record().await?;
         if answer != json!({}) {
             bail!("the handshake is answered with {answer}");
         }
-        Ok(client)
+        Ok(())
     }
 
     /// Headers of the answer to the upgrade.
@@ -130,6 +183,14 @@ impl RawClient {
     /// When the socket is gone.
     pub async fn send_binary(&mut self, bytes: impl Into<Bytes>) -> Result<()> {
         self.socket.send(Message::binary(bytes)).await.context("sending bytes")
+    }
+
+    /// Sends any message.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub async fn send(&mut self, message: Message) -> Result<()> {
+        self.socket.send(message).await.context("sending a message")
     }
 
     /// Sends a close frame without a code, as browsers do, and reads to the end.
@@ -177,6 +238,20 @@ impl RawClient {
             }
             if record.get("invocationId").is_some_and(|answered| *answered == id) {
                 return Ok(record);
+            }
+        }
+    }
+
+    /// The next message, text or binary, as it comes.
+    ///
+    /// # Errors
+    /// When the server closes instead.
+    pub async fn next_message(&mut self) -> Result<Message> {
+        loop {
+            match self.socket.next().await.context("the server closed instead")?? {
+                Message::Close(frame) => bail!("the server closed instead: {frame:?}"),
+                Message::Ping(_) | Message::Pong(_) => {}
+                message => return Ok(message),
             }
         }
     }

@@ -2,25 +2,39 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
 /// Longer than any test.
 const LIFETIME_S: u64 = 3600;
 
+/// These claims, with an expiry unless they have one.
+///
+/// # Errors
+/// When the claims are no object.
+pub fn with_expiry(claims: &Value) -> Result<Value> {
+    let mut all = json!({ "exp": in_seconds(LIFETIME_S)? });
+    let given = claims.as_object().context("claims are an object")?;
+    all.as_object_mut().context("just made")?.extend(given.clone());
+    Ok(all)
+}
+
+/// This many seconds from now, for an expiry.
+///
+/// # Errors
+/// Never in practice.
+pub fn in_seconds(seconds: u64) -> Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + seconds)
+}
+
 /// A JWT (HS256) with these claims and an expiry.
 ///
 /// # Errors
 /// When the claims are no object.
 pub fn signed(access_key: &str, claims: &Value) -> Result<String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let mut all = json!({ "exp": now + LIFETIME_S });
-    if let (Some(all), Some(claims)) = (all.as_object_mut(), claims.as_object()) {
-        all.extend(claims.clone());
-    }
     let key = EncodingKey::from_secret(access_key.as_bytes());
-    Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &all, &key)?)
+    Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &with_expiry(claims)?, &key)?)
 }
 
 /// A JWT that names a user.

@@ -300,6 +300,7 @@ impl Hopeless {
 
 #[cfg(test)]
 mod tests {
+    use trunkline_protocol::hub::HubProtocol;
     use trunkline_protocol::service::OpenConnection;
 
     use super::super::opening::tests::opening;
@@ -309,7 +310,7 @@ mod tests {
 
     fn connection() -> Arc<Connection> {
         let open = OpenConnection { protocol: Some("json".into()), ..OpenConnection::default() };
-        Arc::new(Connection::new(opening(open), LinkId(0), Arc::new(Node::new("node", "boot"))))
+        Arc::new(Connection::new(opening(open), HubProtocol::Json, LinkId(0), Arc::new(Node::new("node", "boot"))))
     }
 
     fn call(connection: &Arc<Connection>, id: &'static str, takes: Takes, streams: &[&'static str]) -> Incoming {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::manifest::{TRANSPORT_HEADER, Transport};
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
 /// Claims with this prefix are between proxy and SDK.
@@ -13,13 +13,8 @@ const PRIVATE_CLAIM_PREFIX: &str = "asrs.s.";
 const USER_ID_CLAIM: &str = "asrs.s.uid";
 /// The header that holds the client's address, `ip:port`.
 const REMOTE_HEADER: &str = "x-trunkline-remote";
-
-/// Why a connection can't be opened; the text is for the proxy's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum OpeningError {
-    #[error("the opening frame names no hub protocol that is known here")]
-    Protocol,
-}
+/// Headers that are between proxy and SDK.
+const PRIVATE_HEADERS: [&str; 2] = [REMOTE_HEADER, TRANSPORT_HEADER];
 
 /// The opening of a connection.
 ///
@@ -29,19 +24,17 @@ pub(crate) enum OpeningError {
 pub(crate) struct Opening {
     pub(crate) connection_id: ByteString,
     pub(crate) user_id: Option<ByteString>,
-    pub(crate) protocol: HubProtocol,
     body: Bytes,
 }
 
 impl Opening {
     /// Keeps what `body`, the frame of this message, says. The bytes are copied, because the originals may be a
     /// small part of a large WebSocket message, which would live as long as the connection.
-    pub(crate) fn new(body: &Bytes, message: OpenConnection) -> Result<Self, OpeningError> {
-        let protocol = message.protocol.as_deref().and_then(HubProtocol::from_name).ok_or(OpeningError::Protocol)?;
+    pub(crate) fn new(body: &Bytes, message: OpenConnection) -> Self {
         let body = Bytes::copy_from_slice(body);
         let message = decode(&body).unwrap_or(message);
         let user_id = message.claims.into_iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, value)| value);
-        Ok(Self { connection_id: message.connection_id, user_id, protocol, body })
+        Self { connection_id: message.connection_id, user_id, body }
     }
 
     /// Claims of the user, without those between proxy and SDK.
@@ -51,7 +44,10 @@ impl Opening {
 
     /// Headers of the connect request, without those between proxy and SDK.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (ByteString, Vec<ByteString>)> {
-        self.message().headers.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case(REMOTE_HEADER))
+        self.message()
+            .headers
+            .into_iter()
+            .filter(|(name, _)| !PRIVATE_HEADERS.iter().any(|private| name.eq_ignore_ascii_case(private)))
     }
 
     /// Query of the connect request, without its `?`.
@@ -65,9 +61,19 @@ impl Opening {
 
     /// Address of the client, as the proxy saw it.
     pub(crate) fn remote_addr(&self) -> Option<SocketAddr> {
+        self.header(REMOTE_HEADER)?.parse().ok()
+    }
+
+    /// How the client's bytes travel. Proxies that don't say so know WebSockets only.
+    pub(crate) fn transport(&self) -> Transport {
+        let named = self.header(TRANSPORT_HEADER).and_then(|name| Transport::from_name(&name));
+        named.unwrap_or(Transport::WebSockets)
+    }
+
+    fn header(&self, wanted: &str) -> Option<ByteString> {
         let headers = self.message().headers;
-        let (_, values) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(REMOTE_HEADER))?;
-        values.first()?.parse().ok()
+        let (_, values) = headers.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
+        values.into_iter().next()
     }
 
     fn message(&self) -> OpenConnection {
@@ -92,7 +98,7 @@ pub(crate) mod tests {
     pub(crate) fn opening(message: OpenConnection) -> Opening {
         let mut frames = FrameBuffer::default();
         frames.push(ServiceMessage::OpenConnection(message.clone()).to_frame());
-        Opening::new(&frames.next_body().unwrap().unwrap(), message).unwrap()
+        Opening::new(&frames.next_body().unwrap().unwrap(), message)
     }
 
     fn text(text: &str) -> ByteString {
@@ -112,24 +118,19 @@ pub(crate) mod tests {
             headers: vec![
                 (text("X-Trunkline-Remote"), vec![text("10.1.2.3:456")]),
                 (text("User-Agent"), vec![text("me")]),
+                (text("X-Trunkline-Transport"), vec![text("LongPolling")]),
             ],
             query: Some(text("?a=1&b=2")),
             protocol: Some(text("MessagePack")),
         });
         assert_eq!(opening.connection_id, "c1");
         assert_eq!(opening.user_id.as_deref(), Some("ann"));
-        assert_eq!(opening.protocol, HubProtocol::MessagePack);
         let claims: Vec<_> = opening.claims().collect();
         assert_eq!(claims, [(text("role"), text("cook")), (text("role"), text("admin"))]);
         let headers: Vec<_> = opening.headers().collect();
         assert_eq!(headers, [(text("User-Agent"), vec![text("me")])]);
         assert_eq!(opening.query(), "a=1&b=2");
+        assert_eq!(opening.transport(), Transport::LongPolling);
         assert_eq!(opening.remote_addr(), Some("10.1.2.3:456".parse().unwrap()));
-    }
-
-    #[test]
-    fn a_connection_without_a_known_protocol_is_refused() {
-        let message = OpenConnection { protocol: Some(text("blazorpack")), ..OpenConnection::default() };
-        assert_eq!(Opening::new(&Bytes::new(), message).unwrap_err(), OpeningError::Protocol);
     }
 }

@@ -197,7 +197,8 @@ mod tests {
 
     fn owner() -> Arc<Scope> {
         let open = OpenConnection { protocol: Some("json".into()), ..OpenConnection::default() };
-        let connection = Connection::new(opening(open), LinkId(0), Arc::new(Node::new("node", "boot")));
+        let connection =
+            Connection::new(opening(open), HubProtocol::Json, LinkId(0), Arc::new(Node::new("node", "boot")));
         Scope::call(&Arc::new(connection), Takes::Background, None)
     }
 

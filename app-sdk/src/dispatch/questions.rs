@@ -18,7 +18,7 @@ use crate::text;
 
 impl HubAtWork {
     /// Another app server asks a client of ours; its proxy has passed the question on to the client.
-    pub(crate) fn handle_question(&self, node: &Node, question: ClientInvocation) {
+    pub(super) fn take_question(&self, node: &Node, question: ClientInvocation) {
         let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = question;
         let refuse = |error: ByteString| {
             let (invocation_id, connection_id) = (invocation_id.clone(), connection_id.clone());
@@ -44,7 +44,7 @@ impl HubAtWork {
     }
 
     /// A client of another app server has answered one of our methods.
-    pub(crate) fn handle_answer(&self, answer: ClientCompletion) {
+    pub(super) fn take_foreign_answer(&self, answer: ClientCompletion) {
         let ClientCompletion { invocation_id, connection_id, protocol, payload, .. } = answer;
         let completion = HubProtocol::from_name(&protocol).and_then(|protocol| {
             let frame = next_frame(protocol, &payload, LINK_FRAME_MAX_BYTES).ok()??;
@@ -68,7 +68,7 @@ impl HubAtWork {
     }
 
     /// Nobody will answer one of our methods, or this proxy doesn't know who should.
-    pub(crate) fn handle_refusal(&self, node: &Arc<Node>, refusal: ErrorCompletion) {
+    pub(super) fn take_refusal(&self, node: &Arc<Node>, refusal: ErrorCompletion) {
         let ErrorCompletion { invocation_id, connection_id, error, .. } = refusal;
         let questions = &self.down.questions;
         if *error == *text::does_not_exist(&connection_id) {

@@ -12,7 +12,7 @@ use trunkline_protocol::service::{FrameBuffer, Ping, ServiceMessage};
 use super::socket::LinkReader;
 use super::{LinkEnd, Shared};
 use crate::connection::LinkId;
-use crate::dispatch::HubAtWork;
+use crate::endpoint::Endpoint;
 use crate::node::Node;
 use crate::sync::lock;
 
@@ -21,7 +21,7 @@ const ECHO: &str = "echo";
 
 /// The reader of one link.
 pub(super) struct Reader<'a> {
-    pub(super) hub: &'a HubAtWork,
+    pub(super) endpoint: &'a dyn Endpoint,
     pub(super) link: LinkId,
     pub(super) node: &'a Arc<Node>,
     pub(super) shared: &'a Shared,
@@ -59,7 +59,7 @@ impl Reader<'_> {
     }
 
     fn handle_frames(&self, frames: &mut FrameBuffer) -> Result<(), LinkEnd> {
-        let owed = lock(&self.shared.session).poll_timeout();
+        let owed = lock(&self.shared.counters).poll_timeout();
         while let Some(body) = frames.next_body()? {
             match ServiceMessage::decode(&body)? {
                 Some(ServiceMessage::Ping(ping)) => self.handle_ping(&ping)?,
@@ -67,20 +67,20 @@ impl Reader<'_> {
                     if let Some(message) = message {
                         self.handle(&body, message);
                     }
-                    self.hub.down.metrics.frames_up.inc();
-                    lock(&self.shared.session).handle_received(self.shared.now_ms());
+                    self.endpoint.down().metrics.frames_up.inc();
+                    lock(&self.shared.counters).handle_received(self.shared.now_ms());
                 }
             }
         }
         // The writer sleeps until its next ping is due, which may now be earlier.
-        if lock(&self.shared.session).poll_timeout() != owed {
+        if lock(&self.shared.counters).poll_timeout() != owed {
             self.shared.outbox.wake();
         }
         Ok(())
     }
 
     fn handle_ping(&self, ping: &Ping) -> Result<(), LinkEnd> {
-        lock(&self.shared.session).handle_ping(ping)?;
+        lock(&self.shared.counters).handle_ping(ping)?;
         if ping.get(ECHO).is_some() {
             // A closed outbox means that the link is ending, and so is whoever measures it.
             let _ = self.shared.outbox.uncounted(&ServiceMessage::Ping(ping.clone()).to_frame());
@@ -90,18 +90,18 @@ impl Reader<'_> {
 
     fn handle(&self, body: &Bytes, message: ServiceMessage) {
         match message {
-            ServiceMessage::OpenConnection(open) => self.hub.handle_open(self.link, self.node, body, open),
-            ServiceMessage::ConnectionData(data) => self.hub.handle_data(data),
-            ServiceMessage::CloseConnection(close) => self.hub.handle_left(close),
-            ServiceMessage::Ack(ack) => self.hub.down.acks.handle(ack),
-            ServiceMessage::ClientInvocation(question) => self.hub.handle_question(self.node, question),
-            ServiceMessage::ClientCompletion(answer) => self.hub.handle_answer(answer),
-            ServiceMessage::ErrorCompletion(refusal) => self.hub.handle_refusal(self.node, refusal),
+            ServiceMessage::OpenConnection(open) => self.endpoint.handle_open(self.link, self.node, body, open),
+            ServiceMessage::ConnectionData(data) => self.endpoint.handle_data(data),
+            ServiceMessage::CloseConnection(close) => self.endpoint.handle_left(close),
+            ServiceMessage::Ack(ack) => self.endpoint.down().acks.handle(ack),
+            ServiceMessage::ClientInvocation(question) => self.endpoint.handle_question(self.node, question),
+            ServiceMessage::ClientCompletion(answer) => self.endpoint.handle_answer(answer),
+            ServiceMessage::ErrorCompletion(refusal) => self.endpoint.handle_refusal(self.node, refusal),
             ServiceMessage::ServiceError(error) => {
-                tracing::warn!(hub = %self.hub.down.hub, error = %error.error, "the proxy reports an error");
+                tracing::warn!(hub = %self.endpoint.down().hub, error = %error.error, "the proxy reports an error");
             }
             other => {
-                tracing::debug!(hub = %self.hub.down.hub, kind = other.name(), "frame is ignored");
+                tracing::debug!(hub = %self.endpoint.down().hub, kind = other.name(), "frame is ignored");
             }
         }
     }

@@ -49,17 +49,17 @@ async fn write_all(shared: &Shared, socket: &mut LinkWriter) -> Result<(), LinkE
 
 fn next_ping(shared: &Shared, last_sent: Instant) -> Instant {
     let keep_alive = last_sent + PING_INTERVAL;
-    let acknowledgement = lock(&shared.session).poll_timeout().map(|ms| shared.started + Duration::from_millis(ms));
+    let acknowledgement = lock(&shared.counters).poll_timeout().map(|ms| shared.started + Duration::from_millis(ms));
     acknowledgement.map_or(keep_alive, |due| due.min(keep_alive))
 }
 
 /// The bytes of a chunk, counted, with the acknowledgement that is due by now.
 fn gathered(shared: &Shared, mut chunk: Chunk) -> BytesMut {
-    let mut session = lock(&shared.session);
+    let mut counters = lock(&shared.counters);
     for _ in 0..chunk.frames {
-        session.handle_sent();
+        counters.handle_sent();
     }
-    if let Some(ping) = session.poll_ping(shared.now_ms()) {
+    if let Some(ping) = counters.poll_ping(shared.now_ms()) {
         ServiceMessage::Ping(ping).encode(&mut chunk.bytes);
     }
     chunk.bytes
@@ -67,8 +67,8 @@ fn gathered(shared: &Shared, mut chunk: Chunk) -> BytesMut {
 
 /// The ping that is due: an acknowledgement, or a keep-alive after too long a silence.
 fn ping(shared: &Shared, last_sent: Instant) -> Option<Ping> {
-    let mut session = lock(&shared.session);
-    if last_sent.elapsed() >= PING_INTERVAL { Some(session.keep_alive()) } else { session.poll_ping(shared.now_ms()) }
+    let mut counters = lock(&shared.counters);
+    if last_sent.elapsed() >= PING_INTERVAL { Some(counters.keep_alive()) } else { counters.poll_ping(shared.now_ms()) }
 }
 
 fn frame(ping: Ping) -> BytesMut {

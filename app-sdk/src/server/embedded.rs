@@ -6,12 +6,16 @@
 //!
 //! To the hubs it is a node like any other, with a lane of its own; proxies may serve the same hubs beside it.
 
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
 use axum::Router;
+use axum::body::Body;
+use axum::response::IntoResponse;
+use http::{Request, Response, StatusCode};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use trunkline_proxy::config::Settings;
+use trunkline_proxy::config::{OriginError, OriginPattern, Settings};
 use trunkline_proxy::link::{MemoryDialler, MemoryLink};
 use trunkline_proxy::node::Embedded;
 
@@ -29,6 +33,7 @@ struct Dialler {
 /// Starts the node and returns the routes of its clients.
 pub(super) fn start(core: &Arc<Core>, ready: &Ready, allow_origins: Vec<String>) -> Result<Router, BuildError> {
     let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
+    let allow_origins = allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?;
     let settings = Settings::embedded(ready.access.keys().clone(), allow_origins, ready.access.is_development());
     let dialler = Dialler { core: Arc::downgrade(core), runtime };
     let node = Embedded::start(settings, ready.manifest.clone(), Arc::new(dialler)).map_err(BuildError::Thread)?;
@@ -38,7 +43,23 @@ pub(super) fn start(core: &Arc<Core>, ready: &Ready, allow_origins: Vec<String>)
     Ok(routes)
 }
 
+fn origin(text: String) -> Result<OriginPattern, BuildError> {
+    text.parse().map_err(|problem: OriginError| BuildError::Origin { origin: text, problem: problem.to_string() })
+}
+
 impl MemoryDialler for Dialler {
+    fn ask(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+        let core = self.core.upgrade();
+        Box::pin(async move {
+            let answer = match core {
+                Some(core) => core.negotiate_in_memory(request).await,
+                None => None,
+            };
+            // Without the mark of a handler's answer it lets nobody in.
+            answer.unwrap_or_else(|| StatusCode::NOT_FOUND.into_response())
+        })
+    }
+
     fn dial(&self, hub: &str, node: &str, boot: &str, slot: usize, link: MemoryLink) {
         // With nobody at the far end the node finds the link closed, and tries again until it is stopped.
         let Some(core) = self.core.upgrade().filter(|core| !core.shutdown.is_cancelled()) else { return };

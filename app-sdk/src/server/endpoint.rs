@@ -89,7 +89,7 @@ pub(super) async fn link(
     Ok(response)
 }
 
-fn ready<'a>(core: &'a Core, headers: &HeaderMap, extensions: &Extensions) -> Result<&'a Ready, Refusal> {
+pub(super) fn ready<'a>(core: &'a Core, headers: &HeaderMap, extensions: &Extensions) -> Result<&'a Ready, Refusal> {
     let ready = core.ready.get().filter(|_| !core.shutdown.is_cancelled()).ok_or(Refusal::Shutdown)?;
     let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| *address);
     ready.access.check(peer, headers)?;

@@ -10,8 +10,10 @@ use http::header::CONTENT_TYPE;
 use super::Core;
 use crate::clients::Clients;
 use crate::downward::Downward;
+use crate::endpoint::Endpoint;
 use crate::error::UnknownHub;
 use crate::groups::Groups;
+use crate::raw::RawHandle;
 
 /// How long a shutdown waits for methods that are still running.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,6 +57,15 @@ impl ServerHandle {
     pub fn hub(&self, name: &str) -> Result<HubHandle, UnknownHub> {
         let hub = self.core.hub(name).ok_or_else(|| UnknownHub(name.to_owned()))?;
         Ok(HubHandle { down: Arc::clone(&hub.down) })
+    }
+
+    /// The raw endpoint of this name.
+    ///
+    /// # Errors
+    /// When the server has no such raw endpoint.
+    pub fn raw(&self, name: &str) -> Result<RawHandle, UnknownHub> {
+        let endpoint = self.core.raw(name).ok_or_else(|| UnknownHub(name.to_owned()))?;
+        Ok(RawHandle::new(endpoint.down()))
     }
 
     /// The random id of this process, as its proxies know it.

@@ -6,10 +6,16 @@ mod browser;
 #[path = "../links/stage.rs"]
 mod stage;
 
+use std::net::SocketAddr;
+
 use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::http::header::SET_COOKIE;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use trunkline::HubProtocol::{self, Json, MessagePack};
-use trunkline::{BuildError, Hub, Server};
+use trunkline::{BuildError, Hub, Negotiation, Server};
 use trunkline_protocol::service::ServiceMessage;
 
 use browser::{Browser, call, negotiate, post};
@@ -188,6 +194,36 @@ async fn a_client_gets_the_same_bytes_with_a_proxy_and_without() {
         assert_eq!(near, far);
         assert_eq!(near.len(), SCRIPT.len() + 9, "each call is answered, and nine sends come before");
     }
+}
+
+async fn decide(
+    headers: HeaderMap,
+    address: ConnectInfo<SocketAddr>,
+) -> Result<impl IntoResponse, (StatusCode, String)> {
+    let user = headers.get("x-user").and_then(|user| user.to_str().ok());
+    let user = user.ok_or_else(|| (StatusCode::PAYMENT_REQUIRED, format!("pay, {}", address.ip())))?;
+    Ok(([(SET_COOKIE, "seen=1")], Negotiation::user(user)))
+}
+
+#[tokio::test]
+async fn the_app_is_asked_who_may_come_in() {
+    let hub = |hub: Hub| hub.require_authentication().on_negotiate(decide);
+    let app = App::start_with(hub, |server| server.embedded()).await;
+    let negotiate = "/test/negotiate?negotiateVersion=1";
+    let (status, answer) = post(&app, negotiate, "").await;
+    assert!(status == 402 && answer.ends_with("pay, 127.0.0.1"), "{answer}");
+    let (status, answer) = post(&app, negotiate, "X-User: ann\r\n").await;
+    assert!(status == 200 && answer.contains("set-cookie: seen=1"), "{answer}");
+    let negotiated: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let token = negotiated["connectionToken"].as_str().unwrap();
+    let mut ann = Browser::connect(&app, &format!("/test?id={token}"), Json).await;
+    assert_eq!(ann.call("Add", "[2,3]").await, [r#"{"type":3,"invocationId":"1","result":5}"#]);
+}
+
+#[tokio::test]
+async fn an_origin_that_is_none_is_an_error() {
+    let server = Server::new().access_key(stage::KEY).embedded().allow_origin("app.example");
+    assert!(matches!(server.into_router::<()>(), Err(BuildError::Origin { origin, .. }) if origin == "app.example"));
 }
 
 #[tokio::test]

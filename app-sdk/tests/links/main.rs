@@ -498,13 +498,13 @@ async fn what_was_read_is_acknowledged_and_pings_come_back() {
     let app = App::start().await;
     let mut link = Link::open(&app, "a", 0).await;
     link.client("c1", Json).await;
-    let mut session = Session::new();
+    let mut counters = Counters::new();
     (0..2).for_each(|_| {
-        session.handle_sent();
+        counters.handle_sent();
     });
-    while session.acknowledged() < 2 {
+    while counters.acknowledged() < 2 {
         if let ServiceMessage::Ping(ping) = link.next_of_any_kind().await {
-            session.handle_ping(&ping).unwrap();
+            counters.handle_ping(&ping).unwrap();
         }
     }
     link.measure().await;

@@ -37,6 +37,11 @@ pub enum HandshakeError {
         /// The protocol, as the client wrote it.
         protocol: String,
     },
+    /// The protocol is binary, and the transport carries only text.
+    #[error(
+        "Cannot use the '{0}' protocol on the current transport. The transport does not support 'Binary' transfer format."
+    )]
+    TransferFormat(String),
     /// It came too late, or is too long.
     #[error("Handshake was canceled.")]
     Canceled,

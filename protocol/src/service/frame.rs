@@ -127,6 +127,14 @@ fn prefix(bytes: &[u8]) -> Result<Option<Prefix>, FrameError> {
     Ok(None)
 }
 
+/// Bytes of the whole frame that `bytes` begin with, its prefix included; all of them when they hold no whole one.
+pub(super) fn frame_bytes(bytes: &[u8]) -> usize {
+    match prefix(bytes) {
+        Ok(Some(Prefix { width, length })) => (width + length).min(bytes.len()),
+        _ => bytes.len(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -88,7 +88,43 @@ pub enum ServiceMessage {
     ConnectionFlowControl(ConnectionFlowControl),
 }
 
-/// One hub message, once per hub protocol: pairs of the protocol's name and the framed bytes.
+/// What a message of a raw connection is. Between our two ends only: Azure's service has no raw endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RawKind {
+    /// UTF-8.
+    Text,
+    /// Any bytes.
+    Binary,
+}
+
+impl RawKind {
+    /// Its name in [`Payloads`].
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            RawKind::Text => "text",
+            RawKind::Binary => "binary",
+        }
+    }
+
+    /// The number in [`ConnectionData::data_type`], beyond those of hub messages.
+    #[must_use]
+    pub fn data_type(self) -> i64 {
+        match self {
+            RawKind::Text => 16,
+            RawKind::Binary => 17,
+        }
+    }
+
+    /// The kind of a number; what is not marked as text is bytes.
+    #[must_use]
+    pub fn from_data_type(data_type: i64) -> Self {
+        if data_type == RawKind::Text.data_type() { RawKind::Text } else { RawKind::Binary }
+    }
+}
+
+/// One hub message, once per hub protocol: pairs of the protocol's name and the framed bytes. Of a raw endpoint one
+/// message, under the name of its [`RawKind`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Payloads(pub Vec<(ByteString, Bytes)>);
 
@@ -99,10 +135,26 @@ impl Payloads {
         Self(vec![(ByteString::from_static(protocol.name()), bytes)])
     }
 
+    /// A message for connections of a raw endpoint.
+    #[must_use]
+    pub fn raw(kind: RawKind, bytes: Bytes) -> Self {
+        Self(vec![(ByteString::from_static(kind.name()), bytes)])
+    }
+
     /// The bytes for clients that speak this protocol; `None` if they are to be left out.
     #[must_use]
     pub fn get(&self, protocol: HubProtocol) -> Option<&Bytes> {
-        self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(protocol.name())).map(|(_, bytes)| bytes)
+        self.named(protocol.name())
+    }
+
+    /// The bytes for connections of a raw endpoint, if they are of this kind.
+    #[must_use]
+    pub fn get_raw(&self, kind: RawKind) -> Option<&Bytes> {
+        self.named(kind.name())
+    }
+
+    fn named(&self, wanted: &str) -> Option<&Bytes> {
+        self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, bytes)| bytes)
     }
 }
 
@@ -170,7 +222,7 @@ pub struct OpenConnection {
     pub headers: Vec<(ByteString, Vec<ByteString>)>,
     /// Raw query of the connect request, with its `?`.
     pub query: Option<ByteString>,
-    /// Name of the hub protocol that the client chose.
+    /// Name of the hub protocol that the client chose; `None` at a raw endpoint.
     pub protocol: Option<ByteString>,
 }
 
@@ -190,9 +242,9 @@ pub struct CloseConnection {
 pub struct ConnectionData {
     /// Whose bytes these are.
     pub connection_id: ByteString,
-    /// Hub messages, framed.
+    /// Hub messages, framed; one message of a raw connection.
     pub payload: Bytes,
-    /// What the payload is: 0 unknown, 1 handshake, 2 invocation, 3 other, 4 close.
+    /// What the payload is: 0 unknown, 1 handshake, 2 invocation, 3 other, 4 close; else a [`RawKind`].
     pub data_type: i64,
     /// Whether the payload ends within a message.
     pub is_partial: bool,

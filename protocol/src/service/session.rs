@@ -1,286 +1,231 @@
-//! A link's session: frames are counted in both directions and acknowledged, so that they can be replayed.
+//! One end of a session: what makes a link that is cut lose nothing, repeat nothing and keep its order.
 //!
-//! One machine serves both ends. Time comes in as milliseconds of any clock that only goes forward.
-//! Handshake frames and pings are not counted: whoever drives the link just doesn't hand them in.
+//! One machine serves both ends. No socket, no clock: frames and milliseconds come in; bytes, deadlines and verdicts
+//! come out. A session outlives its sockets; each slot of a pool has one at a time.
 //!
 //! ```text
-//!  what we send                                what we receive
+//!            push ──► Ring ──poll_transmit──► socket ──► FrameBuffer ──► Incoming::next ──► consumer
+//!                      ▲ trims                                            (drops duplicates)     │
+//!                      └── handle_ping ◄── ping with an acknowledgement ◄── poll_transmit ◄── handle_taken
 //!
-//!   1 ──────── acknowledged ──────── sent       1 ──────── told ──────── received
-//!   └── the peer has ──┘└─ on the way ─┘        └ the peer knows ┘└─ owed ─┘
-//!      ▲ handle_ping        ▲ handle_sent          ▲ poll_ping,     ▲ handle_received
-//!                                                    keep_alive
-//!
-//!                   handle_received                        handle_received
-//!   Nothing owed ─────────────────────► Due 100 ms after ──┐ (due as before)
-//!        ▲                              the first frame ◄──┘
-//!        └─── poll_ping once due, keep_alive ────┘
+//!  New ──attach──► Attached ──detach──► Detached ──attach──► Attached …
+//!                     │ silent for dead_after: PeerSilent       │ window passed (proxy): Over
+//!                     └ the peer can't resume: Over             │ ring full and silent for the window, or
+//!                                                               └ silent for two (app server): Over
 //! ```
 //!
-//! What the frames were is none of this module's business: the numbers that it gives out are the keys by which
-//! whoever keeps frames for replay drops those up to [`acknowledged`](Session::acknowledged).
+//! The driver writes what [`poll_transmit`](Session::poll_transmit) gives until it gives nothing, arms one timer for
+//! [`poll_timeout`](Session::poll_timeout), calls [`handle_timeout`](Session::handle_timeout) when it fires, and does what
+//! the [`Verdict`] says. What was in the ring of a session that is over comes back from [`end`](Session::end).
 
-use bytestring::ByteString;
+mod backoff;
+mod counters;
+mod error;
+mod incoming;
+mod offer;
+mod ring;
+mod settings;
+mod silence;
+#[cfg(test)]
+mod tests;
+mod time;
+mod traffic;
+mod verdict;
 
-use super::Ping;
-use crate::limits::ACKNOWLEDGE_DELAY_MS;
+use std::collections::VecDeque;
 
-/// The key of the pair in which an acknowledgement rides on a service ping; the value is the decimal number of
-/// the last frame received. Azure's SDK ignores pairs that it doesn't know.
-pub const ACKNOWLEDGE_KEY: &str = "trunkline-ack";
+use bytes::Bytes;
 
-/// Why a peer's acknowledgement makes no sense.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SessionError {
-    /// It acknowledges what was never sent.
-    #[error("frame {acknowledged} was acknowledged, but only {sent} were sent")]
-    AheadOfUs {
-        /// What the peer claims to have.
-        acknowledged: u64,
-        /// What was sent.
-        sent: u64,
-    },
-    /// It takes back an acknowledgement.
-    #[error("frame {acknowledged} was acknowledged after frame {before}")]
-    Backwards {
-        /// What the peer claims to have.
-        acknowledged: u64,
-        /// What it had claimed before.
-        before: u64,
-    },
-    /// The value is no number.
-    #[error("an acknowledgement is no number")]
-    NoNumber,
-}
+pub use backoff::Backoff;
+pub use counters::{ACKNOWLEDGE_KEY, Counters};
+pub use error::SessionError;
+pub use incoming::Incoming;
+pub use offer::{Answer, Capabilities, HeaderError, Judgement, Offer, Refusal, SessionId, judge, parse_received};
+use ring::Ring;
+pub use ring::{Class, Frames, Full, Load};
+pub use settings::{Role, SessionSettings};
+use silence::Silence;
+pub use verdict::{Cause, Leftover, Transmit, Verdict};
 
-/// The counters of a link. Handshake frames and pings are not counted.
-#[derive(Debug, Default)]
+/// One end of a session.
+#[derive(Debug)]
 pub struct Session {
-    /// Frames sent, which is the number of the last one.
-    sent: u64,
-    /// The last of them that the peer has.
-    acknowledged: u64,
-    /// Frames received, which is the number of the last one.
-    received: u64,
-    /// Whether the peer knows of all of them.
-    owed: Owed,
+    id: SessionId,
+    role: Role,
+    settings: SessionSettings,
+    ring: Ring,
+    counters: Counters,
+    silence: Silence,
+    link: Link,
+    /// Attachments so far.
+    attachments: u64,
+    /// The peer's ring; `None` while it is not known to resume.
+    peer_ring_bytes: Option<usize>,
+    last_sent_ms: u64,
+    /// Pings that the peer wants back, each behind the frame that was the last when it came.
+    echoes: VecDeque<(u64, Bytes)>,
 }
 
-/// The acknowledgement that we owe.
-#[derive(Debug, Default)]
-enum Owed {
-    #[default]
-    Nothing,
-    Due {
-        at_ms: u64,
-    },
+/// A socket of a session. What an older one has to say is not listened to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attachment(u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    New,
+    Attached,
+    Detached { since_ms: u64 },
 }
 
 impl Session {
-    /// A session at its beginning.
+    /// A session that has no socket yet.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// A frame goes out: its number, from 1.
-    pub fn handle_sent(&mut self) -> u64 {
-        self.sent += 1;
-        self.sent
-    }
-
-    /// A frame came in and stands in its connection's queue: it will be acknowledged.
-    pub fn handle_received(&mut self, now_ms: u64) {
-        self.received += 1;
-        if let Owed::Nothing = self.owed {
-            self.owed = Owed::Due { at_ms: now_ms.saturating_add(ACKNOWLEDGE_DELAY_MS) };
+    pub fn new(id: SessionId, role: Role, settings: SessionSettings, now_ms: u64) -> Self {
+        Self {
+            id,
+            role,
+            settings,
+            ring: Ring::new(settings.ring_max_bytes),
+            counters: Counters::new(),
+            silence: Silence::new(settings.tick_ms(), now_ms),
+            link: Link::New,
+            attachments: 0,
+            peer_ring_bytes: None,
+            last_sent_ms: now_ms,
+            echoes: VecDeque::new(),
         }
     }
 
-    /// A ping came in: takes the acknowledgement that may ride on it.
+    /// What the proxy says when it dials. Behind it the old socket must bring nothing more to the counters of the peer:
+    /// close it first.
+    #[must_use]
+    pub fn offer(&self) -> Offer {
+        let received = (self.link != Link::New).then_some(self.counters.received());
+        Offer { session: self.id, received, capabilities: self.capabilities() }
+    }
+
+    /// What the app server says when it takes an upgrade; it attaches with the same `received`.
+    #[must_use]
+    pub fn answer(&self) -> Answer {
+        Answer { received: self.counters.received(), capabilities: self.capabilities() }
+    }
+
+    /// The proxy's dial has succeeded. `None`: the offer was made by a session that is over, close the socket.
     ///
     /// # Errors
-    /// When the acknowledgement makes no sense; the link is to be dropped.
-    pub fn handle_ping(&mut self, ping: &Ping) -> Result<(), SessionError> {
-        let Some(value) = ping.get(ACKNOWLEDGE_KEY) else {
-            return Ok(());
-        };
-        let (acknowledged, sent, before) = (parse(value)?, self.sent, self.acknowledged);
-        if acknowledged > sent {
-            return Err(SessionError::AheadOfUs { acknowledged, sent });
+    /// When the answer makes no sense; the session is to be ended.
+    pub fn handle_answer(
+        &mut self,
+        offer: &Offer,
+        answer: &Answer,
+        now_ms: u64,
+    ) -> Result<Option<Attachment>, SessionError> {
+        if offer.session != self.id {
+            return Ok(None);
         }
-        if acknowledged < before {
-            return Err(SessionError::Backwards { acknowledged, before });
-        }
-        self.acknowledged = acknowledged;
-        Ok(())
+        let told = offer.received.unwrap_or_default();
+        self.attach(told, answer.received, answer.capabilities, now_ms).map(Some)
     }
 
-    /// When [`poll_ping`](Self::poll_ping) will have an acknowledgement to send; `None` when nothing is owed.
+    /// The app server takes an upgrade that was judged to begin or resume this session.
+    ///
+    /// # Errors
+    /// When the offer makes no sense; the session is to be ended.
+    pub fn handle_offer(&mut self, offer: &Offer, now_ms: u64) -> Result<(Attachment, Answer), SessionError> {
+        let answer = self.answer();
+        let received = offer.received.unwrap_or_default();
+        let attachment = self.attach(answer.received, received, offer.capabilities, now_ms)?;
+        Ok((attachment, answer))
+    }
+
+    fn attach(&mut self, told: u64, received: u64, can: Capabilities, now_ms: u64) -> Result<Attachment, SessionError> {
+        if self.link != Link::New && can.resume_ring_bytes.is_none() {
+            return Err(SessionError::CapabilityLost);
+        }
+        self.counters.acknowledge(received)?;
+        self.counters.told(told);
+        self.ring.rewind(received);
+        self.peer_ring_bytes = can.resume_ring_bytes;
+        self.silence.heard(now_ms);
+        self.last_sent_ms = now_ms;
+        self.echoes.clear();
+        self.link = Link::Attached;
+        self.attachments += 1;
+        Ok(Attachment(self.attachments))
+    }
+
+    /// A socket has ended; nothing happens if it is not the present one.
+    pub fn detach(&mut self, attachment: Attachment, now_ms: u64) -> Option<Verdict> {
+        if !self.is_present(attachment) {
+            return None;
+        }
+        self.link = Link::Detached { since_ms: now_ms };
+        self.echoes.clear();
+        self.peer_ring_bytes.is_none().then_some(Verdict::Over(Cause::NotResumable))
+    }
+
+    /// Ends the session: what was in its ring.
+    pub fn end(mut self) -> Leftover {
+        self.ring.rewind(self.counters.acknowledged());
+        let (uncertain, unsent) = self.ring.drain(self.counters.sent());
+        Leftover { uncertain, unsent }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { resume_ring_bytes: Some(self.settings.ring_max_bytes) }
+    }
+
+    fn is_present(&self, attachment: Attachment) -> bool {
+        self.is_attached() && attachment.0 == self.attachments
+    }
+
+    /// Which session this is.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<u64> {
-        match self.owed {
-            Owed::Nothing => None,
-            Owed::Due { at_ms } => Some(at_ms),
-        }
+    pub fn id(&self) -> SessionId {
+        self.id
     }
 
-    /// The ping with the acknowledgement that is due by now.
-    pub fn poll_ping(&mut self, now_ms: u64) -> Option<Ping> {
-        match self.owed {
-            Owed::Due { at_ms } if at_ms <= now_ms => Some(self.keep_alive()),
-            _ => None,
-        }
-    }
-
-    /// A keep-alive, with the acknowledgement that is owed, due or not.
-    pub fn keep_alive(&mut self) -> Ping {
-        match std::mem::take(&mut self.owed) {
-            Owed::Nothing => Ping::default(),
-            Owed::Due { .. } => {
-                Ping { pairs: vec![(ByteString::from_static(ACKNOWLEDGE_KEY), self.received.to_string().into())] }
-            }
-        }
-    }
-
-    /// Frames sent so far.
+    /// Whether it has a socket.
     #[must_use]
-    pub fn sent(&self) -> u64 {
-        self.sent
+    pub fn is_attached(&self) -> bool {
+        self.link == Link::Attached
     }
 
-    /// Frames received so far.
+    /// Whether there is place for a frame.
     #[must_use]
-    pub fn received(&self) -> u64 {
-        self.received
+    pub fn has_place(&self, class: Class) -> bool {
+        self.ring.has_place(class)
     }
 
-    /// Frames that the peer has acknowledged.
+    /// What waits to be sent or acknowledged.
     #[must_use]
-    pub fn acknowledged(&self) -> u64 {
-        self.acknowledged
-    }
-}
-
-/// Digits and nothing else: `u64::from_str` would take a plus sign, too.
-fn parse(value: &str) -> Result<u64, SessionError> {
-    if !value.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(SessionError::NoNumber);
-    }
-    value.parse().map_err(|_| SessionError::NoNumber)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn acknowledgement(value: &str) -> Ping {
-        Ping { pairs: vec![(ACKNOWLEDGE_KEY.into(), value.into())] }
+    pub fn load(&self) -> Load {
+        self.ring.load()
     }
 
-    fn session_that_sent(frames: u64) -> Session {
-        let mut session = Session::new();
-        (0..frames).for_each(|_| {
-            session.handle_sent();
-        });
-        session
+    /// What there is place for.
+    #[must_use]
+    pub fn limit(&self) -> Load {
+        self.ring.limit()
     }
 
-    #[test]
-    fn frames_are_numbered_from_1() {
-        let mut session = Session::new();
-        assert_eq!((session.handle_sent(), session.handle_sent()), (1, 2));
-        assert_eq!((session.sent(), session.received(), session.acknowledged()), (2, 0, 0));
+    /// The number of the last frame that was queued.
+    #[must_use]
+    pub fn queued(&self) -> u64 {
+        self.ring.last()
     }
 
-    #[test]
-    fn an_idle_link_acknowledges_nothing() {
-        let mut session = Session::new();
-        session.handle_sent();
-        assert_eq!(session.poll_timeout(), None);
-        assert_eq!(session.poll_ping(u64::MAX), None);
-        assert_eq!(session.keep_alive(), Ping::default());
+    /// Frames sent, taken in, and acknowledged.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
-    #[test]
-    fn an_acknowledgement_is_due_after_the_delay_and_names_all_that_came_till_then() {
-        let mut session = Session::new();
-        session.handle_received(1_000);
-        session.handle_received(1_060);
-        let due_ms = 1_000 + ACKNOWLEDGE_DELAY_MS;
-        assert_eq!(session.poll_timeout(), Some(due_ms));
-        assert_eq!(session.poll_ping(due_ms - 1), None);
-        assert_eq!(session.poll_ping(due_ms), Some(acknowledgement("2")));
-        assert_eq!(session.poll_timeout(), None);
-        assert_eq!(session.poll_ping(due_ms), None);
-    }
-
-    #[test]
-    fn the_next_frame_starts_a_new_delay() {
-        let mut session = Session::new();
-        session.handle_received(0);
-        session.poll_ping(ACKNOWLEDGE_DELAY_MS).unwrap();
-        session.handle_received(500);
-        assert_eq!(session.poll_timeout(), Some(500 + ACKNOWLEDGE_DELAY_MS));
-    }
-
-    #[test]
-    fn a_keep_alive_takes_along_what_is_owed() {
-        let mut session = Session::new();
-        session.handle_received(0);
-        assert_eq!(session.keep_alive(), acknowledgement("1"));
-        assert_eq!(session.poll_timeout(), None);
-        assert_eq!(session.keep_alive(), Ping::default());
-    }
-
-    #[test]
-    fn an_acknowledgement_is_taken_from_among_other_pairs() {
-        let mut session = session_that_sent(3);
-        let mut ping = acknowledgement("2");
-        ping.pairs.insert(0, ("status".into(), "1".into()));
-        assert_eq!(session.handle_ping(&ping), Ok(()));
-        assert_eq!(session.acknowledged(), 2);
-    }
-
-    #[test]
-    fn other_pings_are_ignored() {
-        let mut session = session_that_sent(3);
-        assert_eq!(session.handle_ping(&Ping::default()), Ok(()));
-        assert_eq!(session.handle_ping(&Ping { pairs: vec![("echo".into(), "7".into())] }), Ok(()));
-        assert_eq!(session.acknowledged(), 0);
-    }
-
-    #[test]
-    fn the_same_acknowledgement_may_come_twice() {
-        let mut session = session_that_sent(3);
-        assert_eq!(session.handle_ping(&acknowledgement("3")), Ok(()));
-        assert_eq!(session.handle_ping(&acknowledgement("3")), Ok(()));
-        assert_eq!(session.acknowledged(), 3);
-    }
-
-    #[test]
-    fn an_acknowledgement_of_what_was_never_sent_is_refused() {
-        let mut session = session_that_sent(3);
-        let expected = SessionError::AheadOfUs { acknowledged: 4, sent: 3 };
-        assert_eq!(session.handle_ping(&acknowledgement("4")), Err(expected));
-        assert_eq!(session.acknowledged(), 0);
-    }
-
-    #[test]
-    fn an_acknowledgement_cannot_be_taken_back() {
-        let mut session = session_that_sent(3);
-        session.handle_ping(&acknowledgement("2")).unwrap();
-        let expected = SessionError::Backwards { acknowledged: 1, before: 2 };
-        assert_eq!(session.handle_ping(&acknowledgement("1")), Err(expected));
-        assert_eq!(session.acknowledged(), 2);
-    }
-
-    #[test]
-    fn an_acknowledgement_must_be_a_number() {
-        for value in ["", "+1", "-1", " 1", "1.0", "one", "18446744073709551616"] {
-            let mut session = session_that_sent(3);
-            assert_eq!(session.handle_ping(&acknowledgement(value)), Err(SessionError::NoNumber), "{value:?}");
+    /// Whether a peer that has everything up to `received` can go on; a new one must not have carried anything.
+    fn can_resume_behind(&self, received: Option<u64>) -> bool {
+        match received {
+            Some(received) => (self.counters.acknowledged()..=self.counters.sent()).contains(&received),
+            None => self.counters.acknowledged() == 0 && self.counters.received() == 0,
         }
     }
 }

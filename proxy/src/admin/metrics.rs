@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use crate::counters::{Cause, Counter, Counters, Direction, FrameKind};
+use crate::counters::{Cause, Counter, Counters, Direction, FrameKind, Limit, Outcome, Outcomes};
 use crate::shard::Shared;
 
 /// All metrics of a node as text.
@@ -12,6 +12,9 @@ use crate::shard::Shared;
 pub fn render(shared: &Shared, is_ready: bool) -> prometheus::Result<String> {
     let sheet = Sheet { registry: Registry::new(), shared };
     sheet.node(is_ready)?;
+    sheet.requests()?;
+    sheet.doors()?;
+    sheet.tokens()?;
     sheet.clients()?;
     sheet.links()?;
     sheet.traffic()?;
@@ -24,6 +27,9 @@ struct Sheet<'a> {
     shared: &'a Shared,
 }
 
+/// A metric's name, its help, and where it is counted by outcome.
+type Kind = (&'static str, &'static str, fn(&Counters) -> &Outcomes);
+
 impl Sheet<'_> {
     fn node(&self, is_ready: bool) -> prometheus::Result<()> {
         let version = env!("CARGO_PKG_VERSION");
@@ -31,11 +37,64 @@ impl Sheet<'_> {
         build.with_label_values(&[version, &self.shared.settings.node]).set(1);
         let ready = self.gauge("trunkline_ready", "1 while clients are taken in.", &[])?;
         ready.with_label_values::<&str>(&[]).set(i64::from(is_ready));
+        Ok(())
+    }
+
+    fn requests(&self) -> prometheus::Result<()> {
         self.total("trunkline_connections_accepted_total", "Sockets accepted.", |counters| &counters.accepted)?;
         self.total("trunkline_negotiations_total", "Negotiations answered.", |counters| &counters.negotiated)?;
-        self.total("trunkline_requests_refused_total", "Requests answered with a status of 400 or above.", |counters| {
-            &counters.refused
-        })
+        self.total(
+            "trunkline_requests_refused_total",
+            "Requests answered with a status of 400 or above.",
+            |counters| &counters.refused,
+        )?;
+        self.total("trunkline_requests_malformed_total", "Requests that are no sound HTTP.", |counters| {
+            &counters.malformed
+        })?;
+        let limits = self.counter("trunkline_limits_reached_total", "How often limits were reached.", &["limit"])?;
+        for (limit, label) in Limit::ALL {
+            limits.with_label_values(&[label]).inc_by(self.sum(|counters| counters.limit(limit)));
+        }
+        Ok(())
+    }
+
+    fn doors(&self) -> prometheus::Result<()> {
+        let kinds: [Kind; 3] = [
+            ("trunkline_tls_handshakes_total", "TLS handshakes with clients.", |counters| &counters.tls_handshakes),
+            ("trunkline_proxy_headers_total", "PROXY protocol headers.", |counters| &counters.proxy_headers),
+            ("trunkline_certificate_reads_total", "Certificates read anew.", |counters| &counters.certificate_reads),
+        ];
+        for (name, help, outcomes) in kinds {
+            let metric = self.counter(name, help, &["outcome"])?;
+            for (outcome, label) in Outcome::ALL {
+                metric.with_label_values(&[label]).inc_by(self.sum(|counters| outcomes(counters).of(outcome)));
+            }
+        }
+        Ok(())
+    }
+
+    fn tokens(&self) -> prometheus::Result<()> {
+        let refused =
+            self.counter("trunkline_access_tokens_refused_total", "Access tokens refused, by reason.", &["reason"])?;
+        for (reason, count) in self.shared.verifier.refused() {
+            refused.with_label_values(&[reason]).inc_by(count);
+        }
+        let asked =
+            self.counter("trunkline_app_decisions_total", "Clients that apps were asked about.", &["outcome"])?;
+        let let_in = self.sum(|counters| &counters.let_in_by_app);
+        let refused_by_app = self.sum(|counters| &counters.refused_by_app);
+        let failed = self.sum(|counters| &counters.app_not_asked);
+        for (outcome, count) in [("let_in", let_in), ("refused", refused_by_app), ("failed", failed)] {
+            asked.with_label_values(&[outcome]).inc_by(count);
+        }
+        self.total("trunkline_origins_refused_total", "Upgrades refused because of their origin.", |counters| {
+            &counters.refused_origins
+        })?;
+        let reads = self.counter("trunkline_jwks_reads_total", "Readings of key sets, by outcome.", &["outcome"])?;
+        for (outcome, count) in self.shared.verifier.reads() {
+            reads.with_label_values(&[outcome]).inc_by(count);
+        }
+        Ok(())
     }
 
     fn clients(&self) -> prometheus::Result<()> {

@@ -1,4 +1,5 @@
-//! The hub handshake: bad ones are answered here, good ones open the connection at the app server.
+//! The hub handshake: bad ones are answered here, good ones open the connection at the app server. At a raw endpoint
+//! there is none.
 
 use std::future::poll_fn;
 use std::io::IoSlice;
@@ -12,22 +13,20 @@ use tokio::time::timeout;
 use tracing::debug;
 use trunkline_protocol::hub::{Close, HandshakeError, HandshakeRequest, HandshakeResponse, HubMessage, HubProtocol};
 use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
-use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::manifest::{EndpointKind, HubManifest, Transport};
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
 use super::inbound::{Inbound, Piece};
 use super::read::Reading;
 use crate::counters::Cause;
 use crate::delivery::frame_for;
-use crate::directory::{Client, Status};
+use crate::directory::{Client, Content, Status};
+use crate::limits::Quota;
 use crate::link::{Home, Hub};
 use crate::outbox::Outbox;
 use crate::shard::{Ending, Shard};
 use crate::socket::Socket;
-use crate::transport::websocket::{self, CLOSE_NORMAL, Opcode};
-
-/// RFC 6455: an endpoint received what breaks the protocol.
-const CLOSE_PROTOCOL_ERROR: u16 = 1002;
+use crate::transport::websocket::{self, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, Opcode};
 
 /// What a handshake in a service message is marked with.
 const DATA_TYPE_HANDSHAKE: i64 = 1;
@@ -40,6 +39,9 @@ pub(super) struct Newcomer {
     pub(super) open: OpenConnection,
     pub(super) user: Option<String>,
     pub(super) is_negotiated: bool,
+    pub(super) transport: Transport,
+    /// When it is to be closed, in seconds since 1970.
+    pub(super) expires_s: Option<u64>,
 }
 
 /// A hub handshake.
@@ -54,7 +56,7 @@ enum Refusal {
     /// With this hub handshake answer.
     Handshake(HandshakeError),
     /// Nothing is wrong with it, but its app servers have just gone.
-    NoAppServer(HubProtocol),
+    NoAppServer(Content),
     /// It breaks the rules of its transport.
     Transport,
     /// It has closed its transport.
@@ -69,7 +71,7 @@ impl From<HandshakeError> for Refusal {
     }
 }
 
-/// Reads the hub handshake and opens the connection; `None` when nothing came of it.
+/// Reads the hub handshake, if there is to be one, and opens the connection; `None` when nothing came of it.
 pub(super) async fn greet(
     shard: &Rc<Shard>,
     socket: Socket,
@@ -78,16 +80,24 @@ pub(super) async fn greet(
     newcomer: Newcomer,
 ) -> Option<Reading> {
     let settings = hub.settings();
-    let mut inbound = Inbound::default();
+    let transport = newcomer.transport;
+    let mut inbound = Inbound::new(transport);
     let patience = Duration::from_millis(settings.handshake_timeout_ms);
-    let greeting = timeout(patience, read_handshake(shard, &socket, &mut inbound, early))
-        .await
-        .unwrap_or(Err(HandshakeError::Canceled.into()))
-        .and_then(|greeting| check(greeting, &settings));
+    let greeting = match settings.kind {
+        EndpointKind::Hub => timeout(patience, read_handshake(shard, &socket, &mut inbound, early))
+            .await
+            .unwrap_or(Err(HandshakeError::Canceled.into()))
+            .and_then(|greeting| check(greeting, &settings, transport))
+            .map(Some),
+        EndpointKind::Raw => {
+            inbound.keep(&early);
+            Ok(None)
+        }
+    };
     let refusal = match greeting {
         Ok(greeting) => match hub.choose_home() {
             Some(home) => return Some(let_in(shard, socket, inbound, greeting, home, newcomer, &settings)),
-            None => Refusal::NoAppServer(greeting.request.protocol),
+            None => Refusal::NoAppServer(content(greeting.as_ref())),
         },
         Err(refusal) => refusal,
     };
@@ -96,9 +106,19 @@ pub(super) async fn greet(
     None
 }
 
-fn check(greeting: Greeting, settings: &HubManifest) -> Result<Greeting, Refusal> {
+fn content(greeting: Option<&Greeting>) -> Content {
+    greeting.map_or(Content::Raw, |greeting| Content::Hub(greeting.request.protocol))
+}
+
+fn check(greeting: Greeting, settings: &HubManifest, transport: Transport) -> Result<Greeting, Refusal> {
     let protocol = greeting.request.protocol;
-    if settings.speaks(protocol) { Ok(greeting) } else { Err(HandshakeError::Protocol(protocol.name().into()).into()) }
+    if !settings.speaks(protocol) {
+        return Err(HandshakeError::Protocol(protocol.name().into()).into());
+    }
+    if transport == Transport::ServerSentEvents && protocol == HubProtocol::MessagePack {
+        return Err(HandshakeError::TransferFormat(protocol.name().into()).into());
+    }
+    Ok(greeting)
 }
 
 async fn read_handshake(
@@ -135,7 +155,7 @@ async fn read(shard: &Shard, socket: &Socket, inbound: &mut Inbound, payload: &m
 fn take(inbound: &mut Inbound, socket: &Socket, bytes: &mut [u8], payload: &mut Vec<u8>) -> Result<(), Refusal> {
     let mut has_left = false;
     let taken = inbound.take_transport(bytes, |piece| match piece {
-        Piece::Payload(piece) => payload.extend_from_slice(piece),
+        Piece::Payload(piece, _) => payload.extend_from_slice(piece),
         // Nothing was sent to it yet, so there is room; a socket that takes nothing now is gone soon.
         Piece::Ping(payload) => drop(socket.try_write(&[IoSlice::new(&websocket::pong(&payload))])),
         Piece::Close => has_left = true,
@@ -155,30 +175,45 @@ fn let_in(
     shard: &Rc<Shard>,
     socket: Socket,
     inbound: Inbound,
-    greeting: Greeting,
+    greeting: Option<Greeting>,
     home: Home,
     newcomer: Newcomer,
     settings: &HubManifest,
 ) -> Reading {
-    let Newcomer { open, user, is_negotiated } = newcomer;
-    let protocol = greeting.request.protocol;
+    let Newcomer { open, user, is_negotiated, transport, expires_s } = newcomer;
+    let content = content(greeting.as_ref());
     let (id, serial): (Rc<str>, _) = (Rc::from(&*open.connection_id), shard.next_serial());
-    let mut client = Client::new(id.clone(), serial, home.clone(), protocol, socket);
+    let mut client = Client::new(id.clone(), serial, home.clone(), content, socket);
     client.is_negotiated = is_negotiated;
+    // A raw event stream has nothing to ask with.
+    client.has_inherent_keep_alive = match content {
+        Content::Hub(_) => transport == Transport::LongPolling,
+        Content::Raw => transport != Transport::WebSockets,
+    };
     let now = shard.tick();
     let patience = u32::try_from(settings.handshake_timeout_ms.div_ceil(1000)).unwrap_or(u32::MAX);
-    client.status = Status::Opening { until: now.saturating_add(patience).saturating_add(1) };
+    client.status = match content {
+        Content::Hub(_) => Status::Opening { until: now.saturating_add(patience).saturating_add(1) },
+        Content::Raw => Status::Open,
+    };
     (client.last_sent, client.last_heard) = (now, now);
     // Here first: the app server's answer may come back before this function ends, on another thread.
     let slot = shard.open(client, user.as_deref());
-    let open = OpenConnection { protocol: Some(ByteString::from_static(protocol.name())), ..open };
-    home.send(&ServiceMessage::OpenConnection(open));
-    home.send_data(&id, &greeting.bytes, DATA_TYPE_HANDSHAKE);
+    if let Some(expires_s) = expires_s {
+        shard.close_at(slot, expires_s);
+    }
+    let protocol = greeting.as_ref().map(|greeting| ByteString::from_static(greeting.request.protocol.name()));
+    home.send(&ServiceMessage::OpenConnection(OpenConnection { protocol, ..open }));
+    if let Some(greeting) = greeting {
+        home.send_data(&id, &greeting.bytes, DATA_TYPE_HANDSHAKE);
+    }
     if home.is_closed() {
         // Lost while it was chosen: those who were here then have been told, this one has not.
         shard.end(slot, &Ending::link_lost());
     }
-    Reading { id, slot, serial, home, protocol, limit_bytes: settings.message_max_bytes, inbound }
+    let limits = &shard.shared().settings.limits;
+    let quota = Quota::new(limits.messages_per_second, limits.bytes_per_second);
+    Reading { id, slot, serial, home, content, limit_bytes: settings.message_max_bytes, inbound, quota }
 }
 
 /// Says why, and waits for the client's own close: dropping the socket before could cost the client our last words.
@@ -213,7 +248,11 @@ fn last_words(refusal: &Refusal, settings: &HubManifest) -> Outbox {
             let answer = HandshakeResponse { error: Some(text) }.encode();
             words.push(websocket::frame(Opcode::Text, &answer));
         }
-        Refusal::NoAppServer(protocol) => {
+        Refusal::NoAppServer(Content::Raw) => {
+            words.push(websocket::close(CLOSE_GOING_AWAY));
+            return words;
+        }
+        Refusal::NoAppServer(Content::Hub(protocol)) => {
             let mut close = BytesMut::new();
             protocol.encode(&HubMessage::Close(Close { error: None, allow_reconnect: true }), &mut close);
             words.push(websocket::frame(Opcode::Text, &HandshakeResponse::default().encode()));

@@ -1,11 +1,15 @@
-//! What a client's bytes are: transport frames, then hub messages, of which only the kind is read.
+//! What a client's bytes are: transport frames where there are any, then hub messages, of which only the kind is read.
 //!
 //! Pure: bytes in, [`Upward`] out. Pings are swallowed, a close ends it, all else goes up unread, so that new
 //! kinds of messages need no new proxy. Whole messages that stand together go up together.
 
 use trunkline_protocol::hub::{FramingError, HubProtocol, MessageKind, next_frame};
+use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::service::RawKind;
 
-use crate::transport::websocket::{Decoder, Event, ProtocolError};
+use crate::transport::websocket::{
+    CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Decoder, Event, Place, ProtocolError,
+};
 
 /// What a client's bytes turned out to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,6 +20,13 @@ pub(super) enum Upward<'a> {
         bytes: &'a [u8],
         /// How many.
         count: u64,
+    },
+    /// A message of a raw connection.
+    Raw {
+        /// Its bytes.
+        bytes: &'a [u8],
+        /// What they are.
+        kind: RawKind,
     },
     /// A hub ping: the client lives, and its time-out counts from now on.
     Ping,
@@ -37,20 +48,49 @@ pub(super) enum InboundError {
     TooLarge(usize),
     #[error("{0}")]
     Framing(FramingError),
+    #[error(
+        "a message is larger than {0} bytes: see RawEndpoint::message_max_bytes, and --message-max-bytes of proxies"
+    )]
+    RawTooLarge(usize),
+    #[error("a text is not UTF-8")]
+    NotUtf8,
+}
+
+impl InboundError {
+    /// What a client of a raw endpoint is told.
+    pub(super) fn raw_code(&self) -> u16 {
+        match self {
+            Self::Transport(_) | Self::Framing(_) => CLOSE_PROTOCOL_ERROR,
+            Self::TooLarge(_) | Self::RawTooLarge(_) => CLOSE_TOO_LARGE,
+            Self::NotUtf8 => CLOSE_NOT_UTF8,
+        }
+    }
 }
 
 /// What is kept between two reads: little, unless a frame or a message is under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inbound {
-    decoder: Decoder,
+    /// `None` where bytes come as they are.
+    decoder: Option<Decoder>,
     /// The beginning of a message whose rest has not come.
     partial: Vec<u8>,
 }
 
 impl Inbound {
-    /// Keeps bytes that were read along with the hub handshake.
+    /// For a client of this transport.
+    pub(super) fn new(transport: Transport) -> Self {
+        let decoder = (transport == Transport::WebSockets).then(Decoder::default);
+        Self { decoder, partial: Vec::new() }
+    }
+
+    /// Keeps bytes that were read along with the hub handshake; at a raw endpoint, with the connect request.
     pub(super) fn keep(&mut self, rest: &[u8]) {
         self.partial.extend_from_slice(rest);
+    }
+
+    /// What was kept, where nobody has looked at it yet.
+    pub(super) fn kept(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.partial)
     }
 
     /// The transport's payload in `bytes`, to be looked at before the hub protocol is known.
@@ -59,11 +99,15 @@ impl Inbound {
         bytes: &mut [u8],
         mut give: impl FnMut(Piece<'_>),
     ) -> Result<(), ProtocolError> {
+        let Some(decoder) = &mut self.decoder else {
+            give(Piece::Payload(bytes, Place::UNSAID));
+            return Ok(());
+        };
         let mut at = 0;
         while let Some(rest) = bytes.get_mut(at..) {
-            let (used, event) = self.decoder.decode(rest)?;
+            let (used, event) = decoder.decode(rest)?;
             match event {
-                Event::Data(range) => give(Piece::Payload(rest.get(range).unwrap_or_default())),
+                Event::Data(range) => give(Piece::Payload(rest.get(range).unwrap_or_default(), decoder.place())),
                 Event::Ping(payload) => give(Piece::Ping(payload)),
                 Event::Close => give(Piece::Close),
                 Event::Pong => {}
@@ -80,15 +124,27 @@ impl Inbound {
         bytes: &mut [u8],
         protocol: HubProtocol,
         limit_bytes: usize,
-        mut give: impl FnMut(Upward<'_>),
+        give: impl FnMut(Upward<'_>),
+    ) -> Result<(), InboundError> {
+        self.take_each(bytes, give, |partial, payload, _, give| {
+            take_payload(partial, payload, protocol, limit_bytes, give)
+        })
+    }
+
+    /// Takes what was read: the pieces of payload by `take_payload`, which keeps what is incomplete.
+    pub(super) fn take_each<G: FnMut(Upward<'_>)>(
+        &mut self,
+        bytes: &mut [u8],
+        mut give: G,
+        mut take_payload: impl FnMut(&mut Vec<u8>, &[u8], Place, &mut G) -> Result<(), InboundError>,
     ) -> Result<(), InboundError> {
         let mut partial = std::mem::take(&mut self.partial);
         let mut problem = None;
         self.take_transport(bytes, |piece| match piece {
-            Piece::Payload(payload) if problem.is_none() => {
-                problem = take_payload(&mut partial, payload, protocol, limit_bytes, &mut give).err();
+            Piece::Payload(payload, place) if problem.is_none() => {
+                problem = take_payload(&mut partial, payload, place, &mut give).err();
             }
-            Piece::Payload(_) => {}
+            Piece::Payload(..) => {}
             Piece::Ping(payload) => give(Upward::TransportPing(payload)),
             Piece::Close => give(Upward::TransportClose),
         })?;
@@ -113,8 +169,8 @@ impl Inbound {
 /// A piece of the transport's stream.
 #[derive(Debug)]
 pub(super) enum Piece<'a> {
-    /// Bytes of the hub protocol.
-    Payload(&'a [u8]),
+    /// Bytes of what it carries.
+    Payload(&'a [u8], Place),
     /// To be answered.
     Ping(Vec<u8>),
     /// The end.
@@ -201,7 +257,7 @@ mod tests {
 
     /// What comes of `frames`, read in pieces of `chunk` bytes; runs of messages are joined.
     fn read(frames: &[Vec<u8>], chunk: usize, protocol: HubProtocol) -> Result<Vec<String>, InboundError> {
-        let (mut inbound, mut seen) = (Inbound::default(), Vec::<String>::new());
+        let (mut inbound, mut seen) = (Inbound::new(Transport::WebSockets), Vec::<String>::new());
         for piece in frames.concat().chunks(chunk) {
             inbound.take(&mut piece.to_vec(), protocol, LIMIT, |upward| match upward {
                 Upward::Messages { bytes, .. } => {
@@ -234,10 +290,22 @@ mod tests {
     }
 
     #[test]
+    fn what_requests_carry_is_taken_as_it_is() {
+        let (mut inbound, mut seen) = (Inbound::new(Transport::LongPolling), Vec::new());
+        for piece in ["{\"type\":1}\x1e{\"ty", "pe\":1}\x1e"] {
+            let taken = inbound.take(&mut piece.as_bytes().to_vec(), HubProtocol::Json, LIMIT, |upward| {
+                seen.push(format!("{upward:?}"));
+            });
+            assert_eq!(taken, Ok(()));
+        }
+        assert_eq!(seen.len(), 2, "{seen:?}");
+    }
+
+    #[test]
     fn whole_messages_that_stand_together_go_up_together() {
         let mut runs = vec![];
         let mut bytes = frame(b"{\"type\":1}\x1e{\"type\":1}\x1e{\"type\":1}\x1e");
-        Inbound::default()
+        Inbound::new(Transport::WebSockets)
             .take(&mut bytes, HubProtocol::Json, LIMIT, |upward| {
                 if let Upward::Messages { bytes, count } = upward {
                     runs.push((bytes.len(), count));

@@ -4,13 +4,16 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::task::yield_now;
+use tokio::time::sleep;
 use tracing::debug;
-use trunkline_protocol::hub::HubProtocol;
 
 use super::inbound::{Inbound, InboundError, Piece, Upward};
-use crate::directory::{Serial, Slot};
+use crate::counters::Limit;
+use crate::directory::{Content, Serial, Slot};
+use crate::limits::Quota;
 use crate::link::Home;
 use crate::shard::{Ending, Shard};
 use crate::transport::websocket;
@@ -18,28 +21,35 @@ use crate::transport::websocket;
 /// A read of this size is part of a flood.
 const LARGE_READ_BYTES: usize = 16 * 1024;
 
+/// While a client is not read for what it owes, its keep-alive is looked after this often.
+const NAP: Duration = Duration::from_secs(1);
+
 /// An open connection, as the task that reads it holds it.
 pub(super) struct Reading {
     pub(super) id: Rc<str>,
     pub(super) slot: Slot,
     pub(super) serial: Serial,
     pub(super) home: Home,
-    pub(super) protocol: HubProtocol,
+    pub(super) content: Content,
     pub(super) limit_bytes: usize,
     pub(super) inbound: Inbound,
+    /// What it may send in a second, where that is limited.
+    pub(super) quota: Option<Box<Quota>>,
 }
 
 /// What a read came to.
 enum Step {
     /// There may be more.
     Go,
+    /// It has sent more than it may in that time, and is read no further for so long.
+    Rest(Duration),
     /// There is more, and others have waited for this one.
     MakeWay,
     /// The client says that it leaves; the end of its transport follows.
     Leaving,
     /// It closed its transport, or answered our close: nothing follows.
     TransportClosed,
-    /// It broke a rule of the hub protocol, or one of our limits.
+    /// It broke a rule of the hub protocol or of its transport, or one of our limits.
     Broken(InboundError),
     /// The socket has ended, or nothing more can be made of what it brings.
     Ended,
@@ -54,11 +64,15 @@ pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Reading) {
             // A flood would else be read for as long as the runtime lets one task go on: megabytes, while its link's
             // writer, and the frame that pauses it, wait.
             Step::MakeWay => yield_now().await,
+            Step::Rest(owed) => reading.rest(shard, owed).await,
             // A socket that is dropped with bytes unread resets, and our last words with it: so read on.
             Step::Leaving => shard.end(reading.slot, &Ending::by_client()),
             Step::Broken(error) => {
                 debug!(id = %reading.id, %error, "closing a client that breaks a rule");
-                shard.end(reading.slot, &Ending::broken_rule(&error.to_string()));
+                if matches!(error, InboundError::TooLarge(_)) {
+                    shard.counters().limit(Limit::MessageSize).increment();
+                }
+                shard.end(reading.slot, &Ending::broken_rule(&error.to_string(), error.raw_code()));
                 if matches!(error, InboundError::Transport(_)) {
                     reading.drain(shard).await;
                     break;
@@ -73,6 +87,8 @@ pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Reading) {
         reading.wait_for_leave(shard).await;
         step = poll_fn(|cx| {
             shard.with_scratch(|scratch| {
+                let most = reading.read_max_bytes(scratch.len());
+                let scratch = scratch.get_mut(..most).unwrap_or_default();
                 let read = ready!(reading.poll_read(shard, cx, scratch));
                 Poll::Ready(reading.take(shard, scratch, read))
             })
@@ -93,6 +109,28 @@ impl Reading {
         }
     }
 
+    /// Does not read it for as long as it owes. While we don't read it, its silence is ours.
+    async fn rest(&self, shard: &Shard, mut owed: Duration) {
+        while !owed.is_zero() {
+            let nap = owed.min(NAP);
+            owed -= nap;
+            // Boxed, because the idle would have to carry the room for it.
+            Box::pin(sleep(nap)).await;
+            let now = shard.tick();
+            let is_over = shard.with_client(self.slot, self.serial, |client| {
+                client.last_heard = now;
+                client.is_closing()
+            });
+            if is_over.unwrap_or(true) {
+                return;
+            }
+        }
+    }
+
+    fn read_max_bytes(&self, room: usize) -> usize {
+        self.quota.as_ref().map_or(room, |quota| quota.read_max_bytes().min(room))
+    }
+
     /// The socket lies in the directory, beside what deliveries look at: one place less to fetch for each of them.
     fn poll_read(&self, shard: &Shard, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         shard
@@ -111,17 +149,40 @@ impl Reading {
         if is_closing.unwrap_or(true) {
             return self.take_last(bytes);
         }
-        let mut upward = Taking { shard, home: &self.home, id: &self.id, slot: self.slot, step: Step::Go };
-        let taken = self.inbound.take(bytes, self.protocol, self.limit_bytes, |what| upward.give(what));
+        let mut upward = Taking { shard, home: &self.home, id: &self.id, slot: self.slot, messages: 0, step: Step::Go };
+        let taken = match self.content {
+            Content::Hub(protocol) => self.inbound.take(bytes, protocol, self.limit_bytes, |what| upward.give(what)),
+            Content::Raw => self.inbound.take_raw(bytes, self.limit_bytes, |what| upward.give(what)),
+        };
+        let messages = upward.messages;
         match upward.finish(taken) {
-            Step::Go if count >= LARGE_READ_BYTES => Step::MakeWay,
+            Step::Go => self.pay(shard, messages, count),
             step => step,
         }
     }
 
+    /// What is next after a read of so much.
+    fn pay(&mut self, shard: &Shard, messages: u64, bytes: usize) -> Step {
+        let owed = self.quota.as_mut().map(|quota| quota.charge(shard.shared().uptime(), messages, bytes));
+        match owed.map(|debt| (debt, debt.messages.max(debt.bytes))) {
+            Some((debt, owed)) if !owed.is_zero() => {
+                let limit = if debt.messages >= debt.bytes { Limit::Messages } else { Limit::Bytes };
+                shard.counters().limit(limit).increment();
+                Step::Rest(owed)
+            }
+            _ if bytes >= LARGE_READ_BYTES => Step::MakeWay,
+            _ => Step::Go,
+        }
+    }
+
     fn take_kept(&mut self, shard: &Rc<Shard>) -> Step {
-        let mut upward = Taking { shard, home: &self.home, id: &self.id, slot: self.slot, step: Step::Go };
-        let taken = self.inbound.take_kept(self.protocol, self.limit_bytes, |what| upward.give(what));
+        let Content::Hub(protocol) = self.content else {
+            let mut early = self.inbound.kept();
+            let count = early.len();
+            return if count == 0 { Step::Go } else { self.take(shard, &mut early, Ok(count)) };
+        };
+        let mut upward = Taking { shard, home: &self.home, id: &self.id, slot: self.slot, messages: 0, step: Step::Go };
+        let taken = self.inbound.take_kept(protocol, self.limit_bytes, |what| upward.give(what));
         upward.finish(taken)
     }
 
@@ -149,6 +210,8 @@ struct Taking<'a> {
     home: &'a Home,
     id: &'a str,
     slot: Slot,
+    /// How many messages there were, pings included.
+    messages: u64,
     step: Step,
 }
 
@@ -160,11 +223,23 @@ impl Taking<'_> {
             _ if !matches!(self.step, Step::Go) => {}
             Upward::Close => self.step = Step::Leaving,
             Upward::Messages { bytes, count } => {
+                self.messages += count;
                 self.shard.counters().messages_up.add(count);
                 self.home.send_data(self.id, bytes, 0);
             }
-            Upward::Ping => self.shard.pinged(self.slot),
-            Upward::TransportPing(payload) => self.shard.send_frame(self.slot, &websocket::pong(&payload)),
+            Upward::Raw { bytes, kind } => {
+                self.messages += 1;
+                self.shard.counters().messages_up.increment();
+                self.home.send_data(self.id, bytes, kind.data_type());
+            }
+            Upward::Ping => {
+                self.messages += 1;
+                self.shard.pinged(self.slot);
+            }
+            Upward::TransportPing(payload) => {
+                self.messages += 1;
+                self.shard.send_frame(self.slot, &websocket::pong(&payload));
+            }
         }
     }
 

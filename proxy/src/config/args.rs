@@ -11,25 +11,45 @@ use trunkline_protocol::development_key::{self, DevelopmentKeyError};
 use trunkline_protocol::key::{AccessKey, AccessKeyError, AccessKeys};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
+use super::carried::CarriedArgs;
+use super::tokens::{TokenArgs, TokenArgsError};
 use super::{
-    Config, LINK_OUTBOX_MAX_BYTES, MESSAGE_MAX_BYTES, OUTBOX_MAX_BYTES, Settings, is_loopback_host, random_node_name,
+    Address, Config, LINK_OUTBOX_MAX_BYTES, LimitArgs, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, NobodyTrusted,
+    OUTBOX_MAX_BYTES, OriginError, OriginPattern, PathPrefixArgs, PathPrefixError, ProxyProtocolArgs, Settings,
+    TlsArgs, TlsArgsError, TlsListen, TrustArgs, TrustError, random_node_name,
 };
 
 /// Room that a client's message leaves in a link frame for what goes around it.
 const ENVELOPE_BYTES: usize = 1024 * 1024;
 
+/// Less than this the HTTP server can't read.
+const HEAD_LEAST_BYTES: usize = 8 * 1024;
+
+/// More than this no head has; each request may cost as much.
+const HEAD_MOST_BYTES: usize = 1024 * 1024;
+
 /// What `trunkline serve` takes.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
+    /// A file in TOML whose keys are the names of these flags, such as `pool-size = 5`. Flags and environment variables
+    /// win over it; `trunkline check FILE` shows what comes of it.
+    #[arg(long, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Where clients connect.
     #[arg(long, env = "TRUNKLINE_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
     pub listen: String,
+
+    /// TLS, at the listener and towards upstreams.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 
     /// Where health, counters and metrics are served; keep it private.
     #[arg(long, env = "TRUNKLINE_ADMIN", value_name = "HOST:PORT", default_value = "127.0.0.1:8090")]
     pub admin: String,
 
-    /// An app server with the Trunkline SDK, such as `http://127.0.0.1:5000`. May be given several times.
+    /// An app server with the Trunkline SDK, such as `http://127.0.0.1:5000` or `https://app.example`. May be given
+    /// several times.
     #[arg(long = "upstream", env = "TRUNKLINE_UPSTREAM", value_name = "URL", required = true, value_delimiter = ',')]
     pub upstreams: Vec<String>,
 
@@ -65,10 +85,37 @@ pub struct ServeArgs {
     #[arg(long, env = "TRUNKLINE_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
 
-    /// An origin whose pages may connect, such as `https://app.example`. May be given several times. Pages of this
-    /// node's own address always may; without an access key, so may all pages of this machine.
+    /// How long an app may take to decide about a client, for hubs that want to be asked, in seconds.
+    #[arg(long, env = "TRUNKLINE_NEGOTIATE_TIMEOUT", value_name = "SECONDS", default_value_t = NEGOTIATE_TIMEOUT.as_secs(),
+          value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub negotiate_timeout: u64,
+
+    /// What is asked of the access tokens of users.
+    #[command(flatten)]
+    pub tokens: TokenArgs,
+
+    /// An origin whose pages may connect, such as `https://app.example`, or `https://*.example.com` for all below one but
+    /// not itself; scheme and port count. May be given several times. `*` lets all others in too, but without cookies
+    /// and other credentials. Pages of this node's own address always may; without an access key, so may all pages of
+    /// this machine.
     #[arg(long = "allow-origin", env = "TRUNKLINE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origins: Vec<String>,
+
+    /// Load balancers whose word is taken.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+
+    /// What load balancers put in front of paths.
+    #[command(flatten)]
+    pub path_prefix: PathPrefixArgs,
+
+    /// What they send before each connection.
+    #[command(flatten)]
+    pub proxy_protocol: ProxyProtocolArgs,
+
+    /// Limits of the front door.
+    #[command(flatten)]
+    pub limits: LimitArgs,
 
     /// Largest message of a client in bytes, whatever a hub allows.
     #[arg(long, env = "TRUNKLINE_MESSAGE_MAX_BYTES", value_name = "BYTES", default_value_t = MESSAGE_MAX_BYTES)]
@@ -85,6 +132,10 @@ pub struct ServeArgs {
     /// How long clients may take to leave when the node stops, in seconds.
     #[arg(long, env = "TRUNKLINE_DRAIN_TIMEOUT", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub drain_timeout: u64,
+
+    /// Server-Sent Events and long polling.
+    #[command(flatten)]
+    pub carried: CarriedArgs,
 }
 
 /// Why settings don't make sense.
@@ -132,9 +183,32 @@ pub enum ConfigError {
     /// There is no development key either.
     #[error(transparent)]
     DevelopmentKey(#[from] DevelopmentKeyError),
+    /// What should verify access tokens can't.
+    #[error(transparent)]
+    Tokens(#[from] TokenArgsError),
+    /// An origin is none.
+    #[error("--allow-origin {value:?} {source}")]
+    Origin {
+        /// What was given.
+        value: String,
+        /// What is wrong.
+        source: OriginError,
+    },
     /// A name can't be sent in a header.
     #[error("--node-name {0:?} may hold only letters, digits, '-', '_' and '.'")]
     NodeName(String),
+    /// A trusted address is none.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// A path prefix is none.
+    #[error(transparent)]
+    PathPrefix(#[from] PathPrefixError),
+    /// Nobody may send PROXY protocol headers.
+    #[error(transparent)]
+    ProxyProtocol(#[from] NobodyTrusted),
+    /// Certificates and keys don't go together.
+    #[error(transparent)]
+    Tls(#[from] TlsArgsError),
     /// A limit is out of range.
     #[error("{flag} is {value}, but must be from {least} to {most}")]
     Limit {
@@ -157,29 +231,42 @@ impl Config {
     pub fn new(args: ServeArgs) -> Result<Self, ConfigError> {
         let listen = address("--listen", &args.listen)?;
         let admin = address("--admin", &args.admin)?;
-        let upstreams: Vec<String> = args.upstreams.iter().map(|url| authority(url)).collect::<Result<_, _>>()?;
+        let tls_listen = args.tls.tls_listen.as_ref().map(|text| address("--tls-listen", text)).transpose()?;
+        let tls_listen = tls_listen.map(|address| args.tls.listener(address)).transpose()?;
+        let upstreams: Vec<Address> = args.upstreams.iter().map(|url| upstream(url)).collect::<Result<_, _>>()?;
         let (keys, is_development) = match keys(&args)? {
             Some(keys) => (keys, false),
-            None => (development_keys(listen, admin, &upstreams)?, true),
+            None => (development_keys(&not_here(listen, tls_listen.as_ref(), admin, &upstreams))?, true),
         };
         limit("--message-max-bytes", args.message_max_bytes, 1024, LINK_FRAME_MAX_BYTES - ENVELOPE_BYTES)?;
+        limit("--head-max-bytes", args.limits.head_max_bytes, HEAD_LEAST_BYTES, HEAD_MOST_BYTES)?;
         limit("--outbox-max-bytes", args.outbox_max_bytes, 4096, usize::MAX)?;
         limit("--link-outbox-max-bytes", args.link_outbox_max_bytes, 4096, usize::MAX)?;
+        let trusted = args.trust.check()?;
         let settings = Settings {
             node: node_name(args.node_name)?,
             keys,
             is_development,
             advertise: args.advertise.unwrap_or_else(|| listen.to_string()),
-            allow_origins: args.allow_origins.iter().map(|origin| origin.trim_end_matches('/').to_owned()).collect(),
+            path_prefix: args.path_prefix.check()?,
+            limits: args.limits.check(),
+            proxy_protocol: args.proxy_protocol.check(&trusted)?,
+            trusted,
+            negotiate_timeout: Duration::from_secs(args.negotiate_timeout),
+            tokens: args.tokens.check()?,
+            allow_origins: args.allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?,
             pool_size: usize::from(args.pool_size),
             message_max_bytes: args.message_max_bytes,
             outbox_max_bytes: args.outbox_max_bytes,
             link_outbox_max_bytes: args.link_outbox_max_bytes,
+            carried: args.carried.settings(),
         };
         Ok(Self {
             listen,
+            tls_listen,
             admin,
             upstreams,
+            upstream_tls: args.tls.upstream(),
             shards: args.shards.unwrap_or_else(one_per_core),
             drain_timeout: Duration::from_secs(args.drain_timeout),
             settings,
@@ -197,20 +284,8 @@ fn address(flag: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
     value.to_socket_addrs().map_err(failed)?.next().ok_or_else(none)
 }
 
-/// The `host:port` of an upstream's URL.
-fn authority(url: &str) -> Result<String, ConfigError> {
-    let wrong = |problem| ConfigError::Upstream { value: url.into(), problem };
-    let uri: http::Uri = url.parse().map_err(|_| wrong("is no URL like http://127.0.0.1:5000"))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => return Err(wrong("wants TLS, which links don't speak yet: give an http:// URL")),
-        _ => return Err(wrong("is no URL like http://127.0.0.1:5000")),
-    }
-    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err(wrong("has a path: give only scheme, host and port"));
-    }
-    let host = uri.host().ok_or_else(|| wrong("has no host"))?;
-    Ok(format!("{host}:{}", uri.port_u16().unwrap_or(80)))
+fn upstream(url: &str) -> Result<Address, ConfigError> {
+    url.parse().map_err(|problem| ConfigError::Upstream { value: url.into(), problem })
 }
 
 fn keys(args: &ServeArgs) -> Result<Option<AccessKeys>, ConfigError> {
@@ -226,21 +301,27 @@ fn keys(args: &ServeArgs) -> Result<Option<AccessKeys>, ConfigError> {
     if keys.is_empty() { Ok(None) } else { Ok(Some(AccessKeys::new(keys)?)) }
 }
 
-fn development_keys(listen: SocketAddr, admin: SocketAddr, upstreams: &[String]) -> Result<AccessKeys, ConfigError> {
-    let elsewhere = |what: String| Err(ConfigError::NoKey { what });
-    if !listen.ip().is_loopback() {
-        return elsewhere(format!("--listen {listen}"));
-    }
-    if !admin.ip().is_loopback() {
-        return elsewhere(format!("--admin {admin}"));
-    }
-    if let Some(upstream) = upstreams.iter().find(|upstream| !is_loopback_host(upstream)) {
-        return elsewhere(format!("--upstream http://{upstream}"));
+/// What is not on this machine, as it was given.
+fn not_here(listen: SocketAddr, tls: Option<&TlsListen>, admin: SocketAddr, upstreams: &[Address]) -> Vec<String> {
+    let own = [("--listen", Some(listen)), ("--tls-listen", tls.map(|tls| tls.address)), ("--admin", Some(admin))];
+    let own = own.into_iter().filter_map(|(flag, address)| Some((flag, address?)));
+    let own = own.filter(|(_, address)| !address.ip().is_loopback()).map(|(flag, address)| format!("{flag} {address}"));
+    let others = upstreams.iter().filter(|upstream| !upstream.is_loopback());
+    own.chain(others.map(|upstream| format!("--upstream {upstream}"))).collect()
+}
+
+fn development_keys(not_here: &[String]) -> Result<AccessKeys, ConfigError> {
+    if let Some(what) = not_here.first() {
+        return Err(ConfigError::NoKey { what: what.clone() });
     }
     let path = development_key::path()?;
     let key = development_key::read_or_make(&path)?;
     warn!(file = %path.display(), "no access key: using this machine's development key");
     Ok(AccessKeys::new(vec![key])?)
+}
+
+fn origin(value: String) -> Result<OriginPattern, ConfigError> {
+    value.parse().map_err(|source| ConfigError::Origin { value, source })
 }
 
 fn node_name(given: Option<String>) -> Result<String, ConfigError> {
@@ -264,6 +345,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::config::IdentityFiles;
 
     #[derive(Parser)]
     struct Cli {
@@ -286,7 +368,8 @@ mod tests {
         let config = config(&["--upstream", "http://127.0.0.1:5000", "--access-key", KEY]).unwrap();
         assert_eq!(config.listen, "127.0.0.1:8080".parse().unwrap());
         assert_eq!(config.admin, "127.0.0.1:8090".parse().unwrap());
-        assert_eq!(config.upstreams, ["127.0.0.1:5000"]);
+        assert_eq!(config.upstreams, ["http://127.0.0.1:5000".parse().unwrap()]);
+        assert!(config.tls_listen.is_none() && config.settings.proxy_protocol.is_none());
         assert_eq!((config.settings.pool_size, config.settings.is_development), (5, false));
         assert_eq!(config.settings.advertise, "127.0.0.1:8080");
     }
@@ -297,6 +380,7 @@ mod tests {
             ["--upstream", "http://10.0.0.1:5000", "--listen", "127.0.0.1:1"],
             ["--upstream", "http://localhost", "--listen", "0.0.0.0:1"],
             ["--upstream", "http://localhost", "--admin", "[::]:1"],
+            ["--upstream", "https://[2001:db8::1]:5000", "--listen", "[::1]:1"],
         ] {
             let text = problem(&args);
             assert!(text.contains("trunkline token key"), "{text}");
@@ -304,10 +388,38 @@ mod tests {
     }
 
     #[test]
+    fn tls_takes_a_key_for_each_certificate() {
+        let base = ["--upstream", "http://localhost", "--access-key", KEY, "--tls-listen", "[::1]:8443"];
+        let with = |more: &[&str]| config(&[&base, more].concat());
+        let listen = with(&["--tls-cert", "a.pem,b.pem", "--tls-key", "a.key", "--tls-key", "b.key"]).unwrap();
+        let listen = listen.tls_listen.unwrap();
+        assert_eq!(listen.address, "[::1]:8443".parse().unwrap());
+        assert_eq!(listen.identities[1], IdentityFiles { certificate: "b.pem".into(), key: "b.key".into() });
+        let problem = with(&["--tls-cert", "a.pem"]).unwrap_err().to_string();
+        assert!(problem.contains("1 of --tls-cert and 0 of --tls-key"), "{problem}");
+    }
+
+    #[test]
+    fn the_proxy_protocol_needs_somebody_who_is_trusted() {
+        let base = ["--upstream", "http://localhost", "--access-key", KEY, "--proxy-protocol"];
+        assert!(problem(&base).contains("needs --trust"));
+        let config = config(&[&base[..], &["--trust", "10.0.0.0/8"]].concat()).unwrap();
+        assert!(config.settings.proxy_protocol.unwrap().from.contains("10.1.1.1".parse().unwrap()));
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_flag() {
         assert!(problem(&["--upstream", "ftp://x"]).starts_with("--upstream \"ftp://x\""));
+        assert!(
+            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--trust", "10.0.0.0/33"])
+                .starts_with("--trust \"10.0.0.0/33\"")
+        );
         assert!(problem(&["--upstream", "http://x/path", "--access-key", KEY]).contains("has a path"));
         assert!(problem(&["--upstream", "http://localhost", "--access-key", "short"]).starts_with("--access-key: "));
+        assert!(
+            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--allow-origin", "app.example"])
+                .starts_with("--allow-origin \"app.example\" has to begin with")
+        );
         assert!(
             problem(&["--upstream", "http://localhost", "--access-key", KEY, "--node-name", "a b"])
                 .contains("--node-name")

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use trunkline_protocol::service::{Ack, AckStatus, ClientInvocation, FlowOperation, ServiceMessage};
+use trunkline_protocol::service::{Ack, AckStatus, ClientInvocation, FlowOperation, RawKind, ServiceMessage};
 
 use super::Framed;
 use crate::link::{AppServerId, HubIndex, LinkHandle, LinkId};
@@ -106,7 +106,12 @@ pub enum Order {
 #[derive(Debug, Clone)]
 pub enum Act {
     /// Bytes from its own app server; from another they don't count.
-    Data(Bytes),
+    Data {
+        /// The bytes.
+        payload: Bytes,
+        /// What they are to a client of a raw endpoint.
+        kind: RawKind,
+    },
     /// It joins or leaves groups.
     Group {
         /// What changes.

@@ -22,8 +22,8 @@ pub struct Client {
     pub(super) mark: u64,
     /// Tick at which something was sent to it last.
     pub last_sent: u32,
-    /// What it speaks.
-    pub protocol: HubProtocol,
+    /// What its transport carries.
+    pub content: Content,
     /// It has frames that leave at the end of this turn.
     pub is_dirty: bool,
     /// A task waits until its socket takes more.
@@ -46,11 +46,22 @@ pub struct Client {
     pub pause: Option<Rc<Notify>>,
     /// A token names its id, so that the id has to be remembered when it is over.
     pub is_negotiated: bool,
+    /// Its transport shows by itself that it lives: no pings, no time-out.
+    pub has_inherent_keep_alive: bool,
     pub(super) memberships: Vec<Membership>,
 }
 
+/// What the transport of a client carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Messages of this hub protocol.
+    Hub(HubProtocol),
+    /// Whatever the app of a raw endpoint likes.
+    Raw,
+}
+
 /// ```text
-///  Opening ──app server answers the hub handshake──► Open
+///  Opening ──app server answers the hub handshake──► Open ◄── at once, at a raw endpoint
 ///     └───────────────any end────────────┬───────────┘
 ///                                        ▼
 ///                                     Closing ──socket ends, or it is time──► removed
@@ -74,18 +85,19 @@ pub enum Status {
 impl Client {
     /// A client connection at its beginning.
     #[must_use]
-    pub fn new(id: Rc<str>, serial: Serial, home: Home, protocol: HubProtocol, socket: Socket) -> Self {
+    pub fn new(id: Rc<str>, serial: Serial, home: Home, content: Content, socket: Socket) -> Self {
         Self {
             id,
             serial,
             home,
-            protocol,
+            content,
             socket,
             outbox: Outbox::Empty,
             status: Status::Opening { until: u32::MAX },
             last_sent: 0,
             last_heard: 0,
             is_negotiated: false,
+            has_inherent_keep_alive: false,
             has_pinged: false,
             is_dirty: false,
             is_flushing: false,

@@ -79,6 +79,17 @@ impl Routes {
         }
     }
 
+    /// The connection is over for its client, before its shard knows; unless it is over already, its shard will
+    /// [`end`](Self::end) it.
+    pub fn retire(&self, connection_id: &str) {
+        if let Some(key) = routing_key(connection_id) {
+            self.0.pin().compute(key, |entry| match entry {
+                Some((_, Route::Live(_) | Route::Reserved)) => Operation::Insert(Route::Ended),
+                _ => Operation::<_, ()>::Abort(()),
+            });
+        }
+    }
+
     /// The connection is over, and no token names it: nothing has to be remembered.
     pub fn remove(&self, connection_id: &str) {
         if let Some(key) = routing_key(connection_id) {
@@ -102,6 +113,17 @@ mod tests {
     use super::*;
 
     const ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+
+    #[test]
+    fn who_is_retired_can_not_come_back_and_who_is_forgotten_is_not_remembered_again() {
+        let routes = Routes::default();
+        routes.reserve(ID).unwrap();
+        routes.retire(ID);
+        assert_eq!(routes.reserve(ID), Err(ReserveError::Unknown));
+        routes.forget(ID);
+        routes.retire(ID);
+        assert_eq!(routes.reserve(ID), Ok(()));
+    }
 
     #[test]
     fn an_id_is_given_once_while_it_lives_and_not_at_all_afterwards() {

@@ -186,7 +186,7 @@ mod tests {
     use trunkline_protocol::hub::HubProtocol;
 
     use super::*;
-    use crate::directory::Directory;
+    use crate::directory::{Content, Directory};
     use crate::link::{AppServerId, LinkHandle};
     use crate::socket::Socket;
 
@@ -198,8 +198,8 @@ mod tests {
         let mut directory = Directory::default();
         let home = Arc::new(LinkHandle::new(hub(), AppServerId::from(0), 1000));
         for serial in 0..clients {
-            let socket = Socket::Boxed(std::cell::RefCell::new(Box::new(tokio::io::empty())));
-            let client = Client::new("id".into(), index(serial), home.clone(), HubProtocol::Json, socket);
+            let socket = Socket::boxed(tokio::io::empty());
+            let client = Client::new("id".into(), index(serial), home.clone(), Content::Hub(HubProtocol::Json), socket);
             directory.insert(client, user);
         }
         directory

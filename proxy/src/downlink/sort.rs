@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use trunkline_protocol::service::{
-    ClientInvocation, CloseWithAck, ConnectionFlowControl, FlowSubject, GroupChange, Payloads, ServiceMessage,
+    ClientInvocation, CloseWithAck, ConnectionFlowControl, FlowSubject, GroupChange, Payloads, RawKind, ServiceMessage,
     UserGroupChange,
 };
 
@@ -76,7 +76,8 @@ pub(super) fn sort(
     };
     match message {
         ServiceMessage::ConnectionData(data) => {
-            turn.for_owner(shard, link, data.connection_id, Act::Data(data.payload));
+            let kind = RawKind::from_data_type(data.data_type);
+            turn.for_owner(shard, link, data.connection_id, Act::Data { payload: data.payload, kind });
         }
         ServiceMessage::MultiConnectionData(data) => {
             send_to_connections(shard, link, data.connection_ids, &data.payloads, turn)

@@ -2,59 +2,58 @@
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::limits::{CONNECT_TIMEOUT_S, TOKEN_CLAIMS_MAX_BYTES};
-use trunkline_protocol::manifest::Authentication;
 use trunkline_protocol::negotiate::{NegotiateAnswer, NegotiateVersion};
 use trunkline_protocol::token::{ConnectionToken, claims_fit};
 
-use super::authenticate::{User, authenticate};
+use super::Endpoint;
+use super::ask::Granted;
+use super::authenticate::user_of;
 use super::request::query_value;
-use super::{Endpoint, plain};
 use crate::config::unix_seconds;
 use crate::link::Hub;
 
 /// Answers a negotiate request.
 pub(super) fn answer(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
-    let user = match who(endpoint, hub, request) {
-        Ok(user) => user,
-        Err(refusal) => return refusal,
+    if let Some(refusal) = endpoint.refuse_newcomer(hub) {
+        return refusal;
+    }
+    let Granted { decision, headers } = request.extensions().get().cloned().unwrap_or_default();
+    let answer = match decision.url {
+        Some(url) => json(&NegotiateAnswer::Redirect { url, access_token: decision.access_token }),
+        None => invite(endpoint, hub, request),
     };
+    // With the app's own headers, cookies among them.
+    (headers, answer).into_response()
+}
+
+fn invite(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
+    let user = user_of(request);
     let version = match NegotiateVersion::from_query(query_value(request.uri(), "negotiateVersion").as_deref()) {
         Ok(version) => version,
         Err(text) => return json(&NegotiateAnswer::error(text)),
     };
     if !claims_fit(&user.claims) {
-        let text = format!("The claims of the access token are larger than {TOKEN_CLAIMS_MAX_BYTES} bytes.");
+        let text = format!("The claims of the user are larger than {TOKEN_CLAIMS_MAX_BYTES} bytes.");
         return json(&NegotiateAnswer::error(text));
     }
     let settings = hub.settings();
     let id = random_id();
     let token = ConnectionToken {
         connection_id: (version == NegotiateVersion::One).then(|| id.clone()),
-        node: endpoint.shared.settings.node.clone(),
+        boot: endpoint.shared.boot.clone(),
         address: endpoint.shared.settings.advertise.clone(),
         hub: settings.path.to_ascii_lowercase(),
         user: user.id,
         claims: user.claims,
+        expires_s: user.expires_s,
         connect_before: unix_seconds() + CONNECT_TIMEOUT_S,
     };
     endpoint.counters.negotiated.increment();
     let sealed = token.seal(&endpoint.shared.settings.keys);
     json(&NegotiateAnswer::connect(version, id, sealed, &settings.transports))
-}
-
-/// Who asks; else what to answer.
-pub(super) fn who(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Result<User, Response> {
-    let user =
-        authenticate(request, &endpoint.shared.settings.keys).map_err(|text| plain(StatusCode::UNAUTHORIZED, text))?;
-    let is_needed = hub.settings().authentication == Authentication::Required;
-    if is_needed && user.id.is_none() {
-        return Err(plain(StatusCode::UNAUTHORIZED, ""));
-    }
-    Ok(user)
 }
 
 fn json(answer: &NegotiateAnswer) -> Response {

@@ -4,16 +4,30 @@ use std::net::SocketAddr;
 
 use axum::extract::ConnectInfo;
 use bytestring::ByteString;
+use http::header::AUTHORIZATION;
 use http::request::Parts;
-use http::{HeaderMap, Uri};
+use http::{Extensions, HeaderMap, Uri};
+use trunkline_protocol::manifest::{REMOTE_HEADER, TRANSPORT_HEADER, Transport};
 
 use super::PeerAddress;
 
-/// Header with the client's address and port, for the app server; never taken from outside.
-const REMOTE_HEADER: &str = "x-trunkline-remote";
-
 /// Header with the client's address, as Azure's service gives it.
-const FORWARDED_FOR_HEADER: &str = "x-forwarded-for";
+pub(super) const FORWARDED_FOR_HEADER: &str = "x-forwarded-for";
+
+/// Query parameters that hold an access token and a connection token.
+const SECRET_PARAMETERS: [&str; 2] = ["access_token", "id"];
+
+/// Headers that speak of the way to this node, and not of the client.
+const HOP_HEADERS: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// The first value of a query parameter, its name matched without regard to case.
 pub(super) fn query_value(uri: &Uri, name: &str) -> Option<String> {
@@ -22,35 +36,67 @@ pub(super) fn query_value(uri: &Uri, name: &str) -> Option<String> {
         .map(|(_, value)| value.into_owned())
 }
 
-/// The query with its `?`, as the hub sees it.
+/// The access token of the `Authorization` header.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// The query with its `?`, as the hub sees it: as it was sent, but without the secrets. The hub has claims and an id, and
+/// would only keep them in memory for as long as the client is there.
 pub(super) fn raw_query(uri: &Uri) -> Option<ByteString> {
-    uri.query().map(|query| format!("?{query}").into())
+    let is_secret = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+    };
+    let kept: Vec<_> = uri.query()?.split('&').filter(|pair| !is_secret(pair)).collect();
+    (!kept.is_empty()).then(|| format!("?{}", kept.join("&")).into())
 }
 
 /// Where the request came from.
 pub(super) fn peer(parts: &Parts) -> Option<SocketAddr> {
-    let own = parts.extensions.get::<PeerAddress>().map(|peer| peer.0);
-    // Inside an app, its server knows.
-    own.or_else(|| parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0))
+    peer_of(&parts.extensions)
 }
 
-/// The headers that the hub sees. Those that only a proxy may set are dropped, whoever sent them.
-pub(super) fn headers(parts: &Parts) -> Vec<(ByteString, Vec<ByteString>)> {
+/// The same of a request's extensions.
+pub(super) fn peer_of(extensions: &Extensions) -> Option<SocketAddr> {
+    let own = extensions.get::<PeerAddress>().map(|peer| peer.0);
+    // Inside an app, its server knows.
+    own.or_else(|| extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0))
+}
+
+/// Whether a header of the client's is the app's business.
+pub(super) fn is_for_the_app(name: &str) -> bool {
+    !is_reserved(name) && !is_of_the_way(name)
+}
+
+/// The headers that the hub sees. Those that only a proxy may set are dropped, whoever sent them; so are those of the
+/// way here, and access tokens: see [`raw_query`].
+pub(super) fn headers(parts: &Parts, transport: Transport) -> Vec<(ByteString, Vec<ByteString>)> {
     let mut headers: Vec<_> = parts
         .headers
         .keys()
-        .filter(|name| !is_reserved(name.as_str()))
+        .filter(|name| is_for_the_app(name.as_str()))
+        .filter(|name| *name != AUTHORIZATION || bearer(&parts.headers).is_none())
         .map(|name| (ByteString::from(name.as_str()), values(&parts.headers, name.as_str())))
         .collect();
     if let Some(peer) = peer(parts) {
         headers.push((FORWARDED_FOR_HEADER.into(), vec![peer.ip().to_string().into()]));
         headers.push((REMOTE_HEADER.into(), vec![peer.to_string().into()]));
     }
+    // What is not said is a WebSocket: most connections are, and the app server keeps this for each.
+    if transport != Transport::WebSockets {
+        headers.push((TRANSPORT_HEADER.into(), vec![transport.name().into()]));
+    }
     headers
 }
 
 fn is_reserved(name: &str) -> bool {
     name == FORWARDED_FOR_HEADER || name.starts_with("x-trunkline-") || name.starts_with("asrs-")
+}
+
+fn is_of_the_way(name: &str) -> bool {
+    HOP_HEADERS.contains(&name) || name.starts_with("sec-websocket-")
 }
 
 fn values(headers: &HeaderMap, name: &str) -> Vec<ByteString> {
@@ -72,7 +118,25 @@ mod tests {
         let uri: Uri = "/chat?ID=a%2Bb&x=1".parse().unwrap();
         assert_eq!(query_value(&uri, "id").as_deref(), Some("a+b"));
         assert_eq!(query_value(&uri, "none"), None);
-        assert_eq!(raw_query(&uri).as_deref(), Some("?ID=a%2Bb&x=1"));
+    }
+
+    #[test]
+    fn the_hub_sees_the_query_without_secrets() {
+        let seen = |uri: &str| raw_query(&uri.parse().unwrap());
+        assert_eq!(seen("/chat?ID=a%2Bb&x=%201&access_token=e.y.J&y").as_deref(), Some("?x=%201&y"));
+        assert_eq!(seen("/chat?id=1"), None);
+        assert_eq!(seen("/chat"), None);
+    }
+
+    #[test]
+    fn the_hub_sees_neither_tokens_nor_what_speaks_of_the_way() {
+        let of_the_way = ["connection", "upgrade", "sec-websocket-key", "sec-websocket-version", "te"];
+        let request = of_the_way.iter().fold(Request::builder(), |request, name| request.header(*name, "x"));
+        let bearing = parts(request.header("authorization", "Bearer e.y.J"));
+        let seen = |parts: &Parts| headers(parts, Transport::WebSockets);
+        assert!(seen(&bearing).is_empty(), "{:?}", seen(&bearing));
+        let basic = parts(Request::builder().header("authorization", "Basic eA=="));
+        assert_eq!(seen(&basic).len(), 1);
     }
 
     #[test]
@@ -81,18 +145,20 @@ mod tests {
             Request::builder()
                 .header("x-forwarded-for", "6.6.6.6")
                 .header("x-trunkline-remote", "6.6.6.6:6")
+                .header("x-trunkline-transport", "Pigeons")
                 .header("asrs-migrate-from", "x")
                 .header("cookie", "a=1")
                 .header("cookie", "b=2"),
         );
         parts.extensions.insert(PeerAddress("127.0.0.1:99".parse().unwrap()));
-        let seen = headers(&parts);
+        let seen = headers(&parts, Transport::LongPolling);
         assert_eq!(
             seen,
             [
                 ("cookie".into(), vec!["a=1".into(), "b=2".into()]),
                 ("x-forwarded-for".into(), vec!["127.0.0.1".into()]),
                 ("x-trunkline-remote".into(), vec!["127.0.0.1:99".into()]),
+                ("x-trunkline-transport".into(), vec!["LongPolling".into()]),
             ]
         );
     }

@@ -1,43 +1,92 @@
 //! Accept connections and serve HTTP on them: hyper, because it lets us see the socket, its time-outs and its end.
+//!
+//! ```text
+//!  accept ──► PROXY header, where load balancers send one ──► TLS, at that listener ──► HTTP/1.1, or HTTP/2 in TLS
+//! ```
+
+mod http;
+mod proxy_header;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
+use ::http::uri::Scheme;
 use axum::Router;
-use axum::body::Body;
-use http::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
-use tower::ServiceExt;
 use tracing::{debug, warn};
 
-use crate::counters::Counters;
+use super::door::{Door, Entered};
+use crate::config::ProxyProtocol;
 
-/// A client that connects and says nothing is not waited for any longer.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Largest head of a request: Azure's limit for headers is 16 KiB, and tokens travel in the URL.
-const HEAD_MAX_BYTES: usize = 32 * 1024;
+#[cfg(feature = "tls")]
+pub use tls::TlsLayer;
 
 /// When the process has no descriptors left, accepting again at once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Where a request came from.
+/// Where a request came from. Beside it each request carries the [`Scheme`] by which it came.
 #[derive(Debug, Clone, Copy)]
 pub struct PeerAddress(pub SocketAddr);
 
+/// A socket that is in.
+pub(super) struct Visit {
+    /// Where it comes from.
+    peer: SocketAddr,
+    door: Door,
+    entered: Entered,
+}
+
+/// What lies between a listener's sockets and HTTP.
+#[derive(Debug, Clone, Default)]
+pub struct Layers {
+    /// Who tells client addresses.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// TLS.
+    #[cfg(feature = "tls")]
+    pub tls: Option<TlsLayer>,
+}
+
+impl Layers {
+    fn is_empty(&self) -> bool {
+        #[cfg(feature = "tls")]
+        let is_plain = self.tls.is_none();
+        #[cfg(not(feature = "tls"))]
+        let is_plain = true;
+        is_plain && self.proxy_protocol.is_none()
+    }
+}
+
 /// Accepts connections for ever.
-pub async fn serve(listener: TcpListener, router: Router, counters: std::sync::Arc<Counters>) {
+pub async fn serve(listener: TcpListener, layers: Layers, router: Router, door: Door) {
+    let layers = Rc::new(layers);
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                counters.accepted.increment();
-                spawn_local(serve_one(stream, peer, router.clone()));
+                // On a listener for both families IPv4 addresses come as `::ffff:a.b.c.d`.
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                let entered = match door.enter(peer) {
+                    Ok(entered) => entered,
+                    Err(turned_away) => {
+                        // Behind a layer nobody would understand why.
+                        if layers.is_empty() {
+                            spawn_local(turned_away.tell(stream));
+                        }
+                        continue;
+                    }
+                };
+                let visit = Visit { peer, door: door.clone(), entered };
+                if let Err(error) = stream.set_nodelay(true) {
+                    debug!(%peer, %error, "a connection was gone before it was served");
+                } else if layers.is_empty() {
+                    spawn_local(http::http1(stream, visit, Scheme::HTTP, router.clone()));
+                } else {
+                    spawn_local(pass(stream, visit, layers.clone(), router.clone()));
+                }
             }
             Err(error) => {
                 warn!(%error, "a connection can't be accepted");
@@ -47,22 +96,24 @@ pub async fn serve(listener: TcpListener, router: Router, counters: std::sync::A
     }
 }
 
-async fn serve_one(stream: TcpStream, peer: SocketAddr, router: Router) {
-    if let Err(error) = stream.set_nodelay(true) {
-        return debug!(%peer, %error, "a connection was gone before it was served");
+/// Passes a socket through the layers. HTTP is a task of its own, which pays for none of them.
+async fn pass(stream: TcpStream, mut visit: Visit, layers: Rc<Layers>, router: Router) {
+    let (peer, counters) = (visit.peer, visit.door.counters().clone());
+    if let Some(rules) = layers.proxy_protocol.as_ref().filter(|rules| rules.from.contains(peer.ip())) {
+        match proxy_header::read(&stream, rules.timeout, &counters.proxy_headers).await {
+            Some(told) => visit.peer = told.unwrap_or(peer),
+            None => return debug!(%peer, "a connection without a PROXY protocol header is refused"),
+        }
     }
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(PeerAddress(peer));
-        router.clone().oneshot(request.map(Body::new))
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(HEAD_MAX_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
-    if let Err(error) = served {
-        debug!(%peer, %error, "a connection ended in the middle of a request");
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &layers.tls {
+        let Some(stream) = tls.accept(stream, visit.peer, &counters.tls_handshakes).await else { return };
+        if tls::speaks_http2(&stream) {
+            spawn_local(http::http2(stream, visit, router));
+        } else {
+            spawn_local(http::http1(stream, visit, Scheme::HTTPS, router));
+        }
+        return;
     }
+    spawn_local(http::http1(stream, visit, Scheme::HTTP, router));
 }

@@ -8,21 +8,21 @@ use http::{Request, StatusCode};
 use http_body_util::Empty;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use trunkline_protocol::id::random_id;
-use trunkline_protocol::key::AccessKeys;
 use trunkline_protocol::limits::{LINK_FRAME_MAX_BYTES, LINK_HANDSHAKE_TIMEOUT_MS};
 use trunkline_protocol::manifest::{
     BOOT_HEADER, CAPABILITIES_HEADER, INSTANCE_HEADER, LINK_PATH, RECEIVED_HEADER, SESSION_HEADER, SLOT_HEADER,
 };
 use trunkline_protocol::service::{FrameBuffer, HandshakeResponse, LinkKind, ServiceMessage};
 
-use super::http_client::{self, RequestError};
+use super::http_client::{Caller, RequestError};
 use super::{LinkSocket, Pool, Reach};
+use crate::config::Address;
+use crate::connector::Wire;
 
 /// The only version of the service protocol.
 const SERVICE_PROTOCOL_VERSION: i64 = 1;
@@ -61,15 +61,14 @@ pub enum DialError {
 pub async fn dial(
     pool: &Pool,
     slot: usize,
-    node: &str,
     boot: &str,
-    keys: &AccessKeys,
+    caller: Caller<'_>,
 ) -> Result<(LinkSocket, FrameBuffer), DialError> {
     let mut socket = match &pool.app().reach {
-        Reach::Network(authority) => LinkSocket::network(upgrade(pool, slot, authority, node, boot, keys).await?),
+        Reach::Network(address) => LinkSocket::network(upgrade(pool, slot, address, boot, caller).await?),
         Reach::Memory(dialler) => {
             let (near, far) = LinkSocket::memory();
-            dialler.dial(pool.hub().name(), node, boot, slot, far);
+            dialler.dial(pool.hub().name(), caller.node, boot, slot, far);
             near
         }
     };
@@ -82,11 +81,10 @@ pub async fn dial(
 async fn upgrade(
     pool: &Pool,
     slot: usize,
-    authority: &str,
-    node: &str,
+    address: &Address,
     boot: &str,
-    keys: &AccessKeys,
-) -> Result<WebSocketStream<TcpStream>, DialError> {
+    caller: Caller<'_>,
+) -> Result<WebSocketStream<Wire>, DialError> {
     let request = Request::get(format!("{LINK_PATH}?hub={}", pool.hub().name()))
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
@@ -100,7 +98,7 @@ async fn upgrade(
         .header(CAPABILITIES_HEADER, "")
         .body(Empty::<Bytes>::new())
         .map_err(RequestError::from)?;
-    let answer = http_client::send(authority, node, keys, request).await?;
+    let answer = caller.send(address, request).await?;
     match answer.status() {
         StatusCode::SWITCHING_PROTOCOLS => {}
         StatusCode::CONFLICT => return Err(DialError::OtherInstance),
@@ -109,9 +107,9 @@ async fn upgrade(
     into_websocket(hyper::upgrade::on(answer).await.map_err(|error| DialError::Upgrade(error.to_string()))?).await
 }
 
-async fn into_websocket(upgraded: Upgraded) -> Result<WebSocketStream<TcpStream>, DialError> {
+async fn into_websocket(upgraded: Upgraded) -> Result<WebSocketStream<Wire>, DialError> {
     let parts = upgraded
-        .downcast::<TokioIo<TcpStream>>()
+        .downcast::<TokioIo<Wire>>()
         .map_err(|_| DialError::Upgrade("the connection is none of ours".into()))?;
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
-use trunkline_protocol::service::{Ping, ServiceMessage, Session, SessionError, encode_connection_data};
+use trunkline_protocol::service::{Counters, Ping, ServiceMessage, SessionError, encode_connection_data};
 
 use super::{AppServerId, HubIndex};
 
@@ -33,7 +33,7 @@ pub struct LinkHandle {
 
 #[derive(Debug, Default)]
 struct State {
-    session: Session,
+    counters: Counters,
     buffer: BytesMut,
     frames: u64,
     is_closed: bool,
@@ -125,7 +125,7 @@ impl LinkHandle {
         }
         encode(&mut state.buffer);
         state.frames += 1;
-        state.session.handle_sent();
+        state.counters.handle_sent();
         drop(state);
         self.filled.notify_one();
     }
@@ -163,7 +163,7 @@ impl LinkHandle {
     /// Counts the frames of a turn: one lock for all of them, because deliveries wait behind this.
     pub fn handle_received(&self, frames: u64, now_ms: u64) {
         let mut state = self.state();
-        (0..frames).for_each(|_| state.session.handle_received(now_ms));
+        (0..frames).for_each(|_| state.counters.handle_received(now_ms));
     }
 
     /// Takes the acknowledgement that may ride on a ping.
@@ -171,25 +171,25 @@ impl LinkHandle {
     /// # Errors
     /// When it makes no sense.
     pub fn handle_ping(&self, ping: &Ping) -> Result<(), SessionError> {
-        self.state().session.handle_ping(ping)
+        self.state().counters.handle_ping(ping)
     }
 
     /// When an acknowledgement is due.
     #[must_use]
     pub fn acknowledge_at(&self) -> Option<u64> {
-        self.state().session.poll_timeout()
+        self.state().counters.poll_timeout()
     }
 
     /// The acknowledgement that is due by now.
     #[must_use]
     pub fn acknowledgement(&self, now_ms: u64) -> Option<Ping> {
-        self.state().session.poll_ping(now_ms)
+        self.state().counters.poll_ping(now_ms)
     }
 
     /// A keep-alive.
     #[must_use]
     pub fn keep_alive(&self) -> Ping {
-        self.state().session.keep_alive()
+        self.state().counters.keep_alive()
     }
 
     /// Ends it: nothing is queued any more, and nobody waits any more.

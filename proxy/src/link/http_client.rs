@@ -9,14 +9,14 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use trunkline_protocol::key::AccessKeys;
 use trunkline_protocol::limits::LINK_CREDENTIAL_LIFETIME_S;
 use trunkline_protocol::manifest::NODE_HEADER;
 use trunkline_protocol::token::LinkCredential;
 
-use crate::config::unix_seconds;
+use crate::config::{Address, unix_seconds};
+use crate::connector::Connector;
 
 /// An app server that accepts a connection but doesn't answer is given up after this.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ pub enum RequestError {
         source: io::Error,
     },
     /// A connection, but no HTTP answer.
-    #[error("{authority} gives no HTTP answer: {source}")]
+    #[error("{authority} gives no HTTP answer: {}", root_cause(source))]
     Http {
         /// Whom it was for.
         authority: String,
@@ -52,32 +52,55 @@ pub enum RequestError {
     Request(#[from] http::Error),
 }
 
-/// Sends a request over a fresh connection, with the headers that show who we are.
-///
-/// # Errors
-/// When the app server can't be reached or doesn't answer.
-pub(super) async fn send(
-    authority: &str,
-    node: &str,
-    keys: &AccessKeys,
-    mut request: Request<Empty<Bytes>>,
-) -> Result<Response<Incoming>, RequestError> {
-    let credential = LinkCredential { node: node.into(), expires: unix_seconds() + LINK_CREDENTIAL_LIFETIME_S };
-    let bearer = format!("Bearer {}", credential.seal(keys));
-    let headers = request.headers_mut();
-    headers.insert(AUTHORIZATION, HeaderValue::from_str(&bearer).map_err(http::Error::from)?);
-    headers.insert(HOST, HeaderValue::from_str(authority).map_err(http::Error::from)?);
-    headers.insert(NODE_HEADER, HeaderValue::from_str(node).map_err(http::Error::from)?);
-    timeout(ANSWER_TIMEOUT, exchange(authority, request))
-        .await
-        .unwrap_or_else(|_| Err(RequestError::Timeout { authority: authority.into() }))
+/// What lies below an error that only says where it came up: a refused certificate shows itself so.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).last().map(ToString::to_string).unwrap_or_default()
 }
 
-async fn exchange(authority: &str, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, RequestError> {
+/// Who asks, and by which ways.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// The name of this node.
+    pub node: &'a str,
+    /// The fleet's keys.
+    pub keys: &'a AccessKeys,
+    /// Opens connections.
+    pub connector: &'a Connector,
+}
+
+impl Caller<'_> {
+    /// Sends a request over a fresh connection, with the headers that show who we are.
+    ///
+    /// # Errors
+    /// When the app server can't be reached or doesn't answer.
+    pub(super) async fn send(
+        self,
+        address: &Address,
+        mut request: Request<Empty<Bytes>>,
+    ) -> Result<Response<Incoming>, RequestError> {
+        let Self { node, keys, connector } = self;
+        let authority = address.authority();
+        let credential = LinkCredential { node: node.into(), expires: unix_seconds() + LINK_CREDENTIAL_LIFETIME_S };
+        let bearer = format!("Bearer {}", credential.seal(keys));
+        let headers = request.headers_mut();
+        headers.insert(AUTHORIZATION, HeaderValue::from_str(&bearer).map_err(http::Error::from)?);
+        headers.insert(HOST, HeaderValue::from_str(authority).map_err(http::Error::from)?);
+        headers.insert(NODE_HEADER, HeaderValue::from_str(node).map_err(http::Error::from)?);
+        timeout(ANSWER_TIMEOUT, exchange(connector, address, request))
+            .await
+            .unwrap_or_else(|_| Err(RequestError::Timeout { authority: authority.into() }))
+    }
+}
+
+async fn exchange(
+    connector: &Connector,
+    address: &Address,
+    request: Request<Empty<Bytes>>,
+) -> Result<Response<Incoming>, RequestError> {
+    let authority = address.authority();
     let refused = |source| RequestError::Connect { authority: authority.into(), source };
     let silent = |source| RequestError::Http { authority: authority.into(), source };
-    let stream = TcpStream::connect(authority).await.map_err(refused)?;
-    stream.set_nodelay(true).map_err(refused)?;
+    let stream = connector.connect(address).await.map_err(refused)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(silent)?;
     // It ends by itself: with the answer's body, or with the socket that an upgrade hands over.
     tokio::spawn(connection.with_upgrades());

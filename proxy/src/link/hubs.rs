@@ -1,12 +1,16 @@
 //! The hubs that this node knows, learnt from the manifests of app servers.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use axum::body::Body;
+use http::{Request, Response};
 use trunkline_protocol::manifest::HubManifest;
 
 use super::{Home, MemoryLink, Pool};
+use crate::config::Address;
 
 /// A hub's place in tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,22 +36,25 @@ pub struct AppServer {
 /// How an app server is reached.
 #[derive(Debug, Clone)]
 pub enum Reach {
-    /// At this `host:port`.
-    Network(String),
+    /// At this address.
+    Network(Address),
     /// In this process.
     Memory(Arc<dyn MemoryDialler>),
 }
 
-/// Opens links to the app that this node is embedded in.
+/// Reaches the app that this node is embedded in.
 pub trait MemoryDialler: std::fmt::Debug + Send + Sync {
     /// Gives the app the far end of a link, with what headers would tell over the network.
     fn dial(&self, hub: &str, node: &str, boot: &str, slot: usize, link: MemoryLink);
+
+    /// Has the app answer a request to one of the paths that it serves for proxies.
+    fn ask(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 }
 
 impl std::fmt::Display for Reach {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Network(authority) => write!(f, "http://{authority}"),
+            Self::Network(address) => write!(f, "{address}"),
             Self::Memory(_) => f.write_str("this process"),
         }
     }
@@ -131,6 +138,15 @@ impl Hub {
         (0..pools.len()).find_map(|step| pools.get((start + step) % pools.len())?.choose_home())
     }
 
+    /// The app server to ask something: they take turns, as for new client connections.
+    #[must_use]
+    pub fn choose_app(&self) -> Option<Arc<AppServer>> {
+        let pools = self.pools.load();
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        let pools = (0..pools.len()).filter_map(|step| pools.get((start + step) % pools.len()));
+        pools.filter(|pool| pool.open() > 0).map(|pool| pool.app().clone()).next()
+    }
+
     /// Gives the hub another app server.
     pub fn add_pool(&self, pool: Arc<Pool>) {
         self.pools.rcu(|pools| pools.iter().chain([&pool]).cloned().collect::<Vec<_>>());
@@ -206,7 +222,7 @@ mod tests {
                 id: AppServerId(app),
                 instance: app.to_string(),
                 name: String::new(),
-                reach: Reach::Network(String::new()),
+                reach: Reach::Network("http://app".parse().unwrap()),
             };
             let pool = Arc::new(Pool::new(hub.clone(), Arc::new(server), 2, Arc::default()));
             for slot in 0..2 {

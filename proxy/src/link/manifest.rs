@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
-use trunkline_protocol::key::AccessKeys;
 use trunkline_protocol::manifest::{MANIFEST_PATH, Manifest};
 
-use super::http_client::{self, RequestError};
+use super::http_client::{Caller, RequestError};
+use crate::config::Address;
 
 /// A manifest has some 300 bytes per hub; what is larger comes from something else.
 const MANIFEST_MAX_BYTES: usize = 1024 * 1024;
@@ -39,13 +39,14 @@ pub enum ReadManifestError {
     },
 }
 
-/// Reads the manifest of the app server at `authority` (`host:port`).
+/// Reads the manifest of the app server at an address.
 ///
 /// # Errors
 /// When it can't be had; worth another try after a while.
-pub async fn read_manifest(authority: &str, node: &str, keys: &AccessKeys) -> Result<Manifest, ReadManifestError> {
+pub async fn read_manifest(address: &Address, caller: Caller<'_>) -> Result<Manifest, ReadManifestError> {
+    let authority = address.authority();
     let request = Request::get(MANIFEST_PATH).body(Empty::<Bytes>::new()).map_err(RequestError::from)?;
-    let answer = http_client::send(authority, node, keys, request).await?;
+    let answer = caller.send(address, request).await?;
     match answer.status() {
         StatusCode::OK => {}
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(ReadManifestError::Key(authority.into())),

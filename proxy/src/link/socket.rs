@@ -6,15 +6,16 @@
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::connector::Wire;
+
 /// Pieces that may wait in memory; each is what one end gathered in a turn.
 const PIECES_MAX: usize = 16;
 
-type WebSocket = WebSocketStream<TcpStream>;
+type WebSocket = WebSocketStream<Wire>;
 
 /// Both halves of an open link.
 #[derive(Debug)]

@@ -50,7 +50,7 @@ impl Embedded {
         let (sender, inbox) = ShardSender::new();
         let shared = Shared::embedded(settings, sender.clone());
         let stop = CancellationToken::new();
-        drop(thread::start(0, shared.clone(), None, inbox, stop.clone())?);
+        drop(thread::start(0, shared.clone(), Vec::new(), inbox, stop.clone())?);
         // A link in memory can't meet another instance, so nobody has to listen.
         let changed = Arc::new(Notify::new());
         let pools = upstream::open_pools(&shared, Reach::Memory(dialler), manifest, &changed);

@@ -13,34 +13,45 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client;
 use crate::downlink::keep_link;
-use crate::endpoint::{self, Endpoint};
+use crate::endpoint::{self, Endpoint, Layers};
 use crate::shard::{Inbox, Parcel, Shard, Shared, Turn};
 
-/// Starts the thread of one shard; without a listener it gets its sockets from somebody else's.
+/// Where a shard gets its sockets from.
+#[derive(Debug)]
+pub(super) struct Door {
+    pub(super) listener: TcpListener,
+    pub(super) layers: Layers,
+}
+
+/// Starts the thread of one shard; without a door it gets its sockets from somebody else's.
 pub(super) fn start(
     index: u16,
     shared: Arc<Shared>,
-    listener: Option<TcpListener>,
+    doors: Vec<Door>,
     inbox: Inbox,
     stop: CancellationToken,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listener = {
+    let doors = {
         let _entered = runtime.enter();
-        listener.map(tokio::net::TcpListener::from_std).transpose()?
+        let open = |door: Door| Ok((tokio::net::TcpListener::from_std(door.listener)?, door.layers));
+        doors.into_iter().map(open).collect::<io::Result<Vec<_>>>()?
     };
     Builder::new().name(format!("shard-{index}")).spawn(move || {
         let tasks = LocalSet::new();
-        tasks.block_on(&runtime, stop.run_until_cancelled(run(index, shared, listener, inbox)));
+        tasks.block_on(&runtime, stop.run_until_cancelled(run(index, shared, doors, inbox)));
     })
 }
 
-async fn run(index: u16, shared: Arc<Shared>, listener: Option<tokio::net::TcpListener>, inbox: Inbox) {
+async fn run(index: u16, shared: Arc<Shared>, doors: Vec<(tokio::net::TcpListener, Layers)>, inbox: Inbox) {
     let shard = Shard::new(index, shared.clone());
-    if let (Some(own_inbox), Some(listener)) = (shared.shards().get(usize::from(index)), listener) {
+    if let Some(own_inbox) = shared.shards().get(usize::from(index)) {
         let counters = shared.counters_of(index);
         let router = Endpoint::new(shared.clone(), counters.clone(), own_inbox.clone()).into_router();
-        spawn_local(endpoint::serve(listener, router, counters));
+        for (listener, layers) in doors {
+            let door = endpoint::Door::new(shared.clone(), counters.clone());
+            spawn_local(endpoint::serve(listener, layers, router.clone(), door));
+        }
     }
     spawn_local(tick(shard.clone()));
     take_parcels(shard, inbox).await;

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use trunkline_protocol::manifest::Manifest;
 
 use crate::admin::Upstreams;
+use crate::config::Address;
 use crate::link::{AppServer, Pool, Reach, read_manifest};
 use crate::shard::{Parcel, Shared};
 
@@ -22,26 +23,27 @@ struct Known {
 }
 
 /// Watches an upstream for ever.
-pub(super) async fn watch(shared: Arc<Shared>, upstreams: Arc<Upstreams>, authority: String) {
+pub(super) async fn watch(shared: Arc<Shared>, upstreams: Arc<Upstreams>, address: Address) {
+    let shown = address.to_string();
     let changed = Arc::new(Notify::new());
     let mut known: Option<Known> = None;
     let mut last_problem = None;
     loop {
-        match read_manifest(&authority, &shared.settings.node, &shared.settings.keys).await {
+        match read_manifest(&address, shared.caller()).await {
             Ok(manifest) => {
-                upstreams.tell(&authority, None);
+                upstreams.tell(&shown, None);
                 last_problem = None;
                 if known.as_ref().is_none_or(|known| known.instance != manifest.instance) {
                     known.take().iter().for_each(retire);
-                    known = Some(adopt(&shared, &authority, manifest, &changed));
+                    known = Some(adopt(&shared, &address, manifest, &changed));
                 }
             }
             Err(error) => {
                 let problem = error.to_string();
-                upstreams.tell(&authority, Some(problem.clone()));
+                upstreams.tell(&shown, Some(problem.clone()));
                 // Once, and again only when something else is wrong.
                 if last_problem.as_ref() != Some(&problem) {
-                    warn!(upstream = %authority, %problem, "waiting for the app server");
+                    warn!(upstream = %address, %problem, "waiting for the app server");
                 }
                 last_problem = Some(problem);
             }
@@ -57,9 +59,9 @@ pub(super) async fn watch(shared: Arc<Shared>, upstreams: Arc<Upstreams>, author
 }
 
 /// Gives every hub of the manifest a pool, and every link to a shard to keep.
-fn adopt(shared: &Arc<Shared>, authority: &str, manifest: Manifest, changed: &Arc<Notify>) -> Known {
-    let reach = Reach::Network(authority.into());
-    info!(upstream = authority, app = %manifest.name, instance = %manifest.instance, hubs = manifest.hubs.len(), "app server found");
+fn adopt(shared: &Arc<Shared>, address: &Address, manifest: Manifest, changed: &Arc<Notify>) -> Known {
+    let reach = Reach::Network(address.clone());
+    info!(upstream = %address, app = %manifest.name, instance = %manifest.instance, hubs = manifest.hubs.len(), "app server found");
     let instance = manifest.instance.clone();
     Known { instance, pools: open_pools(shared, reach, manifest, changed) }
 }

@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
-use trunkline_protocol::service::{ClientInvocation, ErrorCompletion, FlowOperation, ServiceMessage};
+use trunkline_protocol::service::{ClientInvocation, ErrorCompletion, FlowOperation, RawKind, ServiceMessage};
 
 use super::{Ending, Shard};
-use crate::delivery::{Act, Delivery, GroupOrder, Order, Pace, Receivers, Who, frame_for};
-use crate::directory::{SetName, Slot, Status};
+use crate::delivery::{Act, Delivery, GroupOrder, Order, Pace, Receivers, Who, frame_for, raw_frame};
+use crate::directory::{Content, SetName, Slot, Status};
 use crate::link::{HubIndex, LinkHandle};
 
 impl Shard {
@@ -77,9 +77,11 @@ impl Shard {
     /// Does something to a connection that is here; `is_own` if its own app server wants it.
     fn act(self: &Rc<Self>, slot: Slot, is_own: bool, act: Act, pace: Pace) {
         match act {
-            Act::Data(payload) if is_own => self.deliver(pace, |delivery| send_data(delivery, slot, &payload)),
+            Act::Data { payload, kind } if is_own => {
+                self.deliver(pace, |delivery| send_data(delivery, slot, &payload, kind));
+            }
             // Only its own app server may answer its calls, so that none is answered twice.
-            Act::Data(_) => self.counters.unknown_receivers.increment(),
+            Act::Data { .. } => self.counters.unknown_receivers.increment(),
             Act::Group { change, ack } => {
                 self.deliver(pace, |delivery| change_groups(delivery, slot, &change));
                 if let Some(ack) = ack {
@@ -87,9 +89,9 @@ impl Shard {
                 }
             }
             // Its own app server has sent a farewell; for anybody else we do.
-            Act::Close { .. } if is_own => self.end(slot, &Ending::by_app()),
             Act::Close { error } => {
-                self.end(slot, &Ending::ordered(error.as_deref().filter(|error| !error.is_empty())))
+                let error = error.as_deref().filter(|error| !error.is_empty());
+                self.end(slot, &if is_own { Ending::by_app(error) } else { Ending::ordered(error) });
             }
             Act::Ask { link, question } => self.ask(slot, is_own, &link, question, pace),
             Act::Flow(operation) => self.control_flow(slot, operation),
@@ -101,7 +103,7 @@ impl Shard {
             Act::Ask { link, question } => link.send(&no_such_connection(question)),
             // The ack that goes with it says that nobody was found.
             Act::Group { .. } => {}
-            Act::Data(_) | Act::Close { .. } | Act::Flow(_) => self.counters.unknown_receivers.increment(),
+            Act::Data { .. } | Act::Close { .. } | Act::Flow(_) => self.counters.unknown_receivers.increment(),
         }
     }
 
@@ -109,7 +111,8 @@ impl Shard {
     fn ask(&self, slot: Slot, is_own: bool, link: &LinkHandle, question: ClientInvocation, pace: Pace) {
         let is_asked = self.deliver(pace, |delivery| {
             let client = delivery.directory.get_mut(slot).filter(|client| client.is_open())?;
-            let frame = frame_for(client.protocol, question.payloads.get(client.protocol)?);
+            let Content::Hub(protocol) = client.content else { return None };
+            let frame = frame_for(protocol, question.payloads.get(protocol)?);
             if !is_own {
                 client.home.send(&ServiceMessage::ClientInvocation(question.clone()));
             }
@@ -165,11 +168,14 @@ pub fn no_such_connection(question: ClientInvocation) -> ServiceMessage {
     ServiceMessage::ErrorCompletion(ErrorCompletion { invocation_id, connection_id, caller_server_id, error })
 }
 
-/// Bytes for one connection; the first are the answer to its hub handshake.
-fn send_data(delivery: &mut Delivery<'_>, slot: Slot, payload: &[u8]) {
+/// Bytes for one connection; the first are the answer to its hub handshake, if it had one.
+fn send_data(delivery: &mut Delivery<'_>, slot: Slot, payload: &[u8], kind: RawKind) {
     let Some(client) = delivery.directory.get_mut(slot).filter(|client| !client.is_closing()) else { return };
     client.status = Status::Open;
-    let frame = frame_for(client.protocol, payload);
+    let frame = match client.content {
+        Content::Hub(protocol) => frame_for(protocol, payload),
+        Content::Raw => raw_frame(kind, payload),
+    };
     delivery.outlet.put(slot, client, &frame);
 }
 

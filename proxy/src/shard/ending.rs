@@ -4,6 +4,7 @@
 //! socket is closed. The place is freed when the socket has ended.
 
 use std::rc::Rc;
+use std::task::{Context, Waker};
 
 use bytes::BytesMut;
 use bytestring::ByteString;
@@ -14,8 +15,8 @@ use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 use super::Shard;
 use crate::counters::Cause;
 use crate::delivery::frame_for;
-use crate::directory::{Slot, Status};
-use crate::transport::websocket::{self, CLOSE_NORMAL};
+use crate::directory::{Content, Slot, Status};
+use crate::transport::websocket::{self, CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL};
 
 /// How long a client may take to answer our close; the official server's.
 const CLOSE_TIMEOUT_TICKS: u32 = 5;
@@ -32,6 +33,9 @@ pub struct Ending {
     pub farewell: Option<Farewell>,
     /// What the app server is told.
     pub notice: Notice,
+    /// How the transport of a raw endpoint's client is closed: nothing else tells it why. That of a hub's client always
+    /// ends well, because it was told before.
+    pub raw_code: u16,
 }
 
 /// The last hub message.
@@ -57,26 +61,27 @@ impl Ending {
     /// The client closed, or its socket ended.
     #[must_use]
     pub fn by_client() -> Self {
-        Self { cause: Cause::Client, farewell: None, notice: Notice::Clean }
+        Self { cause: Cause::Client, farewell: None, notice: Notice::Clean, raw_code: CLOSE_NORMAL }
     }
 
-    /// The app server ended it and has said so to the client.
+    /// The app server ended it, for this error if there is one, and has said so to the client of a hub.
     #[must_use]
-    pub fn by_app() -> Self {
-        Self { cause: Cause::App, farewell: None, notice: Notice::None }
+    pub fn by_app(error: Option<&str>) -> Self {
+        let raw_code = if error.is_some() { CLOSE_APP_FAILED } else { CLOSE_NORMAL };
+        Self { cause: Cause::App, farewell: None, notice: Notice::None, raw_code }
     }
 
     /// Somebody other than its app server ordered it to be closed.
     #[must_use]
     pub fn ordered(reason: Option<&str>) -> Self {
         let farewell = Farewell { detail: reason.map(Into::into), allow_reconnect: false };
-        Self { cause: Cause::App, farewell: Some(farewell), notice: Notice::Clean }
+        Self { cause: Cause::App, farewell: Some(farewell), notice: Notice::Clean, raw_code: CLOSE_NORMAL }
     }
 
-    /// It broke a rule or a limit.
+    /// It broke a rule or a limit; `raw_code` tells which to a client of a raw endpoint.
     #[must_use]
-    pub fn broken_rule(detail: &str) -> Self {
-        Self::error(Cause::Protocol, format!("InvalidDataException: {detail}"), detail)
+    pub fn broken_rule(detail: &str, raw_code: u16) -> Self {
+        Self { raw_code, ..Self::error(Cause::Protocol, format!("InvalidDataException: {detail}"), detail) }
     }
 
     /// It read too slowly.
@@ -84,7 +89,7 @@ impl Ending {
     pub fn slow_client() -> Self {
         // No farewell: it would stand behind everything that the client doesn't read.
         let notice = Notice::Error("the client reads too slowly: its queue is over --outbox-max-bytes".into());
-        Self { cause: Cause::SlowClient, farewell: None, notice }
+        Self { cause: Cause::SlowClient, farewell: None, notice, raw_code: CLOSE_GOING_AWAY }
     }
 
     /// It was silent for too long. Text of the official server.
@@ -98,32 +103,39 @@ impl Ending {
     #[must_use]
     pub fn not_opened() -> Self {
         let notice = Notice::Error("the hub handshake was not answered in time".into());
-        Self { cause: Cause::Handshake, farewell: None, notice }
+        Self { cause: Cause::Handshake, farewell: None, notice, raw_code: CLOSE_GOING_AWAY }
     }
 
     /// Its home link is lost.
     #[must_use]
     pub fn link_lost() -> Self {
-        Self { cause: Cause::LinkLost, farewell: Some(Farewell::come_again()), notice: Notice::None }
+        Self::come_again(Cause::LinkLost, Notice::None)
     }
 
     /// The node stops.
     #[must_use]
     pub fn drained() -> Self {
-        Self { cause: Cause::Drained, farewell: Some(Farewell::come_again()), notice: Notice::Clean }
+        Self::come_again(Cause::Drained, Notice::Clean)
+    }
+
+    fn come_again(cause: Cause, notice: Notice) -> Self {
+        let farewell = Farewell { detail: None, allow_reconnect: true };
+        Self { cause, farewell: Some(farewell), notice, raw_code: CLOSE_GOING_AWAY }
+    }
+
+    /// The access token with which it came has expired. With the official server too it is told to come again.
+    #[must_use]
+    pub fn token_expired() -> Self {
+        Self::come_again(Cause::TokenExpired, Notice::Clean)
     }
 
     fn error(cause: Cause, detail: String, notice: &str) -> Self {
         let farewell = Farewell { detail: Some(detail), allow_reconnect: true };
-        Self { cause, farewell: Some(farewell), notice: Notice::Error(notice.into()) }
+        Self { cause, farewell: Some(farewell), notice: Notice::Error(notice.into()), raw_code: CLOSE_GOING_AWAY }
     }
 }
 
 impl Farewell {
-    fn come_again() -> Self {
-        Self { detail: None, allow_reconnect: true }
-    }
-
     fn message(&self, with_details: bool) -> HubMessage {
         let error = self.detail.as_ref().map(|detail| {
             let text = if with_details { format!("{CLOSED_WITH_ERROR} {detail}") } else { CLOSED_WITH_ERROR.into() };
@@ -179,11 +191,16 @@ impl Shard {
             if ending.cause == Cause::SlowClient {
                 return client.socket.cut();
             }
+            let Content::Hub(protocol) = client.content else {
+                client.outbox.push(websocket::close(ending.raw_code));
+                drop(directory);
+                return self.flush(slot);
+            };
             if let Some(farewell) = &ending.farewell {
                 let with_details = hubs.get(client.home.hub().get()).is_some_and(|hub| hub.settings().detailed_errors);
                 let mut message = BytesMut::new();
-                client.protocol.encode(&farewell.message(with_details), &mut message);
-                client.outbox.push(frame_for(client.protocol, &message));
+                protocol.encode(&farewell.message(with_details), &mut message);
+                client.outbox.push(frame_for(protocol, &message));
             }
             client.outbox.push(websocket::close(CLOSE_NORMAL));
         }
@@ -210,7 +227,25 @@ impl Shard {
     /// Frees the place of a client connection whose socket has ended.
     pub fn free(self: &Rc<Self>, slot: Slot) {
         self.end(slot, &Ending::by_client());
-        self.directory.borrow_mut().remove(slot);
+        self.expiries.borrow_mut().forget(slot);
+        if let Some(mut client) = self.directory.borrow_mut().remove(slot) {
+            // What only a task would have written leaves now or never: our answer to a close, for one.
+            let mut cx = Context::from_waker(Waker::noop());
+            let _ = client.outbox.poll_flush(&mut cx, &client.socket);
+        }
+    }
+
+    /// Ends connections whose clients send no requests any more. One shard does it for the whole node.
+    pub(super) fn forget_absent(&self) {
+        if self.index != 0 {
+            return;
+        }
+        for carried in self.shared.carried.sweep(self.shared.settings.carried.disconnect_timeout_s) {
+            // The others end where they are, because their pipes do.
+            if carried.begin().is_some() {
+                self.end_id(&Rc::from(carried.id()), true);
+            }
+        }
     }
 
     /// Forgets ids whose tokens can't be used any more.

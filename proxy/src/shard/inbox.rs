@@ -5,10 +5,13 @@
 use std::sync::Arc;
 
 use hyper::upgrade::OnUpgrade;
+use tokio::io::DuplexStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
 use crate::delivery::Order;
+use crate::limits::Seat;
 use crate::link::{Hub, Pool};
 
 /// What may wait in one shard's inbox. Two of the largest frames fit, so that none can get stuck.
@@ -33,11 +36,22 @@ pub struct Turn {
     _room: OwnedSemaphorePermit,
 }
 
-/// A connect request that was accepted; the upgrade is on its way.
+/// How a client's bytes reach its shard.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A WebSocket; the upgrade is on its way.
+    Upgrade(OnUpgrade),
+    /// Requests carry them, to and from the other end of this pipe.
+    Pipe(DuplexStream),
+}
+
+/// A connect request that was accepted.
 #[derive(Debug)]
 pub struct Admission {
     /// Gives the socket.
-    pub upgrade: OnUpgrade,
+    pub arrival: Arrival,
+    /// What it travels by.
+    pub transport: Transport,
     /// The hub that it is for.
     pub hub: Arc<Hub>,
     /// Who connects; the hub protocol is not known yet.
@@ -46,6 +60,10 @@ pub struct Admission {
     pub is_negotiated: bool,
     /// The user, if authenticated.
     pub user: Option<String>,
+    /// Its place among the connections of its address.
+    pub seat: Option<Box<Seat>>,
+    /// When it is to be closed, in seconds since 1970: with its token, where the hub wants that.
+    pub expires_s: Option<u64>,
 }
 
 /// The sending end of a shard's inbox.

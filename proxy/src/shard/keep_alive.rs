@@ -7,8 +7,9 @@ use std::rc::Rc;
 
 use super::{Ending, Shard};
 use crate::delivery::frame_for;
-use crate::directory::{Client, Serial, Slot, Status};
-use trunkline_protocol::hub::{HubMessage, HubProtocol};
+use crate::directory::{Client, Content, Serial, Slot, Status};
+use crate::transport::websocket;
+use trunkline_protocol::hub::HubMessage;
 use trunkline_protocol::manifest::HubManifest;
 
 /// Buckets of the wheel; who is due later than this is looked at in between, and put back.
@@ -62,6 +63,8 @@ impl Shard {
         for (slot, serial) in due {
             self.look_at(slot, serial, now);
         }
+        self.forget_absent();
+        self.close_expired();
         self.forget_ended(now);
         self.finish_turn();
     }
@@ -70,13 +73,13 @@ impl Shard {
         let hubs = self.shared.hubs.all();
         let looked = self.with_client(slot, serial, |client| {
             let settings = hubs.get(client.home.hub().get())?.settings();
-            Some((due(client, &settings, now), client.protocol))
+            Some((due(client, &settings, now), client.content))
         });
-        let Some(Some((due, protocol))) = looked else { return };
+        let Some(Some((due, content))) = looked else { return };
         let next = match due {
             Due::Wait(next) => next,
             Due::KeepAlive => {
-                self.send_keep_alive(slot, protocol);
+                self.send_keep_alive(slot, content);
                 now + 1
             }
             Due::TimedOut => {
@@ -95,10 +98,15 @@ impl Shard {
         self.wheel.borrow_mut().watch(slot, serial, now, next);
     }
 
-    fn send_keep_alive(self: &Rc<Self>, slot: Slot, protocol: HubProtocol) {
-        let mut message = bytes::BytesMut::new();
-        protocol.encode(&HubMessage::Ping, &mut message);
-        let frame = frame_for(protocol, &message);
+    fn send_keep_alive(self: &Rc<Self>, slot: Slot, content: Content) {
+        let frame = match content {
+            Content::Hub(protocol) => {
+                let mut message = bytes::BytesMut::new();
+                protocol.encode(&HubMessage::Ping, &mut message);
+                frame_for(protocol, &message)
+            }
+            Content::Raw => websocket::ping(),
+        };
         self.counters.keep_alives.increment();
         self.send_frame(slot, &frame);
     }
@@ -112,6 +120,9 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
         Status::Closing { until } => Due::Wait(until),
         Status::Opening { until } if now >= until => Due::NotOpened,
         Status::Opening { until } => Due::Wait(until),
+        // Its polls show that it lives; when they stop, its pipe ends.
+        Status::Open if client.has_inherent_keep_alive => Due::Wait(u32::MAX),
+        Status::Open if client.content == Content::Raw => due_raw(client, keep_alive, timeout, now),
         // While we don't read it, its silence is ours.
         Status::Open if client.has_pinged && client.pause.is_none() && passed(client.last_heard, timeout) => {
             Due::TimedOut
@@ -124,6 +135,19 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
     }
 }
 
+/// Nobody but the transport pings a raw connection. It is asked as soon as it is silent, whatever is sent to it, because
+/// a client may have nothing to say; every WebSocket answers. So a silent one is gone.
+fn due_raw(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
+    let silent_for = now.saturating_sub(client.last_heard);
+    match silent_for {
+        _ if client.pause.is_some() => Due::Wait(now.saturating_add(keep_alive)),
+        // Whoever is asked late still gets the time of an interval for its answer.
+        _ if silent_for >= timeout.max(keep_alive.saturating_mul(2)) => Due::TimedOut,
+        _ if silent_for >= keep_alive => Due::KeepAlive,
+        _ => Due::Wait(client.last_heard.saturating_add(keep_alive)),
+    }
+}
+
 /// Whole ticks, at least one.
 fn seconds(ms: u64) -> u32 {
     u32::try_from(ms.div_ceil(1000)).unwrap_or(u32::MAX).max(1)
@@ -131,8 +155,9 @@ fn seconds(ms: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
     use std::sync::Arc;
+
+    use trunkline_protocol::hub::HubProtocol;
 
     use super::*;
     use crate::link::{AppServerId, HubIndex, LinkHandle};
@@ -140,8 +165,8 @@ mod tests {
 
     fn client(change: impl FnOnce(&mut Client)) -> Client {
         let home = Arc::new(LinkHandle::new(HubIndex::from(0), AppServerId::from(0), 1000));
-        let socket = Socket::Boxed(RefCell::new(Box::new(tokio::io::empty())));
-        let mut client = Client::new("id".into(), 0, home, HubProtocol::Json, socket);
+        let socket = Socket::boxed(tokio::io::empty());
+        let mut client = Client::new("id".into(), 0, home, Content::Hub(HubProtocol::Json), socket);
         client.status = Status::Open;
         change(&mut client);
         client
@@ -174,6 +199,27 @@ mod tests {
             client.pause = Some(Rc::default());
         });
         assert_eq!(due(&client, &settings(), 200), Due::Wait(31));
+    }
+
+    #[test]
+    fn long_polling_needs_no_pings_and_knows_no_silence() {
+        let client = client(|client| {
+            (client.has_pinged, client.last_heard, client.last_sent) = (true, 1, 1);
+            client.has_inherent_keep_alive = true;
+        });
+        assert_eq!(due(&client, &settings(), 200), Due::Wait(u32::MAX));
+    }
+
+    #[test]
+    fn a_raw_connection_is_asked_when_it_is_silent_and_given_up_when_it_stays_so() {
+        let mut client =
+            client(|client| (client.content, client.last_heard, client.last_sent) = (Content::Raw, 100, 129));
+        assert_eq!(due(&client, &settings(), 114), Due::Wait(115));
+        assert_eq!(due(&client, &settings(), 115), Due::KeepAlive);
+        assert_eq!(due(&client, &settings(), 129), Due::KeepAlive);
+        assert_eq!(due(&client, &settings(), 130), Due::TimedOut);
+        client.pause = Some(Rc::default());
+        assert_eq!(due(&client, &settings(), 200), Due::Wait(215));
     }
 
     #[test]

@@ -8,10 +8,14 @@ use tokio::time::Instant;
 use trunkline_protocol::id::random_id;
 
 use super::ShardSender;
+use crate::carried::Registry;
 use crate::config::Settings;
+use crate::connector::Connector;
 use crate::counters::Counters;
 use crate::directory::Routes;
-use crate::link::{HubIndex, Hubs};
+use crate::identity::Verifier;
+use crate::limits::Tally;
+use crate::link::{Caller, HubIndex, Hubs};
 
 /// Hubs that are counted one by one; more than this share the last place.
 const HUBS_COUNTED: usize = 64;
@@ -30,14 +34,22 @@ pub enum Sockets {
 pub struct Shared {
     /// The settings.
     pub settings: Settings,
+    /// Who may be who.
+    pub verifier: Verifier,
     /// Which start of this node this is.
     pub boot: String,
     /// The hubs and the links to their app servers.
     pub hubs: Hubs,
     /// Where each client connection is.
     pub routes: Routes,
+    /// The connections that are carried by requests.
+    pub carried: Registry,
+    /// The ways to app servers and other nodes.
+    pub connector: Connector,
     /// Where its clients' sockets come from.
     pub whose_sockets: Sockets,
+    /// What is counted to hold the limits.
+    pub tally: Tally,
     shards: Vec<ShardSender>,
     counters: Vec<Arc<Counters>>,
     clients: Vec<Vec<AtomicI64>>,
@@ -49,23 +61,27 @@ pub struct Shared {
 impl Shared {
     /// The common part of a node with these shards.
     #[must_use]
-    pub fn new(settings: Settings, shards: Vec<ShardSender>) -> Arc<Self> {
-        Arc::new(Self::with(settings, shards, Sockets::Own))
+    pub fn new(settings: Settings, connector: Connector, shards: Vec<ShardSender>) -> Arc<Self> {
+        Arc::new(Self::with(settings, connector, shards, Sockets::Own))
     }
 
     /// The common part of a node inside an app, whose sockets come from the app's runtime.
     #[must_use]
     pub fn embedded(settings: Settings, shard: ShardSender) -> Arc<Self> {
-        Arc::new(Self::with(settings, vec![shard], Sockets::Adopted))
+        Arc::new(Self::with(settings, Connector::default(), vec![shard], Sockets::Adopted))
     }
 
-    fn with(settings: Settings, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
+    fn with(settings: Settings, connector: Connector, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
         let per_hub = || (0..HUBS_COUNTED).map(|_| AtomicI64::new(0)).collect();
         Self {
             whose_sockets,
+            tally: Tally::new(&settings.limits),
+            connector,
+            verifier: Verifier::new(settings.tokens.clone(), &settings.keys),
             boot: random_id(),
             hubs: Hubs::default(),
             routes: Routes::default(),
+            carried: Registry::default(),
             counters: shards.iter().map(|_| Arc::default()).collect(),
             clients: shards.iter().map(|_| per_hub()).collect(),
             sockets: AtomicU64::new(0),
@@ -74,6 +90,12 @@ impl Shared {
             shards,
             settings,
         }
+    }
+
+    /// As whom this node asks app servers, and by which ways.
+    #[must_use]
+    pub fn caller(&self) -> Caller<'_> {
+        Caller { node: &self.settings.node, keys: &self.settings.keys, connector: &self.connector }
     }
 
     /// The inbox of each shard, in their order.
@@ -123,6 +145,12 @@ impl Shared {
     /// A socket has ended.
     pub fn socket_ended(&self) {
         self.sockets.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How long ago the node started.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Milliseconds since the node started, for the counting of links.

@@ -4,8 +4,16 @@
 //! of hub messages (the JavaScript client sends all that waited in one). Ours are never masked, so a frame is
 //! made once and shared by all who get it.
 
+#[cfg(test)]
+mod conformance;
 mod decode;
 mod encode;
+mod farewell;
+mod peel;
 
-pub use decode::{Decoder, Event, ProtocolError};
-pub use encode::{CLOSE_NORMAL, Opcode, close, frame, pong};
+pub use decode::{Decoder, Event, Form, Place, ProtocolError};
+pub use encode::{
+    CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Opcode,
+    close, frame, ping, pong,
+};
+pub use peel::{Peeled, peel};

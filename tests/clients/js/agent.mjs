@@ -6,6 +6,7 @@ import * as signalR from "@microsoft/signalr";
 import { MessagePackHubProtocol } from "@microsoft/signalr-protocol-msgpack";
 import { handlersOf } from "./answers.mjs";
 import { emit, serve } from "./lines.mjs";
+import { operations as rawOperations } from "./raw.mjs";
 import { Sequence } from "./sequence.mjs";
 import { pack, unpack } from "./values.mjs";
 
@@ -21,12 +22,15 @@ const logger = {
 };
 
 function build(options) {
+  const factory = options.asyncAccessToken
+    ? () => new Promise((resolve) => setImmediate(() => resolve(options.accessToken)))
+    : () => options.accessToken;
   const builder = new signalR.HubConnectionBuilder()
     .withUrl(options.url, {
-      transport: signalR.HttpTransportType[options.transport ?? "WebSockets"],
+      ...(options.transport === "any" ? {} : { transport: signalR.HttpTransportType[options.transport ?? "WebSockets"] }),
       skipNegotiation: options.skipNegotiation ?? false,
       headers: options.headers ?? {},
-      ...(options.accessToken ? { accessTokenFactory: () => options.accessToken } : {}),
+      ...(options.accessToken ? { accessTokenFactory: factory } : {}),
     })
     .withHubProtocol(options.protocol === "messagepack" ? new MessagePackHubProtocol() : new signalR.JsonHubProtocol())
     .configureLogging(logger);
@@ -50,6 +54,7 @@ function listen(client, connection, options, sequences) {
   }
   connection.onclose((error) => emit({ event: "closed", client, error: error?.message ?? null }));
   connection.onreconnecting((error) => {
+    if (options.nextAccessToken) options.accessToken = options.nextAccessToken;
     if (options.reconnectTo) connection.baseUrl = options.reconnectTo;
     emit({ event: "reconnecting", client, error: error?.message ?? null });
   });
@@ -118,6 +123,7 @@ function feed({ items, ...of }) {
 }
 
 serve({
+  ...rawOperations,
   open,
   start,
   flood,

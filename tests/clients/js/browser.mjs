@@ -13,6 +13,8 @@ const FLAGS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
+  // Certificates of the tests are signed by nobody whom a browser knows.
+  "--ignore-certificate-errors",
 ];
 
 const context = await chromium.launchPersistentContext(process.env.TRUNKLINE_BROWSER_PROFILE, {

@@ -160,7 +160,7 @@ class SignalRCore:
         settings = {
             "headers": headers_of(options),
             "skip_negotiation": options.get("skipNegotiation", False),
-            "transport": HttpTransportType.web_sockets,
+            "transport": HttpTransportType(options.get("transport", "WebSockets")),
         }
         self.hub = (
             HubConnectionBuilder()

@@ -16,7 +16,7 @@ use axum::Router;
 use axum::serve::ListenerExt;
 use clap::Parser;
 use tokio::net::TcpListener;
-use trunkline::{Context, Hub, HubError, Server};
+use trunkline::{Context, Hub, HubError, Server, Transport};
 
 /// What a receiver is sent: a tag that names the call.
 const RECEIVED: &str = "Received";
@@ -223,7 +223,7 @@ async fn main() -> anyhow::Result<()> {
     let server = Server::new()
         .hub(hub("/sends"))
         .hub(hub("/hasty").handshake_timeout(HASTY_HANDSHAKE_TIMEOUT))
-        .hub(hub("/detailed").detailed_errors())
+        .hub(hub("/detailed").detailed_errors().transports([Transport::WebSockets]))
         .hub(lively);
     let metrics = server.handle().metrics();
     let app = Router::new().route("/metrics", metrics).merge(server.into_router()?);

@@ -81,8 +81,34 @@ fn pages_of_foreign_origins_are_kept_out() {
                 headers.push(("origin", origin));
                 let refused = ask(proxy.address(), Method::GET, "/bench", &headers).await?;
                 assert_eq!(refused.status, StatusCode::FORBIDDEN);
+                assert!(refused.body.contains("--allow-origin"), "{}", refused.body);
+                assert_eq!(proxy.metrics().await?.sum("trunkline_origins_refused_total", &[]), 1.0);
             }
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn any_page_may_connect_without_credentials_and_sub_domains_with_them() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Members).await?;
+        let flags = ["--allow-origin", "*", "--allow-origin", "https://*.example.com"];
+        let proxy = fleet.proxy_with(&[&app], &flags).await?;
+        for (origin, is_trusted) in [("https://a.example.com", true), ("https://evil.org", false)] {
+            let headers = [("origin", origin), ("cookie", "session=ann")];
+            let path = "/asked/negotiate?negotiateVersion=1";
+            let answer = ask(proxy.address(), Method::POST, path, &headers).await?;
+            assert_eq!(answer.header(ALLOW_ORIGIN), Some(origin));
+            assert_eq!(answer.header("access-control-allow-credentials"), is_trusted.then_some("true"));
+            // The app's handler did not see the cookie of whom it would have let in.
+            assert_eq!(answer.status == StatusCode::OK, is_trusted, "{}", answer.body);
+        }
+        let (here, admin) = (free_address()?, free_address()?);
+        let flags = ["--allow-origin", "https://*.com"];
+        let mut wrong = fleet.proxy_of(&here, &admin, &["127.0.0.1:1"], &flags)?;
+        assert!(failure_of(&mut wrong.process).await?.contains("--allow-origin"));
         Ok(())
     });
 }

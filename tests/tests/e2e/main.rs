@@ -4,9 +4,15 @@
 //! One program, because each one links everything. Counts, order and sets are looked at, never a time.
 
 #[cfg(test)]
+mod addresses;
+#[cfg(test)]
+mod asking;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod calls;
+#[cfg(test)]
+mod carried;
 #[cfg(test)]
 mod chat_page;
 #[cfg(test)]
@@ -14,13 +20,19 @@ mod churn;
 #[cfg(test)]
 mod client_results;
 #[cfg(test)]
+mod configuration;
+#[cfg(test)]
 mod departures;
 #[cfg(test)]
 mod doors;
 #[cfg(test)]
 mod ending;
 #[cfg(test)]
+mod forwarded;
+#[cfg(test)]
 mod functional;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod hub_features;
 #[cfg(test)]
@@ -29,6 +41,8 @@ mod identity;
 mod idle;
 #[cfg(test)]
 mod keep_alive;
+#[cfg(test)]
+mod limits;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
@@ -40,6 +54,8 @@ mod pace;
 #[cfg(test)]
 mod python;
 #[cfg(test)]
+mod raw_endpoints;
+#[cfg(test)]
 mod sends;
 #[cfg(test)]
 mod slow_clients;
@@ -47,6 +63,10 @@ mod slow_clients;
 mod starting;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod tls;
+#[cfg(test)]
+mod tokens;
 #[cfg(test)]
 mod transcripts;
 #[cfg(test)]

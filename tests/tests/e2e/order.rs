@@ -25,7 +25,7 @@ async fn open_all(agents: &Agents<'_>, proxies: &[Proxy; 2], kinds: &[Kind]) -> 
 }
 
 /// Floods the hub, waits for all echoes, and looks whether any came too much.
-async fn flood_and_check(client: &Client, count: u64) -> Result<()> {
+pub(crate) async fn flood_and_check(client: &Client, count: u64) -> Result<()> {
     let (sent, echoed) = tokio::join!(client.flood("EchoBack", 1, count), client.sequence("Echoed", count));
     sent?;
     echoed?;

@@ -5,6 +5,8 @@
 //!     └───────────── broken rule ─────────────► ProtocolError (the socket is to be closed with 1002)
 //! ```
 
+use super::farewell;
+
 /// What a piece of input turned out to be. Ranges are of the input that was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -18,6 +20,31 @@ pub enum Event {
     Close,
     /// The input is used up within a frame.
     NeedMore,
+}
+
+/// Where a piece of data stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// What its message is.
+    pub form: Form,
+    /// Its message ends with it.
+    pub is_last: bool,
+}
+
+/// What a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// UTF-8.
+    Text,
+    /// Bytes.
+    Binary,
+    /// The transport does not say.
+    Unsaid,
+}
+
+impl Place {
+    /// For transports that carry bytes and say no more about them.
+    pub const UNSAID: Self = Self { form: Form::Unsaid, is_last: true };
 }
 
 /// A broken rule of RFC 6455.
@@ -42,6 +69,15 @@ pub enum ProtocolError {
     /// Lengths have 63 bits.
     #[error("length is out of range")]
     Length,
+    /// A code has two bytes.
+    #[error("close frame has one byte")]
+    CloseLength,
+    /// Not a code that may be sent.
+    #[error("close code {0} may not be sent")]
+    CloseCode(u16),
+    /// A reason is text.
+    #[error("the reason in a close frame is no UTF-8")]
+    CloseReason,
 }
 
 const HEADER_MAX_BYTES: usize = 14;
@@ -54,6 +90,7 @@ pub struct Decoder {
     header_have: u8,
     payload: Option<Payload>,
     in_message: bool,
+    is_text: bool,
     control: Vec<u8>,
 }
 
@@ -88,8 +125,15 @@ impl Decoder {
             }
         }
         let rest = input.get_mut(used..).unwrap_or_default();
-        let (taken, event) = self.read_payload(rest);
+        let (taken, event) = self.read_payload(rest)?;
         Ok((used + taken, event.shifted(used)))
+    }
+
+    /// Where the data stands that [`decode`](Self::decode) gave last.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        let form = if self.is_text { Form::Text } else { Form::Binary };
+        Place { form, is_last: !self.in_message && self.payload.is_none() }
     }
 
     fn read_header(&mut self, input: &[u8]) -> Result<usize, ProtocolError> {
@@ -113,14 +157,18 @@ impl Decoder {
     fn enter(&mut self, payload: Payload, first: u8) {
         if payload.kind == Kind::Data {
             self.in_message = first & 0x80 == 0;
+            match first & 0x0f {
+                0x0 => {}
+                opcode => self.is_text = opcode == 0x1,
+            }
         } else {
             self.control = Vec::new();
         }
         self.payload = Some(payload);
     }
 
-    fn read_payload(&mut self, input: &mut [u8]) -> (usize, Event) {
-        let Some(payload) = &mut self.payload else { return (0, Event::NeedMore) };
+    fn read_payload(&mut self, input: &mut [u8]) -> Result<(usize, Event), ProtocolError> {
+        let Some(payload) = &mut self.payload else { return Ok((0, Event::NeedMore)) };
         let take = usize::try_from(payload.left).unwrap_or(usize::MAX).min(input.len());
         let piece = input.get_mut(..take).unwrap_or_default();
         unmask(piece, payload.mask);
@@ -132,22 +180,25 @@ impl Decoder {
         }
         if kind == Kind::Data {
             let event = if take == 0 && !done { Event::NeedMore } else { Event::Data(0..take) };
-            return (take, event);
+            return Ok((take, event));
         }
-        (take, self.read_control(kind, piece, done))
+        Ok((take, self.read_control(kind, piece, done)?))
     }
 
-    fn read_control(&mut self, kind: Kind, piece: &[u8], done: bool) -> Event {
+    fn read_control(&mut self, kind: Kind, piece: &[u8], done: bool) -> Result<Event, ProtocolError> {
         self.control.extend_from_slice(piece);
         if !done {
-            return Event::NeedMore;
+            return Ok(Event::NeedMore);
         }
         let payload = std::mem::take(&mut self.control);
-        match kind {
+        Ok(match kind {
             Kind::Ping => Event::Ping(payload),
-            Kind::Close => Event::Close,
+            Kind::Close => {
+                farewell::check(&payload)?;
+                Event::Close
+            }
             Kind::Pong | Kind::Data => Event::Pong,
-        }
+        })
     }
 }
 

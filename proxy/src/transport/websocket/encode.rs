@@ -18,9 +18,24 @@ pub enum Opcode {
 /// A normal end: code 1000, empty reason. Clients take everything else for an error.
 pub const CLOSE_NORMAL: u16 = 1000;
 
-const FIN: u8 = 0x80;
-const LENGTH_16: u8 = 126;
-const LENGTH_64: u8 = 127;
+/// The server, or the way to the app, goes away: connect again.
+pub const CLOSE_GOING_AWAY: u16 = 1001;
+
+/// The client broke a rule of RFC 6455.
+pub const CLOSE_PROTOCOL_ERROR: u16 = 1002;
+
+/// A text is not UTF-8.
+pub const CLOSE_NOT_UTF8: u16 = 1007;
+
+/// A message is too large.
+pub const CLOSE_TOO_LARGE: u16 = 1009;
+
+/// The app failed.
+pub const CLOSE_APP_FAILED: u16 = 1011;
+
+pub(super) const FIN: u8 = 0x80;
+pub(super) const LENGTH_16: u8 = 126;
+pub(super) const LENGTH_64: u8 = 127;
 const HEADER_MAX_BYTES: usize = 10;
 
 /// A whole frame around `payload`.
@@ -49,6 +64,12 @@ pub fn close(code: u16) -> Bytes {
     frame(Opcode::Close, &code.to_be_bytes())
 }
 
+/// A ping without payload, which every WebSocket answers.
+#[must_use]
+pub fn ping() -> Bytes {
+    Bytes::from_static(b"\x89\x00")
+}
+
 /// The answer to a ping with this payload.
 #[must_use]
 pub fn pong(payload: &[u8]) -> Bytes {
@@ -56,7 +77,7 @@ pub fn pong(payload: &[u8]) -> Bytes {
 }
 
 impl Opcode {
-    fn number(self) -> u8 {
+    pub(super) fn number(self) -> u8 {
         match self {
             Opcode::Text => 0x1,
             Opcode::Binary => 0x2,

@@ -30,7 +30,7 @@ impl Default for Gate {
 }
 
 impl Gate {
-    async fn pass(&self) {
+    pub(crate) async fn pass(&self) {
         // The sender is here, so there is always an end to wait for.
         let _ = self.is_open.subscribe().wait_for(|is_open| *is_open).await;
     }

@@ -7,12 +7,14 @@
 //! | `/parallel` | the same, with three calls of a client at once |
 //! | `/impatient` | the same, with hardly any time for client results |
 //! | `/filtered` | filters around a few methods |
+//! | `/raw` | a raw endpoint: see its file |
 //!
 //! `GET /announce/{text}` sends to everyone on `/calls`, `GET /announce/{group}/{text}` to a group: the answer is the
 //! number of proxies.
 
 mod filters;
 mod gate;
+mod raw;
 mod results;
 mod streams;
 mod values;
@@ -124,15 +126,17 @@ async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let arguments = Arguments::parse();
     let gate = Gate::default();
-    let mut server = Server::new()
+    let server = Server::new();
+    let handle = server.handle();
+    let mut server = server
         .hub(hub("/calls", &gate))
         .hub(hub("/parallel", &gate).parallel_invocations(PARALLEL_INVOCATIONS))
         .hub(hub("/impatient", &gate).client_result_timeout(IMPATIENT_RESULT_TIMEOUT))
-        .hub(filters::hub("/filtered"));
+        .hub(filters::hub("/filtered"))
+        .raw_endpoint(raw::endpoint(raw::Shared { gate, server: handle.clone() }));
     if arguments.embedded {
         server = server.embedded();
     }
-    let handle = server.handle();
     let app = Router::new()
         .route("/announce/{text}", get(announce_to_all))
         .route("/announce/{group}/{text}", get(announce_to_group))

@@ -1,53 +1,61 @@
 //! The cases themselves, under the names of the suite. A case that returns an error has failed; so has one that hangs.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use trunkline_protocol::manifest::Transport;
 use trunkline_tests::client::{Answer, Client, Streamed};
 use trunkline_tests::http_client::get;
 
-use super::{Case, Scene};
+use super::{CHOSEN, COUNTING_SILENCE, Case, EVERY, LONG_POLLING, Scene, WEB_SOCKETS, cases};
 
 const CHINESE: &str = "你好,世界!";
 
 /// Where the library says what it is, in Node.
 const USER_AGENT: &str = "User-Agent";
 
-macro_rules! cases {
-    ($($name:ident),+ $(,)?) => {
-        /// Every case of the inventory that is played over WebSockets.
-        pub(crate) const CASES: &[Case] = &[$((stringify!($name), |scene| Box::pin($name(scene)))),+];
-    };
-}
-
 cases!(
-    can_invoke_server_method_and_receive_result,
-    can_invoke_server_method_non_blocking_and_not_receive_result,
-    can_invoke_server_method_structural_object_and_receive_structural_result,
-    can_stream_server_method_and_receive_result,
-    can_stream_server_method_and_cancel_stream,
-    rethrows_an_exception_from_the_server_when_streaming,
-    rethrows_an_exception_from_the_server_when_invoking,
-    throws_an_exception_when_invoking_streaming_method_with_invoke_empty_stream,
-    throws_an_exception_when_invoking_streaming_method_with_invoke_stream,
-    throws_an_exception_when_streaming_a_non_streaming_method,
-    can_receive_server_calls,
-    can_receive_server_calls_without_rebinding_handlers_when_restarted,
-    can_handle_different_types,
-    can_receive_different_types,
-    can_be_restarted,
-    can_stream_from_client_to_server,
-    can_stream_from_client_to_server_and_close_with_error,
-    can_return_result_to_server,
-    can_throw_result_to_server,
-    can_give_no_result_to_server,
-    terminates_if_no_messages_received_within_timeout_interval,
-    can_reconnect,
-    can_change_url_in_reconnecting_state,
-    can_reconnect_after_skipping_negotiation,
-    connection_id_matches_server_side_connection_id,
-    connection_id_is_always_null_if_negotiation_is_skipped,
-    sets_the_user_agent_header,
-    overwrites_library_headers_with_user_headers,
+    EVERY:
+        can_invoke_server_method_and_receive_result,
+        can_invoke_server_method_non_blocking_and_not_receive_result,
+        can_invoke_server_method_structural_object_and_receive_structural_result,
+        can_stream_server_method_and_receive_result,
+        can_stream_server_method_and_cancel_stream,
+        rethrows_an_exception_from_the_server_when_streaming,
+        rethrows_an_exception_from_the_server_when_invoking,
+        throws_an_exception_when_invoking_streaming_method_with_invoke_empty_stream,
+        throws_an_exception_when_invoking_streaming_method_with_invoke_stream,
+        throws_an_exception_when_streaming_a_non_streaming_method,
+        can_receive_server_calls,
+        can_receive_server_calls_without_rebinding_handlers_when_restarted,
+        can_handle_different_types,
+        can_receive_different_types,
+        can_be_restarted,
+        can_stream_from_client_to_server,
+        can_stream_from_client_to_server_and_close_with_error,
+        can_return_result_to_server,
+        can_throw_result_to_server,
+        can_give_no_result_to_server,
+        can_reconnect,
+        can_change_url_in_reconnecting_state,
+        connection_id_matches_server_side_connection_id,
+        sets_the_user_agent_header,
+        overwrites_library_headers_with_user_headers,
+        can_connect_to_hub_with_authorization,
+        can_connect_to_hub_with_authorization_using_async_token_factory,
+        error_message_from_unauthorized_connection,
+        expired_cookies_are_not_preserved;
+    COUNTING_SILENCE:
+        terminates_if_no_messages_received_within_timeout_interval;
+    WEB_SOCKETS:
+        can_reconnect_after_skipping_negotiation,
+        connection_id_is_always_null_if_negotiation_is_skipped,
+        can_reconnect_after_negotiate_redirect,
+        contains_server_response_in_error;
+    CHOSEN:
+        skips_server_sent_events_when_negotiating_for_message_pack_protocol,
+        transport_falls_back_from_web_sockets;
+    LONG_POLLING:
+        over_long_polling_it_sends_delete_request_and_waits_for_poll_to_terminate;
 );
 
 /// Something else came than the suite expects.
@@ -319,4 +327,77 @@ async fn overwrites_library_headers_with_user_headers(scene: Scene<'_>) -> Resul
     expect(client.invoke("GetHeader", json!([USER_AGENT])).await?, "Custom Agent")?;
     expect(client.invoke("GetHeader", json!(["X-HEADER"])).await?, "VALUE")?;
     close(client).await
+}
+
+async fn skips_server_sent_events_when_negotiating_for_message_pack_protocol(scene: Scene<'_>) -> Result<()> {
+    let client = scene.client_without_web_sockets().open().await?;
+    let expected = if scene.is_json() { Transport::ServerSentEvents } else { Transport::LongPolling };
+    expect(client.invoke("GetActiveTransportName", json!([])).await?, expected.name())?;
+    expect(client.invoke("Echo", json!([CHINESE])).await?, CHINESE)?;
+    close(client).await
+}
+
+/// The suite hides WebSockets from the library; here the hub does not offer them.
+async fn transport_falls_back_from_web_sockets(scene: Scene<'_>) -> Result<()> {
+    let client = scene.client_without_web_sockets().open().await?;
+    let transport = client.invoke("GetActiveTransportName", json!([])).await?;
+    ensure!(transport != Transport::WebSockets.name(), "WebSockets were not offered");
+    close(client).await
+}
+
+/// Its own `stop` waits for both; afterwards the node knows nothing of it, and it can begin anew.
+async fn over_long_polling_it_sends_delete_request_and_waits_for_poll_to_terminate(scene: Scene<'_>) -> Result<()> {
+    let mut client = scene.client().open().await?;
+    expect(client.invoke("GetActiveTransportName", json!([])).await?, scene.transport().name())?;
+    client.close().await?;
+    client.start_again().await?;
+    expect(client.invoke("Echo", json!([CHINESE])).await?, CHINESE)?;
+    close(client).await
+}
+
+async fn token(scene: Scene<'_>) -> Result<String> {
+    Ok(get(scene.ground.app.address(), "/generateJwtToken").await?.body)
+}
+
+async fn can_connect_to_hub_with_authorization(scene: Scene<'_>) -> Result<()> {
+    let client = scene.client_at("/authorizedhub").access_token(&token(scene).await?).open().await?;
+    expect(client.invoke("Echo", json!([CHINESE])).await?, CHINESE)?;
+    close(client).await
+}
+
+async fn can_connect_to_hub_with_authorization_using_async_token_factory(scene: Scene<'_>) -> Result<()> {
+    let client = scene.client_at("/authorizedhub").async_access_token(&token(scene).await?).open().await?;
+    expect(client.invoke("Echo", json!([CHINESE])).await?, CHINESE)?;
+    close(client).await
+}
+
+async fn error_message_from_unauthorized_connection(scene: Scene<'_>) -> Result<()> {
+    let error = format!("{:#}", scene.client_at("/authorizedhub").open().await.err().context("it should fail")?);
+    let expected = "Failed to complete negotiation with the server: Error: Unauthorized: Status code '401'";
+    ensure!(error.contains(expected), "{error}");
+    Ok(())
+}
+
+async fn expired_cookies_are_not_preserved(scene: Scene<'_>) -> Result<()> {
+    let client = scene.client().open().await?;
+    expect(client.invoke("GetCookie", json!(["testCookie"])).await?, "testValue")?;
+    expect(client.invoke("GetCookie", json!(["testCookie2"])).await?, "testValue2")?;
+    expect(client.invoke("GetCookie", json!(["expiredCookie"])).await?, Value::Null)?;
+    close(client).await
+}
+
+async fn can_reconnect_after_negotiate_redirect(scene: Scene<'_>) -> Result<()> {
+    let redirect = format!("/redirect?numRedirects=0&baseUrl={}", scene.url_elsewhere(""));
+    let mut client = scene.client_at(&redirect).reconnect_after_ms(&[0]).open().await?;
+    let first = client.invoke("GetNumRedirects", json!([])).await?.as_u64().context("a number")?;
+    client.sever().await?;
+    client.reconnected().await?;
+    expect(client.invoke("GetNumRedirects", json!([])).await?, first + 1)?;
+    close(client).await
+}
+
+async fn contains_server_response_in_error(scene: Scene<'_>) -> Result<()> {
+    let error = format!("{:#}", scene.client_at("/bad-negotiate").open().await.err().context("it should fail")?);
+    ensure!(error.contains("Error: Some response from server: Status code '400'"), "{error}");
+    Ok(())
 }

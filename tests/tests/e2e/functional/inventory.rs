@@ -4,24 +4,16 @@
 
 use std::collections::BTreeSet;
 
-use super::hub_connection::CASES;
-use Reason::{Authentication, Https, NegotiateHooks, NothingToPlay, OtherTransports, RawEndpoints, Redirects};
+use super::{connection, hub_connection};
+use Reason::{Https, NothingToPlay, Redirects};
 
 /// Why a test is not played here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reason {
-    /// Server-sent events and long polling.
-    OtherTransports,
-    /// Tokens that the app itself makes and checks.
-    Authentication,
-    /// Redirects, by HTTP and by negotiate.
+    /// Redirects by HTTP.
     Redirects,
-    /// `/echo`, which has no hub protocol.
-    RawEndpoints,
     /// The second base URL.
     Https,
-    /// Cookies, and refusals of the app's own.
-    NegotiateHooks,
     /// The suite itself skips it, or does nothing in Node.
     NothingToPlay,
 }
@@ -35,28 +27,22 @@ struct Listed {
     elsewhere: &'static [(Reason, usize)],
 }
 
-const fn here(name: &'static str, here: usize, over_other_transports: usize) -> Listed {
-    const NONE: &[(Reason, usize)] = &[];
-    match over_other_transports {
-        0 => Listed { name, here, elsewhere: NONE },
-        1 => Listed { name, here, elsewhere: &[(OtherTransports, 1)] },
-        2 => Listed { name, here, elsewhere: &[(OtherTransports, 2)] },
-        _ => Listed { name, here, elsewhere: &[(OtherTransports, 3)] },
-    }
+const fn here(name: &'static str, here: usize) -> Listed {
+    Listed { name, here, elsewhere: &[] }
 }
 
 const fn waits(name: &'static str, elsewhere: &'static [(Reason, usize)]) -> Listed {
     Listed { name, here: 0, elsewhere }
 }
 
-/// With JSON over each transport, with MessagePack over all but server-sent events: twice over WebSockets.
+/// With JSON over each transport, with MessagePack over all but server-sent events.
 const fn in_matrix(name: &'static str) -> Listed {
-    here(name, 2, 3)
+    here(name, 5)
 }
 
 /// Once for each transport.
 const fn by_transport(name: &'static str) -> Listed {
-    here(name, 1, 2)
+    here(name, 3)
 }
 
 const SUITE: &[Listed] = &[
@@ -82,34 +68,34 @@ const SUITE: &[Listed] = &[
     in_matrix("can_return_result_to_server"),
     in_matrix("can_throw_result_to_server"),
     in_matrix("can_give_no_result_to_server"),
-    waits("can_connect_to_hub_with_authorization", &[(Authentication, 3)]),
-    waits("can_connect_to_hub_with_authorization_using_async_token_factory", &[(Authentication, 3)]),
-    waits("error_message_from_unauthorized_connection", &[(Authentication, 3)]),
-    here("terminates_if_no_messages_received_within_timeout_interval", 1, 1),
+    by_transport("can_connect_to_hub_with_authorization"),
+    by_transport("can_connect_to_hub_with_authorization_using_async_token_factory"),
+    by_transport("error_message_from_unauthorized_connection"),
+    here("terminates_if_no_messages_received_within_timeout_interval", 2),
     waits("preserves_cookies_between_requests", &[(Https, 3)]),
-    waits("expired_cookies_are_not_preserved", &[(NegotiateHooks, 3)]),
+    by_transport("expired_cookies_are_not_preserved"),
     by_transport("can_reconnect"),
     by_transport("can_change_url_in_reconnecting_state"),
-    waits("can_reconnect_after_negotiate_redirect", &[(Redirects, 1)]),
-    here("can_reconnect_after_skipping_negotiation", 1, 0),
-    here("connection_id_matches_server_side_connection_id", 1, 0),
-    here("connection_id_is_always_null_if_negotiation_is_skipped", 1, 0),
+    here("can_reconnect_after_negotiate_redirect", 1),
+    here("can_reconnect_after_skipping_negotiation", 1),
+    here("connection_id_matches_server_side_connection_id", 1),
+    here("connection_id_is_always_null_if_negotiation_is_skipped", 1),
     // Only in browsers, so not counted.
     waits("allows_server_sent_events_when_negotiating_for_json_protocol", &[]),
-    waits("skips_server_sent_events_when_negotiating_for_message_pack_protocol", &[(OtherTransports, 1)]),
-    waits("transport_falls_back_from_web_sockets", &[(OtherTransports, 1)]),
-    waits("over_long_polling_it_sends_delete_request_and_waits_for_poll_to_terminate", &[(OtherTransports, 1)]),
+    here("skips_server_sent_events_when_negotiating_for_message_pack_protocol", 1),
+    here("transport_falls_back_from_web_sockets", 1),
+    here("over_long_polling_it_sends_delete_request_and_waits_for_poll_to_terminate", 1),
     by_transport("sets_the_user_agent_header"),
     by_transport("overwrites_library_headers_with_user_headers"),
-    waits("can_connect_to_the_server_without_specifying_transport_explicitly", &[(RawEndpoints, 1)]),
-    waits("can_send_and_receive_messages", &[(RawEndpoints, 3)]),
-    waits("does_not_log_content_of_messages_sent_or_received_by_default", &[(RawEndpoints, 3)]),
-    waits("does_log_content_of_messages_sent_or_received_when_enabled", &[(RawEndpoints, 3)]),
+    here("can_connect_to_the_server_without_specifying_transport_explicitly", 1),
+    by_transport("can_send_and_receive_messages"),
+    by_transport("does_not_log_content_of_messages_sent_or_received_by_default"),
+    by_transport("does_log_content_of_messages_sent_or_received_when_enabled"),
     // Only in browsers, so not counted.
     waits("honors_with_credentials_flag", &[]),
     waits("follows_http_redirects", &[(Redirects, 1)]),
-    waits("contains_server_response_in_error", &[(NegotiateHooks, 1)]),
-    waits("can_be_used_to_connect_to_signalr_endpoint", &[(RawEndpoints, 1)]),
+    here("contains_server_response_in_error", 1),
+    here("can_be_used_to_connect_to_signalr_endpoint", 1),
     waits("can_use_client_in_web_worker", &[(NothingToPlay, 1)]),
 ];
 
@@ -117,12 +103,16 @@ fn elsewhere(of: impl Fn(Reason) -> bool) -> usize {
     SUITE.iter().flat_map(|listed| listed.elsewhere).filter(|(reason, _)| of(*reason)).map(|(_, tests)| tests).sum()
 }
 
+fn cases() -> impl Iterator<Item = &'static str> {
+    hub_connection::CASES.iter().chain(connection::CASES).map(|case| case.name)
+}
+
 #[test]
 fn each_name_is_listed_once_and_each_is_either_a_case_here_or_waits() {
     let all: BTreeSet<&str> = SUITE.iter().map(|listed| listed.name).collect();
     assert_eq!(all.len(), SUITE.len());
-    let cases: BTreeSet<&str> = CASES.iter().map(|(name, _)| *name).collect();
-    assert_eq!(cases.len(), CASES.len());
+    let cases: BTreeSet<&str> = cases().collect();
+    assert_eq!(cases.len(), self::cases().count());
     let listed: BTreeSet<&str> = SUITE.iter().filter(|listed| listed.here > 0).map(|listed| listed.name).collect();
     assert_eq!(cases, listed);
 }
@@ -132,6 +122,6 @@ fn the_list_has_all_tests_of_the_suite() {
     let here: usize = SUITE.iter().map(|listed| listed.here).sum();
     let over_http = here + elsewhere(|reason| reason != Https);
     assert_eq!((over_http, elsewhere(|reason| reason == Https)), (152, 8));
-    // What is left of the suite's WebSocket tests of hubs needs tokens, cookies or redirects.
-    assert_eq!((CASES.len(), here), (28, 48));
+    // What is left of the suite follows redirects by HTTP.
+    assert_eq!((cases().count(), here), (42, 145));
 }

@@ -1,0 +1,166 @@
+//! Raw endpoints: clients and the app exchange texts and bytes, without a hub protocol.
+//!
+//! ```text
+//!  link reader ──open──► a task that runs the handler ──┬─ recv ◄── inbox ◄── data, left
+//!                                                       └─ send ──► lane of the node
+//! ```
+//!
+//! Each connection has one run of the handler, from its beginning on; its end closes the connection.
+
+mod at_work;
+mod connection;
+mod handler;
+mod inbox;
+mod message;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use trunkline_protocol::manifest::HubManifest;
+
+use crate::connection::Limits;
+use crate::error::BuildError;
+use crate::hub::{checked_name, millis};
+
+pub(crate) use at_work::{RawAtWork, Serve};
+pub use connection::{RawConnection, RawHandle, RawSender};
+pub use handler::{IntoRawEnd, RawHandler};
+pub use message::RawMessage;
+
+/// A raw endpoint: a path, and an async function that is run once for each client.
+///
+/// There are proxies, transports, negotiation, users and claims as for a [`Hub`](crate::Hub), and a pool of links of its
+/// own; but no hub protocol, so no methods and no groups. The handler takes what axum's handlers take:
+/// [`State`](axum::extract::State), and [`RawConnection`] last, where axum has its `WebSocket`. It returns nothing, or a
+/// `Result` with [`HubError`](crate::HubError), whose error closes the connection as failed.
+///
+/// ```
+/// use axum::extract::State;
+/// use trunkline::{HubError, RawConnection, RawEndpoint, RawMessage, Server};
+///
+/// #[derive(Clone)]
+/// struct Greeting(&'static str);
+///
+/// async fn greet(State(Greeting(greeting)): State<Greeting>, mut client: RawConnection) -> Result<(), HubError> {
+///     let name = client.user_id().unwrap_or("somebody").to_owned();
+///     client.send(format!("{greeting}, {name}")).await?;
+///     while let Some(message) = client.recv().await {
+///         match message {
+///             RawMessage::Text(text) => client.send(text.to_uppercase()).await?,
+///             RawMessage::Binary(bytes) => client.send(bytes).await?,
+///         }
+///     }
+///     Ok(()) // the client has left
+/// }
+///
+/// let endpoint = RawEndpoint::new("/greet", greet).message_max_bytes(1024 * 1024).with_state(Greeting("hello"));
+/// let server = Server::new().raw_endpoint(endpoint);
+/// ```
+#[must_use = "a raw endpoint does nothing until it is added to a server"]
+pub struct RawEndpoint<S = ()> {
+    path: String,
+    name: Option<String>,
+    message_max_bytes: usize,
+    inbox_max_bytes: usize,
+    keep_alive_interval: Duration,
+    client_timeout: Duration,
+    serve: Box<dyn FnOnce(S) -> Arc<Serve> + Send + Sync>,
+}
+
+/// A raw endpoint that is put together.
+pub(crate) struct BuiltRaw {
+    pub(crate) manifest: HubManifest,
+    pub(crate) limits: Limits,
+    pub(crate) serve: Arc<Serve>,
+}
+
+impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
+    /// An endpoint that clients find at `path`, such as `/echo`; case does not count. It is named after the path's last
+    /// segment.
+    pub fn new<H: RawHandler<S, M>, M: 'static>(path: impl Into<String>, handler: H) -> Self {
+        let manifest = HubManifest::raw("", "");
+        Self {
+            path: path.into(),
+            name: None,
+            message_max_bytes: manifest.message_max_bytes,
+            inbox_max_bytes: Limits::default().inbox_max_bytes,
+            keep_alive_interval: Duration::from_millis(manifest.keep_alive_interval_ms),
+            client_timeout: Duration::from_millis(manifest.client_timeout_ms),
+            serve: Box::new(move |state: S| {
+                Arc::new(move |connection| handler.clone().call(state.clone(), connection))
+            }),
+        }
+    }
+
+    /// Another name than the path's last segment, for links, logs and metrics.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Gives the endpoint its state.
+    pub fn with_state<S2>(self, state: S) -> RawEndpoint<S2> {
+        let serve = (self.serve)(state);
+        RawEndpoint {
+            path: self.path,
+            name: self.name,
+            message_max_bytes: self.message_max_bytes,
+            inbox_max_bytes: self.inbox_max_bytes,
+            keep_alive_interval: self.keep_alive_interval,
+            client_timeout: self.client_timeout,
+            serve: Box::new(move |_| serve),
+        }
+    }
+
+    /// Largest message of a client; 64 KiB by default. A client that sends more is closed, over WebSockets with 1009.
+    /// Proxies have an upper bound to it, `--message-max-bytes`.
+    pub fn message_max_bytes(mut self, bytes: usize) -> Self {
+        self.message_max_bytes = bytes;
+        self
+    }
+
+    /// What may wait for one client's handler before its proxy is asked to pause that client; 64 KiB by default.
+    pub fn inbox_max_bytes(mut self, bytes: usize) -> Self {
+        self.inbox_max_bytes = bytes;
+        self
+    }
+
+    /// A client that was silent for this long is pinged by its transport; 15 s by default.
+    pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
+        self.keep_alive_interval = interval;
+        self
+    }
+
+    /// A client that was silent for this long, pings or not, is gone; 30 s by default, and twice the keep-alive interval at
+    /// least.
+    pub fn client_timeout(mut self, timeout: Duration) -> Self {
+        self.client_timeout = timeout;
+        self
+    }
+}
+
+impl RawEndpoint<()> {
+    /// Checks everything and puts it together.
+    pub(crate) fn build(self) -> Result<BuiltRaw, BuildError> {
+        let name = checked_name(&self.path, self.name.as_deref())?;
+        let manifest = HubManifest {
+            message_max_bytes: self.message_max_bytes,
+            keep_alive_interval_ms: millis(self.keep_alive_interval),
+            client_timeout_ms: millis(self.client_timeout),
+            ..HubManifest::raw(&name, &self.path)
+        };
+        let limits = Limits {
+            message_max_bytes: self.message_max_bytes,
+            inbox_max_bytes: self.inbox_max_bytes,
+            ..Limits::default()
+        };
+        Ok(BuiltRaw { manifest, limits, serve: (self.serve)(()) })
+    }
+}
+
+impl<S> fmt::Debug for RawEndpoint<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawEndpoint").field("path", &self.path).finish_non_exhaustive()
+    }
+}

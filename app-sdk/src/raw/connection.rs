@@ -1,0 +1,216 @@
+//! One raw connection, as its handler has it.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use futures_util::Stream;
+use http::HeaderMap;
+use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
+use trunkline_protocol::service::{MultiConnectionData, Payloads, ServiceMessage, encode_connection_data};
+
+use super::RawMessage;
+use super::at_work::{Line, RawAtWork};
+use crate::context::Cancellation;
+use crate::downward::Downward;
+use crate::error::RawSendError;
+use crate::request::{self, Claims, Query};
+
+/// A client of a raw endpoint: what it sends, and the way back to it. It is a stream too.
+///
+/// While the handler is slower than its client, the client is paused, and nobody else. When the client leaves, what it
+/// has sent can still be received, then [`recv`](Self::recv) says `None`. The connection is closed when the handler
+/// returns.
+#[must_use = "the connection is closed when its handler returns"]
+pub struct RawConnection {
+    sender: RawSender,
+}
+
+/// The way to one client of a raw endpoint: what can be cloned of its [`RawConnection`].
+#[derive(Clone)]
+pub struct RawSender {
+    line: Arc<Line>,
+    endpoint: Arc<RawAtWork>,
+}
+
+/// A raw endpoint from outside, to send to its clients wherever they are connected.
+#[derive(Clone)]
+pub struct RawHandle {
+    down: Arc<Downward>,
+}
+
+impl RawConnection {
+    pub(super) fn new(line: Arc<Line>, endpoint: Arc<RawAtWork>) -> Self {
+        Self { sender: RawSender { line, endpoint } }
+    }
+
+    /// The next message of the client; `None` when it has left, or the connection was closed. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<RawMessage> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// Sends a message: a text (`&str`, `String`), bytes (`Bytes`, `Vec<u8>`) or what was received. It waits while the
+    /// link to the client's proxy is full; messages that are sent one after the other arrive in that order.
+    ///
+    /// # Errors
+    /// When the connection has ended, or the message is too large for a link.
+    pub async fn send(&self, message: impl Into<RawMessage>) -> Result<(), RawSendError> {
+        self.sender.send(message).await
+    }
+
+    /// A way to send from elsewhere while this one receives.
+    #[must_use]
+    pub fn sender(&self) -> RawSender {
+        self.sender.clone()
+    }
+
+    /// Closes the connection, after all that was sent; over WebSockets with 1000.
+    pub fn close(self) {
+        self.sender.close();
+    }
+
+    /// The connection's public id: the same at the client and at the proxy.
+    #[must_use]
+    pub fn connection_id(&self) -> &str {
+        self.sender.connection_id()
+    }
+
+    /// Who the client is; `None` for somebody unknown.
+    #[must_use]
+    pub fn user_id(&self) -> Option<&str> {
+        self.line().opening.user_id.as_deref()
+    }
+
+    /// The claims of the user. Read from the connect request at each call, as are the three that follow.
+    #[must_use]
+    pub fn claims(&self) -> Claims {
+        Claims::of(&self.line().opening)
+    }
+
+    /// The headers of the connect request.
+    #[must_use]
+    pub fn headers(&self) -> HeaderMap {
+        request::headers(&self.line().opening)
+    }
+
+    /// The query of the connect request.
+    #[must_use]
+    pub fn query(&self) -> Query {
+        Query::new(&self.line().opening.query())
+    }
+
+    /// The client's address, as its proxy saw it.
+    #[must_use]
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.line().opening.remote_addr()
+    }
+
+    /// Fires when the connection ends, for handlers that wait for something else than messages.
+    #[must_use]
+    pub fn cancellation(&self) -> Cancellation {
+        Cancellation::new(self.line().cancellation.clone())
+    }
+
+    fn line(&self) -> &Line {
+        &self.sender.line
+    }
+
+    fn poll_recv(&mut self, cx: &Context<'_>) -> Poll<Option<RawMessage>> {
+        self.sender.endpoint.poll_next(self.line(), cx)
+    }
+}
+
+impl Stream for RawConnection {
+    type Item = RawMessage;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<RawMessage>> {
+        self.poll_recv(cx)
+    }
+}
+
+impl Drop for RawConnection {
+    fn drop(&mut self) {
+        self.sender.endpoint.stop_reading(self.line());
+    }
+}
+
+impl RawSender {
+    /// As [`RawConnection::send`].
+    ///
+    /// # Errors
+    /// When the connection has ended, or the message is too large for a link.
+    pub async fn send(&self, message: impl Into<RawMessage>) -> Result<(), RawSendError> {
+        let message = message.into();
+        let mut frame = BytesMut::new();
+        encode_connection_data(self.connection_id(), message.as_bytes(), message.kind().data_type(), &mut frame);
+        let frame = checked(frame.freeze())?;
+        let is_sent = !self.line.cancellation.is_cancelled() && self.endpoint.down.send(&self.line.node, &frame).await;
+        if is_sent { Ok(()) } else { Err(RawSendError::Closed) }
+    }
+
+    /// As [`RawConnection::close`]; the handler goes on until it returns.
+    pub fn close(&self) {
+        self.endpoint.close(&self.line, None);
+    }
+
+    /// The connection's public id.
+    #[must_use]
+    pub fn connection_id(&self) -> &str {
+        &self.line.opening.connection_id
+    }
+}
+
+impl RawHandle {
+    pub(crate) fn new(down: &Arc<Downward>) -> Self {
+        Self { down: Arc::clone(down) }
+    }
+
+    /// Sends a message to the connection of this id, whichever app server serves it. That there is none is no error.
+    ///
+    /// # Errors
+    /// When the message is too large for a link.
+    pub async fn send(&self, connection_id: &str, message: impl Into<RawMessage>) -> Result<(), RawSendError> {
+        let message = message.into();
+        let payloads = Payloads::raw(message.kind(), Bytes::copy_from_slice(message.as_bytes()));
+        let data = MultiConnectionData { connection_ids: vec![ByteString::from(connection_id)], payloads };
+        let frame = checked(ServiceMessage::MultiConnectionData(data).to_frame())?;
+        self.down.send_to_all(&frame).await;
+        Ok(())
+    }
+
+    /// The endpoint's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.down.hub
+    }
+}
+
+fn checked(frame: Bytes) -> Result<Bytes, RawSendError> {
+    match frame.len() {
+        length if length > LINK_FRAME_MAX_BYTES => Err(RawSendError::TooLarge { length, limit: LINK_FRAME_MAX_BYTES }),
+        _ => Ok(frame),
+    }
+}
+
+impl fmt::Debug for RawConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawConnection({})", self.connection_id())
+    }
+}
+
+impl fmt::Debug for RawSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawSender({})", self.connection_id())
+    }
+}
+
+impl fmt::Debug for RawHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawHandle({})", self.name())
+    }
+}

@@ -1,0 +1,76 @@
+//! Numbers the frames that come in, and tells which came before.
+//!
+//! Frames carry no number: both ends count. It belongs to whoever reads the link, needs no lock, and lives as long as
+//! the session; [`attach`](Incoming::attach) tells it from where the peer replays on a new socket.
+//!
+//! ```text
+//!  told at the upgrade: 7          the new socket brings   8  9  10  11
+//!  handed out so far:   9                                  ─duplicates─  new
+//! ```
+
+/// The numbering of what comes in.
+#[derive(Debug, Clone, Default)]
+pub struct Incoming {
+    /// The number of the last frame of the present socket.
+    at: u64,
+    /// The last number that was handed out.
+    handed_out: u64,
+}
+
+impl Incoming {
+    /// The numbering of a session of which frames up to `received` are taken.
+    #[must_use]
+    pub fn after(received: u64) -> Self {
+        Self { at: received, handed_out: received }
+    }
+
+    /// A new socket: the peer begins behind the frame that it was told.
+    pub fn attach(&mut self, told: u64) {
+        self.at = told;
+    }
+
+    /// A frame that counts came in: its number, or `None` when it came before and is to be dropped.
+    #[expect(clippy::should_implement_trait, reason = "it never ends, and `None` is no end")]
+    pub fn next(&mut self) -> Option<u64> {
+        self.at += 1;
+        (self.at > self.handed_out).then(|| {
+            self.handed_out = self.at;
+            self.at
+        })
+    }
+
+    /// The last number that was handed out.
+    #[must_use]
+    pub fn handed_out(&self) -> u64 {
+        self.handed_out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_begin_at_1() {
+        let mut incoming = Incoming::default();
+        assert_eq!((incoming.next(), incoming.next()), (Some(1), Some(2)));
+    }
+
+    #[test]
+    fn what_is_replayed_and_was_handed_out_is_dropped() {
+        let mut incoming = Incoming::default();
+        while incoming.handed_out() < 9 {
+            incoming.next();
+        }
+        incoming.attach(7);
+        let numbers: Vec<_> = (0..4).map(|_| incoming.next()).collect();
+        assert_eq!(numbers, [None, None, Some(10), Some(11)]);
+    }
+
+    #[test]
+    fn what_was_read_and_never_taken_comes_again_to_a_new_numbering() {
+        let mut incoming = Incoming::after(7);
+        incoming.attach(7);
+        assert_eq!(incoming.next(), Some(8));
+    }
+}

@@ -1,0 +1,160 @@
+//! What the two ends of an upgrade tell each other, and what the app server makes of it.
+//!
+//! ```text
+//!  proxy dials                                            app server judges
+//!  ───────────                                            ─────────────────
+//!  session 7                  a new one, or one that      not known, newer than all ──► Begin
+//!                             was never attached          known, nothing carried yet ─► Resume from 0
+//!  session 7, received 120    a lost one                  known ──────────────────────► Resume behind 120
+//!                                                         not known ──────────────────► refused: Unknown
+//!  any of these, from an attempt that was given up        contradicts what is known ──► refused: Stale
+//! ```
+//!
+//! A session that is asked for by its received frames is never begun: its peer would replay into it what an older one
+//! of the same id may have taken. The number of received frames is of those that were *taken*, so it acknowledges, too.
+//! Everything travels as text in the headers that [`manifest`](crate::manifest) names, and not in frames.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::Session;
+use super::counters::number;
+
+/// The name of the capability in the header; its value is the ring of the end that names it.
+const RESUME: &str = "resume";
+
+/// A session of one slot: from 1 on, ever higher, for as long as the node runs. So the boot id, the hub, the slot and
+/// this are one session, and of two it is plain which one is newer, whatever order the upgrades arrive in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(u64);
+
+/// What an end can do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// It resumes sessions, and keeps so many bytes for that.
+    pub resume_ring_bytes: Option<usize>,
+}
+
+/// What the proxy says in its upgrade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The session that the link shall carry.
+    pub session: SessionId,
+    /// The last frame taken in it; `None` while it was never attached.
+    pub received: Option<u64>,
+    /// What the proxy can do.
+    pub capabilities: Capabilities,
+}
+
+/// What the app server says in its 101.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The last frame taken in the session.
+    pub received: u64,
+    /// What the app server can do.
+    pub capabilities: Capabilities,
+}
+
+/// What the app server does with an upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judgement {
+    /// The session has a socket, or an older one of the slot has: end that first, detach it, and judge again.
+    EndSocketFirst,
+    /// The slot gets this session; one that it has is over.
+    Begin,
+    /// The session goes on.
+    Resume,
+    /// No upgrade.
+    Refuse(Refusal),
+}
+
+/// Why an upgrade is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The session is over, or never was: the proxy ends it, too, and dials with the next one.
+    #[error("the session is not known here")]
+    Unknown,
+    /// The upgrade is older than what is known of its session: the proxy has given it up long ago.
+    #[error("the upgrade comes too late")]
+    Stale,
+}
+
+/// A header that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not what this header holds")]
+pub struct HeaderError(String);
+
+/// Judges an upgrade, given the slot's live session and the newest that it ever had.
+#[must_use]
+pub fn judge(offer: &Offer, live: Option<&Session>, newest: Option<SessionId>) -> Judgement {
+    let known = live.filter(|session| session.id() == offer.session);
+    let refusal = match known {
+        Some(session) if session.can_resume_behind(offer.received) => None,
+        Some(_) => Some(Refusal::Stale),
+        None if newest.is_some_and(|newest| newest >= offer.session) || offer.received.is_some() => {
+            Some(Refusal::Unknown)
+        }
+        None => None,
+    };
+    match refusal {
+        Some(refusal) => Judgement::Refuse(refusal),
+        None if live.is_some_and(Session::is_attached) => Judgement::EndSocketFirst,
+        None if known.is_some() => Judgement::Resume,
+        None => Judgement::Begin,
+    }
+}
+
+impl SessionId {
+    /// The first of a slot.
+    pub const FIRST: Self = Self(1);
+
+    /// The one after this.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = HeaderError;
+
+    fn from_str(text: &str) -> Result<Self, HeaderError> {
+        number(text).ok().filter(|&id| id > 0).map(Self).ok_or_else(|| HeaderError(text.into()))
+    }
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.resume_ring_bytes.map_or(Ok(()), |bytes| write!(f, "{RESUME}={bytes}"))
+    }
+}
+
+impl FromStr for Capabilities {
+    type Err = HeaderError;
+
+    /// Capabilities that we don't know are passed over.
+    fn from_str(text: &str) -> Result<Self, HeaderError> {
+        let mut capabilities = Self::default();
+        for item in text.split(',').map(str::trim) {
+            if let Some((RESUME, value)) = item.split_once('=') {
+                let bytes = number(value).ok().and_then(|bytes| usize::try_from(bytes).ok());
+                capabilities.resume_ring_bytes = Some(bytes.ok_or_else(|| HeaderError(item.into()))?);
+            }
+        }
+        Ok(capabilities)
+    }
+}
+
+/// Reads the header that tells the last frame taken.
+///
+/// # Errors
+/// When it is no number.
+pub fn parse_received(text: &str) -> Result<u64, HeaderError> {
+    number(text).map_err(|_| HeaderError(text.into()))
+}

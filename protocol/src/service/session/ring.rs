@@ -1,0 +1,272 @@
+//! What was queued for the peer and not yet acknowledged: outbox and replay ring in one.
+//!
+//! ```text
+//!            ┌───────── chunks of whole frames, each frozen ─────────┐┌─ open ─┐
+//!            │ 1…40 │ 41…57 │ 58…90 │ 91…200 │ 201…233 │ 234…300    ││ 301…   │◄── push: appends bytes
+//!            └───────────────────────┴────────────────────────────────┘└────────┘
+//!      acknowledge trims ──►          ▲ next: what the present socket gets
+//!      from here, whole chunks        rewind moves it back to the front
+//! ```
+//!
+//! Frames are appended to one buffer and leave as slices of it, so that they coalesce by themselves and the chunk that
+//! is kept for replay is the very memory that was written to the socket: a frame costs what it cost without a ring,
+//! and a chunk costs some 60 bytes until it is acknowledged. Frames delimit themselves, so a replay may begin
+//! within a chunk without an index of frames.
+
+use std::collections::VecDeque;
+use std::ops::{Add, AddAssign, SubAssign};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::limits::LINK_CHUNK_BYTES;
+use crate::service::frame::frame_bytes;
+
+/// What the reserve holds beside the room, as a share of the room.
+const RESERVE_SHARE: usize = 4;
+
+/// What kind of frame is queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Data and sends: wait for room.
+    Ordinary,
+    /// Opens, closes, acks and completions: have a reserve when there is no room.
+    Reserved,
+}
+
+/// The ring has no place for a frame of this class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the ring is full")]
+pub struct Full;
+
+/// Bytes of the ring, by what they are accounted to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// What is open to all.
+    pub room: usize,
+    /// What only reserved frames may take.
+    pub reserve: usize,
+}
+
+/// Whole frames that follow each other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Frames {
+    /// The frames with their length prefixes.
+    pub chunks: Vec<Bytes>,
+    /// How many they are.
+    pub count: u64,
+}
+
+/// What the present socket gets next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) bytes: Bytes,
+    pub(super) frames: u64,
+    /// The number of the last of them.
+    pub(super) last: u64,
+}
+
+/// The queue of one direction.
+#[derive(Debug)]
+pub(super) struct Ring {
+    chunks: VecDeque<Chunk>,
+    /// Which chunk the present socket gets next.
+    next: usize,
+    open: BytesMut,
+    open_load: Load,
+    /// The number of the last frame that was trimmed.
+    trimmed: u64,
+    /// The number of the last frame.
+    last: u64,
+    load: Load,
+    limit: Load,
+    chunk_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    bytes: Bytes,
+    last: u64,
+    load: Load,
+}
+
+impl Ring {
+    pub(super) fn new(limit_bytes: usize) -> Self {
+        Self {
+            chunks: VecDeque::new(),
+            next: 0,
+            open: BytesMut::new(),
+            open_load: Load::default(),
+            trimmed: 0,
+            last: 0,
+            load: Load::default(),
+            limit: Load { room: limit_bytes, reserve: (limit_bytes / RESERVE_SHARE).max(1) },
+            // A ring is trimmed by chunks: several of them must fit, or it would stand still until all is acknowledged.
+            chunk_bytes: LINK_CHUNK_BYTES.min(limit_bytes / 8),
+        }
+    }
+
+    /// Whether there is place. The last frame may reach over the limit: else one larger than it would never pass.
+    pub(super) fn has_place(&self, class: Class) -> bool {
+        match class {
+            Class::Ordinary => self.load.room < self.limit.room,
+            Class::Reserved => self.load.room < self.limit.room || self.load.reserve < self.limit.reserve,
+        }
+    }
+
+    /// Appends a frame, place or no place; returns its number.
+    pub(super) fn push(&mut self, class: Class, encode: impl FnOnce(&mut BytesMut)) -> u64 {
+        let before = self.open.len();
+        encode(&mut self.open);
+        let length = self.open.len() - before;
+        let load = match class {
+            Class::Reserved if self.load.room >= self.limit.room => Load { room: 0, reserve: length },
+            _ => Load { room: length, reserve: 0 },
+        };
+        self.load += load;
+        self.open_load += load;
+        self.last += 1;
+        if self.open.len() >= self.chunk_bytes {
+            self.seal();
+        }
+        self.last
+    }
+
+    /// Appends frames that stood in another ring.
+    pub(super) fn inherit(&mut self, frames: Frames) {
+        for chunk in frames.chunks {
+            self.seal();
+            self.last += count(&chunk);
+            let load = Load { room: chunk.len(), reserve: 0 };
+            self.load += load;
+            self.put(chunk, load);
+        }
+    }
+
+    /// What the present socket gets next.
+    pub(super) fn next(&mut self) -> Option<Sent> {
+        if self.next == self.chunks.len() {
+            self.seal();
+        }
+        let before = match self.next.checked_sub(1) {
+            Some(index) => self.chunks.get(index).map_or(self.trimmed, |chunk| chunk.last),
+            None => self.trimmed,
+        };
+        let chunk = self.chunks.get(self.next)?;
+        self.next += 1;
+        Some(Sent { bytes: chunk.bytes.clone(), frames: chunk.last - before, last: chunk.last })
+    }
+
+    /// Drops the chunks that the peer has. Not those that the present socket is still to get, though the peer may have
+    /// them from an earlier one: it numbers what comes by counting, so there must be no gap.
+    pub(super) fn trim(&mut self, acknowledged: u64) -> Load {
+        let mut freed = Load::default();
+        while self.next > 0
+            && let Some(chunk) = self.chunks.pop_front_if(|chunk| chunk.last <= acknowledged)
+        {
+            self.next -= 1;
+            self.trimmed = chunk.last;
+            freed += chunk.load;
+        }
+        self.load -= freed;
+        freed
+    }
+
+    /// Another socket gets everything behind `received`, and what is before it is dropped.
+    pub(super) fn rewind(&mut self, received: u64) -> Load {
+        self.next = self.chunks.len();
+        let freed = self.trim(received);
+        self.next = 0;
+        if let Some(chunk) = self.chunks.front_mut() {
+            for _ in self.trimmed..received {
+                chunk.bytes.advance(frame_bytes(&chunk.bytes));
+            }
+            self.trimmed = self.trimmed.max(received);
+        }
+        freed
+    }
+
+    /// Empties it: what was sent and not trimmed, and what was never sent.
+    pub(super) fn drain(&mut self, sent: u64) -> (Frames, Frames) {
+        self.seal();
+        let (mut before, mut after) = (Frames::default(), Frames::default());
+        let mut first = self.trimmed;
+        for chunk in self.chunks.drain(..) {
+            let frames = if chunk.last <= sent { &mut before } else { &mut after };
+            frames.count += chunk.last - first;
+            frames.chunks.push(chunk.bytes);
+            first = chunk.last;
+        }
+        (self.next, self.trimmed, self.load) = (0, self.last, Load::default());
+        (before, after)
+    }
+
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    pub(super) fn load(&self) -> Load {
+        self.load
+    }
+
+    pub(super) fn limit(&self) -> Load {
+        self.limit
+    }
+
+    fn seal(&mut self) {
+        if !self.open.is_empty() {
+            let (bytes, load) = (self.open.split().freeze(), std::mem::take(&mut self.open_load));
+            self.put(bytes, load);
+        }
+    }
+
+    fn put(&mut self, bytes: Bytes, load: Load) {
+        self.chunks.push_back(Chunk { bytes, last: self.last, load });
+    }
+}
+
+impl Frames {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl Load {
+    /// Both together.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.room + self.reserve
+    }
+}
+
+impl Add for Load {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { room: self.room + other.room, reserve: self.reserve + other.reserve }
+    }
+}
+
+impl AddAssign for Load {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl SubAssign for Load {
+    fn sub_assign(&mut self, other: Self) {
+        self.room -= other.room;
+        self.reserve -= other.reserve;
+    }
+}
+
+fn count(chunk: &Bytes) -> u64 {
+    let mut left = chunk.clone();
+    let mut frames = 0;
+    while left.has_remaining() {
+        left.advance(frame_bytes(&left));
+        frames += 1;
+    }
+    frames
+}

@@ -1,0 +1,52 @@
+//! What a session is set up with.
+
+use crate::limits::{LINK_PING_INTERVAL_MS, LINK_RING_MAX_BYTES, LINK_TIMEOUT_MS, RESUME_WINDOW_MS};
+
+/// Which end a session is held by. The proxy decides its end; the app server only gives it up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It dials, and ends what could not be resumed within the window.
+    Proxy,
+    /// It is dialled.
+    AppServer,
+}
+
+/// How long and how much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionSettings {
+    /// What is open to all frames that wait to be sent or acknowledged; reserved ones have a quarter more.
+    pub ring_max_bytes: usize,
+    /// How long a session outlives its socket.
+    pub window_ms: u64,
+    /// A ping goes out when nothing was sent for this long.
+    pub ping_interval_ms: u64,
+    /// A socket that brings nothing for this long is dead.
+    pub dead_after_ms: u64,
+}
+
+/// Silence is counted in this share of the window.
+const TICKS_PER_WINDOW: u64 = 20;
+
+impl Default for SessionSettings {
+    fn default() -> Self {
+        Self::new(LINK_RING_MAX_BYTES, RESUME_WINDOW_MS)
+    }
+}
+
+impl SessionSettings {
+    /// The cadence that fits a window: a dead socket is noticed within one, so that both ends, which may notice it a
+    /// window apart, agree within two.
+    #[must_use]
+    pub fn new(ring_max_bytes: usize, window_ms: u64) -> Self {
+        Self {
+            ring_max_bytes,
+            window_ms,
+            ping_interval_ms: LINK_PING_INTERVAL_MS.min(window_ms / 4).max(1),
+            dead_after_ms: LINK_TIMEOUT_MS.min(window_ms).max(1),
+        }
+    }
+
+    pub(super) fn tick_ms(&self) -> u64 {
+        (self.window_ms / TICKS_PER_WINDOW).max(1)
+    }
+}

@@ -1,0 +1,60 @@
+//! How long nothing was heard of the peer, counted in our own ticks.
+//!
+//! A late tick counts as one: a process that was frozen for a minute finds a minute of silence on its clock and
+//! the peer's bytes in its sockets. It is to read those before it calls the peer dead.
+
+/// The silence of a peer.
+#[derive(Debug, Clone)]
+pub(super) struct Silence {
+    tick_ms: u64,
+    ticks: u64,
+    next_ms: u64,
+}
+
+impl Silence {
+    /// The peer has just been heard.
+    pub(super) fn new(tick_ms: u64, now_ms: u64) -> Self {
+        Self { tick_ms, ticks: 0, next_ms: now_ms.saturating_add(tick_ms) }
+    }
+
+    /// Something came.
+    pub(super) fn heard(&mut self, now_ms: u64) {
+        *self = Self::new(self.tick_ms, now_ms);
+    }
+
+    /// Counts a tick if one is due.
+    pub(super) fn handle_timeout(&mut self, now_ms: u64) {
+        if now_ms >= self.next_ms {
+            self.ticks += 1;
+            self.next_ms = now_ms.saturating_add(self.tick_ms);
+        }
+    }
+
+    /// When the next tick is due.
+    pub(super) fn poll_timeout(&self) -> u64 {
+        self.next_ms
+    }
+
+    /// How long it has lasted, at least.
+    pub(super) fn lasted_ms(&self) -> u64 {
+        self.ticks.saturating_mul(self.tick_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_tick_counts_as_one() {
+        let mut silence = Silence::new(500, 0);
+        silence.handle_timeout(499);
+        assert_eq!(silence.lasted_ms(), 0);
+        silence.handle_timeout(60_000);
+        assert_eq!((silence.lasted_ms(), silence.poll_timeout()), (500, 60_500));
+        silence.handle_timeout(60_500);
+        assert_eq!(silence.lasted_ms(), 1_000);
+        silence.heard(60_501);
+        assert_eq!((silence.lasted_ms(), silence.poll_timeout()), (0, 61_001));
+    }
+}

@@ -1,0 +1,79 @@
+//! What the ends make of an upgrade.
+
+use super::*;
+
+fn offer(session: SessionId, received: Option<u64>) -> Offer {
+    Offer { session, received, capabilities: capable() }
+}
+
+fn second() -> SessionId {
+    SessionId::FIRST.next()
+}
+
+#[test]
+fn a_new_session_is_begun_and_an_unknown_one_is_not() {
+    assert_eq!(judge(&offer(SessionId::FIRST, None), None, None), Judgement::Begin);
+    let unknown = Judgement::Refuse(Refusal::Unknown);
+    assert_eq!(judge(&offer(SessionId::FIRST, Some(0)), None, None), unknown);
+    assert_eq!(judge(&offer(SessionId::FIRST, None), None, Some(SessionId::FIRST)), unknown);
+    assert_eq!(judge(&offer(SessionId::FIRST, None), None, Some(second())), unknown);
+}
+
+#[test]
+fn a_live_socket_is_ended_first_by_its_own_session_and_by_the_next() {
+    let (mut live, attachment) = attached(Role::AppServer);
+    for offer in [offer(SessionId::FIRST, Some(0)), offer(second(), None)] {
+        assert_eq!(judge(&offer, Some(&live), Some(SessionId::FIRST)), Judgement::EndSocketFirst);
+    }
+    live.detach(attachment, 0);
+    assert_eq!(judge(&offer(SessionId::FIRST, Some(0)), Some(&live), Some(SessionId::FIRST)), Judgement::Resume);
+    assert_eq!(judge(&offer(second(), None), Some(&live), Some(SessionId::FIRST)), Judgement::Begin);
+}
+
+#[test]
+fn a_late_upgrade_does_not_touch_the_live_socket() {
+    let (mut live, attachment) = attached(Role::AppServer);
+    push(&mut live, "a");
+    push(&mut live, "b");
+    written(&mut live, attachment, 0);
+    acknowledge(&mut live, 2).unwrap();
+    for received in [None, Some(1), Some(3)] {
+        let judgement = judge(&offer(SessionId::FIRST, received), Some(&live), Some(SessionId::FIRST));
+        assert_eq!(judgement, Judgement::Refuse(Refusal::Stale), "{received:?}");
+    }
+}
+
+#[test]
+fn an_upgrade_whose_answer_was_lost_is_made_again() {
+    let (mut live, attachment) = attached(Role::AppServer);
+    push(&mut live, "a");
+    written(&mut live, attachment, 0);
+    live.detach(attachment, 0);
+    assert_eq!(judge(&offer(SessionId::FIRST, None), Some(&live), Some(SessionId::FIRST)), Judgement::Resume);
+    let (again, answer) = live.handle_offer(&offer(SessionId::FIRST, None), 0).unwrap();
+    assert_eq!(answer, Answer { received: 0, capabilities: capable() });
+    assert_eq!(texts(&written(&mut live, again, 0)), ["a"]);
+}
+
+#[test]
+fn an_answer_to_a_session_that_is_over_is_not_taken() {
+    let mut session = Session::new(second(), Role::Proxy, settings(), 0);
+    let answer = Answer { received: 0, capabilities: capable() };
+    assert_eq!(session.handle_answer(&offer(SessionId::FIRST, Some(0)), &answer, 0), Ok(None));
+}
+
+#[test]
+fn headers_are_read_as_they_are_written() {
+    assert_eq!(second().to_string().parse(), Ok(second()));
+    assert_eq!(capable().to_string(), "resume=1000");
+    assert_eq!("other, resume=1000 ,x=1".parse(), Ok(capable()));
+    for none in ["", "resumes=1", "resume"] {
+        assert_eq!(none.parse(), Ok(Capabilities::default()), "{none:?}");
+    }
+    assert_eq!(Capabilities::default().to_string(), "");
+    assert_eq!(parse_received("120"), Ok(120));
+    for bad in ["", "-1", "+1", "0x1", "1 "] {
+        assert!(parse_received(bad).is_err() && bad.parse::<SessionId>().is_err(), "{bad:?}");
+    }
+    assert!("0".parse::<SessionId>().is_err() && "resume=x".parse::<Capabilities>().is_err());
+}

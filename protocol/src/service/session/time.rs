@@ -1,0 +1,45 @@
+//! What passes with time: pings fall due, sockets die, sessions end.
+
+use super::{Cause, Class, Link, Role, Session, Verdict};
+
+impl Session {
+    /// When [`handle_timeout`](Self::handle_timeout) and [`poll_transmit`](Self::poll_transmit) are to be called again.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        match (self.link, self.role) {
+            (Link::New, _) => None,
+            (Link::Detached { since_ms }, Role::Proxy) => Some(since_ms.saturating_add(self.settings.window_ms)),
+            (Link::Detached { .. }, Role::AppServer) => Some(self.silence.poll_timeout()),
+            (Link::Attached, _) => {
+                let ping_ms = self.last_sent_ms.saturating_add(self.settings.ping_interval_ms);
+                let due_ms = self.counters.poll_timeout().unwrap_or(ping_ms).min(ping_ms);
+                Some(due_ms.min(self.silence.poll_timeout()))
+            }
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now_ms: u64) -> Option<Verdict> {
+        self.silence.handle_timeout(now_ms);
+        let (silent_ms, window_ms) = (self.silence.lasted_ms(), self.settings.window_ms);
+        let cause = match (self.link, self.role) {
+            (Link::Detached { since_ms }, Role::Proxy) if now_ms.saturating_sub(since_ms) >= window_ms => {
+                Some(Cause::WindowPassed)
+            }
+            (Link::Attached | Link::Detached { .. }, Role::AppServer) => self.surrender(silent_ms, window_ms),
+            _ => None,
+        };
+        let is_dead = self.is_attached() && silent_ms >= self.settings.dead_after_ms;
+        cause.map(Verdict::Over).or(is_dead.then_some(Verdict::PeerSilent))
+    }
+
+    fn surrender(&self, silent_ms: u64, window_ms: u64) -> Option<Cause> {
+        if silent_ms >= window_ms.saturating_mul(2) {
+            Some(Cause::Forgotten)
+        } else if silent_ms >= window_ms && !self.has_place(Class::Ordinary) {
+            Some(Cause::GivenUp)
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What goes through a session: frames in and out, and pings with what they acknowledge.
+
+use bytes::BytesMut;
+
+use super::{Attachment, Class, Frames, Full, Load, Session, SessionError, Transmit};
+use crate::limits::LINK_ECHOES_MAX;
+use crate::service::{Ping, ServiceMessage};
+
+/// An acknowledgement is due at once when this share of the peer's ring waits for it.
+const PROMPT_SHARE: usize = 4;
+
+impl Session {
+    /// Queues a frame, place or no place, and returns its number.
+    pub fn push(&mut self, class: Class, encode: impl FnOnce(&mut BytesMut)) -> u64 {
+        self.ring.push(class, encode)
+    }
+
+    /// Queues a frame if there is place.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn try_push(&mut self, class: Class, encode: impl FnOnce(&mut BytesMut)) -> Result<u64, Full> {
+        if self.ring.has_place(class) { Ok(self.ring.push(class, encode)) } else { Err(Full) }
+    }
+
+    /// Queues what another session never sent.
+    pub fn inherit(&mut self, unsent: Frames) {
+        self.ring.inherit(unsent);
+    }
+
+    /// Queues a ping that the peer wants back, behind what is queued.
+    pub fn push_echo(&mut self, ping: &Ping) {
+        if self.is_attached() && self.echoes.len() < LINK_ECHOES_MAX {
+            self.echoes.push_back((self.ring.last(), ServiceMessage::Ping(ping.clone()).to_frame()));
+        }
+    }
+
+    /// The next piece for this socket.
+    pub fn poll_transmit(&mut self, attachment: Attachment, now_ms: u64) -> Option<Transmit> {
+        if !self.is_present(attachment) {
+            return None;
+        }
+        let piece = self.due_ping(now_ms).or_else(|| self.due_echo()).or_else(|| self.next_chunk());
+        if piece.is_some() {
+            self.last_sent_ms = now_ms;
+        }
+        piece
+    }
+
+    /// Something came from the peer, whatever it was.
+    pub fn handle_heard(&mut self, now_ms: u64) {
+        self.silence.heard(now_ms);
+    }
+
+    /// A ping came: takes the acknowledgement that may ride on it, and says what that made free.
+    ///
+    /// # Errors
+    /// When the acknowledgement makes no sense; the session is to be ended.
+    pub fn handle_ping(&mut self, ping: &Ping) -> Result<Load, SessionError> {
+        self.counters.handle_ping(ping)?;
+        Ok(self.ring.trim(self.counters.acknowledged()))
+    }
+
+    /// The consumer has taken all frames up to `number`, of which `bytes` bytes are new.
+    pub fn handle_taken(&mut self, number: u64, bytes: usize, now_ms: u64) {
+        let prompt_bytes = self.peer_ring_bytes.unwrap_or(usize::MAX) / PROMPT_SHARE;
+        self.counters.received_up_to(number, bytes, prompt_bytes, now_ms);
+    }
+
+    fn due_ping(&mut self, now_ms: u64) -> Option<Transmit> {
+        let is_quiet = now_ms >= self.last_sent_ms.saturating_add(self.settings.ping_interval_ms);
+        let ping = if is_quiet { Some(self.counters.keep_alive()) } else { self.counters.poll_ping(now_ms) };
+        ping.map(|ping| Transmit { bytes: ServiceMessage::Ping(ping).to_frame(), frames: 0 })
+    }
+
+    fn due_echo(&mut self) -> Option<Transmit> {
+        let sent = self.counters.sent();
+        let (_, bytes) = self.echoes.pop_front_if(|(behind, _)| *behind <= sent)?;
+        Some(Transmit { bytes, frames: 0 })
+    }
+
+    fn next_chunk(&mut self) -> Option<Transmit> {
+        let sent = self.ring.next()?;
+        self.counters.sent_up_to(sent.last);
+        // Whoever can't resume never acknowledges.
+        let kept_behind = if self.peer_ring_bytes.is_some() { self.counters.acknowledged() } else { sent.last };
+        self.ring.trim(kept_behind);
+        Some(Transmit { bytes: sent.bytes, frames: sent.frames })
+    }
+}

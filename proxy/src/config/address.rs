@@ -1,0 +1,115 @@
+//! Where somebody answers over HTTP: an app server, or another node.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::is_loopback_host;
+
+/// How bytes travel to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Security {
+    /// As they are.
+    Plain,
+    /// In TLS.
+    Tls,
+}
+
+/// Host, port, and whether TLS is spoken there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Address {
+    security: Security,
+    authority: Arc<str>,
+}
+
+impl Address {
+    /// Whether TLS is spoken there.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.security == Security::Tls
+    }
+
+    /// `host:port`, with brackets around an IPv6 address.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// The host alone, without brackets: what a certificate has to name.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// Whether that is this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        is_loopback_host(&self.authority)
+    }
+}
+
+impl FromStr for Address {
+    type Err = &'static str;
+
+    /// Reads `http://host:port` or `https://host:port`; the error ends a sentence that begins with what was given.
+    fn from_str(url: &str) -> Result<Self, &'static str> {
+        const EXAMPLE: &str = "is no URL like http://127.0.0.1:5000 or https://app.example";
+        let uri: http::Uri = url.parse().map_err(|_| EXAMPLE)?;
+        let (security, usual_port) = match uri.scheme_str() {
+            Some("http") => (Security::Plain, 80),
+            Some("https") => (Security::Tls, 443),
+            _ => return Err(EXAMPLE),
+        };
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err("has a path: give only scheme, host and port");
+        }
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err("has a user name: give only scheme, host and port");
+        }
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or("has no host")?;
+        Ok(Self { security, authority: format!("{host}:{}", uri.port_u16().unwrap_or(usual_port)).into() })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_tls() { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_gives_host_port_and_security() {
+        for (url, shown, host) in [
+            ("http://app:5000", "http://app:5000", "app"),
+            ("http://app/", "http://app:80", "app"),
+            ("https://app.example", "https://app.example:443", "app.example"),
+            ("https://[2001:db8::1]:5000", "https://[2001:db8::1]:5000", "2001:db8::1"),
+            ("http://[::1]", "http://[::1]:80", "::1"),
+        ] {
+            let address: Address = url.parse().unwrap();
+            assert_eq!((address.to_string().as_str(), address.host()), (shown, host));
+            assert_eq!(address.is_tls(), url.starts_with("https"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_such_url_is_refused_with_the_reason() {
+        for (url, reason) in [
+            ("ftp://x", "is no URL"),
+            ("app:5000", "is no URL"),
+            ("http://::1:5000", "is no URL"),
+            ("http://x/path", "has a path"),
+            ("http://x?q", "has a path"),
+            ("http://me@x", "has a user name"),
+        ] {
+            let problem = url.parse::<Address>().unwrap_err();
+            assert!(problem.starts_with(reason), "{url}: {problem}");
+        }
+    }
+}

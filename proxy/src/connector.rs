@@ -1,0 +1,125 @@
+//! Connect to app servers and other nodes, plainly or with TLS: for links, manifests, and requests that go on.
+//!
+//! As a [`tower::Service`] it serves hyper-util's client, too.
+
+mod wire;
+
+use std::io;
+#[cfg(feature = "tls")]
+use std::path::Path;
+use std::pin::Pin;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+#[cfg(feature = "tls")]
+use arc_swap::ArcSwapOption;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+#[cfg(feature = "tls")]
+use {rustls::ClientConfig, rustls::pki_types::ServerName, tokio_rustls::TlsConnector};
+
+use crate::config::Address;
+#[cfg(feature = "tls")]
+use crate::config::UpstreamTls;
+#[cfg(feature = "tls")]
+use crate::tls::{TlsError, client_config};
+
+pub use wire::Wire;
+
+/// Opens connections. Its copies are one and the same.
+#[derive(Debug, Clone, Default)]
+pub struct Connector {
+    #[cfg(feature = "tls")]
+    tls: Arc<Tls>,
+}
+
+#[cfg(feature = "tls")]
+#[derive(Debug, Default)]
+struct Tls {
+    settings: UpstreamTls,
+    /// None while nobody is known who speaks TLS: then nothing was read either.
+    config: ArcSwapOption<ClientConfig>,
+}
+
+#[cfg(feature = "tls")]
+impl Connector {
+    /// A connector that speaks TLS, too.
+    ///
+    /// # Errors
+    /// When a file is missing or of no use.
+    pub fn with_tls(settings: UpstreamTls) -> Result<Self, TlsError> {
+        let config = ArcSwapOption::from_pointee(client_config(&settings)?);
+        Ok(Self { tls: Arc::new(Tls { settings, config }) })
+    }
+
+    /// Reads all files anew, for the connections to come.
+    ///
+    /// # Errors
+    /// When a file is missing or of no use; all stays as it was.
+    pub fn read_again(&self) -> Result<(), TlsError> {
+        if self.tls.config.load().is_some() {
+            self.tls.config.store(Some(Arc::new(client_config(&self.tls.settings)?)));
+        }
+        Ok(())
+    }
+
+    /// The files that it goes by.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let UpstreamTls { roots, identity } = &self.tls.settings;
+        let own = identity.iter().flat_map(|files| [files.certificate.as_path(), &files.key]);
+        roots.iter().map(|path| path.as_path()).chain(own)
+    }
+
+    async fn secure(&self, stream: TcpStream, address: &Address) -> io::Result<Wire> {
+        let config = self.tls.config.load_full().ok_or_else(without_tls)?;
+        let name = ServerName::try_from(address.host().to_owned())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        Ok(Wire::Tls(Box::new(TlsConnector::from(config).connect(name, stream).await?)))
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+impl Connector {
+    #[expect(clippy::unused_async, reason = "as the one with TLS")]
+    async fn secure(&self, _stream: TcpStream, _address: &Address) -> io::Result<Wire> {
+        Err(without_tls())
+    }
+}
+
+impl Connector {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When nobody answers there, or not as who it should be.
+    pub async fn connect(&self, address: &Address) -> io::Result<Wire> {
+        let stream = TcpStream::connect(address.authority()).await?;
+        stream.set_nodelay(true)?;
+        if address.is_tls() { self.secure(stream, address).await } else { Ok(Wire::Plain(stream)) }
+    }
+}
+
+fn without_tls() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "this node was not set up for TLS: give it --upstream-ca")
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<Wire>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Wire>>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connector = self.clone();
+        Box::pin(async move {
+            let unfit = |problem: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{uri} {problem}"));
+            let (scheme, authority) = uri.scheme_str().zip(uri.authority()).ok_or_else(|| unfit("has no host"))?;
+            let address = format!("{scheme}://{authority}").parse::<Address>().map_err(unfit)?;
+            connector.connect(&address).await.map(TokioIo::new)
+        })
+    }
+}

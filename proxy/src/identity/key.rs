@@ -1,0 +1,100 @@
+//! One key that verifies access tokens, and the one algorithm that it is for.
+
+use std::fmt;
+
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use trunkline_protocol::limits::ACCESS_KEY_MIN_BYTES;
+
+/// Why something is no key for access tokens.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// A secret that could be guessed.
+    #[error("has {0} bytes, but a secret needs at least {ACCESS_KEY_MIN_BYTES}")]
+    ShortSecret(usize),
+    /// A private key, which has no business at a proxy.
+    #[error("holds a private key: give the public one, which is all that verifying needs")]
+    Private,
+    /// Neither kind of public key.
+    #[error("holds no PEM public key for RS256 (RSA) or ES256 (P-256)")]
+    NoPublicKey,
+}
+
+/// A key that verifies access tokens.
+#[derive(Clone)]
+pub struct VerifyingKey {
+    id: Option<String>,
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+impl VerifyingKey {
+    /// A secret for HS256, used as it is; white space around it is dropped.
+    ///
+    /// # Errors
+    /// When it is too short.
+    pub fn from_secret(text: &str) -> Result<Self, KeyError> {
+        let secret = text.trim().as_bytes();
+        if secret.len() < ACCESS_KEY_MIN_BYTES {
+            return Err(KeyError::ShortSecret(secret.len()));
+        }
+        Ok(Self { id: None, algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) })
+    }
+
+    /// A public key in PEM: RS256 for an RSA key, ES256 for one on the curve P-256.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn from_pem(text: &str) -> Result<Self, KeyError> {
+        if text.contains("PRIVATE KEY-----") {
+            return Err(KeyError::Private);
+        }
+        let rsa = DecodingKey::from_rsa_pem(text.as_bytes()).map(|key| (Algorithm::RS256, key));
+        let (algorithm, key) = rsa
+            .or_else(|_| DecodingKey::from_ec_pem(text.as_bytes()).map(|key| (Algorithm::ES256, key)))
+            .map_err(|_| KeyError::NoPublicKey)?;
+        Ok(Self { id: None, algorithm, key })
+    }
+
+    /// A key of a JWKS; `None` for those that are not for RS256 or ES256 signatures. Symmetric ones are none: who
+    /// publishes a secret has none.
+    pub(super) fn from_jwk(jwk: &Jwk) -> Option<Self> {
+        let (algorithm, name) = match &jwk.algorithm {
+            AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
+            AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
+                (Algorithm::ES256, KeyAlgorithm::ES256)
+            }
+            _ => return None,
+        };
+        let common = &jwk.common;
+        let is_for_signing = common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature);
+        let is_for_this = common.key_algorithm.is_none_or(|named| named == name);
+        let key = DecodingKey::from_jwk(jwk).ok().filter(|_| is_for_signing && is_for_this)?;
+        Some(Self { id: common.key_id.clone(), algorithm, key })
+    }
+
+    /// Whether a token of this algorithm may be signed with it, as far as the token's key id tells.
+    pub(super) fn fits(&self, algorithm: Algorithm, id: Option<&str>) -> bool {
+        self.algorithm == algorithm && (self.id.is_none() || id.is_none() || self.has_id(id))
+    }
+
+    /// Whether it is the key of this id.
+    pub(super) fn has_id(&self, id: Option<&str>) -> bool {
+        id.is_some() && self.id.as_deref() == id
+    }
+
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    pub(super) fn decoding_key(&self) -> &DecodingKey {
+        &self.key
+    }
+}
+
+impl fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifyingKey").field("id", &self.id).field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}

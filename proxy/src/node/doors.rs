@@ -1,0 +1,63 @@
+//! Open all listeners, plain and with TLS: one of each per shard.
+
+use std::net::SocketAddr;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
+
+use super::thread::Door;
+use super::{StartError, listen};
+use crate::config::Config;
+use crate::endpoint::Layers;
+#[cfg(feature = "tls")]
+use crate::endpoint::TlsLayer;
+#[cfg(feature = "tls")]
+use crate::tls::{Certificates, server_config};
+
+/// Where a node is to be found.
+#[derive(Debug, Default)]
+pub(super) struct Doors {
+    pub(super) of_shards: Vec<Vec<Door>>,
+    #[cfg(feature = "tls")]
+    pub(super) certificates: Option<Arc<Certificates>>,
+}
+
+impl Doors {
+    /// Opens what is configured, and says where that is.
+    pub(super) fn open(config: &Config) -> Result<(Self, Addresses), StartError> {
+        let mut doors = Self { of_shards: (0..config.shards).map(|_| Vec::new()).collect(), ..Self::default() };
+        let layers = Layers { proxy_protocol: config.settings.proxy_protocol.clone(), ..Layers::default() };
+        let plain = doors.add("--listen", config.listen, &layers)?;
+        #[cfg(feature = "tls")]
+        let tls = doors.add_tls(config, layers)?;
+        #[cfg(not(feature = "tls"))]
+        let tls = None;
+        Ok((doors, Addresses { plain, tls }))
+    }
+
+    #[cfg(feature = "tls")]
+    fn add_tls(&mut self, config: &Config, layers: Layers) -> Result<Option<SocketAddr>, StartError> {
+        let Some(tls) = &config.tls_listen else { return Ok(None) };
+        let certificates = Certificates::read(tls.identities.clone())?;
+        let config = Arc::new(server_config(certificates.clone())?);
+        self.certificates = Some(certificates);
+        let layers = Layers { tls: Some(TlsLayer::new(config, tls.handshake_timeout)), ..layers };
+        self.add("--tls-listen", tls.address, &layers).map(Some)
+    }
+
+    fn add(&mut self, flag: &'static str, address: SocketAddr, layers: &Layers) -> Result<SocketAddr, StartError> {
+        let count = u16::try_from(self.of_shards.len()).unwrap_or(u16::MAX);
+        let (address, listeners) =
+            listen::reuse_port(address, count).map_err(|source| StartError::Listen { flag, address, source })?;
+        for (shard, listener) in self.of_shards.iter_mut().zip(listeners) {
+            shard.push(Door { listener, layers: layers.clone() });
+        }
+        Ok(address)
+    }
+}
+
+/// Where clients connect.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Addresses {
+    pub(super) plain: SocketAddr,
+    pub(super) tls: Option<SocketAddr>,
+}

@@ -1,0 +1,75 @@
+//! Frames that we made, taken apart again: by those who carry the payload of a client's frames in another way.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::encode::{FIN, LENGTH_16, LENGTH_64, Opcode};
+
+/// One of our frames, without what makes it a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peeled {
+    /// Whole hub messages.
+    Payload(Bytes),
+    /// The end.
+    Close,
+    /// The transport's own business.
+    Other,
+}
+
+/// Takes the first frame off the buffer; `None` while it is not whole.
+pub fn peel(buffer: &mut BytesMut) -> Option<Peeled> {
+    let (opcode, header, length) = header(buffer)?;
+    if buffer.len() < header.checked_add(length)? {
+        // So that the rest is read in one piece.
+        buffer.reserve((header + length).saturating_sub(buffer.len()));
+        return None;
+    }
+    buffer.advance(header);
+    let payload = buffer.split_to(length).freeze();
+    Some(match opcode {
+        opcode if opcode == Opcode::Close.number() => Peeled::Close,
+        opcode if opcode == Opcode::Text.number() || opcode == Opcode::Binary.number() => Peeled::Payload(payload),
+        _ => Peeled::Other,
+    })
+}
+
+/// Opcode, length of the header, length of the payload.
+fn header(buffer: &[u8]) -> Option<(u8, usize, usize)> {
+    let (&[first, second], rest) = buffer.split_first_chunk()?;
+    let opcode = first & !FIN;
+    Some(match second {
+        LENGTH_16 => (opcode, 4, usize::from(u16::from_be_bytes(*rest.first_chunk()?))),
+        LENGTH_64 => (opcode, 10, usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).ok()?),
+        short => (opcode, 2, usize::from(short)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{CLOSE_NORMAL, close, frame, pong};
+    use super::*;
+
+    #[test]
+    fn every_frame_that_we_make_comes_apart_wherever_it_is_cut() {
+        let payloads: Vec<Vec<u8>> = [0, 1, 125, 126, 65_535, 65_536].map(|length| vec![7; length]).into();
+        for payload in &payloads {
+            let bytes = [frame(Opcode::Binary, payload), pong(b"x"), close(CLOSE_NORMAL)].concat();
+            for cut in [1, 2, 3, 5, 9, 11, bytes.len() / 2, bytes.len() - 1] {
+                let cut = cut.min(bytes.len());
+                let (mut buffer, mut seen) = (BytesMut::new(), vec![]);
+                for piece in [&bytes[..cut], &bytes[cut..]] {
+                    buffer.extend_from_slice(piece);
+                    seen.extend(std::iter::from_fn(|| peel(&mut buffer)));
+                }
+                let expected = [Peeled::Payload(payload.clone().into()), Peeled::Other, Peeled::Close];
+                assert_eq!(seen, expected, "{} bytes, cut at {cut}", payload.len());
+            }
+        }
+    }
+
+    #[test]
+    fn text_is_payload_too() {
+        let mut buffer = BytesMut::from(&frame(Opcode::Text, b"{}\x1e")[..]);
+        assert_eq!(peel(&mut buffer), Some(Peeled::Payload(Bytes::from_static(b"{}\x1e"))));
+        assert_eq!(peel(&mut buffer), None);
+    }
+}

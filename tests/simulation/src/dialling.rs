@@ -1,0 +1,192 @@
+//! Upgrades: the proxy dials, the app server judges, the answer comes back; each of them late, or never.
+
+use trunkline_protocol::service::{
+    HandshakeRequest, HandshakeResponse, Judgement, Refusal, Role, ServiceMessage, Session, judge,
+};
+
+use crate::end::Held;
+use crate::ledger::{Check, broken};
+use crate::mutant::Mutant;
+use crate::slot::{APP, PROXY, Reason, Slot, settings};
+use crate::wire::{Dial, NEVER, Reply, Socket};
+use crate::world::World;
+
+/// How long the proxy waits for the answer to an upgrade.
+const DIAL_TIMEOUT_MS: u64 = 300;
+
+impl World {
+    /// Dials that arrived, answers that arrived, dials that are given up, and new ones.
+    pub(crate) fn handle_dials(&mut self, slot: usize) -> Check {
+        for index in 0..self.slots[slot].dials.len() {
+            let Dial { arrives_ms, is_done, ref reply, .. } = self.slots[slot].dials[index];
+            if is_done || arrives_ms > self.now_ms {
+                continue;
+            }
+            match reply.clone() {
+                None if self.is_awake(APP) => self.judge(slot, index)?,
+                Some(reply) if self.is_awake(PROXY) => self.take_reply(slot, index, reply)?,
+                _ => {}
+            }
+        }
+        if self.is_awake(PROXY) {
+            self.dial(slot);
+        }
+        Ok(())
+    }
+
+    fn latency_ms(&mut self) -> u64 {
+        match self.random.below(20) {
+            _ if self.is_calm => self.random.below(10),
+            0 => NEVER,
+            1..3 => self.random.below(3_000),
+            _ => self.random.below(40),
+        }
+    }
+
+    fn dial(&mut self, index: usize) {
+        let (now_ms, boot, mutant) = (self.now_ms, self.boot, self.mutant);
+        let (latency_ms, chance) = (self.latency_ms(), self.random.chance());
+        let Slot { held, sockets, dials, pending, backoff, dial_at_ms, instance, .. } = &mut self.slots[index];
+        let Some(held) = &held[PROXY] else { return };
+        if pending.is_some_and(|(_, give_up_ms)| give_up_ms <= now_ms) {
+            *pending = None;
+            *dial_at_ms = now_ms + backoff.next_wait_ms(chance);
+        }
+        if pending.is_some() || held.session.is_attached() || *dial_at_ms > now_ms {
+            return;
+        }
+        let mut offer = held.session.offer();
+        offer.received = match (mutant, offer.received) {
+            (Some(Mutant::ReplaysFromOneBefore), Some(received)) => Some(received.saturating_sub(1)),
+            (Some(Mutant::ReplaysFromOneBehind), Some(received)) => Some(received + 1),
+            (_, received) => received,
+        };
+        sockets.push(Socket::default());
+        dials.push(Dial {
+            offer,
+            ledger: held.ledger,
+            boot,
+            instance: *instance,
+            socket: sockets.len() - 1,
+            arrives_ms: now_ms.saturating_add(latency_ms),
+            reply: None,
+            is_done: latency_ms == NEVER,
+        });
+        *pending = Some((dials.len() - 1, now_ms + DIAL_TIMEOUT_MS));
+    }
+
+    /// An upgrade has reached the app server.
+    fn judge(&mut self, index: usize, dial: usize) -> Check {
+        let latency_ms = self.latency_ms();
+        let reply = self.judged(index, dial)?;
+        self.note(|| format!("slot {index}: {:?} is answered: {reply:?}", self.slots[index].dials[dial].offer));
+        let arrives_ms = self.now_ms.saturating_add(latency_ms);
+        let dial = &mut self.slots[index].dials[dial];
+        (dial.reply, dial.arrives_ms, dial.is_done) = (Some(reply), arrives_ms, latency_ms == NEVER);
+        Ok(())
+    }
+
+    fn judged(&mut self, index: usize, dial: usize) -> Check<Reply> {
+        let Dial { boot, instance, ledger, socket, ref offer, .. } = self.slots[index].dials[dial];
+        let offer = offer.clone();
+        if instance != self.instance {
+            return Ok(Reply::OtherInstance);
+        }
+        if boot < self.slots[index].boot {
+            return Ok(Reply::Refused(Refusal::Unknown));
+        }
+        if boot > self.slots[index].boot {
+            self.end_session(index, APP, Reason::NewBoot)?;
+            (self.slots[index].boot, self.slots[index].newest) = (boot, None);
+        }
+        loop {
+            let slot = &self.slots[index];
+            let mut judgement = judge(&offer, slot.held[APP].as_ref().map(|held| &held.session), slot.newest);
+            if self.mutant == Some(Mutant::BeginsUnknownSessions)
+                && judgement == Judgement::Refuse(Refusal::Unknown)
+                && slot.held[APP].is_none()
+            {
+                judgement = Judgement::Begin;
+            }
+            match judgement {
+                Judgement::Refuse(refusal) => return Ok(Reply::Refused(refusal)),
+                Judgement::EndSocketFirst => self.lose_socket(index, APP)?,
+                Judgement::Resume => break,
+                Judgement::Begin => {
+                    self.end_session(index, APP, Reason::Superseded)?;
+                    if std::mem::replace(&mut self.ledgers[ledger].was_begun, true) {
+                        return broken("a session is begun twice");
+                    }
+                    let session = Session::new(offer.session, Role::AppServer, settings(APP, self.mutant), self.now_ms);
+                    self.slots[index].held[APP] = Some(Held::new(session, ledger, self.now_ms, self.frozen[APP]));
+                    self.slots[index].newest = Some(offer.session);
+                    break;
+                }
+            }
+        }
+        let (slot, around) = self.parts(index, APP);
+        let Some(held) = slot.held[APP].as_mut() else { return broken("no session to attach") };
+        if held.session.is_attached() {
+            return broken("a session has two sockets");
+        }
+        let (attachment, answer) = held
+            .session
+            .handle_offer(&offer, around.now_ms)
+            .or_else(|error| broken(format!("the app server can't take {offer:?}: {error}")))?;
+        held.attached(attachment, socket, answer.received, &around)?;
+        slot.sockets[socket].write(APP, &ServiceMessage::HandshakeRequest(HandshakeRequest::default()).to_frame());
+        Ok(Reply::Accepted(answer))
+    }
+
+    /// An answer has reached the proxy.
+    fn take_reply(&mut self, index: usize, dial: usize, reply: Reply) -> Check {
+        let now_ms = self.now_ms;
+        let Slot { sockets, dials, pending, .. } = &mut self.slots[index];
+        dials[dial].is_done = true;
+        let socket = dials[dial].socket;
+        if pending.is_none_or(|(counts, _)| counts != dial) {
+            sockets[socket].close(PROXY, now_ms, &mut self.random);
+            return Ok(());
+        }
+        *pending = None;
+        match reply {
+            Reply::Accepted(answer) => self.attach(index, dial, &answer),
+            Reply::OtherInstance => {
+                self.slots[index].instance = self.instance;
+                self.end_session(index, PROXY, Reason::InstanceGone)
+            }
+            Reply::Refused(refusal) => {
+                let held = self.slots[index].held[PROXY].as_ref();
+                let is_known = held.is_some_and(|held| {
+                    self.slots[index].held[APP].as_ref().is_some_and(|there| there.ledger == held.ledger)
+                });
+                if is_known || refusal == Refusal::Stale {
+                    return broken(format!("a session that both ends hold is refused: {refusal}"));
+                }
+                self.end_session(index, PROXY, Reason::Refused)
+            }
+        }
+    }
+
+    fn attach(&mut self, index: usize, dial: usize, answer: &trunkline_protocol::service::Answer) -> Check {
+        let (slot, around) = self.parts(index, PROXY);
+        let (socket, offer) = (slot.dials[dial].socket, slot.dials[dial].offer.clone());
+        let Some(held) = slot.held[PROXY].as_mut() else { return Ok(()) };
+        let attachment = held
+            .session
+            .handle_answer(&offer, answer, around.now_ms)
+            .or_else(|error| broken(format!("the proxy can't take {answer:?}: {error}")))?;
+        let Some(attachment) = attachment else { return broken("a dial that counts is of another session") };
+        // The proxy counts from what it knows it said, whatever a mutant put on the wire.
+        let told = match around.mutant {
+            Some(Mutant::ReplaysFromOneBefore | Mutant::ReplaysFromOneBehind) => held.taken,
+            _ => offer.received.unwrap_or_default(),
+        };
+        held.attached(attachment, socket, told, &around)?;
+        slot.backoff.reset();
+        slot.sockets[socket].write(PROXY, &ServiceMessage::HandshakeResponse(HandshakeResponse::default()).to_frame());
+        self.resumed += u64::from(offer.received.is_some());
+        self.note(|| format!("slot {index}: the proxy is attached to socket {socket}"));
+        Ok(())
+    }
+}

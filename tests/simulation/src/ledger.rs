@@ -1,0 +1,115 @@
+//! What was queued in each session and what came out at its other end: the truth that the machine is held against.
+
+use bytes::{Buf, BufMut, BytesMut};
+use trunkline_protocol::service::{FrameBuffer, Leftover, ServiceMessage, encode_connection_data};
+
+/// A rule was broken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Violation(pub String);
+
+pub(crate) type Check<T = ()> = Result<T, Violation>;
+
+pub(crate) fn broken<T>(text: impl Into<String>) -> Check<T> {
+    Err(Violation(text.into()))
+}
+
+/// One session, both directions.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    /// What end 0 and end 1 send.
+    pub(crate) flows: [Flow; 2],
+    pub(crate) was_begun: bool,
+    /// Ended by which ends.
+    pub(crate) is_ended: [bool; 2],
+}
+
+/// One direction of a session.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    pub(crate) queued: u64,
+    pub(crate) delivered: u64,
+    /// Frames that may still be delivered after the sender's end of the session.
+    at_most: Option<u64>,
+}
+
+/// A frame's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Content {
+    pub(crate) ledger: usize,
+    pub(crate) sender: usize,
+    pub(crate) number: u64,
+}
+
+impl Content {
+    pub(crate) fn encode(self, padding: usize, out: &mut BytesMut) {
+        let mut payload = [0_u8; 96];
+        let mut rest = &mut payload[..];
+        rest.put_u64(self.ledger as u64);
+        rest.put_u64(self.sender as u64);
+        rest.put_u64(self.number);
+        encode_connection_data("c", &payload[..24 + padding.min(72)], 0, out);
+    }
+
+    pub(crate) fn decode(mut payload: &[u8]) -> Option<Self> {
+        let mut number = || payload.try_get_u64().ok();
+        let (ledger, sender, number) = (number()?, number()?, number()?);
+        Some(Self { ledger: usize::try_from(ledger).ok()?, sender: usize::try_from(sender).ok()?, number })
+    }
+}
+
+impl Flow {
+    /// The receiver was handed a frame.
+    pub(crate) fn deliver(&mut self, number: u64) -> Check {
+        if number != self.delivered + 1 {
+            return broken(format!("frame {number} came after frame {}", self.delivered));
+        }
+        self.delivered = number;
+        self.check_end()
+    }
+
+    /// The sender has ended the session.
+    pub(crate) fn end(&mut self, content: Content, acknowledged: u64, leftover: &Leftover) -> Check {
+        let (uncertain, unsent) = (leftover.uncertain.count, leftover.unsent.count);
+        if acknowledged + uncertain + unsent != self.queued {
+            return broken(format!(
+                "{} frames were queued, {acknowledged} acknowledged, {uncertain} uncertain, {unsent} unsent",
+                self.queued
+            ));
+        }
+        let mut number = acknowledged;
+        for chunk in leftover.uncertain.chunks.iter().chain(&leftover.unsent.chunks) {
+            let mut frames = FrameBuffer::default();
+            frames.push(chunk.clone());
+            while let Ok(Some(body)) = frames.next_body() {
+                number += 1;
+                if read(&body) != Some(Content { number, ..content }) {
+                    return broken(format!("what is left over as frame {number} is another"));
+                }
+            }
+        }
+        if number != self.queued {
+            return broken(format!("frame {number} is the last that is left over, of {}", self.queued));
+        }
+        if self.delivered < acknowledged {
+            return broken(format!("{acknowledged} were acknowledged, {} delivered", self.delivered));
+        }
+        self.at_most = Some(self.queued - unsent);
+        self.check_end()
+    }
+
+    fn check_end(&self) -> Check {
+        match self.at_most.filter(|&at_most| self.delivered > at_most) {
+            Some(at_most) => broken(format!("frame {} came, only {at_most} were sent", self.delivered)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a body says, if it is a frame of ours.
+pub(crate) fn read(body: &bytes::Bytes) -> Option<Content> {
+    match ServiceMessage::decode(body) {
+        Ok(Some(ServiceMessage::ConnectionData(data))) => Content::decode(&data.payload),
+        _ => None,
+    }
+}

@@ -1,0 +1,179 @@
+#![forbid(unsafe_code)]
+//! Runs schedules of the link simulation by the million, or replays one with a trace.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use trunkline_simulation::{Mutant, Outcome, Violation, run};
+
+/// Seeds that a thread takes at once.
+const BLOCK: u64 = 1_000;
+
+/// How often the progress is told.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Simulates links that are cut, delayed, frozen and restarted
+///
+/// Each schedule is made of its seed alone. The first one that breaks a rule is printed, and the command fails;
+/// replay it with --seed. A long run can be cut into slices: each ends by naming the seed to go on from.
+#[derive(Debug, Parser)]
+#[command(name = "simulate", version)]
+struct Arguments {
+    /// How many schedules to run
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    schedules: u64,
+    /// The seed of the first one
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    from: u64,
+    /// End after so many seconds, at a seed to go on from
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<u64>,
+    /// How many threads run them [default: one per core]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Run this one alone, and print what happens in it
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["schedules", "from", "seconds", "threads"])]
+    seed: Option<u64>,
+    /// Break every rule in turn, each until it is caught in --schedules schedules
+    #[arg(long, conflicts_with_all = ["seed", "seconds", "threads"])]
+    mutants: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let is_right = match arguments.seed {
+        Some(seed) => replay(seed),
+        None if arguments.mutants => catch_mutants(&arguments),
+        None => run_all(&arguments),
+    };
+    if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[expect(clippy::print_stdout, reason = "the result of the command")]
+fn replay(seed: u64) -> bool {
+    match run(seed, None, true) {
+        Ok(outcome) => println!("seed {seed} holds: {outcome:?}"),
+        Err(ref broken) => {
+            println!("seed {seed}: {broken}");
+            return false;
+        }
+    }
+    true
+}
+
+#[expect(clippy::print_stdout, reason = "the result of the command")]
+fn catch_mutants(arguments: &Arguments) -> bool {
+    let seeds = arguments.from..arguments.from + arguments.schedules;
+    let mut living = 0;
+    for mutant in Mutant::ALL {
+        let caught = seeds.clone().find_map(|seed| run(seed, Some(mutant), false).err().map(|broken| (seed, broken)));
+        match caught {
+            Some((seed, broken)) => println!("{mutant:?}: caught by seed {seed}: {broken}"),
+            None => {
+                println!("{mutant:?}: NOT caught in {} schedules", arguments.schedules);
+                living += 1;
+            }
+        }
+    }
+    living == 0
+}
+
+/// What the threads share.
+struct Work {
+    started: Instant,
+    /// No block is begun after this.
+    ends: Option<Instant>,
+    to: u64,
+    next: AtomicU64,
+    failed: AtomicBool,
+    outcome: Mutex<Outcome>,
+    broken: Mutex<Option<(u64, Violation)>>,
+}
+
+#[expect(clippy::print_stdout, reason = "the result of the command")]
+fn run_all(arguments: &Arguments) -> bool {
+    let started = now();
+    let work = Work {
+        started,
+        ends: arguments.seconds.map(|seconds| started + Duration::from_secs(seconds)),
+        to: arguments.from.saturating_add(arguments.schedules),
+        next: AtomicU64::new(arguments.from),
+        failed: AtomicBool::new(false),
+        outcome: Mutex::default(),
+        broken: Mutex::default(),
+    };
+    let threads = arguments.threads.or_else(|| thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+    thread::scope(|scope| {
+        for index in 0..threads.max(1) {
+            let work = &work;
+            scope.spawn(move || work.run_blocks(index == 0));
+        }
+    });
+    if let Some((seed, broken)) = lock(&work.broken).take() {
+        println!("seed {seed}: {broken}\nreplay it with: simulate --seed {seed}");
+        return false;
+    }
+    let next = work.next.load(Ordering::Relaxed).min(work.to);
+    println!("seeds {} to {} hold: {:?}", arguments.from, next.saturating_sub(1), *lock(&work.outcome));
+    if next < work.to {
+        println!("go on with: simulate --from {next} --schedules {}", work.to - next);
+    }
+    true
+}
+
+impl Work {
+    /// Runs blocks until there are none; one of the threads tells the progress.
+    fn run_blocks(&self, tells: bool) {
+        let mut told = self.started;
+        while !self.failed.load(Ordering::Relaxed) && self.ends.is_none_or(|ends| now() < ends) {
+            let from = self.next.fetch_add(BLOCK, Ordering::Relaxed);
+            if from >= self.to {
+                break;
+            }
+            self.run_block(from, from.saturating_add(BLOCK).min(self.to));
+            if tells && told.elapsed() >= PROGRESS_INTERVAL {
+                told = now();
+                self.tell();
+            }
+        }
+    }
+
+    fn run_block(&self, from: u64, to: u64) {
+        let mut sum = Outcome::default();
+        for seed in from..to {
+            match run(seed, None, false) {
+                Ok(outcome) => sum = sum + outcome,
+                Err(broken) => {
+                    self.failed.store(true, Ordering::Relaxed);
+                    // The lowest of those that were met, whoever met it first.
+                    let mut first = lock(&self.broken);
+                    if first.as_ref().is_none_or(|(lowest, _)| seed < *lowest) {
+                        *first = Some((seed, broken));
+                    }
+                    return;
+                }
+            }
+        }
+        let mut outcome = lock(&self.outcome);
+        *outcome = *outcome + sum;
+    }
+
+    #[expect(clippy::print_stderr, reason = "the progress of the command")]
+    fn tell(&self) {
+        let next = self.next.load(Ordering::Relaxed).min(self.to);
+        eprintln!("{:>5} s  seed {next} of {}", self.started.elapsed().as_secs(), self.to);
+    }
+}
+
+fn now() -> Instant {
+    Instant::now()
+}
+
+// A thread that panicked ends the command anyway.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,257 @@
+//! One schedule: some seconds of traffic and faults, then calm, in which everything must arrive.
+
+use trunkline_protocol::service::{Class, SessionId};
+
+use crate::ledger::{Check, Violation, broken};
+use crate::mutant::Mutant;
+use crate::slot::{APP, PROXY, Reason, WINDOW_MS};
+use crate::world::World;
+
+/// Steps of a schedule before the calm.
+const STEPS: u64 = 150;
+/// How long the calm may take: what is dead is noticed, what can't be resumed is ended, the rest is dialled.
+const CALM_MS: u64 = 12 * WINDOW_MS;
+
+/// In so many schedules what comes after that is watched, too.
+const IDLE_PERCENT: u64 = 10;
+
+/// What happened in a schedule, so that nobody takes one in which nothing happens for a proof.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Frames that were queued, and of them delivered.
+    pub queued: u64,
+    /// Delivered frames.
+    pub delivered: u64,
+    /// Sessions that went on over another socket.
+    pub resumed: u64,
+    /// Sessions that an end has ended.
+    pub ended: u64,
+    /// Of those: by the proxy, because the window had passed.
+    pub window_passed: u64,
+    /// Of those: by the app server, because its ring was full or the proxy silent for twice the window.
+    pub given_up: u64,
+}
+
+impl std::ops::Add for Outcome {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            queued: self.queued + other.queued,
+            delivered: self.delivered + other.delivered,
+            resumed: self.resumed + other.resumed,
+            ended: self.ended + other.ended,
+            window_passed: self.window_passed + other.window_passed,
+            given_up: self.given_up + other.given_up,
+        }
+    }
+}
+
+/// Runs the schedule of a seed.
+///
+/// # Errors
+/// With the rule that was broken.
+pub fn run(seed: u64, mutant: Option<Mutant>, is_traced: bool) -> Result<Outcome, Violation> {
+    let mut world = World::new(seed, mutant, is_traced);
+    // Some schedules are quiet on purpose: harm that is rare shows other bugs than harm that is frequent.
+    let harm = [0, 1, 4, 12][world.random.index(4)];
+    for _ in 0..STEPS {
+        let by_ms = match world.random.below(100) {
+            0..60 => world.random.below(4),
+            60..90 => world.random.below(60),
+            90..98 => world.random.below(400),
+            _ => world.random.below(2_500),
+        };
+        world.advance(by_ms)?;
+        if world.random.percent(harm) {
+            world.harm();
+        }
+        world.work()?;
+    }
+    world.calm()?;
+    Ok(world.outcome())
+}
+
+impl World {
+    /// Some ends of some slots do something.
+    fn work(&mut self) -> Check {
+        for slot in 0..self.slots.len() {
+            for end in [PROXY, APP] {
+                if !self.is_awake(end) || self.random.percent(30) {
+                    continue;
+                }
+                let acts = self.random.next();
+                if acts & 3 == 0 {
+                    self.push(slot, end)?;
+                }
+                if acts & 4 == 0 {
+                    self.transmit(slot, end)?;
+                }
+                if acts & 8 == 0 {
+                    self.read(slot, end)?;
+                }
+                if acts & 16 == 0 {
+                    self.take(slot, end);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, index: usize, end: usize) -> Check {
+        for _ in 0..1 + self.random.below(6) {
+            let class = if self.random.percent(15) { Class::Reserved } else { Class::Ordinary };
+            let padding = self.random.index(60);
+            let (slot, mut around) = self.parts(index, end);
+            if let Some(held) = slot.held[end].as_mut() {
+                held.push(class, padding, &mut around)?;
+                held.look_at_ring(around.now_ms);
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, slot: usize, end: usize) {
+        let (now_ms, count) = (self.now_ms, self.random.index(8));
+        if let Some(held) = self.slots[slot].held[end].as_mut() {
+            held.take(count, now_ms);
+        }
+    }
+
+    /// One fault.
+    fn harm(&mut self) {
+        let slot = self.random.index(self.slots.len());
+        match self.random.below(12) {
+            0..6 => self.cut(slot),
+            6..8 => self.stall(slot),
+            8 => self.freeze(PROXY),
+            9 => self.freeze(APP),
+            10 => self.restart_proxy(),
+            _ => self.restart_app(),
+        }
+    }
+
+    fn cut(&mut self, slot: usize) {
+        let now_ms = self.now_ms;
+        self.note(|| format!("slot {slot}: cut"));
+        if let Some(socket) = self.slots[slot].sockets.last_mut() {
+            socket.cut(now_ms, &mut self.random);
+        }
+    }
+
+    fn stall(&mut self, slot: usize) {
+        let until_ms = self.now_ms + self.random.below(3 * WINDOW_MS);
+        self.note(|| format!("slot {slot}: stalled until {until_ms}"));
+        if let Some(socket) = self.slots[slot].sockets.last_mut() {
+            socket.stall(until_ms);
+        }
+    }
+
+    fn freeze(&mut self, end: usize) {
+        self.frozen[end].times += 1;
+        self.frozen_until_ms[end] = self.now_ms + 1 + self.random.below(4 * WINDOW_MS);
+        self.note(|| format!("end {end} is frozen until {}", self.frozen_until_ms[end]));
+    }
+
+    fn restart_proxy(&mut self) {
+        self.note(|| "the proxy restarts".into());
+        self.boot += 1;
+        self.restart(PROXY);
+        for index in 0..self.slots.len() {
+            let instance = self.instance;
+            let (slot, mut around) = self.parts(index, PROXY);
+            (slot.pending, slot.dial_at_ms, slot.instance) = (None, around.now_ms, instance);
+            slot.begin(SessionId::FIRST, &mut around);
+        }
+    }
+
+    fn restart_app(&mut self) {
+        self.note(|| "the app server restarts".into());
+        self.instance += 1;
+        self.restart(APP);
+        self.slots.iter_mut().for_each(|slot| (slot.boot, slot.newest) = (0, None));
+    }
+
+    /// A process is killed: its sessions are gone without a word, its sockets end.
+    fn restart(&mut self, end: usize) {
+        let now_ms = self.now_ms;
+        (self.frozen_until_ms[end], self.thawed_ms[end]) = (now_ms, now_ms);
+        for slot in &mut self.slots {
+            if let Some(link) = slot.held[end].take().and_then(|held| held.link) {
+                slot.sockets[link.socket].close(end, now_ms, &mut self.random);
+            }
+        }
+    }
+
+    /// No more harm: within bounded time both ends of each slot have the same session, and nothing is on the way.
+    fn calm(&mut self) -> Check {
+        self.is_calm = true;
+        for end in [PROXY, APP] {
+            self.frozen_until_ms[end] = self.frozen_until_ms[end].min(self.now_ms + 1);
+        }
+        let until_ms = self.now_ms + CALM_MS;
+        self.note(|| "calm".into());
+        while self.now_ms < until_ms {
+            self.settle(20)?;
+            if self.is_settled() {
+                return if self.random.percent(IDLE_PERCENT) { self.idle() } else { Ok(()) };
+            }
+        }
+        broken(format!("after {CALM_MS} ms of calm not everything has arrived"))
+    }
+
+    /// Nobody has anything to say: the sockets stay, and only pings travel.
+    fn idle(&mut self) -> Check {
+        let sockets = |world: &Self| world.slots.iter().map(|slot| slot.sockets.len()).collect::<Vec<_>>();
+        // By then no socket is stalled any more, what was half-open is noticed, and no upgrade that was given up is left
+        // to arrive late and take a socket.
+        let quiet_ms = self.now_ms + 5 * WINDOW_MS;
+        while self.now_ms < quiet_ms {
+            self.settle(40)?;
+        }
+        let before = sockets(self);
+        let until_ms = self.now_ms + 2 * WINDOW_MS;
+        while self.now_ms < until_ms {
+            self.settle(40)?;
+        }
+        if before == sockets(self) && self.is_settled() { Ok(()) } else { broken("an idle link was lost") }
+    }
+
+    fn settle(&mut self, by_ms: u64) -> Check {
+        self.advance(by_ms)?;
+        for slot in 0..self.slots.len() {
+            for end in [PROXY, APP] {
+                self.transmit(slot, end)?;
+                self.read(slot, end)?;
+                self.take(slot, end);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_settled(&self) -> bool {
+        self.slots.iter().all(|slot| match &slot.held {
+            [Some(proxy), Some(app)] => {
+                let ledger = &self.ledgers[proxy.ledger];
+                proxy.ledger == app.ledger && proxy.is_settled(ledger, PROXY) && app.is_settled(ledger, APP)
+            }
+            _ => false,
+        })
+    }
+
+    fn outcome(&self) -> Outcome {
+        let flows = || self.ledgers.iter().flat_map(|ledger| &ledger.flows);
+        let by = |wanted: fn(&Reason) -> bool| self.ended.iter().filter(|&reason| wanted(reason)).count() as u64;
+        Outcome {
+            queued: flows().map(|flow| flow.queued).sum(),
+            delivered: flows().map(|flow| flow.delivered).sum(),
+            resumed: self.resumed,
+            ended: self.ended.len() as u64,
+            window_passed: by(|reason| {
+                matches!(reason, Reason::Verdict(trunkline_protocol::service::Cause::WindowPassed))
+            }),
+            given_up: by(|reason| matches!(reason, Reason::Verdict(_)))
+                - by(|reason| matches!(reason, Reason::Verdict(trunkline_protocol::service::Cause::WindowPassed))),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Sockets that lose their tails, and dials that arrive late or never.
+
+use trunkline_protocol::service::{Answer, Offer, Refusal};
+
+use crate::random::Random;
+
+/// Bytes that one direction of a socket takes before its writer has to wait.
+const PIPE_BYTES: usize = 500;
+
+/// Never, in virtual time.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// A socket: what each end wrote and the other did not read.
+#[derive(Debug, Default)]
+pub(crate) struct Socket {
+    /// What end 0 and end 1 wrote.
+    pipes: [Vec<u8>; 2],
+    /// Nothing written from now on arrives.
+    is_cut: bool,
+    /// When each end is told that the other is gone.
+    told_at_ms: [Option<u64>; 2],
+    /// Nothing moves until then, and nobody is told.
+    stalled_until_ms: u64,
+}
+
+impl Socket {
+    pub(crate) fn can_write(&self, end: usize) -> bool {
+        self.pipes[end].len() < PIPE_BYTES
+    }
+
+    pub(crate) fn write(&mut self, end: usize, bytes: &[u8]) {
+        if !self.is_cut {
+            self.pipes[end].extend_from_slice(bytes);
+        }
+    }
+
+    /// Any number of bytes for this end, cut anywhere.
+    pub(crate) fn read(&mut self, end: usize, now_ms: u64, random: &mut Random) -> Vec<u8> {
+        let pipe = &mut self.pipes[1 - end];
+        if pipe.is_empty() || now_ms < self.stalled_until_ms {
+            return Vec::new();
+        }
+        let length = if random.percent(60) { pipe.len() } else { 1 + random.index(pipe.len()) };
+        pipe.drain(..length).collect()
+    }
+
+    /// Whether this end has read all that will come, and knows it.
+    pub(crate) fn is_at_end(&self, end: usize, now_ms: u64) -> bool {
+        self.pipes[1 - end].is_empty() && self.told_at_ms[end].is_some_and(|at_ms| at_ms <= now_ms)
+    }
+
+    /// The network drops it, and the tail of what is on the way.
+    pub(crate) fn cut(&mut self, now_ms: u64, random: &mut Random) {
+        self.is_cut = true;
+        for end in [0, 1] {
+            let kept = random.index(self.pipes[end].len() + 1);
+            self.pipes[end].truncate(kept);
+            let told_ms = match random.below(10) {
+                0..6 => now_ms + random.below(40),
+                6..8 => now_ms + random.below(1_500),
+                // Half-open: nobody says anything.
+                _ => NEVER,
+            };
+            self.told_at_ms[end].get_or_insert(told_ms);
+        }
+    }
+
+    /// This end closes it; what it wrote may still arrive.
+    pub(crate) fn close(&mut self, end: usize, now_ms: u64, random: &mut Random) {
+        if random.percent(50) {
+            let kept = random.index(self.pipes[end].len() + 1);
+            self.pipes[end].truncate(kept);
+        }
+        self.is_cut = true;
+        self.told_at_ms[1 - end].get_or_insert(now_ms + random.below(40));
+    }
+
+    pub(crate) fn stall(&mut self, until_ms: u64) {
+        self.stalled_until_ms = until_ms;
+    }
+}
+
+/// An upgrade on its way, and its answer.
+#[derive(Debug)]
+pub(crate) struct Dial {
+    pub(crate) offer: Offer,
+    pub(crate) ledger: usize,
+    pub(crate) boot: u64,
+    pub(crate) instance: u64,
+    pub(crate) socket: usize,
+    /// When it, or its answer, arrives.
+    pub(crate) arrives_ms: u64,
+    pub(crate) reply: Option<Reply>,
+    pub(crate) is_done: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Reply {
+    Accepted(Answer),
+    Refused(Refusal),
+    OtherInstance,
+}

@@ -1,0 +1,228 @@
+//! A proxy process, an app server process and the slots between them, in virtual time.
+//!
+//! ```text
+//!  faults ──► World ──► Slot ─┬─ Held (proxy) ◄──► Socket ◄──► Held (app server)
+//!             time            └─ dials, refusals, ends of sessions
+//! ```
+
+mod acts;
+
+use trunkline_protocol::service::{Cause, SessionId, Verdict};
+
+use crate::end::{Around, Held};
+use crate::ledger::{Check, Ledger, broken};
+use crate::mutant::Mutant;
+use crate::random::Random;
+use crate::slot::{APP, PROXY, Reason, Slot, WINDOW_MS};
+
+/// What the simulation grants beyond a deadline.
+const SLACK_MS: u64 = 2 * TICK_MS + 2;
+
+/// In this cadence silence is counted.
+const TICK_MS: u64 = WINDOW_MS / 20;
+const TICK_STEP: usize = 50;
+
+/// Freezes of a process.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Frozen {
+    pub(crate) ms: u64,
+    pub(crate) times: u64,
+}
+
+/// Everything.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) now_ms: u64,
+    pub(crate) random: Random,
+    pub(crate) mutant: Option<Mutant>,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) ledgers: Vec<Ledger>,
+    /// Which start of the proxy, and of the app server, this is.
+    pub(crate) boot: u64,
+    pub(crate) instance: u64,
+    pub(crate) frozen_until_ms: [u64; 2],
+    pub(crate) thawed_ms: [u64; 2],
+    /// How long each end was frozen in all, and how often.
+    pub(crate) frozen: [Frozen; 2],
+    pub(crate) is_traced: bool,
+    /// Whether the network still does harm.
+    pub(crate) is_calm: bool,
+    pub(crate) ended: Vec<Reason>,
+    pub(crate) resumed: u64,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, mutant: Option<Mutant>, is_traced: bool) -> Self {
+        let mut random = Random::new(seed);
+        let count = 1 + random.index(3);
+        let mut world = Self {
+            now_ms: 0,
+            random,
+            mutant,
+            slots: (0..count).map(|_| Slot::new()).collect(),
+            ledgers: Vec::new(),
+            boot: 1,
+            instance: 0,
+            frozen_until_ms: [0, 0],
+            thawed_ms: [0, 0],
+            frozen: [Frozen::default(); 2],
+            is_traced,
+            is_calm: false,
+            ended: Vec::new(),
+            resumed: 0,
+        };
+        for index in 0..count {
+            let (slot, mut around) = world.parts(index, PROXY);
+            slot.begin(SessionId::FIRST, &mut around);
+        }
+        world
+    }
+
+    /// A slot, and what its acts need of the rest.
+    pub(crate) fn parts(&mut self, slot: usize, end: usize) -> (&mut Slot, Around<'_>) {
+        let around = Around {
+            end,
+            now_ms: self.now_ms,
+            mutant: self.mutant,
+            frozen: self.frozen[end],
+            ledgers: &mut self.ledgers,
+        };
+        (&mut self.slots[slot], around)
+    }
+
+    #[expect(clippy::print_stdout, reason = "the trace of a schedule that is replayed")]
+    pub(crate) fn note(&self, text: impl FnOnce() -> String) {
+        if self.is_traced {
+            println!("{:>7} ms  {}", self.now_ms, text());
+        }
+    }
+
+    pub(crate) fn is_awake(&self, end: usize) -> bool {
+        self.frozen_until_ms[end] <= self.now_ms
+    }
+
+    /// Lets time pass, and does what falls due meanwhile.
+    pub(crate) fn advance(&mut self, by_ms: u64) -> Check {
+        let until_ms = self.now_ms + by_ms;
+        loop {
+            // Whatever is overdue and can't be done now is looked at again a millisecond later.
+            let next_ms = self.next_due_ms().max(self.now_ms + 1);
+            if next_ms > until_ms {
+                break;
+            }
+            self.pass(next_ms);
+            self.handle_due()?;
+        }
+        self.pass(until_ms);
+        Ok(())
+    }
+
+    fn pass(&mut self, now_ms: u64) {
+        for end in [PROXY, APP] {
+            self.frozen[end].ms += self.frozen_until_ms[end].min(now_ms).saturating_sub(self.now_ms);
+        }
+        self.now_ms = now_ms;
+    }
+
+    /// How long an end was awake and heard nothing; a freeze may have cost it one tick.
+    fn silent_ms(&self, held: &Held, end: usize) -> u64 {
+        let Frozen { ms, times } = self.frozen[end];
+        (self.now_ms - held.heard_ms) - (ms - held.heard_frozen.ms) + (times - held.heard_frozen.times) * TICK_MS
+    }
+
+    fn next_due_ms(&self) -> u64 {
+        let mut next_ms = u64::MAX;
+        let mut may = |at_ms: u64| next_ms = next_ms.min(at_ms);
+        for slot in &self.slots {
+            for end in [PROXY, APP] {
+                let at_ms = slot.held[end].as_ref().and_then(|held| held.session.poll_timeout());
+                may(at_ms.unwrap_or(u64::MAX).max(self.frozen_until_ms[end]));
+            }
+            for dial in slot.dials.iter().filter(|dial| !dial.is_done) {
+                may(dial.arrives_ms.max(self.frozen_until_ms[if dial.reply.is_some() { PROXY } else { APP }]));
+            }
+            let at_ms = match slot.pending {
+                Some((_, give_up_ms)) => give_up_ms,
+                None if slot.held[PROXY].as_ref().is_some_and(|held| !held.session.is_attached()) => slot.dial_at_ms,
+                None => u64::MAX,
+            };
+            may(at_ms.max(self.frozen_until_ms[PROXY]));
+        }
+        next_ms
+    }
+
+    fn handle_due(&mut self) -> Check {
+        for end in [PROXY, APP] {
+            if self.frozen_until_ms[end] == self.now_ms {
+                self.thawed_ms[end] = self.now_ms;
+            }
+        }
+        for slot in 0..self.slots.len() {
+            for end in [PROXY, APP] {
+                if self.is_awake(end) {
+                    self.handle_timeout(slot, end)?;
+                    self.transmit(slot, end)?;
+                }
+            }
+            self.handle_dials(slot)?;
+            self.check_overdue(slot)?;
+        }
+        Ok(())
+    }
+
+    fn handle_timeout(&mut self, slot: usize, end: usize) -> Check {
+        let (now_ms, mutant) = (self.now_ms, self.mutant);
+        let Some(silent_ms) = self.slots[slot].held[end].as_ref().map(|held| self.silent_ms(held, end)) else {
+            return Ok(());
+        };
+        let Some(held) = self.slots[slot].held[end].as_mut() else { return Ok(()) };
+        let Some(due_ms) = held.session.poll_timeout().filter(|&at_ms| at_ms <= now_ms) else { return Ok(()) };
+        if mutant == Some(Mutant::IgnoresTheWindow) && end == PROXY && !held.session.is_attached() {
+            return Ok(());
+        }
+        held.look_at_ring(now_ms);
+        let is_made_up = mutant == Some(Mutant::MakesUpForTicks);
+        let mut made_up = (due_ms..now_ms).step_by(TICK_STEP).filter(|_| is_made_up);
+        let verdict = made_up.find_map(|at_ms| held.session.handle_timeout(at_ms));
+        let verdict = verdict.or_else(|| held.session.handle_timeout(now_ms));
+        let is_right = match verdict {
+            None => true,
+            Some(Verdict::PeerSilent) => silent_ms >= WINDOW_MS,
+            Some(Verdict::Over(Cause::WindowPassed)) => {
+                end == PROXY && held.lost_ms.is_some_and(|lost_ms| now_ms - lost_ms >= WINDOW_MS)
+            }
+            Some(Verdict::Over(Cause::GivenUp)) => end == APP && silent_ms >= WINDOW_MS && held.full_ms.is_some(),
+            Some(Verdict::Over(Cause::Forgotten)) => end == APP && silent_ms >= 2 * WINDOW_MS,
+            Some(Verdict::Over(Cause::NotResumable)) => false,
+        };
+        if !is_right {
+            return broken(format!("{verdict:?} of end {end} after {silent_ms} ms of silence"));
+        }
+        match verdict {
+            Some(Verdict::PeerSilent) if mutant == Some(Mutant::TrustsTheDead) => Ok(()),
+            Some(Verdict::Over(_)) if mutant == Some(Mutant::NeverGivesUp) && end == APP => Ok(()),
+            Some(Verdict::PeerSilent) => self.lose_socket(slot, end),
+            Some(Verdict::Over(cause)) => self.end_session(slot, end, Reason::Verdict(cause)),
+            None => Ok(()),
+        }
+    }
+
+    /// What should have happened and did not.
+    fn check_overdue(&self, slot: usize) -> Check {
+        let grace_ms = |end: usize| self.thawed_ms[end] + SLACK_MS;
+        if let Some(Held { lost_ms: Some(lost_ms), .. }) = &self.slots[slot].held[PROXY]
+            && self.is_awake(PROXY)
+            && self.now_ms > (lost_ms + WINDOW_MS + SLACK_MS).max(grace_ms(PROXY))
+        {
+            return broken("the proxy keeps a session for longer than the window");
+        }
+        if let Some(held) = &self.slots[slot].held[APP]
+            && self.is_awake(APP)
+            && let Some(full_ms) = held.full_ms
+            && self.now_ms > (held.heard_ms + WINDOW_MS).max(full_ms).max(self.thawed_ms[APP] + WINDOW_MS) + SLACK_MS
+        {
+            return broken("the app server keeps a full session for longer than the window");
+        }
+        Ok(())
+    }
+}
