@@ -42,7 +42,7 @@ pub(super) struct Visit {
 }
 
 /// What lies between a listener's sockets and HTTP.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Layers {
     /// Who tells client addresses.
     pub proxy_protocol: Option<ProxyProtocol>,
@@ -52,6 +52,16 @@ pub struct Layers {
 }
 
 impl Layers {
+    /// No TLS.
+    #[must_use]
+    pub fn plain(proxy_protocol: Option<ProxyProtocol>) -> Self {
+        Self {
+            proxy_protocol,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
     fn is_empty(&self) -> bool {
         #[cfg(feature = "tls")]
         let is_plain = self.tls.is_none();

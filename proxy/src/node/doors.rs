@@ -14,7 +14,7 @@ use crate::endpoint::TlsLayer;
 use crate::tls::{Certificates, server_config};
 
 /// Where a node is to be found.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Doors {
     pub(super) of_shards: Vec<Vec<Door>>,
     #[cfg(feature = "tls")]
@@ -24,8 +24,12 @@ pub(super) struct Doors {
 impl Doors {
     /// Opens what is configured, and says where that is.
     pub(super) fn open(config: &Config) -> Result<(Self, Addresses), StartError> {
-        let mut doors = Self { of_shards: (0..config.shards).map(|_| Vec::new()).collect(), ..Self::default() };
-        let layers = Layers { proxy_protocol: config.settings.proxy_protocol.clone(), ..Layers::default() };
+        let mut doors = Self {
+            of_shards: (0..config.shards).map(|_| Vec::new()).collect(),
+            #[cfg(feature = "tls")]
+            certificates: None,
+        };
+        let layers = Layers::plain(config.settings.proxy_protocol.clone());
         let plain = doors.add("--listen", config.listen, &layers)?;
         #[cfg(feature = "tls")]
         let tls = doors.add_tls(config, layers)?;
