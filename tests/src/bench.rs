@@ -5,7 +5,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`command`] | how a benchmark ends |
-//! | [`product`] | a proxy before its app server |
+//! | [`product`] | proxies before their app server |
 //! | [`process`] | child processes |
 //! | [`cpu`] | CPU time of a process |
 //! | [`memory`] | memory of a process |

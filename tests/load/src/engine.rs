@@ -38,6 +38,8 @@ pub(crate) struct Harvest {
     /// Lines that name some of the missing.
     pub(crate) missing: Vec<String>,
     pub(crate) published: Option<Published>,
+    /// Whether the run was ended early.
+    pub(crate) is_cut_short: bool,
 }
 
 /// What the clients do.
@@ -78,16 +80,16 @@ pub(crate) async fn drive<P: Profile>(profile: Rc<P>, mut noted: impl FnMut(Stag
     let run = Rc::clone(profile.run());
     let mut background = JoinSet::new();
     background.spawn_local(keep_alive(Rc::clone(&run)));
-    ramp_up(&profile).await;
+    run.unless_stopped(ramp_up(&profile)).await;
     noted(Stage::Ready);
     let until_us = run.clock.now_us() + micros(run.arguments.run);
-    Rc::clone(&profile).work(until_us).await;
+    let is_whole = run.unless_stopped(Rc::clone(&profile).work(until_us)).await;
     profile.close_books(Part::Stop).await;
     settle(&profile, run.arguments.settle).await;
     profile.close_books(Part::Count).await;
     noted(Stage::Done);
     // Now: who leaves as planned misses nothing by that.
-    let harvest = profile.harvest();
+    let harvest = Harvest { is_cut_short: !is_whole, ..profile.harvest() };
     ramp_down(&run).await;
     background.shutdown().await;
     harvest
@@ -155,7 +157,8 @@ async fn ramp_down(run: &Run) {
     let open = run.connected();
     let (count, begun_us) = (open.len(), run.clock.now_us());
     for (number, (_, connection)) in open.into_iter().enumerate() {
-        run.clock.wait_until(begun_us + offset_us(run.arguments.rampdown, number, count)).await;
+        let due_us = begun_us + offset_us(run.arguments.rampdown, number, count);
+        run.unless_stopped(run.clock.wait_until(due_us)).await;
         connection.close();
     }
     let begun = Instant::now();

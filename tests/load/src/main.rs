@@ -17,6 +17,7 @@ mod connect;
 mod connection;
 mod engine;
 mod histogram;
+mod interrupt;
 mod ledger;
 mod open_files;
 mod processes;
@@ -61,9 +62,10 @@ fn main() -> ExitCode {
         (None, Some(arguments)) => load(arguments),
         (None, None) => Err(anyhow::anyhow!("say what to do: --help tells")),
     };
-    match outcome.and_then(|(report, outputs)| publish(&report, &outputs).map(|()| report.is_clean)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(NOT_CLEAN),
+    match outcome.and_then(|(report, outputs)| publish(&report, &outputs).map(|()| report)) {
+        Ok(report) if report.is_cut_short => ExitCode::from(interrupt::CUT_SHORT),
+        Ok(report) if report.is_clean => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(NOT_CLEAN),
         Err(error) => {
             say_error(&format!("{error:#}"));
             ExitCode::from(NO_RUN)
@@ -116,6 +118,7 @@ async fn measure(arguments: RunArguments) -> Result<Report> {
 async fn watched<P: Profile>(profile: Rc<P>, name: &str, settings: Settings, watch: Watch) -> Result<Report> {
     let run: Rc<Run> = Rc::clone(profile.run());
     let progress = spawn_local(progress::show(Rc::clone(&run)));
+    let listening = spawn_local(interrupt::listen(Rc::clone(&run)));
     let before = watch.read().await;
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel::<Stage>();
     let driving = drive(profile, move |stage| _ = tell.send(stage));
@@ -128,10 +131,11 @@ async fn watched<P: Profile>(profile: Rc<P>, name: &str, settings: Settings, wat
     };
     let (harvest, readings): (Harvest, _) = tokio::join!(driving, readings);
     progress.abort();
+    listening.abort();
     progress::clear();
     let [(ready_us, ready), (done_us, done)] = readings.as_slice() else { anyhow::bail!("the run did not end") };
-    let generator =
-        Generator { cpu_s: done.own_cpu_s_since(ready), wall_s: done_us.saturating_sub(*ready_us) as f64 / 1e6 };
+    let wall_s = done_us.saturating_sub(*ready_us) as f64 / 1e6;
+    let generator = Generator { cpu_s: done.own_cpu_s_since(ready), wall_s, peak_bytes: done.own_peak_bytes() };
     let tally = run.counted().clone();
     let usage = watch.report([&before, ready, done], tally.opened);
     Ok(Report::new(name.to_owned(), settings, harvest, tally, generator, usage))

@@ -33,7 +33,7 @@ pub(crate) struct Watch {
 /// One reading.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reading {
-    own_cpu_ns: u64,
+    own: Usage,
     processes: Vec<Usage>,
     links: Vec<Option<u64>>,
 }
@@ -83,7 +83,7 @@ impl Watch {
         for url in &self.metrics {
             links.push(link_bytes(url).await.ok());
         }
-        Reading { own_cpu_ns: own_cpu_ns(), processes, links }
+        Reading { own: Usage::of(std::process::id()), processes, links }
     }
 
     /// What was used, of readings before the clients came, when all were there and when their work was done.
@@ -118,7 +118,12 @@ impl Watch {
 impl Reading {
     /// CPU seconds of this process from an earlier reading to this one.
     pub(crate) fn own_cpu_s_since(&self, earlier: &Self) -> f64 {
-        self.own_cpu_ns.saturating_sub(earlier.own_cpu_ns) as f64 / 1e9
+        self.own.cpu_ns.saturating_sub(earlier.own.cpu_ns) as f64 / 1e9
+    }
+
+    /// The most memory that this process ever had.
+    pub(crate) fn own_peak_bytes(&self) -> u64 {
+        self.own.peak_bytes
     }
 }
 
@@ -134,17 +139,12 @@ impl Usage {
     fn of(pid: u32) -> Self {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let bytes = |name: &str| status_bytes(&status, name).unwrap_or(0);
-        Self { resident_bytes: bytes("VmRSS"), peak_bytes: bytes("VmHWM"), cpu_ns: cpu_ns(&pid.to_string()) }
+        Self { resident_bytes: bytes("VmRSS"), peak_bytes: bytes("VmHWM"), cpu_ns: cpu_ns(pid) }
     }
 }
 
-/// CPU time of this process.
-fn own_cpu_ns() -> u64 {
-    cpu_ns("self")
-}
-
-fn cpu_ns(process: &str) -> u64 {
-    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+fn cpu_ns(pid: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let texts = threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
     texts.filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok()).sum()
 }

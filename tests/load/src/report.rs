@@ -37,6 +37,8 @@ pub(crate) struct Report {
     pub(crate) settings: Settings,
     /// Whether nothing was lost, repeated, swapped or misdelivered, and nothing failed.
     pub(crate) is_clean: bool,
+    /// Whether it ended before its time: what it tells is true of the part that was.
+    pub(crate) is_cut_short: bool,
     pub(crate) counts: Counts,
     pub(crate) missing: Vec<String>,
     pub(crate) published: Option<Published>,
@@ -71,6 +73,8 @@ pub(crate) struct Settings {
 pub(crate) struct Generator {
     pub(crate) cpu_s: f64,
     pub(crate) wall_s: f64,
+    /// The most memory that it ever had; of several generators, that of the largest.
+    pub(crate) peak_bytes: u64,
 }
 
 /// One row of the table.
@@ -116,13 +120,14 @@ impl Report {
         generator: Generator,
         (processes, links): (Vec<ProcessReport>, Vec<LinkReport>),
     ) -> Self {
-        let Harvest { counts, missing, published } = harvest;
+        let Harvest { counts, missing, published, is_cut_short } = harvest;
         let mut report = Self {
             version: VERSION,
             profile,
             generators: 1,
             settings,
             is_clean: false,
+            is_cut_short,
             counts,
             missing,
             published,
@@ -153,6 +158,16 @@ impl Report {
     pub(crate) fn write_json(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string(self)?;
         std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// How it went, for people.
+    pub(crate) fn verdict(&self) -> &'static str {
+        match (self.is_cut_short, self.is_clean) {
+            (false, true) => "clean",
+            (false, false) => "NOT CLEAN",
+            (true, true) => "cut short, clean until then",
+            (true, false) => "cut short, NOT CLEAN",
+        }
     }
 
     /// The rows of the table, without those of which nothing was measured.
@@ -189,6 +204,7 @@ impl Report {
                 self.settings.servers.push(server);
             }
         }
+        self.is_cut_short |= other.is_cut_short;
         self.counts += other.counts;
         self.missing.extend(other.missing);
         match (&mut self.published, other.published) {
@@ -198,6 +214,7 @@ impl Report {
         self.tally.add(&other.tally);
         self.generator.cpu_s += other.generator.cpu_s;
         self.generator.wall_s += other.generator.wall_s;
+        self.generator.peak_bytes = self.generator.peak_bytes.max(other.generator.peak_bytes);
         // Of one process that several generators watch, the widest view.
         self.processes.extend(other.processes);
         self.links.extend(other.links);
@@ -231,9 +248,9 @@ impl Report {
                 late_us / 1_000
             ));
         }
-        let busiest = self.processes.iter().map(|process| process.cpu_s).fold(0.0, f64::max);
-        if !self.processes.is_empty() && self.generator.cpu_s > busiest.max(CPU_S_MIN) {
-            warnings.push("the generator used more CPU time than any of the watched processes".to_owned());
+        let watched_s = self.processes.iter().map(|process| process.cpu_s).sum::<f64>();
+        if !self.processes.is_empty() && self.generator.cpu_s > watched_s.max(CPU_S_MIN) {
+            warnings.push("the generator used more CPU time than all watched processes together".to_owned());
         }
         if self.published.is_some() && self.counts.sent == 0 {
             warnings.push("nothing was sent, so nothing is proven: run longer, or at a shorter interval".to_owned());
@@ -266,6 +283,7 @@ pub(crate) mod tests {
             counts: Counts { sent: 1_000, expected: 1_001, received: 1_000, lost: 1, ..Counts::default() },
             missing: vec!["client 1 misses <everything>".into()],
             published: Some(Published::of(Figure::ChatLatency, [mean])),
+            is_cut_short: false,
         };
         let settings = Settings {
             servers: vec!["http://127.0.0.1:8080".into()],
@@ -279,7 +297,7 @@ pub(crate) mod tests {
             protocol: "json".into(),
             negotiate: false,
         };
-        let generator = Generator { cpu_s: 1.0, wall_s: 5.0 };
+        let generator = Generator { cpu_s: 1.0, wall_s: 5.0, peak_bytes: 1 << 20 };
         Report::new("chat".into(), settings, harvest, tally, generator, (Vec::new(), Vec::new()))
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
+use tokio::sync::watch;
 use trunkline_protocol::hub::{HubProtocol, Outcome};
 
 use crate::cli::{RunArguments, Transport};
@@ -31,6 +32,8 @@ pub(crate) struct Run {
     pub(crate) stamps: Stamps,
     /// Clients that are ready, or have failed to get so.
     pub(crate) settled: Cell<usize>,
+    /// Whether it is to end early.
+    is_stopped: watch::Sender<bool>,
     tokens: Tokens,
     clients: RefCell<Vec<Option<Rc<Connection>>>>,
     tally: RefCell<Tally>,
@@ -59,11 +62,27 @@ impl Run {
             id,
             stamps: Stamps::of(id),
             settled: Cell::new(0),
+            is_stopped: watch::Sender::new(false),
             tokens: Tokens::of(&arguments),
             clients: RefCell::new(vec![None; clients]),
             tally: RefCell::default(),
             arguments,
         }))
+    }
+
+    /// Ends it early.
+    pub(crate) fn stop(&self) {
+        self.is_stopped.send_replace(true);
+    }
+
+    /// Does this, unless the run is to end early, and until then. Whether it was done to its end.
+    pub(crate) async fn unless_stopped(&self, work: impl Future<Output = ()>) -> bool {
+        let mut is_stopped = self.is_stopped.subscribe();
+        tokio::select! {
+            biased;
+            _ = is_stopped.wait_for(|is_stopped| *is_stopped) => false,
+            () = work => true,
+        }
     }
 
     /// How many clients the run has.

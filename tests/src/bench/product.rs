@@ -1,7 +1,7 @@
-//! The product under test: a proxy before the app server `bench`, each a process of its own.
+//! The product under test: proxies before the app server `bench`, each a process of its own.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
@@ -13,15 +13,14 @@ use crate::scenario::profile_folder;
 use crate::sockets::free_address;
 
 /// What builds the programs that are measured.
-const BUILD: &str = "cargo build --release -p trunkline-proxy --bin trunkline -p trunkline --example bench";
+const BUILD: &str = "cargo build --release -p trunkline-proxy --bin trunkline -p trunkline --example bench \
+                     -p trunkline-load --bin trunkline-load";
 
 /// A proxy and its app server. They end with this value, the proxy first.
 #[derive(Debug)]
 pub struct Product {
-    address: SocketAddr,
-    app_address: SocketAddr,
-    proxy: Process,
-    app: Process,
+    proxy: Proxy,
+    app: App,
 }
 
 impl Product {
@@ -30,18 +29,100 @@ impl Product {
     /// # Errors
     /// When one is not built or does not start.
     pub fn start(shards: u16) -> Result<Self> {
-        let (trunkline, bench) = programs()?;
-        let (address, admin, app_address) = (address()?, address()?, address()?);
-        let app = Process::start("app server", command(&bench).args(["--listen", &app_address.to_string()]))?;
-        let mut serve = command(&trunkline);
-        serve.args(["serve", "--listen", &address.to_string(), "--admin", &admin.to_string()]);
-        serve.args(["--upstream", &format!("http://{app_address}"), "--shards", &shards.to_string()]);
-        let mut proxy = Process::start("proxy", &mut serve)?;
-        proxy.wait_until(|| {
+        let app = App::start()?;
+        Ok(Self { proxy: Proxy::start(&app, shards)?, app })
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.proxy.address
+    }
+
+    /// The proxy's process id.
+    #[must_use]
+    pub fn proxy_pid(&self) -> u32 {
+        self.proxy.pid()
+    }
+
+    /// The app server's process id.
+    #[must_use]
+    pub fn app_pid(&self) -> u32 {
+        self.app.pid()
+    }
+
+    /// How many client connections the app server knows of.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn app_connections(&self) -> Result<f64> {
+        Ok(metrics(self.app.address)?.sum("trunkline_app_connections", &[]))
+    }
+}
+
+/// The app server `bench`. It ends with this value.
+#[derive(Debug)]
+pub struct App {
+    address: SocketAddr,
+    process: Process,
+}
+
+impl App {
+    /// Starts it; the proxies wait for it.
+    ///
+    /// # Errors
+    /// When it is not built.
+    pub fn start() -> Result<Self> {
+        let address = address()?;
+        let mut bench = Command::new(program("examples/bench")?);
+        product(&mut bench).args(["--listen", &address.to_string()]);
+        Ok(Self { address, process: Process::start("app server", &mut bench)? })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+/// A proxy. It ends with this value.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    process: Process,
+}
+
+impl Proxy {
+    /// Starts one before an app server, and waits for all links between them.
+    ///
+    /// # Errors
+    /// When it is not built or does not start.
+    pub fn start(app: &App, shards: u16) -> Result<Self> {
+        Self::serve(app, shards, Command::new(program("trunkline")?))
+    }
+
+    /// Starts one that has one core for itself, and as many open files as may be.
+    ///
+    /// # Errors
+    /// When it is not built or does not start.
+    pub fn pinned(app: &App, core: u16) -> Result<Self> {
+        let mut pinned = Command::new("sh");
+        pinned.args(["-c", "ulimit -Sn \"$(ulimit -Hn)\"; exec taskset -c \"$@\"", "sh", &core.to_string()]);
+        pinned.arg(program("trunkline")?);
+        Self::serve(app, 1, pinned)
+    }
+
+    fn serve(app: &App, shards: u16, mut trunkline: Command) -> Result<Self> {
+        let (address, admin) = (address()?, address()?);
+        product(&mut trunkline).args(["serve", "--listen", &address.to_string(), "--admin", &admin.to_string()]);
+        trunkline.args(["--upstream", &format!("http://{}", app.address), "--shards", &shards.to_string()]);
+        let mut process = Process::start("proxy", &mut trunkline)?;
+        process.wait_until(|| {
             let links = metrics(admin).map(|metrics| metrics.sum("trunkline_links", &[("state", "open")]));
             links.is_ok_and(|links| links >= POOL_SIZE as f64)
         })?;
-        Ok(Self { address, app_address, proxy, app })
+        Ok(Self { address, process })
     }
 
     /// Where clients connect.
@@ -50,24 +131,10 @@ impl Product {
         self.address
     }
 
-    /// The proxy's process id.
+    /// Its process id.
     #[must_use]
-    pub fn proxy_pid(&self) -> u32 {
-        self.proxy.id()
-    }
-
-    /// The app server's process id.
-    #[must_use]
-    pub fn app_pid(&self) -> u32 {
-        self.app.id()
-    }
-
-    /// How many client connections the app server knows of.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub fn app_connections(&self) -> Result<f64> {
-        Ok(metrics(self.app_address)?.sum("trunkline_app_connections", &[]))
+    pub fn pid(&self) -> u32 {
+        self.process.id()
     }
 }
 
@@ -79,29 +146,25 @@ pub fn address() -> Result<SocketAddr> {
     Ok(free_address()?.parse()?)
 }
 
-/// The proxy and the app server, which lie where this program does.
-fn programs() -> Result<(PathBuf, PathBuf)> {
-    let folder = profile_folder()?;
-    Ok((program(&folder, "trunkline")?, program(&folder.join("examples"), "bench")?))
-}
-
-fn program(folder: &Path, name: &str) -> Result<PathBuf> {
-    let path = folder.join(name);
+/// A program that is measured, or measures: it lies where this one does.
+///
+/// # Errors
+/// When it is not built.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let path = profile_folder()?.join(name);
     ensure!(path.is_file(), "{} is missing; this builds it: {BUILD}", path.display());
     Ok(path)
 }
 
-/// A program of the product: no settings of whoever runs this reach it, and only errors are logged (warnings would
-/// be about the end of the run, where each process is missed by another).
-fn command(program: &Path) -> Command {
-    let mut command = Command::new(program);
+/// Makes it a program of the product: no settings of whoever runs this reach it, and only errors are logged (warnings
+/// would be about the end of the run, where each process is missed by another).
+fn product(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("TRUNKLINE_") {
             command.env_remove(name);
         }
     }
-    command.env("TRUNKLINE_ACCESS_KEY", ACCESS_KEY).env("TRUNKLINE_LOG", "error").env("RUST_LOG", "error");
-    command
+    command.env("TRUNKLINE_ACCESS_KEY", ACCESS_KEY).env("TRUNKLINE_LOG", "error").env("RUST_LOG", "error")
 }
 
 /// One reading of the counters of the process that listens there.

@@ -198,7 +198,7 @@ impl Profile for Echo {
         let missing =
             missing.map(|(client, asked)| format!("client {client} misses {}", asked.counts().lost)).collect();
         let published = Published::of(Figure::EchoLatency, asked.iter().map(|asked| asked.latency));
-        Harvest { counts, missing, published: Some(published) }
+        Harvest { counts, missing, published: Some(published), ..Harvest::default() }
     }
 }
 

@@ -185,6 +185,6 @@ impl Profile for Rooms {
             Kind::Broadcast => Published::of(Figure::Interval, listeners.iter().map(|listener| listener.interval)),
             Kind::Chat => Published::of(Figure::ChatLatency, listeners.iter().map(|listener| listener.latency)),
         };
-        Harvest { counts: ledger.counts(), missing: ledger.missing(), published: Some(published) }
+        Harvest { counts: ledger.counts(), missing: ledger.missing(), published: Some(published), ..Harvest::default() }
     }
 }

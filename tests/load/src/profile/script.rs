@@ -27,6 +27,8 @@ pub(crate) struct Script {
     file: ScriptFile,
     actors: Vec<Actor>,
     counts: RefCell<Counts>,
+    /// What is expected and still waited for: where the run is cut short, nobody knows whether it would come.
+    open: Cell<u64>,
     missing: RefCell<Vec<String>>,
 }
 
@@ -43,7 +45,7 @@ impl Script {
     /// Of a run.
     pub(crate) fn new(run: Rc<Run>, file: ScriptFile) -> Rc<Self> {
         let actors = (0..run.client_count()).map(|_| Actor::default()).collect();
-        Rc::new(Self { run, file, actors, counts: RefCell::default(), missing: RefCell::default() })
+        Rc::new(Self { run, file, actors, counts: RefCell::default(), open: Cell::new(0), missing: RefCell::default() })
     }
 
     async fn act(self: Rc<Self>, client: usize, until_us: u64) {
@@ -102,7 +104,10 @@ impl Script {
         let arguments: Vec<_> = invoke.arguments.iter().map(|argument| blanks.fill(argument)).collect();
         self.run.tally().sent(now_us, due_us);
         self.count(|counts| (counts.sent, counts.expected) = (counts.sent + 1, counts.expected + 1));
-        if self.run.call(&connection, &invoke.method, &arguments).await.is_some() {
+        self.open.update(|open| open + 1);
+        let result = self.run.call(&connection, &invoke.method, &arguments).await;
+        self.open.update(|open| open - 1);
+        if result.is_some() {
             let now_us = self.run.clock.now_us();
             self.run.tally().received(now_us, now_us - from_us);
             self.count(|counts| counts.received += 1);
@@ -131,7 +136,9 @@ impl Script {
             }
         };
         // What has not come by then has not come: that is what is counted.
+        self.open.update(|open| open + times);
         let _ = timeout(Duration::from_millis(within_ms), all).await;
+        self.open.update(|open| open - times);
         let mut heard = actor.heard.borrow_mut();
         let left = heard.entry(method.to_owned()).or_default();
         let came = times.min(*left);
@@ -194,8 +201,9 @@ impl Profile for Script {
 
     fn harvest(&self) -> Harvest {
         let counts = *self.counts.borrow();
-        let counts = Counts { lost: counts.expected - counts.received, ..counts };
+        let expected = counts.expected - self.open.get();
+        let counts = Counts { expected, lost: expected - counts.received, ..counts };
         let missing = self.missing.borrow().iter().take(20).cloned().collect();
-        Harvest { counts, missing, published: None }
+        Harvest { counts, missing, ..Harvest::default() }
     }
 }

@@ -12,7 +12,7 @@ const CURVE_POINTS: u32 = 40;
 /// The page.
 pub(crate) fn page(report: &Report) -> String {
     let title = format!("trunkline-load: {}", escaped(&report.profile));
-    let (verdict, class) = if report.is_clean { ("clean", "good") } else { ("not clean", "bad") };
+    let (verdict, class) = (report.verdict(), if report.is_clean { "good" } else { "bad" });
     let published = report.published.as_ref().map(|published| published.line(&report.counts)).unwrap_or_default();
     let style = include_str!("page.css");
     [
@@ -170,7 +170,8 @@ fn causes(report: &Report) -> String {
 fn usage(report: &Report) -> String {
     let mib = |bytes: u64| format!("<td>{:.1}</td>", bytes as f64 / f64::from(1 << 20));
     let generator = &report.generator;
-    let own = format!("<tr><th>generator</th><td>{:.2}</td><td></td><td></td><td></td><td></td></tr>", generator.cpu_s);
+    let (cpu_s, peak) = (generator.cpu_s, mib(generator.peak_bytes));
+    let own = format!("<tr><th>generator</th><td>{cpu_s:.2}</td><td></td><td></td>{peak}<td></td></tr>");
     let row = |process: &crate::processes::ProcessReport| {
         let memory = [process.before_bytes, process.ready_bytes, process.peak_bytes].map(mib).concat();
         let (name, cpu_s, each) = (escaped(&process.name), process.cpu_s, process.bytes_per_client);

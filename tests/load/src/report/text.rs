@@ -32,8 +32,7 @@ pub(crate) fn whole(report: &Report) -> String {
     for line in report.missing.iter().chain(&report.warnings) {
         put(&mut text, format_args!("! {line}"));
     }
-    text += if report.is_clean { "\nclean" } else { "\nNOT CLEAN" };
-    text
+    text + "\n" + report.verdict()
 }
 
 fn counts(report: &Report) -> String {
@@ -96,7 +95,12 @@ fn usage(report: &Report) -> String {
     let generator = &report.generator;
     put(
         &mut text,
-        format_args!("\ngenerator: {:.2} CPU s, {:.0} % of a core", generator.cpu_s, generator.share() * 100.0),
+        format_args!(
+            "\ngenerator: {:.2} CPU s, {:.0} % of a core; memory {:.1} MiB at most",
+            generator.cpu_s,
+            generator.share() * 100.0,
+            mib(generator.peak_bytes)
+        ),
     );
     for process in &report.processes {
         put(

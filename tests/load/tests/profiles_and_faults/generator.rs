@@ -1,11 +1,13 @@
 //! The load tester as a process, and the report that it writes.
 
 use std::path::PathBuf;
+use std::process::ExitStatus;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokio::process::Command;
 use trunkline_tests::fleet::{ACCESS_KEY, App, Fleet, Proxy};
+use trunkline_tests::process::{Process, Signal};
 use trunkline_tests::scenario::{Stage, profile_folder};
 
 /// What builds the programs that the tests start.
@@ -39,14 +41,36 @@ impl Outcome {
 
 /// Runs it with these arguments, divided by spaces.
 pub(crate) async fn run(stage: &Stage, arguments: &str) -> Result<Outcome> {
+    let (mut command, json) = command(stage, arguments);
+    let output = command.kill_on_drop(true).output().await?;
+    let text = [output.stdout, output.stderr].concat();
+    outcome(output.status, String::from_utf8_lossy(&text).into_owned(), json)
+}
+
+/// Runs it, and presses Ctrl-C when `enough` is there.
+pub(crate) async fn run_until(
+    enough: impl Future<Output = Result<()>>,
+    stage: &Stage,
+    arguments: &str,
+) -> Result<Outcome> {
+    let (command, json) = command(stage, arguments);
+    let mut process = Process::start(stage, "generator", command)?;
+    enough.await?;
+    process.signal(Signal::Interrupt).await?;
+    let status = process.ended().await?;
+    outcome(status, process.log(), json)
+}
+
+fn command(stage: &Stage, arguments: &str) -> (Command, PathBuf) {
     let json = stage.log_path("report").with_extension("json");
     let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline-load"));
     command.args(arguments.split_whitespace()).arg("--json").arg(&json);
-    let output = command.kill_on_drop(true).output().await?;
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text).into_owned();
+    (command, json)
+}
+
+fn outcome(status: ExitStatus, text: String, json: PathBuf) -> Result<Outcome> {
     let report = std::fs::read(&json).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    Ok(Outcome { status: output.status.code().context("killed")?, text, report, json })
+    Ok(Outcome { status: status.code().context("killed")?, text, report, json })
 }
 
 /// Starts the app server `bench` with two proxies before it.

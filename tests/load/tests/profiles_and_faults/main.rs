@@ -5,7 +5,7 @@ mod generator;
 mod relay;
 
 use anyhow::Result;
-use generator::{fleet, run};
+use generator::{fleet, run, run_until};
 use relay::{Fault, Relay};
 use trunkline_tests::fleet::ACCESS_KEY;
 use trunkline_tests::scenario::{play, until};
@@ -158,6 +158,34 @@ fn a_proxy_that_dies_is_seen_and_the_books_still_balance() {
         assert_eq!(outcome.count("expected"), outcome.count("received") + outcome.count("lost"));
         // The five at the other proxy got all.
         assert!(outcome.count("received") >= outcome.count("sent") * 5, "{}", outcome.text);
+        Ok(())
+    });
+}
+
+#[test]
+fn ctrl_c_ends_a_run_early_with_its_report() {
+    play(async |stage| {
+        let (_app, [one, other]) = fleet(stage).await?;
+        let is_at_work = until(async || {
+            let deliveries = one.metrics().await?.sum("trunkline_deliveries_total", &[]);
+            Ok((deliveries > 100.0).then_some(()))
+        });
+        let servers = format!("-s {} -s {}", one.address(), other.address());
+        let arguments = format!("broadcast {servers} -c 5 -r 600 -i 20 -u 0.3 -d 600");
+        let outcome = run_until(is_at_work, stage, &arguments).await?;
+        assert_eq!(outcome.status, 130, "{}", outcome.text);
+        assert_eq!((&outcome.report["is_cut_short"], &outcome.report["is_clean"]), (&true.into(), &true.into()));
+        assert!(outcome.count("sent") > 10, "{}", outcome.text);
+        assert_eq!(outcome.count("received"), outcome.count("sent") * 10);
+        // Who is still coming comes no more, and nothing was lost by that.
+        let is_ramping_up = until(async || {
+            let open = other.metrics().await?.sum("trunkline_client_connections", &[]);
+            Ok((open > 2.0).then_some(()))
+        });
+        let arguments = format!("{}/profiles/room.toml {servers} -c 1000 -u 600", env!("CARGO_MANIFEST_DIR"));
+        let outcome = run_until(is_ramping_up, stage, &arguments).await?;
+        assert_eq!((outcome.status, outcome.count("sent")), (130, 0), "{}", outcome.text);
+        assert_eq!((&outcome.report["is_cut_short"], &outcome.report["is_clean"]), (&true.into(), &true.into()));
         Ok(())
     });
 }
