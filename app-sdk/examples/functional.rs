@@ -11,7 +11,6 @@
 //!
 //! | endpoint of the suite | waits for |
 //! |---|---|
-//! | the second base URL | HTTPS |
 //! | `/clientresult`, `/echoredirect`, `/deployment`, `/generateJwtToken` at a proxy | pass-through of the app's HTTP endpoints |
 
 #[path = "common/serve.rs"]

@@ -105,6 +105,12 @@ impl<'a> Fleet<'a> {
         Self { stage, keys: Keys::Development }
     }
 
+    /// The test's own place for files.
+    #[must_use]
+    pub fn stage(&self) -> &'a Stage {
+        self.stage
+    }
+
     /// Starts an app server and waits until it listens.
     ///
     /// # Errors

@@ -2,7 +2,11 @@
 
 use anyhow::Result;
 
+use crate::client::Agents;
 use crate::fleet::{App, AppServer, Fleet, Proxy};
+use crate::scenario::Stage;
+use crate::sockets::free_address;
+use crate::tls::Authority;
 
 /// The kinds of ground.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,10 +15,12 @@ pub enum Setting {
     TwoProxies,
     /// An app server that serves clients itself.
     Embedded,
+    /// Two proxies that speak TLS.
+    TwoProxiesWithTls,
 }
 
 impl Setting {
-    /// What a scenario is played on.
+    /// What a scenario is played on; TLS is below all that most of them are about.
     pub const ALL: [Setting; 2] = [Setting::TwoProxies, Setting::Embedded];
 }
 
@@ -25,6 +31,8 @@ pub struct Ground {
     pub app: AppServer,
     /// The proxies before it, if there are any.
     pub proxies: Vec<Proxy>,
+    /// Whom clients have to trust, and where each proxy speaks TLS.
+    tls: Option<(Authority, Vec<String>)>,
 }
 
 impl Ground {
@@ -37,12 +45,35 @@ impl Ground {
             Setting::TwoProxies => {
                 let app = fleet.app(app).await?;
                 let proxies = fleet.two_proxies(&app).await?.into();
-                Ok(Self { app, proxies })
+                Ok(Self { app, proxies, tls: None })
             }
             Setting::Embedded => {
                 let app = fleet.app_with(app, &["--embedded"]).await?;
-                Ok(Self { app, proxies: Vec::new() })
+                Ok(Self { app, proxies: Vec::new(), tls: None })
             }
+            Setting::TwoProxiesWithTls => {
+                let authority = Authority::new(fleet.stage(), "ground")?;
+                let identity = authority.sign("proxy", &["localhost", "127.0.0.1"])?;
+                let (certificate, key) = identity.arguments()?;
+                let app = fleet.app(app).await?;
+                let (mut proxies, mut addresses) = (Vec::new(), Vec::new());
+                for _ in 0..2 {
+                    let address = free_address()?;
+                    let arguments = ["--tls-listen", &address, "--tls-cert", certificate, "--tls-key", key];
+                    proxies.push(fleet.proxy_with(&[&app], &arguments).await?);
+                    addresses.push(address);
+                }
+                Ok(Self { app, proxies, tls: Some((authority, addresses)) })
+            }
+        }
+    }
+
+    /// Clients for this ground: they trust its certificates.
+    #[must_use]
+    pub fn agents<'a>(&self, stage: &'a Stage) -> Agents<'a> {
+        match &self.tls {
+            Some((authority, _)) => Agents::trusting(stage, &authority.file),
+            None => Agents::new(stage),
         }
     }
 
@@ -58,6 +89,10 @@ impl Ground {
     /// A URL for clients, at the place of this seat.
     #[must_use]
     pub fn url(&self, seat: usize, path: &str) -> String {
-        format!("http://{}{path}", self.address(seat))
+        let secure = self.tls.as_ref().and_then(|(_, addresses)| addresses.get(seat % addresses.len()));
+        match secure {
+            Some(address) => format!("https://{address}{path}"),
+            None => format!("http://{}{path}", self.address(seat)),
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod connection;
 mod hub_connection;
 mod inventory;
+mod over_https;
 
 use std::pin::Pin;
 
@@ -95,12 +96,14 @@ fn play_all_cases(setting: Setting, transport: Transport) {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let ground = Ground::start(&fleet, App::Functional, setting).await?;
-        let agents = Agents::new(stage);
+        let agents = ground.agents(stage);
         let mut failed = Vec::new();
         let of_hubs = hub_connection::CASES.iter().map(|case| (case, kinds(transport)));
         // There is no hub protocol that they could be played with.
         let without_hub = connection::CASES.iter().map(|case| (case, [Kind::JsJson].as_slice()));
-        let all = of_hubs.chain(without_hub).filter(|(case, _)| case.over.contains(&transport));
+        let with_tls = over_https::CASES.iter().map(|case| (case, kinds(transport)));
+        let with_tls = with_tls.filter(|_| setting == Setting::TwoProxiesWithTls);
+        let all = of_hubs.chain(without_hub).chain(with_tls).filter(|(case, _)| case.over.contains(&transport));
         for (seat, (case, kinds)) in all.enumerate() {
             for &kind in kinds {
                 let scene = Scene { ground: &ground, agents: &agents, kind, transport, seat };
@@ -122,6 +125,21 @@ fn every_web_socket_case_passes_through_two_proxies() {
 #[test]
 fn every_web_socket_case_passes_without_a_proxy() {
     play_all_cases(Setting::Embedded, Transport::WebSockets);
+}
+
+#[test]
+fn every_web_socket_case_passes_with_tls() {
+    play_all_cases(Setting::TwoProxiesWithTls, Transport::WebSockets);
+}
+
+#[test]
+fn every_event_stream_case_passes_with_tls() {
+    play_all_cases(Setting::TwoProxiesWithTls, Transport::ServerSentEvents);
+}
+
+#[test]
+fn every_long_polling_case_passes_with_tls() {
+    play_all_cases(Setting::TwoProxiesWithTls, Transport::LongPolling);
 }
 
 #[test]

@@ -59,12 +59,12 @@ cases!(
 );
 
 /// Something else came than the suite expects.
-fn expect<T: PartialEq<U> + std::fmt::Debug, U: std::fmt::Debug>(found: T, expected: U) -> Result<()> {
+pub(super) fn expect<T: PartialEq<U> + std::fmt::Debug, U: std::fmt::Debug>(found: T, expected: U) -> Result<()> {
     ensure!(found == expected, "{expected:?} should come, but {found:?} did");
     Ok(())
 }
 
-async fn close(mut client: Client) -> Result<()> {
+pub(super) async fn close(mut client: Client) -> Result<()> {
     client.close().await
 }
 
