@@ -4,8 +4,6 @@
 //! of hub messages (the JavaScript client sends all that waited in one). Ours are never masked, so a frame is
 //! made once and shared by all who get it.
 
-#[cfg(test)]
-mod conformance;
 mod decode;
 mod encode;
 mod farewell;

@@ -22,6 +22,8 @@ mod client_results;
 #[cfg(test)]
 mod configuration;
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod departures;
 #[cfg(test)]
 mod doors;

@@ -1,12 +1,14 @@
-//! The published cases of the Autobahn test suite for WebSocket servers, by their numbers, played to the decoder.
+//! The published cases of the Autobahn test suite for WebSocket servers, by their numbers: played to the decoder, and to
+//! a raw endpoint that sends everything back.
 //!
 //! A case is what a client sends and what has to come of it. Case numbers and expectations are those of the published
-//! list; what is sent is written anew. Each is played in the pieces it asks for, then byte by byte and all at once.
+//! list; what is sent is written anew. The decoder gets each in the pieces it asks for, then byte by byte and all at once.
 
 mod cases;
+mod echo;
 mod text;
 
-use super::{Decoder, Event, ProtocolError};
+use trunkline_proxy::transport::websocket::{Decoder, Event, ProtocolError};
 
 /// What has to come of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]

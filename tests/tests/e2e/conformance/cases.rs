@@ -1,7 +1,8 @@
 //! Categories 1 to 5, 7, 9 and 10: framing, control frames, fragments, closing, sizes.
 
+use trunkline_proxy::transport::websocket::ProtocolError;
+
 use super::{Case, Expect, text};
-use crate::transport::websocket::ProtocolError;
 
 const CONTINUED: u8 = 0x0;
 const TEXT: u8 = 0x1;
