@@ -18,6 +18,10 @@ pub const LINK_PATH: &str = "/.trunkline/link";
 
 /// Header of every answer of a node: its name.
 pub const NODE_HEADER: &str = "x-trunkline-node";
+/// Header of a request that one node carries to another: a sealed [`ForwardMark`](crate::token::ForwardMark).
+pub const FORWARD_HEADER: &str = "x-trunkline-forward";
+/// How the names of all headers begin that only the fleet may set.
+pub const PRIVATE_HEADER_PREFIX: &str = "x-trunkline-";
 /// Header of a link's upgrade: which start of the node this is, so that a restarted one is known as new.
 pub const BOOT_HEADER: &str = "x-trunkline-boot";
 /// Header of a link's upgrade: the app server instance that is wanted; another one answers 409.
