@@ -1,7 +1,10 @@
 //! Settings: what a node was told to be, checked. What is typed for it stands in `args`.
 
 #[cfg(feature = "cli")]
+mod advertise;
+#[cfg(feature = "cli")]
 mod args;
+mod relay;
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,7 +13,12 @@ use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::AccessKeys;
 
 #[cfg(feature = "cli")]
+pub use advertise::AdvertiseError;
+#[cfg(feature = "cli")]
 pub use args::{ConfigError, ServeArgs};
+#[cfg(feature = "cli")]
+pub use relay::RelayArgs;
+pub use relay::RelaySettings;
 
 /// What may wait for one client: some seconds of a busy hub, and little enough for thousands of slow ones.
 pub(crate) const OUTBOX_MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -60,6 +68,8 @@ pub struct Settings {
     pub outbox_max_bytes: usize,
     /// What may wait for one link.
     pub link_outbox_max_bytes: usize,
+    /// How requests are carried on to app servers and to other nodes.
+    pub relay: RelaySettings,
 }
 
 impl Settings {
@@ -76,6 +86,7 @@ impl Settings {
             message_max_bytes: MESSAGE_MAX_BYTES,
             outbox_max_bytes: OUTBOX_MAX_BYTES,
             link_outbox_max_bytes: LINK_OUTBOX_MAX_BYTES,
+            relay: RelaySettings::embedded(),
         }
     }
 }

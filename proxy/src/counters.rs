@@ -2,7 +2,11 @@
 //!
 //! A plain relaxed atomic that only one thread writes costs about as much as a plain number.
 
+mod relay;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use relay::{Failures, Passed, RelayCounters, RelayFailure};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -123,6 +127,8 @@ pub struct Counters {
     pub keep_alives: Counter,
     /// Links lost after their handshake.
     pub links_lost: Counter,
+    /// Requests that were carried on.
+    pub relay: RelayCounters,
     closed: [Counter; Cause::ALL.len()],
     traffic: [Traffic; 4],
 }

@@ -1,4 +1,4 @@
-//! HTTP for clients: negotiate and connect. The only room that knows paths and statuses.
+//! HTTP for clients: negotiate, connect, and what is carried on. The only room that knows paths and statuses.
 //!
 //! Each shard serves its own connections with this; what it shares with the others stands behind an `Arc`.
 
@@ -6,6 +6,7 @@ mod authenticate;
 mod connect;
 mod negotiate;
 mod origin;
+mod relay;
 mod request;
 mod serve;
 
@@ -19,11 +20,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use trunkline_protocol::manifest::{NODE_HEADER, PRIVATE_PREFIX};
+use tower::ServiceExt;
+use trunkline_protocol::manifest::NODE_HEADER;
 
 use crate::counters::Counters;
 use crate::link::Hub;
 use crate::shard::{ShardSender, Shared};
+
+use relay::Relay;
 
 pub use authenticate::{User, sign_user_token};
 pub use serve::{PeerAddress, serve};
@@ -39,18 +43,27 @@ pub struct Endpoint {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     shard: ShardSender,
+    relay: Arc<Relay>,
 }
+
+/// Marks the answer of an app server, which is its own business.
+#[derive(Debug, Clone)]
+struct OfApp;
 
 impl Endpoint {
     /// The endpoint of one shard.
     #[must_use]
     pub fn new(shared: Arc<Shared>, counters: Arc<Counters>, shard: ShardSender) -> Self {
-        Self { shared, counters, shard }
+        let relay = Arc::new(Relay::new(&shared.settings.relay));
+        Self { shared, counters, shard, relay }
     }
 
     /// The router of a node: it has all paths to itself, and matches those of hubs without regard to case.
     pub fn into_router(self) -> Router {
-        self.finish(Router::new().fallback(dispatch))
+        let cors = origin::cors(&self.shared.settings);
+        let hubs = Router::new().fallback(dispatch).layer(cors).with_state(self.clone());
+        let signer = middleware::from_fn_with_state(self.clone(), sign);
+        Router::new().fallback(enter).layer(signer).with_state((self, hubs))
     }
 
     /// The routes of these hubs and nothing else, for the router of an app. Case counts there, a last slash does not.
@@ -61,19 +74,21 @@ impl Endpoint {
             let routes = of_hub.into_iter().filter(|route| !route.is_empty());
             routes.fold(router, |router, route| router.route(&route, any(dispatch)))
         });
-        self.finish(routes)
+        let cors = origin::cors(&self.shared.settings);
+        routes.layer(cors).layer(middleware::from_fn_with_state(self.clone(), sign)).with_state(self)
     }
 
-    fn finish(self, router: Router<Self>) -> Router {
-        let cors = origin::cors(&self.shared.settings);
-        router.layer(cors).layer(middleware::from_fn_with_state(self.clone(), sign)).with_state(self)
+    /// Whether a path is the app server's to answer. Before the first manifest nobody knows.
+    fn is_of_app(&self, path: &str) -> bool {
+        let hubs = &self.shared.hubs;
+        let is_known = !hubs.is_empty() && hubs.find(split_negotiate(path).unwrap_or(path)).is_none();
+        self.shared.settings.relay.pass_through && is_known && !relay::is_private(path)
     }
 
     /// The hub of a path; else what to answer.
     fn find_hub(&self, path: &str) -> Result<Arc<Hub>, Response> {
-        // Below this the app server speaks to proxies; nobody else has any business there.
-        let is_private = path.get(..PRIVATE_PREFIX.len()).is_some_and(|head| head.eq_ignore_ascii_case(PRIVATE_PREFIX));
-        if is_private {
+        if relay::is_private(path) {
+            self.counters.relay.private_paths.increment();
             return Err(plain(StatusCode::NOT_FOUND, "not found"));
         }
         match self.shared.hubs.find(path) {
@@ -86,6 +101,15 @@ impl Endpoint {
     }
 }
 
+/// Tells what is for hubs from what is for the app server; rules of ours, such as CORS, are for hubs only.
+async fn enter(State((endpoint, hubs)): State<(Endpoint, Router)>, mut request: Request) -> Response {
+    relay::accept_mark(&endpoint, &mut request);
+    if endpoint.is_of_app(request.uri().path()) {
+        return relay::pass(&endpoint, request).await;
+    }
+    hubs.oneshot(request).await.into_response()
+}
+
 async fn dispatch(State(endpoint): State<Endpoint>, request: Request) -> Response {
     let path = request.uri().path();
     let (hub_path, is_negotiate) = match split_negotiate(path) {
@@ -96,6 +120,9 @@ async fn dispatch(State(endpoint): State<Endpoint>, request: Request) -> Respons
         Ok(hub) => hub,
         Err(answer) => return answer,
     };
+    if !is_negotiate && let Some(owner) = relay::owner(&endpoint, &request) {
+        return relay::to_owner(&endpoint, &owner, request).await;
+    }
     match (is_negotiate, request.method()) {
         (true, &Method::POST) => negotiate::answer(&endpoint, &hub, &request),
         (false, &Method::GET) => connect::get(&endpoint, &hub, request),
@@ -112,13 +139,14 @@ fn split_negotiate(path: &str) -> Option<&str> {
     tail.eq_ignore_ascii_case(NEGOTIATE_SUFFIX).then_some(head)
 }
 
-/// Names the node on every answer, and counts refusals.
+/// Names the node on every answer, unless another node answered and has done so, and counts our own refusals.
 async fn sign(State(endpoint): State<Endpoint>, request: Request, next: Next) -> Response {
     let mut answer = next.run(request).await;
     if let Ok(name) = HeaderValue::from_str(&endpoint.shared.settings.node) {
-        answer.headers_mut().insert(HeaderName::from_static(NODE_HEADER), name);
+        answer.headers_mut().entry(HeaderName::from_static(NODE_HEADER)).or_insert(name);
     }
-    if answer.status().is_client_error() || answer.status().is_server_error() {
+    let is_refusal = answer.status().is_client_error() || answer.status().is_server_error();
+    if is_refusal && answer.extensions().get::<OfApp>().is_none() {
         endpoint.counters.refused.increment();
     }
     answer

@@ -105,6 +105,9 @@ impl Node {
                 warn!(%error, "the admin port is not served any more");
             }
         });
+        if !shared.settings.relay.forward {
+            info!("--no-forward: clients are offered WebSockets only, and no request is carried to another node");
+        }
         info!(node = %shared.settings.node, %listen, %admin, shards, "node started");
         Ok(Self { shared, listen, admin, drain_timeout, threads, watchers, stop })
     }

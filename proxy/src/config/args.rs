@@ -11,8 +11,10 @@ use trunkline_protocol::development_key::{self, DevelopmentKeyError};
 use trunkline_protocol::key::{AccessKey, AccessKeyError, AccessKeys};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
+use super::advertise::advertise;
 use super::{
-    Config, LINK_OUTBOX_MAX_BYTES, MESSAGE_MAX_BYTES, OUTBOX_MAX_BYTES, Settings, is_loopback_host, random_node_name,
+    AdvertiseError, Config, LINK_OUTBOX_MAX_BYTES, MESSAGE_MAX_BYTES, OUTBOX_MAX_BYTES, RelayArgs, RelaySettings,
+    Settings, is_loopback_host, random_node_name,
 };
 
 /// Room that a client's message leaves in a link frame for what goes around it.
@@ -57,7 +59,8 @@ pub struct ServeArgs {
     #[arg(long = "access-key-file", env = "TRUNKLINE_ACCESS_KEY_FILE", value_name = "FILE", value_delimiter = ',')]
     pub access_key_files: Vec<PathBuf>,
 
-    /// Where other nodes reach this one. [default: the listen address]
+    /// Where other nodes reach this one. [default: the listen address, or where that is every address of the machine,
+    /// the one from which an app server is reached]
     #[arg(long, env = "TRUNKLINE_ADVERTISE", value_name = "HOST:PORT")]
     pub advertise: Option<String>,
 
@@ -81,6 +84,10 @@ pub struct ServeArgs {
     /// What may wait for one link before its clients are read no further, in bytes.
     #[arg(long, env = "TRUNKLINE_LINK_OUTBOX_MAX_BYTES", value_name = "BYTES", default_value_t = LINK_OUTBOX_MAX_BYTES)]
     pub link_outbox_max_bytes: usize,
+
+    /// Requests that are carried on.
+    #[command(flatten)]
+    pub relay: RelayArgs,
 
     /// How long clients may take to leave when the node stops, in seconds.
     #[arg(long, env = "TRUNKLINE_DRAIN_TIMEOUT", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
@@ -135,6 +142,9 @@ pub enum ConfigError {
     /// A name can't be sent in a header.
     #[error("--node-name {0:?} may hold only letters, digits, '-', '_' and '.'")]
     NodeName(String),
+    /// Other nodes can't use the address they are told.
+    #[error(transparent)]
+    Advertise(#[from] AdvertiseError),
     /// A limit is out of range.
     #[error("{flag} is {value}, but must be from {least} to {most}")]
     Limit {
@@ -169,12 +179,13 @@ impl Config {
             node: node_name(args.node_name)?,
             keys,
             is_development,
-            advertise: args.advertise.unwrap_or_else(|| listen.to_string()),
+            advertise: advertise(args.advertise, listen, &upstreams)?,
             allow_origins: args.allow_origins.iter().map(|origin| origin.trim_end_matches('/').to_owned()).collect(),
             pool_size: usize::from(args.pool_size),
             message_max_bytes: args.message_max_bytes,
             outbox_max_bytes: args.outbox_max_bytes,
             link_outbox_max_bytes: args.link_outbox_max_bytes,
+            relay: RelaySettings::from(&args.relay),
         };
         Ok(Self {
             listen,
@@ -289,6 +300,11 @@ mod tests {
         assert_eq!(config.upstreams, ["127.0.0.1:5000"]);
         assert_eq!((config.settings.pool_size, config.settings.is_development), (5, false));
         assert_eq!(config.settings.advertise, "127.0.0.1:8080");
+        let relay = config.settings.relay;
+        assert!(relay.pass_through && relay.forward);
+        assert_eq!(relay.upstream_connect_timeout, Duration::from_secs(5));
+        assert_eq!(relay.upstream_answer_timeout, Duration::from_secs(60));
+        assert_eq!(relay.hop_timeout, Duration::from_secs(5));
     }
 
     #[test]

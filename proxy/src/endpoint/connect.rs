@@ -28,7 +28,7 @@ use crate::shard::{Admission, Parcel};
 /// The claim that tells an app server the user id, as Azure's service does.
 const USER_ID_CLAIM: &str = "asrs.s.uid";
 
-const UNKNOWN_ID: &str = "No Connection with that ID";
+pub(super) const UNKNOWN_ID: &str = "No Connection with that ID";
 
 /// `GET`: a WebSocket, or one of the transports that are not offered yet.
 pub(super) fn get(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
@@ -96,16 +96,20 @@ fn claims(user: &User) -> Vec<(ByteString, ByteString)> {
     system.chain(own).map(|(name, value)| (name.into(), value.into())).collect()
 }
 
+/// Whether a GET asks for an event stream; a poll accepts anything.
+pub(super) fn wants_events(headers: &HeaderMap) -> bool {
+    headers.get_all(ACCEPT).iter().any(|accept| {
+        accept
+            .to_str()
+            .is_ok_and(|accept| accept.split(',').any(|one| one.trim().eq_ignore_ascii_case("text/event-stream")))
+    })
+}
+
 fn get_without_upgrade(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
     if let Some(refusal) = check_id(endpoint, request) {
         return refusal;
     }
-    let wants_events = request.headers().get_all(ACCEPT).iter().any(|accept| {
-        accept
-            .to_str()
-            .is_ok_and(|accept| accept.split(',').any(|one| one.trim().eq_ignore_ascii_case("text/event-stream")))
-    });
-    let transport = if wants_events { Transport::ServerSentEvents } else { Transport::LongPolling };
+    let transport = if wants_events(request.headers()) { Transport::ServerSentEvents } else { Transport::LongPolling };
     debug_assert!(!hub.settings().transports.is_empty());
     plain(StatusCode::NOT_FOUND, format!("{transport:?} transport not supported by this end point type"))
 }
@@ -134,7 +138,7 @@ fn check_id(endpoint: &Endpoint, request: &Request) -> Option<Response> {
     (!is_here).then(|| plain(StatusCode::NOT_FOUND, UNKNOWN_ID))
 }
 
-fn is_upgrade(headers: &HeaderMap) -> bool {
+pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
     has_word(headers, &CONNECTION, "upgrade") && has_word(headers, &UPGRADE, "websocket")
 }
 

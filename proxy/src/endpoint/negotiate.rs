@@ -6,7 +6,7 @@ use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::limits::{CONNECT_TIMEOUT_S, TOKEN_CLAIMS_MAX_BYTES};
-use trunkline_protocol::manifest::Authentication;
+use trunkline_protocol::manifest::{Authentication, Transport};
 use trunkline_protocol::negotiate::{NegotiateAnswer, NegotiateVersion};
 use trunkline_protocol::token::{ConnectionToken, claims_fit};
 
@@ -43,7 +43,13 @@ pub(super) fn answer(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respo
     };
     endpoint.counters.negotiated.increment();
     let sealed = token.seal(&endpoint.shared.settings.keys);
-    json(&NegotiateAnswer::connect(version, id, sealed, &settings.transports))
+    json(&NegotiateAnswer::connect(version, id, sealed, &offered(endpoint, &settings.transports)))
+}
+
+/// Without a way to the owner only that transport works which is served where it lands.
+fn offered(endpoint: &Endpoint, transports: &[Transport]) -> Vec<Transport> {
+    let can_hop = endpoint.shared.settings.relay.forward;
+    transports.iter().copied().filter(|transport| can_hop || *transport == Transport::WebSockets).collect()
 }
 
 /// Who asks; else what to answer.
