@@ -30,6 +30,8 @@ pub enum App {
     Sends,
     /// The tests' own: streams, client results, filters, flow control.
     Calls,
+    /// The tests' own: everything that is not a hub.
+    Web,
 }
 
 impl App {
@@ -43,12 +45,13 @@ impl App {
             App::Functional => "functional",
             App::Sends => "sends",
             App::Calls => "calls",
+            App::Web => "web",
         }
     }
 
     fn hubs(self) -> usize {
         match self {
-            App::Chat | App::Status | App::Bench | App::Functional => 1,
+            App::Chat | App::Status | App::Bench | App::Functional | App::Web => 1,
             App::Sends | App::Calls => 4,
         }
     }
@@ -56,7 +59,7 @@ impl App {
     fn program(self) -> Result<PathBuf> {
         let folder = profile_folder()?;
         Ok(match self {
-            App::Sends | App::Calls => folder.join(self.name()),
+            App::Sends | App::Calls | App::Web => folder.join(self.name()),
             _ => folder.join("examples").join(self.name()),
         })
     }

@@ -1,9 +1,11 @@
-//! Single HTTP requests, each on a connection of its own.
+//! HTTP requests: single ones, each on a connection of its own, or several on one.
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use axum::body::Body;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -56,15 +58,50 @@ pub async fn post(address: &str, path: &str) -> Result<Answer> {
 /// # Errors
 /// When no whole answer comes.
 pub async fn ask(address: &str, method: Method, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
-    let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let mut request = Request::builder().method(method).uri(path).header(header::HOST, address);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let response = sender.send_request(request.body(Full::<Bytes>::default())?).await?;
+    let response = Connection::open(address).await?.send(method, path, headers, Body::empty()).await?;
     let (parts, body) = response.into_parts();
     let body = body.collect().await?.to_bytes();
     Ok(Answer { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+/// A connection for one request after the other, whose bodies may be streams.
+#[derive(Debug)]
+pub struct Connection {
+    address: String,
+    sender: SendRequest<Body>,
+}
+
+impl Connection {
+    /// Connects to `host:port`.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub async fn open(address: &str) -> Result<Self> {
+        let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Self { address: address.into(), sender })
+    }
+
+    /// Sends a request, and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> Result<Response<Incoming>> {
+        let mut request = Request::builder().method(method).uri(path);
+        if headers.iter().all(|(name, _)| *name != "host") {
+            request = request.header(header::HOST, &self.address);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request.body(body)?).await?)
+    }
 }

@@ -36,7 +36,13 @@ mod negotiate;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod owner_hop;
+#[cfg(test)]
 mod pace;
+#[cfg(test)]
+mod pass_through;
+#[cfg(test)]
+mod pass_through_streams;
 #[cfg(test)]
 mod python;
 #[cfg(test)]
