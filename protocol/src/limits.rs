@@ -38,6 +38,9 @@ pub const CLOCK_SKEW_S: u64 = 5;
 /// How long a link credential is good for: one upgrade, across clocks that differ.
 pub const LINK_CREDENTIAL_LIFETIME_S: u64 = 60;
 
+/// How long a forwarded request may be under way to its owner, across clocks that differ.
+pub const FORWARD_MARK_LIFETIME_S: u64 = 30;
+
 /// Largest claims that a connection token carries; Azure's 4 KiB of URL must still hold the rest.
 pub const TOKEN_CLAIMS_MAX_BYTES: usize = 2 * 1024;
 

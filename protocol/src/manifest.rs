@@ -29,6 +29,10 @@ pub const REMOTE_HEADER: &str = "x-trunkline-remote";
 pub const NODE_HEADER: &str = "x-trunkline-node";
 /// Header of an opening: the client's transport; never taken from outside.
 pub const TRANSPORT_HEADER: &str = "x-trunkline-transport";
+/// Header of a request that one node carries to another: a sealed [`ForwardMark`](crate::token::ForwardMark).
+pub const FORWARD_HEADER: &str = "x-trunkline-forward";
+/// How the names of all headers begin that only the fleet may set.
+pub const PRIVATE_HEADER_PREFIX: &str = "x-trunkline-";
 /// Header of a link's upgrade: which start of the node this is, so that a restarted one is known as new.
 pub const BOOT_HEADER: &str = "x-trunkline-boot";
 /// Header of a link's upgrade: the app server instance that is wanted; another one answers 409.

@@ -3,7 +3,10 @@
 //! A token leaves no state behind where it was made: whoever holds the fleet's key can read it.
 //! The current time comes in as seconds since 1970.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::key::{AccessKeys, Purpose};
 use crate::limits::{CLOCK_SKEW_S, TOKEN_CLAIMS_MAX_BYTES};
@@ -31,7 +34,7 @@ pub struct ConnectionToken {
     pub connection_id: Option<String>,
     /// Which start of which node made the token: that one owns the connection.
     pub boot: String,
-    /// Where that node can be reached by others, `host:port`.
+    /// The URL at which other nodes reach that one; empty where they can't.
     pub address: String,
     /// The hub's path in lower case.
     pub hub: String,
@@ -102,6 +105,67 @@ impl LinkCredential {
     }
 }
 
+/// What a node writes on a request that it carries to the node that owns the request's connection.
+///
+/// It stands for the client, whose own socket the owner does not see, and is good for that one request only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardMark {
+    /// The name of the node that carries the request.
+    pub node: String,
+    /// The client's address and port, where they are known.
+    pub client: Option<SocketAddr>,
+    /// How the client came, as far as a load balancer told: `http` or `https`.
+    pub scheme: Option<String>,
+    /// Until when the request may arrive, in seconds since 1970.
+    pub expires: u64,
+    /// Which request it is.
+    request: RequestDigest,
+}
+
+/// A digest of a request's method, path and query.
+type RequestDigest = [u8; 32];
+
+impl ForwardMark {
+    /// A mark for one request: `target` is its path and query as they are sent.
+    #[must_use]
+    pub fn new(
+        node: &str,
+        client: Option<SocketAddr>,
+        scheme: Option<&str>,
+        method: &str,
+        target: &str,
+        expires: u64,
+    ) -> Self {
+        Self { node: node.into(), client, scheme: scheme.map(str::to_owned), expires, request: digest(method, target) }
+    }
+
+    /// Seals the mark.
+    #[must_use]
+    pub fn seal(&self, keys: &AccessKeys) -> String {
+        seal(self, keys, Purpose::ForwardMark)
+    }
+
+    /// Opens the mark of a request, and checks that it was made for this one and not long ago.
+    ///
+    /// # Errors
+    /// When it is not of this fleet, for another request, or too old.
+    pub fn open(sealed: &str, keys: &AccessKeys, method: &str, target: &str, now_s: u64) -> Result<Self, TokenError> {
+        let mark: Self = open(sealed, keys, Purpose::ForwardMark)?;
+        if mark.request != digest(method, target) {
+            return Err(TokenError::Forged);
+        }
+        if now_s > mark.expires.saturating_add(CLOCK_SKEW_S) {
+            return Err(TokenError::Expired);
+        }
+        Ok(mark)
+    }
+}
+
+/// No method holds a line feed, so that no two requests have the same text.
+fn digest(method: &str, target: &str) -> RequestDigest {
+    Sha256::new().chain_update(method).chain_update("\n").chain_update(target).finalize().into()
+}
+
 #[expect(clippy::expect_used, reason = "structs of texts and numbers can always be written")]
 fn seal<T: Serialize>(value: &T, keys: &AccessKeys, purpose: Purpose) -> String {
     keys.seal(purpose, &rmp_serde::to_vec(value).expect("plain structs can be written"))
@@ -125,7 +189,7 @@ mod tests {
         ConnectionToken {
             connection_id: Some(crate::id::random_id()),
             boot: crate::id::random_id(),
-            address: "10.0.0.1:8080".into(),
+            address: "http://10.0.0.1:8080".into(),
             hub: "/chat".into(),
             user: Some("ann".into()),
             claims: vec![("role".into(), "admin".into()), ("role".into(), "cook".into())],
@@ -159,5 +223,19 @@ mod tests {
         assert_eq!(ConnectionToken::open(&sealed, &keys), Err(TokenError::Forged));
         assert!(LinkCredential::open(&sealed, &keys, 1_000).is_ok());
         assert_eq!(LinkCredential::open(&sealed, &keys, 1_006), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn a_forward_mark_is_good_for_its_own_request_and_for_a_short_time() {
+        let keys = keys();
+        let client = Some("10.1.2.3:4567".parse().unwrap());
+        let mark = ForwardMark::new("proxy-1", client, Some("https"), "POST", "/chat?id=a", 1_000);
+        let sealed = mark.seal(&keys);
+        let open = |method, target, now_s| ForwardMark::open(&sealed, &keys, method, target, now_s);
+        assert_eq!(open("POST", "/chat?id=a", 1_005), Ok(mark));
+        assert_eq!(open("GET", "/chat?id=a", 1_000), Err(TokenError::Forged));
+        assert_eq!(open("POST", "/chat?id=b", 1_000), Err(TokenError::Forged));
+        assert_eq!(open("POST", "/chat?id=a", 1_006), Err(TokenError::Expired));
+        assert_eq!(LinkCredential::open(&sealed, &keys, 1_000), Err(TokenError::Forged));
     }
 }

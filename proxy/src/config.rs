@@ -2,6 +2,8 @@
 
 mod address;
 #[cfg(feature = "cli")]
+mod advertise;
+#[cfg(feature = "cli")]
 mod args;
 #[cfg(feature = "cli")]
 mod carried;
@@ -11,6 +13,7 @@ mod limits;
 mod origin;
 mod path_prefix;
 mod proxy_protocol;
+mod relay;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "cli")]
@@ -27,6 +30,8 @@ use crate::identity::TokenPolicy;
 
 pub use address::{Address, Security};
 #[cfg(feature = "cli")]
+pub use advertise::AdvertiseError;
+#[cfg(feature = "cli")]
 pub use args::{ConfigError, ServeArgs};
 #[cfg(feature = "cli")]
 pub use file::{FileError, WithFile, with_file};
@@ -40,6 +45,9 @@ pub use path_prefix::{PathPrefix, PathPrefixError};
 pub use proxy_protocol::ProxyProtocol;
 #[cfg(feature = "cli")]
 pub use proxy_protocol::{NobodyTrusted, ProxyProtocolArgs};
+#[cfg(feature = "cli")]
+pub use relay::RelayArgs;
+pub use relay::RelaySettings;
 #[cfg(feature = "tls")]
 pub use tls::{IdentityFiles, TlsListen, UpstreamTls};
 #[cfg(feature = "cli")]
@@ -95,8 +103,8 @@ pub struct Settings {
     pub keys: AccessKeys,
     /// Without a key of its own the node trusts this machine, and nobody else.
     pub is_development: bool,
-    /// Where other nodes reach this one.
-    pub advertise: String,
+    /// Where other nodes reach this one; `None`: nowhere.
+    pub advertise: Option<Address>,
     /// What is asked of the access tokens of users.
     pub tokens: TokenPolicy,
     /// How long an app may take to decide about a client.
@@ -121,6 +129,8 @@ pub struct Settings {
     pub link_outbox_max_bytes: usize,
     /// For connections that are carried by requests.
     pub carried: CarriedSettings,
+    /// How requests are carried on to app servers and to other nodes.
+    pub relay: RelaySettings,
 }
 
 /// What Server-Sent Events and long polling go by.
@@ -145,7 +155,7 @@ impl Settings {
             node: random_node_name(),
             keys,
             is_development,
-            advertise: String::new(),
+            advertise: None,
             tokens: TokenPolicy::default(),
             negotiate_timeout: NEGOTIATE_TIMEOUT,
             allow_origins,
@@ -158,6 +168,7 @@ impl Settings {
             outbox_max_bytes: OUTBOX_MAX_BYTES,
             link_outbox_max_bytes: LINK_OUTBOX_MAX_BYTES,
             carried: CarriedSettings::DEFAULT,
+            relay: RelaySettings::embedded(),
         }
     }
 }

@@ -11,11 +11,13 @@ use std::pin::Pin;
 #[cfg(feature = "tls")]
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 #[cfg(feature = "tls")]
 use arc_swap::ArcSwapOption;
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 #[cfg(feature = "tls")]
 use {rustls::ClientConfig, rustls::pki_types::ServerName, tokio_rustls::TlsConnector};
@@ -27,6 +29,9 @@ use crate::config::UpstreamTls;
 use crate::tls::{TlsError, client_config};
 
 pub use wire::Wire;
+
+/// A host that went away without a word is noticed after some of these, also in the middle of a silent answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// Opens connections. Its copies are one and the same.
 #[derive(Debug, Clone, Default)]
@@ -96,6 +101,8 @@ impl Connector {
     pub async fn connect(&self, address: &Address) -> io::Result<Wire> {
         let stream = TcpStream::connect(address.authority()).await?;
         stream.set_nodelay(true)?;
+        SockRef::from(&stream)
+            .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE))?;
         if address.is_tls() { self.secure(stream, address).await } else { Ok(Wire::Plain(stream)) }
     }
 }

@@ -3,10 +3,12 @@
 //! A plain relaxed atomic that only one thread writes costs about as much as a plain number.
 
 mod outcome;
+mod relay;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use outcome::{Outcome, Outcomes};
+pub use relay::{Failures, Passed, RelayCounters, RelayFailure};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -187,6 +189,8 @@ pub struct Counters {
     pub proxy_headers: Outcomes,
     /// Certificates read anew.
     pub certificate_reads: Outcomes,
+    /// Requests that were carried on.
+    pub relay: RelayCounters,
     closed: [Counter; Cause::ALL.len()],
     traffic: [Traffic; 4],
     limits: [Counter; Limit::ALL.len()],

@@ -1,4 +1,4 @@
-//! HTTP for clients: negotiate and connect. The only room that knows paths and statuses.
+//! HTTP for clients: negotiate, connect, and what is carried on. The only room that knows paths and statuses.
 //!
 //! Each shard serves its own connections with this; what it shares with the others stands behind an `Arc`.
 
@@ -13,6 +13,7 @@ mod forwarded;
 mod limits;
 mod negotiate;
 mod origin;
+mod relay;
 mod request;
 mod serve;
 mod upgrade;
@@ -29,11 +30,14 @@ use axum::routing::any;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::sleep;
-use trunkline_protocol::manifest::{NODE_HEADER, PRIVATE_PREFIX};
+use tower::ServiceExt;
+use trunkline_protocol::manifest::NODE_HEADER;
 
 use crate::counters::Counters;
 use crate::link::{Hub, Questioner};
 use crate::shard::{ShardSender, Shared};
+
+use relay::Relay;
 
 pub use door::Door;
 #[cfg(feature = "tls")]
@@ -54,19 +58,27 @@ pub struct Endpoint {
     counters: Arc<Counters>,
     shard: ShardSender,
     questioner: Questioner,
+    relay: Arc<Relay>,
 }
+
+/// Marks the answer of an app server, which is its own business.
+#[derive(Debug, Clone)]
+struct OfApp;
 
 impl Endpoint {
     /// The endpoint of one shard.
     #[must_use]
     pub fn new(shared: Arc<Shared>, counters: Arc<Counters>, shard: ShardSender) -> Self {
         let questioner = Questioner::new(shared.connector.clone(), shared.settings.negotiate_timeout);
-        Self { shared, counters, shard, questioner }
+        let relay = Arc::new(Relay::new(&shared));
+        Self { shared, counters, shard, questioner, relay }
     }
 
     /// The router of a node: it has all paths to itself, and matches those of hubs without regard to case.
     pub fn into_router(self) -> Router {
-        self.finish(Router::new().fallback(dispatch))
+        let cors = origin::cors(&self.shared.settings);
+        let hubs = Router::new().fallback(dispatch).layer(cors).with_state(self.clone());
+        self.guard(Router::new().fallback(enter)).with_state((self, hubs))
     }
 
     /// The routes of these hubs and nothing else, for the router of an app. Case counts there, a last slash does not.
@@ -77,17 +89,15 @@ impl Endpoint {
             let routes = of_hub.into_iter().filter(|route| !route.is_empty());
             routes.fold(router, |router, route| router.route(&route, any(dispatch)))
         });
-        self.finish(routes)
+        let cors = origin::cors(&self.shared.settings);
+        self.guard(routes.layer(cors)).with_state(self)
     }
 
-    fn finish(self, router: Router<Self>) -> Router {
-        let cors = origin::cors(&self.shared.settings);
-        // The last one is the first that a request meets.
+    /// Puts in front of a router what every request meets, first of all the last one.
+    fn guard<S: Clone + Send + Sync + 'static>(&self, router: Router<S>) -> Router<S> {
         router
-            .layer(cors)
             .layer(middleware::from_fn_with_state(self.clone(), arrival::settle))
             .layer(middleware::from_fn_with_state(self.clone(), sign))
-            .with_state(self)
     }
 
     /// What to answer to a client that comes now, if it can't be taken in.
@@ -98,11 +108,19 @@ impl Endpoint {
         (!hub.is_served()).then(|| unavailable("no app server serves this hub at the moment"))
     }
 
+    /// Whether a request is the app server's to answer. Before the first manifest nobody knows. What another node has
+    /// carried here goes no further.
+    fn is_of_app(&self, request: &Request) -> bool {
+        let (hubs, path) = (&self.shared.hubs, request.uri().path());
+        let is_known = !hubs.is_empty() && hubs.find(split_negotiate(path).unwrap_or(path)).is_none();
+        let may_leave = self.shared.settings.relay.pass_through && !relay::is_carried(request);
+        may_leave && is_known && !relay::is_private(path)
+    }
+
     /// The hub of a path; else what to answer.
     fn find_hub(&self, path: &str) -> Result<Arc<Hub>, Response> {
-        // Below this the app server speaks to proxies; nobody else has any business there.
-        let is_private = path.get(..PRIVATE_PREFIX.len()).is_some_and(|head| head.eq_ignore_ascii_case(PRIVATE_PREFIX));
-        if is_private {
+        if relay::is_private(path) {
+            self.counters.relay.private_paths.increment();
             return Err(plain(StatusCode::NOT_FOUND, "not found"));
         }
         match self.shared.hubs.find(path) {
@@ -112,6 +130,14 @@ impl Endpoint {
             None => Err(plain(StatusCode::NOT_FOUND, "no hub is served at this path")),
         }
     }
+}
+
+/// Tells what is for hubs from what is for the app server; rules of ours, such as CORS, are for hubs only.
+async fn enter(State((endpoint, hubs)): State<(Endpoint, Router)>, request: Request) -> Response {
+    if endpoint.is_of_app(&request) {
+        return relay::pass(&endpoint, request).await;
+    }
+    hubs.oneshot(request).await.into_response()
 }
 
 async fn dispatch(State(endpoint): State<Endpoint>, request: Request) -> Response {
@@ -126,6 +152,9 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
         None => (path, false),
     };
     let hub = endpoint.find_hub(hub_path)?;
+    if !is_negotiate && let Some(owner) = relay::owner(endpoint, &request) {
+        return Ok(relay::to_owner(endpoint, &owner, request).await);
+    }
     let is_upgrade = upgrade::is_upgrade(request.headers());
     if !origin::may_connect(&endpoint.shared.settings, &mut request) && is_upgrade {
         endpoint.counters.refused_origins.increment();
@@ -164,13 +193,14 @@ fn split_negotiate(path: &str) -> Option<&str> {
     tail.eq_ignore_ascii_case(NEGOTIATE_SUFFIX).then_some(head)
 }
 
-/// Names the node on every answer, and counts refusals.
+/// Names the node on every answer, unless another node answered and has done so, and counts our own refusals.
 async fn sign(State(endpoint): State<Endpoint>, request: Request, next: Next) -> Response {
     let mut answer = next.run(request).await;
     if let Ok(name) = HeaderValue::from_str(&endpoint.shared.settings.node) {
-        answer.headers_mut().insert(HeaderName::from_static(NODE_HEADER), name);
+        answer.headers_mut().entry(HeaderName::from_static(NODE_HEADER)).or_insert(name);
     }
-    if answer.status().is_client_error() || answer.status().is_server_error() {
+    let is_refusal = answer.status().is_client_error() || answer.status().is_server_error();
+    if is_refusal && answer.extensions().get::<OfApp>().is_none() {
         endpoint.counters.refused.increment();
     }
     answer

@@ -32,7 +32,7 @@
 //! | [`shard`] | what a thread owns, and how other threads reach it |
 //! | [`client`] | the life of one client connection |
 //! | [`downlink`] | frames of a link, read in turns and given to the shards |
-//! | [`endpoint`] | HTTP: negotiate and connect |
+//! | [`endpoint`] | HTTP: negotiate, connect, pass-through, the owner hop |
 //! | [`admin`] | health, counters, metrics |
 //! | [`node`] | composition: threads, listeners, upstreams, signals |
 //! | [`command`] | what the command does besides running a node |

@@ -75,8 +75,7 @@ fn advice(flag: &str, source: &io::Error) -> String {
 /// The ways to app servers and other nodes. What TLS needs is read only where somebody is known to speak it.
 #[cfg(feature = "tls")]
 fn connector(config: &Config) -> Result<Connector, StartError> {
-    let advertises_tls = config.settings.advertise.starts_with("https://");
-    let is_tls = advertises_tls || config.upstreams.iter().any(Address::is_tls);
+    let is_tls = config.settings.advertise.iter().chain(&config.upstreams).any(Address::is_tls);
     if is_tls { Ok(Connector::with_tls(config.upstream_tls.clone())?) } else { Ok(Connector::default()) }
 }
 
@@ -131,6 +130,9 @@ impl Node {
                 warn!(%error, "the admin port is not served any more");
             }
         });
+        if !shared.settings.relay.forward {
+            info!("--no-forward: clients are offered WebSockets only, and no request is carried to another node");
+        }
         info!(node = %shared.settings.node, listen = %listen.plain, tls = ?listen.tls, %admin, shards, "node started");
         Ok(Self { shared, listen, admin, drain_timeout, threads, watchers, stop })
     }

@@ -32,6 +32,8 @@ pub enum App {
     Members,
     /// The tests' own: streams, client results, filters, flow control.
     Calls,
+    /// The tests' own: everything that is not a hub.
+    Web,
 }
 
 impl App {
@@ -46,12 +48,13 @@ impl App {
             App::Sends => "sends",
             App::Members => "members",
             App::Calls => "calls",
+            App::Web => "web",
         }
     }
 
     fn hubs(self) -> usize {
         match self {
-            App::Chat | App::Status | App::Bench => 1,
+            App::Chat | App::Status | App::Bench | App::Web => 1,
             App::Members => 3,
             App::Sends => 4,
             App::Calls => 5,
@@ -62,7 +65,7 @@ impl App {
     fn program(self) -> Result<PathBuf> {
         let folder = profile_folder()?;
         Ok(match self {
-            App::Sends | App::Members | App::Calls => folder.join(self.name()),
+            App::Sends | App::Members | App::Calls | App::Web => folder.join(self.name()),
             _ => folder.join("examples").join(self.name()),
         })
     }

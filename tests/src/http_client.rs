@@ -1,10 +1,12 @@
-//! Single HTTP requests, each on a connection of its own.
+//! HTTP requests: single ones, each on a connection of its own, or several on one.
 
 use anyhow::{Context, Result};
+use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -87,12 +89,47 @@ pub async fn request(
     headers: &[(&str, &str)],
     body: Bytes,
 ) -> Result<Response<Incoming>> {
-    let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let mut request = Request::builder().method(method).uri(path).header(header::HOST, address);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
+    Connection::open(address).await?.send(method, path, headers, Body::from(body)).await
+}
+
+/// A connection for one request after the other, whose bodies may be streams.
+#[derive(Debug)]
+pub struct Connection {
+    address: String,
+    sender: SendRequest<Body>,
+}
+
+impl Connection {
+    /// Connects to `host:port`.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub async fn open(address: &str) -> Result<Self> {
+        let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Self { address: address.into(), sender })
     }
-    Ok(sender.send_request(request.body(Full::new(body))?).await?)
+
+    /// Sends a request, and waits for the head of its answer.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> Result<Response<Incoming>> {
+        let mut request = Request::builder().method(method).uri(path);
+        if headers.iter().all(|(name, _)| *name != "host") {
+            request = request.header(header::HOST, &self.address);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request.body(body)?).await?)
+    }
 }

@@ -13,6 +13,8 @@
 //! | [`process`] | one child process: log, signals, end |
 //! | [`fleet`] | app servers and proxies |
 //! | [`ground`] | where clients find hubs: behind two proxies, or at the app server itself |
+//! | [`balancer`] | a load balancer without stickiness, request by request |
+//! | [`shipped`] | HAProxy and nginx as `deploy/` configures them |
 //! | [`fake_app`] | an app server that breaks the service protocol |
 //! | [`demo`] | the demo, in a process group of its own |
 //! | [`driver`] | commands and replies as JSON lines, to a process of another language |
@@ -30,6 +32,7 @@
 //!
 //! No test waits for a time to pass: all waits are for an event, and [`scenario`] bounds them.
 
+pub mod balancer;
 pub mod bench;
 pub mod browser;
 pub mod carried;
@@ -45,6 +48,7 @@ pub mod metrics;
 pub mod process;
 pub mod raw;
 pub mod scenario;
+pub mod shipped;
 pub mod sockets;
 pub mod tls;
 pub mod token;

@@ -24,6 +24,8 @@ pub enum Signal {
     Terminate,
     /// Read files anew.
     Hangup,
+    /// Stand still, with all sockets open.
+    Freeze,
 }
 
 impl Signal {
@@ -32,6 +34,7 @@ impl Signal {
             Signal::Interrupt => "INT",
             Signal::Terminate => "TERM",
             Signal::Hangup => "HUP",
+            Signal::Freeze => "STOP",
         }
     }
 }

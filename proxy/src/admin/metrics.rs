@@ -1,5 +1,7 @@
 //! Metrics in Prometheus' text format, summed over the shards when they are asked for.
 
+mod relay;
+
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::counters::{Cause, Counter, Counters, Direction, FrameKind, Limit, Outcome, Outcomes};
@@ -18,6 +20,8 @@ pub fn render(shared: &Shared, is_ready: bool) -> prometheus::Result<String> {
     sheet.clients()?;
     sheet.links()?;
     sheet.traffic()?;
+    sheet.relay()?;
+    sheet.owner_hops()?;
     TextEncoder::new().encode_to_string(&sheet.registry.gather())
 }
 

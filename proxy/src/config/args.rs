@@ -11,12 +11,13 @@ use trunkline_protocol::development_key::{self, DevelopmentKeyError};
 use trunkline_protocol::key::{AccessKey, AccessKeyError, AccessKeys};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
+use super::advertise::advertise;
 use super::carried::CarriedArgs;
 use super::tokens::{TokenArgs, TokenArgsError};
 use super::{
-    Address, Config, LINK_OUTBOX_MAX_BYTES, LimitArgs, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, NobodyTrusted,
-    OUTBOX_MAX_BYTES, OriginError, OriginPattern, PathPrefixArgs, PathPrefixError, ProxyProtocolArgs, Settings,
-    TlsArgs, TlsArgsError, TlsListen, TrustArgs, TrustError, random_node_name,
+    Address, AdvertiseError, Config, LINK_OUTBOX_MAX_BYTES, LimitArgs, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT,
+    NobodyTrusted, OUTBOX_MAX_BYTES, OriginError, OriginPattern, PathPrefixArgs, PathPrefixError, ProxyProtocolArgs,
+    RelayArgs, RelaySettings, Settings, TlsArgs, TlsArgsError, TlsListen, TrustArgs, TrustError, random_node_name,
 };
 
 /// Room that a client's message leaves in a link frame for what goes around it.
@@ -77,8 +78,10 @@ pub struct ServeArgs {
     #[arg(long = "access-key-file", env = "TRUNKLINE_ACCESS_KEY_FILE", value_name = "FILE", value_delimiter = ',')]
     pub access_key_files: Vec<PathBuf>,
 
-    /// Where other nodes reach this one. [default: the listen address]
-    #[arg(long, env = "TRUNKLINE_ADVERTISE", value_name = "HOST:PORT")]
+    /// Where other nodes reach this one: a host and a port, or `https://` and these where that port speaks TLS.
+    /// [default: the listen address, or where that is every address of the machine, the one from which an app server is
+    /// reached]
+    #[arg(long, env = "TRUNKLINE_ADVERTISE", value_name = "ADDRESS")]
     pub advertise: Option<String>,
 
     /// The name of this node in headers, logs and metrics. [default: a random one]
@@ -128,6 +131,10 @@ pub struct ServeArgs {
     /// What may wait for one link before its clients are read no further, in bytes.
     #[arg(long, env = "TRUNKLINE_LINK_OUTBOX_MAX_BYTES", value_name = "BYTES", default_value_t = LINK_OUTBOX_MAX_BYTES)]
     pub link_outbox_max_bytes: usize,
+
+    /// Requests that are carried on.
+    #[command(flatten)]
+    pub relay: RelayArgs,
 
     /// How long clients may take to leave when the node stops, in seconds.
     #[arg(long, env = "TRUNKLINE_DRAIN_TIMEOUT", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
@@ -209,6 +216,9 @@ pub enum ConfigError {
     /// Certificates and keys don't go together.
     #[error(transparent)]
     Tls(#[from] TlsArgsError),
+    /// Other nodes can't use the address they are told.
+    #[error(transparent)]
+    Advertise(#[from] AdvertiseError),
     /// A limit is out of range.
     #[error("{flag} is {value}, but must be from {least} to {most}")]
     Limit {
@@ -247,7 +257,7 @@ impl Config {
             node: node_name(args.node_name)?,
             keys,
             is_development,
-            advertise: args.advertise.unwrap_or_else(|| listen.to_string()),
+            advertise: Some(advertise(args.advertise, listen, &upstreams)?),
             path_prefix: args.path_prefix.check()?,
             limits: args.limits.check(),
             proxy_protocol: args.proxy_protocol.check(&trusted)?,
@@ -260,6 +270,7 @@ impl Config {
             outbox_max_bytes: args.outbox_max_bytes,
             link_outbox_max_bytes: args.link_outbox_max_bytes,
             carried: args.carried.settings(),
+            relay: RelaySettings::from(&args.relay),
         };
         Ok(Self {
             listen,
@@ -371,7 +382,12 @@ mod tests {
         assert_eq!(config.upstreams, ["http://127.0.0.1:5000".parse().unwrap()]);
         assert!(config.tls_listen.is_none() && config.settings.proxy_protocol.is_none());
         assert_eq!((config.settings.pool_size, config.settings.is_development), (5, false));
-        assert_eq!(config.settings.advertise, "127.0.0.1:8080");
+        assert_eq!(config.settings.advertise, "http://127.0.0.1:8080".parse().ok());
+        let relay = config.settings.relay;
+        assert!(relay.pass_through && relay.forward);
+        assert_eq!(relay.upstream_connect_timeout, Duration::from_secs(5));
+        assert_eq!(relay.upstream_answer_timeout, Duration::from_secs(60));
+        assert_eq!(relay.hop_timeout, Duration::from_secs(5));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The first thing that happens to a request: where it came from and where it was sent is settled for all that follows.
 //!
 //! After this `PeerAddress` is the client's address, `Host` is whom the client asked, the path has no prefix, and no
-//! header of load balancers is left but what is believed of them.
+//! header of load balancers is left but what is believed of them. Where another node has carried a request here, all that
+//! happened there.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -12,12 +13,12 @@ use http::{HeaderName, HeaderValue, StatusCode, Uri, Version};
 
 use super::forwarded::{Believed, HEADERS, Scheme, believe};
 use super::request::peer_of;
-use super::{Endpoint, PeerAddress, plain};
+use super::{Endpoint, PeerAddress, plain, relay};
 use crate::config::PathPrefix;
 use crate::counters::Limit;
 
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// How the client came, as far as a load balancer tells: an extension of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,10 @@ pub(super) async fn settle(State(endpoint): State<Endpoint>, mut request: Reques
         endpoint.counters.limit(Limit::HeadSize).increment();
         let text = "the head of the request is too large: see --head-max-bytes";
         return plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text);
+    }
+    relay::accept_mark(&endpoint, &mut request);
+    if relay::is_carried(&request) {
+        return next.run(request).await;
     }
     let peer = peer_of(request.extensions());
     let believed = peer.map(|peer| believe(request.headers(), peer, &settings.trusted));

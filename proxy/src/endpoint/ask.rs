@@ -15,7 +15,7 @@ use trunkline_protocol::manifest::{
 };
 use trunkline_protocol::negotiate::{ANSWER_HEADER, DECISION, Decision, REFUSAL};
 
-use super::request::{FORWARDED_FOR_HEADER, is_for_the_app, peer_of};
+use super::request::{FORWARDED_FOR, is_for_the_app, peer_of};
 use super::{Endpoint, unavailable};
 use crate::link::Hub;
 
@@ -97,7 +97,7 @@ fn question(hub: &str, request: &Request) -> Result<http::Request<Body>, http::E
     let uri = request.uri().path_and_query().map_or("/", |path| path.as_str());
     headers.insert(HeaderName::from_static(CLIENT_URI_HEADER), HeaderValue::from_str(uri)?);
     if let Some(peer) = peer_of(request.extensions()) {
-        headers.insert(HeaderName::from_static(FORWARDED_FOR_HEADER), HeaderValue::from_str(&peer.ip().to_string())?);
+        headers.insert(FORWARDED_FOR, HeaderValue::from_str(&peer.ip().to_string())?);
         headers.insert(HeaderName::from_static(REMOTE_HEADER), HeaderValue::from_str(&peer.to_string())?);
     }
     Ok(question)

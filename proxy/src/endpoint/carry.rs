@@ -174,7 +174,7 @@ fn begin(
 }
 
 /// Whether a GET asks for an event stream; a poll accepts anything.
-fn wants_events(request: &Request) -> bool {
+pub(super) fn wants_events(request: &Request) -> bool {
     let accepts = request.headers().get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
     accepts.flat_map(|accept| accept.split(',')).any(|one| {
         let media_type = one.split(';').next().unwrap_or_default();

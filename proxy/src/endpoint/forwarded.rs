@@ -45,6 +45,16 @@ impl Scheme {
         }
     }
 
+    /// Reads what [`name`](Self::name) gives, and how WebSockets are said to come.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let is = |schemes: [&str; 2]| schemes.iter().any(|scheme| text.eq_ignore_ascii_case(scheme));
+        match () {
+            () if is(["https", "wss"]) => Some(Self::Https),
+            () if is(["http", "ws"]) => Some(Self::Http),
+            () => None,
+        }
+    }
+
     /// What a host may end with that says nothing.
     pub(super) fn default_port(self) -> &'static str {
         match self {
@@ -77,7 +87,7 @@ pub(super) fn believe(headers: &HeaderMap, peer: SocketAddr, trusted: &Trusted) 
     if headers.contains_key(FOR) || headers.contains_key(PROTO) || headers.contains_key(HOST) {
         let (client, hops) = walk(peer, list(headers, &FOR).iter().map(|text| node(text)), trusted);
         believed.client = client;
-        believed.scheme = of_hop(list(headers, &PROTO), hops).and_then(|text| scheme(&text));
+        believed.scheme = of_hop(list(headers, &PROTO), hops).and_then(|text| Scheme::read(&text));
         believed.host = of_hop(list(headers, &HOST), hops).filter(|host| is_host(host));
     } else {
         let elements: Vec<Element> = list(headers, &FORWARDED).iter().map(|text| Element::read(text)).collect();
@@ -153,7 +163,7 @@ impl Element {
             let value = value.trim().trim_matches('"').replace('\\', "");
             match name.trim().to_ascii_lowercase().as_str() {
                 "for" => element.node = node(&value),
-                "proto" => element.scheme = scheme(&value),
+                "proto" => element.scheme = Scheme::read(&value),
                 "host" => element.host = Some(value).filter(|host| is_host(host)),
                 _ => {}
             }
@@ -174,15 +184,6 @@ fn node(text: &str) -> Option<SocketAddr> {
         None => text.split_once(":_").map_or(text, |(ip, _)| ip),
     };
     Some(SocketAddr::new(ip.parse::<IpAddr>().ok()?.to_canonical(), 0))
-}
-
-fn scheme(text: &str) -> Option<Scheme> {
-    let is = |schemes: [&str; 2]| schemes.iter().any(|scheme| text.eq_ignore_ascii_case(scheme));
-    match () {
-        () if is(["https", "wss"]) => Some(Scheme::Https),
-        () if is(["http", "ws"]) => Some(Scheme::Http),
-        () => None,
-    }
 }
 
 fn is_host(text: &str) -> bool {

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::limits::{CONNECT_TIMEOUT_S, TOKEN_CLAIMS_MAX_BYTES};
+use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::negotiate::{NegotiateAnswer, NegotiateVersion};
 use trunkline_protocol::token::{ConnectionToken, claims_fit};
 
@@ -44,7 +45,7 @@ fn invite(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
     let token = ConnectionToken {
         connection_id: (version == NegotiateVersion::One).then(|| id.clone()),
         boot: endpoint.shared.boot.clone(),
-        address: endpoint.shared.settings.advertise.clone(),
+        address: endpoint.shared.settings.advertise.as_ref().map(ToString::to_string).unwrap_or_default(),
         hub: settings.path.to_ascii_lowercase(),
         user: user.id,
         claims: user.claims,
@@ -53,7 +54,13 @@ fn invite(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
     };
     endpoint.counters.negotiated.increment();
     let sealed = token.seal(&endpoint.shared.settings.keys);
-    json(&NegotiateAnswer::connect(version, id, sealed, &settings.transports))
+    json(&NegotiateAnswer::connect(version, id, sealed, &offered(endpoint, &settings.transports)))
+}
+
+/// Without a way to the owner only that transport works which is served where it lands.
+fn offered(endpoint: &Endpoint, transports: &[Transport]) -> Vec<Transport> {
+    let can_hop = endpoint.shared.settings.relay.forward;
+    transports.iter().copied().filter(|transport| can_hop || *transport == Transport::WebSockets).collect()
 }
 
 fn json(answer: &NegotiateAnswer) -> Response {

@@ -4,30 +4,19 @@ use std::net::SocketAddr;
 
 use axum::extract::ConnectInfo;
 use bytestring::ByteString;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, TRAILER};
 use http::request::Parts;
-use http::{Extensions, HeaderMap, Uri};
+use http::{Extensions, HeaderMap, HeaderName, Uri};
 use trunkline_protocol::manifest::{REMOTE_HEADER, TRANSPORT_HEADER, Transport};
 
 use super::PeerAddress;
+use super::relay::HOP_BY_HOP;
 
 /// Header with the client's address, as Azure's service gives it.
-pub(super) const FORWARDED_FOR_HEADER: &str = "x-forwarded-for";
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Query parameters that hold an access token and a connection token.
 const SECRET_PARAMETERS: [&str; 2] = ["access_token", "id"];
-
-/// Headers that speak of the way to this node, and not of the client.
-const HOP_HEADERS: [&str; 8] = [
-    "connection",
-    "keep-alive",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// The first value of a query parameter, its name matched without regard to case.
 pub(super) fn query_value(uri: &Uri, name: &str) -> Option<String> {
@@ -81,7 +70,7 @@ pub(super) fn headers(parts: &Parts, transport: Transport) -> Vec<(ByteString, V
         .map(|name| (ByteString::from(name.as_str()), values(&parts.headers, name.as_str())))
         .collect();
     if let Some(peer) = peer(parts) {
-        headers.push((FORWARDED_FOR_HEADER.into(), vec![peer.ip().to_string().into()]));
+        headers.push((FORWARDED_FOR.as_str().into(), vec![peer.ip().to_string().into()]));
         headers.push((REMOTE_HEADER.into(), vec![peer.to_string().into()]));
     }
     // What is not said is a WebSocket: most connections are, and the app server keeps this for each.
@@ -92,11 +81,11 @@ pub(super) fn headers(parts: &Parts, transport: Transport) -> Vec<(ByteString, V
 }
 
 fn is_reserved(name: &str) -> bool {
-    name == FORWARDED_FOR_HEADER || name.starts_with("x-trunkline-") || name.starts_with("asrs-")
+    name == FORWARDED_FOR.as_str() || name.starts_with("x-trunkline-") || name.starts_with("asrs-")
 }
 
 fn is_of_the_way(name: &str) -> bool {
-    HOP_HEADERS.contains(&name) || name.starts_with("sec-websocket-")
+    name == TRAILER.as_str() || HOP_BY_HOP.iter().any(|hop| hop == name) || name.starts_with("sec-websocket-")
 }
 
 fn values(headers: &HeaderMap, name: &str) -> Vec<ByteString> {

@@ -173,6 +173,22 @@ impl Hubs {
         all.iter().find(|hub| without_slash(&hub.settings.load().path).eq_ignore_ascii_case(path)).cloned()
     }
 
+    /// The app servers elsewhere to which any link is open, each once.
+    #[must_use]
+    pub fn linked_app_servers(&self) -> Vec<Arc<AppServer>> {
+        let mut linked: Vec<Arc<AppServer>> = Vec::new();
+        for hub in self.all.load().iter() {
+            for pool in hub.pools.load().iter() {
+                let app = pool.app();
+                let is_new = matches!(app.reach, Reach::Network(_)) && linked.iter().all(|known| known.id != app.id);
+                if is_new && pool.open() > 0 {
+                    linked.push(app.clone());
+                }
+            }
+        }
+        linked
+    }
+
     /// Whether no manifest has been read yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -215,8 +231,11 @@ mod tests {
     use crate::link::LinkHandle;
 
     fn hub_with(apps: u32) -> Arc<Hub> {
-        let hubs = Hubs::default();
-        let hub = hubs.learn(HubManifest::new("chat", "/chat"));
+        hub_of(&Hubs::default(), "chat", apps)
+    }
+
+    fn hub_of(hubs: &Hubs, name: &str, apps: u32) -> Arc<Hub> {
+        let hub = hubs.learn(HubManifest::new(name, &format!("/{name}")));
         for app in 0..apps {
             let server = AppServer {
                 id: AppServerId(app),
@@ -248,6 +267,20 @@ mod tests {
         hub.pools()[0].lost(0);
         hub.pools()[0].lost(1);
         assert!((0..3).all(|_| hub.choose_home().unwrap().app().0 == 1));
+    }
+
+    #[test]
+    fn an_app_server_is_linked_while_any_hub_has_a_link_to_it() {
+        let hubs = Hubs::default();
+        let (chat, status) = (hub_of(&hubs, "chat", 2), hub_of(&hubs, "status", 2));
+        let linked = || hubs.linked_app_servers().iter().map(|app| app.id.0).collect::<Vec<_>>();
+        assert_eq!(linked(), [0, 1]);
+        chat.pools()[0].lost(0);
+        chat.pools()[0].lost(1);
+        assert_eq!(linked().len(), 2, "the other hub still has links");
+        status.pools()[0].lost(0);
+        status.pools()[0].lost(1);
+        assert_eq!(linked(), [1]);
     }
 
     #[test]

@@ -28,14 +28,26 @@ impl Memory {
         Self::parse(&fs::read_to_string(&path).with_context(|| format!("reading {path}"))?)
     }
 
+    /// The most that a process has ever had in memory.
+    ///
+    /// # Errors
+    /// When the process is gone, or the system does not tell.
+    pub fn peak_bytes_of(pid: u32) -> Result<u64> {
+        let path = format!("/proc/{pid}/status");
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        kibibytes(&text, "VmHWM").map(|kibibytes| kibibytes * KIBIBYTE)
+    }
+
     fn parse(text: &str) -> Result<Self> {
-        let bytes = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-            kibibytes.map(|kibibytes| kibibytes * KIBIBYTE).with_context(|| format!("the system tells no {name}"))
-        };
+        let bytes = |name| kibibytes(text, name).map(|kibibytes| kibibytes * KIBIBYTE);
         Ok(Self { anonymous_bytes: bytes("Anonymous")?, resident_bytes: bytes("Rss")? })
     }
+}
+
+fn kibibytes(text: &str, name: &str) -> Result<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+    kibibytes.with_context(|| format!("the system tells no {name}"))
 }
 
 #[cfg(test)]

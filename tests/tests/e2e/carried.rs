@@ -1,8 +1,8 @@
 //! Server-Sent Events and long polling: statuses, headers, hand-overs and ends as the official server has them.
 
 mod ends;
-mod libraries;
-mod statuses;
+pub(crate) mod libraries;
+pub(crate) mod statuses;
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -10,13 +10,13 @@ use trunkline_tests::carried::CarriedClient;
 use trunkline_tests::raw::RECORD_SEPARATOR;
 
 /// A call of `target`, as the hub protocol has it.
-fn call(id: u64, target: &str, arguments: &Value) -> String {
+pub(crate) fn call(id: u64, target: &str, arguments: &Value) -> String {
     let call = json!({ "type": 1, "invocationId": id.to_string(), "target": target, "arguments": arguments });
     format!("{call}{RECORD_SEPARATOR}")
 }
 
 /// The completion of a call, as the app server writes it.
-fn completion(id: u64, result: &Value) -> String {
+pub(crate) fn completion(id: u64, result: &Value) -> String {
     format!("{{\"type\":3,\"invocationId\":\"{id}\",\"result\":{result}}}{RECORD_SEPARATOR}")
 }
 

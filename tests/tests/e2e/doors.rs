@@ -118,7 +118,7 @@ fn the_admin_port_shows_health_counters_and_metrics() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;
-        let proxy = fleet.proxy(&app).await?;
+        let proxy = fleet.proxy_with(&[&app], &["--no-pass-through"]).await?;
         assert_eq!(get(proxy.admin(), "/healthz").await?.status, StatusCode::OK);
         let page = get(proxy.admin(), "/").await?;
         assert!(page.status.is_success() && !page.body.is_empty());

@@ -48,11 +48,19 @@ mod limits;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
+mod load_balancers;
+#[cfg(test)]
 mod negotiate;
 #[cfg(test)]
 mod order;
 #[cfg(test)]
+mod owner_hop;
+#[cfg(test)]
 mod pace;
+#[cfg(test)]
+mod pass_through;
+#[cfg(test)]
+mod pass_through_streams;
 #[cfg(test)]
 mod python;
 #[cfg(test)]
@@ -73,3 +81,5 @@ mod tokens;
 mod transcripts;
 #[cfg(test)]
 mod values;
+#[cfg(test)]
+mod wrong_node;

@@ -58,7 +58,7 @@ fn paths_match_without_regard_to_case_and_unknown_ones_are_404_with_a_body() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;
-        let proxy = fleet.proxy(&app).await?;
+        let proxy = fleet.proxy_with(&[&app], &["--no-pass-through"]).await?;
         assert_eq!(post(proxy.address(), "/BENCH/Negotiate").await?.status, StatusCode::OK);
         assert_eq!(get(proxy.address(), "/bench/negotiate").await?.status, StatusCode::METHOD_NOT_ALLOWED);
 

@@ -7,9 +7,9 @@ use trunkline_tests::fleet::{App, Fleet};
 use trunkline_tests::ground::{Ground, Setting};
 use trunkline_tests::scenario::{is_full, play_heavy};
 
-pub(super) const CARRIED: [Transport; 2] = [Transport::ServerSentEvents, Transport::LongPolling];
+pub(crate) const CARRIED: [Transport; 2] = [Transport::ServerSentEvents, Transport::LongPolling];
 
-const WAYS: [(Kind, Transport); 3] = [
+pub(crate) const WAYS: [(Kind, Transport); 3] = [
     (Kind::JsJson, Transport::ServerSentEvents),
     (Kind::JsJson, Transport::LongPolling),
     (Kind::JsMessagePack, Transport::LongPolling),

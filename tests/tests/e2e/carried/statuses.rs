@@ -80,22 +80,27 @@ fn long_polling_from_the_first_poll_to_the_delete() {
 fn a_second_poll_takes_the_place_of_the_first_and_loses_nothing() {
     play_on_each(App::Bench, async |address| {
         let client = CarriedClient::join(address, "/bench", JSON_HANDSHAKE).await?;
-        for round in 1..=20 {
-            let (one, other) = (Box::pin(client.poll()), Box::pin(client.poll()));
-            let (replaced, waits) = match futures_util::future::select(one, other).await {
-                futures_util::future::Either::Left((ended, waits)) => (ended?, waits),
-                futures_util::future::Either::Right((ended, waits)) => (ended?, waits),
-            };
-            assert_eq!(told(&replaced), (204, ""));
-            assert_poll_headers(&replaced, "text/plain");
-            let call = call(round, "Echo", &json!([round]));
-            let (answer, sent) = tokio::try_join!(waits, client.send(&call))?;
-            assert_eq!(sent.status, 200);
-            assert_eq!(answer.body, completion(round, &json!(round)));
-        }
-        assert_eq!(client.delete().await?.status, 202);
-        Ok(())
+        hand_over(&client, 20).await
     });
+}
+
+/// Two polls at once, again and again, and a call that only the newer one may bring; then the DELETE.
+pub(crate) async fn hand_over(client: &CarriedClient, rounds: u64) -> Result<()> {
+    for round in 1..=rounds {
+        let (one, other) = (Box::pin(client.poll()), Box::pin(client.poll()));
+        let (replaced, waits) = match futures_util::future::select(one, other).await {
+            futures_util::future::Either::Left((ended, waits)) => (ended?, waits),
+            futures_util::future::Either::Right((ended, waits)) => (ended?, waits),
+        };
+        assert_eq!(told(&replaced), (204, ""));
+        assert_poll_headers(&replaced, "text/plain");
+        let call = call(round, "Echo", &json!([round]));
+        let (answer, sent) = tokio::try_join!(waits, client.send(&call))?;
+        assert_eq!(sent.status, 200);
+        assert_eq!(answer.body, completion(round, &json!(round)));
+    }
+    assert_eq!(client.delete().await?.status, 202);
+    Ok(())
 }
 
 #[test]
@@ -235,11 +240,11 @@ fn a_hub_refuses_transports_that_it_does_not_offer() {
 }
 
 #[test]
-fn a_connection_that_another_node_owns_is_unknown() {
+fn a_connection_of_another_node_is_unknown_where_nothing_is_carried_on() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;
-        let [here, there] = fleet.two_proxies(&app).await?;
+        let (here, there) = (fleet.proxy(&app).await?, fleet.proxy_with(&[&app], &["--no-forward"]).await?);
         let client = CarriedClient::join(here.address(), "/bench", JSON_HANDSHAKE).await?;
         for method in [Method::GET, Method::POST, Method::DELETE] {
             assert_eq!(told(&ask(there.address(), method, client.path(), &[]).await?), UNKNOWN);

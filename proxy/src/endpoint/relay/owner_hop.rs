@@ -1,0 +1,95 @@
+//! The owner hop: a request whose connection another node owns goes there, once.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::request::Parts;
+use http::{Method, StatusCode};
+use hyper::body::Body as _;
+use trunkline_protocol::token::ConnectionToken;
+
+use super::body::{Progress, RequestBody};
+use super::{mark, onward};
+use crate::config::Address;
+use crate::counters::RelayFailure;
+use crate::endpoint::answers::Counted;
+use crate::endpoint::carry::wants_events;
+use crate::endpoint::connect::UNKNOWN_ID;
+use crate::endpoint::request::query_value;
+use crate::endpoint::upgrade::is_upgrade;
+use crate::endpoint::{Endpoint, plain};
+
+/// Where the node is that owns the connection of a request, if that is another one than this.
+///
+/// A connection that is here is ours, whoever made its token: WebSockets are served where they land.
+pub(in crate::endpoint) fn owner(endpoint: &Endpoint, request: &Request) -> Option<Address> {
+    let shared = &endpoint.shared;
+    let may_leave = shared.settings.relay.forward && !mark::is_carried(request);
+    if !may_leave || is_upgrade(request.headers()) {
+        return None;
+    }
+    let sealed = query_value(request.uri(), "id")?;
+    let token = ConnectionToken::open(&sealed, &shared.settings.keys).ok()?;
+    let is_ours = token.boot == shared.boot;
+    let is_here = shared.routes.find(token.connection_id.as_deref().unwrap_or(&sealed)).is_some();
+    if is_ours || is_here { None } else { token.address.parse().ok() }
+}
+
+/// Carries a request to the node at `owner`.
+///
+/// Whatever goes wrong, the client learns that its connection is not there, and negotiates anew.
+pub(in crate::endpoint) async fn to_owner(endpoint: &Endpoint, owner: &Address, request: Request) -> Response {
+    let counters = &endpoint.counters.relay;
+    counters.hops.increment();
+    let settings = &endpoint.shared.settings;
+    let patience = settings.relay.hop_timeout + wait_at_owner(settings.carried.poll_timeout, &request);
+    let (mut parts, body) = request.into_parts();
+    onward::depart(&mut parts);
+    mark::put(settings, &mut parts);
+    parts.extensions.clear();
+    match carry(endpoint, owner, parts, body, patience).await {
+        Ok(answer) => {
+            if answer.status() == StatusCode::NOT_FOUND {
+                counters.hop_misses.increment();
+            }
+            answer
+        }
+        Err(failure) => {
+            tracing::debug!(%owner, %failure, "the node that owns a connection gave no answer");
+            counters.hop_failures.of(failure).increment();
+            plain(StatusCode::NOT_FOUND, UNKNOWN_ID)
+        }
+    }
+}
+
+/// What else than silence may keep the owner from answering at once: a poll waits for messages, a send for a client that
+/// is paused.
+fn wait_at_owner(poll_timeout: Duration, request: &Request) -> Duration {
+    match *request.method() {
+        Method::GET if !wants_events(request) => poll_timeout,
+        Method::POST => poll_timeout,
+        _ => Duration::ZERO,
+    }
+}
+
+async fn carry(
+    endpoint: &Endpoint,
+    owner: &Address,
+    parts: Parts,
+    body: Body,
+    patience: Duration,
+) -> Result<Response, RelayFailure> {
+    let under_way = Counted::new(endpoint.shared.clone());
+    let progress = Progress::new();
+    let body = if body.is_end_stream() {
+        body
+    } else {
+        Body::new(RequestBody { body, progress: progress.clone(), meter: None })
+    };
+    let request = onward::request(parts, owner, body)?;
+    let mut answer = endpoint.relay.nodes.send(request, &progress, patience).await?;
+    onward::arrive(&mut answer);
+    Ok(onward::answer(answer, None, under_way))
+}
