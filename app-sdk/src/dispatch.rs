@@ -12,6 +12,7 @@
 //! for a call: what that call needs may stand behind it.
 
 mod calls;
+mod moving;
 mod questions;
 mod running;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use trunkline_protocol::hub::{
     CancelInvocation, Close, Completion, FramingError, HandshakeError, HandshakeRequest, HandshakeResponse, HubMessage,
     HubMessageError, HubProtocol, Outcome, StreamItem,
 };
+use trunkline_protocol::manifest::MIGRATE_TO_HEADER;
 use trunkline_protocol::service::{
     ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ErrorCompletion, OpenConnection,
 };
@@ -94,6 +96,7 @@ impl HubAtWork {
                 }
                 return Turn::Done;
             }
+            Next::Move => self.hand_over(connection).await,
             Next::Idle => return Turn::Done,
         }
         Turn::Again
@@ -114,6 +117,9 @@ impl HubAtWork {
         if protocol != connection.protocol() {
             let detail = format!("the connection was opened for {}", connection.protocol().name());
             return self.refuse(connection, &HandshakeError::Malformed { detail });
+        }
+        if connection.opening().is_rehomed {
+            return self.take_over(connection).await;
         }
         self.down.answer_handshake(connection, HandshakeResponse::default().encode());
         match self.greet(connection).await {
@@ -153,8 +159,7 @@ impl HubAtWork {
     async fn run_hook(&self, hook: &Method, context: &Context, reason: Option<String>) -> Result<(), HubError> {
         let (arguments, stream_ids) = (Vec::new(), Vec::new());
         let given = Given { context: context.clone(), arguments, stream_ids, reason };
-        let running = AssertUnwindSafe(async { hook.call(given).map_err(Rejection::into_error)?.await });
-        running.catch_unwind().await.unwrap_or_else(|panic| Err(panicked(&*panic))).map(drop)
+        caught(async { hook.call(given).map_err(Rejection::into_error)?.await }).await.map(drop)
     }
 
     fn refuse(&self, connection: &Arc<Connection>, error: &HandshakeError) {
@@ -275,11 +280,15 @@ impl Endpoint for HubAtWork {
         };
         let connection = Arc::new(Connection::new(Opening::new(body, message), protocol, home, Arc::clone(node)));
         if let Err(present) = self.down.roster.insert(&connection) {
-            if !Arc::ptr_eq(present.node(), node) {
+            if !present.node().is_same(node) {
                 return self.down.turn_away(node, connection_id, ID_IN_USE);
             }
-            // The proxy opens an id anew when it knows that the old connection is gone.
-            self.down.left(&present, End::default());
+            if connection.opening().is_rehomed {
+                self.supersede(&present, &connection);
+            } else {
+                // The proxy opens an id anew when it knows that the old connection is gone.
+                self.down.left(&present, End::default());
+            }
             if self.down.roster.insert(&connection).is_err() {
                 return;
             }
@@ -303,6 +312,9 @@ impl Endpoint for HubAtWork {
 
     fn handle_left(&self, close: CloseConnection) {
         let Some(connection) = self.down.roster.get(&close.connection_id) else { return };
+        if close.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER)) {
+            return self.begin_leaving(&connection);
+        }
         let error = close.error.filter(|error| !error.is_empty());
         tracing::debug!(hub = %self.down.hub, connection = short(connection.id()), error = error.as_deref(), "connection left");
         self.down.left(&connection, End { error });
@@ -310,7 +322,13 @@ impl Endpoint for HubAtWork {
 
     fn handle_link_ended(&self, link: LinkId, end: &End) {
         for connection in self.down.roster.at_home(link) {
-            self.down.left(&connection, end.clone());
+            // It was to go on elsewhere anyhow.
+            if connection.inbox().is_moving() {
+                self.down.leave_quietly(&connection);
+                self.down.give_up_calls(&connection);
+            } else {
+                self.down.left(&connection, end.clone());
+            }
         }
     }
 
@@ -344,6 +362,12 @@ fn framing_error(error: &FramingError) -> HubError {
 
 fn message_error(error: &HubMessageError) -> HubError {
     HubError::invalid_data(error.to_string())
+}
+
+/// Runs code of the app; a panic becomes an error.
+async fn caught<T>(running: impl Future<Output = Result<T, HubError>>) -> Result<T, HubError> {
+    let ran = AssertUnwindSafe(running).catch_unwind().await;
+    ran.unwrap_or_else(|panic| Err(panicked(&*panic)))
 }
 
 /// The error of code that panicked.

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use trunkline_protocol::hub::{Close, HubMessage, HubProtocol};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
+use trunkline_protocol::manifest::MIGRATE_TO_HEADER;
 use trunkline_protocol::service::{CloseConnection, ConnectionData, ConnectionFlowControl};
 use trunkline_protocol::service::{ErrorCompletion, FlowOperation, FlowSubject, ServiceMessage};
 
@@ -93,8 +94,8 @@ impl Downward {
         let _ = self.workers.set(workers);
     }
 
-    /// A link is open: it may become the lane of its node.
-    pub(crate) fn attach(&self, name: &str, boot: &str, slot: u32, outbox: Arc<Outbox>) -> Arc<Node> {
+    /// A session of a link begins: it may become the lane of its node.
+    pub(crate) fn begin_session(&self, name: &str, boot: &str, slot: u32, outbox: Arc<Outbox>) -> Arc<Node> {
         let mut nodes = write(&self.nodes);
         let known = nodes.iter().find(|node| node.is(name, boot)).map(Arc::clone);
         let node = known.unwrap_or_else(|| {
@@ -103,15 +104,13 @@ impl Downward {
             node
         });
         node.open(slot, outbox);
-        self.metrics.links.inc();
         node
     }
 
-    /// A link has ended: its queue moves to the next lane of its node; a node without links is forgotten.
-    pub(crate) fn detach(&self, node: &Arc<Node>, slot: u32) {
+    /// A session is over: what it never sent moves to the next lane of its node; a node without links is forgotten.
+    pub(crate) fn end_session(&self, node: &Arc<Node>, slot: u32) {
         let mut nodes = write(&self.nodes);
         let ended = node.end(slot);
-        self.metrics.links.dec();
         self.metrics.frames_lost.inc_by(ended.lost_frames);
         if ended.was_last {
             *nodes = nodes.iter().filter(|other| !Arc::ptr_eq(other, node)).cloned().collect();
@@ -230,6 +229,40 @@ impl Downward {
             connection.cancel();
             let start = connection.inbox().finish(end);
             self.start_if(start, connection);
+        }
+    }
+
+    /// A connection goes on elsewhere: it is none of ours any more, and nobody is told of an end. `false`: it is not here.
+    pub(crate) fn leave_quietly(&self, connection: &Arc<Connection>) -> bool {
+        let is_here = self.roster.remove(connection);
+        if is_here {
+            self.metrics.connections.dec();
+        }
+        is_here
+    }
+
+    /// Cancels what still runs for a connection that is none of ours any more.
+    pub(crate) fn give_up_calls(&self, connection: &Arc<Connection>) {
+        connection.cancel();
+        let start = connection.inbox().finish_quietly();
+        self.start_if(start, connection);
+    }
+
+    /// Tells a proxy that a connection may go on elsewhere; never waits.
+    pub(crate) fn hand_over(&self, node: &Node, mut close: CloseConnection) {
+        close.headers.push((MIGRATE_TO_HEADER.into(), vec![ByteString::new()]));
+        self.control(node, &ServiceMessage::CloseConnection(close));
+    }
+
+    /// Tells all proxies that this app server is about to stop: they ask for their connections.
+    pub(crate) fn announce_leaving(&self) {
+        let message = ConnectionFlowControl {
+            connection_id: ByteString::new(),
+            subject: FlowSubject::Server,
+            operation: FlowOperation::Offline,
+        };
+        for node in self.nodes().iter() {
+            self.control(node, &ServiceMessage::ConnectionFlowControl(message.clone()));
         }
     }
 

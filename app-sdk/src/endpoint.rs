@@ -25,7 +25,7 @@ pub(crate) trait Endpoint: Send + Sync {
     /// A client has left.
     fn handle_left(&self, close: CloseConnection);
 
-    /// A link has ended, and the connections at home on it are over.
+    /// The session of a link is over, and with it the connections at home on it.
     fn handle_link_ended(&self, link: LinkId, end: &End);
 
     /// Another app server asks one of the clients.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::routing::MethodRouter;
 use bytestring::ByteString;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::manifest::{Authentication, HubManifest, Transport};
+use trunkline_protocol::manifest::{Authentication, HubManifest, SlowClients, Transport};
 
 use crate::connection::Limits;
 use crate::error::{BuildError, HubError};
@@ -51,6 +51,8 @@ pub struct Hub<S = ()> {
     filters: Filters,
     on_connected: Vec<Bindable<S>>,
     on_disconnected: Vec<Bindable<S>>,
+    on_rehomed: Vec<Bindable<S>>,
+    on_leaving: Option<Bindable<S>>,
     on_negotiate: Option<MethodRouter<S>>,
 }
 
@@ -63,6 +65,7 @@ pub(crate) struct HubSettings {
     pub(crate) client_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) detailed_errors: bool,
+    pub(crate) slow_clients: SlowClients,
     pub(crate) requires_authentication: bool,
     pub(crate) close_on_token_expiry: bool,
     pub(crate) limits: Limits,
@@ -83,6 +86,8 @@ pub(crate) struct Methods {
     pub(crate) filters: Filters,
     pub(crate) on_connected: Vec<Method>,
     pub(crate) on_disconnected: Vec<Method>,
+    pub(crate) on_rehomed: Vec<Method>,
+    pub(crate) on_leaving: Option<Method>,
 }
 
 impl<S: Clone + Send + Sync + 'static> Hub<S> {
@@ -97,6 +102,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             filters: Filters::default(),
             on_connected: Vec::new(),
             on_disconnected: Vec::new(),
+            on_rehomed: Vec::new(),
+            on_leaving: None,
             on_negotiate: None,
         }
     }
@@ -171,6 +178,29 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
+    /// Called when a client goes on here whose app server is gone, or whose link is: in place of `on_connected`, and the
+    /// app server that had it has not called `on_disconnected`. Its groups and its user are as they were, its
+    /// [items](crate::Context::items) are those of this app server. If it fails, the client is closed with an error and
+    /// may come again. Takes extractors only, [`Rehomed`](crate::Rehomed) among them, which tells where it comes from.
+    pub fn on_rehomed<H: Handler<S, M>, M: 'static>(mut self, handler: H) -> Self {
+        const { assert!(H::ARGUMENTS == 0, "on_rehomed takes extractors only: no client gives it arguments") };
+        const { assert!(H::UPLOADS == 0, "on_rehomed takes extractors only: no client uploads to it") };
+        const { assert!(!H::IS_STREAMING, "on_rehomed streams to nobody: send to the caller instead") };
+        self.on_rehomed.push(Bindable::new("on_rehomed".into(), handler));
+        self
+    }
+
+    /// Called for each client when this app server is [stopped](crate::ServerHandle::shutdown) and the client is about to
+    /// go on at another one, after its running methods have ended. What it returns, 16 KiB encoded at most, is handed
+    /// over to [`on_rehomed`](Self::on_rehomed) there. Takes extractors only; the one that is added last counts.
+    pub fn on_leaving<H: Handler<S, M>, M: 'static>(mut self, handler: H) -> Self {
+        const { assert!(H::ARGUMENTS == 0, "on_leaving takes extractors only: no client gives it arguments") };
+        const { assert!(H::UPLOADS == 0, "on_leaving takes extractors only: no client uploads to it") };
+        const { assert!(!H::IS_STREAMING, "on_leaving hands a value over, not a stream") };
+        self.on_leaving = Some(Bindable::new("on_leaving".into(), handler));
+        self
+    }
+
     /// Asked about each client that negotiates, or connects without: who is it, and may it come in? Any axum handler
     /// will do. It sees the client's headers, cookies among them, path and query, but no body; of
     /// [`ConnectInfo`](axum::extract::ConnectInfo) it gets the client's address. A second handler takes the first's place.
@@ -224,6 +254,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             filters: self.filters,
             on_connected: self.on_connected.into_iter().map(bind).collect(),
             on_disconnected: self.on_disconnected.into_iter().map(bind).collect(),
+            on_rehomed: self.on_rehomed.into_iter().map(bind).collect(),
+            on_leaving: self.on_leaving.map(bind),
             on_negotiate: self.on_negotiate.map(|handler| handler.with_state(state.clone())),
         }
     }
@@ -285,6 +317,13 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
+    /// What becomes of a client that reads too slowly: it is closed, or it misses some of what was sent to many. What may
+    /// wait for a client is set at the proxies, by `--outbox-max-bytes`.
+    pub fn slow_clients(mut self, slow_clients: SlowClients) -> Self {
+        self.settings.slow_clients = slow_clients;
+        self
+    }
+
     /// What may wait for one client's methods before its proxy is asked to pause that client; 64 KiB by default.
     pub fn inbox_max_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.inbox_max_bytes = bytes;
@@ -341,6 +380,8 @@ impl Hub<()> {
             filters: self.filters,
             on_connected: self.on_connected.into_iter().map(|method| method.bind(&())).collect(),
             on_disconnected: self.on_disconnected.into_iter().map(|method| method.bind(&())).collect(),
+            on_rehomed: self.on_rehomed.into_iter().map(|method| method.bind(&())).collect(),
+            on_leaving: self.on_leaving.map(|method| method.bind(&())),
             ..Methods::default()
         };
         for (method_name, method) in self.methods {
@@ -381,6 +422,7 @@ impl HubSettings {
             client_timeout_ms: millis(self.client_timeout),
             handshake_timeout_ms: millis(self.handshake_timeout),
             detailed_errors: self.detailed_errors,
+            slow_clients: self.slow_clients,
             authentication: match self.requires_authentication {
                 true => Authentication::Required,
                 false => Authentication::Optional,
@@ -405,6 +447,7 @@ impl Default for HubSettings {
             client_timeout: Duration::from_millis(manifest.client_timeout_ms),
             handshake_timeout: Duration::from_millis(manifest.handshake_timeout_ms),
             detailed_errors: manifest.detailed_errors,
+            slow_clients: manifest.slow_clients,
             requires_authentication: false,
             close_on_token_expiry: false,
             limits: Limits::default(),

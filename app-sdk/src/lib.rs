@@ -72,7 +72,8 @@
 //! - What belongs to a connection is kept in its [items](Context::items); what goes around all methods is a
 //!   [filter](Hub::filter).
 //! - A connection's life: the handshake is answered, [`on_connected`](Hub::on_connected), its messages, and when it has
-//!   ended and its methods have too, [`on_disconnected`](Hub::on_disconnected).
+//!   ended and its methods have too, [`on_disconnected`](Hub::on_disconnected). When its app server stops or crashes, it
+//!   goes on at another one, where [`on_rehomed`](Hub::on_rehomed) is called instead.
 //!
 //! # Streams
 //!
@@ -208,6 +209,7 @@ mod metrics;
 mod negotiation;
 mod node;
 mod raw;
+mod rehomed;
 mod request;
 mod server;
 mod sync;
@@ -228,8 +230,9 @@ pub use hub::Hub;
 pub use items::Items;
 pub use negotiation::Negotiation;
 pub use raw::{IntoRawEnd, RawConnection, RawEndpoint, RawHandle, RawHandler, RawMessage, RawSender};
+pub use rehomed::Rehomed;
 pub use request::{Claims, Query};
 pub use server::{HubHandle, Server, ServerHandle};
 pub use trunkline_protocol::hub::HubProtocol;
-pub use trunkline_protocol::manifest::Transport;
+pub use trunkline_protocol::manifest::{SlowClients, Transport};
 pub use upload::UploadStream;

@@ -12,11 +12,13 @@ pub(crate) struct Metrics(Arc<Families>);
 struct Families {
     registry: Registry,
     links: IntGaugeVec,
+    links_resumed: IntCounterVec,
     connections: IntGaugeVec,
     invocations: IntCounterVec,
     frames_down: IntCounterVec,
     frames_up: IntCounterVec,
     pauses: IntCounterVec,
+    rehomed: IntCounterVec,
     frames_lost: IntCounterVec,
     running: IntGaugeVec,
     streams: IntGaugeVec,
@@ -30,6 +32,7 @@ struct Families {
 #[derive(Debug)]
 pub(crate) struct HubMetrics {
     pub(crate) links: IntGauge,
+    pub(crate) links_resumed: IntCounter,
     pub(crate) connections: IntGauge,
     pub(crate) invocations_ok: IntCounter,
     pub(crate) invocations_failed: IntCounter,
@@ -37,6 +40,7 @@ pub(crate) struct HubMetrics {
     pub(crate) frames_down: IntCounter,
     pub(crate) frames_up: IntCounter,
     pub(crate) pauses: IntCounter,
+    pub(crate) rehomed: IntCounter,
     pub(crate) frames_lost: IntCounter,
     pub(crate) running: IntGauge,
     pub(crate) streams: IntGauge,
@@ -69,6 +73,12 @@ impl Metrics {
         let registry = Registry::new();
         let families = Families {
             links: gauge(&registry, "links", "Open links to proxies."),
+            links_resumed: counter(
+                &registry,
+                "links_resumed_total",
+                "Links that went on where a lost one was.",
+                &["hub"],
+            ),
             connections: gauge(&registry, "connections", "Client connections that are here."),
             invocations: counter(
                 &registry,
@@ -84,10 +94,16 @@ impl Metrics {
                 "Clients paused because too much waited for their handlers.",
                 &["hub"],
             ),
+            rehomed: counter(
+                &registry,
+                "connections_rehomed_total",
+                "Client connections that go on here and began elsewhere, or over another link.",
+                &["hub"],
+            ),
             frames_lost: counter(
                 &registry,
                 "frames_lost_total",
-                "Frames that waited for a link when the last one of their proxy ended.",
+                "Frames that were not acknowledged, or had no other link to leave by, when the session of their link ended.",
                 &["hub"],
             ),
             running: gauge(&registry, "invocations_running", "Calls of clients that run, those with streams too."),
@@ -121,6 +137,7 @@ impl Metrics {
         let client_results = |outcome| self.0.client_results.with_label_values(&[hub, outcome]);
         HubMetrics {
             links: self.0.links.with_label_values(&[hub]),
+            links_resumed: of(&self.0.links_resumed),
             connections: self.0.connections.with_label_values(&[hub]),
             invocations_ok: invocations("ok"),
             invocations_failed: invocations("failed"),
@@ -128,6 +145,7 @@ impl Metrics {
             frames_down: of(&self.0.frames_down),
             frames_up: of(&self.0.frames_up),
             pauses: of(&self.0.pauses),
+            rehomed: of(&self.0.rehomed),
             frames_lost: of(&self.0.frames_lost),
             running: self.0.running.with_label_values(&[hub]),
             streams: self.0.streams.with_label_values(&[hub]),

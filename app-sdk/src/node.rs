@@ -1,4 +1,4 @@
-//! One proxy as one hub sees it: its open links, and the lane among them.
+//! One proxy as one hub sees it: its links, and the lane among them.
 
 mod lanes;
 mod outbox;
@@ -11,7 +11,9 @@ use crate::sync::{read, write};
 
 use lanes::Lanes;
 use outbox::TrySendError;
-pub(crate) use outbox::{Chunk, Outbox};
+#[cfg(test)]
+pub(crate) use outbox::tests::{outbox as open_outbox, take as next_piece};
+pub(crate) use outbox::{Outbox, Outgoing};
 
 /// A proxy, told apart by its name and its start.
 #[derive(Debug)]
@@ -21,12 +23,12 @@ pub(crate) struct Node {
     lanes: RwLock<Lanes<Arc<Outbox>>>,
 }
 
-/// What the end of a link came to.
+/// What the end of a link's session came to.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// No other link of the node is open.
+    /// No other link of the node lives.
     pub(crate) was_last: bool,
-    /// Frames that waited and had nowhere to go.
+    /// Frames that waited and had nowhere to go, and those that the proxy may have or not.
     pub(crate) lost_frames: u64,
 }
 
@@ -39,27 +41,31 @@ impl Node {
         &*self.name == name && &*self.boot == boot
     }
 
+    /// Whether the other is the same start of the same proxy.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.is(&other.name, &other.boot)
+    }
+
     pub(crate) fn open(&self, slot: u32, outbox: Arc<Outbox>) {
         write(&self.lanes).open(slot, outbox);
     }
 
-    /// Closes the slot's outbox and moves what waits there to the next lane, before anything newer gets there:
+    /// Ends the slot's session and moves what it never sent to the next lane, before anything newer gets there:
     /// all under one lock, because [`lane`](Self::lane) is asked again by whoever finds an outbox closed.
     pub(crate) fn end(&self, slot: u32) -> Ended {
         let mut lanes = write(&self.lanes);
-        let rest = lanes.end(slot).map(|outbox| outbox.close()).unwrap_or_default();
-        let lost_frames = match lanes.lane() {
-            Some(lane) if !rest.is_empty() => {
-                lane.inherit(rest);
-                0
-            }
-            Some(_) => 0,
-            None => rest.iter().map(|chunk| chunk.frames).sum(),
-        };
+        let ended = lanes.end(slot, |outbox| outbox.is_open());
+        let rest = ended.map(|outbox| outbox.close()).unwrap_or_default();
+        let mut lost_frames = rest.uncertain.count;
+        match lanes.lane() {
+            Some(lane) if !rest.unsent.is_empty() => lane.inherit(rest.unsent),
+            Some(_) => {}
+            None => lost_frames += rest.unsent.count,
+        }
         Ended { was_last: lanes.is_empty(), lost_frames }
     }
 
-    /// Queues a send at once. `Some(false)`: no link is open; `None`: the lane is full.
+    /// Queues a send at once. `Some(false)`: no link lives; `None`: the lane is full.
     pub(crate) fn try_send(&self, frame: &Bytes) -> Option<bool> {
         loop {
             let Some(lane) = self.lane() else { return Some(false) };
@@ -71,7 +77,7 @@ impl Node {
         }
     }
 
-    /// Queues a send; a wait at a lane that ends goes on at the next one. `false`: no link is open.
+    /// Queues a send; a wait at a lane that ends goes on at the next one. `false`: no link lives.
     pub(crate) async fn send(&self, frame: &Bytes) -> bool {
         while let Some(lane) = self.lane() {
             if lane.send(frame).await.is_ok() {
@@ -106,27 +112,30 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
+    use super::outbox::tests::{outbox, take};
     use super::*;
 
     #[test]
     fn what_waits_for_a_lost_lane_leaves_first_on_the_next() {
         let node = Node::new("proxy", "boot");
-        let (first, second) = (Arc::new(Outbox::new(100)), Arc::new(Outbox::new(100)));
-        node.open(0, Arc::clone(&first));
+        let ((first, _), (second, socket)) = (outbox(100), outbox(100));
+        let second = Arc::new(second);
+        node.open(0, Arc::new(first));
         node.open(1, Arc::clone(&second));
-        assert_eq!(node.try_send(&Bytes::from_static(b"a")), Some(true));
+        assert_eq!(node.try_send(&Bytes::from_static(b"\x01a")), Some(true));
         let ended = node.end(0);
         assert!(!ended.was_last);
         assert_eq!(ended.lost_frames, 0);
-        assert!(node.control(b"b"));
-        assert_eq!(&second.take().unwrap().bytes[..], b"ab");
+        assert!(node.control(b"\x01b"));
+        let written: Vec<_> = std::iter::from_fn(|| take(&second, socket)).map(|piece| piece.bytes).collect();
+        assert_eq!(written.concat(), b"\x01a\x01b");
     }
 
     #[test]
     fn with_the_last_link_its_queue_is_lost_and_sends_go_nowhere() {
         let node = Node::new("proxy", "boot");
-        node.open(4, Arc::new(Outbox::new(100)));
-        node.control(b"a");
+        node.open(4, Arc::new(outbox(100).0));
+        node.control(b"\x01a");
         let ended = node.end(4);
         assert!(ended.was_last);
         assert_eq!(ended.lost_frames, 1);

@@ -5,12 +5,14 @@ mod access;
 mod embedded;
 mod endpoint;
 mod handle;
+mod leaving;
 mod negotiate;
 mod raw;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock, RwLock};
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{MethodRouter, get, post};
@@ -34,8 +36,11 @@ use crate::sync::{read, write};
 use access::Access;
 pub use handle::{HubHandle, ServerHandle};
 
-/// What may wait for one link before sends wait for it: enough for a burst to thousands of clients, and little
-/// enough that an app server with ten links stays small.
+/// How long running methods may take when the server stops.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What may wait for one link, or to be acknowledged, before sends wait for it: enough for a burst to thousands of
+/// clients, and little enough that an app server with ten links stays small.
 const LINK_OUTBOX_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// The hubs of an app server, and the keys by which it knows its proxies.
@@ -60,6 +65,7 @@ pub struct Server {
     negotiators: BTreeMap<String, MethodRouter>,
     keys: Vec<String>,
     outbox_max_bytes: usize,
+    shutdown_timeout: Duration,
     #[cfg(feature = "embedded")]
     is_embedded: bool,
     #[cfg(feature = "embedded")]
@@ -76,6 +82,8 @@ pub(crate) struct Core {
     metrics: Metrics,
     slots: Arc<Slots>,
     tasks: TaskTracker,
+    /// Fires when it is about to stop: no proxy begins with it any more.
+    leaving: CancellationToken,
     shutdown: CancellationToken,
     ready: OnceLock<Ready>,
     #[cfg(feature = "embedded")]
@@ -89,6 +97,7 @@ struct Ready {
     negotiators: BTreeMap<String, MethodRouter>,
     access: Access,
     outbox_max_bytes: usize,
+    shutdown_timeout: Duration,
 }
 
 impl Server {
@@ -102,6 +111,7 @@ impl Server {
             metrics: Metrics::new(),
             slots: Arc::default(),
             tasks: TaskTracker::new(),
+            leaving: CancellationToken::new(),
             shutdown: CancellationToken::new(),
             ready: OnceLock::new(),
             #[cfg(feature = "embedded")]
@@ -115,6 +125,7 @@ impl Server {
             negotiators: BTreeMap::new(),
             keys: Vec::new(),
             outbox_max_bytes: LINK_OUTBOX_MAX_BYTES,
+            shutdown_timeout: SHUTDOWN_TIMEOUT,
             #[cfg(feature = "embedded")]
             is_embedded: false,
             #[cfg(feature = "embedded")]
@@ -146,9 +157,17 @@ impl Server {
         self
     }
 
-    /// What may wait for one link before sends wait for it, in bytes; 16 MiB by default.
+    /// What may wait for one link, or for a proxy's word that it has it, before sends wait, in bytes; 16 MiB by default.
+    /// While a link is away it is what the app may send to its proxy without waiting.
     pub fn link_outbox_max_bytes(mut self, bytes: usize) -> Self {
         self.outbox_max_bytes = bytes;
+        self
+    }
+
+    /// How long running methods may take when the server [stops](ServerHandle::shutdown), before they are given up and
+    /// their callers get an error; 10 s by default.
+    pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.shutdown_timeout = timeout;
         self
     }
 
@@ -209,7 +228,8 @@ impl Server {
         }
         let access = Access::new(&self.keys)?;
         let (manifest, negotiators) = (self.manifest, self.negotiators);
-        let ready = Ready { manifest, negotiators, access, outbox_max_bytes: self.outbox_max_bytes };
+        let (outbox_max_bytes, shutdown_timeout) = (self.outbox_max_bytes, self.shutdown_timeout);
+        let ready = Ready { manifest, negotiators, access, outbox_max_bytes, shutdown_timeout };
         // `self` is consumed, and nobody else makes a router of this core.
         let ready = self.core.ready.get_or_init(|| ready);
         tracing::debug!(instance = %self.core.instance, hubs = ready.manifest.hubs.len(), "server is put together");
@@ -283,7 +303,8 @@ impl Core {
     fn link(&self, key: SlotKey, outbox_max_bytes: usize, shutdown: CancellationToken) -> Option<Link> {
         let hub = self.hub(&key.hub).map(|hub| hub as Arc<dyn Endpoint>);
         let endpoint = hub.or_else(|| Some(self.raw(&key.hub)? as Arc<dyn Endpoint>))?;
-        Some(Link { endpoint, key, slots: Arc::clone(&self.slots), outbox_max_bytes, shutdown })
+        let (slots, tasks) = (Arc::clone(&self.slots), self.tasks.clone());
+        Some(Link { endpoint, key, slots, ring_max_bytes: outbox_max_bytes, shutdown, tasks })
     }
 }
 

@@ -29,6 +29,12 @@ pub const REMOTE_HEADER: &str = "x-trunkline-remote";
 pub const NODE_HEADER: &str = "x-trunkline-node";
 /// Header of an opening: the client's transport; never taken from outside.
 pub const TRANSPORT_HEADER: &str = "x-trunkline-transport";
+/// Header of an opening that takes a connection over: the instance of the app server that had it.
+pub const MIGRATE_FROM_HEADER: &str = "Asrs-Migrate-From";
+/// Header of a close: the connection goes on at another app server, so it has not ended.
+pub const MIGRATE_TO_HEADER: &str = "Asrs-Migrate-To";
+/// Header of a close and of an opening: what the app hands over with a connection, as a text.
+pub const ITEMS_HEADER: &str = "x-trunkline-items";
 /// Header of a request that one node carries to another: a sealed [`ForwardMark`](crate::token::ForwardMark).
 pub const FORWARD_HEADER: &str = "x-trunkline-forward";
 /// How the names of all headers begin that only the fleet may set.
@@ -121,12 +127,27 @@ pub struct HubManifest {
     pub detailed_errors: bool,
     /// Whether a client must show a valid token.
     pub authentication: Authentication,
+    /// What becomes of a client that reads too slowly.
+    #[serde(default)]
+    pub slow_clients: SlowClients,
     /// Whether a client is closed, to connect again, when the token ends with which it came.
     #[serde(default)]
     pub close_on_token_expiry: bool,
     /// Whether the app is asked about each client that negotiates, or connects without.
     #[serde(default)]
     pub asks_app: bool,
+}
+
+/// What becomes of a client for whom more waits than may.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SlowClients {
+    /// It is closed.
+    #[default]
+    Close,
+    /// Sends to many (all, groups, users) are dropped, whole and oldest first, until there is room. Results and sends to
+    /// single connections never are: a client is still closed when there is no room for those.
+    Drop,
 }
 
 /// What clients of an endpoint speak.
@@ -167,6 +188,7 @@ impl HubManifest {
             handshake_timeout_ms: limits::HANDSHAKE_TIMEOUT_MS,
             detailed_errors: false,
             authentication: Authentication::Optional,
+            slow_clients: SlowClients::Close,
             close_on_token_expiry: false,
             asks_app: false,
         }

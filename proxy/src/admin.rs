@@ -66,7 +66,7 @@ impl Admin {
     /// Why clients can't be taken in; empty when they can.
     #[must_use]
     pub fn reasons_not_ready(&self) -> Vec<String> {
-        if self.shared.is_draining() {
+        if self.shared.is_leaving() {
             return vec!["draining: this node is stopping".into()];
         }
         let hubs = self.shared.hubs.all();

@@ -8,9 +8,15 @@ mod args;
 #[cfg(feature = "cli")]
 mod carried;
 #[cfg(feature = "cli")]
+mod discovery;
+mod drain;
+#[cfg(feature = "cli")]
 mod file;
+mod homes;
 mod limits;
+mod links;
 mod origin;
+mod outbox;
 mod path_prefix;
 mod proxy_protocol;
 mod relay;
@@ -34,11 +40,23 @@ pub use advertise::AdvertiseError;
 #[cfg(feature = "cli")]
 pub use args::{ConfigError, ServeArgs};
 #[cfg(feature = "cli")]
+pub use drain::DrainArgs;
+pub use drain::DrainSettings;
+#[cfg(feature = "cli")]
 pub use file::{FileError, WithFile, with_file};
+#[cfg(feature = "cli")]
+pub use homes::HomeArgs;
+pub use homes::HomeSettings;
 #[cfg(feature = "cli")]
 pub use limits::LimitArgs;
 pub use limits::Limits;
+#[cfg(feature = "cli")]
+pub use links::LinkArgs;
+pub use links::LinkSettings;
 pub use origin::{Origin, OriginError, OriginPattern};
+#[cfg(feature = "cli")]
+pub use outbox::OutboxArgs;
+pub use outbox::OutboxLimits;
 #[cfg(feature = "cli")]
 pub use path_prefix::PathPrefixArgs;
 pub use path_prefix::{PathPrefix, PathPrefixError};
@@ -58,13 +76,6 @@ pub use tokens::TokenArgs;
 pub use trust::TrustArgs;
 pub use trust::{TrustError, Trusted};
 
-/// What may wait for one client: some seconds of a busy hub, and little enough for thousands of slow ones.
-pub(crate) const OUTBOX_MAX_BYTES: usize = 4 * 1024 * 1024;
-
-/// What may wait for one link before its clients are read no further: some milliseconds of a busy link. More would only
-/// be more that is under way when the app server asks for a client to be paused.
-pub(crate) const LINK_OUTBOX_MAX_BYTES: usize = 1024 * 1024;
-
 /// How long an app may take to decide about a client: official clients wait for 100 s, people don't.
 pub(crate) const NEGOTIATE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -83,13 +94,15 @@ pub struct Config {
     pub admin: SocketAddr,
     /// App servers.
     pub upstreams: Vec<Address>,
+    /// How often their names are resolved again; zero: never.
+    pub resolve_interval: Duration,
     /// TLS towards app servers and other nodes.
     #[cfg(feature = "tls")]
     pub upstream_tls: UpstreamTls,
     /// Threads that serve clients.
     pub shards: u16,
-    /// How long clients may take to leave when the node stops.
-    pub drain_timeout: Duration,
+    /// How it stops.
+    pub drain: DrainSettings,
     /// What all its threads go by.
     pub settings: Settings,
 }
@@ -123,10 +136,12 @@ pub struct Settings {
     pub pool_size: usize,
     /// Largest message of a client.
     pub message_max_bytes: usize,
-    /// What may wait for one client.
-    pub outbox_max_bytes: usize,
-    /// What may wait for one link.
-    pub link_outbox_max_bytes: usize,
+    /// What may wait for clients.
+    pub outbox: OutboxLimits,
+    /// What links go by.
+    pub links: LinkSettings,
+    /// For clients whose app server is gone.
+    pub homes: HomeSettings,
     /// For connections that are carried by requests.
     pub carried: CarriedSettings,
     /// How requests are carried on to app servers and to other nodes.
@@ -165,8 +180,9 @@ impl Settings {
             proxy_protocol: None,
             pool_size: 1,
             message_max_bytes: MESSAGE_MAX_BYTES,
-            outbox_max_bytes: OUTBOX_MAX_BYTES,
-            link_outbox_max_bytes: LINK_OUTBOX_MAX_BYTES,
+            outbox: OutboxLimits::default(),
+            links: LinkSettings::default(),
+            homes: HomeSettings::DEFAULT,
             carried: CarriedSettings::DEFAULT,
             relay: RelaySettings::embedded(),
         }

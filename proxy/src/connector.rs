@@ -99,7 +99,10 @@ impl Connector {
     /// # Errors
     /// When nobody answers there, or not as who it should be.
     pub async fn connect(&self, address: &Address) -> io::Result<Wire> {
-        let stream = TcpStream::connect(address.authority()).await?;
+        let stream = match address.resolved() {
+            Some(address) => TcpStream::connect(address).await?,
+            None => TcpStream::connect(address.authority()).await?,
+        };
         stream.set_nodelay(true)?;
         SockRef::from(&stream)
             .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE))?;

@@ -4,11 +4,13 @@
 
 mod outcome;
 mod relay;
+mod sessions;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use outcome::{Outcome, Outcomes};
 pub use relay::{Failures, Passed, RelayCounters, RelayFailure};
+pub use sessions::{SessionEnd, Sessions};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -26,6 +28,24 @@ impl Counter {
     }
 
     /// The number so far.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Follows a part of it that has changed.
+    pub fn follow(&self, before: usize, after: usize) {
+        // Two's complement: what is added around the end is taken away.
+        self.0.fetch_add((after as u64).wrapping_sub(before as u64), Ordering::Relaxed);
+    }
+
+    /// The number now.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -82,8 +102,12 @@ pub enum Cause {
     Protocol,
     /// It read too slowly.
     SlowClient,
-    /// Its home link was lost.
+    /// It read slowly, and too much waited for all of them together.
+    OutboxTotal,
+    /// Its home link was lost, and it could not be given another one.
     LinkLost,
+    /// It waited for an app server, and none came.
+    NoAppServer,
     /// The node stops.
     Drained,
     /// Its access token has expired, and its hub closes such clients.
@@ -92,14 +116,16 @@ pub enum Cause {
 
 impl Cause {
     /// All causes, with their labels.
-    pub const ALL: [(Cause, &'static str); 9] = [
+    pub const ALL: [(Cause, &'static str); 11] = [
         (Cause::Client, "client"),
         (Cause::Handshake, "handshake"),
         (Cause::App, "app"),
         (Cause::Timeout, "timeout"),
         (Cause::Protocol, "protocol"),
         (Cause::SlowClient, "slow_client"),
+        (Cause::OutboxTotal, "outbox_total"),
         (Cause::LinkLost, "link_lost"),
+        (Cause::NoAppServer, "no_app_server"),
         (Cause::Drained, "drained"),
         (Cause::TokenExpired, "token_expired"),
     ];
@@ -179,10 +205,18 @@ pub struct Counters {
     pub deliveries: Counter,
     /// Downward frames that found no receiver of that name.
     pub unknown_receivers: Counter,
+    /// Bytes that wait because their clients read no faster.
+    pub outbox_bytes: Gauge,
+    /// Frames to many that were dropped for clients that read too slowly.
+    pub dropped: Counter,
     /// Keep-alives sent to clients.
     pub keep_alives: Counter,
-    /// Links lost after their handshake.
-    pub links_lost: Counter,
+    /// What links went through.
+    pub sessions: Sessions,
+    /// Client connections that were given another home.
+    pub rehomed: Counter,
+    /// Calls that were answered with an error because their app server was gone.
+    pub calls_failed: Counter,
     /// TLS handshakes of clients.
     pub tls_handshakes: Outcomes,
     /// PROXY protocol headers of load balancers.
@@ -200,7 +234,7 @@ impl Counters {
     /// How many connections ended for this cause.
     #[must_use]
     pub fn closed(&self, cause: Cause) -> &Counter {
-        let [client, handshake, app, timeout, protocol, slow, lost, drained, expired] = &self.closed;
+        let [client, handshake, app, timeout, protocol, slow, total, lost, homeless, drained, expired] = &self.closed;
         match cause {
             Cause::Client => client,
             Cause::Handshake => handshake,
@@ -208,7 +242,9 @@ impl Counters {
             Cause::Timeout => timeout,
             Cause::Protocol => protocol,
             Cause::SlowClient => slow,
+            Cause::OutboxTotal => total,
             Cause::LinkLost => lost,
+            Cause::NoAppServer => homeless,
             Cause::Drained => drained,
             Cause::TokenExpired => expired,
         }

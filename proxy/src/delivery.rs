@@ -20,6 +20,9 @@ use crate::transport::websocket::{self, Opcode};
 
 pub use order::{Act, GroupOrder, Order, PendingAck, Receivers, Who};
 
+/// Of the room of a client that is too slow, one part in so many is made free at once.
+const DROPPED_PART: usize = 8;
+
 /// How frames of one turn leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
@@ -141,7 +144,7 @@ impl Delivery<'_> {
                 && !client.is_excluded(mark)
                 && let Some(frame) = message.get(client.content)
             {
-                self.outlet.put(member.slot, client, frame);
+                self.outlet.put_droppable(member.slot, client, frame);
             }
         }
     }
@@ -187,20 +190,71 @@ fn exclude(clients: &mut Slab<Client>, slot: Slot, mark: u64) {
 }
 
 impl Outlet<'_> {
-    /// Gives one frame to one client.
+    /// Gives one frame to one client, which must get it or be closed.
     pub fn put(&mut self, slot: Slot, client: &mut Client, frame: &Bytes) {
+        if self.is_to_wait(slot, client, frame) {
+            if self.has_room(client, frame.len()) {
+                client.outbox.push(frame.clone());
+                self.wait(slot, client, frame.len());
+            } else {
+                self.aftermath.slow.push(slot);
+            }
+        }
+    }
+
+    /// Gives one of many the frame that all of them get. Where the hub wants that, a client that is too slow for it
+    /// misses it.
+    pub fn put_droppable(&mut self, slot: Slot, client: &mut Client, frame: &Bytes) {
+        if self.is_to_wait(slot, client, frame) {
+            if self.has_room(client, frame.len()) {
+                client.outbox.push_droppable(frame.clone());
+                self.wait(slot, client, frame.len());
+            } else if client.may_miss {
+                self.counters.dropped.increment();
+            } else {
+                self.aftermath.slow.push(slot);
+            }
+        }
+    }
+
+    /// Writes a frame at once where nothing stands before it; else it has to wait.
+    fn is_to_wait(&mut self, slot: Slot, client: &mut Client, frame: &Bytes) -> bool {
         self.counters.deliveries.increment();
         client.last_sent = self.tick;
-        if self.pace == Pace::Direct && client.outbox.is_empty() {
+        let is_to_wait = self.pace == Pace::Gather || !client.outbox.is_empty();
+        if !is_to_wait {
             self.write(slot, client, frame);
-        } else if client.outbox.bytes() + frame.len() > self.limit_bytes {
-            self.aftermath.slow.push(slot);
-        } else {
-            client.outbox.push(frame.clone());
-            if !client.is_dirty && !client.is_flushing {
-                client.is_dirty = true;
-                self.aftermath.dirty.push(slot);
-            }
+        }
+        is_to_wait
+    }
+
+    fn has_room(&self, client: &mut Client, bytes: usize) -> bool {
+        client.outbox.bytes() + bytes <= self.limit_bytes || self.make_room(client, bytes)
+    }
+
+    /// Drops what may be dropped, some more than is needed: that is not for each frame to do again.
+    #[cold]
+    fn make_room(&self, client: &mut Client, bytes: usize) -> bool {
+        let before = client.outbox.bytes();
+        if client.may_miss {
+            let missing = (before + bytes).saturating_sub(self.limit_bytes);
+            let dropped = client.outbox.drop_oldest(missing.max(self.limit_bytes / DROPPED_PART));
+            self.counters.dropped.add(dropped.frames);
+        }
+        let after = client.outbox.bytes();
+        if client.is_flushing {
+            self.counters.outbox_bytes.follow(before, after);
+        }
+        after + bytes <= self.limit_bytes
+    }
+
+    /// A frame was queued: it leaves at the end of the turn, or when the socket takes it.
+    fn wait(&mut self, slot: Slot, client: &mut Client, bytes: usize) {
+        if client.is_flushing {
+            self.counters.outbox_bytes.follow(0, bytes);
+        } else if !client.is_dirty {
+            client.is_dirty = true;
+            self.aftermath.dirty.push(slot);
         }
     }
 

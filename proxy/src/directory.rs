@@ -2,7 +2,10 @@
 //!
 //! Owned by one thread, so there is no lock; membership lives here and not with an app server, so it outlives one.
 
+mod calls;
 mod client;
+mod kept;
+mod opening;
 mod routes;
 mod sets;
 
@@ -10,9 +13,12 @@ use std::rc::Rc;
 
 use slab::Slab;
 
-use crate::link::{HubIndex, LinkId};
+use crate::link::{AppServerId, HubIndex, LinkId};
 
+pub use calls::Calls;
 pub use client::{Client, Content, Status};
+pub use kept::{Hold, Holds, Kept};
+pub use opening::{Alike, Opening};
 pub use routes::{Place, ReserveError, Routes};
 use sets::Sets;
 pub use sets::{Member, SetName};
@@ -109,10 +115,24 @@ impl Directory {
         self.slots(|client| client.home.id() == link)
     }
 
-    /// The places of all.
+    /// The places of all whose home is at this app server, at this hub.
     #[must_use]
-    pub fn everyone(&self) -> Vec<Slot> {
-        self.slots(|_| true)
+    pub fn at_app(&self, hub: HubIndex, app: AppServerId) -> Vec<Slot> {
+        self.slots(|client| client.home.app() == app && client.home.hub() == hub)
+    }
+
+    /// The places of all, and whose they are.
+    #[must_use]
+    pub fn everyone(&self) -> Vec<(Slot, Serial)> {
+        let all = self.clients.iter();
+        all.map(|(slot, client)| (Slot::try_from(slot).unwrap_or(Slot::MAX), client.serial)).collect()
+    }
+
+    /// The bytes that wait because sockets take no more, with the places of their clients.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<(usize, Slot)> {
+        let waiting = self.clients.iter().filter(|(_, client)| client.is_flushing);
+        waiting.map(|(slot, client)| (client.outbox.bytes(), Slot::try_from(slot).unwrap_or(Slot::MAX))).collect()
     }
 
     fn slots(&self, wanted: impl Fn(&Client) -> bool) -> Vec<Slot> {

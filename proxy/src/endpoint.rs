@@ -105,7 +105,8 @@ impl Endpoint {
         if self.shared.is_draining() {
             return Some(unavailable(STOPPING));
         }
-        (!hub.is_served()).then(|| unavailable("no app server serves this hub at the moment"))
+        let may_come = hub.is_served() || self.shared.settings.homes.holds_new;
+        (!may_come).then(|| unavailable("no app server serves this hub at the moment"))
     }
 
     /// Whether a request is the app server's to answer. Before the first manifest nobody knows. What another node has

@@ -16,7 +16,7 @@ mod pool;
 mod question;
 mod socket;
 
-pub use dial::{DialError, dial};
+pub use dial::{DialError, Dialled, dial};
 pub use handle::{LinkHandle, LinkId, Outgoing};
 pub use http_client::Caller;
 pub use hubs::{AppServer, AppServerId, Hub, HubIndex, Hubs, MemoryDialler, Reach};

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal;
 use tracing_subscriber::EnvFilter;
@@ -24,6 +25,9 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// How a node ends that was told twice.
+const STOPPED_AT_ONCE: &str = "told to stop a second time: ended at once, and clients that were left are cut";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -131,24 +135,39 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
             say(&format!("listening on https://{listen}"));
         }
         say(&format!("admin on http://{}", node.admin()));
-        until_told_to_stop().await?;
-        node.stop().await;
-        Ok(())
+        let mut orders = StopOrders::new()?;
+        orders.next().await?;
+        tokio::select! {
+            () = node.stop() => Ok(()),
+            // With the process all its threads end, and whatever they wait for.
+            second = orders.next() => second.map_err(Into::into).and_then(|()| bail!("{STOPPED_AT_ONCE}")),
+        }
     })
 }
 
-/// Waits for Ctrl-C, or where there is such a thing, for SIGTERM.
-async fn until_told_to_stop() -> std::io::Result<()> {
+/// Ctrl-C, or where there is such a thing, SIGTERM. From its making on neither ends the process by itself.
+struct StopOrders {
     #[cfg(unix)]
-    {
-        let mut terminate = signal::unix::signal(signal::unix::SignalKind::terminate())?;
+    terminate: signal::unix::Signal,
+}
+
+impl StopOrders {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            #[cfg(unix)]
+            terminate: signal::unix::signal(signal::unix::SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> std::io::Result<()> {
+        #[cfg(unix)]
         tokio::select! {
             interrupted = signal::ctrl_c() => interrupted,
-            _ = terminate.recv() => Ok(()),
+            _ = self.terminate.recv() => Ok(()),
         }
+        #[cfg(not(unix))]
+        signal::ctrl_c().await
     }
-    #[cfg(not(unix))]
-    signal::ctrl_c().await
 }
 
 fn token(command: TokenCommand) -> anyhow::Result<()> {

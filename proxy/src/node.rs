@@ -5,8 +5,10 @@
 //!  shard threads: accept loop, inbox, ticks, client tasks, link tasks
 //! ```
 
+mod discover;
 mod doors;
 mod embedded;
+mod instances;
 mod listen;
 #[cfg(feature = "tls")]
 mod reload;
@@ -31,7 +33,7 @@ use doors::{Addresses, Doors};
 use crate::admin::{Admin, Upstreams};
 #[cfg(feature = "tls")]
 use crate::config::Address;
-use crate::config::Config;
+use crate::config::{Config, DrainSettings};
 use crate::connector::Connector;
 use crate::delivery::Order;
 use crate::shard::{ShardSender, Shared};
@@ -90,7 +92,7 @@ pub struct Node {
     shared: Arc<Shared>,
     listen: Addresses,
     admin: SocketAddr,
-    drain_timeout: Duration,
+    drain: DrainSettings,
     threads: Vec<std::thread::JoinHandle<()>>,
     watchers: JoinSet<()>,
     stop: CancellationToken,
@@ -107,7 +109,7 @@ impl Node {
         let refused = |source| StartError::Listen { flag: "--admin", address: config.admin, source };
         let admin_listener = TcpListener::bind(config.admin).await.map_err(refused)?;
         let admin = admin_listener.local_addr().map_err(refused)?;
-        let Config { upstreams, shards, drain_timeout, settings, .. } = config;
+        let Config { upstreams, resolve_interval, shards, drain, settings, .. } = config;
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| ShardSender::new()).unzip();
         let shared = Shared::new(settings, connector, senders);
         let stop = CancellationToken::new();
@@ -120,7 +122,7 @@ impl Node {
         let fresh = shared.clone();
         watchers.spawn(async move { fresh.verifier.keep_fresh().await });
         for address in upstreams {
-            watchers.spawn(upstream::watch(shared.clone(), problems.clone(), address));
+            watchers.spawn(discover::follow(shared.clone(), problems.clone(), address, resolve_interval));
         }
         #[cfg(feature = "tls")]
         watchers.spawn(reload::watch(shared.clone(), doors.certificates));
@@ -134,7 +136,7 @@ impl Node {
             info!("--no-forward: clients are offered WebSockets only, and no request is carried to another node");
         }
         info!(node = %shared.settings.node, listen = %listen.plain, tls = ?listen.tls, %admin, shards, "node started");
-        Ok(Self { shared, listen, admin, drain_timeout, threads, watchers, stop })
+        Ok(Self { shared, listen, admin, drain, threads, watchers, stop })
     }
 
     /// Where clients connect.
@@ -155,17 +157,25 @@ impl Node {
         self.admin
     }
 
-    /// Stops the node: clients are told to connect again, app servers learn that they left, links are closed.
+    /// Stops the node: load balancers turn away, clients are told to connect again, app servers learn that they left,
+    /// links are closed.
     pub async fn stop(mut self) {
+        self.shared.leave();
+        let DrainSettings { grace, timeout: drain_timeout } = self.drain;
+        if !grace.is_zero() {
+            info!(
+                clients = self.clients(),
+                seconds = grace.as_secs(),
+                "stopping: not ready, but serving for --drain-grace"
+            );
+            sleep(grace).await;
+        }
         self.shared.drain();
         info!(
             clients = self.clients(),
             "stopping: no client is taken in any more, those here are told to connect again"
         );
-        for shard in self.shared.shards() {
-            shard.give(vec![Order::Drain], 0).await;
-        }
-        if timeout(self.drain_timeout, self.until(|node| node.clients() == 0)).await.is_err() {
+        if timeout(drain_timeout, self.send_clients_away()).await.is_err() {
             warn!(clients = self.clients(), "some clients did not leave within --drain-timeout and are cut");
         }
         let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();
@@ -177,6 +187,15 @@ impl Node {
             drop(thread.join());
         }
         info!("stopped");
+    }
+
+    /// Returns when all have left. Those that long polls carry have when they were told so by an answer.
+    async fn send_clients_away(&self) {
+        let spread = self.drain.spread();
+        for shard in self.shared.shards() {
+            shard.give(vec![Order::Drain(spread)], 0).await;
+        }
+        self.until(|node| node.clients() == 0 && node.shared.carried.is_empty()).await;
     }
 
     /// Sockets that have not ended, those of closing clients included.

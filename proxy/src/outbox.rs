@@ -2,13 +2,17 @@
 //!
 //! Nearly all of the time it is empty or holds one frame, and then it owns no memory of its own.
 
-use std::collections::VecDeque;
+mod queue;
+
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 
 use crate::socket::Socket;
+
+use queue::Need;
+pub use queue::{Dropped, Queue};
 
 /// Frames that leave in one system call at most; more slices than this gain nothing.
 const SLICES_MAX: usize = 64;
@@ -25,13 +29,6 @@ pub enum Outbox {
     Many(Box<Queue>),
 }
 
-/// Several frames and their bytes.
-#[derive(Debug, Default)]
-pub struct Queue {
-    frames: VecDeque<Bytes>,
-    bytes: usize,
-}
-
 impl Outbox {
     /// Whether nothing waits.
     #[must_use]
@@ -45,23 +42,35 @@ impl Outbox {
         match self {
             Outbox::Empty => 0,
             Outbox::One(frame) => frame.len(),
-            Outbox::Many(queue) => queue.bytes,
+            Outbox::Many(queue) => queue.bytes(),
         }
     }
 
-    /// Appends a frame.
+    /// Appends a frame that it must get.
     pub fn push(&mut self, frame: Bytes) {
+        self.append(frame, Need::Must);
+    }
+
+    /// Appends a frame that it can do without: it was sent to many.
+    pub fn push_droppable(&mut self, frame: Bytes) {
+        self.append(frame, Need::May);
+    }
+
+    fn append(&mut self, frame: Bytes, need: Need) {
         match self {
+            // A first frame is as good as begun.
             Outbox::Empty => *self = Outbox::One(frame),
-            Outbox::One(first) => {
-                let bytes = first.len() + frame.len();
-                let frames = VecDeque::from([std::mem::take(first), frame]);
-                *self = Outbox::Many(Box::new(Queue { frames, bytes }));
-            }
-            Outbox::Many(queue) => {
-                queue.bytes += frame.len();
-                queue.frames.push_back(frame);
-            }
+            Outbox::One(first) => *self = Outbox::Many(Box::new(Queue::of_two(std::mem::take(first), frame, need))),
+            Outbox::Many(queue) => queue.push(frame, need),
+        }
+    }
+
+    /// Drops frames that it can do without, the oldest first, until `bytes` of them are gone. The frame that was begun is
+    /// finished.
+    pub fn drop_oldest(&mut self, bytes: usize) -> Dropped {
+        match self {
+            Outbox::Many(queue) => queue.drop_oldest(bytes),
+            Outbox::Empty | Outbox::One(_) => Dropped::default(),
         }
     }
 
@@ -113,31 +122,17 @@ impl Outbox {
             Outbox::Many(queue) => {
                 let mut slices = [IoSlice::new(&[]); SLICES_MAX];
                 let mut count = 0;
-                for (slice, frame) in slices.iter_mut().zip(&queue.frames) {
+                for (slice, frame) in slices.iter_mut().zip(queue.frames()) {
                     *slice = IoSlice::new(frame);
                     count += 1;
                 }
                 let written = write(slices.get(..count).unwrap_or_default())?;
                 queue.advance(written);
-                if queue.frames.is_empty() {
+                if queue.is_empty() {
                     *self = Outbox::Empty;
                 }
                 Ok(())
             }
-        }
-    }
-}
-
-impl Queue {
-    fn advance(&mut self, mut written: usize) {
-        self.bytes -= written.min(self.bytes);
-        while let Some(front) = self.frames.front_mut() {
-            if written < front.len() {
-                front.advance(written);
-                return;
-            }
-            written -= front.len();
-            self.frames.pop_front();
         }
     }
 }

@@ -4,11 +4,15 @@
 //! Others put [`Parcel`]s into its inbox, whose bytes are bounded.
 
 mod carry_out;
+mod departures;
+mod drain;
 mod ending;
 mod expiry;
 mod flush;
 mod inbox;
 mod keep_alive;
+mod outbox_total;
+mod rehome;
 mod shared;
 
 use std::cell::{Cell, RefCell};
@@ -17,10 +21,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use trunkline_protocol::service::OpenConnection;
 
 use crate::counters::Counters;
 use crate::delivery::{Aftermath, Delivery, Outlet, Pace};
-use crate::directory::{Client, Directory, Place, Serial, Slot};
+use crate::directory::{Alike, Client, Directory, Hold, Opening, Place, Serial, Slot};
 
 pub use carry_out::no_such_connection;
 pub use ending::{Ending, Notice};
@@ -29,6 +34,8 @@ pub use shared::{Shared, Sockets};
 
 use expiry::Expiries;
 use keep_alive::Wheel;
+pub use rehome::{DATA_TYPE_HANDSHAKE, opening_until};
+use rehome::{Homeless, MovedAway};
 
 /// What all sockets of a shard read into. Large, so that a burst takes few system calls; there is only one.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -48,6 +55,14 @@ pub struct Shard {
     next_serial: Cell<Serial>,
     /// Ids that are over, and the tick at which they may be forgotten.
     ended: RefCell<VecDeque<(u32, Rc<str>)>>,
+    /// All were told to leave, because the node stops: who comes now is told the same.
+    is_drained: Cell<bool>,
+    /// What the openings of its clients have in common.
+    alike: RefCell<Alike>,
+    /// Those without an app server.
+    homeless: RefCell<Vec<Homeless>>,
+    /// Those that were moved away from an app server which may not know.
+    moved_away: RefCell<Vec<MovedAway>>,
 }
 
 impl Shard {
@@ -67,6 +82,10 @@ impl Shard {
             tick: Cell::new(1),
             next_serial: Cell::new(0),
             ended: RefCell::default(),
+            is_drained: Cell::new(false),
+            alike: RefCell::default(),
+            homeless: RefCell::default(),
+            moved_away: RefCell::default(),
         })
     }
 
@@ -131,6 +150,23 @@ impl Shard {
         }
     }
 
+    /// What is kept of an opening, for the case that another app server has to be told of it.
+    #[must_use]
+    pub fn keep_opening(&self, open: &OpenConnection) -> Opening {
+        self.alike.borrow_mut().keep(open)
+    }
+
+    /// A client calls: it waits for the answer.
+    pub fn called(&self, slot: Slot, invocation_id: &str) {
+        let most = self.shared.settings.homes.pending_calls_max;
+        if let Some(client) = self.directory.borrow_mut().get_mut(slot).filter(|client| client.kept.can_move()) {
+            client.kept.calls.begin(invocation_id);
+            if client.kept.calls.is_full(most) {
+                client.hold(Hold::Calls);
+            }
+        }
+    }
+
     /// Sends one frame of the transport's own.
     pub fn send_frame(self: &Rc<Self>, slot: Slot, frame: &Bytes) {
         self.deliver(Pace::Direct, |delivery| {
@@ -151,7 +187,7 @@ impl Shard {
             shard: self.index,
             outlet: Outlet {
                 pace,
-                limit_bytes: self.shared.settings.outbox_max_bytes,
+                limit_bytes: self.shared.settings.outbox.client_bytes,
                 tick: self.tick(),
                 aftermath: &mut aftermath,
                 counters: &self.counters,

@@ -32,6 +32,8 @@ pub enum App {
     Members,
     /// The tests' own: streams, client results, filters, flow control.
     Calls,
+    /// The tests' own: prints what its hooks and methods see.
+    Moves,
     /// The tests' own: everything that is not a hub.
     Web,
 }
@@ -48,15 +50,16 @@ impl App {
             App::Sends => "sends",
             App::Members => "members",
             App::Calls => "calls",
+            App::Moves => "moves",
             App::Web => "web",
         }
     }
 
     fn hubs(self) -> usize {
         match self {
-            App::Chat | App::Status | App::Bench | App::Web => 1,
+            App::Chat | App::Status | App::Bench | App::Moves | App::Web => 1,
             App::Members => 3,
-            App::Sends => 4,
+            App::Sends => 5,
             App::Calls => 5,
             App::Functional => 6,
         }
@@ -65,7 +68,7 @@ impl App {
     fn program(self) -> Result<PathBuf> {
         let folder = profile_folder()?;
         Ok(match self {
-            App::Sends | App::Members | App::Calls | App::Web => folder.join(self.name()),
+            App::Sends | App::Members | App::Calls | App::Moves | App::Web => folder.join(self.name()),
             _ => folder.join("examples").join(self.name()),
         })
     }

@@ -47,6 +47,7 @@ pub mod issuer;
 pub mod metrics;
 pub mod process;
 pub mod raw;
+pub mod relay;
 pub mod scenario;
 pub mod shipped;
 pub mod sockets;

@@ -24,8 +24,10 @@ pub enum Signal {
     Terminate,
     /// Read files anew.
     Hangup,
-    /// Stand still, with all sockets open.
+    /// Stand still, as in a snapshot of a machine.
     Freeze,
+    /// Go on.
+    Thaw,
 }
 
 impl Signal {
@@ -35,6 +37,7 @@ impl Signal {
             Signal::Terminate => "TERM",
             Signal::Hangup => "HUP",
             Signal::Freeze => "STOP",
+            Signal::Thaw => "CONT",
         }
     }
 }
@@ -104,6 +107,22 @@ impl Process {
             Some(line) => Ok(line),
             None => bail!("{} ended without printing {text:?}\n{}", self.name, tail(&self.log)),
         }
+    }
+
+    /// The lines of output so far that begin with `start`, without it.
+    #[must_use]
+    pub fn lines_after(&self, start: &str) -> Vec<String> {
+        self.lines.borrow().iter().filter_map(|line| line.strip_prefix(start)).map(str::to_owned).collect()
+    }
+
+    /// Waits until it has printed so many lines that begin with `start`.
+    ///
+    /// # Errors
+    /// When the process ends before.
+    pub async fn wait_for_lines(&mut self, start: &str, count: usize) -> Result<()> {
+        let has = |lines: &Vec<String>| lines.iter().filter(|line| line.starts_with(start)).count() >= count;
+        let Err(_) = self.lines.wait_for(has).await else { return Ok(()) };
+        bail!("{} ended before it printed {count} lines of {start:?}\n{}", self.name, tail(&self.log))
     }
 
     /// Waits until it has logged a line with this text, and returns the line.

@@ -32,7 +32,11 @@ pub struct Stage {
 }
 
 impl Stage {
-    fn new() -> Result<Self> {
+    /// A stage for something that is no test: whoever makes it removes its folder.
+    ///
+    /// # Errors
+    /// When its folder can't be made.
+    pub fn new() -> Result<Self> {
         let number = STAGES.fetch_add(1, Ordering::Relaxed);
         let test = thread::current().name().unwrap_or("main").replace("::", "-");
         let folder = target_folder()?.join("e2e").join(format!("{}-{number}-{test}", std::process::id()));

@@ -38,6 +38,8 @@ pub(crate) struct Inbox {
     stage: Stage,
     /// The end is known: nothing more is let in.
     is_ending: bool,
+    /// It ends by going on elsewhere.
+    is_moving: bool,
     /// A worker is at it, or about to be.
     is_worked: bool,
     /// `on_connected` has succeeded, so `on_disconnected` is owed.
@@ -75,6 +77,8 @@ pub(crate) enum Next {
     Over,
     /// The connection is over, and no call runs any more; `true`: and `on_disconnected` is owed.
     End(End, bool),
+    /// All messages are read and no call runs any more: it may go on elsewhere.
+    Move,
     /// Nothing can be done now: the worker is to end.
     Idle,
 }
@@ -92,10 +96,33 @@ impl Inbox {
 
     /// The connection ends after what waits. Returns whether a worker must start.
     pub(crate) fn finish(&mut self, end: End) -> bool {
-        debug_assert!(!self.is_ending, "the roster lets only one end a connection");
+        debug_assert!(!self.is_ending || self.is_moving, "the roster lets only one end a connection");
         self.end = Some(Box::new(end));
-        self.is_ending = true;
+        (self.is_ending, self.is_moving) = (true, false);
         !std::mem::replace(&mut self.is_worked, true)
+    }
+
+    /// The connection goes on elsewhere after what waits; unless it ends before. Returns whether a worker must start.
+    pub(crate) fn finish_by_moving(&mut self) -> bool {
+        if self.is_ending {
+            return false;
+        }
+        let start = self.finish(End::default());
+        self.is_moving = true;
+        start
+    }
+
+    /// Whether the connection is about to go on elsewhere.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.is_moving
+    }
+
+    /// The connection has gone on elsewhere: what waits is dropped, and no `on_disconnected` is owed. Returns whether a
+    /// worker must start.
+    pub(crate) fn finish_quietly(&mut self) -> bool {
+        self.clear();
+        (self.is_connected, self.is_moving) = (false, false);
+        if self.is_ending { false } else { self.finish(End::default()) }
     }
 
     /// Drops what waits.
@@ -239,6 +266,9 @@ impl Inbox {
             self.flow.remove_bytes(self.waiting.iter().map(Bytes::len).sum());
             self.waiting = VecDeque::new();
             return Next::Over;
+        }
+        if self.is_moving && self.calls.are_over() {
+            return Next::Move;
         }
         if self.calls.are_over()
             && let Some(end) = self.end.take()

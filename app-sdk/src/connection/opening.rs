@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use trunkline_protocol::manifest::{TRANSPORT_HEADER, Transport};
+use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER, TRANSPORT_HEADER, Transport};
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
 /// Claims with this prefix are between proxy and SDK.
@@ -14,7 +14,7 @@ const USER_ID_CLAIM: &str = "asrs.s.uid";
 /// The header that holds the client's address, `ip:port`.
 const REMOTE_HEADER: &str = "x-trunkline-remote";
 /// Headers that are between proxy and SDK.
-const PRIVATE_HEADERS: [&str; 2] = [REMOTE_HEADER, TRANSPORT_HEADER];
+const PRIVATE_HEADERS: [&str; 4] = [REMOTE_HEADER, TRANSPORT_HEADER, MIGRATE_FROM_HEADER, ITEMS_HEADER];
 
 /// The opening of a connection.
 ///
@@ -24,6 +24,8 @@ const PRIVATE_HEADERS: [&str; 2] = [REMOTE_HEADER, TRANSPORT_HEADER];
 pub(crate) struct Opening {
     pub(crate) connection_id: ByteString,
     pub(crate) user_id: Option<ByteString>,
+    /// The client knows the connection to be open: it comes from another app server or another link.
+    pub(crate) is_rehomed: bool,
     body: Bytes,
 }
 
@@ -33,8 +35,9 @@ impl Opening {
     pub(crate) fn new(body: &Bytes, message: OpenConnection) -> Self {
         let body = Bytes::copy_from_slice(body);
         let message = decode(&body).unwrap_or(message);
+        let is_rehomed = message.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_FROM_HEADER));
         let user_id = message.claims.into_iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, value)| value);
-        Self { connection_id: message.connection_id, user_id, body }
+        Self { connection_id: message.connection_id, user_id, is_rehomed, body }
     }
 
     /// Claims of the user, without those between proxy and SDK.
@@ -70,7 +73,8 @@ impl Opening {
         named.unwrap_or(Transport::WebSockets)
     }
 
-    fn header(&self, wanted: &str) -> Option<ByteString> {
+    /// The first value of a header, private or not.
+    pub(crate) fn header(&self, wanted: &str) -> Option<ByteString> {
         let headers = self.message().headers;
         let (_, values) = headers.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
         values.into_iter().next()

@@ -11,11 +11,11 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use trunkline_protocol::hub::{HandshakeRequest, HubProtocol};
-use trunkline_protocol::service::{ErrorCompletion, FrameBuffer, Payloads, ServiceMessage};
+use trunkline_protocol::service::{Attachment, ErrorCompletion, FrameBuffer, Payloads, ServiceMessage};
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::node::Outbox;
+use crate::node::{Outbox, next_piece, open_outbox};
 use crate::{Cancellation, Hub, UploadStream};
 
 const ID: &str = "c1";
@@ -166,6 +166,7 @@ struct Play {
     hub: Arc<HubAtWork>,
     node: Arc<Node>,
     outbox: Arc<Outbox>,
+    socket: Attachment,
     frames: FrameBuffer,
     stage: Stage,
     connection: Arc<Connection>,
@@ -183,8 +184,9 @@ impl Play {
         let (protocols, limits) = (built.settings.protocols.clone(), built.settings.limits);
         let down = Downward::new("test", "me".into(), protocols, limits, Metrics::new().hub("test"));
         let hub = HubAtWork::new(built, Arc::new(down), TaskTracker::new());
-        let outbox = Arc::new(Outbox::new(usize::MAX));
-        let node = hub.down.attach("node", "boot", 0, Arc::clone(&outbox));
+        let (outbox, socket) = open_outbox(usize::MAX);
+        let outbox = Arc::new(outbox);
+        let node = hub.down.begin_session("node", "boot", 0, Arc::clone(&outbox));
         let open =
             OpenConnection { connection_id: ID.into(), protocol: Some("json".into()), ..OpenConnection::default() };
         let mut frames = FrameBuffer::default();
@@ -196,6 +198,7 @@ impl Play {
             hub,
             node,
             outbox,
+            socket,
             frames,
             stage,
             connection,
@@ -286,8 +289,8 @@ impl Play {
 
     /// Takes what came down: completions are counted, questions noted, strangers denied.
     fn hear(&mut self) {
-        while let Some(chunk) = self.outbox.take() {
-            self.frames.push(chunk.bytes.freeze());
+        while let Some(piece) = next_piece(&self.outbox, self.socket) {
+            self.frames.push(piece.bytes);
         }
         while let Some(body) = self.frames.next_body().unwrap() {
             match ServiceMessage::decode(&body).unwrap().unwrap() {

@@ -45,6 +45,11 @@ impl Roster {
         read(&self.0).get(connection.id()).is_some_and(|Entry(present)| Arc::ptr_eq(present, connection))
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
+        read(&self.0).iter().map(|Entry(connection)| Arc::clone(connection)).collect()
+    }
+
     /// The connections whose home is this link. Looks at all of them: links end seldom.
     pub(crate) fn at_home(&self, link: LinkId) -> Vec<Arc<Connection>> {
         let set = read(&self.0);

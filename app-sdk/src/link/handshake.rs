@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
 use trunkline_protocol::limits::LINK_HANDSHAKE_TIMEOUT_MS;
 use trunkline_protocol::service::{FrameBuffer, HandshakeRequest, ServiceMessage};
 
@@ -16,12 +15,9 @@ const VERSION: i64 = 1;
 pub(super) type Frames = FrameBuffer;
 
 /// Shakes hands. Returns the buffer, in which frames may wait already.
-pub(super) async fn shake(socket: &mut LinkSocket, stop: &CancellationToken) -> Result<Frames, LinkEnd> {
-    let shaking = tokio::time::timeout(Duration::from_millis(LINK_HANDSHAKE_TIMEOUT_MS), ask(socket));
-    tokio::select! {
-        shaken = shaking => shaken.unwrap_or(Err(LinkEnd::HandshakeTimeout)),
-        () = stop.cancelled() => Err(LinkEnd::Replaced),
-    }
+pub(super) async fn shake(socket: &mut LinkSocket) -> Result<Frames, LinkEnd> {
+    let limit = Duration::from_millis(LINK_HANDSHAKE_TIMEOUT_MS);
+    tokio::time::timeout(limit, ask(socket)).await.unwrap_or(Err(LinkEnd::HandshakeTimeout))
 }
 
 async fn ask(socket: &mut LinkSocket) -> Result<Frames, LinkEnd> {

@@ -1,11 +1,29 @@
-//! Who sits in which slot: one live link for each.
+//! Who sits in which slot: one live session for each, and at most one socket for that.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
+use trunkline_protocol::limits::RESUME_WINDOW_MS;
+use trunkline_protocol::service::{
+    Answer, Attachment, Capabilities, Incoming, Judgement, Offer, Refusal, Role, Session, SessionError, SessionId,
+    SessionSettings, judge,
+};
 
+use super::session::{self, LinkSession, Stop};
+use super::starts::{News, Starts};
+use super::{Attached, Link, LinkEnd};
+use crate::connection::{End, LinkId};
+use crate::node::Outbox;
 use crate::sync::lock;
+
+/// How long the newest session of a slot is remembered after it was over: no upgrade is under way for longer.
+const REMEMBERED_FOR: Duration = Duration::from_secs(600);
+
+/// What proxies may ask for; a window beyond it would keep connections of a dead proxy for too long.
+const WINDOW_MAX_MS: u64 = 600_000;
 
 /// A place in a pool, of one start of one node, for one hub.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -16,72 +34,192 @@ pub(crate) struct SlotKey {
     pub(crate) slot: u32,
 }
 
-/// All slots of a server.
-#[derive(Debug, Default)]
-pub(crate) struct Slots(Mutex<HashMap<SlotKey, Occupant>>);
+/// By hub and node, as long as one of its slots is remembered.
+type StartsOfProxies = HashMap<(Arc<str>, Arc<str>), Starts>;
 
-#[derive(Debug, Clone)]
-struct Occupant {
-    stop: CancellationToken,
-    gone: CancellationToken,
+/// All slots of a server.
+#[derive(Default)]
+pub(crate) struct Slots {
+    slots: Mutex<HashMap<SlotKey, Slot>>,
+    starts: Mutex<StartsOfProxies>,
 }
 
-/// The right to be the link of a slot, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Seat {
-    slots: Arc<Slots>,
-    key: SlotKey,
-    /// Fires when the link has to go.
-    pub(crate) stop: CancellationToken,
-    gone: CancellationToken,
+#[derive(Default)]
+struct Slot {
+    live: Option<Arc<LinkSession>>,
+    newest: Option<SessionId>,
+    empty_since: Option<Instant>,
+}
+
+/// What came of an upgrade.
+pub(super) enum Taken {
+    Attached(Attached, Answer),
+    /// This session has a socket, which is to be ended first.
+    Occupied(Arc<LinkSession>),
+}
+
+/// Why an upgrade was refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error(transparent)]
+    Judged(#[from] Refusal),
+    #[error("the session makes no sense: {0}")]
+    Session(#[from] SessionError),
 }
 
 impl Slots {
-    /// Takes the slot; a link that has it is ended first, whatever that takes.
-    pub(crate) async fn claim(self: &Arc<Self>, key: SlotKey, stop: CancellationToken) -> Seat {
-        let gone = CancellationToken::new();
-        let newcomer = Occupant { stop: stop.clone(), gone: gone.clone() };
-        while let Some(before) = self.occupy(&key, &newcomer) {
-            before.stop.cancel();
-            before.gone.cancelled().await;
+    /// Gives an upgrade its session, new or not.
+    pub(super) fn take(self: &Arc<Self>, link: &Link, offer: Option<&Offer>) -> Result<Taken, Refused> {
+        let mut slots = lock(&self.slots);
+        let slot = slots.entry(link.key.clone()).or_default();
+        let offer = offer.cloned().unwrap_or_else(|| plain_offer(slot.newest));
+        let judgement = match &slot.live {
+            Some(live) => live.outbox.with_session(|session| judge(&offer, Some(session), slot.newest)),
+            None => None,
+        };
+        match (judgement.unwrap_or_else(|| judge(&offer, None, slot.newest)), &slot.live) {
+            (Judgement::Refuse(refusal), _) => Err(refusal.into()),
+            (Judgement::EndSocketFirst, Some(live)) => Ok(Taken::Occupied(Arc::clone(live))),
+            (Judgement::Resume, Some(live)) => {
+                let session = Arc::clone(live);
+                self.resume(&mut slots, session, &offer)
+            }
+            (Judgement::Begin | Judgement::EndSocketFirst | Judgement::Resume, _) => {
+                self.begin(&mut slots, link, &offer)
+            }
         }
-        Seat { slots: Arc::clone(self), key, stop, gone }
     }
 
-    /// Sits down, unless somebody else does.
-    fn occupy(&self, key: &SlotKey, newcomer: &Occupant) -> Option<Occupant> {
-        let mut slots = lock(&self.0);
-        let before = slots.get(key).cloned();
-        if before.is_none() {
-            slots.insert(key.clone(), newcomer.clone());
+    /// Ends a session that has no socket; `false` when it has one again.
+    pub(super) fn end_detached(&self, session: &Arc<LinkSession>, end: &End) -> bool {
+        let mut slots = lock(&self.slots);
+        let is_detached = !session.outbox.is_open();
+        if is_detached {
+            end_session(&mut slots, session, end);
         }
-        before
+        is_detached
     }
-}
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        lock(&self.slots.0).remove(&self.key);
-        self.gone.cancel();
+    /// A socket has ended, and with it the session, if there is an `over` or the proxy does not resume. In one step, so
+    /// that no other socket is attached to a session that is about to end.
+    pub(super) fn let_go(&self, session: &Arc<LinkSession>, attachment: Attachment, over: Option<End>) {
+        let mut slots = lock(&self.slots);
+        let cause = session.detach(attachment);
+        if let Some(end) = over.or_else(|| cause.map(|cause| LinkEnd::Over(cause).of_connections())) {
+            end_session(&mut slots, session, &end);
+        }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    fn resume(
+        self: &Arc<Self>,
+        slots: &mut HashMap<SlotKey, Slot>,
+        session: Arc<LinkSession>,
+        offer: &Offer,
+    ) -> Result<Taken, Refused> {
+        match Attached::new(Arc::clone(&session), Arc::clone(self), offer) {
+            Some(Ok((attached, answer))) => Ok(Taken::Attached(attached, answer)),
+            Some(Err(error)) => {
+                end_session(slots, &session, &LinkEnd::from(error.clone()).of_connections());
+                Err(error.into())
+            }
+            // It has ended in this very moment.
+            None => Err(Refusal::Unknown.into()),
+        }
+    }
 
-    #[tokio::test]
-    async fn a_newcomer_waits_until_the_old_link_has_gone() {
-        let slots = Arc::new(Slots::default());
-        let key = SlotKey { hub: "chat".into(), node: "a".into(), boot: "1".into(), slot: 0 };
-        let old = slots.claim(key.clone(), CancellationToken::new()).await;
-        let claim = tokio::spawn({
-            let slots = Arc::clone(&slots);
-            async move { slots.claim(key, CancellationToken::new()).await }
+    fn begin(
+        self: &Arc<Self>,
+        slots: &mut HashMap<SlotKey, Slot>,
+        link: &Link,
+        offer: &Offer,
+    ) -> Result<Taken, Refused> {
+        self.sweep(slots, &link.key);
+        let session = Arc::new(new_session(link, offer));
+        if let Some(slot) = slots.get_mut(&link.key) {
+            *slot = Slot { live: Some(Arc::clone(&session)), newest: Some(offer.session), empty_since: None };
+        }
+        link.tasks.spawn(session::keep(Arc::clone(&session), Arc::clone(self)));
+        self.resume(slots, session, offer)
+    }
+
+    /// Ends what a new session makes certain to be over: the one that has its slot, and those of the same node before it
+    /// started again.
+    fn sweep(&self, slots: &mut HashMap<SlotKey, Slot>, key: &SlotKey) {
+        let has_restarted = self.has_restarted(key);
+        let is_over = |other: &SlotKey, slot: &Slot| {
+            let live = slot.live.as_ref()?;
+            // Another socket of that name may be a second node's, by mistake.
+            let is_gone = other.is_of_node(key) && other.boot != key.boot && (has_restarted || !live.outbox.is_open());
+            (other == key || is_gone).then(|| Arc::clone(live))
+        };
+        let over: Vec<_> = slots.iter().filter_map(|(other, slot)| is_over(other, slot)).collect();
+        let end = LinkEnd::Replaced.of_connections();
+        for session in &over {
+            session.stop(Stop::Replaced);
+            end_session(slots, session, &end);
+        }
+        slots.retain(|other, slot| {
+            other == key || slot.empty_since.is_none_or(|since| since.elapsed() < REMEMBERED_FOR)
         });
-        old.stop.cancelled().await;
-        assert!(!claim.is_finished());
-        drop(old);
-        assert!(!claim.await.unwrap().stop.is_cancelled());
+        let is_known = |hub: &Arc<str>, node: &Arc<str>| slots.keys().any(|key| key.hub == *hub && key.node == *node);
+        lock(&self.starts).retain(|(hub, node), _| is_known(hub, node));
+    }
+
+    fn has_restarted(&self, key: &SlotKey) -> bool {
+        let SlotKey { hub, node, boot, .. } = key;
+        let mut starts = lock(&self.starts);
+        let starts = starts.entry((Arc::clone(hub), Arc::clone(node))).or_insert_with(|| Starts::new(boot));
+        match starts.meet(boot) {
+            News::None => false,
+            News::Restarted => {
+                tracing::info!(%hub, %node, "the proxy has started again: what it held before is over");
+                true
+            }
+            News::Shared => {
+                tracing::warn!(%hub, %node, "two proxies have one name: give each its own --node-name");
+                false
+            }
+        }
+    }
+}
+
+impl SlotKey {
+    fn is_of_node(&self, other: &SlotKey) -> bool {
+        self.hub == other.hub && self.node == other.node
+    }
+}
+
+/// What a proxy that doesn't resume would say: the next session of the slot, which ends with its socket.
+fn plain_offer(newest: Option<SessionId>) -> Offer {
+    let session = newest.map_or(SessionId::FIRST, SessionId::next);
+    Offer { session, received: None, capabilities: Capabilities::default() }
+}
+
+fn new_session(link: &Link, offer: &Offer) -> LinkSession {
+    static LATEST: AtomicU64 = AtomicU64::new(0);
+    let SlotKey { node, boot, slot, .. } = &link.key;
+    let window_ms = offer.capabilities.window_ms.unwrap_or(RESUME_WINDOW_MS).clamp(1, WINDOW_MAX_MS);
+    let settings = SessionSettings::new(link.ring_max_bytes, window_ms);
+    let outbox = Arc::new(Outbox::new(Session::new(offer.session, Role::AppServer, settings, 0)));
+    LinkSession {
+        id: LinkId(LATEST.fetch_add(1, Ordering::Relaxed)),
+        key: link.key.clone(),
+        node: link.endpoint.down().begin_session(node, boot, *slot, Arc::clone(&outbox)),
+        endpoint: Arc::clone(&link.endpoint),
+        outbox,
+        incoming: Mutex::new(Incoming::default()),
+        shutdown: link.shutdown.clone(),
+        socket: Mutex::default(),
+        detached: tokio::sync::Notify::new(),
+        over: tokio_util::sync::CancellationToken::new(),
+        started: Instant::now(),
+    }
+}
+
+fn end_session(slots: &mut HashMap<SlotKey, Slot>, session: &Arc<LinkSession>, end: &End) {
+    let slot = slots.get_mut(&session.key);
+    if let Some(slot) = slot.filter(|slot| slot.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, session))) {
+        (slot.live, slot.empty_since) = (None, Some(Instant::now()));
+        session.end(end);
     }
 }

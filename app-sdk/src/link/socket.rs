@@ -3,7 +3,7 @@
 //! Over the network they are WebSocket messages; to a node in this process, or to a test, they are handed over in
 //! memory. Nobody above this file knows the difference.
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -52,6 +52,7 @@ impl LinkReader {
         match self {
             Self::Memory(pieces) => pieces.recv().await.ok_or(LinkEnd::Closed),
             Self::Network(stream) => match stream.next().await {
+                Some(Ok(Message::Close(Some(close)))) if close.code == close_code::AWAY => Err(LinkEnd::Farewell),
                 None | Some(Ok(Message::Close(_))) => Err(LinkEnd::Closed),
                 Some(Err(error)) => Err(LinkEnd::Socket(error)),
                 Some(Ok(Message::Text(_))) => Err(LinkEnd::Text),

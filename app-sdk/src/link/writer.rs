@@ -1,85 +1,74 @@
-//! The writing half of a link: the outbox's chunks become pieces on the wire, with pings in between.
+//! The writing half of a link: what the session has for its socket becomes pieces on the wire.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::time::Instant;
-use trunkline_protocol::limits::{LINK_PING_INTERVAL_MS, LINK_TIMEOUT_MS};
-use trunkline_protocol::service::{Ping, ServiceMessage};
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use trunkline_protocol::limits::LINK_TIMEOUT_MS;
+use trunkline_protocol::service::Attachment;
 
+use super::LinkEnd;
+use super::session::{LinkSession, Stop};
 use super::socket::LinkWriter;
-use super::{LinkEnd, Shared};
-use crate::node::Chunk;
-use crate::sync::lock;
+use crate::node::Outgoing;
 
-const PING_INTERVAL: Duration = Duration::from_millis(LINK_PING_INTERVAL_MS);
-
-/// Writes until the link is to stop, and then what still waits. Gives the socket's half back for a last word.
-pub(super) async fn write(shared: Arc<Shared>, mut socket: LinkWriter) -> (LinkWriter, Result<(), LinkEnd>) {
-    let written = write_all(&shared, &mut socket).await;
+/// Writes until the socket is to stop; before a shutdown, what still waits, too. Gives the socket's half back for a last
+/// word.
+pub(super) async fn write(
+    session: Arc<LinkSession>,
+    attachment: Attachment,
+    stop: CancellationToken,
+    mut socket: LinkWriter,
+) -> (LinkWriter, Result<(), LinkEnd>) {
+    let written = write_all(&session, attachment, &stop, &mut socket).await;
     // The reader is to know of a failed socket at once.
-    shared.stop.cancel();
+    stop.cancel();
     (socket, written)
 }
 
-async fn write_all(shared: &Shared, socket: &mut LinkWriter) -> Result<(), LinkEnd> {
-    let mut last_sent = Instant::now();
+async fn write_all(
+    session: &LinkSession,
+    attachment: Attachment,
+    stop: &CancellationToken,
+    socket: &mut LinkWriter,
+) -> Result<(), LinkEnd> {
+    let is_to_flush = || session.stop_reason() == Some(Stop::Shutdown);
     loop {
-        while let Some(chunk) = shared.outbox.take() {
-            write_piece(socket, gathered(shared, chunk)).await?;
-            last_sent = Instant::now();
-        }
-        if shared.stop.is_cancelled() {
+        let is_stopped = stop.is_cancelled();
+        if is_stopped && !is_to_flush() {
             return Ok(());
         }
-        let wake_at = next_ping(shared, last_sent);
-        tokio::select! {
-            biased;
-            () = shared.outbox.filled() => continue,
-            () = shared.stop.cancelled() => continue,
-            () = tokio::time::sleep_until(wake_at) => {}
+        match session.outbox.poll(attachment, session.now_ms()) {
+            Outgoing::Piece(piece) => {
+                let mut writing = pin!(write_piece(socket, piece.bytes));
+                tokio::select! {
+                    biased;
+                    written = &mut writing => written?,
+                    () = stop.cancelled() => {
+                        // A blocked socket must not delay the next one.
+                        if !is_to_flush() {
+                            return Err(LinkEnd::Replaced);
+                        }
+                        writing.await?;
+                    }
+                }
+            }
+            Outgoing::Over => return Ok(()),
+            Outgoing::Idle(_) if is_stopped => return Ok(()),
+            Outgoing::Idle(at_ms) => tokio::select! {
+                biased;
+                () = session.outbox.filled() => {}
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep_until(session.instant(at_ms)) => {}
+            },
         }
-        if let Some(ping) = ping(shared, last_sent) {
-            write_piece(socket, frame(ping)).await?;
-            last_sent = Instant::now();
-        }
     }
 }
 
-fn next_ping(shared: &Shared, last_sent: Instant) -> Instant {
-    let keep_alive = last_sent + PING_INTERVAL;
-    let acknowledgement = lock(&shared.counters).poll_timeout().map(|ms| shared.started + Duration::from_millis(ms));
-    acknowledgement.map_or(keep_alive, |due| due.min(keep_alive))
-}
-
-/// The bytes of a chunk, counted, with the acknowledgement that is due by now.
-fn gathered(shared: &Shared, mut chunk: Chunk) -> BytesMut {
-    let mut counters = lock(&shared.counters);
-    for _ in 0..chunk.frames {
-        counters.handle_sent();
-    }
-    if let Some(ping) = counters.poll_ping(shared.now_ms()) {
-        ServiceMessage::Ping(ping).encode(&mut chunk.bytes);
-    }
-    chunk.bytes
-}
-
-/// The ping that is due: an acknowledgement, or a keep-alive after too long a silence.
-fn ping(shared: &Shared, last_sent: Instant) -> Option<Ping> {
-    let mut counters = lock(&shared.counters);
-    if last_sent.elapsed() >= PING_INTERVAL { Some(counters.keep_alive()) } else { counters.poll_ping(shared.now_ms()) }
-}
-
-fn frame(ping: Ping) -> BytesMut {
-    let mut out = BytesMut::new();
-    ServiceMessage::Ping(ping).encode(&mut out);
-    out
-}
-
-async fn write_piece(socket: &mut LinkWriter, bytes: BytesMut) -> Result<(), LinkEnd> {
-    let writing = socket.send(bytes.freeze());
-    match tokio::time::timeout(Duration::from_millis(LINK_TIMEOUT_MS), writing).await {
+async fn write_piece(socket: &mut LinkWriter, bytes: Bytes) -> Result<(), LinkEnd> {
+    match tokio::time::timeout(Duration::from_millis(LINK_TIMEOUT_MS), socket.send(bytes)).await {
         Ok(written) => written,
         Err(_) => Err(LinkEnd::Stuck),
     }

@@ -1,47 +1,49 @@
-//! Which open link of a pool is the lane. A pure value.
+//! Which link of a pool is the lane. A pure value.
 //!
-//! The open slot with the lowest number when the choice is made; it stays the lane while its link lives, even if
-//! a lower slot opens meanwhile, because moving would mix the order of what is under way.
+//! The open slot with the lowest number when the choice is made; it stays the lane while its session lives, even if its
+//! socket is away or a lower slot opens meanwhile, because moving would mix the order of what is under way.
 
 use std::collections::BTreeMap;
 
-/// The open links of one node, and the one that carries everything down.
+/// The links of one node whose sessions live, and the one that carries everything down.
 #[derive(Debug)]
 pub(crate) struct Lanes<L> {
-    open: BTreeMap<u32, L>,
+    live: BTreeMap<u32, L>,
     chosen: Option<u32>,
 }
 
 impl<L> Default for Lanes<L> {
     fn default() -> Self {
-        Self { open: BTreeMap::new(), chosen: None }
+        Self { live: BTreeMap::new(), chosen: None }
     }
 }
 
 impl<L> Lanes<L> {
-    /// A link is open in this slot.
+    /// A session begins in this slot.
     pub(crate) fn open(&mut self, slot: u32, link: L) {
-        self.open.insert(slot, link);
+        self.live.insert(slot, link);
         self.chosen = self.chosen.or(Some(slot));
     }
 
-    /// The link of this slot has ended; if it was the lane, the next one is chosen.
-    pub(crate) fn end(&mut self, slot: u32) -> Option<L> {
-        let ended = self.open.remove(&slot);
+    /// The session of this slot is over; if it was the lane, the next one is chosen, one without a socket only when all
+    /// are without.
+    pub(crate) fn end(&mut self, slot: u32, is_open: impl Fn(&L) -> bool) -> Option<L> {
+        let ended = self.live.remove(&slot);
         if self.chosen == Some(slot) {
-            self.chosen = self.open.keys().next().copied();
+            let open = self.live.iter().find(|(_, link)| is_open(link));
+            self.chosen = open.or_else(|| self.live.iter().next()).map(|(slot, _)| *slot);
         }
         ended
     }
 
-    /// The lane; `None` when no link is open.
+    /// The lane; `None` when no session lives.
     pub(crate) fn lane(&self) -> Option<&L> {
-        self.open.get(&self.chosen?)
+        self.live.get(&self.chosen?)
     }
 
-    /// Whether no link is open.
+    /// Whether no session lives.
     pub(crate) fn is_empty(&self) -> bool {
-        self.open.is_empty()
+        self.live.is_empty()
     }
 }
 
@@ -66,23 +68,33 @@ mod tests {
     #[test]
     fn when_the_lane_ends_the_lowest_open_slot_is_next() {
         let mut lanes = lanes(&[3, 4, 1, 2]);
-        assert_eq!(lanes.end(3), Some(3));
+        assert_eq!(lanes.end(3, |_| true), Some(3));
         assert_eq!(lanes.lane(), Some(&1));
         lanes.open(0, 0);
         assert_eq!(lanes.lane(), Some(&1), "a lower slot that opens later changes nothing");
     }
 
     #[test]
+    fn a_link_that_is_away_is_chosen_only_when_all_are() {
+        let mut some = lanes(&[0, 1, 2]);
+        some.end(0, |&slot| slot == 2);
+        assert_eq!(some.lane(), Some(&2));
+        let mut none = lanes(&[0, 1, 2]);
+        none.end(0, |_| false);
+        assert_eq!(none.lane(), Some(&1));
+    }
+
+    #[test]
     fn the_end_of_another_link_changes_nothing() {
         let mut lanes = lanes(&[0, 1]);
-        lanes.end(1);
+        lanes.end(1, |_| true);
         assert_eq!(lanes.lane(), Some(&0));
     }
 
     #[test]
     fn without_links_there_is_no_lane() {
         let mut lanes = lanes(&[0]);
-        lanes.end(0);
+        lanes.end(0, |_| true);
         assert!(lanes.is_empty());
         assert_eq!(lanes.lane(), None);
         lanes.open(2, 2);

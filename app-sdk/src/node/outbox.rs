@@ -1,29 +1,23 @@
-//! The byte-bounded queue of what waits for one link.
+//! The queue of one link: the ring of its session, and who waits for a place in it.
 //!
 //! ```text
-//!  try_send, send ── waits for room ────┐
-//!  complete ──────── room, else reserve ┼──► chunks of whole frames ──take──► one WebSocket message each
-//!  control ───────── never waits ───────┘
+//!  try_send, send ── wait for room, in turn ─┐
+//!  complete ──────── room, else reserve ─────┼──► Session's ring ──poll_transmit──► one WebSocket message each
+//!  control ───────── never waits ────────────┘      ▲ kept until the proxy acknowledges it
 //! ```
 //!
-//! Frames are gathered in chunks as they come, so that the writer puts many of them into one message.
-//! Completions have a reserve of their own, because a connection whose sends are stuck must still answer;
-//! control frames (closes, flow control, handshakes) are a few small ones per connection and never wait.
+//! Completions have a reserve of their own, because a connection whose sends are stuck must still answer; control
+//! frames (closes, flow control, handshakes) are a few small ones per connection and never wait.
 
-use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use bytes::{Bytes, BytesMut};
-use tokio::sync::{Notify, Semaphore};
+use bytes::Bytes;
+use tokio::sync::Notify;
+use trunkline_protocol::service::{Attachment, Class, Frames, Leftover, Ping, Session, SessionError, Transmit};
 
 use crate::sync::lock;
 
-/// Frames are gathered up to this size: large enough to save system calls, small enough to start early.
-const CHUNK_BYTES: usize = 64 * 1024;
-/// What completions may take when sends have taken everything else, as a share of the limit.
-const RESERVE_SHARE: usize = 4;
-
-/// The link is gone, or going; whoever has a frame for its proxy asks for the next lane.
+/// The session is over; whoever has a frame for its proxy asks for the next lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Closed;
 
@@ -34,100 +28,95 @@ pub(crate) enum TrySendError {
     Closed,
 }
 
-/// Some frames, ready to be written as one WebSocket message.
-#[derive(Debug, Default)]
-pub(crate) struct Chunk {
-    /// The frames.
-    pub(crate) bytes: BytesMut,
-    /// How many of them the session counts.
-    pub(crate) frames: u64,
-    room: usize,
-    reserve: usize,
+/// What the writer of a socket does next.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    Piece(Transmit),
+    /// Nothing until then, unless something is queued.
+    Idle(u64),
+    /// Nothing more for this socket.
+    Over,
 }
 
-/// The queue of one link.
+/// The queue of one link. It lives as long as the session, over all its sockets.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    queue: Mutex<Queue>,
-    room: Semaphore,
-    reserve: Semaphore,
-    limit_bytes: usize,
+    /// `None` once it is over.
+    session: Mutex<Option<Session>>,
+    sends: Line,
+    completions: Line,
     filled: Notify,
 }
 
+/// Those who wait for a place, first come, first served: the first one waits to be told, the others for their turn.
 #[derive(Debug, Default)]
-struct Queue {
-    chunks: VecDeque<Chunk>,
-    is_closed: bool,
-}
-
-/// Where a frame's bytes are accounted.
-#[derive(Debug, Clone, Copy, Default)]
-struct Fare {
-    room: usize,
-    reserve: usize,
+struct Line {
+    turn: tokio::sync::Mutex<()>,
+    freed: Notify,
 }
 
 impl Outbox {
-    pub(crate) fn new(limit_bytes: usize) -> Self {
-        // Permits are taken as u32; more than 2 GiB of waiting frames is no limit anyway.
-        let limit_bytes = limit_bytes.clamp(1, i32::MAX as usize);
+    pub(crate) fn new(session: Session) -> Self {
         Self {
-            queue: Mutex::default(),
-            room: Semaphore::new(limit_bytes),
-            reserve: Semaphore::new((limit_bytes / RESERVE_SHARE).max(1)),
-            limit_bytes,
+            session: Mutex::new(Some(session)),
+            sends: Line::default(),
+            completions: Line::default(),
             filled: Notify::new(),
         }
     }
 
-    /// Queues a send if there is room.
+    /// Queues a send if there is room and nobody waits for it.
     pub(crate) fn try_send(&self, frame: &Bytes) -> Result<(), TrySendError> {
-        let fare = self.fare(frame, self.limit_bytes);
-        match self.room.try_acquire_many(fare) {
-            Ok(permit) => permit.forget(),
-            Err(tokio::sync::TryAcquireError::NoPermits) => return Err(TrySendError::Full),
-            Err(tokio::sync::TryAcquireError::Closed) => return Err(TrySendError::Closed),
-        }
-        let fare = Fare { room: fare as usize, reserve: 0 };
-        self.push(frame, 1, fare).map_err(|Closed| TrySendError::Closed)
+        let Ok(_turn) = self.sends.turn.try_lock() else { return Err(TrySendError::Full) };
+        self.try_push(Class::Ordinary, frame)
     }
 
-    /// Queues a send; waits for room, first come, first served.
+    /// Queues a send; waits for room.
     pub(crate) async fn send(&self, frame: &Bytes) -> Result<(), Closed> {
-        let fare = self.fare(frame, self.limit_bytes);
-        self.room.acquire_many(fare).await.map_err(|_| Closed)?.forget();
-        self.push(frame, 1, Fare { room: fare as usize, reserve: 0 })
+        self.push_in_line(&self.sends, Class::Ordinary, frame).await
     }
 
     /// Queues a completion; waits only when the reserve is used up too.
     pub(crate) async fn complete(&self, frame: &Bytes) -> Result<(), Closed> {
         match self.try_send(frame) {
-            Ok(()) => return Ok(()),
-            Err(TrySendError::Closed) => return Err(Closed),
-            Err(TrySendError::Full) => {}
+            Ok(()) => Ok(()),
+            Err(TrySendError::Closed) => Err(Closed),
+            Err(TrySendError::Full) => self.push_in_line(&self.completions, Class::Reserved, frame).await,
         }
-        let fare = self.fare(frame, (self.limit_bytes / RESERVE_SHARE).max(1));
-        self.reserve.acquire_many(fare).await.map_err(|_| Closed)?.forget();
-        self.push(frame, 1, Fare { room: 0, reserve: fare as usize })
     }
 
     /// Queues a small frame that must not wait.
     pub(crate) fn control(&self, frame: &[u8]) -> Result<(), Closed> {
-        self.push(frame, 1, Fare::default())
+        let queued = self.with_session(|session| session.push(Class::Reserved, |out| out.extend_from_slice(frame)));
+        queued.ok_or(Closed)?;
+        self.filled.notify_one();
+        Ok(())
     }
 
-    /// Queues a frame that the session does not count: a ping.
-    pub(crate) fn uncounted(&self, frame: &[u8]) -> Result<(), Closed> {
-        self.push(frame, 0, Fare::default())
+    /// Queues a ping that the proxy wants back.
+    pub(crate) fn echo(&self, ping: &Ping) {
+        self.with_session(|session| session.push_echo(ping));
+        self.filled.notify_one();
     }
 
-    /// Takes the oldest chunk out, and makes its room free.
-    pub(crate) fn take(&self) -> Option<Chunk> {
-        let chunk = lock(&self.queue).chunks.pop_front()?;
-        self.room.add_permits(chunk.room);
-        self.reserve.add_permits(chunk.reserve);
-        Some(chunk)
+    /// What the writer of this socket does next.
+    pub(crate) fn poll(&self, attachment: Attachment, now_ms: u64) -> Outgoing {
+        let next = self.with_session(|session| match session.poll_transmit(attachment, now_ms) {
+            Some(piece) => Outgoing::Piece(piece),
+            None => session.poll_ping_timeout().map_or(Outgoing::Over, Outgoing::Idle),
+        });
+        if let Some(Outgoing::Piece(_)) = next {
+            // Of what goes to a proxy that doesn't resume nothing is kept.
+            self.tell_freed();
+        }
+        next.unwrap_or(Outgoing::Over)
+    }
+
+    /// Takes the acknowledgement that may ride on a ping.
+    pub(crate) fn handle_ping(&self, ping: &Ping) -> Result<(), SessionError> {
+        self.with_session(|session| session.handle_ping(ping).map(drop)).unwrap_or(Ok(()))?;
+        self.tell_freed();
+        Ok(())
     }
 
     /// Waits until something was queued, or [`wake`](Self::wake) was called, since the last wait.
@@ -140,67 +129,92 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// Takes no more; whoever waits is sent away. Returns what was never written.
-    pub(crate) fn close(&self) -> VecDeque<Chunk> {
-        self.room.close();
-        self.reserve.close();
-        let mut queue = lock(&self.queue);
-        queue.is_closed = true;
-        std::mem::take(&mut queue.chunks)
+    /// Ends the session: takes no more, and whoever waits is sent away. Returns what was in its ring.
+    pub(crate) fn close(&self) -> Leftover {
+        let session = lock(&self.session).take();
+        self.filled.notify_one();
+        self.sends.freed.notify_one();
+        self.completions.freed.notify_one();
+        session.map(Session::end).unwrap_or_default()
     }
 
     /// Takes over what another link never wrote. It is let in without room: it had been paid for there.
-    pub(crate) fn inherit(&self, chunks: VecDeque<Chunk>) {
-        let mut queue = lock(&self.queue);
-        queue.chunks.extend(chunks.into_iter().map(|chunk| Chunk { room: 0, reserve: 0, ..chunk }));
-        drop(queue);
+    pub(crate) fn inherit(&self, unsent: Frames) {
+        self.with_session(|session| session.inherit(unsent));
         self.filled.notify_one();
     }
 
-    fn push(&self, frame: &[u8], counted: u64, fare: Fare) -> Result<(), Closed> {
-        let mut queue = lock(&self.queue);
-        if queue.is_closed {
-            return Err(Closed);
-        }
-        match queue.chunks.back_mut() {
-            Some(last) if last.bytes.len() + frame.len() <= CHUNK_BYTES => last.add(frame, counted, fare),
-            _ => {
-                let mut chunk = Chunk::default();
-                chunk.add(frame, counted, fare);
-                queue.chunks.push_back(chunk);
-            }
-        }
-        drop(queue);
+    /// Whether the link has a socket at the moment.
+    pub(crate) fn is_open(&self) -> bool {
+        self.with_session(|session| session.is_attached()) == Some(true)
+    }
+
+    /// Does something with the session; `None` when it is over.
+    pub(crate) fn with_session<T>(&self, act: impl FnOnce(&mut Session) -> T) -> Option<T> {
+        lock(&self.session).as_mut().map(act)
+    }
+
+    fn try_push(&self, class: Class, frame: &Bytes) -> Result<(), TrySendError> {
+        let pushed = self.with_session(|session| session.try_push(class, |out| out.extend_from_slice(frame)));
+        pushed.ok_or(TrySendError::Closed)?.map_err(|_| TrySendError::Full)?;
         self.filled.notify_one();
         Ok(())
     }
 
-    /// What a frame takes of `whole`: a frame larger than that waits until all of it is free.
-    fn fare(&self, frame: &Bytes, whole: usize) -> u32 {
-        debug_assert!(whole <= self.limit_bytes);
-        u32::try_from(frame.len().min(whole)).unwrap_or(u32::MAX)
+    async fn push_in_line(&self, line: &Line, class: Class, frame: &Bytes) -> Result<(), Closed> {
+        let _turn = line.turn.lock().await;
+        loop {
+            match self.try_push(class, frame) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Closed) => return Err(Closed),
+                Err(TrySendError::Full) => line.freed.notified().await,
+            }
+        }
     }
-}
 
-impl Chunk {
-    fn add(&mut self, frame: &[u8], counted: u64, fare: Fare) {
-        self.bytes.extend_from_slice(frame);
-        self.frames += counted;
-        self.room += fare.room;
-        self.reserve += fare.reserve;
+    fn tell_freed(&self) {
+        let has_place = |class| self.with_session(|session| session.has_place(class)) == Some(true);
+        if has_place(Class::Ordinary) {
+            self.sends.freed.notify_one();
+        }
+        if has_place(Class::Reserved) {
+            self.completions.freed.notify_one();
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::future::Future;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
+    use trunkline_protocol::service::{Capabilities, Offer, Role, SessionId, SessionSettings};
+
     use super::*;
 
-    fn frame(length: usize, fill: u8) -> Bytes {
-        Bytes::from(vec![fill; length])
+    /// An outbox with a ring of so many bytes, and its socket to a proxy that does not resume.
+    pub(crate) fn outbox(ring_max_bytes: usize) -> (Outbox, Attachment) {
+        let settings = SessionSettings::new(ring_max_bytes, 1_000);
+        let mut session = Session::new(SessionId::FIRST, Role::AppServer, settings, 0);
+        let offer = Offer { session: SessionId::FIRST, received: None, capabilities: Capabilities::default() };
+        let (attachment, _) = session.handle_offer(&offer, 0).unwrap();
+        (Outbox::new(session), attachment)
+    }
+
+    /// The next piece that is written.
+    pub(crate) fn take(outbox: &Outbox, attachment: Attachment) -> Option<Transmit> {
+        match outbox.poll(attachment, 0) {
+            Outgoing::Piece(piece) => Some(piece),
+            Outgoing::Idle(_) | Outgoing::Over => None,
+        }
+    }
+
+    /// A frame whose body has so many bytes.
+    fn frame(length: u8, fill: u8) -> Bytes {
+        let mut frame = vec![fill; usize::from(length) + 1];
+        frame[0] = length;
+        frame.into()
     }
 
     fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
@@ -209,63 +223,71 @@ mod tests {
 
     #[test]
     fn frames_leave_in_one_order_and_many_at_once() {
-        let outbox = Outbox::new(1024);
-        outbox.try_send(&frame(2, 1)).unwrap();
-        outbox.control(&frame(2, 2)).unwrap();
-        outbox.uncounted(&frame(1, 3)).unwrap();
-        let chunk = outbox.take().unwrap();
-        assert_eq!(&chunk.bytes[..], [1, 1, 2, 2, 3]);
-        assert_eq!(chunk.frames, 2, "a ping is not counted");
-        assert!(outbox.take().is_none());
-    }
-
-    #[test]
-    fn a_message_stays_small() {
-        let outbox = Outbox::new(usize::MAX);
-        for _ in 0..3 {
-            outbox.try_send(&frame(CHUNK_BYTES / 2, 0)).unwrap();
-        }
-        assert_eq!(outbox.take().unwrap().bytes.len(), CHUNK_BYTES);
-        assert_eq!(outbox.take().unwrap().bytes.len(), CHUNK_BYTES / 2);
+        let (outbox, socket) = outbox(1024);
+        outbox.try_send(&frame(1, 7)).unwrap();
+        outbox.control(&frame(1, 8)).unwrap();
+        let piece = take(&outbox, socket).unwrap();
+        assert_eq!((&piece.bytes[..], piece.frames), (&[1, 7, 1, 8][..], 2));
+        assert!(take(&outbox, socket).is_none());
     }
 
     #[test]
     fn a_send_waits_for_room_while_completions_and_control_go_on() {
-        let outbox = Outbox::new(100);
-        outbox.try_send(&frame(90, 0)).unwrap();
+        let (outbox, socket) = outbox(100);
+        outbox.try_send(&frame(99, 0)).unwrap();
         let next = frame(20, 1);
         assert_eq!(outbox.try_send(&next), Err(TrySendError::Full));
         let mut waiting = pin!(outbox.send(&next));
         assert!(poll(waiting.as_mut()).is_pending());
-        let completion = frame(25, 2);
+        let completion = frame(24, 2);
         assert!(poll(pin!(outbox.complete(&completion))).is_ready());
         assert!(poll(pin!(outbox.complete(&completion))).is_pending(), "the reserve has an end too");
         outbox.control(&frame(1, 3)).unwrap();
-        outbox.take().unwrap();
+        while take(&outbox, socket).is_some() {}
         assert_eq!(poll(waiting.as_mut()), Poll::Ready(Ok(())));
     }
 
     #[test]
+    fn whoever_waits_first_is_served_first_and_nobody_overtakes() {
+        let (outbox, socket) = outbox(10);
+        let filling = frame(9, 0);
+        outbox.try_send(&filling).unwrap();
+        let mut first = pin!(outbox.send(&filling));
+        let mut second = pin!(outbox.send(&filling));
+        assert!(poll(first.as_mut()).is_pending() && poll(second.as_mut()).is_pending());
+        take(&outbox, socket).unwrap();
+        assert_eq!(outbox.try_send(&filling), Err(TrySendError::Full), "others wait");
+        assert!(poll(second.as_mut()).is_pending());
+        assert!(poll(first.as_mut()).is_ready());
+        assert!(poll(second.as_mut()).is_pending());
+        take(&outbox, socket).unwrap();
+        assert!(poll(second.as_mut()).is_ready());
+    }
+
+    #[test]
     fn a_frame_larger_than_the_limit_passes_alone() {
-        let outbox = Outbox::new(10);
-        outbox.try_send(&frame(1000, 0)).unwrap();
+        let (outbox, socket) = outbox(10);
+        outbox.try_send(&frame(100, 0)).unwrap();
         assert_eq!(outbox.try_send(&frame(1, 0)), Err(TrySendError::Full));
-        outbox.take().unwrap();
+        take(&outbox, socket).unwrap();
         outbox.try_send(&frame(1, 0)).unwrap();
     }
 
     #[test]
-    fn closing_sends_waiters_away_and_hands_over_the_rest() {
-        let (old, new) = (Outbox::new(10), Outbox::new(10));
-        old.try_send(&frame(10, 7)).unwrap();
-        let next = frame(10, 8);
-        let mut waiting = pin!(old.send(&next));
-        assert!(poll(waiting.as_mut()).is_pending());
-        new.inherit(old.close());
-        assert_eq!(poll(waiting.as_mut()), Poll::Ready(Err(Closed)));
+    fn the_end_sends_all_who_wait_away_and_hands_over_the_rest() {
+        let ((old, _), (new, socket)) = (outbox(10), outbox(10));
+        old.try_send(&frame(9, 7)).unwrap();
+        let next = frame(9, 8);
+        let mut first = pin!(old.send(&next));
+        let mut second = pin!(old.send(&next));
+        assert!(poll(first.as_mut()).is_pending() && poll(second.as_mut()).is_pending());
+        new.inherit(old.close().unsent);
+        assert_eq!(poll(first.as_mut()), Poll::Ready(Err(Closed)));
+        assert_eq!(poll(second.as_mut()), Poll::Ready(Err(Closed)));
         assert_eq!(old.control(&next), Err(Closed));
-        new.try_send(&next).unwrap();
-        assert_eq!(new.take().unwrap().bytes[..], [[7; 10], [8; 10]].concat());
-        new.try_send(&next).unwrap();
+        assert_eq!(new.try_send(&next), Err(TrySendError::Full));
+        new.control(&next).unwrap();
+        let written: Vec<_> = std::iter::from_fn(|| take(&new, socket)).map(|piece| piece.bytes[1]).collect();
+        assert_eq!(written, [7, 8]);
     }
 }

@@ -12,12 +12,15 @@ use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::manifest::{
-    BOOT_HEADER, CAPABILITIES_HEADER, INSTANCE_HEADER, Manifest, NODE_HEADER, SLOT_HEADER,
+    BOOT_HEADER, CAPABILITIES_HEADER, INSTANCE_HEADER, Manifest, NODE_HEADER, RECEIVED_HEADER, SESSION_HEADER,
+    SLOT_HEADER,
 };
+use trunkline_protocol::service as session;
+use trunkline_protocol::service::{Answer, Capabilities, Offer, parse_received};
 
 use super::access::AccessError;
 use super::{Core, Ready};
-use crate::link::{LinkSocket, SlotKey};
+use crate::link::{LinkSocket, Refused, SlotKey};
 
 /// A WebSocket message may hold one frame of the largest size behind a chunk of small ones.
 const MESSAGE_MAX_BYTES: usize = LINK_FRAME_MAX_BYTES + 1024 * 1024;
@@ -25,8 +28,6 @@ const MESSAGE_MAX_BYTES: usize = LINK_FRAME_MAX_BYTES + 1024 * 1024;
 const READ_BUFFER_BYTES: usize = 32 * 1024;
 /// Chunks are gathered before they get here: write them at once.
 const WRITE_BUFFER_BYTES: usize = 0;
-/// What this end can do beyond the service protocol: nothing yet.
-const CAPABILITIES: HeaderValue = HeaderValue::from_static("");
 
 /// What a link is asked for with.
 #[derive(Debug, Deserialize)]
@@ -49,6 +50,8 @@ pub(super) enum Refusal {
     Upgrade(#[from] WebSocketUpgradeRejection),
     #[error("this app server shuts down")]
     Shutdown,
+    #[error(transparent)]
+    Session(#[from] Refused),
 }
 
 /// `GET /.trunkline/manifest`
@@ -58,6 +61,9 @@ pub(super) async fn manifest(
     extensions: Extensions,
 ) -> Result<Json<Manifest>, Refusal> {
     let ready = ready(&core, &headers, &extensions)?;
+    if core.leaving.is_cancelled() {
+        return Err(Refusal::Shutdown);
+    }
     Ok(Json(ready.manifest.clone()))
 }
 
@@ -80,13 +86,36 @@ pub(super) async fn link(
         .max_frame_size(MESSAGE_MAX_BYTES)
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES);
+    let (attached, answer) = link.attach(offer(&headers)?).await?;
     let tasks = core.tasks.clone();
-    let mut response = upgrade.on_upgrade(move |socket| tasks.track_future(link.run(LinkSocket::network(socket))));
+    let mut response = upgrade.on_upgrade(move |socket| tasks.track_future(attached.run(LinkSocket::network(socket))));
+    tell(&answer, response.headers_mut());
     if let Ok(instance) = HeaderValue::from_str(&core.instance) {
         response.headers_mut().insert(INSTANCE_HEADER, instance);
     }
-    response.headers_mut().insert(CAPABILITIES_HEADER, CAPABILITIES);
     Ok(response)
+}
+
+/// What a proxy that resumes says about its session; others have none.
+fn offer(headers: &HeaderMap) -> Result<Option<Offer>, Refusal> {
+    let malformed = |name| move |_| Refusal::Header(name);
+    let text_of = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let capabilities = text_of(CAPABILITIES_HEADER).map(str::parse::<Capabilities>).transpose();
+    let capabilities = capabilities.map_err(malformed(CAPABILITIES_HEADER))?.unwrap_or_default();
+    if capabilities.resume_ring_bytes.is_none() {
+        return Ok(None);
+    }
+    let session = text(headers, SESSION_HEADER)?.parse().map_err(malformed(SESSION_HEADER))?;
+    let received = text_of(RECEIVED_HEADER).map(parse_received).transpose().map_err(malformed(RECEIVED_HEADER))?;
+    Ok(Some(Offer { session, received, capabilities }))
+}
+
+fn tell(answer: &Answer, headers: &mut HeaderMap) {
+    headers.insert(RECEIVED_HEADER, HeaderValue::from(answer.received));
+    // Digits, letters and an equals sign are good in any header.
+    if let Ok(capabilities) = HeaderValue::from_str(&answer.capabilities.to_string()) {
+        headers.insert(CAPABILITIES_HEADER, capabilities);
+    }
 }
 
 pub(super) fn ready<'a>(core: &'a Core, headers: &HeaderMap, extensions: &Extensions) -> Result<&'a Ready, Refusal> {
@@ -120,6 +149,10 @@ impl Refusal {
             Refusal::Header(_) => StatusCode::BAD_REQUEST,
             Refusal::Upgrade(_) => StatusCode::UPGRADE_REQUIRED,
             Refusal::Shutdown => StatusCode::SERVICE_UNAVAILABLE,
+            // The proxy ends its session, too, and begins another one.
+            Refusal::Session(Refused::Judged(session::Refusal::Unknown)) => StatusCode::GONE,
+            Refusal::Session(Refused::Session(_)) => StatusCode::GONE,
+            Refusal::Session(Refused::Judged(session::Refusal::Stale)) => StatusCode::PRECONDITION_FAILED,
         }
     }
 }

@@ -15,8 +15,8 @@ use crate::error::UnknownHub;
 use crate::groups::Groups;
 use crate::raw::RawHandle;
 
-/// How long a shutdown waits for methods that are still running.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a shutdown waits for the last hooks, when methods have had their time.
+const LAST_HOOKS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A server from outside its hubs. Cheap to clone, for background tasks and HTTP handlers.
 ///
@@ -94,9 +94,13 @@ impl ServerHandle {
         self.core.metrics.text()
     }
 
-    /// Ends all links and waits, for 10 s at most, until what was queued is written, running methods have ended and
-    /// `on_disconnected` has run for each connection. New links are refused from now on. Clients that are served
-    /// without a proxy are first told to connect again, and have 5 s to leave.
+    /// Leaves: each client of a proxy goes on at another app server once its running methods have ended, for which they
+    /// have 10 s ([`Server::shutdown_timeout`](crate::Server::shutdown_timeout)). It notices nothing, and neither
+    /// `on_disconnected` nor `on_connected` runs: see [`Hub::on_leaving`](crate::Hub::on_leaving) and
+    /// [`Hub::on_rehomed`](crate::Hub::on_rehomed). While there is no other app server, its proxy keeps it for a while.
+    ///
+    /// Then all links are ended, and what was queued is written. Who is left, such as clients of raw endpoints, is
+    /// disconnected. Clients that are served without a proxy are first told to connect again, and have 5 s to leave.
     ///
     /// Meant to go with axum's graceful shutdown, which knows nothing of links:
     ///
@@ -111,13 +115,14 @@ impl ServerHandle {
     /// # }
     /// ```
     pub async fn shutdown(&self) {
+        self.core.leave().await;
         self.core.shutdown.cancel();
         self.core.tasks.close();
         #[cfg(feature = "embedded")]
         if let Some(node) = self.core.embedded.get() {
             node.stop().await;
         }
-        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.core.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(LAST_HOOKS_TIMEOUT, self.core.tasks.wait()).await.is_err() {
             tracing::warn!(
                 tasks = self.core.tasks.len(),
                 "methods are still running; the shutdown goes on without them"

@@ -8,6 +8,9 @@
 
 mod calls;
 mod client_results;
+mod moving;
+mod restarts;
+mod resume;
 mod stage;
 mod streams;
 mod uploads;

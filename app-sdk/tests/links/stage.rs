@@ -15,6 +15,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, Response};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use trunkline::{CloseReason, Context, Hub, HubError, Server, ServerHandle};
@@ -201,31 +203,42 @@ pub(crate) fn credential(key: &str) -> String {
 pub(crate) struct Ask {
     pub(crate) hub: &'static str,
     pub(crate) node: &'static str,
+    pub(crate) boot: &'static str,
     pub(crate) slot: u32,
     pub(crate) key: &'static str,
     pub(crate) instance: Option<String>,
+    /// A session that resumes: its number, what was received in it, and its window; else a link that doesn't.
+    pub(crate) session: Option<(u64, Option<u64>, u64)>,
 }
 
 impl Ask {
     pub(crate) fn of(node: &'static str, slot: u32) -> Self {
-        Self { hub: "test", node, slot, key: KEY, instance: None }
+        Self { hub: "test", node, slot, key: KEY, instance: None, boot: "boot", session: None }
     }
 
     pub(crate) async fn dial(self, app: &App) -> Result<(Socket, HeaderMap), Response<Option<Vec<u8>>>> {
         let mut request = format!("ws://{}{LINK_PATH}?hub={}", app.address, self.hub).into_client_request().unwrap();
         let instance = self.instance.unwrap_or_else(|| app.handle.instance().to_owned());
+        let (session, received, capabilities) = match self.session {
+            None => ("session".to_owned(), Some(0), String::new()),
+            Some((session, received, window_ms)) => {
+                (session.to_string(), received, format!("resume=65536, window={window_ms}"))
+            }
+        };
         let headers = [
             ("authorization", format!("Bearer {}", credential(self.key))),
             (NODE_HEADER, self.node.to_owned()),
-            (BOOT_HEADER, "boot".to_owned()),
+            (BOOT_HEADER, self.boot.to_owned()),
             (INSTANCE_HEADER, instance),
             (SLOT_HEADER, self.slot.to_string()),
-            (SESSION_HEADER, "session".to_owned()),
-            (RECEIVED_HEADER, "0".to_owned()),
-            (CAPABILITIES_HEADER, String::new()),
+            (SESSION_HEADER, session),
+            (CAPABILITIES_HEADER, capabilities),
         ];
         for (name, value) in headers {
             request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        if let Some(received) = received {
+            request.headers_mut().insert(RECEIVED_HEADER, received.into());
         }
         match tokio_tungstenite::connect_async_with_config(request, None, true).await {
             Ok((socket, response)) => Ok((socket, response.headers().clone())),
@@ -246,12 +259,19 @@ pub(crate) struct Link {
 impl Link {
     /// A link that has shaken hands and is open at the other end too.
     pub(crate) async fn open(app: &App, node: &'static str, slot: u32) -> Self {
-        let (socket, _) = Ask::of(node, slot).dial(app).await.unwrap();
+        let mut link = Self::open_as(app, Ask::of(node, slot)).await.0;
+        link.measure().await;
+        link
+    }
+
+    /// The same with all that it is asked for with; and how many frames the app server has taken.
+    pub(crate) async fn open_as(app: &App, ask: Ask) -> (Self, u64) {
+        let (socket, headers) = ask.dial(app).await.unwrap();
+        let received = headers.get(RECEIVED_HEADER).unwrap().to_str().unwrap().parse().unwrap();
         let mut link = Self::new(socket);
         assert!(matches!(link.next().await, ServiceMessage::HandshakeRequest(_)));
         link.send(ServiceMessage::HandshakeResponse(HandshakeResponse::default())).await;
-        link.measure().await;
-        link
+        (link, received)
     }
 
     pub(crate) fn new(socket: Socket) -> Self {
@@ -298,6 +318,12 @@ impl Link {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    /// Tells the other end that the session is over.
+    pub(crate) async fn say_goodbye(&mut self) {
+        let close = CloseFrame { code: CloseCode::Away, reason: "".into() };
+        self.socket.send(Message::Close(Some(close))).await.unwrap();
     }
 
     /// Waits until the other end has closed the link.

@@ -15,6 +15,12 @@ pub struct Payload(pub(super) Bytes);
 pub struct PayloadError(pub(super) String);
 
 impl Payload {
+    /// A value that was encoded before, elsewhere; whoever reads it finds out whether it is one.
+    #[must_use]
+    pub fn new(encoded: Bytes) -> Self {
+        Self(encoded)
+    }
+
     /// The encoded bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {

@@ -146,7 +146,10 @@ impl Session {
         self.counters.told(told);
         self.ring.rewind(received);
         self.peer_ring_bytes = can.resume_ring_bytes;
-        self.silence.heard(now_ms);
+        if can.resume_ring_bytes.is_none() {
+            self.settings = self.settings.without_resuming();
+        }
+        self.silence = Silence::new(self.settings.tick_ms(), now_ms);
         self.last_sent_ms = now_ms;
         self.echoes.clear();
         self.link = Link::Attached;
@@ -172,7 +175,8 @@ impl Session {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { resume_ring_bytes: Some(self.settings.ring_max_bytes) }
+        let window_ms = (self.role == Role::Proxy).then_some(self.settings.window_ms);
+        Capabilities { resume_ring_bytes: Some(self.settings.ring_max_bytes), window_ms }
     }
 
     fn is_present(&self, attachment: Attachment) -> bool {
@@ -201,6 +205,12 @@ impl Session {
     #[must_use]
     pub fn load(&self) -> Load {
         self.ring.load()
+    }
+
+    /// What of the load the present socket has not got yet.
+    #[must_use]
+    pub fn unsent(&self) -> Load {
+        self.ring.unsent()
     }
 
     /// What there is place for.

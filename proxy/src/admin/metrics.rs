@@ -4,7 +4,7 @@ mod relay;
 
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use crate::counters::{Cause, Counter, Counters, Direction, FrameKind, Limit, Outcome, Outcomes};
+use crate::counters::{Cause, Counter, Counters, Direction, FrameKind, Limit, Outcome, Outcomes, SessionEnd};
 use crate::shard::Shared;
 
 /// All metrics of a node as text.
@@ -117,10 +117,27 @@ impl Sheet<'_> {
         for (cause, label) in Cause::ALL {
             closed.with_label_values(&[label]).inc_by(self.sum(|counters| counters.closed(cause)));
         }
+        self.total(
+            "trunkline_client_connections_rehomed_total",
+            "Client connections given another home.",
+            |counters| &counters.rehomed,
+        )?;
+        self.total(
+            "trunkline_calls_failed_total",
+            "Calls answered with an error because their app server was gone.",
+            |counters| &counters.calls_failed,
+        )?;
         self.total("trunkline_client_messages_total", "Hub messages that clients sent up.", |counters| {
             &counters.messages_up
         })?;
         self.total("trunkline_deliveries_total", "Frames given to clients.", |counters| &counters.deliveries)?;
+        let waiting = self.shared.counters().iter().map(|counters| counters.outbox_bytes.get()).sum::<u64>();
+        let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+        self.gauge("trunkline_outbox_bytes", "Bytes that wait because their clients read no faster.", &[])?
+            .with_label_values::<&str>(&[])
+            .set(waiting);
+        let dropped = self.counter("trunkline_frames_dropped_total", "Frames not given to clients.", &["reason"])?;
+        dropped.with_label_values(&["slow_client"]).inc_by(self.sum(|counters| &counters.dropped));
         self.total("trunkline_keep_alives_total", "Keep-alives sent to clients.", |counters| &counters.keep_alives)?;
         self.total(
             "trunkline_unknown_receivers_total",
@@ -133,14 +150,33 @@ impl Sheet<'_> {
         let links = self.gauge("trunkline_links", "Links to app servers, by state.", &["hub", "app", "state"])?;
         for hub in self.shared.hubs.all().iter() {
             for pool in hub.pools().iter() {
-                let (open, size) = (pool.open(), pool.size());
+                let (open, resuming) = (pool.open(), pool.resuming());
+                let down = pool.size().saturating_sub(open + resuming);
                 let app = pool.app().name.as_str();
-                for (state, count) in [("open", open), ("down", size - open)] {
+                for (state, count) in [("open", open), ("resuming", resuming), ("down", down)] {
                     links.with_label_values(&[hub.name(), app, state]).add(i64::try_from(count).unwrap_or(i64::MAX));
                 }
             }
         }
-        self.total("trunkline_links_lost_total", "Links lost after they were open.", |counters| &counters.links_lost)
+        self.total("trunkline_links_lost_total", "Links that lost their sockets.", |counters| {
+            &counters.sessions.interrupted
+        })?;
+        self.total("trunkline_links_resumed_total", "Lost links that went on where they were.", |counters| {
+            &counters.sessions.resumed
+        })?;
+        self.total("trunkline_frames_replayed_total", "Frames sent again over resumed links.", |counters| {
+            &counters.sessions.replayed
+        })?;
+        self.total(
+            "trunkline_frames_lost_total",
+            "Upward frames that ended with the session of their link, not acknowledged or not sent.",
+            |counters| &counters.sessions.frames_lost,
+        )?;
+        let ended = self.counter("trunkline_link_sessions_ended_total", "Sessions of links, by end.", &["cause"])?;
+        for (cause, label) in SessionEnd::ALL {
+            ended.with_label_values(&[label]).inc_by(self.sum(|counters| counters.sessions.ended(cause)));
+        }
+        Ok(())
     }
 
     fn traffic(&self) -> prometheus::Result<()> {

@@ -50,6 +50,12 @@ impl Registry {
         Ok(made)
     }
 
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.iter().all(|part| part.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
+    }
+
     /// Takes a connection out and ends the requests that wait for it; with the last of them the pipe is closed.
     pub fn remove(&self, carried: &Arc<Carried>) {
         if let Some(mut part) = self.part(&carried.id)

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tracing::debug;
 use trunkline_protocol::hub::{Close, HandshakeError, HandshakeRequest, HandshakeResponse, HubMessage, HubProtocol};
 use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
-use trunkline_protocol::manifest::{EndpointKind, HubManifest, Transport};
+use trunkline_protocol::manifest::{EndpointKind, HubManifest, SlowClients, Transport};
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
 use super::inbound::{Inbound, Piece};
@@ -22,14 +22,11 @@ use crate::counters::Cause;
 use crate::delivery::frame_for;
 use crate::directory::{Client, Content, Status};
 use crate::limits::Quota;
-use crate::link::{Home, Hub};
+use crate::link::{Home, Hub, LinkHandle};
 use crate::outbox::Outbox;
-use crate::shard::{Ending, Shard};
+use crate::shard::{DATA_TYPE_HANDSHAKE, Shard, Sockets, opening_until};
 use crate::socket::Socket;
 use crate::transport::websocket::{self, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, Opcode};
-
-/// What a handshake in a service message is marked with.
-const DATA_TYPE_HANDSHAKE: i64 = 1;
 
 /// A farewell to somebody who was never let in waits for its socket only this long.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,8 +52,8 @@ struct Greeting {
 enum Refusal {
     /// With this hub handshake answer.
     Handshake(HandshakeError),
-    /// Nothing is wrong with it, but its app servers have just gone.
-    NoAppServer(Content),
+    /// Nothing is wrong with it, but its app servers have just gone, or this node goes.
+    ComeAgain(Content),
     /// It breaks the rules of its transport.
     Transport,
     /// It has closed its transport.
@@ -95,15 +92,22 @@ pub(super) async fn greet(
         }
     };
     let refusal = match greeting {
-        Ok(greeting) => match hub.choose_home() {
+        Ok(greeting) if shard.is_drained() => Refusal::ComeAgain(content(greeting.as_ref())),
+        Ok(greeting) => match hub.choose_home().or_else(|| wait_for_home(shard, hub, greeting.as_ref())) {
             Some(home) => return Some(let_in(shard, socket, inbound, greeting, home, newcomer, &settings)),
-            None => Refusal::NoAppServer(content(greeting.as_ref())),
+            None => Refusal::ComeAgain(content(greeting.as_ref())),
         },
         Err(refusal) => refusal,
     };
     shard.counters().closed(Cause::Handshake).increment();
     drop(timeout(FAREWELL_TIMEOUT, refuse(shard, &socket, inbound, &refusal, &settings)).await);
     None
+}
+
+/// A home that is none, where new clients may wait until there is one.
+fn wait_for_home(shard: &Shard, hub: &Hub, greeting: Option<&Greeting>) -> Option<Home> {
+    let may_wait = shard.shared().settings.homes.holds_new && greeting.is_some();
+    may_wait.then(|| Arc::new(LinkHandle::nowhere(hub.index())))
 }
 
 fn content(greeting: Option<&Greeting>) -> Content {
@@ -185,31 +189,36 @@ fn let_in(
     let (id, serial): (Rc<str>, _) = (Rc::from(&*open.connection_id), shard.next_serial());
     let mut client = Client::new(id.clone(), serial, home.clone(), content, socket);
     client.is_negotiated = is_negotiated;
+    client.may_miss = settings.slow_clients == SlowClients::Drop;
     // A raw event stream has nothing to ask with.
     client.has_inherent_keep_alive = match content {
         Content::Hub(_) => transport == Transport::LongPolling,
         Content::Raw => transport != Transport::WebSockets,
     };
     let now = shard.tick();
-    let patience = u32::try_from(settings.handshake_timeout_ms.div_ceil(1000)).unwrap_or(u32::MAX);
     client.status = match content {
-        Content::Hub(_) => Status::Opening { until: now.saturating_add(patience).saturating_add(1) },
+        Content::Hub(_) => opening_until(now, settings.handshake_timeout_ms),
         Content::Raw => Status::Open,
     };
     (client.last_sent, client.last_heard) = (now, now);
+    let protocol = greeting.as_ref().map(|greeting| ByteString::from_static(greeting.request.protocol.name()));
+    let open = OpenConnection { protocol, ..open };
+    // A node inside an app has no other one; and nothing can be told to a handler that has begun.
+    if greeting.is_some() && shard.shared().whose_sockets == Sockets::Own {
+        client.kept.opening = Some(shard.keep_opening(&open));
+    }
     // Here first: the app server's answer may come back before this function ends, on another thread.
     let slot = shard.open(client, user.as_deref());
     if let Some(expires_s) = expires_s {
         shard.close_at(slot, expires_s);
     }
-    let protocol = greeting.as_ref().map(|greeting| ByteString::from_static(greeting.request.protocol.name()));
-    home.send(&ServiceMessage::OpenConnection(OpenConnection { protocol, ..open }));
+    home.send(&ServiceMessage::OpenConnection(open));
     if let Some(greeting) = greeting {
         home.send_data(&id, &greeting.bytes, DATA_TYPE_HANDSHAKE);
     }
     if home.is_closed() {
-        // Lost while it was chosen: those who were here then have been told, this one has not.
-        shard.end(slot, &Ending::link_lost());
+        // Lost while it was chosen: those who were here then have another one, this one has not.
+        shard.lose_home(slot);
     }
     let limits = &shard.shared().settings.limits;
     let quota = Quota::new(limits.messages_per_second, limits.bytes_per_second);
@@ -248,11 +257,11 @@ fn last_words(refusal: &Refusal, settings: &HubManifest) -> Outbox {
             let answer = HandshakeResponse { error: Some(text) }.encode();
             words.push(websocket::frame(Opcode::Text, &answer));
         }
-        Refusal::NoAppServer(Content::Raw) => {
+        Refusal::ComeAgain(Content::Raw) => {
             words.push(websocket::close(CLOSE_GOING_AWAY));
             return words;
         }
-        Refusal::NoAppServer(Content::Hub(protocol)) => {
+        Refusal::ComeAgain(Content::Hub(protocol)) => {
             let mut close = BytesMut::new();
             protocol.encode(&HubMessage::Close(Close { error: None, allow_reconnect: true }), &mut close);
             words.push(websocket::frame(Opcode::Text, &HandshakeResponse::default().encode()));

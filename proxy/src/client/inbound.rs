@@ -21,6 +21,11 @@ pub(super) enum Upward<'a> {
         /// How many.
         count: u64,
     },
+    /// Among the messages that follow is a call that is to be answered.
+    Call {
+        /// Its invocation id.
+        id: &'a str,
+    },
     /// A message of a raw connection.
     Raw {
         /// Its bytes.
@@ -226,11 +231,16 @@ fn take_messages(
         };
         let after = at + frame.length;
         // What can't be told goes up: the app server answers it in its own words.
-        let kind = protocol.scan(rest.get(frame.body).unwrap_or_default()).map(|scan| scan.kind);
-        let then = match kind {
+        let scan = protocol.scan(rest.get(frame.body).unwrap_or_default());
+        let then = match scan.as_ref().map(|scan| scan.kind) {
             Ok(MessageKind::Ping) => Upward::Ping,
             Ok(MessageKind::Close) => Upward::Close,
-            _ => {
+            kind => {
+                if let (Ok(MessageKind::Invocation | MessageKind::StreamInvocation), Ok(scan)) = (kind, &scan)
+                    && let Some(id) = &scan.invocation_id
+                {
+                    give_run(0..0, 0, Some(Upward::Call { id }));
+                }
                 run_count += 1;
                 at = after;
                 continue;

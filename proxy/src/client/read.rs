@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tracing::debug;
 
 use super::inbound::{Inbound, InboundError, Piece, Upward};
 use crate::counters::Limit;
-use crate::directory::{Content, Serial, Slot};
+use crate::directory::{Content, Hold, Serial, Slot};
 use crate::limits::Quota;
 use crate::link::Home;
 use crate::shard::{Ending, Shard};
@@ -57,6 +58,7 @@ enum Step {
 
 /// Reads until the socket ends, then frees the connection's place.
 pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Reading) {
+    reading.wait_for_leave(shard).await;
     let mut step = reading.take_kept(shard);
     loop {
         match step {
@@ -86,10 +88,17 @@ pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Reading) {
         }
         reading.wait_for_leave(shard).await;
         step = poll_fn(|cx| {
+            // Its link may have filled while it was idle: many that begin at once would go far over the bound.
+            if reading.home.is_full() {
+                return Poll::Ready(Step::Go);
+            }
             shard.with_scratch(|scratch| {
                 let most = reading.read_max_bytes(scratch.len());
                 let scratch = scratch.get_mut(..most).unwrap_or_default();
-                let read = ready!(reading.poll_read(shard, cx, scratch));
+                let Some(reading_now) = reading.poll_unless_held(shard, cx, scratch) else {
+                    return Poll::Ready(Step::Go);
+                };
+                let read = ready!(reading_now);
                 Poll::Ready(reading.take(shard, scratch, read))
             })
         })
@@ -99,13 +108,26 @@ pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Reading) {
 }
 
 impl Reading {
-    /// Waits while this connection shall not be read: its app server paused it, or its link is full.
-    async fn wait_for_leave(&self, shard: &Shard) {
-        while let Some(pause) = shard.with_client(self.slot, self.serial, |client| client.pause.clone()).flatten() {
-            pause.notified().await;
-        }
-        if self.home.is_full() {
-            self.home.room().await;
+    /// Waits while this connection shall not be read: it is paused, has no home, or its home is full. It may have
+    /// another home then.
+    async fn wait_for_leave(&mut self, shard: &Shard) {
+        loop {
+            let home = &mut self.home;
+            let gate = shard.with_client(self.slot, self.serial, |client| {
+                if !Arc::ptr_eq(&client.home, home) {
+                    *home = Arc::clone(&client.home);
+                }
+                // Its shard has not heard of it yet, but will.
+                if home.is_closed() && !client.is_closing() {
+                    client.hold(Hold::Homeless);
+                }
+                client.gate()
+            });
+            match gate.flatten() {
+                Some(gate) => gate.notified().await,
+                None if self.home.is_full() => self.home.room().await,
+                None => return,
+            }
         }
     }
 
@@ -129,6 +151,20 @@ impl Reading {
 
     fn read_max_bytes(&self, room: usize) -> usize {
         self.quota.as_ref().map_or(room, |quota| quota.read_max_bytes().min(room))
+    }
+
+    /// Reads, unless it has become forbidden since the reader looked.
+    fn poll_unless_held(
+        &self,
+        shard: &Shard,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Option<Poll<io::Result<usize>>> {
+        let read = shard.with_client(self.slot, self.serial, |client| {
+            let may_read = client.holds().are_none() && Arc::ptr_eq(&client.home, &self.home);
+            may_read.then(|| client.socket.poll_read(cx, buffer))
+        });
+        read.unwrap_or(Some(Poll::Ready(Ok(0))))
     }
 
     /// The socket lies in the directory, beside what deliveries look at: one place less to fetch for each of them.
@@ -227,6 +263,7 @@ impl Taking<'_> {
                 self.shard.counters().messages_up.add(count);
                 self.home.send_data(self.id, bytes, 0);
             }
+            Upward::Call { id } => self.shard.called(self.slot, id),
             Upward::Raw { bytes, kind } => {
                 self.messages += 1;
                 self.shard.counters().messages_up.increment();

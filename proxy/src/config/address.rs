@@ -1,6 +1,7 @@
 //! Where somebody answers over HTTP: an app server, or another node.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ pub enum Security {
 pub struct Address {
     security: Security,
     authority: Arc<str>,
+    at: Option<SocketAddr>,
 }
 
 impl Address {
@@ -27,6 +29,18 @@ impl Address {
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.security == Security::Tls
+    }
+
+    /// The same by one of the addresses that its name resolves to. What is asked for there stays the name.
+    #[must_use]
+    pub fn at(&self, address: SocketAddr) -> Self {
+        Self { at: Some(address), ..self.clone() }
+    }
+
+    /// The address to connect to, where it is settled.
+    #[must_use]
+    pub fn resolved(&self) -> Option<SocketAddr> {
+        self.at
     }
 
     /// `host:port`, with brackets around an IPv6 address.
@@ -68,14 +82,15 @@ impl FromStr for Address {
             return Err("has a user name: give only scheme, host and port");
         }
         let host = uri.host().filter(|host| !host.is_empty()).ok_or("has no host")?;
-        Ok(Self { security, authority: format!("{host}:{}", uri.port_u16().unwrap_or(usual_port)).into() })
+        Ok(Self { security, authority: format!("{host}:{}", uri.port_u16().unwrap_or(usual_port)).into(), at: None })
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.is_tls() { "https" } else { "http" };
-        write!(f, "{scheme}://{}", self.authority)
+        write!(f, "{scheme}://{}", self.authority)?;
+        self.at.map_or(Ok(()), |at| write!(f, " ({at})"))
     }
 }
 
@@ -95,6 +110,8 @@ mod tests {
             let address: Address = url.parse().unwrap();
             assert_eq!((address.to_string().as_str(), address.host()), (shown, host));
             assert_eq!(address.is_tls(), url.starts_with("https"));
+            let at = address.at(([10, 0, 0, 1], 5000).into());
+            assert_eq!((at.authority(), at.to_string()), (address.authority(), format!("{shown} (10.0.0.1:5000)")));
         }
     }
 

@@ -13,10 +13,11 @@ use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
 use super::advertise::advertise;
 use super::carried::CarriedArgs;
+use super::discovery::DiscoveryArgs;
 use super::tokens::{TokenArgs, TokenArgsError};
 use super::{
-    Address, AdvertiseError, Config, LINK_OUTBOX_MAX_BYTES, LimitArgs, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT,
-    NobodyTrusted, OUTBOX_MAX_BYTES, OriginError, OriginPattern, PathPrefixArgs, PathPrefixError, ProxyProtocolArgs,
+    Address, AdvertiseError, Config, DrainArgs, HomeArgs, LimitArgs, LinkArgs, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT,
+    NobodyTrusted, OriginError, OriginPattern, OutboxArgs, PathPrefixArgs, PathPrefixError, ProxyProtocolArgs,
     RelayArgs, RelaySettings, Settings, TlsArgs, TlsArgsError, TlsListen, TrustArgs, TrustError, random_node_name,
 };
 
@@ -49,10 +50,14 @@ pub struct ServeArgs {
     #[arg(long, env = "TRUNKLINE_ADMIN", value_name = "HOST:PORT", default_value = "127.0.0.1:8090")]
     pub admin: String,
 
-    /// An app server with the Trunkline SDK, such as `http://127.0.0.1:5000` or `https://app.example`. May be given
-    /// several times.
+    /// App servers with the Trunkline SDK, such as `http://127.0.0.1:5000` or `https://app.example`: one for each address
+    /// that the name resolves to. May be given several times.
     #[arg(long = "upstream", env = "TRUNKLINE_UPSTREAM", value_name = "URL", required = true, value_delimiter = ',')]
     pub upstreams: Vec<String>,
+
+    /// Upstreams whose name has several addresses.
+    #[command(flatten)]
+    pub discovery: DiscoveryArgs,
 
     /// Links to each app server for each hub.
     #[arg(long, env = "TRUNKLINE_POOL_SIZE", value_name = "N", default_value_t = 5,
@@ -124,21 +129,25 @@ pub struct ServeArgs {
     #[arg(long, env = "TRUNKLINE_MESSAGE_MAX_BYTES", value_name = "BYTES", default_value_t = MESSAGE_MAX_BYTES)]
     pub message_max_bytes: usize,
 
-    /// What may wait for one client before it is closed as too slow, in bytes.
-    #[arg(long, env = "TRUNKLINE_OUTBOX_MAX_BYTES", value_name = "BYTES", default_value_t = OUTBOX_MAX_BYTES)]
-    pub outbox_max_bytes: usize,
+    /// What may wait for clients.
+    #[command(flatten)]
+    pub outbox: OutboxArgs,
 
-    /// What may wait for one link before its clients are read no further, in bytes.
-    #[arg(long, env = "TRUNKLINE_LINK_OUTBOX_MAX_BYTES", value_name = "BYTES", default_value_t = LINK_OUTBOX_MAX_BYTES)]
-    pub link_outbox_max_bytes: usize,
+    /// Links to app servers.
+    #[command(flatten)]
+    pub links: LinkArgs,
 
     /// Requests that are carried on.
     #[command(flatten)]
     pub relay: RelayArgs,
 
-    /// How long clients may take to leave when the node stops, in seconds.
-    #[arg(long, env = "TRUNKLINE_DRAIN_TIMEOUT", value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
-    pub drain_timeout: u64,
+    /// How the node stops.
+    #[command(flatten)]
+    pub drain: DrainArgs,
+
+    /// Clients whose app server is gone.
+    #[command(flatten)]
+    pub homes: HomeArgs,
 
     /// Server-Sent Events and long polling.
     #[command(flatten)]
@@ -250,8 +259,9 @@ impl Config {
         };
         limit("--message-max-bytes", args.message_max_bytes, 1024, LINK_FRAME_MAX_BYTES - ENVELOPE_BYTES)?;
         limit("--head-max-bytes", args.limits.head_max_bytes, HEAD_LEAST_BYTES, HEAD_MOST_BYTES)?;
-        limit("--outbox-max-bytes", args.outbox_max_bytes, 4096, usize::MAX)?;
-        limit("--link-outbox-max-bytes", args.link_outbox_max_bytes, 4096, usize::MAX)?;
+        limit("--outbox-max-bytes", args.outbox.outbox_max_bytes, 4096, usize::MAX)?;
+        let outbox = args.outbox.limits();
+        limit("--outbox-total-max-bytes", outbox.total_bytes, 4096, usize::MAX)?;
         let trusted = args.trust.check()?;
         let settings = Settings {
             node: node_name(args.node_name)?,
@@ -267,8 +277,9 @@ impl Config {
             allow_origins: args.allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?,
             pool_size: usize::from(args.pool_size),
             message_max_bytes: args.message_max_bytes,
-            outbox_max_bytes: args.outbox_max_bytes,
-            link_outbox_max_bytes: args.link_outbox_max_bytes,
+            outbox,
+            links: args.links.check()?,
+            homes: args.homes.settings(),
             carried: args.carried.settings(),
             relay: RelaySettings::from(&args.relay),
         };
@@ -277,9 +288,10 @@ impl Config {
             tls_listen,
             admin,
             upstreams,
+            resolve_interval: args.discovery.interval(),
             upstream_tls: args.tls.upstream(),
             shards: args.shards.unwrap_or_else(one_per_core),
-            drain_timeout: Duration::from_secs(args.drain_timeout),
+            drain: args.drain.settings(),
             settings,
         })
     }
@@ -347,7 +359,7 @@ fn node_name(given: Option<String>) -> Result<String, ConfigError> {
     }
 }
 
-fn limit(flag: &'static str, value: usize, least: usize, most: usize) -> Result<(), ConfigError> {
+pub(super) fn limit(flag: &'static str, value: usize, least: usize, most: usize) -> Result<(), ConfigError> {
     if (least..=most).contains(&value) { Ok(()) } else { Err(ConfigError::Limit { flag, value, least, most }) }
 }
 
@@ -356,7 +368,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::config::IdentityFiles;
+    use crate::config::{IdentityFiles, LinkSettings};
 
     #[derive(Parser)]
     struct Cli {
@@ -388,6 +400,8 @@ mod tests {
         assert_eq!(relay.upstream_connect_timeout, Duration::from_secs(5));
         assert_eq!(relay.upstream_answer_timeout, Duration::from_secs(60));
         assert_eq!(relay.hop_timeout, Duration::from_secs(5));
+        assert_eq!(config.settings.links, LinkSettings::default());
+        assert_eq!(config.settings.links.resume_window_ms, 10_000);
     }
 
     #[test]
@@ -443,6 +457,10 @@ mod tests {
         assert!(
             problem(&["--upstream", "http://localhost", "--access-key", KEY, "--message-max-bytes", "1"])
                 .contains("--message-max-bytes is 1, but must be from 1024")
+        );
+        assert!(
+            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--link-ring-max-bytes", "1"])
+                .contains("--link-ring-max-bytes is 1, but must be from 65536")
         );
     }
 }

@@ -165,10 +165,10 @@ mod tests {
         let text = "upstream = [\"http://a\", \"http://b\"]\npool-size = 7\nlisten = \"[::1]:1\"\ndrain_timeout = 3";
         let from_file = args(text, &[]).unwrap();
         assert_eq!(from_file.upstreams, ["http://a", "http://b"]);
-        assert_eq!((from_file.pool_size, from_file.drain_timeout), (7, 3));
+        assert_eq!((from_file.pool_size, from_file.drain.drain_timeout), (7, 3));
         assert_eq!(from_file.listen, "[::1]:1");
         let typed = args(text, &["--upstream", "http://c", "--pool-size", "9"]).unwrap();
-        assert_eq!((typed.upstreams, typed.pool_size, typed.drain_timeout), (vec!["http://c".to_owned()], 9, 3));
+        assert_eq!((typed.upstreams, typed.pool_size, typed.drain.drain_timeout), (vec!["http://c".to_owned()], 9, 3));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -96,10 +97,19 @@ pub enum Order {
         /// Who waits for it.
         ack: Arc<PendingAck>,
     },
-    /// A link is lost: those whose home it was are closed.
+    /// The session of a link is over: those whose home it was get another one.
     LinkLost(LinkId),
-    /// The node stops: all are closed.
-    Drain,
+    /// A link is open: those who wait for a home may have it.
+    LinkOpened(Arc<LinkHandle>),
+    /// An app server is about to stop: those at home there get another one.
+    AppLeaves {
+        /// The hub.
+        hub: HubIndex,
+        /// Which app server.
+        app: AppServerId,
+    },
+    /// The node stops: all are closed, spread over this time.
+    Drain(Duration),
 }
 
 /// What is done to one connection.
@@ -123,6 +133,11 @@ pub enum Act {
     Close {
         /// Why, where it is an error.
         error: Option<ByteString>,
+    },
+    /// Its own app server hands it over to another one.
+    HandOver {
+        /// What goes along.
+        headers: Vec<(ByteString, Vec<ByteString>)>,
     },
     /// It is asked for a result by an app server that may not be its own.
     Ask {

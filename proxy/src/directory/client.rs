@@ -5,8 +5,8 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 use trunkline_protocol::hub::HubProtocol;
 
-use super::Serial;
 use super::sets::Membership;
+use super::{Hold, Holds, Kept, Serial};
 use crate::link::Home;
 use crate::outbox::Outbox;
 use crate::socket::Socket;
@@ -42,10 +42,13 @@ pub struct Client {
     pub home: Home,
     /// Its public id.
     pub id: Rc<str>,
-    /// Set while its app server wants it paused: its reader waits for this.
-    pub pause: Option<Rc<Notify>>,
+    /// What is seldom looked at.
+    pub kept: Box<Kept>,
+    holds: Holds,
     /// A token names its id, so that the id has to be remembered when it is over.
     pub is_negotiated: bool,
+    /// When it reads too slowly it misses what was sent to many, and is not closed.
+    pub may_miss: bool,
     /// Its transport shows by itself that it lives: no pings, no time-out.
     pub has_inherent_keep_alive: bool,
     pub(super) memberships: Vec<Membership>,
@@ -99,9 +102,11 @@ impl Client {
             is_negotiated: false,
             has_inherent_keep_alive: false,
             has_pinged: false,
+            may_miss: false,
             is_dirty: false,
             is_flushing: false,
-            pause: None,
+            kept: Box::default(),
+            holds: Holds::default(),
             mark: 0,
             memberships: Vec::new(),
         }
@@ -117,6 +122,47 @@ impl Client {
     #[must_use]
     pub fn is_closing(&self) -> bool {
         matches!(self.status, Status::Closing { .. })
+    }
+
+    /// Has it not be read, for this reason.
+    pub fn hold(&mut self, hold: Hold) {
+        self.holds.add(hold);
+    }
+
+    /// This is no reason any more. When none is left it is read again, from this tick on: its silence while it was not
+    /// read is not held against it.
+    pub fn release(&mut self, hold: Hold, now: u32) {
+        if !self.holds.contains(hold) {
+            return;
+        }
+        self.holds.remove(hold);
+        if self.holds.are_none() {
+            self.last_heard = now;
+            self.open_gate();
+        }
+    }
+
+    /// It is over: nothing holds it any more.
+    pub fn release_all(&mut self) {
+        self.holds = Holds::default();
+        self.open_gate();
+    }
+
+    /// Why it is not read.
+    #[must_use]
+    pub fn holds(&self) -> Holds {
+        self.holds
+    }
+
+    /// What its reader waits for while it is not to be read.
+    pub fn gate(&mut self) -> Option<Rc<Notify>> {
+        (!self.holds.are_none()).then(|| Rc::clone(self.kept.gate.get_or_insert_default()))
+    }
+
+    fn open_gate(&mut self) {
+        if let Some(gate) = self.kept.gate.take() {
+            gate.notify_waiters();
+        }
     }
 
     /// Leaves it out of the send that this mark was made for.

@@ -196,7 +196,7 @@ mod tests {
 
     fn directory(clients: usize, user: Option<&str>) -> Directory {
         let mut directory = Directory::default();
-        let home = Arc::new(LinkHandle::new(hub(), AppServerId::from(0), 1000));
+        let home = Arc::new(LinkHandle::opened(hub(), AppServerId::from(0)));
         for serial in 0..clients {
             let socket = Socket::boxed(tokio::io::empty());
             let client = Client::new("id".into(), index(serial), home.clone(), Content::Hub(HubProtocol::Json), socket);

@@ -6,9 +6,11 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use tracing::info;
+use trunkline_protocol::manifest::MIGRATE_TO_HEADER;
 use trunkline_protocol::service::{
-    ClientInvocation, CloseWithAck, ConnectionFlowControl, FlowSubject, GroupChange, Payloads, RawKind, ServiceMessage,
-    UserGroupChange,
+    ClientInvocation, CloseWithAck, ConnectionFlowControl, FlowOperation, FlowSubject, GroupChange, Payloads, RawKind,
+    ServiceMessage, UserGroupChange,
 };
 
 use crate::delivery::{Act, Framed, GroupOrder, Order, PendingAck, Receivers, Who};
@@ -19,19 +21,19 @@ use crate::shard::{Shard, no_such_connection};
 #[derive(Debug)]
 pub(super) struct TurnOrders {
     orders: Vec<Vec<Order>>,
-    /// Frames that were read.
-    pub(super) frames: u64,
+    /// The number of the last new frame that was read.
+    pub(super) taken: Option<u64>,
     /// Their bytes.
     pub(super) bytes: usize,
 }
 
 impl TurnOrders {
     pub(super) fn new(shards: usize) -> Self {
-        Self { orders: vec![Vec::new(); shards], frames: 0, bytes: 0 }
+        Self { orders: vec![Vec::new(); shards], taken: None, bytes: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.frames == 0
+        self.taken.is_none()
     }
 
     pub(super) fn into_orders(self) -> Vec<Vec<Order>> {
@@ -93,7 +95,12 @@ pub(super) fn sort(
         ServiceMessage::UserData(data) => send(Who::Users(vec![data.user_id]).into(), &data.payloads),
         ServiceMessage::MultiUserData(data) => send(Who::Users(data.user_ids).into(), &data.payloads),
         ServiceMessage::CloseConnection(close) => {
-            turn.for_owner(shard, link, close.connection_id, Act::Close { error: close.error });
+            let is_handed_over = close.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER));
+            let act = match is_handed_over {
+                true => Act::HandOver { headers: close.headers },
+                false => Act::Close { error: close.error },
+            };
+            turn.for_owner(shard, link, close.connection_id, act);
         }
         ServiceMessage::ConnectionFlowControl(flow) => control_flow(shard, link, flow, turn),
         other => return sort_rest(shard, link, other, turn),
@@ -180,7 +187,7 @@ fn pass_answer(shard: &Shard, link: &LinkHandle, caller: &str, answer: &ServiceM
     let Some(hub) = hubs.get(link.hub().get()) else { return };
     let pools = hub.pools();
     let asker = pools.iter().find(|pool| pool.app().instance == caller);
-    if let Some(way) = asker.and_then(|pool| pool.choose_home()) {
+    if let Some(way) = asker.and_then(|pool| pool.any_link()) {
         way.send(answer);
     }
 }
@@ -274,8 +281,20 @@ fn close_many(link: &Arc<LinkHandle>, who: Who, close: CloseWithAck, turn: &mut 
     turn.for_all(&Order::CloseMany { hub: link.hub(), to, reason, ack: PendingAck::new(link.clone(), ack_id) });
 }
 
+/// The app server is about to stop: it is no home any more, and those at home there are to get another one.
+fn leave_app(shard: &Shard, link: &LinkHandle, turn: &mut TurnOrders) {
+    let hubs = shard.shared().hubs.all();
+    let pools = hubs.get(link.hub().get()).map(|hub| hub.pools()).unwrap_or_default();
+    for pool in pools.iter().filter(|pool| pool.app().id == link.app() && pool.leave()) {
+        info!(hub = pool.hub().name(), app = %pool.app().name, "the app server stops: its clients get another one");
+        turn.for_all(&Order::AppLeaves { hub: link.hub(), app: link.app() });
+    }
+}
+
 fn control_flow(shard: &Shard, link: &LinkHandle, flow: ConnectionFlowControl, turn: &mut TurnOrders) {
-    if flow.subject == FlowSubject::Client {
+    if flow.subject == FlowSubject::Server && flow.operation == FlowOperation::Offline {
+        leave_app(shard, link, turn);
+    } else if flow.subject == FlowSubject::Client {
         turn.for_owner(shard, link, flow.connection_id, Act::Flow(flow.operation));
     }
 }

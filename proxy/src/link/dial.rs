@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::Empty;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -17,7 +17,9 @@ use trunkline_protocol::limits::{LINK_FRAME_MAX_BYTES, LINK_HANDSHAKE_TIMEOUT_MS
 use trunkline_protocol::manifest::{
     BOOT_HEADER, CAPABILITIES_HEADER, INSTANCE_HEADER, LINK_PATH, RECEIVED_HEADER, SESSION_HEADER, SLOT_HEADER,
 };
-use trunkline_protocol::service::{FrameBuffer, HandshakeResponse, LinkKind, ServiceMessage};
+use trunkline_protocol::service::{
+    Answer, Capabilities, FrameBuffer, HandshakeResponse, HeaderError, LinkKind, Offer, ServiceMessage, parse_received,
+};
 
 use super::http_client::{Caller, RequestError};
 use super::{LinkSocket, Pool, Reach};
@@ -40,6 +42,12 @@ pub enum DialError {
     /// Another instance answers there than the one we want; the manifest is to be read anew.
     #[error("another app server instance answers")]
     OtherInstance,
+    /// The app server has ended the session, or never had it.
+    #[error("the app server does not know the session any more")]
+    UnknownSession,
+    /// What it says about the session makes no sense.
+    #[error("the app server's answer makes no sense: {0}")]
+    Answer(#[from] HeaderError),
     /// The upgrade was refused.
     #[error("the app server answers {0} instead of an upgrade")]
     Status(StatusCode),
@@ -54,6 +62,17 @@ pub enum DialError {
     Timeout,
 }
 
+/// A link that is open, and whose ends have shaken hands.
+#[derive(Debug)]
+pub struct Dialled {
+    /// Its two halves.
+    pub socket: LinkSocket,
+    /// What came behind the handshake.
+    pub frames: FrameBuffer,
+    /// What the app server says about the session.
+    pub answer: Answer,
+}
+
 /// Opens the link of one slot.
 ///
 /// # Errors
@@ -61,31 +80,37 @@ pub enum DialError {
 pub async fn dial(
     pool: &Pool,
     slot: usize,
+    offer: &Offer,
     boot: &str,
     caller: Caller<'_>,
-) -> Result<(LinkSocket, FrameBuffer), DialError> {
-    let mut socket = match &pool.app().reach {
-        Reach::Network(address) => LinkSocket::network(upgrade(pool, slot, address, boot, caller).await?),
+) -> Result<Dialled, DialError> {
+    let (mut socket, answer) = match &pool.app().reach {
+        Reach::Network(address) => {
+            let (socket, answer) = upgrade(pool, slot, offer, address, boot, caller).await?;
+            (LinkSocket::network(socket), answer)
+        }
         Reach::Memory(dialler) => {
             let (near, far) = LinkSocket::memory();
             dialler.dial(pool.hub().name(), caller.node, boot, slot, far);
-            near
+            // Nothing is lost between two ends of one process, so nothing is kept for it.
+            (near, Answer { received: 0, capabilities: Capabilities::default() })
         }
     };
     let frames = timeout(Duration::from_millis(LINK_HANDSHAKE_TIMEOUT_MS), shake_hands(&mut socket))
         .await
         .unwrap_or(Err(DialError::Timeout))?;
-    Ok((socket, frames))
+    Ok(Dialled { socket, frames, answer })
 }
 
 async fn upgrade(
     pool: &Pool,
     slot: usize,
+    offer: &Offer,
     address: &Address,
     boot: &str,
     caller: Caller<'_>,
-) -> Result<WebSocketStream<Wire>, DialError> {
-    let request = Request::get(format!("{LINK_PATH}?hub={}", pool.hub().name()))
+) -> Result<(WebSocketStream<Wire>, Answer), DialError> {
+    let mut request = Request::get(format!("{LINK_PATH}?hub={}", pool.hub().name()))
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")
@@ -93,18 +118,32 @@ async fn upgrade(
         .header(BOOT_HEADER, boot)
         .header(INSTANCE_HEADER, &pool.app().instance)
         .header(SLOT_HEADER, slot)
-        .header(SESSION_HEADER, random_id())
-        .header(RECEIVED_HEADER, 0)
-        .header(CAPABILITIES_HEADER, "")
-        .body(Empty::<Bytes>::new())
-        .map_err(RequestError::from)?;
+        .header(SESSION_HEADER, offer.session.to_string())
+        .header(CAPABILITIES_HEADER, offer.capabilities.to_string());
+    if let Some(received) = offer.received {
+        request = request.header(RECEIVED_HEADER, received);
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(RequestError::from)?;
     let answer = caller.send(address, request).await?;
     match answer.status() {
         StatusCode::SWITCHING_PROTOCOLS => {}
         StatusCode::CONFLICT => return Err(DialError::OtherInstance),
+        StatusCode::GONE => return Err(DialError::UnknownSession),
         status => return Err(DialError::Status(status)),
     }
-    into_websocket(hyper::upgrade::on(answer).await.map_err(|error| DialError::Upgrade(error.to_string()))?).await
+    let told = told(answer.headers(), offer)?;
+    let upgraded = hyper::upgrade::on(answer).await.map_err(|error| DialError::Upgrade(error.to_string()))?;
+    Ok((into_websocket(upgraded).await?, told))
+}
+
+/// What the app server says about the session. Both ends resume, or none does.
+fn told(headers: &HeaderMap, offer: &Offer) -> Result<Answer, DialError> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let received = text(RECEIVED_HEADER).map(parse_received).transpose()?.unwrap_or_default();
+    let capabilities = text(CAPABILITIES_HEADER).map(str::parse).transpose()?.unwrap_or_default();
+    let capabilities =
+        if offer.capabilities.resume_ring_bytes.is_some() { capabilities } else { Capabilities::default() };
+    Ok(Answer { received, capabilities })
 }
 
 async fn into_websocket(upgraded: Upgraded) -> Result<WebSocketStream<Wire>, DialError> {

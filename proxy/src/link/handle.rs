@@ -1,67 +1,78 @@
-//! The near end of an open link: a byte-bounded outbox that any shard may write to.
+//! The near end of a slot's session: it lives across the sockets of a link, and any shard may write to it.
 //!
-//! Frames are encoded straight into one buffer, so that whatever was written since the last turn leaves in one
+//! Frames are encoded straight into the session's ring, so that whatever was written since the last turn leaves in one
 //! WebSocket message. The lock is held for an append, never across an await.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::sync::Notify;
-use trunkline_protocol::service::{Counters, Ping, ServiceMessage, SessionError, encode_connection_data};
+use trunkline_protocol::service::{
+    Answer, Attachment, Class, Leftover, Offer, Ping, ServiceMessage, Session, SessionError, Transmit, Verdict,
+    encode_connection_data,
+};
 
 use super::{AppServerId, HubIndex};
 
-/// A link, for as long as it is open; never used again in this process.
+/// A link, for as long as its session lives; never used again in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LinkId(u64);
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// The near end of an open link.
+/// The near end of a session.
 #[derive(Debug)]
 pub struct LinkHandle {
     id: LinkId,
     hub: HubIndex,
     app: AppServerId,
-    limit_bytes: usize,
-    state: Mutex<State>,
+    /// What may wait for the socket; what the session keeps in all is bounded by its ring.
+    outbox_max_bytes: usize,
+    /// `None` once it is over.
+    session: Mutex<Option<Session>>,
+    is_full: AtomicBool,
+    is_open: AtomicBool,
     filled: Notify,
     emptied: Notify,
-    owing: Notify,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    counters: Counters,
-    buffer: BytesMut,
-    frames: u64,
-    is_closed: bool,
-}
-
-/// What is to be written next.
+/// What a writer does next.
 #[derive(Debug)]
-pub struct Outgoing {
-    /// Whole frames, one behind the other.
-    pub bytes: Bytes,
-    /// How many.
-    pub frames: u64,
+pub enum Outgoing {
+    /// Write this.
+    Piece(Transmit),
+    /// Wait, at most until then.
+    Idle(u64),
+    /// Nothing more goes to this socket.
+    Over,
 }
 
 impl LinkHandle {
-    /// A link that has just been opened.
+    /// A link whose session begins.
     #[must_use]
-    pub fn new(hub: HubIndex, app: AppServerId, limit_bytes: usize) -> Self {
+    pub fn new(hub: HubIndex, app: AppServerId, outbox_max_bytes: usize, session: Session) -> Self {
+        Self::beginning(hub, app, outbox_max_bytes, Some(session))
+    }
+
+    fn beginning(hub: HubIndex, app: AppServerId, outbox_max_bytes: usize, session: Option<Session>) -> Self {
         Self {
             id: LinkId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             hub,
             app,
-            limit_bytes,
-            state: Mutex::default(),
+            outbox_max_bytes,
+            session: Mutex::new(session),
+            is_full: AtomicBool::new(false),
+            is_open: AtomicBool::new(false),
             filled: Notify::new(),
             emptied: Notify::new(),
-            owing: Notify::new(),
         }
+    }
+
+    /// No link at all: the home of a client connection that waits for its first one.
+    #[must_use]
+    pub fn nowhere(hub: HubIndex) -> Self {
+        Self::beginning(hub, AppServerId::NONE, 0, None)
     }
 
     /// Which link this is.
@@ -82,27 +93,30 @@ impl LinkHandle {
         self.app
     }
 
-    /// Whether what waits has reached the budget: clients whose home this is shall not be read then.
+    /// Whether its clients shall not be read, because too much waits for the socket or to be acknowledged.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.state().buffer.len() >= self.limit_bytes
+        self.is_full.load(Ordering::Acquire)
     }
 
-    /// Whether it has been lost or given up.
+    /// Whether it has a socket.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Acquire)
+    }
+
+    /// Whether its session is over.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.state().is_closed
+        self.session().is_none()
     }
 
-    /// Waits until there is room again, or the link is closed. Cancel-safe.
+    /// Waits until there is room again, or the session is over. Cancel-safe.
     pub async fn room(&self) {
         loop {
             let emptied = self.emptied.notified();
-            {
-                let state = self.state();
-                if state.is_closed || state.buffer.len() < self.limit_bytes {
-                    return;
-                }
+            if !self.is_full() {
+                return;
             }
             emptied.await;
         }
@@ -110,60 +124,80 @@ impl LinkHandle {
 
     /// Queues a message. Never refused: who fills a link is stopped by [`room`](Self::room) instead.
     pub fn send(&self, message: &ServiceMessage) {
-        self.append(|buffer| message.encode(buffer));
+        self.append(Class::Reserved, |buffer| message.encode(buffer));
     }
 
     /// Queues bytes of a client connection.
     pub fn send_data(&self, connection_id: &str, payload: &[u8], data_type: i64) {
-        self.append(|buffer| encode_connection_data(connection_id, payload, data_type, buffer));
+        self.append(Class::Ordinary, |buffer| encode_connection_data(connection_id, payload, data_type, buffer));
     }
 
-    fn append(&self, encode: impl FnOnce(&mut BytesMut)) {
-        let mut state = self.state();
-        if state.is_closed {
-            return;
+    fn append(&self, class: Class, encode: impl FnOnce(&mut BytesMut)) {
+        if self.with(|session| session.push(class, encode)).is_some() {
+            self.filled.notify_one();
         }
-        encode(&mut state.buffer);
-        state.frames += 1;
-        state.counters.handle_sent();
-        drop(state);
-        self.filled.notify_one();
     }
 
-    /// Waits for something to write; `None` when the link is closed. Cancel-safe.
-    pub async fn next_outgoing(&self) -> Option<Outgoing> {
-        loop {
-            {
-                let mut state = self.state();
-                if state.is_closed {
-                    return None;
-                }
-                if !state.buffer.is_empty() {
-                    let outgoing = Outgoing { bytes: state.buffer.split().freeze(), frames: state.frames };
-                    state.frames = 0;
-                    drop(state);
-                    self.emptied.notify_waiters();
-                    return Some(outgoing);
-                }
+    /// What the writer of this socket does next.
+    #[must_use]
+    pub fn poll(&self, attachment: Attachment, now_ms: u64) -> Outgoing {
+        let outgoing = self.with(|session| match session.poll_transmit(attachment, now_ms) {
+            Some(piece) => Outgoing::Piece(piece),
+            None => session.poll_ping_timeout().map_or(Outgoing::Over, Outgoing::Idle),
+        });
+        outgoing.unwrap_or(Outgoing::Over)
+    }
+
+    /// Waits until the writer has something new to look at. Cancel-safe.
+    pub async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// What to dial with; `None` when the session is over.
+    #[must_use]
+    pub fn offer(&self) -> Option<Offer> {
+        self.with(|session| session.offer())
+    }
+
+    /// A dial has succeeded: the new socket, and how many frames it gets again.
+    ///
+    /// # Errors
+    /// When the answer makes no sense.
+    pub fn attach(
+        &self,
+        offer: &Offer,
+        answer: &Answer,
+        now_ms: u64,
+    ) -> Result<Option<(Attachment, u64)>, SessionError> {
+        let attached = self.with(|session| {
+            let replayed = session.counters().sent().saturating_sub(answer.received);
+            let attachment = session.handle_answer(offer, answer, now_ms)?;
+            Ok(attachment.map(|attachment| (attachment, replayed)))
+        });
+        let attached = attached.transpose()?.flatten();
+        self.is_open.store(attached.is_some(), Ordering::Release);
+        Ok(attached)
+    }
+
+    /// The socket has ended; what that means for the session.
+    pub fn detach(&self, attachment: Attachment, now_ms: u64) -> Option<Verdict> {
+        self.is_open.store(false, Ordering::Release);
+        self.with(|session| session.detach(attachment, now_ms)).flatten()
+    }
+
+    /// A turn was read: something was heard, and all frames up to `number` are taken, of which `bytes` bytes are new.
+    pub fn handle_turn(&self, taken: Option<u64>, bytes: usize, now_ms: u64) {
+        let is_due_earlier = self.with(|session| {
+            session.handle_heard(now_ms);
+            let before = session.poll_ping_timeout();
+            if let Some(number) = taken {
+                session.handle_taken(number, bytes, now_ms);
             }
-            self.filled.notified().await;
+            session.poll_ping_timeout() != before
+        });
+        if is_due_earlier == Some(true) {
+            self.filled.notify_one();
         }
-    }
-
-    /// Has the writer look at when it is to be woken next.
-    pub fn wake_writer(&self) {
-        self.owing.notify_one();
-    }
-
-    /// Waits for [`wake_writer`](Self::wake_writer). Cancel-safe.
-    pub async fn woken(&self) {
-        self.owing.notified().await;
-    }
-
-    /// Counts the frames of a turn: one lock for all of them, because deliveries wait behind this.
-    pub fn handle_received(&self, frames: u64, now_ms: u64) {
-        let mut state = self.state();
-        (0..frames).for_each(|_| state.counters.handle_received(now_ms));
     }
 
     /// Takes the acknowledgement that may ride on a ping.
@@ -171,76 +205,58 @@ impl LinkHandle {
     /// # Errors
     /// When it makes no sense.
     pub fn handle_ping(&self, ping: &Ping) -> Result<(), SessionError> {
-        self.state().counters.handle_ping(ping)
+        self.with(|session| session.handle_ping(ping).map(drop)).unwrap_or(Ok(()))
     }
 
-    /// When an acknowledgement is due.
+    /// Counts the silence of the peer; to be called every [`tick_ms`](Self::tick_ms).
+    pub fn handle_timeout(&self, now_ms: u64) -> Option<Verdict> {
+        self.with(|session| session.handle_timeout(now_ms)).flatten()
+    }
+
+    /// When a session without a socket is to be looked at again.
     #[must_use]
-    pub fn acknowledge_at(&self) -> Option<u64> {
-        self.state().counters.poll_timeout()
+    pub fn poll_timeout(&self) -> Option<u64> {
+        self.with(|session| session.poll_timeout()).flatten()
     }
 
-    /// The acknowledgement that is due by now.
+    /// How often silence is counted.
     #[must_use]
-    pub fn acknowledgement(&self, now_ms: u64) -> Option<Ping> {
-        self.state().counters.poll_ping(now_ms)
+    pub fn tick_ms(&self) -> u64 {
+        self.with(|session| session.tick_ms()).unwrap_or(u64::MAX)
     }
 
-    /// A keep-alive.
-    #[must_use]
-    pub fn keep_alive(&self) -> Ping {
-        self.state().counters.keep_alive()
-    }
-
-    /// Ends it: nothing is queued any more, and nobody waits any more.
-    pub fn close(&self) {
-        self.state().is_closed = true;
+    /// Ends the session: nothing is queued any more, and nobody waits any more. What was in its ring.
+    pub fn close(&self) -> Leftover {
+        let session = self.session().take();
+        self.is_open.store(false, Ordering::Release);
+        self.is_full.store(false, Ordering::Release);
         self.filled.notify_one();
         self.emptied.notify_waiters();
+        session.map(Session::end).unwrap_or_default()
+    }
+
+    /// Does something with the session, if it lives, and looks at what that did to its room.
+    fn with<T>(&self, act: impl FnOnce(&mut Session) -> T) -> Option<T> {
+        let mut guard = self.session();
+        let session = guard.as_mut()?;
+        let done = act(session);
+        let is_full = session.unsent().bytes() >= self.outbox_max_bytes || !session.has_place(Class::Ordinary);
+        let was_full = self.is_full.load(Ordering::Relaxed);
+        if is_full != was_full {
+            self.is_full.store(is_full, Ordering::Release);
+        }
+        drop(guard);
+        if was_full && !is_full {
+            self.emptied.notify_waiters();
+        }
+        Some(done)
     }
 
     // No code panics while it holds the lock; should it ever, what is queued is still whole frames.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn session(&self) -> MutexGuard<'_, Option<Session>> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn link(limit_bytes: usize) -> LinkHandle {
-        LinkHandle::new(HubIndex::from(0), AppServerId::from(0), limit_bytes)
-    }
-
-    #[tokio::test]
-    async fn what_was_queued_leaves_in_one_piece_and_in_order() {
-        let link = link(1000);
-        link.send_data("a", b"1", 0);
-        link.send_data("b", b"2", 0);
-        let outgoing = link.next_outgoing().await.unwrap();
-        assert_eq!(outgoing.frames, 2);
-        let mut frames = trunkline_protocol::service::FrameBuffer::default();
-        frames.push(outgoing.bytes);
-        let first = ServiceMessage::decode(&frames.next_body().unwrap().unwrap()).unwrap().unwrap();
-        assert!(matches!(first, ServiceMessage::ConnectionData(data) if data.connection_id == "a"));
-    }
-
-    #[tokio::test]
-    async fn a_full_link_has_room_again_once_it_was_written() {
-        let link = link(1);
-        link.send_data("a", b"1", 0);
-        assert!(link.is_full());
-        let (_, outgoing) = tokio::join!(link.room(), link.next_outgoing());
-        assert!(outgoing.is_some() && !link.is_full());
-    }
-
-    #[tokio::test]
-    async fn a_closed_link_takes_nothing_and_lets_all_go() {
-        let link = link(1);
-        link.send_data("a", b"1", 0);
-        link.close();
-        link.room().await;
-        assert!(link.next_outgoing().await.is_none());
-    }
-}
+mod tests;

@@ -57,6 +57,14 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).last().map(ToString::to_string).unwrap_or_default()
 }
 
+impl RequestError {
+    /// Whether nobody listens there.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
 /// Who asks, and by which ways.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller<'a> {

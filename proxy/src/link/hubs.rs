@@ -76,7 +76,8 @@ pub struct Hubs {
     all: ArcSwap<Vec<Arc<Hub>>>,
     // Held while the lists change, which only manifests do.
     changing: Mutex<()>,
-    app_servers: AtomicUsize,
+    /// Instance ids of all app servers that were ever met, in the order of their numbers.
+    app_servers: Mutex<Vec<Arc<str>>>,
 }
 
 impl HubIndex {
@@ -91,6 +92,11 @@ impl From<u32> for HubIndex {
     fn from(index: u32) -> Self {
         Self(index)
     }
+}
+
+impl AppServerId {
+    /// No app server.
+    pub const NONE: Self = Self(u32::MAX);
 }
 
 impl From<u32> for AppServerId {
@@ -124,10 +130,10 @@ impl Hub {
         self.pools.load_full()
     }
 
-    /// Whether any app server can be reached.
+    /// Whether any app server can be reached that is not about to stop.
     #[must_use]
     pub fn is_served(&self) -> bool {
-        self.pools.load().iter().any(|pool| pool.open() > 0)
+        self.pools.load().iter().any(|pool| pool.open() > 0 && !pool.is_leaving())
     }
 
     /// The link for a new client connection: app servers take turns, then the links of a pool do.
@@ -138,13 +144,21 @@ impl Hub {
         (0..pools.len()).find_map(|step| pools.get((start + step) % pools.len())?.choose_home())
     }
 
+    /// Another home for a client connection that has lost its own at this app server: there, if that still has links.
+    #[must_use]
+    pub fn choose_home_near(&self, app: AppServerId) -> Option<Home> {
+        let pools = self.pools.load();
+        let own = pools.iter().find(|pool| pool.app().id == app).and_then(|pool| pool.choose_home());
+        own.or_else(|| self.choose_home())
+    }
+
     /// The app server to ask something: they take turns, as for new client connections.
     #[must_use]
     pub fn choose_app(&self) -> Option<Arc<AppServer>> {
         let pools = self.pools.load();
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let pools = (0..pools.len()).filter_map(|step| pools.get((start + step) % pools.len()));
-        pools.filter(|pool| pool.open() > 0).map(|pool| pool.app().clone()).next()
+        pools.filter(|pool| pool.open() > 0 && !pool.is_leaving()).map(|pool| pool.app().clone()).next()
     }
 
     /// Gives the hub another app server.
@@ -214,10 +228,22 @@ impl Hubs {
         hub
     }
 
-    /// A number for an app server instance that was met for the first time.
+    /// The number of an app server instance: the same whenever and wherever it is met.
     #[must_use]
-    pub fn next_app_server(&self) -> AppServerId {
-        AppServerId(u32::try_from(self.app_servers.fetch_add(1, Ordering::Relaxed)).unwrap_or(u32::MAX))
+    pub fn number(&self, instance: &str) -> AppServerId {
+        let mut known = self.app_servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = known.iter().position(|known| **known == *instance).unwrap_or_else(|| {
+            known.push(instance.into());
+            known.len() - 1
+        });
+        AppServerId(u32::try_from(place).unwrap_or(u32::MAX))
+    }
+
+    /// The instance of such a number.
+    #[must_use]
+    pub fn instance(&self, app: AppServerId) -> Arc<str> {
+        let known = self.app_servers.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(app.0 as usize).cloned().unwrap_or_default()
     }
 }
 
@@ -245,7 +271,7 @@ mod tests {
             };
             let pool = Arc::new(Pool::new(hub.clone(), Arc::new(server), 2, Arc::default()));
             for slot in 0..2 {
-                pool.opened(slot, Arc::new(LinkHandle::new(hub.index(), AppServerId(app), 1000)));
+                pool.opened(slot, Arc::new(LinkHandle::opened(hub.index(), AppServerId(app))));
             }
             hub.add_pool(pool);
         }
@@ -259,6 +285,25 @@ mod tests {
         let apps: Vec<_> = homes.iter().map(|home| home.app().0).collect();
         assert_eq!(apps, [0, 1, 0, 1]);
         assert_ne!(homes[0].id(), homes[2].id());
+    }
+
+    #[test]
+    fn who_lost_a_home_stays_at_its_app_server_if_that_has_another_link() {
+        let hub = hub_with(2);
+        assert!((0..3).all(|_| hub.choose_home_near(AppServerId(1)).unwrap().app().0 == 1));
+        assert!(hub.pools()[1].leave());
+        assert!((0..3).all(|_| hub.choose_home_near(AppServerId(1)).unwrap().app().0 == 0));
+        hub.pools()[0].lost(0);
+        hub.pools()[0].lost(1);
+        assert!(hub.choose_home_near(AppServerId(1)).is_none() && !hub.is_served());
+    }
+
+    #[test]
+    fn an_instance_has_one_number_wherever_it_is_met() {
+        let hubs = Hubs::default();
+        let (a, b) = (hubs.number("a"), hubs.number("b"));
+        assert!(a != b && hubs.number("a") == a);
+        assert_eq!((&*hubs.instance(b), &*hubs.instance(AppServerId::NONE)), ("b", ""));
     }
 
     #[test]

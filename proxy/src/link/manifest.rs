@@ -39,6 +39,14 @@ pub enum ReadManifestError {
     },
 }
 
+impl ReadManifestError {
+    /// Whether nobody listens there.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Request(error) if error.is_refused())
+    }
+}
+
 /// Reads the manifest of the app server at an address.
 ///
 /// # Errors

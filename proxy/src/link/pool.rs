@@ -1,7 +1,7 @@
 //! The links of one hub to one app server instance: a fixed number of slots, each open or not.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
@@ -17,6 +17,7 @@ pub struct Pool {
     links: Box<[ArcSwapOption<LinkHandle>]>,
     next: AtomicUsize,
     retired: CancellationToken,
+    is_leaving: AtomicBool,
     /// Told whenever a link opens, is lost, or meets another instance than its own.
     changed: Arc<Notify>,
 }
@@ -34,6 +35,7 @@ impl Pool {
             links: (0..size).map(|_| ArcSwapOption::empty()).collect(),
             next: AtomicUsize::new(0),
             retired: CancellationToken::new(),
+            is_leaving: AtomicBool::new(false),
             changed,
         }
     }
@@ -59,19 +61,35 @@ impl Pool {
     /// How many links are open.
     #[must_use]
     pub fn open(&self) -> usize {
-        self.links.iter().filter(|link| link.load().is_some()).count()
+        self.links.iter().filter(|link| link.load().as_ref().is_some_and(|link| link.is_open())).count()
+    }
+
+    /// How many links have lost their socket and wait for another one.
+    #[must_use]
+    pub fn resuming(&self) -> usize {
+        self.links.iter().filter(|link| link.load().as_ref().is_some_and(|link| !link.is_open())).count()
+    }
+
+    /// A link for what has to arrive some time: an open one, else one that is to be resumed.
+    #[must_use]
+    pub fn any_link(&self) -> Option<Arc<LinkHandle>> {
+        self.choose_home().or_else(|| self.links.iter().find_map(ArcSwapOption::load_full))
     }
 
     /// The link for a new client connection; `None` while all are down or full.
     #[must_use]
     pub fn choose_home(&self) -> Option<Home> {
+        if self.is_leaving() {
+            return None;
+        }
         let links: Vec<_> = self.links.iter().map(ArcSwapOption::load_full).collect();
-        let usable: Vec<_> = links.iter().map(|link| link.as_ref().is_some_and(|link| !link.is_full())).collect();
+        let usable: Vec<_> =
+            links.iter().map(|link| link.as_ref().is_some_and(|link| link.is_open() && !link.is_full())).collect();
         let start = self.next.fetch_add(1, Ordering::Relaxed) % links.len().max(1);
         links.into_iter().nth(home::choose(&usable, start)?).flatten()
     }
 
-    /// A link of this slot is open.
+    /// A link of this slot is open, perhaps again.
     pub fn opened(&self, slot: usize, link: Arc<LinkHandle>) {
         if let Some(place) = self.links.get(slot) {
             place.store(Some(link));
@@ -79,12 +97,29 @@ impl Pool {
         self.changed.notify_one();
     }
 
-    /// The link of this slot is lost.
+    /// The link of this slot has lost its socket; its session lives.
+    pub fn interrupted(&self) {
+        self.changed.notify_one();
+    }
+
+    /// The session of this slot is over.
     pub fn lost(&self, slot: usize) {
         if let Some(place) = self.links.get(slot) {
             place.store(None);
         }
         self.changed.notify_one();
+    }
+
+    /// Its app server is about to stop: it is no home any more. `false` if that was known.
+    #[must_use]
+    pub fn leave(&self) -> bool {
+        !self.is_leaving.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether its app server is about to stop.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Relaxed)
     }
 
     /// Another instance answers where ours was.

@@ -9,6 +9,8 @@ use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::connector::Wire;
 
@@ -60,6 +62,9 @@ pub enum LinkSocketError {
     /// The far end has ended it.
     #[error("the app server closed it")]
     Closed,
+    /// The far end has ended it, and will not come back to its session.
+    #[error("the app server says goodbye: {0}")]
+    Farewell(String),
     /// Frames are binary.
     #[error("the app server sent text where frames belong")]
     Text,
@@ -97,6 +102,9 @@ impl LinkReader {
                 match stream.next().await.ok_or(LinkSocketError::Closed)?? {
                     Message::Binary(bytes) => return Ok(bytes),
                     Message::Ping(_) | Message::Pong(_) => {}
+                    Message::Close(Some(close)) if close.code == CloseCode::Away => {
+                        return Err(LinkSocketError::Farewell(close.reason.to_string()));
+                    }
                     Message::Close(_) => return Err(LinkSocketError::Closed),
                     Message::Text(_) | Message::Frame(_) => return Err(LinkSocketError::Text),
                 }
@@ -122,13 +130,16 @@ impl LinkWriter {
         }
     }
 
-    /// Tells the far end that this was all.
-    pub async fn close(&mut self) {
+    /// Tells the far end that this was all, and the end of its session.
+    pub async fn say_goodbye(&mut self) {
         match self {
             // Dropping it is what tells.
             Self::Memory(_) => {}
             // It fails where the far end was faster.
-            Self::Network(sink) => drop(sink.close().await),
+            Self::Network(sink) => {
+                let close = CloseFrame { code: CloseCode::Away, reason: "the session is over".into() };
+                drop(sink.send(Message::Close(Some(close))).await);
+            }
         }
     }
 }

@@ -69,7 +69,7 @@ impl Embedded {
     /// Stops the node: clients are told to connect again, and the app learns that they left.
     pub async fn stop(&self) {
         self.shared.drain();
-        self.inbox.give(vec![Order::Drain], 0).await;
+        self.inbox.give(vec![Order::Drain(Duration::ZERO)], 0).await;
         drop(timeout(LEAVING_TIMEOUT, until(|| self.shared.sockets() == 0)).await);
         self.pools.iter().for_each(|pool| pool.retire());
         drop(timeout(LINKS_TIMEOUT, until(|| self.pools.iter().all(|pool| pool.open() == 0))).await);

@@ -6,7 +6,7 @@ use trunkline_protocol::service::{ClientInvocation, ErrorCompletion, FlowOperati
 
 use super::{Ending, Shard};
 use crate::delivery::{Act, Delivery, GroupOrder, Order, Pace, Receivers, Who, frame_for, raw_frame};
-use crate::directory::{Content, SetName, Slot, Status};
+use crate::directory::{Content, Hold, SetName, Slot, Status};
 use crate::link::{HubIndex, LinkHandle};
 
 impl Shard {
@@ -59,14 +59,10 @@ impl Shard {
                 }
                 self.end_all(&slots, &Ending::ordered(reason.as_deref()));
             }
-            Order::LinkLost(link) => {
-                let slots = self.directory.borrow().at_home(link);
-                self.end_all(&slots, &Ending::link_lost());
-            }
-            Order::Drain => {
-                let slots = self.directory.borrow().everyone();
-                self.end_all(&slots, &Ending::drained());
-            }
+            Order::LinkLost(link) => self.lose_homes(link),
+            Order::LinkOpened(link) => self.take_link(&link),
+            Order::AppLeaves { hub, app } => self.leave_app(hub, app),
+            Order::Drain(spread) => self.drain(spread),
         }
     }
 
@@ -78,7 +74,8 @@ impl Shard {
     fn act(self: &Rc<Self>, slot: Slot, is_own: bool, act: Act, pace: Pace) {
         match act {
             Act::Data { payload, kind } if is_own => {
-                self.deliver(pace, |delivery| send_data(delivery, slot, &payload, kind));
+                let calls_max = self.shared.settings.homes.pending_calls_max;
+                self.deliver(pace, |delivery| send_data(delivery, slot, &payload, kind, calls_max));
             }
             // Only its own app server may answer its calls, so that none is answered twice.
             Act::Data { .. } => self.counters.unknown_receivers.increment(),
@@ -93,6 +90,9 @@ impl Shard {
                 let error = error.as_deref().filter(|error| !error.is_empty());
                 self.end(slot, &if is_own { Ending::by_app(error) } else { Ending::ordered(error) });
             }
+            // From any other than its own it is an answer that comes too late.
+            Act::HandOver { headers } if is_own => self.hand_over(slot, &headers),
+            Act::HandOver { .. } => {}
             Act::Ask { link, question } => self.ask(slot, is_own, &link, question, pace),
             Act::Flow(operation) => self.control_flow(slot, operation),
         }
@@ -103,6 +103,7 @@ impl Shard {
             Act::Ask { link, question } => link.send(&no_such_connection(question)),
             // The ack that goes with it says that nobody was found.
             Act::Group { .. } => {}
+            Act::HandOver { .. } => {}
             Act::Data { .. } | Act::Close { .. } | Act::Flow(_) => self.counters.unknown_receivers.increment(),
         }
     }
@@ -129,14 +130,8 @@ impl Shard {
         let mut directory = self.directory.borrow_mut();
         let Some(client) = directory.get_mut(slot) else { return };
         match operation {
-            FlowOperation::Pause => drop(client.pause.get_or_insert_default()),
-            FlowOperation::Resume => {
-                // Its silence while we didn't read it is not held against it.
-                client.last_heard = now;
-                if let Some(pause) = client.pause.take() {
-                    pause.notify_waiters();
-                }
-            }
+            FlowOperation::Pause => client.hold(Hold::App),
+            FlowOperation::Resume => client.release(Hold::App, now),
             FlowOperation::PauseAck | FlowOperation::Offline => {}
         }
     }
@@ -169,11 +164,21 @@ pub fn no_such_connection(question: ClientInvocation) -> ServiceMessage {
 }
 
 /// Bytes for one connection; the first are the answer to its hub handshake, if it had one.
-fn send_data(delivery: &mut Delivery<'_>, slot: Slot, payload: &[u8], kind: RawKind) {
+fn send_data(delivery: &mut Delivery<'_>, slot: Slot, payload: &[u8], kind: RawKind, calls_max: usize) {
     let Some(client) = delivery.directory.get_mut(slot).filter(|client| !client.is_closing()) else { return };
     client.status = Status::Open;
     let frame = match client.content {
-        Content::Hub(protocol) => frame_for(protocol, payload),
+        Content::Hub(protocol) if client.kept.calls.are_none() => frame_for(protocol, payload),
+        Content::Hub(protocol) => {
+            let payload = client.kept.calls.pass(protocol, payload);
+            if client.holds().contains(Hold::Calls) && !client.kept.calls.is_full(calls_max) {
+                client.release(Hold::Calls, delivery.outlet.tick);
+            }
+            if payload.is_empty() {
+                return;
+            }
+            frame_for(protocol, &payload)
+        }
         Content::Raw => raw_frame(kind, payload),
     };
     delivery.outlet.put(slot, client, &frame);

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use trunkline_protocol::hub::{Close, HubMessage};
 use trunkline_protocol::limits::{CLOCK_SKEW_S, CONNECT_TIMEOUT_S};
@@ -15,7 +15,8 @@ use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 use super::Shard;
 use crate::counters::Cause;
 use crate::delivery::frame_for;
-use crate::directory::{Content, Slot, Status};
+use crate::directory::{Client, Content, Slot, Status};
+use crate::outbox::Outbox;
 use crate::transport::websocket::{self, CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL};
 
 /// How long a client may take to answer our close; the official server's.
@@ -92,6 +93,13 @@ impl Ending {
         Self { cause: Cause::SlowClient, farewell: None, notice, raw_code: CLOSE_GOING_AWAY }
     }
 
+    /// It read slowly, and all together had too much waiting.
+    #[must_use]
+    pub fn outbox_total() -> Self {
+        let text = "the client reads too slowly: all queues of its node together are over --outbox-total-max-bytes";
+        Self { cause: Cause::OutboxTotal, notice: Notice::Error(text.into()), ..Self::slow_client() }
+    }
+
     /// It was silent for too long. Text of the official server.
     #[must_use]
     pub fn timed_out() -> Self {
@@ -106,10 +114,16 @@ impl Ending {
         Self { cause: Cause::Handshake, farewell: None, notice, raw_code: CLOSE_GOING_AWAY }
     }
 
-    /// Its home link is lost.
+    /// Its home link is lost, and it can't be given another one.
     #[must_use]
     pub fn link_lost() -> Self {
         Self::come_again(Cause::LinkLost, Notice::None)
+    }
+
+    /// It waited for an app server, and none came.
+    #[must_use]
+    pub fn no_app_server() -> Self {
+        Self::come_again(Cause::NoAppServer, Notice::None)
     }
 
     /// The node stops.
@@ -156,9 +170,7 @@ impl Shard {
                 return;
             }
             client.status = Status::Closing { until: now + CLOSE_TIMEOUT_TICKS };
-            if let Some(pause) = client.pause.take() {
-                pause.notify_waiters();
-            }
+            client.release_all();
             directory.leave_all(slot);
         }
         self.counters.closed(ending.cause).increment();
@@ -184,27 +196,26 @@ impl Shard {
     }
 
     fn tell_client(self: &Rc<Self>, slot: Slot, ending: &Ending) {
-        let hubs = self.shared.hubs.all();
-        {
-            let mut directory = self.directory.borrow_mut();
-            let Some(client) = directory.get_mut(slot) else { return };
-            if ending.cause == Cause::SlowClient {
-                return client.socket.cut();
-            }
-            let Content::Hub(protocol) = client.content else {
-                client.outbox.push(websocket::close(ending.raw_code));
-                drop(directory);
-                return self.flush(slot);
-            };
-            if let Some(farewell) = &ending.farewell {
-                let with_details = hubs.get(client.home.hub().get()).is_some_and(|hub| hub.settings().detailed_errors);
-                let mut message = BytesMut::new();
-                protocol.encode(&farewell.message(with_details), &mut message);
-                client.outbox.push(frame_for(protocol, &message));
-            }
-            client.outbox.push(websocket::close(CLOSE_NORMAL));
+        if matches!(ending.cause, Cause::SlowClient | Cause::OutboxTotal) {
+            return self.cut(slot);
+        }
+        if let Some(client) = self.directory.borrow_mut().get_mut(slot) {
+            let last_words = self.last_words(client, ending);
+            self.with_outbox(client, |outbox, _| last_words.into_iter().flatten().for_each(|frame| outbox.push(frame)));
         }
         self.flush(slot);
+    }
+
+    fn last_words(&self, client: &Client, ending: &Ending) -> [Option<Bytes>; 2] {
+        let Content::Hub(protocol) = client.content else { return [None, Some(websocket::close(ending.raw_code))] };
+        let farewell = ending.farewell.as_ref().map(|farewell| {
+            let hubs = self.shared.hubs.all();
+            let with_details = hubs.get(client.home.hub().get()).is_some_and(|hub| hub.settings().detailed_errors);
+            let mut message = BytesMut::new();
+            protocol.encode(&farewell.message(with_details), &mut message);
+            frame_for(protocol, &message)
+        });
+        [farewell, Some(websocket::close(CLOSE_NORMAL))]
     }
 
     fn end_route(&self, slot: Slot) {
@@ -231,7 +242,9 @@ impl Shard {
         if let Some(mut client) = self.directory.borrow_mut().remove(slot) {
             // What only a task would have written leaves now or never: our answer to a close, for one.
             let mut cx = Context::from_waker(Waker::noop());
-            let _ = client.outbox.poll_flush(&mut cx, &client.socket);
+            let _ = self.with_outbox(&mut client, |outbox, socket| outbox.poll_flush(&mut cx, socket));
+            // Whatever still waits is gone.
+            self.with_outbox(&mut client, |outbox, _| *outbox = Outbox::Empty);
         }
     }
 

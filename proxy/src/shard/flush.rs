@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::{Ending, Shard};
-use crate::directory::{Client, Serial, Slot};
+use crate::directory::{Serial, Slot};
+use crate::outbox::Outbox;
 
 impl Shard {
     /// Ends a turn: whatever was gathered leaves, in one system call per recipient.
@@ -22,6 +23,7 @@ impl Shard {
         dirty.iter().for_each(|&slot| self.flush(slot));
         blocked.iter().for_each(|&slot| self.flush_later(slot));
         slow.iter().for_each(|&slot| self.end(slot, &Ending::slow_client()));
+        self.hold_outbox_total();
         let mut aftermath = self.aftermath.borrow_mut();
         // A slow client's farewell may have left something meanwhile: its own flush has seen to it.
         *aftermath =
@@ -32,7 +34,7 @@ impl Shard {
     pub(super) fn flush(self: &Rc<Self>, slot: Slot) {
         let is_blocked = self.directory.borrow_mut().get_mut(slot).is_some_and(|client| {
             client.is_dirty = false;
-            match client.outbox.try_flush(&client.socket) {
+            match self.with_outbox(client, |outbox, socket| outbox.try_flush(socket)) {
                 Ok(()) => false,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
                 Err(_) => {
@@ -50,7 +52,10 @@ impl Shard {
     fn flush_later(self: &Rc<Self>, slot: Slot) {
         let serial = self.directory.borrow_mut().get_mut(slot).and_then(|client| {
             let is_new = !std::mem::replace(&mut client.is_flushing, true);
-            is_new.then_some(client.serial)
+            is_new.then(|| {
+                self.counters.outbox_bytes.follow(0, client.outbox.bytes());
+                client.serial
+            })
         });
         let Some(serial) = serial else { return };
         let shard = self.clone();
@@ -60,12 +65,14 @@ impl Shard {
     fn poll_flush(&self, cx: &mut Context<'_>, slot: Slot, serial: Serial) -> Poll<()> {
         let mut directory = self.directory.borrow_mut();
         let Some(client) = directory.get_same(slot, serial) else { return Poll::Ready(()) };
-        let Client { outbox, socket, .. } = client;
-        let written = ready!(outbox.poll_flush(cx, socket));
-        client.is_flushing = false;
+        let written = ready!(self.with_outbox(client, |outbox, socket| outbox.poll_flush(cx, socket)));
         if written.is_err() {
-            client.socket.cut();
+            self.with_outbox(client, |outbox, socket| {
+                *outbox = Outbox::Empty;
+                socket.cut();
+            });
         }
+        client.is_flushing = false;
         Poll::Ready(())
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::{Ending, Shard};
 use crate::delivery::frame_for;
-use crate::directory::{Client, Content, Serial, Slot, Status};
+use crate::directory::{Client, Content, Hold, Serial, Slot, Status};
 use crate::transport::websocket;
 use trunkline_protocol::hub::HubMessage;
 use trunkline_protocol::manifest::HubManifest;
@@ -63,6 +63,7 @@ impl Shard {
         for (slot, serial) in due {
             self.look_at(slot, serial, now);
         }
+        self.look_after_homeless();
         self.forget_absent();
         self.close_expired();
         self.forget_ended(now);
@@ -118,13 +119,15 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
     match client.status {
         Status::Closing { until } if now >= until => Due::Cut,
         Status::Closing { until } => Due::Wait(until),
+        // Nobody is there who could answer it.
+        Status::Opening { .. } if client.holds().contains(Hold::Homeless) => Due::Wait(now.saturating_add(keep_alive)),
         Status::Opening { until } if now >= until => Due::NotOpened,
         Status::Opening { until } => Due::Wait(until),
         // Its polls show that it lives; when they stop, its pipe ends.
         Status::Open if client.has_inherent_keep_alive => Due::Wait(u32::MAX),
         Status::Open if client.content == Content::Raw => due_raw(client, keep_alive, timeout, now),
         // While we don't read it, its silence is ours.
-        Status::Open if client.has_pinged && client.pause.is_none() && passed(client.last_heard, timeout) => {
+        Status::Open if client.has_pinged && client.holds().are_none() && passed(client.last_heard, timeout) => {
             Due::TimedOut
         }
         Status::Open if passed(client.last_sent, keep_alive) => Due::KeepAlive,
@@ -140,7 +143,7 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
 fn due_raw(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
     let silent_for = now.saturating_sub(client.last_heard);
     match silent_for {
-        _ if client.pause.is_some() => Due::Wait(now.saturating_add(keep_alive)),
+        _ if !client.holds().are_none() => Due::Wait(now.saturating_add(keep_alive)),
         // Whoever is asked late still gets the time of an interval for its answer.
         _ if silent_for >= timeout.max(keep_alive.saturating_mul(2)) => Due::TimedOut,
         _ if silent_for >= keep_alive => Due::KeepAlive,
@@ -164,7 +167,7 @@ mod tests {
     use crate::socket::Socket;
 
     fn client(change: impl FnOnce(&mut Client)) -> Client {
-        let home = Arc::new(LinkHandle::new(HubIndex::from(0), AppServerId::from(0), 1000));
+        let home = Arc::new(LinkHandle::opened(HubIndex::from(0), AppServerId::from(0)));
         let socket = Socket::boxed(tokio::io::empty());
         let mut client = Client::new("id".into(), 0, home, Content::Hub(HubProtocol::Json), socket);
         client.status = Status::Open;
@@ -196,7 +199,7 @@ mod tests {
     fn a_paused_client_may_be_silent() {
         let client = client(|client| {
             (client.has_pinged, client.last_heard, client.last_sent) = (true, 1, 199);
-            client.pause = Some(Rc::default());
+            client.hold(Hold::App);
         });
         assert_eq!(due(&client, &settings(), 200), Due::Wait(31));
     }
@@ -218,7 +221,7 @@ mod tests {
         assert_eq!(due(&client, &settings(), 115), Due::KeepAlive);
         assert_eq!(due(&client, &settings(), 129), Due::KeepAlive);
         assert_eq!(due(&client, &settings(), 130), Due::TimedOut);
-        client.pause = Some(Rc::default());
+        client.hold(Hold::App);
         assert_eq!(due(&client, &settings(), 200), Due::Wait(215));
     }
 

@@ -54,6 +54,7 @@ pub struct Shared {
     counters: Vec<Arc<Counters>>,
     clients: Vec<Vec<AtomicI64>>,
     sockets: AtomicU64,
+    is_leaving: AtomicBool,
     is_draining: AtomicBool,
     started: Instant,
 }
@@ -85,6 +86,7 @@ impl Shared {
             counters: shards.iter().map(|_| Arc::default()).collect(),
             clients: shards.iter().map(|_| per_hub()).collect(),
             sockets: AtomicU64::new(0),
+            is_leaving: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
             started: Instant::now(),
             shards,
@@ -165,14 +167,26 @@ impl Shared {
         self.started + Duration::from_millis(at_ms)
     }
 
+    /// Whether the node stops: it is not ready any more.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Relaxed)
+    }
+
+    /// The node is going to stop: load balancers shall turn away from it.
+    pub fn leave(&self) {
+        self.is_leaving.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the node stops and takes nobody in.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
     }
 
-    /// The node begins to stop.
+    /// The node takes nobody in any more.
     pub fn drain(&self) {
+        self.leave();
         self.is_draining.store(true, Ordering::Relaxed);
     }
 }

@@ -7,6 +7,7 @@
 //! | `/hasty` | the same, with hardly any time for the hub handshake |
 //! | `/detailed` | the same, and clients are told the details of errors |
 //! | `/lively` | the same, with frequent keep-alives and little patience |
+//! | `/lossy` | the same, and clients that read too slowly miss what is sent to many |
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use axum::Router;
 use axum::serve::ListenerExt;
 use clap::Parser;
 use tokio::net::TcpListener;
-use trunkline::{Context, Hub, HubError, Server, Transport};
+use trunkline::{Context, Hub, HubError, Server, SlowClients, Transport};
 
 /// What a receiver is sent: a tag that names the call.
 const RECEIVED: &str = "Received";
@@ -143,6 +144,11 @@ async fn dawdle(_padding: String) {
     tokio::time::sleep(DAWDLE).await;
 }
 
+/// Never comes to an end.
+async fn hang() {
+    std::future::pending().await
+}
+
 /// What comes after everything that was sent before.
 async fn fence(ctx: Context, number: u64) -> Done {
     ctx.clients().all().send(FENCE, (number,)).await?;
@@ -203,6 +209,7 @@ fn hub(path: &str) -> Hub {
         .method("MixedToMe", mixed_to_me)
         .method("MixedToEveryone", mixed_to_everyone)
         .method("Dawdle", dawdle)
+        .method("Hang", hang)
         .method("Fence", fence)
         .method("Join", join)
         .method("Leave", leave)
@@ -224,6 +231,7 @@ async fn main() -> anyhow::Result<()> {
         .hub(hub("/sends"))
         .hub(hub("/hasty").handshake_timeout(HASTY_HANDSHAKE_TIMEOUT))
         .hub(hub("/detailed").detailed_errors().transports([Transport::WebSockets]))
+        .hub(hub("/lossy").slow_clients(SlowClients::Drop))
         .hub(lively);
     let metrics = server.handle().metrics();
     let app = Router::new().route("/metrics", metrics).merge(server.into_router()?);

@@ -14,6 +14,8 @@ mod calls;
 #[cfg(test)]
 mod carried;
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod chat_page;
 #[cfg(test)]
 mod churn;
@@ -27,6 +29,8 @@ mod conformance;
 mod departures;
 #[cfg(test)]
 mod doors;
+#[cfg(test)]
+mod draining;
 #[cfg(test)]
 mod ending;
 #[cfg(test)]
@@ -66,11 +70,17 @@ mod python;
 #[cfg(test)]
 mod raw_endpoints;
 #[cfg(test)]
+mod rehoming;
+#[cfg(test)]
+mod resume;
+#[cfg(test)]
 mod sends;
 #[cfg(test)]
 mod slow_clients;
 #[cfg(test)]
 mod starting;
+#[cfg(test)]
+mod storms;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]

@@ -2,16 +2,18 @@
 //! A slow hub slows its own callers, and nobody else.
 
 use anyhow::Result;
-use serde_json::json;
-use trunkline_tests::fleet::{App, Fleet, Proxy};
+use serde_json::{Value, json};
+use trunkline_tests::fleet::{App, Fleet, POOL_SIZE, Proxy};
 use trunkline_tests::raw::RawClient;
-use trunkline_tests::scenario::{play_heavy, until};
+use trunkline_tests::scenario::{play, play_heavy, until};
 
 /// What a client that reads nothing may have waiting, beside what the system's buffers take.
 const OUTBOX_MAX_BYTES: &str = "262144";
 /// Far more than both together.
 const MESSAGES: usize = 2_000;
 const MESSAGE_BYTES: usize = 16_000;
+/// So often one of many messages is for the slow client alone.
+const DIRECT_EVERY: usize = 100;
 /// 64 MB: more than any queue or buffer between a client and a slow method may take.
 const FLOOD_MESSAGES: usize = 4_000;
 const CALLS_BETWEEN: usize = 50;
@@ -54,6 +56,99 @@ fn a_client_that_does_not_read_is_closed_and_the_others_get_everything_in_order(
 }
 
 #[test]
+fn when_too_much_waits_for_all_together_those_who_do_not_read_are_closed() {
+    play_heavy(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Bench).await?;
+        let proxy = fleet.proxy_with(&[&app], &["--outbox-total-max-bytes", "1048576"]).await?;
+        let mut slow = Vec::new();
+        for _ in 0..4 {
+            slow.push(RawClient::join(proxy.address(), "/bench").await?);
+        }
+        let mut sender = RawClient::join(proxy.address(), "/bench").await?;
+        let padding = "x".repeat(MESSAGE_BYTES);
+        for number in 0..MESSAGES {
+            let call = json!({ "type": 1, "target": "Broadcast", "arguments": [format!("{number} {padding}")] });
+            sender.send_text(format!("{call}\u{1e}")).await?;
+            assert_eq!(number_of(&sender.next_record().await?), Some(number));
+        }
+        until(async || Ok((closed(&proxy, "outbox_total").await? >= 4.0).then_some(()))).await?;
+        let counts = (closed(&proxy, "outbox_total").await?, closed(&proxy, "slow_client").await?);
+        assert_eq!(counts, (4.0, 0.0));
+        assert_eq!(proxy.metrics().await?.sum("trunkline_outbox_bytes", &[]), 0.0);
+        Ok(())
+    });
+}
+
+#[test]
+fn where_the_hub_wants_it_a_slow_client_misses_what_many_get_and_nothing_else() {
+    play_heavy(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Sends).await?;
+        let proxy = fleet.proxy_with(&[&app], &["--outbox-max-bytes", OUTBOX_MAX_BYTES]).await?;
+        let mut slow = RawClient::join(proxy.address(), "/lossy").await?;
+        let id = slow.call("ConnectionId", json!([])).await?["result"].clone();
+        let mut sender = RawClient::join(proxy.address(), "/lossy").await?;
+        let padding = "x".repeat(MESSAGE_BYTES);
+        for number in 0..MESSAGES {
+            sender.call("ToAll", json!([format!("{number} {padding}")])).await?;
+            if number % DIRECT_EVERY == 0 {
+                sender.call("ToClient", json!([id, format!("direct {number}")])).await?;
+            }
+        }
+        sender.call("ToClient", json!([id, "end"])).await?;
+        let (mut to_many, mut direct) = (Vec::new(), Vec::new());
+        loop {
+            let record = slow.next_record().await?;
+            match (number_of(&record), record["arguments"][0].as_str()) {
+                (Some(number), _) => to_many.push(number),
+                (None, Some("end")) => break,
+                (None, text) => direct.push(text.unwrap_or_default().to_owned()),
+            }
+        }
+        let all_direct: Vec<_> = (0..MESSAGES).step_by(DIRECT_EVERY).map(|number| format!("direct {number}")).collect();
+        assert_eq!(direct, all_direct);
+        assert!(to_many.is_sorted() && to_many.len() < MESSAGES, "{to_many:?}");
+        let dropped = proxy.metrics().await?.sum("trunkline_frames_dropped_total", &[("reason", "slow_client")]);
+        assert_eq!(to_many.len() as f64 + dropped, MESSAGES as f64);
+        assert_eq!(slow.call("Add", json!([1, 2])).await?["result"], 3, "it is open still");
+        assert_eq!(closed(&proxy, "slow_client").await?, 0.0);
+        assert_eq!(proxy.metrics().await?.sum("trunkline_outbox_bytes", &[]), 0.0);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_method_that_never_ends_stops_its_own_caller_and_nobody_else() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Sends).await?;
+        let proxy = fleet.proxy(&app).await?;
+        // More of them than there are links: each link carries some.
+        let mut stuck = Vec::new();
+        for _ in 0..2 * POOL_SIZE {
+            let mut client = RawClient::join(proxy.address(), "/sends").await?;
+            let hang = json!({ "type": 1, "target": "Hang", "arguments": [] });
+            client.send_text(format!("{hang}\u{1e}").repeat(CALLS_BETWEEN)).await?;
+            stuck.push(client);
+        }
+        for _ in 0..2 * POOL_SIZE {
+            let mut other = RawClient::join(proxy.address(), "/sends").await?;
+            for number in 0..CALLS_BETWEEN {
+                assert_eq!(other.call("Add", json!([number, 1])).await?["result"], number + 1);
+            }
+            other.close().await?;
+        }
+        let mut other = RawClient::join(proxy.address(), "/sends").await?;
+        other.call("ToAll", json!(["hello"])).await?;
+        for client in &mut stuck {
+            assert_eq!(client.next_record().await?["arguments"][0], "hello", "what is sent to it still comes");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_client_that_floods_a_slow_method_is_read_no_further_and_the_others_notice_nothing() {
     play_heavy(async |stage| {
         let fleet = Fleet::new(stage);
@@ -88,6 +183,15 @@ fn a_client_that_floods_a_slow_method_is_read_no_further_and_the_others_notice_n
         flood.abort();
         Ok(())
     });
+}
+
+/// The number that a message begins with.
+fn number_of(record: &Value) -> Option<usize> {
+    record["arguments"][0].as_str()?.split(' ').next()?.parse().ok()
+}
+
+async fn closed(proxy: &Proxy, cause: &str) -> Result<f64> {
+    Ok(proxy.metrics().await?.sum("trunkline_client_connections_closed_total", &[("cause", cause)]))
 }
 
 async fn upward_bytes(proxy: &Proxy) -> Result<f64> {

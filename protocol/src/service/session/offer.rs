@@ -23,6 +23,9 @@ use super::counters::number;
 /// The name of the capability in the header; its value is the ring of the end that names it.
 const RESUME: &str = "resume";
 
+/// Beside it, the proxy tells its window.
+const WINDOW: &str = "window";
+
 /// A session of one slot: from 1 on, ever higher, for as long as the node runs. So the boot id, the hub, the slot and
 /// this are one session, and of two it is plain which one is newer, whatever order the upgrades arrive in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +36,8 @@ pub struct SessionId(u64);
 pub struct Capabilities {
     /// It resumes sessions, and keeps so many bytes for that.
     pub resume_ring_bytes: Option<usize>,
+    /// How many milliseconds a session outlives its socket; the proxy decides it.
+    pub window_ms: Option<u64>,
 }
 
 /// What the proxy says in its upgrade.
@@ -131,7 +136,9 @@ impl FromStr for SessionId {
 
 impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.resume_ring_bytes.map_or(Ok(()), |bytes| write!(f, "{RESUME}={bytes}"))
+        let Some(bytes) = self.resume_ring_bytes else { return Ok(()) };
+        write!(f, "{RESUME}={bytes}")?;
+        self.window_ms.map_or(Ok(()), |window_ms| write!(f, ", {WINDOW}={window_ms}"))
     }
 }
 
@@ -142,9 +149,13 @@ impl FromStr for Capabilities {
     fn from_str(text: &str) -> Result<Self, HeaderError> {
         let mut capabilities = Self::default();
         for item in text.split(',').map(str::trim) {
-            if let Some((RESUME, value)) = item.split_once('=') {
-                let bytes = number(value).ok().and_then(|bytes| usize::try_from(bytes).ok());
-                capabilities.resume_ring_bytes = Some(bytes.ok_or_else(|| HeaderError(item.into()))?);
+            let Some((name @ (RESUME | WINDOW), value)) = item.split_once('=') else { continue };
+            let value = number(value).map_err(|_| HeaderError(item.into()))?;
+            if name == RESUME {
+                let bytes = usize::try_from(value).map_err(|_| HeaderError(item.into()))?;
+                capabilities.resume_ring_bytes = Some(bytes);
+            } else {
+                capabilities.window_ms = Some(value);
             }
         }
         Ok(capabilities)

@@ -78,6 +78,8 @@ pub(super) struct Ring {
     /// The number of the last frame.
     last: u64,
     load: Load,
+    /// What of it the present socket has got.
+    sent: Load,
     limit: Load,
     chunk_bytes: usize,
 }
@@ -99,6 +101,7 @@ impl Ring {
             trimmed: 0,
             last: 0,
             load: Load::default(),
+            sent: Load::default(),
             limit: Load { room: limit_bytes, reserve: (limit_bytes / RESERVE_SHARE).max(1) },
             // A ring is trimmed by chunks: several of them must fit, or it would stand still until all is acknowledged.
             chunk_bytes: LINK_CHUNK_BYTES.min(limit_bytes / 8),
@@ -153,6 +156,7 @@ impl Ring {
         };
         let chunk = self.chunks.get(self.next)?;
         self.next += 1;
+        self.sent += chunk.load;
         Some(Sent { bytes: chunk.bytes.clone(), frames: chunk.last - before, last: chunk.last })
     }
 
@@ -168,14 +172,17 @@ impl Ring {
             freed += chunk.load;
         }
         self.load -= freed;
+        self.sent -= freed;
         freed
     }
 
     /// Another socket gets everything behind `received`, and what is before it is dropped.
     pub(super) fn rewind(&mut self, received: u64) -> Load {
         self.next = self.chunks.len();
+        self.sent = self.load;
+        self.sent -= self.open_load;
         let freed = self.trim(received);
-        self.next = 0;
+        (self.next, self.sent) = (0, Load::default());
         if let Some(chunk) = self.chunks.front_mut() {
             for _ in self.trimmed..received {
                 chunk.bytes.advance(frame_bytes(&chunk.bytes));
@@ -196,7 +203,8 @@ impl Ring {
             frames.chunks.push(chunk.bytes);
             first = chunk.last;
         }
-        (self.next, self.trimmed, self.load) = (0, self.last, Load::default());
+        (self.next, self.trimmed) = (0, self.last);
+        (self.load, self.sent) = (Load::default(), Load::default());
         (before, after)
     }
 
@@ -206,6 +214,13 @@ impl Ring {
 
     pub(super) fn load(&self) -> Load {
         self.load
+    }
+
+    /// What the present socket has not got yet.
+    pub(super) fn unsent(&self) -> Load {
+        let mut unsent = self.load;
+        unsent -= self.sent;
+        unsent
     }
 
     pub(super) fn limit(&self) -> Load {

@@ -46,6 +46,11 @@ impl SessionSettings {
         }
     }
 
+    /// Those of a link to a peer that can't resume: Azure's cadence, whatever the window.
+    pub(super) fn without_resuming(self) -> Self {
+        Self::new(self.ring_max_bytes, LINK_TIMEOUT_MS)
+    }
+
     pub(super) fn tick_ms(&self) -> u64 {
         (self.window_ms / TICKS_PER_WINDOW).max(1)
     }

@@ -5,7 +5,7 @@ mod upgrades;
 use bytes::BytesMut;
 
 use super::*;
-use crate::limits::ACKNOWLEDGE_DELAY_MS;
+use crate::limits::{ACKNOWLEDGE_DELAY_MS, LINK_PING_INTERVAL_MS, LINK_TIMEOUT_MS};
 use crate::service::{FrameBuffer, Ping, ServiceMessage, encode_connection_data};
 
 const WINDOW_MS: u64 = 1_000;
@@ -20,7 +20,7 @@ fn session(role: Role) -> Session {
 }
 
 fn capable() -> Capabilities {
-    Capabilities { resume_ring_bytes: Some(RING_BYTES) }
+    Capabilities { resume_ring_bytes: Some(RING_BYTES), window_ms: None }
 }
 
 /// Attached at the time 0, to a peer that has nothing.
@@ -244,6 +244,34 @@ fn without_the_capability_a_session_ends_with_its_socket_and_nothing_is_kept() {
     assert_eq!(session.detach(attachment, 0), Some(Verdict::Over(Cause::NotResumable)));
     let leftover = session.end();
     assert_eq!((leftover.uncertain.count, texts(&leftover.unsent.chunks)), (0, vec!["b".to_owned()]));
+}
+
+#[test]
+fn a_peer_without_the_capability_is_given_azures_time() {
+    let mut session = session(Role::AppServer);
+    let attachment = session.attach(0, 0, Capabilities::default(), 0).unwrap();
+    assert_eq!(session.poll_ping_timeout(), Some(LINK_PING_INTERVAL_MS));
+    let tick_ms = usize::try_from(session.tick_ms()).unwrap();
+    let verdicts = (0..=LINK_TIMEOUT_MS).step_by(tick_ms).map(|now_ms| (now_ms, session.handle_timeout(now_ms)));
+    let first = verdicts.into_iter().find(|(_, verdict)| verdict.is_some());
+    assert_eq!(first, Some((LINK_TIMEOUT_MS, Some(Verdict::PeerSilent))));
+    session.detach(attachment, LINK_TIMEOUT_MS);
+    assert_eq!(session.poll_ping_timeout(), None);
+}
+
+#[test]
+fn what_the_socket_has_not_got_is_told_apart_from_what_is_not_acknowledged() {
+    let (mut session, attachment) = attached(Role::Proxy);
+    push(&mut session, "a");
+    push(&mut session, "b");
+    let load = session.load();
+    assert_eq!(session.unsent(), load);
+    written(&mut session, attachment, 0);
+    assert_eq!((session.load(), session.unsent()), (load, Load::default()));
+    push(&mut session, "c");
+    session.detach(attachment, 0);
+    session.attach(0, 1, capable(), 0).unwrap();
+    assert_eq!(session.unsent(), session.load(), "all of it goes to the new socket");
 }
 
 #[test]

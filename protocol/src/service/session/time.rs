@@ -10,12 +10,23 @@ impl Session {
             (Link::New, _) => None,
             (Link::Detached { since_ms }, Role::Proxy) => Some(since_ms.saturating_add(self.settings.window_ms)),
             (Link::Detached { .. }, Role::AppServer) => Some(self.silence.poll_timeout()),
-            (Link::Attached, _) => {
-                let ping_ms = self.last_sent_ms.saturating_add(self.settings.ping_interval_ms);
-                let due_ms = self.counters.poll_timeout().unwrap_or(ping_ms).min(ping_ms);
-                Some(due_ms.min(self.silence.poll_timeout()))
-            }
+            (Link::Attached, _) => self.poll_ping_timeout().map(|ping_ms| ping_ms.min(self.silence.poll_timeout())),
         }
+    }
+
+    /// When [`poll_transmit`](Self::poll_transmit) will have a ping to give; `None` without a socket. For a writer that
+    /// leaves [`handle_timeout`](Self::handle_timeout) to somebody else.
+    #[must_use]
+    pub fn poll_ping_timeout(&self) -> Option<u64> {
+        let ping_ms = self.last_sent_ms.saturating_add(self.settings.ping_interval_ms);
+        let due_ms = self.counters.poll_timeout().unwrap_or(ping_ms).min(ping_ms);
+        self.is_attached().then_some(due_ms)
+    }
+
+    /// How often [`handle_timeout`](Self::handle_timeout) has something to count.
+    #[must_use]
+    pub fn tick_ms(&self) -> u64 {
+        self.settings.tick_ms()
     }
 
     /// Time has passed.

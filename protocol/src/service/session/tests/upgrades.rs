@@ -67,6 +67,8 @@ fn headers_are_read_as_they_are_written() {
     assert_eq!(second().to_string().parse(), Ok(second()));
     assert_eq!(capable().to_string(), "resume=1000");
     assert_eq!("other, resume=1000 ,x=1".parse(), Ok(capable()));
+    let proxy = session(Role::Proxy).offer().capabilities;
+    assert_eq!((proxy.to_string().as_str(), proxy.to_string().parse()), ("resume=1000, window=1000", Ok(proxy)));
     for none in ["", "resumes=1", "resume"] {
         assert_eq!(none.parse(), Ok(Capabilities::default()), "{none:?}");
     }
@@ -76,4 +78,5 @@ fn headers_are_read_as_they_are_written() {
         assert!(parse_received(bad).is_err() && bad.parse::<SessionId>().is_err(), "{bad:?}");
     }
     assert!("0".parse::<SessionId>().is_err() && "resume=x".parse::<Capabilities>().is_err());
+    assert!("resume=1, window=soon".parse::<Capabilities>().is_err());
 }

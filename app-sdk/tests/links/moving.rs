@@ -1,0 +1,163 @@
+//! Connections that move: nobody's hooks are told of an end or a beginning that the client did not see.
+
+use trunkline::HubProtocol::Json;
+use trunkline::{Context, Hub, HubError, Rehomed};
+use trunkline_protocol::manifest::{ITEMS_HEADER, MANIFEST_PATH, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
+use trunkline_protocol::service::*;
+
+use crate::stage::{App, Client, KEY, Link, credential};
+
+#[derive(Clone)]
+struct Name(String);
+
+async fn rename(ctx: Context, name: String) {
+    ctx.items().insert(Name(name));
+}
+
+async fn name(ctx: Context) -> Option<String> {
+    ctx.items().get().map(|Name(name)| name)
+}
+
+async fn rehomed(ctx: Context, moved: Rehomed) -> Result<(), HubError> {
+    if let Some(Some(name)) = moved.items::<Option<String>>()? {
+        ctx.items().insert(Name(name));
+    }
+    ctx.clients().caller().send("Rehomed", (moved.from(), ctx.headers().len())).await?;
+    Ok(())
+}
+
+fn hub(hub: Hub) -> Hub {
+    hub.on_rehomed(rehomed).on_leaving(name).method("Rename", rename).method("Name", name)
+}
+
+async fn start() -> App {
+    App::start_with(hub, |server| server).await
+}
+
+fn with_headers(client: &Client, headers: &[(&'static str, &str)]) -> ServiceMessage {
+    let ServiceMessage::OpenConnection(mut open) = client.opening("") else { panic!() };
+    open.headers.extend(headers.iter().map(|(name, value)| ((*name).into(), vec![(*value).into()])));
+    ServiceMessage::OpenConnection(open)
+}
+
+fn moved_to(client: &Client, instance: &str) -> ServiceMessage {
+    let headers = vec![(MIGRATE_TO_HEADER.into(), vec![instance.into()])];
+    ServiceMessage::CloseConnection(CloseConnection { connection_id: client.id.into(), headers, ..Default::default() })
+}
+
+/// The next frame, by which a connection is handed over, with these items.
+async fn handed_over(link: &mut Link, client: &Client) -> Option<String> {
+    let ServiceMessage::CloseConnection(close) = link.next().await else { panic!() };
+    assert_eq!(close.connection_id, client.id);
+    let value =
+        |wanted: &str| close.headers.iter().find(|(name, _)| name == wanted).map(|(_, values)| values[0].to_string());
+    assert!(value(MIGRATE_TO_HEADER).is_some());
+    value(ITEMS_HEADER)
+}
+
+#[tokio::test]
+async fn a_connection_from_elsewhere_is_not_answered_a_handshake_and_only_on_rehomed_runs() {
+    let mut app = start().await;
+    let mut link = Link::open(&app, "a", 0).await;
+    let client = Client { id: "c1", protocol: Json };
+    link.send_all(&[with_headers(&client, &[(MIGRATE_FROM_HEADER, "old")]), client.handshake()]).await;
+    let rehomed = link.called("c1").await;
+    assert_eq!(rehomed.target, "Rehomed");
+    assert_eq!(Json.value::<String>(&rehomed.arguments[0]).unwrap(), "old");
+    assert_eq!(Json.value::<usize>(&rehomed.arguments[1]).unwrap(), 0, "the app sees none of these headers");
+    assert!(link.call(&client, "Name", "[]").await.contains("\"result\":null"));
+    app.no_news().await;
+    link.send(client.left(None)).await;
+    assert_eq!(app.news().await, "disconnected c1 ", "its end is one");
+}
+
+#[tokio::test]
+async fn what_one_app_server_hands_over_the_next_one_gets() {
+    let (mut old, new) = (start().await, start().await);
+    let mut link = Link::open(&old, "a", 0).await;
+    let client = link.client("c1", Json).await;
+    assert_eq!(old.news().await, "connected c1");
+    link.call(&client, "Rename", "[\"ann\"]").await;
+    link.send(moved_to(&client, "")).await;
+    let items = handed_over(&mut link, &client).await.unwrap();
+    old.no_news().await;
+
+    let mut link = Link::open(&new, "a", 0).await;
+    let headers = [(MIGRATE_FROM_HEADER, old.handle.instance()), (ITEMS_HEADER, &items)];
+    link.send_all(&[with_headers(&client, &headers), client.handshake()]).await;
+    let rehomed = link.called("c1").await;
+    assert_eq!(Json.value::<String>(&rehomed.arguments[0]).unwrap(), old.handle.instance());
+    assert!(link.call(&client, "Name", "[]").await.contains("\"result\":\"ann\""));
+}
+
+#[tokio::test]
+async fn over_another_link_of_the_same_proxy_its_items_go_along_and_its_calls_are_cancelled() {
+    let mut app = start().await;
+    let (mut first, mut second) = (Link::open(&app, "a", 0).await, Link::open(&app, "a", 1).await);
+    let client = first.client("c1", Json).await;
+    assert_eq!(app.news().await, "connected c1");
+    first.call(&client, "Rename", "[\"ann\"]").await;
+    first.send(client.call(Some("1"), "WaitForEnd", "[]")).await;
+    assert_eq!(app.news().await, "waiting");
+    let open = with_headers(&client, &[(MIGRATE_FROM_HEADER, app.handle.instance())]);
+    second.send_all(&[open, client.handshake()]).await;
+    assert_eq!(app.news().await, "cancelled");
+    // All that comes down comes by the lane: the greeting, and no answer to the call.
+    assert_eq!(first.called("c1").await.target, "Rehomed");
+    second.send(client.call(Some("2"), "Name", "[]")).await;
+    assert!(String::from_utf8_lossy(&first.data("c1").await.payload).contains("\"result\":\"ann\""));
+    app.no_news().await;
+}
+
+#[tokio::test]
+async fn a_connection_leaves_when_its_calls_have_ended_and_not_before() {
+    let mut app = start().await;
+    let mut link = Link::open(&app, "a", 0).await;
+    let client = link.client("c1", Json).await;
+    assert_eq!(app.news().await, "connected c1");
+    link.send_all(&[client.call(Some("1"), "Block", "[1,\"\"]"), moved_to(&client, "")]).await;
+    link.measure().await;
+    link.quiet().await;
+    app.gate.add_permits(1);
+    assert_eq!(link.json("c1").await["invocationId"], "1");
+    handed_over(&mut link, &client).await.unwrap();
+    assert_eq!(app.news().await, "unblocked 1");
+    app.no_news().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_it_is_handed_over_has_left() {
+    let mut app = start().await;
+    let mut link = Link::open(&app, "a", 0).await;
+    let client = link.client("c1", Json).await;
+    assert_eq!(app.news().await, "connected c1");
+    link.send_all(&[client.call(Some("1"), "Block", "[1,\"\"]"), moved_to(&client, ""), client.left(None)]).await;
+    link.measure().await;
+    app.gate.add_permits(1);
+    assert_eq!(app.news().await, "unblocked 1");
+    assert_eq!(app.news().await, "disconnected c1 ");
+}
+
+#[tokio::test]
+async fn a_shutdown_asks_proxies_to_take_their_clients_and_waits_for_calls_until_its_deadline() {
+    let mut app = App::start_with(hub, |server| server.shutdown_timeout(std::time::Duration::from_millis(200))).await;
+    let mut link = Link::open(&app, "a", 0).await;
+    let (idle, busy) = (link.client("c1", Json).await, link.client("c2", Json).await);
+    assert_eq!((app.news().await, app.news().await), ("connected c1".into(), "connected c2".into()));
+    link.send(busy.call(Some("1"), "Block", "[1,\"\"]")).await;
+    link.measure().await;
+    let handle = app.handle.clone();
+    let stopping = tokio::spawn(async move { handle.shutdown().await });
+    let ServiceMessage::ConnectionFlowControl(leaving) = link.next().await else { panic!() };
+    assert_eq!((leaving.subject, leaving.operation), (FlowSubject::Server, FlowOperation::Offline));
+    let (status, _) = app.get(MANIFEST_PATH, Some(&credential(KEY))).await;
+    assert_eq!(status, 503, "no proxy begins with it any more");
+    link.send_all(&[moved_to(&idle, ""), moved_to(&busy, "")]).await;
+    handed_over(&mut link, &idle).await.unwrap();
+    handed_over(&mut link, &busy).await.unwrap();
+    link.closed().await;
+    app.gate.add_permits(1);
+    stopping.await.unwrap();
+    assert_eq!(app.news().await, "unblocked 1");
+    app.no_news().await;
+}

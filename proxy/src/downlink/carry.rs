@@ -1,0 +1,252 @@
+//! Carry frames over one socket of a session: read in turns, write as its ring fills, count the silence.
+//!
+//! A turn is all frames that are there at once, up to a bound: their writes leave together. A turn that has begun is
+//! finished whatever happens to the socket: a frame that was handed out is counted as taken, or it would come twice.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use trunkline_protocol::service::{Attachment, FrameBuffer, Incoming, Offer, ServiceMessage, Verdict};
+
+use super::over::{End, LastSocket, Over};
+use super::sort::{self, TurnOrders};
+use super::{Keeper, give_to_all};
+use crate::counters::{Direction, FrameKind, SessionEnd};
+use crate::delivery::Order;
+use crate::link::{Dialled, LinkHandle, LinkReader, LinkSocket, LinkWriter, Outgoing};
+use crate::shard::Shard;
+
+/// A turn ends when it has read this much: other sockets of the shard are to be served too.
+const TURN_MAX_BYTES: usize = 256 * 1024;
+
+/// What was queued before a pool was retired gets this long to leave.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Keeper<'_> {
+    /// Carries frames over a fresh socket until that is lost, or the session over.
+    pub(super) async fn carry(&mut self, dialled: Dialled, offer: &Offer) -> End {
+        let Dialled { socket: LinkSocket { reader, mut writer }, frames, answer } = dialled;
+        let shared = self.shard.shared();
+        let attachment = match self.link.attach(offer, &answer, shared.now_ms()) {
+            Ok(Some((attachment, replayed))) => {
+                self.opened(offer, replayed);
+                give_to_all(self.shard, &Order::LinkOpened(self.link.clone())).await;
+                attachment
+            }
+            Ok(None) => return End::Lost("its session was over before it was open".into()),
+            Err(error) => return End::Over(Over { socket: Some(LastSocket(writer)), ..Over::broken(error) }),
+        };
+        let stop = CancellationToken::new();
+        let mut wire = Wire { shard: self.shard, link: &self.link, incoming: &mut self.incoming, frames, reader };
+        let end = {
+            let mut reading = pin!(wire.read(&stop));
+            let stopped = tokio::select! {
+                end = &mut reading => end,
+                end = write(self.shard, &self.link, attachment, &mut writer) => finish(end, &stop, reading).await,
+                end = silence(self.shard, &self.link) => finish(end, &stop, reading).await,
+                () = self.pool.retired().cancelled() => finish(End::Over(Over::retired()), &stop, reading).await,
+            };
+            stopped
+        };
+        // The old socket brings nothing more before the counters are told to another one.
+        drop(wire);
+        if let End::Over(over) = &end
+            && over.cause == SessionEnd::Retired
+        {
+            // Farewells of a node that stops.
+            let flushing = flush(self.shard, &self.link, attachment, &mut writer);
+            drop(timeout(FLUSH_TIMEOUT, flushing).await);
+        }
+        let detached = self.link.detach(attachment, self.shard.shared().now_ms());
+        if let End::Lost(_) = end {
+            self.shard.counters().sessions.interrupted.increment();
+        }
+        let over = match (detached, end) {
+            (Some(Verdict::Over(cause)), End::Lost(reason)) => Over { reason, ..Over::decided(cause) },
+            (_, End::Over(over)) => over,
+            (_, lost) => return lost,
+        };
+        End::Over(Over { socket: Some(LastSocket(writer)), ..over })
+    }
+
+    fn opened(&mut self, offer: &Offer, replayed: u64) {
+        self.incoming.attach(offer.received.unwrap_or_default());
+        let (hub, app, slot) = (self.pool.hub().name(), &self.pool.app().name, self.slot);
+        if std::mem::replace(&mut self.was_open, true) {
+            let counters = &self.shard.counters().sessions;
+            counters.resumed.increment();
+            counters.replayed.add(replayed);
+            info!(hub, %app, slot, replayed, "link resumed");
+        } else {
+            info!(hub, %app, slot, "link open");
+        }
+        self.pool.opened(self.slot, self.link.clone());
+    }
+}
+
+/// Lets the turn that is being read come to its end.
+async fn finish(end: End, stop: &CancellationToken, reading: impl Future<Output = End>) -> End {
+    stop.cancel();
+    match reading.await {
+        // What it found out itself weighs more than that we stop.
+        End::Over(over) if !matches!(end, End::Over(_)) => End::Over(over),
+        _ => end,
+    }
+}
+
+/// Says when the peer was silent for too long.
+async fn silence(shard: &Shard, link: &LinkHandle) -> End {
+    loop {
+        sleep(Duration::from_millis(link.tick_ms())).await;
+        match link.handle_timeout(shard.shared().now_ms()) {
+            None => {}
+            Some(Verdict::PeerSilent) => return End::Lost("the app server is silent".into()),
+            Some(Verdict::Over(cause)) => return End::Over(Over::decided(cause)),
+        }
+    }
+}
+
+/// Writes what is queued, pings and acknowledgements; says why it ends.
+async fn write(shard: &Shard, link: &LinkHandle, attachment: Attachment, writer: &mut LinkWriter) -> End {
+    loop {
+        match flush(shard, link, attachment, writer).await {
+            Err(end) => return end,
+            Ok(None) => return End::Lost("it was closed".into()),
+            Ok(Some(at_ms)) => tokio::select! {
+                () = link.filled() => {}
+                () = sleep_until(shard.shared().instant(at_ms)) => {}
+            },
+        }
+    }
+}
+
+/// Writes all there is; returns when to look again.
+async fn flush(
+    shard: &Shard,
+    link: &LinkHandle,
+    attachment: Attachment,
+    writer: &mut LinkWriter,
+) -> Result<Option<u64>, End> {
+    loop {
+        match link.poll(attachment, shard.shared().now_ms()) {
+            Outgoing::Idle(at_ms) => return Ok(Some(at_ms)),
+            Outgoing::Over => return Ok(None),
+            Outgoing::Piece(piece) => {
+                let (kind, count) = match piece.frames {
+                    0 => (FrameKind::Ping, 1),
+                    count => (FrameKind::Message, count),
+                };
+                shard.counters().traffic(Direction::Up, kind).count(count, piece.bytes.len());
+                writer.send(piece.bytes).await?;
+            }
+        }
+    }
+}
+
+/// The reading side of a socket.
+struct Wire<'a> {
+    shard: &'a Rc<Shard>,
+    link: &'a Arc<LinkHandle>,
+    incoming: &'a mut Incoming,
+    frames: FrameBuffer,
+    reader: LinkReader,
+}
+
+impl Wire<'_> {
+    /// Reads turn after turn; says why it ends. It stops only between two turns.
+    async fn read(&mut self, stop: &CancellationToken) -> End {
+        loop {
+            let mut turn = TurnOrders::new(self.shard.shared().shards().len());
+            let mut taken = self.take_frames(&mut turn);
+            if taken.is_ok() && turn.is_empty() {
+                let piece = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return End::Lost("it was stopped".into()),
+                    piece = self.reader.next() => piece,
+                };
+                match piece {
+                    Ok(piece) => self.frames.push(piece),
+                    Err(error) => return error.into(),
+                }
+                taken = self.take_frames(&mut turn);
+            }
+            // More of the same turn, if it is there already.
+            while taken.is_ok()
+                && turn.bytes < TURN_MAX_BYTES
+                && let Some(next) = self.reader.next_now()
+            {
+                taken = next.map_err(End::from).and_then(|piece| {
+                    self.frames.push(piece);
+                    self.take_frames(&mut turn)
+                });
+            }
+            // What came before the end still counts.
+            self.finish(turn).await;
+            if let Err(end) = taken {
+                return end;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Sorts all whole frames into the turn.
+    fn take_frames(&mut self, turn: &mut TurnOrders) -> Result<(), End> {
+        while let Some(body) = self.frames.next_body().map_err(broken)? {
+            let message = ServiceMessage::decode(&body).map_err(broken)?;
+            let is_ping = matches!(message, Some(ServiceMessage::Ping(_)));
+            let kind = if is_ping { FrameKind::Ping } else { FrameKind::Message };
+            self.shard.counters().traffic(Direction::Down, kind).count(1, prefixed(body.len()));
+            if let Some(ServiceMessage::Ping(ping)) = &message {
+                self.link.handle_ping(ping).map_err(broken)?;
+                continue;
+            }
+            // What was handed out before comes again where the peer could not know.
+            let Some(number) = self.incoming.next() else { continue };
+            turn.taken = Some(number);
+            turn.bytes += body.len();
+            // Newer than us, or not: it is counted, so that both ends agree.
+            if let Some(message) = message {
+                sort::sort(self.shard, self.link, message, turn).map_err(broken)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries the turn out here, gives the other shards their parts, and only then counts its frames as taken.
+    async fn finish(&self, turn: TurnOrders) {
+        let (taken, bytes) = (turn.taken, turn.bytes);
+        for (index, orders) in turn.into_orders().into_iter().enumerate().filter(|(_, orders)| !orders.is_empty()) {
+            if index == usize::from(self.shard.index()) {
+                self.shard.carry_out(orders);
+            } else if let Some(other) = self.shard.shared().shards().get(index) {
+                other.give(orders, bytes).await;
+            }
+        }
+        self.link.handle_turn(taken, bytes, self.shard.shared().now_ms());
+    }
+}
+
+/// The app server broke the protocol; replayed to another socket, it would be broken again.
+fn broken(problem: impl ToString) -> End {
+    End::Over(Over::broken(problem))
+}
+
+/// Bytes of a frame with its length prefix.
+fn prefixed(body: usize) -> usize {
+    body + (usize::BITS - body.leading_zeros()).div_ceil(7).max(1) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_prefix_takes_a_byte_for_every_seven_bits() {
+        assert_eq!((prefixed(0), prefixed(127), prefixed(128), prefixed(16_384)), (1, 128, 130, 16_387));
+    }
+}
