@@ -71,11 +71,11 @@ impl Shipped {
         Ok(self)
     }
 
-    /// Starts the balancer in front of three nodes, and waits until it listens.
+    /// Starts the balancer in front of three nodes, or HAProxy in front of more, and waits until it listens.
     ///
     /// # Errors
     /// When it does not start.
-    pub async fn start(self, stage: &Stage, nodes: &[Proxy; 3]) -> Result<LoadBalancer> {
+    pub async fn start(self, stage: &Stage, nodes: &[Proxy]) -> Result<LoadBalancer> {
         let (product, address) = (self.product, free_address()?);
         let placed = self.place(stage, nodes, &address)?;
         let path = stage.folder().join(product.name()).with_extension("conf");
@@ -95,7 +95,7 @@ impl Shipped {
     }
 
     /// Puts it onto loopback: its own address, those of the nodes, and whatever it writes into the stage's folder.
-    fn place(self, stage: &Stage, nodes: &[Proxy; 3], address: &str) -> Result<Self> {
+    fn place(self, stage: &Stage, nodes: &[Proxy], address: &str) -> Result<Self> {
         let mut placed = match self.product {
             Product::HaProxy => self.with("bind :80", &format!("bind {address}"))?.with(" port 8090", "")?,
             Product::Nginx => {
@@ -110,6 +110,12 @@ impl Shipped {
                     .with("listen 80;", &format!("listen {address};"))?
             }
         };
+        let last = "    server node-3 node-3:8080 cookie node-3\n";
+        let more = (4..=nodes.len()).map(|number| last.replace("node-3", &format!("node-{number}")));
+        let all: String = std::iter::once(last.to_owned()).chain(more).collect();
+        if nodes.len() > 3 {
+            placed = placed.with(last, &all)?;
+        }
         for (number, node) in (1..).zip(nodes) {
             let name = format!("node-{number}:8080");
             let port = node.admin().rsplit_once(':').context("a port")?.1;

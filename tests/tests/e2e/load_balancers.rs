@@ -32,16 +32,22 @@ const TRUST: [&str; 2] = ["--trust", "127.0.0.1/32"];
 struct Scene<'a> {
     agents: Agents<'a>,
     _app: AppServer,
-    nodes: [Proxy; 3],
+    nodes: Vec<Proxy>,
     balancer: LoadBalancer,
 }
 
 impl<'a> Scene<'a> {
     async fn start(stage: &'a Stage, app: App, more: &[&str], shipped: Shipped) -> Result<Self> {
+        Self::start_of(3, stage, app, more, shipped).await
+    }
+
+    async fn start_of(count: usize, stage: &'a Stage, app: App, more: &[&str], shipped: Shipped) -> Result<Self> {
         let fleet = Fleet::new(stage);
         let app = fleet.app(app).await?;
-        let node = async || fleet.proxy_with(&[&app], more).await;
-        let nodes = [node().await?, node().await?, node().await?];
+        let mut nodes = Vec::new();
+        for _ in 0..count {
+            nodes.push(fleet.proxy_with(&[&app], more).await?);
+        }
         let balancer = shipped.start(stage, &nodes).await?;
         Ok(Self { agents: Agents::new(stage), _app: app, nodes, balancer })
     }
@@ -108,6 +114,28 @@ fn every_client_connects_at_the_first_attempt_behind_haproxy_and_nginx() {
                 // A WebSocket is logged when it is over.
                 let is_logged = || answered(&scene.balancer.process.log(), "101") == 2 * connects();
                 until(async || Ok(is_logged().then_some(()))).await?;
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn twenty_nodes_are_as_good_as_three_and_a_lonely_client_among_twelve_is_served() {
+    play_heavy(async |stage| {
+        // Strict round robin with nobody else around: the same node comes again only after all others.
+        for (count, connects) in [(20, 5), (12, 1)] {
+            let shipped = Shipped::read(Product::HaProxy)?;
+            let scene = Scene::start_of(count, stage, App::Bench, &TRUST, shipped).await?;
+            for (kind, transport) in ways() {
+                for _ in 0..connects {
+                    let builder = scene.agents.client(kind, &scene.balancer.url("/bench")).transport(transport);
+                    let mut client = builder.open().await?;
+                    for number in 0..10 {
+                        assert_eq!(client.invoke("Echo", json!([number])).await?, number);
+                    }
+                    client.close().await?;
+                }
             }
         }
         Ok(())

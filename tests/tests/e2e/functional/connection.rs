@@ -6,7 +6,7 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_tests::client::Connection;
 use trunkline_tests::raw::{Ending, RawClient};
 
-use super::{CHOSEN, Case, EVERY, Scene, WEB_SOCKETS, cases};
+use super::{CHOSEN, Case, EVERY, LONG_POLLING, Scene, WEB_SOCKETS, cases};
 
 const TEXT: &str = "Hello World! 你好";
 
@@ -17,6 +17,8 @@ cases!(
         can_send_and_receive_messages,
         does_not_log_content_of_messages_sent_or_received_by_default,
         does_log_content_of_messages_sent_or_received_when_enabled;
+    LONG_POLLING:
+        follows_http_redirects;
     WEB_SOCKETS:
         can_be_used_to_connect_to_signalr_endpoint;
 );
@@ -49,6 +51,12 @@ async fn does_log_content_of_messages_sent_or_received_when_enabled(scene: Scene
     let with_content = lines.iter().filter(|line| line.contains(TEXT)).count();
     ensure!(with_content == 2, "it is sent and received: {lines:?}");
     Ok(())
+}
+
+async fn follows_http_redirects(scene: Scene<'_>) -> Result<()> {
+    let url = scene.ground.url(scene.seat, "/echoredirect");
+    let connection = scene.agents.connection(&url).transport(scene.transport().name()).open().await?;
+    echo_text(connection).await.map(drop)
 }
 
 async fn can_be_used_to_connect_to_signalr_endpoint(scene: Scene<'_>) -> Result<()> {

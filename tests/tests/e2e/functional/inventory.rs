@@ -5,13 +5,11 @@
 use std::collections::BTreeSet;
 
 use super::{connection, hub_connection, over_https};
-use Reason::{NothingToPlay, Redirects};
+use Reason::NothingToPlay;
 
 /// Why a test is not played here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reason {
-    /// Redirects by HTTP.
-    Redirects,
     /// The suite itself skips it, or does nothing in Node.
     NothingToPlay,
 }
@@ -97,7 +95,7 @@ const SUITE: &[Listed] = &[
     by_transport("does_log_content_of_messages_sent_or_received_when_enabled"),
     // Only in browsers, so not counted.
     waits("honors_with_credentials_flag", &[]),
-    waits("follows_http_redirects", &[(Redirects, 1)]),
+    here("follows_http_redirects", 1),
     here("contains_server_response_in_error", 1),
     here("can_be_used_to_connect_to_signalr_endpoint", 1),
     waits("can_use_client_in_web_worker", &[(NothingToPlay, 1)]),
@@ -127,6 +125,6 @@ fn the_list_has_all_tests_of_the_suite() {
     let here: usize = SUITE.iter().map(|listed| listed.here).sum();
     let over_https: usize = SUITE.iter().map(|listed| listed.over_https).sum();
     assert_eq!((here + elsewhere(|_| true), over_https), (152, 8));
-    // What is left of the suite follows redirects by HTTP.
-    assert_eq!((cases().count(), here), (44, 145));
+    // The suite has nothing to play in what is left.
+    assert_eq!((cases().count(), here), (45, 146));
 }
