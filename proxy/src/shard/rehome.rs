@@ -32,9 +32,6 @@ const CALL_LOST: &str =
 /// What a caller is told whose app server has handed its connection over.
 const CALL_UNFINISHED: &str = "The app server that ran this call was stopped before the call had ended.";
 
-/// For so long an app server may hold connections that were moved away from it: twice the default window of links.
-const MOVED_REMEMBERED_TICKS: u32 = 20;
-
 /// A client connection without an app server.
 #[derive(Debug)]
 pub(super) struct Homeless {
@@ -210,7 +207,7 @@ impl Shard {
         if was_at != home.app() && was_at != AppServerId::NONE {
             // Nobody but its own app server is listened to.
             client.kept.calls.forget_failed();
-            let until = now.saturating_add(MOVED_REMEMBERED_TICKS);
+            let until = now.saturating_add(moved_remembered_s(self.shared.settings.links.resume_window_ms));
             let id = ByteString::from(&*client.id);
             self.moved_away.borrow_mut().push(MovedAway { hub: home.hub(), app: was_at, id, until });
         }
@@ -233,6 +230,13 @@ impl Shard {
             false
         });
     }
+}
+
+/// How many seconds an app server may hold connections that were moved away from it: it waits for a link's return for
+/// twice the window of links, and a link is dialled again now and then after that.
+fn moved_remembered_s(resume_window_ms: u64) -> u32 {
+    let window_s = u32::try_from(resume_window_ms.div_ceil(1000)).unwrap_or(u32::MAX);
+    window_s.saturating_mul(2).saturating_add(5)
 }
 
 /// How long a client connection may wait for the answer to its hub handshake.

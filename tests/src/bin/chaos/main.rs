@@ -42,7 +42,7 @@ use trunkline_tests::bench::command;
 use trunkline_tests::bench::process::say;
 use trunkline_tests::scenario::Stage;
 
-use fault::{Fault, Times, mixed, survivable};
+use fault::{Fault, Times, each_once, mixed};
 use scene::Scene;
 use world::{Act, World};
 
@@ -58,8 +58,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 #[derive(Debug, Parser)]
 #[command(name = "chaos")]
 struct Settings {
-    /// A fault and how often, such as `kill-proxy=20`; repeatable, and they take turns. [default: each that is survived
-    /// today, once]
+    /// A fault and how often, such as `kill-proxy=20`; repeatable, and they take turns. [default: each once]
     #[arg(long = "fault", value_name = "NAME=TIMES")]
     faults: Vec<Times>,
     /// Clients that listen.
@@ -115,7 +114,7 @@ async fn run(settings: &Settings) -> Result<()> {
     for number in 0..usize::from(settings.speakers) {
         players.spawn(speaker::speak(world.clone(), number, Duration::from_secs(1) / settings.rate));
     }
-    let wanted = if settings.faults.is_empty() { survivable() } else { settings.faults.clone() };
+    let wanted = if settings.faults.is_empty() { each_once() } else { settings.faults.clone() };
     let peace = Duration::from_millis(settings.peace_ms);
     sleep(peace).await;
     for fault in mixed(&wanted) {
