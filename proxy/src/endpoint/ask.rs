@@ -38,10 +38,9 @@ pub(super) fn ask(
     let (endpoint, app, name) = (endpoint.clone(), hub.choose_app(), hub.name().to_owned());
     let question = question(&name, request);
     async move {
-        let settings = &endpoint.shared.settings;
         let Some(app) = app else { return Err(unavailable("no app server serves this hub at the moment")) };
         let outcome = match question {
-            Ok(question) => endpoint.questioner.ask(&app.reach, &settings.node, &settings.keys, question).await,
+            Ok(question) => endpoint.questioner.ask(&app.reach, endpoint.shared.caller(), question).await,
             Err(error) => Err(error.into()),
         };
         let problem = match outcome.map(judge) {

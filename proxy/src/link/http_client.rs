@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -86,17 +86,23 @@ impl Caller<'_> {
         address: &Address,
         mut request: Request<Empty<Bytes>>,
     ) -> Result<Response<Incoming>, RequestError> {
-        let Self { node, keys, connector } = self;
         let authority = address.authority();
-        let credential = LinkCredential { node: node.into(), expires: unix_seconds() + LINK_CREDENTIAL_LIFETIME_S };
-        let bearer = format!("Bearer {}", credential.seal(keys));
         let headers = request.headers_mut();
-        headers.insert(AUTHORIZATION, HeaderValue::from_str(&bearer).map_err(http::Error::from)?);
         headers.insert(HOST, HeaderValue::from_str(authority).map_err(http::Error::from)?);
-        headers.insert(NODE_HEADER, HeaderValue::from_str(node).map_err(http::Error::from)?);
-        timeout(ANSWER_TIMEOUT, exchange(connector, address, request))
+        self.sign(headers)?;
+        timeout(ANSWER_TIMEOUT, exchange(self.connector, address, request))
             .await
             .unwrap_or_else(|_| Err(RequestError::Timeout { authority: authority.into() }))
+    }
+
+    /// Writes the headers that show that a node of the fleet asks, and which.
+    pub(super) fn sign(self, headers: &mut HeaderMap) -> Result<(), http::Error> {
+        let credential =
+            LinkCredential { node: self.node.into(), expires: unix_seconds() + LINK_CREDENTIAL_LIFETIME_S };
+        let bearer = format!("Bearer {}", credential.seal(self.keys));
+        headers.insert(AUTHORIZATION, HeaderValue::from_str(&bearer)?);
+        headers.insert(NODE_HEADER, HeaderValue::from_str(self.node)?);
+        Ok(())
     }
 }
 

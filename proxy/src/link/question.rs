@@ -4,19 +4,13 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
-use http::{HeaderName, HeaderValue, Request, Response, Uri};
+use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
-use trunkline_protocol::key::AccessKeys;
-use trunkline_protocol::limits::LINK_CREDENTIAL_LIFETIME_S;
-use trunkline_protocol::manifest::NODE_HEADER;
-use trunkline_protocol::token::LinkCredential;
 
-use super::Reach;
-use crate::config::unix_seconds;
+use super::{Caller, Reach};
 use crate::connector::Connector;
 
 /// Largest answer: a decision is small, and a refusal is a page at most.
@@ -66,11 +60,10 @@ impl Questioner {
     pub async fn ask(
         &self,
         reach: &Reach,
-        node: &str,
-        keys: &AccessKeys,
+        caller: Caller<'_>,
         request: Request<Body>,
     ) -> Result<Response<Bytes>, AskError> {
-        timeout(self.timeout, self.exchange(reach, node, keys, request))
+        timeout(self.timeout, self.exchange(reach, caller, request))
             .await
             .unwrap_or(Err(AskError::Timeout(self.timeout)))
     }
@@ -78,8 +71,7 @@ impl Questioner {
     async fn exchange(
         &self,
         reach: &Reach,
-        node: &str,
-        keys: &AccessKeys,
+        caller: Caller<'_>,
         mut request: Request<Body>,
     ) -> Result<Response<Bytes>, AskError> {
         let answer = match reach {
@@ -89,13 +81,7 @@ impl Questioner {
                 let scheme = if address.is_tls() { "https" } else { "http" };
                 *request.uri_mut() =
                     Uri::builder().scheme(scheme).authority(address.authority()).path_and_query(path).build()?;
-                let credential =
-                    LinkCredential { node: node.into(), expires: unix_seconds() + LINK_CREDENTIAL_LIFETIME_S };
-                let headers = request.headers_mut();
-                let bearer = format!("Bearer {}", credential.seal(keys));
-                headers.insert(AUTHORIZATION, HeaderValue::from_str(&bearer).map_err(http::Error::from)?);
-                let node = HeaderValue::from_str(node).map_err(http::Error::from)?;
-                headers.insert(HeaderName::from_static(NODE_HEADER), node);
+                caller.sign(request.headers_mut())?;
                 self.client.request(request).await?.map(Body::new)
             }
         };
