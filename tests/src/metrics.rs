@@ -59,7 +59,7 @@ fn sample(line: &str) -> Option<Sample> {
         Some((name, labels)) => (name, labels.strip_suffix('}')?),
         None => (series, ""),
     };
-    // Label values of Trunkline hold no quotes and no commas.
+    // The label values that are read here hold no quotes and no commas.
     let labels = labels.split(',').filter(|label| !label.is_empty()).map(|label| {
         let (name, value) = label.split_once('=')?;
         Some((name.to_owned(), value.trim_matches('"').to_owned()))

@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::fleet::Proxy;
+use crate::metrics::Metrics;
 use crate::process::Process;
 use crate::scenario::{Stage, until};
 use crate::sockets::free_address;
@@ -76,8 +77,8 @@ impl Shipped {
     /// # Errors
     /// When it does not start.
     pub async fn start(self, stage: &Stage, nodes: &[Proxy]) -> Result<LoadBalancer> {
-        let (product, address) = (self.product, free_address()?);
-        let placed = self.place(stage, nodes, &address)?;
+        let (product, address, statistics) = (self.product, free_address()?, free_address()?);
+        let placed = self.place(stage, nodes, &address, &statistics)?;
         let path = stage.folder().join(product.name()).with_extension("conf");
         std::fs::write(&path, placed.text)?;
         let mut command = Command::new(Path::new(PROGRAMS).join(product.name()));
@@ -91,13 +92,16 @@ impl Shipped {
             Ok(TcpStream::connect(&address).await.ok())
         })
         .await?;
-        Ok(LoadBalancer { process, address })
+        Ok(LoadBalancer { process, address, statistics })
     }
 
     /// Puts it onto loopback: its own address, those of the nodes, and whatever it writes into the stage's folder.
-    fn place(self, stage: &Stage, nodes: &[Proxy], address: &str) -> Result<Self> {
+    fn place(self, stage: &Stage, nodes: &[Proxy], address: &str, statistics: &str) -> Result<Self> {
         let mut placed = match self.product {
-            Product::HaProxy => self.with("bind :80", &format!("bind {address}"))?.with(" port 8090", "")?,
+            Product::HaProxy => self
+                .with("bind :80", &format!("bind {address}"))?
+                .with("bind 127.0.0.1:8404", &format!("bind {statistics}"))?
+                .with(" port 8090", "")?,
             Product::Nginx => {
                 let folder = stage.folder().display();
                 let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
@@ -135,6 +139,7 @@ pub struct LoadBalancer {
     /// Its process.
     pub process: Process,
     address: String,
+    statistics: String,
 }
 
 impl LoadBalancer {
@@ -142,5 +147,14 @@ impl LoadBalancer {
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+    /// How many answers of the nodes HAProxy has passed on, of a class of statuses ("2xx"). It counts an answer as it
+    /// passes; its log is no measure, because its threads drop a line where they would have to wait for each other.
+    ///
+    /// # Errors
+    /// When it tells nothing: nginx does not.
+    pub async fn answers(&self, class: &str) -> Result<f64> {
+        let metrics = Metrics::of(&self.statistics).await?;
+        Ok(metrics.sum("haproxy_server_http_responses_total", &[("proxy", "trunkline"), ("code", class)]))
     }
 }
