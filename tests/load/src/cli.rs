@@ -6,8 +6,6 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use trunkline_protocol::hub::HubProtocol;
 
-use crate::connect::Start;
-
 /// Load tester with exact numbers for any SignalR server
 #[derive(Debug, Parser)]
 #[command(name = "trunkline-load", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -78,13 +76,13 @@ pub(crate) struct RunArguments {
     /// Hub protocol
     #[arg(long, value_enum, default_value_t = Protocol::Json)]
     pub(crate) protocol: Protocol,
-    /// Transport
+    /// Transport; sse and long-polling always negotiate, and sse carries json only
     #[arg(long, value_enum, default_value_t = Transport::Websockets)]
     pub(crate) transport: Transport,
     /// Negotiate before connecting
     #[arg(long, overrides_with = "skip")]
     pub(crate) negotiate: bool,
-    /// Connect without negotiation, which is the default
+    /// Connect without negotiation, which is the default for websockets
     #[arg(long, overrides_with = "negotiate")]
     pub(crate) skip: bool,
     /// Access token (JWT) of all clients
@@ -143,10 +141,24 @@ impl RunArguments {
     pub(crate) fn outputs(&self) -> Outputs {
         Outputs { json: self.json.clone(), html: self.html.clone() }
     }
+}
 
-    /// How connections begin.
-    pub(crate) fn start(&self) -> Start {
-        if self.negotiate { Start::Negotiate } else { Start::Skip }
+impl Transport {
+    /// Its name in the official protocol.
+    pub(crate) fn official_name(self) -> &'static str {
+        match self {
+            Self::Websockets => "WebSockets",
+            Self::ServerSentEvents => "ServerSentEvents",
+            Self::LongPolling => "LongPolling",
+        }
+    }
+
+    /// How many sockets a client has open: where one only brings, the other one takes.
+    pub(crate) fn sockets(self) -> usize {
+        match self {
+            Self::Websockets => 1,
+            Self::ServerSentEvents | Self::LongPolling => 2,
+        }
     }
 }
 
@@ -175,7 +187,8 @@ mod tests {
     fn the_defaults_are_the_published_ones() {
         let run = run(&["echo", "-s", "8080"]);
         assert_eq!((run.clients, run.run.as_secs(), run.rampup.as_secs(), run.rampdown.as_secs()), (5, 60, 10, 10));
-        assert_eq!((run.interval, run.groups, run.start()), (1_000, 1, Start::Skip));
+        assert_eq!((run.interval, run.groups), (1_000, 1));
+        assert_eq!((run.transport, run.negotiate, run.skip), (Transport::Websockets, false, false));
     }
 
     #[test]

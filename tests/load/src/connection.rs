@@ -1,52 +1,18 @@
-//! One open client connection: its socket, what waits to be written, the calls that wait for their outcome.
+//! One open client connection: the calls that wait for their outcome, what comes, how it ends. Bytes are left to its
+//! [carrier](crate::carrier).
 
 use std::cell::{Cell, RefCell};
-use std::io;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use serde_json::Value;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
-use tokio::sync::{Notify, oneshot};
-use trunkline_protocol::hub::{Completion, HubMessage, HubProtocol, Invocation, MessageKind, Outcome, Payload};
+use tokio::sync::oneshot;
+use trunkline_protocol::hub::{Close, Completion, HubMessage, HubProtocol, Invocation, MessageKind, Outcome, Payload};
 
-use crate::clock::Clock;
-use crate::connect::Opened;
-use crate::wire::frame::{self, Opcode};
-use crate::wire::inbound::{Event, Inbound};
-
-/// All connections read into one buffer: this is for the whole process.
-const SCRATCH_BYTES: usize = 256 * 1024;
-
-/// Reads in a row before other connections have their turn.
-const READS_MAX: usize = 8;
-
-/// A server that reads so little that this much waits has stopped reading.
-const UNSENT_MAX_BYTES: usize = 4 * 1024 * 1024;
-
-thread_local! {
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);
-}
-
-/// How a connection ended; the text is the cause under which it is counted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Ended {
-    /// By us, as planned.
-    #[error("closed by us")]
-    Closed,
-    #[error("closed by the server: {0}")]
-    ByServer(String),
-    #[error("socket: {0}")]
-    Socket(io::ErrorKind),
-    #[error("the server sent what is no SignalR: {0}")]
-    Protocol(String),
-    #[error("the server was silent for too long")]
-    Silent,
-    #[error("the server reads too slowly")]
-    Slow,
-}
+use crate::carrier::{Carrier, Taker};
+use crate::clock::{Clock, micros};
+use crate::ended::Ended;
 
 /// Who is told of invocations by the server.
 pub(crate) trait Receiver {
@@ -60,27 +26,28 @@ pub(crate) trait Receiver {
 /// An open connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: TcpStream,
+    carrier: Carrier,
     protocol: HubProtocol,
     clock: Clock,
-    unsent: RefCell<Vec<u8>>,
-    wake: Notify,
-    end: RefCell<Option<Ended>>,
     heard_us: Cell<u64>,
     calls: RefCell<Vec<(u64, oneshot::Sender<Outcome>)>>,
     next_call: Cell<u64>,
 }
 
+/// A connection with the client that it is of, and whom that client tells.
+struct Served<'a> {
+    client: usize,
+    connection: &'a Rc<Connection>,
+    receiver: &'a dyn Receiver,
+}
+
 impl Connection {
-    /// Of a fresh socket.
-    pub(crate) fn new(stream: TcpStream, protocol: HubProtocol, clock: Clock) -> Rc<Self> {
+    /// Of what [`connect`](crate::connect::connect) opened.
+    pub(crate) fn new(carrier: Carrier, protocol: HubProtocol, clock: Clock) -> Rc<Self> {
         Rc::new(Self {
-            stream,
+            carrier,
             protocol,
             clock,
-            unsent: RefCell::default(),
-            wake: Notify::new(),
-            end: RefCell::default(),
             heard_us: Cell::new(clock.now_us()),
             calls: RefCell::default(),
             next_call: Cell::new(0),
@@ -102,34 +69,25 @@ impl Connection {
         outcome
     }
 
-    /// Tells the server that we live.
-    pub(crate) fn ping(&self) {
-        self.put(&HubMessage::Ping);
+    /// Tells the server that we live, and gives it up if it has been silent for too long.
+    pub(crate) fn keep_alive(&self) {
+        let signs = self.carrier.vital_signs();
+        if self.clock.now_us().saturating_sub(self.heard_us.get()) > micros(signs.silence_max) {
+            self.carrier.end_with(Ended::Silent);
+        } else if signs.pings {
+            self.put(&HubMessage::Ping);
+        }
     }
 
     /// Ends it as a client does that goes for good.
     pub(crate) fn close(&self) {
-        self.put(&HubMessage::Close(trunkline_protocol::hub::Close::default()));
-        self.put_frame(Opcode::Close, &1000_u16.to_be_bytes());
-        self.end_with(Ended::Closed);
+        self.put(&HubMessage::Close(Close::default()));
+        self.carrier.close();
     }
 
-    /// Ends it as a client does whose machine vanishes: the socket is reset.
+    /// Ends it as a client does whose machine vanishes: its sockets are reset.
     pub(crate) fn cut(&self) {
-        // It fails only where the socket is gone already.
-        drop(self.stream.set_zero_linger());
-        self.end_with(Ended::Closed);
-    }
-
-    /// Ends it with a cause, unless it has one.
-    pub(crate) fn end_with(&self, cause: Ended) {
-        self.end.borrow_mut().get_or_insert(cause);
-        self.wake.notify_one();
-    }
-
-    /// When anything came last.
-    pub(crate) fn heard_us(&self) -> u64 {
-        self.heard_us.get()
+        self.carrier.cut();
     }
 
     /// Reads a result.
@@ -146,82 +104,8 @@ impl Connection {
     }
 
     /// Serves the connection until it ends.
-    pub(crate) async fn serve(self: &Rc<Self>, client: usize, rest: Vec<u8>, receiver: &dyn Receiver) -> Ended {
-        let mut inbound = Inbound::new(self.protocol);
-        let begun = self.take(client, &rest, &mut inbound, receiver);
-        drop(rest);
-        if let Err(ended) = begun {
-            return ended;
-        }
-        loop {
-            if let Some(ended) = self.end.borrow().clone() {
-                return ended;
-            }
-            let interest = if self.unsent.borrow().is_empty() {
-                Interest::READABLE
-            } else {
-                Interest::READABLE | Interest::WRITABLE
-            };
-            tokio::select! {
-                ready = self.stream.ready(interest) => if let Err(error) = ready {
-                    return Ended::Socket(error.kind());
-                },
-                () = self.wake.notified() => continue,
-            }
-            self.flush();
-            if let Err(ended) = self.read(client, &mut inbound, receiver) {
-                return ended;
-            }
-        }
-    }
-
-    fn read(self: &Rc<Self>, client: usize, inbound: &mut Inbound, receiver: &dyn Receiver) -> Result<(), Ended> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            for _ in 0..READS_MAX {
-                match self.stream.try_read(scratch) {
-                    Ok(0) => return Err(Ended::ByServer("without a word".into())),
-                    Ok(count) => {
-                        self.heard_us.set(self.clock.now_us());
-                        let bytes = scratch.get(..count).unwrap_or_default();
-                        self.take(client, bytes, inbound, receiver)?;
-                        if count < SCRATCH_BYTES {
-                            return Ok(());
-                        }
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                    Err(error) => return Err(Ended::Socket(error.kind())),
-                }
-            }
-            Ok(())
-        })
-    }
-
-    fn take(
-        self: &Rc<Self>,
-        client: usize,
-        bytes: &[u8],
-        inbound: &mut Inbound,
-        receiver: &dyn Receiver,
-    ) -> Result<(), Ended> {
-        let mut ended = None;
-        let taken = inbound.take(bytes, |event| {
-            let result = match event {
-                Event::Message(body) => self.message(client, body, receiver),
-                Event::Ping(payload) => {
-                    self.put_frame(Opcode::Pong, payload);
-                    Ok(())
-                }
-                Event::Close => Err(Ended::ByServer("WebSocket close".into())),
-            };
-            if let Err(cause) = result {
-                ended.get_or_insert(cause);
-            }
-        });
-        match (ended, taken) {
-            (Some(ended), _) => Err(ended),
-            (None, Err(error)) => Err(Ended::Protocol(error.to_string())),
-            (None, Ok(())) => Ok(()),
-        }
+    pub(crate) async fn serve(self: &Rc<Self>, client: usize, receiver: &dyn Receiver) -> Ended {
+        self.carrier.serve(&Served { client, connection: self, receiver }).await
     }
 
     fn message(self: &Rc<Self>, client: usize, body: &[u8], receiver: &dyn Receiver) -> Result<(), Ended> {
@@ -270,44 +154,16 @@ impl Connection {
     fn put(&self, message: &HubMessage) {
         let mut bytes = BytesMut::new();
         self.protocol.encode(message, &mut bytes);
-        let opcode = match self.protocol {
-            HubProtocol::Json => Opcode::Text,
-            HubProtocol::MessagePack => Opcode::Binary,
-        };
-        self.put_frame(opcode, &bytes);
-    }
-
-    fn put_frame(&self, opcode: Opcode, payload: &[u8]) {
-        let mut unsent = self.unsent.borrow_mut();
-        let was_empty = unsent.is_empty();
-        frame::put(opcode, payload, &mut unsent);
-        let is_slow = unsent.len() > UNSENT_MAX_BYTES;
-        drop(unsent);
-        if was_empty {
-            self.flush();
-        }
-        if is_slow {
-            self.end_with(Ended::Slow);
-        }
-        if !self.unsent.borrow().is_empty() {
-            self.wake.notify_one();
-        }
-    }
-
-    /// Writes what the socket takes. Errors are left to the reading half, which meets them too.
-    fn flush(&self) {
-        let mut unsent = self.unsent.borrow_mut();
-        while !unsent.is_empty() {
-            match self.stream.try_write(&unsent) {
-                Ok(count) => drop(unsent.drain(..count)),
-                Err(_) => return,
-            }
-        }
-        *unsent = Vec::new();
+        self.carrier.put(&bytes);
     }
 }
 
-/// Makes a connection of what [`connect`](crate::connect::connect) opened.
-pub(crate) fn of(opened: Opened, protocol: HubProtocol, clock: Clock) -> (Rc<Connection>, Vec<u8>) {
-    (Connection::new(opened.stream, protocol, clock), opened.rest)
+impl Taker for Served<'_> {
+    fn heard(&self) {
+        self.connection.heard_us.set(self.connection.clock.now_us());
+    }
+
+    fn message(&self, body: &[u8]) -> Result<(), Ended> {
+        self.connection.message(self.client, body, self.receiver)
+    }
 }

@@ -14,7 +14,8 @@ use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{Instant, interval, sleep};
 
 use crate::clock::micros;
-use crate::connection::{Connection, Ended, Receiver};
+use crate::connection::{Connection, Receiver};
+use crate::ended::Ended;
 use crate::ledger::Counts;
 use crate::published::Published;
 use crate::run::Run;
@@ -24,8 +25,6 @@ use crate::schedule::offset_us;
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// They do so a share at a time, so that their pings do not come all at once.
 const PING_SHARES: usize = 150;
-/// A server that is silent for this long is gone, as the official clients see it.
-const SERVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// After all has arrived: what comes too much is on its way for no longer.
 const QUIET: Duration = Duration::from_millis(300);
@@ -105,9 +104,9 @@ pub(crate) enum Stage {
 /// Connects a client, makes it ready and serves it in a task of its own. False if one of these fails.
 pub(crate) async fn admit<P: Profile>(profile: &Rc<P>, client: usize) -> bool {
     let run = profile.run();
-    let Some((connection, rest)) = run.connect(client).await else { return false };
+    let Some(connection) = run.connect(client).await else { return false };
     run.set_connection(client, Some(Rc::clone(&connection)));
-    spawn_local(serve(Rc::clone(profile), client, Rc::clone(&connection), rest));
+    spawn_local(serve(Rc::clone(profile), client, Rc::clone(&connection)));
     let is_ready = profile.join(client, &connection).await;
     if !is_ready {
         // The server may take it for a member, and we do not.
@@ -116,8 +115,8 @@ pub(crate) async fn admit<P: Profile>(profile: &Rc<P>, client: usize) -> bool {
     is_ready
 }
 
-async fn serve<P: Profile>(profile: Rc<P>, client: usize, connection: Rc<Connection>, rest: Vec<u8>) {
-    let ended = connection.serve(client, rest, &*profile).await;
+async fn serve<P: Profile>(profile: Rc<P>, client: usize, connection: Rc<Connection>) {
+    let ended = connection.serve(client, &*profile).await;
     let run = profile.run();
     let cause = (ended != Ended::Closed).then(|| ended.to_string());
     run.tally().closed(run.clock.now_us(), cause);
@@ -172,13 +171,9 @@ async fn keep_alive(run: Rc<Run>) {
     let mut timer = interval(PING_INTERVAL / shares);
     for share in (0..PING_SHARES).cycle() {
         timer.tick().await;
-        let now_us = run.clock.now_us();
         for client in (share..run.client_count()).step_by(PING_SHARES) {
-            let Some(connection) = run.connection(client) else { continue };
-            if now_us.saturating_sub(connection.heard_us()) > micros(SERVER_TIMEOUT) {
-                connection.end_with(Ended::Silent);
-            } else {
-                connection.ping();
+            if let Some(connection) = run.connection(client) {
+                connection.keep_alive();
             }
         }
     }

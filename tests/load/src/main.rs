@@ -4,21 +4,27 @@
 //! ```text
 //!  cli ─► run ─► engine: ramp-up, work, settle, ramp-down ─► report: text, JSON, HTML
 //!                  │ drives a profile: rooms, echo, idle, storm, script
-//!                  └─► connect ─► connection ─► wire: frames, hub messages
+//!                  └─► connect ─► connection ─► carrier: WebSocket, event stream, long polling ─► wire
 //!                profile ─► ledger, tracks, stamp: who should have got what      tally, histogram: how fast
 //! ```
 //!
 //! All connections live on one thread: no lock, no channel and no wake-up of another thread stands between a socket
 //! and the clock. Who needs more than one core starts several generators and merges their reports.
 
+mod carrier;
 mod cli;
 mod clock;
 mod connect;
 mod connection;
+mod dial;
+mod ended;
 mod engine;
+mod exchange;
+mod greeting;
 mod histogram;
 mod interrupt;
 mod ledger;
+mod negotiate;
 mod open_files;
 mod processes;
 mod profile;
@@ -86,7 +92,7 @@ fn publish(report: &Report, outputs: &Outputs) -> Result<()> {
 }
 
 fn load(arguments: RunArguments) -> Result<(Report, Outputs)> {
-    open_files::allow(arguments.servers.len() * arguments.clients as usize)?;
+    open_files::allow(arguments.servers.len() * arguments.clients as usize * arguments.transport.sockets())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outputs = arguments.outputs();
     let report = LocalSet::new().block_on(&runtime, measure(arguments))?;
@@ -94,9 +100,10 @@ fn load(arguments: RunArguments) -> Result<(Report, Outputs)> {
 }
 
 async fn measure(arguments: RunArguments) -> Result<Report> {
-    let (watch, settings) = (Watch::of(&arguments)?, Settings::of(&arguments));
+    let watch = Watch::of(&arguments)?;
     let name = arguments.profile.clone();
     let run = Run::new(arguments)?;
+    let settings = Settings::of(&run.arguments, &run.how);
     match name.as_str() {
         "echo" => watched(echo::Echo::new(run, echo::Kind::Own), "echo", settings, watch).await,
         "shared-echo" | "sharedecho" => {

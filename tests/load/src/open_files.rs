@@ -1,16 +1,16 @@
-//! Each connection is an open file: ask the system for as many as it allows, and say so when they are too few.
+//! Each socket is an open file: ask the system for as many as it allows, and say so when they are too few.
 
 use anyhow::{Result, bail};
 
-/// What the process needs beside its connections.
+/// What the process needs beside its clients' sockets.
 const RESERVE: u64 = 64;
 
-/// Makes sure that so many connections can be open.
+/// Makes sure that so many sockets can be open.
 #[cfg(unix)]
-pub(crate) fn allow(connections: usize) -> Result<()> {
+pub(crate) fn allow(sockets: usize) -> Result<()> {
     use rustix::process::{Resource, getrlimit, setrlimit};
 
-    let needed = connections as u64 + RESERVE;
+    let needed = sockets as u64 + RESERVE;
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {
         return Ok(());
@@ -19,7 +19,7 @@ pub(crate) fn allow(connections: usize) -> Result<()> {
     if setrlimit(Resource::Nofile, limit).is_err() || limit.maximum.is_some_and(|maximum| maximum < needed) {
         let maximum = limit.maximum.unwrap_or(0);
         bail!(
-            "{connections} clients need {needed} open files, and this system allows {maximum}: raise it \
+            "{sockets} sockets need {needed} open files, and this system allows {maximum}: raise it \
              (`ulimit -Hn {needed}`), or use fewer clients in each of several generators and `merge` their reports"
         );
     }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::RunArguments;
+use crate::connect::{How, Start};
 use crate::engine::Harvest;
 use crate::histogram::{Histogram, Quantiles};
 use crate::ledger::Counts;
@@ -65,6 +66,7 @@ pub(crate) struct Settings {
     pub(crate) groups: u32,
     pub(crate) payload_bytes: u32,
     pub(crate) protocol: String,
+    pub(crate) transport: String,
     pub(crate) negotiate: bool,
 }
 
@@ -87,7 +89,7 @@ pub(crate) struct Row {
 
 impl Settings {
     /// Of a command line.
-    pub(crate) fn of(arguments: &RunArguments) -> Self {
+    pub(crate) fn of(arguments: &RunArguments, how: &How) -> Self {
         Self {
             servers: arguments.servers.clone(),
             clients: arguments.clients,
@@ -97,8 +99,9 @@ impl Settings {
             interval_ms: arguments.interval,
             groups: arguments.groups,
             payload_bytes: arguments.payload,
-            protocol: trunkline_protocol::hub::HubProtocol::from(arguments.protocol).name().to_owned(),
-            negotiate: arguments.negotiate,
+            protocol: how.protocol.name().to_owned(),
+            transport: how.transport.official_name().to_owned(),
+            negotiate: how.start == Start::Negotiate,
         }
     }
 }
@@ -295,6 +298,7 @@ pub(crate) mod tests {
             groups: 1,
             payload_bytes: 0,
             protocol: "json".into(),
+            transport: "WebSockets".into(),
             negotiate: false,
         };
         let generator = Generator { cpu_s: 1.0, wall_s: 5.0, peak_bytes: 1 << 20 };

@@ -4,15 +4,17 @@ use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::Value;
 use tokio::sync::watch;
-use trunkline_protocol::hub::{HubProtocol, Outcome};
+use trunkline_protocol::hub::Outcome;
 
-use crate::cli::{RunArguments, Transport};
+use crate::carrier::Carrier;
+use crate::cli::RunArguments;
 use crate::clock::Clock;
-use crate::connect::{self, ConnectError, How};
-use crate::connection::{self, Connection};
+use crate::connect::{How, connect};
+use crate::connection::Connection;
+use crate::dial::ConnectError;
 use crate::stamp::{RunId, Stamps};
 use crate::tally::Tally;
 use crate::target::Target;
@@ -42,17 +44,10 @@ pub(crate) struct Run {
 impl Run {
     /// Of a command line.
     pub(crate) fn new(arguments: RunArguments) -> Result<Rc<Self>> {
-        let not_yet = |name: &str| format!("--transport {name} is not there yet: it comes with the front door");
-        match arguments.transport {
-            Transport::Websockets => {}
-            Transport::ServerSentEvents => bail!(not_yet("sse")),
-            Transport::LongPolling => bail!(not_yet("long-polling")),
-        }
+        let how = How::of(&arguments)?;
         let targets: Result<Vec<_>> =
             arguments.servers.iter().map(|server| Target::parse(server, &arguments.hub)).collect();
         let targets = targets?;
-        let how =
-            How { protocol: arguments.protocol.into(), start: arguments.start(), patience: arguments.connect_timeout };
         let id = RunId::fresh();
         let clients = targets.len() * arguments.clients as usize;
         Ok(Rc::new(Self {
@@ -95,11 +90,6 @@ impl Run {
         client / self.targets.len().max(1)
     }
 
-    /// The protocol of all clients.
-    pub(crate) fn protocol(&self) -> HubProtocol {
-        self.how.protocol
-    }
-
     /// The connection of a client, while it has one.
     pub(crate) fn connection(&self, client: usize) -> Option<Rc<Connection>> {
         self.clients.borrow().get(client).cloned().flatten()
@@ -129,14 +119,14 @@ impl Run {
     }
 
     /// Connects a client and counts how it went.
-    pub(crate) async fn connect(&self, client: usize) -> Option<(Rc<Connection>, Vec<u8>)> {
+    pub(crate) async fn connect(&self, client: usize) -> Option<Rc<Connection>> {
         self.tally().attempted += 1;
         let begun_us = self.clock.now_us();
         match self.open(client).await {
-            Ok(opened) => {
+            Ok(carrier) => {
                 let now_us = self.clock.now_us();
                 self.tally().opened(now_us, now_us - begun_us);
-                Some(connection::of(opened, self.protocol(), self.clock))
+                Some(Connection::new(carrier, self.how.protocol, self.clock))
             }
             Err(error) => {
                 self.tally().failed(error.to_string());
@@ -145,10 +135,11 @@ impl Run {
         }
     }
 
-    async fn open(&self, client: usize) -> Result<connect::Opened, ConnectError> {
+    async fn open(&self, client: usize) -> Result<Carrier, ConnectError> {
         let target = self.targets.get(client % self.targets.len().max(1)).ok_or(ConnectError::Closed)?;
         let token = self.tokens.of_client(client);
-        connect::connect(target, target.source(self.index(client)), token.as_deref(), &self.how).await
+        let source = target.source(self.index(client) * self.how.transport.sockets());
+        connect(target, source, token.as_deref(), &self.how).await
     }
 
     /// Calls a method and waits for its result; a failure is counted, and `None`.

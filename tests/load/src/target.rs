@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use anyhow::{Context, Result, bail, ensure};
 use http::Uri;
 
-/// Clients of one source address. It has ports for five times as many, but the fuller it is the longer the system
+/// Sockets of one source address. It has ports for five times as many, but the fuller it is the longer the system
 /// searches: 16 us for each of 5 000 connects, 550 us for each of 9 500.
-const CLIENTS_PER_SOURCE: usize = 5_000;
+const SOCKETS_PER_SOURCE: usize = 5_000;
 
 /// One server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,11 +44,11 @@ impl Target {
         Ok(Self { authority: format!("{host}:{port}"), path, address: look_up(host, port)? })
     }
 
-    /// The address from which the server's client of this number connects; `None` leaves it to the system.
+    /// The address of a client before which so many sockets lead to the server; `None` leaves it to the system.
     ///
     /// On loopback all of 127.0.0.0/8 is ours: each address has ports of its own.
-    pub(crate) fn source(&self, client: usize) -> Option<IpAddr> {
-        let block = client / CLIENTS_PER_SOURCE;
+    pub(crate) fn source(&self, sockets: usize) -> Option<IpAddr> {
+        let block = sockets / SOCKETS_PER_SOURCE;
         if !cfg!(target_os = "linux") || block == 0 || !self.address.ip().is_loopback() || self.address.is_ipv6() {
             return None;
         }
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_of_clients_share_no_port_on_loopback() {
+    fn thousands_of_sockets_share_no_port_on_loopback() {
         let target = parsed("8080");
         assert_eq!(target.source(4_999), None);
         if cfg!(target_os = "linux") {

@@ -1,4 +1,6 @@
-//! What travels: WebSocket frames, and the hub messages in them. Pure: bytes in, bytes out.
+//! What travels: hub messages, in WebSocket frames or in events. Pure: bytes in, bytes out.
 
+pub(crate) mod event_stream;
 pub(crate) mod frame;
 pub(crate) mod inbound;
+pub(crate) mod messages;

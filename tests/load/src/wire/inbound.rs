@@ -1,4 +1,4 @@
-//! The bytes of one server connection, taken apart into hub messages.
+//! The bytes of one WebSocket, taken apart into hub messages.
 //!
 //! ```text
 //!  socket bytes ──► frames ──► hub messages, which may share a frame or fill several
@@ -6,12 +6,10 @@
 //!
 //! Bytes are copied only while a frame or a message is not whole, so an idle connection holds no buffer.
 
-use trunkline_protocol::hub::{HubProtocol, next_frame};
+use trunkline_protocol::hub::HubProtocol;
 
 use super::frame::{self, FrameError, Opcode};
-
-/// The largest hub message that we take.
-const MESSAGE_MAX_BYTES: usize = 32 * 1024 * 1024;
+use super::messages::{self, FramingError};
 
 /// What the bytes bring.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,8 +29,8 @@ pub(crate) enum InboundError {
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// These bytes are no hub messages.
-    #[error("bad framing of a hub message")]
-    Message,
+    #[error(transparent)]
+    Message(#[from] FramingError),
 }
 
 /// The reading half of a connection.
@@ -86,30 +84,17 @@ impl Inbound {
         Ok(bytes)
     }
 
-    fn take_payload(&mut self, payload: &[u8], tell: &mut impl FnMut(Event<'_>)) -> Result<(), InboundError> {
+    fn take_payload(&mut self, payload: &[u8], tell: &mut impl FnMut(Event<'_>)) -> Result<(), FramingError> {
         if self.message.is_empty() {
-            let rest = take_messages(self.protocol, payload, tell)?;
+            let rest = messages::split(self.protocol, payload, |body| tell(Event::Message(body)))?;
             self.message.extend_from_slice(rest);
             return Ok(());
         }
         let mut whole = std::mem::take(&mut self.message);
         whole.extend_from_slice(payload);
-        self.message = take_messages(self.protocol, &whole, tell)?.to_vec();
+        self.message = messages::split(self.protocol, &whole, |body| tell(Event::Message(body)))?.to_vec();
         Ok(())
     }
-}
-
-/// Tells all whole messages; returns what follows them.
-fn take_messages<'a>(
-    protocol: HubProtocol,
-    mut bytes: &'a [u8],
-    tell: &mut impl FnMut(Event<'_>),
-) -> Result<&'a [u8], InboundError> {
-    while let Some(frame) = next_frame(protocol, bytes, MESSAGE_MAX_BYTES).map_err(|_| InboundError::Message)? {
-        tell(Event::Message(bytes.get(frame.body).unwrap_or_default()));
-        bytes = bytes.get(frame.length..).unwrap_or_default();
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

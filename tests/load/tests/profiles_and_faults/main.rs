@@ -215,8 +215,9 @@ fn what_can_not_be_run_says_why() {
         let refused = run(stage, "idle -s 1 -c 3 -r 0.1 -u 0 -d 0").await?;
         assert_eq!((refused.status, &refused.report["tally"]["failed"]["connection refused"]), (1, &3.into()));
         for (arguments, reason) in [
-            ("echo -s 1 --transport sse", "front door"),
-            ("echo -s 1 --transport long-polling", "front door"),
+            ("echo -s 1 --transport sse --skip", "only --transport websockets connects without negotiation"),
+            ("echo -s 1 --transport long-polling --skip", "only --transport websockets connects without negotiation"),
+            ("echo -s 1 --transport sse --protocol messagepack", "use --protocol json with it"),
             ("echo -s https://localhost", "TLS"),
             ("no-such-file -s 1", "is no profile"),
         ] {

@@ -1,0 +1,137 @@
+//! Server-Sent Events: a GET whose answer brings events for as long as the connection lives. Text only.
+
+use std::cell::RefCell;
+use std::pin::pin;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use trunkline_protocol::hub::HubProtocol;
+
+use super::upward::Upward;
+use super::{Taker, tell_whole};
+use crate::dial::ConnectError;
+use crate::ended::Ended;
+use crate::exchange::{Ask, EVENT_STREAM, Exchange, ExchangeError};
+use crate::greeting;
+use crate::wire::event_stream::EventStream as Events;
+
+/// The one that text can carry.
+const PROTOCOL: HubProtocol = HubProtocol::Json;
+
+/// A connection whose messages come as events.
+#[derive(Debug)]
+pub(crate) struct EventStream {
+    pub(super) upward: Upward,
+    /// Until it is served.
+    begun: RefCell<Option<Box<Begun>>>,
+}
+
+/// What a stream has come to when the hub has welcomed us.
+#[derive(Debug)]
+struct Begun {
+    body: Incoming,
+    events: Events,
+    /// Hub messages behind the welcome.
+    rest: Vec<u8>,
+    /// The connection that the events come by: it lasts as long as this.
+    _down: Exchange,
+    up: Exchange,
+}
+
+impl EventStream {
+    /// Begins the stream of a negotiated connection and shakes hands.
+    pub(crate) async fn open(mut down: Exchange, path: String) -> Result<Self, ConnectError> {
+        let answer = down.begin(Ask::events(&path)).await?;
+        if answer.status() != StatusCode::OK {
+            return Err(ConnectError::Request("GET", answer.status().as_u16().to_string()));
+        }
+        if !is_event_stream(answer.headers()) {
+            return Err(ConnectError::Request("GET", "what is no event stream".into()));
+        }
+        let mut up = down.another();
+        let upward = Upward::new(path, PROTOCOL, down.scissors());
+        upward.post(&mut up, greeting::request(PROTOCOL)).await?;
+        let (mut body, mut events) = (answer.into_body(), Events::default());
+        let mut rest = first(&mut body, &mut events).await?;
+        rest.drain(..greeting::welcome(&rest)?);
+        let begun = Begun { body, events, rest, _down: down, up };
+        Ok(Self { upward, begun: RefCell::new(Some(begun.into())) })
+    }
+
+    /// Carries until the end.
+    pub(super) async fn serve(&self, taker: &impl Taker) -> Ended {
+        let Some(begun) = self.begun.take() else { return Ended::Closed };
+        let Begun { body, events, rest, _down, mut up } = *begun;
+        if let Err(ended) = tell_whole(PROTOCOL, &rest, taker) {
+            return ended;
+        }
+        drop(rest);
+        let ended = self.upward.serve(&mut up, pin!(read(body, events, taker))).await;
+        // What is behind a farewell is not the server's doing any more.
+        if self.upward.is_closing() { Ended::Closed } else { ended }
+    }
+}
+
+/// Reads until the stream ends.
+async fn read(mut body: Incoming, mut events: Events, taker: &impl Taker) -> Ended {
+    loop {
+        let bytes = match next(&mut body).await {
+            Ok(bytes) => bytes,
+            Err(error) => return error.into(),
+        };
+        taker.heard();
+        let mut outcome = Ok(());
+        let taken = events.take(&bytes, |data| {
+            if outcome.is_ok() {
+                outcome = tell_whole(PROTOCOL, data, taker);
+            }
+        });
+        match (outcome, taken) {
+            (Err(ended), _) => return ended,
+            (Ok(()), Err(error)) => return Ended::Protocol(error.to_string()),
+            (Ok(()), Ok(())) => {}
+        }
+    }
+}
+
+/// The first data that comes.
+async fn first(body: &mut Incoming, events: &mut Events) -> Result<Vec<u8>, ConnectError> {
+    let mut first = Vec::new();
+    while first.is_empty() {
+        let bytes = next(body).await?;
+        let taken = events.take(&bytes, |data| first.extend_from_slice(data));
+        taken.map_err(|error| ConnectError::Request("GET", error.to_string()))?;
+    }
+    Ok(first)
+}
+
+/// The next bytes of a body that does not end.
+async fn next(body: &mut Incoming) -> Result<Bytes, ExchangeError> {
+    loop {
+        let frame = body.frame().await.ok_or(ExchangeError::Closed)??;
+        if let Ok(bytes) = frame.into_data() {
+            return Ok(bytes);
+        }
+    }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    media_type.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(EVENT_STREAM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_stream_is_known_by_its_media_type() {
+        let is_one = |value: &'static str| {
+            is_event_stream(&HeaderMap::from_iter([(header::CONTENT_TYPE, http::HeaderValue::from_static(value))]))
+        };
+        assert!(is_one("text/event-stream") && is_one("Text/Event-Stream; charset=utf-8"));
+        assert!(!is_one("text/plain") && !is_event_stream(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,134 @@
+//! Long polling: one GET after the other, each of which the server answers when it has something, or after a while.
+//!
+//! ```text
+//!  first GET: an empty 200 at once ─► GET ─► 200: messages, or none ─┐      close: last POST, DELETE
+//!                                      ▲─────────────────────────────┘
+//!                                      └──► 204: the server has ended it
+//! ```
+
+use std::cell::RefCell;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use trunkline_protocol::hub::HubProtocol;
+
+use super::upward::Upward;
+use super::{Taker, tell_whole};
+use crate::dial::ConnectError;
+use crate::ended::Ended;
+use crate::exchange::{Ask, Exchange, ExchangeError};
+use crate::greeting;
+
+/// The official clients wait for as long for one poll. Servers answer after 90 s, and that is their sign of life:
+/// nobody pings.
+pub(super) const POLL_MAX: Duration = Duration::from_secs(100);
+
+/// A connection whose messages are asked for.
+#[derive(Debug)]
+pub(crate) struct LongPoll {
+    pub(super) upward: Upward,
+    protocol: HubProtocol,
+    /// Until it is served.
+    begun: RefCell<Option<Box<Begun>>>,
+}
+
+/// What it has come to when the hub has welcomed us.
+#[derive(Debug)]
+struct Begun {
+    /// Hub messages behind the welcome.
+    rest: Bytes,
+    down: Exchange,
+    up: Exchange,
+}
+
+/// What a poll brings.
+#[derive(Debug, PartialEq, Eq)]
+enum Polled {
+    /// Hub messages, or nothing.
+    Bytes(Bytes),
+    /// The connection is over.
+    Over,
+    /// What no poll is answered with.
+    Refused(StatusCode),
+}
+
+impl LongPoll {
+    /// Makes the first poll of a negotiated connection and shakes hands.
+    pub(crate) async fn open(mut down: Exchange, path: String, protocol: HubProtocol) -> Result<Self, ConnectError> {
+        // What it brings is not looked at, as the official clients do: it is empty.
+        found(poll(&mut down, &path).await?)?;
+        let mut up = down.another();
+        let upward = Upward::new(path, protocol, down.scissors());
+        let greet = async { upward.post(&mut up, greeting::request(protocol)).await.map_err(ConnectError::from) };
+        let answer = async {
+            loop {
+                let bytes = found(poll(&mut down, upward.path()).await?)?;
+                if !bytes.is_empty() {
+                    return Ok(bytes);
+                }
+            }
+        };
+        let ((), mut rest) = tokio::try_join!(greet, answer)?;
+        drop(rest.split_to(greeting::welcome(&rest)?));
+        let begun = Begun { rest, down, up };
+        Ok(Self { upward, protocol, begun: RefCell::new(Some(begun.into())) })
+    }
+
+    /// Carries until the end.
+    pub(super) async fn serve(&self, taker: &impl Taker) -> Ended {
+        let Some(begun) = self.begun.take() else { return Ended::Closed };
+        let Begun { rest, mut down, mut up } = *begun;
+        if let Err(ended) = tell_whole(self.protocol, &rest, taker) {
+            return ended;
+        }
+        drop(rest);
+        let ended = self.upward.serve(&mut up, pin!(self.read(&mut down, taker))).await;
+        if !self.upward.is_closing() {
+            return ended;
+        }
+        // The poll that waits is given up before, as the official clients do.
+        drop(down);
+        tokio::select! {
+            _ = self.upward.ending.wait() => {}
+            // Whatever it is answered: we are gone.
+            _ = up.ask(Ask::delete(self.upward.path())) => {}
+        }
+        Ended::Closed
+    }
+
+    /// Polls until the server ends it.
+    async fn read(&self, down: &mut Exchange, taker: &impl Taker) -> Ended {
+        loop {
+            let bytes = match poll(down, self.upward.path()).await {
+                Ok(Polled::Bytes(bytes)) => bytes,
+                Ok(Polled::Over) => return Ended::without_a_word(),
+                Ok(Polled::Refused(status)) => return Ended::ByServer(format!("GET answered {}", status.as_u16())),
+                Err(error) => return error.into(),
+            };
+            taker.heard();
+            if let Err(ended) = tell_whole(self.protocol, &bytes, taker) {
+                return ended;
+            }
+        }
+    }
+}
+
+async fn poll(down: &mut Exchange, path: &str) -> Result<Polled, ExchangeError> {
+    let (status, bytes) = down.ask(Ask::get(path)).await?;
+    Ok(match status {
+        StatusCode::OK => Polled::Bytes(bytes),
+        StatusCode::NO_CONTENT => Polled::Over,
+        other => Polled::Refused(other),
+    })
+}
+
+/// What a poll brings while we are connecting.
+fn found(polled: Polled) -> Result<Bytes, ConnectError> {
+    match polled {
+        Polled::Bytes(bytes) => Ok(bytes),
+        Polled::Over => Err(ConnectError::Closed),
+        Polled::Refused(status) => Err(ConnectError::Request("GET", status.as_u16().to_string())),
+    }
+}

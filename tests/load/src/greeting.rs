@@ -1,0 +1,42 @@
+//! The hub handshake as a client has it, whatever carries it. Pure: bytes in, bytes out.
+
+use bytes::Bytes;
+use trunkline_protocol::hub::{HandshakeRequest, HandshakeResponse, HubProtocol};
+
+use crate::dial::ConnectError;
+
+/// A longer answer to the upgrade or the handshake is none.
+pub(crate) const ANSWER_MAX_BYTES: usize = 16 * 1024;
+
+/// What a client says first; text, whatever the protocol.
+pub(crate) fn request(protocol: HubProtocol) -> Bytes {
+    HandshakeRequest { protocol, version: 1 }.encode()
+}
+
+/// Reads the server's answer; returns where the first hub message behind it begins.
+pub(crate) fn welcome(bytes: &[u8]) -> Result<usize, ConnectError> {
+    let refused = |text: &str| ConnectError::Handshake(text.to_owned());
+    let answer = HandshakeResponse::read(bytes, ANSWER_MAX_BYTES).map_err(|error| refused(&error.to_string()))?;
+    let (answer, length) = answer.ok_or_else(|| refused("half an answer"))?;
+    match answer.error {
+        Some(error) => Err(refused(&error)),
+        None => Ok(length),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_welcome_ends_where_the_messages_begin() {
+        assert_eq!(welcome(b"{}\x1e{\"type\":6}\x1e").unwrap(), 3);
+    }
+
+    #[test]
+    fn what_is_no_welcome_is_told_with_the_reason() {
+        let told = |bytes: &[u8]| welcome(bytes).unwrap_err().to_string();
+        assert_eq!(told(b"{\"error\":\"no\"}\x1e"), "hub handshake refused: no");
+        assert_eq!(told(b"{}"), "hub handshake refused: half an answer");
+    }
+}
