@@ -1,13 +1,17 @@
 #![forbid(unsafe_code)]
 //! The load tester against a real fleet: each profile for a second or two, and faults that are made on purpose.
 
+mod fault;
 mod generator;
+mod http_relay;
 mod relay;
 
 use anyhow::Result;
-use generator::{fleet, run, run_until};
-use relay::{Fault, Relay};
-use trunkline_tests::fleet::ACCESS_KEY;
+use fault::Fault;
+use generator::{Outcome, fleet, run, run_until};
+use http_relay::HttpRelay;
+use relay::Relay;
+use trunkline_tests::fleet::{ACCESS_KEY, Proxy};
 use trunkline_tests::scenario::{play, until};
 
 /// Short ramps.
@@ -134,30 +138,130 @@ fn a_fault_is_reported_as_just_that_and_as_often_as_it_was_made() {
 }
 
 #[test]
+fn a_fault_in_events_and_polls_is_reported_as_just_that() {
+    play(async |stage| {
+        let (_app, [one, _other]) = fleet(stage).await?;
+        for transport in ["sse", "long-polling"] {
+            for (fault, name) in [(Fault::Drop, "lost"), (Fault::Duplicate, "duplicated"), (Fault::Swap, "reordered")] {
+                let relay = HttpRelay::start(one.address(), fault, 100).await?;
+                let arguments = format!("broadcast -s {} -c 20 -r 0.6 -i 10 -u 0.1 -d 0 --settle 1", relay.address());
+                let outcome = run(stage, &format!("{arguments} --transport {transport}")).await?;
+                // 59 ticks to 20 clients; of a hundred one is spoilt.
+                assert_eq!((outcome.count("expected"), relay.made()), (1_180, 11), "{}", outcome.text);
+                for counted in ["lost", "duplicated", "reordered", "misdelivered"] {
+                    let made = if counted == name { relay.made() } else { 0 };
+                    assert_eq!(outcome.count(counted), made, "{counted} when {name} is made: {}", outcome.text);
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn other_transports_bring_all_of_it_through_two_proxies() {
+    play(async |stage| {
+        let (_app, [one, other]) = fleet(stage).await?;
+        let servers = format!("-s {} -s {}", one.address(), other.address());
+        let token = trunkline_tests::token::of_user(ACCESS_KEY, "somebody")?;
+        for transport in ["sse", "long-polling", "long-polling --protocol messagepack"] {
+            let more = format!("{servers} -r 1 {SHORT} --transport {transport}");
+            let (broadcast, chat, echo, shared) = (
+                format!("broadcast -c 10 -i 50 {more}"),
+                format!("chat -c 20 -i 10 -g 5 --payload 300 {more}"),
+                format!("echo -c 5 -i 50 --token {token} {more}"),
+                format!("shared-echo -c 5 -i 50 {more}"),
+            );
+            // At the same time: each counts only its own.
+            let (broadcast, chat, echo, shared) =
+                tokio::join!(run(stage, &broadcast), run(stage, &chat), run(stage, &echo), run(stage, &shared));
+            let (broadcast, chat, echos) = (broadcast?, chat?, [echo?, shared?]);
+            broadcast.is_clean();
+            assert_eq!((broadcast.count("sent"), broadcast.count("received")), (19, 19 * 20));
+            chat.is_clean();
+            assert!(chat.count("sent") > 20, "{}", chat.text);
+            // Five rooms of eight.
+            assert_eq!(chat.count("received"), chat.count("sent") * 8);
+            for echo in echos {
+                echo.is_clean();
+                assert!(echo.count("sent") > 200, "{}", echo.text);
+            }
+            assert_eq!(broadcast.report["settings"]["negotiate"], true);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn storms_profile_files_and_refusals_are_the_same_over_other_transports() {
+    play(async |stage| {
+        let (_app, [one, other]) = fleet(stage).await?;
+        let servers = format!("-s {} -s {}", one.address(), other.address());
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/profiles");
+        for transport in ["sse", "long-polling"] {
+            let more = format!("{servers} {SHORT} --transport {transport}");
+            let (storm, room, visitors, refused) = (
+                format!("storm -c 10 -r 0.5 -i 200 {more}"),
+                format!("{folder}/room.toml -c 5 -r 1 {more}"),
+                format!("{folder}/visitors.toml -c 5 -r 1 {more}"),
+                format!("idle -c 5 -r 0.1 {more} --access-key key-that-no-fleet-knows"),
+            );
+            let (storm, room, visitors, refused) =
+                tokio::join!(run(stage, &storm), run(stage, &room), run(stage, &visitors), run(stage, &refused));
+            let (storm, refused) = (storm?, refused?);
+            storm.is_clean();
+            let storms = storm.report["tally"]["storms"].as_array().map_or(0, Vec::len);
+            assert!(storms >= 1, "{}", storm.text);
+            assert_eq!(storm.report["tally"]["opened"], 20 * (storms + 1));
+            let sums = |outcome: &Outcome| (outcome.count("sent"), outcome.count("received"));
+            for (outcome, expected) in [(room?, (70, 120)), (visitors?, (20, 30))] {
+                outcome.is_clean();
+                assert_eq!(sums(&outcome), expected, "{}", outcome.text);
+            }
+            assert_eq!(refused.report["tally"]["failed"]["negotiate answered 401"], 10, "{}", refused.text);
+            // Who has left is gone at once. Who was cut is, too, where a GET stood open; polls have pauses anyway.
+            let cut = if transport == "sse" { 0 } else { 20 * storms };
+            until(async || {
+                let open =
+                    async |proxy: &Proxy| anyhow::Ok(proxy.metrics().await?.sum("trunkline_client_connections", &[]));
+                Ok((open(&one).await? + open(&other).await? <= cut as f64).then_some(()))
+            })
+            .await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_proxy_that_dies_is_seen_and_the_books_still_balance() {
     play(async |stage| {
         let (_app, [one, mut other]) = fleet(stage).await?;
         let servers = format!("-s {} -s {}", one.address(), other.address());
-        let arguments = format!("broadcast {servers} -c 5 -r 3 -i 20 {SHORT}");
-        let running = run(stage, &arguments);
+        let short = "-u 0.3 -d 0.1 --settle 3";
+        let over = |transport: &str| format!("broadcast {servers} -c 5 -r 3 -i 20 {short} --transport {transport}");
+        let [sockets, events, polls] = ["websockets", "sse", "long-polling"].map(over);
+        let running = async { tokio::join!(run(stage, &sockets), run(stage, &events), run(stage, &polls)) };
         let killing = async {
             until(async || {
                 let metrics = other.metrics().await?;
-                // Broadcasts come to its five clients: the run has begun.
-                Ok((metrics.sum("trunkline_deliveries_total", &[]) > 50.0).then_some(()))
+                let count = |name: &str| metrics.sum(name, &[]);
+                // All are there, and broadcasts come to all: the runs have begun.
+                let has_begun = count("trunkline_deliveries_total") > 500.0;
+                Ok((has_begun && count("trunkline_client_connections") > 14.0).then_some(()))
             })
             .await?;
             other.process.kill().await
         };
-        let (outcome, killed) = tokio::join!(running, killing);
-        let outcome = outcome?;
+        let ((sockets, events, polls), killed) = tokio::join!(running, killing);
         killed?;
-        assert_eq!(outcome.status, 1, "{}", outcome.text);
-        let ended = outcome.report["tally"]["ended"].as_object().cloned().unwrap_or_default();
-        assert_eq!(ended.values().filter_map(serde_json::Value::as_u64).sum::<u64>(), 5, "{}", outcome.text);
-        assert_eq!(outcome.count("expected"), outcome.count("received") + outcome.count("lost"));
-        // The five at the other proxy got all.
-        assert!(outcome.count("received") >= outcome.count("sent") * 5, "{}", outcome.text);
+        for outcome in [sockets?, events?, polls?] {
+            assert_eq!(outcome.status, 1, "{}", outcome.text);
+            let ended = outcome.report["tally"]["ended"].as_object().cloned().unwrap_or_default();
+            assert_eq!(ended.values().filter_map(serde_json::Value::as_u64).sum::<u64>(), 5, "{}", outcome.text);
+            assert_eq!(outcome.count("expected"), outcome.count("received") + outcome.count("lost"));
+            // The five at the other proxy got all.
+            assert!(outcome.count("received") >= outcome.count("sent") * 5, "{}", outcome.text);
+        }
         Ok(())
     });
 }

@@ -1,0 +1,97 @@
+//! Faults that are made on purpose in every nth message, and the count of those that were made.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What is done to every nth message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Drop,
+    Duplicate,
+    /// With the next one of the same connection.
+    Swap,
+}
+
+/// Which fault is made how often, in all connections of a relay together.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    fault: Fault,
+    every: u64,
+    messages: AtomicU64,
+    made: AtomicU64,
+}
+
+/// Makes the faults of one connection.
+#[derive(Debug)]
+pub(crate) struct Spoiler {
+    plan: Arc<Plan>,
+    held: Option<Vec<u8>>,
+}
+
+impl Plan {
+    /// Nothing has been done yet.
+    pub(crate) fn new(fault: Fault, every: u64) -> Arc<Self> {
+        Arc::new(Self { fault, every, messages: AtomicU64::new(0), made: AtomicU64::new(0) })
+    }
+
+    /// How many faults were made.
+    pub(crate) fn made(&self) -> u64 {
+        self.made.load(Ordering::SeqCst)
+    }
+}
+
+impl Spoiler {
+    /// Of a fresh connection.
+    pub(crate) fn new(plan: &Arc<Plan>) -> Self {
+        Self { plan: Arc::clone(plan), held: None }
+    }
+
+    /// Another one, for another stream of messages.
+    pub(crate) fn fresh(&self) -> Self {
+        Self::new(&self.plan)
+    }
+
+    /// Whether a message waits for the next one, to change places with it.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Gives the waiting message up: it was no swap.
+    pub(crate) fn release(&mut self) -> Option<Vec<u8>> {
+        self.held.take()
+    }
+
+    /// What goes on, in this order, when this message has come.
+    pub(crate) fn pass(&mut self, message: &[u8]) -> Vec<Vec<u8>> {
+        let is_counted = message.windows(9).any(|window| window == b"\"Message\"");
+        let number = if is_counted { self.plan.messages.fetch_add(1, Ordering::SeqCst) + 1 } else { 1 };
+        let is_due = is_counted && number % self.plan.every == 0;
+        let message = message.to_vec();
+        match (self.plan.fault, self.held.take()) {
+            (Fault::Drop, _) if is_due => {
+                self.made();
+                Vec::new()
+            }
+            (Fault::Duplicate, _) if is_due => {
+                self.made();
+                vec![message.clone(), message]
+            }
+            (Fault::Swap, None) if is_due => {
+                self.held = Some(message);
+                Vec::new()
+            }
+            (Fault::Swap, Some(held)) if is_counted => {
+                self.made();
+                vec![message, held]
+            }
+            (_, held) => {
+                self.held = held;
+                vec![message]
+            }
+        }
+    }
+
+    fn made(&self) {
+        self.plan.made.fetch_add(1, Ordering::SeqCst);
+    }
+}
