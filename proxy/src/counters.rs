@@ -45,6 +45,11 @@ impl Gauge {
         self.0.fetch_add((after as u64).wrapping_sub(before as u64), Ordering::Relaxed);
     }
 
+    /// It is this now.
+    pub fn set(&self, now: usize) {
+        self.0.store(now as u64, Ordering::Relaxed);
+    }
+
     /// The number now.
     #[must_use]
     pub fn get(&self) -> u64 {
@@ -205,6 +210,10 @@ pub struct Counters {
     pub deliveries: Counter,
     /// Downward frames that found no receiver of that name.
     pub unknown_receivers: Counter,
+    /// Groups with members here, as of the last tick.
+    pub groups: Gauge,
+    /// Users with connections here, as of the last tick.
+    pub users: Gauge,
     /// Bytes that wait because their clients read no faster.
     pub outbox_bytes: Gauge,
     /// Frames to many that were dropped for clients that read too slowly.

@@ -91,6 +91,12 @@ impl Directory {
         self.sets.leave_all(&mut self.clients, slot);
     }
 
+    /// How many groups with members and how many users with connections there are.
+    #[must_use]
+    pub fn group_and_user_counts(&self) -> (usize, usize) {
+        self.sets.counts()
+    }
+
     /// The members of a set; empty for a set that doesn't exist.
     #[must_use]
     pub fn members(&self, hub: HubIndex, name: SetName<'_>) -> &[Member] {

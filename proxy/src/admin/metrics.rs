@@ -4,7 +4,7 @@ mod relay;
 
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use crate::counters::{Cause, Counter, Counters, Direction, FrameKind, Limit, Outcome, Outcomes, SessionEnd};
+use crate::counters::{Cause, Counter, Counters, Direction, FrameKind, Gauge, Limit, Outcome, Outcomes, SessionEnd};
 use crate::shard::Shared;
 
 /// All metrics of a node as text.
@@ -131,11 +131,12 @@ impl Sheet<'_> {
             &counters.messages_up
         })?;
         self.total("trunkline_deliveries_total", "Frames given to clients.", |counters| &counters.deliveries)?;
-        let waiting = self.shared.counters().iter().map(|counters| counters.outbox_bytes.get()).sum::<u64>();
-        let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
-        self.gauge("trunkline_outbox_bytes", "Bytes that wait because their clients read no faster.", &[])?
-            .with_label_values::<&str>(&[])
-            .set(waiting);
+        // A shard counts its own: a group or user with connections at several is counted at each.
+        self.level("trunkline_groups", "Groups with members, by shard and summed.", |counters| &counters.groups)?;
+        self.level("trunkline_users", "Users with connections, by shard and summed.", |counters| &counters.users)?;
+        self.level("trunkline_outbox_bytes", "Bytes that wait because their clients read no faster.", |counters| {
+            &counters.outbox_bytes
+        })?;
         let dropped = self.counter("trunkline_frames_dropped_total", "Frames not given to clients.", &["reason"])?;
         dropped.with_label_values(&["slow_client"]).inc_by(self.sum(|counters| &counters.dropped));
         self.total("trunkline_keep_alives_total", "Keep-alives sent to clients.", |counters| &counters.keep_alives)?;
@@ -201,6 +202,12 @@ impl Sheet<'_> {
 
     fn total(&self, name: &str, help: &str, of: impl Fn(&Counters) -> &Counter) -> prometheus::Result<()> {
         self.counter(name, help, &[])?.with_label_values::<&str>(&[]).inc_by(self.sum(of));
+        Ok(())
+    }
+
+    fn level(&self, name: &str, help: &str, of: impl Fn(&Counters) -> &Gauge) -> prometheus::Result<()> {
+        let now: u64 = self.shared.counters().iter().map(|counters| of(counters).get()).sum();
+        self.gauge(name, help, &[])?.with_label_values::<&str>(&[]).set(i64::try_from(now).unwrap_or(i64::MAX));
         Ok(())
     }
 

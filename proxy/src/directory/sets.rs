@@ -70,6 +70,12 @@ impl Sets {
         self.find(hub, name).and_then(|set| self.all.get(set as usize)).map_or(&[], |set| &set.members)
     }
 
+    /// How many groups and how many users there are, over all hubs.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let both = self.hubs.iter().map(|hub| (hub.groups.len(), hub.users.len()));
+        both.fold((0, 0), |(groups, users), (more_groups, more_users)| (groups + more_groups, users + more_users))
+    }
+
     pub(super) fn join(&mut self, clients: &mut Slab<Client>, slot: Slot, hub: HubIndex, name: SetName<'_>) {
         let key = self.find_or_make(hub, name);
         let Some(client) = clients.get_mut(slot as usize) else { return };

@@ -68,6 +68,9 @@ impl Shard {
         self.close_expired();
         self.forget_ended(now);
         self.finish_turn();
+        let (groups, users) = self.directory.borrow().group_and_user_counts();
+        self.counters.groups.set(groups);
+        self.counters.users.set(users);
     }
 
     fn look_at(self: &Rc<Self>, slot: Slot, serial: Serial, now: u32) {

@@ -2,7 +2,8 @@
 //! The tests' own app server for connections that move: hub `/moves`, which prints what its hooks and methods see.
 //!
 //! Lines of output: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID FROM ITEMS` and `ran TAG`. They
-//! are written at once, so they outlive a process that is killed. `POST /release` lets calls of `Pass` end.
+//! are written at once, so they outlive a process that is killed. `POST /release` lets calls of `Pass` end; `/metrics` are the
+//! SDK's.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -131,7 +132,8 @@ async fn main() -> anyhow::Result<()> {
         .with_state(gate.clone());
     let server = Server::new().hub(hub).shutdown_timeout(Duration::from_millis(arguments.shutdown_timeout_ms));
     let handle = server.handle();
-    let app = Router::new().route("/release", post(release)).with_state(gate).merge(server.into_router()?);
+    let own = Router::new().route("/release", post(release)).with_state(gate);
+    let app = own.route("/metrics", handle.metrics()).merge(server.into_router()?);
     let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
     tell(&format!("listening on http://{}", listener.local_addr()?));
     let listener = listener.tap_io(|tcp| {

@@ -54,6 +54,8 @@ mod links;
 #[cfg(test)]
 mod load_balancers;
 #[cfg(test)]
+mod lost_proxies;
+#[cfg(test)]
 mod negotiate;
 #[cfg(test)]
 mod order;
