@@ -153,10 +153,10 @@ impl Hearing {
         arrival
     }
 
-    /// How many confirmed messages never came. Of a life that was cut short, what follows the last that came is not
-    /// asked for.
-    pub(crate) fn lost(&self, is_whole: bool) -> u64 {
-        let mut lost = 0;
+    /// When those messages were confirmed that never came. Of a life that was cut short, what follows the last that came
+    /// is not asked for.
+    pub(crate) fn lost(&self, is_whole: bool) -> Vec<Instant> {
+        let mut lost = Vec::new();
         for speech in self.ledger.speeches() {
             let said = lock(&speech.said);
             let nothing = Heard::default();
@@ -164,7 +164,7 @@ impl Hearing {
             let tail = if is_whole { heard.next.max(heard.from)..said.len() } else { 0..0 };
             let asked = heard.missing.iter().copied().chain(tail).filter_map(|number| said.get(number));
             let missed = asked.filter(|said| said.fate == Fate::Confirmed && self.is_for_me(said.audience));
-            lost += missed.count() as u64;
+            lost.extend(missed.map(|said| said.at));
         }
         lost
     }
@@ -201,11 +201,11 @@ mod tests {
         speech.settle(unsure, Fate::Unknown);
         assert_eq!(hearing.hear(speech.id, 0), Arrival::InOrder);
         assert_eq!(hearing.hear(speech.id, last), Arrival::InOrder);
-        assert_eq!(hearing.lost(true), 2, "those for my group and for me");
+        assert_eq!(hearing.lost(true).len(), 2, "those for my group and for me");
         assert_eq!(hearing.hear(speech.id, 3), Arrival::OutOfOrder);
         assert_eq!(hearing.hear(speech.id, 3), Arrival::Duplicate);
         assert_eq!(hearing.hear(speech.id, 1), Arrival::Misdelivered);
-        assert_eq!(hearing.lost(true), 1);
+        assert_eq!(hearing.lost(true).len(), 1);
     }
 
     #[test]
@@ -214,10 +214,10 @@ mod tests {
         let speech = ledger.begin();
         let early = [say(&speech, Audience::All), say(&speech, Audience::All)];
         let mut hearing = hearing(&ledger);
-        assert_eq!(hearing.lost(true), 0);
+        assert_eq!(hearing.lost(true).len(), 0);
         assert_eq!(hearing.hear(speech.id, early[1]), Arrival::InOrder);
         assert_eq!(hearing.hear(speech.id, early[1]), Arrival::Duplicate);
-        assert_eq!(hearing.lost(true), 0);
+        assert_eq!(hearing.lost(true).len(), 0);
     }
 
     #[test]
@@ -225,10 +225,10 @@ mod tests {
         let ledger = Arc::new(Ledger::default());
         let hearing = hearing(&ledger);
         say(&ledger.begin(), Audience::All);
-        assert_eq!((hearing.lost(false), hearing.lost(true)), (0, 1));
+        assert_eq!((hearing.lost(false).len(), hearing.lost(true).len()), (0, 1));
         let before = Instant::now();
         say(&ledger.begin(), Audience::All);
         ledger.doubt_since(before);
-        assert_eq!(hearing.lost(true), 1, "the app server that confirmed it was killed");
+        assert_eq!(hearing.lost(true).len(), 1, "the app server that confirmed it was killed");
     }
 }

@@ -1,5 +1,6 @@
 //! A client that listens, sends numbers of its own, and comes back whenever it is sent away.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::{interval, sleep, timeout};
 use trunkline_tests::raw::{RECORD_SEPARATOR, RawClient};
 
-use crate::ledger::Hearing;
+use crate::ledger::{Arrival, Hearing};
 use crate::world::{Act, World};
 
 /// How long a try to connect may take, and the pause before the next one.
@@ -20,9 +21,9 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 struct Life {
     client: RawClient,
     hearing: Hearing,
-    /// Numbers that it sent, and the next that is due to come back.
-    sent: u64,
+    /// The next number to come back, and when it and those behind it were sent.
     echoed: u64,
+    under_way: VecDeque<Instant>,
 }
 
 /// Lives again and again until the run is over.
@@ -70,7 +71,7 @@ async fn begin(world: &Arc<World>, number: usize, life: u32, proxy: usize) -> Re
     client.call("Join", json!([format!("group {group}")])).await?;
     let hearing = Hearing::begin(&world.ledger, number, life, group);
     world.enrol(number, Some((id, life)));
-    Ok(Life { client, hearing, sent: 0, echoed: 0 })
+    Ok(Life { client, hearing, echoed: 0, under_way: VecDeque::new() })
 }
 
 impl Life {
@@ -91,28 +92,37 @@ impl Life {
                 }
             }
         };
-        world.tally.lost(self.hearing.lost(is_whole));
+        self.hearing.lost(is_whole).into_iter().for_each(|confirmed| world.tally.lost(confirmed));
         if is_whole {
-            world.tally.lost_upward(self.sent - self.echoed);
+            self.under_way.drain(..).for_each(|sent| world.tally.lost_upward(sent));
         }
         is_whole
     }
 
     async fn send_number(&mut self) -> Result<()> {
-        let call = json!({ "type": 1, "target": "EchoBack", "arguments": [self.sent] });
-        self.client.send_text(format!("{call}{RECORD_SEPARATOR}")).await?;
-        self.sent += 1;
-        Ok(())
+        let number = self.echoed + self.under_way.len() as u64;
+        let call = json!({ "type": 1, "target": "EchoBack", "arguments": [number] });
+        self.under_way.push_back(Instant::now());
+        self.client.send_text(format!("{call}{RECORD_SEPARATOR}")).await
     }
 
     fn take(&mut self, world: &World, record: &Value) {
         let argument = &record["arguments"][0];
         match record["target"].as_str() {
             Some("Echoed") => {
-                // What comes twice, or too early, is told from what is lost by nobody here: both are wrong.
                 let number = argument.as_u64().unwrap_or(u64::MAX);
-                world.tally.lost_upward(number.abs_diff(self.echoed));
-                self.echoed = number.saturating_add(1);
+                if number < self.echoed {
+                    world.tally.arrived(Arrival::Duplicate);
+                }
+                while self.echoed < number
+                    && let Some(sent) = self.under_way.pop_front()
+                {
+                    world.tally.lost_upward(sent);
+                    self.echoed += 1;
+                }
+                if number == self.echoed && self.under_way.pop_front().is_some() {
+                    self.echoed += 1;
+                }
             }
             Some("Message") => {
                 let text = argument.as_str().unwrap_or_default();

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::fault::{Disconnects, EXPECTATIONS, Fault, Losses};
 use crate::ledger::Arrival;
@@ -15,8 +15,8 @@ const NOBODY: usize = usize::MAX;
 #[derive(Debug)]
 pub(crate) struct Tally {
     rows: Vec<Row>,
-    /// The row of the fault that was made last.
-    now: AtomicUsize,
+    /// When each fault was made, and its row.
+    made: Mutex<Vec<(Instant, usize)>>,
     /// The proxy that it was done to.
     proxy: AtomicUsize,
     /// Clients that are connected, and have joined their groups.
@@ -59,6 +59,10 @@ struct Recoveries {
     longest: Duration,
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn bump(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
@@ -72,7 +76,7 @@ impl Tally {
         Self {
             // One more for what happens before the first fault.
             rows: (0..=EXPECTATIONS.len()).map(|_| Row::default()).collect(),
-            now: AtomicUsize::new(EXPECTATIONS.len()),
+            made: Mutex::default(),
             proxy: AtomicUsize::new(NOBODY),
             here: AtomicUsize::new(0),
             messages: AtomicU64::new(0),
@@ -84,7 +88,7 @@ impl Tally {
     pub(crate) fn begin(&self, fault: Fault, proxy: Option<usize>) {
         let row = EXPECTATIONS.iter().position(|expectation| expectation.fault == fault);
         self.proxy.store(proxy.unwrap_or(NOBODY), Ordering::SeqCst);
-        self.now.store(row.unwrap_or(EXPECTATIONS.len()), Ordering::SeqCst);
+        lock(&self.made).push((Instant::now(), row.unwrap_or(EXPECTATIONS.len())));
         bump(&self.row().times);
     }
 
@@ -94,13 +98,13 @@ impl Tally {
     }
 
     pub(crate) fn disconnected(&self, proxy: usize) {
-        let expected = EXPECTATIONS.get(self.now.load(Ordering::SeqCst)).map(|expectation| expectation.disconnects);
+        let expected = EXPECTATIONS.get(self.row_at(Instant::now())).map(|expectation| expectation.disconnects);
         let is_expected = expected == Some(Disconnects::OfItsProxy) && self.proxy.load(Ordering::SeqCst) == proxy;
         bump(if is_expected { &self.row().disconnects } else { &self.row().unexpected });
     }
 
     pub(crate) fn recovered(&self, after: Duration) {
-        let mut recoveries = self.row().recoveries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recoveries = lock(&self.row().recoveries);
         recoveries.count += 1;
         recoveries.total += after;
         recoveries.longest = recoveries.longest.max(after);
@@ -116,16 +120,28 @@ impl Tally {
         }
     }
 
-    pub(crate) fn lost(&self, messages: u64) {
-        self.row().lost.fetch_add(messages, Ordering::Relaxed);
+    /// A message never came that was confirmed at that time.
+    pub(crate) fn lost(&self, confirmed: Instant) {
+        bump(&self.rows[self.row_at(confirmed)].lost);
     }
 
-    pub(crate) fn lost_upward(&self, messages: u64) {
-        self.row().lost_upward.fetch_add(messages, Ordering::Relaxed);
+    /// A number did not come back that was sent at that time. It is found out later, maybe after another fault: so it is
+    /// the first fault's since then that may cost anything, and otherwise the one's under which it was sent.
+    pub(crate) fn lost_upward(&self, sent: Instant) {
+        let under = self.row_at(sent);
+        let later = lock(&self.made).iter().filter(|(at, _)| *at > sent).map(|(_, row)| *row).collect::<Vec<_>>();
+        let mut rows = std::iter::once(under).chain(later);
+        let row = rows.find(|row| limit(*row).losses == Losses::OfTheKilled).unwrap_or(under);
+        bump(&self.rows[row].lost_upward);
+    }
+
+    /// The row of the fault that was made last before that time.
+    fn row_at(&self, at: Instant) -> usize {
+        lock(&self.made).iter().rev().find(|(made, _)| *made <= at).map_or(EXPECTATIONS.len(), |(_, row)| *row)
     }
 
     fn row(&self) -> &Row {
-        &self.rows[self.now.load(Ordering::SeqCst).min(EXPECTATIONS.len())]
+        &self.rows[self.row_at(Instant::now())]
     }
 
     /// Whether everything came as it should.
@@ -192,7 +208,7 @@ impl Calls {
 
 impl Row {
     fn recoveries(&self) -> Recoveries {
-        *self.recoveries.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.recoveries)
     }
 
     fn is_clean(&self, limit: Limit) -> bool {
@@ -244,7 +260,7 @@ mod tests {
         late.begin(Fault::KillProxy, Some(0));
         late.recovered(Duration::from_secs(6));
         let lost = Tally::new();
-        lost.lost(1);
+        lost.lost(Instant::now());
         let silent = Tally::new();
         bump(&silent.calls.silent);
         assert!(!late.is_clean() && !lost.is_clean() && !silent.is_clean());
