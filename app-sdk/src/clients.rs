@@ -212,7 +212,8 @@ impl Receivers {
         let places = Places::of(ids, &self.down);
         let payloads = encode::invocation(method, arguments, &places.protocols(&self.down.protocols), None)?;
         let mut frames = Vec::new();
-        for (node, connection_ids, protocols) in places.per_node(&self.down) {
+        let nodes = places.asked(&self.down, &payloads);
+        for (node, connection_ids, protocols) in places.per_node(nodes, &self.down.protocols) {
             let payloads = only(&payloads, &protocols);
             frames.push((
                 node,
@@ -292,12 +293,24 @@ impl Places {
         if self.unknown.is_empty() { protocols_of(&self.known) } else { all.to_vec() }
     }
 
-    /// The ids that each proxy is told, and the protocols it needs: the unknown ones may be at any of them.
-    fn per_node(self, down: &Downward) -> Vec<(Arc<Node>, Vec<ByteString>, Vec<HubProtocol>)> {
-        let mut nodes: Vec<Arc<Node>> = Vec::new();
-        if !self.unknown.is_empty() {
-            nodes.extend(down.nodes().iter().cloned());
+    /// The proxies that may have the unknown ones: all that are here, and any that comes late.
+    fn asked(&self, down: &Downward, payloads: &Payloads) -> Vec<Arc<Node>> {
+        if self.unknown.is_empty() {
+            return Vec::new();
         }
+        let late = || {
+            let (connection_ids, payloads) = (self.unknown.clone(), payloads.clone());
+            ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads }).to_frame()
+        };
+        down.nodes_for(late).to_vec()
+    }
+
+    /// The ids that each proxy is told, and the protocols it needs; the unknown ones may be at any of these `nodes`.
+    fn per_node(
+        self,
+        mut nodes: Vec<Arc<Node>>,
+        all: &[HubProtocol],
+    ) -> Vec<(Arc<Node>, Vec<ByteString>, Vec<HubProtocol>)> {
         for connection in &self.known {
             if !nodes.iter().any(|node| Arc::ptr_eq(node, connection.node())) {
                 nodes.push(Arc::clone(connection.node()));
@@ -306,7 +319,7 @@ impl Places {
         let told = |node: Arc<Node>| {
             let here: Vec<_> = self.known.iter().filter(|known| Arc::ptr_eq(known.node(), &node)).cloned().collect();
             let ids = here.iter().map(|known| known.shared_id()).chain(self.unknown.iter().cloned()).collect();
-            let protocols = if self.unknown.is_empty() { protocols_of(&here) } else { down.protocols.clone() };
+            let protocols = if self.unknown.is_empty() { protocols_of(&here) } else { all.to_vec() };
             (node, ids, protocols)
         };
         nodes.into_iter().map(told).collect()

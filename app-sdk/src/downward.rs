@@ -9,6 +9,7 @@
 //! kinds. Who reads and writes sockets is no matter of this room.
 
 mod acks;
+mod latecomers;
 mod questions;
 mod roster;
 mod waits;
@@ -17,6 +18,7 @@ use std::sync::{Arc, OnceLock, RwLock, Weak};
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use tokio::time::Instant;
 use trunkline_protocol::hub::{Close, HubMessage, HubProtocol};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::manifest::MIGRATE_TO_HEADER;
@@ -30,6 +32,7 @@ use crate::node::{Node, Outbox};
 use crate::sync::{read, write};
 
 use acks::Acks;
+use latecomers::Latecomers;
 pub(crate) use questions::{Answer, Questions, Taken, TooMany};
 use roster::Roster;
 pub(crate) use waits::Hopeless;
@@ -61,9 +64,16 @@ pub(crate) struct Downward {
     pub(crate) questions: Questions,
     pub(crate) limits: Limits,
     pub(crate) metrics: HubMetrics,
-    /// Replaced as a whole when a proxy comes or goes, so that a send only takes a reference.
-    nodes: RwLock<Arc<[Arc<Node>]>>,
+    nodes: RwLock<Nodes>,
     workers: OnceLock<Weak<dyn Workers>>,
+}
+
+/// The proxies of a hub.
+#[derive(Default)]
+struct Nodes {
+    /// Replaced as a whole when a proxy comes or goes, so that a send only takes a reference.
+    here: Arc<[Arc<Node>]>,
+    latecomers: Latecomers,
 }
 
 impl Downward {
@@ -83,7 +93,7 @@ impl Downward {
             questions: Questions::default(),
             limits,
             metrics,
-            nodes: RwLock::new(Arc::new([])),
+            nodes: RwLock::default(),
             workers: OnceLock::new(),
         }
     }
@@ -97,13 +107,19 @@ impl Downward {
     /// A session of a link begins: it may become the lane of its node.
     pub(crate) fn begin_session(&self, name: &str, boot: &str, slot: u32, outbox: Arc<Outbox>) -> Arc<Node> {
         let mut nodes = write(&self.nodes);
-        let known = nodes.iter().find(|node| node.is(name, boot)).map(Arc::clone);
-        let node = known.unwrap_or_else(|| {
-            let node = Arc::new(Node::new(name, boot));
-            *nodes = nodes.iter().cloned().chain([Arc::clone(&node)]).collect();
-            node
-        });
+        if let Some(node) = nodes.here.iter().find(|node| node.is(name, boot)) {
+            node.open(slot, outbox);
+            return Arc::clone(node);
+        }
+        let (node, now) = (Arc::new(Node::new(name, boot)), Instant::now());
         node.open(slot, outbox);
+        if nodes.here.is_empty() {
+            nodes.latecomers.expect(now);
+        }
+        // Before anything newer: whoever sends asks for the proxies under this lock.
+        let kept = nodes.latecomers.kept(now).iter().filter(|frame| node.control(frame)).count();
+        self.metrics.frames_down.inc_by(kept as u64);
+        nodes.here = nodes.here.iter().cloned().chain([Arc::clone(&node)]).collect();
         node
     }
 
@@ -113,21 +129,35 @@ impl Downward {
         let ended = node.end(slot);
         self.metrics.frames_lost.inc_by(ended.lost_frames);
         if ended.was_last {
-            *nodes = nodes.iter().filter(|other| !Arc::ptr_eq(other, node)).cloned().collect();
+            nodes.here = nodes.here.iter().filter(|other| !Arc::ptr_eq(other, node)).cloned().collect();
             self.acks.fail_of(node);
             self.questions.fail_of_node(node);
         }
     }
 
     pub(crate) fn nodes(&self) -> Arc<[Arc<Node>]> {
-        Arc::clone(&read(&self.nodes))
+        Arc::clone(&read(&self.nodes).here)
+    }
+
+    /// The proxies that are to get a frame now. One that comes late gets it too, once; `frame` is called if that may be.
+    pub(crate) fn nodes_for(&self, frame: impl FnOnce() -> Bytes) -> Arc<[Arc<Node>]> {
+        {
+            let nodes = read(&self.nodes);
+            if !nodes.latecomers.are_expected() {
+                return Arc::clone(&nodes.here);
+            }
+        }
+        let frame = frame();
+        let mut nodes = write(&self.nodes);
+        nodes.latecomers.keep(&frame, Instant::now());
+        Arc::clone(&nodes.here)
     }
 
     /// Queues a frame for every proxy and returns how many took it.
     ///
     /// Proxies with room get it at once, so that a slow one delays the others as little as possible.
     pub(crate) async fn send_to_all(&self, frame: &Bytes) -> usize {
-        let nodes = self.nodes();
+        let nodes = self.nodes_for(|| frame.clone());
         let mut taken = 0;
         let mut full = Vec::new();
         for node in nodes.iter() {
@@ -314,4 +344,33 @@ fn data(connection: &Connection, payload: Bytes, data_type: DataType) -> Service
         data_type: data_type as i64,
         is_partial: false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::service::Attachment;
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::node::{next_piece, open_outbox};
+
+    fn written(outbox: &Outbox, socket: Attachment) -> Vec<u8> {
+        std::iter::from_fn(|| next_piece(outbox, socket)).flat_map(|piece| piece.bytes).collect()
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_comes_late_gets_what_was_sent_to_all_once_and_before_anything_newer() {
+        let down = Downward::new("hub", "me".into(), Vec::new(), Limits::default(), Metrics::new().hub("hub"));
+        let [(first, first_socket), (late, late_socket)] = [open_outbox(1_000), open_outbox(1_000)];
+        let (first, late) = (Arc::new(first), Arc::new(late));
+        down.begin_session("first", "boot", 0, Arc::clone(&first));
+        assert_eq!(down.send_to_all(&Bytes::from_static(b"\x01a")).await, 1);
+        assert_eq!(down.nodes_for(|| Bytes::from_static(b"\x01b")).len(), 1);
+        let node = down.begin_session("late", "boot", 3, Arc::clone(&late));
+        down.begin_session("late", "boot", 4, Arc::new(open_outbox(1_000).0));
+        assert_eq!(down.send_to_all(&Bytes::from_static(b"\x01c")).await, 2);
+        assert!(node.control(b"\x01d"));
+        assert_eq!(written(&first, first_socket), b"\x01a\x01c");
+        assert_eq!(written(&late, late_socket), b"\x01a\x01b\x01c\x01d");
+    }
 }
