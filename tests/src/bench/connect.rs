@@ -25,7 +25,14 @@ const HEAD_MAX_BYTES: usize = 16 * 1024;
 /// # Errors
 /// When the server does not accept it.
 pub fn to_hub(address: SocketAddr, target: &str, headers: &str) -> Result<(TcpStream, Vec<u8>)> {
-    let mut socket = open(address)?;
+    over(open(address)?, address, target, headers)
+}
+
+/// The same over a socket that is open.
+///
+/// # Errors
+/// When the server does not accept it.
+pub fn over(mut socket: TcpStream, address: SocketAddr, target: &str, headers: &str) -> Result<(TcpStream, Vec<u8>)> {
     let request = format!(
         "GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\n{headers}Upgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"

@@ -29,8 +29,18 @@ impl Product {
     /// # Errors
     /// When one is not built or does not start.
     pub fn start(shards: u16) -> Result<Self> {
+        Self::start_with(shards, &[])
+    }
+
+    /// Starts both, the proxy with more arguments, and waits for all links between them.
+    ///
+    /// # Errors
+    /// When one is not built or does not start.
+    pub fn start_with(shards: u16, more: &[&str]) -> Result<Self> {
         let app = App::start()?;
-        Ok(Self { proxy: Proxy::start(&app, shards)?, app })
+        let mut trunkline = Command::new(program("trunkline")?);
+        trunkline.arg("serve").args(more);
+        Ok(Self { proxy: Proxy::serve(&app, shards, trunkline)?, app })
     }
 
     /// Where clients connect.
@@ -99,7 +109,9 @@ impl Proxy {
     /// # Errors
     /// When it is not built or does not start.
     pub fn start(app: &App, shards: u16) -> Result<Self> {
-        Self::serve(app, shards, Command::new(program("trunkline")?))
+        let mut trunkline = Command::new(program("trunkline")?);
+        trunkline.arg("serve");
+        Self::serve(app, shards, trunkline)
     }
 
     /// Starts one that has one core for itself, and as many open files as may be.
@@ -109,13 +121,13 @@ impl Proxy {
     pub fn pinned(app: &App, core: u16) -> Result<Self> {
         let mut pinned = Command::new("sh");
         pinned.args(["-c", "ulimit -Sn \"$(ulimit -Hn)\"; exec taskset -c \"$@\"", "sh", &core.to_string()]);
-        pinned.arg(program("trunkline")?);
+        pinned.arg(program("trunkline")?).arg("serve");
         Self::serve(app, 1, pinned)
     }
 
     fn serve(app: &App, shards: u16, mut trunkline: Command) -> Result<Self> {
         let (address, admin) = (address()?, address()?);
-        product(&mut trunkline).args(["serve", "--listen", &address.to_string(), "--admin", &admin.to_string()]);
+        product(&mut trunkline).args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
         trunkline.args(["--upstream", &format!("http://{}", app.address), "--shards", &shards.to_string()]);
         let mut process = Process::start("proxy", &mut trunkline)?;
         process.wait_until(|| {

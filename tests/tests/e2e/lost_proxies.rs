@@ -134,7 +134,8 @@ fn the_clients_of_a_drained_proxy_are_reported_once_each() {
         let clients = std::mem::take(&mut mesh.clients[0]);
         let leaving = try_join_all(clients.into_iter().map(RawClient::ending));
         let (endings, stopped) = tokio::join!(leaving, stop(&mut mesh.proxies[0].process, Signal::Terminate));
-        (endings?, stopped?);
+        endings?;
+        stopped?;
         mesh.disconnects(CLIENTS).await?;
         assert_eq!(mesh.told("disconnected "), mesh.ids[0]);
         mesh.leave(1).await

@@ -11,6 +11,7 @@
 //! to 1 000 by the proxy, 4 to 15 times by the floor. A real client is on another machine. Of one and the same proxy,
 //! single rounds on a quiet machine gave an excess from -0.4 to 1.4 µs per delivery without naps, -0.1 to 0.4 with them.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read, Write};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -21,12 +22,13 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use serde::{Deserialize, Serialize};
 use trunkline_tests::bench::cpu::CpuTime;
+use trunkline_tests::bench::memory::Memory;
 use trunkline_tests::bench::process::{READY, say};
 use trunkline_tests::bench::{connect, frame};
 
 use crate::connect::to_floor;
 use crate::server::Server;
-use crate::{broadcast, writer};
+use crate::{broadcast, stalled, writer};
 
 /// A broadcast that has not come by then is lost.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -70,6 +72,9 @@ pub(crate) struct CrowdArguments {
     /// Broadcasts per second at most
     #[arg(long)]
     rate: Option<u32>,
+    /// Clients beside the crowd that have stopped reading
+    #[arg(long)]
+    stalled: u32,
 }
 
 /// What came of one window.
@@ -87,6 +92,10 @@ pub(crate) struct Window {
     pub(crate) softirq_cpu_ns: u64,
     /// How long it took.
     pub(crate) wall_ns: u64,
+    /// Time from the asking within which 99 of 100 frames had come, as the naps between two looks allow to tell.
+    pub(crate) p99_us: u64,
+    /// What the server has in memory at the end.
+    pub(crate) memory_bytes: u64,
 }
 
 /// Starts the server, connects, then measures a window for each line of input, which tells its milliseconds.
@@ -98,6 +107,8 @@ pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
         At::Proxy => Server::proxy(arguments.shards)?,
     };
     let mut crowd = Crowd::gather(&server, arguments)?;
+    // Held to the end.
+    let _stalled = (arguments.stalled > 0).then(|| stalled::start(server.address(), arguments.stalled)).transpose()?;
     say(READY);
     for line in io::stdin().lock().lines() {
         let length = Duration::from_millis(line?.parse()?);
@@ -123,6 +134,8 @@ struct Crowd {
     asking: std::net::TcpStream,
     scratch: Vec<u8>,
     sequence: u64,
+    /// How many frames had come how many µs after the asking, in this window.
+    latencies: BTreeMap<u64, u64>,
 }
 
 impl Crowd {
@@ -149,12 +162,21 @@ impl Crowd {
         }
         let asking = asking.context("a crowd of nobody")?;
         let events = Events::with_capacity(EVENTS);
-        Ok(Self { poll, events, clients, asking, scratch: vec![0; READ_BYTES], sequence: 0 })
+        Ok(Self {
+            poll,
+            events,
+            clients,
+            asking,
+            scratch: vec![0; READ_BYTES],
+            sequence: 0,
+            latencies: BTreeMap::new(),
+        })
     }
 
     fn measure(&mut self, length: Duration, pid: u32, arguments: &CrowdArguments) -> Result<Window> {
         self.broadcast_for(WARM_UP, arguments)?;
         self.settle()?;
+        self.latencies.clear();
         let before = (CpuTime::of(pid)?, CpuTime::of(std::process::id())?, CpuTime::of_softirqs()?);
         let started = Instant::now();
         let broadcasts = self.broadcast_for(length, arguments)?;
@@ -168,6 +190,8 @@ impl Crowd {
             receiver_cpu_ns: receiver_cpu.since(&before.1),
             softirq_cpu_ns: CpuTime::of_softirqs()?.since(&before.2),
             wall_ns,
+            p99_us: percentile(&self.latencies, 99),
+            memory_bytes: Memory::of(pid)?.anonymous_bytes,
         })
     }
 
@@ -199,7 +223,10 @@ impl Crowd {
                 bail!("{missing} of {} clients wait in vain for broadcast {}", self.clients.len(), self.sequence);
             }
             sleep(NAP);
-            missing = missing.checked_sub(self.take(&message)?).context("more frames than clients")?;
+            let came = self.take(&message)?;
+            missing = missing.checked_sub(came).context("more frames than clients")?;
+            let after = u64::try_from(started.elapsed().as_micros())?;
+            *self.latencies.entry(after).or_default() += came as u64;
         }
         Ok(())
     }
@@ -226,6 +253,17 @@ impl Crowd {
         }
         Ok(came)
     }
+}
+
+/// The value that so many of 100 don't exceed; counts by value.
+fn percentile(counts: &BTreeMap<u64, u64>, percent: u64) -> u64 {
+    let all: u64 = counts.values().sum();
+    let mut seen = 0;
+    let found = counts.iter().find(|(_, count)| {
+        seen += **count;
+        seen * 100 >= all * percent
+    });
+    found.map_or(0, |(value, _)| *value)
 }
 
 impl Client {
@@ -291,6 +329,12 @@ mod tests {
         let bytes: Vec<u8> = frames.iter().flat_map(|payload| frame::from_server(payload)).collect();
         let mut last = 4;
         Ok(check_frames(&bytes, &mut last, 5, MESSAGE)?.0)
+    }
+
+    #[test]
+    fn a_percentile_is_the_value_that_so_many_do_not_exceed() {
+        let counts = BTreeMap::from([(10, 98), (20, 1), (30, 1)]);
+        assert_eq!([50, 98, 99, 100].map(|percent| percentile(&counts, percent)), [10, 10, 20, 30]);
     }
 
     #[test]

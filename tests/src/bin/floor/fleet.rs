@@ -7,31 +7,33 @@ use trunkline_tests::bench::process::Speaker;
 
 use crate::Settings;
 use crate::crowd::{At, Window};
+use crate::rounds::Part;
 
 /// Both crowds.
 #[derive(Debug)]
 pub(crate) struct Fleet {
-    floor: Speaker,
-    proxy: Speaker,
+    base: Speaker,
+    subject: Speaker,
 }
 
 impl Fleet {
     /// Starts everything and connects all clients.
     pub(crate) fn start(settings: &Settings) -> Result<Self> {
-        Ok(Self { floor: crowd(At::Floor, settings)?, proxy: crowd(At::Proxy, settings)? })
+        let base = if settings.stalled == 0 { At::Floor } else { At::Proxy };
+        Ok(Self { base: crowd(base, 0, settings)?, subject: crowd(At::Proxy, settings.stalled, settings)? })
     }
 
     /// Measures one window.
-    pub(crate) fn measure(&mut self, at: At, length: Duration) -> Result<Window> {
-        let crowd = match at {
-            At::Floor => &mut self.floor,
-            At::Proxy => &mut self.proxy,
+    pub(crate) fn measure(&mut self, part: Part, length: Duration) -> Result<Window> {
+        let crowd = match part {
+            Part::Base | Part::BaseAgain => &mut self.base,
+            Part::Subject => &mut self.subject,
         };
         Ok(serde_json::from_str(&crowd.ask(&length.as_millis().to_string())?)?)
     }
 }
 
-fn crowd(at: At, settings: &Settings) -> Result<Speaker> {
+fn crowd(at: At, stalled: u32, settings: &Settings) -> Result<Speaker> {
     let (at, name) = match at {
         At::Floor => ("floor", "crowd at the floor"),
         At::Proxy => ("proxy", "crowd at the proxy"),
@@ -39,7 +41,8 @@ fn crowd(at: At, settings: &Settings) -> Result<Speaker> {
     let Settings { clients, payload, shards, rate, .. } = settings;
     let [clients, payload, shards] = [clients.to_string(), payload.to_string(), shards.to_string()];
     let mut arguments = vec!["crowd", "--at", at, "--clients", &clients, "--payload", &payload, "--shards", &shards];
-    let rate = rate.map(|rate| rate.to_string());
+    let (rate, stalled) = (rate.map(|rate| rate.to_string()), stalled.to_string());
+    arguments.extend(["--stalled", &stalled]);
     if let Some(rate) = &rate {
         arguments.extend(["--rate", rate]);
     }

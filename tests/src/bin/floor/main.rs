@@ -18,6 +18,10 @@
 //! both, so the excess over the floor in µs says more than the ratio. What `ksoftirqd` does is not in it; it is shown
 //! beside it where it can be seen, for the whole machine.
 //!
+//! **Stalled clients.** With `--stalled N` there is no floor: a proxy with so many clients that have stopped reading is
+//! compared with a proxy without them, and beside the CPU time the latency of the others counts, and the memory. What
+//! may wait for a client is 256 KiB, so those who stopped are closed after some windows.
+//!
 //! **What it is worth.** Speed drifts within minutes, so only runs side by side compare: each round has a window of
 //! the floor, one of the proxy and one of the floor again, begins with another of them each time, and gives one
 //! ratio. How far the floor differs from itself is the noise that the proxy's ratio has too.
@@ -29,6 +33,7 @@
 //! | [`crowd`] | the receiver, a process too: it connects, asks for broadcasts, counts, reads the CPU time |
 //! | [`connect`] | one connection of the crowd to the floor |
 //! | [`server`] | what a crowd is at: the floor, or proxy and app server |
+//! | [`stalled`] | clients that have stopped reading |
 //! | [`fleet`] | the two crowds of a run |
 //! | [`rounds`] | which window comes when |
 //! | [`report`] | ratios, the table, the JSON file |
@@ -42,6 +47,7 @@ mod fleet;
 mod report;
 mod rounds;
 mod server;
+mod stalled;
 mod writer;
 
 use std::path::PathBuf;
@@ -52,6 +58,7 @@ use clap::{Parser, Subcommand};
 
 use crowd::CrowdArguments;
 use report::Report;
+use stalled::StalledArguments;
 use trunkline_tests::bench::command;
 use trunkline_tests::bench::process::say;
 use writer::WriterArguments;
@@ -75,6 +82,9 @@ enum Role {
     /// The receiver of one server.
     #[command(hide = true)]
     Crowd(CrowdArguments),
+    /// Clients that have stopped reading.
+    #[command(hide = true)]
+    Stalled(StalledArguments),
 }
 
 /// What is measured.
@@ -98,6 +108,9 @@ struct Settings {
     /// Threads of the proxy that serve clients; the floor is always one thread
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     shards: u16,
+    /// Clients that have stopped reading, beside the others: a proxy with them is compared with a proxy without them
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    stalled: u32,
     /// Where the figures go as JSON, too
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -109,6 +122,7 @@ fn main() -> ExitCode {
     let done = match role {
         Some(Role::Writer(arguments)) => writer::run(&arguments),
         Some(Role::Crowd(arguments)) => crowd::run(&arguments),
+        Some(Role::Stalled(arguments)) => stalled::run(&arguments),
         None => compare(settings),
     };
     command::finish("floor", done)
@@ -118,7 +132,7 @@ fn compare(settings: Settings) -> Result<()> {
     command::warn_of_debug_build("floor");
     let mut fleet = fleet::Fleet::start(&settings)?;
     say(&report::heading(&settings));
-    let windows = rounds::measure(&mut fleet, &settings, |window| say(&report::row(window)))?;
+    let windows = rounds::measure(&mut fleet, &settings, |window| say(&report::row(&settings, window)))?;
     let report = Report::new(settings, windows)?;
     say(&report.summary());
     command::write_json(&report, report.settings.json.as_deref())

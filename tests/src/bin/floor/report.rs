@@ -11,6 +11,7 @@ use crate::{Settings, broadcast};
 
 const NANOS_PER_SECOND: f64 = 1e9;
 const NANOS_PER_MICRO: f64 = 1e3;
+const MEBIBYTE: f64 = 1_048_576.0;
 
 /// All figures of a run.
 #[derive(Debug, Serialize)]
@@ -20,17 +21,23 @@ pub(crate) struct Report {
     /// Bytes of each frame on the wire.
     frame_bytes: usize,
     /// Deliveries per CPU-second.
-    floor: Spread,
+    base: Spread,
     /// Deliveries per CPU-second.
-    proxy: Spread,
-    /// Proxy over floor, pair by pair.
+    subject: Spread,
+    /// Subject over base, pair by pair.
     ratio: Spread,
-    /// CPU time of a delivery beyond that of the floor in µs, pair by pair.
+    /// CPU time of a delivery beyond that of the base in µs, pair by pair.
     excess_us: Spread,
-    /// Floor over floor, pair by pair: 1 but for noise.
-    floor_over_floor: Spread,
-    /// Floor over floor in µs, pair by pair: 0 but for noise.
-    floor_excess_us: Spread,
+    /// Time within which 99 of 100 frames had come, subject over base, pair by pair.
+    p99_ratio: Spread,
+    /// Base over base, pair by pair: 1 but for noise.
+    base_over_base: Spread,
+    /// Base over base in µs, pair by pair: 0 but for noise.
+    base_excess_us: Spread,
+    /// Base over base, pair by pair: 1 but for noise.
+    base_p99_ratio: Spread,
+    /// What the subject has in memory after the windows of the first and of the last round, in MiB.
+    memory_mib: [f64; 2],
     windows: Vec<Measured>,
 }
 
@@ -40,7 +47,7 @@ impl Report {
         let of = |part| -> Vec<Window> {
             windows.iter().filter(|measured| measured.part == part).map(|measured| measured.window).collect()
         };
-        let (floor, proxy, again) = (of(Part::Floor), of(Part::Proxy), of(Part::FloorAgain));
+        let (base, subject, again) = (of(Part::Base), of(Part::Subject), of(Part::BaseAgain));
         let least = windows.iter().map(|measured| measured.window.cpu_ns.min(measured.window.deliveries)).min();
         ensure!(least > Some(0), "a window was too short to measure anything: give more --seconds");
         let rates = |windows: &[Window]| Spread::of(windows.iter().map(per_cpu_second));
@@ -50,14 +57,21 @@ impl Report {
         let excesses = |of: &[Window], over: &[Window]| {
             Spread::of(of.iter().zip(over).map(|(of, over)| micros_each(of) - micros_each(over)))
         };
+        let p99s = |of: &[Window], to: &[Window]| {
+            Spread::of(of.iter().zip(to).map(|(of, to)| of.p99_us as f64 / to.p99_us.max(1) as f64))
+        };
+        let memory = |window: Option<&Window>| window.map_or(0.0, |window| window.memory_bytes as f64 / MEBIBYTE);
         Ok(Self {
             frame_bytes: frame_bytes(&settings),
-            floor: rates(&[floor.as_slice(), again.as_slice()].concat())?,
-            proxy: rates(&proxy)?,
-            ratio: ratios(&proxy, &floor)?,
-            excess_us: excesses(&proxy, &floor)?,
-            floor_over_floor: ratios(&again, &floor)?,
-            floor_excess_us: excesses(&again, &floor)?,
+            base: rates(&[base.as_slice(), again.as_slice()].concat())?,
+            subject: rates(&subject)?,
+            ratio: ratios(&subject, &base)?,
+            excess_us: excesses(&subject, &base)?,
+            p99_ratio: p99s(&subject, &base)?,
+            base_over_base: ratios(&again, &base)?,
+            base_excess_us: excesses(&again, &base)?,
+            base_p99_ratio: p99s(&again, &base)?,
+            memory_mib: [memory(subject.first()), memory(subject.last())],
             settings,
             windows,
         })
@@ -65,22 +79,27 @@ impl Report {
 
     /// The figures that count.
     pub(crate) fn summary(&self) -> String {
-        let rate = |name, rate: &Spread| {
+        let rate = |name: &str, rate: &Spread| {
             let Spread { median, min, max } = rate;
-            format!("{name:<30}{median:>12.0}   {min:.0} to {max:.0}\n")
+            format!("{name:<38}{median:>12.0}   {min:.0} to {max:.0}\n")
         };
-        let fine = |name, figure: &Spread| {
+        let fine = |name: &str, figure: &Spread| {
             let Spread { median, min, max } = figure;
-            format!("{name:<30}{median:>12.3}   {min:.3} to {max:.3}\n")
+            format!("{name:<38}{median:>12.3}   {min:.3} to {max:.3}\n")
         };
+        let (base, subject) = (Part::Base.name(&self.settings), Part::Subject.name(&self.settings));
+        let [first, last] = self.memory_mib;
         [
             "\nmedians, and from where to where\n".into(),
-            rate("floor, deliveries/CPU-s", &self.floor),
-            rate("proxy, deliveries/CPU-s", &self.proxy),
-            fine("proxy / floor", &self.ratio),
-            fine("proxy - floor, us/delivery", &self.excess_us),
-            fine("noise: floor / floor", &self.floor_over_floor),
-            fine("noise: floor - floor, us", &self.floor_excess_us),
+            rate(&format!("{base}, deliveries/CPU-s"), &self.base),
+            rate(&format!("{subject}, deliveries/CPU-s"), &self.subject),
+            fine(&format!("{subject} / {base}"), &self.ratio),
+            fine(&format!("{subject} - {base}, us/delivery"), &self.excess_us),
+            fine(&format!("{subject} / {base}, p99"), &self.p99_ratio),
+            fine(&format!("noise: {base} / {base}"), &self.base_over_base),
+            fine(&format!("noise: {base} - {base}, us"), &self.base_excess_us),
+            fine(&format!("noise: {base} / {base}, p99"), &self.base_p99_ratio),
+            format!("{subject}, memory after the first and the last round: {first:.1} MiB, {last:.1} MiB\n"),
         ]
         .concat()
     }
@@ -96,7 +115,7 @@ pub(crate) fn heading(settings: &Settings) -> String {
         "{clients} clients, text of {payload} bytes in frames of {frame_bytes}, {shards}, broadcasts {pace}, \
          {pairs} rounds of 3 windows of {seconds} s\n\
          CPU time of the server's threads; ksoftirqd is not in it: its own column is the whole machine's\n\n\
-         {:>5}  {:<11} {:>11} {:>7} {:>7} {:>16} {:>8} {:>15} {:>11}",
+         {:>5}  {:<14} {:>11} {:>7} {:>7} {:>16} {:>8} {:>15} {:>12} {:>8} {:>7}",
         "round",
         "server",
         "deliveries",
@@ -106,16 +125,18 @@ pub(crate) fn heading(settings: &Settings) -> String {
         "us each",
         "receiver us",
         "ksoftirqd us",
+        "p99 us",
+        "MiB",
     )
 }
 
 /// One window.
-pub(crate) fn row(measured: &Measured) -> String {
+pub(crate) fn row(settings: &Settings, measured: &Measured) -> String {
     let Measured { round, part, window } = measured;
     let each = |nanos: u64| nanos as f64 / window.deliveries as f64 / NANOS_PER_MICRO;
     format!(
-        "{round:>5}  {:<11} {:>11} {:>7.2} {:>7.3} {:>16.0} {:>8.3} {:>15.3} {:>11.3}",
-        part.name(),
+        "{round:>5}  {:<14} {:>11} {:>7.2} {:>7.3} {:>16.0} {:>8.3} {:>15.3} {:>12.3} {:>8} {:>7.1}",
+        part.name(settings),
         window.deliveries,
         window.wall_ns as f64 / NANOS_PER_SECOND,
         window.cpu_ns as f64 / NANOS_PER_SECOND,
@@ -123,6 +144,8 @@ pub(crate) fn row(measured: &Measured) -> String {
         micros_each(window),
         each(window.receiver_cpu_ns),
         each(window.softirq_cpu_ns),
+        window.p99_us,
+        window.memory_bytes as f64 / MEBIBYTE,
     )
 }
 
@@ -151,6 +174,8 @@ mod tests {
             receiver_cpu_ns: 0,
             softirq_cpu_ns: 0,
             wall_ns: 1,
+            p99_us: 1,
+            memory_bytes: 1,
         };
         let (floor, proxy) = (window(2_000_000), window(4_000_000));
         assert!((per_cpu_second(&proxy) / per_cpu_second(&floor) - 0.5).abs() < 1e-9);

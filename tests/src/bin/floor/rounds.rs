@@ -1,6 +1,7 @@
 //! Which window comes when.
 //!
-//! A round is one window of each: the floor, the proxy, and the floor again. Each round begins with the next of them,
+//! A round is one window of each: the base (the floor, or a proxy whose clients all read), the subject (a proxy), and the
+//! base again. Each round begins with the next of them,
 //! so that none always comes first, when the machine may have been idle.
 
 use std::time::Duration;
@@ -10,7 +11,7 @@ use serde::Serialize;
 use trunkline_tests::bench::rounds::in_turn;
 
 use crate::Settings;
-use crate::crowd::{At, Window};
+use crate::crowd::Window;
 use crate::fleet::Fleet;
 
 /// What a window is for.
@@ -18,15 +19,15 @@ use crate::fleet::Fleet;
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Part {
     /// What the others are compared with.
-    Floor,
+    Base,
     /// What the benchmark is about.
-    Proxy,
-    /// The floor once more: how far it is from itself is the noise.
-    FloorAgain,
+    Subject,
+    /// The base once more: how far it is from itself is the noise.
+    BaseAgain,
 }
 
 /// The order in the first round.
-const PARTS: [Part; 3] = [Part::Floor, Part::Proxy, Part::FloorAgain];
+const PARTS: [Part; 3] = [Part::Base, Part::Subject, Part::BaseAgain];
 
 /// One window and its place.
 #[derive(Debug, Clone, Serialize)]
@@ -46,8 +47,8 @@ pub(crate) fn measure(fleet: &mut Fleet, settings: &Settings, tell: impl Fn(&Mea
     let mut all = Vec::new();
     for round in 1..=settings.pairs {
         for part in in_turn(PARTS, round) {
-            let at = if part == Part::Proxy { At::Proxy } else { At::Floor };
-            let window = fleet.measure(at, length).with_context(|| format!("round {round}, {}", part.name()))?;
+            let window = fleet.measure(part, length);
+            let window = window.with_context(|| format!("round {round}, {}", part.name(settings)))?;
             let measured = Measured { round, part, window };
             tell(&measured);
             all.push(measured);
@@ -58,11 +59,14 @@ pub(crate) fn measure(fleet: &mut Fleet, settings: &Settings, tell: impl Fn(&Mea
 
 impl Part {
     /// What it is called in tables.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Part::Floor => "floor",
-            Part::Proxy => "proxy",
-            Part::FloorAgain => "floor again",
+    pub(crate) fn name(self, settings: &Settings) -> &'static str {
+        match (self, settings.stalled) {
+            (Part::Base, 0) => "floor",
+            (Part::Subject, 0) => "proxy",
+            (Part::BaseAgain, 0) => "floor again",
+            (Part::Base, _) => "all read",
+            (Part::Subject, _) => "some stalled",
+            (Part::BaseAgain, _) => "all read again",
         }
     }
 }

@@ -6,6 +6,9 @@ use anyhow::Result;
 use trunkline_tests::bench::process::Speaker;
 use trunkline_tests::bench::product::{self, Product};
 
+/// What may wait for one client: little, so that those who have stopped reading come to it within a run.
+const OUTBOX_MAX_BYTES: usize = 256 * 1024;
+
 /// A running server.
 #[derive(Debug)]
 pub(crate) enum Server {
@@ -25,7 +28,8 @@ impl Server {
 
     /// Starts a proxy and its app server, and waits for the links between them.
     pub(crate) fn proxy(shards: u16) -> Result<Self> {
-        Ok(Self::Proxy(Product::start(shards)?))
+        let outbox = OUTBOX_MAX_BYTES.to_string();
+        Ok(Self::Proxy(Product::start_with(shards, &["--outbox-max-bytes", &outbox])?))
     }
 
     /// Where clients connect.
