@@ -1,6 +1,6 @@
 //! App servers and proxies, one process each, on free ports of loopback.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use http::StatusCode;
@@ -76,6 +76,12 @@ impl App {
 
 /// Links of a proxy to an app server, for each hub.
 pub const POOL_SIZE: usize = 5;
+
+/// Runs a command for which another file is `/etc/hosts`: the mount is its own, and it is the process that was started.
+const OWN_HOSTS: &str = r#"
+    [ "$(id -u)" = 0 ] || root=--map-root-user
+    exec unshare --mount $root sh -c 'mount --bind "$1" /etc/hosts && shift && exec "$@"' sh "$@"
+"#;
 
 /// How the processes of a fleet know each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,15 +187,23 @@ impl<'a> Fleet<'a> {
     /// # Errors
     /// When its program can't be run.
     pub fn proxy_of(&self, address: &str, admin: &str, upstreams: &[&str], more: &[&str]) -> Result<Proxy> {
-        let mut arguments = vec!["serve", "--listen", address, "--admin", admin, "--shards", "2"];
-        let upstreams: Vec<String> = upstreams.iter().map(|upstream| url_of(upstream)).collect();
-        for upstream in &upstreams {
-            arguments.extend(["--upstream", upstream]);
-        }
-        arguments.extend(more);
-        let launch = self.launch("proxy", profile_folder()?.join("trunkline"), &arguments);
+        let launch = self.launch_of_proxy(address, admin, upstreams, more)?;
         let process = launch.start(self.stage)?;
         Ok(Proxy { launch, process, address: address.into(), admin: admin.into() })
+    }
+
+    /// Starts a proxy that finds its app servers by a name, and waits until it is ready. In its eyes the file `hosts` is
+    /// the machine's `/etc/hosts`; it may change.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn proxy_at_name(&self, hosts: &Path, upstream: &str, more: &[&str]) -> Result<Proxy> {
+        let (address, admin) = (free_address()?, free_address()?);
+        let launch = self.launch_of_proxy(&address, &admin, &[upstream], more)?.with_hosts(hosts);
+        let process = launch.start(self.stage)?;
+        let mut proxy = Proxy { launch, process, address, admin };
+        proxy.ready().await?;
+        Ok(proxy)
     }
 
     /// Starts two proxies before an app server, and waits until both have all their links.
@@ -198,6 +212,16 @@ impl<'a> Fleet<'a> {
     /// When one does not start.
     pub async fn two_proxies(&self, app: &AppServer) -> Result<[Proxy; 2]> {
         Ok([self.proxy(app).await?, self.proxy(app).await?])
+    }
+
+    fn launch_of_proxy(&self, address: &str, admin: &str, upstreams: &[&str], more: &[&str]) -> Result<Launch> {
+        let mut arguments = vec!["serve", "--listen", address, "--admin", admin, "--shards", "2"];
+        let upstreams: Vec<String> = upstreams.iter().map(|upstream| url_of(upstream)).collect();
+        for upstream in &upstreams {
+            arguments.extend(["--upstream", upstream]);
+        }
+        arguments.extend(more);
+        Ok(self.launch("proxy", profile_folder()?.join("trunkline"), &arguments))
     }
 
     fn launch(&self, name: &str, program: PathBuf, arguments: &[&str]) -> Launch {
@@ -225,6 +249,15 @@ struct Launch {
 }
 
 impl Launch {
+    /// The same, with another `/etc/hosts`.
+    fn with_hosts(mut self, hosts: &Path) -> Self {
+        let files = [hosts.to_owned(), self.program].map(|path| path.to_string_lossy().into_owned());
+        let command = ["-c", OWN_HOSTS, "sh"].map(str::to_owned).into_iter().chain(files);
+        self.arguments = command.chain(self.arguments).collect();
+        self.program = "sh".into();
+        self
+    }
+
     fn start(&self, stage: &Stage) -> Result<Process> {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments);

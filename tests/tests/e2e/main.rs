@@ -56,6 +56,8 @@ mod load_balancers;
 #[cfg(test)]
 mod lost_proxies;
 #[cfg(test)]
+mod names;
+#[cfg(test)]
 mod negotiate;
 #[cfg(test)]
 mod order;
