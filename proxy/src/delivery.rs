@@ -229,7 +229,12 @@ impl Outlet<'_> {
     }
 
     fn has_room(&self, client: &mut Client, bytes: usize) -> bool {
-        client.outbox.bytes() + bytes <= self.limit_bytes || self.make_room(client, bytes)
+        self.fits(client.outbox.bytes(), bytes) || self.make_room(client, bytes)
+    }
+
+    /// Where nothing waits a frame of any size may: the limit is for those who do not read, and none of it was offered yet.
+    fn fits(&self, waiting: usize, bytes: usize) -> bool {
+        waiting == 0 || waiting + bytes <= self.limit_bytes
     }
 
     /// Drops what may be dropped, some more than is needed: that is not for each frame to do again.
@@ -245,7 +250,7 @@ impl Outlet<'_> {
         if client.is_flushing {
             self.counters.outbox_bytes.follow(before, after);
         }
-        after + bytes <= self.limit_bytes
+        self.fits(after, bytes)
     }
 
     /// A frame was queued: it leaves at the end of the turn, or when the socket takes it.

@@ -109,7 +109,7 @@ impl Shipped {
                 // One process: workers would outlive a master that is killed.
                 let main = format!("daemon off;\nmaster_process off;\npid {folder}/nginx.pid;\n");
                 self.with("worker_processes auto;", &main)?
-                    .with("worker_connections 16384;", "worker_connections 1024;")?
+                    .with("worker_connections 16384;", "worker_connections 8192;")?
                     .with("http {", &format!("http {{\naccess_log {folder}/access.log;\n{paths}"))?
                     .with("listen 80;", &format!("listen {address};"))?
             }

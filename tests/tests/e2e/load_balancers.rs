@@ -27,7 +27,8 @@ const IDLE_PINGS: f64 = 11.0;
 /// How often a client says that it is there: HAProxy's time-out for clients is about what they send.
 const CLIENT_PINGS_MS: u64 = 500;
 
-const TRUST: [&str; 2] = ["--trust", "127.0.0.1/32"];
+/// As the shipped files say.
+const ARGUMENTS: [&str; 4] = ["--trust", "127.0.0.1/32", "--poll-timeout", "40"];
 
 struct Scene<'a> {
     agents: Agents<'a>,
@@ -90,7 +91,7 @@ fn ways() -> impl Iterator<Item = (Kind, Transport)> {
 fn every_client_connects_at_the_first_attempt_behind_haproxy_and_nginx() {
     play_heavy(async |stage| {
         for product in Product::ALL {
-            let scene = Scene::start(stage, App::Bench, &TRUST, Shipped::read(product)?).await?;
+            let scene = Scene::start(stage, App::Bench, &ARGUMENTS, Shipped::read(product)?).await?;
             let mut all = Vec::new();
             for (kind, transport) in ways() {
                 let (clients, hops) = scene.connect_all(kind, transport).await?;
@@ -119,7 +120,7 @@ fn twenty_nodes_are_as_good_as_three_and_a_lonely_client_among_twelve_is_served(
         // Strict round robin with nobody else around: the same node comes again only after all others.
         for (count, connects) in [(20, 5), (12, 1)] {
             let shipped = Shipped::read(Product::HaProxy)?;
-            let scene = Scene::start_of(count, stage, App::Bench, &TRUST, shipped).await?;
+            let scene = Scene::start_of(count, stage, App::Bench, &ARGUMENTS, shipped).await?;
             for (kind, transport) in ways() {
                 for _ in 0..connects {
                     let builder = scene.agents.client(kind, &scene.balancer.url("/bench")).transport(transport);
@@ -141,7 +142,7 @@ fn behind_a_balancer_that_strips_upgrades_the_client_falls_back_by_itself() {
         let shipped = Shipped::read(Product::Nginx)?
             .with("proxy_set_header Upgrade $http_upgrade;", "")?
             .with("proxy_set_header Connection $connection_upgrade;", "proxy_set_header Connection close;")?;
-        let scene = Scene::start(stage, App::Bench, &TRUST, shipped).await?;
+        let scene = Scene::start(stage, App::Bench, &ARGUMENTS, shipped).await?;
         for _ in 0..CONNECTS {
             let client = scene.agents.client(Kind::JsJson, &scene.balancer.url("/bench")).any_transport();
             let mut client = client.open().await?;
@@ -157,7 +158,7 @@ fn behind_a_balancer_that_strips_upgrades_the_client_falls_back_by_itself() {
 fn with_haproxys_cookie_no_request_has_to_hop() {
     play_heavy(async |stage| {
         let shipped = Shipped::read(Product::HaProxy)?.with("#cookie TRUNKLINE", "cookie TRUNKLINE")?;
-        let scene = Scene::start(stage, App::Bench, &TRUST, shipped).await?;
+        let scene = Scene::start(stage, App::Bench, &ARGUMENTS, shipped).await?;
         for (kind, transport) in ways() {
             let (_clients, hops) = scene.connect_all(kind, transport).await?;
             assert_eq!(hops, 0.0, "{kind:?} {transport:?}");
