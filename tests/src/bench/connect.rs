@@ -11,8 +11,10 @@ use super::frame;
 /// A server that does not answer by then is not going to.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":1}\x1e";
-const HANDSHAKE_ANSWER: &[u8] = b"{}\x1e";
+/// The hub handshake of a JSON client.
+pub const HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":1}\x1e";
+/// What accepts it.
+pub const HANDSHAKE_ANSWER: &[u8] = b"{}\x1e";
 
 /// An answer to the upgrade that is longer is none.
 const HEAD_MAX_BYTES: usize = 16 * 1024;
@@ -33,11 +35,7 @@ pub fn to_hub(address: SocketAddr, target: &str, headers: &str) -> Result<(TcpSt
 /// # Errors
 /// When the server does not accept it.
 pub fn over(mut socket: TcpStream, address: SocketAddr, target: &str, headers: &str) -> Result<(TcpStream, Vec<u8>)> {
-    let request = format!(
-        "GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\n{headers}Upgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    );
-    socket.write_all(request.as_bytes())?;
+    socket.write_all(upgrade_request(&address.to_string(), target, headers).as_bytes())?;
     let whole = |bytes: &[u8]| find(bytes, b"\r\n\r\n");
     let (head, rest) = read_until(&mut socket, Vec::new(), whole).context("the upgrade")?;
     if !head.starts_with(b"HTTP/1.1 101 ") {
@@ -50,6 +48,15 @@ pub fn over(mut socket: TcpStream, address: SocketAddr, target: &str, headers: &
         bail!("the hub handshake is answered with {:?}", String::from_utf8_lossy(&answer));
     }
     Ok((socket, rest))
+}
+
+/// The request for an upgrade to a WebSocket.
+#[must_use]
+pub fn upgrade_request(host: &str, target: &str, headers: &str) -> String {
+    format!(
+        "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\n{headers}Upgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
 }
 
 /// Opens a socket that waits for nobody in vain.

@@ -41,8 +41,8 @@ fn crowd(at: At, stalled: u32, settings: &Settings) -> Result<Speaker> {
     let Settings { clients, payload, shards, rate, .. } = settings;
     let [clients, payload, shards] = [clients.to_string(), payload.to_string(), shards.to_string()];
     let mut arguments = vec!["crowd", "--at", at, "--clients", &clients, "--payload", &payload, "--shards", &shards];
-    let (rate, stalled) = (rate.map(|rate| rate.to_string()), stalled.to_string());
-    arguments.extend(["--stalled", &stalled]);
+    let (rate, stalled, burst) = (rate.map(|rate| rate.to_string()), stalled.to_string(), settings.burst.to_string());
+    arguments.extend(["--stalled", &stalled, "--burst", &burst, "--work", settings.work.name()]);
     if let Some(rate) = &rate {
         arguments.extend(["--rate", rate]);
     }

@@ -28,10 +28,10 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`work`] | what is measured |
 //! | [`broadcast`] | the bytes of a broadcast |
-//! | [`writer`] | the floor |
-//! | [`crowd`] | the receiver, a process too: it connects, asks for broadcasts, counts, reads the CPU time |
-//! | [`connect`] | one connection of the crowd to the floor |
+//! | [`writer`], [`answerer`] | the floor of broadcasts, and that of calls and connects |
+//! | [`crowd`] | the generator, a process too: it connects, gives work, counts, reads the CPU time |
 //! | [`server`] | what a crowd is at: the floor, or proxy and app server |
 //! | [`stalled`] | clients that have stopped reading |
 //! | [`fleet`] | the two crowds of a run |
@@ -40,14 +40,15 @@
 //!
 //! Processes, CPU time, frames and medians are [`trunkline_tests::bench`].
 
+mod answerer;
 mod broadcast;
-mod connect;
 mod crowd;
 mod fleet;
 mod report;
 mod rounds;
 mod server;
 mod stalled;
+mod work;
 mod writer;
 
 use std::path::PathBuf;
@@ -61,6 +62,7 @@ use report::Report;
 use stalled::StalledArguments;
 use trunkline_tests::bench::command;
 use trunkline_tests::bench::process::say;
+use work::Work;
 use writer::WriterArguments;
 
 /// Deliveries per CPU-second of the proxy, beside those of a bare epoll writer doing the same writes.
@@ -90,7 +92,10 @@ enum Role {
 /// What is measured.
 #[derive(Debug, Clone, clap::Args, serde::Serialize)]
 struct Settings {
-    /// Client connections, all of which get each broadcast
+    /// What the clients do
+    #[arg(long, default_value_t = Work::Broadcast, value_enum)]
+    work: Work,
+    /// Client connections; of connects, those that are under way together
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=19_000))]
     clients: u32,
     /// Length of each window
@@ -99,10 +104,13 @@ struct Settings {
     /// Rounds: each gives one pair of floor and proxy, and one of floor and floor
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pairs: u32,
-    /// Bytes of the text that is broadcast, without what frames it
+    /// Bytes of the text that travels, without what frames it
     #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(16..=16_384))]
     payload: u32,
-    /// Broadcasts per second at most; without it, each starts when the one before has arrived
+    /// Broadcasts that are asked for at once; the floor has them in one write
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
+    burst: u64,
+    /// Bursts per second at most; without it, each starts when the one before has arrived
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: Option<u32>,
     /// Threads of the proxy that serve clients; the floor is always one thread
@@ -120,7 +128,8 @@ struct Settings {
 fn main() -> ExitCode {
     let Cli { role, settings } = Cli::parse();
     let done = match role {
-        Some(Role::Writer(arguments)) => writer::run(&arguments),
+        Some(Role::Writer(arguments)) if arguments.work == Work::Broadcast => writer::run(&arguments),
+        Some(Role::Writer(arguments)) => answerer::run(&arguments),
         Some(Role::Crowd(arguments)) => crowd::run(&arguments),
         Some(Role::Stalled(arguments)) => stalled::run(&arguments),
         None => compare(settings),

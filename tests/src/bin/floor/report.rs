@@ -7,6 +7,7 @@ use trunkline_tests::bench::spread::Spread;
 
 use crate::crowd::Window;
 use crate::rounds::{Measured, Part};
+use crate::work::Work;
 use crate::{Settings, broadcast};
 
 const NANOS_PER_SECOND: f64 = 1e9;
@@ -18,7 +19,7 @@ const MEBIBYTE: f64 = 1_048_576.0;
 pub(crate) struct Report {
     /// What was measured.
     pub(crate) settings: Settings,
-    /// Bytes of each frame on the wire.
+    /// Bytes of each frame of a broadcast on the wire.
     frame_bytes: usize,
     /// Deliveries per CPU-second.
     base: Spread,
@@ -48,7 +49,7 @@ impl Report {
             windows.iter().filter(|measured| measured.part == part).map(|measured| measured.window).collect()
         };
         let (base, subject, again) = (of(Part::Base), of(Part::Subject), of(Part::BaseAgain));
-        let least = windows.iter().map(|measured| measured.window.cpu_ns.min(measured.window.deliveries)).min();
+        let least = windows.iter().map(|measured| measured.window.cpu_ns.min(measured.window.units)).min();
         ensure!(least > Some(0), "a window was too short to measure anything: give more --seconds");
         let rates = |windows: &[Window]| Spread::of(windows.iter().map(per_cpu_second));
         let ratios = |of: &[Window], to: &[Window]| {
@@ -88,13 +89,13 @@ impl Report {
             format!("{name:<38}{median:>12.3}   {min:.3} to {max:.3}\n")
         };
         let (base, subject) = (Part::Base.name(&self.settings), Part::Subject.name(&self.settings));
-        let [first, last] = self.memory_mib;
+        let ([first, last], units) = (self.memory_mib, self.settings.work.units());
         [
             "\nmedians, and from where to where\n".into(),
-            rate(&format!("{base}, deliveries/CPU-s"), &self.base),
-            rate(&format!("{subject}, deliveries/CPU-s"), &self.subject),
+            rate(&format!("{base}, {units}/CPU-s"), &self.base),
+            rate(&format!("{subject}, {units}/CPU-s"), &self.subject),
             fine(&format!("{subject} / {base}"), &self.ratio),
-            fine(&format!("{subject} - {base}, us/delivery"), &self.excess_us),
+            fine(&format!("{subject} - {base}, us each"), &self.excess_us),
             fine(&format!("{subject} / {base}, p99"), &self.p99_ratio),
             fine(&format!("noise: {base} / {base}"), &self.base_over_base),
             fine(&format!("noise: {base} - {base}, us"), &self.base_excess_us),
@@ -107,23 +108,31 @@ impl Report {
 
 /// What the rows are about, and their columns.
 pub(crate) fn heading(settings: &Settings) -> String {
-    let Settings { clients, seconds, pairs, payload, rate, shards, .. } = settings;
-    let frame_bytes = frame_bytes(settings);
-    let pace = rate.map_or_else(|| "one after the other".into(), |rate| format!("{rate} per second at most"));
+    let Settings { work, clients, seconds, pairs, payload, burst, rate, shards, .. } = settings;
     let shards = if *shards == 1 { "1 shard".into() } else { format!("{shards} shards") };
+    let what = match work {
+        Work::Broadcast => {
+            let burst = if *burst == 1 { "one".into() } else { format!("{burst}") };
+            let pace = rate.map_or_else(String::new, |rate| format!(", {rate} times per second at most"));
+            format!("broadcasts {burst} after the other has come{pace}, frames of {} bytes", frame_bytes(settings))
+        }
+        Work::Echo => format!("calls, each client again when it is answered, text of {payload} bytes"),
+        Work::Connect => "upgrade, hub handshake, answer, and they leave".into(),
+    };
+    let units = work.units();
     format!(
-        "{clients} clients, text of {payload} bytes in frames of {frame_bytes}, {shards}, broadcasts {pace}, \
-         {pairs} rounds of 3 windows of {seconds} s\n\
+        "{clients} clients, {what}; {shards}; {pairs} rounds of 3 windows of {seconds} s\n\
          CPU time of the server's threads; ksoftirqd is not in it: its own column is the whole machine's\n\n\
-         {:>5}  {:<14} {:>11} {:>7} {:>7} {:>16} {:>8} {:>15} {:>12} {:>8} {:>7}",
+         {:>5}  {:<14} {:>11} {:>7} {:>7} {:>11} {:>8} {:>8} {:>12} {:>12} {:>8} {:>7}",
         "round",
         "server",
-        "deliveries",
+        units,
         "wall s",
         "CPU s",
-        "deliveries/CPU-s",
+        "per CPU-s",
         "us each",
-        "receiver us",
+        "app us",
+        "generator us",
         "ksoftirqd us",
         "p99 us",
         "MiB",
@@ -133,16 +142,17 @@ pub(crate) fn heading(settings: &Settings) -> String {
 /// One window.
 pub(crate) fn row(settings: &Settings, measured: &Measured) -> String {
     let Measured { round, part, window } = measured;
-    let each = |nanos: u64| nanos as f64 / window.deliveries as f64 / NANOS_PER_MICRO;
+    let each = |nanos: u64| nanos as f64 / window.units as f64 / NANOS_PER_MICRO;
     format!(
-        "{round:>5}  {:<14} {:>11} {:>7.2} {:>7.3} {:>16.0} {:>8.3} {:>15.3} {:>12.3} {:>8} {:>7.1}",
+        "{round:>5}  {:<14} {:>11} {:>7.2} {:>7.3} {:>11.0} {:>8.3} {:>8.3} {:>12.3} {:>12.3} {:>8} {:>7.1}",
         part.name(settings),
-        window.deliveries,
+        window.units,
         window.wall_ns as f64 / NANOS_PER_SECOND,
         window.cpu_ns as f64 / NANOS_PER_SECOND,
         per_cpu_second(window),
         micros_each(window),
-        each(window.receiver_cpu_ns),
+        each(window.app_cpu_ns),
+        each(window.generator_cpu_ns),
         each(window.softirq_cpu_ns),
         window.p99_us,
         window.memory_bytes as f64 / MEBIBYTE,
@@ -154,11 +164,11 @@ fn frame_bytes(settings: &Settings) -> usize {
 }
 
 fn per_cpu_second(window: &Window) -> f64 {
-    window.deliveries as f64 / (window.cpu_ns as f64 / NANOS_PER_SECOND)
+    window.units as f64 / (window.cpu_ns as f64 / NANOS_PER_SECOND)
 }
 
 fn micros_each(window: &Window) -> f64 {
-    window.cpu_ns as f64 / window.deliveries as f64 / NANOS_PER_MICRO
+    window.cpu_ns as f64 / window.units as f64 / NANOS_PER_MICRO
 }
 
 #[cfg(test)]
@@ -168,10 +178,10 @@ mod tests {
     #[test]
     fn a_server_that_takes_twice_the_time_has_half_the_rate() {
         let window = |cpu_ns| Window {
-            broadcasts: 1,
-            deliveries: 1000,
+            units: 1000,
             cpu_ns,
-            receiver_cpu_ns: 0,
+            app_cpu_ns: 0,
+            generator_cpu_ns: 0,
             softirq_cpu_ns: 0,
             wall_ns: 1,
             p99_us: 1,

@@ -6,6 +6,8 @@ use anyhow::Result;
 use trunkline_tests::bench::process::Speaker;
 use trunkline_tests::bench::product::{self, Product};
 
+use crate::crowd::CrowdArguments;
+
 /// What may wait for one client: little, so that those who have stopped reading come to it within a run.
 const OUTBOX_MAX_BYTES: usize = 256 * 1024;
 
@@ -19,10 +21,12 @@ pub(crate) enum Server {
 }
 
 impl Server {
-    /// Starts the floor. It ends when its first client does.
-    pub(crate) fn floor() -> Result<Self> {
+    /// Starts the floor.
+    pub(crate) fn floor(arguments: &CrowdArguments) -> Result<Self> {
         let address = product::address()?;
-        let floor = Speaker::start("floor", &["writer", "--listen", &address.to_string()])?;
+        let (listen, payload) = (address.to_string(), arguments.payload.to_string());
+        let arguments = ["writer", "--listen", &listen, "--work", arguments.work.name(), "--payload", &payload];
+        let floor = Speaker::start("floor", &arguments)?;
         Ok(Self::Floor(floor, address))
     }
 
@@ -37,6 +41,14 @@ impl Server {
         match self {
             Self::Floor(_, address) => *address,
             Self::Proxy(product) => product.address(),
+        }
+    }
+
+    /// The app server behind it.
+    pub(crate) fn app_pid(&self) -> Option<u32> {
+        match self {
+            Self::Floor(..) => None,
+            Self::Proxy(product) => Some(product.app_pid()),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The floor: one thread, one epoll instance, one write per receiver, and nothing else.
+//! The floor of broadcasts: one thread, one epoll instance, one write per receiver, and nothing else.
 //!
 //! The first connection commands it: what comes on it, behind a length of four bytes, is written to all others as it
 //! is. It ends when that connection does. Each connection is greeted with one byte when it takes part.
@@ -11,6 +11,8 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use trunkline_tests::bench::process::{READY, say};
 
+use crate::work::Work;
+
 /// What greets each connection.
 pub(crate) const GREETING: u8 = b'!';
 
@@ -19,15 +21,21 @@ const COMMANDER: Token = Token(1);
 const RECEIVER: Token = Token(2);
 
 /// Events taken per system call, as tokio does.
-const EVENTS: usize = 1024;
-const READ_BYTES: usize = 64 * 1024;
+pub(crate) const EVENTS: usize = 1024;
+pub(crate) const READ_BYTES: usize = 64 * 1024;
 
 /// What the floor needs to know.
 #[derive(Debug, clap::Args)]
 pub(crate) struct WriterArguments {
     /// Where to listen
     #[arg(long)]
-    listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
+    /// What its clients do
+    #[arg(long)]
+    pub(crate) work: Work,
+    /// Bytes of the text that travels
+    #[arg(long)]
+    pub(crate) payload: usize,
 }
 
 struct Writer {

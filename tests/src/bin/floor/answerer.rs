@@ -1,0 +1,98 @@
+//! The floor of calls and connects: one thread, one epoll instance, a read and a write for each answer, and nothing else.
+//!
+//! It does not look at what it is asked: so many bytes are one question, and the answer is always the same.
+
+use std::io::{self, Read, Write};
+
+use anyhow::{Context, Result};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+use trunkline_tests::bench::process::{READY, say};
+
+use crate::work::{self, Exchange, Work};
+use crate::writer::{EVENTS, READ_BYTES, WriterArguments};
+
+const LISTENER: Token = Token(usize::MAX);
+
+/// The questions of a connection in turn; the last one comes again and again.
+struct Script(Vec<Exchange>);
+
+struct Asker {
+    socket: TcpStream,
+    /// Bytes of the question that is under way.
+    heard: usize,
+    /// Which question that is.
+    turn: usize,
+}
+
+/// Serves until it is killed.
+pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
+    let script = Script(match arguments.work {
+        Work::Connect => work::connect().into(),
+        Work::Broadcast | Work::Echo => vec![work::echo(arguments.payload)],
+    });
+    let mut poll = Poll::new()?;
+    let mut listener = TcpListener::bind(arguments.listen).context("listening")?;
+    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    let mut askers: Slab<Asker> = Slab::new();
+    let mut scratch = vec![0; READ_BYTES];
+    say(READY);
+    let mut events = Events::with_capacity(EVENTS);
+    loop {
+        match poll.poll(&mut events, None) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            polled => polled?,
+        }
+        for event in &events {
+            if event.token() == LISTENER {
+                accept(&listener, &poll, &mut askers)?;
+            } else if let Some(asker) = askers.get_mut(event.token().0)
+                && asker.serve(&script, &mut scratch).is_err()
+            {
+                askers.remove(event.token().0);
+            }
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, poll: &Poll, askers: &mut Slab<Asker>) -> Result<()> {
+    loop {
+        let mut socket = match listener.accept() {
+            Ok((socket, _)) => socket,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error).context("accept"),
+        };
+        socket.set_nodelay(true)?;
+        let entry = askers.vacant_entry();
+        poll.registry().register(&mut socket, Token(entry.key()), Interest::READABLE)?;
+        entry.insert(Asker { socket, heard: 0, turn: 0 });
+    }
+}
+
+impl Asker {
+    /// Answers what is there. An error is the end of the connection.
+    fn serve(&mut self, script: &Script, scratch: &mut [u8]) -> io::Result<()> {
+        loop {
+            let count = match self.socket.read(scratch) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            self.heard += count;
+            while let Some(exchange) = script.0.get(self.turn)
+                && self.heard >= exchange.asked.len()
+            {
+                self.heard -= exchange.asked.len();
+                self.turn = (self.turn + 1).min(script.0.len() - 1);
+                // An answer is small: a socket that does not take it whole is of nobody who reads.
+                self.socket.write_all(&exchange.answered)?;
+            }
+            // Less than there was room for: there is no more, and one system call is saved.
+            if count < scratch.len() {
+                return Ok(());
+            }
+        }
+    }
+}
