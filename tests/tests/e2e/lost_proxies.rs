@@ -39,6 +39,13 @@ impl Mesh {
         let proxies = [proxy("first").await?, proxy("second").await?];
         let (first, first_ids) = crowd(&proxies[0]).await?;
         let (second, second_ids) = crowd(&proxies[1]).await?;
+        for proxy in &proxies {
+            until(async || {
+                let groups = proxy.metrics().await?.sum("trunkline_groups", &[]);
+                Ok((groups == CLIENTS as f64).then_some(()))
+            })
+            .await?;
+        }
         let mesh = Self { apps, proxies, clients: [first, second], ids: [first_ids, second_ids] };
         for app in &mesh.apps {
             assert_eq!(connections(app).await?, CLIENTS as f64, "app servers take turns");

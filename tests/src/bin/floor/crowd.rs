@@ -28,7 +28,7 @@ use trunkline_tests::bench::memory::Memory;
 use trunkline_tests::bench::process::{READY, say};
 
 use crate::server::Server;
-use crate::stalled;
+use crate::stalled::Stalled;
 use crate::work::Work;
 
 use callers::Callers;
@@ -159,7 +159,7 @@ pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
         Work::Connect => Box::new(Visitors::new(&server, arguments)?),
     };
     // Held to the end.
-    let _stalled = (arguments.stalled > 0).then(|| stalled::start(server.address(), arguments.stalled)).transpose()?;
+    let _stalled = (arguments.stalled > 0).then(|| Stalled::start(server.address(), arguments.stalled)).transpose()?;
     say(READY);
     for line in io::stdin().lock().lines() {
         let length = Duration::from_millis(line?.parse()?);

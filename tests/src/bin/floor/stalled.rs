@@ -22,13 +22,31 @@ pub(crate) struct StalledArguments {
     clients: u32,
 }
 
-/// Connects so many to a proxy and stops them. They are gone with the value that is returned.
-pub(crate) fn start(address: SocketAddr, clients: u32) -> Result<Speaker> {
-    let (address, clients) = (address.to_string(), clients.to_string());
-    let process = Speaker::start("stalled clients", &["stalled", "--address", &address, "--clients", &clients])?;
-    let stopped = Command::new("kill").args(["-STOP", &process.id().to_string()]).status().context("running kill")?;
-    ensure!(stopped.success(), "the stalled clients can't be stopped");
-    Ok(process)
+/// Clients that have stopped reading; they are gone with this value.
+#[derive(Debug)]
+pub(crate) struct Stalled(Speaker);
+
+impl Stalled {
+    /// Connects so many to a proxy, and stops them.
+    pub(crate) fn start(address: SocketAddr, clients: u32) -> Result<Self> {
+        let (address, clients) = (address.to_string(), clients.to_string());
+        let arguments = ["stalled", "--address", &address, "--clients", &clients];
+        let stalled = Self(Speaker::start("stalled clients", &arguments)?);
+        ensure!(stalled.signal("-STOP")?, "the stalled clients can't be stopped");
+        Ok(stalled)
+    }
+
+    fn signal(&self, signal: &str) -> Result<bool> {
+        let kill = Command::new("kill").args([signal, &self.0.id().to_string()]).status();
+        Ok(kill.context("running kill")?.success())
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        // Stopped, it would not notice that it is to end.
+        drop(self.signal("-CONT"));
+    }
 }
 
 /// Connects, and holds the connections until it is killed or its input ends.

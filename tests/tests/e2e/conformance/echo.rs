@@ -116,7 +116,12 @@ async fn play_case(socket: TcpStream, case: &Case) -> Result<()> {
             let all = |seen: &Seen| seen.data.len() >= data.len() && seen.pongs.len() >= pings.len();
             let ((), read) = tokio::join!(send(&mut write, &case.sent, case.chop), seen.read_until(&mut frames, all));
             read?;
-            ensure!(&seen.data == data && &seen.pongs == pings, "something else came back");
+            let (came, due) = (seen.data.len(), data.len());
+            ensure!(
+                &seen.data == data && &seen.pongs == pings,
+                "{came} bytes came back where {due} were due: {:?}",
+                seen.code
+            );
             write.write_all(&FAREWELL).await?;
             seen.read_until(&mut frames, never).await?;
             ensure!(seen.code == Some(CLOSE_NORMAL), "closed with {:?}", seen.code);
