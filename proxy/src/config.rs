@@ -67,7 +67,7 @@ pub use proxy_protocol::{NobodyTrusted, ProxyProtocolArgs};
 pub use relay::RelayArgs;
 pub use relay::RelaySettings;
 #[cfg(feature = "tls")]
-pub use tls::{IdentityFiles, TlsListen, UpstreamTls};
+pub use tls::{ClientTls, IdentityFiles, TlsListen};
 #[cfg(feature = "cli")]
 pub use tls::{TlsArgs, TlsArgsError};
 #[cfg(feature = "cli")]
@@ -98,7 +98,10 @@ pub struct Config {
     pub resolve_interval: Duration,
     /// TLS towards app servers and other nodes.
     #[cfg(feature = "tls")]
-    pub upstream_tls: UpstreamTls,
+    pub upstream_tls: ClientTls,
+    /// TLS towards issuers of access tokens, who are strangers: this node doesn't show them who it is.
+    #[cfg(feature = "tls")]
+    pub issuer_tls: ClientTls,
     /// Threads that serve clients.
     pub shards: u16,
     /// How it stops.

@@ -1,4 +1,5 @@
-//! Connect to app servers and other nodes, plainly or with TLS: for links, manifests, and requests that go on.
+//! Connect to app servers, other nodes and issuers of keys, plainly or with TLS: for links, manifests, key sets, and
+//! requests that go on.
 //!
 //! As a [`tower::Service`] it serves hyper-util's client, too.
 
@@ -7,7 +8,6 @@ mod wire;
 use std::io;
 #[cfg(feature = "tls")]
 use std::path::Path;
-use std::pin::Pin;
 #[cfg(feature = "tls")]
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,6 +15,8 @@ use std::time::Duration;
 
 #[cfg(feature = "tls")]
 use arc_swap::ArcSwapOption;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryFutureExt};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
@@ -24,7 +26,8 @@ use {rustls::ClientConfig, rustls::pki_types::ServerName, tokio_rustls::TlsConne
 
 use crate::config::Address;
 #[cfg(feature = "tls")]
-use crate::config::UpstreamTls;
+use crate::config::ClientTls;
+use crate::identity::{self, Dial};
 #[cfg(feature = "tls")]
 use crate::tls::{TlsError, client_config};
 
@@ -43,7 +46,7 @@ pub struct Connector {
 #[cfg(feature = "tls")]
 #[derive(Debug, Default)]
 struct Tls {
-    settings: UpstreamTls,
+    settings: ClientTls,
     /// None while nobody is known who speaks TLS: then nothing was read either.
     config: ArcSwapOption<ClientConfig>,
 }
@@ -54,7 +57,7 @@ impl Connector {
     ///
     /// # Errors
     /// When a file is missing or of no use.
-    pub fn with_tls(settings: UpstreamTls) -> Result<Self, TlsError> {
+    pub fn with_tls(settings: ClientTls) -> Result<Self, TlsError> {
         let config = ArcSwapOption::from_pointee(client_config(&settings)?);
         Ok(Self { tls: Arc::new(Tls { settings, config }) })
     }
@@ -72,7 +75,7 @@ impl Connector {
 
     /// The files that it goes by.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        let UpstreamTls { roots, identity } = &self.tls.settings;
+        let ClientTls { roots, identity } = &self.tls.settings;
         let own = identity.iter().flat_map(|files| [files.certificate.as_path(), &files.key]);
         roots.iter().map(|path| path.as_path()).chain(own)
     }
@@ -108,6 +111,17 @@ impl Connector {
             .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE))?;
         if address.is_tls() { self.secure(stream, address).await } else { Ok(Wire::Plain(stream)) }
     }
+
+    /// Connects to the host of a URL, by its scheme.
+    fn dial_host(&self, url: Uri) -> impl Future<Output = io::Result<Wire>> + Send + use<> {
+        let connector = self.clone();
+        async move {
+            let unfit = |problem: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{url} {problem}"));
+            let (scheme, authority) = url.scheme_str().zip(url.authority()).ok_or_else(|| unfit("has no host"))?;
+            let address = format!("{scheme}://{authority}").parse::<Address>().map_err(unfit)?;
+            connector.connect(&address).await
+        }
+    }
 }
 
 fn without_tls() -> io::Error {
@@ -117,19 +131,19 @@ fn without_tls() -> io::Error {
 impl tower::Service<Uri> for Connector {
     type Response = TokioIo<Wire>;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Wire>>> + Send>>;
+    type Future = BoxFuture<'static, io::Result<TokioIo<Wire>>>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connector = self.clone();
-        Box::pin(async move {
-            let unfit = |problem: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{uri} {problem}"));
-            let (scheme, authority) = uri.scheme_str().zip(uri.authority()).ok_or_else(|| unfit("has no host"))?;
-            let address = format!("{scheme}://{authority}").parse::<Address>().map_err(unfit)?;
-            connector.connect(&address).await.map(TokioIo::new)
-        })
+        self.dial_host(uri).map_ok(TokioIo::new).boxed()
+    }
+}
+
+impl Dial for Connector {
+    fn dial(&self, url: &Uri) -> BoxFuture<'static, io::Result<Box<dyn identity::Wire>>> {
+        self.dial_host(url.clone()).map_ok(|wire| Box::new(wire) as Box<dyn identity::Wire>).boxed()
     }
 }

@@ -9,6 +9,7 @@
 //! What a key is decides its algorithm. A token only says which key it may have been signed with, and is never believed
 //! about how: `none` names no key, and a public key is never taken for a secret.
 
+mod dial;
 mod fetch;
 mod jwks;
 mod key;
@@ -18,6 +19,7 @@ mod token_error;
 mod user;
 mod verifier;
 
+pub use dial::{Dial, Wire};
 pub use jwks::{JwksError, JwksSource};
 pub use key::{KeyError, VerifyingKey};
 pub use policy::TokenPolicy;

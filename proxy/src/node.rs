@@ -32,11 +32,14 @@ use doors::{Addresses, Doors};
 
 use crate::admin::{Admin, Upstreams};
 #[cfg(feature = "tls")]
-use crate::config::Address;
+use crate::config::{Address, ClientTls};
 use crate::config::{Config, DrainSettings};
+#[cfg(feature = "tls")]
 use crate::connector::Connector;
 use crate::delivery::Order;
-use crate::shard::{ShardSender, Shared};
+#[cfg(feature = "tls")]
+use crate::identity::JwksSource;
+use crate::shard::{ShardSender, Shared, Ways};
 
 /// How long links may take to send what is queued when the node stops.
 const LINKS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,16 +77,24 @@ fn advice(flag: &str, source: &io::Error) -> String {
     }
 }
 
-/// The ways to app servers and other nodes. What TLS needs is read only where somebody is known to speak it.
+/// The ways out. What TLS needs is read only where somebody is known to speak it.
 #[cfg(feature = "tls")]
-fn connector(config: &Config) -> Result<Connector, StartError> {
-    let is_tls = config.settings.advertise.iter().chain(&config.upstreams).any(Address::is_tls);
-    if is_tls { Ok(Connector::with_tls(config.upstream_tls.clone())?) } else { Ok(Connector::default()) }
+fn ways(config: &Config) -> Result<Ways, StartError> {
+    let way = |is_tls: bool, settings: &ClientTls| match is_tls {
+        true => Connector::with_tls(settings.clone()),
+        false => Ok(Connector::default()),
+    };
+    let fleet_speaks_tls = config.settings.advertise.iter().chain(&config.upstreams).any(Address::is_tls);
+    let issuers_speak_tls = config.settings.tokens.jwks.iter().any(JwksSource::is_tls);
+    Ok(Ways {
+        fleet: way(fleet_speaks_tls, &config.upstream_tls)?,
+        issuers: way(issuers_speak_tls, &config.issuer_tls)?,
+    })
 }
 
 #[cfg(not(feature = "tls"))]
-fn connector(_config: &Config) -> Result<Connector, StartError> {
-    Ok(Connector::default())
+fn ways(_config: &Config) -> Result<Ways, StartError> {
+    Ok(Ways::default())
 }
 
 /// A running node.
@@ -105,13 +116,13 @@ impl Node {
     /// When an address is taken, or the system refuses a thread.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let (doors, listen) = Doors::open(&config)?;
-        let connector = connector(&config)?;
+        let ways = ways(&config)?;
         let refused = |source| StartError::Listen { flag: "--admin", address: config.admin, source };
         let admin_listener = TcpListener::bind(config.admin).await.map_err(refused)?;
         let admin = admin_listener.local_addr().map_err(refused)?;
         let Config { upstreams, resolve_interval, shards, drain, settings, .. } = config;
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| ShardSender::new()).unzip();
-        let shared = Shared::new(settings, connector, senders);
+        let shared = Shared::new(settings, ways.clone(), senders);
         let stop = CancellationToken::new();
         let mut threads = Vec::new();
         for (index, (doors, inbox)) in (0..).zip(doors.of_shards.into_iter().zip(inboxes)) {
@@ -125,7 +136,7 @@ impl Node {
             watchers.spawn(discover::follow(shared.clone(), problems.clone(), address, resolve_interval));
         }
         #[cfg(feature = "tls")]
-        watchers.spawn(reload::watch(shared.clone(), doors.certificates));
+        watchers.spawn(reload::watch(shared.clone(), ways, doors.certificates));
         let router = Admin { shared: shared.clone(), upstreams: problems }.into_router();
         watchers.spawn(async move {
             if let Err(error) = axum::serve(admin_listener, router).await {

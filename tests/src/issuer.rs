@@ -17,7 +17,11 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::tls::{Authority, TlsEnd};
 use crate::token::with_expiry;
+
+/// Where the keys are.
+const PATH: &str = "/jwks.json";
 
 /// A key pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +122,7 @@ impl Issuer {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let issuer = Self { address: listener.local_addr()?.to_string(), page: Arc::default() };
         issuer.publish(pairs)?;
-        let router = Router::new().route("/jwks.json", get(serve)).with_state(issuer.page.clone());
+        let router = Router::new().route(PATH, get(serve)).with_state(issuer.page.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(issuer)
     }
@@ -136,13 +140,33 @@ impl Issuer {
     /// Where the keys are.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}/jwks.json", self.address)
+        format!("http://{}{PATH}", self.address)
+    }
+
+    /// Publishes them over TLS too, as `localhost`.
+    ///
+    /// # Errors
+    /// When the certificate is of no use.
+    pub async fn with_tls(&self, authority: &Authority) -> Result<SecureIssuer> {
+        Ok(SecureIssuer(TlsEnd::start(&authority.sign("issuer", &["localhost"])?, &self.address).await?))
     }
 
     /// How often it was asked.
     #[must_use]
     pub fn asked(&self) -> usize {
         self.page.asked.load(Ordering::Relaxed)
+    }
+}
+
+/// The TLS end of an issuer.
+#[derive(Debug)]
+pub struct SecureIssuer(TlsEnd);
+
+impl SecureIssuer {
+    /// Where the keys are, under the name of the certificate.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://{}{PATH}", self.0.address().replace("127.0.0.1", "localhost"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! TLS in tests: an authority that signs certificates, connections by hand, and a TLS end in front of an app server.
+//! TLS in tests: an authority that signs certificates, connections by hand, and a TLS end in front of a server.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -115,7 +116,7 @@ pub fn text(path: &Path) -> Result<&str> {
     path.to_str().context("a path that is no text")
 }
 
-/// Ends TLS in front of an app server, for clients with a certificate of the authority only.
+/// Ends TLS in front of a server.
 #[derive(Debug)]
 pub struct TlsEnd {
     address: String,
@@ -127,8 +128,20 @@ impl TlsEnd {
     ///
     /// # Errors
     /// When the certificate is of no use.
-    pub async fn start(authority: &Authority, identity: &Identity, target: &str) -> Result<Self> {
+    pub async fn start(identity: &Identity, target: &str) -> Result<Self> {
+        Self::with(WebPkiClientVerifier::no_client_auth(), identity, target).await
+    }
+
+    /// The same, for clients with a certificate of the authority only.
+    ///
+    /// # Errors
+    /// When a certificate is of no use.
+    pub async fn for_clients_of(authority: &Authority, identity: &Identity, target: &str) -> Result<Self> {
         let verifier = WebPkiClientVerifier::builder(Arc::new(authority.roots()?)).build()?;
+        Self::with(verifier, identity, target).await
+    }
+
+    async fn with(verifier: Arc<dyn ClientCertVerifier>, identity: &Identity, target: &str) -> Result<Self> {
         let chain = CertificateDer::pem_file_iter(&identity.certificate)?.collect::<Result<Vec<_>, _>>()?;
         let config = ServerConfig::builder()
             .with_client_cert_verifier(verifier)

@@ -263,6 +263,7 @@ impl Config {
         let outbox = args.outbox.limits();
         limit("--outbox-total-max-bytes", outbox.total_bytes, 4096, usize::MAX)?;
         let trusted = args.trust.check()?;
+        let issuer_tls = args.tokens.issuer_tls();
         let settings = Settings {
             node: node_name(args.node_name)?,
             keys,
@@ -290,6 +291,7 @@ impl Config {
             upstreams,
             resolve_interval: args.discovery.interval(),
             upstream_tls: args.tls.upstream(),
+            issuer_tls,
             shards: args.shards.unwrap_or_else(one_per_core),
             drain: args.drain.settings(),
             settings,

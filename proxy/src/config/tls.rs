@@ -60,9 +60,9 @@ pub struct TlsListen {
     pub handshake_timeout: Duration,
 }
 
-/// TLS towards app servers and other nodes.
+/// TLS towards others.
 #[derive(Debug, Clone, Default)]
-pub struct UpstreamTls {
+pub struct ClientTls {
     /// Who may have signed their certificates; empty: whom the system trusts.
     pub roots: Vec<PathBuf>,
     /// As whom this node comes.
@@ -90,10 +90,10 @@ impl TlsArgs {
 
     /// The other direction.
     #[must_use]
-    pub fn upstream(&self) -> UpstreamTls {
+    pub fn upstream(&self) -> ClientTls {
         let identity = self.upstream_cert.clone().zip(self.upstream_key.clone());
         let identity = identity.map(|(certificate, key)| IdentityFiles { certificate, key });
-        UpstreamTls { roots: self.upstream_cas.clone(), identity }
+        ClientTls { roots: self.upstream_cas.clone(), identity }
     }
 }
 

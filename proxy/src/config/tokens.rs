@@ -8,7 +8,7 @@ use http::Uri;
 use tracing::warn;
 use trunkline_protocol::limits::CLOCK_SKEW_S;
 
-use super::is_loopback_host;
+use super::{ClientTls, is_loopback_host};
 use crate::identity::{JwksError, JwksSource, KeyError, TokenPolicy, VerifyingKey};
 
 /// What `trunkline serve` takes about access tokens.
@@ -24,9 +24,14 @@ pub struct TokenArgs {
     #[arg(long = "jwt-public-key", env = "TRUNKLINE_JWT_PUBLIC_KEY", value_name = "FILE", value_delimiter = ',')]
     pub jwt_public_keys: Vec<PathBuf>,
 
-    /// A file or an http:// URL with the public keys of an issuer (JWKS), for RS256 and ES256. May be given several times.
+    /// A file or an https:// URL with the public keys of an issuer (JWKS), for RS256 and ES256. May be given several times.
     #[arg(long = "jwt-jwks", env = "TRUNKLINE_JWT_JWKS", value_name = "FILE|URL", value_delimiter = ',')]
     pub jwt_jwks: Vec<String>,
+
+    /// Certificates that https:// issuers of key sets may be signed by, a PEM file. May be given several times.
+    /// [default: those that the system trusts]
+    #[arg(long = "jwt-jwks-ca", env = "TRUNKLINE_JWT_JWKS_CA", value_name = "FILE", value_delimiter = ',')]
+    pub jwt_jwks_cas: Vec<PathBuf>,
 
     /// How often key sets are read again, in seconds. When that fails, the last good keys are kept.
     #[arg(long, env = "TRUNKLINE_JWT_JWKS_REFRESH", value_name = "SECONDS", default_value_t = 300,
@@ -101,7 +106,7 @@ pub enum TokenArgsError {
         source: JwksError,
     },
     /// A URL is none that can be asked.
-    #[error("--jwt-jwks {value:?} is neither a file nor a URL like http://issuer.example/jwks.json")]
+    #[error("--jwt-jwks {value:?} is neither a file nor a URL like https://issuer.example/jwks.json")]
     Url {
         /// What was given.
         value: String,
@@ -109,6 +114,12 @@ pub enum TokenArgsError {
 }
 
 impl TokenArgs {
+    /// TLS towards those who publish key sets.
+    #[must_use]
+    pub fn issuer_tls(&self) -> ClientTls {
+        ClientTls { roots: self.jwt_jwks_cas.clone(), identity: None }
+    }
+
     /// Checks what was typed.
     ///
     /// # Errors
@@ -153,10 +164,13 @@ fn jwks(value: String) -> Result<JwksSource, TokenArgsError> {
         source.read_file().map_err(|source| TokenArgsError::Jwks { path, source })?;
         return Ok(source);
     }
-    let url: Option<Uri> = value.parse().ok().filter(|url: &Uri| url.scheme_str() == Some("http"));
-    let Some(url) = url.filter(|url| url.host().is_some()) else { return Err(TokenArgsError::Url { value }) };
-    if !url.authority().is_some_and(|host| is_loopback_host(host.as_str())) {
+    let url = value.parse::<Uri>().ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
+    // A user name would go nowhere, and the log would show the password beside it.
+    let host =
+        url.as_ref().and_then(Uri::authority).filter(|host| !host.host().is_empty() && !host.as_str().contains('@'));
+    let Some((url, host)) = url.as_ref().zip(host) else { return Err(TokenArgsError::Url { value }) };
+    if url.scheme_str() == Some("http") && !is_loopback_host(host.as_str()) {
         warn!(jwks = %url, "keys are fetched without TLS: whoever is on the way can let in whom he wants");
     }
-    Ok(JwksSource::Url(url))
+    Ok(JwksSource::Url(url.clone()))
 }

@@ -15,8 +15,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::VerifyingKey;
 use super::fetch::fetch;
+use super::{Dial, VerifyingKey};
 use crate::counters::Counter;
 
 /// Largest key set: a hundred certificates fit.
@@ -42,19 +42,25 @@ pub enum JwksError {
 pub enum JwksSource {
     /// In a file.
     File(PathBuf),
-    /// At an `http://` URL.
+    /// At an `https://` or `http://` URL.
     Url(Uri),
 }
 
 impl JwksSource {
-    /// Reads the keys.
+    /// Whether it is fetched with TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Url(url) if url.scheme_str() == Some("https"))
+    }
+
+    /// Reads the keys; those of a URL by a connection that `dial` opens.
     ///
     /// # Errors
     /// When there are none.
-    pub async fn read(&self) -> Result<Vec<VerifyingKey>, JwksError> {
+    pub async fn read(&self, dial: &dyn Dial) -> Result<Vec<VerifyingKey>, JwksError> {
         match self {
             Self::File(_) => self.read_file(),
-            Self::Url(url) => parse(&fetch(url, SET_MAX_BYTES).await.map_err(JwksError::Read)?),
+            Self::Url(url) => parse(&fetch(dial, url, SET_MAX_BYTES).await.map_err(JwksError::Read)?),
         }
     }
 
@@ -103,6 +109,8 @@ struct KeySet {
 #[derive(Debug)]
 pub(super) struct KeySets {
     sets: Vec<KeySet>,
+    /// The way to those at URLs.
+    dial: Arc<dyn Dial>,
     refetch: Duration,
     /// When they were read last. Held while they are read: who comes meanwhile waits and finds them fresh.
     last_read: Mutex<Option<Instant>>,
@@ -112,7 +120,7 @@ pub(super) struct KeySets {
 }
 
 impl KeySets {
-    pub(super) fn new(sources: &[JwksSource], refetch: Duration) -> Self {
+    pub(super) fn new(sources: &[JwksSource], refetch: Duration, dial: Arc<dyn Dial>) -> Self {
         let sets = sources.iter().map(|source| KeySet {
             source: source.clone(),
             keys: ArcSwap::from_pointee(source.read_file().unwrap_or_default()),
@@ -120,6 +128,7 @@ impl KeySets {
         });
         Self {
             sets: sets.collect(),
+            dial,
             refetch,
             last_read: Mutex::new(None),
             rounds: AtomicU64::new(0),
@@ -167,7 +176,7 @@ impl KeySets {
         // Noted first: a caller that goes away in between has asked all the same.
         *last_read = Some(Instant::now());
         for set in &self.sets {
-            let outcome = set.source.read().await;
+            let outcome = set.source.read(&*self.dial).await;
             self.settle(set, outcome);
         }
         self.rounds.fetch_add(1, Ordering::Release);

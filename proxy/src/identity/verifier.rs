@@ -1,13 +1,14 @@
 //! Verify access tokens: a key, a signature, and then what is claimed.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 use trunkline_protocol::key::AccessKeys;
 
 use super::jwks::KeySets;
-use super::{TokenError, TokenPolicy, User, VerifyingKey};
+use super::{Dial, TokenError, TokenPolicy, User, VerifyingKey};
 use crate::counters::Counter;
 
 /// Part of the audience of tokens that open links in Azure's way: a user's never has it.
@@ -24,12 +25,12 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Verifies with the fleet's keys, and with what the policy adds.
+    /// Verifies with the fleet's keys, and with what the policy adds; `dial` leads to those who publish keys.
     #[must_use]
-    pub fn new(policy: TokenPolicy, fleet: &AccessKeys) -> Self {
+    pub fn new(policy: TokenPolicy, fleet: &AccessKeys, dial: Arc<dyn Dial>) -> Self {
         let fleet = fleet.iter().filter_map(|key| VerifyingKey::from_secret(key.expose()).ok());
         let keys = fleet.chain(policy.keys.iter().cloned()).collect();
-        let sets = KeySets::new(&policy.jwks, policy.jwks_refetch);
+        let sets = KeySets::new(&policy.jwks, policy.jwks_refetch, dial);
         Self { policy, keys, sets, refused: Default::default() }
     }
 
@@ -145,6 +146,7 @@ mod tests {
     use serde_json::json;
     use trunkline_protocol::key::AccessKey;
 
+    use super::super::dial::Canned;
     use super::*;
     use crate::config::unix_seconds;
 
@@ -164,7 +166,7 @@ mod tests {
         let mut policy = TokenPolicy::default();
         policy.keys.push(VerifyingKey::from_secret(SECRET).unwrap());
         change(&mut policy);
-        Verifier::new(policy, &fleet())
+        Verifier::new(policy, &fleet(), Arc::new(Canned(Vec::new())))
     }
 
     async fn problem(verifier: &Verifier, claims: Value) -> TokenError {

@@ -7,9 +7,8 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use crate::connector::Connector;
 use crate::counters::Outcome;
-use crate::shard::Shared;
+use crate::shard::{Shared, Ways};
 use crate::tls::{Certificates, TlsError};
 
 /// How often files are looked at: links that a deployment tool swaps can't be watched reliably, and this is cheap.
@@ -20,7 +19,7 @@ struct Sources {
     /// Of the listener with TLS.
     certificates: Option<Arc<Certificates>>,
     /// Of this node as a client.
-    connector: Connector,
+    ways: Ways,
 }
 
 /// What tells one version of a file from another.
@@ -34,18 +33,19 @@ impl Sources {
             let seen = std::fs::metadata(path).and_then(|data| Ok((data.modified()?, data.len())));
             (path.to_owned(), seen.ok())
         };
-        own.chain(self.connector.files()).map(stamp).collect()
+        own.chain(self.ways.fleet.files()).chain(self.ways.issuers.files()).map(stamp).collect()
     }
 
     fn read_again(&self) -> Result<(), TlsError> {
         self.certificates.as_ref().map_or(Ok(()), |certificates| certificates.read_again())?;
-        self.connector.read_again()
+        self.ways.fleet.read_again()?;
+        self.ways.issuers.read_again()
     }
 }
 
 /// Watches for ever, if there is anything to watch.
-pub(super) async fn watch(shared: Arc<Shared>, certificates: Option<Arc<Certificates>>) {
-    let sources = Sources { certificates, connector: shared.connector.clone() };
+pub(super) async fn watch(shared: Arc<Shared>, ways: Ways, certificates: Option<Arc<Certificates>>) {
+    let sources = Sources { certificates, ways };
     let mut seen = sources.stamps();
     if seen.is_empty() {
         return;

@@ -29,6 +29,15 @@ pub enum Sockets {
     Adopted,
 }
 
+/// The ways out of a node. They differ in whom they believe, and in whom they show as whom this node comes.
+#[derive(Debug, Clone, Default)]
+pub struct Ways {
+    /// To app servers and other nodes.
+    pub fleet: Connector,
+    /// To those who publish keys of access tokens.
+    pub issuers: Connector,
+}
+
 /// What all shards of a node share.
 #[derive(Debug)]
 pub struct Shared {
@@ -62,23 +71,23 @@ pub struct Shared {
 impl Shared {
     /// The common part of a node with these shards.
     #[must_use]
-    pub fn new(settings: Settings, connector: Connector, shards: Vec<ShardSender>) -> Arc<Self> {
-        Arc::new(Self::with(settings, connector, shards, Sockets::Own))
+    pub fn new(settings: Settings, ways: Ways, shards: Vec<ShardSender>) -> Arc<Self> {
+        Arc::new(Self::with(settings, ways, shards, Sockets::Own))
     }
 
     /// The common part of a node inside an app, whose sockets come from the app's runtime.
     #[must_use]
     pub fn embedded(settings: Settings, shard: ShardSender) -> Arc<Self> {
-        Arc::new(Self::with(settings, Connector::default(), vec![shard], Sockets::Adopted))
+        Arc::new(Self::with(settings, Ways::default(), vec![shard], Sockets::Adopted))
     }
 
-    fn with(settings: Settings, connector: Connector, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
+    fn with(settings: Settings, ways: Ways, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
         let per_hub = || (0..HUBS_COUNTED).map(|_| AtomicI64::new(0)).collect();
         Self {
             whose_sockets,
             tally: Tally::new(&settings.limits),
-            connector,
-            verifier: Verifier::new(settings.tokens.clone(), &settings.keys),
+            connector: ways.fleet,
+            verifier: Verifier::new(settings.tokens.clone(), &settings.keys, Arc::new(ways.issuers)),
             boot: random_id(),
             hubs: Hubs::default(),
             routes: Routes::default(),

@@ -7,13 +7,13 @@ use rustls::client::ClientConfig;
 use rustls::sign::SingleCertAndKey;
 
 use super::{TlsError, identity, pem, provider};
-use crate::config::UpstreamTls;
+use crate::config::ClientTls;
 
 /// Whom we believe, and who we are.
 ///
 /// # Errors
 /// When a file is missing or of no use.
-pub fn client_config(settings: &UpstreamTls) -> Result<ClientConfig, TlsError> {
+pub fn client_config(settings: &ClientTls) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = builder.with_root_certificates(roots(settings)?);
     let mut config = match &settings.identity {
@@ -28,7 +28,7 @@ pub fn client_config(settings: &UpstreamTls) -> Result<ClientConfig, TlsError> {
     Ok(config)
 }
 
-fn roots(settings: &UpstreamTls) -> Result<RootCertStore, TlsError> {
+fn roots(settings: &ClientTls) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for path in &settings.roots {
         for certificate in pem::certificates(path)? {

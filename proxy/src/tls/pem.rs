@@ -39,7 +39,9 @@ pub enum TlsError {
         source: rustls::Error,
     },
     /// The system trusts nobody.
-    #[error("no certificates that this system trusts were found: give those of https:// upstreams by --upstream-ca")]
+    #[error(
+        "no certificates that this system trusts were found: give those of https:// upstreams by --upstream-ca, those of issuers by --jwt-jwks-ca"
+    )]
     NoRoots,
     /// The library refuses.
     #[error("TLS can't be set up: {0}")]

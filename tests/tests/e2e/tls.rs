@@ -215,7 +215,7 @@ fn links_go_by_tls_with_certificates_on_both_sides() {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;
         let authority = Authority::new(stage, "fleet")?;
-        let end = TlsEnd::start(&authority, &authority.sign("app", &["127.0.0.1"])?, app.address()).await?;
+        let end = TlsEnd::for_clients_of(&authority, &authority.sign("app", &["127.0.0.1"])?, app.address()).await?;
         let upstream = format!("https://{}", end.address());
         let own = authority.sign("proxy", &["proxy"])?;
         let (certificate, key) = own.arguments()?;

@@ -7,9 +7,11 @@ use trunkline_tests::client::{Agents, Kind};
 use trunkline_tests::fleet::{ACCESS_KEY, App, Fleet, Proxy, failure_of};
 use trunkline_tests::http_client::{Answer, ask};
 use trunkline_tests::issuer::{Issuer, Pair, jwks};
+use trunkline_tests::process::Signal;
 use trunkline_tests::raw::RawClient;
 use trunkline_tests::scenario::{Stage, play, until};
 use trunkline_tests::sockets::free_address;
+use trunkline_tests::tls::{Authority, text};
 use trunkline_tests::token::{self, in_seconds};
 
 const NEGOTIATE: &str = "/open/negotiate?negotiateVersion=1";
@@ -155,6 +157,39 @@ fn a_published_key_set_is_followed_and_its_last_good_keys_are_kept() {
 }
 
 #[test]
+fn a_key_set_is_fetched_with_tls_from_whom_the_proxy_trusts_and_from_nobody_else() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Members).await?;
+        let (trusted, other) = (Authority::new(stage, "trusted")?, Authority::new(stage, "other")?);
+        let issuer = Issuer::start(&[Pair::Rsa]).await?;
+        let secure = issuer.with_tls(&trusted).await?;
+        let url = secure.url();
+        let proxy_that_trusts = async |authority: &Authority| {
+            let flags = ["--jwt-jwks", &url, "--jwt-jwks-ca", text(&authority.file)?, "--jwt-jwks-refetch", "0"];
+            fleet.proxy_with(&[&app], &flags).await
+        };
+        let of_issuer = Pair::Rsa.sign(&json!({ "sub": "ann" }))?;
+        let proxy = proxy_that_trusts(&trusted).await?;
+        let me = who_am_i(&proxy, &format!("/open?access_token={of_issuer}")).await?;
+        assert_eq!(me["userId"], "ann");
+
+        let asked = issuer.asked();
+        let mut wary = proxy_that_trusts(&other).await?;
+        assert!(!is_let_in(&wary, &of_issuer).await?, "its keys are not known");
+        let line = wary.process.wait_for_log("the key set can't be read").await?;
+        assert!(line.contains("UnknownIssuer") && line.contains(&url), "{line}");
+        assert!(is_let_in(&wary, &token::of_user(ACCESS_KEY, "ann")?).await?, "other keys are as good as ever");
+        assert_eq!(issuer.asked(), asked, "nothing was said to a stranger");
+
+        // Whom it trusts is read anew, as all certificates are.
+        std::fs::copy(&trusted.file, &other.file)?;
+        wary.process.signal(Signal::Hangup).await?;
+        until(async || Ok(is_let_in(&wary, &of_issuer).await?.then_some(()))).await
+    });
+}
+
+#[test]
 fn guessed_key_ids_do_not_make_the_proxy_ask_again_and_again() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
@@ -201,6 +236,7 @@ fn keys_that_are_none_are_refused_at_the_start() {
             ("--jwt-public-key", &short, "RS256"),
             ("--jwt-jwks", &short, "is no JWKS"),
             ("--jwt-jwks", "ftp://issuer.example/", "is neither a file nor a URL"),
+            ("--jwt-jwks", "https://me@issuer.example/", "is neither a file nor a URL"),
         ];
         for (flag, value, word) in cases {
             let mut proxy = fleet.proxy_of(&free_address()?, &free_address()?, &["127.0.0.1:1"], &[flag, value])?;
