@@ -11,6 +11,7 @@
 //! WebSocket transport, because they mark where messages end, and are taken apart for the request that waits.
 
 mod downward;
+mod near;
 mod registry;
 
 use std::future::poll_fn;
@@ -28,6 +29,7 @@ use trunkline_protocol::manifest::Transport;
 
 use downward::Downward;
 
+pub use near::Near;
 pub use registry::Registry;
 
 /// What may lie in a pipe, each way, before its writer waits; the official server's.
@@ -39,7 +41,7 @@ pub struct Carried {
     id: Arc<str>,
     transport: OnceLock<Transport>,
     /// The client room's end, until the first GET hands it over.
-    near: StdMutex<Option<DuplexStream>>,
+    near: StdMutex<Option<Near>>,
     upward: Mutex<WriteHalf<DuplexStream>>,
     downward: Mutex<Downward>,
     /// Ends the poll that waits, when another one comes.
@@ -83,14 +85,15 @@ impl Carried {
         let (near, far) = duplex(PIPE_BYTES);
         let (read, write) = split(far);
         let gone = CancellationToken::new();
+        let over = gone.child_token();
         Self {
             id: id.into(),
             transport: OnceLock::new(),
-            near: StdMutex::new(Some(near)),
+            near: StdMutex::new(Some(Near::new(near, over.clone()))),
             upward: Mutex::new(write),
             downward: Mutex::new(Downward::new(read)),
             turn: StdMutex::default(),
-            over: gone.child_token(),
+            over,
             gone,
             present: AtomicU32::new(0),
             idle_ticks: AtomicU32::new(0),
@@ -117,7 +120,7 @@ impl Carried {
 
     /// The client room's end of the pipe, for the first who asks.
     #[must_use]
-    pub fn begin(&self) -> Option<DuplexStream> {
+    pub fn begin(&self) -> Option<Near> {
         self.near.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -125,6 +128,12 @@ impl Carried {
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.near.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// Tells when it is over, whatever its client has still to read.
+    #[must_use]
+    pub fn over(&self) -> CancellationToken {
+        self.over.clone()
     }
 
     /// Counts a GET for as long as what it gives back lives.

@@ -24,7 +24,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use crate::shard::{Admission, Arrival, Shard, Sockets};
-use crate::socket::Socket;
+use crate::socket::{Patient, Socket};
 
 /// Serves a client from its arrival to its end.
 pub async fn serve(shard: Rc<Shard>, mut admission: Box<Admission>) {
@@ -72,8 +72,8 @@ async fn upgraded(shard: &Shard, upgrade: OnUpgrade) -> Option<(Socket, Bytes)> 
 
 /// The TCP socket below, with what was read of it already: our own server's, or that of `axum::serve` around an app.
 fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
-    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) => return Ok((parts.io.into_inner(), parts.read_buf)),
+    let upgraded = match upgraded.downcast::<TokioIo<Patient>>() {
+        Ok(parts) => return Ok((parts.io.into_inner().into_inner(), parts.read_buf)),
         Err(other) => other,
     };
     auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded).map(|parts| (parts.io.into_inner(), parts.read_buf))
@@ -82,7 +82,7 @@ fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
 /// A socket that is no plain TCP: its writes are queued.
 fn boxed(upgraded: Upgraded) -> (Socket, Bytes) {
     #[cfg(feature = "tls")]
-    let upgraded = match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
+    let upgraded = match upgraded.downcast::<TokioIo<TlsStream<Patient>>>() {
         Ok(parts) => return (Socket::boxed(parts.io.into_inner()), parts.read_buf),
         Err(other) => other,
     };

@@ -2,6 +2,11 @@
 //!
 //! Only TCP takes the fast path: it is written to directly, without a task of its own. Everything else (TLS, an
 //! in-memory pipe, a stranger's runtime) is boxed: its writes are queued and flushed by a task.
+//!
+//! While HTTP is spoken on it, the socket is a [`Patient`] one: it goes when an answer is not read for too long.
+
+mod patience;
+mod patient;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -11,8 +16,11 @@ use std::task::{Context, Poll, Waker, ready};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
+
+pub use patience::{CurrentPatience, Over, Patience};
+pub use patient::Patient;
 
 /// Anything that reads and writes.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin {
@@ -23,17 +31,19 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin {
 }
 
 impl Stream for TokioIo<Upgraded> {}
-impl Stream for DuplexStream {}
+
+#[cfg(test)]
+impl Stream for tokio::io::DuplexStream {}
 
 #[cfg(test)]
 impl Stream for tokio::io::Empty {}
 
 #[cfg(feature = "tls")]
-impl Stream for tokio_rustls::server::TlsStream<TcpStream> {
+impl Stream for tokio_rustls::server::TlsStream<Patient> {
     fn cut(&mut self) {
         // The peer may read no more: then its TLS never gets to the end.
         shut_down(self);
-        drop(SockRef::from(self.get_ref().0).shutdown(std::net::Shutdown::Both));
+        drop(SockRef::from(self.get_ref().0.get_ref()).shutdown(std::net::Shutdown::Both));
     }
 }
 

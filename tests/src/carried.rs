@@ -40,6 +40,12 @@ impl CarriedClient {
         Ok(client)
     }
 
+    /// The same connection by way of another node.
+    #[must_use]
+    pub fn at(&self, address: &str) -> Self {
+        Self { address: address.into(), path: self.path.clone() }
+    }
+
     /// The path that all its requests go to, with its token.
     #[must_use]
     pub fn path(&self) -> &str {

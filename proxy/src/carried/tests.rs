@@ -10,7 +10,7 @@ use crate::transport::websocket::{CLOSE_NORMAL, Opcode, close, frame};
 
 const LONG: Duration = Duration::from_secs(3600);
 
-fn carried() -> (Registry, Arc<Carried>, DuplexStream) {
+fn carried() -> (Registry, Arc<Carried>, Near) {
     let registry = Registry::default();
     let carried = registry.find_or_make("id", || Ok::<_, Infallible>(())).unwrap();
     let near = carried.begin().unwrap();
@@ -70,7 +70,9 @@ async fn the_last_messages_come_before_the_end_and_the_client_room_sees_that_the
 async fn what_was_written_before_the_pipe_was_cut_still_comes() {
     let (_registry, carried, mut near) = carried();
     near.write_all(&text("last")).await.unwrap();
+    assert!(!carried.over().is_cancelled());
     drop(near);
+    assert!(carried.over().is_cancelled(), "that is known before anybody has read so far");
     assert_eq!(carried.poll(LONG).await, messages("last"));
     assert_eq!(carried.poll(LONG).await, Polled::Over);
 }

@@ -16,6 +16,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::carried::{Carried, Presence};
 use crate::shard::Shared;
+use crate::socket::Patience;
 use crate::transport::events::{PREAMBLE, event};
 
 /// Polls must reach the node each time.
@@ -55,6 +56,7 @@ impl Drop for Events {
 
 /// An event stream that has just begun.
 pub(super) fn events(shared: Arc<Shared>, carried: Arc<Carried>) -> Response {
+    let patience = Patience::until_over(carried.over());
     let events = Events { counted: Counted::new(shared), _present: carried.attend(), carried };
     let stream = unfold((events, true), |(events, is_first)| async move {
         if is_first {
@@ -72,7 +74,9 @@ pub(super) fn events(shared: Arc<Shared>, carried: Arc<Carried>) -> Response {
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     let stream = futures_util::StreamExt::map(stream, Ok::<_, Infallible>);
-    (headers, Body::from_stream(stream)).into_response()
+    let mut answer = (headers, Body::from_stream(stream)).into_response();
+    answer.extensions_mut().insert(patience);
+    answer
 }
 
 /// The answer to the poll that begins a connection: at once, and empty.
@@ -80,10 +84,12 @@ pub(super) fn first_poll() -> Response {
     (POLL_HEADERS, [(CONTENT_TYPE, "application/octet-stream")], Body::empty()).into_response()
 }
 
-/// A poll that brings messages.
-pub(super) fn messages(messages: Bytes, counted: Counted) -> Response {
+/// A poll that brings messages of a connection.
+pub(super) fn messages(messages: Bytes, carried: &Carried, counted: Counted) -> Response {
     let body = Body::new(Leaving { messages: Full::new(messages), _counted: counted });
-    (POLL_HEADERS, [(CONTENT_TYPE, "application/octet-stream")], body).into_response()
+    let mut answer = (POLL_HEADERS, [(CONTENT_TYPE, "application/octet-stream")], body).into_response();
+    answer.extensions_mut().insert(Patience::until_over(carried.over()));
+    answer
 }
 
 /// A poll that brings nothing: 200 to ask again, 204 to stop.

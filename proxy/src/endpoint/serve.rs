@@ -22,6 +22,7 @@ use tracing::{debug, warn};
 
 use super::door::{Door, Entered};
 use crate::config::ProxyProtocol;
+use crate::socket::{CurrentPatience, Patient};
 
 #[cfg(feature = "tls")]
 pub use tls::TlsLayer;
@@ -39,6 +40,15 @@ pub(super) struct Visit {
     peer: SocketAddr,
     door: Door,
     entered: Entered,
+    /// With what the client does not read.
+    patience: CurrentPatience,
+}
+
+impl Visit {
+    /// Its socket, for HTTP.
+    fn patient(&self, stream: TcpStream) -> Patient {
+        Patient::new(stream, self.patience.clone())
+    }
 }
 
 /// What lies between a listener's sockets and HTTP.
@@ -89,11 +99,11 @@ pub async fn serve(listener: TcpListener, layers: Layers, router: Router, door: 
                         continue;
                     }
                 };
-                let visit = Visit { peer, door: door.clone(), entered };
+                let visit = Visit { peer, door: door.clone(), entered, patience: CurrentPatience::default() };
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%peer, %error, "a connection was gone before it was served");
                 } else if layers.is_empty() {
-                    spawn_local(http::http1(stream, visit, Scheme::HTTP, router.clone()));
+                    spawn_local(http::http1(visit.patient(stream), visit, Scheme::HTTP, router.clone()));
                 } else {
                     spawn_local(pass(stream, visit, layers.clone(), router.clone()));
                 }
@@ -117,6 +127,7 @@ async fn pass(stream: TcpStream, mut visit: Visit, layers: Rc<Layers>, router: R
     }
     #[cfg(feature = "tls")]
     if let Some(tls) = &layers.tls {
+        let stream = visit.patient(stream);
         let Some(stream) = tls.accept(stream, visit.peer, &counters.tls_handshakes).await else { return };
         if tls::speaks_http2(&stream) {
             spawn_local(http::http2(stream, visit, router));
@@ -125,5 +136,5 @@ async fn pass(stream: TcpStream, mut visit: Visit, layers: Rc<Layers>, router: R
         }
         return;
     }
-    spawn_local(http::http1(stream, visit, Scheme::HTTP, router));
+    spawn_local(http::http1(visit.patient(stream), visit, Scheme::HTTP, router));
 }

@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use hyper::upgrade::OnUpgrade;
-use tokio::io::DuplexStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
+use crate::carried::Near;
 use crate::delivery::Order;
 use crate::limits::Seat;
 use crate::link::{Hub, Pool};
@@ -42,7 +42,7 @@ pub enum Arrival {
     /// A WebSocket; the upgrade is on its way.
     Upgrade(OnUpgrade),
     /// Requests carry them, to and from the other end of this pipe.
-    Pipe(DuplexStream),
+    Pipe(Near),
 }
 
 /// A connect request that was accepted.

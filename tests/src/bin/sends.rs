@@ -177,6 +177,10 @@ async fn length(text: String) -> usize {
     text.len()
 }
 
+async fn repeat(text: String, times: usize) -> String {
+    text.repeat(times)
+}
+
 /// Fails with a text that the caller may read.
 async fn refuse(reason: String) -> Done {
     Err(HubError::new(reason))
@@ -216,6 +220,7 @@ fn hub(path: &str) -> Hub {
         .method("ConnectionId", connection_id)
         .method("Add", add)
         .method("Length", length)
+        .method("Repeat", repeat)
         .method("Refuse", refuse)
         .method("Break", fail)
         .method("Panic", panic)

@@ -20,6 +20,11 @@ use crate::endpoint::connect::UNKNOWN_ID;
 use crate::endpoint::request::query_value;
 use crate::endpoint::upgrade::is_upgrade;
 use crate::endpoint::{Endpoint, plain};
+use crate::socket::Patience;
+
+/// A client that takes nothing of what waits for it for this long does not get the rest. Only the owner knows whether the
+/// connection lives, and nobody hears it while nothing moves.
+const STALLED_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where the node is that owns the connection of a request, if that is another one than this.
 ///
@@ -91,5 +96,7 @@ async fn carry(
     let request = onward::request(parts, owner, body)?;
     let mut answer = endpoint.relay.nodes.send(request, &progress, patience).await?;
     onward::arrive(&mut answer);
-    Ok(onward::answer(answer, None, under_way))
+    let mut answer = onward::answer(answer, None, under_way);
+    answer.extensions_mut().insert(Patience::Stalled(STALLED_TIMEOUT));
+    Ok(answer)
 }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use crate::counters::{Outcome, Outcomes};
+use crate::socket::Patient;
 
 /// TLS at a listener.
 #[derive(Clone)]
@@ -31,10 +31,10 @@ impl TlsLayer {
     /// Shakes hands; `None` when nothing came of it, which is counted.
     pub(super) async fn accept(
         &self,
-        stream: TcpStream,
+        stream: Patient,
         peer: SocketAddr,
         outcomes: &Outcomes,
-    ) -> Option<TlsStream<TcpStream>> {
+    ) -> Option<TlsStream<Patient>> {
         let shaken = timeout(self.timeout, self.acceptor.accept(stream)).await;
         let (outcome, stream) = match shaken {
             Ok(Ok(stream)) => (Outcome::Done, Some(stream)),
@@ -65,6 +65,6 @@ fn cause(error: &io::Error) -> Outcome {
 }
 
 /// Whether the client chose HTTP/2.
-pub(super) fn speaks_http2(stream: &TlsStream<TcpStream>) -> bool {
+pub(super) fn speaks_http2(stream: &TlsStream<Patient>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(b"h2")
 }
