@@ -20,6 +20,7 @@ mod outbox;
 mod path_prefix;
 mod proxy_protocol;
 mod relay;
+mod resolver;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "cli")]
@@ -66,6 +67,7 @@ pub use proxy_protocol::{NobodyTrusted, ProxyProtocolArgs};
 #[cfg(feature = "cli")]
 pub use relay::RelayArgs;
 pub use relay::RelaySettings;
+pub use resolver::Resolver;
 #[cfg(feature = "tls")]
 pub use tls::{ClientTls, IdentityFiles, TlsListen};
 #[cfg(feature = "cli")]
@@ -96,6 +98,8 @@ pub struct Config {
     pub upstreams: Vec<Address>,
     /// How often their names are resolved again; zero: never.
     pub resolve_interval: Duration,
+    /// How that is done.
+    pub resolver: Resolver,
     /// TLS towards app servers and other nodes.
     #[cfg(feature = "tls")]
     pub upstream_tls: ClientTls,

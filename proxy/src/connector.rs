@@ -1,8 +1,7 @@
 //! Connect to app servers, other nodes and issuers of keys, plainly or with TLS: for links, manifests, key sets, and
 //! requests that go on.
-//!
-//! As a [`tower::Service`] it serves hyper-util's client, too.
 
+mod http_client;
 mod wire;
 
 use std::io;
@@ -10,7 +9,6 @@ use std::io;
 use std::path::Path;
 #[cfg(feature = "tls")]
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 #[cfg(feature = "tls")]
@@ -18,7 +16,6 @@ use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, TryFutureExt};
 use http::Uri;
-use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 #[cfg(feature = "tls")]
@@ -31,6 +28,7 @@ use crate::identity::{self, Dial};
 #[cfg(feature = "tls")]
 use crate::tls::{TlsError, client_config};
 
+pub use http_client::{ExchangeError, HttpClient};
 pub use wire::Wire;
 
 /// A host that went away without a word is noticed after some of these, also in the middle of a silent answer.
@@ -112,38 +110,29 @@ impl Connector {
         if address.is_tls() { self.secure(stream, address).await } else { Ok(Wire::Plain(stream)) }
     }
 
-    /// Connects to the host of a URL, by its scheme.
-    fn dial_host(&self, url: Uri) -> impl Future<Output = io::Result<Wire>> + Send + use<> {
+    /// Connects to whom a URI names, see [`Address::uri`].
+    fn connect_to(&self, uri: Uri) -> impl Future<Output = io::Result<Wire>> + Send + use<> {
         let connector = self.clone();
         async move {
-            let unfit = |problem: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{url} {problem}"));
-            let (scheme, authority) = url.scheme_str().zip(url.authority()).ok_or_else(|| unfit("has no host"))?;
-            let address = format!("{scheme}://{authority}").parse::<Address>().map_err(unfit)?;
+            let unfit = |problem: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{uri} {problem}"));
+            let address = Address::try_from(&uri).map_err(unfit)?;
             connector.connect(&address).await
         }
     }
+}
+
+/// What lies below an error that only says where it came up: a refused certificate shows itself so.
+#[must_use]
+pub fn root_cause(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).last().map(ToString::to_string).unwrap_or_default()
 }
 
 fn without_tls() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "this node was not set up for TLS: give it --upstream-ca")
 }
 
-impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<Wire>;
-    type Error = io::Error;
-    type Future = BoxFuture<'static, io::Result<TokioIo<Wire>>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        self.dial_host(uri).map_ok(TokioIo::new).boxed()
-    }
-}
-
 impl Dial for Connector {
     fn dial(&self, url: &Uri) -> BoxFuture<'static, io::Result<Box<dyn identity::Wire>>> {
-        self.dial_host(url.clone()).map_ok(|wire| Box::new(wire) as Box<dyn identity::Wire>).boxed()
+        self.connect_to(url.clone()).map_ok(|wire| Box::new(wire) as Box<dyn identity::Wire>).boxed()
     }
 }

@@ -33,6 +33,7 @@ use tokio::time::sleep;
 use tower::ServiceExt;
 use trunkline_protocol::manifest::NODE_HEADER;
 
+use crate::connector::HttpClient;
 use crate::counters::Counters;
 use crate::link::{Hub, Questioner};
 use crate::shard::{ShardSender, Shared};
@@ -69,8 +70,10 @@ impl Endpoint {
     /// The endpoint of one shard.
     #[must_use]
     pub fn new(shared: Arc<Shared>, counters: Arc<Counters>, shard: ShardSender) -> Self {
-        let questioner = Questioner::new(shared.connector.clone(), shared.settings.negotiate_timeout);
-        let relay = Arc::new(Relay::new(&shared));
+        let connect_timeout = shared.settings.relay.upstream_connect_timeout;
+        let app_servers = HttpClient::new(shared.connector.clone(), connect_timeout);
+        let questioner = Questioner::new(app_servers.clone(), shared.settings.negotiate_timeout);
+        let relay = Arc::new(Relay::new(&shared, app_servers));
         Self { shared, counters, shard, questioner, relay }
     }
 

@@ -120,7 +120,7 @@ impl Node {
         let refused = |source| StartError::Listen { flag: "--admin", address: config.admin, source };
         let admin_listener = TcpListener::bind(config.admin).await.map_err(refused)?;
         let admin = admin_listener.local_addr().map_err(refused)?;
-        let Config { upstreams, resolve_interval, shards, drain, settings, .. } = config;
+        let Config { upstreams, resolve_interval, resolver, shards, drain, settings, .. } = config;
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| ShardSender::new()).unzip();
         let shared = Shared::new(settings, ways.clone(), senders);
         let stop = CancellationToken::new();
@@ -133,7 +133,13 @@ impl Node {
         let fresh = shared.clone();
         watchers.spawn(async move { fresh.verifier.keep_fresh().await });
         for address in upstreams {
-            watchers.spawn(discover::follow(shared.clone(), problems.clone(), address, resolve_interval));
+            watchers.spawn(discover::follow(
+                shared.clone(),
+                problems.clone(),
+                address,
+                resolver.clone(),
+                resolve_interval,
+            ));
         }
         #[cfg(feature = "tls")]
         watchers.spawn(reload::watch(shared.clone(), ways, doors.certificates));

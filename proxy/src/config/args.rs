@@ -18,7 +18,8 @@ use super::tokens::{TokenArgs, TokenArgsError};
 use super::{
     Address, AdvertiseError, Config, DrainArgs, HomeArgs, LimitArgs, LinkArgs, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT,
     NobodyTrusted, OriginError, OriginPattern, OutboxArgs, PathPrefixArgs, PathPrefixError, ProxyProtocolArgs,
-    RelayArgs, RelaySettings, Settings, TlsArgs, TlsArgsError, TlsListen, TrustArgs, TrustError, random_node_name,
+    RelayArgs, RelaySettings, Resolver, Settings, TlsArgs, TlsArgsError, TlsListen, TrustArgs, TrustError,
+    random_node_name,
 };
 
 /// Room that a client's message leaves in a link frame for what goes around it.
@@ -290,6 +291,7 @@ impl Config {
             admin,
             upstreams,
             resolve_interval: args.discovery.interval(),
+            resolver: Resolver::default(),
             upstream_tls: args.tls.upstream(),
             issuer_tls,
             shards: args.shards.unwrap_or_else(one_per_core),

@@ -8,6 +8,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, HOST, HeaderMap, TRANSFER_ENCODING};
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method};
 use tracing::warn;
 use trunkline_protocol::manifest::{
@@ -35,12 +36,14 @@ pub(super) fn ask(
     hub: &Hub,
     request: &Request,
 ) -> impl Future<Output = Result<Granted, Response>> + Send + use<> {
-    let (endpoint, app, name) = (endpoint.clone(), hub.choose_app(), hub.name().to_owned());
+    let (endpoint, apps, name) = (endpoint.clone(), hub.apps_in_turn(), hub.name().to_owned());
     let question = question(&name, request);
     async move {
-        let Some(app) = app else { return Err(unavailable("no app server serves this hub at the moment")) };
+        let Some(first) = apps.first() else {
+            return Err(unavailable("no app server serves this hub at the moment"));
+        };
         let outcome = match question {
-            Ok(question) => endpoint.questioner.ask(&app.reach, endpoint.shared.caller(), question).await,
+            Ok(question) => endpoint.questioner.ask(&apps, endpoint.shared.caller(), question).await,
             Err(error) => Err(error.into()),
         };
         let problem = match outcome.map(judge) {
@@ -54,7 +57,7 @@ pub(super) fn ask(
             Err(error) => error.to_string(),
         };
         endpoint.counters.app_not_asked.increment();
-        warn!(hub = name, app = %app.reach, %problem, "a client can't be let in, because the app can't be asked");
+        warn!(hub = name, app = %first.reach, %problem, "a client can't be let in, because the app can't be asked");
         Err(unavailable("the app can't be asked whether you may come in"))
     }
 }
@@ -78,11 +81,11 @@ fn judge(answer: http::Response<Bytes>) -> Option<Result<Granted, Response>> {
     }
 }
 
-fn question(hub: &str, request: &Request) -> Result<http::Request<Body>, http::Error> {
+fn question(hub: &str, request: &Request) -> Result<Parts, http::Error> {
     let hub: String = form_urlencoded::byte_serialize(hub.as_bytes()).collect();
-    let mut question =
-        http::Request::builder().method(Method::POST).uri(format!("{NEGOTIATE_PATH}?hub={hub}")).body(Body::empty())?;
-    let headers = question.headers_mut();
+    let question = http::Request::builder().method(Method::POST).uri(format!("{NEGOTIATE_PATH}?hub={hub}"));
+    let (mut question, ()) = question.body(())?.into_parts();
+    let headers = &mut question.headers;
     for (name, value) in request.headers().iter().filter(|(name, _)| is_for_the_app(name.as_str())) {
         match *name {
             AUTHORIZATION => headers.insert(HeaderName::from_static(CLIENT_AUTHORIZATION_HEADER), value.clone()),

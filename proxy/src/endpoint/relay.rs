@@ -24,9 +24,8 @@ mod tunnel;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use crate::connector::HttpClient;
 use crate::shard::Shared;
-
-use client::HttpClient;
 
 pub(super) use headers::HOP_BY_HOP;
 pub(super) use mark::{accept as accept_mark, is_carried};
@@ -47,11 +46,11 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) fn new(shared: &Shared) -> Self {
-        let client = |connect_timeout| HttpClient::new(shared.connector.clone(), connect_timeout);
+    pub(super) fn new(shared: &Shared, app_servers: HttpClient) -> Self {
+        let hop_connect_timeout = HOP_CONNECT_TIMEOUT.min(shared.settings.relay.hop_timeout);
         Self {
-            app_servers: client(shared.settings.relay.upstream_connect_timeout),
-            nodes: client(HOP_CONNECT_TIMEOUT.min(shared.settings.relay.hop_timeout)),
+            app_servers,
+            nodes: HttpClient::new(shared.connector.clone(), hop_connect_timeout),
             next: AtomicUsize::new(0),
         }
     }

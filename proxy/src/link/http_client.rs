@@ -16,7 +16,7 @@ use trunkline_protocol::manifest::NODE_HEADER;
 use trunkline_protocol::token::LinkCredential;
 
 use crate::config::{Address, unix_seconds};
-use crate::connector::Connector;
+use crate::connector::{Connector, root_cause};
 
 /// An app server that accepts a connection but doesn't answer is given up after this.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,11 +50,6 @@ pub enum RequestError {
     /// The request could not be put together.
     #[error("the request can't be written: {0}")]
     Request(#[from] http::Error),
-}
-
-/// What lies below an error that only says where it came up: a refused certificate shows itself so.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source()).last().map(ToString::to_string).unwrap_or_default()
 }
 
 impl RequestError {

@@ -68,6 +68,9 @@ pub struct Hub {
     settings: ArcSwap<HubManifest>,
     pools: ArcSwap<Vec<Arc<Pool>>>,
     next: AtomicUsize,
+    /// Questions have turns of their own: each client brings one and then needs a home, so of two app servers one would
+    /// be asked by all.
+    next_asked: AtomicUsize,
 }
 
 /// All hubs of a node.
@@ -152,13 +155,16 @@ impl Hub {
         own.or_else(|| self.choose_home())
     }
 
-    /// The app server to ask something: they take turns, as for new client connections.
+    /// The app servers to ask something, in the order in which to try them: those that are linked take turns.
     #[must_use]
-    pub fn choose_app(&self) -> Option<Arc<AppServer>> {
+    pub fn apps_in_turn(&self) -> Vec<Arc<AppServer>> {
         let pools = self.pools.load();
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let pools = (0..pools.len()).filter_map(|step| pools.get((start + step) % pools.len()));
-        pools.filter(|pool| pool.open() > 0 && !pool.is_leaving()).map(|pool| pool.app().clone()).next()
+        let up = pools.iter().filter(|pool| pool.open() > 0 && !pool.is_leaving());
+        let mut apps: Vec<_> = up.map(|pool| pool.app().clone()).collect();
+        let turn = self.next_asked.fetch_add(1, Ordering::Relaxed);
+        let first = turn.checked_rem(apps.len()).unwrap_or_default();
+        apps.rotate_left(first);
+        apps
     }
 
     /// Gives the hub another app server.
@@ -187,20 +193,27 @@ impl Hubs {
         all.iter().find(|hub| without_slash(&hub.settings.load().path).eq_ignore_ascii_case(path)).cloned()
     }
 
-    /// The app servers elsewhere to which any link is open, each once.
+    /// The app servers elsewhere to which any link is open, each once; those that are about to stop only while there are
+    /// no others.
     #[must_use]
     pub fn linked_app_servers(&self) -> Vec<Arc<AppServer>> {
-        let mut linked: Vec<Arc<AppServer>> = Vec::new();
+        let (mut staying, mut all): (Vec<Arc<AppServer>>, Vec<Arc<AppServer>>) = Default::default();
         for hub in self.all.load().iter() {
-            for pool in hub.pools.load().iter() {
+            for pool in hub.pools.load().iter().filter(|pool| pool.open() > 0) {
                 let app = pool.app();
-                let is_new = matches!(app.reach, Reach::Network(_)) && linked.iter().all(|known| known.id != app.id);
-                if is_new && pool.open() > 0 {
-                    linked.push(app.clone());
+                let is_new = |known: &[Arc<AppServer>]| known.iter().all(|known| known.id != app.id);
+                if !matches!(app.reach, Reach::Network(_)) {
+                    continue;
+                }
+                if is_new(&all) {
+                    all.push(app.clone());
+                }
+                if !pool.is_leaving() && is_new(&staying) {
+                    staying.push(app.clone());
                 }
             }
         }
-        linked
+        if staying.is_empty() { all } else { staying }
     }
 
     /// Whether no manifest has been read yet.
@@ -223,6 +236,7 @@ impl Hubs {
             settings: ArcSwap::from_pointee(settings),
             pools: ArcSwap::default(),
             next: AtomicUsize::new(0),
+            next_asked: AtomicUsize::new(0),
         });
         self.all.store(Arc::new(all.iter().chain([&hub]).cloned().collect()));
         hub
@@ -315,6 +329,20 @@ mod tests {
     }
 
     #[test]
+    fn questions_and_homes_alternate_each_by_itself() {
+        let hub = hub_with(2);
+        let clients = (0..4).map(|_| (hub.apps_in_turn()[0].id.0, hub.choose_home().unwrap().app().0));
+        assert_eq!(clients.collect::<Vec<_>>(), [(0, 0), (1, 1), (0, 0), (1, 1)]);
+        let order = |hub: &Hub| hub.apps_in_turn().iter().map(|app| app.id.0).collect::<Vec<_>>();
+        assert_eq!([order(&hub), order(&hub)], [[0, 1], [1, 0]], "the others are there for when one can't be reached");
+        assert!(hub.pools()[0].leave());
+        assert_eq!(order(&hub), [1]);
+        hub.pools()[1].lost(0);
+        hub.pools()[1].lost(1);
+        assert!(order(&hub).is_empty());
+    }
+
+    #[test]
     fn an_app_server_is_linked_while_any_hub_has_a_link_to_it() {
         let hubs = Hubs::default();
         let (chat, status) = (hub_of(&hubs, "chat", 2), hub_of(&hubs, "status", 2));
@@ -326,6 +354,10 @@ mod tests {
         status.pools()[0].lost(0);
         status.pools()[0].lost(1);
         assert_eq!(linked(), [1]);
+        assert!(chat.pools()[1].leave() && status.pools()[1].leave());
+        assert_eq!(linked(), [1], "one that is about to stop is better than none");
+        status.pools()[0].opened(0, Arc::new(LinkHandle::opened(status.index(), AppServerId(0))));
+        assert_eq!(linked(), [0]);
     }
 
     #[test]

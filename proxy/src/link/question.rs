@@ -1,34 +1,40 @@
-//! Ask an app server something on behalf of a client, over connections that are kept.
+//! Ask app servers something on behalf of a client, one after the other until one can be reached.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::request::Parts;
+use http::{Request, Response};
 use http_body_util::{BodyExt, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
+use tracing::debug;
 
-use super::{Caller, Reach};
-use crate::connector::Connector;
+use super::{AppServer, Caller, Reach};
+use crate::connector::{ExchangeError, HttpClient};
 
 /// Largest answer: a decision is small, and a refusal is a page at most.
 const ANSWER_MAX_BYTES: usize = 256 * 1024;
-
-/// A connection that nobody used for this long is closed; it has to be shorter than what the app server allows.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AskError {
+    /// There is nobody to ask.
+    #[error("no app server is linked")]
+    Nobody,
     /// It took too long.
     #[error("no answer within {} s (--negotiate-timeout)", .0.as_secs())]
     Timeout(Duration),
     /// No connection, or it broke.
-    #[error("no answer: {0}")]
-    Http(#[from] hyper_util::client::legacy::Error),
+    #[error("no answer from {reach}: {source}")]
+    Exchange {
+        /// Who was asked last.
+        reach: Reach,
+        /// What went wrong.
+        source: ExchangeError,
+    },
     /// The answer broke off, or is too large.
     #[error("the answer can't be read: {0}")]
     Body(String),
@@ -37,52 +43,67 @@ pub enum AskError {
     Request(#[from] http::Error),
 }
 
-/// Asks app servers; each shard has its own, so that its connections live on its thread.
+/// Asks app servers.
 #[derive(Debug, Clone)]
 pub struct Questioner {
-    client: Client<Connector, Body>,
+    client: HttpClient,
     timeout: Duration,
 }
 
 impl Questioner {
-    /// Asks over connections of this connector, and gives up after `timeout`.
+    /// Asks by this client, and gives up after `timeout`.
     #[must_use]
-    pub fn new(connector: Connector, timeout: Duration) -> Self {
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder.pool_idle_timeout(IDLE_TIMEOUT).pool_timer(TokioTimer::new());
-        Self { client: builder.build(connector), timeout }
+    pub fn new(client: HttpClient, timeout: Duration) -> Self {
+        Self { client, timeout }
     }
 
-    /// Asks; `request` has a path alone. Over the network it shows that a node of the fleet asks.
+    /// Asks the first of them that can be reached. The question has a path and no body; over the network it shows that a
+    /// node of the fleet asks.
     ///
     /// # Errors
     /// When no whole answer comes in time.
     pub async fn ask(
         &self,
-        reach: &Reach,
+        apps: &[Arc<AppServer>],
         caller: Caller<'_>,
-        request: Request<Body>,
+        question: Parts,
     ) -> Result<Response<Bytes>, AskError> {
-        timeout(self.timeout, self.exchange(reach, caller, request))
+        timeout(self.timeout, self.ask_in_turn(apps, caller, question))
             .await
             .unwrap_or(Err(AskError::Timeout(self.timeout)))
+    }
+
+    async fn ask_in_turn(
+        &self,
+        apps: &[Arc<AppServer>],
+        caller: Caller<'_>,
+        question: Parts,
+    ) -> Result<Response<Bytes>, AskError> {
+        let mut outcome = Err(AskError::Nobody);
+        for app in apps {
+            outcome = self.exchange(&app.reach, caller, question.clone()).await;
+            match &outcome {
+                Err(error @ AskError::Exchange { source, .. }) if source.is_unreachable() => {
+                    debug!(%error, "another app server is asked, if there is one");
+                }
+                _ => break,
+            }
+        }
+        outcome
     }
 
     async fn exchange(
         &self,
         reach: &Reach,
         caller: Caller<'_>,
-        mut request: Request<Body>,
+        mut question: Parts,
     ) -> Result<Response<Bytes>, AskError> {
         let answer = match reach {
-            Reach::Memory(app) => app.ask(request).await,
+            Reach::Memory(app) => app.ask(Request::from_parts(question, Body::empty())).await,
             Reach::Network(address) => {
-                let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-                let scheme = if address.is_tls() { "https" } else { "http" };
-                *request.uri_mut() =
-                    Uri::builder().scheme(scheme).authority(address.authority()).path_and_query(path).build()?;
-                caller.sign(request.headers_mut())?;
-                self.client.request(request).await?.map(Body::new)
+                caller.sign(&mut question.headers)?;
+                let answer = self.client.send(address, Request::from_parts(question, Body::empty())).await;
+                answer.map_err(|source| AskError::Exchange { reach: reach.clone(), source })?.map(Body::new)
             }
         };
         let (parts, body) = answer.into_parts();

@@ -5,12 +5,10 @@
 //! while changes nothing.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -18,7 +16,7 @@ use tracing::{info, warn};
 
 use super::upstream;
 use crate::admin::Upstreams;
-use crate::config::Address;
+use crate::config::{Address, Resolver};
 use crate::shard::Shared;
 
 /// The addresses of a name, and whether each is still listed.
@@ -26,7 +24,13 @@ use crate::shard::Shared;
 struct Listed(HashMap<SocketAddr, watch::Sender<bool>>);
 
 /// Follows an upstream for ever; asks for its addresses again after each `interval`, never if that is zero.
-pub(super) async fn follow(shared: Arc<Shared>, upstreams: Arc<Upstreams>, address: Address, interval: Duration) {
+pub(super) async fn follow(
+    shared: Arc<Shared>,
+    upstreams: Arc<Upstreams>,
+    address: Address,
+    resolver: Resolver,
+    interval: Duration,
+) {
     // Whatever this machine's names resolve to, only one process of it is meant.
     if interval.is_zero() || address.is_loopback() || address.host().parse::<std::net::IpAddr>().is_ok() {
         let (_listed, is_listed) = watch::channel(true);
@@ -36,7 +40,7 @@ pub(super) async fn follow(shared: Arc<Shared>, upstreams: Arc<Upstreams>, addre
     let name = address.to_string();
     let mut is_known = true;
     loop {
-        match resolve(&address).await {
+        match resolver.resolve(&address).await.map(|all| of_one_family(&all)) {
             Ok(found) => {
                 is_known = true;
                 if listed.0.is_empty() {
@@ -62,13 +66,7 @@ pub(super) async fn follow(shared: Arc<Shared>, upstreams: Arc<Upstreams>, addre
     }
 }
 
-/// The addresses of a name, of one family: an app server that has both would else be taken for two.
-async fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
-    let all: Vec<_> = lookup_host(address.authority()).await?.collect();
-    Ok(of_one_family(&all))
-}
-
-/// Those of the family of the first, which the system prefers.
+/// Those of the family of the first, which the system prefers: an app server that has both would else be taken for two.
 fn of_one_family(all: &[SocketAddr]) -> Vec<SocketAddr> {
     let is_v4 = all.first().is_some_and(SocketAddr::is_ipv4);
     all.iter().filter(|address| address.is_ipv4() == is_v4).copied().collect()

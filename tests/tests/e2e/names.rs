@@ -1,87 +1,155 @@
-//! App servers behind one name: its addresses come and go, and clients are spread over those that are there.
+//! One name with several addresses: each is an app server of its own, for links and for single requests alike.
+//!
+//! No name of this machine has several, so node and app servers live in the test, which tells the addresses.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
-use serde_json::json;
-use trunkline_tests::fleet::{App, AppServer, Fleet, POOL_SIZE, Proxy, stop};
-use trunkline_tests::process::Signal;
-use trunkline_tests::raw::RawClient;
+use axum::Router;
+use axum::routing::get;
+use clap::Parser;
+use http::{Method, StatusCode};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::task::AbortHandle;
+use trunkline::{Hub, Negotiation, Server};
+use trunkline_proxy::config::{Config, Resolver, ServeArgs};
+use trunkline_proxy::node::Node;
+use trunkline_tests::fleet::{ACCESS_KEY, POOL_SIZE};
+use trunkline_tests::http_client::ask;
+use trunkline_tests::metrics::Metrics;
 use trunkline_tests::scenario::{play, until};
 use trunkline_tests::sockets::free_address;
 
-const NAME: &str = "app.test";
-const HUB: &str = "/moves";
-const CLIENTS: usize = 8;
+const NEGOTIATE: &str = "/asked/negotiate?negotiateVersion=1";
 
-/// All addresses of the name.
-fn list(hosts: &Path, addresses: &[&str]) -> Result<()> {
-    let lines: String = addresses.iter().map(|address| format!("{address} {NAME}\n")).collect();
-    // In place: the proxy sees this very file.
-    Ok(std::fs::write(hosts, format!("127.0.0.1 localhost\n{lines}"))?)
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    serve: ServeArgs,
 }
 
-async fn app_at(fleet: &Fleet<'_>, ip: &str, port: &str) -> Result<AppServer> {
-    let mut app = fleet.app_at(App::Moves, &format!("{ip}:{port}"), &[])?;
-    app.listening().await?;
-    Ok(app)
+/// An app server on a runtime of its own, so that it can go at once with all its sockets.
+struct OneOfTwo {
+    runtime: Option<Runtime>,
+    accepting: AbortHandle,
+    passed: Arc<AtomicUsize>,
+    asked: Arc<AtomicUsize>,
 }
 
-/// How many of these clients each app server serves, by its instance.
-async fn places(clients: &mut [RawClient]) -> Result<BTreeMap<String, usize>> {
-    let mut places = BTreeMap::new();
-    for client in clients {
-        let who = client.call("Who", json!([])).await?;
-        *places.entry(who["result"][0].as_str().context("an instance")?.to_owned()).or_default() += 1;
+impl OneOfTwo {
+    async fn start(address: SocketAddr) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let [passed, asked]: [Arc<AtomicUsize>; 2] = Default::default();
+        let (pass, decide) = (count(&passed), count(&asked));
+        let hub = Hub::new("/asked").on_negotiate(async move || {
+            decide();
+            Negotiation::user("ann")
+        });
+        let server = Server::new().access_key(ACCESS_KEY).hub(hub);
+        let page = get(async move || pass());
+        let router = Router::new().route("/page", page).merge(server.into_router()?);
+        let router = router.into_make_service_with_connect_info::<SocketAddr>();
+        let listening = async move { anyhow::Ok(axum::serve(TcpListener::bind(address).await?, router)) };
+        let serve = runtime.spawn(listening).await??;
+        let accepting = runtime.spawn(async move { serve.await }).abort_handle();
+        Ok(Self { runtime: Some(runtime), accepting, passed, asked })
     }
-    Ok(places)
+
+    /// How often it was passed something, and asked, since it was last looked at.
+    fn counts(&self) -> (usize, usize) {
+        (self.passed.swap(0, Ordering::Relaxed), self.asked.swap(0, Ordering::Relaxed))
+    }
+
+    fn vanish(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
-async fn crowd(proxy: &Proxy) -> Result<Vec<RawClient>> {
-    let mut clients = Vec::new();
-    for _ in 0..CLIENTS {
-        clients.push(RawClient::join(proxy.address(), HUB).await?);
+impl Drop for OneOfTwo {
+    fn drop(&mut self) {
+        self.vanish();
     }
-    Ok(clients)
+}
+
+fn count(counter: &Arc<AtomicUsize>) -> impl Fn() + Clone + Send + Sync + 'static {
+    let counter = counter.clone();
+    move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Two app servers behind one name, and a node that is linked to both.
+struct Scene {
+    apps: [OneOfTwo; 2],
+    node: Node,
+}
+
+impl Scene {
+    async fn start() -> Result<Self> {
+        let free: SocketAddr = free_address()?.parse()?;
+        let addresses = [[127, 0, 0, 2], [127, 0, 0, 3]].map(|ip| SocketAddr::from((ip, free.port())));
+        let apps = [OneOfTwo::start(addresses[0]).await?, OneOfTwo::start(addresses[1]).await?];
+        let upstream = format!("http://apps.invalid:{}", free.port());
+        let (listen, admin) = (free_address()?, free_address()?);
+        // Shards take their turns each for itself, so one makes turns that can be counted.
+        let arguments = ["--listen", &listen, "--admin", &admin, "--upstream", &upstream, "--shards", "1"];
+        let arguments = ["node"].iter().chain(&arguments).chain(&["--access-key", ACCESS_KEY]);
+        let mut config = Config::new(Arguments::try_parse_from(arguments)?.serve)?;
+        config.resolver = Resolver::knowing(addresses.into());
+        let scene = Self { apps, node: Node::start(config).await? };
+        scene.linked(2).await?;
+        Ok(scene)
+    }
+
+    async fn linked(&self, apps: usize) -> Result<()> {
+        until(async || {
+            let metrics = Metrics::of(&self.node.admin().to_string()).await?;
+            let open = metrics.sum("trunkline_links", &[("state", "open")]);
+            Ok((open == (apps * POOL_SIZE) as f64).then_some(()))
+        })
+        .await
+    }
+
+    /// So many requests of both kinds, which are all answered; how many each app server had.
+    async fn counts(&self, requests: usize) -> Result<[(usize, usize); 2]> {
+        let address = self.node.listen().to_string();
+        for _ in 0..requests {
+            for (method, path) in [(Method::GET, "/page"), (Method::POST, NEGOTIATE)] {
+                let answer = ask(&address, method, path, &[]).await.context(path)?;
+                assert_eq!(answer.status, StatusCode::OK, "{path}: {answer:?}");
+            }
+        }
+        Ok(self.apps.each_ref().map(OneOfTwo::counts))
+    }
 }
 
 #[test]
-fn an_address_that_appears_gets_its_share_and_one_that_vanishes_hands_its_clients_over() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let address = free_address()?;
-        let port = address.rsplit_once(':').context("a port")?.1;
-        let hosts = stage.folder().join("hosts");
-        list(&hosts, &["127.0.0.2"])?;
-        let mut first = app_at(&fleet, "127.0.0.2", port).await?;
-        let upstream = format!("http://{NAME}:{port}");
-        let proxy = fleet.proxy_at_name(&hosts, &upstream, &["--resolve-interval", "1"]).await?;
-        proxy.linked(POOL_SIZE).await?;
-        let mut early = crowd(&proxy).await?;
-        assert_eq!(places(&mut early).await?.len(), 1);
+fn requests_are_spread_over_the_addresses_where_links_are_open() {
+    play(async |_stage| {
+        let mut scene = Scene::start().await?;
+        assert_eq!(scene.counts(6).await?, [(3, 3), (3, 3)]);
+        scene.apps[0].vanish();
+        scene.linked(1).await?;
+        assert_eq!(scene.counts(6).await?, [(0, 0), (6, 6)]);
+        scene.node.stop().await;
+        Ok(())
+    });
+}
 
-        let second = app_at(&fleet, "127.0.0.3", port).await?;
-        list(&hosts, &["127.0.0.2", "127.0.0.3"])?;
-        proxy.linked(2 * POOL_SIZE).await?;
-        let mut late = crowd(&proxy).await?;
-        assert_eq!(places(&mut early).await?.len(), 1, "each stays where it is");
-        let of_late = places(&mut late).await?;
-        assert_eq!(of_late.into_values().collect::<Vec<_>>(), [CLIENTS / 2, CLIENTS / 2]);
-
-        // As a deployment does it: the name forgets the address, and then the app server is told to stop.
-        list(&hosts, &["127.0.0.3"])?;
-        stop(&mut first.process, Signal::Terminate).await?;
-        let mut all: Vec<RawClient> = early.into_iter().chain(late).collect();
-        assert_eq!(places(&mut all).await?.into_values().collect::<Vec<_>>(), [2 * CLIENTS]);
-        assert_eq!(second.process.lines_after("rehomed ").len(), CLIENTS + CLIENTS / 2);
-        until(async || {
-            let metrics = proxy.metrics().await?;
-            let links = ["open", "resuming", "down"].map(|state| metrics.sum("trunkline_links", &[("state", state)]));
-            Ok((links == [POOL_SIZE as f64, 0.0, 0.0]).then_some(()))
-        })
-        .await?;
-        assert_eq!(proxy.metrics().await?.sum("trunkline_client_connections_closed_total", &[]), 0.0);
+#[test]
+fn an_address_that_is_linked_but_accepts_nobody_is_passed_over() {
+    play(async |_stage| {
+        let scene = Scene::start().await?;
+        // What is open stays open: its links live.
+        scene.apps[0].accepting.abort();
+        assert_eq!(scene.counts(6).await?, [(0, 0), (6, 6)]);
+        scene.linked(2).await?;
+        scene.node.stop().await;
         Ok(())
     });
 }

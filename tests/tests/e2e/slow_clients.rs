@@ -120,8 +120,6 @@ fn who_reads_nothing_loses_its_socket_too_when_its_connection_is_over() {
 }
 
 #[test]
-<<<<<<< HEAD
-=======
 fn who_does_not_read_the_answer_to_a_poll_loses_its_socket_too() {
     play_heavy(async |stage| {
         let fleet = Fleet::new(stage);
@@ -144,7 +142,6 @@ async fn only_this_many_are_connected(proxy: &Proxy, expected: usize) -> Result<
 }
 
 #[test]
->>>>>>> dfeff6d (socket: drop who reads nothing once it is over)
 fn when_too_much_waits_for_all_together_those_who_do_not_read_are_closed() {
     play_heavy(async |stage| {
         let fleet = Fleet::new(stage);

@@ -10,8 +10,6 @@ use hyper::body::Incoming;
 
 use super::body::{AnswerBody, Meter};
 use super::{expect, headers};
-use crate::config::Address;
-use crate::counters::RelayFailure;
 use crate::endpoint::answers::Counted;
 
 /// Makes a request ready to leave: what is for our client's connection alone, and what only the fleet may say, stays
@@ -27,15 +25,9 @@ pub(super) fn depart(parts: &mut Parts) -> Option<HeaderValue> {
     upgrade
 }
 
-/// The request to the server at `address`.
-pub(super) fn request(mut parts: Parts, address: &Address, body: Body) -> Result<Request<Body>, RelayFailure> {
-    parts.uri = Uri::builder()
-        .scheme(if address.is_tls() { "https" } else { "http" })
-        .authority(address.authority())
-        .path_and_query(target(&parts.uri).clone())
-        .build()
-        .map_err(|_| RelayFailure::Unreachable)?;
-    Ok(expect::gate(Request::from_parts(parts, body)))
+/// The request as it leaves.
+pub(super) fn request(parts: Parts, body: Body) -> Request<Body> {
+    expect::gate(Request::from_parts(parts, body))
 }
 
 /// Path and query of a request.

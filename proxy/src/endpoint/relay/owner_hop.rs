@@ -11,7 +11,7 @@ use hyper::body::Body as _;
 use trunkline_protocol::token::ConnectionToken;
 
 use super::body::{Progress, RequestBody};
-use super::{mark, onward};
+use super::{client, mark, onward};
 use crate::config::Address;
 use crate::counters::RelayFailure;
 use crate::endpoint::answers::Counted;
@@ -93,8 +93,8 @@ async fn carry(
     } else {
         Body::new(RequestBody { body, progress: progress.clone(), meter: None })
     };
-    let request = onward::request(parts, owner, body)?;
-    let mut answer = endpoint.relay.nodes.send(request, &progress, patience).await?;
+    let request = onward::request(parts, body);
+    let mut answer = client::send(&endpoint.relay.nodes, owner, request, &progress, patience).await?;
     onward::arrive(&mut answer);
     let mut answer = onward::answer(answer, None, under_way);
     answer.extensions_mut().insert(Patience::Stalled(STALLED_TIMEOUT));

@@ -12,7 +12,7 @@ use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
 use super::body::{Meter, Progress, RequestBody};
-use super::{Relay, forwarded, headers, onward, tunnel};
+use super::{Relay, client, forwarded, headers, onward, tunnel};
 use crate::counters::{Passed, RelayFailure};
 use crate::endpoint::answers::Counted;
 use crate::endpoint::{Endpoint, OfApp, plain, unavailable};
@@ -92,8 +92,8 @@ impl<'a> Exchange<'a> {
         let mut outcome = Err(RelayFailure::Unreachable);
         for app in app_servers {
             let Reach::Network(address) = &app.reach else { continue };
-            let request = onward::request(parts.clone(), address, body.take().unwrap_or_default());
-            outcome = endpoint.relay.app_servers.send(request?, &progress, patience).await;
+            let request = onward::request(parts.clone(), body.take().unwrap_or_default());
+            outcome = client::send(&endpoint.relay.app_servers, address, request, &progress, patience).await;
             if has_body || !matches!(outcome, Err(RelayFailure::Unreachable)) {
                 break;
             }
