@@ -17,11 +17,19 @@ pub enum Setting {
     Embedded,
     /// Two proxies that speak TLS.
     TwoProxiesWithTls,
+    /// An app server that serves clients itself, with TLS.
+    EmbeddedWithTls,
 }
 
 impl Setting {
     /// What a scenario is played on; TLS is below all that most of them are about.
     pub const ALL: [Setting; 2] = [Setting::TwoProxies, Setting::Embedded];
+
+    /// Whether clients come with TLS.
+    #[must_use]
+    pub fn has_tls(self) -> bool {
+        matches!(self, Setting::TwoProxiesWithTls | Setting::EmbeddedWithTls)
+    }
 }
 
 /// An app server, and what stands before it.
@@ -31,7 +39,7 @@ pub struct Ground {
     pub app: AppServer,
     /// The proxies before it, if there are any.
     pub proxies: Vec<Proxy>,
-    /// Whom clients have to trust, and where each proxy speaks TLS.
+    /// Whom clients have to trust, and where TLS is spoken.
     tls: Option<(Authority, Vec<String>)>,
 }
 
@@ -64,6 +72,15 @@ impl Ground {
                     addresses.push(address);
                 }
                 Ok(Self { app, proxies, tls: Some((authority, addresses)) })
+            }
+            Setting::EmbeddedWithTls => {
+                let authority = Authority::new(fleet.stage(), "ground")?;
+                let identity = authority.sign("app", &["localhost", "127.0.0.1"])?;
+                let (certificate, key) = identity.arguments()?;
+                let address = free_address()?;
+                let arguments = ["--embedded", "--tls-listen", &address, "--tls-cert", certificate, "--tls-key", key];
+                let app = fleet.app_with(app, &arguments).await?;
+                Ok(Self { app, proxies: Vec::new(), tls: Some((authority, vec![address])) })
             }
         }
     }

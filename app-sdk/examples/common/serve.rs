@@ -1,6 +1,10 @@
 //! What the example servers share: their command line, and how they serve and stop.
 
+#[path = "tls.rs"]
+mod tls;
+
 use std::future::IntoFuture;
+use std::iter;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -8,11 +12,14 @@ use anyhow::{Context as _, bail};
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
-use axum::serve::ListenerExt;
+use axum::serve::{Listener, ListenerExt};
 use clap::Parser;
 use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing_subscriber::EnvFilter;
 use trunkline::{Server, ServerHandle};
+
+use tls::TlsListener;
 
 /// The command line of an example server.
 #[derive(Debug, Parser)]
@@ -20,6 +27,15 @@ pub(crate) struct Arguments {
     /// Where to listen for proxies and browsers
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5000")]
     listen: String,
+    /// Where to listen with TLS, beside --listen
+    #[arg(long, value_name = "HOST:PORT", requires_all = ["tls_cert", "tls_key"])]
+    tls_listen: Option<String>,
+    /// Certificate chain of --tls-listen, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    tls_key: Option<PathBuf>,
     /// Name of this app server, for people
     #[arg(long)]
     name: Option<String>,
@@ -51,7 +67,9 @@ impl Arguments {
     /// Serves the hubs of `server`, `routes`, `/signalr.js` and `/metrics`, until Ctrl-C or SIGTERM.
     pub(crate) async fn serve(self, mut server: Server, routes: Router) -> anyhow::Result<()> {
         let listener = self.bind().await?;
+        let tls_listener = self.bind_tls().await?;
         let address = listener.local_addr()?;
+        let tls_address = tls_listener.as_ref().map(TlsListener::local_addr).transpose()?;
         server = server.name(self.name());
         for key in &self.access_key {
             server = server.access_key(key);
@@ -66,17 +84,30 @@ impl Arguments {
             .route("/signalr.js", get(async || ([(CONTENT_TYPE, "text/javascript; charset=utf-8")], script)))
             .route("/metrics", handle.metrics())
             .merge(server.into_router()?);
-        if handle.uses_development_key() && !address.ip().is_loopback() {
-            bail!("--listen {address} is open to other machines: give --access-key (`trunkline token key` makes one)");
+        let is_open = |address: &SocketAddr| !address.ip().is_loopback();
+        if handle.uses_development_key()
+            && let Some(address) = iter::once(address).chain(tls_address).find(is_open)
+        {
+            bail!("{address} is open to other machines: give --access-key (`trunkline token key` makes one)");
         }
-        announce(address);
+        announce("http", address);
+        tls_address.into_iter().for_each(|address| announce("https", address));
+        let app = app.into_make_service_with_connect_info::<SocketAddr>();
+        let stop = CancellationToken::new();
+        tokio::spawn(stopped(handle, stop.clone().drop_guard()));
         // Small messages must not wait for full packets.
         let listener = listener.tap_io(|tcp| {
             let _ = tcp.set_nodelay(true);
         });
-        let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())
-            .with_graceful_shutdown(stopped(handle));
-        serving.into_future().await.context("the listener failed")
+        let plain = axum::serve(listener, app.clone()).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let secure = async {
+            let Some(listener) = tls_listener else { return Ok(()) };
+            // The tap does nothing, but with one axum knows how to tell where connections come from.
+            let serving = axum::serve(listener.tap_io(|_| ()), app);
+            serving.with_graceful_shutdown(stop.clone().cancelled_owned()).await
+        };
+        tokio::try_join!(plain.into_future(), secure).context("a listener failed")?;
+        Ok(())
     }
 
     /// The client that pages load: the official one if it was given, else our small one with the same names.
@@ -95,15 +126,22 @@ impl Arguments {
             .await
             .with_context(|| format!("can't listen on {listen}: choose another address with --listen host:port"))
     }
+
+    async fn bind_tls(&self) -> anyhow::Result<Option<TlsListener>> {
+        let (Some(listen), Some(certificate), Some(key)) = (&self.tls_listen, &self.tls_cert, &self.tls_key) else {
+            return Ok(None);
+        };
+        TlsListener::bind(listen, certificate, key).await.map(Some)
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "scripts read this line to learn that the server is up")]
-fn announce(address: SocketAddr) {
-    println!("listening on http://{address}");
+fn announce(scheme: &str, address: SocketAddr) {
+    println!("listening on {scheme}://{address}");
 }
 
-/// Waits for the end, then ends the links.
-async fn stopped(handle: ServerHandle) {
+/// Waits for the end, then ends the links; nothing is served any more when the guard goes.
+async fn stopped(handle: ServerHandle, _serving: DropGuard) {
     asked_to_stop().await;
     tracing::info!("stopping");
     handle.shutdown().await;

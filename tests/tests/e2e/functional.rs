@@ -1,4 +1,5 @@
-//! The official functional tests, case by case, by the official client: behind two proxies and without any.
+//! The official functional tests, case by case, by the official client: behind two proxies and without any, with TLS and
+//! without.
 
 mod connection;
 mod hub_connection;
@@ -102,7 +103,7 @@ fn play_all_cases(setting: Setting, transport: Transport) {
         // There is no hub protocol that they could be played with.
         let without_hub = connection::CASES.iter().map(|case| (case, [Kind::JsJson].as_slice()));
         let with_tls = over_https::CASES.iter().map(|case| (case, kinds(transport)));
-        let with_tls = with_tls.filter(|_| setting == Setting::TwoProxiesWithTls);
+        let with_tls = with_tls.filter(|_| setting.has_tls());
         let all = of_hubs.chain(without_hub).chain(with_tls).filter(|(case, _)| case.over.contains(&transport));
         for (seat, (case, kinds)) in all.enumerate() {
             for &kind in kinds {
@@ -140,6 +141,21 @@ fn every_event_stream_case_passes_with_tls() {
 #[test]
 fn every_long_polling_case_passes_with_tls() {
     play_all_cases(Setting::TwoProxiesWithTls, Transport::LongPolling);
+}
+
+#[test]
+fn every_web_socket_case_passes_with_tls_and_without_a_proxy() {
+    play_all_cases(Setting::EmbeddedWithTls, Transport::WebSockets);
+}
+
+#[test]
+fn every_event_stream_case_passes_with_tls_and_without_a_proxy() {
+    play_all_cases(Setting::EmbeddedWithTls, Transport::ServerSentEvents);
+}
+
+#[test]
+fn every_long_polling_case_passes_with_tls_and_without_a_proxy() {
+    play_all_cases(Setting::EmbeddedWithTls, Transport::LongPolling);
 }
 
 #[test]

@@ -1,0 +1,86 @@
+//! Serve with TLS: a listener for `axum::serve` that gives out connections whose ends have shaken hands.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::serve::Listener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::server::TlsStream;
+
+/// Who does not shake hands by then is not waited for.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// More at once wait in the system's queue.
+const HANDSHAKES_MAX: usize = 256;
+
+/// When nothing can be accepted, trying again at once would only burn a core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+type Shaken = io::Result<(TlsStream<TcpStream>, SocketAddr)>;
+
+/// Accepts connections, and shakes hands with all of them at once: nobody waits for somebody slow.
+pub(crate) struct TlsListener {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    handshakes: JoinSet<Shaken>,
+}
+
+impl TlsListener {
+    /// Listens at an address, as whom these PEM files say.
+    pub(crate) async fn bind(address: &str, certificate: &Path, key: &Path) -> anyhow::Result<Self> {
+        let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
+        let chain = chain.with_context(|| format!("can't read --tls-cert {}", certificate.display()))?;
+        let key =
+            PrivateKeyDer::from_pem_file(key).with_context(|| format!("can't read --tls-key {}", key.display()))?;
+        let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("can't listen on --tls-listen {address}"))?;
+        Ok(Self { listener, acceptor: TlsAcceptor::from(Arc::new(config)), handshakes: JoinSet::new() })
+    }
+
+    fn shake_hands(&mut self, stream: TcpStream, peer: SocketAddr) {
+        // Small messages must not wait for full packets.
+        let _ = stream.set_nodelay(true);
+        let handshake = timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(stream));
+        self.handshakes.spawn(async move { Ok((handshake.await??, peer)) });
+    }
+}
+
+impl Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept(), if self.handshakes.len() < HANDSHAKES_MAX => match accepted {
+                    Ok((stream, peer)) => self.shake_hands(stream, peer),
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection can't be accepted");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(shaken) = self.handshakes.join_next() => match shaken {
+                    Ok(Ok(connection)) => return connection,
+                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                    Err(error) => tracing::warn!(%error, "a TLS handshake broke off"),
+                },
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
