@@ -1,16 +1,18 @@
-//! The floor of calls and connects: one thread, one epoll instance, a read and a write for each answer, and nothing else.
+//! The floor of calls, connects and idle clients: one thread, one epoll instance, a read and a write for each answer, and nothing else.
 //!
 //! It does not look at what it is asked: so many bytes are one question, and the answer is always the same.
 
 use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
+use trunkline_tests::bench::frame;
 use trunkline_tests::bench::process::{READY, say};
 
-use crate::work::{self, Exchange, Work};
+use crate::work::{self, Exchange, KEEP_ALIVE, KEEP_ALIVE_SHARES, Work};
 use crate::writer::{EVENTS, READ_BYTES, WriterArguments};
 
 const LISTENER: Token = Token(usize::MAX);
@@ -30,8 +32,10 @@ struct Asker {
 pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
     let script = Script(match arguments.work {
         Work::Connect => work::connect().into(),
+        Work::Idle => vec![work::keep_alive()],
         Work::Broadcast | Work::Echo => vec![work::echo(arguments.payload)],
     });
+    let mut keep_alives = (arguments.work == Work::Idle).then(KeepAlives::default);
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind(arguments.listen).context("listening")?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -40,7 +44,8 @@ pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
     say(READY);
     let mut events = Events::with_capacity(EVENTS);
     loop {
-        match poll.poll(&mut events, None) {
+        let wait = keep_alives.as_mut().map(|keep_alives| keep_alives.send(&mut askers)).transpose()?;
+        match poll.poll(&mut events, wait) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             polled => polled?,
         }
@@ -70,6 +75,36 @@ fn accept(listener: &TcpListener, poll: &Poll, askers: &mut Slab<Asker>) -> Resu
     }
 }
 
+/// When each share of the clients is told that the server is there.
+struct KeepAlives {
+    frame: Vec<u8>,
+    next: Instant,
+    share: u32,
+}
+
+impl Default for KeepAlives {
+    fn default() -> Self {
+        Self { frame: frame::from_server(frame::PING), next: Instant::now(), share: 0 }
+    }
+}
+
+impl KeepAlives {
+    /// Tells those whose turn it is; returns how long it is until the next turn.
+    fn send(&mut self, askers: &mut Slab<Asker>) -> io::Result<Duration> {
+        let now = Instant::now();
+        while self.next <= now {
+            for (place, asker) in askers.iter_mut() {
+                if u32::try_from(place).unwrap_or(0) % KEEP_ALIVE_SHARES == self.share {
+                    asker.socket.write_all(&self.frame)?;
+                }
+            }
+            self.share = (self.share + 1) % KEEP_ALIVE_SHARES;
+            self.next += KEEP_ALIVE / KEEP_ALIVE_SHARES;
+        }
+        Ok(self.next - now)
+    }
+}
+
 impl Asker {
     /// Answers what is there. An error is the end of the connection.
     fn serve(&mut self, script: &Script, scratch: &mut [u8]) -> io::Result<()> {
@@ -87,7 +122,9 @@ impl Asker {
                 self.heard -= exchange.asked.len();
                 self.turn = (self.turn + 1).min(script.0.len() - 1);
                 // An answer is small: a socket that does not take it whole is of nobody who reads.
-                self.socket.write_all(&exchange.answered)?;
+                if !exchange.answered.is_empty() {
+                    self.socket.write_all(&exchange.answered)?;
+                }
             }
             // Less than there was room for: there is no more, and one system call is saved.
             if count < scratch.len() {

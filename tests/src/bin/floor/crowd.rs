@@ -11,6 +11,7 @@
 
 mod callers;
 mod connect;
+mod idlers;
 mod receivers;
 mod visitors;
 
@@ -32,6 +33,7 @@ use crate::stalled::Stalled;
 use crate::work::Work;
 
 use callers::Callers;
+use idlers::Idlers;
 use receivers::Receivers;
 use visitors::Visitors;
 
@@ -107,6 +109,8 @@ pub(crate) struct Window {
     pub(crate) p99_us: u64,
     /// What the server has in memory at the end.
     pub(crate) memory_bytes: u64,
+    /// What it had before the first client came.
+    pub(crate) alone_bytes: u64,
 }
 
 /// What was done in a window.
@@ -153,9 +157,11 @@ pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
         At::Floor => Server::floor(arguments)?,
         At::Proxy => Server::proxy(arguments.shards)?,
     };
+    let alone_bytes = Memory::of(server.pid())?.anonymous_bytes;
     let mut play: Box<dyn Play> = match arguments.work {
         Work::Broadcast => Box::new(Receivers::gather(&server, arguments)?),
         Work::Echo => Box::new(Callers::gather(&server, arguments)?),
+        Work::Idle => Box::new(Idlers::gather(&server, arguments)?),
         Work::Connect => Box::new(Visitors::new(&server, arguments)?),
     };
     // Held to the end.
@@ -163,7 +169,8 @@ pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
     say(READY);
     for line in io::stdin().lock().lines() {
         let length = Duration::from_millis(line?.parse()?);
-        say(&serde_json::to_string(&measure(&mut *play, length, &server)?)?);
+        let window = Window { alone_bytes, ..measure(&mut *play, length, &server)? };
+        say(&serde_json::to_string(&window)?);
     }
     Ok(())
 }
@@ -187,6 +194,7 @@ fn measure(play: &mut dyn Play, length: Duration, server: &Server) -> Result<Win
         wall_ns,
         p99_us: done.percentile(99),
         memory_bytes: Memory::of(server.pid())?.anonymous_bytes,
+        alone_bytes: 0,
     })
 }
 

@@ -12,6 +12,7 @@ use crate::{Settings, broadcast};
 
 const NANOS_PER_SECOND: f64 = 1e9;
 const NANOS_PER_MICRO: f64 = 1e3;
+const KIBIBYTE: f64 = 1_024.0;
 const MEBIBYTE: f64 = 1_048_576.0;
 
 /// All figures of a run.
@@ -39,6 +40,8 @@ pub(crate) struct Report {
     base_p99_ratio: Spread,
     /// What the subject has in memory after the windows of the first and of the last round, in MiB.
     memory_mib: [f64; 2],
+    /// How much of that it has gained for each client, in KiB.
+    memory_per_client_kib: f64,
     windows: Vec<Measured>,
 }
 
@@ -62,7 +65,9 @@ impl Report {
             Spread::of(of.iter().zip(to).map(|(of, to)| of.p99_us as f64 / to.p99_us.max(1) as f64))
         };
         let memory = |window: Option<&Window>| window.map_or(0.0, |window| window.memory_bytes as f64 / MEBIBYTE);
+        let gained = subject.last().map_or(0, |window| window.memory_bytes.saturating_sub(window.alone_bytes));
         Ok(Self {
+            memory_per_client_kib: gained as f64 / f64::from(settings.clients) / KIBIBYTE,
             frame_bytes: frame_bytes(&settings),
             base: rates(&[base.as_slice(), again.as_slice()].concat())?,
             subject: rates(&subject)?,
@@ -100,7 +105,8 @@ impl Report {
             fine(&format!("noise: {base} / {base}"), &self.base_over_base),
             fine(&format!("noise: {base} - {base}, us"), &self.base_excess_us),
             fine(&format!("noise: {base} / {base}, p99"), &self.base_p99_ratio),
-            format!("{subject}, memory after the first and the last round: {first:.1} MiB, {last:.1} MiB\n"),
+            format!("{subject}, memory after the first and the last round: {first:.1} MiB, {last:.1} MiB; "),
+            format!("gained for each client: {:.2} KiB\n", self.memory_per_client_kib),
         ]
         .concat()
     }
@@ -117,6 +123,7 @@ pub(crate) fn heading(settings: &Settings) -> String {
             format!("broadcasts {burst} after the other has come{pace}, frames of {} bytes", frame_bytes(settings))
         }
         Work::Echo => format!("calls, each client again when it is answered, text of {payload} bytes"),
+        Work::Idle => "idle but for keep-alives of both sides each 15 s".into(),
         Work::Connect => "upgrade, hub handshake, answer, and they leave".into(),
     };
     let units = work.units();
@@ -186,6 +193,7 @@ mod tests {
             wall_ns: 1,
             p99_us: 1,
             memory_bytes: 1,
+            alone_bytes: 0,
         };
         let (floor, proxy) = (window(2_000_000), window(4_000_000));
         assert!((per_cpu_second(&proxy) / per_cpu_second(&floor) - 0.5).abs() < 1e-9);

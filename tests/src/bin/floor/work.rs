@@ -1,5 +1,7 @@
 //! What is measured: which work, its bytes, and what a unit of it is.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 use serde::Serialize;
 use trunkline_tests::bench::{connect, frame};
@@ -12,6 +14,8 @@ pub(crate) enum Work {
     Broadcast,
     /// A call of each client, again and again: client → proxy → link → hub method → back
     Echo,
+    /// Nothing but the keep-alives of both sides
+    Idle,
     /// New clients: upgrade, hub handshake, answer; and they leave
     Connect,
 }
@@ -22,6 +26,7 @@ impl Work {
         match self {
             Work::Broadcast => "broadcast",
             Work::Echo => "echo",
+            Work::Idle => "idle",
             Work::Connect => "connect",
         }
     }
@@ -31,16 +36,27 @@ impl Work {
         match self {
             Work::Broadcast => "deliveries",
             Work::Echo => "round trips",
+            Work::Idle => "keep-alives",
             Work::Connect => "connects",
         }
     }
 }
+
+/// Both sides say that they are there at this interval, a share of the clients at a time.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How many shares that are.
+pub(crate) const KEEP_ALIVE_SHARES: u32 = 150;
 
 /// What one client says, and what it is to be answered. The floor answers just so, whatever is said.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) asked: Vec<u8>,
     pub(crate) answered: Vec<u8>,
+}
+
+/// The keep-alive of a client, which nobody answers.
+pub(crate) fn keep_alive() -> Exchange {
+    Exchange { asked: frame::from_client(frame::PING), answered: Vec::new() }
 }
 
 /// A call of the hub method `Echo`.
