@@ -33,6 +33,8 @@ pub struct LinkHandle {
     session: Mutex<Option<Session>>,
     is_full: AtomicBool,
     is_open: AtomicBool,
+    /// As the session tells too; but readers of clients ask this at each read.
+    is_closed: AtomicBool,
     filled: Notify,
     emptied: Notify,
 }
@@ -61,6 +63,7 @@ impl LinkHandle {
             hub,
             app,
             outbox_max_bytes,
+            is_closed: AtomicBool::new(session.is_none()),
             session: Mutex::new(session),
             is_full: AtomicBool::new(false),
             is_open: AtomicBool::new(false),
@@ -108,7 +111,7 @@ impl LinkHandle {
     /// Whether its session is over.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.session().is_none()
+        self.is_closed.load(Ordering::Acquire)
     }
 
     /// Waits until there is room again, or the session is over. Cancel-safe.
@@ -227,7 +230,12 @@ impl LinkHandle {
 
     /// Ends the session: nothing is queued any more, and nobody waits any more. What was in its ring.
     pub fn close(&self) -> Leftover {
-        let session = self.session().take();
+        let session = {
+            let mut session = self.session();
+            // Under the lock: who finds no session finds this, too.
+            self.is_closed.store(true, Ordering::Release);
+            session.take()
+        };
         self.is_open.store(false, Ordering::Release);
         self.is_full.store(false, Ordering::Release);
         self.filled.notify_one();
