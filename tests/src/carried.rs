@@ -1,12 +1,17 @@
 //! A client of Server-Sent Events or long polling without any library: each request is made by hand.
 
+use std::io::ErrorKind;
+
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::http_client::{Answer, exchange, post, request};
+use crate::scenario::until;
 
 /// A negotiated connection.
 #[derive(Debug, Clone)]
@@ -96,8 +101,38 @@ impl CarriedClient {
         Ok(EventStream { headers: parts.headers, body, text: String::new() })
     }
 
+    /// A GET whose answer nobody reads, not even its head; `accept` tells an event stream from a poll.
+    ///
+    /// # Errors
+    /// When it can't be sent.
+    pub async fn unread(&self, accept: &str) -> Result<Unread> {
+        let mut socket = TcpStream::connect(&self.address).await?;
+        let head = format!("GET {} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\n\r\n", self.path, self.address);
+        socket.write_all(head.as_bytes()).await?;
+        Ok(Unread(socket))
+    }
+
     async fn ask(&self, method: Method, headers: &[(&str, &str)], body: &str) -> Result<Answer> {
         exchange(&self.address, method, &self.path, headers, Bytes::copy_from_slice(body.as_bytes())).await
+    }
+}
+
+/// The socket of a client that reads nothing at all.
+#[derive(Debug)]
+pub struct Unread(TcpStream);
+
+impl Unread {
+    /// Waits until the other end has reset it; its end alone would stand behind what is not read.
+    ///
+    /// # Errors
+    /// When another error comes up.
+    pub async fn reset(&self) -> Result<()> {
+        until(async || match self.0.take_error()? {
+            Some(error) if error.kind() == ErrorKind::ConnectionReset => Ok(Some(())),
+            Some(error) => Err(error.into()),
+            None => Ok(None),
+        })
+        .await
     }
 }
 
