@@ -3,19 +3,25 @@
 //! It does not look at what it is asked: so many bytes are one question, and the answer is always the same.
 
 use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
+use socket2::{Domain, Type};
 use trunkline_tests::bench::frame;
 use trunkline_tests::bench::process::{READY, say};
 
 use crate::work::{self, Exchange, KEEP_ALIVE, KEEP_ALIVE_SHARES, Work};
 use crate::writer::{EVENTS, READ_BYTES, WriterArguments};
 
+/// The system takes less if it allows no more.
+const BACKLOG: i32 = 65_535;
+
 const LISTENER: Token = Token(usize::MAX);
+const OVER: Token = Token(usize::MAX - 1);
 
 /// The questions of a connection in turn; the last one comes again and again.
 struct Script(Vec<Exchange>);
@@ -28,7 +34,7 @@ struct Asker {
     turn: usize,
 }
 
-/// Serves until it is killed.
+/// Serves until its input ends: whoever has started it is gone then.
 pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
     let script = Script(match arguments.work {
         Work::Connect => work::connect().into(),
@@ -37,10 +43,16 @@ pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
     });
     let mut keep_alives = (arguments.work == Work::Idle).then(KeepAlives::default);
     let mut poll = Poll::new()?;
-    let mut listener = TcpListener::bind(arguments.listen).context("listening")?;
+    let mut listener = listen(arguments.listen).with_context(|| format!("listen on {}", arguments.listen))?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut askers: Slab<Asker> = Slab::new();
     let mut scratch = vec![0; READ_BYTES];
+    let waker = Waker::new(poll.registry(), OVER)?;
+    std::thread::spawn(move || {
+        // Whatever ends it, it is over.
+        drop(io::copy(&mut io::stdin(), &mut io::sink()));
+        waker.wake()
+    });
     say(READY);
     let mut events = Events::with_capacity(EVENTS);
     loop {
@@ -50,6 +62,9 @@ pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
             polled => polled?,
         }
         for event in &events {
+            if event.token() == OVER {
+                return Ok(());
+            }
             if event.token() == LISTENER {
                 accept(&listener, &poll, &mut askers)?;
             } else if let Some(asker) = askers.get_mut(event.token().0)
@@ -59,6 +74,16 @@ pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
             }
         }
     }
+}
+
+/// With room for a crowd that comes all at once: who finds none tries again after a second.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
 }
 
 fn accept(listener: &TcpListener, poll: &Poll, askers: &mut Slab<Asker>) -> Result<()> {
