@@ -46,7 +46,7 @@ pub async fn serve(shard: Rc<Shard>, mut admission: Box<Admission>) {
     shard.shared().socket_ended();
 }
 
-async fn greet_arrived(shard: &Rc<Shard>, admission: Box<Admission>) -> Option<read::Reading> {
+async fn greet_arrived(shard: &Rc<Shard>, admission: Box<Admission>) -> Option<Box<read::Reading>> {
     let Admission { arrival, transport, hub, open, is_negotiated, user, expires_s, .. } = *admission;
     let (socket, early) = match arrival {
         Arrival::Pipe(pipe) => (Socket::boxed(pipe), Bytes::new()),

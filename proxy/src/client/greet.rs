@@ -75,7 +75,7 @@ pub(super) async fn greet(
     early: Bytes,
     hub: &Arc<Hub>,
     newcomer: Newcomer,
-) -> Option<Reading> {
+) -> Option<Box<Reading>> {
     let settings = hub.settings();
     let transport = newcomer.transport;
     let mut inbound = Inbound::new(transport);
@@ -183,7 +183,7 @@ fn let_in(
     home: Home,
     newcomer: Newcomer,
     settings: &HubManifest,
-) -> Reading {
+) -> Box<Reading> {
     let Newcomer { open, user, is_negotiated, transport, expires_s } = newcomer;
     let content = content(greeting.as_ref());
     let (id, serial): (Rc<str>, _) = (Rc::from(&*open.connection_id), shard.next_serial());
@@ -222,7 +222,8 @@ fn let_in(
     }
     let limits = &shard.shared().settings.limits;
     let quota = Quota::new(limits.messages_per_second, limits.bytes_per_second);
-    Reading { id, slot, serial, home, content, limit_bytes: settings.message_max_bytes, inbound, quota }
+    let limit_bytes = settings.message_max_bytes;
+    Box::new(Reading { id, slot, serial, home, content, limit_bytes, inbound, quota })
 }
 
 /// Says why, and waits for the client's own close: dropping the socket before could cost the client our last words.

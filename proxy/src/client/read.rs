@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use tracing::debug;
@@ -57,8 +58,12 @@ enum Step {
 }
 
 /// Reads until the socket ends, then frees the connection's place.
-pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Reading) {
-    reading.wait_for_leave(shard).await;
+///
+/// What it holds is boxed: a future keeps what is moved into it several times over. The rare waits are boxed, too.
+pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Box<Reading>) {
+    if reading.is_held(shard) {
+        Box::pin(reading.wait_for_leave(shard)).await;
+    }
     let mut step = reading.take_kept(shard);
     loop {
         match step {
@@ -66,7 +71,7 @@ pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Reading) {
             // A flood would else be read for as long as the runtime lets one task go on: megabytes, while its link's
             // writer, and the frame that pauses it, wait.
             Step::MakeWay => yield_now().await,
-            Step::Rest(owed) => reading.rest(shard, owed).await,
+            Step::Rest(owed) => Box::pin(reading.rest(shard, owed)).await,
             // A socket that is dropped with bytes unread resets, and our last words with it: so read on.
             Step::Leaving => shard.end(reading.slot, &Ending::by_client()),
             Step::Broken(error) => {
@@ -76,7 +81,7 @@ pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Reading) {
                 }
                 shard.end(reading.slot, &Ending::broken_rule(&error.to_string(), error.raw_code()));
                 if matches!(error, InboundError::Transport(_)) {
-                    reading.drain(shard).await;
+                    Box::pin(reading.drain(shard)).await;
                     break;
                 }
             }
@@ -86,7 +91,9 @@ pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Reading) {
             }
             Step::Ended => break,
         }
-        reading.wait_for_leave(shard).await;
+        if reading.is_held(shard) {
+            Box::pin(reading.wait_for_leave(shard)).await;
+        }
         step = poll_fn(|cx| {
             // Its link may have filled while it was idle: many that begin at once would go far over the bound.
             if reading.home.is_full() {
@@ -112,18 +119,7 @@ impl Reading {
     /// another home then.
     async fn wait_for_leave(&mut self, shard: &Shard) {
         loop {
-            let home = &mut self.home;
-            let gate = shard.with_client(self.slot, self.serial, |client| {
-                if !Arc::ptr_eq(&client.home, home) {
-                    *home = Arc::clone(&client.home);
-                }
-                // Its shard has not heard of it yet, but will.
-                if home.is_closed() && !client.is_closing() {
-                    client.hold(Hold::Homeless);
-                }
-                client.gate()
-            });
-            match gate.flatten() {
+            match self.gate(shard) {
                 Some(gate) => gate.notified().await,
                 None if self.home.is_full() => self.home.room().await,
                 None => return,
@@ -131,13 +127,33 @@ impl Reading {
         }
     }
 
+    /// Whether there is something to wait for.
+    fn is_held(&mut self, shard: &Shard) -> bool {
+        self.gate(shard).is_some() || self.home.is_full()
+    }
+
+    /// Who tells that this connection may be read again, if it is held; and what its home is now.
+    fn gate(&mut self, shard: &Shard) -> Option<Rc<Notify>> {
+        let home = &mut self.home;
+        let gate = shard.with_client(self.slot, self.serial, |client| {
+            if !Arc::ptr_eq(&client.home, home) {
+                *home = Arc::clone(&client.home);
+            }
+            // Its shard has not heard of it yet, but will.
+            if home.is_closed() && !client.is_closing() {
+                client.hold(Hold::Homeless);
+            }
+            client.gate()
+        });
+        gate.flatten()
+    }
+
     /// Does not read it for as long as it owes. While we don't read it, its silence is ours.
     async fn rest(&self, shard: &Shard, mut owed: Duration) {
         while !owed.is_zero() {
             let nap = owed.min(NAP);
             owed -= nap;
-            // Boxed, because the idle would have to carry the room for it.
-            Box::pin(sleep(nap)).await;
+            sleep(nap).await;
             let now = shard.tick();
             let is_over = shard.with_client(self.slot, self.serial, |client| {
                 client.last_heard = now;
