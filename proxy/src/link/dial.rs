@@ -22,6 +22,7 @@ use trunkline_protocol::service::{
 };
 
 use super::http_client::{Caller, RequestError};
+use super::socket::{WebSocket, rest};
 use super::{LinkSocket, Pool, Reach};
 use crate::config::Address;
 use crate::connector::Wire;
@@ -29,8 +30,8 @@ use crate::connector::Wire;
 /// The only version of the service protocol.
 const SERVICE_PROTOCOL_VERSION: i64 = 1;
 
-/// What the WebSocket layer may read ahead: a link is busy, but there are only a few.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// What the WebSocket layer may read ahead. It is filled with zeros before each read: larger costs more than it spares.
+const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Why a link could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +110,7 @@ async fn upgrade(
     address: &Address,
     boot: &str,
     caller: Caller<'_>,
-) -> Result<(WebSocketStream<Wire>, Answer), DialError> {
+) -> Result<(WebSocket, Answer), DialError> {
     let mut request = Request::get(format!("{LINK_PATH}?hub={}", pool.hub().name()))
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
@@ -146,7 +147,7 @@ fn told(headers: &HeaderMap, offer: &Offer) -> Result<Answer, DialError> {
     Ok(Answer { received, capabilities })
 }
 
-async fn into_websocket(upgraded: Upgraded) -> Result<WebSocketStream<Wire>, DialError> {
+async fn into_websocket(upgraded: Upgraded) -> Result<WebSocket, DialError> {
     let parts = upgraded
         .downcast::<TokioIo<Wire>>()
         .map_err(|_| DialError::Upgrade("the connection is none of ours".into()))?;
@@ -154,8 +155,10 @@ async fn into_websocket(upgraded: Upgraded) -> Result<WebSocketStream<Wire>, Dia
         .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(Some(2 * LINK_FRAME_MAX_BYTES))
         .max_frame_size(Some(2 * LINK_FRAME_MAX_BYTES));
-    let socket = parts.io.into_inner();
-    Ok(WebSocketStream::from_partially_read(socket, parts.read_buf.to_vec(), Role::Client, Some(config)).await)
+    // Not from_partially_read: a buffer that begins with those few bytes stays that small each time it is made anew, and
+    // then each message takes two reads.
+    let rest = rest(parts.io.into_inner(), parts.read_buf);
+    Ok(WebSocketStream::from_raw_socket(rest, Role::Client, Some(config)).await)
 }
 
 /// Waits for the app server's handshake and answers it.
