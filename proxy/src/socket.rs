@@ -153,6 +153,8 @@ impl Socket {
 
 /// Less came than there was room for: nothing is left, and what comes next is a new event. Told so, the runtime spares us
 /// the read that would find it out, one in two of a client that sends single messages. An end that was seen stays noted.
+///
+/// A shard's runtime looks for events on the shard's own thread: none can be noted between the read and this, and be lost.
 fn note_drained(stream: &TcpStream) {
     // What it returns is what it was told.
     drop(stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into())));
