@@ -188,6 +188,8 @@ fn processes_that_freeze_for_less_than_the_window_go_on_where_they_were() {
         until(async || Ok((line.in_state("resuming").await? >= POOL_SIZE as f64).then_some(()))).await?;
         line.app.process.signal(Signal::Thaw).await?;
         client.sequence("Echoed", 2 * BATCH).await?;
+        // One that was given up last is dialled last: its window must not pass while the other end stands still.
+        line.proxy.linked(POOL_SIZE).await?;
 
         client.flood("EchoBack", 2 * BATCH + 1, BATCH).await?;
         line.proxy.process.signal(Signal::Freeze).await?;
