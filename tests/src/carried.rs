@@ -109,6 +109,10 @@ impl CarriedClient {
         let mut socket = TcpStream::connect(&self.address).await?;
         let head = format!("GET {} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\n\r\n", self.path, self.address);
         socket.write_all(head.as_bytes()).await?;
+        // Only a look, nothing is taken. Before it is answered another request of this client could overtake it.
+        let mut status = [0; b"HTTP/1.1 200".len()];
+        until(async || Ok((socket.peek(&mut status).await? == status.len()).then_some(()))).await?;
+        ensure!(status == *b"HTTP/1.1 200", "the answer begins with {:?}", String::from_utf8_lossy(&status));
         Ok(Unread(socket))
     }
 
