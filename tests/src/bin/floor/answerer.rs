@@ -4,6 +4,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -47,11 +48,15 @@ pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut askers: Slab<Asker> = Slab::new();
     let mut scratch = vec![0; READ_BYTES];
-    let waker = Waker::new(poll.registry(), OVER)?;
-    std::thread::spawn(move || {
-        // Whatever ends it, it is over.
-        drop(io::copy(&mut io::stdin(), &mut io::sink()));
-        waker.wake()
+    // Held here, too: a waker that goes takes its event with it.
+    let waker = Arc::new(Waker::new(poll.registry(), OVER)?);
+    std::thread::spawn({
+        let waker = Arc::clone(&waker);
+        move || {
+            // Whatever ends it, it is over.
+            drop(io::copy(&mut io::stdin(), &mut io::sink()));
+            waker.wake()
+        }
     });
     say(READY);
     let mut events = Events::with_capacity(EVENTS);
