@@ -117,7 +117,7 @@ impl Downward {
             nodes.latecomers.expect(now);
         }
         // Before anything newer: whoever sends asks for the proxies under this lock.
-        let kept = nodes.latecomers.kept(now).iter().filter(|frame| node.control(frame)).count();
+        let kept = nodes.latecomers.welcome(name, boot, now).iter().filter(|frame| node.control(frame)).count();
         self.metrics.frames_down.inc_by(kept as u64);
         nodes.here = nodes.here.iter().cloned().chain([Arc::clone(&node)]).collect();
         node

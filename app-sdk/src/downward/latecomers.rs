@@ -21,6 +21,8 @@ pub(super) struct Latecomers {
     until: Option<Instant>,
     kept: Vec<Bytes>,
     bytes: usize,
+    /// Name and start of those who have come: who loses its links and is back has had what was sent before.
+    met: Vec<(Box<str>, Box<str>)>,
 }
 
 impl Latecomers {
@@ -49,9 +51,14 @@ impl Latecomers {
         self.kept.push(frame.clone());
     }
 
-    /// What a proxy gets that comes now.
-    pub(super) fn kept(&self, now: Instant) -> &[Bytes] {
-        if self.until.is_some_and(|until| until > now) { &self.kept } else { &[] }
+    /// What a proxy gets that comes now: nothing if it was here before.
+    pub(super) fn welcome(&mut self, name: &str, boot: &str, now: Instant) -> &[Bytes] {
+        let is_known = self.met.iter().any(|(met, start)| (&**met, &**start) == (name, boot));
+        if is_known || self.until.is_none_or(|until| until <= now) {
+            return &[];
+        }
+        self.met.push((name.into(), boot.into()));
+        &self.kept
     }
 }
 
@@ -65,11 +72,21 @@ mod tests {
     fn what_is_sent_after_the_first_is_for_the_second_and_the_third() {
         let (mut latecomers, now) = (Latecomers::default(), Instant::now());
         latecomers.keep(&FRAME, now);
-        assert!(latecomers.kept(now).is_empty(), "nobody has come yet: it is for nobody");
         latecomers.expect(now);
+        assert!(latecomers.welcome("first", "boot", now).is_empty(), "nobody had come: it was for nobody");
         latecomers.keep(&FRAME, now);
-        assert_eq!(latecomers.kept(now), [FRAME]);
-        assert_eq!(latecomers.kept(now), [FRAME]);
+        assert_eq!(latecomers.welcome("second", "boot", now), [FRAME]);
+        assert_eq!(latecomers.welcome("third", "boot", now), [FRAME]);
+    }
+
+    #[test]
+    fn who_comes_back_has_had_it_and_who_has_started_again_has_not() {
+        let (mut latecomers, now) = (Latecomers::default(), Instant::now());
+        latecomers.expect(now);
+        latecomers.welcome("first", "boot", now);
+        latecomers.keep(&FRAME, now);
+        assert!(latecomers.welcome("first", "boot", now).is_empty());
+        assert_eq!(latecomers.welcome("first", "another boot", now), [FRAME]);
     }
 
     #[test]
@@ -77,7 +94,7 @@ mod tests {
         let (mut latecomers, now) = (Latecomers::default(), Instant::now());
         latecomers.expect(now);
         latecomers.keep(&FRAME, now);
-        assert!(latecomers.kept(now + PATIENCE).is_empty());
+        assert!(latecomers.welcome("late", "boot", now + PATIENCE).is_empty());
         latecomers.keep(&FRAME, now + PATIENCE);
         assert!(!latecomers.are_expected() && latecomers.kept.is_empty());
     }
@@ -89,6 +106,6 @@ mod tests {
         for _ in 0..=KEPT_MAX_BYTES / 1024 {
             latecomers.keep(&vec![0; 1024].into(), now);
         }
-        assert!(latecomers.kept(now).is_empty() && !latecomers.are_expected());
+        assert!(latecomers.welcome("late", "boot", now).is_empty() && !latecomers.are_expected());
     }
 }
