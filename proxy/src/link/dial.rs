@@ -22,10 +22,9 @@ use trunkline_protocol::service::{
 };
 
 use super::http_client::{Caller, RequestError};
-use super::socket::{WebSocket, rest};
+use super::socket::WebSocket;
 use super::{LinkSocket, Pool, Reach};
 use crate::config::Address;
-use crate::connector::Wire;
 
 /// The only version of the service protocol.
 const SERVICE_PROTOCOL_VERSION: i64 = 1;
@@ -134,7 +133,7 @@ async fn upgrade(
     }
     let told = told(answer.headers(), offer)?;
     let upgraded = hyper::upgrade::on(answer).await.map_err(|error| DialError::Upgrade(error.to_string()))?;
-    Ok((into_websocket(upgraded).await?, told))
+    Ok((into_websocket(upgraded).await, told))
 }
 
 /// What the app server says about the session. Both ends resume, or none does.
@@ -147,18 +146,14 @@ fn told(headers: &HeaderMap, offer: &Offer) -> Result<Answer, DialError> {
     Ok(Answer { received, capabilities })
 }
 
-async fn into_websocket(upgraded: Upgraded) -> Result<WebSocket, DialError> {
-    let parts = upgraded
-        .downcast::<TokioIo<Wire>>()
-        .map_err(|_| DialError::Upgrade("the connection is none of ours".into()))?;
+async fn into_websocket(upgraded: Upgraded) -> WebSocket {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(Some(2 * LINK_FRAME_MAX_BYTES))
         .max_frame_size(Some(2 * LINK_FRAME_MAX_BYTES));
-    // Not from_partially_read: a buffer that begins with those few bytes stays that small each time it is made anew, and
-    // then each message takes two reads.
-    let rest = rest(parts.io.into_inner(), parts.read_buf);
-    Ok(WebSocketStream::from_raw_socket(rest, Role::Client, Some(config)).await)
+    // What was read along with the answer is left to hyper. Given to from_partially_read instead, those few bytes would
+    // make a buffer that stays that small each time it is made anew, and then each message takes two reads.
+    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, Some(config)).await
 }
 
 /// Waits for the app server's handshake and answers it.

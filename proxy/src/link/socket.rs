@@ -3,34 +3,22 @@
 //! Over the network they are WebSocket messages; between a node and the app that it is embedded in, they are handed
 //! over in memory. Nobody above this file knows the difference.
 
-use std::io::Cursor;
-
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use tokio::io::{AsyncReadExt, Chain, Join, ReadHalf, WriteHalf};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::connector::Wire;
-
 /// Pieces that may wait in memory; each is what one end gathered in a turn.
 const PIECES_MAX: usize = 16;
 
-/// A connection after its upgrade: first what was read along with the answer, then what comes.
-pub(super) type Rest = Join<Chain<Cursor<Bytes>, ReadHalf<Wire>>, WriteHalf<Wire>>;
-
 /// What a link over the network is read from and written to.
-pub(super) type WebSocket = WebSocketStream<Rest>;
-
-/// A connection after its upgrade, of which `early` was read already.
-pub(super) fn rest(wire: Wire, early: Bytes) -> Rest {
-    let (read, write) = tokio::io::split(wire);
-    tokio::io::join(Cursor::new(early).chain(read), write)
-}
+pub(super) type WebSocket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// Both halves of an open link.
 #[derive(Debug)]
