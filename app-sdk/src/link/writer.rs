@@ -14,6 +14,10 @@ use super::session::{LinkSession, Stop};
 use super::socket::LinkWriter;
 use crate::node::Outgoing;
 
+/// A link that carried so many frames in its last write lets other tasks run before the next one: what they send leaves
+/// with it.
+const CROWD_FRAMES: u64 = 2;
+
 /// Writes until the socket is to stop; before a shutdown, what still waits, too. Gives the socket's half back for a last
 /// word.
 pub(super) async fn write(
@@ -35,6 +39,7 @@ async fn write_all(
     socket: &mut LinkWriter,
 ) -> Result<(), LinkEnd> {
     let is_to_flush = || session.stop_reason() == Some(Stop::Shutdown);
+    let mut frames = 0;
     loop {
         let is_stopped = stop.is_cancelled();
         if is_stopped && !is_to_flush() {
@@ -42,6 +47,7 @@ async fn write_all(
         }
         match session.outbox.poll(attachment, session.now_ms()) {
             Outgoing::Piece(piece) => {
+                frames = piece.frames;
                 let mut writing = pin!(write_piece(socket, piece.bytes));
                 tokio::select! {
                     biased;
@@ -57,12 +63,17 @@ async fn write_all(
             }
             Outgoing::Over => return Ok(()),
             Outgoing::Idle(_) if is_stopped => return Ok(()),
-            Outgoing::Idle(at_ms) => tokio::select! {
-                biased;
-                () = session.outbox.filled() => {}
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep_until(session.instant(at_ms)) => {}
-            },
+            Outgoing::Idle(at_ms) => {
+                tokio::select! {
+                    biased;
+                    () = session.outbox.filled() => {}
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep_until(session.instant(at_ms)) => {}
+                }
+                if frames >= CROWD_FRAMES {
+                    tokio::task::yield_now().await;
+                }
+            }
         }
     }
 }
