@@ -11,13 +11,17 @@
 //! | [`memory`] | memory of a process |
 //! | [`connect`] | one client connection, by hand |
 //! | [`frame`] | WebSocket frames put together and taken apart |
+//! | [`look`] | how a generator looks after its sockets |
+//! | [`done`] | what was done in a window, and how long it took |
 //! | [`rounds`] | which part comes when |
 //! | [`spread`] | medians |
 
 pub mod command;
 pub mod connect;
 pub mod cpu;
+pub mod done;
 pub mod frame;
+pub mod look;
 pub mod memory;
 pub mod process;
 pub mod product;

@@ -4,10 +4,7 @@
 //!  "5000\n" ──► warm up ─► CPU time ─► work for 5 s, until all of it is done ─► CPU time ──► {"units":…}
 //! ```
 //!
-//! It never waits in epoll, it naps and looks. On loopback the server wakes a receiver that waits, at some µs of its
-//! own CPU time, and the slower the server the more often it catches the receiver waiting: 20 to 50 times per broadcast
-//! to 1 000 by the proxy, 4 to 15 times by the floor. A real client is on another machine. Of one and the same proxy,
-//! single rounds on a quiet machine gave an excess from -0.4 to 1.4 µs per delivery without naps, -0.1 to 0.4 with them.
+//! It never waits in epoll, it naps and looks: [`trunkline_tests::bench::look`].
 
 mod callers;
 mod connect;
@@ -15,16 +12,15 @@ mod idlers;
 mod receivers;
 mod visitors;
 
-use std::collections::BTreeMap;
 use std::io::{self, BufRead};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::ValueEnum;
-use mio::{Events, Poll};
 use serde::{Deserialize, Serialize};
 use trunkline_tests::bench::cpu::CpuTime;
+use trunkline_tests::bench::done::Done;
 use trunkline_tests::bench::memory::Memory;
 use trunkline_tests::bench::process::{READY, say};
 
@@ -37,20 +33,11 @@ use idlers::Idlers;
 use receivers::Receivers;
 use visitors::Visitors;
 
-/// What has not come by then is lost.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Long enough for caches and buffers to settle, short beside a window.
 const WARM_UP: Duration = Duration::from_millis(300);
 
 /// After it the server sleeps, and whatever it sends too much has come.
 const SETTLE: Duration = Duration::from_millis(50);
-
-/// Short beside a broadcast, so that server and generator work side by side for most of it.
-const NAP: Duration = Duration::from_micros(100);
-
-const EVENTS: usize = 4096;
-const READ_BYTES: usize = 64 * 1024;
 
 /// Which server a crowd is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -111,33 +98,6 @@ pub(crate) struct Window {
     pub(crate) memory_bytes: u64,
     /// What it had before the first client came.
     pub(crate) alone_bytes: u64,
-}
-
-/// What was done in a window.
-#[derive(Debug, Default)]
-struct Done {
-    units: u64,
-    /// How many units were done how many µs after they were asked for.
-    latencies: BTreeMap<u64, u64>,
-}
-
-impl Done {
-    fn note(&mut self, units: u64, after: Duration) {
-        if units > 0 {
-            self.units += units;
-            *self.latencies.entry(u64::try_from(after.as_micros()).unwrap_or(u64::MAX)).or_default() += units;
-        }
-    }
-
-    /// The latency that so many of 100 don't exceed.
-    fn percentile(&self, percent: u64) -> u64 {
-        let mut seen = 0;
-        let found = self.latencies.iter().find(|(_, count)| {
-            seen += **count;
-            seen * 100 >= self.units * percent
-        });
-        found.map_or(0, |(latency, _)| *latency)
-    }
 }
 
 /// What a crowd does.
@@ -202,37 +162,4 @@ fn measure(play: &mut dyn Play, length: Duration, server: &Server) -> Result<Win
 fn settle(play: &mut dyn Play) -> Result<()> {
     sleep(SETTLE);
     play.look()
-}
-
-/// Looks which sockets are ready, without waiting.
-fn look_at(poll: &mut Poll, events: &mut Events) -> Result<()> {
-    match poll.poll(events, Some(Duration::ZERO)) {
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-            events.clear();
-            Ok(())
-        }
-        polled => polled.context("epoll"),
-    }
-}
-
-/// Ends the run when what is awaited takes too long.
-fn demand_progress(since: Instant, missing: usize) -> Result<()> {
-    if since.elapsed() > PATIENCE {
-        bail!("{missing} clients wait in vain");
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_percentile_is_the_value_that_so_many_do_not_exceed() {
-        let mut done = Done::default();
-        for (micros, units) in [(10, 98), (20, 1), (30, 1), (40, 0)] {
-            done.note(units, Duration::from_micros(micros));
-        }
-        assert_eq!([50, 98, 99, 100].map(|percent| done.percentile(percent)), [10, 10, 20, 30]);
-    }
 }

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use trunkline_tests::bench::done::Done;
+use trunkline_tests::bench::look::{EVENTS, NAP, READ_BYTES, demand_progress, look_at};
 use trunkline_tests::bench::{connect, frame};
 
 use super::connect::to_floor;
-use super::{At, CrowdArguments, Done, EVENTS, NAP, Play, READ_BYTES, demand_progress, look_at};
+use super::{At, CrowdArguments, Play};
 use crate::server::Server;
 use crate::{broadcast, writer};
 

@@ -10,8 +10,10 @@ use memchr::memmem;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use trunkline_tests::bench::connect;
+use trunkline_tests::bench::done::Done;
+use trunkline_tests::bench::look::{EVENTS, NAP, READ_BYTES, demand_progress, look_at};
 
-use super::{CrowdArguments, Done, EVENTS, NAP, Play, READ_BYTES, demand_progress, look_at};
+use super::{CrowdArguments, Play};
 use crate::server::Server;
 use crate::work::{self, Exchange};
 
