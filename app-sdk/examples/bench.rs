@@ -212,6 +212,11 @@ async fn broadcast(ctx: Context, x: Value) -> Result<(), HubError> {
     Ok(())
 }
 
+async fn broadcast_except(ctx: Context, connection_ids: Vec<String>, x: Value) -> Result<(), HubError> {
+    ctx.clients().all_except(&connection_ids).send("Message", (x,)).await?;
+    Ok(())
+}
+
 async fn join(ctx: Context, group: String) -> Result<(), HubError> {
     Ok(ctx.join(group).await?)
 }
@@ -280,6 +285,7 @@ async fn main() -> anyhow::Result<()> {
         .method("Echo", echo)
         .method("EchoBack", echo_back)
         .method("Broadcast", broadcast)
+        .method("BroadcastExcept", broadcast_except)
         .method("Join", join)
         .method("Leave", leave)
         .method("SendToGroup", send_to_group)

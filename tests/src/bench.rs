@@ -23,6 +23,7 @@ pub mod done;
 pub mod frame;
 pub mod look;
 pub mod memory;
+pub mod message_pack;
 pub mod process;
 pub mod product;
 pub mod rounds;

@@ -13,6 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The hub handshake of a JSON client.
 pub const HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":1}\x1e";
+/// The hub handshake of a MessagePack client: JSON, too.
+const HANDSHAKE_BINARY: &[u8] = b"{\"protocol\":\"messagepack\",\"version\":1}\x1e";
 /// What accepts it.
 pub const HANDSHAKE_ANSWER: &[u8] = b"{}\x1e";
 
@@ -30,24 +32,51 @@ pub fn to_hub(address: SocketAddr, target: &str, headers: &str) -> Result<(TcpSt
     over(open(address)?, address, target, headers)
 }
 
+/// The same, for a client of MessagePack.
+///
+/// # Errors
+/// When the server does not accept it.
+pub fn to_hub_binary(address: SocketAddr, target: &str) -> Result<(TcpStream, Vec<u8>)> {
+    greet(open(address)?, address, target, "", &frame::from_client(HANDSHAKE_BINARY), frame::BINARY)
+}
+
 /// The same over a socket that is open.
 ///
 /// # Errors
 /// When the server does not accept it.
-pub fn over(mut socket: TcpStream, address: SocketAddr, target: &str, headers: &str) -> Result<(TcpStream, Vec<u8>)> {
+pub fn over(socket: TcpStream, address: SocketAddr, target: &str, headers: &str) -> Result<(TcpStream, Vec<u8>)> {
+    greet(socket, address, target, headers, &frame::from_client(HANDSHAKE), frame::TEXT)
+}
+
+/// Upgrades, and says the hub handshake, which is answered by a frame with this first byte.
+fn greet(
+    mut socket: TcpStream,
+    address: SocketAddr,
+    target: &str,
+    headers: &str,
+    handshake: &[u8],
+    first: u8,
+) -> Result<(TcpStream, Vec<u8>)> {
     socket.write_all(upgrade_request(&address.to_string(), target, headers).as_bytes())?;
     let whole = |bytes: &[u8]| find(bytes, b"\r\n\r\n");
     let (head, rest) = read_until(&mut socket, Vec::new(), whole).context("the upgrade")?;
     if !head.starts_with(b"HTTP/1.1 101 ") {
         bail!("the upgrade is refused: {}", String::from_utf8_lossy(&head));
     }
-    socket.write_all(&frame::from_client(HANDSHAKE))?;
-    let whole = |bytes: &[u8]| frame::split(bytes).map(|(_, _, rest)| bytes.len() - rest.len());
-    let (answer, rest) = read_until(&mut socket, rest, whole).context("the hub handshake")?;
-    if answer != frame::from_server(HANDSHAKE_ANSWER) {
+    socket.write_all(handshake)?;
+    let (answer, rest) = read_frame(&mut socket, rest).context("the hub handshake")?;
+    if frame::split(&answer).is_none_or(|(kind, payload, _)| (kind, payload) != (first, HANDSHAKE_ANSWER)) {
         bail!("the hub handshake is answered with {:?}", String::from_utf8_lossy(&answer));
     }
     Ok((socket, rest))
+}
+
+/// Reads one whole frame behind what has come already; also returns what came behind it.
+///
+/// # Errors
+/// When none comes.
+pub fn read_frame(socket: &mut TcpStream, early: Vec<u8>) -> Result<(Vec<u8>, Vec<u8>)> {
+    read_until(socket, early, |bytes| frame::split(bytes).map(|(_, _, rest)| bytes.len() - rest.len()))
 }
 
 /// The request for an upgrade to a WebSocket.

@@ -5,8 +5,14 @@
 /// The hub's ping, which a proxy sends to whoever it has sent nothing for a while.
 pub const PING: &[u8] = b"{\"type\":6}\x1e";
 
+/// The same in MessagePack, behind its length.
+pub const BINARY_PING: &[u8] = &[2, 0x91, 6];
+
 /// The first byte of a whole text frame.
 pub const TEXT: u8 = 0x81;
+
+/// The first byte of a whole binary frame.
+pub const BINARY: u8 = 0x82;
 
 const MASKED: u8 = 0x80;
 const LENGTH_16: u8 = 126;
@@ -15,22 +21,28 @@ const LENGTH_64: u8 = 127;
 /// A text frame as a server sends it.
 #[must_use]
 pub fn from_server(payload: &[u8]) -> Vec<u8> {
-    let mut frame = head(payload.len(), 0);
+    let mut frame = head(TEXT, payload.len(), 0);
     frame.extend_from_slice(payload);
     frame
 }
 
-/// A text frame as a client sends it. Masked with zeros: nothing stands between us and the server.
+/// A text frame as a client sends it.
 #[must_use]
 pub fn from_client(payload: &[u8]) -> Vec<u8> {
-    let mut frame = head(payload.len(), MASKED);
+    of_client(TEXT, payload)
+}
+
+/// A frame with this first byte as a client sends it. Masked with zeros: nothing stands between us and the server.
+#[must_use]
+pub fn of_client(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = head(first, payload.len(), MASKED);
     frame.extend_from_slice(&[0; 4]);
     frame.extend_from_slice(payload);
     frame
 }
 
-fn head(length: usize, masked: u8) -> Vec<u8> {
-    let mut head = vec![TEXT];
+fn head(first: u8, length: usize, masked: u8) -> Vec<u8> {
+    let mut head = vec![first];
     match (u8::try_from(length), u16::try_from(length)) {
         (Ok(short), _) if short < LENGTH_16 => head.push(masked | short),
         (_, Ok(medium)) => {
@@ -82,6 +94,7 @@ mod tests {
 
     #[test]
     fn a_client_masks_what_it_sends() {
+        assert_eq!(of_client(BINARY, b"a"), [BINARY, 0x81, 0, 0, 0, 0, b'a']);
         assert_eq!(from_client(b"ab"), [TEXT, 0x82, 0, 0, 0, 0, b'a', b'b']);
     }
 }

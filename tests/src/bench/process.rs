@@ -95,7 +95,7 @@ impl Speaker {
         let input = process.child.stdin.take();
         let output = BufReader::new(process.child.stdout.take().context("the output is piped")?);
         let mut speaker = Self { input, output, process };
-        let line = speaker.line()?;
+        let line = speaker.hear()?;
         ensure!(line == READY, "the {name} says {line:?} where {READY:?} was due");
         Ok(speaker)
     }
@@ -111,12 +111,24 @@ impl Speaker {
     /// # Errors
     /// When it ends instead.
     pub fn ask(&mut self, question: &str) -> Result<String> {
-        let input = self.input.as_mut().context("the input is piped")?;
-        writeln!(input, "{question}").with_context(|| format!("the {} has ended", self.process.name))?;
-        self.line()
+        self.tell(question)?;
+        self.hear()
     }
 
-    fn line(&mut self) -> Result<String> {
+    /// Tells it something.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn tell(&mut self, line: &str) -> Result<()> {
+        let input = self.input.as_mut().context("the input is piped")?;
+        writeln!(input, "{line}").with_context(|| format!("the {} has ended", self.process.name))
+    }
+
+    /// Waits for the next line that it says.
+    ///
+    /// # Errors
+    /// When it ends instead.
+    pub fn hear(&mut self) -> Result<String> {
         let mut line = String::new();
         ensure!(self.output.read_line(&mut line)? > 0, "the {} has ended and says why above", self.process.name);
         Ok(line.trim_end().to_owned())

@@ -7,10 +7,13 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 
 use super::process::Process;
-use crate::fleet::{ACCESS_KEY, POOL_SIZE};
+use crate::fleet::ACCESS_KEY;
 use crate::metrics::Metrics;
 use crate::scenario::profile_folder;
 use crate::sockets::free_address;
+
+/// Links between a proxy and its app server, unless a benchmark wants others: the default of both.
+const LINKS: u16 = 5;
 
 /// What builds the programs that are measured.
 const BUILD: &str = "cargo build --release -p trunkline-proxy --bin trunkline -p trunkline --example bench \
@@ -29,18 +32,18 @@ impl Product {
     /// # Errors
     /// When one is not built or does not start.
     pub fn start(shards: u16) -> Result<Self> {
-        Self::start_with(shards, &[])
+        Self::start_with(shards, LINKS, &[])
     }
 
-    /// Starts both, the proxy with more arguments, and waits for all links between them.
+    /// Starts both, the proxy with so many links and more arguments, and waits for all links between them.
     ///
     /// # Errors
     /// When one is not built or does not start.
-    pub fn start_with(shards: u16, more: &[&str]) -> Result<Self> {
+    pub fn start_with(shards: u16, links: u16, more: &[&str]) -> Result<Self> {
         let app = App::start()?;
         let mut trunkline = Command::new(program("trunkline")?);
         trunkline.arg("serve").args(more);
-        Ok(Self { proxy: Proxy::serve(&app, shards, trunkline)?, app })
+        Ok(Self { proxy: Proxy::serve(&app, shards, links, trunkline)?, app })
     }
 
     /// Where clients connect.
@@ -111,7 +114,7 @@ impl Proxy {
     pub fn start(app: &App, shards: u16) -> Result<Self> {
         let mut trunkline = Command::new(program("trunkline")?);
         trunkline.arg("serve");
-        Self::serve(app, shards, trunkline)
+        Self::serve(app, shards, LINKS, trunkline)
     }
 
     /// Starts one that has one core for itself, and as many open files as may be.
@@ -122,17 +125,18 @@ impl Proxy {
         let mut pinned = Command::new("sh");
         pinned.args(["-c", "ulimit -Sn \"$(ulimit -Hn)\"; exec taskset -c \"$@\"", "sh", &core.to_string()]);
         pinned.arg(program("trunkline")?).arg("serve");
-        Self::serve(app, 1, pinned)
+        Self::serve(app, 1, LINKS, pinned)
     }
 
-    fn serve(app: &App, shards: u16, mut trunkline: Command) -> Result<Self> {
+    fn serve(app: &App, shards: u16, pool_size: u16, mut trunkline: Command) -> Result<Self> {
         let (address, admin) = (address()?, address()?);
         product(&mut trunkline).args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
         trunkline.args(["--upstream", &format!("http://{}", app.address), "--shards", &shards.to_string()]);
+        trunkline.args(["--pool-size", &pool_size.to_string()]);
         let mut process = Process::start("proxy", &mut trunkline)?;
         process.wait_until(|| {
             let links = metrics(admin).map(|metrics| metrics.sum("trunkline_links", &[("state", "open")]));
-            links.is_ok_and(|links| links >= POOL_SIZE as f64)
+            links.is_ok_and(|links| links >= f64::from(pool_size))
         })?;
         Ok(Self { address, process })
     }

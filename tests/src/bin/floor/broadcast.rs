@@ -1,13 +1,111 @@
-//! The bytes of a broadcast: what asks for it, and what every client is to get.
+//! The bytes of a fan-out: what asks for it, and what every client is to get, written by hand.
 
-/// What every client is to get of the broadcast of this number.
-pub(crate) fn message(sequence: u64, payload: usize) -> Vec<u8> {
-    format!("{{\"type\":1,\"target\":\"Message\",\"arguments\":[\"{}\"]}}\x1e", text(sequence, payload)).into_bytes()
+use clap::ValueEnum;
+use serde::Serialize;
+use trunkline_tests::bench::message_pack;
+
+/// For whom a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum To {
+    /// All connections of the hub
+    Everyone,
+    /// One group, in which all are
+    Group,
+    /// Groups of ten, one after the other
+    Groups,
+    /// All but ten connections that are there, too
+    Except,
 }
 
-/// The call that asks the app server for it. Without an id: there is no answer.
-pub(crate) fn call(sequence: u64, payload: usize) -> Vec<u8> {
-    format!("{{\"type\":1,\"target\":\"Broadcast\",\"arguments\":[\"{}\"]}}\x1e", text(sequence, payload)).into_bytes()
+/// What the clients speak. The first one, which asks, always speaks JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Speech {
+    /// JSON
+    Json,
+    /// MessagePack
+    MessagePack,
+    /// Every other one MessagePack
+    Mixed,
+}
+
+/// Members of a group where there are many groups.
+pub(crate) const GROUP_MEMBERS: usize = 10;
+/// Connections that are left out.
+pub(crate) const LEFT_OUT: usize = 10;
+
+impl To {
+    /// As it is typed.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            To::Everyone => "everyone",
+            To::Group => "group",
+            To::Groups => "groups",
+            To::Except => "except",
+        }
+    }
+
+    /// The group of the client of this number.
+    pub(crate) fn group(self, number: usize) -> Option<String> {
+        match self {
+            To::Everyone | To::Except => None,
+            To::Group => Some("all".into()),
+            To::Groups => Some(format!("ten-{}", number / GROUP_MEMBERS)),
+        }
+    }
+
+    /// The calls that ask the app server for the message of this number. Without an id: there is no answer.
+    pub(crate) fn calls(self, sequence: u64, payload: usize, clients: usize, left_out: &[String]) -> Vec<Vec<u8>> {
+        let text = text(sequence, payload);
+        let to_group = |group| invocation("SendToGroup", &format!("\"{group}\",\"{text}\""));
+        match self {
+            To::Everyone => vec![invocation("Broadcast", &format!("\"{text}\""))],
+            To::Group => vec![to_group("all".to_owned())],
+            To::Groups => {
+                (0..clients).step_by(GROUP_MEMBERS).filter_map(|first| self.group(first)).map(to_group).collect()
+            }
+            To::Except => {
+                vec![invocation("BroadcastExcept", &format!("[\"{}\"],\"{text}\"", left_out.join("\",\"")))]
+            }
+        }
+    }
+}
+
+impl Speech {
+    /// As it is typed.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Speech::Json => "json",
+            Speech::MessagePack => "message-pack",
+            Speech::Mixed => "mixed",
+        }
+    }
+
+    /// Whether the client of this number speaks MessagePack.
+    pub(crate) fn is_binary(self, number: usize) -> bool {
+        match self {
+            Speech::Json => false,
+            Speech::MessagePack => number > 0,
+            Speech::Mixed => number % 2 == 1,
+        }
+    }
+}
+
+/// What every client is to get of the message of this number, in JSON.
+pub(crate) fn message(sequence: u64, payload: usize) -> Vec<u8> {
+    invocation("Message", &format!("\"{}\"", text(sequence, payload)))
+}
+
+/// The same in MessagePack.
+pub(crate) fn binary_message(sequence: u64, payload: usize) -> Vec<u8> {
+    let argument = message_pack::text(&text(sequence, payload));
+    let target = message_pack::text("Message");
+    message_pack::message(&[&[0x96, 1, 0x80, 0xc0][..], &target, &[0x91], &argument, &[0x90]].concat())
+}
+
+fn invocation(target: &str, arguments: &str) -> Vec<u8> {
+    format!("{{\"type\":1,\"target\":\"{target}\",\"arguments\":[{arguments}]}}\x1e").into_bytes()
 }
 
 fn text(sequence: u64, payload: usize) -> String {
@@ -16,6 +114,9 @@ fn text(sequence: u64, payload: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+    use trunkline_protocol::hub::{HubMessage, HubProtocol, Invocation};
+
     use super::*;
 
     #[test]
@@ -24,5 +125,23 @@ mod tests {
             assert_eq!(text(u64::MAX >> 12, payload).len(), payload);
         }
         assert_eq!(text(7, 16), "7xxxxxxxxxxxxxxx");
+    }
+
+    #[test]
+    fn the_message_pack_by_hand_is_what_the_product_writes() {
+        for payload in [16, 31, 32, 128, 255, 256, 16_384] {
+            let argument = HubProtocol::MessagePack.payload(&text(7, payload)).unwrap();
+            let call = Invocation { target: "Message".into(), arguments: vec![argument], ..Invocation::default() };
+            let mut encoded = BytesMut::new();
+            HubProtocol::MessagePack.encode(&HubMessage::Invocation(call), &mut encoded);
+            assert_eq!(encoded, binary_message(7, payload));
+        }
+    }
+
+    #[test]
+    fn groups_of_ten_hold_every_client_once() {
+        let calls = To::Groups.calls(1, 16, 25, &[]);
+        assert_eq!(calls.len(), 3);
+        assert_eq!((To::Groups.group(9).unwrap().as_str(), To::Groups.group(24).unwrap().as_str()), ("ten-0", "ten-2"));
     }
 }

@@ -6,9 +6,11 @@
 //!
 //! It never waits in epoll, it naps and looks: [`trunkline_tests::bench::look`].
 
+mod bystanders;
 mod callers;
 mod connect;
 mod idlers;
+mod left_out;
 mod receivers;
 mod visitors;
 
@@ -24,14 +26,18 @@ use trunkline_tests::bench::done::Done;
 use trunkline_tests::bench::memory::Memory;
 use trunkline_tests::bench::process::{READY, say};
 
+use crate::broadcast::{Speech, To};
 use crate::server::Server;
 use crate::stalled::Stalled;
 use crate::work::Work;
 
+use bystanders::Bystanders;
 use callers::Callers;
 use idlers::Idlers;
 use receivers::Receivers;
 use visitors::Visitors;
+
+pub(crate) use bystanders::{BystanderArguments, stand_by};
 
 /// Long enough for caches and buffers to settle, short beside a window.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -72,9 +78,21 @@ pub(crate) struct CrowdArguments {
     /// Bursts per second at most
     #[arg(long)]
     rate: Option<u32>,
+    /// Whom a message is for
+    #[arg(long)]
+    pub(crate) to: To,
+    /// What the clients speak
+    #[arg(long)]
+    pub(crate) speech: Speech,
+    /// Links between the proxy and its app server
+    #[arg(long)]
+    links: u16,
     /// Clients beside the crowd that have stopped reading
     #[arg(long)]
     stalled: u32,
+    /// Clients beside the crowd that are idle
+    #[arg(long)]
+    idle: u32,
 }
 
 /// What came of one window.
@@ -115,7 +133,7 @@ trait Play {
 pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
     let server = match arguments.at {
         At::Floor => Server::floor(arguments)?,
-        At::Proxy => Server::proxy(arguments.shards)?,
+        At::Proxy => Server::proxy(arguments.shards, arguments.links)?,
     };
     let alone_bytes = Memory::of(server.pid())?.anonymous_bytes;
     let mut play: Box<dyn Play> = match arguments.work {
@@ -124,7 +142,8 @@ pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
         Work::Idle => Box::new(Idlers::gather(&server, arguments)?),
         Work::Connect => Box::new(Visitors::new(&server, arguments)?),
     };
-    // Held to the end.
+    // Both held to the end.
+    let _idle = (arguments.idle > 0).then(|| Bystanders::start(server.address(), arguments.idle)).transpose()?;
     let _stalled = (arguments.stalled > 0).then(|| Stalled::start(server.address(), arguments.stalled)).transpose()?;
     say(READY);
     for line in io::stdin().lock().lines() {

@@ -19,8 +19,9 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Starts everything and connects all clients.
     pub(crate) fn start(settings: &Settings) -> Result<Self> {
-        let base = if settings.stalled == 0 { At::Floor } else { At::Proxy };
-        Ok(Self { base: crowd(base, 0, settings)?, subject: crowd(At::Proxy, settings.stalled, settings)? })
+        let base = if settings.has_bystanders() { At::Proxy } else { At::Floor };
+        let Settings { stalled, idle, .. } = *settings;
+        Ok(Self { base: crowd(base, [0, 0], settings)?, subject: crowd(At::Proxy, [stalled, idle], settings)? })
     }
 
     /// Measures one window.
@@ -33,7 +34,7 @@ impl Fleet {
     }
 }
 
-fn crowd(at: At, stalled: u32, settings: &Settings) -> Result<Speaker> {
+fn crowd(at: At, [stalled, idle]: [u32; 2], settings: &Settings) -> Result<Speaker> {
     let (at, name) = match at {
         At::Floor => ("floor", "crowd at the floor"),
         At::Proxy => ("proxy", "crowd at the proxy"),
@@ -42,7 +43,9 @@ fn crowd(at: At, stalled: u32, settings: &Settings) -> Result<Speaker> {
     let [clients, payload, shards] = [clients.to_string(), payload.to_string(), shards.to_string()];
     let mut arguments = vec!["crowd", "--at", at, "--clients", &clients, "--payload", &payload, "--shards", &shards];
     let (rate, stalled, burst) = (rate.map(|rate| rate.to_string()), stalled.to_string(), settings.burst.to_string());
-    arguments.extend(["--stalled", &stalled, "--burst", &burst, "--work", settings.work.name()]);
+    let (idle, links) = (idle.to_string(), settings.links.to_string());
+    arguments.extend(["--stalled", &stalled, "--idle", &idle, "--burst", &burst, "--work", settings.work.name()]);
+    arguments.extend(["--to", settings.to.name(), "--speech", settings.speech.name(), "--links", &links]);
     if let Some(rate) = &rate {
         arguments.extend(["--rate", rate]);
     }

@@ -20,7 +20,8 @@
 //!
 //! **Stalled clients.** With `--stalled N` there is no floor: a proxy with so many clients that have stopped reading is
 //! compared with a proxy without them, and beside the CPU time the latency of the others counts, and the memory. What
-//! may wait for a client is 256 KiB, so those who stopped are closed after some windows.
+//! may wait for a client is 256 KiB, so those who stopped are closed after some windows. With `--idle N` it is the same
+//! with clients that do nothing but keep alive.
 //!
 //! **What it is worth.** Speed drifts within minutes, so only runs side by side compare: each round has a window of
 //! the floor, one of the proxy and one of the floor again, begins with another of them each time, and gives one
@@ -57,7 +58,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crowd::CrowdArguments;
+use broadcast::{Speech, To};
+use crowd::{BystanderArguments, CrowdArguments};
 use report::Report;
 use stalled::StalledArguments;
 use trunkline_tests::bench::command;
@@ -87,6 +89,9 @@ enum Role {
     /// Clients that have stopped reading.
     #[command(hide = true)]
     Stalled(StalledArguments),
+    /// Clients that are idle.
+    #[command(hide = true)]
+    Bystanders(BystanderArguments),
 }
 
 /// What is measured.
@@ -110,6 +115,15 @@ struct Settings {
     /// Broadcasts that are asked for at once; the floor has them in one write
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
     burst: u64,
+    /// Whom a message is for
+    #[arg(long, default_value_t = To::Everyone, value_enum)]
+    to: To,
+    /// What the clients speak; the floor sends JSON to all
+    #[arg(long, default_value_t = Speech::Json, value_enum)]
+    speech: Speech,
+    /// Links between the proxy and its app server
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=256))]
+    links: u16,
     /// Bursts per second at most; without it, each starts when the one before has arrived
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: Option<u32>,
@@ -119,6 +133,9 @@ struct Settings {
     /// Clients that have stopped reading, beside the others: a proxy with them is compared with a proxy without them
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000))]
     stalled: u32,
+    /// Clients that are idle, beside the others: a proxy with them is compared with a proxy without them
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=18_000))]
+    idle: u32,
     /// Where the figures go as JSON, too
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -132,9 +149,17 @@ fn main() -> ExitCode {
         Some(Role::Writer(arguments)) => answerer::run(&arguments),
         Some(Role::Crowd(arguments)) => crowd::run(&arguments),
         Some(Role::Stalled(arguments)) => stalled::run(&arguments),
+        Some(Role::Bystanders(arguments)) => crowd::stand_by(&arguments),
         None => compare(settings),
     };
     command::finish("floor", done)
+}
+
+impl Settings {
+    /// Whether a proxy is compared with a proxy, and not with the floor.
+    fn has_bystanders(&self) -> bool {
+        self.stalled > 0 || self.idle > 0
+    }
 }
 
 fn compare(settings: Settings) -> Result<()> {

@@ -30,6 +30,10 @@ pub(crate) struct Report {
     ratio: Spread,
     /// CPU time of a delivery beyond that of the base in µs, pair by pair.
     excess_us: Spread,
+    /// CPU time of the app server for each unit, subject over base, pair by pair; none without an app server at both.
+    app_ratio: Option<Spread>,
+    /// The same, base over base: 1 but for noise.
+    app_base_over_base: Option<Spread>,
     /// Time within which 99 of 100 frames had come, subject over base, pair by pair.
     p99_ratio: Spread,
     /// Base over base, pair by pair: 1 but for noise.
@@ -64,6 +68,11 @@ impl Report {
         let p99s = |of: &[Window], to: &[Window]| {
             Spread::of(of.iter().zip(to).map(|(of, to)| of.p99_us as f64 / to.p99_us.max(1) as f64))
         };
+        let app_each = |window: &Window| window.app_cpu_ns as f64 / window.units as f64;
+        let has_apps = settings.has_bystanders();
+        let apps = |of: &[Window], to: &[Window]| {
+            has_apps.then(|| Spread::of(of.iter().zip(to).map(|(of, to)| app_each(of) / app_each(to)))).transpose()
+        };
         let memory = |window: Option<&Window>| window.map_or(0.0, |window| window.memory_bytes as f64 / MEBIBYTE);
         let gained = subject.last().map_or(0, |window| window.memory_bytes.saturating_sub(window.alone_bytes));
         Ok(Self {
@@ -73,6 +82,8 @@ impl Report {
             subject: rates(&subject)?,
             ratio: ratios(&subject, &base)?,
             excess_us: excesses(&subject, &base)?,
+            app_ratio: apps(&subject, &base)?,
+            app_base_over_base: apps(&again, &base)?,
             p99_ratio: p99s(&subject, &base)?,
             base_over_base: ratios(&again, &base)?,
             base_excess_us: excesses(&again, &base)?,
@@ -95,6 +106,10 @@ impl Report {
         };
         let (base, subject) = (Part::Base.name(&self.settings), Part::Subject.name(&self.settings));
         let ([first, last], units) = (self.memory_mib, self.settings.work.units());
+        let app = self.app_ratio.as_ref().zip(self.app_base_over_base.as_ref());
+        let app = app.map_or_else(String::new, |(ratio, noise)| {
+            fine(&format!("app server, {subject} / {base}"), ratio) + &fine("noise: app server", noise)
+        });
         [
             "\nmedians, and from where to where\n".into(),
             rate(&format!("{base}, {units}/CPU-s"), &self.base),
@@ -105,6 +120,7 @@ impl Report {
             fine(&format!("noise: {base} / {base}"), &self.base_over_base),
             fine(&format!("noise: {base} - {base}, us"), &self.base_excess_us),
             fine(&format!("noise: {base} / {base}, p99"), &self.base_p99_ratio),
+            app,
             format!("{subject}, memory after the first and the last round: {first:.1} MiB, {last:.1} MiB; "),
             format!("gained for each client: {:.2} KiB\n", self.memory_per_client_kib),
         ]
@@ -116,11 +132,14 @@ impl Report {
 pub(crate) fn heading(settings: &Settings) -> String {
     let Settings { work, clients, seconds, pairs, payload, burst, rate, shards, .. } = settings;
     let shards = if *shards == 1 { "1 shard".into() } else { format!("{shards} shards") };
+    let links = settings.links;
     let what = match work {
         Work::Broadcast => {
             let burst = if *burst == 1 { "one".into() } else { format!("{burst}") };
             let pace = rate.map_or_else(String::new, |rate| format!(", {rate} times per second at most"));
-            format!("broadcasts {burst} after the other has come{pace}, frames of {} bytes", frame_bytes(settings))
+            let (to, speech) = (settings.to.name(), settings.speech.name());
+            let what = format!("messages to {to} in {speech}, {burst} after the other has come{pace}");
+            format!("{what}, frames of {} bytes", frame_bytes(settings))
         }
         Work::Echo => format!("calls, each client again when it is answered, text of {payload} bytes"),
         Work::Idle => "idle but for keep-alives of both sides each 15 s".into(),
@@ -128,7 +147,7 @@ pub(crate) fn heading(settings: &Settings) -> String {
     };
     let units = work.units();
     format!(
-        "{clients} clients, {what}; {shards}; {pairs} rounds of 3 windows of {seconds} s\n\
+        "{clients} clients, {what}; {shards}, {links} links; {pairs} rounds of 3 windows of {seconds} s\n\
          CPU time of the server's threads; ksoftirqd is not in it: its own column is the whole machine's\n\n\
          {:>5}  {:<14} {:>11} {:>7} {:>7} {:>11} {:>8} {:>8} {:>12} {:>12} {:>8} {:>7}",
         "round",

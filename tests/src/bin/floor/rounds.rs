@@ -60,13 +60,15 @@ pub(crate) fn measure(fleet: &mut Fleet, settings: &Settings, tell: impl Fn(&Mea
 impl Part {
     /// What it is called in tables.
     pub(crate) fn name(self, settings: &Settings) -> &'static str {
-        match (self, settings.stalled) {
-            (Part::Base, 0) => "floor",
-            (Part::Subject, 0) => "proxy",
-            (Part::BaseAgain, 0) => "floor again",
-            (Part::Base, _) => "all read",
-            (Part::Subject, _) => "some stalled",
-            (Part::BaseAgain, _) => "all read again",
+        let [base, subject, again] = match settings {
+            Settings { stalled: 1.., .. } => ["all read", "some stalled", "all read again"],
+            Settings { idle: 1.., .. } => ["alone", "with idle", "alone again"],
+            _ => ["floor", "proxy", "floor again"],
+        };
+        match self {
+            Part::Base => base,
+            Part::Subject => subject,
+            Part::BaseAgain => again,
         }
     }
 }

@@ -31,9 +31,9 @@ impl Server {
     }
 
     /// Starts a proxy and its app server, and waits for the links between them.
-    pub(crate) fn proxy(shards: u16) -> Result<Self> {
+    pub(crate) fn proxy(shards: u16, links: u16) -> Result<Self> {
         let outbox = OUTBOX_MAX_BYTES.to_string();
-        Ok(Self::Proxy(Product::start_with(shards, &["--outbox-max-bytes", &outbox])?))
+        Ok(Self::Proxy(Product::start_with(shards, links, &["--outbox-max-bytes", &outbox])?))
     }
 
     /// Where clients connect.

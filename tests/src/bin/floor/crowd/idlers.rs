@@ -1,6 +1,7 @@
 //! Clients that do nothing but say that they are there, and hear the same.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -27,12 +28,17 @@ pub(super) struct Idlers {
 
 impl Idlers {
     pub(super) fn gather(server: &Server, arguments: &CrowdArguments) -> Result<Self> {
+        Self::connect(arguments.at, server.address(), arguments.clients)
+    }
+
+    /// Connects so many.
+    pub(super) fn connect(at: At, address: SocketAddr, count: usize) -> Result<Self> {
         let poll = Poll::new()?;
-        let mut clients = Vec::with_capacity(arguments.clients);
-        for number in 0..arguments.clients {
-            let connected = match arguments.at {
-                At::Floor => connect::open(server.address()),
-                At::Proxy => connect::to_hub(server.address(), "/bench", "").map(|(socket, _)| socket),
+        let mut clients = Vec::with_capacity(count);
+        for number in 0..count {
+            let connected = match at {
+                At::Floor => connect::open(address),
+                At::Proxy => connect::to_hub(address, "/bench", "").map(|(socket, _)| socket),
             };
             let socket = connected.with_context(|| format!("client {number}"))?;
             socket.set_nonblocking(true)?;

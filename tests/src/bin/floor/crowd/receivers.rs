@@ -10,11 +10,13 @@ use anyhow::{Context, Result, bail, ensure};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use trunkline_tests::bench::done::Done;
+use trunkline_tests::bench::frame;
 use trunkline_tests::bench::look::{EVENTS, NAP, READ_BYTES, demand_progress, look_at};
-use trunkline_tests::bench::{connect, frame};
 
-use super::connect::to_floor;
+use super::connect::{to_floor, to_proxy};
+use super::left_out::LeftOut;
 use super::{At, CrowdArguments, Play};
+use crate::broadcast::To;
 use crate::server::Server;
 use crate::{broadcast, writer};
 
@@ -25,12 +27,15 @@ struct Client {
     partial: Vec<u8>,
     /// The number of the last broadcast that came.
     last: u64,
+    is_binary: bool,
 }
 
 /// The broadcasts that are under way: the number of the first, and the messages.
 struct Burst {
     first: u64,
     messages: Vec<Vec<u8>>,
+    /// The same for clients of MessagePack.
+    binary_messages: Vec<Vec<u8>>,
 }
 
 /// All clients.
@@ -42,6 +47,7 @@ pub(super) struct Receivers {
     asking: std::net::TcpStream,
     scratch: Vec<u8>,
     burst: Burst,
+    left_out: LeftOut,
     settings: Settings,
 }
 
@@ -52,11 +58,12 @@ struct Settings {
     payload: usize,
     burst: u64,
     rate: Option<u32>,
+    to: To,
 }
 
 impl Receivers {
     pub(super) fn gather(server: &Server, arguments: &CrowdArguments) -> Result<Self> {
-        let CrowdArguments { at, payload, burst, rate, .. } = *arguments;
+        let CrowdArguments { at, payload, burst, rate, to, speech, .. } = *arguments;
         let poll = Poll::new()?;
         let mut asking = match at {
             At::Floor => Some(to_floor(server.address())?),
@@ -64,9 +71,10 @@ impl Receivers {
         };
         let mut clients = Vec::with_capacity(arguments.clients);
         for number in 0..arguments.clients {
+            let is_binary = at == At::Proxy && speech.is_binary(number);
             let connected = match at {
                 At::Floor => to_floor(server.address()).map(|socket| (socket, Vec::new())),
-                At::Proxy => connect::to_hub(server.address(), "/bench", ""),
+                At::Proxy => to_proxy(server.address(), is_binary, to.group(number)),
             };
             let (socket, partial) = connected.with_context(|| format!("client {number}"))?;
             if asking.is_none() {
@@ -75,18 +83,22 @@ impl Receivers {
             socket.set_nonblocking(true)?;
             let mut socket = TcpStream::from_std(socket);
             poll.registry().register(&mut socket, Token(number), Interest::READABLE)?;
-            clients.push(Client { socket, partial, last: 0 });
+            clients.push(Client { socket, partial, last: 0, is_binary });
         }
         let asking = asking.context("a crowd of nobody")?;
         let (events, scratch) = (Events::with_capacity(EVENTS), vec![0; READ_BYTES]);
-        let settings = Settings { at, payload, burst, rate };
-        let burst = Burst { first: 1, messages: Vec::new() };
-        Ok(Self { poll, events, clients, asking, scratch, burst, settings })
+        let settings = Settings { at, payload, burst, rate, to };
+        let burst = Burst { first: 1, messages: Vec::new(), binary_messages: Vec::new() };
+        let left_out = match (at, to) {
+            (At::Proxy, To::Except) => LeftOut::gather(server.address())?,
+            _ => LeftOut::default(),
+        };
+        Ok(Self { poll, events, clients, asking, scratch, burst, left_out, settings })
     }
 
     /// One burst, from the asking until everyone has all of it.
     fn broadcast(&mut self, done: &mut Done) -> Result<()> {
-        let Settings { at, payload, burst, .. } = self.settings;
+        let Settings { at, payload, burst, to, .. } = self.settings;
         let first = self.burst.first + self.burst.messages.len() as u64;
         let numbers = first..first + burst;
         let asking: Vec<u8> = match at {
@@ -95,10 +107,13 @@ impl Receivers {
                 writer::command(&frames.collect::<Vec<_>>().concat())
             }
             At::Proxy => {
-                numbers.clone().flat_map(|number| frame::from_client(&broadcast::call(number, payload))).collect()
+                let calls = |number| to.calls(number, payload, self.clients.len(), self.left_out.ids());
+                numbers.clone().flat_map(calls).flat_map(|call| frame::from_client(&call)).collect()
             }
         };
-        self.burst = Burst { first, messages: numbers.map(|number| broadcast::message(number, payload)).collect() };
+        let messages = numbers.clone().map(|number| broadcast::message(number, payload)).collect();
+        let binary_messages = numbers.map(|number| broadcast::binary_message(number, payload)).collect();
+        self.burst = Burst { first, messages, binary_messages };
         self.asking.write_all(&asking).context("the server takes no more")?;
         let started = Instant::now();
         let mut missing = self.clients.len() * self.burst.messages.len();
@@ -141,7 +156,7 @@ impl Play for Receivers {
 
     fn look(&mut self) -> Result<()> {
         ensure!(self.take()? == 0, "a broadcast came twice");
-        Ok(())
+        self.left_out.look()
     }
 }
 
@@ -167,12 +182,12 @@ impl Client {
 
     fn check(&mut self, bytes: &[u8], burst: &Burst) -> Result<usize> {
         if self.partial.is_empty() {
-            let (came, rest) = check_frames(bytes, &mut self.last, burst)?;
+            let (came, rest) = check_frames(bytes, &mut self.last, burst, self.is_binary)?;
             self.partial.extend_from_slice(rest);
             return Ok(came);
         }
         self.partial.extend_from_slice(bytes);
-        let (came, rest) = check_frames(&self.partial, &mut self.last, burst)?;
+        let (came, rest) = check_frames(&self.partial, &mut self.last, burst, self.is_binary)?;
         let done = self.partial.len() - rest.len();
         self.partial.drain(..done);
         Ok(came)
@@ -180,16 +195,19 @@ impl Client {
 }
 
 /// Looks at all whole frames; returns how many are messages that are due, and what is left over.
-fn check_frames<'a>(mut bytes: &'a [u8], last: &mut u64, burst: &Burst) -> Result<(usize, &'a [u8])> {
+fn check_frames<'a>(mut bytes: &'a [u8], last: &mut u64, burst: &Burst, is_binary: bool) -> Result<(usize, &'a [u8])> {
+    let (kind, ping, messages) = match is_binary {
+        false => (frame::TEXT, frame::PING, &burst.messages),
+        true => (frame::BINARY, frame::BINARY_PING, &burst.binary_messages),
+    };
     let mut came = 0;
     while let Some((first, payload, rest)) = frame::split(bytes) {
         bytes = rest;
-        if (first, payload) == (frame::TEXT, frame::PING) {
+        if (first, payload) == (kind, ping) {
             continue;
         }
-        let due =
-            (*last + 1).checked_sub(burst.first).and_then(|place| burst.messages.get(usize::try_from(place).ok()?));
-        if Some(payload) != due.map(Vec::as_slice) || first != frame::TEXT {
+        let due = (*last + 1).checked_sub(burst.first).and_then(|place| messages.get(usize::try_from(place).ok()?));
+        if Some(payload) != due.map(Vec::as_slice) || first != kind {
             let (is, due) = (String::from_utf8_lossy(payload), due.map(|due| String::from_utf8_lossy(due)));
             bail!("frame {first:#x} {is:?} came where {due:?} was due");
         }
@@ -204,13 +222,14 @@ mod tests {
     use super::*;
 
     fn burst(first: u64) -> Burst {
-        Burst { first, messages: [b"one".to_vec(), b"two".to_vec()].into() }
+        let messages = vec![b"one".to_vec(), b"two".to_vec()];
+        Burst { first, binary_messages: messages.clone(), messages }
     }
 
     fn outcome(frames: &[&[u8]]) -> Result<usize> {
         let bytes: Vec<u8> = frames.iter().flat_map(|payload| frame::from_server(payload)).collect();
         let mut last = 4;
-        Ok(check_frames(&bytes, &mut last, &burst(5))?.0)
+        Ok(check_frames(&bytes, &mut last, &burst(5), false)?.0)
     }
 
     #[test]
@@ -224,13 +243,13 @@ mod tests {
     #[test]
     fn a_lost_broadcast_is_noticed_at_the_next() {
         let mut last = 3;
-        assert!(check_frames(&frame::from_server(b"one"), &mut last, &burst(5)).is_err());
+        assert!(check_frames(&frame::from_server(b"one"), &mut last, &burst(5), false).is_err());
     }
 
     #[test]
     fn what_is_not_whole_waits() {
         let (bytes, mut last) = (frame::from_server(b"one"), 4);
-        let (came, rest) = check_frames(&bytes[..4], &mut last, &burst(5)).unwrap();
+        let (came, rest) = check_frames(&bytes[..4], &mut last, &burst(5), false).unwrap();
         assert_eq!((came, rest.len()), (0, 4));
     }
 }
