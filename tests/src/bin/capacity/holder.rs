@@ -1,7 +1,7 @@
 //! The clients of one proxy: a process that connects them, keeps them alive, and counts what comes.
 //!
 //! ```text
-//!  "7\n" ──► the broadcast of this number is awaited ──► {"once":15400,"twice":0,"other":0}
+//!  "7\n" ──► "ready\n", the broadcast of this number is awaited ──► {"once":15400,"twice":0,"other":0}
 //! ```
 
 use std::io::{self, BufRead, ErrorKind, Read, Write};
@@ -27,7 +27,7 @@ const TURNS: usize = 150;
 /// What has not come by then is lost.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// When all have it, what comes twice has come by then.
-const SETTLE: Duration = Duration::from_millis(500);
+pub(crate) const SETTLE: Duration = Duration::from_millis(500);
 
 /// How often it looks for memory that is left.
 const LOOK_EVERY: u32 = 500;
@@ -109,7 +109,9 @@ pub(crate) fn run(arguments: &HolderArguments) -> Result<()> {
     loop {
         match questions.try_recv() {
             Ok(question) => {
-                let came = holder.await_broadcast(question.parse()?)?;
+                let number = question.parse()?;
+                say(READY);
+                let came = holder.await_broadcast(number)?;
                 say(&serde_json::to_string(&came)?);
             }
             Err(TryRecvError::Empty) => {
