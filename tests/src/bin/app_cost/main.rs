@@ -38,6 +38,7 @@
 //! | [`windows`] | which window comes when |
 //! | [`idle`] | clients that say nothing, a process too: connects, reads the memory |
 //! | [`browser`] | what a client sends with its connect request |
+//! | [`round_trips`] | one client that waits for one answer |
 //! | [`calls_report`], [`memory_report`] | ratios, the tables |
 //! | [`settings`] | the command line |
 //!
@@ -51,6 +52,7 @@ mod calls_report;
 mod echo;
 mod idle;
 mod memory_report;
+mod round_trips;
 mod settings;
 mod windows;
 
@@ -67,6 +69,7 @@ use callers::CallersArguments;
 use calls_report::CallsReport;
 use idle::IdleArguments;
 use memory_report::MemoryReport;
+use round_trips::RoundTripReport;
 use settings::{Settings, Subject};
 
 /// CPU time per call and memory per idle connection of an app server behind a proxy.
@@ -99,6 +102,7 @@ struct Report {
     settings: Settings,
     calls: Vec<CallsReport>,
     memory: Option<MemoryReport>,
+    round_trips: Option<RoundTripReport>,
 }
 
 fn main() -> ExitCode {
@@ -115,16 +119,15 @@ fn main() -> ExitCode {
 fn measure(settings: Settings) -> Result<()> {
     command::warn_of_debug_build("app_cost");
     let mut calls = Vec::new();
-    if settings.only != Some(Subject::Memory) {
+    let is_wanted = |subject| settings.only.is_none_or(|only| only == subject);
+    if is_wanted(Subject::Calls) {
         for load in &settings.loads {
             calls.push(calls_report::measure(*load, &settings, say)?);
         }
     }
-    let memory = match settings.only {
-        Some(Subject::Calls) => None,
-        _ => Some(memory_report::measure(&settings, say)?),
-    };
-    let report = Report { settings, calls, memory };
+    let round_trips = is_wanted(Subject::RoundTrips).then(|| round_trips::measure(&settings, say)).transpose()?;
+    let memory = is_wanted(Subject::Memory).then(|| memory_report::measure(&settings, say)).transpose()?;
+    let report = Report { settings, calls, memory, round_trips };
     say(&report.summary());
     command::write_json(&report, report.settings.json.as_deref())
 }
@@ -132,6 +135,7 @@ fn measure(settings: Settings) -> Result<()> {
 impl Report {
     fn summary(&self) -> String {
         let calls = self.calls.iter().map(CallsReport::summary);
-        calls.chain(self.memory.iter().map(MemoryReport::summary)).collect()
+        let round_trips = self.round_trips.iter().map(RoundTripReport::summary);
+        calls.chain(round_trips).chain(self.memory.iter().map(MemoryReport::summary)).collect()
     }
 }

@@ -53,6 +53,8 @@ pub(crate) enum Subject {
     Calls,
     /// Memory per idle connection.
     Memory,
+    /// How long one client waits for an answer.
+    RoundTrips,
 }
 
 /// How many call, and how much at once.
