@@ -21,9 +21,6 @@ const OWN_HEADERS: [&str; 8] = [
     "x-trunkline-remote",
 ];
 
-/// It belongs to one upgrade, tells an app nothing, and is another one for each client: it is not kept.
-const FORGOTTEN_HEADER: &str = "sec-websocket-key";
-
 /// So many texts are kept before it is looked which of them are still needed.
 const SWEEP_FROM: usize = 64;
 
@@ -45,8 +42,7 @@ impl Alike {
     /// Keeps an opening.
     pub fn keep(&mut self, open: &OpenConnection) -> Opening {
         let is_own = |name: &str| OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
-        let kept = open.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(FORGOTTEN_HEADER));
-        let (own, alike) = kept.cloned().partition(|(name, _)| is_own(name));
+        let (own, alike) = open.headers.iter().cloned().partition(|(name, _)| is_own(name));
         let own = encode(OpenConnection { headers: own, ..open.clone() });
         let alike = encode(OpenConnection { headers: alike, ..OpenConnection::default() });
         Opening { own: Box::from(&*own), alike: self.shared(&alike) }
