@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use memchr::memmem;
 
 use super::frame;
 
@@ -20,6 +21,7 @@ pub const HANDSHAKE_ANSWER: &[u8] = b"{}\x1e";
 
 /// An answer to the upgrade that is longer is none.
 const HEAD_MAX_BYTES: usize = 16 * 1024;
+const HEAD_END: &[u8] = b"\r\n\r\n";
 
 /// Connects to a hub, without negotiation, and waits for the answer to the hub handshake.
 ///
@@ -58,8 +60,7 @@ fn greet(
     first: u8,
 ) -> Result<(TcpStream, Vec<u8>)> {
     socket.write_all(upgrade_request(&address.to_string(), target, headers).as_bytes())?;
-    let whole = |bytes: &[u8]| find(bytes, b"\r\n\r\n");
-    let (head, rest) = read_until(&mut socket, Vec::new(), whole).context("the upgrade")?;
+    let (head, rest) = read_until(&mut socket, Vec::new(), head_end).context("the upgrade")?;
     if !head.starts_with(b"HTTP/1.1 101 ") {
         bail!("the upgrade is refused: {}", String::from_utf8_lossy(&head));
     }
@@ -119,7 +120,8 @@ fn read_until(
     }
 }
 
-/// Where the first part ends that ends with `mark`.
-fn find(bytes: &[u8], mark: &[u8]) -> Option<usize> {
-    bytes.windows(mark.len()).position(|window| window == mark).map(|place| place + mark.len())
+/// Where the head of an HTTP answer ends; `None` while it is not whole.
+#[must_use]
+pub fn head_end(bytes: &[u8]) -> Option<usize> {
+    memmem::find(bytes, HEAD_END).map(|place| place + HEAD_END.len())
 }

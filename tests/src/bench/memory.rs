@@ -14,6 +14,8 @@ const KIBIBYTE: u64 = 1024;
 pub struct Memory {
     /// Heap and stacks. Nobody else can have a share in it, and without swap nobody can take it away.
     pub anonymous_bytes: u64,
+    /// Its share of what can't be taken away, shared memory included: what workers share counts once among them.
+    pub proportional_bytes: u64,
     /// All of it, with the pages of its program that are in memory just now; the system drops and reads these at will.
     pub resident_bytes: u64,
 }
@@ -40,7 +42,11 @@ impl Memory {
 
     fn parse(text: &str) -> Result<Self> {
         let bytes = |name| kibibytes(text, name).map(|kibibytes| kibibytes * KIBIBYTE);
-        Ok(Self { anonymous_bytes: bytes("Anonymous")?, resident_bytes: bytes("Rss")? })
+        Ok(Self {
+            anonymous_bytes: bytes("Anonymous")?,
+            proportional_bytes: bytes("Pss_Anon")? + bytes("Pss_Shmem")?,
+            resident_bytes: bytes("Rss")?,
+        })
     }
 }
 
@@ -55,10 +61,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_figures_are_found() {
-        let text = "5587-7ffd ---p 00000000 00:00 0    [rollup]\nRss:      1752 kB\nAnonymous:       112 kB\n";
+    fn all_figures_are_found() {
+        let text = "5587-7ffd ---p 00000000 00:00 0    [rollup]\nRss:      1752 kB\nPss_Anon:      100 kB\n\
+                    Pss_Shmem:      8 kB\nAnonymous:       112 kB\n";
         let memory = Memory::parse(text).unwrap();
-        assert_eq!(memory, Memory { anonymous_bytes: 112 * 1024, resident_bytes: 1752 * 1024 });
+        let [anonymous_bytes, proportional_bytes, resident_bytes] = [112 * 1024, 108 * 1024, 1752 * 1024];
+        assert_eq!(memory, Memory { anonymous_bytes, proportional_bytes, resident_bytes });
         assert!(Memory::parse("Rss: 1 kB\n").is_err());
     }
 

@@ -50,6 +50,14 @@ impl Process {
         self.child.id()
     }
 
+    /// Waits a while for the end of a process that was told to end.
+    pub fn wait_for_end(&mut self) {
+        let started = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && started.elapsed() < END_GUARD {
+            sleep(LOOK_AGAIN);
+        }
+    }
+
     /// Waits until something is so that this process brings about.
     ///
     /// # Errors
@@ -139,9 +147,6 @@ impl Drop for Speaker {
     fn drop(&mut self) {
         // It ends with its input, and ends its own children then; killed, it would leave them behind.
         drop(self.input.take());
-        let started = Instant::now();
-        while matches!(self.process.child.try_wait(), Ok(None)) && started.elapsed() < END_GUARD {
-            sleep(LOOK_AGAIN);
-        }
+        self.process.wait_for_end();
     }
 }

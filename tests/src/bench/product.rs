@@ -1,6 +1,6 @@
 //! The product under test: proxies before the app server `bench`, each a process of its own.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -86,10 +86,30 @@ impl App {
     /// # Errors
     /// When it is not built.
     pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// Starts it with an embedded node, which serves its clients without a proxy, and waits until it listens.
+    ///
+    /// # Errors
+    /// When it is not built or does not start.
+    pub fn embedded() -> Result<Self> {
+        let mut app = Self::start_with(&["--embedded"])?;
+        app.process.wait_until(|| TcpStream::connect(app.address).is_ok())?;
+        Ok(app)
+    }
+
+    fn start_with(more: &[&str]) -> Result<Self> {
         let address = address()?;
         let mut bench = Command::new(program("examples/bench")?);
-        product(&mut bench).args(["--listen", &address.to_string()]);
+        product(&mut bench).args(["--listen", &address.to_string()]).args(more);
         Ok(Self { address, process: Process::start("app server", &mut bench)? })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Its process id.

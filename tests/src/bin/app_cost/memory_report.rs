@@ -135,7 +135,7 @@ mod tests {
     fn a_slope_leaves_out_what_is_needed_once() {
         let reading = |clients: u64| {
             let anonymous_bytes = if clients == 0 { 1_000 } else { 51_000 + 400 * clients };
-            let memory = Memory { anonymous_bytes, resident_bytes: 0 };
+            let memory = Memory { anonymous_bytes, proportional_bytes: anonymous_bytes, resident_bytes: 0 };
             Reading { app: memory, proxy: memory }
         };
         let waves = Waves { before: reading(0), first: reading(100), second: reading(200) };

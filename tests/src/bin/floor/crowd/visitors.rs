@@ -6,7 +6,6 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use memchr::memmem;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use trunkline_tests::bench::connect;
@@ -114,10 +113,10 @@ impl Visitor {
             }
         }
         if !self.is_upgraded
-            && let Some(end) = memmem::find(&self.heard, b"\r\n\r\n")
+            && let Some(end) = connect::head_end(&self.heard)
         {
             ensure!(self.heard.starts_with(b"HTTP/1.1 101 "), "{:?}", String::from_utf8_lossy(&self.heard));
-            self.heard.drain(..end + 4);
+            self.heard.drain(..end);
             self.is_upgraded = true;
             self.socket.write_all(&handshake.asked).context("the handshake")?;
         }

@@ -1,0 +1,289 @@
+//! What clients of each kind say and hear, as bytes: the same text of the same length in each of them.
+
+use anyhow::{Result, bail, ensure};
+use trunkline_tests::bench::{connect, frame};
+
+/// How clients speak to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// SignalR's JSON hub protocol, connecting without negotiation.
+    SignalR,
+    /// Bare texts: `b` and what everyone is to get, or `e` and what is to come back.
+    Plain,
+    /// Socket.IO 4 over a WebSocket, from the start.
+    SocketIo,
+    /// nchan: subscribers listen to a WebSocket, a publisher posts; nobody is answered.
+    Nchan,
+}
+
+/// What the packets of Engine.IO begin with, and what those of Socket.IO in them do.
+mod packet {
+    /// Engine.IO: the session is open.
+    pub(super) const OPEN: &[u8] = b"0{";
+    /// Engine.IO: are you there?
+    pub(super) const PING: &[u8] = b"2";
+    /// Engine.IO: I am.
+    pub(super) const PONG: &[u8] = b"3";
+    /// Socket.IO: let me into the main namespace.
+    pub(super) const CONNECT: &[u8] = b"40";
+    /// Socket.IO: you are in.
+    pub(super) const CONNECTED: &[u8] = b"40{";
+}
+
+/// What a frame of a server is to its client.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Heard<'a> {
+    /// What was asked for.
+    Message(&'a [u8]),
+    /// The server is there.
+    KeepAlive,
+    /// The server wants to know whether the client is there: so it says that.
+    Question(&'static [u8]),
+}
+
+impl Dialect {
+    /// The request of a new connection.
+    pub(crate) fn upgrade(self) -> Vec<u8> {
+        let target = match self {
+            Self::SignalR => "/bench",
+            Self::Plain => "/",
+            Self::SocketIo => "/socket.io/?EIO=4&transport=websocket",
+            Self::Nchan => "/sub",
+        };
+        connect::upgrade_request("localhost", target, "").into_bytes()
+    }
+
+    /// What asks the server to send this text to everyone.
+    pub(crate) fn publish(self, text: &str) -> Vec<u8> {
+        let message = match self {
+            Self::SignalR => format!("{{\"type\":1,\"target\":\"Broadcast\",\"arguments\":[\"{text}\"]}}\x1e"),
+            Self::Plain => format!("b{text}"),
+            Self::SocketIo => format!("42[\"broadcast\",\"{text}\"]"),
+            Self::Nchan => return post(text),
+        };
+        frame::from_client(message.as_bytes())
+    }
+
+    /// What everyone gets then.
+    pub(crate) fn published(self, text: &str) -> Vec<u8> {
+        match self {
+            Self::SignalR => format!("{{\"type\":1,\"target\":\"Message\",\"arguments\":[\"{text}\"]}}\x1e"),
+            Self::Plain | Self::Nchan => text.to_owned(),
+            Self::SocketIo => format!("42[\"message\",\"{text}\"]"),
+        }
+        .into_bytes()
+    }
+
+    /// What asks the server for this text, and what it answers; `None` where nobody is answered.
+    pub(crate) fn echo(self, text: &str) -> Option<(Vec<u8>, Vec<u8>)> {
+        let (asked, answered) = match self {
+            Self::SignalR => (
+                format!("{{\"type\":1,\"invocationId\":\"1\",\"target\":\"Echo\",\"arguments\":[\"{text}\"]}}\x1e"),
+                format!("{{\"type\":3,\"invocationId\":\"1\",\"result\":\"{text}\"}}\x1e"),
+            ),
+            Self::Plain => (format!("e{text}"), text.to_owned()),
+            Self::SocketIo => (format!("421[\"echo\",\"{text}\"]"), format!("431[\"{text}\"]")),
+            Self::Nchan => return None,
+        };
+        Some((frame::from_client(asked.as_bytes()), answered.into_bytes()))
+    }
+
+    /// Whether a connection beside those of the clients publishes, which no one else may.
+    pub(crate) fn publishes_apart(self) -> bool {
+        self == Self::Nchan
+    }
+
+    /// What a frame is.
+    pub(crate) fn hear(self, first: u8, payload: &[u8]) -> Result<Heard<'_>> {
+        ensure!(first == frame::TEXT, "a frame begins with {first:#x} where a text was due");
+        Ok(match self {
+            Self::SignalR if payload == frame::PING => Heard::KeepAlive,
+            Self::SocketIo if payload == packet::PING => Heard::Question(packet::PONG),
+            _ => Heard::Message(payload),
+        })
+    }
+}
+
+/// The request of nchan's publisher.
+fn post(text: &str) -> Vec<u8> {
+    let length = text.len();
+    let head = "POST /pub HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n";
+    format!("{head}Content-Length: {length}\r\n\r\n{text}").into_bytes()
+}
+
+/// How far a new client is on its way in.
+///
+/// ```text
+///  Upgrading ──101──► in                                     plain, nchan
+///      ├──101, handshake said──► Joining ──{}──► in          SignalR
+///      └──101──► Opening ──0{…}, 40 said──► Joining ──40{…}──► in     Socket.IO
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Upgrading,
+    Opening,
+    Joining,
+}
+
+/// What is next for a new client.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It waits for more.
+    Wait,
+    /// It says this.
+    Say(Vec<u8>),
+    /// It waits no longer: it is in.
+    In,
+}
+
+/// A new client's way in, from its upgrade on: bytes in, what it says out.
+#[derive(Debug)]
+pub(crate) struct Welcome {
+    dialect: Dialect,
+    way: Way,
+}
+
+impl Welcome {
+    pub(crate) fn new(dialect: Dialect) -> Self {
+        Self { dialect, way: Way::Upgrading }
+    }
+
+    /// Takes what it understands from what was heard, one step at a time: ask again until it waits or is in.
+    pub(crate) fn step(&mut self, heard: &mut Vec<u8>) -> Result<Next> {
+        let Some((length, next, way)) = self.look(heard)? else { return Ok(Next::Wait) };
+        heard.drain(..length);
+        self.way = way;
+        Ok(next)
+    }
+
+    /// How much of it is understood, what is next then, and how far that is.
+    fn look(&self, heard: &[u8]) -> Result<Option<(usize, Next, Way)>> {
+        if self.way == Way::Upgrading {
+            return self.upgraded(heard);
+        }
+        let Some((first, payload, rest)) = frame::split(heard) else { return Ok(None) };
+        let length = heard.len() - rest.len();
+        let is_text = first == frame::TEXT;
+        let next = match (self.way, self.dialect) {
+            (Way::Opening, _) if is_text && payload.starts_with(packet::OPEN) => {
+                Next::Say(frame::from_client(packet::CONNECT))
+            }
+            (Way::Joining, Dialect::SocketIo) if is_text && payload.starts_with(packet::CONNECTED) => Next::In,
+            (Way::Joining, Dialect::SignalR) if is_text && payload == connect::HANDSHAKE_ANSWER => Next::In,
+            _ => bail!("{:?} is no welcome", String::from_utf8_lossy(payload)),
+        };
+        Ok(Some((length, next, Way::Joining)))
+    }
+
+    fn upgraded(&self, heard: &[u8]) -> Result<Option<(usize, Next, Way)>> {
+        let Some(end) = connect::head_end(heard) else { return Ok(None) };
+        ensure!(heard.starts_with(b"HTTP/1.1 101 "), "the upgrade is refused: {:?}", String::from_utf8_lossy(heard));
+        Ok(match self.dialect {
+            Dialect::SignalR => Some((end, Next::Say(frame::from_client(connect::HANDSHAKE)), Way::Joining)),
+            Dialect::Plain | Dialect::Nchan => Some((end, Next::In, Way::Joining)),
+            Dialect::SocketIo => {
+                // Nothing is said here: what opens the session comes by itself, often with these bytes.
+                let opening = Self { dialect: self.dialect, way: Way::Opening };
+                let after = heard.get(end..).unwrap_or_default();
+                opening.look(after)?.map(|(length, next, way)| (end + length, next, way))
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "hello";
+
+    /// As recorded, each from a server of that kind.
+    const UPGRADED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    const OPENED: &[u8] = b"\x81k0{\"sid\":\"cNgjvV-Dui22zS02AAAA\",\"upgrades\":[],\"pingInterval\":25000,\
+                            \"pingTimeout\":20000,\"maxPayload\":1000000}";
+    const JOINED: &[u8] = b"\x81 40{\"sid\":\"Eo4U-StND6UdqEkNAAAA\"}";
+
+    /// All steps of a client that hears these bytes, cut at every place.
+    fn steps(dialect: Dialect, parts: &[&[u8]]) -> Vec<Next> {
+        let bytes = parts.concat();
+        let at = |cut: usize| {
+            let (mut welcome, mut heard, mut steps) = (Welcome::new(dialect), Vec::new(), Vec::new());
+            for part in [&bytes[..cut], &bytes[cut..]] {
+                heard.extend_from_slice(part);
+                loop {
+                    match welcome.step(&mut heard).unwrap() {
+                        Next::Wait => break,
+                        Next::In => {
+                            steps.push(Next::In);
+                            break;
+                        }
+                        say @ Next::Say(_) => steps.push(say),
+                    }
+                }
+            }
+            steps
+        };
+        let whole = at(bytes.len());
+        for cut in 0..bytes.len() {
+            assert_eq!(at(cut), whole, "cut at {cut}");
+        }
+        whole
+    }
+
+    #[test]
+    fn a_client_is_in_when_its_own_protocol_says_so() {
+        let shake = Next::Say(frame::from_client(b"{\"protocol\":\"json\",\"version\":1}\x1e"));
+        assert_eq!(steps(Dialect::SignalR, &[UPGRADED, b"\x81\x03{}\x1e"]), [shake, Next::In]);
+        let join = Next::Say(frame::from_client(b"40"));
+        assert_eq!(steps(Dialect::SocketIo, &[UPGRADED, OPENED, JOINED]), [join, Next::In]);
+        assert_eq!(steps(Dialect::Plain, &[UPGRADED]), [Next::In]);
+        assert_eq!(steps(Dialect::Nchan, &[UPGRADED]), [Next::In]);
+    }
+
+    #[test]
+    fn what_is_no_welcome_is_an_error() {
+        let refused = |dialect, parts: &[&[u8]]| {
+            let (mut welcome, mut heard) = (Welcome::new(dialect), parts.concat());
+            let mut all = std::iter::from_fn(|| Some(welcome.step(&mut heard)));
+            all.find(|step| !matches!(step, Ok(Next::Say(_)))).unwrap().is_err()
+        };
+        assert!(refused(Dialect::Plain, &[b"HTTP/1.1 404 Not Found\r\n\r\n"]));
+        assert!(refused(Dialect::SignalR, &[UPGRADED, b"\x81\x0e{\"error\":\"no\"}\x1e"]));
+        assert!(refused(Dialect::SocketIo, &[UPGRADED, OPENED, b"\x81\x1544{\"message\":\"no way\"}"]));
+        assert!(refused(Dialect::SocketIo, &[UPGRADED, JOINED]));
+    }
+
+    #[test]
+    fn what_recorded_servers_send_is_what_is_due() {
+        let message = |dialect: Dialect, frame: &'static [u8]| {
+            let (first, payload, _) = frame::split(frame).unwrap();
+            match dialect.hear(first, payload).unwrap() {
+                Heard::Message(message) => message.to_vec(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (_, answered) = Dialect::SocketIo.echo("hi").unwrap();
+        assert_eq!(message(Dialect::SocketIo, b"\x81\x09431[\"hi\"]"), answered);
+        assert_eq!(message(Dialect::SocketIo, b"\x81\x1242[\"message\",\"hi\"]"), Dialect::SocketIo.published("hi"));
+        assert_eq!(message(Dialect::Nchan, b"\x81\x05hello"), Dialect::Nchan.published(TEXT));
+        assert_eq!(message(Dialect::Plain, b"\x81\x05hello"), Dialect::Plain.echo(TEXT).unwrap().1);
+        let signalr = b"\x81\x33{\"type\":1,\"target\":\"Message\",\"arguments\":[\"hello\"]}\x1e";
+        assert_eq!(message(Dialect::SignalR, signalr), Dialect::SignalR.published(TEXT));
+    }
+
+    #[test]
+    fn a_ping_is_no_message_and_is_answered_where_that_is_asked_for() {
+        assert_eq!(Dialect::SignalR.hear(frame::TEXT, frame::PING).unwrap(), Heard::KeepAlive);
+        assert_eq!(Dialect::SocketIo.hear(frame::TEXT, b"2").unwrap(), Heard::Question(b"3"));
+        assert_eq!(Dialect::Plain.hear(frame::TEXT, b"2").unwrap(), Heard::Message(b"2"));
+        assert!(Dialect::Plain.hear(0x88, b"").is_err());
+    }
+
+    #[test]
+    fn nchan_is_published_to_by_a_request_and_answers_nobody() {
+        let request = String::from_utf8(Dialect::Nchan.publish(TEXT)).unwrap();
+        assert!(request.starts_with("POST /pub HTTP/1.1\r\n") && request.ends_with("Content-Length: 5\r\n\r\nhello"));
+        assert!(Dialect::Nchan.echo(TEXT).is_none());
+    }
+}
