@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(message(Dialect::SocketIo, b"\x81\x1242[\"message\",\"hi\"]"), Dialect::SocketIo.published("hi"));
         assert_eq!(message(Dialect::Nchan, b"\x81\x05hello"), Dialect::Nchan.published(TEXT));
         assert_eq!(message(Dialect::Plain, b"\x81\x05hello"), Dialect::Plain.echo(TEXT).unwrap().1);
-        let signalr = b"\x81\x33{\"type\":1,\"target\":\"Message\",\"arguments\":[\"hello\"]}\x1e";
+        let signalr = b"\x81\x34{\"type\":1,\"target\":\"Message\",\"arguments\":[\"hello\"]}\x1e";
         assert_eq!(message(Dialect::SignalR, signalr), Dialect::SignalR.published(TEXT));
     }
 

@@ -44,7 +44,6 @@ impl<'a> Visitors<'a> {
     fn come(&mut self, place: usize) -> Result<()> {
         let since = Instant::now();
         let mut socket = std::net::TcpStream::connect(address(self.servers, place)?)?;
-        socket.set_nodelay(true)?;
         socket.write_all(&self.upgrade)?;
         socket.set_nonblocking(true)?;
         let mut socket = TcpStream::from_std(socket);
