@@ -5,6 +5,7 @@
 mod callers;
 mod client;
 mod idlers;
+mod origin;
 mod receivers;
 mod visitors;
 

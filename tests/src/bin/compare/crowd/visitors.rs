@@ -12,6 +12,7 @@ use trunkline_tests::bench::look::{EVENTS, NAP, READ_BYTES, demand_progress, loo
 
 use super::Play;
 use super::client::address;
+use super::origin::Origins;
 use crate::dialect::{Dialect, Next, Welcome};
 use crate::servers::Servers;
 
@@ -30,6 +31,7 @@ pub(crate) struct Visitors<'a> {
     servers: &'a Servers,
     dialect: Dialect,
     upgrade: Vec<u8>,
+    origins: Origins,
     visitors: Vec<Option<Visitor>>,
     scratch: Vec<u8>,
 }
@@ -38,12 +40,13 @@ impl<'a> Visitors<'a> {
     pub(crate) fn new(servers: &'a Servers, dialect: Dialect, count: usize) -> Result<Self> {
         let visitors = (0..count).map(|_| None).collect();
         let (events, scratch) = (Events::with_capacity(EVENTS), vec![0; READ_BYTES]);
-        Ok(Self { poll: Poll::new()?, events, servers, dialect, upgrade: dialect.upgrade(), visitors, scratch })
+        let (poll, upgrade, origins) = (Poll::new()?, dialect.upgrade(), Origins::new());
+        Ok(Self { poll, events, servers, dialect, upgrade, origins, visitors, scratch })
     }
 
     fn come(&mut self, place: usize) -> Result<()> {
         let since = Instant::now();
-        let mut socket = std::net::TcpStream::connect(address(self.servers, place)?)?;
+        let mut socket = self.origins.connect(address(self.servers, place)?)?;
         socket.write_all(&self.upgrade)?;
         socket.set_nonblocking(true)?;
         let mut socket = TcpStream::from_std(socket);
