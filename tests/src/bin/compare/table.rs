@@ -17,9 +17,13 @@ const END: &str = "<!-- to here -->";
 pub(crate) fn tables(all: &[Figures]) -> String {
     let rounds = all.iter().map(|figures| figures.rounds);
     let (least, most) = (rounds.clone().min().unwrap_or(0), rounds.max().unwrap_or(0));
-    let rounds = if least == most { most.to_string() } else { format!("{least} to {most}") };
+    let rounds = match (least, most) {
+        (1, 1) => "1 round".into(),
+        _ if least == most => format!("{most} rounds"),
+        _ => format!("{least} to {most} rounds"),
+    };
     format!(
-        "Medians of {rounds} rounds, smallest and largest in brackets.\n\n\
+        "Medians of {rounds}, smallest and largest in brackets.\n\n\
          **Per second of CPU time**, all processes of a row together: more is better. Memory: less is better.\n\n{}\n\
          **Milliseconds** until half of all units were done, and until 99 of 100 were, under that load: less is better.\n\n{}\n\
          **Each process**: µs of CPU time per unit, and bytes per idle connection.\n\n{}",
