@@ -4,6 +4,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use trunkline_protocol::development_key::DevelopmentKeyError;
@@ -284,8 +285,19 @@ pub enum BuildError {
     /// A given access key is no good.
     #[error("access key can't be used")]
     AccessKey(#[source] AccessKeyError),
+    /// A file that should hold an access key can't be read.
+    #[error("the access key file {path} (TRUNKLINE_ACCESS_KEY_FILE) can't be read")]
+    AccessKeyFile {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// No access key was given, and the key of this machine can't be had.
-    #[error("no access key was given (TRUNKLINE_ACCESS_KEY), and there is no development key")]
+    #[error(
+        "no access key was given (TRUNKLINE_ACCESS_KEY, TRUNKLINE_ACCESS_KEY_FILE), and there is no development key"
+    )]
     DevelopmentKey(#[source] DevelopmentKeyError),
     /// An origin is none.
     #[cfg(feature = "embedded")]

@@ -150,8 +150,8 @@ impl Server {
     }
 
     /// An access key that the proxies have too. Several, separated by commas or by further calls, make a rotation: all
-    /// of them are accepted. Without any, `TRUNKLINE_ACCESS_KEY` is read, and without that the development key
-    /// of this machine, which is good for proxies on this machine only.
+    /// of them are accepted. Without any, `TRUNKLINE_ACCESS_KEY` and the files that `TRUNKLINE_ACCESS_KEY_FILE` names are
+    /// read, and without these the development key of this machine, which is good for proxies on this machine only.
     pub fn access_key(mut self, key: impl Into<String>) -> Self {
         self.keys.push(key.into());
         self

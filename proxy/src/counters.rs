@@ -186,6 +186,8 @@ impl Limit {
 /// All that one shard counts.
 #[derive(Debug, Default)]
 pub struct Counters {
+    /// Seconds that the shard has counted: it lives.
+    pub ticks: Counter,
     /// Sockets accepted.
     pub accepted: Counter,
     /// Negotiations answered.

@@ -5,12 +5,12 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal;
 use tracing_subscriber::EnvFilter;
 use trunkline_protocol::key::AccessKey;
-use trunkline_proxy::command::{check, health};
+use trunkline_proxy::command::{News, SizeArgs, check, feed_watchdog, handed, health, make_key_file, size, tell};
 use trunkline_proxy::config::{Config, ServeArgs, WithFile, unix_seconds, with_file};
 use trunkline_proxy::identity::sign_user_token;
 use trunkline_proxy::node::Node;
@@ -44,6 +44,8 @@ enum Command {
         #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8090")]
         admin: String,
     },
+    /// Tell how many nodes carry so many clients and messages, and what each of them needs.
+    Size(SizeArgs),
     /// Make keys and tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -52,7 +54,11 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum TokenCommand {
     /// Print a new access key, to be given to all proxies and app servers.
-    Key,
+    Key {
+        /// Keep it in this file, which only its owner can read, instead of printing it. A key that is there stays.
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
     /// Print an access token for a user, as an app would make one.
     User {
         /// The user id.
@@ -93,6 +99,10 @@ fn run() -> anyhow::Result<()> {
             say(runtime.block_on(health(&admin))?.trim_end());
             Ok(())
         }
+        Command::Size(args) => {
+            say(size(&args)?.trim_end());
+            Ok(())
+        }
         Command::Token(command) => token(command),
     }
 }
@@ -127,16 +137,20 @@ fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let is_terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(std::io::stderr).init();
     let config = Config::new(args)?;
+    let handed = handed().context("a socket that the supervisor hands over (LISTEN_FDS) can't be used")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let node = Node::start(config).await?;
+        let node = Node::start_on(handed, config).await?;
         say(&format!("listening on http://{}", node.listen()));
         if let Some(listen) = node.tls_listen() {
             say(&format!("listening on https://{listen}"));
         }
         say(&format!("admin on http://{}", node.admin()));
         let mut orders = StopOrders::new()?;
+        tell(News::Ready);
+        tokio::spawn(feed_watchdog(node.pulse()));
         orders.next().await?;
+        tell(News::Stopping);
         tokio::select! {
             () = node.stop() => Ok(()),
             // With the process all its threads end, and whatever they wait for.
@@ -172,7 +186,8 @@ impl StopOrders {
 
 fn token(command: TokenCommand) -> anyhow::Result<()> {
     match command {
-        TokenCommand::Key => say(AccessKey::random().expose()),
+        TokenCommand::Key { file: None } => say(AccessKey::random().expose()),
+        TokenCommand::Key { file: Some(file) } => make_key_file(&file)?,
         TokenCommand::User { id, access_key, claims, lifetime } => {
             let key = AccessKey::new(access_key.split(',').next().unwrap_or_default())?;
             say(&sign_user_token(&key, &id, &claims, unix_seconds().saturating_add(lifetime))?);

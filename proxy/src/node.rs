@@ -8,8 +8,10 @@
 mod discover;
 mod doors;
 mod embedded;
+mod handed;
 mod instances;
 mod listen;
+mod pulse;
 #[cfg(feature = "tls")]
 mod reload;
 mod thread;
@@ -27,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use embedded::Embedded;
+pub use handed::Handed;
+pub use pulse::Pulse;
 
 use doors::{Addresses, Doors};
 
@@ -61,6 +65,12 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// A socket was handed over that no flag names.
+    #[error(
+        "a socket at {0} was handed over, but none of --listen, --tls-listen and --admin is {0}: name it by one of these, \
+         or have it not handed over (`ListenStream=` of systemd's socket unit)"
+    )]
+    Stray(SocketAddr),
     /// TLS can't be spoken.
     #[cfg(feature = "tls")]
     #[error(transparent)]
@@ -115,10 +125,23 @@ impl Node {
     /// # Errors
     /// When an address is taken, or the system refuses a thread.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let (doors, listen) = Doors::open(&config)?;
+        Self::start_on(Handed::default(), config).await
+    }
+
+    /// The same, on sockets that are open already as far as they have been handed over.
+    ///
+    /// # Errors
+    /// When an address is taken, a socket has none of the addresses that are configured, or the system refuses a thread.
+    pub async fn start_on(mut handed: Handed, config: Config) -> Result<Self, StartError> {
+        let (doors, listen) = Doors::open(&config, &mut handed)?;
         let ways = ways(&config)?;
         let refused = |source| StartError::Listen { flag: "--admin", address: config.admin, source };
-        let admin_listener = TcpListener::bind(config.admin).await.map_err(refused)?;
+        let admin_listener = match handed.take(config.admin).pop() {
+            Some(listener) => TcpListener::from_std(listener),
+            None => TcpListener::bind(config.admin).await,
+        }
+        .map_err(refused)?;
+        handed.none_is_left()?;
         let admin = admin_listener.local_addr().map_err(refused)?;
         let Config { upstreams, resolve_interval, resolver, shards, drain, settings, .. } = config;
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| ShardSender::new()).unzip();
@@ -172,6 +195,12 @@ impl Node {
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// By what it is seen that its threads live.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        Pulse(self.shared.clone())
     }
 
     /// Stops the node: load balancers turn away, clients are told to connect again, app servers learn that they left,

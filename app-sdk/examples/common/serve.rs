@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     /// Name of this app server, for people
     #[arg(long)]
     name: Option<String>,
-    /// Access key that the proxies have too; TRUNKLINE_ACCESS_KEY is read when none is given
+    /// Access key that the proxies have too; TRUNKLINE_ACCESS_KEY and TRUNKLINE_ACCESS_KEY_FILE are read when none is given
     #[arg(long, value_name = "KEY")]
     access_key: Vec<String>,
     /// `signalr.js` of the npm package @microsoft/signalr, for pages to use in place of our small client
@@ -64,7 +64,7 @@ impl Arguments {
         self.name.clone().unwrap_or_else(|| std::env::var("HOSTNAME").unwrap_or_else(|_| "app".into()))
     }
 
-    /// Serves the hubs of `server`, `routes`, `/signalr.js` and `/metrics`, until Ctrl-C or SIGTERM.
+    /// Serves the hubs of `server`, `routes`, `/signalr.js`, `/metrics` and `/readyz`, until Ctrl-C or SIGTERM.
     pub(crate) async fn serve(self, mut server: Server, routes: Router) -> anyhow::Result<()> {
         let listener = self.bind().await?;
         let tls_listener = self.bind_tls().await?;
@@ -83,6 +83,8 @@ impl Arguments {
         let app = routes
             .route("/signalr.js", get(async || ([(CONTENT_TYPE, "text/javascript; charset=utf-8")], script)))
             .route("/metrics", handle.metrics())
+            // For probes, such as `trunkline health --admin http://HOST:PORT`: whoever answers is ready.
+            .route("/readyz", get(async || "ready\n"))
             .merge(server.into_router()?);
         let is_open = |address: &SocketAddr| !address.ip().is_loopback();
         if handle.uses_development_key()

@@ -13,6 +13,8 @@ use crate::error::BuildError;
 
 /// The environment variable that holds access keys, separated by commas.
 const KEY_VARIABLE: &str = "TRUNKLINE_ACCESS_KEY";
+/// The environment variable that names files with one key each, as supervisors hand secrets over.
+const KEY_FILE_VARIABLE: &str = "TRUNKLINE_ACCESS_KEY_FILE";
 
 /// The keys of this app server.
 #[derive(Debug)]
@@ -35,9 +37,8 @@ pub(crate) enum AccessError {
 impl Access {
     /// Takes the keys that were given in code, else those of the environment, else the development key.
     pub(crate) fn new(given: &[String]) -> Result<Self, BuildError> {
-        let from_environment = || std::env::var(KEY_VARIABLE).map_or_else(|_| Vec::new(), |text| split(&text));
         let given: Vec<_> = given.iter().flat_map(|text| split(text)).collect();
-        let texts = if given.is_empty() { from_environment() } else { given };
+        let texts = if given.is_empty() { from_environment()? } else { given };
         let is_development = texts.is_empty();
         let keys = if is_development { vec![development_key()?] } else { parse(&texts)? };
         Ok(Self { keys: AccessKeys::new(keys).map_err(BuildError::AccessKey)?, is_development })
@@ -66,6 +67,17 @@ impl Access {
             Some(Err(_)) | None => Err(AccessError::Credential),
         }
     }
+}
+
+/// Keys and files with keys together, as the proxy takes them.
+fn from_environment() -> Result<Vec<String>, BuildError> {
+    let variable = |name| split(&std::env::var(name).unwrap_or_default());
+    let in_files = variable(KEY_FILE_VARIABLE).into_iter().map(|path| read(&path));
+    variable(KEY_VARIABLE).into_iter().map(Ok).chain(in_files).collect()
+}
+
+fn read(path: &str) -> Result<String, BuildError> {
+    std::fs::read_to_string(path).map_err(|source| BuildError::AccessKeyFile { path: path.into(), source })
 }
 
 fn split(text: &str) -> Vec<String> {

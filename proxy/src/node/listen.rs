@@ -26,6 +26,25 @@ pub(super) fn reuse_port(address: SocketAddr, count: u16) -> io::Result<(SocketA
     Ok((address, listeners))
 }
 
+/// Gives listeners that somebody else has made to `count` shards, at least one to each and each to at least one: where
+/// there are too few, shards share them, and whoever is free accepts.
+///
+/// They can't be made more: the system shares a port only between sockets of one user, and a supervisor is another one.
+///
+/// # Errors
+/// When the system has no descriptor left.
+pub(super) fn shared_out(listeners: Vec<TcpListener>, count: u16) -> io::Result<Vec<Vec<TcpListener>>> {
+    let count = usize::from(count);
+    let mut shares: Vec<Vec<TcpListener>> = (0..count).map(|_| Vec::new()).collect();
+    let places = (0..count).cycle().zip(listeners.iter().cycle());
+    for (place, listener) in places.take(count.max(listeners.len())) {
+        if let Some(share) = shares.get_mut(place) {
+            share.push(listener.try_clone()?);
+        }
+    }
+    Ok(shares)
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sharing {
     Alone,
@@ -54,6 +73,21 @@ mod tests {
     fn all_shards_listen_on_one_address() {
         let (address, listeners) = reuse_port("127.0.0.1:0".parse().unwrap(), 3).unwrap();
         assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
+    }
+
+    #[test]
+    fn each_shard_gets_a_listener_and_each_listener_a_shard() {
+        for (shards, listeners, shares) in [(3, 1, vec![1, 1, 1]), (2, 2, vec![1, 1]), (2, 5, vec![3, 2])] {
+            let handed: Vec<_> = (0..listeners).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+            let mut addresses: Vec<_> = handed.iter().map(|one| one.local_addr().unwrap()).collect();
+            let shared = shared_out(handed, shards).unwrap();
+            assert_eq!(shared.iter().map(Vec::len).collect::<Vec<_>>(), shares);
+            let mut served: Vec<_> = shared.iter().flatten().map(|one| one.local_addr().unwrap()).collect();
+            served.sort();
+            served.dedup();
+            addresses.sort();
+            assert_eq!(served, addresses);
+        }
     }
 
     #[test]

@@ -59,6 +59,7 @@ impl Shard {
     pub fn advance(self: &Rc<Self>) {
         let now = self.tick() + 1;
         self.tick.set(now);
+        self.counters.ticks.increment();
         let due = self.wheel.borrow_mut().take(now);
         for (slot, serial) in due {
             self.look_at(slot, serial, now);
