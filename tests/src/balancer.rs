@@ -87,13 +87,14 @@ async fn accept(listener: TcpListener, rule: Rule, servers: Arc<[String]>, reque
     }
 }
 
-fn bad_gateway() -> Response<Body> {
+pub(crate) fn bad_gateway() -> Response<Body> {
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = StatusCode::BAD_GATEWAY;
     answer
 }
 
-async fn carry(mut request: Request<Incoming>, server: &str) -> Result<Response<Body>> {
+/// Passes a request on to a server, and everything behind it if that is an upgrade.
+pub(crate) async fn carry(mut request: Request<Incoming>, server: &str) -> Result<Response<Body>> {
     let stream = TcpStream::connect(server).await.with_context(|| format!("connecting to {server}"))?;
     stream.set_nodelay(true)?;
     let (mut sender, connection) = client::handshake(TokioIo::new(stream)).await?;

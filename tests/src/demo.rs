@@ -101,7 +101,7 @@ impl Drop for Demo {
 }
 
 /// All processes of a group that are not dead yet, from the system's process table.
-fn processes_of_group(group: u32) -> Result<Vec<u32>> {
+pub(crate) fn processes_of_group(group: u32) -> Result<Vec<u32>> {
     let group = group.to_string();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").context("reading the process table")? {

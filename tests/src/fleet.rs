@@ -87,6 +87,8 @@ const OWN_HOSTS: &str = r#"
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Keys {
     Given(String),
+    /// In a file.
+    InFile(PathBuf),
     /// No key at all: whoever starts first makes one in the state folder, which is the test's own.
     Development,
 }
@@ -109,6 +111,12 @@ impl<'a> Fleet<'a> {
     #[must_use]
     pub fn with_keys(stage: &'a Stage, keys: &str) -> Self {
         Self { stage, keys: Keys::Given(keys.into()) }
+    }
+
+    /// A fleet whose key lies in a file.
+    #[must_use]
+    pub fn with_key_file(stage: &'a Stage, file: &Path) -> Self {
+        Self { stage, keys: Keys::InFile(file.into()) }
     }
 
     /// A fleet without any key, as on a developer's machine.
@@ -228,6 +236,7 @@ impl<'a> Fleet<'a> {
         let state = self.stage.folder().join("state");
         let environment = match &self.keys {
             Keys::Given(keys) => vec![("TRUNKLINE_ACCESS_KEY".into(), keys.clone())],
+            Keys::InFile(file) => vec![("TRUNKLINE_ACCESS_KEY_FILE".into(), file.to_string_lossy().into_owned())],
             Keys::Development => vec![("XDG_STATE_HOME".into(), state.to_string_lossy().into_owned())],
         };
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();

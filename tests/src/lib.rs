@@ -16,7 +16,10 @@
 //! | [`balancer`] | a load balancer without stickiness, request by request |
 //! | [`shipped`] | HAProxy and nginx as `deploy/` configures them |
 //! | [`fake_app`] | an app server that breaks the service protocol |
+//! | [`other_version`] | an app server of another version, as far as proxies can see |
 //! | [`demo`] | the demo, in a process group of its own |
+//! | [`local`] | the whole layout, as `deploy/local` runs it |
+//! | [`tools`] | programs that look at files, such as validators |
 //! | [`driver`] | commands and replies as JSON lines, to a process of another language |
 //! | [`client`] | clients of the official and other libraries, behind one face |
 //! | [`browser`] | pages in headless Chromium |
@@ -44,7 +47,9 @@ pub mod fleet;
 pub mod ground;
 pub mod http_client;
 pub mod issuer;
+pub mod local;
 pub mod metrics;
+pub mod other_version;
 pub mod process;
 pub mod raw;
 pub mod relay;
@@ -53,3 +58,4 @@ pub mod shipped;
 pub mod sockets;
 pub mod tls;
 pub mod token;
+pub mod tools;

@@ -155,13 +155,19 @@ fn behind_a_balancer_that_strips_upgrades_the_client_falls_back_by_itself() {
 }
 
 #[test]
-fn with_haproxys_cookie_no_request_has_to_hop() {
+fn with_a_cookie_of_the_balancer_no_request_has_to_hop() {
     play_heavy(async |stage| {
-        let shipped = Shipped::read(Product::HaProxy)?.with("#cookie TRUNKLINE", "cookie TRUNKLINE")?;
-        let scene = Scene::start(stage, App::Bench, &ARGUMENTS, shipped).await?;
-        for (kind, transport) in ways() {
-            let (_clients, hops) = scene.connect_all(kind, transport).await?;
-            assert_eq!(hops, 0.0, "{kind:?} {transport:?}");
+        for product in Product::ALL {
+            let shipped = Shipped::read(product)?;
+            let shipped = match product {
+                Product::HaProxy => shipped.with("#cookie TRUNKLINE", "cookie TRUNKLINE")?,
+                Product::Nginx => shipped.with("#hash $sticky", "hash $sticky")?.with("#add_header", "add_header")?,
+            };
+            let scene = Scene::start(stage, App::Bench, &ARGUMENTS, shipped).await?;
+            for (kind, transport) in ways() {
+                let (_clients, hops) = scene.connect_all(kind, transport).await?;
+                assert_eq!(hops, 0.0, "{product:?} {kind:?} {transport:?}");
+            }
         }
         Ok(())
     });

@@ -28,6 +28,8 @@ mod conformance;
 #[cfg(test)]
 mod departures;
 #[cfg(test)]
+mod deploy;
+#[cfg(test)]
 mod discovery;
 #[cfg(test)]
 mod doors;
