@@ -21,6 +21,8 @@ const SOCKET_BYTES: u64 = 4608;
 const PLANNED_BYTES: u64 = 2 * (CLIENT_BYTES + SOCKET_BYTES);
 /// An app server's, with a browser's headers and ten claims.
 const APP_CLIENT_BYTES: u64 = 1843;
+/// A node's for a link that has nothing to do.
+const LINK_BYTES: u64 = 31 * 1024;
 /// What a node may keep for a link: the default of `--link-ring-max-bytes`.
 const RING_BYTES: u64 = 4 * 1024 * 1024;
 /// A node without clients, and the system beside it.
@@ -95,7 +97,7 @@ struct Nodes {
 
 impl Nodes {
     fn new(args: &SizeArgs) -> Result<Self, TooLittleMemory> {
-        let links = links_of_node(args) * RING_BYTES;
+        let links = links_of_node(args) * (LINK_BYTES + RING_BYTES);
         let for_clients = (args.memory * GIB).saturating_sub(BASE_BYTES + links);
         let too_little = TooLittleMemory { given: args.memory, links: links.div_ceil(GIB) };
         let for_clients = NonZeroU64::new(for_clients / PLANNED_BYTES).ok_or(too_little)?;
@@ -146,7 +148,7 @@ pub fn size(args: &SizeArgs) -> Result<String, TooLittleMemory> {
     line("clients of a node", format!("{clients} at most, {} while all are there", args.clients.div_ceil(all)));
     let busy = parts_per_thousand(args).div_ceil(carrying);
     line("  processors", format!("{} of {}", thousandths(busy), args.cores));
-    let memory = BASE_BYTES + clients * PLANNED_BYTES;
+    let memory = BASE_BYTES + links_of_node(args) * LINK_BYTES + clients * PLANNED_BYTES;
     line(
         "  memory",
         format!(
@@ -240,7 +242,7 @@ mod tests {
         assert_eq!(nodes("--clients 1 --rate 440001").by_processors, 2);
         assert_eq!(nodes("--clients 1 --rate 440000 --calls 240000").by_processors, 2);
         assert_eq!(nodes("--clients 1000001 --rate 0 --memory 64").by_connections, 2);
-        let per_node = (8 * GIB - BASE_BYTES - 10 * RING_BYTES) / PLANNED_BYTES;
+        let per_node = (8 * GIB - BASE_BYTES - 10 * (LINK_BYTES + RING_BYTES)) / PLANNED_BYTES;
         assert_eq!(nodes(&format!("--clients {per_node} --rate 0")).by_memory, 1);
         assert_eq!(nodes(&format!("--clients {} --rate 0", per_node + 1)).by_memory, 2);
     }
