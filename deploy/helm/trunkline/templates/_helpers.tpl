@@ -1,10 +1,11 @@
 {{- /* Names and labels that the templates share. */ -}}
 
+{{- /* With what a pod's name adds it is the name of a node, which may have 64 characters. */ -}}
 {{- define "trunkline.name" -}}
 {{- if contains .Chart.Name .Release.Name -}}
-{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 46 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 46 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use tokio::process::Command;
 use trunkline_tests::scenario::play;
 use trunkline_tests::tools::{DEPLOY_FOLDER, files, python, run, shipped};
 
@@ -21,6 +22,24 @@ fn compose_and_stack_are_what_the_compose_specification_says() {
             std::fs::write(&place, wrong)?;
             assert!(validate("vendor.compose-spec", &[place]).await.is_err(), "{}: nothing is found", path.display());
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn haproxy_takes_the_variant_that_finds_nodes_by_name() {
+    play(async |_stage| {
+        run(Command::new("/usr/sbin/haproxy").arg("-c").arg("-f").arg(shipped("compose/haproxy.cfg"))).await?;
+        // Nothing else differs: where clients come from, time-outs and checks are those that the load balancers' tests run.
+        let read = |path: &str| std::fs::read_to_string(shipped(path));
+        let (own, common) = (read("compose/haproxy.cfg")?, read("haproxy/haproxy.cfg")?);
+        let settings = |text: &str| -> Vec<String> {
+            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+            let by_place =
+                ["server ", "server-template ", "bind 127.0.0.1:8404", "bind :8404", "resolvers ", "parse-", "hold "];
+            lines.filter(|line| !by_place.iter().any(|start| line.starts_with(start))).map(str::to_owned).collect()
+        };
+        assert_eq!(settings(&own), settings(&common));
         Ok(())
     });
 }
