@@ -15,3 +15,28 @@ impl Pulse {
         self.0.counters().iter().map(|counters| counters.ticks.get()).min().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::shard::{ShardSender, Ways};
+
+    #[test]
+    fn one_shard_that_stands_still_is_felt_although_the_others_go_on() {
+        let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
+        let senders = (0..2).map(|_| ShardSender::new().0).collect();
+        let shared = Shared::new(Settings::embedded(keys, Vec::new(), true), Ways::default(), senders);
+        let pulse = Pulse(shared.clone());
+        let tick = |shard| shared.counters_of(shard).ticks.increment();
+        (0..2).for_each(tick);
+        assert_eq!(pulse.ticks(), 1);
+        tick(0);
+        tick(0);
+        assert_eq!(pulse.ticks(), 1);
+        tick(1);
+        assert_eq!(pulse.ticks(), 2);
+    }
+}

@@ -119,6 +119,8 @@ fn rules_and_panels_name_only_what_nodes_and_app_servers_export() {
         let client = agents.client(Kind::JsJson, &proxy.url("/bench")).transport(Transport::WebSockets);
         let mut client = client.open().await?;
         assert_eq!(client.invoke("Echo", serde_json::json!([1])).await?, 1);
+        let refused = http_client::get(proxy.address(), "/bench?id=nobody").await?;
+        assert!(refused.status.is_client_error(), "{refused:?}");
         let mut known = exported(proxy.admin()).await?;
         known.extend(exported(app.address()).await?);
         client.close().await?;
@@ -130,8 +132,7 @@ fn rules_and_panels_name_only_what_nodes_and_app_servers_export() {
         let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(shipped("grafana/trunkline.json"))?)?;
         let mut expressions: Vec<&str> = rules.iter().filter_map(|rule| rule["expr"].as_str()).collect();
         values_of(&dashboard, "expr", &mut expressions);
-        let queries = ["definition"];
-        queries.iter().for_each(|key| values_of(&dashboard, key, &mut expressions));
+        values_of(&dashboard, "definition", &mut expressions);
         let named: BTreeSet<String> = expressions.iter().flat_map(|expression| names(expression)).collect();
         assert!(named.len() > 40, "only {named:?}");
         let unknown: Vec<_> = named.difference(&known).collect();
