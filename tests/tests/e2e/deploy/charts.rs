@@ -31,6 +31,9 @@ const ALL: [&str; 14] = [
     "drain.timeout=120",
 ];
 
+/// A change of the values.
+type Change = fn(&mut Value);
+
 /// Builds the renderer with what Debian has; there is no module to be fetched.
 async fn renderer(stage: &Stage) -> Result<PathBuf> {
     let program = stage.folder().join("chart");
@@ -82,7 +85,7 @@ fn the_charts_schema_takes_its_values_and_refuses_mistakes() {
     play(async |stage| {
         let folder = shipped("helm/trunkline");
         let values = read_yaml(&[folder.join("values.yaml")]).await?.remove(0);
-        let check = async |name: &str, change: fn(&mut Value)| -> Result<String> {
+        let check = async |name: &str, change: Change| -> Result<String> {
             let mut values = values.clone();
             values["appServers"]["selector"]["app"] = "mine".into();
             change(&mut values);
@@ -91,7 +94,7 @@ fn the_charts_schema_takes_its_values_and_refuses_mistakes() {
             run(python("check-jsonschema")?.arg("--schemafile").arg(folder.join("values.schema.json")).arg(path)).await
         };
         check("right.json", |_| ()).await?;
-        let wrong: [(&str, fn(&mut Value)); 4] = [
+        let wrong: [(&str, Change); 4] = [
             ("nobody behind it", |values| values["appServers"]["selector"] = serde_json::json!({})),
             ("a secret", |values| values["settings"]["TRUNKLINE_ACCESS_KEY"] = "k".into()),
             ("no such value", |values| values["replica"] = 3.into()),
