@@ -3,8 +3,10 @@
 use axum::extract::{FromRef, State};
 use bytestring::ByteString;
 use serde::de::DeserializeOwned;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{HubProtocol, Payload};
 
+use crate::connection::End;
 use crate::context::{Cancellation, Context};
 use crate::error::HubError;
 use crate::upload::UploadStream;
@@ -29,7 +31,7 @@ pub struct Call<S> {
     arguments: std::vec::IntoIter<Payload>,
     stream_ids: std::vec::IntoIter<ByteString>,
     taken: usize,
-    reason: Option<String>,
+    end: Option<End>,
 }
 
 /// What a method is called with.
@@ -38,7 +40,7 @@ pub(crate) struct Given {
     pub(crate) arguments: Vec<Payload>,
     pub(crate) stream_ids: Vec<ByteString>,
     /// Why the connection ended, for `on_disconnected`.
-    pub(crate) reason: Option<String>,
+    pub(crate) end: Option<End>,
 }
 
 /// Why a call did not reach its method, or what the method failed with.
@@ -59,7 +61,7 @@ pub(crate) enum Stage {
 
 /// A parameter of a hub method.
 ///
-/// Implemented for [`Context`], [`State<T>`](State), [`Cancellation`], [`CloseReason`], for [`UploadStream`], which takes
+/// Implemented for [`Context`], [`State<T>`](State), [`Cancellation`], [`CloseReason`] and [`Cause`], for [`UploadStream`], which takes
 /// the client's next stream, and for every type that can be deserialized, which takes its next argument. Make your own for what many methods need:
 ///
 /// ```
@@ -102,14 +104,15 @@ pub trait FromCall<S, M>: Sized {
     fn from_call(call: &mut Call<S>) -> Result<Self, Rejection>;
 }
 
-/// Why the connection ended, for `on_disconnected`: `None` when the client simply left.
+/// What went wrong when the connection ended, for `on_disconnected`: `None` when the client simply left. A [`Cause`] says
+/// more exactly why, in the words of metrics and logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseReason(pub Option<String>);
 
 impl<S> Call<S> {
     pub(crate) fn new(given: Given, state: S) -> Self {
-        let Given { context, arguments, stream_ids, reason } = given;
-        Self { context, state, arguments: arguments.into_iter(), stream_ids: stream_ids.into_iter(), taken: 0, reason }
+        let Given { context, arguments, stream_ids, end } = given;
+        Self { context, state, arguments: arguments.into_iter(), stream_ids: stream_ids.into_iter(), taken: 0, end }
     }
 
     /// The connection that called.
@@ -184,7 +187,16 @@ impl<S> FromCall<S, ViaCall> for CloseReason {
     const ARGUMENTS: usize = 0;
 
     fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
-        Ok(CloseReason(call.reason.clone()))
+        Ok(CloseReason(call.end.as_ref().and_then(|end| end.error.as_deref().map(str::to_owned))))
+    }
+}
+
+impl<S> FromCall<S, ViaCall> for Cause {
+    const ARGUMENTS: usize = 0;
+
+    fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
+        let end = call.end.as_ref().ok_or_else(|| HubError::new("only on_disconnected is told a cause"))?;
+        Ok(end.cause)
     }
 }
 

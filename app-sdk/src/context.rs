@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, HubProtocol};
 use trunkline_protocol::manifest::Transport;
 
@@ -65,7 +66,7 @@ impl Context {
     /// Closes the connection: the client is told so and does not come back by itself. What it has sent and what
     /// has not been called yet is dropped; running methods go on, without a result. Does nothing once it has ended.
     pub fn abort(&self) {
-        self.down.close(self.scope.connection(), Close::default(), End::default());
+        self.down.close(self.scope.connection(), Close::default(), End::of(Cause::AppClosed));
     }
 
     /// The caller joins a group; done when its proxy has acknowledged it.

@@ -25,6 +25,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio_util::task::TaskTracker;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{
     CancelInvocation, Close, Completion, FramingError, HandshakeError, HandshakeRequest, HandshakeResponse, HubMessage,
     HubMessageError, HubProtocol, Outcome, StreamItem,
@@ -42,6 +43,7 @@ use crate::endpoint::Endpoint;
 use crate::error::HubError;
 use crate::handler::Method;
 use crate::hub::{BuiltHub, HubSettings, Methods};
+use crate::metrics::MethodMetrics;
 use crate::node::Node;
 use crate::text;
 
@@ -53,6 +55,7 @@ pub(crate) struct HubAtWork {
     pub(crate) down: Arc<Downward>,
     settings: HubSettings,
     methods: Methods,
+    unknown_method: MethodMetrics,
     tasks: TaskTracker,
     me: Weak<HubAtWork>,
 }
@@ -67,7 +70,14 @@ enum Turn {
 impl HubAtWork {
     pub(crate) fn new(hub: BuiltHub, down: Arc<Downward>, tasks: TaskTracker) -> Arc<Self> {
         let BuiltHub { settings, methods, .. } = hub;
-        let hub = Arc::new_cyclic(|me| Self { down, settings, methods, tasks, me: Weak::clone(me) });
+        let hub = Arc::new_cyclic(|me| Self {
+            down,
+            settings,
+            methods,
+            unknown_method: MethodMetrics::default(),
+            tasks,
+            me: Weak::clone(me),
+        });
         let me: Weak<Self> = Arc::downgrade(&hub);
         hub.down.set_workers(me);
         hub
@@ -88,7 +98,7 @@ impl HubAtWork {
             Next::Handshake(Err(error)) => self.refuse(connection, &error),
             Next::Message(body, bytes) => self.dispatch(connection, &body, bytes).await,
             Next::Start(call) => self.start_held(call).await,
-            Next::Broken(error) => self.fail(connection, &framing_error(&error)),
+            Next::Broken(error) => self.fail(connection, cause_of(&error), &framing_error(&error)),
             Next::Over => self.tell_of_end(connection),
             Next::End(end, owed) => {
                 if owed {
@@ -128,7 +138,7 @@ impl HubAtWork {
                 self.log(connection, "on_connected", &error);
                 let text = error.describe(text::CLOSED_WITH_ERROR, self.settings.detailed_errors);
                 let close = Close { error: Some(text.into()), allow_reconnect: false };
-                self.down.close(connection, close, End { error: Some(error.to_string().into()) });
+                self.down.close(connection, close, End::by(Cause::AppError, error.to_string()));
             }
         }
     }
@@ -143,9 +153,8 @@ impl HubAtWork {
 
     async fn say_goodbye(&self, connection: &Arc<Connection>, end: End) {
         let context = self.context(connection, Errand::Farewell);
-        let reason = end.error.map(String::from);
         for hook in &self.methods.on_disconnected {
-            if let Err(error) = self.run_hook(hook, &context, reason.clone()).await {
+            if let Err(error) = self.run_hook(hook, &context, Some(end.clone())).await {
                 self.log(connection, "on_disconnected", &error);
             }
         }
@@ -156,9 +165,9 @@ impl HubAtWork {
     }
 
     /// Runs a hook; a panic becomes an error, because it must hurt nobody else.
-    async fn run_hook(&self, hook: &Method, context: &Context, reason: Option<String>) -> Result<(), HubError> {
+    async fn run_hook(&self, hook: &Method, context: &Context, end: Option<End>) -> Result<(), HubError> {
         let (arguments, stream_ids) = (Vec::new(), Vec::new());
-        let given = Given { context: context.clone(), arguments, stream_ids, reason };
+        let given = Given { context: context.clone(), arguments, stream_ids, end };
         caught(async { hook.call(given).map_err(Rejection::into_error)?.await }).await.map(drop)
     }
 
@@ -188,7 +197,7 @@ impl HubAtWork {
             // Pings end at the proxy, and nobody has agreed to count messages.
             Ok(Some(HubMessage::Ping | HubMessage::Ack { .. } | HubMessage::Sequence { .. })) => {}
             Ok(None) => tracing::debug!(hub = %self.down.hub, "message of a newer type is skipped"),
-            Err(error) => self.fail(connection, &message_error(&error)),
+            Err(error) => self.fail(connection, Cause::HubProtocol, &message_error(&error)),
         }
     }
 
@@ -245,15 +254,14 @@ impl HubAtWork {
 
     /// The client says goodbye itself; most often the proxy has eaten that.
     fn leave(&self, connection: &Arc<Connection>, close: Close) {
-        self.down.close(connection, Close::default(), End { error: close.error });
+        self.down.close(connection, Close::default(), End { cause: Cause::ClientClosed, error: close.error });
     }
 
     /// What the client sent can't be understood: this connection can't go on.
-    fn fail(&self, connection: &Arc<Connection>, error: &HubError) {
-        tracing::info!(hub = %self.down.hub, connection = short(connection.id()), %error, "connection breaks the protocol");
+    fn fail(&self, connection: &Arc<Connection>, cause: Cause, error: &HubError) {
         let text = error.describe(text::CLOSED_WITH_ERROR, self.settings.detailed_errors);
         let close = Close { error: Some(text.into()), allow_reconnect: true };
-        self.down.close(connection, close, End { error: Some(error.message().into()) });
+        self.down.close(connection, close, End::by(cause, error.message()));
     }
 
     fn log(&self, connection: &Connection, method: &str, error: &HubError) {
@@ -276,25 +284,29 @@ impl Endpoint for HubAtWork {
         let Some(protocol) = message.protocol.as_deref().and_then(HubProtocol::from_name) else {
             let error = "the opening frame names no hub protocol that is known here";
             tracing::warn!(hub = %self.down.hub, connection = short(&connection_id), error, "connection is turned away");
-            return self.down.turn_away(node, connection_id, error);
+            return self.down.turn_away(node, connection_id, Cause::AppHandshakeRefused, error);
         };
         let connection = Arc::new(Connection::new(Opening::new(body, message), protocol, home, Arc::clone(node)));
         if let Err(present) = self.down.roster.insert(&connection) {
             if !present.node().is_same(node) {
-                return self.down.turn_away(node, connection_id, ID_IN_USE);
+                return self.down.turn_away(node, connection_id, Cause::IdInUse, ID_IN_USE);
             }
             if connection.opening().is_rehomed {
                 self.supersede(&present, &connection);
             } else {
                 // The proxy opens an id anew when it knows that the old connection is gone.
-                self.down.left(&present, End::default());
+                self.down.left(&present, End::of(Cause::Superseded));
             }
             if self.down.roster.insert(&connection).is_err() {
                 return;
             }
         }
         self.down.metrics.connections.inc();
-        tracing::debug!(hub = %self.down.hub, connection = short(connection.id()), "connection opened");
+        if !connection.opening().is_rehomed {
+            self.down.metrics.opened.inc();
+        }
+        let (hub, node, connection) = (&*self.down.hub, node.name(), short(connection.id()));
+        tracing::debug!(hub, node, connection, "connection opened");
     }
 
     fn handle_data(&self, data: ConnectionData) {
@@ -315,9 +327,7 @@ impl Endpoint for HubAtWork {
         if close.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER)) {
             return self.begin_leaving(&connection);
         }
-        let error = close.error.filter(|error| !error.is_empty());
-        tracing::debug!(hub = %self.down.hub, connection = short(connection.id()), error = error.as_deref(), "connection left");
-        self.down.left(&connection, End { error });
+        self.down.left(&connection, End::told(&close));
     }
 
     fn handle_link_ended(&self, link: LinkId, end: &End) {
@@ -350,6 +360,13 @@ impl Workers for HubAtWork {
         if let Some(me) = self.me.upgrade() {
             self.tasks.spawn(me.work(connection));
         }
+    }
+}
+
+fn cause_of(error: &FramingError) -> Cause {
+    match error {
+        FramingError::TooLarge { .. } => Cause::MessageTooLarge,
+        _ => Cause::HubProtocol,
     }
 }
 

@@ -19,13 +19,14 @@ use std::sync::{Arc, OnceLock, RwLock, Weak};
 use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::time::Instant;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, HubMessage, HubProtocol};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
-use trunkline_protocol::manifest::MIGRATE_TO_HEADER;
+use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::{CloseConnection, ConnectionData, ConnectionFlowControl};
 use trunkline_protocol::service::{ErrorCompletion, FlowOperation, FlowSubject, ServiceMessage};
 
-use crate::connection::{Connection, End, Inbox, Limits};
+use crate::connection::{Connection, End, Inbox, Limits, short};
 use crate::encode;
 use crate::metrics::HubMetrics;
 use crate::node::{Node, Outbox};
@@ -105,20 +106,28 @@ impl Downward {
     }
 
     /// A session of a link begins: it may become the lane of its node.
-    pub(crate) fn begin_session(&self, name: &str, boot: &str, slot: u32, outbox: Arc<Outbox>) -> Arc<Node> {
+    pub(crate) fn begin_session(
+        &self,
+        name: &str,
+        boot: &str,
+        knows_causes: bool,
+        slot: u32,
+        outbox: Arc<Outbox>,
+    ) -> Arc<Node> {
         let mut nodes = write(&self.nodes);
         if let Some(node) = nodes.here.iter().find(|node| node.is(name, boot)) {
             node.open(slot, outbox);
             return Arc::clone(node);
         }
-        let (node, now) = (Arc::new(Node::new(name, boot)), Instant::now());
+        let (node, now) = (Arc::new(Node::new(name, boot, knows_causes)), Instant::now());
         node.open(slot, outbox);
         if nodes.here.is_empty() {
             nodes.latecomers.expect(now);
         }
         // Before anything newer: whoever sends asks for the proxies under this lock.
-        let kept = nodes.latecomers.welcome(name, boot, now).iter().filter(|frame| node.control(frame)).count();
-        self.metrics.frames_down.inc_by(kept as u64);
+        for frame in nodes.latecomers.welcome(name, boot, now).iter().filter(|frame| node.control(frame)) {
+            self.count_queued(1, frame);
+        }
         nodes.here = nodes.here.iter().cloned().chain([Arc::clone(&node)]).collect();
         node
     }
@@ -170,14 +179,14 @@ impl Downward {
         for node in full {
             taken += usize::from(node.send(frame).await);
         }
-        self.metrics.frames_down.inc_by(taken as u64);
+        self.count_queued(taken, frame);
         taken
     }
 
     /// Queues a frame for one proxy; waits while its lane is full. `false`: no link of it is open.
     pub(crate) async fn send(&self, node: &Node, frame: &Bytes) -> bool {
         let taken = node.send(frame).await;
-        self.metrics.frames_down.inc_by(u64::from(taken));
+        self.count_queued(usize::from(taken), frame);
         taken
     }
 
@@ -185,7 +194,7 @@ impl Downward {
     pub(crate) async fn complete(&self, connection: &Connection, payload: Bytes) {
         let frame = data(connection, payload, DataType::Invocation).to_frame();
         if connection.node().complete(&frame).await {
-            self.metrics.frames_down.inc();
+            self.count_queued(1, &frame);
         }
     }
 
@@ -201,8 +210,9 @@ impl Downward {
 
     /// Queues what another app server is told of its question; waits as a result does.
     pub(crate) async fn answer_question(&self, node: &Node, message: &ServiceMessage) {
-        if node.complete(&message.to_frame()).await {
-            self.metrics.frames_down.inc();
+        let frame = message.to_frame();
+        if node.complete(&frame).await {
+            self.count_queued(1, &frame);
         }
     }
 
@@ -238,24 +248,31 @@ impl Downward {
     /// As [`close`](Self::close), for a connection whose handshake was refused: it gets no close message.
     pub(crate) fn refuse(&self, connection: &Arc<Connection>, handshake_answer: Bytes) {
         let answer = data(connection, handshake_answer, DataType::Handshake);
-        self.end_from_here(connection, Some(answer), End::default());
+        self.end_from_here(connection, Some(answer), End::of(Cause::AppHandshakeRefused));
     }
 
     /// Tells a proxy that one of its connections is not wanted here.
-    pub(crate) fn turn_away(&self, node: &Node, connection_id: ByteString, error: &'static str) {
-        self.end_at_proxy(node, connection_id, Some(ByteString::from_static(error)));
+    pub(crate) fn turn_away(&self, node: &Node, connection_id: ByteString, cause: Cause, error: &'static str) {
+        self.end_at_proxy(node, connection_id, cause, Some(ByteString::from_static(error)));
     }
 
     /// Tells a proxy to close one of its connections, after all that was queued for it.
-    pub(crate) fn end_at_proxy(&self, node: &Node, connection_id: ByteString, error: Option<ByteString>) {
-        let close = CloseConnection { connection_id, error, ..CloseConnection::default() };
+    pub(crate) fn end_at_proxy(
+        &self,
+        node: &Node,
+        connection_id: ByteString,
+        cause: Cause,
+        error: Option<ByteString>,
+    ) {
+        let told = node.knows_causes().then(|| (CAUSE_HEADER.into(), vec![cause.label().into()]));
+        let close = CloseConnection { connection_id, error, headers: told.into_iter().collect() };
         self.control(node, &ServiceMessage::CloseConnection(close));
     }
 
     /// A connection has ended at the other side, once. What waits in its inbox is still worked off.
     pub(crate) fn left(&self, connection: &Arc<Connection>, end: End) {
         if self.roster.remove(connection) {
-            self.metrics.connections.dec();
+            self.ended(connection.id(), &end);
             connection.cancel();
             let start = connection.inbox().finish(end);
             self.start_if(start, connection);
@@ -303,15 +320,27 @@ impl Downward {
         }
     }
 
+    /// A connection is none of ours any more: counts and logs why.
+    pub(crate) fn ended(&self, id: &str, end: &End) {
+        self.metrics.connections.dec();
+        self.metrics.closed(end.cause).inc();
+        let (hub, connection, cause, error) = (&*self.hub, short(id), end.cause, end.error.as_deref());
+        if cause.is_notable() {
+            tracing::info!(hub, connection, %cause, error, "connection closed");
+        } else {
+            tracing::debug!(hub, connection, %cause, error, "connection closed");
+        }
+    }
+
     fn end_from_here(&self, connection: &Arc<Connection>, last: Option<ServiceMessage>, end: End) {
         if !self.roster.remove(connection) {
             return;
         }
-        self.metrics.connections.dec();
+        self.ended(connection.id(), &end);
         if let Some(last) = last {
             self.control(connection.node(), &last);
         }
-        self.end_at_proxy(connection.node(), connection.shared_id(), None);
+        self.end_at_proxy(connection.node(), connection.shared_id(), end.cause, None);
         connection.cancel();
         let start = {
             let mut inbox = connection.inbox();
@@ -321,9 +350,15 @@ impl Downward {
         self.start_if(start, connection);
     }
 
+    fn count_queued(&self, proxies: usize, frame: &[u8]) {
+        self.metrics.frames_down.inc_by(proxies as u64);
+        self.metrics.bytes_down.inc_by(proxies.saturating_mul(frame.len()) as u64);
+    }
+
     fn control(&self, node: &Node, message: &ServiceMessage) {
-        if node.control(&message.to_frame()) {
-            self.metrics.frames_down.inc();
+        let frame = message.to_frame();
+        if node.control(&frame) {
+            self.count_queued(1, &frame);
         }
     }
 }
@@ -363,11 +398,11 @@ mod tests {
         let down = Downward::new("hub", "me".into(), Vec::new(), Limits::default(), Metrics::new().hub("hub"));
         let [(first, first_socket), (late, late_socket)] = [open_outbox(1_000), open_outbox(1_000)];
         let (first, late) = (Arc::new(first), Arc::new(late));
-        down.begin_session("first", "boot", 0, Arc::clone(&first));
+        down.begin_session("first", "boot", true, 0, Arc::clone(&first));
         assert_eq!(down.send_to_all(&Bytes::from_static(b"\x01a")).await, 1);
         assert_eq!(down.nodes_for(|| Bytes::from_static(b"\x01b")).len(), 1);
-        let node = down.begin_session("late", "boot", 3, Arc::clone(&late));
-        down.begin_session("late", "boot", 4, Arc::new(open_outbox(1_000).0));
+        let node = down.begin_session("late", "boot", true, 3, Arc::clone(&late));
+        down.begin_session("late", "boot", true, 4, Arc::new(open_outbox(1_000).0));
         assert_eq!(down.send_to_all(&Bytes::from_static(b"\x01c")).await, 2);
         assert!(node.control(b"\x01d"));
         assert_eq!(written(&first, first_socket), b"\x01a\x01c");

@@ -262,6 +262,9 @@ pub enum BuildError {
     /// The path gives no name.
     #[error("hub or raw endpoint at '{0}' needs a name: call `name`")]
     NoName(String),
+    /// The app's registry does not take the server's numbers.
+    #[error("the registry has no room for the server's metrics, perhaps because another server's are in it: {0}")]
+    Metrics(#[source] prometheus::Error),
     /// Two hubs or raw endpoints are called the same.
     #[error("two hubs or raw endpoints are named '{0}'")]
     DuplicateName(String),

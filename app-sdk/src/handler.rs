@@ -9,6 +9,7 @@ use bytestring::ByteString;
 
 use crate::call::{Call, FromCall, Given, Rejection};
 use crate::error::HubError;
+use crate::metrics::MethodMetrics;
 
 pub use reply::{IntoItem, IntoReply, Reply};
 pub(crate) use reply::{Items, Kind};
@@ -130,6 +131,7 @@ pub(crate) struct Method {
     pub(crate) arguments: usize,
     pub(crate) uploads: usize,
     pub(crate) is_streaming: bool,
+    pub(crate) metrics: MethodMetrics,
     call: Box<Calling>,
 }
 
@@ -158,6 +160,7 @@ impl<S: Clone + Send + Sync + 'static> Bindable<S> {
             arguments: H::ARGUMENTS,
             uploads: H::UPLOADS,
             is_streaming: H::IS_STREAMING,
+            metrics: MethodMetrics::default(),
             call: Box::new(move |given| Ok(Box::pin(handler.clone().call(Call::new(given, state.clone()))?))),
         }))
     }

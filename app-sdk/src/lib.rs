@@ -233,6 +233,7 @@ pub use raw::{IntoRawEnd, RawConnection, RawEndpoint, RawHandle, RawHandler, Raw
 pub use rehomed::Rehomed;
 pub use request::{Claims, Query};
 pub use server::{HubHandle, Server, ServerHandle};
+pub use trunkline_protocol::cause::Cause;
 pub use trunkline_protocol::hub::HubProtocol;
 pub use trunkline_protocol::manifest::{SlowClients, Transport};
 pub use upload::UploadStream;

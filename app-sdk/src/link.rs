@@ -37,6 +37,8 @@ pub(crate) struct Link {
     pub(crate) slots: Arc<Slots>,
     /// What a session keeps until the proxy acknowledges it.
     pub(crate) ring_max_bytes: usize,
+    /// The proxy reads the causes of closes.
+    pub(crate) knows_causes: bool,
     pub(crate) shutdown: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }

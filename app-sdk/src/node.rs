@@ -20,6 +20,7 @@ pub(crate) use outbox::{Outbox, Outgoing};
 pub(crate) struct Node {
     name: Box<str>,
     boot: Box<str>,
+    knows_causes: bool,
     lanes: RwLock<Lanes<Arc<Outbox>>>,
 }
 
@@ -33,12 +34,22 @@ pub(crate) struct Ended {
 }
 
 impl Node {
-    pub(crate) fn new(name: &str, boot: &str) -> Self {
-        Self { name: name.into(), boot: boot.into(), lanes: RwLock::default() }
+    pub(crate) fn new(name: &str, boot: &str, knows_causes: bool) -> Self {
+        Self { name: name.into(), boot: boot.into(), knows_causes, lanes: RwLock::default() }
     }
 
     pub(crate) fn is(&self, name: &str, boot: &str) -> bool {
         &*self.name == name && &*self.boot == boot
+    }
+
+    /// Its name, for logs.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it reads the causes of closes.
+    pub(crate) fn knows_causes(&self) -> bool {
+        self.knows_causes
     }
 
     /// Whether the other is the same start of the same proxy.
@@ -117,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_lost_lane_leaves_first_on_the_next() {
-        let node = Node::new("proxy", "boot");
+        let node = Node::new("proxy", "boot", true);
         let ((first, _), (second, socket)) = (outbox(100), outbox(100));
         let second = Arc::new(second);
         node.open(0, Arc::new(first));
@@ -133,7 +144,7 @@ mod tests {
 
     #[test]
     fn with_the_last_link_its_queue_is_lost_and_sends_go_nowhere() {
-        let node = Node::new("proxy", "boot");
+        let node = Node::new("proxy", "boot", true);
         node.open(4, Arc::new(outbox(100).0));
         node.control(b"\x01a");
         let ended = node.end(4);

@@ -149,6 +149,15 @@ impl Server {
         self
     }
 
+    /// Puts the server's numbers into a registry of the app's: [`ServerHandle::metrics`] then serves all that is in it.
+    /// Else they have a registry of their own. One registry can hold the numbers of one server.
+    pub fn metrics_registry(mut self, registry: &prometheus::Registry) -> Self {
+        if let Err(error) = self.core.metrics.share(registry) {
+            self.error = self.error.or(Some(BuildError::Metrics(error)));
+        }
+        self
+    }
+
     /// An access key that the proxies have too. Several, separated by commas or by further calls, make a rotation: all
     /// of them are accepted. Without any, `TRUNKLINE_ACCESS_KEY` and the files that `TRUNKLINE_ACCESS_KEY_FILE` names are
     /// read, and without these the development key of this machine, which is good for proxies on this machine only.
@@ -304,7 +313,9 @@ impl Core {
         let hub = self.hub(&key.hub).map(|hub| hub as Arc<dyn Endpoint>);
         let endpoint = hub.or_else(|| Some(self.raw(&key.hub)? as Arc<dyn Endpoint>))?;
         let (slots, tasks) = (Arc::clone(&self.slots), self.tasks.clone());
-        Some(Link { endpoint, key, slots, ring_max_bytes: outbox_max_bytes, shutdown, tasks })
+        // In one process both ends are of one version; whoever comes over the network says what it knows.
+        let knows_causes = true;
+        Some(Link { endpoint, key, slots, ring_max_bytes: outbox_max_bytes, knows_causes, shutdown, tasks })
     }
 }
 

@@ -10,6 +10,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`cause`] | why a client connection ended or was refused: the one list of causes |
 //! | [`hub`] | hub messages, their JSON and MessagePack forms, framing, handshake, the structural scan |
 //! | [`service`] | service messages and their codec, frames of a link, the session that counts them |
 //! | [`negotiate`] | the bodies of a negotiate request and answer, versions 0 and 1 |
@@ -20,6 +21,7 @@
 //! | [`manifest`] | what an app server tells a proxy about its hubs, and where it tells it |
 //! | [`limits`] | every bound, with its reason |
 
+pub mod cause;
 pub mod development_key;
 pub mod hub;
 pub mod id;

@@ -35,8 +35,12 @@ pub const MIGRATE_FROM_HEADER: &str = "Asrs-Migrate-From";
 pub const MIGRATE_TO_HEADER: &str = "Asrs-Migrate-To";
 /// Header of a close and of an opening: what the app hands over with a connection, as a text.
 pub const ITEMS_HEADER: &str = "x-trunkline-items";
+/// Header of a close: its [`Cause`](crate::cause::Cause), for peers that know causes.
+pub const CAUSE_HEADER: &str = "x-trunkline-cause";
 /// Header of a request that one node carries to another: a sealed [`ForwardMark`](crate::token::ForwardMark).
 pub const FORWARD_HEADER: &str = "x-trunkline-forward";
+/// The claim of an opening that holds the user id, as Azure's service has it.
+pub const USER_ID_CLAIM: &str = "asrs.s.uid";
 /// How the names of all headers begin that only the fleet may set.
 pub const PRIVATE_HEADER_PREFIX: &str = "x-trunkline-";
 /// Header of a link's upgrade: which start of the node this is, so that a restarted one is known as new.
@@ -51,7 +55,7 @@ pub const SESSION_HEADER: &str = "x-trunkline-session";
 /// never attached has none.
 pub const RECEIVED_HEADER: &str = "x-trunkline-received";
 /// Header of a link's upgrade and of its answer: what this end can do, separated by commas; `resume=BYTES` is that it
-/// resumes sessions, and the size of its ring.
+/// resumes sessions, and the size of its ring; `causes` that closes may carry a [`CAUSE_HEADER`].
 pub const CAPABILITIES_HEADER: &str = "x-trunkline-capabilities";
 
 /// How a client's bytes travel.

@@ -13,10 +13,10 @@ mod message;
 mod session;
 
 pub use codec::{ServiceMessageError, encode_connection_data};
-pub use frame::{FrameBuffer, FrameError};
+pub use frame::{FrameBuffer, FrameError, bytes_of_frame};
 pub use message::*;
 pub use session::{
-    ACKNOWLEDGE_KEY, Answer, Attachment, Backoff, Capabilities, Cause, Class, Counters, Frames, Full, HeaderError,
+    ACKNOWLEDGE_KEY, Answer, Attachment, Backoff, Capabilities, Cause, Class, Counters, ECHO_KEY, Frames, Full, HeaderError,
     Incoming, Judgement, Leftover, Load, Offer, Refusal, Role, Session, SessionError, SessionId, SessionSettings,
     Transmit, Verdict, judge, parse_received,
 };

@@ -49,7 +49,7 @@ struct Link {
 }
 
 fn attach(session: &mut Session, received: u64) -> Attachment {
-    let capabilities = Capabilities { resume_ring_bytes: Some(RING_BYTES), window_ms: None };
+    let capabilities = Capabilities { resume_ring_bytes: Some(RING_BYTES), ..Capabilities::default() };
     session.handle_answer(&session.offer(), &Answer { received, capabilities }, 0).unwrap().unwrap()
 }
 

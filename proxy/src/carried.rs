@@ -25,6 +25,7 @@ use tokio::io::{AsyncWriteExt, DuplexStream, WriteHalf, duplex, split};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::Transport;
 
 use downward::Downward;
@@ -42,6 +43,8 @@ pub struct Carried {
     transport: OnceLock<Transport>,
     /// The client room's end, until the first GET hands it over.
     near: StdMutex<Option<Near>>,
+    /// Why it has ended, for the client room; the first word counts.
+    cause: Arc<OnceLock<Cause>>,
     upward: Mutex<WriteHalf<DuplexStream>>,
     downward: Mutex<Downward>,
     /// Ends the poll that waits, when another one comes.
@@ -86,10 +89,12 @@ impl Carried {
         let (read, write) = split(far);
         let gone = CancellationToken::new();
         let over = gone.child_token();
+        let cause = Arc::default();
         Self {
             id: id.into(),
             transport: OnceLock::new(),
-            near: StdMutex::new(Some(Near::new(near, over.clone()))),
+            near: StdMutex::new(Some(Near::new(near, over.clone(), Arc::clone(&cause)))),
+            cause,
             upward: Mutex::new(write),
             downward: Mutex::new(Downward::new(read)),
             turn: StdMutex::default(),
@@ -134,6 +139,11 @@ impl Carried {
     #[must_use]
     pub fn over(&self) -> CancellationToken {
         self.over.clone()
+    }
+
+    /// Says why it ends, if nobody has: the client room learns it with the end of its pipe.
+    pub fn say_why(&self, cause: Cause) {
+        self.cause.get_or_init(|| cause);
     }
 
     /// Counts a GET for as long as what it gives back lives.

@@ -2,15 +2,26 @@
 //!
 //! A plain relaxed atomic that only one thread writes costs about as much as a plain number.
 
+mod causes;
+mod histogram;
+mod hub;
 mod outcome;
 mod relay;
+mod sends;
 mod sessions;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use causes::Causes;
+pub use histogram::{Distribution, Exchange, FanOut, Histogram, Lifetime, Scale};
+pub use hub::{HubCounters, Population, Speech};
 pub use outcome::{Outcome, Outcomes};
 pub use relay::{Failures, Passed, RelayCounters, RelayFailure};
+pub use sends::{SendKind, Sends};
 pub use sessions::{SessionEnd, Sessions};
+
+/// Hubs that are counted one by one; more than this share the last place.
+const HUBS_COUNTED: usize = 64;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -25,6 +36,12 @@ impl Counter {
     /// Adds `amount`.
     pub fn add(&self, amount: u64) {
         self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// Adds `amount`, on the one thread that writes this number. It costs what adding to a plain number does, where
+    /// [`add`](Self::add) would lock its place in memory: for what is counted with each message.
+    pub fn add_alone(&self, amount: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
     }
 
     /// The number so far.
@@ -92,56 +109,6 @@ impl Traffic {
     }
 }
 
-/// Why a client connection ended, as far as this version tells causes apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// The client closed, or its socket ended.
-    Client,
-    /// The hub handshake was refused or did not come.
-    Handshake,
-    /// The app server closed it.
-    App,
-    /// It was silent for too long.
-    Timeout,
-    /// It sent what breaks a rule or a limit.
-    Protocol,
-    /// It read too slowly.
-    SlowClient,
-    /// It read slowly, and too much waited for all of them together.
-    OutboxTotal,
-    /// Its home link was lost, and it could not be given another one.
-    LinkLost,
-    /// It waited for an app server, and none came.
-    NoAppServer,
-    /// The node stops.
-    Drained,
-    /// Its access token has expired, and its hub closes such clients.
-    TokenExpired,
-}
-
-impl Cause {
-    /// All causes, with their labels.
-    pub const ALL: [(Cause, &'static str); 11] = [
-        (Cause::Client, "client"),
-        (Cause::Handshake, "handshake"),
-        (Cause::App, "app"),
-        (Cause::Timeout, "timeout"),
-        (Cause::Protocol, "protocol"),
-        (Cause::SlowClient, "slow_client"),
-        (Cause::OutboxTotal, "outbox_total"),
-        (Cause::LinkLost, "link_lost"),
-        (Cause::NoAppServer, "no_app_server"),
-        (Cause::Drained, "drained"),
-        (Cause::TokenExpired, "token_expired"),
-    ];
-
-    /// The label in metrics and logs.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        Self::ALL.iter().find(|(cause, _)| *cause == self).map_or("unknown", |(_, label)| label)
-    }
-}
-
 /// A limit of the front door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
@@ -183,6 +150,19 @@ impl Limit {
     ];
 }
 
+/// What is counted by hub.
+#[derive(Debug)]
+struct Hubs {
+    counted: Box<[HubCounters]>,
+    others: Box<HubCounters>,
+}
+
+impl Default for Hubs {
+    fn default() -> Self {
+        Self { counted: (0..HUBS_COUNTED).map(|_| HubCounters::default()).collect(), others: Box::default() }
+    }
+}
+
 /// All that one shard counts.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -193,7 +173,9 @@ pub struct Counters {
     /// Negotiations answered.
     pub negotiated: Counter,
     /// Requests refused with a status of 400 or above.
-    pub refused: Counter,
+    pub requests_refused: Causes,
+    /// Sockets refused before there was a whole request.
+    pub sockets_refused: Causes,
     /// Requests that are no sound HTTP.
     pub malformed: Counter,
     /// Upgrades refused because of the page that asked for them.
@@ -204,12 +186,6 @@ pub struct Counters {
     pub refused_by_app: Counter,
     /// Clients that were refused because the app could not be asked.
     pub app_not_asked: Counter,
-    /// Client connections opened.
-    pub opened: Counter,
-    /// Messages that clients sent up.
-    pub messages_up: Counter,
-    /// Deliveries: one frame to one client.
-    pub deliveries: Counter,
     /// Downward frames that found no receiver of that name.
     pub unknown_receivers: Counter,
     /// Groups with members here, as of the last tick.
@@ -224,6 +200,20 @@ pub struct Counters {
     pub keep_alives: Counter,
     /// What links went through.
     pub sessions: Sessions,
+    /// Sends of app servers.
+    pub sends: Sends,
+    /// How long clients took for their hub handshakes.
+    pub handshakes_of_clients: Histogram<Exchange>,
+    /// How long app servers took to answer them.
+    pub handshakes_of_apps: Histogram<Exchange>,
+    /// How long client connections lived that have ended.
+    pub lifetimes: Histogram<Lifetime>,
+    /// Client connections that wait for an app server, as of the last tick.
+    pub homeless: Gauge,
+    /// Round trips on links.
+    pub round_trips: Histogram<Exchange>,
+    /// How long it took to open links.
+    pub dials: Histogram<Exchange>,
     /// Client connections that were given another home.
     pub rehomed: Counter,
     /// Calls that were answered with an error because their app server was gone.
@@ -236,29 +226,17 @@ pub struct Counters {
     pub certificate_reads: Outcomes,
     /// Requests that were carried on.
     pub relay: RelayCounters,
-    closed: [Counter; Cause::ALL.len()],
+    hubs: Hubs,
     traffic: [Traffic; 4],
     limits: [Counter; Limit::ALL.len()],
 }
 
 impl Counters {
-    /// How many connections ended for this cause.
+    /// What is counted for the hub of this number.
     #[must_use]
-    pub fn closed(&self, cause: Cause) -> &Counter {
-        let [client, handshake, app, timeout, protocol, slow, total, lost, homeless, drained, expired] = &self.closed;
-        match cause {
-            Cause::Client => client,
-            Cause::Handshake => handshake,
-            Cause::App => app,
-            Cause::Timeout => timeout,
-            Cause::Protocol => protocol,
-            Cause::SlowClient => slow,
-            Cause::OutboxTotal => total,
-            Cause::LinkLost => lost,
-            Cause::NoAppServer => homeless,
-            Cause::Drained => drained,
-            Cause::TokenExpired => expired,
-        }
+    pub fn hub(&self, index: usize) -> &HubCounters {
+        let Hubs { counted, others } = &self.hubs;
+        counted.get(index).unwrap_or(others)
     }
 
     /// How often a limit was reached.

@@ -92,6 +92,13 @@ pub struct Aftermath {
     pub slow: Vec<Slot>,
 }
 
+/// What clients were given; summed up on the way, so that a recipient costs an addition and nothing shared.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Given {
+    deliveries: u64,
+    bytes: u64,
+}
+
 /// Gives frames to the clients of one shard.
 #[derive(Debug)]
 pub struct Delivery<'a> {
@@ -124,19 +131,29 @@ impl Delivery<'_> {
     /// Gives one message to all who are meant and are here.
     pub fn send(&mut self, hub: HubIndex, to: &Receivers, message: &Framed) {
         let mark = self.exclude(hub, to);
+        let mut given = Given::default();
         match &to.who {
-            Who::Everyone => self.send_to_set(hub, SetName::Hub, mark, message),
+            Who::Everyone => self.send_to_set(hub, SetName::Hub, mark, message, &mut given),
             Who::Groups(names) => {
-                names.iter().for_each(|name| self.send_to_set(hub, SetName::Group(name), mark, message))
+                names.iter().for_each(|name| self.send_to_set(hub, SetName::Group(name), mark, message, &mut given))
             }
             Who::Users(names) => {
-                names.iter().for_each(|name| self.send_to_set(hub, SetName::User(name), mark, message))
+                names.iter().for_each(|name| self.send_to_set(hub, SetName::User(name), mark, message, &mut given))
             }
-            Who::Connections(ids) => ids.iter().for_each(|id| self.send_to_one(hub, id, message)),
+            Who::Connections(ids) => ids.iter().for_each(|id| self.send_to_one(hub, id, message, &mut given)),
         }
+        self.outlet.counters.sends.receivers.record(given.deliveries);
+        self.outlet.count(hub, given);
     }
 
-    fn send_to_set(&mut self, hub: HubIndex, name: SetName<'_>, mark: u64, message: &Framed) {
+    fn send_to_set(
+        &mut self,
+        hub: HubIndex,
+        name: SetName<'_>,
+        mark: u64,
+        message: &Framed,
+        given: &mut Given,
+    ) {
         let (members, clients) = self.directory.members_and_clients(hub, name);
         for member in members {
             if let Some(client) = clients.get_mut(member.slot as usize)
@@ -144,17 +161,19 @@ impl Delivery<'_> {
                 && !client.is_excluded(mark)
                 && let Some(frame) = message.get(client.content)
             {
+                given.add(frame);
                 self.outlet.put_droppable(member.slot, client, frame);
             }
         }
     }
 
-    fn send_to_one(&mut self, hub: HubIndex, id: &str, message: &Framed) {
+    fn send_to_one(&mut self, hub: HubIndex, id: &str, message: &Framed, given: &mut Given) {
         let Some(slot) = self.find(hub, id) else { return };
         if let Some(client) = self.directory.get_mut(slot)
             && client.is_open()
             && let Some(frame) = message.get(client.content)
         {
+            given.add(frame);
             self.outlet.put(slot, client, frame);
         }
     }
@@ -189,7 +208,30 @@ fn exclude(clients: &mut Slab<Client>, slot: Slot, mark: u64) {
     }
 }
 
+impl Given {
+    /// One more was given this frame.
+    pub fn add(&mut self, frame: &Bytes) {
+        self.deliveries += 1;
+        self.bytes += websocket::payload_bytes(frame) as u64;
+    }
+}
+
 impl Outlet<'_> {
+    /// Counts what clients of a hub were given: once for all of a send.
+    pub fn count(&self, hub: HubIndex, given: Given) {
+        let counters = self.counters.hub(hub.get());
+        counters.deliveries.add_alone(given.deliveries);
+        counters.bytes_down.add_alone(given.bytes);
+    }
+
+    /// Gives one client what its app server has for it alone, and counts that.
+    pub fn put_counted(&mut self, slot: Slot, client: &mut Client, frame: &Bytes) {
+        let mut given = Given::default();
+        given.add(frame);
+        self.count(client.home.hub(), given);
+        self.put(slot, client, frame);
+    }
+
     /// Gives one frame to one client, which must get it or be closed.
     pub fn put(&mut self, slot: Slot, client: &mut Client, frame: &Bytes) {
         if self.is_to_wait(slot, client, frame) {
@@ -219,7 +261,6 @@ impl Outlet<'_> {
 
     /// Writes a frame at once where nothing stands before it; else it has to wait.
     fn is_to_wait(&mut self, slot: Slot, client: &mut Client, frame: &Bytes) -> bool {
-        self.counters.deliveries.increment();
         client.last_sent = self.tick;
         let is_to_wait = self.pace == Pace::Gather || !client.outbox.is_empty();
         if !is_to_wait {

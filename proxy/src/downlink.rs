@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::limits::LINK_HANDSHAKE_TIMEOUT_MS;
@@ -87,6 +87,7 @@ impl<'a> Keeper<'a> {
     async fn dial(&mut self, backoff: &mut Backoff) -> Result<(Dialled, Offer), Over> {
         loop {
             let Some(offer) = self.offer() else { return Err(Over::retired()) };
+            let begun = Instant::now();
             let shared = self.shard.shared();
             let dialling = dial(self.pool, self.slot, &offer, &shared.boot, shared.caller());
             let dialled = tokio::select! {
@@ -95,7 +96,10 @@ impl<'a> Keeper<'a> {
                 dialled = timeout(self.dial_timeout(), dialling) => dialled.unwrap_or(Err(DialError::Timeout)),
             };
             match dialled {
-                Ok(dialled) => return Ok((dialled, offer)),
+                Ok(dialled) => {
+                    self.shard.counters().dials.lasted(begun.elapsed());
+                    return Ok((dialled, offer));
+                }
                 // At once the next one, unless this one never was anything: then something is wrong there.
                 Err(DialError::UnknownSession) if self.was_open => return Err(Over::unknown()),
                 Err(DialError::UnknownSession) => {
@@ -119,7 +123,7 @@ impl<'a> Keeper<'a> {
     fn offer(&self) -> Option<Offer> {
         let mut offer = self.link.offer()?;
         if !self.shard.shared().settings.links.can_resume() {
-            offer.capabilities = Capabilities::default();
+            offer.capabilities = Capabilities { knows_causes: true, ..Capabilities::default() };
         }
         Some(offer)
     }
@@ -169,7 +173,7 @@ impl<'a> Keeper<'a> {
 
     /// The session is over: those whose home it was are told, exactly once.
     async fn end(self, over: Over) {
-        let leftover = self.link.close();
+        let (leftover, cause) = (self.link.close(), over.of_connections());
         self.pool.lost(self.slot);
         let counters = &self.shard.counters().sessions;
         counters.ended(over.cause).increment();
@@ -184,7 +188,7 @@ impl<'a> Keeper<'a> {
             }
         }
         if self.was_open {
-            give_to_all(self.shard, &Order::LinkLost(self.link.id())).await;
+            give_to_all(self.shard, &Order::LinkLost(self.link.id(), cause)).await;
         }
         if let Some(socket) = over.socket {
             socket.say_goodbye().await;

@@ -13,6 +13,7 @@ mod forwarded;
 mod limits;
 mod negotiate;
 mod origin;
+mod refusal;
 mod relay;
 mod request;
 mod serve;
@@ -31,6 +32,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::sleep;
 use tower::ServiceExt;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::NODE_HEADER;
 
 use crate::connector::HttpClient;
@@ -38,6 +40,7 @@ use crate::counters::Counters;
 use crate::link::{Hub, Questioner};
 use crate::shard::{ShardSender, Shared};
 
+use refusal::because;
 use relay::Relay;
 
 pub use door::Door;
@@ -106,10 +109,10 @@ impl Endpoint {
     /// What to answer to a client that comes now, if it can't be taken in.
     fn refuse_newcomer(&self, hub: &Hub) -> Option<Response> {
         if self.shared.is_draining() {
-            return Some(unavailable(STOPPING));
+            return Some(unavailable(Cause::Drained, STOPPING));
         }
         let may_come = hub.is_served() || self.shared.settings.homes.holds_new;
-        (!may_come).then(|| unavailable("no app server serves this hub at the moment"))
+        (!may_come).then(|| unavailable(Cause::NoAppServer, "no app server serves this hub at the moment"))
     }
 
     /// Whether a request is the app server's to answer. Before the first manifest nobody knows. What another node has
@@ -125,13 +128,18 @@ impl Endpoint {
     fn find_hub(&self, path: &str) -> Result<Arc<Hub>, Response> {
         if relay::is_private(path) {
             self.counters.relay.private_paths.increment();
-            return Err(plain(StatusCode::NOT_FOUND, "not found"));
+            return Err(because(Cause::PathUnknown, plain(StatusCode::NOT_FOUND, "not found")));
         }
         match self.shared.hubs.find(path) {
             Some(hub) => Ok(hub),
-            None if self.shared.is_draining() => Err(unavailable(STOPPING)),
-            None if self.shared.hubs.is_empty() => Err(unavailable("no app server has been reached yet")),
-            None => Err(plain(StatusCode::NOT_FOUND, "no hub is served at this path")),
+            None if self.shared.is_draining() => Err(unavailable(Cause::Drained, STOPPING)),
+            None if self.shared.hubs.is_empty() => {
+                Err(unavailable(Cause::NoAppServer, "no app server has been reached yet"))
+            }
+            None => {
+                let answer = plain(StatusCode::NOT_FOUND, "no hub is served at this path");
+                Err(because(Cause::PathUnknown, answer))
+            }
         }
     }
 }
@@ -199,13 +207,14 @@ fn split_negotiate(path: &str) -> Option<&str> {
 
 /// Names the node on every answer, unless another node answered and has done so, and counts our own refusals.
 async fn sign(State(endpoint): State<Endpoint>, request: Request, next: Next) -> Response {
+    let uri = request.uri().clone();
     let mut answer = next.run(request).await;
     if let Ok(name) = HeaderValue::from_str(&endpoint.shared.settings.node) {
         answer.headers_mut().entry(HeaderName::from_static(NODE_HEADER)).or_insert(name);
     }
     let is_refusal = answer.status().is_client_error() || answer.status().is_server_error();
     if is_refusal && answer.extensions().get::<OfApp>().is_none() {
-        endpoint.counters.refused.increment();
+        refusal::note(&endpoint, &uri, &answer);
     }
     answer
 }
@@ -215,9 +224,9 @@ fn plain(status: StatusCode, text: impl Into<Body>) -> Response {
     (status, [(CONTENT_TYPE, "text/plain")], text.into()).into_response()
 }
 
-fn unavailable(text: &'static str) -> Response {
+fn unavailable(cause: Cause, text: &'static str) -> Response {
     let headers = [(CONTENT_TYPE, "text/plain"), (RETRY_AFTER, RETRY_AFTER_SECONDS)];
-    (StatusCode::SERVICE_UNAVAILABLE, headers, text).into_response()
+    because(cause, (StatusCode::SERVICE_UNAVAILABLE, headers, text).into_response())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod flush;
 mod inbox;
 mod keep_alive;
 mod outbox_total;
+mod past;
 mod rehome;
 mod shared;
 
@@ -23,12 +24,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use trunkline_protocol::service::OpenConnection;
 
-use crate::counters::Counters;
+use crate::counters::{Counters, HubCounters, Population};
 use crate::delivery::{Aftermath, Delivery, Outlet, Pace};
 use crate::directory::{Alike, Client, Directory, Hold, Opening, Place, Serial, Slot};
 
 pub use carry_out::no_such_connection;
-pub use ending::{Ending, Notice};
+pub use ending::{Ending, Notice, log_end};
+pub use past::{Past, PastConnection, short};
 pub use inbox::{Admission, Arrival, Inbox, Parcel, ShardSender, Turn};
 pub use shared::{Shared, Sockets, Ways};
 
@@ -129,13 +131,29 @@ impl Shard {
     /// Takes a client connection in: from now on it can be found.
     pub fn open(&self, client: Client, user: Option<&str>) -> Slot {
         let id = client.id.clone();
-        let (serial, hub) = (client.serial, client.home.hub());
+        let serial = client.serial;
+        let population = self.population(&client);
+        population.opened.increment();
+        population.open.follow(0, 1);
         let slot = self.directory.borrow_mut().insert(client, user);
         self.shared.routes.open(&id, Place { shard: self.index, slot });
-        self.counters.opened.increment();
-        self.shared.count_client(self.index, hub, 1);
         self.wheel.borrow_mut().watch(slot, serial, self.tick(), self.tick() + 1);
         slot
+    }
+
+    /// What is counted for the hub of a client.
+    fn hub_counters(&self, client: &Client) -> &HubCounters {
+        self.counters.hub(client.home.hub().get())
+    }
+
+    fn population(&self, client: &Client) -> &Population {
+        self.hub_counters(client).population(client.transport, client.content.speech())
+    }
+
+    /// Microseconds since the node started.
+    #[must_use]
+    pub fn now_us(&self) -> u64 {
+        u64::try_from(self.shared.uptime().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Reads something of a client connection, if it is still here.

@@ -15,9 +15,11 @@ use std::task::Waker;
 
 use bytes::{Buf, Bytes, BytesMut};
 use bytestring::ByteString;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{FramingError, HandshakeError, HandshakeRequest, HubProtocol, Payload, next_frame};
 use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
-use trunkline_protocol::service::FlowOperation;
+use trunkline_protocol::manifest::CAUSE_HEADER;
+use trunkline_protocol::service::{CloseConnection, FlowOperation};
 
 use super::calls::{Calls, Hopeless, Incoming};
 use super::flow::Flow;
@@ -56,10 +58,34 @@ enum Stage {
 }
 
 /// How a connection ended.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct End {
-    /// Why; `None` when all is well.
+    /// Why.
+    pub(crate) cause: Cause,
+    /// What went wrong; `None` when all is well.
     pub(crate) error: Option<ByteString>,
+}
+
+impl End {
+    /// An end at which nothing went wrong.
+    pub(crate) fn of(cause: Cause) -> Self {
+        Self { cause, error: None }
+    }
+
+    /// An end by what went wrong.
+    pub(crate) fn by(cause: Cause, error: impl Into<ByteString>) -> Self {
+        Self { cause, error: Some(error.into()) }
+    }
+
+    /// What a proxy says of the end of a connection. One that names no cause tells apart only what went wrong and what
+    /// did not.
+    pub(crate) fn told(close: &CloseConnection) -> Self {
+        let error = close.error.clone().filter(|error| !error.is_empty());
+        let named = close.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(CAUSE_HEADER));
+        let named = named.and_then(|(_, values)| Cause::from_label(values.first()?));
+        let plain = if error.is_some() { Cause::Unnamed } else { Cause::ClientClosed };
+        Self { cause: named.unwrap_or(plain), error }
+    }
 }
 
 /// What a worker is to do next.
@@ -107,7 +133,7 @@ impl Inbox {
         if self.is_ending {
             return false;
         }
-        let start = self.finish(End::default());
+        let start = self.finish(End::of(Cause::Superseded));
         self.is_moving = true;
         start
     }
@@ -122,7 +148,7 @@ impl Inbox {
     pub(crate) fn finish_quietly(&mut self) -> bool {
         self.clear();
         (self.is_connected, self.is_moving) = (false, false);
-        if self.is_ending { false } else { self.finish(End::default()) }
+        if self.is_ending { false } else { self.finish(End::of(Cause::Superseded)) }
     }
 
     /// Drops what waits.
@@ -335,7 +361,7 @@ mod tests {
     }
 
     fn end(text: &str) -> End {
-        End { error: Some(text.into()) }
+        End::by(Cause::AppError, text)
     }
 
     #[test]
@@ -398,7 +424,7 @@ mod tests {
     fn a_client_that_connected_spoke_and_left_at_once_is_heard_out() {
         let mut inbox = Inbox::default();
         inbox.push(Bytes::from_static(b"{\"protocol\":\"json\",\"version\":1}\x1ea\x1e"));
-        inbox.finish(End::default());
+        inbox.finish(End::of(Cause::ClientClosed));
         assert!(matches!(next(&mut inbox), Next::Handshake(Ok(_))));
         assert_eq!(message(&mut inbox), "a");
         assert!(matches!(next(&mut inbox), Next::Over));
@@ -409,7 +435,7 @@ mod tests {
     fn a_client_that_was_never_connected_is_owed_no_farewell() {
         let mut inbox = Inbox::default();
         assert!(inbox.push(Bytes::from_static(b"{\"proto")));
-        assert!(!inbox.finish(End::default()));
+        assert!(!inbox.finish(End::of(Cause::ClientClosed)));
         assert!(matches!(next(&mut inbox), Next::Over));
         assert!(matches!(next(&mut inbox), Next::End(_, false)));
     }

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER, TRANSPORT_HEADER, Transport};
+use trunkline_protocol::manifest::{
+    ITEMS_HEADER, MIGRATE_FROM_HEADER, TRANSPORT_HEADER, Transport, USER_ID_CLAIM,
+};
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
 /// Claims with this prefix are between proxy and SDK.
 const PRIVATE_CLAIM_PREFIX: &str = "asrs.s.";
-/// The claim that holds the user id.
-const USER_ID_CLAIM: &str = "asrs.s.uid";
 /// The header that holds the client's address, `ip:port`.
 const REMOTE_HEADER: &str = "x-trunkline-remote";
 /// Headers that are between proxy and SDK.

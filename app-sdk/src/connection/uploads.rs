@@ -198,7 +198,7 @@ mod tests {
     fn owner() -> Arc<Scope> {
         let open = OpenConnection { protocol: Some("json".into()), ..OpenConnection::default() };
         let connection =
-            Connection::new(opening(open), HubProtocol::Json, LinkId(0), Arc::new(Node::new("node", "boot")));
+            Connection::new(opening(open), HubProtocol::Json, LinkId(0), Arc::new(Node::new("node", "boot", true)));
         Scope::call(&Arc::new(connection), Takes::Background, None)
     }
 

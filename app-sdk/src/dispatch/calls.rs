@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use trunkline_protocol::hub::{Invocation, Outcome};
@@ -24,6 +25,7 @@ use crate::connection::{Admission, Connection, Incoming, Scope, Takes, Wanted, s
 use crate::context::Context;
 use crate::encode;
 use crate::handler::{Answering, Method};
+use crate::metrics::{Outcome as Counting, UNKNOWN_METHOD};
 use crate::text;
 
 impl HubAtWork {
@@ -52,7 +54,10 @@ impl HubAtWork {
         match admission {
             Admission::Start(call) => self.start(call, bound).await,
             Admission::Held => {}
-            Admission::InUse(id) => self.refuse_call(&scope, text::id_in_use(&id)).await,
+            Admission::InUse(id) => {
+                let method = bound.ok().map(|method| &**method);
+                self.refuse_call(&scope, method, text::id_in_use(&id)).await;
+            }
         }
     }
 
@@ -62,15 +67,17 @@ impl HubAtWork {
         self.start(call, bound).await;
     }
 
-    async fn start(self: &Arc<Self>, call: Incoming, bound: Result<&Method, String>) {
+    async fn start(self: &Arc<Self>, call: Incoming, bound: Result<&Arc<Method>, String>) {
         let Incoming { scope, invocation: Invocation { target, arguments, stream_ids, .. }, wanted, .. } = call;
-        let running = Running::new(self, Arc::clone(&scope), target, stream_ids.clone(), wanted);
+        // One that could not be bound may have a name all the same.
+        let called = bound.as_ref().ok().copied().or_else(|| self.methods.find(&target)).cloned();
+        let running = Running::new(self, Arc::clone(&scope), target, called, stream_ids.clone(), wanted);
         let method = match bound {
             Ok(method) => method,
             Err(text) => return running.unbound(text).await,
         };
         let context = Context::new(Arc::clone(&scope), Arc::clone(&self.down));
-        let given = Given { context: context.clone(), arguments, stream_ids, reason: None };
+        let given = Given { context: context.clone(), arguments, stream_ids, end: None };
         let answering = match take_parameters(method, given) {
             Ok(answering) => self.methods.filters.wrap(&context, method, answering),
             Err(Rejection { error, stage: Stage::Binding }) => {
@@ -96,7 +103,7 @@ impl HubAtWork {
     }
 
     /// Finds the method, and checks what can be checked without its types.
-    fn bind(&self, invocation: &Invocation, wanted: Wanted) -> Result<&Method, String> {
+    fn bind(&self, invocation: &Invocation, wanted: Wanted) -> Result<&Arc<Method>, String> {
         let Invocation { target, arguments, stream_ids, .. } = invocation;
         let detailed = self.settings.detailed_errors;
         let unbound = |error| text::binding_failed(target, &error, detailed);
@@ -115,9 +122,18 @@ impl HubAtWork {
         Ok(method)
     }
 
+    /// Counts a call that is answered. Names that clients make up are all the same.
+    pub(super) fn count_call(&self, method: Option<&Method>, outcome: Counting, took: Duration) {
+        let (metrics, name) = match method {
+            Some(method) => (&method.metrics, &*method.name),
+            None => (&self.unknown_method, UNKNOWN_METHOD),
+        };
+        self.down.metrics.invoked(metrics, name, outcome, took);
+    }
+
     /// Answers a call that was not let in.
-    async fn refuse_call(&self, scope: &Scope, text: String) {
-        self.down.metrics.invocations_unbound.inc();
+    async fn refuse_call(&self, scope: &Scope, method: Option<&Method>, text: String) {
+        self.count_call(method, Counting::Unbound, Duration::ZERO);
         let connection = scope.connection();
         tracing::debug!(hub = %self.down.hub, connection = short(connection.id()), text, "call is not let in");
         if let Some(id) = scope.invocation_id() {

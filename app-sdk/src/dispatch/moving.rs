@@ -6,6 +6,7 @@ use std::mem;
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::Close;
 use trunkline_protocol::manifest::ITEMS_HEADER;
 use trunkline_protocol::service::CloseConnection;
@@ -36,7 +37,7 @@ impl HubAtWork {
             self.log(connection, "on_rehomed", &error);
             let text = error.describe(text::CLOSED_WITH_ERROR, self.settings.detailed_errors);
             let close = Close { error: Some(text.into()), allow_reconnect: true };
-            self.down.close(connection, close, End { error: Some(error.to_string().into()) });
+            self.down.close(connection, close, End::by(Cause::AppError, error.to_string()));
         }
     }
 
@@ -86,7 +87,7 @@ impl HubAtWork {
     async fn items_of(&self, connection: &Arc<Connection>) -> Option<String> {
         let hook = self.methods.on_leaving.as_ref()?;
         let context = self.context(connection, Errand::Farewell);
-        let given = Given { context, arguments: Vec::new(), stream_ids: Vec::new(), reason: None };
+        let given = Given { context, arguments: Vec::new(), stream_ids: Vec::new(), end: None };
         let ran = caught(async { hook.call(given).map_err(Rejection::into_error)?.await }).await;
         let wrapped = ran.and_then(|reply| match reply.0 {
             Kind::Value(items) => rehomed::wrap(&items)

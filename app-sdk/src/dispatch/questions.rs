@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use tokio::time::Instant;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Completion, HubMessage, HubProtocol, next_frame};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{ClientCompletion, ClientInvocation, ErrorCompletion, ServiceMessage};
@@ -91,7 +92,7 @@ impl HubAtWork {
             }
             Taken::WrongClient => {
                 tracing::warn!(hub = %self.down.hub, connection = short(connection.id()), "client answers for another");
-                self.fail(connection, &HubError::invalid_data("The result was asked of another connection."));
+                self.fail(connection, Cause::HubProtocol, &HubError::invalid_data("The result was asked of another connection."));
             }
         }
     }

@@ -13,6 +13,7 @@ use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Instant;
 
 use bytestring::ByteString;
 use futures_util::future::CatchUnwind;
@@ -24,8 +25,8 @@ use super::{HubAtWork, panicked};
 use crate::connection::{Connection, Scope, Wanted, short};
 use crate::encode;
 use crate::error::HubError;
-use crate::handler::{Answering, Items, Kind, Reply};
-use crate::metrics::Counted;
+use crate::handler::{Answering, Items, Kind, Method, Reply};
+use crate::metrics::{Counted, Outcome as Counting};
 use crate::text;
 
 /// What a result has around it at most: ids, target and headers of frames, which are the client's and thus small.
@@ -36,6 +37,9 @@ pub(super) struct Running {
     hub: Arc<HubAtWork>,
     scope: Arc<Scope>,
     target: ByteString,
+    /// What it calls, if there is such a method.
+    method: Option<Arc<Method>>,
+    since: Instant,
     stream_ids: Vec<ByteString>,
     wanted: Wanted,
     is_forgotten: bool,
@@ -53,11 +57,12 @@ impl Running {
         hub: &Arc<HubAtWork>,
         scope: Arc<Scope>,
         target: ByteString,
+        method: Option<Arc<Method>>,
         stream_ids: Vec<ByteString>,
         wanted: Wanted,
     ) -> Self {
-        let counted = Counted::new(&hub.down.metrics.running);
-        Self { hub: Arc::clone(hub), scope, target, stream_ids, wanted, is_forgotten: false, _counted: counted }
+        let (_counted, since) = (Counted::new(&hub.down.metrics.running), Instant::now());
+        Self { hub: Arc::clone(hub), scope, target, method, since, stream_ids, wanted, is_forgotten: false, _counted }
     }
 
     pub(super) fn target(&self) -> &str {
@@ -74,7 +79,10 @@ impl Running {
             }
         };
         match ran {
-            None => self.complete(Outcome::Void).await,
+            None => {
+                self.count(Counting::Cancelled);
+                self.complete(Outcome::Void).await;
+            }
             Some(ran) => {
                 if let Some(stream) = self.answer(ran.unwrap_or_else(|panic| Err(panicked(&*panic)))).await {
                     stream.send().await;
@@ -89,7 +97,7 @@ impl Running {
             (Ok(Kind::Stream(items)), Wanted::Stream) => return Some(Streaming { running: self, items }),
             (Ok(Kind::Value(payload)), Wanted::Result) => self.value(payload).await,
             (Ok(_), _) => {
-                self.hub.down.metrics.invocations_failed.inc();
+                self.count(Counting::Failed);
                 let text = text::no_stream(&self.target);
                 self.complete(Outcome::Error(text.into())).await;
             }
@@ -100,7 +108,7 @@ impl Running {
 
     /// It could not be bound to a method and its parameters.
     pub(super) async fn unbound(self, text: String) {
-        self.hub.down.metrics.invocations_unbound.inc();
+        self.count(Counting::Unbound);
         let (hub, connection) = (&*self.hub.down.hub, short(self.connection().id()));
         tracing::debug!(hub, connection, text, "call can't be bound");
         self.complete(Outcome::Error(text.into())).await;
@@ -108,7 +116,7 @@ impl Running {
 
     /// The method failed.
     pub(super) async fn failed(self, error: &HubError) {
-        self.hub.down.metrics.invocations_failed.inc();
+        self.count(Counting::Failed);
         self.hub.log(self.connection(), &self.target, error);
         let text = text::invoking_failed(&self.target, error, self.hub.settings.detailed_errors);
         self.complete(Outcome::Error(text.into())).await;
@@ -118,7 +126,7 @@ impl Running {
         if let Err(error) = check_size(&payload) {
             return self.failed(&error).await;
         }
-        self.hub.down.metrics.invocations_ok.inc();
+        self.count(Counting::Ok);
         self.complete(Outcome::Value(payload)).await;
     }
 
@@ -160,6 +168,10 @@ impl Running {
         waiting.into_iter().for_each(Waker::wake);
     }
 
+    fn count(&self, outcome: Counting) {
+        self.hub.count_call(self.method.as_deref(), outcome, self.since.elapsed());
+    }
+
     fn connection(&self) -> &Arc<Connection> {
         self.scope.connection()
     }
@@ -181,18 +193,17 @@ impl Streaming {
         let _counted = Counted::new(&running.hub.down.metrics.streams);
         let cancellation = running.scope.cancellation().clone();
         let sending = AssertUnwindSafe(running.send_items(items)).catch_unwind();
-        let sent = match cancellation.run_until_cancelled(sending).await {
-            None => Ok(()),
-            Some(sent) => sent.unwrap_or_else(|panic| Err(panicked(&*panic))),
+        let (sent, good) = match cancellation.run_until_cancelled(sending).await {
+            None => (Ok(()), Counting::Cancelled),
+            Some(sent) => (sent.unwrap_or_else(|panic| Err(panicked(&*panic))), Counting::Ok),
         };
-        let metrics = &running.hub.down.metrics;
         match sent {
             Ok(()) => {
-                metrics.invocations_ok.inc();
+                running.count(good);
                 running.complete(Outcome::Void).await;
             }
             Err(error) => {
-                metrics.invocations_failed.inc();
+                running.count(Counting::Failed);
                 running.hub.log(running.connection(), &running.target, &error);
                 let text = text::streaming_failed(&error, running.hub.settings.detailed_errors);
                 running.complete(Outcome::Error(text.into())).await;

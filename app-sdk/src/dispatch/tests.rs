@@ -186,7 +186,7 @@ impl Play {
         let hub = HubAtWork::new(built, Arc::new(down), TaskTracker::new());
         let (outbox, socket) = open_outbox(usize::MAX);
         let outbox = Arc::new(outbox);
-        let node = hub.down.begin_session("node", "boot", 0, Arc::clone(&outbox));
+        let node = hub.down.begin_session("node", "boot", true, 0, Arc::clone(&outbox));
         let open =
             OpenConnection { connection_id: ID.into(), protocol: Some("json".into()), ..OpenConnection::default() };
         let mut frames = FrameBuffer::default();

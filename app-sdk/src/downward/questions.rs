@@ -296,7 +296,7 @@ mod tests {
     }
 
     fn node(name: &str) -> Arc<Node> {
-        Arc::new(Node::new(name, "boot"))
+        Arc::new(Node::new(name, "boot", true))
     }
 
     fn complete(questions: &Questions, connection_id: &str, id: &'static str) -> Taken {

@@ -1,9 +1,13 @@
 //! Why a socket of a link ended, and what that means for its session.
 
 use axum::extract::ws::close_code;
-use trunkline_protocol::service::{Cause, FrameError, ServiceMessageError, SessionError};
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::service::{Cause as SessionCause, FrameError, ServiceMessageError, SessionError};
 
 use crate::connection::End;
+
+/// What an app is told whose connections went with their link.
+const LOST: &str = "The link to the proxy was lost.";
 
 /// Why a socket ended.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +27,7 @@ pub(super) enum LinkEnd {
     #[error("the proxy did not read for too long")]
     Stuck,
     #[error("the session is over: {0}")]
-    Over(Cause),
+    Over(SessionCause),
     #[error("the proxy did not answer the handshake in time")]
     HandshakeTimeout,
     #[error("the proxy refused the handshake: {0}")]
@@ -70,8 +74,9 @@ impl LinkEnd {
     /// What `on_disconnected` is told when the session ends with it: a planned stop is no error.
     pub(super) fn of_connections(&self) -> End {
         match self {
-            LinkEnd::Shutdown => End::default(),
-            _ => End { error: Some("The link to the proxy was lost.".into()) },
+            LinkEnd::Shutdown => End::of(Cause::AppStopped),
+            LinkEnd::Farewell => End::by(Cause::Drained, LOST),
+            _ => End::by(Cause::LinkLost, LOST),
         }
     }
 

@@ -2,15 +2,12 @@
 //! a method, a client or the other direction.
 
 use bytes::Bytes;
-use trunkline_protocol::service::{FrameBuffer, Incoming, Ping, ServiceMessage};
+use trunkline_protocol::service::{ECHO_KEY, FrameBuffer, Incoming, Ping, ServiceMessage, bytes_of_frame};
 
 use super::LinkEnd;
 use super::session::LinkSession;
 use super::socket::LinkReader;
 use crate::sync::lock;
-
-/// The pair of a ping that is to be sent straight back.
-const ECHO: &str = "echo";
 
 /// Reads until the socket ends. Dropped while it waits, it has taken all that it handed out.
 pub(super) async fn read(session: &LinkSession, mut frames: FrameBuffer, mut pieces: LinkReader) -> LinkEnd {
@@ -64,7 +61,9 @@ fn hand_out(
                 if let Some(message) = message {
                     handle(session, &body, message);
                 }
-                session.endpoint.down().metrics.frames_up.inc();
+                let metrics = &session.endpoint.down().metrics;
+                metrics.frames_up.inc();
+                metrics.bytes_up.inc_by(bytes_of_frame(body.len()) as u64);
                 count(number, body.len());
             }
         }
@@ -74,7 +73,7 @@ fn hand_out(
 
 fn handle_ping(session: &LinkSession, ping: &Ping) -> Result<(), LinkEnd> {
     session.outbox.handle_ping(ping)?;
-    if ping.get(ECHO).is_some() {
+    if ping.get(ECHO_KEY).is_some() {
         session.outbox.echo(ping);
     }
     Ok(())

@@ -11,6 +11,7 @@ use bytestring::ByteString;
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::{CloseConnection, ConnectionData, OpenConnection, RawKind};
 
 use super::handler::Serving;
@@ -54,8 +55,10 @@ impl RawAtWork {
 
     /// Ends a connection from this side, once. What waits in its inbox is dropped.
     pub(super) fn close(&self, line: &Arc<Line>, error: Option<ByteString>) {
-        if self.remove(line) {
-            self.down.end_at_proxy(&line.node, line.opening.connection_id.clone(), error);
+        let cause = if error.is_some() { Cause::AppError } else { Cause::AppClosed };
+        let end = End { cause, error };
+        if self.remove(line, &end) {
+            self.down.end_at_proxy(&line.node, line.opening.connection_id.clone(), cause, end.error);
             Self::ended(line, RawInbox::discard);
         }
     }
@@ -82,12 +85,12 @@ impl RawAtWork {
         let served = serving.await.unwrap_or_else(|panic| Err(panicked(&*panic)));
         let has_ended = line.cancellation.is_cancelled();
         let error = served.err().map(|error| {
-            let (endpoint, connection) = (&*self.down.hub, short(&line.opening.connection_id));
+            let (hub, connection) = (&*self.down.hub, short(&line.opening.connection_id));
             if has_ended {
                 // Most often a send that came too late.
-                tracing::debug!(endpoint, connection, ?error, "handler failed after its connection had ended");
+                tracing::debug!(hub, connection, ?error, "handler failed after its connection had ended");
             } else {
-                tracing::error!(endpoint, connection, ?error, "handler failed");
+                tracing::error!(hub, connection, ?error, "handler failed");
             }
             ByteString::from(error.to_string())
         });
@@ -95,8 +98,8 @@ impl RawAtWork {
     }
 
     /// The client has gone; what it sent may still be received.
-    fn left(&self, line: &Arc<Line>) {
-        if self.remove(line) {
+    fn left(&self, line: &Arc<Line>, end: &End) {
+        if self.remove(line, end) {
             Self::ended(line, RawInbox::finish);
         }
     }
@@ -122,12 +125,12 @@ impl RawAtWork {
     }
 
     /// Takes this very connection out; `false` when somebody has done so already.
-    fn remove(&self, line: &Arc<Line>) -> bool {
+    fn remove(&self, line: &Arc<Line>, end: &End) -> bool {
         let mut lines = lock(&self.lines);
         let is_here = lines.get(&line.opening.connection_id).is_some_and(|present| Arc::ptr_eq(present, line));
         if is_here {
             lines.remove(&line.opening.connection_id);
-            self.down.metrics.connections.dec();
+            self.down.ended(&line.opening.connection_id, end);
         }
         is_here
     }
@@ -139,6 +142,7 @@ impl RawAtWork {
             Entry::Vacant(vacant) => {
                 vacant.insert(Arc::clone(line));
                 self.down.metrics.connections.inc();
+                self.down.metrics.opened.inc();
                 Ok(())
             }
         }
@@ -156,16 +160,16 @@ impl Endpoint for RawAtWork {
         let line = Arc::new(Line { opening, node, cancellation, home, inbox });
         if let Err(present) = self.insert(&line) {
             if !Arc::ptr_eq(&present.node, &line.node) {
-                return self.down.turn_away(&line.node, line.opening.connection_id.clone(), ID_IN_USE);
+                return self.down.turn_away(&line.node, line.opening.connection_id.clone(), Cause::IdInUse, ID_IN_USE);
             }
             // The proxy opens an id anew when it knows that the old connection is gone.
-            self.left(&present);
+            self.left(&present, &End::of(Cause::Superseded));
             if self.insert(&line).is_err() {
                 return;
             }
         }
         let Some(me) = self.me.upgrade() else { return };
-        tracing::debug!(endpoint = %self.down.hub, connection = short(&line.opening.connection_id), "connection opened");
+        tracing::debug!(hub = %self.down.hub, connection = short(&line.opening.connection_id), "connection opened");
         self.tasks.spawn(me.run(line));
     }
 
@@ -183,13 +187,11 @@ impl Endpoint for RawAtWork {
 
     fn handle_left(&self, close: CloseConnection) {
         let Some(line) = self.get(&close.connection_id) else { return };
-        let error = close.error.as_deref();
-        tracing::debug!(endpoint = %self.down.hub, connection = short(&close.connection_id), error, "connection left");
-        self.left(&line);
+        self.left(&line, &End::told(&close));
     }
 
-    fn handle_link_ended(&self, link: LinkId, _end: &End) {
+    fn handle_link_ended(&self, link: LinkId, end: &End) {
         let at_home: Vec<_> = lock(&self.lines).values().filter(|line| line.home == link).map(Arc::clone).collect();
-        at_home.iter().for_each(|line| self.left(line));
+        at_home.iter().for_each(|line| self.left(line, end));
     }
 }

@@ -80,13 +80,15 @@ pub(super) async fn link(
         return Err(Refusal::Instance(Arc::clone(&core.instance)));
     }
     let key = slot_key(&query.hub, &headers)?;
-    let link = core.link(key, ready.outbox_max_bytes, core.shutdown.clone()).ok_or(Refusal::Hub(query.hub))?;
+    let mut link = core.link(key, ready.outbox_max_bytes, core.shutdown.clone()).ok_or(Refusal::Hub(query.hub))?;
+    let capabilities = capabilities(&headers)?;
+    link.knows_causes = capabilities.knows_causes;
     let upgrade = upgrade?
         .max_message_size(MESSAGE_MAX_BYTES)
         .max_frame_size(MESSAGE_MAX_BYTES)
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES);
-    let (attached, answer) = link.attach(offer(&headers)?).await?;
+    let (attached, answer) = link.attach(offer(&headers, capabilities)?).await?;
     let tasks = core.tasks.clone();
     let mut response = upgrade.on_upgrade(move |socket| tasks.track_future(attached.run(LinkSocket::network(socket))));
     tell(&answer, response.headers_mut());
@@ -96,12 +98,15 @@ pub(super) async fn link(
     Ok(response)
 }
 
+fn capabilities(headers: &HeaderMap) -> Result<Capabilities, Refusal> {
+    let told = headers.get(CAPABILITIES_HEADER).map(|value| value.to_str().unwrap_or_default().parse());
+    told.transpose().map(Option::unwrap_or_default).map_err(|_| Refusal::Header(CAPABILITIES_HEADER))
+}
+
 /// What a proxy that resumes says about its session; others have none.
-fn offer(headers: &HeaderMap) -> Result<Option<Offer>, Refusal> {
+fn offer(headers: &HeaderMap, capabilities: Capabilities) -> Result<Option<Offer>, Refusal> {
     let malformed = |name| move |_| Refusal::Header(name);
     let text_of = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let capabilities = text_of(CAPABILITIES_HEADER).map(str::parse::<Capabilities>).transpose();
-    let capabilities = capabilities.map_err(malformed(CAPABILITIES_HEADER))?.unwrap_or_default();
     if capabilities.resume_ring_bytes.is_none() {
         return Ok(None);
     }

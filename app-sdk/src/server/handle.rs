@@ -81,7 +81,8 @@ impl ServerHandle {
         self.core.ready.get().is_some_and(|ready| ready.access.is_development())
     }
 
-    /// A route for `/metrics`, in Prometheus' text format; names begin with `trunkline_app_`.
+    /// A route for `/metrics`, in Prometheus' text format; names begin with `trunkline_app_`, those of the process with
+    /// `process_`. What else is in the [app's registry](crate::Server::metrics_registry) is served too.
     #[must_use = "the route is to be added to a router"]
     pub fn metrics<S: Clone + Send + Sync + 'static>(&self) -> MethodRouter<S> {
         let handle = self.clone();

@@ -135,9 +135,20 @@ pub(super) fn frame_bytes(bytes: &[u8]) -> usize {
     }
 }
 
+/// Bytes of a frame on the wire, given those of its body: a length prefix takes a byte for every seven bits.
+#[must_use]
+pub fn bytes_of_frame(body: usize) -> usize {
+    body + (usize::BITS - body.leading_zeros()).div_ceil(7).max(1) as usize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_length_prefix_takes_a_byte_for_every_seven_bits() {
+        assert_eq!((bytes_of_frame(0), bytes_of_frame(127), bytes_of_frame(128), bytes_of_frame(16_384)), (1, 128, 130, 16_387));
+    }
 
     fn bodies(buffer: &mut FrameBuffer) -> Vec<Bytes> {
         std::iter::from_fn(|| buffer.next_body().unwrap()).collect()

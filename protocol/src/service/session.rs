@@ -37,7 +37,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 pub use backoff::Backoff;
-pub use counters::{ACKNOWLEDGE_KEY, Counters};
+pub use counters::{ACKNOWLEDGE_KEY, Counters, ECHO_KEY};
 pub use error::SessionError;
 pub use incoming::Incoming;
 pub use offer::{Answer, Capabilities, HeaderError, Judgement, Offer, Refusal, SessionId, judge, parse_received};
@@ -176,7 +176,7 @@ impl Session {
 
     fn capabilities(&self) -> Capabilities {
         let window_ms = (self.role == Role::Proxy).then_some(self.settings.window_ms);
-        Capabilities { resume_ring_bytes: Some(self.settings.ring_max_bytes), window_ms }
+        Capabilities { resume_ring_bytes: Some(self.settings.ring_max_bytes), window_ms, knows_causes: true }
     }
 
     fn is_present(&self, attachment: Attachment) -> bool {

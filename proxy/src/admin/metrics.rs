@@ -1,10 +1,16 @@
 //! Metrics in Prometheus' text format, summed over the shards when they are asked for.
 
+mod clients;
+mod links;
 mod relay;
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+#[cfg(target_os = "linux")]
+use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::{Bucket, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, proto};
+use trunkline_protocol::cause::Cause;
 
-use crate::counters::{Cause, Counter, Counters, Direction, FrameKind, Gauge, Limit, Outcome, Outcomes, SessionEnd};
+use crate::counters::{Causes, Counter, Counters, Distribution, Gauge, Limit, Outcome, Outcomes};
 use crate::shard::Shared;
 
 /// All metrics of a node as text.
@@ -12,22 +18,28 @@ use crate::shard::Shared;
 /// # Errors
 /// When two metrics had the same name, which a test rules out.
 pub fn render(shared: &Shared, is_ready: bool) -> prometheus::Result<String> {
-    let sheet = Sheet { registry: Registry::new(), shared };
+    let mut sheet = Sheet { registry: Registry::new(), histograms: Vec::new(), shared };
     sheet.node(is_ready)?;
     sheet.requests()?;
     sheet.doors()?;
     sheet.tokens()?;
     sheet.clients()?;
+    sheet.messages()?;
     sheet.links()?;
     sheet.traffic()?;
     sheet.relay()?;
     sheet.owner_hops()?;
-    TextEncoder::new().encode_to_string(&sheet.registry.gather())
+    sheet.process()?;
+    let mut families = sheet.registry.gather();
+    families.append(&mut sheet.histograms);
+    TextEncoder::new().encode_to_string(&families)
 }
 
 /// One answer in the making.
 struct Sheet<'a> {
     registry: Registry,
+    /// Those whose buckets were counted by the shards: the library has no way to set them.
+    histograms: Vec<MetricFamily>,
     shared: &'a Shared,
 }
 
@@ -41,17 +53,20 @@ impl Sheet<'_> {
         build.with_label_values(&[version, &self.shared.settings.node]).set(1);
         let ready = self.gauge("trunkline_ready", "1 while clients are taken in.", &[])?;
         ready.with_label_values::<&str>(&[]).set(i64::from(is_ready));
+        let draining = self.gauge("trunkline_draining", "1 while the node stops.", &[])?;
+        draining.with_label_values::<&str>(&[]).set(i64::from(self.shared.is_leaving()));
         Ok(())
     }
 
     fn requests(&self) -> prometheus::Result<()> {
         self.total("trunkline_connections_accepted_total", "Sockets accepted.", |counters| &counters.accepted)?;
         self.total("trunkline_negotiations_total", "Negotiations answered.", |counters| &counters.negotiated)?;
-        self.total(
-            "trunkline_requests_refused_total",
-            "Requests answered with a status of 400 or above.",
-            |counters| &counters.refused,
-        )?;
+        self.refusals("trunkline_requests_refused_total", "Requests answered with a status of 400 or above.", |counters| {
+            &counters.requests_refused
+        })?;
+        self.refusals("trunkline_sockets_refused_total", "Sockets refused before their request was read.", |counters| {
+            &counters.sockets_refused
+        })?;
         self.total("trunkline_requests_malformed_total", "Requests that are no sound HTTP.", |counters| {
             &counters.malformed
         })?;
@@ -101,98 +116,22 @@ impl Sheet<'_> {
         Ok(())
     }
 
-    fn clients(&self) -> prometheus::Result<()> {
-        let clients = self.gauge("trunkline_client_connections", "Client connections that are open.", &["hub"])?;
-        for hub in self.shared.hubs.all().iter() {
-            clients.with_label_values(&[hub.name()]).set(self.shared.clients(hub.index()));
-        }
-        self.total("trunkline_client_connections_opened_total", "Client connections opened.", |counters| {
-            &counters.opened
-        })?;
-        let closed = self.counter(
-            "trunkline_client_connections_closed_total",
-            "Client connections ended, by cause.",
-            &["cause"],
-        )?;
-        for (cause, label) in Cause::ALL {
-            closed.with_label_values(&[label]).inc_by(self.sum(|counters| counters.closed(cause)));
-        }
-        self.total(
-            "trunkline_client_connections_rehomed_total",
-            "Client connections given another home.",
-            |counters| &counters.rehomed,
-        )?;
-        self.total(
-            "trunkline_calls_failed_total",
-            "Calls answered with an error because their app server was gone.",
-            |counters| &counters.calls_failed,
-        )?;
-        self.total("trunkline_client_messages_total", "Hub messages that clients sent up.", |counters| {
-            &counters.messages_up
-        })?;
-        self.total("trunkline_deliveries_total", "Frames given to clients.", |counters| &counters.deliveries)?;
-        // A shard counts its own: a group or user with connections at several is counted at each.
-        self.level("trunkline_groups", "Groups with members, by shard and summed.", |counters| &counters.groups)?;
-        self.level("trunkline_users", "Users with connections, by shard and summed.", |counters| &counters.users)?;
-        self.level("trunkline_outbox_bytes", "Bytes that wait because their clients read no faster.", |counters| {
-            &counters.outbox_bytes
-        })?;
-        let dropped = self.counter("trunkline_frames_dropped_total", "Frames not given to clients.", &["reason"])?;
-        dropped.with_label_values(&["slow_client"]).inc_by(self.sum(|counters| &counters.dropped));
-        self.total("trunkline_keep_alives_total", "Keep-alives sent to clients.", |counters| &counters.keep_alives)?;
-        self.total(
-            "trunkline_unknown_receivers_total",
-            "Downward frames for a connection that is not here.",
-            |counters| &counters.unknown_receivers,
-        )
-    }
-
-    fn links(&self) -> prometheus::Result<()> {
-        let links = self.gauge("trunkline_links", "Links to app servers, by state.", &["hub", "app", "state"])?;
-        for hub in self.shared.hubs.all().iter() {
-            for pool in hub.pools().iter() {
-                let (open, resuming) = (pool.open(), pool.resuming());
-                let down = pool.size().saturating_sub(open + resuming);
-                let app = pool.app().name.as_str();
-                for (state, count) in [("open", open), ("resuming", resuming), ("down", down)] {
-                    links.with_label_values(&[hub.name(), app, state]).add(i64::try_from(count).unwrap_or(i64::MAX));
-                }
+    /// By those causes that came: most of them can't where this is counted.
+    fn refusals(&self, name: &str, help: &str, of: impl Fn(&Counters) -> &Causes) -> prometheus::Result<()> {
+        let metric = self.counter(name, help, &["cause"])?;
+        for cause in Cause::all() {
+            let so_far: u64 = self.shared.counters().iter().map(|counters| of(counters).of(cause)).sum();
+            if so_far > 0 {
+                metric.with_label_values(&[cause.label()]).inc_by(so_far);
             }
-        }
-        self.total("trunkline_links_lost_total", "Links that lost their sockets.", |counters| {
-            &counters.sessions.interrupted
-        })?;
-        self.total("trunkline_links_resumed_total", "Lost links that went on where they were.", |counters| {
-            &counters.sessions.resumed
-        })?;
-        self.total("trunkline_frames_replayed_total", "Frames sent again over resumed links.", |counters| {
-            &counters.sessions.replayed
-        })?;
-        self.total(
-            "trunkline_frames_lost_total",
-            "Upward frames that ended with the session of their link, not acknowledged or not sent.",
-            |counters| &counters.sessions.frames_lost,
-        )?;
-        let ended = self.counter("trunkline_link_sessions_ended_total", "Sessions of links, by end.", &["cause"])?;
-        for (cause, label) in SessionEnd::ALL {
-            ended.with_label_values(&[label]).inc_by(self.sum(|counters| counters.sessions.ended(cause)));
         }
         Ok(())
     }
 
-    fn traffic(&self) -> prometheus::Result<()> {
-        let labels = ["direction", "kind"];
-        let frames = self.counter("trunkline_link_frames_total", "Frames on links.", &labels)?;
-        let bytes = self.counter("trunkline_link_bytes_total", "Bytes of frames on links.", &labels)?;
-        for (direction, up_or_down) in [(Direction::Up, "up"), (Direction::Down, "down")] {
-            for (kind, name) in [(FrameKind::Ping, "ping"), (FrameKind::Message, "message")] {
-                let values = [up_or_down, name];
-                frames
-                    .with_label_values(&values)
-                    .inc_by(self.sum(|counters| &counters.traffic(direction, kind).frames));
-                bytes.with_label_values(&values).inc_by(self.sum(|counters| &counters.traffic(direction, kind).bytes));
-            }
-        }
+    /// CPU, memory and descriptors of this process.
+    fn process(&self) -> prometheus::Result<()> {
+        #[cfg(target_os = "linux")]
+        self.registry.register(Box::new(ProcessCollector::for_self()))?;
         Ok(())
     }
 
@@ -222,4 +161,35 @@ impl Sheet<'_> {
         self.registry.register(Box::new(metric.clone()))?;
         Ok(metric)
     }
+
+    fn histogram(&mut self, name: &str, help: &str, all: Vec<(Option<(&str, &str)>, Distribution)>) {
+        let mut family = MetricFamily::default();
+        family.set_name(name.into());
+        family.set_help(help.into());
+        family.set_field_type(MetricType::HISTOGRAM);
+        family.set_metric(all.into_iter().map(|(label, distribution)| metric(label, distribution)).collect());
+        self.histograms.push(family);
+    }
+}
+
+fn metric(label: Option<(&str, &str)>, distribution: Distribution) -> Metric {
+    let label = label.map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.into());
+        pair.set_value(value.into());
+        pair
+    });
+    let buckets = distribution.buckets.iter().map(|(bound, count)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(*count);
+        bucket
+    });
+    let mut histogram = proto::Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(distribution.count);
+    histogram.set_sample_sum(distribution.sum);
+    let mut metric = Metric::from_label(label.into_iter().collect());
+    metric.set_histogram(histogram);
+    metric
 }

@@ -3,10 +3,12 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use trunkline_protocol::cause::Cause;
 
 use crate::socket::Stream;
 
@@ -14,13 +16,14 @@ use crate::socket::Stream;
 #[derive(Debug)]
 pub struct Near {
     pipe: DuplexStream,
+    cause: Arc<OnceLock<Cause>>,
     _over: DropGuard,
 }
 
 impl Near {
-    /// An end of this pipe, whose own end is told by `over`.
-    pub(super) fn new(pipe: DuplexStream, over: CancellationToken) -> Self {
-        Self { pipe, _over: over.drop_guard() }
+    /// An end of this pipe, whose own end is told by `over`. Why the far end was closed stands in `cause`.
+    pub(super) fn new(pipe: DuplexStream, over: CancellationToken, cause: Arc<OnceLock<Cause>>) -> Self {
+        Self { pipe, cause, _over: over.drop_guard() }
     }
 }
 
@@ -28,7 +31,14 @@ impl Stream for Near {}
 
 impl AsyncRead for Near {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.pipe).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.pipe).poll_read(cx, buffer))?;
+        match self.cause.get() {
+            Some(cause) if buffer.filled().len() == before => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, *cause)))
+            }
+            _ => Poll::Ready(Ok(())),
+        }
     }
 }
 

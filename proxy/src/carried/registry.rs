@@ -5,6 +5,8 @@ use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use trunkline_protocol::cause::Cause;
+
 use super::Carried;
 
 /// So many parts that threads seldom meet, and that a sweep holds nobody up.
@@ -74,7 +76,10 @@ impl Registry {
             let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
             idle.extend(part.extract_if(|_, carried| carried.idle() > idle_ticks_max).map(|(_, carried)| carried));
         }
-        idle.iter().for_each(|carried| carried.gone.cancel());
+        for carried in &idle {
+            carried.say_why(Cause::PollsStopped);
+            carried.gone.cancel();
+        }
         idle
     }
 

@@ -11,20 +11,20 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use tokio::time::timeout;
 use tracing::debug;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, HandshakeError, HandshakeRequest, HandshakeResponse, HubMessage, HubProtocol};
 use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
 use trunkline_protocol::manifest::{EndpointKind, HubManifest, SlowClients, Transport};
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
 use super::inbound::{Inbound, Piece};
-use super::read::Reading;
-use crate::counters::Cause;
+use super::read::{Reading, cause_of};
 use crate::delivery::frame_for;
 use crate::directory::{Client, Content, Status};
 use crate::limits::Quota;
 use crate::link::{Home, Hub, LinkHandle};
 use crate::outbox::Outbox;
-use crate::shard::{DATA_TYPE_HANDSHAKE, Shard, Sockets, opening_until};
+use crate::shard::{DATA_TYPE_HANDSHAKE, PastConnection, Shard, Sockets, opening_until, short};
 use crate::socket::Socket;
 use crate::transport::websocket::{self, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, Opcode};
 
@@ -54,12 +54,40 @@ enum Refusal {
     Handshake(HandshakeError),
     /// Nothing is wrong with it, but its app servers have just gone, or this node goes.
     ComeAgain(Content),
-    /// It breaks the rules of its transport.
-    Transport,
+    /// No hub handshake came in time.
+    Late,
+    /// It breaks this rule of its transport.
+    Transport(String),
     /// It has closed its transport.
     Left,
-    /// The socket is gone.
-    Gone,
+    /// The socket is gone, for this cause.
+    Gone(Cause),
+}
+
+impl Refusal {
+    /// What it is in the taxonomy; `is_drained` if this node goes.
+    fn cause(&self, is_drained: bool) -> Cause {
+        match self {
+            Self::Handshake(HandshakeError::Canceled) => Cause::HandshakeTooLarge,
+            Self::Handshake(HandshakeError::Malformed { .. }) => Cause::HandshakeInvalid,
+            Self::Handshake(_) => Cause::HandshakeUnsupported,
+            Self::ComeAgain(_) if is_drained => Cause::Drained,
+            Self::ComeAgain(_) => Cause::NoAppServer,
+            Self::Late => Cause::HandshakeTimeout,
+            Self::Transport(_) => Cause::WebsocketProtocol,
+            Self::Left => Cause::ClientClosed,
+            Self::Gone(cause) => *cause,
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        match self {
+            Self::Handshake(HandshakeError::Malformed { detail }) => Some(detail.clone()),
+            Self::Handshake(error) => Some(error.to_string()),
+            Self::Transport(detail) => Some(detail.clone()),
+            _ => None,
+        }
+    }
 }
 
 impl From<HandshakeError> for Refusal {
@@ -79,11 +107,12 @@ pub(super) async fn greet(
     let settings = hub.settings();
     let transport = newcomer.transport;
     let mut inbound = Inbound::new(transport);
+    let begun = shard.now_us();
     let patience = Duration::from_millis(settings.handshake_timeout_ms);
     let greeting = match settings.kind {
         EndpointKind::Hub => timeout(patience, read_handshake(shard, &socket, &mut inbound, early))
             .await
-            .unwrap_or(Err(HandshakeError::Canceled.into()))
+            .unwrap_or(Err(Refusal::Late))
             .and_then(|greeting| check(greeting, &settings, transport))
             .map(Some),
         EndpointKind::Raw => {
@@ -91,6 +120,10 @@ pub(super) async fn greet(
             Ok(None)
         }
     };
+    if greeting.is_ok() && settings.kind == EndpointKind::Hub {
+        let took = Duration::from_micros(shard.now_us().saturating_sub(begun));
+        shard.counters().handshakes_of_clients.lasted(took);
+    }
     let refusal = match greeting {
         Ok(greeting) if shard.is_drained() => Refusal::ComeAgain(content(greeting.as_ref())),
         Ok(greeting) => match hub.choose_home().or_else(|| wait_for_home(shard, hub, greeting.as_ref())) {
@@ -99,9 +132,19 @@ pub(super) async fn greet(
         },
         Err(refusal) => refusal,
     };
-    shard.counters().closed(Cause::Handshake).increment();
+    take_note(shard, hub, &newcomer, &refusal);
     drop(timeout(FAREWELL_TIMEOUT, refuse(shard, &socket, inbound, &refusal, &settings)).await);
     None
+}
+
+/// Counts who is not let in, and keeps it for whoever asks why.
+fn take_note(shard: &Shard, hub: &Hub, newcomer: &Newcomer, refusal: &Refusal) {
+    let (cause, detail, id) = (refusal.cause(shard.is_drained()), refusal.detail(), &*newcomer.open.connection_id);
+    shard.counters().hub(hub.index().get()).refused.count(cause);
+    debug!(hub = hub.name(), connection = short(id), %cause, detail, "client connection refused");
+    let past = PastConnection::new(id, cause, detail.as_deref()).of(&newcomer.open);
+    let (name, transport) = (Some(hub.name().into()), Some(newcomer.transport));
+    shard.shared().remember(shard.index(), PastConnection { hub: name, transport, ..past });
 }
 
 /// A home that is none, where new clients may wait until there is one.
@@ -149,7 +192,8 @@ async fn read(shard: &Shard, socket: &Socket, inbound: &mut Inbound, payload: &m
         shard.with_scratch(|scratch| {
             socket.poll_read(cx, scratch).map(|read| match read {
                 Ok(count @ 1..) => take(inbound, socket, scratch.get_mut(..count).unwrap_or_default(), payload),
-                Ok(0) | Err(_) => Err(Refusal::Gone),
+                Ok(0) => Err(Refusal::Gone(Cause::SocketEnded)),
+                Err(error) => Err(Refusal::Gone(cause_of(&error))),
             })
         })
     })
@@ -165,10 +209,7 @@ fn take(inbound: &mut Inbound, socket: &Socket, bytes: &mut [u8], payload: &mut 
         Piece::Close => has_left = true,
     });
     match taken {
-        Err(error) => {
-            debug!(%error, "a client breaks the WebSocket protocol before its hub handshake");
-            Err(Refusal::Transport)
-        }
+        Err(error) => Err(Refusal::Transport(error.to_string())),
         Ok(()) if has_left => Err(Refusal::Left),
         Ok(()) => Ok(()),
     }
@@ -188,7 +229,8 @@ fn let_in(
     let content = content(greeting.as_ref());
     let (id, serial): (Rc<str>, _) = (Rc::from(&*open.connection_id), shard.next_serial());
     let mut client = Client::new(id.clone(), serial, home.clone(), content, socket);
-    client.is_negotiated = is_negotiated;
+    (client.is_negotiated, client.transport) = (is_negotiated, transport);
+    client.kept.opened_us = shard.now_us();
     client.may_miss = settings.slow_clients == SlowClients::Drop;
     // A raw event stream has nothing to ask with.
     client.has_inherent_keep_alive = match content {
@@ -218,7 +260,7 @@ fn let_in(
     }
     if home.is_closed() {
         // Lost while it was chosen: those who were here then have another one, this one has not.
-        shard.lose_home(slot);
+        shard.lose_home(slot, Cause::LinkLost);
     }
     let limits = &shard.shared().settings.limits;
     let quota = Quota::new(limits.messages_per_second, limits.bytes_per_second);
@@ -229,7 +271,7 @@ fn let_in(
 /// Says why, and waits for the client's own close: dropping the socket before could cost the client our last words.
 async fn refuse(shard: &Shard, socket: &Socket, mut inbound: Inbound, refusal: &Refusal, settings: &HubManifest) {
     let mut farewell = last_words(refusal, settings);
-    if poll_fn(|cx| farewell.poll_flush(cx, socket)).await.is_err() || matches!(refusal, Refusal::Left | Refusal::Gone)
+    if poll_fn(|cx| farewell.poll_flush(cx, socket)).await.is_err() || matches!(refusal, Refusal::Left | Refusal::Gone(_))
     {
         return;
     }
@@ -242,11 +284,15 @@ async fn refuse(shard: &Shard, socket: &Socket, mut inbound: Inbound, refusal: &
 fn last_words(refusal: &Refusal, settings: &HubManifest) -> Outbox {
     let mut words = Outbox::Empty;
     match refusal {
-        Refusal::Gone => return words,
+        Refusal::Gone(_) => return words,
         Refusal::Left => {}
-        Refusal::Transport => {
+        Refusal::Transport(_) => {
             words.push(websocket::close(CLOSE_PROTOCOL_ERROR));
             return words;
+        }
+        Refusal::Late => {
+            let answer = HandshakeResponse { error: Some(HandshakeError::Canceled.to_string()) }.encode();
+            words.push(websocket::frame(Opcode::Text, &answer));
         }
         Refusal::Handshake(error) => {
             let text = match error {

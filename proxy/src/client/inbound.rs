@@ -3,6 +3,7 @@
 //! Pure: bytes in, [`Upward`] out. Pings are swallowed, a close ends it, all else goes up unread, so that new
 //! kinds of messages need no new proxy. Whole messages that stand together go up together.
 
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{FramingError, HubProtocol, MessageKind, next_frame};
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::RawKind;
@@ -62,6 +63,16 @@ pub(super) enum InboundError {
 }
 
 impl InboundError {
+    /// What it is in the taxonomy.
+    pub(super) fn cause(&self) -> Cause {
+        match self {
+            Self::Transport(_) => Cause::WebsocketProtocol,
+            Self::TooLarge(_) | Self::RawTooLarge(_) => Cause::MessageTooLarge,
+            Self::Framing(_) => Cause::HubProtocol,
+            Self::NotUtf8 => Cause::TextInvalid,
+        }
+    }
+
     /// What a client of a raw endpoint is told.
     pub(super) fn raw_code(&self) -> u16 {
         match self {

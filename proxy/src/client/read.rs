@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::sleep;
-use tracing::debug;
+use trunkline_protocol::cause::Cause;
 
 use super::inbound::{Inbound, InboundError, Piece, Upward};
 use crate::counters::Limit;
@@ -53,8 +53,8 @@ enum Step {
     TransportClosed,
     /// It broke a rule of the hub protocol or of its transport, or one of our limits.
     Broken(InboundError),
-    /// The socket has ended, or nothing more can be made of what it brings.
-    Ended,
+    /// The socket has ended, for this cause, or nothing more can be made of what it brings.
+    Ended(Cause),
 }
 
 /// Reads until the socket ends, then frees the connection's place.
@@ -65,7 +65,7 @@ pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Box<Reading>) 
         Box::pin(reading.wait_for_leave(shard)).await;
     }
     let mut step = reading.take_kept(shard);
-    loop {
+    let cause = loop {
         match step {
             Step::Go => {}
             // A flood would else be read for as long as the runtime lets one task go on: megabytes, while its link's
@@ -73,23 +73,19 @@ pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Box<Reading>) 
             Step::MakeWay => yield_now().await,
             Step::Rest(owed) => Box::pin(reading.rest(shard, owed)).await,
             // A socket that is dropped with bytes unread resets, and our last words with it: so read on.
-            Step::Leaving => shard.end(reading.slot, &Ending::by_client()),
+            Step::Leaving => shard.end(reading.slot, &Ending::by_client(Cause::ClientClosed)),
             Step::Broken(error) => {
-                debug!(id = %reading.id, %error, "closing a client that breaks a rule");
-                if matches!(error, InboundError::TooLarge(_)) {
+                if error.cause() == Cause::MessageTooLarge {
                     shard.counters().limit(Limit::MessageSize).increment();
                 }
-                shard.end(reading.slot, &Ending::broken_rule(&error.to_string(), error.raw_code()));
+                shard.end(reading.slot, &Ending::broken_rule(error.cause(), &error.to_string(), error.raw_code()));
                 if matches!(error, InboundError::Transport(_)) {
                     Box::pin(reading.drain(shard)).await;
-                    break;
+                    break Cause::WebsocketProtocol;
                 }
             }
-            Step::TransportClosed => {
-                shard.end(reading.slot, &Ending::by_client());
-                break;
-            }
-            Step::Ended => break,
+            Step::TransportClosed => break Cause::ClientClosed,
+            Step::Ended(cause) => break cause,
         }
         if reading.is_held(shard) {
             Box::pin(reading.wait_for_leave(shard)).await;
@@ -110,8 +106,8 @@ pub(super) async fn until_the_end(shard: &Rc<Shard>, mut reading: Box<Reading>) 
             })
         })
         .await;
-    }
-    shard.free(reading.slot);
+    };
+    shard.free(reading.slot, cause);
 }
 
 impl Reading {
@@ -191,7 +187,11 @@ impl Reading {
     }
 
     fn take(&mut self, shard: &Rc<Shard>, scratch: &mut [u8], read: io::Result<usize>) -> Step {
-        let Ok(count @ 1..) = read else { return Step::Ended };
+        let count = match read {
+            Ok(0) => return Step::Ended(Cause::SocketEnded),
+            Ok(count) => count,
+            Err(error) => return Step::Ended(cause_of(&error)),
+        };
         let bytes = scratch.get_mut(..count).unwrap_or_default();
         let now = shard.tick();
         let is_closing = shard.with_client(self.slot, self.serial, |client| {
@@ -246,13 +246,25 @@ impl Reading {
                 step = Step::TransportClosed;
             }
         });
-        if taken.is_ok() { step } else { Step::Ended }
+        if taken.is_ok() { step } else { Step::Ended(Cause::WebsocketProtocol) }
     }
 
     /// Reads and forgets, until the client has closed or the keep-alive wheel cuts the socket.
     async fn drain(&self, shard: &Shard) {
         let read = || poll_fn(|cx| shard.with_scratch(|scratch| self.poll_read(shard, cx, scratch)));
         while let Ok(1..) = read().await {}
+    }
+}
+
+/// Why a socket has ended that failed.
+pub(super) fn cause_of(error: &io::Error) -> Cause {
+    match (error.get_ref().and_then(|inner| inner.downcast_ref()), error.kind()) {
+        (Some(cause), _) => *cause,
+        // TLS was cut off, which its peer does that just ends.
+        (None, io::ErrorKind::UnexpectedEof) => Cause::SocketEnded,
+        // So rustls calls what is no TLS, and what it can't decrypt.
+        (None, io::ErrorKind::InvalidData) => Cause::TlsFailed,
+        (None, _) => Cause::SocketReset,
     }
 }
 
@@ -276,13 +288,13 @@ impl Taking<'_> {
             Upward::Close => self.step = Step::Leaving,
             Upward::Messages { bytes, count } => {
                 self.messages += count;
-                self.shard.counters().messages_up.add(count);
+                self.count(count, bytes);
                 self.home.send_data(self.id, bytes, 0);
             }
             Upward::Call { id } => self.shard.called(self.slot, id),
             Upward::Raw { bytes, kind } => {
                 self.messages += 1;
-                self.shard.counters().messages_up.increment();
+                self.count(1, bytes);
                 self.home.send_data(self.id, bytes, kind.data_type());
             }
             Upward::Ping => {
@@ -294,6 +306,12 @@ impl Taking<'_> {
                 self.shard.send_frame(self.slot, &websocket::pong(&payload));
             }
         }
+    }
+
+    fn count(&self, messages: u64, bytes: &[u8]) {
+        let counters = self.shard.counters().hub(self.home.hub().get());
+        counters.messages_up.add_alone(messages);
+        counters.bytes_up.add_alone(bytes.len() as u64);
     }
 
     fn finish(self, taken: Result<(), InboundError>) -> Step {

@@ -1,6 +1,6 @@
 //! What is counted of requests that are carried on: to app servers, and to the nodes that own a connection.
 
-use super::Counter;
+use super::{Counter, Exchange, Histogram};
 
 /// Why a request that was carried on got no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -79,6 +79,8 @@ pub struct RelayCounters {
     pub hops: Counter,
     /// Those of them whose owner did not have the connection.
     pub hop_misses: Counter,
+    /// How long it took until the head of their answers was there.
+    pub hop_durations: Histogram<Exchange>,
     /// Those of them that got no answer.
     pub hop_failures: Failures,
     /// Marks of forwarded requests that no node of this fleet made, or not for this request.

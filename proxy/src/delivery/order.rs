@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::{Ack, AckStatus, ClientInvocation, FlowOperation, RawKind, ServiceMessage};
 
 use super::Framed;
@@ -98,7 +99,7 @@ pub enum Order {
         ack: Arc<PendingAck>,
     },
     /// The session of a link is over: those whose home it was get another one.
-    LinkLost(LinkId),
+    LinkLost(LinkId, Cause),
     /// A link is open: those who wait for a home may have it.
     LinkOpened(Arc<LinkHandle>),
     /// An app server is about to stop: those at home there get another one.
@@ -133,6 +134,8 @@ pub enum Act {
     Close {
         /// Why, where it is an error.
         error: Option<ByteString>,
+        /// Which cause the app server names.
+        cause: Option<Cause>,
     },
     /// Its own app server hands it over to another one.
     HandOver {

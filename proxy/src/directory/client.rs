@@ -4,9 +4,11 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::manifest::Transport;
 
 use super::sets::Membership;
 use super::{Hold, Holds, Kept, Serial};
+use crate::counters::Speech;
 use crate::link::Home;
 use crate::outbox::Outbox;
 use crate::socket::Socket;
@@ -45,6 +47,8 @@ pub struct Client {
     /// What is seldom looked at.
     pub kept: Box<Kept>,
     holds: Holds,
+    /// How its bytes travel.
+    pub transport: Transport,
     /// A token names its id, so that the id has to be remembered when it is over.
     pub is_negotiated: bool,
     /// When it reads too slowly it misses what was sent to many, and is not closed.
@@ -61,6 +65,18 @@ pub enum Content {
     Hub(HubProtocol),
     /// Whatever the app of a raw endpoint likes.
     Raw,
+}
+
+impl Content {
+    /// How metrics name it.
+    #[must_use]
+    pub fn speech(self) -> Speech {
+        match self {
+            Content::Hub(HubProtocol::Json) => Speech::Json,
+            Content::Hub(HubProtocol::MessagePack) => Speech::MessagePack,
+            Content::Raw => Speech::Raw,
+        }
+    }
 }
 
 /// ```text
@@ -99,6 +115,7 @@ impl Client {
             status: Status::Opening { until: u32::MAX },
             last_sent: 0,
             last_heard: 0,
+            transport: Transport::WebSockets,
             is_negotiated: false,
             has_inherent_keep_alive: false,
             has_pinged: false,

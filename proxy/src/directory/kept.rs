@@ -58,6 +58,8 @@ pub struct Kept {
     pub calls: Calls,
     /// What the app server that it comes from hands over with it.
     pub items: Option<Box<str>>,
+    /// When it was opened, in microseconds since the node started.
+    pub opened_us: u64,
     pub(super) gate: Option<Rc<Notify>>,
 }
 

@@ -11,7 +11,9 @@ use std::time::Duration;
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-use trunkline_protocol::service::{Attachment, FrameBuffer, Incoming, Offer, ServiceMessage, Verdict};
+use trunkline_protocol::service::{
+    Attachment, ECHO_KEY, FrameBuffer, Incoming, Offer, Ping, ServiceMessage, Verdict, bytes_of_frame,
+};
 
 use super::over::{End, LastSocket, Over};
 use super::sort::{self, TurnOrders};
@@ -28,6 +30,9 @@ const TURN_MAX_BYTES: usize = 256 * 1024;
 /// once more: calls of a crowd come close together, and each write wakes the app server. A lone caller's frame leaves
 /// at once.
 const CROWD_FRAMES: u64 = 2;
+
+/// How often the round trip of a link is measured.
+const ECHO_INTERVAL_MS: u64 = 5_000;
 
 /// What was queued before a pool was retired gets this long to leave.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -104,9 +109,15 @@ async fn finish(end: End, stop: &CancellationToken, reading: impl Future<Output 
     }
 }
 
-/// Says when the peer was silent for too long.
+/// Measures the link, and says when the peer was silent for too long.
 async fn silence(shard: &Shard, link: &LinkHandle) -> End {
+    let mut asked_at_ms = None;
     loop {
+        let now_ms = shard.shared().now_ms();
+        if asked_at_ms.is_none_or(|asked_at_ms| now_ms >= asked_at_ms + ECHO_INTERVAL_MS) {
+            asked_at_ms = Some(now_ms);
+            link.ask_echo(shard.now_us().to_string());
+        }
         sleep(Duration::from_millis(link.tick_ms())).await;
         match link.handle_timeout(shard.shared().now_ms()) {
             None => {}
@@ -217,9 +228,10 @@ impl Wire<'_> {
             let message = ServiceMessage::decode(&body).map_err(broken)?;
             let is_ping = matches!(message, Some(ServiceMessage::Ping(_)));
             let kind = if is_ping { FrameKind::Ping } else { FrameKind::Message };
-            self.shard.counters().traffic(Direction::Down, kind).count(1, prefixed(body.len()));
+            self.shard.counters().traffic(Direction::Down, kind).count(1, bytes_of_frame(body.len()));
             if let Some(ServiceMessage::Ping(ping)) = &message {
                 self.link.handle_ping(ping).map_err(broken)?;
+                self.note_round_trip(ping);
                 continue;
             }
             // What was handed out before comes again where the peer could not know.
@@ -232,6 +244,14 @@ impl Wire<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A ping of ours that came back tells when it was sent.
+    fn note_round_trip(&self, ping: &Ping) {
+        let sent_us = ping.get(ECHO_KEY).and_then(|sent| sent.parse::<u64>().ok());
+        if let Some(took_us) = sent_us.and_then(|sent_us| self.shard.now_us().checked_sub(sent_us)) {
+            self.shard.counters().round_trips.lasted(Duration::from_micros(took_us));
+        }
     }
 
     /// Carries the turn out here, gives the other shards their parts, and only then counts its frames as taken.
@@ -251,19 +271,4 @@ impl Wire<'_> {
 /// The app server broke the protocol; replayed to another socket, it would be broken again.
 fn broken(problem: impl ToString) -> End {
     End::Over(Over::broken(problem))
-}
-
-/// Bytes of a frame with its length prefix.
-fn prefixed(body: usize) -> usize {
-    body + (usize::BITS - body.leading_zeros()).div_ceil(7).max(1) as usize
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_length_prefix_takes_a_byte_for_every_seven_bits() {
-        assert_eq!((prefixed(0), prefixed(127), prefixed(128), prefixed(16_384)), (1, 128, 130, 16_387));
-    }
 }

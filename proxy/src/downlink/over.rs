@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
+use trunkline_protocol::cause::Cause as Ending;
 use trunkline_protocol::service::Cause;
 
 use crate::counters::SessionEnd;
@@ -54,6 +55,14 @@ impl Over {
     pub(super) fn decided(cause: Cause) -> Self {
         let end = if cause == Cause::NotResumable { SessionEnd::NotResumable } else { SessionEnd::WindowPassed };
         Self::new(end, cause)
+    }
+
+    /// What it means for a client connection that can't go on at another app server.
+    pub(super) fn of_connections(&self) -> Ending {
+        match self.cause {
+            SessionEnd::Retired | SessionEnd::Farewell => Ending::AppStopped,
+            _ => Ending::LinkLost,
+        }
     }
 
     pub(super) fn is_planned(&self) -> bool {

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use tracing::info;
-use trunkline_protocol::manifest::MIGRATE_TO_HEADER;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::{
     ClientInvocation, CloseWithAck, ConnectionFlowControl, FlowOperation, FlowSubject, GroupChange, Payloads, RawKind,
     ServiceMessage, UserGroupChange,
 };
 
+use crate::counters::SendKind;
 use crate::delivery::{Act, Framed, GroupOrder, Order, PendingAck, Receivers, Who};
 use crate::link::LinkHandle;
 use crate::shard::{Shard, no_such_connection};
@@ -73,32 +75,38 @@ pub(super) fn sort(
     turn: &mut TurnOrders,
 ) -> Result<(), String> {
     let hub = link.hub();
-    let mut send = |to: Receivers, payloads: &Payloads| {
+    let sends = &shard.counters().sends;
+    let mut send = |kind: SendKind, to: Receivers, payloads: &Payloads| {
+        sends.of(kind).add_alone(1);
         turn.for_all(&Order::Send { hub, to, message: Framed::new(payloads) });
     };
     match message {
         ServiceMessage::ConnectionData(data) => {
+            sends.of(SendKind::Connection).add_alone(1);
             let kind = RawKind::from_data_type(data.data_type);
             turn.for_owner(shard, link, data.connection_id, Act::Data { payload: data.payload, kind });
         }
         ServiceMessage::MultiConnectionData(data) => {
-            send_to_connections(shard, link, data.connection_ids, &data.payloads, turn)
+            sends.of(SendKind::Connections).add_alone(1);
+            send_to_connections(shard, link, data.connection_ids, &data.payloads, turn);
         }
         ServiceMessage::BroadcastData(data) => {
-            send(Receivers { excluded: data.excluded, ..Who::Everyone.into() }, &data.payloads);
+            send(SendKind::All, Receivers { excluded: data.excluded, ..Who::Everyone.into() }, &data.payloads);
         }
         ServiceMessage::GroupBroadcastData(data) => {
             let (excluded, excluded_users) = (data.excluded, data.excluded_users);
-            send(Receivers { who: Who::Groups(vec![data.group]), excluded, excluded_users }, &data.payloads);
+            send(SendKind::Groups, Receivers { who: Who::Groups(vec![data.group]), excluded, excluded_users }, &data.payloads);
         }
-        ServiceMessage::MultiGroupBroadcastData(data) => send(Who::Groups(data.groups).into(), &data.payloads),
-        ServiceMessage::UserData(data) => send(Who::Users(vec![data.user_id]).into(), &data.payloads),
-        ServiceMessage::MultiUserData(data) => send(Who::Users(data.user_ids).into(), &data.payloads),
+        ServiceMessage::MultiGroupBroadcastData(data) => {
+            send(SendKind::Groups, Who::Groups(data.groups).into(), &data.payloads);
+        }
+        ServiceMessage::UserData(data) => send(SendKind::Users, Who::Users(vec![data.user_id]).into(), &data.payloads),
+        ServiceMessage::MultiUserData(data) => send(SendKind::Users, Who::Users(data.user_ids).into(), &data.payloads),
         ServiceMessage::CloseConnection(close) => {
             let is_handed_over = close.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER));
             let act = match is_handed_over {
                 true => Act::HandOver { headers: close.headers },
-                false => Act::Close { error: close.error },
+                false => Act::Close { error: close.error, cause: named_cause(&close.headers) },
             };
             turn.for_owner(shard, link, close.connection_id, act);
         }
@@ -106,6 +114,12 @@ pub(super) fn sort(
         other => return sort_rest(shard, link, other, turn),
     }
     Ok(())
+}
+
+/// Why the app server closes a connection, if it says so in a word that we know.
+fn named_cause(headers: &[(ByteString, Vec<ByteString>)]) -> Option<Cause> {
+    let (_, values) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(CAUSE_HEADER))?;
+    Cause::from_label(values.first()?).filter(|cause| cause.closes())
 }
 
 /// The frames that are rare.

@@ -13,6 +13,7 @@ use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, EXPIRES, PRAGM
 use http::{HeaderName, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use trunkline_protocol::cause::Cause;
 
 use crate::carried::{Carried, Presence};
 use crate::shard::Shared;
@@ -49,6 +50,7 @@ struct Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
+        self.carried.say_why(Cause::SocketEnded);
         self.counted.0.routes.retire(self.carried.id());
         self.counted.0.carried.remove(&self.carried);
     }

@@ -11,12 +11,14 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, HO
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method};
 use tracing::warn;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{
     CLIENT_AUTHORIZATION_HEADER, CLIENT_URI_HEADER, NEGOTIATE_PATH, NODE_HEADER, REMOTE_HEADER,
 };
 use trunkline_protocol::negotiate::{ANSWER_HEADER, DECISION, Decision, REFUSAL};
 
 use super::request::{FORWARDED_FOR, is_for_the_app, peer_of};
+use super::refusal::because;
 use super::{Endpoint, unavailable};
 use crate::link::Hub;
 
@@ -40,7 +42,7 @@ pub(super) fn ask(
     let question = question(&name, request);
     async move {
         let Some(first) = apps.first() else {
-            return Err(unavailable("no app server serves this hub at the moment"));
+            return Err(unavailable(Cause::NoAppServer, "no app server serves this hub at the moment"));
         };
         let outcome = match question {
             Ok(question) => endpoint.questioner.ask(&apps, endpoint.shared.caller(), question).await,
@@ -58,7 +60,7 @@ pub(super) fn ask(
         };
         endpoint.counters.app_not_asked.increment();
         warn!(hub = name, app = %first.reach, %problem, "a client can't be let in, because the app can't be asked");
-        Err(unavailable("the app can't be asked whether you may come in"))
+        Err(unavailable(Cause::AppUnreachable, "the app can't be asked whether you may come in"))
     }
 }
 
@@ -76,7 +78,7 @@ fn judge(answer: http::Response<Bytes>) -> Option<Result<Granted, Response>> {
             parts.headers.remove(CONTENT_TYPE);
             Some(Ok(Granted { decision, headers: parts.headers }))
         }
-        REFUSAL => Some(Err(Response::from_parts(parts, Body::from(body)))),
+        REFUSAL => Some(Err(because(Cause::AppRefused, Response::from_parts(parts, Body::from(body))))),
         _ => None,
     }
 }

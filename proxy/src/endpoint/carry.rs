@@ -7,11 +7,12 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
 use http::header::ACCEPT;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::Transport;
 
 use super::answers::{self, Counted};
 use super::authenticate::user_of;
-use super::connect::{CHANGED_TRANSPORT, Caller, Newcomer, UNKNOWN_ID, admit, identify, not_supported};
+use super::connect::{Caller, Newcomer, UNKNOWN_ID, admit, changed_transport, identify, not_supported};
 use super::request::query_value;
 use super::{Endpoint, limits, plain};
 use crate::carried::{Carried, Polled, SendError};
@@ -46,14 +47,14 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
     let transport = if wants_events(&request) { Transport::ServerSentEvents } else { Transport::LongPolling };
     let is_offered = hub.settings().transports.contains(&transport);
     let carried = endpoint.shared.carried.find_or_make(&caller.connection_id, || {
-        let taken = || plain(StatusCode::BAD_REQUEST, CHANGED_TRANSPORT);
+        let taken = changed_transport;
         begin(endpoint, hub, &caller, (!is_offered).then_some(transport), taken)
     })?;
     if !is_offered {
         return Err(not_supported(transport));
     }
     if !carried.bind(transport) {
-        return Err(plain(StatusCode::BAD_REQUEST, CHANGED_TRANSPORT));
+        return Err(changed_transport());
     }
     let seat = if carried.has_begun() { None } else { limits::seat(endpoint, &request)? };
     let pipe = carried.begin();
@@ -121,6 +122,7 @@ pub(super) fn delete(endpoint: &Endpoint, hub: &Arc<Hub>, request: &Request) -> 
     let is_here = carried.is_some() || endpoint.shared.routes.find(&caller.connection_id).is_some();
     match carried.filter(|carried| carried.transport() == Some(Transport::LongPolling)) {
         Some(carried) => {
+            carried.say_why(Cause::ClientClosed);
             forget(endpoint, &carried);
             plain(StatusCode::ACCEPTED, "")
         }

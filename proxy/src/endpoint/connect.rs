@@ -6,10 +6,12 @@ use axum::response::Response;
 use bytestring::ByteString;
 use http::StatusCode;
 use http::request::Parts;
-use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::manifest::{Transport, USER_ID_CLAIM};
 use trunkline_protocol::service::OpenConnection;
 use trunkline_protocol::token::{Claim, ConnectionToken};
 
+use super::refusal::because;
 use super::request::{headers, raw_query};
 use super::{Endpoint, plain};
 use crate::config::unix_seconds;
@@ -18,12 +20,7 @@ use crate::limits::Seat;
 use crate::link::Hub;
 use crate::shard::{Admission, Arrival, Parcel};
 
-/// The claim that tells an app server the user id, as Azure's service does.
-const USER_ID_CLAIM: &str = "asrs.s.uid";
-
 pub(super) const UNKNOWN_ID: &str = "No Connection with that ID";
-
-pub(super) const CHANGED_TRANSPORT: &str = "Cannot change transports mid-connection";
 
 /// Whose connection a request is for.
 pub(super) struct Caller {
@@ -88,7 +85,14 @@ fn claims(user: &User) -> Vec<(ByteString, ByteString)> {
     system.chain(own).map(|(name, value)| (name.into(), value.into())).collect()
 }
 
+/// The connection has another transport.
+pub(super) fn changed_transport() -> Response {
+    let answer = plain(StatusCode::BAD_REQUEST, "Cannot change transports mid-connection");
+    because(Cause::TransportRefused, answer)
+}
+
 /// The hub does not offer this transport.
 pub(super) fn not_supported(transport: Transport) -> Response {
-    plain(StatusCode::NOT_FOUND, format!("{} transport not supported by this end point type", transport.name()))
+    let text = format!("{} transport not supported by this end point type", transport.name());
+    because(Cause::TransportRefused, plain(StatusCode::NOT_FOUND, text))
 }

@@ -10,7 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
+use trunkline_protocol::cause::Cause;
 
+use super::refusal::note_socket;
 use crate::counters::{Counters, Limit};
 use crate::limits::Seat;
 use crate::shard::Shared;
@@ -62,6 +64,7 @@ impl Door {
         let open = self.shared.sockets() + u64::from(tally.open());
         if settings.limits.connections.is_some_and(|most| open >= u64::from(most.get())) {
             self.counters.limit(Limit::Connections).increment();
+            note_socket(&self.counters, Cause::LimitConnections);
             return Err(TurnedAway::Full);
         }
         let seat = match &tally.sockets {
@@ -69,6 +72,7 @@ impl Door {
                 let seat = addresses.take(peer.ip());
                 if seat.is_none() {
                     self.counters.limit(Limit::ConnectionsPerAddress).increment();
+                    note_socket(&self.counters, Cause::LimitAddress);
                     return Err(TurnedAway::FullForAddress);
                 }
                 seat
@@ -102,10 +106,13 @@ impl Door {
     pub(super) fn count(&self, error: &hyper::Error) {
         if error.is_timeout() {
             self.counters.limit(Limit::HeadTime).increment();
+            note_socket(&self.counters, Cause::HeadTimeout);
         } else if error.is_parse_too_large() {
             self.counters.limit(Limit::HeadSize).increment();
+            note_socket(&self.counters, Cause::HeadTooLarge);
         } else if error.is_parse() {
             self.counters.malformed.increment();
+            note_socket(&self.counters, Cause::RequestInvalid);
         }
     }
 }

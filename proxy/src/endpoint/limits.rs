@@ -11,6 +11,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http_body_util::Limited;
 
 use super::Endpoint;
+use super::refusal::{because, of_limit};
 use super::request::{peer_of, query_value};
 use crate::counters::Limit;
 use crate::limits::{Seat, TooFast};
@@ -102,5 +103,6 @@ fn refuse(endpoint: &Endpoint, limit: Limit, whose: Whose, retry_after: Duration
         Whose::Own => StatusCode::TOO_MANY_REQUESTS,
     };
     let seconds = retry_after.as_millis().div_ceil(1000).max(1).to_string();
-    (status, [(CONTENT_TYPE, "text/plain".to_owned()), (RETRY_AFTER, seconds)], text).into_response()
+    let headers = [(CONTENT_TYPE, "text/plain".to_owned()), (RETRY_AFTER, seconds)];
+    because(of_limit(limit), (status, headers, text).into_response())
 }

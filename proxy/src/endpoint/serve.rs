@@ -19,8 +19,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tracing::{debug, warn};
+use trunkline_protocol::cause::Cause;
 
 use super::door::{Door, Entered};
+use super::refusal::note_socket;
 use crate::config::ProxyProtocol;
 use crate::socket::{CurrentPatience, Patient};
 
@@ -122,13 +124,18 @@ async fn pass(stream: TcpStream, mut visit: Visit, layers: Rc<Layers>, router: R
     if let Some(rules) = layers.proxy_protocol.as_ref().filter(|rules| rules.from.contains(peer.ip())) {
         match proxy_header::read(&stream, rules.timeout, &counters.proxy_headers).await {
             Some(told) => visit.peer = told.unwrap_or(peer),
-            None => return debug!(%peer, "a connection without a PROXY protocol header is refused"),
+            None => {
+                note_socket(&counters, Cause::ProxyHeaderInvalid);
+                return debug!(%peer, cause = %Cause::ProxyHeaderInvalid, "a connection without a PROXY protocol header is refused");
+            }
         }
     }
     #[cfg(feature = "tls")]
     if let Some(tls) = &layers.tls {
         let stream = visit.patient(stream);
-        let Some(stream) = tls.accept(stream, visit.peer, &counters.tls_handshakes).await else { return };
+        let Some(stream) = tls.accept(stream, visit.peer, &counters.tls_handshakes).await else {
+            return note_socket(&counters, Cause::TlsFailed);
+        };
         if tls::speaks_http2(&stream) {
             spawn_local(http::http2(stream, visit, router));
         } else {

@@ -12,7 +12,7 @@ use trunkline_protocol::id::random_id;
 use trunkline_protocol::manifest::Transport;
 
 use super::authenticate::user_of;
-use super::connect::{CHANGED_TRANSPORT, Caller, Newcomer, UNKNOWN_ID, admit, identify, not_supported};
+use super::connect::{Caller, Newcomer, UNKNOWN_ID, admit, changed_transport, identify, not_supported};
 use super::request::query_value;
 use super::{Endpoint, limits, plain};
 use crate::directory::ReserveError;
@@ -47,7 +47,7 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<(
     let id = &caller.connection_id;
     endpoint.shared.routes.reserve(id).map_err(|error| match error {
         ReserveError::Taken if endpoint.shared.carried.find(id).is_some() => {
-            plain(StatusCode::BAD_REQUEST, CHANGED_TRANSPORT)
+            changed_transport()
         }
         ReserveError::Taken => plain(StatusCode::CONFLICT, ""),
         ReserveError::Unknown => plain(StatusCode::NOT_FOUND, UNKNOWN_ID),

@@ -93,7 +93,8 @@ pub async fn dial(
             let (near, far) = LinkSocket::memory();
             dialler.dial(pool.hub().name(), caller.node, boot, slot, far);
             // Nothing is lost between two ends of one process, so nothing is kept for it.
-            (near, Answer { received: 0, capabilities: Capabilities::default() })
+            let capabilities = Capabilities { knows_causes: true, ..Capabilities::default() };
+            (near, Answer { received: 0, capabilities })
         }
     };
     let frames = timeout(Duration::from_millis(LINK_HANDSHAKE_TIMEOUT_MS), shake_hands(&mut socket))
@@ -140,9 +141,11 @@ async fn upgrade(
 fn told(headers: &HeaderMap, offer: &Offer) -> Result<Answer, DialError> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let received = text(RECEIVED_HEADER).map(parse_received).transpose()?.unwrap_or_default();
-    let capabilities = text(CAPABILITIES_HEADER).map(str::parse).transpose()?.unwrap_or_default();
-    let capabilities =
-        if offer.capabilities.resume_ring_bytes.is_some() { capabilities } else { Capabilities::default() };
+    let capabilities: Capabilities = text(CAPABILITIES_HEADER).map(str::parse).transpose()?.unwrap_or_default();
+    let capabilities = match offer.capabilities.resume_ring_bytes {
+        Some(_) => capabilities,
+        None => Capabilities { knows_causes: capabilities.knows_causes, ..Capabilities::default() },
+    };
     Ok(Answer { received, capabilities })
 }
 

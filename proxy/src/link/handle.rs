@@ -3,13 +3,13 @@
 //! Frames are encoded straight into the session's ring, so that whatever was written since the last turn leaves in one
 //! WebSocket message. The lock is held for an append, never across an await.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 use tokio::sync::Notify;
 use trunkline_protocol::service::{
-    Answer, Attachment, Class, Leftover, Offer, Ping, ServiceMessage, Session, SessionError, Transmit, Verdict,
+    Answer, Attachment, Class, ECHO_KEY, Leftover, Offer, Ping, ServiceMessage, Session, SessionError, Transmit, Verdict,
     encode_connection_data,
 };
 
@@ -35,6 +35,9 @@ pub struct LinkHandle {
     is_open: AtomicBool,
     /// As the session tells too; but readers of clients ask this at each read.
     is_closed: AtomicBool,
+    knows_causes: AtomicBool,
+    /// Bytes in the ring, as of the last change: whoever measures takes no lock.
+    ring_bytes: AtomicUsize,
     filled: Notify,
     emptied: Notify,
 }
@@ -67,6 +70,8 @@ impl LinkHandle {
             session: Mutex::new(session),
             is_full: AtomicBool::new(false),
             is_open: AtomicBool::new(false),
+            knows_causes: AtomicBool::new(false),
+            ring_bytes: AtomicUsize::new(0),
             filled: Notify::new(),
             emptied: Notify::new(),
         }
@@ -112,6 +117,18 @@ impl LinkHandle {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// Whether the app server reads the causes of closes.
+    #[must_use]
+    pub fn knows_causes(&self) -> bool {
+        self.knows_causes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that are kept until the app server has them, what waits included.
+    #[must_use]
+    pub fn ring_bytes(&self) -> usize {
+        self.ring_bytes.load(Ordering::Relaxed)
     }
 
     /// Waits until there is room again, or the session is over. Cancel-safe.
@@ -172,6 +189,7 @@ impl LinkHandle {
         answer: &Answer,
         now_ms: u64,
     ) -> Result<Option<(Attachment, u64)>, SessionError> {
+        self.knows_causes.store(answer.capabilities.knows_causes, Ordering::Relaxed);
         let attached = self.with(|session| {
             let replayed = session.counters().sent().saturating_sub(answer.received);
             let attachment = session.handle_answer(offer, answer, now_ms)?;
@@ -199,6 +217,14 @@ impl LinkHandle {
             session.poll_ping_timeout() != before
         });
         if is_due_earlier == Some(true) {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Has the app server send this text back, behind what is queued and what it has queued.
+    pub fn ask_echo(&self, text: String) {
+        let ping = Ping { pairs: vec![(ECHO_KEY.into(), text.into())] };
+        if self.with(|session| session.push_echo(&ping)).is_some() {
             self.filled.notify_one();
         }
     }
@@ -238,6 +264,7 @@ impl LinkHandle {
         };
         self.is_open.store(false, Ordering::Release);
         self.is_full.store(false, Ordering::Release);
+        self.ring_bytes.store(0, Ordering::Relaxed);
         self.filled.notify_one();
         self.emptied.notify_waiters();
         session.map(Session::end).unwrap_or_default()
@@ -250,6 +277,7 @@ impl LinkHandle {
         let done = act(session);
         let is_full = session.unsent().bytes() >= self.outbox_max_bytes || !session.has_place(Class::Ordinary);
         let was_full = self.is_full.load(Ordering::Relaxed);
+        self.ring_bytes.store(session.load().bytes(), Ordering::Relaxed);
         if is_full != was_full {
             self.is_full.store(is_full, Ordering::Release);
         }

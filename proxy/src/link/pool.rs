@@ -70,6 +70,12 @@ impl Pool {
         self.links.iter().filter(|link| link.load().as_ref().is_some_and(|link| !link.is_open())).count()
     }
 
+    /// What its links keep until the app server has it, in bytes.
+    #[must_use]
+    pub fn ring_bytes(&self) -> usize {
+        self.links.iter().filter_map(|link| link.load().as_ref().map(|link| link.ring_bytes())).sum()
+    }
+
     /// A link for what has to arrive some time: an open one, else one that is to be resumed.
     #[must_use]
     pub fn any_link(&self) -> Option<Arc<LinkHandle>> {

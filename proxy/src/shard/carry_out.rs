@@ -1,12 +1,13 @@
 //! Carry out the orders of one turn of a link, in their order.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use trunkline_protocol::service::{ClientInvocation, ErrorCompletion, FlowOperation, RawKind, ServiceMessage};
 
 use super::{Ending, Shard};
 use crate::delivery::{Act, Delivery, GroupOrder, Order, Pace, Receivers, Who, frame_for, raw_frame};
-use crate::directory::{Content, Hold, SetName, Slot, Status};
+use crate::directory::{Client, Content, Hold, SetName, Slot, Status};
 use crate::link::{HubIndex, LinkHandle};
 
 impl Shard {
@@ -59,7 +60,7 @@ impl Shard {
                 }
                 self.end_all(&slots, &Ending::ordered(reason.as_deref()));
             }
-            Order::LinkLost(link) => self.lose_homes(link),
+            Order::LinkLost(link, cause) => self.lose_homes(link, cause),
             Order::LinkOpened(link) => self.take_link(&link),
             Order::AppLeaves { hub, app } => self.leave_app(hub, app),
             Order::Drain(spread) => self.drain(spread),
@@ -75,7 +76,7 @@ impl Shard {
         match act {
             Act::Data { payload, kind } if is_own => {
                 let calls_max = self.shared.settings.homes.pending_calls_max;
-                self.deliver(pace, |delivery| send_data(delivery, slot, &payload, kind, calls_max));
+                self.deliver(pace, |delivery| self.send_data(delivery, slot, &payload, kind, calls_max));
             }
             // Only its own app server may answer its calls, so that none is answered twice.
             Act::Data { .. } => self.counters.unknown_receivers.increment(),
@@ -86,9 +87,9 @@ impl Shard {
                 }
             }
             // Its own app server has sent a farewell; for anybody else we do.
-            Act::Close { error } => {
+            Act::Close { error, cause } => {
                 let error = error.as_deref().filter(|error| !error.is_empty());
-                self.end(slot, &if is_own { Ending::by_app(error) } else { Ending::ordered(error) });
+                self.end(slot, &if is_own { Ending::by_app(error, cause) } else { Ending::ordered(error) });
             }
             // From any other than its own it is an answer that comes too late.
             Act::HandOver { headers } if is_own => self.hand_over(slot, &headers),
@@ -108,6 +109,45 @@ impl Shard {
         }
     }
 
+    /// Bytes for one connection; the first are the answer to its hub handshake, if it had one.
+    fn send_data(
+        &self,
+        delivery: &mut Delivery<'_>,
+        slot: Slot,
+        payload: &[u8],
+        kind: RawKind,
+        calls_max: usize,
+    ) {
+        let Some(client) = delivery.directory.get_mut(slot).filter(|client| !client.is_closing()) else { return };
+        let is_handshake = matches!(client.status, Status::Opening { .. });
+        client.status = Status::Open;
+        let frame = match client.content {
+            Content::Hub(protocol) if client.kept.calls.are_none() => frame_for(protocol, payload),
+            Content::Hub(protocol) => {
+                let payload = client.kept.calls.pass(protocol, payload);
+                if client.holds().contains(Hold::Calls) && !client.kept.calls.is_full(calls_max) {
+                    client.release(Hold::Calls, delivery.outlet.tick);
+                }
+                if payload.is_empty() {
+                    return;
+                }
+                frame_for(protocol, &payload)
+            }
+            Content::Raw => raw_frame(kind, payload),
+        };
+        if is_handshake {
+            self.app_has_answered(client);
+            return delivery.outlet.put(slot, client, &frame);
+        }
+        delivery.outlet.put_counted(slot, client, &frame);
+    }
+
+    /// How long its app server took for the hub handshake of a client.
+    fn app_has_answered(&self, client: &Client) {
+        let took = Duration::from_micros(self.now_us().saturating_sub(client.kept.opened_us));
+        self.counters.handshakes_of_apps.lasted(took);
+    }
+
     /// Its own app server is told first, so that it knows what the client's answer is for.
     fn ask(&self, slot: Slot, is_own: bool, link: &LinkHandle, question: ClientInvocation, pace: Pace) {
         let is_asked = self.deliver(pace, |delivery| {
@@ -117,7 +157,7 @@ impl Shard {
             if !is_own {
                 client.home.send(&ServiceMessage::ClientInvocation(question.clone()));
             }
-            delivery.outlet.put(slot, client, &frame);
+            delivery.outlet.put_counted(slot, client, &frame);
             Some(())
         });
         if is_asked.is_none() {
@@ -161,27 +201,6 @@ pub fn no_such_connection(question: ClientInvocation) -> ServiceMessage {
     let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = question;
     let error = format!("Connection '{connection_id}' does not exist.").into();
     ServiceMessage::ErrorCompletion(ErrorCompletion { invocation_id, connection_id, caller_server_id, error })
-}
-
-/// Bytes for one connection; the first are the answer to its hub handshake, if it had one.
-fn send_data(delivery: &mut Delivery<'_>, slot: Slot, payload: &[u8], kind: RawKind, calls_max: usize) {
-    let Some(client) = delivery.directory.get_mut(slot).filter(|client| !client.is_closing()) else { return };
-    client.status = Status::Open;
-    let frame = match client.content {
-        Content::Hub(protocol) if client.kept.calls.are_none() => frame_for(protocol, payload),
-        Content::Hub(protocol) => {
-            let payload = client.kept.calls.pass(protocol, payload);
-            if client.holds().contains(Hold::Calls) && !client.kept.calls.is_full(calls_max) {
-                client.release(Hold::Calls, delivery.outlet.tick);
-            }
-            if payload.is_empty() {
-                return;
-            }
-            frame_for(protocol, &payload)
-        }
-        Content::Raw => raw_frame(kind, payload),
-    };
-    delivery.outlet.put(slot, client, &frame);
 }
 
 fn change_groups(delivery: &mut Delivery<'_>, slot: Slot, change: &GroupOrder) {

@@ -5,17 +5,21 @@
 
 use std::rc::Rc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
+use tracing::{debug, info};
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, HubMessage};
 use trunkline_protocol::limits::{CLOCK_SKEW_S, CONNECT_TIMEOUT_S};
+use trunkline_protocol::manifest::CAUSE_HEADER;
 use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 
 use super::Shard;
-use crate::counters::Cause;
+use super::past::{PastConnection, short, unix_ms};
 use crate::delivery::frame_for;
-use crate::directory::{Client, Content, Slot, Status};
+use crate::directory::{Client, Content, Opening, Slot, Status};
 use crate::outbox::Outbox;
 use crate::transport::websocket::{self, CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL};
 
@@ -28,8 +32,10 @@ const CLOSED_WITH_ERROR: &str = "Connection closed with an error.";
 /// An end, and who is told of it.
 #[derive(Debug, Clone)]
 pub struct Ending {
-    /// Why, for counters and logs.
+    /// Why: for counters, logs, the app server, and whoever asks later.
     pub cause: Cause,
+    /// What is known besides.
+    pub detail: Option<String>,
     /// The hub message that goes before the end of the transport; `None` when there was one, or nobody listens.
     pub farewell: Option<Farewell>,
     /// What the app server is told.
@@ -59,30 +65,46 @@ pub enum Notice {
 }
 
 impl Ending {
-    /// The client closed, or its socket ended.
+    /// The client closed, or its socket ended: which of them, the cause tells.
     #[must_use]
-    pub fn by_client() -> Self {
-        Self { cause: Cause::Client, farewell: None, notice: Notice::Clean, raw_code: CLOSE_NORMAL }
+    pub fn by_client(cause: Cause) -> Self {
+        Self { cause, detail: None, farewell: None, notice: Notice::Clean, raw_code: CLOSE_NORMAL }
     }
 
-    /// The app server ended it, for this error if there is one, and has said so to the client of a hub.
+    /// The app server ended it, for this error if there is one, and has said so to the client of a hub. It may say more
+    /// exactly why.
     #[must_use]
-    pub fn by_app(error: Option<&str>) -> Self {
-        let raw_code = if error.is_some() { CLOSE_APP_FAILED } else { CLOSE_NORMAL };
-        Self { cause: Cause::App, farewell: None, notice: Notice::None, raw_code }
+    pub fn by_app(error: Option<&str>, cause: Option<Cause>) -> Self {
+        let (plain, raw_code) = match error {
+            Some(_) => (Cause::AppError, CLOSE_APP_FAILED),
+            None => (Cause::AppClosed, CLOSE_NORMAL),
+        };
+        let (cause, detail) = (cause.unwrap_or(plain), error.map(Into::into));
+        Self { cause, detail, farewell: None, notice: Notice::None, raw_code }
     }
 
     /// Somebody other than its app server ordered it to be closed.
     #[must_use]
     pub fn ordered(reason: Option<&str>) -> Self {
-        let farewell = Farewell { detail: reason.map(Into::into), allow_reconnect: false };
-        Self { cause: Cause::App, farewell: Some(farewell), notice: Notice::Clean, raw_code: CLOSE_NORMAL }
+        Self::commanded(Cause::Ordered, reason)
+    }
+
+    /// An operator closed it.
+    #[must_use]
+    pub fn by_operator() -> Self {
+        Self::commanded(Cause::Operator, None)
+    }
+
+    fn commanded(cause: Cause, reason: Option<&str>) -> Self {
+        let detail: Option<String> = reason.map(Into::into);
+        let farewell = Some(Farewell { detail: detail.clone(), allow_reconnect: false });
+        Self { cause, detail, farewell, notice: Notice::Clean, raw_code: CLOSE_NORMAL }
     }
 
     /// It broke a rule or a limit; `raw_code` tells which to a client of a raw endpoint.
     #[must_use]
-    pub fn broken_rule(detail: &str, raw_code: u16) -> Self {
-        Self { raw_code, ..Self::error(Cause::Protocol, format!("InvalidDataException: {detail}"), detail) }
+    pub fn broken_rule(cause: Cause, detail: &str, raw_code: u16) -> Self {
+        Self { raw_code, ..Self::error(cause, format!("InvalidDataException: {detail}"), detail) }
     }
 
     /// It read too slowly.
@@ -90,7 +112,7 @@ impl Ending {
     pub fn slow_client() -> Self {
         // No farewell: it would stand behind everything that the client doesn't read.
         let notice = Notice::Error("the client reads too slowly: its queue is over --outbox-max-bytes".into());
-        Self { cause: Cause::SlowClient, farewell: None, notice, raw_code: CLOSE_GOING_AWAY }
+        Self { cause: Cause::SlowClient, detail: None, farewell: None, notice, raw_code: CLOSE_GOING_AWAY }
     }
 
     /// It read slowly, and all together had too much waiting.
@@ -104,20 +126,20 @@ impl Ending {
     #[must_use]
     pub fn timed_out() -> Self {
         let text = "Client hasn't sent a message/ping within the configured ClientTimeoutInterval.";
-        Self::error(Cause::Timeout, format!("OperationCanceledException: {text}"), text)
+        Self::error(Cause::KeepAliveTimeout, format!("OperationCanceledException: {text}"), text)
     }
 
     /// The app server took a connection but never answered its hub handshake.
     #[must_use]
     pub fn not_opened() -> Self {
         let notice = Notice::Error("the hub handshake was not answered in time".into());
-        Self { cause: Cause::Handshake, farewell: None, notice, raw_code: CLOSE_GOING_AWAY }
+        Self { cause: Cause::AppHandshakeTimeout, detail: None, farewell: None, notice, raw_code: CLOSE_GOING_AWAY }
     }
 
-    /// Its home link is lost, and it can't be given another one.
+    /// Its home link is lost, or has gone with its app server, and it can't be given another one.
     #[must_use]
-    pub fn link_lost() -> Self {
-        Self::come_again(Cause::LinkLost, Notice::None)
+    pub fn home_lost(cause: Cause) -> Self {
+        Self::come_again(cause, Notice::None)
     }
 
     /// It waited for an app server, and none came.
@@ -134,7 +156,7 @@ impl Ending {
 
     fn come_again(cause: Cause, notice: Notice) -> Self {
         let farewell = Farewell { detail: None, allow_reconnect: true };
-        Self { cause, farewell: Some(farewell), notice, raw_code: CLOSE_GOING_AWAY }
+        Self { cause, detail: None, farewell: Some(farewell), notice, raw_code: CLOSE_GOING_AWAY }
     }
 
     /// The access token with which it came has expired. With the official server too it is told to come again.
@@ -144,8 +166,9 @@ impl Ending {
     }
 
     fn error(cause: Cause, detail: String, notice: &str) -> Self {
-        let farewell = Farewell { detail: Some(detail), allow_reconnect: true };
-        Self { cause, farewell: Some(farewell), notice: Notice::Error(notice.into()), raw_code: CLOSE_GOING_AWAY }
+        let farewell = Some(Farewell { detail: Some(detail), allow_reconnect: true });
+        let (detail, notice) = (Some(notice.into()), Notice::Error(notice.into()));
+        Self { cause, detail, farewell, notice, raw_code: CLOSE_GOING_AWAY }
     }
 }
 
@@ -156,6 +179,16 @@ impl Farewell {
             ByteString::from(text)
         });
         HubMessage::Close(Close { error, allow_reconnect: self.allow_reconnect })
+    }
+}
+
+/// Tells people of an end, in the words of metrics and hooks.
+pub fn log_end(hub: &str, id: &str, cause: Cause, detail: Option<&str>) {
+    let connection = short(id);
+    if cause.is_notable() {
+        info!(hub, connection, %cause, detail, "client connection closed");
+    } else {
+        debug!(hub, connection, %cause, detail, "client connection closed");
     }
 }
 
@@ -171,16 +204,40 @@ impl Shard {
             }
             client.status = Status::Closing { until: now + CLOSE_TIMEOUT_TICKS };
             client.release_all();
+            self.take_note(client, ending);
             directory.leave_all(slot);
         }
-        self.counters.closed(ending.cause).increment();
-        self.tell_app(slot, &ending.notice);
+        self.tell_app(slot, ending);
         self.tell_client(slot, ending);
         self.end_route(slot);
     }
 
-    fn tell_app(&self, slot: Slot, notice: &Notice) {
-        let error = match notice {
+    /// Counts an end, logs it, and keeps it for whoever asks why.
+    fn take_note(&self, client: &Client, ending: &Ending) {
+        let population = self.population(client);
+        population.open.follow(1, 0);
+        self.hub_counters(client).closed.count(ending.cause);
+        let lived = Duration::from_micros(self.now_us().saturating_sub(client.kept.opened_us));
+        self.counters.lifetimes.lived(lived);
+        let hubs = self.shared.hubs.all();
+        let hub = hubs.get(client.home.hub().get()).map_or("", |hub| hub.name());
+        log_end(hub, &client.id, ending.cause, ending.detail.as_deref());
+        let opening = client.kept.opening.as_ref().and_then(Opening::read).unwrap_or_default();
+        let past = PastConnection::new(&client.id, ending.cause, ending.detail.as_deref());
+        let opened_ms = unix_ms().saturating_sub(u64::try_from(lived.as_millis()).unwrap_or(u64::MAX));
+        let past = PastConnection {
+            hub: Some(hub.into()),
+            transport: Some(client.transport),
+            speech: Some(client.content.speech()),
+            app_server: Some(self.shared.hubs.instance(client.home.app())).filter(|instance| !instance.is_empty()),
+            opened_ms: Some(opened_ms),
+            ..past.of(&opening)
+        };
+        self.shared.remember(self.index, past);
+    }
+
+    fn tell_app(&self, slot: Slot, ending: &Ending) {
+        let error = match &ending.notice {
             Notice::None => return,
             Notice::Clean => None,
             Notice::Error(text) => Some(ByteString::from(text.as_str())),
@@ -188,11 +245,9 @@ impl Shard {
         let directory = self.directory.borrow();
         let Some(client) = directory.get(slot) else { return };
         let connection_id = ByteString::from(&*client.id);
-        client.home.send(&ServiceMessage::CloseConnection(CloseConnection {
-            connection_id,
-            error,
-            headers: Vec::new(),
-        }));
+        let cause = client.home.knows_causes().then(|| (CAUSE_HEADER.into(), vec![ending.cause.label().into()]));
+        let headers = cause.into_iter().collect();
+        client.home.send(&ServiceMessage::CloseConnection(CloseConnection { connection_id, error, headers }));
     }
 
     fn tell_client(self: &Rc<Self>, slot: Slot, ending: &Ending) {
@@ -221,7 +276,6 @@ impl Shard {
     fn end_route(&self, slot: Slot) {
         let directory = self.directory.borrow();
         let Some(client) = directory.get(slot) else { return };
-        self.shared.count_client(self.index, client.home.hub(), -1);
         self.end_id(&client.id, client.is_negotiated);
     }
 
@@ -235,9 +289,9 @@ impl Shard {
         self.ended.borrow_mut().push_back((self.tick().saturating_add(seconds), id.clone()));
     }
 
-    /// Frees the place of a client connection whose socket has ended.
-    pub fn free(self: &Rc<Self>, slot: Slot) {
-        self.end(slot, &Ending::by_client());
+    /// Frees the place of a client connection whose socket has ended, for this cause unless it was ended before.
+    pub fn free(self: &Rc<Self>, slot: Slot, cause: Cause) {
+        self.end(slot, &Ending::by_client(cause));
         self.expiries.borrow_mut().forget(slot);
         if let Some(mut client) = self.directory.borrow_mut().remove(slot) {
             // What only a task would have written leaves now or never: our answer to a close, for one.

@@ -72,6 +72,7 @@ impl Shard {
         let (groups, users) = self.directory.borrow().group_and_user_counts();
         self.counters.groups.set(groups);
         self.counters.users.set(users);
+        self.counters.homeless.set(self.homeless.borrow().len());
     }
 
     fn look_at(self: &Rc<Self>, slot: Slot, serial: Serial, now: u32) {

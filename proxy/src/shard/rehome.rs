@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use bytestring::ByteString;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Completion, HandshakeRequest, HubMessage, Outcome};
 use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::{CloseConnection, ServiceMessage};
@@ -51,20 +52,20 @@ pub(super) struct MovedAway {
 
 impl Shard {
     /// The session of a link is over: those whose home it was get another one.
-    pub(super) fn lose_homes(self: &Rc<Self>, link: LinkId) {
+    pub(super) fn lose_homes(self: &Rc<Self>, link: LinkId, cause: Cause) {
         let slots = self.directory.borrow().at_home(link);
-        slots.into_iter().for_each(|slot| self.lose_home(slot));
+        slots.into_iter().for_each(|slot| self.lose_home(slot, cause));
     }
 
     /// The home of a client connection is lost.
-    pub fn lose_home(self: &Rc<Self>, slot: Slot) {
+    pub fn lose_home(self: &Rc<Self>, slot: Slot, cause: Cause) {
         let can_move = {
             let directory = self.directory.borrow();
             let Some(client) = directory.get(slot).filter(|client| !client.is_closing()) else { return };
             client.kept.can_move()
         };
         if !can_move {
-            return self.end(slot, &Ending::link_lost());
+            return self.end(slot, &Ending::home_lost(cause));
         }
         self.fail_calls(slot, CALL_LOST);
         self.find_home(slot);
@@ -148,7 +149,7 @@ impl Shard {
                 let completion = HubMessage::Completion(Completion { headers: Vec::new(), invocation_id, outcome });
                 let mut message = BytesMut::new();
                 protocol.encode(&completion, &mut message);
-                delivery.outlet.put(slot, client, &frame_for(protocol, &message));
+                delivery.outlet.put_counted(slot, client, &frame_for(protocol, &message));
             }
         });
     }

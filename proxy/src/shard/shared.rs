@@ -1,24 +1,22 @@
 //! What all shards of a node share: settings, keys, hubs, routes, and each other's inboxes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use trunkline_protocol::id::random_id;
+use trunkline_protocol::manifest::Transport;
 
-use super::ShardSender;
+use super::{Past, PastConnection, ShardSender};
 use crate::carried::Registry;
 use crate::config::Settings;
 use crate::connector::Connector;
-use crate::counters::Counters;
+use crate::counters::{Counters, Speech};
 use crate::directory::Routes;
 use crate::identity::Verifier;
 use crate::limits::Tally;
 use crate::link::{Caller, HubIndex, Hubs};
-
-/// Hubs that are counted one by one; more than this share the last place.
-const HUBS_COUNTED: usize = 64;
 
 /// Where the sockets of clients come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +59,7 @@ pub struct Shared {
     pub tally: Tally,
     shards: Vec<ShardSender>,
     counters: Vec<Arc<Counters>>,
-    clients: Vec<Vec<AtomicI64>>,
+    past: Vec<Past>,
     sockets: AtomicU64,
     is_leaving: AtomicBool,
     is_draining: AtomicBool,
@@ -82,7 +80,6 @@ impl Shared {
     }
 
     fn with(settings: Settings, ways: Ways, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
-        let per_hub = || (0..HUBS_COUNTED).map(|_| AtomicI64::new(0)).collect();
         Self {
             whose_sockets,
             tally: Tally::new(&settings.limits),
@@ -93,7 +90,7 @@ impl Shared {
             routes: Routes::default(),
             carried: Registry::default(),
             counters: shards.iter().map(|_| Arc::default()).collect(),
-            clients: shards.iter().map(|_| per_hub()).collect(),
+            past: shards.iter().map(|_| Past::new(shards.len())).collect(),
             sockets: AtomicU64::new(0),
             is_leaving: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
@@ -127,19 +124,28 @@ impl Shared {
         self.counters.get(usize::from(shard)).cloned().unwrap_or_default()
     }
 
-    /// Counts client connections that came (or, below zero, went).
-    pub fn count_client(&self, shard: u16, hub: HubIndex, change: i64) {
-        let place = self.clients.get(usize::from(shard)).and_then(|hubs| hubs.get(hub.get().min(HUBS_COUNTED - 1)));
-        if let Some(count) = place {
-            count.fetch_add(change, Ordering::Relaxed);
+    /// Takes note of a connection that a shard has ended, or that was refused.
+    pub fn remember(&self, shard: u16, past: PastConnection) {
+        if let Some(ring) = self.past.get(usize::from(shard)).or(self.past.first()) {
+            ring.remember(past);
         }
+    }
+
+    /// What is remembered of a connection that ended in the last minutes.
+    #[must_use]
+    pub fn past(&self, id: &str) -> Option<Arc<PastConnection>> {
+        self.past.iter().filter_map(|ring| ring.find(id)).max_by_key(|past| past.closed_ms)
     }
 
     /// How many client connections a hub has on this node.
     #[must_use]
-    pub fn clients(&self, hub: HubIndex) -> i64 {
-        let place = hub.get().min(HUBS_COUNTED - 1);
-        self.clients.iter().filter_map(|hubs| hubs.get(place)).map(|count| count.load(Ordering::Relaxed)).sum()
+    pub fn clients(&self, hub: HubIndex) -> u64 {
+        let of = |counters: &Arc<Counters>| {
+            let hub = counters.hub(hub.get());
+            let all = Transport::ALL.into_iter().flat_map(|transport| Speech::ALL.map(|(speech, _)| (transport, speech)));
+            all.map(|(transport, speech)| hub.population(transport, speech).open.get()).sum::<u64>()
+        };
+        self.counters.iter().map(of).sum()
     }
 
     /// How many sockets are client connections, or are about to be, or were.

@@ -12,6 +12,6 @@ mod peel;
 pub use decode::{Decoder, Event, Form, Place, ProtocolError};
 pub use encode::{
     CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Opcode,
-    close, frame, ping, pong,
+    close, frame, payload_bytes, ping, pong,
 };
 pub use peel::{Peeled, peel};

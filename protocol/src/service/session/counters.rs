@@ -26,6 +26,9 @@ use crate::service::Ping;
 /// the last frame received. Azure's SDK ignores pairs that it doesn't know.
 pub const ACKNOWLEDGE_KEY: &str = "trunkline-ack";
 
+/// The key of the pair in a ping that its receiver sends straight back, as Azure's service and SDK have it.
+pub const ECHO_KEY: &str = "echo";
+
 /// The counters of one session, or of a link without one.
 #[derive(Debug, Default)]
 pub struct Counters {

@@ -26,6 +26,9 @@ const RESUME: &str = "resume";
 /// Beside it, the proxy tells its window.
 const WINDOW: &str = "window";
 
+/// The name of the capability to read the cause of a close.
+const CAUSES: &str = "causes";
+
 /// A session of one slot: from 1 on, ever higher, for as long as the node runs. So the boot id, the hub, the slot and
 /// this are one session, and of two it is plain which one is newer, whatever order the upgrades arrive in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +41,8 @@ pub struct Capabilities {
     pub resume_ring_bytes: Option<usize>,
     /// How many milliseconds a session outlives its socket; the proxy decides it.
     pub window_ms: Option<u64>,
+    /// It reads the causes of closes.
+    pub knows_causes: bool,
 }
 
 /// What the proxy says in its upgrade.
@@ -136,9 +141,11 @@ impl FromStr for SessionId {
 
 impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(bytes) = self.resume_ring_bytes else { return Ok(()) };
-        write!(f, "{RESUME}={bytes}")?;
-        self.window_ms.map_or(Ok(()), |window_ms| write!(f, ", {WINDOW}={window_ms}"))
+        let resume = self.resume_ring_bytes.map(|bytes| format!("{RESUME}={bytes}"));
+        let window = resume.as_ref().and(self.window_ms).map(|window_ms| format!("{WINDOW}={window_ms}"));
+        let causes = self.knows_causes.then(|| CAUSES.to_owned());
+        let all: Vec<_> = [resume, window, causes].into_iter().flatten().collect();
+        f.write_str(&all.join(", "))
     }
 }
 
@@ -149,6 +156,7 @@ impl FromStr for Capabilities {
     fn from_str(text: &str) -> Result<Self, HeaderError> {
         let mut capabilities = Self::default();
         for item in text.split(',').map(str::trim) {
+            capabilities.knows_causes |= item == CAUSES;
             let Some((name @ (RESUME | WINDOW), value)) = item.split_once('=') else { continue };
             let value = number(value).map_err(|_| HeaderError(item.into()))?;
             if name == RESUME {

@@ -28,7 +28,7 @@ impl Sheet<'_> {
         })
     }
 
-    pub(super) fn owner_hops(&self) -> prometheus::Result<()> {
+    pub(super) fn owner_hops(&mut self) -> prometheus::Result<()> {
         self.total(
             "trunkline_owner_hops_total",
             "Requests carried to the node that owns their connection.",
@@ -39,6 +39,9 @@ impl Sheet<'_> {
             "Those of them whose owner did not have the connection.",
             |counters| &counters.relay.hop_misses,
         )?;
+        let took = self.sum_up(|counters| &counters.relay.hop_durations);
+        let help = "How long they took until the head of the answer was there; polls wait for what they bring.";
+        self.histogram("trunkline_owner_hop_duration_seconds", help, vec![(None, took)]);
         let failures = self.counter(
             "trunkline_owner_hop_failures_total",
             "Those of them that got no answer, by cause.",

@@ -1,6 +1,6 @@
 //! The owner hop: a request whose connection another node owns goes there, once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -48,6 +48,7 @@ pub(in crate::endpoint) fn owner(endpoint: &Endpoint, request: &Request) -> Opti
 pub(in crate::endpoint) async fn to_owner(endpoint: &Endpoint, owner: &Address, request: Request) -> Response {
     let counters = &endpoint.counters.relay;
     counters.hops.increment();
+    let begun = Instant::now();
     let settings = &endpoint.shared.settings;
     let patience = settings.relay.hop_timeout + wait_at_owner(settings.carried.poll_timeout, &request);
     let (mut parts, body) = request.into_parts();
@@ -56,6 +57,7 @@ pub(in crate::endpoint) async fn to_owner(endpoint: &Endpoint, owner: &Address, 
     parts.extensions.clear();
     match carry(endpoint, owner, parts, body, patience).await {
         Ok(answer) => {
+            counters.hop_durations.lasted(begun.elapsed());
             if answer.status() == StatusCode::NOT_FOUND {
                 counters.hop_misses.increment();
             }

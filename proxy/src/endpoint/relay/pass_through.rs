@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
+use trunkline_protocol::cause::Cause;
 
 use super::body::{Meter, Progress, RequestBody};
 use super::{Relay, client, forwarded, headers, onward, tunnel};
@@ -35,7 +36,7 @@ pub(in crate::endpoint) async fn pass(endpoint: &Endpoint, request: Request) -> 
     let counters = &endpoint.counters.relay;
     let app_servers = endpoint.relay.in_turn(endpoint.shared.hubs.linked_app_servers());
     let (outcome, answer) = if app_servers.is_empty() {
-        (Passed::NoAppServer, unavailable("no app server is linked at the moment"))
+        (Passed::NoAppServer, unavailable(Cause::NoAppServer, "no app server is linked at the moment"))
     } else {
         match Exchange::new(endpoint, request).run(&app_servers).await {
             Ok(mut answer) => {

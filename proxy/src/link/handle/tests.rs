@@ -13,7 +13,7 @@ fn link(outbox_max_bytes: usize) -> LinkHandle {
 }
 
 fn open(link: &LinkHandle, received: u64) -> (Attachment, u64) {
-    let capabilities = Capabilities { resume_ring_bytes: Some(RING_BYTES), window_ms: None };
+    let capabilities = Capabilities { resume_ring_bytes: Some(RING_BYTES), ..Capabilities::default() };
     link.attach(&link.offer().unwrap(), &Answer { received, capabilities }, 0).unwrap().unwrap()
 }
 

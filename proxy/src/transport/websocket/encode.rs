@@ -38,6 +38,17 @@ pub(super) const LENGTH_16: u8 = 126;
 pub(super) const LENGTH_64: u8 = 127;
 const HEADER_MAX_BYTES: usize = 10;
 
+/// How long the payload of a frame is that [`frame`] has made.
+#[must_use]
+pub fn payload_bytes(frame: &[u8]) -> usize {
+    let header = match frame.get(1) {
+        Some(&LENGTH_16) => 4,
+        Some(&LENGTH_64) => HEADER_MAX_BYTES,
+        _ => 2,
+    };
+    frame.len().saturating_sub(header)
+}
+
 /// A whole frame around `payload`.
 #[must_use]
 pub fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {

@@ -1,0 +1,182 @@
+//! Why a client connection ended, or never began: one list for metrics, logs, hooks and the admin port, at both ends.
+//!
+//! A label is for ever; its text is for people and may change.
+
+use std::fmt;
+
+/// Whether a cause ends connections, keeps them from beginning, or both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Closes,
+    Refuses,
+    Both,
+}
+
+macro_rules! causes {
+    ($($name:ident $label:literal $stage:ident $text:literal)*) => {
+        /// Why a client connection ended, or was not let in.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum Cause {
+            $(#[doc = concat!("`", $label, "`: ", $text, ".")] $name,)*
+        }
+
+        const TABLE: &[(Cause, &str, Stage, &str)] = &[$((Cause::$name, $label, Stage::$stage, $text),)*];
+    };
+}
+
+causes! {
+    ClientClosed "client_closed" Both "the client said goodbye"
+    SocketEnded "socket_ended" Both "the client's socket ended without a goodbye"
+    SocketReset "socket_reset" Both "the client's socket was reset, or failed"
+    TlsFailed "tls_failed" Both "the client's TLS failed"
+    PollsStopped "polls_stopped" Both "the client sent no more requests: see --disconnect-timeout"
+    WebsocketProtocol "websocket_protocol" Both "the client broke the rules of WebSockets"
+    HubProtocol "hub_protocol" Closes "the client sent what is no message of its hub protocol"
+    MessageTooLarge "message_too_large" Closes "the client sent a message over the limit of its hub, or over --message-max-bytes"
+    TextInvalid "text_invalid" Closes "the client sent a text that is not UTF-8"
+    KeepAliveTimeout "keep_alive_timeout" Closes "the client was silent for longer than its hub allows"
+    SlowClient "slow_client" Closes "the client read too slowly: see --outbox-max-bytes"
+    OutboxTotal "outbox_total" Closes "the client read slowly, and too much waited for all together: see --outbox-total-max-bytes"
+    TokenExpired "token_expired" Closes "the access token of the client has expired"
+    AppClosed "app_closed" Closes "the app closed it"
+    AppError "app_error" Closes "the app failed: a hook or a handler returned an error, or panicked"
+    AppHandshakeTimeout "app_handshake_timeout" Closes "the app server did not answer the hub handshake in time"
+    AppHandshakeRefused "app_handshake_refused" Closes "the app server refused the hub handshake"
+    AppStopped "app_stopped" Closes "the app server stopped"
+    Ordered "ordered" Closes "another app server ordered it to be closed"
+    IdInUse "id_in_use" Closes "its id is in use at another node"
+    LinkLost "link_lost" Closes "the link between proxy and app server was lost for too long"
+    NoAppServer "no_app_server" Both "there was no app server for it: see --hold-timeout"
+    Drained "drained" Both "the node stopped"
+    Operator "operator" Closes "an operator closed it, by the admin port"
+    Unnamed "unnamed" Closes "its proxy does not say why"
+    Superseded "superseded" Closes "a newer connection took its id"
+    HandshakeTimeout "handshake_timeout" Refuses "the client sent no hub handshake in time"
+    HandshakeInvalid "handshake_invalid" Refuses "the client's hub handshake is none"
+    HandshakeTooLarge "handshake_too_large" Refuses "the client's hub handshake is too large"
+    HandshakeUnsupported "handshake_unsupported" Refuses "the client asked for a hub protocol that the hub, or its transport, does not carry"
+    ProxyHeaderInvalid "proxy_header_invalid" Refuses "the PROXY protocol header was missing, late or wrong"
+    HeadTimeout "head_timeout" Refuses "the head of the request took too long: see --header-timeout"
+    HeadTooLarge "head_too_large" Refuses "the head of the request was too large: see --head-max-bytes"
+    BodyTooLarge "body_too_large" Refuses "the body of the request was too large: see --body-max-bytes"
+    RequestInvalid "request_invalid" Refuses "the request was not sound, or not of a kind that is served there"
+    LimitConnections "limit_connections" Refuses "the node had as many connections as it may have: see --connections-max"
+    LimitAddress "limit_address" Refuses "the address had as many connections as it may have: see --connections-per-address-max"
+    LimitConnects "limit_connects" Refuses "too many came at once: see --connects-per-second"
+    LimitPending "limit_pending" Refuses "too many negotiates of the address led nowhere: see --pending-per-address-max"
+    TokenRefused "token_refused" Refuses "the access token was missing, or not good"
+    OriginRefused "origin_refused" Refuses "pages of its origin may not connect: see --allow-origin"
+    AppRefused "app_refused" Refuses "the app refused it at negotiate"
+    AppUnreachable "app_unreachable" Refuses "the app could not be asked, or gave no answer"
+    PathUnknown "path_unknown" Refuses "no hub is served at that path"
+    IdUnknown "id_unknown" Refuses "its connection token is not good here, or its connection is over"
+    IdUsed "id_used" Refuses "its connection token was used before"
+    TransportRefused "transport_refused" Refuses "the hub does not offer the transport, or the connection has another one"
+}
+
+impl Cause {
+    /// How many there are: an upper bound of [`index`](Self::index).
+    pub const COUNT: usize = TABLE.len();
+
+    /// All of them, in an order that is kept within a build.
+    pub fn all() -> impl Iterator<Item = Self> {
+        TABLE.iter().map(|(cause, ..)| *cause)
+    }
+
+    /// Its place among all.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its name in metrics, logs and answers.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        self.row().map_or("unknown", |(_, label, ..)| label)
+    }
+
+    /// What it means, for people.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        self.row().map_or("", |(.., text)| text)
+    }
+
+    /// The cause of a label; `None` for one that a newer peer knows.
+    #[must_use]
+    pub fn from_label(label: &str) -> Option<Self> {
+        TABLE.iter().find(|(_, known, ..)| *known == label).map(|(cause, ..)| *cause)
+    }
+
+    /// Whether it ends connections that were open.
+    #[must_use]
+    pub fn closes(self) -> bool {
+        self.row().is_some_and(|(_, _, stage, _)| *stage != Stage::Refuses)
+    }
+
+    /// Whether it keeps connections from being opened.
+    #[must_use]
+    pub fn refuses(self) -> bool {
+        self.row().is_some_and(|(_, _, stage, _)| *stage != Stage::Closes)
+    }
+
+    /// Whether somebody should know of it who reads no more than the usual log: it is no client that came and went.
+    #[must_use]
+    pub fn is_notable(self) -> bool {
+        use Cause as C;
+        matches!(
+            self,
+            C::TlsFailed
+                | C::WebsocketProtocol
+                | C::HubProtocol
+                | C::MessageTooLarge
+                | C::TextInvalid
+                | C::SlowClient
+                | C::OutboxTotal
+                | C::AppError
+                | C::AppHandshakeTimeout
+                | C::AppHandshakeRefused
+                | C::IdInUse
+                | C::Operator
+        )
+    }
+
+    fn row(self) -> Option<&'static (Self, &'static str, Stage, &'static str)> {
+        TABLE.get(self.index())
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// So that a socket can say why it has ended.
+impl std::error::Error for Cause {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_cause_has_a_label_of_its_own_which_names_it() {
+        let labels: BTreeSet<_> = Cause::all().map(Cause::label).collect();
+        assert_eq!(labels.len(), Cause::COUNT);
+        for cause in Cause::all() {
+            assert_eq!(Cause::from_label(cause.label()), Some(cause));
+            assert!(cause.label().chars().all(|char| char.is_ascii_lowercase() || char == '_'), "{cause}");
+            assert!(cause.closes() || cause.refuses());
+        }
+        assert_eq!(Cause::from_label("a newer one"), None);
+    }
+
+    #[test]
+    fn some_causes_only_end_and_some_only_refuse() {
+        assert!(Cause::SlowClient.closes() && !Cause::SlowClient.refuses());
+        assert!(Cause::OriginRefused.refuses() && !Cause::OriginRefused.closes());
+        assert!(Cause::Drained.refuses() && Cause::Drained.closes());
+    }
+}

@@ -1,0 +1,192 @@
+//! What is remembered of client connections that have ended, or were refused: the last of each shard, for some minutes.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::id::ID_CHARS;
+use trunkline_protocol::manifest::{REMOTE_HEADER, Transport, USER_ID_CLAIM};
+use trunkline_protocol::service::OpenConnection;
+
+use crate::counters::Speech;
+
+/// How long an end is remembered.
+pub(super) const REMEMBERED_MS: u64 = 10 * 60 * 1000;
+
+/// How many ends a node remembers at most: some megabytes.
+const REMEMBERED_MAX: usize = 16 * 1024;
+
+/// What is kept of a text that a client or an app server wrote.
+const TEXT_MAX_BYTES: usize = 512;
+
+/// A client connection that has ended, or one that never was let in.
+#[derive(Debug, Clone)]
+pub struct PastConnection {
+    /// As much of its id as may be shown.
+    pub id: Box<str>,
+    /// Its hub; `None` when it was refused before that was known.
+    pub hub: Option<Box<str>>,
+    /// Why it ended.
+    pub cause: Cause,
+    /// What is known besides, such as the rule that was broken.
+    pub detail: Option<Box<str>>,
+    /// How its bytes travelled.
+    pub transport: Option<Transport>,
+    /// What it spoke; `None` before its hub handshake.
+    pub speech: Option<Speech>,
+    /// Whose it was.
+    pub user: Option<Box<str>>,
+    /// Where it came from.
+    pub remote: Option<Box<str>>,
+    /// What its client called itself.
+    pub user_agent: Option<Box<str>>,
+    /// The instance of its app server.
+    pub app_server: Option<Arc<str>>,
+    /// When it was opened, in milliseconds since 1970; `None` if it never was.
+    pub opened_ms: Option<u64>,
+    /// When it ended.
+    pub closed_ms: u64,
+}
+
+/// The ends that one shard has seen.
+#[derive(Debug)]
+pub struct Past {
+    most: usize,
+    ring: Mutex<Ring>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    in_order: VecDeque<Arc<PastConnection>>,
+    by_id: HashMap<Box<str>, Arc<PastConnection>>,
+}
+
+impl PastConnection {
+    /// One that ends now.
+    #[must_use]
+    pub fn new(id: &str, cause: Cause, detail: Option<&str>) -> Self {
+        Self {
+            id: short(id).into(),
+            hub: None,
+            cause,
+            detail: detail.map(shown),
+            transport: None,
+            speech: None,
+            user: None,
+            remote: None,
+            user_agent: None,
+            app_server: None,
+            opened_ms: None,
+            closed_ms: unix_ms(),
+        }
+    }
+
+    /// With what the opening of a connection tells of its client.
+    #[must_use]
+    pub fn of(self, open: &OpenConnection) -> Self {
+        let header = |wanted: &str| {
+            let (_, values) = open.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
+            values.first().map(|value| shown(value))
+        };
+        let user = open.claims.iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, user)| shown(user));
+        Self { user, remote: header(REMOTE_HEADER), user_agent: header("user-agent"), ..self }
+    }
+}
+
+impl Past {
+    /// One of so many, which share the room of their node.
+    #[must_use]
+    pub fn new(shards: usize) -> Self {
+        Self { most: (REMEMBERED_MAX / shards.max(1)).max(1), ring: Mutex::default() }
+    }
+
+    /// Takes note of an end; the oldest goes.
+    pub(super) fn remember(&self, past: PastConnection) {
+        let mut ring = self.ring();
+        ring.forget_before(past.closed_ms.saturating_sub(REMEMBERED_MS), self.most - 1);
+        let past = Arc::new(past);
+        ring.by_id.insert(past.id.clone(), Arc::clone(&past));
+        ring.in_order.push_back(past);
+    }
+
+    /// The last end of this id, unless it is too long ago.
+    pub(super) fn find(&self, id: &str) -> Option<Arc<PastConnection>> {
+        let since = unix_ms().saturating_sub(REMEMBERED_MS);
+        self.ring().by_id.get(short(id)).filter(|past| past.closed_ms >= since).cloned()
+    }
+
+    // An append or a look-up under the lock; no code panics there.
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ring {
+    fn forget_before(&mut self, closed_ms: u64, most: usize) {
+        while self.in_order.len() > most || self.in_order.front().is_some_and(|past| past.closed_ms < closed_ms) {
+            let Some(oldest) = self.in_order.pop_front() else { return };
+            if self.by_id.get(&oldest.id).is_some_and(|present| Arc::ptr_eq(present, &oldest)) {
+                self.by_id.remove(&oldest.id);
+            }
+        }
+    }
+}
+
+/// As much of a connection id as may be shown: in negotiate version 0 the whole of it is a secret.
+#[must_use]
+pub fn short(id: &str) -> &str {
+    id.get(..ID_CHARS).unwrap_or(id)
+}
+
+/// As much of a text as is kept.
+fn shown(text: &str) -> Box<str> {
+    let end = text.floor_char_boundary(TEXT_MAX_BYTES);
+    text.get(..end).unwrap_or_default().into()
+}
+
+/// Milliseconds since 1970.
+pub(super) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn past(id: &str, cause: Cause, closed_ms: u64) -> PastConnection {
+        PastConnection { closed_ms, ..PastConnection::new(id, cause, None) }
+    }
+
+    #[test]
+    fn the_last_end_of_an_id_is_remembered_and_the_oldest_are_forgotten() {
+        let (ring, now) = (Past { most: 2, ring: Mutex::default() }, unix_ms());
+        ring.remember(past("a", Cause::Drained, now));
+        ring.remember(past("a", Cause::SlowClient, now));
+        assert_eq!(ring.find("a").unwrap().cause, Cause::SlowClient);
+        ring.remember(past("b", Cause::Drained, now));
+        assert_eq!(ring.find("a").unwrap().cause, Cause::SlowClient, "its older end has gone, and not this one");
+        ring.remember(past("c", Cause::Drained, now));
+        assert!(ring.find("a").is_none());
+        assert!(ring.find("b").is_some() && ring.find("c").is_some());
+        assert_eq!((ring.ring().in_order.len(), ring.ring().by_id.len()), (2, 2));
+    }
+
+    #[test]
+    fn after_some_minutes_an_end_is_forgotten() {
+        let (ring, now) = (Past::new(1), unix_ms());
+        ring.remember(past("old", Cause::Drained, now - REMEMBERED_MS - 1_000));
+        assert!(ring.find("old").is_none());
+        ring.remember(past("new", Cause::Drained, now));
+        assert_eq!(ring.ring().by_id.len(), 1, "and its room is free");
+    }
+
+    #[test]
+    fn long_ids_and_texts_are_cut_where_a_character_ends() {
+        let secret = "x".repeat(ID_CHARS) + "secret";
+        assert_eq!(PastConnection::new(&secret, Cause::Drained, None).id.len(), ID_CHARS);
+        assert_eq!(shown(&"ü".repeat(TEXT_MAX_BYTES)).len(), TEXT_MAX_BYTES);
+        assert_eq!(shown(&format!("x{}", "ü".repeat(TEXT_MAX_BYTES))).len(), TEXT_MAX_BYTES - 1);
+    }
+}
