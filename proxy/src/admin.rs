@@ -1,7 +1,10 @@
 //! The admin port: health, readiness, counters for people, metrics for Prometheus.
 
+#[cfg(feature = "cli")]
+mod log;
 mod metrics;
 mod page;
+mod why;
 
 use std::sync::Arc;
 
@@ -54,7 +57,11 @@ pub struct Admin {
 impl Admin {
     /// The router that serves it.
     pub fn into_router(self) -> Router {
+        let asked = why::routes(Arc::clone(&self.shared));
+        #[cfg(feature = "cli")]
+        let asked = asked.merge(log::routes());
         Router::new()
+            .merge(asked)
             .route("/", get(page::page))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))

@@ -15,6 +15,8 @@ mod file;
 mod homes;
 mod limits;
 mod links;
+#[cfg(feature = "cli")]
+mod log;
 mod origin;
 mod outbox;
 mod path_prefix;
@@ -53,6 +55,8 @@ pub use limits::LimitArgs;
 pub use limits::Limits;
 #[cfg(feature = "cli")]
 pub use links::LinkArgs;
+#[cfg(feature = "cli")]
+pub use log::LogArgs;
 pub use links::LinkSettings;
 pub use origin::{Origin, OriginError, OriginPattern};
 #[cfg(feature = "cli")]

@@ -17,6 +17,7 @@
 //! | room | what lives there |
 //! |---|---|
 //! | [`counters`] | what is counted, per shard |
+//! | `logging` | the log of a node; part of its command line |
 //! | [`identity`] | who somebody is: access tokens, their keys, users |
 //! | [`config`] | settings: what was typed, what was meant |
 //! | [`limits`] | what is counted to hold the limits of the front door |
@@ -52,6 +53,8 @@ pub mod endpoint;
 pub mod identity;
 pub mod limits;
 pub mod link;
+#[cfg(feature = "cli")]
+pub mod logging;
 pub mod node;
 pub mod outbox;
 pub mod shard;

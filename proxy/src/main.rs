@@ -1,24 +1,23 @@
 #![forbid(unsafe_code)]
 //! The `trunkline` command.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal;
-use tracing_subscriber::EnvFilter;
 use trunkline_protocol::key::AccessKey;
 use trunkline_proxy::command::{News, SizeArgs, check, feed_watchdog, handed, health, make_key_file, size, tell};
 use trunkline_proxy::config::{Config, ServeArgs, WithFile, unix_seconds, with_file};
 use trunkline_proxy::identity::sign_user_token;
+use trunkline_proxy::logging;
 use trunkline_proxy::node::Node;
 
 /// An open, self-hosted proxy tier for SignalR.
 ///
 /// Clients connect to proxies; proxies carry them over a few links to app servers built with the Trunkline SDK.
-/// No Redis, no sticky sessions. What is logged is set by TRUNKLINE_LOG, such as `info` or `trunkline_proxy=debug`.
+/// No Redis, no sticky sessions.
 #[derive(Debug, Parser)]
 #[command(name = "trunkline", version)]
 struct Cli {
@@ -133,11 +132,10 @@ fn check_file(file: &Path) -> anyhow::Result<()> {
 }
 
 fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_env("TRUNKLINE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let is_terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(std::io::stderr).init();
+    logging::begin(&args.log.log, args.log.log_format).map_err(|error| anyhow!("--log {error}"))?;
     let config = Config::new(args)?;
     let handed = handed().context("a socket that the supervisor hands over (LISTEN_FDS) can't be used")?;
+    logging::name_node(&config.settings.node);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let node = Node::start_on(handed, config).await?;

@@ -30,7 +30,7 @@ use crate::directory::{Alike, Client, Directory, Hold, Opening, Place, Serial, S
 
 pub use carry_out::no_such_connection;
 pub use ending::{Ending, Notice, log_end};
-pub use past::{Past, PastConnection, short};
+pub use past::{Past, PastConnection, REMEMBERED_MS, short};
 pub use inbox::{Admission, Arrival, Inbox, Parcel, ShardSender, Turn};
 pub use shared::{Shared, Sockets, Ways};
 

@@ -83,7 +83,12 @@ async fn a_client_connects_calls_and_is_answered() {
     for (target, arguments, answer) in answers {
         assert_eq!(link.call(&client, target, arguments).await, format!("{answer}\x1e"));
     }
-    assert!(app.metric("trunkline_app_invocations_total{hub=\"test\",outcome=\"ok\"} 4"));
+    // By the name that the method has, however it was called.
+    for (method, count) in [("Add", 2), ("Echo", 1), ("Nothing", 1)] {
+        let labels = format!("{{hub=\"test\",method=\"{method}\",outcome=\"ok\"}}");
+        assert!(app.metric(&format!("trunkline_app_invocations_total{labels} {count}")));
+        assert!(app.metric(&format!("trunkline_app_invocation_duration_seconds_count{labels} {count}")));
+    }
     assert!(app.metric("trunkline_app_connections{hub=\"test\"} 1"));
     assert!(app.metric("trunkline_app_links{hub=\"test\"} 1"));
 }

@@ -16,7 +16,7 @@ use super::carried::CarriedArgs;
 use super::discovery::DiscoveryArgs;
 use super::tokens::{TokenArgs, TokenArgsError};
 use super::{
-    Address, AdvertiseError, Config, DrainArgs, HomeArgs, LimitArgs, LinkArgs, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT,
+    Address, AdvertiseError, Config, DrainArgs, HomeArgs, LimitArgs, LinkArgs, LogArgs, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT,
     NobodyTrusted, OriginError, OriginPattern, OutboxArgs, PathPrefixArgs, PathPrefixError, ProxyProtocolArgs,
     RelayArgs, RelaySettings, Resolver, Settings, TlsArgs, TlsArgsError, TlsListen, TrustArgs, TrustError,
     random_node_name,
@@ -42,6 +42,10 @@ pub struct ServeArgs {
     /// Where clients connect.
     #[arg(long, env = "TRUNKLINE_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
     pub listen: String,
+
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
 
     /// TLS, at the listener and towards upstreams.
     #[command(flatten)]

@@ -89,10 +89,10 @@ impl Ending {
         Self::commanded(Cause::Ordered, reason)
     }
 
-    /// An operator closed it.
+    /// An operator closed it, and may have said why. It is not told to come again.
     #[must_use]
-    pub fn by_operator() -> Self {
-        Self::commanded(Cause::Operator, None)
+    pub fn by_operator(reason: Option<&str>) -> Self {
+        Self::commanded(Cause::Operator, reason)
     }
 
     fn commanded(cause: Cause, reason: Option<&str>) -> Self {
@@ -207,9 +207,9 @@ impl Shard {
             self.take_note(client, ending);
             directory.leave_all(slot);
         }
+        self.end_route(slot);
         self.tell_app(slot, ending);
         self.tell_client(slot, ending);
-        self.end_route(slot);
     }
 
     /// Counts an end, logs it, and keeps it for whoever asks why.

@@ -12,7 +12,7 @@ use trunkline_protocol::service::OpenConnection;
 use crate::counters::Speech;
 
 /// How long an end is remembered.
-pub(super) const REMEMBERED_MS: u64 = 10 * 60 * 1000;
+pub const REMEMBERED_MS: u64 = 10 * 60 * 1000;
 
 /// How many ends a node remembers at most: some megabytes.
 const REMEMBERED_MAX: usize = 16 * 1024;

@@ -78,7 +78,7 @@ fn official_clients_connect_with_tls_and_lose_nothing_in_either_direction() {
         }
         let closed = async || {
             let metrics = secured.proxy.metrics().await?;
-            let by_client = metrics.sum("trunkline_client_connections_closed_total", &[("cause", "client")]);
+            let by_client = metrics.sum("trunkline_client_connections_closed_total", &[("cause", "client_closed")]);
             Ok((by_client >= 2.0).then_some(()))
         };
         until(closed).await
