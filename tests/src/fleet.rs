@@ -36,6 +36,8 @@ pub enum App {
     Moves,
     /// The tests' own: everything that is not a hub.
     Web,
+    /// The tests' own: its hooks print why connections end.
+    Ends,
 }
 
 impl App {
@@ -52,6 +54,7 @@ impl App {
             App::Calls => "calls",
             App::Moves => "moves",
             App::Web => "web",
+            App::Ends => "ends",
         }
     }
 
@@ -60,7 +63,7 @@ impl App {
             App::Chat | App::Status | App::Bench | App::Moves | App::Web => 1,
             App::Members => 3,
             App::Sends => 5,
-            App::Calls => 5,
+            App::Calls | App::Ends => 5,
             App::Functional => 6,
         }
     }
@@ -68,7 +71,7 @@ impl App {
     fn program(self) -> Result<PathBuf> {
         let folder = profile_folder()?;
         Ok(match self {
-            App::Sends | App::Members | App::Calls | App::Moves | App::Web => folder.join(self.name()),
+            App::Sends | App::Members | App::Calls | App::Moves | App::Web | App::Ends => folder.join(self.name()),
             _ => folder.join("examples").join(self.name()),
         })
     }

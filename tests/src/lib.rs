@@ -28,6 +28,7 @@
 //! | [`http_client`] | single HTTP requests |
 //! | [`issuer`] | keys of an issuer of access tokens, and a server that publishes them |
 //! | [`metrics`] | what `/metrics` says |
+//! | [`prometheus`] | Debian's Prometheus, scraping a fleet |
 //! | [`sockets`] | established TCP connections, as the system counts them |
 //! | [`tls`] | certificates, TLS by hand, and a TLS end in front of an app server |
 //! | [`token`] | access tokens of users |
@@ -51,6 +52,7 @@ pub mod local;
 pub mod metrics;
 pub mod other_version;
 pub mod process;
+pub mod prometheus;
 pub mod raw;
 pub mod relay;
 pub mod scenario;

@@ -14,6 +14,8 @@ mod calls;
 #[cfg(test)]
 mod carried;
 #[cfg(test)]
+mod causes;
+#[cfg(test)]
 mod chaos;
 #[cfg(test)]
 mod chat_page;
@@ -58,6 +60,8 @@ mod links;
 #[cfg(test)]
 mod load_balancers;
 #[cfg(test)]
+mod logs;
+#[cfg(test)]
 mod lost_proxies;
 #[cfg(test)]
 mod names;
@@ -73,6 +77,8 @@ mod pace;
 mod pass_through;
 #[cfg(test)]
 mod pass_through_streams;
+#[cfg(test)]
+mod prometheus;
 #[cfg(test)]
 mod python;
 #[cfg(test)]
