@@ -31,6 +31,12 @@ impl CarriedClient {
         Ok(Self { address: address.into(), path: format!("{hub}?id={token}") })
     }
 
+    /// A connection that was negotiated with this token.
+    #[must_use]
+    pub fn with_token(address: &str, hub: &str, token: &str) -> Self {
+        Self { address: address.into(), path: format!("{hub}?id={token}") }
+    }
+
     /// Negotiates, makes the first poll, and shakes hands.
     ///
     /// # Errors

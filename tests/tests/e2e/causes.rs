@@ -3,7 +3,7 @@
 
 mod scene;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
 use serde_json::json;
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -173,16 +173,17 @@ fn links_that_are_lost_and_processes_that_go() {
         let app = fleet.app(App::Ends).await?;
         let relay = Relay::start(app.address()).await?;
         let more = ["--resume-window", "1", "--hold-timeout", "1", "--drain-timeout", "6"];
-        let mut scene = Scene::over(&fleet, app, relay.address(), &more).await?;
+        let mut scene = Scene::over(&fleet, app, &relay.address(), &more).await?;
         let (_client, hub_id) = scene.join("/ends").await?;
         let (_line, raw_id) = scene.join_line().await?;
         // For the app server both are gone with their links; at the node one may still find another app server.
-        relay.close_all(Fate::Cut);
+        relay.let_in(false);
+        relay.decide(Fate::Cut, usize::MAX);
         scene.closed_at_node(&raw_id, "line", "link_lost").await?;
         scene.closed_at_node(&hub_id, "ends", "no_app_server").await?;
         scene.app.process.wait_for_line(&format!("disconnected {hub_id} link_lost")).await?;
 
-        relay.open();
+        relay.let_in(true);
         scene.linked().await?;
         let (_client, id) = scene.join("/ends").await?;
         scene.proxy.process.signal(Signal::Terminate).await?;
@@ -190,7 +191,7 @@ fn links_that_are_lost_and_processes_that_go() {
         assert_eq!(scene.logged(&id).await?["cause"], "drained");
         scene.proxy.process.ended().await?;
 
-        let mut scene = Scene::over(&fleet, scene.app, relay.address(), &more).await?;
+        let mut scene = Scene::over(&fleet, scene.app, &relay.address(), &more).await?;
         let (_client, id) = scene.join("/ends").await?;
         scene.proxy.process.kill().await?;
         scene.app.process.wait_for_line(&format!("disconnected {id} link_lost")).await?;
@@ -269,7 +270,7 @@ fn clients_that_are_never_let_in() {
 #[test]
 fn unknown_ids_and_ids_that_live_are_told_apart() {
     play(async |stage| {
-        let mut scene = Scene::start(stage, &[]).await?;
+        let scene = Scene::start(stage, &[]).await?;
         let (_client, id) = scene.join("/ends").await?;
         let open = scene.why(&id).await?.json().context("an open connection")?;
         assert_eq!((&open["state"], &open["connectionId"]), (&json!("open"), &json!(id)));
