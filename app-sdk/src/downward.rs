@@ -257,13 +257,7 @@ impl Downward {
     }
 
     /// Tells a proxy to close one of its connections, after all that was queued for it.
-    pub(crate) fn end_at_proxy(
-        &self,
-        node: &Node,
-        connection_id: ByteString,
-        cause: Cause,
-        error: Option<ByteString>,
-    ) {
+    pub(crate) fn end_at_proxy(&self, node: &Node, connection_id: ByteString, cause: Cause, error: Option<ByteString>) {
         let told = node.knows_causes().then(|| (CAUSE_HEADER.into(), vec![cause.label().into()]));
         let close = CloseConnection { connection_id, error, headers: told.into_iter().collect() };
         self.control(node, &ServiceMessage::CloseConnection(close));

@@ -44,9 +44,8 @@ impl Outcome {
 pub(crate) const UNKNOWN_METHOD: &str = "unknown";
 
 /// Durations of calls, in seconds: from 100 µs on.
-const DURATIONS: [f64; 17] = [
-    0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-];
+const DURATIONS: [f64; 17] =
+    [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 struct Families {
     /// The server's own, or the app's.

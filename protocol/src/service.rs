@@ -16,7 +16,7 @@ pub use codec::{ServiceMessageError, encode_connection_data};
 pub use frame::{FrameBuffer, FrameError, bytes_of_frame};
 pub use message::*;
 pub use session::{
-    ACKNOWLEDGE_KEY, Answer, Attachment, Backoff, Capabilities, Cause, Class, Counters, ECHO_KEY, Frames, Full, HeaderError,
-    Incoming, Judgement, Leftover, Load, Offer, Refusal, Role, Session, SessionError, SessionId, SessionSettings,
-    Transmit, Verdict, judge, parse_received,
+    ACKNOWLEDGE_KEY, Answer, Attachment, Backoff, Capabilities, Cause, Class, Counters, ECHO_KEY, Frames, Full,
+    HeaderError, Incoming, Judgement, Leftover, Load, Offer, Refusal, Role, Session, SessionError, SessionId,
+    SessionSettings, Transmit, Verdict, judge, parse_received,
 };

@@ -55,9 +55,9 @@ pub use limits::LimitArgs;
 pub use limits::Limits;
 #[cfg(feature = "cli")]
 pub use links::LinkArgs;
+pub use links::LinkSettings;
 #[cfg(feature = "cli")]
 pub use log::LogArgs;
-pub use links::LinkSettings;
 pub use origin::{Origin, OriginError, OriginPattern};
 #[cfg(feature = "cli")]
 pub use outbox::OutboxArgs;

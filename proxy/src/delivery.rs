@@ -146,14 +146,7 @@ impl Delivery<'_> {
         self.outlet.count(hub, given);
     }
 
-    fn send_to_set(
-        &mut self,
-        hub: HubIndex,
-        name: SetName<'_>,
-        mark: u64,
-        message: &Framed,
-        given: &mut Given,
-    ) {
+    fn send_to_set(&mut self, hub: HubIndex, name: SetName<'_>, mark: u64, message: &Framed, given: &mut Given) {
         let (members, clients) = self.directory.members_and_clients(hub, name);
         for member in members {
             if let Some(client) = clients.get_mut(member.slot as usize)

@@ -30,8 +30,8 @@ use crate::directory::{Alike, Client, Directory, Hold, Opening, Place, Serial, S
 
 pub use carry_out::no_such_connection;
 pub use ending::{Ending, Notice, log_end};
-pub use past::{Past, PastConnection, REMEMBERED_MS, short};
 pub use inbox::{Admission, Arrival, Inbox, Parcel, ShardSender, Turn};
+pub use past::{Past, PastConnection, REMEMBERED_MS, short};
 pub use shared::{Shared, Sockets, Ways};
 
 use expiry::Expiries;

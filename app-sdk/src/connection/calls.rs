@@ -310,7 +310,12 @@ mod tests {
 
     fn connection() -> Arc<Connection> {
         let open = OpenConnection { protocol: Some("json".into()), ..OpenConnection::default() };
-        Arc::new(Connection::new(opening(open), HubProtocol::Json, LinkId(0), Arc::new(Node::new("node", "boot", true))))
+        Arc::new(Connection::new(
+            opening(open),
+            HubProtocol::Json,
+            LinkId(0),
+            Arc::new(Node::new("node", "boot", true)),
+        ))
     }
 
     fn call(connection: &Arc<Connection>, id: &'static str, takes: Takes, streams: &[&'static str]) -> Incoming {

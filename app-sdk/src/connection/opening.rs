@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use trunkline_protocol::manifest::{
-    ITEMS_HEADER, MIGRATE_FROM_HEADER, TRANSPORT_HEADER, Transport, USER_ID_CLAIM,
-};
+use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER, TRANSPORT_HEADER, Transport, USER_ID_CLAIM};
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
 /// Claims with this prefix are between proxy and SDK.

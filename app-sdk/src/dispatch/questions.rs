@@ -92,7 +92,11 @@ impl HubAtWork {
             }
             Taken::WrongClient => {
                 tracing::warn!(hub = %self.down.hub, connection = short(connection.id()), "client answers for another");
-                self.fail(connection, Cause::HubProtocol, &HubError::invalid_data("The result was asked of another connection."));
+                self.fail(
+                    connection,
+                    Cause::HubProtocol,
+                    &HubError::invalid_data("The result was asked of another connection."),
+                );
             }
         }
     }

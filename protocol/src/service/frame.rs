@@ -147,7 +147,10 @@ mod tests {
 
     #[test]
     fn a_length_prefix_takes_a_byte_for_every_seven_bits() {
-        assert_eq!((bytes_of_frame(0), bytes_of_frame(127), bytes_of_frame(128), bytes_of_frame(16_384)), (1, 128, 130, 16_387));
+        assert_eq!(
+            (bytes_of_frame(0), bytes_of_frame(127), bytes_of_frame(128), bytes_of_frame(16_384)),
+            (1, 128, 130, 16_387)
+        );
     }
 
     fn bodies(buffer: &mut FrameBuffer) -> Vec<Bytes> {

@@ -61,12 +61,16 @@ impl Sheet<'_> {
     fn requests(&self) -> prometheus::Result<()> {
         self.total("trunkline_connections_accepted_total", "Sockets accepted.", |counters| &counters.accepted)?;
         self.total("trunkline_negotiations_total", "Negotiations answered.", |counters| &counters.negotiated)?;
-        self.refusals("trunkline_requests_refused_total", "Requests answered with a status of 400 or above.", |counters| {
-            &counters.requests_refused
-        })?;
-        self.refusals("trunkline_sockets_refused_total", "Sockets refused before their request was read.", |counters| {
-            &counters.sockets_refused
-        })?;
+        self.refusals(
+            "trunkline_requests_refused_total",
+            "Requests answered with a status of 400 or above.",
+            |counters| &counters.requests_refused,
+        )?;
+        self.refusals(
+            "trunkline_sockets_refused_total",
+            "Sockets refused before their request was read.",
+            |counters| &counters.sockets_refused,
+        )?;
         self.total("trunkline_requests_malformed_total", "Requests that are no sound HTTP.", |counters| {
             &counters.malformed
         })?;

@@ -23,7 +23,8 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>(shared: Arc<Shared>) -> R
 async fn why(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
     let node = shared.settings.node.as_str();
     if id.len() > ID_MAX_BYTES {
-        let body = json!({ "error": format!("connectionId may have {ID_MAX_BYTES} bytes at most"), "field": "connectionId" });
+        let body =
+            json!({ "error": format!("connectionId may have {ID_MAX_BYTES} bytes at most"), "field": "connectionId" });
         return (StatusCode::BAD_REQUEST, Json(body)).into_response();
     }
     if shared.routes.find(&id).is_some() {

@@ -271,7 +271,8 @@ fn let_in(
 /// Says why, and waits for the client's own close: dropping the socket before could cost the client our last words.
 async fn refuse(shard: &Shard, socket: &Socket, mut inbound: Inbound, refusal: &Refusal, settings: &HubManifest) {
     let mut farewell = last_words(refusal, settings);
-    if poll_fn(|cx| farewell.poll_flush(cx, socket)).await.is_err() || matches!(refusal, Refusal::Left | Refusal::Gone(_))
+    if poll_fn(|cx| farewell.poll_flush(cx, socket)).await.is_err()
+        || matches!(refusal, Refusal::Left | Refusal::Gone(_))
     {
         return;
     }

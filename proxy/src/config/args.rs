@@ -16,10 +16,10 @@ use super::carried::CarriedArgs;
 use super::discovery::DiscoveryArgs;
 use super::tokens::{TokenArgs, TokenArgsError};
 use super::{
-    Address, AdvertiseError, Config, DrainArgs, HomeArgs, LimitArgs, LinkArgs, LogArgs, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT,
-    NobodyTrusted, OriginError, OriginPattern, OutboxArgs, PathPrefixArgs, PathPrefixError, ProxyProtocolArgs,
-    RelayArgs, RelaySettings, Resolver, Settings, TlsArgs, TlsArgsError, TlsListen, TrustArgs, TrustError,
-    random_node_name,
+    Address, AdvertiseError, Config, DrainArgs, HomeArgs, LimitArgs, LinkArgs, LogArgs, MESSAGE_MAX_BYTES,
+    NEGOTIATE_TIMEOUT, NobodyTrusted, OriginError, OriginPattern, OutboxArgs, PathPrefixArgs, PathPrefixError,
+    ProxyProtocolArgs, RelayArgs, RelaySettings, Resolver, Settings, TlsArgs, TlsArgsError, TlsListen, TrustArgs,
+    TrustError, random_node_name,
 };
 
 /// Room that a client's message leaves in a link frame for what goes around it.

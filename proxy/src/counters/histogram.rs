@@ -39,7 +39,8 @@ impl Scale for Lifetime {
 pub struct FanOut;
 
 impl Scale for FanOut {
-    const BOUNDS: &'static [u64] = &[0, 1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000];
+    const BOUNDS: &'static [u64] =
+        &[0, 1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000];
     const STEP: f64 = 1.0;
 }
 

@@ -95,7 +95,11 @@ pub(super) fn sort(
         }
         ServiceMessage::GroupBroadcastData(data) => {
             let (excluded, excluded_users) = (data.excluded, data.excluded_users);
-            send(SendKind::Groups, Receivers { who: Who::Groups(vec![data.group]), excluded, excluded_users }, &data.payloads);
+            send(
+                SendKind::Groups,
+                Receivers { who: Who::Groups(vec![data.group]), excluded, excluded_users },
+                &data.payloads,
+            );
         }
         ServiceMessage::MultiGroupBroadcastData(data) => {
             send(SendKind::Groups, Who::Groups(data.groups).into(), &data.payloads);

@@ -17,8 +17,8 @@ use trunkline_protocol::manifest::{
 };
 use trunkline_protocol::negotiate::{ANSWER_HEADER, DECISION, Decision, REFUSAL};
 
-use super::request::{FORWARDED_FOR, is_for_the_app, peer_of};
 use super::refusal::because;
+use super::request::{FORWARDED_FOR, is_for_the_app, peer_of};
 use super::{Endpoint, unavailable};
 use crate::link::Hub;
 

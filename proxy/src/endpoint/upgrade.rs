@@ -46,9 +46,7 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<(
     let seat = limits::seat(endpoint, &request)?;
     let id = &caller.connection_id;
     endpoint.shared.routes.reserve(id).map_err(|error| match error {
-        ReserveError::Taken if endpoint.shared.carried.find(id).is_some() => {
-            changed_transport()
-        }
+        ReserveError::Taken if endpoint.shared.carried.find(id).is_some() => changed_transport(),
         ReserveError::Taken => plain(StatusCode::CONFLICT, ""),
         ReserveError::Unknown => plain(StatusCode::NOT_FOUND, UNKNOWN_ID),
     })?;

@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::BytesMut;
 use tokio::sync::Notify;
 use trunkline_protocol::service::{
-    Answer, Attachment, Class, ECHO_KEY, Leftover, Offer, Ping, ServiceMessage, Session, SessionError, Transmit, Verdict,
-    encode_connection_data,
+    Answer, Attachment, Class, ECHO_KEY, Leftover, Offer, Ping, ServiceMessage, Session, SessionError, Transmit,
+    Verdict, encode_connection_data,
 };
 
 use super::{AppServerId, HubIndex};

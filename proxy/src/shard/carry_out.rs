@@ -110,14 +110,7 @@ impl Shard {
     }
 
     /// Bytes for one connection; the first are the answer to its hub handshake, if it had one.
-    fn send_data(
-        &self,
-        delivery: &mut Delivery<'_>,
-        slot: Slot,
-        payload: &[u8],
-        kind: RawKind,
-        calls_max: usize,
-    ) {
+    fn send_data(&self, delivery: &mut Delivery<'_>, slot: Slot, payload: &[u8], kind: RawKind, calls_max: usize) {
         let Some(client) = delivery.directory.get_mut(slot).filter(|client| !client.is_closing()) else { return };
         let is_handshake = matches!(client.status, Status::Opening { .. });
         client.status = Status::Open;

@@ -142,7 +142,8 @@ impl Shared {
     pub fn clients(&self, hub: HubIndex) -> u64 {
         let of = |counters: &Arc<Counters>| {
             let hub = counters.hub(hub.get());
-            let all = Transport::ALL.into_iter().flat_map(|transport| Speech::ALL.map(|(speech, _)| (transport, speech)));
+            let all =
+                Transport::ALL.into_iter().flat_map(|transport| Speech::ALL.map(|(speech, _)| (transport, speech)));
             all.map(|(transport, speech)| hub.population(transport, speech).open.get()).sum::<u64>()
         };
         self.counters.iter().map(of).sum()

@@ -20,7 +20,9 @@ use axum::serve::ListenerExt;
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use trunkline::{Cause, Context, Hub, HubError, RawConnection, RawEndpoint, RawMessage, Server, ServerHandle, Transport};
+use trunkline::{
+    Cause, Context, Hub, HubError, RawConnection, RawEndpoint, RawMessage, Server, ServerHandle, Transport,
+};
 
 /// Long enough for a handshake that is sent at once, short enough to be waited for.
 const HASTY_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(300);

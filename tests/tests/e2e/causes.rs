@@ -139,7 +139,10 @@ fn clients_that_an_app_server_ends() {
         let id = scene::id_of(&mut client).await?;
         scene.closed(&id, "ends", "token_expired").await?;
         let why = scene.why(&id).await?.json()?;
-        assert_eq!((&why["user"], &why["transport"], &why["protocol"]), (&json!("ann"), &json!("WebSockets"), &json!("json")));
+        assert_eq!(
+            (&why["user"], &why["transport"], &why["protocol"]),
+            (&json!("ann"), &json!("WebSockets"), &json!("json"))
+        );
         scene.agree().await?;
 
         // The last ones go with it: a raw one can't move.

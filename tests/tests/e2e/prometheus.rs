@@ -119,7 +119,9 @@ fn what_prometheus_sees_is_what_clients_have_sent_and_received() {
             prometheus.shows(expression, value as f64).await?;
         }
         // What leaves one end of the links comes in at the other, byte by byte.
-        for (direction, app_frames) in [("up", "trunkline_app_frames_up_total"), ("down", "trunkline_app_frames_down_total")] {
+        for (direction, app_frames) in
+            [("up", "trunkline_app_frames_up_total"), ("down", "trunkline_app_frames_down_total")]
+        {
             let labels = format!("{{direction='{direction}',kind='message'}}");
             let bytes = format!("sum(trunkline_app_link_bytes_total{{direction='{direction}'}})");
             let differences = format!(
@@ -158,7 +160,9 @@ fn the_load_tester_and_prometheus_agree() {
         let closed = "sum(trunkline_client_connections_closed_total{cause='client_closed'})";
         prometheus.shows(closed, (2 * clients) as f64).await?;
         prometheus.shows("sum(trunkline_client_connections_closed_total)", (2 * clients) as f64).await?;
-        prometheus.shows("sum(trunkline_app_connections_closed_total{cause='client_closed'})", (2 * clients) as f64).await
+        prometheus
+            .shows("sum(trunkline_app_connections_closed_total{cause='client_closed'})", (2 * clients) as f64)
+            .await
     });
 }
 

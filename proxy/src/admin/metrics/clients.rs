@@ -44,11 +44,8 @@ impl Sheet<'_> {
     fn populations(&self) -> prometheus::Result<()> {
         let labels = ["hub", "transport", "protocol"];
         let open = self.gauge("trunkline_client_connections", "Client connections that are open.", &labels)?;
-        let opened = self.counter(
-            "trunkline_client_connections_opened_total",
-            "Client connections opened.",
-            &labels,
-        )?;
+        let opened =
+            self.counter("trunkline_client_connections_opened_total", "Client connections opened.", &labels)?;
         for hub in self.shared.hubs.all().iter() {
             for (transport, (speech, protocol)) in ways_of(hub) {
                 let values = [hub.name(), transport.name(), protocol];
@@ -149,7 +146,5 @@ fn ways_of(hub: &Hub) -> impl Iterator<Item = (Transport, (Speech, &'static str)
     let speeches = Speech::ALL.into_iter().filter(move |(speech, _)| (*speech == Speech::Raw) == is_raw);
     let ways = speeches.flat_map(|speech| Transport::ALL.map(|transport| (transport, speech)));
     // Bytes can't travel as events.
-    ways.filter(|(transport, (speech, _))| {
-        (*transport, *speech) != (Transport::ServerSentEvents, Speech::MessagePack)
-    })
+    ways.filter(|(transport, (speech, _))| (*transport, *speech) != (Transport::ServerSentEvents, Speech::MessagePack))
 }

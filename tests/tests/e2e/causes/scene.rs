@@ -198,7 +198,8 @@ impl Scene {
         until(async || {
             let log = self.proxy.process.log();
             let lines = log.lines().filter(|line| line.starts_with('{') && line.contains(id));
-            let lines = lines.map(|line| serde_json::from_str::<Value>(line).with_context(|| format!("not JSON: {line}")));
+            let lines =
+                lines.map(|line| serde_json::from_str::<Value>(line).with_context(|| format!("not JSON: {line}")));
             let lines = lines.collect::<Result<Vec<_>>>()?;
             Ok(lines.into_iter().find(|line| line["connection"] == json!(id) && line["cause"].is_string()))
         })

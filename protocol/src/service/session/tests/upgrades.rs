@@ -71,7 +71,10 @@ fn headers_are_read_as_they_are_written() {
     assert_eq!((plain.to_string().as_str(), "causes".parse()), ("causes", Ok(plain)));
     assert_eq!("causes=1, because".parse(), Ok(Capabilities::default()));
     let proxy = session(Role::Proxy).offer().capabilities;
-    assert_eq!((proxy.to_string().as_str(), proxy.to_string().parse()), ("resume=1000, window=1000, causes", Ok(proxy)));
+    assert_eq!(
+        (proxy.to_string().as_str(), proxy.to_string().parse()),
+        ("resume=1000, window=1000, causes", Ok(proxy))
+    );
     for none in ["", "resumes=1", "resume"] {
         assert_eq!(none.parse(), Ok(Capabilities::default()), "{none:?}");
     }
