@@ -70,7 +70,8 @@ impl Prometheus {
         let expression: String = form_urlencoded::byte_serialize(expression.as_bytes()).collect();
         let answer = http_client::get(&self.address, &format!("/api/v1/query?query={expression}")).await?;
         let answer = answer.json()?;
-        let Some([] | [_]) = answer["data"]["result"].as_array().map(Vec::as_slice) else {
+        let found = answer.pointer("/data/result").and_then(Value::as_array).map(Vec::as_slice);
+        let Some([] | [_]) = found else {
             bail!("{expression} gives {answer}");
         };
         let value = answer.pointer("/data/result/0/value/1").and_then(Value::as_str);

@@ -28,7 +28,7 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
 }
 
 async fn tell() -> Response {
-    levels().map_or_else(not_ours, |levels| shown(levels))
+    levels().map_or_else(not_ours, shown)
 }
 
 async fn change(body: Bytes) -> Response {
