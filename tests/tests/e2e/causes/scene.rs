@@ -210,7 +210,7 @@ impl Scene {
         until(async || {
             let answer = self.why(id).await?;
             let is_over = answer.status == 200 && answer.json()?["state"] != json!("open");
-            Ok(is_over.then(|| answer.json()).transpose()?)
+            is_over.then(|| answer.json()).transpose()
         })
         .await
         .and_then(|why| {
