@@ -1,8 +1,11 @@
-//! The admin port: health, readiness, counters for people, metrics for Prometheus.
+//! The admin port: health, readiness, metrics for Prometheus, the observer page and its API.
 
+mod api;
+mod guard;
 #[cfg(feature = "cli")]
 mod log;
 mod metrics;
+mod observe;
 mod page;
 mod why;
 
@@ -10,15 +13,22 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use trunkline_protocol::manifest::NODE_HEADER;
 
+use crate::config::AdminSettings;
 use crate::shard::Shared;
 
+use api::{Api, ApiError};
+use guard::Guard;
+use observe::Observer;
+
+pub use guard::Reach;
 pub use metrics::render;
+pub use observe::{Client, Fleet, Host, HubView, LinkView, Node, Process, Rates, Unreachable};
 
 /// Why each upstream is not linked; empty texts are left out.
 #[derive(Debug, Default)]
@@ -52,22 +62,32 @@ pub struct Admin {
     pub shared: Arc<Shared>,
     /// What is wrong with upstreams.
     pub upstreams: Arc<Upstreams>,
+    /// Who may do what, and which other nodes are shown.
+    pub settings: AdminSettings,
+    /// Where it can be reached from.
+    pub reach: Reach,
 }
 
 impl Admin {
-    /// The router that serves it.
+    /// The router that serves it. Has to be made where there is a runtime.
     pub fn into_router(self) -> Router {
+        let guard = Guard::new(self.reach, &self.settings);
         let asked = why::routes(Arc::clone(&self.shared));
         #[cfg(feature = "cli")]
         let asked = asked.merge(log::routes());
+        let asked = asked.layer(middleware::from_fn_with_state(guard.clone(), guard::guard));
+        let state = Api { observer: Arc::new(Observer::new(self.clone())), guard: guard.clone() };
+        let behind_guard = api::guarded().layer(middleware::from_fn_with_state(guard.clone(), guard::guard));
+        let observer = behind_guard.merge(api::open()).merge(page::router()).with_state(state);
         Router::new()
             .merge(asked)
-            .route("/", get(page::page))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
-            .layer(middleware::from_fn_with_state(self.clone(), sign))
-            .with_state(self)
+            .with_state((self.clone(), guard))
+            .merge(observer)
+            .fallback(api::unknown)
+            .layer(middleware::from_fn_with_state(self, sign))
     }
 
     /// Why clients can't be taken in; empty when they can.
@@ -89,7 +109,7 @@ impl Admin {
     }
 }
 
-async fn ready(State(admin): State<Admin>) -> Response {
+async fn ready(State((admin, _)): State<(Admin, Guard)>) -> Response {
     let reasons = admin.reasons_not_ready();
     if reasons.is_empty() {
         return "ready\n".into_response();
@@ -97,11 +117,12 @@ async fn ready(State(admin): State<Admin>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", reasons.join("\n"))).into_response()
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
-    match render(&admin.shared, admin.reasons_not_ready().is_empty()) {
+async fn metrics(State((admin, guard)): State<(Admin, Guard)>, headers: HeaderMap) -> Result<Response, ApiError> {
+    guard.judge_metrics(&headers)?;
+    Ok(match render(&admin.shared, admin.reasons_not_ready().is_empty()) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    })
 }
 
 async fn sign(State(admin): State<Admin>, request: axum::extract::Request, next: Next) -> Response {

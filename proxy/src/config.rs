@@ -1,6 +1,7 @@
 //! Settings: what a node was told to be, checked. What is typed for it stands in `args`.
 
 mod address;
+mod admin;
 #[cfg(feature = "cli")]
 mod advertise;
 #[cfg(feature = "cli")]
@@ -38,6 +39,9 @@ use trunkline_protocol::key::AccessKeys;
 use crate::identity::TokenPolicy;
 
 pub use address::{Address, Security};
+#[cfg(feature = "cli")]
+pub use admin::{AdminArgs, AdminArgsError};
+pub use admin::{AdminSettings, AdminToken};
 #[cfg(feature = "cli")]
 pub use advertise::AdvertiseError;
 #[cfg(feature = "cli")]
@@ -96,8 +100,10 @@ pub struct Config {
     /// Where clients connect with TLS.
     #[cfg(feature = "tls")]
     pub tls_listen: Option<TlsListen>,
-    /// Where health, counters and metrics are served.
+    /// Where health, metrics and the observer page are served.
     pub admin: SocketAddr,
+    /// Who may do what there, and which other nodes are shown.
+    pub observer: AdminSettings,
     /// App servers.
     pub upstreams: Vec<Address>,
     /// How often their names are resolved again; zero: never.

@@ -239,6 +239,12 @@ impl Counters {
         counted.get(index).unwrap_or(others)
     }
 
+    /// What is counted for each hub.
+    pub fn hubs(&self) -> impl Iterator<Item = &HubCounters> {
+        let Hubs { counted, others } = &self.hubs;
+        counted.iter().chain(std::iter::once(&**others))
+    }
+
     /// How often a limit was reached.
     #[must_use]
     pub fn limit(&self, limit: Limit) -> &Counter {

@@ -5,6 +5,7 @@
 //! nothing waits is written to directly; what its socket refuses is queued, within a budget.
 
 mod order;
+mod watches;
 
 use std::io;
 
@@ -19,6 +20,7 @@ use crate::link::HubIndex;
 use crate::transport::websocket::{self, Opcode};
 
 pub use order::{Act, GroupOrder, Order, PendingAck, Receivers, Who};
+pub use watches::{Noted, Report, WATCHES_MAX, Watches, Way};
 
 /// Of the room of a client that is too slow, one part in so many is made free at once.
 const DROPPED_PART: usize = 8;
@@ -125,6 +127,8 @@ pub struct Outlet<'a> {
     pub aftermath: &'a mut Aftermath,
     /// What is counted.
     pub counters: &'a Counters,
+    /// Whose messages somebody looks at.
+    pub watches: &'a Watches,
 }
 
 impl Delivery<'_> {
@@ -147,6 +151,10 @@ impl Delivery<'_> {
     }
 
     fn send_to_set(&mut self, hub: HubIndex, name: SetName<'_>, mark: u64, message: &Framed, given: &mut Given) {
+        // Asked once for all recipients: none of them pays for those who are watched.
+        if self.outlet.watches.are_any() {
+            self.note(hub, name, mark, message);
+        }
         let (members, clients) = self.directory.members_and_clients(hub, name);
         for member in members {
             if let Some(client) = clients.get_mut(member.slot as usize)
@@ -156,6 +164,21 @@ impl Delivery<'_> {
             {
                 given.add(frame);
                 self.outlet.put_droppable(member.slot, client, frame);
+            }
+        }
+    }
+
+    /// Notes a send to many for those of its recipients that are watched.
+    #[cold]
+    fn note(&self, hub: HubIndex, name: SetName<'_>, mark: u64, message: &Framed) {
+        for slot in self.outlet.watches.slots() {
+            if let Some(client) = self.directory.get(slot)
+                && self.directory.is_member(client, hub, name)
+                && client.is_open()
+                && !client.is_excluded(mark)
+                && let Some(frame) = message.get(client.content)
+            {
+                self.outlet.watches.note_down(slot, frame);
             }
         }
     }
@@ -227,6 +250,9 @@ impl Outlet<'_> {
 
     /// Gives one frame to one client, which must get it or be closed.
     pub fn put(&mut self, slot: Slot, client: &mut Client, frame: &Bytes) {
+        if self.watches.are_any() {
+            self.watches.note_down(slot, frame);
+        }
         if self.is_to_wait(slot, client, frame) {
             if self.has_room(client, frame.len()) {
                 client.outbox.push(frame.clone());

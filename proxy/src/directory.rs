@@ -9,6 +9,7 @@ mod opening;
 mod routes;
 mod sets;
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use slab::Slab;
@@ -106,6 +107,40 @@ impl Directory {
     /// The members of a set, and the clients to change them by.
     pub fn members_and_clients(&mut self, hub: HubIndex, name: SetName<'_>) -> (&[Member], &mut Slab<Client>) {
         (self.sets.members(hub, name), &mut self.clients)
+    }
+
+    /// How many places for clients there are, empty ones included.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.clients.capacity()
+    }
+
+    /// The client connections of these places: so all can be looked at in steps.
+    pub fn range(&self, places: Range<usize>) -> impl Iterator<Item = (Slot, &Client)> {
+        let clients = places.filter_map(|place| Some((place, self.clients.get(place)?)));
+        clients.map(|(place, client)| (Slot::try_from(place).unwrap_or(Slot::MAX), client))
+    }
+
+    /// How many places for sets there are, empty ones included.
+    #[must_use]
+    pub fn set_places(&self) -> usize {
+        self.sets.places()
+    }
+
+    /// The sets of these places, with the numbers of their members.
+    pub fn set_range(&self, places: Range<usize>) -> impl Iterator<Item = (HubIndex, SetName<'_>, usize)> {
+        self.sets.range(places)
+    }
+
+    /// The sets that a client is a member of.
+    pub fn sets_of<'a>(&'a self, client: &'a Client) -> impl Iterator<Item = SetName<'a>> {
+        self.sets.of(client)
+    }
+
+    /// Whether a client is a member of this set.
+    #[must_use]
+    pub fn is_member(&self, client: &Client, hub: HubIndex, name: SetName<'_>) -> bool {
+        self.sets.has(client, hub, name)
     }
 
     /// A fresh mark: clients that are given it are told apart from all others without a list.

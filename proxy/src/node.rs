@@ -34,7 +34,7 @@ pub use pulse::Pulse;
 
 use doors::{Addresses, Doors};
 
-use crate::admin::{Admin, Upstreams};
+use crate::admin::{Admin, Reach, Upstreams};
 #[cfg(feature = "tls")]
 use crate::config::{Address, ClientTls};
 use crate::config::{Config, DrainSettings};
@@ -143,7 +143,7 @@ impl Node {
         .map_err(refused)?;
         handed.none_is_left()?;
         let admin = admin_listener.local_addr().map_err(refused)?;
-        let Config { upstreams, resolve_interval, resolver, shards, drain, settings, .. } = config;
+        let Config { upstreams, resolve_interval, resolver, shards, drain, settings, observer, .. } = config;
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| ShardSender::new()).unzip();
         let shared = Shared::new(settings, ways.clone(), senders);
         let stop = CancellationToken::new();
@@ -166,7 +166,8 @@ impl Node {
         }
         #[cfg(feature = "tls")]
         watchers.spawn(reload::watch(shared.clone(), ways, doors.certificates));
-        let router = Admin { shared: shared.clone(), upstreams: problems }.into_router();
+        let reach = if admin.ip().is_loopback() { Reach::Machine } else { Reach::Network };
+        let router = Admin { shared: shared.clone(), upstreams: problems, settings: observer, reach }.into_router();
         watchers.spawn(async move {
             if let Err(error) = axum::serve(admin_listener, router).await {
                 warn!(%error, "the admin port is not served any more");

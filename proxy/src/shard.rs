@@ -11,10 +11,12 @@ mod expiry;
 mod flush;
 mod inbox;
 mod keep_alive;
+mod look;
 mod outbox_total;
 mod past;
 mod rehome;
 mod shared;
+mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -25,14 +27,16 @@ use bytes::Bytes;
 use trunkline_protocol::service::OpenConnection;
 
 use crate::counters::{Counters, HubCounters, Population};
-use crate::delivery::{Aftermath, Delivery, Outlet, Pace};
+use crate::delivery::{Aftermath, Delivery, Outlet, Pace, Watches};
 use crate::directory::{Alike, Client, Directory, Hold, Opening, Place, Serial, Slot};
 
 pub use carry_out::no_such_connection;
 pub use ending::{Ending, Notice, log_end};
-pub use inbox::{Admission, Arrival, Inbox, Parcel, ShardSender, Turn};
+pub use inbox::{Admission, Arrival, Inbox, Parcel, ShardSender, Turn, Visit};
+pub use look::{Census, Details, Kind, Names, Row, Which};
 pub use past::{Past, PastConnection, REMEMBERED_MS, short};
 pub use shared::{Shared, Sockets, Ways};
+pub use watch::WatchError;
 
 use expiry::Expiries;
 use keep_alive::Wheel;
@@ -65,6 +69,8 @@ pub struct Shard {
     homeless: RefCell<Vec<Homeless>>,
     /// Those that were moved away from an app server which may not know.
     moved_away: RefCell<Vec<MovedAway>>,
+    /// The clients whose messages somebody looks at.
+    watches: Watches,
 }
 
 impl Shard {
@@ -88,6 +94,7 @@ impl Shard {
             alike: RefCell::default(),
             homeless: RefCell::default(),
             moved_away: RefCell::default(),
+            watches: Watches::default(),
         })
     }
 
@@ -209,6 +216,7 @@ impl Shard {
                 tick: self.tick(),
                 aftermath: &mut aftermath,
                 counters: &self.counters,
+                watches: &self.watches,
             },
         })
     }

@@ -1,47 +1,70 @@
-//! A plain page of counters, for a first look without any tool.
-
-use std::fmt::Write;
+//! The observer page: plain HTML, CSS and JavaScript that lie in the binary. It asks the API like anybody else.
 
 use axum::extract::State;
-use axum::response::Html;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Router, middleware};
 
-use super::Admin;
+use super::api::{Api, ApiError};
 
-const HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\
-<meta http-equiv=refresh content=2><title>Trunkline</title><style>:root{color-scheme:light dark}\
-body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}\
-table{border-collapse:collapse;width:100%;margin:1rem 0}td,th{text-align:left;padding:.3rem .8rem;border-bottom:1px solid #8884}\
-td:last-child,th:last-child{text-align:right;font-variant-numeric:tabular-nums}</style>";
+/// Everything comes from this node, and nothing else is loaded, framed or sent anywhere.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The page; it loads itself anew every two seconds.
-pub(super) async fn page(State(admin): State<Admin>) -> Html<String> {
-    let shared = &admin.shared;
-    let mut out = String::from(HEAD);
-    let reasons = admin.reasons_not_ready();
-    let state = if reasons.is_empty() { "ready".to_owned() } else { reasons.join("; ") };
-    row(&mut out, format_args!("<h1>Node {}</h1><p>{}</p>", shared.settings.node, escaped(&state)));
-    row(&mut out, format_args!("<table><tr><th>Hub<th>App server<th>Links open"));
-    for hub in shared.hubs.all().iter() {
-        for pool in hub.pools().iter() {
-            let (app, open, size) = (escaped(&pool.app().name), pool.open(), pool.size());
-            row(&mut out, format_args!("<tr><td>{}<td>{app}<td>{open} of {size}", escaped(hub.name())));
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// What the page loads: path, kind, text.
+const ASSETS: [(&str, &str, &str); 10] = [
+    ("/page/style.css", CSS, include_str!("page/style.css")),
+    ("/page/login.js", SCRIPT, include_str!("page/login.js")),
+    ("/page/main.js", SCRIPT, include_str!("page/main.js")),
+    ("/page/api.js", SCRIPT, include_str!("page/api.js")),
+    ("/page/dom.js", SCRIPT, include_str!("page/dom.js")),
+    ("/page/format.js", SCRIPT, include_str!("page/format.js")),
+    ("/page/graph.js", SCRIPT, include_str!("page/graph.js")),
+    ("/page/lists.js", SCRIPT, include_str!("page/lists.js")),
+    ("/page/client.js", SCRIPT, include_str!("page/client.js")),
+    ("/page/nodes.js", SCRIPT, include_str!("page/nodes.js")),
+];
+
+/// The page and what it loads.
+pub(super) fn router() -> Router<Api> {
+    let page = Router::new().route("/", get(page));
+    let with_assets = ASSETS.into_iter().fold(page, |router, (path, kind, text)| {
+        router.route(path, get(async move |State(api): State<Api>| asset(&api, kind, text)))
+    });
+    with_assets.layer(middleware::map_response(secure))
+}
+
+/// The page; whoever has to show the token first gets a form for it.
+async fn page(State(api): State<Api>, headers: HeaderMap) -> Response {
+    match api.guard.judge(&headers) {
+        Ok(_) => text(HTML, include_str!("page/index.html")).into_response(),
+        Err(error) if error.status() == StatusCode::UNAUTHORIZED => {
+            (error.status(), text(HTML, include_str!("page/login.html"))).into_response()
         }
+        Err(error) => error.into_response(),
     }
-    row(&mut out, format_args!("</table><table><tr><th>Metric<th>Value"));
-    let metrics = super::render(shared, reasons.is_empty()).unwrap_or_default();
-    for (name, value) in metrics.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '))
-    {
-        row(&mut out, format_args!("<tr><td>{}<td>{}", escaped(name), escaped(value)));
-    }
-    out.push_str("</table>");
-    Html(out)
 }
 
-/// Writing to a text can't fail.
-fn row(out: &mut String, line: std::fmt::Arguments<'_>) {
-    let _ = out.write_fmt(line);
+fn asset(api: &Api, kind: &'static str, content: &'static str) -> Result<Response, ApiError> {
+    api.guard.is_served()?;
+    Ok(text(kind, content).into_response())
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
+fn text(kind: &'static str, content: &'static str) -> impl IntoResponse {
+    // A node that is updated shall not be shown by the page of the one before.
+    ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], content)
+}
+
+async fn secure(response: Response) -> impl IntoResponse {
+    let headers =
+        [(CONTENT_SECURITY_POLICY, POLICY), (X_CONTENT_TYPE_OPTIONS, "nosniff"), (REFERRER_POLICY, "no-referrer")];
+    (headers, response)
 }

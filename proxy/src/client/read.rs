@@ -289,12 +289,14 @@ impl Taking<'_> {
             Upward::Messages { bytes, count } => {
                 self.messages += count;
                 self.count(count, bytes);
+                self.shard.note_up(self.slot, bytes);
                 self.home.send_data(self.id, bytes, 0);
             }
             Upward::Call { id } => self.shard.called(self.slot, id),
             Upward::Raw { bytes, kind } => {
                 self.messages += 1;
                 self.count(1, bytes);
+                self.shard.note_up(self.slot, bytes);
                 self.home.send_data(self.id, bytes, kind.data_type());
             }
             Upward::Ping => {

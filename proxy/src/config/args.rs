@@ -16,10 +16,10 @@ use super::carried::CarriedArgs;
 use super::discovery::DiscoveryArgs;
 use super::tokens::{TokenArgs, TokenArgsError};
 use super::{
-    Address, AdvertiseError, Config, DrainArgs, HomeArgs, LimitArgs, LinkArgs, LogArgs, MESSAGE_MAX_BYTES,
-    NEGOTIATE_TIMEOUT, NobodyTrusted, OriginError, OriginPattern, OutboxArgs, PathPrefixArgs, PathPrefixError,
-    ProxyProtocolArgs, RelayArgs, RelaySettings, Resolver, Settings, TlsArgs, TlsArgsError, TlsListen, TrustArgs,
-    TrustError, random_node_name,
+    Address, AdminArgs, AdminArgsError, AdvertiseError, Config, DrainArgs, HomeArgs, LimitArgs, LinkArgs, LogArgs,
+    MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, NobodyTrusted, OriginError, OriginPattern, OutboxArgs, PathPrefixArgs,
+    PathPrefixError, ProxyProtocolArgs, RelayArgs, RelaySettings, Resolver, Settings, TlsArgs, TlsArgsError, TlsListen,
+    TrustArgs, TrustError, random_node_name,
 };
 
 /// Room that a client's message leaves in a link frame for what goes around it.
@@ -51,9 +51,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub tls: TlsArgs,
 
-    /// Where health, counters and metrics are served; keep it private.
-    #[arg(long, env = "TRUNKLINE_ADMIN", value_name = "HOST:PORT", default_value = "127.0.0.1:8090")]
-    pub admin: String,
+    /// The admin port.
+    #[command(flatten)]
+    pub admin: AdminArgs,
 
     /// App servers with the Trunkline SDK, such as `http://127.0.0.1:5000` or `https://app.example`: one for each address
     /// that the name resolves to. May be given several times.
@@ -230,6 +230,9 @@ pub enum ConfigError {
     /// Certificates and keys don't go together.
     #[error(transparent)]
     Tls(#[from] TlsArgsError),
+    /// The admin port can't be served so.
+    #[error(transparent)]
+    Admin(#[from] AdminArgsError),
     /// Other nodes can't use the address they are told.
     #[error(transparent)]
     Advertise(#[from] AdvertiseError),
@@ -254,7 +257,7 @@ impl Config {
     /// When it makes no sense; the text names the flag.
     pub fn new(args: ServeArgs) -> Result<Self, ConfigError> {
         let listen = address("--listen", &args.listen)?;
-        let admin = address("--admin", &args.admin)?;
+        let admin = address("--admin", &args.admin.admin)?;
         let tls_listen = args.tls.tls_listen.as_ref().map(|text| address("--tls-listen", text)).transpose()?;
         let tls_listen = tls_listen.map(|address| args.tls.listener(address)).transpose()?;
         let upstreams: Vec<Address> = args.upstreams.iter().map(|url| upstream(url)).collect::<Result<_, _>>()?;
@@ -293,6 +296,7 @@ impl Config {
             listen,
             tls_listen,
             admin,
+            observer: args.admin.check()?,
             upstreams,
             resolve_interval: args.discovery.interval(),
             resolver: Resolver::default(),

@@ -23,6 +23,14 @@ impl Causes {
     }
 }
 
+impl Causes {
+    /// How often any of them came.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(Counter::get).sum()
+    }
+}
+
 impl Default for Causes {
     fn default() -> Self {
         Self(std::array::from_fn(|_| Counter::default()))

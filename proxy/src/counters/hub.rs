@@ -55,6 +55,12 @@ pub struct HubCounters {
 }
 
 impl HubCounters {
+    /// Client connections opened so far.
+    #[must_use]
+    pub fn opened(&self) -> u64 {
+        self.populations.as_flattened().iter().map(|population| population.opened.get()).sum()
+    }
+
     /// The client connections of this transport that speak so.
     #[must_use]
     pub fn population(&self, transport: Transport, speech: Speech) -> &Population {

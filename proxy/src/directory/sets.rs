@@ -4,6 +4,7 @@
 //! and every place knows its membership, so that joining and leaving cost the same however large a set is.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use slab::Slab;
 
@@ -58,6 +59,16 @@ enum Key {
     User(Name),
 }
 
+impl Key {
+    fn name(&self) -> SetName<'_> {
+        match self {
+            Self::Hub => SetName::Hub,
+            Self::Group(name) => SetName::Group(name),
+            Self::User(name) => SetName::User(name),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct HubSets {
     everyone: Option<u32>,
@@ -74,6 +85,29 @@ impl Sets {
     pub(super) fn counts(&self) -> (usize, usize) {
         let both = self.hubs.iter().map(|hub| (hub.groups.len(), hub.users.len()));
         both.fold((0, 0), |(groups, users), (more_groups, more_users)| (groups + more_groups, users + more_users))
+    }
+
+    /// How many places the list of all sets has, empty ones included.
+    pub(super) fn places(&self) -> usize {
+        self.all.capacity()
+    }
+
+    /// The sets of these places, with the numbers of their members.
+    pub(super) fn range(&self, places: Range<usize>) -> impl Iterator<Item = (HubIndex, SetName<'_>, usize)> {
+        let sets = places.filter_map(|place| self.all.get(place));
+        sets.map(|set| (set.hub, set.key.name(), set.members.len()))
+    }
+
+    /// The sets that a client is a member of.
+    pub(super) fn of<'a>(&'a self, client: &'a Client) -> impl Iterator<Item = SetName<'a>> {
+        let sets = client.memberships.iter().filter_map(|membership| self.all.get(membership.set as usize));
+        sets.map(|set| set.key.name())
+    }
+
+    /// Whether a client is a member of this set.
+    pub(super) fn has(&self, client: &Client, hub: HubIndex, name: SetName<'_>) -> bool {
+        let set = self.find(hub, name);
+        set.is_some_and(|set| client.memberships.iter().any(|membership| membership.set == set))
     }
 
     pub(super) fn join(&mut self, clients: &mut Slab<Client>, slot: Slot, hub: HubIndex, name: SetName<'_>) {

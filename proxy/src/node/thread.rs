@@ -72,6 +72,7 @@ async fn take_parcels(shard: Rc<Shard>, mut inbox: Inbox) {
         match parcel {
             Parcel::Turn(Turn { orders, .. }) => shard.carry_out(orders),
             Parcel::Admit(admission) => drop(spawn_local(client::serve(shard.clone(), admission))),
+            Parcel::Visit(visit) => visit.begin(&shard),
             Parcel::KeepLink(pool, slot) => drop(spawn_local(keep_link(shard.clone(), pool, slot))),
         }
     }

@@ -207,6 +207,7 @@ impl Shard {
             self.take_note(client, ending);
             directory.leave_all(slot);
         }
+        self.watches.gone(slot);
         self.end_route(slot);
         self.tell_app(slot, ending);
         self.tell_client(slot, ending);

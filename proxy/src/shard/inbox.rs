@@ -2,13 +2,16 @@
 //!
 //! Waiting for room can't lock up: a shard's inbox is emptied by a task that waits for nobody.
 
+use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use hyper::upgrade::OnUpgrade;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
+use super::Shard;
 use crate::carried::Near;
 use crate::delivery::Order;
 use crate::limits::Seat;
@@ -26,6 +29,27 @@ pub enum Parcel {
     Admit(Box<Admission>),
     /// Keep the link of this slot open from now on.
     KeepLink(Arc<Pool>, usize),
+    /// Somebody looks at the shard, or does something in it by hand.
+    Visit(Visit),
+}
+
+/// What somebody does in a shard who is no link and no client.
+pub struct Visit(Errand);
+
+/// What is done there.
+type Errand = Box<dyn FnOnce(&Rc<Shard>) + Send>;
+
+impl Visit {
+    /// Lets it happen.
+    pub fn begin(self, shard: &Rc<Shard>) {
+        (self.0)(shard);
+    }
+}
+
+impl fmt::Debug for Visit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Visit")
+    }
 }
 
 /// Orders that another shard's link brought.
@@ -90,6 +114,20 @@ impl ShardSender {
         if let Ok(room) = self.room.clone().acquire_many_owned(bytes).await {
             self.put(Parcel::Turn(Turn { orders, _room: room }));
         }
+    }
+
+    /// Has `act` done by the shard, behind what waits there, and tells what came of it. It is to be short: meanwhile nobody
+    /// is served. `None` when the shard is gone.
+    pub async fn visit<T: Send + 'static>(&self, act: impl FnOnce(&Rc<Shard>) -> T + Send + 'static) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        // Nobody waits for it any more: fine.
+        self.leave(move |shard| drop(answer.send(act(shard))));
+        answered.await.ok()
+    }
+
+    /// The same, without waiting.
+    pub fn leave(&self, act: impl FnOnce(&Rc<Shard>) + Send + 'static) {
+        self.put(Parcel::Visit(Visit(Box::new(act))));
     }
 
     /// Puts something in that is not counted in bytes: sockets bound the one kind, pools the other.

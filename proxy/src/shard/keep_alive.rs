@@ -68,6 +68,7 @@ impl Shard {
         self.forget_absent();
         self.close_expired();
         self.forget_ended(now);
+        self.watches.tick();
         self.finish_turn();
         let (groups, users) = self.directory.borrow().group_and_user_counts();
         self.counters.groups.set(groups);

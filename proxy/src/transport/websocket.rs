@@ -14,4 +14,4 @@ pub use encode::{
     CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Opcode,
     close, frame, payload_bytes, ping, pong,
 };
-pub use peel::{Peeled, peel};
+pub use peel::{Peeled, peel, peel_whole};

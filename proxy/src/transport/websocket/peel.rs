@@ -25,11 +25,22 @@ pub fn peel(buffer: &mut BytesMut) -> Option<Peeled> {
     }
     buffer.advance(header);
     let payload = buffer.split_to(length).freeze();
-    Some(match opcode {
+    Some(peeled(opcode, payload))
+}
+
+/// Takes one of our frames apart that is here as a whole; `None` for a part of one.
+pub fn peel_whole(frame: &Bytes) -> Option<Peeled> {
+    let (opcode, begin, length) = header(frame)?;
+    let end = begin.checked_add(length).filter(|end| *end <= frame.len())?;
+    Some(peeled(opcode, frame.slice(begin..end)))
+}
+
+fn peeled(opcode: u8, payload: Bytes) -> Peeled {
+    match opcode {
         opcode if opcode == Opcode::Close.number() => Peeled::Close,
         opcode if opcode == Opcode::Text.number() || opcode == Opcode::Binary.number() => Peeled::Payload(payload),
         _ => Peeled::Other,
-    })
+    }
 }
 
 /// Opcode, length of the header, length of the payload.

@@ -1,0 +1,23 @@
+// Asks the node, and says in one line what went wrong.
+
+async function ask(path, options) {
+  try {
+    const response = await fetch(path, { credentials: "same-origin", ...options });
+    const value = await response.json().catch(() => ({}));
+    const problem = value.error ?? `the node answers ${response.status}`;
+    return { ok: response.ok, status: response.status, value, problem };
+  } catch {
+    return { ok: false, status: 0, value: {}, problem: "the node does not answer" };
+  }
+}
+
+export const read = (path, parameters = {}) => {
+  const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  const query = new URLSearchParams(given).toString();
+  return ask(query ? `${path}?${query}` : path);
+};
+
+export const send = (path, body = {}) =>
+  ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+
+export const pathOf = (id) => `/api/clients/${encodeURIComponent(id)}`;

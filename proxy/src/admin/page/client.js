@@ -1,0 +1,213 @@
+// One client: who it is, and what it says while it is looked at.
+//
+// Looking is what makes its node note its messages; when the panel closes, that ends. What messages say stays hidden
+// until somebody who may act wants to see it.
+
+import { pathOf, read, send } from "./api.js";
+import { byId, draw, keyed, make, say, set } from "./dom.js";
+import { age, bytes, count, protocol, rate, time, transport } from "./format.js";
+
+const MESSAGES_MAX = 200;
+const REFRESH_MS = 900;
+
+const panel = byId("client");
+let shown = null;
+
+export async function openClient(id, state) {
+  closeClient();
+  const opener = document.activeElement;
+  shown = { id, state, opener, messages: [], withPayloads: false, amounts: [], isOver: false };
+  build(shown);
+  panel.hidden = false;
+  document.body.classList.add("with-client");
+  byId("client-close-panel").focus();
+  await load(shown);
+  watch(shown);
+}
+
+export function closeClient() {
+  if (!shown) return;
+  shown.stream?.close();
+  const { opener } = shown;
+  shown = null;
+  panel.hidden = true;
+  document.body.classList.remove("with-client");
+  panel.replaceChildren();
+  if (opener?.isConnected) opener.focus();
+}
+
+// The fleet has news; or somebody has logged in.
+export function refreshClient(_fleet, isNow = false) {
+  if (!shown || shown.isOver) return;
+  if (isNow || Date.now() - (shown.loadedAt ?? 0) > REFRESH_MS) load(shown);
+}
+
+async function load(of) {
+  of.loadedAt = Date.now();
+  const answer = await read(pathOf(of.id));
+  if (of !== shown) return;
+  if (answer.status === 404) return over(of);
+  if (!answer.ok) return say(byId("client-note"), answer.problem);
+  facts(of, answer.value);
+}
+
+function over(of) {
+  of.isOver = true;
+  of.stream?.close();
+  say(byId("client-note"), "This connection is over.");
+  panel.dataset.state = "over";
+  byId("client-end").disabled = true;
+  byId("client-payloads").disabled = true;
+}
+
+function build(of) {
+  const id = (text) => `client-${text}`;
+  panel.dataset.state = "open";
+  panel.replaceChildren(
+    make("div", { class: "title" },
+      make("h2", { id: id("title") }, "Client"),
+      make("button", { type: "button", id: id("close-panel"), class: "plain", "aria-label": "Close this panel", onclick: closeClient }, "✕")),
+    make("p", { class: "mono", id: id("id") }, of.id),
+    make("p", { id: id("note"), role: "status" }),
+    make("dl", { id: id("facts") }),
+    make("div", { class: "buttons" },
+      make("button", { type: "button", id: id("payloads"), "aria-pressed": "false", onclick: () => togglePayloads(of) }, "Show payloads"),
+      make("button", { type: "button", id: id("end"), class: "danger", onclick: () => askToClose(of) }, "Close client…")),
+    make("div", { class: "title" }, make("h3", {}, "Messages"), make("p", { id: id("rates"), class: "small" })),
+    draw("svg", { id: id("spark"), viewBox: "0 0 300 40", "aria-hidden": "true", preserveAspectRatio: "none" }, draw("path", { class: "up" }), draw("path", { class: "down" })),
+    make("p", { class: "quiet" }, "Messages since this panel was opened, newest first."),
+    make("ol", { id: id("messages"), "aria-label": "Messages, newest first", tabindex: 0 }),
+    make("p", { id: id("empty"), class: "empty" }, "Nothing was said since you look."),
+  );
+  panel.onkeydown = (event) => {
+    if (event.key === "Escape") closeClient();
+  };
+}
+
+function facts(of, client) {
+  const holds = { opening: "opening: its app server has not answered yet", held: "held: it has no app server", paused: "paused: it is not read for now" };
+  const groups = client.groups.join(", ") + (client.groupCount > client.groups.length ? `, and ${count(client.groupCount - client.groups.length)} more` : "");
+  const all = [
+    ["user", "User", client.user ?? "none"],
+    ["hub", "Hub", client.hub],
+    ["groups", "Groups", groups || "none"],
+    ["node", "Node", client.node],
+    ["app", "App server", client.appName || "none"],
+    ["address", "Address", client.address ?? "not known"],
+    ["agent", "User agent", client.userAgent ?? "not told"],
+    ["transport", "Transport", transport(client.transport)],
+    ["protocol", "Protocol", protocol(client.protocol)],
+    ["state", "State", holds[client.state] ?? client.state],
+    ["age", "Here for", age(client.ageS)],
+    ["heard", "Heard of", `${age(client.heardS)} ago`],
+    ["waiting", "Waits for it", bytes(client.outboxBytes)],
+    ["calls", "Pending calls", count(client.pendingCalls)],
+  ];
+  keyed(byId("client-facts"), all, ([key]) => key,
+    ([key, name]) => make("div", {}, make("dt", {}, name), make("dd", { id: `client-fact-${key}` })),
+    (element, [, , value]) => say(element.lastChild, value));
+  say(byId("client-title"), client.user ?? "Client");
+}
+
+function watch(of) {
+  of.stream?.close();
+  if (of !== shown || of.isOver) return;
+  of.amounts = [];
+  of.stream = new EventSource(`${pathOf(of.id)}/watch?payloads=${of.withPayloads ? "shown" : "hidden"}`);
+  of.stream.addEventListener("watch", (event) => {
+    if (of === shown) take(of, JSON.parse(event.data));
+  });
+  of.stream.addEventListener("error", () => {
+    // The browser tries again by itself where that may help; where it does not, the facts tell why.
+    if (of === shown && of.stream.readyState === EventSource.CLOSED) load(of);
+  });
+}
+
+function take(of, report) {
+  const stamp = ++of.reports || (of.reports = 1);
+  of.messages.unshift(...report.messages.map((message) => ({ ...message, key: `${stamp} ${message.number}` })).reverse());
+  of.messages.length = Math.min(of.messages.length, MESSAGES_MAX);
+  of.amounts.push({ at: performance.now(), up: report.up, down: report.down });
+  if (of.amounts.length > 100) of.amounts.shift();
+  rates(of);
+  messages(of);
+  if (report.isOver) over(of);
+}
+
+// Of the last seconds, so that they don't jump.
+function rates({ amounts }) {
+  const now = amounts.at(-1);
+  const then = amounts.find((amount) => now.at - amount.at < 3000);
+  const seconds = (now.at - then.at) / 1000;
+  const per = (way, what) => (seconds > 0 ? (now[way][what] - then[way][what]) / seconds : undefined);
+  const text = (way, arrow) => {
+    const speed = per(way, "bytes");
+    return `${arrow} ${rate(per(way, "messages"))}, ${speed === undefined ? "–" : `${bytes(speed)}/s`}`;
+  };
+  say(byId("client-rates"), `${text("up", "↑")}   ${text("down", "↓")}`);
+  spark(amounts);
+}
+
+function spark(amounts) {
+  const steps = (way) => amounts.slice(1).map((amount, index) => amount[way].messages - amounts[index][way].messages);
+  const [ups, downs] = [steps("up"), steps("down")];
+  const most = Math.max(1, ...ups, ...downs);
+  const path = (values) => values.map((value, index) => `${index ? "L" : "M"}${(300 - (values.length - 1 - index) * 3).toFixed(0)} ${(38 - (36 * value) / most).toFixed(1)}`).join("");
+  const [up, down] = byId("client-spark").children;
+  set(up, "d", path(ups) || "M0 38");
+  set(down, "d", path(downs) || "M0 38");
+}
+
+function messages(of) {
+  const create = (message) => {
+    const name = message.target ?? message.kind;
+    const row = make("li", { "data-way": message.way, "data-kind": message.kind },
+      make("span", { class: "arrow", "aria-hidden": "true" }, message.way === "up" ? "↑" : "↓"),
+      make("span", { class: "quiet" }, message.way === "up" ? "from the client" : "to the client"),
+      make("time", {}, time(message.atMs)),
+      make("strong", {}, name),
+      make("span", { class: "small" }, message.target ? message.kind : "", message.invocationId ? ` #${message.invocationId}` : ""),
+      make("span", { class: "small end" }, message.bytes ? bytes(message.bytes) : ""));
+    if (message.payload !== undefined) row.append(make("code", { class: "payload" }, message.payload));
+    return row;
+  };
+  keyed(byId("client-messages"), of.messages, (message) => message.key, create, () => {});
+  byId("client-empty").hidden = of.messages.length > 0;
+}
+
+function askToLogIn() {
+  if (shown.state.canLogIn) byId("login").showModal();
+  else say(byId("client-note"), "This node was started without --admin-token: nobody can do that here.");
+}
+
+function togglePayloads(of) {
+  if (of.state.access !== "act") return askToLogIn();
+  of.withPayloads = !of.withPayloads;
+  const button = byId("client-payloads");
+  set(button, "aria-pressed", of.withPayloads);
+  say(button, of.withPayloads ? "Hide payloads" : "Show payloads");
+  if (!of.withPayloads) {
+    of.messages = of.messages.map(({ payload, ...message }) => ({ ...message, key: `hidden ${message.key}` }));
+    messages(of);
+  }
+  watch(of);
+}
+
+function askToClose(of) {
+  if (of.state.access !== "act") return askToLogIn();
+  byId("closing-reason").value = "";
+  say(byId("closing-problem"), "");
+  byId("closing").showModal();
+}
+
+byId("closing-cancel").addEventListener("click", () => byId("closing").close());
+byId("closing-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const of = shown;
+  if (!of) return byId("closing").close();
+  const reason = byId("closing-reason").value.trim();
+  const answer = await send(`${pathOf(of.id)}/close`, reason ? { reason } : {});
+  if (!answer.ok) return say(byId("closing-problem"), answer.problem);
+  byId("closing").close();
+  if (of === shown) over(of);
+});

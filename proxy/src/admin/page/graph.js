@@ -1,0 +1,298 @@
+// The fleet as a picture: clients on the left, nodes in the middle, app servers on the right.
+//
+// Few clients are drawn one by one, each with its way to its app server. Many are circles by node and hub, whose areas
+// are their numbers, so the picture has the same size for twenty clients and for a million.
+
+import { draw, keyed, pressed, say, set } from "./dom.js";
+import { bytes, count, percent, plural, rate, short } from "./format.js";
+
+const WIDTH = 1080;
+const NODE = { x: 430, width: 220, height: 84 };
+const APP = { x: 850, width: 210, height: 58 };
+const GAP = 22;
+const TOP = 34;
+const DOT = { radius: 7, step: 26, perRow: 12 };
+const CIRCLE_MAX = 40;
+const CIRCLE_MIN = 9;
+// More clients than this of all nodes together are not drawn one by one.
+const DOTS_MAX = 100;
+
+const curve = (x1, y1, x2, y2) => {
+  const bend = (x2 - x1) * 0.45;
+  return `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
+};
+
+const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
+export class Graph {
+  constructor(place, { openClient, showClients }) {
+    this.act = { openClient, showClients };
+    const heading = (x, text) => draw("text", { x, y: 14, class: "column" }, text);
+    this.layers = ["links", "edges", "clients", "nodes", "apps"].map((name) => draw("g", { class: name }));
+    const columns = draw("g", { "aria-hidden": "true" }, heading(20, "Clients"), heading(NODE.x, "Nodes"), heading(APP.x, "App servers"));
+    this.svg = draw("svg", { role: "group", "aria-labelledby": "graph-title", "aria-describedby": "graph-text" }, columns, ...this.layers);
+    place.append(this.svg);
+    this.legend = document.getElementById("legend");
+    this.hubs = [];
+  }
+
+  show(fleet) {
+    const total = fleet.nodes.reduce((all, node) => all + node.clients, 0);
+    const isSingle = total <= DOTS_MAX && fleet.nodes.every((node) => node.individuals);
+    this.learnHubs(fleet);
+    const nodes = this.placeNodes(fleet, isSingle);
+    const apps = this.placeApps(fleet, nodes.height);
+    const height = Math.max(nodes.height, apps.height, 120);
+    set(this.svg, "viewBox", `0 0 ${WIDTH} ${height}`);
+    const [links, edges, clients, nodeLayer, appLayer] = this.layers;
+    this.showLinks(links, nodes, apps);
+    this.showNodes(nodeLayer, nodes.all);
+    this.showApps(appLayer, [...apps.all.values()]);
+    this.showDots(edges, clients, nodes.all, isSingle);
+    this.showLegend(fleet);
+    const [ways, many] = [plural(fleet.nodes.length, "node"), plural(apps.all.size, "app server")];
+    const text = `${plural(total, "client")} at ${ways}, ${many}. The lists below tell the same.`;
+    say(document.getElementById("graph-text"), text);
+  }
+
+  learnHubs(fleet) {
+    for (const hub of fleet.nodes.flatMap((node) => node.hubs.map((hub) => hub.name))) {
+      if (!this.hubs.includes(hub)) this.hubs.push(hub);
+    }
+  }
+
+  colour(hub) {
+    return `hub${Math.max(0, this.hubs.indexOf(hub)) % 6}`;
+  }
+
+  // A node is as high as what stands left of it.
+  placeNodes(fleet, isSingle) {
+    const largest = Math.max(1, ...fleet.nodes.flatMap((node) => node.hubs.map((hub) => hub.clients)));
+    let y = TOP;
+    const all = fleet.nodes.map((node) => {
+      const marks = isSingle ? this.dotsOf(node) : this.circlesOf(node, largest);
+      const height = Math.max(NODE.height, marks.height);
+      const placed = { node, y, middle: y + height / 2, marks: marks.all, top: y + (height - marks.height) / 2 };
+      y += height + GAP;
+      return placed;
+    });
+    return { all, height: y };
+  }
+
+  dotsOf(node) {
+    const rows = Math.ceil(node.individuals.length / DOT.perRow);
+    const all = node.individuals.map((client, index) => {
+      const row = Math.floor(index / DOT.perRow);
+      const inRow = Math.min(DOT.perRow, node.individuals.length - row * DOT.perRow);
+      const x = 180 + ((index % DOT.perRow) - (inRow - 1) / 2) * DOT.step;
+      return { client, x, y: DOT.step / 2 + row * DOT.step };
+    });
+    return { all, height: rows * DOT.step };
+  }
+
+  circlesOf(node, largest) {
+    const hubs = node.hubs.filter((hub) => hub.clients > 0).sort((one, other) => other.clients - one.clients);
+    const shown = hubs.slice(0, 4);
+    const others = hubs.slice(4);
+    if (others.length > 0) {
+      const clients = others.reduce((all, hub) => all + hub.clients, 0);
+      shown.push({ name: null, clients, many: others.length });
+    }
+    let x = 300;
+    const all = shown.map((hub) => {
+      const radius = Math.max(CIRCLE_MIN, CIRCLE_MAX * Math.sqrt(hub.clients / largest));
+      x -= radius;
+      const mark = { hub, radius, x, y: CIRCLE_MAX };
+      x -= radius + 12;
+      return mark;
+    });
+    return { all, height: 2 * CIRCLE_MAX };
+  }
+
+  placeApps(fleet, height) {
+    const all = new Map();
+    for (const link of fleet.nodes.flatMap((node) => node.links)) {
+      const app = all.get(link.app) ?? { id: link.app, name: link.appName, address: link.address, hubs: new Set(), clients: 0, open: 0, size: 0 };
+      app.hubs.add(link.hub);
+      app.clients += link.clients;
+      app.open += link.open;
+      app.size += link.open + link.resuming + link.down;
+      app.isLeaving ||= link.isLeaving;
+      all.set(link.app, app);
+    }
+    const sorted = [...all.values()].sort((one, other) => one.name.localeCompare(other.name) || one.id.localeCompare(other.id));
+    const needed = sorted.length * (APP.height + GAP);
+    let y = Math.max(TOP, TOP + (height - TOP - needed) / 2);
+    for (const app of sorted) {
+      Object.assign(app, { y, middle: y + APP.height / 2 });
+      y += APP.height + GAP;
+    }
+    return { all: new Map(sorted.map((app) => [app.id, app])), height: y };
+  }
+
+  showLinks(layer, nodes, apps) {
+    const ways = nodes.all.flatMap(({ node, middle }) => {
+      const byApp = new Map();
+      for (const link of node.links) {
+        const way = byApp.get(link.app) ?? { node, app: apps.all.get(link.app), middle, open: 0, size: 0, clients: 0 };
+        way.open += link.open;
+        way.size += link.open + link.resuming + link.down;
+        way.clients += link.clients;
+        byApp.set(link.app, way);
+      }
+      return [...byApp.values()];
+    });
+    const most = Math.max(1, ...ways.map((way) => way.clients));
+    const key = (way) => `${way.node.instance} ${way.app.id}`;
+    const create = (way) =>
+      draw("g", { class: "way", "data-node": way.node.name, "data-app": way.app.id },
+        draw("path", { class: "line" }), draw("path", { class: "flow" }), draw("title"));
+    keyed(layer, ways, key, create, (element, way) => {
+      const [line, flow, title] = element.children;
+      const path = curve(NODE.x + NODE.width, way.middle, APP.x, way.app.middle);
+      set(line, "d", path);
+      set(flow, "d", path);
+      set(line, "stroke-width", (1.5 + 6 * Math.sqrt(way.clients / most)).toFixed(1));
+      set(element, "data-state", way.open === way.size ? "open" : way.open > 0 ? "part" : "down");
+      set(element, "data-clients", way.clients);
+      set(element, "data-open", way.open);
+      set(flow, "data-flow", speed(way.node.rates));
+      say(title, `${way.node.name} → ${way.app.name}: ${way.open} of ${plural(way.size, "link")} open, ${plural(way.clients, "client")} at home there`);
+    });
+  }
+
+  showNodes(layer, placed) {
+    const create = ({ node }) => {
+      const box = draw("g", { class: "box node", role: "button", tabindex: 0, "data-name": node.name },
+        draw("rect", { width: NODE.width, height: NODE.height, rx: 10 }),
+        draw("text", { class: "name", x: 14, y: 24 }), draw("text", { class: "big", x: NODE.width - 14, y: 24 }),
+        draw("text", { class: "small", x: 14, y: 43 }), draw("text", { class: "small end", x: NODE.width - 14, y: 43 }),
+        draw("rect", { class: "track", x: 14, y: 55, width: 92, height: 5, rx: 2.5 }),
+        draw("rect", { class: "level", x: 14, y: 55, height: 5, rx: 2.5 }),
+        draw("text", { class: "tiny", x: 14, y: 74 }), draw("text", { class: "tiny end", x: NODE.width - 14, y: 74 }), draw("title"));
+      return pressed(box, () => this.act.showClients({ node: node.name }));
+    };
+    keyed(layer, placed, ({ node }) => node.instance, create, (element, { node, middle }) => {
+      const [, name, clients, up, down, , level, cpu, memory, title] = element.children;
+      const share = Math.min(1, (node.process.cpuPercent ?? 0) / (100 * Math.max(1, node.host.cores)));
+      set(element, "transform", `translate(${NODE.x} ${middle - NODE.height / 2})`);
+      set(element, "data-state", node.notReady.length ? "part" : "open");
+      say(name, cut(node.name, 17));
+      say(clients, short(node.clients));
+      say(up, `↑ ${rate(node.rates?.messagesUp)}`);
+      say(down, `↓ ${rate(node.rates?.deliveries)}`);
+      set(level, "width", (92 * share).toFixed(1));
+      say(cpu, `CPU ${percent(node.process.cpuPercent)}`);
+      say(memory, `${bytes(node.process.memoryBytes)}`);
+      const problem = node.notReady.length ? `. Not ready: ${node.notReady.join("; ")}` : "";
+      set(element, "aria-label", `Node ${node.name}, ${plural(node.clients, "client")}${problem}. List them`);
+      say(title, `${node.name}\n${node.address}\nversion ${node.version}${problem}`);
+    });
+  }
+
+  showApps(layer, apps) {
+    const create = (app) =>
+      draw("g", { class: "box app", role: "img", "data-app": app.id },
+        draw("rect", { width: APP.width, height: APP.height, rx: 10 }),
+        draw("text", { class: "name", x: 14, y: 24 }), draw("text", { class: "big", x: APP.width - 14, y: 24 }),
+        draw("text", { class: "small", x: 14, y: 44 }), draw("text", { class: "small end", x: APP.width - 14, y: 44 }), draw("title"));
+    keyed(layer, apps, (app) => app.id, create, (element, app) => {
+      const [, name, clients, links, hubs, title] = element.children;
+      set(element, "transform", `translate(${APP.x} ${app.y})`);
+      set(element, "data-state", app.isLeaving || app.open < app.size ? "part" : "open");
+      say(name, cut(app.name, 17));
+      say(clients, short(app.clients));
+      say(links, app.isLeaving ? "leaving" : `${count(app.open)} of ${plural(app.size, "link")}`);
+      say(hubs, plural(app.hubs.size, "hub"));
+      set(element, "aria-label", `App server ${app.name}, ${plural(app.clients, "client")}, ${app.open} of ${plural(app.size, "link")} open`);
+      say(title, `${app.name}\n${app.address}\n${[...app.hubs].join(", ")}`);
+    });
+  }
+
+  showDots(edges, layer, placed, isSingle) {
+    const marks = placed.flatMap(({ node, middle, marks, top }) => marks.map((mark) => ({ ...mark, node, middle, cy: top + mark.y })));
+    const key = ({ client, hub, node }) => (client ? `client ${client.id}` : `hub ${node.instance} ${hub.name}`);
+    const create = (mark) => draw("g", { class: "edge" }, draw("path", { class: "line" }));
+    keyed(edges, marks, key, create, (element, mark) => {
+      set(element.firstChild, "d", curve(mark.x + (mark.radius ?? DOT.radius), mark.cy, NODE.x, mark.middle));
+      set(element, "data-client", mark.client?.id);
+      set(element, "data-hub", mark.client?.hub ?? mark.hub?.name);
+      set(element, "data-node", mark.node.name);
+      set(element, "data-app", mark.client?.app);
+      if (mark.hub) set(element.firstChild, "stroke-width", (1.5 + mark.radius / 6).toFixed(1));
+    });
+    keyed(layer, marks, key, (mark) => (mark.client ? this.dot(mark) : this.circle(mark)), (element, mark) => {
+      set(element, "transform", `translate(${mark.x} ${mark.cy})`);
+      if (mark.client) this.tellDot(element, mark);
+      else this.tellCircle(element, mark);
+    });
+    this.svg.dataset.single = isSingle;
+  }
+
+  dot({ client }) {
+    const dot = draw("g", { class: `dot ${this.colour(client.hub)}`, role: "button", tabindex: 0, "data-id": client.id },
+      draw("circle", { class: "target", r: 12 }), draw("circle", { r: DOT.radius }), draw("title"));
+    const lead = (isOn) => this.highlight(client.id, isOn);
+    for (const [name, isOn] of [["mouseenter", true], ["focus", true], ["mouseleave", false], ["blur", false]]) {
+      dot.addEventListener(name, () => lead(isOn));
+    }
+    return pressed(dot, () => this.act.openClient(client.id));
+  }
+
+  tellDot(element, { client, node }) {
+    const home = client.app ? `at home at ${client.appName}` : "without an app server";
+    const text = `Client ${client.user ?? client.id} of ${client.hub} at node ${node.name}, ${home}`;
+    set(element, "data-state", client.state);
+    set(element, "aria-label", text);
+    say(element.lastChild, text);
+  }
+
+  circle({ hub, node }) {
+    const colour = hub.name === null ? "others" : this.colour(hub.name);
+    const circle = draw("g", { class: `circle ${colour}`, role: "button", tabindex: 0, "data-hub": hub.name ?? "" },
+      draw("circle"), draw("text", { class: "count" }), draw("title"));
+    return pressed(circle, () => this.act.showClients({ node: node.name, hub: hub.name ?? "" }));
+  }
+
+  tellCircle(element, { hub, node, radius }) {
+    const [circle, text, title] = element.children;
+    const name = hub.name === null ? `${plural(hub.many, "more hub")}` : `hub ${hub.name}`;
+    set(circle, "r", radius.toFixed(1));
+    set(text, "class", radius < 20 ? "count outside" : "count");
+    set(text, "y", radius < 20 ? (radius + 13).toFixed(0) : 4);
+    say(text, short(hub.clients));
+    set(element, "data-clients", hub.clients);
+    const told = `${plural(hub.clients, "client")} of ${name} at node ${node.name}`;
+    set(element, "aria-label", `${told}. List them`);
+    say(title, told);
+  }
+
+  // The way of one client to its app server.
+  highlight(id, isOn) {
+    const [links, edges] = this.layers;
+    const edge = [...edges.children].find((edge) => edge.dataset.client === id);
+    if (!edge) return;
+    edge.classList.toggle("lit", isOn);
+    for (const way of links.children) {
+      const isIts = way.dataset.node === edge.dataset.node && way.dataset.app === edge.dataset.app;
+      way.classList.toggle("lit", isOn && isIts);
+    }
+  }
+
+  showLegend(fleet) {
+    const clients = (name) => fleet.nodes.flatMap((node) => node.hubs).filter((hub) => hub.name === name).reduce((all, hub) => all + hub.clients, 0);
+    const hubs = this.hubs.slice(0, 6).map((name) => ({ name, clients: clients(name) }));
+    const create = ({ name }) => {
+      const entry = document.createElement("li");
+      entry.className = this.colour(name);
+      return entry;
+    };
+    keyed(this.legend, hubs, ({ name }) => name, create, (element, hub) => say(element, `${hub.name} ${short(hub.clients)}`));
+  }
+}
+
+function speed(rates) {
+  const total = (rates?.messagesUp ?? 0) + (rates?.deliveries ?? 0);
+  if (total < 1) return "none";
+  return total < 100 ? "slow" : total < 5000 ? "medium" : "fast";
+}

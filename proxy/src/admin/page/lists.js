@@ -1,0 +1,181 @@
+// The lists below the picture. Clients, groups and users come page by page, and only while they are looked at.
+
+import { read } from "./api.js";
+import { byId, make, say, set } from "./dom.js";
+import { age, count, protocol, transport } from "./format.js";
+import { Table, hubsOf, hubsTable, linksOf, linksTable, nodesTable } from "./nodes.js";
+
+const LIMIT = 50;
+
+const TABS = [
+  ["nodes", "Nodes"],
+  ["links", "Links"],
+  ["hubs", "Hubs"],
+  ["clients", "Clients"],
+  ["groups", "Groups"],
+  ["users", "Users"],
+];
+
+export class Lists {
+  constructor({ openClient, state }) {
+    this.state = state;
+    this.tables = {
+      nodes: nodesTable((node) => this.showClients({ node: node.name })),
+      links: linksTable(),
+      hubs: hubsTable((hub) => this.showClients({ hub: hub.name })),
+    };
+    this.pages = {
+      clients: new Pages("clients", clientsTable((client) => openClient(client.id)), ["node", "hub", "group", "user"], state),
+      groups: new Pages("groups", namesTable("Group", "groups", (row) => this.showClients({ hub: row.hub, group: row.name })), ["hub"], state),
+      users: new Pages("users", namesTable("User", "users", (row) => this.showClients({ hub: row.hub, user: row.name })), ["hub"], state),
+    };
+    this.makeTabs();
+    this.choose("nodes");
+  }
+
+  makeTabs() {
+    const tabs = TABS.map(([id, name]) =>
+      make("button", { type: "button", role: "tab", id: `tab-${id}`, "aria-controls": "panel", onclick: () => this.choose(id) }, name));
+    byId("tabs").append(...tabs);
+    byId("tabs").addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      const at = tabs.indexOf(document.activeElement);
+      if (step === undefined || at < 0) return;
+      const next = tabs[(at + step + tabs.length) % tabs.length];
+      next.focus();
+      next.click();
+    });
+  }
+
+  choose(id) {
+    this.chosen = id;
+    for (const [other] of TABS) {
+      const tab = byId(`tab-${other}`);
+      set(tab, "aria-selected", other === id);
+      set(tab, "tabindex", other === id ? 0 : -1);
+    }
+    const panel = byId("panel");
+    set(panel, "aria-labelledby", `tab-${id}`);
+    panel.replaceChildren((this.pages[id] ?? this.tables[id]).element);
+    if (this.state.fleet) this.show(this.state.fleet);
+    this.pages[id]?.load();
+  }
+
+  show(fleet) {
+    for (const pages of Object.values(this.pages)) pages.learn(fleet);
+    if (this.chosen === "nodes") this.tables.nodes.show(fleet.nodes.map((node) => ({ ...node, rowState: node.notReady.length ? "part" : "open" })));
+    if (this.chosen === "links") this.tables.links.show(linksOf(fleet));
+    if (this.chosen === "hubs") this.tables.hubs.show(hubsOf(fleet));
+    this.pages[this.chosen]?.refresh();
+  }
+
+  showClients(filter) {
+    this.pages.clients.filter(filter);
+    this.choose("clients");
+    byId("lists").scrollIntoView({ block: "nearest" });
+    byId("tab-clients").focus();
+  }
+}
+
+// A list whose parts are asked for as they are looked at.
+class Pages {
+  constructor(kind, table, filters, state) {
+    Object.assign(this, { kind, table, state, fields: {}, before: [], after: undefined, next: null, number: 0 });
+    const inputs = filters.map((name) => this.field(name));
+    this.note = make("p", { class: "quiet", role: "status", id: `${kind}-note` });
+    this.back = make("button", { type: "button", onclick: () => this.turn(this.before.pop(), false) }, "Back");
+    this.more = make("button", { type: "button", id: `${kind}-more`, onclick: () => this.turn(this.next, true) }, "More");
+    const form = make("form", { class: "filters", onsubmit: (event) => event.preventDefault() }, ...inputs);
+    this.element = make("div", {}, form, table.element, make("div", { class: "buttons" }, this.note, this.back, this.more));
+  }
+
+  field(name) {
+    const isChoice = name === "node" || name === "hub";
+    const id = `${this.kind}-${name}`;
+    const input = isChoice ? make("select", { id }) : make("input", { id, maxlength: 1000, autocomplete: "off", spellcheck: "false" });
+    input.addEventListener("change", () => this.restart());
+    this.fields[name] = input;
+    return make("div", {}, make("label", { for: id }, name[0].toUpperCase() + name.slice(1)), input);
+  }
+
+  // What may be chosen is what there is.
+  learn(fleet) {
+    const choices = { node: fleet.nodes.map((node) => node.name), hub: hubsOf(fleet).map((hub) => hub.name) };
+    for (const [name, known] of Object.entries(choices)) {
+      const select = this.fields[name];
+      const isNeeded = this.kind !== "clients";
+      const wanted = isNeeded ? known : ["", ...known];
+      if (!select || wanted.join("\n") === [...select.options].map((option) => option.value).join("\n")) continue;
+      const chosen = select.value || this.wanted?.[name];
+      select.replaceChildren(...wanted.map((value) => make("option", { value }, value || "all")));
+      if (wanted.includes(chosen)) select.value = chosen;
+    }
+  }
+
+  filter(values) {
+    this.wanted = values;
+    for (const [name, input] of Object.entries(this.fields)) input.value = values[name] ?? "";
+    Object.assign(this, { before: [], after: undefined });
+  }
+
+  restart() {
+    Object.assign(this, { before: [], after: undefined });
+    this.load();
+  }
+
+  turn(after, isOnward) {
+    if (isOnward) this.before.push(this.after);
+    this.after = after;
+    this.load();
+  }
+
+  refresh() {
+    const isDue = Date.now() - (this.loadedAt ?? 0) > 900;
+    if (isDue && !this.isLoading) this.load();
+  }
+
+  async load() {
+    const values = Object.fromEntries(Object.entries(this.fields).map(([name, input]) => [name, input.value.trim()]));
+    if (this.kind !== "clients" && !values.hub) return;
+    if (values.group && !values.hub) return this.tell([], "A group is one of a hub: choose the hub.");
+    const number = ++this.number;
+    this.isLoading = true;
+    const answer = await read(`/api/${this.kind}`, { ...values, limit: LIMIT, after: this.after });
+    this.isLoading = false;
+    this.loadedAt = Date.now();
+    // What was asked for later counts.
+    if (number !== this.number) return;
+    if (!answer.ok) return this.tell([], answer.problem);
+    this.next = answer.value.next;
+    const items = answer.value.items;
+    const rows = this.kind === "clients" ? items : items.map(([name, clients]) => ({ name, clients, hub: values.hub }));
+    this.tell(rows, `Page ${this.before.length + 1}, ${count(rows.length)} shown`);
+  }
+
+  tell(rows, note) {
+    this.table.show(rows);
+    say(this.note, note);
+    this.back.disabled = this.before.length === 0;
+    this.more.disabled = !this.next;
+  }
+}
+
+const clientsTable = (press) =>
+  new Table("Clients", [
+    ["Id", (client) => client.id, "mono"],
+    ["User", (client) => client.user ?? ""],
+    ["Hub", (client) => client.hub],
+    ["Node", (client) => client.node],
+    ["App server", (client) => client.appName || "none"],
+    ["Transport", (client) => transport(client.transport)],
+    ["Protocol", (client) => protocol(client.protocol)],
+    ["State", (client) => client.state],
+    ["Address", (client) => client.address ?? ""],
+    ["Here for", (client) => age(client.ageS), "number"],
+  ], { id: "clients", press, keyOf: (client) => client.id });
+
+const namesTable = (heading, id, press) =>
+  new Table(heading, [
+    [heading, (row) => row.name],
+    ["Clients", (row) => count(row.clients), "number"],
+  ], { id, press, keyOf: (row) => `${row.hub} ${row.name}` });

@@ -1,0 +1,139 @@
+// Keeps the page up to date: one stream of events tells all of the fleet, and each part shows what is its own.
+
+import { read, send } from "./api.js";
+import { closeClient, openClient, refreshClient } from "./client.js";
+import { byId, keyed, make, say } from "./dom.js";
+import { bytes, count, percent, plural, rate, short } from "./format.js";
+import { Graph } from "./graph.js";
+import { Lists } from "./lists.js";
+
+// A stream that has fallen silent is begun anew.
+const SILENCE_MS = 5000;
+
+const state = { fleet: null, access: "read", canLogIn: false };
+const lists = new Lists({ openClient: (id) => openClient(id, state), state });
+const graph = new Graph(byId("graph"), {
+  openClient: (id) => openClient(id, state),
+  showClients: (filter) => lists.showClients(filter),
+});
+
+let stream = null;
+let lastHeard = 0;
+
+function listen() {
+  stream?.close();
+  stream = new EventSource("/api/events");
+  lastHeard = Date.now();
+  stream.addEventListener("fleet", (event) => {
+    lastHeard = Date.now();
+    state.fleet = JSON.parse(event.data);
+    show(state.fleet);
+  });
+}
+
+setInterval(() => {
+  const isLate = Date.now() - lastHeard > SILENCE_MS / 2;
+  if (isLate) tellLive(false);
+  if (Date.now() - lastHeard > SILENCE_MS) {
+    // A log-in may be over, or the node gone.
+    checkAccess();
+    listen();
+  }
+}, 1000);
+
+function tellLive(isLive) {
+  say(byId("live"), isLive ? "live" : "no news: connecting again");
+  byId("live").dataset.live = isLive;
+}
+
+function show(fleet) {
+  tellLive(true);
+  tell(fleet.unreachable.map((peer) => `${peer.url} can't be reached: ${peer.problem}`));
+  sum(fleet);
+  graph.show(fleet);
+  lists.show(fleet);
+  refreshClient(fleet);
+}
+
+function tell(problems) {
+  const told = byId("told");
+  told.hidden = problems.length === 0;
+  say(told, problems.join(" · "));
+}
+
+function total(fleet, of) {
+  return fleet.nodes.reduce((all, node) => all + (of(node) ?? 0), 0);
+}
+
+function sum(fleet) {
+  const apps = new Set(fleet.nodes.flatMap((node) => node.links.map((link) => link.app)));
+  const open = total(fleet, (node) => node.links.reduce((all, link) => all + link.open, 0));
+  const links = total(fleet, (node) => node.links.reduce((all, link) => all + link.open + link.resuming + link.down, 0));
+  const isKnown = fleet.nodes.some((node) => node.rates);
+  const perSecond = (of) => (isKnown ? rate(total(fleet, (node) => node.rates && of(node.rates))) : "–");
+  const facts = [
+    ["Clients", short(total(fleet, (node) => node.clients)), "clients"],
+    ["Nodes", count(fleet.nodes.length), "nodes"],
+    ["App servers", count(apps.size), "apps"],
+    ["Links open", `${count(open)} of ${count(links)}`, "links"],
+    ["Messages up", perSecond((rates) => rates.messagesUp), "up"],
+    ["Deliveries", perSecond((rates) => rates.deliveries), "down"],
+    ["CPU of proxies", percent(isKnown ? total(fleet, (node) => node.process.cpuPercent) : null), "cpu"],
+    ["Memory of proxies", bytes(total(fleet, (node) => node.process.memoryBytes)), "memory"],
+  ];
+  keyed(
+    byId("sum"),
+    facts,
+    ([name]) => name,
+    ([name, , id]) => make("div", {}, make("dt", {}, name), make("dd", { id: `sum-${id}` })),
+    (element, [, value]) => say(element.lastChild, value),
+  );
+  document.title = `${plural(total(fleet, (node) => node.clients), "client")} · Trunkline`;
+}
+
+// ------------------------------------------------------------------------------------------- who looks
+
+async function checkAccess() {
+  const answer = await read("/api/session");
+  if (answer.status === 401) return location.reload();
+  if (!answer.ok) return;
+  Object.assign(state, answer.value);
+  const mayAct = state.access === "act";
+  say(byId("access"), mayAct ? "may act" : "read-only");
+  byId("access").title = mayAct || state.canLogIn ? "" : "This node was started without --admin-token: nobody can log in";
+  byId("log-in").hidden = mayAct || !state.canLogIn;
+  byId("log-out").hidden = !mayAct;
+  document.body.dataset.access = state.access;
+}
+
+byId("log-in").addEventListener("click", () => byId("login").showModal());
+byId("login-cancel").addEventListener("click", () => byId("login").close());
+byId("login").addEventListener("close", () => {
+  byId("login-token").value = "";
+  say(byId("login-problem"), "");
+});
+byId("login-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const answer = await send("/api/login", { token: byId("login-token").value });
+  if (!answer.ok) return say(byId("login-problem"), answer.problem);
+  byId("login").close();
+  await checkAccess();
+  refreshClient(state.fleet, true);
+});
+byId("log-out").addEventListener("click", async () => {
+  await send("/api/logout");
+  closeClient();
+  await checkAccess();
+});
+
+byId("find").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const text = byId("find-text").value.trim();
+  if (!text) return;
+  const answer = await read(`/api/clients/${encodeURIComponent(text)}`);
+  if (answer.ok) openClient(text, state);
+  else lists.showClients({ user: text });
+});
+
+await checkAccess();
+listen();

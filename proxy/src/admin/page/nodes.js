@@ -1,0 +1,104 @@
+// Nodes, links and hubs as tables: the picture in numbers, for whoever reads better than looks.
+
+import { keyed, make, say, set } from "./dom.js";
+import { age, bytes, count, percent, protocol, rate, short, transport } from "./format.js";
+
+// A table whose rows are kept: columns are [heading, text of a row, kind].
+export class Table {
+  constructor(caption, columns, { id, press, keyOf }) {
+    this.columns = columns;
+    this.keyOf = keyOf;
+    this.press = press;
+    this.body = make("tbody");
+    const heads = columns.map(([heading, , kind]) => make("th", { scope: "col", class: kind }, heading));
+    const table = make("table", { id }, make("caption", { class: "quiet" }, caption), make("thead", {}, make("tr", {}, ...heads)), this.body);
+    this.element = make("div", { class: "scroll" }, table);
+    this.empty = make("p", { class: "empty" }, "Nothing here.");
+    this.element.append(this.empty);
+  }
+
+  show(rows) {
+    this.empty.hidden = rows.length > 0;
+    const create = (row) => {
+      const cells = this.columns.map(([, , kind], index) =>
+        index === 0 ? make("th", { scope: "row", class: kind }) : make("td", { class: kind }));
+      if (this.press) cells[0].append(make("button", { type: "button", class: "plain", onclick: () => this.press(row) }));
+      return make("tr", { "data-key": this.keyOf(row) }, ...cells);
+    };
+    keyed(this.body, rows, this.keyOf, create, (element, row) => {
+      this.columns.forEach(([, text], index) => {
+        const cell = element.children[index];
+        say(cell.firstElementChild ?? cell, text(row));
+      });
+      set(element, "data-state", row.rowState);
+    });
+  }
+}
+
+const share = (used, all) => (all ? `${bytes(used)} of ${bytes(all)}` : "–");
+const counts = (pairs, name) => pairs.map(([label, clients]) => `${name(label)} ${short(clients)}`).join(", ");
+
+export const nodesTable = (press) =>
+  new Table("Nodes", [
+    ["Node", (node) => node.name],
+    ["State", (node) => node.notReady.join("; ") || "ready", "wide"],
+    ["Clients", (node) => count(node.clients), "number"],
+    ["Up", (node) => rate(node.rates?.messagesUp), "number"],
+    ["Deliveries", (node) => rate(node.rates?.deliveries), "number"],
+    ["Link bytes up", (node) => (node.rates ? `${bytes(node.rates.bytesUp)}/s` : "–"), "number"],
+    ["Link bytes down", (node) => (node.rates ? `${bytes(node.rates.bytesDown)}/s` : "–"), "number"],
+    ["CPU", (node) => percent(node.process.cpuPercent), "number"],
+    ["Memory", (node) => bytes(node.process.memoryBytes), "number"],
+    ["Host CPU", (node) => percent(node.host.cpuPercent), "number"],
+    ["Host memory", (node) => share(node.host.memoryUsedBytes, node.host.memoryBytes), "number"],
+    ["Waiting", (node) => bytes(node.outboxBytes), "number"],
+    ["Runs", (node) => age(node.uptimeS), "number"],
+    ["Version", (node) => node.version],
+    ["Address", (node) => node.address],
+  ], { id: "nodes", press, keyOf: (node) => node.instance });
+
+export const linksTable = () =>
+  new Table("Links", [
+    ["Node", (link) => link.node],
+    ["Hub", (link) => link.hub],
+    ["App server", (link) => (link.isLeaving ? `${link.appName} (leaving)` : link.appName)],
+    ["Address", (link) => link.address],
+    ["Open", (link) => count(link.open), "number"],
+    ["Resuming", (link) => count(link.resuming), "number"],
+    ["Down", (link) => count(link.down), "number"],
+    ["Clients", (link) => count(link.clients), "number"],
+  ], { id: "links", keyOf: (link) => `${link.instance} ${link.hub} ${link.app}` });
+
+export const hubsTable = (press) =>
+  new Table("Hubs", [
+    ["Hub", (hub) => hub.name],
+    ["Path", (hub) => hub.path],
+    ["Clients", (hub) => count(hub.clients), "number"],
+    ["Without app server", (hub) => count(hub.homeless), "number"],
+    ["Transports", (hub) => counts(hub.transports, transport), "wide"],
+    ["Protocols", (hub) => counts(hub.protocols, protocol), "wide"],
+  ], { id: "hubs", press, keyOf: (hub) => hub.name });
+
+export const linksOf = (fleet) =>
+  fleet.nodes.flatMap((node) =>
+    node.links.map((link) => ({ ...link, node: node.name, instance: node.instance, rowState: link.open === 0 ? "down" : link.down + link.resuming > 0 ? "part" : "open" })),
+  );
+
+// A hub is one, at however many nodes.
+export function hubsOf(fleet) {
+  const hubs = new Map();
+  const add = (all, pairs) => {
+    for (const [label, clients] of pairs) all.set(label, (all.get(label) ?? 0) + clients);
+  };
+  for (const hub of fleet.nodes.flatMap((node) => node.hubs)) {
+    const known = hubs.get(hub.name) ?? { name: hub.name, path: hub.path, clients: 0, homeless: 0, transports: new Map(), protocols: new Map() };
+    known.clients += hub.clients;
+    known.homeless += hub.homeless;
+    add(known.transports, hub.transports);
+    add(known.protocols, hub.protocols);
+    hubs.set(hub.name, known);
+  }
+  return [...hubs.values()]
+    .map((hub) => ({ ...hub, transports: [...hub.transports], protocols: [...hub.protocols] }))
+    .sort((one, other) => one.name.localeCompare(other.name));
+}

@@ -1,0 +1,389 @@
+//! What somebody who looks is told of a shard: in steps that are short, because meanwhile nobody is served.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::rc::Rc;
+
+use trunkline_protocol::id::ID_CHARS;
+use trunkline_protocol::manifest::REMOTE_HEADER;
+use trunkline_protocol::service::OpenConnection;
+
+use super::{Ending, Shard};
+use crate::directory::{Client, Directory, Hold, SetName, Slot, Status};
+use crate::link::{AppServerId, HubIndex};
+use crate::socket::Socket;
+
+const MICROS_PER_SECOND: u64 = 1_000_000;
+
+/// Places that are looked at before others get their turn: some tens of microseconds.
+const STEP: usize = 1024;
+
+/// Clients that are told of at a time: each one's opening has to be read.
+const ROWS_STEP: usize = 64;
+
+/// Groups of one client that are named.
+const GROUPS_MAX: usize = 200;
+
+/// Characters of a header's value that are shown.
+const HEADER_MAX_CHARS: usize = 300;
+
+/// What clients are counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Kind {
+    /// Their hub.
+    pub hub: HubIndex,
+    /// Their app server.
+    pub app: AppServerId,
+    /// What they travel by.
+    pub transport: &'static str,
+    /// Their hub protocol.
+    pub protocol: &'static str,
+}
+
+/// How many clients there are of each kind.
+#[derive(Debug, Default)]
+pub struct Census {
+    /// The numbers.
+    pub kinds: HashMap<Kind, u64>,
+    from: usize,
+}
+
+/// Which clients are asked for.
+#[derive(Debug, Clone)]
+pub enum Which {
+    /// All.
+    Everyone,
+    /// Those of a hub.
+    Hub(HubIndex),
+    /// The members of a group.
+    Group(HubIndex, String),
+    /// The connections of a user, at these hubs.
+    User(Vec<HubIndex>, String),
+}
+
+/// What is told of a client in a list.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Its place.
+    pub slot: Slot,
+    /// As much of its id as is no secret: a whole one may be a token.
+    pub id: String,
+    /// Its hub.
+    pub hub: HubIndex,
+    /// Its app server.
+    pub app: AppServerId,
+    /// Its user.
+    pub user: Option<String>,
+    /// What it travels by.
+    pub transport: &'static str,
+    /// Its hub protocol.
+    pub protocol: &'static str,
+    /// Where it is in its life.
+    pub state: &'static str,
+    /// How long it is here, in seconds.
+    pub age_s: u32,
+    /// Its address.
+    pub address: Option<String>,
+}
+
+/// What is told of one client.
+#[derive(Debug, Clone)]
+pub struct Details {
+    /// As in a list.
+    pub row: Row,
+    /// As what it shows itself.
+    pub user_agent: Option<String>,
+    /// The groups that it is in; of very many only some.
+    pub groups: Vec<String>,
+    /// How many these are.
+    pub group_count: usize,
+    /// What waits for it, in bytes.
+    pub outbox_bytes: usize,
+    /// Its calls that are not answered.
+    pub pending_calls: usize,
+    /// How long ago something came from it, in seconds.
+    pub heard_s: u32,
+    /// How long ago something was sent to it.
+    pub sent_s: u32,
+}
+
+/// The first names of sets after one, in their order, with the numbers of their members.
+#[derive(Debug)]
+pub struct Names {
+    /// The names found so far.
+    pub found: BTreeMap<String, u64>,
+    hub: HubIndex,
+    are_users: bool,
+    after: Option<String>,
+    most: usize,
+    from: usize,
+}
+
+impl Names {
+    /// The first `most` groups of a hub after one.
+    #[must_use]
+    pub fn groups(hub: HubIndex, after: Option<String>, most: usize) -> Self {
+        Self { found: BTreeMap::new(), hub, are_users: false, after, most, from: 0 }
+    }
+
+    /// The first `most` users of a hub after one.
+    #[must_use]
+    pub fn users(hub: HubIndex, after: Option<String>, most: usize) -> Self {
+        Self { are_users: true, ..Self::groups(hub, after, most) }
+    }
+
+    fn take(&mut self, hub: HubIndex, name: SetName<'_>, members: usize) {
+        let name = match name {
+            SetName::Group(name) if !self.are_users => name,
+            SetName::User(name) if self.are_users => name,
+            _ => return,
+        };
+        let is_late = || {
+            self.found.len() >= self.most && self.found.last_key_value().is_some_and(|(last, _)| name > last.as_str())
+        };
+        if hub != self.hub || self.after.as_deref().is_some_and(|after| name <= after) || is_late() {
+            return;
+        }
+        self.found.insert(name.to_owned(), members as u64);
+        if self.found.len() > self.most {
+            self.found.pop_last();
+        }
+    }
+}
+
+impl Shard {
+    /// Counts some clients; `true` when all were counted.
+    pub fn count(&self, census: &mut Census) -> bool {
+        let directory = self.directory.borrow();
+        let (step, is_last) = step(census.from, directory.places());
+        census.from = step.end;
+        for (_, client) in directory.range(step).filter(|(_, client)| !client.is_closing()) {
+            *census.kinds.entry(kind(client)).or_default() += 1;
+        }
+        is_last
+    }
+
+    /// Looks for names; `true` when all were looked at.
+    pub fn look_for(&self, names: &mut Names) -> bool {
+        let directory = self.directory.borrow();
+        let (step, is_last) = step(names.from, directory.set_places());
+        names.from = step.end;
+        directory.set_range(step).for_each(|(hub, name, members)| names.take(hub, name, members));
+        is_last
+    }
+
+    /// Some of the clients that are asked for, at most `most`, from this place on, and the place to go on from.
+    #[must_use]
+    pub fn list(&self, which: &Which, from: Slot, most: usize) -> (Vec<Row>, Option<Slot>) {
+        let directory = self.directory.borrow();
+        let most = most.min(ROWS_STEP);
+        let (slots, next) = match which {
+            Which::Everyone => stretch(&directory, from, most, |_| true),
+            Which::Hub(hub) => stretch(&directory, from, most, |client| client.home.hub() == *hub),
+            Which::Group(hub, name) => first(members(&directory, *hub, SetName::Group(name), from).collect(), most),
+            Which::User(hubs, name) => {
+                let of = |hub: &HubIndex| members(&directory, *hub, SetName::User(name), from);
+                first(hubs.iter().flat_map(of).collect(), most)
+            }
+        };
+        let rows = slots.into_iter().filter_map(|slot| {
+            let client = directory.get(slot).filter(|client| !client.is_closing())?;
+            Some(self.row(&directory, slot, client, opening(client).as_ref()))
+        });
+        (rows.collect(), next)
+    }
+
+    /// How many members a set has here.
+    #[must_use]
+    pub fn set_size(&self, which: &Which) -> usize {
+        let directory = self.directory.borrow();
+        match which {
+            Which::Everyone => 0,
+            Which::Hub(hub) => directory.members(*hub, SetName::Hub).len(),
+            Which::Group(hub, name) => directory.members(*hub, SetName::Group(name)).len(),
+            Which::User(hubs, name) => {
+                hubs.iter().map(|hub| directory.members(*hub, SetName::User(name)).len()).sum::<usize>()
+            }
+        }
+    }
+
+    /// All that is told of a client.
+    #[must_use]
+    pub fn details(&self, slot: Slot, id: &str) -> Option<Details> {
+        let slot = self.is_at(slot, id)?;
+        let directory = self.directory.borrow();
+        let client = directory.get(slot)?;
+        let open = opening(client);
+        let groups = directory.sets_of(client).filter_map(|set| match set {
+            SetName::Group(name) => Some(name.to_owned()),
+            SetName::Hub | SetName::User(_) => None,
+        });
+        let mut groups: Vec<_> = groups.collect();
+        let group_count = groups.len();
+        groups.sort_unstable();
+        groups.truncate(GROUPS_MAX);
+        let ago = |tick: u32| self.tick().saturating_sub(tick);
+        Some(Details {
+            row: self.row(&directory, slot, client, open.as_ref()),
+            user_agent: open.as_ref().and_then(|open| header(open, "user-agent")),
+            groups,
+            group_count,
+            outbox_bytes: client.outbox.bytes(),
+            pending_calls: client.kept.calls.count(),
+            heard_s: ago(client.last_heard),
+            sent_s: ago(client.last_sent),
+        })
+    }
+
+    /// Closes a client by hand; `false` when it is not here.
+    pub fn close_by_hand(self: &Rc<Self>, slot: Slot, id: &str, reason: Option<&str>) -> bool {
+        let is_here = self.is_at(slot, id);
+        if let Some(slot) = is_here {
+            self.end(slot, &Ending::by_operator(reason));
+            self.finish_turn();
+        }
+        is_here.is_some()
+    }
+
+    /// The place, if a client whose id begins so is still there.
+    pub(super) fn is_at(&self, slot: Slot, id: &str) -> Option<Slot> {
+        let directory = self.directory.borrow();
+        let client = directory.get(slot).filter(|client| !client.is_closing())?;
+        (id.len() >= ID_CHARS && client.id.starts_with(id)).then_some(slot)
+    }
+
+    fn row(&self, directory: &Directory, slot: Slot, client: &Client, open: Option<&OpenConnection>) -> Row {
+        let user = directory.sets_of(client).find_map(|set| match set {
+            SetName::User(name) => Some(name.to_owned()),
+            SetName::Hub | SetName::Group(_) => None,
+        });
+        let Kind { hub, app, transport, protocol } = kind(client);
+        Row {
+            slot,
+            id: client.id.get(..ID_CHARS).unwrap_or(&client.id).into(),
+            hub,
+            app,
+            user,
+            transport,
+            protocol,
+            state: state(client),
+            age_s: u32::try_from(self.now_us().saturating_sub(client.kept.opened_us) / MICROS_PER_SECOND)
+                .unwrap_or(u32::MAX),
+            address: open.and_then(|open| header(open, REMOTE_HEADER)).or_else(|| peer_of(&client.socket)),
+        }
+    }
+}
+
+fn step(from: usize, places: usize) -> (Range<usize>, bool) {
+    let end = from.saturating_add(STEP).min(places).max(from);
+    (from..end, end >= places)
+}
+
+fn kind(client: &Client) -> Kind {
+    let (hub, app) = (client.home.hub(), client.home.app());
+    Kind { hub, app, transport: client.transport.name(), protocol: client.content.speech().label() }
+}
+
+fn state(client: &Client) -> &'static str {
+    match client.status {
+        Status::Opening { .. } => "opening",
+        Status::Closing { .. } => "closing",
+        Status::Open if client.holds().contains(Hold::Homeless) => "held",
+        Status::Open if !client.holds().are_none() => "paused",
+        Status::Open => "open",
+    }
+}
+
+/// The first `most` that are wanted, of a stretch of all places, and where the next stretch begins.
+fn stretch(
+    directory: &Directory,
+    from: Slot,
+    most: usize,
+    is_wanted: impl Fn(&Client) -> bool,
+) -> (Vec<Slot>, Option<Slot>) {
+    let (range, is_last) = step(from as usize, directory.places());
+    let end = Slot::try_from(range.end).unwrap_or(Slot::MAX);
+    let wanted = directory.range(range).filter(|(_, client)| !client.is_closing() && is_wanted(client));
+    let mut slots: Vec<_> = wanted.map(|(slot, _)| slot).take(most.saturating_add(1)).collect();
+    if slots.len() > most {
+        let next = slots.pop();
+        return (slots, next);
+    }
+    (slots, (!is_last).then_some(end))
+}
+
+fn members<'a>(
+    directory: &'a Directory,
+    hub: HubIndex,
+    name: SetName<'_>,
+    from: Slot,
+) -> impl Iterator<Item = Slot> + use<'a> {
+    directory.members(hub, name).iter().map(|member| member.slot).filter(move |slot| *slot >= from)
+}
+
+/// The `most` lowest places, and the next one.
+fn first(mut slots: Vec<Slot>, most: usize) -> (Vec<Slot>, Option<Slot>) {
+    let mut next = None;
+    if slots.len() > most {
+        // Not all have to be put in order for it.
+        next = Some(*slots.select_nth_unstable(most).1);
+        slots.truncate(most);
+    }
+    slots.sort_unstable();
+    (slots, next)
+}
+
+fn opening(client: &Client) -> Option<OpenConnection> {
+    client.kept.opening.as_ref()?.read()
+}
+
+fn header(open: &OpenConnection, name: &str) -> Option<String> {
+    let (_, values) = open.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+    Some(values.first()?.chars().take(HEADER_MAX_CHARS).collect())
+}
+
+/// Of a raw endpoint's client no opening is kept; behind a load balancer this is the balancer.
+fn peer_of(socket: &Socket) -> Option<String> {
+    match socket {
+        Socket::Tcp(stream) => Some(stream.peer_addr().ok()?.to_string()),
+        Socket::Boxed(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_places_come_first_and_the_next_one_is_told() {
+        assert_eq!(first(vec![9, 3, 7, 1], 2), (vec![1, 3], Some(7)));
+        assert_eq!(first(vec![9, 3], 2), (vec![3, 9], None));
+        assert_eq!(first(Vec::new(), 2), (Vec::new(), None));
+    }
+
+    #[test]
+    fn steps_cover_all_places_once_and_end() {
+        let (mut from, mut seen) = (0, 0);
+        loop {
+            let (range, is_last) = step(from, 2 * STEP + 5);
+            (from, seen) = (range.end, seen + range.len());
+            if is_last {
+                break;
+            }
+        }
+        assert_eq!(seen, 2 * STEP + 5);
+        assert_eq!(step(7, 0), (7..7, true), "places may have become fewer");
+    }
+
+    #[test]
+    fn of_many_names_the_first_are_kept() {
+        let hub = HubIndex::from(1);
+        let mut names = Names::groups(hub, Some("b".into()), 2);
+        for name in ["f", "a", "d", "b", "c", "e"] {
+            names.take(hub, SetName::Group(name), 3);
+        }
+        names.take(HubIndex::from(0), SetName::Group("bb"), 1);
+        names.take(hub, SetName::User("bc"), 1);
+        assert_eq!(names.found, BTreeMap::from([("c".into(), 3), ("d".into(), 3)]));
+    }
+}
