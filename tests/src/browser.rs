@@ -101,6 +101,71 @@ impl Page {
         count.as_u64().context("a count")
     }
 
+    /// Waits until so many elements below the element match a CSS selector.
+    ///
+    /// # Errors
+    /// When the page goes away.
+    pub async fn see_count(&self, element: &str, selector: &str, count: usize) -> Result<()> {
+        self.command("seeCount", json!({ "element": element, "selector": selector, "count": count })).await?;
+        Ok(())
+    }
+
+    /// These attributes of all elements below the element that match; none is an empty text.
+    ///
+    /// # Errors
+    /// When there is no such element.
+    pub async fn attributes(&self, element: &str, selector: &str, names: &[&str]) -> Result<Vec<Vec<String>>> {
+        let options = json!({ "element": element, "selector": selector, "names": names });
+        let found: Vec<Vec<Option<String>>> = serde_json::from_value(self.command("attributes", options).await?)?;
+        Ok(found.into_iter().map(|values| values.into_iter().map(Option::unwrap_or_default).collect()).collect())
+    }
+
+    /// Clicks the first element below the element that matches.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn click_in(&self, element: &str, selector: &str) -> Result<()> {
+        self.command("clickIn", json!({ "element": element, "selector": selector })).await?;
+        Ok(())
+    }
+
+    /// Puts the keyboard at the first element below the element that matches.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn focus_in(&self, element: &str, selector: &str) -> Result<()> {
+        self.command("focusIn", json!({ "element": element, "selector": selector })).await?;
+        Ok(())
+    }
+
+    /// Presses a key, by its name.
+    ///
+    /// # Errors
+    /// When the page is gone.
+    pub async fn press(&self, key: &str) -> Result<()> {
+        self.command("press", json!({ "key": key })).await?;
+        Ok(())
+    }
+
+    /// The name of what the keyboard is at, as it is read aloud.
+    ///
+    /// # Errors
+    /// When the page is gone.
+    pub async fn focused(&self) -> Result<String> {
+        let name = self.command("focused", json!({})).await?;
+        Ok(name.as_str().context("a text")?.to_owned())
+    }
+
+    /// Takes a picture of what is seen, `light` or `dark`.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub async fn picture(&self, path: &Path, scheme: &str, size: (u32, u32)) -> Result<()> {
+        let (width, height) = size;
+        self.command("picture", json!({ "path": path, "scheme": scheme, "width": width, "height": height })).await?;
+        Ok(())
+    }
+
     /// Closes the page.
     ///
     /// # Errors

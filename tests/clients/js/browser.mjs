@@ -33,6 +33,28 @@ async function open({ page: name, url }) {
 
 const exactly = (text) => new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
 const element = ({ page, element }) => pages.get(page).locator(`#${element}`);
+const within = (at) => element(at).locator(at.selector);
+
+// The attributes of all elements below that match, each as a list of values.
+const attributes = (at) =>
+  within(at).evaluateAll((found, names) => found.map((one) => names.map((name) => one.getAttribute(name))), at.names);
+
+// Waits until so many elements below match.
+async function seeCount({ page, element, selector, count }) {
+  const matching = ([id, selector, count]) => document.getElementById(id)?.querySelectorAll(selector).length === count;
+  await pages.get(page).waitForFunction(matching, [element, selector, count], { timeout: 0 });
+}
+
+// What the keyboard is at: its name for people who hear the page, else its text.
+const focused = ({ page }) =>
+  pages.get(page).evaluate(() => document.activeElement.getAttribute("aria-label") ?? document.activeElement.innerText);
+
+async function picture({ page: name, path, scheme, width, height }) {
+  const page = pages.get(name);
+  await page.emulateMedia({ colorScheme: scheme, reducedMotion: "reduce" });
+  await page.setViewportSize({ width, height });
+  await page.screenshot({ path });
+}
 
 serve(
   {
@@ -43,6 +65,13 @@ serve(
     count: (at) => element(at).locator(at.tag).count(),
     // Waits until the element's text contains the given one; a pattern minds the case, a string would not.
     see: (at) => element(at).filter({ hasText: exactly(at.text) }).waitFor({ state: "attached", timeout: 0 }),
+    seeCount,
+    attributes,
+    focused,
+    picture,
+    clickIn: (at) => within(at).first().click(),
+    focusIn: (at) => within(at).first().focus(),
+    press: ({ page, key }) => pages.get(page).keyboard.press(key),
     close: ({ page }) => pages.get(page).close(),
   },
   () => context.close(),

@@ -68,6 +68,8 @@ mod names;
 #[cfg(test)]
 mod negotiate;
 #[cfg(test)]
+mod observer;
+#[cfg(test)]
 mod order;
 #[cfg(test)]
 mod owner_hop;

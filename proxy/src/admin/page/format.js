@@ -13,7 +13,10 @@ export const short = (number) => {
 
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${Math.round(number) === 1 ? one : many}`;
 
-export const rate = (number) => (number === undefined || number === null ? "–" : `${short(number)}/s`);
+export const rate = (number) => {
+  if (number === undefined || number === null) return "–";
+  return number > 0 && number < 10 ? `${number.toFixed(1)}/s` : `${short(number)}/s`;
+};
 
 export const bytes = (number) => {
   if (number === undefined || number === null) return "–";

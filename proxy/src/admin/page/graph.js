@@ -11,7 +11,7 @@ const NODE = { x: 430, width: 220, height: 84 };
 const APP = { x: 850, width: 210, height: 58 };
 const GAP = 22;
 const TOP = 34;
-const DOT = { radius: 7, step: 26, perRow: 12 };
+const DOT = { radius: 6.5, step: 21, perColumn: 8, column: 62, right: 300, bow: 46 };
 const CIRCLE_MAX = 40;
 const CIRCLE_MIN = 9;
 // More clients than this of all nodes together are not drawn one by one.
@@ -79,15 +79,19 @@ export class Graph {
     return { all, height: y };
   }
 
+  // Columns that bow away from the node, so that each has a line of its own.
   dotsOf(node) {
-    const rows = Math.ceil(node.individuals.length / DOT.perRow);
+    const columns = Math.max(1, Math.ceil(node.individuals.length / DOT.perColumn));
+    const perColumn = Math.ceil(node.individuals.length / columns);
+    const height = perColumn * DOT.step;
     const all = node.individuals.map((client, index) => {
-      const row = Math.floor(index / DOT.perRow);
-      const inRow = Math.min(DOT.perRow, node.individuals.length - row * DOT.perRow);
-      const x = 180 + ((index % DOT.perRow) - (inRow - 1) / 2) * DOT.step;
-      return { client, x, y: DOT.step / 2 + row * DOT.step };
+      const column = Math.floor(index / perColumn);
+      const inColumn = Math.min(perColumn, node.individuals.length - column * perColumn);
+      const y = height / 2 + ((index % perColumn) - (inColumn - 1) / 2) * DOT.step;
+      const off = (y - height / 2) / Math.max(DOT.step * 4, height / 2);
+      return { client, x: DOT.right - column * DOT.column - DOT.bow * (1 - off * off), y };
     });
-    return { all, height: rows * DOT.step };
+    return { all, height };
   }
 
   circlesOf(node, largest) {
@@ -152,7 +156,7 @@ export class Graph {
       const path = curve(NODE.x + NODE.width, way.middle, APP.x, way.app.middle);
       set(line, "d", path);
       set(flow, "d", path);
-      set(line, "stroke-width", (1.5 + 6 * Math.sqrt(way.clients / most)).toFixed(1));
+      line.style.strokeWidth = (1.5 + 6 * Math.sqrt(way.clients / most)).toFixed(1);
       set(element, "data-state", way.open === way.size ? "open" : way.open > 0 ? "part" : "down");
       set(element, "data-clients", way.clients);
       set(element, "data-open", way.open);
@@ -219,7 +223,7 @@ export class Graph {
       set(element, "data-hub", mark.client?.hub ?? mark.hub?.name);
       set(element, "data-node", mark.node.name);
       set(element, "data-app", mark.client?.app);
-      if (mark.hub) set(element.firstChild, "stroke-width", (1.5 + mark.radius / 6).toFixed(1));
+      if (mark.hub) element.firstChild.style.strokeWidth = (1.5 + mark.radius / 6).toFixed(1);
     });
     keyed(layer, marks, key, (mark) => (mark.client ? this.dot(mark) : this.circle(mark)), (element, mark) => {
       set(element, "transform", `translate(${mark.x} ${mark.cy})`);
