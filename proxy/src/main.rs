@@ -8,7 +8,9 @@ use anyhow::{Context, anyhow, bail};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal;
 use trunkline_protocol::key::AccessKey;
-use trunkline_proxy::command::{News, SizeArgs, check, feed_watchdog, handed, health, make_key_file, size, tell};
+use trunkline_proxy::command::{
+    News, SizeArgs, TopArgs, check, feed_watchdog, handed, health, make_key_file, size, tell, top,
+};
 use trunkline_proxy::config::{Config, ServeArgs, WithFile, unix_seconds, with_file};
 use trunkline_proxy::identity::sign_user_token;
 use trunkline_proxy::logging;
@@ -45,6 +47,8 @@ enum Command {
     },
     /// Tell how many nodes carry so many clients and messages, and what each of them needs.
     Size(SizeArgs),
+    /// Show nodes in the terminal: clients, links, rates, CPU and memory. Ctrl-C ends it.
+    Top(TopArgs),
     /// Make keys and tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -101,6 +105,10 @@ fn run() -> anyhow::Result<()> {
         Command::Size(args) => {
             say(size(&args)?.trim_end());
             Ok(())
+        }
+        Command::Top(args) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Ok(runtime.block_on(top(&args))?)
         }
         Command::Token(command) => token(command),
     }

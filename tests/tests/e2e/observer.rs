@@ -1,6 +1,7 @@
 //! The observer page in a browser, and its API: what they show is what there is, and who may act is asked for a token.
 
 mod api;
+mod top;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -119,6 +120,7 @@ fn the_page_of_one_node_shows_all_nodes_and_the_way_of_each_client() {
             assert_eq!((&link[2], &link[3]), (&POOL_SIZE.to_string(), &at_home.to_string()), "{link:?}");
         }
         assert_eq!(page.text("sum-clients").await?, CLIENTS.to_string());
+        page.see("sum-up", "/s").await?;
         for scheme in ["light", "dark"] {
             page.picture(&pictures(stage).join(format!("observer-{scheme}.png")), scheme, PICTURE_SIZE).await?;
         }

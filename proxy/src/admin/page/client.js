@@ -52,12 +52,22 @@ async function load(of) {
 }
 
 function over(of) {
+  if (of.isOver) return;
   of.isOver = true;
   of.stream?.close();
   say(byId("client-note"), "This connection is over.");
+  explain(of);
   panel.dataset.state = "over";
   byId("client-end").disabled = true;
   byId("client-payloads").disabled = true;
+}
+
+// Its node remembers for a while why it ended.
+async function explain(of) {
+  const answer = await read(`/api/why/${encodeURIComponent(of.id)}`);
+  if (of !== shown || !answer.ok || !answer.value.text) return;
+  const { text, detail } = answer.value;
+  say(byId("client-note"), `This connection is over: ${text}${detail ? ` (${detail})` : ""}.`);
 }
 
 function build(of) {

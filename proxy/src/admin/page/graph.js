@@ -29,7 +29,7 @@ export class Graph {
     this.act = { openClient, showClients };
     const heading = (x, text) => draw("text", { x, y: 14, class: "column" }, text);
     this.layers = ["links", "edges", "clients", "nodes", "apps"].map((name) => draw("g", { class: name }));
-    const columns = draw("g", { "aria-hidden": "true" }, heading(20, "Clients"), heading(NODE.x, "Nodes"), heading(APP.x, "App servers"));
+    const columns = draw("g", { "aria-hidden": "true" }, heading(252, "Clients"), heading(NODE.x, "Nodes"), heading(APP.x, "App servers"));
     this.svg = draw("svg", { role: "group", "aria-labelledby": "graph-title", "aria-describedby": "graph-text" }, columns, ...this.layers);
     place.append(this.svg);
     this.legend = document.getElementById("legend");
