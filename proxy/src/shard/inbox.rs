@@ -34,10 +34,9 @@ pub enum Parcel {
 }
 
 /// What somebody does in a shard who is no link and no client.
-pub struct Visit(Errand);
+pub struct Visit(Box<Act>);
 
-/// What is done there.
-type Errand = Box<dyn FnOnce(&Rc<Shard>) + Send>;
+type Act = dyn FnOnce(&Rc<Shard>) + Send;
 
 impl Visit {
     /// Lets it happen.

@@ -52,6 +52,20 @@ impl Product {
         self.proxy.address
     }
 
+    /// Where the proxy tells of itself.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.proxy.admin
+    }
+
+    /// One reading of the proxy's counters.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn proxy_metrics(&self) -> Result<Metrics> {
+        metrics(self.proxy.admin)
+    }
+
     /// The proxy's process id.
     #[must_use]
     pub fn proxy_pid(&self) -> u32 {
@@ -123,6 +137,7 @@ impl App {
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
+    admin: SocketAddr,
     process: Process,
 }
 
@@ -158,7 +173,7 @@ impl Proxy {
             let links = metrics(admin).map(|metrics| metrics.sum("trunkline_links", &[("state", "open")]));
             links.is_ok_and(|links| links >= f64::from(pool_size))
         })?;
-        Ok(Self { address, process })
+        Ok(Self { address, admin, process })
     }
 
     /// Where clients connect.
