@@ -31,7 +31,9 @@ impl Page {
         let (reader, counted) = (BufReader::new(stream.try_clone()?), events.clone());
         thread::spawn(move || {
             let lines = reader.lines().map_while(Result::ok);
-            lines.filter(|line| line == "event: fleet").for_each(|_| drop(counted.fetch_add(1, Ordering::Relaxed)));
+            for _ in lines.filter(|line| line == "event: fleet") {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
         });
         let until = is_closed.clone();
         thread::spawn(move || {
