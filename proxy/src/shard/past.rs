@@ -170,7 +170,8 @@ mod tests {
         ring.remember(past("c", Cause::Drained, now));
         assert!(ring.find("a").is_none());
         assert!(ring.find("b").is_some() && ring.find("c").is_some());
-        assert_eq!((ring.ring().in_order.len(), ring.ring().by_id.len()), (2, 2));
+        let kept = ring.ring();
+        assert_eq!((kept.in_order.len(), kept.by_id.len()), (2, 2));
     }
 
     #[test]
