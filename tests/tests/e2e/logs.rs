@@ -10,8 +10,11 @@ use trunkline_tests::raw::RawClient;
 use trunkline_tests::scenario::play;
 use trunkline_tests::sockets::free_address;
 
+const ADMIN_TOKEN: &str = "may-change-levels";
+
 async fn put(proxy: &Proxy, body: &str) -> Result<Answer> {
-    exchange(proxy.admin(), Method::PUT, "/api/log", &[], Bytes::copy_from_slice(body.as_bytes())).await
+    let headers = [("authorization", "Bearer may-change-levels")];
+    exchange(proxy.admin(), Method::PUT, "/api/log", &headers, Bytes::copy_from_slice(body.as_bytes())).await
 }
 
 /// Connects a client and lets it go; how many lines of the log name a connection by then.
@@ -26,7 +29,10 @@ fn lines_are_json_if_that_is_wanted_and_levels_change_at_run_time() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;
-        let mut proxy = fleet.proxy_with(&[&app], &["--log-format", "json", "--node-name", "seen"]).await?;
+        let settings = ["--log-format", "json", "--node-name", "seen", "--admin-token", ADMIN_TOKEN];
+        let mut proxy = fleet.proxy_with(&[&app], &settings).await?;
+        let stranger = exchange(proxy.admin(), Method::PUT, "/api/log", &[], r#"{"levels":"debug"}"#.into()).await?;
+        assert_eq!(stranger.status, 401);
         assert_eq!(get(proxy.admin(), "/api/log").await?.json()?, json!({ "levels": "info", "format": "json" }));
         assert_eq!(lines_of_a_visit(&proxy).await?, 0);
         let changed = put(&proxy, r#"{"levels":"warn,trunkline_proxy=debug"}"#).await?;
