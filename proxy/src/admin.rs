@@ -7,7 +7,6 @@ mod log;
 mod metrics;
 mod observe;
 mod page;
-mod why;
 
 use std::sync::Arc;
 
@@ -72,15 +71,13 @@ impl Admin {
     /// The router that serves it. Has to be made where there is a runtime.
     pub fn into_router(self) -> Router {
         let guard = Guard::new(self.reach, &self.settings);
-        let asked = why::routes(Arc::clone(&self.shared));
-        #[cfg(feature = "cli")]
-        let asked = asked.merge(log::routes());
-        let asked = asked.layer(middleware::from_fn_with_state(guard.clone(), guard::guard));
         let state = Api { observer: Arc::new(Observer::new(self.clone())), guard: guard.clone() };
-        let behind_guard = api::guarded().layer(middleware::from_fn_with_state(guard.clone(), guard::guard));
+        let behind_guard = api::guarded();
+        #[cfg(feature = "cli")]
+        let behind_guard = behind_guard.merge(log::routes());
+        let behind_guard = behind_guard.layer(middleware::from_fn_with_state(guard.clone(), guard::guard));
         let observer = behind_guard.merge(api::open()).merge(page::router()).with_state(state);
         Router::new()
-            .merge(asked)
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))

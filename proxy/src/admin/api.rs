@@ -5,6 +5,7 @@
 mod error;
 mod events;
 mod params;
+mod why;
 
 use std::sync::Arc;
 
@@ -60,6 +61,7 @@ pub(super) fn guarded() -> Router<Api> {
         .route("/api/clients/{id}/close", post(close))
         .route("/api/groups", get(groups))
         .route("/api/users", get(users))
+        .route("/api/why/{id}", get(why::why))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
 }
 

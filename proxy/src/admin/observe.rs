@@ -11,6 +11,7 @@ mod desk;
 mod fleet;
 mod listing;
 mod node;
+mod past;
 mod peers;
 mod view;
 mod vitals;

@@ -170,6 +170,8 @@ fn what_a_client_is_and_says_is_shown_payloads_only_when_asked_for_and_it_can_be
         page.fill("closing-reason", "it was only a test").await?;
         page.click("closing-submit").await?;
         page.see("client-note", "This connection is over").await?;
+        let why = ask_api(&scene.proxies[2], &format!("/api/why/{}", client.connection_id()?)).await?;
+        assert_eq!((&why["cause"], &why["node"]), (&json!("operator"), &json!(NODES[1])), "{why}");
         let error = client.closed().await?.context("an error, because a reason was given")?;
         assert!(error.contains("Connection closed with an error"), "{error}");
         page.see_count("graph", &dot, 0).await?;

@@ -34,6 +34,12 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "this node is stopping")
     }
 
+    /// The same, with another status.
+    #[must_use]
+    pub(crate) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
     /// The same, with a header.
     #[must_use]
     pub(crate) fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {

@@ -1,0 +1,33 @@
+//! `GET /api/why/{connectionId}`: why a client connection ended, or was refused, in the last minutes.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, Uri};
+use serde_json::Value;
+
+use super::params::{Params, Scope};
+use super::{Api, ApiError};
+use crate::shard::REMEMBERED_MS;
+
+/// Longest id that is looked for: in negotiate version 0 it is the sealed token.
+const ID_MAX_BYTES: usize = 16 * 1024;
+
+const FIELD: &str = "connectionId";
+
+pub(super) async fn why(State(api): State<Api>, Path(id): Path<String>, uri: Uri) -> Result<Json<Value>, ApiError> {
+    let mut params = Params::read(&uri)?;
+    let scope = params.scope()?;
+    params.end()?;
+    if id.len() > ID_MAX_BYTES {
+        return Err(ApiError::field(FIELD, &format!("may have {ID_MAX_BYTES} bytes at most")));
+    }
+    let known = match scope {
+        Scope::Fleet => api.observer.past(&id).await,
+        Scope::Node => api.observer.past_here(&id),
+    };
+    known.map(Json).ok_or_else(|| {
+        let minutes = REMEMBERED_MS / 60_000;
+        let problem = format!("is not known: no node that answers had it in the last {minutes} minutes");
+        ApiError::field(FIELD, &problem).with_status(StatusCode::NOT_FOUND)
+    })
+}
