@@ -17,7 +17,7 @@
 //! | room | what lives there |
 //! |---|---|
 //! | [`counters`] | what is counted, per shard |
-//! | `logging` | the log of a node; part of its command line |
+//! | [`logging`] | the log of a node; part of its command line |
 //! | [`identity`] | who somebody is: access tokens, their keys, users |
 //! | [`config`] | settings: what was typed, what was meant |
 //! | [`limits`] | what is counted to hold the limits of the front door |

@@ -34,7 +34,9 @@ impl Local {
         let two = || Ok::<_, anyhow::Error>([free_address()?, free_address()?]);
         let (front, statistics, prometheus) = (free_address()?, free_address()?, free_address()?);
         let (nodes, admins, apps) = (two()?, two()?, two()?);
-        let mut command = Command::new(shipped("local/run"));
+        // A shell can't undo that a signal is ignored, as Ctrl-C's is where the tests run in the background.
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT").arg(shipped("local/run"));
         command.env("PROGRAMS", profile_folder()?).env("TMPDIR", stage.folder()).process_group(0);
         command.env("FRONT", &front).env("STATISTICS", &statistics).env("PROMETHEUS", &prometheus);
         command.env("NODES", nodes.join(" ")).env("ADMINS", admins.join(" ")).env("APPS", apps.join(" "));

@@ -126,7 +126,8 @@ fn the_admin_port_shows_health_counters_and_metrics() {
             let metrics = get(address, "/metrics").await?;
             let samples: Vec<&str> = metrics.body.lines().filter(|line| !line.starts_with('#')).collect();
             assert!(!samples.is_empty());
-            assert!(samples.iter().all(|sample| sample.starts_with("trunkline_")), "{samples:?}");
+            let is_ours = |sample: &&str| sample.starts_with("trunkline_") || sample.starts_with("process_");
+            assert!(samples.iter().all(is_ours), "{samples:?}");
             Metrics::of(address).await?;
         }
         // It is not for clients, and clients' port is not for people who look after the node.
