@@ -230,6 +230,13 @@ async fn send_to_group(ctx: Context, group: String, x: Value) -> Result<(), HubE
     Ok(())
 }
 
+async fn send_to_groups(ctx: Context, groups: Vec<String>, x: Value) -> Result<(), HubError> {
+    for group in groups {
+        ctx.clients().group(group).send("Message", (&x,)).await?;
+    }
+    Ok(())
+}
+
 async fn send_to(ctx: Context, connection_id: String, x: Value) -> Result<(), HubError> {
     ctx.clients().client(connection_id).send("Message", (x,)).await?;
     Ok(())
@@ -289,6 +296,7 @@ async fn main() -> anyhow::Result<()> {
         .method("Join", join)
         .method("Leave", leave)
         .method("SendToGroup", send_to_group)
+        .method("SendToGroups", send_to_groups)
         .method("SendTo", send_to)
         .method("StartTicks", start_ticks)
         .method("StopTicks", stop_ticks)

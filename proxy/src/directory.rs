@@ -3,6 +3,7 @@
 //! Owned by one thread, so there is no lock; membership lives here and not with an app server, so it outlives one.
 
 mod calls;
+mod census;
 mod client;
 mod kept;
 mod opening;
@@ -11,12 +12,14 @@ mod sets;
 
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::link::{AppServerId, HubIndex, LinkId};
+use crate::link::{AppServerId, Home, HubIndex, LinkId};
 
 pub use calls::Calls;
+pub use census::{Census, Kind};
 pub use client::{Client, Content, Status};
 pub use kept::{Hold, Holds, Kept};
 pub use opening::{Alike, Opening};
@@ -35,6 +38,7 @@ pub type Serial = u32;
 pub struct Directory {
     clients: Slab<Client>,
     sets: Sets,
+    census: Census,
     mark: u64,
 }
 
@@ -42,6 +46,7 @@ impl Directory {
     /// Takes a new client connection in, and makes it a member of its hub and of its user's connections.
     pub fn insert(&mut self, client: Client, user: Option<&str>) -> Slot {
         let hub = client.home.hub();
+        self.census.add(Kind::of(&client));
         let slot = Slot::try_from(self.clients.insert(client)).unwrap_or(Slot::MAX);
         self.join(slot, hub, SetName::Hub);
         if let Some(user) = user {
@@ -50,10 +55,33 @@ impl Directory {
         slot
     }
 
+    /// A client connection ends: until this tick its socket may take what waits, but nobody finds it any more.
+    pub fn close(&mut self, slot: Slot, until: u32) {
+        let Some(client) = self.clients.get_mut(slot as usize).filter(|client| !client.is_closing()) else { return };
+        client.status = Status::Closing { until };
+        client.release_all();
+        self.census.take(Kind::of(client));
+        self.sets.leave_all(&mut self.clients, slot);
+    }
+
     /// Frees the place of a client connection.
     pub fn remove(&mut self, slot: Slot) -> Option<Client> {
-        self.leave_all(slot);
+        self.close(slot, 0);
         self.clients.try_remove(slot as usize)
+    }
+
+    /// A client connection has another home.
+    pub fn move_to(&mut self, slot: Slot, home: &Home) {
+        let Some(client) = self.clients.get_mut(slot as usize).filter(|client| !client.is_closing()) else { return };
+        self.census.take(Kind::of(client));
+        client.home = Arc::clone(home);
+        self.census.add(Kind::of(client));
+    }
+
+    /// How many there are of each kind.
+    #[must_use]
+    pub fn census(&self) -> &Census {
+        &self.census
     }
 
     /// The client connection at this place.
@@ -85,11 +113,6 @@ impl Directory {
     /// Ends a client connection's memberships in groups, but not in its hub and user.
     pub fn leave_groups(&mut self, slot: Slot) {
         self.sets.leave_groups(&mut self.clients, slot);
-    }
-
-    /// Ends all memberships: nothing is sent to it any more.
-    pub fn leave_all(&mut self, slot: Slot) {
-        self.sets.leave_all(&mut self.clients, slot);
     }
 
     /// How many groups with members and how many users with connections there are.

@@ -33,7 +33,7 @@ use crate::directory::{Alike, Client, Directory, Hold, Opening, Place, Serial, S
 pub use carry_out::no_such_connection;
 pub use ending::{Ending, Notice, log_end};
 pub use inbox::{Admission, Arrival, Inbox, Parcel, ShardSender, Turn, Visit};
-pub use look::{Census, Details, Kind, Names, Row, Which};
+pub use look::{Details, Names, Row, Which};
 pub use past::{Past, PastConnection, REMEMBERED_MS, short};
 pub use shared::{Shared, Sockets, Ways};
 pub use watch::WatchError;

@@ -19,7 +19,7 @@ use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 use super::Shard;
 use super::past::{PastConnection, short, unix_ms};
 use crate::delivery::frame_for;
-use crate::directory::{Client, Content, Opening, Slot, Status};
+use crate::directory::{Client, Content, Opening, Slot};
 use crate::outbox::Outbox;
 use crate::transport::websocket::{self, CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL};
 
@@ -198,14 +198,9 @@ impl Shard {
         let now = self.tick();
         {
             let mut directory = self.directory.borrow_mut();
-            let Some(client) = directory.get_mut(slot) else { return };
-            if client.is_closing() {
-                return;
-            }
-            client.status = Status::Closing { until: now + CLOSE_TIMEOUT_TICKS };
-            client.release_all();
+            let Some(client) = directory.get(slot).filter(|client| !client.is_closing()) else { return };
             self.take_note(client, ending);
-            directory.leave_all(slot);
+            directory.close(slot, now + CLOSE_TIMEOUT_TICKS);
         }
         self.watches.gone(slot);
         self.end_route(slot);

@@ -1,6 +1,6 @@
 //! What somebody who looks is told of a shard: in steps that are short, because meanwhile nobody is served.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -9,7 +9,7 @@ use trunkline_protocol::manifest::REMOTE_HEADER;
 use trunkline_protocol::service::OpenConnection;
 
 use super::{Ending, Shard};
-use crate::directory::{Client, Directory, Hold, SetName, Slot, Status};
+use crate::directory::{Census, Client, Directory, Hold, Kind, SetName, Slot, Status};
 use crate::link::{AppServerId, HubIndex};
 use crate::socket::Socket;
 
@@ -26,27 +26,6 @@ const GROUPS_MAX: usize = 200;
 
 /// Characters of a header's value that are shown.
 const HEADER_MAX_CHARS: usize = 300;
-
-/// What clients are counted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Kind {
-    /// Their hub.
-    pub hub: HubIndex,
-    /// Their app server.
-    pub app: AppServerId,
-    /// What they travel by.
-    pub transport: &'static str,
-    /// Their hub protocol.
-    pub protocol: &'static str,
-}
-
-/// How many clients there are of each kind.
-#[derive(Debug, Default)]
-pub struct Census {
-    /// The numbers.
-    pub kinds: HashMap<Kind, u64>,
-    from: usize,
-}
 
 /// Which clients are asked for.
 #[derive(Debug, Clone)]
@@ -152,15 +131,10 @@ impl Names {
 }
 
 impl Shard {
-    /// Counts some clients; `true` when all were counted.
-    pub fn count(&self, census: &mut Census) -> bool {
-        let directory = self.directory.borrow();
-        let (step, is_last) = step(census.from, directory.places());
-        census.from = step.end;
-        for (_, client) in directory.range(step).filter(|(_, client)| !client.is_closing()) {
-            *census.kinds.entry(kind(client)).or_default() += 1;
-        }
-        is_last
+    /// How many clients there are of each kind.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        self.directory.borrow().census().clone()
     }
 
     /// Looks for names; `true` when all were looked at.
@@ -257,7 +231,7 @@ impl Shard {
             SetName::User(name) => Some(name.to_owned()),
             SetName::Hub | SetName::Group(_) => None,
         });
-        let Kind { hub, app, transport, protocol } = kind(client);
+        let Kind { hub, app, transport, protocol } = Kind::of(client);
         Row {
             slot,
             id: client.id.get(..ID_CHARS).unwrap_or(&client.id).into(),
@@ -277,11 +251,6 @@ impl Shard {
 fn step(from: usize, places: usize) -> (Range<usize>, bool) {
     let end = from.saturating_add(STEP).min(places).max(from);
     (from..end, end >= places)
-}
-
-fn kind(client: &Client) -> Kind {
-    let (hub, app) = (client.home.hub(), client.home.app());
-    Kind { hub, app, transport: client.transport.name(), protocol: client.content.speech().label() }
 }
 
 fn state(client: &Client) -> &'static str {

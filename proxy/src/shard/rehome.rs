@@ -9,7 +9,6 @@
 //! What an app server had taken is never given to another one; what a client has sent meanwhile waits in its socket.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::BytesMut;
 use bytestring::ByteString;
@@ -197,14 +196,12 @@ impl Shard {
         let Some(open) = client.kept.open_again(is_open.then_some(&*from)) else { return };
         home.send(&ServiceMessage::OpenConnection(open));
         home.send_data(&client.id, &HandshakeRequest { protocol, version: 1 }.encode(), DATA_TYPE_HANDSHAKE);
-        client.home = Arc::clone(home);
         if let (Status::Opening { .. }, Some(hub)) = (client.status, hubs.get(home.hub().get())) {
             client.status = opening_until(now, hub.settings().handshake_timeout_ms);
         }
         for hold in [Hold::App, Hold::Leaving, Hold::Homeless] {
             client.release(hold, now);
         }
-        self.counters.rehomed.increment();
         if was_at != home.app() && was_at != AppServerId::NONE {
             // Nobody but its own app server is listened to.
             client.kept.calls.forget_failed();
@@ -212,6 +209,8 @@ impl Shard {
             let id = ByteString::from(&*client.id);
             self.moved_away.borrow_mut().push(MovedAway { hub: home.hub(), app: was_at, id, until });
         }
+        directory.move_to(slot, home);
+        self.counters.rehomed.increment();
     }
 
     /// An app server is there again that clients were moved away from: for them this is no end.

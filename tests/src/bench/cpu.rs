@@ -31,6 +31,16 @@ impl CpuTime {
         Ok(Self(threads))
     }
 
+    /// Of all these processes together, up to now.
+    ///
+    /// # Errors
+    /// When one is gone, or the system does not tell.
+    pub fn of_all(pids: &[u32]) -> Result<Self> {
+        // A thread's number is its own in the whole system.
+        let each = pids.iter().map(|pid| Self::of(*pid)).collect::<Result<Vec<_>>>()?;
+        Ok(Self(each.into_iter().flat_map(|process| process.0).collect()))
+    }
+
     /// Of the kernel's threads for interrupts of the network and others; nothing where they can't be seen.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The product under test: proxies before the app server `bench`, each a process of its own.
 
+use std::iter;
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
@@ -19,37 +20,60 @@ const LINKS: u16 = 5;
 const BUILD: &str = "cargo build --release -p trunkline-proxy --bin trunkline -p trunkline --example bench \
                      -p trunkline-load --bin trunkline-load";
 
-/// A proxy and its app server. They end with this value, the proxy first.
+/// Proxies and their app server. They end with this value, the proxies first.
 #[derive(Debug)]
 pub struct Product {
     proxy: Proxy,
+    others: Vec<Proxy>,
     app: App,
 }
 
+/// What a benchmark wants of its proxies.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// How many; at least one there is.
+    pub proxies: u16,
+    /// Threads of each that serve clients.
+    pub shards: u16,
+    /// Links of each to the app server.
+    pub links: u16,
+    /// More arguments.
+    pub more: &'a [&'a str],
+}
+
 impl Product {
-    /// Starts both, and waits for all links between them.
+    /// Starts one proxy and its app server, and waits for all links between them.
     ///
     /// # Errors
     /// When one is not built or does not start.
     pub fn start(shards: u16) -> Result<Self> {
-        Self::start_with(shards, LINKS, &[])
+        Self::start_with(Wanted { proxies: 1, shards, links: LINKS, more: &[] })
     }
 
-    /// Starts both, the proxy with so many links and more arguments, and waits for all links between them.
+    /// Starts them as they are wanted, and waits for all links between them.
     ///
     /// # Errors
     /// When one is not built or does not start.
-    pub fn start_with(shards: u16, links: u16, more: &[&str]) -> Result<Self> {
+    pub fn start_with(Wanted { proxies, shards, links, more }: Wanted<'_>) -> Result<Self> {
         let app = App::start()?;
-        let mut trunkline = Command::new(program("trunkline")?);
-        trunkline.arg("serve").args(more);
-        Ok(Self { proxy: Proxy::serve(&app, shards, links, trunkline)?, app })
+        let serve = || {
+            let mut trunkline = Command::new(program("trunkline")?);
+            trunkline.arg("serve").args(more);
+            Proxy::serve(&app, shards, links, trunkline)
+        };
+        let (proxy, others) = (serve()?, (1..proxies).map(|_| serve()).collect::<Result<_>>()?);
+        Ok(Self { proxy, others, app })
     }
 
-    /// Where clients connect.
+    /// Where clients connect: at the first proxy.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.proxy.address
+    }
+
+    /// All proxies.
+    pub fn proxies(&self) -> impl Iterator<Item = &Proxy> {
+        iter::once(&self.proxy).chain(&self.others)
     }
 
     /// Where the proxy tells of itself.

@@ -1,4 +1,4 @@
-//! This node as it is now: counters and lists that are there anyway, and a census of the clients in short steps.
+//! This node as it is now: counters and lists that are there anyway, and what shards have counted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,8 +11,9 @@ use super::vitals::{Spent, Vitals};
 use crate::admin::Admin;
 use crate::config::Address;
 use crate::counters::{Counters, Direction, FrameKind, HubCounters};
+use crate::directory::{Census, Kind};
 use crate::link::{AppServerId, Hub, HubIndex, Pool};
-use crate::shard::{Census, Kind, Row, ShardSender, Shared, Which};
+use crate::shard::{Row, ShardSender, Shared, Which};
 
 /// So many clients of a node are told of one by one; of more only the numbers are.
 const INDIVIDUALS_MAX: u64 = 64;
@@ -50,7 +51,7 @@ impl Gatherer {
     pub(super) async fn gather(&mut self) -> Node {
         let shared = self.admin.shared.clone();
         let kinds = census(shared.shards()).await;
-        let clients = kinds.values().sum();
+        let clients = kinds.total();
         let individuals = if clients <= INDIVIDUALS_MAX { Some(individuals(&shared).await) } else { None };
         let level = |of: fn(&Counters) -> u64| shared.counters().iter().map(|counters| of(counters)).sum();
         let mut node = Node {
@@ -94,27 +95,12 @@ pub(super) fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// All clients by kind. Shards count at the same time, each in its own steps.
-async fn census(shards: &[ShardSender]) -> HashMap<Kind, u64> {
-    let counts = join_all(shards.iter().map(count)).await;
-    let mut all = HashMap::new();
-    for (kind, clients) in counts.into_iter().flat_map(|census| census.kinds) {
-        *all.entry(kind).or_default() += clients;
-    }
+/// All clients by kind.
+async fn census(shards: &[ShardSender]) -> Census {
+    let counts = join_all(shards.iter().map(|shard| shard.visit(|shard| shard.census()))).await;
+    let mut all = Census::default();
+    counts.iter().flatten().for_each(|counted| all.merge(counted));
     all
-}
-
-async fn count(shard: &ShardSender) -> Census {
-    let (mut census, mut is_done) = (Census::default(), false);
-    while !is_done {
-        let step = shard.visit(move |shard| {
-            let is_done = shard.count(&mut census);
-            (census, is_done)
-        });
-        let Some(counted) = step.await else { return Census::default() };
-        (census, is_done) = counted;
-    }
-    census
 }
 
 async fn individuals(shared: &Shared) -> Vec<Client> {
@@ -157,7 +143,7 @@ fn pool_of(hub: &Hub, app: AppServerId) -> Option<std::sync::Arc<Pool>> {
     hub.pools().iter().find(|pool| pool.app().id == app).cloned()
 }
 
-fn hubs(shared: &Shared, kinds: &HashMap<Kind, u64>) -> Vec<HubView> {
+fn hubs(shared: &Shared, kinds: &Census) -> Vec<HubView> {
     let view = |hub: &std::sync::Arc<Hub>| {
         let of_hub = || kinds.iter().filter(|(kind, _)| kind.hub == hub.index());
         let by = |label: fn(&Kind) -> &'static str| {
@@ -177,7 +163,7 @@ fn hubs(shared: &Shared, kinds: &HashMap<Kind, u64>) -> Vec<HubView> {
     shared.hubs.all().iter().take(HUBS_MAX).map(view).collect()
 }
 
-fn links(shared: &Shared, kinds: &HashMap<Kind, u64>) -> Vec<LinkView> {
+fn links(shared: &Shared, kinds: &Census) -> Vec<LinkView> {
     let mut at_home = HashMap::<(HubIndex, AppServerId), u64>::new();
     kinds.iter().for_each(|(kind, clients)| *at_home.entry((kind.hub, kind.app)).or_default() += clients);
     let mut views = Vec::new();

@@ -55,19 +55,18 @@ impl To {
         }
     }
 
-    /// The calls that ask the app server for the message of this number. Without an id: there is no answer.
-    pub(crate) fn calls(self, sequence: u64, payload: usize, clients: usize, left_out: &[String]) -> Vec<Vec<u8>> {
+    /// The call that asks the app server for the message of this number. Without an id: there is no answer.
+    pub(crate) fn call(self, sequence: u64, payload: usize, clients: usize, left_out: &[String]) -> Vec<u8> {
         let text = text(sequence, payload);
-        let to_group = |group| invocation("SendToGroup", &format!("\"{group}\",\"{text}\""));
+        let with = |target, names: &[String]| invocation(target, &format!("[\"{}\"],\"{text}\"", names.join("\",\"")));
         match self {
-            To::Everyone => vec![invocation("Broadcast", &format!("\"{text}\""))],
-            To::Group => vec![to_group("all".to_owned())],
+            To::Everyone => invocation("Broadcast", &format!("\"{text}\"")),
+            To::Group => invocation("SendToGroup", &format!("\"all\",\"{text}\"")),
             To::Groups => {
-                (0..clients).step_by(GROUP_MEMBERS).filter_map(|first| self.group(first)).map(to_group).collect()
+                let groups = (0..clients).step_by(GROUP_MEMBERS).filter_map(|first| self.group(first));
+                with("SendToGroups", &groups.collect::<Vec<_>>())
             }
-            To::Except => {
-                vec![invocation("BroadcastExcept", &format!("[\"{}\"],\"{text}\"", left_out.join("\",\"")))]
-            }
+            To::Except => with("BroadcastExcept", left_out),
         }
     }
 }
@@ -140,8 +139,8 @@ mod tests {
 
     #[test]
     fn groups_of_ten_hold_every_client_once() {
-        let calls = To::Groups.calls(1, 16, 25, &[]);
-        assert_eq!(calls.len(), 3);
+        let call = String::from_utf8(To::Groups.call(1, 16, 25, &[])).unwrap();
+        assert!(call.contains("[\"ten-0\",\"ten-1\",\"ten-2\"]"), "{call}");
         assert_eq!((To::Groups.group(9).unwrap().as_str(), To::Groups.group(24).unwrap().as_str()), ("ten-0", "ten-2"));
     }
 }

@@ -23,7 +23,6 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use trunkline_tests::bench::cpu::CpuTime;
 use trunkline_tests::bench::done::Done;
-use trunkline_tests::bench::memory::Memory;
 use trunkline_tests::bench::process::{READY, say};
 
 use crate::broadcast::{Speech, To};
@@ -50,7 +49,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 pub(crate) enum At {
     /// The floor.
     Floor,
-    /// A proxy before the app server `bench`.
+    /// Proxies before the app server `bench`.
     Proxy,
 }
 
@@ -63,7 +62,10 @@ pub(crate) struct CrowdArguments {
     /// What it does
     #[arg(long)]
     pub(crate) work: Work,
-    /// Threads of the proxy that serve clients
+    /// Proxies, if it is these
+    #[arg(long)]
+    proxies: u16,
+    /// Threads of each that serve clients
     #[arg(long)]
     shards: u16,
     /// Client connections
@@ -133,9 +135,9 @@ trait Play {
 pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
     let server = match arguments.at {
         At::Floor => Server::floor(arguments)?,
-        At::Proxy => Server::proxy(arguments.shards, arguments.links)?,
+        At::Proxy => Server::proxies(arguments.proxies, arguments.shards, arguments.links)?,
     };
-    let alone_bytes = Memory::of(server.pid())?.anonymous_bytes;
+    let alone_bytes = server.memory_bytes()?;
     let mut play: Box<dyn Play> = match arguments.work {
         Work::Broadcast => Box::new(Receivers::gather(&server, arguments)?),
         Work::Echo => Box::new(Callers::gather(&server, arguments)?),
@@ -158,7 +160,7 @@ fn measure(play: &mut dyn Play, length: Duration, server: &Server) -> Result<Win
     play.run_for(WARM_UP)?;
     settle(play)?;
     let app = || server.app_pid().map(CpuTime::of).transpose();
-    let before = (CpuTime::of(server.pid())?, app()?, CpuTime::of(std::process::id())?, CpuTime::of_softirqs()?);
+    let before = (CpuTime::of_all(&server.pids())?, app()?, CpuTime::of(std::process::id())?, CpuTime::of_softirqs()?);
     let started = Instant::now();
     let done = play.run_for(length)?;
     let wall_ns = u64::try_from(started.elapsed().as_nanos())?;
@@ -166,13 +168,13 @@ fn measure(play: &mut dyn Play, length: Duration, server: &Server) -> Result<Win
     settle(play)?;
     Ok(Window {
         units: done.units,
-        cpu_ns: CpuTime::of(server.pid())?.since(&before.0),
+        cpu_ns: CpuTime::of_all(&server.pids())?.since(&before.0),
         app_cpu_ns: app()?.zip(before.1).map_or(0, |(now, before)| now.since(&before)),
         generator_cpu_ns: generator_cpu.since(&before.2),
         softirq_cpu_ns: CpuTime::of_softirqs()?.since(&before.3),
         wall_ns,
         p99_us: done.percentile(99),
-        memory_bytes: Memory::of(server.pid())?.anonymous_bytes,
+        memory_bytes: server.memory_bytes()?,
         alone_bytes: 0,
     })
 }

@@ -55,7 +55,7 @@ mod writer;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
 use broadcast::{Speech, To};
@@ -121,13 +121,16 @@ struct Settings {
     /// What the clients speak; the floor sends JSON to all
     #[arg(long, default_value_t = Speech::Json, value_enum)]
     speech: Speech,
-    /// Links between the proxy and its app server
+    /// Links between each proxy and the app server
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=256))]
     links: u16,
     /// Bursts per second at most; without it, each starts when the one before has arrived
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: Option<u32>,
-    /// Threads of the proxy that serve clients; the floor is always one thread
+    /// Proxies, at which the clients take turns; calls and broadcasts only
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    proxies: u16,
+    /// Threads of each proxy that serve clients; the floor is always one thread
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     shards: u16,
     /// Clients that have stopped reading, beside the others: a proxy with them is compared with a proxy without them
@@ -164,6 +167,8 @@ impl Settings {
 
 fn compare(settings: Settings) -> Result<()> {
     command::warn_of_debug_build("floor");
+    let has_each_client_somewhere = matches!(settings.work, Work::Broadcast | Work::Echo);
+    ensure!(settings.proxies == 1 || has_each_client_somewhere, "--proxies is for broadcasts and echoes only");
     let mut fleet = fleet::Fleet::start(&settings)?;
     say(&report::heading(&settings));
     let windows = rounds::measure(&mut fleet, &settings, |window| say(&report::row(&settings, window)))?;

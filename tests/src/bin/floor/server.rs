@@ -1,10 +1,11 @@
-//! What a crowd is at: the floor, or a proxy before an app server, each a process of its own.
+//! What a crowd is at: the floor, or proxies before an app server, each a process of its own.
 
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use trunkline_tests::bench::memory::Memory;
 use trunkline_tests::bench::process::Speaker;
-use trunkline_tests::bench::product::{self, Product};
+use trunkline_tests::bench::product::{self, Product, Proxy, Wanted};
 
 use crate::crowd::CrowdArguments;
 
@@ -16,7 +17,7 @@ const OUTBOX_MAX_BYTES: usize = 256 * 1024;
 pub(crate) enum Server {
     /// The floor, and where it listens.
     Floor(Speaker, SocketAddr),
-    /// A proxy and its app server.
+    /// Proxies and their app server.
     Proxy(Product),
 }
 
@@ -30,18 +31,28 @@ impl Server {
         Ok(Self::Floor(floor, address))
     }
 
-    /// Starts a proxy and its app server, and waits for the links between them.
-    pub(crate) fn proxy(shards: u16, links: u16) -> Result<Self> {
+    /// Starts proxies and their app server, and waits for the links between them.
+    pub(crate) fn proxies(proxies: u16, shards: u16, links: u16) -> Result<Self> {
         let outbox = OUTBOX_MAX_BYTES.to_string();
-        Ok(Self::Proxy(Product::start_with(shards, links, &["--outbox-max-bytes", &outbox])?))
+        let more = &["--outbox-max-bytes", &outbox];
+        Ok(Self::Proxy(Product::start_with(Wanted { proxies, shards, links, more })?))
     }
 
-    /// Where clients connect.
+    /// Where the first client connects.
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
             Self::Floor(_, address) => *address,
             Self::Proxy(product) => product.address(),
         }
+    }
+
+    /// Where clients connect, one after the other, again and again.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let all: Vec<_> = match self {
+            Self::Floor(_, address) => vec![*address],
+            Self::Proxy(product) => product.proxies().map(Proxy::address).collect(),
+        };
+        all.into_iter().cycle()
     }
 
     /// The app server behind it.
@@ -52,11 +63,16 @@ impl Server {
         }
     }
 
-    /// The process that is measured.
-    pub(crate) fn pid(&self) -> u32 {
+    /// The processes that are measured.
+    pub(crate) fn pids(&self) -> Vec<u32> {
         match self {
-            Self::Floor(floor, _) => floor.id(),
-            Self::Proxy(product) => product.proxy_pid(),
+            Self::Floor(floor, _) => vec![floor.id()],
+            Self::Proxy(product) => product.proxies().map(Proxy::pid).collect(),
         }
+    }
+
+    /// What they have in memory.
+    pub(crate) fn memory_bytes(&self) -> Result<u64> {
+        self.pids().into_iter().map(|pid| Ok(Memory::of(pid)?.anonymous_bytes)).sum()
     }
 }

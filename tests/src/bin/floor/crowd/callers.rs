@@ -37,10 +37,10 @@ impl Callers {
     pub(super) fn gather(server: &Server, arguments: &CrowdArguments) -> Result<Self> {
         let poll = Poll::new()?;
         let mut clients = Vec::with_capacity(arguments.clients);
-        for number in 0..arguments.clients {
+        for (number, address) in (0..arguments.clients).zip(server.addresses()) {
             let connected = match arguments.at {
-                At::Floor => connect::open(server.address()).map(|socket| (socket, Vec::new())),
-                At::Proxy => connect::to_hub(server.address(), "/bench", ""),
+                At::Floor => connect::open(address).map(|socket| (socket, Vec::new())),
+                At::Proxy => connect::to_hub(address, "/bench", ""),
             };
             let (socket, heard) = connected.with_context(|| format!("client {number}"))?;
             socket.set_nonblocking(true)?;

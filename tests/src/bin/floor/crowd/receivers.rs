@@ -70,11 +70,11 @@ impl Receivers {
             At::Proxy => None,
         };
         let mut clients = Vec::with_capacity(arguments.clients);
-        for number in 0..arguments.clients {
+        for (number, address) in (0..arguments.clients).zip(server.addresses()) {
             let is_binary = at == At::Proxy && speech.is_binary(number);
             let connected = match at {
-                At::Floor => to_floor(server.address()).map(|socket| (socket, Vec::new())),
-                At::Proxy => to_proxy(server.address(), is_binary, to.group(number)),
+                At::Floor => to_floor(address).map(|socket| (socket, Vec::new())),
+                At::Proxy => to_proxy(address, is_binary, to.group(number)),
             };
             let (socket, partial) = connected.with_context(|| format!("client {number}"))?;
             if asking.is_none() {
@@ -107,8 +107,8 @@ impl Receivers {
                 writer::command(&frames.collect::<Vec<_>>().concat())
             }
             At::Proxy => {
-                let calls = |number| to.calls(number, payload, self.clients.len(), self.left_out.ids());
-                numbers.clone().flat_map(calls).flat_map(|call| frame::from_client(&call)).collect()
+                let call = |number| to.call(number, payload, self.clients.len(), self.left_out.ids());
+                numbers.clone().flat_map(|number| frame::from_client(&call(number))).collect()
             }
         };
         let messages = numbers.clone().map(|number| broadcast::message(number, payload)).collect();

@@ -1,0 +1,85 @@
+//! How many client connections there are of each kind, counted as they come, move and go: whoever looks visits none.
+
+use std::collections::HashMap;
+
+use super::Client;
+use crate::link::{AppServerId, HubIndex};
+
+/// What clients are counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Kind {
+    /// Their hub.
+    pub hub: HubIndex,
+    /// Their app server.
+    pub app: AppServerId,
+    /// What they travel by.
+    pub transport: &'static str,
+    /// Their hub protocol.
+    pub protocol: &'static str,
+}
+
+impl Kind {
+    /// The kind of a client connection.
+    #[must_use]
+    pub fn of(client: &Client) -> Self {
+        let (hub, app) = (client.home.hub(), client.home.app());
+        Self { hub, app, transport: client.transport.name(), protocol: client.content.speech().label() }
+    }
+}
+
+/// How many there are of each kind; kinds without any are not in it.
+#[derive(Debug, Clone, Default)]
+pub struct Census(HashMap<Kind, u64>);
+
+impl Census {
+    /// One more of this kind.
+    pub(super) fn add(&mut self, kind: Kind) {
+        *self.0.entry(kind).or_default() += 1;
+    }
+
+    /// One less.
+    pub(super) fn take(&mut self, kind: Kind) {
+        if let Some(count) = self.0.get_mut(&kind) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&kind);
+            }
+        }
+    }
+
+    /// Adds what another shard has.
+    pub fn merge(&mut self, other: &Self) {
+        other.iter().for_each(|(kind, count)| *self.0.entry(*kind).or_default() += count);
+    }
+
+    /// All kinds and their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (&Kind, u64)> {
+        self.0.iter().map(|(kind, count)| (kind, *count))
+    }
+
+    /// How many there are in all.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_without_any_is_gone_and_shards_add_up() {
+        let kind = |hub| Kind { hub: HubIndex::from(hub), app: AppServerId::NONE, transport: "a", protocol: "b" };
+        let (mut one, mut other) = (Census::default(), Census::default());
+        for hub in [1, 1, 2] {
+            one.add(kind(hub));
+        }
+        one.take(kind(2));
+        one.take(kind(3));
+        assert_eq!(one.iter().collect::<Vec<_>>(), [(&kind(1), 2)]);
+        other.add(kind(1));
+        other.merge(&one);
+        assert_eq!((other.iter().count(), other.total()), (1, 3));
+    }
+}
