@@ -102,10 +102,10 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Counts `frames` of `bytes` together.
+    /// Counts `frames` of `bytes` together, on the thread of its shard.
     pub fn count(&self, frames: u64, bytes: usize) {
-        self.frames.add(frames);
-        self.bytes.add(bytes as u64);
+        self.frames.add_alone(frames);
+        self.bytes.add_alone(bytes as u64);
     }
 }
 

@@ -213,8 +213,13 @@ impl Delivery<'_> {
     #[must_use]
     pub fn find(&self, hub: HubIndex, id: &str) -> Option<Slot> {
         let Place { shard, slot } = self.routes.find(id)?;
-        let client = (shard == self.shard).then(|| self.directory.get(slot))??;
-        (*client.id == *id && client.home.hub() == hub).then_some(slot)
+        (shard == self.shard && self.is_at(slot, hub, id)).then_some(slot)
+    }
+
+    /// Whether this connection of this hub is at this place.
+    #[must_use]
+    pub fn is_at(&self, slot: Slot, hub: HubIndex, id: &str) -> bool {
+        self.directory.get(slot).is_some_and(|client| *client.id == *id && client.home.hub() == hub)
     }
 }
 

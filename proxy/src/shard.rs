@@ -27,7 +27,7 @@ use bytes::Bytes;
 use trunkline_protocol::service::OpenConnection;
 
 use crate::counters::{Counters, HubCounters, Population};
-use crate::delivery::{Aftermath, Delivery, Outlet, Pace, Watches};
+use crate::delivery::{Aftermath, Delivery, Order, Outlet, Pace, Watches};
 use crate::directory::{Alike, Client, Directory, Hold, Opening, Place, Serial, Slot};
 
 pub use carry_out::no_such_connection;
@@ -54,6 +54,7 @@ pub struct Shard {
     counters: Arc<Counters>,
     directory: RefCell<Directory>,
     aftermath: RefCell<Aftermath>,
+    spare_orders: RefCell<Vec<Order>>,
     scratch: RefCell<Box<[u8]>>,
     wheel: RefCell<Wheel>,
     expiries: RefCell<Expiries>,
@@ -84,6 +85,7 @@ impl Shard {
             counters,
             directory: RefCell::default(),
             aftermath: RefCell::default(),
+            spare_orders: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             wheel: RefCell::default(),
             expiries: RefCell::default(),

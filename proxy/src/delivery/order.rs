@@ -10,6 +10,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::{Ack, AckStatus, ClientInvocation, FlowOperation, RawKind, ServiceMessage};
 
 use super::Framed;
+use crate::directory::Slot;
 use crate::link::{AppServerId, HubIndex, LinkHandle, LinkId};
 
 /// Whom a message is for.
@@ -53,6 +54,8 @@ pub enum Order {
         app: AppServerId,
         /// Which connection.
         connection_id: ByteString,
+        /// Where it was when the order was made: there it is, or nowhere.
+        slot: Slot,
         /// What.
         act: Act,
     },

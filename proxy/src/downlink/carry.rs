@@ -189,7 +189,7 @@ impl Wire<'_> {
     /// Reads turn after turn; says why it ends. It stops only between two turns.
     async fn read(&mut self, stop: &CancellationToken) -> End {
         loop {
-            let mut turn = TurnOrders::new(self.shard.shared().shards().len());
+            let mut turn = TurnOrders::new(self.shard);
             let mut taken = self.take_frames(&mut turn);
             if taken.is_ok() && turn.is_empty() {
                 let piece = tokio::select! {

@@ -16,6 +16,7 @@ use trunkline_protocol::service::{
 
 use crate::counters::SendKind;
 use crate::delivery::{Act, Framed, GroupOrder, Order, PendingAck, Receivers, Who};
+use crate::directory::Place;
 use crate::link::LinkHandle;
 use crate::shard::{Shard, no_such_connection};
 
@@ -30,8 +31,13 @@ pub(super) struct TurnOrders {
 }
 
 impl TurnOrders {
-    pub(super) fn new(shards: usize) -> Self {
-        Self { orders: vec![Vec::new(); shards], taken: None, bytes: 0 }
+    /// A turn that this shard reads.
+    pub(super) fn new(shard: &Shard) -> Self {
+        let mut orders: Vec<_> = shard.shared().shards().iter().map(|_| Vec::new()).collect();
+        if let Some(own) = orders.get_mut(usize::from(shard.index())) {
+            *own = shard.spare_orders();
+        }
+        Self { orders, taken: None, bytes: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -42,8 +48,10 @@ impl TurnOrders {
         self.orders
     }
 
-    fn for_all(&mut self, order: &Order) {
-        self.orders.iter_mut().for_each(|orders| orders.push(order.clone()));
+    fn for_all(&mut self, order: Order) {
+        let Some((last, others)) = self.orders.split_last_mut() else { return };
+        others.iter_mut().for_each(|orders| orders.push(order.clone()));
+        last.push(order);
     }
 
     fn for_shard(&mut self, shard: u16, order: Order) {
@@ -55,9 +63,9 @@ impl TurnOrders {
     /// To the shard that owns a connection; nobody gets it when nobody does.
     fn for_owner(&mut self, shard: &Shard, link: &LinkHandle, connection_id: ByteString, act: Act) {
         match shard.shared().routes.find(&connection_id) {
-            Some(place) => {
+            Some(Place { shard, slot }) => {
                 let (hub, app) = (link.hub(), link.app());
-                self.for_shard(place.shard, Order::One { hub, app, connection_id, act });
+                self.for_shard(shard, Order::One { hub, app, connection_id, slot, act });
             }
             None => shard.counters().unknown_receivers.increment(),
         }
@@ -78,7 +86,7 @@ pub(super) fn sort(
     let sends = &shard.counters().sends;
     let mut send = |kind: SendKind, to: Receivers, payloads: &Payloads| {
         sends.of(kind).add_alone(1);
-        turn.for_all(&Order::Send { hub, to, message: Framed::new(payloads) });
+        turn.for_all(Order::Send { hub, to, message: Framed::new(payloads) });
     };
     match message {
         ServiceMessage::ConnectionData(data) => {
@@ -284,19 +292,19 @@ fn change_user_group(
     turn: &mut TurnOrders,
 ) {
     if let Some(change) = change.order(group) {
-        turn.for_all(&Order::UserGroup { hub: link.hub(), user, change, ack });
+        turn.for_all(Order::UserGroup { hub: link.hub(), user, change, ack });
     }
 }
 
 fn check(link: &Arc<LinkHandle>, who: Who, within_group: Option<ByteString>, ack_id: i64, turn: &mut TurnOrders) {
     let ack = PendingAck::new(link.clone(), ack_id);
-    turn.for_all(&Order::Check { hub: link.hub(), who, within_group, ack });
+    turn.for_all(Order::Check { hub: link.hub(), who, within_group, ack });
 }
 
 fn close_many(link: &Arc<LinkHandle>, who: Who, close: CloseWithAck, turn: &mut TurnOrders) {
     let CloseWithAck { reason, ack_id, excluded, .. } = close;
     let to = Receivers { excluded, ..who.into() };
-    turn.for_all(&Order::CloseMany { hub: link.hub(), to, reason, ack: PendingAck::new(link.clone(), ack_id) });
+    turn.for_all(Order::CloseMany { hub: link.hub(), to, reason, ack: PendingAck::new(link.clone(), ack_id) });
 }
 
 /// The app server is about to stop: it is no home any more, and those at home there are to get another one.
@@ -305,7 +313,7 @@ fn leave_app(shard: &Shard, link: &LinkHandle, turn: &mut TurnOrders) {
     let pools = hubs.get(link.hub().get()).map(|hub| hub.pools()).unwrap_or_default();
     for pool in pools.iter().filter(|pool| pool.app().id == link.app() && pool.leave()) {
         info!(hub = pool.hub().name(), app = %pool.app().name, "the app server stops: its clients get another one");
-        turn.for_all(&Order::AppLeaves { hub: link.hub(), app: link.app() });
+        turn.for_all(Order::AppLeaves { hub: link.hub(), app: link.app() });
     }
 }
 

@@ -10,27 +10,39 @@ use crate::delivery::{Act, Delivery, GroupOrder, Order, Pace, Receivers, Who, fr
 use crate::directory::{Client, Content, Hold, SetName, Slot, Status};
 use crate::link::{HubIndex, LinkHandle};
 
+/// A list for more orders is not kept.
+const ORDERS_KEPT_MAX: usize = 2048;
+
 impl Shard {
     /// Carries out orders, and writes what they left to be written.
-    pub fn carry_out(self: &Rc<Self>, orders: Vec<Order>) {
+    pub fn carry_out(self: &Rc<Self>, mut orders: Vec<Order>) {
         // A lone frame is written at once; the frames of a longer turn leave together.
         let pace = if orders.len() == 1 { Pace::Direct } else { Pace::Gather };
-        for order in orders {
+        for order in orders.drain(..) {
             self.carry_out_one(order, pace);
         }
         self.finish_turn();
+        if (self.spare_orders.borrow().capacity()..=ORDERS_KEPT_MAX).contains(&orders.capacity()) {
+            *self.spare_orders.borrow_mut() = orders;
+        }
+    }
+
+    /// An empty list for the orders of a turn: growing one anew is what a turn of many small frames would pay most for.
+    #[must_use]
+    pub fn spare_orders(&self) -> Vec<Order> {
+        std::mem::take(&mut *self.spare_orders.borrow_mut())
     }
 
     fn carry_out_one(self: &Rc<Self>, order: Order, pace: Pace) {
         match order {
             Order::Send { hub, to, message } => self.deliver(pace, |delivery| delivery.send(hub, &to, &message)),
-            Order::One { hub, app, connection_id, act } => {
+            Order::One { hub, app, connection_id, slot, act } => {
                 let found = self.deliver(pace, |delivery| {
-                    let slot = delivery.find(hub, &connection_id)?;
-                    Some((slot, delivery.directory.get(slot)?.home.app() == app))
+                    let is_here = delivery.is_at(slot, hub, &connection_id);
+                    is_here.then(|| delivery.directory.get(slot).is_some_and(|client| client.home.app() == app))
                 });
                 match found {
-                    Some((slot, is_own)) => self.act(slot, is_own, act, pace),
+                    Some(is_own) => self.act(slot, is_own, act, pace),
                     None => self.nobody(act),
                 }
             }
