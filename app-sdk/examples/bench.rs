@@ -225,6 +225,20 @@ async fn leave(ctx: Context, group: String) -> Result<(), HubError> {
     Ok(ctx.leave(group).await?)
 }
 
+async fn join_groups(ctx: Context, groups: Vec<String>) -> Result<(), HubError> {
+    for group in groups {
+        ctx.join(group).await?;
+    }
+    Ok(())
+}
+
+async fn leave_groups(ctx: Context, groups: Vec<String>) -> Result<(), HubError> {
+    for group in groups {
+        ctx.leave(group).await?;
+    }
+    Ok(())
+}
+
 async fn send_to_group(ctx: Context, group: String, x: Value) -> Result<(), HubError> {
     ctx.clients().group(group).send("Message", (x,)).await?;
     Ok(())
@@ -295,6 +309,8 @@ async fn main() -> anyhow::Result<()> {
         .method("BroadcastExcept", broadcast_except)
         .method("Join", join)
         .method("Leave", leave)
+        .method("JoinGroups", join_groups)
+        .method("LeaveGroups", leave_groups)
         .method("SendToGroup", send_to_group)
         .method("SendToGroups", send_to_groups)
         .method("SendTo", send_to)

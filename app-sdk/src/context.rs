@@ -112,7 +112,7 @@ impl Context {
     /// Who the client is; `None` for somebody unknown.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
-        self.connection().opening().user_id.as_deref()
+        self.connection().opening().user_id()
     }
 
     /// The claims of the user. Read from the connect request at each call, as are the three that follow, because

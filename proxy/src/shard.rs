@@ -186,7 +186,7 @@ impl Shard {
     /// A client calls: it waits for the answer.
     pub fn called(&self, slot: Slot, invocation_id: &str) {
         let most = self.shared.settings.homes.pending_calls_max;
-        if let Some(client) = self.directory.borrow_mut().get_mut(slot).filter(|client| client.kept.can_move()) {
+        if let Some(client) = self.directory.borrow_mut().get_mut(slot).filter(|client| client.can_move()) {
             client.kept.calls.begin(invocation_id);
             if client.kept.calls.is_full(most) {
                 client.hold(Hold::Calls);

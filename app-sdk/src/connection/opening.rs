@@ -21,10 +21,27 @@ const PRIVATE_HEADERS: [&str; 4] = [REMOTE_HEADER, TRANSPORT_HEADER, MIGRATE_FRO
 #[derive(Debug)]
 pub(crate) struct Opening {
     pub(crate) connection_id: ByteString,
-    pub(crate) user_id: Option<ByteString>,
     /// The client knows the connection to be open: it comes from another app server or another link.
     pub(crate) is_rehomed: bool,
+    /// Where the user's id stands in the frame, if it has one: a text of its own would be four times as large.
+    user_id: Option<Place>,
     body: Bytes,
+}
+
+/// A stretch of a frame, in bytes. A frame is far smaller than what this can tell.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    start: u32,
+    length: u32,
+}
+
+impl Place {
+    /// Where `part`, a piece of `whole`, stands in it.
+    fn of(part: &[u8], whole: &[u8]) -> Option<Self> {
+        let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
+        (start + part.len() <= whole.len())
+            .then_some(Self { start: u32::try_from(start).ok()?, length: u32::try_from(part.len()).ok()? })
+    }
 }
 
 impl Opening {
@@ -34,8 +51,16 @@ impl Opening {
         let body = Bytes::copy_from_slice(body);
         let message = decode(&body).unwrap_or(message);
         let is_rehomed = message.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_FROM_HEADER));
-        let user_id = message.claims.into_iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, value)| value);
+        let user_id = message.claims.iter().find(|(name, _)| name == USER_ID_CLAIM);
+        let user_id = user_id.and_then(|(_, value)| Place::of(value.as_bytes(), &body));
         Self { connection_id: message.connection_id, user_id, is_rehomed, body }
+    }
+
+    /// The user that its client is, if it is one.
+    pub(crate) fn user_id(&self) -> Option<&str> {
+        let Place { start, length } = self.user_id?;
+        let start = start as usize;
+        std::str::from_utf8(self.body.get(start..start + length as usize)?).ok()
     }
 
     /// Claims of the user, without those between proxy and SDK.
@@ -126,7 +151,7 @@ pub(crate) mod tests {
             protocol: Some(text("MessagePack")),
         });
         assert_eq!(opening.connection_id, "c1");
-        assert_eq!(opening.user_id.as_deref(), Some("ann"));
+        assert_eq!(opening.user_id(), Some("ann"));
         let claims: Vec<_> = opening.claims().collect();
         assert_eq!(claims, [(text("role"), text("cook")), (text("role"), text("admin"))]);
         let headers: Vec<_> = opening.headers().collect();

@@ -83,7 +83,7 @@ impl RawConnection {
     /// Who the client is; `None` for somebody unknown.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
-        self.line().opening.user_id.as_deref()
+        self.line().opening.user_id()
     }
 
     /// The claims of the user. Read from the connect request at each call, as are the three that follow.

@@ -245,8 +245,8 @@ fn let_in(
     (client.last_sent, client.last_heard) = (now, now);
     let protocol = greeting.as_ref().map(|greeting| ByteString::from_static(greeting.request.protocol.name()));
     let open = OpenConnection { protocol, ..open };
-    // A node inside an app has no other one; and nothing can be told to a handler that has begun.
-    if greeting.is_some() && shard.shared().whose_sockets == Sockets::Own {
+    // A node inside an app has no other one, and nobody who looks.
+    if shard.shared().whose_sockets == Sockets::Own {
         client.kept.opening = Some(shard.keep_opening(&open));
     }
     // Here first: the app server's answer may come back before this function ends, on another thread.

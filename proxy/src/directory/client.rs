@@ -141,6 +141,13 @@ impl Client {
         matches!(self.status, Status::Closing { .. })
     }
 
+    /// Whether it can be opened at another app server. A raw endpoint's can't: its handler there would begin anew, and
+    /// nothing could tell it where the one before had come to.
+    #[must_use]
+    pub fn can_move(&self) -> bool {
+        matches!(self.content, Content::Hub(_)) && self.kept.opening.is_some()
+    }
+
     /// Has it not be read, for this reason.
     pub fn hold(&mut self, hold: Hold) {
         self.holds.add(hold);

@@ -52,7 +52,7 @@ impl Holds {
 /// What is seldom looked at.
 #[derive(Debug, Default)]
 pub struct Kept {
-    /// What another app server is told of it; `None` if it is never opened at another one.
+    /// How it was opened: what another app server is told of it, and people who look. `None` in a node inside an app.
     pub opening: Option<Opening>,
     /// Its calls that are not answered.
     pub calls: Calls,
@@ -64,12 +64,6 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Whether it can be opened at another app server.
-    #[must_use]
-    pub fn can_move(&self) -> bool {
-        self.opening.is_some()
-    }
-
     /// The frame that opens it at another app server: `from` names the one that had it, if its client knows that it is
     /// open. What was handed over goes along.
     pub fn open_again(&mut self, from: Option<&str>) -> Option<OpenConnection> {
@@ -94,7 +88,6 @@ mod tests {
     #[test]
     fn another_app_server_is_told_the_same_and_where_it_comes_from() {
         let mut kept = Kept::default();
-        assert!(!kept.can_move());
         let open = open("id", "me");
         kept.opening = Some(Alike::default().keep(&open));
         kept.items = Some("mine".into());

@@ -11,7 +11,6 @@ use trunkline_protocol::service::OpenConnection;
 use super::{Ending, Shard};
 use crate::directory::{Census, Client, Directory, Hold, Kind, SetName, Slot, Status};
 use crate::link::{AppServerId, HubIndex};
-use crate::socket::Socket;
 
 const MICROS_PER_SECOND: u64 = 1_000_000;
 
@@ -243,7 +242,7 @@ impl Shard {
             state: state(client),
             age_s: u32::try_from(self.now_us().saturating_sub(client.kept.opened_us) / MICROS_PER_SECOND)
                 .unwrap_or(u32::MAX),
-            address: open.and_then(|open| header(open, REMOTE_HEADER)).or_else(|| peer_of(&client.socket)),
+            address: open.and_then(|open| header(open, REMOTE_HEADER)),
         }
     }
 }
@@ -309,14 +308,6 @@ fn opening(client: &Client) -> Option<OpenConnection> {
 fn header(open: &OpenConnection, name: &str) -> Option<String> {
     let (_, values) = open.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
     Some(values.first()?.chars().take(HEADER_MAX_CHARS).collect())
-}
-
-/// Of a raw endpoint's client no opening is kept; behind a load balancer this is the balancer.
-fn peer_of(socket: &Socket) -> Option<String> {
-    match socket {
-        Socket::Tcp(stream) => Some(stream.peer_addr().ok()?.to_string()),
-        Socket::Boxed(_) => None,
-    }
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ impl Shard {
         let can_move = {
             let directory = self.directory.borrow();
             let Some(client) = directory.get(slot).filter(|client| !client.is_closing()) else { return };
-            client.kept.can_move()
+            client.can_move()
         };
         if !can_move {
             return self.end(slot, &Ending::home_lost(cause));
@@ -111,7 +111,7 @@ impl Shard {
         for slot in slots {
             let mut directory = self.directory.borrow_mut();
             let Some(client) = directory.get_mut(slot).filter(|client| !client.is_closing()) else { continue };
-            if !client.kept.can_move() || client.holds().contains(Hold::Leaving) {
+            if !client.can_move() || client.holds().contains(Hold::Leaving) {
                 continue;
             }
             client.hold(Hold::Leaving);

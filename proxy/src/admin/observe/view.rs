@@ -189,7 +189,7 @@ pub(crate) struct ClientDetails {
     /// As in lists.
     #[serde(flatten)]
     pub client: Client,
-    /// As what it shows itself; not known of a raw endpoint's client.
+    /// As what it shows itself.
     pub user_agent: Option<String>,
     /// The groups that it is in, at most 200.
     pub groups: Vec<String>,

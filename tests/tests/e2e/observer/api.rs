@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use http::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use trunkline_tests::client::{Agents, Kind};
 use trunkline_tests::fleet::{App, Fleet, Proxy, failure_of};
 use trunkline_tests::http_client::{ask, get};
-use trunkline_tests::scenario::play;
+use trunkline_tests::raw::RawClient;
+use trunkline_tests::scenario::{play, until};
 use trunkline_tests::sockets::free_address;
 
 use super::{ADMIN_TOKEN, NODES, Scene, ask_api, post};
@@ -17,6 +20,21 @@ const NOBODY: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
 fn bearer(token: &str) -> String {
     format!("Bearer {token}")
+}
+
+/// A stream of events that is open for as long as this value is there.
+struct Stream(#[expect(dead_code, reason = "held, so that it stays open")] TcpStream);
+
+impl Stream {
+    /// Asks for it, and waits for the head of a good answer.
+    async fn open(address: &str, path: &str) -> Result<Self> {
+        let mut socket = TcpStream::connect(address).await?;
+        socket.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
+        let mut line = [0; 15];
+        socket.read_exact(&mut line).await?;
+        ensure!(line == *b"HTTP/1.1 200 OK", "{}", String::from_utf8_lossy(&line));
+        Ok(Self(socket))
+    }
 }
 
 async fn status(address: &str, path: &str, token: Option<&str>) -> Result<u16> {
@@ -95,6 +113,54 @@ async fn bodies(proxy: &Proxy) -> Result<()> {
 }
 
 #[test]
+fn a_client_of_a_raw_endpoint_is_told_of_like_any_other() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Functional).await?;
+        let proxy = fleet.proxy(&app).await?;
+        let agent = [("user-agent", "a-device/1.0")];
+        let opened = RawClient::try_open_with(proxy.address(), "/echo", &agent).await?;
+        let _client = opened.map_err(|refusal| anyhow!("{refusal:?}"))?;
+        let listed = ask_api(&proxy, "/api/clients").await?;
+        let [listed] = listed["items"].as_array().map_or(&[][..], Vec::as_slice) else { bail!("{listed}") };
+        let id = listed["id"].as_str().context("an id")?;
+        let told = ask_api(&proxy, &format!("/api/clients/{id}")).await?;
+        assert_eq!((&told["userAgent"], &told["protocol"]), (&json!("a-device/1.0"), &json!("raw")), "{told}");
+        assert!(told["address"].as_str().is_some_and(|address| address.starts_with("127.0.0.1:")), "{told}");
+        Ok(())
+    });
+}
+
+/// Streams that a node has open at a time, and watches of a shard.
+const STREAMS: usize = 32;
+const WATCHES: usize = 16;
+
+#[test]
+fn who_opens_more_streams_than_there_may_be_is_told_so_and_may_when_others_end() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Bench).await?;
+        let proxy = fleet.proxy(&app).await?;
+        let agents = Agents::new(stage);
+        let client = agents.client(Kind::JsJson, &proxy.url("/bench")).open().await?;
+        let watch = format!("/api/clients/{}/watch", client.connection_id()?);
+        for (path, most) in [(watch.as_str(), WATCHES), ("/api/events", STREAMS)] {
+            let mut open = Vec::new();
+            for _ in 0..most {
+                open.push(Stream::open(proxy.admin(), path).await?);
+            }
+            let refused = get(proxy.admin(), path).await?;
+            assert_eq!(refused.status, 429, "{}", refused.body);
+            assert!(refused.json()?["error"].as_str().is_some_and(|text| !text.is_empty()), "{}", refused.body);
+            drop(open);
+            // The node learns of it at its next event.
+            until(async || Ok(Stream::open(proxy.admin(), path).await.ok())).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn who_may_look_and_who_may_act_depends_on_address_and_token() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
@@ -137,10 +203,7 @@ fn beyond_this_machine_page_and_api_need_the_token_and_health_never_does() {
             let admin = free_address()?;
             let everywhere = admin.replace("127.0.0.1", "0.0.0.0");
             let _proxy = fleet.proxy_of(&free_address()?, &everywhere, &[app.address()], &more)?;
-            trunkline_tests::scenario::until(async || {
-                Ok(status(&admin, "/readyz", None).await.ok().filter(|at| *at == 200))
-            })
-            .await?;
+            until(async || Ok(status(&admin, "/readyz", None).await.ok().filter(|at| *at == 200))).await?;
             for (path, good) in open {
                 let wanted = if path == "/metrics" { metrics } else { good };
                 assert_eq!(status(&admin, path, None).await?, wanted, "{path} {more:?}");
