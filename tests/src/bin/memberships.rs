@@ -64,8 +64,10 @@ struct Costs {
     app_join_us: f64,
     app_leave_us: f64,
     bytes: f64,
-    /// What the proxy has more in memory when all have left than before the first joined.
+    /// What the proxy has more in memory when all have left than before the first joined: the allocator keeps it.
     left_kib: f64,
+    /// What it has more when all have joined and left once more: nothing, if that was used again.
+    again_kib: f64,
 }
 
 /// One size.
@@ -110,7 +112,7 @@ fn measure(settings: Settings) -> Result<()> {
 fn line(row: &Row, figure: impl Fn(fn(&Costs) -> f64) -> Result<f64>) -> Result<String> {
     Ok(format!(
         "{:9} memberships in {:6} groups: join {:6.2} us, leave {:6.2} us; app server {:6.2} us, {:6.2} us; \
-         {:5.0} bytes each; {:6.0} KiB more when all have left",
+         {:3.0} bytes each; {:6.0} KiB more when all have left, {:+.0} KiB the next time",
         row.memberships,
         row.groups,
         figure(|costs| costs.join_us)?,
@@ -119,6 +121,7 @@ fn line(row: &Row, figure: impl Fn(fn(&Costs) -> f64) -> Result<f64>) -> Result<
         figure(|costs| costs.app_leave_us)?,
         figure(|costs| costs.bytes)?,
         figure(|costs| costs.left_kib)?,
+        figure(|costs| costs.again_kib)?,
     ))
 }
 
@@ -147,6 +150,9 @@ impl Scene {
         let leave = self.cost_of("LeaveGroups", each, members)?;
         self.expect_groups(0)?;
         let after = self.memory_bytes()?;
+        self.call_all("JoinGroups", each, members)?;
+        self.call_all("LeaveGroups", each, members)?;
+        let again = self.memory_bytes()?;
         let us = |ns: u64| micros(ns) / number(row.memberships);
         Ok(Costs {
             join_us: us(join[0]),
@@ -155,6 +161,7 @@ impl Scene {
             app_leave_us: us(leave[1]),
             bytes: (with - before) / number(row.memberships),
             left_kib: (after - before) / KIBIBYTE,
+            again_kib: (again - after) / KIBIBYTE,
         })
     }
 
