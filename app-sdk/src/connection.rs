@@ -73,11 +73,11 @@ impl Connection {
     }
 
     pub(crate) fn id(&self) -> &str {
-        &self.opening.connection_id
+        self.opening.id()
     }
 
     pub(crate) fn shared_id(&self) -> ByteString {
-        self.opening.connection_id.clone()
+        self.opening.shared_id()
     }
 
     pub(crate) fn opening(&self) -> &Opening {

@@ -17,19 +17,18 @@ const PRIVATE_HEADERS: [&str; 4] = [REMOTE_HEADER, TRANSPORT_HEADER, MIGRATE_FRO
 /// The opening of a connection.
 ///
 /// A browser's headers weigh a kilobyte as bytes and several as a map; nearly no method looks at them. So the frame
-/// is kept in one piece of memory of exactly its size, which the ids share.
+/// is kept in one piece of memory of exactly its size, and the ids are where they stand in it.
 #[derive(Debug)]
 pub(crate) struct Opening {
-    pub(crate) connection_id: ByteString,
     /// The client knows the connection to be open: it comes from another app server or another link.
     pub(crate) is_rehomed: bool,
-    /// Where the user's id stands in the frame, if it has one: a text of its own would be four times as large.
+    id: Place,
     user_id: Option<Place>,
-    body: Bytes,
+    body: Box<[u8]>,
 }
 
 /// A stretch of a frame, in bytes. A frame is far smaller than what this can tell.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy)]
 struct Place {
     start: u32,
     length: u32,
@@ -42,25 +41,42 @@ impl Place {
         (start + part.len() <= whole.len())
             .then_some(Self { start: u32::try_from(start).ok()?, length: u32::try_from(part.len()).ok()? })
     }
+
+    fn text(self, whole: &[u8]) -> Option<&str> {
+        let start = self.start as usize;
+        std::str::from_utf8(whole.get(start..start + self.length as usize)?).ok()
+    }
 }
 
 impl Opening {
-    /// Keeps what `body`, the frame of this message, says. The bytes are copied, because the originals may be a
-    /// small part of a large WebSocket message, which would live as long as the connection.
-    pub(crate) fn new(body: &Bytes, message: OpenConnection) -> Self {
-        let body = Bytes::copy_from_slice(body);
-        let message = decode(&body).unwrap_or(message);
+    /// Keeps what `body`, an opening frame, says. The bytes are copied, because the originals may be a small part of a
+    /// large WebSocket message, which would live as long as the connection.
+    pub(crate) fn new(body: &Bytes) -> Self {
+        let message = decode(body);
         let is_rehomed = message.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_FROM_HEADER));
         let user_id = message.claims.iter().find(|(name, _)| name == USER_ID_CLAIM);
-        let user_id = user_id.and_then(|(_, value)| Place::of(value.as_bytes(), &body));
-        Self { connection_id: message.connection_id, user_id, is_rehomed, body }
+        Self {
+            is_rehomed,
+            // What was read from the frame stands in it.
+            id: Place::of(message.connection_id.as_bytes(), body).unwrap_or_default(),
+            user_id: user_id.and_then(|(_, value)| Place::of(value.as_bytes(), body)),
+            body: Box::from(&**body),
+        }
+    }
+
+    /// The connection's id.
+    pub(crate) fn id(&self) -> &str {
+        self.id.text(&self.body).unwrap_or_default()
+    }
+
+    /// The same, as messages to proxies have it.
+    pub(crate) fn shared_id(&self) -> ByteString {
+        ByteString::from(self.id())
     }
 
     /// The user that its client is, if it is one.
     pub(crate) fn user_id(&self) -> Option<&str> {
-        let Place { start, length } = self.user_id?;
-        let start = start as usize;
-        std::str::from_utf8(self.body.get(start..start + length as usize)?).ok()
+        self.user_id?.text(&self.body)
     }
 
     /// Claims of the user, without those between proxy and SDK.
@@ -104,14 +120,15 @@ impl Opening {
     }
 
     fn message(&self) -> OpenConnection {
-        decode(&self.body).unwrap_or_default()
+        decode(&Bytes::copy_from_slice(&self.body))
     }
 }
 
-fn decode(body: &Bytes) -> Option<OpenConnection> {
+/// What an opening frame says; whoever has it has read it before.
+fn decode(body: &Bytes) -> OpenConnection {
     match ServiceMessage::decode(body) {
-        Ok(Some(ServiceMessage::OpenConnection(message))) => Some(message),
-        _ => None,
+        Ok(Some(ServiceMessage::OpenConnection(message))) => message,
+        _ => OpenConnection::default(),
     }
 }
 
@@ -124,8 +141,8 @@ pub(crate) mod tests {
     /// An opening as it would come off a link.
     pub(crate) fn opening(message: OpenConnection) -> Opening {
         let mut frames = FrameBuffer::default();
-        frames.push(ServiceMessage::OpenConnection(message.clone()).to_frame());
-        Opening::new(&frames.next_body().unwrap().unwrap(), message)
+        frames.push(ServiceMessage::OpenConnection(message).to_frame());
+        Opening::new(&frames.next_body().unwrap().unwrap())
     }
 
     fn text(text: &str) -> ByteString {
@@ -150,7 +167,7 @@ pub(crate) mod tests {
             query: Some(text("?a=1&b=2")),
             protocol: Some(text("MessagePack")),
         });
-        assert_eq!(opening.connection_id, "c1");
+        assert_eq!(opening.id(), "c1");
         assert_eq!(opening.user_id(), Some("ann"));
         let claims: Vec<_> = opening.claims().collect();
         assert_eq!(claims, [(text("role"), text("cook")), (text("role"), text("admin"))]);

@@ -402,5 +402,5 @@ proptest! {
 fn an_idle_connection_is_small() {
     // Beside this there are an entry of the roster (8 bytes and its share of the table), the reference counts, and the
     // opening frame, which is as large as its headers and claims.
-    assert!(size_of::<Connection>() <= 248, "{}", size_of::<Connection>());
+    assert!(size_of::<Connection>() <= 208, "{}", size_of::<Connection>());
 }

@@ -58,7 +58,7 @@ impl RawAtWork {
         let cause = if error.is_some() { Cause::AppError } else { Cause::AppClosed };
         let end = End { cause, error };
         if self.remove(line, &end) {
-            self.down.end_at_proxy(&line.node, line.opening.connection_id.clone(), cause, end.error);
+            self.down.end_at_proxy(&line.node, line.opening.shared_id(), cause, end.error);
             Self::ended(line, RawInbox::discard);
         }
     }
@@ -85,7 +85,7 @@ impl RawAtWork {
         let served = serving.await.unwrap_or_else(|panic| Err(panicked(&*panic)));
         let has_ended = line.cancellation.is_cancelled();
         let error = served.err().map(|error| {
-            let (hub, connection) = (&*self.down.hub, short(&line.opening.connection_id));
+            let (hub, connection) = (&*self.down.hub, short(line.opening.id()));
             if has_ended {
                 // Most often a send that came too late.
                 tracing::debug!(hub, connection, ?error, "handler failed after its connection had ended");
@@ -116,7 +116,7 @@ impl RawAtWork {
         if !line.cancellation.is_cancelled()
             && let Some(operation) = inbox.poll_flow(&self.down.limits)
         {
-            self.down.control_flow(&line.node, line.opening.connection_id.clone(), operation);
+            self.down.control_flow(&line.node, line.opening.shared_id(), operation);
         }
     }
 
@@ -127,17 +127,17 @@ impl RawAtWork {
     /// Takes this very connection out; `false` when somebody has done so already.
     fn remove(&self, line: &Arc<Line>, end: &End) -> bool {
         let mut lines = lock(&self.lines);
-        let is_here = lines.get(&line.opening.connection_id).is_some_and(|present| Arc::ptr_eq(present, line));
+        let is_here = lines.get(line.opening.id()).is_some_and(|present| Arc::ptr_eq(present, line));
         if is_here {
-            lines.remove(&line.opening.connection_id);
-            self.down.ended(&line.opening.connection_id, end);
+            lines.remove(line.opening.id());
+            self.down.ended(line.opening.id(), end);
         }
         is_here
     }
 
     /// Adds a connection; returns the one that had the id before and stays.
     fn insert(&self, line: &Arc<Line>) -> Result<(), Arc<Line>> {
-        match lock(&self.lines).entry(line.opening.connection_id.clone()) {
+        match lock(&self.lines).entry(line.opening.shared_id()) {
             Entry::Occupied(present) => Err(Arc::clone(present.get())),
             Entry::Vacant(vacant) => {
                 vacant.insert(Arc::clone(line));
@@ -154,13 +154,13 @@ impl Endpoint for RawAtWork {
         &self.down
     }
 
-    fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, message: OpenConnection) {
-        let (opening, inbox) = (Opening::new(body, message), Mutex::default());
+    fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, _: OpenConnection) {
+        let (opening, inbox) = (Opening::new(body), Mutex::default());
         let (node, cancellation) = (Arc::clone(node), CancellationToken::new());
         let line = Arc::new(Line { opening, node, cancellation, home, inbox });
         if let Err(present) = self.insert(&line) {
             if !Arc::ptr_eq(&present.node, &line.node) {
-                return self.down.turn_away(&line.node, line.opening.connection_id.clone(), Cause::IdInUse, ID_IN_USE);
+                return self.down.turn_away(&line.node, line.opening.shared_id(), Cause::IdInUse, ID_IN_USE);
             }
             // The proxy opens an id anew when it knows that the old connection is gone.
             self.left(&present, &End::of(Cause::Superseded));
@@ -169,7 +169,7 @@ impl Endpoint for RawAtWork {
             }
         }
         let Some(me) = self.me.upgrade() else { return };
-        tracing::debug!(hub = %self.down.hub, connection = short(&line.opening.connection_id), "connection opened");
+        tracing::debug!(hub = %self.down.hub, connection = short(line.opening.id()), "connection opened");
         self.tasks.spawn(me.run(line));
     }
 

@@ -161,7 +161,7 @@ impl RawSender {
     /// The connection's public id.
     #[must_use]
     pub fn connection_id(&self) -> &str {
-        &self.line.opening.connection_id
+        self.line.opening.id()
     }
 }
 
