@@ -15,7 +15,8 @@ mod receivers;
 mod visitors;
 
 use std::io::{self, BufRead};
-use std::thread::sleep;
+use std::sync::mpsc::{self, TryRecvError};
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -43,6 +44,9 @@ const WARM_UP: Duration = Duration::from_millis(300);
 
 /// After it the server sleeps, and whatever it sends too much has come.
 const SETTLE: Duration = Duration::from_millis(50);
+
+/// Between two windows it is looked so often whether the next one is to begin.
+const REST: Duration = Duration::from_millis(20);
 
 /// Which server a crowd is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -127,6 +131,12 @@ trait Play {
 
     /// Looks at what has come since, and demands that it is nothing but pings.
     fn look(&mut self) -> Result<()>;
+
+    /// Passes some of the time between two windows: who has said once that it is there has to go on saying so.
+    fn rest(&mut self) -> Result<()> {
+        sleep(REST);
+        Ok(())
+    }
 }
 
 /// Starts the server, connects, then measures a window for each line of input, which tells its milliseconds.
@@ -147,13 +157,19 @@ pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
     // Both held to the end.
     let _idle = (arguments.idle > 0).then(|| Bystanders::start(server.address(), arguments.idle)).transpose()?;
     let _stalled = (arguments.stalled > 0).then(|| Stalled::start(server.address(), arguments.stalled)).transpose()?;
+    let (asking, asked) = mpsc::channel();
+    thread::spawn(move || io::stdin().lock().lines().map_while(Result::ok).try_for_each(|line| asking.send(line)));
     say(READY);
-    for line in io::stdin().lock().lines() {
-        let length = Duration::from_millis(line?.parse()?);
-        let window = Window { alone_bytes, ..measure(&mut *play, length, &server)? };
-        say(&serde_json::to_string(&window)?);
+    loop {
+        match asked.try_recv() {
+            Ok(line) => {
+                let window = measure(&mut *play, Duration::from_millis(line.parse()?), &server)?;
+                say(&serde_json::to_string(&Window { alone_bytes, ..window })?);
+            }
+            Err(TryRecvError::Empty) => play.rest()?,
+            Err(TryRecvError::Disconnected) => return Ok(()),
+        }
     }
-    Ok(())
 }
 
 fn measure(play: &mut dyn Play, length: Duration, server: &Server) -> Result<Window> {

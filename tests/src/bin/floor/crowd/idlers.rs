@@ -16,6 +16,9 @@ use super::{At, CrowdArguments, Play};
 use crate::server::Server;
 use crate::work::{self, KEEP_ALIVE, KEEP_ALIVE_SHARES};
 
+/// From one share to the next.
+const TURN: Duration = KEEP_ALIVE.checked_div(KEEP_ALIVE_SHARES).unwrap();
+
 /// All clients.
 pub(super) struct Idlers {
     poll: Poll,
@@ -50,6 +53,15 @@ impl Idlers {
         Ok(Self { poll, events, clients, keep_alive: work::keep_alive().asked, scratch, share: 0 })
     }
 
+    /// One share of the clients says that it is there; returns how many keep-alives had come.
+    fn turn(&mut self) -> Result<u64> {
+        for client in self.clients.iter_mut().skip(self.share).step_by(KEEP_ALIVE_SHARES as usize) {
+            client.write_all(&self.keep_alive).context("the server takes no more")?;
+        }
+        self.share = (self.share + 1) % KEEP_ALIVE_SHARES as usize;
+        self.take()
+    }
+
     /// Reads what is there; returns how many keep-alives that was.
     fn take(&mut self) -> Result<u64> {
         look_at(&mut self.poll, &mut self.events)?;
@@ -79,17 +91,19 @@ impl Play for Idlers {
         let mut done = Done::default();
         while due < end {
             sleep(due.saturating_duration_since(Instant::now()));
-            due += KEEP_ALIVE / KEEP_ALIVE_SHARES;
-            for client in self.clients.iter_mut().skip(self.share).step_by(KEEP_ALIVE_SHARES as usize) {
-                client.write_all(&self.keep_alive).context("the server takes no more")?;
-            }
-            self.share = (self.share + 1) % KEEP_ALIVE_SHARES as usize;
-            done.note(self.take()?, Duration::ZERO);
+            due += TURN;
+            done.note(self.turn()?, Duration::ZERO);
         }
         Ok(done)
     }
 
     fn look(&mut self) -> Result<()> {
         self.take().map(drop)
+    }
+
+    fn rest(&mut self) -> Result<()> {
+        self.turn()?;
+        sleep(TURN);
+        Ok(())
     }
 }
