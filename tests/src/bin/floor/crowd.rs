@@ -116,6 +116,8 @@ pub(crate) struct Window {
     pub(crate) softirq_cpu_ns: u64,
     /// How long it took.
     pub(crate) wall_ns: u64,
+    /// Time from the asking within which half of the units were done.
+    pub(crate) p50_us: u64,
     /// Time from the asking within which 99 of 100 units were done, as the naps between two looks allow to tell.
     pub(crate) p99_us: u64,
     /// What the server has in memory at the end.
@@ -189,6 +191,7 @@ fn measure(play: &mut dyn Play, length: Duration, server: &Server) -> Result<Win
         generator_cpu_ns: generator_cpu.since(&before.2),
         softirq_cpu_ns: CpuTime::of_softirqs()?.since(&before.3),
         wall_ns,
+        p50_us: done.percentile(50),
         p99_us: done.percentile(99),
         memory_bytes: server.memory_bytes()?,
         alone_bytes: 0,

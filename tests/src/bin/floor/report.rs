@@ -210,6 +210,7 @@ mod tests {
             generator_cpu_ns: 0,
             softirq_cpu_ns: 0,
             wall_ns: 1,
+            p50_us: 1,
             p99_us: 1,
             memory_bytes: 1,
             alone_bytes: 0,
