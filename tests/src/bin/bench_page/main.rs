@@ -94,9 +94,9 @@ fn page(runs: &BTreeMap<String, Value>) -> String {
     let mut all: Vec<_> = runs.iter().map(|(name, run)| (name.as_str(), run)).collect();
     all.sort_by_key(|(name, _)| numbered(name));
     let rows: String = all.iter().filter_map(|(name, run)| row(name, run)).collect();
-    let costs = bars(&all, |run| micros(run, "subject"), 2);
-    let memory = bars(&all, memory, 2);
-    let [p50, p99] = ["p50_us", "p99_us"].map(|name| bars(&all, |run| latency(run, name), 0));
+    let costs = bars(&all, |run| micros(run, "subject"), 2, plain);
+    let memory = bars(&all, memory, 2, plain);
+    let [p50, p99] = ["p50_us", "p99_us"].map(|name| bars(&all, |run| latency(run, name), 0, f64::ln_1p));
     let flat: String = SERIES.iter().filter_map(|(names, unit)| over_clients(&all, names, unit)).collect();
     format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Trunkline: what it costs</title>\
@@ -108,7 +108,7 @@ fn page(runs: &BTreeMap<String, Value>) -> String {
          {flat}<h2>CPU time of one unit</h2><table><tr><th>run<th>µs<th></tr>{costs}</table>\
          <h2>Memory of one client</h2><table><tr><th>run<th>KiB<th></tr>{memory}</table>\
          <h2>Latency under this load</h2><p>All clients at once, and the generator looks once in a while: what counts is how \
-         runs differ.</p><h3>Half of all within</h3><table><tr><th>run<th>µs<th></tr>{p50}</table>\
+         runs differ. Bars grow by equal steps as the figure doubles.</p><h3>Half of all within</h3><table><tr><th>run<th>µs<th></tr>{p50}</table>\
          <h3>99 of 100 within</h3><table><tr><th>run<th>µs<th></tr>{p99}</table></html>"
     )
 }
@@ -123,8 +123,10 @@ fn clients(run: &Value) -> Option<f64> {
     run.get("settings")?.get("clients")?.as_f64()
 }
 
+/// What one client has the proxy keep. Those that only come and go are not there when it is looked.
 fn memory(run: &Value) -> Option<f64> {
-    clients(run).filter(|clients| *clients >= CLIENTS_MIN)?;
+    let work = run.get("settings")?.get("work").and_then(Value::as_str);
+    clients(run).filter(|_| work != Some("connect")).filter(|clients| *clients >= CLIENTS_MIN)?;
     run.get("memory_per_client_kib")?.as_f64()
 }
 
@@ -132,7 +134,9 @@ fn memory(run: &Value) -> Option<f64> {
 fn latency(run: &Value, name: &str) -> Option<f64> {
     let windows = run.get("windows")?.as_array()?.iter();
     let subject = windows.filter(|window| window.get("part").and_then(Value::as_str) == Some("subject"));
-    Spread::of(subject.filter_map(|window| window.get(name)?.as_f64())).ok().map(|spread| spread.median)
+    let spread = Spread::of(subject.filter_map(|window| window.get(name)?.as_f64())).ok()?;
+    // Idle clients wait for nothing.
+    Some(spread.median).filter(|latency| *latency > 0.0)
 }
 
 /// What a unit costs with ever more clients; `None` where it was not measured.
@@ -173,12 +177,21 @@ fn micros(run: &Value, of: &str) -> Option<f64> {
     spread(run, of).map(|[per_second, ..]| 1e6 / per_second)
 }
 
-/// The rows of a table with one bar each, for all runs that have this figure.
-fn bars(all: &[(&str, &Value)], figure: impl Fn(&Value) -> Option<f64>, digits: usize) -> String {
+fn plain(figure: f64) -> f64 {
+    figure
+}
+
+/// The rows of a table with one bar each, for all runs that have this figure: as long as `scale` makes it.
+fn bars(
+    all: &[(&str, &Value)],
+    figure: impl Fn(&Value) -> Option<f64>,
+    digits: usize,
+    scale: fn(f64) -> f64,
+) -> String {
     let figures: Vec<_> = all.iter().filter_map(|(name, run)| Some((name, figure(run)?))).collect();
-    let largest = figures.iter().fold(f64::MIN_POSITIVE, |largest, (_, figure)| largest.max(*figure));
+    let largest = figures.iter().fold(f64::MIN_POSITIVE, |largest, (_, figure)| largest.max(scale(*figure)));
     let row = |(name, figure): &(&&str, f64)| {
-        format!("<tr><td>{name}<td>{figure:.digits$}<td class=\"bar\">{}</tr>", bar([*figure; 3], largest))
+        format!("<tr><td>{name}<td>{figure:.digits$}<td class=\"bar\">{}</tr>", bar([scale(*figure); 3], largest))
     };
     figures.iter().map(row).collect()
 }
