@@ -286,7 +286,7 @@ impl Endpoint for HubAtWork {
             tracing::warn!(hub = %self.down.hub, connection = short(&connection_id), error, "connection is turned away");
             return self.down.turn_away(node, connection_id, Cause::AppHandshakeRefused, error);
         };
-        let connection = Arc::new(Connection::new(Opening::new(body), protocol, home, Arc::clone(node)));
+        let connection = Arc::new(Connection::new(Opening::new(body, &message), protocol, home, Arc::clone(node)));
         if let Err(present) = self.down.roster.insert(&connection) {
             if !present.node().is_same(node) {
                 return self.down.turn_away(node, connection_id, Cause::IdInUse, ID_IN_USE);

@@ -16,7 +16,7 @@ pub(crate) trait Endpoint: Send + Sync {
     /// Its way down.
     fn down(&self) -> &Arc<Downward>;
 
-    /// A client connection begins; `body` is the frame that says so.
+    /// A client connection begins; `message` was read from the frame `body`.
     fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, message: OpenConnection);
 
     /// Bytes of a client; those of an unknown one are dropped.

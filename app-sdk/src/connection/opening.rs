@@ -37,6 +37,10 @@ struct Place {
 impl Place {
     /// Where `part`, a piece of `whole`, stands in it.
     fn of(part: &[u8], whole: &[u8]) -> Option<Self> {
+        // An empty text owns no place in it.
+        if part.is_empty() {
+            return Some(Self::default());
+        }
         let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
         (start + part.len() <= whole.len())
             .then_some(Self { start: u32::try_from(start).ok()?, length: u32::try_from(part.len()).ok()? })
@@ -49,18 +53,18 @@ impl Place {
 }
 
 impl Opening {
-    /// Keeps what `body`, an opening frame, says. The bytes are copied, because the originals may be a small part of a
-    /// large WebSocket message, which would live as long as the connection.
-    pub(crate) fn new(body: &Bytes) -> Self {
-        let message = decode(body);
+    /// Keeps what `body`, the frame that this message was read from, says. The bytes are copied, because the originals
+    /// may be a small part of a large WebSocket message, which would live as long as the connection.
+    pub(crate) fn new(body: &[u8], message: &OpenConnection) -> Self {
+        let id = Place::of(message.connection_id.as_bytes(), body);
+        debug_assert!(id.is_some(), "the message was read from this frame");
         let is_rehomed = message.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_FROM_HEADER));
         let user_id = message.claims.iter().find(|(name, _)| name == USER_ID_CLAIM);
         Self {
             is_rehomed,
-            // What was read from the frame stands in it.
-            id: Place::of(message.connection_id.as_bytes(), body).unwrap_or_default(),
+            id: id.unwrap_or_default(),
             user_id: user_id.and_then(|(_, value)| Place::of(value.as_bytes(), body)),
-            body: Box::from(&**body),
+            body: Box::from(body),
         }
     }
 
@@ -124,7 +128,7 @@ impl Opening {
     }
 }
 
-/// What an opening frame says; whoever has it has read it before.
+/// What an opening frame says: it was read before.
 fn decode(body: &Bytes) -> OpenConnection {
     match ServiceMessage::decode(body) {
         Ok(Some(ServiceMessage::OpenConnection(message))) => message,
@@ -142,11 +146,19 @@ pub(crate) mod tests {
     pub(crate) fn opening(message: OpenConnection) -> Opening {
         let mut frames = FrameBuffer::default();
         frames.push(ServiceMessage::OpenConnection(message).to_frame());
-        Opening::new(&frames.next_body().unwrap().unwrap())
+        let body = frames.next_body().unwrap().unwrap();
+        Opening::new(&body, &decode(&body))
     }
 
     fn text(text: &str) -> ByteString {
         text.into()
+    }
+
+    #[test]
+    fn an_empty_user_is_one_and_none_is_none() {
+        let claims = |claims| OpenConnection { claims, connection_id: text("c1"), ..OpenConnection::default() };
+        assert_eq!(opening(claims(vec![(text(USER_ID_CLAIM), text(""))])).user_id(), Some(""));
+        assert_eq!(opening(claims(Vec::new())).user_id(), None);
     }
 
     #[test]

@@ -190,8 +190,9 @@ impl Play {
         let open =
             OpenConnection { connection_id: ID.into(), protocol: Some("json".into()), ..OpenConnection::default() };
         let mut frames = FrameBuffer::default();
-        frames.push(ServiceMessage::OpenConnection(open.clone()).to_frame());
+        frames.push(ServiceMessage::OpenConnection(open).to_frame());
         let body = frames.next_body().unwrap().unwrap();
+        let Ok(Some(ServiceMessage::OpenConnection(open))) = ServiceMessage::decode(&body) else { panic!("{body:?}") };
         hub.handle_open(LinkId(1), &node, &body, open);
         let connection = hub.down.roster.get(ID).unwrap();
         let mut play = Self {

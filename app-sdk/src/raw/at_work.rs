@@ -154,8 +154,8 @@ impl Endpoint for RawAtWork {
         &self.down
     }
 
-    fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, _: OpenConnection) {
-        let (opening, inbox) = (Opening::new(body), Mutex::default());
+    fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, message: OpenConnection) {
+        let (opening, inbox) = (Opening::new(body, &message), Mutex::default());
         let (node, cancellation) = (Arc::clone(node), CancellationToken::new());
         let line = Arc::new(Line { opening, node, cancellation, home, inbox });
         if let Err(present) = self.insert(&line) {

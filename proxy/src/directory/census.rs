@@ -66,7 +66,34 @@ impl Census {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use trunkline_protocol::hub::HubProtocol;
+
     use super::*;
+    use crate::directory::{Content, Directory};
+    use crate::link::LinkHandle;
+    use crate::socket::Socket;
+
+    #[test]
+    fn a_client_counts_once_where_it_is_at_home_until_it_closes() {
+        let home = |app| Arc::new(LinkHandle::opened(HubIndex::from(0), AppServerId::from(app)));
+        let socket = Socket::boxed(tokio::io::empty());
+        let client = Client::new("id".into(), 0, home(1), Content::Hub(HubProtocol::Json), socket);
+        let mut directory = Directory::default();
+        let counts = |directory: &Directory| -> Vec<_> {
+            directory.census().iter().map(|(kind, count)| (kind.app, count)).collect()
+        };
+        let slot = directory.insert(client, None);
+        assert_eq!(counts(&directory), [(AppServerId::from(1), 1)]);
+        directory.move_to(slot, &home(2));
+        assert_eq!(counts(&directory), [(AppServerId::from(2), 1)]);
+        directory.close(slot, 5);
+        assert_eq!(counts(&directory), []);
+        directory.move_to(slot, &home(1));
+        directory.remove(slot);
+        assert_eq!(counts(&directory), [], "it counts no second time, and is not taken away twice");
+    }
 
     #[test]
     fn a_kind_without_any_is_gone_and_shards_add_up() {

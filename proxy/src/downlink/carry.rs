@@ -189,7 +189,7 @@ impl Wire<'_> {
     /// Reads turn after turn; says why it ends. It stops only between two turns.
     async fn read(&mut self, stop: &CancellationToken) -> End {
         loop {
-            let mut turn = TurnOrders::new(self.shard);
+            let mut turn = TurnOrders::new(self.shard.shared().shards().len());
             let mut taken = self.take_frames(&mut turn);
             if taken.is_ok() && turn.is_empty() {
                 let piece = tokio::select! {
@@ -205,7 +205,7 @@ impl Wire<'_> {
             }
             // More of the same turn, if it is there already.
             while taken.is_ok()
-                && turn.bytes < TURN_MAX_BYTES
+                && turn.bytes() < TURN_MAX_BYTES
                 && let Some(next) = self.reader.next_now()
             {
                 taken = next.map_err(End::from).and_then(|piece| {
@@ -236,8 +236,7 @@ impl Wire<'_> {
             }
             // What was handed out before comes again where the peer could not know.
             let Some(number) = self.incoming.next() else { continue };
-            turn.taken = Some(number);
-            turn.bytes += body.len();
+            turn.take(self.shard, number, body.len());
             // Newer than us, or not: it is counted, so that both ends agree.
             if let Some(message) = message {
                 sort::sort(self.shard, self.link, message, turn).map_err(broken)?;
@@ -256,7 +255,7 @@ impl Wire<'_> {
 
     /// Carries the turn out here, gives the other shards their parts, and only then counts its frames as taken.
     async fn finish(&self, turn: TurnOrders) {
-        let (taken, bytes) = (turn.taken, turn.bytes);
+        let (taken, bytes) = (turn.taken(), turn.bytes());
         for (index, orders) in turn.into_orders().into_iter().enumerate().filter(|(_, orders)| !orders.is_empty()) {
             if index == usize::from(self.shard.index()) {
                 self.shard.carry_out(orders);

@@ -25,23 +25,40 @@ use crate::shard::{Shard, no_such_connection};
 pub(super) struct TurnOrders {
     orders: Vec<Vec<Order>>,
     /// The number of the last new frame that was read.
-    pub(super) taken: Option<u64>,
+    taken: Option<u64>,
     /// Their bytes.
-    pub(super) bytes: usize,
+    bytes: usize,
 }
 
 impl TurnOrders {
-    /// A turn that this shard reads.
-    pub(super) fn new(shard: &Shard) -> Self {
-        let mut orders: Vec<_> = shard.shared().shards().iter().map(|_| Vec::new()).collect();
-        if let Some(own) = orders.get_mut(usize::from(shard.index())) {
+    /// A turn without frames yet. A link waits with it until there are some, so it holds nothing that others could use.
+    pub(super) fn new(shards: usize) -> Self {
+        Self { orders: vec![Vec::new(); shards], taken: None, bytes: 0 }
+    }
+
+    /// A frame of this number and length has come, which this shard read.
+    pub(super) fn take(&mut self, shard: &Shard, number: u64, bytes: usize) {
+        if self.is_empty()
+            && let Some(own) = self.orders.get_mut(usize::from(shard.index()))
+        {
             *own = shard.spare_orders();
         }
-        Self { orders, taken: None, bytes: 0 }
+        self.taken = Some(number);
+        self.bytes += bytes;
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.taken.is_none()
+    }
+
+    /// The number of the last frame that has come.
+    pub(super) fn taken(&self) -> Option<u64> {
+        self.taken
+    }
+
+    /// The bytes of all frames that have come.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(super) fn into_orders(self) -> Vec<Vec<Order>> {

@@ -3,9 +3,10 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`lines`] | how a figure changes with the number of clients |
+//! | [`chart`] | lines over the number of clients: the load tester's own charts |
 
-mod lines;
+#[path = "../../../load/src/report/chart.rs"]
+mod chart;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -19,7 +20,7 @@ use trunkline_tests::bench::command;
 use trunkline_tests::bench::process::say;
 use trunkline_tests::bench::spread::Spread;
 
-use lines::Line;
+use chart::{Chart, Line};
 
 const ALL: &str = "bench.json";
 const PAGE: &str = "index.html";
@@ -35,16 +36,19 @@ td.bar { width: 34%; min-width: 12rem; }
 .track { position: relative; height: 1rem; background: light-dark(#eee, #333); }
 .track div { position: absolute; top: 0; bottom: 0; background: var(--bar); }
 .track i { position: absolute; top: .3rem; bottom: .3rem; background: var(--range); }
-svg { width: 100%; height: auto; }
-svg text { font-size: 13px; fill: currentColor; }
-svg .x { text-anchor: middle; }
-svg .y { text-anchor: end; }
-svg .grid { stroke: light-dark(#ddd, #444); }
-svg .line { fill: none; stroke-width: 2; }
-.line.proxy { stroke: var(--bar); }
-.line.floor { stroke: gray; stroke-dasharray: 6 4; }
-circle.proxy { fill: var(--bar); }
-circle.floor { fill: gray; }
+figure { margin: 2rem 0; }
+.key { margin-left: 1rem; }
+.key::before { content: \"\"; display: inline-block; width: 14px; height: 3px; margin-right: 6px; vertical-align: middle; }
+.key.proxy::before { background: var(--bar); }
+.key.floor::before { background: gray; }
+svg { display: block; width: 100%; height: auto; }
+svg text { font-size: 11px; fill: currentColor; }
+.end { text-anchor: end; }
+.middle { text-anchor: middle; }
+.grid { stroke: light-dark(#ddd, #444); }
+polyline { fill: none; stroke-width: 2; }
+polyline.proxy { stroke: var(--bar); }
+polyline.floor { stroke: gray; stroke-dasharray: 6 4; }
 ";
 
 /// Puts the figures of all benchmark runs together.
@@ -80,8 +84,11 @@ fn write(folder: &PathBuf) -> Result<()> {
 /// Fewer clients share what a proxy has once, so that what each of them costs in memory can't be told.
 const CLIENTS_MIN: f64 = 1_000.0;
 
-/// Runs that differ only in their number of clients, by how their names begin, and what one unit of them is.
-const SERIES: [(&str, &str); 2] = [("flat-deliveries-", "delivery"), ("flat-calls-", "call")];
+/// Runs that differ only in their number of clients, by how their names begin, and what their picture shows.
+const SERIES: [(&str, &str); 2] = [
+    ("flat-deliveries-", "CPU time of a delivery over the number of clients"),
+    ("flat-calls-", "CPU time of a call over the number of clients"),
+];
 
 /// A figure's median, smallest and largest.
 fn spread(run: &Value, name: &str) -> Option<[f64; 3]> {
@@ -97,7 +104,7 @@ fn page(runs: &BTreeMap<String, Value>) -> String {
     let costs = bars(&all, |run| micros(run, "subject"), 2, plain);
     let memory = bars(&all, memory, 2, plain);
     let [p50, p99] = ["p50_us", "p99_us"].map(|name| bars(&all, |run| latency(run, name), 0, f64::ln_1p));
-    let flat: String = SERIES.iter().filter_map(|(names, unit)| over_clients(&all, names, unit)).collect();
+    let flat: String = SERIES.iter().map(|(names, title)| over_clients(&all, names, title)).collect();
     format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Trunkline: what it costs</title>\
          <style>{STYLE}</style><h1>What it costs</h1>\
@@ -139,19 +146,18 @@ fn latency(run: &Value, name: &str) -> Option<f64> {
     Some(spread.median).filter(|latency| *latency > 0.0)
 }
 
-/// What a unit costs with ever more clients; `None` where it was not measured.
-fn over_clients(all: &[(&str, &Value)], names: &str, unit: &str) -> Option<String> {
+/// What a unit costs with ever more clients; nothing where it was not measured.
+fn over_clients(all: &[(&str, &Value)], names: &str, title: &'static str) -> String {
     let runs: Vec<_> = all.iter().filter(|(name, _)| name.starts_with(names)).map(|(_, run)| *run).collect();
+    // Each step in the number of clients is a multiple of the one before.
     let line = |name, figure| Line {
         name,
-        points: runs.iter().filter_map(|run| Some((clients(run)?, micros(run, figure)?))).collect(),
+        class: name,
+        points: runs.iter().filter_map(|run| Some((clients(run)?.ln(), micros(run, figure)?))).collect(),
     };
-    let lines = [line("floor", "base"), line("proxy", "subject")];
-    if lines.iter().any(|line| line.points.is_empty()) {
-        return None;
-    }
-    let what = format!("µs of CPU time per {unit} over the number of clients");
-    Some(format!("<h2>{what}</h2>{}", lines::picture(&what, &lines)))
+    let marks = runs.iter().filter_map(|run| clients(run)).map(|clients| (clients.ln(), clients.to_string()));
+    let lines = vec![line("floor", "base"), line("proxy", "subject")];
+    Chart { title, unit: "µs", marks: marks.collect(), lines }.figure()
 }
 
 fn row(name: &str, run: &Value) -> Option<String> {
@@ -233,8 +239,9 @@ mod tests {
             |clients: u32| json!({ "settings": { "clients": clients }, "base": figure(2e5), "subject": figure(1e5) });
         let runs = [5_000, 10_000].map(|clients| (format!("flat-calls-{clients}"), run(clients)));
         let page = page(&BTreeMap::from(runs));
-        let [first, second] = ["proxy, 5000 clients: 10.00", "proxy, 10000 clients: 10.00"].map(|text| page.find(text));
+        let [first, second] = [">5000</text>", ">10000</text>"].map(|mark| page.find(mark));
         assert!(first.is_some() && first < second, "{page}");
+        assert_eq!(page.matches("<polyline").count(), 2, "{page}");
     }
 
     #[test]

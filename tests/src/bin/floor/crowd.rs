@@ -15,7 +15,7 @@ mod receivers;
 mod visitors;
 
 use std::io::{self, BufRead};
-use std::sync::mpsc::{self, TryRecvError};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
@@ -44,9 +44,6 @@ const WARM_UP: Duration = Duration::from_millis(300);
 
 /// After it the server sleeps, and whatever it sends too much has come.
 const SETTLE: Duration = Duration::from_millis(50);
-
-/// Between two windows it is looked so often whether the next one is to begin.
-const REST: Duration = Duration::from_millis(20);
 
 /// Which server a crowd is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -134,10 +131,10 @@ trait Play {
     /// Looks at what has come since, and demands that it is nothing but pings.
     fn look(&mut self) -> Result<()>;
 
-    /// Passes some of the time between two windows: who has said once that it is there has to go on saying so.
-    fn rest(&mut self) -> Result<()> {
-        sleep(REST);
-        Ok(())
+    /// Does what is due between two windows, and tells when it is due again: who has said once that it is there has to go
+    /// on saying so.
+    fn rest(&mut self) -> Result<Duration> {
+        Ok(Duration::MAX)
     }
 }
 
@@ -163,13 +160,13 @@ pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
     thread::spawn(move || io::stdin().lock().lines().map_while(Result::ok).try_for_each(|line| asking.send(line)));
     say(READY);
     loop {
-        match asked.try_recv() {
+        match asked.recv_timeout(play.rest()?) {
             Ok(line) => {
                 let window = measure(&mut *play, Duration::from_millis(line.parse()?), &server)?;
                 say(&serde_json::to_string(&Window { alone_bytes, ..window })?);
             }
-            Err(TryRecvError::Empty) => play.rest()?,
-            Err(TryRecvError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
 }

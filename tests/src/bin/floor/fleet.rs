@@ -45,16 +45,8 @@ fn crowd(at: At, [stalled, idle]: [u32; 2], settings: &Settings) -> Result<Speak
     let (rate, stalled, burst) = (rate.map(|rate| rate.to_string()), stalled.to_string(), settings.burst.to_string());
     let (idle, links, proxies) = (idle.to_string(), settings.links.to_string(), settings.proxies.to_string());
     arguments.extend(["--stalled", &stalled, "--idle", &idle, "--burst", &burst, "--work", settings.work.name()]);
-    arguments.extend([
-        "--to",
-        settings.to.name(),
-        "--speech",
-        settings.speech.name(),
-        "--links",
-        &links,
-        "--proxies",
-        &proxies,
-    ]);
+    arguments.extend(["--to", settings.to.name(), "--speech", settings.speech.name()]);
+    arguments.extend(["--links", &links, "--proxies", &proxies]);
     if let Some(rate) = &rate {
         arguments.extend(["--rate", rate]);
     }

@@ -167,8 +167,8 @@ impl Settings {
 
 fn compare(settings: Settings) -> Result<()> {
     command::warn_of_debug_build("floor");
-    let has_each_client_somewhere = matches!(settings.work, Work::Broadcast | Work::Echo);
-    ensure!(settings.proxies == 1 || has_each_client_somewhere, "--proxies is for broadcasts and echoes only");
+    let can_spread = matches!(settings.work, Work::Broadcast | Work::Echo);
+    ensure!(settings.proxies == 1 || can_spread, "--proxies is for broadcasts and echoes only");
     let mut fleet = fleet::Fleet::start(&settings)?;
     say(&report::heading(&settings));
     let windows = rounds::measure(&mut fleet, &settings, |window| say(&report::row(&settings, window)))?;

@@ -101,9 +101,8 @@ impl Play for Idlers {
         self.take().map(drop)
     }
 
-    fn rest(&mut self) -> Result<()> {
+    fn rest(&mut self) -> Result<Duration> {
         self.turn()?;
-        sleep(TURN);
-        Ok(())
+        Ok(TURN)
     }
 }
