@@ -13,20 +13,15 @@ use std::time::Duration;
 
 #[cfg(feature = "tls")]
 use arc_swap::ArcSwapOption;
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, TryFutureExt};
 use http::Uri;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 #[cfg(feature = "tls")]
 use {rustls::ClientConfig, rustls::pki_types::ServerName, tokio_rustls::TlsConnector};
 
-use crate::auth::{self, Dial};
-use crate::config::Address;
+use crate::net::address::Address;
 #[cfg(feature = "tls")]
-use crate::config::ClientTls;
-#[cfg(feature = "tls")]
-use crate::net::tls::{TlsError, client_config};
+use crate::net::tls::{ClientTls, TlsError, client_config};
 
 pub(crate) use http_client::{ExchangeError, HttpClient};
 pub(crate) use wire::Wire;
@@ -111,7 +106,7 @@ impl Connector {
     }
 
     /// Connects to whom a URI names, see [`Address::uri`].
-    fn connect_to(&self, uri: Uri) -> impl Future<Output = io::Result<Wire>> + Send + use<> {
+    pub(crate) fn connect_to(&self, uri: Uri) -> impl Future<Output = io::Result<Wire>> + Send + use<> {
         let connector = self.clone();
         async move {
             let unfit = |problem: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{uri} {problem}"));
@@ -129,10 +124,4 @@ pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
 
 fn without_tls() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "this node was not set up for TLS: give it --upstream-ca")
-}
-
-impl Dial for Connector {
-    fn dial(&self, url: &Uri) -> BoxFuture<'static, io::Result<Box<dyn auth::Wire>>> {
-        self.connect_to(url.clone()).map_ok(|wire| Box::new(wire) as Box<dyn auth::Wire>).boxed()
-    }
 }
