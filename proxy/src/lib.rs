@@ -28,6 +28,7 @@
 //! | `client` | the life of one client connection |
 //! | `link` | the task of each link: frames of an app server, routed to the shards |
 //! | `frontend` | HTTP for clients: negotiate, connect, pass-through, the owner hop |
+//! | `observer` | snapshots of this node and the fleet, inspection of shards, taps, peers |
 //! | `admin` | admin port: health, metrics, the observer page and its API |
 //! | `node` | composition: threads, listeners, upstreams, signals |
 //! | `cli` | the `trunkline` command |
@@ -46,6 +47,7 @@ pub(crate) mod logging;
 pub(crate) mod metrics;
 pub(crate) mod net;
 pub(crate) mod node;
+pub(crate) mod observer;
 pub(crate) mod shard;
 pub(crate) mod transport;
 pub(crate) mod upstream;

@@ -34,7 +34,7 @@ pub(crate) use pulse::Pulse;
 
 use doors::{Addresses, Doors};
 
-use crate::admin::{Admin, Reach, Upstreams};
+use crate::admin::{self, Exposure};
 #[cfg(feature = "tls")]
 use crate::auth::JwksSource;
 #[cfg(feature = "tls")]
@@ -42,6 +42,7 @@ use crate::config::{Address, ClientTls};
 use crate::config::{Config, DrainSettings};
 #[cfg(feature = "tls")]
 use crate::net::connector::Connector;
+use crate::observer::{Readiness, UpstreamProblems};
 use crate::shard::delivery::Order;
 use crate::shard::{ShardSender, Shared, Ways};
 
@@ -150,7 +151,7 @@ impl Node {
         for (index, (doors, inbox)) in (0..).zip(doors.of_shards.into_iter().zip(inboxes)) {
             threads.push(thread::start(index, shared.clone(), doors, inbox, stop.clone()).map_err(StartError::Thread)?);
         }
-        let problems = Arc::new(Upstreams::default());
+        let problems = Arc::new(UpstreamProblems::default());
         let mut watchers = JoinSet::new();
         let fresh = shared.clone();
         watchers.spawn(async move { fresh.verifier.keep_fresh().await });
@@ -165,8 +166,8 @@ impl Node {
         }
         #[cfg(feature = "tls")]
         watchers.spawn(reload::watch(shared.clone(), ways, doors.certificates));
-        let reach = if admin.ip().is_loopback() { Reach::Machine } else { Reach::Network };
-        let router = Admin { shared: shared.clone(), upstreams: problems, settings: observer, reach }.into_router();
+        let exposure = if admin.ip().is_loopback() { Exposure::Loopback } else { Exposure::Network };
+        let router = admin::router(Readiness::new(shared.clone(), problems), &observer, exposure);
         watchers.spawn(async move {
             if let Err(error) = axum::serve(admin_listener, router).await {
                 warn!(%error, "the admin port is not served any more");

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use trunkline_protocol::service::OpenConnection;
 
-use crate::metrics::{Counters, HubCounters, Population};
+use crate::metrics::{ConnectionCounters, Counters, HubCounters};
 use crate::shard::delivery::{Aftermath, Delivery, Order, Outlet, Pace, Watches};
 use crate::shard::directory::{Alike, Client, Directory, Hold, Opening, Place, Serial, Slot};
 
@@ -157,8 +157,8 @@ impl Shard {
         self.counters.hub(client.home.hub().get())
     }
 
-    fn population(&self, client: &Client) -> &Population {
-        self.hub_counters(client).population(client.transport, client.content.speech())
+    fn population(&self, client: &Client) -> &ConnectionCounters {
+        self.hub_counters(client).connections(client.transport, client.content.speech())
     }
 
     /// Microseconds since the node started.

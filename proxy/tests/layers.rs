@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Lower rooms first, as in the table of `lib.rs`.
-const ROOMS: [&str; 15] = [
+const ROOMS: [&str; 16] = [
     "metrics",
     "logging",
     "net",
@@ -20,6 +20,7 @@ const ROOMS: [&str; 15] = [
     "client",
     "link",
     "frontend",
+    "observer",
     "admin",
     "node",
     "cli",

@@ -1,4 +1,4 @@
-//! Fetch a small document over HTTP. No redirect is followed: keys are believed only where the operator says they are.
+//! Fetch of a small document over HTTP. No redirect is followed: keys are believed only where the operator says they are.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use tokio::time::timeout;
 
 use crate::net::connector::Connector;
 
-/// An issuer that does not answer is given up after this: requests may be waiting for its keys.
+/// Timeout of an answer: requests may be waiting for the keys.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Fetches the document at `url`.
 ///
 /// # Errors
-/// Why there is none, for the log.
+/// When it does not come, with a text for the log.
 pub(super) async fn fetch(connector: &Connector, url: &Uri, max_bytes: usize) -> Result<Bytes, String> {
     timeout(ANSWER_TIMEOUT, exchange(connector, url, max_bytes))
         .await
@@ -33,7 +33,7 @@ async fn exchange(connector: &Connector, url: &Uri, max_bytes: usize) -> Result<
         connector.connect_to(url.clone()).await.map_err(|error| format!("can't connect to {host}: {error}"))?;
     let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = shaken.map_err(|error| error.to_string())?;
-    // It ends with the answer's body.
+    // This task ends with the answer's body.
     tokio::spawn(connection);
     let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
     if answer.status() != StatusCode::OK {

@@ -15,10 +15,10 @@ use http_body_util::{BodyExt, Limited};
 use tokio::signal::ctrl_c;
 use tokio::time::{sleep, timeout};
 
-use crate::admin::{Fleet, Node, Unreachable};
 use crate::config::{Address, AdminToken, ClientTls};
 use crate::net::connector::{Connector, HttpClient};
 use crate::net::tls::TlsError;
+use crate::observer::{FleetSnapshot, NodeSnapshot, UnreachablePeer};
 
 /// How long a node may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -116,7 +116,7 @@ pub async fn top(args: &TopArgs) -> Result<(), TopError> {
     Ok(shown?)
 }
 
-async fn show(asker: &Asker, mut fleet: Fleet, pause: Duration, is_terminal: bool) -> io::Result<()> {
+async fn show(asker: &Asker, mut fleet: FleetSnapshot, pause: Duration, is_terminal: bool) -> io::Result<()> {
     loop {
         if is_terminal {
             paint(&fleet)?
@@ -131,14 +131,14 @@ async fn show(asker: &Asker, mut fleet: Fleet, pause: Duration, is_terminal: boo
 }
 
 /// Line by line at its place: what does not fit the screen is left out, and nothing flickers.
-fn paint(fleet: &Fleet) -> io::Result<()> {
+fn paint(fleet: &FleetSnapshot) -> io::Result<()> {
     let lines = table::lines(fleet);
     let painted: String =
         lines.iter().enumerate().map(|(row, line)| format!("\x1b[{};1H{line}\x1b[K", row + 1)).collect();
     write(&format!("{painted}\x1b[J"))
 }
 
-fn print(fleet: &Fleet) -> io::Result<()> {
+fn print(fleet: &FleetSnapshot) -> io::Result<()> {
     write(&format!("{}\n", table::lines(fleet).join("\n")))
 }
 
@@ -179,19 +179,19 @@ impl Asker {
     }
 
     /// All that the nodes tell; each node once, however many tell of it.
-    async fn ask(&self) -> Fleet {
-        let mut all = Fleet::default();
+    async fn ask(&self) -> FleetSnapshot {
+        let mut all = FleetSnapshot::default();
         let answers = join_all(self.nodes.iter().map(|node| self.ask_one(node))).await;
         for (url, answer) in self.nodes.iter().zip(answers) {
             match answer {
                 Ok(fleet) => {
                     all.at_ms = all.at_ms.max(fleet.at_ms);
-                    let is_new = |node: &Node| all.nodes.iter().all(|known| known.instance != node.instance);
-                    let new: Vec<Node> = fleet.nodes.into_iter().filter(is_new).collect();
+                    let is_new = |node: &NodeSnapshot| all.nodes.iter().all(|known| known.instance != node.instance);
+                    let new: Vec<NodeSnapshot> = fleet.nodes.into_iter().filter(is_new).collect();
                     all.nodes.extend(new);
                     all.unreachable.extend(fleet.unreachable);
                 }
-                Err(problem) => all.unreachable.push(Unreachable { url: url.to_string(), problem }),
+                Err(problem) => all.unreachable.push(UnreachablePeer { url: url.to_string(), problem }),
             }
         }
         all.nodes.sort_by(|one, other| one.name.cmp(&other.name));
@@ -200,7 +200,7 @@ impl Asker {
         all
     }
 
-    async fn ask_one(&self, node: &Address) -> Result<Fleet, String> {
+    async fn ask_one(&self, node: &Address) -> Result<FleetSnapshot, String> {
         let mut request = Request::get("/api/fleet");
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));

@@ -122,7 +122,7 @@ pub(super) async fn greet(
     };
     if greeting.is_ok() && settings.kind == EndpointKind::Hub {
         let took = Duration::from_micros(shard.now_us().saturating_sub(begun));
-        shard.counters().handshakes_of_clients.lasted(took);
+        shard.counters().handshakes_of_clients.observe_duration(took);
     }
     let refusal = match greeting {
         Ok(greeting) if shard.is_drained() => Refusal::ComeAgain(content(greeting.as_ref())),

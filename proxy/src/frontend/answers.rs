@@ -15,7 +15,7 @@ use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use trunkline_protocol::cause::Cause;
 
-use crate::net::socket::Patience;
+use crate::net::socket::WriteStallLimit;
 use crate::shard::Shared;
 use crate::transport::events::{PREAMBLE, event};
 use crate::transport::http::{Carried, Presence};
@@ -58,7 +58,7 @@ impl Drop for Events {
 
 /// An event stream that has just begun.
 pub(super) fn events(shared: Arc<Shared>, carried: Arc<Carried>) -> Response {
-    let patience = Patience::until_over(carried.over());
+    let patience = WriteStallLimit::until_closed(carried.over());
     let events = Events { counted: Counted::new(shared), _present: carried.attend(), carried };
     let stream = unfold((events, true), |(events, is_first)| async move {
         if is_first {
@@ -90,7 +90,7 @@ pub(super) fn first_poll() -> Response {
 pub(super) fn messages(messages: Bytes, carried: &Carried, counted: Counted) -> Response {
     let body = Body::new(Leaving { messages: Full::new(messages), _counted: counted });
     let mut answer = (POLL_HEADERS, [(CONTENT_TYPE, "application/octet-stream")], body).into_response();
-    answer.extensions_mut().insert(Patience::until_over(carried.over()));
+    answer.extensions_mut().insert(WriteStallLimit::until_closed(carried.over()));
     answer
 }
 

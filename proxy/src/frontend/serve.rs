@@ -24,7 +24,7 @@ use trunkline_protocol::cause::Cause;
 use super::door::{Door, Entered};
 use super::refusal::note_socket;
 use crate::config::ProxyProtocol;
-use crate::net::socket::{CurrentPatience, Patient};
+use crate::net::socket::{CurrentStallLimit, StallGuard};
 
 #[cfg(feature = "tls")]
 pub(crate) use tls::TlsLayer;
@@ -43,13 +43,13 @@ pub(super) struct Visit {
     door: Door,
     entered: Entered,
     /// With what the client does not read.
-    patience: CurrentPatience,
+    patience: CurrentStallLimit,
 }
 
 impl Visit {
     /// Its socket, for HTTP.
-    fn patient(&self, stream: TcpStream) -> Patient {
-        Patient::new(stream, self.patience.clone())
+    fn patient(&self, stream: TcpStream) -> StallGuard {
+        StallGuard::new(stream, self.patience.clone())
     }
 }
 
@@ -99,7 +99,7 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, router: Router,
                         continue;
                     }
                 };
-                let visit = Visit { peer, door: door.clone(), entered, patience: CurrentPatience::default() };
+                let visit = Visit { peer, door: door.clone(), entered, patience: CurrentStallLimit::default() };
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%peer, %error, "a connection was gone before it was served");
                 } else if layers.is_empty() {

@@ -18,7 +18,7 @@ use trunkline_protocol::service::{
 use super::over::{End, LastSocket, Over};
 use super::sort::{self, TurnOrders};
 use super::{Keeper, give_to_all};
-use crate::metrics::{Direction, FrameKind, SessionEnd};
+use crate::metrics::{Direction, FrameKind, SessionCloseReason};
 use crate::shard::Shard;
 use crate::shard::delivery::Order;
 use crate::upstream::{Dialled, LinkHandle, LinkReader, LinkSocket, LinkWriter, Outgoing};
@@ -66,7 +66,7 @@ impl Keeper<'_> {
         // The old socket brings nothing more before the counters are told to another one.
         drop(wire);
         if let End::Over(over) = &end
-            && over.cause == SessionEnd::Retired
+            && over.cause == SessionCloseReason::Retired
         {
             // Farewells of a node that stops.
             let flushing = flush(self.shard, &self.link, attachment, &mut writer);
@@ -249,7 +249,7 @@ impl Wire<'_> {
     fn note_round_trip(&self, ping: &Ping) {
         let sent_us = ping.get(ECHO_KEY).and_then(|sent| sent.parse::<u64>().ok());
         if let Some(took_us) = sent_us.and_then(|sent_us| self.shard.now_us().checked_sub(sent_us)) {
-            self.shard.counters().round_trips.lasted(Duration::from_micros(took_us));
+            self.shard.counters().round_trips.observe_duration(Duration::from_micros(took_us));
         }
     }
 

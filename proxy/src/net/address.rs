@@ -1,4 +1,4 @@
-//! Where somebody answers over HTTP: an app server, or another node.
+//! Addresses of HTTP servers: app servers, other nodes, issuers.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,14 +11,14 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 
 const EXAMPLE: &str = "is no URL like http://127.0.0.1:5000 or https://app.example";
 
-/// How bytes travel to an address.
+/// Security of the connection to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Security {
     Plain,
     Tls,
 }
 
-/// Host, port, and whether TLS is spoken there.
+/// Host and port of a server, and whether it speaks TLS.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
     security: Security,
@@ -27,31 +27,31 @@ pub struct Address {
 }
 
 impl Address {
-    /// Whether TLS is spoken there.
+    /// Whether the server speaks TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.security == Security::Tls
     }
 
-    /// The same by one of the addresses that its name resolves to. What is asked for there stays the name.
+    /// Fixes the socket address, one of those that the name resolves to. Requests still name the host.
     #[must_use]
     pub fn at(&self, address: SocketAddr) -> Self {
         Self { at: Some(address), ..self.clone() }
     }
 
-    /// The address to connect to, where it is settled.
+    /// Returns the socket address, where it is fixed.
     #[must_use]
     pub fn resolved(&self) -> Option<SocketAddr> {
         self.at
     }
 
-    /// `host:port`, with brackets around an IPv6 address.
+    /// Returns `host:port`, with brackets around an IPv6 address.
     #[must_use]
     pub fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// The host alone, without brackets: what a certificate has to name.
+    /// Returns the host without brackets, which a certificate has to name.
     #[must_use]
     pub fn host(&self) -> &str {
         let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
@@ -76,7 +76,7 @@ impl Address {
         }
     }
 
-    /// Whether that is this machine.
+    /// Whether the host is this machine.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         is_loopback_host(&self.authority)
@@ -86,7 +86,7 @@ impl Address {
 impl FromStr for Address {
     type Err = &'static str;
 
-    /// Reads `http://host:port` or `https://host:port`; the error ends a sentence that begins with what was given.
+    /// Parses `http://host:port` or `https://host:port`; the error ends a sentence that begins with the text.
     fn from_str(url: &str) -> Result<Self, &'static str> {
         let uri: Uri = url.parse().map_err(|_| EXAMPLE)?;
         if security_of(&uri).is_none() {
@@ -105,7 +105,7 @@ impl FromStr for Address {
 impl TryFrom<&Uri> for Address {
     type Error = &'static str;
 
-    /// Whom a URI names, as [`Address::uri`] writes it; the error ends a sentence that begins with the URI.
+    /// Reads the server of a URI, as [`Address::uri`] writes it; the error ends a sentence that begins with the URI.
     fn try_from(uri: &Uri) -> Result<Self, &'static str> {
         let (security, usual_port) = security_of(uri).ok_or(EXAMPLE)?;
         let host = uri.host().filter(|host| !host.is_empty()).ok_or("has no host")?;
@@ -118,7 +118,7 @@ impl TryFrom<&Uri> for Address {
     }
 }
 
-/// The security that a URI's scheme tells, and the usual port.
+/// Returns security and default port of a URI's scheme.
 fn security_of(uri: &Uri) -> Option<(Security, u16)> {
     match uri.scheme_str()? {
         "http" => Some((Security::Plain, 80)),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_url_is_refused_with_the_reason() {
+    fn a_url_that_is_no_address_is_refused_with_the_reason() {
         for (url, reason) in [
             ("ftp://x", "is no URL"),
             ("app:5000", "is no URL"),

@@ -1,4 +1,4 @@
-//! How the names of upstreams become addresses: the system knows, unless whoever makes the settings knows better.
+//! Resolver of names: that of the system, unless the settings bring another.
 
 use std::fmt;
 use std::io;
@@ -13,28 +13,28 @@ use super::address::Address;
 
 type Resolve = dyn Fn(&Address) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync;
 
-/// Finds the addresses of a name.
+/// Resolves names to socket addresses.
 #[derive(Clone)]
 pub struct Resolver(Arc<Resolve>);
 
 impl Resolver {
-    /// One that knows these addresses, whatever the name.
+    /// Resolves every name to these addresses.
     #[must_use]
     pub fn knowing(addresses: Vec<SocketAddr>) -> Self {
         Self(Arc::new(move |_| std::future::ready(Ok(addresses.clone())).boxed()))
     }
 
-    /// The addresses of a name.
+    /// Resolves a name.
     ///
     /// # Errors
-    /// When it can't be resolved.
+    /// When the name can't be resolved.
     pub async fn resolve(&self, name: &Address) -> io::Result<Vec<SocketAddr>> {
         (self.0)(name).await
     }
 }
 
 impl Default for Resolver {
-    /// What the system says.
+    /// The resolver of the system.
     fn default() -> Self {
         Self(Arc::new(|name| {
             let name = name.authority().to_owned();

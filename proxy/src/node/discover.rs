@@ -15,8 +15,8 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::upstream;
-use crate::admin::Upstreams;
 use crate::config::{Address, Resolver};
+use crate::observer::UpstreamProblems;
 use crate::shard::Shared;
 
 /// The addresses of a name, and whether each is still listed.
@@ -26,7 +26,7 @@ struct Listed(HashMap<SocketAddr, watch::Sender<bool>>);
 /// Follows an upstream for ever; asks for its addresses again after each `interval`, never if that is zero.
 pub(super) async fn follow(
     shared: Arc<Shared>,
-    upstreams: Arc<Upstreams>,
+    upstreams: Arc<UpstreamProblems>,
     address: Address,
     resolver: Resolver,
     interval: Duration,
@@ -44,7 +44,7 @@ pub(super) async fn follow(
             Ok(found) => {
                 is_known = true;
                 if listed.0.is_empty() {
-                    upstreams.tell(&name, None);
+                    upstreams.set(&name, None);
                 }
                 for (at, is_listed) in listed.update(&found) {
                     info!(upstream = %address, %at, "an address has appeared");
@@ -56,7 +56,7 @@ pub(super) async fn follow(
                     warn!(upstream = %address, %error, "the name can't be resolved");
                 }
                 if listed.0.is_empty() {
-                    upstreams.tell(&name, Some(format!("the name can't be resolved: {error}")));
+                    upstreams.set(&name, Some(format!("the name can't be resolved: {error}")));
                 }
             }
         }

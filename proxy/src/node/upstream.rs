@@ -12,8 +12,8 @@ use tracing::{info, warn};
 use trunkline_protocol::manifest::Manifest;
 
 use super::instances::{Instances, Met};
-use crate::admin::Upstreams;
 use crate::config::Address;
+use crate::observer::UpstreamProblems;
 use crate::shard::{Parcel, Shared};
 use crate::upstream::{AppServer, Pool, Reach, ReadManifestError, read_manifest};
 
@@ -28,7 +28,7 @@ type Known = Instances<Vec<Arc<Pool>>>;
 /// Watches an upstream: for ever, or until it `is_listed` no more and no link to it is left.
 pub(super) async fn watch(
     shared: Arc<Shared>,
-    upstreams: Arc<Upstreams>,
+    upstreams: Arc<UpstreamProblems>,
     address: Address,
     mut is_listed: watch::Receiver<bool>,
 ) {
@@ -40,14 +40,14 @@ pub(super) async fn watch(
     loop {
         match read_manifest(&address, shared.caller()).await {
             Ok(manifest) => {
-                upstreams.tell(&shown, None);
+                upstreams.set(&shown, None);
                 (last_problem, refused_since) = (None, None);
                 meet(&shared, &address, &mut known, manifest, &changed);
             }
             Err(error) => {
                 give_up_if_certain(&address, &mut known, &error, &mut refused_since);
                 let problem = error.to_string();
-                upstreams.tell(&shown, Some(problem.clone()));
+                upstreams.set(&shown, Some(problem.clone()));
                 // Once, and again only when something else is wrong.
                 if last_problem.as_ref() != Some(&problem) {
                     warn!(upstream = %address, %problem, "waiting for the app server");
@@ -57,7 +57,7 @@ pub(super) async fn watch(
         }
         if !*is_listed.borrow_and_update() && known.all().flatten().all(|pool| pool.open() == 0) {
             info!(upstream = %address, "the address has vanished, and nobody is linked there any more");
-            upstreams.tell(&shown, None);
+            upstreams.set(&shown, None);
             return known.clear().iter().for_each(|pools| retire(pools));
         }
         let is_whole = |pools: &Vec<Arc<Pool>>| pools.iter().all(|pool| pool.open() == pool.size());

@@ -150,7 +150,7 @@ impl Shard {
     /// How long its app server took for the hub handshake of a client.
     fn app_has_answered(&self, client: &Client) {
         let took = Duration::from_micros(self.now_us().saturating_sub(client.kept.opened_us));
-        self.counters.handshakes_of_apps.lasted(took);
+        self.counters.handshakes_of_apps.observe_duration(took);
     }
 
     /// Its own app server is told first, so that it knows what the client's answer is for.

@@ -211,7 +211,7 @@ impl Shard {
         population.open.follow(1, 0);
         self.hub_counters(client).closed.count(ending.cause);
         let lived = Duration::from_micros(self.now_us().saturating_sub(client.kept.opened_us));
-        self.counters.lifetimes.lived(lived);
+        self.counters.lifetimes.observe_duration(lived);
         let hubs = self.shared.hubs.all();
         let hub = hubs.get(client.home.hub().get()).map_or("", |hub| hub.name());
         log_end(hub, &client.id, ending.cause, ending.detail.as_deref());

@@ -9,7 +9,7 @@ use trunkline_protocol::id::ID_CHARS;
 use trunkline_protocol::manifest::{REMOTE_HEADER, Transport, USER_ID_CLAIM};
 use trunkline_protocol::service::OpenConnection;
 
-use crate::metrics::Speech;
+use crate::metrics::ClientProtocol;
 
 /// How long an end is remembered.
 pub(crate) const REMEMBERED_MS: u64 = 10 * 60 * 1000;
@@ -33,7 +33,7 @@ pub(crate) struct PastConnection {
     /// How its bytes travelled.
     pub transport: Option<Transport>,
     /// What it spoke; `None` before its hub handshake.
-    pub speech: Option<Speech>,
+    pub speech: Option<ClientProtocol>,
     pub user: Option<Box<str>>,
     /// Where it came from.
     pub remote: Option<Box<str>>,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::admin::{Fleet, Node, Rates};
+use crate::observer::{FleetSnapshot, NodeSnapshot, Rates};
 
 /// Characters of one cell: a name may be long, and there is one line for each node.
 const CELL_MAX_CHARS: usize = 40;
@@ -21,7 +21,7 @@ struct App {
 }
 
 /// The whole view.
-pub(super) fn lines(fleet: &Fleet) -> Vec<String> {
+pub(super) fn lines(fleet: &FleetSnapshot) -> Vec<String> {
     let (apps, hubs) = (apps(fleet), hubs(fleet));
     let mut lines = vec![summary(fleet, &apps), String::new()];
     lines.extend(nodes(fleet));
@@ -46,7 +46,7 @@ pub(super) fn lines(fleet: &Fleet) -> Vec<String> {
     lines
 }
 
-fn summary(fleet: &Fleet, apps: &BTreeMap<String, App>) -> String {
+fn summary(fleet: &FleetSnapshot, apps: &BTreeMap<String, App>) -> String {
     let clients: u64 = fleet.nodes.iter().map(|node| node.clients).sum();
     let (open, size) = apps.values().fold((0, 0), |(open, size), app| (open + app.open, size + app.size));
     let rates: Vec<&Rates> = fleet.nodes.iter().filter_map(|node| node.rates.as_ref()).collect();
@@ -64,7 +64,7 @@ fn summary(fleet: &Fleet, apps: &BTreeMap<String, App>) -> String {
     )
 }
 
-fn nodes(fleet: &Fleet) -> Vec<String> {
+fn nodes(fleet: &FleetSnapshot) -> Vec<String> {
     let numbers = [
         "CLIENTS",
         "UP/S",
@@ -81,7 +81,7 @@ fn nodes(fleet: &Fleet) -> Vec<String> {
     columns(&["NODE", "STATE"], &numbers, fleet.nodes.iter().map(node))
 }
 
-fn node(node: &Node) -> Vec<String> {
+fn node(node: &NodeSnapshot) -> Vec<String> {
     let state = if node.not_ready.is_empty() { "ready".to_owned() } else { node.not_ready.join("; ") };
     let rate = |of: fn(&Rates) -> f64| node.rates.as_ref().map_or_else(unknown, |rates| format!("{:.0}", of(rates)));
     let percent = |share: Option<f64>| share.map_or_else(unknown, |share| format!("{share:.0}%"));
@@ -103,7 +103,7 @@ fn node(node: &Node) -> Vec<String> {
     ]
 }
 
-fn apps(fleet: &Fleet) -> BTreeMap<String, App> {
+fn apps(fleet: &FleetSnapshot) -> BTreeMap<String, App> {
     let mut apps = BTreeMap::<String, App>::new();
     for link in fleet.nodes.iter().flat_map(|node| &node.links) {
         let app = apps.entry(format!("{} {}", link.app_name, link.app)).or_default();
@@ -116,7 +116,7 @@ fn apps(fleet: &Fleet) -> BTreeMap<String, App> {
     apps
 }
 
-fn hubs(fleet: &Fleet) -> BTreeMap<String, u64> {
+fn hubs(fleet: &FleetSnapshot) -> BTreeMap<String, u64> {
     let mut hubs = BTreeMap::new();
     for hub in fleet.nodes.iter().flat_map(|node| &node.hubs) {
         *hubs.entry(hub.name.clone()).or_default() += hub.clients;
@@ -174,24 +174,30 @@ fn age(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::admin::{HubView, LinkView, Unreachable};
+    use crate::observer::{HubSnapshot, PoolSnapshot, UnreachablePeer};
 
     use super::*;
 
-    fn fleet() -> Fleet {
-        let link =
-            LinkView { app: "i".into(), app_name: "app-1".into(), open: 4, down: 1, clients: 3, ..LinkView::default() };
-        let hub = HubView { name: "chat".into(), clients: 3, ..HubView::default() };
-        let node = |name: &str| Node {
+    fn fleet() -> FleetSnapshot {
+        let link = PoolSnapshot {
+            app: "i".into(),
+            app_name: "app-1".into(),
+            open: 4,
+            down: 1,
+            clients: 3,
+            ..PoolSnapshot::default()
+        };
+        let hub = HubSnapshot { name: "chat".into(), clients: 3, ..HubSnapshot::default() };
+        let node = |name: &str| NodeSnapshot {
             name: name.into(),
             clients: 3,
             uptime_s: 3_725,
             links: vec![link.clone()],
             hubs: vec![hub.clone()],
-            ..Node::default()
+            ..NodeSnapshot::default()
         };
-        let unreachable = vec![Unreachable { url: "http://c".into(), problem: "gone".into() }];
-        Fleet { at_ms: 3_661_000, nodes: vec![node("a"), node("node\x1b[2J")], unreachable }
+        let unreachable = vec![UnreachablePeer { url: "http://c".into(), problem: "gone".into() }];
+        FleetSnapshot { at_ms: 3_661_000, nodes: vec![node("a"), node("node\x1b[2J")], unreachable }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::frontend::request::query_value;
 use crate::frontend::upgrade::is_upgrade;
 use crate::frontend::{Endpoint, plain};
 use crate::metrics::RelayFailure;
-use crate::net::socket::Patience;
+use crate::net::socket::WriteStallLimit;
 
 /// A client that takes nothing of what waits for it for this long does not get the rest. Only the owner knows whether the
 /// connection lives, and nobody hears it while nothing moves.
@@ -57,7 +57,7 @@ pub(in crate::frontend) async fn to_owner(endpoint: &Endpoint, owner: &Address, 
     parts.extensions.clear();
     match carry(endpoint, owner, parts, body, patience).await {
         Ok(answer) => {
-            counters.hop_durations.lasted(begun.elapsed());
+            counters.hop_durations.observe_duration(begun.elapsed());
             if answer.status() == StatusCode::NOT_FOUND {
                 counters.hop_misses.increment();
             }
@@ -99,6 +99,6 @@ async fn carry(
     let mut answer = client::send(&endpoint.relay.nodes, owner, request, &progress, patience).await?;
     onward::arrive(&mut answer);
     let mut answer = onward::answer(answer, None, under_way);
-    answer.extensions_mut().insert(Patience::Stalled(STALLED_TIMEOUT));
+    answer.extensions_mut().insert(WriteStallLimit::Idle(STALLED_TIMEOUT));
     Ok(answer)
 }

@@ -16,7 +16,7 @@ use super::body::{Meter, Progress, RequestBody};
 use super::{Relay, client, forwarded, headers, onward, tunnel};
 use crate::frontend::answers::Counted;
 use crate::frontend::{Endpoint, OfApp, plain, unavailable};
-use crate::metrics::{Passed, RelayFailure};
+use crate::metrics::{PassThroughOutcome, RelayFailure};
 use crate::upstream::{AppServer, Reach};
 
 /// A request that is for whichever app server takes it.
@@ -36,14 +36,14 @@ pub(in crate::frontend) async fn pass(endpoint: &Endpoint, request: Request) -> 
     let counters = &endpoint.counters.relay;
     let app_servers = endpoint.relay.in_turn(endpoint.shared.hubs.linked_app_servers());
     let (outcome, answer) = if app_servers.is_empty() {
-        (Passed::NoAppServer, unavailable(Cause::NoAppServer, "no app server is linked at the moment"))
+        (PassThroughOutcome::NoAppServer, unavailable(Cause::NoAppServer, "no app server is linked at the moment"))
     } else {
         match Exchange::new(endpoint, request).run(&app_servers).await {
             Ok(mut answer) => {
                 answer.extensions_mut().insert(OfApp);
-                (Passed::Answered, answer)
+                (PassThroughOutcome::Answered, answer)
             }
-            Err(failure) => (Passed::Failed(failure), refusal(failure)),
+            Err(failure) => (PassThroughOutcome::Failed(failure), refusal(failure)),
         }
     };
     counters.passed(outcome).increment();

@@ -15,7 +15,7 @@ use tower::ServiceExt;
 use tracing::debug;
 
 use super::{PeerAddress, Visit};
-use crate::net::socket::CurrentPatience;
+use crate::net::socket::CurrentStallLimit;
 
 pub(super) async fn http1<S>(stream: S, visit: Visit, scheme: Scheme, router: Router)
 where
@@ -36,7 +36,11 @@ where
 }
 
 /// Answers a request, and takes note of how long its answer may stand still.
-async fn answer(router: Router, request: Request<Incoming>, patience: CurrentPatience) -> Result<Response, Infallible> {
+async fn answer(
+    router: Router,
+    request: Request<Incoming>,
+    patience: CurrentStallLimit,
+) -> Result<Response, Infallible> {
     let mut answer = router.oneshot(request.map(Body::new)).await?;
     patience.set(answer.extensions_mut().remove().unwrap_or_default());
     Ok(answer)
@@ -63,7 +67,7 @@ mod second {
     use tokio::task::spawn_local;
 
     use super::*;
-    use crate::net::socket::Patience;
+    use crate::net::socket::WriteStallLimit;
 
     /// Requests of one connection at a time. Each event stream of a page is one, for as long as it lives.
     const STREAMS_MAX: u32 = 256;
@@ -76,7 +80,7 @@ mod second {
 
     tokio::task_local! {
         /// Of the stream whose task this is.
-        static PATIENCE: CurrentPatience;
+        static PATIENCE: CurrentStallLimit;
     }
 
     /// Runs the streams of a connection on the shard that accepted it.
@@ -85,14 +89,14 @@ mod second {
 
     impl<F: Future + 'static> Executor<F> for Here {
         fn execute(&self, future: F) {
-            let patience = CurrentPatience::default();
+            let patience = CurrentStallLimit::default();
             spawn_local(PATIENCE.scope(patience.clone(), while_needed(future, patience)));
         }
     }
 
     /// Runs a stream until nobody needs its answer any more: a client that reads all else on its connection, but not this
     /// stream, keeps it as full as one whose socket is full. A stream that is dropped is reset.
-    pub(super) async fn while_needed<F: Future>(stream: F, patience: CurrentPatience) {
+    pub(super) async fn while_needed<F: Future>(stream: F, patience: CurrentStallLimit) {
         let mut stream = pin!(stream);
         let mut running_out: Option<LocalBoxFuture<'static, ()>> = None;
         poll_fn(|cx: &mut Context<'_>| {
@@ -100,8 +104,8 @@ mod second {
                 return Poll::Ready(());
             }
             // Whether its bytes move can't be seen from here; but once its connection is over it ends by itself if they do.
-            if let (None, over @ Patience::UntilOver(_)) = (&running_out, patience.get()) {
-                running_out = Some(over.run_out().boxed_local());
+            if let (None, over @ WriteStallLimit::UntilClosed(_)) = (&running_out, patience.get()) {
+                running_out = Some(over.reached().boxed_local());
             }
             running_out.as_mut().map_or(Poll::Pending, |running_out| running_out.poll_unpin(cx))
         })
@@ -115,7 +119,7 @@ mod second {
     {
         let Visit { peer, door, entered: _entered, patience } = visit;
         // A client that reads nothing does not answer to pings either; but where they can't even leave, nobody counts that.
-        patience.set(Patience::Stalled(2 * ALIVE_INTERVAL));
+        patience.set(WriteStallLimit::Idle(2 * ALIVE_INTERVAL));
         let service = service_fn(move |mut request: Request<Incoming>| {
             as_in_http1(&mut request);
             request.extensions_mut().insert(PeerAddress(peer));
@@ -168,14 +172,14 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::net::socket::Patience;
+    use crate::net::socket::WriteStallLimit;
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_is_not_read_ends_a_while_after_its_connection_is_over() {
-        let (patience, over) = (CurrentPatience::default(), CancellationToken::new());
+        let (patience, over) = (CurrentStallLimit::default(), CancellationToken::new());
         second::while_needed(ready(()), patience.clone()).await;
         let stuck = async {
-            patience.set(Patience::until_over(over.clone()));
+            patience.set(WriteStallLimit::until_closed(over.clone()));
             pending::<()>().await;
         };
         let began = Instant::now();

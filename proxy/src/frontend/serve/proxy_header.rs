@@ -8,7 +8,7 @@ use proxy_header::{Error, ParseConfig, ProxyHeader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::metrics::{Outcome, Outcomes};
+use crate::metrics::{Outcome, OutcomeCounters};
 
 /// How each version begins.
 const BEGINNINGS: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
@@ -31,7 +31,11 @@ enum Begun {
 
 /// Reads a header and nothing behind it: the address it tells, if it tells one. `None` when there is no header, which
 /// is counted.
-pub(super) async fn read(stream: &TcpStream, patience: Duration, outcomes: &Outcomes) -> Option<Option<SocketAddr>> {
+pub(super) async fn read(
+    stream: &TcpStream,
+    patience: Duration,
+    outcomes: &OutcomeCounters,
+) -> Option<Option<SocketAddr>> {
     let (outcome, told) = match timeout(patience, read_header(stream)).await {
         Ok(Ok(Some(client))) => (Outcome::Done, Some(client)),
         Ok(Ok(None)) => (Outcome::Invalid, None),
@@ -178,7 +182,7 @@ mod tests {
                 }
                 balancer.write_all(b"GET").await.unwrap();
             });
-            let outcomes = Outcomes::default();
+            let outcomes = OutcomeCounters::default();
             let read = read(&stream, Duration::from_secs(60), &outcomes).await;
             assert_eq!(read, Some(told));
             assert_eq!(outcomes.of(Outcome::Done).get(), 1);
@@ -196,7 +200,7 @@ mod tests {
         let (stream, _) = listener.accept().await.unwrap();
         let endless = [SIGNATURE, &[0x21, 0x11, 0xff, 0xff], &[0; HEADER_MAX_BYTES]].concat();
         balancer.write_all(&endless).await.unwrap();
-        let outcomes = Outcomes::default();
+        let outcomes = OutcomeCounters::default();
         assert_eq!(read(&stream, Duration::from_secs(60), &outcomes).await, None);
         assert_eq!(outcomes.of(Outcome::Invalid).get(), 1);
     }

@@ -11,8 +11,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-use crate::metrics::{Outcome, Outcomes};
-use crate::net::socket::Patient;
+use crate::metrics::{Outcome, OutcomeCounters};
+use crate::net::socket::StallGuard;
 
 /// TLS at a listener.
 #[derive(Clone)]
@@ -31,10 +31,10 @@ impl TlsLayer {
     /// Shakes hands; `None` when nothing came of it, which is counted.
     pub(super) async fn accept(
         &self,
-        stream: Patient,
+        stream: StallGuard,
         peer: SocketAddr,
-        outcomes: &Outcomes,
-    ) -> Option<TlsStream<Patient>> {
+        outcomes: &OutcomeCounters,
+    ) -> Option<TlsStream<StallGuard>> {
         let shaken = timeout(self.timeout, self.acceptor.accept(stream)).await;
         let (outcome, stream) = match shaken {
             Ok(Ok(stream)) => (Outcome::Done, Some(stream)),
@@ -65,6 +65,6 @@ fn cause(error: &io::Error) -> Outcome {
 }
 
 /// Whether the client chose HTTP/2.
-pub(super) fn speaks_http2(stream: &TlsStream<Patient>) -> bool {
+pub(super) fn speaks_http2(stream: &TlsStream<StallGuard>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(b"h2")
 }

@@ -17,7 +17,7 @@ use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::timeout;
 
-use super::{Connector, Wire, root_cause};
+use super::{Connector, OutgoingStream, root_cause};
 use crate::net::address::Address;
 
 /// Connections without a request are closed after this: sooner than any server of ours closes them, so that no request
@@ -105,9 +105,9 @@ struct Dialler {
 }
 
 impl tower::Service<Uri> for Dialler {
-    type Response = TokioIo<Wire>;
+    type Response = TokioIo<OutgoingStream>;
     type Error = io::Error;
-    type Future = BoxFuture<'static, io::Result<TokioIo<Wire>>>;
+    type Future = BoxFuture<'static, io::Result<TokioIo<OutgoingStream>>>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))

@@ -1,4 +1,4 @@
-//! A certificate chain with its private key.
+//! Identities: certificate chains with their private keys.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use rustls::sign::CertifiedKey;
 
 use super::{IdentityFiles, TlsError, pem, provider};
 
-/// Reads both files, and makes sure that they belong together.
+/// Reads both files, and checks that they belong together.
 pub(super) fn read(files: &IdentityFiles) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = pem::certificates(&files.certificate)?;
     let key = pem::private_key(&files.key)?;

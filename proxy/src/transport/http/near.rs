@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use trunkline_protocol::cause::Cause;
 
-use crate::net::socket::Stream;
+use crate::net::socket::SocketStream;
 
 /// The client room's end of a pipe.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Near {
     }
 }
 
-impl Stream for Near {}
+impl SocketStream for Near {}
 
 impl AsyncRead for Near {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
