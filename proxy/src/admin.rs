@@ -47,3 +47,85 @@ async fn name_node(State(node): State<Option<HeaderValue>>, request: Request, ne
     }
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use axum::body::Body;
+    use axum::http::header::HOST;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::observer::{FleetSnapshot, UpstreamProblems};
+    use crate::shard::{ShardSender, Shared, Ways};
+
+    /// Router of a node whose shards have stopped.
+    fn node(problem: &str) -> Router {
+        let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
+        let settings = Settings { node: "proxy-a".into(), ..Settings::embedded(keys, Vec::new(), true) };
+        let shared = Shared::new(settings, Ways::default(), vec![ShardSender::new().0]);
+        let problems = Arc::new(UpstreamProblems::default());
+        problems.set("http://app:5000", Some(problem.into()));
+        router(Readiness::new(shared, problems), &AdminSettings::default(), Exposure::Loopback)
+    }
+
+    async fn get(node: Router, path: &str) -> (u16, String) {
+        let request = Request::get(path).header(HOST, "localhost:8090").body(Body::empty()).unwrap();
+        let answer = node.oneshot(request).await.unwrap();
+        assert_eq!(answer.headers()[NODE_HEADER], "proxy-a");
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn health_is_independent_of_readiness_and_every_answer_names_the_node() {
+        let node = node("refused");
+        assert_eq!(get(node.clone(), "/healthz").await, (200, "ok\n".into()));
+        let reason = "not ready\nwaiting for app server http://app:5000: refused\n";
+        assert_eq!(get(node.clone(), "/readyz").await, (503, reason.into()));
+        assert_eq!(get(node, "/nothing").await, (404, r#"{"error":"there is no /nothing","field":null}"#.into()));
+    }
+
+    #[tokio::test]
+    async fn every_metric_is_described_once() {
+        let (status, text) = get(node("refused"), "/metrics").await;
+        let names = |kind: &str| -> Vec<_> {
+            text.lines().filter_map(|line| line.strip_prefix(kind)?.split(' ').next()).map(str::to_owned).collect()
+        };
+        let (helped, typed) = (names("# HELP "), names("# TYPE "));
+        assert_eq!((status, &helped), (200, &typed));
+        assert_eq!(typed.iter().collect::<BTreeSet<_>>().len(), typed.len());
+        for name in ["trunkline_build_info", "trunkline_send_receivers", "trunkline_link_round_trip_seconds"] {
+            assert!(typed.iter().any(|typed| typed == name), "{name}");
+        }
+        assert!(text.contains("trunkline_ready 0\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_tells_why_the_node_is_not_ready() {
+        let (status, text) = get(node("refused"), "/api/fleet?scope=node").await;
+        let fleet: FleetSnapshot = serde_json::from_str(&text).unwrap();
+        let reasons: Vec<_> = fleet.nodes.iter().flat_map(|node| node.not_ready.clone()).collect();
+        assert_eq!((status, reasons), (200, vec!["waiting for app server http://app:5000: refused".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_request_is_named() {
+        for (path, status, problem) in [
+            ("/api/fleet?scope=all", 400, "scope must be fleet or node"),
+            ("/api/clients?group=g", 400, "hub is missing: a group is one of a hub"),
+            ("/api/clients?hub=chat&scope=node", 404, "no node that answers has a hub \\\"chat\\\""),
+            ("/api/clients/short", 404, "no node that answers has a client connection \\\"short\\\""),
+        ] {
+            let (answered, text) = get(node("refused"), path).await;
+            assert_eq!(answered, status, "{path}");
+            assert!(text.contains(problem), "{path}: {text}");
+        }
+    }
+}

@@ -36,7 +36,6 @@ use trunkline_protocol::key::AccessKeys;
 
 use crate::auth::TokenPolicy;
 
-pub(crate) use crate::auth::AdminToken;
 pub(crate) use crate::net::address::{Address, is_loopback_host};
 #[cfg(feature = "cli")]
 pub use crate::net::resolver::Resolver;

@@ -15,7 +15,8 @@ use http_body_util::{BodyExt, Limited};
 use tokio::signal::ctrl_c;
 use tokio::time::{sleep, timeout};
 
-use crate::config::{Address, AdminToken, ClientTls};
+use crate::auth::AdminToken;
+use crate::config::{Address, ClientTls};
 use crate::net::connector::{Connector, HttpClient};
 use crate::net::tls::TlsError;
 use crate::observer::{FleetSnapshot, NodeSnapshot, UnreachablePeer};
