@@ -111,7 +111,7 @@ impl Endpoint {
         if self.shared.is_draining() {
             return Some(unavailable(Cause::Drained, STOPPING));
         }
-        let may_come = hub.is_served() || self.shared.settings.homes.holds_new;
+        let may_come = hub.is_served() || self.shared.settings.rehoming.holds_new;
         (!may_come).then(|| unavailable(Cause::NoAppServer, "no app server serves this hub at the moment"))
     }
 

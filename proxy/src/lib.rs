@@ -16,12 +16,13 @@
 //!
 //! | module | contents |
 //! |---|---|
+//! | `clock` | the system's clock as Unix time |
 //! | `metrics` | counters and histograms of each shard |
 //! | `logging` | log lines and levels |
 //! | `auth` | access tokens, their keys, users |
-//! | `config` | settings, and the flags and files that they come from |
+//! | `net` | addresses, client sockets, outgoing connections, TLS |
+//! | `config` | settings of a node, checked |
 //! | `limits` | connection permits, throttles and pending negotiations per address |
-//! | `net` | client sockets, outgoing connections, TLS |
 //! | `transport` | client transports: WebSocket frames, server-sent events, HTTP transports |
 //! | `upstream` | app servers: manifest, hubs, pools, dialling |
 //! | `shard` | state of one thread: client connections, groups, delivery |
@@ -30,13 +31,14 @@
 //! | `frontend` | HTTP for clients: negotiate, connect, pass-through, the owner hop |
 //! | `admin` | admin port: health, metrics, observer |
 //! | `node` | composition: threads, listeners, upstreams, signals |
-//! | `cli` | the `trunkline` command |
+//! | `cli` | the `trunkline` command: subcommands, flags, configuration file |
 
 pub(crate) mod admin;
 pub(crate) mod auth;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub(crate) mod client;
+pub(crate) mod clock;
 pub(crate) mod config;
 pub(crate) mod frontend;
 pub(crate) mod limits;
@@ -51,8 +53,9 @@ pub(crate) mod transport;
 pub(crate) mod upstream;
 
 #[cfg(feature = "cli")]
-pub use config::{Config, Resolver, ServeArgs};
-pub use config::{OriginError, OriginPattern, Settings};
+pub use cli::ServeArgs;
+pub use config::{Config, OriginError, OriginPattern, Settings};
+pub use net::Resolver;
 pub use node::{Embedded, Node};
 #[doc(hidden)]
 pub use transport::websocket;

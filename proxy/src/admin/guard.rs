@@ -24,7 +24,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::api::ApiError;
-use crate::config::{AdminSettings, AdminToken, is_loopback_host, unix_seconds};
+use crate::clock::unix_seconds;
+use crate::config::{AdminSettings, AdminToken};
+use crate::net::is_loopback_host;
 
 /// The cookie of who has logged in.
 const COOKIE_NAME: &str = "trunkline_admin";

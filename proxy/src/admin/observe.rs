@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use trunkline_protocol::id::random_id;
 
 use super::Admin;
-use crate::config::Resolver;
+use crate::net::Resolver;
 
 use desk::Desk;
 use node::Gatherer;

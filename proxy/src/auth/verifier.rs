@@ -147,7 +147,7 @@ mod tests {
 
     use super::super::dial::Canned;
     use super::*;
-    use crate::config::unix_seconds;
+    use crate::clock::unix_seconds;
 
     const SECRET: &str = "a secret of an issuer, long enough";
 

@@ -22,11 +22,9 @@ use tokio::net::TcpStream;
 use {rustls::ClientConfig, rustls::pki_types::ServerName, tokio_rustls::TlsConnector};
 
 use crate::auth::{self, Dial};
-use crate::config::Address;
+use crate::net::Address;
 #[cfg(feature = "tls")]
-use crate::config::ClientTls;
-#[cfg(feature = "tls")]
-use crate::net::tls::{TlsError, client_config};
+use crate::net::tls::{ClientTls, TlsError, client_config};
 
 pub(crate) use http_client::{ExchangeError, HttpClient};
 pub(crate) use wire::Wire;

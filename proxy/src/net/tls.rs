@@ -5,10 +5,12 @@
 mod client;
 mod identity;
 mod pem;
+mod pem_file;
 mod server;
 
 pub(crate) use client::client_config;
 pub(crate) use pem::TlsError;
+pub(crate) use pem_file::{ClientTls, IdentityFiles};
 pub(crate) use server::{Certificates, server_config};
 
 use std::sync::Arc;

@@ -24,7 +24,7 @@ use trunkline_protocol::service::{
 use super::http_client::{Caller, RequestError};
 use super::socket::WebSocket;
 use super::{LinkSocket, Pool, Reach};
-use crate::config::Address;
+use crate::net::Address;
 
 /// The only version of the service protocol.
 const SERVICE_PROTOCOL_VERSION: i64 = 1;

@@ -15,7 +15,8 @@ use trunkline_protocol::limits::LINK_CREDENTIAL_LIFETIME_S;
 use trunkline_protocol::manifest::NODE_HEADER;
 use trunkline_protocol::token::LinkCredential;
 
-use crate::config::{Address, unix_seconds};
+use crate::clock::unix_seconds;
+use crate::net::Address;
 use crate::net::connector::{Connector, root_cause};
 
 /// An app server that accepts a connection but doesn't answer is given up after this.

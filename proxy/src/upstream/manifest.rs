@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use trunkline_protocol::manifest::{MANIFEST_PATH, Manifest};
 
 use super::http_client::{Caller, RequestError};
-use crate::config::Address;
+use crate::net::Address;
 
 /// A manifest has some 300 bytes per hub; what is larger comes from something else.
 const MANIFEST_MAX_BYTES: usize = 1024 * 1024;

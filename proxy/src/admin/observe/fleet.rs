@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::desk::Desk;
-use super::node::unix_ms;
 use super::peers::Peers;
 use super::view::{Fleet, Node};
+use crate::clock::unix_ms;
 
 /// Gathers them. A name of many addresses may resolve to this node too: it is shown once.
 pub(super) async fn gather(own: &Desk<Node>, peers: &Arc<Peers>) -> Fleet {

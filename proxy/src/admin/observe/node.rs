@@ -1,7 +1,7 @@
 //! This node as it is now: counters and lists that are there anyway, and what shards have counted.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use super::view::{Client, HubView, LinkView, Node, Rates};
 use super::vitals::{Spent, Vitals};
 use crate::admin::Admin;
-use crate::config::Address;
+use crate::clock::unix_ms;
 use crate::metrics::{Counters, Direction, FrameKind, HubCounters};
+use crate::net::Address;
 use crate::shard::directory::{Census, Kind};
 use crate::shard::{Row, ShardSender, Shared, Which};
 use crate::upstream::{AppServerId, Hub, HubIndex, Pool};
@@ -88,11 +89,6 @@ impl Gatherer {
         node.rates = before.map(|before| rates(&totals, &before.totals, seconds));
         self.before = Some(Before { at, totals, spent: vitals.spent });
     }
-}
-
-pub(super) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// All clients by kind.

@@ -19,8 +19,9 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
 use super::view::{Node, Unreachable};
-use crate::config::{Address, AdminSettings, AdminToken, Resolver};
+use crate::config::{AdminSettings, AdminToken};
 use crate::net::connector::{Connector, HttpClient};
+use crate::net::{Address, Resolver};
 
 /// How long a node may take to be shown as it is now: the page is at most a second behind.
 const NEWS_TIMEOUT: Duration = Duration::from_millis(500);

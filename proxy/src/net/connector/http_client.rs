@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::timeout;
 
 use super::{Connector, Wire, root_cause};
-use crate::config::Address;
+use crate::net::Address;
 
 /// Connections without a request are closed after this: sooner than any server of ours closes them, so that no request
 /// meets a connection that is just going away.
