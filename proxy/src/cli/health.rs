@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use axum::body::Body;
 use http::header::HOST;
 use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+
+use crate::config::Address;
+use crate::net::connector::Connector;
+use crate::net::http_client::{HttpClient, HttpError};
 
 /// A healthy node answers at once.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,27 +51,18 @@ pub async fn health(url: &str) -> Result<String, HealthError> {
     let wrong = || HealthError::Url(url.into());
     let with_scheme = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     let uri: Uri = with_scheme.parse().map_err(|_| wrong())?;
-    let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http")).ok_or_else(wrong)?;
+    let host = uri.authority().filter(|_| uri.scheme_str() == Some("http")).ok_or_else(wrong)?;
+    let address = Address::try_from(&uri).map_err(|_| wrong())?;
     let silent = |problem: String| HealthError::Silent { url: url.into(), problem };
-    let late = || silent(format!("nothing within {} s", ANSWER_TIMEOUT.as_secs()));
-    let asked = timeout(ANSWER_TIMEOUT, ask(authority.as_str())).await.map_err(|_| late())?;
-    let (status, reasons) = asked.map_err(|error| silent(error.to_string()))?;
+    let request = Request::get("/readyz").header(HOST, host.as_str()).body(Body::empty());
+    let request = request.map_err(|error| silent(error.to_string()))?;
+    let client = HttpClient::without_pool(Connector::default());
+    let answer = client.fetch(&address, request, ANSWER_MAX_BYTES, ANSWER_TIMEOUT).await;
+    let answer = answer.map_err(|error| match error {
+        HttpError::Timeout(deadline) => silent(format!("nothing within {} s", deadline.as_secs())),
+        HttpError::Broken(error) => silent(error.to_string()),
+        other => silent(other.to_string()),
+    })?;
+    let (status, reasons) = (answer.status(), String::from_utf8_lossy(answer.body()).into_owned());
     if status.is_success() { Ok(reasons) } else { Err(HealthError::NotReady { url: url.into(), status, reasons }) }
-}
-
-async fn ask(authority: &str) -> Result<(StatusCode, String), Box<dyn std::error::Error + Send + Sync>> {
-    let address = if authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
-        authority.to_owned()
-    } else {
-        format!("{authority}:80")
-    };
-    let stream = TcpStream::connect(&address).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get("/readyz").header(HOST, authority).body(Empty::<Bytes>::new())?;
-    // What goes wrong with it, the answer tells.
-    tokio::spawn(connection);
-    let answer = sender.send_request(request).await?;
-    let status = answer.status();
-    let body = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await?.to_bytes();
-    Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }

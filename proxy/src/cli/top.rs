@@ -11,13 +11,13 @@ use clap::Args;
 use futures_util::future::join_all;
 use http::header::AUTHORIZATION;
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Limited};
 use tokio::signal::ctrl_c;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::admin::{Fleet, Node, Unreachable};
 use crate::config::{Address, AdminToken, ClientTls};
-use crate::net::connector::{Connector, HttpClient};
+use crate::net::connector::Connector;
+use crate::net::http_client::{HttpClient, HttpError};
 use crate::net::tls::TlsError;
 
 /// How long a node may take to answer.
@@ -206,16 +206,15 @@ impl Asker {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
         }
         let request = request.body(Body::empty()).map_err(|error| error.to_string())?;
-        let answered = async {
-            let answer = self.client.send(node, request).await.map_err(|error| error.to_string())?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await;
-            Ok::<_, String>((status, body.map_err(|error| error.to_string())?.to_bytes()))
-        };
-        let late = |_| format!("nothing within {} s", ANSWER_TIMEOUT.as_secs());
-        let (status, body) = timeout(ANSWER_TIMEOUT, answered).await.map_err(late)??;
-        match status {
-            StatusCode::OK => serde_json::from_slice(&body).map_err(|error| format!("no answer of a node: {error}")),
+        let answer = self.client.fetch(node, request, ANSWER_MAX_BYTES, ANSWER_TIMEOUT).await;
+        let answer = answer.map_err(|error| match error {
+            HttpError::Timeout(deadline) => format!("nothing within {} s", deadline.as_secs()),
+            other => other.to_string(),
+        })?;
+        match answer.status() {
+            StatusCode::OK => {
+                serde_json::from_slice(answer.body()).map_err(|error| format!("no answer of a node: {error}"))
+            }
             StatusCode::UNAUTHORIZED if self.token.is_none() => Err("it wants --admin-token".into()),
             StatusCode::UNAUTHORIZED => Err("it has another --admin-token".into()),
             StatusCode::NOT_FOUND => Err("it serves no API: it has no --admin-token, or is no admin port".into()),
