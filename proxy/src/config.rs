@@ -1,6 +1,5 @@
 //! Settings: what a node was told to be, checked. What is typed for it stands in `args`.
 
-mod address;
 mod admin;
 #[cfg(feature = "cli")]
 mod advertise;
@@ -23,7 +22,6 @@ mod outbox;
 mod path_prefix;
 mod proxy_protocol;
 mod relay;
-mod resolver;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "cli")]
@@ -38,10 +36,18 @@ use trunkline_protocol::key::AccessKeys;
 
 use crate::auth::TokenPolicy;
 
-pub(crate) use address::Address;
+pub(crate) use crate::auth::AdminToken;
+pub(crate) use crate::net::address::{Address, is_loopback_host};
+#[cfg(feature = "cli")]
+pub use crate::net::resolver::Resolver;
+#[cfg(not(feature = "cli"))]
+pub(crate) use crate::net::resolver::Resolver;
+#[cfg(feature = "tls")]
+pub(crate) use crate::net::tls::ClientTls;
+
+pub(crate) use admin::AdminSettings;
 #[cfg(feature = "cli")]
 pub(crate) use admin::{AdminArgs, AdminArgsError};
-pub(crate) use admin::{AdminSettings, AdminToken};
 #[cfg(feature = "cli")]
 pub(crate) use advertise::AdvertiseError;
 #[cfg(feature = "cli")]
@@ -76,12 +82,8 @@ pub(crate) use proxy_protocol::{NobodyTrusted, ProxyProtocolArgs};
 #[cfg(feature = "cli")]
 pub(crate) use relay::RelayArgs;
 pub(crate) use relay::RelaySettings;
-#[cfg(feature = "cli")]
-pub use resolver::Resolver;
-#[cfg(not(feature = "cli"))]
-pub(crate) use resolver::Resolver;
 #[cfg(feature = "tls")]
-pub(crate) use tls::{ClientTls, IdentityFiles, TlsListen};
+pub(crate) use tls::TlsListen;
 #[cfg(feature = "cli")]
 pub(crate) use tls::{TlsArgs, TlsArgsError};
 #[cfg(feature = "cli")]
@@ -216,31 +218,4 @@ fn random_node_name() -> String {
 #[must_use]
 pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// Whether a `host`, `host:port` or `[host]:port` is this machine, without asking anybody.
-#[must_use]
-pub(crate) fn is_loopback_host(authority: &str) -> bool {
-    let host = match authority.rsplit_once(':') {
-        _ if authority.parse::<std::net::Ipv6Addr>().is_ok() => authority,
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_hosts_are_known_by_name_and_by_number() {
-        for host in ["localhost", "LOCALHOST:80", "127.8.9.1:5", "[::1]:80", "::1"] {
-            assert!(is_loopback_host(host), "{host}");
-        }
-        for host in ["example.org", "10.0.0.1:80", "localhost.example.org"] {
-            assert!(!is_loopback_host(host), "{host}");
-        }
-    }
 }

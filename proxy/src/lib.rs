@@ -18,17 +18,17 @@
 //! |---|---|
 //! | `metrics` | counters and histograms of each shard |
 //! | `logging` | log lines and levels |
-//! | `auth` | access tokens, their keys, users |
+//! | `net` | addresses, outgoing connections, client sockets, TLS |
+//! | `auth` | access tokens, their keys, users; the admin token |
 //! | `config` | settings, and the flags and files that they come from |
 //! | `limits` | connection permits, throttles and pending negotiations per address |
-//! | `net` | client sockets, outgoing connections, TLS |
 //! | `transport` | client transports: WebSocket frames, server-sent events, HTTP transports |
 //! | `upstream` | app servers: manifest, hubs, pools, dialling |
 //! | `shard` | state of one thread: client connections, groups, delivery |
 //! | `client` | the life of one client connection |
 //! | `link` | the task of each link: frames of an app server, routed to the shards |
 //! | `frontend` | HTTP for clients: negotiate, connect, pass-through, the owner hop |
-//! | `admin` | admin port: health, metrics, observer |
+//! | `admin` | admin port: health, metrics, the observer page and its API |
 //! | `node` | composition: threads, listeners, upstreams, signals |
 //! | `cli` | the `trunkline` command |
 

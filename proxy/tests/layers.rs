@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 const ROOMS: [&str; 15] = [
     "metrics",
     "logging",
+    "net",
     "auth",
     "config",
     "limits",
-    "net",
     "transport",
     "upstream",
     "shard",

@@ -1,20 +1,12 @@
 //! The admin port: who may read there, who may act, and which other nodes are shown.
 
-use std::fmt;
-#[cfg(feature = "cli")]
-use std::path::PathBuf;
-use std::sync::Arc;
-
 #[cfg(feature = "cli")]
 use clap::Args;
+#[cfg(feature = "cli")]
+use std::path::PathBuf;
 
-use super::Address;
-
-/// A token that is shorter could be guessed.
-const TOKEN_LEAST_BYTES: usize = 16;
-
-/// More than this no cookie or header is to carry.
-const TOKEN_MOST_BYTES: usize = 1024;
+use crate::auth::AdminToken;
+use crate::net::address::Address;
 
 /// Names of other nodes that are taken.
 #[cfg(feature = "cli")]
@@ -57,46 +49,6 @@ pub struct AdminSettings {
     pub metrics_token: Option<AdminToken>,
     /// The admin ports of other nodes.
     pub peers: Vec<Address>,
-}
-
-/// A token of the admin port. It is not shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct AdminToken(Arc<str>);
-
-impl AdminToken {
-    /// Checks a token; space around it does not count.
-    ///
-    /// # Errors
-    /// What is wrong with it, to stand behind the name of its flag.
-    pub fn new(text: &str) -> Result<Self, &'static str> {
-        let text = text.trim();
-        if !(TOKEN_LEAST_BYTES..=TOKEN_MOST_BYTES).contains(&text.len()) {
-            return Err("must have from 16 to 1024 characters: `trunkline token key` makes one");
-        }
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("may hold only visible ASCII characters: `trunkline token key` makes one");
-        }
-        Ok(Self(text.into()))
-    }
-
-    /// The token itself.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether this is the token. How long that takes tells nothing of where they differ.
-    #[must_use]
-    pub fn is(&self, given: &str) -> bool {
-        let differences = self.0.bytes().zip(given.bytes()).fold(0, |all, (one, other)| all | (one ^ other));
-        self.0.len() == given.len() && std::hint::black_box(differences) == 0
-    }
-}
-
-impl fmt::Debug for AdminToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AdminToken")
-    }
 }
 
 /// Why settings of the admin port don't make sense.
@@ -166,25 +118,4 @@ impl AdminArgs {
 #[cfg(feature = "cli")]
 fn token(flag: &'static str, text: &str) -> Result<AdminToken, AdminArgsError> {
     AdminToken::new(text).map_err(|problem| AdminArgsError::Token { flag, problem })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_is_known_by_all_of_it_and_is_never_shown() {
-        let token = AdminToken::new(" 0123456789abcdef\n").unwrap();
-        assert!(token.is("0123456789abcdef"));
-        for other in ["0123456789abcdeF", "0123456789abcde", "0123456789abcdef0", ""] {
-            assert!(!token.is(other), "{other}");
-        }
-        assert_eq!(format!("{token:?}"), "AdminToken");
-    }
-
-    #[test]
-    fn what_could_be_guessed_or_not_be_sent_is_refused() {
-        assert!(AdminToken::new("short").unwrap_err().contains("16"));
-        assert!(AdminToken::new("0123456789 abcdef").unwrap_err().contains("ASCII"));
-    }
 }

@@ -382,7 +382,8 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::config::{IdentityFiles, LinkSettings};
+    use crate::config::LinkSettings;
+    use crate::net::tls::IdentityFiles;
 
     #[derive(Parser)]
     struct Cli {

@@ -4,6 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(feature = "cli")]
+use crate::net::tls::ClientTls;
+use crate::net::tls::IdentityFiles;
+
 /// What of this is typed.
 #[cfg(feature = "cli")]
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -40,15 +44,6 @@ pub struct TlsArgs {
     pub upstream_key: Option<PathBuf>,
 }
 
-/// A certificate chain and its private key, as PEM files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdentityFiles {
-    /// The chain.
-    pub certificate: PathBuf,
-    /// The key.
-    pub key: PathBuf,
-}
-
 /// A listener with TLS.
 #[derive(Debug, Clone)]
 pub struct TlsListen {
@@ -58,15 +53,6 @@ pub struct TlsListen {
     pub identities: Vec<IdentityFiles>,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
-}
-
-/// TLS towards others.
-#[derive(Debug, Clone, Default)]
-pub struct ClientTls {
-    /// Who may have signed their certificates; empty: whom the system trusts.
-    pub roots: Vec<PathBuf>,
-    /// As whom this node comes.
-    pub identity: Option<IdentityFiles>,
 }
 
 #[cfg(feature = "cli")]

@@ -12,20 +12,14 @@ use std::time::Duration;
 
 #[cfg(feature = "tls")]
 use arc_swap::ArcSwapOption;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use http::Uri;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 #[cfg(feature = "tls")]
 use {rustls::ClientConfig, rustls::pki_types::ServerName, tokio_rustls::TlsConnector};
 
-use crate::auth::{self, Dial};
-use crate::config::Address;
+use crate::net::address::Address;
 #[cfg(feature = "tls")]
-use crate::config::ClientTls;
-#[cfg(feature = "tls")]
-use crate::net::tls::{TlsError, client_config};
+use crate::net::tls::{ClientTls, TlsError, client_config};
 
 pub(crate) use wire::Wire;
 
@@ -117,16 +111,4 @@ pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
 
 fn without_tls() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "this node was not set up for TLS: give it --upstream-ca")
-}
-
-impl Dial for Connector {
-    fn dial(&self, url: &Uri) -> BoxFuture<'static, io::Result<Box<dyn auth::Wire>>> {
-        let (connector, url) = (self.clone(), url.clone());
-        async move {
-            let unfit = |problem: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{url} {problem}"));
-            let address = Address::try_from(&url).map_err(unfit)?;
-            Ok(Box::new(connector.connect(&address).await?) as Box<dyn auth::Wire>)
-        }
-        .boxed()
-    }
 }

@@ -20,7 +20,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
-use crate::config::Address;
+use crate::net::address::Address;
 use crate::net::connector::{Connector, root_cause};
 use connection_pool::ConnectionPool;
 

@@ -82,7 +82,7 @@ impl Shared {
             whose_sockets,
             tally: Tally::new(&settings.limits),
             connector: ways.fleet,
-            verifier: Verifier::new(settings.tokens.clone(), &settings.keys, Arc::new(ways.issuers)),
+            verifier: Verifier::new(settings.tokens.clone(), &settings.keys, ways.issuers),
             boot: random_id(),
             hubs: Hubs::default(),
             routes: Routes::default(),

@@ -9,8 +9,8 @@ use hyper::body::Incoming;
 use tracing::debug;
 
 use super::body::Progress;
-use crate::config::Address;
 use crate::metrics::RelayFailure;
+use crate::net::address::Address;
 use crate::net::http_client::{HttpClient, HttpError};
 
 /// Sends a request, and waits for the head of its answer. The other end may be silent for `patience`, beginning anew

@@ -10,7 +10,7 @@ use axum::body::Body;
 use hyper::client::conn::http1::SendRequest;
 use tokio::time::{Instant, sleep};
 
-use crate::config::Address;
+use crate::net::address::Address;
 
 /// Time after which an idle connection is closed: sooner than any server of ours closes it, so that no request meets a
 /// connection that is just going away.

@@ -6,8 +6,7 @@ use rustls::RootCertStore;
 use rustls::client::ClientConfig;
 use rustls::sign::SingleCertAndKey;
 
-use super::{TlsError, identity, pem, provider};
-use crate::config::ClientTls;
+use super::{ClientTls, TlsError, identity, pem, provider};
 
 /// Whom we believe, and who we are.
 ///

@@ -6,8 +6,7 @@ use rustls::pki_types::ServerName;
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 
-use super::{TlsError, pem, provider};
-use crate::config::IdentityFiles;
+use super::{IdentityFiles, TlsError, pem, provider};
 
 /// Reads both files, and makes sure that they belong together.
 pub(super) fn read(files: &IdentityFiles) -> Result<Arc<CertifiedKey>, TlsError> {

@@ -10,8 +10,7 @@ use rustls::pki_types::ServerName;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::{TlsError, identity, provider};
-use crate::config::IdentityFiles;
+use super::{IdentityFiles, TlsError, identity, provider};
 
 /// Protocols inside TLS, the preferred one first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];

@@ -7,8 +7,6 @@ use std::sync::Arc;
 
 use http::Uri;
 
-use super::is_loopback_host;
-
 const EXAMPLE: &str = "is no URL like http://127.0.0.1:5000 or https://app.example";
 
 /// How bytes travel to an address.
@@ -119,6 +117,18 @@ impl fmt::Display for Address {
     }
 }
 
+/// Whether a `host`, `host:port` or `[host]:port` is this machine, without asking a resolver.
+#[must_use]
+pub(crate) fn is_loopback_host(authority: &str) -> bool {
+    let host = match authority.rsplit_once(':') {
+        _ if authority.parse::<std::net::Ipv6Addr>().is_ok() => authority,
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +162,16 @@ mod tests {
         ] {
             let problem = url.parse::<Address>().unwrap_err();
             assert!(problem.starts_with(reason), "{url}: {problem}");
+        }
+    }
+
+    #[test]
+    fn loopback_hosts_are_known_by_name_and_by_number() {
+        for host in ["localhost", "LOCALHOST:80", "127.8.9.1:5", "[::1]:80", "::1"] {
+            assert!(is_loopback_host(host), "{host}");
+        }
+        for host in ["example.org", "10.0.0.1:80", "localhost.example.org"] {
+            assert!(!is_loopback_host(host), "{host}");
         }
     }
 }
