@@ -9,7 +9,7 @@
 //! What a key is decides its algorithm. A token only says which key it may have been signed with, and is never believed
 //! about how: `none` names no key, and a public key is never taken for a secret.
 
-mod dial;
+mod admin_token;
 mod fetch;
 pub(crate) mod jwks;
 pub(crate) mod key;
@@ -20,7 +20,7 @@ mod token_error;
 mod user;
 mod verifier;
 
-pub(crate) use dial::{Dial, Wire};
+pub(crate) use admin_token::AdminToken;
 pub(crate) use jwks::JwksSource;
 pub(crate) use key::VerifyingKey;
 pub(crate) use policy::TokenPolicy;

@@ -22,11 +22,12 @@ use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::AccessKeys;
 
 use crate::auth::TokenPolicy;
+use crate::net::address::Address;
+use crate::net::resolver::Resolver;
 #[cfg(feature = "tls")]
 use crate::net::tls::ClientTls;
-use crate::net::{Address, Resolver};
 
-pub(crate) use admin_settings::{AdminSettings, AdminToken};
+pub(crate) use admin_settings::AdminSettings;
 pub(crate) use drain_settings::DrainSettings;
 pub(crate) use frontend_limit::FrontendLimits;
 pub(crate) use http_transport_settings::HttpTransportSettings;

@@ -36,7 +36,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::NODE_HEADER;
 
 use crate::metrics::Counters;
-use crate::net::connector::HttpClient;
+use crate::net::http_client::HttpClient;
 use crate::shard::{ShardSender, Shared};
 use crate::upstream::{Hub, Questioner};
 

@@ -19,8 +19,8 @@
 //! | `clock` | the system's clock as Unix time |
 //! | `metrics` | counters and histograms of each shard |
 //! | `logging` | log lines and levels |
-//! | `auth` | access tokens, their keys, users |
-//! | `net` | addresses, client sockets, outgoing connections, TLS |
+//! | `net` | addresses, outgoing connections, client sockets, TLS |
+//! | `auth` | access tokens, their keys, users; the admin token |
 //! | `config` | settings of a node, checked |
 //! | `limits` | connection permits, throttles and pending negotiations per address |
 //! | `transport` | client transports: WebSocket frames, server-sent events, HTTP transports |
@@ -29,7 +29,7 @@
 //! | `client` | the life of one client connection |
 //! | `link` | the task of each link: frames of an app server, routed to the shards |
 //! | `frontend` | HTTP for clients: negotiate, connect, pass-through, the owner hop |
-//! | `admin` | admin port: health, metrics, observer |
+//! | `admin` | admin port: health, metrics, the observer page and its API |
 //! | `node` | composition: threads, listeners, upstreams, signals |
 //! | `cli` | the `trunkline` command: subcommands, flags, configuration file |
 
@@ -40,6 +40,8 @@ pub mod cli;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod config;
+#[cfg(test)]
+mod contract;
 pub(crate) mod frontend;
 pub(crate) mod limits;
 pub(crate) mod link;
@@ -55,7 +57,7 @@ pub(crate) mod upstream;
 #[cfg(feature = "cli")]
 pub use cli::ServeArgs;
 pub use config::{Config, OriginError, OriginPattern, Settings};
-pub use net::Resolver;
+pub use net::resolver::Resolver;
 pub use node::{Embedded, Node};
 #[doc(hidden)]
 pub use transport::websocket;

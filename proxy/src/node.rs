@@ -12,11 +12,11 @@ mod embedded;
 mod heartbeat;
 mod inherited_socket;
 mod listener_set;
-mod shard_thread;
+pub(crate) mod shard_thread;
 mod shared_port;
 mod start_error;
 mod upstream_discovery;
-mod upstream_watcher;
+pub(crate) mod upstream_watcher;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ use crate::admin::{Admin, Reach, Upstreams};
 use crate::auth::JwksSource;
 use crate::config::{AdminSettings, Config, DrainSettings, Settings};
 #[cfg(feature = "tls")]
-use crate::net::{Address, connector::Connector, tls::ClientTls};
+use crate::net::{address::Address, connector::Connector, tls::ClientTls};
 use crate::shard::delivery::Order;
 use crate::shard::{Connectors, ShardSender, Shared};
 

@@ -11,8 +11,8 @@ const ROOMS: [&str; 16] = [
     "clock",
     "metrics",
     "logging",
-    "auth",
     "net",
+    "auth",
     "config",
     "limits",
     "transport",
@@ -53,7 +53,8 @@ fn no_room_imports_a_higher_one() {
     let mut seen = 0;
     for file in files(&source) {
         let room = room_of(&file, &source);
-        if room == "lib" || room == "main" {
+        // Contract tests look at all modules.
+        if ["lib", "main", "contract"].contains(&room.as_str()) {
             continue;
         }
         let own = place(&room).unwrap_or_else(|| panic!("{room} has no place in the order"));

@@ -24,9 +24,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::api::ApiError;
+use crate::auth::AdminToken;
 use crate::clock::unix_seconds;
-use crate::config::{AdminSettings, AdminToken};
-use crate::net::is_loopback_host;
+use crate::config::AdminSettings;
+use crate::net::address::is_loopback_host;
 
 /// The cookie of who has logged in.
 const COOKIE_NAME: &str = "trunkline_admin";

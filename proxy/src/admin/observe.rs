@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use trunkline_protocol::id::random_id;
 
 use super::Admin;
-use crate::net::Resolver;
+use crate::net::resolver::Resolver;
 
 use desk::Desk;
 use node::Gatherer;

@@ -15,9 +15,10 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use super::VerifyingKey;
 use super::fetch::fetch;
-use super::{Dial, VerifyingKey};
 use crate::metrics::Counter;
+use crate::net::connector::Connector;
 
 /// Largest key set: a hundred certificates fit.
 const SET_MAX_BYTES: usize = 512 * 1024;
@@ -51,14 +52,14 @@ impl JwksSource {
         matches!(self, Self::Url(url) if url.scheme_str() == Some("https"))
     }
 
-    /// Reads the keys; those of a URL by a connection that `dial` opens.
+    /// Reads the keys; those of a URL over a connection of `connector`.
     ///
     /// # Errors
     /// When there are none.
-    pub async fn read(&self, dial: &dyn Dial) -> Result<Vec<VerifyingKey>, JwksError> {
+    pub(crate) async fn read(&self, connector: &Connector) -> Result<Vec<VerifyingKey>, JwksError> {
         match self {
             Self::File(_) => self.read_file(),
-            Self::Url(url) => parse(&fetch(dial, url, SET_MAX_BYTES).await.map_err(JwksError::Read)?),
+            Self::Url(url) => parse(&fetch(connector, url, SET_MAX_BYTES).await.map_err(JwksError::Read)?),
         }
     }
 
@@ -107,8 +108,7 @@ struct KeySet {
 #[derive(Debug)]
 pub(super) struct KeySets {
     sets: Vec<KeySet>,
-    /// The way to those at URLs.
-    dial: Arc<dyn Dial>,
+    connector: Connector,
     refetch: Duration,
     /// When they were read last. Held while they are read: who comes meanwhile waits and finds them fresh.
     last_read: Mutex<Option<Instant>>,
@@ -118,7 +118,7 @@ pub(super) struct KeySets {
 }
 
 impl KeySets {
-    pub(super) fn new(sources: &[JwksSource], refetch: Duration, dial: Arc<dyn Dial>) -> Self {
+    pub(super) fn new(sources: &[JwksSource], refetch: Duration, connector: Connector) -> Self {
         let sets = sources.iter().map(|source| KeySet {
             source: source.clone(),
             keys: ArcSwap::from_pointee(source.read_file().unwrap_or_default()),
@@ -126,7 +126,7 @@ impl KeySets {
         });
         Self {
             sets: sets.collect(),
-            dial,
+            connector,
             refetch,
             last_read: Mutex::new(None),
             rounds: AtomicU64::new(0),
@@ -174,7 +174,7 @@ impl KeySets {
         // Noted first: a caller that goes away in between has asked all the same.
         *last_read = Some(Instant::now());
         for set in &self.sets {
-            let outcome = set.source.read(&*self.dial).await;
+            let outcome = set.source.read(&self.connector).await;
             self.settle(set, outcome);
         }
         self.rounds.fetch_add(1, Ordering::Release);

@@ -1,15 +1,15 @@
 //! Verify access tokens: a key, a signature, and then what is claimed.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 use trunkline_protocol::key::AccessKeys;
 
 use super::jwks::KeySets;
-use super::{Dial, TokenError, TokenPolicy, User, VerifyingKey};
+use super::{TokenError, TokenPolicy, User, VerifyingKey};
 use crate::metrics::Counter;
+use crate::net::connector::Connector;
 
 /// Part of the audience of tokens that open links in Azure's way: a user's never has it.
 const SERVER_AUDIENCE: &str = "/server/";
@@ -24,12 +24,12 @@ pub(crate) struct Verifier {
 }
 
 impl Verifier {
-    /// Verifies with the fleet's keys, and with what the policy adds; `dial` leads to those who publish keys.
+    /// Verifies with the fleet's keys, and with what the policy adds; `connector` leads to key sets at URLs.
     #[must_use]
-    pub(crate) fn new(policy: TokenPolicy, fleet: &AccessKeys, dial: Arc<dyn Dial>) -> Self {
+    pub(crate) fn new(policy: TokenPolicy, fleet: &AccessKeys, connector: Connector) -> Self {
         let fleet = fleet.iter().filter_map(|key| VerifyingKey::from_secret(key.expose()).ok());
         let keys = fleet.chain(policy.keys.iter().cloned()).collect();
-        let sets = KeySets::new(&policy.jwks, policy.jwks_refetch, dial);
+        let sets = KeySets::new(&policy.jwks, policy.jwks_refetch, connector);
         Self { policy, keys, sets, refused: Default::default() }
     }
 
@@ -141,11 +141,11 @@ impl Verifier {
 
 #[cfg(test)]
 mod tests {
+
     use jsonwebtoken::{EncodingKey, encode};
     use serde_json::json;
     use trunkline_protocol::key::AccessKey;
 
-    use super::super::dial::Canned;
     use super::*;
     use crate::clock::unix_seconds;
 
@@ -165,7 +165,7 @@ mod tests {
         let mut policy = TokenPolicy::default();
         policy.keys.push(VerifyingKey::from_secret(SECRET).unwrap());
         change(&mut policy);
-        Verifier::new(policy, &fleet(), Arc::new(Canned(Vec::new())))
+        Verifier::new(policy, &fleet(), Connector::default())
     }
 
     async fn problem(verifier: &Verifier, claims: Value) -> TokenError {

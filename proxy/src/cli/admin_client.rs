@@ -5,13 +5,12 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Limited};
-use tokio::time::timeout;
+use http::{Request, Response};
 
-use crate::config::AdminToken;
-use crate::net::Address;
-use crate::net::connector::{Connector, HttpClient};
+use crate::auth::AdminToken;
+use crate::net::address::Address;
+use crate::net::connector::Connector;
+use crate::net::http_client::{HttpClient, HttpError};
 
 /// Time that a node has for its whole answer; a healthy one answers at once.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,12 +27,11 @@ impl AdminClient {
         Self { client: HttpClient::new(connector, ANSWER_TIMEOUT), token }
     }
 
-    /// Tells whether the client shows a token.
     pub(super) fn has_token(&self) -> bool {
         self.token.is_some()
     }
 
-    /// Gets `path` from the node at `address`: the status and the body of its answer.
+    /// Gets `path` from the node at `address`.
     ///
     /// # Errors
     /// When no whole answer of at most `max_bytes` comes in time; the text says why.
@@ -42,26 +40,17 @@ impl AdminClient {
         address: &Address,
         path: &'static str,
         max_bytes: usize,
-    ) -> Result<(StatusCode, Bytes), String> {
-        let late = |_| format!("nothing within {} s", ANSWER_TIMEOUT.as_secs());
-        timeout(ANSWER_TIMEOUT, self.exchange(address, path, max_bytes)).await.map_err(late)?
-    }
-
-    async fn exchange(
-        &self,
-        address: &Address,
-        path: &'static str,
-        max_bytes: usize,
-    ) -> Result<(StatusCode, Bytes), String> {
+    ) -> Result<Response<Bytes>, String> {
         let mut request = Request::get(path);
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
         }
         let request = request.body(Body::empty()).map_err(|error| error.to_string())?;
-        let answer = self.client.send(address, request).await.map_err(|error| error.to_string())?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), max_bytes).collect().await;
-        Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
+        let answer = self.client.fetch(address, request, max_bytes, ANSWER_TIMEOUT).await;
+        answer.map_err(|error| match error {
+            HttpError::Timeout(deadline) => format!("nothing within {} s", deadline.as_secs()),
+            other => other.to_string(),
+        })
     }
 }
 
@@ -69,7 +58,7 @@ impl AdminClient {
 mod tests {
     use axum::Router;
     use axum::routing::get;
-    use http::HeaderMap;
+    use http::{HeaderMap, StatusCode};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -83,8 +72,8 @@ mod tests {
         tokio::spawn(async { axum::serve(listener, router).await });
         let token = AdminToken::new("0123456789abcdef").unwrap();
         let client = AdminClient::new(Connector::default(), Some(token));
-        let (status, body) = client.get(&address, "/token", 100).await.unwrap();
-        assert_eq!((status, &body[..]), (StatusCode::OK, &b"Bearer 0123456789abcdef"[..]));
+        let answer = client.get(&address, "/token", 100).await.unwrap();
+        assert_eq!((answer.status(), &answer.body()[..]), (StatusCode::OK, &b"Bearer 0123456789abcdef"[..]));
         assert_eq!(client.get(&address, "/token", 10).await.unwrap_err(), "length limit exceeded");
     }
 

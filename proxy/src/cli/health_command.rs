@@ -3,7 +3,7 @@
 use http::{StatusCode, Uri};
 
 use super::admin_client::AdminClient;
-use crate::net::Address;
+use crate::net::address::Address;
 use crate::net::connector::Connector;
 
 /// Largest answer; the reasons of a node that is not ready are short.
@@ -28,8 +28,8 @@ pub(super) async fn health(url: &str) -> Result<String, HealthError> {
     let address = address(url).ok_or_else(|| HealthError::Url(url.into()))?;
     let client = AdminClient::new(Connector::default(), None);
     let answer = client.get(&address, "/readyz", ANSWER_MAX_BYTES).await;
-    let (status, body) = answer.map_err(|problem| HealthError::Silent { url: url.into(), problem })?;
-    let reasons = String::from_utf8_lossy(&body).into_owned();
+    let answer = answer.map_err(|problem| HealthError::Silent { url: url.into(), problem })?;
+    let (status, reasons) = (answer.status(), String::from_utf8_lossy(answer.body()).into_owned());
     if status.is_success() { Ok(reasons) } else { Err(HealthError::NotReady { url: url.into(), status, reasons }) }
 }
 

@@ -14,8 +14,8 @@ use tokio::time::sleep;
 
 use super::admin_client::AdminClient;
 use crate::admin::{Fleet, Node, Unreachable};
-use crate::config::AdminToken;
-use crate::net::Address;
+use crate::auth::AdminToken;
+use crate::net::address::Address;
 use crate::net::connector::Connector;
 use crate::net::tls::{ClientTls, TlsError};
 
@@ -164,9 +164,11 @@ impl FleetClient {
 
     /// Asks one node for its fleet: itself and its peers.
     async fn fleet_of(&self, node: &Address) -> Result<Fleet, String> {
-        let (status, body) = self.client.get(node, "/api/fleet", ANSWER_MAX_BYTES).await?;
-        match status {
-            StatusCode::OK => serde_json::from_slice(&body).map_err(|error| format!("no answer of a node: {error}")),
+        let answer = self.client.get(node, "/api/fleet", ANSWER_MAX_BYTES).await?;
+        match answer.status() {
+            StatusCode::OK => {
+                serde_json::from_slice(answer.body()).map_err(|error| format!("no answer of a node: {error}"))
+            }
             StatusCode::UNAUTHORIZED if !self.client.has_token() => Err("it wants --admin-token".into()),
             StatusCode::UNAUTHORIZED => Err("it has another --admin-token".into()),
             StatusCode::NOT_FOUND => Err("it serves no API: it has no --admin-token, or is no admin port".into()),

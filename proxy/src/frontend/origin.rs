@@ -14,7 +14,7 @@ use trunkline_protocol::manifest::NODE_HEADER;
 
 use super::arrival::CameBy;
 use crate::config::{Origin, OriginPattern, Settings};
-use crate::net::is_loopback_host;
+use crate::net::address::is_loopback_host;
 
 #[derive(Debug, Clone)]
 struct Origins {

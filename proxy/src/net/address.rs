@@ -1,4 +1,4 @@
-//! Addresses of HTTP servers: app servers and other nodes.
+//! Where somebody answers over HTTP: an app server, or another node.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,21 +6,17 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use http::Uri;
-use http::uri::PathAndQuery;
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-
-use super::is_loopback_host;
 
 const EXAMPLE: &str = "is no URL like http://127.0.0.1:5000 or https://app.example";
 
-/// Transport security of an address.
+/// How bytes travel to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Security {
     Plain,
     Tls,
 }
 
-/// Address of an HTTP server: host, port, and whether it speaks TLS.
+/// Host, port, and whether TLS is spoken there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
     security: Security,
@@ -29,46 +25,35 @@ pub struct Address {
 }
 
 impl Address {
-    /// Tells whether the server speaks TLS.
+    /// Whether TLS is spoken there.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.security == Security::Tls
     }
 
-    /// Returns this address pinned to one socket address of its name. Host header and TLS server name stay the name.
+    /// The same by one of the addresses that its name resolves to. What is asked for there stays the name.
     #[must_use]
     pub fn at(&self, address: SocketAddr) -> Self {
         Self { at: Some(address), ..self.clone() }
     }
 
-    /// Returns the socket address that it is pinned to.
+    /// The address to connect to, where it is settled.
     #[must_use]
     pub fn resolved(&self) -> Option<SocketAddr> {
         self.at
     }
 
-    /// Returns `host:port`, with brackets around an IPv6 address.
+    /// `host:port`, with brackets around an IPv6 address.
     #[must_use]
     pub fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// Returns the host without brackets: the name that a certificate has to show.
+    /// The host alone, without brackets: what a certificate has to name.
     #[must_use]
     pub fn host(&self) -> &str {
         let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
         host.trim_start_matches('[').trim_end_matches(']')
-    }
-
-    /// The URI of something there. The address to connect to, where it is settled, stands before the name as a user name
-    /// would, which goes nowhere: so a URI is all that a pool of connections has to know. It tells them apart by it.
-    ///
-    /// # Errors
-    /// When the host is one that can't stand in a URI.
-    pub fn uri(&self, target: PathAndQuery) -> Result<Uri, http::Error> {
-        let at = self.at.map(|at| format!("{}@", utf8_percent_encode(&at.to_string(), NON_ALPHANUMERIC)));
-        let authority = format!("{}{}", at.unwrap_or_default(), self.authority);
-        Uri::builder().scheme(self.scheme()).authority(authority).path_and_query(target).build()
     }
 
     fn scheme(&self) -> &'static str {
@@ -78,7 +63,7 @@ impl Address {
         }
     }
 
-    /// Tells whether the server is on this machine.
+    /// Whether that is this machine.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         is_loopback_host(&self.authority)
@@ -97,9 +82,6 @@ impl FromStr for Address {
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return Err("has a path: give only scheme, host and port");
         }
-        if user_info(&uri).is_some() {
-            return Err("has a user name: give only scheme, host and port");
-        }
         Self::try_from(&uri)
     }
 }
@@ -107,16 +89,15 @@ impl FromStr for Address {
 impl TryFrom<&Uri> for Address {
     type Error = &'static str;
 
-    /// Whom a URI names, as [`Address::uri`] writes it; the error ends a sentence that begins with the URI.
+    /// Reads the server that a URI names; the error ends a sentence that begins with the URI.
     fn try_from(uri: &Uri) -> Result<Self, &'static str> {
         let (security, usual_port) = security_of(uri).ok_or(EXAMPLE)?;
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err("has a user name: give only scheme, host and port");
+        }
         let host = uri.host().filter(|host| !host.is_empty()).ok_or("has no host")?;
         let authority = format!("{host}:{}", uri.port_u16().unwrap_or(usual_port)).into();
-        let at = user_info(uri).map(|at| {
-            let at = percent_decode_str(at).decode_utf8().ok().and_then(|at| at.parse().ok());
-            at.ok_or("has a user name that is no address")
-        });
-        Ok(Self { security, authority, at: at.transpose()? })
+        Ok(Self { security, authority, at: None })
     }
 }
 
@@ -129,15 +110,23 @@ fn security_of(uri: &Uri) -> Option<(Security, u16)> {
     }
 }
 
-fn user_info(uri: &Uri) -> Option<&str> {
-    Some(uri.authority()?.as_str().rsplit_once('@')?.0)
-}
-
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme(), self.authority)?;
         self.at.map_or(Ok(()), |at| write!(f, " ({at})"))
     }
+}
+
+/// Whether a `host`, `host:port` or `[host]:port` is this machine, without asking a resolver.
+#[must_use]
+pub(crate) fn is_loopback_host(authority: &str) -> bool {
+    let host = match authority.rsplit_once(':') {
+        _ if authority.parse::<std::net::Ipv6Addr>().is_ok() => authority,
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]
@@ -162,22 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uri_holds_all_of_an_address_and_shows_only_the_name() {
-        for (url, host) in [("http://app", "app"), ("https://[2001:db8::1]:5000", "[2001:db8::1]")] {
-            let name: Address = url.parse().unwrap();
-            for at in ["10.0.0.1:5000", "[2001:db8::2]:80", "[fe80::1%2]:443"] {
-                let address = name.at(at.parse().unwrap());
-                let uri = address.uri(PathAndQuery::from_static("/path?query")).unwrap();
-                assert_eq!(Address::try_from(&uri).unwrap(), address);
-                assert_eq!((uri.host(), uri.path(), uri.query()), (Some(host), "/path", Some("query")));
-            }
-            assert_eq!(Address::try_from(&name.uri(PathAndQuery::from_static("/")).unwrap()).unwrap(), name);
-        }
-        assert!(Address::try_from(&Uri::from_static("http://me@app/")).unwrap_err().starts_with("has a user name"));
-    }
-
-    #[test]
-    fn a_text_that_is_no_such_url_is_refused_with_the_reason() {
+    fn what_is_no_such_url_is_refused_with_the_reason() {
         for (url, reason) in [
             ("ftp://x", "is no URL"),
             ("app:5000", "is no URL"),
@@ -188,6 +162,16 @@ mod tests {
         ] {
             let problem = url.parse::<Address>().unwrap_err();
             assert!(problem.starts_with(reason), "{url}: {problem}");
+        }
+    }
+
+    #[test]
+    fn loopback_hosts_are_known_by_name_and_by_number() {
+        for host in ["localhost", "LOCALHOST:80", "127.8.9.1:5", "[::1]:80", "::1"] {
+            assert!(is_loopback_host(host), "{host}");
+        }
+        for host in ["example.org", "10.0.0.1:80", "localhost.example.org"] {
+            assert!(!is_loopback_host(host), "{host}");
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Connect to app servers, other nodes and issuers of keys, plainly or with TLS: for links, manifests, key sets, and
 //! requests that go on.
 
-mod http_client;
 mod wire;
 
 use std::io;
@@ -13,20 +12,15 @@ use std::time::Duration;
 
 #[cfg(feature = "tls")]
 use arc_swap::ArcSwapOption;
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, TryFutureExt};
-use http::Uri;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 #[cfg(feature = "tls")]
 use {rustls::ClientConfig, rustls::pki_types::ServerName, tokio_rustls::TlsConnector};
 
-use crate::auth::{self, Dial};
-use crate::net::Address;
+use crate::net::address::Address;
 #[cfg(feature = "tls")]
 use crate::net::tls::{ClientTls, TlsError, client_config};
 
-pub(crate) use http_client::{ExchangeError, HttpClient};
 pub(crate) use wire::Wire;
 
 /// A host that went away without a word is noticed after some of these, also in the middle of a silent answer.
@@ -107,16 +101,6 @@ impl Connector {
             .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE))?;
         if address.is_tls() { self.secure(stream, address).await } else { Ok(Wire::Plain(stream)) }
     }
-
-    /// Connects to whom a URI names, see [`Address::uri`].
-    fn connect_to(&self, uri: Uri) -> impl Future<Output = io::Result<Wire>> + Send + use<> {
-        let connector = self.clone();
-        async move {
-            let unfit = |problem: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{uri} {problem}"));
-            let address = Address::try_from(&uri).map_err(unfit)?;
-            connector.connect(&address).await
-        }
-    }
 }
 
 /// What lies below an error that only says where it came up: a refused certificate shows itself so.
@@ -127,10 +111,4 @@ pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
 
 fn without_tls() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "this node was not set up for TLS: give it --upstream-ca")
-}
-
-impl Dial for Connector {
-    fn dial(&self, url: &Uri) -> BoxFuture<'static, io::Result<Box<dyn auth::Wire>>> {
-        self.connect_to(url.clone()).map_ok(|wire| Box::new(wire) as Box<dyn auth::Wire>).boxed()
-    }
 }

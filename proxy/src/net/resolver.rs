@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::net::lookup_host;
 
-use super::Address;
+use super::address::Address;
 
 type Resolve = dyn Fn(&Address) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync;
 

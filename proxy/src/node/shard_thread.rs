@@ -37,7 +37,7 @@ pub(super) fn start(
     })
 }
 
-async fn run(index: u16, shared: Arc<Shared>, listeners: Vec<(TcpListener, Layers)>, inbox: Inbox) {
+pub(crate) async fn run(index: u16, shared: Arc<Shared>, listeners: Vec<(TcpListener, Layers)>, inbox: Inbox) {
     let shard = Shard::new(index, shared.clone());
     if let Some(own_inbox) = shared.shards().get(usize::from(index)) {
         let counters = shared.counters_of(index);

@@ -16,7 +16,8 @@ use tracing::{info, warn};
 
 use super::upstream_watcher;
 use crate::admin::Upstreams;
-use crate::net::{Address, Resolver};
+use crate::net::address::Address;
+use crate::net::resolver::Resolver;
 use crate::shard::Shared;
 
 /// Addresses of a name, each with a channel that tells its watcher whether it is still listed.

@@ -13,7 +13,7 @@ use trunkline_protocol::manifest::Manifest;
 
 use super::app_instance::{AppInstances, Sighting};
 use crate::admin::Upstreams;
-use crate::net::Address;
+use crate::net::address::Address;
 use crate::shard::{Parcel, Shared};
 use crate::upstream::{AppServer, Pool, Reach, ReadManifestError, read_manifest};
 
@@ -121,7 +121,7 @@ fn give_up_if_certain(
 }
 
 /// Registers the hubs of an app server and opens a pool of links for each.
-pub(super) fn open_pools(
+pub(crate) fn open_pools(
     shared: &Arc<Shared>,
     reach: Reach,
     manifest: Manifest,

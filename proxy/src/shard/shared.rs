@@ -82,7 +82,7 @@ impl Shared {
             whose_sockets,
             tally: Tally::new(&settings.limits),
             connector: connectors.fleet,
-            verifier: Verifier::new(settings.tokens.clone(), &settings.keys, Arc::new(connectors.issuers)),
+            verifier: Verifier::new(settings.tokens.clone(), &settings.keys, connectors.issuers),
             boot: random_id(),
             hubs: Hubs::default(),
             routes: Routes::default(),

@@ -11,7 +11,7 @@ use super::vitals::{Spent, Vitals};
 use crate::admin::Admin;
 use crate::clock::unix_ms;
 use crate::metrics::{Counters, Direction, FrameKind, HubCounters};
-use crate::net::Address;
+use crate::net::address::Address;
 use crate::shard::directory::{Census, Kind};
 use crate::shard::{Row, ShardSender, Shared, Which};
 use crate::upstream::{AppServerId, Hub, HubIndex, Pool};

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::{AdminSettings, AdminToken};
+use crate::auth::AdminToken;
+use crate::config::AdminSettings;
 
 /// Limit of the nodes that `--peers` may name.
 const PEERS_MAX: usize = 64;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
-use crate::net::Address;
+use crate::net::address::Address;
 
 /// Address that belongs to nobody (TEST-NET-1): the route to it is the default route.
 const ANYWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);

@@ -31,7 +31,8 @@ use crate::config::{
     Config, FrontendLimits, HttpTransportSettings, LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, OriginPattern,
     OutboxLimits, PathPrefix, RehomeSettings, RelaySettings, Settings, TlsListener, TrustedNetworks, random_node_name,
 };
-use crate::net::{Address, Resolver};
+use crate::net::address::Address;
+use crate::net::resolver::Resolver;
 
 /// Room in a link frame around a client's message.
 const ENVELOPE_BYTES: usize = 1024 * 1024;

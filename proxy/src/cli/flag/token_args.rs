@@ -11,7 +11,7 @@ use trunkline_protocol::limits::CLOCK_SKEW_S;
 use crate::auth::jwks::JwksError;
 use crate::auth::key::KeyError;
 use crate::auth::{JwksSource, TokenPolicy, VerifyingKey};
-use crate::net::is_loopback_host;
+use crate::net::address::is_loopback_host;
 use crate::net::tls::ClientTls;
 
 #[derive(Debug, Clone, Args)]

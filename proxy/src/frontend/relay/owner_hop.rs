@@ -19,7 +19,7 @@ use crate::frontend::request::query_value;
 use crate::frontend::upgrade::is_upgrade;
 use crate::frontend::{Endpoint, plain};
 use crate::metrics::RelayFailure;
-use crate::net::Address;
+use crate::net::address::Address;
 use crate::net::socket::Patience;
 
 /// A client that takes nothing of what waits for it for this long does not get the rest. Only the owner knows whether the

@@ -1,57 +1,49 @@
-//! One request on one connection to an app server: the first step of a manifest and of a link.
+//! Signed requests to an app server, each on a connection of its own: the first step of a manifest and of a link.
 
 use std::io;
 use std::time::Duration;
 
-use bytes::Bytes;
+use axum::body::Body;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::Empty;
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
 use trunkline_protocol::key::AccessKeys;
 use trunkline_protocol::limits::LINK_CREDENTIAL_LIFETIME_S;
 use trunkline_protocol::manifest::NODE_HEADER;
 use trunkline_protocol::token::LinkCredential;
 
 use crate::clock::unix_seconds;
-use crate::net::Address;
-use crate::net::connector::{Connector, root_cause};
+use crate::net::address::Address;
+use crate::net::connector::Connector;
+use crate::net::http_client::{HttpClient, HttpError, within};
 
 /// An app server that accepts a connection but doesn't answer is given up after this.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why no answer came.
+/// Why an app server gave no answer.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub(crate) enum RequestError {
     #[error("can't connect to {authority}: {source}")]
-    Connect {
-        /// Whom it was for.
-        authority: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A connection, but no HTTP answer.
-    #[error("{authority} gives no HTTP answer: {}", root_cause(source))]
-    Http {
-        /// Whom it was for.
-        authority: String,
-        source: hyper::Error,
-    },
-    /// Nothing came in time.
+    Connect { authority: String, source: io::Error },
+    #[error("{authority} gives no HTTP answer: {source}")]
+    Http { authority: String, source: HttpError },
     #[error("{authority} did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
-    Timeout {
-        /// Whom it was for.
-        authority: String,
-    },
-    /// The request could not be put together.
+    Timeout { authority: String },
     #[error("the request can't be written: {0}")]
     Request(#[from] http::Error),
 }
 
 impl RequestError {
+    fn new(authority: &str, error: HttpError) -> Self {
+        let authority = authority.to_owned();
+        match error {
+            HttpError::Request(error) => Self::Request(error),
+            HttpError::Connect(source) => Self::Connect { authority, source },
+            HttpError::Timeout(_) => Self::Timeout { authority },
+            source => Self::Http { authority, source },
+        }
+    }
+
     /// Whether nobody listens there.
     #[must_use]
     pub(crate) fn is_refused(&self) -> bool {
@@ -59,7 +51,7 @@ impl RequestError {
     }
 }
 
-/// Who asks, and by which ways.
+/// This node as app servers see it: its name, its keys, and how it connects.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller<'a> {
     /// The name of this node.
@@ -76,15 +68,15 @@ impl Caller<'_> {
     pub(super) async fn send(
         self,
         address: &Address,
-        mut request: Request<Empty<Bytes>>,
+        mut request: Request<Body>,
     ) -> Result<Response<Incoming>, RequestError> {
         let authority = address.authority();
         let headers = request.headers_mut();
         headers.insert(HOST, HeaderValue::from_str(authority).map_err(http::Error::from)?);
         self.sign(headers)?;
-        timeout(ANSWER_TIMEOUT, exchange(self.connector, address, request))
-            .await
-            .unwrap_or_else(|_| Err(RequestError::Timeout { authority: authority.into() }))
+        let client = HttpClient::without_pool(self.connector.clone());
+        let answer = within(ANSWER_TIMEOUT, client.send(address, request)).await;
+        answer.map_err(|error| RequestError::new(authority, error))
     }
 
     /// Writes the headers that show that a node of the fleet asks, and which.
@@ -96,19 +88,4 @@ impl Caller<'_> {
         headers.insert(NODE_HEADER, HeaderValue::from_str(self.node)?);
         Ok(())
     }
-}
-
-async fn exchange(
-    connector: &Connector,
-    address: &Address,
-    request: Request<Empty<Bytes>>,
-) -> Result<Response<Incoming>, RequestError> {
-    let authority = address.authority();
-    let refused = |source| RequestError::Connect { authority: authority.into(), source };
-    let silent = |source| RequestError::Http { authority: authority.into(), source };
-    let stream = connector.connect(address).await.map_err(refused)?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(silent)?;
-    // It ends by itself: with the answer's body, or with the socket that an upgrade hands over.
-    tokio::spawn(connection.with_upgrades());
-    sender.send_request(request).await.map_err(silent)
 }
