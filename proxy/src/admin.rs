@@ -62,13 +62,13 @@ mod tests {
     use super::*;
     use crate::config::Settings;
     use crate::observer::{FleetSnapshot, UpstreamProblems};
-    use crate::shard::{ShardSender, Shared, Ways};
+    use crate::shard::{Connectors, ShardSender, Shared};
 
     /// Router of a node whose shards have stopped.
     fn node(problem: &str) -> Router {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
         let settings = Settings { node: "proxy-a".into(), ..Settings::embedded(keys, Vec::new(), true) };
-        let shared = Shared::new(settings, Ways::default(), vec![ShardSender::new().0]);
+        let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
         let problems = Arc::new(UpstreamProblems::default());
         problems.set("http://app:5000", Some(problem.into()));
         router(Readiness::new(shared, problems), &AdminSettings::default(), Exposure::Loopback)

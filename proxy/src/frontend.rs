@@ -36,7 +36,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::NODE_HEADER;
 
 use crate::metrics::Counters;
-use crate::net::connector::HttpClient;
+use crate::net::http_client::HttpClient;
 use crate::shard::{ShardSender, Shared};
 use crate::upstream::{Hub, Questioner};
 
@@ -111,7 +111,7 @@ impl Endpoint {
         if self.shared.is_draining() {
             return Some(unavailable(Cause::Drained, STOPPING));
         }
-        let may_come = hub.is_served() || self.shared.settings.homes.holds_new;
+        let may_come = hub.is_served() || self.shared.settings.rehoming.holds_new;
         (!may_come).then(|| unavailable(Cause::NoAppServer, "no app server serves this hub at the moment"))
     }
 

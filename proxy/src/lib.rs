@@ -16,11 +16,12 @@
 //!
 //! | module | contents |
 //! |---|---|
+//! | `clock` | the system's clock as Unix time |
 //! | `metrics` | counters and histograms of each shard |
 //! | `logging` | log lines and levels |
 //! | `net` | addresses, outgoing connections, client sockets, TLS |
 //! | `auth` | access tokens, their keys, users; the admin token |
-//! | `config` | settings, and the flags and files that they come from |
+//! | `config` | settings of a node, checked |
 //! | `limits` | connection permits, throttles and pending negotiations per address |
 //! | `transport` | client transports: WebSocket frames, server-sent events, HTTP transports |
 //! | `upstream` | app servers: manifest, hubs, pools, dialling |
@@ -31,13 +32,14 @@
 //! | `observer` | snapshots of this node and the fleet, inspection of shards, taps, peers |
 //! | `admin` | admin port: health, metrics, the observer page and its API |
 //! | `node` | composition: threads, listeners, upstreams, signals |
-//! | `cli` | the `trunkline` command |
+//! | `cli` | the `trunkline` command: subcommands, flags, configuration file |
 
 pub(crate) mod admin;
 pub(crate) mod auth;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub(crate) mod client;
+pub(crate) mod clock;
 pub(crate) mod config;
 #[cfg(test)]
 mod contract;
@@ -55,8 +57,9 @@ pub(crate) mod transport;
 pub(crate) mod upstream;
 
 #[cfg(feature = "cli")]
-pub use config::{Config, Resolver, ServeArgs};
-pub use config::{OriginError, OriginPattern, Settings};
+pub use cli::ServeArgs;
+pub use config::{Config, OriginError, OriginPattern, Settings};
+pub use net::resolver::Resolver;
 pub use node::{Embedded, Node};
 #[doc(hidden)]
 pub use transport::websocket;

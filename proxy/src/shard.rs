@@ -39,7 +39,7 @@ pub(crate) use ending::Ending;
 pub(crate) use inbox::{Admission, Arrival, Inbox, Parcel, ShardSender, Turn};
 pub(crate) use look::{Names, Row, Which};
 pub(crate) use past::{Past, PastConnection, REMEMBERED_MS, short};
-pub(crate) use shared::{Shared, Sockets, Ways};
+pub(crate) use shared::{Connectors, Shared, Sockets};
 pub(crate) use watch::WatchError;
 
 use expiry::Expiries;
@@ -187,7 +187,7 @@ impl Shard {
 
     /// A client calls: it waits for the answer.
     pub(crate) fn called(&self, slot: Slot, invocation_id: &str) {
-        let most = self.shared.settings.homes.pending_calls_max;
+        let most = self.shared.settings.rehoming.pending_calls_max;
         if let Some(client) = self.directory.borrow_mut().get_mut(slot).filter(|client| client.can_move()) {
             client.kept.calls.begin(invocation_id);
             if client.kept.calls.is_full(most) {

@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Lower rooms first, as in the table of `lib.rs`.
-const ROOMS: [&str; 16] = [
+const ROOMS: [&str; 17] = [
+    "clock",
     "metrics",
     "logging",
     "net",
@@ -53,6 +54,7 @@ fn no_room_imports_a_higher_one() {
     let mut seen = 0;
     for file in files(&source) {
         let room = room_of(&file, &source);
+        // Contract tests look at all modules.
         if ["lib", "main", "contract"].contains(&room.as_str()) {
             continue;
         }

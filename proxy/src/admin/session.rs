@@ -1,7 +1,5 @@
 //! Sessions of the observer page: a signed cookie in exchange for the admin token.
 
-use std::time::SystemTime;
-
 use axum::Json;
 use axum::http::header::{COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue};
@@ -10,10 +8,10 @@ use jsonwebtoken::errors::Error;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use trunkline_protocol::unix_time::unix_seconds;
 
 use super::access::Access;
 use crate::auth::AdminToken;
+use crate::clock::unix_seconds;
 
 const COOKIE_NAME: &str = "trunkline_admin";
 
@@ -34,7 +32,7 @@ struct SessionClaims {
 /// # Errors
 /// When it can't be signed.
 pub(super) fn begin(token: &AdminToken) -> Result<Response, Error> {
-    let claims = SessionClaims { aud: AUDIENCE.into(), exp: unix_seconds(SystemTime::now()) + LIFETIME_S };
+    let claims = SessionClaims { aud: AUDIENCE.into(), exp: unix_seconds() + LIFETIME_S };
     let key = EncodingKey::from_secret(token.expose().as_bytes());
     Ok(with_cookie(&encode(&Header::new(Algorithm::HS256), &claims, &key)?, LIFETIME_S, Access::Act))
 }

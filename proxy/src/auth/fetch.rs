@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::Bytes;
 use http::header::{ACCEPT, HOST};
 use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
 
+use crate::net::address::Address;
 use crate::net::connector::Connector;
+use crate::net::http_client::{HttpClient, HttpError, read_whole, within};
 
 /// Timeout of an answer: requests may be waiting for the keys.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -19,28 +19,24 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// When it does not come, with a text for the log.
 pub(super) async fn fetch(connector: &Connector, url: &Uri, max_bytes: usize) -> Result<Bytes, String> {
-    timeout(ANSWER_TIMEOUT, exchange(connector, url, max_bytes))
-        .await
-        .unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))
-}
-
-async fn exchange(connector: &Connector, url: &Uri, max_bytes: usize) -> Result<Bytes, String> {
     let host = url.authority().ok_or("the URL has no host")?;
+    let address = Address::try_from(url).map_err(|problem| format!("can't connect to {host}: {url} {problem}"))?;
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     let request = Request::get(path).header(HOST, host.as_str()).header(ACCEPT, "application/json, */*");
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-    let stream =
-        connector.connect_to(url.clone()).await.map_err(|error| format!("can't connect to {host}: {error}"))?;
-    let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = shaken.map_err(|error| error.to_string())?;
-    // This task ends with the answer's body.
-    tokio::spawn(connection);
-    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
-    if answer.status() != StatusCode::OK {
-        return Err(format!("the answer is {}", answer.status()));
-    }
-    let body = Limited::new(answer.into_body(), max_bytes).collect().await.map_err(|error| error.to_string())?;
-    Ok(body.to_bytes())
+    let request = request.body(Body::empty()).map_err(|error| error.to_string())?;
+    let client = HttpClient::without_pool(connector.clone());
+    let fetched = async {
+        let answer = client.send(&address, request).await?;
+        match answer.status() {
+            StatusCode::OK => Ok(Ok(read_whole(answer, max_bytes).await?.into_body())),
+            status => Ok(Err(format!("the answer is {status}"))),
+        }
+    };
+    within(ANSWER_TIMEOUT, fetched).await.map_err(|error| match error {
+        HttpError::Connect(error) => format!("can't connect to {host}: {error}"),
+        HttpError::Broken(error) => error.to_string(),
+        other => other.to_string(),
+    })?
 }
 
 #[cfg(test)]

@@ -142,18 +142,13 @@ impl Verifier {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
 
     use jsonwebtoken::{EncodingKey, encode};
     use serde_json::json;
     use trunkline_protocol::key::AccessKey;
-    use trunkline_protocol::unix_time;
 
     use super::*;
-
-    fn unix_seconds() -> u64 {
-        unix_time::unix_seconds(SystemTime::now())
-    }
+    use crate::clock::unix_seconds;
 
     const SECRET: &str = "a secret of an issuer, long enough";
 

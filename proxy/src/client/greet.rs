@@ -149,7 +149,7 @@ fn take_note(shard: &Shard, hub: &Hub, newcomer: &Newcomer, refusal: &Refusal) {
 
 /// A home that is none, where new clients may wait until there is one.
 fn wait_for_home(shard: &Shard, hub: &Hub, greeting: Option<&Greeting>) -> Option<Home> {
-    let may_wait = shard.shared().settings.homes.holds_new && greeting.is_some();
+    let may_wait = shard.shared().settings.rehoming.holds_new && greeting.is_some();
     may_wait.then(|| Arc::new(LinkHandle::nowhere(hub.index())))
 }
 

@@ -15,7 +15,7 @@ use trunkline_protocol::manifest::{HubManifest, Manifest};
 use trunkline_protocol::negotiate::{ANSWER_HEADER, DECISION, Decision, REFUSAL};
 use trunkline_protocol::service::*;
 
-use crate::node::upstream::open_pools;
+use crate::node::upstream_watcher::open_pools;
 use crate::shard::Shared;
 use crate::upstream::{MemoryDialler, MemoryLink, Pool, Reach};
 

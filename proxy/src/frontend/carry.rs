@@ -80,7 +80,7 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
 async fn poll(endpoint: &Endpoint, carried: Arc<Carried>) -> Response {
     let _present = carried.attend();
     let counted = Counted::new(endpoint.shared.clone());
-    match carried.poll(endpoint.shared.settings.carried.poll_timeout).await {
+    match carried.poll(endpoint.shared.settings.http_transports.poll_timeout).await {
         Polled::Messages(messages) => answers::messages(messages, &carried, counted),
         Polled::Nothing => answers::empty_poll(StatusCode::OK),
         Polled::Replaced => answers::empty_poll(StatusCode::NO_CONTENT),

@@ -15,7 +15,7 @@ use super::refusal::because;
 use super::request::{headers, raw_query};
 use super::{Endpoint, plain};
 use crate::auth::User;
-use crate::config::unix_seconds;
+use crate::clock::unix_seconds;
 use crate::limits::Seat;
 use crate::shard::{Admission, Arrival, Parcel};
 use crate::upstream::Hub;

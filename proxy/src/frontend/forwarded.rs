@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
 
-use crate::config::Trusted;
+use crate::config::TrustedNetworks;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -73,7 +73,7 @@ pub(super) struct Believed {
 }
 
 /// Finds out what is to be believed of a request that came from `peer`.
-pub(super) fn believe(headers: &HeaderMap, peer: SocketAddr, trusted: &Trusted) -> Believed {
+pub(super) fn believe(headers: &HeaderMap, peer: SocketAddr, trusted: &TrustedNetworks) -> Believed {
     let mut believed = Believed { client: peer, scheme: None, host: None, prefix: None };
     if !trusted.contains(peer.ip()) {
         return believed;
@@ -98,7 +98,7 @@ pub(super) fn believe(headers: &HeaderMap, peer: SocketAddr, trusted: &Trusted) 
 fn walk(
     peer: SocketAddr,
     nodes: impl DoubleEndedIterator<Item = Option<SocketAddr>>,
-    trusted: &Trusted,
+    trusted: &TrustedNetworks,
 ) -> (SocketAddr, usize) {
     let (mut client, mut hops) = (peer, 0);
     for node in nodes.rev() {
@@ -191,7 +191,7 @@ mod tests {
 
     const BALANCER: &str = "10.0.0.1:4711";
 
-    fn trusted() -> Trusted {
+    fn trusted() -> TrustedNetworks {
         ["10.0.0.0/8", "fd00::/8"].iter().map(|text| text.parse::<ipnet::IpNet>().unwrap()).collect()
     }
 

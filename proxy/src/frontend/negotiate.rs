@@ -13,7 +13,7 @@ use super::Endpoint;
 use super::ask::Granted;
 use super::authenticate::user_of;
 use super::request::query_value;
-use crate::config::unix_seconds;
+use crate::clock::unix_seconds;
 use crate::upstream::Hub;
 
 /// Answers a negotiate request.

@@ -13,7 +13,8 @@ use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
 use trunkline_protocol::manifest::NODE_HEADER;
 
 use super::arrival::CameBy;
-use crate::config::{Origin, OriginPattern, Settings, is_loopback_host};
+use crate::config::{Origin, OriginPattern, Settings};
+use crate::net::address::is_loopback_host;
 
 #[derive(Debug, Clone)]
 struct Origins {

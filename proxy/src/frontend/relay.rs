@@ -24,7 +24,7 @@ mod tunnel;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use crate::net::connector::HttpClient;
+use crate::net::http_client::HttpClient;
 use crate::shard::Shared;
 
 pub(super) use headers::HOP_BY_HOP;

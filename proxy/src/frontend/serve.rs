@@ -23,7 +23,7 @@ use trunkline_protocol::cause::Cause;
 
 use super::door::{Door, Entered};
 use super::refusal::note_socket;
-use crate::config::ProxyProtocol;
+use crate::config::ProxyProtocolSettings;
 use crate::net::socket::{CurrentStallLimit, StallGuard};
 
 #[cfg(feature = "tls")]
@@ -57,14 +57,14 @@ impl Visit {
 #[derive(Debug, Clone)]
 pub(crate) struct Layers {
     /// Who tells client addresses.
-    pub proxy_protocol: Option<ProxyProtocol>,
+    pub proxy_protocol: Option<ProxyProtocolSettings>,
     #[cfg(feature = "tls")]
     pub tls: Option<TlsLayer>,
 }
 
 impl Layers {
     #[must_use]
-    pub(crate) fn plain(proxy_protocol: Option<ProxyProtocol>) -> Self {
+    pub(crate) fn plain(proxy_protocol: Option<ProxyProtocolSettings>) -> Self {
         Self {
             proxy_protocol,
             #[cfg(feature = "tls")]

@@ -6,8 +6,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use http::Uri;
-use http::uri::PathAndQuery;
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 const EXAMPLE: &str = "is no URL like http://127.0.0.1:5000 or https://app.example";
 
@@ -58,17 +56,6 @@ impl Address {
         host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// The URI of something there. The address to connect to, where it is settled, stands before the name as a user name
-    /// would, which goes nowhere: so a URI is all that a pool of connections has to know. It tells them apart by it.
-    ///
-    /// # Errors
-    /// When the host is one that can't stand in a URI.
-    pub fn uri(&self, target: PathAndQuery) -> Result<Uri, http::Error> {
-        let at = self.at.map(|at| format!("{}@", utf8_percent_encode(&at.to_string(), NON_ALPHANUMERIC)));
-        let authority = format!("{}{}", at.unwrap_or_default(), self.authority);
-        Uri::builder().scheme(self.scheme()).authority(authority).path_and_query(target).build()
-    }
-
     fn scheme(&self) -> &'static str {
         match self.security {
             Security::Plain => "http",
@@ -95,9 +82,6 @@ impl FromStr for Address {
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return Err("has a path: give only scheme, host and port");
         }
-        if user_info(&uri).is_some() {
-            return Err("has a user name: give only scheme, host and port");
-        }
         Self::try_from(&uri)
     }
 }
@@ -105,16 +89,15 @@ impl FromStr for Address {
 impl TryFrom<&Uri> for Address {
     type Error = &'static str;
 
-    /// Reads the server of a URI, as [`Address::uri`] writes it; the error ends a sentence that begins with the URI.
+    /// Reads the server that a URI names; the error ends a sentence that begins with the URI.
     fn try_from(uri: &Uri) -> Result<Self, &'static str> {
         let (security, usual_port) = security_of(uri).ok_or(EXAMPLE)?;
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err("has a user name: give only scheme, host and port");
+        }
         let host = uri.host().filter(|host| !host.is_empty()).ok_or("has no host")?;
         let authority = format!("{host}:{}", uri.port_u16().unwrap_or(usual_port)).into();
-        let at = user_info(uri).map(|at| {
-            let at = percent_decode_str(at).decode_utf8().ok().and_then(|at| at.parse().ok());
-            at.ok_or("has a user name that is no address")
-        });
-        Ok(Self { security, authority, at: at.transpose()? })
+        Ok(Self { security, authority, at: None })
     }
 }
 
@@ -125,10 +108,6 @@ fn security_of(uri: &Uri) -> Option<(Security, u16)> {
         "https" => Some((Security::Tls, 443)),
         _ => None,
     }
-}
-
-fn user_info(uri: &Uri) -> Option<&str> {
-    Some(uri.authority()?.as_str().rsplit_once('@')?.0)
 }
 
 impl fmt::Display for Address {
@@ -169,21 +148,6 @@ mod tests {
             let at = address.at(([10, 0, 0, 1], 5000).into());
             assert_eq!((at.authority(), at.to_string()), (address.authority(), format!("{shown} (10.0.0.1:5000)")));
         }
-    }
-
-    #[test]
-    fn a_uri_holds_all_of_an_address_and_shows_only_the_name() {
-        for (url, host) in [("http://app", "app"), ("https://[2001:db8::1]:5000", "[2001:db8::1]")] {
-            let name: Address = url.parse().unwrap();
-            for at in ["10.0.0.1:5000", "[2001:db8::2]:80", "[fe80::1%2]:443"] {
-                let address = name.at(at.parse().unwrap());
-                let uri = address.uri(PathAndQuery::from_static("/path?query")).unwrap();
-                assert_eq!(Address::try_from(&uri).unwrap(), address);
-                assert_eq!((uri.host(), uri.path(), uri.query()), (Some(host), "/path", Some("query")));
-            }
-            assert_eq!(Address::try_from(&name.uri(PathAndQuery::from_static("/")).unwrap()).unwrap(), name);
-        }
-        assert!(Address::try_from(&Uri::from_static("http://me@app/")).unwrap_err().starts_with("has a user name"));
     }
 
     #[test]

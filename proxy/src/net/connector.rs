@@ -1,6 +1,5 @@
 //! Connections to app servers, other nodes and issuers of keys, plain or with TLS.
 
-mod http_client;
 mod outgoing_stream;
 
 use std::io;
@@ -12,7 +11,6 @@ use std::time::Duration;
 
 #[cfg(feature = "tls")]
 use arc_swap::ArcSwapOption;
-use http::Uri;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 #[cfg(feature = "tls")]
@@ -22,7 +20,6 @@ use crate::net::address::Address;
 #[cfg(feature = "tls")]
 use crate::net::tls::{ClientTls, TlsError, client_config};
 
-pub(crate) use http_client::{ExchangeError, HttpClient};
 pub(crate) use outgoing_stream::OutgoingStream;
 
 /// Interval of TCP keep-alives: a host that vanished is noticed after some of these, even during a silent answer.
@@ -102,16 +99,6 @@ impl Connector {
         SockRef::from(&stream)
             .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE))?;
         if address.is_tls() { self.secure(stream, address).await } else { Ok(OutgoingStream::Plain(stream)) }
-    }
-
-    /// Connects to the server of a URI.
-    pub(crate) fn connect_to(&self, uri: Uri) -> impl Future<Output = io::Result<OutgoingStream>> + Send + use<> {
-        let connector = self.clone();
-        async move {
-            let unfit = |problem: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{uri} {problem}"));
-            let address = Address::try_from(&uri).map_err(unfit)?;
-            connector.connect(&address).await
-        }
     }
 }
 

@@ -1,13 +1,11 @@
 //! Snapshot of all nodes: this one, and those of `--peers` that answer.
 
 use std::sync::Arc;
-use std::time::SystemTime;
-
-use trunkline_protocol::unix_time::unix_ms;
 
 use super::node_inspector::NodeInspector;
 use super::peer::Peers;
 use super::snapshot::{FleetSnapshot, NodeSnapshot, UnreachablePeer};
+use crate::clock::unix_ms;
 
 /// Gathers the snapshots of all nodes.
 pub(super) async fn gather(own: &NodeInspector, peers: &Peers) -> FleetSnapshot {
@@ -28,7 +26,7 @@ fn merge(
         }
     }
     nodes.sort_by(|one, other| (&one.name, &one.instance).cmp(&(&other.name, &other.instance)));
-    FleetSnapshot { at_ms: unix_ms(SystemTime::now()), nodes, unreachable }
+    FleetSnapshot { at_ms: unix_ms(), nodes, unreachable }
 }
 
 #[cfg(test)]

@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
-use trunkline_protocol::unix_time::unix_ms;
 
 use super::client_summary::summary;
 use super::process_stats::{CpuTimes, ProcessStats};
 use super::readiness::Readiness;
 use super::snapshot::{ClientSummary, HubSnapshot, NodeSnapshot, PoolSnapshot, Rates};
+use crate::clock::unix_ms;
 use crate::metrics::{Counters, Direction, FrameKind, HubCounters};
 use crate::net::address::Address;
 use crate::shard::directory::{Census, Kind};
@@ -64,7 +64,7 @@ impl NodeSampler {
             version: env!("CARGO_PKG_VERSION").into(),
             address: shared.settings.advertise.as_ref().map(Address::to_string).unwrap_or_default(),
             uptime_s: shared.uptime().as_secs(),
-            at_ms: unix_ms(SystemTime::now()),
+            at_ms: unix_ms(),
             shards: shared.shards().len() as u64,
             not_ready: self.readiness.reasons_not_ready(),
             clients,

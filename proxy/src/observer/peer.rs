@@ -13,7 +13,6 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
@@ -22,7 +21,8 @@ use super::snapshot::{FleetSnapshot, NodeSnapshot, UnreachablePeer};
 use crate::auth::AdminToken;
 use crate::config::AdminSettings;
 use crate::net::address::Address;
-use crate::net::connector::{Connector, HttpClient};
+use crate::net::connector::Connector;
+use crate::net::http_client::HttpClient;
 use crate::net::resolver::Resolver;
 
 /// Timeout of a snapshot: the page is at most a second behind.
@@ -116,7 +116,10 @@ impl Peers {
     /// Asks all peers at once; returns the answer, with its body still to come, of the one that has what is asked for.
     pub(super) async fn find(&self, target: &str) -> Option<Response<Incoming>> {
         let addresses = self.addresses().await;
-        let answers = addresses.iter().map(|address| self.send(address, Method::GET, target, Bytes::new()));
+        let answers = addresses.iter().map(async |address| {
+            let request = self.request(Method::GET, target, Bytes::new()).ok()?;
+            self.client.send(address, request).await.ok()
+        });
         let answers = timeout(ANSWER_TIMEOUT, join_all(answers)).await.unwrap_or_default();
         let knows = |status| matches!(status, StatusCode::OK | StatusCode::TOO_MANY_REQUESTS);
         answers.into_iter().flatten().find(|answer| knows(answer.status()))
@@ -159,29 +162,18 @@ impl Peers {
     }
 
     async fn ask(&self, address: &Address, method: Method, target: &str, body: Bytes) -> Result<PeerAnswer, PeerError> {
-        let answer = async {
-            let answer = self.send(address, method, target, body).await?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await;
-            Ok(PeerAnswer { status, body: body.map_err(|error| PeerError(error.to_string()))?.to_bytes() })
-        };
-        let late = |_| PeerError(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()));
-        timeout(ANSWER_TIMEOUT, answer).await.map_err(late)?
+        let request = self.request(method, target, body)?;
+        let answer = self.client.fetch(address, request, ANSWER_MAX_BYTES, ANSWER_TIMEOUT).await;
+        let answer = answer.map_err(|error| PeerError(error.to_string()))?;
+        Ok(PeerAnswer { status: answer.status(), body: answer.into_body() })
     }
 
-    async fn send(
-        &self,
-        address: &Address,
-        method: Method,
-        target: &str,
-        body: Bytes,
-    ) -> Result<Response<Incoming>, PeerError> {
+    fn request(&self, method: Method, target: &str, body: Bytes) -> Result<Request<Body>, PeerError> {
         let mut request = Request::builder().method(method).uri(target).header(CONTENT_TYPE, "application/json");
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
         }
-        let request = request.body(Body::from(body)).map_err(|error| PeerError(error.to_string()))?;
-        self.client.send(address, request).await.map_err(|error| PeerError(error.to_string()))
+        request.body(Body::from(body)).map_err(|error| PeerError(error.to_string()))
     }
 
     fn cache(&self) -> MutexGuard<'_, PeerCache> {

@@ -87,7 +87,7 @@ impl Shard {
     fn act(self: &Rc<Self>, slot: Slot, is_own: bool, act: Act, pace: Pace) {
         match act {
             Act::Data { payload, kind } if is_own => {
-                let calls_max = self.shared.settings.homes.pending_calls_max;
+                let calls_max = self.shared.settings.rehoming.pending_calls_max;
                 self.deliver(pace, |delivery| self.send_data(delivery, slot, &payload, kind, calls_max));
             }
             // Only its own app server may answer its calls, so that none is answered twice.

@@ -17,7 +17,8 @@ use trunkline_protocol::manifest::CAUSE_HEADER;
 use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 
 use super::Shard;
-use super::past::{PastConnection, short, unix_ms};
+use super::past::{PastConnection, short};
+use crate::clock::unix_ms;
 use crate::shard::delivery::frame_for;
 use crate::shard::directory::{Client, Content, Opening, Slot};
 use crate::shard::outbox::Outbox;
@@ -300,7 +301,7 @@ impl Shard {
         if self.index != 0 {
             return;
         }
-        for carried in self.shared.carried.sweep(self.shared.settings.carried.disconnect_timeout_s) {
+        for carried in self.shared.carried.sweep(self.shared.settings.http_transports.disconnect_timeout_s) {
             // The others end where they are, because their pipes do.
             if carried.begin().is_some() {
                 self.end_id(&Rc::from(carried.id()), true);

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use axum::body::Body;
 use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::Empty;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
@@ -21,10 +20,10 @@ use trunkline_protocol::service::{
     Answer, Capabilities, FrameBuffer, HandshakeResponse, HeaderError, LinkKind, Offer, ServiceMessage, parse_received,
 };
 
-use super::http_client::{Caller, RequestError};
+use super::caller::{Caller, RequestError};
 use super::socket::WebSocket;
 use super::{LinkSocket, Pool, Reach};
-use crate::config::Address;
+use crate::net::address::Address;
 
 /// The only version of the service protocol.
 const SERVICE_PROTOCOL_VERSION: i64 = 1;
@@ -122,7 +121,7 @@ async fn upgrade(
     if let Some(received) = offer.received {
         request = request.header(RECEIVED_HEADER, received);
     }
-    let request = request.body(Empty::<Bytes>::new()).map_err(RequestError::from)?;
+    let request = request.body(Body::empty()).map_err(RequestError::from)?;
     let answer = caller.send(address, request).await?;
     match answer.status() {
         StatusCode::SWITCHING_PROTOCOLS => {}

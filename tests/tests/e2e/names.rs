@@ -99,7 +99,7 @@ impl Scene {
         // Shards take their turns each for itself, so one makes turns that can be counted.
         let arguments = ["--listen", &listen, "--admin", &admin, "--upstream", &upstream, "--shards", "1"];
         let arguments = ["node"].iter().chain(&arguments).chain(&["--access-key", ACCESS_KEY]);
-        let mut config = Config::new(Arguments::try_parse_from(arguments)?.serve)?;
+        let mut config = Config::try_from(Arguments::try_parse_from(arguments)?.serve)?;
         config.resolver = Resolver::knowing(addresses.into());
         let scene = Self { apps, node: Node::start(config).await? };
         scene.linked(2).await?;

@@ -9,9 +9,9 @@ use hyper::body::Incoming;
 use tracing::debug;
 
 use super::body::Progress;
-use crate::config::Address;
 use crate::metrics::RelayFailure;
-use crate::net::connector::{ExchangeError, HttpClient};
+use crate::net::address::Address;
+use crate::net::http_client::{HttpClient, HttpError};
 
 /// Sends a request, and waits for the head of its answer. The other end may be silent for `patience`, beginning anew
 /// whenever the request's body moves.
@@ -28,7 +28,7 @@ pub(super) async fn send(
     }
 }
 
-fn failure(error: &ExchangeError) -> RelayFailure {
+fn failure(error: &HttpError) -> RelayFailure {
     debug!(%error, "a request got no answer");
     match error {
         _ if error.is_connect_timeout() => RelayFailure::Timeout,

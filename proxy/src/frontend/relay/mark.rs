@@ -8,7 +8,8 @@ use trunkline_protocol::manifest::FORWARD_HEADER;
 use trunkline_protocol::token::{ForwardMark, TokenError};
 
 use super::onward;
-use crate::config::{Settings, unix_seconds};
+use crate::clock::unix_seconds;
+use crate::config::Settings;
 use crate::frontend::arrival::CameBy;
 use crate::frontend::forwarded::Scheme;
 use crate::frontend::request::peer;

@@ -12,7 +12,6 @@ use trunkline_protocol::token::ConnectionToken;
 
 use super::body::{Progress, RequestBody};
 use super::{client, mark, onward};
-use crate::config::Address;
 use crate::frontend::answers::Counted;
 use crate::frontend::carry::wants_events;
 use crate::frontend::connect::UNKNOWN_ID;
@@ -20,6 +19,7 @@ use crate::frontend::request::query_value;
 use crate::frontend::upgrade::is_upgrade;
 use crate::frontend::{Endpoint, plain};
 use crate::metrics::RelayFailure;
+use crate::net::address::Address;
 use crate::net::socket::WriteStallLimit;
 
 /// A client that takes nothing of what waits for it for this long does not get the rest. Only the owner knows whether the
@@ -50,7 +50,7 @@ pub(in crate::frontend) async fn to_owner(endpoint: &Endpoint, owner: &Address, 
     counters.hops.increment();
     let begun = Instant::now();
     let settings = &endpoint.shared.settings;
-    let patience = settings.relay.hop_timeout + wait_at_owner(settings.carried.poll_timeout, &request);
+    let patience = settings.relay.hop_timeout + wait_at_owner(settings.http_transports.poll_timeout, &request);
     let (mut parts, body) = request.into_parts();
     onward::depart(&mut parts);
     mark::put(settings, &mut parts);

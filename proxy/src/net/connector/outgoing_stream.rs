@@ -4,7 +4,6 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(feature = "tls")]
@@ -58,11 +57,5 @@ impl AsyncWrite for OutgoingStream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         with_stream!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
-    }
-}
-
-impl Connection for OutgoingStream {
-    fn connected(&self) -> Connected {
-        Connected::new()
     }
 }

@@ -8,11 +8,11 @@ mod redact;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::unix_ms;
 use crate::shard::directory::{Content, Slot};
 use crate::transport::websocket::{Peeled, peel_whole};
 
@@ -216,11 +216,6 @@ impl Watch {
         self.report.missed = 0;
         report
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
