@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{HubProtocol, Payload};
 
-use crate::connection::End;
+use crate::connection::ConnectionClose;
 use crate::context::{Cancellation, Context};
 use crate::error::HubError;
 use crate::upload::UploadStream;
@@ -31,28 +31,28 @@ pub struct Call<S> {
     arguments: std::vec::IntoIter<Payload>,
     stream_ids: std::vec::IntoIter<ByteString>,
     taken: usize,
-    end: Option<End>,
+    close: Option<ConnectionClose>,
 }
 
-/// What a method is called with.
-pub(crate) struct Given {
+/// Input of a method or a hook.
+pub(crate) struct CallInput {
     pub(crate) context: Context,
     pub(crate) arguments: Vec<Payload>,
     pub(crate) stream_ids: Vec<ByteString>,
-    /// Why the connection ended, for `on_disconnected`.
-    pub(crate) end: Option<End>,
+    /// The close of the connection, for `on_disconnected`.
+    pub(crate) close: Option<ConnectionClose>,
 }
 
 /// Why a call did not reach its method, or what the method failed with.
 #[derive(Debug)]
 pub struct Rejection {
     pub(crate) error: HubError,
-    pub(crate) stage: Stage,
+    pub(crate) stage: RejectionStage,
 }
 
-/// Where a call failed; clients read different texts.
+/// Step at which a call failed; clients read different texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum RejectionStage {
     /// The arguments don't fit the method.
     Binding,
     /// An extractor or the method itself failed.
@@ -110,9 +110,9 @@ pub trait FromCall<S, M>: Sized {
 pub struct CloseReason(pub Option<String>);
 
 impl<S> Call<S> {
-    pub(crate) fn new(given: Given, state: S) -> Self {
-        let Given { context, arguments, stream_ids, end } = given;
-        Self { context, state, arguments: arguments.into_iter(), stream_ids: stream_ids.into_iter(), taken: 0, end }
+    pub(crate) fn new(input: CallInput, state: S) -> Self {
+        let CallInput { context, arguments, stream_ids, close } = input;
+        Self { context, state, arguments: arguments.into_iter(), stream_ids: stream_ids.into_iter(), taken: 0, close }
     }
 
     /// The connection that called.
@@ -141,7 +141,7 @@ impl<S> Call<S> {
                 unfit(protocol, self.taken)
             })
         });
-        value.map_err(|error| Rejection { error, stage: Stage::Binding })
+        value.map_err(|error| Rejection { error, stage: RejectionStage::Binding })
     }
 }
 
@@ -163,7 +163,7 @@ impl Rejection {
 
 impl From<HubError> for Rejection {
     fn from(error: HubError) -> Self {
-        Self { error, stage: Stage::Invoking }
+        Self { error, stage: RejectionStage::Invoking }
     }
 }
 
@@ -187,7 +187,7 @@ impl<S> FromCall<S, ViaCall> for CloseReason {
     const ARGUMENTS: usize = 0;
 
     fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
-        Ok(CloseReason(call.end.as_ref().and_then(|end| end.error.as_deref().map(str::to_owned))))
+        Ok(CloseReason(call.close.as_ref().and_then(|close| close.error.as_deref().map(str::to_owned))))
     }
 }
 
@@ -195,8 +195,8 @@ impl<S> FromCall<S, ViaCall> for Cause {
     const ARGUMENTS: usize = 0;
 
     fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
-        let end = call.end.as_ref().ok_or_else(|| HubError::new("only on_disconnected is told a cause"))?;
-        Ok(end.cause)
+        let close = call.close.as_ref().ok_or_else(|| HubError::new("only on_disconnected is told a cause"))?;
+        Ok(close.cause)
     }
 }
 

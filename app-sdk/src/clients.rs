@@ -1,4 +1,4 @@
-//! Sends: who receives, and the one frame per proxy that each costs.
+//! Sends to clients: the choice of receivers, and one frame per proxy for each send.
 
 mod client;
 
@@ -15,11 +15,12 @@ use trunkline_protocol::service::{
     ServiceMessage, UserData,
 };
 
-use crate::connection::{Connection, Scope};
-use crate::downward::{Downward, frame};
+use crate::connection::{CallScope, Connection};
 use crate::encode::{self, Arguments};
 use crate::error::SendError;
+use crate::hub_core::HubCore;
 use crate::node::Node;
+use crate::outbound::checked_frame;
 
 pub use client::Client;
 
@@ -35,9 +36,9 @@ pub use client::Client;
 /// ```
 #[derive(Clone)]
 pub struct Clients {
-    down: Arc<Downward>,
-    /// The method that asks, if one does.
-    scope: Option<Arc<Scope>>,
+    core: Arc<HubCore>,
+    /// The call that sends or asks, if it is one of a client.
+    scope: Option<Arc<CallScope>>,
 }
 
 /// The clients of a hub as one of them sees it: all of [`Clients`], and [`caller`](Self::caller),
@@ -45,15 +46,15 @@ pub struct Clients {
 #[derive(Clone)]
 pub struct CallerClients {
     clients: Clients,
-    scope: Arc<Scope>,
+    scope: Arc<CallScope>,
 }
 
 /// Who is to receive a message.
 #[derive(Clone)]
 #[must_use = "receivers get nothing until `send` is called"]
 pub struct Receivers {
-    down: Arc<Downward>,
-    to: To,
+    core: Arc<HubCore>,
+    to: Destination,
 }
 
 /// What became of a send.
@@ -63,7 +64,7 @@ pub struct Sent {
 }
 
 #[derive(Debug, Clone)]
-enum To {
+enum Destination {
     All { except: Vec<ByteString> },
     Caller(Arc<Connection>),
     Connections(Vec<ByteString>),
@@ -74,8 +75,8 @@ enum To {
 }
 
 impl Clients {
-    pub(crate) fn new(down: &Arc<Downward>) -> Self {
-        Self { down: Arc::clone(down), scope: None }
+    pub(crate) fn new(core: &Arc<HubCore>) -> Self {
+        Self { core: Arc::clone(core), scope: None }
     }
 
     /// Every client of the hub.
@@ -85,7 +86,7 @@ impl Clients {
 
     /// Every client but those with these connection ids.
     pub fn all_except<T: AsRef<str>>(&self, connection_ids: impl IntoIterator<Item = T>) -> Receivers {
-        self.to(To::All { except: texts(connection_ids) })
+        self.to(Destination::All { except: texts(connection_ids) })
     }
 
     /// One connection, which can also be [asked for a result](Client::invoke).
@@ -95,7 +96,7 @@ impl Clients {
 
     /// Several connections; one that is named twice receives the message once.
     pub fn clients<T: AsRef<str>>(&self, connection_ids: impl IntoIterator<Item = T>) -> Receivers {
-        self.to(To::Connections(distinct(connection_ids)))
+        self.to(Destination::Connections(distinct(connection_ids)))
     }
 
     /// The members of a group.
@@ -109,49 +110,49 @@ impl Clients {
         group: impl AsRef<str>,
         connection_ids: impl IntoIterator<Item = T>,
     ) -> Receivers {
-        self.to(To::Group { group: group.as_ref().into(), except: texts(connection_ids) })
+        self.to(Destination::Group { group: group.as_ref().into(), except: texts(connection_ids) })
     }
 
     /// The members of several groups; who is in two of them receives the message twice.
     pub fn groups<T: AsRef<str>>(&self, groups: impl IntoIterator<Item = T>) -> Receivers {
-        self.to(To::Groups(texts(groups)))
+        self.to(Destination::Groups(texts(groups)))
     }
 
     /// All connections of a user.
     pub fn user(&self, user_id: impl AsRef<str>) -> Receivers {
-        self.to(To::User(user_id.as_ref().into()))
+        self.to(Destination::User(user_id.as_ref().into()))
     }
 
     /// All connections of several users; one that is named twice receives the message once.
     pub fn users<T: AsRef<str>>(&self, user_ids: impl IntoIterator<Item = T>) -> Receivers {
-        self.to(To::Users(distinct(user_ids)))
+        self.to(Destination::Users(distinct(user_ids)))
     }
 
-    fn to(&self, to: To) -> Receivers {
-        Receivers { down: Arc::clone(&self.down), to }
+    fn to(&self, to: Destination) -> Receivers {
+        Receivers { core: Arc::clone(&self.core), to }
     }
 }
 
 impl CallerClients {
-    pub(crate) fn new(down: &Arc<Downward>, scope: &Arc<Scope>) -> Self {
-        let clients = Clients { down: Arc::clone(down), scope: Some(Arc::clone(scope)) };
+    pub(crate) fn new(core: &Arc<HubCore>, scope: &Arc<CallScope>) -> Self {
+        let clients = Clients { core: Arc::clone(core), scope: Some(Arc::clone(scope)) };
         Self { clients, scope: Arc::clone(scope) }
     }
 
     /// The client that called, which can also be [asked for a result](Client::invoke).
     pub fn caller(&self) -> Client {
-        let caller = self.to(To::Caller(Arc::clone(self.scope.connection())));
+        let caller = self.to(Destination::Caller(Arc::clone(self.scope.connection())));
         Client::new(caller, Some(Arc::clone(&self.scope)))
     }
 
     /// Every client but the one that called.
     pub fn others(&self) -> Receivers {
-        self.to(To::All { except: vec![self.scope.connection().shared_id()] })
+        self.to(Destination::All { except: vec![self.scope.connection().shared_id()] })
     }
 
     /// The members of a group but the one that called.
     pub fn others_in_group(&self, group: impl AsRef<str>) -> Receivers {
-        self.to(To::Group { group: group.as_ref().into(), except: vec![self.scope.connection().shared_id()] })
+        self.to(Destination::Group { group: group.as_ref().into(), except: vec![self.scope.connection().shared_id()] })
     }
 }
 
@@ -178,11 +179,11 @@ impl Receivers {
     pub async fn send(&self, method: &str, arguments: impl Arguments) -> Result<Sent, SendError> {
         self.check()?;
         let proxies = match &self.to {
-            To::Caller(caller) => self.send_to_caller(caller, method, &arguments).await?,
-            To::Connections(ids) => self.send_to_connections(ids, method, &arguments).await?,
+            Destination::Caller(caller) => self.send_to_caller(caller, method, &arguments).await?,
+            Destination::Connections(ids) => self.send_to_connections(ids, method, &arguments).await?,
             to => {
-                let payloads = encode::invocation(method, &arguments, &self.down.protocols, None)?;
-                self.down.send_to_all(&frame(&to.message(payloads))?).await
+                let payloads = encode::invocation(method, &arguments, &self.core.protocols, None)?;
+                self.core.outbound.send_to_all(&checked_frame(&to.message(payloads))?).await
             }
         };
         Ok(Sent { proxies })
@@ -196,11 +197,11 @@ impl Receivers {
     ) -> Result<usize, SendError> {
         let payloads = encode::invocation(method, arguments, &[caller.protocol()], None)?;
         let message = MultiConnectionData { connection_ids: vec![caller.shared_id()], payloads };
-        let frame = frame(&ServiceMessage::MultiConnectionData(message))?;
-        if !self.down.roster.holds(caller) {
+        let frame = checked_frame(&ServiceMessage::MultiConnectionData(message))?;
+        if !self.core.contains(caller) {
             return Ok(0);
         }
-        Ok(usize::from(self.down.send(caller.node(), &frame).await))
+        Ok(usize::from(self.core.outbound.send(caller.node(), &frame).await))
     }
 
     async fn send_to_connections(
@@ -209,31 +210,29 @@ impl Receivers {
         method: &str,
         arguments: &impl Arguments,
     ) -> Result<usize, SendError> {
-        let places = Places::of(ids, &self.down);
-        let payloads = encode::invocation(method, arguments, &places.protocols(&self.down.protocols), None)?;
+        let locations = Locations::find(ids, &self.core);
+        let payloads = encode::invocation(method, arguments, &locations.protocols(&self.core.protocols), None)?;
         let mut frames = Vec::new();
-        let nodes = places.asked(&self.down, &payloads);
-        for (node, connection_ids, protocols) in places.per_node(nodes, &self.down.protocols) {
+        let nodes = locations.asked(&self.core, &payloads);
+        for (node, connection_ids, protocols) in locations.per_node(nodes, &self.core.protocols) {
             let payloads = only(&payloads, &protocols);
-            frames.push((
-                node,
-                frame(&ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads }))?,
-            ));
+            let message = MultiConnectionData { connection_ids, payloads };
+            frames.push((node, checked_frame(&ServiceMessage::MultiConnectionData(message))?));
         }
         let mut proxies = 0;
         for (node, frame) in frames {
-            proxies += usize::from(self.down.send(&node, &frame).await);
+            proxies += usize::from(self.core.outbound.send(&node, &frame).await);
         }
         Ok(proxies)
     }
 
     fn check(&self) -> Result<(), SendError> {
         let (names, list): (&[ByteString], &[ByteString]) = match &self.to {
-            To::Group { group, except } => (std::slice::from_ref(group), except),
-            To::Groups(groups) => (groups, groups),
-            To::All { except } => (&[], except),
-            To::Connections(list) | To::Users(list) => (&[], list),
-            To::Caller(_) | To::User(_) => (&[], &[]),
+            Destination::Group { group, except } => (std::slice::from_ref(group), except),
+            Destination::Groups(groups) => (groups, groups),
+            Destination::All { except } => (&[], except),
+            Destination::Connections(list) | Destination::Users(list) => (&[], list),
+            Destination::Caller(_) | Destination::User(_) => (&[], &[]),
         };
         if names.iter().any(|name| name.is_empty()) {
             return Err(SendError::EmptyGroupName);
@@ -245,56 +244,58 @@ impl Receivers {
     }
 }
 
-impl To {
-    /// The frame for every proxy. Receivers that are found by connection don't come here.
+impl Destination {
+    /// The message for every proxy; not used for receivers that are found by connection.
     fn message(&self, payloads: Payloads) -> ServiceMessage {
         match self.clone() {
-            To::All { except } => ServiceMessage::BroadcastData(BroadcastData { excluded: except, payloads }),
-            To::Group { group, except } => ServiceMessage::GroupBroadcastData(GroupBroadcastData {
+            Destination::All { except } => ServiceMessage::BroadcastData(BroadcastData { excluded: except, payloads }),
+            Destination::Group { group, except } => ServiceMessage::GroupBroadcastData(GroupBroadcastData {
                 group,
                 excluded: except,
                 payloads,
                 ..GroupBroadcastData::default()
             }),
-            To::Groups(groups) => ServiceMessage::MultiGroupBroadcastData(MultiGroupBroadcastData { groups, payloads }),
-            To::User(user_id) => ServiceMessage::UserData(UserData { user_id, payloads }),
-            To::Users(user_ids) => ServiceMessage::MultiUserData(MultiUserData { user_ids, payloads }),
-            To::Caller(caller) => ServiceMessage::MultiConnectionData(MultiConnectionData {
+            Destination::Groups(groups) => {
+                ServiceMessage::MultiGroupBroadcastData(MultiGroupBroadcastData { groups, payloads })
+            }
+            Destination::User(user_id) => ServiceMessage::UserData(UserData { user_id, payloads }),
+            Destination::Users(user_ids) => ServiceMessage::MultiUserData(MultiUserData { user_ids, payloads }),
+            Destination::Caller(caller) => ServiceMessage::MultiConnectionData(MultiConnectionData {
                 connection_ids: vec![caller.shared_id()],
                 payloads,
             }),
-            To::Connections(connection_ids) => {
+            Destination::Connections(connection_ids) => {
                 ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads })
             }
         }
     }
 }
 
-/// Where the receivers of a send by connection ids are.
-struct Places {
+/// Locations of the receivers of a send by connection ids.
+struct Locations {
     known: Vec<Arc<Connection>>,
     unknown: Vec<ByteString>,
 }
 
-impl Places {
-    fn of(ids: &[ByteString], down: &Downward) -> Self {
-        let mut places = Self { known: Vec::new(), unknown: Vec::new() };
+impl Locations {
+    fn find(ids: &[ByteString], core: &HubCore) -> Self {
+        let mut locations = Self { known: Vec::new(), unknown: Vec::new() };
         for id in ids {
-            match down.roster.get(id) {
-                Some(connection) => places.known.push(connection),
-                None => places.unknown.push(id.clone()),
+            match core.connection(id) {
+                Some(connection) => locations.known.push(connection),
+                None => locations.unknown.push(id.clone()),
             }
         }
-        places
+        locations
     }
 
-    /// The protocols that somebody may need.
+    /// The hub protocols that some receiver may need.
     fn protocols(&self, all: &[HubProtocol]) -> Vec<HubProtocol> {
         if self.unknown.is_empty() { protocols_of(&self.known) } else { all.to_vec() }
     }
 
-    /// The proxies that may have the unknown ones: all that are here, and any that comes late.
-    fn asked(&self, down: &Downward, payloads: &Payloads) -> Vec<Arc<Node>> {
+    /// The proxies that may have the unknown connections: all that are linked, and any that comes late.
+    fn asked(&self, core: &HubCore, payloads: &Payloads) -> Vec<Arc<Node>> {
         if self.unknown.is_empty() {
             return Vec::new();
         }
@@ -302,10 +303,10 @@ impl Places {
             let (connection_ids, payloads) = (self.unknown.clone(), payloads.clone());
             ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads }).to_frame()
         };
-        down.nodes_for(late).to_vec()
+        core.outbound.nodes_for(late).to_vec()
     }
 
-    /// The ids that each proxy is told, and the protocols it needs; the unknown ones may be at any of these `nodes`.
+    /// The connection ids and the protocols for each proxy; unknown connections may be at any of the `nodes`.
     fn per_node(
         self,
         mut nodes: Vec<Arc<Node>>,
@@ -316,13 +317,13 @@ impl Places {
                 nodes.push(Arc::clone(connection.node()));
             }
         }
-        let told = |node: Arc<Node>| {
+        let share = |node: Arc<Node>| {
             let here: Vec<_> = self.known.iter().filter(|known| Arc::ptr_eq(known.node(), &node)).cloned().collect();
             let ids = here.iter().map(|known| known.shared_id()).chain(self.unknown.iter().cloned()).collect();
             let protocols = if self.unknown.is_empty() { protocols_of(&here) } else { all.to_vec() };
             (node, ids, protocols)
         };
-        nodes.into_iter().map(told).collect()
+        nodes.into_iter().map(share).collect()
     }
 }
 
@@ -336,7 +337,7 @@ impl Sent {
 
 impl fmt::Debug for Clients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Clients of {}", self.down.hub)
+        write!(f, "Clients of {}", self.core.name())
     }
 }
 
@@ -349,7 +350,7 @@ impl fmt::Debug for CallerClients {
 impl fmt::Debug for Receivers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.to {
-            To::Caller(caller) => write!(f, "Caller({})", caller.id()),
+            Destination::Caller(caller) => write!(f, "Caller({})", caller.id()),
             to => to.fmt(f),
         }
     }

@@ -11,10 +11,10 @@ use trunkline_protocol::hub::{Close, HubProtocol};
 use trunkline_protocol::manifest::Transport;
 
 use crate::clients::CallerClients;
-use crate::connection::{Connection, End, Scope};
-use crate::downward::Downward;
+use crate::connection::{CallScope, Connection, ConnectionClose};
 use crate::error::GroupError;
 use crate::groups::Groups;
+use crate::hub_core::HubCore;
 use crate::items::Items;
 use crate::request::{self, Claims, Query};
 
@@ -32,8 +32,8 @@ use crate::request::{self, Claims, Query};
 /// ```
 #[derive(Clone)]
 pub struct Context {
-    scope: Arc<Scope>,
-    down: Arc<Downward>,
+    scope: Arc<CallScope>,
+    core: Arc<HubCore>,
 }
 
 /// Tells that work is no longer wanted.
@@ -59,14 +59,17 @@ pub struct Context {
 pub struct Cancellation(CancellationToken);
 
 impl Context {
-    pub(crate) fn new(scope: Arc<Scope>, down: Arc<Downward>) -> Self {
-        Self { scope, down }
+    pub(crate) fn new(scope: Arc<CallScope>, core: Arc<HubCore>) -> Self {
+        Self { scope, core }
     }
 
     /// Closes the connection: the client is told so and does not come back by itself. What it has sent and what
     /// has not been called yet is dropped; running methods go on, without a result. Does nothing once it has ended.
     pub fn abort(&self) {
-        self.down.close(self.scope.connection(), Close::default(), End::of(Cause::AppClosed));
+        let close = ConnectionClose::new(Cause::AppClosed);
+        if self.core.close(self.connection(), Close::default(), close) {
+            self.scope.start_worker();
+        }
     }
 
     /// The caller joins a group; done when its proxy has acknowledged it.
@@ -88,13 +91,13 @@ impl Context {
     /// The clients of this hub, to send to.
     #[must_use]
     pub fn clients(&self) -> CallerClients {
-        CallerClients::new(&self.down, &self.scope)
+        CallerClients::new(&self.core, &self.scope)
     }
 
     /// The groups of this hub, to add connections to.
     #[must_use]
     pub fn groups(&self) -> Groups {
-        Groups::new(&self.down)
+        Groups::new(&self.core)
     }
 
     /// What the app remembers of the connection, by type; gone when it ends.
@@ -112,38 +115,38 @@ impl Context {
     /// Who the client is; `None` for somebody unknown.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
-        self.connection().opening().user_id()
+        self.connection().request().user_id()
     }
 
     /// The claims of the user. Read from the connect request at each call, as are the three that follow, because
     /// keeping them unpacked would make idle connections heavy.
     #[must_use]
     pub fn claims(&self) -> Claims {
-        Claims::of(self.connection().opening())
+        Claims::of(self.connection().request())
     }
 
     /// The headers of the connect request.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
-        request::headers(self.connection().opening())
+        request::headers(self.connection().request())
     }
 
     /// The query of the connect request.
     #[must_use]
     pub fn query(&self) -> Query {
-        Query::new(&self.connection().opening().query())
+        Query::new(&self.connection().request().query())
     }
 
     /// The client's address, as its proxy saw it.
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.connection().opening().remote_addr()
+        self.connection().request().remote_addr()
     }
 
     /// How the client's bytes travel.
     #[must_use]
     pub fn transport(&self) -> Transport {
-        self.connection().opening().transport()
+        self.connection().request().transport()
     }
 
     /// The hub protocol that the client speaks.
@@ -155,13 +158,13 @@ impl Context {
     /// The name of the hub.
     #[must_use]
     pub fn hub(&self) -> &str {
-        &self.down.hub
+        self.core.name()
     }
 
     /// The random id of this app server process.
     #[must_use]
     pub fn instance(&self) -> &str {
-        &self.down.instance
+        &self.core.instance
     }
 
     /// Fires when the connection ends, for whatever reason.
@@ -174,15 +177,15 @@ impl Context {
         Cancellation(self.scope.cancellation().clone())
     }
 
-    pub(crate) fn scope(&self) -> &Arc<Scope> {
+    pub(crate) fn scope(&self) -> &Arc<CallScope> {
         &self.scope
     }
 
-    pub(crate) fn down(&self) -> &Arc<Downward> {
-        &self.down
+    pub(crate) fn core(&self) -> &Arc<HubCore> {
+        &self.core
     }
 
-    fn connection(&self) -> &Connection {
+    fn connection(&self) -> &Arc<Connection> {
         self.scope.connection()
     }
 }

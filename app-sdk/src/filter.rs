@@ -10,11 +10,11 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::HubError;
-use crate::handler::{Answering, Method, Reply};
+use crate::handler::{Method, Reply, ReplyFuture};
 
-type Filtering = Pin<Box<dyn Future<Output = Result<Reply, HubError>> + Send>>;
+type FilterFuture = Pin<Box<dyn Future<Output = Result<Reply, HubError>> + Send>>;
 
-type Filter = dyn Fn(HubCall, Next) -> Filtering + Send + Sync;
+type Filter = dyn Fn(HubCall, Next) -> FilterFuture + Send + Sync;
 
 /// The filters of a hub, the outermost first.
 #[derive(Clone, Default)]
@@ -33,7 +33,7 @@ pub struct HubCall {
 /// The rest of the way: the filters further in, and the method.
 pub struct Next {
     filters: std::vec::IntoIter<Arc<Filter>>,
-    method: Answering,
+    method: ReplyFuture,
 }
 
 impl Filters {
@@ -45,19 +45,20 @@ impl Filters {
         self.0.push(Arc::new(move |call, next| Box::pin(filter(call, next))));
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Puts the filters around a method.
-    pub(crate) fn wrap(&self, context: &Context, method: &Method, answering: Answering) -> Answering {
-        if self.0.is_empty() {
-            return answering;
-        }
+    pub(crate) fn wrap(&self, context: Context, method: &Method, replying: ReplyFuture) -> ReplyFuture {
         let call = HubCall {
-            context: context.clone(),
+            context,
             method: method.name.clone(),
             arguments: method.arguments,
             uploads: method.uploads,
             is_streaming: method.is_streaming,
         };
-        let next = Next { filters: self.0.clone().into_iter(), method: answering };
+        let next = Next { filters: self.0.clone().into_iter(), method: replying };
         Box::pin(next.run(call))
     }
 }

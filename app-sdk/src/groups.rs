@@ -8,8 +8,9 @@ use bytestring::ByteString;
 use trunkline_protocol::limits::ACK_TIMEOUT_MS;
 use trunkline_protocol::service::{Ack, AckStatus, GroupChange, ServiceMessage};
 
-use crate::downward::{Downward, frame};
 use crate::error::GroupError;
+use crate::hub_core::HubCore;
+use crate::outbound::checked_frame;
 
 /// Changes who is in a group. Groups come into being with their first member and vanish with the last.
 ///
@@ -25,18 +26,18 @@ use crate::error::GroupError;
 /// ```
 #[derive(Clone)]
 pub struct Groups {
-    down: Arc<Downward>,
+    core: Arc<HubCore>,
 }
 
 #[derive(Clone, Copy)]
-enum Change {
+enum MembershipChange {
     Join,
     Leave,
 }
 
 impl Groups {
-    pub(crate) fn new(down: &Arc<Downward>) -> Self {
-        Self { down: Arc::clone(down) }
+    pub(crate) fn new(core: &Arc<HubCore>) -> Self {
+        Self { core: Arc::clone(core) }
     }
 
     /// The connection joins the group; it may be any connection of the hub. One that doesn't exist is ignored.
@@ -44,7 +45,7 @@ impl Groups {
     /// # Errors
     /// When the group has no name, or the proxy did not acknowledge within 10 s.
     pub async fn add(&self, connection_id: impl AsRef<str>, group: impl AsRef<str>) -> Result<(), GroupError> {
-        self.change(connection_id.as_ref().into(), group.as_ref().into(), Change::Join).await
+        self.change(connection_id.as_ref().into(), group.as_ref().into(), MembershipChange::Join).await
     }
 
     /// The connection leaves the group. One that is no member or doesn't exist is ignored.
@@ -52,10 +53,15 @@ impl Groups {
     /// # Errors
     /// When the group has no name, or the proxy did not acknowledge within 10 s.
     pub async fn remove(&self, connection_id: impl AsRef<str>, group: impl AsRef<str>) -> Result<(), GroupError> {
-        self.change(connection_id.as_ref().into(), group.as_ref().into(), Change::Leave).await
+        self.change(connection_id.as_ref().into(), group.as_ref().into(), MembershipChange::Leave).await
     }
 
-    async fn change(&self, connection_id: ByteString, group: ByteString, change: Change) -> Result<(), GroupError> {
+    async fn change(
+        &self,
+        connection_id: ByteString,
+        group: ByteString,
+        change: MembershipChange,
+    ) -> Result<(), GroupError> {
         if group.is_empty() {
             return Err(GroupError::EmptyGroupName);
         }
@@ -69,21 +75,22 @@ impl Groups {
         &self,
         connection_id: ByteString,
         group: ByteString,
-        change: Change,
+        change: MembershipChange,
     ) -> Result<Vec<Option<Ack>>, GroupError> {
-        let known = self.down.roster.get(&connection_id);
-        let nodes = known.map_or_else(|| self.down.nodes(), |connection| Arc::new([Arc::clone(connection.node())]));
+        let known = self.core.connection(&connection_id);
+        let nodes =
+            known.map_or_else(|| self.core.outbound.nodes(), |connection| Arc::new([Arc::clone(connection.node())]));
         let mut expected = Vec::new();
         for node in nodes.iter() {
-            let ack = self.down.acks.expect(node);
+            let ack = self.core.expect_ack(node);
             let (connection_id, group) = (connection_id.clone(), Some(group.clone()));
             let body = GroupChange { connection_id, group, ack_id: ack.id() };
             let message = match change {
-                Change::Join => ServiceMessage::JoinGroupWithAck(body),
-                Change::Leave => ServiceMessage::LeaveGroupWithAck(body),
+                MembershipChange::Join => ServiceMessage::JoinGroupWithAck(body),
+                MembershipChange::Leave => ServiceMessage::LeaveGroupWithAck(body),
             };
-            let frame = frame(&message).map_err(|error| GroupError::Failed(error.to_string()))?;
-            if self.down.send(node, &frame).await {
+            let frame = checked_frame(&message).map_err(|error| GroupError::Failed(error.to_string()))?;
+            if self.core.outbound.send(node, &frame).await {
                 expected.push(ack);
             }
         }
@@ -97,7 +104,7 @@ impl Groups {
 
 impl fmt::Debug for Groups {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Groups of {}", self.down.hub)
+        write!(f, "Groups of {}", self.core.name())
     }
 }
 

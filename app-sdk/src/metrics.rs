@@ -17,7 +17,7 @@ pub(crate) struct Metrics(Arc<Families>);
 
 /// How a call of a client went, as metrics name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum CallOutcome {
     Ok,
     /// The method failed.
     Failed,
@@ -27,7 +27,7 @@ pub(crate) enum Outcome {
     Cancelled,
 }
 
-impl Outcome {
+impl CallOutcome {
     const ALL: [Self; 4] = [Self::Ok, Self::Failed, Self::Unbound, Self::Cancelled];
 
     fn label(self) -> &'static str {
@@ -102,7 +102,7 @@ pub(crate) struct HubMetrics {
 
 /// The numbers of one method of a hub, each looked up when it is first needed.
 #[derive(Debug, Default)]
-pub(crate) struct MethodMetrics([OnceLock<(IntCounter, Histogram)>; Outcome::ALL.len()]);
+pub(crate) struct MethodMetrics([OnceLock<(IntCounter, Histogram)>; CallOutcome::ALL.len()]);
 
 impl HubMetrics {
     /// Connections that ended for this cause.
@@ -112,7 +112,7 @@ impl HubMetrics {
     }
 
     /// Counts a call of a method that has come to its end.
-    pub(crate) fn invoked(&self, metrics: &MethodMetrics, method: &str, outcome: Outcome, took: Duration) {
+    pub(crate) fn invoked(&self, metrics: &MethodMetrics, method: &str, outcome: CallOutcome, took: Duration) {
         let Some(place) = metrics.0.get(outcome as usize) else { return };
         let (count, durations) = place.get_or_init(|| {
             let labels = [&*self.hub, method, outcome.label()];
@@ -329,9 +329,9 @@ mod tests {
     fn calls_are_counted_and_timed_by_method_and_outcome() {
         let (metrics, method) = (Metrics::new(), MethodMetrics::default());
         let hub = metrics.hub("chat");
-        hub.invoked(&method, "Say", Outcome::Ok, Duration::from_millis(3));
-        hub.invoked(&method, "Say", Outcome::Ok, Duration::from_secs(100));
-        hub.invoked(&method, "Say", Outcome::Failed, Duration::from_millis(3));
+        hub.invoked(&method, "Say", CallOutcome::Ok, Duration::from_millis(3));
+        hub.invoked(&method, "Say", CallOutcome::Ok, Duration::from_secs(100));
+        hub.invoked(&method, "Say", CallOutcome::Failed, Duration::from_millis(3));
         let text = metrics.text();
         let ok = "{hub=\"chat\",method=\"Say\",outcome=\"ok\"}";
         assert!(text.contains(&format!("trunkline_app_invocations_total{ok} 2")), "{text}");

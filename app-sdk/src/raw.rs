@@ -1,17 +1,17 @@
 //! Raw endpoints: clients and the app exchange texts and bytes, without a hub protocol.
 //!
 //! ```text
-//!  link reader ──open──► a task that runs the handler ──┬─ recv ◄── inbox ◄── data, left
-//!                                                       └─ send ──► lane of the node
+//!  link reader ──open──► a task that runs the handler ──┬─ recv ◄── inbox ◄── data, close
+//!                                                       └─ send ──► send link of the node
 //! ```
 //!
 //! Each connection has one run of the handler, from its beginning on; its end closes the connection.
 
-mod at_work;
-mod connection;
-mod handler;
-mod inbox;
-mod message;
+mod raw_connection;
+mod raw_dispatcher;
+mod raw_handler;
+mod raw_inbox;
+mod raw_message;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::connection::Limits;
 use crate::error::BuildError;
 use crate::hub::{checked_name, millis};
 
-pub(crate) use at_work::{RawAtWork, Serve};
-pub use connection::{RawConnection, RawHandle, RawSender};
-pub use handler::{IntoRawEnd, RawHandler};
-pub use message::RawMessage;
+pub use raw_connection::{RawConnection, RawHandle, RawSender};
+pub(crate) use raw_dispatcher::{RawDispatcher, RawServe};
+pub use raw_handler::{IntoRawEnd, RawHandler};
+pub use raw_message::RawMessage;
 
 /// A raw endpoint: a path, and an async function that is run once for each client.
 ///
@@ -65,14 +65,14 @@ pub struct RawEndpoint<S = ()> {
     inbox_max_bytes: usize,
     keep_alive_interval: Duration,
     client_timeout: Duration,
-    serve: Box<dyn FnOnce(S) -> Arc<Serve> + Send + Sync>,
+    serve: Box<dyn FnOnce(S) -> Arc<RawServe> + Send + Sync>,
 }
 
-/// A raw endpoint that is put together.
+/// A raw endpoint after the checks of its builder.
 pub(crate) struct BuiltRaw {
     pub(crate) manifest: HubManifest,
     pub(crate) limits: Limits,
-    pub(crate) serve: Arc<Serve>,
+    pub(crate) serve: Arc<RawServe>,
 }
 
 impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
@@ -141,7 +141,7 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
 }
 
 impl RawEndpoint<()> {
-    /// Checks everything and puts it together.
+    /// Checks the settings, and builds the endpoint.
     pub(crate) fn build(self) -> Result<BuiltRaw, BuildError> {
         let name = checked_name(&self.path, self.name.as_deref())?;
         let manifest = HubManifest {

@@ -8,7 +8,7 @@ use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 
 use crate::call::marker::ViaCall;
 use crate::call::{Call, FromCall, Rejection};
-use crate::connection::Opening;
+use crate::connection::ConnectRequest;
 use crate::error::HubError;
 
 /// What may be handed over with a connection. It travels in a header, once for each connection.
@@ -59,9 +59,9 @@ impl Rehomed {
         self.items.as_ref().map(read).transpose()
     }
 
-    fn of(opening: &Opening, protocol: HubProtocol) -> Option<Self> {
-        let from = opening.header(MIGRATE_FROM_HEADER)?.to_string();
-        let items = opening.header(ITEMS_HEADER).and_then(|items| URL_SAFE_NO_PAD.decode(&*items).ok());
+    fn of(request: &ConnectRequest, protocol: HubProtocol) -> Option<Self> {
+        let from = request.header(MIGRATE_FROM_HEADER)?.to_string();
+        let items = request.header(ITEMS_HEADER).and_then(|items| URL_SAFE_NO_PAD.decode(&*items).ok());
         Some(Self { from, items: items.map(|items| Payload::new(items.into())), protocol })
     }
 }
@@ -77,7 +77,7 @@ impl<S> FromCall<S, ViaCall> for Rehomed {
 
     fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
         let connection = call.context().scope().connection();
-        let rehomed = Self::of(connection.opening(), connection.protocol());
+        let rehomed = Self::of(connection.request(), connection.protocol());
         Ok(rehomed.ok_or_else(|| HubError::new("this connection began here"))?)
     }
 }

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::connection::Opening;
+use crate::connection::ConnectRequest;
 
 /// The claims of a client's user, in their order. Names may repeat: a user can have several roles.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,8 +18,8 @@ pub struct Query {
 type Pairs = Vec<(String, String)>;
 
 impl Claims {
-    pub(crate) fn of(opening: &Opening) -> Self {
-        Self(opening.claims().map(|(name, value)| (name.into(), value.into())).collect())
+    pub(crate) fn of(request: &ConnectRequest) -> Self {
+        Self(request.claims().map(|(name, value)| (name.into(), value.into())).collect())
     }
 
     /// The first value of this name.
@@ -68,9 +68,9 @@ impl Query {
 }
 
 /// The headers of a connect request; those that HTTP would not allow are left out.
-pub(crate) fn headers(opening: &Opening) -> HeaderMap {
+pub(crate) fn headers(request: &ConnectRequest) -> HeaderMap {
     let mut map = HeaderMap::new();
-    for (name, values) in opening.headers() {
+    for (name, values) in request.headers() {
         let Ok(name) = HeaderName::try_from(&*name) else { continue };
         for value in values {
             if let Ok(value) = HeaderValue::try_from(&*value) {

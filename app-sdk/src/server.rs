@@ -1,13 +1,13 @@
 //! Puts hubs together into a server: what proxies find in the app's router, and what the app sends by.
 
 mod access;
+mod drain;
 #[cfg(feature = "embedded")]
 mod embedded;
-mod endpoint;
 mod handle;
-mod leaving;
 mod negotiate;
 mod raw;
+mod routes;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,19 +18,18 @@ use axum::Router;
 use axum::routing::{MethodRouter, get, post};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::manifest::{EndpointKind, HubManifest, LINK_PATH, MANIFEST_PATH, Manifest, NEGOTIATE_PATH};
 
-use crate::connection::Limits;
-use crate::dispatch::HubAtWork;
-use crate::downward::Downward;
+use crate::dispatch::Dispatcher;
 use crate::endpoint::Endpoint;
 use crate::error::BuildError;
 use crate::hub::{BuiltHub, Hub};
+use crate::hub_core::HubCore;
 use crate::link::{Link, LinkSocket, SlotKey, Slots};
 use crate::metrics::Metrics;
-use crate::raw::RawAtWork;
+use crate::outbound::Outbound;
+use crate::raw::RawDispatcher;
 use crate::sync::{read, write};
 
 use access::Access;
@@ -77,13 +76,13 @@ pub struct Server {
 /// What a running server consists of.
 pub(crate) struct Core {
     instance: Arc<str>,
-    hubs: RwLock<BTreeMap<String, Arc<HubAtWork>>>,
-    raw: RwLock<BTreeMap<String, Arc<RawAtWork>>>,
+    hubs: RwLock<BTreeMap<String, Arc<Dispatcher>>>,
+    raw: RwLock<BTreeMap<String, Arc<RawDispatcher>>>,
     metrics: Metrics,
     slots: Arc<Slots>,
     tasks: TaskTracker,
-    /// Fires when it is about to stop: no proxy begins with it any more.
-    leaving: CancellationToken,
+    /// Fires when it is about to stop: new proxies are refused.
+    draining: CancellationToken,
     shutdown: CancellationToken,
     ready: OnceLock<Ready>,
     #[cfg(feature = "embedded")]
@@ -111,7 +110,7 @@ impl Server {
             metrics: Metrics::new(),
             slots: Arc::default(),
             tasks: TaskTracker::new(),
-            leaving: CancellationToken::new(),
+            draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
             ready: OnceLock::new(),
             #[cfg(feature = "embedded")]
@@ -243,8 +242,8 @@ impl Server {
         let ready = self.core.ready.get_or_init(|| ready);
         tracing::debug!(instance = %self.core.instance, hubs = ready.manifest.hubs.len(), "server is put together");
         let router: Router = Router::new()
-            .route(MANIFEST_PATH, get(endpoint::manifest))
-            .route(LINK_PATH, get(endpoint::link))
+            .route(MANIFEST_PATH, get(routes::manifest))
+            .route(LINK_PATH, get(routes::link))
             .route(NEGOTIATE_PATH, post(negotiate::negotiate))
             .with_state(Arc::clone(&self.core));
         #[cfg(feature = "embedded")]
@@ -271,18 +270,20 @@ impl Server {
     }
 
     fn add(&mut self, hub: BuiltHub) {
-        let (protocols, limits) = (hub.settings.protocols.clone(), hub.settings.limits);
-        if let Some(down) = self.register(hub.manifest.clone(), protocols, limits) {
+        if let Some(outbound) = self.register(hub.manifest.clone()) {
             let name = hub.manifest.name.clone();
             if let Some(handler) = hub.on_negotiate.clone() {
                 self.negotiators.insert(name.clone(), handler);
             }
-            write(&self.core.hubs).insert(name, HubAtWork::new(hub, down, self.core.tasks.clone()));
+            let (protocols, limits) = (hub.settings.protocols.clone(), hub.settings.limits);
+            let core = HubCore::new(Arc::clone(&self.core.instance), protocols, limits, outbound);
+            let dispatcher = Dispatcher::new(hub, Arc::new(core), self.core.tasks.clone());
+            write(&self.core.hubs).insert(name, dispatcher);
         }
     }
 
-    /// Gives a hub or a raw endpoint its way down, unless its name or its path is taken.
-    fn register(&mut self, entry: HubManifest, protocols: Vec<HubProtocol>, limits: Limits) -> Option<Arc<Downward>> {
+    /// Adds a hub or a raw endpoint to the manifest, unless its name or its path is taken. Returns its outbound side.
+    fn register(&mut self, entry: HubManifest) -> Option<Outbound> {
         let known = &self.manifest.hubs;
         if known.iter().any(|known| known.name == entry.name) {
             self.error = self.error.take().or(Some(BuildError::DuplicateName(entry.name)));
@@ -292,26 +293,25 @@ impl Server {
             self.error = self.error.take().or(Some(BuildError::DuplicatePath(entry.path)));
             return None;
         }
-        let (core, name) = (&self.core, entry.name.as_str());
-        let down = Downward::new(name, Arc::clone(&core.instance), protocols, limits, core.metrics.hub(name));
+        let outbound = Outbound::new(&entry.name, self.core.metrics.hub(&entry.name));
         self.manifest.hubs.push(entry);
-        Some(Arc::new(down))
+        Some(outbound)
     }
 }
 
 impl Core {
-    fn hub(&self, name: &str) -> Option<Arc<HubAtWork>> {
+    fn hub(&self, name: &str) -> Option<Arc<Dispatcher>> {
         read(&self.hubs).get(name).map(Arc::clone)
     }
 
-    fn raw(&self, name: &str) -> Option<Arc<RawAtWork>> {
+    fn raw(&self, name: &str) -> Option<Arc<RawDispatcher>> {
         read(&self.raw).get(name).map(Arc::clone)
     }
 
     /// A link to run; `None` when there is no such hub or raw endpoint.
     fn link(&self, key: SlotKey, outbox_max_bytes: usize, shutdown: CancellationToken) -> Option<Link> {
-        let hub = self.hub(&key.hub).map(|hub| hub as Arc<dyn Endpoint>);
-        let endpoint = hub.or_else(|| Some(self.raw(&key.hub)? as Arc<dyn Endpoint>))?;
+        let hub = self.hub(&key.hub).map(|hub| Arc::new(hub) as Arc<dyn Endpoint>);
+        let endpoint = hub.or_else(|| Some(Arc::new(self.raw(&key.hub)?) as Arc<dyn Endpoint>))?;
         let (slots, tasks) = (Arc::clone(&self.slots), self.tasks.clone());
         // In one process both ends are of one version; whoever comes over the network says what it knows.
         let knows_causes = true;

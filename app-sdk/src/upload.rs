@@ -12,10 +12,10 @@ use futures_util::Stream;
 use serde::de::DeserializeOwned;
 use trunkline_protocol::hub::Payload;
 
-use crate::connection::{Scope, UploadEnd, UploadNews};
+use crate::connection::{CallScope, UploadEnd, UploadEvent};
 use crate::context::Context;
-use crate::downward::Downward;
 use crate::error::{HubError, InvokeError};
+use crate::hub_core::HubCore;
 use crate::text;
 
 /// A stream of items that the client uploads: a parameter of a method, one for each stream of the call.
@@ -38,8 +38,8 @@ use crate::text;
 /// let hub: Hub = Hub::new("/math").method("Sum", sum);
 /// ```
 pub struct UploadStream<T> {
-    scope: Arc<Scope>,
-    down: Arc<Downward>,
+    scope: Arc<CallScope>,
+    core: Arc<HubCore>,
     id: ByteString,
     is_over: bool,
     item: PhantomData<fn() -> T>,
@@ -47,37 +47,37 @@ pub struct UploadStream<T> {
 
 impl<T> UploadStream<T> {
     pub(crate) fn new(context: &Context, id: ByteString) -> Self {
-        let (scope, down) = (Arc::clone(context.scope()), Arc::clone(context.down()));
-        Self { scope, down, id, is_over: false, item: PhantomData }
+        let (scope, core) = (Arc::clone(context.scope()), Arc::clone(context.core()));
+        Self { scope, core, id, is_over: false, item: PhantomData }
     }
 
-    fn poll_news(&self, context: &mut TaskContext<'_>) -> Poll<UploadNews> {
+    fn poll_event(&self, context: &mut TaskContext<'_>) -> Poll<UploadEvent> {
         let connection = self.scope.connection();
-        let limits = &self.down.limits;
+        let limits = &self.core.limits;
         let mut inbox = connection.inbox();
         let is_overfull = inbox.is_overfull(limits);
         let (calls, flow) = inbox.calls();
-        let Some(uploads) = calls.uploads() else { return Poll::Ready(UploadNews::Nothing) };
-        let mut news = uploads.poll(&self.id, &self.scope, limits.upload_max_items, flow, context);
-        if news.is_pending() && is_overfull {
+        let Some(uploads) = calls.uploads() else { return Poll::Ready(UploadEvent::Closed) };
+        let mut event = uploads.poll(&self.id, &self.scope, limits.upload_max_items, flow, context);
+        if event.is_pending() && is_overfull {
             uploads.close(&self.id, &self.scope, flow);
-            news = Poll::Ready(UploadNews::End(UploadEnd::Overfull));
+            event = Poll::Ready(UploadEvent::End(UploadEnd::Overfull));
         }
-        calls.tidy();
-        self.down.settle_flow(connection, &mut inbox);
-        news
+        calls.shrink();
+        self.core.apply_flow_control(connection, &mut inbox);
+        event
     }
 
     fn close(&self) {
         let connection = self.scope.connection();
         let mut inbox = connection.inbox();
         let (calls, flow) = inbox.calls();
-        // Whoever waits for an item is the owner of this, and has just dropped it.
-        let waiting = calls.uploads().and_then(|uploads| uploads.close(&self.id, &self.scope, flow));
-        calls.tidy();
-        self.down.settle_flow(connection, &mut inbox);
+        // Only the owner of this stream waits for its items, and has just dropped it.
+        let waker = calls.uploads().and_then(|uploads| uploads.close(&self.id, &self.scope, flow));
+        calls.shrink();
+        self.core.apply_flow_control(connection, &mut inbox);
         drop(inbox);
-        drop(waiting);
+        drop(waker);
     }
 }
 
@@ -91,31 +91,31 @@ impl<T: DeserializeOwned> UploadStream<T> {
         if self.is_over {
             return Poll::Ready(None);
         }
-        let item = match std::task::ready!(self.poll_news(context)) {
-            UploadNews::Item(payload) => Some(self.read(&payload)),
-            UploadNews::End(end) => end_of_upload(end, self.down.limits.waiting_inbox_max_bytes).map(Err),
-            UploadNews::Nothing => None,
+        let item = match std::task::ready!(self.poll_event(context)) {
+            UploadEvent::Item(payload) => Some(self.read(&payload)),
+            UploadEvent::End(end) => end_of_upload(end, self.core.limits.waiting_inbox_max_bytes).map(Err),
+            UploadEvent::Closed => None,
         };
         self.is_over = !matches!(item, Some(Ok(_)));
         Poll::Ready(item)
     }
 
     fn read(&self, payload: &Payload) -> Result<T, HubError> {
-        self.down.metrics.items_up.inc();
+        self.core.metrics().items_up.inc();
         self.scope.connection().protocol().value(payload).map_err(|error| {
-            tracing::debug!(hub = %self.down.hub, stream = %self.id, %error, "item does not fit");
+            tracing::debug!(hub = %self.core.name(), stream = %self.id, %error, "item does not fit");
             self.close();
             text::item_not_bound()
         })
     }
 }
 
-/// What the method is told; nothing when all items are there.
+/// Error that the method gets at the end of the upload; `None` when all items are there.
 fn end_of_upload(end: UploadEnd, waiting_inbox_max_bytes: usize) -> Option<HubError> {
     match end {
         UploadEnd::Complete => None,
         UploadEnd::Failed(text) => Some(HubError::new(&*text)),
-        UploadEnd::ConnectionEnded => Some(text::upload_cut_off()),
+        UploadEnd::ConnectionClosed => Some(text::upload_cut_off()),
         UploadEnd::Overfull => Some(InvokeError::InboxOverfull(waiting_inbox_max_bytes).into()),
     }
 }

@@ -1,6 +1,7 @@
-//! The streams that one client uploads: what waits in them for their methods. A pure value.
+//! Uploads of one client: the items that wait for their methods. A pure value.
 //!
-//! Items stay encoded until their method takes them, because only the method knows their type.
+//! Items stay encoded until their method takes them, because only the method knows their type. Generic over the handle
+//! of a call, `C`, of which only the identity counts.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -9,23 +10,23 @@ use std::task::{Context, Poll, Waker};
 use bytestring::ByteString;
 use trunkline_protocol::hub::Payload;
 
-use super::{Flow, Scope};
+use super::flow_control::FlowControl;
 
-/// The streams that are being uploaded, by the ids that the client gave them.
-#[derive(Debug, Default)]
-pub(crate) struct Uploads(HashMap<ByteString, Upload>);
+/// The open uploads, by the stream ids that the client gave them.
+#[derive(Debug)]
+pub(crate) struct Uploads<C>(HashMap<ByteString, Upload<C>>);
 
 #[derive(Debug)]
-struct Upload {
-    owner: Arc<Scope>,
-    items: VecDeque<Item>,
+struct Upload<C> {
+    owner: Arc<C>,
+    items: VecDeque<UploadItem>,
     end: Option<UploadEnd>,
-    waiting: Option<Waker>,
-    is_crowded: bool,
+    reader: Option<Waker>,
+    is_full: bool,
 }
 
 #[derive(Debug)]
-struct Item {
+struct UploadItem {
     payload: Payload,
     bytes: usize,
 }
@@ -33,28 +34,28 @@ struct Item {
 /// How an upload ends, after its items.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UploadEnd {
-    /// All items are there.
+    /// The client has sent all items.
     Complete,
-    /// The client says why there are no more.
+    /// The client gave up, with this error.
     Failed(ByteString),
-    /// The connection is over.
-    ConnectionEnded,
-    /// So much waits that the next item may never get through.
+    /// The connection was closed.
+    ConnectionClosed,
+    /// The inbox is overfull: the next item may never get through.
     Overfull,
 }
 
-/// What a method gets of its upload.
+/// What a method reads from its upload.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum UploadNews {
+pub(crate) enum UploadEvent {
     /// The next item.
     Item(Payload),
-    /// There are no more, told once.
+    /// The end, reported once.
     End(UploadEnd),
     /// The upload is over, or no longer this method's.
-    Nothing,
+    Closed,
 }
 
-impl Uploads {
+impl<C> Uploads<C> {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -68,86 +69,86 @@ impl Uploads {
         self.0.contains_key(id)
     }
 
-    /// Opens the stream for the method of this call.
-    pub(crate) fn open(&mut self, id: ByteString, owner: &Arc<Scope>) {
-        let upload =
-            Upload { owner: Arc::clone(owner), items: VecDeque::new(), end: None, waiting: None, is_crowded: false };
+    /// Opens an upload for the method of a call.
+    pub(crate) fn open(&mut self, id: ByteString, owner: &Arc<C>) {
+        let (owner, items) = (Arc::clone(owner), VecDeque::new());
+        let upload = Upload { owner, items, end: None, reader: None, is_full: false };
         let before = self.0.insert(id, upload);
         debug_assert!(before.is_none(), "ids in use are refused");
     }
 
-    /// An item came, which weighs so much; returns who waits for it. `Err`: nobody knows this stream, or it is over.
+    /// Adds an item that weighs `bytes`. Returns the waker of a waiting reader; `Err` if no such upload is open.
     pub(crate) fn push(
         &mut self,
         id: &str,
         payload: Payload,
         bytes: usize,
         items_max: usize,
-        flow: &mut Flow,
+        flow: &mut FlowControl,
     ) -> Result<Option<Waker>, ()> {
         let upload = self.0.get_mut(id).filter(|upload| upload.end.is_none()).ok_or(())?;
-        upload.items.push_back(Item { payload, bytes });
+        upload.items.push_back(UploadItem { payload, bytes });
         flow.add_bytes(bytes);
-        if !upload.is_crowded && upload.items.len() > items_max {
-            upload.is_crowded = true;
-            flow.crowd();
+        if !upload.is_full && upload.items.len() > items_max {
+            upload.is_full = true;
+            flow.upload_filled();
         }
-        Ok(upload.stop_waiting(flow))
+        Ok(upload.take_reader(flow))
     }
 
-    /// The stream ends; returns who waits for it. `Err`: nobody knows it, or it is over already.
-    pub(crate) fn end(&mut self, id: &str, end: UploadEnd, flow: &mut Flow) -> Result<Option<Waker>, ()> {
+    /// Ends an upload. Returns the waker of a waiting reader; `Err` if no such upload is open.
+    pub(crate) fn end(&mut self, id: &str, end: UploadEnd, flow: &mut FlowControl) -> Result<Option<Waker>, ()> {
         let upload = self.0.get_mut(id).filter(|upload| upload.end.is_none()).ok_or(())?;
         upload.end = Some(end);
-        Ok(upload.stop_waiting(flow))
+        Ok(upload.take_reader(flow))
     }
 
-    /// Ends all of them; returns who waits.
-    pub(crate) fn end_all(&mut self, end: &UploadEnd, flow: &mut Flow) -> Vec<Waker> {
+    /// Ends all uploads. Returns the wakers of waiting readers.
+    pub(crate) fn end_all(&mut self, end: &UploadEnd, flow: &mut FlowControl) -> Vec<Waker> {
         let open = self.0.values_mut().filter(|upload| upload.end.is_none());
         open.filter_map(|upload| {
             upload.end = Some(end.clone());
-            upload.stop_waiting(flow)
+            upload.take_reader(flow)
         })
         .collect()
     }
 
-    /// Ends those whose methods wait for an item; returns the waiting.
-    pub(crate) fn fail_waiting(&mut self, flow: &mut Flow) -> Vec<Waker> {
-        let waiting = self.0.values_mut().filter(|upload| upload.waiting.is_some());
+    /// Fails the uploads whose methods wait for an item. Returns the wakers of these readers.
+    pub(crate) fn fail_waiting(&mut self, flow: &mut FlowControl) -> Vec<Waker> {
+        let waiting = self.0.values_mut().filter(|upload| upload.reader.is_some());
         waiting
             .filter_map(|upload| {
                 upload.end = Some(UploadEnd::Overfull);
-                upload.stop_waiting(flow)
+                upload.take_reader(flow)
             })
             .collect()
     }
 
-    /// What the method of this call gets next.
+    /// Polls for the next event of an upload, for the method that owns it.
     pub(crate) fn poll(
         &mut self,
         id: &str,
-        owner: &Arc<Scope>,
+        owner: &Arc<C>,
         items_max: usize,
-        flow: &mut Flow,
+        flow: &mut FlowControl,
         context: &mut Context<'_>,
-    ) -> Poll<UploadNews> {
+    ) -> Poll<UploadEvent> {
         let Some(upload) = self.0.get_mut(id).filter(|upload| Arc::ptr_eq(&upload.owner, owner)) else {
-            return Poll::Ready(UploadNews::Nothing);
+            return Poll::Ready(UploadEvent::Closed);
         };
-        if let Some(Item { payload, bytes }) = upload.items.pop_front() {
+        if let Some(UploadItem { payload, bytes }) = upload.items.pop_front() {
             flow.remove_bytes(bytes);
-            if upload.is_crowded && upload.items.len() <= items_max / 2 {
-                upload.is_crowded = false;
-                flow.thin_out();
+            if upload.is_full && upload.items.len() <= items_max / 2 {
+                upload.is_full = false;
+                flow.upload_drained();
             }
-            return Poll::Ready(UploadNews::Item(payload));
+            return Poll::Ready(UploadEvent::Item(payload));
         }
         if let Some(end) = upload.end.take() {
             self.0.remove(id);
-            return Poll::Ready(UploadNews::End(end));
+            return Poll::Ready(UploadEvent::End(end));
         }
-        match &mut upload.waiting {
+        match &mut upload.reader {
             Some(waker) => waker.clone_from(context.waker()),
             none => {
                 *none = Some(context.waker().clone());
@@ -157,57 +158,56 @@ impl Uploads {
         Poll::Pending
     }
 
-    /// The method of this call takes no more of the stream; what waits in it is dropped. Returns who waits.
-    pub(crate) fn close(&mut self, id: &str, owner: &Arc<Scope>, flow: &mut Flow) -> Option<Waker> {
+    /// Closes an upload for the method that owns it, and drops its items. Returns the waker of a waiting reader.
+    pub(crate) fn close(&mut self, id: &str, owner: &Arc<C>, flow: &mut FlowControl) -> Option<Waker> {
         if !self.0.get(id).is_some_and(|upload| Arc::ptr_eq(&upload.owner, owner)) {
             return None;
         }
         let mut upload = self.0.remove(id)?;
         flow.remove_bytes(upload.items.iter().map(|item| item.bytes).sum());
-        if upload.is_crowded {
-            flow.thin_out();
+        if upload.is_full {
+            flow.upload_drained();
         }
-        upload.stop_waiting(flow)
+        upload.take_reader(flow)
     }
 }
 
-impl Upload {
-    fn stop_waiting(&mut self, flow: &mut Flow) -> Option<Waker> {
-        self.waiting.take().inspect(|_| flow.end_wait())
+impl<C> Upload<C> {
+    fn take_reader(&mut self, flow: &mut FlowControl) -> Option<Waker> {
+        self.reader.take().inspect(|_| flow.end_wait())
+    }
+}
+
+impl<C> Default for Uploads<C> {
+    fn default() -> Self {
+        Self(HashMap::new())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use trunkline_protocol::hub::HubProtocol;
-    use trunkline_protocol::service::OpenConnection;
 
-    use super::super::opening::tests::opening;
-    use super::super::{Connection, LinkId, Takes};
     use super::*;
-    use crate::node::Node;
 
     const ITEMS_MAX: usize = 4;
 
-    struct Stage {
-        uploads: Uploads,
-        flow: Flow,
-        owner: Arc<Scope>,
+    /// A call; only its identity counts.
+    #[derive(Debug, Default)]
+    struct Owner(#[expect(dead_code, reason = "two owners need two addresses")] u8);
+
+    struct OneUpload {
+        uploads: Uploads<Owner>,
+        flow: FlowControl,
+        owner: Arc<Owner>,
     }
 
-    fn owner() -> Arc<Scope> {
-        let open = OpenConnection { protocol: Some("json".into()), ..OpenConnection::default() };
-        let connection =
-            Connection::new(opening(open), HubProtocol::Json, LinkId(0), Arc::new(Node::new("node", "boot", true)));
-        Scope::call(&Arc::new(connection), Takes::Background, None)
-    }
-
-    impl Stage {
+    impl OneUpload {
         /// An upload named `u`.
         fn new() -> Self {
-            let (mut uploads, owner) = (Uploads::default(), owner());
+            let (mut uploads, owner) = (Uploads::default(), Arc::<Owner>::default());
             uploads.open("u".into(), &owner);
-            Self { uploads, flow: Flow::default(), owner }
+            Self { uploads, flow: FlowControl::default(), owner }
         }
 
         fn push(&mut self, item: u32) -> Result<Option<Waker>, ()> {
@@ -215,14 +215,14 @@ mod tests {
             self.uploads.push("u", payload, 10, ITEMS_MAX, &mut self.flow)
         }
 
-        fn poll(&mut self) -> Poll<UploadNews> {
+        fn poll(&mut self) -> Poll<UploadEvent> {
             let mut context = Context::from_waker(Waker::noop());
             self.uploads.poll("u", &self.owner, ITEMS_MAX, &mut self.flow, &mut context)
         }
 
         fn item(&mut self) -> u32 {
             match self.poll() {
-                Poll::Ready(UploadNews::Item(payload)) => HubProtocol::Json.value(&payload).unwrap(),
+                Poll::Ready(UploadEvent::Item(payload)) => HubProtocol::Json.value(&payload).unwrap(),
                 other => panic!("{other:?}"),
             }
         }
@@ -230,64 +230,64 @@ mod tests {
 
     #[test]
     fn items_come_in_their_order_and_the_end_after_them() {
-        let mut stage = Stage::new();
-        stage.push(1).unwrap();
-        stage.push(2).unwrap();
-        stage.uploads.end("u", UploadEnd::Failed("cut".into()), &mut stage.flow).unwrap();
-        assert_eq!((stage.item(), stage.item()), (1, 2));
-        assert_eq!(stage.poll(), Poll::Ready(UploadNews::End(UploadEnd::Failed("cut".into()))));
-        assert_eq!(stage.poll(), Poll::Ready(UploadNews::Nothing));
-        assert!(stage.flow.is_at_rest());
+        let mut upload = OneUpload::new();
+        upload.push(1).unwrap();
+        upload.push(2).unwrap();
+        upload.uploads.end("u", UploadEnd::Failed("cut".into()), &mut upload.flow).unwrap();
+        assert_eq!((upload.item(), upload.item()), (1, 2));
+        assert_eq!(upload.poll(), Poll::Ready(UploadEvent::End(UploadEnd::Failed("cut".into()))));
+        assert_eq!(upload.poll(), Poll::Ready(UploadEvent::Closed));
+        assert!(upload.flow.is_idle());
     }
 
     #[test]
     fn after_the_end_nothing_more_is_taken() {
-        let mut stage = Stage::new();
-        stage.uploads.end("u", UploadEnd::Complete, &mut stage.flow).unwrap();
-        assert!(stage.push(1).is_err());
-        assert!(stage.uploads.end("u", UploadEnd::Complete, &mut stage.flow).is_err());
-        assert!(stage.uploads.end("nobody's", UploadEnd::Complete, &mut stage.flow).is_err());
+        let mut upload = OneUpload::new();
+        upload.uploads.end("u", UploadEnd::Complete, &mut upload.flow).unwrap();
+        assert!(upload.push(1).is_err());
+        assert!(upload.uploads.end("u", UploadEnd::Complete, &mut upload.flow).is_err());
+        assert!(upload.uploads.end("nobody's", UploadEnd::Complete, &mut upload.flow).is_err());
     }
 
     #[test]
-    fn who_waits_is_woken_by_an_item_and_waits_no_longer() {
-        let mut stage = Stage::new();
-        assert!(stage.poll().is_pending());
-        assert!(stage.poll().is_pending());
-        assert!(!stage.flow.is_at_rest(), "one wait, however often it was polled");
-        assert!(stage.push(1).unwrap().is_some());
-        assert!(stage.push(2).unwrap().is_none());
-        assert_eq!((stage.item(), stage.item()), (1, 2));
-        assert!(stage.flow.is_at_rest());
+    fn an_item_wakes_a_waiting_reader_once() {
+        let mut upload = OneUpload::new();
+        assert!(upload.poll().is_pending());
+        assert!(upload.poll().is_pending());
+        assert!(!upload.flow.is_idle(), "one wait, however often it was polled");
+        assert!(upload.push(1).unwrap().is_some());
+        assert!(upload.push(2).unwrap().is_none());
+        assert_eq!((upload.item(), upload.item()), (1, 2));
+        assert!(upload.flow.is_idle());
     }
 
     #[test]
-    fn what_is_left_in_a_closed_upload_is_dropped() {
-        let mut stage = Stage::new();
+    fn closing_an_upload_drops_its_items() {
+        let mut upload = OneUpload::new();
         for item in 0..10 {
-            stage.push(item).unwrap();
+            upload.push(item).unwrap();
         }
-        assert!(stage.uploads.close("u", &owner(), &mut stage.flow).is_none());
-        assert_eq!(stage.uploads.len(), 1, "only its own method closes it");
-        stage.uploads.close("u", &stage.owner, &mut stage.flow);
-        assert!(stage.uploads.is_empty());
-        assert!(stage.flow.is_at_rest());
+        assert!(upload.uploads.close("u", &Arc::default(), &mut upload.flow).is_none());
+        assert_eq!(upload.uploads.len(), 1, "only its own method closes it");
+        upload.uploads.close("u", &upload.owner, &mut upload.flow);
+        assert!(upload.uploads.is_empty());
+        assert!(upload.flow.is_idle());
     }
 
     #[test]
     fn the_upload_of_a_later_call_is_not_read_by_an_earlier_one() {
-        let mut stage = Stage::new();
-        stage.push(1).unwrap();
-        stage.owner = owner();
-        assert_eq!(stage.poll(), Poll::Ready(UploadNews::Nothing));
+        let mut upload = OneUpload::new();
+        upload.push(1).unwrap();
+        upload.owner = Arc::default();
+        assert_eq!(upload.poll(), Poll::Ready(UploadEvent::Closed));
     }
 
     #[test]
-    fn only_who_waits_is_failed() {
-        let mut stage = Stage::new();
-        assert!(stage.uploads.fail_waiting(&mut stage.flow).is_empty());
-        assert!(stage.poll().is_pending());
-        assert_eq!(stage.uploads.fail_waiting(&mut stage.flow).len(), 1);
-        assert_eq!(stage.poll(), Poll::Ready(UploadNews::End(UploadEnd::Overfull)));
+    fn only_waiting_readers_are_failed() {
+        let mut upload = OneUpload::new();
+        assert!(upload.uploads.fail_waiting(&mut upload.flow).is_empty());
+        assert!(upload.poll().is_pending());
+        assert_eq!(upload.uploads.fail_waiting(&mut upload.flow).len(), 1);
+        assert_eq!(upload.poll(), Poll::Ready(UploadEvent::End(UploadEnd::Overfull)));
     }
 }

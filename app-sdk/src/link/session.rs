@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use trunkline_protocol::service::{Attachment, Cause, Incoming, Verdict};
 
 use super::{LinkEnd, SlotKey, Slots};
-use crate::connection::{End, LinkId};
+use crate::connection::{ConnectionClose, LinkId};
 use crate::endpoint::Endpoint;
 use crate::node::{Node, Outbox};
 use crate::sync::lock;
@@ -107,9 +107,11 @@ impl LinkSession {
     }
 
     /// Tells everybody, once; to be called by [`Slots`] alone, which knows that it was not over before.
-    pub(super) fn end(&self, end: &End) {
-        self.endpoint.down().end_session(&self.node, self.key.slot);
-        self.endpoint.handle_link_ended(self.id, end);
+    pub(super) fn end(&self, close: &ConnectionClose) {
+        if self.endpoint.outbound().end_session(&self.node, self.key.slot) {
+            self.endpoint.handle_node_lost(&self.node);
+        }
+        self.endpoint.handle_link_ended(self.id, close);
         self.over.cancel();
     }
 }

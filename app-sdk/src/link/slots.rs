@@ -15,7 +15,7 @@ use trunkline_protocol::service::{
 use super::session::{self, LinkSession, Stop};
 use super::starts::{News, Starts};
 use super::{Attached, Link, LinkEnd};
-use crate::connection::{End, LinkId};
+use crate::connection::{ConnectionClose, LinkId};
 use crate::node::Outbox;
 use crate::sync::lock;
 
@@ -91,7 +91,7 @@ impl Slots {
     }
 
     /// Ends a session that has no socket; `false` when it has one again.
-    pub(super) fn end_detached(&self, session: &Arc<LinkSession>, end: &End) -> bool {
+    pub(super) fn end_detached(&self, session: &Arc<LinkSession>, end: &ConnectionClose) -> bool {
         let mut slots = lock(&self.slots);
         let is_detached = !session.outbox.is_open();
         if is_detached {
@@ -102,7 +102,7 @@ impl Slots {
 
     /// A socket has ended, and with it the session, if there is an `over` or the proxy does not resume. In one step, so
     /// that no other socket is attached to a session that is about to end.
-    pub(super) fn let_go(&self, session: &Arc<LinkSession>, attachment: Attachment, over: Option<End>) {
+    pub(super) fn let_go(&self, session: &Arc<LinkSession>, attachment: Attachment, over: Option<ConnectionClose>) {
         let mut slots = lock(&self.slots);
         let cause = session.detach(attachment);
         if let Some(end) = over.or_else(|| cause.map(|cause| LinkEnd::Over(cause).of_connections())) {
@@ -204,7 +204,7 @@ fn new_session(link: &Link, offer: &Offer) -> LinkSession {
     LinkSession {
         id: LinkId(LATEST.fetch_add(1, Ordering::Relaxed)),
         key: link.key.clone(),
-        node: link.endpoint.down().begin_session(node, boot, link.knows_causes, *slot, Arc::clone(&outbox)),
+        node: link.endpoint.outbound().begin_session(node, boot, link.knows_causes, *slot, Arc::clone(&outbox)),
         endpoint: Arc::clone(&link.endpoint),
         outbox,
         incoming: Mutex::new(Incoming::default()),
@@ -216,7 +216,7 @@ fn new_session(link: &Link, offer: &Offer) -> LinkSession {
     }
 }
 
-fn end_session(slots: &mut HashMap<SlotKey, Slot>, session: &Arc<LinkSession>, end: &End) {
+fn end_session(slots: &mut HashMap<SlotKey, Slot>, session: &Arc<LinkSession>, end: &ConnectionClose) {
     let slot = slots.get_mut(&session.key);
     if let Some(slot) = slot.filter(|slot| slot.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, session))) {
         (slot.live, slot.empty_since) = (None, Some(Instant::now()));

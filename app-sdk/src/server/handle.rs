@@ -9,10 +9,9 @@ use http::header::CONTENT_TYPE;
 
 use super::Core;
 use crate::clients::Clients;
-use crate::downward::Downward;
-use crate::endpoint::Endpoint;
 use crate::error::UnknownHub;
 use crate::groups::Groups;
+use crate::hub_core::HubCore;
 use crate::raw::RawHandle;
 
 /// How long a shutdown waits for the last hooks, when methods have had their time.
@@ -42,7 +41,7 @@ pub struct ServerHandle {
 /// A hub from outside.
 #[derive(Clone)]
 pub struct HubHandle {
-    down: Arc<Downward>,
+    core: Arc<HubCore>,
 }
 
 impl ServerHandle {
@@ -56,7 +55,7 @@ impl ServerHandle {
     /// When the server has no such hub.
     pub fn hub(&self, name: &str) -> Result<HubHandle, UnknownHub> {
         let hub = self.core.hub(name).ok_or_else(|| UnknownHub(name.to_owned()))?;
-        Ok(HubHandle { down: Arc::clone(&hub.down) })
+        Ok(HubHandle { core: Arc::clone(&hub.core) })
     }
 
     /// The raw endpoint of this name.
@@ -65,7 +64,7 @@ impl ServerHandle {
     /// When the server has no such raw endpoint.
     pub fn raw(&self, name: &str) -> Result<RawHandle, UnknownHub> {
         let endpoint = self.core.raw(name).ok_or_else(|| UnknownHub(name.to_owned()))?;
-        Ok(RawHandle::new(endpoint.down()))
+        Ok(RawHandle::new(&endpoint.outbound))
     }
 
     /// The random id of this process, as its proxies know it.
@@ -116,7 +115,7 @@ impl ServerHandle {
     /// # }
     /// ```
     pub async fn shutdown(&self) {
-        self.core.leave().await;
+        self.core.drain().await;
         self.core.shutdown.cancel();
         self.core.tasks.close();
         #[cfg(feature = "embedded")]
@@ -136,19 +135,19 @@ impl HubHandle {
     /// The clients of this hub, to send to.
     #[must_use]
     pub fn clients(&self) -> Clients {
-        Clients::new(&self.down)
+        Clients::new(&self.core)
     }
 
     /// The groups of this hub, to add connections to.
     #[must_use]
     pub fn groups(&self) -> Groups {
-        Groups::new(&self.down)
+        Groups::new(&self.core)
     }
 
     /// The hub's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.down.hub
+        self.core.name()
     }
 }
 

@@ -15,7 +15,7 @@ use trunkline_protocol::manifest::{CLIENT_AUTHORIZATION_HEADER, CLIENT_URI_HEADE
 use trunkline_protocol::negotiate::{ANSWER_HEADER, DECISION, REFUSAL};
 
 use super::Core;
-use super::endpoint::{Refusal, ready};
+use super::routes::{Refusal, ready};
 use crate::negotiation::Negotiation;
 
 /// Headers between proxy and app server that are none of the handler's business.

@@ -1,6 +1,6 @@
 //! Raw endpoints, beside the hubs of a server.
 
-use crate::raw::{RawAtWork, RawEndpoint, RawHandler};
+use crate::raw::{RawDispatcher, RawEndpoint, RawHandler};
 use crate::sync::write;
 
 use super::Server;
@@ -31,9 +31,10 @@ impl Server {
         match endpoint.build() {
             Ok(endpoint) => {
                 let name = endpoint.manifest.name.clone();
-                if let Some(down) = self.register(endpoint.manifest, Vec::new(), endpoint.limits) {
-                    let endpoint = RawAtWork::new(down, endpoint.serve, self.core.tasks.clone());
-                    write(&self.core.raw).insert(name, endpoint);
+                if let Some(outbound) = self.register(endpoint.manifest) {
+                    let tasks = self.core.tasks.clone();
+                    let dispatcher = RawDispatcher::new(outbound, endpoint.limits, endpoint.serve, tasks);
+                    write(&self.core.raw).insert(name, dispatcher);
                 }
             }
             Err(error) => self.error = self.error.or(Some(error)),

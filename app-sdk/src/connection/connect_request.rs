@@ -1,4 +1,4 @@
-//! What a connection's opening frame told, kept as it came and read when asked.
+//! Connect request of a client, as its `OpenConnection` frame has it: kept encoded, read when asked.
 
 use std::net::SocketAddr;
 
@@ -14,30 +14,30 @@ const REMOTE_HEADER: &str = "x-trunkline-remote";
 /// Headers that are between proxy and SDK.
 const PRIVATE_HEADERS: [&str; 4] = [REMOTE_HEADER, TRANSPORT_HEADER, MIGRATE_FROM_HEADER, ITEMS_HEADER];
 
-/// The opening of a connection.
+/// The connect request of a client.
 ///
 /// A browser's headers weigh a kilobyte as bytes and several as a map; nearly no method looks at them. So the frame
 /// is kept in one piece of memory of exactly its size, and the ids are where they stand in it.
 #[derive(Debug)]
-pub(crate) struct Opening {
-    /// The client knows the connection to be open: it comes from another app server or another link.
+pub(crate) struct ConnectRequest {
+    /// The connection was open before: it comes from another app server or another link.
     pub(crate) is_rehomed: bool,
-    id: Place,
-    user_id: Option<Place>,
+    id: FrameRange,
+    user_id: Option<FrameRange>,
     body: Box<[u8]>,
 }
 
-/// A stretch of a frame, in bytes. A frame is far smaller than what this can tell.
+/// Byte range in a frame. Two `u32` are enough, because frames are far smaller.
 #[derive(Debug, Default, Clone, Copy)]
-struct Place {
+struct FrameRange {
     start: u32,
     length: u32,
 }
 
-impl Place {
-    /// Where `part`, a piece of `whole`, stands in it.
+impl FrameRange {
+    /// Range of `part` in `whole`, which it is a slice of.
     fn of(part: &[u8], whole: &[u8]) -> Option<Self> {
-        // An empty text owns no place in it.
+        // An empty text has no position in it.
         if part.is_empty() {
             return Some(Self::default());
         }
@@ -52,43 +52,42 @@ impl Place {
     }
 }
 
-impl Opening {
-    /// Keeps what `body`, the frame that this message was read from, says. The bytes are copied, because the originals
-    /// may be a small part of a large WebSocket message, which would live as long as the connection.
+impl ConnectRequest {
+    /// Copies `body`, the frame that `message` was read from: the original may be a small part of a large WebSocket
+    /// message, which would live as long as the connection.
     pub(crate) fn new(body: &[u8], message: &OpenConnection) -> Self {
-        let id = Place::of(message.connection_id.as_bytes(), body);
+        let id = FrameRange::of(message.connection_id.as_bytes(), body);
         debug_assert!(id.is_some(), "the message was read from this frame");
         let is_rehomed = message.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_FROM_HEADER));
         let user_id = message.claims.iter().find(|(name, _)| name == USER_ID_CLAIM);
         Self {
             is_rehomed,
             id: id.unwrap_or_default(),
-            user_id: user_id.and_then(|(_, value)| Place::of(value.as_bytes(), body)),
+            user_id: user_id.and_then(|(_, value)| FrameRange::of(value.as_bytes(), body)),
             body: Box::from(body),
         }
     }
 
-    /// The connection's id.
     pub(crate) fn id(&self) -> &str {
         self.id.text(&self.body).unwrap_or_default()
     }
 
-    /// The same, as messages to proxies have it.
+    /// The connection id, as messages to proxies have it.
     pub(crate) fn shared_id(&self) -> ByteString {
         ByteString::from(self.id())
     }
 
-    /// The user that its client is, if it is one.
+    /// The user id, if the client is authenticated.
     pub(crate) fn user_id(&self) -> Option<&str> {
         self.user_id?.text(&self.body)
     }
 
-    /// Claims of the user, without those between proxy and SDK.
+    /// Claims of the user; private ones are left out.
     pub(crate) fn claims(&self) -> impl Iterator<Item = (ByteString, ByteString)> {
         self.message().claims.into_iter().filter(|(name, _)| !name.starts_with(PRIVATE_CLAIM_PREFIX))
     }
 
-    /// Headers of the connect request, without those between proxy and SDK.
+    /// Headers of the connect request; private ones are left out.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (ByteString, Vec<ByteString>)> {
         self.message()
             .headers
@@ -110,7 +109,7 @@ impl Opening {
         self.header(REMOTE_HEADER)?.parse().ok()
     }
 
-    /// How the client's bytes travel. Proxies that don't say so know WebSockets only.
+    /// Transport of the client. Proxies that don't name it know WebSockets only.
     pub(crate) fn transport(&self) -> Transport {
         let named = self.header(TRANSPORT_HEADER).and_then(|name| Transport::from_name(&name));
         named.unwrap_or(Transport::WebSockets)
@@ -128,7 +127,7 @@ impl Opening {
     }
 }
 
-/// What an opening frame says: it was read before.
+/// Decodes an opening frame, which was decoded before.
 fn decode(body: &Bytes) -> OpenConnection {
     match ServiceMessage::decode(body) {
         Ok(Some(ServiceMessage::OpenConnection(message))) => message,
@@ -142,12 +141,12 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// An opening as it would come off a link.
-    pub(crate) fn opening(message: OpenConnection) -> Opening {
+    /// A connect request as it would come off a link.
+    pub(crate) fn connect_request_of(message: OpenConnection) -> ConnectRequest {
         let mut frames = FrameBuffer::default();
         frames.push(ServiceMessage::OpenConnection(message).to_frame());
         let body = frames.next_body().unwrap().unwrap();
-        Opening::new(&body, &decode(&body))
+        ConnectRequest::new(&body, &decode(&body))
     }
 
     fn text(text: &str) -> ByteString {
@@ -157,13 +156,13 @@ pub(crate) mod tests {
     #[test]
     fn an_empty_user_is_one_and_none_is_none() {
         let claims = |claims| OpenConnection { claims, connection_id: text("c1"), ..OpenConnection::default() };
-        assert_eq!(opening(claims(vec![(text(USER_ID_CLAIM), text(""))])).user_id(), Some(""));
-        assert_eq!(opening(claims(Vec::new())).user_id(), None);
+        assert_eq!(connect_request_of(claims(vec![(text(USER_ID_CLAIM), text(""))])).user_id(), Some(""));
+        assert_eq!(connect_request_of(claims(Vec::new())).user_id(), None);
     }
 
     #[test]
     fn what_is_between_proxy_and_sdk_is_taken_out() {
-        let opening = opening(OpenConnection {
+        let request = connect_request_of(OpenConnection {
             connection_id: text("c1"),
             claims: vec![
                 (text("asrs.s.uid"), text("ann")),
@@ -179,14 +178,14 @@ pub(crate) mod tests {
             query: Some(text("?a=1&b=2")),
             protocol: Some(text("MessagePack")),
         });
-        assert_eq!(opening.id(), "c1");
-        assert_eq!(opening.user_id(), Some("ann"));
-        let claims: Vec<_> = opening.claims().collect();
+        assert_eq!(request.id(), "c1");
+        assert_eq!(request.user_id(), Some("ann"));
+        let claims: Vec<_> = request.claims().collect();
         assert_eq!(claims, [(text("role"), text("cook")), (text("role"), text("admin"))]);
-        let headers: Vec<_> = opening.headers().collect();
+        let headers: Vec<_> = request.headers().collect();
         assert_eq!(headers, [(text("User-Agent"), vec![text("me")])]);
-        assert_eq!(opening.query(), "a=1&b=2");
-        assert_eq!(opening.transport(), Transport::LongPolling);
-        assert_eq!(opening.remote_addr(), Some("10.1.2.3:456".parse().unwrap()));
+        assert_eq!(request.query(), "a=1&b=2");
+        assert_eq!(request.transport(), Transport::LongPolling);
+        assert_eq!(request.remote_addr(), Some("10.1.2.3:456".parse().unwrap()));
     }
 }

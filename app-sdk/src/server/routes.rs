@@ -61,7 +61,7 @@ pub(super) async fn manifest(
     extensions: Extensions,
 ) -> Result<Json<Manifest>, Refusal> {
     let ready = ready(&core, &headers, &extensions)?;
-    if core.leaving.is_cancelled() {
+    if core.draining.is_cancelled() {
         return Err(Refusal::Shutdown);
     }
     Ok(Json(ready.manifest.clone()))

@@ -1,4 +1,4 @@
-//! When a client is to be paused, and when it may go on. A pure value.
+//! Flow control of one client: when its proxy is asked to pause and to resume it. A pure value.
 //!
 //! ```text
 //!                 more than the budget waits, or too many items of one upload
@@ -8,24 +8,24 @@
 //! ```
 //!
 //! While a method waits for the client itself, a pause could last for ever: the answer stands behind what is not read.
-//! So the budget is a larger one then, and when even that is passed, the waits fail.
+//! The budget is larger then, and when even that is passed, the waits fail.
 
 use trunkline_protocol::service::FlowOperation;
 
-use super::Limits;
+use super::limits::Limits;
 
-/// The flow of one connection.
+/// Flow control of one connection.
 #[derive(Debug, Default)]
-pub(crate) struct Flow {
+pub(crate) struct FlowControl {
     waiting_bytes: usize,
-    /// Methods that wait for the client: for a result or for an item.
+    /// Number of methods that wait for the client: for a result or for an item.
     waits: u32,
-    /// Uploads of which more items wait than may.
-    crowded_uploads: u32,
+    /// Number of uploads over their limit of items.
+    full_uploads: u32,
     is_paused: bool,
 }
 
-impl Flow {
+impl FlowControl {
     pub(crate) fn add_bytes(&mut self, bytes: usize) {
         self.waiting_bytes += bytes;
     }
@@ -44,21 +44,21 @@ impl Flow {
         self.waits = self.waits.saturating_sub(1);
     }
 
-    pub(crate) fn crowd(&mut self) {
-        self.crowded_uploads += 1;
+    pub(crate) fn upload_filled(&mut self) {
+        self.full_uploads += 1;
     }
 
-    pub(crate) fn thin_out(&mut self) {
-        debug_assert!(self.crowded_uploads > 0, "only a crowded upload thins out");
-        self.crowded_uploads = self.crowded_uploads.saturating_sub(1);
+    pub(crate) fn upload_drained(&mut self) {
+        debug_assert!(self.full_uploads > 0, "only a full upload drains");
+        self.full_uploads = self.full_uploads.saturating_sub(1);
     }
 
-    /// Whether waiting for the client is in vain: too much waits before its answer.
+    /// Whether waiting for the client is hopeless: too much stands before its answer.
     pub(crate) fn is_overfull(&self, limits: &Limits) -> bool {
         self.waiting_bytes > limits.waiting_inbox_max_bytes.max(limits.inbox_max_bytes)
     }
 
-    /// What the proxy is to be asked now.
+    /// The next request to the proxy, if one is due.
     pub(crate) fn poll(&mut self, limits: &Limits) -> Option<FlowOperation> {
         if !self.is_paused && self.must_pause(limits) {
             self.is_paused = true;
@@ -77,22 +77,22 @@ impl Flow {
     }
 
     #[cfg(test)]
-    pub(crate) fn is_at_rest(&self) -> bool {
-        self.waiting_bytes == 0 && self.waits == 0 && self.crowded_uploads == 0 && !self.is_paused
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting_bytes == 0 && self.waits == 0 && self.full_uploads == 0 && !self.is_paused
     }
 
     fn must_pause(&self, limits: &Limits) -> bool {
         if self.waits > 0 {
             return self.is_overfull(limits);
         }
-        self.waiting_bytes > limits.inbox_max_bytes || self.crowded_uploads > 0
+        self.waiting_bytes > limits.inbox_max_bytes || self.full_uploads > 0
     }
 
     fn may_resume(&self, limits: &Limits) -> bool {
         if self.waits > 0 {
             return !self.is_overfull(limits);
         }
-        self.waiting_bytes <= limits.inbox_max_bytes / 2 && self.crowded_uploads == 0
+        self.waiting_bytes <= limits.inbox_max_bytes / 2 && self.full_uploads == 0
     }
 }
 
@@ -110,13 +110,13 @@ mod tests {
         client_results_max: 1,
     };
 
-    fn poll(flow: &mut Flow) -> Option<FlowOperation> {
+    fn poll(flow: &mut FlowControl) -> Option<FlowOperation> {
         flow.poll(&LIMITS)
     }
 
     #[test]
     fn too_much_pauses_once_and_half_of_it_resumes() {
-        let mut flow = Flow::default();
+        let mut flow = FlowControl::default();
         flow.add_bytes(100);
         assert_eq!(poll(&mut flow), None);
         flow.add_bytes(1);
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_wait_lifts_the_pause_up_to_the_second_budget() {
-        let mut flow = Flow::default();
+        let mut flow = FlowControl::default();
         flow.add_bytes(300);
         assert_eq!(poll(&mut flow), Some(FlowOperation::Pause));
         flow.begin_wait();
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn when_the_wait_is_over_the_first_budget_holds_again() {
-        let mut flow = Flow::default();
+        let mut flow = FlowControl::default();
         flow.begin_wait();
         flow.add_bytes(300);
         assert_eq!(poll(&mut flow), None);
@@ -154,15 +154,15 @@ mod tests {
     }
 
     #[test]
-    fn a_crowded_upload_pauses_unless_somebody_waits_for_an_item() {
-        let mut flow = Flow::default();
-        flow.crowd();
+    fn a_full_upload_pauses_unless_a_method_waits_for_an_item() {
+        let mut flow = FlowControl::default();
+        flow.upload_filled();
         assert_eq!(poll(&mut flow), Some(FlowOperation::Pause));
         flow.begin_wait();
         assert_eq!(poll(&mut flow), Some(FlowOperation::Resume));
         flow.end_wait();
         assert_eq!(poll(&mut flow), Some(FlowOperation::Pause));
-        flow.thin_out();
+        flow.upload_drained();
         assert_eq!(poll(&mut flow), Some(FlowOperation::Resume));
     }
 }

@@ -1,4 +1,4 @@
-//! Whatever a client sends in whatever order: each of its calls is completed once, and nothing stays behind.
+//! Property test of the dispatcher: in whatever order a client sends, each call completes once and nothing is left over.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const ID: &str = "c1";
 
 /// What a client may do, and what happens around it.
 #[derive(Debug, Clone)]
-enum Act {
+enum ClientAction {
     Call {
         method: usize,
         has_id: bool,
@@ -54,18 +54,18 @@ enum Act {
     Leave,
 }
 
-fn act() -> impl Strategy<Value = Act> {
+fn action() -> impl Strategy<Value = ClientAction> {
     let any_call = 0..12_usize;
     prop_oneof![
-        8 => (0..METHODS.len(), prop::bool::weighted(0.8)).prop_map(|(method, has_id)| Act::Call { method, has_id }),
-        1 => (any_call.clone(), 0..METHODS.len()).prop_map(|(earlier, method)| Act::CallAgain { earlier, method }),
-        6 => (any_call.clone(), prop::bool::weighted(0.9)).prop_map(|(call, fits)| Act::Item { call, fits }),
-        3 => (any_call.clone(), any::<bool>()).prop_map(|(call, fails)| Act::EndUpload { call, fails }),
-        3 => any_call.prop_map(|call| Act::Cancel { call }),
-        2 => (0..4_usize, any::<bool>()).prop_map(|(question, is_error)| Act::Answer { question, is_error }),
-        2 => Just(Act::OpenGate),
-        4 => Just(Act::LetRun),
-        1 => prop_oneof![Just(Act::Abort), Just(Act::Leave), Just(Act::LetRun), Just(Act::LetRun)],
+        8 => (0..METHODS.len(), prop::bool::weighted(0.8)).prop_map(|(method, has_id)| ClientAction::Call { method, has_id }),
+        1 => (any_call.clone(), 0..METHODS.len()).prop_map(|(earlier, method)| ClientAction::CallAgain { earlier, method }),
+        6 => (any_call.clone(), prop::bool::weighted(0.9)).prop_map(|(call, fits)| ClientAction::Item { call, fits }),
+        3 => (any_call.clone(), any::<bool>()).prop_map(|(call, fails)| ClientAction::EndUpload { call, fails }),
+        3 => any_call.prop_map(|call| ClientAction::Cancel { call }),
+        2 => (0..4_usize, any::<bool>()).prop_map(|(question, is_error)| ClientAction::Answer { question, is_error }),
+        2 => Just(ClientAction::OpenGate),
+        4 => Just(ClientAction::LetRun),
+        1 => prop_oneof![Just(ClientAction::Abort), Just(ClientAction::Leave), Just(ClientAction::LetRun), Just(ClientAction::LetRun)],
     ]
 }
 
@@ -88,25 +88,25 @@ const METHODS: [(&str, u8, &str, usize); 14] = [
 ];
 
 #[derive(Clone)]
-struct Stage {
+struct TestState {
     gate: Arc<Semaphore>,
     farewells: Arc<AtomicU32>,
 }
 
-async fn gated(State(stage): State<Stage>) {
-    let _ = stage.gate.acquire().await;
+async fn gated(State(state): State<TestState>) {
+    let _ = state.gate.acquire().await;
 }
 
-async fn cancellable(State(stage): State<Stage>, cancelled: Cancellation) {
+async fn cancellable(State(state): State<TestState>, cancelled: Cancellation) {
     tokio::select! {
         () = cancelled.cancelled() => {}
-        _ = stage.gate.acquire() => {}
+        _ = state.gate.acquire() => {}
     }
 }
 
-async fn endless(State(stage): State<Stage>) -> impl Stream<Item = u8> {
+async fn endless(State(state): State<TestState>) -> impl Stream<Item = u8> {
     stream::iter([1, 2]).chain(stream::once(async move {
-        let _ = stage.gate.acquire().await;
+        let _ = state.gate.acquire().await;
         3
     }))
 }
@@ -137,14 +137,14 @@ async fn ask(ctx: Context, client: crate::Client) -> Result<u32, HubError> {
     Ok(client.invoke("Ask", ()).await?)
 }
 
-fn hub(stage: Stage) -> Hub {
+fn hub(state: TestState) -> Hub {
     Hub::new("/test")
         .inbox_max_bytes(400)
         .waiting_inbox_max_bytes(900)
         .upload_max_items(2)
         .on_connected(async || tokio::task::yield_now().await)
-        .on_disconnected(async |State(stage): State<Stage>| {
-            stage.farewells.fetch_add(1, Ordering::Relaxed);
+        .on_disconnected(async |State(state): State<TestState>| {
+            state.farewells.fetch_add(1, Ordering::Relaxed);
         })
         .method("Quick", async |n: u32| n)
         .method("Gated", gated)
@@ -158,17 +158,17 @@ fn hub(stage: Stage) -> Hub {
         .method("Sum", sum)
         .method("First", first)
         .method("Echo", async |items: UploadStream<u32>| items)
-        .with_state(stage)
+        .with_state(state)
 }
 
-/// A hub at work, one client of it, and the proxy between.
-struct Play {
-    hub: Arc<HubAtWork>,
+/// A dispatcher, one client, and the proxy between.
+struct Simulation {
+    hub: Arc<Dispatcher>,
     node: Arc<Node>,
     outbox: Arc<Outbox>,
     socket: Attachment,
     frames: FrameBuffer,
-    stage: Stage,
+    state: TestState,
     connection: Arc<Connection>,
     is_open: bool,
     /// Methods and ids of all calls that were sent.
@@ -177,16 +177,17 @@ struct Play {
     completed: HashMap<String, usize>,
 }
 
-impl Play {
+impl Simulation {
     async fn begin() -> Self {
-        let stage = Stage { gate: Arc::new(Semaphore::new(0)), farewells: Arc::default() };
-        let built = hub(stage.clone()).build().unwrap();
+        let state = TestState { gate: Arc::new(Semaphore::new(0)), farewells: Arc::default() };
+        let built = hub(state.clone()).build().unwrap();
         let (protocols, limits) = (built.settings.protocols.clone(), built.settings.limits);
-        let down = Downward::new("test", "me".into(), protocols, limits, Metrics::new().hub("test"));
-        let hub = HubAtWork::new(built, Arc::new(down), TaskTracker::new());
+        let outbound = Outbound::new("test", Metrics::new().hub("test"));
+        let core = HubCore::new("me".into(), protocols, limits, outbound);
+        let hub = Dispatcher::new(built, Arc::new(core), TaskTracker::new());
         let (outbox, socket) = open_outbox(usize::MAX);
         let outbox = Arc::new(outbox);
-        let node = hub.down.begin_session("node", "boot", true, 0, Arc::clone(&outbox));
+        let node = hub.core.outbound.begin_session("node", "boot", true, 0, Arc::clone(&outbox));
         let open =
             OpenConnection { connection_id: ID.into(), protocol: Some("json".into()), ..OpenConnection::default() };
         let mut frames = FrameBuffer::default();
@@ -194,23 +195,23 @@ impl Play {
         let body = frames.next_body().unwrap().unwrap();
         let Ok(Some(ServiceMessage::OpenConnection(open))) = ServiceMessage::decode(&body) else { panic!("{body:?}") };
         hub.handle_open(LinkId(1), &node, &body, open);
-        let connection = hub.down.roster.get(ID).unwrap();
-        let mut play = Self {
+        let connection = hub.core.connection(ID).unwrap();
+        let mut simulation = Self {
             hub,
             node,
             outbox,
             socket,
             frames,
-            stage,
+            state,
             connection,
             is_open: true,
             calls: Vec::new(),
             questions: Vec::new(),
             completed: HashMap::new(),
         };
-        play.push(HandshakeRequest { protocol: HubProtocol::Json, version: 1 }.encode());
-        play.let_run().await;
-        play
+        simulation.push(HandshakeRequest { protocol: HubProtocol::Json, version: 1 }.encode());
+        simulation.let_run().await;
+        simulation
     }
 
     fn push(&self, payload: Bytes) {
@@ -221,40 +222,42 @@ impl Play {
         self.push(format!("{message}\x1e").into());
     }
 
-    async fn act(&mut self, act: &Act) {
-        match act {
-            Act::Call { method, has_id } => self.call(*method, has_id.then(|| format!("i{}", self.calls.len()))),
-            Act::CallAgain { earlier, method } => {
+    async fn act(&mut self, action: &ClientAction) {
+        match action {
+            ClientAction::Call { method, has_id } => {
+                self.call(*method, has_id.then(|| format!("i{}", self.calls.len())))
+            }
+            ClientAction::CallAgain { earlier, method } => {
                 let id = self.calls.get(*earlier).and_then(|(_, id)| id.clone());
                 self.call(*method, id);
             }
-            Act::Item { call, fits } => {
+            ClientAction::Item { call, fits } => {
                 let item = if *fits { json!(1) } else { json!("one") };
                 self.send(&json!({"type": 2, "invocationId": format!("u{call}-0"), "item": item}));
             }
-            Act::EndUpload { call, fails } => self.end_uploads(*call, *fails),
-            Act::Cancel { call } => {
+            ClientAction::EndUpload { call, fails } => self.end_uploads(*call, *fails),
+            ClientAction::Cancel { call } => {
                 let id = self.calls.get(*call).and_then(|(_, id)| id.clone()).unwrap_or_else(|| "none".into());
                 self.send(&json!({"type": 5, "invocationId": id}));
             }
-            Act::Answer { question, is_error } => {
+            ClientAction::Answer { question, is_error } => {
                 let id = self.questions.get(*question).cloned().unwrap_or_else(|| "s999".into());
                 let (key, outcome) = if *is_error { ("error", json!("no")) } else { ("result", json!(1)) };
                 self.send(&json!({"type": 3, "invocationId": id, key: outcome}));
             }
-            Act::OpenGate => self.stage.gate.add_permits(1),
-            Act::LetRun => self.let_run().await,
-            Act::Abort => {
+            ClientAction::OpenGate => self.state.gate.add_permits(1),
+            ClientAction::LetRun => self.let_run().await,
+            ClientAction::Abort => {
                 self.is_open = false;
-                self.hub.context(&self.connection, Errand::Farewell).abort();
+                self.hub.context(&self.connection, CallKind::DisconnectHook).abort();
             }
-            Act::Leave => self.leave(),
+            ClientAction::Leave => self.leave(),
         }
     }
 
     fn leave(&mut self) {
         self.is_open = false;
-        self.hub.handle_left(CloseConnection { connection_id: ID.into(), ..CloseConnection::default() });
+        self.hub.handle_close(CloseConnection { connection_id: ID.into(), ..CloseConnection::default() });
     }
 
     fn call(&mut self, method: usize, id: Option<String>) {
@@ -304,14 +307,14 @@ impl Play {
                     }
                 }
                 ServiceMessage::MultiConnectionData(data) => self.note(&data.payloads),
-                ServiceMessage::ClientInvocation(question) => {
+                ServiceMessage::ClientInvocation(request) => {
                     let refusal = ErrorCompletion {
-                        invocation_id: question.invocation_id,
-                        connection_id: question.connection_id,
-                        caller_server_id: question.caller_server_id,
+                        invocation_id: request.invocation_id,
+                        connection_id: request.connection_id,
+                        caller_server_id: request.caller_server_id,
                         error: "Connection 'stranger' does not exist.".into(),
                     };
-                    self.hub.handle_refusal(&self.node, refusal);
+                    self.hub.handle_error_completion(&self.node, refusal);
                 }
                 _ => {}
             }
@@ -326,7 +329,7 @@ impl Play {
 
     /// Lets everything come to its end without the client leaving.
     async fn wind_up(&mut self) {
-        self.stage.gate.add_permits(1000);
+        self.state.gate.add_permits(1000);
         for _ in 0..self.calls.len() + 2 {
             self.let_run().await;
             for question in std::mem::take(&mut self.questions) {
@@ -350,8 +353,8 @@ impl Play {
 
     fn check_nothing_is_left(&self) {
         assert_eq!(self.connection.inbox().left_over(), Vec::<String>::new());
-        assert_eq!(self.hub.down.questions.len(), 0);
-        let metrics = &self.hub.down.metrics;
+        assert_eq!(self.hub.core.open_requests(), 0);
+        let metrics = self.hub.core.metrics();
         assert_eq!((metrics.running.get(), metrics.streams.get(), metrics.client_results_waiting.get()), (0, 0, 0));
     }
 }
@@ -364,44 +367,44 @@ fn messages(payload: &Bytes) -> Vec<Value> {
         .collect()
 }
 
-async fn play(acts: Vec<Act>) {
-    let mut play = Play::begin().await;
-    for act in &acts {
-        if !play.is_open {
+async fn simulate(actions: Vec<ClientAction>) {
+    let mut simulation = Simulation::begin().await;
+    for action in &actions {
+        if !simulation.is_open {
             break;
         }
-        play.act(act).await;
+        simulation.act(action).await;
     }
-    let stayed = play.is_open;
-    play.wind_up().await;
-    let expected = play.expected();
+    let stayed = simulation.is_open;
+    simulation.wind_up().await;
+    let expected = simulation.expected();
     if stayed {
-        assert_eq!(play.completed, expected);
-        play.check_nothing_is_left();
-        play.leave();
-        play.let_run().await;
+        assert_eq!(simulation.completed, expected);
+        simulation.check_nothing_is_left();
+        simulation.leave();
+        simulation.let_run().await;
     }
-    for (id, times) in &play.completed {
+    for (id, times) in &simulation.completed {
         assert!(*times <= expected[id], "{id}");
     }
-    play.check_nothing_is_left();
-    assert_eq!(play.stage.farewells.load(Ordering::Relaxed), 1);
-    assert_eq!(play.hub.tasks.len(), 0);
+    simulation.check_nothing_is_left();
+    assert_eq!(simulation.state.farewells.load(Ordering::Relaxed), 1);
+    assert_eq!(simulation.hub.tasks.len(), 0);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_a_client_does_each_call_is_completed_once_and_nothing_is_left(acts in vec(act(), 0..60)) {
+    fn whatever_a_client_does_each_call_is_completed_once_and_nothing_is_left(actions in vec(action(), 0..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(play(acts));
+        runtime.block_on(simulate(actions));
     }
 }
 
 #[test]
 fn an_idle_connection_is_small() {
-    // Beside this there are an entry of the roster (8 bytes and its share of the table), the reference counts, and the
+    // Beside this there are an entry of the registry (8 bytes and its share of the table), the reference counts, and the
     // opening frame, which is as large as its headers and claims.
     assert!(size_of::<Connection>() <= 208, "{}", size_of::<Connection>());
 }

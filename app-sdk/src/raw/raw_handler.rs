@@ -5,11 +5,11 @@ use std::pin::Pin;
 
 use axum::extract::{FromRef, State};
 
-use super::RawConnection;
+use super::raw_connection::RawConnection;
 use crate::error::HubError;
 
-/// A handler that runs.
-pub(crate) type Serving = Pin<Box<dyn Future<Output = Result<(), HubError>> + Send>>;
+/// Future of a running handler.
+pub(crate) type ServeFuture = Pin<Box<dyn Future<Output = Result<(), HubError>> + Send>>;
 
 /// An async function that can serve raw connections: any number of [`State`] up to four, and [`RawConnection`] last.
 #[diagnostic::on_unimplemented(
@@ -22,7 +22,7 @@ pub(crate) type Serving = Pin<Box<dyn Future<Output = Result<(), HubError>> + Se
 pub trait RawHandler<S, M>: Clone + Send + Sync + Sized + 'static {
     /// Serves one connection.
     #[doc(hidden)]
-    fn call(self, state: S, connection: RawConnection) -> Serving;
+    fn call(self, state: S, connection: RawConnection) -> ServeFuture;
 }
 
 /// What a handler of raw connections may return.
@@ -54,7 +54,7 @@ macro_rules! function_as_raw_handler {
             S: Send + 'static,
             $($state: FromRef<S> + 'static,)*
         {
-            fn call(self, state: S, connection: RawConnection) -> Serving {
+            fn call(self, state: S, connection: RawConnection) -> ServeFuture {
                 // The first of these impls looks at no state.
                 let _ = &state;
                 let serving = self($(State($state::from_ref(&state)),)* connection);

@@ -14,11 +14,11 @@ use http::HeaderMap;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{MultiConnectionData, Payloads, ServiceMessage, encode_connection_data};
 
-use super::RawMessage;
-use super::at_work::{Line, RawAtWork};
+use super::raw_dispatcher::{RawClient, RawDispatcher};
+use super::raw_message::RawMessage;
 use crate::context::Cancellation;
-use crate::downward::Downward;
 use crate::error::RawSendError;
+use crate::outbound::Outbound;
 use crate::request::{self, Claims, Query};
 
 /// A client of a raw endpoint: what it sends, and the way back to it. It is a stream too.
@@ -34,19 +34,19 @@ pub struct RawConnection {
 /// The way to one client of a raw endpoint: what can be cloned of its [`RawConnection`].
 #[derive(Clone)]
 pub struct RawSender {
-    line: Arc<Line>,
-    endpoint: Arc<RawAtWork>,
+    client: Arc<RawClient>,
+    dispatcher: Arc<RawDispatcher>,
 }
 
 /// A raw endpoint from outside, to send to its clients wherever they are connected.
 #[derive(Clone)]
 pub struct RawHandle {
-    down: Arc<Downward>,
+    outbound: Arc<Outbound>,
 }
 
 impl RawConnection {
-    pub(super) fn new(line: Arc<Line>, endpoint: Arc<RawAtWork>) -> Self {
-        Self { sender: RawSender { line, endpoint } }
+    pub(super) fn new(client: Arc<RawClient>, dispatcher: Arc<RawDispatcher>) -> Self {
+        Self { sender: RawSender { client, dispatcher } }
     }
 
     /// The next message of the client; `None` when it has left, or the connection was closed. Cancel-safe.
@@ -83,45 +83,45 @@ impl RawConnection {
     /// Who the client is; `None` for somebody unknown.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
-        self.line().opening.user_id()
+        self.client().request.user_id()
     }
 
     /// The claims of the user. Read from the connect request at each call, as are the three that follow.
     #[must_use]
     pub fn claims(&self) -> Claims {
-        Claims::of(&self.line().opening)
+        Claims::of(&self.client().request)
     }
 
     /// The headers of the connect request.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
-        request::headers(&self.line().opening)
+        request::headers(&self.client().request)
     }
 
     /// The query of the connect request.
     #[must_use]
     pub fn query(&self) -> Query {
-        Query::new(&self.line().opening.query())
+        Query::new(&self.client().request.query())
     }
 
     /// The client's address, as its proxy saw it.
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.line().opening.remote_addr()
+        self.client().request.remote_addr()
     }
 
     /// Fires when the connection ends, for handlers that wait for something else than messages.
     #[must_use]
     pub fn cancellation(&self) -> Cancellation {
-        Cancellation::new(self.line().cancellation.clone())
+        Cancellation::new(self.client().cancellation.clone())
     }
 
-    fn line(&self) -> &Line {
-        &self.sender.line
+    fn client(&self) -> &RawClient {
+        &self.sender.client
     }
 
     fn poll_recv(&mut self, cx: &Context<'_>) -> Poll<Option<RawMessage>> {
-        self.sender.endpoint.poll_next(self.line(), cx)
+        self.sender.dispatcher.poll_next(self.client(), cx)
     }
 }
 
@@ -135,7 +135,7 @@ impl Stream for RawConnection {
 
 impl Drop for RawConnection {
     fn drop(&mut self) {
-        self.sender.endpoint.stop_reading(self.line());
+        self.sender.dispatcher.stop_reading(self.client());
     }
 }
 
@@ -149,25 +149,26 @@ impl RawSender {
         let mut frame = BytesMut::new();
         encode_connection_data(self.connection_id(), message.as_bytes(), message.kind().data_type(), &mut frame);
         let frame = checked(frame.freeze())?;
-        let is_sent = !self.line.cancellation.is_cancelled() && self.endpoint.down.send(&self.line.node, &frame).await;
+        let is_open = !self.client.cancellation.is_cancelled();
+        let is_sent = is_open && self.dispatcher.outbound.send(&self.client.node, &frame).await;
         if is_sent { Ok(()) } else { Err(RawSendError::Closed) }
     }
 
     /// As [`RawConnection::close`]; the handler goes on until it returns.
     pub fn close(&self) {
-        self.endpoint.close(&self.line, None);
+        self.dispatcher.close(&self.client, None);
     }
 
     /// The connection's public id.
     #[must_use]
     pub fn connection_id(&self) -> &str {
-        self.line.opening.id()
+        self.client.request.id()
     }
 }
 
 impl RawHandle {
-    pub(crate) fn new(down: &Arc<Downward>) -> Self {
-        Self { down: Arc::clone(down) }
+    pub(crate) fn new(outbound: &Arc<Outbound>) -> Self {
+        Self { outbound: Arc::clone(outbound) }
     }
 
     /// Sends a message to the connection of this id, whichever app server serves it. That there is none is no error.
@@ -179,14 +180,14 @@ impl RawHandle {
         let payloads = Payloads::raw(message.kind(), Bytes::copy_from_slice(message.as_bytes()));
         let data = MultiConnectionData { connection_ids: vec![ByteString::from(connection_id)], payloads };
         let frame = checked(ServiceMessage::MultiConnectionData(data).to_frame())?;
-        self.down.send_to_all(&frame).await;
+        self.outbound.send_to_all(&frame).await;
         Ok(())
     }
 
     /// The endpoint's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.down.hub
+        &self.outbound.name
     }
 }
 

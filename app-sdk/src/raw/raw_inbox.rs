@@ -1,31 +1,30 @@
-//! What waits for the handler of one raw connection. A pure value: it says whom to wake, and when the client is to be
-//! paused.
+//! Inbox of one raw connection: what waits for its handler. A pure value that returns the waker of its reader, and says
+//! when the client must pause.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use trunkline_protocol::service::FlowOperation;
 
-use super::RawMessage;
-use crate::connection::{Flow, Limits};
+use super::raw_message::RawMessage;
+use crate::connection::{FlowControl, Limits};
 
-/// What a message costs beside its bytes: empty ones shall not come for nothing.
+/// Cost of a message beside its bytes: empty ones must not be free.
 const MESSAGE_BYTES: usize = size_of::<RawMessage>();
 
 /// The inbox of one raw connection.
 #[derive(Debug, Default)]
 pub(super) struct RawInbox {
     waiting: VecDeque<RawMessage>,
-    flow: Flow,
+    flow: FlowControl,
     reader: Option<Waker>,
-    /// Nothing more comes in.
-    is_over: bool,
+    is_closed: bool,
 }
 
 impl RawInbox {
-    /// A message came; returns who waits for it.
+    /// Adds a message. Returns the waker of a waiting reader.
     pub(super) fn push(&mut self, message: RawMessage) -> Option<Waker> {
-        if self.is_over {
+        if self.is_closed {
             return None;
         }
         self.flow.add_bytes(cost(&message));
@@ -33,7 +32,7 @@ impl RawInbox {
         self.reader.take()
     }
 
-    /// The next message; `None` when there will be no more.
+    /// Polls for the next message; `None` when there are no more.
     pub(super) fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<RawMessage>> {
         if let Some(message) = self.waiting.pop_front() {
             self.flow.remove_bytes(cost(&message));
@@ -41,27 +40,28 @@ impl RawInbox {
         }
         // An idle connection owns no buffer.
         self.waiting = VecDeque::new();
-        if self.is_over {
+        if self.is_closed {
             return Poll::Ready(None);
         }
         self.reader = Some(cx.waker().clone());
         Poll::Pending
     }
 
-    /// Nothing more comes; what waits may still be read. Returns who waits.
-    pub(super) fn finish(&mut self) -> Option<Waker> {
-        self.is_over = true;
+    /// Closes the inbox; what waits can still be read. Returns the waker of a waiting reader.
+    pub(super) fn close(&mut self) -> Option<Waker> {
+        self.is_closed = true;
         self.reader.take()
     }
 
-    /// Nobody reads it any more: what comes is dropped, and the client is not paused for it. Returns who waits.
+    /// Closes the inbox when nobody reads it any more: what waits is dropped, and the client is not paused for it. Returns
+    /// the waker of a waiting reader.
     pub(super) fn discard(&mut self) -> Option<Waker> {
         self.flow.remove_bytes(self.waiting.iter().map(cost).sum());
         self.waiting = VecDeque::new();
-        self.finish()
+        self.close()
     }
 
-    /// What the proxy is to be asked now.
+    /// The next flow control request to the proxy, if one is due.
     pub(super) fn poll_flow(&mut self, limits: &Limits) -> Option<FlowOperation> {
         self.flow.poll(limits)
     }
@@ -90,7 +90,7 @@ mod tests {
         assert!(inbox.push("a".into()).is_some(), "somebody waits");
         assert!(inbox.push(vec![1].into()).is_none());
         assert_eq!(next(&mut inbox), Poll::Ready(Some("a".into())));
-        inbox.finish();
+        inbox.close();
         assert!(inbox.push("late".into()).is_none());
         assert_eq!(next(&mut inbox), Poll::Ready(Some(vec![1].into())));
         assert_eq!(next(&mut inbox), Poll::Ready(None));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_paused_may_go_on_when_nobody_reads_any_more() {
+    fn a_paused_client_resumes_when_nobody_reads_any_more() {
         let (mut inbox, limits) = (RawInbox::default(), limits());
         inbox.push("x".repeat(1000).into());
         assert_eq!(inbox.poll_flow(&limits), Some(FlowOperation::Pause));
