@@ -19,7 +19,9 @@ mod protocol;
 mod scan;
 
 pub use framing::{Frame, FramingError, next_frame};
-pub use handshake::{HandshakeError, HandshakeRequest, HandshakeResponse, RECORD_SEPARATOR};
+pub use handshake::{
+    CLOSED_WITH_ERROR, HUB_PROTOCOL_VERSION, HandshakeError, HandshakeRequest, HandshakeResponse, RECORD_SEPARATOR,
+};
 pub use message::{CancelInvocation, Close, Completion, Headers, HubMessage, Invocation, Outcome, StreamItem};
 pub use payload::{Payload, PayloadError};
 pub use protocol::{HubMessageError, HubProtocol};

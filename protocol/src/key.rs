@@ -15,6 +15,12 @@ use sha2::Sha256;
 use crate::id::random_bytes;
 use crate::limits::{ACCESS_KEY_MIN_BYTES, TOKEN_MAX_CHARS};
 
+/// Environment variable with the access keys, separated by commas.
+pub const ACCESS_KEY_VARIABLE: &str = "TRUNKLINE_ACCESS_KEY";
+
+/// Environment variable with the names of files that hold one access key each, as supervisors hand secrets over.
+pub const ACCESS_KEY_FILE_VARIABLE: &str = "TRUNKLINE_ACCESS_KEY_FILE";
+
 const NONCE_BYTES: usize = 24;
 
 /// Why a text is no access key.

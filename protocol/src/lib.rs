@@ -10,6 +10,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`wire`] | names on the wire: paths, headers, claims, close codes |
+//! | [`unix_time`] | moments as seconds or milliseconds since 1970 |
 //! | [`cause`] | why a client connection ended or was refused: the one list of causes |
 //! | [`hub`] | hub messages, their JSON and MessagePack forms, framing, handshake, the structural scan |
 //! | [`service`] | service messages and their codec, frames of a link, the session that counts them |
@@ -32,3 +34,5 @@ mod message_pack;
 pub mod negotiate;
 pub mod service;
 pub mod token;
+pub mod unix_time;
+pub mod wire;

@@ -9,54 +9,12 @@ use serde::{Deserialize, Serialize};
 use crate::hub::HubProtocol;
 use crate::limits;
 
-/// Below this, an app server's router is the fleet's own; a proxy never passes it through.
-pub const PRIVATE_PREFIX: &str = "/.trunkline/";
-/// Where the manifest is read.
-pub const MANIFEST_PATH: &str = "/.trunkline/manifest";
-/// Where links are opened.
-pub const LINK_PATH: &str = "/.trunkline/link";
-
-/// Where a hub's handler is asked about a client that negotiates.
-pub const NEGOTIATE_PATH: &str = "/.trunkline/negotiate";
-
-/// Header of such a question: path and query of the client's request.
-pub const CLIENT_URI_HEADER: &str = "x-trunkline-uri";
-/// Header of such a question: the client's `Authorization`, because the proxy needs that header for its own credential.
-pub const CLIENT_AUTHORIZATION_HEADER: &str = "x-trunkline-authorization";
-/// Header with the client's address and port; never taken from outside.
-pub const REMOTE_HEADER: &str = "x-trunkline-remote";
-/// Header of every answer of a node: its name.
-pub const NODE_HEADER: &str = "x-trunkline-node";
-/// Header of an opening: the client's transport; never taken from outside.
-pub const TRANSPORT_HEADER: &str = "x-trunkline-transport";
-/// Header of an opening that takes a connection over: the instance of the app server that had it.
-pub const MIGRATE_FROM_HEADER: &str = "Asrs-Migrate-From";
-/// Header of a close: the connection goes on at another app server, so it has not ended.
-pub const MIGRATE_TO_HEADER: &str = "Asrs-Migrate-To";
-/// Header of a close and of an opening: what the app hands over with a connection, as a text.
-pub const ITEMS_HEADER: &str = "x-trunkline-items";
-/// Header of a close: its [`Cause`](crate::cause::Cause), for peers that know causes.
-pub const CAUSE_HEADER: &str = "x-trunkline-cause";
-/// Header of a request that one node carries to another: a sealed [`ForwardMark`](crate::token::ForwardMark).
-pub const FORWARD_HEADER: &str = "x-trunkline-forward";
-/// The claim of an opening that holds the user id, as Azure's service has it.
-pub const USER_ID_CLAIM: &str = "asrs.s.uid";
-/// How the names of all headers begin that only the fleet may set.
-pub const PRIVATE_HEADER_PREFIX: &str = "x-trunkline-";
-/// Header of a link's upgrade: which start of the node this is, so that a restarted one is known as new.
-pub const BOOT_HEADER: &str = "x-trunkline-boot";
-/// Header of a link's upgrade: the app server instance that is wanted; another one answers 409.
-pub const INSTANCE_HEADER: &str = "x-trunkline-instance";
-/// Header of a link's upgrade: the link's place in its pool, from 0.
-pub const SLOT_HEADER: &str = "x-trunkline-slot";
-/// Header of a link's upgrade: the session that the link shall carry, a number that counts up in its slot.
-pub const SESSION_HEADER: &str = "x-trunkline-session";
-/// Header of a link's upgrade and of its answer: the last frame taken in that session; the upgrade of a session that was
-/// never attached has none.
-pub const RECEIVED_HEADER: &str = "x-trunkline-received";
-/// Header of a link's upgrade and of its answer: what this end can do, separated by commas; `resume=BYTES` is that it
-/// resumes sessions, and the size of its ring; `causes` that closes may carry a [`CAUSE_HEADER`].
-pub const CAPABILITIES_HEADER: &str = "x-trunkline-capabilities";
+pub use crate::wire::{
+    BOOT_HEADER, CAPABILITIES_HEADER, CAUSE_HEADER, CLIENT_AUTHORIZATION_HEADER, CLIENT_URI_HEADER, FORWARD_HEADER,
+    INSTANCE_HEADER, ITEMS_HEADER, LINK_PATH, MANIFEST_PATH, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER, NEGOTIATE_PATH,
+    NODE_HEADER, PRIVATE_HEADER_PREFIX, PRIVATE_PREFIX, RECEIVED_HEADER, REMOTE_HEADER, SESSION_HEADER, SLOT_HEADER,
+    TRANSPORT_HEADER, USER_ID_CLAIM,
+};
 
 /// How a client's bytes travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

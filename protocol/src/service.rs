@@ -8,11 +8,13 @@
 //! Source: the public Azure SignalR service protocol, version 1, as its open-source SDK speaks it.
 
 mod codec;
+mod data_type;
 mod frame;
 mod message;
 mod session;
 
 pub use codec::{ServiceMessageError, encode_connection_data};
+pub use data_type::DataType;
 pub use frame::{FrameBuffer, FrameError, bytes_of_frame};
 pub use message::*;
 pub use session::{
@@ -20,3 +22,6 @@ pub use session::{
     HeaderError, Incoming, Judgement, Leftover, Load, Offer, Refusal, Role, Session, SessionError, SessionId,
     SessionSettings, Transmit, Verdict, judge, parse_received,
 };
+
+/// Version of the service protocol, which both ends name in their handshake; there is no other.
+pub const SERVICE_PROTOCOL_VERSION: i64 = 1;

@@ -10,6 +10,12 @@ use super::{HubProtocol, json, next_frame};
 /// Ends a handshake and each JSON message.
 pub const RECORD_SEPARATOR: u8 = 0x1e;
 
+/// Version of either hub protocol without stateful reconnect.
+pub const HUB_PROTOCOL_VERSION: u32 = 1;
+
+/// Base of the text in a close message after an error, as the official server has it; details may follow.
+pub const CLOSED_WITH_ERROR: &str = "Connection closed with an error.";
+
 /// The highest version of either protocol that we speak; lower ones are the same but for stateful reconnect.
 const VERSION_MAX: u32 = 2;
 
