@@ -1,4 +1,4 @@
-//! Who is online: displays announce themselves, and everyone sees them come and go.
+//! Online status: displays announce themselves, and everyone sees them come and go.
 
 #[path = "common/serve.rs"]
 mod serve;
@@ -38,7 +38,7 @@ impl Displays {
     }
 }
 
-/// Who joins is told the names known here, and everyone is asked, because other app servers know others.
+/// Sends the names known here to a display that joins, and asks everyone, because other app servers know others.
 async fn connected(ctx: Context, State(displays): State<Displays>) -> Result<(), HubError> {
     let clients = ctx.clients();
     for name in displays.names() {

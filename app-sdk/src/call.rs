@@ -1,4 +1,6 @@
-//! What a call brings, and how the parameters of a method are made of it.
+//! Calls of methods, and the extraction of parameters from them.
+
+pub(crate) mod rehomed;
 
 use axum::extract::{FromRef, State};
 use bytestring::ByteString;
@@ -7,23 +9,23 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{HubProtocol, Payload};
 
 use crate::connection::ConnectionClose;
+use crate::context::upload_stream::UploadStream;
 use crate::context::{Cancellation, Context};
 use crate::error::HubError;
-use crate::upload::UploadStream;
 
-/// Tells apart the two ways to make a parameter; the compiler finds out which one is meant.
+/// Markers that tell apart the two ways to make a parameter; the compiler infers which one is meant.
 pub mod marker {
-    /// Made of the call's surroundings: [`Context`](crate::Context), [`State`](axum::extract::State), your own.
+    /// Marker of an extractor: [`Context`](crate::Context), [`State`](axum::extract::State), your own.
     #[derive(Debug)]
     pub enum ViaCall {}
-    /// The next argument that the client gave, deserialized.
+    /// Marker of an argument, deserialized from the next one that the client gave.
     #[derive(Debug)]
     pub enum ViaArgument {}
 }
 
 use marker::{ViaArgument, ViaCall};
 
-/// A call to a method, while its parameters are taken out of it.
+/// Call of a method, from which its parameters are extracted.
 #[derive(Debug)]
 pub struct Call<S> {
     context: Context,
@@ -43,7 +45,7 @@ pub(crate) struct CallInput {
     pub(crate) close: Option<ConnectionClose>,
 }
 
-/// Why a call did not reach its method, or what the method failed with.
+/// Error of a call: it did not reach its method, or the method failed.
 #[derive(Debug)]
 pub struct Rejection {
     pub(crate) error: HubError,
@@ -92,9 +94,9 @@ pub(crate) enum RejectionStage {
     note = "`State<T>` needs a hub whose state gives a `T` (`axum::extract::FromRef`)"
 )]
 pub trait FromCall<S, M>: Sized {
-    /// How many arguments of the client it takes.
+    /// Number of the client's arguments that it takes.
     const ARGUMENTS: usize;
-    /// How many streams of the client it takes.
+    /// Number of the client's streams that it takes.
     const UPLOADS: usize = 0;
 
     /// Makes the parameter.
@@ -104,8 +106,8 @@ pub trait FromCall<S, M>: Sized {
     fn from_call(call: &mut Call<S>) -> Result<Self, Rejection>;
 }
 
-/// What went wrong when the connection ended, for `on_disconnected`: `None` when the client simply left. A [`Cause`] says
-/// more exactly why, in the words of metrics and logs.
+/// Error with which the connection closed, for `on_disconnected`: `None` when the client simply left. A [`Cause`] says
+/// the reason more exactly, in the words of metrics and logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseReason(pub Option<String>);
 
@@ -115,13 +117,13 @@ impl<S> Call<S> {
         Self { context, state, arguments: arguments.into_iter(), stream_ids: stream_ids.into_iter(), taken: 0, close }
     }
 
-    /// The connection that called.
+    /// The connection of the caller.
     #[must_use]
     pub fn context(&self) -> &Context {
         &self.context
     }
 
-    /// The hub's state.
+    /// State that the hub was given by `with_state`.
     #[must_use]
     pub fn state(&self) -> &S {
         &self.state
@@ -145,7 +147,7 @@ impl<S> Call<S> {
     }
 }
 
-/// The texts of the official server: only its MessagePack half names the argument.
+/// Error texts of the official server: only its MessagePack half names the argument.
 fn unfit(protocol: HubProtocol, argument: usize) -> HubError {
     const ADVICE: &str =
         "Make sure that the types of the provided values match the types of the hub method being invoked.";

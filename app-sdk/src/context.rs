@@ -1,4 +1,8 @@
-//! What a method knows of the client that called it, and what it can do for it.
+//! Context of a call: the client that called, and the hub around it.
+
+pub(crate) mod items;
+pub(crate) mod request;
+pub(crate) mod upload_stream;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,13 +14,13 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, HubProtocol};
 use trunkline_protocol::manifest::Transport;
 
-use crate::clients::CallerClients;
+use crate::clients::{CallerClients, Groups};
 use crate::connection::{CallScope, Connection, ConnectionClose};
 use crate::error::GroupError;
-use crate::groups::Groups;
 use crate::hub_core::HubCore;
-use crate::items::Items;
-use crate::request::{self, Claims, Query};
+
+use items::Items;
+use request::{Claims, Query};
 
 /// The connection that a method was called on, and the hub around it. Cheap to clone, and good beyond the call.
 ///
@@ -36,7 +40,7 @@ pub struct Context {
     core: Arc<HubCore>,
 }
 
-/// Tells that work is no longer wanted.
+/// Signal that work is no longer wanted.
 ///
 /// As a parameter of a method: the client has cancelled this call, or its connection has ended. The method goes on
 /// until it returns, and is answered as ever. From [`Context::cancellation`]: the connection has ended.
@@ -72,7 +76,7 @@ impl Context {
         }
     }
 
-    /// The caller joins a group; done when its proxy has acknowledged it.
+    /// Adds the caller to a group; done when its proxy has acknowledged it.
     ///
     /// # Errors
     /// See [`Groups::add`].
@@ -80,7 +84,7 @@ impl Context {
         self.groups().add(self.connection_id(), group).await
     }
 
-    /// The caller leaves a group; done when its proxy has acknowledged it.
+    /// Removes the caller from a group; done when its proxy has acknowledged it.
     ///
     /// # Errors
     /// See [`Groups::remove`].
@@ -100,19 +104,19 @@ impl Context {
         Groups::new(&self.core)
     }
 
-    /// What the app remembers of the connection, by type; gone when it ends.
+    /// Values that the app keeps with the connection, by type; dropped when it closes.
     #[must_use]
     pub fn items(&self) -> Items {
         Items::new(self.scope.connection())
     }
 
-    /// The connection's public id: the same at the client and at the proxy.
+    /// Public id of the connection: the same at the client and at the proxy.
     #[must_use]
     pub fn connection_id(&self) -> &str {
         self.connection().id()
     }
 
-    /// Who the client is; `None` for somebody unknown.
+    /// User id of the client; `None` if it is not authenticated.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
         self.connection().request().user_id()
@@ -143,7 +147,7 @@ impl Context {
         self.connection().request().remote_addr()
     }
 
-    /// How the client's bytes travel.
+    /// Transport that the client uses.
     #[must_use]
     pub fn transport(&self) -> Transport {
         self.connection().request().transport()
@@ -161,13 +165,13 @@ impl Context {
         self.core.name()
     }
 
-    /// The random id of this app server process.
+    /// Random id of this app server process.
     #[must_use]
     pub fn instance(&self) -> &str {
         &self.core.instance
     }
 
-    /// Fires when the connection ends, for whatever reason.
+    /// Cancellation that fires when the connection closes, for whatever reason.
     #[must_use]
     pub fn cancellation(&self) -> Cancellation {
         Cancellation(self.connection().cancellation().clone())
@@ -205,13 +209,13 @@ impl Cancellation {
         Self(token)
     }
 
-    /// Whether it has come to that.
+    /// Whether the work is no longer wanted.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.is_cancelled()
     }
 
-    /// Waits until it has.
+    /// Waits until the work is no longer wanted.
     pub async fn cancelled(&self) {
         self.0.cancelled().await;
     }

@@ -28,13 +28,13 @@ use futures_util::FutureExt;
 use tokio_util::task::TaskTracker;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{
-    CancelInvocation, Close, Completion, FramingError, HandshakeError, HandshakeRequest, HandshakeResponse, HubMessage,
-    HubMessageError, HubProtocol, Outcome, StreamItem,
+    CLOSED_WITH_ERROR, CancelInvocation, Close, Completion, FramingError, HandshakeError, HandshakeRequest,
+    HandshakeResponse, HubMessage, HubMessageError, HubProtocol, Outcome, StreamItem,
 };
-use trunkline_protocol::manifest::MIGRATE_TO_HEADER;
 use trunkline_protocol::service::{
     Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ErrorCompletion, OpenConnection,
 };
+use trunkline_protocol::wire::MIGRATE_TO_HEADER;
 
 use crate::call::{CallInput, Rejection};
 use crate::connection::{
@@ -44,13 +44,13 @@ use crate::connection::{
 use crate::context::Context;
 use crate::endpoint::Endpoint;
 use crate::error::HubError;
+use crate::error::text;
 use crate::handler::Method;
-use crate::hub::{BuiltHub, HubSettings, Methods};
+use crate::hub::{BuiltHub, HubSettings, MethodTable};
 use crate::hub_core::HubCore;
 use crate::metrics::MethodMetrics;
 use crate::node::Node;
 use crate::outbound::{ID_IN_USE, Outbound};
-use crate::text;
 
 /// Number of messages after which a worker yields: a busy client must not keep a thread for itself.
 const MESSAGES_PER_TURN: u32 = 32;
@@ -59,7 +59,7 @@ const MESSAGES_PER_TURN: u32 = 32;
 pub(crate) struct Dispatcher {
     pub(crate) core: Arc<HubCore>,
     settings: HubSettings,
-    methods: Methods,
+    methods: MethodTable,
     unknown_method: MethodMetrics,
     tasks: TaskTracker,
 }
@@ -284,7 +284,7 @@ impl Dispatcher {
 
     /// The text that a client reads in the close message after an error.
     fn close_text(&self, error: &HubError) -> ByteString {
-        error.describe(text::CLOSED_WITH_ERROR, self.settings.detailed_errors).into()
+        error.describe(CLOSED_WITH_ERROR, self.settings.detailed_errors).into()
     }
 
     /// Removes a connection that the other side has closed.
@@ -427,15 +427,5 @@ fn message_error(error: &HubMessageError) -> HubError {
 /// Runs code of the app; a panic becomes an error.
 async fn catch_panic<T>(running: impl Future<Output = Result<T, HubError>>) -> Result<T, HubError> {
     let ran = AssertUnwindSafe(running).catch_unwind().await;
-    ran.unwrap_or_else(|panic| Err(panic_error(&*panic)))
-}
-
-/// Error of code that panicked.
-pub(crate) fn panic_error(panic: &(dyn std::any::Any + Send)) -> HubError {
-    HubError::named("Panic", panic_text(panic))
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a text".into())
+    ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)))
 }

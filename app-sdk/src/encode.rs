@@ -1,4 +1,4 @@
-//! Calls as bytes: a method and its arguments, once per hub protocol.
+//! Encoding of hub messages, once per hub protocol.
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
@@ -65,7 +65,7 @@ tuple_of_arguments!(A, B, C, D, E, F, G, H);
 tuple_of_arguments!(A, B, C, D, E, F, G, H, I);
 tuple_of_arguments!(A, B, C, D, E, F, G, H, I, J);
 
-/// A call in each of the protocols; with an id, if it is to be answered.
+/// Encodes an invocation in each of the protocols; with an id, if a result is requested.
 pub(crate) fn invocation(
     method: &str,
     arguments: &impl Arguments,
@@ -84,17 +84,17 @@ pub(crate) fn invocation(
     Ok(Payloads(payloads))
 }
 
-/// An item of the stream that a call is answered with.
+/// Encodes an item of the stream that answers a call.
 pub(crate) fn item(protocol: HubProtocol, invocation_id: ByteString, item: Payload) -> Bytes {
     message(protocol, &HubMessage::StreamItem(StreamItem { headers: Vec::new(), invocation_id, item }))
 }
 
-/// The end of a call.
+/// Encodes the completion of a call.
 pub(crate) fn completion(protocol: HubProtocol, invocation_id: ByteString, outcome: Outcome) -> Bytes {
     message(protocol, &HubMessage::Completion(Completion { headers: Vec::new(), invocation_id, outcome }))
 }
 
-/// Any hub message, framed.
+/// Encodes and frames a hub message.
 pub(crate) fn message(protocol: HubProtocol, message: &HubMessage) -> Bytes {
     let mut out = BytesMut::new();
     protocol.encode(message, &mut out);

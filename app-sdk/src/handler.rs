@@ -1,5 +1,7 @@
 //! Async functions as hub methods: parameters in, a result or a stream out.
 
+pub(crate) mod filter;
+pub mod marker;
 mod reply;
 
 use std::future::Future;
@@ -14,24 +16,6 @@ use crate::metrics::MethodMetrics;
 pub use reply::{IntoItem, IntoReply, Reply};
 pub(crate) use reply::{ItemStream, ReplyBody};
 
-/// Tells apart the ways to answer; the compiler finds out which one is meant.
-pub mod marker {
-    use std::marker::PhantomData;
-
-    /// The value itself.
-    #[derive(Debug)]
-    pub enum ViaValue {}
-    /// A value or a [`HubError`](crate::HubError).
-    #[derive(Debug)]
-    pub enum ViaResult {}
-    /// A stream of items; `M` tells which kind of item.
-    #[derive(Debug)]
-    pub struct ViaStream<M>(PhantomData<M>);
-    /// A stream or a [`HubError`](crate::HubError); `M` tells which kind of item.
-    #[derive(Debug)]
-    pub struct ViaStreamResult<M>(PhantomData<M>);
-}
-
 /// An async function that can be a hub method: each parameter is an extractor or an argument
 /// ([`FromCall`]), at most ten of them, and the result can be answered ([`IntoReply`]).
 #[diagnostic::on_unimplemented(
@@ -42,9 +26,9 @@ pub mod marker {
     note = "the future must be `Send`: nothing like `Rc` may live across an `.await`"
 )]
 pub trait Handler<S, M>: Clone + Send + Sync + Sized + 'static {
-    /// How many arguments of the client it takes.
+    /// Number of the client's arguments that it takes.
     const ARGUMENTS: usize;
-    /// How many streams of the client it takes.
+    /// Number of the client's streams that it takes.
     const UPLOADS: usize;
     /// Whether it answers with a stream.
     const IS_STREAMING: bool;
@@ -165,7 +149,7 @@ impl<S: Clone + Send + Sync + 'static> Bindable<S> {
         }))
     }
 
-    /// Binds the state.
+    /// Gives the method its state.
     pub(crate) fn bind(self, state: &S) -> Method {
         match self {
             Self::Unbound(bind) => bind(state.clone()),

@@ -1,10 +1,9 @@
-//! The builder of a hub: its path, its methods, its settings.
+//! Builder of a hub: path, methods, settings.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+mod method_table;
+
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::routing::MethodRouter;
@@ -14,8 +13,10 @@ use trunkline_protocol::manifest::{Authentication, HubManifest, SlowClients, Tra
 
 use crate::connection::Limits;
 use crate::error::{BuildError, HubError};
-use crate::filter::{Filters, HubCall, Next};
-use crate::handler::{Bindable, Handler, Method, Reply};
+use crate::handler::filter::{Filters, HubCall, Next};
+use crate::handler::{Bindable, Handler, Reply};
+
+pub(crate) use method_table::MethodTable;
 
 /// A hub: methods that clients at a path can call.
 ///
@@ -71,23 +72,12 @@ pub(crate) struct HubSettings {
     pub(crate) limits: Limits,
 }
 
-/// A hub that is put together: nothing of it changes any more.
+/// A hub after the checks of its builder.
 pub(crate) struct BuiltHub {
     pub(crate) manifest: HubManifest,
     pub(crate) settings: HubSettings,
-    pub(crate) methods: Methods,
+    pub(crate) methods: MethodTable,
     pub(crate) on_negotiate: Option<MethodRouter>,
-}
-
-/// What can be called.
-#[derive(Default)]
-pub(crate) struct Methods {
-    by_name: HashMap<Box<str>, Arc<Method>>,
-    pub(crate) filters: Filters,
-    pub(crate) on_connected: Vec<Method>,
-    pub(crate) on_disconnected: Vec<Method>,
-    pub(crate) on_rehomed: Vec<Method>,
-    pub(crate) on_leaving: Option<Method>,
 }
 
 impl<S: Clone + Send + Sync + 'static> Hub<S> {
@@ -108,13 +98,13 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         }
     }
 
-    /// Another name than the path's last segment, for links, logs and metrics.
+    /// Sets the name for links, logs and metrics; by default it is the path's last segment.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// A method that clients can call by this name; case does not count. The number of its arguments is exact: a
+    /// Adds a method that clients can call by this name; case does not count. The number of its arguments is exact: a
     /// call with more or fewer fails without reaching it. Two methods of one name are an error when the server is built.
     pub fn method<H: Handler<S, M>, M: 'static>(mut self, name: impl Into<String>, handler: H) -> Self {
         let name = ByteString::from(name.into());
@@ -122,7 +112,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Code around every method: before it, after it, in place of it. The filter that is added first is the outermost.
+    /// Adds code around every method: before it, after it, in place of it. The filter that is added first is the outermost.
     ///
     /// Filters see calls that fit their method, in the order in which these start. What a filter returns is the client's
     /// answer. Of a method that streams they see the making of the stream, not its items. The hooks
@@ -201,7 +191,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Asked about each client that negotiates, or connects without: who is it, and may it come in? Any axum handler
+    /// Authenticates and admits each client that negotiates, or connects without negotiation. Any axum handler
     /// will do. It sees the client's headers, cookies among them, path and query, but no body; of
     /// [`ConnectInfo`](axum::extract::ConnectInfo) it gets the client's address. A second handler takes the first's place.
     ///
@@ -260,91 +250,91 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         }
     }
 
-    /// The hub protocols that clients may choose; all of them by default.
+    /// Sets the hub protocols that clients may choose; all of them by default.
     pub fn protocols(mut self, protocols: impl IntoIterator<Item = HubProtocol>) -> Self {
         self.settings.protocols = protocols.into_iter().collect();
         self
     }
 
-    /// The transports that clients may use, in the order in which they shall try them; by default WebSockets, then
+    /// Sets the transports that clients may use, in the order in which they try them; by default WebSockets, then
     /// Server-Sent Events, then long polling.
     pub fn transports(mut self, transports: impl IntoIterator<Item = Transport>) -> Self {
         self.settings.transports = transports.into_iter().collect();
         self
     }
 
-    /// Refuses clients that are nobody in particular: 401 unless an access token, or the app itself
+    /// Refuses clients without a user: 401 unless an access token, or the app itself
     /// ([`on_negotiate`](Self::on_negotiate)), names the user.
     pub fn require_authentication(mut self) -> Self {
         self.settings.requires_authentication = true;
         self
     }
 
-    /// Closes a client when the access token ends with which it came, and lets it reconnect with a fresh one
+    /// Closes a client when its access token expires, and lets it reconnect with a fresh one
     /// (`accessTokenFactory` in the official clients); otherwise it stays for as long as it likes.
     pub fn close_on_token_expiry(mut self) -> Self {
         self.settings.close_on_token_expiry = true;
         self
     }
 
-    /// Largest message of a client, framing included; 32 KiB by default. A client that sends more is closed.
+    /// Sets the largest message of a client, framing included; 32 KiB by default. A client that sends more is closed.
     pub fn message_max_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.message_max_bytes = bytes;
         self
     }
 
-    /// Clients that were sent nothing for this long are pinged; 15 s by default.
+    /// Sets the time without a send after which a client is pinged; 15 s by default.
     pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
         self.settings.keep_alive_interval = interval;
         self
     }
 
-    /// Clients that have pinged once and then say nothing for this long are closed; 30 s by default.
+    /// Sets the silence after which a client that has pinged once is closed; 30 s by default.
     pub fn client_timeout(mut self, timeout: Duration) -> Self {
         self.settings.client_timeout = timeout;
         self
     }
 
-    /// How long a client may take for its hub handshake; 15 s by default.
+    /// Sets the timeout of the hub handshake; 15 s by default.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.settings.handshake_timeout = timeout;
         self
     }
 
-    /// Clients are told names and texts of all errors: a help in development that gives away the app's insides.
+    /// Sends names and texts of all errors to clients: a help in development that gives away the app's insides.
     pub fn detailed_errors(mut self) -> Self {
         self.settings.detailed_errors = true;
         self
     }
 
-    /// What becomes of a client that reads too slowly: it is closed, or it misses some of what was sent to many. What may
+    /// Sets the policy for clients that read too slowly: close them, or drop some of what was sent to many. What may
     /// wait for a client is set at the proxies, by `--outbox-max-bytes`.
     pub fn slow_clients(mut self, slow_clients: SlowClients) -> Self {
         self.settings.slow_clients = slow_clients;
         self
     }
 
-    /// What may wait for one client's methods before its proxy is asked to pause that client; 64 KiB by default.
+    /// Sets how much may wait for one client's methods before its proxy is asked to pause it; 64 KiB by default.
     pub fn inbox_max_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.inbox_max_bytes = bytes;
         self
     }
 
-    /// The same while a method of that client waits for a client's result or for the next item of an upload, which may
+    /// Sets that limit while a method of the client waits for a client result or for the next item of an upload, which may
     /// stand behind all of it; 1 MiB by default. When more has come, the wait fails.
     pub fn waiting_inbox_max_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.waiting_inbox_max_bytes = bytes;
         self
     }
 
-    /// How many items of one [upload](crate::UploadStream) may wait for their method before the client is paused; 10 by
+    /// Sets how many items of one [upload](crate::UploadStream) may wait before the client is paused; 10 by
     /// default.
     pub fn upload_max_items(mut self, items: usize) -> Self {
         self.settings.limits.upload_max_items = items;
         self
     }
 
-    /// How many calls of one client run at once; 1 by default, so that they run in their order. With more they still
+    /// Sets how many calls of one client run at once; 1 by default, so that they run in their order. With more they still
     /// start in their order. Methods with streams count as none: they run in the background. So does a method from
     /// the moment when it first waits for a [client's result](crate::Client::invoke).
     pub fn parallel_invocations(mut self, calls: usize) -> Self {
@@ -352,13 +342,13 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// How long a client that is [asked for a result](crate::Client::invoke) may take for it; 30 s by default.
+    /// Sets the timeout of a [client result](crate::Client::invoke); 30 s by default.
     pub fn client_result_timeout(mut self, timeout: Duration) -> Self {
         self.settings.limits.client_result_timeout = timeout;
         self
     }
 
-    /// How many [client results](crate::Client::invoke) this app server waits for at once in this hub; 65 536 by
+    /// Sets how many [client results](crate::Client::invoke) this app server awaits at once in this hub; 65 536 by
     /// default.
     pub fn client_results_max(mut self, results: usize) -> Self {
         self.settings.limits.client_results_max = results;
@@ -367,7 +357,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
 }
 
 impl Hub<()> {
-    /// Checks everything and puts it together.
+    /// Checks the settings, and builds the hub.
     pub(crate) fn build(self) -> Result<BuiltHub, BuildError> {
         let name = checked_name(&self.path, self.name.as_deref())?;
         if self.settings.protocols.is_empty() {
@@ -376,13 +366,13 @@ impl Hub<()> {
         if self.settings.transports.is_empty() {
             return Err(BuildError::NoTransport(name));
         }
-        let mut methods = Methods {
+        let mut methods = MethodTable {
             filters: self.filters,
             on_connected: self.on_connected.into_iter().map(|method| method.bind(&())).collect(),
             on_disconnected: self.on_disconnected.into_iter().map(|method| method.bind(&())).collect(),
             on_rehomed: self.on_rehomed.into_iter().map(|method| method.bind(&())).collect(),
             on_leaving: self.on_leaving.map(|method| method.bind(&())),
-            ..Methods::default()
+            ..MethodTable::default()
         };
         for (method_name, method) in self.methods {
             methods.add(&name, &method_name, method.bind(&()))?;
@@ -400,7 +390,7 @@ impl<S> fmt::Debug for Hub<S> {
     }
 }
 
-/// The name of what is served at a path, if anybody could connect to that: the path's last segment, or a given one.
+/// Checks a path, and returns the name of its endpoint: the path's last segment, or the given name.
 pub(crate) fn checked_name(path: &str, name: Option<&str>) -> Result<String, BuildError> {
     let segment = path.strip_prefix('/').and_then(|rest| rest.rsplit('/').next());
     let bad_path = || BuildError::Path(path.to_owned());
@@ -452,24 +442,6 @@ impl Default for HubSettings {
             close_on_token_expiry: false,
             limits: Limits::default(),
         }
-    }
-}
-
-impl Methods {
-    /// The method of this name, whatever its case.
-    pub(crate) fn find(&self, target: &str) -> Option<&Arc<Method>> {
-        // Nearly every call is written as the method is, so the lower-case text is seldom made.
-        self.by_name.get(target).or_else(|| self.by_name.get(target.to_lowercase().as_str()))
-    }
-
-    fn add(&mut self, hub: &str, name: &str, method: Method) -> Result<(), BuildError> {
-        let method = Arc::new(method);
-        let Entry::Vacant(vacant) = self.by_name.entry(name.to_lowercase().into()) else {
-            return Err(BuildError::DuplicateMethod { hub: hub.to_owned(), method: name.to_owned() });
-        };
-        vacant.insert(Arc::clone(&method));
-        self.by_name.insert(name.into(), method);
-        Ok(())
     }
 }
 

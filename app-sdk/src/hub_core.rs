@@ -23,11 +23,11 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, Completion, HubMessage, HubProtocol};
-use trunkline_protocol::manifest::MIGRATE_TO_HEADER;
 use trunkline_protocol::service::{
-    Ack, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, FlowOperation, FlowSubject,
-    ServiceMessage,
+    Ack, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, DataType, FlowOperation,
+    FlowSubject, ServiceMessage,
 };
+use trunkline_protocol::wire::MIGRATE_TO_HEADER;
 
 use crate::connection::{CallScope, Connection, ConnectionClose, Inbox, Limits, LinkId};
 use crate::encode;
@@ -42,14 +42,6 @@ use client_results::ClientResults;
 pub(crate) use client_results::{AbandonedRequest, Addressee, ClientResult, ExpectedResult, TooManyRequests};
 use registry::Registry;
 pub(crate) use result_wait::{InboxOverfull, ResultWait};
-
-/// Content of a `ConnectionData`, as numbers of the service protocol.
-#[derive(Debug, Clone, Copy)]
-enum DataType {
-    Handshake = 1,
-    Invocation = 2,
-    Close = 4,
-}
 
 /// Core of one hub.
 pub(crate) struct HubCore {
@@ -304,7 +296,7 @@ fn connection_data(connection: &Connection, payload: Bytes, data_type: DataType)
     ServiceMessage::ConnectionData(ConnectionData {
         connection_id: connection.shared_id(),
         payload,
-        data_type: data_type as i64,
+        data_type: data_type.number(),
         is_partial: false,
     })
 }

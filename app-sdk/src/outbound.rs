@@ -17,8 +17,8 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
-use trunkline_protocol::manifest::CAUSE_HEADER;
 use trunkline_protocol::service::{CloseConnection, ConnectionFlowControl, FlowOperation, FlowSubject, ServiceMessage};
+use trunkline_protocol::wire::CAUSE_HEADER;
 
 use crate::connection::{ConnectionClose, short};
 use crate::error::SendError;

@@ -1,4 +1,4 @@
-//! What the example servers share: their command line, and how they serve and stop.
+//! Command line of the example servers, and how they serve and stop.
 
 #[path = "tls.rs"]
 mod tls;
@@ -112,7 +112,7 @@ impl Arguments {
         Ok(())
     }
 
-    /// The client that pages load: the official one if it was given, else our small one with the same names.
+    /// Client script that pages load: the official one if it was given, else our small one with the same names.
     fn script(&self) -> anyhow::Result<String> {
         match &self.client_script {
             Some(path) => {

@@ -11,7 +11,7 @@ use tokio::sync::futures::OwnedNotified;
 use trunkline_protocol::hub::{HubProtocol, Outcome, Payload};
 use trunkline_protocol::service::{ClientInvocation, MultiConnectionData, ServiceMessage};
 
-use super::{Destination, Receivers};
+use super::receivers::{Destination, Receivers};
 use crate::connection::{CallScope, Connection};
 use crate::encode::{self, Arguments};
 use crate::error::{InvokeError, short_type_name};
@@ -52,7 +52,7 @@ impl Client {
         Self { receivers, scope, timeout }
     }
 
-    /// Another time than [the hub's](crate::Hub::client_result_timeout) that the client may take for its result.
+    /// Sets the timeout of the result, in place of [the hub's](crate::Hub::client_result_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self

@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER, TRANSPORT_HEADER, Transport, USER_ID_CLAIM};
+use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
+use trunkline_protocol::wire::{
+    ITEMS_HEADER, MIGRATE_FROM_HEADER, PRIVATE_CLAIM_PREFIX, REMOTE_HEADER, TRANSPORT_HEADER, USER_ID_CLAIM,
+};
 
-/// Claims with this prefix are between proxy and SDK.
-const PRIVATE_CLAIM_PREFIX: &str = "asrs.s.";
-/// The header that holds the client's address, `ip:port`.
-const REMOTE_HEADER: &str = "x-trunkline-remote";
 /// Headers that are between proxy and SDK.
 const PRIVATE_HEADERS: [&str; 4] = [REMOTE_HEADER, TRANSPORT_HEADER, MIGRATE_FROM_HEADER, ITEMS_HEADER];
 

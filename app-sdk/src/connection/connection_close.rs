@@ -2,8 +2,8 @@
 
 use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::manifest::CAUSE_HEADER;
 use trunkline_protocol::service::CloseConnection;
+use trunkline_protocol::wire::CAUSE_HEADER;
 
 /// Why a connection was closed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,15 +18,15 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use trunkline_protocol::hub::{Invocation, Outcome};
 
+use super::Dispatcher;
 use super::running_call::RunningCall;
-use super::{Dispatcher, panic_error};
 use crate::call::{CallInput, Rejection, RejectionStage};
 use crate::connection::{Admission, CallKind, CallScope, Concurrency, Connection, IncomingCall, ReplyKind, short};
 use crate::context::Context;
 use crate::encode;
+use crate::error::{HubError, text};
 use crate::handler::{Method, ReplyFuture};
 use crate::metrics::{CallOutcome, UNKNOWN_METHOD};
-use crate::text;
 
 impl Dispatcher {
     /// Handles an invocation, in a frame of `bytes`.
@@ -93,7 +93,7 @@ impl Dispatcher {
         let mut replying = AssertUnwindSafe(replying).catch_unwind();
         match poll_fn(|context| Poll::Ready(Pin::new(&mut replying).poll(context))).await {
             Poll::Ready(ran) => {
-                let ran = ran.unwrap_or_else(|panic| Err(panic_error(&*panic)));
+                let ran = ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)));
                 if let Some(stream) = running.answer(ran).await {
                     self.tasks.spawn(stream.send());
                 }
@@ -148,5 +148,6 @@ impl Dispatcher {
 
 /// Calls the extractors of a method. A panic of theirs must hurt nobody else.
 fn take_parameters(method: &Method, input: CallInput) -> Result<ReplyFuture, Rejection> {
-    catch_unwind(AssertUnwindSafe(|| method.call(input))).unwrap_or_else(|panic| Err(panic_error(&*panic).into()))
+    catch_unwind(AssertUnwindSafe(|| method.call(input)))
+        .unwrap_or_else(|panic| Err(HubError::from_panic(&*panic).into()))
 }

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::Close;
-use trunkline_protocol::manifest::ITEMS_HEADER;
 use trunkline_protocol::service::CloseConnection;
+use trunkline_protocol::wire::ITEMS_HEADER;
 
 use super::{Dispatcher, catch_panic};
+use crate::call::rehomed::{self, ITEMS_MAX_BYTES};
 use crate::call::{CallInput, Rejection};
 use crate::connection::{CallKind, Connection, ConnectionClose};
 use crate::error::HubError;
 use crate::handler::ReplyBody;
-use crate::rehomed::{self, ITEMS_MAX_BYTES};
 
 impl Dispatcher {
     /// Accepts a connection that its client knows to be open: its handshake was answered long ago.

@@ -12,9 +12,9 @@ use super::Dispatcher;
 use crate::connection::{Connection, short};
 use crate::encode;
 use crate::error::HubError;
+use crate::error::text;
 use crate::hub_core::{Addressee, ClientResult, TooManyRequests};
 use crate::node::Node;
-use crate::text;
 
 impl Dispatcher {
     /// Registers the request of another app server to a client here, which the proxy has sent to the client.

@@ -21,13 +21,13 @@ use futures_util::{FutureExt, StreamExt};
 use trunkline_protocol::hub::{Outcome, Payload};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
-use super::{Dispatcher, panic_error};
+use super::Dispatcher;
 use crate::connection::{CallScope, Connection, ReplyKind, short};
 use crate::encode;
 use crate::error::HubError;
+use crate::error::text;
 use crate::handler::{ItemStream, Method, Reply, ReplyBody, ReplyFuture};
 use crate::metrics::{CallOutcome, Counted};
-use crate::text;
 
 /// Bound on what surrounds a result in its frame: ids, target and headers, which are the client's and thus small.
 const ENVELOPE_MAX_BYTES: usize = 256 * 1024;
@@ -85,7 +85,8 @@ impl RunningCall {
                 self.complete(Outcome::Void).await;
             }
             Some(ran) => {
-                if let Some(stream) = self.answer(ran.unwrap_or_else(|panic| Err(panic_error(&*panic)))).await {
+                if let Some(stream) = self.answer(ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)))).await
+                {
                     stream.send().await;
                 }
             }
@@ -198,7 +199,7 @@ impl RunningStream {
         let sending = AssertUnwindSafe(call.send_items(items)).catch_unwind();
         let (sent, good) = match cancellation.run_until_cancelled(sending).await {
             None => (Ok(()), CallOutcome::Cancelled),
-            Some(sent) => (sent.unwrap_or_else(|panic| Err(panic_error(&*panic))), CallOutcome::Ok),
+            Some(sent) => (sent.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic))), CallOutcome::Ok),
         };
         match sent {
             Ok(()) => {

@@ -20,7 +20,7 @@ use crate::{Cancellation, Hub, UploadStream};
 
 const ID: &str = "c1";
 
-/// What a client may do, and what happens around it.
+/// Action of the client, or event around it.
 #[derive(Debug, Clone)]
 enum ClientAction {
     Call {
@@ -43,7 +43,7 @@ enum ClientAction {
     Cancel {
         call: usize,
     },
-    /// Answers a question that was asked, or one that never was.
+    /// Answers a request that was made, or one that never was.
     Answer {
         question: usize,
         is_error: bool,
@@ -69,7 +69,7 @@ fn action() -> impl Strategy<Value = ClientAction> {
     ]
 }
 
-/// The methods: name, kind of message, arguments, uploads.
+/// Methods of the hub: name, kind of message, arguments, uploads.
 const METHODS: [(&str, u8, &str, usize); 14] = [
     ("Quick", 1, "[1]", 0),
     ("Gated", 1, "[]", 0),
@@ -291,7 +291,7 @@ impl Simulation {
         }
     }
 
-    /// Takes what came down: completions are counted, questions noted, strangers denied.
+    /// Reads the downward frames: counts completions, notes requests, denies unknown clients.
     fn hear(&mut self) {
         while let Some(piece) = next_piece(&self.outbox, self.socket) {
             self.frames.push(piece.bytes);
@@ -327,7 +327,7 @@ impl Simulation {
         }
     }
 
-    /// Lets everything come to its end without the client leaving.
+    /// Lets everything complete while the client stays.
     async fn wind_up(&mut self) {
         self.state.gate.add_permits(1000);
         for _ in 0..self.calls.len() + 2 {
@@ -340,7 +340,7 @@ impl Simulation {
         self.let_run().await;
     }
 
-    /// How many completions each id should have.
+    /// Expected number of completions of each id.
     fn expected(&self) -> HashMap<String, usize> {
         let mut expected = HashMap::new();
         for (_, id) in &self.calls {

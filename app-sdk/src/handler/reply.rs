@@ -1,4 +1,4 @@
-//! What a method answers: one value, or a stream of them.
+//! Replies of methods: one value, or a stream of them.
 
 use std::fmt;
 use std::pin::Pin;
@@ -10,10 +10,10 @@ use trunkline_protocol::hub::{HubProtocol, Payload};
 use super::marker::{ViaResult, ViaStream, ViaStreamResult, ViaValue};
 use crate::error::HubError;
 
-/// What a method answers, encoded for the client that called.
+/// Reply of a method, encoded for the client that called.
 pub struct Reply(pub(crate) ReplyBody);
 
-/// The items of a stream, encoded as they are asked for.
+/// Stream of items, encoded as they are polled.
 pub(crate) type ItemStream = Pin<Box<dyn Stream<Item = Result<Payload, HubError>> + Send>>;
 
 pub(crate) enum ReplyBody {

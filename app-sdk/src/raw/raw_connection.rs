@@ -1,4 +1,4 @@
-//! One raw connection, as its handler has it.
+//! Raw connections, as handlers use them.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -14,14 +14,14 @@ use http::HeaderMap;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{MultiConnectionData, Payloads, ServiceMessage, encode_connection_data};
 
-use super::raw_dispatcher::{RawClient, RawDispatcher};
+use super::raw_core::{RawClient, RawCore};
 use super::raw_message::RawMessage;
 use crate::context::Cancellation;
+use crate::context::request::{self, Claims, Query};
 use crate::error::RawSendError;
 use crate::outbound::Outbound;
-use crate::request::{self, Claims, Query};
 
-/// A client of a raw endpoint: what it sends, and the way back to it. It is a stream too.
+/// Connection of a raw endpoint's client: receives its messages, and sends to it. It is a stream too.
 ///
 /// While the handler is slower than its client, the client is paused, and nobody else. When the client leaves, what it
 /// has sent can still be received, then [`recv`](Self::recv) says `None`. The connection is closed when the handler
@@ -31,25 +31,25 @@ pub struct RawConnection {
     sender: RawSender,
 }
 
-/// The way to one client of a raw endpoint: what can be cloned of its [`RawConnection`].
+/// Sending half of a [`RawConnection`], which can be cloned.
 #[derive(Clone)]
 pub struct RawSender {
     client: Arc<RawClient>,
-    dispatcher: Arc<RawDispatcher>,
+    core: Arc<RawCore>,
 }
 
-/// A raw endpoint from outside, to send to its clients wherever they are connected.
+/// Handle of a raw endpoint, to send to its clients wherever they are connected.
 #[derive(Clone)]
 pub struct RawHandle {
     outbound: Arc<Outbound>,
 }
 
 impl RawConnection {
-    pub(super) fn new(client: Arc<RawClient>, dispatcher: Arc<RawDispatcher>) -> Self {
-        Self { sender: RawSender { client, dispatcher } }
+    pub(super) fn new(client: Arc<RawClient>, core: Arc<RawCore>) -> Self {
+        Self { sender: RawSender { client, core } }
     }
 
-    /// The next message of the client; `None` when it has left, or the connection was closed. Cancel-safe.
+    /// Receives the next message of the client; `None` when it has left, or the connection was closed. Cancel-safe.
     pub async fn recv(&mut self) -> Option<RawMessage> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
@@ -63,7 +63,7 @@ impl RawConnection {
         self.sender.send(message).await
     }
 
-    /// A way to send from elsewhere while this one receives.
+    /// Returns a sender for other tasks, while this one receives.
     #[must_use]
     pub fn sender(&self) -> RawSender {
         self.sender.clone()
@@ -74,13 +74,13 @@ impl RawConnection {
         self.sender.close();
     }
 
-    /// The connection's public id: the same at the client and at the proxy.
+    /// Public id of the connection: the same at the client and at the proxy.
     #[must_use]
     pub fn connection_id(&self) -> &str {
         self.sender.connection_id()
     }
 
-    /// Who the client is; `None` for somebody unknown.
+    /// User id of the client; `None` if it is not authenticated.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
         self.client().request.user_id()
@@ -110,7 +110,7 @@ impl RawConnection {
         self.client().request.remote_addr()
     }
 
-    /// Fires when the connection ends, for handlers that wait for something else than messages.
+    /// Cancellation that fires when the connection closes, for handlers that wait for something else than messages.
     #[must_use]
     pub fn cancellation(&self) -> Cancellation {
         Cancellation::new(self.client().cancellation.clone())
@@ -121,7 +121,7 @@ impl RawConnection {
     }
 
     fn poll_recv(&mut self, cx: &Context<'_>) -> Poll<Option<RawMessage>> {
-        self.sender.dispatcher.poll_next(self.client(), cx)
+        self.sender.core.poll_next(self.client(), cx)
     }
 }
 
@@ -135,12 +135,12 @@ impl Stream for RawConnection {
 
 impl Drop for RawConnection {
     fn drop(&mut self) {
-        self.sender.dispatcher.stop_reading(self.client());
+        self.sender.core.stop_reading(self.client());
     }
 }
 
 impl RawSender {
-    /// As [`RawConnection::send`].
+    /// Sends a message, as [`RawConnection::send`] does.
     ///
     /// # Errors
     /// When the connection has ended, or the message is too large for a link.
@@ -150,16 +150,16 @@ impl RawSender {
         encode_connection_data(self.connection_id(), message.as_bytes(), message.kind().data_type(), &mut frame);
         let frame = checked(frame.freeze())?;
         let is_open = !self.client.cancellation.is_cancelled();
-        let is_sent = is_open && self.dispatcher.outbound.send(&self.client.node, &frame).await;
+        let is_sent = is_open && self.core.outbound.send(&self.client.node, &frame).await;
         if is_sent { Ok(()) } else { Err(RawSendError::Closed) }
     }
 
-    /// As [`RawConnection::close`]; the handler goes on until it returns.
+    /// Closes the connection, as [`RawConnection::close`] does; the handler goes on until it returns.
     pub fn close(&self) {
-        self.dispatcher.close(&self.client, None);
+        self.core.close(&self.client, None);
     }
 
-    /// The connection's public id.
+    /// Public id of the connection.
     #[must_use]
     pub fn connection_id(&self) -> &str {
         self.client.request.id()
@@ -184,7 +184,7 @@ impl RawHandle {
         Ok(())
     }
 
-    /// The endpoint's name.
+    /// Name of the raw endpoint.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.outbound.name

@@ -20,14 +20,14 @@ pub(crate) type ServeFuture = Pin<Box<dyn Future<Output = Result<(), HubError>> 
     note = "the future must be `Send`: nothing like `Rc` may live across an `.await`"
 )]
 pub trait RawHandler<S, M>: Clone + Send + Sync + Sized + 'static {
-    /// Serves one connection.
+    /// Serves one connection until it ends.
     #[doc(hidden)]
     fn call(self, state: S, connection: RawConnection) -> ServeFuture;
 }
 
-/// What a handler of raw connections may return.
+/// Result of a handler of raw connections.
 pub trait IntoRawEnd {
-    /// Whether it failed.
+    /// Converts the result into a `Result`.
     #[doc(hidden)]
     fn into_raw_end(self) -> Result<(), HubError>;
 }

@@ -1,4 +1,4 @@
-//! What a raw connection carries.
+//! Messages of raw connections.
 
 use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
@@ -9,14 +9,14 @@ use trunkline_protocol::service::RawKind;
 /// anywhere. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RawMessage {
-    /// A text.
+    /// A text message, in UTF-8.
     Text(Utf8Bytes),
-    /// Bytes.
+    /// A binary message.
     Binary(Bytes),
 }
 
 impl RawMessage {
-    /// Its bytes, whatever they are.
+    /// Bytes of the message, text or binary.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         match self {
@@ -25,7 +25,7 @@ impl RawMessage {
         }
     }
 
-    /// Its text; `None` for bytes.
+    /// Text of the message; `None` if it is binary.
     #[must_use]
     pub fn as_text(&self) -> Option<&str> {
         match self {

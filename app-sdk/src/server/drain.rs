@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::Core;
+use super::server_core::ServerCore;
 use crate::dispatch::Dispatcher;
 use crate::sync::read;
 
@@ -15,7 +15,7 @@ const REQUEST_WINDOW: Duration = Duration::from_secs(1);
 /// Interval of the checks whether all connections have left.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
-impl Core {
+impl ServerCore {
     /// Hands all connections over to other app servers, as far as proxies take them.
     pub(super) async fn drain(&self) {
         self.draining.cancel();

@@ -1,10 +1,10 @@
-//! A node inside the app: the proxy's own code on a thread of its own, linked through memory.
+//! Embedded node: the proxy's own code on a thread of its own, linked through memory.
 //!
 //! ```text
 //!  client ══ axum's socket ══► shard thread ── pieces of memory ──► link tasks on the app's runtime
 //! ```
 //!
-//! To the hubs it is a node like any other, with a lane of its own; proxies may serve the same hubs beside it.
+//! To the hubs it is a node like any other, with a send link of its own; proxies may serve the same hubs beside it.
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -19,23 +19,27 @@ use trunkline_proxy::config::{OriginError, OriginPattern, Settings};
 use trunkline_proxy::link::{MemoryDialler, MemoryLink};
 use trunkline_proxy::node::Embedded;
 
-use super::{Core, Ready};
+use super::server_core::{ReadyServer, ServerCore};
 use crate::error::BuildError;
 use crate::link::{LinkSocket, SlotKey};
 
 /// Opens links for the node. The server owns the node, so it must not own the server.
 #[derive(Debug)]
-struct Dialler {
-    core: Weak<Core>,
+struct EmbeddedDialler {
+    core: Weak<ServerCore>,
     runtime: Handle,
 }
 
 /// Starts the node and returns the routes of its clients.
-pub(super) fn start(core: &Arc<Core>, ready: &Ready, allow_origins: Vec<String>) -> Result<Router, BuildError> {
+pub(super) fn start(
+    core: &Arc<ServerCore>,
+    ready: &ReadyServer,
+    allow_origins: Vec<String>,
+) -> Result<Router, BuildError> {
     let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
     let allow_origins = allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?;
     let settings = Settings::embedded(ready.access.keys().clone(), allow_origins, ready.access.is_development());
-    let dialler = Dialler { core: Arc::downgrade(core), runtime };
+    let dialler = EmbeddedDialler { core: Arc::downgrade(core), runtime };
     let node = Embedded::start(settings, ready.manifest.clone(), Arc::new(dialler)).map_err(BuildError::Thread)?;
     let routes = node.router();
     // A server makes one router, so it has no other node yet.
@@ -47,7 +51,7 @@ fn origin(text: String) -> Result<OriginPattern, BuildError> {
     text.parse().map_err(|problem: OriginError| BuildError::Origin { origin: text, problem: problem.to_string() })
 }
 
-impl MemoryDialler for Dialler {
+impl MemoryDialler for EmbeddedDialler {
     fn ask(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
         let core = self.core.upgrade();
         Box::pin(async move {

@@ -1,4 +1,4 @@
-//! What a client received: a call to one of its methods.
+//! Calls that a test client received.
 
 use bytestring::ByteString;
 use serde::de::DeserializeOwned;
@@ -44,7 +44,7 @@ impl Received {
         T::read(self.protocol, &self.invocation.arguments)
     }
 
-    /// Whether the hub waits for a result; then [`TestClient::answer`](super::TestClient::answer) or
+    /// Whether the hub awaits a result; then [`TestClient::answer`](super::TestClient::answer) or
     /// [`TestClient::refuse`](super::TestClient::refuse) it.
     #[must_use]
     pub fn wants_result(&self) -> bool {

@@ -120,7 +120,7 @@ async fn sockets_of_any_server_are_served() {
     assert_eq!(ann.call("Nothing", "[]").await, [r#"{"type":3,"invocationId":"1","result":null}"#]);
 }
 
-/// What a client says after its handshake; each call is answered before the next.
+/// Messages of a client after its handshake; each call is answered before the next.
 const SCRIPT: [(&str, &str); 14] = [
     ("Echo", r#"[{"a":[1,-2,1.5,null,true,"ü"]}]"#),
     ("Add", "[40,2]"),
@@ -138,7 +138,7 @@ const SCRIPT: [(&str, &str); 14] = [
     ("Leave", r#"["g"]"#),
 ];
 
-/// The bytes that the client gets, without a proxy.
+/// Bytes that the client receives without a proxy.
 async fn transcript_embedded(protocol: HubProtocol) -> Vec<Bytes> {
     let app = embedded().await;
     let mut client = Browser::new(&app, protocol).await;
@@ -152,7 +152,7 @@ async fn transcript_embedded(protocol: HubProtocol) -> Vec<Bytes> {
     transcript
 }
 
-/// The bytes that a proxy would give to the client.
+/// Bytes that a proxy would send to the client.
 async fn transcript_behind_a_proxy(protocol: HubProtocol) -> Vec<Bytes> {
     let app = App::start().await;
     let mut link = Link::open(&app, "a", 0).await;

@@ -1,4 +1,4 @@
-//! In which order calls run, and what goes around them.
+//! Order of calls, and filters around them.
 
 use serde_json::json;
 use trunkline::HubProtocol::Json;

@@ -1,4 +1,4 @@
-//! Clients that are asked for results: here, at another app server, and by another app server.
+//! Client results: requested here, of clients at another app server, and by another app server.
 
 use std::time::Duration;
 
@@ -188,7 +188,7 @@ async fn only_so_many_results_are_waited_for() {
     assert!(error.to_string().contains("Hub::client_results_max"), "{error}");
 }
 
-/// The question that every proxy gets for a client that isn't here.
+/// Reads the request that every proxy gets for a client that isn't here.
 async fn questioned(link: &mut Link) -> ClientInvocation {
     match link.next().await {
         ServiceMessage::ClientInvocation(question) => question,
@@ -308,7 +308,7 @@ async fn another_app_server_is_told_when_the_client_has_gone() {
     assert_eq!(told, ["another-1", "another-2"]);
 }
 
-/// An app whose method `AskBeside` takes no slot, and a client of it.
+/// Starts an app whose method `AskBeside` takes no slot, and a client of it.
 async fn with_budgets() -> (App, Link, Client) {
     let beside = async |ctx: Context, _beside: UploadStream<u8>| {
         Ok::<u32, HubError>(ctx.clients().caller().invoke("Ask", ()).await?)
@@ -323,7 +323,7 @@ async fn with_budgets() -> (App, Link, Client) {
     (app, link, client)
 }
 
-/// Asks beside the other calls of the client. Returns the question's id.
+/// Requests a result beside the other calls of the client. Returns the invocation id.
 async fn ask_beside(link: &mut Link, client: &Client) -> String {
     let call = json!({"type": 1, "invocationId": "1", "target": "AskBeside", "arguments": [], "streamIds": ["0"]});
     link.send(client.json(&call)).await;

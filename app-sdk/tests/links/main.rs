@@ -1,4 +1,4 @@
-//! The SDK's half of the contract with proxies, over real sockets: each test plays the proxy.
+//! Contract tests of the SDK's end of links, over real sockets: each test acts as the proxy.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

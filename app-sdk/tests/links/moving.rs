@@ -1,4 +1,4 @@
-//! Connections that move: nobody's hooks are told of an end or a beginning that the client did not see.
+//! Reassignment of connections: no hook sees a close or an open that the client did not see.
 
 use trunkline::HubProtocol::Json;
 use trunkline::{Context, Hub, HubError, Rehomed};
@@ -45,7 +45,7 @@ fn moved_to(client: &Client, instance: &str) -> ServiceMessage {
     ServiceMessage::CloseConnection(CloseConnection { connection_id: client.id.into(), headers, ..Default::default() })
 }
 
-/// The next frame, by which a connection is handed over, with these items.
+/// Reads the next frame, which hands a connection over with these items.
 async fn handed_over(link: &mut Link, client: &Client) -> Option<String> {
     let ServiceMessage::CloseConnection(close) = link.next().await else { panic!() };
     assert_eq!(close.connection_id, client.id);

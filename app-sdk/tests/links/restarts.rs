@@ -1,4 +1,4 @@
-//! A proxy that starts again under its name has lost all that it held: its clients are gone at once, each told of once.
+//! Restart of a proxy under its name: its clients are closed at once, each reported once.
 
 use std::collections::BTreeSet;
 

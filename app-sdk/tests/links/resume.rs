@@ -1,21 +1,21 @@
-//! Links that are cut and go on: what the app server keeps, repeats, and gives up.
+//! Resumption of links that were cut: what the app server keeps, replays, and gives up.
 
 use trunkline::HubProtocol::Json;
 use trunkline_protocol::service::*;
 
 use crate::stage::{App, Ask, Client, Link, json_of};
 
-/// Longer than any of these tests.
+/// Window that is longer than any of these tests.
 const LONG_MS: u64 = 600_000;
-/// Soon over.
+/// Window that is soon over, in milliseconds.
 const SHORT_MS: u64 = 100;
 
-/// The first session of a slot, or the same one again.
+/// First session of a slot, or its resumption.
 fn session(received: Option<u64>, window_ms: u64) -> Ask {
     Ask { session: Some((1, received, window_ms)), ..Ask::of("a", 0) }
 }
 
-/// A client at home on a fresh session that can resume, and the frames that it took: 2 up, 1 down.
+/// Opens a client at home on a fresh session that can resume; that takes 2 frames up and 1 down.
 async fn begin(app: &mut App, window_ms: u64) -> (Link, Client) {
     let (mut link, received) = Link::open_as(app, session(None, window_ms)).await;
     assert_eq!(received, 0);

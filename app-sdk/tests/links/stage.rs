@@ -1,4 +1,4 @@
-//! A real axum server with a hub, and the far end of its links: a proxy that does what a test tells it.
+//! Test bench: a real axum server with a hub, and a scripted proxy at the far end of its links.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,11 +33,11 @@ pub(crate) const KEY: &str = "the access key of these tests";
 const PATIENCE: Duration = Duration::from_secs(10);
 const MOMENT: Duration = Duration::from_millis(100);
 
-/// What the hub under test can see and do.
+/// State of the hub under test.
 #[derive(Clone)]
 pub(crate) struct Probe {
     news: mpsc::UnboundedSender<String>,
-    /// `Block` takes a permit of it.
+    /// Gate of `Block`, which takes a permit.
     pub(crate) gate: Arc<Semaphore>,
 }
 
@@ -165,7 +165,7 @@ impl App {
         Self { address, handle, gate, news }
     }
 
-    /// The next thing that the hub's hooks and methods tell.
+    /// Waits for the next event that the hub's hooks and methods report.
     pub(crate) async fn news(&mut self) -> String {
         tokio::time::timeout(PATIENCE, self.news.recv()).await.expect("the hub tells something").unwrap()
     }
@@ -175,7 +175,7 @@ impl App {
         assert!(news.is_err(), "{news:?}");
     }
 
-    /// Status and body of a plain GET.
+    /// Sends a plain GET. Returns status and body.
     pub(crate) async fn get(&self, path: &str, credential: Option<&str>) -> (u16, String) {
         let mut tcp = TcpStream::connect(self.address).await.unwrap();
         let authorization = credential.map(|text| format!("Authorization: Bearer {text}\r\n")).unwrap_or_default();
@@ -198,7 +198,7 @@ pub(crate) fn credential(key: &str) -> String {
     LinkCredential { node: "a".into(), expires: u64::MAX }.seal(&keys)
 }
 
-/// What a link is asked for with.
+/// Query of a link request.
 #[derive(Clone)]
 pub(crate) struct Ask {
     pub(crate) hub: &'static str,
@@ -207,7 +207,7 @@ pub(crate) struct Ask {
     pub(crate) slot: u32,
     pub(crate) key: &'static str,
     pub(crate) instance: Option<String>,
-    /// A session that resumes: its number, what was received in it, and its window; else a link that doesn't.
+    /// Session to resume: its number, the received frames, and its window; `None` for a link without resumption.
     pub(crate) session: Option<(u64, Option<u64>, u64)>,
 }
 
@@ -250,21 +250,21 @@ impl Ask {
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// The proxy's end of a link.
+/// Proxy's end of a link.
 pub(crate) struct Link {
     pub(crate) socket: Socket,
     frames: FrameBuffer,
 }
 
 impl Link {
-    /// A link that has shaken hands and is open at the other end too.
+    /// Opens a link, and waits until it is open at the other end too.
     pub(crate) async fn open(app: &App, node: &'static str, slot: u32) -> Self {
         let mut link = Self::open_as(app, Ask::of(node, slot)).await.0;
         link.measure().await;
         link
     }
 
-    /// The same with all that it is asked for with; and how many frames the app server has taken.
+    /// Opens a link with these settings. Returns also how many frames the app server has received.
     pub(crate) async fn open_as(app: &App, ask: Ask) -> (Self, u64) {
         let (socket, headers) = ask.dial(app).await.unwrap();
         let received = headers.get(RECEIVED_HEADER).unwrap().to_str().unwrap().parse().unwrap();
@@ -289,7 +289,7 @@ impl Link {
         self.send_all(&[message]).await;
     }
 
-    /// Several frames in one WebSocket message.
+    /// Sends several frames in one WebSocket message.
     pub(crate) async fn send_all(&mut self, messages: &[ServiceMessage]) {
         let mut bytes = bytes::BytesMut::new();
         for message in messages {
@@ -298,7 +298,7 @@ impl Link {
         self.socket.send(Message::Binary(bytes.freeze())).await.unwrap();
     }
 
-    /// The next frame that is no ping.
+    /// Reads the next frame that is no ping.
     pub(crate) async fn next(&mut self) -> ServiceMessage {
         loop {
             match self.next_of_any_kind().await {
@@ -320,7 +320,7 @@ impl Link {
         }
     }
 
-    /// Tells the other end that the session is over.
+    /// Closes the link with the code for the end of its session.
     pub(crate) async fn say_goodbye(&mut self) {
         let close = CloseFrame { code: CloseCode::Away, reason: "".into() };
         self.socket.send(Message::Close(Some(close))).await.unwrap();
@@ -342,7 +342,7 @@ impl Link {
         assert!(next.is_err(), "{next:?}");
     }
 
-    /// Opens a client connection, and takes the answer to its handshake.
+    /// Opens a client connection, and reads the answer to its handshake.
     pub(crate) async fn client(&mut self, id: &'static str, protocol: HubProtocol) -> Client {
         let client = Client { id, protocol };
         self.send_all(&[client.opening(""), client.handshake()]).await;
@@ -351,7 +351,7 @@ impl Link {
         client
     }
 
-    /// The next frame, which is data for this connection.
+    /// Reads the next frame, which is data for this connection.
     pub(crate) async fn data(&mut self, id: &str) -> ConnectionData {
         match self.next().await {
             ServiceMessage::ConnectionData(data) if data.connection_id == id => data,
@@ -359,12 +359,12 @@ impl Link {
         }
     }
 
-    /// The next frame, which is one hub message for this connection, in JSON.
+    /// Reads the next frame, which is one hub message for this connection, in JSON.
     pub(crate) async fn json(&mut self, id: &str) -> Value {
         json_of(&self.data(id).await)
     }
 
-    /// The next frame, which calls a client: its id, method and arguments.
+    /// Reads the next frame, which calls a client. Returns id, method and arguments.
     pub(crate) async fn called(&mut self, id: &str) -> Invocation {
         match self.next().await {
             ServiceMessage::MultiConnectionData(data) if data.connection_ids == [id] => {
@@ -374,7 +374,7 @@ impl Link {
         }
     }
 
-    /// The next frame, which is a wish for this client's flow.
+    /// Reads the next frame, which pauses or resumes this client.
     pub(crate) async fn flow(&mut self, id: &str) -> FlowOperation {
         match self.next().await {
             ServiceMessage::ConnectionFlowControl(flow) if flow.connection_id == id => flow.operation,
@@ -382,7 +382,7 @@ impl Link {
         }
     }
 
-    /// Calls and takes the answer, as a JSON text.
+    /// Calls a method, and reads the answer as JSON text.
     pub(crate) async fn call(&mut self, client: &Client, target: &str, arguments: &str) -> String {
         self.send(client.call(Some("7"), target, arguments)).await;
         let data = self.data(client.id).await;
@@ -419,14 +419,14 @@ impl Client {
         })
     }
 
-    /// An invocation of a client that speaks JSON.
+    /// Encodes an invocation of a client that speaks JSON.
     pub(crate) fn call(&self, id: Option<&str>, target: &str, arguments: &str) -> ServiceMessage {
         let id = id.map(|id| format!("\"invocationId\":\"{id}\",")).unwrap_or_default();
         let text = format!("{{{id}\"arguments\":{arguments},\"target\":\"{target}\",\"type\":1}}\x1e");
         self.bytes(text.into())
     }
 
-    /// A message of a client that speaks JSON.
+    /// Encodes a message of a client that speaks JSON.
     pub(crate) fn json(&self, message: &Value) -> ServiceMessage {
         self.bytes(format!("{message}\x1e").into())
     }

@@ -13,7 +13,7 @@ use trunkline_protocol::service::ServiceMessage;
 
 use crate::stage::{App, Link};
 
-/// Tells when it is dropped.
+/// Reports when it is dropped.
 struct Alarm(mpsc::UnboundedSender<&'static str>);
 
 impl Drop for Alarm {
@@ -124,7 +124,7 @@ async fn a_result_of_a_streaming_method_is_refused() {
     assert_eq!(answer, format!("{{\"type\":3,\"invocationId\":\"7\",\"error\":\"{text}\"}}\x1e"));
 }
 
-/// An app with an endless stream, which tells when it is dropped.
+/// Starts an app with an endless stream, which reports when it is dropped.
 async fn endless() -> (App, mpsc::UnboundedReceiver<&'static str>) {
     let (sender, dropped) = mpsc::unbounded_channel();
     let endless = move || {

@@ -204,7 +204,7 @@ async fn too_many_items_pause_the_client_until_they_are_taken() {
     link.quiet().await;
 }
 
-/// Starts to read when it is told.
+/// Starts to read at a signal.
 async fn sum_after(gate: Arc<Notify>, mut numbers: UploadStream<i64>) -> Result<i64, HubError> {
     gate.notified().await;
     let mut sum = 0;

@@ -20,7 +20,7 @@ type Filter = dyn Fn(HubCall, Next) -> FilterFuture + Send + Sync;
 #[derive(Clone, Default)]
 pub(crate) struct Filters(Vec<Arc<Filter>>);
 
-/// A call on its way through the [filters](crate::Hub::filter) of its hub.
+/// Call on its way through the [filters](crate::Hub::filter) of its hub.
 #[derive(Debug, Clone)]
 pub struct HubCall {
     context: Context,
@@ -30,7 +30,7 @@ pub struct HubCall {
     is_streaming: bool,
 }
 
-/// The rest of the way: the filters further in, and the method.
+/// Rest of the chain: the inner filters, and the method.
 pub struct Next {
     filters: std::vec::IntoIter<Arc<Filter>>,
     method: ReplyFuture,
@@ -64,25 +64,25 @@ impl Filters {
 }
 
 impl HubCall {
-    /// The connection that called.
+    /// The connection of the caller.
     #[must_use]
     pub fn context(&self) -> &Context {
         &self.context
     }
 
-    /// The method's name, as the hub has it.
+    /// Name of the method, as the hub has it.
     #[must_use]
     pub fn method(&self) -> &str {
         &self.method
     }
 
-    /// How many arguments the client gave.
+    /// Number of arguments that the client gave.
     #[must_use]
     pub fn arguments(&self) -> usize {
         self.arguments
     }
 
-    /// How many streams the client uploads.
+    /// Number of streams that the client uploads.
     #[must_use]
     pub fn uploads(&self) -> usize {
         self.uploads
@@ -94,7 +94,7 @@ impl HubCall {
         self.is_streaming
     }
 
-    /// A result in place of the method's own. A streaming method has none: an error is all that can be given instead.
+    /// Makes a reply in place of the method's own. A streaming method has none: only an error can replace its stream.
     ///
     /// # Errors
     /// When the value can't be written in the client's hub protocol.
@@ -104,7 +104,7 @@ impl HubCall {
 }
 
 impl Next {
-    /// Runs the rest. Without this the method is never called.
+    /// Runs the rest of the chain. Without this the method is never called.
     ///
     /// # Errors
     /// With what the method failed.

@@ -1,20 +1,20 @@
-//! What an app server is told of a connection that comes from another one, or over another link.
+//! Origin of a connection that comes from another app server, or over another link.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::DeserializeOwned;
 use trunkline_protocol::hub::{HubProtocol, Payload};
-use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
+use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 
 use crate::call::marker::ViaCall;
 use crate::call::{Call, FromCall, Rejection};
 use crate::connection::ConnectRequest;
 use crate::error::HubError;
 
-/// What may be handed over with a connection. It travels in a header, once for each connection.
+/// Maximum size of the items of a connection. They travel in a header, once for each connection.
 pub(crate) const ITEMS_MAX_BYTES: usize = 16 * 1024;
 
-/// Where a connection comes from, and what was handed over with it; for [`Hub::on_rehomed`](crate::Hub::on_rehomed).
+/// Origin of a reassigned connection, and the items that were handed over; for [`Hub::on_rehomed`](crate::Hub::on_rehomed).
 ///
 /// ```
 /// use trunkline::{Context, Hub, HubError, Rehomed};
@@ -50,7 +50,7 @@ impl Rehomed {
         &self.from
     }
 
-    /// What [`on_leaving`](crate::Hub::on_leaving) returned there; `None` when it did not run, as after a crash.
+    /// The result of [`on_leaving`](crate::Hub::on_leaving) there; `None` when it did not run, as after a crash.
     ///
     /// # Errors
     /// When it is of another type.
@@ -66,7 +66,7 @@ impl Rehomed {
     }
 }
 
-/// The form in which items travel; `None` when they are too large.
+/// Encodes items for their header; `None` when they are too large.
 pub(crate) fn wrap(items: &Payload) -> Option<String> {
     let bytes = items.as_bytes();
     (bytes.len() <= ITEMS_MAX_BYTES).then(|| URL_SAFE_NO_PAD.encode(bytes))

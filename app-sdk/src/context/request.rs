@@ -1,4 +1,4 @@
-//! What a connect request told about a client: its claims, its headers and its query.
+//! Claims, headers and query of a client's connect request.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -33,7 +33,7 @@ impl Claims {
         all(&self.0, name)
     }
 
-    /// All claims.
+    /// All claims, as names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         iter(&self.0)
     }
@@ -67,7 +67,7 @@ impl Query {
     }
 }
 
-/// The headers of a connect request; those that HTTP would not allow are left out.
+/// Headers of a connect request; invalid ones are left out.
 pub(crate) fn headers(request: &ConnectRequest) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, values) in request.headers() {

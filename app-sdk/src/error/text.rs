@@ -1,81 +1,78 @@
-//! The texts that clients read, word for word as the official server writes them.
+//! Texts that clients read, word for word as the official server writes them.
 
 use crate::error::{HubError, InvokeError};
 
-/// Base of the close message after an error.
-pub(crate) const CLOSED_WITH_ERROR: &str = "Connection closed with an error.";
-
-/// A method failed while it ran.
+/// Text for a method that failed while it ran.
 pub(crate) fn invoking_failed(target: &str, error: &HubError, detailed: bool) -> String {
     error.describe(&format!("An unexpected error occurred invoking '{target}' on the server."), detailed)
 }
 
-/// A call could not be bound to a method and its arguments.
+/// Text for a call that can't be bound to a method and its arguments.
 pub(crate) fn binding_failed(target: &str, error: &HubError, detailed: bool) -> String {
     error.describe(&format!("Failed to invoke '{target}' due to an error on the server."), detailed)
 }
 
-/// The error of a call to a method that isn't there.
+/// Error of a call to a method that isn't there.
 pub(crate) fn no_such_method() -> HubError {
     HubError::new("Method does not exist.")
 }
 
-/// The error of a call with too many or too few arguments.
+/// Error of a call with too many or too few arguments.
 pub(crate) fn argument_count(provided: usize, expected: usize) -> HubError {
     HubError::invalid_data(format!("Invocation provides {provided} argument(s) but target expects {expected}."))
 }
 
-/// The error of a call whose streams no parameter takes.
+/// Error of a call whose streams no parameter takes.
 pub(crate) fn stream_count(provided: usize, expected: usize) -> HubError {
     HubError::new(format!("Client sent {provided} stream(s), Hub method expects {expected}."))
 }
 
-/// A stream was asked of a method that has none.
+/// Text for a streaming invocation of a method that doesn't stream.
 pub(crate) fn not_streaming(target: &str) -> String {
     format!("The client attempted to invoke the non-streaming '{target}' method with a streaming invocation.")
 }
 
-/// A result was asked of a method that streams.
+/// Text for a plain invocation of a method that streams.
 pub(crate) fn streaming(target: &str) -> String {
     format!("The client attempted to invoke the streaming '{target}' method with a non-streaming invocation.")
 }
 
-/// A stream broke off.
+/// Text for a stream that failed.
 pub(crate) fn streaming_failed(error: &HubError, detailed: bool) -> String {
     error.describe("An error occurred on the server while streaming results.", detailed)
 }
 
-/// A filter gave something in place of a stream.
+/// Text for a filter that returned no stream.
 pub(crate) fn no_stream(target: &str) -> String {
     format!("The value returned by the streaming method '{target}' is not a ChannelReader<> or IAsyncEnumerable<>.")
 }
 
-/// A call has an id that another one still has, or a stream of it does.
+/// Text for a call with an id that is in use, its own or that of a stream.
 pub(crate) fn id_in_use(id: &str) -> String {
     format!("Invocation ID '{id}' is already in use.")
 }
 
-/// An item of an upload is not what its method takes.
+/// Error of an upload item that its method can't deserialize.
 pub(crate) fn item_not_bound() -> HubError {
     HubError::new("Failed to bind Stream message.")
 }
 
-/// An upload ended with its connection.
+/// Error of an upload whose connection was closed.
 pub(crate) fn upload_cut_off() -> HubError {
     HubError::named("OperationCanceledException", "The connection ended before the upload did.")
 }
 
-/// A client was asked that is not there.
+/// Text for a client that does not exist.
 pub(crate) fn does_not_exist(connection_id: &str) -> String {
     InvokeError::DoesNotExist(connection_id.to_owned()).to_string()
 }
 
-/// A client that was asked has gone.
+/// Text for a client that has disconnected.
 pub(crate) fn disconnected(connection_id: &str) -> String {
     InvokeError::Disconnected(connection_id.to_owned()).to_string()
 }
 
-/// The error of a message over the limit.
+/// Error of a message over the limit.
 pub(crate) fn message_too_large(limit: usize) -> HubError {
     HubError::invalid_data(format!(
         "The maximum message size of {limit}B was exceeded. The message size can be configured in AddHubOptions."
@@ -84,6 +81,8 @@ pub(crate) fn message_too_large(limit: usize) -> HubError {
 
 #[cfg(test)]
 mod tests {
+    use trunkline_protocol::hub::CLOSED_WITH_ERROR;
+
     use super::*;
 
     #[test]

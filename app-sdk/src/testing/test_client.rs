@@ -1,4 +1,4 @@
-//! One client in a test: it speaks a hub protocol as real ones do.
+//! Test client: it speaks a hub protocol as real ones do.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,37 +12,50 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use trunkline_protocol::hub::{
-    CancelInvocation, Completion, HandshakeRequest, HandshakeResponse, HubMessage, HubProtocol, Invocation, Outcome,
-    Payload, StreamItem, next_frame,
+    CancelInvocation, Completion, HUB_PROTOCOL_VERSION, HandshakeRequest, HandshakeResponse, HubMessage, HubProtocol,
+    Invocation, Outcome, Payload, StreamItem, next_frame,
 };
 use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
 use trunkline_protocol::service::{CloseConnection, ConnectionData, OpenConnection, ServiceMessage};
+use trunkline_protocol::wire::USER_ID_CLAIM;
 
 use super::far_end::FarEnd;
 use super::received::{FromArguments, Received};
-use super::{ConnectError, USER_ID_CLAIM};
 use crate::encode::{self, Arguments};
 
-/// How long an answer may take before a test is told that there is none.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The only version of the hub protocols that is spoken here.
-const VERSION: u32 = 1;
+/// Timeout of an answer, after which a test fails.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connected client.
+/// Error of a client that could not connect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No hub has this path.
+    #[error("no hub is served at this path")]
+    NoHub,
+    /// The hub refused the handshake with this text.
+    #[error("{0}")]
+    Refused(String),
+    /// The server shuts down.
+    #[error("the server is gone")]
+    Gone,
+}
+
+/// Client that is connected to a hub under test.
 pub struct TestClient {
     far_end: Arc<FarEnd>,
     protocol: HubProtocol,
     id: ByteString,
     latest_invocation: u64,
     incoming: mpsc::UnboundedReceiver<Bytes>,
-    /// Bytes that came and were not read yet.
+    /// Bytes that were received and not read yet.
     unread: Bytes,
-    /// Calls and items that came while something else was waited for.
+    /// Calls and items that arrived while another message was awaited.
     aside: VecDeque<HubMessage>,
     close_error: Option<String>,
 }
 
-/// The items that a method streams to a client.
+/// Stream of items from a method to a client.
 #[must_use = "items wait until they are asked for"]
 pub struct TestStream<'a, T> {
     client: &'a mut TestClient,
@@ -65,12 +78,12 @@ impl TestClient {
         let mut client =
             Self { far_end, protocol, id, latest_invocation: 0, incoming, unread, aside, close_error: None };
         client.far_end.send(ServiceMessage::OpenConnection(open)).await;
-        client.send_bytes(HandshakeRequest { protocol, version: VERSION }.encode()).await;
+        client.send_bytes(HandshakeRequest { protocol, version: HUB_PROTOCOL_VERSION }.encode()).await;
         client.shake_hands().await?;
         Ok(client)
     }
 
-    /// Its connection id.
+    /// Connection id of the client.
     #[must_use]
     pub fn connection_id(&self) -> &str {
         &self.id
@@ -89,7 +102,7 @@ impl TestClient {
         self.result(&id).await
     }
 
-    /// As [`invoke`](Self::invoke), for a method that takes one stream: its items are all sent, then its end.
+    /// Calls a method that takes one stream, as [`invoke`](Self::invoke): sends all items, then the end.
     ///
     /// # Errors
     /// As with `invoke`.
@@ -111,7 +124,7 @@ impl TestClient {
         self.result(&id).await
     }
 
-    /// Calls a method without waiting for anything.
+    /// Calls a method without waiting for its result.
     ///
     /// # Errors
     /// When an argument can't be encoded.
@@ -143,7 +156,7 @@ impl TestClient {
             .and_then(|message| self.received(message))
     }
 
-    /// As [`next`](Self::next), but `None` too when nothing has come yet.
+    /// Returns the next call, as [`next`](Self::next), but `None` too when nothing has come yet.
     pub fn try_next(&mut self) -> Option<Received> {
         while let Some(message) = self.read_now() {
             self.aside.push_back(message);
@@ -157,7 +170,7 @@ impl TestClient {
     /// # Panics
     /// When another call comes, other arguments, or nothing within 10 s.
     pub async fn expect<T: FromArguments>(&mut self, method: &str) -> T {
-        let next = tokio::time::timeout(PATIENCE, self.next()).await;
+        let next = tokio::time::timeout(ANSWER_TIMEOUT, self.next()).await;
         match next {
             Ok(Some(received)) if received.target() == method => match received.arguments() {
                 Ok(arguments) => arguments,
@@ -165,11 +178,11 @@ impl TestClient {
             },
             Ok(Some(other)) => panic!("{method} was expected, {} came: {other:?}", other.target()),
             Ok(None) => panic!("{method} was expected, and the connection has ended: {:?}", self.close_error),
-            Err(_) => panic!("{method} was expected, and nothing came within {} s", PATIENCE.as_secs()),
+            Err(_) => panic!("{method} was expected, and nothing came within {} s", ANSWER_TIMEOUT.as_secs()),
         }
     }
 
-    /// Answers a call whose result the hub waits for.
+    /// Answers a call whose result the hub awaits.
     ///
     /// # Errors
     /// When the result can't be encoded, or nobody waits for one.
@@ -180,7 +193,7 @@ impl TestClient {
         Ok(())
     }
 
-    /// Tells that a call whose result the hub waits for has failed.
+    /// Answers a call whose result the hub awaits with an error.
     ///
     /// # Errors
     /// When nobody waits for a result.
@@ -190,7 +203,7 @@ impl TestClient {
         Ok(())
     }
 
-    /// Ends the connection from this side, as a client that closes its socket. The hub's `on_disconnected` runs soon
+    /// Closes the connection from this side, as a client that closes its socket. The hub's `on_disconnected` runs soon
     /// after; what it sends is the sign of it, or [`TestServer::shutdown`](super::TestServer::shutdown).
     pub async fn disconnect(&mut self) {
         self.far_end.leave(&self.id);
@@ -198,7 +211,7 @@ impl TestClient {
         self.far_end.send(ServiceMessage::CloseConnection(close)).await;
     }
 
-    /// Waits until the hub has ended the connection, and returns the error that it told the client, if there was one.
+    /// Waits until the hub has closed the connection, and returns the error that it told the client, if there was one.
     pub async fn closed(&mut self) -> Option<String> {
         while let Some(message) = self.read().await {
             self.aside.push_back(message);
@@ -241,7 +254,7 @@ impl TestClient {
         self.send_bytes(encode::message(self.protocol, message)).await;
     }
 
-    /// An ended connection shows where something is read.
+    /// Sends bytes to the hub; a closed connection shows only where something is read.
     async fn send_bytes(&self, payload: Bytes) {
         let data = ConnectionData { connection_id: self.id.clone(), payload, ..ConnectionData::default() };
         self.far_end.send(ServiceMessage::ConnectionData(data)).await;
@@ -250,8 +263,8 @@ impl TestClient {
     async fn result<T: DeserializeOwned>(&mut self, id: &ByteString) -> Result<T, String> {
         let is_answer =
             |message: &HubMessage| matches!(message, HubMessage::Completion(end) if end.invocation_id == *id);
-        let answer = tokio::time::timeout(PATIENCE, self.wait_for(is_answer)).await;
-        match answer.map_err(|_| format!("no answer came within {} s", PATIENCE.as_secs()))? {
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.wait_for(is_answer)).await;
+        match answer.map_err(|_| format!("no answer came within {} s", ANSWER_TIMEOUT.as_secs()))? {
             Some(HubMessage::Completion(end)) => self.outcome(end.outcome),
             _ => Err(match &self.close_error {
                 Some(error) => format!("the connection has ended: {error}"),
@@ -276,7 +289,7 @@ impl TestClient {
         }
     }
 
-    /// The oldest message that is wanted; others are kept aside in their order. `None` when the connection has ended.
+    /// Waits for the oldest message that is wanted; others are kept aside in their order. `None` when the connection is closed.
     async fn wait_for(&mut self, is_wanted: impl Fn(&HubMessage) -> bool) -> Option<HubMessage> {
         if let Some(message) = self.take_aside(&is_wanted) {
             return Some(message);
@@ -337,7 +350,7 @@ impl<T: DeserializeOwned> TestStream<'_, T> {
             HubMessage::Completion(end) => end.invocation_id == id,
             _ => false,
         };
-        let next = tokio::time::timeout(PATIENCE, self.client.wait_for(is_mine)).await;
+        let next = tokio::time::timeout(ANSWER_TIMEOUT, self.client.wait_for(is_mine)).await;
         let error = match next {
             Ok(Some(HubMessage::StreamItem(item))) => {
                 return Some(self.client.outcome(Outcome::Value(item.item)));
@@ -348,13 +361,13 @@ impl<T: DeserializeOwned> TestStream<'_, T> {
                 return None;
             }
             Ok(None) => "the connection has ended".to_owned(),
-            Err(_) => format!("no item came within {} s", PATIENCE.as_secs()),
+            Err(_) => format!("no item came within {} s", ANSWER_TIMEOUT.as_secs()),
         };
         self.is_over = true;
         Some(Err(error))
     }
 
-    /// Asks the hub to stop; items that were on their way still come.
+    /// Cancels the stream; items that were on their way still come.
     pub async fn cancel(&mut self) {
         let cancel = CancelInvocation { headers: Vec::new(), invocation_id: self.invocation_id.clone() };
         self.client.write(&HubMessage::CancelInvocation(cancel)).await;

@@ -1,23 +1,24 @@
-//! Typed calls to clients: a trait that names what clients offer.
+//! Typed calls to clients: a trait with the methods that clients offer.
 
-use crate::clients::{Client, Receivers};
+use super::client::Client;
+use super::receivers::Receivers;
 
-/// Whoever can be sent to. Made for [`client_interface!`](crate::client_interface).
+/// Receivers of typed calls. Made for [`client_interface!`](crate::client_interface).
 pub trait Target: sealed::Sealed + Send + Sync {
-    /// Those who are meant.
+    /// The receivers of the call.
     fn receivers(&self) -> &Receivers;
 }
 
-/// Whoever can be asked for a result. Made for [`client_interface!`](crate::client_interface).
+/// Client that can be asked for a result. Made for [`client_interface!`](crate::client_interface).
 pub trait Askable: Target {
-    /// The one who is meant.
+    /// The client that is asked.
     fn client(&self) -> &Client;
 }
 
 mod sealed {
     pub trait Sealed {}
-    impl Sealed for crate::clients::Receivers {}
-    impl Sealed for crate::clients::Client {}
+    impl Sealed for super::Receivers {}
+    impl Sealed for super::Client {}
 }
 
 impl Target for Receivers {
@@ -38,7 +39,7 @@ impl Askable for Client {
     }
 }
 
-/// Makes a trait of what clients offer, so that calls to them are checked by the compiler.
+/// Declares a trait of the methods that clients offer, so that the compiler checks calls to them.
 ///
 /// Each function becomes a method of all [`Receivers`], which sends a call. With a result type it becomes one of a single
 /// [`Client`] instead, which is asked and waited for. Behind `=` stands the name that clients have given to their

@@ -1,4 +1,4 @@
-//! Raw endpoints, beside the hubs of a server.
+//! Raw endpoints of a server, beside its hubs.
 
 use crate::raw::{RawDispatcher, RawEndpoint, RawHandler};
 use crate::sync::write;

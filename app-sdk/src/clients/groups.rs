@@ -1,4 +1,4 @@
-//! Group membership: who joins and who leaves, acknowledged by the proxy that holds the connection.
+//! Group membership, acknowledged by the proxy that holds the connection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::error::GroupError;
 use crate::hub_core::HubCore;
 use crate::outbound::checked_frame;
 
-/// Changes who is in a group. Groups come into being with their first member and vanish with the last.
+/// Membership of groups. A group begins with its first member and ends with its last.
 ///
 /// Membership is kept by the proxy that holds the connection, so it outlives this app server. A change is done
 /// when its future returns: a send that follows reaches the new member.
@@ -40,7 +40,7 @@ impl Groups {
         Self { core: Arc::clone(core) }
     }
 
-    /// The connection joins the group; it may be any connection of the hub. One that doesn't exist is ignored.
+    /// Adds a connection to a group; it may be any connection of the hub. One that doesn't exist is ignored.
     ///
     /// # Errors
     /// When the group has no name, or the proxy did not acknowledge within 10 s.
@@ -48,7 +48,7 @@ impl Groups {
         self.change(connection_id.as_ref().into(), group.as_ref().into(), MembershipChange::Join).await
     }
 
-    /// The connection leaves the group. One that is no member or doesn't exist is ignored.
+    /// Removes a connection from a group. One that is no member or doesn't exist is ignored.
     ///
     /// # Errors
     /// When the group has no name, or the proxy did not acknowledge within 10 s.
@@ -108,7 +108,7 @@ impl fmt::Debug for Groups {
     }
 }
 
-/// One proxy that did it is enough; a proxy that doesn't know the connection has nothing to do.
+/// Outcome of a change: one proxy that made it is enough; one that doesn't know the connection has nothing to do.
 fn outcome(answers: Vec<Option<Ack>>) -> Result<(), GroupError> {
     let is_done = |answer: &Option<Ack>| answer.as_ref().is_some_and(|ack| ack.status == AckStatus::Ok);
     if answers.iter().any(is_done) {

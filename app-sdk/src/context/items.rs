@@ -1,11 +1,11 @@
-//! What the app remembers of a connection, by type.
+//! Items: values that the app keeps with a connection, by type.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::connection::Connection;
 
-/// Values that belong to a connection: one of each type, gone when the connection ends.
+/// Values of a connection: one of each type, dropped when the connection closes.
 ///
 /// A connection without items costs nothing for them. Values are taken out as clones; put an
 /// [`Arc`] of a lock in for what several calls change.
@@ -37,7 +37,7 @@ impl Items {
         Self { connection: Arc::clone(connection) }
     }
 
-    /// Puts a value in; returns the one of its type that was there.
+    /// Inserts a value, and returns the one of its type that was there.
     pub fn insert<T: Clone + Send + Sync + 'static>(&self, value: T) -> Option<T> {
         self.connection.items().insert(value)
     }
@@ -48,7 +48,7 @@ impl Items {
         self.connection.items().get().cloned()
     }
 
-    /// Takes the value of this type out.
+    /// Removes and returns the value of this type.
     pub fn remove<T: Clone + Send + Sync + 'static>(&self) -> Option<T> {
         self.connection.items().remove()
     }

@@ -1,4 +1,4 @@
-//! A stream that a client uploads, as its method sees it.
+//! Stream that a client uploads, as its method reads it.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -14,9 +14,9 @@ use trunkline_protocol::hub::Payload;
 
 use crate::connection::{CallScope, UploadEnd, UploadEvent};
 use crate::context::Context;
+use crate::error::text;
 use crate::error::{HubError, InvokeError};
 use crate::hub_core::HubCore;
-use crate::text;
 
 /// A stream of items that the client uploads: a parameter of a method, one for each stream of the call.
 ///
