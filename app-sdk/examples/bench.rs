@@ -324,5 +324,5 @@ async fn main() -> anyhow::Result<()> {
         .method("StopEcho", stop_echo)
         .on_disconnected(async |ctx: Context, State(echoes): State<Echoes>| drop(echoes.stop(ctx.connection_id())))
         .with_state(Shared { ticker: Ticker::default(), echoes: Echoes::new() });
-    serve::Arguments::read().serve(Server::new().hub(bench), Router::new()).await
+    serve::ServeArguments::read().serve(Server::new().hub(bench), Router::new()).await
 }

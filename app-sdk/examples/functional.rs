@@ -259,5 +259,5 @@ async fn main() -> anyhow::Result<()> {
         .route("/echoredirect/{*below}", any(redirect_to_echo))
         .route("/generateJwtToken", get(generate_jwt_token))
         .route("/deployment", get(async || Json(deployment)));
-    serve::Arguments::read().serve(server, routes).await
+    serve::ServeArguments::read().serve(server, routes).await
 }

@@ -17,7 +17,7 @@ use crate::hub_core::HubCore;
 
 pub use client::Client;
 pub use groups::Groups;
-use receivers::Destination;
+use receivers::SendTarget;
 pub use receivers::{Receivers, Sent};
 
 /// The clients of a hub, wherever they are connected: pick [receivers](Receivers), then send.
@@ -57,7 +57,7 @@ impl Clients {
 
     /// Every client but those with these connection ids.
     pub fn all_except<T: AsRef<str>>(&self, connection_ids: impl IntoIterator<Item = T>) -> Receivers {
-        self.to(Destination::All { except: texts(connection_ids) })
+        self.to(SendTarget::All { except: texts(connection_ids) })
     }
 
     /// One connection, which can also be [asked for a result](Client::invoke).
@@ -67,7 +67,7 @@ impl Clients {
 
     /// Several connections; one that is named twice receives the message once.
     pub fn clients<T: AsRef<str>>(&self, connection_ids: impl IntoIterator<Item = T>) -> Receivers {
-        self.to(Destination::Connections(distinct(connection_ids)))
+        self.to(SendTarget::Connections(distinct(connection_ids)))
     }
 
     /// The members of a group.
@@ -81,25 +81,25 @@ impl Clients {
         group: impl AsRef<str>,
         connection_ids: impl IntoIterator<Item = T>,
     ) -> Receivers {
-        self.to(Destination::Group { group: group.as_ref().into(), except: texts(connection_ids) })
+        self.to(SendTarget::Group { group: group.as_ref().into(), except: texts(connection_ids) })
     }
 
     /// The members of several groups; a member of two of them receives the message twice.
     pub fn groups<T: AsRef<str>>(&self, groups: impl IntoIterator<Item = T>) -> Receivers {
-        self.to(Destination::Groups(texts(groups)))
+        self.to(SendTarget::Groups(texts(groups)))
     }
 
     /// All connections of a user.
     pub fn user(&self, user_id: impl AsRef<str>) -> Receivers {
-        self.to(Destination::User(user_id.as_ref().into()))
+        self.to(SendTarget::User(user_id.as_ref().into()))
     }
 
     /// All connections of several users; one that is named twice receives the message once.
     pub fn users<T: AsRef<str>>(&self, user_ids: impl IntoIterator<Item = T>) -> Receivers {
-        self.to(Destination::Users(distinct(user_ids)))
+        self.to(SendTarget::Users(distinct(user_ids)))
     }
 
-    fn to(&self, to: Destination) -> Receivers {
+    fn to(&self, to: SendTarget) -> Receivers {
         Receivers { core: Arc::clone(&self.core), to }
     }
 }
@@ -112,18 +112,18 @@ impl CallerClients {
 
     /// The client that called, which can also be [asked for a result](Client::invoke).
     pub fn caller(&self) -> Client {
-        let caller = self.to(Destination::Caller(Arc::clone(self.scope.connection())));
+        let caller = self.to(SendTarget::Caller(Arc::clone(self.scope.connection())));
         Client::new(caller, Some(Arc::clone(&self.scope)))
     }
 
     /// Every client but the one that called.
     pub fn others(&self) -> Receivers {
-        self.to(Destination::All { except: vec![self.scope.connection().shared_id()] })
+        self.to(SendTarget::All { except: vec![self.scope.connection().shared_id()] })
     }
 
     /// The members of a group but the one that called.
     pub fn others_in_group(&self, group: impl AsRef<str>) -> Receivers {
-        self.to(Destination::Group { group: group.as_ref().into(), except: vec![self.scope.connection().shared_id()] })
+        self.to(SendTarget::Group { group: group.as_ref().into(), except: vec![self.scope.connection().shared_id()] })
     }
 }
 

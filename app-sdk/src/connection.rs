@@ -10,7 +10,7 @@ mod connection_close;
 mod flow_control;
 mod inbox;
 mod limits;
-mod uploads;
+mod upload_table;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -33,13 +33,13 @@ pub(crate) use connection_close::ConnectionClose;
 pub(crate) use flow_control::FlowControl;
 pub(crate) use inbox::{Inbox, WorkItem};
 pub(crate) use limits::Limits;
-pub(crate) use uploads::{UploadEnd, UploadEvent};
+pub(crate) use upload_table::{UploadEnd, UploadEvent};
 
 /// Id of a link's session, unique in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinkId(pub(crate) u64);
 
-/// A client connection.
+/// A client connection, as its hub knows it.
 #[derive(Debug)]
 pub(crate) struct Connection {
     request: ConnectRequest,

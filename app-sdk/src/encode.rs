@@ -26,18 +26,18 @@ use crate::error::SendError;
     label = "not a tuple of values that can be serialized",
     note = "a single argument goes into a tuple too: `(argument,)`; no arguments are `()`"
 )]
-pub trait Arguments: sealed::Sealed + Send {
+pub trait Arguments: sealed::SealedArguments + Send {
     #[doc(hidden)]
     fn payloads(&self, protocol: HubProtocol) -> Result<Vec<Payload>, PayloadError>;
 }
 
 mod sealed {
-    pub trait Sealed {}
+    pub trait SealedArguments {}
 }
 
 macro_rules! tuple_of_arguments {
     ($($name:ident),*) => {
-        impl<$($name: Serialize + Send),*> sealed::Sealed for ($($name,)*) {}
+        impl<$($name: Serialize + Send),*> sealed::SealedArguments for ($($name,)*) {}
         impl<$($name: Serialize + Send),*> Arguments for ($($name,)*) {
             #[expect(non_snake_case, reason = "types and values share their names in the macro")]
             fn payloads(&self, protocol: HubProtocol) -> Result<Vec<Payload>, PayloadError> {
@@ -48,7 +48,7 @@ macro_rules! tuple_of_arguments {
     };
 }
 
-impl sealed::Sealed for () {}
+impl sealed::SealedArguments for () {}
 impl Arguments for () {
     fn payloads(&self, _protocol: HubProtocol) -> Result<Vec<Payload>, PayloadError> {
         Ok(Vec::new())

@@ -30,7 +30,7 @@ pub(crate) trait Endpoint: Send + Sync {
     /// Fails what is awaited from a proxy that has no links any more.
     fn handle_node_lost(&self, _node: &Arc<Node>) {}
 
-    /// Takes an acknowledgement.
+    /// Takes the acknowledgement of a group change.
     fn handle_ack(&self, _ack: Ack) {}
 
     /// Takes the request of another app server for the result of a client that is here.

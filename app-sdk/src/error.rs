@@ -39,9 +39,9 @@ pub(crate) const INVALID_DATA_NAME: &str = "InvalidDataException";
 ///     Ok(number / 2)
 /// }
 /// ```
-pub struct HubError(Box<Inner>);
+pub struct HubError(Box<HubErrorInner>);
 
-struct Inner {
+struct HubErrorInner {
     audience: Audience,
     name: Cow<'static, str>,
     message: String,
@@ -118,7 +118,7 @@ impl HubError {
         message: String,
         source: Option<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self(Box::new(Inner { audience, name, message, source }))
+        Self(Box::new(HubErrorInner { audience, name, message, source }))
     }
 }
 
@@ -216,7 +216,7 @@ pub enum InvokeError {
     Type {
         /// Type that the caller expects.
         expected: &'static str,
-        /// What is wrong.
+        /// Error of the deserializer.
         detail: String,
     },
     /// Too many results are waited for; nothing was asked.

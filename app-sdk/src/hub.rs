@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_are_told_from_values() {
+    fn streams_and_values_have_different_kinds() {
         fn kind<H: Handler<(), M>, M: 'static>(_handler: H) -> (usize, usize, bool) {
             (H::ARGUMENTS, H::UPLOADS, H::IS_STREAMING)
         }
@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_nobody_could_connect_to_is_refused() {
+    fn an_unusable_path_is_refused() {
         for path in ["chat", "/chat/", "/chat?x=1", ""] {
             assert!(matches!(Hub::new(path).build(), Err(BuildError::Path(_))), "{path}");
         }
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn methods_are_found_whatever_their_case_and_can_not_be_doubled() {
+    fn methods_ignore_case_and_have_unique_names() {
         let hub = built(Hub::new("/chat").method("SendMessage", nothing));
         for name in ["SendMessage", "sendmessage", "SENDMESSAGE"] {
             assert!(hub.methods.find(name).is_some(), "{name}");

@@ -12,8 +12,8 @@
 //! where a connection's inbox needs a worker, the caller is told and starts one.
 
 mod acks;
-mod client_results;
 mod registry;
+mod result_requests;
 mod result_wait;
 
 use std::sync::{Arc, Mutex, RwLock};
@@ -38,9 +38,9 @@ use crate::sync::{lock, read, write};
 
 use acks::Acks;
 pub(crate) use acks::ExpectedAck;
-use client_results::ClientResults;
-pub(crate) use client_results::{AbandonedRequest, Addressee, ClientResult, ExpectedResult, TooManyRequests};
 use registry::Registry;
+use result_requests::ClientResults;
+pub(crate) use result_requests::{AbandonedRequest, Addressee, ClientResult, ExpectedResult, TooManyRequests};
 pub(crate) use result_wait::{InboxOverfull, ResultWait};
 
 /// Core of one hub.
@@ -76,7 +76,7 @@ impl HubCore {
     }
 }
 
-/// Connections.
+/// Connections: registry and closes.
 impl HubCore {
     /// Registers a connection. Fails with the present connection of the same id, which stays.
     pub(crate) fn insert(&self, connection: &Arc<Connection>) -> Result<(), Arc<Connection>> {
@@ -169,7 +169,7 @@ impl HubCore {
     }
 }
 
-/// Frames of connections.
+/// Frames to connections and proxies.
 impl HubCore {
     /// Queues the answer to the connection's handshake; never waits.
     pub(crate) fn answer_handshake(&self, connection: &Connection, payload: Bytes) {

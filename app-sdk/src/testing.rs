@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_kinds_of_sends_reach_whom_they_should() {
+    async fn all_kinds_of_sends_reach_their_receivers() {
         let server = server();
         let mut clients = [
             server.connect("/test").user("ann").await.unwrap(),
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_hub_sees_what_the_client_brings() {
+    async fn the_hub_sees_claims_headers_and_address() {
         let connect = server().connect("/test").claim("role", "cook").claim("role", "admin");
         let mut client = connect.header("user-agent", "me").remote_addr(([1, 2, 3, 4], 5).into()).await.unwrap();
         let seen: (String, String, String) = client.invoke("Who", ()).await.unwrap();
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn errors_and_ends_are_told() {
+    async fn errors_and_closes_reach_the_client() {
         let server = server();
         let mut ann = server.connect("/test").user("ann").await.unwrap();
         assert!(ann.invoke::<u32>("Add", (1,)).await.unwrap_err().contains("Failed to invoke 'Add'"));
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clients_answer_what_the_hub_asks() {
+    async fn clients_answer_requests_for_results() {
         let server = server();
         let mut ann = server.connect("/test").await.unwrap();
         let clients = server.handle().hub("Test").unwrap().clients();

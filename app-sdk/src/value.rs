@@ -65,9 +65,9 @@ pub enum Value {
     Unsigned(u64),
     /// A number with a fraction.
     Float(f64),
-    /// A text message, in UTF-8.
+    /// A text, in UTF-8.
     Text(String),
-    /// A binary message.
+    /// Binary data, as [`Binary`].
     Binary(Binary),
     /// A point in time.
     Timestamp(Timestamp),
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_official_client_writes_is_read_and_written_the_same() {
+    fn the_official_clients_bytes_round_trip() {
         for (id, text) in [
             ("V42", r#""AQID""#),
             ("V43", r#""2000-01-01T00:00:00Z""#),
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn typed_fields_read_what_the_official_client_writes() {
+    fn typed_fields_read_the_official_clients_bytes() {
         let bytes: Binary = MessagePack.value(&vector("V42")).unwrap();
         assert_eq!(&*bytes, [1, 2, 3]);
         assert_eq!(again(Json, &bytes), bytes);

@@ -23,7 +23,7 @@ use tls::TlsListener;
 
 /// The command line of an example server.
 #[derive(Debug, Parser)]
-pub(crate) struct Arguments {
+pub(crate) struct ServeArguments {
     /// Where to listen for proxies and browsers
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5000")]
     listen: String,
@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
     embedded: bool,
 }
 
-impl Arguments {
+impl ServeArguments {
     /// Reads the command line, and sends logs to stderr.
     pub(crate) fn read() -> Self {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));

@@ -11,7 +11,7 @@ use tokio::sync::futures::OwnedNotified;
 use trunkline_protocol::hub::{HubProtocol, Outcome, Payload};
 use trunkline_protocol::service::{ClientInvocation, MultiConnectionData, ServiceMessage};
 
-use super::receivers::{Destination, Receivers};
+use super::receivers::{Receivers, SendTarget};
 use crate::connection::{CallScope, Connection};
 use crate::encode::{self, Arguments};
 use crate::error::{InvokeError, short_type_name};
@@ -124,9 +124,9 @@ impl Client {
 
     fn location(&self, core: &HubCore) -> ClientLocation {
         match &self.receivers.to {
-            Destination::Caller(caller) if core.contains(caller) => ClientLocation::Local(Arc::clone(caller)),
-            Destination::Caller(caller) => ClientLocation::Disconnected(caller.shared_id()),
-            Destination::Connections(ids) => {
+            SendTarget::Caller(caller) if core.contains(caller) => ClientLocation::Local(Arc::clone(caller)),
+            SendTarget::Caller(caller) => ClientLocation::Disconnected(caller.shared_id()),
+            SendTarget::Connections(ids) => {
                 let id = ids.first().cloned().unwrap_or_default();
                 core.connection(&id).map_or(ClientLocation::Remote(id), ClientLocation::Local)
             }

@@ -138,13 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_nobody_knows_is_ignored() {
+    fn an_unknown_connection_is_ignored() {
         assert!(outcome(vec![answer(AckStatus::NotFound), answer(AckStatus::NotFound)]).is_ok());
         assert!(outcome(vec![]).is_ok());
     }
 
     #[test]
-    fn a_failure_is_told() {
+    fn a_failure_is_an_error() {
         assert!(matches!(outcome(vec![None]), Err(GroupError::LinkLost)));
         assert!(matches!(outcome(vec![answer(AckStatus::Timeout)]), Err(GroupError::Timeout)));
         let failed = outcome(vec![answer(AckStatus::InternalServerError)]);

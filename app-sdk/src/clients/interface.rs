@@ -4,7 +4,7 @@ use super::client::Client;
 use super::receivers::Receivers;
 
 /// Receivers of typed calls. Made for [`client_interface!`](crate::client_interface).
-pub trait Target: sealed::Sealed + Send + Sync {
+pub trait Target: sealed::SealedReceivers + Send + Sync {
     /// The receivers of the call.
     fn receivers(&self) -> &Receivers;
 }
@@ -16,9 +16,9 @@ pub trait Askable: Target {
 }
 
 mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::Receivers {}
-    impl Sealed for super::Client {}
+    pub trait SealedReceivers {}
+    impl SealedReceivers for super::Receivers {}
+    impl SealedReceivers for super::Client {}
 }
 
 impl Target for Receivers {

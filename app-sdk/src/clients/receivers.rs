@@ -23,7 +23,7 @@ use crate::outbound::checked_frame;
 #[must_use = "receivers get nothing until `send` is called"]
 pub struct Receivers {
     pub(super) core: Arc<HubCore>,
-    pub(super) to: Destination,
+    pub(super) to: SendTarget,
 }
 
 /// Outcome of a send.
@@ -34,7 +34,7 @@ pub struct Sent {
 
 /// Addressee of a send.
 #[derive(Debug, Clone)]
-pub(super) enum Destination {
+pub(super) enum SendTarget {
     All { except: Vec<ByteString> },
     Caller(Arc<Connection>),
     Connections(Vec<ByteString>),
@@ -59,8 +59,8 @@ impl Receivers {
     pub async fn send(&self, method: &str, arguments: impl Arguments) -> Result<Sent, SendError> {
         self.check()?;
         let proxies = match &self.to {
-            Destination::Caller(caller) => self.send_to_caller(caller, method, &arguments).await?,
-            Destination::Connections(ids) => self.send_to_connections(ids, method, &arguments).await?,
+            SendTarget::Caller(caller) => self.send_to_caller(caller, method, &arguments).await?,
+            SendTarget::Connections(ids) => self.send_to_connections(ids, method, &arguments).await?,
             to => {
                 let payloads = encode::invocation(method, &arguments, &self.core.protocols, None)?;
                 self.core.outbound.send_to_all(&checked_frame(&to.message(payloads))?).await
@@ -108,11 +108,11 @@ impl Receivers {
 
     fn check(&self) -> Result<(), SendError> {
         let (names, list): (&[ByteString], &[ByteString]) = match &self.to {
-            Destination::Group { group, except } => (std::slice::from_ref(group), except),
-            Destination::Groups(groups) => (groups, groups),
-            Destination::All { except } => (&[], except),
-            Destination::Connections(list) | Destination::Users(list) => (&[], list),
-            Destination::Caller(_) | Destination::User(_) => (&[], &[]),
+            SendTarget::Group { group, except } => (std::slice::from_ref(group), except),
+            SendTarget::Groups(groups) => (groups, groups),
+            SendTarget::All { except } => (&[], except),
+            SendTarget::Connections(list) | SendTarget::Users(list) => (&[], list),
+            SendTarget::Caller(_) | SendTarget::User(_) => (&[], &[]),
         };
         if names.iter().any(|name| name.is_empty()) {
             return Err(SendError::EmptyGroupName);
@@ -124,27 +124,27 @@ impl Receivers {
     }
 }
 
-impl Destination {
+impl SendTarget {
     /// The message for every proxy; not used for receivers that are found by connection.
     fn message(&self, payloads: Payloads) -> ServiceMessage {
         match self.clone() {
-            Destination::All { except } => ServiceMessage::BroadcastData(BroadcastData { excluded: except, payloads }),
-            Destination::Group { group, except } => ServiceMessage::GroupBroadcastData(GroupBroadcastData {
+            SendTarget::All { except } => ServiceMessage::BroadcastData(BroadcastData { excluded: except, payloads }),
+            SendTarget::Group { group, except } => ServiceMessage::GroupBroadcastData(GroupBroadcastData {
                 group,
                 excluded: except,
                 payloads,
                 ..GroupBroadcastData::default()
             }),
-            Destination::Groups(groups) => {
+            SendTarget::Groups(groups) => {
                 ServiceMessage::MultiGroupBroadcastData(MultiGroupBroadcastData { groups, payloads })
             }
-            Destination::User(user_id) => ServiceMessage::UserData(UserData { user_id, payloads }),
-            Destination::Users(user_ids) => ServiceMessage::MultiUserData(MultiUserData { user_ids, payloads }),
-            Destination::Caller(caller) => ServiceMessage::MultiConnectionData(MultiConnectionData {
+            SendTarget::User(user_id) => ServiceMessage::UserData(UserData { user_id, payloads }),
+            SendTarget::Users(user_ids) => ServiceMessage::MultiUserData(MultiUserData { user_ids, payloads }),
+            SendTarget::Caller(caller) => ServiceMessage::MultiConnectionData(MultiConnectionData {
                 connection_ids: vec![caller.shared_id()],
                 payloads,
             }),
-            Destination::Connections(connection_ids) => {
+            SendTarget::Connections(connection_ids) => {
                 ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads })
             }
         }
@@ -208,7 +208,7 @@ impl Locations {
 }
 
 impl Sent {
-    /// How many proxies took the message.
+    /// Number of proxies that took the message.
     #[must_use]
     pub fn proxies(self) -> usize {
         self.proxies
@@ -218,7 +218,7 @@ impl Sent {
 impl fmt::Debug for Receivers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.to {
-            Destination::Caller(caller) => write!(f, "Caller({})", caller.id()),
+            SendTarget::Caller(caller) => write!(f, "Caller({})", caller.id()),
             to => to.fmt(f),
         }
     }

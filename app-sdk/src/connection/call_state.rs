@@ -7,11 +7,11 @@ use bytestring::ByteString;
 /// Kind of the app's code that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallKind {
-    /// `on_connected` or `on_rehomed`.
+    /// The hook `on_connected` or `on_rehomed`.
     ConnectHook,
     /// A method that the client invoked.
     Method(Concurrency),
-    /// `on_disconnected` or `on_leaving`.
+    /// The hook `on_disconnected` or `on_leaving`.
     DisconnectHook,
 }
 

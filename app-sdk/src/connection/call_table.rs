@@ -23,7 +23,7 @@ use trunkline_protocol::limits::STREAMS_MAX;
 use super::call_state::{CallState, Concurrency};
 use super::flow_control::FlowControl;
 use super::limits::Limits;
-use super::uploads::{UploadEnd, Uploads};
+use super::upload_table::{UploadEnd, UploadTable};
 
 /// Kind of reply that the client asked for: `Invocation` or `StreamInvocation` of the hub protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(crate) struct IncomingCall<C> {
     pub(crate) bytes: usize,
 }
 
-/// Outcome of [`CallTable::admit`].
+/// Decision about a call that has arrived.
 #[derive(Debug)]
 pub(crate) enum Admission<C> {
     /// The call starts now.
@@ -68,7 +68,7 @@ struct PendingCalls<C> {
     /// Calls that can be cancelled, by their invocation ids.
     active: HashMap<ByteString, Arc<C>>,
     queued: VecDeque<IncomingCall<C>>,
-    uploads: Uploads<C>,
+    uploads: UploadTable<C>,
     /// Wakes the methods that wait for client results when the inbox is overfull.
     overfull: Option<Arc<Notify>>,
     result_waits: u32,
@@ -143,7 +143,7 @@ impl<C: AsRef<CallState>> CallTable<C> {
         wakers
     }
 
-    /// Ends a call.
+    /// Ends a call, and frees its slot.
     pub(crate) fn release(&mut self, call: &CallState) {
         debug_assert!(self.running > 0, "only a call that began ends");
         self.running = self.running.saturating_sub(1);
@@ -181,7 +181,7 @@ impl<C: AsRef<CallState>> CallTable<C> {
     }
 
     /// The uploads, if there are any.
-    pub(crate) fn uploads(&mut self) -> Option<&mut Uploads<C>> {
+    pub(crate) fn uploads(&mut self) -> Option<&mut UploadTable<C>> {
         self.pending.as_mut().map(|pending| &mut pending.uploads).filter(|uploads| !uploads.is_empty())
     }
 
@@ -305,13 +305,12 @@ impl<C> Default for CallTable<C> {
 
 impl<C> Default for PendingCalls<C> {
     fn default() -> Self {
-        let (active, queued, uploads) = (HashMap::new(), VecDeque::new(), Uploads::default());
+        let (active, queued, uploads) = (HashMap::new(), VecDeque::new(), UploadTable::default());
         Self { active, queued, uploads, overfull: None, result_waits: 0 }
     }
 }
 
 impl OverfullWaits {
-    /// Wakes them.
     pub(crate) fn wake(self) {
         self.wakers.into_iter().for_each(Waker::wake);
         if let Some(notify) = self.notify {

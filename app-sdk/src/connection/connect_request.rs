@@ -160,7 +160,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_between_proxy_and_sdk_is_taken_out() {
+    fn private_claims_and_headers_are_hidden() {
         let request = connect_request_of(OpenConnection {
             connection_id: text("c1"),
             claims: vec![

@@ -24,7 +24,7 @@ use super::call_table::{Admission, CallTable, IncomingCall, OverfullWaits};
 use super::connection_close::ConnectionClose;
 use super::flow_control::FlowControl;
 use super::limits::Limits;
-use super::uploads::UploadEnd;
+use super::upload_table::UploadEnd;
 
 /// The inbox of one connection.
 #[derive(Debug)]
@@ -124,7 +124,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
         if self.is_closing { false } else { self.close(ConnectionClose::new(Cause::Superseded)) }
     }
 
-    /// Drops what waits.
+    /// Drops the waiting bytes and the queued calls.
     pub(crate) fn discard(&mut self) {
         self.flow.remove_bytes(self.waiting.iter().map(Bytes::len).sum());
         self.waiting = VecDeque::new();
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_whole_however_they_were_cut() {
+    fn messages_are_joined_however_they_were_cut() {
         let mut inbox = open();
         for piece in ["a", "b\x1ec", "d", "e\x1ef\x1e"] {
             let _ = inbox.push(Bytes::from_static(piece.as_bytes()));
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_connected_spoke_and_left_at_once_is_heard_out() {
+    fn a_client_that_left_at_once_is_still_read() {
         let mut inbox = Inbox::<CallState>::default();
         let _ = inbox.push(Bytes::from_static(b"{\"protocol\":\"json\",\"version\":1}\x1ea\x1e"));
         let _ = inbox.close(ConnectionClose::new(Cause::ClientClosed));

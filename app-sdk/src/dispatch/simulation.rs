@@ -45,7 +45,7 @@ enum ClientAction {
     },
     /// Answers a request that was made, or one that never was.
     Answer {
-        question: usize,
+        request: usize,
         is_error: bool,
     },
     OpenGate,
@@ -62,7 +62,7 @@ fn action() -> impl Strategy<Value = ClientAction> {
         6 => (any_call.clone(), prop::bool::weighted(0.9)).prop_map(|(call, fits)| ClientAction::Item { call, fits }),
         3 => (any_call.clone(), any::<bool>()).prop_map(|(call, fails)| ClientAction::EndUpload { call, fails }),
         3 => any_call.prop_map(|call| ClientAction::Cancel { call }),
-        2 => (0..4_usize, any::<bool>()).prop_map(|(question, is_error)| ClientAction::Answer { question, is_error }),
+        2 => (0..4_usize, any::<bool>()).prop_map(|(request, is_error)| ClientAction::Answer { request, is_error }),
         2 => Just(ClientAction::OpenGate),
         4 => Just(ClientAction::LetRun),
         1 => prop_oneof![Just(ClientAction::Abort), Just(ClientAction::Leave), Just(ClientAction::LetRun), Just(ClientAction::LetRun)],
@@ -173,7 +173,7 @@ struct Simulation {
     is_open: bool,
     /// Methods and ids of all calls that were sent.
     calls: Vec<(usize, Option<String>)>,
-    questions: Vec<String>,
+    requests: Vec<String>,
     completed: HashMap<String, usize>,
 }
 
@@ -206,7 +206,7 @@ impl Simulation {
             connection,
             is_open: true,
             calls: Vec::new(),
-            questions: Vec::new(),
+            requests: Vec::new(),
             completed: HashMap::new(),
         };
         simulation.push(HandshakeRequest { protocol: HubProtocol::Json, version: 1 }.encode());
@@ -240,8 +240,8 @@ impl Simulation {
                 let id = self.calls.get(*call).and_then(|(_, id)| id.clone()).unwrap_or_else(|| "none".into());
                 self.send(&json!({"type": 5, "invocationId": id}));
             }
-            ClientAction::Answer { question, is_error } => {
-                let id = self.questions.get(*question).cloned().unwrap_or_else(|| "s999".into());
+            ClientAction::Answer { request, is_error } => {
+                let id = self.requests.get(*request).cloned().unwrap_or_else(|| "s999".into());
                 let (key, outcome) = if *is_error { ("error", json!("no")) } else { ("result", json!(1)) };
                 self.send(&json!({"type": 3, "invocationId": id, key: outcome}));
             }
@@ -323,7 +323,7 @@ impl Simulation {
 
     fn note(&mut self, payloads: &Payloads) {
         for message in messages(payloads.get(HubProtocol::Json).unwrap()) {
-            self.questions.push(message["invocationId"].as_str().unwrap().to_owned());
+            self.requests.push(message["invocationId"].as_str().unwrap().to_owned());
         }
     }
 
@@ -332,8 +332,8 @@ impl Simulation {
         self.state.gate.add_permits(1000);
         for _ in 0..self.calls.len() + 2 {
             self.let_run().await;
-            for question in std::mem::take(&mut self.questions) {
-                self.send(&json!({"type": 3, "invocationId": question, "result": 1}));
+            for request in std::mem::take(&mut self.requests) {
+                self.send(&json!({"type": 3, "invocationId": request, "result": 1}));
             }
             (0..self.calls.len()).for_each(|call| self.end_uploads(call, false));
         }
@@ -396,7 +396,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_a_client_does_each_call_is_completed_once_and_nothing_is_left(actions in vec(action(), 0..60)) {
+    fn each_call_completes_once_and_nothing_is_left(actions in vec(action(), 0..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(simulate(actions));
     }

@@ -11,7 +11,7 @@ use trunkline_protocol::service::RawKind;
 pub enum RawMessage {
     /// A text message, in UTF-8.
     Text(Utf8Bytes),
-    /// A binary message.
+    /// A binary message, of any bytes.
     Binary(Bytes),
 }
 

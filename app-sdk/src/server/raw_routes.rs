@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_knows_what_is_raw() {
+    fn a_handle_tells_hubs_from_raw_endpoints() {
         let handle = Server::new().hub(Hub::new("/chat")).raw("/echo", nothing).handle();
         assert_eq!(handle.raw("echo").unwrap().name(), "echo");
         assert!(handle.raw("chat").is_err());

@@ -16,13 +16,13 @@ pub struct Received {
     message = "`{Self}` is no tuple of arguments",
     note = "a single argument comes in a tuple too: `(argument,)`; no arguments are `()`"
 )]
-pub trait FromArguments: sealed::Sealed + Sized {
+pub trait FromArguments: sealed::SealedFromArguments + Sized {
     #[doc(hidden)]
     fn read(protocol: HubProtocol, payloads: &[Payload]) -> Result<Self, String>;
 }
 
 mod sealed {
-    pub trait Sealed {}
+    pub trait SealedFromArguments {}
 }
 
 impl Received {
@@ -71,7 +71,7 @@ macro_rules! count {
 
 macro_rules! tuple_from_arguments {
     ($($name:ident),*) => {
-        impl<$($name: DeserializeOwned),*> sealed::Sealed for ($($name,)*) {}
+        impl<$($name: DeserializeOwned),*> sealed::SealedFromArguments for ($($name,)*) {}
         impl<$($name: DeserializeOwned),*> FromArguments for ($($name,)*) {
             #[expect(non_snake_case, reason = "types and values share their names in the macro")]
             fn read(protocol: HubProtocol, payloads: &[Payload]) -> Result<Self, String> {
@@ -84,7 +84,7 @@ macro_rules! tuple_from_arguments {
     };
 }
 
-impl sealed::Sealed for () {}
+impl sealed::SealedFromArguments for () {}
 impl FromArguments for () {
     fn read(_protocol: HubProtocol, payloads: &[Payload]) -> Result<Self, String> {
         if payloads.is_empty() { Ok(()) } else { Err(wrong_number(0, payloads)) }

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_moment_is_refused() {
+    fn malformed_timestamps_are_refused() {
         for text in [
             "",
             "2000",

@@ -16,7 +16,7 @@ use trunkline::HubProtocol;
 use trunkline_protocol::hub::{HandshakeRequest, HubMessage, Invocation, next_frame};
 use trunkline_protocol::service::{Ack, AckStatus, ServiceMessage};
 
-use crate::stage::App;
+use crate::harness::App;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -4,12 +4,12 @@ use serde_json::json;
 use trunkline::HubProtocol::Json;
 use trunkline::{Cancellation, Context, HubCall, HubError, Next, Reply};
 
-use crate::stage::{App, Link};
+use crate::harness::{App, ProxyLink};
 
 #[tokio::test]
 async fn calls_run_one_after_the_other_and_are_answered_in_their_order() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     let calls: Vec<_> = (0..4).map(|n| client.call(Some(&n.to_string()), "Block", &format!("[{n},\"\"]"))).collect();
     link.send_all(&calls).await;
@@ -22,9 +22,9 @@ async fn calls_run_one_after_the_other_and_are_answered_in_their_order() {
 }
 
 #[tokio::test]
-async fn with_more_slots_so_many_run_at_once() {
+async fn more_slots_run_more_calls_at_once() {
     let app = App::start_with(|hub| hub.parallel_invocations(2), |server| server).await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     let blocked = |id: &str| client.call(Some(id), "Block", "[0,\"\"]");
     link.send_all(&[blocked("1"), client.call(Some("2"), "Add", "[1,1]"), blocked("3")]).await;
@@ -54,7 +54,7 @@ async fn items_and_cancellations_get_through_behind_a_blocked_call() {
         |server| server,
     )
     .await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     let upload = |id: &str, stream: &str| json!({"type": 1, "invocationId": id, "target": "Sum", "arguments": [], "streamIds": [stream]});
     let stream = json!({"type": 4, "invocationId": "e", "target": "Endless", "arguments": []});
@@ -85,7 +85,7 @@ async fn items_and_cancellations_get_through_behind_a_blocked_call() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_cancelled_is_told_so_and_answered() {
+async fn a_cancelled_call_sees_it_and_is_answered() {
     let app = App::start_with(
         |hub| {
             hub.method("Wait", async |_: Context, cancelled: Cancellation, n: u32| {
@@ -96,7 +96,7 @@ async fn a_call_that_is_cancelled_is_told_so_and_answered() {
         |server| server,
     )
     .await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     link.send_all(&[client.call(Some("1"), "Wait", "[1]"), client.call(Some("2"), "Wait", "[2]")]).await;
     link.send(client.json(&json!({"type": 5, "invocationId": "2"}))).await;
@@ -110,7 +110,7 @@ async fn a_call_that_is_cancelled_is_told_so_and_answered() {
 #[tokio::test]
 async fn the_last_hook_waits_for_calls_that_run() {
     let mut app = App::start_with(|hub| hub.parallel_invocations(3), |server| server).await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     assert_eq!(app.news().await, "connected c1");
     for n in 0..3 {
@@ -142,7 +142,7 @@ async fn inner(call: HubCall, next: Next) -> Result<Reply, HubError> {
 #[tokio::test]
 async fn filters_go_around_methods_the_first_outermost() {
     let app = App::start_with(|hub| hub.filter(outer).filter(inner), |server| server).await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     assert!(link.call(&client, "add", "[1,1]").await.contains("\"result\":2"));
     assert!(link.call(&client, "nothing", "[]").await.contains("\"result\":\"0 arguments\""));
@@ -163,7 +163,7 @@ async fn a_filter_can_not_give_a_value_for_a_stream() {
         |server| server,
     )
     .await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     link.send(client.json(&json!({"type": 4, "invocationId": "1", "target": "Endless", "arguments": []}))).await;
     let text = "The value returned by the streaming method 'Endless' is not a ChannelReader<> or IAsyncEnumerable<>.";
@@ -181,7 +181,7 @@ async fn items_belong_to_their_connection() {
         |server| server,
     )
     .await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let (one, two) = (link.client("c1", Json).await, link.client("c2", Json).await);
     assert!(link.call(&one, "Recall", "[]").await.contains("\"result\":null"));
     assert!(link.call(&one, "Remember", "[1]").await.contains("\"result\":null"));
@@ -202,7 +202,7 @@ async fn hooks_run_in_their_order_up_to_the_first_that_fails() {
         |server| server,
     )
     .await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     link.client("c1", Json).await;
     assert_eq!(app.news().await, "connected c1");
     let text = "Connection closed with an error. HubException: closed today";

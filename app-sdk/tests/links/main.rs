@@ -7,19 +7,20 @@
 )]
 
 mod calls;
-mod client_results;
-mod moving;
+mod harness;
+mod reassignments;
 mod restarts;
+mod results;
 mod resume;
-mod stage;
 mod streams;
 mod uploads;
 
 use trunkline::HubProtocol::{Json, MessagePack};
-use trunkline_protocol::manifest::{CAPABILITIES_HEADER, INSTANCE_HEADER, MANIFEST_PATH, Manifest};
+use trunkline_protocol::manifest::Manifest;
 use trunkline_protocol::service::*;
+use trunkline_protocol::wire::{CAPABILITIES_HEADER, INSTANCE_HEADER, MANIFEST_PATH};
 
-use stage::{App, Ask, Client, KEY, Link, credential, invocation};
+use harness::{App, KEY, LinkRequest, ProxyLink, ScriptedClient, credential, invocation};
 
 #[tokio::test]
 async fn the_manifest_is_for_proxies_of_this_fleet() {
@@ -38,14 +39,14 @@ async fn the_manifest_is_for_proxies_of_this_fleet() {
 }
 
 #[tokio::test]
-async fn links_are_refused_with_a_status_that_tells_why() {
+async fn links_are_refused_with_a_status_for_each_reason() {
     let app = App::start().await;
-    let ask = Ask::of("a", 0);
+    let ask = LinkRequest::of("a", 0);
     let refused = [
-        (Ask { key: "the access key of somebody", ..ask.clone() }, 401),
-        (Ask { instance: Some("another".into()), ..ask.clone() }, 409),
-        (Ask { hub: "nope", ..ask.clone() }, 404),
-        (Ask { node: "", ..ask.clone() }, 400),
+        (LinkRequest { key: "the access key of somebody", ..ask.clone() }, 401),
+        (LinkRequest { instance: Some("another".into()), ..ask.clone() }, 409),
+        (LinkRequest { hub: "nope", ..ask.clone() }, 404),
+        (LinkRequest { node: "", ..ask.clone() }, 400),
     ];
     for (ask, status) in refused {
         let response = ask.dial(&app).await.unwrap_err();
@@ -59,8 +60,8 @@ async fn links_are_refused_with_a_status_that_tells_why() {
 #[tokio::test]
 async fn the_app_server_speaks_first_and_a_refusal_ends_the_link() {
     let app = App::start().await;
-    let (socket, _) = Ask::of("a", 0).dial(&app).await.unwrap();
-    let mut link = Link::new(socket);
+    let (socket, _) = LinkRequest::of("a", 0).dial(&app).await.unwrap();
+    let mut link = ProxyLink::new(socket);
     let ServiceMessage::HandshakeRequest(request) = link.next().await else { panic!() };
     assert_eq!((request.version, request.kind), (1, LinkKind::Default));
     let error = Some("go away".into());
@@ -71,7 +72,7 @@ async fn the_app_server_speaks_first_and_a_refusal_ends_the_link() {
 #[tokio::test]
 async fn a_client_connects_calls_and_is_answered() {
     let mut app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     assert_eq!(app.news().await, "connected c1");
     let answers = [
@@ -96,7 +97,7 @@ async fn a_client_connects_calls_and_is_answered() {
 #[tokio::test]
 async fn clients_of_both_protocols_are_answered_in_theirs() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", MessagePack).await;
     link.send(client.bytes(hex("0c950180a130a3416464922802"))).await;
     assert_eq!(link.data("c1").await.payload, hex("07950380a130032a"));
@@ -105,7 +106,7 @@ async fn clients_of_both_protocols_are_answered_in_theirs() {
 #[tokio::test]
 async fn errors_read_as_the_official_ones() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     let failed = "Failed to invoke";
     let unexpected = "An unexpected error occurred invoking";
@@ -125,9 +126,9 @@ async fn errors_read_as_the_official_ones() {
 }
 
 #[tokio::test]
-async fn detailed_errors_tell_more() {
+async fn detailed_errors_show_more() {
     let app = App::start_with(|hub| hub.detailed_errors(), |server| server).await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     let calls = [
         ("Add", "[1]", "InvalidDataException: Invocation provides 1 argument(s) but target expects 2."),
@@ -148,7 +149,7 @@ async fn detailed_errors_tell_more() {
 #[tokio::test]
 async fn calls_that_want_streams_are_refused() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     let stream = "{\"type\":4,\"invocationId\":\"1\",\"target\":\"Add\",\"arguments\":[1,2]}\x1e";
     link.send(client.bytes(stream.into())).await;
@@ -169,7 +170,7 @@ async fn calls_that_want_streams_are_refused() {
 #[tokio::test]
 async fn calls_without_an_id_and_messages_of_no_meaning_are_never_answered() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     for target in ["Add", "nope", "Panic", "Fail"] {
         link.send(client.call(None, target, "[1]")).await;
@@ -188,9 +189,9 @@ async fn calls_without_an_id_and_messages_of_no_meaning_are_never_answered() {
 #[tokio::test]
 async fn each_kind_of_send_is_one_frame_per_proxy() {
     let app = App::start().await;
-    let mut home = Link::open(&app, "a", 0).await;
-    let mut idle = Link::open(&app, "a", 1).await;
-    let mut other = Link::open(&app, "b", 0).await;
+    let mut home = ProxyLink::open(&app, "a", 0).await;
+    let mut idle = ProxyLink::open(&app, "a", 1).await;
+    let mut other = ProxyLink::open(&app, "b", 0).await;
     let client = home.client("c1", Json).await;
     let kinds = [
         "all",
@@ -251,9 +252,9 @@ fn check_send(kind: &str, message: &ServiceMessage) {
 }
 
 #[tokio::test]
-async fn whatever_the_kinds_what_is_sent_first_arrives_first() {
+async fn sends_of_all_kinds_arrive_in_order() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     link.send(client.call(Some("1"), "Mixed", "[]")).await;
     for n in 0..3_u8 {
@@ -288,7 +289,7 @@ async fn sends_from_outside_reach_every_proxy_or_nobody_silently() {
     let app = App::start().await;
     let clients = app.handle.hub("test").unwrap().clients();
     assert_eq!(clients.all().send("M", ()).await.unwrap().proxies(), 0);
-    let (mut a, mut b) = (Link::open(&app, "a", 0).await, Link::open(&app, "b", 3).await);
+    let (mut a, mut b) = (ProxyLink::open(&app, "a", 0).await, ProxyLink::open(&app, "b", 3).await);
     assert_eq!(clients.all().send("M", ()).await.unwrap().proxies(), 2);
     for link in [&mut a, &mut b] {
         assert!(matches!(link.next().await, ServiceMessage::BroadcastData(_)));
@@ -299,8 +300,8 @@ async fn sends_from_outside_reach_every_proxy_or_nobody_silently() {
 #[tokio::test]
 async fn a_join_is_done_when_it_is_acknowledged() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let mut other = Link::open(&app, "b", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
+    let mut other = ProxyLink::open(&app, "b", 0).await;
     let client = link.client("c1", Json).await;
     link.send(client.call(Some("1"), "Join", "[\"g\"]")).await;
     let ServiceMessage::JoinGroupWithAck(join) = link.next().await else { panic!() };
@@ -320,7 +321,7 @@ async fn a_join_is_done_when_it_is_acknowledged() {
 #[tokio::test]
 async fn a_connection_that_is_elsewhere_is_looked_for_at_every_proxy() {
     let app = App::start().await;
-    let (mut a, mut b) = (Link::open(&app, "a", 0).await, Link::open(&app, "b", 0).await);
+    let (mut a, mut b) = (ProxyLink::open(&app, "a", 0).await, ProxyLink::open(&app, "b", 0).await);
     let groups = app.handle.hub("test").unwrap().groups();
     let adding = tokio::spawn(async move { groups.add("stranger", "g").await });
     for (link, status) in [(&mut a, AckStatus::NotFound), (&mut b, AckStatus::Ok)] {
@@ -333,7 +334,7 @@ async fn a_connection_that_is_elsewhere_is_looked_for_at_every_proxy() {
 #[tokio::test]
 async fn a_join_fails_when_the_proxy_is_lost() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let groups = app.handle.hub("test").unwrap().groups();
     let adding = tokio::spawn(async move { groups.add("stranger", "g").await });
     assert!(matches!(link.next().await, ServiceMessage::JoinGroupWithAck(_)));
@@ -344,7 +345,7 @@ async fn a_join_fails_when_the_proxy_is_lost() {
 #[tokio::test]
 async fn too_much_for_a_slow_method_pauses_that_client_alone() {
     let mut app = App::start_with(|hub| hub.inbox_max_bytes(1000), |server| server).await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let (slow, quick) = (link.client("slow", Json).await, link.client("quick", Json).await);
     let padding = "x".repeat(300);
     for n in 0..6 {
@@ -375,7 +376,7 @@ async fn too_much_for_a_slow_method_pauses_that_client_alone() {
 #[tokio::test]
 async fn abort_closes_the_client_and_ends_the_connection_once() {
     let mut app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     link.send_all(&[client.call(Some("1"), "Abort", "[]"), client.call(Some("2"), "Add", "[1,1]")]).await;
     let close = link.data("c1").await;
@@ -391,7 +392,7 @@ async fn abort_closes_the_client_and_ends_the_connection_once() {
 #[tokio::test]
 async fn a_client_that_breaks_the_protocol_is_closed_and_may_come_back() {
     let mut app = App::start_with(|hub| hub.message_max_bytes(200), |server| server).await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let bystander = link.client("bystander", Json).await;
     for (id, bad) in [("c1", "{\"no\":\"type\"}\x1e".to_owned()), ("c2", "x".repeat(201))] {
         let client = link.client(id, Json).await;
@@ -414,8 +415,8 @@ async fn a_client_that_breaks_the_protocol_is_closed_and_may_come_back() {
 #[tokio::test]
 async fn a_refused_connection_is_closed_without_a_farewell() {
     let mut app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = Client { id: "c1", protocol: Json };
+    let mut link = ProxyLink::open(&app, "a", 0).await;
+    let client = ScriptedClient { id: "c1", protocol: Json };
     link.send_all(&[client.opening("?refuse=1"), client.handshake(), client.call(Some("1"), "Add", "[1,1]")]).await;
     assert_eq!(link.data("c1").await.payload, "{}\x1e");
     let close = link.data("c1").await;
@@ -426,9 +427,9 @@ async fn a_refused_connection_is_closed_without_a_farewell() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_is_heard_out_and_missed_once() {
+async fn messages_of_a_client_that_leaves_are_handled_before_one_on_disconnected() {
     let mut app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     assert_eq!(app.news().await, "connected c1");
     link.send(client.call(None, "WaitForEnd", "[]")).await;
@@ -447,28 +448,31 @@ async fn a_client_that_leaves_is_heard_out_and_missed_once() {
 #[tokio::test]
 async fn a_lost_link_ends_the_connections_at_home_on_it_once() {
     let mut app = App::start().await;
-    let mut lost = Link::open(&app, "a", 1).await;
-    let mut kept = Link::open(&app, "a", 0).await;
+    let mut lost = ProxyLink::open(&app, "a", 1).await;
+    let mut kept = ProxyLink::open(&app, "a", 0).await;
     // Slot 1 was first and so is the lane: answers to clients of slot 0 come there too.
-    kept.send_all(&[Client { id: "c2", protocol: Json }.opening(""), Client { id: "c2", protocol: Json }.handshake()])
-        .await;
+    kept.send_all(&[
+        ScriptedClient { id: "c2", protocol: Json }.opening(""),
+        ScriptedClient { id: "c2", protocol: Json }.handshake(),
+    ])
+    .await;
     assert_eq!(lost.data("c2").await.payload, "{}\x1e");
     lost.client("c1", Json).await;
     assert_eq!([app.news().await, app.news().await], ["connected c2", "connected c1"]);
     drop(lost);
     assert_eq!(app.news().await, "disconnected c1 The link to the proxy was lost.");
     app.no_news().await;
-    let c2 = Client { id: "c2", protocol: Json };
+    let c2 = ScriptedClient { id: "c2", protocol: Json };
     assert!(kept.call(&c2, "Add", "[1,1]").await.contains("\"result\":2"), "the next open slot is the lane");
 }
 
 #[tokio::test]
 async fn a_newer_link_for_a_slot_ends_the_old_one_first() {
     let mut app = App::start().await;
-    let mut old = Link::open(&app, "a", 0).await;
+    let mut old = ProxyLink::open(&app, "a", 0).await;
     old.client("c1", Json).await;
     assert_eq!(app.news().await, "connected c1");
-    let mut new = Link::open(&app, "a", 0).await;
+    let mut new = ProxyLink::open(&app, "a", 0).await;
     assert_eq!(app.news().await, "disconnected c1 The link to the proxy was lost.");
     old.closed().await;
     let client = new.client("c2", Json).await;
@@ -479,7 +483,7 @@ async fn a_newer_link_for_a_slot_ends_the_old_one_first() {
 #[tokio::test]
 async fn an_id_that_another_proxy_holds_is_turned_away() {
     let app = App::start().await;
-    let (mut a, mut b) = (Link::open(&app, "a", 0).await, Link::open(&app, "b", 0).await);
+    let (mut a, mut b) = (ProxyLink::open(&app, "a", 0).await, ProxyLink::open(&app, "b", 0).await);
     let first = a.client("c1", Json).await;
     b.send(first.opening("")).await;
     assert!(matches!(b.next().await, ServiceMessage::CloseConnection(close) if close.connection_id == "c1"));
@@ -489,9 +493,9 @@ async fn an_id_that_another_proxy_holds_is_turned_away() {
 #[tokio::test]
 async fn a_frame_that_is_none_drops_the_link_and_no_other() {
     let app = App::start().await;
-    let mut other = Link::open(&app, "b", 0).await;
+    let mut other = ProxyLink::open(&app, "b", 0).await;
     for bad in [&b"\x03\x91\xa1x"[..], b"\x02\x91\x04", b"\xff\xff\xff\xff\xff\x01"] {
-        let mut link = Link::open(&app, "a", 0).await;
+        let mut link = ProxyLink::open(&app, "a", 0).await;
         futures_util::SinkExt::send(&mut link.socket, tokio_tungstenite::tungstenite::Message::binary(bad))
             .await
             .unwrap();
@@ -502,9 +506,9 @@ async fn a_frame_that_is_none_drops_the_link_and_no_other() {
 }
 
 #[tokio::test]
-async fn what_was_read_is_acknowledged_and_pings_come_back() {
+async fn received_frames_are_acknowledged_and_pings_are_echoed() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     link.client("c1", Json).await;
     let mut counters = Counters::new();
     (0..2).for_each(|_| {
@@ -515,25 +519,25 @@ async fn what_was_read_is_acknowledged_and_pings_come_back() {
             counters.handle_ping(&ping).unwrap();
         }
     }
-    link.measure().await;
+    link.fence().await;
 }
 
 #[tokio::test]
-async fn a_shutdown_says_goodbye_and_lets_nobody_in() {
+async fn a_shutdown_closes_links_and_refuses_new_ones() {
     let mut app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     link.client("c1", Json).await;
     assert_eq!(app.news().await, "connected c1");
     app.handle.shutdown().await;
     assert_eq!(app.news().await, "disconnected c1 ");
     link.closed().await;
-    assert_eq!(Ask::of("a", 0).dial(&app).await.unwrap_err().status().as_u16(), 503);
+    assert_eq!(LinkRequest::of("a", 0).dial(&app).await.unwrap_err().status().as_u16(), 503);
 }
 
 #[tokio::test]
 async fn a_send_waits_while_the_link_is_full_and_calls_are_still_answered() {
     let app = App::start_with(|hub| hub, |server| server.link_outbox_max_bytes(64 * 1024)).await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     let everyone = app.handle.hub("test").unwrap().clients().all();
     let sending = tokio::spawn(async move {

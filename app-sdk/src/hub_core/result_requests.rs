@@ -44,7 +44,7 @@ struct ResultRequest {
 enum Requester {
     /// A method here; with the proxies that may still have the client, if it isn't here.
     Local { sender: oneshot::Sender<ClientResult>, asked: Vec<Arc<Node>> },
-    /// Another app server.
+    /// Another app server, by its id.
     AppServer(ByteString),
 }
 
@@ -64,9 +64,9 @@ pub(crate) enum ClientResult {
 /// Addressee of a client's completion.
 #[derive(Debug)]
 pub(crate) enum Addressee {
-    /// A method here.
+    /// A method here that waits.
     Local(oneshot::Sender<ClientResult>),
-    /// Another app server.
+    /// Another app server, by its id.
     AppServer(ByteString),
     /// Nobody: the completion is late, or there was no request.
     Nobody,

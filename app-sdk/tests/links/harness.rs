@@ -22,12 +22,12 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use trunkline::{CloseReason, Context, Hub, HubError, Server, ServerHandle};
 use trunkline_protocol::hub::{HandshakeRequest, HubMessage, HubProtocol, Invocation, next_frame};
 use trunkline_protocol::key::{AccessKey, AccessKeys};
-use trunkline_protocol::manifest::{
+use trunkline_protocol::service::*;
+use trunkline_protocol::token::LinkCredential;
+use trunkline_protocol::wire::{
     BOOT_HEADER, CAPABILITIES_HEADER, INSTANCE_HEADER, LINK_PATH, NODE_HEADER, RECEIVED_HEADER, SESSION_HEADER,
     SLOT_HEADER,
 };
-use trunkline_protocol::service::*;
-use trunkline_protocol::token::LinkCredential;
 
 pub(crate) const KEY: &str = "the access key of these tests";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -200,7 +200,7 @@ pub(crate) fn credential(key: &str) -> String {
 
 /// Query of a link request.
 #[derive(Clone)]
-pub(crate) struct Ask {
+pub(crate) struct LinkRequest {
     pub(crate) hub: &'static str,
     pub(crate) node: &'static str,
     pub(crate) boot: &'static str,
@@ -211,12 +211,12 @@ pub(crate) struct Ask {
     pub(crate) session: Option<(u64, Option<u64>, u64)>,
 }
 
-impl Ask {
+impl LinkRequest {
     pub(crate) fn of(node: &'static str, slot: u32) -> Self {
         Self { hub: "test", node, slot, key: KEY, instance: None, boot: "boot", session: None }
     }
 
-    pub(crate) async fn dial(self, app: &App) -> Result<(Socket, HeaderMap), Response<Option<Vec<u8>>>> {
+    pub(crate) async fn dial(self, app: &App) -> Result<(ProxySocket, HeaderMap), Response<Option<Vec<u8>>>> {
         let mut request = format!("ws://{}{LINK_PATH}?hub={}", app.address, self.hub).into_client_request().unwrap();
         let instance = self.instance.unwrap_or_else(|| app.handle.instance().to_owned());
         let (session, received, capabilities) = match self.session {
@@ -248,24 +248,24 @@ impl Ask {
     }
 }
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type ProxySocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Proxy's end of a link.
-pub(crate) struct Link {
-    pub(crate) socket: Socket,
+pub(crate) struct ProxyLink {
+    pub(crate) socket: ProxySocket,
     frames: FrameBuffer,
 }
 
-impl Link {
+impl ProxyLink {
     /// Opens a link, and waits until it is open at the other end too.
     pub(crate) async fn open(app: &App, node: &'static str, slot: u32) -> Self {
-        let mut link = Self::open_as(app, Ask::of(node, slot)).await.0;
-        link.measure().await;
+        let mut link = Self::open_as(app, LinkRequest::of(node, slot)).await.0;
+        link.fence().await;
         link
     }
 
     /// Opens a link with these settings. Returns also how many frames the app server has received.
-    pub(crate) async fn open_as(app: &App, ask: Ask) -> (Self, u64) {
+    pub(crate) async fn open_as(app: &App, ask: LinkRequest) -> (Self, u64) {
         let (socket, headers) = ask.dial(app).await.unwrap();
         let received = headers.get(RECEIVED_HEADER).unwrap().to_str().unwrap().parse().unwrap();
         let mut link = Self::new(socket);
@@ -274,12 +274,12 @@ impl Link {
         (link, received)
     }
 
-    pub(crate) fn new(socket: Socket) -> Self {
+    pub(crate) fn new(socket: ProxySocket) -> Self {
         Self { socket, frames: FrameBuffer::default() }
     }
 
     /// Waits until the other end has read all that was sent before.
-    pub(crate) async fn measure(&mut self) {
+    pub(crate) async fn fence(&mut self) {
         let echo = Ping { pairs: vec![("echo".into(), "1".into())] };
         self.send(ServiceMessage::Ping(echo.clone())).await;
         while self.next_of_any_kind().await != ServiceMessage::Ping(echo.clone()) {}
@@ -287,6 +287,13 @@ impl Link {
 
     pub(crate) async fn send(&mut self, message: ServiceMessage) {
         self.send_all(&[message]).await;
+    }
+
+    /// Calls `Block`: all calls but the first wait behind that one, with nearly 500 bytes each.
+    pub(crate) async fn block(&mut self, client: &ScriptedClient, calls: u32) {
+        for n in 0..calls {
+            self.send(client.call(None, "Block", &format!("[{n},\"{}\"]", "x".repeat(420)))).await;
+        }
     }
 
     /// Sends several frames in one WebSocket message.
@@ -343,8 +350,8 @@ impl Link {
     }
 
     /// Opens a client connection, and reads the answer to its handshake.
-    pub(crate) async fn client(&mut self, id: &'static str, protocol: HubProtocol) -> Client {
-        let client = Client { id, protocol };
+    pub(crate) async fn client(&mut self, id: &'static str, protocol: HubProtocol) -> ScriptedClient {
+        let client = ScriptedClient { id, protocol };
         self.send_all(&[client.opening(""), client.handshake()]).await;
         let answer = self.data(id).await;
         assert_eq!((answer.data_type, &answer.payload[..]), (1, &b"{}\x1e"[..]));
@@ -383,7 +390,7 @@ impl Link {
     }
 
     /// Calls a method, and reads the answer as JSON text.
-    pub(crate) async fn call(&mut self, client: &Client, target: &str, arguments: &str) -> String {
+    pub(crate) async fn call(&mut self, client: &ScriptedClient, target: &str, arguments: &str) -> String {
         self.send(client.call(Some("7"), target, arguments)).await;
         let data = self.data(client.id).await;
         assert_eq!(data.data_type, 2);
@@ -391,12 +398,12 @@ impl Link {
     }
 }
 
-pub(crate) struct Client {
+pub(crate) struct ScriptedClient {
     pub(crate) id: &'static str,
     pub(crate) protocol: HubProtocol,
 }
 
-impl Client {
+impl ScriptedClient {
     pub(crate) fn opening(&self, query: &str) -> ServiceMessage {
         ServiceMessage::OpenConnection(OpenConnection {
             connection_id: self.id.into(),

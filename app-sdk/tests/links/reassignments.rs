@@ -2,10 +2,10 @@
 
 use trunkline::HubProtocol::Json;
 use trunkline::{Context, Hub, HubError, Rehomed};
-use trunkline_protocol::manifest::{ITEMS_HEADER, MANIFEST_PATH, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::*;
+use trunkline_protocol::wire::{ITEMS_HEADER, MANIFEST_PATH, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
 
-use crate::stage::{App, Client, KEY, Link, credential};
+use crate::harness::{App, KEY, ProxyLink, ScriptedClient, credential};
 
 #[derive(Clone)]
 struct Name(String);
@@ -34,19 +34,19 @@ async fn start() -> App {
     App::start_with(hub, |server| server).await
 }
 
-fn with_headers(client: &Client, headers: &[(&'static str, &str)]) -> ServiceMessage {
+fn with_headers(client: &ScriptedClient, headers: &[(&'static str, &str)]) -> ServiceMessage {
     let ServiceMessage::OpenConnection(mut open) = client.opening("") else { panic!() };
     open.headers.extend(headers.iter().map(|(name, value)| ((*name).into(), vec![(*value).into()])));
     ServiceMessage::OpenConnection(open)
 }
 
-fn moved_to(client: &Client, instance: &str) -> ServiceMessage {
+fn moved_to(client: &ScriptedClient, instance: &str) -> ServiceMessage {
     let headers = vec![(MIGRATE_TO_HEADER.into(), vec![instance.into()])];
     ServiceMessage::CloseConnection(CloseConnection { connection_id: client.id.into(), headers, ..Default::default() })
 }
 
 /// Reads the next frame, which hands a connection over with these items.
-async fn handed_over(link: &mut Link, client: &Client) -> Option<String> {
+async fn handed_over(link: &mut ProxyLink, client: &ScriptedClient) -> Option<String> {
     let ServiceMessage::CloseConnection(close) = link.next().await else { panic!() };
     assert_eq!(close.connection_id, client.id);
     let value =
@@ -58,8 +58,8 @@ async fn handed_over(link: &mut Link, client: &Client) -> Option<String> {
 #[tokio::test]
 async fn a_connection_from_elsewhere_is_not_answered_a_handshake_and_only_on_rehomed_runs() {
     let mut app = start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = Client { id: "c1", protocol: Json };
+    let mut link = ProxyLink::open(&app, "a", 0).await;
+    let client = ScriptedClient { id: "c1", protocol: Json };
     link.send_all(&[with_headers(&client, &[(MIGRATE_FROM_HEADER, "old")]), client.handshake()]).await;
     let rehomed = link.called("c1").await;
     assert_eq!(rehomed.target, "Rehomed");
@@ -72,9 +72,9 @@ async fn a_connection_from_elsewhere_is_not_answered_a_handshake_and_only_on_reh
 }
 
 #[tokio::test]
-async fn what_one_app_server_hands_over_the_next_one_gets() {
+async fn items_go_from_one_app_server_to_the_next() {
     let (mut old, new) = (start().await, start().await);
-    let mut link = Link::open(&old, "a", 0).await;
+    let mut link = ProxyLink::open(&old, "a", 0).await;
     let client = link.client("c1", Json).await;
     assert_eq!(old.news().await, "connected c1");
     link.call(&client, "Rename", "[\"ann\"]").await;
@@ -82,7 +82,7 @@ async fn what_one_app_server_hands_over_the_next_one_gets() {
     let items = handed_over(&mut link, &client).await.unwrap();
     old.no_news().await;
 
-    let mut link = Link::open(&new, "a", 0).await;
+    let mut link = ProxyLink::open(&new, "a", 0).await;
     let headers = [(MIGRATE_FROM_HEADER, old.handle.instance()), (ITEMS_HEADER, &items)];
     link.send_all(&[with_headers(&client, &headers), client.handshake()]).await;
     let rehomed = link.called("c1").await;
@@ -91,9 +91,9 @@ async fn what_one_app_server_hands_over_the_next_one_gets() {
 }
 
 #[tokio::test]
-async fn over_another_link_of_the_same_proxy_its_items_go_along_and_its_calls_are_cancelled() {
+async fn another_link_of_the_proxy_keeps_items_and_cancels_calls() {
     let mut app = start().await;
-    let (mut first, mut second) = (Link::open(&app, "a", 0).await, Link::open(&app, "a", 1).await);
+    let (mut first, mut second) = (ProxyLink::open(&app, "a", 0).await, ProxyLink::open(&app, "a", 1).await);
     let client = first.client("c1", Json).await;
     assert_eq!(app.news().await, "connected c1");
     first.call(&client, "Rename", "[\"ann\"]").await;
@@ -110,13 +110,13 @@ async fn over_another_link_of_the_same_proxy_its_items_go_along_and_its_calls_ar
 }
 
 #[tokio::test]
-async fn a_connection_leaves_when_its_calls_have_ended_and_not_before() {
+async fn a_connection_is_handed_over_after_its_calls() {
     let mut app = start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     assert_eq!(app.news().await, "connected c1");
     link.send_all(&[client.call(Some("1"), "Block", "[1,\"\"]"), moved_to(&client, "")]).await;
-    link.measure().await;
+    link.fence().await;
     link.quiet().await;
     app.gate.add_permits(1);
     assert_eq!(link.json("c1").await["invocationId"], "1");
@@ -126,13 +126,13 @@ async fn a_connection_leaves_when_its_calls_have_ended_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_while_it_is_handed_over_has_left() {
+async fn a_client_that_leaves_during_its_handover_is_disconnected() {
     let mut app = start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     assert_eq!(app.news().await, "connected c1");
     link.send_all(&[client.call(Some("1"), "Block", "[1,\"\"]"), moved_to(&client, ""), client.left(None)]).await;
-    link.measure().await;
+    link.fence().await;
     app.gate.add_permits(1);
     assert_eq!(app.news().await, "unblocked 1");
     assert_eq!(app.news().await, "disconnected c1 ");
@@ -141,11 +141,11 @@ async fn a_client_that_leaves_while_it_is_handed_over_has_left() {
 #[tokio::test]
 async fn a_shutdown_asks_proxies_to_take_their_clients_and_waits_for_calls_until_its_deadline() {
     let mut app = App::start_with(hub, |server| server.shutdown_timeout(std::time::Duration::from_millis(200))).await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let (idle, busy) = (link.client("c1", Json).await, link.client("c2", Json).await);
     assert_eq!((app.news().await, app.news().await), ("connected c1".into(), "connected c2".into()));
     link.send(busy.call(Some("1"), "Block", "[1,\"\"]")).await;
-    link.measure().await;
+    link.fence().await;
     let handle = app.handle.clone();
     let stopping = tokio::spawn(async move { handle.shutdown().await });
     let ServiceMessage::ConnectionFlowControl(leaving) = link.next().await else { panic!() };

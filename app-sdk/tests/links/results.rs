@@ -8,7 +8,7 @@ use trunkline::{Context, Hub, HubError, InvokeError, UploadStream};
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::*;
 
-use crate::stage::{App, Client, Link, invocation, json_of};
+use crate::harness::{App, ProxyLink, ScriptedClient, invocation, json_of};
 
 async fn ask(ctx: Context, connection_id: String, question: String) -> Result<u32, HubError> {
     Ok(ctx.clients().client(connection_id).invoke("Ask", (question,)).await?)
@@ -35,14 +35,14 @@ fn failure(target: &str, rest: &str) -> Value {
     json!({"type": 3, "invocationId": "1", "error": error})
 }
 
-async fn client(link: &mut Link, id: &'static str) -> Client {
+async fn client(link: &mut ProxyLink, id: &'static str) -> ScriptedClient {
     link.client(id, Json).await
 }
 
 #[tokio::test]
 async fn a_client_that_is_here_gives_its_result() {
     let app = start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let (one, two) = (client(&mut link, "c1").await, client(&mut link, "c2").await);
     link.send(one.call(Some("1"), "Ask", "[\"c2\",\"how many?\"]")).await;
     let question = link.called("c2").await;
@@ -60,7 +60,7 @@ async fn a_client_that_is_here_gives_its_result() {
 #[tokio::test]
 async fn a_method_that_waits_for_its_caller_lets_other_calls_run() {
     let app = start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = client(&mut link, "c1").await;
     link.send_all(&[client.call(Some("1"), "AskCaller", "[]"), client.call(Some("2"), "Add", "[1,1]")]).await;
     let question = link.called("c1").await;
@@ -73,7 +73,7 @@ async fn a_method_that_waits_for_its_caller_lets_other_calls_run() {
 #[tokio::test]
 async fn an_error_of_the_client_is_shown_and_a_result_of_another_type_is_not() {
     let app = start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = client(&mut link, "c1").await;
     let answers = [
         (json!({"error": "Error: nope"}), " HubException: Error: nope"),
@@ -94,9 +94,9 @@ async fn an_error_of_the_client_is_shown_and_a_result_of_another_type_is_not() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_fails_what_it_was_asked() {
+async fn a_client_that_leaves_fails_its_requests() {
     let app = start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let (asked, _) = (client(&mut link, "c1").await, client(&mut link, "c2").await);
     let clients = app.handle.hub("test").unwrap().clients();
     let asking = tokio::spawn(async move { clients.client("c1").invoke::<u32>("Ask", ()).await });
@@ -110,7 +110,7 @@ async fn a_client_that_leaves_fails_what_it_was_asked() {
 #[tokio::test]
 async fn an_answer_before_the_farewell_counts() {
     let app = start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let asked = client(&mut link, "c1").await;
     let clients = app.handle.hub("test").unwrap().clients();
     let asking = tokio::spawn(async move { clients.client("c1").invoke::<u32>("Ask", ()).await });
@@ -120,10 +120,10 @@ async fn an_answer_before_the_farewell_counts() {
 }
 
 #[tokio::test]
-async fn who_waits_too_long_or_no_longer_is_deaf_to_the_answer() {
+async fn a_result_after_the_timeout_is_ignored() {
     let app =
         App::start_with(|hub| asking(hub).client_result_timeout(Duration::from_millis(50)), |server| server).await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let asked = client(&mut link, "c1").await;
     let receiver = app.handle.hub("test").unwrap().clients().client("c1");
     let asking = tokio::spawn(async move { receiver.invoke::<u32>("Ask", ()).await });
@@ -144,7 +144,7 @@ async fn who_waits_too_long_or_no_longer_is_deaf_to_the_answer() {
 #[tokio::test]
 async fn a_client_that_answers_for_another_is_closed() {
     let app = start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let (asked, liar) = (client(&mut link, "c1").await, client(&mut link, "c2").await);
     let receiver = app.handle.hub("test").unwrap().clients().client("c1");
     let asking = tokio::spawn(async move { receiver.invoke::<u32>("Ask", ()).await });
@@ -157,7 +157,7 @@ async fn a_client_that_answers_for_another_is_closed() {
 }
 
 #[tokio::test]
-async fn nobody_may_be_asked_before_the_caller_is_connected() {
+async fn no_result_can_be_requested_before_the_caller_is_connected() {
     let app = App::start_with(
         |hub| {
             hub.on_connected(async |ctx: Context| {
@@ -169,16 +169,16 @@ async fn nobody_may_be_asked_before_the_caller_is_connected() {
         |server| server,
     )
     .await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     link.client("c1", Json).await;
     let text = "Connection closed with an error. InvokeError: Client results inside OnConnectedAsync Hub methods are not allowed.";
     assert_eq!(link.json("c1").await, json!({"type": 7, "error": text}));
 }
 
 #[tokio::test]
-async fn only_so_many_results_are_waited_for() {
+async fn awaited_results_are_bounded() {
     let app = App::start_with(|hub| asking(hub).client_results_max(1), |server| server).await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     client(&mut link, "c1").await;
     let receiver = app.handle.hub("test").unwrap().clients().client("c1");
     let another = receiver.clone();
@@ -189,7 +189,7 @@ async fn only_so_many_results_are_waited_for() {
 }
 
 /// Reads the request that every proxy gets for a client that isn't here.
-async fn questioned(link: &mut Link) -> ClientInvocation {
+async fn client_invocation(link: &mut ProxyLink) -> ClientInvocation {
     match link.next().await {
         ServiceMessage::ClientInvocation(question) => question,
         other => panic!("{other:?}"),
@@ -206,12 +206,12 @@ fn refusal(question: &ClientInvocation, error: &str) -> ServiceMessage {
 }
 
 #[tokio::test]
-async fn a_client_of_another_app_server_is_asked_by_way_of_every_proxy() {
+async fn a_remote_client_is_requested_by_way_of_every_proxy() {
     let app = start().await;
-    let (mut a, mut b) = (Link::open(&app, "a", 0).await, Link::open(&app, "b", 0).await);
+    let (mut a, mut b) = (ProxyLink::open(&app, "a", 0).await, ProxyLink::open(&app, "b", 0).await);
     let asker = client(&mut a, "c1").await;
     a.send(asker.call(Some("1"), "Ask", "[\"stranger\",\"?\"]")).await;
-    let (question, same) = (questioned(&mut a).await, questioned(&mut b).await);
+    let (question, same) = (client_invocation(&mut a).await, client_invocation(&mut b).await);
     assert_eq!(question, same);
     assert_eq!((&*question.connection_id, &*question.caller_server_id), ("stranger", app.handle.instance()));
     for protocol in HubProtocol::ALL {
@@ -238,29 +238,29 @@ async fn a_client_does_not_exist_when_every_proxy_says_so() {
     let receiver = app.handle.hub("test").unwrap().clients().client("stranger");
     let error = receiver.invoke::<u32>("Ask", ()).await.unwrap_err();
     assert!(matches!(error, InvokeError::DoesNotExist(_)), "without proxies there are no clients");
-    let (mut a, mut b) = (Link::open(&app, "a", 0).await, Link::open(&app, "b", 0).await);
+    let (mut a, mut b) = (ProxyLink::open(&app, "a", 0).await, ProxyLink::open(&app, "b", 0).await);
     let asking = tokio::spawn(async move { receiver.invoke::<u32>("Ask", ()).await });
-    let question = questioned(&mut a).await;
+    let question = client_invocation(&mut a).await;
     a.send(refusal(&question, "Connection 'stranger' does not exist.")).await;
-    a.measure().await;
+    a.fence().await;
     assert!(!asking.is_finished());
-    let question = questioned(&mut b).await;
+    let question = client_invocation(&mut b).await;
     b.send(refusal(&question, "Connection 'stranger' does not exist.")).await;
     let error = asking.await.unwrap().unwrap_err();
     assert_eq!(error.to_string(), "Connection 'stranger' does not exist.");
 }
 
 #[tokio::test]
-async fn a_client_elsewhere_that_goes_away_or_is_lost_with_its_proxy_fails_the_question() {
+async fn a_remote_client_that_disconnects_or_is_lost_fails_the_request() {
     let app = start().await;
-    let mut a = Link::open(&app, "a", 0).await;
+    let mut a = ProxyLink::open(&app, "a", 0).await;
     let receiver = app.handle.hub("test").unwrap().clients().client("stranger");
     for is_lost in [false, true] {
         let receiver = receiver.clone();
         let asking = tokio::spawn(async move { receiver.invoke::<u32>("Ask", ()).await });
-        let question = questioned(&mut a).await;
+        let question = client_invocation(&mut a).await;
         if is_lost {
-            a = Link::open(&app, "b", 0).await;
+            a = ProxyLink::open(&app, "b", 0).await;
         } else {
             a.send(refusal(&question, "Connection 'stranger' disconnected.")).await;
         }
@@ -279,9 +279,9 @@ fn foreign(id: &str) -> ServiceMessage {
 }
 
 #[tokio::test]
-async fn what_another_app_server_asked_is_answered_to_it() {
+async fn a_result_goes_to_the_app_server_that_requested_it() {
     let app = start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let asked = client(&mut link, "c1").await;
     link.send_all(&[foreign("another-1"), asked.json(&answer("another-1", json!(4)))]).await;
     let ServiceMessage::ClientCompletion(passed) = link.next().await else { panic!() };
@@ -293,9 +293,9 @@ async fn what_another_app_server_asked_is_answered_to_it() {
 }
 
 #[tokio::test]
-async fn another_app_server_is_told_when_the_client_has_gone() {
+async fn another_app_servers_request_fails_when_the_client_disconnects() {
     let app = start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let asked = client(&mut link, "c1").await;
     link.send_all(&[foreign("another-1"), asked.left(None), foreign("another-2")]).await;
     let mut told = Vec::new();
@@ -309,7 +309,7 @@ async fn another_app_server_is_told_when_the_client_has_gone() {
 }
 
 /// Starts an app whose method `AskBeside` takes no slot, and a client of it.
-async fn with_budgets() -> (App, Link, Client) {
+async fn with_budgets() -> (App, ProxyLink, ScriptedClient) {
     let beside = async |ctx: Context, _beside: UploadStream<u8>| {
         Ok::<u32, HubError>(ctx.clients().caller().invoke("Ask", ()).await?)
     };
@@ -318,30 +318,23 @@ async fn with_budgets() -> (App, Link, Client) {
         hub.method("AskBeside", beside)
     };
     let app = App::start_with(hub_with, |server| server).await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = client(&mut link, "c1").await;
     (app, link, client)
 }
 
 /// Requests a result beside the other calls of the client. Returns the invocation id.
-async fn ask_beside(link: &mut Link, client: &Client) -> String {
+async fn ask_beside(link: &mut ProxyLink, client: &ScriptedClient) -> String {
     let call = json!({"type": 1, "invocationId": "1", "target": "AskBeside", "arguments": [], "streamIds": ["0"]});
     link.send(client.json(&call)).await;
     link.called("c1").await.invocation_id.unwrap().to_string()
-}
-
-/// Calls that wait behind the first of them, of nearly 500 bytes each.
-async fn block(link: &mut Link, client: &Client, calls: u32) {
-    for n in 0..calls {
-        link.send(client.call(None, "Block", &format!("[{n},\"{}\"]", "x".repeat(420)))).await;
-    }
 }
 
 #[tokio::test]
 async fn a_client_whose_result_is_awaited_is_read_up_to_the_second_budget() {
     let (app, mut link, client) = with_budgets().await;
     let id = ask_beside(&mut link, &client).await;
-    block(&mut link, &client, 7).await;
+    link.block(&client, 7).await;
     link.quiet().await;
     link.send(client.json(&answer(&id, json!(9)))).await;
     let (mut pause, mut result) = (None, None);
@@ -361,16 +354,16 @@ async fn a_client_whose_result_is_awaited_is_read_up_to_the_second_budget() {
 async fn beyond_the_second_budget_the_wait_for_a_result_fails() {
     let (_app, mut link, client) = with_budgets().await;
     ask_beside(&mut link, &client).await;
-    block(&mut link, &client, 10).await;
+    link.block(&client, 10).await;
     assert_eq!(link.flow("c1").await, FlowOperation::Pause);
     let failed = link.json("c1").await;
     assert!(failed["error"].as_str().unwrap().contains("Hub::waiting_inbox_max_bytes"), "{failed}");
 }
 
 #[tokio::test]
-async fn what_a_paused_client_had_sent_is_still_read() {
+async fn earlier_messages_of_a_paused_client_are_still_read() {
     let (app, mut link, client) = with_budgets().await;
-    block(&mut link, &client, 4).await;
+    link.block(&client, 4).await;
     assert_eq!(link.flow("c1").await, FlowOperation::Pause);
     let receiver = app.handle.hub("test").unwrap().clients().client("c1");
     let outside = tokio::spawn(async move { receiver.invoke::<u32>("Ask", ()).await });

@@ -1,4 +1,4 @@
-//! Uploads of one client: the items that wait for their methods. A pure value.
+//! UploadTable of one client: the items that wait for their methods. A pure value.
 //!
 //! Items stay encoded until their method takes them, because only the method knows their type. Generic over the handle
 //! of a call, `C`, of which only the identity counts.
@@ -14,7 +14,7 @@ use super::flow_control::FlowControl;
 
 /// The open uploads, by the stream ids that the client gave them.
 #[derive(Debug)]
-pub(crate) struct Uploads<C>(HashMap<ByteString, Upload<C>>);
+pub(crate) struct UploadTable<C>(HashMap<ByteString, Upload<C>>);
 
 #[derive(Debug)]
 struct Upload<C> {
@@ -31,7 +31,7 @@ struct UploadItem {
     bytes: usize,
 }
 
-/// How an upload ends, after its items.
+/// End of an upload, after its items.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UploadEnd {
     /// The client has sent all items.
@@ -44,10 +44,10 @@ pub(crate) enum UploadEnd {
     Overfull,
 }
 
-/// What a method reads from its upload.
+/// Event that a method reads from its upload.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum UploadEvent {
-    /// The next item.
+    /// The next item, still encoded.
     Item(Payload),
     /// The end, reported once.
     End(UploadEnd),
@@ -55,7 +55,7 @@ pub(crate) enum UploadEvent {
     Closed,
 }
 
-impl<C> Uploads<C> {
+impl<C> UploadTable<C> {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -178,7 +178,7 @@ impl<C> Upload<C> {
     }
 }
 
-impl<C> Default for Uploads<C> {
+impl<C> Default for UploadTable<C> {
     fn default() -> Self {
         Self(HashMap::new())
     }
@@ -197,7 +197,7 @@ mod tests {
     struct Owner(#[expect(dead_code, reason = "two owners need two addresses")] u8);
 
     struct OneUpload {
-        uploads: Uploads<Owner>,
+        uploads: UploadTable<Owner>,
         flow: FlowControl,
         owner: Arc<Owner>,
     }
@@ -205,7 +205,7 @@ mod tests {
     impl OneUpload {
         /// An upload named `u`.
         fn new() -> Self {
-            let (mut uploads, owner) = (Uploads::default(), Arc::<Owner>::default());
+            let (mut uploads, owner) = (UploadTable::default(), Arc::<Owner>::default());
             uploads.open("u".into(), &owner);
             Self { uploads, flow: FlowControl::default(), owner }
         }
