@@ -215,7 +215,7 @@ impl<S, T> FromCall<S, ViaCall> for UploadStream<T> {
     const UPLOADS: usize = 1;
 
     fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
-        // Their number was checked before; who takes more in a parameter of their own than they say gets an error.
+        // Their number was checked before; an extractor that takes more than it declares gets an error.
         let id = call.stream_ids.next().ok_or_else(|| HubError::invalid_data("A stream is missing."))?;
         Ok(UploadStream::new(&call.context, id))
     }

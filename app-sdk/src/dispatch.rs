@@ -64,7 +64,7 @@ pub(crate) struct Dispatcher {
     tasks: TaskTracker,
 }
 
-/// Whether a worker goes on.
+/// State of a worker after one step.
 #[derive(PartialEq, Eq)]
 enum WorkerState {
     Running,
@@ -168,7 +168,7 @@ impl Dispatcher {
         CallScope::new(connection, workers, kind, invocation_id)
     }
 
-    /// Runs a hook; a panic becomes an error, because it must hurt nobody else.
+    /// Runs a hook. A panic becomes an error, so that it affects only this connection.
     async fn run_hook(&self, hook: &Method, context: &Context, close: Option<ConnectionClose>) -> Result<(), HubError> {
         let (arguments, stream_ids) = (Vec::new(), Vec::new());
         let input = CallInput { context: context.clone(), arguments, stream_ids, close };
@@ -201,7 +201,7 @@ impl Dispatcher {
             Ok(Some(HubMessage::Completion(completion))) => self.handle_completion(connection, completion).await,
             Ok(Some(HubMessage::CancelInvocation(cancel))) => self.cancel(connection, &cancel),
             Ok(Some(HubMessage::Close(close))) => self.handle_close_message(connection, close),
-            // Pings end at the proxy, and nobody has agreed to count messages.
+            // Pings end at the proxy, and counted messages (stateful reconnect) were not agreed on.
             Ok(Some(HubMessage::Ping | HubMessage::Ack { .. } | HubMessage::Sequence { .. })) => {}
             Ok(None) => tracing::debug!(hub = %self.core.name(), "message of a newer type is skipped"),
             Err(error) => self.close_with_error(connection, Cause::HubProtocol, &message_error(&error)),
@@ -369,7 +369,7 @@ impl Endpoint for Arc<Dispatcher> {
 
     fn handle_link_ended(&self, link: LinkId, close: &ConnectionClose) {
         for connection in self.core.connections_at_home(link) {
-            // It was about to go on elsewhere anyhow.
+            // It was about to be handed over.
             if connection.inbox().is_reassigning() {
                 self.core.remove_reassigned(&connection);
                 self.abandon_calls(&connection);

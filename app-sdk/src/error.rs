@@ -57,13 +57,13 @@ enum Audience {
 }
 
 impl HubError {
-    /// An error whose text the client is always told, after `HubException: `.
+    /// Makes an error whose text every client reads, after `HubException: `.
     pub fn new(message: impl Into<String>) -> Self {
         Self::build(Audience::Client, SHOWN_NAME.into(), message.into(), None)
     }
 
-    /// An internal error under a name of your own, such as `InvalidOperationException`: the client is told
-    /// `<name>: <message>` only by hubs with detailed errors.
+    /// Makes an internal error with a name, such as `InvalidOperationException`: clients read `<name>: <message>` only from
+    /// hubs with detailed errors.
     pub fn named(name: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self::build(Audience::Log, name.into(), message.into(), None)
     }
@@ -202,7 +202,7 @@ pub enum InvokeError {
     /// No proxy has a connection of this id.
     #[error("Connection '{0}' does not exist.")]
     DoesNotExist(String),
-    /// The client has gone before it answered.
+    /// The client disconnected before it answered.
     #[error("Connection '{0}' disconnected.")]
     Disconnected(String),
     /// The client took too long; a late answer is dropped.
@@ -248,7 +248,7 @@ pub enum GroupError {
     /// No answer came in time; the change may still happen.
     #[error("group change was not acknowledged within 10 s")]
     Timeout,
-    /// The last link to the proxy was lost; the connection is most likely gone with it.
+    /// The last link to the proxy was lost, and most likely the connection with it.
     #[error("link was lost before the group change was acknowledged")]
     LinkLost,
     /// The proxy could not do it.

@@ -157,7 +157,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Called once when a client has gone, after its running methods have ended; the client can't be reached any more.
+    /// Called once when a client has disconnected, after its running methods have ended; the client can't be reached any more.
     /// Takes extractors only, [`CloseReason`](crate::call::CloseReason) among them. Several of them are called in the
     /// order in which they were added, all of them.
     pub fn on_disconnected<H: Handler<S, M>, M: 'static>(mut self, handler: H) -> Self {
@@ -168,8 +168,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Called when a client goes on here whose app server is gone, or whose link is: in place of `on_connected`, and the
-    /// app server that had it has not called `on_disconnected`. Its groups and its user are as they were, its
+    /// Called when this app server takes over a client whose app server or link was lost: in place of `on_connected`, and
+    /// the app server that had it has not called `on_disconnected`. Its groups and its user are as they were, its
     /// [items](crate::Context::items) are those of this app server. If it fails, the client is closed with an error and
     /// may come again. Takes extractors only, [`Rehomed`](crate::Rehomed) among them, which tells where it comes from.
     pub fn on_rehomed<H: Handler<S, M>, M: 'static>(mut self, handler: H) -> Self {
@@ -180,8 +180,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Called for each client when this app server is [stopped](crate::ServerHandle::shutdown) and the client is about to
-    /// go on at another one, after its running methods have ended. What it returns, 16 KiB encoded at most, is handed
+    /// Called for each client when this app server is [stopped](crate::ServerHandle::shutdown) and another one is about to
+    /// take the client over, after its running methods have ended. What it returns, 16 KiB encoded at most, is handed
     /// over to [`on_rehomed`](Self::on_rehomed) there. Takes extractors only; the one that is added last counts.
     pub fn on_leaving<H: Handler<S, M>, M: 'static>(mut self, handler: H) -> Self {
         const { assert!(H::ARGUMENTS == 0, "on_leaving takes extractors only: no client gives it arguments") };
@@ -200,7 +200,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// - Any other response refuses the client, which gets it as it is: status, headers, body.
     ///
     /// The proxy believes access tokens that it can verify, so a handler is for all else: cookies, sessions, tokens of
-    /// the app's own in the `Authorization` header. If the app can't be asked in time, nobody comes in (503).
+    /// the app's own in the `Authorization` header. If the app can't be asked in time, clients are refused (503).
     ///
     /// ```
     /// use std::collections::HashMap;

@@ -1,5 +1,4 @@
-//! Core of one hub, shared by its dispatcher and by the app's code: who is connected, which proxies there are, what is
-//! awaited.
+//! Core of one hub, shared by its dispatcher and by the app's code: connections, proxies, awaited answers.
 //!
 //! ```text
 //!            ┌─ Registry: the client connections that are here
@@ -8,8 +7,8 @@
 //!            └─ ClientResults: results of clients that are awaited
 //! ```
 //!
-//! Each part is a plain value with a lock of its own, held here for one step at a time. Nothing here runs the app's code:
-//! where a connection's inbox needs a worker, the caller is told and starts one.
+//! Each part is a plain value behind its own lock, held for one step at a time. Nothing here runs the app's code: where a
+//! connection's inbox needs a worker, the method returns `true` and its caller starts one.
 
 mod acks;
 mod registry;
@@ -128,7 +127,7 @@ impl HubCore {
         connection.inbox().close(close)
     }
 
-    /// Removes a connection that goes on elsewhere: nobody is told of a close. Returns `false` if it is not here.
+    /// Removes a connection that another app server or link takes over, without a close. Returns `false` if it is not here.
     pub(crate) fn remove_reassigned(&self, connection: &Arc<Connection>) -> bool {
         let was_here = self.remove(connection);
         if was_here {
@@ -137,7 +136,7 @@ impl HubCore {
         was_here
     }
 
-    /// Cancels the calls of a connection that goes on elsewhere. Returns whether a worker must start.
+    /// Cancels the calls of a connection that was taken over. Returns whether a worker must start.
     #[must_use = "a worker must start"]
     pub(crate) fn abandon_calls(&self, connection: &Arc<Connection>) -> bool {
         connection.cancel();
@@ -197,7 +196,7 @@ impl HubCore {
         }
     }
 
-    /// Tells a proxy that a connection may go on elsewhere; never waits.
+    /// Offers a connection to its proxy for another app server; never waits.
     pub(crate) fn hand_over(&self, node: &Node, mut close: CloseConnection) {
         close.headers.push((MIGRATE_TO_HEADER.into(), vec![ByteString::new()]));
         self.outbound.control(node, &ServiceMessage::CloseConnection(close));

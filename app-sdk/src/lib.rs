@@ -72,8 +72,8 @@
 //! - What belongs to a connection is kept in its [items](Context::items); what goes around all methods is a
 //!   [filter](Hub::filter).
 //! - A connection's life: the handshake is answered, [`on_connected`](Hub::on_connected), its messages, and when it has
-//!   ended and its methods have too, [`on_disconnected`](Hub::on_disconnected). When its app server stops or crashes, it
-//!   goes on at another one, where [`on_rehomed`](Hub::on_rehomed) is called instead.
+//!   ended and its methods have too, [`on_disconnected`](Hub::on_disconnected). When its app server stops or crashes,
+//!   another one takes it over, where [`on_rehomed`](Hub::on_rehomed) is called instead.
 //!
 //! # Streams
 //!

@@ -199,7 +199,7 @@ impl Server {
         let (manifest, negotiators) = (self.manifest, self.negotiators);
         let (outbox_max_bytes, shutdown_timeout) = (self.outbox_max_bytes, self.shutdown_timeout);
         let ready = ReadyServer { manifest, negotiators, access, outbox_max_bytes, shutdown_timeout };
-        // `self` is consumed, and nobody else makes a router of this core.
+        // `self` is consumed, so this core has one router.
         let ready = self.core.ready.get_or_init(|| ready);
         tracing::debug!(instance = %self.core.instance, hubs = ready.manifest.hubs.len(), "server is put together");
         let router: Router = Router::new()
@@ -220,7 +220,7 @@ impl Server {
         if let Some(error) = self.error {
             return Err(error);
         }
-        // Nobody plays the proxy of a raw endpoint.
+        // The test kit has no far end for raw endpoints.
         for hub in self.manifest.hubs.iter().filter(|hub| hub.kind == EndpointKind::Hub) {
             let key = SlotKey { hub: hub.name.as_str().into(), node: "test".into(), boot: "test".into(), slot: 0 };
             if let Some(link) = self.core.link(key, self.outbox_max_bytes, self.core.shutdown.clone()) {

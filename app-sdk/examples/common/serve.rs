@@ -83,7 +83,7 @@ impl ServeArguments {
         let app = routes
             .route("/signalr.js", get(async || ([(CONTENT_TYPE, "text/javascript; charset=utf-8")], script)))
             .route("/metrics", handle.metrics())
-            // For probes, such as `trunkline health --admin http://HOST:PORT`: whoever answers is ready.
+            // For probes, such as `trunkline health --admin http://HOST:PORT`: a server that answers is ready.
             .route("/readyz", get(async || "ready\n"))
             .merge(server.into_router()?);
         let is_open = |address: &SocketAddr| !address.ip().is_loopback();

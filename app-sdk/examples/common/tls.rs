@@ -1,4 +1,4 @@
-//! Serve with TLS: a listener for `axum::serve` that gives out connections whose ends have shaken hands.
+//! TLS listener for `axum::serve`, which yields connections after their handshake.
 
 use std::io;
 use std::net::SocketAddr;

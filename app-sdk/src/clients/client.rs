@@ -67,7 +67,7 @@ impl Client {
     /// # Errors
     /// When the client isn't there or goes away, takes too long, answers with an error (its handler's, or that it has
     /// no handler) or with another type, and when the question can't be sent. Inside of `on_connected` the calling
-    /// client can't answer, so there nobody may be asked.
+    /// client can't answer, so no client may be asked there.
     pub async fn invoke<T: DeserializeOwned>(&self, method: &str, arguments: impl Arguments) -> Result<T, InvokeError> {
         let metrics = self.receivers.core.metrics();
         let _counted = Counted::new(&metrics.client_results_waiting);

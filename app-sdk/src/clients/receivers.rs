@@ -51,7 +51,7 @@ impl Receivers {
     /// The arguments are encoded once per hub protocol, and leave as one frame per proxy, however many receivers
     /// there are. Sends that are awaited one after the other arrive in that order. While a link's queue is full
     /// the send waits; if that link ends meanwhile, the send goes on with the next link to the same proxy, and with
-    /// none left it is done there. That nobody is there to receive is no error.
+    /// none left it is done there. A send without receivers is no error.
     ///
     /// # Errors
     /// When an argument can't be encoded, a group has no name, or the message is too large for a link. Nothing

@@ -190,7 +190,7 @@ impl<C: AsRef<CallState>> CallTable<C> {
         self.uploads().map(|uploads| uploads.end_all(&UploadEnd::ConnectionClosed, flow)).unwrap_or_default()
     }
 
-    /// Counts a method that waits for a client result. Returns what is notified when the inbox is overfull.
+    /// Counts a method that waits for a client result. Returns the notification of an overfull inbox.
     pub(crate) fn begin_result_wait(&mut self, flow: &mut FlowControl) -> Arc<Notify> {
         flow.begin_wait();
         let pending = self.pending();

@@ -9,7 +9,7 @@ use trunkline_protocol::wire::CAUSE_HEADER;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConnectionClose {
     pub(crate) cause: Cause,
-    /// The error that the app and the log are told; `None` for a normal close.
+    /// Error for the app and the log; `None` for a normal close.
     pub(crate) error: Option<ByteString>,
 }
 

@@ -146,7 +146,7 @@ impl Dispatcher {
     }
 }
 
-/// Calls the extractors of a method. A panic of theirs must hurt nobody else.
+/// Calls the extractors of a method. A panic becomes an error, so that it affects only this call.
 fn take_parameters(method: &Method, input: CallInput) -> Result<ReplyFuture, Rejection> {
     catch_unwind(AssertUnwindSafe(|| method.call(input)))
         .unwrap_or_else(|panic| Err(HubError::from_panic(&*panic).into()))

@@ -56,7 +56,7 @@ impl Dispatcher {
         }
     }
 
-    /// Cancels the calls of a connection that goes on elsewhere.
+    /// Cancels the calls of a connection that was taken over.
     pub(super) fn abandon_calls(self: &Arc<Self>, connection: &Arc<Connection>) {
         if self.core.abandon_calls(connection) {
             self.spawn_worker(connection);

@@ -1,5 +1,5 @@
-//! A method that waits for a client result: meanwhile other calls of its own client may run, and its client is read
-//! although much waits, because the result may stand behind that.
+//! Wait of a method for a client result. Meanwhile other calls of its client may run, and the client is read although
+//! much waits, because the result may stand behind that.
 
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::replay_buffer::ReplayBuffer;
 use crate::node::{Node, Outbox};
 
-/// The linked proxies, and what is kept for those to come.
+/// The linked proxies, and the replay buffer for late ones.
 #[derive(Debug, Default)]
 pub(super) struct Proxies {
     /// Replaced as a whole when a proxy comes or goes, so that a send only takes a reference.
@@ -53,7 +53,7 @@ impl Proxies {
         if self.linked.is_empty() {
             self.replay.open(now);
         }
-        // Before anything newer: nobody else has the node yet.
+        // Before anything newer: no sender has the node yet.
         let replayed = self.replay.replay(name, boot, now).iter().filter(|frame| node.control(frame));
         let (replayed_frames, replayed_bytes) =
             replayed.fold((0, 0), |(frames, bytes), frame| (frames + 1, bytes + frame.len()));

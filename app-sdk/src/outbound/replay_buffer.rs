@@ -12,7 +12,7 @@ use trunkline_protocol::limits::LINK_BACKOFF_MS;
 /// Time in which the other proxies may come: twice the longest pause between two attempts to dial.
 const REPLAY_WINDOW: Duration = Duration::from_millis(2 * LINK_BACKOFF_MS.1);
 
-/// Maximum size of the buffer. More in this time can't be told from a flood, and nothing is replayed.
+/// Maximum size of the buffer. More in this time counts as a flood, and nothing is replayed.
 const REPLAY_MAX_BYTES: usize = 1024 * 1024;
 
 /// Frames to replay to proxies that come late.

@@ -23,7 +23,7 @@ use crate::outbound::Outbound;
 
 /// Connection of a raw endpoint's client: receives its messages, and sends to it. It is a stream too.
 ///
-/// While the handler is slower than its client, the client is paused, and nobody else. When the client leaves, what it
+/// While the handler is slower than its client, that client is paused, and no other. When the client leaves, what it
 /// has sent can still be received, then [`recv`](Self::recv) says `None`. The connection is closed when the handler
 /// returns.
 #[must_use = "the connection is closed when its handler returns"]

@@ -42,7 +42,7 @@ impl RawDispatcher {
     /// Runs the handler, and closes the connection when it returns.
     async fn run(self: Arc<Self>, client: Arc<RawClient>) {
         let connection = RawConnection::new(Arc::clone(&client), Arc::clone(&self.core));
-        // A panic hurts nobody else.
+        // A panic affects only this connection.
         let serving = AssertUnwindSafe(async { (self.serve)(connection).await }).catch_unwind();
         let served = serving.await.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)));
         let is_closed = client.cancellation.is_cancelled();

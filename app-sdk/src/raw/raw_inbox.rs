@@ -53,7 +53,7 @@ impl RawInbox {
         self.reader.take()
     }
 
-    /// Closes the inbox when nobody reads it any more: what waits is dropped, and the client is not paused for it. Returns
+    /// Closes the inbox when it has no reader any more: what waits is dropped, and the client is not paused for it. Returns
     /// the waker of a waiting reader.
     pub(super) fn discard(&mut self) -> Option<Waker> {
         self.flow.remove_bytes(self.waiting.iter().map(cost).sum());

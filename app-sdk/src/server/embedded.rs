@@ -59,13 +59,13 @@ impl MemoryDialler for EmbeddedDialler {
                 Some(core) => core.negotiate_in_memory(request).await,
                 None => None,
             };
-            // Without the mark of a handler's answer it lets nobody in.
+            // Without the mark of a handler's answer the node refuses the client.
             answer.unwrap_or_else(|| StatusCode::NOT_FOUND.into_response())
         })
     }
 
     fn dial(&self, hub: &str, node: &str, boot: &str, slot: usize, link: MemoryLink) {
-        // With nobody at the far end the node finds the link closed, and tries again until it is stopped.
+        // Without a far end the node finds the link closed, and tries again until it is stopped.
         let Some(core) = self.core.upgrade().filter(|core| !core.shutdown.is_cancelled()) else { return };
         let (Some(ready), Ok(slot)) = (core.ready.get(), u32::try_from(slot)) else { return };
         let key = SlotKey { hub: hub.into(), node: node.into(), boot: boot.into(), slot };

@@ -94,13 +94,13 @@ impl ServerHandle {
         self.core.metrics.text()
     }
 
-    /// Drains the server: each client of a proxy goes on at another app server once its running methods have ended, for which they
-    /// have 10 s ([`Server::shutdown_timeout`](crate::Server::shutdown_timeout)). It notices nothing, and neither
+    /// Drains the server: another app server takes over each client of a proxy once its running methods have ended, for
+    /// which they have 10 s ([`Server::shutdown_timeout`](crate::Server::shutdown_timeout)). The client does not notice, and neither
     /// `on_disconnected` nor `on_connected` runs: see [`Hub::on_leaving`](crate::Hub::on_leaving) and
     /// [`Hub::on_rehomed`](crate::Hub::on_rehomed). While there is no other app server, its proxy keeps it for a while.
     ///
-    /// Then all links are ended, and what was queued is written. Who is left, such as clients of raw endpoints, is
-    /// disconnected. Clients that are served without a proxy are first told to connect again, and have 5 s to leave.
+    /// Then all links are closed, after what was queued is written. Remaining clients, such as those of raw endpoints, are
+    /// disconnected. Clients that are served without a proxy are asked to reconnect first, and have 5 s to leave.
     ///
     /// Meant to go with axum's graceful shutdown, which knows nothing of links:
     ///

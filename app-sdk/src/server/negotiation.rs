@@ -1,8 +1,8 @@
 //! Negotiation that the app decides: its answer, and the calls of its handler, by proxies over HTTP or by an embedded
 //! node in memory.
 //!
-//! The handler must see the client's request, so what the proxy put around it is removed first. The proxy must tell the
-//! handler's own answers from others, so these are marked.
+//! The handler must see the client's request, so what the proxy put around it is removed first. The proxy must
+//! distinguish the handler's own answers from others, so these are marked.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use super::server_core::ServerCore;
 /// ```
 /// use trunkline::Negotiation;
 ///
-/// let anybody = Negotiation::new(); // whoever the access token says, else nobody in particular
+/// let anybody = Negotiation::new(); // as the user of the access token, if there is one
 /// let ann = Negotiation::user("ann").claim("role", "admin");
 /// let elsewhere = Negotiation::redirect("https://eu.example/chat").access_token("a token for over there");
 /// ```

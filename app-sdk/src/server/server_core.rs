@@ -73,7 +73,7 @@ impl ServerCore {
         let hub = self.hub(&key.hub).map(|hub| Arc::new(hub) as Arc<dyn Endpoint>);
         let endpoint = hub.or_else(|| Some(Arc::new(self.raw(&key.hub)?) as Arc<dyn Endpoint>))?;
         let (slots, tasks) = (Arc::clone(&self.slots), self.tasks.clone());
-        // In one process both ends are of one version; whoever comes over the network says what it knows.
+        // In one process both ends have one version; over the network a proxy names its capabilities.
         let knows_causes = true;
         Some(Link { endpoint, key, slots, ring_max_bytes: outbox_max_bytes, knows_causes, shutdown, tasks })
     }

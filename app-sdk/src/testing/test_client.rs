@@ -137,7 +137,7 @@ impl TestClient {
     /// Calls a method that streams.
     ///
     /// # Errors
-    /// When an argument can't be encoded. Whatever else is wrong, the stream tells.
+    /// When an argument can't be encoded. Other errors come from the stream.
     pub async fn stream<T: DeserializeOwned>(
         &mut self,
         method: &str,
@@ -185,7 +185,7 @@ impl TestClient {
     /// Answers a call whose result the hub awaits.
     ///
     /// # Errors
-    /// When the result can't be encoded, or nobody waits for one.
+    /// When the result can't be encoded, or the call wants none.
     pub async fn answer(&mut self, call: &Received, result: impl Serialize) -> Result<(), String> {
         let id = call.invocation_id().ok_or("nobody waits for a result")?.clone();
         let result = self.payload(&result)?;
@@ -196,7 +196,7 @@ impl TestClient {
     /// Answers a call whose result the hub awaits with an error.
     ///
     /// # Errors
-    /// When nobody waits for a result.
+    /// When the call wants no result.
     pub async fn refuse(&mut self, call: &Received, error: &str) -> Result<(), String> {
         let id = call.invocation_id().ok_or("nobody waits for a result")?.clone();
         self.complete(id, Outcome::Error(error.into())).await;

@@ -18,7 +18,7 @@ use trunkline_protocol::service::{Ack, AckStatus, ServiceMessage};
 
 use crate::harness::App;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Transport stream of a client.
 pub(crate) trait Pipeline: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -90,7 +90,7 @@ impl Browser {
     }
 
     async fn heard(&mut self) -> Option<Result<Message, tokio_tungstenite::tungstenite::Error>> {
-        tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("something comes")
+        tokio::time::timeout(EVENT_TIMEOUT, self.socket.next()).await.expect("something comes")
     }
 }
 

@@ -32,10 +32,10 @@ async fn a_client_is_served_from_negotiate_to_its_end() {
     assert_eq!(negotiated["availableTransports"][0]["transport"], "WebSockets");
     let (id, token) = (negotiated["connectionId"].as_str().unwrap(), negotiated["connectionToken"].as_str().unwrap());
     let mut ann = Browser::connect(&app, &format!("/test?id={token}"), Json).await;
-    assert_eq!(app.news().await, format!("connected {id}"));
+    assert_eq!(app.event().await, format!("connected {id}"));
     assert_eq!(ann.call("Add", "[2,3]").await, [r#"{"type":3,"invocationId":"1","result":5}"#]);
     drop(ann);
-    assert_eq!(app.news().await, format!("disconnected {id} "));
+    assert_eq!(app.event().await, format!("disconnected {id} "));
     assert!(app.metric("trunkline_app_connections{hub=\"test\"} 0"), "{}", app.handle.metrics_text());
 }
 
@@ -60,13 +60,13 @@ async fn sends_reach_groups_and_everyone() {
 async fn a_shutdown_lets_clients_reconnect_and_runs_on_disconnected() {
     let mut app = embedded().await;
     let mut ann = Browser::new(&app, Json).await;
-    app.news().await;
+    app.event().await;
     let handle = app.handle.clone();
     let shutdown = tokio::spawn(async move { handle.shutdown().await });
     assert_eq!(ann.next().await.as_ref(), b"{\"type\":7,\"allowReconnect\":true}\x1e");
     ann.closed().await;
-    let news = app.news().await;
-    assert!(news.starts_with("disconnected ") && news.ends_with(' '), "{news}");
+    let event = app.event().await;
+    assert!(event.starts_with("disconnected ") && event.ends_with(' '), "{event}");
     shutdown.await.unwrap();
     assert_eq!(post(&app, "/test/negotiate?negotiateVersion=1", "").await.0, 503);
 }

@@ -30,13 +30,13 @@ use trunkline_protocol::wire::{
 };
 
 pub(crate) const KEY: &str = "the access key of these tests";
-const PATIENCE: Duration = Duration::from_secs(10);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(10);
 const MOMENT: Duration = Duration::from_millis(100);
 
 /// State of the hub under test.
 #[derive(Clone)]
 pub(crate) struct Probe {
-    news: mpsc::UnboundedSender<String>,
+    events: mpsc::UnboundedSender<String>,
     /// Gate of `Block`, which takes a permit.
     pub(crate) gate: Arc<Semaphore>,
 }
@@ -45,19 +45,19 @@ pub(crate) struct App {
     pub(crate) address: SocketAddr,
     pub(crate) handle: ServerHandle,
     pub(crate) gate: Arc<Semaphore>,
-    news: mpsc::UnboundedReceiver<String>,
+    events: mpsc::UnboundedReceiver<String>,
 }
 
 async fn connected(ctx: Context, State(probe): State<Probe>) -> Result<(), HubError> {
     if ctx.query().get("refuse").is_some() {
         return Err(HubError::named("DoorException", "not you"));
     }
-    probe.tell(format!("connected {}", ctx.connection_id()));
+    probe.report(format!("connected {}", ctx.connection_id()));
     Ok(())
 }
 
 async fn disconnected(ctx: Context, State(probe): State<Probe>, CloseReason(reason): CloseReason) {
-    probe.tell(format!("disconnected {} {}", ctx.connection_id(), reason.unwrap_or_default()));
+    probe.report(format!("disconnected {} {}", ctx.connection_id(), reason.unwrap_or_default()));
 }
 
 async fn send(ctx: Context, kind: String) -> Result<usize, HubError> {
@@ -95,13 +95,13 @@ async fn block(State(probe): State<Probe>, n: u32, _padding: String) {
     if let Ok(permit) = probe.gate.acquire().await {
         permit.forget();
     }
-    probe.tell(format!("unblocked {n}"));
+    probe.report(format!("unblocked {n}"));
 }
 
 async fn wait_for_end(ctx: Context, State(probe): State<Probe>) {
-    probe.tell("waiting".into());
+    probe.report("waiting".into());
     ctx.cancellation().cancelled().await;
-    probe.tell("cancelled".into());
+    probe.report("cancelled".into());
 }
 
 async fn join(ctx: Context, group: String) -> Result<(), HubError> {
@@ -137,8 +137,8 @@ async fn panics() {
 }
 
 impl Probe {
-    fn tell(&self, news: String) {
-        self.news.send(news).unwrap();
+    fn report(&self, event: String) {
+        self.events.send(event).unwrap();
     }
 }
 
@@ -151,9 +151,9 @@ impl App {
         hub_with: impl FnOnce(Hub) -> Hub,
         server_with: impl FnOnce(Server) -> Server,
     ) -> Self {
-        let (sender, news) = mpsc::unbounded_channel();
+        let (sender, events) = mpsc::unbounded_channel();
         let gate = Arc::new(Semaphore::new(0));
-        let probe = Probe { news: sender, gate: Arc::clone(&gate) };
+        let probe = Probe { events: sender, gate: Arc::clone(&gate) };
         let server = server_with(Server::new().name("app").access_key(KEY).hub(hub_with(hub(probe))));
         let handle = server.handle();
         let app: Router = Router::new().merge(server.into_router().unwrap());
@@ -162,17 +162,17 @@ impl App {
         let listener = listener.tap_io(|tcp| tcp.set_nodelay(true).unwrap());
         let service = app.into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, service).await });
-        Self { address, handle, gate, news }
+        Self { address, handle, gate, events }
     }
 
     /// Waits for the next event that the hub's hooks and methods report.
-    pub(crate) async fn news(&mut self) -> String {
-        tokio::time::timeout(PATIENCE, self.news.recv()).await.expect("the hub tells something").unwrap()
+    pub(crate) async fn event(&mut self) -> String {
+        tokio::time::timeout(EVENT_TIMEOUT, self.events.recv()).await.expect("an event of the hub").unwrap()
     }
 
-    pub(crate) async fn no_news(&mut self) {
-        let news = tokio::time::timeout(MOMENT, self.news.recv()).await;
-        assert!(news.is_err(), "{news:?}");
+    pub(crate) async fn no_event(&mut self) {
+        let event = tokio::time::timeout(MOMENT, self.events.recv()).await;
+        assert!(event.is_err(), "{event:?}");
     }
 
     /// Sends a plain GET. Returns status and body.
@@ -264,6 +264,13 @@ impl ProxyLink {
         link
     }
 
+    /// Opens the first link of proxy `a`, and a JSON client `c1` on it.
+    pub(crate) async fn open_with_client(app: &App) -> (Self, ScriptedClient) {
+        let mut link = Self::open(app, "a", 0).await;
+        let client = link.client("c1", HubProtocol::Json).await;
+        (link, client)
+    }
+
     /// Opens a link with these settings. Returns also how many frames the app server has received.
     pub(crate) async fn open_as(app: &App, ask: LinkRequest) -> (Self, u64) {
         let (socket, headers) = ask.dial(app).await.unwrap();
@@ -320,7 +327,7 @@ impl ProxyLink {
             if let Some(body) = self.frames.next_body().unwrap() {
                 return ServiceMessage::decode(&body).unwrap().unwrap();
             }
-            match tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("a frame comes") {
+            match tokio::time::timeout(EVENT_TIMEOUT, self.socket.next()).await.expect("a frame comes") {
                 Some(Ok(Message::Binary(bytes))) => self.frames.push(bytes),
                 other => panic!("{other:?}"),
             }
@@ -336,7 +343,7 @@ impl ProxyLink {
     /// Waits until the other end has closed the link.
     pub(crate) async fn closed(&mut self) {
         loop {
-            match tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("the link is closed") {
+            match tokio::time::timeout(EVENT_TIMEOUT, self.socket.next()).await.expect("the link is closed") {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 Some(Ok(_)) => {}
             }

@@ -72,9 +72,8 @@ async fn the_app_server_speaks_first_and_a_refusal_ends_the_link() {
 #[tokio::test]
 async fn a_client_connects_calls_and_is_answered() {
     let mut app = App::start().await;
-    let mut link = ProxyLink::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
-    assert_eq!(app.news().await, "connected c1");
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    assert_eq!(app.event().await, "connected c1");
     let answers = [
         ("Add", "[40,2]", r#"{"type":3,"invocationId":"7","result":42}"#),
         ("add", "[40,2]", r#"{"type":3,"invocationId":"7","result":42}"#),
@@ -106,8 +105,7 @@ async fn clients_of_both_protocols_are_answered_in_theirs() {
 #[tokio::test]
 async fn errors_read_as_the_official_ones() {
     let app = App::start().await;
-    let mut link = ProxyLink::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let failed = "Failed to invoke";
     let unexpected = "An unexpected error occurred invoking";
     let calls = [
@@ -128,8 +126,7 @@ async fn errors_read_as_the_official_ones() {
 #[tokio::test]
 async fn detailed_errors_show_more() {
     let app = App::start_with(|hub| hub.detailed_errors(), |server| server).await;
-    let mut link = ProxyLink::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let calls = [
         ("Add", "[1]", "InvalidDataException: Invocation provides 1 argument(s) but target expects 2."),
         (
@@ -149,8 +146,7 @@ async fn detailed_errors_show_more() {
 #[tokio::test]
 async fn calls_that_want_streams_are_refused() {
     let app = App::start().await;
-    let mut link = ProxyLink::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let stream = "{\"type\":4,\"invocationId\":\"1\",\"target\":\"Add\",\"arguments\":[1,2]}\x1e";
     link.send(client.bytes(stream.into())).await;
     let text = "The client attempted to invoke the non-streaming 'Add' method with a streaming invocation.";
@@ -170,8 +166,7 @@ async fn calls_that_want_streams_are_refused() {
 #[tokio::test]
 async fn calls_without_an_id_and_messages_of_no_meaning_are_never_answered() {
     let app = App::start().await;
-    let mut link = ProxyLink::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     for target in ["Add", "nope", "Panic", "Fail"] {
         link.send(client.call(None, target, "[1]")).await;
     }
@@ -254,8 +249,7 @@ fn check_send(kind: &str, message: &ServiceMessage) {
 #[tokio::test]
 async fn sends_of_all_kinds_arrive_in_order() {
     let app = App::start().await;
-    let mut link = ProxyLink::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     link.send(client.call(Some("1"), "Mixed", "[]")).await;
     for n in 0..3_u8 {
         let payloads = [
@@ -361,13 +355,13 @@ async fn too_much_for_a_slow_method_pauses_that_client_alone() {
     app.gate.add_permits(6);
     let ServiceMessage::ConnectionFlowControl(resume) = link.next().await else { panic!() };
     assert_eq!((&*resume.connection_id, resume.operation), ("slow", FlowOperation::Resume));
-    let mut news = Vec::new();
+    let mut events = Vec::new();
     for _ in 0..8 {
-        news.push(app.news().await);
+        events.push(app.event().await);
     }
-    news.retain(|news| news.starts_with("unblocked"));
+    events.retain(|event| event.starts_with("unblocked"));
     assert_eq!(
-        news,
+        events,
         (0..6).map(|n| format!("unblocked {n}")).collect::<Vec<_>>(),
         "what was in flight is taken, in order"
     );
@@ -376,17 +370,16 @@ async fn too_much_for_a_slow_method_pauses_that_client_alone() {
 #[tokio::test]
 async fn abort_closes_the_client_and_ends_the_connection_once() {
     let mut app = App::start().await;
-    let mut link = ProxyLink::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     link.send_all(&[client.call(Some("1"), "Abort", "[]"), client.call(Some("2"), "Add", "[1,1]")]).await;
     let close = link.data("c1").await;
     assert_eq!((close.data_type, &close.payload[..]), (4, &b"{\"type\":7}\x1e"[..]));
     assert_eq!(link.next().await, client.left(None));
     link.send(client.left(None)).await;
     link.quiet().await;
-    assert_eq!(app.news().await, "connected c1");
-    assert_eq!(app.news().await, "disconnected c1 ");
-    app.no_news().await;
+    assert_eq!(app.event().await, "connected c1");
+    assert_eq!(app.event().await, "disconnected c1 ");
+    app.no_event().await;
 }
 
 #[tokio::test]
@@ -403,13 +396,13 @@ async fn a_client_that_breaks_the_protocol_is_closed_and_may_come_back() {
         assert_eq!(link.next().await, client.left(None));
     }
     assert!(link.call(&bystander, "Add", "[1,1]").await.contains("\"result\":2"));
-    let mut news = Vec::new();
+    let mut events = Vec::new();
     for _ in 0..5 {
-        news.push(app.news().await);
+        events.push(app.event().await);
     }
-    news.sort();
-    assert!(news[3].starts_with("disconnected c1 Missing required property"), "{news:?}");
-    assert!(news[4].starts_with("disconnected c2 The maximum message size of 200B was exceeded."), "{news:?}");
+    events.sort();
+    assert!(events[3].starts_with("disconnected c1 Missing required property"), "{events:?}");
+    assert!(events[4].starts_with("disconnected c2 The maximum message size of 200B was exceeded."), "{events:?}");
 }
 
 #[tokio::test]
@@ -423,25 +416,24 @@ async fn a_refused_connection_is_closed_without_a_farewell() {
     assert_eq!(close.payload, "{\"type\":7,\"error\":\"Connection closed with an error.\"}\x1e");
     assert_eq!(link.next().await, client.left(None));
     link.quiet().await;
-    app.no_news().await;
+    app.no_event().await;
 }
 
 #[tokio::test]
 async fn messages_of_a_client_that_leaves_are_handled_before_one_on_disconnected() {
     let mut app = App::start().await;
-    let mut link = ProxyLink::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
-    assert_eq!(app.news().await, "connected c1");
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    assert_eq!(app.event().await, "connected c1");
     link.send(client.call(None, "WaitForEnd", "[]")).await;
-    assert_eq!(app.news().await, "waiting");
+    assert_eq!(app.event().await, "waiting");
     app.gate.add_permits(1);
     link.send_all(&[client.call(None, "Block", "[1,\"\"]"), client.left(Some("gone"))]).await;
-    for news in ["cancelled", "unblocked 1", "disconnected c1 gone"] {
-        assert_eq!(app.news().await, news);
+    for event in ["cancelled", "unblocked 1", "disconnected c1 gone"] {
+        assert_eq!(app.event().await, event);
     }
     link.send_all(&[client.left(None), client.call(Some("1"), "Add", "[1,1]")]).await;
     link.quiet().await;
-    app.no_news().await;
+    app.no_event().await;
     assert!(app.metric("trunkline_app_connections{hub=\"test\"} 0"));
 }
 
@@ -458,10 +450,10 @@ async fn a_lost_link_ends_the_connections_at_home_on_it_once() {
     .await;
     assert_eq!(lost.data("c2").await.payload, "{}\x1e");
     lost.client("c1", Json).await;
-    assert_eq!([app.news().await, app.news().await], ["connected c2", "connected c1"]);
+    assert_eq!([app.event().await, app.event().await], ["connected c2", "connected c1"]);
     drop(lost);
-    assert_eq!(app.news().await, "disconnected c1 The link to the proxy was lost.");
-    app.no_news().await;
+    assert_eq!(app.event().await, "disconnected c1 The link to the proxy was lost.");
+    app.no_event().await;
     let c2 = ScriptedClient { id: "c2", protocol: Json };
     assert!(kept.call(&c2, "Add", "[1,1]").await.contains("\"result\":2"), "the next open slot is the lane");
 }
@@ -471,9 +463,9 @@ async fn a_newer_link_for_a_slot_ends_the_old_one_first() {
     let mut app = App::start().await;
     let mut old = ProxyLink::open(&app, "a", 0).await;
     old.client("c1", Json).await;
-    assert_eq!(app.news().await, "connected c1");
+    assert_eq!(app.event().await, "connected c1");
     let mut new = ProxyLink::open(&app, "a", 0).await;
-    assert_eq!(app.news().await, "disconnected c1 The link to the proxy was lost.");
+    assert_eq!(app.event().await, "disconnected c1 The link to the proxy was lost.");
     old.closed().await;
     let client = new.client("c2", Json).await;
     assert!(new.call(&client, "Add", "[1,1]").await.contains("\"result\":2"));
@@ -527,9 +519,9 @@ async fn a_shutdown_closes_links_and_refuses_new_ones() {
     let mut app = App::start().await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     link.client("c1", Json).await;
-    assert_eq!(app.news().await, "connected c1");
+    assert_eq!(app.event().await, "connected c1");
     app.handle.shutdown().await;
-    assert_eq!(app.news().await, "disconnected c1 ");
+    assert_eq!(app.event().await, "disconnected c1 ");
     link.closed().await;
     assert_eq!(LinkRequest::of("a", 0).dial(&app).await.unwrap_err().status().as_u16(), 503);
 }
@@ -537,8 +529,7 @@ async fn a_shutdown_closes_links_and_refuses_new_ones() {
 #[tokio::test]
 async fn a_send_waits_while_the_link_is_full_and_calls_are_still_answered() {
     let app = App::start_with(|hub| hub, |server| server.link_outbox_max_bytes(64 * 1024)).await;
-    let mut link = ProxyLink::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let everyone = app.handle.hub("test").unwrap().clients().all();
     let sending = tokio::spawn(async move {
         let text = "x".repeat(32 * 1024);

@@ -66,9 +66,9 @@ async fn a_connection_from_elsewhere_is_not_answered_a_handshake_and_only_on_reh
     assert_eq!(Json.value::<String>(&rehomed.arguments[0]).unwrap(), "old");
     assert_eq!(Json.value::<usize>(&rehomed.arguments[1]).unwrap(), 0, "the app sees none of these headers");
     assert!(link.call(&client, "Name", "[]").await.contains("\"result\":null"));
-    app.no_news().await;
+    app.no_event().await;
     link.send(client.left(None)).await;
-    assert_eq!(app.news().await, "disconnected c1 ", "its end is one");
+    assert_eq!(app.event().await, "disconnected c1 ", "its end is one");
 }
 
 #[tokio::test]
@@ -76,11 +76,11 @@ async fn items_go_from_one_app_server_to_the_next() {
     let (mut old, new) = (start().await, start().await);
     let mut link = ProxyLink::open(&old, "a", 0).await;
     let client = link.client("c1", Json).await;
-    assert_eq!(old.news().await, "connected c1");
+    assert_eq!(old.event().await, "connected c1");
     link.call(&client, "Rename", "[\"ann\"]").await;
     link.send(moved_to(&client, "")).await;
     let items = handed_over(&mut link, &client).await.unwrap();
-    old.no_news().await;
+    old.no_event().await;
 
     let mut link = ProxyLink::open(&new, "a", 0).await;
     let headers = [(MIGRATE_FROM_HEADER, old.handle.instance()), (ITEMS_HEADER, &items)];
@@ -95,47 +95,45 @@ async fn another_link_of_the_proxy_keeps_items_and_cancels_calls() {
     let mut app = start().await;
     let (mut first, mut second) = (ProxyLink::open(&app, "a", 0).await, ProxyLink::open(&app, "a", 1).await);
     let client = first.client("c1", Json).await;
-    assert_eq!(app.news().await, "connected c1");
+    assert_eq!(app.event().await, "connected c1");
     first.call(&client, "Rename", "[\"ann\"]").await;
     first.send(client.call(Some("1"), "WaitForEnd", "[]")).await;
-    assert_eq!(app.news().await, "waiting");
+    assert_eq!(app.event().await, "waiting");
     let open = with_headers(&client, &[(MIGRATE_FROM_HEADER, app.handle.instance())]);
     second.send_all(&[open, client.handshake()]).await;
-    assert_eq!(app.news().await, "cancelled");
+    assert_eq!(app.event().await, "cancelled");
     // All that comes down comes by the lane: the greeting, and no answer to the call.
     assert_eq!(first.called("c1").await.target, "Rehomed");
     second.send(client.call(Some("2"), "Name", "[]")).await;
     assert!(String::from_utf8_lossy(&first.data("c1").await.payload).contains("\"result\":\"ann\""));
-    app.no_news().await;
+    app.no_event().await;
 }
 
 #[tokio::test]
 async fn a_connection_is_handed_over_after_its_calls() {
     let mut app = start().await;
-    let mut link = ProxyLink::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
-    assert_eq!(app.news().await, "connected c1");
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    assert_eq!(app.event().await, "connected c1");
     link.send_all(&[client.call(Some("1"), "Block", "[1,\"\"]"), moved_to(&client, "")]).await;
     link.fence().await;
     link.quiet().await;
     app.gate.add_permits(1);
     assert_eq!(link.json("c1").await["invocationId"], "1");
     handed_over(&mut link, &client).await.unwrap();
-    assert_eq!(app.news().await, "unblocked 1");
-    app.no_news().await;
+    assert_eq!(app.event().await, "unblocked 1");
+    app.no_event().await;
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_during_its_handover_is_disconnected() {
     let mut app = start().await;
-    let mut link = ProxyLink::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
-    assert_eq!(app.news().await, "connected c1");
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    assert_eq!(app.event().await, "connected c1");
     link.send_all(&[client.call(Some("1"), "Block", "[1,\"\"]"), moved_to(&client, ""), client.left(None)]).await;
     link.fence().await;
     app.gate.add_permits(1);
-    assert_eq!(app.news().await, "unblocked 1");
-    assert_eq!(app.news().await, "disconnected c1 ");
+    assert_eq!(app.event().await, "unblocked 1");
+    assert_eq!(app.event().await, "disconnected c1 ");
 }
 
 #[tokio::test]
@@ -143,7 +141,7 @@ async fn a_shutdown_asks_proxies_to_take_their_clients_and_waits_for_calls_until
     let mut app = App::start_with(hub, |server| server.shutdown_timeout(std::time::Duration::from_millis(200))).await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let (idle, busy) = (link.client("c1", Json).await, link.client("c2", Json).await);
-    assert_eq!((app.news().await, app.news().await), ("connected c1".into(), "connected c2".into()));
+    assert_eq!((app.event().await, app.event().await), ("connected c1".into(), "connected c2".into()));
     link.send(busy.call(Some("1"), "Block", "[1,\"\"]")).await;
     link.fence().await;
     let handle = app.handle.clone();
@@ -158,6 +156,6 @@ async fn a_shutdown_asks_proxies_to_take_their_clients_and_waits_for_calls_until
     link.closed().await;
     app.gate.add_permits(1);
     stopping.await.unwrap();
-    assert_eq!(app.news().await, "unblocked 1");
-    app.no_news().await;
+    assert_eq!(app.event().await, "unblocked 1");
+    app.no_event().await;
 }

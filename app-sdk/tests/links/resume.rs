@@ -20,7 +20,7 @@ async fn begin(app: &mut App, window_ms: u64) -> (ProxyLink, ScriptedClient) {
     let (mut link, received) = ProxyLink::open_as(app, session(None, window_ms)).await;
     assert_eq!(received, 0);
     let client = link.client("c1", Json).await;
-    assert_eq!(app.news().await, "connected c1");
+    assert_eq!(app.event().await, "connected c1");
     (link, client)
 }
 
@@ -37,7 +37,7 @@ async fn a_cut_link_resumes_with_the_frames_not_received() {
     assert_eq!(json_of(&link.data("c1").await)["result"], 2);
     assert!(matches!(link.next().await, ServiceMessage::BroadcastData(_)), "what was sent meanwhile");
     assert!(link.call(&client, "Add", "[2,1]").await.contains("\"result\":3"));
-    app.no_news().await;
+    app.no_event().await;
     assert!(app.metric("trunkline_app_links_resumed_total{hub=\"test\"} 1"));
     assert!(app.metric("trunkline_app_links{hub=\"test\"} 1"));
 }
@@ -51,13 +51,13 @@ async fn replayed_frames_are_handled_once() {
     app.gate.add_permits(10);
     let (mut link, taken) = ProxyLink::open_as(&app, session(Some(1), LONG_MS)).await;
     link.send_all(&[block(1), block(2)]).await;
-    assert_eq!([app.news().await, app.news().await], ["unblocked 1", "unblocked 2"]);
+    assert_eq!([app.event().await, app.event().await], ["unblocked 1", "unblocked 2"]);
     // This dial was made before those two were known to be taken; its own answer says from where to go on.
     let (mut link, again) = ProxyLink::open_as(&app, session(Some(1), LONG_MS)).await;
     assert_eq!((taken, again), (2, 4));
     link.send(block(3)).await;
-    assert_eq!(app.news().await, "unblocked 3");
-    app.no_news().await;
+    assert_eq!(app.event().await, "unblocked 3");
+    app.no_event().await;
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn a_session_has_one_socket_and_the_old_one_goes_first() {
     let (mut new, _) = ProxyLink::open_as(&app, session(Some(1), LONG_MS)).await;
     old.closed().await;
     assert!(new.call(&client, "Add", "[1,1]").await.contains("\"result\":2"));
-    app.no_news().await;
+    app.no_event().await;
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn the_next_session_of_a_slot_ends_the_one_before() {
     drop(link);
     let next = LinkRequest { session: Some((2, None, LONG_MS)), ..LinkRequest::of("a", 0) };
     let (mut link, _) = ProxyLink::open_as(&app, next).await;
-    assert_eq!(app.news().await, "disconnected c1 The link to the proxy was lost.");
+    assert_eq!(app.event().await, "disconnected c1 The link to the proxy was lost.");
     link.client("c2", Json).await;
     let over = session(Some(1), LONG_MS).dial(&app).await.unwrap_err();
     assert_eq!(over.status().as_u16(), 410);
@@ -100,8 +100,8 @@ async fn a_proxy_that_stays_away_is_given_up_and_its_connections_are_missed_once
     let mut app = App::start().await;
     let (link, _) = begin(&mut app, SHORT_MS).await;
     drop(link);
-    assert_eq!(app.news().await, "disconnected c1 The link to the proxy was lost.");
-    app.no_news().await;
+    assert_eq!(app.event().await, "disconnected c1 The link to the proxy was lost.");
+    app.no_event().await;
     assert!(app.metric("trunkline_app_connections{hub=\"test\"} 0"));
 }
 
@@ -110,17 +110,17 @@ async fn a_proxy_that_says_goodbye_or_started_again_is_not_waited_for() {
     let mut app = App::start().await;
     let (mut link, _) = begin(&mut app, LONG_MS).await;
     link.say_goodbye().await;
-    assert_eq!(app.news().await, "disconnected c1 The link to the proxy was lost.");
+    assert_eq!(app.event().await, "disconnected c1 The link to the proxy was lost.");
 
     let (mut link, _) =
         ProxyLink::open_as(&app, LinkRequest { session: Some((2, None, LONG_MS)), ..LinkRequest::of("a", 0) }).await;
     link.client("c2", Json).await;
-    assert_eq!(app.news().await, "connected c2");
+    assert_eq!(app.event().await, "connected c2");
     drop(link);
     until(|| app.metric("trunkline_app_links{hub=\"test\"} 0")).await;
     let restarted = LinkRequest { boot: "another boot", ..session(None, LONG_MS) };
     let (_link, _) = ProxyLink::open_as(&app, restarted).await;
-    assert_eq!(app.news().await, "disconnected c2 The link to the proxy was lost.");
+    assert_eq!(app.event().await, "disconnected c2 The link to the proxy was lost.");
 }
 
 #[tokio::test]

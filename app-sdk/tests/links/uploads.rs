@@ -160,7 +160,7 @@ async fn uploads_of_one_id_are_refused() {
 
 #[tokio::test]
 async fn an_upload_is_cut_off_when_its_client_leaves() {
-    let (told, mut news) = mpsc::unbounded_channel();
+    let (told, mut events) = mpsc::unbounded_channel();
     let app = App::start_with(
         |hub| {
             hub.method("Watch", move |mut numbers: UploadStream<i64>| {
@@ -179,10 +179,10 @@ async fn an_upload_is_cut_off_when_its_client_leaves() {
     let (mut link, client) = open(&app).await;
     send_all(&mut link, &client, &[upload("Watch", json!([]), json!(["0"])), item("0", json!(1))]).await;
     link.send(client.left(None)).await;
-    assert_eq!(news.recv().await.unwrap(), "Ok(1)");
+    assert_eq!(events.recv().await.unwrap(), "Ok(1)");
     let cut_off = "Err(OperationCanceledException: The connection ended before the upload did.)";
-    assert_eq!(news.recv().await.unwrap(), cut_off);
-    assert_eq!(news.recv().await.unwrap(), "over");
+    assert_eq!(events.recv().await.unwrap(), cut_off);
+    assert_eq!(events.recv().await.unwrap(), "over");
 }
 
 #[tokio::test]
@@ -192,7 +192,7 @@ async fn too_many_items_pause_the_client_until_they_are_taken() {
     let late = move |numbers| sum_after(Arc::clone(&gate), numbers);
     let mut app = App::start_with(|hub| hub.upload_max_items(4).method("Late", late), |server| server).await;
     let (mut link, client) = open(&app).await;
-    assert_eq!(app.news().await, "connected c1");
+    assert_eq!(app.event().await, "connected c1");
     send_all(&mut link, &client, &[upload("Late", json!([]), json!(["0"]))]).await;
     let items: Vec<_> = (0..6).map(|n| item("0", json!(n))).collect();
     send_all(&mut link, &client, &items).await;
