@@ -1,5 +1,6 @@
 //! Builder of a hub: path, methods, settings.
 
+mod hub_settings;
 mod method_table;
 
 use std::fmt;
@@ -9,13 +10,13 @@ use std::time::Duration;
 use axum::routing::MethodRouter;
 use bytestring::ByteString;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::manifest::{Authentication, HubManifest, SlowClients, Transport};
+use trunkline_protocol::manifest::{HubManifest, SlowClients, Transport};
 
-use crate::connection::Limits;
 use crate::error::{BuildError, HubError};
 use crate::handler::filter::{Filters, HubCall, Next};
 use crate::handler::{Bindable, Handler, Reply};
 
+pub(crate) use hub_settings::{HubSettings, checked_name, millis};
 pub(crate) use method_table::MethodTable;
 
 /// A hub: methods that clients at a path can call.
@@ -55,21 +56,6 @@ pub struct Hub<S = ()> {
     on_rehomed: Vec<Bindable<S>>,
     on_leaving: Option<Bindable<S>>,
     on_negotiate: Option<MethodRouter<S>>,
-}
-
-/// The settings of a hub.
-#[derive(Debug, Clone)]
-pub(crate) struct HubSettings {
-    pub(crate) protocols: Vec<HubProtocol>,
-    pub(crate) transports: Vec<Transport>,
-    pub(crate) keep_alive_interval: Duration,
-    pub(crate) client_timeout: Duration,
-    pub(crate) handshake_timeout: Duration,
-    pub(crate) detailed_errors: bool,
-    pub(crate) slow_clients: SlowClients,
-    pub(crate) requires_authentication: bool,
-    pub(crate) close_on_token_expiry: bool,
-    pub(crate) limits: Limits,
 }
 
 /// A hub after the checks of its builder.
@@ -390,64 +376,11 @@ impl<S> fmt::Debug for Hub<S> {
     }
 }
 
-/// Checks a path, and returns the name of its endpoint: the path's last segment, or the given name.
-pub(crate) fn checked_name(path: &str, name: Option<&str>) -> Result<String, BuildError> {
-    let segment = path.strip_prefix('/').and_then(|rest| rest.rsplit('/').next());
-    let bad_path = || BuildError::Path(path.to_owned());
-    let segment = segment.ok_or_else(bad_path)?;
-    if path.contains(['?', '#']) || (segment.is_empty() && path != "/") {
-        return Err(bad_path());
-    }
-    let name = name.unwrap_or(segment);
-    if name.is_empty() { Err(BuildError::NoName(path.to_owned())) } else { Ok(name.to_owned()) }
-}
-
-impl HubSettings {
-    fn manifest(&self, name: &str, path: &str) -> HubManifest {
-        HubManifest {
-            protocols: self.protocols.iter().map(|protocol| protocol.name().to_owned()).collect(),
-            transports: self.transports.clone(),
-            message_max_bytes: self.limits.message_max_bytes,
-            keep_alive_interval_ms: millis(self.keep_alive_interval),
-            client_timeout_ms: millis(self.client_timeout),
-            handshake_timeout_ms: millis(self.handshake_timeout),
-            detailed_errors: self.detailed_errors,
-            slow_clients: self.slow_clients,
-            authentication: match self.requires_authentication {
-                true => Authentication::Required,
-                false => Authentication::Optional,
-            },
-            close_on_token_expiry: self.close_on_token_expiry,
-            ..HubManifest::new(name, path)
-        }
-    }
-}
-
-pub(crate) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl Default for HubSettings {
-    fn default() -> Self {
-        let manifest = HubManifest::new("", "");
-        Self {
-            protocols: HubProtocol::ALL.to_vec(),
-            transports: manifest.transports,
-            keep_alive_interval: Duration::from_millis(manifest.keep_alive_interval_ms),
-            client_timeout: Duration::from_millis(manifest.client_timeout_ms),
-            handshake_timeout: Duration::from_millis(manifest.handshake_timeout_ms),
-            detailed_errors: manifest.detailed_errors,
-            slow_clients: manifest.slow_clients,
-            requires_authentication: false,
-            close_on_token_expiry: false,
-            limits: Limits::default(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use axum::extract::State;
+
+    use trunkline_protocol::manifest::Authentication;
 
     use super::*;
     use crate::{CloseReason, Context, UploadStream};

@@ -153,7 +153,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_empty_user_is_one_and_none_is_none() {
+    fn an_empty_user_id_is_a_user_id() {
         let claims = |claims| OpenConnection { claims, connection_id: text("c1"), ..OpenConnection::default() };
         assert_eq!(connect_request_of(claims(vec![(text(USER_ID_CLAIM), text(""))])).user_id(), Some(""));
         assert_eq!(connect_request_of(claims(Vec::new())).user_id(), None);

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_read_as_the_official_ones() {
+    fn texts_equal_the_official_ones() {
         assert_eq!(
             binding_failed("Nope", &no_such_method(), false),
             "Failed to invoke 'Nope' due to an error on the server. HubException: Method does not exist."

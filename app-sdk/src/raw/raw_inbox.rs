@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_paused_client_resumes_when_nobody_reads_any_more() {
+    fn a_paused_client_resumes_when_its_handler_stops_reading() {
         let (mut inbox, limits) = (RawInbox::default(), limits());
         inbox.push("x".repeat(1000).into());
         assert_eq!(inbox.poll_flow(&limits), Some(FlowOperation::Pause));

@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_moment_has_the_shortest_form_that_fits() {
+    fn each_timestamp_has_the_shortest_form_that_fits() {
         for (seconds, nanos, bytes) in [
             (0, 0, 4),
             (u32::MAX.into(), 0, 4),

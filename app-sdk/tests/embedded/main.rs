@@ -102,7 +102,7 @@ async fn only_pages_of_the_app_and_of_allowed_origins_may_connect() {
 }
 
 #[tokio::test]
-async fn paths_are_the_routers_but_a_last_slash_does_not_count() {
+async fn paths_are_the_routers_but_a_trailing_slash_does_not_count() {
     let app = embedded().await;
     for (path, status) in [("/test/", 400), ("/test", 400), ("/TEST", 404), ("/test/x", 404)] {
         assert_eq!(app.get(path, None).await.0, status, "{path}");
@@ -221,7 +221,7 @@ async fn the_app_decides_about_each_negotiation() {
 }
 
 #[tokio::test]
-async fn an_origin_that_is_none_is_an_error() {
+async fn a_malformed_origin_is_an_error() {
     let server = Server::new().access_key(harness::KEY).embedded().allow_origin("app.example");
     assert!(matches!(server.into_router::<()>(), Err(BuildError::Origin { origin, .. }) if origin == "app.example"));
 }

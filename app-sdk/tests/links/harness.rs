@@ -335,7 +335,7 @@ impl ProxyLink {
     }
 
     /// Closes the link with the code for the end of its session.
-    pub(crate) async fn say_goodbye(&mut self) {
+    pub(crate) async fn end_session(&mut self) {
         let close = CloseFrame { code: CloseCode::Away, reason: "".into() };
         self.socket.send(Message::Close(Some(close))).await.unwrap();
     }

@@ -144,7 +144,7 @@ async fn detailed_errors_show_more() {
 }
 
 #[tokio::test]
-async fn calls_that_want_streams_are_refused() {
+async fn streaming_invocations_of_plain_methods_are_refused() {
     let app = App::start().await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let stream = "{\"type\":4,\"invocationId\":\"1\",\"target\":\"Add\",\"arguments\":[1,2]}\x1e";
@@ -164,7 +164,7 @@ async fn calls_that_want_streams_are_refused() {
 }
 
 #[tokio::test]
-async fn calls_without_an_id_and_messages_of_no_meaning_are_never_answered() {
+async fn calls_without_an_id_and_unexpected_messages_are_never_answered() {
     let app = App::start().await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     for target in ["Add", "nope", "Panic", "Fail"] {
@@ -279,7 +279,7 @@ async fn sends_of_all_kinds_arrive_in_order() {
 }
 
 #[tokio::test]
-async fn sends_from_outside_reach_every_proxy_or_nobody_silently() {
+async fn sends_from_outside_reach_every_proxy_and_none_is_no_error() {
     let app = App::start().await;
     let clients = app.handle.hub("test").unwrap().clients();
     assert_eq!(clients.all().send("M", ()).await.unwrap().proxies(), 0);
@@ -313,7 +313,7 @@ async fn a_join_is_done_when_it_is_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_elsewhere_is_looked_for_at_every_proxy() {
+async fn an_unknown_connection_is_sent_to_every_proxy() {
     let app = App::start().await;
     let (mut a, mut b) = (ProxyLink::open(&app, "a", 0).await, ProxyLink::open(&app, "b", 0).await);
     let groups = app.handle.hub("test").unwrap().groups();
@@ -406,7 +406,7 @@ async fn a_client_that_breaks_the_protocol_is_closed_and_may_come_back() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_closed_without_a_farewell() {
+async fn a_refused_connection_is_closed_without_a_close_message() {
     let mut app = App::start().await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = ScriptedClient { id: "c1", protocol: Json };
@@ -473,7 +473,7 @@ async fn a_newer_link_for_a_slot_ends_the_old_one_first() {
 }
 
 #[tokio::test]
-async fn an_id_that_another_proxy_holds_is_turned_away() {
+async fn an_id_that_another_proxy_has_is_refused() {
     let app = App::start().await;
     let (mut a, mut b) = (ProxyLink::open(&app, "a", 0).await, ProxyLink::open(&app, "b", 0).await);
     let first = a.client("c1", Json).await;
@@ -483,7 +483,7 @@ async fn an_id_that_another_proxy_holds_is_turned_away() {
 }
 
 #[tokio::test]
-async fn a_frame_that_is_none_drops_the_link_and_no_other() {
+async fn a_malformed_frame_drops_its_link_and_no_other() {
     let app = App::start().await;
     let mut other = ProxyLink::open(&app, "b", 0).await;
     for bad in [&b"\x03\x91\xa1x"[..], b"\x02\x91\x04", b"\xff\xff\xff\xff\xff\x01"] {

@@ -56,7 +56,7 @@ async fn handed_over(link: &mut ProxyLink, client: &ScriptedClient) -> Option<St
 }
 
 #[tokio::test]
-async fn a_connection_from_elsewhere_is_not_answered_a_handshake_and_only_on_rehomed_runs() {
+async fn a_reassigned_connection_gets_no_handshake_response_and_only_on_rehomed_runs() {
     let mut app = start().await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = ScriptedClient { id: "c1", protocol: Json };

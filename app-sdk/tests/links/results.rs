@@ -108,7 +108,7 @@ async fn a_client_that_leaves_fails_its_requests() {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_farewell_counts() {
+async fn a_result_before_the_close_counts() {
     let app = start().await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let asked = client(&mut link, "c1").await;

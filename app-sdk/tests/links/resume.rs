@@ -71,7 +71,7 @@ async fn a_session_has_one_socket_and_the_old_one_goes_first() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_not_known_is_refused_and_so_is_a_late_dial() {
+async fn an_unknown_session_and_a_late_dial_are_refused() {
     let mut app = App::start().await;
     let unknown = session(Some(0), LONG_MS).dial(&app).await.unwrap_err();
     assert_eq!(unknown.status().as_u16(), 410);
@@ -96,7 +96,7 @@ async fn the_next_session_of_a_slot_ends_the_one_before() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_stays_away_is_given_up_and_its_connections_are_missed_once() {
+async fn a_proxy_that_stays_away_is_given_up_and_its_connections_close_once() {
     let mut app = App::start().await;
     let (link, _) = begin(&mut app, SHORT_MS).await;
     drop(link);
@@ -106,10 +106,10 @@ async fn a_proxy_that_stays_away_is_given_up_and_its_connections_are_missed_once
 }
 
 #[tokio::test]
-async fn a_proxy_that_says_goodbye_or_started_again_is_not_waited_for() {
+async fn a_proxy_that_drained_or_restarted_has_no_resume_window() {
     let mut app = App::start().await;
     let (mut link, _) = begin(&mut app, LONG_MS).await;
-    link.say_goodbye().await;
+    link.end_session().await;
     assert_eq!(app.event().await, "disconnected c1 The link to the proxy was lost.");
 
     let (mut link, _) =

@@ -88,7 +88,7 @@ async fn a_client_of_message_pack_gets_its_stream_in_that() {
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_off_ends_with_the_error() {
+async fn a_failed_stream_ends_with_its_error() {
     let app = start().await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let base = "An error occurred on the server while streaming results.";

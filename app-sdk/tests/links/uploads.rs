@@ -83,7 +83,7 @@ async fn an_upload_goes_beside_the_arguments() {
 }
 
 #[tokio::test]
-async fn several_uploads_mix_in_any_order() {
+async fn several_uploads_interleave_in_any_order() {
     let app = App::start_with(with_uploads, |server| server).await;
     let (mut link, client) = open(&app).await;
     let messages = [
@@ -100,7 +100,7 @@ async fn several_uploads_mix_in_any_order() {
 }
 
 #[tokio::test]
-async fn an_upload_that_the_client_breaks_off_fails_with_its_text() {
+async fn an_upload_that_the_client_fails_ends_with_its_error() {
     let app = App::start_with(with_uploads, |server| server).await;
     let (mut link, client) = open(&app).await;
     let broken = json!({"type": 3, "invocationId": "0", "error": "Something bad"});
