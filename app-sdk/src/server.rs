@@ -87,7 +87,7 @@ pub(crate) struct Core {
     shutdown: CancellationToken,
     ready: OnceLock<Ready>,
     #[cfg(feature = "embedded")]
-    embedded: OnceLock<trunkline_proxy::node::Embedded>,
+    embedded: OnceLock<trunkline_proxy::Embedded>,
 }
 
 /// What is known once the router is made.

@@ -15,9 +15,9 @@ use axum::response::IntoResponse;
 use http::{Request, Response, StatusCode};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use trunkline_proxy::config::{OriginError, OriginPattern, Settings};
-use trunkline_proxy::link::{MemoryDialler, MemoryLink};
-use trunkline_proxy::node::Embedded;
+use trunkline_proxy::Embedded;
+use trunkline_proxy::{MemoryDialler, MemoryLink};
+use trunkline_proxy::{OriginError, OriginPattern, Settings};
 
 use super::{Core, Ready};
 use crate::error::BuildError;
