@@ -63,13 +63,13 @@ pub const PARALLEL_INVOCATIONS: usize = 1;
 /// Streaming calls of one client that run at once; as many as the proxy lets be pending.
 pub const STREAMS_MAX: usize = 1_000;
 
-/// How long a client that was asked for a result may take; people have to answer some of these questions.
+/// How long a client result may take; people have to answer some of these requests.
 pub const CLIENT_RESULT_TIMEOUT_MS: u64 = 30_000;
 
 /// Client results that one app server waits for in one hub; each costs less than a kilobyte.
 pub const CLIENT_RESULTS_MAX: usize = 64 * 1024;
 
-/// How long a question of another app server is remembered; Azure's service forgets them as late.
+/// How long a client result request of another app server is remembered; Azure's service forgets them as late.
 pub const FOREIGN_QUESTION_TIMEOUT_MS: u64 = 10 * 60 * 1000;
 
 /// Shortest access key: 128 bits, if each byte holds eight.

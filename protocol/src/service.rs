@@ -1,4 +1,4 @@
-//! The service protocol: what a link carries between a proxy and an app server.
+//! The service protocol, which a link carries between a proxy and an app server.
 //!
 //! ```text
 //!  WebSocket message ──FrameBuffer──► body ──decode──► ServiceMessage ──► Session numbers and acknowledges it

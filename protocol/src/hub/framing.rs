@@ -1,4 +1,4 @@
-//! Where one hub message ends and the next begins, for any split of the bytes.
+//! Framing of hub messages, for any split of the bytes.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ const PREFIX_MAX_BYTES: usize = 5;
 /// The longest length that a prefix may announce, as the official implementations have it.
 const LENGTH_MAX: u64 = 0x7fff_ffff;
 
-/// One whole message at the front of a buffer.
+/// Whole message at the front of a buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// The message without its framing.
@@ -22,7 +22,7 @@ pub struct Frame {
     pub length: usize,
 }
 
-/// Why the stream of messages can't go on.
+/// Error that ends a stream of messages.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FramingError {
@@ -89,7 +89,7 @@ fn first_error(buffer: &[u8], limit: usize) -> FramingError {
     (1..PREFIX_MAX_BYTES).find_map(error).unwrap_or(FramingError::Prefix)
 }
 
-/// What stands at the front of a MessagePack message, as far as it has arrived.
+/// Length prefix of a MessagePack message, as far as it has arrived.
 struct Prefix {
     length: u64,
     bytes: usize,

@@ -9,7 +9,7 @@ use super::{MessageKind, Payload};
 /// Headers of a message, in their order; the hub protocol gives them no meaning.
 pub type Headers = Vec<(ByteString, ByteString)>;
 
-/// One hub message.
+/// Message of the hub protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HubMessage {
     /// Type 1: call a method; without an id, nobody waits for the outcome.
@@ -73,7 +73,7 @@ impl HubMessage {
 pub struct Invocation {
     /// Headers, most often none.
     pub headers: Headers,
-    /// The caller's id for it, unique per direction and connection; never an empty text.
+    /// Invocation id, unique per direction and connection; never an empty text.
     pub invocation_id: Option<ByteString>,
     /// The method, as the caller wrote it.
     pub target: ByteString,
@@ -94,21 +94,21 @@ pub struct StreamItem {
     pub item: Payload,
 }
 
-/// How an invocation or a stream ended.
+/// Completion of an invocation or of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completion {
     /// Headers, most often none.
     pub headers: Headers,
     /// The invocation's id, or that of an uploaded stream.
     pub invocation_id: ByteString,
-    /// What came of it.
+    /// Result, error or neither.
     pub outcome: Outcome,
 }
 
-/// What came of an invocation.
+/// Outcome of an invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It ended, and has no result to tell; the end of a stream.
+    /// No result; also the end of a stream.
     Void,
     /// Its result, still encoded; a method without a result gives null.
     Value(Payload),
@@ -116,7 +116,7 @@ pub enum Outcome {
     Error(ByteString),
 }
 
-/// The wish to stop a stream.
+/// Request to stop a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CancelInvocation {
     /// Headers, most often none.
@@ -125,10 +125,10 @@ pub struct CancelInvocation {
     pub invocation_id: ByteString,
 }
 
-/// The end of a connection, and what the client shall do then.
+/// End of a connection, and whether the client may reconnect.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Close {
-    /// Why, for people; `None` when all is well.
+    /// Error text for people; `None` for a normal close.
     pub error: Option<ByteString>,
     /// Whether the client may connect anew by itself.
     pub allow_reconnect: bool,

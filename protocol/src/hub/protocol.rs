@@ -15,7 +15,7 @@ pub enum HubProtocol {
     MessagePack,
 }
 
-/// Why a frame is no hub message. The connection that sent it can't go on.
+/// Error of a frame that is no hub message. The connection that sent it can't go on.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct HubMessageError(pub(super) String);
@@ -24,7 +24,7 @@ impl HubProtocol {
     /// All of them, the text one first.
     pub const ALL: [HubProtocol; 2] = [HubProtocol::Json, HubProtocol::MessagePack];
 
-    /// The name in handshakes and in the payloads of service messages.
+    /// Returns the name in handshakes and in the payloads of service messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -59,7 +59,7 @@ impl HubProtocol {
         }
     }
 
-    /// Reads of a frame's body what a proxy needs: its kind and its invocation id.
+    /// Scans a frame's body for the two facts that a proxy needs: kind and invocation id.
     ///
     /// # Errors
     /// When these can't be found because the body is malformed.

@@ -74,9 +74,9 @@ const NAMES: [&str; 40] = [
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("service message {kind}: {problem}")]
 pub struct ServiceMessageError {
-    /// Which message, by number and name as far as they are known.
+    /// The message, by number and name as far as they are known.
     pub kind: String,
-    /// What is wrong.
+    /// The field and its problem.
     pub problem: String,
 }
 
@@ -92,7 +92,7 @@ impl ServiceMessage {
         });
     }
 
-    /// The message with its length prefix.
+    /// Returns the message with its length prefix.
     #[must_use]
     pub fn to_frame(&self) -> Bytes {
         let mut out = BytesMut::new();

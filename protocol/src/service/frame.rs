@@ -20,9 +20,9 @@ pub enum FrameError {
     /// A frame is longer than allowed.
     #[error("a frame of {length} bytes is over the limit of {limit}")]
     TooLarge {
-        /// Its length.
+        /// Length that its prefix announces.
         length: usize,
-        /// The limit.
+        /// Limit in bytes, [`LINK_FRAME_MAX_BYTES`].
         limit: usize,
     },
     /// A length prefix has more than five bytes or exceeds 2 GiB.
@@ -30,7 +30,7 @@ pub enum FrameError {
     Prefix,
 }
 
-/// Puts the bytes of WebSocket messages together into frames. A message of whole frames is not copied.
+/// Assembles frames from the bytes of WebSocket messages. A message of whole frames is not copied.
 ///
 /// As long as each message is followed by [`next_body`](Self::next_body) until that returns `None`, it holds no
 /// more than one frame and one WebSocket message.
@@ -50,7 +50,7 @@ impl FrameBuffer {
         self.pending = message;
     }
 
-    /// The body of the next whole frame, without its length prefix; `None` when more bytes are needed.
+    /// Returns the body of the next whole frame, without its length prefix; `None` when more bytes are needed.
     ///
     /// # Errors
     /// As soon as it is certain that a frame is over the limit (`limits::LINK_FRAME_MAX_BYTES`) or its prefix

@@ -50,7 +50,7 @@ pub enum ServiceMessage {
     JoinGroupWithAck(GroupChange),
     /// Type 19: leave a group, or all groups, acked.
     LeaveGroupWithAck(GroupChange),
-    /// Type 20: the answer to whatever asked for an ack.
+    /// Type 20: the answer to a message that asks for an ack.
     Ack(Ack),
     /// Type 21: is a user in a group?
     CheckUserInGroupWithAck(CheckUserInGroup),
@@ -74,13 +74,13 @@ pub enum ServiceMessage {
     CloseUserConnectionsWithAck(CloseWithAck),
     /// Type 33: close a group's connections.
     CloseGroupConnectionsWithAck(CloseWithAck),
-    /// Type 34: ask a client for a result.
+    /// Type 34: a client result request of an app server.
     ClientInvocation(ClientInvocation),
-    /// Type 35: what a client answered.
+    /// Type 35: a client's answer to a client result request.
     ClientCompletion(ClientCompletion),
-    /// Type 36: why no client will answer.
+    /// Type 36: the error of a client result request that no client will answer.
     ErrorCompletion(ErrorCompletion),
-    /// Type 37: which node holds the client that was asked.
+    /// Type 37: the node that holds the client of a client result request.
     ServiceMapping(ServiceMapping),
     /// Type 38: a client came back (stateful reconnect).
     ConnectionReconnect(ConnectionReconnect),
@@ -88,12 +88,12 @@ pub enum ServiceMessage {
     ConnectionFlowControl(ConnectionFlowControl),
 }
 
-/// What a message of a raw connection is. Between our two ends only: Azure's service has no raw endpoints.
+/// Kind of a raw connection's message. Between our two ends only: Azure's service has no raw endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RawKind {
-    /// UTF-8.
+    /// A text in UTF-8.
     Text,
-    /// Any bytes.
+    /// Bytes without any meaning here.
     Binary,
 }
 
@@ -116,38 +116,38 @@ impl RawKind {
         }
     }
 
-    /// The kind of a number; what is not marked as text is bytes.
+    /// The kind of a number; without the mark of a text it is bytes.
     #[must_use]
     pub fn from_data_type(data_type: i64) -> Self {
         if data_type == RawKind::Text.data_type() { RawKind::Text } else { RawKind::Binary }
     }
 }
 
-/// One hub message, once per hub protocol: pairs of the protocol's name and the framed bytes. Of a raw endpoint one
+/// Encodings of one hub message, one per hub protocol: pairs of the protocol's name and the framed bytes. Of a raw endpoint one
 /// message, under the name of its [`RawKind`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Payloads(pub Vec<(ByteString, Bytes)>);
 
 impl Payloads {
-    /// A payload in one protocol.
+    /// Creates a payload in one protocol.
     #[must_use]
     pub fn single(protocol: HubProtocol, bytes: Bytes) -> Self {
         Self(vec![(ByteString::from_static(protocol.name()), bytes)])
     }
 
-    /// A message for connections of a raw endpoint.
+    /// Creates a message for connections of a raw endpoint.
     #[must_use]
     pub fn raw(kind: RawKind, bytes: Bytes) -> Self {
         Self(vec![(ByteString::from_static(kind.name()), bytes)])
     }
 
-    /// The bytes for clients that speak this protocol; `None` if they are to be left out.
+    /// Returns the bytes for clients of this protocol; `None` leaves them out.
     #[must_use]
     pub fn get(&self, protocol: HubProtocol) -> Option<&Bytes> {
         self.named(protocol.name())
     }
 
-    /// The bytes for connections of a raw endpoint, if they are of this kind.
+    /// Returns the bytes for connections of a raw endpoint, if they are of this kind.
     #[must_use]
     pub fn get_raw(&self, kind: RawKind) -> Option<&Bytes> {
         self.named(kind.name())
@@ -158,7 +158,7 @@ impl Payloads {
     }
 }
 
-/// What kind of link an app server asks for.
+/// Kind of link that an app server asks for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LinkKind {
     /// 0: may carry clients.
@@ -168,16 +168,16 @@ pub enum LinkKind {
     OnDemand,
     /// 2: sends messages, must not be given clients.
     Weak,
-    /// Any other number.
+    /// A number without a meaning here.
     Unknown(i64),
 }
 
-/// Body of type 1.
+/// Body of type 1, `HandshakeRequest`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HandshakeRequest {
     /// Version of the service protocol: 1.
     pub version: i64,
-    /// What the link is for.
+    /// Whether the link may carry clients.
     pub kind: LinkKind,
     /// The instance that asked for an on-demand link, else empty.
     pub target: ByteString,
@@ -187,16 +187,16 @@ pub struct HandshakeRequest {
     pub allow_stateful_reconnects: bool,
 }
 
-/// Body of type 2.
+/// Body of type 2, `HandshakeResponse`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HandshakeResponse {
-    /// Why not; `None` (on the wire nil or an empty text) is a welcome.
+    /// Reason of a refusal; `None` (on the wire nil or an empty text) accepts.
     pub error: Option<ByteString>,
     /// The service's id of this link.
     pub connection_id: Option<ByteString>,
 }
 
-/// Body of type 3: pairs of key and value; none is a bare keep-alive.
+/// Body of type 3, `Ping`: pairs of key and value; none is a bare keep-alive.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ping {
     /// The pairs in their order.
@@ -204,14 +204,14 @@ pub struct Ping {
 }
 
 impl Ping {
-    /// The value of a key.
+    /// Returns the value of a key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&ByteString> {
         self.pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 }
 
-/// Body of type 4.
+/// Body of type 4, `OpenConnection`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenConnection {
     /// The public connection id.
@@ -226,70 +226,70 @@ pub struct OpenConnection {
     pub protocol: Option<ByteString>,
 }
 
-/// Body of type 5.
+/// Body of type 5, `CloseConnection`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CloseConnection {
-    /// Whose end it is.
+    /// The connection that is closed.
     pub connection_id: ByteString,
-    /// Why; `None` or empty when all is well.
+    /// Error text; `None` or empty for a normal close.
     pub error: Option<ByteString>,
-    /// `Asrs-Migrate-To` and the like.
+    /// Headers such as `Asrs-Migrate-To`.
     pub headers: Vec<(ByteString, Vec<ByteString>)>,
 }
 
-/// Body of type 6.
+/// Body of type 6, `ConnectionData`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnectionData {
-    /// Whose bytes these are.
+    /// The connection that the bytes are of.
     pub connection_id: ByteString,
     /// Hub messages, framed; one message of a raw connection.
     pub payload: Bytes,
-    /// What the payload is: 0 unknown, 1 handshake, 2 invocation, 3 other, 4 close; else a [`RawKind`].
+    /// Number of a [`DataType`](super::DataType).
     pub data_type: i64,
     /// Whether the payload ends within a message.
     pub is_partial: bool,
 }
 
-/// Body of type 7.
+/// Body of type 7, `MultiConnectionData`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MultiConnectionData {
     /// Receivers; unknown ones are skipped.
     pub connection_ids: Vec<ByteString>,
-    /// What they get.
+    /// The message, once per hub protocol.
     pub payloads: Payloads,
 }
 
-/// Body of type 8.
+/// Body of type 8, `UserData`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserData {
-    /// Whose connections get it.
+    /// Users whose connections receive it.
     pub user_id: ByteString,
-    /// What they get.
+    /// The message, once per hub protocol.
     pub payloads: Payloads,
 }
 
-/// Body of type 9.
+/// Body of type 9, `MultiUserData`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MultiUserData {
-    /// Whose connections get it.
+    /// Users whose connections receive it.
     pub user_ids: Vec<ByteString>,
-    /// What they get.
+    /// The message, once per hub protocol.
     pub payloads: Payloads,
 }
 
-/// Body of type 10.
+/// Body of type 10, `BroadcastData`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BroadcastData {
-    /// Who is left out.
+    /// Connections that are left out.
     pub excluded: Vec<ByteString>,
-    /// What the others get.
+    /// The message, once per hub protocol.
     pub payloads: Payloads,
 }
 
 /// Body of types 11, 12, 18 and 19.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupChange {
-    /// Who joins or leaves.
+    /// The connection that joins or leaves.
     pub connection_id: ByteString,
     /// The group; `None` to leave all.
     pub group: Option<ByteString>,
@@ -297,14 +297,14 @@ pub struct GroupChange {
     pub ack_id: i64,
 }
 
-/// Body of type 13.
+/// Body of type 13, `GroupBroadcastData`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupBroadcastData {
-    /// Whose members get it.
+    /// The group whose members receive it.
     pub group: ByteString,
-    /// Who is left out.
+    /// Connections that are left out.
     pub excluded: Vec<ByteString>,
-    /// What the others get.
+    /// The message, once per hub protocol.
     pub payloads: Payloads,
     /// Users whose connections are left out.
     pub excluded_users: Vec<ByteString>,
@@ -312,26 +312,26 @@ pub struct GroupBroadcastData {
     pub caller_user: Option<ByteString>,
 }
 
-/// Body of type 14.
+/// Body of type 14, `MultiGroupBroadcastData`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MultiGroupBroadcastData {
-    /// Whose members get it, once per group.
+    /// Groups whose members receive it, once per group.
     pub groups: Vec<ByteString>,
-    /// What they get.
+    /// The message, once per hub protocol.
     pub payloads: Payloads,
 }
 
-/// Body of type 15.
+/// Body of type 15, `ServiceError`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServiceError {
-    /// What is wrong.
+    /// The error text, for logs.
     pub error: ByteString,
 }
 
 /// Body of types 16, 17, 26 and 27.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserGroupChange {
-    /// Whose connections join or leave.
+    /// The user whose connections join or leave.
     pub user_id: ByteString,
     /// The group; `None` to leave all.
     pub group: Option<ByteString>,
@@ -341,54 +341,54 @@ pub struct UserGroupChange {
     pub ttl_s: Option<i64>,
 }
 
-/// What an acked request came to.
+/// Status of an acked request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AckStatus {
     /// 1: done, or yes.
     #[default]
     Ok,
-    /// 2: whom it is about is not here, or no.
+    /// 2: its subject is not here, or no.
     NotFound,
     /// 3: it took too long.
     Timeout,
-    /// 4: it failed.
+    /// 4: the request failed at its receiver.
     InternalServerError,
-    /// Any other number.
+    /// A number without a meaning here.
     Unknown(i64),
 }
 
-/// Body of type 20.
+/// Body of type 20, `Ack`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ack {
     /// The id of the request.
     pub ack_id: i64,
-    /// What came of it.
+    /// Status of the request.
     pub status: AckStatus,
-    /// For people.
+    /// Text for people to read.
     pub message: Option<ByteString>,
 }
 
-/// Body of type 21.
+/// Body of type 21, `CheckUserInGroupWithAck`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CheckUserInGroup {
-    /// The user.
+    /// The user that is checked.
     pub user_id: ByteString,
-    /// The group.
+    /// The group that is checked.
     pub group: ByteString,
     /// To be answered with this id.
     pub ack_id: i64,
 }
 
-/// Body of type 22.
+/// Body of type 22, `ServiceEvent`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServiceEvent {
     /// 0 service instance, 1 connection, 2 user, 3 group, 4 link.
     pub object: i64,
-    /// Which of them.
+    /// Its id or name.
     pub id: Option<ByteString>,
     /// 0 reloading, 1 invalid, 2 not existing, 3 buffer full.
     pub kind: i64,
-    /// For people.
+    /// Text for people to read.
     pub message: Option<ByteString>,
 }
 
@@ -406,7 +406,7 @@ pub struct Check {
 pub struct CloseWithAck {
     /// The connection, user or group; empty for type 31, which is about all.
     pub subject: ByteString,
-    /// What the clients are told.
+    /// The reason that the clients are told.
     pub reason: Option<ByteString>,
     /// To be answered with this id.
     pub ack_id: i64,
@@ -414,40 +414,40 @@ pub struct CloseWithAck {
     pub excluded: Vec<ByteString>,
 }
 
-/// Body of type 34.
+/// Body of type 34, `ClientInvocation`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientInvocation {
     /// Unique in the fleet.
     pub invocation_id: ByteString,
-    /// Who is asked.
+    /// The client connection that is asked.
     pub connection_id: ByteString,
     /// The app server that asks.
     pub caller_server_id: ByteString,
-    /// The question.
+    /// The invocation, once per hub protocol.
     pub payloads: Payloads,
 }
 
-/// Body of type 35.
+/// Body of type 35, `ClientCompletion`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientCompletion {
-    /// The question's id.
+    /// The id of the client result request.
     pub invocation_id: ByteString,
-    /// Who was asked.
+    /// The client connection that was asked.
     pub connection_id: ByteString,
     /// The app server that asked.
     pub caller_server_id: ByteString,
     /// The client's hub protocol.
     pub protocol: ByteString,
-    /// The completion, framed.
+    /// The completion message with its framing.
     pub payload: Bytes,
 }
 
-/// Body of type 36.
+/// Body of type 36, `ErrorCompletion`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ErrorCompletion {
-    /// The question's id.
+    /// The id of the client result request.
     pub invocation_id: ByteString,
-    /// Who was asked.
+    /// The client connection that was asked.
     pub connection_id: ByteString,
     /// The app server that asked.
     pub caller_server_id: ByteString,
@@ -455,55 +455,55 @@ pub struct ErrorCompletion {
     pub error: ByteString,
 }
 
-/// Body of type 37.
+/// Body of type 37, `ServiceMapping`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServiceMapping {
-    /// The question's id.
+    /// The id of the client result request.
     pub invocation_id: ByteString,
-    /// Who was asked.
+    /// The client connection that was asked.
     pub connection_id: ByteString,
     /// The node that holds it.
     pub instance_id: ByteString,
 }
 
-/// Body of type 38.
+/// Body of type 38, `ConnectionReconnect`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnectionReconnect {
-    /// Who came back.
+    /// The client connection that came back.
     pub connection_id: ByteString,
 }
 
-/// Whose flow is controlled.
+/// Subject of flow control.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum FlowSubject {
     /// 1: a client connection.
     #[default]
     Client,
-    /// 2: a link.
+    /// 2: a whole link.
     Server,
 }
 
-/// What shall happen to the flow.
+/// Operation of flow control.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum FlowOperation {
-    /// 1: stop.
+    /// 1: stop reading from the connection.
     #[default]
     Pause,
-    /// 2: stopped.
+    /// 2: reading has stopped, as asked.
     PauseAck,
-    /// 3: go on.
+    /// 3: resume reading from the connection.
     Resume,
     /// 4: stop writing on this link.
     Offline,
 }
 
-/// Body of type 39.
+/// Body of type 39, `ConnectionFlowControl`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnectionFlowControl {
     /// The connection id, or the link's id.
     pub connection_id: ByteString,
-    /// Which of the two.
+    /// Whether it is about a client or a link.
     pub subject: FlowSubject,
-    /// What shall happen.
+    /// Operation that is asked for or acknowledged.
     pub operation: FlowOperation,
 }

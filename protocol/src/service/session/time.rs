@@ -1,9 +1,9 @@
-//! What passes with time: pings fall due, sockets die, sessions end.
+//! Timers of a session: pings fall due, sockets die, sessions end.
 
 use super::{Cause, Class, Link, Role, Session, Verdict};
 
 impl Session {
-    /// When [`handle_timeout`](Self::handle_timeout) and [`poll_transmit`](Self::poll_transmit) are to be called again.
+    /// Returns when to call [`handle_timeout`](Self::handle_timeout) and [`poll_transmit`](Self::poll_transmit) again.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         match (self.link, self.role) {
@@ -14,7 +14,7 @@ impl Session {
         }
     }
 
-    /// When [`poll_transmit`](Self::poll_transmit) will have a ping to give; `None` without a socket. For a writer that
+    /// Returns when [`poll_transmit`](Self::poll_transmit) will have a ping to give; `None` without a socket. For a writer that
     /// leaves [`handle_timeout`](Self::handle_timeout) to somebody else.
     #[must_use]
     pub fn poll_ping_timeout(&self) -> Option<u64> {
@@ -23,13 +23,13 @@ impl Session {
         self.is_attached().then_some(due_ms)
     }
 
-    /// How often [`handle_timeout`](Self::handle_timeout) has something to count.
+    /// Returns how often [`handle_timeout`](Self::handle_timeout) has something to count.
     #[must_use]
     pub fn tick_ms(&self) -> u64 {
         self.settings.tick_ms()
     }
 
-    /// Time has passed.
+    /// Advances the clock, and returns what the driver has to do.
     pub fn handle_timeout(&mut self, now_ms: u64) -> Option<Verdict> {
         self.silence.handle_timeout(now_ms);
         let (silent_ms, window_ms) = (self.silence.lasted_ms(), self.settings.window_ms);

@@ -1,28 +1,28 @@
-//! What a session gives out: pieces for its socket, verdicts, and what is left over.
+//! Results of a session: pieces for its socket, events for its driver, undelivered frames.
 
 use bytes::Bytes;
 
 use super::Frames;
 
-/// A piece for the socket.
+/// Piece to write to the socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {
-    /// Whole frames.
+    /// Bytes of whole frames.
     pub bytes: Bytes,
-    /// How many of them count; 0 for a ping.
+    /// Number of frames that count; 0 for a ping.
     pub frames: u64,
 }
 
-/// What the passing of time came to.
+/// Event that the driver of a session has to act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The socket is dead: close it and detach.
+    /// The peer is silent and the socket dead: close it and detach.
     PeerSilent,
     /// The session is to be ended.
     Over(Cause),
 }
 
-/// Why a session is over, as far as an end decides it alone. The driver has reasons of its own: the instance is gone,
+/// Reason why one end alone ends a session. The driver has other reasons: the instance is gone,
 /// a newer session took the slot, the peer does not know it, the peer made no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
@@ -40,7 +40,7 @@ pub enum Cause {
     NotResumable,
 }
 
-/// What was in the ring of a session that is over.
+/// Frames that were in the ring of a session when it ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leftover {
     /// Sent and not acknowledged: the peer may have them or not.
