@@ -47,10 +47,10 @@ pub const TOKEN_CLAIMS_MAX_BYTES: usize = 2 * 1024;
 /// Largest sealed token that is looked at: id, node, user and claims in base64, with headroom.
 pub const TOKEN_MAX_CHARS: usize = 8 * 1024;
 
-/// What may wait for one client's handlers in the app server before the proxy is asked to pause that client.
+/// Bytes that may wait for one client's handlers in the app server before the proxy is asked to pause that client.
 pub const INBOX_MAX_BYTES: usize = 64 * 1024;
 
-/// What may wait for one client's handlers while one of them waits for that client itself (its result, its next item):
+/// Bytes that may wait for one client's handlers while one of them waits for that client itself (its result, its next item):
 /// the answer may stand behind all of it, so this is some sixteen times as much.
 pub const WAITING_INBOX_MAX_BYTES: usize = 1024 * 1024;
 
@@ -91,7 +91,7 @@ pub const ACKNOWLEDGE_DELAY_MS: u64 = 100;
 /// router or a switch to come back, short enough for people to wait.
 pub const RESUME_WINDOW_MS: u64 = 10_000;
 
-/// What may wait in a session to be sent or acknowledged. Acknowledgements come after a quarter of it at the latest, so it
+/// Bytes that may wait in a session to be sent or acknowledged. Acknowledgements come after a quarter of it at the latest, so it
 /// carries a gigabyte a second over a round trip of a millisecond, and holds what some hundred busy clients send in a window.
 pub const LINK_RING_MAX_BYTES: usize = 4 * 1024 * 1024;
 

@@ -1,4 +1,4 @@
-//! What an app server tells a proxy about its hubs, and the names of the places where it does.
+//! Manifest of an app server: its hubs and their settings.
 //!
 //! The proxy asks `GET /.trunkline/manifest`, then opens links at `GET /.trunkline/link?hub=NAME`; both
 //! with `Authorization: Bearer` and a sealed [`LinkCredential`](crate::token::LinkCredential). Everything that a

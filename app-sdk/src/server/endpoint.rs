@@ -155,9 +155,9 @@ impl Refusal {
             Refusal::Upgrade(_) => StatusCode::UPGRADE_REQUIRED,
             Refusal::Shutdown => StatusCode::SERVICE_UNAVAILABLE,
             // The proxy ends its session, too, and begins another one.
-            Refusal::Session(Refused::Judged(session::Refusal::Unknown)) => StatusCode::GONE,
+            Refusal::Session(Refused::Judged(session::UpgradeRefusal::Unknown)) => StatusCode::GONE,
             Refusal::Session(Refused::Session(_)) => StatusCode::GONE,
-            Refusal::Session(Refused::Judged(session::Refusal::Stale)) => StatusCode::PRECONDITION_FAILED,
+            Refusal::Session(Refused::Judged(session::UpgradeRefusal::Stale)) => StatusCode::PRECONDITION_FAILED,
         }
     }
 }

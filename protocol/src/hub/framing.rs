@@ -5,7 +5,10 @@ use std::ops::Range;
 use bytes::{BufMut, BytesMut};
 use memchr::memchr;
 
-use super::{HubProtocol, RECORD_SEPARATOR};
+use super::HubProtocol;
+
+/// Separator behind a handshake and behind each JSON message.
+pub const RECORD_SEPARATOR: u8 = 0x1e;
 
 /// Most bytes of a MessagePack length prefix: five times seven bits hold the longest length.
 const PREFIX_MAX_BYTES: usize = 5;
@@ -90,14 +93,14 @@ fn first_error(buffer: &[u8], limit: usize) -> FramingError {
 }
 
 /// Length prefix of a MessagePack message, as far as it has arrived.
-struct Prefix {
+struct LengthPrefix {
     length: u64,
     bytes: usize,
     is_whole: bool,
 }
 
-fn read_prefix(buffer: &[u8]) -> Result<Prefix, FramingError> {
-    let mut prefix = Prefix { length: 0, bytes: 0, is_whole: false };
+fn read_prefix(buffer: &[u8]) -> Result<LengthPrefix, FramingError> {
+    let mut prefix = LengthPrefix { length: 0, bytes: 0, is_whole: false };
     for &byte in buffer.iter().take(PREFIX_MAX_BYTES) {
         prefix.length |= u64::from(byte & 0x7f) << (7 * prefix.bytes);
         prefix.bytes += 1;

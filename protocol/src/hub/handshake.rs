@@ -5,10 +5,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::members::{self, Members};
-use super::{HubProtocol, json, next_frame};
-
-/// Separator behind a handshake and behind each JSON message.
-pub const RECORD_SEPARATOR: u8 = 0x1e;
+use super::{HubProtocol, RECORD_SEPARATOR, json_encoding, next_frame};
 
 /// Version of either hub protocol without stateful reconnect.
 pub const HUB_PROTOCOL_VERSION: u32 = 1;
@@ -122,7 +119,7 @@ impl HandshakeResponse {
         };
         let mut text = BytesMut::with_capacity(error.len() + 16);
         text.put_slice(b"{\"error\":");
-        json::put(error.as_str(), &mut text);
+        json_encoding::put(error.as_str(), &mut text);
         text.put_slice(&[b'}', RECORD_SEPARATOR]);
         text.freeze()
     }

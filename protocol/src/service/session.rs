@@ -1,6 +1,6 @@
 //! Link session: a link that is cut loses nothing, repeats nothing and keeps its order.
 //!
-//! One machine serves both ends. No socket, no clock: frames and milliseconds come in; bytes, deadlines and verdicts
+//! One machine serves both ends. No socket, no clock: frames and milliseconds come in; bytes, deadlines and events
 //! come out. A session outlives its sockets; each slot of a pool has one at a time.
 //!
 //! ```text
@@ -16,11 +16,13 @@
 //!
 //! The driver writes what [`poll_transmit`](Session::poll_transmit) gives until it gives nothing, arms one timer for
 //! [`poll_timeout`](Session::poll_timeout), calls [`handle_timeout`](Session::handle_timeout) when it fires, and does what
-//! the [`Verdict`] says. What was in the ring of a session that is over comes back from [`end`](Session::end).
+//! the [`SessionEvent`] says. What was in the ring of a session that is over comes back from [`end`](Session::end).
 
 mod backoff;
 mod counters;
+mod decision;
 mod error;
+mod event;
 mod incoming;
 mod offer;
 mod ring;
@@ -30,7 +32,6 @@ mod silence;
 mod tests;
 mod time;
 mod traffic;
-mod verdict;
 
 use std::collections::VecDeque;
 
@@ -38,14 +39,15 @@ use bytes::Bytes;
 
 pub use backoff::Backoff;
 pub use counters::{ACKNOWLEDGE_KEY, Counters, ECHO_KEY};
+pub use decision::{UpgradeDecision, UpgradeRefusal, decide_upgrade};
 pub use error::SessionError;
+pub use event::{SessionEndReason, SessionEvent, Transmit, UndeliveredFrames};
 pub use incoming::Incoming;
-pub use offer::{Answer, Capabilities, HeaderError, Judgement, Offer, Refusal, SessionId, judge, parse_received};
+pub use offer::{Answer, Capabilities, HeaderError, Offer, SessionId, parse_received};
 use ring::Ring;
-pub use ring::{Class, Frames, Full, Load};
+pub use ring::{Class, Frames, Load, RingFull};
 pub use settings::{Role, SessionSettings};
 use silence::Silence;
-pub use verdict::{Cause, Leftover, Transmit, Verdict};
 
 /// One end of a session.
 #[derive(Debug)]
@@ -158,20 +160,20 @@ impl Session {
     }
 
     /// Detaches a socket that has ended; nothing happens if it is not the present one.
-    pub fn detach(&mut self, attachment: Attachment, now_ms: u64) -> Option<Verdict> {
+    pub fn detach(&mut self, attachment: Attachment, now_ms: u64) -> Option<SessionEvent> {
         if !self.is_present(attachment) {
             return None;
         }
         self.link = Link::Detached { since_ms: now_ms };
         self.echoes.clear();
-        self.peer_ring_bytes.is_none().then_some(Verdict::Over(Cause::NotResumable))
+        self.peer_ring_bytes.is_none().then_some(SessionEvent::End(SessionEndReason::NotResumable))
     }
 
     /// Ends the session, and returns the frames of its ring.
-    pub fn end(mut self) -> Leftover {
+    pub fn end(mut self) -> UndeliveredFrames {
         self.ring.rewind(self.counters.acknowledged());
         let (uncertain, unsent) = self.ring.drain(self.counters.sent());
-        Leftover { uncertain, unsent }
+        UndeliveredFrames { uncertain, unsent }
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::super::message::Payloads;
+use super::super::service_message::Payloads;
 use crate::limits::LIST_MAX_ITEMS;
 use crate::message_pack::{ReadError, Reader};
 

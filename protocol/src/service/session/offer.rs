@@ -17,7 +17,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::Session;
 use super::counters::number;
 
 /// Capability to resume; its value is the ring of the end that names it.
@@ -65,54 +64,10 @@ pub struct Answer {
     pub capabilities: Capabilities,
 }
 
-/// Decision of the app server about an upgrade.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judgement {
-    /// The session has a socket, or an older one of the slot has: end that first, detach it, and decide again.
-    EndSocketFirst,
-    /// Begins this session; another one of the slot ends.
-    Begin,
-    /// Resumes the session of the slot.
-    Resume,
-    /// Refuses the upgrade, for this reason.
-    Refuse(Refusal),
-}
-
-/// Reason why an upgrade is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The session has ended, or never began: the proxy ends it, too, and dials with the next one.
-    #[error("the session is not known here")]
-    Unknown,
-    /// The upgrade is older than what is known of its session: the proxy has given it up long ago.
-    #[error("the upgrade comes too late")]
-    Stale,
-}
-
 /// Header whose value can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not what this header holds")]
 pub struct HeaderError(String);
-
-/// Decides about an upgrade, given the slot's live session and the newest that it ever had.
-#[must_use]
-pub fn judge(offer: &Offer, live: Option<&Session>, newest: Option<SessionId>) -> Judgement {
-    let known = live.filter(|session| session.id() == offer.session);
-    let refusal = match known {
-        Some(session) if session.can_resume_behind(offer.received) => None,
-        Some(_) => Some(Refusal::Stale),
-        None if newest.is_some_and(|newest| newest >= offer.session) || offer.received.is_some() => {
-            Some(Refusal::Unknown)
-        }
-        None => None,
-    };
-    match refusal {
-        Some(refusal) => Judgement::Refuse(refusal),
-        None if live.is_some_and(Session::is_attached) => Judgement::EndSocketFirst,
-        None if known.is_some() => Judgement::Resume,
-        None => Judgement::Begin,
-    }
-}
 
 impl SessionId {
     /// First session of a slot.

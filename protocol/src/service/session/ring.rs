@@ -36,7 +36,7 @@ pub enum Class {
 /// The ring has no place for a frame of this class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the ring is full")]
-pub struct Full;
+pub struct RingFull;
 
 /// Bytes of the ring, by the account that they belong to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -216,7 +216,7 @@ impl Ring {
         self.load
     }
 
-    /// What the present socket has not got yet.
+    /// Returns the part of the load that the present socket has not got yet.
     pub(super) fn unsent(&self) -> Load {
         let mut unsent = self.load;
         unsent -= self.sent;

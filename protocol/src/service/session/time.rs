@@ -1,6 +1,6 @@
 //! Timers of a session: pings fall due, sockets die, sessions end.
 
-use super::{Cause, Class, Link, Role, Session, Verdict};
+use super::{Class, Link, Role, Session, SessionEndReason, SessionEvent};
 
 impl Session {
     /// Returns when to call [`handle_timeout`](Self::handle_timeout) and [`poll_transmit`](Self::poll_transmit) again.
@@ -30,25 +30,25 @@ impl Session {
     }
 
     /// Advances the clock, and returns what the driver has to do.
-    pub fn handle_timeout(&mut self, now_ms: u64) -> Option<Verdict> {
+    pub fn handle_timeout(&mut self, now_ms: u64) -> Option<SessionEvent> {
         self.silence.handle_timeout(now_ms);
         let (silent_ms, window_ms) = (self.silence.lasted_ms(), self.settings.window_ms);
         let cause = match (self.link, self.role) {
             (Link::Detached { since_ms }, Role::Proxy) if now_ms.saturating_sub(since_ms) >= window_ms => {
-                Some(Cause::WindowPassed)
+                Some(SessionEndReason::WindowPassed)
             }
             (Link::Attached | Link::Detached { .. }, Role::AppServer) => self.surrender(silent_ms, window_ms),
             _ => None,
         };
         let is_dead = self.is_attached() && silent_ms >= self.settings.dead_after_ms;
-        cause.map(Verdict::Over).or(is_dead.then_some(Verdict::PeerSilent))
+        cause.map(SessionEvent::End).or(is_dead.then_some(SessionEvent::PeerSilent))
     }
 
-    fn surrender(&self, silent_ms: u64, window_ms: u64) -> Option<Cause> {
+    fn surrender(&self, silent_ms: u64, window_ms: u64) -> Option<SessionEndReason> {
         if silent_ms >= window_ms.saturating_mul(2) {
-            Some(Cause::Forgotten)
+            Some(SessionEndReason::Forgotten)
         } else if silent_ms >= window_ms && !self.has_place(Class::Ordinary) {
-            Some(Cause::GivenUp)
+            Some(SessionEndReason::GivenUp)
         } else {
             None
         }

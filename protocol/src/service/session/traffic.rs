@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use super::{Attachment, Class, Frames, Full, Load, Session, SessionError, Transmit};
+use super::{Attachment, Class, Frames, Load, RingFull, Session, SessionError, Transmit};
 use crate::limits::LINK_ECHOES_MAX;
 use crate::service::{Ping, ServiceMessage};
 
@@ -19,8 +19,8 @@ impl Session {
     ///
     /// # Errors
     /// When there is none.
-    pub fn try_push(&mut self, class: Class, encode: impl FnOnce(&mut BytesMut)) -> Result<u64, Full> {
-        if self.ring.has_place(class) { Ok(self.ring.push(class, encode)) } else { Err(Full) }
+    pub fn try_push(&mut self, class: Class, encode: impl FnOnce(&mut BytesMut)) -> Result<u64, RingFull> {
+        if self.ring.has_place(class) { Ok(self.ring.push(class, encode)) } else { Err(RingFull) }
     }
 
     /// Queues the frames that another session never sent.

@@ -13,9 +13,9 @@ use crate::hub::HubProtocol;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServiceMessage {
     /// Type 1: the app server speaks first.
-    HandshakeRequest(HandshakeRequest),
+    HandshakeRequest(LinkHandshakeRequest),
     /// Type 2: the proxy answers.
-    HandshakeResponse(HandshakeResponse),
+    HandshakeResponse(LinkHandshakeResponse),
     /// Type 3: keep-alive, and pairs of texts such as acknowledgements.
     Ping(Ping),
     /// Type 4: a client connection begins.
@@ -86,6 +86,16 @@ pub enum ServiceMessage {
     ConnectionReconnect(ConnectionReconnect),
     /// Type 39: pause or resume reading of one connection.
     ConnectionFlowControl(ConnectionFlowControl),
+}
+
+/// Why a frame is no service message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("service message {kind}: {problem}")]
+pub struct ServiceMessageError {
+    /// The message, by number and name as far as they are known.
+    pub kind: String,
+    /// The field and its problem.
+    pub problem: String,
 }
 
 /// Kind of a raw connection's message. Between our two ends only: Azure's service has no raw endpoints.
@@ -174,7 +184,7 @@ pub enum LinkKind {
 
 /// Body of type 1, `HandshakeRequest`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HandshakeRequest {
+pub struct LinkHandshakeRequest {
     /// Version of the service protocol: 1.
     pub version: i64,
     /// Whether the link may carry clients.
@@ -189,7 +199,7 @@ pub struct HandshakeRequest {
 
 /// Body of type 2, `HandshakeResponse`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HandshakeResponse {
+pub struct LinkHandshakeResponse {
     /// Reason of a refusal; `None` (on the wire nil or an empty text) accepts.
     pub error: Option<ByteString>,
     /// The service's id of this link.

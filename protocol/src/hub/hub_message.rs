@@ -38,6 +38,11 @@ pub enum HubMessage {
     },
 }
 
+/// Error of a frame that is no hub message. The connection that sent it can't go on.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct HubMessageError(pub(super) String);
+
 impl HubMessage {
     /// The kind of this message.
     #[must_use]

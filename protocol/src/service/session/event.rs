@@ -15,17 +15,17 @@ pub struct Transmit {
 
 /// Event that the driver of a session has to act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum SessionEvent {
     /// The peer is silent and the socket dead: close it and detach.
     PeerSilent,
     /// The session is to be ended.
-    Over(Cause),
+    End(SessionEndReason),
 }
 
 /// Reason why one end alone ends a session. The driver has other reasons: the instance is gone,
 /// a newer session took the slot, the peer does not know it, the peer made no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Cause {
+pub enum SessionEndReason {
     /// The proxy could not resume it in time.
     #[error("it could not be resumed within the window")]
     WindowPassed,
@@ -42,7 +42,7 @@ pub enum Cause {
 
 /// Frames that were in the ring of a session when it ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Leftover {
+pub struct UndeliveredFrames {
     /// Sent and not acknowledged: the peer may have them or not.
     pub uncertain: Frames,
     /// Never given to a socket: another session may carry them.
