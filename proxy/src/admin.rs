@@ -25,17 +25,20 @@ use api::{Api, ApiError};
 use guard::Guard;
 use observe::Observer;
 
-pub use guard::Reach;
-pub use metrics::render;
-pub use observe::{Client, Fleet, Host, HubView, LinkView, Node, Process, Rates, Unreachable};
+pub(crate) use guard::Reach;
+pub(crate) use metrics::render;
+#[cfg(feature = "cli")]
+pub(crate) use observe::{Fleet, Node, Rates, Unreachable};
+#[cfg(test)]
+pub(crate) use observe::{HubView, LinkView};
 
 /// Why each upstream is not linked; empty texts are left out.
 #[derive(Debug, Default)]
-pub struct Upstreams(std::sync::Mutex<std::collections::BTreeMap<String, String>>);
+pub(crate) struct Upstreams(std::sync::Mutex<std::collections::BTreeMap<String, String>>);
 
 impl Upstreams {
     /// Tells what is wrong with an upstream, or that nothing is.
-    pub fn tell(&self, address: &str, problem: Option<String>) {
+    pub(crate) fn tell(&self, address: &str, problem: Option<String>) {
         let mut problems = self.problems();
         match problem {
             Some(problem) => problems.insert(address.into(), problem),
@@ -45,7 +48,7 @@ impl Upstreams {
 
     /// What is wrong, upstream by upstream.
     #[must_use]
-    pub fn list(&self) -> Vec<(String, String)> {
+    pub(crate) fn list(&self) -> Vec<(String, String)> {
         self.problems().iter().map(|(address, problem)| (address.clone(), problem.clone())).collect()
     }
 
@@ -56,7 +59,7 @@ impl Upstreams {
 
 /// What the admin port is answered from.
 #[derive(Debug, Clone)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// What the shards share.
     pub shared: Arc<Shared>,
     /// What is wrong with upstreams.
@@ -69,7 +72,7 @@ pub struct Admin {
 
 impl Admin {
     /// The router that serves it. Has to be made where there is a runtime.
-    pub fn into_router(self) -> Router {
+    pub(crate) fn into_router(self) -> Router {
         let guard = Guard::new(self.reach, &self.settings);
         let state = Api { observer: Arc::new(Observer::new(self.clone())), guard: guard.clone() };
         let behind_guard = api::guarded();
@@ -89,7 +92,7 @@ impl Admin {
 
     /// Why clients can't be taken in; empty when they can.
     #[must_use]
-    pub fn reasons_not_ready(&self) -> Vec<String> {
+    pub(crate) fn reasons_not_ready(&self) -> Vec<String> {
         if self.shared.is_leaving() {
             return vec!["draining: this node is stopping".into()];
         }

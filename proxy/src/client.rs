@@ -23,11 +23,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
+use crate::net::socket::{Patient, Socket};
 use crate::shard::{Admission, Arrival, Shard, Sockets};
-use crate::socket::{Patient, Socket};
 
 /// Serves a client from its arrival to its end.
-pub async fn serve(shard: Rc<Shard>, mut admission: Box<Admission>) {
+pub(crate) async fn serve(shard: Rc<Shard>, mut admission: Box<Admission>) {
     let _seat = admission.seat.take();
     let id: Rc<str> = Rc::from(&*admission.open.connection_id);
     let is_negotiated = admission.is_negotiated;

@@ -36,55 +36,57 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::AccessKeys;
 
-use crate::identity::TokenPolicy;
+use crate::auth::TokenPolicy;
 
-pub use address::{Address, Security};
+pub(crate) use address::Address;
 #[cfg(feature = "cli")]
-pub use admin::{AdminArgs, AdminArgsError};
-pub use admin::{AdminSettings, AdminToken};
+pub(crate) use admin::{AdminArgs, AdminArgsError};
+pub(crate) use admin::{AdminSettings, AdminToken};
 #[cfg(feature = "cli")]
-pub use advertise::AdvertiseError;
+pub(crate) use advertise::AdvertiseError;
 #[cfg(feature = "cli")]
-pub use args::{ConfigError, ServeArgs};
+pub use args::ServeArgs;
 #[cfg(feature = "cli")]
-pub use drain::DrainArgs;
-pub use drain::DrainSettings;
+pub(crate) use drain::DrainArgs;
+pub(crate) use drain::DrainSettings;
 #[cfg(feature = "cli")]
-pub use file::{FileError, WithFile, with_file};
+pub(crate) use file::{WithFile, with_file};
 #[cfg(feature = "cli")]
-pub use homes::HomeArgs;
-pub use homes::HomeSettings;
+pub(crate) use homes::HomeArgs;
+pub(crate) use homes::HomeSettings;
 #[cfg(feature = "cli")]
-pub use limits::LimitArgs;
-pub use limits::Limits;
+pub(crate) use limits::LimitArgs;
+pub(crate) use limits::Limits;
 #[cfg(feature = "cli")]
-pub use links::LinkArgs;
-pub use links::LinkSettings;
+pub(crate) use links::LinkArgs;
+pub(crate) use links::LinkSettings;
 #[cfg(feature = "cli")]
-pub use log::LogArgs;
-pub use origin::{Origin, OriginError, OriginPattern};
+pub(crate) use log::LogArgs;
+pub(crate) use origin::Origin;
+pub use origin::{OriginError, OriginPattern};
 #[cfg(feature = "cli")]
-pub use outbox::OutboxArgs;
-pub use outbox::OutboxLimits;
+pub(crate) use outbox::OutboxArgs;
+pub(crate) use outbox::OutboxLimits;
+pub(crate) use path_prefix::PathPrefix;
 #[cfg(feature = "cli")]
-pub use path_prefix::PathPrefixArgs;
-pub use path_prefix::{PathPrefix, PathPrefixError};
-pub use proxy_protocol::ProxyProtocol;
+pub(crate) use path_prefix::PathPrefixArgs;
+pub(crate) use proxy_protocol::ProxyProtocol;
 #[cfg(feature = "cli")]
-pub use proxy_protocol::{NobodyTrusted, ProxyProtocolArgs};
+pub(crate) use proxy_protocol::{NobodyTrusted, ProxyProtocolArgs};
 #[cfg(feature = "cli")]
-pub use relay::RelayArgs;
-pub use relay::RelaySettings;
+pub(crate) use relay::RelayArgs;
+pub(crate) use relay::RelaySettings;
+#[cfg(feature = "cli")]
 pub use resolver::Resolver;
+#[cfg(not(feature = "cli"))]
+pub(crate) use resolver::Resolver;
 #[cfg(feature = "tls")]
-pub use tls::{ClientTls, IdentityFiles, TlsListen};
+pub(crate) use tls::{ClientTls, IdentityFiles, TlsListen};
 #[cfg(feature = "cli")]
-pub use tls::{TlsArgs, TlsArgsError};
+pub(crate) use tls::{TlsArgs, TlsArgsError};
 #[cfg(feature = "cli")]
-pub use tokens::TokenArgs;
-#[cfg(feature = "cli")]
-pub use trust::TrustArgs;
-pub use trust::{TrustError, Trusted};
+pub(crate) use trust::TrustArgs;
+pub(crate) use trust::Trusted;
 
 /// How long an app may take to decide about a client: official clients wait for 100 s, people don't.
 pub(crate) const NEGOTIATE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -95,7 +97,7 @@ pub(crate) const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// What a node needs to run on its own.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where clients connect.
+    /// Address of the plain client listener.
     pub listen: SocketAddr,
     /// Where clients connect with TLS.
     #[cfg(feature = "tls")]
@@ -104,7 +106,7 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Who may do what there, and which other nodes are shown.
     pub observer: AdminSettings,
-    /// App servers.
+    /// Addresses of the app servers, or names that resolve to them.
     pub upstreams: Vec<Address>,
     /// How often their names are resolved again; zero: never.
     pub resolve_interval: Duration,
@@ -118,7 +120,7 @@ pub struct Config {
     pub issuer_tls: ClientTls,
     /// Threads that serve clients.
     pub shards: u16,
-    /// How it stops.
+    /// Timing of a graceful stop.
     pub drain: DrainSettings,
     /// What all its threads go by.
     pub settings: Settings,
@@ -129,7 +131,7 @@ pub struct Config {
 pub struct Settings {
     /// The name of this node.
     pub node: String,
-    /// The fleet's keys.
+    /// Access keys shared by all nodes and app servers.
     pub keys: AccessKeys,
     /// Without a key of its own the node trusts this machine, and nobody else.
     pub is_development: bool,
@@ -212,13 +214,13 @@ fn random_node_name() -> String {
 
 /// Seconds since 1970 by the system's clock, for tokens that other machines read.
 #[must_use]
-pub fn unix_seconds() -> u64 {
+pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Whether a `host`, `host:port` or `[host]:port` is this machine, without asking anybody.
 #[must_use]
-pub fn is_loopback_host(authority: &str) -> bool {
+pub(crate) fn is_loopback_host(authority: &str) -> bool {
     let host = match authority.rsplit_once(':') {
         _ if authority.parse::<std::net::Ipv6Addr>().is_ok() => authority,
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,

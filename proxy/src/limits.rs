@@ -10,15 +10,15 @@ mod pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-pub use addresses::{Addresses, Seat};
-pub use pace::{Bucket, Quota, TooFast};
-pub use pending::Pending;
+pub(crate) use addresses::{Addresses, Seat};
+pub(crate) use pace::{Bucket, Quota, TooFast};
+pub(crate) use pending::Pending;
 
 use crate::config::Limits;
 
 /// What all shards of a node count together.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// New client connections, by time.
     pub connects: Option<Bucket>,
     /// Sockets that are no client connection (yet), by address.
@@ -31,9 +31,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Nothing counted yet.
     #[must_use]
-    pub fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &Limits) -> Self {
         let addresses = || limits.connections_per_address.map(|most| Arc::new(Addresses::new(most)));
         Self {
             connects: limits.connects_per_second.map(Bucket::new),
@@ -46,17 +45,17 @@ impl Tally {
 
     /// Sockets on which requests are served: those of client connections are counted elsewhere.
     #[must_use]
-    pub fn open(&self) -> u32 {
+    pub(crate) fn open(&self) -> u32 {
         self.open.load(Ordering::Relaxed)
     }
 
     /// Such a socket begins.
-    pub fn opened(&self) {
+    pub(crate) fn opened(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);
     }
 
     /// It has ended, or has become a client connection.
-    pub fn closed(&self) {
+    pub(crate) fn closed(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,26 +1,208 @@
-//! Links to app servers: where they are, how they are dialled, which one a new client connection is given.
+//! Keep the session of one slot alive over as many sockets as that takes, and give what it brings down to the shards.
 //!
 //! ```text
-//!  upstream ──manifest──► hubs ──► pool per hub and app server ──► links, each dialled for ever
+//!  session ─► dial ─► carry ─── socket lost ──► dial again, with backoff, within the window
+//!    ▲                  │                                  │
+//!    │                  └─ broken, goodbye, retired ─┐     └─ window passed, not known there any more ─┐
+//!    └───── the next one ◄── those whose home it was are told ◄──────────────────────────────── over ◄─┘
 //! ```
 //!
-//! What a link brings down is not read here: see [`downlink`](crate::downlink).
+//! Reading waits for no client and no handler, only for room in another shard's inbox, which that shard always makes.
 
-mod dial;
-mod handle;
-mod home;
-mod http_client;
-mod hubs;
-mod manifest;
-mod pool;
-mod question;
-mod socket;
+mod carry;
+mod over;
+mod sort;
 
-pub use dial::{DialError, Dialled, dial};
-pub use handle::{LinkHandle, LinkId, Outgoing};
-pub use http_client::Caller;
-pub use hubs::{AppServer, AppServerId, Hub, HubIndex, Hubs, MemoryDialler, Reach};
-pub use manifest::{ReadManifestError, read_manifest};
-pub use pool::{Home, Pool};
-pub use question::{AskError, Questioner};
-pub use socket::{LinkReader, LinkSocket, LinkSocketError, LinkWriter, MemoryLink};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{debug, info, warn};
+use trunkline_protocol::id::random_bytes;
+use trunkline_protocol::limits::LINK_HANDSHAKE_TIMEOUT_MS;
+use trunkline_protocol::service::{Backoff, Capabilities, Incoming, Offer, Role, Session, SessionEvent, SessionId};
+
+use crate::shard::Shard;
+use crate::shard::delivery::Order;
+use crate::upstream::{DialError, Dialled, LinkHandle, Pool, dial};
+use over::{End, Over};
+
+/// A dial of a lost link is given up after this share of the window: it may have got stuck where another one passes.
+const DIALS_PER_WINDOW: u64 = 4;
+
+/// Dials are not given up sooner than this, however short the window: a far app server may need it.
+const DIAL_TIMEOUT_MIN_MS: u64 = 500;
+
+/// Keeps the link of one slot open until its pool is retired.
+pub(crate) async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
+    let mut id = SessionId::FIRST;
+    let mut backoff = Backoff::default();
+    while !pool.retired().is_cancelled() {
+        let mut keeper = Keeper::new(&shard, &pool, slot, id);
+        let over = keeper.run(&mut backoff).await;
+        keeper.end(over).await;
+        id = id.next();
+    }
+}
+
+/// One session, and what reading it needs beside it.
+struct Keeper<'a> {
+    shard: &'a Rc<Shard>,
+    pool: &'a Arc<Pool>,
+    slot: usize,
+    link: Arc<LinkHandle>,
+    incoming: Incoming,
+    /// It has carried something, or could have.
+    was_open: bool,
+}
+
+impl<'a> Keeper<'a> {
+    fn new(shard: &'a Rc<Shard>, pool: &'a Arc<Pool>, slot: usize, id: SessionId) -> Self {
+        let links = shard.shared().settings.links;
+        let session = Session::new(id, Role::Proxy, links.session(), shard.shared().now_ms());
+        let link = LinkHandle::new(pool.hub().index(), pool.app().id, links.outbox_max_bytes, session);
+        Self { shard, pool, slot, link: Arc::new(link), incoming: Incoming::default(), was_open: false }
+    }
+
+    /// Keeps the session alive until it is over.
+    async fn run(&mut self, backoff: &mut Backoff) -> Over {
+        loop {
+            let (dialled, offer) = match self.dial(backoff).await {
+                Ok(dialled) => dialled,
+                Err(over) => return over,
+            };
+            backoff.reset();
+            match self.carry(dialled, &offer).await {
+                End::Over(over) => return over,
+                End::Lost(reason) => self.lost(&reason),
+            }
+            if let Some(over) = self.wait(backoff).await {
+                return over;
+            }
+        }
+    }
+
+    /// Dials until it is open again.
+    async fn dial(&mut self, backoff: &mut Backoff) -> Result<(Dialled, Offer), Over> {
+        loop {
+            let Some(offer) = self.offer() else { return Err(Over::retired()) };
+            let begun = Instant::now();
+            let shared = self.shard.shared();
+            let dialling = dial(self.pool, self.slot, &offer, &shared.boot, shared.caller());
+            let dialled = tokio::select! {
+                biased;
+                over = self.give_up() => return Err(over),
+                dialled = timeout(self.dial_timeout(), dialling) => dialled.unwrap_or(Err(DialError::Timeout)),
+            };
+            match dialled {
+                Ok(dialled) => {
+                    self.shard.counters().dials.lasted(begun.elapsed());
+                    return Ok((dialled, offer));
+                }
+                // At once the next one, unless this one never was anything: then something is wrong there.
+                Err(DialError::UnknownSession) if self.was_open => return Err(Over::unknown()),
+                Err(DialError::UnknownSession) => {
+                    let over = self.wait(backoff).await;
+                    return Err(over.unwrap_or_else(Over::unknown));
+                }
+                // Whoever watches the upstream asks who is there now, and retires the pool.
+                Err(DialError::OtherInstance) => self.pool.met_another_instance(),
+                Err(error) => {
+                    // The watcher of the upstream tells people, once; this would be a line for each link and try.
+                    let (hub, slot) = (self.pool.hub().name(), self.slot);
+                    debug!(hub, app = %self.pool.app().reach, slot, %error, "a link can't be opened yet");
+                }
+            }
+            if let Some(over) = self.wait(backoff).await {
+                return Err(over);
+            }
+        }
+    }
+
+    fn offer(&self) -> Option<Offer> {
+        let mut offer = self.link.offer()?;
+        if !self.shard.shared().settings.links.can_resume() {
+            offer.capabilities = Capabilities { knows_causes: true, ..Capabilities::default() };
+        }
+        Some(offer)
+    }
+
+    fn dial_timeout(&self) -> Duration {
+        let window_ms = self.shard.shared().settings.links.resume_window_ms;
+        let resuming_ms = (window_ms / DIALS_PER_WINDOW).clamp(DIAL_TIMEOUT_MIN_MS, LINK_HANDSHAKE_TIMEOUT_MS);
+        // The first dial has its own time-outs.
+        Duration::from_millis(if self.was_open { resuming_ms } else { 2 * LINK_HANDSHAKE_TIMEOUT_MS })
+    }
+
+    /// Waits before the next dial, unless the session is over before.
+    async fn wait(&self, backoff: &mut Backoff) -> Option<Over> {
+        let wait = Duration::from_millis(backoff.next_wait_ms(u16::from_ne_bytes(random_bytes())));
+        tokio::select! {
+            over = self.give_up() => Some(over),
+            () = sleep(wait) => None,
+        }
+    }
+
+    /// Waits until a session without a socket is over.
+    async fn give_up(&self) -> Over {
+        tokio::select! {
+            () = self.pool.retired().cancelled() => Over::retired(),
+            over = self.window() => over,
+        }
+    }
+
+    async fn window(&self) -> Over {
+        let shared = self.shard.shared();
+        while let Some(at_ms) = self.link.poll_timeout() {
+            sleep_until(shared.instant(at_ms)).await;
+            if let Some(SessionEvent::End(cause)) = self.link.handle_timeout(shared.now_ms()) {
+                return Over::decided(cause);
+            }
+        }
+        // Never open: it may take as long as it takes.
+        std::future::pending().await
+    }
+
+    /// The socket is lost, and the session lives.
+    fn lost(&self, reason: &str) {
+        self.pool.interrupted();
+        let (hub, app, slot) = (self.pool.hub().name(), &self.pool.app().name, self.slot);
+        warn!(hub, %app, slot, reason, "link lost: it is to be resumed, and its clients wait");
+    }
+
+    /// The session is over: those whose home it was are told, exactly once.
+    async fn end(self, over: Over) {
+        let (leftover, cause) = (self.link.close(), over.of_connections());
+        self.pool.lost(self.slot);
+        let counters = &self.shard.counters().sessions;
+        counters.ended(over.cause).increment();
+        counters.frames_lost.add(leftover.uncertain.count + leftover.unsent.count);
+        let (hub, app, slot) = (self.pool.hub().name(), &self.pool.app().name, self.slot);
+        match (over.is_planned(), self.was_open) {
+            (_, false) => debug!(hub, %app, slot, reason = over.reason, "a link was never open"),
+            (true, true) => info!(hub, %app, slot, reason = over.reason, "link closed"),
+            (false, true) => {
+                let reason = over.reason;
+                warn!(hub, %app, slot, reason, "link over: the clients whose home it was get another one");
+            }
+        }
+        if self.was_open {
+            give_to_all(self.shard, &Order::LinkLost(self.link.id(), cause)).await;
+        }
+        if let Some(socket) = over.socket {
+            socket.say_goodbye().await;
+        }
+    }
+}
+
+/// Gives one order to every shard.
+async fn give_to_all(shard: &Rc<Shard>, order: &Order) {
+    for (index, other) in shard.shared().shards().iter().enumerate() {
+        if index == usize::from(shard.index()) {
+            shard.carry_out(vec![order.clone()]);
+        } else {
+            other.give(vec![order.clone()], 0).await;
+        }
+    }
+}

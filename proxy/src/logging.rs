@@ -15,19 +15,17 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 use line::Lines;
 
 /// Longest text of levels.
-pub const LEVELS_MAX_BYTES: usize = 1024;
+pub(crate) const LEVELS_MAX_BYTES: usize = 1024;
 
 /// What the lines of a log look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
     Human,
     /// One JSON object in each line.
     Json,
 }
 
 impl LogFormat {
-    /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -39,8 +37,7 @@ impl LogFormat {
 
 /// Levels that can't be read.
 #[derive(Debug, thiserror::Error)]
-pub enum LevelsError {
-    /// There is nothing.
+pub(crate) enum LevelsError {
     #[error("must say which levels, such as info or trunkline_proxy=debug")]
     Empty,
     /// It is too long.
@@ -56,7 +53,7 @@ pub enum LevelsError {
 
 /// What is logged; one for the process, because the log is.
 #[derive(Debug)]
-pub struct Levels {
+pub(crate) struct Levels {
     format: LogFormat,
     text: Mutex<String>,
     filter: reload::Handle<EnvFilter, Registry>,
@@ -70,7 +67,7 @@ static NODE: OnceLock<String> = OnceLock::new();
 ///
 /// # Errors
 /// When the levels can't be read.
-pub fn begin(levels: &str, format: LogFormat) -> Result<(), LevelsError> {
+pub(crate) fn begin(levels: &str, format: LogFormat) -> Result<(), LevelsError> {
     let (filter, handle) = reload::Layer::new(parse(levels)?);
     let lines = fmt::layer().event_format(Lines(format)).with_writer(std::io::stderr);
     let is_terminal = std::io::stderr().is_terminal() && format == LogFormat::Human;
@@ -82,26 +79,25 @@ pub fn begin(levels: &str, format: LogFormat) -> Result<(), LevelsError> {
 }
 
 /// From now on each line names this node.
-pub fn name_node(name: &str) {
+pub(crate) fn name_node(name: &str) {
     NODE.get_or_init(|| name.into());
 }
 
 /// What is logged; `None` where the log is the app's.
 #[must_use]
-pub fn levels() -> Option<&'static Levels> {
+pub(crate) fn levels() -> Option<&'static Levels> {
     LEVELS.get()
 }
 
 impl Levels {
     /// What lines look like.
     #[must_use]
-    pub fn format(&self) -> LogFormat {
+    pub(crate) fn format(&self) -> LogFormat {
         self.format
     }
 
-    /// The levels now.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -109,7 +105,7 @@ impl Levels {
     ///
     /// # Errors
     /// When they can't be read; then all stays as it was.
-    pub fn set(&self, levels: &str) -> Result<(), LevelsError> {
+    pub(crate) fn set(&self, levels: &str) -> Result<(), LevelsError> {
         let filter = parse(levels)?;
         let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
         self.filter.reload(filter)?;

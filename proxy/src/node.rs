@@ -14,8 +14,8 @@ mod listen;
 mod pulse;
 #[cfg(feature = "tls")]
 mod reload;
-mod thread;
-mod upstream;
+pub(crate) mod thread;
+pub(crate) mod upstream;
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,20 +29,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use embedded::Embedded;
-pub use handed::Handed;
-pub use pulse::Pulse;
+pub(crate) use handed::Handed;
+pub(crate) use pulse::Pulse;
 
 use doors::{Addresses, Doors};
 
 use crate::admin::{Admin, Reach, Upstreams};
 #[cfg(feature = "tls")]
+use crate::auth::JwksSource;
+#[cfg(feature = "tls")]
 use crate::config::{Address, ClientTls};
 use crate::config::{Config, DrainSettings};
 #[cfg(feature = "tls")]
-use crate::connector::Connector;
-use crate::delivery::Order;
-#[cfg(feature = "tls")]
-use crate::identity::JwksSource;
+use crate::net::connector::Connector;
+use crate::shard::delivery::Order;
 use crate::shard::{ShardSender, Shared, Ways};
 
 /// How long links may take to send what is queued when the node stops.
@@ -60,7 +60,6 @@ pub enum StartError {
     Listen {
         /// The flag that names it.
         flag: &'static str,
-        /// The address.
         address: SocketAddr,
         /// What the system said.
         source: io::Error,
@@ -74,7 +73,7 @@ pub enum StartError {
     /// TLS can't be spoken.
     #[cfg(feature = "tls")]
     #[error(transparent)]
-    Tls(#[from] crate::tls::TlsError),
+    Tls(#[from] crate::net::tls::TlsError),
     /// No thread could be started.
     #[error("a thread can't be started: {0}")]
     Thread(#[source] io::Error),
@@ -107,7 +106,7 @@ fn ways(_config: &Config) -> Result<Ways, StartError> {
     Ok(Ways::default())
 }
 
-/// A running node.
+/// A running proxy node: its shards, admin port and upstream watchers.
 #[derive(Debug)]
 pub struct Node {
     shared: Arc<Shared>,
@@ -180,8 +179,8 @@ impl Node {
         Ok(Self { shared, listen, admin, drain, threads, watchers, stop })
     }
 
-    /// Where clients connect.
     #[must_use]
+    /// Returns the address of the plain client listener.
     pub fn listen(&self) -> SocketAddr {
         self.listen.plain
     }

@@ -3,6 +3,10 @@
 //! Everything in a [`Shard`] is `!Send` on purpose: its tasks run on one thread and never wait for another.
 //! Others put [`Parcel`]s into its inbox, whose bytes are bounded.
 
+pub(crate) mod delivery;
+pub(crate) mod directory;
+pub(crate) mod outbox;
+
 mod carry_out;
 mod departures;
 mod drain;
@@ -26,21 +30,21 @@ use std::sync::Arc;
 use bytes::Bytes;
 use trunkline_protocol::service::OpenConnection;
 
-use crate::counters::{Counters, HubCounters, Population};
-use crate::delivery::{Aftermath, Delivery, Order, Outlet, Pace, Watches};
-use crate::directory::{Alike, Client, Directory, Hold, Opening, Place, Serial, Slot};
+use crate::metrics::{Counters, HubCounters, Population};
+use crate::shard::delivery::{Aftermath, Delivery, Order, Outlet, Pace, Watches};
+use crate::shard::directory::{Alike, Client, Directory, Hold, Opening, Place, Serial, Slot};
 
-pub use carry_out::no_such_connection;
-pub use ending::{Ending, Notice, log_end};
-pub use inbox::{Admission, Arrival, Inbox, Parcel, ShardSender, Turn, Visit};
-pub use look::{Details, Names, Row, Which};
-pub use past::{Past, PastConnection, REMEMBERED_MS, short};
-pub use shared::{Shared, Sockets, Ways};
-pub use watch::WatchError;
+pub(crate) use carry_out::no_such_connection;
+pub(crate) use ending::Ending;
+pub(crate) use inbox::{Admission, Arrival, Inbox, Parcel, ShardSender, Turn};
+pub(crate) use look::{Names, Row, Which};
+pub(crate) use past::{Past, PastConnection, REMEMBERED_MS, short};
+pub(crate) use shared::{Shared, Sockets, Ways};
+pub(crate) use watch::WatchError;
 
 use expiry::Expiries;
 use keep_alive::Wheel;
-pub use rehome::{DATA_TYPE_HANDSHAKE, opening_until};
+pub(crate) use rehome::{DATA_TYPE_HANDSHAKE, opening_until};
 use rehome::{Homeless, MovedAway};
 
 /// What all sockets of a shard read into. Large, so that a burst takes few system calls; there is only one.
@@ -48,7 +52,7 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// One thread's part of the node.
 #[derive(Debug)]
-pub struct Shard {
+pub(crate) struct Shard {
     index: u16,
     shared: Arc<Shared>,
     counters: Arc<Counters>,
@@ -75,9 +79,8 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// An empty shard.
     #[must_use]
-    pub fn new(index: u16, shared: Arc<Shared>) -> Rc<Self> {
+    pub(crate) fn new(index: u16, shared: Arc<Shared>) -> Rc<Self> {
         let counters = shared.counters_of(index);
         Rc::new(Self {
             index,
@@ -102,43 +105,42 @@ impl Shard {
 
     /// Which of the node's shards this is.
     #[must_use]
-    pub fn index(&self) -> u16 {
+    pub(crate) fn index(&self) -> u16 {
         self.index
     }
 
     /// What it shares with the others.
     #[must_use]
-    pub fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// What it counts.
     #[must_use]
-    pub fn counters(&self) -> &Arc<Counters> {
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 
     /// The current tick: whole seconds since the shard began.
     #[must_use]
-    pub fn tick(&self) -> u32 {
+    pub(crate) fn tick(&self) -> u32 {
         self.tick.get()
     }
 
     /// Lets `read` use the scratch buffer.
-    pub fn with_scratch<T>(&self, read: impl FnOnce(&mut [u8]) -> T) -> T {
+    pub(crate) fn with_scratch<T>(&self, read: impl FnOnce(&mut [u8]) -> T) -> T {
         read(&mut self.scratch.borrow_mut())
     }
 
     /// A number for the next client connection.
     #[must_use]
-    pub fn next_serial(&self) -> Serial {
+    pub(crate) fn next_serial(&self) -> Serial {
         let serial = self.next_serial.get();
         self.next_serial.set(serial.wrapping_add(1));
         serial
     }
 
     /// Takes a client connection in: from now on it can be found.
-    pub fn open(&self, client: Client, user: Option<&str>) -> Slot {
+    pub(crate) fn open(&self, client: Client, user: Option<&str>) -> Slot {
         let id = client.id.clone();
         let serial = client.serial;
         let population = self.population(&client);
@@ -161,17 +163,17 @@ impl Shard {
 
     /// Microseconds since the node started.
     #[must_use]
-    pub fn now_us(&self) -> u64 {
+    pub(crate) fn now_us(&self) -> u64 {
         u64::try_from(self.shared.uptime().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Reads something of a client connection, if it is still here.
-    pub fn with_client<T>(&self, slot: Slot, serial: Serial, act: impl FnOnce(&mut Client) -> T) -> Option<T> {
+    pub(crate) fn with_client<T>(&self, slot: Slot, serial: Serial, act: impl FnOnce(&mut Client) -> T) -> Option<T> {
         self.directory.borrow_mut().get_same(slot, serial).map(act)
     }
 
     /// A client has pinged: from now on its silence has an end.
-    pub fn pinged(&self, slot: Slot) {
+    pub(crate) fn pinged(&self, slot: Slot) {
         if let Some(client) = self.directory.borrow_mut().get_mut(slot) {
             client.has_pinged = true;
         }
@@ -179,12 +181,12 @@ impl Shard {
 
     /// What is kept of an opening, for the case that another app server has to be told of it.
     #[must_use]
-    pub fn keep_opening(&self, open: &OpenConnection) -> Opening {
+    pub(crate) fn keep_opening(&self, open: &OpenConnection) -> Opening {
         self.alike.borrow_mut().keep(open)
     }
 
     /// A client calls: it waits for the answer.
-    pub fn called(&self, slot: Slot, invocation_id: &str) {
+    pub(crate) fn called(&self, slot: Slot, invocation_id: &str) {
         let most = self.shared.settings.homes.pending_calls_max;
         if let Some(client) = self.directory.borrow_mut().get_mut(slot).filter(|client| client.can_move()) {
             client.kept.calls.begin(invocation_id);
@@ -195,7 +197,7 @@ impl Shard {
     }
 
     /// Sends one frame of the transport's own.
-    pub fn send_frame(self: &Rc<Self>, slot: Slot, frame: &Bytes) {
+    pub(crate) fn send_frame(self: &Rc<Self>, slot: Slot, frame: &Bytes) {
         self.deliver(Pace::Direct, |delivery| {
             if let Some(client) = delivery.directory.get_mut(slot) {
                 delivery.outlet.put(slot, client, frame);

@@ -1,4 +1,5 @@
-//! How a client's bytes travel. Payload in, payload out, close: no transport knows a hub message.
+//! Client transports: WebSockets, and the two that are carried by HTTP requests. No transport knows a hub message.
 
-pub mod events;
+pub(crate) mod events;
+pub(crate) mod http;
 pub mod websocket;

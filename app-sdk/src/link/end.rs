@@ -2,7 +2,7 @@
 
 use axum::extract::ws::close_code;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::service::{Cause as SessionCause, FrameError, ServiceMessageError, SessionError};
+use trunkline_protocol::service::{FrameError, ServiceMessageError, SessionEndReason as SessionCause, SessionError};
 
 use crate::connection::ConnectionClose;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use trunkline_protocol::service::{Attachment, Cause, Incoming, Verdict};
+use trunkline_protocol::service::{Attachment, Incoming, SessionEndReason, SessionEvent};
 
 use super::{LinkEnd, SlotKey, Slots};
 use crate::connection::{ConnectionClose, LinkId};
@@ -47,7 +47,7 @@ pub(super) enum Stop {
     Replaced,
     Silent,
     Shutdown,
-    Over(Cause),
+    Over(SessionEndReason),
 }
 
 impl From<Stop> for LinkEnd {
@@ -96,12 +96,12 @@ impl LinkSession {
     }
 
     /// A socket has ended; returns what ends the session with it. To be called by [`Slots`] alone.
-    pub(super) fn detach(&self, attachment: Attachment) -> Option<Cause> {
+    pub(super) fn detach(&self, attachment: Attachment) -> Option<SessionEndReason> {
         let now_ms = self.now_ms();
         let verdict = self.outbox.with_session(|session| session.detach(attachment, now_ms)).flatten();
         self.detached.notify_waiters();
         match verdict {
-            Some(Verdict::Over(cause)) => Some(cause),
+            Some(SessionEvent::End(cause)) => Some(cause),
             _ => None,
         }
     }
@@ -127,11 +127,11 @@ pub(super) async fn keep(session: Arc<LinkSession>, slots: Arc<Slots>) {
                 let now_ms = session.now_ms();
                 match session.outbox.with_session(|session| session.handle_timeout(now_ms)).flatten() {
                     None => continue,
-                    Some(Verdict::PeerSilent) => {
+                    Some(SessionEvent::PeerSilent) => {
                         session.stop(Stop::Silent);
                         continue;
                     }
-                    Some(Verdict::Over(cause)) => Stop::Over(cause),
+                    Some(SessionEvent::End(cause)) => Stop::Over(cause),
                 }
             }
         };

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trunkline_protocol::limits::RESUME_WINDOW_MS;
 use trunkline_protocol::service::{
-    Answer, Attachment, Capabilities, Incoming, Judgement, Offer, Refusal, Role, Session, SessionError, SessionId,
-    SessionSettings, judge,
+    Answer, Attachment, Capabilities, Incoming, Offer, Role, Session, SessionError, SessionId, SessionSettings,
+    UpgradeDecision, UpgradeRefusal, decide_upgrade,
 };
 
 use super::session::{self, LinkSession, Stop};
@@ -62,7 +62,7 @@ pub(super) enum Taken {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refused {
     #[error(transparent)]
-    Judged(#[from] Refusal),
+    Judged(#[from] UpgradeRefusal),
     #[error("the session makes no sense: {0}")]
     Session(#[from] SessionError),
 }
@@ -74,17 +74,17 @@ impl Slots {
         let slot = slots.entry(link.key.clone()).or_default();
         let offer = offer.cloned().unwrap_or_else(|| plain_offer(slot.newest));
         let judgement = match &slot.live {
-            Some(live) => live.outbox.with_session(|session| judge(&offer, Some(session), slot.newest)),
+            Some(live) => live.outbox.with_session(|session| decide_upgrade(&offer, Some(session), slot.newest)),
             None => None,
         };
-        match (judgement.unwrap_or_else(|| judge(&offer, None, slot.newest)), &slot.live) {
-            (Judgement::Refuse(refusal), _) => Err(refusal.into()),
-            (Judgement::EndSocketFirst, Some(live)) => Ok(Taken::Occupied(Arc::clone(live))),
-            (Judgement::Resume, Some(live)) => {
+        match (judgement.unwrap_or_else(|| decide_upgrade(&offer, None, slot.newest)), &slot.live) {
+            (UpgradeDecision::Refuse(refusal), _) => Err(refusal.into()),
+            (UpgradeDecision::EndSocketFirst, Some(live)) => Ok(Taken::Occupied(Arc::clone(live))),
+            (UpgradeDecision::Resume, Some(live)) => {
                 let session = Arc::clone(live);
                 self.resume(&mut slots, session, &offer)
             }
-            (Judgement::Begin | Judgement::EndSocketFirst | Judgement::Resume, _) => {
+            (UpgradeDecision::Begin | UpgradeDecision::EndSocketFirst | UpgradeDecision::Resume, _) => {
                 self.begin(&mut slots, link, &offer)
             }
         }
@@ -123,7 +123,7 @@ impl Slots {
                 Err(error.into())
             }
             // It has ended in this very moment.
-            None => Err(Refusal::Unknown.into()),
+            None => Err(UpgradeRefusal::Unknown.into()),
         }
     }
 

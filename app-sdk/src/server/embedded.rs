@@ -15,9 +15,7 @@ use axum::response::IntoResponse;
 use http::{Request, Response, StatusCode};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use trunkline_proxy::config::{OriginError, OriginPattern, Settings};
-use trunkline_proxy::link::{MemoryDialler, MemoryLink};
-use trunkline_proxy::node::Embedded;
+use trunkline_proxy::{Embedded, MemoryDialler, MemoryLink, OriginError, OriginPattern, Settings};
 
 use super::server_core::{ReadyServer, ServerCore};
 use crate::error::BuildError;

@@ -12,8 +12,7 @@ use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::manifest::Manifest;
-use trunkline_protocol::service as session;
-use trunkline_protocol::service::{Answer, Capabilities, Offer, parse_received};
+use trunkline_protocol::service::{Answer, Capabilities, Offer, UpgradeRefusal, parse_received};
 use trunkline_protocol::wire::{
     BOOT_HEADER, CAPABILITIES_HEADER, INSTANCE_HEADER, NODE_HEADER, RECEIVED_HEADER, SESSION_HEADER, SLOT_HEADER,
 };
@@ -159,9 +158,9 @@ impl RouteRefusal {
             RouteRefusal::Upgrade(_) => StatusCode::UPGRADE_REQUIRED,
             RouteRefusal::Shutdown => StatusCode::SERVICE_UNAVAILABLE,
             // The proxy ends its session, too, and begins another one.
-            RouteRefusal::Session(Refused::Judged(session::Refusal::Unknown)) => StatusCode::GONE,
+            RouteRefusal::Session(Refused::Judged(UpgradeRefusal::Unknown)) => StatusCode::GONE,
             RouteRefusal::Session(Refused::Session(_)) => StatusCode::GONE,
-            RouteRefusal::Session(Refused::Judged(session::Refusal::Stale)) => StatusCode::PRECONDITION_FAILED,
+            RouteRefusal::Session(Refused::Judged(UpgradeRefusal::Stale)) => StatusCode::PRECONDITION_FAILED,
         }
     }
 }

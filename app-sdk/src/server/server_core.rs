@@ -30,7 +30,7 @@ pub(crate) struct ServerCore {
     pub(super) shutdown: CancellationToken,
     pub(super) ready: OnceLock<ReadyServer>,
     #[cfg(feature = "embedded")]
-    pub(super) embedded: OnceLock<trunkline_proxy::node::Embedded>,
+    pub(super) embedded: OnceLock<trunkline_proxy::Embedded>,
 }
 
 /// Parts that exist once the router is made.

@@ -277,7 +277,7 @@ impl ProxyLink {
         let received = headers.get(RECEIVED_HEADER).unwrap().to_str().unwrap().parse().unwrap();
         let mut link = Self::new(socket);
         assert!(matches!(link.next().await, ServiceMessage::HandshakeRequest(_)));
-        link.send(ServiceMessage::HandshakeResponse(HandshakeResponse::default())).await;
+        link.send(ServiceMessage::HandshakeResponse(LinkHandshakeResponse::default())).await;
         (link, received)
     }
 

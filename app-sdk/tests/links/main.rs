@@ -65,7 +65,8 @@ async fn the_app_server_speaks_first_and_a_refusal_ends_the_link() {
     let ServiceMessage::HandshakeRequest(request) = link.next().await else { panic!() };
     assert_eq!((request.version, request.kind), (1, LinkKind::Default));
     let error = Some("go away".into());
-    link.send(ServiceMessage::HandshakeResponse(HandshakeResponse { error, ..HandshakeResponse::default() })).await;
+    link.send(ServiceMessage::HandshakeResponse(LinkHandshakeResponse { error, ..LinkHandshakeResponse::default() }))
+        .await;
     link.closed().await;
 }
 

@@ -43,9 +43,7 @@ const LIMIT_MAX: usize = 500;
 /// What the API is answered from.
 #[derive(Debug, Clone)]
 pub(super) struct Api {
-    /// Who knows.
     pub observer: Arc<Observer>,
-    /// Who lets in.
     pub guard: Guard,
 }
 

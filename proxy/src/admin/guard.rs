@@ -37,10 +37,9 @@ const AUDIENCE: &str = "trunkline-observer";
 
 /// Where the port can be reached from, as far as its address tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub(crate) enum Reach {
     /// From this machine alone.
     Machine,
-    /// From elsewhere too.
     Network,
 }
 
@@ -48,7 +47,6 @@ pub enum Reach {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Access {
-    /// Look.
     Read,
     /// Close clients, show what they say, change settings.
     Act,

@@ -22,7 +22,6 @@ struct Change {
     levels: String,
 }
 
-/// The routes.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/api/log", get(tell).put(change)).layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
 }

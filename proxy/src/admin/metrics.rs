@@ -10,14 +10,14 @@ use prometheus::proto::{Bucket, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, proto};
 use trunkline_protocol::cause::Cause;
 
-use crate::counters::{Causes, Counter, Counters, Distribution, Gauge, Limit, Outcome, Outcomes};
+use crate::metrics::{Causes, Counter, Counters, Distribution, Gauge, Limit, Outcome, Outcomes};
 use crate::shard::Shared;
 
 /// All metrics of a node as text.
 ///
 /// # Errors
 /// When two metrics had the same name, which a test rules out.
-pub fn render(shared: &Shared, is_ready: bool) -> prometheus::Result<String> {
+pub(crate) fn render(shared: &Shared, is_ready: bool) -> prometheus::Result<String> {
     let mut sheet = Sheet { registry: Registry::new(), histograms: Vec::new(), shared };
     sheet.node(is_ready)?;
     sheet.requests()?;

@@ -30,7 +30,11 @@ use node::Gatherer;
 use peers::Peers;
 
 pub(super) use listing::{Listing, NamePage, Page};
-pub use view::{Client, Fleet, Host, HubView, LinkView, Node, Process, Rates, Unreachable};
+pub(crate) use view::{Client, Fleet, Node};
+#[cfg(test)]
+pub(crate) use view::{HubView, LinkView};
+#[cfg(feature = "cli")]
+pub(crate) use view::{Rates, Unreachable};
 pub(super) use watching::WatchProblem;
 
 /// Streams of events that a node keeps open at a time.
@@ -72,7 +76,6 @@ impl Observer {
         self.fleet.ask().await
     }
 
-    /// The other nodes.
     #[must_use]
     pub(super) fn peers(&self) -> &Arc<Peers> {
         &self.peers

@@ -19,14 +19,14 @@ use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
 use super::inbound::{Inbound, Piece};
 use super::read::{Reading, cause_of};
-use crate::delivery::frame_for;
-use crate::directory::{Client, Content, Status};
 use crate::limits::Quota;
-use crate::link::{Home, Hub, LinkHandle};
-use crate::outbox::Outbox;
+use crate::net::socket::Socket;
+use crate::shard::delivery::frame_for;
+use crate::shard::directory::{Client, Content, Status};
+use crate::shard::outbox::Outbox;
 use crate::shard::{DATA_TYPE_HANDSHAKE, PastConnection, Shard, Sockets, opening_until, short};
-use crate::socket::Socket;
 use crate::transport::websocket::{self, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, Opcode};
+use crate::upstream::{Home, Hub, LinkHandle};
 
 /// A farewell to somebody who was never let in waits for its socket only this long.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);

@@ -13,12 +13,12 @@ use tokio::time::sleep;
 use trunkline_protocol::cause::Cause;
 
 use super::inbound::{Inbound, InboundError, Piece, Upward};
-use crate::counters::Limit;
-use crate::directory::{Content, Hold, Serial, Slot};
 use crate::limits::Quota;
-use crate::link::Home;
+use crate::metrics::Limit;
+use crate::shard::directory::{Content, Hold, Serial, Slot};
 use crate::shard::{Ending, Shard};
 use crate::transport::websocket;
+use crate::upstream::Home;
 
 /// A read of this size is part of a flood.
 const LARGE_READ_BYTES: usize = 16 * 1024;

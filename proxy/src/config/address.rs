@@ -15,10 +15,8 @@ const EXAMPLE: &str = "is no URL like http://127.0.0.1:5000 or https://app.examp
 
 /// How bytes travel to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Security {
-    /// As they are.
+pub(crate) enum Security {
     Plain,
-    /// In TLS.
     Tls,
 }
 

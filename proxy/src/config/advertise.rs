@@ -13,9 +13,7 @@ const ANYWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
     "--advertise {value:?} {problem}: give what other nodes reach this one by, like 10.0.0.7:8080 or https://node-1:8443"
 )]
 pub struct AdvertiseError {
-    /// What was given.
     pub value: String,
-    /// What is wrong.
     pub problem: &'static str,
 }
 

@@ -14,12 +14,14 @@ use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use super::advertise::advertise;
 use super::carried::CarriedArgs;
 use super::discovery::DiscoveryArgs;
+use super::path_prefix::PathPrefixError;
 use super::tokens::{TokenArgs, TokenArgsError};
+use super::trust::TrustError;
 use super::{
     Address, AdminArgs, AdminArgsError, AdvertiseError, Config, DrainArgs, HomeArgs, LimitArgs, LinkArgs, LogArgs,
     MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, NobodyTrusted, OriginError, OriginPattern, OutboxArgs, PathPrefixArgs,
-    PathPrefixError, ProxyProtocolArgs, RelayArgs, RelaySettings, Resolver, Settings, TlsArgs, TlsArgsError, TlsListen,
-    TrustArgs, TrustError, random_node_name,
+    ProxyProtocolArgs, RelayArgs, RelaySettings, Resolver, Settings, TlsArgs, TlsArgsError, TlsListen, TrustArgs,
+    random_node_name,
 };
 
 /// Room that a client's message leaves in a link frame for what goes around it.

@@ -14,11 +14,10 @@ const LIKENESS: f64 = 0.7;
 /// Why a file can't be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum FileError {
+pub(crate) enum FileError {
     /// It can't be read.
     #[error("--config {path}: {source}")]
     Read {
-        /// Which file.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
@@ -26,7 +25,6 @@ pub enum FileError {
     /// It is no TOML.
     #[error("{path} is no TOML: {source}")]
     Syntax {
-        /// Which file.
         path: PathBuf,
         /// What is wrong, and where.
         source: Box<toml::de::Error>,
@@ -34,9 +32,7 @@ pub enum FileError {
     /// There is no such flag.
     #[error("{path}: there is no key {key:?}{}", suggestion(nearest))]
     UnknownKey {
-        /// Which file.
         path: PathBuf,
-        /// The key.
         key: String,
         /// The one that was meant, perhaps.
         nearest: Option<String>,
@@ -44,11 +40,8 @@ pub enum FileError {
     /// A value is of a kind that no flag has.
     #[error("{path}: {key} is {found}, but must be {wanted}")]
     Kind {
-        /// Which file.
         path: PathBuf,
-        /// The key.
         key: String,
-        /// What it is.
         found: &'static str,
         /// What it may be.
         wanted: &'static str,
@@ -61,7 +54,7 @@ fn suggestion(nearest: &Option<String>) -> String {
 
 /// A command that a file was read for.
 #[derive(Debug)]
-pub struct WithFile {
+pub(crate) struct WithFile {
     /// The command, with the values of the file as the defaults of its flags.
     pub command: Command,
     /// The flags that the file speaks of.
@@ -72,7 +65,7 @@ pub struct WithFile {
 ///
 /// # Errors
 /// When the file can't be read, or holds what is no flag.
-pub fn with_file(command: Command, path: &Path) -> Result<WithFile, FileError> {
+pub(crate) fn with_file(command: Command, path: &Path) -> Result<WithFile, FileError> {
     let text = std::fs::read_to_string(path).map_err(|source| FileError::Read { path: path.into(), source })?;
     with_text(command, path, &text)
 }

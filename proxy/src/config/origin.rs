@@ -31,7 +31,7 @@ pub enum OriginError {
 pub enum OriginPattern {
     /// All, but without credentials.
     Any,
-    /// This one.
+    /// One scheme, host and port.
     Exact(Origin),
     /// Those whose host is one of these labels before this one's.
     SubDomains(Origin),

@@ -9,7 +9,9 @@ use tracing::warn;
 use trunkline_protocol::limits::CLOCK_SKEW_S;
 
 use super::{ClientTls, is_loopback_host};
-use crate::identity::{JwksError, JwksSource, KeyError, TokenPolicy, VerifyingKey};
+use crate::auth::jwks::JwksError;
+use crate::auth::key::KeyError;
+use crate::auth::{JwksSource, TokenPolicy, VerifyingKey};
 
 /// What `trunkline serve` takes about access tokens.
 #[derive(Debug, Clone, Args)]

@@ -53,14 +53,14 @@ impl<T> Table<T> {
 
 /// How many are open, by address.
 #[derive(Debug)]
-pub struct Addresses {
+pub(crate) struct Addresses {
     most: NonZeroU32,
     open: Table<u32>,
 }
 
 /// A place of an address; it is free again when this is dropped.
 #[derive(Debug)]
-pub struct Seat {
+pub(crate) struct Seat {
     addresses: Arc<Addresses>,
     key: Key,
 }
@@ -68,13 +68,13 @@ pub struct Seat {
 impl Addresses {
     /// Each address may have so `most`.
     #[must_use]
-    pub fn new(most: NonZeroU32) -> Self {
+    pub(crate) fn new(most: NonZeroU32) -> Self {
         Self { most, open: Table::default() }
     }
 
     /// A place for one more of this address; `None` when it has all it may have.
     #[must_use]
-    pub fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Seat> {
+    pub(crate) fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Seat> {
         let key = Key::from(ip);
         let mut part = self.open.part(key);
         let open = part.entry(key).or_default();

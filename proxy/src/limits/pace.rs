@@ -9,7 +9,7 @@ const BURST: Duration = Duration::from_secs(1);
 
 /// The limit was passed for longer than anybody shall wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooFast {
+pub(crate) struct TooFast {
     /// When trying again may help.
     pub retry_after: Duration,
 }
@@ -30,15 +30,14 @@ fn moment(now: Duration) -> u64 {
 
 /// What all threads take from, one at a time.
 #[derive(Debug)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     per_second: NonZeroU32,
     paid_at: AtomicU64,
 }
 
 impl Bucket {
-    /// A full bucket.
     #[must_use]
-    pub fn new(per_second: NonZeroU32) -> Self {
+    pub(crate) fn new(per_second: NonZeroU32) -> Self {
         Self { per_second, paid_at: AtomicU64::new(0) }
     }
 
@@ -46,7 +45,7 @@ impl Bucket {
     ///
     /// # Errors
     /// When that would be longer than `patience`; nothing is taken then.
-    pub fn take(&self, now: Duration, patience: Duration) -> Result<Duration, TooFast> {
+    pub(crate) fn take(&self, now: Duration, patience: Duration) -> Result<Duration, TooFast> {
         let now = moment(now);
         let (mut wait, mut excess) = (0, 0);
         let taken = self.paid_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |paid_at| {
@@ -64,7 +63,7 @@ impl Bucket {
 
 /// What one client connection may send.
 #[derive(Debug)]
-pub struct Quota {
+pub(crate) struct Quota {
     messages: Option<NonZeroU32>,
     bytes: Option<NonZeroU32>,
     messages_paid_at: u64,
@@ -73,23 +72,21 @@ pub struct Quota {
 
 /// How long a client connection is not to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Debt {
-    /// For its messages.
+pub(crate) struct Debt {
     pub messages: Duration,
-    /// For its bytes.
     pub bytes: Duration,
 }
 
 impl Quota {
     /// A full quota; `None` where nothing is limited.
     #[must_use]
-    pub fn new(messages: Option<NonZeroU32>, bytes: Option<NonZeroU32>) -> Option<Box<Self>> {
+    pub(crate) fn new(messages: Option<NonZeroU32>, bytes: Option<NonZeroU32>) -> Option<Box<Self>> {
         let is_limited = messages.is_some() || bytes.is_some();
         is_limited.then(|| Box::new(Self { messages, bytes, messages_paid_at: 0, bytes_paid_at: 0 }))
     }
 
     /// Counts what was read.
-    pub fn charge(&mut self, now: Duration, messages: u64, bytes: usize) -> Debt {
+    pub(crate) fn charge(&mut self, now: Duration, messages: u64, bytes: usize) -> Debt {
         let now = moment(now);
         let owed = |paid_at: &mut u64, amount: u64, per_second: Option<NonZeroU32>| {
             let Some(per_second) = per_second else { return Duration::ZERO };
@@ -104,7 +101,7 @@ impl Quota {
 
     /// How much to read at once, so that no debt lasts much longer than a second.
     #[must_use]
-    pub fn read_max_bytes(&self) -> usize {
+    pub(crate) fn read_max_bytes(&self) -> usize {
         self.bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes.get()).unwrap_or(usize::MAX))
     }
 }

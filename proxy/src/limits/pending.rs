@@ -17,7 +17,7 @@ const ADDRESSES_MAX: usize = 8 * 1024;
 
 /// Negotiates that led to no connection yet.
 #[derive(Debug)]
-pub struct Pending {
+pub(crate) struct Pending {
     most: NonZeroU32,
     counts: Table<Count>,
 }
@@ -43,7 +43,7 @@ impl Count {
 impl Pending {
     /// Each address may have so `most`.
     #[must_use]
-    pub fn new(most: NonZeroU32) -> Self {
+    pub(crate) fn new(most: NonZeroU32) -> Self {
         Self { most, counts: Table::default() }
     }
 
@@ -51,7 +51,7 @@ impl Pending {
     ///
     /// # Errors
     /// When the address has too many; after this time some are forgotten.
-    pub fn negotiated(&self, ip: IpAddr, now: Duration) -> Result<(), Duration> {
+    pub(crate) fn negotiated(&self, ip: IpAddr, now: Duration) -> Result<(), Duration> {
         let (key, span) = (Key::from(ip), now.as_secs() / SPAN_S);
         let mut part = self.counts.part(key);
         if part.len() >= ADDRESSES_MAX && !part.contains_key(&key) {
@@ -70,7 +70,7 @@ impl Pending {
     }
 
     /// One of the negotiates of an address has led to a connection.
-    pub fn connected(&self, ip: IpAddr, now: Duration) {
+    pub(crate) fn connected(&self, ip: IpAddr, now: Duration) {
         let key = Key::from(ip);
         let mut part = self.counts.part(key);
         let Some(count) = part.get_mut(&key) else { return };

@@ -18,7 +18,6 @@ const MESSAGE: &str = "message";
 /// What each line has by itself; a field of that name would come twice.
 const OWN: [&str; 4] = ["time", "level", "node", "target"];
 
-/// Writes lines.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lines(pub(super) LogFormat);
 

@@ -8,11 +8,11 @@ use super::handed::Handed;
 use super::thread::Door;
 use super::{StartError, listen};
 use crate::config::Config;
-use crate::endpoint::Layers;
+use crate::frontend::Layers;
 #[cfg(feature = "tls")]
-use crate::endpoint::TlsLayer;
+use crate::frontend::TlsLayer;
 #[cfg(feature = "tls")]
-use crate::tls::{Certificates, server_config};
+use crate::net::tls::{Certificates, server_config};
 
 /// Where a node is to be found.
 #[derive(Debug)]
@@ -77,7 +77,6 @@ impl Doors {
     }
 }
 
-/// Where clients connect.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Addresses {
     pub(super) plain: SocketAddr,

@@ -18,10 +18,10 @@ use trunkline_protocol::manifest::Manifest;
 
 use super::{LEAVING_POLL, LINKS_TIMEOUT, thread, upstream};
 use crate::config::Settings;
-use crate::delivery::Order;
-use crate::endpoint::Endpoint;
-use crate::link::{MemoryDialler, Pool, Reach};
+use crate::frontend::Endpoint;
+use crate::shard::delivery::Order;
 use crate::shard::{ShardSender, Shared};
+use crate::upstream::{MemoryDialler, Pool, Reach};
 
 /// How long clients may take to leave when the app stops.
 const LEAVING_TIMEOUT: Duration = Duration::from_secs(5);

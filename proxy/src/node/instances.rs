@@ -19,7 +19,6 @@ pub(super) struct Instances<T> {
 /// What it means that an instance answers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Met<T> {
-    /// Nothing new.
     Known,
     /// It is the next one: those before it are gone.
     Next(Vec<T>),
@@ -70,7 +69,6 @@ impl<T> Instances<T> {
         gone.into_iter().map(|(_, value)| value).collect()
     }
 
-    /// All are gone.
     pub(super) fn clear(&mut self) -> Vec<T> {
         mem::take(&mut self.known).into_iter().map(|(_, value)| value).collect()
     }

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use crate::counters::Outcome;
+use crate::metrics::Outcome;
+use crate::net::tls::{Certificates, TlsError};
 use crate::shard::{Shared, Ways};
-use crate::tls::{Certificates, TlsError};
 
 /// How often files are looked at: links that a deployment tool swaps can't be watched reliably, and this is cheap.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);

@@ -12,8 +12,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::client;
-use crate::downlink::keep_link;
-use crate::endpoint::{self, Endpoint, Layers};
+use crate::frontend::{self, Endpoint, Layers};
+use crate::link::keep_link;
 use crate::shard::{Inbox, Parcel, Shard, Shared, Turn};
 
 /// Where a shard gets its sockets from.
@@ -43,14 +43,14 @@ pub(super) fn start(
     })
 }
 
-async fn run(index: u16, shared: Arc<Shared>, doors: Vec<(tokio::net::TcpListener, Layers)>, inbox: Inbox) {
+pub(crate) async fn run(index: u16, shared: Arc<Shared>, doors: Vec<(tokio::net::TcpListener, Layers)>, inbox: Inbox) {
     let shard = Shard::new(index, shared.clone());
     if let Some(own_inbox) = shared.shards().get(usize::from(index)) {
         let counters = shared.counters_of(index);
         let router = Endpoint::new(shared.clone(), counters.clone(), own_inbox.clone()).into_router();
         for (listener, layers) in doors {
-            let door = endpoint::Door::new(shared.clone(), counters.clone());
-            spawn_local(endpoint::serve(listener, layers, router.clone(), door));
+            let door = frontend::Door::new(shared.clone(), counters.clone());
+            spawn_local(frontend::serve(listener, layers, router.clone(), door));
         }
     }
     spawn_local(tick(shard.clone()));

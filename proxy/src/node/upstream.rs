@@ -14,8 +14,8 @@ use trunkline_protocol::manifest::Manifest;
 use super::instances::{Instances, Met};
 use crate::admin::Upstreams;
 use crate::config::Address;
-use crate::link::{AppServer, Pool, Reach, ReadManifestError, read_manifest};
 use crate::shard::{Parcel, Shared};
+use crate::upstream::{AppServer, Pool, Reach, ReadManifestError, read_manifest};
 
 /// How often an app server is asked that doesn't answer, or not with all its links.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -115,7 +115,7 @@ fn give_up_if_certain(
 }
 
 /// Learns the hubs of an app server and begins to keep links to it.
-pub(super) fn open_pools(
+pub(crate) fn open_pools(
     shared: &Arc<Shared>,
     reach: Reach,
     manifest: Manifest,

@@ -6,16 +6,16 @@ use std::time::Duration;
 use trunkline_protocol::service::{ClientInvocation, ErrorCompletion, FlowOperation, RawKind, ServiceMessage};
 
 use super::{Ending, Shard};
-use crate::delivery::{Act, Delivery, GroupOrder, Order, Pace, Receivers, Who, frame_for, raw_frame};
-use crate::directory::{Client, Content, Hold, SetName, Slot, Status};
-use crate::link::{HubIndex, LinkHandle};
+use crate::shard::delivery::{Act, Delivery, GroupOrder, Order, Pace, Receivers, Who, frame_for, raw_frame};
+use crate::shard::directory::{Client, Content, Hold, SetName, Slot, Status};
+use crate::upstream::{HubIndex, LinkHandle};
 
 /// A list for more orders is not kept.
 const ORDERS_KEPT_MAX: usize = 2048;
 
 impl Shard {
     /// Carries out orders, and writes what they left to be written.
-    pub fn carry_out(self: &Rc<Self>, mut orders: Vec<Order>) {
+    pub(crate) fn carry_out(self: &Rc<Self>, mut orders: Vec<Order>) {
         // A lone frame is written at once; the frames of a longer turn leave together.
         let pace = if orders.len() == 1 { Pace::Direct } else { Pace::Gather };
         for order in orders.drain(..) {
@@ -29,7 +29,7 @@ impl Shard {
 
     /// An empty list for the orders of a turn: growing one anew is what a turn of many small frames would pay most for.
     #[must_use]
-    pub fn spare_orders(&self) -> Vec<Order> {
+    pub(crate) fn spare_orders(&self) -> Vec<Order> {
         std::mem::take(&mut *self.spare_orders.borrow_mut())
     }
 
@@ -202,7 +202,7 @@ impl Shard {
 
 /// What an app server is told that asks a client which is not here. Text of the official server.
 #[must_use]
-pub fn no_such_connection(question: ClientInvocation) -> ServiceMessage {
+pub(crate) fn no_such_connection(question: ClientInvocation) -> ServiceMessage {
     let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = question;
     let error = format!("Connection '{connection_id}' does not exist.").into();
     ServiceMessage::ErrorCompletion(ErrorCompletion { invocation_id, connection_id, caller_server_id, error })

@@ -17,7 +17,6 @@ pub(super) struct Departures<T> {
     step: Duration,
     /// How many have been told.
     told: u32,
-    /// Since the beginning.
     next_at: Duration,
 }
 

@@ -9,7 +9,7 @@ use trunkline_protocol::id::random_bytes;
 
 use super::departures::Departures;
 use super::{Ending, Shard};
-use crate::directory::{Serial, Slot};
+use crate::shard::directory::{Serial, Slot};
 
 /// A node sends at least ten clients away in a second: fewer are no storm anywhere, and nobody shall wait for them.
 const LEAVE_INTERVAL: Duration = Duration::from_millis(100);
@@ -26,7 +26,7 @@ impl Shard {
 
     /// Whether all were sent away, so that nobody is let in any more.
     #[must_use]
-    pub fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         self.is_drained.get()
     }
 

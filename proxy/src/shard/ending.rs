@@ -18,9 +18,9 @@ use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 
 use super::Shard;
 use super::past::{PastConnection, short, unix_ms};
-use crate::delivery::frame_for;
-use crate::directory::{Client, Content, Opening, Slot};
-use crate::outbox::Outbox;
+use crate::shard::delivery::frame_for;
+use crate::shard::directory::{Client, Content, Opening, Slot};
+use crate::shard::outbox::Outbox;
 use crate::transport::websocket::{self, CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL};
 
 /// How long a client may take to answer our close; the official server's.
@@ -31,7 +31,7 @@ const CLOSED_WITH_ERROR: &str = "Connection closed with an error.";
 
 /// An end, and who is told of it.
 #[derive(Debug, Clone)]
-pub struct Ending {
+pub(crate) struct Ending {
     /// Why: for counters, logs, the app server, and whoever asks later.
     pub cause: Cause,
     /// What is known besides.
@@ -47,7 +47,7 @@ pub struct Ending {
 
 /// The last hub message.
 #[derive(Debug, Clone)]
-pub struct Farewell {
+pub(crate) struct Farewell {
     /// What is shown only where the hub gives details; `None` for an end without error.
     detail: Option<String>,
     allow_reconnect: bool,
@@ -55,26 +55,24 @@ pub struct Farewell {
 
 /// What the app server is told of an end.
 #[derive(Debug, Clone)]
-pub enum Notice {
+pub(crate) enum Notice {
     /// Nothing: it knows, or can't be told.
     None,
-    /// All is well.
     Clean,
-    /// This went wrong.
     Error(String),
 }
 
 impl Ending {
     /// The client closed, or its socket ended: which of them, the cause tells.
     #[must_use]
-    pub fn by_client(cause: Cause) -> Self {
+    pub(crate) fn by_client(cause: Cause) -> Self {
         Self { cause, detail: None, farewell: None, notice: Notice::Clean, raw_code: CLOSE_NORMAL }
     }
 
     /// The app server ended it, for this error if there is one, and has said so to the client of a hub. It may say more
     /// exactly why.
     #[must_use]
-    pub fn by_app(error: Option<&str>, cause: Option<Cause>) -> Self {
+    pub(crate) fn by_app(error: Option<&str>, cause: Option<Cause>) -> Self {
         let (plain, raw_code) = match error {
             Some(_) => (Cause::AppError, CLOSE_APP_FAILED),
             None => (Cause::AppClosed, CLOSE_NORMAL),
@@ -85,13 +83,13 @@ impl Ending {
 
     /// Somebody other than its app server ordered it to be closed.
     #[must_use]
-    pub fn ordered(reason: Option<&str>) -> Self {
+    pub(crate) fn ordered(reason: Option<&str>) -> Self {
         Self::commanded(Cause::Ordered, reason)
     }
 
     /// An operator closed it, and may have said why. It is not told to come again.
     #[must_use]
-    pub fn by_operator(reason: Option<&str>) -> Self {
+    pub(crate) fn by_operator(reason: Option<&str>) -> Self {
         Self::commanded(Cause::Operator, reason)
     }
 
@@ -103,13 +101,13 @@ impl Ending {
 
     /// It broke a rule or a limit; `raw_code` tells which to a client of a raw endpoint.
     #[must_use]
-    pub fn broken_rule(cause: Cause, detail: &str, raw_code: u16) -> Self {
+    pub(crate) fn broken_rule(cause: Cause, detail: &str, raw_code: u16) -> Self {
         Self { raw_code, ..Self::error(cause, format!("InvalidDataException: {detail}"), detail) }
     }
 
     /// It read too slowly.
     #[must_use]
-    pub fn slow_client() -> Self {
+    pub(crate) fn slow_client() -> Self {
         // No farewell: it would stand behind everything that the client doesn't read.
         let notice = Notice::Error("the client reads too slowly: its queue is over --outbox-max-bytes".into());
         Self { cause: Cause::SlowClient, detail: None, farewell: None, notice, raw_code: CLOSE_GOING_AWAY }
@@ -117,40 +115,39 @@ impl Ending {
 
     /// It read slowly, and all together had too much waiting.
     #[must_use]
-    pub fn outbox_total() -> Self {
+    pub(crate) fn outbox_total() -> Self {
         let text = "the client reads too slowly: all queues of its node together are over --outbox-total-max-bytes";
         Self { cause: Cause::OutboxTotal, notice: Notice::Error(text.into()), ..Self::slow_client() }
     }
 
     /// It was silent for too long. Text of the official server.
     #[must_use]
-    pub fn timed_out() -> Self {
+    pub(crate) fn timed_out() -> Self {
         let text = "Client hasn't sent a message/ping within the configured ClientTimeoutInterval.";
         Self::error(Cause::KeepAliveTimeout, format!("OperationCanceledException: {text}"), text)
     }
 
     /// The app server took a connection but never answered its hub handshake.
     #[must_use]
-    pub fn not_opened() -> Self {
+    pub(crate) fn not_opened() -> Self {
         let notice = Notice::Error("the hub handshake was not answered in time".into());
         Self { cause: Cause::AppHandshakeTimeout, detail: None, farewell: None, notice, raw_code: CLOSE_GOING_AWAY }
     }
 
     /// Its home link is lost, or has gone with its app server, and it can't be given another one.
     #[must_use]
-    pub fn home_lost(cause: Cause) -> Self {
+    pub(crate) fn home_lost(cause: Cause) -> Self {
         Self::come_again(cause, Notice::None)
     }
 
     /// It waited for an app server, and none came.
     #[must_use]
-    pub fn no_app_server() -> Self {
+    pub(crate) fn no_app_server() -> Self {
         Self::come_again(Cause::NoAppServer, Notice::None)
     }
 
-    /// The node stops.
     #[must_use]
-    pub fn drained() -> Self {
+    pub(crate) fn drained() -> Self {
         Self::come_again(Cause::Drained, Notice::Clean)
     }
 
@@ -161,7 +158,7 @@ impl Ending {
 
     /// The access token with which it came has expired. With the official server too it is told to come again.
     #[must_use]
-    pub fn token_expired() -> Self {
+    pub(crate) fn token_expired() -> Self {
         Self::come_again(Cause::TokenExpired, Notice::Clean)
     }
 
@@ -183,7 +180,7 @@ impl Farewell {
 }
 
 /// Tells people of an end, in the words of metrics and hooks.
-pub fn log_end(hub: &str, id: &str, cause: Cause, detail: Option<&str>) {
+pub(crate) fn log_end(hub: &str, id: &str, cause: Cause, detail: Option<&str>) {
     let connection = short(id);
     if cause.is_notable() {
         info!(hub, connection, %cause, detail, "client connection closed");
@@ -194,7 +191,7 @@ pub fn log_end(hub: &str, id: &str, cause: Cause, detail: Option<&str>) {
 
 impl Shard {
     /// Ends a client connection; a second time is fine. Its place is freed when its socket has ended.
-    pub fn end(self: &Rc<Self>, slot: Slot, ending: &Ending) {
+    pub(crate) fn end(self: &Rc<Self>, slot: Slot, ending: &Ending) {
         let now = self.tick();
         {
             let mut directory = self.directory.borrow_mut();
@@ -276,7 +273,7 @@ impl Shard {
     }
 
     /// An id is over. One that a token names is remembered for as long as the token could revive it.
-    pub fn end_id(&self, id: &Rc<str>, is_negotiated: bool) {
+    pub(crate) fn end_id(&self, id: &Rc<str>, is_negotiated: bool) {
         if !is_negotiated {
             return self.shared.routes.remove(id);
         }
@@ -286,7 +283,7 @@ impl Shard {
     }
 
     /// Frees the place of a client connection whose socket has ended, for this cause unless it was ended before.
-    pub fn free(self: &Rc<Self>, slot: Slot, cause: Cause) {
+    pub(crate) fn free(self: &Rc<Self>, slot: Slot, cause: Cause) {
         self.end(slot, &Ending::by_client(cause));
         self.expiries.borrow_mut().forget(slot);
         if let Some(mut client) = self.directory.borrow_mut().remove(slot) {

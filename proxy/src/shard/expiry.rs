@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::{Ending, Shard};
 use crate::config::unix_seconds;
-use crate::directory::Slot;
+use crate::shard::directory::Slot;
 
 /// Whose token ends when, in seconds since 1970.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ impl Expiries {
 
 impl Shard {
     /// Has a client closed at this time, in seconds since 1970.
-    pub fn close_at(&self, slot: Slot, at_s: u64) {
+    pub(crate) fn close_at(&self, slot: Slot, at_s: u64) {
         self.expiries.borrow_mut().set(slot, at_s);
     }
 

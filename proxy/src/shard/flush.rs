@@ -6,12 +6,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::{Ending, Shard};
-use crate::directory::{Serial, Slot};
-use crate::outbox::Outbox;
+use crate::shard::directory::{Serial, Slot};
+use crate::shard::outbox::Outbox;
 
 impl Shard {
     /// Ends a turn: whatever was gathered leaves, in one system call per recipient.
-    pub fn finish_turn(self: &Rc<Self>) {
+    pub(crate) fn finish_turn(self: &Rc<Self>) {
         let (dirty, blocked, slow) = {
             let mut aftermath = self.aftermath.borrow_mut();
             (
@@ -27,7 +27,7 @@ impl Shard {
         let mut aftermath = self.aftermath.borrow_mut();
         // A slow client's farewell may have left something meanwhile: its own flush has seen to it.
         *aftermath =
-            crate::delivery::Aftermath { dirty: emptied(dirty), blocked: emptied(blocked), slow: emptied(slow) };
+            crate::shard::delivery::Aftermath { dirty: emptied(dirty), blocked: emptied(blocked), slow: emptied(slow) };
     }
 
     /// Writes what waits for one client, as far as its socket takes it.

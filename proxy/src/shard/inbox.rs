@@ -12,17 +12,17 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
 use super::Shard;
-use crate::carried::Near;
-use crate::delivery::Order;
 use crate::limits::Seat;
-use crate::link::{Hub, Pool};
+use crate::shard::delivery::Order;
+use crate::transport::http::Near;
+use crate::upstream::{Hub, Pool};
 
 /// What may wait in one shard's inbox. Two of the largest frames fit, so that none can get stuck.
 const INBOX_MAX_BYTES: u32 = 64 * 1024 * 1024;
 
 /// What may be put into an inbox.
 #[derive(Debug)]
-pub enum Parcel {
+pub(crate) enum Parcel {
     /// Orders of one turn of a link.
     Turn(Turn),
     /// A socket that is about to become a client connection.
@@ -34,13 +34,12 @@ pub enum Parcel {
 }
 
 /// What somebody does in a shard who is no link and no client.
-pub struct Visit(Box<Act>);
+pub(crate) struct Visit(Box<Act>);
 
 type Act = dyn FnOnce(&Rc<Shard>) + Send;
 
 impl Visit {
-    /// Lets it happen.
-    pub fn begin(self, shard: &Rc<Shard>) {
+    pub(crate) fn begin(self, shard: &Rc<Shard>) {
         (self.0)(shard);
     }
 }
@@ -53,7 +52,7 @@ impl fmt::Debug for Visit {
 
 /// Orders that another shard's link brought.
 #[derive(Debug)]
-pub struct Turn {
+pub(crate) struct Turn {
     /// The orders, to be carried out in this order.
     pub orders: Vec<Order>,
     _room: OwnedSemaphorePermit,
@@ -61,7 +60,7 @@ pub struct Turn {
 
 /// How a client's bytes reach its shard.
 #[derive(Debug)]
-pub enum Arrival {
+pub(crate) enum Arrival {
     /// A WebSocket; the upgrade is on its way.
     Upgrade(OnUpgrade),
     /// Requests carry them, to and from the other end of this pipe.
@@ -70,8 +69,7 @@ pub enum Arrival {
 
 /// A connect request that was accepted.
 #[derive(Debug)]
-pub struct Admission {
-    /// Gives the socket.
+pub(crate) struct Admission {
     pub arrival: Arrival,
     /// What it travels by.
     pub transport: Transport,
@@ -91,24 +89,23 @@ pub struct Admission {
 
 /// The sending end of a shard's inbox.
 #[derive(Debug, Clone)]
-pub struct ShardSender {
+pub(crate) struct ShardSender {
     parcels: mpsc::UnboundedSender<Parcel>,
     room: Arc<Semaphore>,
 }
 
 /// The receiving end of a shard's inbox.
-pub type Inbox = mpsc::UnboundedReceiver<Parcel>;
+pub(crate) type Inbox = mpsc::UnboundedReceiver<Parcel>;
 
 impl ShardSender {
-    /// A fresh inbox.
     #[must_use]
-    pub fn new() -> (Self, Inbox) {
+    pub(crate) fn new() -> (Self, Inbox) {
         let (parcels, inbox) = mpsc::unbounded_channel();
         (Self { parcels, room: Arc::new(Semaphore::new(INBOX_MAX_BYTES as usize)) }, inbox)
     }
 
     /// Gives orders of some `bytes` to the shard, once there is room. Cancelled, nothing was given.
-    pub async fn give(&self, orders: Vec<Order>, bytes: usize) {
+    pub(crate) async fn give(&self, orders: Vec<Order>, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(INBOX_MAX_BYTES / 2);
         if let Ok(room) = self.room.clone().acquire_many_owned(bytes).await {
             self.put(Parcel::Turn(Turn { orders, _room: room }));
@@ -117,7 +114,10 @@ impl ShardSender {
 
     /// Has `act` done by the shard, behind what waits there, and tells what came of it. It is to be short: meanwhile nobody
     /// is served. `None` when the shard is gone.
-    pub async fn visit<T: Send + 'static>(&self, act: impl FnOnce(&Rc<Shard>) -> T + Send + 'static) -> Option<T> {
+    pub(crate) async fn visit<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Rc<Shard>) -> T + Send + 'static,
+    ) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         // Nobody waits for it any more: fine.
         self.leave(move |shard| drop(answer.send(act(shard))));
@@ -125,12 +125,12 @@ impl ShardSender {
     }
 
     /// The same, without waiting.
-    pub fn leave(&self, act: impl FnOnce(&Rc<Shard>) + Send + 'static) {
+    pub(crate) fn leave(&self, act: impl FnOnce(&Rc<Shard>) + Send + 'static) {
         self.put(Parcel::Visit(Visit(Box::new(act))));
     }
 
     /// Puts something in that is not counted in bytes: sockets bound the one kind, pools the other.
-    pub fn put(&self, parcel: Parcel) {
+    pub(crate) fn put(&self, parcel: Parcel) {
         // It fails when the shard's thread is gone: the node is stopping, and nobody is left to be served.
         drop(self.parcels.send(parcel));
     }

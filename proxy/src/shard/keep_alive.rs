@@ -6,8 +6,8 @@
 use std::rc::Rc;
 
 use super::{Ending, Shard};
-use crate::delivery::frame_for;
-use crate::directory::{Client, Content, Hold, Serial, Slot, Status};
+use crate::shard::delivery::frame_for;
+use crate::shard::directory::{Client, Content, Hold, Serial, Slot, Status};
 use crate::transport::websocket;
 use trunkline_protocol::hub::HubMessage;
 use trunkline_protocol::manifest::HubManifest;
@@ -56,7 +56,7 @@ enum Due {
 
 impl Shard {
     /// One second has passed.
-    pub fn advance(self: &Rc<Self>) {
+    pub(crate) fn advance(self: &Rc<Self>) {
         let now = self.tick() + 1;
         self.tick.set(now);
         self.counters.ticks.increment();
@@ -169,8 +169,8 @@ mod tests {
     use trunkline_protocol::hub::HubProtocol;
 
     use super::*;
-    use crate::link::{AppServerId, HubIndex, LinkHandle};
-    use crate::socket::Socket;
+    use crate::net::socket::Socket;
+    use crate::upstream::{AppServerId, HubIndex, LinkHandle};
 
     fn client(change: impl FnOnce(&mut Client)) -> Client {
         let home = Arc::new(LinkHandle::opened(HubIndex::from(0), AppServerId::from(0)));

@@ -9,8 +9,8 @@ use trunkline_protocol::manifest::REMOTE_HEADER;
 use trunkline_protocol::service::OpenConnection;
 
 use super::{Ending, Shard};
-use crate::directory::{Census, Client, Directory, Hold, Kind, SetName, Slot, Status};
-use crate::link::{AppServerId, HubIndex};
+use crate::shard::directory::{Census, Client, Directory, Hold, Kind, SetName, Slot, Status};
+use crate::upstream::{AppServerId, HubIndex};
 
 const MICROS_PER_SECOND: u64 = 1_000_000;
 
@@ -28,8 +28,7 @@ const HEADER_MAX_CHARS: usize = 300;
 
 /// Which clients are asked for.
 #[derive(Debug, Clone)]
-pub enum Which {
-    /// All.
+pub(crate) enum Which {
     Everyone,
     /// Those of a hub.
     Hub(HubIndex),
@@ -41,32 +40,25 @@ pub enum Which {
 
 /// What is told of a client in a list.
 #[derive(Debug, Clone)]
-pub struct Row {
-    /// Its place.
-    pub slot: Slot,
+pub(crate) struct Row {
     /// As much of its id as is no secret: a whole one may be a token.
     pub id: String,
-    /// Its hub.
     pub hub: HubIndex,
-    /// Its app server.
     pub app: AppServerId,
-    /// Its user.
     pub user: Option<String>,
     /// What it travels by.
     pub transport: &'static str,
-    /// Its hub protocol.
     pub protocol: &'static str,
     /// Where it is in its life.
     pub state: &'static str,
     /// How long it is here, in seconds.
     pub age_s: u32,
-    /// Its address.
     pub address: Option<String>,
 }
 
 /// What is told of one client.
 #[derive(Debug, Clone)]
-pub struct Details {
+pub(crate) struct Details {
     /// As in a list.
     pub row: Row,
     /// As what it shows itself.
@@ -87,7 +79,7 @@ pub struct Details {
 
 /// The first names of sets after one, in their order, with the numbers of their members.
 #[derive(Debug)]
-pub struct Names {
+pub(crate) struct Names {
     /// The names found so far.
     pub found: BTreeMap<String, u64>,
     hub: HubIndex,
@@ -100,13 +92,13 @@ pub struct Names {
 impl Names {
     /// The first `most` groups of a hub after one.
     #[must_use]
-    pub fn groups(hub: HubIndex, after: Option<String>, most: usize) -> Self {
+    pub(crate) fn groups(hub: HubIndex, after: Option<String>, most: usize) -> Self {
         Self { found: BTreeMap::new(), hub, are_users: false, after, most, from: 0 }
     }
 
     /// The first `most` users of a hub after one.
     #[must_use]
-    pub fn users(hub: HubIndex, after: Option<String>, most: usize) -> Self {
+    pub(crate) fn users(hub: HubIndex, after: Option<String>, most: usize) -> Self {
         Self { are_users: true, ..Self::groups(hub, after, most) }
     }
 
@@ -132,12 +124,12 @@ impl Names {
 impl Shard {
     /// How many clients there are of each kind.
     #[must_use]
-    pub fn census(&self) -> Census {
+    pub(crate) fn census(&self) -> Census {
         self.directory.borrow().census().clone()
     }
 
     /// Looks for names; `true` when all were looked at.
-    pub fn look_for(&self, names: &mut Names) -> bool {
+    pub(crate) fn look_for(&self, names: &mut Names) -> bool {
         let directory = self.directory.borrow();
         let (step, is_last) = step(names.from, directory.set_places());
         names.from = step.end;
@@ -147,7 +139,7 @@ impl Shard {
 
     /// Some of the clients that are asked for, at most `most`, from this place on, and the place to go on from.
     #[must_use]
-    pub fn list(&self, which: &Which, from: Slot, most: usize) -> (Vec<Row>, Option<Slot>) {
+    pub(crate) fn list(&self, which: &Which, from: Slot, most: usize) -> (Vec<Row>, Option<Slot>) {
         let directory = self.directory.borrow();
         let most = most.min(ROWS_STEP);
         let (slots, next) = match which {
@@ -161,14 +153,14 @@ impl Shard {
         };
         let rows = slots.into_iter().filter_map(|slot| {
             let client = directory.get(slot).filter(|client| !client.is_closing())?;
-            Some(self.row(&directory, slot, client, opening(client).as_ref()))
+            Some(self.row(&directory, client, opening(client).as_ref()))
         });
         (rows.collect(), next)
     }
 
     /// How many members a set has here.
     #[must_use]
-    pub fn set_size(&self, which: &Which) -> usize {
+    pub(crate) fn set_size(&self, which: &Which) -> usize {
         let directory = self.directory.borrow();
         match which {
             Which::Everyone => 0,
@@ -182,7 +174,7 @@ impl Shard {
 
     /// All that is told of a client.
     #[must_use]
-    pub fn details(&self, slot: Slot, id: &str) -> Option<Details> {
+    pub(crate) fn details(&self, slot: Slot, id: &str) -> Option<Details> {
         let slot = self.is_at(slot, id)?;
         let directory = self.directory.borrow();
         let client = directory.get(slot)?;
@@ -197,7 +189,7 @@ impl Shard {
         groups.truncate(GROUPS_MAX);
         let ago = |tick: u32| self.tick().saturating_sub(tick);
         Some(Details {
-            row: self.row(&directory, slot, client, open.as_ref()),
+            row: self.row(&directory, client, open.as_ref()),
             user_agent: open.as_ref().and_then(|open| header(open, "user-agent")),
             groups,
             group_count,
@@ -209,7 +201,7 @@ impl Shard {
     }
 
     /// Closes a client by hand; `false` when it is not here.
-    pub fn close_by_hand(self: &Rc<Self>, slot: Slot, id: &str, reason: Option<&str>) -> bool {
+    pub(crate) fn close_by_hand(self: &Rc<Self>, slot: Slot, id: &str, reason: Option<&str>) -> bool {
         let is_here = self.is_at(slot, id);
         if let Some(slot) = is_here {
             self.end(slot, &Ending::by_operator(reason));
@@ -225,14 +217,13 @@ impl Shard {
         (id.len() >= ID_CHARS && client.id.starts_with(id)).then_some(slot)
     }
 
-    fn row(&self, directory: &Directory, slot: Slot, client: &Client, open: Option<&OpenConnection>) -> Row {
+    fn row(&self, directory: &Directory, client: &Client, open: Option<&OpenConnection>) -> Row {
         let user = directory.sets_of(client).find_map(|set| match set {
             SetName::User(name) => Some(name.to_owned()),
             SetName::Hub | SetName::Group(_) => None,
         });
         let Kind { hub, app, transport, protocol } = Kind::of(client);
         Row {
-            slot,
             id: client.id.get(..ID_CHARS).unwrap_or(&client.id).into(),
             hub,
             app,

@@ -6,9 +6,9 @@
 use std::rc::Rc;
 
 use super::{Ending, Shard};
-use crate::directory::{Client, Slot};
-use crate::outbox::Outbox;
-use crate::socket::Socket;
+use crate::net::socket::Socket;
+use crate::shard::directory::{Client, Slot};
+use crate::shard::outbox::Outbox;
 
 /// One part in so many of the share is made free at once: looking for the largest takes a look at all.
 const FREED_PART: usize = 8;

@@ -9,10 +9,10 @@ use trunkline_protocol::id::ID_CHARS;
 use trunkline_protocol::manifest::{REMOTE_HEADER, Transport, USER_ID_CLAIM};
 use trunkline_protocol::service::OpenConnection;
 
-use crate::counters::Speech;
+use crate::metrics::Speech;
 
 /// How long an end is remembered.
-pub const REMEMBERED_MS: u64 = 10 * 60 * 1000;
+pub(crate) const REMEMBERED_MS: u64 = 10 * 60 * 1000;
 
 /// How many ends a node remembers at most: some megabytes.
 const REMEMBERED_MAX: usize = 16 * 1024;
@@ -22,12 +22,11 @@ const TEXT_MAX_BYTES: usize = 512;
 
 /// A client connection that has ended, or one that never was let in.
 #[derive(Debug, Clone)]
-pub struct PastConnection {
+pub(crate) struct PastConnection {
     /// As much of its id as may be shown.
     pub id: Box<str>,
     /// Its hub; `None` when it was refused before that was known.
     pub hub: Option<Box<str>>,
-    /// Why it ended.
     pub cause: Cause,
     /// What is known besides, such as the rule that was broken.
     pub detail: Option<Box<str>>,
@@ -35,7 +34,6 @@ pub struct PastConnection {
     pub transport: Option<Transport>,
     /// What it spoke; `None` before its hub handshake.
     pub speech: Option<Speech>,
-    /// Whose it was.
     pub user: Option<Box<str>>,
     /// Where it came from.
     pub remote: Option<Box<str>>,
@@ -45,13 +43,12 @@ pub struct PastConnection {
     pub app_server: Option<Arc<str>>,
     /// When it was opened, in milliseconds since 1970; `None` if it never was.
     pub opened_ms: Option<u64>,
-    /// When it ended.
     pub closed_ms: u64,
 }
 
 /// The ends that one shard has seen.
 #[derive(Debug)]
-pub struct Past {
+pub(crate) struct Past {
     most: usize,
     ring: Mutex<Ring>,
 }
@@ -65,7 +62,7 @@ struct Ring {
 impl PastConnection {
     /// One that ends now.
     #[must_use]
-    pub fn new(id: &str, cause: Cause, detail: Option<&str>) -> Self {
+    pub(crate) fn new(id: &str, cause: Cause, detail: Option<&str>) -> Self {
         Self {
             id: short(id).into(),
             hub: None,
@@ -84,7 +81,7 @@ impl PastConnection {
 
     /// With what the opening of a connection tells of its client.
     #[must_use]
-    pub fn of(self, open: &OpenConnection) -> Self {
+    pub(crate) fn of(self, open: &OpenConnection) -> Self {
         let header = |wanted: &str| {
             let (_, values) = open.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
             values.first().map(|value| shown(value))
@@ -97,7 +94,7 @@ impl PastConnection {
 impl Past {
     /// One of so many, which share the room of their node.
     #[must_use]
-    pub fn new(shards: usize) -> Self {
+    pub(crate) fn new(shards: usize) -> Self {
         Self { most: (REMEMBERED_MAX / shards.max(1)).max(1), ring: Mutex::default() }
     }
 
@@ -135,7 +132,7 @@ impl Ring {
 
 /// As much of a connection id as may be shown: in negotiate version 0 the whole of it is a secret.
 #[must_use]
-pub fn short(id: &str) -> &str {
+pub(crate) fn short(id: &str) -> &str {
     id.get(..ID_CHARS).unwrap_or(id)
 }
 
@@ -145,7 +142,6 @@ fn shown(text: &str) -> Box<str> {
     text.get(..end).unwrap_or_default().into()
 }
 
-/// Milliseconds since 1970.
 pub(super) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -18,12 +18,12 @@ use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 
 use super::{Ending, Shard};
-use crate::delivery::{Pace, frame_for};
-use crate::directory::{Content, Hold, Serial, Slot, Status};
-use crate::link::{AppServerId, Home, HubIndex, LinkHandle, LinkId};
+use crate::shard::delivery::{Pace, frame_for};
+use crate::shard::directory::{Content, Hold, Serial, Slot, Status};
+use crate::upstream::{AppServerId, Home, HubIndex, LinkHandle, LinkId};
 
 /// What a handshake in a service message is marked with.
-pub const DATA_TYPE_HANDSHAKE: i64 = 1;
+pub(crate) const DATA_TYPE_HANDSHAKE: i64 = 1;
 
 /// What a caller is told whose app server is gone.
 const CALL_LOST: &str =
@@ -57,7 +57,7 @@ impl Shard {
     }
 
     /// The home of a client connection is lost.
-    pub fn lose_home(self: &Rc<Self>, slot: Slot, cause: Cause) {
+    pub(crate) fn lose_home(self: &Rc<Self>, slot: Slot, cause: Cause) {
         let can_move = {
             let directory = self.directory.borrow();
             let Some(client) = directory.get(slot).filter(|client| !client.is_closing()) else { return };
@@ -241,7 +241,7 @@ fn moved_remembered_s(resume_window_ms: u64) -> u32 {
 
 /// How long a client connection may wait for the answer to its hub handshake.
 #[must_use]
-pub fn opening_until(now: u32, handshake_timeout_ms: u64) -> Status {
+pub(crate) fn opening_until(now: u32, handshake_timeout_ms: u64) -> Status {
     let patience = u32::try_from(handshake_timeout_ms.div_ceil(1000)).unwrap_or(u32::MAX);
     Status::Opening { until: now.saturating_add(patience).saturating_add(1) }
 }

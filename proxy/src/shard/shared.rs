@@ -6,21 +6,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use trunkline_protocol::id::random_id;
-use trunkline_protocol::manifest::Transport;
 
 use super::{Past, PastConnection, ShardSender};
-use crate::carried::Registry;
+use crate::auth::Verifier;
 use crate::config::Settings;
-use crate::connector::Connector;
-use crate::counters::{Counters, Speech};
-use crate::directory::Routes;
-use crate::identity::Verifier;
 use crate::limits::Tally;
-use crate::link::{Caller, HubIndex, Hubs};
+use crate::metrics::Counters;
+use crate::net::connector::Connector;
+use crate::shard::directory::Routes;
+use crate::transport::http::Registry;
+use crate::upstream::{Caller, Hubs};
 
 /// Where the sockets of clients come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sockets {
+pub(crate) enum Sockets {
     /// A shard accepts them itself.
     Own,
     /// From another runtime: they have to be moved to the shard's.
@@ -29,7 +28,7 @@ pub enum Sockets {
 
 /// The ways out of a node. They differ in whom they believe, and in whom they show as whom this node comes.
 #[derive(Debug, Clone, Default)]
-pub struct Ways {
+pub(crate) struct Ways {
     /// To app servers and other nodes.
     pub fleet: Connector,
     /// To those who publish keys of access tokens.
@@ -38,8 +37,7 @@ pub struct Ways {
 
 /// What all shards of a node share.
 #[derive(Debug)]
-pub struct Shared {
-    /// The settings.
+pub(crate) struct Shared {
     pub settings: Settings,
     /// Who may be who.
     pub verifier: Verifier,
@@ -69,13 +67,13 @@ pub struct Shared {
 impl Shared {
     /// The common part of a node with these shards.
     #[must_use]
-    pub fn new(settings: Settings, ways: Ways, shards: Vec<ShardSender>) -> Arc<Self> {
+    pub(crate) fn new(settings: Settings, ways: Ways, shards: Vec<ShardSender>) -> Arc<Self> {
         Arc::new(Self::with(settings, ways, shards, Sockets::Own))
     }
 
     /// The common part of a node inside an app, whose sockets come from the app's runtime.
     #[must_use]
-    pub fn embedded(settings: Settings, shard: ShardSender) -> Arc<Self> {
+    pub(crate) fn embedded(settings: Settings, shard: ShardSender) -> Arc<Self> {
         Arc::new(Self::with(settings, Ways::default(), vec![shard], Sockets::Adopted))
     }
 
@@ -102,30 +100,30 @@ impl Shared {
 
     /// As whom this node asks app servers, and by which ways.
     #[must_use]
-    pub fn caller(&self) -> Caller<'_> {
+    pub(crate) fn caller(&self) -> Caller<'_> {
         Caller { node: &self.settings.node, keys: &self.settings.keys, connector: &self.connector }
     }
 
     /// The inbox of each shard, in their order.
     #[must_use]
-    pub fn shards(&self) -> &[ShardSender] {
+    pub(crate) fn shards(&self) -> &[ShardSender] {
         &self.shards
     }
 
     /// What each shard counts, in their order.
     #[must_use]
-    pub fn counters(&self) -> &[Arc<Counters>] {
+    pub(crate) fn counters(&self) -> &[Arc<Counters>] {
         &self.counters
     }
 
     /// What one shard counts.
     #[must_use]
-    pub fn counters_of(&self, shard: u16) -> Arc<Counters> {
+    pub(crate) fn counters_of(&self, shard: u16) -> Arc<Counters> {
         self.counters.get(usize::from(shard)).cloned().unwrap_or_default()
     }
 
     /// Takes note of a connection that a shard has ended, or that was refused.
-    pub fn remember(&self, shard: u16, past: PastConnection) {
+    pub(crate) fn remember(&self, shard: u16, past: PastConnection) {
         if let Some(ring) = self.past.get(usize::from(shard)).or(self.past.first()) {
             ring.remember(past);
         }
@@ -133,75 +131,63 @@ impl Shared {
 
     /// What is remembered of a connection that ended in the last minutes.
     #[must_use]
-    pub fn past(&self, id: &str) -> Option<Arc<PastConnection>> {
+    pub(crate) fn past(&self, id: &str) -> Option<Arc<PastConnection>> {
         self.past.iter().filter_map(|ring| ring.find(id)).max_by_key(|past| past.closed_ms)
-    }
-
-    /// How many client connections a hub has on this node.
-    #[must_use]
-    pub fn clients(&self, hub: HubIndex) -> u64 {
-        let of = |counters: &Arc<Counters>| {
-            let hub = counters.hub(hub.get());
-            let all =
-                Transport::ALL.into_iter().flat_map(|transport| Speech::ALL.map(|(speech, _)| (transport, speech)));
-            all.map(|(transport, speech)| hub.population(transport, speech).open.get()).sum::<u64>()
-        };
-        self.counters.iter().map(of).sum()
     }
 
     /// How many sockets are client connections, or are about to be, or were.
     #[must_use]
-    pub fn sockets(&self) -> u64 {
+    pub(crate) fn sockets(&self) -> u64 {
         self.sockets.load(Ordering::Relaxed)
     }
 
     /// A socket begins to be served.
-    pub fn socket_began(&self) {
+    pub(crate) fn socket_began(&self) {
         self.sockets.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A socket has ended.
-    pub fn socket_ended(&self) {
+    pub(crate) fn socket_ended(&self) {
         self.sockets.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// How long ago the node started.
     #[must_use]
-    pub fn uptime(&self) -> Duration {
+    pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
 
     /// Milliseconds since the node started, for the counting of links.
     #[must_use]
-    pub fn now_ms(&self) -> u64 {
+    pub(crate) fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The moment of such a number.
     #[must_use]
-    pub fn instant(&self, at_ms: u64) -> Instant {
+    pub(crate) fn instant(&self, at_ms: u64) -> Instant {
         self.started + Duration::from_millis(at_ms)
     }
 
     /// Whether the node stops: it is not ready any more.
     #[must_use]
-    pub fn is_leaving(&self) -> bool {
+    pub(crate) fn is_leaving(&self) -> bool {
         self.is_leaving.load(Ordering::Relaxed)
     }
 
     /// The node is going to stop: load balancers shall turn away from it.
-    pub fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.is_leaving.store(true, Ordering::Relaxed);
     }
 
     /// Whether the node stops and takes nobody in.
     #[must_use]
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
     }
 
     /// The node takes nobody in any more.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.leave();
         self.is_draining.store(true, Ordering::Relaxed);
     }

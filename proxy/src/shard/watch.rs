@@ -1,16 +1,15 @@
 //! Watch a client of this shard: note its messages for as long as somebody looks.
 
 use super::Shard;
-use crate::delivery::{Report, WATCHES_MAX};
-use crate::directory::Slot;
+use crate::shard::delivery::{Report, WATCHES_MAX};
+use crate::shard::directory::Slot;
 
 /// Why a client can't be watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum WatchError {
+pub(crate) enum WatchError {
     /// It is not here.
     #[error("there is no such connection")]
     Unknown,
-    /// Others are watched.
     #[error("{WATCHES_MAX} clients of its shard are watched already, and no more can be: end one of these watches")]
     TooMany,
 }
@@ -20,7 +19,7 @@ impl Shard {
     ///
     /// # Errors
     /// When it is not here, or too many are watched.
-    pub fn watch(&self, slot: Slot, id: &str, with_payloads: bool) -> Result<u64, WatchError> {
+    pub(crate) fn watch(&self, slot: Slot, id: &str, with_payloads: bool) -> Result<u64, WatchError> {
         let slot = self.is_at(slot, id).ok_or(WatchError::Unknown)?;
         let content = self.directory.borrow().get(slot).map(|client| client.content).ok_or(WatchError::Unknown)?;
         self.watches.begin(slot, content, with_payloads).ok_or(WatchError::TooMany)
@@ -28,18 +27,17 @@ impl Shard {
 
     /// What a watch has seen since it was asked last; `None` when it has ended.
     #[must_use]
-    pub fn watched(&self, number: u64) -> Option<Report> {
+    pub(crate) fn watched(&self, number: u64) -> Option<Report> {
         self.watches.report(number)
     }
 
-    /// Ends a watch.
-    pub fn unwatch(&self, number: u64) {
+    pub(crate) fn unwatch(&self, number: u64) {
         self.watches.end(number);
     }
 
     /// A client has sent whole messages.
     #[inline]
-    pub fn note_up(&self, slot: Slot, messages: &[u8]) {
+    pub(crate) fn note_up(&self, slot: Slot, messages: &[u8]) {
         if self.watches.are_any() {
             self.watches.note_up(slot, messages);
         }

@@ -3,14 +3,14 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// What an event stream begins with: a comment, because some browsers call a stream open only at its first byte.
-pub const PREAMBLE: &[u8] = b":\r\n";
+pub(crate) const PREAMBLE: &[u8] = b":\r\n";
 
 const FIELD: &[u8] = b"data: ";
 const LINE_END: &[u8] = b"\r\n";
 
 /// One event; each line of the payload is a line of its own, and comes out ending in `\n` alone.
 #[must_use]
-pub fn event(payload: &[u8]) -> Bytes {
+pub(crate) fn event(payload: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(payload.len() + FIELD.len() + 2 * LINE_END.len());
     for line in payload.split(|&byte| byte == b'\n') {
         out.put_slice(FIELD);

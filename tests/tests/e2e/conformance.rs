@@ -8,7 +8,7 @@ mod cases;
 mod echo;
 mod text;
 
-use trunkline_proxy::transport::websocket::{Decoder, Event, ProtocolError};
+use trunkline_proxy::websocket::{Decoder, Event, ProtocolError};
 
 /// What has to come of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -46,7 +46,6 @@ impl ApiError {
         Self { header: Some((name, value)), ..self }
     }
 
-    /// Its status.
     #[must_use]
     pub(crate) fn status(&self) -> StatusCode {
         self.status

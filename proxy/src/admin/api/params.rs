@@ -11,9 +11,7 @@ use super::{ApiError, is_json};
 /// Whom a question is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// All nodes.
     Fleet,
-    /// This node alone.
     Node,
 }
 

@@ -4,8 +4,8 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::Transport;
 
 use super::Sheet;
-use crate::counters::{Counter, Histogram, HubCounters, SendKind, Speech};
-use crate::link::Hub;
+use crate::metrics::{Counter, Histogram, HubCounters, SendKind, Speech};
+use crate::upstream::Hub;
 
 impl Sheet<'_> {
     pub(super) fn clients(&mut self) -> prometheus::Result<()> {
@@ -131,10 +131,10 @@ impl Sheet<'_> {
         self.shared.counters().iter().map(|counters| of(counters.hub(hub.index().get()))).sum()
     }
 
-    pub(super) fn sum_up<S: crate::counters::Scale + 'static>(
+    pub(super) fn sum_up<S: crate::metrics::Scale + 'static>(
         &self,
-        of: impl Fn(&crate::counters::Counters) -> &Histogram<S>,
-    ) -> crate::counters::Distribution {
+        of: impl Fn(&crate::metrics::Counters) -> &Histogram<S>,
+    ) -> crate::metrics::Distribution {
         Histogram::sum_up(self.shared.counters().iter().map(|counters| of(counters)))
     }
 }

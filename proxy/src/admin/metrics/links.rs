@@ -1,7 +1,7 @@
 //! Metrics of links to app servers: their states, what they carry, what they keep, how long they take.
 
 use super::Sheet;
-use crate::counters::{Direction, FrameKind, SessionEnd};
+use crate::metrics::{Direction, FrameKind, SessionEnd};
 
 impl Sheet<'_> {
     pub(super) fn links(&mut self) -> prometheus::Result<()> {

@@ -1,7 +1,7 @@
 //! Metrics of requests that are carried on: to app servers, and to the nodes that own a connection.
 
 use super::Sheet;
-use crate::counters::{Passed, RelayFailure};
+use crate::metrics::{Passed, RelayFailure};
 
 impl Sheet<'_> {
     pub(super) fn relay(&self) -> prometheus::Result<()> {

@@ -13,7 +13,6 @@ const FRESH: Duration = Duration::from_millis(200);
 /// Those who ask while there are so many wait.
 const WAITING_MAX: usize = 64;
 
-/// Where to ask.
 #[derive(Debug)]
 pub(super) struct Desk<T>(mpsc::Sender<oneshot::Sender<Arc<T>>>);
 

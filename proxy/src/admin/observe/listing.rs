@@ -16,15 +16,14 @@ use serde::{Deserialize, Serialize};
 
 use super::view::{Client, ClientDetails};
 use super::{Observer, node};
-use crate::directory::{Place, Slot};
-use crate::link::HubIndex;
+use crate::shard::directory::{Place, Slot};
 use crate::shard::{Names, Which};
+use crate::upstream::HubIndex;
 
 /// Some of a list, and where it goes on.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Page<T> {
-    /// What is listed.
     pub items: Vec<T>,
     /// What `after` is to be for the next page; `None` on the last one.
     pub next: Option<String>,
@@ -38,17 +37,12 @@ pub(crate) type NamePage = Page<(String, u64)>;
 /// Which clients are listed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Listing {
-    /// Of this hub.
     pub hub: Option<String>,
     /// In this group of it.
     pub group: Option<String>,
-    /// Of this user.
     pub user: Option<String>,
-    /// Of this node.
     pub node: Option<String>,
-    /// Behind this place.
     pub after: Option<Cursor>,
-    /// So many.
     pub limit: usize,
 }
 

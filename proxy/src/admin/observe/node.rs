@@ -10,10 +10,10 @@ use super::view::{Client, HubView, LinkView, Node, Rates};
 use super::vitals::{Spent, Vitals};
 use crate::admin::Admin;
 use crate::config::Address;
-use crate::counters::{Counters, Direction, FrameKind, HubCounters};
-use crate::directory::{Census, Kind};
-use crate::link::{AppServerId, Hub, HubIndex, Pool};
+use crate::metrics::{Counters, Direction, FrameKind, HubCounters};
+use crate::shard::directory::{Census, Kind};
 use crate::shard::{Row, ShardSender, Shared, Which};
+use crate::upstream::{AppServerId, Hub, HubIndex, Pool};
 
 /// So many clients of a node are told of one by one; of more only the numbers are.
 const INDIVIDUALS_MAX: u64 = 64;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Observer;
 use super::listing::quoted;
-use crate::counters::Speech;
+use crate::metrics::Speech;
 use crate::shard::{PastConnection, short};
 
 impl Observer {

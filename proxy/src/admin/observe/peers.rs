@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 
 use super::view::{Node, Unreachable};
 use crate::config::{Address, AdminSettings, AdminToken, Resolver};
-use crate::connector::{Connector, HttpClient};
+use crate::net::connector::{Connector, HttpClient};
 
 /// How long a node may take to be shown as it is now: the page is at most a second behind.
 const NEWS_TIMEOUT: Duration = Duration::from_millis(500);
@@ -37,10 +37,8 @@ const RESOLVED_FOR: Duration = Duration::from_secs(5);
 /// Nodes that are asked.
 const NODES_MAX: usize = 64;
 
-/// Largest answer.
 const ANSWER_MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// The other nodes.
 #[derive(Debug)]
 pub(crate) struct Peers {
     names: Vec<Address>,
@@ -69,9 +67,7 @@ impl fmt::Display for Problem {
 /// What a node answers.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// The status.
     pub status: StatusCode,
-    /// The body.
     pub body: Bytes,
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// All nodes that are known.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Fleet {
+pub(crate) struct Fleet {
     /// When this was gathered, in milliseconds since 1970.
     pub at_ms: u64,
     /// The nodes, by name.
@@ -19,22 +19,18 @@ pub struct Fleet {
 /// A node that did not answer.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Unreachable {
+pub(crate) struct Unreachable {
     /// Where it was asked.
     pub url: String,
-    /// What went wrong.
     pub problem: String,
 }
 
-/// One node.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Node {
-    /// Its name.
+pub(crate) struct Node {
     pub name: String,
     /// Tells this start of it from all others.
     pub instance: String,
-    /// What it runs.
     pub version: String,
     /// Where clients and other nodes reach it.
     pub address: String,
@@ -46,7 +42,6 @@ pub struct Node {
     pub shards: u64,
     /// Why it takes no clients in; empty when it does.
     pub not_ready: Vec<String>,
-    /// Client connections.
     pub clients: u64,
     /// Sockets of clients, those that come and go included.
     pub sockets: u64,
@@ -56,13 +51,10 @@ pub struct Node {
     pub users: u64,
     /// Bytes that wait because clients read no faster.
     pub outbox_bytes: u64,
-    /// Its process.
     pub process: Process,
-    /// Its machine.
     pub host: Host,
     /// What happens in a second; `None` when nobody has looked a moment before.
     pub rates: Option<Rates>,
-    /// Its hubs.
     pub hubs: Vec<HubView>,
     /// Its links, by hub and app server.
     pub links: Vec<LinkView>,
@@ -70,20 +62,18 @@ pub struct Node {
     pub individuals: Option<Vec<Client>>,
 }
 
-/// A process.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Process {
+pub(crate) struct Process {
     /// How much of one core it took, in percent; `None` when nobody has looked a moment before.
     pub cpu_percent: Option<f64>,
     /// Its memory, in bytes.
     pub memory_bytes: Option<u64>,
 }
 
-/// A machine.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Host {
+pub(crate) struct Host {
     /// How much of all its cores is taken, in percent.
     pub cpu_percent: Option<f64>,
     /// How many these are.
@@ -97,8 +87,7 @@ pub struct Host {
 /// What happens in a second.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Rates {
-    /// Messages of clients.
+pub(crate) struct Rates {
     pub messages_up: f64,
     /// Frames given to clients.
     pub deliveries: f64,
@@ -106,21 +95,16 @@ pub struct Rates {
     pub bytes_up: f64,
     /// Bytes from app servers.
     pub bytes_down: f64,
-    /// Client connections opened.
     pub opened: f64,
-    /// Client connections ended.
     pub closed: f64,
 }
 
 /// A hub at a node.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct HubView {
-    /// Its name.
+pub(crate) struct HubView {
     pub name: String,
-    /// Its path.
     pub path: String,
-    /// Its clients here.
     pub clients: u64,
     /// Those without an app server.
     pub homeless: u64,
@@ -133,14 +117,11 @@ pub struct HubView {
 /// The links of a node for one hub to one app server.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct LinkView {
-    /// The hub.
+pub(crate) struct LinkView {
     pub hub: String,
     /// Which start of the app server.
     pub app: String,
-    /// Its name.
     pub app_name: String,
-    /// Where it is.
     pub address: String,
     /// It is about to stop.
     pub is_leaving: bool,
@@ -157,20 +138,16 @@ pub struct LinkView {
 /// A client connection, as lists have it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Client {
+pub(crate) struct Client {
     /// Its id, or the first 22 characters of one that is a token.
     pub id: String,
-    /// Its node.
     pub node: String,
-    /// Its hub.
     pub hub: String,
     /// Which start of which app server; empty while it has none.
     pub app: String,
     /// The name of that.
     pub app_name: String,
-    /// Its user.
     pub user: Option<String>,
-    /// Its address.
     pub address: Option<String>,
     /// What it travels by.
     pub transport: String,
@@ -186,7 +163,6 @@ pub struct Client {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ClientDetails {
-    /// As in lists.
     #[serde(flatten)]
     pub client: Client,
     /// As what it shows itself.

@@ -27,7 +27,6 @@ pub(super) struct Vitals {
 }
 
 impl Vitals {
-    /// Reads all.
     pub(super) fn read() -> Self {
         let text = |path: &str| fs::read_to_string(path).ok();
         let spent = || {
@@ -51,7 +50,6 @@ impl Vitals {
         Process { cpu_percent: spent.map(|spent| percent(spent, seconds)), memory_bytes: self.memory_bytes }
     }
 
-    /// The machine.
     pub(super) fn host(&self, before: Option<Spent>) -> Host {
         let spent = self.spent.zip(before);
         let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get() as u64);

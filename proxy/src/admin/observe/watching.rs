@@ -6,8 +6,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Observer;
 use super::listing::quoted;
-use crate::delivery::Report;
-use crate::directory::Place;
+use crate::shard::delivery::Report;
+use crate::shard::directory::Place;
 use crate::shard::{ShardSender, WatchError};
 
 /// Why a client is not watched.

@@ -34,9 +34,9 @@ pub struct Place {
 /// What a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// UTF-8.
+    /// UTF-8 text, opcode 1.
     Text,
-    /// Bytes.
+    /// Plain bytes, opcode 2.
     Binary,
     /// The transport does not say.
     Unsaid,

@@ -5,11 +5,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opcode {
-    /// UTF-8 text: JSON.
+    /// A whole text message.
     Text,
-    /// Bytes: MessagePack.
+    /// A whole binary message.
     Binary,
-    /// The end.
+    /// The end of the connection, with a code.
     Close,
     /// The answer to a ping.
     Pong,
@@ -30,7 +30,7 @@ pub const CLOSE_NOT_UTF8: u16 = 1007;
 /// A message is too large.
 pub const CLOSE_TOO_LARGE: u16 = 1009;
 
-/// The app failed.
+/// The app server failed while it handled the connection.
 pub const CLOSE_APP_FAILED: u16 = 1011;
 
 pub(super) const FIN: u8 = 0x80;

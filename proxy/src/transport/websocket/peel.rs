@@ -7,9 +7,9 @@ use super::encode::{FIN, LENGTH_16, LENGTH_64, Opcode};
 /// One of our frames, without what makes it a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peeled {
-    /// Whole hub messages.
+    /// The payload of a data frame.
     Payload(Bytes),
-    /// The end.
+    /// The end of the connection.
     Close,
     /// The transport's own business.
     Other,

@@ -1,6 +1,6 @@
 //! Categories 1 to 5, 7, 9 and 10: framing, control frames, fragments, closing, sizes.
 
-use trunkline_proxy::transport::websocket::ProtocolError;
+use trunkline_proxy::websocket::ProtocolError;
 
 use super::{Case, Expect, text};
 

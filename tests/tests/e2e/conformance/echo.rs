@@ -10,7 +10,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use trunkline_proxy::transport::websocket::{CLOSE_NORMAL, CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE};
+use trunkline_proxy::websocket::{CLOSE_NORMAL, CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE};
 use trunkline_tests::fleet::{App, Fleet};
 use trunkline_tests::ground::{Ground, Setting};
 use trunkline_tests::raw::upgraded_socket;

@@ -1,0 +1,224 @@
+//! Verify access tokens: a key, a signature, and then what is claimed.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
+use serde_json::{Map, Value};
+use trunkline_protocol::key::AccessKeys;
+
+use super::jwks::KeySets;
+use super::{Dial, TokenError, TokenPolicy, User, VerifyingKey};
+use crate::metrics::Counter;
+
+/// Part of the audience of tokens that open links in Azure's way: a user's never has it.
+const SERVER_AUDIENCE: &str = "/server/";
+
+#[derive(Debug)]
+pub(crate) struct Verifier {
+    policy: TokenPolicy,
+    /// Those that don't change: the fleet's, and those of flags.
+    keys: Vec<VerifyingKey>,
+    sets: KeySets,
+    refused: [Counter; TokenError::LABELS.len()],
+}
+
+impl Verifier {
+    /// Verifies with the fleet's keys, and with what the policy adds; `dial` leads to those who publish keys.
+    #[must_use]
+    pub(crate) fn new(policy: TokenPolicy, fleet: &AccessKeys, dial: Arc<dyn Dial>) -> Self {
+        let fleet = fleet.iter().filter_map(|key| VerifyingKey::from_secret(key.expose()).ok());
+        let keys = fleet.chain(policy.keys.iter().cloned()).collect();
+        let sets = KeySets::new(&policy.jwks, policy.jwks_refetch, dial);
+        Self { policy, keys, sets, refused: Default::default() }
+    }
+
+    /// Whether nobody comes in without a user.
+    #[must_use]
+    pub(crate) fn is_required(&self) -> bool {
+        self.policy.is_required
+    }
+
+    /// Reads published keys in turn, for ever.
+    pub(crate) async fn keep_fresh(&self) {
+        if !self.sets.is_empty() {
+            self.sets.keep_fresh(self.policy.jwks_refresh).await;
+        }
+    }
+
+    /// Who bears this token. For a key that is not known the published ones may be read once more.
+    ///
+    /// # Errors
+    /// Why the token is no good; it is counted.
+    pub(crate) async fn verify(&self, token: &str) -> Result<User, TokenError> {
+        let outcome = match self.verify_now(token) {
+            Err(TokenError::UnknownKey | TokenError::Signature) if self.may_be_new(token) => {
+                match self.sets.read_early().await {
+                    true => self.verify_now(token),
+                    false => Err(TokenError::UnknownKey),
+                }
+            }
+            outcome => outcome,
+        };
+        if let Some(count) = outcome.as_ref().err().and_then(|error| self.refused.get(error.place())) {
+            count.increment();
+        }
+        outcome
+    }
+
+    /// How many tokens were refused, by reason.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        TokenError::LABELS.into_iter().zip(self.refused.iter().map(Counter::get))
+    }
+
+    /// How often key sets were read, by outcome.
+    pub(crate) fn reads(&self) -> [(&'static str, u64); 2] {
+        [("read", self.sets.read.get()), ("failed", self.sets.failed.get())]
+    }
+
+    fn verify_now(&self, token: &str) -> Result<User, TokenError> {
+        if token.len() > self.policy.max_bytes {
+            return Err(TokenError::TooLarge { bytes: token.len(), max: self.policy.max_bytes });
+        }
+        let header = decode_header(token)?;
+        let mut outcome = self.try_keys(&self.keys, token, &header);
+        for keys in self.sets.keys() {
+            outcome = match outcome {
+                Err(TokenError::UnknownKey | TokenError::Signature) => self.try_keys(&keys, token, &header),
+                // With the right signature it is as good as it will ever be.
+                settled => return settled,
+            };
+        }
+        outcome
+    }
+
+    fn try_keys(&self, keys: &[VerifyingKey], token: &str, header: &Header) -> Result<User, TokenError> {
+        let mut outcome = Err(TokenError::UnknownKey);
+        for key in keys.iter().filter(|key| key.fits(header.alg, header.kid.as_deref())) {
+            outcome = self.verify_with(token, key);
+            if outcome != Err(TokenError::Signature) {
+                break;
+            }
+        }
+        outcome
+    }
+
+    fn verify_with(&self, token: &str, key: &VerifyingKey) -> Result<User, TokenError> {
+        let data = decode::<Map<String, Value>>(token, key.decoding_key(), &self.validation(key.algorithm()))?;
+        let user = User::of(&data.claims, &self.policy.user_claims);
+        if user.claims.iter().any(|(name, value)| name == "aud" && value.contains(SERVER_AUDIENCE)) {
+            return Err(TokenError::Audience);
+        }
+        Ok(user)
+    }
+
+    fn validation(&self, algorithm: Algorithm) -> Validation {
+        let mut validation = Validation::new(algorithm);
+        let mut required = HashSet::from(["exp".to_owned()]);
+        validation.leeway = self.policy.clock_skew_s;
+        validation.validate_nbf = true;
+        if !self.policy.issuers.is_empty() {
+            validation.set_issuer(&self.policy.issuers);
+            required.insert("iss".into());
+        }
+        validation.validate_aud = !self.policy.audiences.is_empty();
+        if validation.validate_aud {
+            validation.set_audience(&self.policy.audiences);
+            required.insert("aud".into());
+        }
+        validation.required_spec_claims = required;
+        validation
+    }
+
+    /// Whether it names a published key that is in no set yet.
+    fn may_be_new(&self, token: &str) -> bool {
+        let Ok(Header { alg: Algorithm::RS256 | Algorithm::ES256, kid: Some(id), .. }) = decode_header(token) else {
+            return false;
+        };
+        !self.sets.is_empty() && !self.sets.keys().any(|keys| keys.iter().any(|key| key.has_id(Some(&id))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{EncodingKey, encode};
+    use serde_json::json;
+    use trunkline_protocol::key::AccessKey;
+
+    use super::super::dial::Canned;
+    use super::*;
+    use crate::config::unix_seconds;
+
+    const SECRET: &str = "a secret of an issuer, long enough";
+
+    fn fleet() -> AccessKeys {
+        AccessKeys::new(vec![AccessKey::random(), AccessKey::new("a key of the fleet, long enough").unwrap()]).unwrap()
+    }
+
+    fn sign(secret: &str, claims: &Value) -> String {
+        let mut all = json!({ "sub": "ann", "exp": unix_seconds() + 60 });
+        all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
+        encode(&Header::new(Algorithm::HS256), &all, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+    }
+
+    fn verifier(change: impl FnOnce(&mut TokenPolicy)) -> Verifier {
+        let mut policy = TokenPolicy::default();
+        policy.keys.push(VerifyingKey::from_secret(SECRET).unwrap());
+        change(&mut policy);
+        Verifier::new(policy, &fleet(), Arc::new(Canned(Vec::new())))
+    }
+
+    async fn problem(verifier: &Verifier, claims: Value) -> TokenError {
+        verifier.verify(&sign(SECRET, &claims)).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn every_key_of_the_fleet_and_of_the_flags_signs_users() {
+        let verifier = verifier(|_| {});
+        for secret in ["a key of the fleet, long enough", SECRET] {
+            assert_eq!(verifier.verify(&sign(secret, &json!({}))).await.unwrap().id.as_deref(), Some("ann"));
+        }
+        let forged = sign("some other secret, long enough", &json!({}));
+        assert_eq!(verifier.verify(&forged).await, Err(TokenError::Signature));
+        let refused: Vec<_> = verifier.refused().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(refused, [("signature", 1)]);
+    }
+
+    #[tokio::test]
+    async fn times_are_checked_with_the_skew_that_is_allowed_and_an_end_is_needed() {
+        let (strict, lax) = (verifier(|policy| policy.clock_skew_s = 0), verifier(|policy| policy.clock_skew_s = 900));
+        let (past, future) = (unix_seconds() - 300, unix_seconds() + 300);
+        assert_eq!(problem(&strict, json!({ "exp": past })).await, TokenError::Expired);
+        assert_eq!(problem(&strict, json!({ "nbf": future })).await, TokenError::Immature);
+        assert!(lax.verify(&sign(SECRET, &json!({ "exp": past, "nbf": future }))).await.is_ok());
+        assert_eq!(
+            problem(&lax, json!({ "exp": null })).await,
+            TokenError::Claim("its claim \"exp\" is missing".into())
+        );
+    }
+
+    #[tokio::test]
+    async fn issuer_and_audience_are_checked_where_they_are_given() {
+        let verifier = verifier(|policy| {
+            policy.issuers = vec!["https://a".into(), "https://b".into()];
+            policy.audiences = vec!["chat".into()];
+        });
+        assert!(verifier.verify(&sign(SECRET, &json!({ "iss": "https://b", "aud": ["x", "chat"] }))).await.is_ok());
+        assert_eq!(problem(&verifier, json!({ "iss": "https://c", "aud": "chat" })).await, TokenError::Issuer);
+        assert_eq!(problem(&verifier, json!({ "iss": "https://a", "aud": "talk" })).await, TokenError::Audience);
+        for missing in [json!({ "aud": "chat" }), json!({ "iss": "https://a" })] {
+            assert!(matches!(problem(&verifier, missing).await, TokenError::Claim(_)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_for_links_a_large_one_and_an_unsigned_one_are_refused() {
+        let verifier = verifier(|policy| policy.max_bytes = 300);
+        assert_eq!(problem(&verifier, json!({ "aud": "http://x/server/?hub=c" })).await, TokenError::Audience);
+        let text = problem(&verifier, json!({ "x": "y".repeat(300) })).await.to_string();
+        assert!(text.contains("--jwt-max-bytes allows 300"), "{text}");
+        for unsigned in ["eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbm4ifQ.", "nonsense", ".."] {
+            assert_eq!(verifier.verify(unsigned).await, Err(TokenError::Malformed));
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Who a request is from: an access token, by header or by query, verified before anything else is done for it.
+//!
+//! No token, no user; a token that is no good is refused, because its bearer believes to be somebody.
+
+use axum::extract::Request;
+use axum::response::Response;
+use http::StatusCode;
+use trunkline_protocol::manifest::Authentication;
+use trunkline_protocol::negotiate::Decision;
+
+use super::ask::{Granted, ask};
+use super::request::{bearer, query_value};
+use super::{Endpoint, plain};
+use crate::auth::User;
+use crate::upstream::Hub;
+
+/// Finds out who a request is from, and leaves the [`User`] with it, and what the app [`Granted`].
+///
+/// # Errors
+/// What to answer to somebody who may not come in.
+pub(super) async fn authenticate(
+    endpoint: &Endpoint,
+    hub: &Hub,
+    request: &mut Request,
+    is_negotiate: bool,
+) -> Result<(), Response> {
+    let settings = hub.settings();
+    if settings.asks_app && !is_negotiate && query_value(request.uri(), "id").is_some() {
+        // The app has decided at negotiate; what it said stands in the connection token.
+        return Ok(());
+    }
+    let granted = if settings.asks_app { ask(endpoint, hub, request).await? } else { Granted::default() };
+    if granted.decision.url.is_none() {
+        let user = find_user(endpoint, token(request), &granted.decision).await?;
+        let is_needed = endpoint.shared.verifier.is_required() || settings.authentication == Authentication::Required;
+        if is_needed && user.id.is_none() {
+            // Without a body, as the official server has it: its clients show the reason phrase.
+            return Err(plain(StatusCode::UNAUTHORIZED, ""));
+        }
+        request.extensions_mut().insert(user);
+    } else if !is_negotiate {
+        return Err(plain(StatusCode::BAD_REQUEST, "this hub sends its clients elsewhere: negotiate, to learn where"));
+    }
+    request.extensions_mut().insert(granted);
+    Ok(())
+}
+
+/// The user whom the app has named, else the one of the token.
+async fn find_user(endpoint: &Endpoint, token: Option<String>, decision: &Decision) -> Result<User, Response> {
+    let Decision { user, claims, expires_s, .. } = decision.clone();
+    if user.is_some() {
+        return Ok(User { id: user, claims, expires_s });
+    }
+    let mut user = match token {
+        None => User::default(),
+        Some(token) => {
+            let verified = endpoint.shared.verifier.verify(&token).await;
+            verified.map_err(|error| plain(StatusCode::UNAUTHORIZED, error.to_string()))?
+        }
+    };
+    user.claims.extend(claims);
+    user.expires_s = expires_s.or(user.expires_s);
+    Ok(user)
+}
+
+/// Who an authenticated request is from.
+pub(super) fn user_of(request: &Request) -> User {
+    request.extensions().get().cloned().unwrap_or_default()
+}
+
+fn token<B>(request: &http::Request<B>) -> Option<String> {
+    let bearer = bearer(request.headers()).map(str::to_owned);
+    bearer.or_else(|| query_value(request.uri(), "access_token")).filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::AUTHORIZATION;
+
+    use super::*;
+
+    fn of(uri: &str, authorization: Option<&str>) -> Option<String> {
+        let mut request = http::Request::get(uri);
+        if let Some(value) = authorization {
+            request = request.header(AUTHORIZATION, value);
+        }
+        token(&request.body(()).unwrap())
+    }
+
+    #[test]
+    fn the_header_counts_before_the_query_and_other_schemes_are_none_of_ours() {
+        assert_eq!(of("/chat?access_token=q", Some("bearer h")).as_deref(), Some("h"));
+        assert_eq!(of("/chat?access_token=q", Some("Basic eA==")).as_deref(), Some("q"));
+        assert_eq!(of("/chat?access_token=", None), None);
+    }
+}

@@ -1,0 +1,69 @@
+//! Negotiate: hand out a connection id and a sealed token, and keep nothing.
+
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use trunkline_protocol::id::random_id;
+use trunkline_protocol::limits::{CONNECT_TIMEOUT_S, TOKEN_CLAIMS_MAX_BYTES};
+use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::negotiate::{NegotiateAnswer, NegotiateVersion};
+use trunkline_protocol::token::{ConnectionToken, claims_fit};
+
+use super::Endpoint;
+use super::ask::Granted;
+use super::authenticate::user_of;
+use super::request::query_value;
+use crate::config::unix_seconds;
+use crate::upstream::Hub;
+
+/// Answers a negotiate request.
+pub(super) fn answer(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
+    if let Some(refusal) = endpoint.refuse_newcomer(hub) {
+        return refusal;
+    }
+    let Granted { decision, headers } = request.extensions().get().cloned().unwrap_or_default();
+    let answer = match decision.url {
+        Some(url) => json(&NegotiateAnswer::Redirect { url, access_token: decision.access_token }),
+        None => invite(endpoint, hub, request),
+    };
+    // With the app's own headers, cookies among them.
+    (headers, answer).into_response()
+}
+
+fn invite(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
+    let user = user_of(request);
+    let version = match NegotiateVersion::from_query(query_value(request.uri(), "negotiateVersion").as_deref()) {
+        Ok(version) => version,
+        Err(text) => return json(&NegotiateAnswer::error(text)),
+    };
+    if !claims_fit(&user.claims) {
+        let text = format!("The claims of the user are larger than {TOKEN_CLAIMS_MAX_BYTES} bytes.");
+        return json(&NegotiateAnswer::error(text));
+    }
+    let settings = hub.settings();
+    let id = random_id();
+    let token = ConnectionToken {
+        connection_id: (version == NegotiateVersion::One).then(|| id.clone()),
+        boot: endpoint.shared.boot.clone(),
+        address: endpoint.shared.settings.advertise.as_ref().map(ToString::to_string).unwrap_or_default(),
+        hub: settings.path.to_ascii_lowercase(),
+        user: user.id,
+        claims: user.claims,
+        expires_s: user.expires_s,
+        connect_before: unix_seconds() + CONNECT_TIMEOUT_S,
+    };
+    endpoint.counters.negotiated.increment();
+    let sealed = token.seal(&endpoint.shared.settings.keys);
+    json(&NegotiateAnswer::connect(version, id, sealed, &offered(endpoint, &settings.transports)))
+}
+
+/// Without a way to the owner only that transport works which is served where it lands.
+fn offered(endpoint: &Endpoint, transports: &[Transport]) -> Vec<Transport> {
+    let can_hop = endpoint.shared.settings.relay.forward;
+    transports.iter().copied().filter(|transport| can_hop || *transport == Transport::WebSockets).collect()
+}
+
+fn json(answer: &NegotiateAnswer) -> Response {
+    let body = serde_json::to_string(answer).unwrap_or_default();
+    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body).into_response()
+}

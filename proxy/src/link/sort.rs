@@ -1,0 +1,342 @@
+//! Turn a downward frame into orders, and find out which shards they concern.
+//!
+//! One connection concerns the shard that owns it; a group, a user or all concern every shard, because each
+//! keeps its own members. Frames are read and framed once, here, however many shards there are.
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use tracing::info;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_TO_HEADER};
+use trunkline_protocol::service::{
+    ClientInvocation, CloseWithAck, ConnectionFlowControl, FlowOperation, FlowSubject, GroupChange, Payloads, RawKind,
+    ServiceMessage, UserGroupChange,
+};
+
+use crate::metrics::SendKind;
+use crate::shard::delivery::{Act, Framed, GroupOrder, Order, PendingAck, Receivers, Who};
+use crate::shard::directory::Place;
+use crate::shard::{Shard, no_such_connection};
+use crate::upstream::LinkHandle;
+
+/// The orders of one turn, by shard.
+#[derive(Debug)]
+pub(super) struct TurnOrders {
+    orders: Vec<Vec<Order>>,
+    /// The number of the last new frame that was read.
+    taken: Option<u64>,
+    bytes: usize,
+}
+
+impl TurnOrders {
+    /// A turn without frames yet. A link waits with it until there are some, so it holds nothing that others could use.
+    pub(super) fn new(shards: usize) -> Self {
+        Self { orders: vec![Vec::new(); shards], taken: None, bytes: 0 }
+    }
+
+    /// A frame of this number and length has come, which this shard read.
+    pub(super) fn take(&mut self, shard: &Shard, number: u64, bytes: usize) {
+        if self.is_empty()
+            && let Some(own) = self.orders.get_mut(usize::from(shard.index()))
+        {
+            *own = shard.spare_orders();
+        }
+        self.taken = Some(number);
+        self.bytes += bytes;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.taken.is_none()
+    }
+
+    /// The number of the last frame that has come.
+    pub(super) fn taken(&self) -> Option<u64> {
+        self.taken
+    }
+
+    /// The bytes of all frames that have come.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn into_orders(self) -> Vec<Vec<Order>> {
+        self.orders
+    }
+
+    fn for_all(&mut self, order: Order) {
+        let Some((last, others)) = self.orders.split_last_mut() else { return };
+        others.iter_mut().for_each(|orders| orders.push(order.clone()));
+        last.push(order);
+    }
+
+    fn for_shard(&mut self, shard: u16, order: Order) {
+        if let Some(orders) = self.orders.get_mut(usize::from(shard)) {
+            orders.push(order);
+        }
+    }
+
+    /// To the shard that owns a connection; nobody gets it when nobody does.
+    fn for_owner(&mut self, shard: &Shard, link: &LinkHandle, connection_id: ByteString, act: Act) {
+        match shard.shared().routes.find(&connection_id) {
+            Some(Place { shard, slot }) => {
+                let (hub, app) = (link.hub(), link.app());
+                self.for_shard(shard, Order::One { hub, app, connection_id, slot, act });
+            }
+            None => shard.counters().unknown_receivers.increment(),
+        }
+    }
+}
+
+/// Sorts one frame into the turn.
+///
+/// # Errors
+/// When an app server must not send such a frame, naming it.
+pub(super) fn sort(
+    shard: &Shard,
+    link: &Arc<LinkHandle>,
+    message: ServiceMessage,
+    turn: &mut TurnOrders,
+) -> Result<(), String> {
+    let hub = link.hub();
+    let sends = &shard.counters().sends;
+    let mut send = |kind: SendKind, to: Receivers, payloads: &Payloads| {
+        sends.of(kind).add_alone(1);
+        turn.for_all(Order::Send { hub, to, message: Framed::new(payloads) });
+    };
+    match message {
+        ServiceMessage::ConnectionData(data) => {
+            sends.of(SendKind::Connection).add_alone(1);
+            let kind = RawKind::from_data_type(data.data_type);
+            turn.for_owner(shard, link, data.connection_id, Act::Data { payload: data.payload, kind });
+        }
+        ServiceMessage::MultiConnectionData(data) => {
+            sends.of(SendKind::Connections).add_alone(1);
+            send_to_connections(shard, link, data.connection_ids, &data.payloads, turn);
+        }
+        ServiceMessage::BroadcastData(data) => {
+            send(SendKind::All, Receivers { excluded: data.excluded, ..Who::Everyone.into() }, &data.payloads);
+        }
+        ServiceMessage::GroupBroadcastData(data) => {
+            let (excluded, excluded_users) = (data.excluded, data.excluded_users);
+            send(
+                SendKind::Groups,
+                Receivers { who: Who::Groups(vec![data.group]), excluded, excluded_users },
+                &data.payloads,
+            );
+        }
+        ServiceMessage::MultiGroupBroadcastData(data) => {
+            send(SendKind::Groups, Who::Groups(data.groups).into(), &data.payloads);
+        }
+        ServiceMessage::UserData(data) => send(SendKind::Users, Who::Users(vec![data.user_id]).into(), &data.payloads),
+        ServiceMessage::MultiUserData(data) => send(SendKind::Users, Who::Users(data.user_ids).into(), &data.payloads),
+        ServiceMessage::CloseConnection(close) => {
+            let is_handed_over = close.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER));
+            let act = match is_handed_over {
+                true => Act::HandOver { headers: close.headers },
+                false => Act::Close { error: close.error, cause: named_cause(&close.headers) },
+            };
+            turn.for_owner(shard, link, close.connection_id, act);
+        }
+        ServiceMessage::ConnectionFlowControl(flow) => control_flow(shard, link, flow, turn),
+        other => return sort_rest(shard, link, other, turn),
+    }
+    Ok(())
+}
+
+/// Why the app server closes a connection, if it says so in a word that we know.
+fn named_cause(headers: &[(ByteString, Vec<ByteString>)]) -> Option<Cause> {
+    let (_, values) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(CAUSE_HEADER))?;
+    Cause::from_label(values.first()?).filter(|cause| cause.closes())
+}
+
+/// The frames that are rare.
+fn sort_rest(
+    shard: &Shard,
+    link: &Arc<LinkHandle>,
+    message: ServiceMessage,
+    turn: &mut TurnOrders,
+) -> Result<(), String> {
+    let ack = |ack_id| PendingAck::new(link.clone(), ack_id);
+    match message {
+        ServiceMessage::JoinGroup(change) => change_group(shard, link, change, Change::Join, None, turn),
+        ServiceMessage::LeaveGroup(change) => change_group(shard, link, change, Change::Leave, None, turn),
+        ServiceMessage::JoinGroupWithAck(change) => {
+            let ack = ack(change.ack_id);
+            change_group(shard, link, change, Change::Join, Some(ack), turn);
+        }
+        ServiceMessage::LeaveGroupWithAck(change) => {
+            let ack = ack(change.ack_id);
+            change_group(shard, link, change, Change::Leave, Some(ack), turn);
+        }
+        ServiceMessage::UserJoinGroup(change) => change_user_group(link, change, Change::Join, None, turn),
+        ServiceMessage::UserLeaveGroup(change) => change_user_group(link, change, Change::Leave, None, turn),
+        ServiceMessage::UserJoinGroupWithAck(change) => {
+            let ack = ack(change.ack_id);
+            change_user_group(link, change, Change::Join, Some(ack), turn);
+        }
+        ServiceMessage::UserLeaveGroupWithAck(change) => {
+            let ack = ack(change.ack_id);
+            change_user_group(link, change, Change::Leave, Some(ack), turn);
+        }
+        ServiceMessage::CheckConnectionExistenceWithAck(check) => {
+            self::check(link, Who::Connections(vec![check.subject]), None, check.ack_id, turn);
+        }
+        ServiceMessage::CheckGroupExistenceWithAck(check) => {
+            self::check(link, Who::Groups(vec![check.subject]), None, check.ack_id, turn);
+        }
+        ServiceMessage::CheckUserExistenceWithAck(check) => {
+            self::check(link, Who::Users(vec![check.subject]), None, check.ack_id, turn);
+        }
+        ServiceMessage::CheckUserInGroupWithAck(check) => {
+            self::check(link, Who::Users(vec![check.user_id]), Some(check.group), check.ack_id, turn);
+        }
+        ServiceMessage::CloseConnectionWithAck(close) => {
+            close_many(link, Who::Connections(vec![close.subject.clone()]), close, turn);
+        }
+        ServiceMessage::CloseConnectionsWithAck(close) => close_many(link, Who::Everyone, close, turn),
+        ServiceMessage::CloseUserConnectionsWithAck(close) => {
+            close_many(link, Who::Users(vec![close.subject.clone()]), close, turn);
+        }
+        ServiceMessage::CloseGroupConnectionsWithAck(close) => {
+            close_many(link, Who::Groups(vec![close.subject.clone()]), close, turn);
+        }
+        ServiceMessage::ClientInvocation(question) => ask(shard, link, question, turn),
+        ServiceMessage::ClientCompletion(answer) => {
+            let caller = answer.caller_server_id.clone();
+            pass_answer(shard, link, &caller, &ServiceMessage::ClientCompletion(answer));
+        }
+        ServiceMessage::ErrorCompletion(answer) => {
+            let caller = answer.caller_server_id.clone();
+            pass_answer(shard, link, &caller, &ServiceMessage::ErrorCompletion(answer));
+        }
+        other => return refuse(&other),
+    }
+    Ok(())
+}
+
+fn ask(shard: &Shard, link: &Arc<LinkHandle>, question: ClientInvocation, turn: &mut TurnOrders) {
+    let id = question.connection_id.clone();
+    if shard.shared().routes.find(&id).is_none() {
+        return link.send(&no_such_connection(question));
+    }
+    turn.for_owner(shard, link, id, Act::Ask { link: link.clone(), question });
+}
+
+/// Passes a client's answer on to the app server that asked; if that is gone, nobody waits for it.
+fn pass_answer(shard: &Shard, link: &LinkHandle, caller: &str, answer: &ServiceMessage) {
+    let hubs = shard.shared().hubs.all();
+    let Some(hub) = hubs.get(link.hub().get()) else { return };
+    let pools = hub.pools();
+    let asker = pools.iter().find(|pool| pool.app().instance == caller);
+    if let Some(way) = asker.and_then(|pool| pool.any_link()) {
+        way.send(answer);
+    }
+}
+
+/// Frames that mean nothing here are skipped; those that only a proxy may send break the protocol.
+fn refuse(message: &ServiceMessage) -> Result<(), String> {
+    match message {
+        ServiceMessage::HandshakeRequest(_)
+        | ServiceMessage::HandshakeResponse(_)
+        | ServiceMessage::OpenConnection(_)
+        | ServiceMessage::Ack(_) => {
+            Err(format!("the app server sent {} ({}), which it must not", message.name(), message.number()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Each shard gets the ids that it owns; framed once.
+fn send_to_connections(
+    shard: &Shard,
+    link: &Arc<LinkHandle>,
+    ids: Vec<ByteString>,
+    payloads: &Payloads,
+    turn: &mut TurnOrders,
+) {
+    let mut by_shard: Vec<Vec<ByteString>> = vec![Vec::new(); turn.orders.len()];
+    for id in ids {
+        let owner = shard.shared().routes.find(&id).and_then(|place| by_shard.get_mut(usize::from(place.shard)));
+        match owner {
+            Some(ids) => ids.push(id),
+            None => shard.counters().unknown_receivers.increment(),
+        }
+    }
+    let message = Framed::new(payloads);
+    for (orders, ids) in turn.orders.iter_mut().zip(by_shard).filter(|(_, ids)| !ids.is_empty()) {
+        let to = Who::Connections(ids).into();
+        orders.push(Order::Send { hub: link.hub(), to, message: message.clone() });
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Join,
+    Leave,
+}
+
+impl Change {
+    /// Joining no group means nothing; leaving no group means leaving all.
+    fn order(self, group: Option<ByteString>) -> Option<GroupOrder> {
+        match (self, group) {
+            (Change::Join, group) => group.map(GroupOrder::Join),
+            (Change::Leave, Some(group)) => Some(GroupOrder::Leave(group)),
+            (Change::Leave, None) => Some(GroupOrder::LeaveAll),
+        }
+    }
+}
+
+fn change_group(
+    shard: &Shard,
+    link: &LinkHandle,
+    GroupChange { connection_id, group, .. }: GroupChange,
+    change: Change,
+    ack: Option<Arc<PendingAck>>,
+    turn: &mut TurnOrders,
+) {
+    if let Some(change) = change.order(group) {
+        turn.for_owner(shard, link, connection_id, Act::Group { change, ack });
+    }
+}
+
+fn change_user_group(
+    link: &Arc<LinkHandle>,
+    UserGroupChange { user_id: user, group, .. }: UserGroupChange,
+    change: Change,
+    ack: Option<Arc<PendingAck>>,
+    turn: &mut TurnOrders,
+) {
+    if let Some(change) = change.order(group) {
+        turn.for_all(Order::UserGroup { hub: link.hub(), user, change, ack });
+    }
+}
+
+fn check(link: &Arc<LinkHandle>, who: Who, within_group: Option<ByteString>, ack_id: i64, turn: &mut TurnOrders) {
+    let ack = PendingAck::new(link.clone(), ack_id);
+    turn.for_all(Order::Check { hub: link.hub(), who, within_group, ack });
+}
+
+fn close_many(link: &Arc<LinkHandle>, who: Who, close: CloseWithAck, turn: &mut TurnOrders) {
+    let CloseWithAck { reason, ack_id, excluded, .. } = close;
+    let to = Receivers { excluded, ..who.into() };
+    turn.for_all(Order::CloseMany { hub: link.hub(), to, reason, ack: PendingAck::new(link.clone(), ack_id) });
+}
+
+/// The app server is about to stop: it is no home any more, and those at home there are to get another one.
+fn leave_app(shard: &Shard, link: &LinkHandle, turn: &mut TurnOrders) {
+    let hubs = shard.shared().hubs.all();
+    let pools = hubs.get(link.hub().get()).map(|hub| hub.pools()).unwrap_or_default();
+    for pool in pools.iter().filter(|pool| pool.app().id == link.app() && pool.leave()) {
+        info!(hub = pool.hub().name(), app = %pool.app().name, "the app server stops: its clients get another one");
+        turn.for_all(Order::AppLeaves { hub: link.hub(), app: link.app() });
+    }
+}
+
+fn control_flow(shard: &Shard, link: &LinkHandle, flow: ConnectionFlowControl, turn: &mut TurnOrders) {
+    if flow.subject == FlowSubject::Server && flow.operation == FlowOperation::Offline {
+        leave_app(shard, link, turn);
+    } else if flow.subject == FlowSubject::Client {
+        turn.for_owner(shard, link, flow.connection_id, Act::Flow(flow.operation));
+    }
+}

@@ -1,0 +1,183 @@
+//! What waits for one client: whole frames in their order, bounded in bytes by whoever fills it.
+//!
+//! Nearly all of the time it is empty or holds one frame, and then it owns no memory of its own.
+
+mod queue;
+
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+
+use crate::net::socket::Socket;
+
+use queue::Need;
+pub(crate) use queue::{Dropped, Queue};
+
+/// Frames that leave in one system call at most; more slices than this gain nothing.
+const SLICES_MAX: usize = 64;
+
+/// Frames that wait for one client.
+#[derive(Debug, Default)]
+pub(crate) enum Outbox {
+    #[default]
+    Empty,
+    /// One frame, or the rest of it.
+    One(Bytes),
+    Many(Box<Queue>),
+}
+
+impl Outbox {
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Outbox::Empty)
+    }
+
+    #[must_use]
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Outbox::Empty => 0,
+            Outbox::One(frame) => frame.len(),
+            Outbox::Many(queue) => queue.bytes(),
+        }
+    }
+
+    /// Appends a frame that it must get.
+    pub(crate) fn push(&mut self, frame: Bytes) {
+        self.append(frame, Need::Must);
+    }
+
+    /// Appends a frame that it can do without: it was sent to many.
+    pub(crate) fn push_droppable(&mut self, frame: Bytes) {
+        self.append(frame, Need::May);
+    }
+
+    fn append(&mut self, frame: Bytes, need: Need) {
+        match self {
+            // A first frame is as good as begun.
+            Outbox::Empty => *self = Outbox::One(frame),
+            Outbox::One(first) => *self = Outbox::Many(Box::new(Queue::of_two(std::mem::take(first), frame, need))),
+            Outbox::Many(queue) => queue.push(frame, need),
+        }
+    }
+
+    /// Drops frames that it can do without, the oldest first, until `bytes` of them are gone. The frame that was begun is
+    /// finished.
+    pub(crate) fn drop_oldest(&mut self, bytes: usize) -> Dropped {
+        match self {
+            Outbox::Many(queue) => queue.drop_oldest(bytes),
+            Outbox::Empty | Outbox::One(_) => Dropped::default(),
+        }
+    }
+
+    /// Writes what the socket takes right now.
+    ///
+    /// # Errors
+    /// `WouldBlock` when something still waits; else the socket failed.
+    pub(crate) fn try_flush(&mut self, socket: &Socket) -> io::Result<()> {
+        while !self.is_empty() {
+            self.write_with(|slices| socket.try_write(slices))?;
+        }
+        Ok(())
+    }
+
+    /// Writes as the socket takes it, until nothing waits.
+    ///
+    /// # Errors
+    /// When the socket failed.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>, socket: &Socket) -> Poll<io::Result<()>> {
+        while !self.is_empty() {
+            let written = self.write_with(|slices| match socket.poll_write(cx, slices) {
+                Poll::Ready(written) => written.map_err(Some),
+                Poll::Pending => Err(None),
+            });
+            match written {
+                Ok(()) => {}
+                Err(Some(error)) => return Poll::Ready(Err(error)),
+                Err(None) => return Poll::Pending,
+            }
+        }
+        socket.poll_flush(cx)
+    }
+
+    /// Lets `write` take from the front: it is shown the waiting frames and says how many bytes left.
+    ///
+    /// # Errors
+    /// What `write` says; nothing has left then.
+    pub(crate) fn write_with<E>(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> Result<usize, E>) -> Result<(), E> {
+        match self {
+            Outbox::Empty => Ok(()),
+            Outbox::One(frame) => {
+                let written = write(&[IoSlice::new(frame)])?;
+                frame.advance(written.min(frame.len()));
+                if frame.is_empty() {
+                    *self = Outbox::Empty;
+                }
+                Ok(())
+            }
+            Outbox::Many(queue) => {
+                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+                let mut count = 0;
+                for (slice, frame) in slices.iter_mut().zip(queue.frames()) {
+                    *slice = IoSlice::new(frame);
+                    count += 1;
+                }
+                let written = write(slices.get(..count).unwrap_or_default())?;
+                queue.advance(written);
+                if queue.is_empty() {
+                    *self = Outbox::Empty;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outbox(frames: &[&'static str]) -> Outbox {
+        let mut outbox = Outbox::default();
+        frames.iter().for_each(|frame| outbox.push(Bytes::from_static(frame.as_bytes())));
+        outbox
+    }
+
+    /// Writes through a socket that takes `step` bytes at a time.
+    fn drain(mut outbox: Outbox, step: usize) -> String {
+        let mut out = String::new();
+        while !outbox.is_empty() {
+            let before = outbox.bytes();
+            outbox
+                .write_with(|slices| {
+                    let all: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+                    let taken = &all[..step.min(all.len())];
+                    out.push_str(std::str::from_utf8(taken).unwrap());
+                    Ok::<_, ()>(taken.len())
+                })
+                .unwrap();
+            assert!(outbox.bytes() < before);
+        }
+        out
+    }
+
+    #[test]
+    fn frames_leave_in_their_order_however_little_the_socket_takes() {
+        for step in 1..12 {
+            assert_eq!(drain(outbox(&["a"]), step), "a");
+            assert_eq!(drain(outbox(&["abc", "de", "fghi"]), step), "abcdefghi");
+        }
+    }
+
+    #[test]
+    fn more_frames_than_slices_leave_in_several_writes() {
+        assert_eq!(drain(outbox(&["xy"; 200]), 1000), "xy".repeat(200));
+    }
+
+    #[test]
+    fn a_refused_write_leaves_everything_in_place() {
+        let mut outbox = outbox(&["abc", "de"]);
+        assert_eq!(outbox.write_with(|_| Err("full")), Err("full"));
+        assert_eq!(outbox.bytes(), 5);
+    }
+}

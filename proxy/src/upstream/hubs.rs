@@ -1,0 +1,369 @@
+//! The hubs that this node knows, learnt from the manifests of app servers.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use axum::body::Body;
+use http::{Request, Response};
+use trunkline_protocol::manifest::HubManifest;
+
+use super::{Home, MemoryLink, Pool};
+use crate::config::Address;
+
+/// A hub's place in tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct HubIndex(u32);
+
+/// An app server instance, for as long as this process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct AppServerId(u32);
+
+/// An app server instance.
+#[derive(Debug)]
+pub(crate) struct AppServer {
+    pub id: AppServerId,
+    /// Its random instance id.
+    pub instance: String,
+    /// Its name, for people.
+    pub name: String,
+    pub reach: Reach,
+}
+
+/// How an app server is reached.
+#[derive(Debug, Clone)]
+pub(crate) enum Reach {
+    Network(Address),
+    Memory(Arc<dyn MemoryDialler>),
+}
+
+/// Reaches the app that this node is embedded in.
+pub trait MemoryDialler: std::fmt::Debug + Send + Sync {
+    /// Gives the app the far end of a link, with what headers would tell over the network.
+    fn dial(&self, hub: &str, node: &str, boot: &str, slot: usize, link: MemoryLink);
+
+    /// Has the app answer a request to one of the paths that it serves for proxies.
+    fn ask(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+}
+
+impl std::fmt::Display for Reach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Network(address) => write!(f, "{address}"),
+            Self::Memory(_) => f.write_str("this process"),
+        }
+    }
+}
+
+/// A hub: its settings, and the app servers that serve it.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    index: HubIndex,
+    name: String,
+    settings: ArcSwap<HubManifest>,
+    pools: ArcSwap<Vec<Arc<Pool>>>,
+    next: AtomicUsize,
+    /// Questions have turns of their own: each client brings one and then needs a home, so of two app servers one would
+    /// be asked by all.
+    next_asked: AtomicUsize,
+}
+
+/// All hubs of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Hubs {
+    all: ArcSwap<Vec<Arc<Hub>>>,
+    // Held while the lists change, which only manifests do.
+    changing: Mutex<()>,
+    /// Instance ids of all app servers that were ever met, in the order of their numbers.
+    app_servers: Mutex<Vec<Arc<str>>>,
+}
+
+impl HubIndex {
+    /// The place as a number.
+    #[must_use]
+    pub(crate) fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl From<u32> for HubIndex {
+    fn from(index: u32) -> Self {
+        Self(index)
+    }
+}
+
+impl AppServerId {
+    pub(crate) const NONE: Self = Self(u32::MAX);
+}
+
+impl From<u32> for AppServerId {
+    fn from(id: u32) -> Self {
+        Self(id)
+    }
+}
+
+impl Hub {
+    /// Its place in tables.
+    #[must_use]
+    pub(crate) fn index(&self) -> HubIndex {
+        self.index
+    }
+
+    /// Its name, as links, logs and metrics have it.
+    #[must_use]
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its settings, from the manifest that was read last.
+    #[must_use]
+    pub(crate) fn settings(&self) -> Arc<HubManifest> {
+        self.settings.load_full()
+    }
+
+    /// Its pools, one per app server.
+    #[must_use]
+    pub(crate) fn pools(&self) -> Arc<Vec<Arc<Pool>>> {
+        self.pools.load_full()
+    }
+
+    /// Whether any app server can be reached that is not about to stop.
+    #[must_use]
+    pub(crate) fn is_served(&self) -> bool {
+        self.pools.load().iter().any(|pool| pool.open() > 0 && !pool.is_leaving())
+    }
+
+    /// The link for a new client connection: app servers take turns, then the links of a pool do.
+    #[must_use]
+    pub(crate) fn choose_home(&self) -> Option<Home> {
+        let pools = self.pools.load();
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        (0..pools.len()).find_map(|step| pools.get((start + step) % pools.len())?.choose_home())
+    }
+
+    /// Another home for a client connection that has lost its own at this app server: there, if that still has links.
+    #[must_use]
+    pub(crate) fn choose_home_near(&self, app: AppServerId) -> Option<Home> {
+        let pools = self.pools.load();
+        let own = pools.iter().find(|pool| pool.app().id == app).and_then(|pool| pool.choose_home());
+        own.or_else(|| self.choose_home())
+    }
+
+    /// The app servers to ask something, in the order in which to try them: those that are linked take turns.
+    #[must_use]
+    pub(crate) fn apps_in_turn(&self) -> Vec<Arc<AppServer>> {
+        let pools = self.pools.load();
+        let up = pools.iter().filter(|pool| pool.open() > 0 && !pool.is_leaving());
+        let mut apps: Vec<_> = up.map(|pool| pool.app().clone()).collect();
+        let turn = self.next_asked.fetch_add(1, Ordering::Relaxed);
+        let first = turn.checked_rem(apps.len()).unwrap_or_default();
+        apps.rotate_left(first);
+        apps
+    }
+
+    /// Gives the hub another app server.
+    pub(crate) fn add_pool(&self, pool: Arc<Pool>) {
+        self.pools.rcu(|pools| pools.iter().chain([&pool]).cloned().collect::<Vec<_>>());
+    }
+
+    /// Takes a retired pool away.
+    pub(crate) fn remove_pool(&self, pool: &Arc<Pool>) {
+        self.pools.rcu(|pools| pools.iter().filter(|known| !Arc::ptr_eq(known, pool)).cloned().collect::<Vec<_>>());
+    }
+}
+
+impl Hubs {
+    /// All hubs, in the order in which they became known.
+    #[must_use]
+    pub(crate) fn all(&self) -> Arc<Vec<Arc<Hub>>> {
+        self.all.load_full()
+    }
+
+    /// Finds the hub of a path, without regard to case.
+    #[must_use]
+    pub(crate) fn find(&self, path: &str) -> Option<Arc<Hub>> {
+        let path = without_slash(path);
+        let all = self.all.load();
+        all.iter().find(|hub| without_slash(&hub.settings.load().path).eq_ignore_ascii_case(path)).cloned()
+    }
+
+    /// The app servers elsewhere to which any link is open, each once; those that are about to stop only while there are
+    /// no others.
+    #[must_use]
+    pub(crate) fn linked_app_servers(&self) -> Vec<Arc<AppServer>> {
+        let (mut staying, mut all): (Vec<Arc<AppServer>>, Vec<Arc<AppServer>>) = Default::default();
+        for hub in self.all.load().iter() {
+            for pool in hub.pools.load().iter().filter(|pool| pool.open() > 0) {
+                let app = pool.app();
+                let is_new = |known: &[Arc<AppServer>]| known.iter().all(|known| known.id != app.id);
+                if !matches!(app.reach, Reach::Network(_)) {
+                    continue;
+                }
+                if is_new(&all) {
+                    all.push(app.clone());
+                }
+                if !pool.is_leaving() && is_new(&staying) {
+                    staying.push(app.clone());
+                }
+            }
+        }
+        if staying.is_empty() { all } else { staying }
+    }
+
+    /// Whether no manifest has been read yet.
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.load().is_empty()
+    }
+
+    /// Learns a hub, or newer settings of it.
+    pub(crate) fn learn(&self, settings: HubManifest) -> Arc<Hub> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all.load();
+        if let Some(hub) = all.iter().find(|hub| hub.name == settings.name) {
+            hub.settings.store(Arc::new(settings));
+            return hub.clone();
+        }
+        let hub = Arc::new(Hub {
+            index: HubIndex(u32::try_from(all.len()).unwrap_or(u32::MAX)),
+            name: settings.name.clone(),
+            settings: ArcSwap::from_pointee(settings),
+            pools: ArcSwap::default(),
+            next: AtomicUsize::new(0),
+            next_asked: AtomicUsize::new(0),
+        });
+        self.all.store(Arc::new(all.iter().chain([&hub]).cloned().collect()));
+        hub
+    }
+
+    /// The number of an app server instance: the same whenever and wherever it is met.
+    #[must_use]
+    pub(crate) fn number(&self, instance: &str) -> AppServerId {
+        let mut known = self.app_servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = known.iter().position(|known| **known == *instance).unwrap_or_else(|| {
+            known.push(instance.into());
+            known.len() - 1
+        });
+        AppServerId(u32::try_from(place).unwrap_or(u32::MAX))
+    }
+
+    /// The instance of such a number.
+    #[must_use]
+    pub(crate) fn instance(&self, app: AppServerId) -> Arc<str> {
+        let known = self.app_servers.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(app.0 as usize).cloned().unwrap_or_default()
+    }
+}
+
+fn without_slash(path: &str) -> &str {
+    path.strip_suffix('/').unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::LinkHandle;
+
+    fn hub_with(apps: u32) -> Arc<Hub> {
+        hub_of(&Hubs::default(), "chat", apps)
+    }
+
+    fn hub_of(hubs: &Hubs, name: &str, apps: u32) -> Arc<Hub> {
+        let hub = hubs.learn(HubManifest::new(name, &format!("/{name}")));
+        for app in 0..apps {
+            let server = AppServer {
+                id: AppServerId(app),
+                instance: app.to_string(),
+                name: String::new(),
+                reach: Reach::Network("http://app".parse().unwrap()),
+            };
+            let pool = Arc::new(Pool::new(hub.clone(), Arc::new(server), 2, Arc::default()));
+            for slot in 0..2 {
+                pool.opened(slot, Arc::new(LinkHandle::opened(hub.index(), AppServerId(app))));
+            }
+            hub.add_pool(pool);
+        }
+        hub
+    }
+
+    #[test]
+    fn new_connections_alternate_between_app_servers_and_then_between_links() {
+        let hub = hub_with(2);
+        let homes: Vec<_> = (0..4).map(|_| hub.choose_home().unwrap()).collect();
+        let apps: Vec<_> = homes.iter().map(|home| home.app().0).collect();
+        assert_eq!(apps, [0, 1, 0, 1]);
+        assert_ne!(homes[0].id(), homes[2].id());
+    }
+
+    #[test]
+    fn who_lost_a_home_stays_at_its_app_server_if_that_has_another_link() {
+        let hub = hub_with(2);
+        assert!((0..3).all(|_| hub.choose_home_near(AppServerId(1)).unwrap().app().0 == 1));
+        assert!(hub.pools()[1].leave());
+        assert!((0..3).all(|_| hub.choose_home_near(AppServerId(1)).unwrap().app().0 == 0));
+        hub.pools()[0].lost(0);
+        hub.pools()[0].lost(1);
+        assert!(hub.choose_home_near(AppServerId(1)).is_none() && !hub.is_served());
+    }
+
+    #[test]
+    fn an_instance_has_one_number_wherever_it_is_met() {
+        let hubs = Hubs::default();
+        let (a, b) = (hubs.number("a"), hubs.number("b"));
+        assert!(a != b && hubs.number("a") == a);
+        assert_eq!((&*hubs.instance(b), &*hubs.instance(AppServerId::NONE)), ("b", ""));
+    }
+
+    #[test]
+    fn an_app_server_without_open_links_is_skipped() {
+        let hub = hub_with(2);
+        hub.pools()[0].lost(0);
+        hub.pools()[0].lost(1);
+        assert!((0..3).all(|_| hub.choose_home().unwrap().app().0 == 1));
+    }
+
+    #[test]
+    fn questions_and_homes_alternate_each_by_itself() {
+        let hub = hub_with(2);
+        let clients = (0..4).map(|_| (hub.apps_in_turn()[0].id.0, hub.choose_home().unwrap().app().0));
+        assert_eq!(clients.collect::<Vec<_>>(), [(0, 0), (1, 1), (0, 0), (1, 1)]);
+        let order = |hub: &Hub| hub.apps_in_turn().iter().map(|app| app.id.0).collect::<Vec<_>>();
+        assert_eq!([order(&hub), order(&hub)], [[0, 1], [1, 0]], "the others are there for when one can't be reached");
+        assert!(hub.pools()[0].leave());
+        assert_eq!(order(&hub), [1]);
+        hub.pools()[1].lost(0);
+        hub.pools()[1].lost(1);
+        assert!(order(&hub).is_empty());
+    }
+
+    #[test]
+    fn an_app_server_is_linked_while_any_hub_has_a_link_to_it() {
+        let hubs = Hubs::default();
+        let (chat, status) = (hub_of(&hubs, "chat", 2), hub_of(&hubs, "status", 2));
+        let linked = || hubs.linked_app_servers().iter().map(|app| app.id.0).collect::<Vec<_>>();
+        assert_eq!(linked(), [0, 1]);
+        chat.pools()[0].lost(0);
+        chat.pools()[0].lost(1);
+        assert_eq!(linked().len(), 2, "the other hub still has links");
+        status.pools()[0].lost(0);
+        status.pools()[0].lost(1);
+        assert_eq!(linked(), [1]);
+        assert!(chat.pools()[1].leave() && status.pools()[1].leave());
+        assert_eq!(linked(), [1], "one that is about to stop is better than none");
+        status.pools()[0].opened(0, Arc::new(LinkHandle::opened(status.index(), AppServerId(0))));
+        assert_eq!(linked(), [0]);
+    }
+
+    #[test]
+    fn paths_are_found_without_regard_to_case() {
+        let hubs = Hubs::default();
+        hubs.learn(HubManifest::new("status", "/statusHub"));
+        assert!(hubs.find("/STATUSHUB").is_some());
+        assert!(hubs.find("/statushub/").is_some());
+        assert!(hubs.find("/other").is_none());
+        assert!(hubs.find("/").is_none());
+        hubs.learn(HubManifest::new("root", "/"));
+        assert!(hubs.find("/").is_some());
+    }
+}

@@ -1,0 +1,60 @@
+//! Ask an app server for its manifest.
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
+use trunkline_protocol::manifest::{MANIFEST_PATH, Manifest};
+
+use super::http_client::{Caller, RequestError};
+use crate::config::Address;
+
+/// A manifest has some 300 bytes per hub; what is larger comes from something else.
+const MANIFEST_MAX_BYTES: usize = 1024 * 1024;
+
+/// Why there is no manifest.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum ReadManifestError {
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The two ends have different keys.
+    #[error("{0} refuses our access key: give both ends the same --access-key or TRUNKLINE_ACCESS_KEY")]
+    Key(String),
+    /// Something else answers there.
+    #[error("{authority} answers {status} to {MANIFEST_PATH}: no app server with the Trunkline SDK?")]
+    Status { authority: String, status: StatusCode },
+    /// The answer is none.
+    #[error("{authority} gives a manifest that can't be read: {problem}")]
+    Body { authority: String, problem: String },
+}
+
+impl ReadManifestError {
+    /// Whether nobody listens there.
+    #[must_use]
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self, Self::Request(error) if error.is_refused())
+    }
+}
+
+/// Reads the manifest of the app server at an address.
+///
+/// # Errors
+/// When it can't be had; worth another try after a while.
+pub(crate) async fn read_manifest(address: &Address, caller: Caller<'_>) -> Result<Manifest, ReadManifestError> {
+    let authority = address.authority();
+    let request = Request::get(MANIFEST_PATH).body(Empty::<Bytes>::new()).map_err(RequestError::from)?;
+    let answer = caller.send(address, request).await?;
+    match answer.status() {
+        StatusCode::OK => {}
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(ReadManifestError::Key(authority.into())),
+        status => return Err(ReadManifestError::Status { authority: authority.into(), status }),
+    }
+    let unreadable = |problem: String| ReadManifestError::Body { authority: authority.into(), problem };
+    let body = Limited::new(answer.into_body(), MANIFEST_MAX_BYTES);
+    let body = body.collect().await.map_err(|error| unreadable(error.to_string()))?.to_bytes();
+    let manifest: Manifest = serde_json::from_slice(&body).map_err(|error| unreadable(error.to_string()))?;
+    match manifest.hubs.iter().find(|hub| !hub.path.starts_with('/')) {
+        Some(hub) => Err(unreadable(format!("the path {:?} of hub {:?} does not begin with /", hub.path, hub.name))),
+        None => Ok(manifest),
+    }
+}
