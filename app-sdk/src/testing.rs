@@ -378,6 +378,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_jump_of_the_paused_clock_does_not_end_the_link() {
         let mut ann = server().connect("/test").await.unwrap();
+        // sleep: the clock is paused, so no time passes
         tokio::time::sleep(Duration::from_millis(10 * LINK_TIMEOUT_MS)).await;
         assert_eq!(ann.invoke::<u32>("Add", (1, 2)).await, Ok(3));
     }

@@ -87,7 +87,7 @@ pub(super) struct NegotiateQuery {
     hub: String,
 }
 
-/// Route `POST /.trunkline/negotiate?hub=NAME`.
+/// Route `POST /.trunkline/negotiate?hub=NAME`: calls the handler of a hub.
 pub(super) async fn negotiate(
     State(core): State<Arc<ServerCore>>,
     Query(query): Query<NegotiateQuery>,

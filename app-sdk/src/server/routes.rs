@@ -53,7 +53,7 @@ pub(super) enum RouteRefusal {
     Session(#[from] Refused),
 }
 
-/// Route `GET /.trunkline/manifest`.
+/// Route `GET /.trunkline/manifest`: lists the hubs.
 pub(super) async fn manifest(
     State(core): State<Arc<ServerCore>>,
     headers: HeaderMap,
@@ -66,7 +66,7 @@ pub(super) async fn manifest(
     Ok(Json(ready.manifest.clone()))
 }
 
-/// Route `GET /.trunkline/link?hub=NAME`.
+/// Route `GET /.trunkline/link?hub=NAME`: upgrades to a link.
 pub(super) async fn link(
     State(core): State<Arc<ServerCore>>,
     headers: HeaderMap,

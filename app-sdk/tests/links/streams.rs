@@ -200,6 +200,7 @@ async fn items_are_made_only_as_the_link_takes_them() {
     // Nothing is read here: 64 MiB fit neither into the outbox nor into the sockets' own buffers.
     let mut before = 0;
     loop {
+        // sleep: nothing tells from outside that a stream has stopped making items
         tokio::time::sleep(Duration::from_millis(50)).await;
         let now = made.load(Ordering::Relaxed);
         if now > 0 && now == before {
