@@ -1,4 +1,4 @@
-//! What an app server tells a proxy about its hubs, and the names of the places where it does.
+//! Manifest of an app server: its hubs and their settings.
 //!
 //! The proxy asks `GET /.trunkline/manifest`, then opens links at `GET /.trunkline/link?hub=NAME`; both
 //! with `Authorization: Bearer` and a sealed [`LinkCredential`](crate::token::LinkCredential). Everything that a
@@ -16,7 +16,7 @@ pub use crate::wire::{
     TRANSPORT_HEADER, USER_ID_CLAIM,
 };
 
-/// How a client's bytes travel.
+/// Transport of a client connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Transport {
     /// WebSockets, text and binary.
@@ -48,7 +48,7 @@ impl Transport {
     }
 }
 
-/// An app server, as its proxies see it.
+/// Manifest of an app server: its instance and its hubs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
@@ -62,7 +62,7 @@ pub struct Manifest {
     pub hubs: Vec<HubManifest>,
 }
 
-/// One hub or raw endpoint: where it is found, and its settings. A proxy's own flags are upper bounds to them.
+/// Hub or raw endpoint: its path and its settings. A proxy's own flags are upper bounds to them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HubManifest {
@@ -70,7 +70,7 @@ pub struct HubManifest {
     pub name: String,
     /// Path at which clients find it, matched without regard to case; begins with `/`.
     pub path: String,
-    /// What its clients speak; a hub where it is not said.
+    /// Protocol of its clients; a hub where it is not said.
     #[serde(default)]
     pub kind: EndpointKind,
     /// Names of the hub protocols it speaks; none for a raw endpoint.
@@ -89,7 +89,7 @@ pub struct HubManifest {
     pub detailed_errors: bool,
     /// Whether a client must show a valid token.
     pub authentication: Authentication,
-    /// What becomes of a client that reads too slowly.
+    /// Treatment of a client that reads too slowly.
     #[serde(default)]
     pub slow_clients: SlowClients,
     /// Whether a client is closed, to connect again, when the token ends with which it came.
@@ -100,11 +100,11 @@ pub struct HubManifest {
     pub asks_app: bool,
 }
 
-/// What becomes of a client for whom more waits than may.
+/// Treatment of a client whose outbox is full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SlowClients {
-    /// It is closed.
+    /// The client connection is closed.
     #[default]
     Close,
     /// Sends to many (all, groups, users) are dropped, whole and oldest first, until there is room. Results and sends to
@@ -112,18 +112,18 @@ pub enum SlowClients {
     Drop,
 }
 
-/// What clients of an endpoint speak.
+/// Protocol that clients of an endpoint speak.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum EndpointKind {
     /// A hub protocol, after its handshake.
     #[default]
     Hub,
-    /// Whatever the app likes: texts and bytes both ways, open at once.
+    /// No protocol: texts and bytes both ways, open at once.
     Raw,
 }
 
-/// Whether a client must show who it is.
+/// Whether a client must authenticate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Authentication {

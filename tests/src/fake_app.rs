@@ -12,7 +12,7 @@ use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use trunkline_protocol::manifest::{HubManifest, LINK_PATH, MANIFEST_PATH, Manifest};
-use trunkline_protocol::service::{HandshakeRequest, LinkKind, ServiceMessage};
+use trunkline_protocol::service::{LinkHandshakeRequest, LinkKind, ServiceMessage};
 
 /// The running app server; it ends with the test.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ async fn upgrade(State(script): State<Script>, upgrade: WebSocketUpgrade) -> Res
 }
 
 async fn play(mut socket: WebSocket, script: Script) -> Result<()> {
-    let greeting = ServiceMessage::HandshakeRequest(HandshakeRequest {
+    let greeting = ServiceMessage::HandshakeRequest(LinkHandshakeRequest {
         version: 1,
         kind: LinkKind::Default,
         target: Default::default(),

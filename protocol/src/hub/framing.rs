@@ -1,11 +1,14 @@
-//! Where one hub message ends and the next begins, for any split of the bytes.
+//! Framing of hub messages, for any split of the bytes.
 
 use std::ops::Range;
 
 use bytes::{BufMut, BytesMut};
 use memchr::memchr;
 
-use super::{HubProtocol, RECORD_SEPARATOR};
+use super::HubProtocol;
+
+/// Separator behind a handshake and behind each JSON message.
+pub const RECORD_SEPARATOR: u8 = 0x1e;
 
 /// Most bytes of a MessagePack length prefix: five times seven bits hold the longest length.
 const PREFIX_MAX_BYTES: usize = 5;
@@ -13,7 +16,7 @@ const PREFIX_MAX_BYTES: usize = 5;
 /// The longest length that a prefix may announce, as the official implementations have it.
 const LENGTH_MAX: u64 = 0x7fff_ffff;
 
-/// One whole message at the front of a buffer.
+/// Whole message at the front of a buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// The message without its framing.
@@ -22,7 +25,7 @@ pub struct Frame {
     pub length: usize,
 }
 
-/// Why the stream of messages can't go on.
+/// Error that ends a stream of messages.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FramingError {
@@ -89,15 +92,15 @@ fn first_error(buffer: &[u8], limit: usize) -> FramingError {
     (1..PREFIX_MAX_BYTES).find_map(error).unwrap_or(FramingError::Prefix)
 }
 
-/// What stands at the front of a MessagePack message, as far as it has arrived.
-struct Prefix {
+/// Length prefix of a MessagePack message, as far as it has arrived.
+struct LengthPrefix {
     length: u64,
     bytes: usize,
     is_whole: bool,
 }
 
-fn read_prefix(buffer: &[u8]) -> Result<Prefix, FramingError> {
-    let mut prefix = Prefix { length: 0, bytes: 0, is_whole: false };
+fn read_prefix(buffer: &[u8]) -> Result<LengthPrefix, FramingError> {
+    let mut prefix = LengthPrefix { length: 0, bytes: 0, is_whole: false };
     for &byte in buffer.iter().take(PREFIX_MAX_BYTES) {
         prefix.length |= u64::from(byte & 0x7f) << (7 * prefix.bytes);
         prefix.bytes += 1;

@@ -4,7 +4,9 @@ use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{HubMessage, Payload, PayloadError, Scan, ScanError, json, message_pack, scan};
+use super::{
+    HubMessage, HubMessageError, Payload, PayloadError, Scan, ScanError, json_encoding, message_pack_encoding, scan,
+};
 
 /// An encoding of the hub protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,16 +17,11 @@ pub enum HubProtocol {
     MessagePack,
 }
 
-/// Why a frame is no hub message. The connection that sent it can't go on.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct HubMessageError(pub(super) String);
-
 impl HubProtocol {
     /// All of them, the text one first.
     pub const ALL: [HubProtocol; 2] = [HubProtocol::Json, HubProtocol::MessagePack];
 
-    /// The name in handshakes and in the payloads of service messages.
+    /// Returns the name in handshakes and in the payloads of service messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -42,8 +39,8 @@ impl HubProtocol {
     /// Appends the message with its framing: exactly what the official server would send.
     pub fn encode(self, message: &HubMessage, out: &mut BytesMut) {
         match self {
-            HubProtocol::Json => json::encode(message, out),
-            HubProtocol::MessagePack => message_pack::encode(message, out),
+            HubProtocol::Json => json_encoding::encode(message, out),
+            HubProtocol::MessagePack => message_pack_encoding::encode(message, out),
         }
     }
 
@@ -54,12 +51,12 @@ impl HubProtocol {
     /// When the body is no hub message; the text is fit for a log line and for detailed errors.
     pub fn decode(self, body: &Bytes) -> Result<Option<HubMessage>, HubMessageError> {
         match self {
-            HubProtocol::Json => json::decode(body),
-            HubProtocol::MessagePack => message_pack::decode(body),
+            HubProtocol::Json => json_encoding::decode(body),
+            HubProtocol::MessagePack => message_pack_encoding::decode(body),
         }
     }
 
-    /// Reads of a frame's body what a proxy needs: its kind and its invocation id.
+    /// Scans a frame's body for the two facts that a proxy needs: kind and invocation id.
     ///
     /// # Errors
     /// When these can't be found because the body is malformed.
@@ -76,8 +73,8 @@ impl HubProtocol {
     /// When the value can't be represented, such as a map whose keys are no texts in JSON.
     pub fn payload<T: Serialize + ?Sized>(self, value: &T) -> Result<Payload, PayloadError> {
         match self {
-            HubProtocol::Json => json::payload(value),
-            HubProtocol::MessagePack => message_pack::payload(value),
+            HubProtocol::Json => json_encoding::payload(value),
+            HubProtocol::MessagePack => message_pack_encoding::payload(value),
         }
     }
 
@@ -87,8 +84,8 @@ impl HubProtocol {
     /// When it is of another type.
     pub fn value<T: DeserializeOwned>(self, payload: &Payload) -> Result<T, PayloadError> {
         match self {
-            HubProtocol::Json => json::value(payload),
-            HubProtocol::MessagePack => message_pack::value(payload),
+            HubProtocol::Json => json_encoding::value(payload),
+            HubProtocol::MessagePack => message_pack_encoding::value(payload),
         }
     }
 }

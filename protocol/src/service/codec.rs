@@ -10,21 +10,13 @@
 
 mod decode;
 mod encode;
+mod extension;
 mod fields;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::ServiceMessage;
+use super::{ServiceMessage, ServiceMessageError};
 use crate::message_pack::Writer;
-
-/// Keys of the extension map. Tracing ids (1) and filters (4) are passed over when read and never written.
-/// To invent a key is no option: older SDKs lose their place in the frame behind one that they don't know.
-mod extension {
-    pub(super) const TTL: i64 = 2;
-    pub(super) const PROTOCOL: i64 = 3;
-    pub(super) const DATA_TYPE: i64 = 5;
-    pub(super) const IS_PARTIAL: i64 = 6;
-}
 
 /// Names of the messages by number. 28 and 29 are about Entra ID, which has no use here.
 const NAMES: [&str; 40] = [
@@ -70,16 +62,6 @@ const NAMES: [&str; 40] = [
     "ConnectionFlowControl",
 ];
 
-/// Why a frame is no service message.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("service message {kind}: {problem}")]
-pub struct ServiceMessageError {
-    /// Which message, by number and name as far as they are known.
-    pub kind: String,
-    /// What is wrong.
-    pub problem: String,
-}
-
 impl ServiceMessage {
     /// Appends the message with its length prefix, byte for byte as Azure's SDK of 2025 writes it.
     ///
@@ -92,7 +74,7 @@ impl ServiceMessage {
         });
     }
 
-    /// The message with its length prefix.
+    /// Returns the message with its length prefix.
     #[must_use]
     pub fn to_frame(&self) -> Bytes {
         let mut out = BytesMut::new();

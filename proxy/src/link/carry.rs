@@ -12,7 +12,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use trunkline_protocol::service::{
-    Attachment, ECHO_KEY, FrameBuffer, Incoming, Offer, Ping, ServiceMessage, Verdict, bytes_of_frame,
+    Attachment, ECHO_KEY, FrameBuffer, Incoming, Offer, Ping, ServiceMessage, SessionEvent, bytes_of_frame,
 };
 
 use super::over::{End, LastSocket, Over};
@@ -77,7 +77,7 @@ impl Keeper<'_> {
             self.shard.counters().sessions.interrupted.increment();
         }
         let over = match (detached, end) {
-            (Some(Verdict::Over(cause)), End::Lost(reason)) => Over { reason, ..Over::decided(cause) },
+            (Some(SessionEvent::End(cause)), End::Lost(reason)) => Over { reason, ..Over::decided(cause) },
             (_, End::Over(over)) => over,
             (_, lost) => return lost,
         };
@@ -121,8 +121,8 @@ async fn silence(shard: &Shard, link: &LinkHandle) -> End {
         sleep(Duration::from_millis(link.tick_ms())).await;
         match link.handle_timeout(shard.shared().now_ms()) {
             None => {}
-            Some(Verdict::PeerSilent) => return End::Lost("the app server is silent".into()),
-            Some(Verdict::Over(cause)) => return End::Over(Over::decided(cause)),
+            Some(SessionEvent::PeerSilent) => return End::Lost("the app server is silent".into()),
+            Some(SessionEvent::End(cause)) => return End::Over(Over::decided(cause)),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use trunkline_protocol::cause::Cause as Ending;
-use trunkline_protocol::service::Cause;
+use trunkline_protocol::service::SessionEndReason;
 
 use crate::metrics::SessionCloseReason;
 use crate::upstream::{LinkSocketError, LinkWriter};
@@ -52,8 +52,8 @@ impl Over {
     }
 
     /// What the session decided itself.
-    pub(super) fn decided(cause: Cause) -> Self {
-        let end = if cause == Cause::NotResumable {
+    pub(super) fn decided(cause: SessionEndReason) -> Self {
+        let end = if cause == SessionEndReason::NotResumable {
             SessionCloseReason::NotResumable
         } else {
             SessionCloseReason::WindowPassed

@@ -17,7 +17,8 @@ use trunkline_protocol::manifest::{
     BOOT_HEADER, CAPABILITIES_HEADER, INSTANCE_HEADER, LINK_PATH, RECEIVED_HEADER, SESSION_HEADER, SLOT_HEADER,
 };
 use trunkline_protocol::service::{
-    Answer, Capabilities, FrameBuffer, HandshakeResponse, HeaderError, LinkKind, Offer, ServiceMessage, parse_received,
+    Answer, Capabilities, FrameBuffer, HeaderError, LinkHandshakeResponse, LinkKind, Offer, ServiceMessage,
+    parse_received,
 };
 
 use super::caller::{Caller, RequestError};
@@ -178,11 +179,11 @@ async fn shake_hands(socket: &mut LinkSocket) -> Result<FrameBuffer, DialError> 
     refusal.map_or(Ok(frames), |text| Err(wrong(text.to_string())))
 }
 
-fn answer(version: i64, kind: LinkKind) -> HandshakeResponse {
+fn answer(version: i64, kind: LinkKind) -> LinkHandshakeResponse {
     let error = match (version, kind) {
         (SERVICE_PROTOCOL_VERSION, LinkKind::Unknown(number)) => Some(format!("link kind {number} is not known")),
         (SERVICE_PROTOCOL_VERSION, _) => None,
         (other, _) => Some(format!("service protocol version {other} is not supported, 1 is")),
     };
-    HandshakeResponse { error: error.map(Into::into), connection_id: Some(random_id().into()) }
+    LinkHandshakeResponse { error: error.map(Into::into), connection_id: Some(random_id().into()) }
 }

@@ -1,7 +1,7 @@
 //! What was queued in each session and what came out at its other end: the truth that the machine is held against.
 
 use bytes::{Buf, BufMut, BytesMut};
-use trunkline_protocol::service::{FrameBuffer, Leftover, ServiceMessage, encode_connection_data};
+use trunkline_protocol::service::{FrameBuffer, ServiceMessage, UndeliveredFrames, encode_connection_data};
 
 /// A rule was broken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +69,7 @@ impl Flow {
     }
 
     /// The sender has ended the session.
-    pub(crate) fn end(&mut self, content: Content, acknowledged: u64, leftover: &Leftover) -> Check {
+    pub(crate) fn end(&mut self, content: Content, acknowledged: u64, leftover: &UndeliveredFrames) -> Check {
         let (uncertain, unsent) = (leftover.uncertain.count, leftover.unsent.count);
         if acknowledged + uncertain + unsent != self.queued {
             return broken(format!(

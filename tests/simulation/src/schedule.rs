@@ -248,10 +248,12 @@ impl World {
             resumed: self.resumed,
             ended: self.ended.len() as u64,
             window_passed: by(|reason| {
-                matches!(reason, Reason::Verdict(trunkline_protocol::service::Cause::WindowPassed))
+                matches!(reason, Reason::Verdict(trunkline_protocol::service::SessionEndReason::WindowPassed))
             }),
             given_up: by(|reason| matches!(reason, Reason::Verdict(_)))
-                - by(|reason| matches!(reason, Reason::Verdict(trunkline_protocol::service::Cause::WindowPassed))),
+                - by(|reason| {
+                    matches!(reason, Reason::Verdict(trunkline_protocol::service::SessionEndReason::WindowPassed))
+                }),
         }
     }
 }

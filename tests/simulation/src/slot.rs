@@ -28,7 +28,7 @@ pub(crate) fn settings(end: usize, mutant: Option<Mutant>) -> SessionSettings {
 /// Why a session ended, as the simulation sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    Verdict(trunkline_protocol::service::Cause),
+    Verdict(trunkline_protocol::service::SessionEndReason),
     Refused,
     Superseded,
     InstanceGone,

@@ -1,6 +1,6 @@
 //! Sockets that lose their tails, and dials that arrive late or never.
 
-use trunkline_protocol::service::{Answer, Offer, Refusal};
+use trunkline_protocol::service::{Answer, Offer, UpgradeRefusal};
 
 use crate::random::Random;
 
@@ -97,6 +97,6 @@ pub(crate) struct Dial {
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
     Accepted(Answer),
-    Refused(Refusal),
+    Refused(UpgradeRefusal),
     OtherInstance,
 }

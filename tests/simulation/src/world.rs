@@ -7,7 +7,7 @@
 
 mod acts;
 
-use trunkline_protocol::service::{Cause, SessionId, Verdict};
+use trunkline_protocol::service::{SessionEndReason, SessionEvent, SessionId};
 
 use crate::end::{Around, Held};
 use crate::ledger::{Check, Ledger, broken};
@@ -187,22 +187,24 @@ impl World {
         let verdict = verdict.or_else(|| held.session.handle_timeout(now_ms));
         let is_right = match verdict {
             None => true,
-            Some(Verdict::PeerSilent) => silent_ms >= WINDOW_MS,
-            Some(Verdict::Over(Cause::WindowPassed)) => {
+            Some(SessionEvent::PeerSilent) => silent_ms >= WINDOW_MS,
+            Some(SessionEvent::End(SessionEndReason::WindowPassed)) => {
                 end == PROXY && held.lost_ms.is_some_and(|lost_ms| now_ms - lost_ms >= WINDOW_MS)
             }
-            Some(Verdict::Over(Cause::GivenUp)) => end == APP && silent_ms >= WINDOW_MS && held.full_ms.is_some(),
-            Some(Verdict::Over(Cause::Forgotten)) => end == APP && silent_ms >= 2 * WINDOW_MS,
-            Some(Verdict::Over(Cause::NotResumable)) => false,
+            Some(SessionEvent::End(SessionEndReason::GivenUp)) => {
+                end == APP && silent_ms >= WINDOW_MS && held.full_ms.is_some()
+            }
+            Some(SessionEvent::End(SessionEndReason::Forgotten)) => end == APP && silent_ms >= 2 * WINDOW_MS,
+            Some(SessionEvent::End(SessionEndReason::NotResumable)) => false,
         };
         if !is_right {
             return broken(format!("{verdict:?} of end {end} after {silent_ms} ms of silence"));
         }
         match verdict {
-            Some(Verdict::PeerSilent) if mutant == Some(Mutant::TrustsTheDead) => Ok(()),
-            Some(Verdict::Over(_)) if mutant == Some(Mutant::NeverGivesUp) && end == APP => Ok(()),
-            Some(Verdict::PeerSilent) => self.lose_socket(slot, end),
-            Some(Verdict::Over(cause)) => self.end_session(slot, end, Reason::Verdict(cause)),
+            Some(SessionEvent::PeerSilent) if mutant == Some(Mutant::TrustsTheDead) => Ok(()),
+            Some(SessionEvent::End(_)) if mutant == Some(Mutant::NeverGivesUp) && end == APP => Ok(()),
+            Some(SessionEvent::PeerSilent) => self.lose_socket(slot, end),
+            Some(SessionEvent::End(cause)) => self.end_session(slot, end, Reason::Verdict(cause)),
             None => Ok(()),
         }
     }
