@@ -6,9 +6,9 @@ use std::process::ExitStatus;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokio::process::Command;
-use trunkline_tests::fleet::{ACCESS_KEY, App, Fleet, Proxy};
-use trunkline_tests::process::{Process, Signal};
-use trunkline_tests::scenario::{Stage, profile_folder};
+use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, Proxy};
+use trunkline_tests::harness::process::{Process, Signal};
+use trunkline_tests::harness::scenario::{Stage, profile_folder};
 
 /// What builds the programs that the tests start.
 const BUILD: &str = "cargo build -p trunkline-proxy --bin trunkline -p trunkline --example bench";
@@ -74,7 +74,7 @@ fn outcome(status: ExitStatus, text: String, json: PathBuf) -> Result<Outcome> {
 }
 
 /// Starts the app server `bench` with two proxies before it.
-pub(crate) async fn fleet(stage: &Stage) -> Result<(trunkline_tests::fleet::AppServer, [Proxy; 2])> {
+pub(crate) async fn fleet(stage: &Stage) -> Result<(trunkline_tests::harness::fleet::AppServer, [Proxy; 2])> {
     let folder = profile_folder()?;
     for program in [folder.join("trunkline"), folder.join("examples").join("bench")] {
         ensure!(program.is_file(), "{} is missing; this builds it: {BUILD}", program.display());
