@@ -11,7 +11,8 @@ use tokio::time::{interval, sleep, timeout};
 use trunkline_tests::harness::raw::{RECORD_SEPARATOR, RawClient};
 
 use crate::ledger::{Arrival, Hearing};
-use crate::world::{Act, World};
+use crate::speaker::FENCE;
+use crate::world::World;
 
 /// How long a try to connect may take, and the pause before the next one.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
@@ -24,9 +25,11 @@ struct Life {
     /// The next number to come back, and when it and those behind it were sent.
     echoed: u64,
     under_way: VecDeque<Instant>,
+    /// Fences that have not come yet.
+    fences: usize,
 }
 
-/// Lives again and again until the run is over.
+/// Lives again and again until everything has come.
 pub(crate) async fn listen(world: Arc<World>, number: usize, echo_interval: Duration) {
     let mut at = number % world.proxies.len();
     let mut gone: Option<Instant> = None;
@@ -48,10 +51,10 @@ pub(crate) async fn listen(world: Arc<World>, number: usize, echo_interval: Dura
     }
 }
 
-/// Connects, at one proxy after the other; `None` when the run is over before.
+/// Connects, at one proxy after the other; `None` when the run is quiet before.
 async fn come(world: &Arc<World>, number: usize, life: u32, first: usize) -> Option<(Life, usize)> {
     for proxy in first.. {
-        if world.is_over() {
+        if world.is_quiet() {
             return None;
         }
         let proxy = proxy % world.proxies.len();
@@ -71,31 +74,37 @@ async fn begin(world: &Arc<World>, number: usize, life: u32, proxy: usize) -> Re
     client.call("Join", json!([format!("group {group}")])).await?;
     let hearing = Hearing::begin(&world.ledger, number, life, group);
     world.enrol(number, Some((id, life)));
-    Ok(Life { client, hearing, echoed: 0, under_way: VecDeque::new() })
+    Ok(Life { client, hearing, echoed: 0, under_way: VecDeque::new(), fences: world.fences })
 }
 
 impl Life {
-    /// Whether it lasted until the run was over.
+    /// Whether it lasted until everything had come: all fences, and the number that it sent last.
     async fn run(mut self, world: &World, echo_interval: Duration) -> bool {
         let mut echoes = interval(echo_interval);
+        let mut is_last_sent = false;
         let is_whole = loop {
+            if is_last_sent && self.fences == 0 && self.under_way.is_empty() {
+                break true;
+            }
             tokio::select! {
-                () = world.reached(Act::Over) => break true,
+                () = world.quiet(), if !is_last_sent => {
+                    is_last_sent = true;
+                    if self.send_number().await.is_err() {
+                        break false;
+                    }
+                }
                 record = self.client.next_record() => match record {
                     Ok(record) => self.take(world, &record),
                     Err(_) => break false,
                 },
-                _ = echoes.tick() => {
-                    if *world.act.borrow() == Act::Playing && self.send_number().await.is_err() {
+                _ = echoes.tick(), if !is_last_sent => {
+                    if self.send_number().await.is_err() {
                         break false;
                     }
                 }
             }
         };
         self.hearing.lost(is_whole).into_iter().for_each(|confirmed| world.tally.lost(confirmed));
-        if is_whole {
-            self.under_way.drain(..).for_each(|sent| world.tally.lost_upward(sent));
-        }
         is_whole
     }
 
@@ -124,6 +133,7 @@ impl Life {
                     self.echoed += 1;
                 }
             }
+            Some("Message") if *argument == FENCE => self.fences = self.fences.saturating_sub(1),
             Some("Message") => {
                 let text = argument.as_str().unwrap_or_default();
                 let numbers =

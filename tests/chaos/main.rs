@@ -34,12 +34,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use trunkline_tests::bench::command;
 use trunkline_tests::bench::process::say;
+use trunkline_tests::harness::fleet::POOL_SIZE;
 use trunkline_tests::harness::scenario::Stage;
 
 use fault::{Fault, Times, each_once, mixed};
@@ -48,9 +49,6 @@ use world::{Act, World};
 
 /// Beyond this somebody is not coming back.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Long enough for everything under way to arrive.
-const QUIET: Duration = Duration::from_secs(3);
 
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -105,14 +103,14 @@ async fn run(settings: &Settings) -> Result<()> {
     let (proxies, apps) = (usize::from(settings.proxies), usize::from(settings.apps));
     let mut scene = Scene::start(&stage, proxies, apps, drain_timeout, no_app).await?;
     let addresses = scene.proxies.iter().map(|proxy| proxy.address().to_owned()).collect();
-    let world = Arc::new(World::new(addresses, usize::try_from(settings.clients)?));
-    let mut players = JoinSet::new();
+    let world = Arc::new(World::new(addresses, usize::try_from(settings.clients)?, apps * POOL_SIZE));
+    let (mut listeners, mut speakers) = (JoinSet::new(), JoinSet::new());
     for number in 0..world.clients {
-        players.spawn(listener::listen(world.clone(), number, Duration::from_millis(settings.echo_ms)));
+        listeners.spawn(listener::listen(world.clone(), number, Duration::from_millis(settings.echo_ms)));
     }
     all_here(&world, &stage).await?;
     for number in 0..usize::from(settings.speakers) {
-        players.spawn(speaker::speak(world.clone(), number, Duration::from_secs(1) / settings.rate));
+        speakers.spawn(speaker::speak(world.clone(), number, Duration::from_secs(1) / settings.rate));
     }
     let wanted = if settings.faults.is_empty() { each_once() } else { settings.faults.clone() };
     let peace = Duration::from_millis(settings.peace_ms);
@@ -122,11 +120,19 @@ async fn run(settings: &Settings) -> Result<()> {
         all_here(&world, &stage).await?;
         sleep(peace).await;
     }
-    for act in [Act::Quiet, Act::Over] {
-        world.act.send_replace(act);
-        sleep(QUIET).await;
+    world.act.send_replace(Act::Quiet);
+    let ending = async {
+        while speakers.join_next().await.is_some() {}
+        scene.linked().await?;
+        speaker::broadcast_fences(&world).await?;
+        while listeners.join_next().await.is_some() {}
+        Ok(())
+    };
+    let ended: Result<()> = timeout(PATIENCE, ending).await.context("a fence did not reach all clients").flatten();
+    if let Err(error) = ended {
+        say(&format!("the end: {error:#}"));
+        world.tally.problem();
     }
-    while players.join_next().await.is_some() {}
     say(world.tally.table().trim_end());
     if !world.tally.is_clean() {
         bail!("clients noticed more than they should: the logs are in {}", stage.folder().display());

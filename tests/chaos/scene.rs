@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
+use trunkline_tests::harness::fleet::{App, AppServer, Fleet, POOL_SIZE, Proxy};
 use trunkline_tests::harness::process::{Process, Signal};
 use trunkline_tests::harness::scenario::Stage;
 use trunkline_tests::harness::sockets::free_address;
@@ -100,6 +100,15 @@ impl<'a> Scene<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// Waits until every proxy has all its links.
+    pub(crate) async fn linked(&self) -> Result<()> {
+        let links = self.apps.len() * POOL_SIZE;
+        for proxy in &self.proxies {
+            proxy.linked(links).await?;
+        }
+        Ok(())
     }
 
     fn spoil(&self, app: usize, spoil: Spoil) -> Result<()> {

@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use trunkline_tests::harness::raw::{RECORD_SEPARATOR, RawClient};
 
 use crate::ledger::{Audience, Fate, Speech};
-use crate::world::{Act, World};
+use crate::world::World;
 
 /// A call that is neither answered nor cut off for so long never will be.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(90);
@@ -21,7 +21,7 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// Speaks until the run is quiet.
 pub(crate) async fn speak(world: Arc<World>, number: usize, pause: Duration) {
     let mut at = number;
-    while *world.act.borrow() == Act::Playing {
+    while !world.is_quiet() {
         let proxy = at % world.proxies.len();
         if let Ok(Ok(client)) = timeout(CONNECT_PATIENCE, RawClient::join(world.proxy(proxy), "/bench")).await {
             let speech = world.ledger.begin();
@@ -33,6 +33,23 @@ pub(crate) async fn speak(world: Arc<World>, number: usize, pause: Duration) {
         at += 1;
         sleep(CONNECT_PAUSE).await;
     }
+}
+
+/// What each app server broadcasts last.
+pub(crate) const FENCE: &str = "fence";
+
+/// Has each app server broadcast a fence behind everything that it has sent.
+///
+/// A proxy hands out its links in turn, so as many clients as it has links reach every app server.
+pub(crate) async fn broadcast_fences(world: &World) -> Result<()> {
+    let mut clients = Vec::new();
+    for _ in 0..world.fences {
+        clients.push(RawClient::join(world.proxy(0), "/bench").await?);
+    }
+    for client in &mut clients {
+        client.call("Broadcast", json!([FENCE])).await?;
+    }
+    Ok(())
 }
 
 struct Speaking<'a> {
@@ -47,7 +64,7 @@ impl Speaking<'_> {
     async fn run(mut self, offset: usize, pause: Duration) -> Result<()> {
         let mut turns = interval(pause);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while *self.world.act.borrow() == Act::Playing {
+        while !self.world.is_quiet() {
             turns.tick().await;
             let (audience, target, first) = self.choose(self.calls * 31 + offset);
             let number = self.speech.say(audience);

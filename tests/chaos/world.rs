@@ -11,12 +11,11 @@ use crate::tally::Tally;
 const GROUP_CLIENTS: usize = 20;
 
 /// How far the run is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Act {
     Playing,
-    /// Nobody says anything new; what is under way arrives.
+    /// Nobody says anything new; what is under way arrives, and the fences behind it.
     Quiet,
-    Over,
 }
 
 /// What all of a run share.
@@ -25,6 +24,8 @@ pub(crate) struct World {
     /// Where clients connect.
     pub(crate) proxies: Vec<String>,
     pub(crate) clients: usize,
+    /// Broadcasts behind all others, which tell a listener that nothing more can come.
+    pub(crate) fences: usize,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) tally: Tally,
     pub(crate) act: watch::Sender<Act>,
@@ -33,10 +34,11 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(proxies: Vec<String>, clients: usize) -> Self {
+    pub(crate) fn new(proxies: Vec<String>, clients: usize, fences: usize) -> Self {
         Self {
             proxies,
             clients,
+            fences,
             ledger: Arc::default(),
             tally: Tally::new(),
             act: watch::Sender::new(Act::Playing),
@@ -44,14 +46,14 @@ impl World {
         }
     }
 
-    pub(crate) fn is_over(&self) -> bool {
-        *self.act.borrow() == Act::Over
+    pub(crate) fn is_quiet(&self) -> bool {
+        *self.act.borrow() == Act::Quiet
     }
 
-    /// Returns when the run is as far as this.
-    pub(crate) async fn reached(&self, act: Act) {
+    /// Returns when nobody says anything new.
+    pub(crate) async fn quiet(&self) {
         // The sender is here: it can't be gone.
-        drop(self.act.subscribe().wait_for(|now| *now >= act).await);
+        drop(self.act.subscribe().wait_for(|act| *act == Act::Quiet).await);
     }
 
     pub(crate) fn proxy(&self, number: usize) -> &str {

@@ -51,16 +51,6 @@ impl Spoiler {
         Self::new(&self.plan)
     }
 
-    /// Whether a message waits for the next one, to change places with it.
-    pub(crate) fn is_holding(&self) -> bool {
-        self.held.is_some()
-    }
-
-    /// Gives the waiting message up: it was no swap.
-    pub(crate) fn release(&mut self) -> Option<Vec<u8>> {
-        self.held.take()
-    }
-
     /// What goes on, in this order, when this message has come.
     pub(crate) fn pass(&mut self, message: &[u8]) -> Vec<Vec<u8>> {
         let is_counted = message.windows(9).any(|window| window == b"\"Message\"");

@@ -1,19 +1,16 @@
 //! A relay between clients and a server that spoils messages in WebSocket frames.
+//!
+//! A message that is held back to be swapped waits until the next one of its connection comes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
 use trunkline_tests::bench::frame;
 
 use crate::fault::{Fault, Plan, Spoiler};
-
-/// A message that is held back to be swapped goes on alone after this long: then it was no swap.
-const HELD_FOR: Duration = Duration::from_millis(200);
 
 /// The relay. Its tasks end with the runtime.
 #[derive(Debug)]
@@ -85,14 +82,7 @@ impl Down {
                 }
                 bytes.drain(..length);
             }
-            if !self.spoiler.is_holding() {
-                self.read(&mut bytes).await?;
-            } else if let Ok(read) = timeout(HELD_FOR, self.read(&mut bytes)).await {
-                read?;
-            } else {
-                let held = self.spoiler.release();
-                self.write(held).await?;
-            }
+            self.read(&mut bytes).await?;
         }
     }
 
