@@ -1,29 +1,16 @@
-//! What the benchmarks share: processes, their CPU time and memory, connections by hand, medians.
+//! Policy that the benchmarks share: their processes, their rounds, how they report.
 //!
-//! Plain threads and blocking sockets: nothing of the product and no runtime takes part in the measuring.
+//! The clients and what they are measured with are `trunkline-generator`'s.
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`command`] | how a benchmark ends |
-//! | [`product`] | proxies before their app server |
-//! | [`process`] | child processes |
-//! | [`cpu`] | CPU time of a process |
-//! | [`memory`] | memory of a process |
-//! | [`connect`] | one client connection, by hand |
-//! | [`frame`] | WebSocket frames put together and taken apart |
-//! | [`look`] | how a generator looks after its sockets |
-//! | [`done`] | what was done in a window, and how long it took |
-//! | [`rounds`] | which part comes when |
-//! | [`spread`] | medians |
+//! | [`command`] | the end of a benchmark's command: report, error, exit status |
+//! | [`process`] | child processes, which end with their value |
+//! | [`product`] | proxies before the app server `bench` |
+//! | [`rounds`] | the order of the parts of a round |
+//! | [`spread`] | median, smallest and largest of several figures |
 
 pub mod command;
-pub mod connect;
-pub mod cpu;
-pub mod done;
-pub mod frame;
-pub mod look;
-pub mod memory;
-pub mod message_pack;
 pub mod process;
 pub mod product;
 pub mod rounds;

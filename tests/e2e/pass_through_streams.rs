@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use trunkline_tests::bench::memory::Memory;
+use trunkline_generator::memory::Resident;
 use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{Connection, get};
 use trunkline_tests::harness::scenario::{play, until};
@@ -42,7 +42,7 @@ fn an_upload_is_streamed_whole_and_is_not_kept_in_memory() {
         });
         // The first request of a process costs what all later ones use too.
         get(proxy.address(), "/name").await?;
-        let before = Memory::peak_bytes_of(proxy.process.id()?)?;
+        let before = Resident::of(proxy.process.id()?)?.peak_bytes;
         for length in [None, Some(UPLOAD_BYTES.to_string())] {
             let pieces = pieces.clone();
             let body =
@@ -53,7 +53,7 @@ fn an_upload_is_streamed_whole_and_is_not_kept_in_memory() {
             let seen: serde_json::Value = serde_json::from_slice(&answer.into_body().collect().await?.to_bytes())?;
             assert_eq!((&seen["bytes"], &seen["sum"]), (&UPLOAD_BYTES.into(), &sum.into()), "{length:?}");
         }
-        let grown = Memory::peak_bytes_of(proxy.process.id()?)? - before;
+        let grown = Resident::of(proxy.process.id()?)?.peak_bytes - before;
         assert!(grown < UPLOAD_MEMORY_MAX_BYTES, "an upload of {UPLOAD_BYTES} bytes took {grown} of memory");
         assert_eq!(bytes(&proxy, "up").await?, 2.0 * UPLOAD_BYTES as f64);
         Ok(())

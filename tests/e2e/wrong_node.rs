@@ -3,8 +3,8 @@
 use anyhow::{Context, Result};
 use http::Method;
 use serde_json::json;
+use trunkline_generator::memory::Resident;
 use trunkline_protocol::manifest::Transport;
-use trunkline_tests::bench::memory::Memory;
 use trunkline_tests::harness::balancer::{Balancer, Rule};
 use trunkline_tests::harness::carried::CarriedClient;
 use trunkline_tests::harness::client::{Agents, Kind};
@@ -71,7 +71,7 @@ fn a_large_message_passes_the_wrong_node_without_being_kept_there() {
             // The first exchange costs what all later ones use too.
             connection.send(json!({ "text": "small" })).await?;
             connection.receive().await?;
-            let before = Memory::peak_bytes_of(other.process.id()?)?;
+            let before = Resident::of(other.process.id()?)?.peak_bytes;
             let large: String = (0..LARGE_BYTES / 8).map(|number| format!("{number:8}")).collect();
             connection.send(json!({ "text": large })).await?;
             // What a raw endpoint echoes may come in pieces.
@@ -80,7 +80,7 @@ fn a_large_message_passes_the_wrong_node_without_being_kept_there() {
                 echoed += connection.receive().await?["text"].as_str().context("no text")?;
             }
             assert!(echoed == large, "it came back as another one, over {transport:?}");
-            let grown = Memory::peak_bytes_of(other.process.id()?)? - before;
+            let grown = Resident::of(other.process.id()?)?.peak_bytes - before;
             assert!(grown < LARGE_MEMORY_MAX_BYTES, "over {transport:?} it took {grown} bytes of memory");
         }
         assert!(count(&other, HOPS).await? > 0.0);

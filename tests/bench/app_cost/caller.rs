@@ -1,52 +1,65 @@
-//! One client: it has calls on the way, and compares each answer with the one that is due.
+//! One client: it has calls under way, and compares each answer with the one that is due.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use mio::net::TcpStream;
-use trunkline_tests::bench::frame;
+use trunkline_generator::client::Client;
+use trunkline_generator::crowd::Crowd;
+use trunkline_generator::frame;
+use trunkline_generator::speech::Hub;
 
 use crate::echo;
 
-/// A server that takes nothing by then is stuck.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A server that takes nothing for this long is stuck.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const FULL_NAP: Duration = Duration::from_micros(50);
 
 const SEPARATOR: u8 = 0x1e;
 
 /// One client.
+#[derive(Debug)]
 pub(crate) struct Caller {
-    number: usize,
+    client: Client<Hub>,
+    calls: Calls,
+}
+
+/// Numbered calls of one client, and how many of them are answered.
+#[derive(Debug)]
+struct Calls {
+    client: usize,
     payload: usize,
-    socket: TcpStream,
-    /// Bytes of a frame that is not whole yet.
-    partial: Vec<u8>,
     asked: u64,
     answered: u64,
 }
 
 impl Caller {
-    /// Of a socket that does not block; `partial` came behind the handshake's answer.
-    pub(crate) fn new(number: usize, payload: usize, socket: TcpStream, partial: Vec<u8>) -> Self {
-        Self { number, payload, socket, partial, asked: 0, answered: 0 }
+    /// Connects this many; `connect` opens one, and returns the bytes that came early.
+    pub(crate) fn gather(
+        count: usize,
+        payload: usize,
+        mut connect: impl FnMut() -> Result<(TcpStream, Vec<u8>)>,
+    ) -> Result<Crowd<Self>> {
+        let connect = |_| connect().map(|(socket, early)| (socket, Hub::Json, early));
+        let mut number = 0..;
+        Client::gather(count, connect, |client| Self { client, calls: Calls::new(number.next().unwrap_or(0), payload) })
     }
 
-    /// Sends so many more calls, each in a frame of its own, all in one write.
+    /// Sends more calls, each in a frame of its own, all in one write.
     pub(crate) fn ask(&mut self, calls: u64) -> Result<()> {
         let mut bytes = Vec::new();
         for _ in 0..calls {
-            self.asked += 1;
-            bytes.extend_from_slice(&frame::from_client(&echo::call(self.number, self.asked, self.payload)));
+            bytes.extend_from_slice(&frame::from_client(&self.calls.next()));
         }
         let started = Instant::now();
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            match self.socket.write(rest) {
+            match self.client.socket().write(rest) {
                 Ok(count) => rest = rest.get(count..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ensure!(started.elapsed() < PATIENCE, "the server takes no more");
+                    ensure!(started.elapsed() < WRITE_TIMEOUT, "the server takes no more");
                     sleep(FULL_NAP);
                 }
                 Err(error) => return Err(error.into()),
@@ -55,48 +68,36 @@ impl Caller {
         Ok(())
     }
 
-    /// Reads what is there; returns how many calls were answered.
+    /// Reads what is there; returns the number of calls that were answered.
     pub(crate) fn read(&mut self, scratch: &mut [u8]) -> Result<u64> {
-        let before = self.answered;
-        loop {
-            match self.socket.read(scratch) {
-                Ok(0) => bail!("the server closed it"),
-                Ok(count) => {
-                    self.take(scratch.get(..count).unwrap_or_default())?;
-                    // Less than there was room for: there is no more, and the next bytes are a new event.
-                    if count < scratch.len() {
-                        return Ok(self.answered - before);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(self.answered - before),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let Self { client, calls } = self;
+        let before = calls.answered;
+        client.read(scratch, |message| calls.check(message))?;
+        Ok(calls.answered - before)
+    }
+}
+
+impl Calls {
+    fn new(client: usize, payload: usize) -> Self {
+        Self { client, payload, asked: 0, answered: 0 }
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Result<()> {
-        let mut all = std::mem::take(&mut self.partial);
-        all.extend_from_slice(bytes);
-        let mut rest = all.as_slice();
-        while let Some((first, payload, behind)) = frame::split(rest) {
-            ensure!(first == frame::TEXT, "a frame {first:#x} came where text was due");
-            payload.split_inclusive(|byte| *byte == SEPARATOR).try_for_each(|record| self.check(record))?;
-            rest = behind;
-        }
-        let done = all.len() - rest.len();
-        all.drain(..done);
-        self.partial = all;
-        Ok(())
+    /// The next call.
+    fn next(&mut self) -> Vec<u8> {
+        self.asked += 1;
+        echo::call(self.client, self.asked, self.payload)
     }
 
-    fn check(&mut self, record: &[u8]) -> Result<()> {
-        if record == frame::PING {
-            return Ok(());
-        }
-        ensure!(self.answered < self.asked, "{:?} came, and no call was left", String::from_utf8_lossy(record));
-        let due = echo::answer(self.number, self.answered + 1, self.payload);
-        if record != due {
-            let (is, due) = (String::from_utf8_lossy(record), String::from_utf8_lossy(&due));
+    /// Demands that a frame holds the answers that are due. It may hold several.
+    fn check(&mut self, message: &[u8]) -> Result<()> {
+        message.split_inclusive(|byte| *byte == SEPARATOR).try_for_each(|answer| self.check_one(answer))
+    }
+
+    fn check_one(&mut self, answer: &[u8]) -> Result<()> {
+        ensure!(self.answered < self.asked, "{:?} came, and no call was left", String::from_utf8_lossy(answer));
+        let due = echo::answer(self.client, self.answered + 1, self.payload);
+        if answer != due {
+            let (is, due) = (String::from_utf8_lossy(answer), String::from_utf8_lossy(&due));
             bail!("{is:?} came where {due:?} was due");
         }
         self.answered += 1;
@@ -106,27 +107,20 @@ impl Caller {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
     use super::*;
 
-    /// A client whose server answers with these frames.
-    fn outcome(frames: &[&[u8]]) -> Result<u64> {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let mut caller = Caller::new(7, 24, TcpStream::from_std(socket), Vec::new());
-        caller.ask(2).unwrap();
-        for bytes in frames.iter().flat_map(|payload| frame::from_server(payload)) {
-            caller.take(&[bytes])?;
-        }
-        Ok(caller.answered)
+    /// Checks these messages where two calls are under way.
+    fn outcome(messages: &[&[u8]]) -> Result<u64> {
+        let mut calls = Calls::new(7, 24);
+        drop((calls.next(), calls.next()));
+        messages.iter().try_for_each(|message| calls.check(message))?;
+        Ok(calls.answered)
     }
 
     #[test]
     fn each_call_is_answered_once_with_its_own_argument() {
         let due = [echo::answer(7, 1, 24), echo::answer(7, 2, 24)];
-        assert_eq!(outcome(&[&due[0], frame::PING, &due[1]]).unwrap(), 2);
+        assert_eq!(outcome(&[&due[0], &due[1]]).unwrap(), 2);
         assert_eq!(outcome(&[&due.concat()]).unwrap(), 2, "two records in a frame");
         for wrong in [&[&due[0], &due[0]], &[&due[1], &due[0]], &[&due[0], &echo::answer(8, 2, 24)]] {
             assert!(outcome(&[wrong[0], wrong[1]]).is_err());

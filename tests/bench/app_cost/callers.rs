@@ -16,11 +16,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
 use serde::{Deserialize, Serialize};
-use trunkline_tests::bench::connect;
-use trunkline_tests::bench::cpu::CpuTime;
+use trunkline_generator::connect;
+use trunkline_generator::cpu::CpuTime;
+use trunkline_generator::crowd::{Crowd, NAP};
 use trunkline_tests::bench::process::{READY, Speaker, say};
 use trunkline_tests::bench::product::{self, Product};
 
@@ -34,11 +33,6 @@ const WARM_UP_SHARE: u64 = 10;
 
 /// After it the server sleeps, and whatever it sends too much has come.
 const SETTLE: Duration = Duration::from_millis(50);
-
-const NAP: Duration = Duration::from_micros(100);
-
-const EVENTS: usize = 4096;
-const READ_BYTES: usize = 64 * 1024;
 
 /// Who is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -93,11 +87,8 @@ enum Server {
 
 struct Callers {
     server: Server,
-    poll: Poll,
-    events: Events,
-    callers: Vec<Caller>,
+    crowd: Crowd<Caller>,
     outstanding: u64,
-    scratch: Vec<u8>,
 }
 
 /// CPU time at one moment.
@@ -124,18 +115,9 @@ pub(crate) fn run(arguments: &CallersArguments) -> Result<()> {
 impl Callers {
     fn gather(arguments: &CallersArguments) -> Result<Self> {
         let server = Server::start(arguments)?;
-        let poll = Poll::new()?;
-        let mut callers = Vec::with_capacity(arguments.clients);
-        for number in 0..arguments.clients {
-            let connected = connect::to_hub(server.address(), "/bench", "");
-            let (socket, partial) = connected.with_context(|| format!("client {number}"))?;
-            socket.set_nonblocking(true)?;
-            let mut socket = TcpStream::from_std(socket);
-            poll.registry().register(&mut socket, Token(number), Interest::READABLE)?;
-            callers.push(Caller::new(number, arguments.payload, socket, partial));
-        }
-        let (events, scratch) = (Events::with_capacity(EVENTS), vec![0; READ_BYTES]);
-        Ok(Self { server, poll, events, callers, outstanding: arguments.outstanding, scratch })
+        let address = server.address();
+        let crowd = Caller::gather(arguments.clients, arguments.payload, || connect::to_hub(address, "/bench", ""))?;
+        Ok(Self { server, crowd, outstanding: arguments.outstanding })
     }
 
     fn measure(&mut self, calls: u64) -> Result<Window> {
@@ -161,7 +143,7 @@ impl Callers {
     /// outstanding.
     fn call(&mut self, calls: u64) -> Result<()> {
         let mut to_ask = calls;
-        for caller in &mut self.callers {
+        for caller in &mut self.crowd.clients {
             let first = to_ask.min(self.outstanding);
             caller.ask(first)?;
             to_ask -= first;
@@ -189,20 +171,14 @@ impl Callers {
 
     /// Reads what is there, and calls anew whoever was answered; returns how many calls were answered.
     fn take(&mut self, to_ask: &mut u64) -> Result<u64> {
-        match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
-            polled => polled?,
-        }
         let mut answered = 0;
-        for event in &self.events {
-            let number = event.token().0;
-            let Some(caller) = self.callers.get_mut(number) else { continue };
-            let came = caller.read(&mut self.scratch).with_context(|| format!("client {number}"))?;
+        self.crowd.each_ready(|caller, scratch| {
+            let came = caller.read(scratch)?;
             let again = came.min(*to_ask);
-            caller.ask(again).with_context(|| format!("client {number}"))?;
             *to_ask -= again;
             answered += came;
-        }
+            caller.ask(again)
+        })?;
         Ok(answered)
     }
 }

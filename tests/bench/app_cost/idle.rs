@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use trunkline_tests::bench::connect;
-use trunkline_tests::bench::memory::Memory;
+use trunkline_generator::connect;
+use trunkline_generator::memory::Memory;
 use trunkline_tests::bench::process::{READY, say};
 use trunkline_tests::bench::product::Product;
 

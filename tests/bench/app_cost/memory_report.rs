@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use trunkline_tests::bench::memory::Memory;
+use trunkline_generator::memory::Memory;
 use trunkline_tests::bench::process::Speaker;
 use trunkline_tests::bench::spread::Spread;
 

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
-use trunkline_tests::bench::done::Done;
+use trunkline_generator::done::Done;
+use trunkline_generator::speech::Hub;
+use trunkline_generator::{connect, frame};
 use trunkline_tests::bench::process::Speaker;
 use trunkline_tests::bench::product::{self, Product};
 use trunkline_tests::bench::rounds::in_turn;
 use trunkline_tests::bench::spread::Spread;
-use trunkline_tests::bench::{connect, frame};
 
 use crate::echo;
 use crate::settings::Settings;
@@ -143,16 +144,11 @@ impl Caller {
 
     /// Waits for the answer.
     fn hear(&mut self, due: &[u8]) -> Result<()> {
-        loop {
-            let (whole, rest) = connect::read_frame(&mut self.socket, std::mem::take(&mut self.early))?;
-            self.early = rest;
-            let Some((_, payload, _)) = frame::split(&whole) else { continue };
-            if payload == frame::PING {
-                continue;
-            }
-            ensure!(payload == due, "{:?} came where an answer was due", String::from_utf8_lossy(payload));
-            return Ok(());
-        }
+        let early = std::mem::take(&mut self.early);
+        let (answer, rest) = connect::next_message(&mut self.socket, early, Hub::Json)?;
+        self.early = rest;
+        ensure!(answer == due, "{:?} came where an answer was due", String::from_utf8_lossy(&answer));
+        Ok(())
     }
 }
 

@@ -1,12 +1,5 @@
 #![forbid(unsafe_code)]
 //! Puts the figures of all benchmark runs together: `bench.json`, and a page with pictures that needs nothing else.
-//!
-//! | module | what it holds |
-//! |---|---|
-//! | [`chart`] | lines over the number of clients: the load tester's own charts |
-
-#[path = "../../load/src/report/chart.rs"]
-mod chart;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,11 +9,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde_json::Value;
+use trunkline_generator::chart::{Chart, Line};
 use trunkline_tests::bench::command;
 use trunkline_tests::bench::process::say;
 use trunkline_tests::bench::spread::Spread;
-
-use chart::{Chart, Line};
 
 const ALL: &str = "bench.json";
 const PAGE: &str = "index.html";

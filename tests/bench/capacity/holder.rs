@@ -4,25 +4,22 @@
 //!  "7\n" ──► "ready\n", the broadcast of this number is awaited ──► {"once":15400,"twice":0,"other":0}
 //! ```
 
-use std::io::{self, BufRead, ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::io::{self, BufRead};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::mpsc::{self, TryRecvError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use socket2::{Domain, Socket, Type};
-use trunkline_tests::bench::look::{EVENTS, READ_BYTES};
+use trunkline_generator::client::Client;
+use trunkline_generator::connect;
+use trunkline_generator::crowd::Crowd;
+use trunkline_generator::idlers::{KEEP_ALIVE_TURN, KeepAlives};
+use trunkline_generator::receivers::numbered_text;
+use trunkline_generator::speech::Hub;
 use trunkline_tests::bench::process::{READY, say};
-use trunkline_tests::bench::{connect, frame};
 
 use crate::machine;
-
-/// A share of the clients says that it is there at each of these; all have said so after 15 s.
-const TURN: Duration = Duration::from_millis(100);
-const TURNS: usize = 150;
 
 /// What has not come by then is lost.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const SETTLE: Duration = Duration::from_millis(500);
 
 /// How often it looks for memory that is left.
-const LOOK_EVERY: u32 = 500;
+const LOOK_EVERY: usize = 500;
 const MEBIBYTE: u64 = 1_048_576;
 const PAYLOAD_BYTES: usize = 128;
 
@@ -77,24 +74,19 @@ pub(crate) fn call(number: u64) -> Vec<u8> {
 }
 
 fn invocation(target: &str, number: u64) -> Vec<u8> {
-    format!("{{\"type\":1,\"target\":\"{target}\",\"arguments\":[\"{number:x<PAYLOAD_BYTES$}\"]}}\x1e").into_bytes()
+    let text = numbered_text(number, PAYLOAD_BYTES);
+    format!("{{\"type\":1,\"target\":\"{target}\",\"arguments\":[\"{text}\"]}}\x1e").into_bytes()
 }
 
-struct Client {
-    socket: TcpStream,
+struct Held {
+    client: Client<Hub>,
     /// The last broadcast that came.
     last: u64,
-    /// Bytes of a frame that is not whole yet.
-    partial: Vec<u8>,
 }
 
 struct Holder {
-    poll: Poll,
-    events: Events,
-    clients: Vec<Client>,
-    keep_alive: Vec<u8>,
-    scratch: Vec<u8>,
-    turn: usize,
+    crowd: Crowd<Held>,
+    keep_alives: KeepAlives,
 }
 
 /// Connects, and answers for each line of input; ends with it.
@@ -125,22 +117,18 @@ pub(crate) fn run(arguments: &HolderArguments) -> Result<()> {
 impl Holder {
     fn connect(arguments: &HolderArguments) -> Result<Self> {
         let HolderArguments { proxy, clients: count, source, keep_free } = *arguments;
-        let poll = Poll::new()?;
-        let mut clients = Vec::new();
-        for number in 0..count {
-            if number % LOOK_EVERY == 0 {
+        let connect = |number: usize| {
+            if number.is_multiple_of(LOOK_EVERY) {
                 let free = machine::free_bytes()? / MEBIBYTE;
                 ensure!(free >= keep_free, "only {free} MiB of memory are free, and --keep-free wants {keep_free}");
             }
-            let connected = open(proxy, source).and_then(|socket| connect::over(socket, proxy, "/bench", ""));
-            let (socket, partial) = connected.with_context(|| format!("client {number} from {source}"))?;
-            socket.set_nonblocking(true)?;
-            let mut socket = TcpStream::from_std(socket);
-            poll.registry().register(&mut socket, Token(clients.len()), Interest::READABLE)?;
-            clients.push(Client { socket, last: 0, partial });
-        }
-        let (events, scratch) = (Events::with_capacity(EVENTS), vec![0; READ_BYTES]);
-        Ok(Self { poll, events, clients, keep_alive: frame::from_client(frame::PING), scratch, turn: 0 })
+            let connected =
+                open(proxy, source).and_then(|socket| connect::over(socket, proxy, "/bench", "", Hub::Json));
+            let (socket, early) = connected.with_context(|| format!("from {source}"))?;
+            Ok((socket, Hub::Json, early))
+        };
+        let crowd = Client::gather(usize::try_from(count)?, connect, |client| Held { client, last: 0 })?;
+        Ok(Self { crowd, keep_alives: KeepAlives::default() })
     }
 
     fn await_broadcast(&mut self, number: u64) -> Result<Came> {
@@ -148,7 +136,7 @@ impl Holder {
         let mut settled_at = None;
         while settled_at.is_none_or(|at| Instant::now() < at) && started.elapsed() < PATIENCE {
             came.add(self.turn(number)?);
-            if came.once == self.clients.len() as u64 && settled_at.is_none() {
+            if came.once == self.crowd.clients.len() as u64 && settled_at.is_none() {
                 settled_at = Some(Instant::now() + SETTLE);
             }
         }
@@ -157,62 +145,42 @@ impl Holder {
 
     /// A share says that it is there; what has come meanwhile is counted.
     fn turn(&mut self, awaited: u64) -> Result<Came> {
-        for client in self.clients.iter_mut().skip(self.turn).step_by(TURNS) {
-            client.socket.write_all(&self.keep_alive).context("the proxy takes no more")?;
-        }
-        self.turn = (self.turn + 1) % TURNS;
-        let (end, message, mut came) = (Instant::now() + TURN, invocation("Message", awaited), Came::default());
+        self.keep_alives.send(self.crowd.clients.iter_mut().map(|held| &mut held.client))?;
+        let (end, message) = (Instant::now() + KEEP_ALIVE_TURN, invocation("Message", awaited));
+        let mut came = Came::default();
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(came);
             }
-            match self.poll.poll(&mut self.events, Some(left)) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                polled => polled.context("epoll")?,
-            }
-            for event in &self.events {
-                let Some(client) = self.clients.get_mut(event.token().0) else { continue };
-                client.read(&mut self.scratch, awaited, &message, &mut came)?;
-            }
+            self.crowd.each_ready_within(left, |held, scratch| held.read(scratch, awaited, &message, &mut came))?;
         }
     }
 }
 
-impl Client {
+impl Held {
     fn read(&mut self, scratch: &mut [u8], awaited: u64, message: &[u8], came: &mut Came) -> Result<()> {
-        let count = match self.socket.read(scratch) {
-            Ok(0) => bail!("the proxy closed a client"),
-            Ok(count) => count,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(error).context("a client"),
-        };
-        self.partial.extend_from_slice(scratch.get(..count).unwrap_or_default());
-        let bytes = std::mem::take(&mut self.partial);
-        let mut rest = bytes.as_slice();
-        while let Some((_, payload, behind)) = frame::split(rest) {
-            rest = behind;
-            match payload {
-                frame::PING => {}
-                payload if payload == message && self.last != awaited => {
-                    self.last = awaited;
+        let Self { client, last } = self;
+        client.read(scratch, |payload| {
+            match payload == message {
+                true if *last != awaited => {
+                    *last = awaited;
                     came.once += 1;
                 }
-                payload if payload == message => came.twice += 1,
-                _ => came.other += 1,
+                true => came.twice += 1,
+                false => came.other += 1,
             }
-        }
-        self.partial = rest.to_vec();
+            Ok(())
+        })?;
         Ok(())
     }
 }
 
 /// A socket to the proxy that comes from this address.
-fn open(proxy: SocketAddr, source: IpAddr) -> Result<std::net::TcpStream> {
-    let socket = Socket::new(Domain::for_address(proxy), Type::STREAM, None)?;
-    socket.bind(&SocketAddr::new(source, 0).into())?;
-    socket.connect(&proxy.into()).with_context(|| format!("connecting to {proxy}"))?;
-    socket.set_tcp_nodelay(true)?;
+fn open(proxy: SocketAddr, source: IpAddr) -> Result<TcpStream> {
+    let socket = connect::open_from(SocketAddr::new(source, 0), proxy);
+    let socket = socket.with_context(|| format!("connecting to {proxy}"))?;
+    socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(PATIENCE))?;
-    Ok(socket.into())
+    Ok(socket)
 }

@@ -25,10 +25,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
-use trunkline_tests::bench::memory::Memory;
+use trunkline_generator::memory::Memory;
+use trunkline_generator::{connect, frame};
+use trunkline_tests::bench::command;
 use trunkline_tests::bench::process::{Speaker, say};
 use trunkline_tests::bench::product::{App, Proxy};
-use trunkline_tests::bench::{command, connect, frame};
 
 use holder::{Came, HolderArguments};
 

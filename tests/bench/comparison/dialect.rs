@@ -1,7 +1,11 @@
 //! What clients of each kind say and hear, as bytes: the same text of the same length in each of them.
 
 use anyhow::{Result, bail, ensure};
-use trunkline_tests::bench::{connect, frame};
+use trunkline_generator::callers::Call;
+use trunkline_generator::frame::{self, Frame, Opcode};
+use trunkline_generator::speech::{Heard, Hub, Speech};
+use trunkline_generator::upgrade;
+use trunkline_generator::welcome::{HubWelcome, Next, Welcome};
 
 /// How clients speak to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,17 +34,6 @@ mod packet {
     pub(super) const CONNECTED: &[u8] = b"40{";
 }
 
-/// What a frame of a server is to its client.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Heard<'a> {
-    /// What was asked for.
-    Message(&'a [u8]),
-    /// The server is there.
-    KeepAlive,
-    /// The server wants to know whether the client is there: so it says that.
-    Question(&'static [u8]),
-}
-
 impl Dialect {
     /// The request of a new connection.
     pub(crate) fn upgrade(self) -> Vec<u8> {
@@ -50,7 +43,7 @@ impl Dialect {
             Self::SocketIo => "/socket.io/?EIO=4&transport=websocket",
             Self::Nchan => "/sub",
         };
-        connect::upgrade_request("localhost", target, "").into_bytes()
+        upgrade::request("localhost", target, "").into_bytes()
     }
 
     /// What asks the server to send this text to everyone.
@@ -74,8 +67,8 @@ impl Dialect {
         .into_bytes()
     }
 
-    /// What asks the server for this text, and what it answers; `None` where nobody is answered.
-    pub(crate) fn echo(self, text: &str) -> Option<(Vec<u8>, Vec<u8>)> {
+    /// The call that echoes this text; `None` where nobody is answered.
+    pub(crate) fn echo(self, text: &str) -> Option<Call> {
         let (asked, answered) = match self {
             Self::SignalR => (
                 format!("{{\"type\":1,\"invocationId\":\"1\",\"target\":\"Echo\",\"arguments\":[\"{text}\"]}}\x1e"),
@@ -85,22 +78,12 @@ impl Dialect {
             Self::SocketIo => (format!("421[\"echo\",\"{text}\"]"), format!("431[\"{text}\"]")),
             Self::Nchan => return None,
         };
-        Some((frame::from_client(asked.as_bytes()), answered.into_bytes()))
+        Some(Call { asked: frame::from_client(asked.as_bytes()), answered: answered.into_bytes() })
     }
 
     /// Whether a connection beside those of the clients publishes, which no one else may.
     pub(crate) fn publishes_apart(self) -> bool {
         self == Self::Nchan
-    }
-
-    /// What a frame is.
-    pub(crate) fn hear(self, first: u8, payload: &[u8]) -> Result<Heard<'_>> {
-        ensure!(first == frame::TEXT, "a frame begins with {first:#x} where a text was due");
-        Ok(match self {
-            Self::SignalR if payload == frame::PING => Heard::KeepAlive,
-            Self::SocketIo if payload == packet::PING => Heard::Question(packet::PONG),
-            _ => Heard::Message(payload),
-        })
     }
 }
 
@@ -111,88 +94,93 @@ fn post(text: &str) -> Vec<u8> {
     format!("{head}Content-Length: {length}\r\n\r\n{text}").into_bytes()
 }
 
-/// How far a new client is on its way in.
+/// Opening of a connection behind its upgrade, in each dialect.
 ///
 /// ```text
 ///  Upgrading ──101──► in                                     plain, nchan
 ///      ├──101, handshake said──► Joining ──{}──► in          SignalR
 ///      └──101──► Opening ──0{…}, 40 said──► Joining ──40{…}──► in     Socket.IO
 /// ```
+#[derive(Debug)]
+pub(crate) enum DialectWelcome {
+    Hub(HubWelcome),
+    Plain,
+    SocketIo(SocketIoStep),
+}
+
+/// Step of Socket.IO that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(crate) enum SocketIoStep {
     Upgrading,
     Opening,
     Joining,
 }
 
-/// What is next for a new client.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// It waits for more.
-    Wait,
-    /// It says this.
-    Say(Vec<u8>),
-    /// It waits no longer: it is in.
-    In,
-}
-
-/// A new client's way in, from its upgrade on: bytes in, what it says out.
-#[derive(Debug)]
-pub(crate) struct Welcome {
-    dialect: Dialect,
-    way: Way,
-}
-
-impl Welcome {
+impl DialectWelcome {
     pub(crate) fn new(dialect: Dialect) -> Self {
-        Self { dialect, way: Way::Upgrading }
-    }
-
-    /// Takes what it understands from what was heard, one step at a time: ask again until it waits or is in.
-    pub(crate) fn step(&mut self, heard: &mut Vec<u8>) -> Result<Next> {
-        let Some((length, next, way)) = self.look(heard)? else { return Ok(Next::Wait) };
-        heard.drain(..length);
-        self.way = way;
-        Ok(next)
-    }
-
-    /// How much of it is understood, what is next then, and how far that is.
-    fn look(&self, heard: &[u8]) -> Result<Option<(usize, Next, Way)>> {
-        if self.way == Way::Upgrading {
-            return self.upgraded(heard);
+        match dialect {
+            Dialect::SignalR => Self::Hub(HubWelcome::new(Hub::Json)),
+            Dialect::Plain | Dialect::Nchan => Self::Plain,
+            Dialect::SocketIo => Self::SocketIo(SocketIoStep::Upgrading),
         }
-        let Some((first, payload, rest)) = frame::split(heard) else { return Ok(None) };
-        let length = heard.len() - rest.len();
-        let is_text = first == frame::TEXT;
-        let next = match (self.way, self.dialect) {
-            (Way::Opening, _) if is_text && payload.starts_with(packet::OPEN) => {
+    }
+}
+
+impl Welcome for DialectWelcome {
+    fn step(&mut self, heard: &mut Vec<u8>) -> Result<Next> {
+        match self {
+            Self::Hub(hub) => hub.step(heard),
+            Self::Plain => {
+                let Some(end) = upgrade::accepted(heard)? else { return Ok(Next::Wait) };
+                heard.drain(..end);
+                Ok(Next::In)
+            }
+            Self::SocketIo(step) => step.take(heard),
+        }
+    }
+}
+
+impl SocketIoStep {
+    fn take(&mut self, heard: &mut Vec<u8>) -> Result<Next> {
+        if *self == Self::Upgrading {
+            let Some(end) = upgrade::accepted(heard)? else { return Ok(Next::Wait) };
+            heard.drain(..end);
+            // Nothing is said here: what opens the session comes by itself, often with these bytes.
+            *self = Self::Opening;
+        }
+        let Some(frame) = frame::split(heard)? else { return Ok(Next::Wait) };
+        let is_text = frame.opcode == Opcode::Text;
+        let next = match self {
+            Self::Opening if is_text && frame.payload.starts_with(packet::OPEN) => {
                 Next::Say(frame::from_client(packet::CONNECT))
             }
-            (Way::Joining, Dialect::SocketIo) if is_text && payload.starts_with(packet::CONNECTED) => Next::In,
-            (Way::Joining, Dialect::SignalR) if is_text && payload == connect::HANDSHAKE_ANSWER => Next::In,
-            _ => bail!("{:?} is no welcome", String::from_utf8_lossy(payload)),
+            Self::Joining if is_text && frame.payload.starts_with(packet::CONNECTED) => Next::In,
+            _ => bail!("{:?} is no welcome", String::from_utf8_lossy(frame.payload)),
         };
-        Ok(Some((length, next, Way::Joining)))
+        let length = heard.len() - frame.rest.len();
+        heard.drain(..length);
+        *self = Self::Joining;
+        Ok(next)
     }
+}
 
-    fn upgraded(&self, heard: &[u8]) -> Result<Option<(usize, Next, Way)>> {
-        let Some(end) = connect::head_end(heard) else { return Ok(None) };
-        ensure!(heard.starts_with(b"HTTP/1.1 101 "), "the upgrade is refused: {:?}", String::from_utf8_lossy(heard));
-        Ok(match self.dialect {
-            Dialect::SignalR => Some((end, Next::Say(frame::from_client(connect::HANDSHAKE)), Way::Joining)),
-            Dialect::Plain | Dialect::Nchan => Some((end, Next::In, Way::Joining)),
-            Dialect::SocketIo => {
-                // Nothing is said here: what opens the session comes by itself, often with these bytes.
-                let opening = Self { dialect: self.dialect, way: Way::Opening };
-                let after = heard.get(end..).unwrap_or_default();
-                opening.look(after)?.map(|(length, next, way)| (end + length, next, way))
-            }
+impl Speech for Dialect {
+    fn hear<'a>(self, frame: &Frame<'a>) -> Result<Heard<'a>> {
+        if self == Self::SignalR {
+            return Hub::Json.hear(frame);
+        }
+        ensure!(frame.opcode == Opcode::Text && frame.is_final, "a frame {:?} came where a text was due", frame.opcode);
+        Ok(match self {
+            Self::SocketIo if frame.payload == packet::PING => Heard::Question(packet::PONG),
+            _ => Heard::Message(frame.payload),
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use trunkline_generator::speech::PING;
+
     use super::*;
 
     const TEXT: &str = "hello";
@@ -208,7 +196,7 @@ mod tests {
     fn steps(dialect: Dialect, parts: &[&[u8]]) -> Vec<Next> {
         let bytes = parts.concat();
         let at = |cut: usize| {
-            let (mut welcome, mut heard, mut steps) = (Welcome::new(dialect), Vec::new(), Vec::new());
+            let (mut welcome, mut heard, mut steps) = (DialectWelcome::new(dialect), Vec::new(), Vec::new());
             for part in [&bytes[..cut], &bytes[cut..]] {
                 heard.extend_from_slice(part);
                 loop {
@@ -244,7 +232,7 @@ mod tests {
     #[test]
     fn what_is_no_welcome_is_an_error() {
         let refused = |dialect, parts: &[&[u8]]| {
-            let (mut welcome, mut heard) = (Welcome::new(dialect), parts.concat());
+            let (mut welcome, mut heard) = (DialectWelcome::new(dialect), parts.concat());
             let mut all = std::iter::from_fn(|| Some(welcome.step(&mut heard)));
             all.find(|step| !matches!(step, Ok(Next::Say(_)))).unwrap().is_err()
         };
@@ -256,28 +244,29 @@ mod tests {
 
     #[test]
     fn what_recorded_servers_send_is_what_is_due() {
-        let message = |dialect: Dialect, frame: &'static [u8]| {
-            let (first, payload, _) = frame::split(frame).unwrap();
-            match dialect.hear(first, payload).unwrap() {
-                Heard::Message(message) => message.to_vec(),
-                other => panic!("{other:?}"),
-            }
+        let message = |dialect: Dialect, frame: &'static [u8]| match dialect
+            .hear(&frame::split(frame).unwrap().unwrap())
+            .unwrap()
+        {
+            Heard::Message(message) => message.to_vec(),
+            other => panic!("{other:?}"),
         };
-        let (_, answered) = Dialect::SocketIo.echo("hi").unwrap();
+        let Call { answered, .. } = Dialect::SocketIo.echo("hi").unwrap();
         assert_eq!(message(Dialect::SocketIo, b"\x81\x09431[\"hi\"]"), answered);
         assert_eq!(message(Dialect::SocketIo, b"\x81\x1242[\"message\",\"hi\"]"), Dialect::SocketIo.published("hi"));
         assert_eq!(message(Dialect::Nchan, b"\x81\x05hello"), Dialect::Nchan.published(TEXT));
-        assert_eq!(message(Dialect::Plain, b"\x81\x05hello"), Dialect::Plain.echo(TEXT).unwrap().1);
+        assert_eq!(message(Dialect::Plain, b"\x81\x05hello"), Dialect::Plain.echo(TEXT).unwrap().answered);
         let signalr = b"\x81\x34{\"type\":1,\"target\":\"Message\",\"arguments\":[\"hello\"]}\x1e";
         assert_eq!(message(Dialect::SignalR, signalr), Dialect::SignalR.published(TEXT));
     }
 
     #[test]
     fn a_ping_is_no_message_and_is_answered_where_that_is_asked_for() {
-        assert_eq!(Dialect::SignalR.hear(frame::TEXT, frame::PING).unwrap(), Heard::KeepAlive);
-        assert_eq!(Dialect::SocketIo.hear(frame::TEXT, b"2").unwrap(), Heard::Question(b"3"));
-        assert_eq!(Dialect::Plain.hear(frame::TEXT, b"2").unwrap(), Heard::Message(b"2"));
-        assert!(Dialect::Plain.hear(0x88, b"").is_err());
+        let text = |payload| Frame { is_final: true, opcode: Opcode::Text, payload, rest: &[] };
+        assert_eq!(Dialect::SignalR.hear(&text(PING)).unwrap(), Heard::KeepAlive);
+        assert_eq!(Dialect::SocketIo.hear(&text(b"2")).unwrap(), Heard::Question(b"3"));
+        assert_eq!(Dialect::Plain.hear(&text(b"2")).unwrap(), Heard::Message(b"2"));
+        assert!(Dialect::Plain.hear(&Frame { opcode: Opcode::Close, ..text(b"") }).is_err());
     }
 
     #[test]

@@ -26,16 +26,18 @@
 //! | [`dialect`] | what clients of each kind say and hear |
 //! | [`servers`] | the servers of a peer |
 //! | [`service`], [`fan_out`] | servers of others, and the plain one by axum |
-//! | [`crowd`] | the generator's clients |
+//! | [`origin`] | addresses that visitors come from |
+//! | [`crowds`] | the clients of each kind |
 //! | [`mod@slice`] | one peer in one round |
 //! | [`results`] | the files |
 //! | [`figures`] | medians |
 //! | [`table`], [`picture`] | what is shown |
 
-mod crowd;
+mod crowds;
 mod dialect;
 mod fan_out;
 mod figures;
+mod origin;
 mod peer;
 mod picture;
 mod results;

@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use trunkline_tests::bench::cpu::CpuTime;
-use trunkline_tests::bench::memory::Memory;
+use trunkline_generator::cpu::CpuTime;
+use trunkline_generator::memory::Memory;
 use trunkline_tests::bench::process::{READY, say};
 
-use crate::crowd::{Callers, Idlers, Play, Receivers, Visitors};
+use trunkline_generator::play::{Play, settle};
+
+use crate::crowds;
 use crate::peer::Peer;
 use crate::servers::Servers;
 
 /// Long enough for just-in-time compilers, too.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// After it the servers sleep, and whatever they send too much has come.
-const SETTLE: Duration = Duration::from_millis(50);
 /// After it the servers have put away what was for the coming of clients.
 const SETTLE_IDLE: Duration = Duration::from_secs(2);
 
@@ -97,18 +97,18 @@ impl Slice {
         let length = Duration::from_secs(settings.seconds.into());
         let deliveries = {
             let servers = Servers::start(peer)?;
-            let mut receivers = Receivers::gather(&servers, dialect, receivers as usize, payload)?;
+            let mut receivers = crowds::receivers(&servers, dialect, receivers as usize, payload)?;
             window(&mut receivers, length, &servers).context("deliveries")?
         };
         let echoes = {
             let servers = Servers::start(peer)?;
-            let callers = Callers::gather(&servers, dialect, callers as usize, payload)?;
+            let callers = crowds::callers(&servers, dialect, callers as usize, payload)?;
             let window = callers.map(|mut callers| window(&mut callers, length, &servers)).transpose();
             window.context("echoes")?
         };
         let connects = {
             let servers = Servers::start(peer)?;
-            let mut visitors = Visitors::new(&servers, dialect, visitors as usize)?;
+            let mut visitors = crowds::visitors(&servers, dialect, visitors as usize)?;
             window(&mut visitors, length, &servers).context("connects")?
         };
         let idle = idle(peer, settings.idle).context("idle clients")?;
@@ -143,22 +143,16 @@ fn window(play: &mut dyn Play, length: Duration, servers: &Servers) -> Result<Wi
     Ok(window)
 }
 
-/// Waits until the servers sleep.
-fn settle(play: &mut dyn Play) -> Result<()> {
-    sleep(SETTLE);
-    play.look()
-}
-
 fn cpu_times(servers: &Servers) -> Result<Vec<(String, CpuTime)>> {
     servers.processes.iter().map(|(name, id)| Ok((name.clone(), CpuTime::of(*id)?))).collect()
 }
 
 fn idle(peer: Peer, clients: u32) -> Result<Idle> {
     let servers = Servers::start(peer)?;
-    let mut first = Idlers::gather(&servers, peer.dialect(), BEFORE_IDLE)?;
+    let mut first = crowds::idlers(&servers, peer.dialect(), BEFORE_IDLE)?;
     sleep(SETTLE_IDLE);
     let before = memory(&servers)?;
-    let mut crowd = Idlers::gather(&servers, peer.dialect(), clients as usize)?;
+    let mut crowd = crowds::idlers(&servers, peer.dialect(), clients as usize)?;
     sleep(SETTLE_IDLE);
     let after = memory(&servers)?;
     first.look()?;

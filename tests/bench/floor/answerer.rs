@@ -12,10 +12,12 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 use socket2::{Domain, Type};
-use trunkline_tests::bench::frame;
+use trunkline_generator::frame;
+use trunkline_generator::idlers::{KEEP_ALIVE_SHARES, KEEP_ALIVE_TURN};
+use trunkline_generator::speech::PING;
 use trunkline_tests::bench::process::{READY, say};
 
-use crate::work::{self, Exchange, KEEP_ALIVE, KEEP_ALIVE_SHARES, Work};
+use crate::work::{self, Exchange, Work};
 use crate::writer::{EVENTS, READ_BYTES, WriterArguments};
 
 /// The system takes less if it allows no more.
@@ -114,7 +116,7 @@ struct KeepAlives {
 
 impl Default for KeepAlives {
     fn default() -> Self {
-        Self { frame: frame::from_server(frame::PING), next: Instant::now(), share: 0 }
+        Self { frame: frame::from_server(PING), next: Instant::now(), share: 0 }
     }
 }
 
@@ -129,7 +131,7 @@ impl KeepAlives {
                 }
             }
             self.share = (self.share + 1) % KEEP_ALIVE_SHARES;
-            self.next += KEEP_ALIVE / KEEP_ALIVE_SHARES;
+            self.next += KEEP_ALIVE_TURN;
         }
         Ok(self.next - now)
     }

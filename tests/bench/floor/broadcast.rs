@@ -2,7 +2,9 @@
 
 use clap::ValueEnum;
 use serde::Serialize;
-use trunkline_tests::bench::message_pack;
+use trunkline_generator::message_pack;
+use trunkline_generator::receivers::numbered_text;
+use trunkline_generator::speech::Hub;
 
 /// For whom a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -57,7 +59,7 @@ impl To {
 
     /// The call that asks the app server for the message of this number. Without an id: there is no answer.
     pub(crate) fn call(self, sequence: u64, payload: usize, clients: usize, left_out: &[String]) -> Vec<u8> {
-        let text = text(sequence, payload);
+        let text = numbered_text(sequence, payload);
         let with = |target, names: &[String]| invocation(target, &format!("[\"{}\"],\"{text}\"", names.join("\",\"")));
         match self {
             To::Everyone => invocation("Broadcast", &format!("\"{text}\"")),
@@ -81,34 +83,31 @@ impl Speech {
         }
     }
 
-    /// Whether the client of this number speaks MessagePack.
-    pub(crate) fn is_binary(self, number: usize) -> bool {
-        match self {
+    /// The hub protocol of the client of this number.
+    pub(crate) fn hub(self, number: usize) -> Hub {
+        let is_binary = match self {
             Speech::Json => false,
             Speech::MessagePack => number > 0,
             Speech::Mixed => number % 2 == 1,
-        }
+        };
+        if is_binary { Hub::MessagePack } else { Hub::Json }
     }
 }
 
 /// What every client is to get of the message of this number, in JSON.
 pub(crate) fn message(sequence: u64, payload: usize) -> Vec<u8> {
-    invocation("Message", &format!("\"{}\"", text(sequence, payload)))
+    invocation("Message", &format!("\"{}\"", numbered_text(sequence, payload)))
 }
 
 /// The same in MessagePack.
 pub(crate) fn binary_message(sequence: u64, payload: usize) -> Vec<u8> {
-    let argument = message_pack::text(&text(sequence, payload));
+    let argument = message_pack::text(&numbered_text(sequence, payload));
     let target = message_pack::text("Message");
     message_pack::message(&[&[0x96, 1, 0x80, 0xc0][..], &target, &[0x91], &argument, &[0x90]].concat())
 }
 
 fn invocation(target: &str, arguments: &str) -> Vec<u8> {
     format!("{{\"type\":1,\"target\":\"{target}\",\"arguments\":[{arguments}]}}\x1e").into_bytes()
-}
-
-fn text(sequence: u64, payload: usize) -> String {
-    format!("{sequence:x<payload$}")
 }
 
 #[cfg(test)]
@@ -119,17 +118,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_has_the_length_that_was_asked_for_and_tells_its_number() {
-        for payload in [16, 128, 16_384] {
-            assert_eq!(text(u64::MAX >> 12, payload).len(), payload);
-        }
-        assert_eq!(text(7, 16), "7xxxxxxxxxxxxxxx");
-    }
-
-    #[test]
     fn the_message_pack_by_hand_is_what_the_product_writes() {
         for payload in [16, 31, 32, 128, 255, 256, 16_384] {
-            let argument = HubProtocol::MessagePack.payload(&text(7, payload)).unwrap();
+            let argument = HubProtocol::MessagePack.payload(&numbered_text(7, payload)).unwrap();
             let call = Invocation { target: "Message".into(), arguments: vec![argument], ..Invocation::default() };
             let mut encoded = BytesMut::new();
             HubProtocol::MessagePack.encode(&HubMessage::Invocation(call), &mut encoded);

@@ -4,46 +4,42 @@
 //!  "5000\n" ──► warm up ─► CPU time ─► work for 5 s, until all of it is done ─► CPU time ──► {"units":…}
 //! ```
 //!
-//! It never waits in epoll, it naps and looks: [`trunkline_tests::bench::look`].
+//! It never waits in epoll, it naps and polls: [`trunkline_generator::crowd`].
 
+mod burst_publisher;
 mod bystanders;
-mod callers;
 mod connect;
-mod idlers;
 mod left_out;
-mod receivers;
-mod visitors;
 
 use std::io::{self, BufRead};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread::{self, sleep};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use trunkline_tests::bench::cpu::CpuTime;
-use trunkline_tests::bench::done::Done;
+use trunkline_generator::callers::Callers;
+use trunkline_generator::cpu::CpuTime;
+use trunkline_generator::idlers::Idlers;
+use trunkline_generator::play::{Play, settle};
+use trunkline_generator::speech::Hub;
+use trunkline_generator::visitors::{Arrivals, Visitors};
+use trunkline_generator::welcome::HubWelcome;
 use trunkline_tests::bench::process::{READY, say};
 
 use crate::broadcast::{Speech, To};
 use crate::server::Server;
 use crate::stalled::Stalled;
-use crate::work::Work;
+use crate::work::{self, Work};
 
 use bystanders::Bystanders;
-use callers::Callers;
-use idlers::Idlers;
-use receivers::Receivers;
-use visitors::Visitors;
 
 pub(crate) use bystanders::{BystanderArguments, stand_by};
 
 /// Long enough for caches and buffers to settle, short beside a window.
 const WARM_UP: Duration = Duration::from_millis(300);
-
-/// After it the server sleeps, and whatever it sends too much has come.
-const SETTLE: Duration = Duration::from_millis(50);
 
 /// Which server a crowd is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -123,21 +119,6 @@ pub(crate) struct Window {
     pub(crate) alone_bytes: u64,
 }
 
-/// What a crowd does.
-trait Play {
-    /// Works so long, and until all that was begun is done.
-    fn run_for(&mut self, length: Duration) -> Result<Done>;
-
-    /// Looks at what has come since, and demands that it is nothing but pings.
-    fn look(&mut self) -> Result<()>;
-
-    /// Does what is due between two windows, and tells when it is due again: who has said once that it is there has to go
-    /// on saying so.
-    fn rest(&mut self) -> Result<Duration> {
-        Ok(Duration::MAX)
-    }
-}
-
 /// Starts the server, connects, then measures a window for each line of input, which tells its milliseconds.
 ///
 /// Ends with its input, and the server with it: so nothing is left behind however the benchmark ends.
@@ -148,10 +129,10 @@ pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
     };
     let alone_bytes = server.memory_bytes()?;
     let mut play: Box<dyn Play> = match arguments.work {
-        Work::Broadcast => Box::new(Receivers::gather(&server, arguments)?),
-        Work::Echo => Box::new(Callers::gather(&server, arguments)?),
-        Work::Idle => Box::new(Idlers::gather(&server, arguments)?),
-        Work::Connect => Box::new(Visitors::new(&server, arguments)?),
+        Work::Broadcast => Box::new(burst_publisher::receivers(&server, arguments)?),
+        Work::Echo => Box::new(callers(&server, arguments)?),
+        Work::Idle => Box::new(idlers(arguments.at, server.address(), arguments.clients)?),
+        Work::Connect => Box::new(visitors(&server, arguments)?),
     };
     // Both held to the end.
     let _idle = (arguments.idle > 0).then(|| Bystanders::start(server.address(), arguments.idle)).transpose()?;
@@ -195,8 +176,43 @@ fn measure(play: &mut dyn Play, length: Duration, server: &Server) -> Result<Win
     })
 }
 
-/// Waits until the server sleeps.
-fn settle(play: &mut dyn Play) -> Result<()> {
-    sleep(SETTLE);
-    play.look()
+/// Clients that call `Echo`, at one address after the other.
+fn callers(server: &Server, arguments: &CrowdArguments) -> Result<Callers<Hub>> {
+    let mut addresses = server.addresses();
+    Callers::gather(arguments.clients, work::echo_call(arguments.payload), |_| {
+        connect::to(arguments.at, addresses.next().context("no server")?)
+    })
+}
+
+/// Clients that only keep alive.
+fn idlers(at: At, address: SocketAddr, count: usize) -> Result<Idlers<Hub>> {
+    Idlers::gather(count, |_| connect::to(at, address))
+}
+
+/// Clients that connect and leave.
+fn visitors(server: &Server, arguments: &CrowdArguments) -> Result<Visitors<HubArrivals>> {
+    let upgrade = work::upgrade_request().into_bytes();
+    Visitors::new(arguments.clients, HubArrivals { address: server.address(), upgrade })
+}
+
+/// Visitors of the hub.
+struct HubArrivals {
+    address: SocketAddr,
+    upgrade: Vec<u8>,
+}
+
+impl Arrivals for HubArrivals {
+    type Welcome = HubWelcome;
+
+    fn open(&mut self, _place: usize) -> Result<TcpStream> {
+        trunkline_generator::connect::open(self.address)
+    }
+
+    fn upgrade(&self) -> &[u8] {
+        &self.upgrade
+    }
+
+    fn welcome(&self) -> HubWelcome {
+        HubWelcome::new(Hub::Json)
+    }
 }

@@ -39,7 +39,7 @@
 //! | [`rounds`] | which window comes when |
 //! | [`report`] | ratios, the table, the JSON file |
 //!
-//! Processes, CPU time, frames and medians are [`trunkline_tests::bench`].
+//! Clients, frames and CPU time are [`trunkline_generator`], processes and medians [`trunkline_tests::bench`].
 
 mod answerer;
 mod broadcast;

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
-use trunkline_tests::bench::frame;
+use trunkline_generator::frame;
 use trunkline_tests::bench::spread::Spread;
 
 use crate::crowd::Window;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use trunkline_tests::bench::memory::Memory;
+use trunkline_generator::memory::Memory;
 use trunkline_tests::bench::process::Speaker;
 use trunkline_tests::bench::product::{self, Product, Proxy, Wanted};
 

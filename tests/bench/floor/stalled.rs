@@ -1,15 +1,16 @@
 //! Clients that have stopped reading: a process that connects them, with small receive buffers, and is then stopped.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use tokio::net::TcpSocket;
-use trunkline_tests::bench::connect;
+use socket2::{Domain, Socket, Type};
+use trunkline_generator::connect;
+use trunkline_generator::speech::Hub;
 use trunkline_tests::bench::process::{READY, Speaker, say};
 
 /// The system doubles it, for what it keeps itself.
-const RECEIVE_BUFFER_BYTES: u32 = 4 * 1024;
+const RECEIVE_BUFFER_BYTES: usize = 4 * 1024;
 
 /// What they need to know.
 #[derive(Debug, clap::Args)]
@@ -51,21 +52,19 @@ impl Drop for Stalled {
 
 /// Connects, and holds the connections until it is killed or its input ends.
 pub(crate) fn run(arguments: &StalledArguments) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut clients = Vec::new();
     for _ in 0..arguments.clients {
-        let socket = runtime.block_on(open(arguments.address))?;
-        clients.push(connect::over(socket, arguments.address, "/bench", "")?);
+        let socket = open(arguments.address)?;
+        clients.push(connect::over(socket, arguments.address, "/bench", "", Hub::Json)?);
     }
     say(READY);
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
     Ok(())
 }
 
-async fn open(address: SocketAddr) -> Result<std::net::TcpStream> {
-    let socket = TcpSocket::new_v4()?;
+fn open(address: SocketAddr) -> Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
-    let socket = socket.connect(address).await?.into_std()?;
-    socket.set_nonblocking(false)?;
-    Ok(socket)
+    socket.connect(&address.into())?;
+    Ok(socket.into())
 }

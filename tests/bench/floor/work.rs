@@ -1,10 +1,10 @@
 //! What is measured: which work, its bytes, and what a unit of it is.
 
-use std::time::Duration;
-
 use clap::ValueEnum;
 use serde::Serialize;
-use trunkline_tests::bench::{connect, frame};
+use trunkline_generator::callers::Call;
+use trunkline_generator::speech::{HANDSHAKE, HANDSHAKE_ANSWER, PING};
+use trunkline_generator::{frame, upgrade};
 
 /// A kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -42,11 +42,6 @@ impl Work {
     }
 }
 
-/// Both sides say that they are there at this interval, a share of the clients at a time.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How many shares that are.
-pub(crate) const KEEP_ALIVE_SHARES: u32 = 150;
-
 /// What one client says, and what it is to be answered. The floor answers just so, whatever is said.
 #[derive(Debug)]
 pub(crate) struct Exchange {
@@ -56,28 +51,36 @@ pub(crate) struct Exchange {
 
 /// The keep-alive of a client, which nobody answers.
 pub(crate) fn keep_alive() -> Exchange {
-    Exchange { asked: frame::from_client(frame::PING), answered: Vec::new() }
+    Exchange { asked: frame::from_client(PING), answered: Vec::new() }
+}
+
+/// A call of the hub method `Echo`, as the floor answers it.
+pub(crate) fn echo(payload: usize) -> Exchange {
+    let Call { asked, answered } = echo_call(payload);
+    Exchange { asked, answered: frame::from_server(&answered) }
 }
 
 /// A call of the hub method `Echo`.
-pub(crate) fn echo(payload: usize) -> Exchange {
+pub(crate) fn echo_call(payload: usize) -> Call {
     let text = "x".repeat(payload);
     let call = format!("{{\"type\":1,\"invocationId\":\"1\",\"target\":\"Echo\",\"arguments\":[\"{text}\"]}}\x1e");
     let completion = format!("{{\"type\":3,\"invocationId\":\"1\",\"result\":\"{text}\"}}\x1e");
-    Exchange { asked: frame::from_client(call.as_bytes()), answered: frame::from_server(completion.as_bytes()) }
+    Call { asked: frame::from_client(call.as_bytes()), answered: completion.into_bytes() }
 }
 
 /// The upgrade, and the hub handshake. Of the first answer only its length counts: it names a node.
 pub(crate) fn connect() -> [Exchange; 2] {
     let upgrade = Exchange {
-        asked: connect::upgrade_request("localhost", "/bench", "").into_bytes(),
+        asked: upgrade_request().into_bytes(),
         answered: b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                     Sec-WebSocket-Accept: xqBt3ImNzJbYqRINxEFlkg==\r\n\r\n"
             .to_vec(),
     };
-    let handshake = Exchange {
-        asked: frame::from_client(connect::HANDSHAKE),
-        answered: frame::from_server(connect::HANDSHAKE_ANSWER),
-    };
+    let handshake = Exchange { asked: frame::from_client(HANDSHAKE), answered: frame::from_server(HANDSHAKE_ANSWER) };
     [upgrade, handshake]
+}
+
+/// The request of a client that connects.
+pub(crate) fn upgrade_request() -> String {
+    upgrade::request("localhost", "/bench", "")
 }

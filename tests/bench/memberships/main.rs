@@ -19,12 +19,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde::Serialize;
-use trunkline_tests::bench::cpu::CpuTime;
-use trunkline_tests::bench::memory::Memory;
+use trunkline_generator::cpu::CpuTime;
+use trunkline_generator::memory::Memory;
+use trunkline_generator::speech::Hub;
+use trunkline_generator::{connect, frame};
+use trunkline_tests::bench::command;
 use trunkline_tests::bench::process::say;
 use trunkline_tests::bench::product::Product;
 use trunkline_tests::bench::spread::Spread;
-use trunkline_tests::bench::{command, connect, frame};
 
 /// Client connections; each is a member of as many groups as make the sum.
 const CLIENTS: usize = 1_000;
@@ -217,17 +219,11 @@ impl Scene {
 
 /// Waits for the answer of one call.
 fn answered((socket, early): &mut (TcpStream, Vec<u8>)) -> Result<()> {
-    loop {
-        let (message, rest) = connect::read_frame(socket, std::mem::take(early))?;
-        *early = rest;
-        let (_, payload, _) = frame::split(&message).context("a frame")?;
-        if payload == frame::PING {
-            continue;
-        }
-        let payload = String::from_utf8_lossy(payload);
-        ensure!(payload.contains("\"type\":3") && !payload.contains("\"error\""), "{payload}");
-        return Ok(());
-    }
+    let (answer, rest) = connect::next_message(socket, std::mem::take(early), Hub::Json)?;
+    *early = rest;
+    let answer = String::from_utf8_lossy(&answer);
+    ensure!(answer.contains("\"type\":3") && !answer.contains("\"error\""), "{answer}");
+    Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "numbers of some minutes need less than 52 bits")]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use trunkline_generator::histogram::micros;
 
 /// Microseconds of a second.
 pub(crate) const SECOND_US: u64 = 1_000_000;
@@ -29,11 +30,6 @@ impl Clock {
     pub(crate) async fn wait_until(self, due_us: u64) {
         tokio::time::sleep_until(self.0 + Duration::from_micros(due_us)).await;
     }
-}
-
-/// A duration in whole microseconds.
-pub(crate) fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// From when a send counts that was due at one time and left at another.

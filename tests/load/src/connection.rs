@@ -11,8 +11,9 @@ use tokio::sync::oneshot;
 use trunkline_protocol::hub::{Close, Completion, HubMessage, HubProtocol, Invocation, MessageKind, Outcome, Payload};
 
 use crate::carrier::{Carrier, Taker};
-use crate::clock::{Clock, micros};
+use crate::clock::Clock;
 use crate::ended::Ended;
+use trunkline_generator::histogram::micros;
 
 /// Who is told of invocations by the server.
 pub(crate) trait Receiver {

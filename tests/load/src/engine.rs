@@ -13,13 +13,13 @@ use std::time::Duration;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{Instant, interval, sleep};
 
-use crate::clock::micros;
 use crate::connection::{Connection, Receiver};
 use crate::ended::Ended;
 use crate::ledger::Counts;
 use crate::published::Published;
 use crate::run::Run;
 use crate::schedule::offset_us;
+use trunkline_generator::histogram::micros;
 
 /// Clients ping at this interval, as the official ones do.
 const PING_INTERVAL: Duration = Duration::from_secs(15);

@@ -5,7 +5,7 @@
 //!  cli ─► run ─► engine: ramp-up, work, settle, ramp-down ─► report: text, JSON, HTML
 //!                  │ drives a profile: rooms, echo, idle, storm, script
 //!                  └─► connect ─► connection ─► carrier: WebSocket, event stream, long polling ─► wire
-//!                profile ─► ledger, tracks, stamp: who should have got what      tally, histogram: how fast
+//!                profile ─► ledger, tracks, stamp: who should have got what      tally, generator's histogram: how fast
 //! ```
 //!
 //! All connections live on one thread: no lock, no channel and no wake-up of another thread stands between a socket
@@ -21,7 +21,6 @@ mod ended;
 mod engine;
 mod exchange;
 mod greeting;
-mod histogram;
 mod interrupt;
 mod ledger;
 mod negotiate;

@@ -2,8 +2,6 @@
 //!
 //! Read of `/proc`; where that is missing there are no figures, and nothing fails.
 
-use std::fs;
-
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http::{Method, Request, header};
@@ -11,10 +9,10 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
+use trunkline_generator::cpu::CpuTime;
+use trunkline_generator::memory::Resident;
 
 use crate::cli::RunArguments;
-
-const KIBIBYTE: u64 = 1024;
 
 /// A process that is watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,14 +36,11 @@ pub(crate) struct Reading {
     links: Vec<Option<u64>>,
 }
 
-/// What one process uses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Usage {
-    /// All its memory now.
-    resident_bytes: u64,
-    /// The most that it ever was.
-    peak_bytes: u64,
-    cpu_ns: u64,
+/// Memory and CPU time of one process; nothing where the system does not tell.
+#[derive(Debug, Clone, Default)]
+struct Usage {
+    memory: Resident,
+    cpu: CpuTime,
 }
 
 /// What one process used in a run.
@@ -92,20 +87,19 @@ impl Watch {
         [before, ready, done]: [&Reading; 3],
         clients: u64,
     ) -> (Vec<ProcessReport>, Vec<LinkReport>) {
-        let nothing = Usage::default();
-        let usage = |reading: &Reading, number: usize| *reading.processes.get(number).unwrap_or(&nothing);
-        let processes = self.processes.iter().enumerate().map(|(number, watched)| {
-            let (before, ready, done) = (usage(before, number), usage(ready, number), usage(done, number));
-            ProcessReport {
+        let processes = self.processes.iter().enumerate().filter_map(|(number, watched)| {
+            let usage = |reading: &'_ Reading| reading.processes.get(number).cloned();
+            let (before, ready, done) = (usage(before)?, usage(ready)?, usage(done)?);
+            Some(ProcessReport {
                 name: watched.name.clone(),
-                before_bytes: before.resident_bytes,
-                ready_bytes: ready.resident_bytes,
-                done_bytes: done.resident_bytes,
-                peak_bytes: done.peak_bytes,
-                bytes_per_client: ready.resident_bytes.saturating_sub(before.resident_bytes) as f64
+                before_bytes: before.memory.now_bytes,
+                ready_bytes: ready.memory.now_bytes,
+                done_bytes: done.memory.now_bytes,
+                peak_bytes: done.memory.peak_bytes,
+                bytes_per_client: ready.memory.now_bytes.saturating_sub(before.memory.now_bytes) as f64
                     / clients.max(1) as f64,
-                cpu_s: done.cpu_ns.saturating_sub(ready.cpu_ns) as f64 / 1e9,
-            }
+                cpu_s: done.cpu.since(&ready.cpu) as f64 / 1e9,
+            })
         });
         let links = self.metrics.iter().enumerate().filter_map(|(number, url)| {
             let at = |reading: &Reading| reading.links.get(number).copied().flatten();
@@ -118,12 +112,12 @@ impl Watch {
 impl Reading {
     /// CPU seconds of this process from an earlier reading to this one.
     pub(crate) fn own_cpu_s_since(&self, earlier: &Self) -> f64 {
-        self.own.cpu_ns.saturating_sub(earlier.own.cpu_ns) as f64 / 1e9
+        self.own.cpu.since(&earlier.own.cpu) as f64 / 1e9
     }
 
     /// The most memory that this process ever had.
     pub(crate) fn own_peak_bytes(&self) -> u64 {
-        self.own.peak_bytes
+        self.own.memory.peak_bytes
     }
 }
 
@@ -137,21 +131,8 @@ impl Watched {
 
 impl Usage {
     fn of(pid: u32) -> Self {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let bytes = |name: &str| status_bytes(&status, name).unwrap_or(0);
-        Self { resident_bytes: bytes("VmRSS"), peak_bytes: bytes("VmHWM"), cpu_ns: cpu_ns(pid) }
+        Self { memory: Resident::of(pid).unwrap_or_default(), cpu: CpuTime::of(pid).unwrap_or_default() }
     }
-}
-
-fn cpu_ns(pid: u32) -> u64 {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let texts = threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
-    texts.filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok()).sum()
-}
-
-fn status_bytes(status: &str, name: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes * KIBIBYTE)
 }
 
 /// The sum of what a proxy tells about its links.
@@ -185,13 +166,6 @@ mod tests {
         assert_eq!(Watched::parse("proxy=12").unwrap(), Watched { name: "proxy".into(), pid: 12 });
         assert_eq!(Watched::parse("12").unwrap().name, "12");
         assert!(Watched::parse("proxy").is_err());
-    }
-
-    #[test]
-    fn memory_is_found_in_what_the_system_tells() {
-        let status = "VmPeak:\t 9 kB\nVmHWM:\t  2048 kB\nVmRSS:\t  1024 kB\n";
-        assert_eq!(status_bytes(status, "VmHWM"), Some(2048 * 1024));
-        assert_eq!(status_bytes(status, "VmRSS"), Some(1024 * 1024));
     }
 
     #[test]

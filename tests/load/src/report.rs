@@ -1,6 +1,5 @@
 //! The report of a run, or of several that are merged: all figures, in the form in which they are written as JSON.
 
-pub(crate) mod chart;
 pub(crate) mod html;
 pub(crate) mod text;
 
@@ -12,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use crate::cli::RunArguments;
 use crate::connect::{How, Start};
 use crate::engine::Harvest;
-use crate::histogram::{Histogram, Quantiles};
 use crate::ledger::Counts;
 use crate::processes::{LinkReport, ProcessReport};
 use crate::published::Published;
 use crate::tally::Tally;
+use trunkline_generator::histogram::{Histogram, Quantiles};
 
 /// Of the file's form; another number can't be read.
 const VERSION: u32 = 1;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::clock::micros;
+use trunkline_generator::histogram::micros;
 
 /// Fewer clients than this are all chatty.
 const ROLES_MIN: usize = 10;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::SECOND_US;
-use crate::histogram::Histogram;
+use trunkline_generator::histogram::Histogram;
 
 /// Seconds that are told apart; a day. Later ones count as the last.
 const SECONDS_MAX: usize = 86_400;

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
+use trunkline_generator::play::Play;
 use trunkline_tests::bench::process::{READY, Speaker, say};
 
-use super::idlers::Idlers;
-use super::{At, Play};
+use super::{At, idlers};
 
 /// How often it looks whether it is over.
 const TURN: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ impl Bystanders {
 
 /// Connects, and keeps alive until its input ends.
 pub(crate) fn stand_by(arguments: &BystanderArguments) -> Result<()> {
-    let mut idlers = Idlers::connect(At::Proxy, arguments.address, arguments.clients)?;
+    let mut idlers = idlers(At::Proxy, arguments.address, arguments.clients)?;
     say(READY);
     let is_over = Arc::new(AtomicBool::new(false));
     std::thread::spawn({

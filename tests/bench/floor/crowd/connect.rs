@@ -1,15 +1,32 @@
-//! One connection of the crowd: to the floor a bare socket, to the proxy a client of the hub.
+//! Connects of the crowd: to the floor a bare socket, to the proxy a client of the hub.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Context, Result, ensure};
-use trunkline_tests::bench::{connect, frame, message_pack};
+use trunkline_generator::speech::Hub;
+use trunkline_generator::{connect, message_pack};
 
+use super::At;
 use crate::writer::GREETING;
 
-/// Connects to the floor and waits until it is among those that are written to.
-pub(crate) fn to_floor(address: SocketAddr) -> Result<TcpStream> {
+/// The path of the hub.
+pub(super) const HUB: &str = "/bench";
+
+/// A connection, how it speaks, and the bytes that came too early.
+pub(super) type Connected = (TcpStream, Hub, Vec<u8>);
+
+/// Connects a client that calls or is idle.
+pub(super) fn to(at: At, address: SocketAddr) -> Result<Connected> {
+    let (socket, early) = match at {
+        At::Floor => (connect::open(address)?, Vec::new()),
+        At::Proxy => connect::to_hub(address, HUB, "")?,
+    };
+    Ok((socket, Hub::Json, early))
+}
+
+/// Connects a receiver to the floor, and waits until the floor writes to it.
+pub(super) fn to_floor(address: SocketAddr) -> Result<TcpStream> {
     let mut socket = connect::open(address)?;
     let mut greeting = [0];
     socket.read_exact(&mut greeting).context("the floor greets nobody")?;
@@ -17,41 +34,22 @@ pub(crate) fn to_floor(address: SocketAddr) -> Result<TcpStream> {
     Ok(socket)
 }
 
-/// Connects to the hub, and waits until it is in its group. Also returns what has come too early.
-pub(super) fn to_proxy(address: SocketAddr, is_binary: bool, group: Option<String>) -> Result<(TcpStream, Vec<u8>)> {
-    let connected = match is_binary {
-        false => connect::to_hub(address, "/bench", ""),
-        true => connect::to_hub_binary(address, "/bench"),
-    };
-    let (mut socket, early) = connected?;
-    let Some(group) = group else { return Ok((socket, early)) };
-    let joined = call(&mut socket, early, &join(&group, is_binary), is_binary).context("joining a group")?;
-    Ok((socket, joined.1))
+/// Connects a receiver to the hub, and waits until it is in its group.
+pub(super) fn to_proxy(address: SocketAddr, hub: Hub, group: Option<String>) -> Result<Connected> {
+    let (mut socket, early) = connect::over(connect::open(address)?, address, HUB, "", hub)?;
+    let Some(group) = group else { return Ok((socket, hub, early)) };
+    let (_, early) = call(&mut socket, early, &join(&group, hub), hub).context("joining a group")?;
+    Ok((socket, hub, early))
 }
 
-/// Calls, and waits for the first frame that is no ping: the answer. Also returns what came behind it.
-pub(super) fn call(
-    socket: &mut TcpStream,
-    early: Vec<u8>,
-    message: &[u8],
-    is_binary: bool,
-) -> Result<(Vec<u8>, Vec<u8>)> {
-    let (kind, ping) = if is_binary { (frame::BINARY, frame::BINARY_PING) } else { (frame::TEXT, frame::PING) };
-    socket.write_all(&frame::of_client(kind, message))?;
-    let mut behind = early;
-    loop {
-        let (whole, rest) = connect::read_frame(socket, behind)?;
-        behind = rest;
-        if let Some((_, payload, _)) = frame::split(&whole)
-            && payload != ping
-        {
-            return Ok((payload.to_vec(), behind));
-        }
-    }
+/// Calls, and waits for the answer. Also returns the bytes behind it.
+pub(super) fn call(socket: &mut TcpStream, early: Vec<u8>, message: &[u8], hub: Hub) -> Result<(Vec<u8>, Vec<u8>)> {
+    socket.write_all(&hub.frame(message))?;
+    connect::next_message(socket, early, hub)
 }
 
-fn join(group: &str, is_binary: bool) -> Vec<u8> {
-    if !is_binary {
+fn join(group: &str, hub: Hub) -> Vec<u8> {
+    if hub == Hub::Json {
         let call = format!("{{\"type\":1,\"invocationId\":\"1\",\"target\":\"Join\",\"arguments\":[\"{group}\"]}}\x1e");
         return call.into_bytes();
     }

@@ -1,37 +1,37 @@
-//! Clients that are left out of each message: they are there, and are to get nothing.
+//! Clients that are left out of each message: they are connected, and get nothing.
 
-use std::io::{ErrorKind, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
-use anyhow::{Context, Result, bail, ensure};
-use trunkline_tests::bench::{connect, frame};
+use anyhow::{Context, Result};
+use trunkline_generator::connect;
+use trunkline_generator::idlers::Idlers;
+use trunkline_generator::play::Play;
+use trunkline_generator::speech::Hub;
 
-use super::connect::call;
+use super::connect::{HUB, call};
 use crate::broadcast::LEFT_OUT;
 
 const WHO_AM_I: &[u8] = b"{\"type\":1,\"invocationId\":\"1\",\"target\":\"WhoAmI\",\"arguments\":[]}\x1e";
 
-/// All of them.
-#[derive(Default)]
+/// All of them, and their connection ids.
 pub(super) struct LeftOut {
-    sockets: Vec<TcpStream>,
+    clients: Idlers<Hub>,
     ids: Vec<String>,
 }
 
 impl LeftOut {
     /// Connects them, and asks each for its id.
     pub(super) fn gather(address: SocketAddr) -> Result<Self> {
-        let mut all = Self::default();
-        for _ in 0..LEFT_OUT {
-            let (mut socket, early) = connect::to_hub(address, "/bench", "")?;
-            let (answer, _) = call(&mut socket, early, WHO_AM_I, false)?;
+        let mut ids = Vec::new();
+        let clients = Idlers::gather(LEFT_OUT, |_| {
+            let (mut socket, early) = connect::to_hub(address, HUB, "")?;
+            let (answer, early) = call(&mut socket, early, WHO_AM_I, Hub::Json)?;
             let answer: serde_json::Value = serde_json::from_slice(answer.strip_suffix(b"\x1e").unwrap_or(&answer))?;
             let id = answer.pointer("/result/connectionId").and_then(|id| id.as_str());
-            all.ids.push(id.context("a client is not told its id")?.to_owned());
-            socket.set_nonblocking(true)?;
-            all.sockets.push(socket);
-        }
-        Ok(all)
+            ids.push(id.context("a client is not told its id")?.to_owned());
+            Ok((socket, Hub::Json, early))
+        })?;
+        Ok(Self { clients, ids })
     }
 
     /// Their connection ids.
@@ -41,20 +41,6 @@ impl LeftOut {
 
     /// Demands that nothing but pings has come.
     pub(super) fn look(&mut self) -> Result<()> {
-        let mut scratch = [0; 4096];
-        for socket in &mut self.sockets {
-            let count = match socket.read(&mut scratch) {
-                Ok(0) => bail!("the server closed a client that is left out"),
-                Ok(count) => count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let mut bytes = scratch.get(..count).unwrap_or_default();
-            while let Some((_, payload, rest)) = frame::split(bytes) {
-                ensure!(payload == frame::PING, "a client that is left out gets a message");
-                bytes = rest;
-            }
-        }
-        Ok(())
+        self.clients.look().context("clients that are left out")
     }
 }

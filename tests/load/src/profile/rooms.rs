@@ -9,7 +9,7 @@ use std::rc::Rc;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::clock::{counts_from, micros};
+use crate::clock::counts_from;
 use crate::connection::{Connection, Receiver};
 use crate::engine::{Harvest, Part, Profile};
 use crate::ledger::Ledger;
@@ -17,6 +17,7 @@ use crate::published::{Figure, Mean, Published};
 use crate::run::Run;
 use crate::schedule::{Speech, speech};
 use crate::stamp::Stamp;
+use trunkline_generator::histogram::micros;
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

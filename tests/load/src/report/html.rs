@@ -1,10 +1,10 @@
 //! The report as one page that needs nothing else: style and charts are in it, for light and dark.
 
-use crate::histogram::Histogram;
-use crate::report::chart::{Chart, Line};
 use crate::report::text::{self, ms};
 use crate::report::{Report, Row};
 use crate::tally::{Causes, Second};
+use trunkline_generator::chart::{Chart, Line};
+use trunkline_generator::histogram::Histogram;
 
 /// Shares at which the curve of a histogram is drawn: one digit nine more each ten points.
 const CURVE_POINTS: u32 = 40;

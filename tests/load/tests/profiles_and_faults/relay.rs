@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use trunkline_tests::bench::frame;
+use trunkline_generator::frame::{self, Frame};
 
 use crate::fault::{Fault, Plan, Spoiler};
 
@@ -69,7 +69,7 @@ impl Down {
         let mut bytes = Vec::new();
         self.pass_head(&mut bytes).await?;
         loop {
-            while let Some((_, payload, rest)) = frame::split(&bytes) {
+            while let Some(Frame { payload, rest, .. }) = frame::split(&bytes)? {
                 let (length, payload) = (bytes.len() - rest.len(), payload.to_vec());
                 if payload.ends_with(&[0x1e]) {
                     // One frame may hold several messages.

@@ -30,16 +30,6 @@ impl Memory {
         Self::parse(&fs::read_to_string(&path).with_context(|| format!("reading {path}"))?)
     }
 
-    /// The most that a process has ever had in memory.
-    ///
-    /// # Errors
-    /// When the process is gone, or the system does not tell.
-    pub fn peak_bytes_of(pid: u32) -> Result<u64> {
-        let path = format!("/proc/{pid}/status");
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        kibibytes(&text, "VmHWM").map(|kibibytes| kibibytes * KIBIBYTE)
-    }
-
     fn parse(text: &str) -> Result<Self> {
         let bytes = |name| kibibytes(text, name).map(|kibibytes| kibibytes * KIBIBYTE);
         Ok(Self {
@@ -47,6 +37,31 @@ impl Memory {
             proportional_bytes: bytes("Pss_Anon")? + bytes("Pss_Shmem")?,
             resident_bytes: bytes("Rss")?,
         })
+    }
+}
+
+/// Resident memory of a process: now, and its peak. Cheaper than [`Memory::of`], and allowed for processes of others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// All its memory now.
+    pub now_bytes: u64,
+    /// The most it ever had.
+    pub peak_bytes: u64,
+}
+
+impl Resident {
+    /// Of a process, now.
+    ///
+    /// # Errors
+    /// When the process is gone, or the system does not tell.
+    pub fn of(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/status");
+        Self::parse(&fs::read_to_string(&path).with_context(|| format!("reading {path}"))?)
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let bytes = |name| kibibytes(text, name).map(|kibibytes| kibibytes * KIBIBYTE);
+        Ok(Self { now_bytes: bytes("VmRSS")?, peak_bytes: bytes("VmHWM")? })
     }
 }
 
@@ -68,6 +83,12 @@ mod tests {
         let [anonymous_bytes, proportional_bytes, resident_bytes] = [112 * 1024, 108 * 1024, 1752 * 1024];
         assert_eq!(memory, Memory { anonymous_bytes, proportional_bytes, resident_bytes });
         assert!(Memory::parse("Rss: 1 kB\n").is_err());
+    }
+
+    #[test]
+    fn resident_memory_is_found_in_a_process_status() {
+        let status = "VmPeak:\t 9 kB\nVmHWM:\t  2048 kB\nVmRSS:\t  1024 kB\n";
+        assert_eq!(Resident::parse(status).unwrap(), Resident { now_bytes: 1024 * 1024, peak_bytes: 2048 * 1024 });
     }
 
     #[test]

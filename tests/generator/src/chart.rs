@@ -15,26 +15,32 @@ const POINTS_MAX: usize = 600;
 
 /// One line of a chart.
 #[derive(Debug)]
-pub(crate) struct Line {
-    pub(crate) name: &'static str,
+pub struct Line {
+    /// Its name in the legend.
+    pub name: &'static str,
     /// A class of the page's style, which knows its colour in light and dark.
-    pub(crate) class: &'static str,
-    pub(crate) points: Vec<(f64, f64)>,
+    pub class: &'static str,
+    /// Places and values.
+    pub points: Vec<(f64, f64)>,
 }
 
-/// A chart.
+/// Chart with a grid, marks and a legend.
 #[derive(Debug)]
-pub(crate) struct Chart {
-    pub(crate) title: &'static str,
-    pub(crate) unit: &'static str,
+pub struct Chart {
+    /// The caption.
+    pub title: &'static str,
+    /// The unit of values.
+    pub unit: &'static str,
     /// What stands under the axis: place and text.
-    pub(crate) marks: Vec<(f64, String)>,
-    pub(crate) lines: Vec<Line>,
+    pub marks: Vec<(f64, String)>,
+    /// The lines, each with a key in the legend.
+    pub lines: Vec<Line>,
 }
 
 impl Chart {
-    /// The chart as a figure of HTML; nothing if it has no points.
-    pub(crate) fn figure(&self) -> String {
+    /// The chart as a figure of HTML; empty without points.
+    #[must_use]
+    pub fn figure(&self) -> String {
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let (Some(&(first, _)), true) = (points().next(), points().count() > 1) else { return String::new() };
         let left = points().map(|point| point.0).fold(first, f64::min);

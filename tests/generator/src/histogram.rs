@@ -1,16 +1,18 @@
-//! Histograms of microseconds that can be written to JSON and added up: value and count of each bucket in use.
+//! Histogram of microseconds, which can be added up and written to JSON: value and count of each bucket in use.
+
+use std::time::Duration;
 
 use hdrhistogram::Histogram as Hdr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The longest time that is told apart: one hour. What is longer counts as this.
+/// Longest time: one hour. Longer ones count as this.
 const LONGEST_US: u64 = 3_600_000_000;
 /// Three digits: the error is below a thousandth.
 const DIGITS: u8 = 3;
 
-/// A histogram.
+/// Histogram of microseconds.
 #[derive(Debug, Clone)]
-pub(crate) struct Histogram(Hdr<u64>);
+pub struct Histogram(Hdr<u64>);
 
 impl Default for Histogram {
     #[expect(clippy::expect_used, reason = "the bounds are constants that the library takes, as each test shows")]
@@ -19,48 +21,63 @@ impl Default for Histogram {
     }
 }
 
-/// The figures of a table's row.
+/// Quantiles of one row of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(crate) struct Quantiles {
-    pub(crate) count: u64,
-    pub(crate) p50_us: u64,
-    pub(crate) p90_us: u64,
-    pub(crate) p99_us: u64,
-    pub(crate) p999_us: u64,
-    pub(crate) max_us: u64,
+pub struct Quantiles {
+    /// Number of times counted.
+    pub count: u64,
+    /// The median.
+    pub p50_us: u64,
+    /// 90 of 100 don't exceed it.
+    pub p90_us: u64,
+    /// 99 of 100 don't exceed it.
+    pub p99_us: u64,
+    /// 999 of 1 000 don't exceed it.
+    pub p999_us: u64,
+    /// The longest time counted.
+    pub max_us: u64,
 }
 
 impl Histogram {
     /// Counts one time.
-    pub(crate) fn record(&mut self, time_us: u64) {
-        self.0.saturating_record(time_us);
+    pub fn record(&mut self, time_us: u64) {
+        self.record_many(time_us, 1);
+    }
+
+    /// Counts the same time this often.
+    pub fn record_many(&mut self, time_us: u64, count: u64) {
+        self.0.saturating_record_n(time_us, count);
     }
 
     /// Adds all that another one has.
-    pub(crate) fn add(&mut self, other: &Self) {
+    pub fn add(&mut self, other: &Self) {
         for (value, count) in other.buckets() {
             self.0.saturating_record_n(value, count);
         }
     }
 
-    /// How many times were counted.
-    pub(crate) fn count(&self) -> u64 {
+    /// Number of times counted.
+    #[must_use]
+    pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The time that so many (0 to 1) do not exceed.
-    pub(crate) fn at(&self, share: f64) -> u64 {
+    /// The time that this share (0 to 1) does not exceed.
+    #[must_use]
+    pub fn at(&self, share: f64) -> u64 {
         // The library answers with the end of a bucket, which may lie beyond the longest time that came.
         self.0.value_at_quantile(share).min(self.0.max())
     }
 
-    /// The longest.
-    pub(crate) fn max(&self) -> u64 {
+    /// The longest time counted.
+    #[must_use]
+    pub fn max(&self) -> u64 {
         self.0.max()
     }
 
-    /// The figures of a table.
-    pub(crate) fn quantiles(&self) -> Quantiles {
+    /// The quantiles of a table's row.
+    #[must_use]
+    pub fn quantiles(&self) -> Quantiles {
         Quantiles {
             count: self.count(),
             p50_us: self.at(0.5),
@@ -90,6 +107,12 @@ impl<'de> Deserialize<'de> for Histogram {
         }
         Ok(histogram)
     }
+}
+
+/// A duration in whole microseconds.
+#[must_use]
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

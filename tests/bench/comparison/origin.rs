@@ -7,7 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 
 use anyhow::{Context, Result};
-use socket2::{Domain, Socket, Type};
+use trunkline_generator::connect;
 
 /// The last bytes of `127.0.0.x`: servers are at 1.
 const HOSTS: std::ops::RangeInclusive<u8> = 2..=31;
@@ -18,20 +18,20 @@ const TRIES: usize = 100;
 
 /// Where the next visitor comes from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Origins {
+pub(crate) struct Origins {
     host: u8,
     port: u16,
 }
 
 impl Origins {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { host: *HOSTS.start(), port: *PORTS.start() }
     }
 
     /// Connects from the next one.
-    pub(super) fn connect(&mut self, to: SocketAddr) -> Result<TcpStream> {
+    pub(crate) fn connect(&mut self, to: SocketAddr) -> Result<TcpStream> {
         for _ in 0..TRIES {
-            match connect(self.next(), to) {
+            match connect::open_from(self.next(), to) {
                 Err(error) if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable) => {}
                 connected => return connected.with_context(|| format!("connecting to {to}")),
             }
@@ -48,15 +48,6 @@ impl Origins {
         }
         next.into()
     }
-}
-
-fn connect(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    // Of a run before this one it may be in TIME-WAIT, with another server.
-    socket.set_reuse_address(true)?;
-    socket.bind(&from.into())?;
-    socket.connect(&to.into())?;
-    Ok(socket.into())
 }
 
 #[cfg(test)]
