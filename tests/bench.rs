@@ -5,13 +5,13 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`command`] | the end of a benchmark's command: report, error, exit status |
-//! | [`process`] | child processes, which end with their value |
+//! | [`child`] | child processes, which end with their value |
 //! | [`product`] | proxies before the app server `bench` |
 //! | [`rounds`] | the order of the parts of a round |
 //! | [`spread`] | median, smallest and largest of several figures |
 
+pub mod child;
 pub mod command;
-pub mod process;
 pub mod product;
 pub mod rounds;
 pub mod spread;

@@ -21,7 +21,7 @@ pub struct FakeApp {
     dropped: watch::Receiver<usize>,
 }
 
-/// What the links still have to send, and how many of them the proxy has dropped for it.
+/// Lines that links still have to send, and the number of links that the proxy has dropped for them.
 #[derive(Debug, Clone)]
 struct Script {
     lines: Arc<Mutex<VecDeque<Vec<u8>>>>,
@@ -44,7 +44,7 @@ impl FakeApp {
         Ok(Self { address, dropped })
     }
 
-    /// `host:port`.
+    /// Address that it listens on, as `host:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address

@@ -20,12 +20,12 @@ use trunkline_protocol::manifest::{CAPABILITIES_HEADER, MANIFEST_PATH};
 
 use crate::harness::balancer::{bad_gateway, carry};
 
-/// In what the other version differs.
+/// Differences of the other version.
 #[derive(Debug, Clone, Copy)]
 pub struct Difference {
-    /// What it tells of itself and its hubs.
+    /// Manifest of the app server and its hubs.
     pub manifest: fn(&mut Value),
-    /// What it can do besides, in front of the rest; `None`: nothing at all, and it hears of nothing either.
+    /// Extras that it offers, in front of the rest; `None` offers nothing and is offered nothing.
     pub capabilities: Option<&'static str>,
 }
 
@@ -51,13 +51,13 @@ impl OtherVersion {
         Ok(Self { address, links, accepting })
     }
 
-    /// `host:port`.
+    /// Address that it listens on, as `host:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// How many links were ever opened.
+    /// Number of links ever opened.
     #[must_use]
     pub fn links(&self) -> usize {
         self.links.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! How a benchmark's command ends: its report as JSON, its error, its exit status.
+//! End of a benchmark's command: its report as JSON, its error, its exit status.
 
 use std::path::Path;
 use std::process::ExitCode;

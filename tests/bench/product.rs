@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use super::process::Process;
+use super::child::ChildProcess;
 use crate::harness::fleet::ACCESS_KEY;
 use crate::harness::metrics::Metrics;
 use crate::harness::scenario::profile_folder;
@@ -16,28 +16,28 @@ use crate::harness::sockets::free_address;
 /// Links between a proxy and its app server, unless a benchmark wants others: the default of both.
 const LINKS: u16 = 5;
 
-/// What builds the programs that are measured.
+/// Command that builds the programs that are measured.
 const BUILD: &str = "cargo build --release -p trunkline-proxy --bin trunkline -p trunkline --example bench \
                      -p trunkline-load --bin trunkline-load";
 
 /// Proxies and their app server. They end with this value, the proxies first.
 #[derive(Debug)]
 pub struct Product {
-    proxy: Proxy,
-    others: Vec<Proxy>,
-    app: App,
+    proxy: MeasuredProxy,
+    others: Vec<MeasuredProxy>,
+    app: MeasuredApp,
 }
 
-/// What a benchmark wants of its proxies.
+/// Settings of a benchmark's proxies.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// How many; at least one there is.
+    /// Number of proxies, of which there is at least one.
     pub proxies: u16,
     /// Threads of each that serve clients.
     pub shards: u16,
     /// Links of each to the app server.
     pub links: u16,
-    /// More arguments.
+    /// Further arguments of each proxy.
     pub more: &'a [&'a str],
 }
 
@@ -55,34 +55,34 @@ impl Product {
     /// # Errors
     /// When one is not built or does not start.
     pub fn start_with(Wanted { proxies, shards, links, more }: Wanted<'_>) -> Result<Self> {
-        let app = App::start()?;
+        let app = MeasuredApp::start()?;
         let serve = || {
             let mut trunkline = Command::new(program("trunkline")?);
             trunkline.arg("serve").args(more);
-            Proxy::serve(&app, shards, links, trunkline)
+            MeasuredProxy::serve(&app, shards, links, trunkline)
         };
         let (proxy, others) = (serve()?, (1..proxies).map(|_| serve()).collect::<Result<_>>()?);
         Ok(Self { proxy, others, app })
     }
 
-    /// Where clients connect: at the first proxy.
+    /// Address for clients: the first proxy's.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.proxy.address
     }
 
-    /// All proxies.
-    pub fn proxies(&self) -> impl Iterator<Item = &Proxy> {
+    /// All proxies, the first one first.
+    pub fn proxies(&self) -> impl Iterator<Item = &MeasuredProxy> {
         iter::once(&self.proxy).chain(&self.others)
     }
 
-    /// Where the proxy tells of itself.
+    /// Address of the first proxy's admin port.
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         self.proxy.admin
     }
 
-    /// One reading of the proxy's counters.
+    /// Reads the proxy's counters once.
     ///
     /// # Errors
     /// When it does not answer.
@@ -102,7 +102,7 @@ impl Product {
         self.app.pid()
     }
 
-    /// How many client connections the app server knows of.
+    /// Number of client connections that the app server knows of.
     ///
     /// # Errors
     /// When it does not answer.
@@ -113,12 +113,12 @@ impl Product {
 
 /// The app server `bench`. It ends with this value.
 #[derive(Debug)]
-pub struct App {
+pub struct MeasuredApp {
     address: SocketAddr,
-    process: Process,
+    process: ChildProcess,
 }
 
-impl App {
+impl MeasuredApp {
     /// Starts it; the proxies wait for it.
     ///
     /// # Errors
@@ -141,16 +141,16 @@ impl App {
         let address = address()?;
         let mut bench = Command::new(program("examples/bench")?);
         product(&mut bench).args(["--listen", &address.to_string()]).args(more);
-        Ok(Self { address, process: Process::start("app server", &mut bench)? })
+        Ok(Self { address, process: ChildProcess::start("app server", &mut bench)? })
     }
 
-    /// Where it listens.
+    /// Address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its process id.
+    /// ChildProcess id, as the system knows it.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()
@@ -159,18 +159,18 @@ impl App {
 
 /// A proxy. It ends with this value.
 #[derive(Debug)]
-pub struct Proxy {
+pub struct MeasuredProxy {
     address: SocketAddr,
     admin: SocketAddr,
-    process: Process,
+    process: ChildProcess,
 }
 
-impl Proxy {
+impl MeasuredProxy {
     /// Starts one before an app server, and waits for all links between them.
     ///
     /// # Errors
     /// When it is not built or does not start.
-    pub fn start(app: &App, shards: u16) -> Result<Self> {
+    pub fn start(app: &MeasuredApp, shards: u16) -> Result<Self> {
         let mut trunkline = Command::new(program("trunkline")?);
         trunkline.arg("serve");
         Self::serve(app, shards, LINKS, trunkline)
@@ -180,19 +180,19 @@ impl Proxy {
     ///
     /// # Errors
     /// When it is not built or does not start.
-    pub fn pinned(app: &App, core: u16) -> Result<Self> {
+    pub fn pinned(app: &MeasuredApp, core: u16) -> Result<Self> {
         let mut pinned = Command::new("sh");
         pinned.args(["-c", "ulimit -Sn \"$(ulimit -Hn)\"; exec taskset -c \"$@\"", "sh", &core.to_string()]);
         pinned.arg(program("trunkline")?).arg("serve");
         Self::serve(app, 1, LINKS, pinned)
     }
 
-    fn serve(app: &App, shards: u16, pool_size: u16, mut trunkline: Command) -> Result<Self> {
+    fn serve(app: &MeasuredApp, shards: u16, pool_size: u16, mut trunkline: Command) -> Result<Self> {
         let (address, admin) = (address()?, address()?);
         product(&mut trunkline).args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
         trunkline.args(["--upstream", &format!("http://{}", app.address), "--shards", &shards.to_string()]);
         trunkline.args(["--pool-size", &pool_size.to_string()]);
-        let mut process = Process::start("proxy", &mut trunkline)?;
+        let mut process = ChildProcess::start("proxy", &mut trunkline)?;
         process.wait_until(|| {
             let links = metrics(admin).map(|metrics| metrics.sum("trunkline_links", &[("state", "open")]));
             links.is_ok_and(|links| links >= f64::from(pool_size))
@@ -200,13 +200,13 @@ impl Proxy {
         Ok(Self { address, admin, process })
     }
 
-    /// Where clients connect.
+    /// Address that clients connect to.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its process id.
+    /// ChildProcess id, as the system knows it.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()
@@ -242,7 +242,7 @@ fn product(command: &mut Command) -> &mut Command {
     command.env("TRUNKLINE_ACCESS_KEY", ACCESS_KEY).env("TRUNKLINE_LOG", "error").env("RUST_LOG", "error")
 }
 
-/// One reading of the counters of the process that listens there.
+/// Reads the counters of the process that listens there.
 fn metrics(address: SocketAddr) -> Result<Metrics> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(Metrics::of(&address.to_string()))

@@ -1,4 +1,4 @@
-//! Which part of a round comes when.
+//! Order of the parts of a round.
 //!
 //! Each round begins with the next part, so that none always comes first, when the machine may have been idle.
 

@@ -8,14 +8,14 @@ use serde::Serialize;
 pub struct Spread {
     /// The middle one; of two, what lies between them.
     pub median: f64,
-    /// The smallest.
+    /// Smallest of the figures.
     pub min: f64,
-    /// The largest.
+    /// Largest of the figures.
     pub max: f64,
 }
 
 impl Spread {
-    /// Of these figures.
+    /// Computes it from these figures.
     ///
     /// # Errors
     /// When there are none.

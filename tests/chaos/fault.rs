@@ -27,25 +27,23 @@ pub(crate) enum Fault {
     NoApp,
 }
 
-/// Whose connection may end.
+/// Connections that may end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Disconnects {
-    /// Nobody's.
     None,
-    /// Those of the proxy that it was done to.
+    /// Connections of the proxy that the fault hit.
     OfItsProxy,
 }
 
-/// What may be lost, in any process that is killed.
+/// Messages that may be lost with a killed process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Losses {
-    /// Nothing.
     None,
-    /// What stood in the queues of the app server that was killed, either way.
+    /// Messages in the queues of the app server that was killed, either way.
     OfTheKilled,
 }
 
-/// What clients may notice of a fault.
+/// Effects of a fault that clients may notice.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Expectation {
     pub(crate) fault: Fault,
@@ -59,7 +57,7 @@ const fn expect(fault: Fault, disconnects: Disconnects, losses: Losses, seconds:
     Expectation { fault, disconnects, losses, recovery: Duration::from_secs(seconds) }
 }
 
-/// One row for each fault. After a drain a client has five seconds from its own Close on; the drain comes on top.
+/// Rows of all faults. After a drain a client has five seconds from its own Close on; the drain comes on top.
 pub(crate) const EXPECTATIONS: [Expectation; 10] = [
     expect(Fault::DrainProxy, Disconnects::OfItsProxy, Losses::None, 5),
     expect(Fault::KillProxy, Disconnects::OfItsProxy, Losses::None, 5),
@@ -74,7 +72,7 @@ pub(crate) const EXPECTATIONS: [Expectation; 10] = [
 ];
 
 impl Fault {
-    /// As it is typed.
+    /// Name on the command line.
     pub(crate) fn name(self) -> String {
         clap::ValueEnum::to_possible_value(&self).map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
@@ -108,7 +106,6 @@ pub(crate) fn mixed(wanted: &[Times]) -> Vec<Fault> {
     rounds.map(|times| times.fault).collect()
 }
 
-/// Each fault, once.
 pub(crate) fn each_once() -> Vec<Times> {
     EXPECTATIONS.iter().map(|expectation| Times { fault: expectation.fault, times: 1 }).collect()
 }

@@ -1,4 +1,4 @@
-//! What was said, by whom and to whom, and what each client should have heard of it. Pure.
+//! Ledger of all messages: sender, audience, and the messages that each client should have received. Pure.
 //!
 //! A *speech* is all that one speaker says by one connection, numbered from 0; a *life* is one connection of a client.
 //! Within both the promises hold: each message that was confirmed comes, once, and in its order, whatever its kind.
@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Whom a message is for.
+/// Audience of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
     All,
@@ -15,13 +15,13 @@ pub(crate) enum Audience {
     One { client: usize, life: u32 },
 }
 
-/// What became of the call that sent a message.
+/// Fate of the call that sent a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Pending,
     /// The app server has sent it.
     Confirmed,
-    /// Nobody knows: its caller lost its connection, or its app server was killed right after.
+    /// Unknown: its caller lost its connection, or its app server was killed right after.
     Unknown,
 }
 
@@ -36,7 +36,7 @@ struct Said {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger(Mutex<Vec<Arc<Speech>>>);
 
-/// All that one speaker says by one connection.
+/// Messages that one speaker sends over one connection.
 #[derive(Debug)]
 pub(crate) struct Speech {
     pub(crate) id: usize,
@@ -84,7 +84,7 @@ impl Speech {
     }
 }
 
-/// What one life of a client has heard.
+/// Messages that one connection of a client has received.
 #[derive(Debug)]
 pub(crate) struct Hearing {
     ledger: Arc<Ledger>,
@@ -103,18 +103,18 @@ struct Heard {
     missing: BTreeSet<usize>,
 }
 
-/// What a message that came is.
+/// Verdict on a message that arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
     InOrder,
     OutOfOrder,
     Duplicate,
-    /// It was for somebody else.
+    /// The message was for another client.
     Misdelivered,
 }
 
 impl Hearing {
-    /// From now on it hears what is for all, for its group, and for itself.
+    /// Starts to expect messages for all, for its group, and for this client.
     pub(crate) fn begin(ledger: &Arc<Ledger>, client: usize, life: u32, group: usize) -> Self {
         let heard = ledger.speeches().into_iter().map(|speech| {
             let from = lock(&speech.said).len();
@@ -153,7 +153,7 @@ impl Hearing {
         arrival
     }
 
-    /// When those messages were confirmed that never came. Of a life that was cut short, what follows the last that came
+    /// Times at which messages were confirmed that never arrived. Of a connection that was cut short, the ones behind the last
     /// is not asked for.
     pub(crate) fn lost(&self, is_whole: bool) -> Vec<Instant> {
         let mut lost = Vec::new();

@@ -14,11 +14,11 @@ use crate::ledger::{Arrival, Hearing};
 use crate::speaker::FENCE;
 use crate::world::World;
 
-/// How long a try to connect may take, and the pause before the next one.
+/// Time-out of a connect, and the pause before the next.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 
-/// One connection of a client.
+/// Connection of one client.
 struct Life {
     client: RawClient,
     hearing: Hearing,
@@ -78,7 +78,7 @@ async fn begin(world: &Arc<World>, number: usize, life: u32, proxy: usize) -> Re
 }
 
 impl Life {
-    /// Whether it lasted until everything had come: all fences, and the number that it sent last.
+    /// Runs until everything has arrived: all fences, and the number sent last. Returns whether it lasted that long.
     async fn run(mut self, world: &World, echo_interval: Duration) -> bool {
         let mut echoes = interval(echo_interval);
         let mut is_last_sent = false;

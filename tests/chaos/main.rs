@@ -38,8 +38,8 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use trunkline_tests::bench::child::say;
 use trunkline_tests::bench::command;
-use trunkline_tests::bench::process::say;
 use trunkline_tests::harness::fleet::POOL_SIZE;
 use trunkline_tests::harness::scenario::Stage;
 
@@ -47,7 +47,7 @@ use fault::{Fault, Times, each_once, mixed};
 use scene::Scene;
 use world::{Act, World};
 
-/// Beyond this somebody is not coming back.
+/// Time within which all clients come back, or the run fails.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -59,16 +59,16 @@ struct Settings {
     /// A fault and how often, such as `kill-proxy=20`; repeatable, and they take turns. [default: each once]
     #[arg(long = "fault", value_name = "NAME=TIMES")]
     faults: Vec<Times>,
-    /// Clients that listen.
+    /// Number of clients that listen.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     clients: u32,
-    /// Proxies.
+    /// Number of proxies before them.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
     proxies: u8,
-    /// App servers.
+    /// Number of app servers.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     apps: u8,
-    /// Clients that speak.
+    /// Number of clients that speak.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=100))]
     speakers: u8,
     /// Messages of each of them in a second.
@@ -83,7 +83,7 @@ struct Settings {
     /// The proxies' `--drain-timeout`, in seconds.
     #[arg(long, default_value_t = 4)]
     drain_timeout: u64,
-    /// How long there is no app server, in seconds.
+    /// Seconds without any app server.
     #[arg(long, default_value_t = 30)]
     no_app: u64,
 }

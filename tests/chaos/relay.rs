@@ -12,18 +12,18 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use trunkline_tests::harness::sockets::free_address;
 
-/// How a connection is spoilt.
+/// Fault of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spoil {
     /// Cut between two reads.
     Cut,
     /// Cut after half of what is read next, in each direction.
     CutInside,
-    /// Nothing passes any more, and neither end is told.
+    /// No more bytes pass, and neither end is told.
     Deafen,
 }
 
-/// Where nothing is under way to be cut, it is cut all the same after this long.
+/// Time after which an idle connection is cut all the same.
 const CUT_INSIDE_PATIENCE: Duration = Duration::from_millis(500);
 
 type Wish = Option<Spoil>;
@@ -49,7 +49,7 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Takes connections.
+    /// Accepts connections from now on.
     pub(crate) async fn open(&mut self) -> Result<()> {
         self.close().await;
         let listener = TcpListener::bind(&self.address).await?;

@@ -12,7 +12,7 @@ use crate::fault::Fault;
 use crate::relay::{Relay, Spoil};
 use crate::world::World;
 
-/// What an app server that is killed confirmed within this time may be lost with it.
+/// Messages that an app server confirmed within this time before it was killed may be lost with it.
 const IN_QUEUES: Duration = Duration::from_secs(1);
 
 /// Shorter than what anybody is taken for dead after.

@@ -35,7 +35,7 @@ pub(crate) async fn speak(world: Arc<World>, number: usize, pause: Duration) {
     }
 }
 
-/// What each app server broadcasts last.
+/// Text that each app server broadcasts last.
 pub(crate) const FENCE: &str = "fence";
 
 /// Has each app server broadcast a fence behind everything that it has sent.
@@ -77,7 +77,7 @@ impl Speaking<'_> {
         Ok(())
     }
 
-    /// Whom to speak to next: all kinds in turn.
+    /// Next audience: all kinds in turn.
     fn choose(&self, chance: usize) -> (Audience, &'static str, Option<Value>) {
         let group = chance % self.world.groups();
         let to_group = (Audience::Group(group), "SendToGroup", Some(json!(format!("group {group}"))));

@@ -1,4 +1,4 @@
-//! What is counted, for each fault, and the table that shows it.
+//! Counts for each fault, and the table that shows them.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use crate::fault::{Disconnects, EXPECTATIONS, Fault, Losses};
 use crate::ledger::Arrival;
 
-/// Nobody's proxy.
+/// Stands for no proxy.
 const NOBODY: usize = usize::MAX;
 
 /// Counts of the whole run, by the fault that was made last.
 #[derive(Debug)]
 pub(crate) struct Tally {
     rows: Vec<Row>,
-    /// When each fault was made, and its row.
+    /// Time and row of each fault.
     made: Mutex<Vec<(Instant, usize)>>,
     /// The proxy that it was done to.
     proxy: AtomicUsize,
@@ -25,7 +25,7 @@ pub(crate) struct Tally {
     pub(crate) calls: Calls,
 }
 
-/// What became of the speakers' calls.
+/// Outcomes of the speakers' calls.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     pub(crate) answered: AtomicU64,
@@ -37,7 +37,7 @@ pub(crate) struct Calls {
     pub(crate) answered_twice: AtomicU64,
 }
 
-/// What happened since a fault was made.
+/// Counts since a fault was made.
 #[derive(Debug, Default)]
 struct Row {
     times: AtomicU64,
@@ -150,7 +150,6 @@ impl Tally {
         rows.fold(true, |clean, (at, row)| clean && row.is_clean(limit(at))) && self.calls.is_clean()
     }
 
-    /// The table.
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
             "{:<16} {:>5} {:>11} {:>10} {:>6} {:>10} {:>12} {:>8} {:>7} {:>15}  \n",
@@ -193,7 +192,7 @@ fn limit(row: usize) -> Limit {
     EXPECTATIONS.get(row).map_or(strict, |row| Limit { recovery: row.recovery, losses: row.losses })
 }
 
-/// What a row may come to.
+/// Limits of a row.
 #[derive(Debug, Clone, Copy)]
 struct Limit {
     recovery: Duration,

@@ -1,4 +1,4 @@
-//! What all clients and speakers of a run share.
+//! State that all clients and speakers of a run share.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,18 +10,18 @@ use crate::tally::Tally;
 /// Members of a group.
 const GROUP_CLIENTS: usize = 20;
 
-/// How far the run is.
+/// Phase of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Act {
     Playing,
-    /// Nobody says anything new; what is under way arrives, and the fences behind it.
+    /// Nothing new is sent; messages under way arrive, and the fences behind them.
     Quiet,
 }
 
-/// What all of a run share.
+/// State that all of a run share.
 #[derive(Debug)]
 pub(crate) struct World {
-    /// Where clients connect.
+    /// Address that clients connect to.
     pub(crate) proxies: Vec<String>,
     pub(crate) clients: usize,
     /// Broadcasts behind all others, which tell a listener that nothing more can come.
@@ -73,7 +73,7 @@ impl World {
         *self.roll[client].lock().unwrap_or_else(PoisonError::into_inner) = as_whom;
     }
 
-    /// One client that is here: its connection id, and as whom it hears that.
+    /// A connected client: its connection id, and its audience.
     pub(crate) fn somebody(&self, number: usize) -> Option<(String, Audience)> {
         let client = number % self.clients;
         let (id, life) = self.roll[client].lock().unwrap_or_else(PoisonError::into_inner).clone()?;

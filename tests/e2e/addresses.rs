@@ -1,4 +1,4 @@
-//! Where clients come from, as load balancers tell it by the PROXY protocol; and IPv6 everywhere.
+//! Addresses of clients, which load balancers pass on by the PROXY protocol; and IPv6 everywhere.
 
 use anyhow::Result;
 use serde_json::{Value, json};

@@ -16,13 +16,13 @@ const CANCELED: &str = "Handshake was canceled.";
 const CLOSED: &str = "Connection closed with an error.";
 
 /// A fleet, and clients on the same proxy that must notice nothing.
-struct Scene {
+struct BadInputScene {
     app: AppServer,
     proxy: Proxy,
     witnesses: Vec<Client>,
 }
 
-impl Scene {
+impl BadInputScene {
     async fn open(stage: &Stage, agents: &Agents<'_>) -> Result<Self> {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Sends).await?;
@@ -48,17 +48,17 @@ impl Scene {
 }
 
 /// Plays in a scene whose witnesses are asked at the end.
-fn play_undisturbed(body: impl AsyncFnOnce(&Scene) -> Result<()>) {
+fn play_undisturbed(body: impl AsyncFnOnce(&BadInputScene) -> Result<()>) {
     play(async |stage| {
         let agents = Agents::new(stage);
-        let scene = Scene::open(stage, &agents).await?;
+        let scene = BadInputScene::open(stage, &agents).await?;
         body(&scene).await?;
         scene.assert_undisturbed().await
     });
 }
 
 /// Sends frames as the first thing on a fresh WebSocket, and expects a handshake error.
-async fn assert_handshake_fails(scene: &Scene, path: &str, first: &str, text: &str) -> Result<()> {
+async fn assert_handshake_fails(scene: &BadInputScene, path: &str, first: &str, text: &str) -> Result<()> {
     let mut client = RawClient::open(scene.proxy.address(), path).await?;
     client.send_text(first).await?;
     let ending = client.ending().await?;

@@ -1,4 +1,4 @@
-//! Whatever ends a connection is called the same everywhere: in the metrics of node and app server, in the node's log, by
+//! Close reasons are called alike everywhere: in the metrics of node and app server, in the node's log, by
 //! `/api/why`, and in the app's hook.
 
 mod scene;
@@ -18,9 +18,9 @@ use trunkline_tests::harness::scenario::{play, play_heavy};
 use trunkline_tests::harness::tls::Authority;
 use trunkline_tests::harness::token::{in_seconds, signed};
 
-use scene::{Scene, negotiate, spare_handle};
+use scene::{CloseScene, negotiate, spare_handle};
 
-/// Longer than any client may send.
+/// Size beyond what any client may send.
 const TOO_LONG: usize = 200_000;
 
 /// A text frame of a client, masked with zeros, whose first byte is this.
@@ -32,7 +32,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 #[test]
 fn clients_that_leave_or_vanish() {
     play(async |stage| {
-        let mut scene = Scene::start(stage, &["--disconnect-timeout", "1"]).await?;
+        let mut scene = CloseScene::start(stage, &["--disconnect-timeout", "1"]).await?;
         let (mut client, id) = scene.join("/ends").await?;
         client.send_text("{\"type\":7}\u{1e}").await?;
         scene.closed(&id, "ends", "client_closed").await?;
@@ -78,7 +78,7 @@ fn clients_that_break_rules() {
         let (certificate, key) = identity.arguments()?;
         let address = trunkline_tests::harness::sockets::free_address()?;
         let tls = ["--tls-listen", &address, "--tls-cert", certificate, "--tls-key", key];
-        let mut scene = Scene::start(stage, &tls).await?;
+        let mut scene = CloseScene::start(stage, &tls).await?;
         let (mut handle, client, id) = scene.join_with_handle("/ends").await?;
         // A reserved bit.
         std::io::Write::write_all(&mut handle, &frame(0xc1, b"x"))?;
@@ -121,7 +121,7 @@ fn clients_that_break_rules() {
 #[test]
 fn clients_that_an_app_server_ends() {
     play(async |stage| {
-        let mut scene = Scene::start(stage, &[]).await?;
+        let mut scene = CloseScene::start(stage, &[]).await?;
         let (mut client, id) = scene.join("/ends").await?;
         client.send_text("{\"type\":1,\"target\":\"Abort\",\"arguments\":[]}\u{1e}").await?;
         scene.closed(&id, "ends", "app_closed").await?;
@@ -156,7 +156,7 @@ fn clients_that_an_app_server_ends() {
 fn clients_that_read_too_slowly() {
     play_heavy(async |stage| {
         for (flag, cause) in [("--outbox-max-bytes", "slow_client"), ("--outbox-total-max-bytes", "outbox_total")] {
-            let mut scene = Scene::start(stage, &[flag, "262144"]).await?;
+            let mut scene = CloseScene::start(stage, &[flag, "262144"]).await?;
             let (_slow, id) = scene.join("/ends").await?;
             let (mut sender, _) = scene.join("/ends").await?;
             while scene.counted("trunkline_client_connections_closed_total", cause).await? == 0.0 {
@@ -176,7 +176,7 @@ fn links_that_are_lost_and_processes_that_go() {
         let app = fleet.app(App::Ends).await?;
         let relay = Relay::start(app.address()).await?;
         let more = ["--resume-window", "1", "--hold-timeout", "1", "--drain-timeout", "6"];
-        let mut scene = Scene::over(&fleet, app, &relay.address(), &more).await?;
+        let mut scene = CloseScene::over(&fleet, app, &relay.address(), &more).await?;
         let (_client, hub_id) = scene.join("/ends").await?;
         let (_line, raw_id) = scene.join_line().await?;
         // For the app server both are gone with their links; at the node one may still find another app server.
@@ -194,7 +194,7 @@ fn links_that_are_lost_and_processes_that_go() {
         assert_eq!(scene.logged(&id).await?["cause"], "drained");
         scene.proxy.process.ended().await?;
 
-        let mut scene = Scene::over(&fleet, scene.app, &relay.address(), &more).await?;
+        let mut scene = CloseScene::over(&fleet, scene.app, &relay.address(), &more).await?;
         let (_client, id) = scene.join("/ends").await?;
         scene.proxy.process.kill().await?;
         scene.app.process.wait_for_line(&format!("disconnected {id} link_lost")).await?;
@@ -205,7 +205,7 @@ fn links_that_are_lost_and_processes_that_go() {
 #[test]
 fn an_id_that_is_in_use_elsewhere() {
     play(async |stage| {
-        let mut scene = Scene::start(stage, &[]).await?;
+        let mut scene = CloseScene::start(stage, &[]).await?;
         let other = Fleet::new(stage).proxy(&scene.app).await?;
         let (id, token) = negotiate(&scene.proxy, "/ends").await?;
         let _first = RawClient::join(other.address(), &format!("/ends?id={token}")).await?;
@@ -218,7 +218,7 @@ fn an_id_that_is_in_use_elsewhere() {
 #[test]
 fn clients_that_are_never_let_in() {
     play(async |stage| {
-        let mut scene = Scene::start(stage, &["--header-timeout", "1"]).await?;
+        let mut scene = CloseScene::start(stage, &["--header-timeout", "1"]).await?;
         let address = scene.proxy.address().to_owned();
         let cases = [
             ("/ends", "{\"protocol\":\u{1e}".to_owned(), "handshake_invalid"),
@@ -273,7 +273,7 @@ fn clients_that_are_never_let_in() {
 #[test]
 fn unknown_ids_and_ids_that_live_are_told_apart() {
     play(async |stage| {
-        let scene = Scene::start(stage, &[]).await?;
+        let scene = CloseScene::start(stage, &[]).await?;
         let (_client, id) = scene.join("/ends").await?;
         let open = scene.why(&id).await?.json().context("an open connection")?;
         assert_eq!((&open["state"], &open["connectionId"]), (&json!("open"), &json!(id)));

@@ -25,7 +25,7 @@ async fn say(page: &Page, message: &str) -> Result<()> {
     page.click("send").await
 }
 
-/// Without a name in `over` the client chooses its transport.
+/// Joins the page; without a name in `over` the client chooses its transport.
 async fn chat(stage: &Stage, arguments: &[&str], over: &str) -> Result<()> {
     let fleet = Fleet::in_development(stage);
     let app = fleet.app_with(App::Chat, arguments).await?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use trunkline_tests::harness::client::{Agents, Answer, Client, ClientBuilder, Kind};
+use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, ClientBuilder, Kind};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::metrics::Metrics;
@@ -21,13 +21,13 @@ fn failed(target: &str, text: &str) -> String {
 /// A client that answers in every way.
 fn answering(builder: ClientBuilder<'_>) -> ClientBuilder<'_> {
     builder
-        .answer("Value", &Answer::Value(json!({ "a": [1, null] })))
-        .answer("Null", &Answer::Value(Value::Null))
-        .answer("Word", &Answer::Value(json!("forty-two")))
-        .answer("Throw", &Answer::Error("not now".into()))
-        .answer("Nothing", &Answer::Nothing)
-        .answer("Twice", &Answer::Several(vec![json!(1), json!(2)]))
-        .answer("Never", &Answer::Never)
+        .answer("Value", &ClientAnswer::Value(json!({ "a": [1, null] })))
+        .answer("Null", &ClientAnswer::Value(Value::Null))
+        .answer("Word", &ClientAnswer::Value(json!("forty-two")))
+        .answer("Throw", &ClientAnswer::Error("not now".into()))
+        .answer("Nothing", &ClientAnswer::Nothing)
+        .answer("Twice", &ClientAnswer::Several(vec![json!(1), json!(2)]))
+        .answer("Never", &ClientAnswer::Never)
 }
 
 /// Asks in every way that ends by itself.

@@ -1,7 +1,7 @@
 //! The published cases of the Autobahn test suite for WebSocket servers, by their numbers: played to the decoder, and to
 //! a raw endpoint that sends everything back.
 //!
-//! A case is what a client sends and what has to come of it. Case numbers and expectations are those of the published
+//! A case is what a client sends and what has to come of it. ConformanceCase numbers and expectations are those of the published
 //! list; what is sent is written anew. The decoder gets each in the pieces it asks for, then byte by byte and all at once.
 
 mod cases;
@@ -10,29 +10,29 @@ mod text;
 
 use trunkline_proxy::transport::websocket::{Decoder, Event, ProtocolError};
 
-/// What has to come of a case.
+/// Expected outcome of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Expect {
-    /// This payload comes through, these pings are to be answered, and the client may go on.
+    /// The payload comes through, the pings have to be answered, and the client may go on.
     Served(Vec<u8>, Vec<Vec<u8>>),
-    /// The same, and then the client closes.
+    /// The payload comes through, and then the client closes.
     Closed(Vec<u8>, Vec<Vec<u8>>),
     /// A rule is broken, after this payload.
     Broken(Vec<u8>, ProtocolError),
-    /// Whoever takes the payload has to find that it is no UTF-8: the decoder carries text and bytes alike.
+    /// The payload is not UTF-8, which its reader has to find: the decoder carries text and bytes alike.
     NotUtf8(Vec<u8>),
 }
 
-/// One case.
+/// One case of the suite.
 #[derive(Debug, Clone)]
-struct Case {
+struct ConformanceCase {
     id: String,
     sent: Vec<u8>,
     chop: usize,
     expect: Expect,
 }
 
-/// What the decoder made of the bytes.
+/// Output of the decoder.
 fn play(sent: &[u8], chop: usize) -> Expect {
     let (mut decoder, mut data, mut pings) = (Decoder::default(), Vec::new(), Vec::new());
     for piece in sent.chunks(chop.max(1)) {
@@ -57,7 +57,7 @@ fn play(sent: &[u8], chop: usize) -> Expect {
     Expect::Served(data, pings)
 }
 
-fn assert_case(case: &Case) {
+fn assert_case(case: &ConformanceCase) {
     let mut chops = vec![case.chop];
     if case.sent.len() <= 70_000 {
         chops.extend([case.sent.len(), 1]);

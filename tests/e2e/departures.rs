@@ -1,4 +1,4 @@
-//! Who leaves without a word is seen to leave, exactly once.
+//! Departures without a close are seen exactly once.
 
 use std::collections::BTreeMap;
 

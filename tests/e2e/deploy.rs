@@ -1,4 +1,4 @@
-//! What `deploy/` ships: started as far as this machine can, and else looked at by the tools that know it.
+//! Files of `deploy/`: started as far as this machine can, and otherwise validated by their own tools.
 
 mod charts;
 mod compose_files;

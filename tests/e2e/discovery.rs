@@ -28,7 +28,7 @@ async fn app_at(fleet: &Fleet<'_>, ip: &str, port: &str) -> Result<AppServer> {
     Ok(app)
 }
 
-/// How many of these clients each app server serves, by its instance.
+/// Number of these clients that each app server serves, by its instance.
 async fn places(clients: &mut [RawClient]) -> Result<BTreeMap<String, usize>> {
     let mut places = BTreeMap::new();
     for client in clients {

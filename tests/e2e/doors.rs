@@ -1,4 +1,4 @@
-//! Who may come in: keys of the fleet, origins of pages, what is open to other machines; and the admin port.
+//! Access: keys of the fleet, origins of pages, listeners that are open to other machines; and the admin port.
 
 use http::{Method, StatusCode};
 use serde_json::json;

@@ -16,7 +16,7 @@ use trunkline_tests::harness::scenario::play;
 /// Enough to be spread over some seconds.
 const CLIENTS: usize = 60;
 
-/// What a client is told that shall connect again.
+/// Close message that asks a client to connect again.
 fn come_again() -> Value {
     json!({ "type": 7, "allowReconnect": true })
 }

@@ -71,7 +71,7 @@ async fn running_demo(stage: &Stage) -> Result<Demo> {
     Ok(demo)
 }
 
-/// It has ended without an error, and nothing of it is left: no process, no port.
+/// Demands an end without an error that leaves nothing: no process, no port.
 async fn assert_ended_cleanly(mut demo: Demo) -> Result<()> {
     let status = demo.process.ended().await?;
     assert!(status.success(), "{status}\n{}", demo.process.log());

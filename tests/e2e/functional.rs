@@ -15,35 +15,34 @@ use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::scenario::play;
 
-/// What a case is played with.
+/// Setting of a case.
 #[derive(Clone, Copy)]
-pub(crate) struct Scene<'a> {
+pub(crate) struct FunctionalScene<'a> {
     pub(crate) ground: &'a Ground,
     agents: &'a Agents<'a>,
     kind: Kind,
     transport: Transport,
-    /// Where its first client sits.
+    /// Place of its first client.
     seat: usize,
 }
 
 /// A case of the inventory.
-pub(crate) struct Case {
+pub(crate) struct FunctionalCase {
     name: &'static str,
     /// The transports that it is played over.
     over: &'static [Transport],
     play: Play,
 }
 
-type Play = for<'a> fn(Scene<'a>) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+type Play = for<'a> fn(FunctionalScene<'a>) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 /// With each hub protocol that the transport can carry.
 fn kinds(transport: Transport) -> &'static [Kind] {
     if transport == Transport::ServerSentEvents { &[Kind::JsJson] } else { &Kind::JS }
 }
 
-/// Every transport.
 pub(crate) const EVERY: &[Transport] = &Transport::ALL;
-/// Where the library counts the server's silence.
+/// Transports on which the library counts the server's silence.
 pub(crate) const COUNTING_SILENCE: &[Transport] = &[Transport::WebSockets, Transport::ServerSentEvents];
 pub(crate) const WEB_SOCKETS: &[Transport] = &[Transport::WebSockets];
 /// The library chooses: once is enough.
@@ -54,13 +53,13 @@ pub(crate) const LONG_POLLING: &[Transport] = &[Transport::LongPolling];
 macro_rules! cases {
     ($($over:ident: $($name:ident),+;)+) => {
         /// Every case of the inventory that is played.
-        pub(crate) const CASES: &[Case] =
-            &[$($(Case { name: stringify!($name), over: $over, play: |scene| Box::pin($name(scene)) }),+),+];
+        pub(crate) const CASES: &[FunctionalCase] =
+            &[$($(FunctionalCase { name: stringify!($name), over: $over, play: |scene| Box::pin($name(scene)) }),+),+];
     };
 }
 use cases;
 
-impl<'a> Scene<'a> {
+impl<'a> FunctionalScene<'a> {
     pub(crate) fn client(&self) -> ClientBuilder<'a> {
         self.client_at("/testhub")
     }
@@ -107,7 +106,7 @@ fn play_all_cases(setting: Setting, transport: Transport) {
         let all = of_hubs.chain(without_hub).chain(with_tls).filter(|(case, _)| case.over.contains(&transport));
         for (seat, (case, kinds)) in all.enumerate() {
             for &kind in kinds {
-                let scene = Scene { ground: &ground, agents: &agents, kind, transport, seat };
+                let scene = FunctionalScene { ground: &ground, agents: &agents, kind, transport, seat };
                 let outcome = (case.play)(scene).await;
                 let outcome = outcome.with_context(|| format!("{} with {kind:?}, {setting:?}", case.name));
                 failed.extend(outcome.err().map(|error| format!("{error:#}")));

@@ -18,13 +18,13 @@ const NEGOTIATE: &str = "/bench/negotiate?negotiateVersion=1";
 const SMUGGLED: &str = "POST /smuggled/negotiate HTTP/1.1\r\nHost: b\r\n\r\n";
 const HALF_SENT: usize = 200;
 
-struct Scene {
+struct HostileScene {
     _app: AppServer,
     proxy: Proxy,
     healthy: RawClient,
 }
 
-impl Scene {
+impl HostileScene {
     async fn open(stage: &Stage, flags: &[&str]) -> Result<Self> {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;
@@ -58,9 +58,9 @@ impl Scene {
     }
 }
 
-fn play_scene(flags: &[&str], body: impl AsyncFnOnce(&Scene) -> Result<()>) {
+fn play_scene(flags: &[&str], body: impl AsyncFnOnce(&HostileScene) -> Result<()>) {
     play(async |stage| {
-        let scene = Scene::open(stage, flags).await?;
+        let scene = HostileScene::open(stage, flags).await?;
         body(&scene).await?;
         scene.assert_undisturbed().await
     });
@@ -72,7 +72,7 @@ fn statuses(answer: &[u8]) -> Vec<u16> {
     text.split("HTTP/1.1 ").skip(1).map(|rest| rest.get(..3).and_then(|code| code.parse().ok()).unwrap()).collect()
 }
 
-/// What stands between a good request line and what is smuggled behind it, and how that is answered.
+/// Heads between a good request line and a smuggled request, and how they are answered.
 fn smuggling_set() -> Vec<(&'static str, String, Vec<u16>)> {
     let post = |headers: &str| format!("POST {NEGOTIATE} HTTP/1.1\r\nHost: a\r\n{headers}\r\n");
     let refused = |name, head: String| (name, head, vec![400]);
@@ -141,7 +141,7 @@ fn what_is_odd_but_sound_is_one_request() {
 #[test]
 fn many_half_sent_heads_are_ended_and_others_are_served() {
     play(async |stage| {
-        let mut scene = Scene::open(stage, &["--header-timeout", "2"]).await?;
+        let mut scene = HostileScene::open(stage, &["--header-timeout", "2"]).await?;
         let half = format!("POST {NEGOTIATE} HTTP/1.1\r\nHost: a\r\nX-Half");
         let address = scene.proxy.address().to_owned();
         let open = async |_: usize| {

@@ -1,4 +1,4 @@
-//! What a hub has besides methods: filters, hooks, items, an end to a connection, sends from outside.
+//! Features of a hub besides methods: filters, hooks, items, aborts, sends from outside.
 
 use anyhow::Result;
 use serde_json::{Value, json};

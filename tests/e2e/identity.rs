@@ -1,4 +1,4 @@
-//! Who a client is: the same id, address, headers and user at the client, the proxy and the hub.
+//! Identity of a client: id, address, headers and user agree at the client, the proxy and the hub.
 
 use anyhow::Result;
 use http::{Method, StatusCode};
@@ -96,7 +96,7 @@ fn the_user_comes_from_a_signed_token() {
     });
 }
 
-/// Without negotiation, and with the token where a browser puts it.
+/// Connects without negotiation, with the token where a browser puts it.
 async fn user_of_query_token(proxy: &Proxy, token: &str) -> Result<Value> {
     let mut client = RawClient::join(proxy.address(), &format!("/bench?access_token={token}")).await?;
     Ok(client.call("WhoAmI", json!([])).await?["result"]["userId"].clone())

@@ -28,7 +28,7 @@ async fn join_many(proxy: &Proxy, count: usize) -> Result<Vec<RawClient>> {
     Ok(clients)
 }
 
-/// What the links carried beside pings, as they count it themselves.
+/// Bytes on links beside pings, by their own count.
 fn messages(metrics: &Metrics) -> [f64; 2] {
     [FRAMES, BYTES].map(|name| metrics.sum(name, &[("kind", "message")]))
 }

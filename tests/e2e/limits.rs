@@ -16,13 +16,13 @@ const ANN: (&str, &str) = ("x-forwarded-for", "203.0.113.1");
 const BEN: (&str, &str) = ("x-forwarded-for", "203.0.113.2");
 
 /// A proxy with a limit, and a client on it that must notice nothing.
-struct Scene {
+struct LimitScene {
     _app: AppServer,
     proxy: Proxy,
     healthy: RawClient,
 }
 
-impl Scene {
+impl LimitScene {
     async fn open(stage: &Stage, flags: &[&str]) -> Result<Self> {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;
@@ -59,7 +59,7 @@ fn assert_names(refusal: &Refusal, status: u16, flag: &str) {
 #[test]
 fn a_node_takes_so_many_sockets_and_those_who_leave_make_room() {
     play(async |stage| {
-        let mut scene = Scene::open(stage, &["--connections-max", "4"]).await?;
+        let mut scene = LimitScene::open(stage, &["--connections-max", "4"]).await?;
         let address = scene.proxy.address().to_owned();
         let clients = try_join_all((0..3).map(|_| RawClient::join(&address, "/bench"))).await?;
         let refused = scene.connect(BEN).await?.err().context("let in")?;
@@ -77,7 +77,7 @@ fn a_node_takes_so_many_sockets_and_those_who_leave_make_room() {
 fn an_address_has_so_many_connections_and_others_have_theirs() {
     play(async |stage| {
         let flags = ["--connections-per-address-max", "2", "--trust", "127.0.0.1"];
-        let mut scene = Scene::open(stage, &flags).await?;
+        let mut scene = LimitScene::open(stage, &flags).await?;
         let one = scene.connect(ANN).await?.ok().context("refused")?;
         let _two = scene.connect(ANN).await?.ok().context("refused")?;
         assert_names(&scene.connect(ANN).await?.err().context("let in")?, 429, "--connections-per-address-max");
@@ -96,7 +96,7 @@ fn an_address_has_so_many_connections_and_others_have_theirs() {
 fn a_burst_of_connects_waits_or_is_told_to_come_again() {
     play(async |stage| {
         // Two pass at once, one more waits for half a second, and whoever would wait longer is sent away.
-        let mut scene = Scene::open(stage, &["--connects-per-second", "2", "--connect-wait-ms", "700"]).await?;
+        let mut scene = LimitScene::open(stage, &["--connects-per-second", "2", "--connect-wait-ms", "700"]).await?;
         let answers = try_join_all((0..20).map(|_| post(scene.proxy.address(), NEGOTIATE))).await?;
         let served = answers.iter().filter(|answer| answer.status == StatusCode::OK).count();
         assert!((1..20).contains(&served), "{served}");
@@ -112,7 +112,7 @@ fn a_burst_of_connects_waits_or_is_told_to_come_again() {
 fn who_negotiates_and_never_connects_is_stopped() {
     play(async |stage| {
         let flags = ["--pending-per-address-max", "3", "--trust", "127.0.0.1"];
-        let mut scene = Scene::open(stage, &flags).await?;
+        let mut scene = LimitScene::open(stage, &flags).await?;
         let mut tokens = Vec::new();
         for _ in 0..3 {
             let negotiated = scene.negotiate(ANN).await?;
@@ -137,7 +137,7 @@ fn a_client_over_its_messages_or_bytes_is_read_more_slowly_and_loses_nothing() {
         for (flags, limit, padding) in
             [(["--messages-per-second", "100"], "messages", 1), (["--bytes-per-second", "20000"], "bytes", 1000)]
         {
-            let mut scene = Scene::open(stage, &flags).await?;
+            let mut scene = LimitScene::open(stage, &flags).await?;
             let mut flooding = RawClient::join(scene.proxy.address(), "/bench").await?;
             let calls: String = (0..130).map(|number| call(number, padding)).collect();
             // In several frames, so that there is something left to be read later.

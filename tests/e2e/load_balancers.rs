@@ -6,7 +6,7 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::scenario::{Stage, is_full, play_heavy, until};
-use trunkline_tests::harness::shipped::{LoadBalancer, Product, Shipped};
+use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
 
 use crate::carried::libraries::WAYS;
 
@@ -19,25 +19,25 @@ const CONNECTS: usize = 20;
 const CONNECTS_FULL: usize = 200;
 const ECHOES_FULL: u64 = 200;
 
-/// What the balancers that shall grow impatient wait, in the words of both.
+/// Short time-outs of the balancers, in the words of both.
 const TIMEOUT: &str = "3s";
-/// How often an idle client of `/lively` is pinged in more than three times that: at each tick, once a second.
+/// Pings that an idle client of `/lively` gets in more than three times that: one at each tick, once a second.
 const IDLE_PINGS: f64 = 11.0;
 
-/// How often a client says that it is there: HAProxy's time-out for clients is about what they send.
+/// Interval of a client's pings: HAProxy's time-out for clients is about what they send.
 const CLIENT_PINGS_MS: u64 = 500;
 
-/// As the shipped files say.
+/// Time-out of the shipped files.
 const ARGUMENTS: [&str; 4] = ["--trust", "127.0.0.1/32", "--poll-timeout", "40"];
 
-struct Scene<'a> {
+struct BalancerScene<'a> {
     agents: Agents<'a>,
     _app: AppServer,
     nodes: Vec<Proxy>,
     balancer: LoadBalancer,
 }
 
-impl<'a> Scene<'a> {
+impl<'a> BalancerScene<'a> {
     async fn start(stage: &'a Stage, app: App, more: &[&str], shipped: Shipped) -> Result<Self> {
         Self::start_of(3, stage, app, more, shipped).await
     }
@@ -90,8 +90,8 @@ fn ways() -> impl Iterator<Item = (Kind, Transport)> {
 #[test]
 fn every_client_connects_at_the_first_attempt_behind_haproxy_and_nginx() {
     play_heavy(async |stage| {
-        for product in Product::ALL {
-            let scene = Scene::start(stage, App::Bench, &ARGUMENTS, Shipped::read(product)?).await?;
+        for product in BalancerProduct::ALL {
+            let scene = BalancerScene::start(stage, App::Bench, &ARGUMENTS, Shipped::read(product)?).await?;
             let mut all = Vec::new();
             for (kind, transport) in ways() {
                 let (clients, hops) = scene.connect_all(kind, transport).await?;
@@ -100,7 +100,7 @@ fn every_client_connects_at_the_first_attempt_behind_haproxy_and_nginx() {
                 all.extend(clients);
             }
             // Before the end, because after it a farewell may come too late.
-            if product == Product::HaProxy {
+            if product == BalancerProduct::HaProxy {
                 assert_eq!(scene.balancer.answers("1xx").await?, 2.0 * connects() as f64, "WebSockets");
                 for class in ["4xx", "5xx"] {
                     assert_eq!(scene.balancer.answers(class).await?, 0.0, "{class}\n{}", scene.balancer.process.log());
@@ -119,8 +119,8 @@ fn twenty_nodes_are_as_good_as_three_and_a_lonely_client_among_twelve_is_served(
     play_heavy(async |stage| {
         // Strict round robin with nobody else around: the same node comes again only after all others.
         for (count, connects) in [(20, 5), (12, 1)] {
-            let shipped = Shipped::read(Product::HaProxy)?;
-            let scene = Scene::start_of(count, stage, App::Bench, &ARGUMENTS, shipped).await?;
+            let shipped = Shipped::read(BalancerProduct::HaProxy)?;
+            let scene = BalancerScene::start_of(count, stage, App::Bench, &ARGUMENTS, shipped).await?;
             for (kind, transport) in ways() {
                 for _ in 0..connects {
                     let builder = scene.agents.client(kind, &scene.balancer.url("/bench")).transport(transport);
@@ -139,10 +139,10 @@ fn twenty_nodes_are_as_good_as_three_and_a_lonely_client_among_twelve_is_served(
 #[test]
 fn behind_a_balancer_that_strips_upgrades_the_client_falls_back_by_itself() {
     play_heavy(async |stage| {
-        let shipped = Shipped::read(Product::Nginx)?
+        let shipped = Shipped::read(BalancerProduct::Nginx)?
             .with("proxy_set_header Upgrade $http_upgrade;", "")?
             .with("proxy_set_header Connection $connection_upgrade;", "proxy_set_header Connection close;")?;
-        let scene = Scene::start(stage, App::Bench, &ARGUMENTS, shipped).await?;
+        let scene = BalancerScene::start(stage, App::Bench, &ARGUMENTS, shipped).await?;
         for _ in 0..CONNECTS {
             let client = scene.agents.client(Kind::JsJson, &scene.balancer.url("/bench")).any_transport();
             let mut client = client.open().await?;
@@ -157,13 +157,15 @@ fn behind_a_balancer_that_strips_upgrades_the_client_falls_back_by_itself() {
 #[test]
 fn with_a_cookie_of_the_balancer_no_request_has_to_hop() {
     play_heavy(async |stage| {
-        for product in Product::ALL {
+        for product in BalancerProduct::ALL {
             let shipped = Shipped::read(product)?;
             let shipped = match product {
-                Product::HaProxy => shipped.with("#cookie TRUNKLINE", "cookie TRUNKLINE")?,
-                Product::Nginx => shipped.with("#hash $sticky", "hash $sticky")?.with("#add_header", "add_header")?,
+                BalancerProduct::HaProxy => shipped.with("#cookie TRUNKLINE", "cookie TRUNKLINE")?,
+                BalancerProduct::Nginx => {
+                    shipped.with("#hash $sticky", "hash $sticky")?.with("#add_header", "add_header")?
+                }
             };
-            let scene = Scene::start(stage, App::Bench, &ARGUMENTS, shipped).await?;
+            let scene = BalancerScene::start(stage, App::Bench, &ARGUMENTS, shipped).await?;
             for (kind, transport) in ways() {
                 let (_clients, hops) = scene.connect_all(kind, transport).await?;
                 assert_eq!(hops, 0.0, "{product:?} {kind:?} {transport:?}");
@@ -178,9 +180,9 @@ fn haproxy_tells_client_addresses_by_the_proxy_protocol() {
     play_heavy(async |stage| {
         // It comes from an address of its own, because the nodes, which come to each other, send no such headers.
         let own = "127.0.0.9";
-        let shipped = Shipped::read(Product::HaProxy)?
+        let shipped = Shipped::read(BalancerProduct::HaProxy)?
             .with("default-server check", &format!("source {own}\n    default-server send-proxy-v2 check"))?;
-        let scene = Scene::start(stage, App::Bench, &["--trust", own, "--proxy-protocol"], shipped).await?;
+        let scene = BalancerScene::start(stage, App::Bench, &["--trust", own, "--proxy-protocol"], shipped).await?;
         for (kind, transport) in ways() {
             scene.connect_all(kind, transport).await?;
         }
@@ -194,18 +196,19 @@ fn haproxy_tells_client_addresses_by_the_proxy_protocol() {
 #[test]
 fn idle_clients_outlive_the_time_outs_of_their_balancer() {
     play_heavy(async |stage| {
-        for product in Product::ALL {
+        for product in BalancerProduct::ALL {
             let shipped = Shipped::read(product)?;
             let shipped = match product {
-                Product::HaProxy => shipped
+                BalancerProduct::HaProxy => shipped
                     .with("timeout client 50s", &format!("timeout client {TIMEOUT}"))?
                     .with("timeout server 50s", &format!("timeout server {TIMEOUT}"))?,
-                Product::Nginx => shipped
+                BalancerProduct::Nginx => shipped
                     .with("proxy_send_timeout 50s", &format!("proxy_send_timeout {TIMEOUT}"))?
                     .with("proxy_read_timeout 50s", &format!("proxy_read_timeout {TIMEOUT}"))?,
             };
             let scene =
-                Scene::start(stage, App::Sends, &["--trust", "127.0.0.1/32", "--poll-timeout", "1"], shipped).await?;
+                BalancerScene::start(stage, App::Sends, &["--trust", "127.0.0.1/32", "--poll-timeout", "1"], shipped)
+                    .await?;
             let mut clients: Vec<Client> = Vec::new();
             for (kind, transport) in ways() {
                 let builder = scene.agents.client(kind, &scene.balancer.url("/lively")).transport(transport);

@@ -1,4 +1,4 @@
-//! What a node logs: for people or as JSON, each line with the node's name, and levels that change while it runs.
+//! Logs of a node: for people or as JSON, each line with the node's name, and levels that change while it runs.
 
 use anyhow::{Context, Result};
 use bytes::Bytes;

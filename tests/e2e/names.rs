@@ -1,4 +1,4 @@
-//! One name with several addresses: each is an app server of its own, for links and for single requests alike.
+//! Names with several addresses: each is an app server of its own, for links and for single requests alike.
 //!
 //! No name of this machine has several, so node and app servers live in the test, which tells the addresses.
 
@@ -58,7 +58,7 @@ impl OneOfTwo {
         Ok(Self { runtime: Some(runtime), accepting, passed, asked })
     }
 
-    /// How often it was passed something, and asked, since it was last looked at.
+    /// Number of links and of requests since the last look.
     fn counts(&self) -> (usize, usize) {
         (self.passed.swap(0, Ordering::Relaxed), self.asked.swap(0, Ordering::Relaxed))
     }
@@ -84,12 +84,12 @@ fn count(counter: &Arc<AtomicUsize>) -> impl Fn() + Clone + Send + Sync + 'stati
 }
 
 /// Two app servers behind one name, and a node that is linked to both.
-struct Scene {
+struct HostNameScene {
     apps: [OneOfTwo; 2],
     node: Node,
 }
 
-impl Scene {
+impl HostNameScene {
     async fn start() -> Result<Self> {
         let free: SocketAddr = free_address()?.parse()?;
         let addresses = [[127, 0, 0, 2], [127, 0, 0, 3]].map(|ip| SocketAddr::from((ip, free.port())));
@@ -115,7 +115,7 @@ impl Scene {
         .await
     }
 
-    /// So many requests of both kinds, which are all answered; how many each app server had.
+    /// Makes requests of both kinds, which are all answered; returns the number that each app server had.
     async fn counts(&self, requests: usize) -> Result<[(usize, usize); 2]> {
         let address = self.node.listen().to_string();
         for _ in 0..requests {
@@ -131,7 +131,7 @@ impl Scene {
 #[test]
 fn requests_are_spread_over_the_addresses_where_links_are_open() {
     play(async |_stage| {
-        let mut scene = Scene::start().await?;
+        let mut scene = HostNameScene::start().await?;
         assert_eq!(scene.counts(6).await?, [(3, 3), (3, 3)]);
         scene.apps[0].vanish();
         scene.linked(1).await?;
@@ -144,7 +144,7 @@ fn requests_are_spread_over_the_addresses_where_links_are_open() {
 #[test]
 fn an_address_that_is_linked_but_accepts_nobody_is_passed_over() {
     play(async |_stage| {
-        let scene = Scene::start().await?;
+        let scene = HostNameScene::start().await?;
         // What is open stays open: its links live.
         scene.apps[0].accepting.abort();
         assert_eq!(scene.counts(6).await?, [(0, 0), (6, 6)]);

@@ -21,18 +21,18 @@ const ADMIN_TOKEN: &str = "the-admin-token-of-the-tests";
 const NODES: [&str; 3] = ["proxy-a", "proxy-b", "proxy-c"];
 const CLIENTS: usize = 20;
 
-/// Where pictures of the page are kept that are part of the documentation, if they are to be taken anew.
+/// Folder for the documentation's pictures of the page, if they are to be taken anew.
 const PICTURES: &str = "TRUNKLINE_PICTURES";
 
 const PICTURE_SIZE: (u32, u32) = (1280, 800);
 
 /// Two app servers and three nodes that know each other.
-struct Scene {
+struct ObserverScene {
     _apps: [AppServer; 2],
     proxies: Vec<Proxy>,
 }
 
-impl Scene {
+impl ObserverScene {
     async fn open(stage: &Stage) -> Result<Self> {
         let fleet = Fleet::new(stage);
         let apps = [
@@ -72,7 +72,7 @@ impl Scene {
     }
 }
 
-/// What the page says of each client's way: its id, node, app server.
+/// Route of each client on the page: its id, node, app server.
 async fn ways(page: &Page) -> Result<BTreeSet<Vec<String>>> {
     let names = ["data-client", "data-node", "data-app"];
     Ok(page.attributes("graph", ".edge[data-client]", &names).await?.into_iter().collect())
@@ -97,7 +97,7 @@ fn pictures(stage: &Stage) -> PathBuf {
 #[test]
 fn the_page_of_one_node_shows_all_nodes_and_the_way_of_each_client() {
     play_heavy(async |stage| {
-        let scene = Scene::open(stage).await?;
+        let scene = ObserverScene::open(stage).await?;
         let agents = Agents::new(stage);
         let (mut expected, mut clients) = (BTreeSet::new(), Vec::new());
         for number in 0..CLIENTS {
@@ -133,7 +133,7 @@ fn the_page_of_one_node_shows_all_nodes_and_the_way_of_each_client() {
 #[test]
 fn what_a_client_is_and_says_is_shown_payloads_only_when_asked_for_and_it_can_be_closed() {
     play_heavy(async |stage| {
-        let scene = Scene::open(stage).await?;
+        let scene = ObserverScene::open(stage).await?;
         let agents = Agents::new(stage);
         let mut client = scene.client(&agents, 4).await?;
         let other = scene.client(&agents, 5).await?;
@@ -216,7 +216,7 @@ async fn says_what(page: &Page, client: &Client, other: &Client) -> Result<()> {
 #[test]
 fn lists_are_found_by_keyboard_and_lead_from_groups_to_clients() {
     play_heavy(async |stage| {
-        let scene = Scene::open(stage).await?;
+        let scene = ObserverScene::open(stage).await?;
         let agents = Agents::new(stage);
         let mut clients = Vec::new();
         for number in 0..6 {

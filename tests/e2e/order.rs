@@ -7,9 +7,9 @@ use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, Proxy};
 use trunkline_tests::harness::scenario::{is_full, play_heavy};
 use trunkline_tests::harness::token;
 
-/// For each connection; ten times as many in the long version.
+/// Number of messages of each connection; ten times as many in the long version.
 const MESSAGES: u64 = 100_000;
-/// For libraries that take their time.
+/// Number of messages of slow libraries.
 const MESSAGES_OF_OTHERS: u64 = 10_000;
 const MIXED: u64 = 2_000;
 const TICKS: u64 = 2_000;

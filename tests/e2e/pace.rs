@@ -1,8 +1,8 @@
-//! How fast calls run: in order or side by side; and a client that is faster than its methods is paused.
+//! Pace of calls: in order or side by side; and a client that is faster than its methods is paused.
 
 use anyhow::Context;
 use serde_json::{Value, json};
-use trunkline_tests::harness::client::{Agents, Answer, Kind};
+use trunkline_tests::harness::client::{Agents, ClientAnswer, Kind};
 use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::metrics::Metrics;
@@ -10,7 +10,7 @@ use trunkline_tests::harness::scenario::{play, until};
 
 const PAUSES: &str = "trunkline_app_pauses_total";
 
-/// As the app server's `/parallel` has it.
+/// Parallel calls of the app server's `/parallel`.
 const PARALLEL_INVOCATIONS: u64 = 3;
 
 /// Together far beyond the budget of what may wait.
@@ -137,7 +137,7 @@ fn a_flood_behind_a_question_fails_the_question_and_loses_nothing() {
             let ground = Ground::start(&fleet, App::Calls, setting).await?;
             for kind in Kind::JS {
                 let url = ground.url(0, "/calls");
-                let builder = agents.client(kind, &url).count(&["Taken"]).answer("Never", &Answer::Never);
+                let builder = agents.client(kind, &url).count(&["Taken"]).answer("Never", &ClientAnswer::Never);
                 let flooding = builder.open().await?;
                 let other = agents.client(kind, &url).open().await?;
                 other.invoke("SetGate", json!([false])).await?;

@@ -1,4 +1,4 @@
-//! What is not a hub goes to an app server and comes back as it is.
+//! Pass-through: requests for anything but a hub go to an app server and come back as they are.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
-use trunkline_tests::harness::http_client::{Connection, ask, get, post};
+use trunkline_tests::harness::http_client::{HttpConnection, ask, get, post};
 use trunkline_tests::harness::scenario::{play, until};
 
 const NODE: &str = "x-trunkline-node";
@@ -142,7 +142,7 @@ fn app_servers_take_turns_and_one_that_is_gone_is_skipped() {
         let ann = fleet.app_with(App::Web, &["--name", "ann"]).await?;
         let mut bob = fleet.app_with(App::Web, &["--name", "bob"]).await?;
         let proxy = fleet.proxy_with(&[&ann, &bob], &[]).await?;
-        let mut connection = Connection::open(proxy.address()).await?;
+        let mut connection = HttpConnection::open(proxy.address()).await?;
         let mut name = async || -> Result<String> {
             let answer = connection.send(Method::GET, "/name", &[], Body::empty()).await?;
             assert_eq!(answer.status(), StatusCode::OK);

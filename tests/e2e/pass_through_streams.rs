@@ -1,4 +1,4 @@
-//! What is passed through is streamed: uploads, event streams, WebSockets, and the ends of each.
+//! Pass-through of streams: uploads, event streams, WebSockets, and the ends of each.
 
 use anyhow::{Context, Result};
 use axum::body::Body;
@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use trunkline_generator::memory::Resident;
 use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
-use trunkline_tests::harness::http_client::{Connection, get};
+use trunkline_tests::harness::http_client::{HttpConnection, get};
 use trunkline_tests::harness::scenario::{play, until};
 
 const BYTES: &str = "trunkline_pass_through_bytes_total";
@@ -21,7 +21,7 @@ const BYTES: &str = "trunkline_pass_through_bytes_total";
 const UPLOAD_BYTES: usize = 20 << 20;
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// What a proxy may need for an upload of any size.
+/// Memory that a proxy may need for an upload of any size.
 const UPLOAD_MEMORY_MAX_BYTES: u64 = 4 << 20;
 
 async fn bytes(proxy: &Proxy, direction: &str) -> Result<f64> {
@@ -48,7 +48,7 @@ fn an_upload_is_streamed_whole_and_is_not_kept_in_memory() {
             let body =
                 Body::from_stream(stream::iter((0..count).map(move |_| Ok::<_, std::io::Error>(pieces.clone()))));
             let headers: Vec<_> = length.iter().map(|length| ("content-length", length.as_str())).collect();
-            let mut connection = Connection::open(proxy.address()).await?;
+            let mut connection = HttpConnection::open(proxy.address()).await?;
             let answer = connection.send(Method::PUT, "/mirror", &headers, body).await?;
             let seen: serde_json::Value = serde_json::from_slice(&answer.into_body().collect().await?.to_bytes())?;
             assert_eq!((&seen["bytes"], &seen["sum"]), (&UPLOAD_BYTES.into(), &sum.into()), "{length:?}");
@@ -66,13 +66,13 @@ fn events_of_an_app_come_when_they_are_sent() {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
-        let mut reader = Connection::open(proxy.address()).await?;
+        let mut reader = HttpConnection::open(proxy.address()).await?;
         let mut events = reader.send(Method::GET, "/events", &[], Body::empty()).await?.into_body();
         let mut next = async || -> Result<Bytes> {
             events.frame().await.context("the events are over")??.into_data().ok().context("no data")
         };
         assert_eq!(next().await?, ": open\n\n");
-        let mut teller = Connection::open(proxy.address()).await?;
+        let mut teller = HttpConnection::open(proxy.address()).await?;
         for text in ["one", "two", "three"] {
             teller.send(Method::POST, "/tell", &[], text.into()).await?.into_body().collect().await?;
             // The next one is told only when this one is here, so none can have waited for it.
@@ -88,7 +88,7 @@ fn trailers_come_through_to_whoever_takes_them() {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
-        let mut connection = Connection::open(proxy.address()).await?;
+        let mut connection = HttpConnection::open(proxy.address()).await?;
         let answer = connection.send(Method::GET, "/trailers", &[("te", "trailers")], Body::empty()).await?;
         let collected = answer.into_body().collect().await?;
         let trailer = collected.trailers().and_then(|trailers| trailers.get("x-sum")).cloned();
@@ -159,19 +159,19 @@ fn who_gives_up_reading_stops_the_app_server_and_the_reverse() {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
-        let mut connection = Connection::open(proxy.address()).await?;
+        let mut connection = HttpConnection::open(proxy.address()).await?;
         let mut endless = connection.send(Method::GET, "/endless", &[], Body::empty()).await?.into_body();
         endless.frame().await.context("nothing came")??;
         drop((endless, connection));
         // It answers as soon as the app server has noticed.
         assert_eq!(get(app.address(), "/abandoned").await?.status, StatusCode::OK);
 
-        let mut connection = Connection::open(proxy.address()).await?;
+        let mut connection = HttpConnection::open(proxy.address()).await?;
         let broken = connection.send(Method::GET, "/broken", &[], Body::empty()).await?;
         let mut broken = broken.into_body();
         let half = broken.frame().await.context("nothing came")??.into_data().ok().context("no data")?;
         assert_eq!(half, "half");
-        Connection::open(app.address()).await?.send(Method::POST, "/tell", &[], "end".into()).await?;
+        HttpConnection::open(app.address()).await?.send(Method::POST, "/tell", &[], "end".into()).await?;
         assert!(broken.collect().await.is_err(), "half a body must not look like a whole one");
         // Nobody else notices, and a stop does not wait for what is over.
         assert_eq!(get(proxy.address(), "/name").await?.status, StatusCode::OK);

@@ -18,7 +18,7 @@ const BROADCASTS: usize = 20;
 /// Clients that the load tester has at each node.
 const LOAD_CLIENTS: u64 = 10;
 
-/// What a client of ours has sent and received, by its own count.
+/// Messages that a client has sent and received, by its own count.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 struct Seen {
     messages: usize,
@@ -187,7 +187,7 @@ fn promtool_finds_no_fault_with_nodes_and_app_servers() {
     });
 }
 
-/// What the load tester counted.
+/// Counts of the load tester.
 struct Counts {
     sent: u64,
     received: u64,

@@ -1,8 +1,8 @@
-//! What the Python libraries know of the hub protocol beyond calls: streams, uploads of one stream, client results.
+//! Python libraries beyond calls: streams, uploads of one stream, client results.
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use trunkline_tests::harness::client::{Agents, Answer, Client, Kind, Streamed};
+use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind, Streamed};
 use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::scenario::play;
@@ -82,10 +82,10 @@ fn pysignalr_answers_when_it_is_asked() {
             for (seat, kind) in PYSIGNALR.into_iter().enumerate() {
                 let asked = agents
                     .client(kind, &ground.url(seat, "/calls"))
-                    .answer("Value", &Answer::Value(json!({ "a": [1, null] })))
-                    .answer("Throw", &Answer::Error("not now".into()))
-                    .answer("Nothing", &Answer::Nothing)
-                    .answer("Twice", &Answer::Several(vec![json!(1), json!(2)]))
+                    .answer("Value", &ClientAnswer::Value(json!({ "a": [1, null] })))
+                    .answer("Throw", &ClientAnswer::Error("not now".into()))
+                    .answer("Nothing", &ClientAnswer::Nothing)
+                    .answer("Twice", &ClientAnswer::Several(vec![json!(1), json!(2)]))
                     .open()
                     .await?;
                 let id = asked.connection_id()?;

@@ -14,7 +14,7 @@ use trunkline_tests::harness::token;
 
 const CHUNKS: usize = 1000;
 
-/// As large as the official suites send them.
+/// Size of the official suites' large messages.
 const LARGE_BYTES: usize = 1000 * 4096 + 32;
 
 /// Together far beyond the budget of what may wait, and below what may wait for a client.

@@ -54,7 +54,7 @@ impl Line {
         .await
     }
 
-    /// Nobody was lost: not a client, not a session, not a frame.
+    /// Demands that no client, no session and no frame was lost.
     async fn is_whole(&self, clients: usize) -> Result<()> {
         let metrics = self.proxy.metrics().await?;
         for nothing in [

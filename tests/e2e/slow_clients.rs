@@ -11,19 +11,19 @@ use trunkline_tests::harness::sockets::established_at;
 
 use crate::carried::call;
 
-/// What a client that reads nothing may have waiting, beside what the system's buffers take.
+/// Outbox of a client that reads nothing, beside the system's buffers.
 const OUTBOX_MAX_BYTES: &str = "262144";
-/// Far more than both together.
+/// Bytes far beyond both together.
 const MESSAGES: usize = 2_000;
 const MESSAGE_BYTES: usize = 16_000;
-/// So often one of many messages is for the slow client alone.
+/// Interval at which one of many messages is for the slow client alone.
 const DIRECT_EVERY: usize = 100;
 /// 64 MB: more than any queue or buffer between a client and a slow method may take.
 const FLOOD_MESSAGES: usize = 4_000;
 const CALLS_BETWEEN: usize = 50;
 /// In one message: more than all buffers between a proxy and a client that reads nothing.
 const LARGE_BYTES: usize = 12_000_000;
-/// Fewer than a client may have waiting in the app server.
+/// Number of calls below what may wait in the app server.
 const BEGINNING_BYTES: f64 = 50_000.0;
 
 #[test]

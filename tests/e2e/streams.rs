@@ -11,7 +11,7 @@ use trunkline_tests::harness::scenario::{play, until};
 const STREAMS_RUNNING: &str = "trunkline_app_streams_running";
 const CALLS_RUNNING: &str = "trunkline_app_invocations_running";
 
-/// More than fits into the queues on the way.
+/// Number of items beyond the queues on the way.
 const MANY: u64 = 5000;
 
 fn numbers(end: u64) -> Vec<Value> {

@@ -1,4 +1,4 @@
-//! The same bytes get the same answers through proxies and without any.
+//! Transcripts: equal bytes get equal answers through proxies and without any.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::raw::{RECORD_SEPARATOR, RawClient};
 use trunkline_tests::harness::scenario::play;
 
-/// What a client sends, and how many messages come back before it goes on.
+/// Messages of a client, and the number of answers to each before it goes on.
 fn script() -> Vec<(Value, usize)> {
     let call = |id: &str, target: &str, arguments: Value| json!({ "type": 1, "invocationId": id, "target": target, "arguments": arguments });
     let stream = |id: &str, target: &str, arguments: Value, uploads: Value| json!({ "type": 4, "invocationId": id, "target": target, "arguments": arguments, "streamIds": uploads });

@@ -15,7 +15,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-/// Which server gets a request.
+/// Rule that picks the server of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// The next one in turn, request by request.
@@ -46,7 +46,7 @@ impl Balancer {
         Ok(Self { address, requests, accepting })
     }
 
-    /// `host:port`.
+    /// Address that it listens on, as `host:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
@@ -58,7 +58,7 @@ impl Balancer {
         format!("http://{}{path}", self.address)
     }
 
-    /// How many requests have come so far.
+    /// Number of requests so far.
     #[must_use]
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)

@@ -48,7 +48,7 @@ impl Browser {
     }
 }
 
-/// One page. Elements are named by their ids.
+/// Page of the browser. Elements are named by their ids.
 #[derive(Debug)]
 pub struct Page {
     driver: Arc<Driver>,
@@ -92,7 +92,7 @@ impl Page {
         Ok(text.as_str().context("a text")?.to_owned())
     }
 
-    /// How many elements of this tag the element contains.
+    /// Number of elements of this tag within the element.
     ///
     /// # Errors
     /// When there is no such element.

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::harness::http_client::{Answer, exchange, post, request};
 use crate::harness::scenario::until;
 
-/// A negotiated connection.
+/// Connection that has been negotiated.
 #[derive(Debug, Clone)]
 pub struct CarriedClient {
     address: String,
@@ -51,7 +51,7 @@ impl CarriedClient {
         Ok(client)
     }
 
-    /// The same connection by way of another node.
+    /// Connection that reaches its owner by way of another node.
     #[must_use]
     pub fn at(&self, address: &str) -> Self {
         Self { address: address.into(), path: self.path.clone() }
@@ -63,7 +63,7 @@ impl CarriedClient {
         &self.path
     }
 
-    /// One poll.
+    /// Polls once, and waits for the answer.
     ///
     /// # Errors
     /// When no answer comes.
@@ -71,7 +71,7 @@ impl CarriedClient {
         self.ask(Method::GET, &[], "").await
     }
 
-    /// One POST.
+    /// Posts once, and waits for the answer.
     ///
     /// # Errors
     /// When no answer comes.
@@ -156,7 +156,7 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    /// What comes next, up to and with `end`.
+    /// Reads up to and with `end`.
     ///
     /// # Errors
     /// When the stream ends before.
@@ -170,7 +170,7 @@ impl EventStream {
         }
     }
 
-    /// All that comes until the stream ends.
+    /// Reads until the stream ends.
     ///
     /// # Errors
     /// When it breaks off.

@@ -21,11 +21,11 @@ use trunkline_protocol::manifest::Transport;
 use crate::harness::driver::Driver;
 use crate::harness::scenario::{Stage, target_folder};
 
-pub use answer::Answer;
+pub use answer::ClientAnswer;
 pub use connection::{Connection, ConnectionBuilder};
 pub use stream::{Streamed, Upload};
 
-/// Where the programs lie that drive client libraries.
+/// Folder of the programs that drive client libraries.
 pub const CLIENTS_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
 
 /// A client library, and the hub protocol it speaks.
@@ -35,13 +35,13 @@ pub enum Kind {
     JsJson,
     /// The official JavaScript client, MessagePack.
     JsMessagePack,
-    /// Python's `pysignalr`, JSON.
+    /// The library `pysignalr` for Python, JSON.
     PySignalRJson,
-    /// Python's `pysignalr`, MessagePack.
+    /// The library `pysignalr` for Python, MessagePack.
     PySignalRMessagePack,
-    /// Python's `signalrcore`, JSON.
+    /// The library `signalrcore` for Python, JSON.
     SignalRCoreJson,
-    /// Python's `signalrcore`, MessagePack.
+    /// The library `signalrcore` for Python, MessagePack.
     SignalRCoreMessagePack,
 }
 
@@ -190,7 +190,7 @@ impl ClientBuilder<'_> {
         self.option("transport", json!(transport.name()))
     }
 
-    /// Whatever transport the library chooses (JavaScript only).
+    /// Leaves the transport to the library (JavaScript only).
     pub fn any_transport(self) -> Self {
         self.option("transport", json!("any"))
     }
@@ -200,8 +200,8 @@ impl ClientBuilder<'_> {
         self.option("skipNegotiation", json!(true))
     }
 
-    /// What it does when it is asked for the result of `target`; that it was asked is told as a message.
-    pub fn answer(mut self, target: &str, answer: &Answer) -> Self {
+    /// Sets its answer to client results of `target`; each request is recorded as a message, too.
+    pub fn answer(mut self, target: &str, answer: &ClientAnswer) -> Self {
         if let Some(answers) = self.options.get_mut("answers").and_then(Value::as_object_mut) {
             answers.insert(target.into(), answer.order());
             return self;
@@ -209,12 +209,12 @@ impl ClientBuilder<'_> {
         self.option("answers", json!({ target: answer.order() }))
     }
 
-    /// How long the library lets the server be silent (JavaScript only).
+    /// Sets the library's time-out for the server (JavaScript only).
     pub fn server_timeout_ms(self, timeout: u64) -> Self {
         self.option("serverTimeoutMs", json!(timeout))
     }
 
-    /// How often the library pings (JavaScript only).
+    /// Sets the interval of the library's pings (JavaScript only).
     pub fn keep_alive_ms(self, interval: u64) -> Self {
         self.option("keepAliveMs", json!(interval))
     }
@@ -253,7 +253,7 @@ impl ClientBuilder<'_> {
     }
 }
 
-/// An open client.
+/// Open client of a library.
 #[derive(Debug)]
 pub struct Client {
     kind: Kind,
@@ -268,14 +268,14 @@ pub struct Client {
 pub struct Message {
     /// The method that it is for.
     pub target: String,
-    /// Its arguments.
+    /// Arguments of the invocation.
     pub arguments: Vec<Value>,
 }
 
-/// What has come of a numbered sequence.
+/// Numbers received of a sequence.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Sequence {
-    /// Messages so far.
+    /// Number of messages so far.
     pub received: u64,
     /// Number of the first.
     pub first: Option<i64>,
@@ -330,7 +330,7 @@ impl Client {
         self.done("flood", json!({ "target": target, "from": from, "count": count })).await
     }
 
-    /// The same with `target(n, padding)`, so that each call has some size.
+    /// Calls `target(n, padding)` for each number, so that each call has some size.
     ///
     /// # Errors
     /// When the client can't send.
@@ -452,7 +452,7 @@ impl Client {
         self.connection_id.as_deref().context("the client knows its connection id")
     }
 
-    /// Which library it is of.
+    /// The library of the client.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind

@@ -10,10 +10,10 @@ use crate::harness::sockets::free_address;
 /// The last line of what the demo prints when everything runs.
 const INVITATION_END: &str = "Ctrl-C ends it all.";
 
-/// Where a demo listens.
+/// Addresses of a demo.
 #[derive(Debug, Clone)]
 pub struct Addresses {
-    /// The app server.
+    /// Address of the app server.
     pub app: String,
     /// The proxies, for clients.
     pub proxies: [String; 2],
@@ -43,7 +43,7 @@ impl Addresses {
     }
 }
 
-/// A running demo.
+/// Demo that runs until this value is dropped.
 #[derive(Debug)]
 pub struct Demo {
     /// Its own process, which leads the group.
@@ -75,7 +75,7 @@ impl Demo {
         Ok(())
     }
 
-    /// Where it listens.
+    /// Address that it listens on.
     #[must_use]
     pub fn addresses(&self) -> &Addresses {
         &self.addresses

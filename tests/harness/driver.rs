@@ -16,10 +16,10 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use crate::harness::process::Process;
 use crate::harness::scenario::Stage;
 
-/// What a command came to: a result, or the error's text.
+/// Outcome of a command: a result, or the error's text.
 pub type Reply = std::result::Result<Value, String>;
 
-/// The driven process.
+/// Process of another language that takes commands.
 #[derive(Debug)]
 pub struct Driver {
     process: AsyncMutex<Process>,

@@ -20,7 +20,7 @@ pub const ACCESS_KEY: &str = "the access key of the end-to-end tests";
 pub enum App {
     /// The chat of `app-sdk/examples/`.
     Chat,
-    /// Who is online, of `app-sdk/examples/`.
+    /// The online status of users, of `app-sdk/examples/`.
     Status,
     /// Echoes, sends and ticks, of `app-sdk/examples/`.
     Bench,
@@ -86,11 +86,10 @@ const OWN_HOSTS: &str = r#"
     exec unshare --mount $root sh -c 'mount --bind "$1" /etc/hosts && shift && exec "$@"' sh "$@"
 "#;
 
-/// How the processes of a fleet know each other.
+/// Keys by which the processes of a fleet know each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Keys {
     Given(String),
-    /// In a file.
     InFile(PathBuf),
     /// No key at all: whoever starts first makes one in the state folder, which is the test's own.
     Development,
@@ -251,7 +250,7 @@ fn url_of(upstream: &str) -> String {
     if upstream.contains("://") { upstream.into() } else { format!("http://{upstream}") }
 }
 
-/// All that is needed to start a process, and to start it again.
+/// Command line and environment of a process, to start it again.
 #[derive(Debug, Clone)]
 struct Launch {
     name: String,
@@ -261,7 +260,6 @@ struct Launch {
 }
 
 impl Launch {
-    /// The same, with another `/etc/hosts`.
     fn with_hosts(mut self, hosts: &Path) -> Self {
         let files = [hosts.to_owned(), self.program].map(|path| path.to_string_lossy().into_owned());
         let command = ["-c", OWN_HOSTS, "sh"].map(str::to_owned).into_iter().chain(files);
@@ -290,13 +288,13 @@ impl Launch {
 pub struct AppServer {
     app: App,
     launch: Launch,
-    /// Its process.
+    /// Process that runs it.
     pub process: Process,
     address: String,
 }
 
 impl AppServer {
-    /// `host:port`.
+    /// Address that it listens on, as `host:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
@@ -321,7 +319,7 @@ impl AppServer {
         self.listening().await
     }
 
-    /// How many TCP connections it holds.
+    /// Number of TCP connections it holds.
     ///
     /// # Errors
     /// When the system does not tell.
@@ -330,18 +328,18 @@ impl AppServer {
     }
 }
 
-/// A running proxy.
+/// Proxy that runs until this value is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     launch: Launch,
-    /// Its process.
+    /// Process that runs it.
     pub process: Process,
     address: String,
     admin: String,
 }
 
 impl Proxy {
-    /// `host:port` for clients.
+    /// Address for clients, as `host:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
@@ -395,7 +393,7 @@ impl Proxy {
         .with_context(|| format!("{} ended before /readyz answered {status}", self.process.name()))
     }
 
-    /// What `/metrics` says now.
+    /// Current reading of `/metrics`.
     ///
     /// # Errors
     /// When it does not answer.

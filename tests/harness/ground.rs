@@ -1,4 +1,4 @@
-//! Where clients find hubs: behind two proxies, or at the app server itself. A scenario is the same on both.
+//! Ground of a scenario: hubs behind two proxies, or at the app server itself. A scenario is the same on both.
 
 use anyhow::Result;
 
@@ -22,7 +22,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    /// What a scenario is played on; TLS is below all that most of them are about.
+    /// Ground of a scenario; TLS is below the subject of most.
     pub const ALL: [Setting; 2] = [Setting::TwoProxies, Setting::Embedded];
 
     /// Whether clients come with TLS.
@@ -35,11 +35,11 @@ impl Setting {
 /// An app server, and what stands before it.
 #[derive(Debug)]
 pub struct Ground {
-    /// The app server.
+    /// Address of the app server.
     pub app: AppServer,
     /// The proxies before it, if there are any.
     pub proxies: Vec<Proxy>,
-    /// Whom clients have to trust, and where TLS is spoken.
+    /// Authority that clients have to trust, and the TLS addresses.
     tls: Option<(Authority, Vec<String>)>,
 }
 

@@ -11,12 +11,12 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-/// What a server answered.
+/// Answer of a server.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// Its status.
+    /// Status of the answer.
     pub status: StatusCode,
-    /// Its headers.
+    /// Headers of the answer.
     pub headers: HeaderMap,
     /// Its body, as text.
     pub body: String,
@@ -89,17 +89,17 @@ pub async fn request(
     headers: &[(&str, &str)],
     body: Bytes,
 ) -> Result<Response<Incoming>> {
-    Connection::open(address).await?.send(method, path, headers, Body::from(body)).await
+    HttpConnection::open(address).await?.send(method, path, headers, Body::from(body)).await
 }
 
 /// A connection for one request after the other, whose bodies may be streams.
 #[derive(Debug)]
-pub struct Connection {
+pub struct HttpConnection {
     address: String,
     sender: SendRequest<Body>,
 }
 
-impl Connection {
+impl HttpConnection {
     /// Connects to `host:port`.
     ///
     /// # Errors

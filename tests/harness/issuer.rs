@@ -20,17 +20,17 @@ use tokio::net::TcpListener;
 use crate::harness::tls::{Authority, TlsEnd};
 use crate::harness::token::with_expiry;
 
-/// Where the keys are.
+/// URL of the keys.
 const PATH: &str = "/jwks.json";
 
-/// A key pair.
+/// Key pair of an issuer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pair {
-    /// For RS256.
+    /// RSA key, for RS256.
     Rsa,
-    /// For ES256.
+    /// Elliptic curve key, for ES256.
     Ec,
-    /// For ES256 too.
+    /// Another elliptic curve key, for ES256.
     OtherEc,
 }
 
@@ -104,11 +104,11 @@ pub fn jwks(pairs: &[Pair]) -> Result<Value> {
 #[derive(Debug, Clone)]
 pub struct Issuer {
     address: String,
-    page: Arc<Page>,
+    page: Arc<KeyPage>,
 }
 
 #[derive(Debug, Default)]
-struct Page {
+struct KeyPage {
     set: RwLock<Option<Value>>,
     asked: AtomicUsize,
 }
@@ -137,7 +137,7 @@ impl Issuer {
         Ok(())
     }
 
-    /// Where the keys are.
+    /// URL of the keys.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}{PATH}", self.address)
@@ -151,7 +151,7 @@ impl Issuer {
         Ok(SecureIssuer(TlsEnd::start(&authority.sign("issuer", &["localhost"])?, &self.address).await?))
     }
 
-    /// How often it was asked.
+    /// Number of requests so far.
     #[must_use]
     pub fn asked(&self) -> usize {
         self.page.asked.load(Ordering::Relaxed)
@@ -163,14 +163,14 @@ impl Issuer {
 pub struct SecureIssuer(TlsEnd);
 
 impl SecureIssuer {
-    /// Where the keys are, under the name of the certificate.
+    /// URL of the keys, under the name of the certificate.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}{PATH}", self.0.address().replace("127.0.0.1", "localhost"))
     }
 }
 
-async fn serve(State(page): State<Arc<Page>>) -> Response {
+async fn serve(State(page): State<Arc<KeyPage>>) -> Response {
     page.asked.fetch_add(1, Ordering::Relaxed);
     match page.set.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone() {
         Some(set) => Json(set).into_response(),

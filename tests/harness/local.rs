@@ -13,7 +13,7 @@ use crate::harness::tools::shipped;
 /// The last line of what it prints when everything runs.
 const INVITATION_END: &str = "Ctrl-C ends it all.";
 
-/// The running layout.
+/// Layout that runs until this value is dropped.
 #[derive(Debug)]
 pub struct Local {
     /// The script's process, which leads the group.
@@ -59,7 +59,7 @@ impl Local {
         &self.statistics
     }
 
-    /// `host:port` of Prometheus.
+    /// Prometheus's address, as `host:port`.
     #[must_use]
     pub fn prometheus(&self) -> &str {
         &self.prometheus
@@ -73,7 +73,7 @@ impl Local {
         self.admins.get(node.wrapping_sub(1)).cloned().with_context(|| format!("no node {node}"))
     }
 
-    /// How many clients each node has.
+    /// Number of clients of each node.
     ///
     /// # Errors
     /// When one does not tell.

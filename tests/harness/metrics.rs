@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::harness::http_client;
 
-/// One reading of all counters of a process.
+/// Reading of all counters of a process.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metrics {
     samples: Vec<Sample>,

@@ -1,4 +1,4 @@
-//! One child process: its log, its signals, its end. It is killed, by its id, when the value goes.
+//! Child process: its log, its signals, its end. It is killed, by its id, when the value is dropped.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -18,15 +18,15 @@ const END_GUARD: Duration = Duration::from_secs(60);
 /// A signal, as a person or a supervisor sends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// Ctrl-C.
+    /// Interrupt, as Ctrl-C sends it.
     Interrupt,
-    /// A planned stop.
+    /// Planned stop, as supervisors send it.
     Terminate,
-    /// Read files anew.
+    /// Request to reload files.
     Hangup,
     /// Stand still, as in a snapshot of a machine.
     Freeze,
-    /// Go on.
+    /// Resumption of a frozen process.
     Thaw,
 }
 
@@ -186,19 +186,19 @@ impl Process {
         self.child.id().with_context(|| format!("{} is gone", self.name))
     }
 
-    /// What the process is called in messages.
+    /// Name of the process in messages.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it has written so far, output and errors.
+    /// Output and errors of the process so far.
     #[must_use]
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Where its log lies.
+    /// Path of the log.
     #[must_use]
     pub fn log_path(&self) -> &Path {
         &self.log

@@ -13,13 +13,13 @@ use crate::harness::process::Process;
 use crate::harness::scenario::{Stage, until};
 use crate::harness::sockets::free_address;
 
-/// How often it scrapes: the shortest that it takes.
+/// Scrape interval: the shortest it takes.
 const SCRAPE_INTERVAL: &str = "1s";
 
-/// A running Prometheus.
+/// Prometheus that runs until this value is dropped.
 #[derive(Debug)]
 pub struct Prometheus {
-    /// Its process.
+    /// Process that runs it.
     pub process: Process,
     address: String,
     targets: usize,

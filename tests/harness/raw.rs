@@ -10,19 +10,19 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Bytes, Message};
 
-/// What ends each JSON message, and the hub handshake.
+/// Terminator of each JSON message, and of the hub handshake.
 pub const RECORD_SEPARATOR: char = '\u{1e}';
 
 /// A hub handshake that every hub accepts.
 pub const JSON_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
 
-/// The same for MessagePack.
+/// The hub handshake of a MessagePack client.
 pub const MESSAGE_PACK_HANDSHAKE: &str = "{\"protocol\":\"messagepack\",\"version\":1}\u{1e}";
 
 /// The hub protocol's ping in JSON.
 const PING: &str = "{\"type\":6}";
 
-/// What a server sent before it closed.
+/// Bytes and code that a server sent before it closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ending {
     /// All text frames, joined, without pings.
@@ -56,11 +56,11 @@ pub struct RawClient<S = TcpStream> {
 /// Why a WebSocket was not opened: the answer instead.
 #[derive(Debug)]
 pub struct Refusal {
-    /// The status.
+    /// Status of the answer.
     pub status: u16,
-    /// The answer's headers.
+    /// Headers of the refusal.
     pub headers: HeaderMap,
-    /// The body.
+    /// Body of the answer.
     pub body: String,
 }
 
@@ -84,7 +84,7 @@ impl RawClient {
         Self::try_open_with(address, path, &[]).await
     }
 
-    /// The same with more headers.
+    /// Tries to open a WebSocket with more headers.
     ///
     /// # Errors
     /// When the proxy neither accepts nor refuses it.

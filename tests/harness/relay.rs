@@ -8,20 +8,20 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// How the request for a link begins.
+/// First bytes of the request for a link.
 const LINK_REQUEST: &[u8] = b"GET /.trunkline/link";
 
 /// Bytes that are passed at once.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// What becomes of a connection.
+/// Treatment of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// Its bytes pass.
+    /// Bytes pass as they are.
     Passes,
-    /// It ends at once.
+    /// The connection ends at once.
     Cut,
-    /// It ends within the next piece that comes, of which half passes: in the middle of a frame, as a rule.
+    /// The connection ends within the next piece, of which half passes: in the middle of a frame, as a rule.
     CutInPiece,
     /// Its ends stay open, and nothing passes any more.
     Held,
@@ -56,7 +56,7 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Where to connect, as `host:port`.
+    /// Address to connect to, as `host:port`.
     #[must_use]
     pub fn address(&self) -> String {
         self.address.to_string()

@@ -9,22 +9,22 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// Far above what any scenario takes: it only turns a hang into a failure.
+/// Time-out of a scenario, far above any need: it only turns a hang into a failure.
 const GUARD: Duration = Duration::from_secs(180);
 
-/// The same for the long versions, which [`is_full`] asks for.
+/// Time-out of the long versions, which [`is_full`] asks for.
 const GUARD_FULL: Duration = Duration::from_secs(1200);
 
-/// What a failed test shows of each log.
+/// Lines of each log that a failed test shows.
 const LOG_TAIL_LINES: usize = 40;
 
-/// How often a condition is looked at that nobody announces.
+/// Interval of polls for conditions that nobody announces.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 static HEAVY: Mutex<()> = Mutex::new(());
 static STAGES: AtomicUsize = AtomicUsize::new(0);
 
-/// Where one test plays: a folder of its own, with the logs of its processes.
+/// Stage of one test: a folder of its own, with the logs of its processes.
 #[derive(Debug)]
 pub struct Stage {
     folder: PathBuf,
@@ -101,7 +101,7 @@ pub fn play(body: impl AsyncFnOnce(&Stage) -> Result<()>) {
     }
 }
 
-/// Like [`play`], but never beside another heavy test: two cores are enough for one of them only.
+/// Runs a test like [`play`], but never beside another heavy one: two cores are enough for one of them only.
 ///
 /// # Panics
 /// When the test fails or takes longer than the guard allows.

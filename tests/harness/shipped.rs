@@ -12,33 +12,33 @@ use crate::harness::process::Process;
 use crate::harness::scenario::{Stage, until};
 use crate::harness::sockets::free_address;
 
-/// Where Debian puts them, which is not in everybody's path.
+/// Debian's folder of servers, which is not in every path.
 const PROGRAMS: &str = "/usr/sbin";
 
-/// Which load balancer.
+/// Load balancer that `deploy/` configures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Product {
-    /// HAProxy.
+pub enum BalancerProduct {
+    /// HAProxy, with `deploy/`'s `haproxy.cfg`.
     HaProxy,
-    /// nginx.
+    /// nginx, with `deploy/`'s `nginx.conf`.
     Nginx,
 }
 
-impl Product {
-    /// Both.
-    pub const ALL: [Product; 2] = [Product::HaProxy, Product::Nginx];
+impl BalancerProduct {
+    /// Both of the load balancers.
+    pub const ALL: [BalancerProduct; 2] = [BalancerProduct::HaProxy, BalancerProduct::Nginx];
 
     fn name(self) -> &'static str {
         match self {
-            Product::HaProxy => "haproxy",
-            Product::Nginx => "nginx",
+            BalancerProduct::HaProxy => "haproxy",
+            BalancerProduct::Nginx => "nginx",
         }
     }
 
     fn file(self) -> &'static str {
         match self {
-            Product::HaProxy => "deploy/haproxy/haproxy.cfg",
-            Product::Nginx => "deploy/nginx/nginx.conf",
+            BalancerProduct::HaProxy => "deploy/haproxy/haproxy.cfg",
+            BalancerProduct::Nginx => "deploy/nginx/nginx.conf",
         }
     }
 }
@@ -47,7 +47,7 @@ impl Product {
 #[derive(Debug)]
 #[must_use]
 pub struct Shipped {
-    product: Product,
+    product: BalancerProduct,
     text: String,
 }
 
@@ -56,7 +56,7 @@ impl Shipped {
     ///
     /// # Errors
     /// When it is not there.
-    pub fn read(product: Product) -> Result<Self> {
+    pub fn read(product: BalancerProduct) -> Result<Self> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(product.file());
         let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         Ok(Self { product, text })
@@ -83,8 +83,8 @@ impl Shipped {
         std::fs::write(&path, placed.text)?;
         let mut command = Command::new(Path::new(PROGRAMS).join(product.name()));
         match product {
-            Product::HaProxy => command.arg("-db").arg("-f").arg(&path),
-            Product::Nginx => command.arg("-e").arg("stderr").arg("-c").arg(&path),
+            BalancerProduct::HaProxy => command.arg("-db").arg("-f").arg(&path),
+            BalancerProduct::Nginx => command.arg("-e").arg("stderr").arg("-c").arg(&path),
         };
         let mut process = Process::start(stage, product.name(), command)?;
         until(async || {
@@ -98,11 +98,11 @@ impl Shipped {
     /// Puts it onto loopback: its own address, those of the nodes, and whatever it writes into the stage's folder.
     fn place(self, stage: &Stage, nodes: &[Proxy], address: &str, statistics: &str) -> Result<Self> {
         let mut placed = match self.product {
-            Product::HaProxy => self
+            BalancerProduct::HaProxy => self
                 .with("bind :80", &format!("bind {address}"))?
                 .with("bind 127.0.0.1:8404", &format!("bind {statistics}"))?
                 .with(" port 8090", "")?,
-            Product::Nginx => {
+            BalancerProduct::Nginx => {
                 let folder = stage.folder().display();
                 let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
                 let paths: String = paths.iter().map(|of| format!("{of}_temp_path {folder}/{of};\n")).collect();
@@ -124,8 +124,8 @@ impl Shipped {
             let name = format!("node-{number}:8080");
             let port = node.admin().rsplit_once(':').context("a port")?.1;
             let place = match placed.product {
-                Product::HaProxy => format!("{} port {port}", node.address()),
-                Product::Nginx => node.address().to_owned(),
+                BalancerProduct::HaProxy => format!("{} port {port}", node.address()),
+                BalancerProduct::Nginx => node.address().to_owned(),
             };
             placed = placed.with(&name, &place)?;
         }
@@ -136,7 +136,7 @@ impl Shipped {
 /// A running load balancer.
 #[derive(Debug)]
 pub struct LoadBalancer {
-    /// Its process.
+    /// Process that runs it.
     pub process: Process,
     address: String,
     statistics: String,
@@ -148,7 +148,7 @@ impl LoadBalancer {
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
-    /// How many answers of the nodes HAProxy has passed on, of a class of statuses ("2xx"). It counts an answer as it
+    /// Number of answers that HAProxy has passed on, of a class of statuses ("2xx"). It counts an answer as it
     /// passes; its log is no measure, because its threads drop a line where they would have to wait for each other.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ const ESTABLISHED: &str = "01";
 /// so that a port stays free until the process that it is for has started, or has started again.
 const FIRST_PORT: u16 = 10_000;
 
-/// One test run needs some 600 addresses; a run beside it takes another block.
+/// Ports of one block: a test run needs some 600; a run beside it takes another block.
 const BLOCK_PORTS: u16 = 1_000;
 const BLOCKS: u16 = 20;
 
@@ -60,7 +60,7 @@ pub fn free_address() -> Result<String> {
     bail!("no port is free")
 }
 
-/// How many established connections the server at this loopback address holds.
+/// Number of established connections that the server at this loopback address holds.
 ///
 /// # Errors
 /// When the system's table can't be read.

@@ -31,9 +31,9 @@ pub struct Authority {
 /// A certificate with its key, as PEM files.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The certificate.
+    /// File of the certificate.
     pub certificate: PathBuf,
-    /// The key.
+    /// File of the key.
     pub key: PathBuf,
 }
 
@@ -86,7 +86,7 @@ impl Authority {
         self.connect_over(TcpStream::connect(address).await?, protocol).await
     }
 
-    /// The same over a connection that is there.
+    /// Shakes hands over an open connection.
     ///
     /// # Errors
     /// When it does not come about.
@@ -132,7 +132,7 @@ impl TlsEnd {
         Self::with(WebPkiClientVerifier::no_client_auth(), identity, target).await
     }
 
-    /// The same, for clients with a certificate of the authority only.
+    /// Starts one that takes only clients with a certificate of the authority.
     ///
     /// # Errors
     /// When a certificate is of no use.
@@ -153,7 +153,7 @@ impl TlsEnd {
         Ok(Self { address, _tasks: tasks })
     }
 
-    /// `host:port`.
+    /// Address that it listens on, as `host:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address

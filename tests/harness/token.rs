@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-/// Longer than any test.
+/// Lifetime of tokens, longer than any test.
 const LIFETIME_S: u64 = 3600;
 
 /// These claims, with an expiry unless they have one.
@@ -20,7 +20,7 @@ pub fn with_expiry(claims: &Value) -> Result<Value> {
     Ok(all)
 }
 
-/// This many seconds from now, for an expiry.
+/// Expiry this many seconds from now.
 ///
 /// # Errors
 /// Never in practice.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use trunkline::{Context, Hub, HubCall, HubError, Next, Reply};
 
-/// What happened on one connection, in order.
+/// Log of one connection, in order.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 

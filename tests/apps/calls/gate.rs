@@ -9,7 +9,7 @@ use trunkline::{Context, Hub, HubError, UploadStream};
 
 use super::PARALLEL_INVOCATIONS;
 
-/// What the methods of this process share.
+/// State that the methods of this process share.
 #[derive(Clone)]
 pub(crate) struct Gate {
     is_open: watch::Sender<bool>,

@@ -34,7 +34,7 @@ use trunkline::{Context, Hub, HubError, HubHandle, Receivers, Server};
 
 use gate::Gate;
 
-/// How many calls of a client run at once on `/parallel`.
+/// Number of calls of a client that run at once on `/parallel`.
 const PARALLEL_INVOCATIONS: usize = 3;
 
 /// Short enough to be waited for.
@@ -43,7 +43,7 @@ const IMPATIENT_RESULT_TIMEOUT: Duration = Duration::from_millis(300);
 /// The tests' own app server.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(long)]
     listen: String,
     /// Serve clients too, without a proxy in front.

@@ -6,11 +6,11 @@ use trunkline::{HubError, RawConnection, RawEndpoint, RawMessage, ServerHandle};
 
 use super::gate::Gate;
 
-/// Where it is found.
+/// Path of the endpoint.
 const PATH: &str = "/raw";
 const NAME: &str = "raw";
 
-/// What its connections share.
+/// State that its connections share.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) gate: Gate,

@@ -24,16 +24,16 @@ use trunkline::{
     Cause, Context, Hub, HubError, RawConnection, RawEndpoint, RawMessage, Server, ServerHandle, Transport,
 };
 
-/// Long enough for a handshake that is sent at once, short enough to be waited for.
+/// Handshake time-out: enough for one that is sent at once, short enough to be waited for.
 const HASTY_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Longer than a busy machine delays a ping, short enough to be waited for.
+/// Client time-out: more than a busy machine delays a ping, short enough to be waited for.
 const LIVELY_CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The tests' own app server for ends of connections.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(long)]
     listen: String,
 }

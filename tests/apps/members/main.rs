@@ -25,7 +25,7 @@ use trunkline::{Context, Hub, Negotiation, Server};
 /// The tests' own app server.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(long)]
     listen: String,
 }
@@ -44,11 +44,11 @@ struct Wish {
     /// Somewhere else, with this token.
     elsewhere: Option<String>,
     token: Option<String>,
-    /// Whatever happens, never answer.
+    /// Never answer the question.
     hang: Option<String>,
 }
 
-/// Whose cookie it is comes in, with a claim and two cookies; others are told in our own words that they don't.
+/// Accepts the owner of a cookie, with a claim and two cookies; refuses others with a text of its own.
 async fn decide(
     headers: HeaderMap,
     Query(wish): Query<Wish>,

@@ -23,15 +23,15 @@ use trunkline::{CloseReason, Context, Hub, HubError, Rehomed, Server, ServerHand
 /// The tests' own app server for connections that move.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(long)]
     listen: String,
-    /// How long calls may take when it stops, in milliseconds.
+    /// Time for running calls when it stops, in milliseconds.
     #[arg(long, default_value_t = 10_000)]
     shutdown_timeout_ms: u64,
 }
 
-/// What lets calls end.
+/// Gate that lets calls end.
 type Gate = watch::Sender<bool>;
 
 #[derive(Clone)]
@@ -88,7 +88,7 @@ async fn pass(State(gate): State<Gate>, tag: String) -> String {
     tag
 }
 
-/// One item, and never an end.
+/// Streams one item, and never ends.
 async fn begin(tag: String) -> impl Stream<Item = String> {
     tell(&format!("ran {tag}"));
     stream::iter([tag]).chain(stream::pending())

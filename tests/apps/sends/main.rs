@@ -19,26 +19,26 @@ use clap::Parser;
 use tokio::net::TcpListener;
 use trunkline::{Context, Hub, HubError, Server, SlowClients, Transport};
 
-/// What a receiver is sent: a tag that names the call.
+/// Argument of each send: a tag that names the call.
 const RECEIVED: &str = "Received";
 const FENCE: &str = "Fence";
 
-/// Long enough for a handshake that is sent at once, short enough to be waited for.
+/// Handshake time-out: enough for one that is sent at once, short enough to be waited for.
 const HASTY_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// So frequent that a test can wait for some.
+/// Keep-alive interval that a test can wait for.
 const LIVELY_KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Longer than a busy machine delays a ping, short enough to be waited for.
+/// Client time-out: more than a busy machine delays a ping, short enough to be waited for.
 const LIVELY_CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Far longer than a call takes otherwise.
+/// Time of a slow call, far more than others take.
 const DAWDLE: Duration = Duration::from_millis(100);
 
 /// The tests' own app server.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(long)]
     listen: String,
 }
@@ -149,7 +149,7 @@ async fn hang() {
     std::future::pending().await
 }
 
-/// What comes after everything that was sent before.
+/// Fence: arrives behind everything that was sent before.
 async fn fence(ctx: Context, number: u64) -> Done {
     ctx.clients().all().send(FENCE, (number,)).await?;
     Ok(())

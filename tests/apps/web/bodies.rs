@@ -21,7 +21,7 @@ pub(crate) async fn trailers() -> Response {
     ([("trailer", "x-sum")], Body::new(body)).into_response()
 }
 
-/// What is told from now on.
+/// Text that readers get from now on.
 pub(crate) async fn events(State(web): State<Web>) -> Response {
     let receiver = web.events.subscribe();
     let opening = stream::iter([Ok::<_, io::Error>(": open\n\n".to_owned())]);

@@ -39,15 +39,15 @@ use trunkline::{Hub, Server};
 /// The tests' own app server.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(long)]
     listen: String,
-    /// Its name.
+    /// Name that it answers with.
     #[arg(long, default_value = "web")]
     name: String,
 }
 
-/// What requests share.
+/// State that requests share.
 #[derive(Clone)]
 struct Web {
     name: Arc<str>,

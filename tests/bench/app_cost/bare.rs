@@ -17,17 +17,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use trunkline_tests::bench::process::{READY, say};
+use trunkline_tests::bench::child::{READY, say};
 
 const RECORD_SEPARATOR: char = '\u{1e}';
 const INVOCATION: u8 = 1;
 const COMPLETION: u8 = 3;
 const HANDSHAKE_ANSWER: &str = "{}\u{1e}";
 
-/// What the bare handler needs to know.
+/// Arguments of the bare handler.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BareArguments {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long)]
     listen: SocketAddr,
 }

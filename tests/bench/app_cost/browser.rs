@@ -1,4 +1,4 @@
-//! What a client sends with its connect request: as little as a WebSocket needs, or as much as Chromium with a user.
+//! Connect requests: as little as a WebSocket needs, or as much as Chromium with a user.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use trunkline_tests::harness::token;
 
 const HUB: &str = "/bench";
 
-/// What clients send.
+/// Headers and token of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Dress {
@@ -32,7 +32,7 @@ impl Dress {
         Ok((format!("{HUB}?access_token={token}"), headers(address)))
     }
 
-    /// What it is called on the command line and in tables.
+    /// Name on the command line and in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Minimal => "minimal",
@@ -41,7 +41,7 @@ impl Dress {
     }
 }
 
-/// What Chromium adds to a WebSocket's own headers, which is the same for all clients.
+/// Headers of Chromium beside a WebSocket's own, alike for all clients.
 fn headers(address: SocketAddr) -> String {
     format!(
         "Pragma: no-cache\r\nCache-Control: no-cache\r\n\

@@ -1,4 +1,4 @@
-//! One client: it has calls under way, and compares each answer with the one that is due.
+//! Client with calls under way, which compares each answer with the one that is due.
 
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -19,7 +19,6 @@ const FULL_NAP: Duration = Duration::from_micros(50);
 
 const SEPARATOR: u8 = 0x1e;
 
-/// One client.
 #[derive(Debug)]
 pub(crate) struct Caller {
     client: Client<Hub>,
@@ -82,7 +81,6 @@ impl Calls {
         Self { client, payload, asked: 0, answered: 0 }
     }
 
-    /// The next call.
     fn next(&mut self) -> Vec<u8> {
         self.asked += 1;
         echo::call(self.client, self.asked, self.payload)

@@ -20,39 +20,38 @@ use serde::{Deserialize, Serialize};
 use trunkline_generator::connect;
 use trunkline_generator::cpu::CpuTime;
 use trunkline_generator::crowd::{Crowd, NAP};
-use trunkline_tests::bench::process::{READY, Speaker, say};
+use trunkline_tests::bench::child::{READY, Speaker, say};
 use trunkline_tests::bench::product::{self, Product};
 
 use crate::caller::Caller;
 
-/// When no answer has come for so long, some are lost.
+/// Time without any answer after which some are lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a window's calls are to those that warm up.
+/// Ratio of a window's calls to those of the warm-up.
 const WARM_UP_SHARE: u64 = 10;
 
-/// After it the server sleeps, and whatever it sends too much has come.
+/// Wait after which the server sleeps, as reading its CPU time demands; answers beyond those due have come, too.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// Who is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum At {
-    /// The bare handler.
+    /// The bare handler, as a process.
     Bare,
     /// The app server `bench` behind a proxy.
     App,
 }
 
-/// What callers need to know.
+/// Arguments of the callers.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CallersArguments {
-    /// Who is called
+    /// Server that is called
     #[arg(long)]
     at: At,
     /// Threads of the proxy that serve clients
     #[arg(long)]
     shards: u16,
-    /// Client connections
+    /// Number of client connections
     #[arg(long)]
     clients: usize,
     /// Calls that each client has outstanding
@@ -63,7 +62,7 @@ pub(crate) struct CallersArguments {
     payload: usize,
 }
 
-/// What came of one window.
+/// Figures of one window.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Window {
     /// Calls, each of which was answered once.
@@ -76,7 +75,7 @@ pub(crate) struct Window {
     pub(crate) callers_cpu_ns: u64,
     /// CPU time of the whole machine's `ksoftirqd`, which is in none of them.
     pub(crate) softirq_cpu_ns: u64,
-    /// How long it took.
+    /// Wall time of the window.
     pub(crate) wall_ns: u64,
 }
 
@@ -92,7 +91,7 @@ struct Callers {
 }
 
 /// CPU time at one moment.
-struct Reading {
+struct CpuReading {
     server: CpuTime,
     proxy: CpuTime,
     callers: CpuTime,
@@ -123,12 +122,12 @@ impl Callers {
     fn measure(&mut self, calls: u64) -> Result<Window> {
         self.call(calls / WARM_UP_SHARE)?;
         self.settle()?;
-        let before = Reading::of(&self.server)?;
+        let before = CpuReading::of(&self.server)?;
         let started = Instant::now();
         self.call(calls)?;
         let wall_ns = u64::try_from(started.elapsed().as_nanos())?;
         self.settle()?;
-        let after = Reading::of(&self.server)?;
+        let after = CpuReading::of(&self.server)?;
         Ok(Window {
             calls,
             cpu_ns: after.server.since(&before.server),
@@ -139,7 +138,7 @@ impl Callers {
         })
     }
 
-    /// So many calls, from the first to the last answer. As long as there are more, each client has its number of them
+    /// Makes this many calls, up to the last answer. As long as there are more, each client has its number of them
     /// outstanding.
     fn call(&mut self, calls: u64) -> Result<()> {
         let mut to_ask = calls;
@@ -201,7 +200,7 @@ impl Server {
     }
 }
 
-impl Reading {
+impl CpuReading {
     fn of(server: &Server) -> Result<Self> {
         let (server, proxy) = match server {
             Server::Bare(bare, _) => (CpuTime::of(bare.id())?, CpuTime::default()),

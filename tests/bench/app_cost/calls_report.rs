@@ -11,7 +11,7 @@ use crate::windows::{self, Measured, Part};
 const NANOS_PER_SECOND: f64 = 1e9;
 const NANOS_PER_MICRO: f64 = 1e3;
 
-/// What the ratio should be at most.
+/// Aim for the ratio of CPU times.
 const AIM: f64 = 2.0;
 
 /// All figures of a load. Times are CPU time per call in µs.
@@ -90,7 +90,7 @@ impl CallsReport {
     }
 }
 
-/// What the rows are about, and their columns.
+/// Heading of the rows, and their columns.
 fn heading(load: Load, settings: &Settings) -> String {
     let Settings { seconds, pairs, payload, shards, .. } = settings;
     let Load { clients, outstanding } = load;
@@ -104,7 +104,6 @@ fn heading(load: Load, settings: &Settings) -> String {
     )
 }
 
-/// One window.
 fn row(measured: &Measured) -> String {
     let Measured { round, part, window } = measured;
     let wall_s = window.wall_ns as f64 / NANOS_PER_SECOND;

@@ -7,7 +7,6 @@ pub(crate) fn call(client: usize, sequence: u64, payload: usize) -> Vec<u8> {
         .into_bytes()
 }
 
-/// What answers it.
 pub(crate) fn answer(client: usize, sequence: u64, payload: usize) -> Vec<u8> {
     let text = text(client, sequence, payload);
     format!("{{\"type\":3,\"invocationId\":\"{sequence}\",\"result\":\"{text}\"}}\x1e").into_bytes()

@@ -14,21 +14,21 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use trunkline_generator::connect;
 use trunkline_generator::memory::Memory;
-use trunkline_tests::bench::process::{READY, say};
+use trunkline_tests::bench::child::{READY, say};
 use trunkline_tests::bench::product::Product;
 
 use crate::browser::Dress;
 
-/// After it the last handshake is over on all sides.
+/// Wait after which the last handshake is over on all sides.
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// Sockets that the proxy and this process have beside those of clients.
 const OTHER_FILES: u64 = 100;
 
-/// What idle clients need to know.
+/// Arguments of the idle clients.
 #[derive(Debug, clap::Args)]
 pub(crate) struct IdleArguments {
-    /// What they send with their connect requests
+    /// Headers and tokens of their connect requests
     #[arg(long)]
     dress: Dress,
     /// Clients of each wave
@@ -41,22 +41,19 @@ pub(crate) struct IdleArguments {
 
 /// The memory of both processes at one moment.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Reading {
-    /// Of the app server.
+pub(crate) struct MemoryReading {
     pub(crate) app: Memory,
-    /// Of the proxy.
     pub(crate) proxy: Memory,
 }
 
-/// What came of two waves.
+/// Memory over two waves of clients.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Waves {
-    /// Without any client.
-    pub(crate) before: Reading,
-    /// With those of the first wave.
-    pub(crate) first: Reading,
-    /// With those of both.
-    pub(crate) second: Reading,
+    pub(crate) before: MemoryReading,
+    /// With the clients of the first wave.
+    pub(crate) first: MemoryReading,
+    /// With the clients of both waves.
+    pub(crate) second: MemoryReading,
 }
 
 /// Starts proxy and app server, then measures when it is told to.
@@ -83,7 +80,7 @@ fn measure(product: &Product, arguments: &IdleArguments) -> Result<Waves> {
     Ok(Waves { before, first, second })
 }
 
-fn wave(product: &Product, arguments: &IdleArguments, clients: &mut Vec<TcpStream>) -> Result<Reading> {
+fn wave(product: &Product, arguments: &IdleArguments, clients: &mut Vec<TcpStream>) -> Result<MemoryReading> {
     for _ in 0..arguments.clients {
         let number = u32::try_from(clients.len())?;
         let (target, headers) = arguments.dress.request(number, product.address())?;
@@ -94,14 +91,14 @@ fn wave(product: &Product, arguments: &IdleArguments, clients: &mut Vec<TcpStrea
     reading(product, clients)
 }
 
-fn reading(product: &Product, clients: &[TcpStream]) -> Result<Reading> {
+fn reading(product: &Product, clients: &[TcpStream]) -> Result<MemoryReading> {
     sleep(SETTLE);
     let (here, due) = (product.app_connections()?, clients.len() as f64);
     ensure!(here == due, "the app server has {here} connections where {due} are due");
-    Ok(Reading { app: Memory::of(product.app_pid())?, proxy: Memory::of(product.proxy_pid())? })
+    Ok(MemoryReading { app: Memory::of(product.app_pid())?, proxy: Memory::of(product.proxy_pid())? })
 }
 
-/// How many files this process and its children may open; nothing where there is no limit, or it can't be read.
+/// Limit of open files of this process and its children; `None` where there is none, or it can't be read.
 fn open_files_limit() -> Option<u64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;

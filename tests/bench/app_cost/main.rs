@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! What an app server costs behind a proxy: CPU time per call, and bytes of memory per idle connection.
+//! Cost of an app server behind a proxy: CPU time per call, and bytes of memory per idle connection.
 //!
 //! ```text
 //!   callers ── Echo("7…") ──► bare handler                    ── "7…" ──► callers
@@ -61,8 +61,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
+use trunkline_tests::bench::child::say;
 use trunkline_tests::bench::command;
-use trunkline_tests::bench::process::say;
 
 use bare::BareArguments;
 use callers::CallersArguments;
@@ -85,7 +85,7 @@ struct Cli {
 /// The other processes of a run are this program, too.
 #[derive(Debug, Subcommand)]
 enum Role {
-    /// The bare handler.
+    /// The bare handler, as a process.
     #[command(hide = true)]
     Bare(BareArguments),
     /// The clients that call one server.

@@ -3,16 +3,16 @@
 use anyhow::{Context, Result};
 use serde::Serialize;
 use trunkline_generator::memory::Memory;
-use trunkline_tests::bench::process::Speaker;
+use trunkline_tests::bench::child::Speaker;
 use trunkline_tests::bench::spread::Spread;
 
 use crate::browser::Dress;
-use crate::idle::{Reading, Waves};
+use crate::idle::{MemoryReading, Waves};
 use crate::settings::Settings;
 
 const DRESSES: [Dress; 2] = [Dress::Minimal, Dress::Chromium];
 
-/// What a connection with minimal headers should weigh at most at the app server.
+/// Aim for the bytes of a connection with minimal headers at the app server.
 const AIM_BYTES: f64 = 500.0;
 
 /// All figures about memory.
@@ -21,7 +21,7 @@ pub(crate) struct MemoryReport {
     figures: Vec<Figures>,
 }
 
-/// What a connection weighs, in bytes.
+/// Bytes of a connection.
 #[derive(Debug, Serialize)]
 struct Figures {
     dress: Dress,
@@ -30,12 +30,12 @@ struct Figures {
     runs: Vec<Waves>,
 }
 
-/// How anonymous memory grows, in bytes per connection.
+/// Growth of anonymous memory, in bytes per connection.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Growth {
-    /// With the first wave, and all that is needed once.
+    /// Growth with the first wave, which pays for pools and tables.
     first_wave: Spread,
-    /// From the first wave to the second.
+    /// Growth from the first wave to the second.
     slope: Spread,
 }
 
@@ -85,8 +85,8 @@ impl MemoryReport {
 
 impl Figures {
     fn new(dress: Dress, runs: Vec<Waves>, clients: u32) -> Result<Self> {
-        let growth = |memory: fn(&Reading) -> &Memory| -> Result<Growth> {
-            let between = |from: fn(&Waves) -> &Reading, to: fn(&Waves) -> &Reading| {
+        let growth = |memory: fn(&MemoryReading) -> &Memory| -> Result<Growth> {
+            let between = |from: fn(&Waves) -> &MemoryReading, to: fn(&Waves) -> &MemoryReading| {
                 Spread::of(runs.iter().map(|run| per_client(memory(from(run)), memory(to(run)), clients)))
             };
             Ok(Growth {
@@ -103,7 +103,7 @@ fn per_client(before: &Memory, after: &Memory, clients: u32) -> f64 {
     (after.anonymous_bytes as f64 - before.anonymous_bytes as f64) / f64::from(clients)
 }
 
-/// What the rows are about, and their columns.
+/// Heading of the rows, and their columns.
 fn heading(settings: &Settings) -> String {
     let (clients, both) = (settings.idle, 2 * settings.idle);
     format!(
@@ -113,7 +113,6 @@ fn heading(settings: &Settings) -> String {
     )
 }
 
-/// One run.
 fn row(run: u32, dress: Dress, waves: &Waves, clients: u32) -> String {
     let Waves { before, first, second } = waves;
     format!(
@@ -136,7 +135,7 @@ mod tests {
         let reading = |clients: u64| {
             let anonymous_bytes = if clients == 0 { 1_000 } else { 51_000 + 400 * clients };
             let memory = Memory { anonymous_bytes, proportional_bytes: anonymous_bytes, resident_bytes: 0 };
-            Reading { app: memory, proxy: memory }
+            MemoryReading { app: memory, proxy: memory }
         };
         let waves = Waves { before: reading(0), first: reading(100), second: reading(200) };
         let figures = Figures::new(Dress::Minimal, vec![waves], 100).unwrap();

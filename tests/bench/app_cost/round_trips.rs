@@ -1,4 +1,4 @@
-//! How long one client waits for the answer to one call: round trips of the bare handler and of the app server behind a proxy.
+//! Round trips of one client with one call at a time: at the bare handler, and at the app server behind a proxy.
 //!
 //! The client waits in its read, as a real one does, and compares each answer with the one that is due.
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 use trunkline_generator::done::Done;
 use trunkline_generator::speech::Hub;
 use trunkline_generator::{connect, frame};
-use trunkline_tests::bench::process::Speaker;
+use trunkline_tests::bench::child::Speaker;
 use trunkline_tests::bench::product::{self, Product};
 use trunkline_tests::bench::rounds::in_turn;
 use trunkline_tests::bench::spread::Spread;
@@ -20,7 +20,7 @@ use crate::echo;
 use crate::settings::Settings;
 use crate::windows::Part;
 
-/// What the ratio of the 99th percentiles should be at most.
+/// Aim for the ratio of the 99th percentiles.
 const AIM: f64 = 2.5;
 
 /// Calls before those that count, a share of them.
@@ -41,7 +41,7 @@ pub(crate) struct RoundTripReport {
     noise: Spread,
 }
 
-struct Caller {
+struct SingleCaller {
     socket: TcpStream,
     early: Vec<u8>,
     sequence: u64,
@@ -50,7 +50,7 @@ struct Caller {
 
 /// The latencies of one window, in µs.
 #[derive(Clone, Copy)]
-struct Window {
+struct LatencyWindow {
     p50: f64,
     p99: f64,
 }
@@ -61,19 +61,20 @@ pub(crate) fn measure(settings: &Settings, tell: impl Fn(&str)) -> Result<RoundT
     let _bare = Speaker::start("bare handler", &["bare", "--listen", &address.to_string()])?;
     let product = Product::start(settings.shards)?;
     let payload = settings.payload as usize;
-    let (mut bare, mut app) = (Caller::connect(address, payload)?, Caller::connect(product.address(), payload)?);
+    let (mut bare, mut app) =
+        (SingleCaller::connect(address, payload)?, SingleCaller::connect(product.address(), payload)?);
     tell(&format!(
         "\nround trips: 1 client, 1 call at a time, text of {payload} bytes, {} rounds of 3 windows of {} s\n\n\
          {:>5}  {:<11} {:>9} {:>8} {:>8}",
         settings.pairs, settings.seconds, "round", "server", "calls", "p50 us", "p99 us"
     ));
-    let mut windows: Vec<(Part, Window)> = Vec::new();
+    let mut windows: Vec<(Part, LatencyWindow)> = Vec::new();
     for round in 1..=settings.pairs {
         for part in in_turn(PARTS, round) {
             let caller = if part == Part::App { &mut app } else { &mut bare };
             caller.call_for(WARM_UP)?;
             let done = caller.call_for(Duration::from_secs(settings.seconds.into()))?;
-            let window = Window { p50: done.percentile(50) as f64, p99: done.percentile(99) as f64 };
+            let window = LatencyWindow { p50: done.percentile(50) as f64, p99: done.percentile(99) as f64 };
             tell(&format!("{round:>5}  {:<11} {:>9} {:>8} {:>8}", part.name(), done.units, window.p50, window.p99));
             windows.push((part, window));
         }
@@ -82,13 +83,14 @@ pub(crate) fn measure(settings: &Settings, tell: impl Fn(&str)) -> Result<RoundT
 }
 
 impl RoundTripReport {
-    fn new(windows: &[(Part, Window)]) -> Result<Self> {
-        let of = |wanted: Part| -> Vec<Window> {
+    fn new(windows: &[(Part, LatencyWindow)]) -> Result<Self> {
+        let of = |wanted: Part| -> Vec<LatencyWindow> {
             windows.iter().filter(|(part, _)| *part == wanted).map(|(_, window)| *window).collect()
         };
         let (bare, app, again) = (of(Part::Bare), of(Part::App), of(Part::BareAgain));
-        let ratios =
-            |of: &[Window], to: &[Window]| Spread::of(of.iter().zip(to).map(|(of, to)| of.p99 / to.p99.max(1.0)));
+        let ratios = |of: &[LatencyWindow], to: &[LatencyWindow]| {
+            Spread::of(of.iter().zip(to).map(|(of, to)| of.p99 / to.p99.max(1.0)))
+        };
         let both = [bare.as_slice(), again.as_slice()].concat();
         Ok(Self {
             bare_p50_us: Spread::of(both.iter().map(|window| window.p50))?,
@@ -121,13 +123,13 @@ impl RoundTripReport {
     }
 }
 
-impl Caller {
+impl SingleCaller {
     fn connect(address: std::net::SocketAddr, payload: usize) -> Result<Self> {
         let (socket, early) = connect::to_hub(address, "/bench", "")?;
         Ok(Self { socket, early, sequence: 0, payload })
     }
 
-    /// One call after the other.
+    /// Makes one call after the other.
     fn call_for(&mut self, length: Duration) -> Result<Done> {
         let (started, mut done) = (Instant::now(), Done::default());
         while started.elapsed() < length {
@@ -158,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_window_is_compared_with_the_one_of_its_round() {
-        let window = |p99| Window { p50: 1.0, p99 };
+        let window = |p99| LatencyWindow { p50: 1.0, p99 };
         let windows = [
             (Part::Bare, window(10.0)),
             (Part::App, window(20.0)),

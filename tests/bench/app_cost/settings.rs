@@ -9,10 +9,10 @@ use serde::Serialize;
 
 /// More clients than that don't fit into one process with the usual limits.
 const CLIENTS_MAX: u32 = 9_000;
-/// What is outstanding has room in the buffers of a socket.
+/// Largest number of outstanding calls: they have room in the buffers of a socket.
 const OUTSTANDING_MAX: u32 = 64;
 
-/// What is measured.
+/// Settings of a run.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub(crate) struct Settings {
     /// Rounds: each gives one pair of bare handler and app server, and one of bare handler and bare handler
@@ -33,34 +33,34 @@ pub(crate) struct Settings {
     /// Idle connections of the first wave, and of the second
     #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(100..=9_000))]
     pub(crate) idle: u32,
-    /// How often memory is measured, each time with new processes
+    /// Runs of the memory measurement, each with new processes
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) memory_runs: u32,
     /// Measure only one of them
     #[arg(long)]
     #[serde(skip)]
     pub(crate) only: Option<Subject>,
-    /// Where the figures go as JSON, too
+    /// File for the figures as JSON
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub(crate) json: Option<PathBuf>,
 }
 
-/// What can be measured.
+/// Subject of a measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Subject {
     /// CPU time per call.
     Calls,
     /// Memory per idle connection.
     Memory,
-    /// How long one client waits for an answer.
+    /// Round trip times of one client.
     RoundTrips,
 }
 
-/// How many call, and how much at once.
+/// Load: the number of clients, and of calls at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Load {
-    /// Client connections.
+    /// Number of client connections.
     pub(crate) clients: u32,
     /// Calls that each of them waits for at any time.
     pub(crate) outstanding: u32,

@@ -1,10 +1,10 @@
-//! Which window comes when.
+//! Order of the windows.
 //!
 //! A round is one window of each: the bare handler, the app server, and the bare handler again.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use trunkline_tests::bench::process::Speaker;
+use trunkline_tests::bench::child::Speaker;
 use trunkline_tests::bench::rounds::in_turn;
 
 use crate::callers::{At, Window};
@@ -15,13 +15,13 @@ const FIRST_CALLS: u64 = 10_000;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// What a window is for.
+/// Role of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Part {
-    /// What the others are compared with.
+    /// The base of the comparison.
     Bare,
-    /// What the benchmark is about.
+    /// The subject of the benchmark.
     App,
     /// The bare handler once more: how far it is from itself is the noise.
     BareAgain,
@@ -30,14 +30,12 @@ pub(crate) enum Part {
 /// The order in the first round.
 const PARTS: [Part; 3] = [Part::Bare, Part::App, Part::BareAgain];
 
-/// One window and its place.
+/// Window and its place.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Measured {
-    /// Which round, from 1.
+    /// Number of the round, from 1.
     pub(crate) round: u32,
-    /// What it is for.
     pub(crate) part: Part,
-    /// What came of it.
     #[serde(flatten)]
     pub(crate) window: Window,
 }
@@ -90,7 +88,6 @@ impl Called {
 }
 
 impl Part {
-    /// What it is called in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Part::Bare => "bare",

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde_json::Value;
 use trunkline_generator::chart::{Chart, Line};
+use trunkline_tests::bench::child::say;
 use trunkline_tests::bench::command;
-use trunkline_tests::bench::process::say;
 use trunkline_tests::bench::spread::Spread;
 
 const ALL: &str = "bench.json";
@@ -47,7 +47,7 @@ polyline.floor { stroke: gray; stroke-dasharray: 6 4; }
 #[derive(Debug, Parser)]
 #[command(name = "bench_page")]
 struct Arguments {
-    /// Where the JSON files are, and the page goes
+    /// Folder of the JSON files and the page
     folder: PathBuf,
 }
 
@@ -122,7 +122,7 @@ fn clients(run: &Value) -> Option<f64> {
     run.get("settings")?.get("clients")?.as_f64()
 }
 
-/// What one client has the proxy keep. Those that only come and go are not there when it is looked.
+/// Memory of one client at the proxy; none for visitors, which are gone when it is read.
 fn memory(run: &Value) -> Option<f64> {
     let work = run.get("settings")?.get("work").and_then(Value::as_str);
     clients(run).filter(|_| work != Some("connect")).filter(|clients| *clients >= CLIENTS_MIN)?;
@@ -138,7 +138,7 @@ fn latency(run: &Value, name: &str) -> Option<f64> {
     Some(spread.median).filter(|latency| *latency > 0.0)
 }
 
-/// What a unit costs with ever more clients; nothing where it was not measured.
+/// Chart of a unit's cost over the number of clients; empty where it was not measured.
 fn over_clients(all: &[(&str, &Value)], names: &str, title: &'static str) -> String {
     let runs: Vec<_> = all.iter().filter(|(name, _)| name.starts_with(names)).map(|(_, run)| *run).collect();
     // Each step in the number of clients is a multiple of the one before.

@@ -17,43 +17,42 @@ use trunkline_generator::crowd::Crowd;
 use trunkline_generator::idlers::{KEEP_ALIVE_TURN, KeepAlives};
 use trunkline_generator::receivers::numbered_text;
 use trunkline_generator::speech::Hub;
-use trunkline_tests::bench::process::{READY, say};
+use trunkline_tests::bench::child::{READY, say};
 
 use crate::machine;
 
-/// What has not come by then is lost.
+/// Time after which a broadcast is lost.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// When all have it, what comes twice has come by then.
+/// Wait for duplicates when all have it. A fence behind them is the next broadcast; the last has none.
 pub(crate) const SETTLE: Duration = Duration::from_millis(500);
 
-/// How often it looks for memory that is left.
+/// Number of connects from one look at free memory to the next.
 const LOOK_EVERY: usize = 500;
 const MEBIBYTE: u64 = 1_048_576;
 const PAYLOAD_BYTES: usize = 128;
 
-/// What it needs to know.
+/// Arguments of the clients.
 #[derive(Debug, clap::Args)]
 pub(crate) struct HolderArguments {
-    /// Where to connect
+    /// Address of the proxy
     #[arg(long)]
     proxy: SocketAddr,
-    /// How many
+    /// Number of clients to connect
     #[arg(long)]
     clients: u32,
-    /// From which address: it has ports of its own
+    /// Source address, which has ports of its own
     #[arg(long)]
     source: IpAddr,
-    /// How much memory is to stay free, in MiB
+    /// Memory that has to stay free, in MiB
     #[arg(long)]
     keep_free: u64,
 }
 
-/// What came of a broadcast.
+/// Arrivals of a broadcast.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Came {
     /// Clients that have got it.
     pub(crate) once: u64,
-    /// How often it came again.
     pub(crate) twice: u64,
     /// Frames that are neither it nor a ping.
     pub(crate) other: u64,

@@ -1,4 +1,4 @@
-//! What the whole machine has in memory, as the system counts it.
+//! Memory of the whole machine, by the system's count.
 
 use std::fs;
 
@@ -7,12 +7,12 @@ use anyhow::{Context, Result};
 const KIBIBYTE: u64 = 1_024;
 const TABLE: &str = "/proc/meminfo";
 
-/// What programs could still have without anything being swapped out.
+/// Memory that programs could still have without swapping.
 pub(crate) fn free_bytes() -> Result<u64> {
     available(&fs::read_to_string(TABLE).with_context(|| format!("reading {TABLE}"))?)
 }
 
-/// How much less of it there is than before.
+/// Free memory lost since an earlier reading.
 pub(crate) fn taken_since(before: u64) -> Result<u64> {
     Ok(before.saturating_sub(free_bytes()?))
 }

@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! How many clients a fleet holds on one machine: idle ones, by the hundred thousand, and each gets every broadcast.
+//! Capacity of a fleet on one machine: idle clients by the hundred thousand, each of which gets every broadcast.
 //!
 //! ```text
 //!                    ┌─ proxy 1  ◄── 15 000 clients ── holder 1,  from 127.0.1.1
@@ -27,9 +27,9 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use trunkline_generator::memory::Memory;
 use trunkline_generator::{connect, frame};
+use trunkline_tests::bench::child::{Speaker, say};
 use trunkline_tests::bench::command;
-use trunkline_tests::bench::process::{Speaker, say};
-use trunkline_tests::bench::product::{App, Proxy};
+use trunkline_tests::bench::product::{MeasuredApp, MeasuredProxy};
 
 use holder::{Came, HolderArguments};
 
@@ -53,7 +53,7 @@ enum Role {
     Holder(HolderArguments),
 }
 
-/// How many, and where.
+/// Settings of a run.
 #[derive(Debug, clap::Args)]
 struct Settings {
     /// Client connections in all
@@ -65,7 +65,7 @@ struct Settings {
     /// Broadcasts to all of them
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     broadcasts: u64,
-    /// How much memory is to stay free, in MiB: with less, nobody connects any more
+    /// Memory that has to stay free, in MiB: with less, no more clients connect
     #[arg(long, value_name = "MIB", default_value_t = 2_048)]
     keep_free: u64,
 }
@@ -83,14 +83,14 @@ fn main() -> ExitCode {
 struct Share {
     // The clients go first, or each would notice that its proxy has gone.
     holder: Speaker,
-    proxy: Proxy,
+    proxy: MeasuredProxy,
     clients: u32,
 }
 
 fn run(settings: &Settings) -> Result<()> {
     command::warn_of_debug_build("capacity");
     let free_before = machine::free_bytes()?;
-    let app = App::start()?;
+    let app = MeasuredApp::start()?;
     let (mut shares, started) = (Vec::new(), Instant::now());
     let mut left = settings.clients;
     while left > 0 {
@@ -112,8 +112,8 @@ fn run(settings: &Settings) -> Result<()> {
 
 impl Share {
     /// Starts a proxy, and connects its clients.
-    fn fill(app: &App, number: usize, clients: u32, keep_free: u64) -> Result<Self> {
-        let proxy = Proxy::start(app, 1)?;
+    fn fill(app: &MeasuredApp, number: usize, clients: u32, keep_free: u64) -> Result<Self> {
+        let proxy = MeasuredProxy::start(app, 1)?;
         let (address, count, source) =
             (proxy.address().to_string(), clients.to_string(), format!("127.0.1.{}", number + 1));
         let keep_free = keep_free.to_string();
@@ -151,8 +151,8 @@ fn broadcast_all(settings: &Settings, shares: &mut [Share]) -> Result<()> {
     Ok(())
 }
 
-/// What each process has in memory, and what the machine misses.
-fn table(settings: &Settings, app: &App, shares: &[Share], took: u64) -> Result<()> {
+/// Table of each process's memory, and of the machine's.
+fn table(settings: &Settings, app: &MeasuredApp, shares: &[Share], took: u64) -> Result<()> {
     let row = |name: &str, clients: u32, memory: Memory| {
         let bytes = memory.anonymous_bytes as f64;
         format!(

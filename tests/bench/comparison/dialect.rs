@@ -1,4 +1,4 @@
-//! What clients of each kind say and hear, as bytes: the same text of the same length in each of them.
+//! Dialects of clients, as bytes: a text of equal length in each of them.
 
 use anyhow::{Result, bail, ensure};
 use trunkline_generator::callers::Call;
@@ -7,7 +7,7 @@ use trunkline_generator::speech::{Heard, Hub, Speech};
 use trunkline_generator::upgrade;
 use trunkline_generator::welcome::{HubWelcome, Next, Welcome};
 
-/// How clients speak to a peer.
+/// Dialect of a peer's clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     /// SignalR's JSON hub protocol, connecting without negotiation.
@@ -20,13 +20,13 @@ pub(crate) enum Dialect {
     Nchan,
 }
 
-/// What the packets of Engine.IO begin with, and what those of Socket.IO in them do.
+/// First bytes of Engine.IO's packets, and of Socket.IO's in them.
 mod packet {
     /// Engine.IO: the session is open.
     pub(super) const OPEN: &[u8] = b"0{";
     /// Engine.IO: are you there?
     pub(super) const PING: &[u8] = b"2";
-    /// Engine.IO: I am.
+    /// Engine.IO: answer to a ping.
     pub(super) const PONG: &[u8] = b"3";
     /// Socket.IO: let me into the main namespace.
     pub(super) const CONNECT: &[u8] = b"40";
@@ -46,7 +46,7 @@ impl Dialect {
         upgrade::request("localhost", target, "").into_bytes()
     }
 
-    /// What asks the server to send this text to everyone.
+    /// Bytes that ask the server to send this text to everyone.
     pub(crate) fn publish(self, text: &str) -> Vec<u8> {
         let message = match self {
             Self::SignalR => format!("{{\"type\":1,\"target\":\"Broadcast\",\"arguments\":[\"{text}\"]}}\x1e"),
@@ -57,7 +57,7 @@ impl Dialect {
         frame::from_client(message.as_bytes())
     }
 
-    /// What everyone gets then.
+    /// Message that everyone gets then.
     pub(crate) fn published(self, text: &str) -> Vec<u8> {
         match self {
             Self::SignalR => format!("{{\"type\":1,\"target\":\"Message\",\"arguments\":[\"{text}\"]}}\x1e"),
@@ -185,7 +185,7 @@ mod tests {
 
     const TEXT: &str = "hello";
 
-    /// As recorded, each from a server of that kind.
+    /// Recorded bytes, each from a server of that kind.
     const UPGRADED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                               Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
     const OPENED: &[u8] = b"\x81k0{\"sid\":\"cNgjvV-Dui22zS02AAAA\",\"upgrades\":[],\"pingInterval\":25000,\

@@ -15,15 +15,15 @@ use axum::routing::get;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot};
-use trunkline_tests::bench::process::{READY, say};
+use trunkline_tests::bench::child::{READY, say};
 
 /// Messages that may wait for one client; who falls back further is closed.
 const WAITING_MAX: usize = 1024;
 
-/// What the fan-out needs to know.
+/// Arguments of the fan-out.
 #[derive(Debug, clap::Args)]
 pub(crate) struct FanOutArguments {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long)]
     listen: SocketAddr,
 }

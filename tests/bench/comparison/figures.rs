@@ -1,4 +1,4 @@
-//! From slices to figures: medians over the rounds, and from where to where.
+//! Figures from slices: medians over the rounds, with the smallest and the largest.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ const NANOS_PER_SECOND: f64 = 1e9;
 const NANOS_PER_MICRO: f64 = 1e3;
 const MICROS_PER_MILLI: f64 = 1e3;
 
-/// What the generator is called among the processes of a peer, of which it is none.
+/// Name of the generator in the list of a peer's processes.
 pub(crate) const GENERATOR: &str = "generator, not counted";
 
 /// A kind of work.
@@ -26,7 +26,6 @@ pub(crate) enum Work {
 impl Work {
     pub(crate) const ALL: [Self; 3] = [Self::Deliveries, Self::Echoes, Self::Connects];
 
-    /// What is counted.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Deliveries => "deliveries",
@@ -49,13 +48,12 @@ impl Work {
 #[derive(Debug)]
 pub(crate) struct Figures {
     pub(crate) peer: Peer,
-    /// How many rounds they are of.
     pub(crate) rounds: usize,
-    /// By [`Work`], in its order.
+    /// Figures by [`Work`], in its order.
     pub(crate) works: [Option<Done>; 3],
     /// Bytes per idle connection, in all processes.
     pub(crate) idle_bytes: Spread,
-    /// The same of each process.
+    /// Figures of each process.
     pub(crate) idle_bytes_of: BTreeMap<String, Spread>,
 }
 
@@ -64,7 +62,6 @@ pub(crate) struct Figures {
 pub(crate) struct Done {
     /// Units per second of CPU time of all processes.
     pub(crate) per_cpu_second: Spread,
-    /// The same of [`Peer::alone`].
     pub(crate) per_cpu_second_alone: Option<Spread>,
     pub(crate) p50_ms: Spread,
     pub(crate) p99_ms: Spread,
@@ -75,7 +72,7 @@ pub(crate) struct Done {
 }
 
 impl Figures {
-    /// Of each peer that was measured, in the order of tables.
+    /// Computes those of each peer that was measured, in the order of tables.
     pub(crate) fn of_all(slices: &[Slice]) -> Result<Vec<Self>> {
         let of = |peer| -> Vec<&Slice> { slices.iter().filter(|slice| slice.peer == peer).collect() };
         let measured = Peer::ALL.into_iter().map(|peer| (peer, of(peer))).filter(|(_, slices)| !slices.is_empty());

@@ -52,8 +52,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use trunkline_tests::bench::child::{Speaker, say};
 use trunkline_tests::bench::command;
-use trunkline_tests::bench::process::{Speaker, say};
 use trunkline_tests::bench::rounds::in_turn;
 
 use fan_out::FanOutArguments;
@@ -78,18 +78,18 @@ struct Cli {
 /// The other processes of a run are this program, too.
 #[derive(Debug, Subcommand)]
 enum Role {
-    /// One peer in one round.
+    /// One peer in one round, as a process.
     #[command(hide = true)]
     Slice(SliceArguments),
-    /// The plain fan-out.
+    /// The plain fan-out, as a process.
     #[command(hide = true)]
     FanOut(FanOutArguments),
 }
 
-/// What is compared, and how often.
+/// Arguments of a comparison.
 #[derive(Debug, clap::Args)]
 struct Arguments {
-    /// Who is measured; without a name, all
+    /// Peers to measure; without a name, all
     #[arg(value_name = "NAME")]
     peers: Vec<Peer>,
     /// Rounds: each measures everyone once, and begins with the next of them
@@ -97,7 +97,7 @@ struct Arguments {
     rounds: u32,
     #[command(flatten)]
     settings: Settings,
-    /// Where the slices are kept; what is there is not measured again
+    /// Folder of the slices; existing ones are not measured again
     #[arg(long, value_name = "FOLDER", default_value = "target/bench/compare")]
     results: PathBuf,
     /// Also puts tables and picture into the page and beside it, in this folder
@@ -140,7 +140,7 @@ fn compare(arguments: &Arguments) -> Result<()> {
     docs.as_deref().map_or(Ok(()), |docs| publish(docs, &tables, &picture))
 }
 
-/// In a process of its own, whose CPU time is the generator's.
+/// Measures a slice in a process of its own, whose CPU time is the generator's.
 fn measure(peer: Peer, round: u32, settings: &Settings) -> Result<Slice> {
     let typed = SliceArguments::typed(peer, round, settings);
     let typed: Vec<&str> = typed.iter().map(String::as_str).collect();
@@ -160,7 +160,7 @@ fn line(slice: &Slice) -> String {
     format!("round {}, {:<15} {}, {idle} bytes per idle connection", slice.round, slice.peer.name(), works.join(", "))
 }
 
-/// Where the generator is as busy as what it measures.
+/// Warnings where the generator is as busy as the servers.
 fn busy_generators(all: &[Figures]) -> impl Iterator<Item = String> {
     let works = all.iter().flat_map(|figures| Work::ALL.map(|work| (figures, work)));
     works.filter_map(|(figures, work)| {

@@ -1,4 +1,4 @@
-//! From where visitors come: an address and a port of loopback for each, so that none is used twice within a run.
+//! Origins of visitors: an address and a port of loopback for each, so that none is used twice within a run.
 //!
 //! Left to the system, thousands of connects per second soon leave no port that is not still in TIME-WAIT, and its
 //! search for one took 45 % of the generator's CPU time.
@@ -16,7 +16,7 @@ const PORTS: std::ops::RangeInclusive<u16> = 11_000..=31_000;
 /// Ports in a row that may be taken by somebody else.
 const TRIES: usize = 100;
 
-/// Where the next visitor comes from.
+/// Address that the next visitor connects from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origins {
     host: u8,

@@ -1,4 +1,4 @@
-//! What is compared: which servers do the work, and how clients speak to them.
+//! Peers: the servers that do the work, and the dialect of their clients.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -17,13 +17,13 @@ pub(crate) enum Peer {
     Axum,
     /// HAProxy, passing through, before that
     Haproxy,
-    /// Node's `ws`
+    /// The library `ws` of Node
     Ws,
-    /// Socket.IO, one process
+    /// Socket.IO in one process
     Socketio,
     /// Socket.IO, two processes and Redis between them
     SocketioRedis,
-    /// nginx with nchan
+    /// nginx with the module nchan
     Nchan,
 }
 
@@ -40,7 +40,7 @@ impl Peer {
         Self::Nchan,
     ];
 
-    /// As it is typed, and as its files are called.
+    /// Name on the command line and of files.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Trunkline => "trunkline",
@@ -54,7 +54,7 @@ impl Peer {
         }
     }
 
-    /// As it is called in tables and pictures.
+    /// Name in tables and pictures.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Trunkline => "Trunkline, 2 proxies + app server",
@@ -68,7 +68,6 @@ impl Peer {
         }
     }
 
-    /// How its clients speak.
     pub(crate) fn dialect(self) -> Dialect {
         match self {
             Self::Trunkline | Self::Embedded => Dialect::SignalR,
@@ -78,7 +77,7 @@ impl Peer {
         }
     }
 
-    /// Which process counts alone, too, and what that row is called.
+    /// Process that also counts alone, and the name of that row.
     pub(crate) fn alone(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::Haproxy => Some(("haproxy", "HAProxy alone")),

@@ -15,7 +15,7 @@ const BAR: f64 = 14.0;
 const PANEL_HEAD: f64 = 44.0;
 const MARGIN: f64 = 16.0;
 
-/// For light and dark alike.
+/// Style for light and dark alike.
 const STYLE: &str = "
 text { font: 13px system-ui, sans-serif; fill: #222; }
 .head { font-weight: 600; font-size: 15px; }
@@ -34,7 +34,7 @@ text { font: 13px system-ui, sans-serif; fill: #222; }
 }
 ";
 
-/// One row of a panel: its title, whether it is ours, and its figure, if there is one.
+/// Row of a panel: its title, whether it is ours, and its figure, if there is one.
 struct Bar<'a> {
     title: &'a str,
     is_ours: bool,

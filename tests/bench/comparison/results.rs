@@ -1,4 +1,4 @@
-//! Where slices are kept: one file per peer and round. What is there is not measured again.
+//! Store of slices: one file per peer and round. An existing one is not measured again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,13 @@ pub(crate) const ROUNDS_MAX: u32 = 99;
 pub(crate) struct Results(PathBuf);
 
 impl Results {
-    /// In this folder, which is made if it is not there.
+    /// Opens this folder, which is made if it is missing.
     pub(crate) fn open(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         Ok(Self(folder.to_owned()))
     }
 
-    /// What was measured for a peer in a round; an error if that was something else than is wanted now.
+    /// Slice of a peer and a round; an error if it was measured with other settings.
     pub(crate) fn find(&self, peer: Peer, round: u32, settings: &Settings) -> Result<Option<Slice>> {
         let path = self.path(peer, round);
         if !path.is_file() {
@@ -39,7 +39,6 @@ impl Results {
         Ok(Some(slice))
     }
 
-    /// Keeps a slice.
     pub(crate) fn keep(&self, slice: &Slice) -> Result<()> {
         let path = self.path(slice.peer, slice.round);
         // Whole or not at all, also when this is interrupted.
@@ -49,7 +48,7 @@ impl Results {
             .with_context(|| format!("writing {}", path.display()))
     }
 
-    /// All that were measured with these settings, by peer and round.
+    /// Slices measured with these settings, by peer and round.
     pub(crate) fn all(&self, settings: &Settings) -> Result<Vec<Slice>> {
         let places = Peer::ALL.into_iter().flat_map(|peer| (1..=ROUNDS_MAX).map(move |round| (peer, round)));
         places.filter_map(|(peer, round)| self.find(peer, round, settings).transpose()).collect()

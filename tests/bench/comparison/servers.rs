@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use trunkline_tests::bench::process::Speaker;
-use trunkline_tests::bench::product::{self, App, Proxy};
+use trunkline_tests::bench::child::Speaker;
+use trunkline_tests::bench::product::{self, MeasuredApp, MeasuredProxy};
 
 use crate::peer::Peer;
 use crate::service::{Folder, Service};
@@ -12,23 +12,23 @@ use crate::service::{Folder, Service};
 /// Threads of each proxy that serve clients: two proxies on two cores, as if each were on a machine of its own.
 const SHARDS: u16 = 1;
 
-/// Running servers.
+/// Servers that run until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Servers {
-    /// Where clients connect, each at the next one.
+    /// Addresses for clients, in turn.
     pub(crate) addresses: Vec<SocketAddr>,
-    /// What is measured: names and process ids.
+    /// Processes that are measured: names and ids.
     pub(crate) processes: Vec<(String, u32)>,
-    /// Until this value goes; those in front first.
+    /// Held until this value is dropped, front servers first.
     _held: Vec<Held>,
 }
 
-/// What ends with this value.
+/// Process or folder that ends with this value.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held for its end")]
 enum Held {
-    App(App),
-    Proxy(Proxy),
+    App(MeasuredApp),
+    Proxy(MeasuredProxy),
     FanOut(Speaker),
     Service(Service),
     Folder(Folder),
@@ -50,8 +50,8 @@ impl Servers {
     }
 
     fn trunkline() -> Result<Self> {
-        let app = App::start()?;
-        let [first, second] = [Proxy::start(&app, SHARDS)?, Proxy::start(&app, SHARDS)?];
+        let app = MeasuredApp::start()?;
+        let [first, second] = [MeasuredProxy::start(&app, SHARDS)?, MeasuredProxy::start(&app, SHARDS)?];
         Ok(Self {
             addresses: vec![first.address(), second.address()],
             processes: named([("proxy-1", first.pid()), ("proxy-2", second.pid()), ("app", app.pid())]),
@@ -60,7 +60,7 @@ impl Servers {
     }
 
     fn embedded() -> Result<Self> {
-        let app = App::embedded()?;
+        let app = MeasuredApp::embedded()?;
         Ok(Self { addresses: vec![app.address()], processes: named([("app", app.pid())]), _held: vec![Held::App(app)] })
     }
 

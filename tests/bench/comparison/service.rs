@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use trunkline_tests::bench::process::Process;
+use trunkline_tests::bench::child::ChildProcess;
 
-/// Where Debian puts servers, which is not in everybody's path.
+/// Debian's folder of servers, which is not in every path.
 const PROGRAMS: &str = "/usr/sbin:/usr/bin";
-/// Where Debian puts the modules of nginx.
+/// Debian's folder of nginx's modules.
 const NGINX_MODULES: &str = "/usr/lib/nginx/modules";
-/// Configurations and scripts.
+/// Folder of configurations and scripts.
 const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/peers");
 
 /// A server. It ends with this value, and with this process, whatever becomes of it.
 #[derive(Debug)]
 pub(crate) struct Service {
-    process: Process,
+    process: ChildProcess,
 }
 
 /// A folder for what servers write; it is removed with this value.
@@ -53,7 +53,7 @@ impl Service {
         Self::start("node", "node", &arguments, listen)
     }
 
-    /// nginx with nchan.
+    /// nginx with its module nchan.
     pub(crate) fn nginx(listen: SocketAddr, folder: &Folder) -> Result<Self> {
         // As many as `auto` makes.
         let workers = std::thread::available_parallelism()?.get();
@@ -90,12 +90,12 @@ impl Service {
         command.args(["--pdeathsig", "TERM", "--", program]).args(arguments);
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{path}:{PROGRAMS}"));
-        let mut process = Process::start(name, &mut command)?;
+        let mut process = ChildProcess::start(name, &mut command)?;
         process.wait_until(|| TcpStream::connect(listen).is_ok())?;
         Ok(Self { process })
     }
 
-    /// Its process id.
+    /// ChildProcess id, as the system knows it.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }

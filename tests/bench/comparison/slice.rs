@@ -1,4 +1,4 @@
-//! One slice: one peer in one round, at each work in turn. Each work has servers of its own, as fresh as the others'.
+//! Slice: one peer in one round, at each work in turn. Each work has servers of its own, as fresh as the others'.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use trunkline_generator::cpu::CpuTime;
 use trunkline_generator::memory::Memory;
-use trunkline_tests::bench::process::{READY, say};
+use trunkline_tests::bench::child::{READY, say};
 
 use trunkline_generator::play::{Play, settle};
 
@@ -17,15 +17,15 @@ use crate::crowds;
 use crate::peer::Peer;
 use crate::servers::Servers;
 
-/// Long enough for just-in-time compilers, too.
+/// Warm-up: enough for just-in-time compilers, too.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// After it the servers have put away what was for the coming of clients.
+/// Wait after which the servers have freed what connecting clients needed.
 const SETTLE_IDLE: Duration = Duration::from_secs(2);
 
 /// Clients that are there before the idle ones: what a first client costs is not counted for each.
 const BEFORE_IDLE: usize = 200;
 
-/// What is measured, the same for all peers.
+/// Settings of a run, alike for all peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
 pub(crate) struct Settings {
     /// Length of each window of deliveries, echoes and connects
@@ -40,7 +40,7 @@ pub(crate) struct Settings {
     /// Connects that are under way together
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=500))]
     pub(crate) visitors: u32,
-    /// Idle clients
+    /// Number of idle clients
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(100..=7_500))]
     pub(crate) idle: u32,
     /// Bytes of the text that travels, without what frames it
@@ -48,7 +48,7 @@ pub(crate) struct Settings {
     pub(crate) payload: u32,
 }
 
-/// What came of a slice.
+/// Figures of a slice.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Slice {
     pub(crate) peer: Peer,
@@ -61,7 +61,7 @@ pub(crate) struct Slice {
     pub(crate) idle: Idle,
 }
 
-/// What came of one window.
+/// Figures of one window.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Window {
     /// Deliveries, echoes or connects: each was looked at.
@@ -72,20 +72,19 @@ pub(crate) struct Window {
     pub(crate) generator_cpu_ns: u64,
     /// CPU time of the whole machine's `ksoftirqd`, which is in none of these.
     pub(crate) softirq_cpu_ns: u64,
-    /// How long it took.
+    /// Wall time of the window.
     pub(crate) wall_ns: u64,
     /// Time from the asking within which half of the units were done, as the naps between two looks allow to tell.
     pub(crate) p50_us: u64,
-    /// The same for 99 of 100.
+    /// Time within which 99 of 100 units were done.
     pub(crate) p99_us: u64,
 }
 
-/// What idle clients take.
+/// Memory of idle clients.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Idle {
-    /// How many there are.
     pub(crate) clients: u32,
-    /// What each process of the peer has in memory for them.
+    /// Memory of each process of the peer for them.
     pub(crate) bytes: BTreeMap<String, i64>,
 }
 
@@ -173,13 +172,13 @@ impl Window {
     }
 }
 
-/// What one slice needs to know.
+/// Arguments of one slice.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SliceArguments {
-    /// Whose it is
+    /// Peer that is measured
     #[arg(long)]
     peer: Peer,
-    /// Which round it is
+    /// Number of the round
     #[arg(long)]
     round: u32,
     #[command(flatten)]
@@ -187,7 +186,7 @@ pub(crate) struct SliceArguments {
 }
 
 impl SliceArguments {
-    /// As they are typed.
+    /// Arguments as they are typed.
     pub(crate) fn typed(peer: Peer, round: u32, settings: &Settings) -> Vec<String> {
         let Settings { seconds, receivers, callers, visitors, idle, payload } = settings;
         let numbers = [

@@ -7,13 +7,12 @@ use trunkline_tests::bench::spread::Spread;
 
 use crate::figures::{Done, Figures, GENERATOR, Work};
 
-/// What stands for a figure that there is none of.
+/// Placeholder of a missing figure.
 const NONE: &str = "–";
 /// Between these lines of a page are the tables.
 const BEGIN: &str = "<!-- tests/bench/compare writes from here -->";
 const END: &str = "<!-- to here -->";
 
-/// All tables.
 pub(crate) fn tables(all: &[Figures]) -> String {
     let rounds = all.iter().map(|figures| figures.rounds);
     let (least, most) = (rounds.clone().min().unwrap_or(0), rounds.max().unwrap_or(0));
@@ -81,7 +80,7 @@ fn processes(all: &[Figures]) -> String {
     text
 }
 
-/// Ours is bold.
+/// Title of a row; ours is bold.
 fn title(figures: &Figures) -> String {
     let title = figures.peer.title();
     if figures.peer.is_ours() { format!("**{title}**") } else { title.to_owned() }
@@ -96,12 +95,12 @@ fn row(text: &mut String, first: &str, cells: &[String]) {
     let _ = writeln!(text, "| {first} | {} |", cells.join(" | "));
 }
 
-/// For figures that are thousands.
+/// Format of large figures.
 fn whole(Spread { median, min, max }: &Spread) -> String {
     format!("{} ({} to {})", thousands(*median), thousands(*min), thousands(*max))
 }
 
-/// For figures that are small.
+/// Format of small figures.
 fn fine(Spread { median, min, max }: &Spread) -> String {
     let digits = |value: &f64| if value.abs() < 10.0 { format!("{value:.2}") } else { format!("{value:.1}") };
     format!("{} ({} to {})", digits(median), digits(min), digits(max))

@@ -15,7 +15,7 @@ use socket2::{Domain, Type};
 use trunkline_generator::frame;
 use trunkline_generator::idlers::{KEEP_ALIVE_SHARES, KEEP_ALIVE_TURN};
 use trunkline_generator::speech::PING;
-use trunkline_tests::bench::process::{READY, say};
+use trunkline_tests::bench::child::{READY, say};
 
 use crate::work::{self, Exchange, Work};
 use crate::writer::{EVENTS, READ_BYTES, WriterArguments};
@@ -33,7 +33,7 @@ struct Asker {
     socket: TcpStream,
     /// Bytes of the question that is under way.
     heard: usize,
-    /// Which question that is.
+    /// Index of that question.
     turn: usize,
 }
 
@@ -83,7 +83,7 @@ pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
     }
 }
 
-/// With room for a crowd that comes all at once: who finds none tries again after a second.
+/// Listens with room for a crowd that comes all at once: a client that finds none tries again after a second.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -107,7 +107,7 @@ fn accept(listener: &TcpListener, poll: &Poll, askers: &mut Slab<Asker>) -> Resu
     }
 }
 
-/// When each share of the clients is told that the server is there.
+/// Turns in which clients get keep-alives.
 struct KeepAlives {
     frame: Vec<u8>,
     next: Instant,

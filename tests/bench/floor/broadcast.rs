@@ -6,13 +6,13 @@ use trunkline_generator::message_pack;
 use trunkline_generator::receivers::numbered_text;
 use trunkline_generator::speech::Hub;
 
-/// For whom a message is.
+/// Audience of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum To {
     /// All connections of the hub
     Everyone,
-    /// One group, in which all are
+    /// One group of all clients
     Group,
     /// Groups of ten, one after the other
     Groups,
@@ -20,13 +20,13 @@ pub(crate) enum To {
     Except,
 }
 
-/// What the clients speak. The first one, which asks, always speaks JSON.
+/// Hub protocols of the clients. The first one, which asks, always speaks JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Speech {
-    /// JSON
+    /// JSON, all of them
     Json,
-    /// MessagePack
+    /// MessagePack, but for the first
     MessagePack,
     /// Every other one MessagePack
     Mixed,
@@ -38,7 +38,7 @@ pub(crate) const GROUP_MEMBERS: usize = 10;
 pub(crate) const LEFT_OUT: usize = 10;
 
 impl To {
-    /// As it is typed.
+    /// Name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             To::Everyone => "everyone",
@@ -74,7 +74,7 @@ impl To {
 }
 
 impl Speech {
-    /// As it is typed.
+    /// Name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Speech::Json => "json",
@@ -94,12 +94,12 @@ impl Speech {
     }
 }
 
-/// What every client is to get of the message of this number, in JSON.
+/// Message of this number as every client gets it, in JSON.
 pub(crate) fn message(sequence: u64, payload: usize) -> Vec<u8> {
     invocation("Message", &format!("\"{}\"", numbered_text(sequence, payload)))
 }
 
-/// The same in MessagePack.
+/// Message of this number in MessagePack.
 pub(crate) fn binary_message(sequence: u64, payload: usize) -> Vec<u8> {
     let argument = message_pack::text(&numbered_text(sequence, payload));
     let target = message_pack::text("Message");

@@ -27,7 +27,7 @@ use trunkline_generator::play::{Play, settle};
 use trunkline_generator::speech::Hub;
 use trunkline_generator::visitors::{Arrivals, Visitors};
 use trunkline_generator::welcome::HubWelcome;
-use trunkline_tests::bench::process::{READY, say};
+use trunkline_tests::bench::child::{READY, say};
 
 use crate::broadcast::{Speech, To};
 use crate::server::Server;
@@ -38,25 +38,24 @@ use bystanders::Bystanders;
 
 pub(crate) use bystanders::{BystanderArguments, stand_by};
 
-/// Long enough for caches and buffers to settle, short beside a window.
+/// Warm-up: enough for caches and buffers to settle, short beside a window.
 const WARM_UP: Duration = Duration::from_millis(300);
 
-/// Which server a crowd is at.
+/// Server of a crowd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum At {
-    /// The floor.
     Floor,
     /// Proxies before the app server `bench`.
     Proxy,
 }
 
-/// What a crowd needs to know.
+/// Arguments of a crowd.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CrowdArguments {
-    /// Which server it is
+    /// Server of the crowd
     #[arg(long)]
     pub(crate) at: At,
-    /// What it does
+    /// Work of the crowd
     #[arg(long)]
     pub(crate) work: Work,
     /// Proxies, if it is these
@@ -65,7 +64,7 @@ pub(crate) struct CrowdArguments {
     /// Threads of each that serve clients
     #[arg(long)]
     shards: u16,
-    /// Client connections
+    /// Number of client connections
     #[arg(long)]
     clients: usize,
     /// Bytes of the text that travels
@@ -77,10 +76,10 @@ pub(crate) struct CrowdArguments {
     /// Bursts per second at most
     #[arg(long)]
     rate: Option<u32>,
-    /// Whom a message is for
+    /// Audience of a message
     #[arg(long)]
     pub(crate) to: To,
-    /// What the clients speak
+    /// Hub protocols of the clients
     #[arg(long)]
     pub(crate) speech: Speech,
     /// Links between the proxy and its app server
@@ -94,7 +93,7 @@ pub(crate) struct CrowdArguments {
     idle: u32,
 }
 
-/// What came of one window.
+/// Figures of one window.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Window {
     /// Deliveries, round trips or connects: each was looked at.
@@ -107,15 +106,15 @@ pub(crate) struct Window {
     pub(crate) generator_cpu_ns: u64,
     /// CPU time of the whole machine's `ksoftirqd`, which is in none of these.
     pub(crate) softirq_cpu_ns: u64,
-    /// How long it took.
+    /// Wall time of the window.
     pub(crate) wall_ns: u64,
     /// Time from the asking within which half of the units were done.
     pub(crate) p50_us: u64,
     /// Time from the asking within which 99 of 100 units were done, as the naps between two looks allow to tell.
     pub(crate) p99_us: u64,
-    /// What the server has in memory at the end.
+    /// Memory of the server at the end.
     pub(crate) memory_bytes: u64,
-    /// What it had before the first client came.
+    /// Memory of the server before the first client came.
     pub(crate) alone_bytes: u64,
 }
 

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use trunkline_tests::bench::process::Speaker;
+use trunkline_tests::bench::child::Speaker;
 
 use crate::Settings;
 use crate::crowd::{At, Window};
 use crate::rounds::Part;
 
-/// Both crowds.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     base: Speaker,
@@ -24,7 +23,6 @@ impl Fleet {
         Ok(Self { base: crowd(base, [0, 0], settings)?, subject: crowd(At::Proxy, [stalled, idle], settings)? })
     }
 
-    /// Measures one window.
     pub(crate) fn measure(&mut self, part: Part, length: Duration) -> Result<Window> {
         let crowd = match part {
             Part::Base | Part::BaseAgain => &mut self.base,

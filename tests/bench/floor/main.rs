@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! What a delivery costs: deliveries per CPU-second of the proxy, beside those of a bare epoll writer, the floor.
+//! Cost of a delivery: deliveries per CPU-second of the proxy, beside those of a bare epoll writer, the floor.
 //!
 //! ```text
 //!   crowd ── "send number 7" ──► writer ── the frame, one write each ──► the crowd's N sockets
@@ -62,8 +62,8 @@ use broadcast::{Speech, To};
 use crowd::{BystanderArguments, CrowdArguments};
 use report::Report;
 use stalled::StalledArguments;
+use trunkline_tests::bench::child::say;
 use trunkline_tests::bench::command;
-use trunkline_tests::bench::process::say;
 use work::Work;
 use writer::WriterArguments;
 
@@ -80,7 +80,7 @@ struct Cli {
 /// The other processes of a run are this program, too.
 #[derive(Debug, Subcommand)]
 enum Role {
-    /// The floor itself.
+    /// The floor, as a process.
     #[command(hide = true)]
     Writer(WriterArguments),
     /// The receiver of one server.
@@ -94,10 +94,10 @@ enum Role {
     Bystanders(BystanderArguments),
 }
 
-/// What is measured.
+/// Settings of a run.
 #[derive(Debug, Clone, clap::Args, serde::Serialize)]
 struct Settings {
-    /// What the clients do
+    /// Work of the clients
     #[arg(long, default_value_t = Work::Broadcast, value_enum)]
     work: Work,
     /// Client connections; of connects, those that are under way together
@@ -115,10 +115,10 @@ struct Settings {
     /// Broadcasts that are asked for at once; the floor has them in one write
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
     burst: u64,
-    /// Whom a message is for
+    /// Audience of a message
     #[arg(long, default_value_t = To::Everyone, value_enum)]
     to: To,
-    /// What the clients speak; the floor sends JSON to all
+    /// Hub protocols of the clients; the floor sends JSON to all
     #[arg(long, default_value_t = Speech::Json, value_enum)]
     speech: Speech,
     /// Links between each proxy and the app server
@@ -139,7 +139,7 @@ struct Settings {
     /// Clients that are idle, beside the others: a proxy with them is compared with a proxy without them
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=18_000))]
     idle: u32,
-    /// Where the figures go as JSON, too
+    /// File for the figures as JSON
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     json: Option<PathBuf>,

@@ -18,13 +18,12 @@ const MEBIBYTE: f64 = 1_048_576.0;
 /// All figures of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// What was measured.
     pub(crate) settings: Settings,
     /// Bytes of each frame of a broadcast on the wire.
     frame_bytes: usize,
-    /// Deliveries per CPU-second.
+    /// Units per CPU-second of this part.
     base: Spread,
-    /// Deliveries per CPU-second.
+    /// Units per CPU-second of this part.
     subject: Spread,
     /// Subject over base, pair by pair.
     ratio: Spread,
@@ -32,7 +31,7 @@ pub(crate) struct Report {
     excess_us: Spread,
     /// CPU time of the app server for each unit, subject over base, pair by pair; none without an app server at both.
     app_ratio: Option<Spread>,
-    /// The same, base over base: 1 but for noise.
+    /// CPU time of the app server, base over base: 1 but for noise.
     app_base_over_base: Option<Spread>,
     /// Time within which 99 of 100 frames had come, subject over base, pair by pair.
     p99_ratio: Spread,
@@ -42,9 +41,9 @@ pub(crate) struct Report {
     base_excess_us: Spread,
     /// Base over base, pair by pair: 1 but for noise.
     base_p99_ratio: Spread,
-    /// What the subject has in memory after the windows of the first and of the last round, in MiB.
+    /// Memory of the subject after the windows of the first and of the last round, in MiB.
     memory_mib: [f64; 2],
-    /// How much of that it has gained for each client, in KiB.
+    /// Gain of that for each client, in KiB.
     memory_per_client_kib: f64,
     windows: Vec<Measured>,
 }
@@ -128,7 +127,7 @@ impl Report {
     }
 }
 
-/// What the rows are about, and their columns.
+/// Heading of the rows, and their columns.
 pub(crate) fn heading(settings: &Settings) -> String {
     let Settings { work, clients, seconds, pairs, payload, burst, rate, shards, .. } = settings;
     let shards = if *shards == 1 { "1 shard".into() } else { format!("{shards} shards") };
@@ -165,7 +164,6 @@ pub(crate) fn heading(settings: &Settings) -> String {
     )
 }
 
-/// One window.
 pub(crate) fn row(settings: &Settings, measured: &Measured) -> String {
     let Measured { round, part, window } = measured;
     let each = |nanos: u64| nanos as f64 / window.units as f64 / NANOS_PER_MICRO;

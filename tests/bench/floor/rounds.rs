@@ -1,4 +1,4 @@
-//! Which window comes when.
+//! Order of the windows.
 //!
 //! A round is one window of each: the base (the floor, or a proxy whose clients all read), the subject (a proxy), and the
 //! base again. Each round begins with the next of them,
@@ -14,13 +14,13 @@ use crate::Settings;
 use crate::crowd::Window;
 use crate::fleet::Fleet;
 
-/// What a window is for.
+/// Role of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Part {
-    /// What the others are compared with.
+    /// The base of the comparison.
     Base,
-    /// What the benchmark is about.
+    /// The subject of the benchmark.
     Subject,
     /// The base once more: how far it is from itself is the noise.
     BaseAgain,
@@ -29,14 +29,12 @@ pub(crate) enum Part {
 /// The order in the first round.
 const PARTS: [Part; 3] = [Part::Base, Part::Subject, Part::BaseAgain];
 
-/// One window and its place.
+/// Window and its place.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Measured {
-    /// Which round, from 1.
+    /// Number of the round, from 1.
     pub(crate) round: u32,
-    /// What it is for.
     pub(crate) part: Part,
-    /// What came of it.
     #[serde(flatten)]
     pub(crate) window: Window,
 }
@@ -58,7 +56,6 @@ pub(crate) fn measure(fleet: &mut Fleet, settings: &Settings, tell: impl Fn(&Mea
 }
 
 impl Part {
-    /// What it is called in tables.
     pub(crate) fn name(self, settings: &Settings) -> &'static str {
         let [base, subject, again] = match settings {
             Settings { stalled: 1.., .. } => ["all read", "some stalled", "all read again"],

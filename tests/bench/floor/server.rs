@@ -1,18 +1,18 @@
-//! What a crowd is at: the floor, or proxies before an app server, each a process of its own.
+//! Servers of a crowd: the floor, or proxies before an app server, each a process of its own.
 
 use std::net::SocketAddr;
 
 use anyhow::Result;
 use trunkline_generator::memory::Memory;
-use trunkline_tests::bench::process::Speaker;
-use trunkline_tests::bench::product::{self, Product, Proxy, Wanted};
+use trunkline_tests::bench::child::Speaker;
+use trunkline_tests::bench::product::{self, MeasuredProxy, Product, Wanted};
 
 use crate::crowd::CrowdArguments;
 
-/// What may wait for one client: little, so that those who have stopped reading come to it within a run.
+/// Outbox of a client: small, so that stalled clients fill it within a run.
 const OUTBOX_MAX_BYTES: usize = 256 * 1024;
 
-/// A running server.
+/// Server that runs until this value is dropped.
 #[derive(Debug)]
 pub(crate) enum Server {
     /// The floor, and where it listens.
@@ -22,7 +22,6 @@ pub(crate) enum Server {
 }
 
 impl Server {
-    /// Starts the floor.
     pub(crate) fn floor(arguments: &CrowdArguments) -> Result<Self> {
         let address = product::address()?;
         let (listen, payload) = (address.to_string(), arguments.payload.to_string());
@@ -38,7 +37,7 @@ impl Server {
         Ok(Self::Proxy(Product::start_with(Wanted { proxies, shards, links, more })?))
     }
 
-    /// Where the first client connects.
+    /// Address for the first client.
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
             Self::Floor(_, address) => *address,
@@ -46,11 +45,11 @@ impl Server {
         }
     }
 
-    /// Where clients connect, one after the other, again and again.
+    /// Addresses for clients, in turn, again and again.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let all: Vec<_> = match self {
             Self::Floor(_, address) => vec![*address],
-            Self::Proxy(product) => product.proxies().map(Proxy::address).collect(),
+            Self::Proxy(product) => product.proxies().map(MeasuredProxy::address).collect(),
         };
         all.into_iter().cycle()
     }
@@ -67,11 +66,10 @@ impl Server {
     pub(crate) fn pids(&self) -> Vec<u32> {
         match self {
             Self::Floor(floor, _) => vec![floor.id()],
-            Self::Proxy(product) => product.proxies().map(Proxy::pid).collect(),
+            Self::Proxy(product) => product.proxies().map(MeasuredProxy::pid).collect(),
         }
     }
 
-    /// What they have in memory.
     pub(crate) fn memory_bytes(&self) -> Result<u64> {
         self.pids().into_iter().map(|pid| Ok(Memory::of(pid)?.anonymous_bytes)).sum()
     }

@@ -7,18 +7,18 @@ use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Socket, Type};
 use trunkline_generator::connect;
 use trunkline_generator::speech::Hub;
-use trunkline_tests::bench::process::{READY, Speaker, say};
+use trunkline_tests::bench::child::{READY, Speaker, say};
 
 /// The system doubles it, for what it keeps itself.
 const RECEIVE_BUFFER_BYTES: usize = 4 * 1024;
 
-/// What they need to know.
+/// Arguments of the clients.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StalledArguments {
-    /// The proxy
+    /// Address of the proxy
     #[arg(long)]
     address: SocketAddr,
-    /// How many
+    /// Number of clients to connect
     #[arg(long)]
     clients: u32,
 }

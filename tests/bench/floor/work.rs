@@ -1,4 +1,4 @@
-//! What is measured: which work, its bytes, and what a unit of it is.
+//! Work that is measured: its kind, its bytes, and its unit.
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -21,7 +21,7 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    /// As it is typed.
+    /// Name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Work::Broadcast => "broadcast",
@@ -31,7 +31,6 @@ impl Work {
         }
     }
 
-    /// What is counted.
     pub(crate) fn units(self) -> &'static str {
         match self {
             Work::Broadcast => "deliveries",
@@ -42,7 +41,7 @@ impl Work {
     }
 }
 
-/// What one client says, and what it is to be answered. The floor answers just so, whatever is said.
+/// Question of a client and its answer, which the floor gives whatever the question is.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) asked: Vec<u8>,

@@ -9,11 +9,11 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, bail};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use trunkline_tests::bench::process::{READY, say};
+use trunkline_tests::bench::child::{READY, say};
 
 use crate::work::Work;
 
-/// What greets each connection.
+/// Byte that greets each connection.
 pub(crate) const GREETING: u8 = b'!';
 
 const LISTENER: Token = Token(0);
@@ -24,13 +24,13 @@ const RECEIVER: Token = Token(2);
 pub(crate) const EVENTS: usize = 1024;
 pub(crate) const READ_BYTES: usize = 64 * 1024;
 
-/// What the floor needs to know.
+/// Arguments of the floor.
 #[derive(Debug, clap::Args)]
 pub(crate) struct WriterArguments {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long)]
     pub(crate) listen: SocketAddr,
-    /// What its clients do
+    /// Work of its clients
     #[arg(long)]
     pub(crate) work: Work,
     /// Bytes of the text that travels

@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! What a group membership costs: CPU time of the proxy to join and to leave, and its memory, at 10 000 to 1 000 000.
+//! Cost of a group membership: CPU time of the proxy to join and to leave, and its memory, at 10 000 to 1 000 000.
 //!
 //! ```text
 //!   1 000 clients ── JoinGroups([100 names]) ──► proxy ──► app server ── 100 joins, each acknowledged ──► proxy
@@ -23,8 +23,8 @@ use trunkline_generator::cpu::CpuTime;
 use trunkline_generator::memory::Memory;
 use trunkline_generator::speech::Hub;
 use trunkline_generator::{connect, frame};
+use trunkline_tests::bench::child::say;
 use trunkline_tests::bench::command;
-use trunkline_tests::bench::process::say;
 use trunkline_tests::bench::product::Product;
 use trunkline_tests::bench::spread::Spread;
 
@@ -45,7 +45,7 @@ const LOOK: Duration = Duration::from_millis(150);
 
 const KIBIBYTE: f64 = 1_024.0;
 
-/// What joining, being a member and leaving cost.
+/// Cost of joining, of a membership and of leaving.
 #[derive(Debug, Parser, Serialize)]
 #[command(name = "memberships")]
 struct Settings {
@@ -55,13 +55,13 @@ struct Settings {
     /// Rounds: each has every row once
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Where the figures go as JSON, too
+    /// File for the figures as JSON
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     json: Option<PathBuf>,
 }
 
-/// What came of one row of one round, for each membership.
+/// Costs of one row in one round, for each membership.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Costs {
     join_us: f64,
@@ -69,13 +69,12 @@ struct Costs {
     app_join_us: f64,
     app_leave_us: f64,
     bytes: f64,
-    /// What the proxy has more in memory when all have left than before the first joined: the allocator keeps it.
+    /// Memory of the proxy when all have left beyond that before the first joined: the allocator keeps it.
     left_kib: f64,
-    /// What it has more when all have joined and left once more: nothing, if that was used again.
+    /// Further memory when all have joined and left once more: nothing, if the allocator's was used again.
     again_kib: f64,
 }
 
-/// One size.
 #[derive(Debug, Serialize)]
 struct Row {
     memberships: usize,

@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! What it costs a proxy that somebody looks: CPU time per message with the observer page open, and without.
+//! Cost of the observer: CPU time of a proxy per message with the observer page open, and without.
 //!
 //! ```text
 //!   trunkline-load, N clients in rooms ══► proxy ══► app server
@@ -36,21 +36,21 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use serde::Serialize;
 use trunkline_generator::cpu::CpuTime;
+use trunkline_tests::bench::child::{ChildProcess, say};
 use trunkline_tests::bench::command;
-use trunkline_tests::bench::process::{Process, say};
 use trunkline_tests::bench::product::{Product, program};
 use trunkline_tests::bench::rounds::in_turn;
 
 use page::Page;
 use report::Report;
 
-/// Before a window, so that what was there before it is over.
+/// Wait before a window, so that earlier work is over.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// Before the first window: all rooms have spoken.
+/// Wait before the first window, in which all rooms have spoken.
 const WARM_UP: Duration = Duration::from_secs(5);
 
-/// In a second so many clients connect.
+/// Clients that connect in a second.
 const CONNECTS_PER_SECOND: u32 = 500;
 
 /// Deliveries of a second that are wanted of a client, which speaks some 0.0125 times a second on average.
@@ -60,7 +60,7 @@ const MEMBERS_OF_A_ROOM: u32 = 40;
 #[derive(Debug, Parser, Serialize)]
 #[command(name = "observer_cost")]
 struct Settings {
-    /// Client connections
+    /// Number of client connections
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=19_000))]
     clients: u32,
     /// Length of each window
@@ -72,13 +72,13 @@ struct Settings {
     /// Threads of the proxy that serve clients
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     shards: u16,
-    /// Where the figures go as JSON, too
+    /// File for the figures as JSON
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     json: Option<PathBuf>,
 }
 
-/// Which window of a round.
+/// Role of a window in a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Without,
@@ -86,7 +86,7 @@ enum Part {
     WithoutAgain,
 }
 
-/// What came of one window.
+/// Figures of one window.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Window {
     messages: f64,
@@ -125,7 +125,7 @@ fn measure(settings: Settings) -> Result<()> {
     command::write_json(&report, report.settings.json.as_deref())
 }
 
-fn crowd(settings: &Settings, product: &Product) -> Result<Process> {
+fn crowd(settings: &Settings, product: &Product) -> Result<ChildProcess> {
     let rooms = (settings.clients / MEMBERS_OF_A_ROOM).max(1);
     let rampup_s = settings.clients.div_ceil(CONNECTS_PER_SECOND);
     // Longer than all windows: it ends with this process.
@@ -135,11 +135,11 @@ fn crowd(settings: &Settings, product: &Product) -> Result<Process> {
     for (flag, value) in [("-c", settings.clients), ("-g", rooms), ("-u", rampup_s), ("-r", run_s)] {
         load.args([flag, &value.to_string()]);
     }
-    Process::start("load tester", &mut load)
+    ChildProcess::start("load tester", &mut load)
 }
 
-/// Nobody speaks before all are there.
-fn crowd_arrives(settings: &Settings, product: &Product, crowd: &mut Process) -> Result<()> {
+/// Waits until all clients are connected: nobody speaks before.
+fn crowd_arrives(settings: &Settings, product: &Product, crowd: &mut ChildProcess) -> Result<()> {
     let are_all_there = || {
         let metrics = product.proxy_metrics();
         metrics.is_ok_and(|metrics| metrics.sum("trunkline_client_connections", &[]) >= f64::from(settings.clients))

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-/// As often as the page does.
+/// Interval at which the page polls.
 const LIST_PERIOD: Duration = Duration::from_millis(1000);
 
 /// A page that is open. It is closed when this value goes.
@@ -44,7 +44,7 @@ impl Page {
         Ok(Self { stream, events, is_closed })
     }
 
-    /// How often it was told the news.
+    /// Number of events so far.
     pub(crate) fn events(&self) -> u64 {
         self.events.load(Ordering::Relaxed)
     }

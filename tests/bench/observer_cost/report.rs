@@ -13,7 +13,7 @@ pub(crate) struct Report {
     rounds: Vec<Round>,
     /// CPU time per message with a page open, by that without.
     cost: Spread,
-    /// That of the windows without a page by each other: the noise.
+    /// Ratio of the windows without a page: the noise.
     noise: Spread,
     messages_per_second: Spread,
 }

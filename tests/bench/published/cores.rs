@@ -4,7 +4,6 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-/// Their numbers.
 pub(crate) fn allowed() -> Result<Vec<u16>> {
     let status = fs::read_to_string("/proc/self/status")?;
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));

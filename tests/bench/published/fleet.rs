@@ -8,25 +8,24 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use trunkline_tests::bench::process::{READY, Speaker, say};
-use trunkline_tests::bench::product::{App, Proxy};
+use trunkline_tests::bench::child::{READY, Speaker, say};
+use trunkline_tests::bench::product::{MeasuredApp, MeasuredProxy};
 
 use crate::cores;
 
 const PROXIES: usize = 2;
 
-/// What runs, until this value goes.
+/// Processes that run until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Fleet {
-    /// Where its parts are.
+    /// Addresses and processes of the fleet.
     pub(crate) parts: Parts,
     _process: Speaker,
 }
 
-/// Where clients connect, and which processes there are.
+/// Addresses for clients, and the processes.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Parts {
-    /// The proxies' addresses.
     pub(crate) servers: Vec<SocketAddr>,
     /// Names and process ids of proxies and app server.
     pub(crate) processes: Vec<(String, u32)>,
@@ -42,13 +41,14 @@ impl Fleet {
 
 /// The process that has them as its children: tells its parts whenever it is asked.
 pub(crate) fn serve() -> Result<()> {
-    let app = App::start()?;
+    let app = MeasuredApp::start()?;
     // With fewer cores than proxies they share.
     let cores = cores::allowed()?.into_iter().cycle();
-    let proxies: Vec<Proxy> = cores.take(PROXIES).map(|core| Proxy::pinned(&app, core)).collect::<Result<_>>()?;
+    let proxies: Vec<MeasuredProxy> =
+        cores.take(PROXIES).map(|core| MeasuredProxy::pinned(&app, core)).collect::<Result<_>>()?;
     let processes = (1..).zip(&proxies).map(|(number, proxy)| (format!("proxy-{number}"), proxy.pid()));
     let parts = Parts {
-        servers: proxies.iter().map(Proxy::address).collect(),
+        servers: proxies.iter().map(MeasuredProxy::address).collect(),
         processes: processes.chain([("app".to_owned(), app.pid())]).collect(),
     };
     let text = serde_json::to_string(&parts)?;

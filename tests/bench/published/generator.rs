@@ -1,10 +1,10 @@
-//! One run of the load tester, as a process.
+//! Run of the load tester, as a process.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use trunkline_tests::bench::process::say;
+use trunkline_tests::bench::child::say;
 use trunkline_tests::bench::product::program;
 
 use crate::fleet::Fleet;
@@ -38,7 +38,7 @@ pub(crate) fn run(load: &Load, fleet: &Fleet) -> Result<Report> {
     Report::read(&file.0)
 }
 
-/// Where the report goes, until this value goes.
+/// File of the report, until this value is dropped.
 struct File(PathBuf);
 
 impl File {

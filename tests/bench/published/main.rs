@@ -33,8 +33,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use trunkline_tests::bench::child::say;
 use trunkline_tests::bench::command;
-use trunkline_tests::bench::process::say;
 
 use fleet::Fleet;
 use slice::{Length, Slice};
@@ -47,7 +47,7 @@ struct Cli {
     command: Option<Command>,
 }
 
-/// What is measured.
+/// Settings of a run.
 #[derive(Debug, Clone, Copy, Subcommand)]
 enum Command {
     /// A broadcast every 3 s to 1 000 clients at each of two proxies, for 5 minutes
@@ -58,7 +58,7 @@ enum Command {
     Ten,
     /// 15 000 clients of one generator: what it costs itself
     Many,
-    /// All of these
+    /// All of these slices
     All,
     /// App server and proxies, as a process
     #[command(hide = true)]

@@ -1,4 +1,4 @@
-//! What of the load tester's report is read.
+//! Part of the load tester's report that is read.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 /// The version of the report that is understood.
 const VERSION: u32 = 1;
 
-/// A report.
+/// Report of the load tester.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Report {
     version: u32,
@@ -24,7 +24,6 @@ pub(crate) struct Report {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Of messages.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) expected: u64,
@@ -35,14 +34,13 @@ pub(crate) struct Counts {
     pub(crate) misdelivered: u64,
 }
 
-/// What failed, by cause.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Tally {
-    /// Connects.
+    /// Failed connects, by cause.
     failed: BTreeMap<String, u64>,
     /// Connections that were to stay.
     ended: BTreeMap<String, u64>,
-    /// Calls.
+    /// Failed calls, by cause.
     errors: BTreeMap<String, u64>,
 }
 
@@ -53,7 +51,6 @@ pub(crate) struct Published {
     sum_us: f64,
 }
 
-/// One row of its table.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct Quantiles {
     pub(crate) name: String,
@@ -62,14 +59,14 @@ pub(crate) struct Quantiles {
     pub(crate) max_us: u64,
 }
 
-/// What the generator itself used; its CPU time from when all were ready until all had arrived.
+/// Usage of the generator itself; its CPU time from when all were ready until all had arrived.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Generator {
     pub(crate) cpu_s: f64,
     pub(crate) peak_bytes: u64,
 }
 
-/// What another process used, in the same time.
+/// Usage of another process, in that time.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Process {
     pub(crate) name: String,
@@ -78,20 +75,18 @@ pub(crate) struct Process {
 }
 
 impl Report {
-    /// Reads one.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).context("the generator has written no report")?;
         Self::parse(&text)
     }
 
-    /// Of its text.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let report: Self = serde_json::from_str(text).context("the generator's report")?;
         ensure!(report.version == VERSION, "the generator's report is of version {}", report.version);
         Ok(report)
     }
 
-    /// Whatever must not happen, and how often it did.
+    /// Counts of failures, by name.
     pub(crate) fn faults(&self) -> [(&'static str, u64); 5] {
         let Counts { lost, duplicated, reordered, misdelivered, .. } = self.counts;
         let Tally { failed, ended, errors } = &self.tally;

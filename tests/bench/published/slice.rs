@@ -2,7 +2,7 @@
 
 use crate::verdict::Target;
 
-/// One of the published settings.
+/// Slice of the published settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Slice {
     Broadcast,
@@ -18,14 +18,12 @@ pub(crate) enum Length {
     Full,
 }
 
-/// One run of the generator.
+/// Run of the generator.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
-    /// What it is called in the table.
+    /// Name in the table.
     pub(crate) name: String,
-    /// The generator's profile.
     pub(crate) profile: &'static str,
-    /// At each proxy.
     pub(crate) clients: u32,
     pub(crate) rooms: u32,
     pub(crate) interval_ms: u32,
@@ -33,7 +31,7 @@ pub(crate) struct Load {
     pub(crate) targets: &'static [Target],
 }
 
-/// How long its parts take.
+/// Lengths of its parts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seconds {
     pub(crate) rampup: u32,
@@ -44,7 +42,7 @@ pub(crate) struct Seconds {
 impl Slice {
     pub(crate) const ALL: [Self; 4] = [Self::Broadcast, Self::Chat, Self::Ten, Self::Many];
 
-    /// What the generator does, one after the other.
+    /// Loads of the generator, in order.
     pub(crate) fn loads(self, length: Length) -> Vec<Load> {
         let seconds = |full: [u32; 3], short: [u32; 3]| {
             let [rampup, run, rampdown] = if length == Length::Full { full } else { short };
@@ -85,7 +83,7 @@ fn chat(name: String, seconds: Seconds) -> Load {
 }
 
 impl Load {
-    /// What the generator is told of it.
+    /// Arguments of the generator.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let Seconds { rampup, run, rampdown } = self.seconds;
         let numbers = [
@@ -105,7 +103,7 @@ impl Load {
 mod tests {
     use super::*;
 
-    /// What ends a slice: messages on their way, and the start of its processes.
+    /// Time beside the loads: messages under way, and the start of processes.
     const MORE_S: u32 = 5;
 
     fn seconds(slices: &[Slice], length: Length) -> u32 {

@@ -1,11 +1,11 @@
-//! Rows for people.
+//! Rows of the table that people read.
 
 use anyhow::{Result, bail};
 
 use crate::slice::{Load, Seconds};
 use crate::verdict::Row;
 
-/// What comes next, and how long it takes.
+/// Announcement of the next slice, and its length.
 pub(crate) fn heading(load: &Load) -> String {
     let Load { name, clients, interval_ms, .. } = load;
     let Seconds { rampup, run, rampdown } = load.seconds;
@@ -16,13 +16,12 @@ pub(crate) fn heading(load: &Load) -> String {
     )
 }
 
-/// How many processes ran or wanted to, in the last minute: who finds more than a few has no quiet machine.
+/// Load average of the last minute: more than a few means that the machine is not quiet.
 fn machine_load() -> Option<String> {
     let loads = std::fs::read_to_string("/proc/loadavg").ok()?;
     loads.split(' ').next().map(str::to_owned)
 }
 
-/// All rows.
 pub(crate) fn whole(rows: &[Row]) -> String {
     let cells = rows.iter().map(|row| [verdict(row.is_met), &*row.load, &*row.what, &*row.asked, &*row.measured]);
     let cells: Vec<_> = [["", "load", "what", "asked", "measured"]].into_iter().chain(cells).collect();

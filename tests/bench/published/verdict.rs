@@ -1,4 +1,4 @@
-//! What is asked, and whether a report shows it. Pure: a report in, rows out.
+//! Demands on a report, and verdicts. Pure: a report in, rows out.
 
 use std::ops::RangeInclusive;
 
@@ -9,31 +9,29 @@ use crate::slice::Load;
 const INTERVAL_MS: RangeInclusive<f64> = 2_990.0..=3_010.0;
 /// The longest of them.
 const INTERVAL_MAX_MS: f64 = 3_100.0;
-/// Of a hundred chat messages, 99 take less.
+/// Bound of the 99th percentile of chat latencies.
 const LATENCY_P99_MS: f64 = 10.0;
-/// What the published proxies had.
+/// Memory of the published proxies.
 const PROXY_MB: f64 = 500.0;
 
-/// What may be asked of a run.
+/// Demand on a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     /// All arrives, and nothing goes wrong: a row for each way to do so.
     Faults,
-    /// The same as one row.
     FaultsInOne,
     /// Broadcasts keep their interval.
     Interval,
     /// Chat messages are fast.
     Latency,
-    /// Proxies are small.
+    /// The memory of proxies is bounded.
     ProxyMemory,
     /// The generator uses less CPU time than what it measures.
     GeneratorCpu,
-    /// Nothing; the other figures are shown.
+    /// No demand; the other figures are shown.
     Told,
 }
 
-/// One line of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) load: String,
@@ -171,7 +169,7 @@ mod tests {
         Report::parse(&report.to_string()).unwrap()
     }
 
-    /// What is missed of a slice's first load.
+    /// Failures of a slice's first load.
     fn missed(slice: Slice, report: &Report) -> Vec<String> {
         let rows = judge(&slice.loads(Length::Full)[0], report);
         rows.into_iter().filter(|row| row.is_met == Some(false)).map(|row| row.what).collect()

@@ -1,4 +1,4 @@
-//! What each request is answered with.
+//! Statuses of each request.
 
 use anyhow::Result;
 use http::Method;

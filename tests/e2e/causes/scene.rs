@@ -21,11 +21,11 @@ const CLOSED_AT_APP: &str = "trunkline_app_connections_closed_total";
 /// Hubs and raw endpoints of the app server.
 const HUBS: usize = 5;
 
-/// What has ended so far, by cause.
+/// Number of ends so far, by cause.
 type Tally = BTreeMap<String, f64>;
 
 /// A node and an app server.
-pub(super) struct Scene {
+pub(super) struct CloseScene {
     pub(super) app: AppServer,
     pub(super) proxy: Proxy,
     closed: Tally,
@@ -33,7 +33,7 @@ pub(super) struct Scene {
     refused: Tally,
 }
 
-impl Scene {
+impl CloseScene {
     pub(super) async fn start(stage: &Stage, more: &[&str]) -> Result<Self> {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Ends).await?;
@@ -41,7 +41,7 @@ impl Scene {
         Self::over(&fleet, app, &address, more).await
     }
 
-    /// The same, where the node finds the app server at another address.
+    /// Starts a scene whose node finds the app server at another address.
     pub(super) async fn over(fleet: &Fleet<'_>, app: AppServer, upstream: &str, more: &[&str]) -> Result<Self> {
         let arguments = [&["--log", "info,trunkline_proxy=debug", "--log-format", "json"], more].concat();
         let mut proxy = fleet.proxy_of(&free_address()?, &free_address()?, &[upstream], &arguments)?;
@@ -64,7 +64,7 @@ impl Scene {
         Ok((client, id))
     }
 
-    /// The same, with a second handle of its socket.
+    /// Connects with a second handle of the socket.
     pub(super) async fn join_with_handle(&self, path: &str) -> Result<(std::net::TcpStream, RawClient, String)> {
         let stream = std::net::TcpStream::connect(self.proxy.address())?;
         let handle = spare_handle(&stream)?;
@@ -97,7 +97,7 @@ impl Scene {
         Ok((client, id))
     }
 
-    /// What the node says of a connection.
+    /// Answer of the node about a connection.
     pub(super) async fn why(&self, id: &str) -> Result<Answer> {
         http_client::get(self.proxy.admin(), &format!("/api/why/{id}")).await
     }
@@ -111,12 +111,12 @@ impl Scene {
         Ok(())
     }
 
-    /// The same of a connection of the raw endpoint, where no hook runs.
+    /// Expects an end of a connection of the raw endpoint, where no hook runs.
     pub(super) async fn closed_line(&mut self, id: &str, cause: &str) -> Result<()> {
         self.closed_unheard(id, "line", cause).await
     }
 
-    /// The same where no hook is owed.
+    /// Expects an end that no hook is owed.
     pub(super) async fn closed_unheard(&mut self, id: &str, hub: &str, cause: &str) -> Result<()> {
         self.closed_at_node(id, hub, cause).await?;
         *self.closed_at_app.entry(cause.into()).or_default() += 1.0;
@@ -168,7 +168,7 @@ impl Scene {
         Ok(())
     }
 
-    /// How often a cause was counted.
+    /// Count of a cause in the metrics.
     pub(super) async fn counted(&self, name: &str, cause: &str) -> Result<f64> {
         Ok(self.proxy.metrics().await?.sum(name, &[("cause", cause)]))
     }
@@ -188,7 +188,7 @@ impl Scene {
         .await
     }
 
-    /// The same of who was refused.
+    /// Expects a refusal, by cause.
     pub(super) async fn agree_about_refusals(&self) -> Result<()> {
         agree(&self.proxy.metrics().await?, REFUSED, &self.refused)
     }

@@ -2,7 +2,7 @@
 
 use trunkline_proxy::transport::websocket::ProtocolError;
 
-use super::{Case, Expect, text};
+use super::{ConformanceCase, Expect, text};
 
 const CONTINUED: u8 = 0x0;
 const TEXT: u8 = 0x1;
@@ -54,8 +54,8 @@ pub(super) fn fragmented(opcode: u8, payload: &[u8], size: usize) -> Vec<u8> {
     frames.collect::<Vec<_>>().concat()
 }
 
-pub(super) fn case(id: impl Into<String>, sent: &[Vec<u8>], chop: usize, expect: Expect) -> Case {
-    Case { id: id.into(), sent: sent.concat(), chop, expect }
+pub(super) fn case(id: impl Into<String>, sent: &[Vec<u8>], chop: usize, expect: Expect) -> ConformanceCase {
+    ConformanceCase { id: id.into(), sent: sent.concat(), chop, expect }
 }
 
 fn served(data: &[u8]) -> Expect {
@@ -66,14 +66,14 @@ fn broken(data: &[u8], error: ProtocolError) -> Expect {
     Expect::Broken(data.to_vec(), error)
 }
 
-pub(super) fn all() -> Vec<Case> {
+pub(super) fn all() -> Vec<ConformanceCase> {
     let mut all = [payloads(), pings(), reserved(), opcodes(), fragments()].concat();
     all.extend(text::all());
     all.extend([closing(), close_codes(), sizes()].concat());
     all
 }
 
-fn payloads() -> Vec<Case> {
+fn payloads() -> Vec<ConformanceCase> {
     let of = |opcode: u8, kind: usize| {
         let lengths = [0, 125, 126, 127, 128, 65_535, 65_536, 65_536].into_iter().enumerate();
         lengths.map(move |(place, length)| {
@@ -84,7 +84,7 @@ fn payloads() -> Vec<Case> {
     of(TEXT, 1).chain(of(BINARY, 2)).collect()
 }
 
-fn pings() -> Vec<Case> {
+fn pings() -> Vec<ConformanceCase> {
     let ping = |payload: &[u8]| whole(PING, payload);
     let answered =
         |payloads: &[&[u8]]| Expect::Served(vec![], payloads.iter().map(|payload| payload.to_vec()).collect());
@@ -108,7 +108,7 @@ fn pings() -> Vec<Case> {
     ]
 }
 
-fn reserved() -> Vec<Case> {
+fn reserved() -> Vec<ConformanceCase> {
     let hello = b"Hello, world!";
     let bits = |rsv: u8, opcode: u8| raw(FIN | rsv << 4 | opcode, hello);
     let after = |rsv: u8| [whole(TEXT, hello), bits(rsv, TEXT), whole(PING, b"")];
@@ -125,7 +125,7 @@ fn reserved() -> Vec<Case> {
     ]
 }
 
-fn opcodes() -> Vec<Case> {
+fn opcodes() -> Vec<ConformanceCase> {
     let hello = b"Hello, world!";
     let of = |kind: usize, first: u8| {
         (0..5_u8).map(move |number| {
@@ -143,7 +143,7 @@ fn opcodes() -> Vec<Case> {
     of(1, 3).chain(of(2, 11)).collect()
 }
 
-fn fragments() -> Vec<Case> {
+fn fragments() -> Vec<ConformanceCase> {
     let (one, two, both) = (b"fragment1", b"fragment2", b"fragment1fragment2");
     let halves = [part(TEXT, one), whole(CONTINUED, two)];
     let with_ping = [part(TEXT, one), whole(PING, b"ping payload"), whole(CONTINUED, two)];
@@ -193,7 +193,7 @@ fn close(code: u16, reason: &[u8]) -> Vec<u8> {
     whole(CLOSE, &[&code.to_be_bytes(), reason].concat())
 }
 
-fn closing() -> Vec<Case> {
+fn closing() -> Vec<ConformanceCase> {
     let hello = b"Hello World!";
     let closed = |data: &[u8]| Expect::Closed(data.to_vec(), vec![]);
     let large = vec![b'B'; 256 * 1024];
@@ -215,7 +215,7 @@ fn closing() -> Vec<Case> {
     ]
 }
 
-fn close_codes() -> Vec<Case> {
+fn close_codes() -> Vec<ConformanceCase> {
     let of = |kind: usize, codes: &[u16], expect: fn(u16) -> Expect| {
         let cases = codes.iter().enumerate();
         cases
@@ -225,7 +225,7 @@ fn close_codes() -> Vec<Case> {
     let good = |_| Expect::Closed(vec![], vec![]);
     let bad = |code| broken(b"", ProtocolError::CloseCode(code));
     let sound = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999];
-    let cases: [Vec<Case>; 3] = [
+    let cases: [Vec<ConformanceCase>; 3] = [
         of(7, &sound, good),
         of(9, &[0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999], bad),
         // The list leaves open what comes of these two.
@@ -234,7 +234,7 @@ fn close_codes() -> Vec<Case> {
     cases.concat()
 }
 
-fn sizes() -> Vec<Case> {
+fn sizes() -> Vec<ConformanceCase> {
     const KIB: usize = 1024;
     let mut all = Vec::new();
     for (kind, opcode) in [(0, TEXT), (1, BINARY)] {

@@ -16,12 +16,12 @@ use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::raw::upgraded_socket;
 use trunkline_tests::harness::scenario::{is_full, play};
 
-use super::{Case, Expect, cases};
+use super::{ConformanceCase, Expect, cases};
 
 /// Cases that are played at once.
 const TOGETHER: usize = 8;
 
-/// What is sent in a case of the short version; the large ones only try patience.
+/// Size limit of cases in the short version; the large ones only take time.
 const SHORT_BYTES: usize = 2 * 1024 * 1024;
 
 /// The endpoint takes messages of up to eight megabytes: these two have sixteen, and are refused for it.
@@ -33,9 +33,9 @@ const PONG: u8 = 0xa;
 /// A close with code 1000, under a mask of zeros.
 const FAREWELL: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8];
 
-/// What the server has sent.
+/// Bytes of the server so far.
 #[derive(Debug, Default)]
-struct Seen {
+struct EchoSeen {
     data: Vec<u8>,
     pongs: Vec<Vec<u8>>,
     code: Option<u16>,
@@ -76,8 +76,8 @@ fn header(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     Some((first & 0xf, start, start + length))
 }
 
-impl Seen {
-    async fn read_until(&mut self, frames: &mut Frames, is_enough: impl Fn(&Seen) -> bool) -> Result<()> {
+impl EchoSeen {
+    async fn read_until(&mut self, frames: &mut Frames, is_enough: impl Fn(&EchoSeen) -> bool) -> Result<()> {
         while !is_enough(self) {
             match frames.next().await? {
                 Some((CLOSE, payload)) => {
@@ -105,15 +105,15 @@ async fn send(socket: &mut OwnedWriteHalf, bytes: &[u8], chop: usize) {
 }
 
 /// Plays one case and judges it.
-async fn play_case(socket: TcpStream, case: &Case) -> Result<()> {
+async fn play_case(socket: TcpStream, case: &ConformanceCase) -> Result<()> {
     socket.set_nodelay(true)?;
     let (read, mut write) = socket.into_split();
-    let (mut frames, mut seen) = (Frames { socket: read, bytes: Vec::new() }, Seen::default());
-    let never = |_: &Seen| false;
+    let (mut frames, mut seen) = (Frames { socket: read, bytes: Vec::new() }, EchoSeen::default());
+    let never = |_: &EchoSeen| false;
     let (expected, code) = match &case.expect {
         _ if TOO_LARGE.contains(&case.id.as_str()) => (&[][..], CLOSE_TOO_LARGE),
         Expect::Served(data, pings) => {
-            let all = |seen: &Seen| seen.data.len() >= data.len() && seen.pongs.len() >= pings.len();
+            let all = |seen: &EchoSeen| seen.data.len() >= data.len() && seen.pongs.len() >= pings.len();
             let ((), read) = tokio::join!(send(&mut write, &case.sent, case.chop), seen.read_until(&mut frames, all));
             read?;
             let (came, due) = (seen.data.len(), data.len());
@@ -143,7 +143,7 @@ fn every_case_comes_out_as_listed_through_two_proxies() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let ground = Ground::start(&fleet, App::Functional, Setting::TwoProxies).await?;
-        let all: Vec<Case> =
+        let all: Vec<ConformanceCase> =
             cases::all().into_iter().filter(|case| is_full() || case.sent.len() <= SHORT_BYTES).collect();
         let (ground, all) = (&ground, &all);
         let played = stream::iter(all.iter().enumerate()).map(async |(seat, case)| {

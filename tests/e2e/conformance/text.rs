@@ -1,7 +1,7 @@
 //! Category 6: text, sound and unsound, whole and in fragments that cut characters in two.
 
 use super::cases::{case, fragmented};
-use super::{Case, Expect};
+use super::{ConformanceCase, Expect};
 
 const TEXT: u8 = 0x1;
 
@@ -73,11 +73,11 @@ const UNSOUND: [(u32, &[&[u8]]); 12] = [
     ),
 ];
 
-fn sound(id: impl Into<String>, sent: &[Vec<u8>], text: &[u8]) -> Case {
+fn sound(id: impl Into<String>, sent: &[Vec<u8>], text: &[u8]) -> ConformanceCase {
     case(id, sent, 99, Expect::Served(text.to_vec(), Vec::new()))
 }
 
-fn unsound(id: impl Into<String>, sent: &[Vec<u8>], text: &[u8]) -> Case {
+fn unsound(id: impl Into<String>, sent: &[Vec<u8>], text: &[u8]) -> ConformanceCase {
     case(id, sent, 99, Expect::NotUtf8(text.to_vec()))
 }
 
@@ -85,7 +85,7 @@ fn whole(text: &[u8]) -> Vec<u8> {
     fragmented(TEXT, text, usize::MAX)
 }
 
-pub(super) fn all() -> Vec<Case> {
+pub(super) fn all() -> Vec<ConformanceCase> {
     let mut all = [fragments(), prefixes()].concat();
     for (group, texts) in UNSOUND {
         let cases = texts.iter().enumerate();
@@ -101,7 +101,7 @@ pub(super) fn all() -> Vec<Case> {
     all
 }
 
-fn fragments() -> Vec<Case> {
+fn fragments() -> Vec<ConformanceCase> {
     let hello = "Hello-µ@ßöäüàá-UTF-8!!".as_bytes();
     let (first, second) = hello.split_at("Hello-µ@ßöä".len());
     let empty = |middle: &[u8]| [vec![0x01, 0x80, 0, 0, 0, 0], masked(0x00, middle), vec![0x80, 0x80, 0, 0, 0, 0]];
@@ -130,7 +130,7 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// All beginnings of a text; those that end within a character are unsound.
-fn prefixes() -> Vec<Case> {
+fn prefixes() -> Vec<ConformanceCase> {
     let is_end = |length: usize| KOSME.get(length).is_none_or(|next| next & 0xc0 != 0x80);
     let of = |length: usize| {
         let (id, text) = (format!("6.6.{length}"), &KOSME[..length]);

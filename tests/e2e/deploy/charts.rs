@@ -13,7 +13,7 @@ use super::kubernetes::Objects;
 const RENDERER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/chart");
 const APP: &str = r#"appServers.selector={"app":"mine"}"#;
 
-/// Everything that can be switched on, and values in each place that takes some.
+/// Values that switch everything on, in each place that takes some.
 const ALL: [&str; 14] = [
     APP,
     r#"appServers.upstreams=["https://elsewhere.example"]"#,

@@ -56,7 +56,7 @@ impl Builder {
     }
 }
 
-/// What the build stage makes, from the programs that were built beside the tests.
+/// Result of the build stage, from the programs that were built beside the tests.
 async fn lay_out(stage: &Stage, folder: &str) -> Result<PathBuf> {
     let folder = stage.folder().join(folder);
     let built = profile_folder()?;

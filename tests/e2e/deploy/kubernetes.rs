@@ -12,10 +12,9 @@ const VERSIONS: [&str; 2] = ["1.30", "1.37"];
 /// Kinds of operators, which the cluster's own schemas don't have.
 const FOREIGN_KINDS: [&str; 1] = ["ServiceMonitor"];
 
-/// What a node needs besides its own time-outs, in seconds.
+/// Seconds that a node needs besides its own time-outs.
 pub(super) const SPARE_S: u64 = 5;
 
-/// Objects, as JSON.
 pub(super) struct Objects(pub(super) Vec<Value>);
 
 impl Objects {
@@ -50,7 +49,7 @@ impl Objects {
         self.0.iter().filter(move |object| object["kind"] == kind)
     }
 
-    /// Whoever is selected is there, and each port that is named has that name.
+    /// Demands that each selector selects something, and that each named port exists.
     pub(super) fn assert_whole(&self) {
         for service in self.of_kind("Service") {
             let Some(deployment) = self.of_kind("Deployment").find(|deployment| {
@@ -89,7 +88,7 @@ impl Objects {
         assert!(grace >= pre_stop + drain + SPARE_S, "{grace} s for {pre_stop} + {drain} + {SPARE_S}");
     }
 
-    /// Nothing that a pod could do more harm with than it must.
+    /// Demands the restricted security settings of a pod.
     pub(super) fn assert_hardened(&self) {
         for deployment in self.of_kind("Deployment") {
             let pod = &deployment["spec"]["template"]["spec"];

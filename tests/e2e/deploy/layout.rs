@@ -17,7 +17,7 @@ const REQUESTS: usize = 8;
 /// Tabs that are opened at most until both nodes have one: the turns of the balancer are not only theirs.
 const TABS_MAX: usize = 8;
 
-/// Who answered how many requests: app servers and nodes.
+/// Number of requests that each app server and node answered.
 async fn ask(local: &Local, requests: usize) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
     let (mut apps, mut nodes) = (BTreeSet::new(), BTreeSet::new());
     for _ in 0..requests {

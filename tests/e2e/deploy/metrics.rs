@@ -13,7 +13,7 @@ use trunkline_tests::harness::http_client;
 use trunkline_tests::harness::scenario::{play, play_heavy};
 use trunkline_tests::harness::tools::{read_yaml, run, shipped};
 
-/// What Prometheus itself knows of each target.
+/// Series that Prometheus itself has of each target.
 const OF_PROMETHEUS: [&str; 1] = ["up"];
 
 fn promtool() -> Command {

@@ -11,7 +11,7 @@ use trunkline_tests::harness::tools::{DEPLOY_FOLDER, files, read_yaml, run, ship
 
 use super::kubernetes::SPARE_S;
 
-/// What deployment tools read themselves, and what only app servers and the log know.
+/// Variables that deployment tools read themselves, and those for app servers and the log.
 const NOT_OF_SERVE: [&str; 3] = ["TRUNKLINE_IMAGE", "TRUNKLINE_STATUS_IMAGE", "TRUNKLINE_LOG"];
 
 fn texts() -> Result<Vec<(String, String)>> {

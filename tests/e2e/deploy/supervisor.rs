@@ -73,20 +73,20 @@ fn the_units_settings_are_good_and_listen_where_the_socket_does() {
     });
 }
 
-struct Scene<'a> {
+struct SupervisorScene<'a> {
     stage: &'a Stage,
     app: AppServer,
     listen: String,
     admin: String,
 }
 
-impl<'a> Scene<'a> {
+impl<'a> SupervisorScene<'a> {
     async fn new(stage: &'a Stage) -> Result<Self> {
         let app = Fleet::new(stage).app(App::Bench).await?;
         Ok(Self { stage, app, listen: free_address()?, admin: free_address()? })
     }
 
-    /// What runs a node here, behind what starts it.
+    /// Unit file's command that runs a node here.
     fn node(&self, mut starter: Command) -> Result<Command> {
         let upstream = format!("http://{}", self.app.address());
         starter.arg(profile_folder()?.join("trunkline")).args([
@@ -125,7 +125,7 @@ impl<'a> Scene<'a> {
 #[test]
 fn sockets_of_systemd_are_shared_by_all_shards() {
     play_heavy(async |stage| {
-        let scene = Scene::new(stage).await?;
+        let scene = SupervisorScene::new(stage).await?;
         let mut starter = Command::new("systemd-socket-activate");
         // It takes what the node shall have of its environment by name.
         starter.args(["--listen", &scene.listen, "--listen", &scene.admin, "--setenv=TRUNKLINE_ACCESS_KEY"]);
@@ -144,7 +144,7 @@ fn sockets_of_systemd_are_shared_by_all_shards() {
 #[test]
 fn a_socket_that_no_flag_names_is_an_error_that_tells_what_to_change() {
     play(async |stage| {
-        let scene = Scene::new(stage).await?;
+        let scene = SupervisorScene::new(stage).await?;
         let stray = free_address()?;
         let mut starter = Command::new("systemd-socket-activate");
         starter.args(["--listen", &stray, "--setenv=TRUNKLINE_ACCESS_KEY"]);
@@ -160,7 +160,7 @@ fn a_socket_that_no_flag_names_is_an_error_that_tells_what_to_change() {
 #[test]
 fn who_comes_while_a_node_is_started_again_waits_and_is_not_refused() {
     play_heavy(async |stage| {
-        let scene = Scene::new(stage).await?;
+        let scene = SupervisorScene::new(stage).await?;
         let mut starter = Command::new("python3");
         starter.args(["-c", SUPERVISOR, &scene.listen]);
         let (supervisor, mut orders, lines) = Process::start_driven(stage, "supervisor", scene.node(starter)?)?;
@@ -204,7 +204,7 @@ impl Drop for Removed {
     }
 }
 
-/// What the node tells its supervisor, message by message.
+/// Messages of the node to its supervisor.
 struct Ear(UnixDatagram);
 
 impl Ear {
@@ -222,7 +222,7 @@ impl Ear {
 #[test]
 fn the_supervisor_is_told_of_start_and_stop_and_its_watchdog_is_fed_meanwhile() {
     play(async |stage| {
-        let scene = Scene::new(stage).await?;
+        let scene = SupervisorScene::new(stage).await?;
         // The folder of the test would be too long a name for a socket.
         let place = std::env::temp_dir().join(format!("trunkline-notify-{}", std::process::id()));
         let ear = Ear(UnixDatagram::bind(&place)?);

@@ -20,7 +20,7 @@ fn newer(manifest: &mut Value) {
     }
 }
 
-/// One of the beginning tells less.
+/// Version of the first releases, which says less.
 fn older(manifest: &mut Value) {
     manifest["version"] = "0.0.1".into();
     for hub in manifest["hubs"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {

@@ -3,14 +3,14 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use trunkline_protocol::manifest::Transport;
-use trunkline_tests::harness::client::{Answer, Client, Streamed};
+use trunkline_tests::harness::client::{Client, ClientAnswer, Streamed};
 use trunkline_tests::harness::http_client::get;
 
-use super::{CHOSEN, COUNTING_SILENCE, Case, EVERY, LONG_POLLING, Scene, WEB_SOCKETS, cases};
+use super::{CHOSEN, COUNTING_SILENCE, EVERY, FunctionalCase, FunctionalScene, LONG_POLLING, WEB_SOCKETS, cases};
 
 const CHINESE: &str = "你好,世界!";
 
-/// Where the library says what it is, in Node.
+/// Header in which the library names itself, in Node.
 const USER_AGENT: &str = "User-Agent";
 
 cases!(
@@ -68,19 +68,21 @@ pub(super) async fn close(mut client: Client) -> Result<()> {
     client.close().await
 }
 
-async fn can_invoke_server_method_and_receive_result(scene: Scene<'_>) -> Result<()> {
+async fn can_invoke_server_method_and_receive_result(scene: FunctionalScene<'_>) -> Result<()> {
     let client = scene.client().open().await?;
     expect(client.invoke("Echo", json!([CHINESE])).await?, CHINESE)?;
     close(client).await
 }
 
-async fn can_invoke_server_method_non_blocking_and_not_receive_result(scene: Scene<'_>) -> Result<()> {
+async fn can_invoke_server_method_non_blocking_and_not_receive_result(scene: FunctionalScene<'_>) -> Result<()> {
     let client = scene.client().open().await?;
     client.send("Echo", json!([CHINESE])).await?;
     close(client).await
 }
 
-async fn can_invoke_server_method_structural_object_and_receive_structural_result(scene: Scene<'_>) -> Result<()> {
+async fn can_invoke_server_method_structural_object_and_receive_structural_result(
+    scene: FunctionalScene<'_>,
+) -> Result<()> {
     let mut client = scene.client().subscribe(&["CustomObject"]).open().await?;
     let object = json!({ "Name": "test", "Value": 42 });
     client.send("SendCustomObject", json!([object])).await?;
@@ -88,68 +90,72 @@ async fn can_invoke_server_method_structural_object_and_receive_structural_resul
     close(client).await
 }
 
-async fn can_stream_server_method_and_receive_result(scene: Scene<'_>) -> Result<()> {
+async fn can_stream_server_method_and_receive_result(scene: FunctionalScene<'_>) -> Result<()> {
     let client = scene.client().open().await?;
     let expected = Streamed { items: vec![json!("a"), json!("b"), json!("c")], error: None };
     expect(client.stream("Stream", json!([])).await?, expected)?;
     close(client).await
 }
 
-async fn can_stream_server_method_and_cancel_stream(scene: Scene<'_>) -> Result<()> {
+async fn can_stream_server_method_and_cancel_stream(scene: FunctionalScene<'_>) -> Result<()> {
     let mut client = scene.client().subscribe(&["StreamCanceled"]).open().await?;
     client.stream_first(0, "InfiniteStream", json!([])).await?;
     expect(client.expect("StreamCanceled").await?, Vec::<Value>::new())?;
     close(client).await
 }
 
-async fn rethrows_an_exception_from_the_server_when_streaming(scene: Scene<'_>) -> Result<()> {
+async fn rethrows_an_exception_from_the_server_when_streaming(scene: FunctionalScene<'_>) -> Result<()> {
     let text = "An unexpected error occurred invoking 'StreamThrowException' on the server. \
                 InvalidOperationException: An error occurred.";
     stream_fails(scene, "StreamThrowException", json!(["An error occurred."]), text).await
 }
 
-async fn rethrows_an_exception_from_the_server_when_invoking(scene: Scene<'_>) -> Result<()> {
+async fn rethrows_an_exception_from_the_server_when_invoking(scene: FunctionalScene<'_>) -> Result<()> {
     let text = "An unexpected error occurred invoking 'ThrowException' on the server. \
                 InvalidOperationException: An error occurred.";
     invoke_fails(scene, "ThrowException", json!(["An error occurred."]), text).await
 }
 
-async fn throws_an_exception_when_invoking_streaming_method_with_invoke_empty_stream(scene: Scene<'_>) -> Result<()> {
+async fn throws_an_exception_when_invoking_streaming_method_with_invoke_empty_stream(
+    scene: FunctionalScene<'_>,
+) -> Result<()> {
     let text = "The client attempted to invoke the streaming 'EmptyStream' method with a non-streaming invocation.";
     invoke_fails(scene, "EmptyStream", json!([]), text).await
 }
 
-async fn throws_an_exception_when_invoking_streaming_method_with_invoke_stream(scene: Scene<'_>) -> Result<()> {
+async fn throws_an_exception_when_invoking_streaming_method_with_invoke_stream(
+    scene: FunctionalScene<'_>,
+) -> Result<()> {
     let text = "The client attempted to invoke the streaming 'Stream' method with a non-streaming invocation.";
     invoke_fails(scene, "Stream", json!([]), text).await
 }
 
-async fn throws_an_exception_when_streaming_a_non_streaming_method(scene: Scene<'_>) -> Result<()> {
+async fn throws_an_exception_when_streaming_a_non_streaming_method(scene: FunctionalScene<'_>) -> Result<()> {
     let text = "The client attempted to invoke the non-streaming 'Echo' method with a streaming invocation.";
     stream_fails(scene, "Echo", json!(["42"]), text).await
 }
 
-async fn invoke_fails(scene: Scene<'_>, target: &str, arguments: Value, text: &str) -> Result<()> {
+async fn invoke_fails(scene: FunctionalScene<'_>, target: &str, arguments: Value, text: &str) -> Result<()> {
     let client = scene.client().open().await?;
     expect(client.invoke_failing(target, arguments).await?, text)?;
     close(client).await
 }
 
-async fn stream_fails(scene: Scene<'_>, target: &str, arguments: Value, text: &str) -> Result<()> {
+async fn stream_fails(scene: FunctionalScene<'_>, target: &str, arguments: Value, text: &str) -> Result<()> {
     let client = scene.client().open().await?;
     let expected = Streamed { items: Vec::new(), error: Some(text.into()) };
     expect(client.stream(target, arguments).await?, expected)?;
     close(client).await
 }
 
-async fn can_receive_server_calls(scene: Scene<'_>) -> Result<()> {
+async fn can_receive_server_calls(scene: FunctionalScene<'_>) -> Result<()> {
     let mut client = scene.client().subscribe(&["Message"]).open().await?;
     expect(client.invoke("InvokeWithString", json!([CHINESE])).await?, Value::Null)?;
     expect(client.expect("Message").await?, [CHINESE])?;
     close(client).await
 }
 
-async fn can_receive_server_calls_without_rebinding_handlers_when_restarted(scene: Scene<'_>) -> Result<()> {
+async fn can_receive_server_calls_without_rebinding_handlers_when_restarted(scene: FunctionalScene<'_>) -> Result<()> {
     // The names of handlers are written in any case.
     let mut client = scene.client().subscribe(&["message"]).open().await?;
     for round in 0..3 {
@@ -161,7 +167,7 @@ async fn can_receive_server_calls_without_rebinding_handlers_when_restarted(scen
     close(client).await
 }
 
-async fn can_handle_different_types(scene: Scene<'_>) -> Result<()> {
+async fn can_handle_different_types(scene: FunctionalScene<'_>) -> Result<()> {
     let client = scene.client().open().await?;
     let object = match scene.is_json() {
         true => {
@@ -178,7 +184,7 @@ async fn can_handle_different_types(scene: Scene<'_>) -> Result<()> {
     close(client).await
 }
 
-async fn can_receive_different_types(scene: Scene<'_>) -> Result<()> {
+async fn can_receive_different_types(scene: FunctionalScene<'_>) -> Result<()> {
     let client = scene.client().open().await?;
     let object = match scene.is_json() {
         true => complex_object(json!("AQID"), json!("2000-01-01T00:00:00Z"), json!([1, 2, 3]), "hello world"),
@@ -203,7 +209,7 @@ fn complex_object(bytes: Value, moment: Value, numbers: Value, text: &str) -> Va
     })
 }
 
-async fn can_be_restarted(scene: Scene<'_>) -> Result<()> {
+async fn can_be_restarted(scene: FunctionalScene<'_>) -> Result<()> {
     let mut client = scene.client().open().await?;
     let first_id = client.connection_id()?.to_owned();
     client.close().await?;
@@ -213,7 +219,7 @@ async fn can_be_restarted(scene: Scene<'_>) -> Result<()> {
     close(client).await
 }
 
-async fn can_stream_from_client_to_server(scene: Scene<'_>) -> Result<()> {
+async fn can_stream_from_client_to_server(scene: FunctionalScene<'_>) -> Result<()> {
     let client = scene.client().open().await?;
     let upload = client.upload("text").await?;
     let (concatenation, _) = tokio::try_join!(client.invoke("StreamingConcat", json!([upload.argument()])), async {
@@ -224,7 +230,7 @@ async fn can_stream_from_client_to_server(scene: Scene<'_>) -> Result<()> {
     close(client).await
 }
 
-async fn can_stream_from_client_to_server_and_close_with_error(scene: Scene<'_>) -> Result<()> {
+async fn can_stream_from_client_to_server_and_close_with_error(scene: FunctionalScene<'_>) -> Result<()> {
     let client = scene.client().open().await?;
     let upload = client.upload("text").await?;
     let (error, _) = tokio::try_join!(client.invoke_failing("StreamingConcat", json!([upload.argument()])), async {
@@ -236,20 +242,20 @@ async fn can_stream_from_client_to_server_and_close_with_error(scene: Scene<'_>)
     close(client).await
 }
 
-async fn can_return_result_to_server(scene: Scene<'_>) -> Result<()> {
-    client_result(scene, Answer::Value(json!(10)), "10").await
+async fn can_return_result_to_server(scene: FunctionalScene<'_>) -> Result<()> {
+    client_result(scene, ClientAnswer::Value(json!(10)), "10").await
 }
 
-async fn can_throw_result_to_server(scene: Scene<'_>) -> Result<()> {
-    client_result(scene, Answer::Error("from callback".into()), "Error: from callback").await
+async fn can_throw_result_to_server(scene: FunctionalScene<'_>) -> Result<()> {
+    client_result(scene, ClientAnswer::Error("from callback".into()), "Error: from callback").await
 }
 
-async fn can_give_no_result_to_server(scene: Scene<'_>) -> Result<()> {
-    client_result(scene, Answer::Nothing, "Client didn't provide a result.").await
+async fn can_give_no_result_to_server(scene: FunctionalScene<'_>) -> Result<()> {
+    client_result(scene, ClientAnswer::Nothing, "Client didn't provide a result.").await
 }
 
 /// The app's HTTP endpoint asks the client.
-async fn client_result(scene: Scene<'_>, answer: Answer, expected: &str) -> Result<()> {
+async fn client_result(scene: FunctionalScene<'_>, answer: ClientAnswer, expected: &str) -> Result<()> {
     let mut client = scene.client().answer("Result", &answer).open().await?;
     let path = format!("/clientresult/{}", client.connection_id()?);
     let response = get(scene.ground.app.address(), &path).await?;
@@ -258,13 +264,13 @@ async fn client_result(scene: Scene<'_>, answer: Answer, expected: &str) -> Resu
     close(client).await
 }
 
-async fn terminates_if_no_messages_received_within_timeout_interval(scene: Scene<'_>) -> Result<()> {
+async fn terminates_if_no_messages_received_within_timeout_interval(scene: FunctionalScene<'_>) -> Result<()> {
     let mut client = scene.client().server_timeout_ms(100).open().await?;
     let expected = "Server timeout elapsed without receiving a message from the server.";
     expect(client.closed().await?.as_deref(), Some(expected))
 }
 
-async fn can_reconnect(scene: Scene<'_>) -> Result<()> {
+async fn can_reconnect(scene: FunctionalScene<'_>) -> Result<()> {
     let mut client = scene.client().reconnect_after_ms(&[0]).open().await?;
     let first_id = client.connection_id()?.to_owned();
     client.sever().await?;
@@ -274,7 +280,7 @@ async fn can_reconnect(scene: Scene<'_>) -> Result<()> {
     close(client).await
 }
 
-async fn can_change_url_in_reconnecting_state(scene: Scene<'_>) -> Result<()> {
+async fn can_change_url_in_reconnecting_state(scene: FunctionalScene<'_>) -> Result<()> {
     let elsewhere = scene.url_elsewhere("/testhub?numRedirects=7");
     let mut client = scene.client().reconnect_after_ms(&[0]).reconnect_to(&elsewhere).open().await?;
     client.sever().await?;
@@ -283,7 +289,7 @@ async fn can_change_url_in_reconnecting_state(scene: Scene<'_>) -> Result<()> {
     close(client).await
 }
 
-async fn can_reconnect_after_skipping_negotiation(scene: Scene<'_>) -> Result<()> {
+async fn can_reconnect_after_skipping_negotiation(scene: FunctionalScene<'_>) -> Result<()> {
     let mut client = scene.client().skip_negotiation().reconnect_after_ms(&[0]).open().await?;
     let id_at_server = client.invoke("GetCallerConnectionId", json!([])).await?;
     client.sever().await?;
@@ -295,7 +301,7 @@ async fn can_reconnect_after_skipping_negotiation(scene: Scene<'_>) -> Result<()
     close(client).await
 }
 
-async fn connection_id_matches_server_side_connection_id(scene: Scene<'_>) -> Result<()> {
+async fn connection_id_matches_server_side_connection_id(scene: FunctionalScene<'_>) -> Result<()> {
     let mut client = scene.client().open().await?;
     expect(client.invoke("GetCallerConnectionId", json!([])).await?, client.connection_id()?)?;
     client.close().await?;
@@ -304,7 +310,7 @@ async fn connection_id_matches_server_side_connection_id(scene: Scene<'_>) -> Re
     close(client).await
 }
 
-async fn connection_id_is_always_null_if_negotiation_is_skipped(scene: Scene<'_>) -> Result<()> {
+async fn connection_id_is_always_null_if_negotiation_is_skipped(scene: FunctionalScene<'_>) -> Result<()> {
     let mut client = scene.client().skip_negotiation().open().await?;
     ensure!(client.connection_id().is_err(), "an id without negotiation");
     client.close().await?;
@@ -313,7 +319,7 @@ async fn connection_id_is_always_null_if_negotiation_is_skipped(scene: Scene<'_>
     close(client).await
 }
 
-async fn sets_the_user_agent_header(scene: Scene<'_>) -> Result<()> {
+async fn sets_the_user_agent_header(scene: FunctionalScene<'_>) -> Result<()> {
     let client = scene.client().open().await?;
     let agent = client.invoke("GetHeader", json!([USER_AGENT])).await?;
     ensure!(agent.as_str().is_some_and(|agent| agent.starts_with("Microsoft SignalR/")), "{agent} is no user agent");
@@ -321,7 +327,7 @@ async fn sets_the_user_agent_header(scene: Scene<'_>) -> Result<()> {
     close(client).await
 }
 
-async fn overwrites_library_headers_with_user_headers(scene: Scene<'_>) -> Result<()> {
+async fn overwrites_library_headers_with_user_headers(scene: FunctionalScene<'_>) -> Result<()> {
     let headers = json!({ USER_AGENT: "Custom Agent", "X-HEADER": "VALUE" });
     let client = scene.client().headers(headers).open().await?;
     expect(client.invoke("GetHeader", json!([USER_AGENT])).await?, "Custom Agent")?;
@@ -329,7 +335,7 @@ async fn overwrites_library_headers_with_user_headers(scene: Scene<'_>) -> Resul
     close(client).await
 }
 
-async fn skips_server_sent_events_when_negotiating_for_message_pack_protocol(scene: Scene<'_>) -> Result<()> {
+async fn skips_server_sent_events_when_negotiating_for_message_pack_protocol(scene: FunctionalScene<'_>) -> Result<()> {
     let client = scene.client_without_web_sockets().open().await?;
     let expected = if scene.is_json() { Transport::ServerSentEvents } else { Transport::LongPolling };
     expect(client.invoke("GetActiveTransportName", json!([])).await?, expected.name())?;
@@ -338,7 +344,7 @@ async fn skips_server_sent_events_when_negotiating_for_message_pack_protocol(sce
 }
 
 /// The suite hides WebSockets from the library; here the hub does not offer them.
-async fn transport_falls_back_from_web_sockets(scene: Scene<'_>) -> Result<()> {
+async fn transport_falls_back_from_web_sockets(scene: FunctionalScene<'_>) -> Result<()> {
     let client = scene.client_without_web_sockets().open().await?;
     let transport = client.invoke("GetActiveTransportName", json!([])).await?;
     ensure!(transport != Transport::WebSockets.name(), "WebSockets were not offered");
@@ -346,7 +352,9 @@ async fn transport_falls_back_from_web_sockets(scene: Scene<'_>) -> Result<()> {
 }
 
 /// Its own `stop` waits for both; afterwards the node knows nothing of it, and it can begin anew.
-async fn over_long_polling_it_sends_delete_request_and_waits_for_poll_to_terminate(scene: Scene<'_>) -> Result<()> {
+async fn over_long_polling_it_sends_delete_request_and_waits_for_poll_to_terminate(
+    scene: FunctionalScene<'_>,
+) -> Result<()> {
     let mut client = scene.client().open().await?;
     expect(client.invoke("GetActiveTransportName", json!([])).await?, scene.transport().name())?;
     client.close().await?;
@@ -355,30 +363,30 @@ async fn over_long_polling_it_sends_delete_request_and_waits_for_poll_to_termina
     close(client).await
 }
 
-async fn token(scene: Scene<'_>) -> Result<String> {
+async fn token(scene: FunctionalScene<'_>) -> Result<String> {
     Ok(get(scene.ground.app.address(), "/generateJwtToken").await?.body)
 }
 
-async fn can_connect_to_hub_with_authorization(scene: Scene<'_>) -> Result<()> {
+async fn can_connect_to_hub_with_authorization(scene: FunctionalScene<'_>) -> Result<()> {
     let client = scene.client_at("/authorizedhub").access_token(&token(scene).await?).open().await?;
     expect(client.invoke("Echo", json!([CHINESE])).await?, CHINESE)?;
     close(client).await
 }
 
-async fn can_connect_to_hub_with_authorization_using_async_token_factory(scene: Scene<'_>) -> Result<()> {
+async fn can_connect_to_hub_with_authorization_using_async_token_factory(scene: FunctionalScene<'_>) -> Result<()> {
     let client = scene.client_at("/authorizedhub").async_access_token(&token(scene).await?).open().await?;
     expect(client.invoke("Echo", json!([CHINESE])).await?, CHINESE)?;
     close(client).await
 }
 
-async fn error_message_from_unauthorized_connection(scene: Scene<'_>) -> Result<()> {
+async fn error_message_from_unauthorized_connection(scene: FunctionalScene<'_>) -> Result<()> {
     let error = format!("{:#}", scene.client_at("/authorizedhub").open().await.err().context("it should fail")?);
     let expected = "Failed to complete negotiation with the server: Error: Unauthorized: Status code '401'";
     ensure!(error.contains(expected), "{error}");
     Ok(())
 }
 
-async fn expired_cookies_are_not_preserved(scene: Scene<'_>) -> Result<()> {
+async fn expired_cookies_are_not_preserved(scene: FunctionalScene<'_>) -> Result<()> {
     let client = scene.client().open().await?;
     expect(client.invoke("GetCookie", json!(["testCookie"])).await?, "testValue")?;
     expect(client.invoke("GetCookie", json!(["testCookie2"])).await?, "testValue2")?;
@@ -386,7 +394,7 @@ async fn expired_cookies_are_not_preserved(scene: Scene<'_>) -> Result<()> {
     close(client).await
 }
 
-async fn can_reconnect_after_negotiate_redirect(scene: Scene<'_>) -> Result<()> {
+async fn can_reconnect_after_negotiate_redirect(scene: FunctionalScene<'_>) -> Result<()> {
     let redirect = format!("/redirect?numRedirects=0&baseUrl={}", scene.url_elsewhere(""));
     let mut client = scene.client_at(&redirect).reconnect_after_ms(&[0]).open().await?;
     let first = client.invoke("GetNumRedirects", json!([])).await?.as_u64().context("a number")?;
@@ -396,7 +404,7 @@ async fn can_reconnect_after_negotiate_redirect(scene: Scene<'_>) -> Result<()> 
     close(client).await
 }
 
-async fn contains_server_response_in_error(scene: Scene<'_>) -> Result<()> {
+async fn contains_server_response_in_error(scene: FunctionalScene<'_>) -> Result<()> {
     let error = format!("{:#}", scene.client_at("/bad-negotiate").open().await.err().context("it should fail")?);
     ensure!(error.contains("Error: Some response from server: Status code '400'"), "{error}");
     Ok(())

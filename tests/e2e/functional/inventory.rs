@@ -17,11 +17,11 @@ enum Reason {
 /// A name of the suite.
 struct Listed {
     name: &'static str,
-    /// How often it is played here.
+    /// Number of times it is played here.
     here: usize,
-    /// How often it is played because of HTTPS.
+    /// Number of times it is played because of HTTPS.
     over_https: usize,
-    /// How often it is played besides, and why not here.
+    /// Number of times it is played elsewhere, and the reason.
     elsewhere: &'static [(Reason, usize)],
 }
 
@@ -37,7 +37,7 @@ const fn over_https(name: &'static str, over_https: usize) -> Listed {
     Listed { name, here: 0, over_https, elsewhere: &[] }
 }
 
-/// With JSON over each transport, with MessagePack over all but server-sent events.
+/// FunctionalCase that is played with JSON over each transport, with MessagePack over all but server-sent events.
 const fn in_matrix(name: &'static str) -> Listed {
     here(name, 5)
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::hub_connection::{close, expect};
-use super::{Case, EVERY, Scene, cases};
+use super::{EVERY, FunctionalCase, FunctionalScene, cases};
 
 cases!(
     EVERY:
@@ -12,13 +12,13 @@ cases!(
         preserves_cookies_between_requests;
 );
 
-async fn can_invoke_server_method_over_https_and_receive_result(scene: Scene<'_>) -> Result<()> {
+async fn can_invoke_server_method_over_https_and_receive_result(scene: FunctionalScene<'_>) -> Result<()> {
     let client = scene.client().open().await?;
     expect(client.invoke("Echo", json!(["over TLS"])).await?, "over TLS")?;
     close(client).await
 }
 
-async fn preserves_cookies_between_requests(scene: Scene<'_>) -> Result<()> {
+async fn preserves_cookies_between_requests(scene: FunctionalScene<'_>) -> Result<()> {
     let client = scene.client().open().await?;
     expect(client.invoke("GetCookie", json!(["testCookie"])).await?, "testValue")?;
     expect(client.invoke("GetCookie", json!(["testCookie2"])).await?, "testValue2")?;

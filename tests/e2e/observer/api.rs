@@ -14,7 +14,7 @@ use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::{play, until};
 use trunkline_tests::harness::sockets::free_address;
 
-use super::{ADMIN_TOKEN, NODES, Scene, ask_api, post};
+use super::{ADMIN_TOKEN, NODES, ObserverScene, ask_api, post};
 
 const NOBODY: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
@@ -252,7 +252,7 @@ async fn pages(proxy: &Proxy, path: &str) -> Result<Vec<Vec<Value>>> {
 #[test]
 fn lists_come_in_pages_that_hold_each_client_of_all_nodes_once() {
     play(async |stage| {
-        let scene = Scene::open(stage).await?;
+        let scene = ObserverScene::open(stage).await?;
         let agents = Agents::new(stage);
         let (mut clients, mut all) = (Vec::new(), BTreeSet::new());
         for number in 0..9 {

@@ -7,7 +7,7 @@ use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::scenario::{play, profile_folder};
 use trunkline_tests::harness::sockets::free_address;
 
-use super::{ADMIN_TOKEN, NODES, Scene};
+use super::{ADMIN_TOKEN, NODES, ObserverScene};
 
 async fn top(arguments: &[&str]) -> Result<(bool, String)> {
     let mut command = Command::new(profile_folder()?.join("trunkline"));
@@ -19,7 +19,7 @@ async fn top(arguments: &[&str]) -> Result<(bool, String)> {
 #[test]
 fn one_node_or_all_show_the_whole_fleet_and_each_node_once() {
     play(async |stage| {
-        let scene = Scene::open(stage).await?;
+        let scene = ObserverScene::open(stage).await?;
         let agents = Agents::new(stage);
         let mut clients = Vec::new();
         for number in 0..4 {

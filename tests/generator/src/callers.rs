@@ -19,7 +19,7 @@ pub struct Call {
     pub answered: Vec<u8>,
 }
 
-/// All clients.
+/// Crowd of clients that call.
 #[derive(Debug)]
 pub struct Callers<S> {
     crowd: Crowd<Caller<S>>,
@@ -29,7 +29,7 @@ pub struct Callers<S> {
 #[derive(Debug)]
 struct Caller<S> {
     client: Client<S>,
-    /// When it called; `None` while no answer is due.
+    /// Time of its call; `None` while no answer is due.
     since: Option<Instant>,
 }
 

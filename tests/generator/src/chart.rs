@@ -13,25 +13,25 @@ const GRID_LINES: u32 = 4;
 /// Most points of a line: more than pixels are not seen.
 const POINTS_MAX: usize = 600;
 
-/// One line of a chart.
+/// Line of a chart.
 #[derive(Debug)]
 pub struct Line {
     /// Its name in the legend.
     pub name: &'static str,
     /// A class of the page's style, which knows its colour in light and dark.
     pub class: &'static str,
-    /// Places and values.
+    /// Points, as places and values.
     pub points: Vec<(f64, f64)>,
 }
 
 /// Chart with a grid, marks and a legend.
 #[derive(Debug)]
 pub struct Chart {
-    /// The caption.
+    /// Caption of the chart.
     pub title: &'static str,
     /// The unit of values.
     pub unit: &'static str,
-    /// What stands under the axis: place and text.
+    /// Marks under the axis: place and text.
     pub marks: Vec<(f64, String)>,
     /// The lines, each with a key in the legend.
     pub lines: Vec<Line>,

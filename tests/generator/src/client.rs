@@ -1,4 +1,4 @@
-//! One nonblocking client: a socket, its speech, and the frame that is incomplete.
+//! Nonblocking client: a socket, its speech, and the frame that is incomplete.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ pub struct Client<S> {
 }
 
 impl<S: Speech> Client<S> {
-    /// Of a nonblocking socket; `early` came behind its welcome.
+    /// Takes over a nonblocking socket; `early` came behind its welcome.
     #[must_use]
     pub fn new(socket: mio::net::TcpStream, speech: S, early: Vec<u8>) -> Self {
         Self { socket, speech, frames: Frames::new(early) }
@@ -37,12 +37,12 @@ impl<S: Speech> Client<S> {
         Crowd::gather(count, connect, |socket, (speech, early)| client(Self::new(socket, speech, early)))
     }
 
-    /// How it speaks.
+    /// The speech of this client.
     pub fn speech(&self) -> S {
         self.speech
     }
 
-    /// Its socket.
+    /// The socket of this client.
     pub fn socket(&mut self) -> &mut mio::net::TcpStream {
         &mut self.socket
     }

@@ -12,7 +12,7 @@ use crate::speech::{Heard, Hub, Speech};
 use crate::upgrade;
 use crate::welcome::{HubWelcome, Next, Welcome};
 
-/// How long a server may take to answer.
+/// Time-out of a server's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest answer that is read to its end.

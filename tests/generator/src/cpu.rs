@@ -8,12 +8,12 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-/// What the threads of a process have used so far, by thread.
+/// CPU time of a process so far, by thread.
 #[derive(Debug, Clone, Default)]
 pub struct CpuTime(BTreeMap<String, u64>);
 
 impl CpuTime {
-    /// Of a process, up to now.
+    /// Reads it of a process, up to now.
     ///
     /// # Errors
     /// When the process is gone, or the system does not tell.
@@ -31,7 +31,7 @@ impl CpuTime {
         Ok(Self(threads))
     }
 
-    /// Of all these processes together, up to now.
+    /// Reads it of all these processes together, up to now.
     ///
     /// # Errors
     /// When one is gone, or the system does not tell.
@@ -41,7 +41,7 @@ impl CpuTime {
         Ok(Self(each.into_iter().flat_map(|process| process.0).collect()))
     }
 
-    /// Of the kernel's threads for interrupts of the network and others; nothing where they can't be seen.
+    /// Reads it of the kernel's threads for interrupts of the network and others; empty where they can't be seen.
     ///
     /// # Errors
     /// When the system does not tell.

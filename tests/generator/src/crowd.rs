@@ -86,7 +86,7 @@ impl<C> Crowd<C> {
         self.each_ready_within(Duration::ZERO, each)
     }
 
-    /// Like [`each_ready`](Self::each_ready), but waits up to this long for the first.
+    /// Works like [`each_ready`](Self::each_ready), but waits up to this long for the first.
     ///
     /// # Errors
     /// The first of `each`.

@@ -7,7 +7,7 @@ use crate::histogram::{Histogram, micros};
 /// Work done in a window.
 #[derive(Debug, Default)]
 pub struct Done {
-    /// Number of units.
+    /// Number of units done.
     pub units: u64,
     latencies: Histogram,
 }

@@ -18,9 +18,9 @@ const LENGTH_64: u8 = 127;
 pub enum Opcode {
     /// The rest of a fragmented message.
     Continuation,
-    /// Text.
+    /// A message, or its first part, in text.
     Text,
-    /// Bytes.
+    /// A message, or its first part, in bytes.
     Binary,
     /// The end of the WebSocket.
     Close,
@@ -60,7 +60,7 @@ impl Opcode {
 pub struct Frame<'a> {
     /// Whether it is the last frame of its message.
     pub is_final: bool,
-    /// What it carries.
+    /// Kind of frame it is.
     pub opcode: Opcode,
     /// The bytes it carries.
     pub payload: &'a [u8],

@@ -10,7 +10,7 @@ const LONGEST_US: u64 = 3_600_000_000;
 /// Three digits: the error is below a thousandth.
 const DIGITS: u8 = 3;
 
-/// Histogram of microseconds.
+/// Histogram of times in microseconds.
 #[derive(Debug, Clone)]
 pub struct Histogram(Hdr<u64>);
 
@@ -26,7 +26,7 @@ impl Default for Histogram {
 pub struct Quantiles {
     /// Number of times counted.
     pub count: u64,
-    /// The median.
+    /// Half don't exceed it.
     pub p50_us: u64,
     /// 90 of 100 don't exceed it.
     pub p90_us: u64,
@@ -39,7 +39,7 @@ pub struct Quantiles {
 }
 
 impl Histogram {
-    /// Counts one time.
+    /// Counts a time once.
     pub fn record(&mut self, time_us: u64) {
         self.record_many(time_us, 1);
     }

@@ -15,12 +15,12 @@ use crate::speech::{PING, Speech};
 
 /// Interval of keep-alives, of both ends; a share of the clients at a time.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Number of shares.
+/// Number of shares that clients are divided into.
 pub const KEEP_ALIVE_SHARES: u32 = 150;
 /// Time from one share to the next.
 pub const KEEP_ALIVE_TURN: Duration = KEEP_ALIVE.checked_div(KEEP_ALIVE_SHARES).unwrap();
 
-/// Whose turn it is to send a keep-alive.
+/// Turns in which clients send keep-alives.
 #[derive(Debug)]
 pub struct KeepAlives {
     frame: Vec<u8>,
@@ -46,7 +46,7 @@ impl KeepAlives {
     }
 }
 
-/// All clients.
+/// Crowd of clients that are idle.
 #[derive(Debug)]
 pub struct Idlers<S> {
     crowd: Crowd<Client<S>>,

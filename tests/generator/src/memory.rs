@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 const KIBIBYTE: u64 = 1024;
 
-/// What a process has in memory.
+/// Memory of a process, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// Heap and stacks. Nobody else can have a share in it, and without swap nobody can take it away.
@@ -21,7 +21,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Of a process, now.
+    /// Reads it of a process, now.
     ///
     /// # Errors
     /// When the process is gone, or the system does not tell.
@@ -50,7 +50,7 @@ pub struct Resident {
 }
 
 impl Resident {
-    /// Of a process, now.
+    /// Reads it of a process, now.
     ///
     /// # Errors
     /// When the process is gone, or the system does not tell.

@@ -1,7 +1,7 @@
 //! MessagePack put together by hand, as much of it as benchmarks say, so that the product's own encoder is not its own judge.
 
 const SHORT_TEXT_MAX_BYTES: u8 = 31;
-/// Of a byte of a length prefix, what counts; the other bit says that another one follows.
+/// Bits that count in a byte of a length prefix; the other bit says that another byte follows.
 const LENGTH_BITS: u32 = 7;
 
 /// A text of at most 65 535 bytes; of a longer one the length would be wrong.

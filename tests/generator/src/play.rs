@@ -1,4 +1,4 @@
-//! What a crowd does in a window.
+//! Work of a crowd in a window.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::crowd::{NAP, nap_until_none_is_missing};
 use crate::done::Done;
 
-/// After it the server sleeps, and what it sends too much has come.
+/// Wait after which the server sleeps, and anything it sends unasked has come.
 ///
 /// No fence can replace it: CPU time is up to date only when a thread has stopped running.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -45,12 +45,10 @@ pub fn settle(play: &mut dyn Play) -> Result<()> {
     play.look()
 }
 
-/// What a client does that is done with a unit of work.
+/// Next act of a client that is done with a unit of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Then {
-    /// It begins the next.
     Again,
-    /// It stops.
     Stop,
 }
 

@@ -25,7 +25,7 @@ pub struct Burst {
     pub binary_messages: Vec<Vec<u8>>,
 }
 
-/// Source of broadcasts.
+/// Source of broadcasts, and its policy.
 pub trait Publisher {
     /// Composes the burst whose first message has this number.
     fn burst(&mut self, first: u64) -> Burst;

@@ -19,7 +19,7 @@ pub const HANDSHAKE_ANSWER: &[u8] = b"{}\x1e";
 /// A frame's meaning to a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard<'a> {
-    /// A message.
+    /// A message of the hub.
     Message(&'a [u8]),
     /// A keep-alive, which is not answered.
     KeepAlive,
@@ -27,7 +27,7 @@ pub enum Heard<'a> {
     Question(&'static [u8]),
 }
 
-/// How a client reads frames.
+/// Reading of frames by a client.
 pub trait Speech: Copy {
     /// Reads a frame.
     ///

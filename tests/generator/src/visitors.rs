@@ -11,7 +11,7 @@ use crate::done::Done;
 use crate::play::{Play, Repeat, Then, repeat_for};
 use crate::welcome::{Next, Welcome};
 
-/// How visitors connect.
+/// Policy of visitors: how they connect.
 pub trait Arrivals {
     /// The steps behind the upgrade request.
     type Welcome: Welcome;
@@ -22,7 +22,7 @@ pub trait Arrivals {
     /// When nobody listens.
     fn open(&mut self, place: usize) -> Result<TcpStream>;
 
-    /// The upgrade request.
+    /// The bytes of the upgrade request.
     fn upgrade(&self) -> &[u8];
 
     /// The steps behind it.

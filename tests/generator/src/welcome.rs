@@ -9,11 +9,11 @@ use crate::upgrade;
 /// Next step of a connection that is being opened.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It is open.
+    /// The connection is open.
     In,
     /// These bytes are to be sent.
     Say(Vec<u8>),
-    /// More bytes are to be read.
+    /// More bytes have to be read.
     Wait,
 }
 

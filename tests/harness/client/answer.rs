@@ -1,15 +1,15 @@
-//! What a client does when the server asks it for a result.
+//! Answers of clients to client result requests.
 
 use serde_json::{Value, json};
 
-/// What the client's handler does, once it was asked.
+/// Behaviour of a client's handler, once it was asked.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
-    /// Returns this.
+pub enum ClientAnswer {
+    /// Returns a value of JSON.
     Value(Value),
     /// Throws an error with this text.
     Error(String),
-    /// Returns nothing.
+    /// Returns without a value.
     Nothing,
     /// Never comes to an end.
     Never,
@@ -17,15 +17,15 @@ pub enum Answer {
     Several(Vec<Value>),
 }
 
-impl Answer {
-    /// As the agents read it.
+impl ClientAnswer {
+    /// The form that agents read.
     pub(super) fn order(&self) -> Value {
         match self {
-            Answer::Value(value) => json!({ "value": value }),
-            Answer::Error(text) => json!({ "throws": text }),
-            Answer::Nothing => json!("nothing"),
-            Answer::Never => json!("never"),
-            Answer::Several(values) => json!({ "values": values }),
+            ClientAnswer::Value(value) => json!({ "value": value }),
+            ClientAnswer::Error(text) => json!({ "throws": text }),
+            ClientAnswer::Nothing => json!("nothing"),
+            ClientAnswer::Never => json!("never"),
+            ClientAnswer::Several(values) => json!({ "values": values }),
         }
     }
 }

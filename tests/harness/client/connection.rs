@@ -27,7 +27,7 @@ impl<'a> ConnectionBuilder<'a> {
         self.option("transport", json!(name))
     }
 
-    /// It carries bytes, else text.
+    /// Sends bytes, not text.
     pub fn binary(self) -> Self {
         self.option("binary", json!(true))
     }
@@ -61,7 +61,7 @@ impl<'a> ConnectionBuilder<'a> {
     }
 }
 
-/// An open connection.
+/// Open connection of the official client.
 #[derive(Debug)]
 pub struct Connection {
     driver: Arc<Driver>,
@@ -78,7 +78,7 @@ impl Connection {
         self.command("rawSend", message).await.map(drop)
     }
 
-    /// What it receives next, as [`send`](Self::send) has it.
+    /// Receives the next message, in the form of [`send`](Self::send).
     ///
     /// # Errors
     /// When it closes instead.

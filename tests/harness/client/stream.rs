@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Client;
 use crate::harness::driver::Driver;
 
-/// What came of a stream that a client asked for.
+/// Items and outcome of a stream that a client asked for.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Streamed {
     /// Its items, in order.
@@ -75,7 +75,7 @@ impl Client {
 }
 
 impl Upload {
-    /// What stands for it among the arguments of a call.
+    /// Placeholder for it among the arguments of a call.
     #[must_use]
     pub fn argument(&self) -> Value {
         json!({ "$subject": self.name })

@@ -8,7 +8,7 @@ use trunkline_generator::histogram::micros;
 /// Microseconds of a second.
 pub(crate) const SECOND_US: u64 = 1_000_000;
 
-/// How exactly a timer fires: those of tokio tell milliseconds apart, and round up.
+/// Precision of a timer: tokio's have milliseconds, and round up.
 pub(crate) const TIMER_US: u64 = 2_000;
 
 /// The clock; copies tell the same time.
@@ -16,7 +16,6 @@ pub(crate) const TIMER_US: u64 = 2_000;
 pub(crate) struct Clock(Instant);
 
 impl Clock {
-    /// Begins now.
     pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
@@ -32,7 +31,7 @@ impl Clock {
     }
 }
 
-/// From when a send counts that was due at one time and left at another.
+/// Time from which a send counts that was due at one time and left at another.
 ///
 /// What the timer could not tell apart is no delay of anybody. Beyond that the send counts from when it was due: a
 /// generator or a server that holds up the schedule does not hide the wait (coordinated omission).

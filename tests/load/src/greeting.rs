@@ -8,7 +8,7 @@ use crate::dial::ConnectError;
 /// A longer answer to the upgrade or the handshake is none.
 pub(crate) const ANSWER_MAX_BYTES: usize = 16 * 1024;
 
-/// What a client says first; text, whatever the protocol.
+/// Handshake request of a client; text in either protocol.
 pub(crate) fn request(protocol: HubProtocol) -> Bytes {
     HandshakeRequest { protocol, version: 1 }.encode()
 }

@@ -104,12 +104,12 @@ async fn measure(arguments: RunArguments) -> Result<Report> {
     let run = Run::new(arguments)?;
     let settings = Settings::of(&run.arguments, &run.how);
     match name.as_str() {
-        "echo" => watched(echo::Echo::new(run, echo::Kind::Own), "echo", settings, watch).await,
+        "echo" => watched(echo::Echo::new(run, echo::EchoKind::Own), "echo", settings, watch).await,
         "shared-echo" | "sharedecho" => {
-            watched(echo::Echo::new(run, echo::Kind::Shared), "shared-echo", settings, watch).await
+            watched(echo::Echo::new(run, echo::EchoKind::Shared), "shared-echo", settings, watch).await
         }
-        "broadcast" => watched(rooms::Rooms::new(run, rooms::Kind::Broadcast), "broadcast", settings, watch).await,
-        "chat" | "chatroom" => watched(rooms::Rooms::new(run, rooms::Kind::Chat), "chat", settings, watch).await,
+        "broadcast" => watched(rooms::Rooms::new(run, rooms::RoomKind::Broadcast), "broadcast", settings, watch).await,
+        "chat" | "chatroom" => watched(rooms::Rooms::new(run, rooms::RoomKind::Chat), "chat", settings, watch).await,
         "idle" => watched(idle::Idle::new(run), "idle", settings, watch).await,
         "storm" => watched(storm::Storm::new(run), "storm", settings, watch).await,
         path => {

@@ -1,4 +1,4 @@
-//! What processes use: memory and CPU time as the system counts them, link bytes as a proxy tells them.
+//! Usage of processes: memory and CPU time by the system's count, link bytes by a proxy's.
 //!
 //! Read of `/proc`; where that is missing there are no figures, and nothing fails.
 
@@ -21,14 +21,14 @@ struct Watched {
     pid: u32,
 }
 
-/// All that is watched.
+/// Processes and metrics that are sampled.
 #[derive(Debug, Clone)]
 pub(crate) struct Watch {
     processes: Vec<Watched>,
     metrics: Vec<String>,
 }
 
-/// One reading.
+/// Reading of all processes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reading {
     own: Usage,
@@ -43,7 +43,7 @@ struct Usage {
     cpu: CpuTime,
 }
 
-/// What one process used in a run.
+/// Usage of one process in a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ProcessReport {
     pub(crate) name: String,
@@ -53,11 +53,11 @@ pub(crate) struct ProcessReport {
     pub(crate) peak_bytes: u64,
     /// Memory that came with the clients, shared among them; of one process only.
     pub(crate) bytes_per_client: f64,
-    /// From ready to done.
+    /// CPU seconds from ready to done.
     pub(crate) cpu_s: f64,
 }
 
-/// What went over a proxy's links, from ready to done.
+/// Bytes over a proxy's links, from ready to done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct LinkReport {
     pub(crate) url: String,
@@ -65,13 +65,12 @@ pub(crate) struct LinkReport {
 }
 
 impl Watch {
-    /// As the command line says.
+    /// Takes the settings of the command line.
     pub(crate) fn of(arguments: &RunArguments) -> Result<Self> {
         let processes: Result<Vec<_>> = arguments.processes.iter().map(|text| Watched::parse(text)).collect();
         Ok(Self { processes: processes?, metrics: arguments.metrics.clone() })
     }
 
-    /// Reads everything now.
     pub(crate) async fn read(&self) -> Reading {
         let processes = self.processes.iter().map(|watched| Usage::of(watched.pid)).collect();
         let mut links = Vec::new();
@@ -81,7 +80,7 @@ impl Watch {
         Reading { own: Usage::of(std::process::id()), processes, links }
     }
 
-    /// What was used, of readings before the clients came, when all were there and when their work was done.
+    /// Usage from three readings: before the clients came, when all were connected, and when their work was done.
     pub(crate) fn report(
         &self,
         [before, ready, done]: [&Reading; 3],

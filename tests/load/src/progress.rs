@@ -1,4 +1,4 @@
-//! One line on the terminal while a run goes on.
+//! Line of progress on the terminal while a run goes on.
 
 use std::io::{IsTerminal, Write};
 use std::rc::Rc;

@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use anyhow::Result;
 use trunkline_generator::play::Play;
-use trunkline_tests::bench::process::{READY, Speaker, say};
+use trunkline_tests::bench::child::{READY, Speaker, say};
 
 use super::{At, idlers};
 
-/// How often it looks whether it is over.
+/// Interval at which it checks for its end.
 const TURN: Duration = Duration::from_secs(1);
 
-/// What they need to know.
+/// Arguments of the clients.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BystanderArguments {
-    /// The proxy
+    /// Address of the proxy
     #[arg(long)]
     address: SocketAddr,
-    /// How many
+    /// Number of clients to connect
     #[arg(long)]
     clients: usize,
 }

@@ -34,7 +34,6 @@ impl LeftOut {
         Ok(Self { clients, ids })
     }
 
-    /// Their connection ids.
     pub(super) fn ids(&self) -> &[String] {
         &self.ids
     }

@@ -29,7 +29,6 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);
 }
 
-/// An open WebSocket.
 #[derive(Debug)]
 pub(crate) struct WebSocket {
     stream: TcpStream,
@@ -84,7 +83,6 @@ impl WebSocket {
         self.ending.tell(Ended::Closed);
     }
 
-    /// Resets the socket.
     pub(super) fn cut(&self) {
         // It fails only where the socket is gone already.
         drop(self.stream.set_zero_linger());

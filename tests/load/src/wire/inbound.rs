@@ -11,7 +11,7 @@ use trunkline_protocol::hub::HubProtocol;
 
 use super::messages::{self, FramingError};
 
-/// What the bytes bring.
+/// Event that the bytes bring.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event<'a> {
     /// The body of a hub message.
@@ -43,7 +43,6 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
-    /// Nothing has come yet.
     pub(crate) fn new(protocol: HubProtocol) -> Self {
         Self { protocol, frames: Frames::default(), message: Vec::new() }
     }

@@ -10,10 +10,10 @@ use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, Proxy};
 use trunkline_tests::harness::process::{Process, Signal};
 use trunkline_tests::harness::scenario::{Stage, profile_folder};
 
-/// What builds the programs that the tests start.
+/// Command that builds the programs that the tests start.
 const BUILD: &str = "cargo build -p trunkline-proxy --bin trunkline -p trunkline --example bench";
 
-/// What came of a run.
+/// Outcome of a run.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) status: i32,
@@ -23,7 +23,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// One of the counts of messages.
+    /// Count of messages of this name.
     pub(crate) fn count(&self, name: &str) -> u64 {
         self.report.pointer(&format!("/counts/{name}")).and_then(Value::as_u64).unwrap_or(u64::MAX)
     }

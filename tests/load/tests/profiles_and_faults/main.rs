@@ -14,7 +14,6 @@ use relay::Relay;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, Proxy};
 use trunkline_tests::harness::scenario::{play, until};
 
-/// Short ramps.
 const SHORT: &str = "-u 0.3 -d 0.1 --settle 10";
 
 #[test]

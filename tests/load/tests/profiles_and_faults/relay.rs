@@ -34,12 +34,11 @@ impl Relay {
         Ok(Self { address, plan })
     }
 
-    /// Where clients connect.
+    /// Address that clients connect to.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// How many faults it has made.
     pub(crate) fn made(&self) -> u64 {
         self.plan.made()
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// What a process of our own says when it is ready.
+/// Line that a role of a benchmark prints when it is ready.
 pub const READY: &str = "ready";
 
 /// A process that has not begun its work by then is not going to.
@@ -23,14 +23,14 @@ pub fn say(text: &str) {
     drop(writeln!(io::stdout(), "{text}"));
 }
 
-/// A child process.
+/// Child process that ends with this value.
 #[derive(Debug)]
-pub struct Process {
+pub struct ChildProcess {
     name: &'static str,
     child: Child,
 }
 
-impl Process {
+impl ChildProcess {
     /// Starts a program, which is killed when this value goes.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl Process {
         Ok(Self { name, child: command.spawn().with_context(|| format!("starting the {name}"))? })
     }
 
-    /// Its process id.
+    /// ChildProcess id, as the system knows it.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -75,7 +75,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         // It fails only where the process is gone already.
         drop(self.child.kill());
@@ -88,7 +88,7 @@ impl Drop for Process {
 pub struct Speaker {
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
-    process: Process,
+    process: ChildProcess,
 }
 
 impl Speaker {
@@ -99,7 +99,7 @@ impl Speaker {
     pub fn start(name: &'static str, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = Process::spawn(name, &mut command)?;
+        let mut process = ChildProcess::spawn(name, &mut command)?;
         let input = process.child.stdin.take();
         let output = BufReader::new(process.child.stdout.take().context("the output is piped")?);
         let mut speaker = Self { input, output, process };
@@ -108,7 +108,7 @@ impl Speaker {
         Ok(speaker)
     }
 
-    /// Its process id.
+    /// ChildProcess id, as the system knows it.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()

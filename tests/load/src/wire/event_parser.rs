@@ -21,7 +21,7 @@ pub(crate) struct EndlessEvent;
 
 /// The reading half of an event stream.
 #[derive(Debug, Default)]
-pub(crate) struct EventStream {
+pub(crate) struct EventParser {
     /// The part of a line that is here.
     line: Vec<u8>,
     /// The data of the event that is here, with a line feed behind each line.
@@ -30,7 +30,7 @@ pub(crate) struct EventStream {
     is_after_return: bool,
 }
 
-impl EventStream {
+impl EventParser {
     /// Takes bytes, which may be cut anywhere, and tells the data of each event that is whole with them.
     pub(crate) fn take(&mut self, mut bytes: &[u8], mut tell: impl FnMut(&[u8])) -> Result<(), EndlessEvent> {
         if self.is_after_return && !bytes.is_empty() {
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     fn events(chunks: &[&[u8]]) -> Vec<String> {
-        let mut stream = EventStream::default();
+        let mut stream = EventParser::default();
         let mut events = Vec::new();
         for chunk in chunks {
             stream.take(chunk, |data| events.push(String::from_utf8_lossy(data).into_owned())).unwrap();
@@ -95,7 +95,7 @@ mod tests {
         events
     }
 
-    /// What a server of SignalR sends: a comment first, then events of one line, or of several.
+    /// Bytes of a SignalR server: a comment first, then events of one line, or of several.
     const STREAM: &[u8] = b":\r\ndata: {\"type\":6}\x1e\r\n\r\ndata: one\r\ndata:two\r\n\r\n";
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn an_event_without_end_is_an_error() {
-        let mut stream = EventStream::default();
+        let mut stream = EventParser::default();
         let part = vec![b'x'; MESSAGE_MAX_BYTES];
         assert_eq!(stream.take(&part, |_| ()), Ok(()));
         assert_eq!(stream.take(b"x", |_| ()), Err(EndlessEvent));
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_behind_a_whole_event() {
-        let mut stream = EventStream::default();
+        let mut stream = EventParser::default();
         stream.take(STREAM, |_| ()).unwrap();
         assert_eq!((stream.line.capacity(), stream.data.capacity()), (0, 0));
     }
