@@ -21,7 +21,7 @@
 //! | [`relay`] | a relay of TCP connections that cuts, holds and releases them |
 //! | [`prometheus`] | Debian's Prometheus, scraping a fleet |
 //! | [`raw`] | a client that sends just the bytes it is told to |
-//! | [`carried`] | a client of Server-Sent Events or long polling, request by request |
+//! | [`http_transport`] | a client of Server-Sent Events or long polling, request by request |
 //! | [`client`] | clients of the official and other libraries, behind one face |
 //! | [`browser`] | pages in headless Chromium |
 //!
@@ -29,13 +29,13 @@
 
 pub mod balancer;
 pub mod browser;
-pub mod carried;
 pub mod client;
 pub mod demo;
 pub mod driver;
 pub mod fleet;
 pub mod ground;
 pub mod http_client;
+pub mod http_transport;
 pub mod issuer;
 pub mod local;
 pub mod metrics;

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`harness`] | processes, clients, balancers, raw sockets |
 //! | [`apps`] | app servers that misbehave; the others in that folder are programs |
-//! | [`mod@bench`] | what the benchmarks share |
+//! | `bench` | what the benchmarks share |
 //!
 //! The other folders: `e2e` (the tests), `chaos`, `load`, `simulation`, `clients` (agents of other languages), `tools`.
 

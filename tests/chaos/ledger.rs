@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tail_is_asked_of_those_who_stayed_to_the_end() {
+    fn the_last_messages_are_expected_of_clients_that_stayed() {
         let ledger = Arc::new(Ledger::default());
         let hearing = hearing(&ledger);
         say(&ledger.begin(), Audience::All);

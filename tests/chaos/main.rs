@@ -13,11 +13,12 @@
 //! |---|---|
 //! | [`fault`] | the faults, and what clients may notice of each |
 //! | [`ledger`] | what was said, and what each client should have heard |
-//! | [`listener`], [`speaker`] | the clients |
-//! | [`relay`] | the relay between proxies and app servers |
-//! | [`scene`] | the processes, and how faults are made |
 //! | [`tally`] | counts, and the table |
 //! | [`world`] | what all of a run share |
+//! | [`relay`] | the relay between proxies and app servers |
+//! | [`scene`] | the processes, and how faults are made |
+//! | [`speaker`] | clients that speak, and fences |
+//! | [`listener`] | clients that listen |
 #![expect(clippy::indexing_slicing, reason = "numbers are taken modulo what there is; a test tool may panic anyway")]
 
 mod fault;

@@ -63,7 +63,7 @@ fn a_trusted_load_balancer_tells_the_clients_address_and_has_to() {
 }
 
 #[test]
-fn nobody_else_can_tell_an_address() {
+fn only_trusted_balancers_can_set_an_address() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;

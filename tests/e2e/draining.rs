@@ -75,7 +75,7 @@ fn clients_are_sent_away_one_after_the_other_and_served_until_then() {
 }
 
 #[test]
-fn in_the_grace_a_node_is_not_ready_and_yet_serves_whoever_comes() {
+fn in_the_grace_period_a_node_is_not_ready_but_serves_new_clients() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;

@@ -21,7 +21,7 @@ async fn seen_address(proxy: &Proxy, headers: Headers<'_>) -> Result<String> {
 }
 
 #[test]
-fn the_address_of_a_client_is_what_a_trusted_balancer_says_and_nobody_else() {
+fn the_address_of_a_client_comes_from_trusted_balancers_only() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;

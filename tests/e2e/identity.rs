@@ -129,7 +129,7 @@ fn a_token_that_is_not_valid_is_refused() {
 }
 
 #[test]
-fn a_connection_is_only_for_the_user_who_negotiated_it() {
+fn a_connection_belongs_to_the_user_of_its_negotiation() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;

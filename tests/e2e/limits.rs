@@ -57,7 +57,7 @@ fn assert_names(refusal: &Refusal, status: u16, flag: &str) {
 }
 
 #[test]
-fn a_node_takes_so_many_sockets_and_those_who_leave_make_room() {
+fn a_node_bounds_its_sockets_and_closed_ones_make_room() {
     play(async |stage| {
         let mut scene = LimitScene::open(stage, &["--connections-max", "4"]).await?;
         let address = scene.proxy.address().to_owned();

@@ -8,7 +8,7 @@ use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::scenario::{Stage, is_full, play_heavy, until};
 use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
 
-use crate::carried::libraries::WAYS;
+use crate::http_transports::libraries::WAYS;
 
 const HOPS: &str = "trunkline_owner_hops_total";
 const KEEP_ALIVES: &str = "trunkline_keep_alives_total";

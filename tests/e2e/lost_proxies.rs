@@ -150,7 +150,7 @@ fn the_clients_of_a_drained_proxy_are_reported_once_each() {
 }
 
 #[test]
-fn a_proxy_that_was_frozen_for_less_than_the_window_has_lost_nobody() {
+fn a_proxy_frozen_for_less_than_the_window_loses_no_client() {
     play(async |stage| {
         let mut mesh = Mesh::start(stage, "6").await?;
         mesh.proxies[0].process.signal(Signal::Freeze).await?;
@@ -174,7 +174,7 @@ fn a_proxy_that_was_frozen_for_less_than_the_window_has_lost_nobody() {
 }
 
 #[test]
-fn a_proxy_that_was_frozen_for_too_long_keeps_its_clients_whom_app_servers_have_given_up() {
+fn a_proxy_frozen_beyond_the_window_keeps_clients_that_app_servers_gave_up() {
     play(async |stage| {
         let mut mesh = Mesh::start(stage, "1").await?;
         mesh.proxies[0].process.signal(Signal::Freeze).await?;

@@ -1,20 +1,18 @@
 #![forbid(unsafe_code)]
 //! The promises of the whole, shown with real processes, real clients and real sockets.
 //!
-//! One program, because each one links everything. Counts, order and sets are looked at, never a time.
+//! One program, because each one links everything. The tests check counts, order and sets, never a time.
 
+#[cfg(test)]
+mod access;
 #[cfg(test)]
 mod addresses;
 #[cfg(test)]
-mod asking;
+mod authorize;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod calls;
-#[cfg(test)]
-mod carried;
-#[cfg(test)]
-mod causes;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
@@ -24,27 +22,31 @@ mod churn;
 #[cfg(test)]
 mod client_results;
 #[cfg(test)]
+mod close_reasons;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
-mod departures;
-#[cfg(test)]
 mod deploy;
+#[cfg(test)]
+mod disconnects;
 #[cfg(test)]
 mod discovery;
 #[cfg(test)]
-mod doors;
-#[cfg(test)]
 mod draining;
 #[cfg(test)]
-mod ending;
+mod flow_control;
 #[cfg(test)]
 mod forwarded;
 #[cfg(test)]
 mod functional;
 #[cfg(test)]
+mod host_names;
+#[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod http_transports;
 #[cfg(test)]
 mod hub_features;
 #[cfg(test)]
@@ -64,8 +66,6 @@ mod logs;
 #[cfg(test)]
 mod lost_proxies;
 #[cfg(test)]
-mod names;
-#[cfg(test)]
 mod negotiate;
 #[cfg(test)]
 mod observer;
@@ -73,8 +73,6 @@ mod observer;
 mod order;
 #[cfg(test)]
 mod owner_hop;
-#[cfg(test)]
-mod pace;
 #[cfg(test)]
 mod pass_through;
 #[cfg(test)]
@@ -86,15 +84,17 @@ mod python;
 #[cfg(test)]
 mod raw_endpoints;
 #[cfg(test)]
-mod rehoming;
+mod reassign;
 #[cfg(test)]
 mod resume;
 #[cfg(test)]
 mod sends;
 #[cfg(test)]
+mod shutdown;
+#[cfg(test)]
 mod slow_clients;
 #[cfg(test)]
-mod starting;
+mod startup;
 #[cfg(test)]
 mod storms;
 #[cfg(test)]

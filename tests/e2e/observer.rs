@@ -131,7 +131,7 @@ fn the_page_of_one_node_shows_all_nodes_and_the_way_of_each_client() {
 }
 
 #[test]
-fn what_a_client_is_and_says_is_shown_payloads_only_when_asked_for_and_it_can_be_closed() {
+fn details_of_a_client_are_shown_payloads_only_on_request_and_it_can_be_closed() {
     play_heavy(async |stage| {
         let scene = ObserverScene::open(stage).await?;
         let agents = Agents::new(stage);

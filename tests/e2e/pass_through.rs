@@ -90,7 +90,7 @@ async fn seen(proxy: &Proxy, headers: &[(&str, &str)]) -> Result<Vec<(String, St
 }
 
 #[test]
-fn headers_for_one_connection_end_at_the_proxy_and_nobody_can_speak_for_the_fleet() {
+fn hop_by_hop_headers_end_at_the_proxy_and_fleet_headers_can_not_be_forged() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Web).await?;

@@ -83,7 +83,7 @@ fn events_of_an_app_come_when_they_are_sent() {
 }
 
 #[test]
-fn trailers_come_through_to_whoever_takes_them() {
+fn trailers_reach_clients_that_accept_them() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Web).await?;

@@ -79,7 +79,7 @@ fn a_large_message_stays_whole_and_one_that_is_too_large_ends_its_connection() {
 }
 
 #[test]
-fn ends_are_clean_whoever_ends_it_and_say_what_was_wrong() {
+fn ends_are_clean_from_either_side_and_name_the_error() {
     on_each_ground(App::Calls, async |ground| {
         let address = ground.address(0);
         // The app is done, the app has failed, the client closes without a code.
@@ -111,7 +111,7 @@ fn a_ping_is_answered_between_the_frames_of_a_message() {
 }
 
 #[test]
-fn a_client_that_floods_a_slow_handler_is_paused_and_nobody_else_notices() {
+fn a_client_that_floods_a_slow_handler_is_paused_and_no_other_notices() {
     on_each_ground(App::Calls, async |ground| {
         let address = ground.address(0);
         let pauses = async || {

@@ -3,13 +3,13 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use trunkline_tests::harness::carried::CarriedClient;
 use trunkline_tests::harness::fleet::{App, Fleet, POOL_SIZE, Proxy};
+use trunkline_tests::harness::http_transport::CarriedClient;
 use trunkline_tests::harness::raw::{JSON_HANDSHAKE, RawClient};
 use trunkline_tests::harness::scenario::{is_full, play, play_heavy, until};
 use trunkline_tests::harness::sockets::established_at;
 
-use crate::carried::call;
+use crate::http_transports::call;
 
 /// Outbox of a client that reads nothing, beside the system's buffers.
 const OUTBOX_MAX_BYTES: &str = "262144";
@@ -62,7 +62,7 @@ fn a_client_that_does_not_read_is_closed_and_the_others_get_everything_in_order(
 }
 
 #[test]
-fn a_message_larger_than_what_may_wait_reaches_a_client_that_reads() {
+fn a_message_larger_than_the_outbox_reaches_a_client_that_reads() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Functional).await?;

@@ -8,7 +8,7 @@ use trunkline_tests::harness::scenario::{play_heavy, profile_folder};
 const CLIENTS: &str = "60";
 
 #[test]
-fn in_a_storm_those_who_are_told_to_wait_get_in_too() {
+fn in_a_storm_clients_that_are_told_to_wait_connect_too() {
     play_heavy(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;

@@ -137,7 +137,7 @@ fn requests_go_by_http2_where_the_client_speaks_it() {
 }
 
 #[test]
-fn new_certificates_are_shown_without_disturbing_anybody_and_broken_ones_never() {
+fn new_certificates_are_served_without_disturbing_clients_and_broken_ones_never() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;
@@ -166,7 +166,7 @@ fn new_certificates_are_shown_without_disturbing_anybody_and_broken_ones_never()
 }
 
 #[test]
-fn handshakes_that_fail_are_counted_by_cause_and_disturb_nobody() {
+fn handshakes_that_fail_are_counted_by_cause_and_disturb_no_client() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;

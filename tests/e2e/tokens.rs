@@ -42,7 +42,7 @@ fn file(stage: &Stage, name: &str, text: &str) -> Result<String> {
 }
 
 #[test]
-fn each_kind_of_key_lets_its_own_users_in_and_nobody_else() {
+fn each_kind_of_key_admits_its_own_users_only() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Members).await?;
@@ -157,7 +157,7 @@ fn a_published_key_set_is_followed_and_its_last_good_keys_are_kept() {
 }
 
 #[test]
-fn a_key_set_is_fetched_with_tls_from_whom_the_proxy_trusts_and_from_nobody_else() {
+fn a_key_set_is_fetched_with_tls_from_trusted_issuers_only() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Members).await?;
@@ -248,7 +248,7 @@ fn keys_that_are_none_are_refused_at_the_start() {
 }
 
 #[test]
-fn a_hub_or_a_proxy_may_want_a_user_from_everybody() {
+fn a_hub_or_a_proxy_may_require_a_user_of_every_client() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Members).await?;

@@ -6,16 +6,16 @@ use serde_json::json;
 use trunkline_generator::memory::Resident;
 use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::balancer::{Balancer, Rule};
-use trunkline_tests::harness::carried::CarriedClient;
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{ask, post};
+use trunkline_tests::harness::http_transport::CarriedClient;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::JSON_HANDSHAKE;
 use trunkline_tests::harness::scenario::{is_full, play, play_heavy};
 
-use crate::carried::libraries::{CARRIED, WAYS};
-use crate::carried::statuses::hand_over;
+use crate::http_transports::libraries::{CARRIED, WAYS};
+use crate::http_transports::statuses::hand_over;
 use crate::order::flood_and_check;
 
 const HOPS: &str = "trunkline_owner_hops_total";
@@ -139,7 +139,7 @@ fn an_event_stream_that_breaks_off_at_the_wrong_node_ends_its_connection() {
         let client = CarriedClient::negotiate(balancer.address(), "/statusHub").await?;
         let mut events = client.events().await?;
         assert_eq!(client.send(JSON_HANDSHAKE).await?.status, 200);
-        let call = crate::carried::call(1, "SendPing", &json!(["lobby"]));
+        let call = crate::http_transports::call(1, "SendPing", &json!(["lobby"]));
         assert_eq!(client.send(&call).await?.status, 200);
         events.until("online").await?;
         assert_eq!(watcher.expect("online").await?, ["lobby"]);
@@ -150,7 +150,7 @@ fn an_event_stream_that_breaks_off_at_the_wrong_node_ends_its_connection() {
 }
 
 #[test]
-fn a_client_whose_owner_dies_negotiates_anew() {
+fn a_client_negotiates_anew_when_its_owner_dies() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;

@@ -7,7 +7,8 @@ use axum::extract::State;
 use tokio::sync::{Barrier, watch};
 use trunkline::{Context, Hub, HubError, UploadStream};
 
-use super::PARALLEL_INVOCATIONS;
+/// Number of calls of a client that run at once on `/parallel`.
+pub(crate) const PARALLEL_INVOCATIONS: usize = 3;
 
 /// State that the methods of this process share.
 #[derive(Clone)]

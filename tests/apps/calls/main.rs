@@ -32,10 +32,7 @@ use clap::Parser;
 use tokio::net::TcpListener;
 use trunkline::{Context, Hub, HubError, HubHandle, Receivers, Server};
 
-use gate::Gate;
-
-/// Number of calls of a client that run at once on `/parallel`.
-const PARALLEL_INVOCATIONS: usize = 3;
+use gate::{Gate, PARALLEL_INVOCATIONS};
 
 /// Short enough to be waited for.
 const IMPATIENT_RESULT_TIMEOUT: Duration = Duration::from_millis(300);

@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_has_the_length_that_was_asked_for_and_tells_whose_it_is() {
+    fn a_text_has_the_requested_length_and_names_its_client() {
         for payload in [24, 128, 4_096] {
             assert_eq!(text(8_999, u64::MAX >> 12, payload).len(), payload);
         }

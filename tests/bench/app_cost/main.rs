@@ -31,16 +31,16 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`bare`] | the bare handler |
+//! | [`settings`] | the command line |
 //! | [`echo`] | the bytes of a call and of its answer |
+//! | [`browser`] | what a client sends with its connect request |
+//! | [`bare`] | the bare handler |
 //! | [`caller`] | one client that calls |
 //! | [`callers`] | all clients at one server, a process too: calls, checks, reads the CPU time |
 //! | [`windows`] | which window comes when |
-//! | [`idle`] | clients that say nothing, a process too: connects, reads the memory |
-//! | [`browser`] | what a client sends with its connect request |
 //! | [`round_trips`] | one client that waits for one answer |
+//! | [`idle`] | clients that say nothing, a process too: connects, reads the memory |
 //! | [`calls_report`], [`memory_report`] | ratios, the tables |
-//! | [`settings`] | the command line |
 //!
 //! Processes, CPU time, frames and medians are [`trunkline_tests::bench`].
 

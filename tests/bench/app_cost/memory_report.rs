@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slope_leaves_out_what_is_needed_once() {
+    fn a_slope_leaves_out_one_time_costs() {
         let reading = |clients: u64| {
             let anonymous_bytes = if clients == 0 { 1_000 } else { 51_000 + 400 * clients };
             let memory = Memory { anonymous_bytes, proportional_bytes: anonymous_bytes, resident_bytes: 0 };

@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_is_a_row_and_what_is_none_is_left_out() {
+    fn a_run_is_a_row_and_other_files_are_left_out() {
         let figure = |median: f64| json!({ "median": median, "min": median, "max": median });
         let run = json!({
             "base": figure(200.0), "subject": figure(100.0), "ratio": figure(0.5), "excess_us": figure(5_000.0),

@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_available_counts() {
+    fn available_memory_counts() {
         assert_eq!(available("MemFree:  1 kB\nMemAvailable:      20 kB\n").unwrap(), 20 * 1024);
         assert!(available("MemFree: 1 kB\n").is_err());
     }

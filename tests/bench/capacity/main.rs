@@ -13,8 +13,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`holder`] | the clients of one proxy, a process |
 //! | [`machine`] | what the machine has in memory |
+//! | [`holder`] | the clients of one proxy, a process |
 
 mod holder;
 mod machine;

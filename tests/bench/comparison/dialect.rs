@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_welcome_is_an_error() {
+    fn an_unexpected_answer_is_an_error() {
         let refused = |dialect, parts: &[&[u8]]| {
             let (mut welcome, mut heard) = (DialectWelcome::new(dialect), parts.concat());
             let mut all = std::iter::from_fn(|| Some(welcome.step(&mut heard)));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn nchan_is_published_to_by_a_request_and_answers_nobody() {
+    fn nchan_is_published_to_by_a_request_and_answers_no_client() {
         let request = String::from_utf8(Dialect::Nchan.publish(TEXT)).unwrap();
         assert!(request.starts_with("POST /pub HTTP/1.1\r\n") && request.ends_with("Content-Length: 5\r\n\r\nhello"));
         assert!(Dialect::Nchan.echo(TEXT).is_none());

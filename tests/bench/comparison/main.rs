@@ -22,10 +22,10 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`peer`] | what is compared |
 //! | [`dialect`] | what clients of each kind say and hear |
-//! | [`servers`] | the servers of a peer |
+//! | [`peer`] | what is compared |
 //! | [`service`], [`fan_out`] | servers of others, and the plain one by axum |
+//! | [`servers`] | the servers of a peer |
 //! | [`origin`] | addresses that visitors come from |
 //! | [`crowds`] | the clients of each kind |
 //! | [`mod@slice`] | one peer in one round |

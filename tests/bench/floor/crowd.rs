@@ -9,89 +9,32 @@
 mod burst_publisher;
 mod bystanders;
 mod connect;
+mod hub_crowds;
 mod left_out;
 
 use std::io::{self, BufRead};
-use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use clap::ValueEnum;
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use trunkline_generator::callers::Callers;
 use trunkline_generator::cpu::CpuTime;
-use trunkline_generator::idlers::Idlers;
 use trunkline_generator::play::{Play, settle};
-use trunkline_generator::speech::Hub;
-use trunkline_generator::visitors::{Arrivals, Visitors};
-use trunkline_generator::welcome::HubWelcome;
 use trunkline_tests::bench::child::{READY, say};
 
-use crate::broadcast::{Speech, To};
+use crate::arguments::{At, CrowdArguments};
 use crate::server::Server;
 use crate::stalled::Stalled;
-use crate::work::{self, Work};
+use crate::work::Work;
 
 use bystanders::Bystanders;
+use hub_crowds::{callers, idlers, visitors};
 
 pub(crate) use bystanders::{BystanderArguments, stand_by};
 
 /// Warm-up: enough for caches and buffers to settle, short beside a window.
 const WARM_UP: Duration = Duration::from_millis(300);
-
-/// Server of a crowd.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum At {
-    Floor,
-    /// Proxies before the app server `bench`.
-    Proxy,
-}
-
-/// Arguments of a crowd.
-#[derive(Debug, clap::Args)]
-pub(crate) struct CrowdArguments {
-    /// Server of the crowd
-    #[arg(long)]
-    pub(crate) at: At,
-    /// Work of the crowd
-    #[arg(long)]
-    pub(crate) work: Work,
-    /// Proxies, if it is these
-    #[arg(long)]
-    proxies: u16,
-    /// Threads of each that serve clients
-    #[arg(long)]
-    shards: u16,
-    /// Number of client connections
-    #[arg(long)]
-    clients: usize,
-    /// Bytes of the text that travels
-    #[arg(long)]
-    pub(crate) payload: usize,
-    /// Broadcasts that are asked for at once
-    #[arg(long)]
-    burst: u64,
-    /// Bursts per second at most
-    #[arg(long)]
-    rate: Option<u32>,
-    /// Audience of a message
-    #[arg(long)]
-    pub(crate) to: To,
-    /// Hub protocols of the clients
-    #[arg(long)]
-    pub(crate) speech: Speech,
-    /// Links between the proxy and its app server
-    #[arg(long)]
-    links: u16,
-    /// Clients beside the crowd that have stopped reading
-    #[arg(long)]
-    stalled: u32,
-    /// Clients beside the crowd that are idle
-    #[arg(long)]
-    idle: u32,
-}
 
 /// Figures of one window.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -123,7 +66,7 @@ pub(crate) struct Window {
 /// Ends with its input, and the server with it: so nothing is left behind however the benchmark ends.
 pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
     let server = match arguments.at {
-        At::Floor => Server::floor(arguments)?,
+        At::Floor => Server::floor(arguments.work, arguments.payload)?,
         At::Proxy => Server::proxies(arguments.proxies, arguments.shards, arguments.links)?,
     };
     let alone_bytes = server.memory_bytes()?;
@@ -173,45 +116,4 @@ fn measure(play: &mut dyn Play, length: Duration, server: &Server) -> Result<Win
         memory_bytes: server.memory_bytes()?,
         alone_bytes: 0,
     })
-}
-
-/// Clients that call `Echo`, at one address after the other.
-fn callers(server: &Server, arguments: &CrowdArguments) -> Result<Callers<Hub>> {
-    let mut addresses = server.addresses();
-    Callers::gather(arguments.clients, work::echo_call(arguments.payload), |_| {
-        connect::to(arguments.at, addresses.next().context("no server")?)
-    })
-}
-
-/// Clients that only keep alive.
-fn idlers(at: At, address: SocketAddr, count: usize) -> Result<Idlers<Hub>> {
-    Idlers::gather(count, |_| connect::to(at, address))
-}
-
-/// Clients that connect and leave.
-fn visitors(server: &Server, arguments: &CrowdArguments) -> Result<Visitors<HubArrivals>> {
-    let upgrade = work::upgrade_request().into_bytes();
-    Visitors::new(arguments.clients, HubArrivals { address: server.address(), upgrade })
-}
-
-/// Visitors of the hub.
-struct HubArrivals {
-    address: SocketAddr,
-    upgrade: Vec<u8>,
-}
-
-impl Arrivals for HubArrivals {
-    type Welcome = HubWelcome;
-
-    fn open(&mut self, _place: usize) -> Result<TcpStream> {
-        trunkline_generator::connect::open(self.address)
-    }
-
-    fn upgrade(&self) -> &[u8] {
-        &self.upgrade
-    }
-
-    fn welcome(&self) -> HubWelcome {
-        HubWelcome::new(Hub::Json)
-    }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::Result;
 use trunkline_tests::bench::child::Speaker;
 
-use crate::Settings;
-use crate::crowd::{At, Window};
-use crate::rounds::Part;
+use crate::arguments::At;
+use crate::crowd::Window;
+use crate::part::Part;
+use crate::settings::Settings;
 
 #[derive(Debug)]
 pub(crate) struct Fleet {

@@ -29,12 +29,16 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`work`] | what is measured |
 //! | [`broadcast`] | the bytes of a broadcast |
-//! | [`writer`], [`answerer`] | the floor of broadcasts, and that of calls and connects |
-//! | [`crowd`] | the generator, a process too: it connects, gives work, counts, reads the CPU time |
+//! | [`work`] | what is measured |
+//! | [`settings`] | the command line |
+//! | [`writer`] | the floor of broadcasts |
+//! | [`answerer`] | the floor of calls and connects |
+//! | [`arguments`] | the command line of a crowd |
 //! | [`server`] | what a crowd is at: the floor, or proxy and app server |
 //! | [`stalled`] | clients that have stopped reading |
+//! | [`crowd`] | the generator, a process too: it connects, gives work, counts, reads the CPU time |
+//! | [`part`] | the parts of a round |
 //! | [`fleet`] | the two crowds of a run |
 //! | [`rounds`] | which window comes when |
 //! | [`report`] | ratios, the table, the JSON file |
@@ -42,25 +46,28 @@
 //! Clients, frames and CPU time are [`trunkline_generator`], processes and medians [`trunkline_tests::bench`].
 
 mod answerer;
+mod arguments;
 mod broadcast;
 mod crowd;
 mod fleet;
+mod part;
 mod report;
 mod rounds;
 mod server;
+mod settings;
 mod stalled;
 mod work;
 mod writer;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
-use broadcast::{Speech, To};
-use crowd::{BystanderArguments, CrowdArguments};
+use arguments::CrowdArguments;
+use crowd::BystanderArguments;
 use report::Report;
+use settings::Settings;
 use stalled::StalledArguments;
 use trunkline_tests::bench::child::say;
 use trunkline_tests::bench::command;
@@ -94,57 +101,6 @@ enum Role {
     Bystanders(BystanderArguments),
 }
 
-/// Settings of a run.
-#[derive(Debug, Clone, clap::Args, serde::Serialize)]
-struct Settings {
-    /// Work of the clients
-    #[arg(long, default_value_t = Work::Broadcast, value_enum)]
-    work: Work,
-    /// Client connections; of connects, those that are under way together
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=19_000))]
-    clients: u32,
-    /// Length of each window
-    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
-    seconds: u32,
-    /// Rounds: each gives one pair of floor and proxy, and one of floor and floor
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-    pairs: u32,
-    /// Bytes of the text that travels, without what frames it
-    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(16..=16_384))]
-    payload: u32,
-    /// Broadcasts that are asked for at once; the floor has them in one write
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
-    burst: u64,
-    /// Audience of a message
-    #[arg(long, default_value_t = To::Everyone, value_enum)]
-    to: To,
-    /// Hub protocols of the clients; the floor sends JSON to all
-    #[arg(long, default_value_t = Speech::Json, value_enum)]
-    speech: Speech,
-    /// Links between each proxy and the app server
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=256))]
-    links: u16,
-    /// Bursts per second at most; without it, each starts when the one before has arrived
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    rate: Option<u32>,
-    /// Proxies, at which the clients take turns; calls and broadcasts only
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    proxies: u16,
-    /// Threads of each proxy that serve clients; the floor is always one thread
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    shards: u16,
-    /// Clients that have stopped reading, beside the others: a proxy with them is compared with a proxy without them
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000))]
-    stalled: u32,
-    /// Clients that are idle, beside the others: a proxy with them is compared with a proxy without them
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=18_000))]
-    idle: u32,
-    /// File for the figures as JSON
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip)]
-    json: Option<PathBuf>,
-}
-
 fn main() -> ExitCode {
     let Cli { role, settings } = Cli::parse();
     let done = match role {
@@ -156,13 +112,6 @@ fn main() -> ExitCode {
         None => compare(settings),
     };
     command::finish("floor", done)
-}
-
-impl Settings {
-    /// Whether a proxy is compared with a proxy, and not with the floor.
-    fn has_bystanders(&self) -> bool {
-        self.stalled > 0 || self.idle > 0
-    }
 }
 
 fn compare(settings: Settings) -> Result<()> {

@@ -5,10 +5,11 @@ use serde::Serialize;
 use trunkline_generator::frame;
 use trunkline_tests::bench::spread::Spread;
 
+use crate::broadcast;
 use crate::crowd::Window;
-use crate::rounds::{Measured, Part};
+use crate::part::{Measured, Part};
+use crate::settings::Settings;
 use crate::work::Work;
-use crate::{Settings, broadcast};
 
 const NANOS_PER_SECOND: f64 = 1e9;
 const NANOS_PER_MICRO: f64 = 1e3;

@@ -7,7 +7,7 @@ use trunkline_generator::memory::Memory;
 use trunkline_tests::bench::child::Speaker;
 use trunkline_tests::bench::product::{self, MeasuredProxy, Product, Wanted};
 
-use crate::crowd::CrowdArguments;
+use crate::work::Work;
 
 /// Outbox of a client: small, so that stalled clients fill it within a run.
 const OUTBOX_MAX_BYTES: usize = 256 * 1024;
@@ -22,10 +22,10 @@ pub(crate) enum Server {
 }
 
 impl Server {
-    pub(crate) fn floor(arguments: &CrowdArguments) -> Result<Self> {
+    pub(crate) fn floor(work: Work, payload: usize) -> Result<Self> {
         let address = product::address()?;
-        let (listen, payload) = (address.to_string(), arguments.payload.to_string());
-        let arguments = ["writer", "--listen", &listen, "--work", arguments.work.name(), "--payload", &payload];
+        let (listen, payload) = (address.to_string(), payload.to_string());
+        let arguments = ["writer", "--listen", &listen, "--work", work.name(), "--payload", &payload];
         let floor = Speaker::start("floor", &arguments)?;
         Ok(Self::Floor(floor, address))
     }

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_is_carried_out_when_it_is_whole() {
+    fn a_complete_command_is_applied() {
         let commands = [command(b"ab"), command(b"c")].concat();
         let (first, rest) = split(&commands).unwrap();
         assert_eq!((first, split(rest)), (b"ab".as_slice(), Some((b"c".as_slice(), [].as_slice()))));

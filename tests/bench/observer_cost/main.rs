@@ -20,27 +20,28 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`page`] | a page that is open |
+//! | [`figures`] | settings, and the figures of rounds |
 //! | [`report`] | ratios, the table |
 //!
 //! Processes, CPU time and medians are [`trunkline_tests::bench`].
 
+mod figures;
 mod page;
 mod report;
 
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use serde::Serialize;
 use trunkline_generator::cpu::CpuTime;
 use trunkline_tests::bench::child::{ChildProcess, say};
 use trunkline_tests::bench::command;
 use trunkline_tests::bench::product::{Product, program};
 use trunkline_tests::bench::rounds::in_turn;
 
+use figures::{Round, Settings, Window};
 use page::Page;
 use report::Report;
 
@@ -56,51 +57,12 @@ const CONNECTS_PER_SECOND: u32 = 500;
 /// Deliveries of a second that are wanted of a client, which speaks some 0.0125 times a second on average.
 const MEMBERS_OF_A_ROOM: u32 = 40;
 
-/// CPU time per message of a proxy, with the observer page open and without.
-#[derive(Debug, Parser, Serialize)]
-#[command(name = "observer_cost")]
-struct Settings {
-    /// Number of client connections
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=19_000))]
-    clients: u32,
-    /// Length of each window
-    #[arg(long, value_name = "S", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=600))]
-    seconds: u32,
-    /// Rounds: each gives one pair of without and with, and one of without and without
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-    pairs: u32,
-    /// Threads of the proxy that serve clients
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    shards: u16,
-    /// File for the figures as JSON
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip)]
-    json: Option<PathBuf>,
-}
-
 /// Role of a window in a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Without,
     With,
     WithoutAgain,
-}
-
-/// Figures of one window.
-#[derive(Debug, Clone, Copy, Serialize)]
-struct Window {
-    messages: f64,
-    cpu_ns: u64,
-    /// Events that an open page was told.
-    events: u64,
-}
-
-/// The windows of a round.
-#[derive(Debug, Clone, Copy, Serialize)]
-struct Round {
-    without: Window,
-    with: Window,
-    without_again: Window,
 }
 
 fn main() -> ExitCode {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde::Serialize;
 use trunkline_tests::bench::spread::Spread;
 
-use crate::{Round, Settings, Window};
+use crate::figures::{Round, Settings, Window};
 
 /// All figures of a run.
 #[derive(Debug, Serialize)]

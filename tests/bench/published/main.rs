@@ -13,11 +13,11 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`mod@slice`] | the settings, and what is asked |
-//! | [`fleet`] | app server and proxies, children of a process of their own |
 //! | [`cores`] | the cores that this process may use |
-//! | [`generator`] | one run of the load tester |
+//! | [`fleet`] | app server and proxies, children of a process of their own |
+//! | [`mod@slice`] | the settings, and what is asked |
 //! | [`report`] | what of its report is read |
+//! | [`generator`] | one run of the load tester |
 //! | [`verdict`] | from a report to rows |
 //! | [`table`] | rows for people |
 

@@ -1,6 +1,22 @@
 //! The slices: what the generator does in each, and what is asked of it and of the product.
 
-use crate::verdict::Target;
+/// Demand on a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// All arrives, and nothing goes wrong: a row for each way to do so.
+    Faults,
+    FaultsInOne,
+    /// Broadcasts keep their interval.
+    Interval,
+    /// Chat messages are fast.
+    Latency,
+    /// The memory of proxies is bounded.
+    ProxyMemory,
+    /// The generator uses less CPU time than what it measures.
+    GeneratorCpu,
+    /// No demand; the other figures are shown.
+    Told,
+}
 
 /// Slice of the published settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use crate::report::{Quantiles, Report};
-use crate::slice::Load;
+use crate::slice::{Load, Target};
 
 /// The average of the intervals between two broadcasts of one each 3 s.
 const INTERVAL_MS: RangeInclusive<f64> = 2_990.0..=3_010.0;
@@ -13,24 +13,6 @@ const INTERVAL_MAX_MS: f64 = 3_100.0;
 const LATENCY_P99_MS: f64 = 10.0;
 /// Memory of the published proxies.
 const PROXY_MB: f64 = 500.0;
-
-/// Demand on a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// All arrives, and nothing goes wrong: a row for each way to do so.
-    Faults,
-    FaultsInOne,
-    /// Broadcasts keep their interval.
-    Interval,
-    /// Chat messages are fast.
-    Latency,
-    /// The memory of proxies is bounded.
-    ProxyMemory,
-    /// The generator uses less CPU time than what it measures.
-    GeneratorCpu,
-    /// No demand; the other figures are shown.
-    Told,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {

@@ -126,14 +126,14 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_those_of_what_was_counted() {
+    fn quantiles_are_those_of_the_recorded_times() {
         let quantiles = of(1..=1_000).quantiles();
         let expected = Quantiles { count: 1_000, p50_us: 500, p90_us: 900, p99_us: 990, p999_us: 999, max_us: 1_000 };
         assert_eq!(quantiles, expected);
     }
 
     #[test]
-    fn what_is_beyond_the_longest_counts_as_the_longest() {
+    fn a_longer_time_counts_as_the_longest() {
         assert_eq!(of([LONGEST_US * 9]).count(), 1);
     }
 

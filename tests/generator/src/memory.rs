@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_allocated_and_written_is_counted() {
+    fn allocated_and_written_memory_is_counted() {
         let before = Memory::of(std::process::id()).unwrap();
         let block = vec![1_u8; 64 << 20];
         let after = Memory::of(std::process::id()).unwrap();

@@ -29,12 +29,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_welcome_ends_where_the_messages_begin() {
+    fn a_handshake_answer_ends_where_the_messages_begin() {
         assert_eq!(welcome(b"{}\x1e{\"type\":6}\x1e").unwrap(), 3);
     }
 
     #[test]
-    fn what_is_no_welcome_is_told_with_the_reason() {
+    fn a_refused_handshake_names_the_reason() {
         let told = |bytes: &[u8]| welcome(bytes).unwrap_err().to_string();
         assert_eq!(told(b"{\"error\":\"no\"}\x1e"), "hub handshake refused: no");
         assert_eq!(told(b"{}"), "hub handshake refused: half an answer");

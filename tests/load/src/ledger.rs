@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_expected_by_all_members_of_its_room_and_nobody_else() {
+    fn a_message_is_expected_by_all_members_of_its_room_only() {
         let mut ledger = ledger();
         ledger.sent(0, 0);
         ledger.sent(1, 1);

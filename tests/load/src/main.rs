@@ -9,7 +9,37 @@
 //! ```
 //!
 //! All connections live on one thread: no lock, no channel and no wake-up of another thread stands between a socket
-//! and the clock. Who needs more than one core starts several generators and merges their reports.
+//! and the clock. To use more than one core, start several generators and merge their reports.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`clock`] | the one clock of a run |
+//! | [`stamp`] | the stamp in each message |
+//! | [`tracks`] | numbers of each sender that one receiver has |
+//! | [`ledger`] | rooms, members, messages sent and received |
+//! | [`published`] | the line that the published load tests end with |
+//! | [`tally`] | connects, ends, failed calls, times |
+//! | [`schedule`] | offsets of ramps, roles of a chat |
+//! | [`target`] | the servers under load |
+//! | [`cli`] | the command line |
+//! | [`token`] | access tokens of clients |
+//! | [`open_files`] | the limit of open files |
+//! | [`wire`] | hub messages, in frames or in events |
+//! | [`dial`] | sockets, and the causes of failed connects |
+//! | [`ended`] | ends of connections |
+//! | [`greeting`] | the hub handshake |
+//! | [`exchange`] | HTTP requests of one client |
+//! | [`negotiate`] | negotiation |
+//! | [`carrier`] | the transports |
+//! | [`connect`] | one client connection, made |
+//! | [`connection`] | one client connection, open |
+//! | [`processes`] | memory, CPU time and link bytes |
+//! | [`run`] | the state of one run |
+//! | [`interrupt`] | Ctrl-C |
+//! | [`progress`] | the line on the terminal |
+//! | [`engine`] | ramp-up, work, settle, ramp-down |
+//! | [`profile`] | what clients do |
+//! | [`report`] | text, JSON, HTML |
 
 mod carrier;
 mod cli;

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_or_too_large_is_no_stamp() {
+    fn a_cut_or_oversized_stamp_is_ignored() {
         let text = STAMP.text(RUN, 0);
         for end in 0..text.len() {
             assert_eq!(Stamps::of(RUN).find(&text.as_bytes()[..end]), None);

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_before_is_not_expected() {
+    fn earlier_messages_are_not_expected() {
         let mut tracks = Tracks::from_now(&[5]);
         assert_eq!(arrivals(&mut tracks, &[4, 5]), [Arrival::Unexpected, Arrival::InOrder]);
         assert_eq!(tracks.missing(&[6]).count(), 0);

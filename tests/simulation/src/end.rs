@@ -14,7 +14,6 @@ use trunkline_protocol::service::{
 use crate::ledger::{Check, Content, Ledger, broken};
 use crate::mutant::Mutant;
 use crate::wire::Socket;
-use crate::world::Frozen;
 
 /// Largest frame of the simulation, its envelope included.
 pub(crate) const FRAME_MAX_BYTES: usize = 128;
@@ -54,6 +53,13 @@ pub(crate) struct Link {
     pub(crate) attachment: Attachment,
     pub(crate) socket: usize,
     frames: FrameBuffer,
+}
+
+/// Freezes of a process.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Frozen {
+    pub(crate) ms: u64,
+    pub(crate) times: u64,
 }
 
 /// Surroundings of every act of an end.

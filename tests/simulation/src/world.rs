@@ -9,7 +9,7 @@ mod acts;
 
 use trunkline_protocol::service::{Cause, SessionId, Verdict};
 
-use crate::end::{Around, Held};
+use crate::end::{Around, Frozen, Held};
 use crate::ledger::{Check, Ledger, broken};
 use crate::mutant::Mutant;
 use crate::random::Random;
@@ -21,13 +21,6 @@ const SLACK_MS: u64 = 2 * TICK_MS + 2;
 /// Cadence in which silence is counted.
 const TICK_MS: u64 = WINDOW_MS / 20;
 const TICK_STEP: usize = 50;
-
-/// Freezes of a process.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Frozen {
-    pub(crate) ms: u64,
-    pub(crate) times: u64,
-}
 
 #[derive(Debug)]
 pub(crate) struct World {

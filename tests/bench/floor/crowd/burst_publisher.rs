@@ -12,7 +12,7 @@ use trunkline_generator::speech::Hub;
 
 use super::connect::{to_floor, to_proxy};
 use super::left_out::LeftOut;
-use super::{At, CrowdArguments};
+use crate::arguments::{At, CrowdArguments};
 use crate::broadcast::To;
 use crate::server::Server;
 use crate::{broadcast, writer};

@@ -9,7 +9,8 @@ use anyhow::Result;
 use trunkline_generator::play::Play;
 use trunkline_tests::bench::child::{READY, Speaker, say};
 
-use super::{At, idlers};
+use super::hub_crowds::idlers;
+use crate::arguments::At;
 
 /// Interval at which it checks for its end.
 const TURN: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use trunkline_generator::speech::Hub;
 use trunkline_generator::{connect, message_pack};
 
-use super::At;
+use crate::arguments::At;
 use crate::writer::GREETING;
 
 /// The path of the hub.

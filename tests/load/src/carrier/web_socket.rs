@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_behind_the_welcome_come_first() {
+    fn messages_behind_the_handshake_answer_come_first() {
         assert_eq!(reframed(b"{}\x1e", b"\x81\x00"), b"\x82\x03{}\x1e\x81\x00");
         assert_eq!(reframed(b"", b"\x81\x00"), b"\x81\x00");
     }

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_websocket_is_an_error() {
+    fn bytes_of_another_protocol_are_an_error() {
         let mut inbound = Inbound::new(HubProtocol::MessagePack);
         assert_eq!(inbound.take(b"HTTP/1.1", |_| ()), Err(InboundError::Frame(FrameError)));
     }

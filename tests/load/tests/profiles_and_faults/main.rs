@@ -313,7 +313,7 @@ fn reports_of_several_generators_add_up() {
 }
 
 #[test]
-fn what_can_not_be_run_says_why() {
+fn an_invalid_run_says_why() {
     play(async |stage| -> Result<()> {
         let refused = run(stage, "idle -s 1 -c 3 -r 0.1 -u 0 -d 0").await?;
         assert_eq!((refused.status, &refused.report["tally"]["failed"]["connection refused"]), (1, &3.into()));

@@ -65,7 +65,7 @@ fn as_many_calls_of_a_client_run_at_once_as_the_hub_allows_and_they_start_in_ord
 }
 
 #[test]
-fn a_client_that_floods_a_slow_method_is_paused_and_nobody_else_notices() {
+fn a_client_that_floods_a_slow_method_is_paused_and_no_other_notices() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let agents = Agents::new(stage);

@@ -6,7 +6,7 @@ pub(crate) mod statuses;
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use trunkline_tests::harness::carried::CarriedClient;
+use trunkline_tests::harness::http_transport::CarriedClient;
 use trunkline_tests::harness::raw::RECORD_SEPARATOR;
 
 /// A call of `target`, as the hub protocol has it.

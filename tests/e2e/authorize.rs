@@ -17,7 +17,7 @@ fn cookies(headers: &HeaderMap) -> Vec<&str> {
 }
 
 #[test]
-fn a_cookie_says_who_somebody_is_with_negotiation_and_without() {
+fn a_cookie_identifies_a_user_with_and_without_negotiation() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Members).await?;
@@ -116,7 +116,7 @@ fn the_app_sends_clients_elsewhere() {
 }
 
 #[test]
-fn an_app_that_does_not_answer_lets_nobody_in() {
+fn an_app_that_does_not_answer_refuses_every_client() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Members).await?;

@@ -51,7 +51,7 @@ fn keys_are_changed_without_a_gap() {
 }
 
 #[test]
-fn pages_of_foreign_origins_are_kept_out() {
+fn pages_of_foreign_origins_are_refused() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;

@@ -4,10 +4,10 @@ use anyhow::Result;
 use http::Method;
 use serde_json::json;
 use trunkline_protocol::manifest::Transport;
-use trunkline_tests::harness::carried::CarriedClient;
 use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::http_client::{Answer, ask, post};
+use trunkline_tests::harness::http_transport::CarriedClient;
 use trunkline_tests::harness::raw::{JSON_HANDSHAKE, MESSAGE_PACK_HANDSHAKE, RawClient};
 use trunkline_tests::harness::scenario::{Stage, play};
 
@@ -240,7 +240,7 @@ fn a_hub_refuses_transports_that_it_does_not_offer() {
 }
 
 #[test]
-fn a_connection_of_another_node_is_unknown_where_nothing_is_carried_on() {
+fn a_connection_of_another_node_is_unknown_without_forwarding() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;

@@ -1,9 +1,9 @@
 //! Connections that are carried by requests end as all others do, whoever ends them, and nothing of them is left.
 
 use serde_json::json;
-use trunkline_tests::harness::carried::CarriedClient;
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{App, Fleet, stop};
+use trunkline_tests::harness::http_transport::CarriedClient;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::JSON_HANDSHAKE;
 use trunkline_tests::harness::scenario::{play, until};
@@ -32,7 +32,7 @@ fn a_client_that_polls_no_more_is_given_up_and_the_app_is_told() {
 }
 
 #[test]
-fn a_client_whose_event_stream_breaks_is_gone_at_once() {
+fn a_broken_event_stream_ends_its_client_at_once() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Status).await?;

@@ -40,7 +40,7 @@ fn once_each(names: &[String]) -> BTreeMap<String, usize> {
 }
 
 #[test]
-fn a_killed_client_process_is_seen_to_leave_once_for_each_connection() {
+fn a_killed_client_process_disconnects_once_for_each_connection() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Status).await?;
@@ -75,7 +75,7 @@ fn a_killed_client_process_is_seen_to_leave_once_for_each_connection() {
 }
 
 #[test]
-fn every_way_to_leave_is_seen_once() {
+fn every_kind_of_disconnect_is_seen_once() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Status).await?;
@@ -114,7 +114,7 @@ async fn named_raw_client(proxy: &Proxy, name: &str) -> Result<RawClient> {
 }
 
 #[test]
-fn clients_of_a_killed_proxy_are_seen_to_leave_and_no_others() {
+fn clients_of_a_killed_proxy_disconnect_and_no_others() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Status).await?;

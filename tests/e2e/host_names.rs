@@ -142,7 +142,7 @@ fn requests_are_spread_over_the_addresses_where_links_are_open() {
 }
 
 #[test]
-fn an_address_that_is_linked_but_accepts_nobody_is_passed_over() {
+fn an_address_that_is_linked_but_refuses_clients_is_skipped() {
     play(async |_stage| {
         let scene = HostNameScene::start().await?;
         // What is open stays open: its links live.

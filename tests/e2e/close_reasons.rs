@@ -8,9 +8,9 @@ use serde_json::json;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
-use trunkline_tests::harness::carried::CarriedClient;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet};
 use trunkline_tests::harness::http_client::get;
+use trunkline_tests::harness::http_transport::CarriedClient;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::{JSON_HANDSHAKE, MESSAGE_PACK_HANDSHAKE, RawClient, upgraded_socket};
 use trunkline_tests::harness::relay::{Fate, Relay};
@@ -30,7 +30,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn clients_that_leave_or_vanish() {
+fn clients_that_close_or_vanish() {
     play(async |stage| {
         let mut scene = CloseScene::start(stage, &["--disconnect-timeout", "1"]).await?;
         let (mut client, id) = scene.join("/ends").await?;
@@ -216,7 +216,7 @@ fn an_id_that_is_in_use_elsewhere() {
 }
 
 #[test]
-fn clients_that_are_never_let_in() {
+fn clients_that_are_refused() {
     play(async |stage| {
         let mut scene = CloseScene::start(stage, &["--header-timeout", "1"]).await?;
         let address = scene.proxy.address().to_owned();
