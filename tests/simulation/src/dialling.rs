@@ -12,7 +12,7 @@ use crate::slot::{APP, PROXY, Reason, Slot, settings};
 use crate::wire::{Dial, NEVER, Reply, Socket};
 use crate::world::World;
 
-/// How long the proxy waits for the answer to an upgrade.
+/// Time-out of the answer to an upgrade.
 const DIAL_TIMEOUT_MS: u64 = 300;
 
 impl World {
