@@ -49,6 +49,8 @@ pub use args::ServeArgs;
 #[cfg(feature = "cli")]
 pub(crate) use drain::DrainArgs;
 pub(crate) use drain::DrainSettings;
+#[cfg(feature = "fuzzing")]
+pub(crate) use file::with_text;
 #[cfg(feature = "cli")]
 pub(crate) use file::{WithFile, with_file};
 #[cfg(feature = "cli")]

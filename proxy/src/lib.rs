@@ -31,6 +31,7 @@
 //! | `admin` | admin port: health, metrics, observer |
 //! | `node` | composition: threads, listeners, upstreams, signals |
 //! | `cli` | the `trunkline` command |
+//! | `fuzzing` | entry points of the parsers, for fuzz targets |
 
 pub(crate) mod admin;
 pub(crate) mod auth;
@@ -41,6 +42,9 @@ pub(crate) mod config;
 #[cfg(test)]
 mod contract;
 pub(crate) mod frontend;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub(crate) mod limits;
 pub(crate) mod link;
 #[cfg(feature = "cli")]

@@ -19,7 +19,7 @@ pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarde
 const SECRET_PARAMETERS: [&str; 2] = ["access_token", "id"];
 
 /// The first value of a query parameter, its name matched without regard to case.
-pub(super) fn query_value(uri: &Uri, name: &str) -> Option<String> {
+pub(crate) fn query_value(uri: &Uri, name: &str) -> Option<String> {
     form_urlencoded::parse(uri.query()?.as_bytes())
         .find(|(key, _)| key.eq_ignore_ascii_case(name))
         .map(|(_, value)| value.into_owned())
@@ -33,10 +33,11 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// The query with its `?`, as the hub sees it: as it was sent, but without the secrets. The hub has claims and an id, and
 /// would only keep them in memory for as long as the client is there.
-pub(super) fn raw_query(uri: &Uri) -> Option<ByteString> {
+pub(crate) fn raw_query(uri: &Uri) -> Option<ByteString> {
+    // Names are decoded first: `%69d` is `id` to everybody who reads the query.
     let is_secret = |pair: &&str| {
-        let name = pair.split('=').next().unwrap_or_default();
-        SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+        let name = form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| name);
+        name.is_some_and(|name| SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret)))
     };
     let kept: Vec<_> = uri.query()?.split('&').filter(|pair| !is_secret(pair)).collect();
     (!kept.is_empty()).then(|| format!("?{}", kept.join("&")).into())
