@@ -114,6 +114,7 @@ mod tests {
     fn the_hub_sees_the_query_without_secrets() {
         let seen = |uri: &str| raw_query(&uri.parse().unwrap());
         assert_eq!(seen("/chat?ID=a%2Bb&x=%201&access_token=e.y.J&y").as_deref(), Some("?x=%201&y"));
+        assert_eq!(seen("/chat?%69d=1&access%5Ftoken=e.y.J&y").as_deref(), Some("?y"));
         assert_eq!(seen("/chat?id=1"), None);
         assert_eq!(seen("/chat"), None);
     }
