@@ -8,6 +8,7 @@
 //!
 //! Source: the SignalR hub protocol specification, and the bytes of the official packages where they differ.
 
+mod encoding;
 mod framing;
 mod handshake;
 mod hub_message;

@@ -44,8 +44,14 @@ use refusal::because;
 use relay::Relay;
 
 pub(crate) use door::Door;
+#[cfg(feature = "fuzzing")]
+pub(crate) use forwarded::{Scheme, believe};
+#[cfg(feature = "fuzzing")]
+pub(crate) use request::{query_value, raw_query};
 #[cfg(feature = "tls")]
 pub(crate) use serve::TlsLayer;
+#[cfg(feature = "fuzzing")]
+pub(crate) use serve::{Begun, begun};
 pub(crate) use serve::{Layers, PeerAddress, serve};
 
 /// When a client may ask again while there is no app server; they come back within seconds.

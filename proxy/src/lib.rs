@@ -33,6 +33,7 @@
 //! | `admin` | admin port: health, metrics, the observer page and its API |
 //! | `node` | composition: threads, listeners, upstreams, signals |
 //! | `cli` | the `trunkline` command: subcommands, flags, configuration file |
+//! | `fuzzing` | entry points of the parsers, for fuzz targets |
 
 pub(crate) mod admin;
 pub(crate) mod auth;
@@ -44,6 +45,9 @@ pub(crate) mod config;
 #[cfg(test)]
 mod contract;
 pub(crate) mod frontend;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub(crate) mod limits;
 pub(crate) mod link;
 #[cfg(feature = "cli")]

@@ -12,55 +12,14 @@ mod decode;
 mod encode;
 mod extension;
 mod fields;
+mod name;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use name::name_of;
+
 use super::{ServiceMessage, ServiceMessageError};
 use crate::message_pack::Writer;
-
-/// Names of the messages by number. 28 and 29 are about Entra ID, which has no use here.
-const NAMES: [&str; 40] = [
-    "Unknown",
-    "HandshakeRequest",
-    "HandshakeResponse",
-    "Ping",
-    "OpenConnection",
-    "CloseConnection",
-    "ConnectionData",
-    "MultiConnectionData",
-    "UserData",
-    "MultiUserData",
-    "BroadcastData",
-    "JoinGroup",
-    "LeaveGroup",
-    "GroupBroadcastData",
-    "MultiGroupBroadcastData",
-    "ServiceError",
-    "UserJoinGroup",
-    "UserLeaveGroup",
-    "JoinGroupWithAck",
-    "LeaveGroupWithAck",
-    "Ack",
-    "CheckUserInGroupWithAck",
-    "ServiceEvent",
-    "CheckGroupExistenceWithAck",
-    "CheckConnectionExistenceWithAck",
-    "CheckUserExistenceWithAck",
-    "UserJoinGroupWithAck",
-    "UserLeaveGroupWithAck",
-    "AccessKeyRequest",
-    "AccessKeyResponse",
-    "CloseConnectionWithAck",
-    "CloseConnectionsWithAck",
-    "CloseUserConnectionsWithAck",
-    "CloseGroupConnectionsWithAck",
-    "ClientInvocation",
-    "ClientCompletion",
-    "ErrorCompletion",
-    "ServiceMapping",
-    "ConnectionReconnect",
-    "ConnectionFlowControl",
-];
 
 impl ServiceMessage {
     /// Appends the message with its length prefix, byte for byte as Azure's SDK of 2025 writes it.
@@ -152,10 +111,6 @@ pub fn encode_connection_data(connection_id: &str, payload: &[u8], data_type: i6
     write_frame(expected_bytes, out, |writer| {
         encode::connection_data(writer, connection_id, payload, data_type, encode::Ends::WithMessage);
     });
-}
-
-fn name_of(number: i64) -> &'static str {
-    usize::try_from(number).ok().and_then(|number| NAMES.get(number)).copied().unwrap_or("Unknown")
 }
 
 /// Appends what `write_body` writes behind its length, without a second buffer.

@@ -83,7 +83,7 @@ impl fmt::Display for JwksSource {
     }
 }
 
-fn parse(text: &[u8]) -> Result<Vec<VerifyingKey>, JwksError> {
+pub(crate) fn parse(text: &[u8]) -> Result<Vec<VerifyingKey>, JwksError> {
     /// Keys are parsed one by one, so that one of an unknown kind spoils no other.
     #[derive(Deserialize)]
     struct JwksDocument {

@@ -77,7 +77,7 @@ impl Verifier {
         [("read", self.sets.read.get()), ("failed", self.sets.failed.get())]
     }
 
-    fn verify_now(&self, token: &str) -> Result<User, TokenError> {
+    pub(crate) fn verify_now(&self, token: &str) -> Result<User, TokenError> {
         if token.len() > self.policy.max_bytes {
             return Err(TokenError::TooLarge { bytes: token.len(), max: self.policy.max_bytes });
         }

@@ -52,7 +52,7 @@ pub(crate) fn with_file(command: Command, path: &Path) -> Result<WithFile, FileE
     with_text(command, path, &text)
 }
 
-fn with_text(mut command: Command, path: &Path, text: &str) -> Result<WithFile, FileError> {
+pub(crate) fn with_text(mut command: Command, path: &Path, text: &str) -> Result<WithFile, FileError> {
     let mut keys = Vec::new();
     let table: Table =
         text.parse().map_err(|source| FileError::Syntax { path: path.into(), source: Box::new(source) })?;

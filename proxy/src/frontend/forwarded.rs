@@ -29,14 +29,14 @@ pub(super) const HEADERS: [HeaderName; 6] =
 
 /// How a client reached the first load balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scheme {
+pub(crate) enum Scheme {
     Http,
     Https,
 }
 
 impl Scheme {
     /// As URLs have it.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",
@@ -63,17 +63,17 @@ impl Scheme {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Believed {
+pub(crate) struct Believed {
     /// The client's address; without a port of its own, port 0.
-    pub(super) client: SocketAddr,
-    pub(super) scheme: Option<Scheme>,
-    pub(super) host: Option<String>,
+    pub(crate) client: SocketAddr,
+    pub(crate) scheme: Option<Scheme>,
+    pub(crate) host: Option<String>,
     /// What the load balancer has in front of our paths.
-    pub(super) prefix: Option<String>,
+    pub(crate) prefix: Option<String>,
 }
 
 /// Finds out what is to be believed of a request that came from `peer`.
-pub(super) fn believe(headers: &HeaderMap, peer: SocketAddr, trusted: &TrustedNetworks) -> Believed {
+pub(crate) fn believe(headers: &HeaderMap, peer: SocketAddr, trusted: &TrustedNetworks) -> Believed {
     let mut believed = Believed { client: peer, scheme: None, host: None, prefix: None };
     if !trusted.contains(peer.ip()) {
         return believed;

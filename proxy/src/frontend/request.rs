@@ -19,7 +19,7 @@ pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarde
 const SECRET_PARAMETERS: [&str; 2] = ["access_token", "id"];
 
 /// The first value of a query parameter, its name matched without regard to case.
-pub(super) fn query_value(uri: &Uri, name: &str) -> Option<String> {
+pub(crate) fn query_value(uri: &Uri, name: &str) -> Option<String> {
     form_urlencoded::parse(uri.query()?.as_bytes())
         .find(|(key, _)| key.eq_ignore_ascii_case(name))
         .map(|(_, value)| value.into_owned())
@@ -33,10 +33,11 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// The query with its `?`, as the hub sees it: as it was sent, but without the secrets. The hub has claims and an id, and
 /// would only keep them in memory for as long as the client is there.
-pub(super) fn raw_query(uri: &Uri) -> Option<ByteString> {
+pub(crate) fn raw_query(uri: &Uri) -> Option<ByteString> {
+    // Names are decoded first: `%69d` is `id` to everybody who reads the query.
     let is_secret = |pair: &&str| {
-        let name = pair.split('=').next().unwrap_or_default();
-        SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+        let name = form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| name);
+        name.is_some_and(|name| SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret)))
     };
     let kept: Vec<_> = uri.query()?.split('&').filter(|pair| !is_secret(pair)).collect();
     (!kept.is_empty()).then(|| format!("?{}", kept.join("&")).into())
@@ -113,6 +114,7 @@ mod tests {
     fn the_hub_sees_the_query_without_secrets() {
         let seen = |uri: &str| raw_query(&uri.parse().unwrap());
         assert_eq!(seen("/chat?ID=a%2Bb&x=%201&access_token=e.y.J&y").as_deref(), Some("?x=%201&y"));
+        assert_eq!(seen("/chat?%69d=1&access%5Ftoken=e.y.J&y").as_deref(), Some("?y"));
         assert_eq!(seen("/chat?id=1"), None);
         assert_eq!(seen("/chat"), None);
     }

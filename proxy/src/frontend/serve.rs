@@ -26,6 +26,8 @@ use super::refusal::note_socket;
 use crate::config::ProxyProtocolSettings;
 use crate::net::socket::{CurrentStallLimit, StallGuard};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use proxy_header::{Begun, begun};
 #[cfg(feature = "tls")]
 pub(crate) use tls::TlsLayer;
 

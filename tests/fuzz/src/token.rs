@@ -6,13 +6,14 @@ use trunkline_protocol::key::{AccessKey, AccessKeys, Purpose};
 use trunkline_protocol::limits::TOKEN_MAX_CHARS;
 use trunkline_protocol::token::{ConnectionToken, ForwardMark, LinkCredential};
 
-/// The key that the seeds are sealed with.
-pub(crate) const KEY: &str = "the access key of the fuzz targets";
+/// The key that the seeds are made with.
+const KEY: &str = "the access key of the fuzz targets";
 
 const METHOD: &str = "GET";
 const TARGET: &str = "/chat?id=1";
 
-static KEYS: LazyLock<AccessKeys> = LazyLock::new(|| {
+/// Keys of the fleet that the seeds are made for.
+pub(crate) static KEYS: LazyLock<AccessKeys> = LazyLock::new(|| {
     AccessKeys::new(vec![AccessKey::new(KEY).expect("the key is long enough")]).expect("there is a key")
 });
 
@@ -30,7 +31,7 @@ pub fn sealed_tokens(data: &[u8]) {
     }
 }
 
-/// What opens once opens again after it was sealed anew, as itself.
+/// Opens a token; one that opens is sealed again, and has to open as itself.
 fn open(sealed: &str) {
     if let Ok(token) = ConnectionToken::open(sealed, &KEYS) {
         assert!(sealed.len() <= TOKEN_MAX_CHARS, "a token over the limit is opened");

@@ -8,7 +8,7 @@ use trunkline_fuzz::{TARGETS, corpus};
 /// Mutations per target: about a second for the slowest.
 const MUTATIONS: usize = 20_000;
 
-/// With `TRUNKLINE_FULL=1`.
+/// Mutations per target with `TRUNKLINE_FULL=1`.
 const MUTATIONS_FULL: usize = 1_000_000;
 
 /// Shows the input when a target panics with it.
@@ -84,4 +84,11 @@ targets! {
     link_upgrade
     sealed_tokens
     negotiate_bodies
+    websocket
+    proxy_header
+    forwarded_headers
+    query_string
+    origin
+    access_tokens
+    config_file
 }

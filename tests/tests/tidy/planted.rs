@@ -7,12 +7,12 @@ const TABLE: &str = "#![forbid(unsafe_code)]\n//! A crate.\n//!\n//! | module | 
                      //! | `low` | the lowest |\n//! | [`middle`] | between |\n//! | [`mod@high`] | the highest |\n\
                      mod low;\nmod middle;\nmod high;\npub use high::Named;\nstruct AtRoot;\n";
 
-/// What a rule says of a crate, one text per violation.
+/// Violations of a rule in a crate, as texts.
 fn found(rule: Rule, files: &[(&str, &str)]) -> Vec<String> {
     rule.violations(&Crate::planted(files)).iter().map(ToString::to_string).collect()
 }
 
-/// What the order says of a crate of three modules in which the middle one has this text.
+/// Violations of the order in a crate of three modules whose middle one has this text.
 fn order(middle: &str) -> Vec<String> {
     let high = "pub struct Named; pub(crate) mod inner { pub struct Deep; }";
     found(Rule::Order, &[("lib.rs", TABLE), ("low.rs", "pub struct Low;"), ("middle.rs", middle), ("high.rs", high)])

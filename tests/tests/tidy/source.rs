@@ -27,7 +27,7 @@ impl SourceFile {
     }
 }
 
-/// One crate.
+/// Crate with all its files.
 #[derive(Debug)]
 pub(crate) struct Crate {
     /// The package's folder for a library; that and the path of the root for all others.
@@ -43,7 +43,7 @@ pub(crate) enum Kind {
     Library,
     /// The program of a package that is a program.
     Main,
-    /// Another program.
+    /// Another program of a package.
     Tool,
     Test,
     Example,
@@ -107,7 +107,7 @@ impl Crate {
     }
 }
 
-/// The path without `..`.
+/// Returns the path without `..` in it.
 fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in path.components() {

@@ -16,7 +16,7 @@ pub(crate) struct Place {
     pub(crate) is_test: bool,
 }
 
-/// A declared module.
+/// Declaration of a module.
 #[derive(Debug)]
 pub(crate) struct ModDecl {
     pub(crate) name: String,

@@ -12,7 +12,7 @@
 //!
 //! A session that is asked for by its received frames is never begun: its peer would replay into it what an older one
 //! of the same id may have taken. The number of received frames is of those that were *taken*, so it acknowledges, too.
-//! Everything travels as text in the headers that [`manifest`](crate::manifest) names, and not in frames.
+//! Everything travels as text in the headers that [`wire`](crate::wire) names, and not in frames.
 
 use std::fmt;
 use std::str::FromStr;

@@ -18,7 +18,7 @@ const HEADER_MAX_BYTES: usize = 4096;
 
 /// What the first bytes of a connection are.
 #[derive(Debug, PartialEq, Eq)]
-enum Begun {
+pub(crate) enum Begun {
     /// A header of this length. The address is missing when the load balancer speaks for itself.
     Header {
         length: usize,
@@ -79,7 +79,7 @@ fn take(stream: &TcpStream, bytes: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-fn begun(bytes: &[u8]) -> Begun {
+pub(crate) fn begun(bytes: &[u8]) -> Begun {
     let is_beginning = |beginning: &&[u8]| beginning.iter().zip(bytes).all(|(expected, byte)| expected == byte);
     if !BEGINNINGS.iter().any(is_beginning) {
         return Begun::Other;
