@@ -241,7 +241,7 @@ impl Node {
         for shard in self.shared.shards() {
             shard.give(vec![Order::Drain(spread)], 0).await;
         }
-        self.until(|node| node.clients() == 0 && node.shared.carried.is_empty()).await;
+        self.until(|node| node.clients() == 0 && node.shared.http_transports.is_empty()).await;
     }
 
     /// Sockets that have not ended, those of closing clients included.

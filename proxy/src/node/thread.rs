@@ -49,8 +49,8 @@ pub(crate) async fn run(index: u16, shared: Arc<Shared>, doors: Vec<(tokio::net:
         let counters = shared.counters_of(index);
         let router = Endpoint::new(shared.clone(), counters.clone(), own_inbox.clone()).into_router();
         for (listener, layers) in doors {
-            let door = frontend::Door::new(shared.clone(), counters.clone());
-            spawn_local(frontend::serve(listener, layers, router.clone(), door));
+            let gate = frontend::ListenerGate::new(shared.clone(), counters.clone());
+            spawn_local(frontend::serve(listener, layers, router.clone(), gate));
         }
     }
     spawn_local(tick(shard.clone()));
