@@ -46,7 +46,7 @@ pub(crate) async fn authenticate(
     Ok(())
 }
 
-/// Returns the user that the app has named, else the one of the token.
+/// Returns the user that the app has named, or the one of the token.
 async fn find_user(endpoint: &Endpoint, token: Option<String>, decision: &Decision) -> Result<User, Response> {
     let Decision { user, claims, expires_s, .. } = decision.clone();
     if user.is_some() {

@@ -72,7 +72,7 @@ impl ForwardedScheme {
 /// Claims of trusted load balancers about a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ForwardedClaims {
-    /// The client's address; without a port of its own, port 0.
+    /// Address of the client; port 0 where none is claimed.
     pub(super) client: SocketAddr,
     pub(super) scheme: Option<ForwardedScheme>,
     pub(super) host: Option<String>,

@@ -64,7 +64,7 @@ impl Layers {
     }
 }
 
-/// Accepts sockets for ever, and serves each in a task of its own.
+/// Accepts sockets for ever, and serves each in its own task.
 pub(crate) async fn serve(listener: TcpListener, layers: Layers, router: Router, gate: ListenerGate) {
     let layers = Rc::new(layers);
     loop {
@@ -99,7 +99,7 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, router: Router,
     }
 }
 
-/// Takes a socket through the layers. HTTP is a task of its own, so that it holds none of their memory.
+/// Takes a socket through the layers. HTTP gets its own task, which holds none of their memory.
 async fn serve_layered(stream: TcpStream, mut context: SocketContext, layers: Rc<Layers>, router: Router) {
     let (peer, counters) = (context.peer, context.gate.counters().clone());
     if let Some(rules) = layers.proxy_protocol.as_ref().filter(|rules| rules.from.contains(peer.ip())) {

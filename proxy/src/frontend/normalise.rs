@@ -59,7 +59,7 @@ fn head_bytes(request: &Request) -> usize {
     request.headers().iter().fold(uri, |bytes, (name, value)| bytes + name.as_str().len() + value.len())
 }
 
-/// Replaces what load balancers say by what is trusted of it, and removes path prefixes.
+/// Replaces forwarding headers by their trusted claims, and removes path prefixes.
 fn rewrite(request: &mut Request, claims: Option<ForwardedClaims>, own_prefix: &PathPrefix) {
     for name in FORWARDED_HEADERS {
         request.headers_mut().remove(name);

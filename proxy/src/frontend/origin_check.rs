@@ -15,7 +15,7 @@ use trunkline_protocol::manifest::NODE_HEADER;
 use crate::config::{Origin, OriginPattern, Settings, is_loopback_host};
 use crate::frontend::request_extension::ClientScheme;
 
-/// Settings about origins.
+/// Settings that decide about origins.
 #[derive(Debug, Clone)]
 struct OriginRules {
     allowed: Arc<[OriginPattern]>,

@@ -26,7 +26,7 @@ const ROOM_RETRY_AFTER: Duration = Duration::from_secs(5);
 enum LimitOwner {
     /// The node: other clients have reached the limit.
     Node,
-    /// The client itself.
+    /// The client that is refused.
     Client,
 }
 

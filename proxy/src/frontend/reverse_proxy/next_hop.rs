@@ -47,3 +47,33 @@ pub(crate) fn answer(answer: http::Response<Incoming>, meter: Option<ByteMeter>,
     let is_length_told = answer.headers().contains_key(CONTENT_LENGTH);
     answer.map(|body| Body::new(RelayedResponseBody { body, meter, is_length_told, _in_flight: in_flight }))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::header::{CONNECTION, UPGRADE};
+
+    use super::*;
+
+    #[test]
+    fn a_request_for_the_next_hop_has_one_host_and_no_headers_of_this_hop_or_the_fleet() {
+        let request = Request::get("http://chat.example/page?x=1")
+            .version(Version::HTTP_10)
+            .header(HOST, "forged.example")
+            .header(CONNECTION, "upgrade, x-own")
+            .header(UPGRADE, "my-protocol")
+            .header("x-own", "1")
+            .header("x-trunkline-forward", "forged")
+            .header("x-other", "stays")
+            .body(())
+            .unwrap();
+        let (mut parts, ()) = request.into_parts();
+        assert_eq!(prepare_request(&mut parts), Some(HeaderValue::from_static("my-protocol")));
+        let names: Vec<_> = parts.headers.keys().map(http::HeaderName::as_str).collect();
+        assert_eq!(names, ["host", "x-other"]);
+        assert_eq!(
+            (&parts.headers[HOST], parts.version),
+            (&HeaderValue::from_static("chat.example"), Version::HTTP_11)
+        );
+        assert_eq!(target(&parts.uri), "/page?x=1");
+    }
+}

@@ -33,7 +33,7 @@ impl MessageReader {
         self.is_closed
     }
 
-    /// Reads until a message is ready or the pipe is closed, and then all else that is there.
+    /// Reads until a message is ready or the pipe is closed, and then everything that is there.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.is_closed && self.ready.len() < BATCH_BYTES {
             match poll_read_buf(Pin::new(&mut self.pipe), cx, &mut self.partial) {

@@ -96,13 +96,13 @@ pub struct Decoder {
 
 #[derive(Debug, Clone, Copy)]
 struct FramePayload {
-    kind: FrameKind,
+    kind: FrameType,
     left: u64,
     mask: [u8; 4],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FrameKind {
+enum FrameType {
     Data,
     Ping,
     Pong,
@@ -155,7 +155,7 @@ impl Decoder {
     }
 
     fn enter(&mut self, payload: FramePayload, first: u8) {
-        if payload.kind == FrameKind::Data {
+        if payload.kind == FrameType::Data {
             self.in_message = first & 0x80 == 0;
             match first & 0x0f {
                 0x0 => {}
@@ -178,26 +178,26 @@ impl Decoder {
         if done {
             self.payload = None;
         }
-        if kind == FrameKind::Data {
+        if kind == FrameType::Data {
             let event = if take == 0 && !done { Event::NeedMore } else { Event::Data(0..take) };
             return Ok((take, event));
         }
         Ok((take, self.read_control(kind, piece, done)?))
     }
 
-    fn read_control(&mut self, kind: FrameKind, piece: &[u8], done: bool) -> Result<Event, ProtocolError> {
+    fn read_control(&mut self, kind: FrameType, piece: &[u8], done: bool) -> Result<Event, ProtocolError> {
         self.control.extend_from_slice(piece);
         if !done {
             return Ok(Event::NeedMore);
         }
         let payload = std::mem::take(&mut self.control);
         Ok(match kind {
-            FrameKind::Ping => Event::Ping(payload),
-            FrameKind::Close => {
+            FrameType::Ping => Event::Ping(payload),
+            FrameType::Close => {
                 check_close_payload(&payload)?;
                 Event::Close
             }
-            FrameKind::Pong | FrameKind::Data => Event::Pong,
+            FrameType::Pong | FrameType::Data => Event::Pong,
         })
     }
 }
@@ -240,19 +240,19 @@ fn parse_header(header: &[u8], in_message: bool) -> Result<Option<FramePayload>,
     if left > i64::MAX as u64 {
         return Err(ProtocolError::Length);
     }
-    if kind != FrameKind::Data && (left > CONTROL_MAX_BYTES || first & 0x80 == 0) {
+    if kind != FrameType::Data && (left > CONTROL_MAX_BYTES || first & 0x80 == 0) {
         return Err(ProtocolError::Control);
     }
     Ok(rest.first_chunk().map(|&mask| FramePayload { kind, left, mask }))
 }
 
-fn kind(first: u8, in_message: bool) -> Result<FrameKind, ProtocolError> {
+fn kind(first: u8, in_message: bool) -> Result<FrameType, ProtocolError> {
     match (first & 0x0f, in_message) {
-        (0x0, true) | (0x1 | 0x2, false) => Ok(FrameKind::Data),
+        (0x0, true) | (0x1 | 0x2, false) => Ok(FrameType::Data),
         (0x0..=0x2, _) => Err(ProtocolError::Fragment),
-        (0x8, _) => Ok(FrameKind::Close),
-        (0x9, _) => Ok(FrameKind::Ping),
-        (0xa, _) => Ok(FrameKind::Pong),
+        (0x8, _) => Ok(FrameType::Close),
+        (0x9, _) => Ok(FrameType::Ping),
+        (0xa, _) => Ok(FrameType::Pong),
         (opcode, _) => Err(ProtocolError::Opcode(opcode)),
     }
 }
