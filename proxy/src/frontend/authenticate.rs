@@ -7,6 +7,7 @@ use axum::response::Response;
 use http::StatusCode;
 use trunkline_protocol::manifest::Authentication;
 use trunkline_protocol::negotiate::Decision;
+use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER};
 
 use crate::auth::User;
 use crate::frontend::authorize::{Grant, authorize};
@@ -26,7 +27,7 @@ pub(crate) async fn authenticate(
     is_negotiate: bool,
 ) -> Result<(), Response> {
     let settings = hub.settings();
-    if settings.asks_app && !is_negotiate && query_value(request.uri(), "id").is_some() {
+    if settings.asks_app && !is_negotiate && query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).is_some() {
         // The app has decided at negotiate; its decision stands in the connection token.
         return Ok(());
     }
@@ -71,7 +72,7 @@ pub(crate) fn user_of(request: &Request) -> User {
 
 fn token<B>(request: &http::Request<B>) -> Option<String> {
     let bearer = bearer(request.headers()).map(str::to_owned);
-    bearer.or_else(|| query_value(request.uri(), "access_token")).filter(|token| !token.is_empty())
+    bearer.or_else(|| query_value(request.uri(), ACCESS_TOKEN_PARAMETER)).filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]

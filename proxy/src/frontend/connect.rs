@@ -14,6 +14,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{Transport, USER_ID_CLAIM};
 use trunkline_protocol::service::OpenConnection;
 use trunkline_protocol::token::{Claim, ConnectionToken};
+use trunkline_protocol::wire::PRIVATE_CLAIM_PREFIX;
 
 use crate::auth::User;
 use crate::config::unix_seconds;
@@ -92,7 +93,7 @@ pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: New
 fn claims(user: &User) -> Vec<(ByteString, ByteString)> {
     let system = user.id.iter().map(|id| (USER_ID_CLAIM, id.as_str()));
     // Clients can't claim what only this proxy may.
-    let own = user.claims.iter().filter(|(name, _)| !name.starts_with("asrs.s."));
+    let own = user.claims.iter().filter(|(name, _)| !name.starts_with(PRIVATE_CLAIM_PREFIX));
     let own = own.map(|(name, value): &Claim| (name.as_str(), value.as_str()));
     system.chain(own).map(|(name, value)| (name.into(), value.into())).collect()
 }

@@ -14,14 +14,17 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
+use trunkline_protocol::wire::{
+    FORWARDED_FOR_HEADER, FORWARDED_HOST_HEADER, FORWARDED_PORT_HEADER, FORWARDED_PREFIX_HEADER, FORWARDED_PROTO_HEADER,
+};
 
 use crate::config::Trusted;
 
 /// Header with the client's address, as Azure's service gives it.
-pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static(FORWARDED_FOR_HEADER);
+pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static(FORWARDED_PROTO_HEADER);
+pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static(FORWARDED_HOST_HEADER);
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static(FORWARDED_PREFIX_HEADER);
 const FORWARDED: HeaderName = http::header::FORWARDED;
 
 /// All forwarding headers. Normalisation removes them, and writes trusted claims back.
@@ -30,7 +33,7 @@ pub(crate) const FORWARDED_HEADERS: [HeaderName; 6] = [
     FORWARDED_PROTO,
     FORWARDED_HOST,
     FORWARDED_PREFIX,
-    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static(FORWARDED_PORT_HEADER),
     FORWARDED,
 ];
 

@@ -6,6 +6,7 @@ use http::{StatusCode, Uri};
 use tracing::debug;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::token::ConnectionToken;
+use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::request::query_value;
@@ -62,7 +63,7 @@ fn cause_of(answer: &Response) -> Cause {
 
 /// Returns the id of the connection that a request names by a token of this fleet.
 fn connection_id(endpoint: &Endpoint, uri: &Uri) -> Option<String> {
-    let sealed = query_value(uri, "id")?;
+    let sealed = query_value(uri, CONNECTION_TOKEN_PARAMETER)?;
     let token = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys).ok()?;
     Some(token.connection_id.unwrap_or(sealed))
 }

@@ -4,14 +4,18 @@ use bytestring::ByteString;
 use http::header::{AUTHORIZATION, TRAILER};
 use http::request::Parts;
 use http::{HeaderMap, Uri};
-use trunkline_protocol::manifest::{REMOTE_HEADER, TRANSPORT_HEADER, Transport};
+use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::wire::{
+    self, ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER, PRIVATE_HEADER_PREFIX, REMOTE_HEADER,
+    SERVICE_HEADER_PREFIX, TRANSPORT_HEADER,
+};
 
 use crate::frontend::forwarded_header::FORWARDED_FOR;
 use crate::frontend::hop_header::HOP_BY_HOP;
 use crate::frontend::request_extension::peer_address;
 
 /// Query parameters that hold an access token and a connection token.
-const SECRET_PARAMETERS: [&str; 2] = ["access_token", "id"];
+const SECRET_PARAMETERS: [&str; 2] = [ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER];
 
 /// Returns the first value of a query parameter, whose name is matched without regard to case.
 pub(crate) fn query_value(uri: &Uri, name: &str) -> Option<String> {
@@ -22,8 +26,7 @@ pub(crate) fn query_value(uri: &Uri, name: &str) -> Option<String> {
 
 /// Returns the access token of the `Authorization` header.
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    wire::bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)
 }
 
 /// Returns the query for the hub, with its `?`: as it was sent, but without the secrets. The hub has claims and an id,
@@ -64,7 +67,7 @@ pub(crate) fn headers(parts: &Parts, transport: Transport) -> Vec<(ByteString, V
 }
 
 fn is_reserved(name: &str) -> bool {
-    name == FORWARDED_FOR.as_str() || name.starts_with("x-trunkline-") || name.starts_with("asrs-")
+    name == FORWARDED_FOR.as_str() || name.starts_with(PRIVATE_HEADER_PREFIX) || name.starts_with(SERVICE_HEADER_PREFIX)
 }
 
 fn is_for_one_hop(name: &str) -> bool {

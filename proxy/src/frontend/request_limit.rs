@@ -10,6 +10,8 @@ use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http_body_util::Limited;
 
+use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
+
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::{because, plain};
 use crate::frontend::refusal::cause_of_limit;
@@ -43,7 +45,11 @@ pub(crate) fn throttle_negotiate(endpoint: &Endpoint, request: &Request) -> Resu
 
 /// Throttles a connect request without a token; one with a token was throttled at negotiate.
 pub(crate) fn throttle_connect(endpoint: &Endpoint, request: &Request) -> Result<Duration, Response> {
-    if query_value(request.uri(), "id").is_none() { throttle(endpoint) } else { Ok(Duration::ZERO) }
+    if query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).is_none() {
+        throttle(endpoint)
+    } else {
+        Ok(Duration::ZERO)
+    }
 }
 
 fn throttle(endpoint: &Endpoint) -> Result<Duration, Response> {
@@ -76,7 +82,9 @@ pub(crate) fn take_permit(endpoint: &Endpoint, request: &Request) -> Result<Opti
         })
     });
     let permit = permit.transpose()?;
-    if let (Some(pending), true) = (&shared.tally.pending, query_value(request.uri(), "id").is_some()) {
+    if let (Some(pending), true) =
+        (&shared.tally.pending, query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).is_some())
+    {
         pending.connected(ip, shared.uptime());
     }
     Ok(permit)

@@ -9,6 +9,7 @@ use http::StatusCode;
 use http::header::ACCEPT;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::frontend::authenticate::user_of;
 use crate::frontend::connect::http_transport_response::{empty_poll, event_stream, first_poll, poll_messages};
@@ -149,7 +150,7 @@ fn forget(endpoint: &Endpoint, outer: &Arc<OuterHalf>) {
 /// The refusal.
 fn identify_client(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Result<ConnectingClient, Response> {
     let user = user_of(request);
-    let token = query_value(request.uri(), "id");
+    let token = query_value(request.uri(), CONNECTION_TOKEN_PARAMETER);
     let token = token.ok_or_else(|| plain(StatusCode::BAD_REQUEST, ID_REQUIRED))?;
     identify(endpoint, hub, token, user)
 }

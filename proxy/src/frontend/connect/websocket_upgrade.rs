@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::frontend::authenticate::user_of;
 use crate::frontend::connect::{
@@ -36,7 +37,7 @@ pub(crate) fn answer(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> R
 
 fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<(), Response> {
     let user = user_of(&request);
-    let (client, is_negotiated) = match query_value(request.uri(), "id") {
+    let (client, is_negotiated) = match query_value(request.uri(), CONNECTION_TOKEN_PARAMETER) {
         None => (ConnectingClient { connection_id: random_id(), user, is_fresh: true, is_ours: true }, false),
         Some(token) => (identify(endpoint, hub, token, user)?, true),
     };

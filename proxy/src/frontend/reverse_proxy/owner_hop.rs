@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use hyper::body::Body as _;
 use trunkline_protocol::token::ConnectionToken;
+use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::frontend::connect::UNKNOWN_ID;
 use crate::frontend::connect::http_transport_request::wants_event_stream;
@@ -36,7 +37,7 @@ pub(crate) fn find_owner(endpoint: &Endpoint, request: &Request) -> Option<Addre
     if !may_leave || is_upgrade(request.headers()) {
         return None;
     }
-    let sealed = query_value(request.uri(), "id")?;
+    let sealed = query_value(request.uri(), CONNECTION_TOKEN_PARAMETER)?;
     let token = ConnectionToken::open(&sealed, &shared.settings.keys).ok()?;
     let is_ours = token.boot == shared.boot;
     let is_here = shared.routes.find(token.connection_id.as_deref().unwrap_or(&sealed)).is_some();
