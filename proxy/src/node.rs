@@ -169,7 +169,7 @@ impl Node {
         for shard in self.shared.shards() {
             shard.give(vec![Order::Drain(spread)], 0).await;
         }
-        poll_until(|| self.clients() == 0 && self.shared.carried.is_empty()).await;
+        poll_until(|| self.clients() == 0 && self.shared.http_transports.is_empty()).await;
     }
 
     async fn close_links(&self) {

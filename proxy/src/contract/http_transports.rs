@@ -130,7 +130,7 @@ fn a_client_that_stops_polling_is_taken_out_after_the_disconnect_time_out() {
         let most = Duration::from_secs(u64::from(stage.shared.settings.http_transports.disconnect_timeout_s) + 2);
         assert!(begun.elapsed() <= most, "{:?}", begun.elapsed());
         assert!(matches!(poll(&stage, &target).await.0, StatusCode::NOT_FOUND | StatusCode::NO_CONTENT));
-        assert!(stage.shared.carried.is_empty());
+        assert!(stage.shared.http_transports.is_empty());
     });
 }
 

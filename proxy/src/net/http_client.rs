@@ -65,7 +65,7 @@ impl HttpError {
 pub(crate) struct HttpClient {
     connector: Connector,
     connect_timeout: Duration,
-    /// `None`: each request has a connection of its own.
+    /// Idle connections; `None` opens a connection for each request.
     pool: Option<ConnectionPool>,
 }
 

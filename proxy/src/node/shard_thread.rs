@@ -43,7 +43,7 @@ pub(crate) async fn run(index: u16, shared: Arc<Shared>, listeners: Vec<(TcpList
         let counters = shared.counters_of(index);
         let router = Endpoint::new(shared.clone(), counters.clone(), own_inbox.clone()).into_router();
         for (listener, layers) in listeners {
-            let door = frontend::Door::new(shared.clone(), counters.clone());
+            let door = frontend::ListenerGate::new(shared.clone(), counters.clone());
             spawn_local(frontend::serve(listener, layers, router.clone(), door));
         }
     }

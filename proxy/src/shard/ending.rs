@@ -301,10 +301,10 @@ impl Shard {
         if self.index != 0 {
             return;
         }
-        for carried in self.shared.carried.sweep(self.shared.settings.http_transports.disconnect_timeout_s) {
+        for outer in self.shared.http_transports.sweep(self.shared.settings.http_transports.disconnect_timeout_s) {
             // The others end where they are, because their pipes do.
-            if carried.begin().is_some() {
-                self.end_id(&Rc::from(carried.id()), true);
+            if outer.take_inner_half().is_some() {
+                self.end_id(&Rc::from(&**outer.id()), true);
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::limits::Tally;
 use crate::metrics::Counters;
 use crate::net::connector::Connector;
 use crate::shard::directory::Routes;
-use crate::transport::http::Registry;
+use crate::transport::http_transport::HttpTransports;
 use crate::upstream::{Caller, Hubs};
 
 /// Where the sockets of clients come from.
@@ -48,7 +48,7 @@ pub(crate) struct Shared {
     /// Where each client connection is.
     pub routes: Routes,
     /// The connections that are carried by requests.
-    pub carried: Registry,
+    pub http_transports: HttpTransports,
     /// Connector to app servers and other nodes.
     pub connector: Connector,
     /// Where its clients' sockets come from.
@@ -86,7 +86,7 @@ impl Shared {
             boot: random_id(),
             hubs: Hubs::default(),
             routes: Routes::default(),
-            carried: Registry::default(),
+            http_transports: HttpTransports::default(),
             counters: shards.iter().map(|_| Arc::default()).collect(),
             past: shards.iter().map(|_| Past::new(shards.len())).collect(),
             sockets: AtomicU64::new(0),

@@ -1,4 +1,4 @@
-//! Signed requests to an app server, each on a connection of its own: the first step of a manifest and of a link.
+//! Signed requests to an app server, each on a fresh connection: the first step of a manifest and of a link.
 
 use std::io;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Pool of idle HTTP connections, keyed by the address that each one is connected to.
 //!
-//! The key is the whole [`Address`]: a name may have many addresses, and each is a server of its own.
+//! The key is the whole [`Address`]: a name may have many addresses, and each is another server.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

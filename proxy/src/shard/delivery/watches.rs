@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::unix_ms;
 use crate::shard::directory::{Content, Slot};
-use crate::transport::websocket::{Peeled, peel_whole};
+use crate::transport::websocket::{Unframed, unframe_whole};
 
 /// Watches that one shard has at a time.
 pub(crate) const WATCHES_MAX: usize = 16;
@@ -176,7 +176,7 @@ impl Watches {
     /// Notes a frame for a client, if it is watched.
     #[cold]
     pub(crate) fn note_down(&self, slot: Slot, frame: &Bytes) {
-        if let Some(Peeled::Payload(messages)) = peel_whole(frame) {
+        if let Some(Unframed::Payload(messages)) = unframe_whole(frame) {
             self.note(slot, Way::Down, &messages);
         }
     }
