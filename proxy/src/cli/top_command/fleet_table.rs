@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::super::text_table;
 use crate::admin::{Fleet, Node, Rates};
+use crate::cli::text_table;
 
 /// Limit of the characters of one cell: a name may be long, and each node has one line.
 const CELL_MAX_CHARS: usize = 40;
