@@ -5,6 +5,8 @@ mod check_command;
 mod config_file;
 mod flag;
 mod health_command;
+mod output;
+mod runtime;
 mod serve_command;
 mod size_command;
 mod stop_signal;
@@ -20,6 +22,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use config_file::with_file;
 pub use flag::ServeArgs;
+use output::{print, print_error};
+use runtime::runtime;
 use size_command::SizeArgs;
 use token_command::TokenCommand;
 use top_command::TopArgs;
@@ -41,7 +45,7 @@ enum CliCommand {
     Serve(Box<ServeArgs>),
     /// Check a configuration file, and print what `serve --config FILE` would use here. Secrets are left out.
     Check {
-        /// The file.
+        #[arg(help = "The file")]
         file: PathBuf,
     },
     /// Ask a node whether it takes clients in; the exit status tells.
@@ -73,13 +77,14 @@ pub fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<()> {
     match parse()?.command {
-        CliCommand::Serve(args) => serve_command::serve(*args),
+        CliCommand::Serve(args) => serve_command::serve(*args)?,
         CliCommand::Check { file } => print(check_command::check(&file)?.trim_end()),
         CliCommand::Health { admin } => print(runtime()?.block_on(health_command::health(&admin))?.trim_end()),
         CliCommand::Size(args) => print(size_command::size(&args)?.trim_end()),
-        CliCommand::Top(args) => Ok(runtime()?.block_on(top_command::top(&args))?),
-        CliCommand::Token(command) => token_command::token(command),
+        CliCommand::Top(args) => runtime()?.block_on(top_command::top(&args))?,
+        CliCommand::Token(command) => token_command::token(command)?,
     }
+    Ok(())
 }
 
 /// Parses the command line. A configuration file is read first, because its values are defaults of the flags.
@@ -96,21 +101,6 @@ fn parse() -> anyhow::Result<Cli> {
         command = command.mut_subcommand("serve", |_| serve);
     }
     Cli::from_arg_matches(&command.get_matches()).map_err(|error| error.exit())
-}
-
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
-}
-
-#[expect(clippy::print_stdout, clippy::unnecessary_wraps, reason = "the output that a person or a script asked for")]
-fn print(text: &str) -> anyhow::Result<()> {
-    println!("{text}");
-    Ok(())
-}
-
-#[expect(clippy::print_stderr, reason = "the command ends with this, and logging may not have begun")]
-fn print_error(text: &str) {
-    eprintln!("error: {text}");
 }
 
 #[cfg(test)]

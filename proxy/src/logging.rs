@@ -2,6 +2,7 @@
 //!
 //! The fields `hub` and `connection` (the id of a client connection) tell what a line belongs to.
 
+mod log_format;
 mod log_line;
 
 use std::io::IsTerminal;
@@ -12,27 +13,12 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
+pub(crate) use log_format::LogFormat;
 use log_line::LineFormatter;
+pub(crate) use log_line::name_node;
 
 /// Limit of the text of levels.
 pub(crate) const LEVELS_MAX_BYTES: usize = 1024;
-
-/// Format of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LogFormat {
-    Human,
-    Json,
-}
-
-impl LogFormat {
-    #[must_use]
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Human => "human",
-            Self::Json => "json",
-        }
-    }
-}
 
 /// Error for levels that can't be set.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +43,6 @@ pub(crate) struct Levels {
 
 static LEVELS: OnceLock<Levels> = OnceLock::new();
 
-static NODE: OnceLock<String> = OnceLock::new();
-
 /// Starts logging to standard error.
 ///
 /// # Errors
@@ -72,11 +56,6 @@ pub(crate) fn begin(levels: &str, format: LogFormat) -> Result<(), LevelsError> 
         let _ = LEVELS.set(Levels { format, text: Mutex::new(levels.trim().into()), filter: handle });
     }
     Ok(())
-}
-
-/// Sets the node's name, which each line shows from now on.
-pub(crate) fn name_node(name: &str) {
-    NODE.get_or_init(|| name.into());
 }
 
 /// Returns the levels of the log, or `None` if the log is the app's.

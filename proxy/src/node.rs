@@ -9,6 +9,7 @@ mod app_instance;
 #[cfg(feature = "tls")]
 mod certificate_reload;
 mod embedded;
+mod graceful_stop;
 mod heartbeat;
 mod inherited_socket;
 mod listener_set;
@@ -21,7 +22,6 @@ pub(crate) mod upstream_watcher;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -33,6 +33,7 @@ pub use embedded::Embedded;
 pub(crate) use heartbeat::Heartbeat;
 pub(crate) use inherited_socket::InheritedSockets;
 
+use graceful_stop::{close_links, poll_until};
 use listener_set::{BoundAddresses, ListenerSet, ShardListener};
 use start_error::StartError;
 use upstream_discovery::UpstreamDiscovery;
@@ -46,12 +47,6 @@ use crate::net::{address::Address, connector::Connector, tls::ClientTls};
 use crate::observer::{Readiness, UpstreamProblems};
 use crate::shard::delivery::Order;
 use crate::shard::{Connectors, ShardSender, Shared};
-
-/// Time that links have to send what is queued when the node stops.
-const LINKS_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Interval at which a stopping node checks whether all clients have disconnected.
-const DRAIN_POLL: Duration = Duration::from_millis(20);
 
 /// A running proxy node: its shards, admin port and upstream watchers.
 #[derive(Debug)]
@@ -153,8 +148,9 @@ impl Node {
         if timeout(drain_timeout, self.drain_clients()).await.is_err() {
             warn!(clients = self.clients(), "some clients did not leave within --drain-timeout and are cut");
         }
+        let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();
         self.background.abort_all();
-        self.close_links().await;
+        close_links(&pools).await;
         self.stop.cancel();
         for thread in self.threads.drain(..) {
             drop(thread.join());
@@ -172,22 +168,9 @@ impl Node {
         poll_until(|| self.clients() == 0 && self.shared.http_transports.is_empty()).await;
     }
 
-    async fn close_links(&self) {
-        let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();
-        pools.iter().for_each(|pool| pool.retire());
-        drop(timeout(LINKS_TIMEOUT, poll_until(|| pools.iter().all(|pool| pool.open() == 0))).await);
-    }
-
     /// Returns the number of open client sockets, those of closing clients included.
     fn clients(&self) -> u64 {
         self.shared.sockets()
-    }
-}
-
-/// Waits until a condition of a stopping node holds.
-async fn poll_until(is_done: impl Fn() -> bool) {
-    while !is_done() {
-        sleep(DRAIN_POLL).await;
     }
 }
 

@@ -22,5 +22,4 @@ mod tls_args;
 mod token_args;
 mod trust_args;
 
-pub(crate) use config_error::ConfigError;
 pub use serve_args::ServeArgs;

@@ -3,9 +3,10 @@
 use anyhow::{Context, anyhow, bail};
 
 use super::flag::ServeArgs;
+use super::output::print;
+use super::runtime::runtime;
 use super::stop_signal::StopSignals;
 use super::supervisor::{NodeState, feed_watchdog, inherited_sockets, notify};
-use super::{print, runtime};
 use crate::config::Config;
 use crate::logging;
 use crate::node::Node;
@@ -21,11 +22,11 @@ pub(super) fn serve(args: ServeArgs) -> anyhow::Result<()> {
     logging::name_node(&config.settings.node);
     runtime()?.block_on(async {
         let node = Node::start_on(sockets, config).await?;
-        print(&format!("listening on http://{}", node.listen()))?;
+        print(&format!("listening on http://{}", node.listen()));
         if let Some(listen) = node.tls_listen() {
-            print(&format!("listening on https://{listen}"))?;
+            print(&format!("listening on https://{listen}"));
         }
-        print(&format!("admin on http://{}", node.admin()))?;
+        print(&format!("admin on http://{}", node.admin()));
         let mut signals = StopSignals::new()?;
         notify(NodeState::Ready);
         tokio::spawn(feed_watchdog(node.heartbeat()));

@@ -62,8 +62,8 @@ pub(super) struct SizeArgs {
     /// Nodes that may be missing, because they fail or are replaced.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=1000))]
     pub spare: u64,
-    /// App servers.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    #[arg(help = "App servers",
+          long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub app_servers: u64,
     /// Hubs of each app server.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]

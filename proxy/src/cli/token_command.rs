@@ -7,7 +7,7 @@ use clap::Subcommand;
 use trunkline_protocol::development_key::{DevelopmentKeyError, read_or_make};
 use trunkline_protocol::key::{AccessKey, AccessKeyError};
 
-use super::print;
+use super::output::print;
 use crate::auth::sign_user_token;
 use crate::clock::unix_seconds;
 
@@ -21,7 +21,7 @@ pub(super) enum TokenCommand {
     },
     /// Print an access token for a user, as an app would make one.
     User {
-        /// The user id.
+        #[arg(help = "The user id")]
         id: String,
         /// The access key to sign with.
         #[arg(long, env = "TRUNKLINE_ACCESS_KEY", value_name = "KEY", hide_env_values = true)]
@@ -48,12 +48,13 @@ enum KeyFileError {
 pub(super) fn token(command: TokenCommand) -> anyhow::Result<()> {
     match command {
         TokenCommand::Key { file: None } => print(AccessKey::random().expose()),
-        TokenCommand::Key { file: Some(file) } => Ok(make_key_file(&file)?),
+        TokenCommand::Key { file: Some(file) } => make_key_file(&file)?,
         TokenCommand::User { id, access_key, claims, lifetime } => {
             let key = AccessKey::new(access_key.split(',').next().unwrap_or_default())?;
-            print(&sign_user_token(&key, &id, &claims, unix_seconds().saturating_add(lifetime))?)
+            print(&sign_user_token(&key, &id, &claims, unix_seconds().saturating_add(lifetime))?);
         }
     }
+    Ok(())
 }
 
 fn parse_claim(text: &str) -> Result<(String, String), String> {

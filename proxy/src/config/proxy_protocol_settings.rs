@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::TrustedNetworks;
+use super::trusted_network::TrustedNetworks;
 
 /// Settings of the PROXY protocol at the client listeners.
 #[derive(Debug, Clone)]

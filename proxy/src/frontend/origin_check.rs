@@ -13,8 +13,8 @@ use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
 use trunkline_protocol::manifest::NODE_HEADER;
 
 use crate::config::{Origin, OriginPattern, Settings};
-use crate::net::address::is_loopback_host;
 use crate::frontend::request_extension::ClientScheme;
+use crate::net::address::is_loopback_host;
 
 /// Settings that decide about origins.
 #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@
 //! the node), while `time`, a lower-case `level` and `node` are what the documentation promises.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 use tracing::field::{Field, Visit};
@@ -13,13 +14,21 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::{LogFormat, NODE};
+use super::log_format::LogFormat;
 
 /// Name of the field that holds the text of an event.
 const MESSAGE: &str = "message";
 
 /// Keys of every line; an event's field of the same name is left out, or the key would occur twice.
 const LINE_KEYS: [&str; 4] = ["time", "level", "node", "target"];
+
+/// Name of the node; one for the process, because it has one log.
+static NODE: OnceLock<String> = OnceLock::new();
+
+/// Sets the node's name, which each line shows from now on.
+pub(crate) fn name_node(name: &str) {
+    NODE.get_or_init(|| name.into());
+}
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LineFormatter(pub(super) LogFormat);

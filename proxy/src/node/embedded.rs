@@ -16,8 +16,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::manifest::Manifest;
 
+use super::graceful_stop::{close_links, poll_until};
+use super::shard_thread;
 use super::upstream_watcher::open_pools;
-use super::{LINKS_TIMEOUT, poll_until, shard_thread};
 use crate::config::Settings;
 use crate::frontend::Endpoint;
 use crate::shard::delivery::Order;
@@ -72,8 +73,7 @@ impl Embedded {
         self.shared.drain();
         self.inbox.give(vec![Order::Drain(Duration::ZERO)], 0).await;
         drop(timeout(DRAIN_TIMEOUT, poll_until(|| self.shared.sockets() == 0)).await);
-        self.pools.iter().for_each(|pool| pool.retire());
-        drop(timeout(LINKS_TIMEOUT, poll_until(|| self.pools.iter().all(|pool| pool.open() == 0))).await);
+        close_links(&self.pools).await;
         self.stop.cancel();
     }
 }

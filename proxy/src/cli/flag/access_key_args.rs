@@ -7,7 +7,7 @@ use tracing::warn;
 use trunkline_protocol::development_key;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 
-use super::ConfigError;
+use super::config_error::ConfigError;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AccessKeyArgs {

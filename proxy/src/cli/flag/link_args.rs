@@ -20,13 +20,13 @@ pub(crate) struct LinkArgs {
           value_parser = clap::value_parser!(u64).range(0..=600))]
     pub resume_window: u64,
 
-    /// What may wait for one link before its clients are read no further, in bytes.
-    #[arg(long, env = "TRUNKLINE_LINK_OUTBOX_MAX_BYTES", value_name = "BYTES", default_value_t = LinkSettings::default().outbox_max_bytes)]
+    #[arg(help = "What may wait for one link before its clients are read no further, in bytes",
+          long, env = "TRUNKLINE_LINK_OUTBOX_MAX_BYTES", value_name = "BYTES", default_value_t = LinkSettings::default().outbox_max_bytes)]
     pub link_outbox_max_bytes: usize,
 
-    /// What is kept for one link until the app server acknowledges it, what waits included, in bytes. When it is full its
-    /// clients are read no further.
-    #[arg(long, env = "TRUNKLINE_LINK_RING_MAX_BYTES", value_name = "BYTES", default_value_t = LINK_RING_MAX_BYTES)]
+    #[arg(help = "What is kept for one link until the app server acknowledges it, what waits included, in bytes. When it is \
+              full its clients are read no further",
+          long, env = "TRUNKLINE_LINK_RING_MAX_BYTES", value_name = "BYTES", default_value_t = LINK_RING_MAX_BYTES)]
     pub link_ring_max_bytes: usize,
 }
 

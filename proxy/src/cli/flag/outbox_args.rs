@@ -10,14 +10,14 @@ const OUTBOX_MIN_BYTES: usize = 4096;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct OutboxArgs {
-    /// What may wait for one client before it is closed as too slow, in bytes. A hub may have sends to many dropped
-    /// instead.
-    #[arg(long, env = "TRUNKLINE_OUTBOX_MAX_BYTES", value_name = "BYTES", default_value_t = OutboxLimits::default().client_bytes)]
+    #[arg(help = "What may wait for one client before it is closed as too slow, in bytes. A hub may have sends to many dropped \
+              instead",
+          long, env = "TRUNKLINE_OUTBOX_MAX_BYTES", value_name = "BYTES", default_value_t = OutboxLimits::default().client_bytes)]
     pub outbox_max_bytes: usize,
 
-    /// What may wait for all clients of this node, in bytes; beyond it those for whom most waits are closed. Each shard
-    /// has an equal share of it. 0 for no limit.
-    #[arg(long, env = "TRUNKLINE_OUTBOX_TOTAL_MAX_BYTES", value_name = "BYTES", default_value_t = OutboxLimits::default().total_bytes)]
+    #[arg(help = "What may wait for all clients of this node, in bytes; beyond it those for whom most waits are closed. Each \
+              shard has an equal share of it. 0 for no limit",
+          long, env = "TRUNKLINE_OUTBOX_TOTAL_MAX_BYTES", value_name = "BYTES", default_value_t = OutboxLimits::default().total_bytes)]
     pub outbox_total_max_bytes: usize,
 }
 

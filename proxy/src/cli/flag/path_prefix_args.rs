@@ -6,9 +6,13 @@ use crate::config::{PathPrefix, PathPrefixError};
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct PathPrefixArgs {
-    /// What a load balancer puts in front of every path, such as `/realtime`: it is taken off before paths are matched.
-    /// Paths without it are served too.
-    #[arg(long, env = "TRUNKLINE_PATH_PREFIX", value_name = "PATH")]
+    #[arg(
+        help = "What a load balancer puts in front of every path, such as `/realtime`: it is taken off before paths are \
+              matched. Paths without it are served too",
+        long,
+        env = "TRUNKLINE_PATH_PREFIX",
+        value_name = "PATH"
+    )]
     pub path_prefix: Option<String>,
 }
 

@@ -51,8 +51,13 @@ pub struct ServeArgs {
     #[arg(long, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Where clients connect.
-    #[arg(long, env = "TRUNKLINE_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    #[arg(
+        help = "Where clients connect",
+        long,
+        env = "TRUNKLINE_LISTEN",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:8080"
+    )]
     pub(crate) listen: String,
 
     #[command(flatten)]

@@ -45,9 +45,14 @@ pub(crate) struct TokenArgs {
           value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub jwt_jwks_refetch: u64,
 
-    /// Who may issue access tokens (`iss`), those signed with access keys included. May be given several times.
-    /// [default: anybody]
-    #[arg(long = "jwt-issuer", env = "TRUNKLINE_JWT_ISSUER", value_name = "ISSUER", value_delimiter = ',')]
+    #[arg(
+        help = "Who may issue access tokens (`iss`), those signed with access keys included. May be given several times. \
+              [default: anybody]",
+        long = "jwt-issuer",
+        env = "TRUNKLINE_JWT_ISSUER",
+        value_name = "ISSUER",
+        value_delimiter = ','
+    )]
     pub jwt_issuers: Vec<String>,
 
     /// For whom access tokens may be (`aud`), those signed with access keys included. May be given several times.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::text_table;
+use crate::cli::text_table;
 use crate::observer::{FleetSnapshot, NodeSnapshot, Rates};
 
 /// Limit of the characters of one cell: a name may be long, and each node has one line.

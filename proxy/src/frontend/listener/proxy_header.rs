@@ -32,7 +32,11 @@ enum HeaderStart {
 /// Reads a header and nothing behind it, and returns the address that it tells, if it tells one.
 ///
 /// `None` when there is no header, which is counted.
-pub(crate) async fn read(stream: &TcpStream, limit: Duration, outcomes: &OutcomeCounters) -> Option<Option<SocketAddr>> {
+pub(crate) async fn read(
+    stream: &TcpStream,
+    limit: Duration,
+    outcomes: &OutcomeCounters,
+) -> Option<Option<SocketAddr>> {
     let (outcome, told) = match timeout(limit, read_header(stream)).await {
         Ok(Ok(Some(client))) => (Outcome::Done, Some(client)),
         Ok(Ok(None)) => (Outcome::Invalid, None),

@@ -1,4 +1,4 @@
-//! Ask a process over HTTP whether it is ready: one request, one small answer, no library.
+//! Readiness of a process: asked over HTTP with one request and one small answer, without a library.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,16 +9,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Time between two questions.
+/// Time between two requests.
 const POLL: Duration = Duration::from_millis(50);
 
-/// One question takes this long at most.
+/// Time that one answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Nothing here takes long; on a busy machine everything does.
+/// Time after which a process counts as stuck. Nothing here takes long, but on a busy machine everything does.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// As much of an answer as is looked at; what is shown to people is shorter.
+/// Limit of what is read of an answer; what is shown to people is shorter.
 const ANSWER_MAX_BYTES: u64 = 16 * 1024;
 
 /// Waits until `path` at `address` is answered with 200.
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_asks_until_the_answer_is_200() {
+    async fn requests_are_repeated_until_the_answer_is_200() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {
