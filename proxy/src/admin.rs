@@ -93,7 +93,7 @@ impl Admin {
     /// Why clients can't be taken in; empty when they can.
     #[must_use]
     pub(crate) fn reasons_not_ready(&self) -> Vec<String> {
-        if self.shared.is_leaving() {
+        if self.shared.has_begun_drain() {
             return vec!["draining: this node is stopping".into()];
         }
         let hubs = self.shared.hubs.all();

@@ -108,7 +108,7 @@ impl Endpoint {
 
     /// What to answer to a client that comes now, if it can't be taken in.
     fn refuse_newcomer(&self, hub: &Hub) -> Option<Response> {
-        if self.shared.is_draining() {
+        if self.shared.refuses_clients() {
             return Some(unavailable(Cause::Drained, STOPPING));
         }
         let may_come = hub.is_served() || self.shared.settings.homes.holds_new;
@@ -132,7 +132,7 @@ impl Endpoint {
         }
         match self.shared.hubs.find(path) {
             Some(hub) => Ok(hub),
-            None if self.shared.is_draining() => Err(unavailable(Cause::Drained, STOPPING)),
+            None if self.shared.refuses_clients() => Err(unavailable(Cause::Drained, STOPPING)),
             None if self.shared.hubs.is_empty() => {
                 Err(unavailable(Cause::NoAppServer, "no app server has been reached yet"))
             }

@@ -42,7 +42,7 @@ use crate::config::{Address, ClientTls};
 use crate::config::{Config, DrainSettings};
 #[cfg(feature = "tls")]
 use crate::net::connector::Connector;
-use crate::shard::delivery::Order;
+use crate::shard::Command;
 use crate::shard::{ShardSender, Shared, Ways};
 
 /// How long links may take to send what is queued when the node stops.
@@ -206,7 +206,7 @@ impl Node {
     /// Stops the node: load balancers turn away, clients are told to connect again, app servers learn that they left,
     /// links are closed.
     pub async fn stop(mut self) {
-        self.shared.leave();
+        self.shared.begin_drain();
         let DrainSettings { grace, timeout: drain_timeout } = self.drain;
         if !grace.is_zero() {
             info!(
@@ -216,7 +216,7 @@ impl Node {
             );
             sleep(grace).await;
         }
-        self.shared.drain();
+        self.shared.refuse_clients();
         info!(
             clients = self.clients(),
             "stopping: no client is taken in any more, those here are told to connect again"
@@ -239,7 +239,7 @@ impl Node {
     async fn send_clients_away(&self) {
         let spread = self.drain.spread();
         for shard in self.shared.shards() {
-            shard.give(vec![Order::Drain(spread)], 0).await;
+            shard.give(vec![Command::Drain(spread)], 0).await;
         }
         self.until(|node| node.clients() == 0 && node.shared.carried.is_empty()).await;
     }

@@ -15,8 +15,8 @@ use super::authenticate::user_of;
 use super::connect::{Caller, Newcomer, UNKNOWN_ID, admit, changed_transport, identify, not_supported};
 use super::request::query_value;
 use super::{Endpoint, limits, plain};
-use crate::shard::Arrival;
-use crate::shard::directory::ReserveError;
+use crate::shard::ClientStream;
+use crate::shard::ReserveError;
 use crate::transport::http::{Carried, Polled, SendError};
 use crate::upstream::Hub;
 
@@ -66,7 +66,7 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
             return Err(refusal);
         }
         let (parts, _) = request.into_parts();
-        let arrival = Arrival::Pipe(pipe);
+        let arrival = ClientStream::Pipe(pipe);
         admit(endpoint, hub, &parts, Newcomer { arrival, transport, caller, is_negotiated: true, seat });
     }
     match (transport, is_first) {

@@ -16,8 +16,8 @@ use super::request::{headers, raw_query};
 use super::{Endpoint, plain};
 use crate::auth::User;
 use crate::config::unix_seconds;
-use crate::limits::Seat;
-use crate::shard::{Admission, Arrival, Parcel};
+use crate::limits::AddressPermit;
+use crate::shard::{ClientStream, PendingConnection, ShardMessage};
 use crate::upstream::Hub;
 
 pub(super) const UNKNOWN_ID: &str = "No Connection with that ID";
@@ -54,11 +54,11 @@ pub(super) fn identify(endpoint: &Endpoint, hub: &Hub, sealed: String, user: Use
 
 /// A client that may come in, and how.
 pub(super) struct Newcomer {
-    pub(super) arrival: Arrival,
+    pub(super) arrival: ClientStream,
     pub(super) transport: Transport,
     pub(super) caller: Caller,
     pub(super) is_negotiated: bool,
-    pub(super) seat: Option<Box<Seat>>,
+    pub(super) seat: Option<Box<AddressPermit>>,
 }
 
 /// Hands a new client to this shard.
@@ -73,8 +73,9 @@ pub(super) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, newcomer
     };
     let expires_s = caller.user.expires_s.filter(|_| hub.settings().close_on_token_expiry);
     let (hub, user) = (hub.clone(), caller.user.id);
-    let admission = Admission { arrival, transport, hub, open, is_negotiated, user, seat, expires_s };
-    endpoint.shard.put(Parcel::Admit(Box::new(admission)));
+    let admission =
+        PendingConnection { stream: Some(arrival), transport, hub, open, is_negotiated, user, permit: seat, expires_s };
+    endpoint.shard.put(ShardMessage::Accept(Box::new(admission)));
 }
 
 fn claims(user: &User) -> Vec<(ByteString, ByteString)> {

@@ -13,7 +13,7 @@ use tracing::debug;
 use trunkline_protocol::cause::Cause;
 
 use super::refusal::note_socket;
-use crate::limits::Seat;
+use crate::limits::AddressPermit;
 use crate::metrics::{Counters, Limit};
 use crate::shard::Shared;
 
@@ -38,7 +38,7 @@ pub(crate) struct Door {
 #[derive(Debug)]
 pub(super) struct Entered {
     shared: Arc<Shared>,
-    _seat: Option<Seat>,
+    _seat: Option<AddressPermit>,
 }
 
 /// A socket that is not let in.
@@ -60,7 +60,7 @@ impl Door {
     /// Lets a socket in. Behind a trusted address many clients stand, so that one is not counted.
     pub(super) fn enter(&self, peer: SocketAddr) -> Result<Entered, TurnedAway> {
         self.counters.accepted.increment();
-        let (tally, settings) = (&self.shared.tally, &self.shared.settings);
+        let (tally, settings) = (&self.shared.limits, &self.shared.settings);
         let open = self.shared.sockets() + u64::from(tally.open());
         if settings.limits.connections.is_some_and(|most| open >= u64::from(most.get())) {
             self.counters.limit(Limit::Connections).increment();
@@ -119,7 +119,7 @@ impl Door {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.shared.tally.closed();
+        self.shared.limits.closed();
     }
 }
 

@@ -13,7 +13,7 @@ use http_body_util::Limited;
 use super::Endpoint;
 use super::refusal::{because, of_limit};
 use super::request::{peer_of, query_value};
-use crate::limits::{Seat, TooFast};
+use crate::limits::{AddressPermit, TooFast};
 use crate::metrics::Limit;
 
 /// When somebody may come again for whom there is no room; nobody knows when others leave.
@@ -29,7 +29,7 @@ enum Whose {
 
 /// Lets a negotiate pass, or sends it away: in a burst it is to wait for so long.
 pub(super) fn hold_negotiate(endpoint: &Endpoint, request: &Request) -> Result<Duration, Response> {
-    if let (Some(pending), Some(ip)) = (&endpoint.shared.tally.pending, ip(request)) {
+    if let (Some(pending), Some(ip)) = (&endpoint.shared.limits.pending, ip(request)) {
         pending.negotiated(ip, endpoint.shared.uptime()).map_err(|retry_after| {
             let text = "too many negotiates of this address led to no connection: see --pending-per-address-max";
             refuse(endpoint, Limit::PendingPerAddress, Whose::Own, retry_after, text)
@@ -44,7 +44,7 @@ pub(super) fn hold_connect(endpoint: &Endpoint, request: &Request) -> Result<Dur
 }
 
 fn pace(endpoint: &Endpoint) -> Result<Duration, Response> {
-    let Some(bucket) = &endpoint.shared.tally.connects else { return Ok(Duration::ZERO) };
+    let Some(bucket) = &endpoint.shared.limits.connects else { return Ok(Duration::ZERO) };
     match bucket.take(endpoint.shared.uptime(), endpoint.shared.settings.limits.connect_wait) {
         Ok(wait) => {
             endpoint.counters.limit(Limit::Connects).add(u64::from(!wait.is_zero()));
@@ -58,7 +58,7 @@ fn pace(endpoint: &Endpoint) -> Result<Duration, Response> {
 }
 
 /// A place for a new client connection, to be kept for as long as it lives; `None` where addresses are not counted.
-pub(super) fn seat(endpoint: &Endpoint, request: &Request) -> Result<Option<Box<Seat>>, Response> {
+pub(super) fn seat(endpoint: &Endpoint, request: &Request) -> Result<Option<Box<AddressPermit>>, Response> {
     let shared = &endpoint.shared;
     let is_full = shared.settings.limits.connections.is_some_and(|most| shared.sockets() >= u64::from(most.get()));
     if is_full {
@@ -66,14 +66,14 @@ pub(super) fn seat(endpoint: &Endpoint, request: &Request) -> Result<Option<Box<
         return Err(refuse(endpoint, Limit::Connections, Whose::Nodes, ROOM_RETRY_AFTER, text));
     }
     let Some(ip) = ip(request) else { return Ok(None) };
-    let seat = shared.tally.clients.as_ref().map(|clients| {
+    let seat = shared.limits.clients.as_ref().map(|clients| {
         clients.take(ip).map(Box::new).ok_or_else(|| {
             let text = "this address has as many connections as it may have: see --connections-per-address-max";
             refuse(endpoint, Limit::ConnectionsPerAddress, Whose::Own, ROOM_RETRY_AFTER, text)
         })
     });
     let seat = seat.transpose()?;
-    if let (Some(pending), true) = (&shared.tally.pending, query_value(request.uri(), "id").is_some()) {
+    if let (Some(pending), true) = (&shared.limits.pending, query_value(request.uri(), "id").is_some()) {
         pending.connected(ip, shared.uptime());
     }
     Ok(seat)

@@ -15,8 +15,8 @@ use super::authenticate::user_of;
 use super::connect::{Caller, Newcomer, UNKNOWN_ID, admit, changed_transport, identify, not_supported};
 use super::request::query_value;
 use super::{Endpoint, limits, plain};
-use crate::shard::Arrival;
-use crate::shard::directory::ReserveError;
+use crate::shard::ClientStream;
+use crate::shard::ReserveError;
 use crate::upstream::Hub;
 
 pub(super) fn answer(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
@@ -51,7 +51,7 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<(
     })?;
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, _) = request.into_parts();
-    let (arrival, transport) = (Arrival::Upgrade(upgrade), Transport::WebSockets);
+    let (arrival, transport) = (ClientStream::Upgrade(upgrade), Transport::WebSockets);
     admit(endpoint, hub, &parts, Newcomer { arrival, transport, caller, is_negotiated, seat });
     Ok(())
 }

@@ -19,7 +19,7 @@ use trunkline_protocol::manifest::Manifest;
 use super::{LEAVING_POLL, LINKS_TIMEOUT, thread, upstream};
 use crate::config::Settings;
 use crate::frontend::Endpoint;
-use crate::shard::delivery::Order;
+use crate::shard::Command;
 use crate::shard::{ShardSender, Shared};
 use crate::upstream::{MemoryDialler, Pool, Reach};
 
@@ -68,8 +68,8 @@ impl Embedded {
 
     /// Stops the node: clients are told to connect again, and the app learns that they left.
     pub async fn stop(&self) {
-        self.shared.drain();
-        self.inbox.give(vec![Order::Drain(Duration::ZERO)], 0).await;
+        self.shared.refuse_clients();
+        self.inbox.give(vec![Command::Drain(Duration::ZERO)], 0).await;
         drop(timeout(LEAVING_TIMEOUT, until(|| self.shared.sockets() == 0)).await);
         self.pools.iter().for_each(|pool| pool.retire());
         drop(timeout(LINKS_TIMEOUT, until(|| self.pools.iter().all(|pool| pool.open() == 0))).await);
@@ -86,7 +86,7 @@ async fn until(is_done: impl Fn() -> bool) {
 /// Lets requests wait for the links at the start: who starts an app in one line and connects in the next expects to
 /// be served.
 async fn started(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let is_started = || shared.is_draining() || shared.hubs.all().iter().all(|hub| hub.is_served());
+    let is_started = || shared.refuses_clients() || shared.hubs.all().iter().all(|hub| hub.is_served());
     if !is_started() {
         let starting = async {
             while !is_started() {

@@ -14,7 +14,7 @@ use trunkline_protocol::manifest::Manifest;
 use super::instances::{Instances, Met};
 use crate::admin::Upstreams;
 use crate::config::Address;
-use crate::shard::{Parcel, Shared};
+use crate::shard::{ShardMessage, Shared};
 use crate::upstream::{AppServer, Pool, Reach, ReadManifestError, read_manifest};
 
 /// How often an app server is asked that doesn't answer, or not with all its links.
@@ -139,7 +139,7 @@ pub(super) fn open_pools(
 fn spread(shared: &Shared, pool: &Arc<Pool>, start: usize) {
     let shards = shared.shards().iter().cycle().skip(start % shared.shards().len().max(1));
     for (slot, shard) in (0..pool.size()).zip(shards) {
-        shard.put(Parcel::KeepLink(pool.clone(), slot));
+        shard.put(ShardMessage::KeepLink(pool.clone(), slot));
     }
 }
 

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::view::{Client, ClientDetails};
 use super::{Observer, node};
-use crate::shard::directory::{Place, Slot};
-use crate::shard::{Names, Which};
+use crate::shard::{ClientFilter, NameSearch};
+use crate::shard::{Location, Slot};
 use crate::upstream::HubIndex;
 
 /// Some of a list, and where it goes on.
@@ -90,7 +90,7 @@ impl Observer {
         let shared = &self.admin.shared;
         while let Some(shard) = shared.shards().get(usize::from(at.shard)) {
             let (wanted, from, most) = (which.clone(), at.slot, listing.limit - page.items.len());
-            let (rows, next) = shard.visit(move |shard| shard.list(&wanted, from, most)).await?;
+            let (rows, next) = shard.inspect(move |state| state.list(&wanted, from, most)).await?;
             page.items.extend(rows.iter().map(|row| node::client(shared, row)));
             at = next.map_or_else(|| place(at.shard.saturating_add(1), 0), |slot| place(at.shard, slot));
             if page.items.len() >= listing.limit {
@@ -162,13 +162,13 @@ impl Observer {
         let mut all = BTreeMap::new();
         for shard in self.admin.shared.shards() {
             let mut names = match kind {
-                "users" => Names::users(hub, after.clone(), limit + 1),
-                _ => Names::groups(hub, after.clone(), limit + 1),
+                "users" => NameSearch::users(hub, after.clone(), limit + 1),
+                _ => NameSearch::groups(hub, after.clone(), limit + 1),
             };
             let mut is_done = false;
             while !is_done {
-                let step = shard.visit(move |shard| {
-                    let is_done = shard.look_for(&mut names);
+                let step = shard.inspect(move |shard| {
+                    let is_done = shard.search_names(&mut names);
                     (names, is_done)
                 });
                 (names, is_done) = step.await?;
@@ -200,10 +200,10 @@ impl Observer {
     /// All that this node knows of a client.
     pub(crate) async fn client_here(&self, id: &str) -> Option<ClientDetails> {
         let shared = &self.admin.shared;
-        let Place { shard, slot } = shared.routes.find(id)?;
+        let Location { shard, slot } = shared.routes.find(id)?;
         let wanted = id.to_owned();
         let details =
-            shared.shards().get(usize::from(shard))?.visit(move |shard| shard.details(slot, &wanted)).await??;
+            shared.shards().get(usize::from(shard))?.inspect(move |state| state.details(slot, &wanted)).await??;
         Some(ClientDetails {
             client: node::client(shared, &details.row),
             user_agent: details.user_agent,
@@ -229,10 +229,10 @@ impl Observer {
     /// Closes a client of this node; `false` when it is not here.
     pub(crate) async fn close_here(&self, id: &str, reason: Option<String>) -> bool {
         let shared = &self.admin.shared;
-        let Some(Place { shard, slot }) = shared.routes.find(id) else { return false };
+        let Some(Location { shard, slot }) = shared.routes.find(id) else { return false };
         let Some(shard) = shared.shards().get(usize::from(shard)) else { return false };
         let id = id.to_owned();
-        shard.visit(move |shard| shard.close_by_hand(slot, &id, reason.as_deref())).await.unwrap_or_default()
+        shard.inspect(move |state| state.close_by_operator(slot, &id, reason.as_deref())).await.unwrap_or_default()
     }
 
     /// Closes a client of any node; `false` when it is nowhere.
@@ -246,14 +246,14 @@ impl Observer {
         answers.iter().flatten().any(|answer| answer.status == StatusCode::OK)
     }
 
-    fn which(&self, listing: &Listing) -> Option<Which> {
+    fn which(&self, listing: &Listing) -> Option<ClientFilter> {
         let hub = listing.hub.as_deref().map(|name| self.hub(name).ok_or(())).transpose().ok()?;
         let every = || self.admin.shared.hubs.all().iter().map(|hub| hub.index()).collect();
         Some(match (hub, &listing.group, &listing.user) {
-            (Some(hub), Some(group), _) => Which::Group(hub, group.clone()),
-            (hub, _, Some(user)) => Which::User(hub.map_or_else(every, |hub| vec![hub]), user.clone()),
-            (Some(hub), None, None) => Which::Hub(hub),
-            (None, _, None) => Which::Everyone,
+            (Some(hub), Some(group), _) => ClientFilter::Group(hub, group.clone()),
+            (hub, _, Some(user)) => ClientFilter::User(hub.map_or_else(every, |hub| vec![hub]), user.clone()),
+            (Some(hub), None, None) => ClientFilter::Hub(hub),
+            (None, _, None) => ClientFilter::Everyone,
         })
     }
 
@@ -261,13 +261,13 @@ impl Observer {
         self.admin.shared.hubs.all().iter().find(|hub| hub.name() == name).map(|hub| hub.index())
     }
 
-    async fn size(&self, which: &Which) -> Option<u64> {
+    async fn size(&self, which: &ClientFilter) -> Option<u64> {
         let sizes = self.admin.shared.shards().iter().map(|shard| {
             let which = which.clone();
-            shard.visit(move |shard| shard.set_size(&which) as u64)
+            shard.inspect(move |state| state.set_size(&which) as u64)
         });
         match which {
-            Which::Everyone => Some(self.node().await?.clients),
+            ClientFilter::Everyone => Some(self.node().await?.clients),
             _ => Some(join_all(sizes).await.into_iter().flatten().sum()),
         }
     }

@@ -11,8 +11,8 @@ use super::vitals::{Spent, Vitals};
 use crate::admin::Admin;
 use crate::config::Address;
 use crate::metrics::{Counters, Direction, FrameKind, HubCounters};
-use crate::shard::directory::{Census, Kind};
-use crate::shard::{Row, ShardSender, Shared, Which};
+use crate::shard::{Census, ClientKind};
+use crate::shard::{ClientFilter, ClientRow, ShardSender, Shared};
 use crate::upstream::{AppServerId, Hub, HubIndex, Pool};
 
 /// So many clients of a node are told of one by one; of more only the numbers are.
@@ -97,7 +97,7 @@ pub(super) fn unix_ms() -> u64 {
 
 /// All clients by kind.
 async fn census(shards: &[ShardSender]) -> Census {
-    let counts = join_all(shards.iter().map(|shard| shard.visit(|shard| shard.census()))).await;
+    let counts = join_all(shards.iter().map(|shard| shard.inspect(|state| state.census()))).await;
     let mut all = Census::default();
     counts.iter().flatten().for_each(|counted| all.merge(counted));
     all
@@ -109,7 +109,8 @@ async fn individuals(shared: &Shared) -> Vec<Client> {
         let most = usize::try_from(INDIVIDUALS_MAX).unwrap_or(usize::MAX);
         let mut from = Some(0);
         while let Some(at) = from {
-            let Some((rows, next)) = shard.visit(move |shard| shard.list(&Which::Everyone, at, most)).await else {
+            let Some((rows, next)) = shard.inspect(move |state| state.list(&ClientFilter::Everyone, at, most)).await
+            else {
                 break;
             };
             all.extend(rows.iter().map(|row| client(shared, row)));
@@ -121,7 +122,7 @@ async fn individuals(shared: &Shared) -> Vec<Client> {
 }
 
 /// What lists tell of a client.
-pub(super) fn client(shared: &Shared, row: &Row) -> Client {
+pub(super) fn client(shared: &Shared, row: &ClientRow) -> Client {
     let hubs = shared.hubs.all();
     let hub = hubs.get(row.hub.get());
     Client {
@@ -146,7 +147,7 @@ fn pool_of(hub: &Hub, app: AppServerId) -> Option<std::sync::Arc<Pool>> {
 fn hubs(shared: &Shared, kinds: &Census) -> Vec<HubView> {
     let view = |hub: &std::sync::Arc<Hub>| {
         let of_hub = || kinds.iter().filter(|(kind, _)| kind.hub == hub.index());
-        let by = |label: fn(&Kind) -> &'static str| {
+        let by = |label: fn(&ClientKind) -> &'static str| {
             let mut counts = BTreeMap::<_, u64>::new();
             of_hub().for_each(|(kind, clients)| *counts.entry(label(kind)).or_default() += clients);
             counts.into_iter().map(|(label, clients)| (label.to_owned(), clients)).collect()

@@ -6,9 +6,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Observer;
 use super::listing::quoted;
-use crate::shard::delivery::Report;
-use crate::shard::directory::Place;
-use crate::shard::{ShardSender, WatchError};
+use crate::shard::Location;
+use crate::shard::TapReport;
+use crate::shard::{ShardSender, TapError};
 
 /// Why a client is not watched.
 #[derive(Debug)]
@@ -29,16 +29,16 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// What was seen since it was asked last; `None` when the node ends.
-    pub(crate) async fn report(&self) -> Option<Report> {
+    pub(crate) async fn report(&self) -> Option<TapReport> {
         let number = self.number;
-        self.shard.visit(move |shard| shard.watched(number)).await?
+        self.shard.inspect(move |state| state.read_tap(number)).await?
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         let number = self.number;
-        self.shard.leave(move |shard| shard.unwatch(number));
+        self.shard.post(move |state| state.end_tap(number));
     }
 }
 
@@ -49,15 +49,15 @@ impl Observer {
     /// When it is not here, or no more can be watched.
     pub(crate) async fn watch_here(&self, id: &str, with_payloads: bool) -> Result<Watch, WatchProblem> {
         let shared = &self.admin.shared;
-        let Place { shard, slot } = shared.routes.find(id).ok_or(WatchProblem::Unknown)?;
+        let Location { shard, slot } = shared.routes.find(id).ok_or(WatchProblem::Unknown)?;
         let shard = shared.shards().get(usize::from(shard)).ok_or(WatchProblem::Unknown)?.clone();
         let too_many = || WatchProblem::TooMany(format!("{} streams are open, and no more can be", super::STREAMS_MAX));
         let stream = self.stream().ok_or_else(too_many)?;
         let id = id.to_owned();
-        match shard.visit(move |shard| shard.watch(slot, &id, with_payloads)).await {
+        match shard.inspect(move |state| state.tap(slot, &id, with_payloads)).await {
             Some(Ok(number)) => Ok(Watch { shard, number, _stream: stream }),
-            Some(Err(error @ WatchError::TooMany)) => Err(WatchProblem::TooMany(error.to_string())),
-            Some(Err(WatchError::Unknown)) | None => Err(WatchProblem::Unknown),
+            Some(Err(error @ TapError::TooMany)) => Err(WatchProblem::TooMany(error.to_string())),
+            Some(Err(TapError::Unknown)) | None => Err(WatchProblem::Unknown),
         }
     }
 
