@@ -192,10 +192,10 @@ pub(crate) fn no_such_connection(request: ClientInvocation) -> ServiceMessage {
 
 #[cfg(test)]
 mod tests {
-    use super::super::command::MembershipChange;
-    use super::super::connection::SetName;
-    use super::super::testbed::{Testbed, whole_id};
     use super::*;
+    use crate::shard::command::MembershipChange;
+    use crate::shard::connection::SetName;
+    use crate::shard::testbed::{Testbed, whole_id};
     use crate::upstream::AppServerId;
 
     const OWN: u32 = 7;

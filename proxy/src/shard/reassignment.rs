@@ -177,8 +177,8 @@ pub(super) fn moved_to(id: &str, instance: &str) -> ServiceMessage {
 mod tests {
     use trunkline_protocol::cause::Cause;
 
-    use super::super::testbed::{Testbed, whole_id};
     use super::*;
+    use crate::shard::testbed::{Testbed, whole_id};
 
     /// A client at an app server whose link is lost.
     fn homeless(bed: &mut Testbed) -> Slot {
