@@ -41,7 +41,7 @@ impl HandshakeFailure {
         }
     }
 
-    /// Detail for people.
+    /// Detail for logs and the history, where the cause does not say all.
     pub(super) fn detail(&self) -> Option<String> {
         match self {
             Self::Refused(HandshakeError::Malformed { detail }) => Some(detail.clone()),

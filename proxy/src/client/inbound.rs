@@ -18,17 +18,10 @@ use crate::transport::websocket::{
 /// Message of a client, or several that go up together.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Upward<'a> {
-    /// Whole hub messages for the app server.
-    Messages {
-        /// Bytes, framing included.
-        bytes: &'a [u8],
-        count: u64,
-    },
-    /// Among the messages that follow is a call that is to be answered.
-    Call {
-        /// Invocation id.
-        id: Cow<'a, str>,
-    },
+    /// Whole hub messages for the app server, framing included.
+    Messages { bytes: &'a [u8], count: u64 },
+    /// Invocation id of a call that is to be answered, among the messages that follow.
+    Call { id: Cow<'a, str> },
     /// A message of a raw connection.
     Raw { bytes: Cow<'a, [u8]>, kind: RawKind },
     /// A hub ping: the client lives, and its time-out counts from now on.
@@ -181,7 +174,7 @@ impl PartialMessage {
         &self.0
     }
 
-    /// Keeps what is left when so many of the joined bytes were used.
+    /// Keeps the joined bytes behind the used ones.
     pub(super) fn keep_rest(&mut self, payload: &[u8], used: usize) {
         if self.0.is_empty() {
             self.0.extend_from_slice(payload.get(used..).unwrap_or_default());

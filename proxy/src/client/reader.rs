@@ -48,7 +48,6 @@ pub(super) struct Reader {
 /// Next step after a read.
 #[derive(Debug)]
 enum Step {
-    /// Read on.
     Continue,
     /// Read on after this time: the client has sent more than its quota.
     Throttle(Duration),

@@ -5,9 +5,11 @@ use trunkline_protocol::service::{ClientInvocation, ErrorCompletion, FlowOperati
 
 use super::close_reason::CloseReason;
 use super::command::{Audience, Command, ConnectionCommand};
-use super::connection::{Content, PauseReason, Slot, Status};
+use super::connection::{PauseReason, Status};
+use super::content::Content;
 use super::delivery::{BatchMode, Flush};
 use super::framed::{frame_for, raw_frame};
+use super::slot::Slot;
 use super::state::ShardState;
 use crate::upstream::LinkHandle;
 

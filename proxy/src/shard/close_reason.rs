@@ -7,7 +7,8 @@ use trunkline_protocol::hub::{Close, HubMessage};
 use trunkline_protocol::manifest::CAUSE_HEADER;
 use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 
-use super::connection::{Client, Content};
+use super::connection::Client;
+use super::content::Content;
 use super::framed::message_frame;
 use crate::transport::websocket::{self, CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL};
 
@@ -30,7 +31,7 @@ pub(crate) struct CloseReason {
     pub raw_code: u16,
 }
 
-/// Hub close message.
+/// Hub close message, and whether the client may reconnect.
 #[derive(Debug, Clone)]
 pub(crate) struct CloseMessage {
     /// Text that is shown only where the hub gives details; `None` for a close without error.

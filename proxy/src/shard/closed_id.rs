@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use trunkline_protocol::limits::{CLOCK_SKEW_S, CONNECT_TIMEOUT_S};
 
-use super::RouteTable;
+use super::route_table::RouteTable;
 
 /// Lifetime of the token that names a connection id, in seconds, for clocks that differ.
 const TOKEN_LIFETIME_S: u64 = CONNECT_TIMEOUT_S + 2 * CLOCK_SKEW_S;

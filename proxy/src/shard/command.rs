@@ -9,8 +9,8 @@ use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::{Ack, AckStatus, ClientInvocation, FlowOperation, RawKind, ServiceMessage};
 
-use super::connection::Slot;
 use super::framed::Framed;
+use super::slot::Slot;
 use crate::upstream::{AppServerId, HubIndex, LinkHandle, LinkId};
 
 /// Receivers of a message.
@@ -67,7 +67,6 @@ pub(crate) enum Command {
         within_group: Option<ByteString>,
         ack: Arc<PendingAck>,
     },
-    /// Closes many connections.
     CloseMany {
         hub: HubIndex,
         to: Receivers,

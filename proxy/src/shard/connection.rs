@@ -16,7 +16,9 @@ use std::sync::Arc;
 use slab::Slab;
 use trunkline_protocol::id::ID_CHARS;
 
-use super::{Audience, Location, MembershipChange, Receivers, RouteTable};
+use super::command::{Audience, MembershipChange, Receivers};
+use super::route_table::{Location, RouteTable};
+use super::slot::{Serial, Slot};
 use crate::upstream::{AppServerId, Home, HubIndex, LinkId};
 
 pub(crate) use census::{Census, ClientKind};
@@ -24,15 +26,9 @@ pub(crate) use cold_state::{ColdState, PauseReason, PauseReasons};
 pub(crate) use interner::{Opening, OpeningInterner};
 pub(crate) use membership::{Member, SetName};
 pub(crate) use pending_call::PendingCalls;
-pub(crate) use record::{Client, Content, Status};
+pub(crate) use record::{Client, Status};
 
 use membership::MembershipSets;
-
-/// Index of a client connection in its shard. Slots are used again: a [`Serial`] tells whose it is.
-pub(crate) type Slot = u32;
-
-/// Number of a client connection, unique in its shard: tells two users of the same slot apart.
-pub(crate) type Serial = u32;
 
 /// Client connections of one shard, their sets, and their entries in the node's table of routes.
 #[derive(Debug, Default)]

@@ -12,10 +12,11 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::command::{Audience, Receivers};
-use super::connection::{Client, Connections, Serial, SetName, Slot};
+use super::connection::{Client, Connections, SetName};
 use super::framed::Framed;
 use super::outbox::Outbox;
 use super::outbox_budget::OutboxBudget;
+use super::slot::{Serial, Slot};
 use super::tap::Taps;
 use crate::metrics::Counters;
 use crate::transport::websocket;

@@ -50,7 +50,7 @@ impl<T> DrainSchedule<T> {
     }
 }
 
-/// Longest useful spread for a shard with so many clients, one of so many shards: shorter for few clients.
+/// Longest useful spread for a shard with this number of clients in a node with this number of shards.
 pub(super) fn longest_spread(clients: usize, shards: usize) -> Duration {
     CLOSE_INTERVAL.saturating_mul(u32::try_from(clients.saturating_mul(shards)).unwrap_or(u32::MAX))
 }

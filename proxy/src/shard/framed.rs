@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use trunkline_protocol::hub::{HubMessage, HubProtocol};
 use trunkline_protocol::service::{Payloads, RawKind};
 
-use super::connection::Content;
+use super::content::Content;
 use crate::transport::websocket::{self, Opcode};
 
 /// One message in the transport frame of each protocol: JSON and raw text, MessagePack and raw bytes.

@@ -34,7 +34,7 @@ pub(crate) struct PastConnection {
     /// Hub protocol; `None` before its hub handshake.
     pub speech: Option<Speech>,
     pub user: Option<Box<str>>,
-    /// Remote address.
+    /// Address that the client connected from.
     pub remote: Option<Box<str>>,
     pub user_agent: Option<Box<str>>,
     /// Instance id of its app server.

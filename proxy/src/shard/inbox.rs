@@ -10,7 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
-use super::{Command, ShardState};
+use super::command::Command;
+use super::state::ShardState;
 use crate::limits::AddressPermit;
 use crate::transport::http::Near;
 use crate::upstream::{Hub, Pool};

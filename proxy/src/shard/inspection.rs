@@ -1,4 +1,4 @@
-//! What somebody who looks is told of a shard: in steps that are short, because meanwhile nobody is served.
+//! Inspection of a shard by the observer: in short steps, because meanwhile the shard serves no client.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,80 +8,73 @@ use trunkline_protocol::manifest::REMOTE_HEADER;
 use trunkline_protocol::service::OpenConnection;
 
 use super::close_reason::CloseReason;
-use super::connection::{Census, Client, ClientKind, Connections, PauseReason, SetName, Slot, Status};
+use super::connection::{Census, Client, ClientKind, Connections, PauseReason, SetName, Status};
+use super::slot::Slot;
 use super::state::ShardState;
 use super::tap::{TapError, TapReport};
 use crate::upstream::{AppServerId, HubIndex};
 
 const MICROS_PER_SECOND: u64 = 1_000_000;
 
-/// Places that are looked at before others get their turn: some tens of microseconds.
+/// Maximum number of slots in one step: some tens of microseconds.
 const STEP: usize = 1024;
 
-/// Clients that are told of at a time: each one's opening has to be read.
+/// Maximum number of rows in one step: the opening frame of each has to be decoded.
 const ROWS_STEP: usize = 64;
 
-/// Groups of one client that are named.
+/// Maximum number of groups that are listed for one client.
 const GROUPS_MAX: usize = 200;
 
-/// Characters of a header's value that are shown.
+/// Length to which values of headers are cut.
 const HEADER_MAX_CHARS: usize = 300;
 
-/// Which clients are asked for.
+/// Filter of a list of clients.
 #[derive(Debug, Clone)]
 pub(crate) enum ClientFilter {
     Everyone,
-    /// Those of a hub.
     Hub(HubIndex),
-    /// The members of a group.
     Group(HubIndex, String),
-    /// The connections of a user, at these hubs.
+    /// Connections of a user, at these hubs.
     User(Vec<HubIndex>, String),
 }
 
-/// What is told of a client in a list.
+/// Row of a list of clients.
 #[derive(Debug, Clone)]
 pub(crate) struct ClientRow {
-    /// As much of its id as is no secret: a whole one may be a token.
+    /// First part of its id: a whole one may be a token.
     pub id: String,
     pub hub: HubIndex,
     pub app: AppServerId,
     pub user: Option<String>,
-    /// What it travels by.
     pub transport: &'static str,
     pub protocol: &'static str,
-    /// Where it is in its life.
     pub state: &'static str,
-    /// How long it is here, in seconds.
+    /// Seconds since it opened.
     pub age_s: u32,
     pub address: Option<String>,
 }
 
-/// What is told of one client.
+/// Details of one client.
 #[derive(Debug, Clone)]
 pub(crate) struct ClientDetails {
-    /// As in a list.
     pub row: ClientRow,
-    /// As what it shows itself.
     pub user_agent: Option<String>,
-    /// The groups that it is in; of very many only some.
+    /// Its groups; of very many only some.
     pub groups: Vec<String>,
-    /// How many these are.
+    /// Number of all its groups.
     pub group_count: usize,
-    /// What waits for it, in bytes.
     pub outbox_bytes: usize,
-    /// Its calls that are not answered.
     pub pending_calls: usize,
-    /// How long ago something came from it, in seconds.
+    /// Seconds since something came from it.
     pub heard_s: u32,
-    /// How long ago something was sent to it.
+    /// Seconds since something was sent to it.
     pub sent_s: u32,
 }
 
-/// The first names of sets after one, in their order, with the numbers of their members.
+/// Search for the first names of sets after a given one, in order, with the number of their members.
 #[derive(Debug)]
 pub(crate) struct NameSearch {
-    /// The names found so far.
+    /// Names found so far.
     pub found: BTreeMap<String, u64>,
     hub: HubIndex,
     are_users: bool,
@@ -91,13 +84,13 @@ pub(crate) struct NameSearch {
 }
 
 impl NameSearch {
-    /// The first `most` groups of a hub after one.
+    /// Searches the first `most` groups of a hub after this name.
     #[must_use]
     pub(crate) fn groups(hub: HubIndex, after: Option<String>, most: usize) -> Self {
         Self { found: BTreeMap::new(), hub, are_users: false, after, most, from: 0 }
     }
 
-    /// The first `most` users of a hub after one.
+    /// Searches the first `most` users of a hub after this name.
     #[must_use]
     pub(crate) fn users(hub: HubIndex, after: Option<String>, most: usize) -> Self {
         Self { are_users: true, ..Self::groups(hub, after, most) }
@@ -123,13 +116,13 @@ impl NameSearch {
 }
 
 impl ShardState {
-    /// How many clients there are of each kind.
+    /// Number of clients of each kind.
     #[must_use]
     pub(crate) fn census(&self) -> Census {
         self.connections.census().clone()
     }
 
-    /// Looks for names; `true` when all were looked at.
+    /// Takes a step of a search for names; `true` when it was the last one.
     pub(crate) fn search_names(&self, names: &mut NameSearch) -> bool {
         let connections = &self.connections;
         let (step, is_last) = step(names.from, connections.set_entries());
@@ -138,7 +131,7 @@ impl ShardState {
         is_last
     }
 
-    /// Some of the clients that are asked for, at most `most`, from this place on, and the place to go on from.
+    /// At most `most` of the clients that pass the filter, from this slot on, and the slot to go on from.
     #[must_use]
     pub(crate) fn list(&self, which: &ClientFilter, from: Slot, most: usize) -> (Vec<ClientRow>, Option<Slot>) {
         let connections = &self.connections;
@@ -161,7 +154,7 @@ impl ShardState {
         (rows.collect(), next)
     }
 
-    /// How many members a set has here.
+    /// Number of clients in the set of a filter; 0 where the filter is no set.
     #[must_use]
     pub(crate) fn set_size(&self, which: &ClientFilter) -> usize {
         let connections = &self.connections;
@@ -175,7 +168,7 @@ impl ShardState {
         }
     }
 
-    /// All that is told of a client.
+    /// Details of a client, if it is here.
     #[must_use]
     pub(crate) fn details(&self, slot: Slot, id: &str) -> Option<ClientDetails> {
         let connections = &self.connections;
@@ -202,7 +195,7 @@ impl ShardState {
         })
     }
 
-    /// Closes a client by hand; `false` when it is not here.
+    /// Closes a client for an operator; `false` when it is not here.
     pub(crate) fn close_by_operator(&mut self, slot: Slot, id: &str, reason: Option<&str>) -> bool {
         if self.connections.find_shown(slot, id).is_none() {
             return false;
@@ -252,9 +245,9 @@ impl ShardState {
     }
 }
 
-fn step(from: usize, places: usize) -> (Range<usize>, bool) {
-    let end = from.saturating_add(STEP).min(places).max(from);
-    (from..end, end >= places)
+fn step(from: usize, slots: usize) -> (Range<usize>, bool) {
+    let end = from.saturating_add(STEP).min(slots).max(from);
+    (from..end, end >= slots)
 }
 
 fn state(client: &Client) -> &'static str {
@@ -267,7 +260,7 @@ fn state(client: &Client) -> &'static str {
     }
 }
 
-/// The first `most` that are wanted, of a stretch of all places, and where the next stretch begins.
+/// First `most` wanted slots of a stretch of all slots, and the slot at which the next stretch begins.
 fn stretch(
     connections: &Connections,
     from: Slot,
@@ -294,11 +287,11 @@ fn members<'a>(
     connections.members(hub, name).iter().map(|member| member.slot).filter(move |slot| *slot >= from)
 }
 
-/// The `most` lowest places, and the next one.
+/// Lowest `most` slots in order, and the next one.
 fn first(mut slots: Vec<Slot>, most: usize) -> (Vec<Slot>, Option<Slot>) {
     let mut next = None;
     if slots.len() > most {
-        // Not all have to be put in order for it.
+        // Only these have to be sorted.
         next = Some(*slots.select_nth_unstable(most).1);
         slots.truncate(most);
     }
@@ -320,14 +313,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lowest_places_come_first_and_the_next_one_is_told() {
+    fn the_lowest_slots_come_first_and_the_next_one_is_returned() {
         assert_eq!(first(vec![9, 3, 7, 1], 2), (vec![1, 3], Some(7)));
         assert_eq!(first(vec![9, 3], 2), (vec![3, 9], None));
         assert_eq!(first(Vec::new(), 2), (Vec::new(), None));
     }
 
     #[test]
-    fn steps_cover_all_places_once_and_end() {
+    fn steps_cover_all_slots_once_and_end() {
         let (mut from, mut seen) = (0, 0);
         loop {
             let (range, is_last) = step(from, 2 * STEP + 5);
@@ -337,11 +330,11 @@ mod tests {
             }
         }
         assert_eq!(seen, 2 * STEP + 5);
-        assert_eq!(step(7, 0), (7..7, true), "places may have become fewer");
+        assert_eq!(step(7, 0), (7..7, true), "slots may have become fewer");
     }
 
     #[test]
-    fn of_many_names_the_first_are_kept() {
+    fn a_search_keeps_the_first_names() {
         let hub = HubIndex::from(1);
         let mut names = NameSearch::groups(hub, Some("b".into()), 2);
         for name in ["f", "a", "d", "b", "c", "e"] {

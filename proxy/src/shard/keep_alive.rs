@@ -10,8 +10,10 @@ use bytes::Bytes;
 use trunkline_protocol::hub::HubMessage;
 use trunkline_protocol::manifest::HubManifest;
 
-use super::connection::{Client, Connections, Content, PauseReason, Serial, Slot, Status};
+use super::connection::{Client, Connections, PauseReason, Status};
+use super::content::Content;
 use super::framed::message_frame;
+use super::slot::{Serial, Slot};
 use crate::transport::websocket;
 use crate::upstream::Hub;
 

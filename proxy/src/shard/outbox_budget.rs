@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::connection::{Client, Slot};
+use super::connection::Client;
+use super::slot::Slot;
 use crate::metrics::Counters;
 
 /// Fraction of the share that is made free at once: finding the largest outboxes is a pass over all clients.

@@ -16,7 +16,9 @@ use trunkline_protocol::hub::HandshakeRequest;
 use trunkline_protocol::manifest::MIGRATE_TO_HEADER;
 use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 
-use super::connection::{Connections, Content, PauseReason, Serial, Slot, Status};
+use super::connection::{Connections, PauseReason, Status};
+use super::content::Content;
+use super::slot::{Serial, Slot};
 use crate::metrics::Counters;
 use crate::upstream::{AppServerId, Home, HubIndex, Hubs};
 
@@ -84,7 +86,7 @@ impl Reassignment {
         }
     }
 
-    /// Slots of the clients that have waited for so many seconds: they wait no longer, and are to be closed.
+    /// Slots of the clients that have waited for the timeout: they wait no longer, and are to be closed.
     pub(super) fn take_overdue(&mut self, timeout_s: u32, now: u32) -> Vec<Slot> {
         let overdue = self.unassigned.extract_if(.., |waiting| now.saturating_sub(waiting.since) >= timeout_s);
         overdue.map(|waiting| waiting.slot).collect()

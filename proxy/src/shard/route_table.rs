@@ -6,7 +6,7 @@
 use papaya::{HashMap, Operation};
 use trunkline_protocol::id::routing_key;
 
-use super::Slot;
+use super::slot::Slot;
 
 /// Shard and slot of a client connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trunkline_protocol::id::random_id;
 
-use super::{History, PastConnection, RouteTable, ShardSender};
+use super::history::{History, PastConnection};
+use super::inbox::ShardSender;
+use super::route_table::RouteTable;
 use crate::auth::Verifier;
 use crate::config::Settings;
 use crate::limits::LimitCounters;
@@ -38,7 +40,6 @@ pub(crate) struct Ways {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub settings: Settings,
-    /// Audience may be who.
     pub verifier: Verifier,
     /// Random id of this start of the node.
     pub boot: String,

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use self::tapped_message::TapSummary;
-use super::connection::{Content, Slot};
+use super::content::Content;
+use super::slot::Slot;
 use crate::transport::websocket::{Peeled, peel_whole};
 
 /// Reason why a client can't be tapped.

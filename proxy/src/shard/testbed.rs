@@ -10,10 +10,13 @@ use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::OpenConnection;
 
-use super::connection::{Client, Content, OpeningInterner, Slot, Status};
+use super::connection::{Client, OpeningInterner, Status};
+use super::content::Content;
 use super::context::ShardContext;
+use super::inbox::ShardSender;
+use super::shared::{Shared, Ways};
+use super::slot::Slot;
 use super::state::ShardState;
-use super::{ShardSender, Shared, Ways};
 use crate::config::Settings;
 use crate::net::socket::Socket;
 use crate::transport::websocket::{Peeled, peel};

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::connection::Slot;
+use super::slot::Slot;
 
 /// Times at which tokens expire, in seconds since 1970, by client.
 #[derive(Debug, Default)]

@@ -63,7 +63,8 @@ mod tests {
 
     use super::*;
     use crate::net::socket::Socket;
-    use crate::shard::connection::{Connections, Content};
+    use crate::shard::connection::Connections;
+    use crate::shard::content::Content;
     use crate::upstream::LinkHandle;
 
     #[test]

@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use slab::Slab;
 
-use super::{Client, SharedName, Slot};
+use super::{Client, SharedName};
+use crate::shard::slot::Slot;
 use crate::upstream::HubIndex;
 
 /// Name of a set within its hub.
@@ -224,7 +225,8 @@ mod tests {
 
     use super::*;
     use crate::net::socket::Socket;
-    use crate::shard::connection::{Connections, Content};
+    use crate::shard::connection::Connections;
+    use crate::shard::content::Content;
     use crate::upstream::{AppServerId, LinkHandle};
 
     fn hub() -> HubIndex {

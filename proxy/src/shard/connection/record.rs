@@ -3,14 +3,14 @@
 use std::rc::Rc;
 
 use tokio::sync::Notify;
-use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::Transport;
 
 use super::membership::Membership;
-use super::{ColdState, PauseReason, PauseReasons, Serial};
-use crate::metrics::Speech;
+use super::{ColdState, PauseReason, PauseReasons};
 use crate::net::socket::Socket;
+use crate::shard::content::Content;
 use crate::shard::outbox::Outbox;
+use crate::shard::slot::Serial;
 use crate::upstream::Home;
 
 /// Record of a client connection. An idle one costs little more than this.
@@ -39,7 +39,6 @@ pub(crate) struct Client {
     pub serial: Serial,
     /// Home link: carries all its upward frames, and names its hub and its app server.
     pub home: Home,
-    /// Public connection id.
     pub id: Rc<str>,
     /// Fields that no delivery reads.
     pub cold: Box<ColdState>,
@@ -52,26 +51,6 @@ pub(crate) struct Client {
     /// Its transport shows by itself that it lives: no pings, no time-out.
     pub has_inherent_keep_alive: bool,
     pub(super) memberships: Vec<Membership>,
-}
-
-/// Content that the transport of a client carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Content {
-    Hub(HubProtocol),
-    /// Bytes of a raw endpoint, which only its app understands.
-    Raw,
-}
-
-impl Content {
-    /// Label in metrics.
-    #[must_use]
-    pub(crate) fn speech(self) -> Speech {
-        match self {
-            Content::Hub(HubProtocol::Json) => Speech::Json,
-            Content::Hub(HubProtocol::MessagePack) => Speech::MessagePack,
-            Content::Raw => Speech::Raw,
-        }
-    }
 }
 
 /// Stage in the life of a client connection.

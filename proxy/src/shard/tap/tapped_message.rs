@@ -5,7 +5,7 @@ use serde_json::Value;
 use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, Payload, next_frame};
 
 use super::redaction;
-use crate::shard::Content;
+use crate::shard::content::Content;
 
 /// Larger messages are told by their size alone: reading one would pause up the shard.
 const READ_MAX_BYTES: usize = 64 * 1024;

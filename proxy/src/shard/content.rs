@@ -1,0 +1,24 @@
+//! Content of a client's transport.
+
+use trunkline_protocol::hub::HubProtocol;
+
+use crate::metrics::Speech;
+
+/// Content that the transport of a client carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    Hub(HubProtocol),
+    /// Bytes of a raw endpoint, which only its app understands.
+    Raw,
+}
+
+impl Content {
+    #[must_use]
+    pub(crate) fn speech(self) -> Speech {
+        match self {
+            Content::Hub(HubProtocol::Json) => Speech::Json,
+            Content::Hub(HubProtocol::MessagePack) => Speech::MessagePack,
+            Content::Raw => Speech::Raw,
+        }
+    }
+}
