@@ -23,8 +23,8 @@ use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::limits::LINK_HANDSHAKE_TIMEOUT_MS;
 use trunkline_protocol::service::{Backoff, Capabilities, Incoming, Offer, Role, Session, SessionId, Verdict};
 
-use crate::shard::Command;
 use crate::shard::Shard;
+use crate::shard::ShardCommand;
 use crate::upstream::{DialError, Dialled, LinkHandle, Pool, dial};
 use over::{End, Over};
 
@@ -188,7 +188,7 @@ impl<'a> Keeper<'a> {
             }
         }
         if self.was_open {
-            give_to_all(self.shard, &Command::LinkLost(self.link.id(), cause)).await;
+            give_to_all(self.shard, &ShardCommand::LinkLost(self.link.id(), cause)).await;
         }
         if let Some(socket) = over.socket {
             socket.say_goodbye().await;
@@ -197,7 +197,7 @@ impl<'a> Keeper<'a> {
 }
 
 /// Gives one order to every shard.
-async fn give_to_all(shard: &Rc<Shard>, order: &Command) {
+async fn give_to_all(shard: &Rc<Shard>, order: &ShardCommand) {
     for (index, other) in shard.shared().shards().iter().enumerate() {
         if index == usize::from(shard.index()) {
             shard.apply(vec![order.clone()]);

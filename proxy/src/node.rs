@@ -42,7 +42,7 @@ use crate::config::{Address, ClientTls};
 use crate::config::{Config, DrainSettings};
 #[cfg(feature = "tls")]
 use crate::net::connector::Connector;
-use crate::shard::Command;
+use crate::shard::ShardCommand;
 use crate::shard::{ShardSender, Shared, Ways};
 
 /// How long links may take to send what is queued when the node stops.
@@ -239,7 +239,7 @@ impl Node {
     async fn send_clients_away(&self) {
         let spread = self.drain.spread();
         for shard in self.shared.shards() {
-            shard.give(vec![Command::Drain(spread)], 0).await;
+            shard.give(vec![ShardCommand::Drain(spread)], 0).await;
         }
         self.until(|node| node.clients() == 0 && node.shared.carried.is_empty()).await;
     }

@@ -45,16 +45,16 @@ use crate::metrics::Counters;
 
 pub(crate) use apply::no_such_connection;
 pub(crate) use close_reason::CloseReason;
-pub(crate) use command::{Audience, Command, ConnectionCommand, MembershipChange, PendingAck, Receivers};
+pub(crate) use command::{Audience, ConnectionCommand, MembershipChange, PendingAck, Receivers, ShardCommand};
 pub(crate) use connection::{Census, Client, ClientKind, PauseReason, Status};
 pub(crate) use content::Content;
 pub(crate) use framed::{Framed, message_frame};
-pub(crate) use history::{History, PastConnection, REMEMBERED_MS, short};
+pub(crate) use history::{PastConnection, REMEMBERED_MS, short};
 pub(crate) use inbox::{ClientStream, CommandBatch, Inbox, PendingConnection, ShardMessage, ShardSender};
 pub(crate) use inspection::{ClientFilter, ClientRow, NameSearch};
 pub(crate) use outbox::Outbox;
 pub(crate) use reassignment::{DATA_TYPE_HANDSHAKE, opening_until};
-pub(crate) use route_table::{Location, ReserveError, RouteTable};
+pub(crate) use route_table::{Location, ReserveError};
 pub(crate) use shared::{Shared, Sockets, Ways};
 pub(crate) use slot::{Serial, Slot};
 pub(crate) use state::ShardState;
@@ -109,14 +109,14 @@ impl Shard {
     }
 
     /// Applies the commands of one batch in their order.
-    pub(crate) fn apply(self: &Rc<Self>, commands: Vec<Command>) {
+    pub(crate) fn apply(self: &Rc<Self>, commands: Vec<ShardCommand>) {
         self.state().apply(commands);
         self.start_tasks();
     }
 
     /// Empty list for the commands of a batch: growing one anew is what a batch of many small frames would pay most for.
     #[must_use]
-    pub(crate) fn spare_commands(&self) -> Vec<Command> {
+    pub(crate) fn spare_commands(&self) -> Vec<ShardCommand> {
         mem::take(&mut self.state().spare_commands)
     }
 

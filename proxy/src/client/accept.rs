@@ -106,7 +106,7 @@ fn open(
     let id: Rc<str> = Rc::from(&*open.connection_id);
     let (slot, serial) = {
         let mut state = shard.state();
-        let (serial, now) = (state.next_serial(), state.tick());
+        let (serial, now) = (state.connections.next_serial(), state.tick());
         let mut client = Client::new(id.clone(), serial, home.clone(), content, socket);
         (client.is_negotiated, client.transport) = (is_negotiated, transport);
         client.cold.opened_us = shard.now_us();

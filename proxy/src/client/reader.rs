@@ -124,7 +124,7 @@ impl Reader {
     /// Notification of the end of a pause, if the connection is paused; learns what its home is now.
     fn resumed(&mut self, shard: &Shard) -> Option<Rc<Notify>> {
         let mut state = shard.state();
-        let client = state.client(self.slot, self.serial)?;
+        let client = state.connections.get_current(self.slot, self.serial)?;
         if !Arc::ptr_eq(&client.home, &self.home) {
             self.home = Arc::clone(&client.home);
         }
@@ -150,7 +150,7 @@ impl Reader {
     /// Notes that the client lives; `true` if its connection is closed by now.
     fn heard(&self, state: &mut ShardState) -> bool {
         let now = state.tick();
-        let Some(client) = state.client(self.slot, self.serial) else { return true };
+        let Some(client) = state.connections.get_current(self.slot, self.serial) else { return true };
         client.last_heard = now;
         client.is_closing()
     }
@@ -184,7 +184,9 @@ impl Reader {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<Option<io::Result<usize>>> {
-        let Some(client) = state.client(self.slot, self.serial) else { return Poll::Ready(Some(Ok(0))) };
+        let Some(client) = state.connections.get_current(self.slot, self.serial) else {
+            return Poll::Ready(Some(Ok(0)));
+        };
         if !client.pause_reasons().are_none() || !Arc::ptr_eq(&client.home, &self.home) {
             return Poll::Ready(None);
         }
@@ -251,11 +253,11 @@ impl Reader {
 
     /// Next step after a read of so much.
     fn pay(&mut self, state: &ShardState, messages: u64, bytes: usize) -> Step {
-        let owed = self.quota.as_mut().map(|quota| quota.charge(state.uptime(), messages, bytes));
+        let owed = self.quota.as_mut().map(|quota| quota.charge(state.context.shared.uptime(), messages, bytes));
         match owed.map(|debt| (debt, debt.messages.max(debt.bytes))) {
             Some((debt, owed)) if !owed.is_zero() => {
                 let limit = if debt.messages >= debt.bytes { Limit::Messages } else { Limit::Bytes };
-                state.counters().limit(limit).increment();
+                state.context.counters.limit(limit).increment();
                 Step::Throttle(owed)
             }
             _ if bytes >= LARGE_READ_BYTES => Step::Yield,
@@ -284,7 +286,7 @@ impl Reader {
     fn poll_discard(&self, shard: &Shard, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut state = shard.state();
         let mut buffer = state.lend_read_buffer();
-        let read = match state.client(self.slot, self.serial) {
+        let read = match state.connections.get_current(self.slot, self.serial) {
             Some(client) => client.socket.poll_read(cx, &mut buffer),
             None => Poll::Ready(Ok(0)),
         };
@@ -346,7 +348,10 @@ impl Upstream<'_> {
             Upward::Call { id } => self.state.begin_call(self.slot, &id),
             Upward::Ping => {
                 self.messages += 1;
-                self.state.pinged(self.slot);
+                if let Some(client) = self.state.connections.get_mut(self.slot) {
+                    // From now on its silence has an end.
+                    client.has_pinged = true;
+                }
             }
         }
     }
@@ -354,7 +359,7 @@ impl Upstream<'_> {
     /// Sends messages to the app server.
     fn send(&mut self, bytes: &[u8], count: u64, data_type: i64) {
         self.messages += count;
-        let counters = self.state.counters().hub(self.home.hub().get());
+        let counters = self.state.context.counters.hub(self.home.hub().get());
         counters.messages_up.add_alone(count);
         counters.bytes_up.add_alone(bytes.len() as u64);
         self.state.tap_up(self.slot, bytes);

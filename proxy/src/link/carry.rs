@@ -19,8 +19,8 @@ use super::over::{End, LastSocket, Over};
 use super::sort::{self, TurnOrders};
 use super::{Keeper, give_to_all};
 use crate::metrics::{Direction, FrameKind, SessionEnd};
-use crate::shard::Command;
 use crate::shard::Shard;
+use crate::shard::ShardCommand;
 use crate::upstream::{Dialled, LinkHandle, LinkReader, LinkSocket, LinkWriter, Outgoing};
 
 /// A turn ends when it has read this much: other sockets of the shard are to be served too.
@@ -45,7 +45,7 @@ impl Keeper<'_> {
         let attachment = match self.link.attach(offer, &answer, shared.now_ms()) {
             Ok(Some((attachment, replayed))) => {
                 self.opened(offer, replayed);
-                give_to_all(self.shard, &Command::LinkOpened(self.link.clone())).await;
+                give_to_all(self.shard, &ShardCommand::LinkOpened(self.link.clone())).await;
                 attachment
             }
             Ok(None) => return End::Lost("its session was over before it was open".into()),

@@ -16,14 +16,14 @@ use trunkline_protocol::service::{
 
 use crate::metrics::SendKind;
 use crate::shard::Location;
-use crate::shard::{Audience, Command, ConnectionCommand, Framed, MembershipChange, PendingAck, Receivers};
+use crate::shard::{Audience, ConnectionCommand, Framed, MembershipChange, PendingAck, Receivers, ShardCommand};
 use crate::shard::{Shard, no_such_connection};
 use crate::upstream::LinkHandle;
 
 /// The orders of one turn, by shard.
 #[derive(Debug)]
 pub(super) struct TurnOrders {
-    orders: Vec<Vec<Command>>,
+    orders: Vec<Vec<ShardCommand>>,
     /// The number of the last new frame that was read.
     taken: Option<u64>,
     bytes: usize,
@@ -60,17 +60,17 @@ impl TurnOrders {
         self.bytes
     }
 
-    pub(super) fn into_orders(self) -> Vec<Vec<Command>> {
+    pub(super) fn into_orders(self) -> Vec<Vec<ShardCommand>> {
         self.orders
     }
 
-    fn for_all(&mut self, order: Command) {
+    fn for_all(&mut self, order: ShardCommand) {
         let Some((last, others)) = self.orders.split_last_mut() else { return };
         others.iter_mut().for_each(|orders| orders.push(order.clone()));
         last.push(order);
     }
 
-    fn for_shard(&mut self, shard: u16, order: Command) {
+    fn for_shard(&mut self, shard: u16, order: ShardCommand) {
         if let Some(orders) = self.orders.get_mut(usize::from(shard)) {
             orders.push(order);
         }
@@ -81,7 +81,7 @@ impl TurnOrders {
         match shard.shared().routes.find(&connection_id) {
             Some(Location { shard, slot }) => {
                 let (hub, app) = (link.hub(), link.app());
-                self.for_shard(shard, Command::One { hub, app, connection_id, slot, command: act });
+                self.for_shard(shard, ShardCommand::One { hub, app, connection_id, slot, command: act });
             }
             None => shard.counters().unknown_receivers.increment(),
         }
@@ -102,7 +102,7 @@ pub(super) fn sort(
     let sends = &shard.counters().sends;
     let mut send = |kind: SendKind, to: Receivers, payloads: &Payloads| {
         sends.of(kind).add_alone(1);
-        turn.for_all(Command::Send { hub, to, message: Framed::new(payloads) });
+        turn.for_all(ShardCommand::Send { hub, to, message: Framed::new(payloads) });
     };
     match message {
         ServiceMessage::ConnectionData(data) => {
@@ -270,7 +270,7 @@ fn send_to_connections(
     let message = Framed::new(payloads);
     for (orders, ids) in turn.orders.iter_mut().zip(by_shard).filter(|(_, ids)| !ids.is_empty()) {
         let to = Audience::Connections(ids).into();
-        orders.push(Command::Send { hub: link.hub(), to, message: message.clone() });
+        orders.push(ShardCommand::Send { hub: link.hub(), to, message: message.clone() });
     }
 }
 
@@ -312,19 +312,19 @@ fn change_user_group(
     turn: &mut TurnOrders,
 ) {
     if let Some(change) = change.order(group) {
-        turn.for_all(Command::UserGroup { hub: link.hub(), user, change, ack });
+        turn.for_all(ShardCommand::UserGroup { hub: link.hub(), user, change, ack });
     }
 }
 
 fn check(link: &Arc<LinkHandle>, who: Audience, within_group: Option<ByteString>, ack_id: i64, turn: &mut TurnOrders) {
     let ack = PendingAck::new(link.clone(), ack_id);
-    turn.for_all(Command::Check { hub: link.hub(), who, within_group, ack });
+    turn.for_all(ShardCommand::Check { hub: link.hub(), who, within_group, ack });
 }
 
 fn close_many(link: &Arc<LinkHandle>, who: Audience, close: CloseWithAck, turn: &mut TurnOrders) {
     let CloseWithAck { reason, ack_id, excluded, .. } = close;
     let to = Receivers { excluded, ..who.into() };
-    turn.for_all(Command::CloseMany { hub: link.hub(), to, reason, ack: PendingAck::new(link.clone(), ack_id) });
+    turn.for_all(ShardCommand::CloseMany { hub: link.hub(), to, reason, ack: PendingAck::new(link.clone(), ack_id) });
 }
 
 /// The app server is about to stop: it is no home any more, and those at home there are to get another one.
@@ -333,7 +333,7 @@ fn leave_app(shard: &Shard, link: &LinkHandle, turn: &mut TurnOrders) {
     let pools = hubs.get(link.hub().get()).map(|hub| hub.pools()).unwrap_or_default();
     for pool in pools.iter().filter(|pool| pool.app().id == link.app() && pool.leave()) {
         info!(hub = pool.hub().name(), app = %pool.app().name, "the app server stops: its clients get another one");
-        turn.for_all(Command::AppShuttingDown { hub: link.hub(), app: link.app() });
+        turn.for_all(ShardCommand::AppShuttingDown { hub: link.hub(), app: link.app() });
     }
 }
 

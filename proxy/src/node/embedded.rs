@@ -19,7 +19,7 @@ use trunkline_protocol::manifest::Manifest;
 use super::{LEAVING_POLL, LINKS_TIMEOUT, thread, upstream};
 use crate::config::Settings;
 use crate::frontend::Endpoint;
-use crate::shard::Command;
+use crate::shard::ShardCommand;
 use crate::shard::{ShardSender, Shared};
 use crate::upstream::{MemoryDialler, Pool, Reach};
 
@@ -69,7 +69,7 @@ impl Embedded {
     /// Stops the node: clients are told to connect again, and the app learns that they left.
     pub async fn stop(&self) {
         self.shared.refuse_clients();
-        self.inbox.give(vec![Command::Drain(Duration::ZERO)], 0).await;
+        self.inbox.give(vec![ShardCommand::Drain(Duration::ZERO)], 0).await;
         drop(timeout(LEAVING_TIMEOUT, until(|| self.shared.sockets() == 0)).await);
         self.pools.iter().for_each(|pool| pool.retire());
         drop(timeout(LINKS_TIMEOUT, until(|| self.pools.iter().all(|pool| pool.open() == 0))).await);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use trunkline_protocol::service::{ClientInvocation, ErrorCompletion, FlowOperation, RawKind, ServiceMessage};
 
 use super::close_reason::CloseReason;
-use super::command::{Audience, Command, ConnectionCommand};
+use super::command::{Audience, ConnectionCommand, ShardCommand};
 use super::connection::{PauseReason, Status};
 use super::content::Content;
 use super::delivery::{BatchMode, Flush};
@@ -18,7 +18,7 @@ const COMMANDS_KEPT_MAX: usize = 2048;
 
 impl ShardState {
     /// Applies the commands of one batch in their order, then writes what they left to be written.
-    pub(super) fn apply(&mut self, mut commands: Vec<Command>) {
+    pub(super) fn apply(&mut self, mut commands: Vec<ShardCommand>) {
         // A lone frame is written at once; the frames of a longer batch leave together.
         let mode = self.mode(if commands.len() == 1 { Flush::Now } else { Flush::Deferred });
         for command in commands.drain(..) {
@@ -30,10 +30,12 @@ impl ShardState {
         }
     }
 
-    fn apply_one(&mut self, command: Command, mode: BatchMode) {
+    fn apply_one(&mut self, command: ShardCommand, mode: BatchMode) {
         match command {
-            Command::Send { hub, to, message } => self.delivery.send(&mut self.connections, hub, &to, &message, mode),
-            Command::One { hub, app, connection_id, slot, command } => {
+            ShardCommand::Send { hub, to, message } => {
+                self.delivery.send(&mut self.connections, hub, &to, &message, mode)
+            }
+            ShardCommand::One { hub, app, connection_id, slot, command } => {
                 if self.connections.is_in(slot, hub, &connection_id) {
                     let is_own = self.connections.get(slot).is_some_and(|client| client.home.app() == app);
                     self.apply_to_connection(slot, is_own, command, mode);
@@ -41,14 +43,14 @@ impl ShardState {
                     self.reject(command);
                 }
             }
-            Command::UserGroup { hub, user, change, ack } => {
+            ShardCommand::UserGroup { hub, user, change, ack } => {
                 let slots = self.connections.slots_of(hub, &Audience::Users(vec![user]).into());
                 slots.iter().for_each(|&slot| self.connections.change_groups(slot, &change));
                 if let (false, Some(ack)) = (slots.is_empty(), ack) {
                     ack.found();
                 }
             }
-            Command::Check { hub, who, within_group, ack } => {
+            ShardCommand::Check { hub, who, within_group, ack } => {
                 let mut slots = self.connections.slots_of(hub, &who.into());
                 if let Some(group) = within_group {
                     let members = self.connections.slots_of(hub, &Audience::Groups(vec![group]).into());
@@ -58,7 +60,7 @@ impl ShardState {
                     ack.found();
                 }
             }
-            Command::CloseMany { hub, to, reason, ack } => {
+            ShardCommand::CloseMany { hub, to, reason, ack } => {
                 let slots = self.connections.slots_of(hub, &to);
                 if !slots.is_empty() {
                     ack.found();
@@ -66,12 +68,12 @@ impl ShardState {
                 let reason = CloseReason::ordered(reason.as_deref());
                 slots.iter().for_each(|&slot| self.close(slot, &reason));
             }
-            Command::LinkLost(link, cause) => self.lose_homes(link, cause),
-            Command::LinkOpened(link) => self.link_opened(&link),
-            Command::AppShuttingDown { hub, app } => self.app_shutting_down(hub, app),
+            ShardCommand::LinkLost(link, cause) => self.lose_homes(link, cause),
+            ShardCommand::LinkOpened(link) => self.link_opened(&link),
+            ShardCommand::AppShuttingDown { hub, app } => self.app_shutting_down(hub, app),
             // At once where an app ends: it does not wait for a task.
-            Command::Drain(spread) if spread.is_zero() => self.close_all_drained(),
-            Command::Drain(spread) => self.drain = Some(spread),
+            ShardCommand::Drain(spread) if spread.is_zero() => self.close_all_drained(),
+            ShardCommand::Drain(spread) => self.drain = Some(spread),
         }
     }
 
@@ -202,9 +204,9 @@ mod tests {
 
     const OWN: u32 = 7;
 
-    fn one(bed: &Testbed, id: &str, slot: Slot, app: u32, command: ConnectionCommand) -> Command {
+    fn one(bed: &Testbed, id: &str, slot: Slot, app: u32, command: ConnectionCommand) -> ShardCommand {
         let (hub, app, connection_id) = (bed.hub.index(), AppServerId::from(app), whole_id(id).into());
-        Command::One { hub, app, connection_id, slot, command }
+        ShardCommand::One { hub, app, connection_id, slot, command }
     }
 
     fn data(text: &str) -> ConnectionCommand {
@@ -218,7 +220,7 @@ mod tests {
         let commands = vec![one(&bed, "ann", ann, OWN, data("own")), one(&bed, "ann", ann, 8, data("strange"))];
         bed.state.apply(commands);
         assert_eq!(bed.received(ann), ["own"]);
-        assert_eq!(bed.state.counters().unknown_receivers.get(), 1);
+        assert_eq!(bed.state.context.counters.unknown_receivers.get(), 1);
     }
 
     #[test]

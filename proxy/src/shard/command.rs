@@ -43,7 +43,7 @@ impl From<Audience> for Receivers {
 
 /// Command to a shard. Commands of one link are applied in the order of its frames.
 #[derive(Debug, Clone)]
-pub(crate) enum Command {
+pub(crate) enum ShardCommand {
     /// Command to one connection.
     One {
         /// The hub of the link that brought it: a connection of another hub is out of its reach.

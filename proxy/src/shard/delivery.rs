@@ -432,7 +432,7 @@ mod tests {
             bed.state.finish_batch();
         }
         assert!(bed.state.connections.live(ann).is_none());
-        assert_eq!(bed.state.counters().outbox_bytes.get(), 0);
+        assert_eq!(bed.state.context.counters.outbox_bytes.get(), 0);
     }
 
     #[test]
@@ -445,7 +445,7 @@ mod tests {
             bed.state.finish_batch();
         }
         assert!(bed.state.connections.live(ann).is_some());
-        assert!(bed.state.counters().dropped.get() > 0);
+        assert!(bed.state.context.counters.dropped.get() > 0);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
-use super::command::Command;
+use super::command::ShardCommand;
 use super::state::ShardState;
 use crate::limits::AddressPermit;
 use crate::transport::http::Near;
@@ -50,7 +50,7 @@ impl fmt::Debug for Inspection {
 #[derive(Debug)]
 pub(crate) struct CommandBatch {
     /// Commands, to be applied in this order.
-    pub commands: Vec<Command>,
+    pub commands: Vec<ShardCommand>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -100,7 +100,7 @@ impl ShardSender {
     }
 
     /// Sends commands of some `bytes` to the shard, once there is room. Cancelled, nothing was sent.
-    pub(crate) async fn give(&self, commands: Vec<Command>, bytes: usize) {
+    pub(crate) async fn give(&self, commands: Vec<ShardCommand>, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(INBOX_MAX_BYTES / 2);
         if let Ok(room) = self.room.clone().acquire_many_owned(bytes).await {
             self.put(ShardMessage::Batch(CommandBatch { commands, _room: room }));

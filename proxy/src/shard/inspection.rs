@@ -56,7 +56,7 @@ pub(crate) struct ClientRow {
 
 /// Details of one client.
 #[derive(Debug, Clone)]
-pub(crate) struct ClientDetails {
+pub(crate) struct ClientInspection {
     pub row: ClientRow,
     pub user_agent: Option<String>,
     /// Its groups; of very many only some.
@@ -115,7 +115,16 @@ impl NameSearch {
     }
 }
 
-impl ShardState {
+/// Read-only view of a shard for the observer.
+#[derive(Debug)]
+pub(crate) struct Inspector<'a> {
+    pub(super) connections: &'a Connections,
+    pub(super) tick: u32,
+    /// Microseconds since the node started.
+    pub(super) now_us: u64,
+}
+
+impl Inspector<'_> {
     /// Number of clients of each kind.
     #[must_use]
     pub(crate) fn census(&self) -> Census {
@@ -124,7 +133,7 @@ impl ShardState {
 
     /// Takes a step of a search for names; `true` when it was the last one.
     pub(crate) fn search_names(&self, names: &mut NameSearch) -> bool {
-        let connections = &self.connections;
+        let connections = self.connections;
         let (step, is_last) = step(names.from, connections.set_entries());
         names.from = step.end;
         connections.set_range(step).for_each(|(hub, name, members)| names.take(hub, name, members));
@@ -134,7 +143,7 @@ impl ShardState {
     /// At most `most` of the clients that pass the filter, from this slot on, and the slot to go on from.
     #[must_use]
     pub(crate) fn list(&self, which: &ClientFilter, from: Slot, most: usize) -> (Vec<ClientRow>, Option<Slot>) {
-        let connections = &self.connections;
+        let connections = self.connections;
         let most = most.min(ROWS_STEP);
         let (slots, next) = match which {
             ClientFilter::Everyone => stretch(connections, from, most, |_| true),
@@ -157,7 +166,7 @@ impl ShardState {
     /// Number of clients in the set of a filter; 0 where the filter is no set.
     #[must_use]
     pub(crate) fn set_size(&self, which: &ClientFilter) -> usize {
-        let connections = &self.connections;
+        let connections = self.connections;
         match which {
             ClientFilter::Everyone => 0,
             ClientFilter::Hub(hub) => connections.members(*hub, SetName::Hub).len(),
@@ -170,8 +179,8 @@ impl ShardState {
 
     /// Details of a client, if it is here.
     #[must_use]
-    pub(crate) fn details(&self, slot: Slot, id: &str) -> Option<ClientDetails> {
-        let connections = &self.connections;
+    pub(crate) fn details(&self, slot: Slot, id: &str) -> Option<ClientInspection> {
+        let connections = self.connections;
         let client = connections.find_shown(slot, id)?;
         let open = opening(client);
         let groups = connections.sets_of(client).filter_map(|set| match set {
@@ -183,7 +192,7 @@ impl ShardState {
         groups.sort_unstable();
         groups.truncate(GROUPS_MAX);
         let ago = |tick: u32| self.tick.saturating_sub(tick);
-        Some(ClientDetails {
+        Some(ClientInspection {
             row: self.row(client, open.as_ref()),
             user_agent: open.as_ref().and_then(|open| header(open, "user-agent")),
             groups,
@@ -193,6 +202,34 @@ impl ShardState {
             heard_s: ago(client.last_heard),
             sent_s: ago(client.last_sent),
         })
+    }
+
+    fn row(&self, client: &Client, open: Option<&OpenConnection>) -> ClientRow {
+        let user = self.connections.sets_of(client).find_map(|set| match set {
+            SetName::User(name) => Some(name.to_owned()),
+            SetName::Hub | SetName::Group(_) => None,
+        });
+        let ClientKind { hub, app, transport, protocol } = ClientKind::of(client);
+        ClientRow {
+            id: client.id.get(..ID_CHARS).unwrap_or(&client.id).into(),
+            hub,
+            app,
+            user,
+            transport,
+            protocol,
+            state: state(client),
+            age_s: u32::try_from(self.now_us.saturating_sub(client.cold.opened_us) / MICROS_PER_SECOND)
+                .unwrap_or(u32::MAX),
+            address: open.and_then(|open| header(open, REMOTE_HEADER)),
+        }
+    }
+}
+
+impl ShardState {
+    /// View of what the observer may read.
+    #[must_use]
+    pub(crate) fn inspector(&self) -> Inspector<'_> {
+        Inspector { connections: &self.connections, tick: self.tick, now_us: self.context.now_us() }
     }
 
     /// Closes a client for an operator; `false` when it is not here.
@@ -222,26 +259,6 @@ impl ShardState {
 
     pub(crate) fn end_tap(&mut self, number: u64) {
         self.delivery.taps.end(number);
-    }
-
-    fn row(&self, client: &Client, open: Option<&OpenConnection>) -> ClientRow {
-        let user = self.connections.sets_of(client).find_map(|set| match set {
-            SetName::User(name) => Some(name.to_owned()),
-            SetName::Hub | SetName::Group(_) => None,
-        });
-        let ClientKind { hub, app, transport, protocol } = ClientKind::of(client);
-        ClientRow {
-            id: client.id.get(..ID_CHARS).unwrap_or(&client.id).into(),
-            hub,
-            app,
-            user,
-            transport,
-            protocol,
-            state: state(client),
-            age_s: u32::try_from(self.context.now_us().saturating_sub(client.cold.opened_us) / MICROS_PER_SECOND)
-                .unwrap_or(u32::MAX),
-            address: open.and_then(|open| header(open, REMOTE_HEADER)),
-        }
     }
 }
 

@@ -215,7 +215,7 @@ mod tests {
         bed.state.link_opened(&home);
         assert!(!is_unassigned(&bed, slot));
         assert_eq!(bed.state.connections.get(slot).unwrap().home.id(), home.id());
-        assert_eq!(bed.state.counters().rehomed.get(), 1);
+        assert_eq!(bed.state.context.counters.rehomed.get(), 1);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use trunkline_protocol::service::OpenConnection;
 
 use super::close_reason::CloseReason;
 use super::closed_id::ClosedIds;
-use super::command::Command;
+use super::command::ShardCommand;
 use super::connection::{Client, Connections, Opening, OpeningInterner, PauseReason};
 use super::content::Content;
 use super::context::ShardContext;
@@ -39,7 +39,6 @@ use super::reassignment::{Reassignment, moved_to};
 use super::slot::{Serial, Slot};
 use super::token_expiry::TokenExpiries;
 use crate::config::unix_seconds;
-use crate::metrics::Counters;
 use crate::upstream::{AppServerId, HubIndex, LinkHandle, LinkId};
 
 /// Ticks that a client may take to answer our close; as the official server has it.
@@ -59,7 +58,7 @@ const CALL_UNFINISHED: &str = "The app server that ran this call was stopped bef
 /// State of one shard.
 #[derive(Debug)]
 pub(crate) struct ShardState {
-    pub(super) context: ShardContext,
+    pub(crate) context: ShardContext,
     /// Whole seconds since the shard began.
     pub(super) tick: u32,
     pub(crate) connections: Connections,
@@ -70,7 +69,7 @@ pub(crate) struct ShardState {
     closed_ids: ClosedIds,
     openings: OpeningInterner,
     /// Empty list for the commands of the next batch, with room.
-    pub(super) spare_commands: Vec<Command>,
+    pub(super) spare_commands: Vec<ShardCommand>,
     /// Spread of a drain that the driver has to start.
     pub(super) drain: Option<Duration>,
     /// All clients were told to leave: so is each that comes now.
@@ -170,40 +169,12 @@ impl ShardState {
         }
     }
 
-    /// Client connection in this slot, unless another one has the slot by now.
-    pub(crate) fn client(&mut self, slot: Slot, serial: Serial) -> Option<&mut Client> {
-        self.connections.get_current(slot, serial)
-    }
-
-    /// Serial for the next client connection.
-    pub(crate) fn next_serial(&mut self) -> Serial {
-        self.connections.next_serial()
-    }
-
     /// Notes a call of a client: it waits for the answer. One with too many pending calls is paused.
     pub(crate) fn begin_call(&mut self, slot: Slot, invocation_id: &str) {
         let calls_max = self.context.shared.settings.homes.pending_calls_max;
         if let Some(client) = self.connections.get_mut(slot) {
             client.begin_call(invocation_id, calls_max);
         }
-    }
-
-    /// Notes a ping of a client: from now on its silence has an end.
-    pub(crate) fn pinged(&mut self, slot: Slot) {
-        if let Some(client) = self.connections.get_mut(slot) {
-            client.has_pinged = true;
-        }
-    }
-
-    #[must_use]
-    pub(crate) fn counters(&self) -> &Counters {
-        &self.context.counters
-    }
-
-    /// Time since the node started.
-    #[must_use]
-    pub(crate) fn uptime(&self) -> Duration {
-        self.context.shared.uptime()
     }
 
     /// Current tick: whole seconds since the shard began.
@@ -315,7 +286,7 @@ impl ShardState {
     /// Tells the clients that are due in a drain to reconnect elsewhere.
     pub(super) fn close_due(&mut self, schedule: &mut DrainSchedule<(Slot, Serial)>, now: Duration) {
         while let Some((slot, serial)) = schedule.next(now, chance) {
-            if self.client(slot, serial).is_some() {
+            if self.connections.get_current(slot, serial).is_some() {
                 self.close(slot, &CloseReason::drained());
             }
         }
@@ -438,7 +409,7 @@ mod tests {
         assert_eq!(bed.received(ann), [r#"{"type":7,"allowReconnect":true};"#, "close"]);
         assert!(bed.state.connections.members(hub, SetName::Hub).is_empty());
         assert_eq!(bed.state.connections.find(hub, &whole_id("ann")), None);
-        assert_eq!(bed.state.counters().hub(hub.get()).closed.total(), 1);
+        assert_eq!(bed.state.context.counters.hub(hub.get()).closed.total(), 1);
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Testbed {
     /// Adds an open client with this home.
     pub(super) fn client_at(&mut self, id: &str, home: &Home) -> Slot {
         let (socket, far_end) = duplex(SOCKET_BYTES);
-        let serial = self.state.next_serial();
+        let serial = self.state.connections.next_serial();
         let content = Content::Hub(HubProtocol::Json);
         let mut client = Client::new(whole_id(id).into(), serial, home.clone(), content, Socket::boxed(socket));
         client.status = Status::Open;

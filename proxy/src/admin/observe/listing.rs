@@ -90,7 +90,7 @@ impl Observer {
         let shared = &self.admin.shared;
         while let Some(shard) = shared.shards().get(usize::from(at.shard)) {
             let (wanted, from, most) = (which.clone(), at.slot, listing.limit - page.items.len());
-            let (rows, next) = shard.inspect(move |state| state.list(&wanted, from, most)).await?;
+            let (rows, next) = shard.inspect(move |state| state.inspector().list(&wanted, from, most)).await?;
             page.items.extend(rows.iter().map(|row| node::client(shared, row)));
             at = next.map_or_else(|| place(at.shard.saturating_add(1), 0), |slot| place(at.shard, slot));
             if page.items.len() >= listing.limit {
@@ -167,8 +167,8 @@ impl Observer {
             };
             let mut is_done = false;
             while !is_done {
-                let step = shard.inspect(move |shard| {
-                    let is_done = shard.search_names(&mut names);
+                let step = shard.inspect(move |state| {
+                    let is_done = state.inspector().search_names(&mut names);
                     (names, is_done)
                 });
                 (names, is_done) = step.await?;
@@ -202,8 +202,11 @@ impl Observer {
         let shared = &self.admin.shared;
         let Location { shard, slot } = shared.routes.find(id)?;
         let wanted = id.to_owned();
-        let details =
-            shared.shards().get(usize::from(shard))?.inspect(move |state| state.details(slot, &wanted)).await??;
+        let details = shared
+            .shards()
+            .get(usize::from(shard))?
+            .inspect(move |state| state.inspector().details(slot, &wanted))
+            .await??;
         Some(ClientDetails {
             client: node::client(shared, &details.row),
             user_agent: details.user_agent,
@@ -264,7 +267,7 @@ impl Observer {
     async fn size(&self, which: &ClientFilter) -> Option<u64> {
         let sizes = self.admin.shared.shards().iter().map(|shard| {
             let which = which.clone();
-            shard.inspect(move |state| state.set_size(&which) as u64)
+            shard.inspect(move |state| state.inspector().set_size(&which) as u64)
         });
         match which {
             ClientFilter::Everyone => Some(self.node().await?.clients),

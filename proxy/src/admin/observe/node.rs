@@ -97,7 +97,7 @@ pub(super) fn unix_ms() -> u64 {
 
 /// All clients by kind.
 async fn census(shards: &[ShardSender]) -> Census {
-    let counts = join_all(shards.iter().map(|shard| shard.inspect(|state| state.census()))).await;
+    let counts = join_all(shards.iter().map(|shard| shard.inspect(|state| state.inspector().census()))).await;
     let mut all = Census::default();
     counts.iter().flatten().for_each(|counted| all.merge(counted));
     all
@@ -109,7 +109,8 @@ async fn individuals(shared: &Shared) -> Vec<Client> {
         let most = usize::try_from(INDIVIDUALS_MAX).unwrap_or(usize::MAX);
         let mut from = Some(0);
         while let Some(at) = from {
-            let Some((rows, next)) = shard.inspect(move |state| state.list(&ClientFilter::Everyone, at, most)).await
+            let Some((rows, next)) =
+                shard.inspect(move |state| state.inspector().list(&ClientFilter::Everyone, at, most)).await
             else {
                 break;
             };
