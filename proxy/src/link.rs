@@ -24,7 +24,7 @@ use trunkline_protocol::limits::LINK_HANDSHAKE_TIMEOUT_MS;
 use trunkline_protocol::service::{Backoff, Capabilities, Incoming, Offer, Role, Session, SessionEvent, SessionId};
 
 use crate::shard::Shard;
-use crate::shard::delivery::Order;
+use crate::shard::ShardCommand;
 use crate::upstream::{DialError, Dialled, LinkHandle, Pool, dial};
 use over::{End, Over};
 
@@ -188,7 +188,7 @@ impl<'a> Keeper<'a> {
             }
         }
         if self.was_open {
-            give_to_all(self.shard, &Order::LinkLost(self.link.id(), cause)).await;
+            give_to_all(self.shard, &ShardCommand::LinkLost(self.link.id(), cause)).await;
         }
         if let Some(socket) = over.socket {
             socket.say_goodbye().await;
@@ -197,10 +197,10 @@ impl<'a> Keeper<'a> {
 }
 
 /// Gives one order to every shard.
-async fn give_to_all(shard: &Rc<Shard>, order: &Order) {
+async fn give_to_all(shard: &Rc<Shard>, order: &ShardCommand) {
     for (index, other) in shard.shared().shards().iter().enumerate() {
         if index == usize::from(shard.index()) {
-            shard.carry_out(vec![order.clone()]);
+            shard.apply(vec![order.clone()]);
         } else {
             other.give(vec![order.clone()], 0).await;
         }

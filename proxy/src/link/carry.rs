@@ -20,7 +20,7 @@ use super::sort::{self, TurnOrders};
 use super::{Keeper, give_to_all};
 use crate::metrics::{Direction, FrameKind, SessionCloseReason};
 use crate::shard::Shard;
-use crate::shard::delivery::Order;
+use crate::shard::ShardCommand;
 use crate::upstream::{Dialled, LinkHandle, LinkReader, LinkSocket, LinkWriter, Outgoing};
 
 /// A turn ends when it has read this much: other sockets of the shard are to be served too.
@@ -45,7 +45,7 @@ impl Keeper<'_> {
         let attachment = match self.link.attach(offer, &answer, shared.now_ms()) {
             Ok(Some((attachment, replayed))) => {
                 self.opened(offer, replayed);
-                give_to_all(self.shard, &Order::LinkOpened(self.link.clone())).await;
+                give_to_all(self.shard, &ShardCommand::LinkOpened(self.link.clone())).await;
                 attachment
             }
             Ok(None) => return End::Lost("its session was over before it was open".into()),
@@ -258,7 +258,7 @@ impl Wire<'_> {
         let (taken, bytes) = (turn.taken(), turn.bytes());
         for (index, orders) in turn.into_orders().into_iter().enumerate().filter(|(_, orders)| !orders.is_empty()) {
             if index == usize::from(self.shard.index()) {
-                self.shard.carry_out(orders);
+                self.shard.apply(orders);
             } else if let Some(other) = self.shard.shared().shards().get(index) {
                 other.give(orders, bytes).await;
             }

@@ -13,7 +13,7 @@ use tracing::debug;
 use trunkline_protocol::cause::Cause;
 
 use crate::frontend::refusal::count_refused_socket;
-use crate::limits::Seat;
+use crate::limits::AddressPermit;
 use crate::metrics::{Counters, Limit};
 use crate::shard::Shared;
 
@@ -38,7 +38,7 @@ pub(crate) struct ListenerGate {
 #[derive(Debug)]
 pub(crate) struct AdmittedSocket {
     shared: Arc<Shared>,
-    _permit: Option<Seat>,
+    _permit: Option<AddressPermit>,
 }
 
 /// Limit that refuses a socket.
@@ -59,7 +59,7 @@ impl ListenerGate {
     /// Admits a socket. A trusted address stands for many clients, so its sockets are not counted.
     pub(crate) fn admit(&self, peer: SocketAddr) -> Result<AdmittedSocket, SocketRefusal> {
         self.counters.accepted.increment();
-        let (tally, settings) = (&self.shared.tally, &self.shared.settings);
+        let (tally, settings) = (&self.shared.limits, &self.shared.settings);
         let open = self.shared.sockets() + u64::from(tally.open());
         if settings.limits.connections.is_some_and(|most| open >= u64::from(most.get())) {
             self.counters.limit(Limit::Connections).increment();
@@ -118,7 +118,7 @@ impl ListenerGate {
 
 impl Drop for AdmittedSocket {
     fn drop(&mut self) {
-        self.shared.tally.closed();
+        self.shared.limits.closed();
     }
 }
 
