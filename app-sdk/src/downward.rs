@@ -19,6 +19,7 @@ use std::sync::{Arc, OnceLock, RwLock, Weak};
 use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::time::Instant;
+use trunkline_link::LinkOutbox;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, HubMessage, HubProtocol};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
@@ -29,7 +30,7 @@ use trunkline_protocol::service::{ErrorCompletion, FlowOperation, FlowSubject, S
 use crate::connection::{Connection, End, Inbox, Limits, short};
 use crate::encode;
 use crate::metrics::HubMetrics;
-use crate::node::{Node, Outbox};
+use crate::node::Node;
 use crate::sync::{read, write};
 
 use acks::Acks;
@@ -112,7 +113,7 @@ impl Downward {
         boot: &str,
         knows_causes: bool,
         slot: u32,
-        outbox: Arc<Outbox>,
+        outbox: Arc<LinkOutbox>,
     ) -> Arc<Node> {
         let mut nodes = write(&self.nodes);
         if let Some(node) = nodes.here.iter().find(|node| node.is(name, boot)) {
@@ -383,7 +384,7 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::node::{next_piece, open_outbox};
 
-    fn written(outbox: &Outbox, socket: Attachment) -> Vec<u8> {
+    fn written(outbox: &LinkOutbox, socket: Attachment) -> Vec<u8> {
         std::iter::from_fn(|| next_piece(outbox, socket)).flat_map(|piece| piece.bytes).collect()
     }
 

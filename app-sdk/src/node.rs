@@ -1,19 +1,17 @@
 //! One proxy as one hub sees it: its links, and the lane among them.
 
 mod lanes;
-mod outbox;
 
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
+use trunkline_link::{LinkOutbox, TrySendError};
 
 use crate::sync::{read, write};
 
 use lanes::Lanes;
-use outbox::TrySendError;
 #[cfg(test)]
-pub(crate) use outbox::tests::{outbox as open_outbox, take as next_piece};
-pub(crate) use outbox::{Outbox, Outgoing};
+pub(crate) use tests::{next_piece, open_outbox};
 
 /// A proxy, told apart by its name and its start.
 #[derive(Debug)]
@@ -21,7 +19,7 @@ pub(crate) struct Node {
     name: Box<str>,
     boot: Box<str>,
     knows_causes: bool,
-    lanes: RwLock<Lanes<Arc<Outbox>>>,
+    lanes: RwLock<Lanes<Arc<LinkOutbox>>>,
 }
 
 /// What the end of a link's session came to.
@@ -57,7 +55,7 @@ impl Node {
         self.is(&other.name, &other.boot)
     }
 
-    pub(crate) fn open(&self, slot: u32, outbox: Arc<Outbox>) {
+    pub(crate) fn open(&self, slot: u32, outbox: Arc<LinkOutbox>) {
         write(&self.lanes).open(slot, outbox);
     }
 
@@ -116,20 +114,42 @@ impl Node {
         false
     }
 
-    fn lane(&self) -> Option<Arc<Outbox>> {
+    fn lane(&self) -> Option<Arc<LinkOutbox>> {
         read(&self.lanes).lane().map(Arc::clone)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::outbox::tests::{outbox, take};
+    use trunkline_link::{OutboxPolicy, Outgoing};
+    use trunkline_protocol::service::{
+        Attachment, Capabilities, Offer, Role, Session, SessionId, SessionSettings, Transmit,
+    };
+
     use super::*;
+
+    /// An outbox with a ring of this size, and its socket to a proxy that does not resume.
+    pub(crate) fn open_outbox(ring_max_bytes: usize) -> (LinkOutbox, Attachment) {
+        let settings = SessionSettings::new(ring_max_bytes, 1_000);
+        let session = Session::new(SessionId::FIRST, Role::AppServer, settings, 0);
+        let outbox = LinkOutbox::new(OutboxPolicy::waiting(), Some(session));
+        let offer = Offer { session: SessionId::FIRST, received: None, capabilities: Capabilities::default() };
+        let (attachment, _) = outbox.attach_offer(&offer, 0).unwrap().unwrap();
+        (outbox, attachment)
+    }
+
+    /// The next piece that is written.
+    pub(crate) fn next_piece(outbox: &LinkOutbox, attachment: Attachment) -> Option<Transmit> {
+        match outbox.poll(attachment, 0) {
+            Outgoing::Piece(piece) => Some(piece),
+            Outgoing::Idle(_) | Outgoing::Over => None,
+        }
+    }
 
     #[test]
     fn what_waits_for_a_lost_lane_leaves_first_on_the_next() {
         let node = Node::new("proxy", "boot", true);
-        let ((first, _), (second, socket)) = (outbox(100), outbox(100));
+        let ((first, _), (second, socket)) = (open_outbox(100), open_outbox(100));
         let second = Arc::new(second);
         node.open(0, Arc::new(first));
         node.open(1, Arc::clone(&second));
@@ -138,14 +158,14 @@ mod tests {
         assert!(!ended.was_last);
         assert_eq!(ended.lost_frames, 0);
         assert!(node.control(b"\x01b"));
-        let written: Vec<_> = std::iter::from_fn(|| take(&second, socket)).map(|piece| piece.bytes).collect();
+        let written: Vec<_> = std::iter::from_fn(|| next_piece(&second, socket)).map(|piece| piece.bytes).collect();
         assert_eq!(written.concat(), b"\x01a\x01b");
     }
 
     #[test]
     fn with_the_last_link_its_queue_is_lost_and_sends_go_nowhere() {
         let node = Node::new("proxy", "boot", true);
-        node.open(4, Arc::new(outbox(100).0));
+        node.open(4, Arc::new(open_outbox(100).0));
         node.control(b"\x01a");
         let ended = node.end(4);
         assert!(ended.was_last);

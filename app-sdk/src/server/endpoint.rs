@@ -10,13 +10,10 @@ use axum::extract::{ConnectInfo, Query, State};
 use axum::response::{IntoResponse, Response};
 use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
+use trunkline_link::{MalformedHeader, read_capabilities, read_offer, write_answer};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
-use trunkline_protocol::manifest::{
-    BOOT_HEADER, CAPABILITIES_HEADER, INSTANCE_HEADER, Manifest, NODE_HEADER, RECEIVED_HEADER, SESSION_HEADER,
-    SLOT_HEADER,
-};
+use trunkline_protocol::manifest::{BOOT_HEADER, INSTANCE_HEADER, Manifest, NODE_HEADER, SLOT_HEADER};
 use trunkline_protocol::service as session;
-use trunkline_protocol::service::{Answer, Capabilities, Offer, parse_received};
 
 use super::access::AccessError;
 use super::{Core, Ready};
@@ -81,46 +78,20 @@ pub(super) async fn link(
     }
     let key = slot_key(&query.hub, &headers)?;
     let mut link = core.link(key, ready.outbox_max_bytes, core.shutdown.clone()).ok_or(Refusal::Hub(query.hub))?;
-    let capabilities = capabilities(&headers)?;
-    link.knows_causes = capabilities.knows_causes;
+    link.knows_causes = read_capabilities(&headers)?.knows_causes;
     let upgrade = upgrade?
         .max_message_size(MESSAGE_MAX_BYTES)
         .max_frame_size(MESSAGE_MAX_BYTES)
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES);
-    let (attached, answer) = link.attach(offer(&headers, capabilities)?).await?;
+    let (attached, answer) = link.attach(read_offer(&headers)?).await?;
     let tasks = core.tasks.clone();
     let mut response = upgrade.on_upgrade(move |socket| tasks.track_future(attached.run(LinkSocket::network(socket))));
-    tell(&answer, response.headers_mut());
+    write_answer(&answer, response.headers_mut());
     if let Ok(instance) = HeaderValue::from_str(&core.instance) {
         response.headers_mut().insert(INSTANCE_HEADER, instance);
     }
     Ok(response)
-}
-
-fn capabilities(headers: &HeaderMap) -> Result<Capabilities, Refusal> {
-    let told = headers.get(CAPABILITIES_HEADER).map(|value| value.to_str().unwrap_or_default().parse());
-    told.transpose().map(Option::unwrap_or_default).map_err(|_| Refusal::Header(CAPABILITIES_HEADER))
-}
-
-/// What a proxy that resumes says about its session; others have none.
-fn offer(headers: &HeaderMap, capabilities: Capabilities) -> Result<Option<Offer>, Refusal> {
-    let malformed = |name| move |_| Refusal::Header(name);
-    let text_of = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    if capabilities.resume_ring_bytes.is_none() {
-        return Ok(None);
-    }
-    let session = text(headers, SESSION_HEADER)?.parse().map_err(malformed(SESSION_HEADER))?;
-    let received = text_of(RECEIVED_HEADER).map(parse_received).transpose().map_err(malformed(RECEIVED_HEADER))?;
-    Ok(Some(Offer { session, received, capabilities }))
-}
-
-fn tell(answer: &Answer, headers: &mut HeaderMap) {
-    headers.insert(RECEIVED_HEADER, HeaderValue::from(answer.received));
-    // Digits, letters and an equals sign are good in any header.
-    if let Ok(capabilities) = HeaderValue::from_str(&answer.capabilities.to_string()) {
-        headers.insert(CAPABILITIES_HEADER, capabilities);
-    }
 }
 
 pub(super) fn ready<'a>(core: &'a Core, headers: &HeaderMap, extensions: &Extensions) -> Result<&'a Ready, Refusal> {
@@ -142,6 +113,12 @@ fn slot_key(hub: &str, headers: &HeaderMap) -> Result<SlotKey, Refusal> {
 fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, Refusal> {
     let value = headers.get(name).and_then(|value| value.to_str().ok());
     value.filter(|value| !value.is_empty()).ok_or(Refusal::Header(name))
+}
+
+impl From<MalformedHeader> for Refusal {
+    fn from(header: MalformedHeader) -> Self {
+        Self::Header(header.name)
+    }
 }
 
 impl Refusal {

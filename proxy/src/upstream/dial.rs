@@ -1,33 +1,27 @@
 //! Dial one link: a WebSocket upgrade, then the handshake in which the app server speaks first.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
-use http::{HeaderMap, Request, StatusCode};
+use http::{Request, StatusCode};
 use http_body_util::Empty;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use trunkline_protocol::id::random_id;
+use trunkline_link::{LinkEnd, MalformedHeader, answer_handshake, read_answer, write_offer};
 use trunkline_protocol::limits::{LINK_FRAME_MAX_BYTES, LINK_HANDSHAKE_TIMEOUT_MS};
-use trunkline_protocol::manifest::{
-    BOOT_HEADER, CAPABILITIES_HEADER, INSTANCE_HEADER, LINK_PATH, RECEIVED_HEADER, SESSION_HEADER, SLOT_HEADER,
-};
-use trunkline_protocol::service::{
-    Answer, Capabilities, FrameBuffer, HandshakeResponse, HeaderError, LinkKind, Offer, ServiceMessage, parse_received,
-};
+use trunkline_protocol::manifest::{BOOT_HEADER, INSTANCE_HEADER, LINK_PATH, SLOT_HEADER};
+use trunkline_protocol::service::{Answer, Capabilities, Offer, Role as LinkRole};
 
 use super::http_client::{Caller, RequestError};
-use super::socket::WebSocket;
-use super::{LinkSocket, Pool, Reach};
+use super::{Pool, Reach};
 use crate::config::Address;
 
-/// The only version of the service protocol.
-const SERVICE_PROTOCOL_VERSION: i64 = 1;
+/// A WebSocket to an app server.
+pub(crate) type UpstreamWebSocket = WebSocketStream<TokioIo<Upgraded>>;
+
+type LinkSocket = trunkline_link::LinkSocket<UpstreamWebSocket>;
 
 /// What the WebSocket layer may read ahead. It is filled with zeros before each read: larger costs more than it spares.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
@@ -46,7 +40,7 @@ pub(crate) enum DialError {
     UnknownSession,
     /// What it says about the session makes no sense.
     #[error("the app server's answer makes no sense: {0}")]
-    Answer(#[from] HeaderError),
+    Answer(#[from] MalformedHeader),
     /// The upgrade was refused.
     #[error("the app server answers {0} instead of an upgrade")]
     Status(StatusCode),
@@ -65,8 +59,6 @@ pub(crate) enum DialError {
 #[derive(Debug)]
 pub(crate) struct Dialled {
     pub socket: LinkSocket,
-    /// What came behind the handshake.
-    pub frames: FrameBuffer,
     /// What the app server says about the session.
     pub answer: Answer,
 }
@@ -95,10 +87,8 @@ pub(crate) async fn dial(
             (near, Answer { received: 0, capabilities })
         }
     };
-    let frames = timeout(Duration::from_millis(LINK_HANDSHAKE_TIMEOUT_MS), shake_hands(&mut socket))
-        .await
-        .unwrap_or(Err(DialError::Timeout))?;
-    Ok(Dialled { socket, frames, answer })
+    answer_handshake(&mut socket).await?;
+    Ok(Dialled { socket, answer })
 }
 
 async fn upgrade(
@@ -108,7 +98,7 @@ async fn upgrade(
     address: &Address,
     boot: &str,
     caller: Caller<'_>,
-) -> Result<(WebSocket, Answer), DialError> {
+) -> Result<(UpstreamWebSocket, Answer), DialError> {
     let mut request = Request::get(format!("{LINK_PATH}?hub={}", pool.hub().name()))
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
@@ -117,12 +107,9 @@ async fn upgrade(
         .header(BOOT_HEADER, boot)
         .header(INSTANCE_HEADER, &pool.app().instance)
         .header(SLOT_HEADER, slot)
-        .header(SESSION_HEADER, offer.session.to_string())
-        .header(CAPABILITIES_HEADER, offer.capabilities.to_string());
-    if let Some(received) = offer.received {
-        request = request.header(RECEIVED_HEADER, received);
-    }
-    let request = request.body(Empty::<Bytes>::new()).map_err(RequestError::from)?;
+        .body(Empty::<Bytes>::new())
+        .map_err(RequestError::from)?;
+    write_offer(offer, request.headers_mut());
     let answer = caller.send(address, request).await?;
     match answer.status() {
         StatusCode::SWITCHING_PROTOCOLS => {}
@@ -130,24 +117,12 @@ async fn upgrade(
         StatusCode::GONE => return Err(DialError::UnknownSession),
         status => return Err(DialError::Status(status)),
     }
-    let told = told(answer.headers(), offer)?;
+    let told = read_answer(answer.headers(), offer)?;
     let upgraded = hyper::upgrade::on(answer).await.map_err(|error| DialError::Upgrade(error.to_string()))?;
     Ok((into_websocket(upgraded).await, told))
 }
 
-/// What the app server says about the session. Both ends resume, or none does.
-fn told(headers: &HeaderMap, offer: &Offer) -> Result<Answer, DialError> {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let received = text(RECEIVED_HEADER).map(parse_received).transpose()?.unwrap_or_default();
-    let capabilities: Capabilities = text(CAPABILITIES_HEADER).map(str::parse).transpose()?.unwrap_or_default();
-    let capabilities = match offer.capabilities.resume_ring_bytes {
-        Some(_) => capabilities,
-        None => Capabilities { knows_causes: capabilities.knows_causes, ..Capabilities::default() },
-    };
-    Ok(Answer { received, capabilities })
-}
-
-async fn into_websocket(upgraded: Upgraded) -> WebSocket {
+async fn into_websocket(upgraded: Upgraded) -> UpstreamWebSocket {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(Some(2 * LINK_FRAME_MAX_BYTES))
@@ -157,33 +132,11 @@ async fn into_websocket(upgraded: Upgraded) -> WebSocket {
     WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, Some(config)).await
 }
 
-/// Waits for the app server's handshake and answers it.
-async fn shake_hands(socket: &mut LinkSocket) -> Result<FrameBuffer, DialError> {
-    let mut frames = FrameBuffer::default();
-    let wrong = |problem: String| DialError::Handshake(problem);
-    let body = loop {
-        if let Some(body) = frames.next_body().map_err(|error| wrong(error.to_string()))? {
-            break body;
+impl From<LinkEnd> for DialError {
+    fn from(end: LinkEnd) -> Self {
+        match end {
+            LinkEnd::HandshakeTimeout => Self::Timeout,
+            other => Self::Handshake(other.reason(LinkRole::Proxy)),
         }
-        frames.push(socket.reader.next().await.map_err(|error| wrong(error.to_string()))?);
-    };
-    let answer = match ServiceMessage::decode(&body).map_err(|error| wrong(error.to_string()))? {
-        Some(ServiceMessage::HandshakeRequest(request)) => answer(request.version, request.kind),
-        other => {
-            return Err(wrong(format!("the first frame is {}", other.map_or("unknown", |message| message.name()))));
-        }
-    };
-    let refusal = answer.error.clone();
-    let frame = ServiceMessage::HandshakeResponse(answer).to_frame();
-    socket.writer.send(frame).await.map_err(|error| wrong(error.to_string()))?;
-    refusal.map_or(Ok(frames), |text| Err(wrong(text.to_string())))
-}
-
-fn answer(version: i64, kind: LinkKind) -> HandshakeResponse {
-    let error = match (version, kind) {
-        (SERVICE_PROTOCOL_VERSION, LinkKind::Unknown(number)) => Some(format!("link kind {number} is not known")),
-        (SERVICE_PROTOCOL_VERSION, _) => None,
-        (other, _) => Some(format!("service protocol version {other} is not supported, 1 is")),
-    };
-    HandshakeResponse { error: error.map(Into::into), connection_id: Some(random_id().into()) }
+    }
 }

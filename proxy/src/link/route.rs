@@ -1,4 +1,4 @@
-//! Turn a downward frame into orders, and find out which shards they concern.
+//! Route a frame of an app server: which orders it makes, and which shards they concern.
 //!
 //! One connection concerns the shard that owns it; a group, a user or all concern every shard, because each
 //! keeps its own members. Frames are read and framed once, here, however many shards there are.
@@ -20,44 +20,26 @@ use crate::shard::directory::Place;
 use crate::shard::{Shard, no_such_connection};
 use crate::upstream::LinkHandle;
 
-/// The orders of one turn, by shard.
+/// The orders of one batch of frames, by shard.
 #[derive(Debug)]
-pub(super) struct TurnOrders {
+pub(super) struct RoutedBatch {
     orders: Vec<Vec<Order>>,
-    /// The number of the last new frame that was read.
-    taken: Option<u64>,
-    bytes: usize,
+    has_begun: bool,
 }
 
-impl TurnOrders {
-    /// A turn without frames yet. A link waits with it until there are some, so it holds nothing that others could use.
-    pub(super) fn new(shards: usize) -> Self {
-        Self { orders: vec![Vec::new(); shards], taken: None, bytes: 0 }
+impl RoutedBatch {
+    /// A batch without frames yet. A link waits with it until there are some, so it holds nothing that others could use.
+    pub(super) fn of(shard: &Shard) -> Self {
+        Self { orders: vec![Vec::new(); shard.shared().shards().len()], has_begun: false }
     }
 
-    /// A frame of this number and length has come, which this shard read.
-    pub(super) fn take(&mut self, shard: &Shard, number: u64, bytes: usize) {
-        if self.is_empty()
+    /// A frame has come, which this shard read: from the first one on the batch needs the shard's list.
+    pub(super) fn begin(&mut self, shard: &Shard) {
+        if !std::mem::replace(&mut self.has_begun, true)
             && let Some(own) = self.orders.get_mut(usize::from(shard.index()))
         {
             *own = shard.spare_orders();
         }
-        self.taken = Some(number);
-        self.bytes += bytes;
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.taken.is_none()
-    }
-
-    /// The number of the last frame that has come.
-    pub(super) fn taken(&self) -> Option<u64> {
-        self.taken
-    }
-
-    /// The bytes of all frames that have come.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
     }
 
     pub(super) fn into_orders(self) -> Vec<Vec<Order>> {
@@ -88,31 +70,31 @@ impl TurnOrders {
     }
 }
 
-/// Sorts one frame into the turn.
+/// Routes one frame into the batch.
 ///
 /// # Errors
 /// When an app server must not send such a frame, naming it.
-pub(super) fn sort(
+pub(super) fn route(
     shard: &Shard,
     link: &Arc<LinkHandle>,
     message: ServiceMessage,
-    turn: &mut TurnOrders,
+    batch: &mut RoutedBatch,
 ) -> Result<(), String> {
     let hub = link.hub();
     let sends = &shard.counters().sends;
     let mut send = |kind: SendKind, to: Receivers, payloads: &Payloads| {
         sends.of(kind).add_alone(1);
-        turn.for_all(Order::Send { hub, to, message: Framed::new(payloads) });
+        batch.for_all(Order::Send { hub, to, message: Framed::new(payloads) });
     };
     match message {
         ServiceMessage::ConnectionData(data) => {
             sends.of(SendKind::Connection).add_alone(1);
             let kind = RawKind::from_data_type(data.data_type);
-            turn.for_owner(shard, link, data.connection_id, Act::Data { payload: data.payload, kind });
+            batch.for_owner(shard, link, data.connection_id, Act::Data { payload: data.payload, kind });
         }
         ServiceMessage::MultiConnectionData(data) => {
             sends.of(SendKind::Connections).add_alone(1);
-            send_to_connections(shard, link, data.connection_ids, &data.payloads, turn);
+            send_to_connections(shard, link, data.connection_ids, &data.payloads, batch);
         }
         ServiceMessage::BroadcastData(data) => {
             send(SendKind::All, Receivers { excluded: data.excluded, ..Who::Everyone.into() }, &data.payloads);
@@ -136,10 +118,10 @@ pub(super) fn sort(
                 true => Act::HandOver { headers: close.headers },
                 false => Act::Close { error: close.error, cause: named_cause(&close.headers) },
             };
-            turn.for_owner(shard, link, close.connection_id, act);
+            batch.for_owner(shard, link, close.connection_id, act);
         }
-        ServiceMessage::ConnectionFlowControl(flow) => control_flow(shard, link, flow, turn),
-        other => return sort_rest(shard, link, other, turn),
+        ServiceMessage::ConnectionFlowControl(flow) => control_flow(shard, link, flow, batch),
+        other => return route_rare(shard, link, other, batch),
     }
     Ok(())
 }
@@ -151,57 +133,57 @@ fn named_cause(headers: &[(ByteString, Vec<ByteString>)]) -> Option<Cause> {
 }
 
 /// The frames that are rare.
-fn sort_rest(
+fn route_rare(
     shard: &Shard,
     link: &Arc<LinkHandle>,
     message: ServiceMessage,
-    turn: &mut TurnOrders,
+    batch: &mut RoutedBatch,
 ) -> Result<(), String> {
     let ack = |ack_id| PendingAck::new(link.clone(), ack_id);
     match message {
-        ServiceMessage::JoinGroup(change) => change_group(shard, link, change, Change::Join, None, turn),
-        ServiceMessage::LeaveGroup(change) => change_group(shard, link, change, Change::Leave, None, turn),
+        ServiceMessage::JoinGroup(change) => change_group(shard, link, change, Change::Join, None, batch),
+        ServiceMessage::LeaveGroup(change) => change_group(shard, link, change, Change::Leave, None, batch),
         ServiceMessage::JoinGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_group(shard, link, change, Change::Join, Some(ack), turn);
+            change_group(shard, link, change, Change::Join, Some(ack), batch);
         }
         ServiceMessage::LeaveGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_group(shard, link, change, Change::Leave, Some(ack), turn);
+            change_group(shard, link, change, Change::Leave, Some(ack), batch);
         }
-        ServiceMessage::UserJoinGroup(change) => change_user_group(link, change, Change::Join, None, turn),
-        ServiceMessage::UserLeaveGroup(change) => change_user_group(link, change, Change::Leave, None, turn),
+        ServiceMessage::UserJoinGroup(change) => change_user_group(link, change, Change::Join, None, batch),
+        ServiceMessage::UserLeaveGroup(change) => change_user_group(link, change, Change::Leave, None, batch),
         ServiceMessage::UserJoinGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_user_group(link, change, Change::Join, Some(ack), turn);
+            change_user_group(link, change, Change::Join, Some(ack), batch);
         }
         ServiceMessage::UserLeaveGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_user_group(link, change, Change::Leave, Some(ack), turn);
+            change_user_group(link, change, Change::Leave, Some(ack), batch);
         }
         ServiceMessage::CheckConnectionExistenceWithAck(check) => {
-            self::check(link, Who::Connections(vec![check.subject]), None, check.ack_id, turn);
+            self::check(link, Who::Connections(vec![check.subject]), None, check.ack_id, batch);
         }
         ServiceMessage::CheckGroupExistenceWithAck(check) => {
-            self::check(link, Who::Groups(vec![check.subject]), None, check.ack_id, turn);
+            self::check(link, Who::Groups(vec![check.subject]), None, check.ack_id, batch);
         }
         ServiceMessage::CheckUserExistenceWithAck(check) => {
-            self::check(link, Who::Users(vec![check.subject]), None, check.ack_id, turn);
+            self::check(link, Who::Users(vec![check.subject]), None, check.ack_id, batch);
         }
         ServiceMessage::CheckUserInGroupWithAck(check) => {
-            self::check(link, Who::Users(vec![check.user_id]), Some(check.group), check.ack_id, turn);
+            self::check(link, Who::Users(vec![check.user_id]), Some(check.group), check.ack_id, batch);
         }
         ServiceMessage::CloseConnectionWithAck(close) => {
-            close_many(link, Who::Connections(vec![close.subject.clone()]), close, turn);
+            close_many(link, Who::Connections(vec![close.subject.clone()]), close, batch);
         }
-        ServiceMessage::CloseConnectionsWithAck(close) => close_many(link, Who::Everyone, close, turn),
+        ServiceMessage::CloseConnectionsWithAck(close) => close_many(link, Who::Everyone, close, batch),
         ServiceMessage::CloseUserConnectionsWithAck(close) => {
-            close_many(link, Who::Users(vec![close.subject.clone()]), close, turn);
+            close_many(link, Who::Users(vec![close.subject.clone()]), close, batch);
         }
         ServiceMessage::CloseGroupConnectionsWithAck(close) => {
-            close_many(link, Who::Groups(vec![close.subject.clone()]), close, turn);
+            close_many(link, Who::Groups(vec![close.subject.clone()]), close, batch);
         }
-        ServiceMessage::ClientInvocation(question) => ask(shard, link, question, turn),
+        ServiceMessage::ClientInvocation(question) => ask(shard, link, question, batch),
         ServiceMessage::ClientCompletion(answer) => {
             let caller = answer.caller_server_id.clone();
             pass_answer(shard, link, &caller, &ServiceMessage::ClientCompletion(answer));
@@ -215,12 +197,12 @@ fn sort_rest(
     Ok(())
 }
 
-fn ask(shard: &Shard, link: &Arc<LinkHandle>, question: ClientInvocation, turn: &mut TurnOrders) {
+fn ask(shard: &Shard, link: &Arc<LinkHandle>, question: ClientInvocation, batch: &mut RoutedBatch) {
     let id = question.connection_id.clone();
     if shard.shared().routes.find(&id).is_none() {
         return link.send(&no_such_connection(question));
     }
-    turn.for_owner(shard, link, id, Act::Ask { link: link.clone(), question });
+    batch.for_owner(shard, link, id, Act::Ask { link: link.clone(), question });
 }
 
 /// Passes a client's answer on to the app server that asked; if that is gone, nobody waits for it.
@@ -253,9 +235,9 @@ fn send_to_connections(
     link: &Arc<LinkHandle>,
     ids: Vec<ByteString>,
     payloads: &Payloads,
-    turn: &mut TurnOrders,
+    batch: &mut RoutedBatch,
 ) {
-    let mut by_shard: Vec<Vec<ByteString>> = vec![Vec::new(); turn.orders.len()];
+    let mut by_shard: Vec<Vec<ByteString>> = vec![Vec::new(); batch.orders.len()];
     for id in ids {
         let owner = shard.shared().routes.find(&id).and_then(|place| by_shard.get_mut(usize::from(place.shard)));
         match owner {
@@ -264,7 +246,7 @@ fn send_to_connections(
         }
     }
     let message = Framed::new(payloads);
-    for (orders, ids) in turn.orders.iter_mut().zip(by_shard).filter(|(_, ids)| !ids.is_empty()) {
+    for (orders, ids) in batch.orders.iter_mut().zip(by_shard).filter(|(_, ids)| !ids.is_empty()) {
         let to = Who::Connections(ids).into();
         orders.push(Order::Send { hub: link.hub(), to, message: message.clone() });
     }
@@ -293,10 +275,10 @@ fn change_group(
     GroupChange { connection_id, group, .. }: GroupChange,
     change: Change,
     ack: Option<Arc<PendingAck>>,
-    turn: &mut TurnOrders,
+    batch: &mut RoutedBatch,
 ) {
     if let Some(change) = change.order(group) {
-        turn.for_owner(shard, link, connection_id, Act::Group { change, ack });
+        batch.for_owner(shard, link, connection_id, Act::Group { change, ack });
     }
 }
 
@@ -305,38 +287,38 @@ fn change_user_group(
     UserGroupChange { user_id: user, group, .. }: UserGroupChange,
     change: Change,
     ack: Option<Arc<PendingAck>>,
-    turn: &mut TurnOrders,
+    batch: &mut RoutedBatch,
 ) {
     if let Some(change) = change.order(group) {
-        turn.for_all(Order::UserGroup { hub: link.hub(), user, change, ack });
+        batch.for_all(Order::UserGroup { hub: link.hub(), user, change, ack });
     }
 }
 
-fn check(link: &Arc<LinkHandle>, who: Who, within_group: Option<ByteString>, ack_id: i64, turn: &mut TurnOrders) {
+fn check(link: &Arc<LinkHandle>, who: Who, within_group: Option<ByteString>, ack_id: i64, batch: &mut RoutedBatch) {
     let ack = PendingAck::new(link.clone(), ack_id);
-    turn.for_all(Order::Check { hub: link.hub(), who, within_group, ack });
+    batch.for_all(Order::Check { hub: link.hub(), who, within_group, ack });
 }
 
-fn close_many(link: &Arc<LinkHandle>, who: Who, close: CloseWithAck, turn: &mut TurnOrders) {
+fn close_many(link: &Arc<LinkHandle>, who: Who, close: CloseWithAck, batch: &mut RoutedBatch) {
     let CloseWithAck { reason, ack_id, excluded, .. } = close;
     let to = Receivers { excluded, ..who.into() };
-    turn.for_all(Order::CloseMany { hub: link.hub(), to, reason, ack: PendingAck::new(link.clone(), ack_id) });
+    batch.for_all(Order::CloseMany { hub: link.hub(), to, reason, ack: PendingAck::new(link.clone(), ack_id) });
 }
 
 /// The app server is about to stop: it is no home any more, and those at home there are to get another one.
-fn leave_app(shard: &Shard, link: &LinkHandle, turn: &mut TurnOrders) {
+fn leave_app(shard: &Shard, link: &LinkHandle, batch: &mut RoutedBatch) {
     let hubs = shard.shared().hubs.all();
     let pools = hubs.get(link.hub().get()).map(|hub| hub.pools()).unwrap_or_default();
     for pool in pools.iter().filter(|pool| pool.app().id == link.app() && pool.leave()) {
         info!(hub = pool.hub().name(), app = %pool.app().name, "the app server stops: its clients get another one");
-        turn.for_all(Order::AppLeaves { hub: link.hub(), app: link.app() });
+        batch.for_all(Order::AppLeaves { hub: link.hub(), app: link.app() });
     }
 }
 
-fn control_flow(shard: &Shard, link: &LinkHandle, flow: ConnectionFlowControl, turn: &mut TurnOrders) {
+fn control_flow(shard: &Shard, link: &LinkHandle, flow: ConnectionFlowControl, batch: &mut RoutedBatch) {
     if flow.subject == FlowSubject::Server && flow.operation == FlowOperation::Offline {
-        leave_app(shard, link, turn);
+        leave_app(shard, link, batch);
     } else if flow.subject == FlowSubject::Client {
-        turn.for_owner(shard, link, flow.connection_id, Act::Flow(flow.operation));
+        batch.for_owner(shard, link, flow.connection_id, Act::Flow(flow.operation));
     }
 }
