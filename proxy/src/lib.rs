@@ -38,6 +38,8 @@ pub(crate) mod auth;
 pub mod cli;
 pub(crate) mod client;
 pub(crate) mod config;
+#[cfg(test)]
+mod contract;
 pub(crate) mod frontend;
 pub(crate) mod limits;
 pub(crate) mod link;

@@ -14,8 +14,8 @@ mod listen;
 mod pulse;
 #[cfg(feature = "tls")]
 mod reload;
-mod thread;
-mod upstream;
+pub(crate) mod thread;
+pub(crate) mod upstream;
 
 use std::io;
 use std::net::SocketAddr;

@@ -43,7 +43,7 @@ pub(super) fn start(
     })
 }
 
-async fn run(index: u16, shared: Arc<Shared>, doors: Vec<(tokio::net::TcpListener, Layers)>, inbox: Inbox) {
+pub(crate) async fn run(index: u16, shared: Arc<Shared>, doors: Vec<(tokio::net::TcpListener, Layers)>, inbox: Inbox) {
     let shard = Shard::new(index, shared.clone());
     if let Some(own_inbox) = shared.shards().get(usize::from(index)) {
         let counters = shared.counters_of(index);

@@ -115,7 +115,7 @@ fn give_up_if_certain(
 }
 
 /// Learns the hubs of an app server and begins to keep links to it.
-pub(super) fn open_pools(
+pub(crate) fn open_pools(
     shared: &Arc<Shared>,
     reach: Reach,
     manifest: Manifest,

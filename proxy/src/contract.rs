@@ -1,0 +1,27 @@
+//! Contract tests of a node: what it owes to clients and to app servers.
+//!
+//! One process, no sockets, no tools: the node's shards run on the test's own thread, a scripted app server holds the
+//! far end of links in memory, and raw clients speak HTTP/1.1 and WebSockets over pipes. Time is paused, so minutes of
+//! silence pass at once, and a test that waits for something that never comes fails at once, too.
+//!
+//! ```text
+//!  Client ══ pipe ══ hyper ── frontend ── shards ── links in memory ══ AppLink (scripted)
+//! ```
+//!
+//! Nothing here sleeps to see that nothing comes: a fence is sent behind it on the same ordered path.
+
+mod app;
+mod client;
+mod http;
+mod stage;
+
+mod acks;
+mod closing;
+mod connecting;
+mod delivering;
+mod draining;
+mod http_transports;
+mod keeping_alive;
+mod reassigning;
+mod receiving;
+mod results;

@@ -1,0 +1,231 @@
+//! A scripted app server: it answers handshakes and pings of links by itself, and all else as a test says.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use ::http::{Request, Response, StatusCode};
+use axum::body::Body;
+use bytes::Bytes;
+use bytestring::ByteString;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{AbortHandle, spawn_local};
+use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::manifest::{HubManifest, Manifest};
+use trunkline_protocol::negotiate::{ANSWER_HEADER, DECISION, Decision, REFUSAL};
+use trunkline_protocol::service::*;
+
+use crate::node::upstream::open_pools;
+use crate::shard::Shared;
+use crate::upstream::{MemoryDialler, MemoryLink, Pool, Reach};
+
+/// An app server, and the pools of its hubs at the node.
+pub(super) struct App {
+    links: mpsc::UnboundedReceiver<(String, usize, MemoryLink)>,
+    pub(super) pools: Vec<Arc<Pool>>,
+    pub(super) dialler: Arc<Dialler>,
+}
+
+/// What the app's negotiate handler says, and where the far ends of links go.
+#[derive(Debug)]
+pub(super) struct Dialler {
+    links: mpsc::UnboundedSender<(String, usize, MemoryLink)>,
+    /// `None` refuses.
+    pub(super) decision: Mutex<Option<Decision>>,
+}
+
+/// The app server's end of a link.
+pub(super) struct AppLink {
+    pub(super) slot: usize,
+    to_node: mpsc::Sender<Bytes>,
+    from_node: mpsc::UnboundedReceiver<ServiceMessage>,
+    reader: AbortHandle,
+    next_ack: Cell<i64>,
+}
+
+impl MemoryDialler for Dialler {
+    fn dial(&self, hub: &str, _node: &str, _boot: &str, slot: usize, link: MemoryLink) {
+        // Nobody takes links any more when a test has ended.
+        drop(self.links.send((hub.to_owned(), slot, link)));
+    }
+
+    fn ask(&self, _request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+        let decision = self.decision.lock().unwrap().clone();
+        Box::pin(async move {
+            let (status, kind, body) = match decision {
+                Some(decision) => (StatusCode::OK, DECISION, serde_json::to_string(&decision).unwrap()),
+                None => (StatusCode::IM_A_TEAPOT, REFUSAL, "not today".to_owned()),
+            };
+            Response::builder().status(status).header(ANSWER_HEADER, kind).body(body.into()).unwrap()
+        })
+    }
+}
+
+impl App {
+    pub(super) fn start(shared: &Arc<Shared>, instance: &str, hubs: Vec<HubManifest>) -> Self {
+        let (sender, links) = mpsc::unbounded_channel();
+        let dialler = Arc::new(Dialler { links: sender, decision: Mutex::new(Some(Decision::default())) });
+        let manifest = Manifest { instance: instance.into(), name: instance.into(), version: String::new(), hubs };
+        let changed = Arc::new(Notify::new());
+        let pools = open_pools(shared, Reach::Memory(dialler.clone()), manifest, &changed);
+        Self { links, pools, dialler }
+    }
+
+    /// Opens the next link that the node dials.
+    pub(super) async fn link(&mut self) -> AppLink {
+        let (_, slot, MemoryLink { reader, writer }) = self.links.recv().await.unwrap();
+        AppLink::open(slot, reader, writer).await
+    }
+
+    /// Ends all its links: the app server is known to be gone.
+    pub(super) fn retire(&self) {
+        for pool in &self.pools {
+            pool.hub().remove_pool(pool);
+            pool.retire();
+        }
+    }
+}
+
+impl AppLink {
+    async fn open(slot: usize, mut pieces: mpsc::Receiver<Bytes>, to_node: mpsc::Sender<Bytes>) -> Self {
+        let request = HandshakeRequest { version: 1, ..HandshakeRequest::default() };
+        to_node.send(ServiceMessage::HandshakeRequest(request).to_frame()).await.unwrap();
+        let (received, from_node) = mpsc::unbounded_channel();
+        let answers = to_node.clone();
+        let reader = spawn_local(async move {
+            let mut frames = FrameBuffer::default();
+            while let Some(piece) = pieces.recv().await {
+                frames.push(piece);
+                while let Some(body) = frames.next_body().unwrap() {
+                    match ServiceMessage::decode(&body).unwrap() {
+                        // Answered as it came, which is what `echo` asks for; any answer shows that the link lives.
+                        Some(ServiceMessage::Ping(ping)) => {
+                            drop(answers.try_send(ServiceMessage::Ping(ping).to_frame()))
+                        }
+                        Some(message) => drop(received.send(message)),
+                        None => panic!("a frame of an unknown type"),
+                    }
+                }
+            }
+        });
+        let mut link = Self { slot, to_node, from_node, reader: reader.abort_handle(), next_ack: Cell::new(1_000_000) };
+        assert!(matches!(link.next().await, ServiceMessage::HandshakeResponse(answer) if answer.error.is_none()));
+        link
+    }
+
+    /// Receives the next message that is no ping.
+    pub(super) async fn next(&mut self) -> ServiceMessage {
+        self.from_node.recv().await.expect("the link has ended")
+    }
+
+    /// Waits until the node has ended the link.
+    pub(super) async fn ended(&mut self) {
+        while self.from_node.recv().await.is_some() {}
+    }
+
+    pub(super) async fn send(&self, message: ServiceMessage) {
+        self.to_node.send(message.to_frame()).await.expect("the link has ended");
+    }
+
+    /// Sends several messages as one piece, so that the node reads them as one batch.
+    pub(super) async fn send_together(&self, messages: impl IntoIterator<Item = ServiceMessage>) {
+        let piece: Vec<u8> = messages.into_iter().flat_map(|message| message.to_frame()).collect();
+        self.to_node.send(piece.into()).await.expect("the link has ended");
+    }
+
+    /// Cuts the link without a word.
+    pub(super) fn cut(self) {
+        self.reader.abort();
+    }
+
+    /// Receives the opening of a connection.
+    pub(super) async fn opening(&mut self) -> OpenConnection {
+        match self.next().await {
+            ServiceMessage::OpenConnection(open) => open,
+            other => panic!("{other:?} instead of an opening"),
+        }
+    }
+
+    /// Receives data of a connection: its payload as text, and its type.
+    pub(super) async fn data(&mut self) -> (String, ConnectionData) {
+        match self.next().await {
+            ServiceMessage::ConnectionData(data) => (String::from_utf8_lossy(&data.payload).into_owned(), data),
+            other => panic!("{other:?} instead of data"),
+        }
+    }
+
+    /// Receives the end of a connection.
+    pub(super) async fn close(&mut self) -> CloseConnection {
+        match self.next().await {
+            ServiceMessage::CloseConnection(close) => close,
+            other => panic!("{other:?} instead of a close"),
+        }
+    }
+
+    /// Receives an acknowledgement.
+    pub(super) async fn ack(&mut self) -> (i64, AckStatus) {
+        match self.next().await {
+            ServiceMessage::Ack(ack) => (ack.ack_id, ack.status),
+            other => panic!("{other:?} instead of an acknowledgement"),
+        }
+    }
+
+    /// Shows that nothing was on its way up: the answer to a question that is asked now comes next. All that the node
+    /// was given before is done by then, at its own shard and at every other one that it concerned.
+    pub(super) async fn fence(&mut self) {
+        let ack_id = self.next_ack.replace(self.next_ack.get() + 1);
+        let check = Check { subject: "no such group".into(), ack_id };
+        self.send(ServiceMessage::CheckGroupExistenceWithAck(check)).await;
+        let (answered, _) = self.ack().await;
+        assert_eq!(answered, ack_id);
+    }
+
+    /// Answers a hub handshake, and sends hub messages to one connection.
+    pub(super) async fn write(&self, id: &str, payload: impl Into<Bytes>) {
+        self.send(data_for(id, payload)).await;
+    }
+
+    /// Puts a connection into a group, and waits until it is in.
+    pub(super) async fn join(&mut self, id: &str, group: &str) {
+        let ack_id = self.next_ack.replace(self.next_ack.get() + 1);
+        self.send(ServiceMessage::JoinGroupWithAck(membership(id, group, ack_id))).await;
+        assert_eq!(self.ack().await, (ack_id, AckStatus::Ok));
+    }
+}
+
+/// Hub messages for one connection.
+pub(super) fn data_for(id: &str, payload: impl Into<Bytes>) -> ServiceMessage {
+    ServiceMessage::ConnectionData(ConnectionData {
+        connection_id: id.into(),
+        payload: payload.into(),
+        ..ConnectionData::default()
+    })
+}
+
+/// A message for all clients of the hub.
+pub(super) fn broadcast(text: &str) -> ServiceMessage {
+    ServiceMessage::BroadcastData(BroadcastData { payloads: json(text), ..BroadcastData::default() })
+}
+
+/// A message for a group.
+pub(super) fn to_group(group: &str, text: &str) -> ServiceMessage {
+    ServiceMessage::GroupBroadcastData(GroupBroadcastData {
+        group: group.into(),
+        payloads: json(text),
+        ..GroupBroadcastData::default()
+    })
+}
+
+/// A message for all connections of a user.
+pub(super) fn to_user(user: &str, text: &str) -> ServiceMessage {
+    ServiceMessage::UserData(UserData { user_id: user.into(), payloads: json(text) })
+}
+
+/// A payload for clients that speak JSON; the end of the hub message is added.
+pub(super) fn json(text: &str) -> Payloads {
+    Payloads::single(HubProtocol::Json, format!("{text}\u{1e}").into())
+}
+
+pub(super) fn membership(id: &str, group: &str, ack_id: i64) -> GroupChange {
+    GroupChange { connection_id: id.into(), group: Some(ByteString::from(group)), ack_id }
+}

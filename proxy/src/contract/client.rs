@@ -1,0 +1,128 @@
+//! A raw client: WebSocket frames as a library of somebody else writes them, and hub messages as text.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::DuplexStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use super::app::AppLink;
+use super::stage::Stage;
+
+pub(super) const JSON_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
+
+/// What a client receives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Received {
+    /// One hub message, without its end.
+    Text(String),
+    Binary(Bytes),
+    /// The end, with the code of the close frame if there was one.
+    End(Option<u16>),
+}
+
+/// A client behind a WebSocket.
+pub(super) struct Client {
+    /// Its connection id, once an app server has heard of it.
+    pub(super) id: String,
+    socket: WebSocketStream<DuplexStream>,
+    read: VecDeque<String>,
+}
+
+impl Client {
+    /// Upgrades; else the status of the refusal.
+    pub(super) async fn upgrade(stage: &Stage, target: &str) -> Result<Self, u16> {
+        Self::upgrade_over(stage.dial(), target).await
+    }
+
+    /// Upgrades on this pipe.
+    pub(super) async fn upgrade_over(pipe: DuplexStream, target: &str) -> Result<Self, u16> {
+        let mut request = format!("ws://node.example{target}").into_client_request().unwrap();
+        request.headers_mut().insert("x-forwarded-for", "203.0.113.9".parse().unwrap());
+        request.headers_mut().insert("x-app", "kept".parse().unwrap());
+        match client_async(request, pipe).await {
+            Ok((socket, _)) => Ok(Self { id: String::new(), socket, read: VecDeque::new() }),
+            Err(tungstenite::Error::Http(answer)) => Err(answer.status().as_u16()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Connects by JSON, and is accepted by the app server at this link.
+    pub(super) async fn connect(stage: &Stage, link: &mut AppLink, target: &str) -> Self {
+        Self::connect_over(stage.dial(), link, target).await
+    }
+
+    pub(super) async fn connect_over(pipe: DuplexStream, link: &mut AppLink, target: &str) -> Self {
+        let mut client = Self::upgrade_over(pipe, target).await.unwrap();
+        client.send(JSON_HANDSHAKE).await;
+        client.accept(link).await;
+        client
+    }
+
+    /// Has the app server answer its hub handshake.
+    pub(super) async fn accept(&mut self, link: &mut AppLink) {
+        self.id = link.opening().await.connection_id.to_string();
+        let (_, handshake) = link.data().await;
+        assert_eq!(handshake.connection_id, self.id);
+        link.write(&self.id, "{}\u{1e}").await;
+        assert_eq!(self.next().await, Received::Text("{}".into()));
+    }
+
+    pub(super) async fn send(&mut self, text: &str) {
+        self.write(Message::text(text)).await;
+    }
+
+    pub(super) async fn write(&mut self, message: Message) {
+        self.socket.send(message).await.unwrap();
+    }
+
+    /// Receives the next hub message, whatever else stands in its frame.
+    pub(super) async fn next(&mut self) -> Received {
+        loop {
+            if let Some(text) = self.read.pop_front() {
+                return Received::Text(text);
+            }
+            match self.socket.next().await {
+                Some(Ok(Message::Text(text))) => {
+                    self.read.extend(text.split_terminator('\u{1e}').map(str::to_owned));
+                }
+                Some(Ok(Message::Binary(bytes))) => return Received::Binary(bytes),
+                Some(Ok(Message::Close(close))) => {
+                    return Received::End(close.map(|CloseFrame { code, .. }| code.into()));
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Err(_)) | None => return Received::End(None),
+            }
+        }
+    }
+
+    /// Receives the next hub message that is no keep-alive.
+    pub(super) async fn text(&mut self) -> String {
+        loop {
+            match self.next().await {
+                Received::Text(text) if text == PING => {}
+                Received::Text(text) => return text,
+                other => panic!("{other:?} instead of a hub message"),
+            }
+        }
+    }
+
+    /// Shows that nothing else was on its way: what its app server sends it now comes next.
+    pub(super) async fn fence(&mut self, link: &AppLink) {
+        link.write(&self.id, "{\"fence\":true}\u{1e}").await;
+        assert_eq!(self.text().await, "{\"fence\":true}");
+    }
+
+    /// Closes the WebSocket as clients do, and waits for the node's answer.
+    pub(super) async fn close(mut self) {
+        self.socket.close(None).await.unwrap();
+        while !matches!(self.next().await, Received::End(_)) {}
+    }
+}
+
+/// The keep-alive of the hub protocol.
+pub(super) const PING: &str = "{\"type\":6}";

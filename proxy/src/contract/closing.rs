@@ -1,0 +1,96 @@
+//! Ends of connections: who is told what.
+
+use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
+use trunkline_protocol::service::*;
+
+use super::app::{App, AppLink};
+use super::client::{Client, Received};
+use super::http::negotiate;
+use super::stage::{Stage, run, token_until};
+use crate::config::unix_seconds;
+
+async fn chat(hub: HubManifest) -> (Stage, App, AppLink) {
+    let stage = Stage::start();
+    let mut app = stage.app("app-1", vec![hub]);
+    let link = app.link().await;
+    (stage, app, link)
+}
+
+fn cause_of(close: &CloseConnection) -> Option<String> {
+    let header = close.headers.iter().find(|(name, _)| name == CAUSE_HEADER);
+    header.and_then(|(_, values)| values.first()).map(ToString::to_string)
+}
+
+#[test]
+fn a_close_of_the_app_server_reaches_the_client_behind_what_was_sent_to_it() {
+    run(async {
+        let (stage, _app, mut link) = chat(HubManifest::new("chat", "/chat")).await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        link.write(&client.id, "\"last\"\u{1e}").await;
+        let close = CloseConnection { connection_id: client.id.as_str().into(), ..CloseConnection::default() };
+        link.send(ServiceMessage::CloseConnection(close)).await;
+        assert_eq!(client.text().await, "\"last\"");
+        assert_eq!(client.next().await, Received::End(Some(1000)));
+        link.fence().await;
+        // It is gone for sends, too.
+        let gone = Check { subject: client.id.as_str().into(), ack_id: 3 };
+        link.send(ServiceMessage::CheckConnectionExistenceWithAck(gone)).await;
+        assert_eq!(link.ack().await, (3, AckStatus::NotFound));
+    });
+}
+
+#[test]
+fn a_client_that_closes_is_gone_once_with_its_cause() {
+    run(async {
+        let (stage, _app, mut link) = chat(HubManifest::new("chat", "/chat")).await;
+        let client = Client::connect(&stage, &mut link, "/chat").await;
+        let id = client.id.clone();
+        client.close().await;
+        let close = link.close().await;
+        assert_eq!((close.connection_id.as_ref(), &close.error), (id.as_str(), &None));
+        assert_eq!(cause_of(&close).as_deref(), Some("client_closed"));
+        link.fence().await;
+        assert_eq!(stage.shared.sockets(), 0);
+    });
+}
+
+#[test]
+fn a_socket_that_breaks_is_an_end_too() {
+    run(async {
+        let (stage, _app, mut link) = chat(HubManifest::new("chat", "/chat")).await;
+        let client = Client::connect(&stage, &mut link, "/chat").await;
+        let id = client.id.clone();
+        drop(client);
+        let close = link.close().await;
+        assert_eq!((close.connection_id.as_ref(), cause_of(&close).as_deref()), (id.as_str(), Some("socket_ended")));
+    });
+}
+
+#[test]
+fn a_hub_that_wants_it_closes_a_client_with_its_token() {
+    run(async {
+        let hub = HubManifest { close_on_token_expiry: true, ..HubManifest::new("chat", "/chat") };
+        let (stage, _app, mut link) = chat(hub).await;
+        // The clock of tokens is the system's, which no test can wind on: this one has ended, within the skew that is
+        // allowed to others' clocks.
+        let target = format!("/chat?access_token={}", token_until("ann", unix_seconds() - 1));
+        let mut client = Client::connect(&stage, &mut link, &target).await;
+        assert!(client.text().await.starts_with("{\"type\":7"));
+        assert_eq!(cause_of(&link.close().await).as_deref(), Some("token_expired"));
+    });
+}
+
+#[test]
+fn why_a_connection_ended_is_remembered_by_its_id() {
+    run(async {
+        let (stage, _app, mut link) = chat(HubManifest::new("chat", "/chat")).await;
+        let (id, token) = negotiate(&stage, "/chat", "").await;
+        let client = Client::connect(&stage, &mut link, &format!("/chat?id={token}")).await;
+        assert!(stage.shared.past(&id).is_none());
+        client.close().await;
+        link.close().await;
+        let past = stage.shared.past(&id).expect("an end is remembered");
+        assert_eq!(past.cause.label(), "client_closed");
+        assert_eq!(past.hub.as_deref(), Some("chat"));
+    });
+}

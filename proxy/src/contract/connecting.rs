@@ -1,0 +1,214 @@
+//! Who gets in, and what an app server hears of it.
+
+use tokio_tungstenite::tungstenite::Message;
+use trunkline_protocol::manifest::{Authentication, HubManifest, REMOTE_HEADER, TRANSPORT_HEADER, USER_ID_CLAIM};
+use trunkline_protocol::negotiate::Decision;
+
+use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::http::{exchange, negotiate};
+use super::stage::{Stage, run, settings, token_of};
+use crate::config::Settings;
+
+fn chat() -> Vec<HubManifest> {
+    vec![HubManifest::new("chat", "/chat")]
+}
+
+#[test]
+fn a_client_is_announced_once_with_query_headers_address_and_its_handshake() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", chat());
+        let mut link = app.link().await;
+        let target = format!("/chat?room=7&access_token={}", token_of("ann"));
+        let mut client = Client::upgrade(&stage, &target).await.unwrap();
+        link.fence().await;
+        client.send(JSON_HANDSHAKE).await;
+        let open = link.opening().await;
+        assert_eq!(open.query.as_deref(), Some("?room=7"), "tokens stay at the node");
+        assert_eq!(open.protocol.as_deref(), Some("json"));
+        let header = |name: &str| {
+            let found = open.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+            found.and_then(|(_, values)| values.first()).map(ToString::to_string)
+        };
+        assert_eq!(header("x-app").as_deref(), Some("kept"));
+        assert_eq!(header(TRANSPORT_HEADER), None, "only the others are named");
+        assert_eq!(header(REMOTE_HEADER).as_deref(), Some("192.0.2.1:40000"));
+        let (text, data) = link.data().await;
+        assert_eq!((text.as_str(), data.data_type, &data.connection_id), (JSON_HANDSHAKE, 1, &open.connection_id));
+        link.write(&open.connection_id, "{}\u{1e}").await;
+        assert_eq!(client.next().await, Received::Text("{}".into()));
+        link.fence().await;
+    });
+}
+
+#[test]
+fn what_follows_the_handshake_at_once_goes_up_behind_it() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", chat());
+        let mut link = app.link().await;
+        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        let call = "{\"type\":1,\"target\":\"Hi\",\"arguments\":[]}\u{1e}";
+        client.send(&format!("{JSON_HANDSHAKE}{call}")).await;
+        client.accept(&mut link).await;
+        assert_eq!(link.data().await.0, call);
+    });
+}
+
+#[test]
+fn a_client_without_a_handshake_is_refused_in_time_and_nobody_hears_of_it() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", chat());
+        let mut link = app.link().await;
+        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        assert_eq!(client.next().await, Received::Text("{\"error\":\"Handshake was canceled.\"}".into()));
+        assert_eq!(client.next().await, Received::End(Some(1000)));
+        link.fence().await;
+    });
+}
+
+#[test]
+fn a_handshake_for_an_unknown_protocol_is_refused_by_name() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", chat());
+        let mut link = app.link().await;
+        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        client.send("{\"protocol\":\"xml\",\"version\":1}\u{1e}").await;
+        let Received::Text(refusal) = client.next().await else { panic!("no answer") };
+        assert!(refusal.contains("xml"), "{refusal}");
+        assert_eq!(client.next().await, Received::End(Some(1000)));
+        link.fence().await;
+    });
+}
+
+#[test]
+fn a_broken_rule_of_websockets_before_the_handshake_is_closed_with_1002() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", chat());
+        let _link = app.link().await;
+        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        // A lone continuation frame continues nothing.
+        let frame = tokio_tungstenite::tungstenite::protocol::frame::Frame::message(
+            "x".as_bytes().to_vec(),
+            tokio_tungstenite::tungstenite::protocol::frame::coding::OpCode::Data(
+                tokio_tungstenite::tungstenite::protocol::frame::coding::Data::Continue,
+            ),
+            true,
+        );
+        client.write(Message::Frame(frame)).await;
+        assert_eq!(client.next().await, Received::End(Some(1002)));
+    });
+}
+
+#[test]
+fn without_an_app_server_negotiation_and_upgrade_are_503() {
+    run(async {
+        let stage = Stage::start();
+        assert_eq!(exchange(&stage, "POST", "/chat/negotiate", "").await.0, 503);
+        assert_eq!(Client::upgrade(&stage, "/chat").await.err(), Some(503));
+    });
+}
+
+#[test]
+fn a_connection_token_opens_one_connection_with_the_id_of_its_negotiation() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", chat());
+        let mut link = app.link().await;
+        let (id, token) = negotiate(&stage, "/chat", "").await;
+        let target = format!("/chat?id={token}");
+        let client = Client::connect(&stage, &mut link, &target).await;
+        assert_eq!(client.id, id);
+        assert_eq!(Client::upgrade(&stage, &target).await.err(), Some(409), "it is taken");
+        client.close().await;
+        assert_eq!(link.close().await.connection_id, id);
+        assert_eq!(Client::upgrade(&stage, &target).await.err(), Some(404), "it is used up");
+        assert_eq!(Client::upgrade(&stage, "/chat?id=forged").await.err(), Some(404));
+    });
+}
+
+#[test]
+fn the_user_of_an_access_token_is_a_claim_of_the_opening() {
+    run(async {
+        let stage = Stage::start();
+        let hub = HubManifest { authentication: Authentication::Required, ..HubManifest::new("chat", "/chat") };
+        let mut app = stage.app("app-1", vec![hub]);
+        let mut link = app.link().await;
+        assert_eq!(Client::upgrade(&stage, "/chat").await.err(), Some(401));
+        assert_eq!(Client::upgrade(&stage, "/chat?access_token=rubbish").await.err(), Some(401));
+        let target = format!("/chat?access_token={}", token_of("ann"));
+        let mut client = Client::upgrade(&stage, &target).await.unwrap();
+        client.send(JSON_HANDSHAKE).await;
+        let open = link.opening().await;
+        let user = open.claims.iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, value)| &**value);
+        assert_eq!(user, Some("ann"));
+    });
+}
+
+#[test]
+fn the_app_decides_about_a_client_at_negotiate_and_its_refusal_is_passed_on() {
+    run(async {
+        let stage = Stage::start();
+        let hub = HubManifest { asks_app: true, ..HubManifest::new("chat", "/chat") };
+        let mut app = stage.app("app-1", vec![hub]);
+        let mut link = app.link().await;
+        let decision = Decision { user: Some("bob".into()), ..Decision::default() };
+        *app.dialler.decision.lock().unwrap() = Some(decision);
+        let (_, token) = negotiate(&stage, "/chat", "").await;
+        *app.dialler.decision.lock().unwrap() = None;
+        let (status, body) = exchange(&stage, "POST", "/chat/negotiate?negotiateVersion=1", "").await;
+        assert_eq!((status.as_u16(), body.as_str()), (418, "not today"));
+        // What was decided is sealed into the token: the app is not asked again.
+        let mut client = Client::upgrade(&stage, &format!("/chat?id={token}")).await.unwrap();
+        client.send(JSON_HANDSHAKE).await;
+        let open = link.opening().await;
+        assert!(open.claims.iter().any(|(name, value)| name == USER_ID_CLAIM && value == "bob"), "{:?}", open.claims);
+    });
+}
+
+#[test]
+fn new_clients_alternate_between_app_servers() {
+    run(async {
+        let stage = Stage::start();
+        let (mut one, mut two) = (stage.app("app-1", chat()), stage.app("app-2", chat()));
+        let (mut first, mut second) = (one.link().await, two.link().await);
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            clients.push(Client::connect(&stage, &mut first, "/chat").await);
+            clients.push(Client::connect(&stage, &mut second, "/chat").await);
+        }
+        first.fence().await;
+        second.fence().await;
+    });
+}
+
+#[test]
+fn new_clients_alternate_between_the_links_of_a_pool() {
+    run(async {
+        let stage = Stage::with(Settings { pool_size: 2, ..settings() }, 2);
+        let mut app = stage.app("app-1", chat());
+        let mut links = [app.link().await, app.link().await];
+        links.sort_by_key(|link| link.slot);
+        for _ in 0..2 {
+            for link in &mut links {
+                Client::connect(&stage, link, "/chat").await.close().await;
+                link.close().await;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_path_without_a_hub_is_404_and_the_fleets_own_paths_are_nobodys() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", chat());
+        let _link = app.link().await;
+        assert_eq!(exchange(&stage, "GET", "/.trunkline/manifest", "").await.0, 404);
+        assert_eq!(exchange(&stage, "POST", "/.trunkline/link/negotiate", "").await.0, 404);
+        assert_eq!(exchange(&stage, "PUT", "/chat", "").await.0, 405);
+    });
+}

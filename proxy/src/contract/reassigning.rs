@@ -1,0 +1,148 @@
+//! Another app server for a connection: after a crash, and when one leaves in order.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use trunkline_protocol::manifest::{HubManifest, ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
+use trunkline_protocol::service::*;
+
+use super::app::{App, to_group};
+use super::client::{Client, Received};
+use super::stage::{Stage, run};
+
+fn app(stage: &Stage, instance: &str) -> App {
+    stage.app(instance, vec![HubManifest::new("chat", "/chat")])
+}
+
+fn header<'a>(headers: &'a [(bytestring::ByteString, Vec<bytestring::ByteString>)], name: &str) -> Option<&'a str> {
+    headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).and_then(|(_, values)| values.first()).map(|v| &**v)
+}
+
+fn moved_to(id: &str, instance: &str, items: Option<&str>) -> ServiceMessage {
+    let mut headers = vec![(MIGRATE_TO_HEADER.into(), vec![instance.into()])];
+    headers.extend(items.map(|items| (ITEMS_HEADER.into(), vec![items.into()])));
+    ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })
+}
+
+#[test]
+fn a_lost_home_is_replaced_pending_calls_fail_once_and_groups_stay() {
+    run(async {
+        let stage = Stage::start();
+        let (mut one, mut two) = (app(&stage, "app-1"), app(&stage, "app-2"));
+        let (mut first, mut second) = (one.link().await, two.link().await);
+        let mut client = Client::connect(&stage, &mut first, "/chat").await;
+        first.join(&client.id, "red").await;
+        client.send("{\"type\":1,\"invocationId\":\"7\",\"target\":\"M\",\"arguments\":[]}\u{1e}").await;
+        first.data().await;
+        one.retire();
+        first.ended().await;
+        let open = second.opening().await;
+        assert_eq!(open.connection_id, client.id);
+        assert_eq!(header(&open.headers, MIGRATE_FROM_HEADER), Some("app-1"));
+        let (_, handshake) = second.data().await;
+        assert_eq!(handshake.data_type, 1);
+        let failed = client.text().await;
+        assert!(failed.starts_with("{\"type\":3,\"invocationId\":\"7\",\"error\":"), "{failed}");
+        second.send(to_group("red", "1")).await;
+        assert_eq!(client.text().await, "1");
+        client.send("{\"type\":1,\"target\":\"N\",\"arguments\":[]}\u{1e}").await;
+        assert!(second.data().await.0.contains("\"N\""));
+        client.fence(&second).await;
+    });
+}
+
+#[test]
+fn while_no_app_server_is_there_a_client_is_kept_unread_and_goes_on_when_one_comes() {
+    run(async {
+        let stage = Stage::start();
+        let mut one = app(&stage, "app-1");
+        let mut first = one.link().await;
+        let mut client = Client::connect(&stage, &mut first, "/chat").await;
+        one.retire();
+        first.ended().await;
+        client.send("{\"type\":1,\"target\":\"Late\",\"arguments\":[]}\u{1e}").await;
+        let mut two = app(&stage, "app-2");
+        let mut second = two.link().await;
+        assert_eq!(second.opening().await.connection_id, client.id);
+        second.data().await;
+        assert!(second.data().await.0.contains("Late"));
+    });
+}
+
+#[test]
+fn a_client_is_kept_for_the_hold_time_out_and_then_told_to_connect_again() {
+    run(async {
+        let stage = Stage::start();
+        let hold_s = u64::from(stage.shared.settings.homes.hold_timeout_s);
+        let mut one = app(&stage, "app-1");
+        let mut first = one.link().await;
+        let mut client = Client::connect(&stage, &mut first, "/chat").await;
+        one.retire();
+        first.ended().await;
+        let begun = Instant::now();
+        assert_eq!(client.text().await, "{\"type\":7,\"allowReconnect\":true}");
+        let waited = begun.elapsed().as_secs();
+        assert!((hold_s - 1..=hold_s + 2).contains(&waited), "{waited} s of {hold_s} s");
+        assert_eq!(client.next().await, Received::End(Some(1000)));
+    });
+}
+
+#[test]
+fn an_app_server_that_leaves_hands_each_connection_over_with_its_items() {
+    run(async {
+        let stage = Stage::start();
+        let (mut one, mut two) = (app(&stage, "app-1"), app(&stage, "app-2"));
+        let (mut first, mut second) = (one.link().await, two.link().await);
+        let mut client = Client::connect(&stage, &mut first, "/chat").await;
+        client.send("{\"type\":1,\"invocationId\":\"1\",\"target\":\"Slow\",\"arguments\":[]}\u{1e}").await;
+        first.data().await;
+        first
+            .send(ServiceMessage::ConnectionFlowControl(ConnectionFlowControl {
+                connection_id: "".into(),
+                subject: FlowSubject::Server,
+                operation: FlowOperation::Offline,
+            }))
+            .await;
+        let asked = first.close().await;
+        assert_eq!(asked.connection_id, client.id);
+        assert_eq!(header(&asked.headers, MIGRATE_TO_HEADER), Some(""));
+        // The running call ends there; what the client sends meanwhile waits.
+        client.send("{\"type\":1,\"target\":\"Next\",\"arguments\":[]}\u{1e}").await;
+        first.fence().await;
+        first.write(&client.id, "{\"type\":3,\"invocationId\":\"1\",\"result\":42}\u{1e}").await;
+        first.send(moved_to(&client.id, "", Some("the items"))).await;
+        let open = second.opening().await;
+        assert_eq!(open.connection_id, client.id);
+        assert_eq!(header(&open.headers, MIGRATE_FROM_HEADER), Some("app-1"));
+        assert_eq!(header(&open.headers, ITEMS_HEADER), Some("the items"));
+        second.data().await;
+        assert!(second.data().await.0.contains("Next"));
+        assert_eq!(client.text().await, "{\"type\":3,\"invocationId\":\"1\",\"result\":42}");
+        client.fence(&second).await;
+        // New clients don't go to the one that leaves.
+        for _ in 0..3 {
+            Client::connect(&stage, &mut second, "/chat").await;
+            assert!(matches!(second.next().await, ServiceMessage::CloseConnection(_)));
+        }
+    });
+}
+
+#[test]
+fn an_app_server_that_comes_back_hears_who_was_moved_away_meanwhile() {
+    run(async {
+        let stage = Stage::start();
+        let (mut one, mut two) = (app(&stage, "app-1"), app(&stage, "app-2"));
+        let (mut first, mut second) = (one.link().await, two.link().await);
+        let client = Client::connect(&stage, &mut first, "/chat").await;
+        // Its link is lost, the app server lives on.
+        first.cut();
+        assert_eq!(second.opening().await.connection_id, client.id);
+        second.data().await;
+        let mut again = one.link().await;
+        let told = again.close().await;
+        assert_eq!(told.connection_id, client.id);
+        assert_eq!(header(&told.headers, MIGRATE_TO_HEADER), Some("app-2"));
+        again.fence().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    });
+}

@@ -1,0 +1,216 @@
+//! What clients send: whole messages go up in order, and the limits that hold them.
+
+use tokio_tungstenite::tungstenite::Message;
+use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
+use trunkline_protocol::service::*;
+
+use super::client::{Client, PING, Received};
+use super::stage::{Stage, run, settings};
+use crate::config::Settings;
+
+fn call(id: u32) -> String {
+    format!("{{\"type\":1,\"invocationId\":\"{id}\",\"target\":\"M\",\"arguments\":[]}}\u{1e}")
+}
+
+async fn stage_with(hub: HubManifest) -> (Stage, super::app::App, super::app::AppLink) {
+    let stage = Stage::start();
+    let mut app = stage.app("app-1", vec![hub]);
+    let link = app.link().await;
+    (stage, app, link)
+}
+
+fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
+    let subject = FlowSubject::Client;
+    ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id: id.into(), subject, operation })
+}
+
+#[test]
+fn pings_end_at_the_node_and_all_else_goes_up_in_order() {
+    run(async {
+        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        client.send(&format!("{PING}\u{1e}{}{}", call(1), call(2))).await;
+        client.send(&format!("{PING}\u{1e}")).await;
+        client.send(&call(3)).await;
+        let mut text = String::new();
+        while text.len() < call(1).len() * 3 {
+            let (piece, data) = link.data().await;
+            assert_eq!(data.connection_id, client.id);
+            text += &piece;
+        }
+        assert_eq!(text, format!("{}{}{}", call(1), call(2), call(3)));
+        link.fence().await;
+    });
+}
+
+#[test]
+fn a_message_in_pieces_goes_up_when_it_is_whole() {
+    run(async {
+        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let whole = call(1);
+        let (head, tail) = whole.split_at(20);
+        client.send(head).await;
+        link.fence().await;
+        client.send(tail).await;
+        assert_eq!(link.data().await.0, whole);
+    });
+}
+
+#[test]
+fn a_message_over_the_hubs_limit_closes_its_client_and_both_sides_learn_why() {
+    run(async {
+        let hub = HubManifest { message_max_bytes: 100, detailed_errors: true, ..HubManifest::new("chat", "/chat") };
+        let (stage, _app, mut link) = stage_with(hub).await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        client.send(&format!("{{\"type\":1,\"target\":\"{}\"}}\u{1e}", "x".repeat(200))).await;
+        let Received::Text(close) = client.next().await else { panic!("no close message") };
+        assert!(close.starts_with("{\"type\":7,\"error\":\"Connection closed with an error."), "{close}");
+        assert!(close.contains("100"), "{close}");
+        let end = link.close().await;
+        assert_eq!(end.connection_id, client.id);
+        let cause = end.headers.iter().find(|(name, _)| name == CAUSE_HEADER).map(|(_, values)| values[0].to_string());
+        assert_eq!(cause.as_deref(), Some("message_too_large"));
+    });
+}
+
+#[test]
+fn a_close_message_of_a_client_is_its_end_and_no_error() {
+    run(async {
+        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        client.send("{\"type\":7}\u{1e}").await;
+        let end = link.close().await;
+        assert_eq!((end.connection_id, end.error), (client.id.as_str().into(), None));
+        link.fence().await;
+    });
+}
+
+#[test]
+fn a_paused_client_is_not_read_until_it_is_resumed() {
+    run(async {
+        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        link.send(flow(&client.id, FlowOperation::Pause)).await;
+        link.fence().await;
+        client.send(&call(1)).await;
+        link.fence().await;
+        // Deliveries go on meanwhile.
+        client.fence(&link).await;
+        link.send(flow(&client.id, FlowOperation::Resume)).await;
+        assert_eq!(link.data().await.0, call(1));
+    });
+}
+
+#[test]
+fn a_client_with_as_many_calls_as_may_be_pending_is_read_on_when_one_is_answered() {
+    run(async {
+        let mut settings = settings();
+        settings.homes.pending_calls_max = 2;
+        let stage = Stage::with(settings, 1);
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let mut link = app.link().await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        for id in 1..=2 {
+            client.send(&call(id)).await;
+            assert_eq!(link.data().await.0, call(id));
+        }
+        client.send(&call(3)).await;
+        link.fence().await;
+        link.write(&client.id, "{\"type\":3,\"invocationId\":\"1\",\"result\":1}\u{1e}").await;
+        assert_eq!(link.data().await.0, call(3));
+    });
+}
+
+#[test]
+fn a_raw_endpoint_carries_whole_texts_and_bytes_and_says_which_they_are() {
+    run(async {
+        let (stage, _app, mut link) = stage_with(HubManifest::raw("echo", "/echo")).await;
+        let mut client = Client::upgrade(&stage, "/echo").await.unwrap();
+        let open = link.opening().await;
+        client.write(Message::text("hello")).await;
+        client.write(Message::binary(vec![1, 2, 3])).await;
+        let (text, data) = link.data().await;
+        assert_eq!((text.as_str(), data.data_type), ("hello", RawKind::Text.data_type()));
+        let (_, data) = link.data().await;
+        assert_eq!((&data.payload[..], data.data_type), (&[1, 2, 3][..], RawKind::Binary.data_type()));
+        for (kind, payload) in [(RawKind::Text, "back"), (RawKind::Binary, "bytes")] {
+            link.send(ServiceMessage::ConnectionData(ConnectionData {
+                connection_id: open.connection_id.clone(),
+                payload: payload.into(),
+                data_type: kind.data_type(),
+                is_partial: false,
+            }))
+            .await;
+        }
+        assert_eq!(client.next().await, Received::Text("back".into()));
+        assert_eq!(client.next().await, Received::Binary("bytes".into()));
+    });
+}
+
+#[test]
+fn a_raw_text_that_is_not_utf8_is_closed_with_1007_and_one_too_large_with_1009() {
+    use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+    run(async {
+        let hub = HubManifest { message_max_bytes: 64, ..HubManifest::raw("echo", "/echo") };
+        let (stage, _app, mut link) = stage_with(hub).await;
+        for (bytes, code) in [(vec![0xff, 0xfe], 1007), (vec![b'x'; 65], 1009)] {
+            let mut client = Client::upgrade(&stage, "/echo").await.unwrap();
+            let open = link.opening().await;
+            client.write(Message::Frame(Frame::message(bytes, OpCode::Data(Data::Text), true))).await;
+            assert_eq!(client.next().await, Received::End(Some(code)));
+            assert_eq!(link.close().await.connection_id, open.connection_id);
+        }
+    });
+}
+
+#[test]
+fn message_pack_clients_are_read_by_the_same_rules() {
+    run(async {
+        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        client.write(Message::binary("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}")).await;
+        let open = link.opening().await;
+        assert_eq!(open.protocol.as_deref(), Some(HubProtocol::MessagePack.name()));
+        link.data().await;
+        link.write(&open.connection_id, "{}\u{1e}").await;
+        assert_eq!(client.next().await, Received::Binary("{}\u{1e}".into()));
+        // A ping, then an invocation [1, {}, nil, "M", []].
+        let call = [0x07, 0x95, 0x01, 0x80, 0xc0, 0xa1, b'M', 0x90];
+        client.write(Message::binary([&[0x02, 0x91, 0x06][..], &call].concat())).await;
+        let (_, data) = link.data().await;
+        assert_eq!(&data.payload[..], call);
+        link.fence().await;
+    });
+}
+
+#[test]
+fn a_link_that_takes_nothing_stops_its_clients_from_being_read_and_loses_nothing() {
+    run(async {
+        let mut settings = settings();
+        settings.links.outbox_max_bytes = 1024;
+        let stage = Stage::with(Settings { ..settings }, 1);
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let mut link = app.link().await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        // Calls that want no answer: of others only so many may be pending.
+        let calls: Vec<String> = (0..2000).map(|n| format!("{{\"type\":1,\"target\":\"{n}\"}}\u{1e}")).collect();
+        let all = calls.concat();
+        let sending = async {
+            for call in &calls {
+                client.send(call).await;
+            }
+        };
+        let receiving = async {
+            let mut text = String::new();
+            while text.len() < all.len() {
+                text += &link.data().await.0;
+            }
+            text
+        };
+        let ((), text) = tokio::join!(sending, receiving);
+        assert_eq!(text, all);
+    });
+}

@@ -1,0 +1,63 @@
+//! Results of clients: a method of an app server asks a client, and gets its answer.
+
+use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::service::*;
+
+use super::app::json;
+use super::client::Client;
+use super::stage::{Stage, run};
+
+fn question(id: &str, number: &str) -> ServiceMessage {
+    let invocation = format!("{{\"type\":1,\"invocationId\":\"{number}\",\"target\":\"Ask\",\"arguments\":[]}}");
+    ServiceMessage::ClientInvocation(ClientInvocation {
+        invocation_id: number.into(),
+        connection_id: id.into(),
+        caller_server_id: "app-2".into(),
+        payloads: json(&invocation),
+    })
+}
+
+#[test]
+fn the_answer_of_a_client_goes_to_the_app_server_that_asked_wherever_its_home_is() {
+    run(async {
+        let stage = Stage::start();
+        let chat = || vec![HubManifest::new("chat", "/chat")];
+        let (mut one, mut two) = (stage.app("app-1", chat()), stage.app("app-2", chat()));
+        let (mut home, mut asker) = (one.link().await, two.link().await);
+        let mut client = Client::connect(&stage, &mut home, "/chat").await;
+        asker.send(question(&client.id, "q-1")).await;
+        assert!(client.text().await.contains("\"q-1\""));
+        // Its home has to know the question, or it would take the answer for a broken rule.
+        let known = home.next().await;
+        assert!(
+            matches!(&known, ServiceMessage::ClientInvocation(question) if question.invocation_id == "q-1"),
+            "{known:?}"
+        );
+        let answer = "{\"type\":3,\"invocationId\":\"q-1\",\"result\":5}\u{1e}";
+        client.send(answer).await;
+        assert_eq!(home.data().await.0, answer);
+        home.send(ServiceMessage::ClientCompletion(ClientCompletion {
+            invocation_id: "q-1".into(),
+            connection_id: client.id.as_str().into(),
+            caller_server_id: "app-2".into(),
+            protocol: "json".into(),
+            payload: answer.into(),
+        }))
+        .await;
+        let ServiceMessage::ClientCompletion(completion) = asker.next().await else { panic!("no completion") };
+        assert_eq!((completion.invocation_id.as_ref(), &completion.payload[..]), ("q-1", answer.as_bytes()));
+    });
+}
+
+#[test]
+fn a_question_to_nobody_is_answered_with_an_error() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let mut link = app.link().await;
+        link.send(question("nobody", "q-1")).await;
+        let ServiceMessage::ErrorCompletion(completion) = link.next().await else { panic!("no completion") };
+        assert_eq!(completion.invocation_id, "q-1");
+        assert!(completion.error.contains("nobody"), "{}", completion.error);
+    });
+}

@@ -1,0 +1,115 @@
+//! A node without listeners: its shards as tasks of the test's thread.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{DuplexStream, duplex};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::timeout;
+use tower::ServiceExt;
+use trunkline_protocol::key::{AccessKey, AccessKeys};
+use trunkline_protocol::manifest::HubManifest;
+
+use crate::auth::sign_user_token;
+use crate::config::{Settings, unix_seconds};
+use crate::frontend::{Endpoint, PeerAddress};
+use crate::node::thread;
+use crate::shard::{ShardSender, Shared, Ways};
+
+use super::app::App;
+
+pub(super) const KEY: &str = "the access key of the contract tests";
+
+/// Longer than any wait that a node knows; reached at once where nothing is left to happen.
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// Bytes that a pipe between a client and the node holds in each direction.
+const PIPE_BYTES: usize = 64 * 1024;
+
+/// A running node.
+pub(super) struct Stage {
+    pub(super) shared: Arc<Shared>,
+    routers: Vec<Router>,
+    next_shard: Cell<usize>,
+}
+
+/// Runs a test on a thread of its own kind: one runtime, local tasks, paused time.
+pub(super) fn run<F: Future>(test: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let guarded = async { timeout(NEVER, test).await.expect("the test waits for something that never comes") };
+    LocalSet::new().block_on(&runtime, guarded)
+}
+
+/// Settings of a node with one link to each app server.
+pub(super) fn settings() -> Settings {
+    let keys = AccessKeys::new(vec![AccessKey::new(KEY).unwrap()]).unwrap();
+    Settings { node: "n1".into(), ..Settings::embedded(keys, Vec::new(), false) }
+}
+
+impl Stage {
+    /// Starts a node with one shard and the default settings.
+    pub(super) fn start() -> Self {
+        Self::with(settings(), 1)
+    }
+
+    /// Starts a node.
+    pub(super) fn with(settings: Settings, shards: u16) -> Self {
+        let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| ShardSender::new()).unzip();
+        let shared = Shared::new(settings, Ways::default(), senders);
+        for (index, inbox) in (0..shards).zip(inboxes) {
+            spawn_local(thread::run(index, shared.clone(), Vec::new(), inbox));
+        }
+        let router = |(index, shard): (u16, &ShardSender)| {
+            Endpoint::new(shared.clone(), shared.counters_of(index), shard.clone()).into_router()
+        };
+        let routers = (0..).zip(shared.shards()).map(router).collect();
+        Self { shared, routers, next_shard: Cell::new(0) }
+    }
+
+    /// Adds an app server with these hubs, and links to it.
+    pub(super) fn app(&self, instance: &str, hubs: Vec<HubManifest>) -> App {
+        App::start(&self.shared, instance, hubs)
+    }
+
+    /// Opens a connection to the node; the shards take turns, the first one first.
+    pub(super) fn dial(&self) -> DuplexStream {
+        self.dial_with(PIPE_BYTES)
+    }
+
+    /// Opens a connection whose pipe holds so many bytes in each direction.
+    pub(super) fn dial_with(&self, bytes: usize) -> DuplexStream {
+        let (near, far) = duplex(bytes);
+        let turn = self.next_shard.get();
+        self.next_shard.set(turn + 1);
+        let router = self.routers[turn % self.routers.len()].clone();
+        let peer = SocketAddr::from(([192, 0, 2, 1], 40_000));
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(PeerAddress(peer));
+            request.extensions_mut().insert(::http::uri::Scheme::HTTP);
+            router.clone().oneshot(request.map(Body::new))
+        });
+        spawn_local(async move {
+            // A client that goes away in the middle of a request is part of some tests.
+            drop(http1::Builder::new().serve_connection(TokioIo::new(near), service).with_upgrades().await);
+        });
+        far
+    }
+}
+
+/// An access token for this user, as a query of a client's URL.
+pub(super) fn token_of(user: &str) -> String {
+    token_until(user, unix_seconds() + 3600)
+}
+
+/// An access token that ends at this second since 1970.
+pub(super) fn token_until(user: &str, expires_s: u64) -> String {
+    sign_user_token(&AccessKey::new(KEY).unwrap(), user, &[], expires_s).unwrap()
+}
