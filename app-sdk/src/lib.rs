@@ -173,7 +173,7 @@
 //! |---|---|
 //! | [`testing`] | clients and the far end of links, for unit tests |
 //! | `server` | puts hubs together, and mounts manifest and links into the app's router; starts the node of `embedded` |
-//! | `link` | WebSockets of proxies, and links in memory: slots, handshake, reader, writer |
+//! | `link` | links of proxies: which upgrade gets which session, and where its frames go |
 //! | `raw` | raw endpoints: their builder, their connections, the handler's run |
 //! | `dispatch` | messages of connections become calls |
 //! | `endpoint` | what links bring frames to: a hub, or a raw endpoint |

@@ -38,7 +38,7 @@ use trunkline_protocol::manifest::NODE_HEADER;
 use crate::metrics::Counters;
 use crate::net::connector::HttpClient;
 use crate::shard::{ShardSender, Shared};
-use crate::upstream::{Hub, Questioner};
+use crate::upstream::{Authorizer, Hub};
 
 use refusal::because;
 use relay::Relay;
@@ -61,7 +61,7 @@ pub(crate) struct Endpoint {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     shard: ShardSender,
-    questioner: Questioner,
+    authorizer: Authorizer,
     relay: Arc<Relay>,
 }
 
@@ -75,9 +75,9 @@ impl Endpoint {
     pub(crate) fn new(shared: Arc<Shared>, counters: Arc<Counters>, shard: ShardSender) -> Self {
         let connect_timeout = shared.settings.relay.upstream_connect_timeout;
         let app_servers = HttpClient::new(shared.connector.clone(), connect_timeout);
-        let questioner = Questioner::new(app_servers.clone(), shared.settings.negotiate_timeout);
+        let authorizer = Authorizer::new(app_servers.clone(), shared.settings.negotiate_timeout);
         let relay = Arc::new(Relay::new(&shared, app_servers));
-        Self { shared, counters, shard, questioner, relay }
+        Self { shared, counters, shard, authorizer, relay }
     }
 
     /// The router of a node: it has all paths to itself, and matches those of hubs without regard to case.

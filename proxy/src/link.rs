@@ -5,7 +5,7 @@
 //!  session ─► dial ─► carry ─── socket lost ──► dial again, with backoff, within the window
 //!    ▲                  │                                  │
 //!    │                  └─ broken, goodbye, retired ─┐     └─ window passed, not known there any more ─┐
-//!    └───── the next one ◄── those whose home it was are told ◄──────────────────────────────── over ◄─┘
+//!    └───── the next one ◄── its client connections are told ◄───────────────────────────────── over ◄─┘
 //! ```
 //!
 //! Reading waits for no client and no handler, only for room in another shard's inbox, which that shard always makes.
@@ -48,7 +48,7 @@ pub(crate) async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
     }
 }
 
-/// One session, and what reading it needs beside it.
+/// Keeper of one session of a slot, over all its sockets.
 struct SlotKeeper<'a> {
     shard: &'a Rc<Shard>,
     pool: &'a Arc<Pool>,
@@ -56,7 +56,7 @@ struct SlotKeeper<'a> {
     link: Arc<LinkHandle>,
     clock: LinkClock,
     incoming: Incoming,
-    /// It has carried something, or could have.
+    /// Whether it ever had a socket.
     was_open: bool,
 }
 
@@ -87,7 +87,7 @@ impl<'a> SlotKeeper<'a> {
         }
     }
 
-    /// Dials until it is open again.
+    /// Dials until the link is open again.
     async fn dial(&mut self, backoff: &mut Backoff) -> Result<(Dialled, Offer), SessionOver> {
         loop {
             let Some(offer) = self.offer() else { return Err(SessionOver::retired()) };
@@ -110,12 +110,12 @@ impl<'a> SlotKeeper<'a> {
                     let over = self.wait(backoff).await;
                     return Err(over.unwrap_or_else(SessionOver::unknown));
                 }
-                // Whoever watches the upstream asks who is there now, and retires the pool.
+                // The watcher of the upstream reads the manifest again, and retires the pool.
                 Err(DialError::OtherInstance) => self.pool.met_another_instance(),
                 Err(error) => {
                     // The watcher of the upstream tells people, once; this would be a line for each link and try.
                     let (hub, slot) = (self.pool.hub().name(), self.slot);
-                    debug!(hub, app = %self.pool.app().reach, slot, %error, "a link can't be opened yet");
+                    debug!(hub, app = %self.pool.app().target, slot, %error, "a link can't be opened yet");
                 }
             }
             if let Some(over) = self.wait(backoff).await {
@@ -156,14 +156,14 @@ impl<'a> SlotKeeper<'a> {
         }
     }
 
-    /// The socket is lost, and the session lives.
+    /// Notes that the socket is lost while the session lives.
     fn lost(&self, reason: &str) {
         self.pool.interrupted();
         let (hub, app, slot) = (self.pool.hub().name(), &self.pool.app().name, self.slot);
         warn!(hub, %app, slot, reason, "link lost: it is to be resumed, and its clients wait");
     }
 
-    /// The session is over: those whose home it was are told, exactly once.
+    /// Ends the session, and tells its client connections so, exactly once.
     async fn end(self, over: SessionOver) {
         let (leftover, cause) = (self.link.outbox().close(), over.of_connections());
         self.pool.lost(self.slot);

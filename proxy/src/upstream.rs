@@ -6,21 +6,21 @@
 //!
 //! The task that keeps a slot's link open, and routes the frames that it brings down, is [`link`](crate::link)'s.
 
-mod dial;
-mod home;
+mod authorizer;
+mod home_choice;
 mod http_client;
-mod hubs;
+mod hub_registry;
+mod link_dial;
 mod link_handle;
 mod manifest;
 mod pool;
-mod question;
 
-pub(crate) use dial::{DialError, Dialled, UpstreamWebSocket, dial};
+pub(crate) use authorizer::Authorizer;
 pub(crate) use http_client::Caller;
-pub use hubs::MemoryDialler;
-pub(crate) use hubs::{AppServer, AppServerId, Hub, HubIndex, Hubs, Reach};
+pub use hub_registry::MemoryDialler;
+pub(crate) use hub_registry::{AppServer, AppServerId, AppTarget, Hub, HubIndex, Hubs};
+pub(crate) use link_dial::{DialError, Dialled, UpstreamWebSocket, dial};
 pub(crate) use link_handle::{LinkHandle, LinkId};
 pub(crate) use manifest::{ReadManifestError, read_manifest};
-pub(crate) use pool::{Home, Pool};
-pub(crate) use question::Questioner;
+pub(crate) use pool::{HomeLink, Pool};
 pub use trunkline_link::MemoryLink;

@@ -26,7 +26,7 @@ use crate::shard::directory::{Client, Content, Status};
 use crate::shard::outbox::Outbox;
 use crate::shard::{DATA_TYPE_HANDSHAKE, PastConnection, Shard, Sockets, opening_until, short};
 use crate::transport::websocket::{self, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, Opcode};
-use crate::upstream::{Home, Hub, LinkHandle};
+use crate::upstream::{HomeLink, Hub, LinkHandle};
 
 /// A farewell to somebody who was never let in waits for its socket only this long.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -148,7 +148,7 @@ fn take_note(shard: &Shard, hub: &Hub, newcomer: &Newcomer, refusal: &Refusal) {
 }
 
 /// A home that is none, where new clients may wait until there is one.
-fn wait_for_home(shard: &Shard, hub: &Hub, greeting: Option<&Greeting>) -> Option<Home> {
+fn wait_for_home(shard: &Shard, hub: &Hub, greeting: Option<&Greeting>) -> Option<HomeLink> {
     let may_wait = shard.shared().settings.homes.holds_new && greeting.is_some();
     may_wait.then(|| Arc::new(LinkHandle::nowhere(hub.index())))
 }
@@ -221,7 +221,7 @@ fn let_in(
     socket: Socket,
     inbound: Inbound,
     greeting: Option<Greeting>,
-    home: Home,
+    home: HomeLink,
     newcomer: Newcomer,
     settings: &HubManifest,
 ) -> Box<Reading> {

@@ -18,7 +18,7 @@ use crate::metrics::Limit;
 use crate::shard::directory::{Content, Hold, Serial, Slot};
 use crate::shard::{Ending, Shard};
 use crate::transport::websocket;
-use crate::upstream::Home;
+use crate::upstream::HomeLink;
 
 /// A read of this size is part of a flood.
 const LARGE_READ_BYTES: usize = 16 * 1024;
@@ -31,7 +31,7 @@ pub(super) struct Reading {
     pub(super) id: Rc<str>,
     pub(super) slot: Slot,
     pub(super) serial: Serial,
-    pub(super) home: Home,
+    pub(super) home: HomeLink,
     pub(super) content: Content,
     pub(super) limit_bytes: usize,
     pub(super) inbound: Inbound,
@@ -271,7 +271,7 @@ pub(super) fn cause_of(error: &io::Error) -> Cause {
 /// What is done with one read's worth of a client's bytes.
 struct Taking<'a> {
     shard: &'a Rc<Shard>,
-    home: &'a Home,
+    home: &'a HomeLink,
     id: &'a str,
     slot: Slot,
     /// How many messages there were, pings included.

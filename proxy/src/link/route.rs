@@ -58,7 +58,7 @@ impl RoutedBatch {
         }
     }
 
-    /// To the shard that owns a connection; nobody gets it when nobody does.
+    /// Adds an order for the shard that owns a connection; drops it when none does.
     fn for_owner(&mut self, shard: &Shard, link: &LinkHandle, connection_id: ByteString, act: Act) {
         match shard.shared().routes.find(&connection_id) {
             Some(Place { shard, slot }) => {
@@ -132,7 +132,7 @@ fn named_cause(headers: &[(ByteString, Vec<ByteString>)]) -> Option<Cause> {
     Cause::from_label(values.first()?).filter(|cause| cause.closes())
 }
 
-/// The frames that are rare.
+/// Routes the rare frames.
 fn route_rare(
     shard: &Shard,
     link: &Arc<LinkHandle>,
@@ -183,21 +183,21 @@ fn route_rare(
         ServiceMessage::CloseGroupConnectionsWithAck(close) => {
             close_many(link, Who::Groups(vec![close.subject.clone()]), close, batch);
         }
-        ServiceMessage::ClientInvocation(question) => ask(shard, link, question, batch),
+        ServiceMessage::ClientInvocation(question) => invoke_client(shard, link, question, batch),
         ServiceMessage::ClientCompletion(answer) => {
             let caller = answer.caller_server_id.clone();
-            pass_answer(shard, link, &caller, &ServiceMessage::ClientCompletion(answer));
+            pass_result(shard, link, &caller, &ServiceMessage::ClientCompletion(answer));
         }
         ServiceMessage::ErrorCompletion(answer) => {
             let caller = answer.caller_server_id.clone();
-            pass_answer(shard, link, &caller, &ServiceMessage::ErrorCompletion(answer));
+            pass_result(shard, link, &caller, &ServiceMessage::ErrorCompletion(answer));
         }
         other => return refuse(&other),
     }
     Ok(())
 }
 
-fn ask(shard: &Shard, link: &Arc<LinkHandle>, question: ClientInvocation, batch: &mut RoutedBatch) {
+fn invoke_client(shard: &Shard, link: &Arc<LinkHandle>, question: ClientInvocation, batch: &mut RoutedBatch) {
     let id = question.connection_id.clone();
     if shard.shared().routes.find(&id).is_none() {
         return link.send(&no_such_connection(question));
@@ -205,14 +205,14 @@ fn ask(shard: &Shard, link: &Arc<LinkHandle>, question: ClientInvocation, batch:
     batch.for_owner(shard, link, id, Act::Ask { link: link.clone(), question });
 }
 
-/// Passes a client's answer on to the app server that asked; if that is gone, nobody waits for it.
-fn pass_answer(shard: &Shard, link: &LinkHandle, caller: &str, answer: &ServiceMessage) {
+/// Passes a client result on to the app server that invoked the client; if that is gone, nobody waits for it.
+fn pass_result(shard: &Shard, link: &LinkHandle, caller: &str, answer: &ServiceMessage) {
     let hubs = shard.shared().hubs.all();
     let Some(hub) = hubs.get(link.hub().get()) else { return };
     let pools = hub.pools();
-    let asker = pools.iter().find(|pool| pool.app().instance == caller);
-    if let Some(way) = asker.and_then(|pool| pool.any_link()) {
-        way.send(answer);
+    let caller_pool = pools.iter().find(|pool| pool.app().instance == caller);
+    if let Some(link) = caller_pool.and_then(|pool| pool.any_link()) {
+        link.send(answer);
     }
 }
 
@@ -305,11 +305,11 @@ fn close_many(link: &Arc<LinkHandle>, who: Who, close: CloseWithAck, batch: &mut
     batch.for_all(Order::CloseMany { hub: link.hub(), to, reason, ack: PendingAck::new(link.clone(), ack_id) });
 }
 
-/// The app server is about to stop: it is no home any more, and those at home there are to get another one.
-fn leave_app(shard: &Shard, link: &LinkHandle, batch: &mut RoutedBatch) {
+/// Begins the drain of an app server that is about to stop: the connections at home there get another home.
+fn drain_app(shard: &Shard, link: &LinkHandle, batch: &mut RoutedBatch) {
     let hubs = shard.shared().hubs.all();
     let pools = hubs.get(link.hub().get()).map(|hub| hub.pools()).unwrap_or_default();
-    for pool in pools.iter().filter(|pool| pool.app().id == link.app() && pool.leave()) {
+    for pool in pools.iter().filter(|pool| pool.app().id == link.app() && pool.begin_drain()) {
         info!(hub = pool.hub().name(), app = %pool.app().name, "the app server stops: its clients get another one");
         batch.for_all(Order::AppLeaves { hub: link.hub(), app: link.app() });
     }
@@ -317,7 +317,7 @@ fn leave_app(shard: &Shard, link: &LinkHandle, batch: &mut RoutedBatch) {
 
 fn control_flow(shard: &Shard, link: &LinkHandle, flow: ConnectionFlowControl, batch: &mut RoutedBatch) {
     if flow.subject == FlowSubject::Server && flow.operation == FlowOperation::Offline {
-        leave_app(shard, link, batch);
+        drain_app(shard, link, batch);
     } else if flow.subject == FlowSubject::Client {
         batch.for_owner(shard, link, flow.connection_id, Act::Flow(flow.operation));
     }

@@ -21,7 +21,7 @@ use crate::config::Settings;
 use crate::frontend::Endpoint;
 use crate::shard::delivery::Order;
 use crate::shard::{ShardSender, Shared};
-use crate::upstream::{MemoryDialler, Pool, Reach};
+use crate::upstream::{AppTarget, MemoryDialler, Pool};
 
 /// How long clients may take to leave when the app stops.
 const LEAVING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ impl Embedded {
         drop(thread::start(0, shared.clone(), Vec::new(), inbox, stop.clone())?);
         // A link in memory can't meet another instance, so nobody has to listen.
         let changed = Arc::new(Notify::new());
-        let pools = upstream::open_pools(&shared, Reach::Memory(dialler), manifest, &changed);
+        let pools = upstream::open_pools(&shared, AppTarget::Memory(dialler), manifest, &changed);
         Ok(Self { shared, pools, inbox: sender, stop })
     }
 

@@ -15,7 +15,7 @@ use super::instances::{Instances, Met};
 use crate::admin::Upstreams;
 use crate::config::Address;
 use crate::shard::{Parcel, Shared};
-use crate::upstream::{AppServer, Pool, Reach, ReadManifestError, read_manifest};
+use crate::upstream::{AppServer, AppTarget, Pool, ReadManifestError, read_manifest};
 
 /// How often an app server is asked that doesn't answer, or not with all its links.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -88,7 +88,7 @@ fn meet(shared: &Arc<Shared>, address: &Address, known: &mut Known, manifest: Ma
         Met::Another => {}
     }
     info!(upstream = %address, app = %manifest.name, %instance, hubs = manifest.hubs.len(), "app server found");
-    known.add(instance, open_pools(shared, Reach::Network(address.clone()), manifest, changed));
+    known.add(instance, open_pools(shared, AppTarget::Network(address.clone()), manifest, changed));
     // Where several live, those without any link for long are given up.
     known.forget(|pools| pools.iter().any(|pool| pool.open() > 0)).iter().for_each(|pools| retire(pools));
 }
@@ -117,12 +117,12 @@ fn give_up_if_certain(
 /// Learns the hubs of an app server and begins to keep links to it.
 pub(crate) fn open_pools(
     shared: &Arc<Shared>,
-    reach: Reach,
+    target: AppTarget,
     manifest: Manifest,
     changed: &Arc<Notify>,
 ) -> Vec<Arc<Pool>> {
     let (id, instance, name) = (shared.hubs.number(&manifest.instance), manifest.instance, manifest.name);
-    let app = Arc::new(AppServer { id, instance, name, reach });
+    let app = Arc::new(AppServer { id, instance, name, target });
     let pools = manifest.hubs.into_iter().enumerate().map(|(place, mut settings)| {
         // The flags of the proxy are upper bounds to what a hub asks for.
         settings.message_max_bytes = settings.message_max_bytes.min(shared.settings.message_max_bytes);

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::upstream::{AppServerId, Home, HubIndex, LinkId};
+use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
 
 pub(crate) use calls::Calls;
 pub(crate) use census::{Census, Kind};
@@ -71,7 +71,7 @@ impl Directory {
     }
 
     /// A client connection has another home.
-    pub(crate) fn move_to(&mut self, slot: Slot, home: &Home) {
+    pub(crate) fn move_to(&mut self, slot: Slot, home: &HomeLink) {
         let Some(client) = self.clients.get_mut(slot as usize).filter(|client| !client.is_closing()) else { return };
         self.census.take(Kind::of(client));
         client.home = Arc::clone(home);

@@ -20,7 +20,7 @@ use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 use super::{Ending, Shard};
 use crate::shard::delivery::{Pace, frame_for};
 use crate::shard::directory::{Content, Hold, Serial, Slot, Status};
-use crate::upstream::{AppServerId, Home, HubIndex, LinkHandle, LinkId};
+use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, LinkId};
 
 /// What a handshake in a service message is marked with.
 pub(crate) const DATA_TYPE_HANDSHAKE: i64 = 1;
@@ -184,7 +184,7 @@ impl Shard {
     }
 
     /// Opens a client connection at another home.
-    fn settle(&self, slot: Slot, home: &Home) {
+    fn settle(&self, slot: Slot, home: &HomeLink) {
         let now = self.tick();
         let hubs = self.shared.hubs.all();
         let mut directory = self.directory.borrow_mut();

@@ -17,7 +17,7 @@ use super::{Relay, client, forwarded, headers, onward, tunnel};
 use crate::frontend::answers::Counted;
 use crate::frontend::{Endpoint, OfApp, plain, unavailable};
 use crate::metrics::{Passed, RelayFailure};
-use crate::upstream::{AppServer, Reach};
+use crate::upstream::{AppServer, AppTarget};
 
 /// A request that is for whichever app server takes it.
 struct Exchange<'a> {
@@ -92,7 +92,7 @@ impl<'a> Exchange<'a> {
         let mut body = has_body.then(|| Body::new(RequestBody { body, progress: progress.clone(), meter }));
         let mut outcome = Err(RelayFailure::Unreachable);
         for app in app_servers {
-            let Reach::Network(address) = &app.reach else { continue };
+            let AppTarget::Network(address) = &app.target else { continue };
             let request = onward::request(parts.clone(), body.take().unwrap_or_default());
             outcome = client::send(&endpoint.relay.app_servers, address, request, &progress, patience).await;
             if has_body || !matches!(outcome, Err(RelayFailure::Unreachable)) {

@@ -11,7 +11,7 @@ use super::{Hold, Holds, Kept, Serial};
 use crate::metrics::Speech;
 use crate::net::socket::Socket;
 use crate::shard::outbox::Outbox;
-use crate::upstream::Home;
+use crate::upstream::HomeLink;
 
 /// A client connection. An idle one costs little more than this.
 ///
@@ -41,7 +41,7 @@ pub(crate) struct Client {
     /// Tells it from others that had its place.
     pub serial: Serial,
     /// Where all that it sends goes; names its hub and its app server.
-    pub home: Home,
+    pub home: HomeLink,
     /// Its public id.
     pub id: Rc<str>,
     /// What is seldom looked at.
@@ -104,7 +104,7 @@ pub(crate) enum Status {
 impl Client {
     /// A client connection at its beginning.
     #[must_use]
-    pub(crate) fn new(id: Rc<str>, serial: Serial, home: Home, content: Content, socket: Socket) -> Self {
+    pub(crate) fn new(id: Rc<str>, serial: Serial, home: HomeLink, content: Content, socket: Socket) -> Self {
         Self {
             id,
             serial,

@@ -15,7 +15,7 @@ use trunkline_protocol::manifest::{BOOT_HEADER, INSTANCE_HEADER, LINK_PATH, SLOT
 use trunkline_protocol::service::{Answer, Capabilities, Offer, Role as LinkRole};
 
 use super::http_client::{Caller, RequestError};
-use super::{Pool, Reach};
+use super::{AppTarget, Pool};
 use crate::config::Address;
 
 /// A WebSocket to an app server.
@@ -23,7 +23,7 @@ pub(crate) type UpstreamWebSocket = WebSocketStream<TokioIo<Upgraded>>;
 
 type LinkSocket = trunkline_link::LinkSocket<UpstreamWebSocket>;
 
-/// What the WebSocket layer may read ahead. It is filled with zeros before each read: larger costs more than it spares.
+/// Bytes that the WebSocket layer may read ahead. The buffer is filled with zeros before each read: larger costs more than it spares.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Why a link could not be opened.
@@ -38,13 +38,11 @@ pub(crate) enum DialError {
     /// The app server has ended the session, or never had it.
     #[error("the app server does not know the session any more")]
     UnknownSession,
-    /// What it says about the session makes no sense.
+    /// A header about the session can't be read.
     #[error("the app server's answer makes no sense: {0}")]
     Answer(#[from] MalformedHeader),
-    /// The upgrade was refused.
     #[error("the app server answers {0} instead of an upgrade")]
     Status(StatusCode),
-    /// The upgrade broke off.
     #[error("the upgrade broke off: {0}")]
     Upgrade(String),
     /// The first frame is no handshake that we know.
@@ -55,11 +53,11 @@ pub(crate) enum DialError {
     Timeout,
 }
 
-/// A link that is open, and whose ends have shaken hands.
+/// An open link, after the handshake.
 #[derive(Debug)]
 pub(crate) struct Dialled {
     pub socket: LinkSocket,
-    /// What the app server says about the session.
+    /// The app server's answer to the offer.
     pub answer: Answer,
 }
 
@@ -74,12 +72,12 @@ pub(crate) async fn dial(
     boot: &str,
     caller: Caller<'_>,
 ) -> Result<Dialled, DialError> {
-    let (mut socket, answer) = match &pool.app().reach {
-        Reach::Network(address) => {
+    let (mut socket, answer) = match &pool.app().target {
+        AppTarget::Network(address) => {
             let (socket, answer) = upgrade(pool, slot, offer, address, boot, caller).await?;
             (LinkSocket::network(socket), answer)
         }
-        Reach::Memory(dialler) => {
+        AppTarget::Memory(dialler) => {
             let (near, far) = LinkSocket::memory();
             dialler.dial(pool.hub().name(), caller.node, boot, slot, far);
             // Nothing is lost between two ends of one process, so nothing is kept for it.
