@@ -17,6 +17,7 @@ mod starts;
 
 use std::sync::Arc;
 
+use axum::extract::ws::WebSocket;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trunkline_link::StopReason;
@@ -27,8 +28,10 @@ use crate::endpoint::Endpoint;
 pub(crate) use attached::Attached;
 pub(crate) use slots::{Refused, SlotKey, Slots};
 
-/// A link over axum's WebSockets, or in memory.
-pub(crate) type LinkSocket = trunkline_link::LinkSocket<axum::extract::ws::WebSocket>;
+/// A link over axum's WebSockets, or in memory; and its halves.
+pub(crate) type LinkSocket = trunkline_link::LinkSocket<WebSocket>;
+pub(crate) type LinkReader = trunkline_link::LinkReader<WebSocket>;
+pub(crate) type LinkWriter = trunkline_link::LinkWriter<WebSocket>;
 
 /// A link that a proxy asks for.
 pub(crate) struct Link {
@@ -48,8 +51,8 @@ impl Link {
     pub(crate) async fn attach(self, offer: Option<Offer>) -> Result<(Attached, Answer), Refused> {
         loop {
             let occupied = match self.slots.take(&self, offer.as_ref())? {
-                slots::Taken::Attached(attached, answer) => return Ok((attached, answer)),
-                slots::Taken::Occupied(session) => session,
+                slots::TakenSlot::Attached(attached, answer) => return Ok((attached, answer)),
+                slots::TakenSlot::Occupied(session) => session,
             };
             occupied.stop(StopReason::Replaced);
             occupied.detached().await;

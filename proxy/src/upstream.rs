@@ -18,7 +18,7 @@ mod pool;
 pub(crate) use authorizer::Authorizer;
 pub(crate) use http_client::Caller;
 pub use hub_registry::MemoryDialler;
-pub(crate) use hub_registry::{AppServer, AppServerId, AppTarget, Hub, HubIndex, Hubs};
+pub(crate) use hub_registry::{AppServer, AppServerId, AppTarget, Hub, HubIndex, HubRegistry};
 pub(crate) use link_dial::{DialError, Dialled, UpstreamWebSocket, dial};
 pub(crate) use link_handle::{LinkHandle, LinkId};
 pub(crate) use manifest::{ReadManifestError, read_manifest};

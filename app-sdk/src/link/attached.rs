@@ -4,24 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use trunkline_link::{
-    LinkEnd, LinkReadLoop, LinkReader, LinkWriteLoop, LinkWriter, SocketStop, StopReason, request_handshake,
-};
+use trunkline_link::{LinkEnd, LinkReadLoop, LinkWriteLoop, SocketStop, StopReason, request_handshake};
 use trunkline_protocol::limits::LINK_TIMEOUT_MS;
 use trunkline_protocol::service::{Answer, Attachment, Incoming, Offer, Role, SessionError};
 
 use super::endpoint_sink::EndpointSink;
 use super::policy::{end_of_connections, is_planned};
 use super::session::LinkSession;
-use super::{LinkSocket, SlotKey, Slots};
+use super::{LinkReader, LinkSocket, LinkWriter, SlotKey, Slots};
 use crate::connection::End;
 use crate::metrics::Counted;
 use crate::sync::lock;
 
 /// How long the end of a link may take to write what still waits.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
-
-type AxumWebSocket = axum::extract::ws::WebSocket;
 
 /// The right to be the socket of a session, until it is dropped: an upgrade may break off before it has begun.
 pub(crate) struct Attached {
@@ -75,7 +71,7 @@ impl Attached {
     }
 
     /// Reads and writes. Returns why it ended, and the writing half unless the writer hangs.
-    async fn carry(&mut self, socket: LinkSocket) -> (LinkEnd, Option<LinkWriter<AxumWebSocket>>) {
+    async fn carry(&mut self, socket: LinkSocket) -> (LinkEnd, Option<LinkWriter>) {
         let metrics = &self.session.endpoint.down().metrics;
         let _open = Counted::new(&metrics.links);
         let SlotKey { hub, node, slot, .. } = &self.session.key;
@@ -102,10 +98,7 @@ impl Attached {
     }
 
     /// Writes in a task of its own, so that a busy reader delays nothing.
-    fn spawn_writer(
-        &self,
-        mut writer: LinkWriter<AxumWebSocket>,
-    ) -> JoinHandle<(LinkWriter<AxumWebSocket>, Result<(), LinkEnd>)> {
+    fn spawn_writer(&self, mut writer: LinkWriter) -> JoinHandle<(LinkWriter, Result<(), LinkEnd>)> {
         let (session, stop, attachment) = (Arc::clone(&self.session), self.stop.clone(), self.attachment);
         tokio::spawn(async move {
             let (outbox, clock) = (&*session.outbox, session.clock);
@@ -133,12 +126,7 @@ impl Attached {
     }
 }
 
-async fn read(
-    session: &LinkSession,
-    incoming: &mut Incoming,
-    reader: LinkReader<AxumWebSocket>,
-    stop: &SocketStop,
-) -> LinkEnd {
+async fn read(session: &LinkSession, incoming: &mut Incoming, reader: LinkReader, stop: &SocketStop) -> LinkEnd {
     let mut reads = LinkReadLoop { outbox: &session.outbox, clock: session.clock, incoming, reader };
     reads.run(&mut EndpointSink(session), stop).await
 }

@@ -53,7 +53,7 @@ struct Slot {
 }
 
 /// What came of an upgrade.
-pub(super) enum Taken {
+pub(super) enum TakenSlot {
     Attached(Attached, Answer),
     /// This session has a socket, which is to be ended first.
     Occupied(Arc<LinkSession>),
@@ -70,7 +70,7 @@ pub(crate) enum Refused {
 
 impl Slots {
     /// Gives an upgrade its session, new or not.
-    pub(super) fn take(self: &Arc<Self>, link: &Link, offer: Option<&Offer>) -> Result<Taken, Refused> {
+    pub(super) fn take(self: &Arc<Self>, link: &Link, offer: Option<&Offer>) -> Result<TakenSlot, Refused> {
         let mut slots = lock(&self.slots);
         let slot = slots.entry(link.key.clone()).or_default();
         let offer = offer.cloned().unwrap_or_else(|| plain_offer(slot.newest));
@@ -80,7 +80,7 @@ impl Slots {
         };
         match (judgement, &slot.live) {
             (Judgement::Refuse(refusal), _) => Err(refusal.into()),
-            (Judgement::EndSocketFirst, Some(live)) => Ok(Taken::Occupied(Arc::clone(live))),
+            (Judgement::EndSocketFirst, Some(live)) => Ok(TakenSlot::Occupied(Arc::clone(live))),
             (Judgement::Resume, Some(live)) => {
                 let session = Arc::clone(live);
                 self.resume(&mut slots, session, &offer)
@@ -116,9 +116,9 @@ impl Slots {
         slots: &mut HashMap<SlotKey, Slot>,
         session: Arc<LinkSession>,
         offer: &Offer,
-    ) -> Result<Taken, Refused> {
+    ) -> Result<TakenSlot, Refused> {
         match Attached::new(Arc::clone(&session), Arc::clone(self), offer) {
-            Some(Ok((attached, answer))) => Ok(Taken::Attached(attached, answer)),
+            Some(Ok((attached, answer))) => Ok(TakenSlot::Attached(attached, answer)),
             Some(Err(error)) => {
                 end_session(slots, &session, &end_of_connections(&LinkEnd::from(error.clone())));
                 Err(error.into())
@@ -133,7 +133,7 @@ impl Slots {
         slots: &mut HashMap<SlotKey, Slot>,
         link: &Link,
         offer: &Offer,
-    ) -> Result<Taken, Refused> {
+    ) -> Result<TakenSlot, Refused> {
         self.sweep(slots, &link.key);
         let session = Arc::new(new_session(link, offer));
         if let Some(slot) = slots.get_mut(&link.key) {

@@ -7,22 +7,20 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use trunkline_link::{LinkReader, LinkWriter, answer_handshake};
+use trunkline_link::answer_handshake;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{
     Ack, AckStatus, ErrorCompletion, GroupChange, Payloads, Ping, ServiceMessage, UserGroupChange,
 };
 
-use crate::link::LinkSocket;
+use crate::link::{LinkReader, LinkSocket, LinkWriter};
 use crate::sync::lock;
-
-type AxumWebSocket = axum::extract::ws::WebSocket;
 
 /// The far end of the link of one hub.
 #[derive(Debug)]
 pub(super) struct FarEnd {
     /// `None` until hands are shaken.
-    up: tokio::sync::Mutex<Option<LinkWriter<AxumWebSocket>>>,
+    up: tokio::sync::Mutex<Option<LinkWriter>>,
     members: Mutex<Members>,
     /// Fires when hands are shaken, or the link has ended.
     open: CancellationToken,
@@ -97,7 +95,7 @@ impl FarEnd {
         self.open.cancel();
     }
 
-    async fn read(&self, mut down: LinkReader<AxumWebSocket>) {
+    async fn read(&self, mut down: LinkReader) {
         while let Ok(message) = down.next_message().await {
             let answer = message.and_then(|message| lock(&self.members).handle(message));
             if let Some(answer) = answer

@@ -141,25 +141,25 @@ fn route_rare(
 ) -> Result<(), String> {
     let ack = |ack_id| PendingAck::new(link.clone(), ack_id);
     match message {
-        ServiceMessage::JoinGroup(change) => change_group(shard, link, change, Change::Join, None, batch),
-        ServiceMessage::LeaveGroup(change) => change_group(shard, link, change, Change::Leave, None, batch),
+        ServiceMessage::JoinGroup(change) => change_group(shard, link, change, GroupOperation::Join, None, batch),
+        ServiceMessage::LeaveGroup(change) => change_group(shard, link, change, GroupOperation::Leave, None, batch),
         ServiceMessage::JoinGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_group(shard, link, change, Change::Join, Some(ack), batch);
+            change_group(shard, link, change, GroupOperation::Join, Some(ack), batch);
         }
         ServiceMessage::LeaveGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_group(shard, link, change, Change::Leave, Some(ack), batch);
+            change_group(shard, link, change, GroupOperation::Leave, Some(ack), batch);
         }
-        ServiceMessage::UserJoinGroup(change) => change_user_group(link, change, Change::Join, None, batch),
-        ServiceMessage::UserLeaveGroup(change) => change_user_group(link, change, Change::Leave, None, batch),
+        ServiceMessage::UserJoinGroup(change) => change_user_group(link, change, GroupOperation::Join, None, batch),
+        ServiceMessage::UserLeaveGroup(change) => change_user_group(link, change, GroupOperation::Leave, None, batch),
         ServiceMessage::UserJoinGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_user_group(link, change, Change::Join, Some(ack), batch);
+            change_user_group(link, change, GroupOperation::Join, Some(ack), batch);
         }
         ServiceMessage::UserLeaveGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_user_group(link, change, Change::Leave, Some(ack), batch);
+            change_user_group(link, change, GroupOperation::Leave, Some(ack), batch);
         }
         ServiceMessage::CheckConnectionExistenceWithAck(check) => {
             self::check(link, Who::Connections(vec![check.subject]), None, check.ack_id, batch);
@@ -253,18 +253,18 @@ fn send_to_connections(
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Change {
+enum GroupOperation {
     Join,
     Leave,
 }
 
-impl Change {
+impl GroupOperation {
     /// Joining no group means nothing; leaving no group means leaving all.
     fn order(self, group: Option<ByteString>) -> Option<GroupOrder> {
         match (self, group) {
-            (Change::Join, group) => group.map(GroupOrder::Join),
-            (Change::Leave, Some(group)) => Some(GroupOrder::Leave(group)),
-            (Change::Leave, None) => Some(GroupOrder::LeaveAll),
+            (GroupOperation::Join, group) => group.map(GroupOrder::Join),
+            (GroupOperation::Leave, Some(group)) => Some(GroupOrder::Leave(group)),
+            (GroupOperation::Leave, None) => Some(GroupOrder::LeaveAll),
         }
     }
 }
@@ -273,7 +273,7 @@ fn change_group(
     shard: &Shard,
     link: &LinkHandle,
     GroupChange { connection_id, group, .. }: GroupChange,
-    change: Change,
+    change: GroupOperation,
     ack: Option<Arc<PendingAck>>,
     batch: &mut RoutedBatch,
 ) {
@@ -285,7 +285,7 @@ fn change_group(
 fn change_user_group(
     link: &Arc<LinkHandle>,
     UserGroupChange { user_id: user, group, .. }: UserGroupChange,
-    change: Change,
+    change: GroupOperation,
     ack: Option<Arc<PendingAck>>,
     batch: &mut RoutedBatch,
 ) {

@@ -15,7 +15,7 @@ use crate::metrics::Counters;
 use crate::net::connector::Connector;
 use crate::shard::directory::Routes;
 use crate::transport::http::Registry;
-use crate::upstream::{Caller, Hubs};
+use crate::upstream::{Caller, HubRegistry};
 
 /// Where the sockets of clients come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(crate) struct Shared {
     /// Which start of this node this is.
     pub boot: String,
     /// The hubs and the links to their app servers.
-    pub hubs: Hubs,
+    pub hubs: HubRegistry,
     /// Where each client connection is.
     pub routes: Routes,
     /// The connections that are carried by requests.
@@ -84,7 +84,7 @@ impl Shared {
             connector: ways.fleet,
             verifier: Verifier::new(settings.tokens.clone(), &settings.keys, Arc::new(ways.issuers)),
             boot: random_id(),
-            hubs: Hubs::default(),
+            hubs: HubRegistry::default(),
             routes: Routes::default(),
             carried: Registry::default(),
             counters: shards.iter().map(|_| Arc::default()).collect(),

@@ -71,7 +71,7 @@ pub(crate) struct Hub {
 
 /// Registry of all hubs of a node.
 #[derive(Debug, Default)]
-pub(crate) struct Hubs {
+pub(crate) struct HubRegistry {
     all: ArcSwap<Vec<Arc<Hub>>>,
     // Held while the lists change, which only manifests do.
     changing: Mutex<()>,
@@ -171,7 +171,7 @@ impl Hub {
     }
 }
 
-impl Hubs {
+impl HubRegistry {
     /// All hubs, oldest first.
     #[must_use]
     pub(crate) fn all(&self) -> Arc<Vec<Arc<Hub>>> {
@@ -263,10 +263,10 @@ mod tests {
     use crate::upstream::LinkHandle;
 
     fn hub_with(apps: u32) -> Arc<Hub> {
-        hub_of(&Hubs::default(), "chat", apps)
+        hub_of(&HubRegistry::default(), "chat", apps)
     }
 
-    fn hub_of(hubs: &Hubs, name: &str, apps: u32) -> Arc<Hub> {
+    fn hub_of(hubs: &HubRegistry, name: &str, apps: u32) -> Arc<Hub> {
         let hub = hubs.learn(HubManifest::new(name, &format!("/{name}")));
         for app in 0..apps {
             let server = AppServer {
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn an_instance_has_one_number_wherever_it_is_met() {
-        let hubs = Hubs::default();
+        let hubs = HubRegistry::default();
         let (a, b) = (hubs.number("a"), hubs.number("b"));
         assert!(a != b && hubs.number("a") == a);
         assert_eq!((&*hubs.instance(b), &*hubs.instance(AppServerId::NONE)), ("b", ""));
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn an_app_server_is_linked_while_any_hub_has_a_link_to_it() {
-        let hubs = Hubs::default();
+        let hubs = HubRegistry::default();
         let (chat, status) = (hub_of(&hubs, "chat", 2), hub_of(&hubs, "status", 2));
         let linked = || hubs.linked_app_servers().iter().map(|app| app.id.0).collect::<Vec<_>>();
         assert_eq!(linked(), [0, 1]);
@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn paths_are_found_without_regard_to_case() {
-        let hubs = Hubs::default();
+        let hubs = HubRegistry::default();
         hubs.learn(HubManifest::new("status", "/statusHub"));
         assert!(hubs.find("/STATUSHUB").is_some());
         assert!(hubs.find("/statushub/").is_some());
