@@ -1,36 +1,39 @@
-//! Links between proxies and this app server: WebSockets, or pieces of memory in one process.
+//! Links between proxies and this app server: which upgrade gets which session, and where its frames go.
 //!
 //! ```text
-//!  upgrade ──► Slots: judge it ──► handshake ──► reader ──► Endpoint (opens, data, leavings)
-//!  (headers)   (ends an older       (we speak      writer ◄── Outbox of the session
+//!  upgrade ──► Slots: judge it ──► handshake ──► LinkReadLoop ──► EndpointSink ──► Endpoint (opens, data, closes)
+//!  (headers)   (ends an older       (we speak      LinkWriteLoop ◄── LinkOutbox of the session
 //!               socket first)        first)        both until the socket ends; the session lives on
 //! ```
+//!
+//! Sockets, handshake, outbox, reader and writer are [`trunkline_link`]'s, which proxies use, too.
 
 mod attached;
-mod end;
-mod handshake;
-mod reader;
+mod endpoint_sink;
+mod policy;
 mod session;
 mod slots;
-mod socket;
 mod starts;
-mod writer;
 
 use std::sync::Arc;
 
+use axum::extract::ws::WebSocket;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use trunkline_link::StopReason;
 use trunkline_protocol::service::{Answer, Offer};
 
 use crate::endpoint::Endpoint;
 
 pub(crate) use attached::Attached;
-use end::LinkEnd;
-use session::Stop;
 pub(crate) use slots::{Refused, SlotKey, Slots};
-pub(crate) use socket::LinkSocket;
 
-/// A link that is asked for.
+/// A link over axum's WebSockets, or in memory; and its halves.
+pub(crate) type LinkSocket = trunkline_link::LinkSocket<WebSocket>;
+pub(crate) type LinkReader = trunkline_link::LinkReader<WebSocket>;
+pub(crate) type LinkWriter = trunkline_link::LinkWriter<WebSocket>;
+
+/// A link that a proxy asks for.
 pub(crate) struct Link {
     pub(crate) endpoint: Arc<dyn Endpoint>,
     pub(crate) key: SlotKey,
@@ -48,10 +51,10 @@ impl Link {
     pub(crate) async fn attach(self, offer: Option<Offer>) -> Result<(Attached, Answer), Refused> {
         loop {
             let occupied = match self.slots.take(&self, offer.as_ref())? {
-                slots::Taken::Attached(attached, answer) => return Ok((attached, answer)),
-                slots::Taken::Occupied(session) => session,
+                slots::TakenSlot::Attached(attached, answer) => return Ok((attached, answer)),
+                slots::TakenSlot::Occupied(session) => session,
             };
-            occupied.stop(Stop::Replaced);
+            occupied.stop(StopReason::Replaced);
             occupied.detached().await;
         }
     }

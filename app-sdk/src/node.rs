@@ -1,19 +1,17 @@
 //! One proxy, as one hub sees it: its links, and the send link among them.
 
 mod link_pool;
-mod outbox;
 
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
+use trunkline_link::{LinkOutbox, TrySendError};
 
 use crate::sync::{read, write};
 
 use link_pool::LinkPool;
-use outbox::TrySendError;
 #[cfg(test)]
-pub(crate) use outbox::tests::{outbox as open_outbox, take as next_piece};
-pub(crate) use outbox::{Outbox, Outgoing};
+pub(crate) use tests::{next_piece, open_outbox};
 
 /// A proxy process, identified by its name and its boot id.
 #[derive(Debug)]
@@ -21,7 +19,7 @@ pub(crate) struct Node {
     name: Box<str>,
     boot: Box<str>,
     knows_causes: bool,
-    pool: RwLock<LinkPool<Arc<Outbox>>>,
+    pool: RwLock<LinkPool<Arc<LinkOutbox>>>,
 }
 
 /// Outcome of the end of a link session.
@@ -56,7 +54,7 @@ impl Node {
         self.is(&other.name, &other.boot)
     }
 
-    pub(crate) fn open(&self, slot: u32, outbox: Arc<Outbox>) {
+    pub(crate) fn open(&self, slot: u32, outbox: Arc<LinkOutbox>) {
         write(&self.pool).open(slot, outbox);
     }
 
@@ -115,20 +113,42 @@ impl Node {
         false
     }
 
-    fn send_link(&self) -> Option<Arc<Outbox>> {
+    fn send_link(&self) -> Option<Arc<LinkOutbox>> {
         read(&self.pool).send_link().map(Arc::clone)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::outbox::tests::{outbox, take};
+    use trunkline_link::{OutboxPolicy, Outgoing};
+    use trunkline_protocol::service::{
+        Attachment, Capabilities, Offer, Role, Session, SessionId, SessionSettings, Transmit,
+    };
+
     use super::*;
+
+    /// Makes an outbox with a ring of this size, and its socket to a proxy that does not resume.
+    pub(crate) fn open_outbox(ring_max_bytes: usize) -> (LinkOutbox, Attachment) {
+        let settings = SessionSettings::new(ring_max_bytes, 1_000);
+        let session = Session::new(SessionId::FIRST, Role::AppServer, settings, 0);
+        let outbox = LinkOutbox::new(OutboxPolicy::waiting(), Some(session));
+        let offer = Offer { session: SessionId::FIRST, received: None, capabilities: Capabilities::default() };
+        let (attachment, _) = outbox.attach_offer(&offer, 0).unwrap().unwrap();
+        (outbox, attachment)
+    }
+
+    /// Takes the next piece that is written.
+    pub(crate) fn next_piece(outbox: &LinkOutbox, attachment: Attachment) -> Option<Transmit> {
+        match outbox.poll(attachment, 0) {
+            Outgoing::Piece(piece) => Some(piece),
+            Outgoing::Idle(_) | Outgoing::Over => None,
+        }
+    }
 
     #[test]
     fn frames_of_a_lost_send_link_leave_first_on_the_next() {
         let node = Node::new("proxy", "boot", true);
-        let ((first, _), (second, socket)) = (outbox(100), outbox(100));
+        let ((first, _), (second, socket)) = (open_outbox(100), open_outbox(100));
         let second = Arc::new(second);
         node.open(0, Arc::new(first));
         node.open(1, Arc::clone(&second));
@@ -137,14 +157,14 @@ mod tests {
         assert!(!ended.was_last);
         assert_eq!(ended.lost_frames, 0);
         assert!(node.control(b"\x01b"));
-        let written: Vec<_> = std::iter::from_fn(|| take(&second, socket)).map(|piece| piece.bytes).collect();
+        let written: Vec<_> = std::iter::from_fn(|| next_piece(&second, socket)).map(|piece| piece.bytes).collect();
         assert_eq!(written.concat(), b"\x01a\x01b");
     }
 
     #[test]
     fn the_last_link_takes_its_queue_with_it_and_sends_go_nowhere() {
         let node = Node::new("proxy", "boot", true);
-        node.open(4, Arc::new(outbox(100).0));
+        node.open(4, Arc::new(open_outbox(100).0));
         node.control(b"\x01a");
         let ended = node.end(4);
         assert!(ended.was_last);

@@ -1,7 +1,7 @@
 //! Outbound side of one hub or raw endpoint: which proxies there are, and what goes to each.
 //!
 //! ```text
-//!  clients, groups, results ──► Outbound ──► Node (one proxy) ──► Outbox of its send link ──► link writer
+//!  clients, groups, results ──► Outbound ──► Node (one proxy) ──► LinkOutbox of its send link ──► link writer
 //! ```
 //!
 //! Everything for one proxy goes through one queue, the outbox of its send link: that gives one order, whatever the
@@ -23,7 +23,9 @@ use trunkline_protocol::wire::CAUSE_HEADER;
 use crate::connection::{ConnectionClose, short};
 use crate::error::SendError;
 use crate::metrics::HubMetrics;
-use crate::node::{Node, Outbox};
+use trunkline_link::LinkOutbox;
+
+use crate::node::Node;
 use crate::sync::{read, write};
 
 use proxies::Proxies;
@@ -51,7 +53,7 @@ impl Outbound {
         boot: &str,
         knows_causes: bool,
         slot: u32,
-        outbox: Arc<Outbox>,
+        outbox: Arc<LinkOutbox>,
     ) -> Arc<Node> {
         let now = Instant::now();
         let begun = write(&self.proxies).begin_session((name, boot), knows_causes, slot, outbox, now);
@@ -192,7 +194,7 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::node::{next_piece, open_outbox};
 
-    fn written(outbox: &Outbox, socket: Attachment) -> Vec<u8> {
+    fn written(outbox: &LinkOutbox, socket: Attachment) -> Vec<u8> {
         std::iter::from_fn(|| next_piece(outbox, socket)).flat_map(|piece| piece.bytes).collect()
     }
 

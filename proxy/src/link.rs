@@ -1,32 +1,34 @@
-//! Keep the session of one slot alive over as many sockets as that takes, and give what it brings down to the shards.
+//! The task of each link: keeps the session of one slot alive over as many sockets as that takes, and routes the frames
+//! that it brings down to the shards.
 //!
 //! ```text
 //!  session ─► dial ─► carry ─── socket lost ──► dial again, with backoff, within the window
 //!    ▲                  │                                  │
 //!    │                  └─ broken, goodbye, retired ─┐     └─ window passed, not known there any more ─┐
-//!    └───── the next one ◄── those whose home it was are told ◄──────────────────────────────── over ◄─┘
+//!    └───── the next one ◄── its client connections are told ◄───────────────────────────────── over ◄─┘
 //! ```
 //!
 //! Reading waits for no client and no handler, only for room in another shard's inbox, which that shard always makes.
 
-mod carry;
-mod over;
-mod sort;
+mod attachment;
+mod route;
+mod session_over;
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
+use trunkline_link::{LinkClock, window_passed};
 use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::limits::LINK_HANDSHAKE_TIMEOUT_MS;
-use trunkline_protocol::service::{Backoff, Capabilities, Incoming, Offer, Role, Session, SessionEvent, SessionId};
+use trunkline_protocol::service::{Backoff, Capabilities, Incoming, Offer, Role, Session, SessionId};
 
 use crate::shard::Shard;
 use crate::shard::ShardCommand;
 use crate::upstream::{DialError, Dialled, LinkHandle, Pool, dial};
-use over::{End, Over};
+use session_over::{CarryEnd, SessionOver};
 
 /// A dial of a lost link is given up after this share of the window: it may have got stuck where another one passes.
 const DIALS_PER_WINDOW: u64 = 4;
@@ -39,34 +41,36 @@ pub(crate) async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
     let mut id = SessionId::FIRST;
     let mut backoff = Backoff::default();
     while !pool.retired().is_cancelled() {
-        let mut keeper = Keeper::new(&shard, &pool, slot, id);
+        let mut keeper = SlotKeeper::new(&shard, &pool, slot, id);
         let over = keeper.run(&mut backoff).await;
         keeper.end(over).await;
         id = id.next();
     }
 }
 
-/// One session, and what reading it needs beside it.
-struct Keeper<'a> {
+/// Keeper of one session of a slot, over all its sockets.
+struct SlotKeeper<'a> {
     shard: &'a Rc<Shard>,
     pool: &'a Arc<Pool>,
     slot: usize,
     link: Arc<LinkHandle>,
+    clock: LinkClock,
     incoming: Incoming,
-    /// It has carried something, or could have.
+    /// Whether it ever had a socket.
     was_open: bool,
 }
 
-impl<'a> Keeper<'a> {
+impl<'a> SlotKeeper<'a> {
     fn new(shard: &'a Rc<Shard>, pool: &'a Arc<Pool>, slot: usize, id: SessionId) -> Self {
         let links = shard.shared().settings.links;
         let session = Session::new(id, Role::Proxy, links.session(), shard.shared().now_ms());
         let link = LinkHandle::new(pool.hub().index(), pool.app().id, links.outbox_max_bytes, session);
-        Self { shard, pool, slot, link: Arc::new(link), incoming: Incoming::default(), was_open: false }
+        let clock = LinkClock::since(shard.shared().instant(0));
+        Self { shard, pool, slot, link: Arc::new(link), clock, incoming: Incoming::default(), was_open: false }
     }
 
     /// Keeps the session alive until it is over.
-    async fn run(&mut self, backoff: &mut Backoff) -> Over {
+    async fn run(&mut self, backoff: &mut Backoff) -> SessionOver {
         loop {
             let (dialled, offer) = match self.dial(backoff).await {
                 Ok(dialled) => dialled,
@@ -74,8 +78,8 @@ impl<'a> Keeper<'a> {
             };
             backoff.reset();
             match self.carry(dialled, &offer).await {
-                End::Over(over) => return over,
-                End::Lost(reason) => self.lost(&reason),
+                CarryEnd::Over(over) => return over,
+                CarryEnd::Lost(reason) => self.lost(&reason),
             }
             if let Some(over) = self.wait(backoff).await {
                 return over;
@@ -83,10 +87,10 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Dials until it is open again.
-    async fn dial(&mut self, backoff: &mut Backoff) -> Result<(Dialled, Offer), Over> {
+    /// Dials until the link is open again.
+    async fn dial(&mut self, backoff: &mut Backoff) -> Result<(Dialled, Offer), SessionOver> {
         loop {
-            let Some(offer) = self.offer() else { return Err(Over::retired()) };
+            let Some(offer) = self.offer() else { return Err(SessionOver::retired()) };
             let begun = Instant::now();
             let shared = self.shard.shared();
             let dialling = dial(self.pool, self.slot, &offer, &shared.boot, shared.caller());
@@ -101,17 +105,17 @@ impl<'a> Keeper<'a> {
                     return Ok((dialled, offer));
                 }
                 // At once the next one, unless this one never was anything: then something is wrong there.
-                Err(DialError::UnknownSession) if self.was_open => return Err(Over::unknown()),
+                Err(DialError::UnknownSession) if self.was_open => return Err(SessionOver::unknown()),
                 Err(DialError::UnknownSession) => {
                     let over = self.wait(backoff).await;
-                    return Err(over.unwrap_or_else(Over::unknown));
+                    return Err(over.unwrap_or_else(SessionOver::unknown));
                 }
-                // Whoever watches the upstream asks who is there now, and retires the pool.
+                // The watcher of the upstream reads the manifest again, and retires the pool.
                 Err(DialError::OtherInstance) => self.pool.met_another_instance(),
                 Err(error) => {
                     // The watcher of the upstream tells people, once; this would be a line for each link and try.
                     let (hub, slot) = (self.pool.hub().name(), self.slot);
-                    debug!(hub, app = %self.pool.app().reach, slot, %error, "a link can't be opened yet");
+                    debug!(hub, app = %self.pool.app().target, slot, %error, "a link can't be opened yet");
                 }
             }
             if let Some(over) = self.wait(backoff).await {
@@ -121,7 +125,7 @@ impl<'a> Keeper<'a> {
     }
 
     fn offer(&self) -> Option<Offer> {
-        let mut offer = self.link.offer()?;
+        let mut offer = self.link.outbox().offer()?;
         if !self.shard.shared().settings.links.can_resume() {
             offer.capabilities = Capabilities { knows_causes: true, ..Capabilities::default() };
         }
@@ -136,7 +140,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// Waits before the next dial, unless the session is over before.
-    async fn wait(&self, backoff: &mut Backoff) -> Option<Over> {
+    async fn wait(&self, backoff: &mut Backoff) -> Option<SessionOver> {
         let wait = Duration::from_millis(backoff.next_wait_ms(u16::from_ne_bytes(random_bytes())));
         tokio::select! {
             over = self.give_up() => Some(over),
@@ -145,54 +149,40 @@ impl<'a> Keeper<'a> {
     }
 
     /// Waits until a session without a socket is over.
-    async fn give_up(&self) -> Over {
+    async fn give_up(&self) -> SessionOver {
         tokio::select! {
-            () = self.pool.retired().cancelled() => Over::retired(),
-            over = self.window() => over,
+            () = self.pool.retired().cancelled() => SessionOver::retired(),
+            cause = window_passed(self.link.outbox(), self.clock) => SessionOver::decided(cause),
         }
     }
 
-    async fn window(&self) -> Over {
-        let shared = self.shard.shared();
-        while let Some(at_ms) = self.link.poll_timeout() {
-            sleep_until(shared.instant(at_ms)).await;
-            if let Some(SessionEvent::End(cause)) = self.link.handle_timeout(shared.now_ms()) {
-                return Over::decided(cause);
-            }
-        }
-        // Never open: it may take as long as it takes.
-        std::future::pending().await
-    }
-
-    /// The socket is lost, and the session lives.
+    /// Notes that the socket is lost while the session lives.
     fn lost(&self, reason: &str) {
         self.pool.interrupted();
         let (hub, app, slot) = (self.pool.hub().name(), &self.pool.app().name, self.slot);
         warn!(hub, %app, slot, reason, "link lost: it is to be resumed, and its clients wait");
     }
 
-    /// The session is over: those whose home it was are told, exactly once.
-    async fn end(self, over: Over) {
-        let (leftover, cause) = (self.link.close(), over.of_connections());
+    /// Ends the session, and tells its client connections so, exactly once.
+    async fn end(self, over: SessionOver) {
+        let (leftover, cause) = (self.link.outbox().close(), over.of_connections());
         self.pool.lost(self.slot);
         let counters = &self.shard.counters().sessions;
         counters.ended(over.cause).increment();
         counters.frames_lost.add(leftover.uncertain.count + leftover.unsent.count);
         let (hub, app, slot) = (self.pool.hub().name(), &self.pool.app().name, self.slot);
         match (over.is_planned(), self.was_open) {
-            (_, false) => debug!(hub, %app, slot, reason = over.reason, "a link was never open"),
-            (true, true) => info!(hub, %app, slot, reason = over.reason, "link closed"),
+            (_, false) => debug!(hub, %app, slot, reason = &over.reason, "a link was never open"),
+            (true, true) => info!(hub, %app, slot, reason = &over.reason, "link closed"),
             (false, true) => {
-                let reason = over.reason;
+                let reason = &over.reason;
                 warn!(hub, %app, slot, reason, "link over: the clients whose home it was get another one");
             }
         }
         if self.was_open {
             give_to_all(self.shard, &ShardCommand::LinkLost(self.link.id(), cause)).await;
         }
-        if let Some(socket) = over.socket {
-            socket.say_goodbye().await;
-        }
+        over.say_goodbye().await;
     }
 }
 

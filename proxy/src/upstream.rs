@@ -1,28 +1,26 @@
-//! Links to app servers: where they are, how they are dialled, which one a new client connection is given.
+//! App servers and the links to them: where they are, how they are dialled, which link is a client connection's home.
 //!
 //! ```text
-//!  upstream ──manifest──► hubs ──► pool per hub and app server ──► links, each dialled for ever
+//!  app server ──manifest──► hubs ──► pool per hub and app server ──► slots ──► LinkHandle: what shards write to
 //! ```
 //!
-//! What a link brings down is not read here: see [`downlink`](crate::link).
+//! The task that keeps a slot's link open, and routes the frames that it brings down, is [`link`](crate::link)'s.
 
+mod authorizer;
 mod caller;
-mod dial;
-mod handle;
-mod home;
-mod hubs;
+mod home_choice;
+mod hub_registry;
+mod link_dial;
+mod link_handle;
 mod manifest;
 mod pool;
-mod question;
-mod socket;
 
+pub(crate) use authorizer::Authorizer;
 pub(crate) use caller::Caller;
-pub(crate) use dial::{DialError, Dialled, dial};
-pub(crate) use handle::{LinkHandle, LinkId, Outgoing};
-pub use hubs::MemoryDialler;
-pub(crate) use hubs::{AppServer, AppServerId, Hub, HubIndex, Hubs, Reach};
+pub use hub_registry::MemoryDialler;
+pub(crate) use hub_registry::{AppServer, AppServerId, AppTarget, Hub, HubIndex, HubRegistry};
+pub(crate) use link_dial::{DialError, Dialled, UpstreamWebSocket, dial};
+pub(crate) use link_handle::{LinkHandle, LinkId};
 pub(crate) use manifest::{ReadManifestError, read_manifest};
-pub(crate) use pool::{Home, Pool};
-pub(crate) use question::Questioner;
-pub use socket::MemoryLink;
-pub(crate) use socket::{LinkReader, LinkSocket, LinkSocketError, LinkWriter};
+pub(crate) use pool::{HomeLink, Pool};
+pub use trunkline_link::MemoryLink;

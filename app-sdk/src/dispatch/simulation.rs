@@ -10,12 +10,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
+use trunkline_link::LinkOutbox;
 use trunkline_protocol::hub::{HandshakeRequest, HubProtocol};
 use trunkline_protocol::service::{Attachment, ErrorCompletion, FrameBuffer, Payloads, ServiceMessage};
 
 use super::*;
 use crate::metrics::Metrics;
-use crate::node::{Outbox, next_piece, open_outbox};
+use crate::node::{next_piece, open_outbox};
 use crate::{Cancellation, Hub, UploadStream};
 
 const ID: &str = "c1";
@@ -165,7 +166,7 @@ fn hub(state: TestState) -> Hub {
 struct Simulation {
     hub: Arc<Dispatcher>,
     node: Arc<Node>,
-    outbox: Arc<Outbox>,
+    outbox: Arc<LinkOutbox>,
     socket: Attachment,
     frames: FrameBuffer,
     state: TestState,

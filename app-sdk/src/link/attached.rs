@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-use trunkline_protocol::service::{Answer, Attachment, Offer, SessionError};
+use tokio::task::JoinHandle;
+use trunkline_link::{LinkEnd, LinkReadLoop, LinkWriteLoop, SocketStop, StopReason, request_handshake};
+use trunkline_protocol::limits::LINK_TIMEOUT_MS;
+use trunkline_protocol::service::{Answer, Attachment, Incoming, Offer, Role, SessionError};
 
-use super::session::{LinkSession, Socket, Stop};
-use super::socket::{LinkReader, LinkSocket, LinkWriter};
-use super::{LinkEnd, SlotKey, Slots, handshake, reader, writer};
+use super::endpoint_sink::EndpointSink;
+use super::policy::{end_of_connections, is_planned};
+use super::session::LinkSession;
+use super::{LinkReader, LinkSocket, LinkWriter, SlotKey, Slots};
 use crate::connection::ConnectionClose;
 use crate::metrics::Counted;
 use crate::sync::lock;
@@ -21,8 +24,10 @@ pub(crate) struct Attached {
     session: Arc<LinkSession>,
     slots: Arc<Slots>,
     attachment: Attachment,
-    /// Fires when the socket has to go.
-    stop: CancellationToken,
+    /// Ends the socket from outside.
+    stop: SocketStop,
+    /// The session's numbering, which goes back to it with the socket.
+    incoming: Incoming,
     is_resumed: bool,
     /// What its connections are told if the session ends with this socket.
     over: Option<ConnectionClose>,
@@ -35,15 +40,14 @@ impl Attached {
         slots: Arc<Slots>,
         offer: &Offer,
     ) -> Option<Result<(Self, Answer), SessionError>> {
-        let now_ms = session.now_ms();
-        let attached = session.outbox.with_session(|session| session.handle_offer(offer, now_ms))?;
+        let attached = session.outbox.attach_offer(offer, session.clock.now_ms())?;
         Some(attached.map(|(attachment, answer)| {
-            lock(&session.incoming).attach(answer.received);
-            let socket = Socket::default();
-            let stop = socket.stop.clone();
-            *lock(&session.socket) = socket;
+            let mut incoming = std::mem::take(&mut *lock(&session.incoming));
+            incoming.attach(answer.received);
+            let stop = SocketStop::default();
+            *lock(&session.socket) = stop.clone();
             let is_resumed = offer.received.is_some();
-            (Self { session, slots, attachment, stop, is_resumed, over: None }, answer)
+            (Self { session, slots, attachment, stop, incoming, is_resumed, over: None }, answer)
         }))
     }
 
@@ -51,29 +55,23 @@ impl Attached {
     pub(crate) async fn run(mut self, mut socket: LinkSocket) {
         let shaken = tokio::select! {
             biased;
-            () = self.stop.cancelled() => Err(self.stopped()),
-            shaken = handshake::shake(&mut socket) => shaken,
+            () = self.stop.stopped() => Err(self.stop.end()),
+            shaken = request_handshake(&mut socket) => shaken,
         };
-        let LinkSocket { reader, writer } = socket;
         let (end, writer) = match shaken {
-            Ok(frames) => self.carry(frames, reader, writer).await,
-            Err(end) => (end, Some(writer)),
+            Ok(()) => self.carry(socket).await,
+            Err(end) => (end, Some(socket.writer)),
         };
         self.log(&end);
-        self.over = (!end.is_resumable()).then(|| end.of_connections());
+        self.over = (!end.is_resumable()).then(|| end_of_connections(&end));
         drop(self);
-        if let (Some(mut writer), Some((code, reason))) = (writer, end.goodbye()) {
-            let _ = tokio::time::timeout(FLUSH_TIMEOUT, writer.close(code, reason)).await;
+        if let (Some(mut writer), Some(close)) = (writer, end.close_frame(Role::AppServer)) {
+            let _ = tokio::time::timeout(FLUSH_TIMEOUT, writer.close(close)).await;
         }
     }
 
     /// Reads and writes. Returns why it ended, and the writing half unless the writer hangs.
-    async fn carry(
-        &self,
-        frames: handshake::Frames,
-        incoming: LinkReader,
-        outgoing: LinkWriter,
-    ) -> (LinkEnd, Option<LinkWriter>) {
+    async fn carry(&mut self, socket: LinkSocket) -> (LinkEnd, Option<LinkWriter>) {
         let metrics = &self.session.endpoint.outbound().metrics;
         let _open = Counted::new(&metrics.links);
         let SlotKey { hub, node, slot, .. } = &self.session.key;
@@ -83,22 +81,15 @@ impl Attached {
         } else {
             tracing::info!(%hub, %node, slot, "link opened");
         }
-        let writing = writer::write(Arc::clone(&self.session), self.attachment, self.stop.clone(), outgoing);
-        let mut writing = tokio::spawn(writing);
-        let mut end = tokio::select! {
-            end = reader::read(&self.session, frames, incoming) => end,
-            () = self.stop.cancelled() => self.stopped(),
-        };
-        self.stop.cancel();
+        let mut writing = self.spawn_writer(socket.writer);
+        let end = read(&self.session, &mut self.incoming, socket.reader, &self.stop).await;
+        self.stop.stop(StopReason::Failed, &self.session.outbox);
         // What was queued before a shutdown still goes out; all else waits for the next socket.
         match tokio::time::timeout(FLUSH_TIMEOUT, &mut writing).await {
             Ok(Ok((writer, Ok(())))) => (end, Some(writer)),
-            Ok(Ok((_, Err(cause)))) => {
-                if matches!(end, LinkEnd::Replaced) && self.session.stop_reason().is_none() {
-                    end = cause;
-                }
-                (end, None)
-            }
+            // A writer that failed is why the reader was stopped.
+            Ok(Ok((_, Err(cause)))) if matches!(end, LinkEnd::Replaced) && self.has_failed() => (cause, None),
+            Ok(Ok((_, Err(_)))) => (end, None),
             Ok(Err(_)) | Err(_) => {
                 writing.abort();
                 (end, None)
@@ -106,24 +97,43 @@ impl Attached {
         }
     }
 
-    /// Why the socket was stopped; a writer that failed gives no reason here.
-    fn stopped(&self) -> LinkEnd {
-        self.session.stop_reason().unwrap_or(Stop::Replaced).into()
+    /// Writes in a task of its own, so that a busy reader delays nothing.
+    fn spawn_writer(&self, mut writer: LinkWriter) -> JoinHandle<(LinkWriter, Result<(), LinkEnd>)> {
+        let (session, stop, attachment) = (Arc::clone(&self.session), self.stop.clone(), self.attachment);
+        tokio::spawn(async move {
+            let (outbox, clock) = (&*session.outbox, session.clock);
+            let piece_timeout = Some(Duration::from_millis(LINK_TIMEOUT_MS));
+            let writes = LinkWriteLoop { outbox, clock, attachment, piece_timeout };
+            let written = writes.run(&mut writer, &stop, |_| {}).await;
+            // The reader is to know of a failed socket at once.
+            stop.stop(StopReason::Failed, outbox);
+            (writer, written)
+        })
+    }
+
+    fn has_failed(&self) -> bool {
+        self.stop.reason() == Some(StopReason::Failed)
     }
 
     fn log(&self, end: &LinkEnd) {
         let SlotKey { hub, node, slot, .. } = &self.session.key;
-        if end.is_planned() {
-            tracing::info!(%hub, %node, slot, %end, "link ended");
+        let reason = end.reason(Role::AppServer);
+        if is_planned(end) {
+            tracing::info!(%hub, %node, slot, end = %reason, "link ended");
         } else {
-            let cause = std::error::Error::source(end).map(ToString::to_string);
-            tracing::warn!(%hub, %node, slot, %end, cause, "link ended");
+            tracing::warn!(%hub, %node, slot, end = %reason, cause = end.source(), "link ended");
         }
     }
 }
 
+async fn read(session: &LinkSession, incoming: &mut Incoming, reader: LinkReader, stop: &SocketStop) -> LinkEnd {
+    let mut reads = LinkReadLoop { outbox: &session.outbox, clock: session.clock, incoming, reader };
+    reads.run(&mut EndpointSink(session), stop).await
+}
+
 impl Drop for Attached {
     fn drop(&mut self) {
+        *lock(&self.session.incoming) = std::mem::take(&mut self.incoming);
         self.slots.let_go(&self.session, self.attachment, self.over.take());
     }
 }

@@ -6,17 +6,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use trunkline_link::{LinkClock, LinkEnd, LinkOutbox, OutboxPolicy, StopReason};
 use trunkline_protocol::limits::RESUME_WINDOW_MS;
 use trunkline_protocol::service::{
     Answer, Attachment, Capabilities, Incoming, Offer, Role, Session, SessionError, SessionId, SessionSettings,
     UpgradeDecision, UpgradeRefusal, decide_upgrade,
 };
 
-use super::session::{self, LinkSession, Stop};
+use super::policy::end_of_connections;
+use super::session::{self, LinkSession};
 use super::starts::{News, Starts};
-use super::{Attached, Link, LinkEnd};
+use super::{Attached, Link};
 use crate::connection::{ConnectionClose, LinkId};
-use crate::node::Outbox;
 use crate::sync::lock;
 
 /// How long the newest session of a slot is remembered after it was over: no upgrade is under way for longer.
@@ -52,7 +53,7 @@ struct Slot {
 }
 
 /// What came of an upgrade.
-pub(super) enum Taken {
+pub(super) enum TakenSlot {
     Attached(Attached, Answer),
     /// This session has a socket, which is to be ended first.
     Occupied(Arc<LinkSession>),
@@ -69,17 +70,17 @@ pub(crate) enum Refused {
 
 impl Slots {
     /// Gives an upgrade its session, new or not.
-    pub(super) fn take(self: &Arc<Self>, link: &Link, offer: Option<&Offer>) -> Result<Taken, Refused> {
+    pub(super) fn take(self: &Arc<Self>, link: &Link, offer: Option<&Offer>) -> Result<TakenSlot, Refused> {
         let mut slots = lock(&self.slots);
         let slot = slots.entry(link.key.clone()).or_default();
         let offer = offer.cloned().unwrap_or_else(|| plain_offer(slot.newest));
         let judgement = match &slot.live {
-            Some(live) => live.outbox.with_session(|session| decide_upgrade(&offer, Some(session), slot.newest)),
-            None => None,
+            Some(live) => live.outbox.judge(&offer, slot.newest),
+            None => decide_upgrade(&offer, None, slot.newest),
         };
-        match (judgement.unwrap_or_else(|| decide_upgrade(&offer, None, slot.newest)), &slot.live) {
+        match (judgement, &slot.live) {
             (UpgradeDecision::Refuse(refusal), _) => Err(refusal.into()),
-            (UpgradeDecision::EndSocketFirst, Some(live)) => Ok(Taken::Occupied(Arc::clone(live))),
+            (UpgradeDecision::EndSocketFirst, Some(live)) => Ok(TakenSlot::Occupied(Arc::clone(live))),
             (UpgradeDecision::Resume, Some(live)) => {
                 let session = Arc::clone(live);
                 self.resume(&mut slots, session, &offer)
@@ -105,7 +106,7 @@ impl Slots {
     pub(super) fn let_go(&self, session: &Arc<LinkSession>, attachment: Attachment, over: Option<ConnectionClose>) {
         let mut slots = lock(&self.slots);
         let cause = session.detach(attachment);
-        if let Some(end) = over.or_else(|| cause.map(|cause| LinkEnd::Over(cause).of_connections())) {
+        if let Some(end) = over.or_else(|| cause.map(|cause| end_of_connections(&LinkEnd::Over(cause)))) {
             end_session(&mut slots, session, &end);
         }
     }
@@ -115,11 +116,11 @@ impl Slots {
         slots: &mut HashMap<SlotKey, Slot>,
         session: Arc<LinkSession>,
         offer: &Offer,
-    ) -> Result<Taken, Refused> {
+    ) -> Result<TakenSlot, Refused> {
         match Attached::new(Arc::clone(&session), Arc::clone(self), offer) {
-            Some(Ok((attached, answer))) => Ok(Taken::Attached(attached, answer)),
+            Some(Ok((attached, answer))) => Ok(TakenSlot::Attached(attached, answer)),
             Some(Err(error)) => {
-                end_session(slots, &session, &LinkEnd::from(error.clone()).of_connections());
+                end_session(slots, &session, &end_of_connections(&LinkEnd::from(error.clone())));
                 Err(error.into())
             }
             // It has ended in this very moment.
@@ -132,7 +133,7 @@ impl Slots {
         slots: &mut HashMap<SlotKey, Slot>,
         link: &Link,
         offer: &Offer,
-    ) -> Result<Taken, Refused> {
+    ) -> Result<TakenSlot, Refused> {
         self.sweep(slots, &link.key);
         let session = Arc::new(new_session(link, offer));
         if let Some(slot) = slots.get_mut(&link.key) {
@@ -153,9 +154,9 @@ impl Slots {
             (other == key || is_gone).then(|| Arc::clone(live))
         };
         let over: Vec<_> = slots.iter().filter_map(|(other, slot)| is_over(other, slot)).collect();
-        let end = LinkEnd::Replaced.of_connections();
+        let end = end_of_connections(&LinkEnd::Replaced);
         for session in &over {
-            session.stop(Stop::Replaced);
+            session.stop(StopReason::Replaced);
             end_session(slots, session, &end);
         }
         slots.retain(|other, slot| {
@@ -200,7 +201,8 @@ fn new_session(link: &Link, offer: &Offer) -> LinkSession {
     let SlotKey { node, boot, slot, .. } = &link.key;
     let window_ms = offer.capabilities.window_ms.unwrap_or(RESUME_WINDOW_MS).clamp(1, WINDOW_MAX_MS);
     let settings = SessionSettings::new(link.ring_max_bytes, window_ms);
-    let outbox = Arc::new(Outbox::new(Session::new(offer.session, Role::AppServer, settings, 0)));
+    let session = Session::new(offer.session, Role::AppServer, settings, 0);
+    let outbox = Arc::new(LinkOutbox::new(OutboxPolicy::waiting(), Some(session)));
     LinkSession {
         id: LinkId(LATEST.fetch_add(1, Ordering::Relaxed)),
         key: link.key.clone(),
@@ -212,7 +214,7 @@ fn new_session(link: &Link, offer: &Offer) -> LinkSession {
         socket: Mutex::default(),
         detached: tokio::sync::Notify::new(),
         over: tokio_util::sync::CancellationToken::new(),
-        started: Instant::now(),
+        clock: LinkClock::start(),
     }
 }
 

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::replay_buffer::ReplayBuffer;
-use crate::node::{Node, Outbox};
+use trunkline_link::LinkOutbox;
+
+use crate::node::Node;
 
 /// The linked proxies, and the replay buffer for late ones.
 #[derive(Debug, Default)]
@@ -41,7 +43,7 @@ impl Proxies {
         (name, boot): (&str, &str),
         knows_causes: bool,
         slot: u32,
-        outbox: Arc<Outbox>,
+        outbox: Arc<LinkOutbox>,
         now: Instant,
     ) -> SessionBegin {
         if let Some(node) = self.linked.iter().find(|node| node.is(name, boot)) {
@@ -97,7 +99,12 @@ mod tests {
 
     const FRAME: Bytes = Bytes::from_static(b"\x01a");
 
-    fn begin(proxies: &mut Proxies, name: &str, slot: u32, now: Instant) -> (SessionBegin, Arc<Outbox>, Attachment) {
+    fn begin(
+        proxies: &mut Proxies,
+        name: &str,
+        slot: u32,
+        now: Instant,
+    ) -> (SessionBegin, Arc<LinkOutbox>, Attachment) {
         let (outbox, socket) = open_outbox(1_000);
         let outbox = Arc::new(outbox);
         (proxies.begin_session((name, "boot"), true, slot, Arc::clone(&outbox), now), outbox, socket)

@@ -69,8 +69,7 @@ impl MemoryDialler for EmbeddedDialler {
         let key = SlotKey { hub: hub.into(), node: node.into(), boot: boot.into(), slot };
         // It ends with the node and not before: when the server shuts down, clients are to have a last word.
         if let Some(opened) = core.link(key, ready.outbox_max_bytes, CancellationToken::new()) {
-            let socket = LinkSocket::memory(link.reader, link.writer);
-            self.runtime.spawn(core.tasks.track_future(opened.run(socket)));
+            self.runtime.spawn(core.tasks.track_future(opened.run(LinkSocket::from(link))));
         }
     }
 }

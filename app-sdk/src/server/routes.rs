@@ -10,12 +10,11 @@ use axum::extract::{ConnectInfo, Query, State};
 use axum::response::{IntoResponse, Response};
 use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
+use trunkline_link::{MalformedHeader, read_capabilities, read_offer, write_answer};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::manifest::Manifest;
-use trunkline_protocol::service::{Answer, Capabilities, Offer, UpgradeRefusal, parse_received};
-use trunkline_protocol::wire::{
-    BOOT_HEADER, CAPABILITIES_HEADER, INSTANCE_HEADER, NODE_HEADER, RECEIVED_HEADER, SESSION_HEADER, SLOT_HEADER,
-};
+use trunkline_protocol::service::UpgradeRefusal;
+use trunkline_protocol::wire::{BOOT_HEADER, INSTANCE_HEADER, NODE_HEADER, SLOT_HEADER};
 
 use super::access::AccessError;
 use super::server_core::{ReadyServer, ServerCore};
@@ -80,14 +79,13 @@ pub(super) async fn link(
     }
     let key = slot_key(&query.hub, &headers)?;
     let mut link = core.link(key, ready.outbox_max_bytes, core.shutdown.clone()).ok_or(RouteRefusal::Hub(query.hub))?;
-    let capabilities = capabilities(&headers)?;
-    link.knows_causes = capabilities.knows_causes;
+    link.knows_causes = read_capabilities(&headers)?.knows_causes;
     let upgrade = upgrade?
         .max_message_size(MESSAGE_MAX_BYTES)
         .max_frame_size(MESSAGE_MAX_BYTES)
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES);
-    let (attached, answer) = link.attach(offer(&headers, capabilities)?).await?;
+    let (attached, answer) = link.attach(read_offer(&headers)?).await?;
     let tasks = core.tasks.clone();
     let mut response = upgrade.on_upgrade(move |socket| tasks.track_future(attached.run(LinkSocket::network(socket))));
     write_answer(&answer, response.headers_mut());
@@ -95,31 +93,6 @@ pub(super) async fn link(
         response.headers_mut().insert(INSTANCE_HEADER, instance);
     }
     Ok(response)
-}
-
-fn capabilities(headers: &HeaderMap) -> Result<Capabilities, RouteRefusal> {
-    let told = headers.get(CAPABILITIES_HEADER).map(|value| value.to_str().unwrap_or_default().parse());
-    told.transpose().map(Option::unwrap_or_default).map_err(|_| RouteRefusal::Header(CAPABILITIES_HEADER))
-}
-
-/// Reads the session offer of a proxy that resumes; others have none.
-fn offer(headers: &HeaderMap, capabilities: Capabilities) -> Result<Option<Offer>, RouteRefusal> {
-    let malformed = |name| move |_| RouteRefusal::Header(name);
-    let text_of = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    if capabilities.resume_ring_bytes.is_none() {
-        return Ok(None);
-    }
-    let session = text(headers, SESSION_HEADER)?.parse().map_err(malformed(SESSION_HEADER))?;
-    let received = text_of(RECEIVED_HEADER).map(parse_received).transpose().map_err(malformed(RECEIVED_HEADER))?;
-    Ok(Some(Offer { session, received, capabilities }))
-}
-
-fn write_answer(answer: &Answer, headers: &mut HeaderMap) {
-    headers.insert(RECEIVED_HEADER, HeaderValue::from(answer.received));
-    // Digits, letters and an equals sign are good in any header.
-    if let Ok(capabilities) = HeaderValue::from_str(&answer.capabilities.to_string()) {
-        headers.insert(CAPABILITIES_HEADER, capabilities);
-    }
 }
 
 pub(super) fn ready<'a>(
@@ -145,6 +118,12 @@ fn slot_key(hub: &str, headers: &HeaderMap) -> Result<SlotKey, RouteRefusal> {
 fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, RouteRefusal> {
     let value = headers.get(name).and_then(|value| value.to_str().ok());
     value.filter(|value| !value.is_empty()).ok_or(RouteRefusal::Header(name))
+}
+
+impl From<MalformedHeader> for RouteRefusal {
+    fn from(header: MalformedHeader) -> Self {
+        Self::Header(header.name)
+    }
 }
 
 impl RouteRefusal {

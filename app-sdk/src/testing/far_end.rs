@@ -1,4 +1,4 @@
-//! The far end of a link: as much of a proxy as tests need, in a few maps.
+//! The far end of a link in memory: as much of a proxy as tests need, in a few maps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -7,28 +7,26 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use trunkline_link::answer_handshake;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{
-    Ack, AckStatus, ErrorCompletion, FrameBuffer, GroupChange, LinkHandshakeResponse, Payloads, Ping, ServiceMessage,
-    UserGroupChange,
+    Ack, AckStatus, ErrorCompletion, GroupChange, Payloads, Ping, ServiceMessage, UserGroupChange,
 };
 
-use crate::link::LinkSocket;
+use crate::link::{LinkReader, LinkSocket, LinkWriter};
 use crate::sync::lock;
-
-/// Pieces that may wait; each is what one end gathered in a turn.
-const PIECES_MAX: usize = 16;
 
 /// The far end of the link of one hub.
 #[derive(Debug)]
 pub(super) struct FarEnd {
-    up: mpsc::Sender<Bytes>,
+    /// `None` until hands are shaken.
+    up: tokio::sync::Mutex<Option<LinkWriter>>,
     members: Mutex<Members>,
     /// Fires when hands are shaken, or the link has ended.
     open: CancellationToken,
 }
 
-/// Who is connected, in a set order.
+/// The connected clients, in a fixed order.
 #[derive(Debug, Default)]
 struct Members {
     all: BTreeMap<ByteString, Member>,
@@ -47,10 +45,14 @@ struct Member {
 impl FarEnd {
     /// Starts it, and returns the socket of the near end.
     pub(super) fn start() -> (Arc<Self>, LinkSocket) {
-        let ((up, near_reader), (near_writer, down)) = (mpsc::channel(PIECES_MAX), mpsc::channel(PIECES_MAX));
-        let far_end = Arc::new(Self { up, members: Mutex::default(), open: CancellationToken::new() });
-        tokio::spawn(Arc::clone(&far_end).read(down));
-        (far_end, LinkSocket::memory(near_reader, near_writer))
+        let (near, far) = LinkSocket::memory();
+        let far_end = Arc::new(Self {
+            up: tokio::sync::Mutex::default(),
+            members: Mutex::default(),
+            open: CancellationToken::new(),
+        });
+        tokio::spawn(Arc::clone(&far_end).run(far.into()));
+        (far_end, near)
     }
 
     /// Adds a client, once the link is open, and returns what will come for it; nothing when the link has ended.
@@ -76,30 +78,32 @@ impl FarEnd {
 
     /// Sends a message to the hub; `false` when the link has ended.
     pub(super) async fn send(&self, message: ServiceMessage) -> bool {
-        self.up.send(message.to_frame()).await.is_ok()
+        match &mut *self.up.lock().await {
+            Some(up) => up.send(message.to_frame()).await.is_ok(),
+            None => false,
+        }
     }
 
-    async fn read(self: Arc<Self>, mut down: mpsc::Receiver<Bytes>) {
-        let mut frames = FrameBuffer::default();
-        while let Some(piece) = down.recv().await {
-            frames.push(piece);
-            while let Ok(Some(body)) = frames.next_body() {
-                let Ok(Some(message)) = ServiceMessage::decode(&body) else { continue };
-                let is_handshake = matches!(message, ServiceMessage::HandshakeRequest(_));
-                let answer = lock(&self.members).handle(message);
-                if let Some(answer) = answer
-                    && !self.send(answer).await
-                {
-                    break;
-                }
-                if is_handshake {
-                    self.open.cancel();
-                }
-            }
+    async fn run(self: Arc<Self>, mut socket: LinkSocket) {
+        if answer_handshake(&mut socket).await.is_ok() {
+            *self.up.lock().await = Some(socket.writer);
+            self.open.cancel();
+            self.read(socket.reader).await;
         }
         // Their clients see the end.
         *lock(&self.members) = Members { is_over: true, ..Members::default() };
         self.open.cancel();
+    }
+
+    async fn read(&self, mut down: LinkReader) {
+        while let Ok(message) = down.next_message().await {
+            let answer = message.and_then(|message| lock(&self.members).handle(message));
+            if let Some(answer) = answer
+                && !self.send(answer).await
+            {
+                return;
+            }
+        }
     }
 }
 
@@ -107,9 +111,6 @@ impl Members {
     /// Does what a proxy does with a frame, and returns its answer.
     fn handle(&mut self, message: ServiceMessage) -> Option<ServiceMessage> {
         match message {
-            ServiceMessage::HandshakeRequest(_) => {
-                return Some(ServiceMessage::HandshakeResponse(LinkHandshakeResponse::default()));
-            }
             // Heard in answer, the near end never finds this one silent, not even on a clock that is wound forward.
             ServiceMessage::Ping(_) => return Some(ServiceMessage::Ping(Ping::default())),
             ServiceMessage::ConnectionData(data) => {

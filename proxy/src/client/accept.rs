@@ -22,7 +22,7 @@ use crate::shard::{
     Client, Content, DATA_TYPE_HANDSHAKE, PastConnection, PendingConnection, Shard, Sockets, Status, opening_until,
     short,
 };
-use crate::upstream::{Home, Hub, LinkHandle};
+use crate::upstream::{HomeLink, Hub, LinkHandle};
 
 /// Time for the last frames to a client that is not accepted.
 const REFUSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,8 +83,8 @@ fn record(shard: &Shard, pending: &PendingConnection, failure: &HandshakeFailure
     shard.shared().remember(shard.index(), PastConnection { hub: name, transport, ..past });
 }
 
-/// Home that is none, where new clients may wait until there is one.
-fn waiting_room(shard: &Shard, hub: &Hub, handshake: Option<&Handshake>) -> Option<Home> {
+/// HomeLink that is none, where new clients may wait until there is one.
+fn waiting_room(shard: &Shard, hub: &Hub, handshake: Option<&Handshake>) -> Option<HomeLink> {
     let may_wait = shard.shared().settings.rehoming.holds_new && handshake.is_some();
     may_wait.then(|| Arc::new(LinkHandle::nowhere(hub.index())))
 }
@@ -94,7 +94,7 @@ fn open(
     shard: &Rc<Shard>,
     pending_socket: PendingSocket,
     handshake: Option<Handshake>,
-    home: Home,
+    home: HomeLink,
     pending: PendingConnection,
     settings: &HubManifest,
 ) -> Box<Reader> {

@@ -23,7 +23,7 @@ use crate::limits::Quota;
 use crate::metrics::Limit;
 use crate::shard::{CloseReason, Content, PauseReason, Serial, Shard, ShardState, Slot};
 use crate::transport::websocket;
-use crate::upstream::Home;
+use crate::upstream::HomeLink;
 
 /// Size from which a read is part of a flood.
 const LARGE_READ_BYTES: usize = 16 * 1024;
@@ -37,7 +37,7 @@ pub(super) struct Reader {
     pub(super) id: Rc<str>,
     pub(super) slot: Slot,
     pub(super) serial: Serial,
-    pub(super) home: Home,
+    pub(super) home: HomeLink,
     pub(super) content: Content,
     pub(super) limit_bytes: usize,
     pub(super) inbound: Inbound,
@@ -310,7 +310,7 @@ pub(super) fn cause_of(error: &io::Error) -> Cause {
 /// Destination of one read's messages: the home link, or the shard itself.
 struct Upstream<'a> {
     state: &'a mut ShardState,
-    home: &'a Home,
+    home: &'a HomeLink,
     id: &'a str,
     slot: Slot,
     /// Number of messages, pings included.

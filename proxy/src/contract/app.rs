@@ -17,7 +17,7 @@ use trunkline_protocol::service::*;
 
 use crate::node::upstream_watcher::open_pools;
 use crate::shard::Shared;
-use crate::upstream::{MemoryDialler, MemoryLink, Pool, Reach};
+use crate::upstream::{AppTarget, MemoryDialler, MemoryLink, Pool};
 
 /// An app server, and the pools of its hubs at the node.
 pub(super) struct App {
@@ -67,7 +67,7 @@ impl App {
         let dialler = Arc::new(Dialler { links: sender, decision: Mutex::new(Some(Decision::default())) });
         let manifest = Manifest { instance: instance.into(), name: instance.into(), version: String::new(), hubs };
         let changed = Arc::new(Notify::new());
-        let pools = open_pools(shared, Reach::Memory(dialler.clone()), manifest, &changed);
+        let pools = open_pools(shared, AppTarget::Memory(dialler.clone()), manifest, &changed);
         Self { links, pools, dialler }
     }
 

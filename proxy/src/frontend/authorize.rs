@@ -47,7 +47,7 @@ pub(crate) fn authorize(
             return Err(unavailable(Cause::NoAppServer, "no app server serves this hub at the moment"));
         };
         let outcome = match question {
-            Ok(question) => endpoint.questioner.ask(&apps, endpoint.shared.caller(), question).await,
+            Ok(question) => endpoint.authorizer.authorize(&apps, endpoint.shared.caller(), question).await,
             Err(error) => Err(error.into()),
         };
         let problem = match outcome.map(read_decision) {
@@ -61,7 +61,7 @@ pub(crate) fn authorize(
             Err(error) => error.to_string(),
         };
         endpoint.counters.app_not_asked.increment();
-        warn!(hub = name, app = %first.reach, %problem, "a client can't be let in, because the app can't be asked");
+        warn!(hub = name, app = %first.target, %problem, "a client can't be let in, because the app can't be asked");
         Err(unavailable(Cause::AppUnreachable, "the app can't be asked whether you may come in"))
     }
 }

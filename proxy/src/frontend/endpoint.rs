@@ -12,7 +12,7 @@ use super::proxy_client::ProxyClient;
 use crate::metrics::Counters;
 use crate::net::http_client::HttpClient;
 use crate::shard::{ShardSender, Shared};
-use crate::upstream::{Hub, Questioner};
+use crate::upstream::{Authorizer, Hub};
 
 const STOPPING: &str = "this node is stopping: connect again, to another one";
 
@@ -22,7 +22,7 @@ pub(crate) struct Endpoint {
     pub(super) shared: Arc<Shared>,
     pub(super) counters: Arc<Counters>,
     pub(super) shard: ShardSender,
-    pub(super) questioner: Questioner,
+    pub(super) authorizer: Authorizer,
     pub(super) proxy_client: Arc<ProxyClient>,
 }
 
@@ -31,9 +31,9 @@ impl Endpoint {
     pub(crate) fn new(shared: Arc<Shared>, counters: Arc<Counters>, shard: ShardSender) -> Self {
         let connect_timeout = shared.settings.relay.upstream_connect_timeout;
         let app_servers = HttpClient::new(shared.connector.clone(), connect_timeout);
-        let questioner = Questioner::new(app_servers.clone(), shared.settings.negotiate_timeout);
+        let authorizer = Authorizer::new(app_servers.clone(), shared.settings.negotiate_timeout);
         let proxy_client = Arc::new(ProxyClient::new(&shared, app_servers));
-        Self { shared, counters, shard, questioner, proxy_client }
+        Self { shared, counters, shard, authorizer, proxy_client }
     }
 
     /// Returns the refusal for a new client, if the hub takes none now.

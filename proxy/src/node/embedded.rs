@@ -23,7 +23,7 @@ use crate::config::Settings;
 use crate::frontend::Endpoint;
 use crate::shard::ShardCommand;
 use crate::shard::{ShardSender, Shared};
-use crate::upstream::{MemoryDialler, Pool, Reach};
+use crate::upstream::{AppTarget, MemoryDialler, Pool};
 
 /// Time that clients have to disconnect when the app stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ impl Embedded {
         drop(shard_thread::start(0, shared.clone(), Vec::new(), inbox, stop.clone())?);
         // A link in memory can't reach another instance, so nothing waits for changes.
         let changed = Arc::new(Notify::new());
-        let pools = open_pools(&shared, Reach::Memory(dialler), manifest, &changed);
+        let pools = open_pools(&shared, AppTarget::Memory(dialler), manifest, &changed);
         Ok(Self { shared, pools, inbox: sender, stop })
     }
 

@@ -15,7 +15,7 @@ use super::app_instance::{AppInstances, Sighting};
 use crate::net::address::Address;
 use crate::observer::UpstreamProblems;
 use crate::shard::{ShardMessage, Shared};
-use crate::upstream::{AppServer, Pool, Reach, ReadManifestError, read_manifest};
+use crate::upstream::{AppServer, AppTarget, Pool, ReadManifestError, read_manifest};
 
 /// Interval at which a manifest is read again while the app server doesn't answer, or some of its links are not open.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -94,7 +94,7 @@ fn record_answer(
         Sighting::OneOfSeveral => {}
     }
     info!(upstream = %address, app = %manifest.name, %instance, hubs = manifest.hubs.len(), "app server found");
-    known.add(instance, open_pools(shared, Reach::Network(address.clone()), manifest, changed));
+    known.add(instance, open_pools(shared, AppTarget::Network(address.clone()), manifest, changed));
     // Of several instances, those without a link are given up.
     known.remove_dead(|pools| pools.iter().any(|pool| pool.open() > 0)).iter().for_each(|pools| retire(pools));
 }
@@ -123,12 +123,12 @@ fn give_up_if_certain(
 /// Registers the hubs of an app server and opens a pool of links for each.
 pub(crate) fn open_pools(
     shared: &Arc<Shared>,
-    reach: Reach,
+    target: AppTarget,
     manifest: Manifest,
     changed: &Arc<Notify>,
 ) -> Vec<Arc<Pool>> {
     let (id, instance, name) = (shared.hubs.number(&manifest.instance), manifest.instance, manifest.name);
-    let app = Arc::new(AppServer { id, instance, name, reach });
+    let app = Arc::new(AppServer { id, instance, name, target });
     let pools = manifest.hubs.into_iter().enumerate().map(|(index, mut settings)| {
         // The proxy's flags are upper bounds of what a hub asks for.
         settings.message_max_bytes = settings.message_max_bytes.min(shared.settings.message_max_bytes);

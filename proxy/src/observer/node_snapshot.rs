@@ -27,7 +27,7 @@ const COMPARED_AGE_MAX: Duration = Duration::from_secs(10);
 /// Pools in a snapshot.
 const POOLS_MAX: usize = 500;
 
-/// Hubs in a snapshot.
+/// HubRegistry in a snapshot.
 const HUBS_MAX: usize = 200;
 
 /// Takes snapshots of this node, and compares each with the one before.
@@ -153,8 +153,8 @@ fn pools(shared: &Shared, kinds: &Census) -> Vec<PoolSnapshot> {
                 hub: hub.name().into(),
                 app: app.instance.clone(),
                 app_name: app.name.clone(),
-                address: app.reach.to_string(),
-                is_leaving: pool.is_leaving(),
+                address: app.target.to_string(),
+                is_leaving: pool.is_draining(),
                 open: open as u64,
                 resuming: resuming as u64,
                 down: pool.size().saturating_sub(open + resuming) as u64,

@@ -19,7 +19,7 @@ use trunkline_protocol::id::ID_CHARS;
 use super::command::{Audience, MembershipChange, Receivers};
 use super::route_table::{Location, RouteTable};
 use super::slot::{Serial, Slot};
-use crate::upstream::{AppServerId, Home, HubIndex, LinkId};
+use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
 
 pub(crate) use census::{Census, ClientKind};
 pub(crate) use cold_state::{ColdState, PauseReason, PauseReasons};
@@ -87,7 +87,7 @@ impl Connections {
     }
 
     /// Gives a client connection another home.
-    pub(crate) fn set_home(&mut self, slot: Slot, home: &Home) {
+    pub(crate) fn set_home(&mut self, slot: Slot, home: &HomeLink) {
         let Some(client) = self.live_mut(slot) else { return };
         let before = ClientKind::of(client);
         client.home = Arc::clone(home);

@@ -147,7 +147,7 @@ mod tests {
 
     use super::*;
     use crate::net::socket::Socket;
-    use crate::upstream::{AppServerId, HubIndex, Hubs, LinkHandle};
+    use crate::upstream::{AppServerId, HubIndex, HubRegistry, LinkHandle};
 
     fn client(change: impl FnOnce(&mut Client)) -> Client {
         let home = Arc::new(LinkHandle::opened(HubIndex::from(0), AppServerId::from(0)));
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_check_returns_what_is_overdue_and_checks_again_a_tick_later() {
-        let hubs = Hubs::default();
+        let hubs = HubRegistry::default();
         hubs.learn(settings());
         let (mut connections, mut wheel) = (Connections::default(), KeepAlive::default());
         let silent = connections.insert(client(|client| client.last_sent = 100), None);

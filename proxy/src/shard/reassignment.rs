@@ -20,7 +20,7 @@ use super::connection::{Connections, PauseReason, Status};
 use super::content::Content;
 use super::slot::{Serial, Slot};
 use crate::metrics::Counters;
-use crate::upstream::{AppServerId, Home, HubIndex, Hubs};
+use crate::upstream::{AppServerId, HomeLink, HubIndex, HubRegistry};
 
 /// Type of the data that carries a hub handshake in a service message.
 pub(crate) const DATA_TYPE_HANDSHAKE: i64 = 1;
@@ -64,7 +64,7 @@ impl Reassignment {
     }
 
     /// Gives a client connection another home, or lets it wait for one, unread.
-    pub(super) fn assign_or_wait(&mut self, connections: &mut Connections, hubs: &Hubs, slot: Slot, now: u32) {
+    pub(super) fn assign_or_wait(&mut self, connections: &mut Connections, hubs: &HubRegistry, slot: Slot, now: u32) {
         if self.assign(connections, hubs, slot, now) {
             return;
         }
@@ -75,7 +75,7 @@ impl Reassignment {
     }
 
     /// Tries again for all that wait: a link has opened, or a full one may have room.
-    pub(super) fn retry(&mut self, connections: &mut Connections, hubs: &Hubs, now: u32) {
+    pub(super) fn retry(&mut self, connections: &mut Connections, hubs: &HubRegistry, now: u32) {
         for waiting in mem::take(&mut self.unassigned) {
             let Unassigned { slot, serial, .. } = waiting;
             let client = connections.get_current(slot, serial);
@@ -104,7 +104,7 @@ impl Reassignment {
     }
 
     /// Gives a client connection another home if there is one; `false` while there is none.
-    fn assign(&mut self, connections: &mut Connections, hubs: &Hubs, slot: Slot, now: u32) -> bool {
+    fn assign(&mut self, connections: &mut Connections, hubs: &HubRegistry, slot: Slot, now: u32) -> bool {
         loop {
             let Some(client) = connections.get(slot) else { return true };
             let all = hubs.all();
@@ -123,9 +123,9 @@ impl Reassignment {
     fn open_at(
         &mut self,
         connections: &mut Connections,
-        hubs: &Hubs,
+        hubs: &HubRegistry,
         slot: Slot,
-        home: &Home,
+        home: &HomeLink,
         handshake_timeout_ms: Option<u64>,
         now: u32,
     ) {

@@ -16,7 +16,7 @@ use crate::limits::LimitCounters;
 use crate::metrics::Counters;
 use crate::net::connector::Connector;
 use crate::transport::http_transport::HttpTransports;
-use crate::upstream::{Caller, Hubs};
+use crate::upstream::{Caller, HubRegistry};
 
 /// Origin of the sockets of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +43,8 @@ pub(crate) struct Shared {
     pub verifier: Verifier,
     /// Random id of this start of the node.
     pub boot: String,
-    /// Hubs and the links to their app servers.
-    pub hubs: Hubs,
+    /// HubRegistry and the links to their app servers.
+    pub hubs: HubRegistry,
     pub routes: Arc<RouteTable>,
     /// Connections over HTTP transports.
     pub http_transports: HttpTransports,
@@ -82,7 +82,7 @@ impl Shared {
             connector: connectors.fleet,
             verifier: Verifier::new(settings.tokens.clone(), &settings.keys, connectors.issuers),
             boot: random_id(),
-            hubs: Hubs::default(),
+            hubs: HubRegistry::default(),
             routes: Arc::default(),
             http_transports: HttpTransports::default(),
             counters: shards.iter().map(|_| Arc::default()).collect(),

@@ -20,7 +20,7 @@ use super::state::ShardState;
 use crate::config::Settings;
 use crate::net::socket::Socket;
 use crate::transport::websocket::{Unframed, unframe};
-use crate::upstream::{AppServer, AppServerId, Home, Hub, HubIndex, LinkHandle, Pool, Reach};
+use crate::upstream::{AppServer, AppServerId, AppTarget, HomeLink, Hub, HubIndex, LinkHandle, Pool};
 
 /// Room of a client's socket.
 const SOCKET_BYTES: usize = 1024;
@@ -50,10 +50,10 @@ impl Testbed {
     }
 
     /// Adds an app server with one open link.
-    pub(super) fn app_server(&self, instance: &str) -> (Arc<Pool>, Home) {
+    pub(super) fn app_server(&self, instance: &str) -> (Arc<Pool>, HomeLink) {
         let id = self.state.context.shared.hubs.number(instance);
-        let reach = Reach::Network("http://app".parse().unwrap());
-        let server = AppServer { id, instance: instance.into(), name: String::new(), reach };
+        let target = AppTarget::Network("http://app".parse().unwrap());
+        let server = AppServer { id, instance: instance.into(), name: String::new(), target };
         let pool = Arc::new(Pool::new(self.hub.clone(), Arc::new(server), 1, Arc::default()));
         let home = Arc::new(LinkHandle::opened(self.hub.index(), id));
         pool.opened(0, home.clone());
@@ -68,7 +68,7 @@ impl Testbed {
     }
 
     /// Adds an open client with this home.
-    pub(super) fn client_at(&mut self, id: &str, home: &Home) -> Slot {
+    pub(super) fn client_at(&mut self, id: &str, home: &HomeLink) -> Slot {
         let (socket, far_end) = duplex(SOCKET_BYTES);
         let serial = self.state.connections.next_serial();
         let content = Content::Hub(HubProtocol::Json);

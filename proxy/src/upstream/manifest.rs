@@ -1,4 +1,4 @@
-//! Ask an app server for its manifest.
+//! Read the manifest of an app server.
 
 use axum::body::Body;
 use http::{Request, StatusCode};
@@ -8,10 +8,10 @@ use super::caller::{Caller, RequestError};
 use crate::net::address::Address;
 use crate::net::http_client::read_whole;
 
-/// A manifest has some 300 bytes per hub; what is larger comes from something else.
+/// Maximum size of a manifest: it has some 300 bytes per hub, and anything larger comes from something else.
 const MANIFEST_MAX_BYTES: usize = 1024 * 1024;
 
-/// Why there is no manifest.
+/// Why a manifest could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum ReadManifestError {
@@ -23,13 +23,13 @@ pub(crate) enum ReadManifestError {
     /// Something else answers there.
     #[error("{authority} answers {status} to {MANIFEST_PATH}: no app server with the Trunkline SDK?")]
     Status { authority: String, status: StatusCode },
-    /// The answer is none.
+    /// The answer is not a manifest.
     #[error("{authority} gives a manifest that can't be read: {problem}")]
     Body { authority: String, problem: String },
 }
 
 impl ReadManifestError {
-    /// Whether nobody listens there.
+    /// Whether the connection was refused.
     #[must_use]
     pub(crate) fn is_refused(&self) -> bool {
         matches!(self, Self::Request(error) if error.is_refused())

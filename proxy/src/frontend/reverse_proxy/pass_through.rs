@@ -19,7 +19,7 @@ use crate::frontend::request_extension::FromApp;
 use crate::frontend::reverse_proxy::relayed_body::{ByteMeter, RelayedRequestBody, SilenceTimer};
 use crate::frontend::reverse_proxy::{next_hop, silence_limit, tunnel, x_forwarded};
 use crate::metrics::{PassThroughOutcome, RelayFailure};
-use crate::upstream::{AppServer, Reach};
+use crate::upstream::{AppServer, AppTarget};
 
 /// Request for the first app server that takes it.
 struct PassThrough<'a> {
@@ -84,7 +84,7 @@ impl<'a> PassThrough<'a> {
         let mut body = has_body.then(|| Body::new(RelayedRequestBody { body, silence: silence.clone(), meter }));
         let mut outcome = Err(RelayFailure::Unreachable);
         for app in app_servers {
-            let Reach::Network(address) = &app.reach else { continue };
+            let AppTarget::Network(address) = &app.target else { continue };
             let request = next_hop::request(parts.clone(), body.take().unwrap_or_default());
             outcome = silence_limit::send(&endpoint.proxy_client.app_servers, address, request, &silence, limit).await;
             if has_body || !matches!(outcome, Err(RelayFailure::Unreachable)) {

@@ -11,7 +11,7 @@ use crate::net::socket::Socket;
 use crate::shard::content::Content;
 use crate::shard::outbox::Outbox;
 use crate::shard::slot::Serial;
-use crate::upstream::Home;
+use crate::upstream::HomeLink;
 
 /// Record of a client connection. An idle one costs little more than this.
 ///
@@ -37,8 +37,8 @@ pub(crate) struct Client {
     pub last_heard: u32,
     /// Tells it from others that had its slot.
     pub serial: Serial,
-    /// Home link: carries all its upward frames, and names its hub and its app server.
-    pub home: Home,
+    /// HomeLink link: carries all its upward frames, and names its hub and its app server.
+    pub home: HomeLink,
     pub id: Rc<str>,
     /// Fields that no delivery reads.
     pub cold: Box<ColdState>,
@@ -78,7 +78,7 @@ pub(crate) enum Status {
 
 impl Client {
     #[must_use]
-    pub(crate) fn new(id: Rc<str>, serial: Serial, home: Home, content: Content, socket: Socket) -> Self {
+    pub(crate) fn new(id: Rc<str>, serial: Serial, home: HomeLink, content: Content, socket: Socket) -> Self {
         Self {
             id,
             serial,

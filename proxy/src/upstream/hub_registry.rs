@@ -1,4 +1,4 @@
-//! The hubs that this node knows, learnt from the manifests of app servers.
+//! Registry of the hubs that this node serves, learnt from the manifests of app servers.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,14 +9,14 @@ use axum::body::Body;
 use http::{Request, Response};
 use trunkline_protocol::manifest::HubManifest;
 
-use super::{Home, MemoryLink, Pool};
+use super::{HomeLink, MemoryLink, Pool};
 use crate::net::address::Address;
 
-/// A hub's place in tables.
+/// Index of a hub in tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct HubIndex(u32);
 
-/// An app server instance, for as long as this process lives.
+/// Number of an app server instance, never used again in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct AppServerId(u32);
 
@@ -28,26 +28,26 @@ pub(crate) struct AppServer {
     pub instance: String,
     /// Its name, for people.
     pub name: String,
-    pub reach: Reach,
+    pub target: AppTarget,
 }
 
-/// How an app server is reached.
+/// Where an app server is: behind an address, or in this process.
 #[derive(Debug, Clone)]
-pub(crate) enum Reach {
+pub(crate) enum AppTarget {
     Network(Address),
     Memory(Arc<dyn MemoryDialler>),
 }
 
-/// Reaches the app that this node is embedded in.
+/// Connector to the app that this node is embedded in.
 pub trait MemoryDialler: std::fmt::Debug + Send + Sync {
-    /// Gives the app the far end of a link, with what headers would tell over the network.
+    /// Gives the app the far end of a link, with the values that headers have over the network.
     fn dial(&self, hub: &str, node: &str, boot: &str, slot: usize, link: MemoryLink);
 
     /// Has the app answer a request to one of the paths that it serves for proxies.
     fn ask(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 }
 
-impl std::fmt::Display for Reach {
+impl std::fmt::Display for AppTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Network(address) => write!(f, "{address}"),
@@ -64,14 +64,14 @@ pub(crate) struct Hub {
     settings: ArcSwap<HubManifest>,
     pools: ArcSwap<Vec<Arc<Pool>>>,
     next: AtomicUsize,
-    /// Questions have turns of their own: each client brings one and then needs a home, so of two app servers one would
-    /// be asked by all.
-    next_asked: AtomicUsize,
+    /// Authorizations take turns separately: each client brings one and then needs a home, so of two app servers one
+    /// would get them all.
+    next_authorizing: AtomicUsize,
 }
 
-/// All hubs of a node.
+/// Registry of all hubs of a node.
 #[derive(Debug, Default)]
-pub(crate) struct Hubs {
+pub(crate) struct HubRegistry {
     all: ArcSwap<Vec<Arc<Hub>>>,
     // Held while the lists change, which only manifests do.
     changing: Mutex<()>,
@@ -80,7 +80,6 @@ pub(crate) struct Hubs {
 }
 
 impl HubIndex {
-    /// The place as a number.
     #[must_use]
     pub(crate) fn get(self) -> usize {
         self.0 as usize
@@ -104,7 +103,6 @@ impl From<u32> for AppServerId {
 }
 
 impl Hub {
-    /// Its place in tables.
     #[must_use]
     pub(crate) fn index(&self) -> HubIndex {
         self.index
@@ -131,50 +129,50 @@ impl Hub {
     /// Whether any app server can be reached that is not about to stop.
     #[must_use]
     pub(crate) fn is_served(&self) -> bool {
-        self.pools.load().iter().any(|pool| pool.open() > 0 && !pool.is_leaving())
+        self.pools.load().iter().any(|pool| pool.open() > 0 && !pool.is_draining())
     }
 
     /// The link for a new client connection: app servers take turns, then the links of a pool do.
     #[must_use]
-    pub(crate) fn choose_home(&self) -> Option<Home> {
+    pub(crate) fn choose_home(&self) -> Option<HomeLink> {
         let pools = self.pools.load();
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         (0..pools.len()).find_map(|step| pools.get((start + step) % pools.len())?.choose_home())
     }
 
-    /// Another home for a client connection that has lost its own at this app server: there, if that still has links.
+    /// Another home for a client connection that has lost its home at this app server: there, if that still has links.
     #[must_use]
-    pub(crate) fn choose_home_near(&self, app: AppServerId) -> Option<Home> {
+    pub(crate) fn choose_home_near(&self, app: AppServerId) -> Option<HomeLink> {
         let pools = self.pools.load();
         let own = pools.iter().find(|pool| pool.app().id == app).and_then(|pool| pool.choose_home());
         own.or_else(|| self.choose_home())
     }
 
-    /// The app servers to ask something, in the order in which to try them: those that are linked take turns.
+    /// The linked app servers in the order in which to try them for an authorization: they take turns.
     #[must_use]
     pub(crate) fn apps_in_turn(&self) -> Vec<Arc<AppServer>> {
         let pools = self.pools.load();
-        let up = pools.iter().filter(|pool| pool.open() > 0 && !pool.is_leaving());
+        let up = pools.iter().filter(|pool| pool.open() > 0 && !pool.is_draining());
         let mut apps: Vec<_> = up.map(|pool| pool.app().clone()).collect();
-        let turn = self.next_asked.fetch_add(1, Ordering::Relaxed);
+        let turn = self.next_authorizing.fetch_add(1, Ordering::Relaxed);
         let first = turn.checked_rem(apps.len()).unwrap_or_default();
         apps.rotate_left(first);
         apps
     }
 
-    /// Gives the hub another app server.
+    /// Adds the pool of another app server.
     pub(crate) fn add_pool(&self, pool: Arc<Pool>) {
         self.pools.rcu(|pools| pools.iter().chain([&pool]).cloned().collect::<Vec<_>>());
     }
 
-    /// Takes a retired pool away.
+    /// Removes a retired pool.
     pub(crate) fn remove_pool(&self, pool: &Arc<Pool>) {
         self.pools.rcu(|pools| pools.iter().filter(|known| !Arc::ptr_eq(known, pool)).cloned().collect::<Vec<_>>());
     }
 }
 
-impl Hubs {
-    /// All hubs, in the order in which they became known.
+impl HubRegistry {
+    /// All hubs, oldest first.
     #[must_use]
     pub(crate) fn all(&self) -> Arc<Vec<Arc<Hub>>> {
         self.all.load_full()
@@ -188,8 +186,7 @@ impl Hubs {
         all.iter().find(|hub| without_slash(&hub.settings.load().path).eq_ignore_ascii_case(path)).cloned()
     }
 
-    /// The app servers elsewhere to which any link is open, each once; those that are about to stop only while there are
-    /// no others.
+    /// The remote app servers to which any link is open, each once; draining ones only while there are no others.
     #[must_use]
     pub(crate) fn linked_app_servers(&self) -> Vec<Arc<AppServer>> {
         let (mut staying, mut all): (Vec<Arc<AppServer>>, Vec<Arc<AppServer>>) = Default::default();
@@ -197,13 +194,13 @@ impl Hubs {
             for pool in hub.pools.load().iter().filter(|pool| pool.open() > 0) {
                 let app = pool.app();
                 let is_new = |known: &[Arc<AppServer>]| known.iter().all(|known| known.id != app.id);
-                if !matches!(app.reach, Reach::Network(_)) {
+                if !matches!(app.target, AppTarget::Network(_)) {
                     continue;
                 }
                 if is_new(&all) {
                     all.push(app.clone());
                 }
-                if !pool.is_leaving() && is_new(&staying) {
+                if !pool.is_draining() && is_new(&staying) {
                     staying.push(app.clone());
                 }
             }
@@ -231,24 +228,24 @@ impl Hubs {
             settings: ArcSwap::from_pointee(settings),
             pools: ArcSwap::default(),
             next: AtomicUsize::new(0),
-            next_asked: AtomicUsize::new(0),
+            next_authorizing: AtomicUsize::new(0),
         });
         self.all.store(Arc::new(all.iter().chain([&hub]).cloned().collect()));
         hub
     }
 
-    /// The number of an app server instance: the same whenever and wherever it is met.
+    /// The number of an app server instance; every hub and pool sees one number.
     #[must_use]
     pub(crate) fn number(&self, instance: &str) -> AppServerId {
         let mut known = self.app_servers.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = known.iter().position(|known| **known == *instance).unwrap_or_else(|| {
+        let index = known.iter().position(|known| **known == *instance).unwrap_or_else(|| {
             known.push(instance.into());
             known.len() - 1
         });
-        AppServerId(u32::try_from(place).unwrap_or(u32::MAX))
+        AppServerId(u32::try_from(index).unwrap_or(u32::MAX))
     }
 
-    /// The instance of such a number.
+    /// The instance id behind a number.
     #[must_use]
     pub(crate) fn instance(&self, app: AppServerId) -> Arc<str> {
         let known = self.app_servers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -266,17 +263,17 @@ mod tests {
     use crate::upstream::LinkHandle;
 
     fn hub_with(apps: u32) -> Arc<Hub> {
-        hub_of(&Hubs::default(), "chat", apps)
+        hub_of(&HubRegistry::default(), "chat", apps)
     }
 
-    fn hub_of(hubs: &Hubs, name: &str, apps: u32) -> Arc<Hub> {
+    fn hub_of(hubs: &HubRegistry, name: &str, apps: u32) -> Arc<Hub> {
         let hub = hubs.learn(HubManifest::new(name, &format!("/{name}")));
         for app in 0..apps {
             let server = AppServer {
                 id: AppServerId(app),
                 instance: app.to_string(),
                 name: String::new(),
-                reach: Reach::Network("http://app".parse().unwrap()),
+                target: AppTarget::Network("http://app".parse().unwrap()),
             };
             let pool = Arc::new(Pool::new(hub.clone(), Arc::new(server), 2, Arc::default()));
             for slot in 0..2 {
@@ -297,10 +294,10 @@ mod tests {
     }
 
     #[test]
-    fn who_lost_a_home_stays_at_its_app_server_if_that_has_another_link() {
+    fn a_connection_without_a_home_stays_at_its_app_server_if_that_has_another_link() {
         let hub = hub_with(2);
         assert!((0..3).all(|_| hub.choose_home_near(AppServerId(1)).unwrap().app().0 == 1));
-        assert!(hub.pools()[1].leave());
+        assert!(hub.pools()[1].begin_drain());
         assert!((0..3).all(|_| hub.choose_home_near(AppServerId(1)).unwrap().app().0 == 0));
         hub.pools()[0].lost(0);
         hub.pools()[0].lost(1);
@@ -309,7 +306,7 @@ mod tests {
 
     #[test]
     fn an_instance_has_one_number_wherever_it_is_met() {
-        let hubs = Hubs::default();
+        let hubs = HubRegistry::default();
         let (a, b) = (hubs.number("a"), hubs.number("b"));
         assert!(a != b && hubs.number("a") == a);
         assert_eq!((&*hubs.instance(b), &*hubs.instance(AppServerId::NONE)), ("b", ""));
@@ -324,13 +321,13 @@ mod tests {
     }
 
     #[test]
-    fn questions_and_homes_alternate_each_by_itself() {
+    fn authorizations_and_homes_alternate_separately() {
         let hub = hub_with(2);
         let clients = (0..4).map(|_| (hub.apps_in_turn()[0].id.0, hub.choose_home().unwrap().app().0));
         assert_eq!(clients.collect::<Vec<_>>(), [(0, 0), (1, 1), (0, 0), (1, 1)]);
         let order = |hub: &Hub| hub.apps_in_turn().iter().map(|app| app.id.0).collect::<Vec<_>>();
         assert_eq!([order(&hub), order(&hub)], [[0, 1], [1, 0]], "the others are there for when one can't be reached");
-        assert!(hub.pools()[0].leave());
+        assert!(hub.pools()[0].begin_drain());
         assert_eq!(order(&hub), [1]);
         hub.pools()[1].lost(0);
         hub.pools()[1].lost(1);
@@ -339,7 +336,7 @@ mod tests {
 
     #[test]
     fn an_app_server_is_linked_while_any_hub_has_a_link_to_it() {
-        let hubs = Hubs::default();
+        let hubs = HubRegistry::default();
         let (chat, status) = (hub_of(&hubs, "chat", 2), hub_of(&hubs, "status", 2));
         let linked = || hubs.linked_app_servers().iter().map(|app| app.id.0).collect::<Vec<_>>();
         assert_eq!(linked(), [0, 1]);
@@ -349,7 +346,7 @@ mod tests {
         status.pools()[0].lost(0);
         status.pools()[0].lost(1);
         assert_eq!(linked(), [1]);
-        assert!(chat.pools()[1].leave() && status.pools()[1].leave());
+        assert!(chat.pools()[1].begin_drain() && status.pools()[1].begin_drain());
         assert_eq!(linked(), [1], "one that is about to stop is better than none");
         status.pools()[0].opened(0, Arc::new(LinkHandle::opened(status.index(), AppServerId(0))));
         assert_eq!(linked(), [0]);
@@ -357,7 +354,7 @@ mod tests {
 
     #[test]
     fn paths_are_found_without_regard_to_case() {
-        let hubs = Hubs::default();
+        let hubs = HubRegistry::default();
         hubs.learn(HubManifest::new("status", "/statusHub"));
         assert!(hubs.find("/STATUSHUB").is_some());
         assert!(hubs.find("/statushub/").is_some());

@@ -3,10 +3,10 @@
 //! Pure: given which links are open and not full, return one. Round robin: a pool is small, so a scan is cheap,
 //! and always taking the emptiest would flood a link that just came back.
 
-/// The first usable place at or after `start`, around the end; `None` when there is none.
+/// The first usable slot at or after `start`, around the end; `None` when there is none.
 pub(super) fn choose(usable: &[bool], start: usize) -> Option<usize> {
     let count = usable.len();
-    (0..count).map(|step| (start + step) % count).find(|&place| usable.get(place).copied().unwrap_or(false))
+    (0..count).map(|step| (start + step) % count).find(|&slot| usable.get(slot).copied().unwrap_or(false))
 }
 
 #[cfg(test)]
@@ -15,8 +15,8 @@ mod tests {
 
     #[test]
     fn takes_turns_while_all_are_usable() {
-        let places: Vec<_> = (0..7).map(|start| choose(&[true; 3], start).unwrap()).collect();
-        assert_eq!(places, [0, 1, 2, 0, 1, 2, 0]);
+        let slots: Vec<_> = (0..7).map(|start| choose(&[true; 3], start).unwrap()).collect();
+        assert_eq!(slots, [0, 1, 2, 0, 1, 2, 0]);
     }
 
     #[test]
@@ -26,7 +26,7 @@ mod tests {
     }
 
     #[test]
-    fn no_link_no_home() {
+    fn without_links_there_is_no_home() {
         assert_eq!(choose(&[], 0), None);
         assert_eq!(choose(&[false, false], 5), None);
     }

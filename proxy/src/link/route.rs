@@ -1,4 +1,4 @@
-//! Turn a downward frame into orders, and find out which shards they concern.
+//! Route a frame of an app server: which orders it makes, and which shards they concern.
 //!
 //! One connection concerns the shard that owns it; a group, a user or all concern every shard, because each
 //! keeps its own members. Frames are read and framed once, here, however many shards there are.
@@ -20,44 +20,26 @@ use crate::shard::{Audience, ConnectionCommand, Framed, MembershipChange, Pendin
 use crate::shard::{Shard, no_such_connection};
 use crate::upstream::LinkHandle;
 
-/// The orders of one turn, by shard.
+/// The orders of one batch of frames, by shard.
 #[derive(Debug)]
-pub(super) struct TurnOrders {
+pub(super) struct RoutedBatch {
     orders: Vec<Vec<ShardCommand>>,
-    /// The number of the last new frame that was read.
-    taken: Option<u64>,
-    bytes: usize,
+    has_begun: bool,
 }
 
-impl TurnOrders {
-    /// A turn without frames yet. A link waits with it until there are some, so it holds nothing that others could use.
-    pub(super) fn new(shards: usize) -> Self {
-        Self { orders: vec![Vec::new(); shards], taken: None, bytes: 0 }
+impl RoutedBatch {
+    /// A batch without frames yet. A link waits with it until there are some, so it holds nothing that others could use.
+    pub(super) fn of(shard: &Shard) -> Self {
+        Self { orders: vec![Vec::new(); shard.shared().shards().len()], has_begun: false }
     }
 
-    /// A frame of this number and length has come, which this shard read.
-    pub(super) fn take(&mut self, shard: &Shard, number: u64, bytes: usize) {
-        if self.is_empty()
+    /// A frame has come, which this shard read: from the first one on the batch needs the shard's list.
+    pub(super) fn begin(&mut self, shard: &Shard) {
+        if !std::mem::replace(&mut self.has_begun, true)
             && let Some(own) = self.orders.get_mut(usize::from(shard.index()))
         {
             *own = shard.spare_commands();
         }
-        self.taken = Some(number);
-        self.bytes += bytes;
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.taken.is_none()
-    }
-
-    /// The number of the last frame that has come.
-    pub(super) fn taken(&self) -> Option<u64> {
-        self.taken
-    }
-
-    /// The bytes of all frames that have come.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
     }
 
     pub(super) fn into_orders(self) -> Vec<Vec<ShardCommand>> {
@@ -76,7 +58,7 @@ impl TurnOrders {
         }
     }
 
-    /// To the shard that owns a connection; nobody gets it when nobody does.
+    /// Adds an order for the shard that owns a connection; drops it when none does.
     fn for_owner(&mut self, shard: &Shard, link: &LinkHandle, connection_id: ByteString, act: ConnectionCommand) {
         match shard.shared().routes.find(&connection_id) {
             Some(Location { shard, slot }) => {
@@ -88,31 +70,31 @@ impl TurnOrders {
     }
 }
 
-/// Sorts one frame into the turn.
+/// Routes one frame into the batch.
 ///
 /// # Errors
 /// When an app server must not send such a frame, naming it.
-pub(super) fn sort(
+pub(super) fn route(
     shard: &Shard,
     link: &Arc<LinkHandle>,
     message: ServiceMessage,
-    turn: &mut TurnOrders,
+    batch: &mut RoutedBatch,
 ) -> Result<(), String> {
     let hub = link.hub();
     let sends = &shard.counters().sends;
     let mut send = |kind: SendKind, to: Receivers, payloads: &Payloads| {
         sends.of(kind).add_alone(1);
-        turn.for_all(ShardCommand::Send { hub, to, message: Framed::new(payloads) });
+        batch.for_all(ShardCommand::Send { hub, to, message: Framed::new(payloads) });
     };
     match message {
         ServiceMessage::ConnectionData(data) => {
             sends.of(SendKind::Connection).add_alone(1);
             let kind = RawKind::from_data_type(data.data_type);
-            turn.for_owner(shard, link, data.connection_id, ConnectionCommand::Data { payload: data.payload, kind });
+            batch.for_owner(shard, link, data.connection_id, ConnectionCommand::Data { payload: data.payload, kind });
         }
         ServiceMessage::MultiConnectionData(data) => {
             sends.of(SendKind::Connections).add_alone(1);
-            send_to_connections(shard, link, data.connection_ids, &data.payloads, turn);
+            send_to_connections(shard, link, data.connection_ids, &data.payloads, batch);
         }
         ServiceMessage::BroadcastData(data) => {
             send(SendKind::All, Receivers { excluded: data.excluded, ..Audience::Everyone.into() }, &data.payloads);
@@ -140,10 +122,10 @@ pub(super) fn sort(
                 true => ConnectionCommand::HandOver { headers: close.headers },
                 false => ConnectionCommand::Close { error: close.error, cause: named_cause(&close.headers) },
             };
-            turn.for_owner(shard, link, close.connection_id, act);
+            batch.for_owner(shard, link, close.connection_id, act);
         }
-        ServiceMessage::ConnectionFlowControl(flow) => control_flow(shard, link, flow, turn),
-        other => return sort_rest(shard, link, other, turn),
+        ServiceMessage::ConnectionFlowControl(flow) => control_flow(shard, link, flow, batch),
+        other => return route_rare(shard, link, other, batch),
     }
     Ok(())
 }
@@ -154,87 +136,87 @@ fn named_cause(headers: &[(ByteString, Vec<ByteString>)]) -> Option<Cause> {
     Cause::from_label(values.first()?).filter(|cause| cause.closes())
 }
 
-/// The frames that are rare.
-fn sort_rest(
+/// Routes the rare frames.
+fn route_rare(
     shard: &Shard,
     link: &Arc<LinkHandle>,
     message: ServiceMessage,
-    turn: &mut TurnOrders,
+    batch: &mut RoutedBatch,
 ) -> Result<(), String> {
     let ack = |ack_id| PendingAck::new(link.clone(), ack_id);
     match message {
-        ServiceMessage::JoinGroup(change) => change_group(shard, link, change, Change::Join, None, turn),
-        ServiceMessage::LeaveGroup(change) => change_group(shard, link, change, Change::Leave, None, turn),
+        ServiceMessage::JoinGroup(change) => change_group(shard, link, change, GroupOperation::Join, None, batch),
+        ServiceMessage::LeaveGroup(change) => change_group(shard, link, change, GroupOperation::Leave, None, batch),
         ServiceMessage::JoinGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_group(shard, link, change, Change::Join, Some(ack), turn);
+            change_group(shard, link, change, GroupOperation::Join, Some(ack), batch);
         }
         ServiceMessage::LeaveGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_group(shard, link, change, Change::Leave, Some(ack), turn);
+            change_group(shard, link, change, GroupOperation::Leave, Some(ack), batch);
         }
-        ServiceMessage::UserJoinGroup(change) => change_user_group(link, change, Change::Join, None, turn),
-        ServiceMessage::UserLeaveGroup(change) => change_user_group(link, change, Change::Leave, None, turn),
+        ServiceMessage::UserJoinGroup(change) => change_user_group(link, change, GroupOperation::Join, None, batch),
+        ServiceMessage::UserLeaveGroup(change) => change_user_group(link, change, GroupOperation::Leave, None, batch),
         ServiceMessage::UserJoinGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_user_group(link, change, Change::Join, Some(ack), turn);
+            change_user_group(link, change, GroupOperation::Join, Some(ack), batch);
         }
         ServiceMessage::UserLeaveGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_user_group(link, change, Change::Leave, Some(ack), turn);
+            change_user_group(link, change, GroupOperation::Leave, Some(ack), batch);
         }
         ServiceMessage::CheckConnectionExistenceWithAck(check) => {
-            self::check(link, Audience::Connections(vec![check.subject]), None, check.ack_id, turn);
+            self::check(link, Audience::Connections(vec![check.subject]), None, check.ack_id, batch);
         }
         ServiceMessage::CheckGroupExistenceWithAck(check) => {
-            self::check(link, Audience::Groups(vec![check.subject]), None, check.ack_id, turn);
+            self::check(link, Audience::Groups(vec![check.subject]), None, check.ack_id, batch);
         }
         ServiceMessage::CheckUserExistenceWithAck(check) => {
-            self::check(link, Audience::Users(vec![check.subject]), None, check.ack_id, turn);
+            self::check(link, Audience::Users(vec![check.subject]), None, check.ack_id, batch);
         }
         ServiceMessage::CheckUserInGroupWithAck(check) => {
-            self::check(link, Audience::Users(vec![check.user_id]), Some(check.group), check.ack_id, turn);
+            self::check(link, Audience::Users(vec![check.user_id]), Some(check.group), check.ack_id, batch);
         }
         ServiceMessage::CloseConnectionWithAck(close) => {
-            close_many(link, Audience::Connections(vec![close.subject.clone()]), close, turn);
+            close_many(link, Audience::Connections(vec![close.subject.clone()]), close, batch);
         }
-        ServiceMessage::CloseConnectionsWithAck(close) => close_many(link, Audience::Everyone, close, turn),
+        ServiceMessage::CloseConnectionsWithAck(close) => close_many(link, Audience::Everyone, close, batch),
         ServiceMessage::CloseUserConnectionsWithAck(close) => {
-            close_many(link, Audience::Users(vec![close.subject.clone()]), close, turn);
+            close_many(link, Audience::Users(vec![close.subject.clone()]), close, batch);
         }
         ServiceMessage::CloseGroupConnectionsWithAck(close) => {
-            close_many(link, Audience::Groups(vec![close.subject.clone()]), close, turn);
+            close_many(link, Audience::Groups(vec![close.subject.clone()]), close, batch);
         }
-        ServiceMessage::ClientInvocation(question) => ask(shard, link, question, turn),
+        ServiceMessage::ClientInvocation(question) => invoke_client(shard, link, question, batch),
         ServiceMessage::ClientCompletion(answer) => {
             let caller = answer.caller_server_id.clone();
-            pass_answer(shard, link, &caller, &ServiceMessage::ClientCompletion(answer));
+            pass_result(shard, link, &caller, &ServiceMessage::ClientCompletion(answer));
         }
         ServiceMessage::ErrorCompletion(answer) => {
             let caller = answer.caller_server_id.clone();
-            pass_answer(shard, link, &caller, &ServiceMessage::ErrorCompletion(answer));
+            pass_result(shard, link, &caller, &ServiceMessage::ErrorCompletion(answer));
         }
         other => return refuse(&other),
     }
     Ok(())
 }
 
-fn ask(shard: &Shard, link: &Arc<LinkHandle>, question: ClientInvocation, turn: &mut TurnOrders) {
+fn invoke_client(shard: &Shard, link: &Arc<LinkHandle>, question: ClientInvocation, batch: &mut RoutedBatch) {
     let id = question.connection_id.clone();
     if shard.shared().routes.find(&id).is_none() {
         return link.send(&no_such_connection(question));
     }
-    turn.for_owner(shard, link, id, ConnectionCommand::Invoke { link: link.clone(), request: question });
+    batch.for_owner(shard, link, id, ConnectionCommand::Invoke { link: link.clone(), request: question });
 }
 
-/// Passes a client's answer on to the app server that asked; if that is gone, nobody waits for it.
-fn pass_answer(shard: &Shard, link: &LinkHandle, caller: &str, answer: &ServiceMessage) {
+/// Passes a client result on to the app server that invoked the client; if that is gone, nobody waits for it.
+fn pass_result(shard: &Shard, link: &LinkHandle, caller: &str, answer: &ServiceMessage) {
     let hubs = shard.shared().hubs.all();
     let Some(hub) = hubs.get(link.hub().get()) else { return };
     let pools = hub.pools();
-    let asker = pools.iter().find(|pool| pool.app().instance == caller);
-    if let Some(way) = asker.and_then(|pool| pool.any_link()) {
-        way.send(answer);
+    let caller_pool = pools.iter().find(|pool| pool.app().instance == caller);
+    if let Some(link) = caller_pool.and_then(|pool| pool.any_link()) {
+        link.send(answer);
     }
 }
 
@@ -257,9 +239,9 @@ fn send_to_connections(
     link: &Arc<LinkHandle>,
     ids: Vec<ByteString>,
     payloads: &Payloads,
-    turn: &mut TurnOrders,
+    batch: &mut RoutedBatch,
 ) {
-    let mut by_shard: Vec<Vec<ByteString>> = vec![Vec::new(); turn.orders.len()];
+    let mut by_shard: Vec<Vec<ByteString>> = vec![Vec::new(); batch.orders.len()];
     for id in ids {
         let owner = shard.shared().routes.find(&id).and_then(|place| by_shard.get_mut(usize::from(place.shard)));
         match owner {
@@ -268,25 +250,25 @@ fn send_to_connections(
         }
     }
     let message = Framed::new(payloads);
-    for (orders, ids) in turn.orders.iter_mut().zip(by_shard).filter(|(_, ids)| !ids.is_empty()) {
+    for (orders, ids) in batch.orders.iter_mut().zip(by_shard).filter(|(_, ids)| !ids.is_empty()) {
         let to = Audience::Connections(ids).into();
         orders.push(ShardCommand::Send { hub: link.hub(), to, message: message.clone() });
     }
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Change {
+enum GroupOperation {
     Join,
     Leave,
 }
 
-impl Change {
+impl GroupOperation {
     /// Joining no group means nothing; leaving no group means leaving all.
     fn order(self, group: Option<ByteString>) -> Option<MembershipChange> {
         match (self, group) {
-            (Change::Join, group) => group.map(MembershipChange::Join),
-            (Change::Leave, Some(group)) => Some(MembershipChange::Leave(group)),
-            (Change::Leave, None) => Some(MembershipChange::LeaveAll),
+            (GroupOperation::Join, group) => group.map(MembershipChange::Join),
+            (GroupOperation::Leave, Some(group)) => Some(MembershipChange::Leave(group)),
+            (GroupOperation::Leave, None) => Some(MembershipChange::LeaveAll),
         }
     }
 }
@@ -295,52 +277,58 @@ fn change_group(
     shard: &Shard,
     link: &LinkHandle,
     GroupChange { connection_id, group, .. }: GroupChange,
-    change: Change,
+    change: GroupOperation,
     ack: Option<Arc<PendingAck>>,
-    turn: &mut TurnOrders,
+    batch: &mut RoutedBatch,
 ) {
     if let Some(change) = change.order(group) {
-        turn.for_owner(shard, link, connection_id, ConnectionCommand::Group { change, ack });
+        batch.for_owner(shard, link, connection_id, ConnectionCommand::Group { change, ack });
     }
 }
 
 fn change_user_group(
     link: &Arc<LinkHandle>,
     UserGroupChange { user_id: user, group, .. }: UserGroupChange,
-    change: Change,
+    change: GroupOperation,
     ack: Option<Arc<PendingAck>>,
-    turn: &mut TurnOrders,
+    batch: &mut RoutedBatch,
 ) {
     if let Some(change) = change.order(group) {
-        turn.for_all(ShardCommand::UserGroup { hub: link.hub(), user, change, ack });
+        batch.for_all(ShardCommand::UserGroup { hub: link.hub(), user, change, ack });
     }
 }
 
-fn check(link: &Arc<LinkHandle>, who: Audience, within_group: Option<ByteString>, ack_id: i64, turn: &mut TurnOrders) {
+fn check(
+    link: &Arc<LinkHandle>,
+    who: Audience,
+    within_group: Option<ByteString>,
+    ack_id: i64,
+    batch: &mut RoutedBatch,
+) {
     let ack = PendingAck::new(link.clone(), ack_id);
-    turn.for_all(ShardCommand::Check { hub: link.hub(), who, within_group, ack });
+    batch.for_all(ShardCommand::Check { hub: link.hub(), who, within_group, ack });
 }
 
-fn close_many(link: &Arc<LinkHandle>, who: Audience, close: CloseWithAck, turn: &mut TurnOrders) {
+fn close_many(link: &Arc<LinkHandle>, who: Audience, close: CloseWithAck, batch: &mut RoutedBatch) {
     let CloseWithAck { reason, ack_id, excluded, .. } = close;
     let to = Receivers { excluded, ..who.into() };
-    turn.for_all(ShardCommand::CloseMany { hub: link.hub(), to, reason, ack: PendingAck::new(link.clone(), ack_id) });
+    batch.for_all(ShardCommand::CloseMany { hub: link.hub(), to, reason, ack: PendingAck::new(link.clone(), ack_id) });
 }
 
-/// The app server is about to stop: it is no home any more, and those at home there are to get another one.
-fn leave_app(shard: &Shard, link: &LinkHandle, turn: &mut TurnOrders) {
+/// Begins the drain of an app server that is about to stop: the connections at home there get another home.
+fn drain_app(shard: &Shard, link: &LinkHandle, batch: &mut RoutedBatch) {
     let hubs = shard.shared().hubs.all();
     let pools = hubs.get(link.hub().get()).map(|hub| hub.pools()).unwrap_or_default();
-    for pool in pools.iter().filter(|pool| pool.app().id == link.app() && pool.leave()) {
+    for pool in pools.iter().filter(|pool| pool.app().id == link.app() && pool.begin_drain()) {
         info!(hub = pool.hub().name(), app = %pool.app().name, "the app server stops: its clients get another one");
-        turn.for_all(ShardCommand::AppShuttingDown { hub: link.hub(), app: link.app() });
+        batch.for_all(ShardCommand::AppShuttingDown { hub: link.hub(), app: link.app() });
     }
 }
 
-fn control_flow(shard: &Shard, link: &LinkHandle, flow: ConnectionFlowControl, turn: &mut TurnOrders) {
+fn control_flow(shard: &Shard, link: &LinkHandle, flow: ConnectionFlowControl, batch: &mut RoutedBatch) {
     if flow.subject == FlowSubject::Server && flow.operation == FlowOperation::Offline {
-        leave_app(shard, link, turn);
+        drain_app(shard, link, batch);
     } else if flow.subject == FlowSubject::Client {
-        turn.for_owner(shard, link, flow.connection_id, ConnectionCommand::Flow(flow.operation));
+        batch.for_owner(shard, link, flow.connection_id, ConnectionCommand::Flow(flow.operation));
     }
 }

@@ -1,0 +1,197 @@
+//! Why a socket of a link, or its session, ended; and what each end makes of that.
+
+use std::error::Error;
+
+use trunkline_protocol::service::{FrameError, Role, ServiceMessageError, SessionEndReason, SessionError};
+
+/// Close code of a goodbye: the session is over, not only its socket.
+pub(crate) const CLOSE_AWAY: u16 = 1001;
+const CLOSE_NORMAL: u16 = 1000;
+const CLOSE_PROTOCOL: u16 = 1002;
+const CLOSE_UNSUPPORTED: u16 = 1003;
+
+/// Why a socket of a link, or its session, ended.
+#[derive(Debug)]
+pub enum LinkEnd {
+    /// The far end closed the socket; it may come back to the session.
+    Closed,
+    /// The far end closed the socket and gives the session up; its words.
+    Goodbye(String),
+    /// The socket failed.
+    Socket(Box<dyn Error + Send + Sync>),
+    /// Nothing came for too long.
+    Silent,
+    /// The far end did not read for too long.
+    Stuck,
+    /// Another socket takes the session, or another session the slot.
+    Replaced,
+    /// This end stops.
+    Shutdown,
+    /// The session decided that it is over.
+    Over(SessionEndReason),
+    /// The handshake did not come in time.
+    HandshakeTimeout,
+    /// The handshake was refused, with this text.
+    HandshakeRefused(String),
+    /// Another frame came where the handshake belongs: its name, if it has one.
+    HandshakeMissing(Option<&'static str>),
+    /// Bytes that are no frame.
+    Frame(FrameError),
+    /// A frame that is no message.
+    Message(ServiceMessageError),
+    /// The far end contradicts the session.
+    Session(SessionError),
+    /// A message that the far end must not send.
+    Forbidden(String),
+    /// Text came where frames belong.
+    Text,
+}
+
+impl LinkEnd {
+    /// Whether the session may go on over another socket. What breaks the protocol would only be replayed.
+    #[must_use]
+    pub fn is_resumable(&self) -> bool {
+        match self {
+            Self::Closed | Self::Socket(_) | Self::Silent | Self::Stuck | Self::Replaced | Self::HandshakeTimeout => {
+                true
+            }
+            Self::Goodbye(_)
+            | Self::Shutdown
+            | Self::Over(_)
+            | Self::HandshakeRefused(_)
+            | Self::HandshakeMissing(_)
+            | Self::Frame(_)
+            | Self::Message(_)
+            | Self::Session(_)
+            | Self::Forbidden(_)
+            | Self::Text => false,
+        }
+    }
+
+    /// The reason as a log line of this end has it.
+    #[must_use]
+    pub fn reason(&self, role: Role) -> String {
+        match role {
+            Role::Proxy => self.reason_of_proxy(),
+            Role::AppServer => self.reason_of_app_server(),
+        }
+    }
+
+    fn reason_of_proxy(&self) -> String {
+        match self {
+            Self::Closed => "the app server closed it".into(),
+            Self::Goodbye(words) => format!("the app server says goodbye: {words}"),
+            Self::Socket(error) => error.to_string(),
+            Self::Silent => "the app server is silent".into(),
+            Self::Stuck => "the app server did not read for too long".into(),
+            Self::Replaced => "it was stopped".into(),
+            Self::Shutdown => "its pool is given up".into(),
+            Self::Over(cause) => cause.to_string(),
+            Self::HandshakeTimeout => "the app server sent no handshake in time".into(),
+            Self::HandshakeRefused(text) | Self::Forbidden(text) => text.clone(),
+            Self::HandshakeMissing(name) => format!("the first frame is {}", name.unwrap_or("unknown")),
+            Self::Frame(error) => error.to_string(),
+            Self::Message(error) => error.to_string(),
+            Self::Session(error) => error.to_string(),
+            Self::Text => "the app server sent text where frames belong".into(),
+        }
+    }
+
+    fn reason_of_app_server(&self) -> String {
+        match self {
+            Self::Closed => "the proxy closed it".into(),
+            Self::Goodbye(_) => "the proxy said goodbye".into(),
+            Self::Socket(_) => "socket failed".into(),
+            Self::Silent => "the proxy was silent for too long".into(),
+            Self::Stuck => "the proxy did not read for too long".into(),
+            Self::Replaced => "a newer link took its slot".into(),
+            Self::Shutdown => "this app server shuts down".into(),
+            Self::Over(cause) => format!("the session is over: {cause}"),
+            Self::HandshakeTimeout => "the proxy did not answer the handshake in time".into(),
+            Self::HandshakeRefused(text) => format!("the proxy refused the handshake: {text}"),
+            Self::HandshakeMissing(name) => {
+                let name = name.unwrap_or("a message of an unknown type");
+                format!("the proxy sent {name} before it answered the handshake")
+            }
+            Self::Frame(error) => error.to_string(),
+            Self::Message(error) => error.to_string(),
+            Self::Session(error) => error.to_string(),
+            Self::Forbidden(text) => text.clone(),
+            Self::Text => "a WebSocket message was text; links are binary".into(),
+        }
+    }
+
+    /// The error below it, for a log line of its own field.
+    #[must_use]
+    pub fn source(&self) -> Option<String> {
+        match self {
+            Self::Socket(error) => Some(error.to_string()),
+            Self::Message(error) => error.source().map(ToString::to_string),
+            _ => None,
+        }
+    }
+
+    /// Code and text of the close frame with which this end answers; `None` when the far end does not listen any more.
+    #[must_use]
+    pub fn close_frame(&self, role: Role) -> Option<(u16, String)> {
+        if role == Role::Proxy {
+            // A socket that is only lost is dropped: the app server is to keep the session.
+            return (!self.is_resumable()).then(Self::goodbye);
+        }
+        match self {
+            Self::Closed | Self::Goodbye(_) | Self::Socket(_) | Self::Stuck => None,
+            Self::Shutdown | Self::Over(_) => Some((CLOSE_AWAY, self.reason(role))),
+            Self::Replaced | Self::Silent | Self::HandshakeTimeout => Some((CLOSE_NORMAL, self.reason(role))),
+            Self::Text => Some((CLOSE_UNSUPPORTED, self.reason(role))),
+            _ => Some((CLOSE_PROTOCOL, "the link protocol was broken".to_owned())),
+        }
+    }
+
+    /// Code and text of the close frame that gives a session up.
+    #[must_use]
+    pub fn goodbye() -> (u16, String) {
+        (CLOSE_AWAY, "the session is over".to_owned())
+    }
+}
+
+impl From<FrameError> for LinkEnd {
+    fn from(error: FrameError) -> Self {
+        Self::Frame(error)
+    }
+}
+
+impl From<ServiceMessageError> for LinkEnd {
+    fn from(error: ServiceMessageError) -> Self {
+        Self::Message(error)
+    }
+}
+
+impl From<SessionError> for LinkEnd {
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_end_of_a_session_is_a_goodbye() {
+        let (lost, over) = (LinkEnd::Silent, LinkEnd::Over(SessionEndReason::WindowPassed));
+        assert!(lost.is_resumable() && !over.is_resumable());
+        assert_eq!(lost.close_frame(Role::Proxy), None);
+        assert_eq!(over.close_frame(Role::Proxy), Some((1001, "the session is over".into())));
+        assert_eq!(lost.close_frame(Role::AppServer).map(|(code, _)| code), Some(1000));
+        assert_eq!(over.close_frame(Role::AppServer).map(|(code, _)| code), Some(1001));
+    }
+
+    #[test]
+    fn each_end_names_the_other_one() {
+        assert_eq!(LinkEnd::Closed.reason(Role::Proxy), "the app server closed it");
+        assert_eq!(LinkEnd::Closed.reason(Role::AppServer), "the proxy closed it");
+        let missing = LinkEnd::HandshakeMissing(Some("Ping"));
+        assert_eq!(missing.reason(Role::Proxy), "the first frame is Ping");
+        assert_eq!(missing.reason(Role::AppServer), "the proxy sent Ping before it answered the handshake");
+    }
+}

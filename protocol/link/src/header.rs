@@ -1,0 +1,129 @@
+//! Offer and answer of an upgrade as HTTP headers.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use trunkline_protocol::manifest::{CAPABILITIES_HEADER, RECEIVED_HEADER, SESSION_HEADER};
+use trunkline_protocol::service::{Answer, Capabilities, HeaderError, Offer, parse_received};
+
+/// A header that can't be read, or is missing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct MalformedHeader {
+    /// Its name.
+    pub name: &'static str,
+    /// The problem with its value.
+    error: HeaderError,
+}
+
+/// Writes what the proxy offers.
+pub fn write_offer(offer: &Offer, headers: &mut HeaderMap) {
+    insert(headers, SESSION_HEADER, &offer.session.to_string());
+    insert(headers, CAPABILITIES_HEADER, &offer.capabilities.to_string());
+    if let Some(received) = offer.received {
+        headers.insert(HeaderName::from_static(RECEIVED_HEADER), HeaderValue::from(received));
+    }
+}
+
+/// Reads what the proxy offers; `None` from one that does not resume sessions.
+///
+/// # Errors
+/// When a header is missing or malformed.
+pub fn read_offer(headers: &HeaderMap) -> Result<Option<Offer>, MalformedHeader> {
+    let capabilities = read_capabilities(headers)?;
+    if capabilities.resume_ring_bytes.is_none() {
+        return Ok(None);
+    }
+    // No header is an empty one: no number either.
+    let session = text(headers, SESSION_HEADER).unwrap_or_default().parse().map_err(malformed(SESSION_HEADER))?;
+    Ok(Some(Offer { session, received: read_received(headers)?, capabilities }))
+}
+
+/// Writes what the app server answers.
+pub fn write_answer(answer: &Answer, headers: &mut HeaderMap) {
+    headers.insert(HeaderName::from_static(RECEIVED_HEADER), HeaderValue::from(answer.received));
+    insert(headers, CAPABILITIES_HEADER, &answer.capabilities.to_string());
+}
+
+/// Reads what the app server answers to an offer. Both ends resume, or none does.
+///
+/// # Errors
+/// When a header is malformed.
+pub fn read_answer(headers: &HeaderMap, offer: &Offer) -> Result<Answer, MalformedHeader> {
+    let received = read_received(headers)?.unwrap_or_default();
+    let capabilities = read_capabilities(headers)?;
+    let capabilities = match offer.capabilities.resume_ring_bytes {
+        Some(_) => capabilities,
+        None => Capabilities { knows_causes: capabilities.knows_causes, ..Capabilities::default() },
+    };
+    Ok(Answer { received, capabilities })
+}
+
+/// Reads the capabilities of the far end; none without the header.
+///
+/// # Errors
+/// When the header is malformed.
+pub fn read_capabilities(headers: &HeaderMap) -> Result<Capabilities, MalformedHeader> {
+    let capabilities = text(headers, CAPABILITIES_HEADER).map(str::parse).transpose();
+    capabilities.map(Option::unwrap_or_default).map_err(malformed(CAPABILITIES_HEADER))
+}
+
+fn read_received(headers: &HeaderMap) -> Result<Option<u64>, MalformedHeader> {
+    text(headers, RECEIVED_HEADER).map(parse_received).transpose().map_err(malformed(RECEIVED_HEADER))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or_default())
+}
+
+fn malformed(name: &'static str) -> impl FnOnce(HeaderError) -> MalformedHeader {
+    move |error| MalformedHeader { name, error }
+}
+
+fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    // Digits, letters and an equals sign are good in any header.
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::service::SessionId;
+
+    use super::*;
+
+    fn offer(resume_ring_bytes: Option<usize>) -> Offer {
+        let capabilities = Capabilities { resume_ring_bytes, window_ms: None, knows_causes: true };
+        Offer { session: SessionId::FIRST, received: Some(7), capabilities }
+    }
+
+    #[test]
+    fn an_offer_is_read_as_it_was_written() {
+        let mut headers = HeaderMap::new();
+        write_offer(&offer(Some(1000)), &mut headers);
+        assert_eq!(read_offer(&headers), Ok(Some(offer(Some(1000)))));
+        headers.remove(SESSION_HEADER);
+        assert_eq!(read_offer(&headers).unwrap_err().name, SESSION_HEADER);
+        headers.insert(RECEIVED_HEADER, HeaderValue::from_static("+1"));
+        write_offer(&Offer { received: None, ..offer(Some(1000)) }, &mut headers);
+        assert_eq!(read_offer(&headers).unwrap_err().name, RECEIVED_HEADER);
+    }
+
+    #[test]
+    fn without_resuming_there_is_no_offer() {
+        let mut headers = HeaderMap::new();
+        write_offer(&offer(None), &mut headers);
+        assert_eq!(read_offer(&headers), Ok(None));
+        assert!(read_capabilities(&headers).unwrap().knows_causes);
+    }
+
+    #[test]
+    fn an_answer_resumes_only_what_was_offered() {
+        let mut headers = HeaderMap::new();
+        let answer = Answer { received: 3, capabilities: offer(Some(1000)).capabilities };
+        write_answer(&answer, &mut headers);
+        assert_eq!(read_answer(&headers, &offer(Some(1))), Ok(answer.clone()));
+        let plain = read_answer(&headers, &offer(None)).unwrap();
+        assert_eq!(plain.capabilities.resume_ring_bytes, None);
+        assert!(plain.capabilities.knows_causes);
+    }
+}

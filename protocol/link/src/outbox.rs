@@ -1,0 +1,392 @@
+//! The send queue of a link: the ring of its session behind a short lock, and what happens when it is full.
+//!
+//! ```text
+//!  push ──────────── never waits ────────────┐
+//!  try_send, send ── wait for room, in turn ─┼──► Session's ring ──poll──► one WebSocket message per chunk
+//!  complete ──────── room, else reserve ─────┘      ▲ kept until the far end acknowledges it
+//! ```
+//!
+//! Frames are encoded straight into the ring, so that whatever was queued since the last write leaves in one message. The
+//! lock is held for an append, never across an await. The two ends fill it differently ([`OutboxPolicy`]): a proxy queues
+//! whatever its clients sent and then reads those clients no more ([`is_full`](LinkOutbox::is_full),
+//! [`room`](LinkOutbox::room)); an app server has its senders wait. Completions have a reserve of their own, because a
+//! connection whose sends are stuck must still answer; control frames (closes, flow control, handshakes) are a few small
+//! ones per connection and never wait.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::BytesMut;
+use tokio::sync::Notify;
+use trunkline_protocol::service::{
+    Answer, Attachment, Class, Frames, Offer, Ping, Session, SessionError, SessionEvent, SessionId, Transmit,
+    UndeliveredFrames, UpgradeDecision, decide_upgrade,
+};
+
+/// Bounds of an outbox beside its ring.
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxPolicy {
+    unsent_max_bytes: usize,
+}
+
+impl OutboxPolicy {
+    /// Full as soon as this much waits for the socket, or the ring has no room: for senders that are paused.
+    #[must_use]
+    pub fn pausing(unsent_max_bytes: usize) -> Self {
+        Self { unsent_max_bytes }
+    }
+
+    /// Full when the ring has no room: for senders that wait.
+    #[must_use]
+    pub fn waiting() -> Self {
+        Self { unsent_max_bytes: usize::MAX }
+    }
+}
+
+/// The session is over: nothing more is queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxClosed;
+
+/// Why a frame was not queued at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrySendError {
+    /// There is no room, or others wait for it.
+    Full,
+    /// The session is over.
+    Closed,
+}
+
+/// What the writer of a socket does next.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// Write this.
+    Piece(Transmit),
+    /// Wait, at most until this time.
+    Idle(u64),
+    /// Nothing more goes to this socket.
+    Over,
+}
+
+/// The send queue of a link. It lives as long as the session, over all its sockets.
+#[derive(Debug)]
+pub struct LinkOutbox {
+    policy: OutboxPolicy,
+    /// `None` once it is over.
+    session: Mutex<Option<Session>>,
+    is_full: AtomicBool,
+    is_open: AtomicBool,
+    /// As the session tells too; but a proxy asks this at each read of a client.
+    is_closed: AtomicBool,
+    /// Bytes in the ring, as of the last change: whoever measures takes no lock.
+    ring_bytes: AtomicUsize,
+    filled: Notify,
+    emptied: Notify,
+    sends: WaitLine,
+    completions: WaitLine,
+}
+
+/// Senders that wait for room, first come, first served: the first one waits to be notified, the others for their turn.
+#[derive(Debug, Default)]
+struct WaitLine {
+    turn: tokio::sync::Mutex<()>,
+    freed: Notify,
+}
+
+impl LinkOutbox {
+    /// The queue of a session that begins; closed from the start without one.
+    #[must_use]
+    pub fn new(policy: OutboxPolicy, session: Option<Session>) -> Self {
+        Self {
+            policy,
+            is_closed: AtomicBool::new(session.is_none()),
+            session: Mutex::new(session),
+            is_full: AtomicBool::new(false),
+            is_open: AtomicBool::new(false),
+            ring_bytes: AtomicUsize::new(0),
+            filled: Notify::new(),
+            emptied: Notify::new(),
+            sends: WaitLine::default(),
+            completions: WaitLine::default(),
+        }
+    }
+
+    /// Whether too much waits for the socket, or to be acknowledged.
+    #[must_use]
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Acquire)
+    }
+
+    /// Whether it has a socket.
+    #[must_use]
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Acquire)
+    }
+
+    /// Whether its session is over.
+    #[must_use]
+    #[inline]
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// Bytes that are kept until the far end has them, what waits included.
+    #[must_use]
+    pub fn ring_bytes(&self) -> usize {
+        self.ring_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it is not full, or the session is over. Cancel-safe.
+    pub async fn room(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if !self.is_full() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Queues a frame, room or no room.
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub fn push(&self, class: Class, encode: impl FnOnce(&mut BytesMut)) -> Result<(), OutboxClosed> {
+        self.with(|session| session.push(class, encode)).ok_or(OutboxClosed)?;
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Queues a small frame that must not wait.
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub fn control(&self, frame: &[u8]) -> Result<(), OutboxClosed> {
+        self.push(Class::Reserved, |out| out.extend_from_slice(frame))
+    }
+
+    /// Queues a send if there is room and nobody waits for it.
+    ///
+    /// # Errors
+    /// When it is not queued.
+    pub fn try_send(&self, frame: &[u8]) -> Result<(), TrySendError> {
+        let Ok(_turn) = self.sends.turn.try_lock() else { return Err(TrySendError::Full) };
+        self.try_push(Class::Ordinary, frame)
+    }
+
+    /// Queues a send; waits for room.
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub async fn send(&self, frame: &[u8]) -> Result<(), OutboxClosed> {
+        self.push_in_line(&self.sends, Class::Ordinary, frame).await
+    }
+
+    /// Queues a completion; waits only when the reserve is used up too.
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub async fn complete(&self, frame: &[u8]) -> Result<(), OutboxClosed> {
+        match self.try_send(frame) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Closed) => Err(OutboxClosed),
+            Err(TrySendError::Full) => self.push_in_line(&self.completions, Class::Reserved, frame).await,
+        }
+    }
+
+    /// Queues a ping that the far end sends back, or that goes back to it: behind what is queued.
+    pub fn echo(&self, ping: &Ping) {
+        if self.with(|session| session.push_echo(ping)).is_some() {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Takes over what another link never wrote, room or no room: it had been paid for there.
+    pub fn inherit(&self, unsent: Frames) {
+        self.with(|session| session.inherit(unsent));
+        self.filled.notify_one();
+    }
+
+    /// What the writer of this socket does next.
+    #[must_use]
+    pub fn poll(&self, attachment: Attachment, now_ms: u64) -> Outgoing {
+        let outgoing = self.with(|session| match session.poll_transmit(attachment, now_ms) {
+            Some(piece) => Outgoing::Piece(piece),
+            None => session.poll_ping_timeout().map_or(Outgoing::Over, Outgoing::Idle),
+        });
+        outgoing.unwrap_or(Outgoing::Over)
+    }
+
+    /// Waits until something was queued, or [`wake`](Self::wake) was called, since the last wait. Cancel-safe.
+    pub async fn filled(&self) {
+        self.filled.notified().await;
+    }
+
+    /// Ends a wait of the writer, who has to look at something else.
+    pub fn wake(&self) {
+        self.filled.notify_one();
+    }
+
+    /// What the proxy dials with; `None` when the session is over.
+    #[must_use]
+    pub fn offer(&self) -> Option<Offer> {
+        self.with(|session| session.offer())
+    }
+
+    /// Attaches the socket of a dial that succeeded; with it, how many frames it gets again.
+    ///
+    /// # Errors
+    /// When the answer makes no sense; the session is to be ended.
+    pub fn attach_answer(
+        &self,
+        offer: &Offer,
+        answer: &Answer,
+        now_ms: u64,
+    ) -> Result<Option<(Attachment, u64)>, SessionError> {
+        let attached = self.with(|session| {
+            let replayed = session.counters().sent().saturating_sub(answer.received);
+            let attachment = session.handle_answer(offer, answer, now_ms);
+            self.is_open.store(session.is_attached(), Ordering::Release);
+            Ok(attachment?.map(|attachment| (attachment, replayed)))
+        });
+        Ok(attached.transpose()?.flatten())
+    }
+
+    /// Judges an upgrade for the slot of this session, given the newest one that the slot ever had.
+    #[must_use]
+    pub fn judge(&self, offer: &Offer, newest: Option<SessionId>) -> UpgradeDecision {
+        let judged = self.with(|session| decide_upgrade(offer, Some(session), newest));
+        judged.unwrap_or_else(|| decide_upgrade(offer, None, newest))
+    }
+
+    /// Attaches the socket of an upgrade that was judged good; `None` when the session is over.
+    pub fn attach_offer(&self, offer: &Offer, now_ms: u64) -> Option<Result<(Attachment, Answer), SessionError>> {
+        self.with(|session| {
+            let attached = session.handle_offer(offer, now_ms);
+            self.is_open.store(session.is_attached(), Ordering::Release);
+            attached
+        })
+    }
+
+    /// The socket has ended; what that means for the session.
+    pub fn detach(&self, attachment: Attachment, now_ms: u64) -> Option<SessionEvent> {
+        let verdict = self.with(|session| {
+            let verdict = session.detach(attachment, now_ms);
+            self.is_open.store(session.is_attached(), Ordering::Release);
+            verdict
+        });
+        verdict.flatten()
+    }
+
+    /// A batch was read: something was heard, and all frames up to `taken` are taken, of which `bytes` bytes are new.
+    pub fn handle_batch(&self, taken: Option<u64>, bytes: usize, now_ms: u64) {
+        let is_due_earlier = self.with(|session| {
+            session.handle_heard(now_ms);
+            let before = session.poll_ping_timeout();
+            if let Some(number) = taken {
+                session.handle_taken(number, bytes, now_ms);
+            }
+            session.poll_ping_timeout() != before
+        });
+        // The writer sleeps until its next ping is due, which may now be earlier.
+        if is_due_earlier == Some(true) {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Takes the acknowledgement that may ride on a ping.
+    ///
+    /// # Errors
+    /// When it makes no sense; the session is to be ended.
+    pub fn handle_ping(&self, ping: &Ping) -> Result<(), SessionError> {
+        self.with(|session| session.handle_ping(ping).map(drop)).unwrap_or(Ok(()))
+    }
+
+    /// Counts the silence of the far end; to be called every [`tick_ms`](Self::tick_ms).
+    pub fn handle_timeout(&self, now_ms: u64) -> Option<SessionEvent> {
+        self.with(|session| session.handle_timeout(now_ms)).flatten()
+    }
+
+    /// When a session without a socket is to be looked at again.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        self.with(|session| session.poll_timeout()).flatten()
+    }
+
+    /// How often silence is counted; `None` when the session is over.
+    #[must_use]
+    pub fn tick_ms(&self) -> Option<u64> {
+        self.with(|session| session.tick_ms())
+    }
+
+    /// Ends the session: nothing is queued any more, and nobody waits any more. Returns what was in its ring.
+    pub fn close(&self) -> UndeliveredFrames {
+        let session = {
+            let mut session = self.session();
+            // Under the lock: who finds no session finds this, too.
+            self.is_closed.store(true, Ordering::Release);
+            self.is_open.store(false, Ordering::Release);
+            session.take()
+        };
+        self.is_full.store(false, Ordering::Release);
+        self.ring_bytes.store(0, Ordering::Relaxed);
+        self.filled.notify_one();
+        self.emptied.notify_waiters();
+        self.sends.freed.notify_one();
+        self.completions.freed.notify_one();
+        session.map(Session::end).unwrap_or_default()
+    }
+
+    fn try_push(&self, class: Class, frame: &[u8]) -> Result<(), TrySendError> {
+        let pushed = self.with(|session| session.try_push(class, |out| out.extend_from_slice(frame)));
+        pushed.ok_or(TrySendError::Closed)?.map_err(|_| TrySendError::Full)?;
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    async fn push_in_line(&self, line: &WaitLine, class: Class, frame: &[u8]) -> Result<(), OutboxClosed> {
+        let _turn = line.turn.lock().await;
+        loop {
+            match self.try_push(class, frame) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Closed) => return Err(OutboxClosed),
+                Err(TrySendError::Full) => line.freed.notified().await,
+            }
+        }
+    }
+
+    /// Does something with the session, if it lives, and notifies whoever waited for the room that this made.
+    fn with<T>(&self, act: impl FnOnce(&mut Session) -> T) -> Option<T> {
+        let mut guard = self.session();
+        let session = guard.as_mut()?;
+        let (had_room, had_reserve) = (session.has_place(Class::Ordinary), session.has_place(Class::Reserved));
+        let done = act(session);
+        let (has_room, has_reserve) = (session.has_place(Class::Ordinary), session.has_place(Class::Reserved));
+        let is_full = !has_room || session.unsent().bytes() >= self.policy.unsent_max_bytes;
+        let was_full = self.is_full.load(Ordering::Relaxed);
+        self.ring_bytes.store(session.load().bytes(), Ordering::Relaxed);
+        if is_full != was_full {
+            self.is_full.store(is_full, Ordering::Release);
+        }
+        drop(guard);
+        if was_full && !is_full {
+            self.emptied.notify_waiters();
+        }
+        if has_room && !had_room {
+            self.sends.freed.notify_one();
+        }
+        if has_reserve && !had_reserve {
+            self.completions.freed.notify_one();
+        }
+        Some(done)
+    }
+
+    // No code panics while it holds the lock; should it ever, what is queued is still whole frames.
+    fn session(&self) -> MutexGuard<'_, Option<Session>> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

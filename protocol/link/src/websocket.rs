@@ -1,0 +1,108 @@
+//! WebSocket libraries as a link sees them: messages that hold pieces of frames, and close frames.
+
+use std::error::Error;
+
+use bytes::Bytes;
+use futures_util::{Sink, Stream};
+
+/// A WebSocket of any library.
+pub trait LinkWebSocket:
+    Stream<Item = Result<<Self as LinkWebSocket>::Message, <Self as LinkWebSocket>::Failure>>
+    + Sink<<Self as LinkWebSocket>::Message, Error = <Self as LinkWebSocket>::Failure>
+    + Unpin
+{
+    /// The library's message.
+    type Message: LinkMessage;
+    /// The library's error.
+    type Failure: Into<Box<dyn Error + Send + Sync>>;
+}
+
+impl<S, M, E> LinkWebSocket for S
+where
+    S: Stream<Item = Result<M, E>> + Sink<M, Error = E> + Unpin,
+    M: LinkMessage,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Message = M;
+    type Failure = E;
+}
+
+/// A WebSocket message of any library.
+pub trait LinkMessage: std::fmt::Debug + Sized {
+    /// A binary message.
+    fn binary(piece: Bytes) -> Self;
+
+    /// A close frame.
+    fn close(code: u16, reason: String) -> Self;
+
+    /// What a link makes of it.
+    fn into_received(self) -> ReceivedMessage;
+}
+
+/// What a link makes of a WebSocket message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReceivedMessage {
+    /// Whole frames or parts of them; empty for a ping, which the library answers: the far end was heard.
+    Piece(Bytes),
+    /// The far end closes, with this code and reason.
+    Close(Option<(u16, String)>),
+    /// Text, which no link carries.
+    Text,
+}
+
+#[cfg(feature = "axum")]
+mod of_axum {
+    use axum::extract::ws::{CloseFrame, Message};
+
+    use super::{Bytes, LinkMessage, ReceivedMessage};
+
+    impl LinkMessage for Message {
+        fn binary(piece: Bytes) -> Self {
+            Self::Binary(piece)
+        }
+
+        fn close(code: u16, reason: String) -> Self {
+            Self::Close(Some(CloseFrame { code, reason: reason.into() }))
+        }
+
+        fn into_received(self) -> ReceivedMessage {
+            match self {
+                Self::Binary(piece) => ReceivedMessage::Piece(piece),
+                Self::Ping(_) | Self::Pong(_) => ReceivedMessage::Piece(Bytes::new()),
+                Self::Close(close) => {
+                    ReceivedMessage::Close(close.map(|close| (close.code, close.reason.as_str().to_owned())))
+                }
+                Self::Text(_) => ReceivedMessage::Text,
+            }
+        }
+    }
+}
+
+#[cfg(feature = "tungstenite")]
+mod of_tungstenite {
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+    use super::{Bytes, LinkMessage, ReceivedMessage};
+
+    impl LinkMessage for Message {
+        fn binary(piece: Bytes) -> Self {
+            Self::Binary(piece)
+        }
+
+        fn close(code: u16, reason: String) -> Self {
+            Self::Close(Some(CloseFrame { code: code.into(), reason: reason.into() }))
+        }
+
+        fn into_received(self) -> ReceivedMessage {
+            match self {
+                Self::Binary(piece) => ReceivedMessage::Piece(piece),
+                Self::Ping(_) | Self::Pong(_) => ReceivedMessage::Piece(Bytes::new()),
+                Self::Close(close) => {
+                    ReceivedMessage::Close(close.map(|close| (close.code.into(), close.reason.as_str().to_owned())))
+                }
+                Self::Text(_) | Self::Frame(_) => ReceivedMessage::Text,
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Carry frames over one socket of a session: read in batches, write as its ring fills, count the silence.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use tracing::info;
+use trunkline_link::{
+    FrameSink, LinkClock, LinkEnd, LinkReadLoop, LinkReader, LinkSocket, LinkWriteLoop, LinkWriter, SocketStop,
+    StopReason, wait_for_verdict,
+};
+use trunkline_protocol::service::{Attachment, ECHO_KEY, Offer, Ping, Role, ServiceMessage, SessionEvent, Transmit};
+
+use super::route::{RoutedBatch, route};
+use super::session_over::{CarryEnd, SessionOver};
+use super::{SlotKeeper, give_to_all};
+use crate::metrics::{Direction, FrameKind};
+use crate::shard::Shard;
+use crate::shard::ShardCommand;
+use crate::upstream::{Dialled, LinkHandle, UpstreamWebSocket};
+
+/// How often the round trip of a link is measured.
+const ECHO_INTERVAL_MS: u64 = 5_000;
+
+/// What was queued before a pool was retired gets this long to leave.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl SlotKeeper<'_> {
+    /// Carries frames over a fresh socket until that is lost, or the session over.
+    pub(super) async fn carry(&mut self, dialled: Dialled, offer: &Offer) -> CarryEnd {
+        let Dialled { socket: LinkSocket { reader, mut writer }, answer } = dialled;
+        let attachment = match self.link.attach(offer, &answer, self.clock.now_ms()) {
+            Ok(Some((attachment, replayed))) => {
+                self.opened(offer, replayed);
+                give_to_all(self.shard, &ShardCommand::LinkOpened(self.link.clone())).await;
+                attachment
+            }
+            Ok(None) => return CarryEnd::Lost("its session was over before it was open".into()),
+            Err(error) => return over_with(SessionOver::of(&error.into()), writer),
+        };
+        let end = self.run_socket(attachment, reader, &mut writer).await;
+        let detached = self.link.outbox().detach(attachment, self.clock.now_ms());
+        if end.is_resumable() {
+            self.shard.counters().sessions.interrupted.increment();
+        }
+        match detached {
+            _ if !end.is_resumable() => over_with(SessionOver::of(&end), writer),
+            Some(SessionEvent::End(cause)) => {
+                let reason = end.reason(Role::Proxy);
+                over_with(SessionOver { reason, ..SessionOver::decided(cause) }, writer)
+            }
+            _ => CarryEnd::Lost(end.reason(Role::Proxy)),
+        }
+    }
+
+    /// Reads and writes until one side has a reason to end. The socket brings nothing more once this returns: not before
+    /// then may the counters be told to another one.
+    async fn run_socket(
+        &mut self,
+        attachment: Attachment,
+        reader: LinkReader<UpstreamWebSocket>,
+        writer: &mut LinkWriter<UpstreamWebSocket>,
+    ) -> LinkEnd {
+        let (shard, link, clock, outbox) = (self.shard, &self.link, self.clock, self.link.outbox());
+        let stop = SocketStop::default();
+        let mut sink = ShardSink { shard, link, batch: RoutedBatch::of(shard) };
+        let mut reads = LinkReadLoop { outbox, clock, incoming: &mut self.incoming, reader };
+        let mut reading = pin!(reads.run(&mut sink, &stop));
+        let writes = LinkWriteLoop { outbox, clock, attachment, piece_timeout: None };
+        let mut writing = pin!(writes.run(writer, &stop, |piece| count_up(shard, piece)));
+        let end = tokio::select! {
+            end = &mut reading => return end,
+            written = &mut writing => written.err().unwrap_or(LinkEnd::Replaced),
+            end = silence(shard, link, self.clock) => end,
+            () = self.pool.retired().cancelled() => LinkEnd::Shutdown,
+        };
+        let is_retired = matches!(end, LinkEnd::Shutdown);
+        stop.stop(if is_retired { StopReason::Shutdown } else { StopReason::Failed }, outbox);
+        // The batch that is being read comes to its end.
+        let found = reading.await;
+        if is_retired {
+            // Close frames of a node that stops.
+            drop(timeout(FLUSH_TIMEOUT, writing).await);
+        }
+        // An end of the session that the reader found out itself weighs more than a lost socket.
+        if end.is_resumable() && !found.is_resumable() { found } else { end }
+    }
+
+    fn opened(&mut self, offer: &Offer, replayed: u64) {
+        self.incoming.attach(offer.received.unwrap_or_default());
+        let (hub, app, slot) = (self.pool.hub().name(), &self.pool.app().name, self.slot);
+        if std::mem::replace(&mut self.was_open, true) {
+            let counters = &self.shard.counters().sessions;
+            counters.resumed.increment();
+            counters.replayed.add(replayed);
+            info!(hub, %app, slot, replayed, "link resumed");
+        } else {
+            info!(hub, %app, slot, "link open");
+        }
+        self.pool.opened(self.slot, self.link.clone());
+    }
+}
+
+fn over_with(over: SessionOver, writer: LinkWriter<UpstreamWebSocket>) -> CarryEnd {
+    CarryEnd::Over(SessionOver { socket: Some(writer), ..over })
+}
+
+fn count_up(shard: &Shard, piece: &Transmit) {
+    let (kind, count) = match piece.frames {
+        0 => (FrameKind::Ping, 1),
+        count => (FrameKind::Message, count),
+    };
+    shard.counters().traffic(Direction::Up, kind).count(count, piece.bytes.len());
+}
+
+/// Measures the link, and says when the app server was silent for too long.
+async fn silence(shard: &Shard, link: &LinkHandle, clock: LinkClock) -> LinkEnd {
+    let mut measured_at_ms = None;
+    let measure = |now_ms| {
+        if measured_at_ms.is_none_or(|measured_at_ms| now_ms >= measured_at_ms + ECHO_INTERVAL_MS) {
+            measured_at_ms = Some(now_ms);
+            link.outbox().echo(&Ping { pairs: vec![(ECHO_KEY.into(), shard.now_us().to_string().into())] });
+        }
+    };
+    match wait_for_verdict(link.outbox(), clock, measure).await {
+        Some(SessionEvent::PeerSilent) => LinkEnd::Silent,
+        Some(SessionEvent::End(cause)) => LinkEnd::Over(cause),
+        // Whoever has ended the session ends its socket, too.
+        None => std::future::pending().await,
+    }
+}
+
+/// Routes the frames of a link to the shards that they concern, batch by batch.
+struct ShardSink<'a> {
+    shard: &'a Rc<Shard>,
+    link: &'a Arc<LinkHandle>,
+    batch: RoutedBatch,
+}
+
+impl FrameSink for ShardSink<'_> {
+    fn count(&mut self, message: Option<&ServiceMessage>, bytes: usize) {
+        let is_ping = matches!(message, Some(ServiceMessage::Ping(_)));
+        let kind = if is_ping { FrameKind::Ping } else { FrameKind::Message };
+        self.shard.counters().traffic(Direction::Down, kind).count(1, bytes);
+    }
+
+    /// A ping of ours that came back tells when it was sent.
+    fn handle_ping(&mut self, ping: &Ping) {
+        let sent_us = ping.get(ECHO_KEY).and_then(|sent| sent.parse::<u64>().ok());
+        if let Some(took_us) = sent_us.and_then(|sent_us| self.shard.now_us().checked_sub(sent_us)) {
+            self.shard.counters().round_trips.observe_duration(Duration::from_micros(took_us));
+        }
+    }
+
+    fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd> {
+        self.batch.begin(self.shard);
+        match message {
+            Some(message) => route(self.shard, self.link, message, &mut self.batch).map_err(LinkEnd::Forbidden),
+            None => Ok(()),
+        }
+    }
+
+    /// Applies the batch here, and gives the other shards their parts.
+    async fn finish_batch(&mut self, bytes: usize) {
+        let batch = std::mem::replace(&mut self.batch, RoutedBatch::of(self.shard));
+        for (index, orders) in batch.into_orders().into_iter().enumerate().filter(|(_, orders)| !orders.is_empty()) {
+            if index == usize::from(self.shard.index()) {
+                self.shard.apply(orders);
+            } else if let Some(other) = self.shard.shared().shards().get(index) {
+                other.give(orders, bytes).await;
+            }
+        }
+    }
+
+    /// Clients of the shard are to be served too.
+    async fn yield_after_batch(&mut self) {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,139 @@
+//! Dial one link: a WebSocket upgrade, then the handshake in which the app server speaks first.
+
+use axum::body::Body;
+use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::{Request, StatusCode};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use trunkline_link::{LinkEnd, MalformedHeader, answer_handshake, read_answer, write_offer};
+use trunkline_protocol::limits::{LINK_FRAME_MAX_BYTES, LINK_HANDSHAKE_TIMEOUT_MS};
+use trunkline_protocol::manifest::{BOOT_HEADER, INSTANCE_HEADER, LINK_PATH, SLOT_HEADER};
+use trunkline_protocol::service::{Answer, Capabilities, Offer, Role as LinkRole};
+
+use super::caller::{Caller, RequestError};
+use super::{AppTarget, Pool};
+use crate::net::address::Address;
+
+/// A WebSocket to an app server.
+pub(crate) type UpstreamWebSocket = WebSocketStream<TokioIo<Upgraded>>;
+
+type LinkSocket = trunkline_link::LinkSocket<UpstreamWebSocket>;
+
+/// Bytes that the WebSocket layer may read ahead. The buffer is filled with zeros before each read: larger costs more than it spares.
+const READ_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Why a link could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum DialError {
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// Another instance answers there than the one we want; the manifest is to be read anew.
+    #[error("another app server instance answers")]
+    OtherInstance,
+    /// The app server has ended the session, or never had it.
+    #[error("the app server does not know the session any more")]
+    UnknownSession,
+    /// A header about the session can't be read.
+    #[error("the app server's answer makes no sense: {0}")]
+    Answer(#[from] MalformedHeader),
+    #[error("the app server answers {0} instead of an upgrade")]
+    Status(StatusCode),
+    #[error("the upgrade broke off: {0}")]
+    Upgrade(String),
+    /// The first frame is no handshake that we know.
+    #[error("the app server's handshake is wrong: {0}")]
+    Handshake(String),
+    /// The handshake did not come in time.
+    #[error("the app server sent no handshake within {} s", LINK_HANDSHAKE_TIMEOUT_MS / 1000)]
+    Timeout,
+}
+
+/// An open link, after the handshake.
+#[derive(Debug)]
+pub(crate) struct Dialled {
+    pub socket: LinkSocket,
+    /// The app server's answer to the offer.
+    pub answer: Answer,
+}
+
+/// Opens the link of one slot.
+///
+/// # Errors
+/// When it can't be opened; worth another try after a while.
+pub(crate) async fn dial(
+    pool: &Pool,
+    slot: usize,
+    offer: &Offer,
+    boot: &str,
+    caller: Caller<'_>,
+) -> Result<Dialled, DialError> {
+    let (mut socket, answer) = match &pool.app().target {
+        AppTarget::Network(address) => {
+            let (socket, answer) = upgrade(pool, slot, offer, address, boot, caller).await?;
+            (LinkSocket::network(socket), answer)
+        }
+        AppTarget::Memory(dialler) => {
+            let (near, far) = LinkSocket::memory();
+            dialler.dial(pool.hub().name(), caller.node, boot, slot, far);
+            // Nothing is lost between two ends of one process, so nothing is kept for it.
+            let capabilities = Capabilities { knows_causes: true, ..Capabilities::default() };
+            (near, Answer { received: 0, capabilities })
+        }
+    };
+    answer_handshake(&mut socket).await?;
+    Ok(Dialled { socket, answer })
+}
+
+async fn upgrade(
+    pool: &Pool,
+    slot: usize,
+    offer: &Offer,
+    address: &Address,
+    boot: &str,
+    caller: Caller<'_>,
+) -> Result<(UpstreamWebSocket, Answer), DialError> {
+    let mut request = Request::get(format!("{LINK_PATH}?hub={}", pool.hub().name()))
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "websocket")
+        .header(SEC_WEBSOCKET_VERSION, "13")
+        .header(SEC_WEBSOCKET_KEY, generate_key())
+        .header(BOOT_HEADER, boot)
+        .header(INSTANCE_HEADER, &pool.app().instance)
+        .header(SLOT_HEADER, slot)
+        .body(Body::empty())
+        .map_err(RequestError::from)?;
+    write_offer(offer, request.headers_mut());
+    let answer = caller.send(address, request).await?;
+    match answer.status() {
+        StatusCode::SWITCHING_PROTOCOLS => {}
+        StatusCode::CONFLICT => return Err(DialError::OtherInstance),
+        StatusCode::GONE => return Err(DialError::UnknownSession),
+        status => return Err(DialError::Status(status)),
+    }
+    let told = read_answer(answer.headers(), offer)?;
+    let upgraded = hyper::upgrade::on(answer).await.map_err(|error| DialError::Upgrade(error.to_string()))?;
+    Ok((into_websocket(upgraded).await, told))
+}
+
+async fn into_websocket(upgraded: Upgraded) -> UpstreamWebSocket {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .max_message_size(Some(2 * LINK_FRAME_MAX_BYTES))
+        .max_frame_size(Some(2 * LINK_FRAME_MAX_BYTES));
+    // What was read along with the answer is left to hyper. Given to from_partially_read instead, those few bytes would
+    // make a buffer that stays that small each time it is made anew, and then each message takes two reads.
+    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, Some(config)).await
+}
+
+impl From<LinkEnd> for DialError {
+    fn from(end: LinkEnd) -> Self {
+        match end {
+            LinkEnd::HandshakeTimeout => Self::Timeout,
+            other => Self::Handshake(other.reason(LinkRole::Proxy)),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! A link as the rest of the proxy sees it: any shard may write to it, for as long as its session lives.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use trunkline_link::{LinkOutbox, OutboxPolicy};
+use trunkline_protocol::service::{Answer, Attachment, Class, Offer};
+use trunkline_protocol::service::{ServiceMessage, Session, SessionError, encode_connection_data};
+
+use super::{AppServerId, HubIndex};
+
+/// A link, for as long as its session lives; never used again in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct LinkId(u64);
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// The near end of a slot's session; it lives across the sockets of a link.
+#[derive(Debug)]
+pub(crate) struct LinkHandle {
+    id: LinkId,
+    hub: HubIndex,
+    app: AppServerId,
+    outbox: LinkOutbox,
+    knows_causes: AtomicBool,
+}
+
+impl LinkHandle {
+    /// A link whose session begins. At most `unsent_max_bytes` wait for the socket before its clients are paused; what the
+    /// session keeps in all is bounded by its ring.
+    #[must_use]
+    pub(crate) fn new(hub: HubIndex, app: AppServerId, unsent_max_bytes: usize, session: Session) -> Self {
+        Self::beginning(hub, app, unsent_max_bytes, Some(session))
+    }
+
+    fn beginning(hub: HubIndex, app: AppServerId, unsent_max_bytes: usize, session: Option<Session>) -> Self {
+        Self {
+            id: LinkId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
+            hub,
+            app,
+            outbox: LinkOutbox::new(OutboxPolicy::pausing(unsent_max_bytes), session),
+            knows_causes: AtomicBool::new(false),
+        }
+    }
+
+    /// No link at all: the home of a client connection that waits for its first one.
+    #[must_use]
+    pub(crate) fn nowhere(hub: HubIndex) -> Self {
+        Self::beginning(hub, AppServerId::NONE, 0, None)
+    }
+
+    #[must_use]
+    pub(crate) fn id(&self) -> LinkId {
+        self.id
+    }
+
+    #[must_use]
+    pub(crate) fn hub(&self) -> HubIndex {
+        self.hub
+    }
+
+    /// The app server at its far end.
+    #[must_use]
+    pub(crate) fn app(&self) -> AppServerId {
+        self.app
+    }
+
+    /// The send queue, for the task that keeps the link.
+    #[must_use]
+    pub(crate) fn outbox(&self) -> &LinkOutbox {
+        &self.outbox
+    }
+
+    /// Whether its clients are to be paused, because too much waits for the socket or to be acknowledged.
+    #[must_use]
+    pub(crate) fn is_full(&self) -> bool {
+        self.outbox.is_full()
+    }
+
+    /// Whether it has a socket.
+    #[must_use]
+    pub(crate) fn is_open(&self) -> bool {
+        self.outbox.is_open()
+    }
+
+    /// Whether its session is over.
+    #[must_use]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.outbox.is_closed()
+    }
+
+    /// Whether the app server reads the causes of closes.
+    #[must_use]
+    pub(crate) fn knows_causes(&self) -> bool {
+        self.knows_causes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that are kept until the app server has them, what waits included.
+    #[must_use]
+    pub(crate) fn ring_bytes(&self) -> usize {
+        self.outbox.ring_bytes()
+    }
+
+    /// Waits until there is room again, or the session is over. Cancel-safe.
+    pub(crate) async fn room(&self) {
+        self.outbox.room().await;
+    }
+
+    /// Queues a message. Never refused: who fills a link is stopped by [`room`](Self::room) instead.
+    pub(crate) fn send(&self, message: &ServiceMessage) {
+        self.append(Class::Reserved, |buffer| message.encode(buffer));
+    }
+
+    /// Queues bytes of a client connection.
+    pub(crate) fn send_data(&self, connection_id: &str, payload: &[u8], data_type: i64) {
+        self.append(Class::Ordinary, |buffer| encode_connection_data(connection_id, payload, data_type, buffer));
+    }
+
+    fn append(&self, class: Class, encode: impl FnOnce(&mut bytes::BytesMut)) {
+        // A link that is over has no clients any more; what it is told has no receiver.
+        let _ = self.outbox.push(class, encode);
+    }
+
+    /// Attaches the socket of a dial that succeeded; with it, how many frames it gets again.
+    ///
+    /// # Errors
+    /// When the answer makes no sense.
+    pub(crate) fn attach(
+        &self,
+        offer: &Offer,
+        answer: &Answer,
+        now_ms: u64,
+    ) -> Result<Option<(Attachment, u64)>, SessionError> {
+        self.knows_causes.store(answer.capabilities.knows_causes, Ordering::Relaxed);
+        self.outbox.attach_answer(offer, answer, now_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::service::{Capabilities, Role, SessionId, SessionSettings};
+
+    use super::*;
+
+    const RING_BYTES: usize = 1000;
+
+    impl LinkHandle {
+        /// A link that is open, for tests of what writes to it.
+        pub(crate) fn opened(hub: HubIndex, app: AppServerId) -> Self {
+            let session = Session::new(SessionId::FIRST, Role::Proxy, SessionSettings::new(RING_BYTES, 1000), 0);
+            let link = Self::new(hub, app, usize::MAX, session);
+            let capabilities = Capabilities { resume_ring_bytes: Some(RING_BYTES), ..Capabilities::default() };
+            link.attach(&link.outbox.offer().unwrap(), &Answer { received: 0, capabilities }, 0).unwrap().unwrap();
+            link
+        }
+    }
+}
