@@ -14,7 +14,7 @@ pub(crate) use address_limit::{AddressLimit, AddressPermit};
 pub(crate) use pending_negotiation::PendingNegotiations;
 pub(crate) use throttle::{Bucket, Quota, TooFast};
 
-use crate::config::Limits;
+use crate::config::FrontendLimits;
 
 /// Counters that all shards of a node share.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ pub(crate) struct LimitCounters {
 
 impl LimitCounters {
     #[must_use]
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &FrontendLimits) -> Self {
         let addresses = || limits.connections_per_address.map(|most| Arc::new(AddressLimit::new(most)));
         Self {
             connects: limits.connects_per_second.map(Bucket::new),

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::limits::LINK_HANDSHAKE_TIMEOUT_MS;
-use trunkline_protocol::service::{Backoff, Capabilities, Incoming, Offer, Role, Session, SessionId, Verdict};
+use trunkline_protocol::service::{Backoff, Capabilities, Incoming, Offer, Role, Session, SessionEvent, SessionId};
 
 use crate::shard::Shard;
 use crate::shard::ShardCommand;
@@ -97,7 +97,7 @@ impl<'a> Keeper<'a> {
             };
             match dialled {
                 Ok(dialled) => {
-                    self.shard.counters().dials.lasted(begun.elapsed());
+                    self.shard.counters().dials.observe_duration(begun.elapsed());
                     return Ok((dialled, offer));
                 }
                 // At once the next one, unless this one never was anything: then something is wrong there.
@@ -156,7 +156,7 @@ impl<'a> Keeper<'a> {
         let shared = self.shard.shared();
         while let Some(at_ms) = self.link.poll_timeout() {
             sleep_until(shared.instant(at_ms)).await;
-            if let Some(Verdict::Over(cause)) = self.link.handle_timeout(shared.now_ms()) {
+            if let Some(SessionEvent::End(cause)) = self.link.handle_timeout(shared.now_ms()) {
                 return Over::decided(cause);
             }
         }

@@ -9,7 +9,6 @@ mod closed_id;
 mod command;
 mod connection;
 mod content;
-mod context;
 mod delivery;
 mod drain_schedule;
 mod framed;
@@ -21,6 +20,7 @@ mod outbox;
 mod outbox_budget;
 mod reassignment;
 mod route_table;
+mod shard_context;
 mod shared;
 mod slot;
 mod state;
@@ -51,17 +51,17 @@ pub(crate) use content::Content;
 pub(crate) use framed::{Framed, message_frame};
 pub(crate) use history::{PastConnection, REMEMBERED_MS, short};
 pub(crate) use inbox::{ClientStream, CommandBatch, Inbox, PendingConnection, ShardMessage, ShardSender};
-pub(crate) use inspection::{ClientFilter, ClientRow, NameSearch};
+pub(crate) use inspection::{ClientRow, NameSearch, ShardFilter};
 pub(crate) use outbox::Outbox;
 pub(crate) use reassignment::{DATA_TYPE_HANDSHAKE, opening_until};
 pub(crate) use route_table::{Location, ReserveError};
-pub(crate) use shared::{Shared, Sockets, Ways};
+pub(crate) use shared::{Connectors, Shared, Sockets};
 pub(crate) use slot::{Serial, Slot};
 pub(crate) use state::ShardState;
-pub(crate) use tap::{TapError, TapReport};
+pub(crate) use tap::{TapRefusal, TapReport};
 
-use context::ShardContext;
 use drain_schedule::{DrainSchedule, chance, longest_spread};
+use shard_context::ShardContext;
 
 /// Driver of one shard: borrows its state for one step at a time, and starts the tasks that a step asks for.
 ///

@@ -6,19 +6,19 @@
 //!
 //! What a link brings down is not read here: see [`downlink`](crate::link).
 
+mod caller;
 mod dial;
 mod handle;
 mod home;
-mod http_client;
 mod hubs;
 mod manifest;
 mod pool;
 mod question;
 mod socket;
 
+pub(crate) use caller::Caller;
 pub(crate) use dial::{DialError, Dialled, dial};
 pub(crate) use handle::{LinkHandle, LinkId, Outgoing};
-pub(crate) use http_client::Caller;
 pub use hubs::MemoryDialler;
 pub(crate) use hubs::{AppServer, AppServerId, Hub, HubIndex, Hubs, Reach};
 pub(crate) use manifest::{ReadManifestError, read_manifest};

@@ -9,7 +9,7 @@ use trunkline_protocol::service::{Answer, Attachment, Offer, SessionError};
 use super::session::{LinkSession, Socket, Stop};
 use super::socket::{LinkReader, LinkSocket, LinkWriter};
 use super::{LinkEnd, SlotKey, Slots, handshake, reader, writer};
-use crate::connection::End;
+use crate::connection::ConnectionClose;
 use crate::metrics::Counted;
 use crate::sync::lock;
 
@@ -25,7 +25,7 @@ pub(crate) struct Attached {
     stop: CancellationToken,
     is_resumed: bool,
     /// What its connections are told if the session ends with this socket.
-    over: Option<End>,
+    over: Option<ConnectionClose>,
 }
 
 impl Attached {
@@ -74,7 +74,7 @@ impl Attached {
         incoming: LinkReader,
         outgoing: LinkWriter,
     ) -> (LinkEnd, Option<LinkWriter>) {
-        let metrics = &self.session.endpoint.down().metrics;
+        let metrics = &self.session.endpoint.outbound().metrics;
         let _open = Counted::new(&metrics.links);
         let SlotKey { hub, node, slot, .. } = &self.session.key;
         if self.is_resumed {

@@ -2,9 +2,9 @@
 
 use axum::extract::ws::close_code;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::service::{Cause as SessionCause, FrameError, ServiceMessageError, SessionError};
+use trunkline_protocol::service::{FrameError, ServiceMessageError, SessionEndReason as SessionCause, SessionError};
 
-use crate::connection::End;
+use crate::connection::ConnectionClose;
 
 /// What an app is told whose connections went with their link.
 const LOST: &str = "The link to the proxy was lost.";
@@ -72,11 +72,11 @@ impl LinkEnd {
     }
 
     /// What `on_disconnected` is told when the session ends with it: a planned stop is no error.
-    pub(super) fn of_connections(&self) -> End {
+    pub(super) fn of_connections(&self) -> ConnectionClose {
         match self {
-            LinkEnd::Shutdown => End::of(Cause::AppStopped),
-            LinkEnd::Farewell => End::by(Cause::Drained, LOST),
-            _ => End::by(Cause::LinkLost, LOST),
+            LinkEnd::Shutdown => ConnectionClose::new(Cause::AppStopped),
+            LinkEnd::Farewell => ConnectionClose::with_error(Cause::Drained, LOST),
+            _ => ConnectionClose::with_error(Cause::LinkLost, LOST),
         }
     }
 

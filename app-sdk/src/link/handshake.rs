@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use trunkline_protocol::limits::LINK_HANDSHAKE_TIMEOUT_MS;
-use trunkline_protocol::service::{FrameBuffer, HandshakeRequest, ServiceMessage};
+use trunkline_protocol::service::{FrameBuffer, LinkHandshakeRequest, ServiceMessage};
 
 use super::LinkEnd;
 use super::socket::LinkSocket;
@@ -21,7 +21,7 @@ pub(super) async fn shake(socket: &mut LinkSocket) -> Result<Frames, LinkEnd> {
 }
 
 async fn ask(socket: &mut LinkSocket) -> Result<Frames, LinkEnd> {
-    let request = HandshakeRequest { version: VERSION, ..HandshakeRequest::default() };
+    let request = LinkHandshakeRequest { version: VERSION, ..LinkHandshakeRequest::default() };
     socket.writer.send(ServiceMessage::HandshakeRequest(request).to_frame()).await?;
     let mut frames = Frames::default();
     loop {

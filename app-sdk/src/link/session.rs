@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use trunkline_protocol::service::{Attachment, Cause, Incoming, Verdict};
+use trunkline_protocol::service::{Attachment, Incoming, SessionEndReason, SessionEvent};
 
 use super::{LinkEnd, SlotKey, Slots};
-use crate::connection::{End, LinkId};
+use crate::connection::{ConnectionClose, LinkId};
 use crate::endpoint::Endpoint;
 use crate::node::{Node, Outbox};
 use crate::sync::lock;
@@ -47,7 +47,7 @@ pub(super) enum Stop {
     Replaced,
     Silent,
     Shutdown,
-    Over(Cause),
+    Over(SessionEndReason),
 }
 
 impl From<Stop> for LinkEnd {
@@ -96,20 +96,22 @@ impl LinkSession {
     }
 
     /// A socket has ended; returns what ends the session with it. To be called by [`Slots`] alone.
-    pub(super) fn detach(&self, attachment: Attachment) -> Option<Cause> {
+    pub(super) fn detach(&self, attachment: Attachment) -> Option<SessionEndReason> {
         let now_ms = self.now_ms();
         let verdict = self.outbox.with_session(|session| session.detach(attachment, now_ms)).flatten();
         self.detached.notify_waiters();
         match verdict {
-            Some(Verdict::Over(cause)) => Some(cause),
+            Some(SessionEvent::End(cause)) => Some(cause),
             _ => None,
         }
     }
 
     /// Tells everybody, once; to be called by [`Slots`] alone, which knows that it was not over before.
-    pub(super) fn end(&self, end: &End) {
-        self.endpoint.down().end_session(&self.node, self.key.slot);
-        self.endpoint.handle_link_ended(self.id, end);
+    pub(super) fn end(&self, close: &ConnectionClose) {
+        if self.endpoint.outbound().end_session(&self.node, self.key.slot) {
+            self.endpoint.handle_node_lost(&self.node);
+        }
+        self.endpoint.handle_link_ended(self.id, close);
         self.over.cancel();
     }
 }
@@ -125,11 +127,11 @@ pub(super) async fn keep(session: Arc<LinkSession>, slots: Arc<Slots>) {
                 let now_ms = session.now_ms();
                 match session.outbox.with_session(|session| session.handle_timeout(now_ms)).flatten() {
                     None => continue,
-                    Some(Verdict::PeerSilent) => {
+                    Some(SessionEvent::PeerSilent) => {
                         session.stop(Stop::Silent);
                         continue;
                     }
-                    Some(Verdict::Over(cause)) => Stop::Over(cause),
+                    Some(SessionEvent::End(cause)) => Stop::Over(cause),
                 }
             }
         };

@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trunkline_protocol::limits::RESUME_WINDOW_MS;
 use trunkline_protocol::service::{
-    Answer, Attachment, Capabilities, Incoming, Judgement, Offer, Refusal, Role, Session, SessionError, SessionId,
-    SessionSettings, judge,
+    Answer, Attachment, Capabilities, Incoming, Offer, Role, Session, SessionError, SessionId, SessionSettings,
+    UpgradeDecision, UpgradeRefusal, decide_upgrade,
 };
 
 use super::session::{self, LinkSession, Stop};
 use super::starts::{News, Starts};
 use super::{Attached, Link, LinkEnd};
-use crate::connection::{End, LinkId};
+use crate::connection::{ConnectionClose, LinkId};
 use crate::node::Outbox;
 use crate::sync::lock;
 
@@ -62,7 +62,7 @@ pub(super) enum Taken {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refused {
     #[error(transparent)]
-    Judged(#[from] Refusal),
+    Judged(#[from] UpgradeRefusal),
     #[error("the session makes no sense: {0}")]
     Session(#[from] SessionError),
 }
@@ -74,24 +74,24 @@ impl Slots {
         let slot = slots.entry(link.key.clone()).or_default();
         let offer = offer.cloned().unwrap_or_else(|| plain_offer(slot.newest));
         let judgement = match &slot.live {
-            Some(live) => live.outbox.with_session(|session| judge(&offer, Some(session), slot.newest)),
+            Some(live) => live.outbox.with_session(|session| decide_upgrade(&offer, Some(session), slot.newest)),
             None => None,
         };
-        match (judgement.unwrap_or_else(|| judge(&offer, None, slot.newest)), &slot.live) {
-            (Judgement::Refuse(refusal), _) => Err(refusal.into()),
-            (Judgement::EndSocketFirst, Some(live)) => Ok(Taken::Occupied(Arc::clone(live))),
-            (Judgement::Resume, Some(live)) => {
+        match (judgement.unwrap_or_else(|| decide_upgrade(&offer, None, slot.newest)), &slot.live) {
+            (UpgradeDecision::Refuse(refusal), _) => Err(refusal.into()),
+            (UpgradeDecision::EndSocketFirst, Some(live)) => Ok(Taken::Occupied(Arc::clone(live))),
+            (UpgradeDecision::Resume, Some(live)) => {
                 let session = Arc::clone(live);
                 self.resume(&mut slots, session, &offer)
             }
-            (Judgement::Begin | Judgement::EndSocketFirst | Judgement::Resume, _) => {
+            (UpgradeDecision::Begin | UpgradeDecision::EndSocketFirst | UpgradeDecision::Resume, _) => {
                 self.begin(&mut slots, link, &offer)
             }
         }
     }
 
     /// Ends a session that has no socket; `false` when it has one again.
-    pub(super) fn end_detached(&self, session: &Arc<LinkSession>, end: &End) -> bool {
+    pub(super) fn end_detached(&self, session: &Arc<LinkSession>, end: &ConnectionClose) -> bool {
         let mut slots = lock(&self.slots);
         let is_detached = !session.outbox.is_open();
         if is_detached {
@@ -102,7 +102,7 @@ impl Slots {
 
     /// A socket has ended, and with it the session, if there is an `over` or the proxy does not resume. In one step, so
     /// that no other socket is attached to a session that is about to end.
-    pub(super) fn let_go(&self, session: &Arc<LinkSession>, attachment: Attachment, over: Option<End>) {
+    pub(super) fn let_go(&self, session: &Arc<LinkSession>, attachment: Attachment, over: Option<ConnectionClose>) {
         let mut slots = lock(&self.slots);
         let cause = session.detach(attachment);
         if let Some(end) = over.or_else(|| cause.map(|cause| LinkEnd::Over(cause).of_connections())) {
@@ -123,7 +123,7 @@ impl Slots {
                 Err(error.into())
             }
             // It has ended in this very moment.
-            None => Err(Refusal::Unknown.into()),
+            None => Err(UpgradeRefusal::Unknown.into()),
         }
     }
 
@@ -204,7 +204,7 @@ fn new_session(link: &Link, offer: &Offer) -> LinkSession {
     LinkSession {
         id: LinkId(LATEST.fetch_add(1, Ordering::Relaxed)),
         key: link.key.clone(),
-        node: link.endpoint.down().begin_session(node, boot, link.knows_causes, *slot, Arc::clone(&outbox)),
+        node: link.endpoint.outbound().begin_session(node, boot, link.knows_causes, *slot, Arc::clone(&outbox)),
         endpoint: Arc::clone(&link.endpoint),
         outbox,
         incoming: Mutex::new(Incoming::default()),
@@ -216,7 +216,7 @@ fn new_session(link: &Link, offer: &Offer) -> LinkSession {
     }
 }
 
-fn end_session(slots: &mut HashMap<SlotKey, Slot>, session: &Arc<LinkSession>, end: &End) {
+fn end_session(slots: &mut HashMap<SlotKey, Slot>, session: &Arc<LinkSession>, end: &ConnectionClose) {
     let slot = slots.get_mut(&session.key);
     if let Some(slot) = slot.filter(|slot| slot.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, session))) {
         (slot.live, slot.empty_since) = (None, Some(Instant::now()));

@@ -13,7 +13,9 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use trunkline_protocol::service::{Attachment, Class, Frames, Leftover, Ping, Session, SessionError, Transmit};
+use trunkline_protocol::service::{
+    Attachment, Class, Frames, Ping, Session, SessionError, Transmit, UndeliveredFrames,
+};
 
 use crate::sync::lock;
 
@@ -130,7 +132,7 @@ impl Outbox {
     }
 
     /// Ends the session: takes no more, and whoever waits is sent away. Returns what was in its ring.
-    pub(crate) fn close(&self) -> Leftover {
+    pub(crate) fn close(&self) -> UndeliveredFrames {
         let session = lock(&self.session).take();
         self.filled.notify_one();
         self.sends.freed.notify_one();

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{
-    Ack, AckStatus, ErrorCompletion, FrameBuffer, GroupChange, HandshakeResponse, Payloads, Ping, ServiceMessage,
+    Ack, AckStatus, ErrorCompletion, FrameBuffer, GroupChange, LinkHandshakeResponse, Payloads, Ping, ServiceMessage,
     UserGroupChange,
 };
 
@@ -108,7 +108,7 @@ impl Members {
     fn handle(&mut self, message: ServiceMessage) -> Option<ServiceMessage> {
         match message {
             ServiceMessage::HandshakeRequest(_) => {
-                return Some(ServiceMessage::HandshakeResponse(HandshakeResponse::default()));
+                return Some(ServiceMessage::HandshakeResponse(LinkHandshakeResponse::default()));
             }
             // Heard in answer, the near end never finds this one silent, not even on a clock that is wound forward.
             ServiceMessage::Ping(_) => return Some(ServiceMessage::Ping(Ping::default())),

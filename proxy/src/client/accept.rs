@@ -68,7 +68,7 @@ async fn handshake(
     let read = timeout(limit, socket.read_handshake(shard, early)).await;
     let handshake = read.unwrap_or(Err(HandshakeFailure::TimedOut))?.check(settings, transport)?;
     let took = Duration::from_micros(shard.now_us().saturating_sub(begun));
-    shard.counters().handshakes_of_clients.lasted(took);
+    shard.counters().handshakes_of_clients.observe_duration(took);
     Ok(Some(handshake))
 }
 
@@ -85,7 +85,7 @@ fn record(shard: &Shard, pending: &PendingConnection, failure: &HandshakeFailure
 
 /// Home that is none, where new clients may wait until there is one.
 fn waiting_room(shard: &Shard, hub: &Hub, handshake: Option<&Handshake>) -> Option<Home> {
-    let may_wait = shard.shared().settings.homes.holds_new && handshake.is_some();
+    let may_wait = shard.shared().settings.rehoming.holds_new && handshake.is_some();
     may_wait.then(|| Arc::new(LinkHandle::nowhere(hub.index())))
 }
 

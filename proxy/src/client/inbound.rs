@@ -12,7 +12,7 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::RawKind;
 
 use crate::transport::websocket::{
-    CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Decoder, Event, Place, ProtocolError,
+    CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Decoder, Event, PiecePosition, ProtocolError,
 };
 
 /// Message of a client, or several that go up together.
@@ -118,7 +118,7 @@ impl InboundTransport {
 #[derive(Debug)]
 pub(super) enum Piece<'a> {
     /// Payload, and its place in a transport message.
-    Payload(&'a [u8], Place),
+    Payload(&'a [u8], PiecePosition),
     /// Ping, to be answered with the same bytes.
     Ping(Vec<u8>),
     Close,
@@ -140,7 +140,7 @@ impl Pieces<'_> {
     pub(super) fn next(&mut self) -> Result<Option<Piece<'_>>, ProtocolError> {
         let Some(decoder) = &mut self.decoder else {
             let is_new = mem::replace(&mut self.at, self.bytes.len()) < self.bytes.len();
-            return Ok(is_new.then_some(Piece::Payload(self.bytes, Place::UNSAID)));
+            return Ok(is_new.then_some(Piece::Payload(self.bytes, PiecePosition::UNKNOWN)));
         };
         while let Some(rest) = self.bytes.get_mut(self.at..) {
             let from = self.at;
@@ -149,7 +149,7 @@ impl Pieces<'_> {
             match event {
                 Event::Data(range) => {
                     let payload = self.bytes.get(from + range.start..from + range.end).unwrap_or_default();
-                    return Ok(Some(Piece::Payload(payload, decoder.place())));
+                    return Ok(Some(Piece::Payload(payload, decoder.position())));
                 }
                 Event::Ping(payload) => return Ok(Some(Piece::Ping(payload))),
                 Event::Close => return Ok(Some(Piece::Close)),

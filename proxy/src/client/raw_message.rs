@@ -9,13 +9,13 @@ use std::mem;
 use trunkline_protocol::service::RawKind;
 
 use super::inbound::{InboundError, PartialMessage, Upward};
-use crate::transport::websocket::{Form, Place};
+use crate::transport::websocket::{MessageForm, PiecePosition};
 
 /// Takes a piece of a message, and returns the message if it is whole with it.
 pub(super) fn take_raw<'a>(
     partial: &mut PartialMessage,
     piece: &'a [u8],
-    place: Place,
+    place: PiecePosition,
     limit_bytes: usize,
 ) -> Result<Option<Upward<'a>>, InboundError> {
     let partial = partial.bytes_mut();
@@ -30,11 +30,11 @@ pub(super) fn take_raw<'a>(
     if place.is_last { message(Cow::Owned(mem::take(partial)), place).map(Some) } else { Ok(None) }
 }
 
-fn message(bytes: Cow<'_, [u8]>, place: Place) -> Result<Upward<'_>, InboundError> {
+fn message(bytes: Cow<'_, [u8]>, place: PiecePosition) -> Result<Upward<'_>, InboundError> {
     let kind = match (place.form, str::from_utf8(&bytes)) {
-        (Form::Text, Err(_)) => return Err(InboundError::NotUtf8),
-        (Form::Text | Form::Unsaid, Ok(_)) => RawKind::Text,
-        (Form::Binary, _) | (Form::Unsaid, Err(_)) => RawKind::Binary,
+        (MessageForm::Text, Err(_)) => return Err(InboundError::NotUtf8),
+        (MessageForm::Text | MessageForm::Unknown, Ok(_)) => RawKind::Text,
+        (MessageForm::Binary, _) | (MessageForm::Unknown, Err(_)) => RawKind::Binary,
     };
     Ok(Upward::Raw { bytes, kind })
 }

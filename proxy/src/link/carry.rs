@@ -12,13 +12,13 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use trunkline_protocol::service::{
-    Attachment, ECHO_KEY, FrameBuffer, Incoming, Offer, Ping, ServiceMessage, Verdict, bytes_of_frame,
+    Attachment, ECHO_KEY, FrameBuffer, Incoming, Offer, Ping, ServiceMessage, SessionEvent, bytes_of_frame,
 };
 
 use super::over::{End, LastSocket, Over};
 use super::sort::{self, TurnOrders};
 use super::{Keeper, give_to_all};
-use crate::metrics::{Direction, FrameKind, SessionEnd};
+use crate::metrics::{Direction, FrameKind, SessionCloseReason};
 use crate::shard::Shard;
 use crate::shard::ShardCommand;
 use crate::upstream::{Dialled, LinkHandle, LinkReader, LinkSocket, LinkWriter, Outgoing};
@@ -66,7 +66,7 @@ impl Keeper<'_> {
         // The old socket brings nothing more before the counters are told to another one.
         drop(wire);
         if let End::Over(over) = &end
-            && over.cause == SessionEnd::Retired
+            && over.cause == SessionCloseReason::Retired
         {
             // Farewells of a node that stops.
             let flushing = flush(self.shard, &self.link, attachment, &mut writer);
@@ -77,7 +77,7 @@ impl Keeper<'_> {
             self.shard.counters().sessions.interrupted.increment();
         }
         let over = match (detached, end) {
-            (Some(Verdict::Over(cause)), End::Lost(reason)) => Over { reason, ..Over::decided(cause) },
+            (Some(SessionEvent::End(cause)), End::Lost(reason)) => Over { reason, ..Over::decided(cause) },
             (_, End::Over(over)) => over,
             (_, lost) => return lost,
         };
@@ -121,8 +121,8 @@ async fn silence(shard: &Shard, link: &LinkHandle) -> End {
         sleep(Duration::from_millis(link.tick_ms())).await;
         match link.handle_timeout(shard.shared().now_ms()) {
             None => {}
-            Some(Verdict::PeerSilent) => return End::Lost("the app server is silent".into()),
-            Some(Verdict::Over(cause)) => return End::Over(Over::decided(cause)),
+            Some(SessionEvent::PeerSilent) => return End::Lost("the app server is silent".into()),
+            Some(SessionEvent::End(cause)) => return End::Over(Over::decided(cause)),
         }
     }
 }
@@ -249,7 +249,7 @@ impl Wire<'_> {
     fn note_round_trip(&self, ping: &Ping) {
         let sent_us = ping.get(ECHO_KEY).and_then(|sent| sent.parse::<u64>().ok());
         if let Some(took_us) = sent_us.and_then(|sent_us| self.shard.now_us().checked_sub(sent_us)) {
-            self.shard.counters().round_trips.lasted(Duration::from_micros(took_us));
+            self.shard.counters().round_trips.observe_duration(Duration::from_micros(took_us));
         }
     }
 

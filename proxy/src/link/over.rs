@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use trunkline_protocol::cause::Cause as Ending;
-use trunkline_protocol::service::Cause;
+use trunkline_protocol::service::SessionEndReason;
 
-use crate::metrics::SessionEnd;
+use crate::metrics::SessionCloseReason;
 use crate::upstream::{LinkSocketError, LinkWriter};
 
 /// A peer that is gone is not waited for when a link is closed.
@@ -24,7 +24,7 @@ pub(super) enum End {
 /// Why a session is over.
 #[derive(Debug)]
 pub(super) struct Over {
-    pub(super) cause: SessionEnd,
+    pub(super) cause: SessionCloseReason,
     pub(super) reason: String,
     /// Where the app server can still be told.
     pub(super) socket: Option<LastSocket>,
@@ -35,45 +35,49 @@ pub(super) struct Over {
 pub(super) struct LastSocket(pub(super) LinkWriter);
 
 impl Over {
-    fn new(cause: SessionEnd, reason: impl ToString) -> Self {
+    fn new(cause: SessionCloseReason, reason: impl ToString) -> Self {
         Self { cause, reason: reason.to_string(), socket: None }
     }
 
     pub(super) fn retired() -> Self {
-        Self::new(SessionEnd::Retired, "its pool is given up")
+        Self::new(SessionCloseReason::Retired, "its pool is given up")
     }
 
     pub(super) fn unknown() -> Self {
-        Self::new(SessionEnd::Unknown, "the app server does not know it any more")
+        Self::new(SessionCloseReason::Unknown, "the app server does not know it any more")
     }
 
     pub(super) fn broken(problem: impl ToString) -> Self {
-        Self::new(SessionEnd::Broken, problem)
+        Self::new(SessionCloseReason::Broken, problem)
     }
 
     /// What the session decided itself.
-    pub(super) fn decided(cause: Cause) -> Self {
-        let end = if cause == Cause::NotResumable { SessionEnd::NotResumable } else { SessionEnd::WindowPassed };
+    pub(super) fn decided(cause: SessionEndReason) -> Self {
+        let end = if cause == SessionEndReason::NotResumable {
+            SessionCloseReason::NotResumable
+        } else {
+            SessionCloseReason::WindowPassed
+        };
         Self::new(end, cause)
     }
 
     /// What it means for a client connection that can't go on at another app server.
     pub(super) fn of_connections(&self) -> Ending {
         match self.cause {
-            SessionEnd::Retired | SessionEnd::Farewell => Ending::AppStopped,
+            SessionCloseReason::Retired | SessionCloseReason::Farewell => Ending::AppStopped,
             _ => Ending::LinkLost,
         }
     }
 
     pub(super) fn is_planned(&self) -> bool {
-        matches!(self.cause, SessionEnd::Retired | SessionEnd::Farewell)
+        matches!(self.cause, SessionCloseReason::Retired | SessionCloseReason::Farewell)
     }
 }
 
 impl From<LinkSocketError> for End {
     fn from(error: LinkSocketError) -> Self {
         match error {
-            LinkSocketError::Farewell(_) => Self::Over(Over::new(SessionEnd::Farewell, error)),
+            LinkSocketError::Farewell(_) => Self::Over(Over::new(SessionCloseReason::Farewell, error)),
             LinkSocketError::Text => Self::Over(Over::broken(error)),
             LinkSocketError::Closed | LinkSocketError::Socket(_) => Self::Lost(error.to_string()),
         }

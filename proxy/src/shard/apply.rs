@@ -122,7 +122,7 @@ impl ShardState {
         let is_handshake = matches!(client.status, Status::Opening { .. });
         client.status = Status::Open;
         let Some(frame) =
-            client.frame_data(payload, kind, self.context.shared.settings.homes.pending_calls_max, mode.now)
+            client.frame_data(payload, kind, self.context.shared.settings.rehoming.pending_calls_max, mode.now)
         else {
             return;
         };
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_client_with_the_maximum_of_pending_calls_is_paused_until_one_is_answered() {
-        let mut bed = Testbed::with(|settings| settings.homes.pending_calls_max = 1);
+        let mut bed = Testbed::with(|settings| settings.rehoming.pending_calls_max = 1);
         let ann = bed.client("ann");
         bed.state.begin_call(ann, "1");
         assert!(bed.state.connections.get(ann).unwrap().pause_reasons().contains(PauseReason::PendingCalls));

@@ -2,7 +2,7 @@
 
 use trunkline_protocol::hub::HubProtocol;
 
-use crate::metrics::Speech;
+use crate::metrics::ClientProtocol;
 
 /// Content that the transport of a client carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,11 +14,11 @@ pub(crate) enum Content {
 
 impl Content {
     #[must_use]
-    pub(crate) fn speech(self) -> Speech {
+    pub(crate) fn speech(self) -> ClientProtocol {
         match self {
-            Content::Hub(HubProtocol::Json) => Speech::Json,
-            Content::Hub(HubProtocol::MessagePack) => Speech::MessagePack,
-            Content::Raw => Speech::Raw,
+            Content::Hub(HubProtocol::Json) => ClientProtocol::Json,
+            Content::Hub(HubProtocol::MessagePack) => ClientProtocol::MessagePack,
+            Content::Raw => ClientProtocol::Raw,
         }
     }
 }

@@ -110,7 +110,7 @@ impl Delivery {
             }
             Audience::Connections(ids) => ids.iter().for_each(|id| self.send_to_one(connections, id, send, &mut stats)),
         }
-        self.counters.sends.receivers.record(stats.deliveries);
+        self.counters.sends.receivers.observe(stats.deliveries);
         self.count(hub, stats);
     }
 

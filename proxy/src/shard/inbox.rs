@@ -13,7 +13,7 @@ use trunkline_protocol::service::OpenConnection;
 use super::command::ShardCommand;
 use super::state::ShardState;
 use crate::limits::AddressPermit;
-use crate::transport::http::Near;
+use crate::transport::http_transport::InnerHalf;
 use crate::upstream::{Hub, Pool};
 
 /// Limit of the bytes in one shard's inbox. Two of the largest frames fit, so that none can get stuck.
@@ -60,7 +60,7 @@ pub(crate) enum ClientStream {
     /// A WebSocket; the upgrade is on its way.
     Upgrade(OnUpgrade),
     /// Requests carry them, to and from the other end of this pipe.
-    Pipe(Near),
+    Pipe(InnerHalf),
 }
 
 /// Accepted connect request: a socket that is about to become a client connection.

@@ -11,7 +11,7 @@ use super::close_reason::CloseReason;
 use super::connection::{Census, Client, ClientKind, Connections, PauseReason, SetName, Status};
 use super::slot::Slot;
 use super::state::ShardState;
-use super::tap::{TapError, TapReport};
+use super::tap::{TapRefusal, TapReport};
 use crate::upstream::{AppServerId, HubIndex};
 
 const MICROS_PER_SECOND: u64 = 1_000_000;
@@ -30,7 +30,7 @@ const HEADER_MAX_CHARS: usize = 300;
 
 /// Filter of a list of clients.
 #[derive(Debug, Clone)]
-pub(crate) enum ClientFilter {
+pub(crate) enum ShardFilter {
     Everyone,
     Hub(HubIndex),
     Group(HubIndex, String),
@@ -142,16 +142,16 @@ impl Inspector<'_> {
 
     /// At most `most` of the clients that pass the filter, from this slot on, and the slot to go on from.
     #[must_use]
-    pub(crate) fn list(&self, which: &ClientFilter, from: Slot, most: usize) -> (Vec<ClientRow>, Option<Slot>) {
+    pub(crate) fn list(&self, which: &ShardFilter, from: Slot, most: usize) -> (Vec<ClientRow>, Option<Slot>) {
         let connections = self.connections;
         let most = most.min(ROWS_STEP);
         let (slots, next) = match which {
-            ClientFilter::Everyone => stretch(connections, from, most, |_| true),
-            ClientFilter::Hub(hub) => stretch(connections, from, most, |client| client.home.hub() == *hub),
-            ClientFilter::Group(hub, name) => {
+            ShardFilter::Everyone => stretch(connections, from, most, |_| true),
+            ShardFilter::Hub(hub) => stretch(connections, from, most, |client| client.home.hub() == *hub),
+            ShardFilter::Group(hub, name) => {
                 first(members(connections, *hub, SetName::Group(name), from).collect(), most)
             }
-            ClientFilter::User(hubs, name) => {
+            ShardFilter::User(hubs, name) => {
                 let of = |hub: &HubIndex| members(connections, *hub, SetName::User(name), from);
                 first(hubs.iter().flat_map(of).collect(), most)
             }
@@ -165,13 +165,13 @@ impl Inspector<'_> {
 
     /// Number of clients in the set of a filter; 0 where the filter is no set.
     #[must_use]
-    pub(crate) fn set_size(&self, which: &ClientFilter) -> usize {
+    pub(crate) fn set_size(&self, which: &ShardFilter) -> usize {
         let connections = self.connections;
         match which {
-            ClientFilter::Everyone => 0,
-            ClientFilter::Hub(hub) => connections.members(*hub, SetName::Hub).len(),
-            ClientFilter::Group(hub, name) => connections.members(*hub, SetName::Group(name)).len(),
-            ClientFilter::User(hubs, name) => {
+            ShardFilter::Everyone => 0,
+            ShardFilter::Hub(hub) => connections.members(*hub, SetName::Hub).len(),
+            ShardFilter::Group(hub, name) => connections.members(*hub, SetName::Group(name)).len(),
+            ShardFilter::User(hubs, name) => {
                 hubs.iter().map(|hub| connections.members(*hub, SetName::User(name)).len()).sum::<usize>()
             }
         }
@@ -246,9 +246,9 @@ impl ShardState {
     ///
     /// # Errors
     /// When the client is not here, or too many are tapped.
-    pub(crate) fn tap(&mut self, slot: Slot, id: &str, with_payloads: bool) -> Result<u64, TapError> {
-        let content = self.connections.find_shown(slot, id).ok_or(TapError::Unknown)?.content;
-        self.delivery.taps.begin(slot, content, with_payloads).ok_or(TapError::TooMany)
+    pub(crate) fn tap(&mut self, slot: Slot, id: &str, with_payloads: bool) -> Result<u64, TapRefusal> {
+        let content = self.connections.find_shown(slot, id).ok_or(TapRefusal::Unknown)?.content;
+        self.delivery.taps.begin(slot, content, with_payloads).ok_or(TapRefusal::TooMany)
     }
 
     /// Messages that a tap has seen since it was read last; `None` when it has ended.

@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_client_that_waits_for_too_long_is_told_to_reconnect() {
-        let mut bed = Testbed::with(|settings| settings.homes.hold_timeout_s = 3);
+        let mut bed = Testbed::with(|settings| settings.rehoming.hold_timeout_s = 3);
         let slot = homeless(&mut bed);
         bed.received(slot);
         bed.state.advance();

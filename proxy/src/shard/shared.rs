@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::limits::LimitCounters;
 use crate::metrics::Counters;
 use crate::net::connector::Connector;
-use crate::transport::http::Registry;
+use crate::transport::http_transport::HttpTransports;
 use crate::upstream::{Caller, Hubs};
 
 /// Origin of the sockets of clients.
@@ -27,9 +27,9 @@ pub(crate) enum Sockets {
     Adopted,
 }
 
-/// Connectors of a node. They differ in the certificates that they trust and present.
+/// Outgoing connectors of a node. They differ in the authorities they trust and in the client certificate they show.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ways {
+pub(crate) struct Connectors {
     /// To app servers and other nodes.
     pub fleet: Connector,
     /// To the publishers of keys of access tokens.
@@ -47,7 +47,7 @@ pub(crate) struct Shared {
     pub hubs: Hubs,
     pub routes: Arc<RouteTable>,
     /// Connections over HTTP transports.
-    pub carried: Registry,
+    pub http_transports: HttpTransports,
     /// Connector to app servers and other nodes.
     pub connector: Connector,
     pub whose_sockets: Sockets,
@@ -65,26 +65,26 @@ pub(crate) struct Shared {
 impl Shared {
     /// Shared state of a node with these shards.
     #[must_use]
-    pub(crate) fn new(settings: Settings, ways: Ways, shards: Vec<ShardSender>) -> Arc<Self> {
-        Arc::new(Self::with(settings, ways, shards, Sockets::Own))
+    pub(crate) fn new(settings: Settings, connectors: Connectors, shards: Vec<ShardSender>) -> Arc<Self> {
+        Arc::new(Self::with(settings, connectors, shards, Sockets::Own))
     }
 
     /// Shared state of a node inside an app, whose sockets come from the app's runtime.
     #[must_use]
     pub(crate) fn embedded(settings: Settings, shard: ShardSender) -> Arc<Self> {
-        Arc::new(Self::with(settings, Ways::default(), vec![shard], Sockets::Adopted))
+        Arc::new(Self::with(settings, Connectors::default(), vec![shard], Sockets::Adopted))
     }
 
-    fn with(settings: Settings, ways: Ways, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
+    fn with(settings: Settings, connectors: Connectors, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
         Self {
             whose_sockets,
             limits: LimitCounters::new(&settings.limits),
-            connector: ways.fleet,
-            verifier: Verifier::new(settings.tokens.clone(), &settings.keys, Arc::new(ways.issuers)),
+            connector: connectors.fleet,
+            verifier: Verifier::new(settings.tokens.clone(), &settings.keys, connectors.issuers),
             boot: random_id(),
             hubs: Hubs::default(),
             routes: Arc::default(),
-            carried: Registry::default(),
+            http_transports: HttpTransports::default(),
             counters: shards.iter().map(|_| Arc::default()).collect(),
             history: shards.iter().map(|_| History::new(shards.len())).collect(),
             sockets: AtomicU64::new(0),

@@ -29,16 +29,16 @@ use super::closed_id::ClosedIds;
 use super::command::ShardCommand;
 use super::connection::{Client, Connections, Opening, OpeningInterner, PauseReason};
 use super::content::Content;
-use super::context::ShardContext;
 use super::delivery::{BatchMode, Delivery, Flush};
 use super::drain_schedule::{DrainSchedule, chance};
 use super::framed::message_frame;
 use super::keep_alive::{KeepAlive, Overdue, keep_alive_frame};
 use super::outbox_budget::{OutboxBudget, largest};
 use super::reassignment::{Reassignment, moved_to};
+use super::shard_context::ShardContext;
 use super::slot::{Serial, Slot};
 use super::token_expiry::TokenExpiries;
-use crate::config::unix_seconds;
+use crate::clock::unix_seconds;
 use crate::upstream::{AppServerId, HubIndex, LinkHandle, LinkId};
 
 /// Ticks that a client may take to answer our close; as the official server has it.
@@ -171,7 +171,7 @@ impl ShardState {
 
     /// Notes a call of a client: it waits for the answer. One with too many pending calls is paused.
     pub(crate) fn begin_call(&mut self, slot: Slot, invocation_id: &str) {
-        let calls_max = self.context.shared.settings.homes.pending_calls_max;
+        let calls_max = self.context.shared.settings.rehoming.pending_calls_max;
         if let Some(client) = self.connections.get_mut(slot) {
             client.begin_call(invocation_id, calls_max);
         }
@@ -253,7 +253,7 @@ impl ShardState {
     /// Looks for homes again, which may have been full; closes clients that have waited for too long.
     fn retry_unassigned(&mut self) {
         self.reassignment.retry(&mut self.connections, &self.context.shared.hubs, self.tick);
-        let timeout_s = self.context.shared.settings.homes.hold_timeout_s;
+        let timeout_s = self.context.shared.settings.rehoming.hold_timeout_s;
         for slot in self.reassignment.take_overdue(timeout_s, self.tick) {
             self.close(slot, &CloseReason::no_app_server());
         }
@@ -265,10 +265,10 @@ impl ShardState {
             return;
         }
         let shared = self.context.shared.clone();
-        for carried in shared.carried.sweep(shared.settings.carried.disconnect_timeout_s) {
+        for outer in shared.http_transports.sweep(shared.settings.http_transports.disconnect_timeout_s) {
             // The others end where they are, because their pipes do.
-            if carried.begin().is_some() {
-                self.close_id(&Rc::from(carried.id()), true);
+            if outer.take_inner_half().is_some() {
+                self.close_id(&Rc::from(&**outer.id()), true);
             }
         }
     }

@@ -8,7 +8,6 @@ mod redaction;
 mod tapped_message;
 
 use std::collections::VecDeque;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -16,11 +15,12 @@ use serde::{Deserialize, Serialize};
 use self::tapped_message::TapSummary;
 use super::content::Content;
 use super::slot::Slot;
-use crate::transport::websocket::{Peeled, peel_whole};
+use crate::clock::unix_ms;
+use crate::transport::websocket::{Unframed, unframe_whole};
 
 /// Reason why a client can't be tapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TapError {
+pub(crate) enum TapRefusal {
     #[error("there is no such connection")]
     Unknown,
     #[error("{TAPS_MAX} clients of its shard are watched already, and no more can be: end one of these watches")]
@@ -171,7 +171,7 @@ impl Taps {
     /// Records a frame for a client, if it is tapped.
     #[cold]
     pub(crate) fn tap_down(&mut self, slot: Slot, frame: &Bytes) {
-        if let Some(Peeled::Payload(messages)) = peel_whole(frame) {
+        if let Some(Unframed::Payload(messages)) = unframe_whole(frame) {
             self.record(slot, TapDirection::Down, &messages);
         }
     }
@@ -219,11 +219,6 @@ impl Tap {
         self.report.missed = 0;
         report
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

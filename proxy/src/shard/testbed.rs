@@ -12,14 +12,14 @@ use trunkline_protocol::service::OpenConnection;
 
 use super::connection::{Client, OpeningInterner, Status};
 use super::content::Content;
-use super::context::ShardContext;
 use super::inbox::ShardSender;
-use super::shared::{Shared, Ways};
+use super::shard_context::ShardContext;
+use super::shared::{Connectors, Shared};
 use super::slot::Slot;
 use super::state::ShardState;
 use crate::config::Settings;
 use crate::net::socket::Socket;
-use crate::transport::websocket::{Peeled, peel};
+use crate::transport::websocket::{Unframed, unframe};
 use crate::upstream::{AppServer, AppServerId, Home, Hub, HubIndex, LinkHandle, Pool, Reach};
 
 /// Room of a client's socket.
@@ -42,7 +42,7 @@ impl Testbed {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
         let mut settings = Settings::embedded(keys, Vec::new(), true);
         change(&mut settings);
-        let shared = Shared::new(settings, Ways::default(), vec![ShardSender::new().0]);
+        let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
         let hub = shared.hubs.learn(HubManifest::new("chat", "/chat"));
         let counters = shared.counters_of(0);
         let state = ShardState::new(ShardContext { index: 0, shared, counters });
@@ -97,11 +97,11 @@ impl Testbed {
             }
             break;
         }
-        std::iter::from_fn(|| peel(&mut bytes))
+        std::iter::from_fn(|| unframe(&mut bytes))
             .map(|peeled| match peeled {
-                Peeled::Payload(payload) => String::from_utf8_lossy(&payload).replace('\u{1e}', ";"),
-                Peeled::Close => "close".into(),
-                Peeled::Other => "other".into(),
+                Unframed::Payload(payload) => String::from_utf8_lossy(&payload).replace('\u{1e}', ";"),
+                Unframed::Close => "close".into(),
+                Unframed::Other => "other".into(),
             })
             .collect()
     }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use axum::body::Body;
 use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::Empty;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
@@ -18,13 +17,14 @@ use trunkline_protocol::manifest::{
     BOOT_HEADER, CAPABILITIES_HEADER, INSTANCE_HEADER, LINK_PATH, RECEIVED_HEADER, SESSION_HEADER, SLOT_HEADER,
 };
 use trunkline_protocol::service::{
-    Answer, Capabilities, FrameBuffer, HandshakeResponse, HeaderError, LinkKind, Offer, ServiceMessage, parse_received,
+    Answer, Capabilities, FrameBuffer, HeaderError, LinkHandshakeResponse, LinkKind, Offer, ServiceMessage,
+    parse_received,
 };
 
-use super::http_client::{Caller, RequestError};
+use super::caller::{Caller, RequestError};
 use super::socket::WebSocket;
 use super::{LinkSocket, Pool, Reach};
-use crate::config::Address;
+use crate::net::address::Address;
 
 /// The only version of the service protocol.
 const SERVICE_PROTOCOL_VERSION: i64 = 1;
@@ -122,7 +122,7 @@ async fn upgrade(
     if let Some(received) = offer.received {
         request = request.header(RECEIVED_HEADER, received);
     }
-    let request = request.body(Empty::<Bytes>::new()).map_err(RequestError::from)?;
+    let request = request.body(Body::empty()).map_err(RequestError::from)?;
     let answer = caller.send(address, request).await?;
     match answer.status() {
         StatusCode::SWITCHING_PROTOCOLS => {}
@@ -179,11 +179,11 @@ async fn shake_hands(socket: &mut LinkSocket) -> Result<FrameBuffer, DialError> 
     refusal.map_or(Ok(frames), |text| Err(wrong(text.to_string())))
 }
 
-fn answer(version: i64, kind: LinkKind) -> HandshakeResponse {
+fn answer(version: i64, kind: LinkKind) -> LinkHandshakeResponse {
     let error = match (version, kind) {
         (SERVICE_PROTOCOL_VERSION, LinkKind::Unknown(number)) => Some(format!("link kind {number} is not known")),
         (SERVICE_PROTOCOL_VERSION, _) => None,
         (other, _) => Some(format!("service protocol version {other} is not supported, 1 is")),
     };
-    HandshakeResponse { error: error.map(Into::into), connection_id: Some(random_id().into()) }
+    LinkHandshakeResponse { error: error.map(Into::into), connection_id: Some(random_id().into()) }
 }

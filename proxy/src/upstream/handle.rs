@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::BytesMut;
 use tokio::sync::Notify;
 use trunkline_protocol::service::{
-    Answer, Attachment, Class, ECHO_KEY, Leftover, Offer, Ping, ServiceMessage, Session, SessionError, Transmit,
-    Verdict, encode_connection_data,
+    Answer, Attachment, Class, ECHO_KEY, Offer, Ping, ServiceMessage, Session, SessionError, SessionEvent, Transmit,
+    UndeliveredFrames, encode_connection_data,
 };
 
 use super::{AppServerId, HubIndex};
@@ -200,7 +200,7 @@ impl LinkHandle {
     }
 
     /// The socket has ended; what that means for the session.
-    pub(crate) fn detach(&self, attachment: Attachment, now_ms: u64) -> Option<Verdict> {
+    pub(crate) fn detach(&self, attachment: Attachment, now_ms: u64) -> Option<SessionEvent> {
         self.is_open.store(false, Ordering::Release);
         self.with(|session| session.detach(attachment, now_ms)).flatten()
     }
@@ -237,7 +237,7 @@ impl LinkHandle {
     }
 
     /// Counts the silence of the peer; to be called every [`tick_ms`](Self::tick_ms).
-    pub(crate) fn handle_timeout(&self, now_ms: u64) -> Option<Verdict> {
+    pub(crate) fn handle_timeout(&self, now_ms: u64) -> Option<SessionEvent> {
         self.with(|session| session.handle_timeout(now_ms)).flatten()
     }
 
@@ -254,7 +254,7 @@ impl LinkHandle {
     }
 
     /// Ends the session: nothing is queued any more, and nobody waits any more. What was in its ring.
-    pub(crate) fn close(&self) -> Leftover {
+    pub(crate) fn close(&self) -> UndeliveredFrames {
         let session = {
             let mut session = self.session();
             // Under the lock: who finds no session finds this, too.

@@ -7,12 +7,11 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::{AppServer, Caller, Reach};
-use crate::net::connector::{ExchangeError, HttpClient};
+use crate::net::http_client::{HttpClient, HttpError, read_whole};
 
 /// Largest answer: a decision is small, and a refusal is a page at most.
 const ANSWER_MAX_BYTES: usize = 256 * 1024;
@@ -32,7 +31,7 @@ pub(crate) enum AskError {
     Exchange {
         /// Who was asked last.
         reach: Reach,
-        source: ExchangeError,
+        source: HttpError,
     },
     /// The answer broke off, or is too large.
     #[error("the answer can't be read: {0}")]
@@ -104,9 +103,6 @@ impl Questioner {
                 answer.map_err(|source| AskError::Exchange { reach: reach.clone(), source })?.map(Body::new)
             }
         };
-        let (parts, body) = answer.into_parts();
-        let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await;
-        let body = body.map_err(|error| AskError::Body(error.to_string()))?.to_bytes();
-        Ok(Response::from_parts(parts, body))
+        read_whole(answer, ANSWER_MAX_BYTES).await.map_err(|error| AskError::Body(error.to_string()))
     }
 }
