@@ -9,7 +9,6 @@ mod closed_id;
 mod command;
 mod connection;
 mod content;
-mod context;
 mod delivery;
 mod drain_schedule;
 mod framed;
@@ -21,6 +20,7 @@ mod outbox;
 mod outbox_budget;
 mod reassignment;
 mod route_table;
+mod shard_context;
 mod shared;
 mod slot;
 mod state;
@@ -60,8 +60,8 @@ pub(crate) use slot::{Serial, Slot};
 pub(crate) use state::ShardState;
 pub(crate) use tap::{TapRefused, TapReport};
 
-use context::ShardContext;
 use drain_schedule::{DrainSchedule, chance, longest_spread};
+use shard_context::ShardContext;
 
 /// Driver of one shard: borrows its state for one step at a time, and starts the tasks that a step asks for.
 ///

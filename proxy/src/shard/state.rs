@@ -29,13 +29,13 @@ use super::closed_id::ClosedIds;
 use super::command::ShardCommand;
 use super::connection::{Client, Connections, Opening, OpeningInterner, PauseReason};
 use super::content::Content;
-use super::context::ShardContext;
 use super::delivery::{BatchMode, Delivery, Flush};
 use super::drain_schedule::{DrainSchedule, chance};
 use super::framed::message_frame;
 use super::keep_alive::{KeepAlive, Overdue, keep_alive_frame};
 use super::outbox_budget::{OutboxBudget, largest};
 use super::reassignment::{Reassignment, moved_to};
+use super::shard_context::ShardContext;
 use super::slot::{Serial, Slot};
 use super::token_expiry::TokenExpiries;
 use crate::clock::unix_seconds;
@@ -455,6 +455,7 @@ mod tests {
         let mut bed = Testbed::with(|settings| settings.outbox.total_bytes = 10_000);
         let (small, large) = (bed.client("ann"), bed.client("ben"));
         bed.state.send_frame(small, &Bytes::from(vec![0; 3000]));
+        assert!(bed.state.connections.live(small).is_some());
         bed.state.send_frame(large, &Bytes::from(vec![0; 8000]));
         assert!(bed.state.connections.live(large).is_none() && bed.state.connections.live(small).is_some());
     }

@@ -8,7 +8,6 @@ mod redaction;
 mod tapped_message;
 
 use std::collections::VecDeque;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -16,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use self::tapped_message::TapSummary;
 use super::content::Content;
 use super::slot::Slot;
+use crate::clock::unix_ms;
 use crate::transport::websocket::{Unframed, unframe_whole};
 
 /// Reason why a client can't be tapped.
@@ -219,11 +219,6 @@ impl Tap {
         self.report.missed = 0;
         report
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use trunkline_protocol::service::OpenConnection;
 
 use super::connection::{Client, OpeningInterner, Status};
 use super::content::Content;
-use super::context::ShardContext;
 use super::inbox::ShardSender;
+use super::shard_context::ShardContext;
 use super::shared::{Connectors, Shared};
 use super::slot::Slot;
 use super::state::ShardState;
