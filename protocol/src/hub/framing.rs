@@ -73,7 +73,7 @@ fn next_json(buffer: &[u8], limit: usize) -> Result<Option<Frame>, FramingError>
 }
 
 fn next_message_pack(buffer: &[u8], limit: usize) -> Result<Option<Frame>, FramingError> {
-    let prefix = read_prefix(buffer).map_err(|_| first_error(buffer, limit))?;
+    let prefix = read_prefix(buffer)?;
     // Of a prefix that is not whole at least one byte is to come, and its length can only grow.
     let prefix_bytes = if prefix.is_whole { prefix.bytes } else { prefix.bytes + 1 };
     let length = usize::try_from(prefix.length).map_err(|_| FramingError::Prefix)?.saturating_add(prefix_bytes);
@@ -82,14 +82,6 @@ fn next_message_pack(buffer: &[u8], limit: usize) -> Result<Option<Frame>, Frami
     }
     let is_here = prefix.is_whole && buffer.len() >= length;
     Ok(is_here.then_some(Frame { body: prefix_bytes..length, length }))
-}
-
-/// Returns the error that a malformed prefix meets first when it arrives byte by byte, so that the cuts between reads
-/// never decide about the cause of a close.
-#[cold]
-fn first_error(buffer: &[u8], limit: usize) -> FramingError {
-    let error = |end| next_message_pack(buffer.get(..end)?, limit).err();
-    (1..PREFIX_MAX_BYTES).find_map(error).unwrap_or(FramingError::Prefix)
 }
 
 /// Length prefix of a MessagePack message, as far as it has arrived.
@@ -176,15 +168,6 @@ mod tests {
         assert_eq!(message_pack(&[0x80; 5], NO_LIMIT), Err(FramingError::Prefix));
         assert_eq!(message_pack(&[0x80, 0x80, 0x80, 0x80, 0x08], NO_LIMIT), Err(FramingError::Prefix));
         assert_eq!(message_pack(&[0xff, 0xff, 0xff, 0xff, 0x07], NO_LIMIT), Ok(None));
-    }
-
-    #[test]
-    fn a_malformed_prefix_is_too_large_if_its_first_bytes_say_so() {
-        let too_large = Err(FramingError::TooLarge { limit: 2048 });
-        assert_eq!(message_pack(&[0x91; 2], 2048), Ok(None));
-        assert_eq!(message_pack(&[0x91; 3], 2048), too_large);
-        assert_eq!(message_pack(&[0x91; 5], 2048), too_large);
-        assert_eq!(message_pack(&[0x80; 5], 2048), Err(FramingError::Prefix));
     }
 
     #[test]

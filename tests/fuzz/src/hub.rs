@@ -34,7 +34,8 @@ pub fn hub_handshake(data: &[u8]) {
 fn messages(protocol: HubProtocol, data: &[u8]) {
     let whole = bodies(protocol, &[data]);
     let cut = bodies(protocol, &Random::from_bytes(data).pieces(data));
-    assert_eq!(whole, cut, "the cuts between reads change the messages");
+    // A malformed length prefix is too large already, where the cut comes before its last byte: either error closes.
+    assert_eq!((&whole.0, whole.1.is_some()), (&cut.0, cut.1.is_some()), "the cuts between reads change the messages");
     for body in whole.0 {
         message(protocol, &body);
     }
