@@ -56,5 +56,5 @@ async fn main() -> anyhow::Result<()> {
         .route("/news", post(tell_everyone))
         .route("/news/{topic}", post(tell_subscribers))
         .with_state(news);
-    serve::Arguments::read().serve(server, routes).await
+    serve::ServeArguments::read().serve(server, routes).await
 }

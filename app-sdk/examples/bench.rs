@@ -1,4 +1,4 @@
-//! What benchmarks and end-to-end tests call: echoes, sends of each kind, ticks, and what a hub knows of its caller.
+//! Hub for benchmarks and end-to-end tests: echoes, sends of each kind, ticks, and the caller's context.
 
 #[path = "common/serve.rs"]
 mod serve;
@@ -14,9 +14,9 @@ use tokio::task::AbortHandle;
 use trunkline::value::Value;
 use trunkline::{Context, Hub, HubError, Receivers, Server};
 
-/// The shortest time between two ticks: what a timer of tokio can tell apart.
+/// Shortest time between two ticks: the resolution of tokio's timer.
 const TICK_INTERVAL_MIN_MS: u64 = 1;
-/// The largest padding of a tick; more would not fit through a link.
+/// Largest padding of a tick; more would not fit through a link.
 const PADDING_MAX_BYTES: usize = 1024 * 1024;
 
 #[derive(Serialize)]
@@ -44,7 +44,7 @@ impl Ticker {
     }
 }
 
-/// Who is being asked for echoes, by connection id.
+/// Connections that are asked for echoes, by connection id.
 #[derive(Clone)]
 struct Echoes {
     asked: Arc<Mutex<HashMap<String, Echo>>>,
@@ -52,7 +52,7 @@ struct Echoes {
     since: Instant,
 }
 
-/// The questions to one connection, and its answers. In this form it is also the result of `StopEcho`.
+/// Pings to one connection, and its pongs. In this form it is also the result of `StopEcho`.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Echo {
@@ -61,7 +61,7 @@ struct Echo {
     duplicated: u64,
     reordered: u64,
     misdelivered: u64,
-    /// Round trips that no ping has told yet.
+    /// Round trips that no ping has reported yet.
     latencies_micros: Vec<u64>,
     #[serde(skip)]
     is_paused: bool,
@@ -111,7 +111,7 @@ impl Echo {
     }
 }
 
-/// What the methods share.
+/// State that the methods share.
 #[derive(Clone)]
 struct Shared {
     ticker: Ticker,
@@ -173,7 +173,7 @@ async fn pong(ctx: Context, State(echoes): State<Echoes>, sequence: u64, server_
     }
 }
 
-/// The same, kept with the connection that it names: `SharedPong(connectionId, sequence, serverMicros)`.
+/// The answer to a ping, kept with the connection that it names: `SharedPong(connectionId, sequence, serverMicros)`.
 async fn shared_pong(ctx: Context, State(echoes): State<Echoes>, id: String, sequence: u64, server_micros: u64) {
     let latency = echoes.micros().saturating_sub(server_micros);
     if let Some(echo) = echoes.lock().get_mut(&id) {
@@ -324,5 +324,5 @@ async fn main() -> anyhow::Result<()> {
         .method("StopEcho", stop_echo)
         .on_disconnected(async |ctx: Context, State(echoes): State<Echoes>| drop(echoes.stop(ctx.connection_id())))
         .with_state(Shared { ticker: Ticker::default(), echoes: Echoes::new() });
-    serve::Arguments::read().serve(Server::new().hub(bench), Router::new()).await
+    serve::ServeArguments::read().serve(Server::new().hub(bench), Router::new()).await
 }

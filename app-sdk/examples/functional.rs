@@ -38,7 +38,7 @@ use trunkline::{
 /// The official suites echo messages of up to four megabytes.
 const ECHO_MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// 2000-01-01T00:00:00Z.
+/// Unix time of 2000-01-01T00:00:00Z.
 const MILLENNIUM_UNIX_SECONDS: i64 = 946_684_800;
 
 /// Member names go out as they are here: clients of the suite compare them.
@@ -163,7 +163,7 @@ async fn client_result(State(hub): State<HubHandle>, Path(connection_id): Path<S
     }
 }
 
-/// Sends every message back as what it came.
+/// Sends every message back, as the same kind.
 async fn echo_back(mut connection: RawConnection) -> Result<(), HubError> {
     while let Some(message) = connection.recv().await {
         connection.send(message).await?;
@@ -259,5 +259,5 @@ async fn main() -> anyhow::Result<()> {
         .route("/echoredirect/{*below}", any(redirect_to_echo))
         .route("/generateJwtToken", get(generate_jwt_token))
         .route("/deployment", get(async || Json(deployment)));
-    serve::Arguments::read().serve(server, routes).await
+    serve::ServeArguments::read().serve(server, routes).await
 }

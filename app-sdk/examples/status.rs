@@ -1,4 +1,4 @@
-//! Who is online: displays announce themselves, and everyone sees them come and go.
+//! Online status: displays announce themselves, and everyone sees them come and go.
 
 #[path = "common/serve.rs"]
 mod serve;
@@ -38,7 +38,7 @@ impl Displays {
     }
 }
 
-/// Who joins is told the names known here, and everyone is asked, because other app servers know others.
+/// Sends the names known here to a display that joins, and asks everyone, because other app servers know others.
 async fn connected(ctx: Context, State(displays): State<Displays>) -> Result<(), HubError> {
     let clients = ctx.clients();
     for name in displays.names() {
@@ -75,7 +75,7 @@ async fn main() -> anyhow::Result<()> {
         .method("SendPing", send_ping)
         .method("RemoveDisplay", remove_display)
         .with_state(Displays::default());
-    let arguments = serve::Arguments::read();
+    let arguments = serve::ServeArguments::read();
     let name = arguments.name();
     let routes = Router::new()
         .route("/", get(async || Html(include_str!("pages/status.html"))))

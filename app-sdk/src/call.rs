@@ -1,4 +1,6 @@
-//! What a call brings, and how the parameters of a method are made of it.
+//! Calls of methods, and the extraction of parameters from them.
+
+pub(crate) mod rehomed;
 
 use axum::extract::{FromRef, State};
 use bytestring::ByteString;
@@ -6,24 +8,24 @@ use serde::de::DeserializeOwned;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{HubProtocol, Payload};
 
-use crate::connection::End;
+use crate::connection::ConnectionClose;
+use crate::context::upload_stream::UploadStream;
 use crate::context::{Cancellation, Context};
 use crate::error::HubError;
-use crate::upload::UploadStream;
 
-/// Tells apart the two ways to make a parameter; the compiler finds out which one is meant.
+/// Markers that tell apart the two ways to make a parameter; the compiler infers which one is meant.
 pub mod marker {
-    /// Made of the call's surroundings: [`Context`](crate::Context), [`State`](axum::extract::State), your own.
+    /// Marker of an extractor: [`Context`](crate::Context), [`State`](axum::extract::State), your own.
     #[derive(Debug)]
     pub enum ViaCall {}
-    /// The next argument that the client gave, deserialized.
+    /// Marker of an argument, deserialized from the next one that the client gave.
     #[derive(Debug)]
     pub enum ViaArgument {}
 }
 
 use marker::{ViaArgument, ViaCall};
 
-/// A call to a method, while its parameters are taken out of it.
+/// Call of a method, from which its parameters are extracted.
 #[derive(Debug)]
 pub struct Call<S> {
     context: Context,
@@ -31,28 +33,28 @@ pub struct Call<S> {
     arguments: std::vec::IntoIter<Payload>,
     stream_ids: std::vec::IntoIter<ByteString>,
     taken: usize,
-    end: Option<End>,
+    close: Option<ConnectionClose>,
 }
 
-/// What a method is called with.
-pub(crate) struct Given {
+/// Input of a method or a hook.
+pub(crate) struct CallInput {
     pub(crate) context: Context,
     pub(crate) arguments: Vec<Payload>,
     pub(crate) stream_ids: Vec<ByteString>,
-    /// Why the connection ended, for `on_disconnected`.
-    pub(crate) end: Option<End>,
+    /// The close of the connection, for `on_disconnected`.
+    pub(crate) close: Option<ConnectionClose>,
 }
 
-/// Why a call did not reach its method, or what the method failed with.
+/// Error of a call: it did not reach its method, or the method failed.
 #[derive(Debug)]
 pub struct Rejection {
     pub(crate) error: HubError,
-    pub(crate) stage: Stage,
+    pub(crate) stage: RejectionStage,
 }
 
-/// Where a call failed; clients read different texts.
+/// Step at which a call failed; clients read different texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum RejectionStage {
     /// The arguments don't fit the method.
     Binding,
     /// An extractor or the method itself failed.
@@ -92,9 +94,9 @@ pub(crate) enum Stage {
     note = "`State<T>` needs a hub whose state gives a `T` (`axum::extract::FromRef`)"
 )]
 pub trait FromCall<S, M>: Sized {
-    /// How many arguments of the client it takes.
+    /// Number of the client's arguments that it takes.
     const ARGUMENTS: usize;
-    /// How many streams of the client it takes.
+    /// Number of the client's streams that it takes.
     const UPLOADS: usize = 0;
 
     /// Makes the parameter.
@@ -104,24 +106,24 @@ pub trait FromCall<S, M>: Sized {
     fn from_call(call: &mut Call<S>) -> Result<Self, Rejection>;
 }
 
-/// What went wrong when the connection ended, for `on_disconnected`: `None` when the client simply left. A [`Cause`] says
-/// more exactly why, in the words of metrics and logs.
+/// Error with which the connection closed, for `on_disconnected`: `None` when the client simply left. A [`Cause`] says
+/// the reason more exactly, in the words of metrics and logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseReason(pub Option<String>);
 
 impl<S> Call<S> {
-    pub(crate) fn new(given: Given, state: S) -> Self {
-        let Given { context, arguments, stream_ids, end } = given;
-        Self { context, state, arguments: arguments.into_iter(), stream_ids: stream_ids.into_iter(), taken: 0, end }
+    pub(crate) fn new(input: CallInput, state: S) -> Self {
+        let CallInput { context, arguments, stream_ids, close } = input;
+        Self { context, state, arguments: arguments.into_iter(), stream_ids: stream_ids.into_iter(), taken: 0, close }
     }
 
-    /// The connection that called.
+    /// The connection of the caller.
     #[must_use]
     pub fn context(&self) -> &Context {
         &self.context
     }
 
-    /// The hub's state.
+    /// State that the hub was given by `with_state`.
     #[must_use]
     pub fn state(&self) -> &S {
         &self.state
@@ -141,11 +143,11 @@ impl<S> Call<S> {
                 unfit(protocol, self.taken)
             })
         });
-        value.map_err(|error| Rejection { error, stage: Stage::Binding })
+        value.map_err(|error| Rejection { error, stage: RejectionStage::Binding })
     }
 }
 
-/// The texts of the official server: only its MessagePack half names the argument.
+/// Error texts of the official server: only its MessagePack half names the argument.
 fn unfit(protocol: HubProtocol, argument: usize) -> HubError {
     const ADVICE: &str =
         "Make sure that the types of the provided values match the types of the hub method being invoked.";
@@ -163,7 +165,7 @@ impl Rejection {
 
 impl From<HubError> for Rejection {
     fn from(error: HubError) -> Self {
-        Self { error, stage: Stage::Invoking }
+        Self { error, stage: RejectionStage::Invoking }
     }
 }
 
@@ -187,7 +189,7 @@ impl<S> FromCall<S, ViaCall> for CloseReason {
     const ARGUMENTS: usize = 0;
 
     fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
-        Ok(CloseReason(call.end.as_ref().and_then(|end| end.error.as_deref().map(str::to_owned))))
+        Ok(CloseReason(call.close.as_ref().and_then(|close| close.error.as_deref().map(str::to_owned))))
     }
 }
 
@@ -195,8 +197,8 @@ impl<S> FromCall<S, ViaCall> for Cause {
     const ARGUMENTS: usize = 0;
 
     fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
-        let end = call.end.as_ref().ok_or_else(|| HubError::new("only on_disconnected is told a cause"))?;
-        Ok(end.cause)
+        let close = call.close.as_ref().ok_or_else(|| HubError::new("only on_disconnected is told a cause"))?;
+        Ok(close.cause)
     }
 }
 
@@ -213,7 +215,7 @@ impl<S, T> FromCall<S, ViaCall> for UploadStream<T> {
     const UPLOADS: usize = 1;
 
     fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
-        // Their number was checked before; who takes more in a parameter of their own than they say gets an error.
+        // Their number was checked before; an extractor that takes more than it declares gets an error.
         let id = call.stream_ids.next().ok_or_else(|| HubError::invalid_data("A stream is missing."))?;
         Ok(UploadStream::new(&call.context, id))
     }

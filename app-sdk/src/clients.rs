@@ -1,6 +1,9 @@
-//! Sends: who receives, and the one frame per proxy that each costs.
+//! Clients of a hub: sends, client results and groups.
 
 mod client;
+mod groups;
+pub mod interface;
+mod receivers;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,20 +11,14 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::limits::LIST_MAX_ITEMS;
-use trunkline_protocol::service::{
-    BroadcastData, GroupBroadcastData, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, Payloads,
-    ServiceMessage, UserData,
-};
 
-use crate::connection::{Connection, Scope};
-use crate::downward::{Downward, frame};
-use crate::encode::{self, Arguments};
-use crate::error::SendError;
-use crate::node::Node;
+use crate::connection::CallScope;
+use crate::hub_core::HubCore;
 
 pub use client::Client;
+pub use groups::Groups;
+use receivers::SendTarget;
+pub use receivers::{Receivers, Sent};
 
 /// The clients of a hub, wherever they are connected: pick [receivers](Receivers), then send.
 ///
@@ -35,9 +32,9 @@ pub use client::Client;
 /// ```
 #[derive(Clone)]
 pub struct Clients {
-    down: Arc<Downward>,
-    /// The method that asks, if one does.
-    scope: Option<Arc<Scope>>,
+    core: Arc<HubCore>,
+    /// The call that sends or asks, if it is one of a client.
+    scope: Option<Arc<CallScope>>,
 }
 
 /// The clients of a hub as one of them sees it: all of [`Clients`], and [`caller`](Self::caller),
@@ -45,37 +42,12 @@ pub struct Clients {
 #[derive(Clone)]
 pub struct CallerClients {
     clients: Clients,
-    scope: Arc<Scope>,
-}
-
-/// Who is to receive a message.
-#[derive(Clone)]
-#[must_use = "receivers get nothing until `send` is called"]
-pub struct Receivers {
-    down: Arc<Downward>,
-    to: To,
-}
-
-/// What became of a send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sent {
-    proxies: usize,
-}
-
-#[derive(Debug, Clone)]
-enum To {
-    All { except: Vec<ByteString> },
-    Caller(Arc<Connection>),
-    Connections(Vec<ByteString>),
-    Group { group: ByteString, except: Vec<ByteString> },
-    Groups(Vec<ByteString>),
-    User(ByteString),
-    Users(Vec<ByteString>),
+    scope: Arc<CallScope>,
 }
 
 impl Clients {
-    pub(crate) fn new(down: &Arc<Downward>) -> Self {
-        Self { down: Arc::clone(down), scope: None }
+    pub(crate) fn new(core: &Arc<HubCore>) -> Self {
+        Self { core: Arc::clone(core), scope: None }
     }
 
     /// Every client of the hub.
@@ -85,7 +57,7 @@ impl Clients {
 
     /// Every client but those with these connection ids.
     pub fn all_except<T: AsRef<str>>(&self, connection_ids: impl IntoIterator<Item = T>) -> Receivers {
-        self.to(To::All { except: texts(connection_ids) })
+        self.to(SendTarget::All { except: texts(connection_ids) })
     }
 
     /// One connection, which can also be [asked for a result](Client::invoke).
@@ -95,7 +67,7 @@ impl Clients {
 
     /// Several connections; one that is named twice receives the message once.
     pub fn clients<T: AsRef<str>>(&self, connection_ids: impl IntoIterator<Item = T>) -> Receivers {
-        self.to(To::Connections(distinct(connection_ids)))
+        self.to(SendTarget::Connections(distinct(connection_ids)))
     }
 
     /// The members of a group.
@@ -109,49 +81,49 @@ impl Clients {
         group: impl AsRef<str>,
         connection_ids: impl IntoIterator<Item = T>,
     ) -> Receivers {
-        self.to(To::Group { group: group.as_ref().into(), except: texts(connection_ids) })
+        self.to(SendTarget::Group { group: group.as_ref().into(), except: texts(connection_ids) })
     }
 
-    /// The members of several groups; who is in two of them receives the message twice.
+    /// The members of several groups; a member of two of them receives the message twice.
     pub fn groups<T: AsRef<str>>(&self, groups: impl IntoIterator<Item = T>) -> Receivers {
-        self.to(To::Groups(texts(groups)))
+        self.to(SendTarget::Groups(texts(groups)))
     }
 
     /// All connections of a user.
     pub fn user(&self, user_id: impl AsRef<str>) -> Receivers {
-        self.to(To::User(user_id.as_ref().into()))
+        self.to(SendTarget::User(user_id.as_ref().into()))
     }
 
     /// All connections of several users; one that is named twice receives the message once.
     pub fn users<T: AsRef<str>>(&self, user_ids: impl IntoIterator<Item = T>) -> Receivers {
-        self.to(To::Users(distinct(user_ids)))
+        self.to(SendTarget::Users(distinct(user_ids)))
     }
 
-    fn to(&self, to: To) -> Receivers {
-        Receivers { down: Arc::clone(&self.down), to }
+    fn to(&self, to: SendTarget) -> Receivers {
+        Receivers { core: Arc::clone(&self.core), to }
     }
 }
 
 impl CallerClients {
-    pub(crate) fn new(down: &Arc<Downward>, scope: &Arc<Scope>) -> Self {
-        let clients = Clients { down: Arc::clone(down), scope: Some(Arc::clone(scope)) };
+    pub(crate) fn new(core: &Arc<HubCore>, scope: &Arc<CallScope>) -> Self {
+        let clients = Clients { core: Arc::clone(core), scope: Some(Arc::clone(scope)) };
         Self { clients, scope: Arc::clone(scope) }
     }
 
     /// The client that called, which can also be [asked for a result](Client::invoke).
     pub fn caller(&self) -> Client {
-        let caller = self.to(To::Caller(Arc::clone(self.scope.connection())));
+        let caller = self.to(SendTarget::Caller(Arc::clone(self.scope.connection())));
         Client::new(caller, Some(Arc::clone(&self.scope)))
     }
 
     /// Every client but the one that called.
     pub fn others(&self) -> Receivers {
-        self.to(To::All { except: vec![self.scope.connection().shared_id()] })
+        self.to(SendTarget::All { except: vec![self.scope.connection().shared_id()] })
     }
 
     /// The members of a group but the one that called.
     pub fn others_in_group(&self, group: impl AsRef<str>) -> Receivers {
-        self.to(To::Group { group: group.as_ref().into(), except: vec![self.scope.connection().shared_id()] })
+        self.to(SendTarget::Group { group: group.as_ref().into(), except: vec![self.scope.connection().shared_id()] })
     }
 }
 
@@ -163,180 +135,9 @@ impl Deref for CallerClients {
     }
 }
 
-impl Receivers {
-    /// Calls `method` at the receivers, with a tuple of arguments, and waits until this is queued at every proxy
-    /// that has a link open.
-    ///
-    /// The arguments are encoded once per hub protocol, and leave as one frame per proxy, however many receivers
-    /// there are. Sends that are awaited one after the other arrive in that order. While a link's queue is full
-    /// the send waits; if that link ends meanwhile, the send goes on with the next link to the same proxy, and with
-    /// none left it is done there. That nobody is there to receive is no error.
-    ///
-    /// # Errors
-    /// When an argument can't be encoded, a group has no name, or the message is too large for a link. Nothing
-    /// was sent then.
-    pub async fn send(&self, method: &str, arguments: impl Arguments) -> Result<Sent, SendError> {
-        self.check()?;
-        let proxies = match &self.to {
-            To::Caller(caller) => self.send_to_caller(caller, method, &arguments).await?,
-            To::Connections(ids) => self.send_to_connections(ids, method, &arguments).await?,
-            to => {
-                let payloads = encode::invocation(method, &arguments, &self.down.protocols, None)?;
-                self.down.send_to_all(&frame(&to.message(payloads))?).await
-            }
-        };
-        Ok(Sent { proxies })
-    }
-
-    async fn send_to_caller(
-        &self,
-        caller: &Arc<Connection>,
-        method: &str,
-        arguments: &impl Arguments,
-    ) -> Result<usize, SendError> {
-        let payloads = encode::invocation(method, arguments, &[caller.protocol()], None)?;
-        let message = MultiConnectionData { connection_ids: vec![caller.shared_id()], payloads };
-        let frame = frame(&ServiceMessage::MultiConnectionData(message))?;
-        if !self.down.roster.holds(caller) {
-            return Ok(0);
-        }
-        Ok(usize::from(self.down.send(caller.node(), &frame).await))
-    }
-
-    async fn send_to_connections(
-        &self,
-        ids: &[ByteString],
-        method: &str,
-        arguments: &impl Arguments,
-    ) -> Result<usize, SendError> {
-        let places = Places::of(ids, &self.down);
-        let payloads = encode::invocation(method, arguments, &places.protocols(&self.down.protocols), None)?;
-        let mut frames = Vec::new();
-        let nodes = places.asked(&self.down, &payloads);
-        for (node, connection_ids, protocols) in places.per_node(nodes, &self.down.protocols) {
-            let payloads = only(&payloads, &protocols);
-            frames.push((
-                node,
-                frame(&ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads }))?,
-            ));
-        }
-        let mut proxies = 0;
-        for (node, frame) in frames {
-            proxies += usize::from(self.down.send(&node, &frame).await);
-        }
-        Ok(proxies)
-    }
-
-    fn check(&self) -> Result<(), SendError> {
-        let (names, list): (&[ByteString], &[ByteString]) = match &self.to {
-            To::Group { group, except } => (std::slice::from_ref(group), except),
-            To::Groups(groups) => (groups, groups),
-            To::All { except } => (&[], except),
-            To::Connections(list) | To::Users(list) => (&[], list),
-            To::Caller(_) | To::User(_) => (&[], &[]),
-        };
-        if names.iter().any(|name| name.is_empty()) {
-            return Err(SendError::EmptyGroupName);
-        }
-        if list.len() > LIST_MAX_ITEMS {
-            return Err(SendError::TooLarge { length: list.len(), limit: LIST_MAX_ITEMS });
-        }
-        Ok(())
-    }
-}
-
-impl To {
-    /// The frame for every proxy. Receivers that are found by connection don't come here.
-    fn message(&self, payloads: Payloads) -> ServiceMessage {
-        match self.clone() {
-            To::All { except } => ServiceMessage::BroadcastData(BroadcastData { excluded: except, payloads }),
-            To::Group { group, except } => ServiceMessage::GroupBroadcastData(GroupBroadcastData {
-                group,
-                excluded: except,
-                payloads,
-                ..GroupBroadcastData::default()
-            }),
-            To::Groups(groups) => ServiceMessage::MultiGroupBroadcastData(MultiGroupBroadcastData { groups, payloads }),
-            To::User(user_id) => ServiceMessage::UserData(UserData { user_id, payloads }),
-            To::Users(user_ids) => ServiceMessage::MultiUserData(MultiUserData { user_ids, payloads }),
-            To::Caller(caller) => ServiceMessage::MultiConnectionData(MultiConnectionData {
-                connection_ids: vec![caller.shared_id()],
-                payloads,
-            }),
-            To::Connections(connection_ids) => {
-                ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads })
-            }
-        }
-    }
-}
-
-/// Where the receivers of a send by connection ids are.
-struct Places {
-    known: Vec<Arc<Connection>>,
-    unknown: Vec<ByteString>,
-}
-
-impl Places {
-    fn of(ids: &[ByteString], down: &Downward) -> Self {
-        let mut places = Self { known: Vec::new(), unknown: Vec::new() };
-        for id in ids {
-            match down.roster.get(id) {
-                Some(connection) => places.known.push(connection),
-                None => places.unknown.push(id.clone()),
-            }
-        }
-        places
-    }
-
-    /// The protocols that somebody may need.
-    fn protocols(&self, all: &[HubProtocol]) -> Vec<HubProtocol> {
-        if self.unknown.is_empty() { protocols_of(&self.known) } else { all.to_vec() }
-    }
-
-    /// The proxies that may have the unknown ones: all that are here, and any that comes late.
-    fn asked(&self, down: &Downward, payloads: &Payloads) -> Vec<Arc<Node>> {
-        if self.unknown.is_empty() {
-            return Vec::new();
-        }
-        let late = || {
-            let (connection_ids, payloads) = (self.unknown.clone(), payloads.clone());
-            ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads }).to_frame()
-        };
-        down.nodes_for(late).to_vec()
-    }
-
-    /// The ids that each proxy is told, and the protocols it needs; the unknown ones may be at any of these `nodes`.
-    fn per_node(
-        self,
-        mut nodes: Vec<Arc<Node>>,
-        all: &[HubProtocol],
-    ) -> Vec<(Arc<Node>, Vec<ByteString>, Vec<HubProtocol>)> {
-        for connection in &self.known {
-            if !nodes.iter().any(|node| Arc::ptr_eq(node, connection.node())) {
-                nodes.push(Arc::clone(connection.node()));
-            }
-        }
-        let told = |node: Arc<Node>| {
-            let here: Vec<_> = self.known.iter().filter(|known| Arc::ptr_eq(known.node(), &node)).cloned().collect();
-            let ids = here.iter().map(|known| known.shared_id()).chain(self.unknown.iter().cloned()).collect();
-            let protocols = if self.unknown.is_empty() { protocols_of(&here) } else { all.to_vec() };
-            (node, ids, protocols)
-        };
-        nodes.into_iter().map(told).collect()
-    }
-}
-
-impl Sent {
-    /// How many proxies took the message.
-    #[must_use]
-    pub fn proxies(self) -> usize {
-        self.proxies
-    }
-}
-
 impl fmt::Debug for Clients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Clients of {}", self.down.hub)
+        write!(f, "Clients of {}", self.core.name())
     }
 }
 
@@ -344,27 +145,6 @@ impl fmt::Debug for CallerClients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} seen by {}", self.clients, self.scope.connection().id())
     }
-}
-
-impl fmt::Debug for Receivers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.to {
-            To::Caller(caller) => write!(f, "Caller({})", caller.id()),
-            to => to.fmt(f),
-        }
-    }
-}
-
-fn protocols_of(connections: &[Arc<Connection>]) -> Vec<HubProtocol> {
-    HubProtocol::ALL
-        .into_iter()
-        .filter(|&protocol| connections.iter().any(|connection| connection.protocol() == protocol))
-        .collect()
-}
-
-fn only(payloads: &Payloads, protocols: &[HubProtocol]) -> Payloads {
-    let chosen = |name: &str| HubProtocol::from_name(name).is_some_and(|protocol| protocols.contains(&protocol));
-    Payloads(payloads.0.iter().filter(|(name, _)| chosen(name)).cloned().collect())
 }
 
 fn texts<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Vec<ByteString> {

@@ -1,16 +1,18 @@
-//! One client connection, as the app server remembers it: who it is, where it is, what waits for its handlers.
+//! One client connection: its connect request, its place in the fleet, its inbox, and the calls that run for it.
 //!
-//! There are many of these and most of them idle, so each is small: the opening frame stays encoded, the inbox
+//! There are many connections and most of them are idle, so each is small: the connect request stays encoded, the inbox
 //! owns no memory while it is empty, and there is no task.
 
-mod calls;
-mod flow;
+mod call_state;
+mod call_table;
+mod connect_request;
+mod connection_close;
+mod flow_control;
 mod inbox;
 mod limits;
-mod opening;
-mod scope;
-mod uploads;
+mod upload_table;
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytestring::ByteString;
@@ -21,50 +23,68 @@ use trunkline_protocol::hub::HubProtocol;
 use crate::node::Node;
 use crate::sync::lock;
 
-pub(crate) use calls::{Admission, Incoming, Wanted};
-pub(crate) use flow::Flow;
-pub(crate) use inbox::{End, Inbox, Next};
+use call_state::CallState;
+pub(crate) use call_state::{CallKind, Concurrency};
+pub(crate) use call_table::{Admission, IncomingCall, ReplyKind};
+pub(crate) use connect_request::ConnectRequest;
+#[cfg(test)]
+pub(crate) use connect_request::tests::connect_request_of;
+pub(crate) use connection_close::ConnectionClose;
+pub(crate) use flow_control::FlowControl;
+pub(crate) use inbox::{Inbox, WorkItem};
 pub(crate) use limits::Limits;
-pub(crate) use opening::Opening;
-pub(crate) use scope::{Errand, Scope, Takes};
-use uploads::Uploads;
-pub(crate) use uploads::{UploadEnd, UploadNews};
+pub(crate) use upload_table::{UploadEnd, UploadEvent};
 
-/// A link of this process; no two are the same.
+/// Id of a link's session, unique in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinkId(pub(crate) u64);
 
-/// A client connection.
+/// A client connection, as its hub knows it.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    opening: Opening,
+    request: ConnectRequest,
     protocol: HubProtocol,
     home: LinkId,
     node: Arc<Node>,
-    inbox: Mutex<Inbox>,
-    /// What the app remembers of it; owns no memory while it is empty.
+    inbox: Mutex<Inbox<CallScope>>,
+    /// Values that the app keeps with the connection; they own no memory while there are none.
     items: Mutex<Extensions>,
-    /// Made when somebody asks for it: most connections never need one.
+    /// Made on demand: most connections never need one.
     cancellation: OnceLock<CancellationToken>,
 }
 
+/// One run of the app's code for a connection: a method or a hook.
+pub(crate) struct CallScope {
+    connection: Arc<Connection>,
+    workers: Arc<dyn StartWorker>,
+    state: CallState,
+    /// Made on demand, as that of the connection.
+    cancellation: OnceLock<CancellationToken>,
+}
+
+/// Starts the task that works off a connection's inbox. The app's code needs it when it closes a connection, or lets
+/// other calls run.
+pub(crate) trait StartWorker: Send + Sync {
+    fn start_worker(self: Arc<Self>, connection: Arc<Connection>);
+}
+
 impl Connection {
-    pub(crate) fn new(opening: Opening, protocol: HubProtocol, home: LinkId, node: Arc<Node>) -> Self {
+    pub(crate) fn new(request: ConnectRequest, protocol: HubProtocol, home: LinkId, node: Arc<Node>) -> Self {
         let (inbox, items) = (Mutex::default(), Mutex::default());
-        Self { opening, protocol, home, node, inbox, items, cancellation: OnceLock::new() }
+        Self { request, protocol, home, node, inbox, items, cancellation: OnceLock::new() }
     }
 
-    /// Fires the cancellation; for whoever took the connection out of the roster.
+    /// Fires the cancellation; for the caller that took the connection out of the registry.
     pub(crate) fn cancel(&self) {
         self.cancellation().cancel();
     }
 
-    /// Fires when the connection ends.
+    /// Token that fires when the connection closes.
     pub(crate) fn cancellation(&self) -> &CancellationToken {
         self.cancellation.get_or_init(CancellationToken::new)
     }
 
-    pub(crate) fn inbox(&self) -> MutexGuard<'_, Inbox> {
+    pub(crate) fn inbox(&self) -> MutexGuard<'_, Inbox<CallScope>> {
         lock(&self.inbox)
     }
 
@@ -73,21 +93,22 @@ impl Connection {
     }
 
     pub(crate) fn id(&self) -> &str {
-        self.opening.id()
+        self.request.id()
     }
 
     pub(crate) fn shared_id(&self) -> ByteString {
-        self.opening.shared_id()
+        self.request.shared_id()
     }
 
-    pub(crate) fn opening(&self) -> &Opening {
-        &self.opening
+    pub(crate) fn request(&self) -> &ConnectRequest {
+        &self.request
     }
 
     pub(crate) fn protocol(&self) -> HubProtocol {
         self.protocol
     }
 
+    /// The link that carries the connection's upward frames.
     pub(crate) fn home(&self) -> LinkId {
         self.home
     }
@@ -97,7 +118,64 @@ impl Connection {
     }
 }
 
-/// As much of an id as a log line needs: in negotiate version 0 the whole of it is a secret.
+impl CallScope {
+    pub(crate) fn new(
+        connection: &Arc<Connection>,
+        workers: Arc<dyn StartWorker>,
+        kind: CallKind,
+        invocation_id: Option<ByteString>,
+    ) -> Arc<Self> {
+        let (connection, state) = (Arc::clone(connection), CallState::new(kind, invocation_id));
+        Arc::new(Self { connection, workers, state, cancellation: OnceLock::new() })
+    }
+
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    pub(crate) fn state(&self) -> &CallState {
+        &self.state
+    }
+
+    pub(crate) fn invocation_id(&self) -> Option<&ByteString> {
+        self.state.invocation_id()
+    }
+
+    /// Whether the client can't answer: its messages are read only after `on_connected`.
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.state.kind() == CallKind::ConnectHook && !self.connection.inbox().is_connected()
+    }
+
+    /// Token that fires when the client cancels the call, or the connection closes.
+    pub(crate) fn cancellation(&self) -> &CancellationToken {
+        self.cancellation.get_or_init(|| self.connection.cancellation().child_token())
+    }
+
+    /// Cancels the call for its client.
+    pub(crate) fn cancel(&self) {
+        self.cancellation().cancel();
+    }
+
+    /// Starts a worker for the connection.
+    pub(crate) fn start_worker(&self) {
+        Arc::clone(&self.workers).start_worker(Arc::clone(&self.connection));
+    }
+}
+
+impl AsRef<CallState> for CallScope {
+    fn as_ref(&self) -> &CallState {
+        &self.state
+    }
+}
+
+impl fmt::Debug for CallScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let connection = short(self.connection.id());
+        f.debug_struct("CallScope").field("connection", &connection).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// Shortens a connection id for the log: in negotiate version 0 the whole id is a secret.
 pub(crate) fn short(id: &str) -> &str {
     id.get(..trunkline_protocol::id::ID_CHARS).unwrap_or(id)
 }

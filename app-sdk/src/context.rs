@@ -1,4 +1,8 @@
-//! What a method knows of the client that called it, and what it can do for it.
+//! Context of a call: the client that called, and the hub around it.
+
+pub(crate) mod items;
+pub(crate) mod request;
+pub(crate) mod upload_stream;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,13 +14,13 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, HubProtocol};
 use trunkline_protocol::manifest::Transport;
 
-use crate::clients::CallerClients;
-use crate::connection::{Connection, End, Scope};
-use crate::downward::Downward;
+use crate::clients::{CallerClients, Groups};
+use crate::connection::{CallScope, Connection, ConnectionClose};
 use crate::error::GroupError;
-use crate::groups::Groups;
-use crate::items::Items;
-use crate::request::{self, Claims, Query};
+use crate::hub_core::HubCore;
+
+use items::Items;
+use request::{Claims, Query};
 
 /// The connection that a method was called on, and the hub around it. Cheap to clone, and good beyond the call.
 ///
@@ -32,11 +36,11 @@ use crate::request::{self, Claims, Query};
 /// ```
 #[derive(Clone)]
 pub struct Context {
-    scope: Arc<Scope>,
-    down: Arc<Downward>,
+    scope: Arc<CallScope>,
+    core: Arc<HubCore>,
 }
 
-/// Tells that work is no longer wanted.
+/// Signal that work is no longer wanted.
 ///
 /// As a parameter of a method: the client has cancelled this call, or its connection has ended. The method goes on
 /// until it returns, and is answered as ever. From [`Context::cancellation`]: the connection has ended.
@@ -59,17 +63,20 @@ pub struct Context {
 pub struct Cancellation(CancellationToken);
 
 impl Context {
-    pub(crate) fn new(scope: Arc<Scope>, down: Arc<Downward>) -> Self {
-        Self { scope, down }
+    pub(crate) fn new(scope: Arc<CallScope>, core: Arc<HubCore>) -> Self {
+        Self { scope, core }
     }
 
     /// Closes the connection: the client is told so and does not come back by itself. What it has sent and what
     /// has not been called yet is dropped; running methods go on, without a result. Does nothing once it has ended.
     pub fn abort(&self) {
-        self.down.close(self.scope.connection(), Close::default(), End::of(Cause::AppClosed));
+        let close = ConnectionClose::new(Cause::AppClosed);
+        if self.core.close(self.connection(), Close::default(), close) {
+            self.scope.start_worker();
+        }
     }
 
-    /// The caller joins a group; done when its proxy has acknowledged it.
+    /// Adds the caller to a group; done when its proxy has acknowledged it.
     ///
     /// # Errors
     /// See [`Groups::add`].
@@ -77,7 +84,7 @@ impl Context {
         self.groups().add(self.connection_id(), group).await
     }
 
-    /// The caller leaves a group; done when its proxy has acknowledged it.
+    /// Removes the caller from a group; done when its proxy has acknowledged it.
     ///
     /// # Errors
     /// See [`Groups::remove`].
@@ -88,62 +95,62 @@ impl Context {
     /// The clients of this hub, to send to.
     #[must_use]
     pub fn clients(&self) -> CallerClients {
-        CallerClients::new(&self.down, &self.scope)
+        CallerClients::new(&self.core, &self.scope)
     }
 
     /// The groups of this hub, to add connections to.
     #[must_use]
     pub fn groups(&self) -> Groups {
-        Groups::new(&self.down)
+        Groups::new(&self.core)
     }
 
-    /// What the app remembers of the connection, by type; gone when it ends.
+    /// Values that the app keeps with the connection, by type; dropped when it closes.
     #[must_use]
     pub fn items(&self) -> Items {
         Items::new(self.scope.connection())
     }
 
-    /// The connection's public id: the same at the client and at the proxy.
+    /// Public id of the connection: the same at the client and at the proxy.
     #[must_use]
     pub fn connection_id(&self) -> &str {
         self.connection().id()
     }
 
-    /// Who the client is; `None` for somebody unknown.
+    /// User id of the client; `None` if it is not authenticated.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
-        self.connection().opening().user_id()
+        self.connection().request().user_id()
     }
 
     /// The claims of the user. Read from the connect request at each call, as are the three that follow, because
     /// keeping them unpacked would make idle connections heavy.
     #[must_use]
     pub fn claims(&self) -> Claims {
-        Claims::of(self.connection().opening())
+        Claims::of(self.connection().request())
     }
 
     /// The headers of the connect request.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
-        request::headers(self.connection().opening())
+        request::headers(self.connection().request())
     }
 
     /// The query of the connect request.
     #[must_use]
     pub fn query(&self) -> Query {
-        Query::new(&self.connection().opening().query())
+        Query::new(&self.connection().request().query())
     }
 
     /// The client's address, as its proxy saw it.
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.connection().opening().remote_addr()
+        self.connection().request().remote_addr()
     }
 
-    /// How the client's bytes travel.
+    /// Transport that the client uses.
     #[must_use]
     pub fn transport(&self) -> Transport {
-        self.connection().opening().transport()
+        self.connection().request().transport()
     }
 
     /// The hub protocol that the client speaks.
@@ -155,16 +162,16 @@ impl Context {
     /// The name of the hub.
     #[must_use]
     pub fn hub(&self) -> &str {
-        &self.down.hub
+        self.core.name()
     }
 
-    /// The random id of this app server process.
+    /// Random id of this app server process.
     #[must_use]
     pub fn instance(&self) -> &str {
-        &self.down.instance
+        &self.core.instance
     }
 
-    /// Fires when the connection ends, for whatever reason.
+    /// Cancellation that fires when the connection closes, for whatever reason.
     #[must_use]
     pub fn cancellation(&self) -> Cancellation {
         Cancellation(self.connection().cancellation().clone())
@@ -174,15 +181,15 @@ impl Context {
         Cancellation(self.scope.cancellation().clone())
     }
 
-    pub(crate) fn scope(&self) -> &Arc<Scope> {
+    pub(crate) fn scope(&self) -> &Arc<CallScope> {
         &self.scope
     }
 
-    pub(crate) fn down(&self) -> &Arc<Downward> {
-        &self.down
+    pub(crate) fn core(&self) -> &Arc<HubCore> {
+        &self.core
     }
 
-    fn connection(&self) -> &Connection {
+    fn connection(&self) -> &Arc<Connection> {
         self.scope.connection()
     }
 }
@@ -202,13 +209,13 @@ impl Cancellation {
         Self(token)
     }
 
-    /// Whether it has come to that.
+    /// Whether the work is no longer wanted.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.is_cancelled()
     }
 
-    /// Waits until it has.
+    /// Waits until the work is no longer wanted.
     pub async fn cancelled(&self) {
         self.0.cancelled().await;
     }

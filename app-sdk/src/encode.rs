@@ -1,4 +1,4 @@
-//! Calls as bytes: a method and its arguments, once per hub protocol.
+//! Encoding of hub messages, once per hub protocol.
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
@@ -26,18 +26,18 @@ use crate::error::SendError;
     label = "not a tuple of values that can be serialized",
     note = "a single argument goes into a tuple too: `(argument,)`; no arguments are `()`"
 )]
-pub trait Arguments: sealed::Sealed + Send {
+pub trait Arguments: sealed::SealedArguments + Send {
     #[doc(hidden)]
     fn payloads(&self, protocol: HubProtocol) -> Result<Vec<Payload>, PayloadError>;
 }
 
 mod sealed {
-    pub trait Sealed {}
+    pub trait SealedArguments {}
 }
 
 macro_rules! tuple_of_arguments {
     ($($name:ident),*) => {
-        impl<$($name: Serialize + Send),*> sealed::Sealed for ($($name,)*) {}
+        impl<$($name: Serialize + Send),*> sealed::SealedArguments for ($($name,)*) {}
         impl<$($name: Serialize + Send),*> Arguments for ($($name,)*) {
             #[expect(non_snake_case, reason = "types and values share their names in the macro")]
             fn payloads(&self, protocol: HubProtocol) -> Result<Vec<Payload>, PayloadError> {
@@ -48,7 +48,7 @@ macro_rules! tuple_of_arguments {
     };
 }
 
-impl sealed::Sealed for () {}
+impl sealed::SealedArguments for () {}
 impl Arguments for () {
     fn payloads(&self, _protocol: HubProtocol) -> Result<Vec<Payload>, PayloadError> {
         Ok(Vec::new())
@@ -65,7 +65,7 @@ tuple_of_arguments!(A, B, C, D, E, F, G, H);
 tuple_of_arguments!(A, B, C, D, E, F, G, H, I);
 tuple_of_arguments!(A, B, C, D, E, F, G, H, I, J);
 
-/// A call in each of the protocols; with an id, if it is to be answered.
+/// Encodes an invocation in each of the protocols; with an id, if a result is requested.
 pub(crate) fn invocation(
     method: &str,
     arguments: &impl Arguments,
@@ -84,17 +84,17 @@ pub(crate) fn invocation(
     Ok(Payloads(payloads))
 }
 
-/// An item of the stream that a call is answered with.
+/// Encodes an item of the stream that answers a call.
 pub(crate) fn item(protocol: HubProtocol, invocation_id: ByteString, item: Payload) -> Bytes {
     message(protocol, &HubMessage::StreamItem(StreamItem { headers: Vec::new(), invocation_id, item }))
 }
 
-/// The end of a call.
+/// Encodes the completion of a call.
 pub(crate) fn completion(protocol: HubProtocol, invocation_id: ByteString, outcome: Outcome) -> Bytes {
     message(protocol, &HubMessage::Completion(Completion { headers: Vec::new(), invocation_id, outcome }))
 }
 
-/// Any hub message, framed.
+/// Encodes and frames a hub message.
 pub(crate) fn message(protocol: HubProtocol, message: &HubMessage) -> Bytes {
     let mut out = BytesMut::new();
     protocol.encode(message, &mut out);

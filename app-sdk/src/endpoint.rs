@@ -1,39 +1,44 @@
-//! What a link brings frames to: a hub, or a raw endpoint.
+//! Receiver of the frames that links read: a hub, or a raw endpoint.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use trunkline_protocol::service::{
-    ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ErrorCompletion, OpenConnection,
+    Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ErrorCompletion, OpenConnection,
 };
 
-use crate::connection::{End, LinkId};
-use crate::downward::Downward;
+use crate::connection::{ConnectionClose, LinkId};
 use crate::node::Node;
+use crate::outbound::Outbound;
 
-/// The far side of a link's reader. Nothing of it waits for the app's code.
+/// Handles what a link brings. No handler waits for the app's code.
 pub(crate) trait Endpoint: Send + Sync {
-    /// Its way down.
-    fn down(&self) -> &Arc<Downward>;
+    fn outbound(&self) -> &Outbound;
 
-    /// A client connection begins; `message` was read from the frame `body`.
+    /// Opens a client connection; `message` was decoded from the frame `body`.
     fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, message: OpenConnection);
 
-    /// Bytes of a client; those of an unknown one are dropped.
+    /// Takes bytes of a client; those of an unknown one are dropped.
     fn handle_data(&self, data: ConnectionData);
 
-    /// A client has left.
-    fn handle_left(&self, close: CloseConnection);
+    /// Closes a client connection.
+    fn handle_close(&self, close: CloseConnection);
 
-    /// The session of a link is over, and with it the connections at home on it.
-    fn handle_link_ended(&self, link: LinkId, end: &End);
+    /// Closes the connections at home on a link whose session is over.
+    fn handle_link_ended(&self, link: LinkId, close: &ConnectionClose);
 
-    /// Another app server asks one of the clients.
-    fn handle_question(&self, _node: &Arc<Node>, _question: ClientInvocation) {}
+    /// Fails what is awaited from a proxy that has no links any more.
+    fn handle_node_lost(&self, _node: &Arc<Node>) {}
 
-    /// A client of another app server has answered.
-    fn handle_answer(&self, _answer: ClientCompletion) {}
+    /// Takes the acknowledgement of a group change.
+    fn handle_ack(&self, _ack: Ack) {}
 
-    /// Nobody will answer.
-    fn handle_refusal(&self, _node: &Arc<Node>, _refusal: ErrorCompletion) {}
+    /// Takes the request of another app server for the result of a client that is here.
+    fn handle_client_invocation(&self, _node: &Arc<Node>, _request: ClientInvocation) {}
+
+    /// Takes the result of a client that another app server has.
+    fn handle_client_completion(&self, _completion: ClientCompletion) {}
+
+    /// Takes the refusal of a client result.
+    fn handle_error_completion(&self, _node: &Arc<Node>, _refusal: ErrorCompletion) {}
 }

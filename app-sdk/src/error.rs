@@ -1,4 +1,6 @@
-//! What can fail, and who gets to read it: hub methods, sends, group changes, building a server.
+//! Errors of hub methods, sends, group changes and the server's builder, and their audience.
+
+pub(crate) mod text;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -11,12 +13,12 @@ use trunkline_protocol::development_key::DevelopmentKeyError;
 use trunkline_protocol::hub::PayloadError;
 use trunkline_protocol::key::AccessKeyError;
 
-/// The type name that clients see before the text of [`HubError::new`], as the official server names it.
+/// Type name that clients see before the text of [`HubError::new`], as the official server names it.
 const SHOWN_NAME: &str = "HubException";
-/// The type name of messages and arguments that can't be read, as the official server names it.
+/// Type name of messages and arguments that can't be read, as the official server names it.
 pub(crate) const INVALID_DATA_NAME: &str = "InvalidDataException";
 
-/// Why a hub method failed, and what the client may know of it.
+/// Error of a hub method, and the part of it that the client may read.
 ///
 /// | made by | the client reads |
 /// |---|---|
@@ -37,9 +39,9 @@ pub(crate) const INVALID_DATA_NAME: &str = "InvalidDataException";
 ///     Ok(number / 2)
 /// }
 /// ```
-pub struct HubError(Box<Inner>);
+pub struct HubError(Box<HubErrorInner>);
 
-struct Inner {
+struct HubErrorInner {
     audience: Audience,
     name: Cow<'static, str>,
     message: String,
@@ -55,24 +57,24 @@ enum Audience {
 }
 
 impl HubError {
-    /// An error whose text the client is always told, after `HubException: `.
+    /// Makes an error whose text every client reads, after `HubException: `.
     pub fn new(message: impl Into<String>) -> Self {
         Self::build(Audience::Client, SHOWN_NAME.into(), message.into(), None)
     }
 
-    /// An internal error under a name of your own, such as `InvalidOperationException`: the client is told
-    /// `<name>: <message>` only by hubs with detailed errors.
+    /// Makes an internal error with a name, such as `InvalidOperationException`: clients read `<name>: <message>` only from
+    /// hubs with detailed errors.
     pub fn named(name: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self::build(Audience::Log, name.into(), message.into(), None)
     }
 
-    /// The name of its type, as clients see it.
+    /// Type name of the error, as clients see it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// Its text, without the name.
+    /// Text of the error, without the name.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
@@ -94,7 +96,14 @@ impl HubError {
         Self::named(INVALID_DATA_NAME, message)
     }
 
-    /// The base text, and the details if the client may read them.
+    /// The error of app code that panicked.
+    pub(crate) fn from_panic(panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Self::named("Panic", text.unwrap_or_else(|| "without a text".into()))
+    }
+
+    /// Formats the base text, with the details if the client may read them.
     pub(crate) fn describe(&self, base: &str, detailed: bool) -> String {
         if detailed || self.is_shown() {
             format!("{base} {}: {}", self.0.name, self.0.message)
@@ -109,7 +118,7 @@ impl HubError {
         message: String,
         source: Option<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self(Box::new(Inner { audience, name, message, source }))
+        Self(Box::new(HubErrorInner { audience, name, message, source }))
     }
 }
 
@@ -142,14 +151,14 @@ impl fmt::Debug for HubError {
     }
 }
 
-/// `ParseIntError` of `core::num::error::ParseIntError`; generic parameters are left out.
+/// Last segment of a type's path, such as `ParseIntError`; generic parameters are left out.
 pub(crate) fn short_type_name<E>() -> &'static str {
     let whole = std::any::type_name::<E>();
     let plain = whole.split('<').next().unwrap_or(whole);
     plain.rsplit("::").next().unwrap_or(plain)
 }
 
-/// Why a send was not queued. That nobody is there to receive it is no error.
+/// Error of a send that was not queued. A send without receivers is no error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
@@ -162,14 +171,14 @@ pub enum SendError {
     /// The message with its list of receivers is larger than a frame of a link may be; nothing was sent.
     #[error("message of {length} bytes is over the limit of {limit} for one frame")]
     TooLarge {
-        /// Its length.
+        /// Length of the message.
         length: usize,
-        /// The limit.
+        /// Limit of one frame.
         limit: usize,
     },
 }
 
-/// Why a message was not sent to a raw connection.
+/// Error of a message to a raw connection that was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RawSendError {
@@ -179,21 +188,21 @@ pub enum RawSendError {
     /// The message is larger than a frame of a link may be; nothing was sent.
     #[error("message of {length} bytes is over the limit of {limit} for one frame")]
     TooLarge {
-        /// Its length.
+        /// Length of the message.
         length: usize,
-        /// The limit.
+        /// Limit of one frame.
         limit: usize,
     },
 }
 
-/// Why a client gave no result.
+/// Error of a request for a client result.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvokeError {
     /// No proxy has a connection of this id.
     #[error("Connection '{0}' does not exist.")]
     DoesNotExist(String),
-    /// The client has gone before it answered.
+    /// The client disconnected before it answered.
     #[error("Connection '{0}' disconnected.")]
     Disconnected(String),
     /// The client took too long; a late answer is dropped.
@@ -205,15 +214,15 @@ pub enum InvokeError {
     /// The result is of another type.
     #[error("Error trying to deserialize result to {expected}. {detail}")]
     Type {
-        /// The type that was asked for.
+        /// Type that the caller expects.
         expected: &'static str,
-        /// What is wrong.
+        /// Error of the deserializer.
         detail: String,
     },
     /// Too many results are waited for; nothing was asked.
     #[error("{0} client results are waited for already; the limit can be configured by Hub::client_results_max")]
     TooMany(usize),
-    /// So much waits for the methods of the calling client that the result might be behind it.
+    /// Too many bytes wait for the methods of the calling client; the result might be behind them.
     #[error(
         "more than {0} bytes wait for the methods of this client, and what is waited for may be behind them; the limit can be configured by Hub::waiting_inbox_max_bytes"
     )]
@@ -224,12 +233,12 @@ pub enum InvokeError {
     /// The client's app server could not ask it.
     #[error("the client's app server did not ask it: {0}")]
     Refused(String),
-    /// The question could not be sent.
+    /// The request could not be sent.
     #[error(transparent)]
     Send(#[from] SendError),
 }
 
-/// Why it is not certain that a connection has joined or left a group.
+/// Error of a group change: it is not certain that the connection has joined or left.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GroupError {
@@ -239,7 +248,7 @@ pub enum GroupError {
     /// No answer came in time; the change may still happen.
     #[error("group change was not acknowledged within 10 s")]
     Timeout,
-    /// The last link to the proxy was lost; the connection is most likely gone with it.
+    /// The last link to the proxy was lost, and most likely the connection with it.
     #[error("link was lost before the group change was acknowledged")]
     LinkLost,
     /// The proxy could not do it.
@@ -247,12 +256,12 @@ pub enum GroupError {
     Failed(String),
 }
 
-/// There is no hub, or no raw endpoint, of this name in the server.
+/// Error for a name that no hub and no raw endpoint of the server has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no hub or raw endpoint named '{0}'")]
 pub struct UnknownHub(pub(crate) String);
 
-/// Why a server can't be built.
+/// Error of the server's builder.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -274,9 +283,9 @@ pub enum BuildError {
     /// Two methods of a hub are called the same, apart from case.
     #[error("hub '{hub}' has two methods named '{method}' (case does not count)")]
     DuplicateMethod {
-        /// The hub.
+        /// Name of the hub.
         hub: String,
-        /// The method.
+        /// Name of the method.
         method: String,
     },
     /// A hub that no client can speak to.
@@ -285,30 +294,30 @@ pub enum BuildError {
     /// A hub that no client can connect to.
     #[error("hub '{0}' allows no transport")]
     NoTransport(String),
-    /// A given access key is no good.
+    /// A given access key is invalid.
     #[error("access key can't be used")]
     AccessKey(#[source] AccessKeyError),
     /// A file that should hold an access key can't be read.
     #[error("the access key file {path} (TRUNKLINE_ACCESS_KEY_FILE) can't be read")]
     AccessKeyFile {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// No access key was given, and the key of this machine can't be had.
+    /// No access key was given, and the development key of this machine is not available.
     #[error(
         "no access key was given (TRUNKLINE_ACCESS_KEY, TRUNKLINE_ACCESS_KEY_FILE), and there is no development key"
     )]
     DevelopmentKey(#[source] DevelopmentKeyError),
-    /// An origin is none.
+    /// An allowed origin is malformed.
     #[cfg(feature = "embedded")]
     #[error("allow_origin: '{origin}' {problem}")]
     Origin {
-        /// What was given.
+        /// The origin that was given.
         origin: String,
-        /// What is wrong with it.
+        /// Reason why it is malformed.
         problem: String,
     },
     /// Hubs that are served without a proxy need a runtime to run on.

@@ -1,5 +1,7 @@
 //! Async functions as hub methods: parameters in, a result or a stream out.
 
+pub(crate) mod filter;
+pub mod marker;
 mod reply;
 
 use std::future::Future;
@@ -7,30 +9,12 @@ use std::pin::Pin;
 
 use bytestring::ByteString;
 
-use crate::call::{Call, FromCall, Given, Rejection};
+use crate::call::{Call, CallInput, FromCall, Rejection};
 use crate::error::HubError;
 use crate::metrics::MethodMetrics;
 
 pub use reply::{IntoItem, IntoReply, Reply};
-pub(crate) use reply::{Items, Kind};
-
-/// Tells apart the ways to answer; the compiler finds out which one is meant.
-pub mod marker {
-    use std::marker::PhantomData;
-
-    /// The value itself.
-    #[derive(Debug)]
-    pub enum ViaValue {}
-    /// A value or a [`HubError`](crate::HubError).
-    #[derive(Debug)]
-    pub enum ViaResult {}
-    /// A stream of items; `M` tells which kind of item.
-    #[derive(Debug)]
-    pub struct ViaStream<M>(PhantomData<M>);
-    /// A stream or a [`HubError`](crate::HubError); `M` tells which kind of item.
-    #[derive(Debug)]
-    pub struct ViaStreamResult<M>(PhantomData<M>);
-}
+pub(crate) use reply::{ItemStream, ReplyBody};
 
 /// An async function that can be a hub method: each parameter is an extractor or an argument
 /// ([`FromCall`]), at most ten of them, and the result can be answered ([`IntoReply`]).
@@ -42,9 +26,9 @@ pub mod marker {
     note = "the future must be `Send`: nothing like `Rc` may live across an `.await`"
 )]
 pub trait Handler<S, M>: Clone + Send + Sync + Sized + 'static {
-    /// How many arguments of the client it takes.
+    /// Number of the client's arguments that it takes.
     const ARGUMENTS: usize;
-    /// How many streams of the client it takes.
+    /// Number of the client's streams that it takes.
     const UPLOADS: usize;
     /// Whether it answers with a stream.
     const IS_STREAMING: bool;
@@ -120,25 +104,25 @@ function_as_handler!(
     (M10, T10)
 );
 
-/// A method that runs.
-pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Reply, HubError>> + Send>>;
+/// Future of a running method.
+pub(crate) type ReplyFuture = Pin<Box<dyn Future<Output = Result<Reply, HubError>> + Send>>;
 
-type Calling = dyn Fn(Given) -> Result<Answering, Rejection> + Send + Sync;
+type MethodFn = dyn Fn(CallInput) -> Result<ReplyFuture, Rejection> + Send + Sync;
 
-/// A method whose types are forgotten and whose state is known.
+/// A method with its types erased and its state bound.
 pub(crate) struct Method {
     pub(crate) name: ByteString,
     pub(crate) arguments: usize,
     pub(crate) uploads: usize,
     pub(crate) is_streaming: bool,
     pub(crate) metrics: MethodMetrics,
-    call: Box<Calling>,
+    call: Box<MethodFn>,
 }
 
 impl Method {
-    /// Takes its parameters; it runs when the future is polled.
-    pub(crate) fn call(&self, given: Given) -> Result<Answering, Rejection> {
-        (self.call)(given)
+    /// Extracts the parameters; the method runs when the future is polled.
+    pub(crate) fn call(&self, input: CallInput) -> Result<ReplyFuture, Rejection> {
+        (self.call)(input)
     }
 
     /// Whether it runs beside the other calls of its client.
@@ -147,28 +131,28 @@ impl Method {
     }
 }
 
-/// A method that waits for its state, unless it has it already.
+/// A method whose state may still be missing.
 pub(crate) enum Bindable<S> {
-    Waiting(Box<dyn FnOnce(S) -> Method + Send + Sync>),
+    Unbound(Box<dyn FnOnce(S) -> Method + Send + Sync>),
     Bound(Method),
 }
 
 impl<S: Clone + Send + Sync + 'static> Bindable<S> {
     pub(crate) fn new<H: Handler<S, M>, M: 'static>(name: ByteString, handler: H) -> Self {
-        Self::Waiting(Box::new(move |state: S| Method {
+        Self::Unbound(Box::new(move |state: S| Method {
             name,
             arguments: H::ARGUMENTS,
             uploads: H::UPLOADS,
             is_streaming: H::IS_STREAMING,
             metrics: MethodMetrics::default(),
-            call: Box::new(move |given| Ok(Box::pin(handler.clone().call(Call::new(given, state.clone()))?))),
+            call: Box::new(move |input| Ok(Box::pin(handler.clone().call(Call::new(input, state.clone()))?))),
         }))
     }
 
-    /// Gives it its state.
+    /// Gives the method its state.
     pub(crate) fn bind(self, state: &S) -> Method {
         match self {
-            Self::Waiting(bind) => bind(state.clone()),
+            Self::Unbound(bind) => bind(state.clone()),
             Self::Bound(method) => method,
         }
     }

@@ -1,21 +1,23 @@
-//! The builder of a hub: its path, its methods, its settings.
+//! Builder of a hub: path, methods, settings.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+mod hub_settings;
+mod method_table;
+
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::routing::MethodRouter;
 use bytestring::ByteString;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::manifest::{Authentication, HubManifest, SlowClients, Transport};
+use trunkline_protocol::manifest::{HubManifest, SlowClients, Transport};
 
-use crate::connection::Limits;
 use crate::error::{BuildError, HubError};
-use crate::filter::{Filters, HubCall, Next};
-use crate::handler::{Bindable, Handler, Method, Reply};
+use crate::handler::filter::{Filters, HubCall, Next};
+use crate::handler::{Bindable, Handler, Reply};
+
+pub(crate) use hub_settings::{HubSettings, checked_name, millis};
+pub(crate) use method_table::MethodTable;
 
 /// A hub: methods that clients at a path can call.
 ///
@@ -56,38 +58,12 @@ pub struct Hub<S = ()> {
     on_negotiate: Option<MethodRouter<S>>,
 }
 
-/// The settings of a hub.
-#[derive(Debug, Clone)]
-pub(crate) struct HubSettings {
-    pub(crate) protocols: Vec<HubProtocol>,
-    pub(crate) transports: Vec<Transport>,
-    pub(crate) keep_alive_interval: Duration,
-    pub(crate) client_timeout: Duration,
-    pub(crate) handshake_timeout: Duration,
-    pub(crate) detailed_errors: bool,
-    pub(crate) slow_clients: SlowClients,
-    pub(crate) requires_authentication: bool,
-    pub(crate) close_on_token_expiry: bool,
-    pub(crate) limits: Limits,
-}
-
-/// A hub that is put together: nothing of it changes any more.
+/// A hub after the checks of its builder.
 pub(crate) struct BuiltHub {
     pub(crate) manifest: HubManifest,
     pub(crate) settings: HubSettings,
-    pub(crate) methods: Methods,
+    pub(crate) methods: MethodTable,
     pub(crate) on_negotiate: Option<MethodRouter>,
-}
-
-/// What can be called.
-#[derive(Default)]
-pub(crate) struct Methods {
-    by_name: HashMap<Box<str>, Arc<Method>>,
-    pub(crate) filters: Filters,
-    pub(crate) on_connected: Vec<Method>,
-    pub(crate) on_disconnected: Vec<Method>,
-    pub(crate) on_rehomed: Vec<Method>,
-    pub(crate) on_leaving: Option<Method>,
 }
 
 impl<S: Clone + Send + Sync + 'static> Hub<S> {
@@ -108,13 +84,13 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         }
     }
 
-    /// Another name than the path's last segment, for links, logs and metrics.
+    /// Sets the name for links, logs and metrics; by default it is the path's last segment.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// A method that clients can call by this name; case does not count. The number of its arguments is exact: a
+    /// Adds a method that clients can call by this name; case does not count. The number of its arguments is exact: a
     /// call with more or fewer fails without reaching it. Two methods of one name are an error when the server is built.
     pub fn method<H: Handler<S, M>, M: 'static>(mut self, name: impl Into<String>, handler: H) -> Self {
         let name = ByteString::from(name.into());
@@ -122,7 +98,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Code around every method: before it, after it, in place of it. The filter that is added first is the outermost.
+    /// Adds code around every method: before it, after it, in place of it. The filter that is added first is the outermost.
     ///
     /// Filters see calls that fit their method, in the order in which these start. What a filter returns is the client's
     /// answer. Of a method that streams they see the making of the stream, not its items. The hooks
@@ -167,7 +143,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Called once when a client has gone, after its running methods have ended; the client can't be reached any more.
+    /// Called once when a client has disconnected, after its running methods have ended; the client can't be reached any more.
     /// Takes extractors only, [`CloseReason`](crate::call::CloseReason) among them. Several of them are called in the
     /// order in which they were added, all of them.
     pub fn on_disconnected<H: Handler<S, M>, M: 'static>(mut self, handler: H) -> Self {
@@ -178,8 +154,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Called when a client goes on here whose app server is gone, or whose link is: in place of `on_connected`, and the
-    /// app server that had it has not called `on_disconnected`. Its groups and its user are as they were, its
+    /// Called when this app server takes over a client whose app server or link was lost: in place of `on_connected`, and
+    /// the app server that had it has not called `on_disconnected`. Its groups and its user are as they were, its
     /// [items](crate::Context::items) are those of this app server. If it fails, the client is closed with an error and
     /// may come again. Takes extractors only, [`Rehomed`](crate::Rehomed) among them, which tells where it comes from.
     pub fn on_rehomed<H: Handler<S, M>, M: 'static>(mut self, handler: H) -> Self {
@@ -190,8 +166,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Called for each client when this app server is [stopped](crate::ServerHandle::shutdown) and the client is about to
-    /// go on at another one, after its running methods have ended. What it returns, 16 KiB encoded at most, is handed
+    /// Called for each client when this app server is [stopped](crate::ServerHandle::shutdown) and another one is about to
+    /// take the client over, after its running methods have ended. What it returns, 16 KiB encoded at most, is handed
     /// over to [`on_rehomed`](Self::on_rehomed) there. Takes extractors only; the one that is added last counts.
     pub fn on_leaving<H: Handler<S, M>, M: 'static>(mut self, handler: H) -> Self {
         const { assert!(H::ARGUMENTS == 0, "on_leaving takes extractors only: no client gives it arguments") };
@@ -201,7 +177,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Asked about each client that negotiates, or connects without: who is it, and may it come in? Any axum handler
+    /// Authenticates and admits each client that negotiates, or connects without negotiation. Any axum handler
     /// will do. It sees the client's headers, cookies among them, path and query, but no body; of
     /// [`ConnectInfo`](axum::extract::ConnectInfo) it gets the client's address. A second handler takes the first's place.
     ///
@@ -210,7 +186,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// - Any other response refuses the client, which gets it as it is: status, headers, body.
     ///
     /// The proxy believes access tokens that it can verify, so a handler is for all else: cookies, sessions, tokens of
-    /// the app's own in the `Authorization` header. If the app can't be asked in time, nobody comes in (503).
+    /// the app's own in the `Authorization` header. If the app can't be asked in time, clients are refused (503).
     ///
     /// ```
     /// use std::collections::HashMap;
@@ -260,91 +236,91 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         }
     }
 
-    /// The hub protocols that clients may choose; all of them by default.
+    /// Sets the hub protocols that clients may choose; all of them by default.
     pub fn protocols(mut self, protocols: impl IntoIterator<Item = HubProtocol>) -> Self {
         self.settings.protocols = protocols.into_iter().collect();
         self
     }
 
-    /// The transports that clients may use, in the order in which they shall try them; by default WebSockets, then
+    /// Sets the transports that clients may use, in the order in which they try them; by default WebSockets, then
     /// Server-Sent Events, then long polling.
     pub fn transports(mut self, transports: impl IntoIterator<Item = Transport>) -> Self {
         self.settings.transports = transports.into_iter().collect();
         self
     }
 
-    /// Refuses clients that are nobody in particular: 401 unless an access token, or the app itself
+    /// Refuses clients without a user: 401 unless an access token, or the app itself
     /// ([`on_negotiate`](Self::on_negotiate)), names the user.
     pub fn require_authentication(mut self) -> Self {
         self.settings.requires_authentication = true;
         self
     }
 
-    /// Closes a client when the access token ends with which it came, and lets it reconnect with a fresh one
+    /// Closes a client when its access token expires, and lets it reconnect with a fresh one
     /// (`accessTokenFactory` in the official clients); otherwise it stays for as long as it likes.
     pub fn close_on_token_expiry(mut self) -> Self {
         self.settings.close_on_token_expiry = true;
         self
     }
 
-    /// Largest message of a client, framing included; 32 KiB by default. A client that sends more is closed.
+    /// Sets the largest message of a client, framing included; 32 KiB by default. A client that sends more is closed.
     pub fn message_max_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.message_max_bytes = bytes;
         self
     }
 
-    /// Clients that were sent nothing for this long are pinged; 15 s by default.
+    /// Sets the time without a send after which a client is pinged; 15 s by default.
     pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
         self.settings.keep_alive_interval = interval;
         self
     }
 
-    /// Clients that have pinged once and then say nothing for this long are closed; 30 s by default.
+    /// Sets the silence after which a client that has pinged once is closed; 30 s by default.
     pub fn client_timeout(mut self, timeout: Duration) -> Self {
         self.settings.client_timeout = timeout;
         self
     }
 
-    /// How long a client may take for its hub handshake; 15 s by default.
+    /// Sets the timeout of the hub handshake; 15 s by default.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.settings.handshake_timeout = timeout;
         self
     }
 
-    /// Clients are told names and texts of all errors: a help in development that gives away the app's insides.
+    /// Sends names and texts of all errors to clients: a help in development that gives away the app's insides.
     pub fn detailed_errors(mut self) -> Self {
         self.settings.detailed_errors = true;
         self
     }
 
-    /// What becomes of a client that reads too slowly: it is closed, or it misses some of what was sent to many. What may
+    /// Sets the policy for clients that read too slowly: close them, or drop some of what was sent to many. What may
     /// wait for a client is set at the proxies, by `--outbox-max-bytes`.
     pub fn slow_clients(mut self, slow_clients: SlowClients) -> Self {
         self.settings.slow_clients = slow_clients;
         self
     }
 
-    /// What may wait for one client's methods before its proxy is asked to pause that client; 64 KiB by default.
+    /// Sets how much may wait for one client's methods before its proxy is asked to pause it; 64 KiB by default.
     pub fn inbox_max_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.inbox_max_bytes = bytes;
         self
     }
 
-    /// The same while a method of that client waits for a client's result or for the next item of an upload, which may
+    /// Sets that limit while a method of the client waits for a client result or for the next item of an upload, which may
     /// stand behind all of it; 1 MiB by default. When more has come, the wait fails.
     pub fn waiting_inbox_max_bytes(mut self, bytes: usize) -> Self {
         self.settings.limits.waiting_inbox_max_bytes = bytes;
         self
     }
 
-    /// How many items of one [upload](crate::UploadStream) may wait for their method before the client is paused; 10 by
+    /// Sets how many items of one [upload](crate::UploadStream) may wait before the client is paused; 10 by
     /// default.
     pub fn upload_max_items(mut self, items: usize) -> Self {
         self.settings.limits.upload_max_items = items;
         self
     }
 
-    /// How many calls of one client run at once; 1 by default, so that they run in their order. With more they still
+    /// Sets how many calls of one client run at once; 1 by default, so that they run in their order. With more they still
     /// start in their order. Methods with streams count as none: they run in the background. So does a method from
     /// the moment when it first waits for a [client's result](crate::Client::invoke).
     pub fn parallel_invocations(mut self, calls: usize) -> Self {
@@ -352,13 +328,13 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// How long a client that is [asked for a result](crate::Client::invoke) may take for it; 30 s by default.
+    /// Sets the timeout of a [client result](crate::Client::invoke); 30 s by default.
     pub fn client_result_timeout(mut self, timeout: Duration) -> Self {
         self.settings.limits.client_result_timeout = timeout;
         self
     }
 
-    /// How many [client results](crate::Client::invoke) this app server waits for at once in this hub; 65 536 by
+    /// Sets how many [client results](crate::Client::invoke) this app server awaits at once in this hub; 65 536 by
     /// default.
     pub fn client_results_max(mut self, results: usize) -> Self {
         self.settings.limits.client_results_max = results;
@@ -367,7 +343,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
 }
 
 impl Hub<()> {
-    /// Checks everything and puts it together.
+    /// Checks the settings, and builds the hub.
     pub(crate) fn build(self) -> Result<BuiltHub, BuildError> {
         let name = checked_name(&self.path, self.name.as_deref())?;
         if self.settings.protocols.is_empty() {
@@ -376,13 +352,13 @@ impl Hub<()> {
         if self.settings.transports.is_empty() {
             return Err(BuildError::NoTransport(name));
         }
-        let mut methods = Methods {
+        let mut methods = MethodTable {
             filters: self.filters,
             on_connected: self.on_connected.into_iter().map(|method| method.bind(&())).collect(),
             on_disconnected: self.on_disconnected.into_iter().map(|method| method.bind(&())).collect(),
             on_rehomed: self.on_rehomed.into_iter().map(|method| method.bind(&())).collect(),
             on_leaving: self.on_leaving.map(|method| method.bind(&())),
-            ..Methods::default()
+            ..MethodTable::default()
         };
         for (method_name, method) in self.methods {
             methods.add(&name, &method_name, method.bind(&()))?;
@@ -400,82 +376,11 @@ impl<S> fmt::Debug for Hub<S> {
     }
 }
 
-/// The name of what is served at a path, if anybody could connect to that: the path's last segment, or a given one.
-pub(crate) fn checked_name(path: &str, name: Option<&str>) -> Result<String, BuildError> {
-    let segment = path.strip_prefix('/').and_then(|rest| rest.rsplit('/').next());
-    let bad_path = || BuildError::Path(path.to_owned());
-    let segment = segment.ok_or_else(bad_path)?;
-    if path.contains(['?', '#']) || (segment.is_empty() && path != "/") {
-        return Err(bad_path());
-    }
-    let name = name.unwrap_or(segment);
-    if name.is_empty() { Err(BuildError::NoName(path.to_owned())) } else { Ok(name.to_owned()) }
-}
-
-impl HubSettings {
-    fn manifest(&self, name: &str, path: &str) -> HubManifest {
-        HubManifest {
-            protocols: self.protocols.iter().map(|protocol| protocol.name().to_owned()).collect(),
-            transports: self.transports.clone(),
-            message_max_bytes: self.limits.message_max_bytes,
-            keep_alive_interval_ms: millis(self.keep_alive_interval),
-            client_timeout_ms: millis(self.client_timeout),
-            handshake_timeout_ms: millis(self.handshake_timeout),
-            detailed_errors: self.detailed_errors,
-            slow_clients: self.slow_clients,
-            authentication: match self.requires_authentication {
-                true => Authentication::Required,
-                false => Authentication::Optional,
-            },
-            close_on_token_expiry: self.close_on_token_expiry,
-            ..HubManifest::new(name, path)
-        }
-    }
-}
-
-pub(crate) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl Default for HubSettings {
-    fn default() -> Self {
-        let manifest = HubManifest::new("", "");
-        Self {
-            protocols: HubProtocol::ALL.to_vec(),
-            transports: manifest.transports,
-            keep_alive_interval: Duration::from_millis(manifest.keep_alive_interval_ms),
-            client_timeout: Duration::from_millis(manifest.client_timeout_ms),
-            handshake_timeout: Duration::from_millis(manifest.handshake_timeout_ms),
-            detailed_errors: manifest.detailed_errors,
-            slow_clients: manifest.slow_clients,
-            requires_authentication: false,
-            close_on_token_expiry: false,
-            limits: Limits::default(),
-        }
-    }
-}
-
-impl Methods {
-    /// The method of this name, whatever its case.
-    pub(crate) fn find(&self, target: &str) -> Option<&Arc<Method>> {
-        // Nearly every call is written as the method is, so the lower-case text is seldom made.
-        self.by_name.get(target).or_else(|| self.by_name.get(target.to_lowercase().as_str()))
-    }
-
-    fn add(&mut self, hub: &str, name: &str, method: Method) -> Result<(), BuildError> {
-        let method = Arc::new(method);
-        let Entry::Vacant(vacant) = self.by_name.entry(name.to_lowercase().into()) else {
-            return Err(BuildError::DuplicateMethod { hub: hub.to_owned(), method: name.to_owned() });
-        };
-        vacant.insert(Arc::clone(&method));
-        self.by_name.insert(name.into(), method);
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use axum::extract::State;
+
+    use trunkline_protocol::manifest::Authentication;
 
     use super::*;
     use crate::{CloseReason, Context, UploadStream};
@@ -504,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_are_told_from_values() {
+    fn streams_and_values_have_different_kinds() {
         fn kind<H: Handler<(), M>, M: 'static>(_handler: H) -> (usize, usize, bool) {
             (H::ARGUMENTS, H::UPLOADS, H::IS_STREAMING)
         }
@@ -529,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_nobody_could_connect_to_is_refused() {
+    fn an_unusable_path_is_refused() {
         for path in ["chat", "/chat/", "/chat?x=1", ""] {
             assert!(matches!(Hub::new(path).build(), Err(BuildError::Path(_))), "{path}");
         }
@@ -537,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn methods_are_found_whatever_their_case_and_can_not_be_doubled() {
+    fn methods_ignore_case_and_have_unique_names() {
         let hub = built(Hub::new("/chat").method("SendMessage", nothing));
         for name in ["SendMessage", "sendmessage", "SENDMESSAGE"] {
             assert!(hub.methods.find(name).is_some(), "{name}");

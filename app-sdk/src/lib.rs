@@ -72,8 +72,8 @@
 //! - What belongs to a connection is kept in its [items](Context::items); what goes around all methods is a
 //!   [filter](Hub::filter).
 //! - A connection's life: the handshake is answered, [`on_connected`](Hub::on_connected), its messages, and when it has
-//!   ended and its methods have too, [`on_disconnected`](Hub::on_disconnected). When its app server stops or crashes, it
-//!   goes on at another one, where [`on_rehomed`](Hub::on_rehomed) is called instead.
+//!   ended and its methods have too, [`on_disconnected`](Hub::on_disconnected). When its app server stops or crashes,
+//!   another one takes it over, where [`on_rehomed`](Hub::on_rehomed) is called instead.
 //!
 //! # Streams
 //!
@@ -167,73 +167,68 @@
 //!
 //! # Layout
 //!
-//! Lower rooms never import higher ones; from the top:
+//! Modules import only those above them; the lowest comes first.
 //!
-//! | room | what it does |
+//! | module | what it does |
 //! |---|---|
-//! | [`testing`] | clients and the far end of links, for unit tests |
-//! | `server` | puts hubs together, and mounts manifest and links into the app's router; starts the node of `embedded` |
-//! | `link` | links of proxies: which upgrade gets which session, and where its frames go |
-//! | `raw` | raw endpoints: their builder, their connections, the handler's run |
-//! | `dispatch` | messages of connections become calls |
-//! | `endpoint` | what links bring frames to: a hub, or a raw endpoint |
-//! | `hub` | the builder of a hub and its table of methods |
-//! | `filter`, [`handler`], [`call`] | async functions as methods, what goes around them, and their parameters |
-//! | `upload` | a stream of the client, as its method sees it |
-//! | `context`, `items`, `request` | what a method knows of its caller |
-//! | `clients`, `groups`, `interface` | receivers of sends, membership, typed calls |
-//! | `downward` | the way down of a hub: who is here, which proxies there are, what is to be acknowledged or answered |
-//! | `connection` | one client connection: its inbox, its calls, its uploads, its flow |
-//! | `node` | one proxy: its lane and the outboxes of its links |
-//! | `encode`, `text`, `error`, `metrics`, `sync` | bytes, texts, errors, numbers, locks |
+//! | `sync` | locks that ignore poisoning |
+//! | `metrics` | counters, gauges and histograms of a server |
+//! | `error` | errors, and the texts that clients read |
 //! | [`value`] | values that the hub protocols write differently |
+//! | `encode` | hub messages as bytes |
+//! | `node` | one proxy: its pool of links, its send link, their outboxes |
+//! | `connection` | one client connection: its inbox, calls, uploads and flow control |
+//! | `outbound` | sends to the proxies of a hub or raw endpoint, with a replay buffer for late ones |
+//! | `hub_core` | what a hub shares: registry of connections, outbound, acknowledgements, client results |
+//! | `endpoint` | receiver of the frames that links read |
+//! | `clients` | sends, client results, groups, typed calls |
+//! | `context` | the caller of a method: its request, items and uploads |
+//! | [`call`] | parameters of a method |
+//! | [`handler`] | async functions as methods, their replies, and filters around them |
+//! | `hub` | builder of a hub, and its table of methods |
+//! | `dispatch` | messages of connections become calls |
+//! | `raw` | raw endpoints: builder, connections, handlers |
+//! | `link` | links of proxies: which upgrade gets which session, and where its frames go |
+//! | `server` | builder of a server, its routes, its handles, and its drain |
+//! | [`testing`] | test clients, and the far end of links |
 
 pub mod call;
 mod clients;
 mod connection;
 mod context;
 mod dispatch;
-mod downward;
 mod encode;
 mod endpoint;
 mod error;
-mod filter;
-mod groups;
 pub mod handler;
 mod hub;
-#[doc(hidden)]
-pub mod interface;
-mod items;
+mod hub_core;
 mod link;
 mod metrics;
-mod negotiation;
 mod node;
+mod outbound;
 mod raw;
-mod rehomed;
-mod request;
 mod server;
 mod sync;
 pub mod testing;
-mod text;
-mod upload;
 pub mod value;
 
 pub use call::CloseReason;
-pub use clients::{CallerClients, Client, Clients, Receivers, Sent};
+pub use call::rehomed::Rehomed;
+#[doc(hidden)]
+pub use clients::interface;
+pub use clients::{CallerClients, Client, Clients, Groups, Receivers, Sent};
+pub use context::items::Items;
+pub use context::request::{Claims, Query};
+pub use context::upload_stream::UploadStream;
 pub use context::{Cancellation, Context};
 pub use encode::Arguments;
 pub use error::{BuildError, GroupError, HubError, InvokeError, RawSendError, SendError, UnknownHub};
-pub use filter::{HubCall, Next};
-pub use groups::Groups;
 pub use handler::Reply;
+pub use handler::filter::{HubCall, Next};
 pub use hub::Hub;
-pub use items::Items;
-pub use negotiation::Negotiation;
 pub use raw::{IntoRawEnd, RawConnection, RawEndpoint, RawHandle, RawHandler, RawMessage, RawSender};
-pub use rehomed::Rehomed;
-pub use request::{Claims, Query};
-pub use server::{HubHandle, Server, ServerHandle};
+pub use server::{HubHandle, Negotiation, Server, ServerHandle};
 pub use trunkline_protocol::cause::Cause;
 pub use trunkline_protocol::hub::HubProtocol;
 pub use trunkline_protocol::manifest::{SlowClients, Transport};
-pub use upload::UploadStream;

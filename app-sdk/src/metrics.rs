@@ -1,4 +1,4 @@
-//! Numbers for operators, in Prometheus' text format; names begin with `trunkline_app_`.
+//! Metrics in Prometheus' text format; names begin with `trunkline_app_`.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,23 +11,23 @@ use prometheus::{
 };
 use trunkline_protocol::cause::Cause;
 
-/// The numbers of one server.
+/// Metrics of one server.
 #[derive(Clone)]
 pub(crate) struct Metrics(Arc<Families>);
 
-/// How a call of a client went, as metrics name it.
+/// Outcome of a client's call, as metrics name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum CallOutcome {
     Ok,
-    /// The method failed.
+    /// The method returned an error, or panicked.
     Failed,
     /// No method, or not one for these arguments.
     Unbound,
-    /// The client wanted no answer any more.
+    /// The client cancelled the call.
     Cancelled,
 }
 
-impl Outcome {
+impl CallOutcome {
     const ALL: [Self; 4] = [Self::Ok, Self::Failed, Self::Unbound, Self::Cancelled];
 
     fn label(self) -> &'static str {
@@ -40,7 +40,7 @@ impl Outcome {
     }
 }
 
-/// The method of calls that name none.
+/// Method label of calls to unknown methods.
 pub(crate) const UNKNOWN_METHOD: &str = "unknown";
 
 /// Durations of calls, in seconds: from 100 µs on.
@@ -50,7 +50,7 @@ const DURATIONS: [f64; 17] =
 struct Families {
     /// The server's own, or the app's.
     registry: OnceLock<Registry>,
-    /// What is registered there.
+    /// The families that are registered there.
     all: Vec<Box<dyn Collector>>,
     opened: IntCounterVec,
     closed: IntCounterVec,
@@ -73,7 +73,7 @@ struct Families {
     client_results_waiting: IntGaugeVec,
 }
 
-/// The numbers of one hub, looked up once.
+/// Metrics of one hub, looked up once.
 #[derive(Debug)]
 pub(crate) struct HubMetrics {
     pub(crate) links: IntGauge,
@@ -100,19 +100,19 @@ pub(crate) struct HubMetrics {
     pub(crate) client_results_waiting: IntGauge,
 }
 
-/// The numbers of one method of a hub, each looked up when it is first needed.
+/// Metrics of one method of a hub, each looked up when it is first needed.
 #[derive(Debug, Default)]
-pub(crate) struct MethodMetrics([OnceLock<(IntCounter, Histogram)>; Outcome::ALL.len()]);
+pub(crate) struct MethodMetrics([OnceLock<(IntCounter, Histogram)>; CallOutcome::ALL.len()]);
 
 impl HubMetrics {
-    /// Connections that ended for this cause.
+    /// Counter of connections that closed for this cause.
     pub(crate) fn closed(&self, cause: Cause) -> &IntCounter {
         // There is one for each cause; the first, should a build ever differ from itself.
         self.closed.get(cause.index()).unwrap_or(&self.opened)
     }
 
-    /// Counts a call of a method that has come to its end.
-    pub(crate) fn invoked(&self, metrics: &MethodMetrics, method: &str, outcome: Outcome, took: Duration) {
+    /// Counts a call of a method that has completed.
+    pub(crate) fn invoked(&self, metrics: &MethodMetrics, method: &str, outcome: CallOutcome, took: Duration) {
         let Some(place) = metrics.0.get(outcome as usize) else { return };
         let (count, durations) = place.get_or_init(|| {
             let labels = [&*self.hub, method, outcome.label()];
@@ -123,7 +123,7 @@ impl HubMetrics {
     }
 }
 
-/// One more in a gauge, until it is dropped.
+/// Guard that counts one in a gauge until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Counted(IntGauge);
 
@@ -140,7 +140,7 @@ impl Drop for Counted {
     }
 }
 
-/// Families in the making.
+/// Builder of the metric families.
 #[derive(Default)]
 struct Making(Vec<Box<dyn Collector>>);
 
@@ -176,7 +176,7 @@ impl Making {
     }
 }
 
-/// All families as one: they come into a registry together, or not at all.
+/// All families as one collector: a registry takes them together, or not at all.
 struct All(Arc<Families>);
 
 impl Collector for All {
@@ -239,7 +239,7 @@ impl Metrics {
         }))
     }
 
-    /// Puts all numbers into the app's registry.
+    /// Registers all metrics in the app's registry.
     pub(crate) fn share(&self, registry: &Registry) -> prometheus::Result<()> {
         registry.register(Box::new(All(Arc::clone(&self.0))))?;
         measure_process(registry);
@@ -302,7 +302,7 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
-/// CPU, memory and descriptors of this process, unless the app measures them already.
+/// Registers the process metrics (CPU, memory, descriptors), unless the app has done so.
 fn measure_process(_registry: &Registry) {
     #[cfg(target_os = "linux")]
     let _ = _registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()));
@@ -329,9 +329,9 @@ mod tests {
     fn calls_are_counted_and_timed_by_method_and_outcome() {
         let (metrics, method) = (Metrics::new(), MethodMetrics::default());
         let hub = metrics.hub("chat");
-        hub.invoked(&method, "Say", Outcome::Ok, Duration::from_millis(3));
-        hub.invoked(&method, "Say", Outcome::Ok, Duration::from_secs(100));
-        hub.invoked(&method, "Say", Outcome::Failed, Duration::from_millis(3));
+        hub.invoked(&method, "Say", CallOutcome::Ok, Duration::from_millis(3));
+        hub.invoked(&method, "Say", CallOutcome::Ok, Duration::from_secs(100));
+        hub.invoked(&method, "Say", CallOutcome::Failed, Duration::from_millis(3));
         let text = metrics.text();
         let ok = "{hub=\"chat\",method=\"Say\",outcome=\"ok\"}";
         assert!(text.contains(&format!("trunkline_app_invocations_total{ok} 2")), "{text}");

@@ -1,6 +1,6 @@
-//! One proxy as one hub sees it: its links, and the lane among them.
+//! One proxy, as one hub sees it: its links, and the send link among them.
 
-mod lanes;
+mod link_pool;
 
 use std::sync::{Arc, RwLock};
 
@@ -9,76 +9,75 @@ use trunkline_link::{LinkOutbox, TrySendError};
 
 use crate::sync::{read, write};
 
-use lanes::Lanes;
+use link_pool::LinkPool;
 #[cfg(test)]
 pub(crate) use tests::{next_piece, open_outbox};
 
-/// A proxy, told apart by its name and its start.
+/// A proxy process, identified by its name and its boot id.
 #[derive(Debug)]
 pub(crate) struct Node {
     name: Box<str>,
     boot: Box<str>,
     knows_causes: bool,
-    lanes: RwLock<Lanes<Arc<LinkOutbox>>>,
+    pool: RwLock<LinkPool<Arc<LinkOutbox>>>,
 }
 
-/// What the end of a link's session came to.
+/// Outcome of the end of a link session.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct LinkSessionEnd {
     /// No other link of the node lives.
     pub(crate) was_last: bool,
-    /// Frames that waited and had nowhere to go, and those that the proxy may have or not.
+    /// Frames that no other link takes over, and frames that the proxy may have received or not.
     pub(crate) lost_frames: u64,
 }
 
 impl Node {
     pub(crate) fn new(name: &str, boot: &str, knows_causes: bool) -> Self {
-        Self { name: name.into(), boot: boot.into(), knows_causes, lanes: RwLock::default() }
+        Self { name: name.into(), boot: boot.into(), knows_causes, pool: RwLock::default() }
     }
 
     pub(crate) fn is(&self, name: &str, boot: &str) -> bool {
         &*self.name == name && &*self.boot == boot
     }
 
-    /// Its name, for logs.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether it reads the causes of closes.
+    /// Whether the proxy reads the causes of closes.
     pub(crate) fn knows_causes(&self) -> bool {
         self.knows_causes
     }
 
-    /// Whether the other is the same start of the same proxy.
+    /// Whether the other one is the same process.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.is(&other.name, &other.boot)
     }
 
     pub(crate) fn open(&self, slot: u32, outbox: Arc<LinkOutbox>) {
-        write(&self.lanes).open(slot, outbox);
+        write(&self.pool).open(slot, outbox);
     }
 
-    /// Ends the slot's session and moves what it never sent to the next lane, before anything newer gets there:
-    /// all under one lock, because [`lane`](Self::lane) is asked again by whoever finds an outbox closed.
-    pub(crate) fn end(&self, slot: u32) -> Ended {
-        let mut lanes = write(&self.lanes);
-        let ended = lanes.end(slot, |outbox| outbox.is_open());
+    /// Ends the slot's session and moves what it never sent to the next send link, before anything newer gets there:
+    /// all under one lock, because a caller that finds an outbox closed asks for the [send link](Self::send_link) again.
+    pub(crate) fn end(&self, slot: u32) -> LinkSessionEnd {
+        let mut pool = write(&self.pool);
+        let ended = pool.end(slot, |outbox| outbox.is_open());
         let rest = ended.map(|outbox| outbox.close()).unwrap_or_default();
         let mut lost_frames = rest.uncertain.count;
-        match lanes.lane() {
-            Some(lane) if !rest.unsent.is_empty() => lane.inherit(rest.unsent),
+        match pool.send_link() {
+            Some(link) if !rest.unsent.is_empty() => link.inherit(rest.unsent),
             Some(_) => {}
             None => lost_frames += rest.unsent.count,
         }
-        Ended { was_last: lanes.is_empty(), lost_frames }
+        LinkSessionEnd { was_last: pool.is_empty(), lost_frames }
     }
 
-    /// Queues a send at once. `Some(false)`: no link lives; `None`: the lane is full.
+    /// Queues a send at once. `Some(false)`: no link lives; `None`: the send link is full.
     pub(crate) fn try_send(&self, frame: &Bytes) -> Option<bool> {
         loop {
-            let Some(lane) = self.lane() else { return Some(false) };
-            match lane.try_send(frame) {
+            let Some(link) = self.send_link() else { return Some(false) };
+            match link.try_send(frame) {
                 Ok(()) => return Some(true),
                 Err(TrySendError::Full) => return None,
                 Err(TrySendError::Closed) => {}
@@ -86,10 +85,10 @@ impl Node {
         }
     }
 
-    /// Queues a send; a wait at a lane that ends goes on at the next one. `false`: no link lives.
+    /// Queues a send; a wait at a send link that ends goes on at the next one. Returns `false` if no link lives.
     pub(crate) async fn send(&self, frame: &Bytes) -> bool {
-        while let Some(lane) = self.lane() {
-            if lane.send(frame).await.is_ok() {
+        while let Some(link) = self.send_link() {
+            if link.send(frame).await.is_ok() {
                 return true;
             }
         }
@@ -97,8 +96,8 @@ impl Node {
     }
 
     pub(crate) async fn complete(&self, frame: &Bytes) -> bool {
-        while let Some(lane) = self.lane() {
-            if lane.complete(frame).await.is_ok() {
+        while let Some(link) = self.send_link() {
+            if link.complete(frame).await.is_ok() {
                 return true;
             }
         }
@@ -106,16 +105,16 @@ impl Node {
     }
 
     pub(crate) fn control(&self, frame: &[u8]) -> bool {
-        while let Some(lane) = self.lane() {
-            if lane.control(frame).is_ok() {
+        while let Some(link) = self.send_link() {
+            if link.control(frame).is_ok() {
                 return true;
             }
         }
         false
     }
 
-    fn lane(&self) -> Option<Arc<LinkOutbox>> {
-        read(&self.lanes).lane().map(Arc::clone)
+    fn send_link(&self) -> Option<Arc<LinkOutbox>> {
+        read(&self.pool).send_link().map(Arc::clone)
     }
 }
 
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_a_lost_lane_leaves_first_on_the_next() {
+    fn frames_of_a_lost_send_link_leave_first_on_the_next() {
         let node = Node::new("proxy", "boot", true);
         let ((first, _), (second, socket)) = (open_outbox(100), open_outbox(100));
         let second = Arc::new(second);
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn with_the_last_link_its_queue_is_lost_and_sends_go_nowhere() {
+    fn the_last_link_takes_its_queue_with_it_and_sends_go_nowhere() {
         let node = Node::new("proxy", "boot", true);
         node.open(4, Arc::new(open_outbox(100).0));
         node.control(b"\x01a");

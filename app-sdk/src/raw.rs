@@ -1,17 +1,18 @@
 //! Raw endpoints: clients and the app exchange texts and bytes, without a hub protocol.
 //!
 //! ```text
-//!  link reader ──open──► a task that runs the handler ──┬─ recv ◄── inbox ◄── data, left
-//!                                                       └─ send ──► lane of the node
+//!  link reader ──open──► a task that runs the handler ──┬─ recv ◄── inbox ◄── data, close
+//!                                                       └─ send ──► send link of the node
 //! ```
 //!
 //! Each connection has one run of the handler, from its beginning on; its end closes the connection.
 
-mod at_work;
-mod connection;
-mod handler;
-mod inbox;
-mod message;
+mod raw_connection;
+mod raw_core;
+mod raw_dispatcher;
+mod raw_handler;
+mod raw_inbox;
+mod raw_message;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,12 +24,12 @@ use crate::connection::Limits;
 use crate::error::BuildError;
 use crate::hub::{checked_name, millis};
 
-pub(crate) use at_work::{RawAtWork, Serve};
-pub use connection::{RawConnection, RawHandle, RawSender};
-pub use handler::{IntoRawEnd, RawHandler};
-pub use message::RawMessage;
+pub use raw_connection::{RawConnection, RawHandle, RawSender};
+pub(crate) use raw_dispatcher::{RawDispatcher, RawServe};
+pub use raw_handler::{IntoRawEnd, RawHandler};
+pub use raw_message::RawMessage;
 
-/// A raw endpoint: a path, and an async function that is run once for each client.
+/// Raw endpoint: a path, and an async function that runs once for each client.
 ///
 /// There are proxies, transports, negotiation, users and claims as for a [`Hub`](crate::Hub), and a pool of links of its
 /// own; but no hub protocol, so no methods and no groups. The handler takes what axum's handlers take:
@@ -65,14 +66,14 @@ pub struct RawEndpoint<S = ()> {
     inbox_max_bytes: usize,
     keep_alive_interval: Duration,
     client_timeout: Duration,
-    serve: Box<dyn FnOnce(S) -> Arc<Serve> + Send + Sync>,
+    serve: Box<dyn FnOnce(S) -> Arc<RawServe> + Send + Sync>,
 }
 
-/// A raw endpoint that is put together.
+/// A raw endpoint after the checks of its builder.
 pub(crate) struct BuiltRaw {
     pub(crate) manifest: HubManifest,
     pub(crate) limits: Limits,
-    pub(crate) serve: Arc<Serve>,
+    pub(crate) serve: Arc<RawServe>,
 }
 
 impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
@@ -93,13 +94,13 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
         }
     }
 
-    /// Another name than the path's last segment, for links, logs and metrics.
+    /// Sets the name for links, logs and metrics; by default it is the path's last segment.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Gives the endpoint its state.
+    /// Gives the raw endpoint its state.
     pub fn with_state<S2>(self, state: S) -> RawEndpoint<S2> {
         let serve = (self.serve)(state);
         RawEndpoint {
@@ -113,26 +114,26 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
         }
     }
 
-    /// Largest message of a client; 64 KiB by default. A client that sends more is closed, over WebSockets with 1009.
+    /// Sets the largest message of a client; 64 KiB by default. A client that sends more is closed, over WebSockets with 1009.
     /// Proxies have an upper bound to it, `--message-max-bytes`.
     pub fn message_max_bytes(mut self, bytes: usize) -> Self {
         self.message_max_bytes = bytes;
         self
     }
 
-    /// What may wait for one client's handler before its proxy is asked to pause that client; 64 KiB by default.
+    /// Sets how much may wait for one client's handler before its proxy is asked to pause it; 64 KiB by default.
     pub fn inbox_max_bytes(mut self, bytes: usize) -> Self {
         self.inbox_max_bytes = bytes;
         self
     }
 
-    /// A client that was silent for this long is pinged by its transport; 15 s by default.
+    /// Sets the silence after which a client is pinged by its transport; 15 s by default.
     pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
         self.keep_alive_interval = interval;
         self
     }
 
-    /// A client that was silent for this long, pings or not, is gone; 30 s by default, and twice the keep-alive interval at
+    /// Sets the silence, pings or not, after which a client is closed; 30 s by default, and twice the keep-alive interval at
     /// least.
     pub fn client_timeout(mut self, timeout: Duration) -> Self {
         self.client_timeout = timeout;
@@ -141,7 +142,7 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
 }
 
 impl RawEndpoint<()> {
-    /// Checks everything and puts it together.
+    /// Checks the settings, and builds the endpoint.
     pub(crate) fn build(self) -> Result<BuiltRaw, BuildError> {
         let name = checked_name(&self.path, self.name.as_deref())?;
         let manifest = HubManifest {

@@ -1,49 +1,47 @@
-//! Puts hubs together into a server: what proxies find in the app's router, and what the app sends by.
+//! Server of hubs: the routes that proxies use, and the handles that the app uses.
 
 mod access;
+mod drain;
 #[cfg(feature = "embedded")]
 mod embedded;
-mod endpoint;
 mod handle;
-mod leaving;
-mod negotiate;
-mod raw;
+mod negotiation;
+mod raw_routes;
+mod routes;
+mod server_core;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{MethodRouter, get, post};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::id::random_id;
-use trunkline_protocol::manifest::{EndpointKind, HubManifest, LINK_PATH, MANIFEST_PATH, Manifest, NEGOTIATE_PATH};
+use trunkline_protocol::manifest::{EndpointKind, HubManifest, Manifest};
+use trunkline_protocol::wire::{LINK_PATH, MANIFEST_PATH, NEGOTIATE_PATH};
 
-use crate::connection::Limits;
-use crate::dispatch::HubAtWork;
-use crate::downward::Downward;
-use crate::endpoint::Endpoint;
+use crate::dispatch::Dispatcher;
 use crate::error::BuildError;
 use crate::hub::{BuiltHub, Hub};
-use crate::link::{Link, LinkSocket, SlotKey, Slots};
-use crate::metrics::Metrics;
-use crate::raw::RawAtWork;
-use crate::sync::{read, write};
+use crate::hub_core::HubCore;
+use crate::link::{LinkSocket, SlotKey};
+use crate::outbound::Outbound;
+use crate::sync::write;
 
 use access::Access;
 pub use handle::{HubHandle, ServerHandle};
+pub use negotiation::Negotiation;
+use server_core::{ReadyServer, ServerCore};
 
-/// How long running methods may take when the server stops.
+/// Time that running methods have when the server stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What may wait for one link, or to be acknowledged, before sends wait for it: enough for a burst to thousands of
+/// Limit of what waits for one link, or for an acknowledgement, before sends wait: enough for a burst to thousands of
 /// clients, and little enough that an app server with ten links stays small.
 const LINK_OUTBOX_MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// The hubs of an app server, and the keys by which it knows its proxies.
+/// App server: its hubs, and the keys by which it knows its proxies.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -60,7 +58,7 @@ const LINK_OUTBOX_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// ```
 #[must_use = "a server does nothing until its router is served"]
 pub struct Server {
-    core: Arc<Core>,
+    core: Arc<ServerCore>,
     manifest: Manifest,
     negotiators: BTreeMap<String, MethodRouter>,
     keys: Vec<String>,
@@ -70,53 +68,15 @@ pub struct Server {
     is_embedded: bool,
     #[cfg(feature = "embedded")]
     allow_origins: Vec<String>,
-    /// The first thing that is wrong; told when the router is asked for, so that building reads as one chain.
+    /// The first error; returned when the router is made, so that building reads as one chain.
     error: Option<BuildError>,
-}
-
-/// What a running server consists of.
-pub(crate) struct Core {
-    instance: Arc<str>,
-    hubs: RwLock<BTreeMap<String, Arc<HubAtWork>>>,
-    raw: RwLock<BTreeMap<String, Arc<RawAtWork>>>,
-    metrics: Metrics,
-    slots: Arc<Slots>,
-    tasks: TaskTracker,
-    /// Fires when it is about to stop: no proxy begins with it any more.
-    leaving: CancellationToken,
-    shutdown: CancellationToken,
-    ready: OnceLock<Ready>,
-    #[cfg(feature = "embedded")]
-    embedded: OnceLock<trunkline_proxy::Embedded>,
-}
-
-/// What is known once the router is made.
-struct Ready {
-    manifest: Manifest,
-    /// Handlers of hubs that want to be asked about clients.
-    negotiators: BTreeMap<String, MethodRouter>,
-    access: Access,
-    outbox_max_bytes: usize,
-    shutdown_timeout: Duration,
 }
 
 impl Server {
     /// A server without hubs.
     pub fn new() -> Self {
         let instance = random_id();
-        let core = Core {
-            instance: instance.as_str().into(),
-            hubs: RwLock::default(),
-            raw: RwLock::default(),
-            metrics: Metrics::new(),
-            slots: Arc::default(),
-            tasks: TaskTracker::new(),
-            leaving: CancellationToken::new(),
-            shutdown: CancellationToken::new(),
-            ready: OnceLock::new(),
-            #[cfg(feature = "embedded")]
-            embedded: OnceLock::new(),
-        };
+        let core = ServerCore::new(instance.as_str().into());
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let name = std::env::var("HOSTNAME").unwrap_or_else(|_| "app".to_owned());
         Self {
@@ -143,14 +103,14 @@ impl Server {
         self
     }
 
-    /// A name for people, in logs and metrics of the proxies; the machine's by default.
+    /// Sets the name for people, in logs and metrics of the proxies; the machine's by default.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.manifest.name = name.into();
         self
     }
 
-    /// Puts the server's numbers into a registry of the app's: [`ServerHandle::metrics`] then serves all that is in it.
-    /// Else they have a registry of their own. One registry can hold the numbers of one server.
+    /// Registers the server's metrics in a registry of the app: [`ServerHandle::metrics`] then serves all that is in it.
+    /// Otherwise they have a registry of their own. One registry can hold the metrics of one server.
     pub fn metrics_registry(mut self, registry: &prometheus::Registry) -> Self {
         if let Err(error) = self.core.metrics.share(registry) {
             self.error = self.error.or(Some(BuildError::Metrics(error)));
@@ -158,7 +118,7 @@ impl Server {
         self
     }
 
-    /// An access key that the proxies have too. Several, separated by commas or by further calls, make a rotation: all
+    /// Adds an access key that the proxies have too. Several, separated by commas or by further calls, make a rotation: all
     /// of them are accepted. Without any, `TRUNKLINE_ACCESS_KEY` and the files that `TRUNKLINE_ACCESS_KEY_FILE` names are
     /// read, and without these the development key of this machine, which is good for proxies on this machine only.
     pub fn access_key(mut self, key: impl Into<String>) -> Self {
@@ -166,14 +126,14 @@ impl Server {
         self
     }
 
-    /// What may wait for one link, or for a proxy's word that it has it, before sends wait, in bytes; 16 MiB by default.
+    /// Sets how many bytes may wait for one link or for an acknowledgement before sends wait; 16 MiB by default.
     /// While a link is away it is what the app may send to its proxy without waiting.
     pub fn link_outbox_max_bytes(mut self, bytes: usize) -> Self {
         self.outbox_max_bytes = bytes;
         self
     }
 
-    /// How long running methods may take when the server [stops](ServerHandle::shutdown), before they are given up and
+    /// Sets the time that running methods have when the server [stops](ServerHandle::shutdown), before they are given up and
     /// their callers get an error; 10 s by default.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.shutdown_timeout = timeout;
@@ -209,7 +169,7 @@ impl Server {
         self
     }
 
-    /// Lets pages of this origin, such as `https://app.example` or `https://*.example.com`, connect to hubs that are served
+    /// Allows pages of this origin, such as `https://app.example` or `https://*.example.com`, connect to hubs that are served
     /// [without a proxy](Self::embedded); pages of the app itself always may. Proxies have `--allow-origin`.
     #[cfg(feature = "embedded")]
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
@@ -217,13 +177,13 @@ impl Server {
         self
     }
 
-    /// Sends, metrics and shutdown from anywhere in the app; good before and after the router is made.
+    /// Handle for sends, metrics and shutdown from anywhere in the app; valid before and after the router is made.
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
         ServerHandle::new(Arc::clone(&self.core))
     }
 
-    /// The routes that proxies ask for, all below `/.trunkline/`, to be merged into the app's router.
+    /// Makes the routes for proxies, all below `/.trunkline/`, to be merged into the app's router.
     ///
     /// Serve the router with `into_make_service_with_connect_info::<SocketAddr>()`, so that the development key
     /// can be refused to peers from other machines; and with `TCP_NODELAY`
@@ -238,14 +198,14 @@ impl Server {
         let access = Access::new(&self.keys)?;
         let (manifest, negotiators) = (self.manifest, self.negotiators);
         let (outbox_max_bytes, shutdown_timeout) = (self.outbox_max_bytes, self.shutdown_timeout);
-        let ready = Ready { manifest, negotiators, access, outbox_max_bytes, shutdown_timeout };
-        // `self` is consumed, and nobody else makes a router of this core.
+        let ready = ReadyServer { manifest, negotiators, access, outbox_max_bytes, shutdown_timeout };
+        // `self` is consumed, so this core has one router.
         let ready = self.core.ready.get_or_init(|| ready);
         tracing::debug!(instance = %self.core.instance, hubs = ready.manifest.hubs.len(), "server is put together");
         let router: Router = Router::new()
-            .route(MANIFEST_PATH, get(endpoint::manifest))
-            .route(LINK_PATH, get(endpoint::link))
-            .route(NEGOTIATE_PATH, post(negotiate::negotiate))
+            .route(MANIFEST_PATH, get(routes::manifest))
+            .route(LINK_PATH, get(routes::link))
+            .route(NEGOTIATE_PATH, post(negotiation::negotiate))
             .with_state(Arc::clone(&self.core));
         #[cfg(feature = "embedded")]
         let router = match self.is_embedded {
@@ -255,12 +215,12 @@ impl Server {
         Ok(router.with_state(()))
     }
 
-    /// Opens a link in memory to each hub, for whoever plays the proxy in a test; needs a runtime.
+    /// Opens a link in memory to each hub, for a test that acts as the proxy; needs a runtime.
     pub(crate) fn into_links(self, mut socket_of: impl FnMut(&HubManifest) -> LinkSocket) -> Result<(), BuildError> {
         if let Some(error) = self.error {
             return Err(error);
         }
-        // Nobody plays the proxy of a raw endpoint.
+        // The test kit has no far end for raw endpoints.
         for hub in self.manifest.hubs.iter().filter(|hub| hub.kind == EndpointKind::Hub) {
             let key = SlotKey { hub: hub.name.as_str().into(), node: "test".into(), boot: "test".into(), slot: 0 };
             if let Some(link) = self.core.link(key, self.outbox_max_bytes, self.core.shutdown.clone()) {
@@ -271,18 +231,20 @@ impl Server {
     }
 
     fn add(&mut self, hub: BuiltHub) {
-        let (protocols, limits) = (hub.settings.protocols.clone(), hub.settings.limits);
-        if let Some(down) = self.register(hub.manifest.clone(), protocols, limits) {
+        if let Some(outbound) = self.register(hub.manifest.clone()) {
             let name = hub.manifest.name.clone();
             if let Some(handler) = hub.on_negotiate.clone() {
                 self.negotiators.insert(name.clone(), handler);
             }
-            write(&self.core.hubs).insert(name, HubAtWork::new(hub, down, self.core.tasks.clone()));
+            let (protocols, limits) = (hub.settings.protocols.clone(), hub.settings.limits);
+            let core = HubCore::new(Arc::clone(&self.core.instance), protocols, limits, outbound);
+            let dispatcher = Dispatcher::new(hub, Arc::new(core), self.core.tasks.clone());
+            write(&self.core.hubs).insert(name, dispatcher);
         }
     }
 
-    /// Gives a hub or a raw endpoint its way down, unless its name or its path is taken.
-    fn register(&mut self, entry: HubManifest, protocols: Vec<HubProtocol>, limits: Limits) -> Option<Arc<Downward>> {
+    /// Adds a hub or a raw endpoint to the manifest, unless its name or its path is taken. Returns its outbound side.
+    fn register(&mut self, entry: HubManifest) -> Option<Outbound> {
         let known = &self.manifest.hubs;
         if known.iter().any(|known| known.name == entry.name) {
             self.error = self.error.take().or(Some(BuildError::DuplicateName(entry.name)));
@@ -292,30 +254,9 @@ impl Server {
             self.error = self.error.take().or(Some(BuildError::DuplicatePath(entry.path)));
             return None;
         }
-        let (core, name) = (&self.core, entry.name.as_str());
-        let down = Downward::new(name, Arc::clone(&core.instance), protocols, limits, core.metrics.hub(name));
+        let outbound = Outbound::new(&entry.name, self.core.metrics.hub(&entry.name));
         self.manifest.hubs.push(entry);
-        Some(Arc::new(down))
-    }
-}
-
-impl Core {
-    fn hub(&self, name: &str) -> Option<Arc<HubAtWork>> {
-        read(&self.hubs).get(name).map(Arc::clone)
-    }
-
-    fn raw(&self, name: &str) -> Option<Arc<RawAtWork>> {
-        read(&self.raw).get(name).map(Arc::clone)
-    }
-
-    /// A link to run; `None` when there is no such hub or raw endpoint.
-    fn link(&self, key: SlotKey, outbox_max_bytes: usize, shutdown: CancellationToken) -> Option<Link> {
-        let hub = self.hub(&key.hub).map(|hub| hub as Arc<dyn Endpoint>);
-        let endpoint = hub.or_else(|| Some(self.raw(&key.hub)? as Arc<dyn Endpoint>))?;
-        let (slots, tasks) = (Arc::clone(&self.slots), self.tasks.clone());
-        // In one process both ends are of one version; whoever comes over the network says what it knows.
-        let knows_causes = true;
-        Some(Link { endpoint, key, slots, ring_max_bytes: outbox_max_bytes, knows_causes, shutdown, tasks })
+        Some(outbound)
     }
 }
 

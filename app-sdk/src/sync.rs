@@ -1,4 +1,4 @@
-//! Locks whose poison is ignored.
+//! Locks that ignore poisoning.
 //!
 //! Nothing under our locks runs code of the app, and each section leaves its value whole, so a panic
 //! elsewhere in the thread is no reason to stop everybody else.

@@ -1,4 +1,4 @@
-//! Drive hubs in unit tests: real dispatch, real clients' bytes, no sockets, no proxy, no key.
+//! Test kit for hubs: real dispatch, real clients' bytes, no sockets, no proxy, no key.
 //!
 //! ```
 //! use trunkline::testing::TestServer;
@@ -30,9 +30,9 @@
 //! all that the call sent before. Pausing of clients that send too fast is what this kit does not do, and raw endpoints are
 //! not served by it.
 
-mod client;
 mod far_end;
 mod received;
+mod test_client;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,29 +43,26 @@ use std::sync::Arc;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::service::OpenConnection;
+use trunkline_protocol::wire::{REMOTE_HEADER, USER_ID_CLAIM};
 
 use crate::error::BuildError;
 use crate::hub::Hub;
 use crate::server::{Server, ServerHandle};
 
-pub use client::{TestClient, TestStream};
 pub use received::{FromArguments, Received};
+pub use test_client::{ConnectError, TestClient, TestStream};
 
 use far_end::FarEnd;
 
-/// The claim that holds the user id, and the header with the client's address, as proxies write them.
-const USER_ID_CLAIM: &str = "asrs.s.uid";
-const REMOTE_HEADER: &str = "x-trunkline-remote";
-
-/// A server with everything but a network.
+/// Server without a network, for tests.
 #[derive(Debug)]
 pub struct TestServer {
     handle: ServerHandle,
-    /// By the path of the hub, in lower case.
+    /// Far ends of the links, by the path of the hub in lower case.
     hubs: BTreeMap<String, Arc<FarEnd>>,
 }
 
-/// A client that is about to connect; awaiting it does.
+/// Builder of a test client; awaiting it connects.
 #[must_use = "nobody connects until this is awaited"]
 pub struct Connect {
     far_end: Option<Arc<FarEnd>>,
@@ -73,23 +70,8 @@ pub struct Connect {
     open: OpenConnection,
 }
 
-/// Why a client could not connect.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// No hub has this path.
-    #[error("no hub is served at this path")]
-    NoHub,
-    /// The hub refuses the handshake with this text.
-    #[error("{0}")]
-    Refused(String),
-    /// The server shuts down.
-    #[error("the server is gone")]
-    Gone,
-}
-
 impl TestServer {
-    /// Puts a server together, or one hub. Keys and settings of links are not used.
+    /// Starts a server, or one hub. Keys and settings of links are not used.
     ///
     /// # Errors
     /// When a hub or a method is no good; the first thing that is wrong.
@@ -108,7 +90,7 @@ impl TestServer {
         Ok(Self { handle, hubs })
     }
 
-    /// A client for the hub at this path; a JSON client without a user unless you say otherwise.
+    /// Makes a client for the hub at this path; a JSON client without a user unless you say otherwise.
     pub fn connect(&self, path: &str) -> Connect {
         Connect {
             far_end: self.hubs.get(&path.to_lowercase()).map(Arc::clone),
@@ -117,7 +99,7 @@ impl TestServer {
         }
     }
 
-    /// Sends from outside of the hubs.
+    /// Handle for sends from outside of the hubs.
     #[must_use]
     pub fn handle(&self) -> &ServerHandle {
         &self.handle
@@ -130,35 +112,35 @@ impl TestServer {
 }
 
 impl Connect {
-    /// Who the client is.
+    /// Sets the user id of the client.
     pub fn user(self, user_id: impl Into<String>) -> Self {
         self.claim(USER_ID_CLAIM, user_id)
     }
 
-    /// A claim of the user; names may repeat.
+    /// Adds a claim of the user; names may repeat.
     pub fn claim(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.open.claims.push((name.into().into(), value.into().into()));
         self
     }
 
-    /// A header of the connect request; names may repeat.
+    /// Adds a header to the connect request; names may repeat.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.open.headers.push((name.into().into(), vec![value.into().into()]));
         self
     }
 
-    /// The query of the connect request, such as `room=kitchen&lang=en`.
+    /// Sets the query of the connect request, such as `room=kitchen&lang=en`.
     pub fn query(mut self, query: impl Into<String>) -> Self {
         self.open.query = Some(query.into().into());
         self
     }
 
-    /// The address that the client comes from.
+    /// Sets the address of the client.
     pub fn remote_addr(self, address: SocketAddr) -> Self {
         self.header(REMOTE_HEADER, address.to_string())
     }
 
-    /// The client speaks MessagePack.
+    /// Makes the client speak MessagePack.
     pub fn messagepack(mut self) -> Self {
         self.protocol = HubProtocol::MessagePack;
         self
@@ -251,7 +233,7 @@ mod tests {
         TestServer::new(hub).unwrap()
     }
 
-    /// How many of the clients have received this, and nothing else.
+    /// Counts what each client has received, which must be nothing but this.
     fn received(clients: &mut [TestClient], kind: &str) -> Vec<usize> {
         let count = |client: &mut TestClient| {
             let all: Vec<_> = std::iter::from_fn(|| client.try_next()).collect();
@@ -262,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_kinds_of_sends_reach_whom_they_should() {
+    async fn all_kinds_of_sends_reach_their_receivers() {
         let server = server();
         let mut clients = [
             server.connect("/test").user("ann").await.unwrap(),
@@ -296,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_hub_sees_what_the_client_brings() {
+    async fn the_hub_sees_claims_headers_and_address() {
         let connect = server().connect("/test").claim("role", "cook").claim("role", "admin");
         let mut client = connect.header("user-agent", "me").remote_addr(([1, 2, 3, 4], 5).into()).await.unwrap();
         let seen: (String, String, String) = client.invoke("Who", ()).await.unwrap();
@@ -304,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn errors_and_ends_are_told() {
+    async fn errors_and_closes_reach_the_client() {
         let server = server();
         let mut ann = server.connect("/test").user("ann").await.unwrap();
         assert!(ann.invoke::<u32>("Add", (1,)).await.unwrap_err().contains("Failed to invoke 'Add'"));
@@ -355,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clients_answer_what_the_hub_asks() {
+    async fn clients_answer_requests_for_results() {
         let server = server();
         let mut ann = server.connect("/test").await.unwrap();
         let clients = server.handle().hub("Test").unwrap().clients();
@@ -394,8 +376,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_clock_that_is_wound_forward_does_not_end_the_link() {
+    async fn a_jump_of_the_paused_clock_does_not_end_the_link() {
         let mut ann = server().connect("/test").await.unwrap();
+        // sleep: the clock is paused, so no time passes
         tokio::time::sleep(Duration::from_millis(10 * LINK_TIMEOUT_MS)).await;
         assert_eq!(ann.invoke::<u32>("Add", (1, 2)).await, Ok(3));
     }

@@ -1,4 +1,4 @@
-//! Values that the two hub protocols write differently, and one that holds whatever a client sent.
+//! Values that the two hub protocols write differently, and one of any shape.
 //!
 //! | type | JSON | MessagePack | JavaScript |
 //! |---|---|---|---|
@@ -39,7 +39,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 pub use binary::Binary;
 pub use timestamp::{Timestamp, TimestampError};
 
-/// A value of any shape, in the words that both hub protocols know.
+/// Value of any shape that both hub protocols can carry.
 ///
 /// Reading one and writing it in the same protocol loses nothing, but for the sizes of numbers in MessagePack, which
 /// are written as short as possible, and for map keys that are numbers, which become texts. JSON has no words for
@@ -54,24 +54,24 @@ pub use timestamp::{Timestamp, TimestampError};
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Value {
-    /// Nothing; `undefined` too.
+    /// The value `null`; `undefined` too.
     #[default]
     Null,
-    /// True or false.
+    /// A boolean: true or false.
     Bool(bool),
-    /// A whole number.
+    /// A whole number, signed.
     Integer(i64),
-    /// A whole number that is too large for the above.
+    /// A whole number that is too large for [`Integer`](Self::Integer).
     Unsigned(u64),
-    /// Any other number.
+    /// A number with a fraction.
     Float(f64),
-    /// A text.
+    /// A text, in UTF-8.
     Text(String),
-    /// Bytes.
+    /// Binary data, as [`Binary`].
     Binary(Binary),
-    /// A moment.
+    /// A point in time.
     Timestamp(Timestamp),
-    /// Values in a row.
+    /// A sequence of values.
     Array(Vec<Value>),
     /// Named values, in the order in which they came.
     Map(Vec<(String, Value)>),
@@ -105,7 +105,7 @@ impl Value {
         }
     }
 
-    /// The values in a row, if it is that.
+    /// The sequence, if it is one.
     #[must_use]
     pub fn as_array(&self) -> Option<&[Value]> {
         match self {
@@ -114,7 +114,7 @@ impl Value {
         }
     }
 
-    /// Whether it is nothing.
+    /// Whether it is `null`.
     #[must_use]
     pub fn is_null(&self) -> bool {
         *self == Value::Null
@@ -225,7 +225,7 @@ impl<'de> Visitor<'de> for AnyValue {
     }
 }
 
-/// The key of a map; numbers become texts, as in JavaScript.
+/// Key of a map; numbers become texts, as in JavaScript.
 struct Key(String);
 
 impl<'de> Deserialize<'de> for Key {
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_official_client_writes_is_read_and_written_the_same() {
+    fn the_official_clients_bytes_round_trip() {
         for (id, text) in [
             ("V42", r#""AQID""#),
             ("V43", r#""2000-01-01T00:00:00Z""#),
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn typed_fields_read_what_the_official_client_writes() {
+    fn typed_fields_read_the_official_clients_bytes() {
         let bytes: Binary = MessagePack.value(&vector("V42")).unwrap();
         assert_eq!(&*bytes, [1, 2, 3]);
         assert_eq!(again(Json, &bytes), bytes);
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn any_value_survives_both_protocols_as_far_as_they_have_words() {
+    fn values_round_trip_as_far_as_both_protocols_can_carry_them() {
         let plain = Value::from_iter([
             ("b", Value::from(true)),
             ("a", Value::from(vec![Value::Null, i64::MIN.into(), u64::MAX.into(), 0.1.into(), 2.0.into()])),

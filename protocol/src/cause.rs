@@ -1,4 +1,4 @@
-//! Why a client connection ended, or never began: one list for metrics, logs, hooks and the admin port, at both ends.
+//! Causes of ended and refused client connections: one list for metrics, logs, hooks and the admin port, at both ends.
 //!
 //! A label is for ever; its text is for people and may change.
 
@@ -14,7 +14,7 @@ enum Stage {
 
 macro_rules! causes {
     ($($name:ident $label:literal $stage:ident $text:literal)*) => {
-        /// Why a client connection ended, or was not let in.
+        /// Cause of a client connection that ended or was refused.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum Cause {
@@ -76,7 +76,7 @@ causes! {
 }
 
 impl Cause {
-    /// How many there are: an upper bound of [`index`](Self::index).
+    /// Number of causes: an upper bound of [`index`](Self::index).
     pub const COUNT: usize = TABLE.len();
 
     /// All of them, in an order that is kept within a build.
@@ -84,25 +84,25 @@ impl Cause {
         TABLE.iter().map(|(cause, ..)| *cause)
     }
 
-    /// Its place among all.
+    /// Returns its index among all causes.
     #[must_use]
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// Its name in metrics, logs and answers.
+    /// Returns its name in metrics, logs and answers.
     #[must_use]
     pub fn label(self) -> &'static str {
         self.row().map_or("unknown", |(_, label, ..)| label)
     }
 
-    /// What it means, for people.
+    /// Returns its meaning, for people.
     #[must_use]
     pub fn text(self) -> &'static str {
         self.row().map_or("", |(.., text)| text)
     }
 
-    /// The cause of a label; `None` for one that a newer peer knows.
+    /// Returns the cause of a label; `None` for one that only a newer peer knows.
     #[must_use]
     pub fn from_label(label: &str) -> Option<Self> {
         TABLE.iter().find(|(_, known, ..)| *known == label).map(|(cause, ..)| *cause)
@@ -120,7 +120,7 @@ impl Cause {
         self.row().is_some_and(|(_, _, stage, _)| *stage != Stage::Closes)
     }
 
-    /// Whether somebody should know of it who reads no more than the usual log: it is no client that came and went.
+    /// Whether the default log shows it, because it is more than a client that came and went.
     #[must_use]
     pub fn is_notable(self) -> bool {
         use Cause as C;

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use crate::key::{AccessKey, AccessKeyError};
 
-/// Why the development key can't be had.
+/// Error of a development key that can't be read or made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DevelopmentKeyError {
-    /// There is no place for it.
+    /// No state folder is known.
     #[error(
         "no state folder is known: set XDG_STATE_HOME or HOME, or give an access key (`trunkline token key` makes one)"
     )]
@@ -23,24 +23,24 @@ pub enum DevelopmentKeyError {
         "the development key {path} can't be read or made: give an access key instead (`trunkline token key` makes one)"
     )]
     File {
-        /// Where it is.
+        /// Path of the key file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         #[source]
         source: io::Error,
     },
     /// The file holds something else.
     #[error("the development key {path} is no key: remove the file, and it will be made anew")]
     Damaged {
-        /// Where it is.
+        /// Path of the key file.
         path: PathBuf,
-        /// What is wrong.
+        /// Reason why its text is no key.
         #[source]
         source: AccessKeyError,
     },
 }
 
-/// Where the key lies: `trunkline/development.key` in the user's state folder.
+/// Returns the path of the key: `trunkline/development.key` in the user's state folder.
 ///
 /// # Errors
 /// When the environment names no such folder.

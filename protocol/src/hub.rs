@@ -1,4 +1,4 @@
-//! The hub protocol: what a SignalR client and a hub say to each other, in JSON or in MessagePack.
+//! The hub protocol between a SignalR client and a hub, in JSON or in MessagePack.
 //!
 //! ```text
 //!  bytes ──framing::next_frame──► frame ──scan──► kind, invocation id        (all that a proxy reads)
@@ -8,19 +8,22 @@
 //!
 //! Source: the SignalR hub protocol specification, and the bytes of the official packages where they differ.
 
+mod encoding;
 mod framing;
 mod handshake;
-mod json;
+mod hub_message;
+mod json_encoding;
 mod members;
-mod message;
-mod message_pack;
+mod message_pack_encoding;
 mod payload;
 mod protocol;
 mod scan;
 
-pub use framing::{Frame, FramingError, next_frame};
-pub use handshake::{HandshakeError, HandshakeRequest, HandshakeResponse, RECORD_SEPARATOR};
-pub use message::{CancelInvocation, Close, Completion, Headers, HubMessage, Invocation, Outcome, StreamItem};
+pub use framing::{Frame, FramingError, RECORD_SEPARATOR, next_frame};
+pub use handshake::{CLOSED_WITH_ERROR, HUB_PROTOCOL_VERSION, HandshakeError, HandshakeRequest, HandshakeResponse};
+pub use hub_message::{
+    CancelInvocation, Close, Completion, Headers, HubMessage, HubMessageError, Invocation, Outcome, StreamItem,
+};
 pub use payload::{Payload, PayloadError};
-pub use protocol::{HubMessageError, HubProtocol};
+pub use protocol::HubProtocol;
 pub use scan::{MessageKind, Scan, ScanError};

@@ -15,9 +15,15 @@ use sha2::Sha256;
 use crate::id::random_bytes;
 use crate::limits::{ACCESS_KEY_MIN_BYTES, TOKEN_MAX_CHARS};
 
+/// Environment variable with the access keys, separated by commas.
+pub const ACCESS_KEY_VARIABLE: &str = "TRUNKLINE_ACCESS_KEY";
+
+/// Environment variable with the names of files that hold one access key each, as supervisors hand secrets over.
+pub const ACCESS_KEY_FILE_VARIABLE: &str = "TRUNKLINE_ACCESS_KEY_FILE";
+
 const NONCE_BYTES: usize = 24;
 
-/// Why a text is no access key.
+/// Error of a text that is no access key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AccessKeyError {
@@ -29,22 +35,22 @@ pub enum AccessKeyError {
         /// Bytes of the key that was given.
         length: usize,
     },
-    /// No key was given at all.
+    /// No key was given.
     #[error("no access key was given: `trunkline token key` makes one")]
     None,
 }
 
-/// Why a sealed text could not be opened. Peers are told no more than this.
+/// Error of a sealed text that could not be opened. Peers are told no more than this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("sealed by another key, for another purpose, or damaged")]
 pub struct OpenError;
 
-/// What a sealed value is for. Values of one purpose can't be opened as another.
+/// Purpose of a sealed value. Values of one purpose can't be opened as another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Requests for the manifest and for links.
     Link,
-    /// Connection tokens.
+    /// Connection tokens of clients.
     ConnectionToken,
     /// Marks of requests that one node forwards to another.
     ForwardMark,

@@ -47,10 +47,10 @@ pub const TOKEN_CLAIMS_MAX_BYTES: usize = 2 * 1024;
 /// Largest sealed token that is looked at: id, node, user and claims in base64, with headroom.
 pub const TOKEN_MAX_CHARS: usize = 8 * 1024;
 
-/// What may wait for one client's handlers in the app server before the proxy is asked to pause that client.
+/// Bytes that may wait for one client's handlers in the app server before the proxy is asked to pause that client.
 pub const INBOX_MAX_BYTES: usize = 64 * 1024;
 
-/// What may wait for one client's handlers while one of them waits for that client itself (its result, its next item):
+/// Bytes that may wait for one client's handlers while one of them waits for that client itself (its result, its next item):
 /// the answer may stand behind all of it, so this is some sixteen times as much.
 pub const WAITING_INBOX_MAX_BYTES: usize = 1024 * 1024;
 
@@ -63,13 +63,13 @@ pub const PARALLEL_INVOCATIONS: usize = 1;
 /// Streaming calls of one client that run at once; as many as the proxy lets be pending.
 pub const STREAMS_MAX: usize = 1_000;
 
-/// How long a client that was asked for a result may take; people have to answer some of these questions.
+/// How long a client result may take; people have to answer some of these requests.
 pub const CLIENT_RESULT_TIMEOUT_MS: u64 = 30_000;
 
 /// Client results that one app server waits for in one hub; each costs less than a kilobyte.
 pub const CLIENT_RESULTS_MAX: usize = 64 * 1024;
 
-/// How long a question of another app server is remembered; Azure's service forgets them as late.
+/// How long a client result request of another app server is remembered; Azure's service forgets them as late.
 pub const FOREIGN_QUESTION_TIMEOUT_MS: u64 = 10 * 60 * 1000;
 
 /// Shortest access key: 128 bits, if each byte holds eight.
@@ -91,7 +91,7 @@ pub const ACKNOWLEDGE_DELAY_MS: u64 = 100;
 /// router or a switch to come back, short enough for people to wait.
 pub const RESUME_WINDOW_MS: u64 = 10_000;
 
-/// What may wait in a session to be sent or acknowledged. Acknowledgements come after a quarter of it at the latest, so it
+/// Bytes that may wait in a session to be sent or acknowledged. Acknowledgements come after a quarter of it at the latest, so it
 /// carries a gigabyte a second over a round trip of a millisecond, and holds what some hundred busy clients send in a window.
 pub const LINK_RING_MAX_BYTES: usize = 4 * 1024 * 1024;
 

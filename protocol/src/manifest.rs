@@ -1,4 +1,4 @@
-//! What an app server tells a proxy about its hubs, and the names of the places where it does.
+//! Manifest of an app server: its hubs and their settings.
 //!
 //! The proxy asks `GET /.trunkline/manifest`, then opens links at `GET /.trunkline/link?hub=NAME`; both
 //! with `Authorization: Bearer` and a sealed [`LinkCredential`](crate::token::LinkCredential). Everything that a
@@ -9,56 +9,14 @@ use serde::{Deserialize, Serialize};
 use crate::hub::HubProtocol;
 use crate::limits;
 
-/// Below this, an app server's router is the fleet's own; a proxy never passes it through.
-pub const PRIVATE_PREFIX: &str = "/.trunkline/";
-/// Where the manifest is read.
-pub const MANIFEST_PATH: &str = "/.trunkline/manifest";
-/// Where links are opened.
-pub const LINK_PATH: &str = "/.trunkline/link";
+pub use crate::wire::{
+    BOOT_HEADER, CAPABILITIES_HEADER, CAUSE_HEADER, CLIENT_AUTHORIZATION_HEADER, CLIENT_URI_HEADER, FORWARD_HEADER,
+    INSTANCE_HEADER, ITEMS_HEADER, LINK_PATH, MANIFEST_PATH, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER, NEGOTIATE_PATH,
+    NODE_HEADER, PRIVATE_HEADER_PREFIX, PRIVATE_PREFIX, RECEIVED_HEADER, REMOTE_HEADER, SESSION_HEADER, SLOT_HEADER,
+    TRANSPORT_HEADER, USER_ID_CLAIM,
+};
 
-/// Where a hub's handler is asked about a client that negotiates.
-pub const NEGOTIATE_PATH: &str = "/.trunkline/negotiate";
-
-/// Header of such a question: path and query of the client's request.
-pub const CLIENT_URI_HEADER: &str = "x-trunkline-uri";
-/// Header of such a question: the client's `Authorization`, because the proxy needs that header for its own credential.
-pub const CLIENT_AUTHORIZATION_HEADER: &str = "x-trunkline-authorization";
-/// Header with the client's address and port; never taken from outside.
-pub const REMOTE_HEADER: &str = "x-trunkline-remote";
-/// Header of every answer of a node: its name.
-pub const NODE_HEADER: &str = "x-trunkline-node";
-/// Header of an opening: the client's transport; never taken from outside.
-pub const TRANSPORT_HEADER: &str = "x-trunkline-transport";
-/// Header of an opening that takes a connection over: the instance of the app server that had it.
-pub const MIGRATE_FROM_HEADER: &str = "Asrs-Migrate-From";
-/// Header of a close: the connection goes on at another app server, so it has not ended.
-pub const MIGRATE_TO_HEADER: &str = "Asrs-Migrate-To";
-/// Header of a close and of an opening: what the app hands over with a connection, as a text.
-pub const ITEMS_HEADER: &str = "x-trunkline-items";
-/// Header of a close: its [`Cause`](crate::cause::Cause), for peers that know causes.
-pub const CAUSE_HEADER: &str = "x-trunkline-cause";
-/// Header of a request that one node carries to another: a sealed [`ForwardMark`](crate::token::ForwardMark).
-pub const FORWARD_HEADER: &str = "x-trunkline-forward";
-/// The claim of an opening that holds the user id, as Azure's service has it.
-pub const USER_ID_CLAIM: &str = "asrs.s.uid";
-/// How the names of all headers begin that only the fleet may set.
-pub const PRIVATE_HEADER_PREFIX: &str = "x-trunkline-";
-/// Header of a link's upgrade: which start of the node this is, so that a restarted one is known as new.
-pub const BOOT_HEADER: &str = "x-trunkline-boot";
-/// Header of a link's upgrade: the app server instance that is wanted; another one answers 409.
-pub const INSTANCE_HEADER: &str = "x-trunkline-instance";
-/// Header of a link's upgrade: the link's place in its pool, from 0.
-pub const SLOT_HEADER: &str = "x-trunkline-slot";
-/// Header of a link's upgrade: the session that the link shall carry, a number that counts up in its slot.
-pub const SESSION_HEADER: &str = "x-trunkline-session";
-/// Header of a link's upgrade and of its answer: the last frame taken in that session; the upgrade of a session that was
-/// never attached has none.
-pub const RECEIVED_HEADER: &str = "x-trunkline-received";
-/// Header of a link's upgrade and of its answer: what this end can do, separated by commas; `resume=BYTES` is that it
-/// resumes sessions, and the size of its ring; `causes` that closes may carry a [`CAUSE_HEADER`].
-pub const CAPABILITIES_HEADER: &str = "x-trunkline-capabilities";
-
-/// How a client's bytes travel.
+/// Transport of a client connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Transport {
     /// WebSockets, text and binary.
@@ -90,7 +48,7 @@ impl Transport {
     }
 }
 
-/// An app server, as its proxies see it.
+/// Manifest of an app server: its instance and its hubs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
@@ -104,7 +62,7 @@ pub struct Manifest {
     pub hubs: Vec<HubManifest>,
 }
 
-/// One hub or raw endpoint: where it is found, and its settings. A proxy's own flags are upper bounds to them.
+/// Hub or raw endpoint: its path and its settings. A proxy's own flags are upper bounds to them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HubManifest {
@@ -112,7 +70,7 @@ pub struct HubManifest {
     pub name: String,
     /// Path at which clients find it, matched without regard to case; begins with `/`.
     pub path: String,
-    /// What its clients speak; a hub where it is not said.
+    /// Protocol of its clients; a hub where it is not said.
     #[serde(default)]
     pub kind: EndpointKind,
     /// Names of the hub protocols it speaks; none for a raw endpoint.
@@ -131,7 +89,7 @@ pub struct HubManifest {
     pub detailed_errors: bool,
     /// Whether a client must show a valid token.
     pub authentication: Authentication,
-    /// What becomes of a client that reads too slowly.
+    /// Treatment of a client that reads too slowly.
     #[serde(default)]
     pub slow_clients: SlowClients,
     /// Whether a client is closed, to connect again, when the token ends with which it came.
@@ -142,11 +100,11 @@ pub struct HubManifest {
     pub asks_app: bool,
 }
 
-/// What becomes of a client for whom more waits than may.
+/// Treatment of a client whose outbox is full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SlowClients {
-    /// It is closed.
+    /// The client connection is closed.
     #[default]
     Close,
     /// Sends to many (all, groups, users) are dropped, whole and oldest first, until there is room. Results and sends to
@@ -154,18 +112,18 @@ pub enum SlowClients {
     Drop,
 }
 
-/// What clients of an endpoint speak.
+/// Protocol that clients of an endpoint speak.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum EndpointKind {
     /// A hub protocol, after its handshake.
     #[default]
     Hub,
-    /// Whatever the app likes: texts and bytes both ways, open at once.
+    /// No protocol: texts and bytes both ways, open at once.
     Raw,
 }
 
-/// Whether a client must show who it is.
+/// Whether a client must authenticate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Authentication {

@@ -10,7 +10,7 @@ use rmp::Marker;
 
 use crate::limits::NESTING_MAX;
 
-/// Why bytes are not the value that was asked for.
+/// Error of bytes that are not the expected value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ReadError {
     /// The value is longer than the bytes.
@@ -73,7 +73,7 @@ impl<'a> Reader<'a> {
         self.check_count(claimed, claimed.saturating_mul(2))
     }
 
-    /// An integer of any width.
+    /// Reads an integer of any width.
     pub(crate) fn integer(&mut self) -> Result<i64, ReadError> {
         Ok(match self.marker()? {
             Marker::FixPos(value) => i64::from(value),
@@ -90,7 +90,6 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// True or false.
     pub(crate) fn boolean(&mut self) -> Result<bool, ReadError> {
         match self.marker()? {
             Marker::True => Ok(true),
@@ -242,7 +241,7 @@ impl<'a> Reader<'a> {
 pub(crate) struct Writer<'a>(pub(crate) &'a mut BytesMut);
 
 impl Writer<'_> {
-    /// Begins a list of so many items.
+    /// Begins a list of `items` items.
     pub(crate) fn array_len(&mut self, items: usize) {
         match u8::try_from(items) {
             Ok(items @ 0..=15) => self.marker(Marker::FixArray(items)),
@@ -250,7 +249,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Begins a map of so many entries.
+    /// Begins a map of `entries` entries.
     pub(crate) fn map_len(&mut self, entries: usize) {
         match u8::try_from(entries) {
             Ok(entries @ 0..=15) => self.marker(Marker::FixMap(entries)),
@@ -272,17 +271,14 @@ impl Writer<'_> {
         self.0.put_i32(value);
     }
 
-    /// True or false.
     pub(crate) fn boolean(&mut self, value: bool) {
         self.marker(if value { Marker::True } else { Marker::False });
     }
 
-    /// Nothing.
     pub(crate) fn nil(&mut self) {
         self.marker(Marker::Null);
     }
 
-    /// A text.
     pub(crate) fn text(&mut self, text: &str) {
         match u8::try_from(text.len()) {
             Ok(length @ 0..=31) => self.marker(Marker::FixStr(length)),
@@ -291,7 +287,6 @@ impl Writer<'_> {
         self.0.put_slice(text.as_bytes());
     }
 
-    /// Binary.
     pub(crate) fn binary(&mut self, bytes: &[u8]) {
         self.length(bytes.len(), Some(Marker::Bin8), Marker::Bin16, Marker::Bin32);
         self.0.put_slice(bytes);

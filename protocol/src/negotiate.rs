@@ -41,20 +41,20 @@ impl NegotiateVersion {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", untagged)]
 pub enum NegotiateAnswer {
-    /// Where and as whom to connect.
+    /// Ids and transports to connect with.
     Connect(Connect),
-    /// The client shall negotiate again somewhere else.
+    /// Redirects the client, which negotiates again at another URL.
     #[serde(rename_all = "camelCase")]
     Redirect {
-        /// Where; a hub's URL without `/negotiate`.
+        /// URL of a hub, without `/negotiate`.
         url: String,
-        /// What to show there.
+        /// Access token to show there.
         #[serde(skip_serializing_if = "Option::is_none")]
         access_token: Option<String>,
     },
-    /// The start fails with this text.
+    /// Makes the client's start fail with this text.
     Error {
-        /// What the client shows.
+        /// Text that the client shows.
         error: String,
     },
 }
@@ -67,19 +67,19 @@ pub const DECISION: &str = "decision";
 /// The kind that the client gets as it is.
 pub const REFUSAL: &str = "refusal";
 
-/// What an app decides about a client that negotiates.
+/// Decision of an app about a client that negotiates.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Decision {
-    /// The user; without one, whom the access token names.
+    /// The user; without one, the user of the access token.
     pub user: Option<String>,
     /// Claims, beside those of the token unless a user is named.
     pub claims: Vec<Claim>,
-    /// When this ends, in seconds since 1970.
+    /// When the authorization ends, in seconds since 1970.
     pub expires_s: Option<u64>,
-    /// Where the client shall negotiate instead.
+    /// URL where the client negotiates instead.
     pub url: Option<String>,
-    /// What it shall show there.
+    /// Access token that it shows there.
     pub access_token: Option<String>,
 }
 

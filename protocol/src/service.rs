@@ -1,4 +1,4 @@
-//! The service protocol: what a link carries between a proxy and an app server.
+//! The service protocol, which a link carries between a proxy and an app server.
 //!
 //! ```text
 //!  WebSocket message ──FrameBuffer──► body ──decode──► ServiceMessage ──► Session numbers and acknowledges it
@@ -8,15 +8,20 @@
 //! Source: the public Azure SignalR service protocol, version 1, as its open-source SDK speaks it.
 
 mod codec;
+mod data_type;
 mod frame;
-mod message;
+mod service_message;
 mod session;
 
-pub use codec::{ServiceMessageError, encode_connection_data};
+pub use codec::encode_connection_data;
+pub use data_type::DataType;
 pub use frame::{FrameBuffer, FrameError, bytes_of_frame};
-pub use message::*;
+pub use service_message::*;
 pub use session::{
-    ACKNOWLEDGE_KEY, Answer, Attachment, Backoff, Capabilities, Cause, Class, Counters, ECHO_KEY, Frames, Full,
-    HeaderError, Incoming, Judgement, Leftover, Load, Offer, Refusal, Role, Session, SessionError, SessionId,
-    SessionSettings, Transmit, Verdict, judge, parse_received,
+    ACKNOWLEDGE_KEY, Answer, Attachment, Backoff, Capabilities, Class, Counters, ECHO_KEY, Frames, HeaderError,
+    Incoming, Load, Offer, RingFull, Role, Session, SessionEndReason, SessionError, SessionEvent, SessionId,
+    SessionSettings, Transmit, UndeliveredFrames, UpgradeDecision, UpgradeRefusal, decide_upgrade, parse_received,
 };
+
+/// Version of the service protocol, which both ends name in their handshake; there is no other.
+pub const SERVICE_PROTOCOL_VERSION: i64 = 1;

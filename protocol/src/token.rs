@@ -1,4 +1,4 @@
-//! Sealed tokens: what they say. How they are sealed is [`key`](crate::key)'s work.
+//! Contents of sealed tokens. Sealing them is [`key`](crate::key)'s work.
 //!
 //! A token leaves no state behind where it was made: whoever holds the fleet's key can read it.
 //! The current time comes in as seconds since 1970.
@@ -14,25 +14,25 @@ use crate::limits::{CLOCK_SKEW_S, TOKEN_CLAIMS_MAX_BYTES};
 /// A claim of a user: its name and its value. Names may repeat.
 pub type Claim = (String, String);
 
-/// Why a token is no good.
+/// Reason why a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
     /// Not sealed by this fleet, or damaged.
     #[error("the token was not made by this fleet")]
     Forged,
-    /// Its time is over.
+    /// Its lifetime has passed.
     #[error("the token has expired")]
     Expired,
 }
 
-/// What a connection token says: who may connect as what, and which node owns the connection.
+/// Connection token: the user that may connect, and the node that owns the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionToken {
     /// The connection id, as the client, the proxy and the hub know it; `None` in negotiate version 0,
     /// where the sealed token itself is the connection id.
     pub connection_id: Option<String>,
-    /// Which start of which node made the token: that one owns the connection.
+    /// Boot id of the node that made the token and owns the connection.
     pub boot: String,
     /// The URL at which other nodes reach that one; empty where they can't.
     pub address: String,
@@ -76,7 +76,7 @@ pub fn claims_fit(claims: &[Claim]) -> bool {
     claims.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() <= TOKEN_CLAIMS_MAX_BYTES
 }
 
-/// What a node shows to an app server when it asks for the manifest or for a link.
+/// Credential that a node shows to an app server when it asks for the manifest or for a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkCredential {
     /// The name of the node.
@@ -86,7 +86,7 @@ pub struct LinkCredential {
 }
 
 impl LinkCredential {
-    /// Seals the credential.
+    /// Seals the credential for a link's upgrade.
     #[must_use]
     pub fn seal(&self, keys: &AccessKeys) -> String {
         seal(self, keys, Purpose::Link)
@@ -105,20 +105,20 @@ impl LinkCredential {
     }
 }
 
-/// What a node writes on a request that it carries to the node that owns the request's connection.
+/// Mark on a request that one node forwards to the node that owns the request's connection.
 ///
 /// It stands for the client, whose own socket the owner does not see, and is good for that one request only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForwardMark {
-    /// The name of the node that carries the request.
+    /// The name of the node that forwards the request.
     pub node: String,
     /// The client's address and port, where they are known.
     pub client: Option<SocketAddr>,
-    /// How the client came, as far as a load balancer told: `http` or `https`.
+    /// Scheme of the client's request, as far as a load balancer told it: `http` or `https`.
     pub scheme: Option<String>,
     /// Until when the request may arrive, in seconds since 1970.
     pub expires: u64,
-    /// Which request it is.
+    /// Digest of the request.
     request: RequestDigest,
 }
 
@@ -139,7 +139,7 @@ impl ForwardMark {
         Self { node: node.into(), client, scheme: scheme.map(str::to_owned), expires, request: digest(method, target) }
     }
 
-    /// Seals the mark.
+    /// Seals the mark for its request.
     #[must_use]
     pub fn seal(&self, keys: &AccessKeys) -> String {
         seal(self, keys, Purpose::ForwardMark)

@@ -1,4 +1,4 @@
-//! What must hold for any hub message and for any bytes at all.
+//! Properties of every hub message and of any bytes at all.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,

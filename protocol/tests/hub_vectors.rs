@@ -136,7 +136,7 @@ impl Words {
         completion(id, Outcome::Value(self.payload(result)))
     }
 
-    /// What the client packages sent, and what the servers send, by vector.
+    /// Messages that client packages sent and that servers send, by vector.
     fn of_vector(&self, id: &str) -> Vec<HubMessage> {
         match id {
             "V06" => vec![self.invoke("0", "Add", &[json!(40), json!(2)])],

@@ -1,4 +1,4 @@
-//! What holds for every service message, every way to cut frames and every order of frames and pings.
+//! Properties of every service message, every way to cut frames and every order of frames and pings.
 
 #![expect(clippy::expect_used, clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 
@@ -12,9 +12,9 @@ use trunkline_protocol::limits::{ACKNOWLEDGE_DELAY_MS, LINK_FRAME_MAX_BYTES};
 use trunkline_protocol::service::{
     ACKNOWLEDGE_KEY, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation,
     CloseConnection, CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionReconnect, Counters,
-    ErrorCompletion, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, HandshakeRequest,
-    HandshakeResponse, LinkKind, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads,
-    Ping, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, UserData, UserGroupChange,
+    ErrorCompletion, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, LinkHandshakeRequest,
+    LinkHandshakeResponse, LinkKind, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection,
+    Payloads, Ping, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, UserData, UserGroupChange,
     encode_connection_data,
 };
 
@@ -110,7 +110,7 @@ fn ack_status() -> impl Strategy<Value = AckStatus> {
 fn link_message() -> BoxedStrategy<ServiceMessage> {
     let request = (number(), link_kind(), text(), number(), any::<bool>()).prop_map(
         |(version, kind, target, migration_level, allow_stateful_reconnects)| {
-            ServiceMessage::HandshakeRequest(HandshakeRequest {
+            ServiceMessage::HandshakeRequest(LinkHandshakeRequest {
                 version,
                 kind,
                 target,
@@ -120,7 +120,7 @@ fn link_message() -> BoxedStrategy<ServiceMessage> {
         },
     );
     let response = (present(), optional()).prop_map(|(error, connection_id)| {
-        ServiceMessage::HandshakeResponse(HandshakeResponse { error, connection_id })
+        ServiceMessage::HandshakeResponse(LinkHandshakeResponse { error, connection_id })
     });
     let event = (number(), optional(), number(), optional()).prop_map(|(object, id, kind, message)| {
         ServiceMessage::ServiceEvent(ServiceEvent { object, id, kind, message })
@@ -194,7 +194,7 @@ fn data_message() -> BoxedStrategy<ServiceMessage> {
     .boxed()
 }
 
-/// What a message has no place for on the wire is left at its default.
+/// Leaves fields at their default that a message has no place for on the wire.
 fn group_message() -> BoxedStrategy<ServiceMessage> {
     let without_ack = |it: GroupChange| GroupChange { ack_id: 0, ..it };
     let user_without_ack = |it: UserGroupChange| UserGroupChange { ack_id: 0, ..it };
@@ -486,7 +486,7 @@ fn check_bounded(body: &Bytes) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// What may happen between two ends of a link.
+/// Step between two ends of a link.
 #[derive(Debug, Clone)]
 enum Step {
     /// An end sends a frame.
@@ -508,7 +508,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What is on the way from one end to the other.
+/// Frames that are under way from one end to the other.
 #[derive(Debug)]
 enum Carried {
     Frame(u64),

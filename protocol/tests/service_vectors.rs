@@ -9,7 +9,7 @@ use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
     CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionReconnect, ErrorCompletion, FlowOperation,
-    FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, HandshakeRequest, HandshakeResponse, LinkKind,
+    FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind,
     MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, ServiceError,
     ServiceEvent, ServiceMapping, ServiceMessage, ServiceMessageError, UserData, UserGroupChange,
 };
@@ -54,7 +54,7 @@ fn both_ways(frame: &str, message: ServiceMessage) {
     assert_eq!(decode_frame(frame), Ok(Some(message)));
 }
 
-/// The same, for a body below 128 bytes without its length.
+/// Checks both ways, for a body below 128 bytes without its length.
 #[track_caller]
 fn body_both_ways(body: &str, message: ServiceMessage) {
     let body = hex(&bytes(body));
@@ -63,7 +63,7 @@ fn body_both_ways(body: &str, message: ServiceMessage) {
 
 #[test]
 fn golden_handshakes() {
-    let request = HandshakeRequest {
+    let request = LinkHandshakeRequest {
         version: 1,
         kind: LinkKind::OnDemand,
         target: text("node-7"),
@@ -73,17 +73,17 @@ fn golden_handshakes() {
     both_ways("0e97010101a66e6f64652d370180c2", ServiceMessage::HandshakeRequest(request));
     both_ways(
         "099402c080a473632d31",
-        ServiceMessage::HandshakeResponse(HandshakeResponse { error: None, connection_id: some("sc-1") }),
+        ServiceMessage::HandshakeResponse(LinkHandshakeResponse { error: None, connection_id: some("sc-1") }),
     );
     both_ways(
         "109402ab6261642076657273696f6e80c0",
-        ServiceMessage::HandshakeResponse(HandshakeResponse { error: some("bad version"), connection_id: None }),
+        ServiceMessage::HandshakeResponse(LinkHandshakeResponse { error: some("bad version"), connection_id: None }),
     );
 }
 
 #[test]
 fn golden_forms_of_2024_are_read() {
-    let request = HandshakeRequest { version: 1, ..HandshakeRequest::default() };
+    let request = LinkHandshakeRequest { version: 1, ..LinkHandshakeRequest::default() };
     assert_eq!(decode_frame("0796010100a00080"), Ok(Some(ServiceMessage::HandshakeRequest(request))));
     let ack = Ack { ack_id: 300, status: AckStatus::Ok, message: some("") };
     assert_eq!(decode_frame("089514cd012c01a080"), Ok(Some(ServiceMessage::Ack(ack))));
@@ -344,9 +344,9 @@ fn reads_as(cases: &[(&str, ServiceMessage)]) {
 
 #[test]
 fn short_forms_of_handshakes_and_acks_are_read() {
-    let version_only = HandshakeRequest { version: 1, ..HandshakeRequest::default() };
-    let weak = HandshakeRequest { kind: LinkKind::Weak, ..version_only.clone() };
-    let welcome = || ServiceMessage::HandshakeResponse(HandshakeResponse::default());
+    let version_only = LinkHandshakeRequest { version: 1, ..LinkHandshakeRequest::default() };
+    let weak = LinkHandshakeRequest { kind: LinkKind::Weak, ..version_only.clone() };
+    let welcome = || ServiceMessage::HandshakeResponse(LinkHandshakeResponse::default());
     reads_as(&[
         ("92 01 01", ServiceMessage::HandshakeRequest(version_only)),
         ("94 01 01 02 a0", ServiceMessage::HandshakeRequest(weak)),

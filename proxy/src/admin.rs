@@ -1,134 +1,131 @@
 //! The admin port: health, readiness, metrics for Prometheus, the observer page and its API.
 
+mod access;
 mod api;
+mod api_error;
+mod context;
+mod exposition;
 mod guard;
-#[cfg(feature = "cli")]
-mod log;
-mod metrics;
-mod observe;
 mod page;
-
-use std::sync::Arc;
+mod parameter;
+mod probe;
+mod session;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use trunkline_protocol::manifest::NODE_HEADER;
+use axum::response::Response;
+use trunkline_protocol::wire::NODE_HEADER;
 
 use crate::config::AdminSettings;
-use crate::shard::Shared;
+use crate::observer::{Observer, Readiness};
 
-use api::{Api, ApiError};
+use context::AdminContext;
 use guard::Guard;
-use observe::Observer;
 
-pub(crate) use guard::Reach;
-pub(crate) use metrics::render;
-#[cfg(feature = "cli")]
-pub(crate) use observe::{Fleet, Node, Rates, Unreachable};
-#[cfg(test)]
-pub(crate) use observe::{HubView, LinkView};
+pub(crate) use guard::Exposure;
 
-/// Why each upstream is not linked; empty texts are left out.
-#[derive(Debug, Default)]
-pub(crate) struct Upstreams(std::sync::Mutex<std::collections::BTreeMap<String, String>>);
-
-impl Upstreams {
-    /// Tells what is wrong with an upstream, or that nothing is.
-    pub(crate) fn tell(&self, address: &str, problem: Option<String>) {
-        let mut problems = self.problems();
-        match problem {
-            Some(problem) => problems.insert(address.into(), problem),
-            None => problems.remove(address),
-        };
-    }
-
-    /// What is wrong, upstream by upstream.
-    #[must_use]
-    pub(crate) fn list(&self) -> Vec<(String, String)> {
-        self.problems().iter().map(|(address, problem)| (address.clone(), problem.clone())).collect()
-    }
-
-    fn problems(&self) -> std::sync::MutexGuard<'_, std::collections::BTreeMap<String, String>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
+/// Builds the router of the admin port. Needs a runtime.
+pub(crate) fn router(readiness: Readiness, settings: &AdminSettings, exposure: Exposure) -> Router {
+    let guard = Guard::new(exposure, settings);
+    let node = HeaderValue::from_str(&readiness.shared().settings.node).ok();
+    let context = AdminContext { observer: Observer::new(readiness.clone(), settings), guard: guard.clone() };
+    let guarded = api::guarded().layer(middleware::from_fn_with_state(guard.clone(), guard::check));
+    let observer = guarded.merge(api::open()).merge(page::router()).with_state(context);
+    probe::router(readiness, guard)
+        .merge(observer)
+        .fallback(api::unknown)
+        .layer(middleware::from_fn_with_state(node, name_node))
 }
 
-/// What the admin port is answered from.
-#[derive(Debug, Clone)]
-pub(crate) struct Admin {
-    /// What the shards share.
-    pub shared: Arc<Shared>,
-    /// What is wrong with upstreams.
-    pub upstreams: Arc<Upstreams>,
-    /// Who may do what, and which other nodes are shown.
-    pub settings: AdminSettings,
-    /// Where it can be reached from.
-    pub reach: Reach,
-}
-
-impl Admin {
-    /// The router that serves it. Has to be made where there is a runtime.
-    pub(crate) fn into_router(self) -> Router {
-        let guard = Guard::new(self.reach, &self.settings);
-        let state = Api { observer: Arc::new(Observer::new(self.clone())), guard: guard.clone() };
-        let behind_guard = api::guarded();
-        #[cfg(feature = "cli")]
-        let behind_guard = behind_guard.merge(log::routes());
-        let behind_guard = behind_guard.layer(middleware::from_fn_with_state(guard.clone(), guard::guard));
-        let observer = behind_guard.merge(api::open()).merge(page::router()).with_state(state);
-        Router::new()
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route("/readyz", get(ready))
-            .route("/metrics", get(metrics))
-            .with_state((self.clone(), guard))
-            .merge(observer)
-            .fallback(api::unknown)
-            .layer(middleware::from_fn_with_state(self, sign))
-    }
-
-    /// Why clients can't be taken in; empty when they can.
-    #[must_use]
-    pub(crate) fn reasons_not_ready(&self) -> Vec<String> {
-        if self.shared.is_leaving() {
-            return vec!["draining: this node is stopping".into()];
-        }
-        let hubs = self.shared.hubs.all();
-        let unserved: Vec<_> = hubs.iter().filter(|hub| !hub.is_served()).map(|hub| hub.name()).collect();
-        if !hubs.is_empty() && unserved.is_empty() {
-            return Vec::new();
-        }
-        let problems = self.upstreams.list();
-        if problems.is_empty() {
-            return vec![format!("waiting for links of hubs: {}", unserved.join(", "))];
-        }
-        problems.iter().map(|(address, problem)| format!("waiting for app server {address}: {problem}")).collect()
-    }
-}
-
-async fn ready(State((admin, _)): State<(Admin, Guard)>) -> Response {
-    let reasons = admin.reasons_not_ready();
-    if reasons.is_empty() {
-        return "ready\n".into_response();
-    }
-    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", reasons.join("\n"))).into_response()
-}
-
-async fn metrics(State((admin, guard)): State<(Admin, Guard)>, headers: HeaderMap) -> Result<Response, ApiError> {
-    guard.judge_metrics(&headers)?;
-    Ok(match render(&admin.shared, admin.reasons_not_ready().is_empty()) {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    })
-}
-
-async fn sign(State(admin): State<Admin>, request: axum::extract::Request, next: Next) -> Response {
+/// Middleware that adds the name of this node to each answer.
+async fn name_node(State(node): State<Option<HeaderValue>>, request: Request, next: Next) -> Response {
     let mut answer = next.run(request).await;
-    if let Ok(name) = HeaderValue::from_str(&admin.shared.settings.node) {
-        answer.headers_mut().insert(HeaderName::from_static(NODE_HEADER), name);
+    if let Some(node) = node {
+        answer.headers_mut().insert(HeaderName::from_static(NODE_HEADER), node);
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use axum::body::Body;
+    use axum::http::header::HOST;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::observer::{FleetSnapshot, UpstreamProblems};
+    use crate::shard::{Connectors, ShardSender, Shared};
+
+    /// Router of a node whose shards have stopped.
+    fn node(problem: &str) -> Router {
+        let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
+        let settings = Settings { node: "proxy-a".into(), ..Settings::embedded(keys, Vec::new(), true) };
+        let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
+        let problems = Arc::new(UpstreamProblems::default());
+        problems.set("http://app:5000", Some(problem.into()));
+        router(Readiness::new(shared, problems), &AdminSettings::default(), Exposure::Loopback)
+    }
+
+    async fn get(node: Router, path: &str) -> (u16, String) {
+        let request = Request::get(path).header(HOST, "localhost:8090").body(Body::empty()).unwrap();
+        let answer = node.oneshot(request).await.unwrap();
+        assert_eq!(answer.headers()[NODE_HEADER], "proxy-a");
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn health_is_independent_of_readiness_and_every_answer_names_the_node() {
+        let node = node("refused");
+        assert_eq!(get(node.clone(), "/healthz").await, (200, "ok\n".into()));
+        let reason = "not ready\nwaiting for app server http://app:5000: refused\n";
+        assert_eq!(get(node.clone(), "/readyz").await, (503, reason.into()));
+        assert_eq!(get(node, "/nothing").await, (404, r#"{"error":"there is no /nothing","field":null}"#.into()));
+    }
+
+    #[tokio::test]
+    async fn every_metric_is_described_once() {
+        let (status, text) = get(node("refused"), "/metrics").await;
+        let names = |kind: &str| -> Vec<_> {
+            text.lines().filter_map(|line| line.strip_prefix(kind)?.split(' ').next()).map(str::to_owned).collect()
+        };
+        let (helped, typed) = (names("# HELP "), names("# TYPE "));
+        assert_eq!((status, &helped), (200, &typed));
+        assert_eq!(typed.iter().collect::<BTreeSet<_>>().len(), typed.len());
+        for name in ["trunkline_build_info", "trunkline_send_receivers", "trunkline_link_round_trip_seconds"] {
+            assert!(typed.iter().any(|typed| typed == name), "{name}");
+        }
+        assert!(text.contains("trunkline_ready 0\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_tells_why_the_node_is_not_ready() {
+        let (status, text) = get(node("refused"), "/api/fleet?scope=node").await;
+        let fleet: FleetSnapshot = serde_json::from_str(&text).unwrap();
+        let reasons: Vec<_> = fleet.nodes.iter().flat_map(|node| node.not_ready.clone()).collect();
+        assert_eq!((status, reasons), (200, vec!["waiting for app server http://app:5000: refused".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_request_is_named() {
+        for (path, status, problem) in [
+            ("/api/fleet?scope=all", 400, "scope must be fleet or node"),
+            ("/api/clients?group=g", 400, "hub is missing: a group is one of a hub"),
+            ("/api/clients?hub=chat&scope=node", 404, "no node that answers has a hub \\\"chat\\\""),
+            ("/api/clients/short", 404, "no node that answers has a client connection \\\"short\\\""),
+        ] {
+            let (answered, text) = get(node("refused"), path).await;
+            assert_eq!(answered, status, "{path}");
+            assert!(text.contains(problem), "{path}: {text}");
+        }
+    }
 }

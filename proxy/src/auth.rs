@@ -1,15 +1,15 @@
-//! Who somebody is: access tokens (JWT), the keys that verify them, and the user that they name.
+//! Authentication: access tokens (JWT), the keys that verify them, and the users that they name; the admin token.
 //!
 //! ```text
 //!  flags ──► TokenPolicy ──► Verifier ──► User
 //!                               ▲
-//!       file or URL ── JWKS ────┘   (read again in turn, and early for a key that is not known)
+//!       file or URL ── JWKS ────┘   (read again at intervals, and early for an unknown key)
 //! ```
 //!
-//! What a key is decides its algorithm. A token only says which key it may have been signed with, and is never believed
-//! about how: `none` names no key, and a public key is never taken for a secret.
+//! The kind of a key decides its algorithm. A token only names the key that may have signed it, and is never believed
+//! about the algorithm: `none` names no key, and a public key is never taken for a secret.
 
-mod dial;
+mod admin_token;
 mod fetch;
 pub(crate) mod jwks;
 pub(crate) mod key;
@@ -20,7 +20,7 @@ mod token_error;
 mod user;
 mod verifier;
 
-pub(crate) use dial::{Dial, Wire};
+pub(crate) use admin_token::AdminToken;
 pub(crate) use jwks::JwksSource;
 pub(crate) use key::VerifyingKey;
 pub(crate) use policy::TokenPolicy;

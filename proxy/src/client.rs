@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-use crate::net::socket::{Patient, Socket};
+use crate::net::socket::{Socket, StallGuard};
 use crate::shard::{Admission, Arrival, Shard, Sockets};
 
 /// Serves a client from its arrival to its end.
@@ -72,7 +72,7 @@ async fn upgraded(shard: &Shard, upgrade: OnUpgrade) -> Option<(Socket, Bytes)> 
 
 /// The TCP socket below, with what was read of it already: our own server's, or that of `axum::serve` around an app.
 fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
-    let upgraded = match upgraded.downcast::<TokioIo<Patient>>() {
+    let upgraded = match upgraded.downcast::<TokioIo<StallGuard>>() {
         Ok(parts) => return Ok((parts.io.into_inner().into_inner(), parts.read_buf)),
         Err(other) => other,
     };
@@ -82,7 +82,7 @@ fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
 /// A socket that is no plain TCP: its writes are queued.
 fn boxed(upgraded: Upgraded) -> (Socket, Bytes) {
     #[cfg(feature = "tls")]
-    let upgraded = match upgraded.downcast::<TokioIo<TlsStream<Patient>>>() {
+    let upgraded = match upgraded.downcast::<TokioIo<TlsStream<StallGuard>>>() {
         Ok(parts) => return (Socket::boxed(parts.io.into_inner()), parts.read_buf),
         Err(other) => other,
     };

@@ -16,31 +16,38 @@
 //!
 //! | module | contents |
 //! |---|---|
+//! | `clock` | the system's clock as Unix time |
 //! | `metrics` | counters and histograms of each shard |
 //! | `logging` | log lines and levels |
-//! | `auth` | access tokens, their keys, users |
-//! | `config` | settings, and the flags and files that they come from |
+//! | `net` | addresses, outgoing connections, client sockets, TLS |
+//! | `auth` | access tokens, their keys, users; the admin token |
+//! | `config` | settings of a node, checked |
 //! | `limits` | connection permits, throttles and pending negotiations per address |
-//! | `net` | client sockets, outgoing connections, TLS |
 //! | `transport` | client transports: WebSocket frames, server-sent events, HTTP transports |
 //! | `upstream` | app servers: manifest, hubs, pools, dialling |
 //! | `shard` | state of one thread: client connections, groups, delivery |
 //! | `client` | the life of one client connection |
 //! | `link` | the task of each link: frames of an app server, routed to the shards |
 //! | `frontend` | HTTP for clients: negotiate, connect, pass-through, the owner hop |
-//! | `admin` | admin port: health, metrics, observer |
+//! | `observer` | snapshots of this node and the fleet, inspection of shards, taps, peers |
+//! | `admin` | admin port: health, metrics, the observer page and its API |
 //! | `node` | composition: threads, listeners, upstreams, signals |
-//! | `cli` | the `trunkline` command |
+//! | `cli` | the `trunkline` command: subcommands, flags, configuration file |
+//! | `fuzzing` | entry points of the parsers, for fuzz targets |
 
 pub(crate) mod admin;
 pub(crate) mod auth;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub(crate) mod client;
+pub(crate) mod clock;
 pub(crate) mod config;
 #[cfg(test)]
 mod contract;
 pub(crate) mod frontend;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub(crate) mod limits;
 pub(crate) mod link;
 #[cfg(feature = "cli")]
@@ -48,13 +55,15 @@ pub(crate) mod logging;
 pub(crate) mod metrics;
 pub(crate) mod net;
 pub(crate) mod node;
+pub(crate) mod observer;
 pub(crate) mod shard;
 pub(crate) mod transport;
 pub(crate) mod upstream;
 
 #[cfg(feature = "cli")]
-pub use config::{Config, Resolver, ServeArgs};
-pub use config::{OriginError, OriginPattern, Settings};
+pub use cli::ServeArgs;
+pub use config::{Config, OriginError, OriginPattern, Settings};
+pub use net::resolver::Resolver;
 pub use node::{Embedded, Node};
 #[doc(hidden)]
 pub use transport::websocket;

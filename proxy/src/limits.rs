@@ -14,7 +14,7 @@ pub(crate) use addresses::{Addresses, Seat};
 pub(crate) use pace::{Bucket, Quota, TooFast};
 pub(crate) use pending::Pending;
 
-use crate::config::Limits;
+use crate::config::FrontendLimits;
 
 /// What all shards of a node count together.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     #[must_use]
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &FrontendLimits) -> Self {
         let addresses = || limits.connections_per_address.map(|most| Arc::new(Addresses::new(most)));
         Self {
             connects: limits.connects_per_second.map(Bucket::new),

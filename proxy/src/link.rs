@@ -101,7 +101,7 @@ impl<'a> SlotKeeper<'a> {
             };
             match dialled {
                 Ok(dialled) => {
-                    self.shard.counters().dials.lasted(begun.elapsed());
+                    self.shard.counters().dials.observe_duration(begun.elapsed());
                     return Ok((dialled, offer));
                 }
                 // At once the next one, unless this one never was anything: then something is wrong there.

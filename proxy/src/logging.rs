@@ -1,8 +1,9 @@
-//! The log of a node: lines for people or JSON, each with the node's name, and levels that can be changed while it runs.
+//! Log of a node: lines for people or JSON, each with the node's name, and levels that can be changed while it runs.
 //!
-//! A line says where it belongs by its fields: `hub`, and `connection`, the id of a client connection.
+//! The fields `hub` and `connection` (the id of a client connection) tell what a line belongs to.
 
-mod line;
+mod log_format;
+mod log_line;
 
 use std::io::IsTerminal;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -12,46 +13,27 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-use line::Lines;
+pub(crate) use log_format::LogFormat;
+use log_line::LineFormatter;
+pub(crate) use log_line::name_node;
 
-/// Longest text of levels.
+/// Limit of the text of levels.
 pub(crate) const LEVELS_MAX_BYTES: usize = 1024;
 
-/// What the lines of a log look like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    Human,
-    /// One JSON object in each line.
-    Json,
-}
-
-impl LogFormat {
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Human => "human",
-            Self::Json => "json",
-        }
-    }
-}
-
-/// Levels that can't be read.
+/// Error for levels that can't be set.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LevelsError {
     #[error("must say which levels, such as info or trunkline_proxy=debug")]
     Empty,
-    /// It is too long.
     #[error("may have {LEVELS_MAX_BYTES} bytes at most")]
     TooLong,
-    /// Something in it is no level.
     #[error("must be levels such as info or trunkline_proxy=debug, separated by commas: {0}")]
     Invalid(#[from] ParseError),
-    /// The log has ended.
     #[error("can't be changed: {0}")]
     Gone(#[from] reload::Error),
 }
 
-/// What is logged; one for the process, because the log is.
+/// Levels of the log; one value for the process, because it has one log.
 #[derive(Debug)]
 pub(crate) struct Levels {
     format: LogFormat,
@@ -61,36 +43,28 @@ pub(crate) struct Levels {
 
 static LEVELS: OnceLock<Levels> = OnceLock::new();
 
-static NODE: OnceLock<String> = OnceLock::new();
-
-/// Begins to log to standard error.
+/// Starts logging to standard error.
 ///
 /// # Errors
 /// When the levels can't be read.
 pub(crate) fn begin(levels: &str, format: LogFormat) -> Result<(), LevelsError> {
     let (filter, handle) = reload::Layer::new(parse(levels)?);
-    let lines = fmt::layer().event_format(Lines(format)).with_writer(std::io::stderr);
+    let lines = fmt::layer().event_format(LineFormatter(format)).with_writer(std::io::stderr);
     let is_terminal = std::io::stderr().is_terminal() && format == LogFormat::Human;
-    // A log that somebody else has begun stays as it is.
+    // A subscriber that an app has installed stays.
     if tracing_subscriber::registry().with(filter).with(lines.with_ansi(is_terminal)).try_init().is_ok() {
         let _ = LEVELS.set(Levels { format, text: Mutex::new(levels.trim().into()), filter: handle });
     }
     Ok(())
 }
 
-/// From now on each line names this node.
-pub(crate) fn name_node(name: &str) {
-    NODE.get_or_init(|| name.into());
-}
-
-/// What is logged; `None` where the log is the app's.
+/// Returns the levels of the log, or `None` if the log is the app's.
 #[must_use]
 pub(crate) fn levels() -> Option<&'static Levels> {
     LEVELS.get()
 }
 
 impl Levels {
-    /// What lines look like.
     #[must_use]
     pub(crate) fn format(&self) -> LogFormat {
         self.format
@@ -101,10 +75,10 @@ impl Levels {
         self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Other levels, from now on.
+    /// Changes the levels.
     ///
     /// # Errors
-    /// When they can't be read; then all stays as it was.
+    /// When they can't be read; the old levels stay.
     pub(crate) fn set(&self, levels: &str) -> Result<(), LevelsError> {
         let filter = parse(levels)?;
         let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_that_make_no_sense_are_refused() {
+    fn levels_that_cannot_be_read_are_refused() {
         for good in ["info", " debug ", "trunkline_proxy=debug,warn", "off"] {
             assert!(parse(good).is_ok(), "{good}");
         }

@@ -1,6 +1,9 @@
-//! Sockets below HTTP: connections to others, clients' sockets, TLS.
+//! Sockets below HTTP: addresses, outgoing connections, client sockets, TLS.
 
+pub(crate) mod address;
 pub(crate) mod connector;
+pub(crate) mod http_client;
+pub(crate) mod resolver;
 pub(crate) mod socket;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;

@@ -1,26 +1,27 @@
-//! Composition: threads, listeners, upstreams, and the end of it all.
+//! Composition of a node: listeners, connectors, shards, upstream discovery, the admin port, and the graceful stop.
 //!
 //! ```text
-//!  main thread: admin port, one watcher per upstream, signals
+//!  main thread: admin port, upstream discovery, certificate reload, signals
 //!  shard threads: accept loop, inbox, ticks, client tasks, link tasks
 //! ```
 
-mod discover;
-mod doors;
-mod embedded;
-mod handed;
-mod instances;
-mod listen;
-mod pulse;
+mod app_instance;
 #[cfg(feature = "tls")]
-mod reload;
-pub(crate) mod thread;
-pub(crate) mod upstream;
+mod certificate_reload;
+mod embedded;
+mod graceful_stop;
+mod heartbeat;
+mod inherited_socket;
+mod listener_set;
+pub(crate) mod shard_thread;
+mod shared_port;
+mod start_error;
+mod upstream_discovery;
+pub(crate) mod upstream_watcher;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::JoinHandle;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -29,92 +30,33 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use embedded::Embedded;
-pub(crate) use handed::Handed;
-pub(crate) use pulse::Pulse;
+pub(crate) use heartbeat::Heartbeat;
+pub(crate) use inherited_socket::InheritedSockets;
 
-use doors::{Addresses, Doors};
+use graceful_stop::{close_links, poll_until};
+use listener_set::{BoundAddresses, ListenerSet, ShardListener};
+use start_error::StartError;
+use upstream_discovery::UpstreamDiscovery;
 
-use crate::admin::{Admin, Reach, Upstreams};
+use crate::admin::{self, Exposure};
 #[cfg(feature = "tls")]
 use crate::auth::JwksSource;
+use crate::config::{AdminSettings, Config, DrainSettings, Settings};
 #[cfg(feature = "tls")]
-use crate::config::{Address, ClientTls};
-use crate::config::{Config, DrainSettings};
-#[cfg(feature = "tls")]
-use crate::net::connector::Connector;
+use crate::net::{address::Address, connector::Connector, tls::ClientTls};
+use crate::observer::{Readiness, UpstreamProblems};
 use crate::shard::delivery::Order;
-use crate::shard::{ShardSender, Shared, Ways};
-
-/// How long links may take to send what is queued when the node stops.
-const LINKS_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How often a stopping node looks whether all have left.
-const LEAVING_POLL: Duration = Duration::from_millis(20);
-
-/// Why a node can't start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// An address can't be listened on.
-    #[error("{flag} {address}: {source}{}", advice(flag, source))]
-    Listen {
-        /// The flag that names it.
-        flag: &'static str,
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A socket was handed over that no flag names.
-    #[error(
-        "a socket at {0} was handed over, but none of --listen, --tls-listen and --admin is {0}: name it by one of these, \
-         or have it not handed over (`ListenStream=` of systemd's socket unit)"
-    )]
-    Stray(SocketAddr),
-    /// TLS can't be spoken.
-    #[cfg(feature = "tls")]
-    #[error(transparent)]
-    Tls(#[from] crate::net::tls::TlsError),
-    /// No thread could be started.
-    #[error("a thread can't be started: {0}")]
-    Thread(#[source] io::Error),
-}
-
-fn advice(flag: &str, source: &io::Error) -> String {
-    match source.kind() {
-        io::ErrorKind::AddrInUse => format!(" - something listens there already; choose another address with {flag}"),
-        _ => String::new(),
-    }
-}
-
-/// The ways out. What TLS needs is read only where somebody is known to speak it.
-#[cfg(feature = "tls")]
-fn ways(config: &Config) -> Result<Ways, StartError> {
-    let way = |is_tls: bool, settings: &ClientTls| match is_tls {
-        true => Connector::with_tls(settings.clone()),
-        false => Ok(Connector::default()),
-    };
-    let fleet_speaks_tls = config.settings.advertise.iter().chain(&config.upstreams).any(Address::is_tls);
-    let issuers_speak_tls = config.settings.tokens.jwks.iter().any(JwksSource::is_tls);
-    Ok(Ways {
-        fleet: way(fleet_speaks_tls, &config.upstream_tls)?,
-        issuers: way(issuers_speak_tls, &config.issuer_tls)?,
-    })
-}
-
-#[cfg(not(feature = "tls"))]
-fn ways(_config: &Config) -> Result<Ways, StartError> {
-    Ok(Ways::default())
-}
+use crate::shard::{Connectors, ShardSender, Shared};
 
 /// A running proxy node: its shards, admin port and upstream watchers.
 #[derive(Debug)]
 pub struct Node {
     shared: Arc<Shared>,
-    listen: Addresses,
+    listen: BoundAddresses,
     admin: SocketAddr,
     drain: DrainSettings,
-    threads: Vec<std::thread::JoinHandle<()>>,
-    watchers: JoinSet<()>,
+    threads: Vec<JoinHandle<()>>,
+    background: JoinSet<()>,
     stop: CancellationToken,
 }
 
@@ -124,83 +66,65 @@ impl Node {
     /// # Errors
     /// When an address is taken, or the system refuses a thread.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_on(Handed::default(), config).await
+        Self::start_on(InheritedSockets::default(), config).await
     }
 
-    /// The same, on sockets that are open already as far as they have been handed over.
+    /// Starts a node on sockets that a supervisor has opened; it opens those that are missing.
     ///
     /// # Errors
     /// When an address is taken, a socket has none of the addresses that are configured, or the system refuses a thread.
-    pub async fn start_on(mut handed: Handed, config: Config) -> Result<Self, StartError> {
-        let (doors, listen) = Doors::open(&config, &mut handed)?;
-        let ways = ways(&config)?;
-        let refused = |source| StartError::Listen { flag: "--admin", address: config.admin, source };
-        let admin_listener = match handed.take(config.admin).pop() {
-            Some(listener) => TcpListener::from_std(listener),
-            None => TcpListener::bind(config.admin).await,
-        }
-        .map_err(refused)?;
-        handed.none_is_left()?;
-        let admin = admin_listener.local_addr().map_err(refused)?;
+    pub async fn start_on(mut sockets: InheritedSockets, config: Config) -> Result<Self, StartError> {
+        let (listeners, listen) = ListenerSet::open(&config, &mut sockets)?;
+        let connectors = connectors(&config)?;
+        let (admin_listener, admin) = admin_listener(config.admin, &mut sockets).await?;
+        sockets.ensure_all_taken()?;
+
         let Config { upstreams, resolve_interval, resolver, shards, drain, settings, observer, .. } = config;
-        let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| ShardSender::new()).unzip();
-        let shared = Shared::new(settings, ways.clone(), senders);
         let stop = CancellationToken::new();
-        let mut threads = Vec::new();
-        for (index, (doors, inbox)) in (0..).zip(doors.of_shards.into_iter().zip(inboxes)) {
-            threads.push(thread::start(index, shared.clone(), doors, inbox, stop.clone()).map_err(StartError::Thread)?);
-        }
-        let problems = Arc::new(Upstreams::default());
-        let mut watchers = JoinSet::new();
-        let fresh = shared.clone();
-        watchers.spawn(async move { fresh.verifier.keep_fresh().await });
+        let (shared, threads) = start_shards(settings, connectors.clone(), listeners.of_shards, &stop)?;
+
+        let mut background = JoinSet::new();
+        let for_keys = shared.clone();
+        background.spawn(async move { for_keys.verifier.keep_fresh().await });
+        let problems = Arc::new(UpstreamProblems::default());
         for address in upstreams {
-            watchers.spawn(discover::follow(
-                shared.clone(),
-                problems.clone(),
-                address,
-                resolver.clone(),
-                resolve_interval,
-            ));
+            let (shared, problems, resolver) = (shared.clone(), problems.clone(), resolver.clone());
+            let discovery = UpstreamDiscovery { shared, problems, address, resolver, interval: resolve_interval };
+            background.spawn(discovery.run());
         }
         #[cfg(feature = "tls")]
-        watchers.spawn(reload::watch(shared.clone(), ways, doors.certificates));
-        let reach = if admin.ip().is_loopback() { Reach::Machine } else { Reach::Network };
-        let router = Admin { shared: shared.clone(), upstreams: problems, settings: observer, reach }.into_router();
-        watchers.spawn(async move {
-            if let Err(error) = axum::serve(admin_listener, router).await {
-                warn!(%error, "the admin port is not served any more");
-            }
-        });
+        background.spawn(certificate_reload::run(shared.clone(), connectors, listeners.certificates));
+        background.spawn(serve_admin(admin_listener, admin, shared.clone(), problems, observer));
+
         if !shared.settings.relay.forward {
             info!("--no-forward: clients are offered WebSockets only, and no request is carried to another node");
         }
         info!(node = %shared.settings.node, listen = %listen.plain, tls = ?listen.tls, %admin, shards, "node started");
-        Ok(Self { shared, listen, admin, drain, threads, watchers, stop })
+        Ok(Self { shared, listen, admin, drain, threads, background, stop })
     }
 
-    #[must_use]
     /// Returns the address of the plain client listener.
+    #[must_use]
     pub fn listen(&self) -> SocketAddr {
         self.listen.plain
     }
 
-    /// Where clients connect with TLS.
+    /// Returns the address of the client listener with TLS.
     #[must_use]
     pub fn tls_listen(&self) -> Option<SocketAddr> {
         self.listen.tls
     }
 
-    /// Where health, counters and metrics are served.
+    /// Returns the address of the admin port.
     #[must_use]
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
 
-    /// By what it is seen that its threads live.
+    /// Returns the heartbeat of all shards, for a watchdog.
     #[must_use]
-    pub fn pulse(&self) -> Pulse {
-        Pulse(self.shared.clone())
+    pub fn heartbeat(&self) -> Heartbeat {
+        Heartbeat(self.shared.clone())
     }
 
     /// Stops the node: load balancers turn away, clients are told to connect again, app servers learn that they left,
@@ -221,13 +145,12 @@ impl Node {
             clients = self.clients(),
             "stopping: no client is taken in any more, those here are told to connect again"
         );
-        if timeout(drain_timeout, self.send_clients_away()).await.is_err() {
+        if timeout(drain_timeout, self.drain_clients()).await.is_err() {
             warn!(clients = self.clients(), "some clients did not leave within --drain-timeout and are cut");
         }
         let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();
-        self.watchers.abort_all();
-        pools.iter().for_each(|pool| pool.retire());
-        drop(timeout(LINKS_TIMEOUT, self.until(|_| pools.iter().all(|pool| pool.open() == 0))).await);
+        self.background.abort_all();
+        close_links(&pools).await;
         self.stop.cancel();
         for thread in self.threads.drain(..) {
             drop(thread.join());
@@ -235,23 +158,83 @@ impl Node {
         info!("stopped");
     }
 
-    /// Returns when all have left. Those that long polls carry have when they were told so by an answer.
-    async fn send_clients_away(&self) {
+    /// Closes all clients, spread over the drain time-out. A client on long polling has disconnected once an answer has
+    /// told it so.
+    async fn drain_clients(&self) {
         let spread = self.drain.spread();
         for shard in self.shared.shards() {
             shard.give(vec![Order::Drain(spread)], 0).await;
         }
-        self.until(|node| node.clients() == 0 && node.shared.carried.is_empty()).await;
+        poll_until(|| self.clients() == 0 && self.shared.http_transports.is_empty()).await;
     }
 
-    /// Sockets that have not ended, those of closing clients included.
+    /// Returns the number of open client sockets, those of closing clients included.
     fn clients(&self) -> u64 {
         self.shared.sockets()
     }
+}
 
-    async fn until(&self, is_done: impl Fn(&Self) -> bool) {
-        while !is_done(self) {
-            sleep(LEAVING_POLL).await;
-        }
+/// Makes the outgoing connectors. Files for TLS are read only if a configured address speaks TLS.
+#[cfg(feature = "tls")]
+fn connectors(config: &Config) -> Result<Connectors, StartError> {
+    let connector = |is_tls: bool, settings: &ClientTls| match is_tls {
+        true => Connector::with_tls(settings.clone()),
+        false => Ok(Connector::default()),
+    };
+    let fleet_speaks_tls = config.settings.advertise.iter().chain(&config.upstreams).any(Address::is_tls);
+    let issuers_speak_tls = config.settings.tokens.jwks.iter().any(JwksSource::is_tls);
+    Ok(Connectors {
+        fleet: connector(fleet_speaks_tls, &config.upstream_tls)?,
+        issuers: connector(issuers_speak_tls, &config.issuer_tls)?,
+    })
+}
+
+#[cfg(not(feature = "tls"))]
+fn connectors(_config: &Config) -> Result<Connectors, StartError> {
+    Ok(Connectors::default())
+}
+
+/// Binds the admin port, or takes the socket that a supervisor has opened for it.
+async fn admin_listener(
+    address: SocketAddr,
+    sockets: &mut InheritedSockets,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |source| StartError::Listen { flag: "--admin", address, source };
+    let listener = match sockets.take(address).pop() {
+        Some(listener) => TcpListener::from_std(listener),
+        None => TcpListener::bind(address).await,
+    };
+    let listener = listener.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
+}
+
+/// Starts a thread for each shard, with its listeners.
+fn start_shards(
+    settings: Settings,
+    connectors: Connectors,
+    listeners: Vec<Vec<ShardListener>>,
+    stop: &CancellationToken,
+) -> Result<(Arc<Shared>, Vec<JoinHandle<()>>), StartError> {
+    let (senders, inboxes): (Vec<_>, Vec<_>) = listeners.iter().map(|_| ShardSender::new()).unzip();
+    let shared = Shared::new(settings, connectors, senders);
+    let start = |(index, (listeners, inbox))| {
+        shard_thread::start(index, shared.clone(), listeners, inbox, stop.clone()).map_err(StartError::Thread)
+    };
+    let threads = (0..).zip(listeners.into_iter().zip(inboxes)).map(start).collect::<Result<_, _>>()?;
+    Ok((shared, threads))
+}
+
+async fn serve_admin(
+    listener: TcpListener,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    problems: Arc<UpstreamProblems>,
+    settings: AdminSettings,
+) {
+    let exposure = if address.ip().is_loopback() { Exposure::Loopback } else { Exposure::Network };
+    let router = admin::router(Readiness::new(shared, problems), &settings, exposure);
+    if let Err(error) = axum::serve(listener, router).await {
+        warn!(%error, "the admin port is not served any more");
     }
 }

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use trunkline_protocol::service::OpenConnection;
 
-use crate::metrics::{Counters, HubCounters, Population};
+use crate::metrics::{ConnectionCounters, Counters, HubCounters};
 use crate::shard::delivery::{Aftermath, Delivery, Order, Outlet, Pace, Watches};
 use crate::shard::directory::{Alike, Client, Directory, Hold, Opening, Place, Serial, Slot};
 
@@ -39,7 +39,7 @@ pub(crate) use ending::Ending;
 pub(crate) use inbox::{Admission, Arrival, Inbox, Parcel, ShardSender, Turn};
 pub(crate) use look::{Names, Row, Which};
 pub(crate) use past::{Past, PastConnection, REMEMBERED_MS, short};
-pub(crate) use shared::{Shared, Sockets, Ways};
+pub(crate) use shared::{Connectors, Shared, Sockets};
 pub(crate) use watch::WatchError;
 
 use expiry::Expiries;
@@ -157,8 +157,8 @@ impl Shard {
         self.counters.hub(client.home.hub().get())
     }
 
-    fn population(&self, client: &Client) -> &Population {
-        self.hub_counters(client).population(client.transport, client.content.speech())
+    fn population(&self, client: &Client) -> &ConnectionCounters {
+        self.hub_counters(client).connections(client.transport, client.content.speech())
     }
 
     /// Microseconds since the node started.
@@ -187,7 +187,7 @@ impl Shard {
 
     /// A client calls: it waits for the answer.
     pub(crate) fn called(&self, slot: Slot, invocation_id: &str) {
-        let most = self.shared.settings.homes.pending_calls_max;
+        let most = self.shared.settings.rehoming.pending_calls_max;
         if let Some(client) = self.directory.borrow_mut().get_mut(slot).filter(|client| client.can_move()) {
             client.kept.calls.begin(invocation_id);
             if client.kept.calls.is_full(most) {

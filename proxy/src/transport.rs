@@ -1,5 +1,5 @@
-//! Client transports: WebSockets, and the two that are carried by HTTP requests. No transport knows a hub message.
+//! Client transports: WebSocket frames, event streams, and the HTTP transports. None of them reads hub messages.
 
-pub(crate) mod events;
-pub(crate) mod http;
+pub(crate) mod event_stream;
+pub(crate) mod http_transport;
 pub mod websocket;

@@ -7,8 +7,8 @@
 //! The task that keeps a slot's link open, and routes the frames that it brings down, is [`link`](crate::link)'s.
 
 mod authorizer;
+mod caller;
 mod home_choice;
-mod http_client;
 mod hub_registry;
 mod link_dial;
 mod link_handle;
@@ -16,7 +16,7 @@ mod manifest;
 mod pool;
 
 pub(crate) use authorizer::Authorizer;
-pub(crate) use http_client::Caller;
+pub(crate) use caller::Caller;
 pub use hub_registry::MemoryDialler;
 pub(crate) use hub_registry::{AppServer, AppServerId, AppTarget, Hub, HubIndex, HubRegistry};
 pub(crate) use link_dial::{DialError, Dialled, UpstreamWebSocket, dial};

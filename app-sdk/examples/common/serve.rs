@@ -1,4 +1,4 @@
-//! What the example servers share: their command line, and how they serve and stop.
+//! Command line of the example servers, and how they serve and stop.
 
 #[path = "tls.rs"]
 mod tls;
@@ -23,7 +23,7 @@ use tls::TlsListener;
 
 /// The command line of an example server.
 #[derive(Debug, Parser)]
-pub(crate) struct Arguments {
+pub(crate) struct ServeArguments {
     /// Where to listen for proxies and browsers
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5000")]
     listen: String,
@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
     embedded: bool,
 }
 
-impl Arguments {
+impl ServeArguments {
     /// Reads the command line, and sends logs to stderr.
     pub(crate) fn read() -> Self {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
@@ -83,7 +83,7 @@ impl Arguments {
         let app = routes
             .route("/signalr.js", get(async || ([(CONTENT_TYPE, "text/javascript; charset=utf-8")], script)))
             .route("/metrics", handle.metrics())
-            // For probes, such as `trunkline health --admin http://HOST:PORT`: whoever answers is ready.
+            // For probes, such as `trunkline health --admin http://HOST:PORT`: a server that answers is ready.
             .route("/readyz", get(async || "ready\n"))
             .merge(server.into_router()?);
         let is_open = |address: &SocketAddr| !address.ip().is_loopback();
@@ -112,7 +112,7 @@ impl Arguments {
         Ok(())
     }
 
-    /// The client that pages load: the official one if it was given, else our small one with the same names.
+    /// Client script that pages load: the official one if it was given, else our small one with the same names.
     fn script(&self) -> anyhow::Result<String> {
         match &self.client_script {
             Some(path) => {

@@ -1,4 +1,4 @@
-//! Serve with TLS: a listener for `axum::serve` that gives out connections whose ends have shaken hands.
+//! TLS listener for `axum::serve`, which yields connections after their handshake.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,18 +17,18 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::server::TlsStream;
 
-/// Who does not shake hands by then is not waited for.
+/// Timeout of the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// More at once wait in the system's queue.
+/// Maximum number of handshakes at once; more wait in the system's queue.
 const HANDSHAKES_MAX: usize = 256;
 
-/// When nothing can be accepted, trying again at once would only burn a core.
+/// Pause after a failed accept: trying again at once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 type Shaken = io::Result<(TlsStream<TcpStream>, SocketAddr)>;
 
-/// Accepts connections, and shakes hands with all of them at once: nobody waits for somebody slow.
+/// TLS listener: it shakes hands with all connections at once, so that none waits for a slow one.
 pub(crate) struct TlsListener {
     listener: TcpListener,
     acceptor: TlsAcceptor,
@@ -36,7 +36,7 @@ pub(crate) struct TlsListener {
 }
 
 impl TlsListener {
-    /// Listens at an address, as whom these PEM files say.
+    /// Listens at an address, with the certificate and key of these PEM files.
     pub(crate) async fn bind(address: &str, certificate: &Path, key: &Path) -> anyhow::Result<Self> {
         let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
         let chain = chain.with_context(|| format!("can't read --tls-cert {}", certificate.display()))?;

@@ -1,4 +1,4 @@
-//! One client, and the results that it can be asked for.
+//! Single client: sends, and client results.
 
 use std::fmt;
 use std::ops::Deref;
@@ -11,12 +11,13 @@ use tokio::sync::futures::OwnedNotified;
 use trunkline_protocol::hub::{HubProtocol, Outcome, Payload};
 use trunkline_protocol::service::{ClientInvocation, MultiConnectionData, ServiceMessage};
 
-use super::{Receivers, To};
-use crate::connection::{Connection, Errand, Scope};
-use crate::downward::{Answer, Downward, Hopeless, TooMany, frame};
+use super::receivers::{Receivers, SendTarget};
+use crate::connection::{CallScope, Connection};
 use crate::encode::{self, Arguments};
 use crate::error::{InvokeError, short_type_name};
+use crate::hub_core::{ClientResult, HubCore, InboxOverfull, ResultWait, TooManyRequests};
 use crate::metrics::Counted;
+use crate::outbound::checked_frame;
 
 /// One client, wherever it is connected: it can be sent to, as all [`Receivers`], and asked for a result.
 ///
@@ -33,25 +34,25 @@ use crate::metrics::Counted;
 #[must_use = "a client gets nothing until `send` or `invoke` is called"]
 pub struct Client {
     receivers: Receivers,
-    /// The method that asks, if one does.
-    scope: Option<Arc<Scope>>,
+    /// The call that sends or asks, if it is one of a client.
+    scope: Option<Arc<CallScope>>,
     timeout: Duration,
 }
 
-/// Where a client is that is to be asked.
-enum Place {
-    Here(Arc<Connection>),
-    Elsewhere(ByteString),
-    Gone(ByteString),
+/// Location of a client.
+enum ClientLocation {
+    Local(Arc<Connection>),
+    Remote(ByteString),
+    Disconnected(ByteString),
 }
 
 impl Client {
-    pub(super) fn new(receivers: Receivers, scope: Option<Arc<Scope>>) -> Self {
-        let timeout = receivers.down.limits.client_result_timeout;
+    pub(super) fn new(receivers: Receivers, scope: Option<Arc<CallScope>>) -> Self {
+        let timeout = receivers.core.limits.client_result_timeout;
         Self { receivers, scope, timeout }
     }
 
-    /// Another time than [the hub's](crate::Hub::client_result_timeout) that the client may take for its result.
+    /// Sets the timeout of the result, in place of [the hub's](crate::Hub::client_result_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -66,140 +67,135 @@ impl Client {
     /// # Errors
     /// When the client isn't there or goes away, takes too long, answers with an error (its handler's, or that it has
     /// no handler) or with another type, and when the question can't be sent. Inside of `on_connected` the calling
-    /// client can't answer, so there nobody may be asked.
+    /// client can't answer, so no client may be asked there.
     pub async fn invoke<T: DeserializeOwned>(&self, method: &str, arguments: impl Arguments) -> Result<T, InvokeError> {
-        let metrics = &self.receivers.down.metrics;
+        let metrics = self.receivers.core.metrics();
         let _counted = Counted::new(&metrics.client_results_waiting);
-        let result = self.ask(method, &arguments).await.and_then(|(protocol, outcome)| read(protocol, outcome));
+        let result = self.request(method, &arguments).await.and_then(|(protocol, outcome)| read(protocol, outcome));
         let counter = if result.is_ok() { &metrics.client_results_ok } else { &metrics.client_results_failed };
         counter.inc();
         result
     }
 
-    async fn ask(&self, method: &str, arguments: &impl Arguments) -> Result<(HubProtocol, Outcome), InvokeError> {
-        if self.scope.as_ref().is_some_and(|scope| is_being_greeted(scope)) {
+    async fn request(&self, method: &str, arguments: &impl Arguments) -> Result<(HubProtocol, Outcome), InvokeError> {
+        if self.scope.as_ref().is_some_and(|scope| scope.is_connecting()) {
             return Err(InvokeError::InsideOnConnected);
         }
-        let down = &*self.receivers.down;
-        let overfull = |Hopeless| InvokeError::InboxOverfull(down.limits.waiting_inbox_max_bytes);
+        let core = &*self.receivers.core;
+        let overfull = |InboxOverfull| InvokeError::InboxOverfull(core.limits.waiting_inbox_max_bytes);
         let waiting = match &self.scope {
-            Some(scope) => Some(down.begin_wait(scope).map_err(overfull)?),
+            Some(scope) => Some(ResultWait::begin(core, scope).map_err(overfull)?),
             None => None,
         };
-        let (_wait, hopeless) = waiting.unzip();
-        let asking = async {
+        let (_wait, notified) = waiting.unzip();
+        let requesting = async {
             tokio::select! {
                 biased;
-                answer = self.question(down, method, arguments) => answer,
-                hopeless = fired(hopeless) => Err(overfull(hopeless)),
+                result = self.request_and_wait(core, method, arguments) => result,
+                reason = inbox_overfull(notified) => Err(overfull(reason)),
             }
         };
-        tokio::time::timeout(self.timeout, asking).await.map_err(|_| InvokeError::Timeout(self.timeout))?
+        tokio::time::timeout(self.timeout, requesting).await.map_err(|_| InvokeError::Timeout(self.timeout))?
     }
 
-    async fn question(
+    async fn request_and_wait(
         &self,
-        down: &Downward,
+        core: &HubCore,
         method: &str,
         arguments: &impl Arguments,
     ) -> Result<(HubProtocol, Outcome), InvokeError> {
-        let (id, answer) = match self.place(down) {
-            Place::Here(connection) => (connection.shared_id(), ask_here(down, &connection, method, arguments).await?),
-            Place::Elsewhere(id) => {
-                let answer = ask_everywhere(down, &id, method, arguments).await?;
-                (id, answer)
+        let (id, result) = match self.location(core) {
+            ClientLocation::Local(connection) => {
+                (connection.shared_id(), request_local(core, &connection, method, arguments).await?)
             }
-            Place::Gone(id) => (id, Answer::Disconnected),
+            ClientLocation::Remote(id) => {
+                let result = request_remote(core, &id, method, arguments).await?;
+                (id, result)
+            }
+            ClientLocation::Disconnected(id) => (id, ClientResult::Disconnected),
         };
-        match answer {
-            Answer::Given(protocol, outcome) => Ok((protocol, outcome)),
-            Answer::DoesNotExist => Err(InvokeError::DoesNotExist(id.to_string())),
-            Answer::Disconnected => Err(InvokeError::Disconnected(id.to_string())),
-            Answer::Refused(text) => Err(InvokeError::Refused(text.to_string())),
+        match result {
+            ClientResult::Completed(protocol, outcome) => Ok((protocol, outcome)),
+            ClientResult::DoesNotExist => Err(InvokeError::DoesNotExist(id.to_string())),
+            ClientResult::Disconnected => Err(InvokeError::Disconnected(id.to_string())),
+            ClientResult::Refused(text) => Err(InvokeError::Refused(text.to_string())),
         }
     }
 
-    fn place(&self, down: &Downward) -> Place {
+    fn location(&self, core: &HubCore) -> ClientLocation {
         match &self.receivers.to {
-            To::Caller(caller) if down.roster.holds(caller) => Place::Here(Arc::clone(caller)),
-            To::Caller(caller) => Place::Gone(caller.shared_id()),
-            To::Connections(ids) => {
+            SendTarget::Caller(caller) if core.contains(caller) => ClientLocation::Local(Arc::clone(caller)),
+            SendTarget::Caller(caller) => ClientLocation::Disconnected(caller.shared_id()),
+            SendTarget::Connections(ids) => {
                 let id = ids.first().cloned().unwrap_or_default();
-                down.roster.get(&id).map_or(Place::Elsewhere(id), Place::Here)
+                core.connection(&id).map_or(ClientLocation::Remote(id), ClientLocation::Local)
             }
-            _ => Place::Gone(ByteString::new()),
+            _ => ClientLocation::Disconnected(ByteString::new()),
         }
     }
 }
 
-/// Asks a client whose connection is here.
-async fn ask_here(
-    down: &Downward,
+/// Requests a result of a client that is here.
+async fn request_local(
+    core: &HubCore,
     connection: &Arc<Connection>,
     method: &str,
     arguments: &impl Arguments,
-) -> Result<Answer, InvokeError> {
+) -> Result<ClientResult, InvokeError> {
     let id = connection.shared_id();
-    let mut expected = down.questions.expect(&id, down.limits.client_results_max).map_err(|e| too_many(down, e))?;
-    // Looked at after the answer is expected: its end either fails the question or is seen here.
-    if !down.roster.holds(connection) {
-        return Ok(Answer::Disconnected);
+    let mut expected = core.expect_result(&id).map_err(|error| too_many(core, error))?;
+    // Looked up after the result is expected: the close either fails the request or is seen here.
+    if !core.contains(connection) {
+        return Ok(ClientResult::Disconnected);
     }
     let payloads = encode::invocation(method, arguments, &[connection.protocol()], Some(expected.id()))?;
     let message = MultiConnectionData { connection_ids: vec![id], payloads };
-    let frame = frame(&ServiceMessage::MultiConnectionData(message))?;
-    if !down.send(connection.node(), &frame).await {
-        return Ok(Answer::Disconnected);
+    let frame = checked_frame(&ServiceMessage::MultiConnectionData(message))?;
+    if !core.outbound.send(connection.node(), &frame).await {
+        return Ok(ClientResult::Disconnected);
     }
     Ok(expected.received().await)
 }
 
-/// Asks a client that another app server holds, by way of every proxy.
-async fn ask_everywhere(
-    down: &Downward,
+/// Requests a result of a client that another app server has, by way of every proxy.
+async fn request_remote(
+    core: &HubCore,
     connection_id: &ByteString,
     method: &str,
     arguments: &impl Arguments,
-) -> Result<Answer, InvokeError> {
-    let nodes = down.nodes();
+) -> Result<ClientResult, InvokeError> {
+    let nodes = core.outbound.nodes();
     if nodes.is_empty() {
-        return Ok(Answer::DoesNotExist);
+        return Ok(ClientResult::DoesNotExist);
     }
-    let (instance, max) = (&down.instance, down.limits.client_results_max);
-    let mut expected = down
-        .questions
-        .expect_from_afar(connection_id, instance, nodes.to_vec(), max)
-        .map_err(|error| too_many(down, error))?;
-    let question = ClientInvocation {
+    let expected = core.expect_remote_result(connection_id, nodes.to_vec());
+    let mut expected = expected.map_err(|error| too_many(core, error))?;
+    let request = ClientInvocation {
         invocation_id: expected.id().clone(),
         connection_id: connection_id.clone(),
-        caller_server_id: (&**instance).into(),
-        payloads: encode::invocation(method, arguments, &down.protocols, Some(expected.id()))?,
+        caller_server_id: (&*core.instance).into(),
+        payloads: encode::invocation(method, arguments, &core.protocols, Some(expected.id()))?,
     };
-    let frame = frame(&ServiceMessage::ClientInvocation(question))?;
+    let frame = checked_frame(&ServiceMessage::ClientInvocation(request))?;
     for node in nodes.iter() {
-        if !down.send(node, &frame).await {
-            down.questions.deny(expected.id(), node);
+        if !core.outbound.send(node, &frame).await {
+            core.handle_unknown_client(expected.id(), node);
         }
     }
     Ok(expected.received().await)
 }
 
-fn too_many(down: &Downward, TooMany: TooMany) -> InvokeError {
-    InvokeError::TooMany(down.limits.client_results_max)
+fn too_many(core: &HubCore, TooManyRequests: TooManyRequests) -> InvokeError {
+    InvokeError::TooMany(core.limits.client_results_max)
 }
 
-/// The calling client is not connected yet: its messages are read only after `on_connected`.
-fn is_being_greeted(scope: &Scope) -> bool {
-    scope.errand() == Errand::Greeting && !scope.connection().inbox().is_connected()
-}
-
-async fn fired(hopeless: Option<OwnedNotified>) -> Hopeless {
-    match hopeless {
-        Some(hopeless) => hopeless.await,
+/// Completes when the inbox of the calling client is overfull.
+async fn inbox_overfull(notified: Option<OwnedNotified>) -> InboxOverfull {
+    match notified {
+        Some(notified) => notified.await,
         None => std::future::pending().await,
     }
-    Hopeless
+    InboxOverfull
 }
 
 fn read<T: DeserializeOwned>(protocol: HubProtocol, outcome: Outcome) -> Result<T, InvokeError> {

@@ -1,4 +1,4 @@
-//! The bounds of one hub's connections.
+//! Limits of one hub's connections.
 
 use std::time::Duration;
 
@@ -7,22 +7,22 @@ use trunkline_protocol::limits::{
     UPLOAD_MAX_ITEMS, WAITING_INBOX_MAX_BYTES,
 };
 
-/// What one connection may take, and how long it may be waited for.
+/// Limits of a connection's memory and time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Largest message of a client, framing included.
     pub(crate) message_max_bytes: usize,
-    /// What may wait before the client is paused.
+    /// Bytes that may wait before the client is paused.
     pub(crate) inbox_max_bytes: usize,
-    /// The same while a method waits for the client itself.
+    /// Bytes that may wait while a method waits for the client itself.
     pub(crate) waiting_inbox_max_bytes: usize,
     /// Items of one upload that may wait before the client is paused.
     pub(crate) upload_max_items: usize,
     /// Calls that run at once, those with streams apart.
     pub(crate) parallel_invocations: usize,
-    /// How long a client may take for a result.
+    /// Timeout of a client result.
     pub(crate) client_result_timeout: Duration,
-    /// Client results that may be waited for in the whole hub.
+    /// Client results that the whole hub may await at once.
     pub(crate) client_results_max: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What a method answers: one value, or a stream of them.
+//! Replies of methods: one value, or a stream of them.
 
 use std::fmt;
 use std::pin::Pin;
@@ -10,15 +10,15 @@ use trunkline_protocol::hub::{HubProtocol, Payload};
 use super::marker::{ViaResult, ViaStream, ViaStreamResult, ViaValue};
 use crate::error::HubError;
 
-/// What a method answers, encoded for the client that called.
-pub struct Reply(pub(crate) Kind);
+/// Reply of a method, encoded for the client that called.
+pub struct Reply(pub(crate) ReplyBody);
 
-/// The items of a stream, encoded as they are asked for.
-pub(crate) type Items = Pin<Box<dyn Stream<Item = Result<Payload, HubError>> + Send>>;
+/// Stream of items, encoded as they are polled.
+pub(crate) type ItemStream = Pin<Box<dyn Stream<Item = Result<Payload, HubError>> + Send>>;
 
-pub(crate) enum Kind {
+pub(crate) enum ReplyBody {
     Value(Payload),
-    Stream(Items),
+    Stream(ItemStream),
 }
 
 /// A value that a hub method may return: anything that can be serialized, a [`Stream`] of such values, or a `Result`
@@ -82,7 +82,7 @@ where
     const IS_STREAMING: bool = true;
 
     fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError> {
-        Ok(Reply(Kind::Stream(Box::pin(self.map(move |item| item.into_item(protocol))))))
+        Ok(Reply(ReplyBody::Stream(Box::pin(self.map(move |item| item.into_item(protocol))))))
     }
 }
 
@@ -100,15 +100,15 @@ where
 
 impl Reply {
     pub(crate) fn value<T: Serialize>(value: &T, protocol: HubProtocol) -> Result<Self, HubError> {
-        Ok(Self(Kind::Value(protocol.payload(value)?)))
+        Ok(Self(ReplyBody::Value(protocol.payload(value)?)))
     }
 }
 
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Value(payload) => f.debug_tuple("Value").field(payload).finish(),
-            Kind::Stream(_) => f.write_str("Stream"),
+            ReplyBody::Value(payload) => f.debug_tuple("Value").field(payload).finish(),
+            ReplyBody::Stream(_) => f.write_str("Stream"),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::endpoint_sink::EndpointSink;
 use super::policy::{end_of_connections, is_planned};
 use super::session::LinkSession;
 use super::{LinkReader, LinkSocket, LinkWriter, SlotKey, Slots};
-use crate::connection::End;
+use crate::connection::ConnectionClose;
 use crate::metrics::Counted;
 use crate::sync::lock;
 
@@ -30,7 +30,7 @@ pub(crate) struct Attached {
     incoming: Incoming,
     is_resumed: bool,
     /// What its connections are told if the session ends with this socket.
-    over: Option<End>,
+    over: Option<ConnectionClose>,
 }
 
 impl Attached {
@@ -72,7 +72,7 @@ impl Attached {
 
     /// Reads and writes. Returns why it ended, and the writing half unless the writer hangs.
     async fn carry(&mut self, socket: LinkSocket) -> (LinkEnd, Option<LinkWriter>) {
-        let metrics = &self.session.endpoint.down().metrics;
+        let metrics = &self.session.endpoint.outbound().metrics;
         let _open = Counted::new(&metrics.links);
         let SlotKey { hub, node, slot, .. } = &self.session.key;
         if self.is_resumed {

@@ -21,7 +21,7 @@ impl FrameSink for EndpointSink<'_> {
         if let Some(message) = message {
             handle(self.0, body, message);
         }
-        let metrics = &self.0.endpoint.down().metrics;
+        let metrics = &self.0.endpoint.outbound().metrics;
         metrics.frames_up.inc();
         metrics.bytes_up.inc_by(bytes_of_frame(body.len()) as u64);
         Ok(())
@@ -36,16 +36,16 @@ fn handle(session: &LinkSession, body: &Bytes, message: ServiceMessage) {
     match message {
         ServiceMessage::OpenConnection(open) => endpoint.handle_open(*id, node, body, open),
         ServiceMessage::ConnectionData(data) => endpoint.handle_data(data),
-        ServiceMessage::CloseConnection(close) => endpoint.handle_left(close),
-        ServiceMessage::Ack(ack) => endpoint.down().acks.handle(ack),
-        ServiceMessage::ClientInvocation(question) => endpoint.handle_question(node, question),
-        ServiceMessage::ClientCompletion(answer) => endpoint.handle_answer(answer),
-        ServiceMessage::ErrorCompletion(refusal) => endpoint.handle_refusal(node, refusal),
+        ServiceMessage::CloseConnection(close) => endpoint.handle_close(close),
+        ServiceMessage::Ack(ack) => endpoint.handle_ack(ack),
+        ServiceMessage::ClientInvocation(request) => endpoint.handle_client_invocation(node, request),
+        ServiceMessage::ClientCompletion(completion) => endpoint.handle_client_completion(completion),
+        ServiceMessage::ErrorCompletion(refusal) => endpoint.handle_error_completion(node, refusal),
         ServiceMessage::ServiceError(error) => {
-            tracing::warn!(hub = %endpoint.down().hub, error = %error.error, "the proxy reports an error");
+            tracing::warn!(hub = %endpoint.outbound().name, error = %error.error, "the proxy reports an error");
         }
         other => {
-            tracing::debug!(hub = %endpoint.down().hub, kind = other.name(), "frame is ignored");
+            tracing::debug!(hub = %endpoint.outbound().name, kind = other.name(), "frame is ignored");
         }
     }
 }

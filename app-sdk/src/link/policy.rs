@@ -3,7 +3,7 @@
 use trunkline_link::LinkEnd;
 use trunkline_protocol::cause::Cause;
 
-use crate::connection::End;
+use crate::connection::ConnectionClose;
 
 /// The error that an app sees for connections that went with their link.
 const LOST: &str = "The link to the proxy was lost.";
@@ -14,10 +14,10 @@ pub(super) fn is_planned(end: &LinkEnd) -> bool {
 }
 
 /// What `on_disconnected` is told when the session ends with it: a planned stop is no error.
-pub(super) fn end_of_connections(end: &LinkEnd) -> End {
+pub(super) fn end_of_connections(end: &LinkEnd) -> ConnectionClose {
     match end {
-        LinkEnd::Shutdown => End::of(Cause::AppStopped),
-        LinkEnd::Goodbye(_) => End::by(Cause::Drained, LOST),
-        _ => End::by(Cause::LinkLost, LOST),
+        LinkEnd::Shutdown => ConnectionClose::new(Cause::AppStopped),
+        LinkEnd::Goodbye(_) => ConnectionClose::with_error(Cause::Drained, LOST),
+        _ => ConnectionClose::with_error(Cause::LinkLost, LOST),
     }
 }

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use trunkline_link::{LinkClock, LinkEnd, LinkOutbox, SocketStop, StopReason, wait_for_verdict};
-use trunkline_protocol::service::{Attachment, Cause, Incoming, Verdict};
+use trunkline_protocol::service::{Attachment, Incoming, SessionEndReason, SessionEvent};
 
 use super::policy::end_of_connections;
 use super::{SlotKey, Slots};
-use crate::connection::{End, LinkId};
+use crate::connection::{ConnectionClose, LinkId};
 use crate::endpoint::Endpoint;
 use crate::node::Node;
 use crate::sync::lock;
@@ -51,19 +51,21 @@ impl LinkSession {
     }
 
     /// A socket has ended; returns what ends the session with it. To be called by [`Slots`] alone.
-    pub(super) fn detach(&self, attachment: Attachment) -> Option<Cause> {
+    pub(super) fn detach(&self, attachment: Attachment) -> Option<SessionEndReason> {
         let verdict = self.outbox.detach(attachment, self.clock.now_ms());
         self.detached.notify_waiters();
         match verdict {
-            Some(Verdict::Over(cause)) => Some(cause),
+            Some(SessionEvent::End(cause)) => Some(cause),
             _ => None,
         }
     }
 
     /// Tells everybody, once; to be called by [`Slots`] alone, which knows that it was not over before.
-    pub(super) fn end(&self, end: &End) {
-        self.endpoint.down().end_session(&self.node, self.key.slot);
-        self.endpoint.handle_link_ended(self.id, end);
+    pub(super) fn end(&self, close: &ConnectionClose) {
+        if self.endpoint.outbound().end_session(&self.node, self.key.slot) {
+            self.endpoint.handle_node_lost(&self.node);
+        }
+        self.endpoint.handle_link_ended(self.id, close);
         self.over.cancel();
     }
 }
@@ -76,11 +78,11 @@ pub(super) async fn keep(session: Arc<LinkSession>, slots: Arc<Slots>) {
             () = session.shutdown.cancelled() => StopReason::Shutdown,
             verdict = wait_for_verdict(&session.outbox, session.clock, |_| {}) => match verdict {
                 None => return,
-                Some(Verdict::PeerSilent) => {
+                Some(SessionEvent::PeerSilent) => {
                     session.stop(StopReason::Silent);
                     continue;
                 }
-                Some(Verdict::Over(cause)) => StopReason::Over(cause),
+                Some(SessionEvent::End(cause)) => StopReason::Over(cause),
             }
         };
         session.stop(why);

@@ -9,15 +9,15 @@ use tokio::time::Instant;
 use trunkline_link::{LinkClock, LinkEnd, LinkOutbox, OutboxPolicy, StopReason};
 use trunkline_protocol::limits::RESUME_WINDOW_MS;
 use trunkline_protocol::service::{
-    Answer, Attachment, Capabilities, Incoming, Judgement, Offer, Refusal, Role, Session, SessionError, SessionId,
-    SessionSettings, judge,
+    Answer, Attachment, Capabilities, Incoming, Offer, Role, Session, SessionError, SessionId, SessionSettings,
+    UpgradeDecision, UpgradeRefusal, decide_upgrade,
 };
 
 use super::policy::end_of_connections;
 use super::session::{self, LinkSession};
 use super::starts::{News, Starts};
 use super::{Attached, Link};
-use crate::connection::{End, LinkId};
+use crate::connection::{ConnectionClose, LinkId};
 use crate::sync::lock;
 
 /// How long the newest session of a slot is remembered after it was over: no upgrade is under way for longer.
@@ -63,7 +63,7 @@ pub(super) enum TakenSlot {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refused {
     #[error(transparent)]
-    Judged(#[from] Refusal),
+    Judged(#[from] UpgradeRefusal),
     #[error("the session makes no sense: {0}")]
     Session(#[from] SessionError),
 }
@@ -75,24 +75,24 @@ impl Slots {
         let slot = slots.entry(link.key.clone()).or_default();
         let offer = offer.cloned().unwrap_or_else(|| plain_offer(slot.newest));
         let judgement = match &slot.live {
-            Some(live) => live.outbox.judge(&offer, slot.newest),
-            None => judge(&offer, None, slot.newest),
+            Some(live) => live.outbox.decide_upgrade(&offer, slot.newest),
+            None => decide_upgrade(&offer, None, slot.newest),
         };
         match (judgement, &slot.live) {
-            (Judgement::Refuse(refusal), _) => Err(refusal.into()),
-            (Judgement::EndSocketFirst, Some(live)) => Ok(TakenSlot::Occupied(Arc::clone(live))),
-            (Judgement::Resume, Some(live)) => {
+            (UpgradeDecision::Refuse(refusal), _) => Err(refusal.into()),
+            (UpgradeDecision::EndSocketFirst, Some(live)) => Ok(TakenSlot::Occupied(Arc::clone(live))),
+            (UpgradeDecision::Resume, Some(live)) => {
                 let session = Arc::clone(live);
                 self.resume(&mut slots, session, &offer)
             }
-            (Judgement::Begin | Judgement::EndSocketFirst | Judgement::Resume, _) => {
+            (UpgradeDecision::Begin | UpgradeDecision::EndSocketFirst | UpgradeDecision::Resume, _) => {
                 self.begin(&mut slots, link, &offer)
             }
         }
     }
 
     /// Ends a session that has no socket; `false` when it has one again.
-    pub(super) fn end_detached(&self, session: &Arc<LinkSession>, end: &End) -> bool {
+    pub(super) fn end_detached(&self, session: &Arc<LinkSession>, end: &ConnectionClose) -> bool {
         let mut slots = lock(&self.slots);
         let is_detached = !session.outbox.is_open();
         if is_detached {
@@ -103,7 +103,7 @@ impl Slots {
 
     /// A socket has ended, and with it the session, if there is an `over` or the proxy does not resume. In one step, so
     /// that no other socket is attached to a session that is about to end.
-    pub(super) fn let_go(&self, session: &Arc<LinkSession>, attachment: Attachment, over: Option<End>) {
+    pub(super) fn let_go(&self, session: &Arc<LinkSession>, attachment: Attachment, over: Option<ConnectionClose>) {
         let mut slots = lock(&self.slots);
         let cause = session.detach(attachment);
         if let Some(end) = over.or_else(|| cause.map(|cause| end_of_connections(&LinkEnd::Over(cause)))) {
@@ -124,7 +124,7 @@ impl Slots {
                 Err(error.into())
             }
             // It has ended in this very moment.
-            None => Err(Refusal::Unknown.into()),
+            None => Err(UpgradeRefusal::Unknown.into()),
         }
     }
 
@@ -206,7 +206,7 @@ fn new_session(link: &Link, offer: &Offer) -> LinkSession {
     LinkSession {
         id: LinkId(LATEST.fetch_add(1, Ordering::Relaxed)),
         key: link.key.clone(),
-        node: link.endpoint.down().begin_session(node, boot, link.knows_causes, *slot, Arc::clone(&outbox)),
+        node: link.endpoint.outbound().begin_session(node, boot, link.knows_causes, *slot, Arc::clone(&outbox)),
         endpoint: Arc::clone(&link.endpoint),
         outbox,
         incoming: Mutex::new(Incoming::default()),
@@ -218,7 +218,7 @@ fn new_session(link: &Link, offer: &Offer) -> LinkSession {
     }
 }
 
-fn end_session(slots: &mut HashMap<SlotKey, Slot>, session: &Arc<LinkSession>, end: &End) {
+fn end_session(slots: &mut HashMap<SlotKey, Slot>, session: &Arc<LinkSession>, end: &ConnectionClose) {
     let slot = slots.get_mut(&session.key);
     if let Some(slot) = slot.filter(|slot| slot.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, session))) {
         (slot.live, slot.empty_since) = (None, Some(Instant::now()));

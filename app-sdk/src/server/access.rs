@@ -1,20 +1,17 @@
-//! Which peers are proxies of this fleet.
+//! Access of proxies: the keys of this fleet, and the check of link credentials.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use trunkline_protocol::development_key;
-use trunkline_protocol::key::{AccessKey, AccessKeys};
+use trunkline_protocol::key::{ACCESS_KEY_FILE_VARIABLE, ACCESS_KEY_VARIABLE, AccessKey, AccessKeys};
 use trunkline_protocol::token::LinkCredential;
+use trunkline_protocol::unix_time::unix_seconds;
+use trunkline_protocol::wire::bearer;
 
 use crate::error::BuildError;
-
-/// The environment variable that holds access keys, separated by commas.
-const KEY_VARIABLE: &str = "TRUNKLINE_ACCESS_KEY";
-/// The environment variable that names files with one key each, as supervisors hand secrets over.
-const KEY_FILE_VARIABLE: &str = "TRUNKLINE_ACCESS_KEY_FILE";
 
 /// The keys of this app server.
 #[derive(Debug)]
@@ -23,7 +20,7 @@ pub(crate) struct Access {
     is_development: bool,
 }
 
-/// Why a peer is refused; the text is its answer.
+/// Reason to refuse a peer; the text is its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AccessError {
     #[error(
@@ -44,24 +41,24 @@ impl Access {
         Ok(Self { keys: AccessKeys::new(keys).map_err(BuildError::AccessKey)?, is_development })
     }
 
-    /// Whether this machine's own key is used.
+    /// Whether the development key of this machine is used.
     pub(crate) fn is_development(&self) -> bool {
         self.is_development
     }
 
-    /// The keys themselves, for a node inside this process.
+    /// The keys, for a node inside this process.
     #[cfg(feature = "embedded")]
     pub(crate) fn keys(&self) -> &AccessKeys {
         &self.keys
     }
 
-    /// Lets a proxy in.
+    /// Checks the link credential of a proxy.
     pub(crate) fn check(&self, peer: Option<SocketAddr>, headers: &HeaderMap) -> Result<(), AccessError> {
         if self.is_development && peer.is_some_and(|peer| !is_loopback(peer.ip())) {
             return Err(AccessError::DevelopmentKey);
         }
         let sealed = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+        let now_s = unix_seconds(SystemTime::now());
         match sealed.map(|sealed| LinkCredential::open(sealed, &self.keys, now_s)) {
             Some(Ok(_)) => Ok(()),
             Some(Err(_)) | None => Err(AccessError::Credential),
@@ -69,11 +66,11 @@ impl Access {
     }
 }
 
-/// Keys and files with keys together, as the proxy takes them.
+/// Reads the keys and the key files of the environment, as the proxy does.
 fn from_environment() -> Result<Vec<String>, BuildError> {
     let variable = |name| split(&std::env::var(name).unwrap_or_default());
-    let in_files = variable(KEY_FILE_VARIABLE).into_iter().map(|path| read(&path));
-    variable(KEY_VARIABLE).into_iter().map(Ok).chain(in_files).collect()
+    let in_files = variable(ACCESS_KEY_FILE_VARIABLE).into_iter().map(|path| read(&path));
+    variable(ACCESS_KEY_VARIABLE).into_iter().map(Ok).chain(in_files).collect()
 }
 
 fn read(path: &str) -> Result<String, BuildError> {
@@ -96,11 +93,6 @@ fn development_key() -> Result<AccessKey, BuildError> {
         "no access key was given: the development key of this machine is used, and proxies on other machines are refused"
     );
     Ok(key)
-}
-
-fn bearer(value: &str) -> Option<&str> {
-    let (scheme, credential) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| credential.trim())
 }
 
 fn is_loopback(ip: IpAddr) -> bool {

@@ -1,10 +1,10 @@
-//! A node inside the app: the proxy's own code on a thread of its own, linked through memory.
+//! Embedded node: the proxy's own code on a thread of its own, linked through memory.
 //!
 //! ```text
 //!  client ══ axum's socket ══► shard thread ── pieces of memory ──► link tasks on the app's runtime
 //! ```
 //!
-//! To the hubs it is a node like any other, with a lane of its own; proxies may serve the same hubs beside it.
+//! To the hubs it is a node like any other, with a send link of its own; proxies may serve the same hubs beside it.
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -15,27 +15,29 @@ use axum::response::IntoResponse;
 use http::{Request, Response, StatusCode};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use trunkline_proxy::Embedded;
-use trunkline_proxy::{MemoryDialler, MemoryLink};
-use trunkline_proxy::{OriginError, OriginPattern, Settings};
+use trunkline_proxy::{Embedded, MemoryDialler, MemoryLink, OriginError, OriginPattern, Settings};
 
-use super::{Core, Ready};
+use super::server_core::{ReadyServer, ServerCore};
 use crate::error::BuildError;
 use crate::link::{LinkSocket, SlotKey};
 
 /// Opens links for the node. The server owns the node, so it must not own the server.
 #[derive(Debug)]
-struct Dialler {
-    core: Weak<Core>,
+struct EmbeddedDialler {
+    core: Weak<ServerCore>,
     runtime: Handle,
 }
 
 /// Starts the node and returns the routes of its clients.
-pub(super) fn start(core: &Arc<Core>, ready: &Ready, allow_origins: Vec<String>) -> Result<Router, BuildError> {
+pub(super) fn start(
+    core: &Arc<ServerCore>,
+    ready: &ReadyServer,
+    allow_origins: Vec<String>,
+) -> Result<Router, BuildError> {
     let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
     let allow_origins = allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?;
     let settings = Settings::embedded(ready.access.keys().clone(), allow_origins, ready.access.is_development());
-    let dialler = Dialler { core: Arc::downgrade(core), runtime };
+    let dialler = EmbeddedDialler { core: Arc::downgrade(core), runtime };
     let node = Embedded::start(settings, ready.manifest.clone(), Arc::new(dialler)).map_err(BuildError::Thread)?;
     let routes = node.router();
     // A server makes one router, so it has no other node yet.
@@ -47,7 +49,7 @@ fn origin(text: String) -> Result<OriginPattern, BuildError> {
     text.parse().map_err(|problem: OriginError| BuildError::Origin { origin: text, problem: problem.to_string() })
 }
 
-impl MemoryDialler for Dialler {
+impl MemoryDialler for EmbeddedDialler {
     fn ask(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
         let core = self.core.upgrade();
         Box::pin(async move {
@@ -55,13 +57,13 @@ impl MemoryDialler for Dialler {
                 Some(core) => core.negotiate_in_memory(request).await,
                 None => None,
             };
-            // Without the mark of a handler's answer it lets nobody in.
+            // Without the mark of a handler's answer the node refuses the client.
             answer.unwrap_or_else(|| StatusCode::NOT_FOUND.into_response())
         })
     }
 
     fn dial(&self, hub: &str, node: &str, boot: &str, slot: usize, link: MemoryLink) {
-        // With nobody at the far end the node finds the link closed, and tries again until it is stopped.
+        // Without a far end the node finds the link closed, and tries again until it is stopped.
         let Some(core) = self.core.upgrade().filter(|core| !core.shutdown.is_cancelled()) else { return };
         let (Some(ready), Ok(slot)) = (core.ready.get(), u32::try_from(slot)) else { return };
         let key = SlotKey { hub: hub.into(), node: node.into(), boot: boot.into(), slot };

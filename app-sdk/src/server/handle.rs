@@ -1,4 +1,4 @@
-//! What the app does with a server from outside its hubs: send, measure, shut down.
+//! Handles to a server and its hubs, from outside of their methods: sends, metrics, shutdown.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,18 +7,17 @@ use std::time::Duration;
 use axum::routing::{MethodRouter, get};
 use http::header::CONTENT_TYPE;
 
-use super::Core;
+use super::server_core::ServerCore;
 use crate::clients::Clients;
-use crate::downward::Downward;
-use crate::endpoint::Endpoint;
+use crate::clients::Groups;
 use crate::error::UnknownHub;
-use crate::groups::Groups;
+use crate::hub_core::HubCore;
 use crate::raw::RawHandle;
 
-/// How long a shutdown waits for the last hooks, when methods have had their time.
+/// Time that a shutdown waits for the last hooks, after the methods have had theirs.
 const LAST_HOOKS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A server from outside its hubs. Cheap to clone, for background tasks and HTTP handlers.
+/// Handle of a server. Cheap to clone, for background tasks and HTTP handlers.
 ///
 /// ```no_run
 /// # use trunkline::{Hub, Server};
@@ -36,17 +35,17 @@ const LAST_HOOKS_TIMEOUT: Duration = Duration::from_secs(10);
 /// ```
 #[derive(Clone)]
 pub struct ServerHandle {
-    core: Arc<Core>,
+    core: Arc<ServerCore>,
 }
 
-/// A hub from outside.
+/// Handle of a hub, to send from outside of its methods.
 #[derive(Clone)]
 pub struct HubHandle {
-    down: Arc<Downward>,
+    core: Arc<HubCore>,
 }
 
 impl ServerHandle {
-    pub(super) fn new(core: Arc<Core>) -> Self {
+    pub(super) fn new(core: Arc<ServerCore>) -> Self {
         Self { core }
     }
 
@@ -56,7 +55,7 @@ impl ServerHandle {
     /// When the server has no such hub.
     pub fn hub(&self, name: &str) -> Result<HubHandle, UnknownHub> {
         let hub = self.core.hub(name).ok_or_else(|| UnknownHub(name.to_owned()))?;
-        Ok(HubHandle { down: Arc::clone(&hub.down) })
+        Ok(HubHandle { core: Arc::clone(&hub.core) })
     }
 
     /// The raw endpoint of this name.
@@ -65,16 +64,16 @@ impl ServerHandle {
     /// When the server has no such raw endpoint.
     pub fn raw(&self, name: &str) -> Result<RawHandle, UnknownHub> {
         let endpoint = self.core.raw(name).ok_or_else(|| UnknownHub(name.to_owned()))?;
-        Ok(RawHandle::new(endpoint.down()))
+        Ok(RawHandle::new(endpoint.outbound()))
     }
 
-    /// The random id of this process, as its proxies know it.
+    /// Random id of this process, as its proxies know it.
     #[must_use]
     pub fn instance(&self) -> &str {
         &self.core.instance
     }
 
-    /// Whether the key of this machine is used, because no access key was given: then listen on loopback only.
+    /// Whether the development key is used, because no access key was given: then listen on loopback only.
     /// Known once the router is made.
     #[must_use]
     pub fn uses_development_key(&self) -> bool {
@@ -89,19 +88,19 @@ impl ServerHandle {
         get(move || async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], handle.metrics_text()) })
     }
 
-    /// What [`metrics`](Self::metrics) answers.
+    /// The text that [`metrics`](Self::metrics) serves.
     #[must_use]
     pub fn metrics_text(&self) -> String {
         self.core.metrics.text()
     }
 
-    /// Leaves: each client of a proxy goes on at another app server once its running methods have ended, for which they
-    /// have 10 s ([`Server::shutdown_timeout`](crate::Server::shutdown_timeout)). It notices nothing, and neither
+    /// Drains the server: another app server takes over each client of a proxy once its running methods have ended, for
+    /// which they have 10 s ([`Server::shutdown_timeout`](crate::Server::shutdown_timeout)). The client does not notice, and neither
     /// `on_disconnected` nor `on_connected` runs: see [`Hub::on_leaving`](crate::Hub::on_leaving) and
     /// [`Hub::on_rehomed`](crate::Hub::on_rehomed). While there is no other app server, its proxy keeps it for a while.
     ///
-    /// Then all links are ended, and what was queued is written. Who is left, such as clients of raw endpoints, is
-    /// disconnected. Clients that are served without a proxy are first told to connect again, and have 5 s to leave.
+    /// Then all links are closed, after what was queued is written. Remaining clients, such as those of raw endpoints, are
+    /// disconnected. Clients that are served without a proxy are asked to reconnect first, and have 5 s to leave.
     ///
     /// Meant to go with axum's graceful shutdown, which knows nothing of links:
     ///
@@ -116,7 +115,7 @@ impl ServerHandle {
     /// # }
     /// ```
     pub async fn shutdown(&self) {
-        self.core.leave().await;
+        self.core.drain().await;
         self.core.shutdown.cancel();
         self.core.tasks.close();
         #[cfg(feature = "embedded")]
@@ -136,19 +135,19 @@ impl HubHandle {
     /// The clients of this hub, to send to.
     #[must_use]
     pub fn clients(&self) -> Clients {
-        Clients::new(&self.down)
+        Clients::new(&self.core)
     }
 
     /// The groups of this hub, to add connections to.
     #[must_use]
     pub fn groups(&self) -> Groups {
-        Groups::new(&self.down)
+        Groups::new(&self.core)
     }
 
-    /// The hub's name.
+    /// Name of the hub.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.down.hub
+        self.core.name()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a client received: a call to one of its methods.
+//! Calls that a test client received.
 
 use bytestring::ByteString;
 use serde::de::DeserializeOwned;
@@ -16,13 +16,13 @@ pub struct Received {
     message = "`{Self}` is no tuple of arguments",
     note = "a single argument comes in a tuple too: `(argument,)`; no arguments are `()`"
 )]
-pub trait FromArguments: sealed::Sealed + Sized {
+pub trait FromArguments: sealed::SealedFromArguments + Sized {
     #[doc(hidden)]
     fn read(protocol: HubProtocol, payloads: &[Payload]) -> Result<Self, String>;
 }
 
 mod sealed {
-    pub trait Sealed {}
+    pub trait SealedFromArguments {}
 }
 
 impl Received {
@@ -44,7 +44,7 @@ impl Received {
         T::read(self.protocol, &self.invocation.arguments)
     }
 
-    /// Whether the hub waits for a result; then [`TestClient::answer`](super::TestClient::answer) or
+    /// Whether the hub awaits a result; then [`TestClient::answer`](super::TestClient::answer) or
     /// [`TestClient::refuse`](super::TestClient::refuse) it.
     #[must_use]
     pub fn wants_result(&self) -> bool {
@@ -71,7 +71,7 @@ macro_rules! count {
 
 macro_rules! tuple_from_arguments {
     ($($name:ident),*) => {
-        impl<$($name: DeserializeOwned),*> sealed::Sealed for ($($name,)*) {}
+        impl<$($name: DeserializeOwned),*> sealed::SealedFromArguments for ($($name,)*) {}
         impl<$($name: DeserializeOwned),*> FromArguments for ($($name,)*) {
             #[expect(non_snake_case, reason = "types and values share their names in the macro")]
             fn read(protocol: HubProtocol, payloads: &[Payload]) -> Result<Self, String> {
@@ -84,7 +84,7 @@ macro_rules! tuple_from_arguments {
     };
 }
 
-impl sealed::Sealed for () {}
+impl sealed::SealedFromArguments for () {}
 impl FromArguments for () {
     fn read(_protocol: HubProtocol, payloads: &[Payload]) -> Result<Self, String> {
         if payloads.is_empty() { Ok(()) } else { Err(wrong_number(0, payloads)) }

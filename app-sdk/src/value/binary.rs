@@ -1,4 +1,4 @@
-//! Bytes that are bytes in MessagePack, and Base64 in JSON.
+//! Binary data: bytes in MessagePack, Base64 in JSON.
 
 use std::fmt;
 use std::ops::Deref;

@@ -1,4 +1,4 @@
-//! Moments as ISO 8601 text: the proleptic Gregorian calendar in UTC, without leap seconds.
+//! Points in time as ISO 8601 text: the proleptic Gregorian calendar in UTC, without leap seconds.
 //!
 //! Ours, because JavaScript and .NET dates begin in years that small crates don't know, and large ones bring time
 //! zones. The algorithms are Howard Hinnant's (<https://howardhinnant.github.io/date_algorithms.html>).
@@ -6,13 +6,13 @@
 use std::fmt;
 
 const DAY_SECONDS: i64 = 86_400;
-/// The calendar repeats after this many years, and days.
+/// Period after which the calendar repeats, in years and in days.
 const ERA_YEARS: i64 = 400;
 const ERA_DAYS: i64 = 146_097;
-/// From 1 March of year 0, where eras begin, to 1 January 1970.
+/// Days from 1 March of year 0, where eras begin, to 1 January 1970.
 const DAYS_TO_1970: i64 = 719_468;
 
-/// Writes a moment; the fraction is as long as it has to be.
+/// Formats a point in time; the fraction is as long as it has to be.
 pub(super) fn write(f: &mut fmt::Formatter<'_>, seconds: i64, nanos: u32) -> fmt::Result {
     let (year, month, day) = date(seconds.div_euclid(DAY_SECONDS));
     // As JavaScript does with years of more than four digits, or before year 0.
@@ -28,7 +28,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, seconds: i64, nanos: u32) -> fmt
     f.write_str("Z")
 }
 
-/// Reads a moment. Without a zone it is taken as UTC; digits beyond nanoseconds are left out.
+/// Parses a point in time. Without a zone it is taken as UTC; digits beyond nanoseconds are left out.
 pub(super) fn read(text: &str) -> Option<(i64, u32)> {
     let mut text = Text(text.as_bytes());
     let year = match text.sign() {
@@ -64,7 +64,7 @@ fn date(day: i64) -> (i64, i64, i64) {
     (era * ERA_YEARS + year + next, month, day)
 }
 
-/// The reverse; `None` for a day that the calendar doesn't have.
+/// Day counted from 1 January 1970; `None` for a date that the calendar doesn't have.
 fn day_number(year: i64, month: i64, day: i64) -> Option<i64> {
     let (shifted_year, shifted_month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let (era, in_era) = (shifted_year.div_euclid(ERA_YEARS), shifted_year.rem_euclid(ERA_YEARS));
@@ -73,7 +73,7 @@ fn day_number(year: i64, month: i64, day: i64) -> Option<i64> {
     (date(number) == (year, month, day)).then_some(number)
 }
 
-/// What is left of a text.
+/// Parser over the rest of a text.
 struct Text<'a>(&'a [u8]);
 
 impl Text<'_> {
@@ -86,14 +86,14 @@ impl Text<'_> {
         self.literal(b'+').map(|()| 1).or_else(|| self.literal(b'-').map(|()| -1))
     }
 
-    /// A number of exactly so many digits.
+    /// Parses a number of exactly `digits` digits.
     fn number(&mut self, digits: usize) -> Option<i64> {
         let (head, rest) = self.0.split_at_checked(digits)?;
         self.0 = rest;
         head.iter().try_fold(0, |number, &digit| Some(number * 10 + i64::from(as_digit(digit)?)))
     }
 
-    /// Hours and minutes, as minutes.
+    /// Parses hours and minutes, as minutes.
     fn clock(&mut self) -> Option<i64> {
         let hours = self.number(2).filter(|hour| *hour < 24)?;
         // Offsets come without the colon too.
@@ -101,7 +101,7 @@ impl Text<'_> {
         Some(hours * 60 + self.number(2).filter(|minute| *minute < 60)?)
     }
 
-    /// Nanoseconds, where there is a fraction.
+    /// Parses the fraction as nanoseconds, if there is one.
     fn fraction(&mut self) -> Option<u32> {
         if self.literal(b'.').is_none() {
             return Some(0);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_moment_is_refused() {
+    fn malformed_timestamps_are_refused() {
         for text in [
             "",
             "2000",

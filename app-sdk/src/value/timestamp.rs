@@ -1,4 +1,4 @@
-//! A moment: a timestamp in MessagePack, ISO 8601 text in JSON.
+//! Point in time: a timestamp in MessagePack, ISO 8601 text in JSON.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,14 +10,14 @@ use serde::ser::{Serialize, Serializer};
 use super::calendar;
 
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
-/// The number of MessagePack's timestamp extension.
+/// Number of MessagePack's timestamp extension.
 const EXTENSION: i8 = -1;
-/// The name by which `rmp_serde` knows that an extension is meant.
+/// Name by which `rmp_serde` recognises an extension.
 const EXTENSION_STRUCT: &str = "_ExtStruct";
-/// Seconds of the middle form have so many bits; the rest are nanoseconds.
+/// Number of bits of the seconds in the middle form; the rest are nanoseconds.
 const MIDDLE_FORM_SECONDS_BITS: u32 = 34;
 
-/// A moment, to the nanosecond: a `Date` for JavaScript clients that speak MessagePack, ISO 8601 text for those that
+/// Point in time, to the nanosecond: a `Date` for JavaScript clients that speak MessagePack, ISO 8601 text for those that
 /// speak JSON. As `DateTime` with the official server it knows no time zone but UTC.
 ///
 /// ```
@@ -41,13 +41,13 @@ pub struct Timestamp {
     nanos: u32,
 }
 
-/// A text is no moment, or a number no fraction of a second.
+/// Error of a text that is no point in time, or a number that is no fraction of a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a moment: ISO 8601 is needed, such as 2000-01-01T00:00:00Z")]
 pub struct TimestampError;
 
 impl Timestamp {
-    /// So many seconds after (or, below zero, before) 1970 in UTC, and nanoseconds on top, less than a second of them.
+    /// Makes a timestamp of seconds after (or, below zero, before) 1970 in UTC, and nanoseconds on top, less than a second.
     ///
     /// # Errors
     /// When there are too many nanoseconds.
@@ -55,7 +55,7 @@ impl Timestamp {
         if nanos < NANOS_PER_SECOND { Ok(Self { seconds: unix_seconds, nanos }) } else { Err(TimestampError) }
     }
 
-    /// This moment, by the system's clock.
+    /// The current time, by the system's clock.
     #[must_use]
     pub fn now() -> Self {
         SystemTime::now().into()
@@ -73,7 +73,7 @@ impl Timestamp {
         self.nanos
     }
 
-    /// The same as the standard library has it; `None` where the system can't tell such a time.
+    /// Converts into the standard library's type; `None` where the system can't represent the time.
     #[must_use]
     pub fn to_system_time(self) -> Option<SystemTime> {
         let whole = Duration::from_secs(self.seconds.unsigned_abs());
@@ -81,7 +81,7 @@ impl Timestamp {
         second.checked_add(Duration::from_nanos(self.nanos.into()))
     }
 
-    /// The data of the extension, in the shortest of its three forms.
+    /// Encodes the data of the extension, in the shortest of its three forms.
     fn to_data(self) -> Vec<u8> {
         let Self { seconds, nanos } = self;
         match u64::try_from(seconds) {
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_moment_has_the_shortest_form_that_fits() {
+    fn each_timestamp_has_the_shortest_form_that_fits() {
         for (seconds, nanos, bytes) in [
             (0, 0, 4),
             (u32::MAX.into(), 0, 4),

@@ -1,4 +1,4 @@
-//! A client with a WebSocket, and what it says.
+//! Client with a WebSocket, and its messages.
 
 use std::future::pending;
 use std::io;
@@ -16,15 +16,15 @@ use trunkline::HubProtocol;
 use trunkline_protocol::hub::{HandshakeRequest, HubMessage, Invocation, next_frame};
 use trunkline_protocol::service::{Ack, AckStatus, ServiceMessage};
 
-use crate::stage::App;
+use crate::harness::App;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Anything to speak over.
+/// Transport stream of a client.
 pub(crate) trait Pipeline: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Pipeline for T {}
 
-/// A client that has shaken hands.
+/// Client after its handshake.
 pub(crate) struct Browser {
     socket: WebSocketStream<Box<dyn Pipeline>>,
     protocol: HubProtocol,
@@ -32,7 +32,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// A client that skips negotiation.
+    /// Connects a client that skips negotiation.
     pub(crate) async fn new(app: &App, protocol: HubProtocol) -> Self {
         Self::connect(app, "/test", protocol).await
     }
@@ -69,7 +69,7 @@ impl Browser {
         }
     }
 
-    /// The next hub message, framed; several may come in one WebSocket message.
+    /// Reads the next hub message, framed; several may come in one WebSocket message.
     pub(crate) async fn next(&mut self) -> Bytes {
         if self.waiting.is_empty() {
             self.waiting = self.message().await;
@@ -90,7 +90,7 @@ impl Browser {
     }
 
     async fn heard(&mut self) -> Option<Result<Message, tokio_tungstenite::tungstenite::Error>> {
-        tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("something comes")
+        tokio::time::timeout(EVENT_TIMEOUT, self.socket.next()).await.expect("something comes")
     }
 }
 
@@ -123,7 +123,7 @@ pub(crate) fn done(ack_id: i64) -> ServiceMessage {
     ServiceMessage::Ack(Ack { ack_id, status: AckStatus::Ok, ..Ack::default() })
 }
 
-/// Status and whole answer of a POST; `headers` are lines that end with CRLF.
+/// Sends a POST. Returns status and whole answer; `headers` are lines that end with CRLF.
 pub(crate) async fn post(app: &App, path: &str, headers: &str) -> (u16, String) {
     let head = format!("POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", app.address);
     let answer = exchange(app, &format!("{head}Content-Length: 0\r\n{headers}\r\n")).await;
@@ -137,7 +137,7 @@ pub(crate) async fn negotiate(app: &App, path: &str) -> Value {
     serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 
-/// The status of an upgrade that a page of this origin asks for.
+/// Status of an upgrade request from a page of this origin.
 pub(crate) async fn upgrade_from(app: &App, origin: &str) -> u16 {
     let mut tcp = TcpStream::connect(app.address).await.unwrap();
     let request = format!(
@@ -163,7 +163,7 @@ fn status(answer: &str) -> u16 {
     answer.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
-/// A listener to which one connection comes, which is no TCP.
+/// Listener that accepts one connection, which is no TCP.
 pub(crate) struct Pipe(Option<DuplexStream>);
 
 impl Pipe {

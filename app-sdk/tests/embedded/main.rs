@@ -3,8 +3,8 @@
 
 mod browser;
 #[expect(dead_code, reason = "the tests of links need more of it")]
-#[path = "../links/stage.rs"]
-mod stage;
+#[path = "../links/harness.rs"]
+mod harness;
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ use trunkline::{BuildError, Hub, Negotiation, Server};
 use trunkline_protocol::service::ServiceMessage;
 
 use browser::{Browser, call, negotiate, post};
-use stage::{App, Link};
+use harness::{App, ProxyLink};
 
 async fn embedded() -> App {
     App::start_with(|hub| hub, |server| server.embedded()).await
@@ -32,10 +32,10 @@ async fn a_client_is_served_from_negotiate_to_its_end() {
     assert_eq!(negotiated["availableTransports"][0]["transport"], "WebSockets");
     let (id, token) = (negotiated["connectionId"].as_str().unwrap(), negotiated["connectionToken"].as_str().unwrap());
     let mut ann = Browser::connect(&app, &format!("/test?id={token}"), Json).await;
-    assert_eq!(app.news().await, format!("connected {id}"));
+    assert_eq!(app.event().await, format!("connected {id}"));
     assert_eq!(ann.call("Add", "[2,3]").await, [r#"{"type":3,"invocationId":"1","result":5}"#]);
     drop(ann);
-    assert_eq!(app.news().await, format!("disconnected {id} "));
+    assert_eq!(app.event().await, format!("disconnected {id} "));
     assert!(app.metric("trunkline_app_connections{hub=\"test\"} 0"), "{}", app.handle.metrics_text());
 }
 
@@ -57,16 +57,16 @@ async fn sends_reach_groups_and_everyone() {
 }
 
 #[tokio::test]
-async fn a_shutdown_tells_clients_to_come_again_and_the_hub_that_they_left() {
+async fn a_shutdown_lets_clients_reconnect_and_runs_on_disconnected() {
     let mut app = embedded().await;
     let mut ann = Browser::new(&app, Json).await;
-    app.news().await;
+    app.event().await;
     let handle = app.handle.clone();
     let shutdown = tokio::spawn(async move { handle.shutdown().await });
     assert_eq!(ann.next().await.as_ref(), b"{\"type\":7,\"allowReconnect\":true}\x1e");
     ann.closed().await;
-    let news = app.news().await;
-    assert!(news.starts_with("disconnected ") && news.ends_with(' '), "{news}");
+    let event = app.event().await;
+    assert!(event.starts_with("disconnected ") && event.ends_with(' '), "{event}");
     shutdown.await.unwrap();
     assert_eq!(post(&app, "/test/negotiate?negotiateVersion=1", "").await.0, 503);
 }
@@ -74,7 +74,7 @@ async fn a_shutdown_tells_clients_to_come_again_and_the_hub_that_they_left() {
 #[tokio::test]
 async fn a_proxy_may_be_in_front_at_the_same_time() {
     let app = embedded().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let far = link.client("far", Json).await;
     let mut near = Browser::new(&app, Json).await;
     link.send(far.call(None, "Send", r#"["all"]"#)).await;
@@ -102,7 +102,7 @@ async fn only_pages_of_the_app_and_of_allowed_origins_may_connect() {
 }
 
 #[tokio::test]
-async fn paths_are_the_routers_but_a_last_slash_does_not_count() {
+async fn paths_are_the_routers_but_a_trailing_slash_does_not_count() {
     let app = embedded().await;
     for (path, status) in [("/test/", 400), ("/test", 400), ("/TEST", 404), ("/test/x", 404)] {
         assert_eq!(app.get(path, None).await.0, status, "{path}");
@@ -113,14 +113,14 @@ async fn paths_are_the_routers_but_a_last_slash_does_not_count() {
 #[tokio::test]
 async fn sockets_of_any_server_are_served() {
     let hub = Hub::new("/test").method("Nothing", async || ());
-    let routes: Router = Server::new().access_key(stage::KEY).hub(hub).embedded().into_router().unwrap();
+    let routes: Router = Server::new().access_key(harness::KEY).hub(hub).embedded().into_router().unwrap();
     let (near, far) = tokio::io::duplex(1024);
     tokio::spawn(async { axum::serve(browser::Pipe::new(far), routes).await });
     let mut ann = Browser::over(near, "ws://app/test", Json).await;
     assert_eq!(ann.call("Nothing", "[]").await, [r#"{"type":3,"invocationId":"1","result":null}"#]);
 }
 
-/// What a client says after its handshake; each call is answered before the next.
+/// Messages of a client after its handshake; each call is answered before the next.
 const SCRIPT: [(&str, &str); 14] = [
     ("Echo", r#"[{"a":[1,-2,1.5,null,true,"ü"]}]"#),
     ("Add", "[40,2]"),
@@ -138,7 +138,7 @@ const SCRIPT: [(&str, &str); 14] = [
     ("Leave", r#"["g"]"#),
 ];
 
-/// The bytes that the client gets, without a proxy.
+/// Bytes that the client receives without a proxy.
 async fn transcript_embedded(protocol: HubProtocol) -> Vec<Bytes> {
     let app = embedded().await;
     let mut client = Browser::new(&app, protocol).await;
@@ -152,10 +152,10 @@ async fn transcript_embedded(protocol: HubProtocol) -> Vec<Bytes> {
     transcript
 }
 
-/// The bytes that a proxy would give to the client.
+/// Bytes that a proxy would send to the client.
 async fn transcript_behind_a_proxy(protocol: HubProtocol) -> Vec<Bytes> {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c", protocol).await;
     let mut transcript = Vec::new();
     for (n, (target, arguments)) in SCRIPT.iter().enumerate() {
@@ -206,7 +206,7 @@ async fn decide(
 }
 
 #[tokio::test]
-async fn the_app_is_asked_who_may_come_in() {
+async fn the_app_decides_about_each_negotiation() {
     let hub = |hub: Hub| hub.require_authentication().on_negotiate(decide);
     let app = App::start_with(hub, |server| server.embedded()).await;
     let negotiate = "/test/negotiate?negotiateVersion=1";
@@ -221,14 +221,14 @@ async fn the_app_is_asked_who_may_come_in() {
 }
 
 #[tokio::test]
-async fn an_origin_that_is_none_is_an_error() {
-    let server = Server::new().access_key(stage::KEY).embedded().allow_origin("app.example");
+async fn a_malformed_origin_is_an_error() {
+    let server = Server::new().access_key(harness::KEY).embedded().allow_origin("app.example");
     assert!(matches!(server.into_router::<()>(), Err(BuildError::Origin { origin, .. }) if origin == "app.example"));
 }
 
 #[tokio::test]
-async fn the_runtime_is_needed_and_told_so() {
-    let build = || Server::new().access_key(stage::KEY).embedded().into_router::<()>().map(drop);
+async fn a_missing_runtime_is_an_error() {
+    let build = || Server::new().access_key(harness::KEY).embedded().into_router::<()>().map(drop);
     let outside = std::thread::spawn(build).join().unwrap();
     assert!(matches!(outside, Err(BuildError::NoRuntime)));
     build().unwrap();

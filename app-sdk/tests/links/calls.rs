@@ -1,16 +1,15 @@
-//! In which order calls run, and what goes around them.
+//! Order of calls, and filters around them.
 
 use serde_json::json;
 use trunkline::HubProtocol::Json;
 use trunkline::{Cancellation, Context, HubCall, HubError, Next, Reply};
 
-use crate::stage::{App, Link};
+use crate::harness::{App, ProxyLink};
 
 #[tokio::test]
 async fn calls_run_one_after_the_other_and_are_answered_in_their_order() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let calls: Vec<_> = (0..4).map(|n| client.call(Some(&n.to_string()), "Block", &format!("[{n},\"\"]"))).collect();
     link.send_all(&calls).await;
     link.send(client.call(Some("4"), "Add", "[1,1]")).await;
@@ -22,10 +21,9 @@ async fn calls_run_one_after_the_other_and_are_answered_in_their_order() {
 }
 
 #[tokio::test]
-async fn with_more_slots_so_many_run_at_once() {
+async fn more_slots_run_more_calls_at_once() {
     let app = App::start_with(|hub| hub.parallel_invocations(2), |server| server).await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let blocked = |id: &str| client.call(Some(id), "Block", "[0,\"\"]");
     link.send_all(&[blocked("1"), client.call(Some("2"), "Add", "[1,1]"), blocked("3")]).await;
     assert_eq!(link.json("c1").await["invocationId"], "2");
@@ -54,8 +52,7 @@ async fn items_and_cancellations_get_through_behind_a_blocked_call() {
         |server| server,
     )
     .await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let upload = |id: &str, stream: &str| json!({"type": 1, "invocationId": id, "target": "Sum", "arguments": [], "streamIds": [stream]});
     let stream = json!({"type": 4, "invocationId": "e", "target": "Endless", "arguments": []});
     link.send_all(&[client.json(&upload("u", "0")), client.json(&stream)]).await;
@@ -85,7 +82,7 @@ async fn items_and_cancellations_get_through_behind_a_blocked_call() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_cancelled_is_told_so_and_answered() {
+async fn a_cancelled_call_sees_it_and_is_answered() {
     let app = App::start_with(
         |hub| {
             hub.method("Wait", async |_: Context, cancelled: Cancellation, n: u32| {
@@ -96,8 +93,7 @@ async fn a_call_that_is_cancelled_is_told_so_and_answered() {
         |server| server,
     )
     .await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     link.send_all(&[client.call(Some("1"), "Wait", "[1]"), client.call(Some("2"), "Wait", "[2]")]).await;
     link.send(client.json(&json!({"type": 5, "invocationId": "2"}))).await;
     link.quiet().await;
@@ -110,19 +106,18 @@ async fn a_call_that_is_cancelled_is_told_so_and_answered() {
 #[tokio::test]
 async fn the_last_hook_waits_for_calls_that_run() {
     let mut app = App::start_with(|hub| hub.parallel_invocations(3), |server| server).await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
-    assert_eq!(app.news().await, "connected c1");
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    assert_eq!(app.event().await, "connected c1");
     for n in 0..3 {
         link.send(client.call(Some("1").filter(|_| n == 0), "Block", &format!("[{n},\"\"]"))).await;
     }
     link.send(client.left(None)).await;
-    app.no_news().await;
+    app.no_event().await;
     app.gate.add_permits(3);
-    let mut news = vec![app.news().await, app.news().await, app.news().await];
-    news.sort();
-    assert_eq!(news, ["unblocked 0", "unblocked 1", "unblocked 2"]);
-    assert_eq!(app.news().await, "disconnected c1 ");
+    let mut events = vec![app.event().await, app.event().await, app.event().await];
+    events.sort();
+    assert_eq!(events, ["unblocked 0", "unblocked 1", "unblocked 2"]);
+    assert_eq!(app.event().await, "disconnected c1 ");
     link.quiet().await;
 }
 
@@ -142,8 +137,7 @@ async fn inner(call: HubCall, next: Next) -> Result<Reply, HubError> {
 #[tokio::test]
 async fn filters_go_around_methods_the_first_outermost() {
     let app = App::start_with(|hub| hub.filter(outer).filter(inner), |server| server).await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     assert!(link.call(&client, "add", "[1,1]").await.contains("\"result\":2"));
     assert!(link.call(&client, "nothing", "[]").await.contains("\"result\":\"0 arguments\""));
     assert!(link.call(&client, "Fail", "[]").await.contains("HubException: Fail: not today"));
@@ -163,8 +157,7 @@ async fn a_filter_can_not_give_a_value_for_a_stream() {
         |server| server,
     )
     .await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     link.send(client.json(&json!({"type": 4, "invocationId": "1", "target": "Endless", "arguments": []}))).await;
     let text = "The value returned by the streaming method 'Endless' is not a ChannelReader<> or IAsyncEnumerable<>.";
     assert_eq!(link.json("c1").await, json!({"type": 3, "invocationId": "1", "error": text}));
@@ -181,7 +174,7 @@ async fn items_belong_to_their_connection() {
         |server| server,
     )
     .await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let (one, two) = (link.client("c1", Json).await, link.client("c2", Json).await);
     assert!(link.call(&one, "Recall", "[]").await.contains("\"result\":null"));
     assert!(link.call(&one, "Remember", "[1]").await.contains("\"result\":null"));
@@ -202,10 +195,10 @@ async fn hooks_run_in_their_order_up_to_the_first_that_fails() {
         |server| server,
     )
     .await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     link.client("c1", Json).await;
-    assert_eq!(app.news().await, "connected c1");
+    assert_eq!(app.event().await, "connected c1");
     let text = "Connection closed with an error. HubException: closed today";
     assert_eq!(link.json("c1").await, json!({"type": 7, "error": text}));
-    app.no_news().await;
+    app.no_event().await;
 }

@@ -1,4 +1,4 @@
-//! The SDK's half of the contract with proxies, over real sockets: each test plays the proxy.
+//! Contract tests of the SDK's end of links, over real sockets: each test acts as the proxy.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,19 +7,20 @@
 )]
 
 mod calls;
-mod client_results;
-mod moving;
+mod harness;
+mod reassignments;
 mod restarts;
+mod results;
 mod resume;
-mod stage;
 mod streams;
 mod uploads;
 
 use trunkline::HubProtocol::{Json, MessagePack};
-use trunkline_protocol::manifest::{CAPABILITIES_HEADER, INSTANCE_HEADER, MANIFEST_PATH, Manifest};
+use trunkline_protocol::manifest::Manifest;
 use trunkline_protocol::service::*;
+use trunkline_protocol::wire::{CAPABILITIES_HEADER, INSTANCE_HEADER, MANIFEST_PATH};
 
-use stage::{App, Ask, Client, KEY, Link, credential, invocation};
+use harness::{App, KEY, LinkRequest, ProxyLink, ScriptedClient, credential, invocation};
 
 #[tokio::test]
 async fn the_manifest_is_for_proxies_of_this_fleet() {
@@ -38,14 +39,14 @@ async fn the_manifest_is_for_proxies_of_this_fleet() {
 }
 
 #[tokio::test]
-async fn links_are_refused_with_a_status_that_tells_why() {
+async fn links_are_refused_with_a_status_for_each_reason() {
     let app = App::start().await;
-    let ask = Ask::of("a", 0);
+    let ask = LinkRequest::of("a", 0);
     let refused = [
-        (Ask { key: "the access key of somebody", ..ask.clone() }, 401),
-        (Ask { instance: Some("another".into()), ..ask.clone() }, 409),
-        (Ask { hub: "nope", ..ask.clone() }, 404),
-        (Ask { node: "", ..ask.clone() }, 400),
+        (LinkRequest { key: "the access key of somebody", ..ask.clone() }, 401),
+        (LinkRequest { instance: Some("another".into()), ..ask.clone() }, 409),
+        (LinkRequest { hub: "nope", ..ask.clone() }, 404),
+        (LinkRequest { node: "", ..ask.clone() }, 400),
     ];
     for (ask, status) in refused {
         let response = ask.dial(&app).await.unwrap_err();
@@ -59,21 +60,21 @@ async fn links_are_refused_with_a_status_that_tells_why() {
 #[tokio::test]
 async fn the_app_server_speaks_first_and_a_refusal_ends_the_link() {
     let app = App::start().await;
-    let (socket, _) = Ask::of("a", 0).dial(&app).await.unwrap();
-    let mut link = Link::new(socket);
+    let (socket, _) = LinkRequest::of("a", 0).dial(&app).await.unwrap();
+    let mut link = ProxyLink::new(socket);
     let ServiceMessage::HandshakeRequest(request) = link.next().await else { panic!() };
     assert_eq!((request.version, request.kind), (1, LinkKind::Default));
     let error = Some("go away".into());
-    link.send(ServiceMessage::HandshakeResponse(HandshakeResponse { error, ..HandshakeResponse::default() })).await;
+    link.send(ServiceMessage::HandshakeResponse(LinkHandshakeResponse { error, ..LinkHandshakeResponse::default() }))
+        .await;
     link.closed().await;
 }
 
 #[tokio::test]
 async fn a_client_connects_calls_and_is_answered() {
     let mut app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
-    assert_eq!(app.news().await, "connected c1");
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    assert_eq!(app.event().await, "connected c1");
     let answers = [
         ("Add", "[40,2]", r#"{"type":3,"invocationId":"7","result":42}"#),
         ("add", "[40,2]", r#"{"type":3,"invocationId":"7","result":42}"#),
@@ -96,7 +97,7 @@ async fn a_client_connects_calls_and_is_answered() {
 #[tokio::test]
 async fn clients_of_both_protocols_are_answered_in_theirs() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", MessagePack).await;
     link.send(client.bytes(hex("0c950180a130a3416464922802"))).await;
     assert_eq!(link.data("c1").await.payload, hex("07950380a130032a"));
@@ -105,8 +106,7 @@ async fn clients_of_both_protocols_are_answered_in_theirs() {
 #[tokio::test]
 async fn errors_read_as_the_official_ones() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let failed = "Failed to invoke";
     let unexpected = "An unexpected error occurred invoking";
     let calls = [
@@ -125,10 +125,9 @@ async fn errors_read_as_the_official_ones() {
 }
 
 #[tokio::test]
-async fn detailed_errors_tell_more() {
+async fn detailed_errors_show_more() {
     let app = App::start_with(|hub| hub.detailed_errors(), |server| server).await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let calls = [
         ("Add", "[1]", "InvalidDataException: Invocation provides 1 argument(s) but target expects 2."),
         (
@@ -146,10 +145,9 @@ async fn detailed_errors_tell_more() {
 }
 
 #[tokio::test]
-async fn calls_that_want_streams_are_refused() {
+async fn streaming_invocations_of_plain_methods_are_refused() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let stream = "{\"type\":4,\"invocationId\":\"1\",\"target\":\"Add\",\"arguments\":[1,2]}\x1e";
     link.send(client.bytes(stream.into())).await;
     let text = "The client attempted to invoke the non-streaming 'Add' method with a streaming invocation.";
@@ -167,10 +165,9 @@ async fn calls_that_want_streams_are_refused() {
 }
 
 #[tokio::test]
-async fn calls_without_an_id_and_messages_of_no_meaning_are_never_answered() {
+async fn calls_without_an_id_and_unexpected_messages_are_never_answered() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     for target in ["Add", "nope", "Panic", "Fail"] {
         link.send(client.call(None, target, "[1]")).await;
     }
@@ -188,9 +185,9 @@ async fn calls_without_an_id_and_messages_of_no_meaning_are_never_answered() {
 #[tokio::test]
 async fn each_kind_of_send_is_one_frame_per_proxy() {
     let app = App::start().await;
-    let mut home = Link::open(&app, "a", 0).await;
-    let mut idle = Link::open(&app, "a", 1).await;
-    let mut other = Link::open(&app, "b", 0).await;
+    let mut home = ProxyLink::open(&app, "a", 0).await;
+    let mut idle = ProxyLink::open(&app, "a", 1).await;
+    let mut other = ProxyLink::open(&app, "b", 0).await;
     let client = home.client("c1", Json).await;
     let kinds = [
         "all",
@@ -251,10 +248,9 @@ fn check_send(kind: &str, message: &ServiceMessage) {
 }
 
 #[tokio::test]
-async fn whatever_the_kinds_what_is_sent_first_arrives_first() {
+async fn sends_of_all_kinds_arrive_in_order() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     link.send(client.call(Some("1"), "Mixed", "[]")).await;
     for n in 0..3_u8 {
         let payloads = [
@@ -284,11 +280,11 @@ async fn whatever_the_kinds_what_is_sent_first_arrives_first() {
 }
 
 #[tokio::test]
-async fn sends_from_outside_reach_every_proxy_or_nobody_silently() {
+async fn sends_from_outside_reach_every_proxy_and_none_is_no_error() {
     let app = App::start().await;
     let clients = app.handle.hub("test").unwrap().clients();
     assert_eq!(clients.all().send("M", ()).await.unwrap().proxies(), 0);
-    let (mut a, mut b) = (Link::open(&app, "a", 0).await, Link::open(&app, "b", 3).await);
+    let (mut a, mut b) = (ProxyLink::open(&app, "a", 0).await, ProxyLink::open(&app, "b", 3).await);
     assert_eq!(clients.all().send("M", ()).await.unwrap().proxies(), 2);
     for link in [&mut a, &mut b] {
         assert!(matches!(link.next().await, ServiceMessage::BroadcastData(_)));
@@ -299,8 +295,8 @@ async fn sends_from_outside_reach_every_proxy_or_nobody_silently() {
 #[tokio::test]
 async fn a_join_is_done_when_it_is_acknowledged() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let mut other = Link::open(&app, "b", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
+    let mut other = ProxyLink::open(&app, "b", 0).await;
     let client = link.client("c1", Json).await;
     link.send(client.call(Some("1"), "Join", "[\"g\"]")).await;
     let ServiceMessage::JoinGroupWithAck(join) = link.next().await else { panic!() };
@@ -318,9 +314,9 @@ async fn a_join_is_done_when_it_is_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_elsewhere_is_looked_for_at_every_proxy() {
+async fn an_unknown_connection_is_sent_to_every_proxy() {
     let app = App::start().await;
-    let (mut a, mut b) = (Link::open(&app, "a", 0).await, Link::open(&app, "b", 0).await);
+    let (mut a, mut b) = (ProxyLink::open(&app, "a", 0).await, ProxyLink::open(&app, "b", 0).await);
     let groups = app.handle.hub("test").unwrap().groups();
     let adding = tokio::spawn(async move { groups.add("stranger", "g").await });
     for (link, status) in [(&mut a, AckStatus::NotFound), (&mut b, AckStatus::Ok)] {
@@ -333,7 +329,7 @@ async fn a_connection_that_is_elsewhere_is_looked_for_at_every_proxy() {
 #[tokio::test]
 async fn a_join_fails_when_the_proxy_is_lost() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let groups = app.handle.hub("test").unwrap().groups();
     let adding = tokio::spawn(async move { groups.add("stranger", "g").await });
     assert!(matches!(link.next().await, ServiceMessage::JoinGroupWithAck(_)));
@@ -344,7 +340,7 @@ async fn a_join_fails_when_the_proxy_is_lost() {
 #[tokio::test]
 async fn too_much_for_a_slow_method_pauses_that_client_alone() {
     let mut app = App::start_with(|hub| hub.inbox_max_bytes(1000), |server| server).await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let (slow, quick) = (link.client("slow", Json).await, link.client("quick", Json).await);
     let padding = "x".repeat(300);
     for n in 0..6 {
@@ -360,13 +356,13 @@ async fn too_much_for_a_slow_method_pauses_that_client_alone() {
     app.gate.add_permits(6);
     let ServiceMessage::ConnectionFlowControl(resume) = link.next().await else { panic!() };
     assert_eq!((&*resume.connection_id, resume.operation), ("slow", FlowOperation::Resume));
-    let mut news = Vec::new();
+    let mut events = Vec::new();
     for _ in 0..8 {
-        news.push(app.news().await);
+        events.push(app.event().await);
     }
-    news.retain(|news| news.starts_with("unblocked"));
+    events.retain(|event| event.starts_with("unblocked"));
     assert_eq!(
-        news,
+        events,
         (0..6).map(|n| format!("unblocked {n}")).collect::<Vec<_>>(),
         "what was in flight is taken, in order"
     );
@@ -375,23 +371,22 @@ async fn too_much_for_a_slow_method_pauses_that_client_alone() {
 #[tokio::test]
 async fn abort_closes_the_client_and_ends_the_connection_once() {
     let mut app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     link.send_all(&[client.call(Some("1"), "Abort", "[]"), client.call(Some("2"), "Add", "[1,1]")]).await;
     let close = link.data("c1").await;
     assert_eq!((close.data_type, &close.payload[..]), (4, &b"{\"type\":7}\x1e"[..]));
     assert_eq!(link.next().await, client.left(None));
     link.send(client.left(None)).await;
     link.quiet().await;
-    assert_eq!(app.news().await, "connected c1");
-    assert_eq!(app.news().await, "disconnected c1 ");
-    app.no_news().await;
+    assert_eq!(app.event().await, "connected c1");
+    assert_eq!(app.event().await, "disconnected c1 ");
+    app.no_event().await;
 }
 
 #[tokio::test]
 async fn a_client_that_breaks_the_protocol_is_closed_and_may_come_back() {
     let mut app = App::start_with(|hub| hub.message_max_bytes(200), |server| server).await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let bystander = link.client("bystander", Json).await;
     for (id, bad) in [("c1", "{\"no\":\"type\"}\x1e".to_owned()), ("c2", "x".repeat(201))] {
         let client = link.client(id, Json).await;
@@ -402,74 +397,76 @@ async fn a_client_that_breaks_the_protocol_is_closed_and_may_come_back() {
         assert_eq!(link.next().await, client.left(None));
     }
     assert!(link.call(&bystander, "Add", "[1,1]").await.contains("\"result\":2"));
-    let mut news = Vec::new();
+    let mut events = Vec::new();
     for _ in 0..5 {
-        news.push(app.news().await);
+        events.push(app.event().await);
     }
-    news.sort();
-    assert!(news[3].starts_with("disconnected c1 Missing required property"), "{news:?}");
-    assert!(news[4].starts_with("disconnected c2 The maximum message size of 200B was exceeded."), "{news:?}");
+    events.sort();
+    assert!(events[3].starts_with("disconnected c1 Missing required property"), "{events:?}");
+    assert!(events[4].starts_with("disconnected c2 The maximum message size of 200B was exceeded."), "{events:?}");
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_closed_without_a_farewell() {
+async fn a_refused_connection_is_closed_without_a_close_message() {
     let mut app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = Client { id: "c1", protocol: Json };
+    let mut link = ProxyLink::open(&app, "a", 0).await;
+    let client = ScriptedClient { id: "c1", protocol: Json };
     link.send_all(&[client.opening("?refuse=1"), client.handshake(), client.call(Some("1"), "Add", "[1,1]")]).await;
     assert_eq!(link.data("c1").await.payload, "{}\x1e");
     let close = link.data("c1").await;
     assert_eq!(close.payload, "{\"type\":7,\"error\":\"Connection closed with an error.\"}\x1e");
     assert_eq!(link.next().await, client.left(None));
     link.quiet().await;
-    app.no_news().await;
+    app.no_event().await;
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_is_heard_out_and_missed_once() {
+async fn messages_of_a_client_that_leaves_are_handled_before_one_on_disconnected() {
     let mut app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
-    assert_eq!(app.news().await, "connected c1");
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    assert_eq!(app.event().await, "connected c1");
     link.send(client.call(None, "WaitForEnd", "[]")).await;
-    assert_eq!(app.news().await, "waiting");
+    assert_eq!(app.event().await, "waiting");
     app.gate.add_permits(1);
     link.send_all(&[client.call(None, "Block", "[1,\"\"]"), client.left(Some("gone"))]).await;
-    for news in ["cancelled", "unblocked 1", "disconnected c1 gone"] {
-        assert_eq!(app.news().await, news);
+    for event in ["cancelled", "unblocked 1", "disconnected c1 gone"] {
+        assert_eq!(app.event().await, event);
     }
     link.send_all(&[client.left(None), client.call(Some("1"), "Add", "[1,1]")]).await;
     link.quiet().await;
-    app.no_news().await;
+    app.no_event().await;
     assert!(app.metric("trunkline_app_connections{hub=\"test\"} 0"));
 }
 
 #[tokio::test]
 async fn a_lost_link_ends_the_connections_at_home_on_it_once() {
     let mut app = App::start().await;
-    let mut lost = Link::open(&app, "a", 1).await;
-    let mut kept = Link::open(&app, "a", 0).await;
+    let mut lost = ProxyLink::open(&app, "a", 1).await;
+    let mut kept = ProxyLink::open(&app, "a", 0).await;
     // Slot 1 was first and so is the lane: answers to clients of slot 0 come there too.
-    kept.send_all(&[Client { id: "c2", protocol: Json }.opening(""), Client { id: "c2", protocol: Json }.handshake()])
-        .await;
+    kept.send_all(&[
+        ScriptedClient { id: "c2", protocol: Json }.opening(""),
+        ScriptedClient { id: "c2", protocol: Json }.handshake(),
+    ])
+    .await;
     assert_eq!(lost.data("c2").await.payload, "{}\x1e");
     lost.client("c1", Json).await;
-    assert_eq!([app.news().await, app.news().await], ["connected c2", "connected c1"]);
+    assert_eq!([app.event().await, app.event().await], ["connected c2", "connected c1"]);
     drop(lost);
-    assert_eq!(app.news().await, "disconnected c1 The link to the proxy was lost.");
-    app.no_news().await;
-    let c2 = Client { id: "c2", protocol: Json };
+    assert_eq!(app.event().await, "disconnected c1 The link to the proxy was lost.");
+    app.no_event().await;
+    let c2 = ScriptedClient { id: "c2", protocol: Json };
     assert!(kept.call(&c2, "Add", "[1,1]").await.contains("\"result\":2"), "the next open slot is the lane");
 }
 
 #[tokio::test]
 async fn a_newer_link_for_a_slot_ends_the_old_one_first() {
     let mut app = App::start().await;
-    let mut old = Link::open(&app, "a", 0).await;
+    let mut old = ProxyLink::open(&app, "a", 0).await;
     old.client("c1", Json).await;
-    assert_eq!(app.news().await, "connected c1");
-    let mut new = Link::open(&app, "a", 0).await;
-    assert_eq!(app.news().await, "disconnected c1 The link to the proxy was lost.");
+    assert_eq!(app.event().await, "connected c1");
+    let mut new = ProxyLink::open(&app, "a", 0).await;
+    assert_eq!(app.event().await, "disconnected c1 The link to the proxy was lost.");
     old.closed().await;
     let client = new.client("c2", Json).await;
     assert!(new.call(&client, "Add", "[1,1]").await.contains("\"result\":2"));
@@ -477,9 +474,9 @@ async fn a_newer_link_for_a_slot_ends_the_old_one_first() {
 }
 
 #[tokio::test]
-async fn an_id_that_another_proxy_holds_is_turned_away() {
+async fn an_id_that_another_proxy_has_is_refused() {
     let app = App::start().await;
-    let (mut a, mut b) = (Link::open(&app, "a", 0).await, Link::open(&app, "b", 0).await);
+    let (mut a, mut b) = (ProxyLink::open(&app, "a", 0).await, ProxyLink::open(&app, "b", 0).await);
     let first = a.client("c1", Json).await;
     b.send(first.opening("")).await;
     assert!(matches!(b.next().await, ServiceMessage::CloseConnection(close) if close.connection_id == "c1"));
@@ -487,11 +484,11 @@ async fn an_id_that_another_proxy_holds_is_turned_away() {
 }
 
 #[tokio::test]
-async fn a_frame_that_is_none_drops_the_link_and_no_other() {
+async fn a_malformed_frame_drops_its_link_and_no_other() {
     let app = App::start().await;
-    let mut other = Link::open(&app, "b", 0).await;
+    let mut other = ProxyLink::open(&app, "b", 0).await;
     for bad in [&b"\x03\x91\xa1x"[..], b"\x02\x91\x04", b"\xff\xff\xff\xff\xff\x01"] {
-        let mut link = Link::open(&app, "a", 0).await;
+        let mut link = ProxyLink::open(&app, "a", 0).await;
         link.send_bytes(bad).await.unwrap();
         link.closed().await;
     }
@@ -500,9 +497,9 @@ async fn a_frame_that_is_none_drops_the_link_and_no_other() {
 }
 
 #[tokio::test]
-async fn what_was_read_is_acknowledged_and_pings_come_back() {
+async fn received_frames_are_acknowledged_and_pings_are_echoed() {
     let app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     link.client("c1", Json).await;
     let mut counters = Counters::new();
     (0..2).for_each(|_| {
@@ -513,26 +510,25 @@ async fn what_was_read_is_acknowledged_and_pings_come_back() {
             counters.handle_ping(&ping).unwrap();
         }
     }
-    link.measure().await;
+    link.fence().await;
 }
 
 #[tokio::test]
-async fn a_shutdown_says_goodbye_and_lets_nobody_in() {
+async fn a_shutdown_closes_links_and_refuses_new_ones() {
     let mut app = App::start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     link.client("c1", Json).await;
-    assert_eq!(app.news().await, "connected c1");
+    assert_eq!(app.event().await, "connected c1");
     app.handle.shutdown().await;
-    assert_eq!(app.news().await, "disconnected c1 ");
+    assert_eq!(app.event().await, "disconnected c1 ");
     link.closed().await;
-    assert_eq!(Ask::of("a", 0).dial(&app).await.unwrap_err().status().as_u16(), 503);
+    assert_eq!(LinkRequest::of("a", 0).dial(&app).await.unwrap_err().status().as_u16(), 503);
 }
 
 #[tokio::test]
 async fn a_send_waits_while_the_link_is_full_and_calls_are_still_answered() {
     let app = App::start_with(|hub| hub, |server| server.link_outbox_max_bytes(64 * 1024)).await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let everyone = app.handle.hub("test").unwrap().clients().all();
     let sending = tokio::spawn(async move {
         let text = "x".repeat(32 * 1024);

@@ -1,82 +1,82 @@
-//! Links that are cut and go on: what the app server keeps, repeats, and gives up.
+//! Resumption of links that were cut: what the app server keeps, replays, and gives up.
 
 use trunkline::HubProtocol::Json;
 use trunkline_protocol::service::*;
 
-use crate::stage::{App, Ask, Client, Link, json_of};
+use crate::harness::{App, LinkRequest, ProxyLink, ScriptedClient, json_of};
 
-/// Longer than any of these tests.
+/// Window that is longer than any of these tests.
 const LONG_MS: u64 = 600_000;
-/// Soon over.
+/// Window that is soon over, in milliseconds.
 const SHORT_MS: u64 = 100;
 
-/// The first session of a slot, or the same one again.
-fn session(received: Option<u64>, window_ms: u64) -> Ask {
-    Ask { session: Some((1, received, window_ms)), ..Ask::of("a", 0) }
+/// First session of a slot, or its resumption.
+fn session(received: Option<u64>, window_ms: u64) -> LinkRequest {
+    LinkRequest { session: Some((1, received, window_ms)), ..LinkRequest::of("a", 0) }
 }
 
-/// A client at home on a fresh session that can resume, and the frames that it took: 2 up, 1 down.
-async fn begin(app: &mut App, window_ms: u64) -> (Link, Client) {
-    let (mut link, received) = Link::open_as(app, session(None, window_ms)).await;
+/// Opens a client at home on a fresh session that can resume; that takes 2 frames up and 1 down.
+async fn begin(app: &mut App, window_ms: u64) -> (ProxyLink, ScriptedClient) {
+    let (mut link, received) = ProxyLink::open_as(app, session(None, window_ms)).await;
     assert_eq!(received, 0);
     let client = link.client("c1", Json).await;
-    assert_eq!(app.news().await, "connected c1");
+    assert_eq!(app.event().await, "connected c1");
     (link, client)
 }
 
 #[tokio::test]
-async fn a_cut_link_goes_on_with_what_was_not_received() {
+async fn a_cut_link_resumes_with_the_frames_not_received() {
     let mut app = App::start().await;
     let (mut link, client) = begin(&mut app, LONG_MS).await;
     assert!(link.call(&client, "Add", "[1,1]").await.contains("\"result\":2"));
     drop(link);
     app.handle.hub("test").unwrap().clients().all().send("M", (1,)).await.unwrap();
     // The result was lost with the socket, as far as this proxy says.
-    let (mut link, taken) = Link::open_as(&app, session(Some(1), LONG_MS)).await;
+    let (mut link, taken) = ProxyLink::open_as(&app, session(Some(1), LONG_MS)).await;
     assert_eq!(taken, 3, "open, handshake, call");
     assert_eq!(json_of(&link.data("c1").await)["result"], 2);
     assert!(matches!(link.next().await, ServiceMessage::BroadcastData(_)), "what was sent meanwhile");
     assert!(link.call(&client, "Add", "[2,1]").await.contains("\"result\":3"));
-    app.no_news().await;
+    app.no_event().await;
     assert!(app.metric("trunkline_app_links_resumed_total{hub=\"test\"} 1"));
     assert!(app.metric("trunkline_app_links{hub=\"test\"} 1"));
 }
 
 #[tokio::test]
-async fn what_comes_again_is_not_done_again() {
+async fn replayed_frames_are_handled_once() {
     let mut app = App::start().await;
     let (link, client) = begin(&mut app, LONG_MS).await;
     drop(link);
     let block = |n: u8| client.call(None, "Block", &format!("[{n},\"\"]"));
     app.gate.add_permits(10);
-    let (mut link, taken) = Link::open_as(&app, session(Some(1), LONG_MS)).await;
+    let (mut link, taken) = ProxyLink::open_as(&app, session(Some(1), LONG_MS)).await;
     link.send_all(&[block(1), block(2)]).await;
-    assert_eq!([app.news().await, app.news().await], ["unblocked 1", "unblocked 2"]);
+    assert_eq!([app.event().await, app.event().await], ["unblocked 1", "unblocked 2"]);
     // This dial was made before those two were known to be taken; its own answer says from where to go on.
-    let (mut link, again) = Link::open_as(&app, session(Some(1), LONG_MS)).await;
+    let (mut link, again) = ProxyLink::open_as(&app, session(Some(1), LONG_MS)).await;
     assert_eq!((taken, again), (2, 4));
     link.send(block(3)).await;
-    assert_eq!(app.news().await, "unblocked 3");
-    app.no_news().await;
+    assert_eq!(app.event().await, "unblocked 3");
+    app.no_event().await;
 }
 
 #[tokio::test]
 async fn a_session_has_one_socket_and_the_old_one_goes_first() {
     let mut app = App::start().await;
     let (mut old, client) = begin(&mut app, LONG_MS).await;
-    let (mut new, _) = Link::open_as(&app, session(Some(1), LONG_MS)).await;
+    let (mut new, _) = ProxyLink::open_as(&app, session(Some(1), LONG_MS)).await;
     old.closed().await;
     assert!(new.call(&client, "Add", "[1,1]").await.contains("\"result\":2"));
-    app.no_news().await;
+    app.no_event().await;
 }
 
 #[tokio::test]
-async fn a_session_that_is_not_known_is_refused_and_so_is_a_late_dial() {
+async fn an_unknown_session_and_a_late_dial_are_refused() {
     let mut app = App::start().await;
     let unknown = session(Some(0), LONG_MS).dial(&app).await.unwrap_err();
     assert_eq!(unknown.status().as_u16(), 410);
     let (mut link, client) = begin(&mut app, LONG_MS).await;
-    drop(Ask { session: Some((0, None, LONG_MS)), ..Ask::of("b", 0) }.dial(&app).await.unwrap_err());
+    drop(LinkRequest { session: Some((0, None, LONG_MS)), ..LinkRequest::of("b", 0) }.dial(&app).await.unwrap_err());
     let late = session(Some(7), LONG_MS).dial(&app).await.unwrap_err();
     assert_eq!(late.status().as_u16(), 412);
     assert!(link.call(&client, "Add", "[1,1]").await.contains("\"result\":2"), "the live socket is not touched");
@@ -87,46 +87,47 @@ async fn the_next_session_of_a_slot_ends_the_one_before() {
     let mut app = App::start().await;
     let (link, _) = begin(&mut app, LONG_MS).await;
     drop(link);
-    let next = Ask { session: Some((2, None, LONG_MS)), ..Ask::of("a", 0) };
-    let (mut link, _) = Link::open_as(&app, next).await;
-    assert_eq!(app.news().await, "disconnected c1 The link to the proxy was lost.");
+    let next = LinkRequest { session: Some((2, None, LONG_MS)), ..LinkRequest::of("a", 0) };
+    let (mut link, _) = ProxyLink::open_as(&app, next).await;
+    assert_eq!(app.event().await, "disconnected c1 The link to the proxy was lost.");
     link.client("c2", Json).await;
     let over = session(Some(1), LONG_MS).dial(&app).await.unwrap_err();
     assert_eq!(over.status().as_u16(), 410);
 }
 
 #[tokio::test]
-async fn a_proxy_that_stays_away_is_given_up_and_its_connections_are_missed_once() {
+async fn a_proxy_that_stays_away_is_given_up_and_its_connections_close_once() {
     let mut app = App::start().await;
     let (link, _) = begin(&mut app, SHORT_MS).await;
     drop(link);
-    assert_eq!(app.news().await, "disconnected c1 The link to the proxy was lost.");
-    app.no_news().await;
+    assert_eq!(app.event().await, "disconnected c1 The link to the proxy was lost.");
+    app.no_event().await;
     assert!(app.metric("trunkline_app_connections{hub=\"test\"} 0"));
 }
 
 #[tokio::test]
-async fn a_proxy_that_says_goodbye_or_started_again_is_not_waited_for() {
+async fn a_proxy_that_drained_or_restarted_has_no_resume_window() {
     let mut app = App::start().await;
     let (mut link, _) = begin(&mut app, LONG_MS).await;
-    link.say_goodbye().await;
-    assert_eq!(app.news().await, "disconnected c1 The link to the proxy was lost.");
+    link.end_session().await;
+    assert_eq!(app.event().await, "disconnected c1 The link to the proxy was lost.");
 
-    let (mut link, _) = Link::open_as(&app, Ask { session: Some((2, None, LONG_MS)), ..Ask::of("a", 0) }).await;
+    let (mut link, _) =
+        ProxyLink::open_as(&app, LinkRequest { session: Some((2, None, LONG_MS)), ..LinkRequest::of("a", 0) }).await;
     link.client("c2", Json).await;
-    assert_eq!(app.news().await, "connected c2");
+    assert_eq!(app.event().await, "connected c2");
     drop(link);
     until(|| app.metric("trunkline_app_links{hub=\"test\"} 0")).await;
-    let restarted = Ask { boot: "another boot", ..session(None, LONG_MS) };
-    let (_link, _) = Link::open_as(&app, restarted).await;
-    assert_eq!(app.news().await, "disconnected c2 The link to the proxy was lost.");
+    let restarted = LinkRequest { boot: "another boot", ..session(None, LONG_MS) };
+    let (_link, _) = ProxyLink::open_as(&app, restarted).await;
+    assert_eq!(app.event().await, "disconnected c2 The link to the proxy was lost.");
 }
 
 #[tokio::test]
-async fn the_lane_stays_while_its_session_lives_and_what_waits_keeps_its_order() {
+async fn the_send_link_stays_while_its_session_lives_and_keeps_its_order() {
     let mut app = App::start().await;
     let (lane, _) = begin(&mut app, LONG_MS).await;
-    let mut other = Link::open(&app, "a", 1).await;
+    let mut other = ProxyLink::open(&app, "a", 1).await;
     drop(lane);
     until(|| app.metric("trunkline_app_links{hub=\"test\"} 1")).await;
     let everyone = app.handle.hub("test").unwrap().clients().all();
@@ -134,10 +135,10 @@ async fn the_lane_stays_while_its_session_lives_and_what_waits_keeps_its_order()
         everyone.send("M", (n,)).await.unwrap();
     }
     other.quiet().await;
-    let (mut lane, _) = Link::open_as(&app, session(Some(1), LONG_MS)).await;
+    let (mut lane, _) = ProxyLink::open_as(&app, session(Some(1), LONG_MS)).await;
     for n in 0..3_u8 {
         let ServiceMessage::BroadcastData(data) = lane.next().await else { panic!() };
-        let invocation = crate::stage::invocation(Json, data.payloads.get(Json).unwrap());
+        let invocation = crate::harness::invocation(Json, data.payloads.get(Json).unwrap());
         assert_eq!(Json.value::<u8>(&invocation.arguments[0]).unwrap(), n);
     }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use futures_util::stream::{self, Stream, StreamExt};
 use serde_json::json;
 use tokio::sync::mpsc;
-use trunkline::HubProtocol::{Json, MessagePack};
+use trunkline::HubProtocol::MessagePack;
 use trunkline::{Context, Hub, HubError, UploadStream};
 use trunkline_protocol::service::ServiceMessage;
 
-use crate::stage::{App, Link};
+use crate::harness::{App, ProxyLink};
 
-/// Tells when it is dropped.
+/// Reports when it is dropped.
 struct Alarm(mpsc::UnboundedSender<&'static str>);
 
 impl Drop for Alarm {
@@ -62,8 +62,7 @@ async fn start() -> App {
 #[tokio::test]
 async fn items_come_in_their_order_and_then_the_end_without_a_result() {
     let app = start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     for method in ["Count", "count", "CountIfFew"] {
         let call = json!({"type": 4, "invocationId": "1", "target": method, "arguments": [3]});
         link.send(client.json(&call)).await;
@@ -81,7 +80,7 @@ async fn items_come_in_their_order_and_then_the_end_without_a_result() {
 #[tokio::test]
 async fn a_client_of_message_pack_gets_its_stream_in_that() {
     let app = start().await;
-    let mut link = Link::open(&app, "a", 0).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", MessagePack).await;
     link.send(client.bytes(crate::hex("0d950480a130a5436f756e749101"))).await;
     assert_eq!(link.data("c1").await.payload, crate::hex("06940280a13000"));
@@ -89,10 +88,9 @@ async fn a_client_of_message_pack_gets_its_stream_in_that() {
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_off_ends_with_the_error() {
+async fn a_failed_stream_ends_with_its_error() {
     let app = start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let base = "An error occurred on the server while streaming results.";
     for (shown, text) in [(true, format!("{base} HubException: as asked")), (false, base.to_owned())] {
         let call = json!({"type": 4, "invocationId": "1", "target": "BreakOff", "arguments": [shown]});
@@ -107,8 +105,7 @@ async fn a_stream_that_breaks_off_ends_with_the_error() {
 #[tokio::test]
 async fn a_stream_that_never_begins_fails_as_a_call_does() {
     let app = start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     link.send(client.json(&json!({"type": 4, "invocationId": "1", "target": "CountIfFew", "arguments": [10]}))).await;
     let text = "An unexpected error occurred invoking 'CountIfFew' on the server. HubException: too many";
     assert_eq!(link.json("c1").await, json!({"type": 3, "invocationId": "1", "error": text}));
@@ -117,14 +114,13 @@ async fn a_stream_that_never_begins_fails_as_a_call_does() {
 #[tokio::test]
 async fn a_result_of_a_streaming_method_is_refused() {
     let app = start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let text = "The client attempted to invoke the streaming 'Count' method with a non-streaming invocation.";
     let answer = link.call(&client, "Count", "[3]").await;
     assert_eq!(answer, format!("{{\"type\":3,\"invocationId\":\"7\",\"error\":\"{text}\"}}\x1e"));
 }
 
-/// An app with an endless stream, which tells when it is dropped.
+/// Starts an app with an endless stream, which reports when it is dropped.
 async fn endless() -> (App, mpsc::UnboundedReceiver<&'static str>) {
     let (sender, dropped) = mpsc::unbounded_channel();
     let endless = move || {
@@ -141,8 +137,7 @@ async fn endless() -> (App, mpsc::UnboundedReceiver<&'static str>) {
 #[tokio::test]
 async fn a_cancelled_stream_is_dropped_and_ends_without_an_error() {
     let (app, mut dropped) = endless().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     link.send(client.json(&json!({"type": 4, "invocationId": "1", "target": "Endless", "arguments": []}))).await;
     assert_eq!(link.json("c1").await["item"], 0);
     assert!(app.metric("trunkline_app_streams_running{hub=\"test\"} 1"));
@@ -159,13 +154,12 @@ async fn a_cancelled_stream_is_dropped_and_ends_without_an_error() {
 #[tokio::test]
 async fn a_stream_ends_with_its_connection_and_the_hook_comes_after_it() {
     let (mut app, mut dropped) = endless().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
-    assert_eq!(app.news().await, "connected c1");
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    assert_eq!(app.event().await, "connected c1");
     link.send(client.json(&json!({"type": 4, "invocationId": "1", "target": "Endless", "arguments": []}))).await;
     assert_eq!(link.json("c1").await["item"], 0);
     link.send(client.left(None)).await;
-    assert_eq!(app.news().await, "disconnected c1 ");
+    assert_eq!(app.event().await, "disconnected c1 ");
     assert_eq!(dropped.try_recv(), Ok("dropped"));
     link.quiet().await;
 }
@@ -173,8 +167,7 @@ async fn a_stream_ends_with_its_connection_and_the_hook_comes_after_it() {
 #[tokio::test]
 async fn an_id_that_is_active_can_not_be_used_again() {
     let (app, _dropped) = endless().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let call = json!({"type": 4, "invocationId": "1", "target": "Endless", "arguments": []});
     link.send_all(&[client.json(&call), client.json(&call)]).await;
     let mut got = [link.json("c1").await, link.json("c1").await];
@@ -202,12 +195,12 @@ async fn items_are_made_only_as_the_link_takes_them() {
         }
     };
     let app = App::start_with(|hub| hub.method("Flood", flood), |server| server.link_outbox_max_bytes(64 * 1024)).await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     link.send(client.json(&json!({"type": 4, "invocationId": "1", "target": "Flood", "arguments": []}))).await;
     // Nothing is read here: 64 MiB fit neither into the outbox nor into the sockets' own buffers.
     let mut before = 0;
     loop {
+        // sleep: nothing tells from outside that a stream has stopped making items
         tokio::time::sleep(Duration::from_millis(50)).await;
         let now = made.load(Ordering::Relaxed);
         if now > 0 && now == before {
@@ -231,8 +224,7 @@ async fn items_are_made_only_as_the_link_takes_them() {
 #[tokio::test]
 async fn a_stream_goes_up_while_another_comes_down() {
     let app = start().await;
-    let mut link = Link::open(&app, "a", 0).await;
-    let client = link.client("c1", Json).await;
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let call = json!({"type": 4, "invocationId": "1", "target": "Double", "arguments": [], "streamIds": ["0"]});
     link.send(client.json(&call)).await;
     for n in [1, 2, 3] {

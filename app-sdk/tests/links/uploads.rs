@@ -8,7 +8,7 @@ use trunkline::HubProtocol::Json;
 use trunkline::{Context, Hub, HubError, UploadStream};
 use trunkline_protocol::service::{FlowOperation, ServiceMessage};
 
-use crate::stage::{App, Client, Link, json_of};
+use crate::harness::{App, ProxyLink, ScriptedClient, json_of};
 
 async fn sum(mut numbers: UploadStream<i64>, factor: i64) -> Result<i64, HubError> {
     let mut sum = 0;
@@ -56,13 +56,13 @@ fn failure(target: &str, text: &str) -> Value {
     json!({"type": 3, "invocationId": "1", "error": error})
 }
 
-async fn open(app: &App) -> (Link, Client) {
-    let mut link = Link::open(app, "a", 0).await;
+async fn open(app: &App) -> (ProxyLink, ScriptedClient) {
+    let mut link = ProxyLink::open(app, "a", 0).await;
     let client = link.client("c1", Json).await;
     (link, client)
 }
 
-async fn send_all(link: &mut Link, client: &Client, messages: &[Value]) {
+async fn send_all(link: &mut ProxyLink, client: &ScriptedClient, messages: &[Value]) {
     let frames: Vec<_> = messages.iter().map(|message| client.json(message)).collect();
     link.send_all(&frames).await;
 }
@@ -83,7 +83,7 @@ async fn an_upload_goes_beside_the_arguments() {
 }
 
 #[tokio::test]
-async fn several_uploads_mix_in_any_order() {
+async fn several_uploads_interleave_in_any_order() {
     let app = App::start_with(with_uploads, |server| server).await;
     let (mut link, client) = open(&app).await;
     let messages = [
@@ -100,7 +100,7 @@ async fn several_uploads_mix_in_any_order() {
 }
 
 #[tokio::test]
-async fn an_upload_that_the_client_breaks_off_fails_with_its_text() {
+async fn an_upload_that_the_client_fails_ends_with_its_error() {
     let app = App::start_with(with_uploads, |server| server).await;
     let (mut link, client) = open(&app).await;
     let broken = json!({"type": 3, "invocationId": "0", "error": "Something bad"});
@@ -119,7 +119,7 @@ async fn an_item_that_does_not_fit_ends_its_upload() {
 }
 
 #[tokio::test]
-async fn what_a_method_leaves_unread_is_dropped_and_its_ids_are_free_again() {
+async fn unread_items_are_dropped_and_their_ids_are_free_again() {
     let app = App::start_with(with_uploads, |server| server).await;
     let (mut link, client) = open(&app).await;
     for n in 1..=3 {
@@ -160,7 +160,7 @@ async fn uploads_of_one_id_are_refused() {
 
 #[tokio::test]
 async fn an_upload_is_cut_off_when_its_client_leaves() {
-    let (told, mut news) = mpsc::unbounded_channel();
+    let (told, mut events) = mpsc::unbounded_channel();
     let app = App::start_with(
         |hub| {
             hub.method("Watch", move |mut numbers: UploadStream<i64>| {
@@ -179,10 +179,10 @@ async fn an_upload_is_cut_off_when_its_client_leaves() {
     let (mut link, client) = open(&app).await;
     send_all(&mut link, &client, &[upload("Watch", json!([]), json!(["0"])), item("0", json!(1))]).await;
     link.send(client.left(None)).await;
-    assert_eq!(news.recv().await.unwrap(), "Ok(1)");
+    assert_eq!(events.recv().await.unwrap(), "Ok(1)");
     let cut_off = "Err(OperationCanceledException: The connection ended before the upload did.)";
-    assert_eq!(news.recv().await.unwrap(), cut_off);
-    assert_eq!(news.recv().await.unwrap(), "over");
+    assert_eq!(events.recv().await.unwrap(), cut_off);
+    assert_eq!(events.recv().await.unwrap(), "over");
 }
 
 #[tokio::test]
@@ -192,7 +192,7 @@ async fn too_many_items_pause_the_client_until_they_are_taken() {
     let late = move |numbers| sum_after(Arc::clone(&gate), numbers);
     let mut app = App::start_with(|hub| hub.upload_max_items(4).method("Late", late), |server| server).await;
     let (mut link, client) = open(&app).await;
-    assert_eq!(app.news().await, "connected c1");
+    assert_eq!(app.event().await, "connected c1");
     send_all(&mut link, &client, &[upload("Late", json!([]), json!(["0"]))]).await;
     let items: Vec<_> = (0..6).map(|n| item("0", json!(n))).collect();
     send_all(&mut link, &client, &items).await;
@@ -204,7 +204,7 @@ async fn too_many_items_pause_the_client_until_they_are_taken() {
     link.quiet().await;
 }
 
-/// Starts to read when it is told.
+/// Starts to read at a signal.
 async fn sum_after(gate: Arc<Notify>, mut numbers: UploadStream<i64>) -> Result<i64, HubError> {
     gate.notified().await;
     let mut sum = 0;
@@ -214,26 +214,19 @@ async fn sum_after(gate: Arc<Notify>, mut numbers: UploadStream<i64>) -> Result<
     Ok(sum)
 }
 
-async fn with_budgets() -> (App, Link, Client) {
+async fn with_budgets() -> (App, ProxyLink, ScriptedClient) {
     let hub_with = |hub| with_uploads(hub).inbox_max_bytes(1000).waiting_inbox_max_bytes(4000).detailed_errors();
     let app = App::start_with(hub_with, |server| server).await;
     let (mut link, client) = open(&app).await;
     send_all(&mut link, &client, &[upload("Sum", json!([1]), json!(["0"]))]).await;
-    link.measure().await;
+    link.fence().await;
     (app, link, client)
-}
-
-/// Calls that wait behind the first of them, of nearly 500 bytes each.
-async fn block(link: &mut Link, client: &Client, calls: u32) {
-    for n in 0..calls {
-        link.send(client.call(None, "Block", &format!("[{n},\"{}\"]", "x".repeat(420)))).await;
-    }
 }
 
 #[tokio::test]
 async fn a_client_whose_next_item_is_awaited_is_read_up_to_the_second_budget() {
     let (_app, mut link, client) = with_budgets().await;
-    block(&mut link, &client, 7).await;
+    link.block(&client, 7).await;
     send_all(&mut link, &client, &[item("0", json!(5)), end("0")]).await;
     // The item came through behind more than the first budget. Nobody awaits one any more: now the client is paused.
     let (pause, answer) = pause_and_answer(&mut link).await;
@@ -243,14 +236,14 @@ async fn a_client_whose_next_item_is_awaited_is_read_up_to_the_second_budget() {
 #[tokio::test]
 async fn beyond_the_second_budget_the_wait_for_an_item_fails() {
     let (_app, mut link, client) = with_budgets().await;
-    block(&mut link, &client, 10).await;
+    link.block(&client, 10).await;
     let (pause, answer) = pause_and_answer(&mut link).await;
     assert_eq!(pause, FlowOperation::Pause);
     let error = answer["error"].as_str().unwrap();
     assert!(error.contains("Hub::waiting_inbox_max_bytes"), "{error}");
 }
 
-async fn pause_and_answer(link: &mut Link) -> (FlowOperation, Value) {
+async fn pause_and_answer(link: &mut ProxyLink) -> (FlowOperation, Value) {
     let (mut pause, mut answer) = (None, None);
     while pause.is_none() || answer.is_none() {
         match link.next().await {

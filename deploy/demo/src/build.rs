@@ -1,4 +1,4 @@
-//! Build what is to run, and find it.
+//! Build of the programs, and their paths.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,13 +12,13 @@ use crate::signals::StopSignals;
 /// The programs that the demo runs.
 #[derive(Debug)]
 pub(crate) struct Programs {
-    /// The chat app server.
+    /// Path of the chat app server.
     pub(crate) chat: PathBuf,
-    /// The proxy.
+    /// Path of the `trunkline` command.
     pub(crate) proxy: PathBuf,
 }
 
-/// Builds both in release mode, with cargo's progress on stderr; `None` when told to stop meanwhile.
+/// Builds both in release mode, with cargo's progress on stderr; returns `None` if a signal stops the build.
 pub(crate) async fn release(stop: &mut StopSignals) -> anyhow::Result<Option<Programs>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
@@ -30,16 +30,16 @@ pub(crate) async fn release(stop: &mut StopSignals) -> anyhow::Result<Option<Pro
     if let Some(folder) = std::env::var_os("CARGO_MANIFEST_DIR") {
         command.current_dir(folder);
     }
-    // What `cargo run` told about this crate is no matter of others, but might have them built anew.
-    let told =
+    // Variables that `cargo run` sets for this crate don't concern the others, but could cause them to be built again.
+    let is_of_cargo_run =
         |name: &str| ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|prefix| name.starts_with(prefix));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(told)) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_of_cargo_run)) {
         command.env_remove(name);
     }
     let mut build = Group::start(command).with_context(|| format!("{} can't be run", cargo.display()))?;
     let status = tokio::select! {
         status = build.wait() => status?,
-        () = stop.told() => {
+        () = stop.received() => {
             build.end().await;
             return Ok(None);
         }
@@ -50,12 +50,12 @@ pub(crate) async fn release(stop: &mut StopSignals) -> anyhow::Result<Option<Pro
     Programs::below(&profile_folder()?.with_file_name("release")).map(Some)
 }
 
-/// What was built in the profile of this program.
+/// Finds the programs in the profile of this one.
 pub(crate) fn beside_this_program() -> anyhow::Result<Programs> {
     Programs::below(&profile_folder()?)
 }
 
-/// The folder of this program: `target/<profile>`, wherever that is.
+/// Returns the folder of this program: `target/<profile>`, wherever that is.
 fn profile_folder() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe().context("the folder of this program is not known")?;
     program.parent().map(Path::to_owned).context("this program is in no folder")

@@ -1,23 +1,23 @@
-//! The processes of the demo: started in order, watched together, stopped in the other order.
+//! All processes of the demo: started in order, watched together, stopped in reverse order.
 
 use std::future::poll_fn;
 use std::task::Poll;
 
 use anyhow::anyhow;
 
-use crate::answer::until_ready;
 use crate::build::Programs;
 use crate::plan::Plan;
 use crate::process::{Process, say};
-use crate::signals::told_again;
+use crate::readiness::until_ready;
+use crate::signals::received_again;
 
-/// The app server first, then the proxies.
+/// Running processes: the app server first, then the proxies.
 #[derive(Debug, Default)]
 pub(crate) struct Fleet(Vec<Process>);
 
 impl Fleet {
-    /// Starts all, says what to open, and runs until something is wrong: it returns no sooner. Cancelled, what was
-    /// started goes on and is to be stopped.
+    /// Starts all processes, prints what to open, and returns once something fails. If it is cancelled, processes that
+    /// were started go on and have to be stopped.
     pub(crate) async fn run(&mut self, plan: &Plan, programs: &Programs) -> anyhow::Error {
         if let Err(error) = self.start(plan, programs).await {
             return error;
@@ -26,11 +26,11 @@ impl Fleet {
         self.first_end().await
     }
 
-    /// Stops all, gently unless whoever asked for it asks again. None is left when this returns.
+    /// Stops all processes, gently unless a second signal comes. None is left when this returns.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         let outcome = tokio::select! {
             outcome = self.end() => outcome,
-            () = told_again() => Err(anyhow!("asked to stop a second time, and stopped without leave")),
+            () = received_again() => Err(anyhow!("asked to stop a second time, and stopped without leave")),
         };
         for process in &mut self.0 {
             process.kill().await;
@@ -38,7 +38,7 @@ impl Fleet {
         outcome
     }
 
-    /// Proxies first, so that they take leave of their clients, then their app server.
+    /// Ends the proxies first, so that they close their clients, then their app server.
     async fn end(&mut self) -> anyhow::Result<()> {
         let apps = self.0.len().min(1);
         let (app, proxies) = self.0.split_at_mut(apps);
@@ -73,22 +73,23 @@ impl Fleet {
 
     async fn unless_one_ends(&mut self, step: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
         tokio::select! {
-            // Somebody else may answer in place of one that has ended.
+            // Another program may answer in place of a process that has ended.
             biased;
             error = self.first_end() => Err(error),
             outcome = step => outcome,
         }
     }
 
-    /// Waits until one of them ends; what to say of it. Cancel-safe: an end that was not told is found again.
+    /// Waits until a process ends, and returns the error to report. Cancel-safe: an end that was not reported is found
+    /// again.
     async fn first_end(&mut self) -> anyhow::Error {
-        let place = poll_fn(|cx| {
+        let index = poll_fn(|cx| {
             let ended = self.0.iter_mut().position(|process| process.poll_end(cx).is_ready());
             ended.map_or(Poll::Pending, Poll::Ready)
         })
         .await;
-        match self.0.get_mut(place) {
-            Some(process) => process.obituary().await,
+        match self.0.get_mut(index) {
+            Some(process) => process.unexpected_end().await,
             None => anyhow!("there is nothing to run"),
         }
     }

@@ -1,18 +1,27 @@
 #![forbid(unsafe_code)]
-//! `cargo demo`: builds and runs a chat through two proxies and one app server, for real, and says what to open.
+//! `cargo demo`: builds and runs a chat through two proxies and one app server, and prints what to open.
 //!
 //! ```text
 //!  plan (flags, checked) ──► build ──► fleet (three processes) ──► ready: what to open
 //!                              └──── a signal, or a process that ends ────┴──► stop all, wait, exit
 //! ```
 //!
-//! Lower rooms never import higher ones: `plan`, `answer`, `signals` ← `process` ← `build` ← `fleet` ← this file.
+//! Modules, lowest first; a module never imports a higher one:
+//!
+//! | module | contents |
+//! |---|---|
+//! | `plan` | flags, checked |
+//! | `readiness` | HTTP requests until a process is ready |
+//! | `signals` | signals, sent and received |
+//! | `process` | one process: start, log, end |
+//! | `build` | the build of the programs, and their paths |
+//! | `fleet` | all processes: started, watched, stopped |
 
-mod answer;
 mod build;
 mod fleet;
 mod plan;
 mod process;
+mod readiness;
 mod signals;
 
 use std::process::ExitCode;
@@ -51,9 +60,9 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let mut fleet = Fleet::default();
     let outcome = tokio::select! {
         error = fleet.run(&plan, &programs) => Err(error),
-        () = stop.told() => Ok(()),
+        () = stop.received() => Ok(()),
     };
-    // Whatever happened, nothing stays behind; the first error is the one to tell.
+    // Whatever happened, no process stays behind; the first error is reported.
     let stopped = fleet.stop().await;
     outcome.and(stopped)
 }

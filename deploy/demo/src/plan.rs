@@ -1,4 +1,4 @@
-//! What is to run: the flags as typed, then as meant, checked.
+//! Plan of the demo: the flags, checked.
 
 use std::fmt::Write;
 use std::io::ErrorKind;
@@ -30,28 +30,25 @@ pub(crate) struct Args {
     pub(crate) no_build: bool,
 }
 
-/// What is to run.
+/// Plan of the processes to run.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// Where the app server listens.
+    /// Listen address of the app server.
     pub(crate) app: SocketAddr,
-    /// The proxies before it.
     pub(crate) proxies: Vec<ProxyPlan>,
 }
 
-/// One proxy.
+/// Plan of one proxy.
 #[derive(Debug)]
 pub(crate) struct ProxyPlan {
-    /// Its name, in its log and on its page.
+    /// Name in its log and on its page.
     pub(crate) name: String,
-    /// Where it takes clients.
     pub(crate) listen: SocketAddr,
-    /// Where it is looked after.
     pub(crate) admin: SocketAddr,
 }
 
 impl Plan {
-    /// Checks what was typed; the error names the flag.
+    /// Checks the flags; the error names the flag.
     pub(crate) fn new(Args { app, proxies, admins, .. }: Args) -> anyhow::Result<Self> {
         if proxies.len() != admins.len() {
             bail!("{} times --proxy but {} times --admin: each proxy needs one of both", proxies.len(), admins.len());
@@ -73,9 +70,9 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Finds out whether all addresses are free. The processes would notice too, but name flags of their own.
+    /// Checks that all addresses are free. The processes would notice too, but name their own flags.
     pub(crate) fn check_ports(&self) -> anyhow::Result<()> {
-        // All are held until the last one is had, so that an address that was given twice is found as well.
+        // All stay bound until the last one is, so that an address that was given twice is found as well.
         let mut held = Vec::new();
         for (flag, address) in self.addresses() {
             match TcpListener::bind(address) {
@@ -92,19 +89,19 @@ impl Plan {
         Ok(())
     }
 
-    /// The command line of the app server.
+    /// Returns the arguments of the app server.
     pub(crate) fn app_arguments(&self) -> Vec<String> {
         words(["--listen", &self.app.to_string(), "--name", "chat"])
     }
 
-    /// The command line of a proxy.
+    /// Returns the arguments of a proxy.
     pub(crate) fn proxy_arguments(&self, proxy: &ProxyPlan) -> Vec<String> {
         let (listen, admin) = (proxy.listen.to_string(), proxy.admin.to_string());
         let upstream = format!("http://{}", self.app);
         words(["serve", "--listen", &listen, "--admin", &admin, "--upstream", &upstream, "--node-name", &proxy.name])
     }
 
-    /// What to tell whoever runs the demo.
+    /// Returns the text that says what to open.
     pub(crate) fn invitation(&self) -> String {
         let mut text = String::from("\nChat: open one tab for each proxy, and they see each other's messages.\n");
         for proxy in &self.proxies {
@@ -118,7 +115,7 @@ impl Plan {
         text
     }
 
-    /// What to type so that only this address is another one.
+    /// Returns the flags to type so that only this address changes.
     fn with_another(&self, flag: &str, address: SocketAddr) -> String {
         let mut words = Vec::new();
         for (_, one) in self.addresses().filter(|(named, _)| *named == flag) {
@@ -127,7 +124,7 @@ impl Plan {
         words.join(" ")
     }
 
-    /// All addresses, each with the flag that changes it.
+    /// Returns all addresses, each with the flag that changes it.
     fn addresses(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
         let of_proxies = self.proxies.iter().flat_map(|proxy| [("--proxy", proxy.listen), ("--admin", proxy.admin)]);
         [("--app", self.app)].into_iter().chain(of_proxies)
@@ -151,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn without_flags_it_is_the_fleet_of_the_readme() {
+    fn the_default_is_the_fleet_of_the_readme() {
         let plan = plan(&[]).unwrap();
         let [first, second] = plan.proxies.as_slice() else { panic!("two proxies") };
         assert_eq!(plan.app_arguments().join(" "), "--listen 127.0.0.1:5000 --name chat");
@@ -177,14 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn an_address_given_twice_is_taken_the_second_time() {
+    fn an_address_given_twice_counts_as_taken() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let text = plan(&["--app", &free, "--proxy", &free, "--admin", "127.0.0.1:1"]).unwrap().check_ports();
         assert!(text.unwrap_err().to_string().contains("--proxy"));
     }
 
     #[test]
-    fn what_makes_no_sense_is_named_with_its_flag() {
+    fn a_wrong_value_is_named_with_its_flag() {
         assert!(problem(&["--app", "0.0.0.0:5000"]).starts_with("--app 0.0.0.0:5000 is open to other machines"));
         assert!(problem(&["--app", "127.0.0.1:0"]).starts_with("--app 127.0.0.1:0 leaves the port open"));
         assert!(problem(&["--proxy", "127.0.0.1:1"]).starts_with("1 times --proxy but 2 times --admin"));

@@ -1,7 +1,7 @@
-//! One process: its start, its log, its end.
+//! One process: start, log, end.
 //!
-//! Processes of the fleet stay in the demo's own process group: whoever ends the whole group, by Ctrl-C or harder,
-//! ends them too. All are killed when they are dropped, so that no way out of the demo leaves one behind.
+//! Processes of the fleet stay in the demo's own process group: a signal to the group, such as Ctrl-C, ends them too. All
+//! are killed when they are dropped, so that no way out of the demo leaves one behind.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
@@ -18,15 +18,17 @@ use tokio::time::{sleep, timeout};
 
 use crate::signals;
 
-/// Lines of a log that are shown again when its process ends by itself.
+/// Number of log lines that are shown again when a process ends unexpectedly.
 const LAST_LINES: usize = 10;
 
-/// How long a process may take to end. A proxy gives clients 5 s to answer its close.
+/// Time that a process has to end. A proxy gives clients 5 s to answer its close.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often it is asked whether a group is gone, and for how long: its members end at once, or are stuck in the system.
-const LEAVING_POLL: Duration = Duration::from_millis(10);
-const LEAVING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Interval of checks whether a process group is gone.
+const GROUP_POLL: Duration = Duration::from_millis(10);
+
+/// Time that a process group has to end: its members end at once, or hang in the system.
+const GROUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Colours of the names before log lines, in the order of start.
 const COLOURS: [u8; 5] = [36, 33, 35, 32, 34];
@@ -36,16 +38,16 @@ const COLOURS: [u8; 5] = [36, 33, 35, 32, 34];
 pub(crate) struct Process {
     name: String,
     child: Child,
-    /// Gives the last lines of stderr when there are no more; `None` once it has.
+    /// Task that returns the last lines of stderr at its end; `None` once it was awaited.
     log: Option<JoinHandle<VecDeque<String>>>,
 }
 
 impl Process {
-    /// Starts a program; `place` picks its colour.
-    pub(crate) fn start(name: &str, place: usize, program: &Path, arguments: &[String]) -> anyhow::Result<Self> {
+    /// Starts a program; `index` picks its colour.
+    pub(crate) fn start(name: &str, index: usize, program: &Path, arguments: &[String]) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        // The demo is the same everywhere: no setting but that of the log comes from outside.
+        // The demo is the same everywhere: only the log level is taken from the environment.
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("TRUNKLINE_") && name != "TRUNKLINE_LOG") {
                 command.env_remove(name);
@@ -55,7 +57,7 @@ impl Process {
             command.env("NO_COLOR", "1");
         }
         let mut child = command.spawn().with_context(|| format!("{} can't be run", program.display()))?;
-        let prefix = prefix(name, place);
+        let prefix = prefix(name, index);
         if let Some(output) = child.stdout.take() {
             tokio::spawn(pass_on(output, prefix.clone()));
         }
@@ -63,13 +65,13 @@ impl Process {
         Ok(Self { name: name.into(), child, log: Some(tokio::spawn(pass_on(output, prefix))) })
     }
 
-    /// Whether it has ended; if not, the task of `cx` is woken when it does.
+    /// Polls for the end of the process.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<ExitStatus>> {
         std::pin::pin!(self.child.wait()).poll(cx)
     }
 
-    /// What to say of a process that has ended although nobody asked it to.
-    pub(crate) async fn obituary(&mut self) -> anyhow::Error {
+    /// Returns the error to report for a process that has ended unasked.
+    pub(crate) async fn unexpected_end(&mut self) -> anyhow::Error {
         let last: String = self.last_lines().await.iter().map(|line| format!("\n  {line}")).collect();
         match self.child.wait().await {
             Ok(status) => anyhow!("{} ended by itself ({status}){last}", self.name),
@@ -77,12 +79,12 @@ impl Process {
         }
     }
 
-    /// Asks it to end; that it has ended already is fine.
+    /// Asks the process to end, if it has not ended already.
     pub(crate) fn ask_to_end(&mut self) {
         signals::terminate(&mut self.child);
     }
 
-    /// Waits until it has ended; what takes too long is killed.
+    /// Waits until the process has ended; kills it if that takes too long.
     pub(crate) async fn end(&mut self) -> anyhow::Result<()> {
         if timeout(STOP_TIMEOUT, self.child.wait()).await.is_err() {
             self.kill().await;
@@ -92,7 +94,7 @@ impl Process {
         Ok(())
     }
 
-    /// Waits until its log is passed on to the end.
+    /// Waits until the whole log is passed on; returns its last lines.
     async fn last_lines(&mut self) -> VecDeque<String> {
         match self.log.take() {
             Some(log) => log.await.unwrap_or_default(),
@@ -100,41 +102,41 @@ impl Process {
         }
     }
 
-    /// Ends it at once; that it has ended already is fine.
+    /// Kills the process, if it has not ended already.
     pub(crate) async fn kill(&mut self) {
         let _ = self.child.start_kill();
         let _ = self.child.wait().await;
     }
 }
 
-/// A process that starts others, such as a build: a group of its own, so that all of them can be ended.
+/// Process group of a process that starts others, such as a build, so that all of them can be ended.
 #[derive(Debug)]
 pub(crate) struct Group(Child);
 
 impl Group {
-    /// Starts it.
+    /// Starts the leader of a new group.
     pub(crate) fn start(mut command: Command) -> io::Result<Self> {
         #[cfg(unix)]
         command.process_group(0);
         Ok(Self(command.kill_on_drop(true).spawn()?))
     }
 
-    /// Waits until its leader has ended. Cancel-safe.
+    /// Waits until the leader has ended. Cancel-safe.
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.0.wait().await
     }
 
-    /// Ends all of it, and waits until nobody is left.
+    /// Ends all processes of the group, and waits until none is left.
     pub(crate) async fn end(mut self) {
         let Some(left) = signals::interrupt_group(&mut self.0) else { return };
         let _ = self.0.wait().await;
-        // The others are nobody's children any more: they can be asked after, but not waited for.
+        // The others have no parent left that could wait for them, so they are polled.
         let gone = async {
-            while left.is_there() {
-                sleep(LEAVING_POLL).await;
+            while left.is_alive() {
+                sleep(GROUP_POLL).await;
             }
         };
-        drop(timeout(LEAVING_TIMEOUT, gone).await);
+        drop(timeout(GROUP_TIMEOUT, gone).await);
     }
 }
 
@@ -144,17 +146,17 @@ impl Drop for Group {
     }
 }
 
-/// Tells whoever runs the demo something, on stderr; a terminal that is gone is no reason to stop halfway.
+/// Prints a note for people on stderr. A closed terminal is no reason to stop halfway.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Says on stdout what a person or a script waits for.
+/// Prints on stdout what a person or a script waits for.
 pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
-/// Passes lines on with a prefix, and gives the last ones when there are no more.
+/// Passes lines on with a prefix; returns the last ones at the end.
 async fn pass_on(output: impl AsyncRead + Unpin, prefix: String) -> VecDeque<String> {
     let (mut reader, mut line, mut last) = (BufReader::new(output), Vec::new(), VecDeque::new());
     while let Ok(1..) = reader.read_until(b'\n', &mut line).await {
@@ -169,8 +171,8 @@ async fn pass_on(output: impl AsyncRead + Unpin, prefix: String) -> VecDeque<Str
     last
 }
 
-fn prefix(name: &str, place: usize) -> String {
-    match COLOURS.get(place % COLOURS.len()) {
+fn prefix(name: &str, index: usize) -> String {
+    match COLOURS.get(index % COLOURS.len()) {
         Some(colour) if is_colourful() => format!("\x1b[{colour}m{name:<7}\x1b[0m "),
         _ => format!("{name:<7} "),
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::limits::LINK_HANDSHAKE_TIMEOUT_MS;
-use trunkline_protocol::service::{HandshakeRequest, HandshakeResponse, LinkKind, ServiceMessage};
+use trunkline_protocol::service::{LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, ServiceMessage};
 
 use super::{LinkEnd, LinkSocket, LinkWebSocket};
 
@@ -18,7 +18,7 @@ const SERVICE_PROTOCOL_VERSION: i64 = 1;
 /// When the proxy refuses, or does not answer in time.
 pub async fn request_handshake<S: LinkWebSocket>(socket: &mut LinkSocket<S>) -> Result<(), LinkEnd> {
     in_time(async {
-        let request = HandshakeRequest { version: SERVICE_PROTOCOL_VERSION, ..HandshakeRequest::default() };
+        let request = LinkHandshakeRequest { version: SERVICE_PROTOCOL_VERSION, ..LinkHandshakeRequest::default() };
         socket.writer.send(ServiceMessage::HandshakeRequest(request).to_frame()).await?;
         match socket.reader.next_message().await? {
             Some(ServiceMessage::HandshakeResponse(response)) => match response.error.filter(|text| !text.is_empty()) {
@@ -42,7 +42,7 @@ pub async fn answer_handshake<S: LinkWebSocket>(socket: &mut LinkSocket<S>) -> R
             other => return Err(LinkEnd::HandshakeMissing(other.map(|message| message.name()))),
         };
         let error = refusal.clone().map(Into::into);
-        let response = HandshakeResponse { error, connection_id: Some(random_id().into()) };
+        let response = LinkHandshakeResponse { error, connection_id: Some(random_id().into()) };
         socket.writer.send(ServiceMessage::HandshakeResponse(response).to_frame()).await?;
         refusal.map_or(Ok(()), |text| Err(LinkEnd::HandshakeRefused(text)))
     })

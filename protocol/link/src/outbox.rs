@@ -19,8 +19,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::BytesMut;
 use tokio::sync::Notify;
 use trunkline_protocol::service::{
-    Answer, Attachment, Class, Frames, Judgement, Leftover, Offer, Ping, Session, SessionError, SessionId, Transmit,
-    Verdict, judge,
+    Answer, Attachment, Class, Frames, Offer, Ping, Session, SessionError, SessionEvent, SessionId, Transmit,
+    UndeliveredFrames, UpgradeDecision, decide_upgrade,
 };
 
 /// Bounds of an outbox beside its ring.
@@ -255,9 +255,9 @@ impl LinkOutbox {
 
     /// Judges an upgrade for the slot of this session, given the newest one that the slot ever had.
     #[must_use]
-    pub fn judge(&self, offer: &Offer, newest: Option<SessionId>) -> Judgement {
-        let judged = self.with(|session| judge(offer, Some(session), newest));
-        judged.unwrap_or_else(|| judge(offer, None, newest))
+    pub fn decide_upgrade(&self, offer: &Offer, newest: Option<SessionId>) -> UpgradeDecision {
+        let judged = self.with(|session| decide_upgrade(offer, Some(session), newest));
+        judged.unwrap_or_else(|| decide_upgrade(offer, None, newest))
     }
 
     /// Attaches the socket of an upgrade that was judged good; `None` when the session is over.
@@ -270,7 +270,7 @@ impl LinkOutbox {
     }
 
     /// The socket has ended; what that means for the session.
-    pub fn detach(&self, attachment: Attachment, now_ms: u64) -> Option<Verdict> {
+    pub fn detach(&self, attachment: Attachment, now_ms: u64) -> Option<SessionEvent> {
         let verdict = self.with(|session| {
             let verdict = session.detach(attachment, now_ms);
             self.is_open.store(session.is_attached(), Ordering::Release);
@@ -304,7 +304,7 @@ impl LinkOutbox {
     }
 
     /// Counts the silence of the far end; to be called every [`tick_ms`](Self::tick_ms).
-    pub fn handle_timeout(&self, now_ms: u64) -> Option<Verdict> {
+    pub fn handle_timeout(&self, now_ms: u64) -> Option<SessionEvent> {
         self.with(|session| session.handle_timeout(now_ms)).flatten()
     }
 
@@ -321,7 +321,7 @@ impl LinkOutbox {
     }
 
     /// Ends the session: nothing is queued any more, and nobody waits any more. Returns what was in its ring.
-    pub fn close(&self) -> Leftover {
+    pub fn close(&self) -> UndeliveredFrames {
         let session = {
             let mut session = self.session();
             // Under the lock: who finds no session finds this, too.

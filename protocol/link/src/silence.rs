@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{sleep, sleep_until};
-use trunkline_protocol::service::{Cause, Verdict};
+use trunkline_protocol::service::{SessionEndReason, SessionEvent};
 
 use super::{LinkClock, LinkOutbox};
 
@@ -13,7 +13,7 @@ pub async fn wait_for_verdict(
     outbox: &LinkOutbox,
     clock: LinkClock,
     mut each_tick: impl FnMut(u64),
-) -> Option<Verdict> {
+) -> Option<SessionEvent> {
     loop {
         each_tick(clock.now_ms());
         sleep(Duration::from_millis(outbox.tick_ms()?)).await;
@@ -24,10 +24,10 @@ pub async fn wait_for_verdict(
 }
 
 /// Waits until a session that has lost its socket is over. One that never had a socket may take as long as it takes.
-pub async fn window_passed(outbox: &LinkOutbox, clock: LinkClock) -> Cause {
+pub async fn window_passed(outbox: &LinkOutbox, clock: LinkClock) -> SessionEndReason {
     while let Some(at_ms) = outbox.poll_timeout() {
         sleep_until(clock.instant(at_ms)).await;
-        if let Some(Verdict::Over(cause)) = outbox.handle_timeout(clock.now_ms()) {
+        if let Some(SessionEvent::End(cause)) = outbox.handle_timeout(clock.now_ms()) {
             return cause;
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
-use trunkline_protocol::service::Cause;
+use trunkline_protocol::service::SessionEndReason;
 
 use super::{LinkEnd, LinkOutbox};
 
@@ -30,7 +30,7 @@ pub enum StopReason {
     /// This end stops. What is queued still leaves.
     Shutdown,
     /// The session decided that it is over.
-    Over(Cause),
+    Over(SessionEndReason),
     /// A half of the socket has failed.
     Failed,
 }

@@ -13,8 +13,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role as SocketRole;
 use trunkline_protocol::limits::{ACKNOWLEDGE_DELAY_MS, LINK_HANDSHAKE_TIMEOUT_MS, LINK_TIMEOUT_MS};
 use trunkline_protocol::service::{
-    Attachment, Cause, Class, ConnectionData, HandshakeRequest, HandshakeResponse, Incoming, Ping, Role,
-    ServiceMessage, Session, SessionId, SessionSettings, Verdict, encode_connection_data,
+    Attachment, Class, ConnectionData, Incoming, LinkHandshakeRequest, LinkHandshakeResponse, Ping, Role,
+    ServiceMessage, Session, SessionEndReason, SessionEvent, SessionId, SessionSettings, encode_connection_data,
 };
 
 use super::*;
@@ -73,7 +73,7 @@ impl TestEnd {
                 end = &mut reading => end,
                 written = &mut writing => written.err().unwrap_or_else(|| stop.end()),
                 verdict = wait_for_verdict(outbox, clock, |_| {}) => match verdict {
-                    Some(Verdict::Over(cause)) => LinkEnd::Over(cause),
+                    Some(SessionEvent::End(cause)) => LinkEnd::Over(cause),
                     _ => LinkEnd::Silent,
                 },
             };
@@ -212,14 +212,14 @@ async fn frames_go_both_ways_in_order() {
 #[tokio::test(start_paused = true)]
 async fn a_handshake_is_refused_with_a_text_for_people() {
     let (mut near, mut far) = sockets().await;
-    let request = HandshakeRequest { version: 2, ..HandshakeRequest::default() };
+    let request = LinkHandshakeRequest { version: 2, ..LinkHandshakeRequest::default() };
     far.writer.send_messages(&[ServiceMessage::HandshakeRequest(request)]).await.unwrap();
     let refused = answer_handshake(&mut near).await.unwrap_err();
     assert_eq!(refused.reason(Role::Proxy), "service protocol version 2 is not supported, 1 is");
     let answer = far.reader.next_message().await.unwrap();
-    assert!(matches!(answer, Some(ServiceMessage::HandshakeResponse(HandshakeResponse { error: Some(_), .. }))));
+    assert!(matches!(answer, Some(ServiceMessage::HandshakeResponse(LinkHandshakeResponse { error: Some(_), .. }))));
 
-    let refusal = HandshakeResponse { error: Some("not you".into()), connection_id: None };
+    let refusal = LinkHandshakeResponse { error: Some("not you".into()), connection_id: None };
     near.writer.send_messages(&[ServiceMessage::HandshakeResponse(refusal)]).await.unwrap();
     let refused = request_handshake(&mut far).await.unwrap_err();
     assert_eq!(refused.reason(Role::AppServer), "the proxy refused the handshake: not you");
@@ -302,7 +302,7 @@ async fn a_silent_far_end_loses_its_socket_and_with_the_window_its_session() {
     assert!(matches!(end, LinkEnd::Silent));
     assert_lasted(started, Duration::from_millis(LINK_TIMEOUT_MS.min(WINDOW_MS)));
     let lost = Instant::now();
-    assert_eq!(window_passed(&proxy.outbox, proxy.clock).await, Cause::WindowPassed);
+    assert_eq!(window_passed(&proxy.outbox, proxy.clock).await, SessionEndReason::WindowPassed);
     assert_lasted(lost, Duration::from_millis(WINDOW_MS));
     drop(far);
 }
@@ -322,7 +322,7 @@ async fn the_end_of_a_session_is_a_goodbye_and_the_end_of_a_socket_is_none() {
     let ((proxy, end), (app, _)) = running.stop(1, StopReason::Replaced).await;
     assert!(matches!(end, LinkEnd::Closed), "{end:?}");
     let running = carry(proxy, app).await;
-    let ((_, end), _) = running.stop(1, StopReason::Over(Cause::Forgotten)).await;
+    let ((_, end), _) = running.stop(1, StopReason::Over(SessionEndReason::Forgotten)).await;
     assert!(matches!(&end, LinkEnd::Goodbye(words) if words.contains("session is over")), "{end:?}");
     assert!(!end.is_resumable());
 }

@@ -1,11 +1,14 @@
-//! Where one hub message ends and the next begins, for any split of the bytes.
+//! Framing of hub messages, for any split of the bytes.
 
 use std::ops::Range;
 
 use bytes::{BufMut, BytesMut};
 use memchr::memchr;
 
-use super::{HubProtocol, RECORD_SEPARATOR};
+use super::HubProtocol;
+
+/// Separator behind a handshake and behind each JSON message.
+pub const RECORD_SEPARATOR: u8 = 0x1e;
 
 /// Most bytes of a MessagePack length prefix: five times seven bits hold the longest length.
 const PREFIX_MAX_BYTES: usize = 5;
@@ -13,7 +16,7 @@ const PREFIX_MAX_BYTES: usize = 5;
 /// The longest length that a prefix may announce, as the official implementations have it.
 const LENGTH_MAX: u64 = 0x7fff_ffff;
 
-/// One whole message at the front of a buffer.
+/// Whole message at the front of a buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// The message without its framing.
@@ -22,7 +25,7 @@ pub struct Frame {
     pub length: usize,
 }
 
-/// Why the stream of messages can't go on.
+/// Error that ends a stream of messages.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FramingError {
@@ -70,7 +73,7 @@ fn next_json(buffer: &[u8], limit: usize) -> Result<Option<Frame>, FramingError>
 }
 
 fn next_message_pack(buffer: &[u8], limit: usize) -> Result<Option<Frame>, FramingError> {
-    let prefix = read_prefix(buffer)?;
+    let prefix = read_prefix(buffer).map_err(|_| first_error(buffer, limit))?;
     // Of a prefix that is not whole at least one byte is to come, and its length can only grow.
     let prefix_bytes = if prefix.is_whole { prefix.bytes } else { prefix.bytes + 1 };
     let length = usize::try_from(prefix.length).map_err(|_| FramingError::Prefix)?.saturating_add(prefix_bytes);
@@ -81,15 +84,23 @@ fn next_message_pack(buffer: &[u8], limit: usize) -> Result<Option<Frame>, Frami
     Ok(is_here.then_some(Frame { body: prefix_bytes..length, length }))
 }
 
-/// What stands at the front of a MessagePack message, as far as it has arrived.
-struct Prefix {
+/// Returns the error that a malformed prefix meets first when it arrives byte by byte, so that the cuts between reads
+/// never decide about the cause of a close.
+#[cold]
+fn first_error(buffer: &[u8], limit: usize) -> FramingError {
+    let error = |end| next_message_pack(buffer.get(..end)?, limit).err();
+    (1..PREFIX_MAX_BYTES).find_map(error).unwrap_or(FramingError::Prefix)
+}
+
+/// Length prefix of a MessagePack message, as far as it has arrived.
+struct LengthPrefix {
     length: u64,
     bytes: usize,
     is_whole: bool,
 }
 
-fn read_prefix(buffer: &[u8]) -> Result<Prefix, FramingError> {
-    let mut prefix = Prefix { length: 0, bytes: 0, is_whole: false };
+fn read_prefix(buffer: &[u8]) -> Result<LengthPrefix, FramingError> {
+    let mut prefix = LengthPrefix { length: 0, bytes: 0, is_whole: false };
     for &byte in buffer.iter().take(PREFIX_MAX_BYTES) {
         prefix.length |= u64::from(byte & 0x7f) << (7 * prefix.bytes);
         prefix.bytes += 1;
@@ -165,6 +176,15 @@ mod tests {
         assert_eq!(message_pack(&[0x80; 5], NO_LIMIT), Err(FramingError::Prefix));
         assert_eq!(message_pack(&[0x80, 0x80, 0x80, 0x80, 0x08], NO_LIMIT), Err(FramingError::Prefix));
         assert_eq!(message_pack(&[0xff, 0xff, 0xff, 0xff, 0x07], NO_LIMIT), Ok(None));
+    }
+
+    #[test]
+    fn a_malformed_prefix_is_too_large_if_its_first_bytes_say_so() {
+        let too_large = Err(FramingError::TooLarge { limit: 2048 });
+        assert_eq!(message_pack(&[0x91; 2], 2048), Ok(None));
+        assert_eq!(message_pack(&[0x91; 3], 2048), too_large);
+        assert_eq!(message_pack(&[0x91; 5], 2048), too_large);
+        assert_eq!(message_pack(&[0x80; 5], 2048), Err(FramingError::Prefix));
     }
 
     #[test]

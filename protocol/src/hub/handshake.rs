@@ -1,19 +1,22 @@
-//! The hub handshake: which protocol a client wants to speak, and what it is told.
+//! The hub handshake: a client's choice of hub protocol, and the answer.
 //!
 //! Always JSON and the record separator, whatever the protocol. Texts as the official server sends them.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::members::{self, Members};
-use super::{HubProtocol, json, next_frame};
+use super::{HubProtocol, RECORD_SEPARATOR, json_encoding, next_frame};
 
-/// Ends a handshake and each JSON message.
-pub const RECORD_SEPARATOR: u8 = 0x1e;
+/// Version of either hub protocol without stateful reconnect.
+pub const HUB_PROTOCOL_VERSION: u32 = 1;
+
+/// Base of the text in a close message after an error, as the official server has it; details may follow.
+pub const CLOSED_WITH_ERROR: &str = "Connection closed with an error.";
 
 /// The highest version of either protocol that we speak; lower ones are the same but for stateful reconnect.
 const VERSION_MAX: u32 = 2;
 
-/// What a client wants.
+/// Handshake request of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandshakeRequest {
     /// The encoding for all that follows.
@@ -22,14 +25,14 @@ pub struct HandshakeRequest {
     pub version: u32,
 }
 
-/// Why a handshake is refused; the text is what the client is told.
+/// Reason why a handshake is refused; its text is sent to the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandshakeError {
-    /// The name is none that we know.
+    /// The protocol is not known here.
     #[error("The protocol '{0}' is not supported.")]
     Protocol(String),
-    /// The version is above ours.
+    /// The version is higher than ours.
     #[error("The server does not support version {version} of the '{protocol}' protocol.")]
     Version {
         /// The version that was asked for.
@@ -48,15 +51,15 @@ pub enum HandshakeError {
     /// It is no handshake; the detail is for logs and detailed errors.
     #[error("An unexpected error occurred during connection handshake.")]
     Malformed {
-        /// What is wrong with it.
+        /// Problem of the handshake, for logs.
         detail: String,
     },
 }
 
-/// What a client is told.
+/// Handshake response of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HandshakeResponse {
-    /// Why not; `None` is a welcome.
+    /// Error text; `None` accepts.
     pub error: Option<String>,
 }
 
@@ -116,7 +119,7 @@ impl HandshakeResponse {
         };
         let mut text = BytesMut::with_capacity(error.len() + 16);
         text.put_slice(b"{\"error\":");
-        json::put(error.as_str(), &mut text);
+        json_encoding::put(error.as_str(), &mut text);
         text.put_slice(&[b'}', RECORD_SEPARATOR]);
         text.freeze()
     }

@@ -13,10 +13,10 @@ use serde::Deserialize;
 
 use crate::limits::NESTING_MAX;
 
-/// Why the members can't be told.
+/// Error of a text that is no well-formed object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ObjectError {
-    /// It begins with something else than a brace.
+    /// It does not begin with a brace.
     #[error("Expected a JSON Object.")]
     NotObject,
     /// It is not well-formed.

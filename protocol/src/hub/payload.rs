@@ -1,4 +1,4 @@
-//! One encoded value: an argument, an item or a result, in the hub protocol of its connection.
+//! Encoded value: an argument, an item or a result, in the hub protocol of its connection.
 
 use bytes::Bytes;
 
@@ -9,19 +9,19 @@ use bytes::Bytes;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload(pub(super) Bytes);
 
-/// Why a value could not be read or written.
+/// Error of a value that could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PayloadError(pub(super) String);
 
 impl Payload {
-    /// A value that was encoded before, elsewhere; whoever reads it finds out whether it is one.
+    /// Wraps a value that was encoded elsewhere; whether it is well-formed shows when it is read.
     #[must_use]
     pub fn new(encoded: Bytes) -> Self {
         Self(encoded)
     }
 
-    /// The encoded bytes.
+    /// Returns the encoded bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {
         &self.0

@@ -1,11 +1,5 @@
 //! The two encodings of the hub protocol, chosen by each client in its handshake.
 
-use bytes::{Bytes, BytesMut};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use super::{HubMessage, Payload, PayloadError, Scan, ScanError, json, message_pack, scan};
-
 /// An encoding of the hub protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HubProtocol {
@@ -15,16 +9,11 @@ pub enum HubProtocol {
     MessagePack,
 }
 
-/// Why a frame is no hub message. The connection that sent it can't go on.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct HubMessageError(pub(super) String);
-
 impl HubProtocol {
     /// All of them, the text one first.
     pub const ALL: [HubProtocol; 2] = [HubProtocol::Json, HubProtocol::MessagePack];
 
-    /// The name in handshakes and in the payloads of service messages.
+    /// Returns the name in handshakes and in the payloads of service messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -38,59 +27,6 @@ impl HubProtocol {
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|protocol| protocol.name().eq_ignore_ascii_case(name))
     }
-
-    /// Appends the message with its framing: exactly what the official server would send.
-    pub fn encode(self, message: &HubMessage, out: &mut BytesMut) {
-        match self {
-            HubProtocol::Json => json::encode(message, out),
-            HubProtocol::MessagePack => message_pack::encode(message, out),
-        }
-    }
-
-    /// Reads the body of one frame (see [`next_frame`](super::next_frame)); `None` for a type that is not
-    /// known here and shall be skipped. Payloads and texts share the memory of `body`.
-    ///
-    /// # Errors
-    /// When the body is no hub message; the text is fit for a log line and for detailed errors.
-    pub fn decode(self, body: &Bytes) -> Result<Option<HubMessage>, HubMessageError> {
-        match self {
-            HubProtocol::Json => json::decode(body),
-            HubProtocol::MessagePack => message_pack::decode(body),
-        }
-    }
-
-    /// Reads of a frame's body what a proxy needs: its kind and its invocation id.
-    ///
-    /// # Errors
-    /// When these can't be found because the body is malformed.
-    pub fn scan(self, body: &[u8]) -> Result<Scan<'_>, ScanError> {
-        match self {
-            HubProtocol::Json => scan::json(body),
-            HubProtocol::MessagePack => scan::message_pack(body),
-        }
-    }
-
-    /// Encodes a value: structs become maps with their fields' names.
-    ///
-    /// # Errors
-    /// When the value can't be represented, such as a map whose keys are no texts in JSON.
-    pub fn payload<T: Serialize + ?Sized>(self, value: &T) -> Result<Payload, PayloadError> {
-        match self {
-            HubProtocol::Json => json::payload(value),
-            HubProtocol::MessagePack => message_pack::payload(value),
-        }
-    }
-
-    /// Reads an encoded value.
-    ///
-    /// # Errors
-    /// When it is of another type.
-    pub fn value<T: DeserializeOwned>(self, payload: &Payload) -> Result<T, PayloadError> {
-        match self {
-            HubProtocol::Json => json::value(payload),
-            HubProtocol::MessagePack => message_pack::value(payload),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -102,12 +38,5 @@ mod tests {
         assert_eq!(HubProtocol::from_name("JSON"), Some(HubProtocol::Json));
         assert_eq!(HubProtocol::from_name("messagePack"), Some(HubProtocol::MessagePack));
         assert_eq!(HubProtocol::from_name("blazorpack"), None);
-    }
-
-    #[test]
-    fn null_and_unit_are_the_same_payload() {
-        for protocol in HubProtocol::ALL {
-            assert_eq!(protocol.payload(&()).unwrap(), protocol.payload(&None::<u8>).unwrap());
-        }
     }
 }

@@ -15,38 +15,38 @@ const NIL: u8 = 0xc0;
 /// The kind of a hub message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MessageKind {
-    /// Type 1.
+    /// Type 1: call of a method.
     Invocation,
-    /// Type 2.
+    /// Type 2: item of a stream.
     StreamItem,
-    /// Type 3.
+    /// Type 3: end of an invocation or a stream.
     Completion,
-    /// Type 4.
+    /// Type 4: call of a method that streams.
     StreamInvocation,
-    /// Type 5.
+    /// Type 5: request to stop a stream.
     CancelInvocation,
-    /// Type 6.
+    /// Type 6: sign of life.
     Ping,
-    /// Type 7.
+    /// Type 7: end of the connection.
     Close,
-    /// Type 8.
+    /// Type 8: acknowledgement for stateful reconnect.
     Ack,
-    /// Type 9.
+    /// Type 9: sequence number for stateful reconnect.
     Sequence,
     /// Any other number: newer than us, to be passed on.
     Unknown(i64),
 }
 
-/// What a proxy reads of a message.
+/// Part of a message that a proxy reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan<'a> {
-    /// The kind.
+    /// Kind of the message.
     pub kind: MessageKind,
     /// The invocation id, if it has one that is not empty. Owned only if it holds escapes.
     pub invocation_id: Option<Cow<'a, str>>,
 }
 
-/// Why the kind can't be told.
+/// Error of a message whose kind can't be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScanError {
@@ -76,7 +76,7 @@ impl From<i64> for MessageKind {
 }
 
 impl MessageKind {
-    /// The number that says this kind.
+    /// Returns the number of this kind.
     #[must_use]
     pub fn number(self) -> i64 {
         match self {
@@ -148,7 +148,7 @@ pub(super) fn message_pack(body: &[u8]) -> Result<Scan<'_>, ScanError> {
     Ok(Scan { kind, invocation_id: invocation_id.filter(|id| !id.is_empty()).map(Cow::Borrowed) })
 }
 
-/// Passes over a map of texts, or the nil that may stand for an empty one.
+/// Skips a map of texts, or the nil that may stand for an empty one.
 fn skip_headers(mut rest: &[u8]) -> Option<&[u8]> {
     if let [NIL, rest @ ..] = rest {
         return Some(rest);

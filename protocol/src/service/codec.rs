@@ -10,75 +10,16 @@
 
 mod decode;
 mod encode;
+mod extension;
 mod fields;
+mod name;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::ServiceMessage;
+use name::name_of;
+
+use super::{ServiceMessage, ServiceMessageError};
 use crate::message_pack::Writer;
-
-/// Keys of the extension map. Tracing ids (1) and filters (4) are passed over when read and never written.
-/// To invent a key is no option: older SDKs lose their place in the frame behind one that they don't know.
-mod extension {
-    pub(super) const TTL: i64 = 2;
-    pub(super) const PROTOCOL: i64 = 3;
-    pub(super) const DATA_TYPE: i64 = 5;
-    pub(super) const IS_PARTIAL: i64 = 6;
-}
-
-/// Names of the messages by number. 28 and 29 are about Entra ID, which has no use here.
-const NAMES: [&str; 40] = [
-    "Unknown",
-    "HandshakeRequest",
-    "HandshakeResponse",
-    "Ping",
-    "OpenConnection",
-    "CloseConnection",
-    "ConnectionData",
-    "MultiConnectionData",
-    "UserData",
-    "MultiUserData",
-    "BroadcastData",
-    "JoinGroup",
-    "LeaveGroup",
-    "GroupBroadcastData",
-    "MultiGroupBroadcastData",
-    "ServiceError",
-    "UserJoinGroup",
-    "UserLeaveGroup",
-    "JoinGroupWithAck",
-    "LeaveGroupWithAck",
-    "Ack",
-    "CheckUserInGroupWithAck",
-    "ServiceEvent",
-    "CheckGroupExistenceWithAck",
-    "CheckConnectionExistenceWithAck",
-    "CheckUserExistenceWithAck",
-    "UserJoinGroupWithAck",
-    "UserLeaveGroupWithAck",
-    "AccessKeyRequest",
-    "AccessKeyResponse",
-    "CloseConnectionWithAck",
-    "CloseConnectionsWithAck",
-    "CloseUserConnectionsWithAck",
-    "CloseGroupConnectionsWithAck",
-    "ClientInvocation",
-    "ClientCompletion",
-    "ErrorCompletion",
-    "ServiceMapping",
-    "ConnectionReconnect",
-    "ConnectionFlowControl",
-];
-
-/// Why a frame is no service message.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("service message {kind}: {problem}")]
-pub struct ServiceMessageError {
-    /// Which message, by number and name as far as they are known.
-    pub kind: String,
-    /// What is wrong.
-    pub problem: String,
-}
 
 impl ServiceMessage {
     /// Appends the message with its length prefix, byte for byte as Azure's SDK of 2025 writes it.
@@ -92,7 +33,7 @@ impl ServiceMessage {
         });
     }
 
-    /// The message with its length prefix.
+    /// Returns the message with its length prefix.
     #[must_use]
     pub fn to_frame(&self) -> Bytes {
         let mut out = BytesMut::new();
@@ -170,10 +111,6 @@ pub fn encode_connection_data(connection_id: &str, payload: &[u8], data_type: i6
     write_frame(expected_bytes, out, |writer| {
         encode::connection_data(writer, connection_id, payload, data_type, encode::Ends::WithMessage);
     });
-}
-
-fn name_of(number: i64) -> &'static str {
-    usize::try_from(number).ok().and_then(|number| NAMES.get(number)).copied().unwrap_or("Unknown")
 }
 
 /// Appends what `write_body` writes behind its length, without a second buffer.

@@ -20,9 +20,9 @@ pub enum FrameError {
     /// A frame is longer than allowed.
     #[error("a frame of {length} bytes is over the limit of {limit}")]
     TooLarge {
-        /// Its length.
+        /// Length that its prefix announces.
         length: usize,
-        /// The limit.
+        /// Limit in bytes, [`LINK_FRAME_MAX_BYTES`].
         limit: usize,
     },
     /// A length prefix has more than five bytes or exceeds 2 GiB.
@@ -30,7 +30,7 @@ pub enum FrameError {
     Prefix,
 }
 
-/// Puts the bytes of WebSocket messages together into frames. A message of whole frames is not copied.
+/// Assembles frames from the bytes of WebSocket messages. A message of whole frames is not copied.
 ///
 /// As long as each message is followed by [`next_body`](Self::next_body) until that returns `None`, it holds no
 /// more than one frame and one WebSocket message.
@@ -38,7 +38,7 @@ pub enum FrameError {
 pub struct FrameBuffer {
     /// The beginning of a frame that the messages before `pending` left incomplete, with its prefix.
     partial: BytesMut,
-    /// What is left of the last message.
+    /// Rest of the last message.
     pending: Bytes,
 }
 
@@ -50,7 +50,7 @@ impl FrameBuffer {
         self.pending = message;
     }
 
-    /// The body of the next whole frame, without its length prefix; `None` when more bytes are needed.
+    /// Returns the body of the next whole frame, without its length prefix; `None` when more bytes are needed.
     ///
     /// # Errors
     /// As soon as it is certain that a frame is over the limit (`limits::LINK_FRAME_MAX_BYTES`) or its prefix
@@ -62,7 +62,7 @@ impl FrameBuffer {
     /// A body that lies whole within the last message.
     fn next_slice(&mut self) -> Result<Option<Bytes>, FrameError> {
         match prefix(&self.pending)? {
-            Some(Prefix { width, length }) if self.pending.len() >= width + length => {
+            Some(FramePrefix { width, length }) if self.pending.len() >= width + length => {
                 self.pending.advance(width);
                 Ok(Some(self.pending.split_to(length)))
             }
@@ -77,7 +77,7 @@ impl FrameBuffer {
             // Byte by byte until the length is known, which is at most five times.
             let needed = found.as_ref().map_or(self.partial.len() + 1, |prefix| prefix.width + prefix.length);
             let missing = needed.saturating_sub(self.partial.len());
-            if let (Some(Prefix { width, .. }), 0) = (found, missing) {
+            if let (Some(FramePrefix { width, .. }), 0) = (found, missing) {
                 return Ok(Some(self.take_joined(width, needed)));
             }
             if self.pending.is_empty() {
@@ -100,7 +100,7 @@ impl FrameBuffer {
 }
 
 /// The prefix of a frame.
-struct Prefix {
+struct FramePrefix {
     /// Bytes that it takes itself.
     width: usize,
     /// Bytes of the body.
@@ -108,7 +108,7 @@ struct Prefix {
 }
 
 /// Reads the prefix that `bytes` begin with; `None` when they end within it.
-fn prefix(bytes: &[u8]) -> Result<Option<Prefix>, FrameError> {
+fn prefix(bytes: &[u8]) -> Result<Option<FramePrefix>, FrameError> {
     let mut length: usize = 0;
     for (at, &byte) in bytes.iter().take(PREFIX_MAX_BYTES).enumerate() {
         // The fifth byte has room for the last three of 31 bits, and must be the last.
@@ -121,7 +121,7 @@ fn prefix(bytes: &[u8]) -> Result<Option<Prefix>, FrameError> {
             if length > limit {
                 return Err(FrameError::TooLarge { length, limit });
             }
-            return Ok(Some(Prefix { width: at + 1, length }));
+            return Ok(Some(FramePrefix { width: at + 1, length }));
         }
     }
     Ok(None)
@@ -130,7 +130,7 @@ fn prefix(bytes: &[u8]) -> Result<Option<Prefix>, FrameError> {
 /// Bytes of the whole frame that `bytes` begin with, its prefix included; all of them when they hold no whole one.
 pub(super) fn frame_bytes(bytes: &[u8]) -> usize {
     match prefix(bytes) {
-        Ok(Some(Prefix { width, length })) => (width + length).min(bytes.len()),
+        Ok(Some(FramePrefix { width, length })) => (width + length).min(bytes.len()),
         _ => bytes.len(),
     }
 }

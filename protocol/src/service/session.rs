@@ -1,6 +1,6 @@
-//! One end of a session: what makes a link that is cut lose nothing, repeat nothing and keep its order.
+//! Link session: a link that is cut loses nothing, repeats nothing and keeps its order.
 //!
-//! One machine serves both ends. No socket, no clock: frames and milliseconds come in; bytes, deadlines and verdicts
+//! One machine serves both ends. No socket, no clock: frames and milliseconds come in; bytes, deadlines and events
 //! come out. A session outlives its sockets; each slot of a pool has one at a time.
 //!
 //! ```text
@@ -16,11 +16,13 @@
 //!
 //! The driver writes what [`poll_transmit`](Session::poll_transmit) gives until it gives nothing, arms one timer for
 //! [`poll_timeout`](Session::poll_timeout), calls [`handle_timeout`](Session::handle_timeout) when it fires, and does what
-//! the [`Verdict`] says. What was in the ring of a session that is over comes back from [`end`](Session::end).
+//! the [`SessionEvent`] says. What was in the ring of a session that is over comes back from [`end`](Session::end).
 
 mod backoff;
 mod counters;
+mod decision;
 mod error;
+mod event;
 mod incoming;
 mod offer;
 mod ring;
@@ -30,7 +32,6 @@ mod silence;
 mod tests;
 mod time;
 mod traffic;
-mod verdict;
 
 use std::collections::VecDeque;
 
@@ -38,14 +39,15 @@ use bytes::Bytes;
 
 pub use backoff::Backoff;
 pub use counters::{ACKNOWLEDGE_KEY, Counters, ECHO_KEY};
+pub use decision::{UpgradeDecision, UpgradeRefusal, decide_upgrade};
 pub use error::SessionError;
+pub use event::{SessionEndReason, SessionEvent, Transmit, UndeliveredFrames};
 pub use incoming::Incoming;
-pub use offer::{Answer, Capabilities, HeaderError, Judgement, Offer, Refusal, SessionId, judge, parse_received};
+pub use offer::{Answer, Capabilities, HeaderError, Offer, SessionId, parse_received};
 use ring::Ring;
-pub use ring::{Class, Frames, Full, Load};
+pub use ring::{Class, Frames, Load, RingFull};
 pub use settings::{Role, SessionSettings};
 use silence::Silence;
-pub use verdict::{Cause, Leftover, Transmit, Verdict};
 
 /// One end of a session.
 #[derive(Debug)]
@@ -57,7 +59,7 @@ pub struct Session {
     counters: Counters,
     silence: Silence,
     link: Link,
-    /// Attachments so far.
+    /// Number of attachments so far.
     attachments: u64,
     /// The peer's ring; `None` while it is not known to resume.
     peer_ring_bytes: Option<usize>,
@@ -66,7 +68,7 @@ pub struct Session {
     echoes: VecDeque<(u64, Bytes)>,
 }
 
-/// A socket of a session. What an older one has to say is not listened to.
+/// Socket of a session. Calls for an older one than the present are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attachment(u64);
 
@@ -78,7 +80,7 @@ enum Link {
 }
 
 impl Session {
-    /// A session that has no socket yet.
+    /// Creates a session that has no socket yet.
     #[must_use]
     pub fn new(id: SessionId, role: Role, settings: SessionSettings, now_ms: u64) -> Self {
         Self {
@@ -96,7 +98,7 @@ impl Session {
         }
     }
 
-    /// What the proxy says when it dials. Behind it the old socket must bring nothing more to the counters of the peer:
+    /// Returns the offer of the proxy when it dials. Behind it the old socket must bring nothing more to the counters of the peer:
     /// close it first.
     #[must_use]
     pub fn offer(&self) -> Offer {
@@ -104,16 +106,16 @@ impl Session {
         Offer { session: self.id, received, capabilities: self.capabilities() }
     }
 
-    /// What the app server says when it takes an upgrade; it attaches with the same `received`.
+    /// Returns the answer of the app server when it takes an upgrade; it attaches with an equal `received`.
     #[must_use]
     pub fn answer(&self) -> Answer {
         Answer { received: self.counters.received(), capabilities: self.capabilities() }
     }
 
-    /// The proxy's dial has succeeded. `None`: the offer was made by a session that is over, close the socket.
+    /// Attaches the socket of a proxy's dial that succeeded. `None`: the session of the offer has ended, close the socket.
     ///
     /// # Errors
-    /// When the answer makes no sense; the session is to be ended.
+    /// When the answer makes no sense; the driver has to end the session.
     pub fn handle_answer(
         &mut self,
         offer: &Offer,
@@ -127,10 +129,10 @@ impl Session {
         self.attach(told, answer.received, answer.capabilities, now_ms).map(Some)
     }
 
-    /// The app server takes an upgrade that was judged to begin or resume this session.
+    /// Attaches the socket of an upgrade that begins or resumes this session at the app server.
     ///
     /// # Errors
-    /// When the offer makes no sense; the session is to be ended.
+    /// When the offer makes no sense; the driver has to end the session.
     pub fn handle_offer(&mut self, offer: &Offer, now_ms: u64) -> Result<(Attachment, Answer), SessionError> {
         let answer = self.answer();
         let received = offer.received.unwrap_or_default();
@@ -157,21 +159,21 @@ impl Session {
         Ok(Attachment(self.attachments))
     }
 
-    /// A socket has ended; nothing happens if it is not the present one.
-    pub fn detach(&mut self, attachment: Attachment, now_ms: u64) -> Option<Verdict> {
+    /// Detaches a socket that has ended; nothing happens if it is not the present one.
+    pub fn detach(&mut self, attachment: Attachment, now_ms: u64) -> Option<SessionEvent> {
         if !self.is_present(attachment) {
             return None;
         }
         self.link = Link::Detached { since_ms: now_ms };
         self.echoes.clear();
-        self.peer_ring_bytes.is_none().then_some(Verdict::Over(Cause::NotResumable))
+        self.peer_ring_bytes.is_none().then_some(SessionEvent::End(SessionEndReason::NotResumable))
     }
 
-    /// Ends the session: what was in its ring.
-    pub fn end(mut self) -> Leftover {
+    /// Ends the session, and returns the frames of its ring.
+    pub fn end(mut self) -> UndeliveredFrames {
         self.ring.rewind(self.counters.acknowledged());
         let (uncertain, unsent) = self.ring.drain(self.counters.sent());
-        Leftover { uncertain, unsent }
+        UndeliveredFrames { uncertain, unsent }
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -183,7 +185,7 @@ impl Session {
         self.is_attached() && attachment.0 == self.attachments
     }
 
-    /// Which session this is.
+    /// Returns the id of this session.
     #[must_use]
     pub fn id(&self) -> SessionId {
         self.id
@@ -195,37 +197,37 @@ impl Session {
         self.link == Link::Attached
     }
 
-    /// Whether there is place for a frame.
+    /// Whether the ring has room for a frame.
     #[must_use]
     pub fn has_place(&self, class: Class) -> bool {
         self.ring.has_place(class)
     }
 
-    /// What waits to be sent or acknowledged.
+    /// Returns the bytes that wait to be sent or acknowledged.
     #[must_use]
     pub fn load(&self) -> Load {
         self.ring.load()
     }
 
-    /// What of the load the present socket has not got yet.
+    /// Returns the part of the load that the present socket has not got yet.
     #[must_use]
     pub fn unsent(&self) -> Load {
         self.ring.unsent()
     }
 
-    /// What there is place for.
+    /// Returns the limit of the load.
     #[must_use]
     pub fn limit(&self) -> Load {
         self.ring.limit()
     }
 
-    /// The number of the last frame that was queued.
+    /// Returns the number of the last frame that was queued.
     #[must_use]
     pub fn queued(&self) -> u64 {
         self.ring.last()
     }
 
-    /// Frames sent, taken in, and acknowledged.
+    /// Returns the counters of frames sent, taken in, and acknowledged.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters

@@ -1,4 +1,4 @@
-//! The observer page: plain HTML, CSS and JavaScript that lie in the binary. It asks the API like anybody else.
+//! The observer page: plain HTML, CSS and JavaScript inside the binary. It uses the API as any other client does.
 
 use axum::extract::State;
 use axum::http::header::{
@@ -9,9 +9,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Router, middleware};
 
-use super::api::{Api, ApiError};
+use super::api_error::ApiError;
+use super::context::AdminContext;
 
-/// Everything comes from this node, and nothing else is loaded, framed or sent anywhere.
+/// Content security policy: everything comes from this node, and nothing else is loaded, framed or sent anywhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -19,7 +20,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// What the page loads: path, kind, text.
+/// Files that the page loads: path, content type, text.
 const ASSETS: [(&str, &str, &str); 10] = [
     ("/page/style.css", CSS, include_str!("page/style.css")),
     ("/page/login.js", SCRIPT, include_str!("page/login.js")),
@@ -33,18 +34,18 @@ const ASSETS: [(&str, &str, &str); 10] = [
     ("/page/nodes.js", SCRIPT, include_str!("page/nodes.js")),
 ];
 
-/// The page and what it loads.
-pub(super) fn router() -> Router<Api> {
+/// Routes of the page and of the files that it loads.
+pub(super) fn router() -> Router<AdminContext> {
     let page = Router::new().route("/", get(page));
     let with_assets = ASSETS.into_iter().fold(page, |router, (path, kind, text)| {
-        router.route(path, get(async move |State(api): State<Api>| asset(&api, kind, text)))
+        router.route(path, get(async move |State(context): State<AdminContext>| asset(&context, kind, text)))
     });
     with_assets.layer(middleware::map_response(secure))
 }
 
-/// The page; whoever has to show the token first gets a form for it.
-async fn page(State(api): State<Api>, headers: HeaderMap) -> Response {
-    match api.guard.judge(&headers) {
+/// Serves the page; a request that needs the token first gets a form for it.
+async fn page(State(context): State<AdminContext>, headers: HeaderMap) -> Response {
+    match context.guard.access(&headers) {
         Ok(_) => text(HTML, include_str!("page/index.html")).into_response(),
         Err(error) if error.status() == StatusCode::UNAUTHORIZED => {
             (error.status(), text(HTML, include_str!("page/login.html"))).into_response()
@@ -53,13 +54,13 @@ async fn page(State(api): State<Api>, headers: HeaderMap) -> Response {
     }
 }
 
-fn asset(api: &Api, kind: &'static str, content: &'static str) -> Result<Response, ApiError> {
-    api.guard.is_served()?;
+fn asset(context: &AdminContext, kind: &'static str, content: &'static str) -> Result<Response, ApiError> {
+    context.guard.check_served()?;
     Ok(text(kind, content).into_response())
 }
 
 fn text(kind: &'static str, content: &'static str) -> impl IntoResponse {
-    // A node that is updated shall not be shown by the page of the one before.
+    // So the page of an old version never shows a node that was updated.
     ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], content)
 }
 

@@ -1,59 +1,71 @@
-//! Fetch a small document over HTTP. No redirect is followed: keys are believed only where the operator says they are.
+//! Fetch of a small document over HTTP. No redirect is followed: keys are believed only where the operator says they are.
 
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::Bytes;
 use http::header::{ACCEPT, HOST};
 use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
 
-use super::Dial;
+use crate::net::address::Address;
+use crate::net::connector::Connector;
+use crate::net::http_client::{HttpClient, HttpError, read_whole, within};
 
-/// An issuer that does not answer is given up after this: requests may be waiting for its keys.
+/// Timeout of an answer: requests may be waiting for the keys.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Fetches the document at `url`.
 ///
 /// # Errors
-/// Why there is none, for the log.
-pub(super) async fn fetch(dial: &dyn Dial, url: &Uri, max_bytes: usize) -> Result<Bytes, String> {
-    timeout(ANSWER_TIMEOUT, exchange(dial, url, max_bytes))
-        .await
-        .unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))
-}
-
-async fn exchange(dial: &dyn Dial, url: &Uri, max_bytes: usize) -> Result<Bytes, String> {
+/// When it does not come, with a text for the log.
+pub(super) async fn fetch(connector: &Connector, url: &Uri, max_bytes: usize) -> Result<Bytes, String> {
     let host = url.authority().ok_or("the URL has no host")?;
+    let address = Address::try_from(url).map_err(|problem| format!("can't connect to {host}: {url} {problem}"))?;
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     let request = Request::get(path).header(HOST, host.as_str()).header(ACCEPT, "application/json, */*");
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-    let stream = dial.dial(url).await.map_err(|error| format!("can't connect to {host}: {error}"))?;
-    let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = shaken.map_err(|error| error.to_string())?;
-    // It ends with the answer's body.
-    tokio::spawn(connection);
-    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
-    if answer.status() != StatusCode::OK {
-        return Err(format!("the answer is {}", answer.status()));
-    }
-    let body = Limited::new(answer.into_body(), max_bytes).collect().await.map_err(|error| error.to_string())?;
-    Ok(body.to_bytes())
+    let request = request.body(Body::empty()).map_err(|error| error.to_string())?;
+    let client = HttpClient::without_pool(connector.clone());
+    let fetched = async {
+        let answer = client.send(&address, request).await?;
+        match answer.status() {
+            StatusCode::OK => Ok(Ok(read_whole(answer, max_bytes).await?.into_body())),
+            status => Ok(Err(format!("the answer is {status}"))),
+        }
+    };
+    within(ANSWER_TIMEOUT, fetched).await.map_err(|error| match error {
+        HttpError::Connect(error) => format!("can't connect to {host}: {error}"),
+        HttpError::Broken(error) => error.to_string(),
+        other => other.to_string(),
+    })?
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::dial::Canned;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// Starts an issuer that answers one request with these bytes, and then keeps the connection open.
+    async fn issuer(answer: Vec<u8>) -> Uri {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(&answer).await;
+            let _ = stream.read(&mut [0; 1024]).await;
+        });
+        url
+    }
 
     async fn fetched(head: &str, body: &str) -> Result<Bytes, String> {
         let answer = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        fetch(&Canned(answer.into()), &Uri::from_static("https://issuer.example/keys"), 10_000).await
+        fetch(&Connector::default(), &issuer(answer.into()).await, 10_000).await
     }
 
     #[tokio::test]
-    async fn a_document_is_fetched_whole_and_one_that_is_too_large_is_not() {
+    async fn a_document_is_fetched_whole_unless_it_is_too_large() {
         let body = "x".repeat(10_000);
         assert_eq!(fetched("200 OK", &body).await.unwrap(), body);
         assert_eq!(fetched("200 OK", &(body + "x")).await.unwrap_err(), "length limit exceeded");
@@ -67,8 +79,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_issuer_that_does_not_end_its_answer_is_given_up() {
-        let head = Canned(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n".to_vec());
-        let problem = fetch(&head, &Uri::from_static("http://issuer.example"), 10).await.unwrap_err();
+        let url = issuer(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n".to_vec()).await;
+        let problem = fetch(&Connector::default(), &url, 10).await.unwrap_err();
         assert!(problem.contains("no answer within 5 s"), "{problem}");
     }
 }

@@ -1,4 +1,4 @@
-//! Published key sets (JWKS): read in turn, read early for a key that is not known, and kept when reading fails.
+//! Published key sets (JWKS): read at intervals, early for an unknown key, and kept when reading fails.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,57 +15,57 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use super::VerifyingKey;
 use super::fetch::fetch;
-use super::{Dial, VerifyingKey};
 use crate::metrics::Counter;
+use crate::net::connector::Connector;
 
 /// Largest key set: a hundred certificates fit.
 const SET_MAX_BYTES: usize = 512 * 1024;
 
-/// Why a key set can't be used.
+/// Error of reading a key set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JwksError {
-    /// It can't be read.
     #[error("can't be read: {0}")]
     Read(String),
     #[error("is no JWKS: {0}")]
     Format(String),
-    /// None of its keys is for us.
+    /// None of its keys is of a supported kind.
     #[error("holds no key for RS256 (RSA) or ES256 (P-256)")]
     NoKey,
 }
 
-/// Where a key set is published.
+/// Place where a key set is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JwksSource {
     File(PathBuf),
-    /// At an `https://` or `http://` URL.
+    /// An `https://` or `http://` URL.
     Url(Uri),
 }
 
 impl JwksSource {
-    /// Whether it is fetched with TLS.
+    /// Whether it is fetched over TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Url(url) if url.scheme_str() == Some("https"))
     }
 
-    /// Reads the keys; those of a URL by a connection that `dial` opens.
+    /// Reads the keys; those of a URL over a connection of `connector`.
     ///
     /// # Errors
-    /// When there are none.
-    pub async fn read(&self, dial: &dyn Dial) -> Result<Vec<VerifyingKey>, JwksError> {
+    /// When it can't be read, or holds no key of a supported kind.
+    pub(crate) async fn read(&self, connector: &Connector) -> Result<Vec<VerifyingKey>, JwksError> {
         match self {
             Self::File(_) => self.read_file(),
-            Self::Url(url) => parse(&fetch(dial, url, SET_MAX_BYTES).await.map_err(JwksError::Read)?),
+            Self::Url(url) => parse(&fetch(connector, url, SET_MAX_BYTES).await.map_err(JwksError::Read)?),
         }
     }
 
-    /// Reads the keys of a file; a URL has none of these.
+    /// Reads the keys of a file; a URL has none before it is fetched.
     ///
     /// # Errors
-    /// When there are none.
+    /// When it can't be read, or holds no key of a supported kind.
     pub fn read_file(&self) -> Result<Vec<VerifyingKey>, JwksError> {
         match self {
             Self::File(path) => parse(&std::fs::read(path).map_err(|error| JwksError::Read(error.to_string()))?),
@@ -83,19 +83,19 @@ impl fmt::Display for JwksSource {
     }
 }
 
-fn parse(text: &[u8]) -> Result<Vec<VerifyingKey>, JwksError> {
-    /// Keys are read one by one, so that one of a kind not known here spoils no other.
+pub(crate) fn parse(text: &[u8]) -> Result<Vec<VerifyingKey>, JwksError> {
+    /// Keys are parsed one by one, so that one of an unknown kind spoils no other.
     #[derive(Deserialize)]
-    struct Set {
+    struct JwksDocument {
         keys: Vec<Value>,
     }
-    let set: Set = serde_json::from_slice(text).map_err(|error| JwksError::Format(error.to_string()))?;
-    let jwks = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
+    let document: JwksDocument = serde_json::from_slice(text).map_err(|error| JwksError::Format(error.to_string()))?;
+    let jwks = document.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
     let keys: Vec<_> = jwks.filter_map(|jwk| VerifyingKey::from_jwk(&jwk)).collect();
     if keys.is_empty() { Err(JwksError::NoKey) } else { Ok(keys) }
 }
 
-/// One source, and its last good set.
+/// Key set of one source: the last one that could be read.
 #[derive(Debug)]
 struct KeySet {
     source: JwksSource,
@@ -103,14 +103,13 @@ struct KeySet {
     is_failing: AtomicBool,
 }
 
-/// All key sets of a node.
+/// Key sets of a node.
 #[derive(Debug)]
 pub(super) struct KeySets {
     sets: Vec<KeySet>,
-    /// The way to those at URLs.
-    dial: Arc<dyn Dial>,
+    connector: Connector,
     refetch: Duration,
-    /// When they were read last. Held while they are read: who comes meanwhile waits and finds them fresh.
+    /// Time of the last read. Locked while sets are read: a caller that comes meanwhile waits, and finds them fresh.
     last_read: Mutex<Option<Instant>>,
     rounds: AtomicU64,
     pub(super) read: Counter,
@@ -118,7 +117,7 @@ pub(super) struct KeySets {
 }
 
 impl KeySets {
-    pub(super) fn new(sources: &[JwksSource], refetch: Duration, dial: Arc<dyn Dial>) -> Self {
+    pub(super) fn new(sources: &[JwksSource], refetch: Duration, connector: Connector) -> Self {
         let sets = sources.iter().map(|source| KeySet {
             source: source.clone(),
             keys: ArcSwap::from_pointee(source.read_file().unwrap_or_default()),
@@ -126,7 +125,7 @@ impl KeySets {
         });
         Self {
             sets: sets.collect(),
-            dial,
+            connector,
             refetch,
             last_read: Mutex::new(None),
             rounds: AtomicU64::new(0),
@@ -139,12 +138,12 @@ impl KeySets {
         self.sets.is_empty()
     }
 
-    /// The keys of each set.
+    /// Returns the keys of each set.
     pub(super) fn keys(&self) -> impl Iterator<Item = Arc<Vec<VerifyingKey>>> {
         self.sets.iter().map(|set| set.keys.load_full())
     }
 
-    /// Reads all sets at once, and then in turn, for ever.
+    /// Reads all sets now, and then at intervals without end.
     pub(super) async fn keep_fresh(&self, refresh: Duration) {
         loop {
             {
@@ -155,8 +154,8 @@ impl KeySets {
         }
     }
 
-    /// Reads all sets, because somebody shows a key that is in none; but not again and again for a guesser.
-    /// Whether they have been read since the call.
+    /// Reads all sets for a token whose key is in none, but not again and again for a guesser. Returns whether they were
+    /// read since the call.
     pub(super) async fn read_early(&self) -> bool {
         let rounds = self.rounds.load(Ordering::Acquire);
         let mut last_read = self.last_read.lock().await;
@@ -171,16 +170,16 @@ impl KeySets {
     }
 
     async fn read_all(&self, last_read: &mut Option<Instant>) {
-        // Noted first: a caller that goes away in between has asked all the same.
+        // Set first: a caller that goes away in between has caused a read all the same.
         *last_read = Some(Instant::now());
         for set in &self.sets {
-            let outcome = set.source.read(&*self.dial).await;
-            self.settle(set, outcome);
+            let outcome = set.source.read(&self.connector).await;
+            self.store(set, outcome);
         }
         self.rounds.fetch_add(1, Ordering::Release);
     }
 
-    fn settle(&self, set: &KeySet, outcome: Result<Vec<VerifyingKey>, JwksError>) {
+    fn store(&self, set: &KeySet, outcome: Result<Vec<VerifyingKey>, JwksError>) {
         match outcome {
             Ok(keys) => {
                 self.read.increment();
@@ -197,5 +196,54 @@ impl KeySets {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Public key on P-256, of RFC 7517, appendix A.1.
+    fn ec_key() -> Value {
+        json!({ "kty": "EC", "crv": "P-256", "kid": "1", "use": "sig",
+                "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+                "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM" })
+    }
+
+    fn parsed(document: &Value) -> Result<usize, JwksError> {
+        parse(document.to_string().as_bytes()).map(|keys| keys.len())
+    }
+
+    #[test]
+    fn keys_of_unknown_kinds_spoil_no_other() {
+        let unknown = [json!({ "kty": "new" }), json!({ "kty": "oct", "k": "c2VjcmV0" }), json!(7)];
+        let [first, second, third] = unknown;
+        assert_eq!(parsed(&json!({ "keys": [first, ec_key(), second, third] })), Ok(1));
+    }
+
+    #[test]
+    fn a_set_without_a_key_for_signatures_is_refused() {
+        let mut for_encryption = ec_key();
+        for_encryption["use"] = json!("enc");
+        assert_eq!(parsed(&json!({ "keys": [for_encryption] })), Err(JwksError::NoKey));
+        assert_eq!(parsed(&json!({ "keys": [] })), Err(JwksError::NoKey));
+        assert!(matches!(parsed(&json!([])), Err(JwksError::Format(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sets_are_read_early_but_not_again_and_again() {
+        let file = std::env::temp_dir().join(format!("trunkline-jwks-{}.json", std::process::id()));
+        std::fs::write(&file, json!({ "keys": [ec_key()] }).to_string()).unwrap();
+        let sources = [JwksSource::File(file.clone())];
+        let sets = KeySets::new(&sources, Duration::from_secs(10), Connector::default());
+        assert!(sets.read_early().await);
+        assert!(!sets.read_early().await);
+        std::fs::remove_file(&file).unwrap();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(sets.read_early().await);
+        let kept: usize = sets.keys().map(|keys| keys.len()).sum();
+        assert_eq!((sets.read.get(), sets.failed.get(), kept), (1, 1, 1));
     }
 }

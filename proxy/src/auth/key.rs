@@ -1,4 +1,4 @@
-//! One key that verifies access tokens, and the one algorithm that it is for.
+//! Keys that verify access tokens, each for one algorithm.
 
 use std::fmt;
 
@@ -6,22 +6,22 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, P
 use jsonwebtoken::{Algorithm, DecodingKey};
 use trunkline_protocol::limits::ACCESS_KEY_MIN_BYTES;
 
-/// Why something is no key for access tokens.
+/// Error of a text that is no key for access tokens.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// A secret that could be guessed.
+    /// The secret could be guessed.
     #[error("has {0} bytes, but a secret needs at least {ACCESS_KEY_MIN_BYTES}")]
     ShortSecret(usize),
-    /// A private key, which has no business at a proxy.
+    /// The key is private, and has no business at a proxy.
     #[error("holds a private key: give the public one, which is all that verifying needs")]
     Private,
-    /// Neither kind of public key.
+    /// The text is neither kind of public key.
     #[error("holds no PEM public key for RS256 (RSA) or ES256 (P-256)")]
     NoPublicKey,
 }
 
-/// A key that verifies access tokens.
+/// Key that verifies access tokens by one algorithm.
 #[derive(Clone)]
 pub struct VerifyingKey {
     id: Option<String>,
@@ -30,10 +30,10 @@ pub struct VerifyingKey {
 }
 
 impl VerifyingKey {
-    /// A secret for HS256, used as it is; white space around it is dropped.
+    /// Takes a secret for HS256 as it is; white space around it is dropped.
     ///
     /// # Errors
-    /// When it is too short.
+    /// When the secret is too short.
     pub fn from_secret(text: &str) -> Result<Self, KeyError> {
         let secret = text.trim().as_bytes();
         if secret.len() < ACCESS_KEY_MIN_BYTES {
@@ -42,10 +42,10 @@ impl VerifyingKey {
         Ok(Self { id: None, algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) })
     }
 
-    /// A public key in PEM: RS256 for an RSA key, ES256 for one on the curve P-256.
+    /// Parses a public key in PEM: RS256 for an RSA key, ES256 for one on the curve P-256.
     ///
     /// # Errors
-    /// When it is neither.
+    /// When the text is neither.
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
         if text.contains("PRIVATE KEY-----") {
             return Err(KeyError::Private);
@@ -57,8 +57,8 @@ impl VerifyingKey {
         Ok(Self { id: None, algorithm, key })
     }
 
-    /// A key of a JWKS; `None` for those that are not for RS256 or ES256 signatures. Symmetric ones are none: who
-    /// publishes a secret has none.
+    /// Takes a key of a JWKS; `None` if it is not for RS256 or ES256 signatures. Symmetric keys are refused, because a
+    /// published secret is none.
     pub(super) fn from_jwk(jwk: &Jwk) -> Option<Self> {
         let (algorithm, name) = match &jwk.algorithm {
             AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
@@ -74,12 +74,12 @@ impl VerifyingKey {
         Some(Self { id: common.key_id.clone(), algorithm, key })
     }
 
-    /// Whether a token of this algorithm may be signed with it, as far as the token's key id tells.
+    /// Whether it may have signed a token of this algorithm, as far as the token's key id tells.
     pub(super) fn fits(&self, algorithm: Algorithm, id: Option<&str>) -> bool {
         self.algorithm == algorithm && (self.id.is_none() || id.is_none() || self.has_id(id))
     }
 
-    /// Whether it is the key of this id.
+    /// Whether it has this id.
     pub(super) fn has_id(&self, id: Option<&str>) -> bool {
         id.is_some() && self.id.as_deref() == id
     }
@@ -96,5 +96,32 @@ impl VerifyingKey {
 impl fmt::Debug for VerifyingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VerifyingKey").field("id", &self.id).field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_secret_and_a_private_key_are_refused() {
+        assert_eq!(VerifyingKey::from_secret(" short\n").unwrap_err(), KeyError::ShortSecret(5));
+        let private = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        assert_eq!(VerifyingKey::from_pem(private).unwrap_err(), KeyError::Private);
+        assert_eq!(VerifyingKey::from_pem("no key").unwrap_err(), KeyError::NoPublicKey);
+    }
+
+    #[test]
+    fn a_secret_fits_tokens_of_its_algorithm_whatever_their_key_id() {
+        let key = VerifyingKey::from_secret("a secret that is long enough").unwrap();
+        assert!(key.fits(Algorithm::HS256, None) && key.fits(Algorithm::HS256, Some("1")));
+        assert!(!key.fits(Algorithm::RS256, None));
+        assert!(!key.has_id(None) && !key.has_id(Some("1")));
+    }
+
+    #[test]
+    fn the_key_itself_is_never_shown() {
+        let key = VerifyingKey::from_secret("a secret that is long enough").unwrap();
+        assert_eq!(format!("{key:?}"), "VerifyingKey { id: None, algorithm: HS256, .. }");
     }
 }

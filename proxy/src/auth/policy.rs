@@ -1,4 +1,4 @@
-//! What is asked of an access token.
+//! Policy for access tokens: keys, issuers, audiences, claims of the user.
 
 use std::time::Duration;
 
@@ -6,40 +6,40 @@ use trunkline_protocol::limits::CLOCK_SKEW_S;
 
 use super::{JwksSource, VerifyingKey};
 
-/// Where the user id stands unless a flag says otherwise: short names first, then the one that .NET writes.
+/// Default claims of the user id: short names first, then the one that .NET writes.
 const USER_CLAIMS: [&str; 3] =
     ["nameid", "sub", "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier"];
 
-/// What is asked of an access token, whoever signed it.
+/// Policy for access tokens.
 #[derive(Debug, Clone)]
 pub struct TokenPolicy {
-    /// Keys beside the fleet's own.
+    /// Keys in addition to the fleet's own.
     pub keys: Vec<VerifyingKey>,
-    /// Where further keys are published.
+    /// Sources of published keys.
     pub jwks: Vec<JwksSource>,
-    /// How often these are read again.
+    /// Interval at which key sets are read again.
     pub jwks_refresh: Duration,
-    /// How soon after the last time a key that is not known makes them be read again.
+    /// Minimum interval at which unknown keys cause another read.
     pub jwks_refetch: Duration,
-    /// Who may have issued a token; anybody, if empty.
+    /// Accepted issuers; empty: any.
     pub issuers: Vec<String>,
-    /// For whom a token may be; for anybody, if empty.
+    /// Accepted audiences; empty: any.
     pub audiences: Vec<String>,
-    /// How far clocks may differ.
+    /// Tolerated difference of clocks.
     pub clock_skew_s: u64,
-    /// Claims that name the user: the first that is there.
+    /// Claims of the user id; the first one present counts.
     pub user_claims: Vec<String>,
-    /// Largest token that is looked at.
+    /// Size of the largest accepted token.
     pub max_bytes: usize,
-    /// Nobody comes in without a user, whatever a hub says.
+    /// Whether every client needs a token, whatever its hub says.
     pub is_required: bool,
 }
 
 impl TokenPolicy {
-    /// Largest token that is looked at: it has to fit into a head of 32 KiB beside all else.
+    /// Default size of the largest accepted token: it has to fit into a request head of 32 KiB beside all else.
     pub const MAX_BYTES: usize = 8 * 1024;
 
-    /// The claims that name the user, unless a flag says otherwise.
+    /// Returns the default claims of the user id.
     #[must_use]
     pub fn default_user_claims() -> Vec<String> {
         USER_CLAIMS.map(str::to_owned).into()
@@ -47,7 +47,7 @@ impl TokenPolicy {
 }
 
 impl Default for TokenPolicy {
-    /// The fleet's keys, and nothing asked but that a token is signed and in time.
+    /// The fleet's keys alone; a token has to be signed and in time.
     fn default() -> Self {
         Self {
             keys: Vec::new(),

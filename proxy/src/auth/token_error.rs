@@ -1,49 +1,43 @@
-//! Why an access token is refused: what its bearer is told, and what is counted.
+//! Reasons for refusing an access token, with the text for its bearer and the label in metrics.
 
 use jsonwebtoken::errors::{Error, ErrorKind};
 
-/// Why a token is no good. The texts are for its bearer.
+/// Reason for refusing an access token. The texts are for its bearer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum TokenError {
-    /// It is not even looked at.
     #[error("the access token has {bytes} bytes, but --jwt-max-bytes allows {max}")]
-    TooLarge {
-        bytes: usize,
-        /// What it may have.
-        max: usize,
-    },
-    /// It is none, or is not signed.
+    TooLarge { bytes: usize, max: usize },
+    /// The text is not a JWT, or not signed.
     #[error("the access token is not valid: it is no signed JWT of an algorithm that is known")]
     Malformed,
     #[error("the access token is not valid: no key is known that it could be signed with")]
     UnknownKey,
-    /// A key fits, but did not sign it.
+    /// A key fits, but its signature does not.
     #[error("the access token is not valid: its signature is wrong")]
     Signature,
-    /// Its time is over.
     #[error("the access token is not valid: it has expired")]
     Expired,
-    /// Its time has not come.
     #[error("the access token is not valid: its time has not come yet")]
     Immature,
-    /// Somebody else issued it.
+    /// The issuer is not an accepted one.
     #[error("the access token is not valid: its issuer is not allowed here")]
     Issuer,
-    /// It is for somebody else.
+    /// The audience is not an accepted one.
     #[error("the access token is not valid: it is for another audience")]
     Audience,
-    /// Something that has to be there is not.
+    /// A claim is missing or malformed.
     #[error("the access token is not valid: {0}")]
     Claim(String),
 }
 
 impl TokenError {
-    /// What they are counted under, each at its [`place`](Self::place).
+    /// Labels in metrics, each at its [`index`](Self::index).
     pub(super) const LABELS: [&'static str; 9] =
         ["too_large", "malformed", "unknown_key", "signature", "expired", "immature", "issuer", "audience", "claim"];
 
-    pub(super) fn place(&self) -> usize {
+    /// Returns the index of its label.
+    pub(super) fn index(&self) -> usize {
         match self {
             Self::TooLarge { .. } => 0,
             Self::Malformed => 1,
@@ -70,5 +64,27 @@ impl From<Error> for TokenError {
             ErrorKind::InvalidClaimFormat(name) => Self::Claim(format!("its claim {name:?} is malformed")),
             _ => Self::Malformed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_label_of_its_own() {
+        let all = [
+            TokenError::TooLarge { bytes: 2, max: 1 },
+            TokenError::Malformed,
+            TokenError::UnknownKey,
+            TokenError::Signature,
+            TokenError::Expired,
+            TokenError::Immature,
+            TokenError::Issuer,
+            TokenError::Audience,
+            TokenError::Claim("its claim \"exp\" is missing".into()),
+        ];
+        let indices: Vec<_> = all.iter().map(TokenError::index).collect();
+        assert_eq!(indices, (0..TokenError::LABELS.len()).collect::<Vec<_>>());
     }
 }

@@ -1,21 +1,21 @@
-//! What a token says of its bearer.
+//! Users, as the claims of an access token name them.
 
 use serde_json::{Map, Value};
 use trunkline_protocol::token::Claim;
 
-/// Who a request is from.
+/// User of a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct User {
-    /// The user id; `None` for nobody in particular.
+    /// The user id; `None` for an anonymous one.
     pub id: Option<String>,
-    /// What the token says; names may repeat.
+    /// All claims of the token; names may repeat.
     pub claims: Vec<Claim>,
-    /// When the token ends, in seconds since 1970.
+    /// Expiry of the token, in seconds since 1970.
     pub expires_s: Option<u64>,
 }
 
 impl User {
-    /// The user of verified claims, whose id is the first of `user_claims` that is there.
+    /// Builds the user of verified claims; its id is the first of `user_claims` that is present.
     pub(super) fn of(claims: &Map<String, Value>, user_claims: &[String]) -> Self {
         let id = user_claims.iter().find_map(|name| claims.get(name)).and_then(|value| match value {
             Value::Array(values) => values.first().map(text),
@@ -27,13 +27,13 @@ impl User {
     }
 }
 
-/// Whole seconds; some issuers write fractions.
+/// Reads whole seconds; some issuers write fractions.
 fn seconds(value: &Value) -> Option<u64> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "such a cast saturates")]
     value.as_u64().or_else(|| value.as_f64().map(|seconds| seconds as u64))
 }
 
-/// A list is one claim for each of its values.
+/// Makes one claim for each value of a list.
 fn flat(name: &str, value: &Value) -> Vec<Claim> {
     match value {
         Value::Array(values) => values.iter().map(|value| (name.to_owned(), text(value))).collect(),
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn the_id_is_the_first_claim_of_the_list_that_is_there() {
+    fn the_id_is_the_first_claim_of_the_list_that_is_present() {
         assert_eq!(user(&json!({"sub": "s", "nameid": "n"})).id.as_deref(), Some("n"));
         assert_eq!(user(&json!({"sub": 7})).id.as_deref(), Some("7"));
         let long = json!({"http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier": "long"});
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_may_have_a_fraction() {
+    fn the_expiry_may_have_a_fraction() {
         assert_eq!(user(&json!({"exp": 12.9})).expires_s, Some(12));
         assert_eq!(user(&json!({"exp": 12})).expires_s, Some(12));
     }

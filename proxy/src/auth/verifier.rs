@@ -1,55 +1,56 @@
-//! Verify access tokens: a key, a signature, and then what is claimed.
+//! Verification of access tokens: key, signature, then claims.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 use trunkline_protocol::key::AccessKeys;
 
 use super::jwks::KeySets;
-use super::{Dial, TokenError, TokenPolicy, User, VerifyingKey};
+use super::{TokenError, TokenPolicy, User, VerifyingKey};
 use crate::metrics::Counter;
+use crate::net::connector::Connector;
 
-/// Part of the audience of tokens that open links in Azure's way: a user's never has it.
+/// Part of the audience of tokens that open links in Azure's way; a user's token never has it.
 const SERVER_AUDIENCE: &str = "/server/";
 
+/// Verifier of access tokens by all keys of the node.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     policy: TokenPolicy,
-    /// Those that don't change: the fleet's, and those of flags.
+    /// Fixed keys: the fleet's, and those of flags.
     keys: Vec<VerifyingKey>,
     sets: KeySets,
     refused: [Counter; TokenError::LABELS.len()],
 }
 
 impl Verifier {
-    /// Verifies with the fleet's keys, and with what the policy adds; `dial` leads to those who publish keys.
+    /// Verifies with the fleet's keys, and with what the policy adds; `connector` leads to key sets at URLs.
     #[must_use]
-    pub(crate) fn new(policy: TokenPolicy, fleet: &AccessKeys, dial: Arc<dyn Dial>) -> Self {
+    pub(crate) fn new(policy: TokenPolicy, fleet: &AccessKeys, connector: Connector) -> Self {
         let fleet = fleet.iter().filter_map(|key| VerifyingKey::from_secret(key.expose()).ok());
         let keys = fleet.chain(policy.keys.iter().cloned()).collect();
-        let sets = KeySets::new(&policy.jwks, policy.jwks_refetch, dial);
+        let sets = KeySets::new(&policy.jwks, policy.jwks_refetch, connector);
         Self { policy, keys, sets, refused: Default::default() }
     }
 
-    /// Whether nobody comes in without a user.
+    /// Whether every client needs a token.
     #[must_use]
     pub(crate) fn is_required(&self) -> bool {
         self.policy.is_required
     }
 
-    /// Reads published keys in turn, for ever.
+    /// Reads published keys at intervals without end.
     pub(crate) async fn keep_fresh(&self) {
         if !self.sets.is_empty() {
             self.sets.keep_fresh(self.policy.jwks_refresh).await;
         }
     }
 
-    /// Who bears this token. For a key that is not known the published ones may be read once more.
+    /// Verifies a token and returns its user. For an unknown key the published ones may be read once more.
     ///
     /// # Errors
-    /// Why the token is no good; it is counted.
+    /// When the token is refused; the reason is counted.
     pub(crate) async fn verify(&self, token: &str) -> Result<User, TokenError> {
         let outcome = match self.verify_now(token) {
             Err(TokenError::UnknownKey | TokenError::Signature) if self.may_be_new(token) => {
@@ -60,23 +61,23 @@ impl Verifier {
             }
             outcome => outcome,
         };
-        if let Some(count) = outcome.as_ref().err().and_then(|error| self.refused.get(error.place())) {
+        if let Some(count) = outcome.as_ref().err().and_then(|error| self.refused.get(error.index())) {
             count.increment();
         }
         outcome
     }
 
-    /// How many tokens were refused, by reason.
+    /// Returns the number of refused tokens by reason.
     pub(crate) fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
         TokenError::LABELS.into_iter().zip(self.refused.iter().map(Counter::get))
     }
 
-    /// How often key sets were read, by outcome.
+    /// Returns the number of reads of key sets by outcome.
     pub(crate) fn reads(&self) -> [(&'static str, u64); 2] {
         [("read", self.sets.read.get()), ("failed", self.sets.failed.get())]
     }
 
-    fn verify_now(&self, token: &str) -> Result<User, TokenError> {
+    pub(crate) fn verify_now(&self, token: &str) -> Result<User, TokenError> {
         if token.len() > self.policy.max_bytes {
             return Err(TokenError::TooLarge { bytes: token.len(), max: self.policy.max_bytes });
         }
@@ -85,8 +86,8 @@ impl Verifier {
         for keys in self.sets.keys() {
             outcome = match outcome {
                 Err(TokenError::UnknownKey | TokenError::Signature) => self.try_keys(&keys, token, &header),
-                // With the right signature it is as good as it will ever be.
-                settled => return settled,
+                // With the right signature no other key can change the outcome.
+                verified => return verified,
             };
         }
         outcome
@@ -130,7 +131,7 @@ impl Verifier {
         validation
     }
 
-    /// Whether it names a published key that is in no set yet.
+    /// Whether the token names a published key that is in no set yet.
     fn may_be_new(&self, token: &str) -> bool {
         let Ok(Header { alg: Algorithm::RS256 | Algorithm::ES256, kid: Some(id), .. }) = decode_header(token) else {
             return false;
@@ -141,13 +142,13 @@ impl Verifier {
 
 #[cfg(test)]
 mod tests {
+
     use jsonwebtoken::{EncodingKey, encode};
     use serde_json::json;
     use trunkline_protocol::key::AccessKey;
 
-    use super::super::dial::Canned;
     use super::*;
-    use crate::config::unix_seconds;
+    use crate::clock::unix_seconds;
 
     const SECRET: &str = "a secret of an issuer, long enough";
 
@@ -165,7 +166,7 @@ mod tests {
         let mut policy = TokenPolicy::default();
         policy.keys.push(VerifyingKey::from_secret(SECRET).unwrap());
         change(&mut policy);
-        Verifier::new(policy, &fleet(), Arc::new(Canned(Vec::new())))
+        Verifier::new(policy, &fleet(), Connector::default())
     }
 
     async fn problem(verifier: &Verifier, claims: Value) -> TokenError {
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_key_of_the_fleet_and_of_the_flags_signs_users() {
+    async fn tokens_signed_with_any_key_of_the_fleet_or_of_flags_are_accepted() {
         let verifier = verifier(|_| {});
         for secret in ["a key of the fleet, long enough", SECRET] {
             assert_eq!(verifier.verify(&sign(secret, &json!({}))).await.unwrap().id.as_deref(), Some("ann"));
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn times_are_checked_with_the_skew_that_is_allowed_and_an_end_is_needed() {
+    async fn times_are_checked_with_the_allowed_skew_and_an_expiry_is_required() {
         let (strict, lax) = (verifier(|policy| policy.clock_skew_s = 0), verifier(|policy| policy.clock_skew_s = 900));
         let (past, future) = (unix_seconds() - 300, unix_seconds() + 300);
         assert_eq!(problem(&strict, json!({ "exp": past })).await, TokenError::Expired);
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn issuer_and_audience_are_checked_where_they_are_given() {
+    async fn issuer_and_audience_are_checked_where_the_policy_names_them() {
         let verifier = verifier(|policy| {
             policy.issuers = vec!["https://a".into(), "https://b".into()];
             policy.audiences = vec!["chat".into()];

@@ -1,62 +1,61 @@
-//! Speak to the supervisor that started this process, as systemd's protocols have it: take its sockets, tell it how we
-//! are, and feed its watchdog while all threads live. Without a supervisor, or on other systems, nothing happens.
+//! systemd's protocols towards the supervisor of this process: socket activation, readiness and the watchdog. Without a
+//! supervisor, or on other systems, nothing happens.
 
 use std::io;
 
 use listenfd::ListenFd;
 
-use crate::node::{Handed, Pulse};
+use crate::node::{Heartbeat, InheritedSockets};
 
-/// A watchdog is fed this often in its time, as far as there is a pulse.
+/// Number of times that the watchdog is fed within its deadline, if the heartbeat advances.
 #[cfg(target_os = "linux")]
 const FEEDS_PER_DEADLINE: u32 = 4;
 
-/// The sockets at which it listens for us.
+/// Takes the listening sockets that the supervisor passes to this process.
 ///
 /// # Errors
 /// When one is no TCP socket.
-pub fn handed() -> io::Result<Handed> {
+pub(super) fn inherited_sockets() -> io::Result<InheritedSockets> {
     let mut sockets = ListenFd::from_env();
-    let taken = (0..sockets.len()).filter_map(|place| sockets.take_tcp_listener(place).transpose());
+    let taken = (0..sockets.len()).filter_map(|index| sockets.take_tcp_listener(index).transpose());
     let taken: Vec<_> = taken.collect::<io::Result<_>>()?;
-    Handed::new(taken)
+    InheritedSockets::new(taken)
 }
 
-/// What it is told.
+/// State of the node that the supervisor is notified of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
-    /// Clients may come.
+pub(super) enum NodeState {
+    /// The node accepts clients.
     Ready,
-    /// It was told to stop, and lets its clients leave.
+    /// The node was told to stop and drains its clients.
     Stopping,
 }
 
-/// Tells it. Whoever does not hear it is not waited for.
+/// Notifies the supervisor. A supervisor that can't be reached stops nothing.
 #[cfg(target_os = "linux")]
-pub fn tell(news: News) {
+pub(super) fn notify(state: NodeState) {
     use sd_notify::NotifyState;
 
-    let told = match news {
-        News::Ready => sd_notify::notify(&[NotifyState::Ready, NotifyState::Status("serving")]),
-        News::Stopping => sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("clients are leaving")]),
+    let sent = match state {
+        NodeState::Ready => sd_notify::notify(&[NotifyState::Ready, NotifyState::Status("serving")]),
+        NodeState::Stopping => sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("clients are leaving")]),
     };
-    if let Err(error) = told {
-        tracing::warn!(%error, "the supervisor (NOTIFY_SOCKET) can't be told: {news:?}");
+    if let Err(error) = sent {
+        tracing::warn!(%error, "the supervisor (NOTIFY_SOCKET) can't be told: {state:?}");
     }
 }
 
-/// Tells it.
 #[cfg(not(target_os = "linux"))]
-pub fn tell(_news: News) {}
+pub(super) fn notify(_state: NodeState) {}
 
-/// Feeds its watchdog as long as the node's threads live; for ever, if it has one.
+/// Feeds the supervisor's watchdog, if there is one, as long as the heartbeat of the node advances.
 #[cfg(target_os = "linux")]
-pub async fn feed_watchdog(pulse: Pulse) {
+pub(super) async fn feed_watchdog(heartbeat: Heartbeat) {
     let Some(deadline) = sd_notify::watchdog_enabled() else { return };
     let mut last = None;
     loop {
-        let ticks = pulse.ticks();
-        // A shard that stands still shall be noticed, although this thread does not.
+        let ticks = heartbeat.ticks();
+        // A shard that hangs must be noticed, although this thread does not hang.
         if last.replace(ticks) != Some(ticks) {
             drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog]));
         }
@@ -64,6 +63,5 @@ pub async fn feed_watchdog(pulse: Pulse) {
     }
 }
 
-/// Feeds its watchdog.
 #[cfg(not(target_os = "linux"))]
-pub async fn feed_watchdog(_pulse: Pulse) {}
+pub(super) async fn feed_watchdog(_heartbeat: Heartbeat) {}

@@ -122,7 +122,7 @@ pub(super) async fn greet(
     };
     if greeting.is_ok() && settings.kind == EndpointKind::Hub {
         let took = Duration::from_micros(shard.now_us().saturating_sub(begun));
-        shard.counters().handshakes_of_clients.lasted(took);
+        shard.counters().handshakes_of_clients.observe_duration(took);
     }
     let refusal = match greeting {
         Ok(greeting) if shard.is_drained() => Refusal::ComeAgain(content(greeting.as_ref())),
@@ -149,7 +149,7 @@ fn take_note(shard: &Shard, hub: &Hub, newcomer: &Newcomer, refusal: &Refusal) {
 
 /// A home that is none, where new clients may wait until there is one.
 fn wait_for_home(shard: &Shard, hub: &Hub, greeting: Option<&Greeting>) -> Option<HomeLink> {
-    let may_wait = shard.shared().settings.homes.holds_new && greeting.is_some();
+    let may_wait = shard.shared().settings.rehoming.holds_new && greeting.is_some();
     may_wait.then(|| Arc::new(LinkHandle::nowhere(hub.index())))
 }
 

@@ -9,7 +9,7 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::RawKind;
 
 use crate::transport::websocket::{
-    CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Decoder, Event, Place, ProtocolError,
+    CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Decoder, Event, PiecePosition, ProtocolError,
 };
 
 /// What a client's bytes turned out to be.
@@ -116,14 +116,14 @@ impl Inbound {
         mut give: impl FnMut(Piece<'_>),
     ) -> Result<(), ProtocolError> {
         let Some(decoder) = &mut self.decoder else {
-            give(Piece::Payload(bytes, Place::UNSAID));
+            give(Piece::Payload(bytes, PiecePosition::UNKNOWN));
             return Ok(());
         };
         let mut at = 0;
         while let Some(rest) = bytes.get_mut(at..) {
             let (used, event) = decoder.decode(rest)?;
             match event {
-                Event::Data(range) => give(Piece::Payload(rest.get(range).unwrap_or_default(), decoder.place())),
+                Event::Data(range) => give(Piece::Payload(rest.get(range).unwrap_or_default(), decoder.position())),
                 Event::Ping(payload) => give(Piece::Ping(payload)),
                 Event::Close => give(Piece::Close),
                 Event::Pong => {}
@@ -152,7 +152,7 @@ impl Inbound {
         &mut self,
         bytes: &mut [u8],
         mut give: G,
-        mut take_payload: impl FnMut(&mut Vec<u8>, &[u8], Place, &mut G) -> Result<(), InboundError>,
+        mut take_payload: impl FnMut(&mut Vec<u8>, &[u8], PiecePosition, &mut G) -> Result<(), InboundError>,
     ) -> Result<(), InboundError> {
         let mut partial = std::mem::take(&mut self.partial);
         let mut problem = None;
@@ -186,7 +186,7 @@ impl Inbound {
 #[derive(Debug)]
 pub(super) enum Piece<'a> {
     /// Bytes of what it carries.
-    Payload(&'a [u8], Place),
+    Payload(&'a [u8], PiecePosition),
     /// To be answered.
     Ping(Vec<u8>),
     /// The end.

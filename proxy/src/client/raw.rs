@@ -8,7 +8,7 @@ use std::mem;
 use trunkline_protocol::service::RawKind;
 
 use super::inbound::{Inbound, InboundError, Upward};
-use crate::transport::websocket::{Form, Place};
+use crate::transport::websocket::{MessageForm, PiecePosition};
 
 impl Inbound {
     /// Takes what was read and gives the messages that are whole, in order.
@@ -25,7 +25,7 @@ impl Inbound {
 fn take_piece(
     partial: &mut Vec<u8>,
     piece: &[u8],
-    place: Place,
+    place: PiecePosition,
     limit_bytes: usize,
     give: &mut impl FnMut(Upward<'_>),
 ) -> Result<(), InboundError> {
@@ -40,11 +40,11 @@ fn take_piece(
     if place.is_last { give_message(&mem::take(partial), place, give) } else { Ok(()) }
 }
 
-fn give_message(bytes: &[u8], place: Place, give: &mut impl FnMut(Upward<'_>)) -> Result<(), InboundError> {
+fn give_message(bytes: &[u8], place: PiecePosition, give: &mut impl FnMut(Upward<'_>)) -> Result<(), InboundError> {
     let kind = match (place.form, str::from_utf8(bytes)) {
-        (Form::Text, Err(_)) => return Err(InboundError::NotUtf8),
-        (Form::Text | Form::Unsaid, Ok(_)) => RawKind::Text,
-        (Form::Binary, _) | (Form::Unsaid, Err(_)) => RawKind::Binary,
+        (MessageForm::Text, Err(_)) => return Err(InboundError::NotUtf8),
+        (MessageForm::Text | MessageForm::Unknown, Ok(_)) => RawKind::Text,
+        (MessageForm::Binary, _) | (MessageForm::Unknown, Err(_)) => RawKind::Binary,
     };
     give(Upward::Raw { bytes, kind });
     Ok(())

@@ -1,43 +1,21 @@
-//! The path that a load balancer puts in front of all paths, and that is taken off before they are matched.
+//! Path prefix that a load balancer adds, stripped before paths are matched.
 
 use std::sync::Arc;
 
-/// What of this is typed.
-#[cfg(feature = "cli")]
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct PathPrefixArgs {
-    /// What a load balancer puts in front of every path, such as `/realtime`: it is taken off before paths are matched.
-    /// Paths without it are served too.
-    #[arg(long, env = "TRUNKLINE_PATH_PREFIX", value_name = "PATH")]
-    pub path_prefix: Option<String>,
-}
-
-#[cfg(feature = "cli")]
-impl PathPrefixArgs {
-    /// Checks what was typed.
-    ///
-    /// # Errors
-    /// When it is no path.
-    pub fn check(&self) -> Result<PathPrefix, PathPrefixError> {
-        let given = self.path_prefix.as_deref().filter(|text| !text.is_empty());
-        given.map_or(Ok(PathPrefix::default()), PathPrefix::new)
-    }
-}
-
-/// A path prefix is none.
-#[derive(Debug, thiserror::Error)]
-#[error("--path-prefix {value:?} is no path like /realtime, with a slash in front and neither '?' nor '#'")]
+/// Error for a text that is no path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{value:?} is no path like /realtime, with a slash in front and neither '?' nor '#'")]
 pub struct PathPrefixError {
-    /// What was given.
+    /// The text that was given.
     pub value: String,
 }
 
-/// What is taken off paths; nothing unless told otherwise.
+/// Prefix that is stripped from request paths; by default none.
 #[derive(Debug, Clone, Default)]
 pub struct PathPrefix(Option<Arc<str>>);
 
 impl PathPrefix {
-    /// A prefix; a slash at its end does not count.
+    /// Checks a prefix; a slash at its end does not count.
     ///
     /// # Errors
     /// When it is no path.
@@ -51,8 +29,8 @@ impl PathPrefix {
         Ok(Self((!text.is_empty()).then(|| text.into())))
     }
 
-    /// The path behind the prefix; `None` when the prefix is not in front of it. Matched as the paths of hubs are,
-    /// without regard to case.
+    /// Returns the path behind the prefix, or `None` if the path does not begin with it. Case does not count, as with
+    /// the paths of hubs.
     #[must_use]
     pub fn strip<'a>(&self, path: &'a str) -> Option<&'a str> {
         let prefix = self.0.as_deref()?;
@@ -70,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_segments_are_taken_off_and_nothing_else() {
+    fn only_whole_segments_are_stripped() {
         let prefix = PathPrefix::new("/realtime/").unwrap();
         assert_eq!(prefix.strip("/realtime/chat"), Some("/chat"));
         assert_eq!(prefix.strip("/RealTime"), Some("/"));
@@ -82,10 +60,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_is_named() {
+    fn a_text_that_is_no_path_is_refused_with_its_value() {
         for text in ["realtime", "/a?b", "/a b", ""] {
             let problem = PathPrefix::new(text).unwrap_err().to_string();
-            assert!(problem.starts_with(&format!("--path-prefix {text:?}")), "{problem}");
+            assert!(problem.starts_with(&format!("{text:?} is no path")), "{problem}");
         }
     }
 }

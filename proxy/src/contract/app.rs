@@ -15,7 +15,7 @@ use trunkline_protocol::manifest::{HubManifest, Manifest};
 use trunkline_protocol::negotiate::{ANSWER_HEADER, DECISION, Decision, REFUSAL};
 use trunkline_protocol::service::*;
 
-use crate::node::upstream::open_pools;
+use crate::node::upstream_watcher::open_pools;
 use crate::shard::Shared;
 use crate::upstream::{AppTarget, MemoryDialler, MemoryLink, Pool};
 
@@ -88,7 +88,7 @@ impl App {
 
 impl AppLink {
     async fn open(slot: usize, mut pieces: mpsc::Receiver<Bytes>, to_node: mpsc::Sender<Bytes>) -> Self {
-        let request = HandshakeRequest { version: 1, ..HandshakeRequest::default() };
+        let request = LinkHandshakeRequest { version: 1, ..LinkHandshakeRequest::default() };
         to_node.send(ServiceMessage::HandshakeRequest(request).to_frame()).await.unwrap();
         let (received, from_node) = mpsc::unbounded_channel();
         let answers = to_node.clone();

@@ -7,7 +7,7 @@ use super::app::{App, AppLink};
 use super::client::{Client, Received};
 use super::http::negotiate;
 use super::stage::{Stage, run, token_until};
-use crate::config::unix_seconds;
+use crate::clock::unix_seconds;
 
 async fn chat(hub: HubManifest) -> (Stage, App, AppLink) {
     let stage = Stage::start();

@@ -109,7 +109,7 @@ fn a_poll_that_brings_nothing_ends_after_its_time_out() {
         poll(&stage, &target).await;
         let begun = Instant::now();
         assert_eq!(poll(&stage, &target).await, (StatusCode::OK, String::new()));
-        assert_eq!(begun.elapsed().as_secs(), stage.shared.settings.carried.poll_timeout.as_secs());
+        assert_eq!(begun.elapsed().as_secs(), stage.shared.settings.http_transports.poll_timeout.as_secs());
     });
 }
 
@@ -127,10 +127,10 @@ fn a_client_that_stops_polling_is_taken_out_after_the_disconnect_time_out() {
         poll(&stage, &target).await;
         let begun = Instant::now();
         assert_eq!(link.close().await.connection_id, id);
-        let most = Duration::from_secs(u64::from(stage.shared.settings.carried.disconnect_timeout_s) + 2);
+        let most = Duration::from_secs(u64::from(stage.shared.settings.http_transports.disconnect_timeout_s) + 2);
         assert!(begun.elapsed() <= most, "{:?}", begun.elapsed());
         assert!(matches!(poll(&stage, &target).await.0, StatusCode::NOT_FOUND | StatusCode::NO_CONTENT));
-        assert!(stage.shared.carried.is_empty());
+        assert!(stage.shared.http_transports.is_empty());
     });
 }
 

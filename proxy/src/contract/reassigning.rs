@@ -73,7 +73,7 @@ fn while_no_app_server_is_there_a_client_is_kept_unread_and_goes_on_when_one_com
 fn a_client_is_kept_for_the_hold_time_out_and_then_told_to_connect_again() {
     run(async {
         let stage = Stage::start();
-        let hold_s = u64::from(stage.shared.settings.homes.hold_timeout_s);
+        let hold_s = u64::from(stage.shared.settings.rehoming.hold_timeout_s);
         let mut one = app(&stage, "app-1");
         let mut first = one.link().await;
         let mut client = Client::connect(&stage, &mut first, "/chat").await;

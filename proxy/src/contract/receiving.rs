@@ -107,7 +107,7 @@ fn a_paused_client_is_not_read_until_it_is_resumed() {
 fn a_client_with_as_many_calls_as_may_be_pending_is_read_on_when_one_is_answered() {
     run(async {
         let mut settings = settings();
-        settings.homes.pending_calls_max = 2;
+        settings.rehoming.pending_calls_max = 2;
         let stage = Stage::with(settings, 1);
         let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
         let mut link = app.link().await;

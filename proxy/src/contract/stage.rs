@@ -19,10 +19,11 @@ use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::manifest::HubManifest;
 
 use crate::auth::sign_user_token;
-use crate::config::{Settings, unix_seconds};
+use crate::clock::unix_seconds;
+use crate::config::Settings;
 use crate::frontend::{Endpoint, PeerAddress};
-use crate::node::thread;
-use crate::shard::{ShardSender, Shared, Ways};
+use crate::node::shard_thread;
+use crate::shard::{Connectors, ShardSender, Shared};
 
 use super::app::App;
 
@@ -63,9 +64,9 @@ impl Stage {
     /// Starts a node.
     pub(super) fn with(settings: Settings, shards: u16) -> Self {
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| ShardSender::new()).unzip();
-        let shared = Shared::new(settings, Ways::default(), senders);
+        let shared = Shared::new(settings, Connectors::default(), senders);
         for (index, inbox) in (0..shards).zip(inboxes) {
-            spawn_local(thread::run(index, shared.clone(), Vec::new(), inbox));
+            spawn_local(shard_thread::run(index, shared.clone(), Vec::new(), inbox));
         }
         let router = |(index, shard): (u16, &ShardSender)| {
             Endpoint::new(shared.clone(), shared.counters_of(index), shard.clone()).into_router()

@@ -1,40 +1,42 @@
-//! Who a request is from: an access token, by header or by query, verified before anything else is done for it.
+//! Authentication: the user of a request, by an access token in its header or query, verified before anything else.
 //!
-//! No token, no user; a token that is no good is refused, because its bearer believes to be somebody.
+//! Without a token there is no user; a bad token is refused, because its bearer expects to be a user.
 
 use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
 use trunkline_protocol::manifest::Authentication;
 use trunkline_protocol::negotiate::Decision;
+use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER};
 
-use super::ask::{Granted, ask};
-use super::request::{bearer, query_value};
-use super::{Endpoint, plain};
 use crate::auth::User;
+use crate::frontend::authorize::{Grant, authorize};
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::plain_response::plain;
+use crate::frontend::request::{bearer, query_value};
 use crate::upstream::Hub;
 
-/// Finds out who a request is from, and leaves the [`User`] with it, and what the app [`Granted`].
+/// Authenticates a request, and stores its [`User`] and the app's [`Grant`] in its extensions.
 ///
 /// # Errors
-/// What to answer to somebody who may not come in.
-pub(super) async fn authenticate(
+/// The refusal of a client that may not connect.
+pub(crate) async fn authenticate(
     endpoint: &Endpoint,
     hub: &Hub,
     request: &mut Request,
     is_negotiate: bool,
 ) -> Result<(), Response> {
     let settings = hub.settings();
-    if settings.asks_app && !is_negotiate && query_value(request.uri(), "id").is_some() {
-        // The app has decided at negotiate; what it said stands in the connection token.
+    if settings.asks_app && !is_negotiate && query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).is_some() {
+        // The app has decided at negotiate; its decision stands in the connection token.
         return Ok(());
     }
-    let granted = if settings.asks_app { ask(endpoint, hub, request).await? } else { Granted::default() };
+    let granted = if settings.asks_app { authorize(endpoint, hub, request).await? } else { Grant::default() };
     if granted.decision.url.is_none() {
         let user = find_user(endpoint, token(request), &granted.decision).await?;
         let is_needed = endpoint.shared.verifier.is_required() || settings.authentication == Authentication::Required;
         if is_needed && user.id.is_none() {
-            // Without a body, as the official server has it: its clients show the reason phrase.
+            // Without a body, like the official server: its clients show the reason phrase.
             return Err(plain(StatusCode::UNAUTHORIZED, ""));
         }
         request.extensions_mut().insert(user);
@@ -45,7 +47,7 @@ pub(super) async fn authenticate(
     Ok(())
 }
 
-/// The user whom the app has named, else the one of the token.
+/// Returns the user that the app has named, or the one of the token.
 async fn find_user(endpoint: &Endpoint, token: Option<String>, decision: &Decision) -> Result<User, Response> {
     let Decision { user, claims, expires_s, .. } = decision.clone();
     if user.is_some() {
@@ -63,14 +65,14 @@ async fn find_user(endpoint: &Endpoint, token: Option<String>, decision: &Decisi
     Ok(user)
 }
 
-/// Who an authenticated request is from.
-pub(super) fn user_of(request: &Request) -> User {
+/// Returns the user of an authenticated request.
+pub(crate) fn user_of(request: &Request) -> User {
     request.extensions().get().cloned().unwrap_or_default()
 }
 
 fn token<B>(request: &http::Request<B>) -> Option<String> {
     let bearer = bearer(request.headers()).map(str::to_owned);
-    bearer.or_else(|| query_value(request.uri(), "access_token")).filter(|token| !token.is_empty())
+    bearer.or_else(|| query_value(request.uri(), ACCESS_TOKEN_PARAMETER)).filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_counts_before_the_query_and_other_schemes_are_none_of_ours() {
+    fn the_header_counts_before_the_query_and_other_schemes_are_ignored() {
         assert_eq!(of("/chat?access_token=q", Some("bearer h")).as_deref(), Some("h"));
         assert_eq!(of("/chat?access_token=q", Some("Basic eA==")).as_deref(), Some("q"));
         assert_eq!(of("/chat?access_token=", None), None);

@@ -1,4 +1,8 @@
-//! Connect, whatever the transport: whose connection a request is for, and how a new one is handed to this shard.
+//! Connect by any transport: identifies the connection of a request, and hands a new one to this shard.
+
+pub(super) mod http_transport_request;
+mod http_transport_response;
+pub(super) mod websocket_upgrade;
 
 use std::sync::Arc;
 
@@ -10,30 +14,39 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{Transport, USER_ID_CLAIM};
 use trunkline_protocol::service::OpenConnection;
 use trunkline_protocol::token::{Claim, ConnectionToken};
+use trunkline_protocol::wire::PRIVATE_CLAIM_PREFIX;
 
-use super::refusal::because;
-use super::request::{headers, raw_query};
-use super::{Endpoint, plain};
 use crate::auth::User;
-use crate::config::unix_seconds;
+use crate::clock::unix_seconds;
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::plain_response::{because, plain};
+use crate::frontend::request::{headers, raw_query};
 use crate::limits::Seat;
 use crate::shard::{Admission, Arrival, Parcel};
 use crate::upstream::Hub;
 
-pub(super) const UNKNOWN_ID: &str = "No Connection with that ID";
+pub(crate) const UNKNOWN_ID: &str = "No Connection with that ID";
 
-/// Whose connection a request is for.
-pub(super) struct Caller {
+/// Client and connection that a request is for.
+pub(crate) struct ConnectingClient {
     pub(super) connection_id: String,
     pub(super) user: User,
-    /// It may begin the connection: its token is not too old for that.
+    /// Its token is not too old to begin the connection.
     pub(super) is_fresh: bool,
-    /// This node made its token.
+    /// Its token is of this node.
     pub(super) is_ours: bool,
 }
 
-/// What a token says, and as whom it may be used.
-pub(super) fn identify(endpoint: &Endpoint, hub: &Hub, sealed: String, user: User) -> Result<Caller, Response> {
+/// Opens a connection token, and checks that the user may use it.
+///
+/// # Errors
+/// The refusal.
+pub(crate) fn identify(
+    endpoint: &Endpoint,
+    hub: &Hub,
+    sealed: String,
+    user: User,
+) -> Result<ConnectingClient, Response> {
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
     let token = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys).map_err(|_| unknown())?;
     if !token.hub.eq_ignore_ascii_case(&hub.settings().path) {
@@ -49,50 +62,50 @@ pub(super) fn identify(endpoint: &Endpoint, hub: &Hub, sealed: String, user: Use
     } else {
         User { id: token.user, claims: token.claims, expires_s: token.expires_s }
     };
-    Ok(Caller { connection_id: token.connection_id.unwrap_or(sealed), user, is_fresh, is_ours })
+    Ok(ConnectingClient { connection_id: token.connection_id.unwrap_or(sealed), user, is_fresh, is_ours })
 }
 
-/// A client that may come in, and how.
-pub(super) struct Newcomer {
-    pub(super) arrival: Arrival,
+/// New client connection for this shard.
+pub(crate) struct NewConnection {
+    pub(super) socket: Arrival,
     pub(super) transport: Transport,
-    pub(super) caller: Caller,
+    pub(super) client: ConnectingClient,
     pub(super) is_negotiated: bool,
-    pub(super) seat: Option<Box<Seat>>,
+    pub(super) permit: Option<Box<Seat>>,
 }
 
-/// Hands a new client to this shard.
-pub(super) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, newcomer: Newcomer) {
-    let Newcomer { arrival, transport, caller, is_negotiated, seat } = newcomer;
+/// Hands a new client connection to this shard.
+pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: NewConnection) {
+    let NewConnection { socket, transport, client, is_negotiated, permit } = new;
     let open = OpenConnection {
-        connection_id: caller.connection_id.into(),
-        claims: claims(&caller.user),
+        connection_id: client.connection_id.into(),
+        claims: claims(&client.user),
         headers: headers(parts, transport),
         query: raw_query(&parts.uri),
         protocol: None,
     };
-    let expires_s = caller.user.expires_s.filter(|_| hub.settings().close_on_token_expiry);
-    let (hub, user) = (hub.clone(), caller.user.id);
-    let admission = Admission { arrival, transport, hub, open, is_negotiated, user, seat, expires_s };
+    let expires_s = client.user.expires_s.filter(|_| hub.settings().close_on_token_expiry);
+    let (hub, user) = (hub.clone(), client.user.id);
+    let admission = Admission { arrival: socket, transport, hub, open, is_negotiated, user, seat: permit, expires_s };
     endpoint.shard.put(Parcel::Admit(Box::new(admission)));
 }
 
 fn claims(user: &User) -> Vec<(ByteString, ByteString)> {
     let system = user.id.iter().map(|id| (USER_ID_CLAIM, id.as_str()));
-    // Nobody can claim what only this proxy may say.
-    let own = user.claims.iter().filter(|(name, _)| !name.starts_with("asrs.s."));
+    // Clients can't claim what only this proxy may.
+    let own = user.claims.iter().filter(|(name, _)| !name.starts_with(PRIVATE_CLAIM_PREFIX));
     let own = own.map(|(name, value): &Claim| (name.as_str(), value.as_str()));
     system.chain(own).map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-/// The connection has another transport.
-pub(super) fn changed_transport() -> Response {
+/// Makes the refusal of a request by another transport than the connection's.
+pub(crate) fn changed_transport() -> Response {
     let answer = plain(StatusCode::BAD_REQUEST, "Cannot change transports mid-connection");
     because(Cause::TransportRefused, answer)
 }
 
-/// The hub does not offer this transport.
-pub(super) fn not_supported(transport: Transport) -> Response {
+/// Makes the refusal of a transport that the hub does not offer.
+pub(crate) fn not_supported(transport: Transport) -> Response {
     let text = format!("{} transport not supported by this end point type", transport.name());
     because(Cause::TransportRefused, plain(StatusCode::NOT_FOUND, text))
 }

@@ -1,4 +1,4 @@
-//! Negotiate: hand out a connection id and a sealed token, and keep nothing.
+//! Negotiate: hands out a connection id and a sealed token, and keeps nothing.
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -9,28 +9,28 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::negotiate::{NegotiateAnswer, NegotiateVersion};
 use trunkline_protocol::token::{ConnectionToken, claims_fit};
 
-use super::Endpoint;
-use super::ask::Granted;
-use super::authenticate::user_of;
-use super::request::query_value;
-use crate::config::unix_seconds;
+use crate::clock::unix_seconds;
+use crate::frontend::authenticate::user_of;
+use crate::frontend::authorize::Grant;
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::request::query_value;
 use crate::upstream::Hub;
 
 /// Answers a negotiate request.
-pub(super) fn answer(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
-    if let Some(refusal) = endpoint.refuse_newcomer(hub) {
+pub(crate) fn answer(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
+    if let Some(refusal) = endpoint.refuse_new_client(hub) {
         return refusal;
     }
-    let Granted { decision, headers } = request.extensions().get().cloned().unwrap_or_default();
+    let Grant { decision, headers } = request.extensions().get().cloned().unwrap_or_default();
     let answer = match decision.url {
         Some(url) => json(&NegotiateAnswer::Redirect { url, access_token: decision.access_token }),
-        None => invite(endpoint, hub, request),
+        None => offer_connection(endpoint, hub, request),
     };
     // With the app's own headers, cookies among them.
     (headers, answer).into_response()
 }
 
-fn invite(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
+fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
     let user = user_of(request);
     let version = match NegotiateVersion::from_query(query_value(request.uri(), "negotiateVersion").as_deref()) {
         Ok(version) => version,
@@ -54,11 +54,11 @@ fn invite(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
     };
     endpoint.counters.negotiated.increment();
     let sealed = token.seal(&endpoint.shared.settings.keys);
-    json(&NegotiateAnswer::connect(version, id, sealed, &offered(endpoint, &settings.transports)))
+    json(&NegotiateAnswer::connect(version, id, sealed, &offered_transports(endpoint, &settings.transports)))
 }
 
-/// Without a way to the owner only that transport works which is served where it lands.
-fn offered(endpoint: &Endpoint, transports: &[Transport]) -> Vec<Transport> {
+/// Returns the transports to offer. Without owner hops only WebSockets work, which are served by the node they reach.
+fn offered_transports(endpoint: &Endpoint, transports: &[Transport]) -> Vec<Transport> {
     let can_hop = endpoint.shared.settings.relay.forward;
     transports.iter().copied().filter(|transport| can_hop || *transport == Transport::WebSockets).collect()
 }

@@ -1,25 +1,20 @@
-//! Why requests and sockets are refused, in the words of the taxonomy: counted, logged, and kept for whoever asks why a
-//! client could not connect.
+//! Record of refused requests and sockets by cause: counted, logged, and kept for the observer's question why a client
+//! could not connect.
 
 use axum::response::Response;
 use http::{StatusCode, Uri};
 use tracing::debug;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::token::ConnectionToken;
+use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
-use super::Endpoint;
-use super::request::query_value;
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::request::query_value;
 use crate::metrics::{Counters, Limit};
 use crate::shard::{PastConnection, short};
 
-/// Names why this is the answer, where its status does not say it all.
-pub(super) fn because(cause: Cause, mut answer: Response) -> Response {
-    answer.extensions_mut().insert(cause);
-    answer
-}
-
-/// The cause of a limit.
-pub(super) fn of_limit(limit: Limit) -> Cause {
+/// Returns the cause of a refusal by a limit.
+pub(crate) fn cause_of_limit(limit: Limit) -> Cause {
     match limit {
         Limit::Connections => Cause::LimitConnections,
         Limit::ConnectionsPerAddress => Cause::LimitAddress,
@@ -32,8 +27,8 @@ pub(super) fn of_limit(limit: Limit) -> Cause {
     }
 }
 
-/// Counts a refused request. If it names a connection of which nothing is known, that is why that one did not come to be.
-pub(super) fn note(endpoint: &Endpoint, uri: &Uri, answer: &Response) {
+/// Counts and logs a refused request. If it names a connection that never was, the observer remembers the cause.
+pub(crate) fn record(endpoint: &Endpoint, uri: &Uri, answer: &Response) {
     let cause = cause_of(answer);
     endpoint.counters.requests_refused.count(cause);
     let id = connection_id(endpoint, uri);
@@ -47,7 +42,7 @@ pub(super) fn note(endpoint: &Endpoint, uri: &Uri, answer: &Response) {
 }
 
 /// Counts a socket that was refused before there was a whole request.
-pub(super) fn note_socket(counters: &Counters, cause: Cause) {
+pub(crate) fn count_refused_socket(counters: &Counters, cause: Cause) {
     counters.sockets_refused.count(cause);
 }
 
@@ -66,9 +61,9 @@ fn cause_of(answer: &Response) -> Cause {
     })
 }
 
-/// The connection that a request names by a token of this fleet.
+/// Returns the id of the connection that a request names by a token of this fleet.
 fn connection_id(endpoint: &Endpoint, uri: &Uri) -> Option<String> {
-    let sealed = query_value(uri, "id")?;
+    let sealed = query_value(uri, CONNECTION_TOKEN_PARAMETER)?;
     let token = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys).ok()?;
     Some(token.connection_id.unwrap_or(sealed))
 }
@@ -78,6 +73,7 @@ mod tests {
     use axum::response::IntoResponse;
 
     use super::*;
+    use crate::frontend::plain_response::because;
 
     #[test]
     fn a_status_has_a_cause_unless_one_is_named() {

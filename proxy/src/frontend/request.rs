@@ -1,67 +1,53 @@
-//! What an accepted request says: its query, its address, and what of it the hub will see.
+//! Parts of a request: its query, its access token, and the headers that the app sees.
 
-use std::net::SocketAddr;
-
-use axum::extract::ConnectInfo;
 use bytestring::ByteString;
 use http::header::{AUTHORIZATION, TRAILER};
 use http::request::Parts;
-use http::{Extensions, HeaderMap, HeaderName, Uri};
-use trunkline_protocol::manifest::{REMOTE_HEADER, TRANSPORT_HEADER, Transport};
+use http::{HeaderMap, Uri};
+use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::wire::{
+    self, ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER, PRIVATE_HEADER_PREFIX, REMOTE_HEADER,
+    SERVICE_HEADER_PREFIX, TRANSPORT_HEADER,
+};
 
-use super::PeerAddress;
-use super::relay::HOP_BY_HOP;
-
-/// Header with the client's address, as Azure's service gives it.
-pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+use crate::frontend::forwarded_header::FORWARDED_FOR;
+use crate::frontend::hop_header::HOP_BY_HOP;
+use crate::frontend::request_extension::peer_address;
 
 /// Query parameters that hold an access token and a connection token.
-const SECRET_PARAMETERS: [&str; 2] = ["access_token", "id"];
+const SECRET_PARAMETERS: [&str; 2] = [ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER];
 
-/// The first value of a query parameter, its name matched without regard to case.
-pub(super) fn query_value(uri: &Uri, name: &str) -> Option<String> {
+/// Returns the first value of a query parameter, whose name is matched without regard to case.
+pub(crate) fn query_value(uri: &Uri, name: &str) -> Option<String> {
     form_urlencoded::parse(uri.query()?.as_bytes())
         .find(|(key, _)| key.eq_ignore_ascii_case(name))
         .map(|(_, value)| value.into_owned())
 }
 
-/// The access token of the `Authorization` header.
-pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+/// Returns the access token of the `Authorization` header.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    wire::bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)
 }
 
-/// The query with its `?`, as the hub sees it: as it was sent, but without the secrets. The hub has claims and an id, and
-/// would only keep them in memory for as long as the client is there.
-pub(super) fn raw_query(uri: &Uri) -> Option<ByteString> {
+/// Returns the query for the hub, with its `?`: as it was sent, but without the secrets. The hub has claims and an id,
+/// and would only keep the secrets in memory for as long as the client is there.
+pub(crate) fn raw_query(uri: &Uri) -> Option<ByteString> {
     let is_secret = |pair: &&str| {
-        let name = pair.split('=').next().unwrap_or_default();
-        SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+        let name = form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| name);
+        name.is_some_and(|name| SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret)))
     };
     let kept: Vec<_> = uri.query()?.split('&').filter(|pair| !is_secret(pair)).collect();
     (!kept.is_empty()).then(|| format!("?{}", kept.join("&")).into())
 }
 
-/// Where the request came from.
-pub(super) fn peer(parts: &Parts) -> Option<SocketAddr> {
-    peer_of(&parts.extensions)
+/// Whether the app sees a header of the client.
+pub(crate) fn is_for_the_app(name: &str) -> bool {
+    !is_reserved(name) && !is_for_one_hop(name)
 }
 
-/// The same of a request's extensions.
-pub(super) fn peer_of(extensions: &Extensions) -> Option<SocketAddr> {
-    let own = extensions.get::<PeerAddress>().map(|peer| peer.0);
-    // Inside an app, its server knows.
-    own.or_else(|| extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0))
-}
-
-/// Whether a header of the client's is the app's business.
-pub(super) fn is_for_the_app(name: &str) -> bool {
-    !is_reserved(name) && !is_of_the_way(name)
-}
-
-/// The headers that the hub sees. Those that only a proxy may set are dropped, whoever sent them; so are those of the
-/// way here, and access tokens: see [`raw_query`].
-pub(super) fn headers(parts: &Parts, transport: Transport) -> Vec<(ByteString, Vec<ByteString>)> {
+/// Collects the headers that the hub sees. Headers that only a proxy may set are dropped, from any sender; so are
+/// headers for one hop, and access tokens: see [`raw_query`].
+pub(crate) fn headers(parts: &Parts, transport: Transport) -> Vec<(ByteString, Vec<ByteString>)> {
     let mut headers: Vec<_> = parts
         .headers
         .keys()
@@ -69,11 +55,11 @@ pub(super) fn headers(parts: &Parts, transport: Transport) -> Vec<(ByteString, V
         .filter(|name| *name != AUTHORIZATION || bearer(&parts.headers).is_none())
         .map(|name| (ByteString::from(name.as_str()), values(&parts.headers, name.as_str())))
         .collect();
-    if let Some(peer) = peer(parts) {
+    if let Some(peer) = peer_address(&parts.extensions) {
         headers.push((FORWARDED_FOR.as_str().into(), vec![peer.ip().to_string().into()]));
         headers.push((REMOTE_HEADER.into(), vec![peer.to_string().into()]));
     }
-    // What is not said is a WebSocket: most connections are, and the app server keeps this for each.
+    // Without it the transport is a WebSocket: most are, and the app server keeps the header for each connection.
     if transport != Transport::WebSockets {
         headers.push((TRANSPORT_HEADER.into(), vec![transport.name().into()]));
     }
@@ -81,10 +67,10 @@ pub(super) fn headers(parts: &Parts, transport: Transport) -> Vec<(ByteString, V
 }
 
 fn is_reserved(name: &str) -> bool {
-    name == FORWARDED_FOR.as_str() || name.starts_with("x-trunkline-") || name.starts_with("asrs-")
+    name == FORWARDED_FOR.as_str() || name.starts_with(PRIVATE_HEADER_PREFIX) || name.starts_with(SERVICE_HEADER_PREFIX)
 }
 
-fn is_of_the_way(name: &str) -> bool {
+fn is_for_one_hop(name: &str) -> bool {
     name == TRAILER.as_str() || HOP_BY_HOP.iter().any(|hop| hop == name) || name.starts_with("sec-websocket-")
 }
 
@@ -97,6 +83,7 @@ mod tests {
     use http::Request;
 
     use super::*;
+    use crate::frontend::request_extension::PeerAddress;
 
     fn parts(request: http::request::Builder) -> Parts {
         request.body(()).unwrap().into_parts().0
@@ -113,14 +100,15 @@ mod tests {
     fn the_hub_sees_the_query_without_secrets() {
         let seen = |uri: &str| raw_query(&uri.parse().unwrap());
         assert_eq!(seen("/chat?ID=a%2Bb&x=%201&access_token=e.y.J&y").as_deref(), Some("?x=%201&y"));
+        assert_eq!(seen("/chat?%69d=1&access%5Ftoken=e.y.J&y").as_deref(), Some("?y"));
         assert_eq!(seen("/chat?id=1"), None);
         assert_eq!(seen("/chat"), None);
     }
 
     #[test]
-    fn the_hub_sees_neither_tokens_nor_what_speaks_of_the_way() {
-        let of_the_way = ["connection", "upgrade", "sec-websocket-key", "sec-websocket-version", "te"];
-        let request = of_the_way.iter().fold(Request::builder(), |request, name| request.header(*name, "x"));
+    fn the_hub_sees_neither_tokens_nor_headers_for_one_hop() {
+        let for_one_hop = ["connection", "upgrade", "sec-websocket-key", "sec-websocket-version", "te"];
+        let request = for_one_hop.iter().fold(Request::builder(), |request, name| request.header(*name, "x"));
         let bearing = parts(request.header("authorization", "Bearer e.y.J"));
         let seen = |parts: &Parts| headers(parts, Transport::WebSockets);
         assert!(seen(&bearing).is_empty(), "{:?}", seen(&bearing));
@@ -129,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_outside_can_set_what_only_a_proxy_may_say() {
+    fn clients_can_not_set_headers_that_only_a_proxy_may_set() {
         let mut parts = parts(
             Request::builder()
                 .header("x-forwarded-for", "6.6.6.6")

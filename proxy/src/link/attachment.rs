@@ -12,7 +12,7 @@ use trunkline_link::{
     FrameSink, LinkClock, LinkEnd, LinkReadLoop, LinkReader, LinkSocket, LinkWriteLoop, LinkWriter, SocketStop,
     StopReason, wait_for_verdict,
 };
-use trunkline_protocol::service::{Attachment, ECHO_KEY, Offer, Ping, Role, ServiceMessage, Transmit, Verdict};
+use trunkline_protocol::service::{Attachment, ECHO_KEY, Offer, Ping, Role, ServiceMessage, SessionEvent, Transmit};
 
 use super::route::{RoutedBatch, route};
 use super::session_over::{CarryEnd, SessionOver};
@@ -48,7 +48,7 @@ impl SlotKeeper<'_> {
         }
         match detached {
             _ if !end.is_resumable() => over_with(SessionOver::of(&end), writer),
-            Some(Verdict::Over(cause)) => {
+            Some(SessionEvent::End(cause)) => {
                 let reason = end.reason(Role::Proxy);
                 over_with(SessionOver { reason, ..SessionOver::decided(cause) }, writer)
             }
@@ -126,8 +126,8 @@ async fn silence(shard: &Shard, link: &LinkHandle, clock: LinkClock) -> LinkEnd 
         }
     };
     match wait_for_verdict(link.outbox(), clock, measure).await {
-        Some(Verdict::PeerSilent) => LinkEnd::Silent,
-        Some(Verdict::Over(cause)) => LinkEnd::Over(cause),
+        Some(SessionEvent::PeerSilent) => LinkEnd::Silent,
+        Some(SessionEvent::End(cause)) => LinkEnd::Over(cause),
         // Whoever has ended the session ends its socket, too.
         None => std::future::pending().await,
     }
@@ -151,7 +151,7 @@ impl FrameSink for ShardSink<'_> {
     fn handle_ping(&mut self, ping: &Ping) {
         let sent_us = ping.get(ECHO_KEY).and_then(|sent| sent.parse::<u64>().ok());
         if let Some(took_us) = sent_us.and_then(|sent_us| self.shard.now_us().checked_sub(sent_us)) {
-            self.shard.counters().round_trips.lasted(Duration::from_micros(took_us));
+            self.shard.counters().round_trips.observe_duration(Duration::from_micros(took_us));
         }
     }
 

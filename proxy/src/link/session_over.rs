@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 use trunkline_link::{LinkEnd, LinkWriter};
 use trunkline_protocol::cause::Cause as CloseCause;
-use trunkline_protocol::service::{Cause, Role};
+use trunkline_protocol::service::{Role, SessionEndReason};
 
-use crate::metrics::SessionEnd;
+use crate::metrics::SessionCloseReason;
 use crate::upstream::UpstreamWebSocket;
 
 /// A far end that is gone is not waited for when a link is closed.
@@ -16,7 +16,7 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Why a session is over.
 #[derive(Debug)]
 pub(super) struct SessionOver {
-    pub(super) cause: SessionEnd,
+    pub(super) cause: SessionCloseReason,
     pub(super) reason: String,
     /// Where the app server can still be told.
     pub(super) socket: Option<LinkWriter<UpstreamWebSocket>>,
@@ -31,7 +31,7 @@ pub(super) enum CarryEnd {
 }
 
 impl SessionOver {
-    fn new(cause: SessionEnd, reason: impl ToString) -> Self {
+    fn new(cause: SessionCloseReason, reason: impl ToString) -> Self {
         Self { cause, reason: reason.to_string(), socket: None }
     }
 
@@ -40,22 +40,22 @@ impl SessionOver {
     }
 
     pub(super) fn unknown() -> Self {
-        Self::new(SessionEnd::Unknown, "the app server does not know it any more")
+        Self::new(SessionCloseReason::Unknown, "the app server does not know it any more")
     }
 
     /// An end that the session decided itself.
-    pub(super) fn decided(cause: Cause) -> Self {
+    pub(super) fn decided(cause: SessionEndReason) -> Self {
         Self::of(&LinkEnd::Over(cause))
     }
 
     /// A socket's end with which the session ends.
     pub(super) fn of(end: &LinkEnd) -> Self {
         let cause = match end {
-            LinkEnd::Shutdown => SessionEnd::Retired,
-            LinkEnd::Goodbye(_) => SessionEnd::Farewell,
-            LinkEnd::Over(Cause::NotResumable) => SessionEnd::NotResumable,
-            LinkEnd::Over(_) => SessionEnd::WindowPassed,
-            _ => SessionEnd::Broken,
+            LinkEnd::Shutdown => SessionCloseReason::Retired,
+            LinkEnd::Goodbye(_) => SessionCloseReason::Farewell,
+            LinkEnd::Over(SessionEndReason::NotResumable) => SessionCloseReason::NotResumable,
+            LinkEnd::Over(_) => SessionCloseReason::WindowPassed,
+            _ => SessionCloseReason::Broken,
         };
         Self::new(cause, end.reason(Role::Proxy))
     }
@@ -66,7 +66,7 @@ impl SessionOver {
     }
 
     pub(super) fn is_planned(&self) -> bool {
-        matches!(self.cause, SessionEnd::Retired | SessionEnd::Farewell)
+        matches!(self.cause, SessionCloseReason::Retired | SessionCloseReason::Farewell)
     }
 
     /// Tells the app server, if it is still there.

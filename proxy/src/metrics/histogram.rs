@@ -1,23 +1,23 @@
-//! How large or how long something was, in buckets; for what is rare, such as handshakes, and what is told once per send.
+//! Histograms of sizes and durations, for rare events such as handshakes, and for one number per send.
 
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::Counter;
 
-/// The buckets of a histogram, and the unit of its numbers.
-pub(crate) trait Scale {
-    /// The upper bound of each bucket but the last, which has none; in whole steps.
+/// Buckets of a histogram, and the unit of its numbers.
+pub(crate) trait Buckets {
+    /// Upper bound of each bucket but the last, which has none; in whole steps.
     const BOUNDS: &'static [u64];
-    /// What one step is in the unit that is shown.
+    /// Size of a step in the unit that is shown.
     const STEP: f64;
 }
 
-/// Durations of exchanges: 100 µs to 30 s.
+/// Buckets of durations: 100 µs to 30 s, in microseconds.
 #[derive(Debug)]
-pub(crate) struct Exchange;
+pub(crate) struct DurationBuckets;
 
-impl Scale for Exchange {
+impl Buckets for DurationBuckets {
     const BOUNDS: &'static [u64] = &[
         100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
         5_000_000, 10_000_000, 30_000_000,
@@ -25,94 +25,94 @@ impl Scale for Exchange {
     const STEP: f64 = 1e-6;
 }
 
-/// Lifetimes of connections: a second to a day.
+/// Buckets of the lifetimes of connections: a second to a day, in milliseconds.
 #[derive(Debug)]
-pub(crate) struct Lifetime;
+pub(crate) struct LifetimeBuckets;
 
-impl Scale for Lifetime {
+impl Buckets for LifetimeBuckets {
     const BOUNDS: &'static [u64] = &[1_000, 5_000, 15_000, 60_000, 300_000, 900_000, 3_600_000, 14_400_000, 86_400_000];
     const STEP: f64 = 1e-3;
 }
 
-/// Receivers of a send.
+/// Buckets of the receivers of a send.
 #[derive(Debug)]
-pub(crate) struct FanOut;
+pub(crate) struct FanOutBuckets;
 
-impl Scale for FanOut {
+impl Buckets for FanOutBuckets {
     const BOUNDS: &'static [u64] =
         &[0, 1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000];
     const STEP: f64 = 1.0;
 }
 
-/// How often each size came.
+/// Histogram that one shard writes.
 #[derive(Debug)]
-pub(crate) struct Histogram<S> {
-    buckets: Vec<Counter>,
+pub(crate) struct Histogram<B> {
+    counts: Vec<Counter>,
     sum: Counter,
-    scale: PhantomData<fn() -> S>,
+    buckets: PhantomData<fn() -> B>,
 }
 
-/// What histograms of several shards come to together.
+/// Sum of the histograms of several shards.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Distribution {
-    /// The upper bound of each bucket but the last, and how many were at most so large.
+    /// Upper bound of each bucket but the last, and the number of values up to it.
     pub buckets: Vec<(f64, u64)>,
-    /// How many there were.
+    /// Number of all values.
     pub count: u64,
-    /// All of them together.
+    /// Sum of all values.
     pub sum: f64,
 }
 
-impl<S: Scale> Default for Histogram<S> {
+impl<B: Buckets> Default for Histogram<B> {
     fn default() -> Self {
-        let buckets = (0..=S::BOUNDS.len()).map(|_| Counter::default()).collect();
-        Self { buckets, sum: Counter::default(), scale: PhantomData }
+        let counts = (0..=B::BOUNDS.len()).map(|_| Counter::default()).collect();
+        Self { counts, sum: Counter::default(), buckets: PhantomData }
     }
 }
 
-impl<S: Scale> Histogram<S> {
-    /// Takes note of one.
-    pub(crate) fn record(&self, steps: u64) {
-        let place = S::BOUNDS.partition_point(|bound| *bound < steps);
-        if let Some(bucket) = self.buckets.get(place) {
-            bucket.increment();
+impl<B: Buckets> Histogram<B> {
+    /// Counts one value, in whole steps.
+    pub(crate) fn observe(&self, steps: u64) {
+        let bucket = B::BOUNDS.partition_point(|bound| *bound < steps);
+        if let Some(count) = self.counts.get(bucket) {
+            count.increment();
             self.sum.add(steps);
         }
     }
 
-    /// Sums up what several have taken note of.
+    /// Sums up several histograms.
     pub(crate) fn sum_up<'a>(all: impl Iterator<Item = &'a Self>) -> Distribution
     where
-        S: 'a,
+        B: 'a,
     {
-        let mut counts = vec![0; S::BOUNDS.len() + 1];
+        let mut counts = vec![0; B::BOUNDS.len() + 1];
         let mut sum = 0;
         for histogram in all {
-            counts.iter_mut().zip(&histogram.buckets).for_each(|(count, bucket)| *count += bucket.get());
+            counts.iter_mut().zip(&histogram.counts).for_each(|(sum, count)| *sum += count.get());
             sum += histogram.sum.get();
         }
         let mut count = 0;
-        let mut upper = S::BOUNDS.iter().map(|bound| *bound as f64 * S::STEP);
+        let mut upper = B::BOUNDS.iter().map(|bound| *bound as f64 * B::STEP);
         let mut buckets = Vec::new();
         for in_bucket in counts {
             count += in_bucket;
             buckets.extend(upper.next().map(|bound| (bound, count)));
         }
-        Distribution { buckets, count, sum: sum as f64 * S::STEP }
+        Distribution { buckets, count, sum: sum as f64 * B::STEP }
     }
 }
 
-impl Histogram<Exchange> {
-    /// Takes note of one that lasted so long.
-    pub(crate) fn lasted(&self, duration: Duration) {
-        self.record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+impl Histogram<DurationBuckets> {
+    /// Counts one duration, in microseconds.
+    pub(crate) fn observe_duration(&self, duration: Duration) {
+        self.observe(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
     }
 }
 
-impl Histogram<Lifetime> {
-    /// Takes note of one that lived so long.
-    pub(crate) fn lived(&self, duration: Duration) {
-        self.record(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+impl Histogram<LifetimeBuckets> {
+    /// Counts one lifetime, in milliseconds.
+    pub(crate) fn observe_duration(&self, duration: Duration) {
+        self.observe(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
     }
 }
 
@@ -121,10 +121,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bound_belongs_to_its_bucket_and_what_is_larger_than_all_counts_too() {
-        let (one, other) = (Histogram::<FanOut>::default(), Histogram::<FanOut>::default());
-        [0, 1, 10, 11].iter().for_each(|&size| one.record(size));
-        other.record(1_000_000);
+    fn a_bound_belongs_to_its_bucket_and_larger_values_count_too() {
+        let (one, other) = (Histogram::<FanOutBuckets>::default(), Histogram::<FanOutBuckets>::default());
+        [0, 1, 10, 11].iter().for_each(|&size| one.observe(size));
+        other.observe(1_000_000);
         let all = Histogram::sum_up([&one, &other].into_iter());
         assert_eq!((all.count, all.sum), (5, 1_000_022.0));
         let up_to = |bound: f64| all.buckets.iter().find(|(upper, _)| *upper == bound).map(|(_, count)| *count);
@@ -134,8 +134,8 @@ mod tests {
 
     #[test]
     fn durations_are_shown_in_seconds() {
-        let histogram = Histogram::<Exchange>::default();
-        histogram.lasted(Duration::from_millis(250));
+        let histogram = Histogram::<DurationBuckets>::default();
+        histogram.observe_duration(Duration::from_millis(250));
         let all = Histogram::sum_up(std::iter::once(&histogram));
         assert_eq!(all.sum, 0.25);
         assert_eq!(all.buckets.iter().find(|(_, count)| *count == 1), Some(&(0.25, 1)));

@@ -1,12 +1,12 @@
-//! A client's socket, shared by the task that reads it and by whoever delivers to it.
+//! Client sockets, shared by the task that reads and by the deliveries that write.
 //!
-//! Only TCP takes the fast path: it is written to directly, without a task of its own. Everything else (TLS, an
-//! in-memory pipe, a stranger's runtime) is boxed: its writes are queued and flushed by a task.
+//! Only plain TCP takes the fast path: it is written to directly, without a task. Everything else (TLS, a pipe in memory,
+//! a socket of another runtime) is boxed: its writes are queued and flushed by a task.
 //!
-//! While HTTP is spoken on it, the socket is a [`Patient`] one: it goes when an answer is not read for too long.
+//! While a socket carries HTTP, a [`StallGuard`] closes it when an answer is not read for too long.
 
-mod patience;
-mod patient;
+mod stall_guard;
+mod write_stall;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -19,59 +19,59 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-pub(crate) use patience::{CurrentPatience, Patience};
-pub(crate) use patient::Patient;
+pub(crate) use stall_guard::StallGuard;
+pub(crate) use write_stall::{CurrentStallLimit, WriteStallLimit};
 
-/// Anything that reads and writes.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
-    /// Cuts it in both directions, with a last word if there is room for one.
+/// Byte stream that can be boxed as a client socket.
+pub(crate) trait SocketStream: AsyncRead + AsyncWrite + Unpin {
+    /// Closes both directions, with the end of the protocol if there is room for it.
     fn cut(&mut self) {
         shut_down(self);
     }
 }
 
-impl Stream for TokioIo<Upgraded> {}
+impl SocketStream for TokioIo<Upgraded> {}
 
 #[cfg(test)]
-impl Stream for tokio::io::DuplexStream {}
+impl SocketStream for tokio::io::DuplexStream {}
 
 #[cfg(test)]
-impl Stream for tokio::io::Empty {}
+impl SocketStream for tokio::io::Empty {}
 
 #[cfg(feature = "tls")]
-impl Stream for tokio_rustls::server::TlsStream<Patient> {
+impl SocketStream for tokio_rustls::server::TlsStream<StallGuard> {
     fn cut(&mut self) {
-        // The peer may read no more: then its TLS never gets to the end.
+        // A peer that reads no more would keep the end of TLS, and with it the socket, from ever being written.
         shut_down(self);
         drop(SockRef::from(self.get_ref().0.get_ref()).shutdown(std::net::Shutdown::Both));
     }
 }
 
-/// Ends the writing direction as far as that can be done at once.
+/// Ends the writing direction as far as that is possible at once.
 fn shut_down<S: AsyncWrite + Unpin + ?Sized>(mut stream: &mut S) {
     let mut cx = Context::from_waker(Waker::noop());
     let _ = Pin::new(&mut stream).poll_shutdown(&mut cx);
 }
 
-/// A client's socket. All methods take `&self`: a shard is one thread.
+/// Client socket. All methods take `&self`, because a shard is one thread.
 pub(crate) enum Socket {
     Tcp(TcpStream),
-    Boxed(Box<RefCell<Boxed>>),
+    Boxed(Box<RefCell<BoxedSocket>>),
 }
 
-/// A socket that is not TCP.
-pub(crate) struct Boxed {
+/// Client socket that is not plain TCP.
+pub(crate) struct BoxedSocket {
     /// `None` once it was cut.
-    stream: Option<Box<dyn Stream>>,
-    /// Who waits for bytes, and has to learn of a cut: the stream itself would not tell.
+    stream: Option<Box<dyn SocketStream>>,
+    /// Waker of the task that waits for bytes: it has to learn of a cut, which the stream itself would not tell.
     reader: Option<Waker>,
 }
 
 impl Socket {
-    /// Anything but plain TCP.
+    /// Boxes a stream that is not plain TCP.
     #[must_use]
-    pub(crate) fn boxed(stream: impl Stream + 'static) -> Self {
-        Socket::Boxed(Box::new(RefCell::new(Boxed { stream: Some(Box::new(stream)), reader: None })))
+    pub(crate) fn boxed(stream: impl SocketStream + 'static) -> Self {
+        Socket::Boxed(Box::new(RefCell::new(BoxedSocket { stream: Some(Box::new(stream)), reader: None })))
     }
 
     /// Reads into `buffer` when there is something to read; 0 is the end. Cancel-safe.
@@ -103,8 +103,8 @@ impl Socket {
     /// `WouldBlock` when it takes nothing, or has no fast path; else the socket failed.
     pub(crate) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match (self, slices) {
-            // Past the runtime's own notes on the socket, which lie elsewhere in memory: the system knows best.
-            // Whoever then waits for room asks the runtime, which finds out by itself.
+            // This bypasses the readiness that the runtime keeps elsewhere in memory: the system knows best. A task that
+            // then waits for room asks the runtime, which finds out by itself.
             (Socket::Tcp(stream), [only]) => SockRef::from(stream).send(only),
             (Socket::Tcp(stream), several) => stream.try_write_vectored(several),
             (Socket::Boxed(_), _) => Err(io::ErrorKind::WouldBlock.into()),
@@ -128,7 +128,7 @@ impl Socket {
         }
     }
 
-    /// Sees off what was written: a TLS stream may keep bytes that the socket below did not take.
+    /// Flushes what was written: a TLS stream may keep bytes that the socket below did not take.
     ///
     /// # Errors
     /// When the socket failed.
@@ -139,7 +139,7 @@ impl Socket {
         }
     }
 
-    /// Cuts the socket in both directions: whoever reads it sees the end.
+    /// Shuts both directions down: the reading task sees the end.
     pub(crate) fn cut(&self) {
         match self {
             // It fails only where the peer was faster, and then the reader sees the end too.
@@ -149,16 +149,16 @@ impl Socket {
     }
 }
 
-/// Less came than there was room for: nothing is left, and what comes next is a new event. Told so, the runtime spares us
-/// the read that would find it out, one in two of a client that sends single messages. An end that was seen stays noted.
+/// Tells the runtime that a read left nothing behind, because less came than there was room for. That spares the read that
+/// would find it out, one in two of a client that sends single messages. An end that was seen stays known.
 ///
-/// A shard's runtime looks for events on the shard's own thread: none can be noted between the read and this, and be lost.
+/// The runtime of a shard polls for events on the shard's own thread, so none can come between the read and this, and be lost.
 fn note_drained(stream: &TcpStream) {
-    // What it returns is what it was told.
+    // It returns the error that it was given.
     drop(stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into())));
 }
 
-impl Boxed {
+impl BoxedSocket {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(0)) };
         let mut buffer = ReadBuf::new(buffer);
@@ -188,8 +188,8 @@ impl Boxed {
     }
 }
 
-impl Drop for Boxed {
-    /// The end of TLS is said, not guessed: so a peer knows that nothing was cut off.
+impl Drop for BoxedSocket {
+    /// Sends the end of TLS, so that the peer knows that nothing was cut off.
     fn drop(&mut self) {
         if let Some(stream) = &mut self.stream {
             shut_down(stream);
@@ -197,9 +197,9 @@ impl Drop for Boxed {
     }
 }
 
-impl std::fmt::Debug for Boxed {
+impl std::fmt::Debug for BoxedSocket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Boxed").field("is_cut", &self.stream.is_none()).finish_non_exhaustive()
+        f.debug_struct("BoxedSocket").field("is_cut", &self.stream.is_none()).finish_non_exhaustive()
     }
 }
 
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_comes_after_a_short_read_is_read_and_so_is_the_end_that_came_with_the_bytes() {
+    async fn bytes_after_a_short_read_are_read_and_so_is_the_end_that_came_with_them() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let socket = Socket::Tcp(listener.accept().await.unwrap().0);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_reads_a_boxed_socket_sees_that_it_was_cut_and_so_does_the_far_end() {
+    async fn both_ends_of_a_boxed_socket_see_that_it_was_cut() {
         let (near, mut far) = tokio::io::duplex(64);
         let socket = Socket::boxed(near);
         let mut buffer = [0; 8];

@@ -1,21 +1,40 @@
-//! TLS by rustls: who this node is at its listener and towards others, and whom it believes.
+//! TLS by rustls: certificates of the listener, identity and trusted roots towards servers.
 //!
-//! What is read from files is read anew when they change; connections that are open live on.
+//! Files are read again when they change; open connections live on.
 
-mod client;
+mod client_config;
 mod identity;
 mod pem;
-mod server;
+mod server_config;
 
-pub(crate) use client::client_config;
+pub(crate) use client_config::client_config;
 pub(crate) use pem::TlsError;
-pub(crate) use server::{Certificates, server_config};
+pub(crate) use server_config::{Certificates, server_config};
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-/// The one cryptographic library; tokens use it, too.
+/// PEM files of a certificate chain and of its private key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityFiles {
+    /// File of the chain.
+    pub certificate: PathBuf,
+    /// File of the key.
+    pub key: PathBuf,
+}
+
+/// Settings of TLS towards servers.
+#[derive(Debug, Clone, Default)]
+pub struct ClientTls {
+    /// Files of the certificates that may have signed a server's; empty: those that the system trusts.
+    pub roots: Vec<PathBuf>,
+    /// Certificate that this node shows to servers.
+    pub identity: Option<IdentityFiles>,
+}
+
+/// Cryptographic provider of TLS, which also verifies access tokens.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

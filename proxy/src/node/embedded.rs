@@ -1,6 +1,6 @@
-//! A node inside an app: the same shard, transports and delivery, without a listener, an admin port or flags.
+//! Embedded node: shard, transports and delivery inside an app, without a listener, an admin port or flags.
 //!
-//! It serves its own app alone: several such apps don't see each other's clients. For that put proxies in front; the
+//! It serves its own app only: several such apps don't see each other's clients. For that put proxies in front; the
 //! hubs stay as they are.
 
 use std::io;
@@ -16,23 +16,25 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::manifest::Manifest;
 
-use super::{LEAVING_POLL, LINKS_TIMEOUT, thread, upstream};
+use super::graceful_stop::{close_links, poll_until};
+use super::shard_thread;
+use super::upstream_watcher::open_pools;
 use crate::config::Settings;
 use crate::frontend::Endpoint;
 use crate::shard::delivery::Order;
 use crate::shard::{ShardSender, Shared};
 use crate::upstream::{AppTarget, MemoryDialler, Pool};
 
-/// How long clients may take to leave when the app stops.
-const LEAVING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time that clients have to disconnect when the app stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the first requests wait for the first links, which are opened while the app starts.
-const STARTING_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time that the first requests wait for the first links, which are opened while the app starts.
+const START_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a request looks whether the links are open.
-const STARTING_POLL: Duration = Duration::from_millis(2);
+/// Interval at which a request checks whether the links are open.
+const START_POLL: Duration = Duration::from_millis(2);
 
-/// A running node inside an app.
+/// A running embedded node.
 #[derive(Debug)]
 pub struct Embedded {
     shared: Arc<Shared>,
@@ -50,50 +52,43 @@ impl Embedded {
         let (sender, inbox) = ShardSender::new();
         let shared = Shared::embedded(settings, sender.clone());
         let stop = CancellationToken::new();
-        drop(thread::start(0, shared.clone(), Vec::new(), inbox, stop.clone())?);
-        // A link in memory can't meet another instance, so nobody has to listen.
+        drop(shard_thread::start(0, shared.clone(), Vec::new(), inbox, stop.clone())?);
+        // A link in memory can't reach another instance, so nothing waits for changes.
         let changed = Arc::new(Notify::new());
-        let pools = upstream::open_pools(&shared, AppTarget::Memory(dialler), manifest, &changed);
+        let pools = open_pools(&shared, AppTarget::Memory(dialler), manifest, &changed);
         Ok(Self { shared, pools, inbox: sender, stop })
     }
 
-    /// Negotiate and connect of all hubs, to be merged into the app's router. Case counts in paths here, because they
-    /// are the router's.
+    /// Returns the negotiate and connect routes of all hubs, for the app's router. Case counts in their paths, as in all
+    /// of the router's.
     pub fn router(&self) -> Router {
         let endpoint = Endpoint::new(self.shared.clone(), self.shared.counters_of(0), self.inbox.clone());
         let hubs = self.shared.hubs.all();
         let routes = endpoint.into_routes(hubs.iter().map(|hub| hub.settings().path.clone()));
-        routes.layer(middleware::from_fn_with_state(self.shared.clone(), started))
+        routes.layer(middleware::from_fn_with_state(self.shared.clone(), await_links))
     }
 
     /// Stops the node: clients are told to connect again, and the app learns that they left.
     pub async fn stop(&self) {
         self.shared.drain();
         self.inbox.give(vec![Order::Drain(Duration::ZERO)], 0).await;
-        drop(timeout(LEAVING_TIMEOUT, until(|| self.shared.sockets() == 0)).await);
-        self.pools.iter().for_each(|pool| pool.retire());
-        drop(timeout(LINKS_TIMEOUT, until(|| self.pools.iter().all(|pool| pool.open() == 0))).await);
+        drop(timeout(DRAIN_TIMEOUT, poll_until(|| self.shared.sockets() == 0)).await);
+        close_links(&self.pools).await;
         self.stop.cancel();
     }
 }
 
-async fn until(is_done: impl Fn() -> bool) {
-    while !is_done() {
-        sleep(LEAVING_POLL).await;
-    }
-}
-
-/// Lets requests wait for the links at the start: who starts an app in one line and connects in the next expects to
-/// be served.
-async fn started(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let is_started = || shared.is_draining() || shared.hubs.all().iter().all(|hub| hub.is_served());
-    if !is_started() {
-        let starting = async {
-            while !is_started() {
-                sleep(STARTING_POLL).await;
+/// Middleware that lets requests wait for the first links: code that starts an app in one line and connects in the next
+/// expects to be served.
+async fn await_links(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let are_open = || shared.is_draining() || shared.hubs.all().iter().all(|hub| hub.is_served());
+    if !are_open() {
+        let opening = async {
+            while !are_open() {
+                sleep(START_POLL).await;
             }
         };
-        drop(timeout(STARTING_TIMEOUT, starting).await);
+        drop(timeout(START_TIMEOUT, opening).await);
     }
     next.run(request).await
 }

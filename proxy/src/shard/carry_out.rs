@@ -87,7 +87,7 @@ impl Shard {
     fn act(self: &Rc<Self>, slot: Slot, is_own: bool, act: Act, pace: Pace) {
         match act {
             Act::Data { payload, kind } if is_own => {
-                let calls_max = self.shared.settings.homes.pending_calls_max;
+                let calls_max = self.shared.settings.rehoming.pending_calls_max;
                 self.deliver(pace, |delivery| self.send_data(delivery, slot, &payload, kind, calls_max));
             }
             // Only its own app server may answer its calls, so that none is answered twice.
@@ -150,7 +150,7 @@ impl Shard {
     /// How long its app server took for the hub handshake of a client.
     fn app_has_answered(&self, client: &Client) {
         let took = Duration::from_micros(self.now_us().saturating_sub(client.kept.opened_us));
-        self.counters.handshakes_of_apps.lasted(took);
+        self.counters.handshakes_of_apps.observe_duration(took);
     }
 
     /// Its own app server is told first, so that it knows what the client's answer is for.

@@ -142,7 +142,7 @@ impl Delivery<'_> {
             }
             Who::Connections(ids) => ids.iter().for_each(|id| self.send_to_one(hub, id, message, &mut given)),
         }
-        self.outlet.counters.sends.receivers.record(given.deliveries);
+        self.outlet.counters.sends.receivers.observe(given.deliveries);
         self.outlet.count(hub, given);
     }
 

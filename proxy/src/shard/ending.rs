@@ -17,7 +17,8 @@ use trunkline_protocol::manifest::CAUSE_HEADER;
 use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 
 use super::Shard;
-use super::past::{PastConnection, short, unix_ms};
+use super::past::{PastConnection, short};
+use crate::clock::unix_ms;
 use crate::shard::delivery::frame_for;
 use crate::shard::directory::{Client, Content, Opening, Slot};
 use crate::shard::outbox::Outbox;
@@ -211,7 +212,7 @@ impl Shard {
         population.open.follow(1, 0);
         self.hub_counters(client).closed.count(ending.cause);
         let lived = Duration::from_micros(self.now_us().saturating_sub(client.kept.opened_us));
-        self.counters.lifetimes.lived(lived);
+        self.counters.lifetimes.observe_duration(lived);
         let hubs = self.shared.hubs.all();
         let hub = hubs.get(client.home.hub().get()).map_or("", |hub| hub.name());
         log_end(hub, &client.id, ending.cause, ending.detail.as_deref());
@@ -300,10 +301,10 @@ impl Shard {
         if self.index != 0 {
             return;
         }
-        for carried in self.shared.carried.sweep(self.shared.settings.carried.disconnect_timeout_s) {
+        for outer in self.shared.http_transports.sweep(self.shared.settings.http_transports.disconnect_timeout_s) {
             // The others end where they are, because their pipes do.
-            if carried.begin().is_some() {
-                self.end_id(&Rc::from(carried.id()), true);
+            if outer.take_inner_half().is_some() {
+                self.end_id(&Rc::from(&**outer.id()), true);
             }
         }
     }

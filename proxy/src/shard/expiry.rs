@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use super::{Ending, Shard};
-use crate::config::unix_seconds;
+use crate::clock::unix_seconds;
 use crate::shard::directory::Slot;
 
 /// Whose token ends when, in seconds since 1970.

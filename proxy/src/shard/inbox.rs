@@ -14,7 +14,7 @@ use trunkline_protocol::service::OpenConnection;
 use super::Shard;
 use crate::limits::Seat;
 use crate::shard::delivery::Order;
-use crate::transport::http::Near;
+use crate::transport::http_transport::InnerHalf;
 use crate::upstream::{Hub, Pool};
 
 /// What may wait in one shard's inbox. Two of the largest frames fit, so that none can get stuck.
@@ -64,7 +64,7 @@ pub(crate) enum Arrival {
     /// A WebSocket; the upgrade is on its way.
     Upgrade(OnUpgrade),
     /// Requests carry them, to and from the other end of this pipe.
-    Pipe(Near),
+    Pipe(InnerHalf),
 }
 
 /// A connect request that was accepted.

@@ -2,14 +2,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::id::ID_CHARS;
 use trunkline_protocol::manifest::{REMOTE_HEADER, Transport, USER_ID_CLAIM};
 use trunkline_protocol::service::OpenConnection;
 
-use crate::metrics::Speech;
+use crate::clock::unix_ms;
+use crate::metrics::ClientProtocol;
 
 /// How long an end is remembered.
 pub(crate) const REMEMBERED_MS: u64 = 10 * 60 * 1000;
@@ -33,7 +33,7 @@ pub(crate) struct PastConnection {
     /// How its bytes travelled.
     pub transport: Option<Transport>,
     /// What it spoke; `None` before its hub handshake.
-    pub speech: Option<Speech>,
+    pub speech: Option<ClientProtocol>,
     pub user: Option<Box<str>>,
     /// Where it came from.
     pub remote: Option<Box<str>>,
@@ -140,11 +140,6 @@ pub(crate) fn short(id: &str) -> &str {
 fn shown(text: &str) -> Box<str> {
     let end = text.floor_char_boundary(TEXT_MAX_BYTES);
     text.get(..end).unwrap_or_default().into()
-}
-
-pub(super) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

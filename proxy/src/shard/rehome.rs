@@ -86,7 +86,7 @@ impl Shard {
         let now = self.tick();
         self.moved_away.borrow_mut().retain(|moved| moved.until > now);
         let waiting = std::mem::take(&mut *self.homeless.borrow_mut());
-        let patience = self.shared.settings.homes.hold_timeout_s;
+        let patience = self.shared.settings.rehoming.hold_timeout_s;
         for Homeless { slot, serial, since } in waiting {
             if !self.is_homeless(slot, serial) || self.try_home(slot) {
                 continue;

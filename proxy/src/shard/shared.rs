@@ -14,7 +14,7 @@ use crate::limits::Tally;
 use crate::metrics::Counters;
 use crate::net::connector::Connector;
 use crate::shard::directory::Routes;
-use crate::transport::http::Registry;
+use crate::transport::http_transport::HttpTransports;
 use crate::upstream::{Caller, HubRegistry};
 
 /// Where the sockets of clients come from.
@@ -26,9 +26,9 @@ pub(crate) enum Sockets {
     Adopted,
 }
 
-/// The ways out of a node. They differ in whom they believe, and in whom they show as whom this node comes.
+/// Outgoing connectors of a node. They differ in the authorities they trust and in the client certificate they show.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ways {
+pub(crate) struct Connectors {
     /// To app servers and other nodes.
     pub fleet: Connector,
     /// To those who publish keys of access tokens.
@@ -48,8 +48,8 @@ pub(crate) struct Shared {
     /// Where each client connection is.
     pub routes: Routes,
     /// The connections that are carried by requests.
-    pub carried: Registry,
-    /// The ways to app servers and other nodes.
+    pub http_transports: HttpTransports,
+    /// Connector to app servers and other nodes.
     pub connector: Connector,
     /// Where its clients' sockets come from.
     pub whose_sockets: Sockets,
@@ -67,26 +67,26 @@ pub(crate) struct Shared {
 impl Shared {
     /// The common part of a node with these shards.
     #[must_use]
-    pub(crate) fn new(settings: Settings, ways: Ways, shards: Vec<ShardSender>) -> Arc<Self> {
-        Arc::new(Self::with(settings, ways, shards, Sockets::Own))
+    pub(crate) fn new(settings: Settings, connectors: Connectors, shards: Vec<ShardSender>) -> Arc<Self> {
+        Arc::new(Self::with(settings, connectors, shards, Sockets::Own))
     }
 
     /// The common part of a node inside an app, whose sockets come from the app's runtime.
     #[must_use]
     pub(crate) fn embedded(settings: Settings, shard: ShardSender) -> Arc<Self> {
-        Arc::new(Self::with(settings, Ways::default(), vec![shard], Sockets::Adopted))
+        Arc::new(Self::with(settings, Connectors::default(), vec![shard], Sockets::Adopted))
     }
 
-    fn with(settings: Settings, ways: Ways, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
+    fn with(settings: Settings, connectors: Connectors, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
         Self {
             whose_sockets,
             tally: Tally::new(&settings.limits),
-            connector: ways.fleet,
-            verifier: Verifier::new(settings.tokens.clone(), &settings.keys, Arc::new(ways.issuers)),
+            connector: connectors.fleet,
+            verifier: Verifier::new(settings.tokens.clone(), &settings.keys, connectors.issuers),
             boot: random_id(),
             hubs: HubRegistry::default(),
             routes: Routes::default(),
-            carried: Registry::default(),
+            http_transports: HttpTransports::default(),
             counters: shards.iter().map(|_| Arc::default()).collect(),
             past: shards.iter().map(|_| Past::new(shards.len())).collect(),
             sockets: AtomicU64::new(0),

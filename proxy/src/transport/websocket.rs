@@ -1,17 +1,17 @@
-//! WebSockets, server side: frames of RFC 6455 without extensions, as pure steps over byte slices.
+//! WebSocket frames, server side: RFC 6455 without extensions, as pure steps over byte slices.
 //!
 //! A client's frames are decoded in place and handed on piece by piece, because one frame may hold any number
 //! of hub messages (the JavaScript client sends all that waited in one). Ours are never masked, so a frame is
-//! made once and shared by all who get it.
+//! made once and shared by all recipients.
 
-mod decode;
-mod encode;
-mod farewell;
-mod peel;
+mod close_payload;
+mod frame_decoder;
+mod frame_encoder;
+mod unframe;
 
-pub use decode::{Decoder, Event, Form, Place, ProtocolError};
-pub use encode::{
+pub use frame_decoder::{Decoder, Event, MessageForm, PiecePosition, ProtocolError};
+pub use frame_encoder::{
     CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Opcode,
     close, frame, payload_bytes, ping, pong,
 };
-pub use peel::{Peeled, peel, peel_whole};
+pub use unframe::{Unframed, unframe, unframe_whole};

@@ -7,12 +7,11 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::{AppServer, AppTarget, Caller};
-use crate::net::connector::{ExchangeError, HttpClient};
+use crate::net::http_client::{HttpClient, HttpError, read_whole};
 
 /// Maximum size of an answer: a decision is small, and a refusal is a page at most.
 const ANSWER_MAX_BYTES: usize = 256 * 1024;
@@ -29,7 +28,7 @@ pub(crate) enum AuthorizeError {
     Exchange {
         /// The app server that was called last.
         target: AppTarget,
-        source: ExchangeError,
+        source: HttpError,
     },
     /// The answer broke off, or is too large.
     #[error("the answer can't be read: {0}")]
@@ -101,9 +100,6 @@ impl Authorizer {
                 answer.map_err(|source| AuthorizeError::Exchange { target: target.clone(), source })?.map(Body::new)
             }
         };
-        let (parts, body) = answer.into_parts();
-        let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await;
-        let body = body.map_err(|error| AuthorizeError::Body(error.to_string()))?.to_bytes();
-        Ok(Response::from_parts(parts, body))
+        read_whole(answer, ANSWER_MAX_BYTES).await.map_err(|error| AuthorizeError::Body(error.to_string()))
     }
 }

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use trunkline_protocol::manifest::HubManifest;
 
 use super::{HomeLink, MemoryLink, Pool};
-use crate::config::Address;
+use crate::net::address::Address;
 
 /// Index of a hub in tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,9 +1,8 @@
 //! Dial one link: a WebSocket upgrade, then the handshake in which the app server speaks first.
 
-use bytes::Bytes;
+use axum::body::Body;
 use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{Request, StatusCode};
-use http_body_util::Empty;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
@@ -14,9 +13,9 @@ use trunkline_protocol::limits::{LINK_FRAME_MAX_BYTES, LINK_HANDSHAKE_TIMEOUT_MS
 use trunkline_protocol::manifest::{BOOT_HEADER, INSTANCE_HEADER, LINK_PATH, SLOT_HEADER};
 use trunkline_protocol::service::{Answer, Capabilities, Offer, Role as LinkRole};
 
-use super::http_client::{Caller, RequestError};
+use super::caller::{Caller, RequestError};
 use super::{AppTarget, Pool};
-use crate::config::Address;
+use crate::net::address::Address;
 
 /// A WebSocket to an app server.
 pub(crate) type UpstreamWebSocket = WebSocketStream<TokioIo<Upgraded>>;
@@ -105,7 +104,7 @@ async fn upgrade(
         .header(BOOT_HEADER, boot)
         .header(INSTANCE_HEADER, &pool.app().instance)
         .header(SLOT_HEADER, slot)
-        .body(Empty::<Bytes>::new())
+        .body(Body::empty())
         .map_err(RequestError::from)?;
     write_offer(offer, request.headers_mut());
     let answer = caller.send(address, request).await?;

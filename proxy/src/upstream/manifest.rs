@@ -1,12 +1,12 @@
 //! Read the manifest of an app server.
 
-use bytes::Bytes;
+use axum::body::Body;
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
 use trunkline_protocol::manifest::{MANIFEST_PATH, Manifest};
 
-use super::http_client::{Caller, RequestError};
-use crate::config::Address;
+use super::caller::{Caller, RequestError};
+use crate::net::address::Address;
+use crate::net::http_client::read_whole;
 
 /// Maximum size of a manifest: it has some 300 bytes per hub, and anything larger comes from something else.
 const MANIFEST_MAX_BYTES: usize = 1024 * 1024;
@@ -42,7 +42,7 @@ impl ReadManifestError {
 /// When it can't be had; worth another try after a while.
 pub(crate) async fn read_manifest(address: &Address, caller: Caller<'_>) -> Result<Manifest, ReadManifestError> {
     let authority = address.authority();
-    let request = Request::get(MANIFEST_PATH).body(Empty::<Bytes>::new()).map_err(RequestError::from)?;
+    let request = Request::get(MANIFEST_PATH).body(Body::empty()).map_err(RequestError::from)?;
     let answer = caller.send(address, request).await?;
     match answer.status() {
         StatusCode::OK => {}
@@ -50,9 +50,8 @@ pub(crate) async fn read_manifest(address: &Address, caller: Caller<'_>) -> Resu
         status => return Err(ReadManifestError::Status { authority: authority.into(), status }),
     }
     let unreadable = |problem: String| ReadManifestError::Body { authority: authority.into(), problem };
-    let body = Limited::new(answer.into_body(), MANIFEST_MAX_BYTES);
-    let body = body.collect().await.map_err(|error| unreadable(error.to_string()))?.to_bytes();
-    let manifest: Manifest = serde_json::from_slice(&body).map_err(|error| unreadable(error.to_string()))?;
+    let answer = read_whole(answer, MANIFEST_MAX_BYTES).await.map_err(|error| unreadable(error.to_string()))?;
+    let manifest: Manifest = serde_json::from_slice(answer.body()).map_err(|error| unreadable(error.to_string()))?;
     match manifest.hubs.iter().find(|hub| !hub.path.starts_with('/')) {
         Some(hub) => Err(unreadable(format!("the path {:?} of hub {:?} does not begin with /", hub.path, hub.name))),
         None => Ok(manifest),

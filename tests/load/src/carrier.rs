@@ -1,4 +1,4 @@
-//! What carries the bytes of a connection: one file for each transport, and what two of them share.
+//! Carriers of a connection's bytes: one file for each transport, and one that two of them share.
 //!
 //! ```text
 //!                       ┌─► web_socket:   one socket, frames both ways
@@ -27,7 +27,7 @@ use web_socket::WebSocket;
 /// A server that reads so little that this much waits has stopped reading.
 const UNSENT_MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// Who takes what a carrier brings.
+/// Receiver of the messages that a carrier brings.
 pub(crate) trait Taker {
     /// Something has come: the server lives.
     fn heard(&self);
@@ -81,7 +81,7 @@ impl Carrier {
         }
     }
 
-    /// How the two ends know of each other when there is nothing to say, as the official clients have it.
+    /// Keep-alive rules of a transport, like those of the official clients.
     pub(crate) fn vital_signs(&self) -> VitalSigns {
         match self {
             Self::WebSocket(_) | Self::EventStream(_) => VitalSigns { pings: true, silence_max: SERVER_TIMEOUT },
@@ -103,12 +103,12 @@ impl Carrier {
 /// A server that is silent for this long is gone, where it has to ping.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// See [`Carrier::vital_signs`].
+/// Keep-alive rules of a transport.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct VitalSigns {
     /// Whether the client pings.
     pub(crate) pings: bool,
-    /// For how long the server may be silent.
+    /// Time for which the server may be silent.
     pub(crate) silence_max: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! The command line.
+//! Command line of the load tester.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(crate) struct Cli {
     pub(crate) run: Option<RunArguments>,
 }
 
-/// What can be done beside a run.
+/// Commands beside a run.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make one report of several generators' JSON files
@@ -29,7 +29,7 @@ pub(crate) enum Command {
     },
 }
 
-/// Where a report goes beside the terminal.
+/// Outputs of a report beside the terminal.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Outputs {
     /// Write the report as JSON
@@ -40,7 +40,6 @@ pub(crate) struct Outputs {
     pub(crate) html: Option<PathBuf>,
 }
 
-/// A run.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunArguments {
     /// echo, shared-echo, broadcast, chat, idle, storm, or a profile file (TOML)
@@ -64,7 +63,7 @@ pub(crate) struct RunArguments {
     /// Milliseconds between two messages; what it means exactly depends on the profile
     #[arg(short, long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub(crate) interval: u64,
-    /// Rooms
+    /// Number of rooms, which clients take in turn
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) groups: u32,
     /// Bytes that fill each message up
@@ -73,13 +72,13 @@ pub(crate) struct RunArguments {
     /// The hub's path, for servers that are given without one
     #[arg(long, value_name = "PATH", default_value = "/bench")]
     pub(crate) hub: String,
-    /// Hub protocol
+    /// Hub protocol of all clients
     #[arg(long, value_enum, default_value_t = Protocol::Json)]
     pub(crate) protocol: Protocol,
     /// Transport; sse and long-polling always negotiate, and sse carries json only
     #[arg(long, value_enum, default_value_t = Transport::Websockets)]
     pub(crate) transport: Transport,
-    /// Negotiate before connecting
+    /// Negotiate before connecting, as browsers do
     #[arg(long, overrides_with = "skip")]
     pub(crate) negotiate: bool,
     /// Connect without negotiation, which is the default for websockets
@@ -100,7 +99,7 @@ pub(crate) struct RunArguments {
     /// A process of this machine whose memory and CPU time is reported; repeatable
     #[arg(long = "pid", value_name = "[NAME=]PID")]
     pub(crate) processes: Vec<String>,
-    /// Where a proxy tells its metrics (http://host:port/metrics): its link bytes are reported; repeatable
+    /// URL of a proxy's metrics (http://host:port/metrics): its link bytes are reported; repeatable
     #[arg(long, value_name = "URL")]
     pub(crate) metrics: Vec<String>,
     /// Write the report as JSON
@@ -118,7 +117,6 @@ pub(crate) enum Protocol {
     Messagepack,
 }
 
-/// How bytes travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Transport {
     Websockets,
@@ -137,7 +135,7 @@ impl From<Protocol> for HubProtocol {
 }
 
 impl RunArguments {
-    /// Where the report goes. (Not flattened: clap can't tell then whether these arguments are there at all.)
+    /// Outputs of the report. (Not flattened: clap can't tell then whether these arguments are there at all.)
     pub(crate) fn outputs(&self) -> Outputs {
         Outputs { json: self.json.clone(), html: self.html.clone() }
     }
@@ -153,7 +151,7 @@ impl Transport {
         }
     }
 
-    /// How many sockets a client has open: where one only brings, the other one takes.
+    /// Number of sockets of a client: a transport that only receives needs another to send.
     pub(crate) fn sockets(self) -> usize {
         match self {
             Self::Websockets => 1,

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use trunkline_generator::histogram::micros;
 
 /// Microseconds of a second.
 pub(crate) const SECOND_US: u64 = 1_000_000;
 
-/// How exactly a timer fires: those of tokio tell milliseconds apart, and round up.
+/// Precision of a timer: tokio's have milliseconds, and round up.
 pub(crate) const TIMER_US: u64 = 2_000;
 
 /// The clock; copies tell the same time.
@@ -15,7 +16,6 @@ pub(crate) const TIMER_US: u64 = 2_000;
 pub(crate) struct Clock(Instant);
 
 impl Clock {
-    /// Begins now.
     pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
@@ -31,12 +31,7 @@ impl Clock {
     }
 }
 
-/// A duration in whole microseconds.
-pub(crate) fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// From when a send counts that was due at one time and left at another.
+/// Time from which a send counts that was due at one time and left at another.
 ///
 /// What the timer could not tell apart is no delay of anybody. Beyond that the send counts from when it was due: a
 /// generator or a server that holds up the schedule does not hide the wait (coordinated omission).

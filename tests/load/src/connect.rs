@@ -16,7 +16,7 @@ use crate::exchange::{Caller, Exchange};
 use crate::negotiate::{connection_path, negotiate};
 use crate::target::Target;
 
-/// How to connect; the same for all clients of a run.
+/// Settings of a connect, alike for all clients of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct How {
     pub(crate) protocol: HubProtocol,
@@ -25,17 +25,16 @@ pub(crate) struct How {
     patience: Duration,
 }
 
-/// How a connection begins.
+/// Start of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
     /// Ask for a connection token first.
     Negotiate,
-    /// Upgrade at once.
     Skip,
 }
 
 impl How {
-    /// As the command line says, if that can be done.
+    /// Checks and takes the command line's settings.
     pub(crate) fn of(arguments: &RunArguments) -> Result<Self> {
         let (transport, protocol) = (arguments.transport, arguments.protocol);
         ensure!(

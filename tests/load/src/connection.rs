@@ -1,4 +1,4 @@
-//! One open client connection: the calls that wait for their outcome, what comes, how it ends. Bytes are left to its
+//! Client connection: pending calls, incoming messages, its end. Bytes are left to its
 //! [carrier](crate::carrier).
 
 use std::cell::{Cell, RefCell};
@@ -11,10 +11,11 @@ use tokio::sync::oneshot;
 use trunkline_protocol::hub::{Close, Completion, HubMessage, HubProtocol, Invocation, MessageKind, Outcome, Payload};
 
 use crate::carrier::{Carrier, Taker};
-use crate::clock::{Clock, micros};
+use crate::clock::Clock;
 use crate::ended::Ended;
+use trunkline_generator::histogram::micros;
 
-/// Who is told of invocations by the server.
+/// Receiver of invocations by the server.
 pub(crate) trait Receiver {
     /// The body of an invocation has come to a client.
     fn invoked(&self, client: usize, connection: &Rc<Connection>, body: &[u8]);
@@ -23,7 +24,6 @@ pub(crate) trait Receiver {
     fn answered_again(&self, _client: usize) {}
 }
 
-/// An open connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     carrier: Carrier,
@@ -42,7 +42,7 @@ struct Served<'a> {
 }
 
 impl Connection {
-    /// Of what [`connect`](crate::connect::connect) opened.
+    /// Takes over a carrier that [`connect`](crate::connect::connect) opened.
     pub(crate) fn new(carrier: Carrier, protocol: HubProtocol, clock: Clock) -> Rc<Self> {
         Rc::new(Self {
             carrier,
@@ -90,7 +90,6 @@ impl Connection {
         self.carrier.cut();
     }
 
-    /// Reads a result.
     pub(crate) fn value(&self, payload: &Payload) -> Option<Value> {
         self.protocol.value(payload).ok()
     }

@@ -1,14 +1,14 @@
-//! How a connection ends, and how its task gets to know.
+//! Ends of connections, and how a task learns of its own.
 
 use std::cell::RefCell;
 use std::io;
 
 use tokio::sync::Notify;
 
-/// How a connection ended; the text is the cause under which it is counted.
+/// End of a connection; the text is the cause under which it is counted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Ended {
-    /// By us, as planned.
+    /// Closed by this client, as planned.
     #[error("closed by us")]
     Closed,
     #[error("closed by the server: {0}")]
@@ -44,7 +44,6 @@ impl Ending {
         self.ring();
     }
 
-    /// What was told.
     pub(crate) fn told(&self) -> Option<Ended> {
         self.cause.borrow().clone()
     }

@@ -13,24 +13,24 @@ use std::time::Duration;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{Instant, interval, sleep};
 
-use crate::clock::micros;
 use crate::connection::{Connection, Receiver};
 use crate::ended::Ended;
 use crate::ledger::Counts;
 use crate::published::Published;
 use crate::run::Run;
 use crate::schedule::offset_us;
+use trunkline_generator::histogram::micros;
 
 /// Clients ping at this interval, as the official ones do.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
-/// They do so a share at a time, so that their pings do not come all at once.
+/// Number of shares of clients that ping one after the other, so that their pings do not come all at once.
 const PING_SHARES: usize = 150;
 
-/// After all has arrived: what comes too much is on its way for no longer.
+/// Wait after all has arrived. No fence reaches every client behind a duplicate: servers of others order nothing.
 const QUIET: Duration = Duration::from_millis(300);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// What came of a profile's work.
+/// Result of a profile's work.
 #[derive(Debug, Default)]
 pub(crate) struct Harvest {
     pub(crate) counts: Counts,
@@ -41,7 +41,7 @@ pub(crate) struct Harvest {
     pub(crate) is_cut_short: bool,
 }
 
-/// What the clients do.
+/// Work of the clients.
 pub(crate) trait Profile: Receiver + 'static {
     /// The run that it is of.
     fn run(&self) -> &Rc<Run>;
@@ -61,11 +61,11 @@ pub(crate) trait Profile: Receiver + 'static {
     /// Asks the server for its part, before and after the wait for what is on its way.
     async fn close_books(&self, part: Part);
 
-    /// Tells the counts.
+    /// Returns what was counted.
     fn harvest(&self) -> Harvest;
 }
 
-/// Which part of closing the books.
+/// Stage of closing the books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     /// No more is to be sent.
@@ -94,7 +94,7 @@ pub(crate) async fn drive<P: Profile>(profile: Rc<P>, mut noted: impl FnMut(Stag
     harvest
 }
 
-/// Where a run is.
+/// Phase of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     Ready,

@@ -23,7 +23,7 @@ use crate::ended::Ended;
 use crate::target::Target;
 use crate::wire::messages::MESSAGE_MAX_BYTES;
 
-/// As whom all clients introduce themselves.
+/// User agent of all clients.
 pub(crate) const USER_AGENT: &str = "trunkline-load";
 
 /// The media type of event streams.
@@ -42,7 +42,7 @@ pub(crate) struct Caller {
 #[derive(Debug, Clone)]
 pub(crate) struct Scissors(watch::Sender<bool>);
 
-/// One connection of a client.
+/// Connection of one client.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     caller: Rc<Caller>,
@@ -57,7 +57,7 @@ struct Line {
     _held: oneshot::Sender<()>,
 }
 
-/// A request.
+/// Request of a transport.
 #[derive(Debug)]
 pub(crate) struct Ask<'a> {
     method: Method,
@@ -98,7 +98,6 @@ impl Scissors {
 }
 
 impl<'a> Ask<'a> {
-    /// A plain GET.
     pub(crate) fn get(path: &'a str) -> Self {
         Self { method: Method::GET, path, header: None, body: Bytes::new() }
     }
@@ -118,7 +117,6 @@ impl<'a> Ask<'a> {
         Self { method: Method::POST, path, header: Some((header::CONTENT_TYPE, content_type)), body }
     }
 
-    /// A DELETE.
     pub(crate) fn delete(path: &'a str) -> Self {
         Self { method: Method::DELETE, ..Self::get(path) }
     }
@@ -135,7 +133,7 @@ impl Exchange {
         Self { caller: Rc::clone(&self.caller), scissors: self.scissors.clone(), line: None }
     }
 
-    /// What cuts all connections of this client.
+    /// Scissors for all connections of this client.
     pub(crate) fn scissors(&self) -> Scissors {
         self.scissors.clone()
     }

@@ -8,7 +8,7 @@ use crate::dial::ConnectError;
 /// A longer answer to the upgrade or the handshake is none.
 pub(crate) const ANSWER_MAX_BYTES: usize = 16 * 1024;
 
-/// What a client says first; text, whatever the protocol.
+/// Handshake request of a client; text in either protocol.
 pub(crate) fn request(protocol: HubProtocol) -> Bytes {
     HandshakeRequest { protocol, version: 1 }.encode()
 }
@@ -29,12 +29,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_welcome_ends_where_the_messages_begin() {
+    fn a_handshake_answer_ends_where_the_messages_begin() {
         assert_eq!(welcome(b"{}\x1e{\"type\":6}\x1e").unwrap(), 3);
     }
 
     #[test]
-    fn what_is_no_welcome_is_told_with_the_reason() {
+    fn a_refused_handshake_names_the_reason() {
         let told = |bytes: &[u8]| welcome(bytes).unwrap_err().to_string();
         assert_eq!(told(b"{\"error\":\"no\"}\x1e"), "hub handshake refused: no");
         assert_eq!(told(b"{}"), "hub handshake refused: half an answer");

@@ -1,4 +1,4 @@
-//! Who should have got what: rooms, their members, what was sent to them and what arrived.
+//! Ledger of rooms: their members, the messages sent to them and the messages that arrived.
 //!
 //! Pure: it is told of each send and each arrival, and its counts are exact at any time. A message is expected by each
 //! member that its room has when it is sent; a member that has gone is expected to get nothing more, but what was on
@@ -11,21 +11,18 @@ use serde::{Deserialize, Serialize};
 use crate::stamp::Stamp;
 use crate::tracks::{Arrival, Tracks};
 
-/// How many of the missing are listed by name: enough to see a pattern.
+/// Number of missing messages that are listed: enough to see a pattern.
 const LISTED_MAX: usize = 20;
 
-/// All that is counted of messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
-    /// Messages that left.
     pub(crate) sent: u64,
     /// Arrivals that these must cause.
     pub(crate) expected: u64,
-    /// Of these, the ones that came; each counts once.
+    /// Messages that were expected and arrived; each counts once.
     pub(crate) received: u64,
     /// Expected, and not received.
     pub(crate) lost: u64,
-    /// Came again.
     pub(crate) duplicated: u64,
     /// Came after a later one of the same sender.
     pub(crate) reordered: u64,
@@ -34,7 +31,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Whether each message came to whom it should, once, in its turn.
+    /// Whether each message reached its receivers once and in order.
     pub(crate) fn are_clean(&self) -> bool {
         self.lost + self.duplicated + self.reordered + self.misdelivered == 0
     }
@@ -62,7 +59,7 @@ pub(crate) struct Ledger {
 
 #[derive(Debug, Default)]
 struct Room {
-    /// What each sender has sent.
+    /// Number of messages of each sender.
     sent: Vec<u32>,
     members: u64,
 }
@@ -109,7 +106,6 @@ impl Ledger {
         self.rooms.get(room as usize)?.sent.get(sender as usize).copied()
     }
 
-    /// That message leaves.
     pub(crate) fn sent(&mut self, room: u32, sender: u32) {
         let Some(room) = self.rooms.get_mut(room as usize) else { return };
         if let Some(sent) = room.sent.get_mut(sender as usize) {
@@ -185,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_expected_by_all_members_of_its_room_and_nobody_else() {
+    fn a_message_is_expected_by_all_members_of_its_room_only() {
         let mut ledger = ledger();
         ledger.sent(0, 0);
         ledger.sent(1, 1);

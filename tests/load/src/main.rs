@@ -5,11 +5,41 @@
 //!  cli ─► run ─► engine: ramp-up, work, settle, ramp-down ─► report: text, JSON, HTML
 //!                  │ drives a profile: rooms, echo, idle, storm, script
 //!                  └─► connect ─► connection ─► carrier: WebSocket, event stream, long polling ─► wire
-//!                profile ─► ledger, tracks, stamp: who should have got what      tally, histogram: how fast
+//!                profile ─► ledger, tracks, stamp: who should have got what      tally, generator's histogram: how fast
 //! ```
 //!
 //! All connections live on one thread: no lock, no channel and no wake-up of another thread stands between a socket
-//! and the clock. Who needs more than one core starts several generators and merges their reports.
+//! and the clock. To use more than one core, start several generators and merge their reports.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`clock`] | the one clock of a run |
+//! | [`stamp`] | the stamp in each message |
+//! | [`tracks`] | numbers of each sender that one receiver has |
+//! | [`ledger`] | rooms, members, messages sent and received |
+//! | [`published`] | the line that the published load tests end with |
+//! | [`tally`] | connects, ends, failed calls, times |
+//! | [`schedule`] | offsets of ramps, roles of a chat |
+//! | [`target`] | the servers under load |
+//! | [`cli`] | the command line |
+//! | [`token`] | access tokens of clients |
+//! | [`open_files`] | the limit of open files |
+//! | [`wire`] | hub messages, in frames or in events |
+//! | [`dial`] | sockets, and the causes of failed connects |
+//! | [`ended`] | ends of connections |
+//! | [`greeting`] | the hub handshake |
+//! | [`exchange`] | HTTP requests of one client |
+//! | [`negotiate`] | negotiation |
+//! | [`carrier`] | the transports |
+//! | [`connect`] | one client connection, made |
+//! | [`connection`] | one client connection, open |
+//! | [`processes`] | memory, CPU time and link bytes |
+//! | [`run`] | the state of one run |
+//! | [`interrupt`] | Ctrl-C |
+//! | [`progress`] | the line on the terminal |
+//! | [`engine`] | ramp-up, work, settle, ramp-down |
+//! | [`profile`] | what clients do |
+//! | [`report`] | text, JSON, HTML |
 
 mod carrier;
 mod cli;
@@ -21,7 +51,6 @@ mod ended;
 mod engine;
 mod exchange;
 mod greeting;
-mod histogram;
 mod interrupt;
 mod ledger;
 mod negotiate;
@@ -105,12 +134,12 @@ async fn measure(arguments: RunArguments) -> Result<Report> {
     let run = Run::new(arguments)?;
     let settings = Settings::of(&run.arguments, &run.how);
     match name.as_str() {
-        "echo" => watched(echo::Echo::new(run, echo::Kind::Own), "echo", settings, watch).await,
+        "echo" => watched(echo::Echo::new(run, echo::EchoKind::Own), "echo", settings, watch).await,
         "shared-echo" | "sharedecho" => {
-            watched(echo::Echo::new(run, echo::Kind::Shared), "shared-echo", settings, watch).await
+            watched(echo::Echo::new(run, echo::EchoKind::Shared), "shared-echo", settings, watch).await
         }
-        "broadcast" => watched(rooms::Rooms::new(run, rooms::Kind::Broadcast), "broadcast", settings, watch).await,
-        "chat" | "chatroom" => watched(rooms::Rooms::new(run, rooms::Kind::Chat), "chat", settings, watch).await,
+        "broadcast" => watched(rooms::Rooms::new(run, rooms::RoomKind::Broadcast), "broadcast", settings, watch).await,
+        "chat" | "chatroom" => watched(rooms::Rooms::new(run, rooms::RoomKind::Chat), "chat", settings, watch).await,
         "idle" => watched(idle::Idle::new(run), "idle", settings, watch).await,
         "storm" => watched(storm::Storm::new(run), "storm", settings, watch).await,
         path => {

@@ -6,7 +6,7 @@ use crate::cli::Transport;
 use crate::dial::ConnectError;
 use crate::exchange::{Ask, Exchange};
 
-/// What we read of an answer.
+/// Fields of an answer that count.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Negotiated {

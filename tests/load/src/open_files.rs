@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-/// What the process needs beside its clients' sockets.
+/// Files beside the clients' sockets.
 const RESERVE: u64 = 64;
 
 /// Makes sure that so many sockets can be open.
@@ -26,7 +26,7 @@ pub(crate) fn allow(sockets: usize) -> Result<()> {
     Ok(())
 }
 
-/// Where the system has no such limit.
+/// Does nothing: the system has no such limit.
 #[cfg(not(unix))]
 pub(crate) fn allow(_: usize) -> Result<()> {
     Ok(())

@@ -1,8 +1,6 @@
-//! What processes use: memory and CPU time as the system counts them, link bytes as a proxy tells them.
+//! Usage of processes: memory and CPU time by the system's count, link bytes by a proxy's.
 //!
 //! Read of `/proc`; where that is missing there are no figures, and nothing fails.
-
-use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -11,10 +9,10 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
+use trunkline_generator::cpu::CpuTime;
+use trunkline_generator::memory::Resident;
 
 use crate::cli::RunArguments;
-
-const KIBIBYTE: u64 = 1024;
 
 /// A process that is watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,14 +21,14 @@ struct Watched {
     pid: u32,
 }
 
-/// All that is watched.
+/// Processes and metrics that are sampled.
 #[derive(Debug, Clone)]
 pub(crate) struct Watch {
     processes: Vec<Watched>,
     metrics: Vec<String>,
 }
 
-/// One reading.
+/// Reading of all processes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reading {
     own: Usage,
@@ -38,17 +36,14 @@ pub(crate) struct Reading {
     links: Vec<Option<u64>>,
 }
 
-/// What one process uses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Usage {
-    /// All its memory now.
-    resident_bytes: u64,
-    /// The most that it ever was.
-    peak_bytes: u64,
-    cpu_ns: u64,
+/// Memory and CPU time of one process; nothing where the system does not tell.
+#[derive(Debug, Clone, Default)]
+struct Usage {
+    memory: Resident,
+    cpu: CpuTime,
 }
 
-/// What one process used in a run.
+/// Usage of one process in a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ProcessReport {
     pub(crate) name: String,
@@ -58,11 +53,11 @@ pub(crate) struct ProcessReport {
     pub(crate) peak_bytes: u64,
     /// Memory that came with the clients, shared among them; of one process only.
     pub(crate) bytes_per_client: f64,
-    /// From ready to done.
+    /// CPU seconds from ready to done.
     pub(crate) cpu_s: f64,
 }
 
-/// What went over a proxy's links, from ready to done.
+/// Bytes over a proxy's links, from ready to done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct LinkReport {
     pub(crate) url: String,
@@ -70,13 +65,12 @@ pub(crate) struct LinkReport {
 }
 
 impl Watch {
-    /// As the command line says.
+    /// Takes the settings of the command line.
     pub(crate) fn of(arguments: &RunArguments) -> Result<Self> {
         let processes: Result<Vec<_>> = arguments.processes.iter().map(|text| Watched::parse(text)).collect();
         Ok(Self { processes: processes?, metrics: arguments.metrics.clone() })
     }
 
-    /// Reads everything now.
     pub(crate) async fn read(&self) -> Reading {
         let processes = self.processes.iter().map(|watched| Usage::of(watched.pid)).collect();
         let mut links = Vec::new();
@@ -86,26 +80,25 @@ impl Watch {
         Reading { own: Usage::of(std::process::id()), processes, links }
     }
 
-    /// What was used, of readings before the clients came, when all were there and when their work was done.
+    /// Usage from three readings: before the clients came, when all were connected, and when their work was done.
     pub(crate) fn report(
         &self,
         [before, ready, done]: [&Reading; 3],
         clients: u64,
     ) -> (Vec<ProcessReport>, Vec<LinkReport>) {
-        let nothing = Usage::default();
-        let usage = |reading: &Reading, number: usize| *reading.processes.get(number).unwrap_or(&nothing);
-        let processes = self.processes.iter().enumerate().map(|(number, watched)| {
-            let (before, ready, done) = (usage(before, number), usage(ready, number), usage(done, number));
-            ProcessReport {
+        let processes = self.processes.iter().enumerate().filter_map(|(number, watched)| {
+            let usage = |reading: &'_ Reading| reading.processes.get(number).cloned();
+            let (before, ready, done) = (usage(before)?, usage(ready)?, usage(done)?);
+            Some(ProcessReport {
                 name: watched.name.clone(),
-                before_bytes: before.resident_bytes,
-                ready_bytes: ready.resident_bytes,
-                done_bytes: done.resident_bytes,
-                peak_bytes: done.peak_bytes,
-                bytes_per_client: ready.resident_bytes.saturating_sub(before.resident_bytes) as f64
+                before_bytes: before.memory.now_bytes,
+                ready_bytes: ready.memory.now_bytes,
+                done_bytes: done.memory.now_bytes,
+                peak_bytes: done.memory.peak_bytes,
+                bytes_per_client: ready.memory.now_bytes.saturating_sub(before.memory.now_bytes) as f64
                     / clients.max(1) as f64,
-                cpu_s: done.cpu_ns.saturating_sub(ready.cpu_ns) as f64 / 1e9,
-            }
+                cpu_s: done.cpu.since(&ready.cpu) as f64 / 1e9,
+            })
         });
         let links = self.metrics.iter().enumerate().filter_map(|(number, url)| {
             let at = |reading: &Reading| reading.links.get(number).copied().flatten();
@@ -118,12 +111,12 @@ impl Watch {
 impl Reading {
     /// CPU seconds of this process from an earlier reading to this one.
     pub(crate) fn own_cpu_s_since(&self, earlier: &Self) -> f64 {
-        self.own.cpu_ns.saturating_sub(earlier.own.cpu_ns) as f64 / 1e9
+        self.own.cpu.since(&earlier.own.cpu) as f64 / 1e9
     }
 
     /// The most memory that this process ever had.
     pub(crate) fn own_peak_bytes(&self) -> u64 {
-        self.own.peak_bytes
+        self.own.memory.peak_bytes
     }
 }
 
@@ -137,21 +130,8 @@ impl Watched {
 
 impl Usage {
     fn of(pid: u32) -> Self {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let bytes = |name: &str| status_bytes(&status, name).unwrap_or(0);
-        Self { resident_bytes: bytes("VmRSS"), peak_bytes: bytes("VmHWM"), cpu_ns: cpu_ns(pid) }
+        Self { memory: Resident::of(pid).unwrap_or_default(), cpu: CpuTime::of(pid).unwrap_or_default() }
     }
-}
-
-fn cpu_ns(pid: u32) -> u64 {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let texts = threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
-    texts.filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok()).sum()
-}
-
-fn status_bytes(status: &str, name: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes * KIBIBYTE)
 }
 
 /// The sum of what a proxy tells about its links.
@@ -185,13 +165,6 @@ mod tests {
         assert_eq!(Watched::parse("proxy=12").unwrap(), Watched { name: "proxy".into(), pid: 12 });
         assert_eq!(Watched::parse("12").unwrap().name, "12");
         assert!(Watched::parse("proxy").is_err());
-    }
-
-    #[test]
-    fn memory_is_found_in_what_the_system_tells() {
-        let status = "VmPeak:\t 9 kB\nVmHWM:\t  2048 kB\nVmRSS:\t  1024 kB\n";
-        assert_eq!(status_bytes(status, "VmHWM"), Some(2048 * 1024));
-        assert_eq!(status_bytes(status, "VmRSS"), Some(1024 * 1024));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What clients do: one file for each kind of profile.
+//! Profiles: one file for each kind of work.
 
 pub(crate) mod echo;
 pub(crate) mod idle;

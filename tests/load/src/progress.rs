@@ -1,4 +1,4 @@
-//! One line on the terminal while a run goes on.
+//! Line of progress on the terminal while a run goes on.
 
 use std::io::{IsTerminal, Write};
 use std::rc::Rc;
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::interval;
 
-use crate::clock::micros;
 use crate::run::Run;
+use trunkline_generator::histogram::micros;
 
 const REDRAW: Duration = Duration::from_millis(250);
 const BAR_CHARS: usize = 30;

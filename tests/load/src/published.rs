@@ -15,7 +15,6 @@ pub(crate) struct Mean {
 }
 
 impl Mean {
-    /// One time more.
     pub(crate) fn add(&mut self, time_us: u64) {
         self.sum_us += time_us;
         self.count += 1;
@@ -26,15 +25,14 @@ impl Mean {
     }
 }
 
-/// What a published line tells.
+/// Figure of a published line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Figure {
-    /// How long round trips take, of the echoes.
+    /// Round trip times of echoes.
     EchoLatency,
-    /// How far ticks are apart.
     Interval,
-    /// How long chat messages take.
+    /// Latencies of chat messages.
     ChatLatency,
 }
 
@@ -50,7 +48,6 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    /// Of the clients' times.
     pub(crate) fn of(figure: Figure, means: impl IntoIterator<Item = Mean>) -> Self {
         let mut published = Self { figure, clients: 0, averages: 0, min_us: 0.0, max_us: 0.0, sum_us: 0.0 };
         for mean in means {
@@ -80,7 +77,6 @@ impl Published {
         self.sum_us += other.sum_us;
     }
 
-    /// The line.
     pub(crate) fn line(&self, counts: &Counts) -> String {
         let ms = |time_us: f64| format!("{:.2}ms", time_us / 1_000.0);
         let average = if self.averages == 0 { 0.0 } else { self.sum_us / self.averages as f64 };

@@ -1,6 +1,5 @@
 //! The report of a run, or of several that are merged: all figures, in the form in which they are written as JSON.
 
-pub(crate) mod chart;
 pub(crate) mod html;
 pub(crate) mod text;
 
@@ -12,13 +11,13 @@ use serde::{Deserialize, Serialize};
 use crate::cli::RunArguments;
 use crate::connect::{How, Start};
 use crate::engine::Harvest;
-use crate::histogram::{Histogram, Quantiles};
 use crate::ledger::Counts;
 use crate::processes::{LinkReport, ProcessReport};
 use crate::published::Published;
 use crate::tally::Tally;
+use trunkline_generator::histogram::{Histogram, Quantiles};
 
-/// Of the file's form; another number can't be read.
+/// Version of the file's form; another can't be read.
 const VERSION: u32 = 1;
 
 /// Above this share of one core the generator may be what is measured.
@@ -28,17 +27,16 @@ const CPU_S_MIN: f64 = 0.5;
 /// Messages that leave so late were held up here.
 const LATENESS_MAX_US: u64 = 10_000;
 
-/// Everything.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
     version: u32,
     pub(crate) profile: String,
-    /// How many generators it is of.
+    /// Number of generators it comes from.
     pub(crate) generators: u32,
     pub(crate) settings: Settings,
     /// Whether nothing was lost, repeated, swapped or misdelivered, and nothing failed.
     pub(crate) is_clean: bool,
-    /// Whether it ended before its time: what it tells is true of the part that was.
+    /// Whether the run ended early: the report covers the part that was.
     pub(crate) is_cut_short: bool,
     pub(crate) counts: Counts,
     pub(crate) missing: Vec<String>,
@@ -53,11 +51,11 @@ pub(crate) struct Report {
     pub(crate) warnings: Vec<String>,
 }
 
-/// What was asked for.
+/// Settings of the run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Settings {
     pub(crate) servers: Vec<String>,
-    /// For each server.
+    /// Number of clients at each server.
     pub(crate) clients: u32,
     pub(crate) run_s: f64,
     pub(crate) rampup_s: f64,
@@ -70,7 +68,7 @@ pub(crate) struct Settings {
     pub(crate) negotiate: bool,
 }
 
-/// What the generator itself used, while the profile worked.
+/// Usage of the generator itself, while the profile worked.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Generator {
     pub(crate) cpu_s: f64,
@@ -79,7 +77,6 @@ pub(crate) struct Generator {
     pub(crate) peak_bytes: u64,
 }
 
-/// One row of the table.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
@@ -88,7 +85,6 @@ pub(crate) struct Row {
 }
 
 impl Settings {
-    /// Of a command line.
     pub(crate) fn of(arguments: &RunArguments, how: &How) -> Self {
         Self {
             servers: arguments.servers.clone(),
@@ -107,14 +103,13 @@ impl Settings {
 }
 
 impl Generator {
-    /// Of one core, while the profile worked.
+    /// Share of one core, while the profile worked.
     pub(crate) fn share(&self) -> f64 {
         if self.wall_s > 0.0 { self.cpu_s / self.wall_s } else { 0.0 }
     }
 }
 
 impl Report {
-    /// Of one run.
     pub(crate) fn new(
         profile: String,
         settings: Settings,
@@ -146,7 +141,7 @@ impl Report {
         report
     }
 
-    /// Of several generators' files.
+    /// Adds up the files of several generators.
     pub(crate) fn merged(files: &[impl AsRef<Path>]) -> Result<Self> {
         let mut reports = files.iter().map(|file| Self::read(file.as_ref()));
         let mut sum = reports.next().context("no file to merge")??;
@@ -163,7 +158,6 @@ impl Report {
         std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
     }
 
-    /// How it went, for people.
     pub(crate) fn verdict(&self) -> &'static str {
         match (self.is_cut_short, self.is_clean) {
             (false, true) => "clean",

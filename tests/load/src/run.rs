@@ -1,4 +1,4 @@
-//! What all parts of one run share: settings, clock, connections, tally.
+//! State of one run: settings, clock, connections, tally.
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::rc::Rc;
@@ -23,7 +23,6 @@ use crate::token::Tokens;
 /// A call that is not answered by then has failed.
 const CALL_PATIENCE: Duration = Duration::from_secs(15);
 
-/// A run.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) arguments: RunArguments,
@@ -42,7 +41,6 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Of a command line.
     pub(crate) fn new(arguments: RunArguments) -> Result<Rc<Self>> {
         let how = How::of(&arguments)?;
         let targets: Result<Vec<_>> =
@@ -65,7 +63,6 @@ impl Run {
         }))
     }
 
-    /// Ends it early.
     pub(crate) fn stop(&self) {
         self.is_stopped.send_replace(true);
     }
@@ -80,7 +77,6 @@ impl Run {
         }
     }
 
-    /// How many clients the run has.
     pub(crate) fn client_count(&self) -> usize {
         self.clients.borrow().len()
     }
@@ -95,7 +91,7 @@ impl Run {
         self.clients.borrow().get(client).cloned().flatten()
     }
 
-    /// All that have one now.
+    /// Clients that have a connection now.
     pub(crate) fn connected(&self) -> Vec<(usize, Rc<Connection>)> {
         let clients = self.clients.borrow();
         clients.iter().enumerate().filter_map(|(client, connection)| Some((client, connection.clone()?))).collect()
@@ -108,12 +104,10 @@ impl Run {
         }
     }
 
-    /// What is counted.
     pub(crate) fn tally(&self) -> RefMut<'_, Tally> {
         self.tally.borrow_mut()
     }
 
-    /// What was counted.
     pub(crate) fn counted(&self) -> Ref<'_, Tally> {
         self.tally.borrow()
     }

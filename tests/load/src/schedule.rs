@@ -1,8 +1,8 @@
-//! When what happens: offsets of ramps, roles of a chat. Pure.
+//! Schedule: offsets of ramps, roles of a chat. Pure.
 
 use std::time::Duration;
 
-use crate::clock::micros;
+use trunkline_generator::histogram::micros;
 
 /// Fewer clients than this are all chatty.
 const ROLES_MIN: usize = 10;
@@ -10,24 +10,24 @@ const ROLES_MIN: usize = 10;
 const CHATTY_INTERVALS: u64 = 11;
 /// Casual clients speak every so many intervals.
 const CASUAL_INTERVALS: u64 = 59;
-/// How much later than the one before it each client speaks first.
+/// Offset between the first messages of two clients.
 const STAGGER_US: u64 = 100_000;
 
-/// When the client of this number comes or goes, of so many over this time.
+/// Offset at which one of `count` clients connects or leaves, over this time.
 pub(crate) fn offset_us(ramp: Duration, number: usize, count: usize) -> u64 {
     let whole = micros(ramp);
     let share = u128::from(whole) * number as u128 / (count.max(1) as u128);
     u64::try_from(share).unwrap_or(whole)
 }
 
-/// When a client of a chat speaks: first, and then again and again.
+/// Times at which a client of a chat speaks: the first, and the interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Speech {
     pub(crate) first_us: u64,
     pub(crate) every_us: u64,
 }
 
-/// How often the client of this index speaks in a chat of so many; `None` for one that only listens.
+/// Interval at which the client of this index speaks in a chat; `None` for one that only listens.
 ///
 /// Of ten and more, a tenth is chatty and a fifth is casual. The first words are staggered as in the published tests,
 /// but nobody waits longer for them than for the second: else most of a large chat would be silent in a short run.

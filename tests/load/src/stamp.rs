@@ -1,4 +1,4 @@
-//! What stands in each message that we send: whose run, room, sender and number, and from when it counts.
+//! Stamp in each message that is sent: run, room, sender, number, and the time from which it counts.
 //!
 //! ```text
 //!  ~7f3a90c1.2.17.42.123456~xxxx…
@@ -19,16 +19,16 @@ const EDGE: char = '~';
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RunId(u32);
 
-/// What one message says.
+/// Stamp of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     /// The room it was sent to.
     pub(crate) room: u32,
     /// Its sender's number in that room.
     pub(crate) sender: u32,
-    /// How many this sender had sent before.
+    /// Number of earlier messages of this sender.
     pub(crate) number: u32,
-    /// From when it counts.
+    /// Time from which it counts.
     pub(crate) from_us: u64,
 }
 
@@ -58,7 +58,6 @@ impl Stamp {
 pub(crate) struct Stamps(Finder<'static>);
 
 impl Stamps {
-    /// Those of this run.
     pub(crate) fn of(run: RunId) -> Self {
         Self(Finder::new(&format!("{EDGE}{run}.")).into_owned())
     }
@@ -114,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_or_too_large_is_no_stamp() {
+    fn a_cut_or_oversized_stamp_is_ignored() {
         let text = STAMP.text(RUN, 0);
         for end in 0..text.len() {
             assert_eq!(Stamps::of(RUN).find(&text.as_bytes()[..end]), None);

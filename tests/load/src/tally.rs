@@ -1,4 +1,4 @@
-//! What is counted beside the messages: connects, ends, failed calls, times, and what happened in each second.
+//! Tally beside the messages: connects, ends, failed calls, times, and events by second.
 //!
 //! Two tallies can be added: what one generator counts and what another one counts is what both count.
 
@@ -7,15 +7,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::SECOND_US;
-use crate::histogram::Histogram;
+use trunkline_generator::histogram::Histogram;
 
 /// Seconds that are told apart; a day. Later ones count as the last.
 const SECONDS_MAX: usize = 86_400;
 
-/// How many of each cause.
 pub(crate) type Causes = BTreeMap<String, u64>;
 
-/// All of it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Tally {
     /// Connects that were tried.
@@ -28,21 +26,21 @@ pub(crate) struct Tally {
     pub(crate) ended: Causes,
     /// Calls that failed, by cause.
     pub(crate) errors: Causes,
-    /// From the begin of a connect to the hub's welcome.
+    /// Time of a connect, up to the hub's handshake answer.
     pub(crate) connect: Histogram,
-    /// From when a message was due (see [`counts_from`](crate::clock::counts_from)) to its arrival.
+    /// Time from when a message was due (see [`counts_from`](crate::clock::counts_from)) to its arrival.
     pub(crate) latency: Histogram,
     /// Between two arrivals at one client.
     pub(crate) interval: Histogram,
-    /// How long after it was due a message left: the generator's own fault.
+    /// Delay of sends after they were due: the generator's own fault.
     pub(crate) lateness: Histogram,
-    /// What happened in each second of the run.
+    /// Counts of each second of the run.
     pub(crate) seconds: Vec<Second>,
-    /// How reconnecting went, for each storm.
-    pub(crate) storms: Vec<Storm>,
+    /// Reconnects of each storm.
+    pub(crate) storms: Vec<StormTally>,
 }
 
-/// One second.
+/// Counts of one second.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Second {
     pub(crate) opened: u64,
@@ -56,7 +54,7 @@ pub(crate) struct Second {
 
 /// All clients dropped at once, and when each was back, counted from the drop.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Storm {
+pub(crate) struct StormTally {
     pub(crate) clients: u64,
     pub(crate) back: Histogram,
 }
@@ -130,7 +128,7 @@ impl Tally {
         self.storms.extend(other.storms.iter().cloned());
     }
 
-    /// How many connections are open at the end of each second.
+    /// Number of open connections at the end of each second.
     pub(crate) fn open_by_second(&self) -> Vec<u64> {
         let mut open: u64 = 0;
         let count = |second: &Second| {

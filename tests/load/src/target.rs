@@ -9,19 +9,17 @@ use http::Uri;
 /// searches: 16 us for each of 5 000 connects, 550 us for each of 9 500.
 const SOCKETS_PER_SOURCE: usize = 5_000;
 
-/// One server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
     /// `host:port`, as a request names it.
     pub(crate) authority: String,
     /// The hub's path, with a query if it has one.
     pub(crate) path: String,
-    /// Where it is.
     pub(crate) address: SocketAddr,
 }
 
 impl Target {
-    /// Of a URL, of `host:port`, or of a bare port of this machine; without a path it is `hub`.
+    /// Parses a URL, `host:port`, or a bare port of this machine; without a path it is `hub`.
     pub(crate) fn parse(text: &str, hub: &str) -> Result<Self> {
         let whole = match text {
             port if port.parse::<u16>().is_ok() => format!("http://127.0.0.1:{port}"),

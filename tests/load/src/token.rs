@@ -7,14 +7,11 @@ use serde_json::json;
 
 use crate::cli::RunArguments;
 
-/// Longer than any run.
 const LIFETIME_S: u64 = 7 * 24 * 3600;
 
-/// Where tokens come from.
 pub(crate) enum Tokens {
-    /// There are none.
     None,
-    /// The same for all.
+    /// One token for all clients.
     Given(String),
     /// Signed with this key.
     Signed(EncodingKey),
@@ -28,7 +25,7 @@ impl std::fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// As the command line says.
+    /// Takes the settings of the command line.
     pub(crate) fn of(arguments: &RunArguments) -> Self {
         match (&arguments.token, &arguments.access_key) {
             (Some(token), _) => Self::Given(token.clone()),

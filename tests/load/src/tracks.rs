@@ -1,19 +1,18 @@
-//! Which numbers of each sender one receiver has: tells the next, the late, the repeated.
+//! Numbers of each sender that one receiver has: tells next, late and repeated ones apart.
 //!
 //! Four bytes for each pair of sender and receiver, and an entry for each number that is missing just now.
 
 use std::collections::BTreeSet;
 
-/// What an arriving number is.
+/// Verdict on an arriving number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// Its sender's next, or one beyond a gap.
     InOrder,
     /// Missing until now: a later number of its sender came before it.
     Late,
-    /// Here already.
     Duplicate,
-    /// Of a sender that this receiver doesn't have, or sent before it began to listen.
+    /// Number of an unknown sender, or sent before the receiver began to listen.
     Unexpected,
 }
 
@@ -22,7 +21,7 @@ pub(crate) enum Arrival {
 pub(crate) struct Tracks {
     next: Vec<u32>,
     missing: BTreeSet<(u32, u32)>,
-    /// Where each sender was when the receiver began to listen; empty for zeros.
+    /// Next number of each sender when the receiver began to listen; empty for zeros.
     from: Vec<u32>,
 }
 
@@ -91,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_before_is_not_expected() {
+    fn earlier_messages_are_not_expected() {
         let mut tracks = Tracks::from_now(&[5]);
         assert_eq!(arrivals(&mut tracks, &[4, 5]), [Arrival::Unexpected, Arrival::InOrder]);
         assert_eq!(tracks.missing(&[6]).count(), 0);

@@ -1,7 +1,8 @@
 //! Upgrades: the proxy dials, the app server judges, the answer comes back; each of them late, or never.
 
 use trunkline_protocol::service::{
-    HandshakeRequest, HandshakeResponse, Judgement, Refusal, Role, ServiceMessage, Session, judge,
+    LinkHandshakeRequest, LinkHandshakeResponse, Role, ServiceMessage, Session, UpgradeDecision, UpgradeRefusal,
+    decide_upgrade,
 };
 
 use crate::end::Held;
@@ -11,7 +12,7 @@ use crate::slot::{APP, PROXY, Reason, Slot, settings};
 use crate::wire::{Dial, NEVER, Reply, Socket};
 use crate::world::World;
 
-/// How long the proxy waits for the answer to an upgrade.
+/// Time-out of the answer to an upgrade.
 const DIAL_TIMEOUT_MS: u64 = 300;
 
 impl World {
@@ -93,7 +94,7 @@ impl World {
             return Ok(Reply::OtherInstance);
         }
         if boot < self.slots[index].boot {
-            return Ok(Reply::Refused(Refusal::Unknown));
+            return Ok(Reply::Refused(UpgradeRefusal::Unknown));
         }
         if boot > self.slots[index].boot {
             self.end_session(index, APP, Reason::NewBoot)?;
@@ -101,18 +102,18 @@ impl World {
         }
         loop {
             let slot = &self.slots[index];
-            let mut judgement = judge(&offer, slot.held[APP].as_ref().map(|held| &held.session), slot.newest);
+            let mut judgement = decide_upgrade(&offer, slot.held[APP].as_ref().map(|held| &held.session), slot.newest);
             if self.mutant == Some(Mutant::BeginsUnknownSessions)
-                && judgement == Judgement::Refuse(Refusal::Unknown)
+                && judgement == UpgradeDecision::Refuse(UpgradeRefusal::Unknown)
                 && slot.held[APP].is_none()
             {
-                judgement = Judgement::Begin;
+                judgement = UpgradeDecision::Begin;
             }
             match judgement {
-                Judgement::Refuse(refusal) => return Ok(Reply::Refused(refusal)),
-                Judgement::EndSocketFirst => self.lose_socket(index, APP)?,
-                Judgement::Resume => break,
-                Judgement::Begin => {
+                UpgradeDecision::Refuse(refusal) => return Ok(Reply::Refused(refusal)),
+                UpgradeDecision::EndSocketFirst => self.lose_socket(index, APP)?,
+                UpgradeDecision::Resume => break,
+                UpgradeDecision::Begin => {
                     self.end_session(index, APP, Reason::Superseded)?;
                     if std::mem::replace(&mut self.ledgers[ledger].was_begun, true) {
                         return broken("a session is begun twice");
@@ -134,7 +135,7 @@ impl World {
             .handle_offer(&offer, around.now_ms)
             .or_else(|error| broken(format!("the app server can't take {offer:?}: {error}")))?;
         held.attached(attachment, socket, answer.received, &around)?;
-        slot.sockets[socket].write(APP, &ServiceMessage::HandshakeRequest(HandshakeRequest::default()).to_frame());
+        slot.sockets[socket].write(APP, &ServiceMessage::HandshakeRequest(LinkHandshakeRequest::default()).to_frame());
         Ok(Reply::Accepted(answer))
     }
 
@@ -160,7 +161,7 @@ impl World {
                 let is_known = held.is_some_and(|held| {
                     self.slots[index].held[APP].as_ref().is_some_and(|there| there.ledger == held.ledger)
                 });
-                if is_known || refusal == Refusal::Stale {
+                if is_known || refusal == UpgradeRefusal::Stale {
                     return broken(format!("a session that both ends hold is refused: {refusal}"));
                 }
                 self.end_session(index, PROXY, Reason::Refused)
@@ -184,7 +185,8 @@ impl World {
         };
         held.attached(attachment, socket, told, &around)?;
         slot.backoff.reset();
-        slot.sockets[socket].write(PROXY, &ServiceMessage::HandshakeResponse(HandshakeResponse::default()).to_frame());
+        slot.sockets[socket]
+            .write(PROXY, &ServiceMessage::HandshakeResponse(LinkHandshakeResponse::default()).to_frame());
         self.resumed += u64::from(offer.received.is_some());
         self.note(|| format!("slot {index}: the proxy is attached to socket {socket}"));
         Ok(())

@@ -1,4 +1,4 @@
-//! One end of one slot: the driver of a session, as proxy and SDK have one, with a slow consumer behind it.
+//! End of a slot: a driver of a session like those of proxy and SDK, with a slow consumer behind it.
 
 mod reading;
 
@@ -14,7 +14,6 @@ use trunkline_protocol::service::{
 use crate::ledger::{Check, Content, Ledger, broken};
 use crate::mutant::Mutant;
 use crate::wire::Socket;
-use crate::world::Frozen;
 
 /// Largest frame of the simulation, its envelope included.
 pub(crate) const FRAME_MAX_BYTES: usize = 128;
@@ -34,11 +33,11 @@ pub(crate) struct Held {
     told: u64,
     /// Since when the peer is to be told.
     owing_ms: Option<u64>,
-    /// When the peer was heard last.
+    /// Time at which the peer was last heard.
     pub(crate) heard_ms: u64,
-    /// How long this end had been frozen by then.
+    /// Frozen time of this end by then.
     pub(crate) heard_frozen: Frozen,
-    /// When the last socket was lost; `None` with a socket or before the first.
+    /// Time at which the last socket was lost; `None` with a socket or before the first.
     pub(crate) lost_ms: Option<u64>,
     /// Since when there is no place.
     pub(crate) full_ms: Option<u64>,
@@ -56,7 +55,14 @@ pub(crate) struct Link {
     frames: FrameBuffer,
 }
 
-/// What every act of an end needs to know.
+/// Freezes of a process.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Frozen {
+    pub(crate) ms: u64,
+    pub(crate) times: u64,
+}
+
+/// Surroundings of every act of an end.
 pub(crate) struct Around<'a> {
     pub(crate) end: usize,
     pub(crate) now_ms: u64,

@@ -1,7 +1,7 @@
-//! What was queued in each session and what came out at its other end: the truth that the machine is held against.
+//! Frames queued in each session and frames delivered at its other end: the truth that the machine is held against.
 
 use bytes::{Buf, BufMut, BytesMut};
-use trunkline_protocol::service::{FrameBuffer, Leftover, ServiceMessage, encode_connection_data};
+use trunkline_protocol::service::{FrameBuffer, ServiceMessage, UndeliveredFrames, encode_connection_data};
 
 /// A rule was broken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,17 +14,17 @@ pub(crate) fn broken<T>(text: impl Into<String>) -> Check<T> {
     Err(Violation(text.into()))
 }
 
-/// One session, both directions.
+/// Session in both directions.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// What end 0 and end 1 send.
+    /// Frames of end 0 and of end 1.
     pub(crate) flows: [Flow; 2],
     pub(crate) was_begun: bool,
     /// Ended by which ends.
     pub(crate) is_ended: [bool; 2],
 }
 
-/// One direction of a session.
+/// Direction of a session.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
     pub(crate) queued: u64,
@@ -33,7 +33,7 @@ pub(crate) struct Flow {
     at_most: Option<u64>,
 }
 
-/// A frame's content.
+/// Content that identifies a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Content {
     pub(crate) ledger: usize,
@@ -69,7 +69,7 @@ impl Flow {
     }
 
     /// The sender has ended the session.
-    pub(crate) fn end(&mut self, content: Content, acknowledged: u64, leftover: &Leftover) -> Check {
+    pub(crate) fn end(&mut self, content: Content, acknowledged: u64, leftover: &UndeliveredFrames) -> Check {
         let (uncertain, unsent) = (leftover.uncertain.count, leftover.unsent.count);
         if acknowledged + uncertain + unsent != self.queued {
             return broken(format!(
@@ -106,7 +106,7 @@ impl Flow {
     }
 }
 
-/// What a body says, if it is a frame of ours.
+/// Content of a body, if it is a frame of the simulation.
 pub(crate) fn read(body: &bytes::Bytes) -> Option<Content> {
     match ServiceMessage::decode(body) {
         Ok(Some(ServiceMessage::ConnectionData(data))) => Content::decode(&data.payload),

@@ -11,6 +11,18 @@
 //! acknowledged before its consumer took it, or twice; rings stay within their bounds; sessions end by the rules and
 //! no later; what an ended session gives back is all that was not acknowledged; and once the faults stop, everything
 //! arrives. [`Mutant`]s break one rule each, and must all be caught.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `random` | seeded random numbers |
+//! | `mutant` | rules that are broken on purpose |
+//! | `ledger` | frames queued and delivered |
+//! | `wire` | sockets between the ends |
+//! | `end` | the end of a slot |
+//! | `slot` | two ends, their sockets and dials |
+//! | `world` | all slots, and time |
+//! | `dialling` | dials of the proxy |
+//! | `schedule` | traffic and faults of one seed |
 
 #![expect(clippy::indexing_slicing, reason = "a simulation that loses track of its own slots and ends must not go on")]
 

@@ -13,7 +13,7 @@ use trunkline_simulation::{Mutant, Outcome, Violation, run};
 /// Seeds that a thread takes at once.
 const BLOCK: u64 = 1_000;
 
-/// How often the progress is told.
+/// Interval of progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Simulates links that are cut, delayed, frozen and restarted
@@ -23,7 +23,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug, Parser)]
 #[command(name = "simulate", version)]
 struct Arguments {
-    /// How many schedules to run
+    /// Number of schedules to run
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     schedules: u64,
     /// The seed of the first one
@@ -32,7 +32,7 @@ struct Arguments {
     /// End after so many seconds, at a seed to go on from
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<u64>,
-    /// How many threads run them [default: one per core]
+    /// Number of threads that run them [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Run this one alone, and print what happens in it
@@ -82,7 +82,7 @@ fn catch_mutants(arguments: &Arguments) -> bool {
     living == 0
 }
 
-/// What the threads share.
+/// State that the threads share.
 struct Work {
     started: Instant,
     /// No block is begun after this.

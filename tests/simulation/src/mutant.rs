@@ -7,7 +7,7 @@ pub enum Mutant {
     AcknowledgesOneTooMany,
     /// A frame is acknowledged when it was read, before its consumer has it.
     AcknowledgesBeforeTaken,
-    /// Nothing is ever acknowledged.
+    /// No frame is ever acknowledged.
     NeverAcknowledges,
     /// Each keep-alive repeats the last acknowledgement.
     AcknowledgesWhenIdle,
@@ -19,11 +19,11 @@ pub enum Mutant {
     ReplaysFromOneBehind,
     /// Acknowledgements that come are not heeded: nothing is trimmed.
     NeverTrims,
-    /// What was written to a socket is trimmed at once.
+    /// Frames written to a socket are trimmed at once.
     TrimsWhatIsSent,
     /// A new socket counts from 1 again.
     NumbersFromOneAgain,
-    /// Pings are counted.
+    /// Pings count as frames.
     CountsPings,
     /// Handshake frames are counted.
     CountsHandshakes,
@@ -43,7 +43,7 @@ pub enum Mutant {
     IgnoresTheWindow,
     /// Frames are queued though the ring is full.
     OverfillsTheRing,
-    /// What was never sent is not counted as left over.
+    /// Frames never sent are not counted as left over.
     ForgetsUnsent,
     /// A dead socket is never noticed.
     TrustsTheDead,
@@ -52,7 +52,7 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    /// All of them.
+    /// All mutants that are tried.
     pub const ALL: [Self; 23] = [
         Self::AcknowledgesOneTooMany,
         Self::AcknowledgesBeforeTaken,

@@ -1,4 +1,4 @@
-//! One schedule: some seconds of traffic and faults, then calm, in which everything must arrive.
+//! Schedule: some seconds of traffic and faults, then calm, in which everything must arrive.
 
 use trunkline_protocol::service::{Class, SessionId};
 
@@ -9,26 +9,26 @@ use crate::world::World;
 
 /// Steps of a schedule before the calm.
 const STEPS: u64 = 150;
-/// How long the calm may take: what is dead is noticed, what can't be resumed is ended, the rest is dialled.
+/// Bound of the calm: dead sockets are noticed, lost sessions ended, the rest dialled.
 const CALM_MS: u64 = 12 * WINDOW_MS;
 
-/// In so many schedules what comes after that is watched, too.
+/// One of this many schedules goes on to idle after the calm.
 const IDLE_PERCENT: u64 = 10;
 
-/// What happened in a schedule, so that nobody takes one in which nothing happens for a proof.
+/// Counts of a schedule, so that an eventless one is not taken for a proof.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Frames that were queued, and of them delivered.
     pub queued: u64,
-    /// Delivered frames.
+    /// Frames that were delivered.
     pub delivered: u64,
     /// Sessions that went on over another socket.
     pub resumed: u64,
     /// Sessions that an end has ended.
     pub ended: u64,
-    /// Of those: by the proxy, because the window had passed.
+    /// Sessions ended by the proxy, because the window had passed.
     pub window_passed: u64,
-    /// Of those: by the app server, because its ring was full or the proxy silent for twice the window.
+    /// Sessions ended by the app server, because its ring was full or the proxy silent for twice the window.
     pub given_up: u64,
 }
 
@@ -118,7 +118,6 @@ impl World {
         }
     }
 
-    /// One fault.
     fn harm(&mut self) {
         let slot = self.random.index(self.slots.len());
         match self.random.below(12) {
@@ -200,7 +199,7 @@ impl World {
         broken(format!("after {CALM_MS} ms of calm not everything has arrived"))
     }
 
-    /// Nobody has anything to say: the sockets stay, and only pings travel.
+    /// Idles: the sockets stay, and only pings travel.
     fn idle(&mut self) -> Check {
         let sockets = |world: &Self| world.slots.iter().map(|slot| slot.sockets.len()).collect::<Vec<_>>();
         // By then no socket is stalled any more, what was half-open is noticed, and no upgrade that was given up is left
@@ -248,10 +247,12 @@ impl World {
             resumed: self.resumed,
             ended: self.ended.len() as u64,
             window_passed: by(|reason| {
-                matches!(reason, Reason::Verdict(trunkline_protocol::service::Cause::WindowPassed))
+                matches!(reason, Reason::Verdict(trunkline_protocol::service::SessionEndReason::WindowPassed))
             }),
             given_up: by(|reason| matches!(reason, Reason::Verdict(_)))
-                - by(|reason| matches!(reason, Reason::Verdict(trunkline_protocol::service::Cause::WindowPassed))),
+                - by(|reason| {
+                    matches!(reason, Reason::Verdict(trunkline_protocol::service::SessionEndReason::WindowPassed))
+                }),
         }
     }
 }

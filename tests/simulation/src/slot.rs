@@ -1,4 +1,4 @@
-//! One slot of a pool: a proxy's end, an app server's end, their sockets and dials.
+//! Slot of a pool: a proxy's end, an app server's end, their sockets and dials.
 
 use trunkline_protocol::service::{Backoff, Role, Session, SessionId, SessionSettings};
 
@@ -7,14 +7,14 @@ use crate::ledger::{Check, Content, Ledger};
 use crate::mutant::Mutant;
 use crate::wire::{Dial, Socket};
 
-/// Which end is which.
+/// Indexes of the ends.
 pub(crate) const PROXY: usize = 0;
 pub(crate) const APP: usize = 1;
 
 pub(crate) const WINDOW_MS: u64 = 1_000;
 pub(crate) const RING_BYTES: usize = 700;
 
-/// How the sessions of the simulation are set up: small, so that little time and few frames reach every bound.
+/// Limits of the simulation's sessions: small, so that little time and few frames reach every bound.
 pub(crate) fn settings(end: usize, mutant: Option<Mutant>) -> SessionSettings {
     let mut settings = SessionSettings::new(RING_BYTES, WINDOW_MS);
     match mutant {
@@ -28,14 +28,13 @@ pub(crate) fn settings(end: usize, mutant: Option<Mutant>) -> SessionSettings {
 /// Why a session ended, as the simulation sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    Verdict(trunkline_protocol::service::Cause),
+    Verdict(trunkline_protocol::service::SessionEndReason),
     Refused,
     Superseded,
     InstanceGone,
     NewBoot,
 }
 
-/// One slot.
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) held: [Option<Held>; 2],

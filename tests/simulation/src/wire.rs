@@ -1,6 +1,6 @@
 //! Sockets that lose their tails, and dials that arrive late or never.
 
-use trunkline_protocol::service::{Answer, Offer, Refusal};
+use trunkline_protocol::service::{Answer, Offer, UpgradeRefusal};
 
 use crate::random::Random;
 
@@ -13,13 +13,13 @@ pub(crate) const NEVER: u64 = u64::MAX;
 /// A socket: what each end wrote and the other did not read.
 #[derive(Debug, Default)]
 pub(crate) struct Socket {
-    /// What end 0 and end 1 wrote.
+    /// Bytes written by end 0 and end 1.
     pipes: [Vec<u8>; 2],
-    /// Nothing written from now on arrives.
+    /// Whether bytes written from now on are lost.
     is_cut: bool,
-    /// When each end is told that the other is gone.
+    /// Time at which each end is told that the other is gone.
     told_at_ms: [Option<u64>; 2],
-    /// Nothing moves until then, and nobody is told.
+    /// Time until which nothing moves, and neither end is told.
     stalled_until_ms: u64,
 }
 
@@ -65,7 +65,7 @@ impl Socket {
         }
     }
 
-    /// This end closes it; what it wrote may still arrive.
+    /// Closes it at this end; bytes it wrote may still arrive.
     pub(crate) fn close(&mut self, end: usize, now_ms: u64, random: &mut Random) {
         if random.percent(50) {
             let kept = random.index(self.pipes[end].len() + 1);
@@ -88,7 +88,7 @@ pub(crate) struct Dial {
     pub(crate) boot: u64,
     pub(crate) instance: u64,
     pub(crate) socket: usize,
-    /// When it, or its answer, arrives.
+    /// Time at which it, or its answer, arrives.
     pub(crate) arrives_ms: u64,
     pub(crate) reply: Option<Reply>,
     pub(crate) is_done: bool,
@@ -97,6 +97,6 @@ pub(crate) struct Dial {
 #[derive(Debug, Clone)]
 pub(crate) enum Reply {
     Accepted(Answer),
-    Refused(Refusal),
+    Refused(UpgradeRefusal),
     OtherInstance,
 }

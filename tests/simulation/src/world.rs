@@ -7,29 +7,21 @@
 
 mod acts;
 
-use trunkline_protocol::service::{Cause, SessionId, Verdict};
+use trunkline_protocol::service::{SessionEndReason, SessionEvent, SessionId};
 
-use crate::end::{Around, Held};
+use crate::end::{Around, Frozen, Held};
 use crate::ledger::{Check, Ledger, broken};
 use crate::mutant::Mutant;
 use crate::random::Random;
 use crate::slot::{APP, PROXY, Reason, Slot, WINDOW_MS};
 
-/// What the simulation grants beyond a deadline.
+/// Milliseconds of grace beyond a deadline.
 const SLACK_MS: u64 = 2 * TICK_MS + 2;
 
-/// In this cadence silence is counted.
+/// Cadence in which silence is counted.
 const TICK_MS: u64 = WINDOW_MS / 20;
 const TICK_STEP: usize = 50;
 
-/// Freezes of a process.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Frozen {
-    pub(crate) ms: u64,
-    pub(crate) times: u64,
-}
-
-/// Everything.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) now_ms: u64,
@@ -37,12 +29,12 @@ pub(crate) struct World {
     pub(crate) mutant: Option<Mutant>,
     pub(crate) slots: Vec<Slot>,
     pub(crate) ledgers: Vec<Ledger>,
-    /// Which start of the proxy, and of the app server, this is.
+    /// Number of starts of the proxy, and of the app server.
     pub(crate) boot: u64,
     pub(crate) instance: u64,
     pub(crate) frozen_until_ms: [u64; 2],
     pub(crate) thawed_ms: [u64; 2],
-    /// How long each end was frozen in all, and how often.
+    /// Frozen time of each end in all, and the number of freezes.
     pub(crate) frozen: [Frozen; 2],
     pub(crate) is_traced: bool,
     /// Whether the network still does harm.
@@ -124,7 +116,7 @@ impl World {
         self.now_ms = now_ms;
     }
 
-    /// How long an end was awake and heard nothing; a freeze may have cost it one tick.
+    /// Time for which an end was awake and heard nothing; a freeze may have cost it one tick.
     fn silent_ms(&self, held: &Held, end: usize) -> u64 {
         let Frozen { ms, times } = self.frozen[end];
         (self.now_ms - held.heard_ms) - (ms - held.heard_frozen.ms) + (times - held.heard_frozen.times) * TICK_MS
@@ -187,27 +179,29 @@ impl World {
         let verdict = verdict.or_else(|| held.session.handle_timeout(now_ms));
         let is_right = match verdict {
             None => true,
-            Some(Verdict::PeerSilent) => silent_ms >= WINDOW_MS,
-            Some(Verdict::Over(Cause::WindowPassed)) => {
+            Some(SessionEvent::PeerSilent) => silent_ms >= WINDOW_MS,
+            Some(SessionEvent::End(SessionEndReason::WindowPassed)) => {
                 end == PROXY && held.lost_ms.is_some_and(|lost_ms| now_ms - lost_ms >= WINDOW_MS)
             }
-            Some(Verdict::Over(Cause::GivenUp)) => end == APP && silent_ms >= WINDOW_MS && held.full_ms.is_some(),
-            Some(Verdict::Over(Cause::Forgotten)) => end == APP && silent_ms >= 2 * WINDOW_MS,
-            Some(Verdict::Over(Cause::NotResumable)) => false,
+            Some(SessionEvent::End(SessionEndReason::GivenUp)) => {
+                end == APP && silent_ms >= WINDOW_MS && held.full_ms.is_some()
+            }
+            Some(SessionEvent::End(SessionEndReason::Forgotten)) => end == APP && silent_ms >= 2 * WINDOW_MS,
+            Some(SessionEvent::End(SessionEndReason::NotResumable)) => false,
         };
         if !is_right {
             return broken(format!("{verdict:?} of end {end} after {silent_ms} ms of silence"));
         }
         match verdict {
-            Some(Verdict::PeerSilent) if mutant == Some(Mutant::TrustsTheDead) => Ok(()),
-            Some(Verdict::Over(_)) if mutant == Some(Mutant::NeverGivesUp) && end == APP => Ok(()),
-            Some(Verdict::PeerSilent) => self.lose_socket(slot, end),
-            Some(Verdict::Over(cause)) => self.end_session(slot, end, Reason::Verdict(cause)),
+            Some(SessionEvent::PeerSilent) if mutant == Some(Mutant::TrustsTheDead) => Ok(()),
+            Some(SessionEvent::End(_)) if mutant == Some(Mutant::NeverGivesUp) && end == APP => Ok(()),
+            Some(SessionEvent::PeerSilent) => self.lose_socket(slot, end),
+            Some(SessionEvent::End(cause)) => self.end_session(slot, end, Reason::Verdict(cause)),
             None => Ok(()),
         }
     }
 
-    /// What should have happened and did not.
+    /// Deadlines that were missed.
     fn check_overdue(&self, slot: usize) -> Check {
         let grace_ms = |end: usize| self.thawed_ms[end] + SLACK_MS;
         if let Some(Held { lost_ms: Some(lost_ms), .. }) = &self.slots[slot].held[PROXY]

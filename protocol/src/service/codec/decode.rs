@@ -6,12 +6,12 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::super::message::{
+use super::super::service_message::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
     CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionReconnect, ErrorCompletion, FlowOperation,
-    FlowSubject, GroupBroadcastData, GroupChange, HandshakeRequest, HandshakeResponse, LinkKind, MultiConnectionData,
-    MultiGroupBroadcastData, MultiUserData, OpenConnection, Ping, ServiceError, ServiceEvent, ServiceMapping,
-    ServiceMessage, UserData, UserGroupChange,
+    FlowSubject, GroupBroadcastData, GroupChange, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind,
+    MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Ping, ServiceError, ServiceEvent,
+    ServiceMapping, ServiceMessage, UserData, UserGroupChange,
 };
 use super::fields::{FieldError, FieldResult, Fields};
 use super::{ServiceMessageError, extension, name_of};
@@ -72,8 +72,8 @@ fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessag
 
 // Links.
 
-fn handshake_request(fields: &mut Fields) -> FieldResult<HandshakeRequest> {
-    let mut it = HandshakeRequest { version: fields.integer("version")?, ..HandshakeRequest::default() };
+fn handshake_request(fields: &mut Fields) -> FieldResult<LinkHandshakeRequest> {
+    let mut it = LinkHandshakeRequest { version: fields.integer("version")?, ..LinkHandshakeRequest::default() };
     if fields.has(4) {
         it.kind = match fields.integer("connectionType")? {
             0 => LinkKind::Default,
@@ -93,7 +93,7 @@ fn handshake_request(fields: &mut Fields) -> FieldResult<HandshakeRequest> {
     Ok(it)
 }
 
-fn handshake_response(fields: &mut Fields) -> FieldResult<HandshakeResponse> {
+fn handshake_response(fields: &mut Fields) -> FieldResult<LinkHandshakeResponse> {
     // Nil and an empty text mean the same: welcome.
     let error = fields.optional_text("errorMessage")?.filter(|error| !error.is_empty());
     let mut connection_id = None;
@@ -101,7 +101,7 @@ fn handshake_response(fields: &mut Fields) -> FieldResult<HandshakeResponse> {
         fields.skip_extension()?;
         connection_id = fields.optional_text("connectionId")?;
     }
-    Ok(HandshakeResponse { error, connection_id })
+    Ok(LinkHandshakeResponse { error, connection_id })
 }
 
 fn service_event(fields: &mut Fields) -> FieldResult<ServiceEvent> {

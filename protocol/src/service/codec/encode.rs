@@ -2,16 +2,16 @@
 
 use bytestring::ByteString;
 
-use super::super::message::{
+use super::super::service_message::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
     CloseWithAck, ConnectionFlowControl, ErrorCompletion, FlowOperation, FlowSubject, GroupBroadcastData, GroupChange,
-    HandshakeRequest, HandshakeResponse, LinkKind, OpenConnection, Payloads, Ping, ServiceEvent, ServiceMapping,
-    ServiceMessage, UserGroupChange,
+    LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, OpenConnection, Payloads, Ping, ServiceEvent,
+    ServiceMapping, ServiceMessage, UserGroupChange,
 };
 use super::extension;
 use crate::message_pack::Writer;
 
-/// What a message weighs beside its names and payloads, roughly: headers, numbers, extension map.
+/// Bytes of a message beside its names and payloads, roughly: headers, numbers, extension map.
 pub(super) const ENVELOPE_BYTES: usize = 16;
 
 /// Whether a payload stops where a hub message stops.
@@ -115,7 +115,7 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
 
 // Links.
 
-fn handshake_request(out: &mut Writer, it: &HandshakeRequest) {
+fn handshake_request(out: &mut Writer, it: &LinkHandshakeRequest) {
     begin(out, 7, 1);
     out.integer(it.version);
     out.integer(match it.kind {
@@ -130,7 +130,7 @@ fn handshake_request(out: &mut Writer, it: &HandshakeRequest) {
     out.boolean(it.allow_stateful_reconnects);
 }
 
-fn handshake_response(out: &mut Writer, it: &HandshakeResponse) {
+fn handshake_response(out: &mut Writer, it: &LinkHandshakeResponse) {
     begin(out, 4, 2);
     optional_text(out, it.error.as_ref());
     no_extension(out);

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::super::message::Payloads;
+use super::super::service_message::Payloads;
 use crate::limits::LIST_MAX_ITEMS;
 use crate::message_pack::{ReadError, Reader};
 
 /// Most items that a list gets room for before the first one was read.
 const LIST_ROOM_ITEMS: usize = 1024;
 
-/// What is wrong with which field.
+/// Problem of one field.
 #[derive(Debug, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub(super) struct FieldError {
@@ -19,7 +19,7 @@ pub(super) struct FieldError {
 }
 
 impl FieldError {
-    /// A number that has no meaning in this field.
+    /// Creates the error of a number that has no meaning in this field.
     pub(super) fn value(field: &'static str, value: i64) -> Self {
         Self { field, problem: Problem::Value(value) }
     }
@@ -56,7 +56,7 @@ impl<'a> Fields<'a> {
         Ok((number, Self { reader, items, left: items.saturating_sub(1) }))
     }
 
-    /// Whether the whole message, its number included, has that many items at least.
+    /// Whether the whole message, its number included, has at least this many items.
     pub(super) fn has(&self, items: usize) -> bool {
         self.items >= items
     }
@@ -106,19 +106,19 @@ impl<'a> Fields<'a> {
         collect(count, || Ok((self.read(field, Reader::shared_text)?, self.read(field, Reader::binary)?))).map(Payloads)
     }
 
-    /// All that is left, two by two; a last key without its value says nothing.
+    /// Reads all items that are left, two by two; a last key without its value says nothing.
     pub(super) fn pairs(&mut self) -> FieldResult<Vec<(ByteString, ByteString)>> {
         let count = check_count("pairs", self.left / 2)?;
         collect(count, || Ok((self.text("key")?, self.text("value")?)))
     }
 
-    /// Passes over an extension map that has nothing for us but fields behind it.
+    /// Skips an extension map that has nothing for us but fields behind it.
     pub(super) fn skip_extension(&mut self) -> FieldResult<()> {
         self.next("extension")?;
         self.read("extension", Reader::skip)
     }
 
-    /// How many members the extension map has; it may be missing or nil, which is none.
+    /// Returns the number of members of the extension map; it may be missing or nil, which is none.
     pub(super) fn extension_len(&mut self) -> FieldResult<usize> {
         if self.left == 0 || self.reader.take_nil() {
             return Ok(0);
@@ -134,7 +134,7 @@ impl<'a> Fields<'a> {
         self.read("extension", Reader::skip)
     }
 
-    /// The rest of a field that has begun; an extension map has several parts.
+    /// Reads the rest of a field that has begun; an extension map has several parts.
     pub(super) fn read<T>(
         &mut self,
         field: &'static str,

@@ -1,8 +1,8 @@
-//! How long to wait before a link is dialled again: ever longer up to a bound, for ever, and never in step.
+//! Backoff between attempts to dial a link: doubles up to a bound, never gives up, never in step with others.
 
 use crate::limits::LINK_BACKOFF_MS;
 
-/// The waits between attempts.
+/// Waits between attempts to dial.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     next_ms: u64,
@@ -18,13 +18,13 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Waits that double from `first_ms` up to `last_ms`.
+    /// Creates waits that double from `first_ms` up to `last_ms`.
     #[must_use]
     pub fn new(first_ms: u64, last_ms: u64) -> Self {
         Self { next_ms: first_ms, first_ms, last_ms }
     }
 
-    /// The next wait. Half of it is certain, half is `chance` (any random number), so that links that were lost
+    /// Returns the next wait. Half of it is certain, half is `chance` (any random number), so that links that were lost
     /// together don't come back together.
     pub fn next_wait_ms(&mut self, chance: u16) -> u64 {
         let whole = self.next_ms;

@@ -1,4 +1,4 @@
-//! Counts the frames of a session in both directions, and owes, pays and takes acknowledgements.
+//! Frame counters of a session in both directions, and the acknowledgements between its ends.
 //!
 //! ```text
 //!  what we send                                what we receive
@@ -44,7 +44,7 @@ pub struct Counters {
     owed_bytes: usize,
 }
 
-/// The acknowledgement that we owe.
+/// Acknowledgement that we owe the peer.
 #[derive(Debug, Default)]
 enum Owed {
     #[default]
@@ -55,19 +55,19 @@ enum Owed {
 }
 
 impl Counters {
-    /// Counters at their beginning.
+    /// Creates counters at zero.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A frame goes out: its number, from 1.
+    /// Counts a frame that goes out, and returns its number, from 1.
     pub fn handle_sent(&mut self) -> u64 {
         self.sent += 1;
         self.sent
     }
 
-    /// A frame came in and stands in its connection's queue: it will be acknowledged.
+    /// Counts a frame that came in and stands in its connection's queue: it will be acknowledged.
     pub fn handle_received(&mut self, now_ms: u64) {
         self.received += 1;
         if let Owed::Nothing = self.owed {
@@ -75,12 +75,12 @@ impl Counters {
         }
     }
 
-    /// Frames up to `number` have gone out, perhaps again.
+    /// Notes that frames up to `number` have gone out, perhaps again.
     pub(super) fn sent_up_to(&mut self, number: u64) {
         self.sent = self.sent.max(number);
     }
 
-    /// Frames up to `number` are taken, `bytes` of them new; from `prompt_bytes` on the acknowledgement is due at once.
+    /// Notes that frames up to `number` are taken, `bytes` of them new; from `prompt_bytes` on the acknowledgement is due at once.
     pub(super) fn received_up_to(&mut self, number: u64, bytes: usize, prompt_bytes: usize, now_ms: u64) {
         if number <= self.received {
             return;
@@ -95,17 +95,17 @@ impl Counters {
         self.owed = Owed::Due { at_ms };
     }
 
-    /// The peer was told in another way than by a ping what was received.
+    /// Notes that the upgrade told the peer the number of received frames.
     pub(super) fn told(&mut self, number: u64) {
         if number >= self.received {
             (self.owed, self.owed_bytes) = (Owed::Nothing, 0);
         }
     }
 
-    /// The peer has everything up to this frame.
+    /// Takes the acknowledgement of all frames up to this one.
     ///
     /// # Errors
-    /// When that makes no sense.
+    /// When the peer can't have them, or takes an acknowledgement back.
     pub(super) fn acknowledge(&mut self, acknowledged: u64) -> Result<(), SessionError> {
         let (sent, before) = (self.sent, self.acknowledged);
         if acknowledged > sent {
@@ -118,10 +118,10 @@ impl Counters {
         Ok(())
     }
 
-    /// A ping came in: takes the acknowledgement that may ride on it.
+    /// Takes the acknowledgement that may ride on a ping.
     ///
     /// # Errors
-    /// When the acknowledgement makes no sense; the link is to be dropped.
+    /// When the acknowledgement makes no sense; the driver has to drop the link.
     pub fn handle_ping(&mut self, ping: &Ping) -> Result<(), SessionError> {
         let Some(value) = ping.get(ACKNOWLEDGE_KEY) else {
             return Ok(());
@@ -129,7 +129,7 @@ impl Counters {
         self.acknowledge(number(value)?)
     }
 
-    /// When [`poll_ping`](Self::poll_ping) will have an acknowledgement to send; `None` when nothing is owed.
+    /// Returns when [`poll_ping`](Self::poll_ping) will have an acknowledgement to send; `None` when nothing is owed.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         match self.owed {
@@ -138,7 +138,7 @@ impl Counters {
         }
     }
 
-    /// The ping with the acknowledgement that is due by now.
+    /// Returns the ping with the acknowledgement that is due by now.
     pub fn poll_ping(&mut self, now_ms: u64) -> Option<Ping> {
         match self.owed {
             Owed::Due { at_ms } if at_ms <= now_ms => Some(self.keep_alive()),
@@ -146,7 +146,7 @@ impl Counters {
         }
     }
 
-    /// A keep-alive, with the acknowledgement that is owed, due or not.
+    /// Returns a keep-alive, with the acknowledgement that is owed, due or not.
     pub fn keep_alive(&mut self) -> Ping {
         self.owed_bytes = 0;
         match std::mem::take(&mut self.owed) {
@@ -157,26 +157,26 @@ impl Counters {
         }
     }
 
-    /// Frames sent so far.
+    /// Returns the number of frames sent.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Frames received so far.
+    /// Returns the number of frames received.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received
     }
 
-    /// Frames that the peer has acknowledged.
+    /// Returns the number of frames that the peer has acknowledged.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 }
 
-/// Digits and nothing else: `u64::from_str` would take a plus sign, too.
+/// Parses digits and nothing else: `u64::from_str` takes a plus sign, too.
 pub(super) fn number(value: &str) -> Result<u64, SessionError> {
     if !value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(SessionError::NoNumber);

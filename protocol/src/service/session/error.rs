@@ -1,29 +1,29 @@
-//! Why a session can't go on: the peer says what can't be.
+//! Errors of a peer that contradicts the state of its session.
 
-/// Why what a peer says about a session makes no sense. The session is to be ended: its numbers can't be trusted.
+/// Error of a peer that contradicts the state of its session. The driver ends the session: its numbers can't be trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// It acknowledges what was never sent.
+    /// It acknowledges frames that were never sent.
     #[error("frame {acknowledged} was acknowledged, but only {sent} were sent")]
     AheadOfUs {
-        /// What the peer claims to have.
+        /// The last frame that the peer claims to have.
         acknowledged: u64,
-        /// What was sent.
+        /// The last frame that was sent.
         sent: u64,
     },
     /// It takes back an acknowledgement.
     #[error("frame {acknowledged} was acknowledged after frame {before}")]
     Backwards {
-        /// What the peer claims to have.
+        /// The last frame that the peer claims to have.
         acknowledged: u64,
-        /// What it had claimed before.
+        /// The last frame that it had claimed before.
         before: u64,
     },
-    /// The value is no number.
+    /// The value of the acknowledgement is no number.
     #[error("an acknowledgement is no number")]
     NoNumber,
-    /// It could resume the session, and can't any more.
+    /// It could resume the session, and can't any longer.
     #[error("the peer no longer resumes sessions")]
     CapabilityLost,
 }

@@ -1,4 +1,4 @@
-//! Numbers the frames that come in, and tells which came before.
+//! Numbering of incoming frames, which drops duplicates.
 //!
 //! Frames carry no number: both ends count. It belongs to whoever reads the link, needs no lock, and lives as long as
 //! the session; [`attach`](Incoming::attach) tells it from where the peer replays on a new socket.
@@ -8,28 +8,28 @@
 //!  handed out so far:   9                                  ─duplicates─  new
 //! ```
 
-/// The numbering of what comes in.
+/// Numbering of incoming frames.
 #[derive(Debug, Clone, Default)]
 pub struct Incoming {
-    /// The number of the last frame of the present socket.
+    /// Number of the last frame of the present socket.
     at: u64,
-    /// The last number that was handed out.
+    /// Number of the last frame that was no duplicate.
     handed_out: u64,
 }
 
 impl Incoming {
-    /// The numbering of a session of which frames up to `received` are taken.
+    /// Creates the numbering of a session of which frames up to `received` are taken.
     #[must_use]
     pub fn after(received: u64) -> Self {
         Self { at: received, handed_out: received }
     }
 
-    /// A new socket: the peer begins behind the frame that it was told.
+    /// Starts with a new socket: the peer begins behind the frame that it was told.
     pub fn attach(&mut self, told: u64) {
         self.at = told;
     }
 
-    /// A frame that counts came in: its number, or `None` when it came before and is to be dropped.
+    /// Numbers a frame that counts; `None` for a duplicate, which the caller drops.
     #[expect(clippy::should_implement_trait, reason = "it never ends, and `None` is no end")]
     pub fn next(&mut self) -> Option<u64> {
         self.at += 1;
@@ -39,7 +39,7 @@ impl Incoming {
         })
     }
 
-    /// The last number that was handed out.
+    /// Number of the last frame that was no duplicate.
     #[must_use]
     pub fn handed_out(&self) -> u64 {
         self.handed_out

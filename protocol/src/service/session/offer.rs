@@ -1,4 +1,4 @@
-//! What the two ends of an upgrade tell each other, and what the app server makes of it.
+//! Negotiation of a session in a link's upgrade, and the app server's decision.
 //!
 //! ```text
 //!  proxy dials                                            app server judges
@@ -12,113 +12,68 @@
 //!
 //! A session that is asked for by its received frames is never begun: its peer would replay into it what an older one
 //! of the same id may have taken. The number of received frames is of those that were *taken*, so it acknowledges, too.
-//! Everything travels as text in the headers that [`manifest`](crate::manifest) names, and not in frames.
+//! Everything travels as text in the headers that [`wire`](crate::wire) names, and not in frames.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::Session;
 use super::counters::number;
 
-/// The name of the capability in the header; its value is the ring of the end that names it.
+/// Capability to resume; its value is the ring of the end that names it.
 const RESUME: &str = "resume";
 
-/// Beside it, the proxy tells its window.
+/// Window of the proxy, beside the capability to resume.
 const WINDOW: &str = "window";
 
-/// The name of the capability to read the cause of a close.
+/// Capability to read the cause of a close.
 const CAUSES: &str = "causes";
 
-/// A session of one slot: from 1 on, ever higher, for as long as the node runs. So the boot id, the hub, the slot and
+/// Number of a session in its slot: from 1 on, ever higher, for as long as the node runs. So the boot id, the hub, the slot and
 /// this are one session, and of two it is plain which one is newer, whatever order the upgrades arrive in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(u64);
 
-/// What an end can do.
+/// Capabilities of one end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Capabilities {
-    /// It resumes sessions, and keeps so many bytes for that.
+    /// Bytes that it keeps to resume sessions; `None` if it can't resume.
     pub resume_ring_bytes: Option<usize>,
-    /// How many milliseconds a session outlives its socket; the proxy decides it.
+    /// Milliseconds that a session outlives its socket; the proxy decides it.
     pub window_ms: Option<u64>,
-    /// It reads the causes of closes.
+    /// Whether it reads the causes of closes.
     pub knows_causes: bool,
 }
 
-/// What the proxy says in its upgrade.
+/// Session headers of a proxy's upgrade request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// The session that the link shall carry.
+    /// The session that the link carries.
     pub session: SessionId,
     /// The last frame taken in it; `None` while it was never attached.
     pub received: Option<u64>,
-    /// What the proxy can do.
+    /// Capabilities of the proxy.
     pub capabilities: Capabilities,
 }
 
-/// What the app server says in its 101.
+/// Session headers of an app server's 101 response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The last frame taken in the session.
     pub received: u64,
-    /// What the app server can do.
+    /// Capabilities of the app server.
     pub capabilities: Capabilities,
 }
 
-/// What the app server does with an upgrade.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judgement {
-    /// The session has a socket, or an older one of the slot has: end that first, detach it, and judge again.
-    EndSocketFirst,
-    /// The slot gets this session; one that it has is over.
-    Begin,
-    /// The session goes on.
-    Resume,
-    /// No upgrade.
-    Refuse(Refusal),
-}
-
-/// Why an upgrade is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The session is over, or never was: the proxy ends it, too, and dials with the next one.
-    #[error("the session is not known here")]
-    Unknown,
-    /// The upgrade is older than what is known of its session: the proxy has given it up long ago.
-    #[error("the upgrade comes too late")]
-    Stale,
-}
-
-/// A header that can't be read.
+/// Header whose value can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not what this header holds")]
 pub struct HeaderError(String);
 
-/// Judges an upgrade, given the slot's live session and the newest that it ever had.
-#[must_use]
-pub fn judge(offer: &Offer, live: Option<&Session>, newest: Option<SessionId>) -> Judgement {
-    let known = live.filter(|session| session.id() == offer.session);
-    let refusal = match known {
-        Some(session) if session.can_resume_behind(offer.received) => None,
-        Some(_) => Some(Refusal::Stale),
-        None if newest.is_some_and(|newest| newest >= offer.session) || offer.received.is_some() => {
-            Some(Refusal::Unknown)
-        }
-        None => None,
-    };
-    match refusal {
-        Some(refusal) => Judgement::Refuse(refusal),
-        None if live.is_some_and(Session::is_attached) => Judgement::EndSocketFirst,
-        None if known.is_some() => Judgement::Resume,
-        None => Judgement::Begin,
-    }
-}
-
 impl SessionId {
-    /// The first of a slot.
+    /// First session of a slot.
     pub const FIRST: Self = Self(1);
 
-    /// The one after this.
+    /// Returns the session after this one.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
@@ -170,7 +125,7 @@ impl FromStr for Capabilities {
     }
 }
 
-/// Reads the header that tells the last frame taken.
+/// Parses the header with the number of the last frame taken.
 ///
 /// # Errors
 /// When it is no number.

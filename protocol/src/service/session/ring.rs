@@ -1,4 +1,4 @@
-//! What was queued for the peer and not yet acknowledged: outbox and replay ring in one.
+//! Replay ring: frames that were queued for the peer and are not yet acknowledged.
 //!
 //! ```text
 //!            ┌───────── chunks of whole frames, each frozen ─────────┐┌─ open ─┐
@@ -21,29 +21,29 @@ use bytes::{Buf, Bytes, BytesMut};
 use crate::limits::LINK_CHUNK_BYTES;
 use crate::service::frame::frame_bytes;
 
-/// What the reserve holds beside the room, as a share of the room.
+/// Size of the reserve, as a share of the room.
 const RESERVE_SHARE: usize = 4;
 
-/// What kind of frame is queued.
+/// Class of a queued frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Data and sends: wait for room.
+    /// Data and sends, which wait for room.
     Ordinary,
-    /// Opens, closes, acks and completions: have a reserve when there is no room.
+    /// Opens, closes, acks and completions, which have a reserve when there is no room.
     Reserved,
 }
 
 /// The ring has no place for a frame of this class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the ring is full")]
-pub struct Full;
+pub struct RingFull;
 
-/// Bytes of the ring, by what they are accounted to.
+/// Bytes of the ring, by the account that they belong to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Load {
-    /// What is open to all.
+    /// Bytes that all frames may take.
     pub room: usize,
-    /// What only reserved frames may take.
+    /// Bytes that only reserved frames may take.
     pub reserve: usize,
 }
 
@@ -52,11 +52,11 @@ pub struct Load {
 pub struct Frames {
     /// The frames with their length prefixes.
     pub chunks: Vec<Bytes>,
-    /// How many they are.
+    /// Number of these frames.
     pub count: u64,
 }
 
-/// What the present socket gets next.
+/// The next frames for the present socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sent {
     pub(super) bytes: Bytes,
@@ -65,11 +65,11 @@ pub(super) struct Sent {
     pub(super) last: u64,
 }
 
-/// The queue of one direction.
+/// Replay ring of one direction.
 #[derive(Debug)]
 pub(super) struct Ring {
     chunks: VecDeque<Chunk>,
-    /// Which chunk the present socket gets next.
+    /// Index of the chunk that the present socket gets next.
     next: usize,
     open: BytesMut,
     open_load: Load,
@@ -78,7 +78,7 @@ pub(super) struct Ring {
     /// The number of the last frame.
     last: u64,
     load: Load,
-    /// What of it the present socket has got.
+    /// Part of the load that the present socket has got.
     sent: Load,
     limit: Load,
     chunk_bytes: usize,
@@ -108,7 +108,7 @@ impl Ring {
         }
     }
 
-    /// Whether there is place. The last frame may reach over the limit: else one larger than it would never pass.
+    /// Whether the ring has room. The last frame may exceed the limit: otherwise one larger than it could never pass.
     pub(super) fn has_place(&self, class: Class) -> bool {
         match class {
             Class::Ordinary => self.load.room < self.limit.room,
@@ -116,7 +116,7 @@ impl Ring {
         }
     }
 
-    /// Appends a frame, place or no place; returns its number.
+    /// Appends a frame even if the ring is full; returns its number.
     pub(super) fn push(&mut self, class: Class, encode: impl FnOnce(&mut BytesMut)) -> u64 {
         let before = self.open.len();
         encode(&mut self.open);
@@ -134,7 +134,7 @@ impl Ring {
         self.last
     }
 
-    /// Appends frames that stood in another ring.
+    /// Appends frames of another ring.
     pub(super) fn inherit(&mut self, frames: Frames) {
         for chunk in frames.chunks {
             self.seal();
@@ -145,7 +145,7 @@ impl Ring {
         }
     }
 
-    /// What the present socket gets next.
+    /// The next frames for the present socket.
     pub(super) fn next(&mut self) -> Option<Sent> {
         if self.next == self.chunks.len() {
             self.seal();
@@ -160,7 +160,7 @@ impl Ring {
         Some(Sent { bytes: chunk.bytes.clone(), frames: chunk.last - before, last: chunk.last })
     }
 
-    /// Drops the chunks that the peer has. Not those that the present socket is still to get, though the peer may have
+    /// Drops the chunks that the peer has, but not those that the present socket is still to get, though the peer may have
     /// them from an earlier one: it numbers what comes by counting, so there must be no gap.
     pub(super) fn trim(&mut self, acknowledged: u64) -> Load {
         let mut freed = Load::default();
@@ -176,7 +176,7 @@ impl Ring {
         freed
     }
 
-    /// Another socket gets everything behind `received`, and what is before it is dropped.
+    /// Rewinds for another socket, which gets everything behind `received`; frames before it are dropped.
     pub(super) fn rewind(&mut self, received: u64) -> Load {
         self.next = self.chunks.len();
         self.sent = self.load;
@@ -192,7 +192,7 @@ impl Ring {
         freed
     }
 
-    /// Empties it: what was sent and not trimmed, and what was never sent.
+    /// Empties the ring: returns the frames that were sent and not trimmed, and those that were never sent.
     pub(super) fn drain(&mut self, sent: u64) -> (Frames, Frames) {
         self.seal();
         let (mut before, mut after) = (Frames::default(), Frames::default());
@@ -216,7 +216,7 @@ impl Ring {
         self.load
     }
 
-    /// What the present socket has not got yet.
+    /// Returns the part of the load that the present socket has not got yet.
     pub(super) fn unsent(&self) -> Load {
         let mut unsent = self.load;
         unsent -= self.sent;
@@ -248,7 +248,7 @@ impl Frames {
 }
 
 impl Load {
-    /// Both together.
+    /// Returns room and reserve together.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.room + self.reserve

@@ -1,20 +1,20 @@
-//! What a session is set up with.
+//! Settings of a session.
 
 use crate::limits::{LINK_PING_INTERVAL_MS, LINK_RING_MAX_BYTES, LINK_TIMEOUT_MS, RESUME_WINDOW_MS};
 
-/// Which end a session is held by. The proxy decides its end; the app server only gives it up.
+/// End that holds a session. The proxy decides when it ends; the app server only gives it up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// It dials, and ends what could not be resumed within the window.
+    /// Dials, and ends a session that could not be resumed within the window.
     Proxy,
-    /// It is dialled.
+    /// Is dialled, and keeps the session for the proxy.
     AppServer,
 }
 
-/// How long and how much.
+/// Limits and timers of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionSettings {
-    /// What is open to all frames that wait to be sent or acknowledged; reserved ones have a quarter more.
+    /// Bytes of frames that may wait to be sent or acknowledged; reserved frames have a quarter more.
     pub ring_max_bytes: usize,
     /// How long a session outlives its socket.
     pub window_ms: u64,
@@ -34,7 +34,7 @@ impl Default for SessionSettings {
 }
 
 impl SessionSettings {
-    /// The cadence that fits a window: a dead socket is noticed within one, so that both ends, which may notice it a
+    /// Derives the cadence from the window: a dead socket is noticed within one, so that both ends, which may notice it a
     /// window apart, agree within two.
     #[must_use]
     pub fn new(ring_max_bytes: usize, window_ms: u64) -> Self {
@@ -46,7 +46,7 @@ impl SessionSettings {
         }
     }
 
-    /// Those of a link to a peer that can't resume: Azure's cadence, whatever the window.
+    /// Returns the settings for a peer that can't resume: Azure's cadence, whatever the window.
     pub(super) fn without_resuming(self) -> Self {
         Self::new(self.ring_max_bytes, LINK_TIMEOUT_MS)
     }

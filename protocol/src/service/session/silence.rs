@@ -1,9 +1,9 @@
-//! How long nothing was heard of the peer, counted in our own ticks.
+//! Silence of the peer, counted in our own ticks.
 //!
 //! A late tick counts as one: a process that was frozen for a minute finds a minute of silence on its clock and
 //! the peer's bytes in its sockets. It is to read those before it calls the peer dead.
 
-/// The silence of a peer.
+/// Counter of a peer's silence.
 #[derive(Debug, Clone)]
 pub(super) struct Silence {
     tick_ms: u64,
@@ -12,12 +12,12 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    /// The peer has just been heard.
+    /// Starts the count: the peer has just been heard.
     pub(super) fn new(tick_ms: u64, now_ms: u64) -> Self {
         Self { tick_ms, ticks: 0, next_ms: now_ms.saturating_add(tick_ms) }
     }
 
-    /// Something came.
+    /// Restarts the count, because bytes came from the peer.
     pub(super) fn heard(&mut self, now_ms: u64) {
         *self = Self::new(self.tick_ms, now_ms);
     }
@@ -30,12 +30,12 @@ impl Silence {
         }
     }
 
-    /// When the next tick is due.
+    /// Returns when the next tick is due.
     pub(super) fn poll_timeout(&self) -> u64 {
         self.next_ms
     }
 
-    /// How long it has lasted, at least.
+    /// Returns for how long it has lasted, at least.
     pub(super) fn lasted_ms(&self) -> u64 {
         self.ticks.saturating_mul(self.tick_ms)
     }

@@ -124,7 +124,7 @@ fn a_full_ring_refuses_ordinary_frames_and_has_a_reserve_for_others() {
     let reserved = std::iter::from_fn(|| session.try_push(Class::Reserved, frame).ok()).count();
     assert_eq!(reserved, 3, "a quarter, and what reaches over it");
     assert_eq!(session.load(), Load { room: RING_BYTES, reserve: 300 });
-    assert_eq!(session.try_push(Class::Reserved, frame), Err(Full));
+    assert_eq!(session.try_push(Class::Reserved, frame), Err(RingFull));
 }
 
 #[test]
@@ -192,15 +192,15 @@ fn the_proxy_ends_what_was_not_resumed_within_the_window() {
     session.detach(attachment, 300);
     assert_eq!(session.poll_timeout(), Some(300 + WINDOW_MS));
     assert_eq!(session.handle_timeout(299 + WINDOW_MS), None);
-    assert_eq!(session.handle_timeout(300 + WINDOW_MS), Some(Verdict::Over(Cause::WindowPassed)));
+    assert_eq!(session.handle_timeout(300 + WINDOW_MS), Some(SessionEvent::End(SessionEndReason::WindowPassed)));
 }
 
 /// Lets the session's own timer run until it says something.
-fn verdict(session: &mut Session) -> (u64, Verdict) {
+fn event(session: &mut Session) -> (u64, SessionEvent) {
     loop {
         let now_ms = session.poll_timeout().unwrap();
-        if let Some(verdict) = session.handle_timeout(now_ms) {
-            return (now_ms, verdict);
+        if let Some(event) = session.handle_timeout(now_ms) {
+            return (now_ms, event);
         }
     }
 }
@@ -209,13 +209,13 @@ fn verdict(session: &mut Session) -> (u64, Verdict) {
 fn the_app_server_gives_up_a_silent_session_when_it_is_full_or_after_two_windows() {
     let (mut idle, attachment) = attached(Role::AppServer);
     idle.detach(attachment, 0);
-    assert_eq!(verdict(&mut idle), (2 * WINDOW_MS, Verdict::Over(Cause::Forgotten)));
+    assert_eq!(event(&mut idle), (2 * WINDOW_MS, SessionEvent::End(SessionEndReason::Forgotten)));
     let (mut full, attachment) = attached(Role::AppServer);
     full.detach(attachment, 0);
     while full.has_place(Class::Ordinary) {
         push(&mut full, "full");
     }
-    assert_eq!(verdict(&mut full), (WINDOW_MS, Verdict::Over(Cause::GivenUp)));
+    assert_eq!(event(&mut full), (WINDOW_MS, SessionEvent::End(SessionEndReason::GivenUp)));
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn without_the_capability_a_session_ends_with_its_socket_and_nothing_is_kept() {
     written(&mut session, attachment, 0);
     assert_eq!(session.load(), Load::default());
     push(&mut session, "b");
-    assert_eq!(session.detach(attachment, 0), Some(Verdict::Over(Cause::NotResumable)));
+    assert_eq!(session.detach(attachment, 0), Some(SessionEvent::End(SessionEndReason::NotResumable)));
     let leftover = session.end();
     assert_eq!((leftover.uncertain.count, texts(&leftover.unsent.chunks)), (0, vec!["b".to_owned()]));
 }
@@ -252,9 +252,9 @@ fn a_peer_without_the_capability_is_given_azures_time() {
     let attachment = session.attach(0, 0, Capabilities::default(), 0).unwrap();
     assert_eq!(session.poll_ping_timeout(), Some(LINK_PING_INTERVAL_MS));
     let tick_ms = usize::try_from(session.tick_ms()).unwrap();
-    let verdicts = (0..=LINK_TIMEOUT_MS).step_by(tick_ms).map(|now_ms| (now_ms, session.handle_timeout(now_ms)));
-    let first = verdicts.into_iter().find(|(_, verdict)| verdict.is_some());
-    assert_eq!(first, Some((LINK_TIMEOUT_MS, Some(Verdict::PeerSilent))));
+    let events = (0..=LINK_TIMEOUT_MS).step_by(tick_ms).map(|now_ms| (now_ms, session.handle_timeout(now_ms)));
+    let first = events.into_iter().find(|(_, event)| event.is_some());
+    assert_eq!(first, Some((LINK_TIMEOUT_MS, Some(SessionEvent::PeerSilent))));
     session.detach(attachment, LINK_TIMEOUT_MS);
     assert_eq!(session.poll_ping_timeout(), None);
 }

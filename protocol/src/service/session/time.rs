@@ -1,9 +1,9 @@
-//! What passes with time: pings fall due, sockets die, sessions end.
+//! Timers of a session: pings fall due, sockets die, sessions end.
 
-use super::{Cause, Class, Link, Role, Session, Verdict};
+use super::{Class, Link, Role, Session, SessionEndReason, SessionEvent};
 
 impl Session {
-    /// When [`handle_timeout`](Self::handle_timeout) and [`poll_transmit`](Self::poll_transmit) are to be called again.
+    /// Returns when to call [`handle_timeout`](Self::handle_timeout) and [`poll_transmit`](Self::poll_transmit) again.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         match (self.link, self.role) {
@@ -14,7 +14,7 @@ impl Session {
         }
     }
 
-    /// When [`poll_transmit`](Self::poll_transmit) will have a ping to give; `None` without a socket. For a writer that
+    /// Returns when [`poll_transmit`](Self::poll_transmit) will have a ping to give; `None` without a socket. For a writer that
     /// leaves [`handle_timeout`](Self::handle_timeout) to somebody else.
     #[must_use]
     pub fn poll_ping_timeout(&self) -> Option<u64> {
@@ -23,32 +23,32 @@ impl Session {
         self.is_attached().then_some(due_ms)
     }
 
-    /// How often [`handle_timeout`](Self::handle_timeout) has something to count.
+    /// Returns how often [`handle_timeout`](Self::handle_timeout) has something to count.
     #[must_use]
     pub fn tick_ms(&self) -> u64 {
         self.settings.tick_ms()
     }
 
-    /// Time has passed.
-    pub fn handle_timeout(&mut self, now_ms: u64) -> Option<Verdict> {
+    /// Advances the clock, and returns what the driver has to do.
+    pub fn handle_timeout(&mut self, now_ms: u64) -> Option<SessionEvent> {
         self.silence.handle_timeout(now_ms);
         let (silent_ms, window_ms) = (self.silence.lasted_ms(), self.settings.window_ms);
         let cause = match (self.link, self.role) {
             (Link::Detached { since_ms }, Role::Proxy) if now_ms.saturating_sub(since_ms) >= window_ms => {
-                Some(Cause::WindowPassed)
+                Some(SessionEndReason::WindowPassed)
             }
             (Link::Attached | Link::Detached { .. }, Role::AppServer) => self.surrender(silent_ms, window_ms),
             _ => None,
         };
         let is_dead = self.is_attached() && silent_ms >= self.settings.dead_after_ms;
-        cause.map(Verdict::Over).or(is_dead.then_some(Verdict::PeerSilent))
+        cause.map(SessionEvent::End).or(is_dead.then_some(SessionEvent::PeerSilent))
     }
 
-    fn surrender(&self, silent_ms: u64, window_ms: u64) -> Option<Cause> {
+    fn surrender(&self, silent_ms: u64, window_ms: u64) -> Option<SessionEndReason> {
         if silent_ms >= window_ms.saturating_mul(2) {
-            Some(Cause::Forgotten)
+            Some(SessionEndReason::Forgotten)
         } else if silent_ms >= window_ms && !self.has_place(Class::Ordinary) {
-            Some(Cause::GivenUp)
+            Some(SessionEndReason::GivenUp)
         } else {
             None
         }

@@ -1,8 +1,8 @@
-//! What goes through a session: frames in and out, and pings with what they acknowledge.
+//! Traffic of a session: frames in and out, and pings with the acknowledgements that ride on them.
 
 use bytes::BytesMut;
 
-use super::{Attachment, Class, Frames, Full, Load, Session, SessionError, Transmit};
+use super::{Attachment, Class, Frames, Load, RingFull, Session, SessionError, Transmit};
 use crate::limits::LINK_ECHOES_MAX;
 use crate::service::{Ping, ServiceMessage};
 
@@ -10,7 +10,7 @@ use crate::service::{Ping, ServiceMessage};
 const PROMPT_SHARE: usize = 4;
 
 impl Session {
-    /// Queues a frame, place or no place, and returns its number.
+    /// Queues a frame even if the ring is full, and returns its number.
     pub fn push(&mut self, class: Class, encode: impl FnOnce(&mut BytesMut)) -> u64 {
         self.ring.push(class, encode)
     }
@@ -19,11 +19,11 @@ impl Session {
     ///
     /// # Errors
     /// When there is none.
-    pub fn try_push(&mut self, class: Class, encode: impl FnOnce(&mut BytesMut)) -> Result<u64, Full> {
-        if self.ring.has_place(class) { Ok(self.ring.push(class, encode)) } else { Err(Full) }
+    pub fn try_push(&mut self, class: Class, encode: impl FnOnce(&mut BytesMut)) -> Result<u64, RingFull> {
+        if self.ring.has_place(class) { Ok(self.ring.push(class, encode)) } else { Err(RingFull) }
     }
 
-    /// Queues what another session never sent.
+    /// Queues the frames that another session never sent.
     pub fn inherit(&mut self, unsent: Frames) {
         self.ring.inherit(unsent);
     }
@@ -35,7 +35,7 @@ impl Session {
         }
     }
 
-    /// The next piece for this socket.
+    /// Returns the next piece for this socket.
     pub fn poll_transmit(&mut self, attachment: Attachment, now_ms: u64) -> Option<Transmit> {
         if !self.is_present(attachment) {
             return None;
@@ -47,21 +47,21 @@ impl Session {
         piece
     }
 
-    /// Something came from the peer, whatever it was.
+    /// Notes that bytes came from the peer.
     pub fn handle_heard(&mut self, now_ms: u64) {
         self.silence.heard(now_ms);
     }
 
-    /// A ping came: takes the acknowledgement that may ride on it, and says what that made free.
+    /// Takes the acknowledgement that may ride on a ping, and returns the room that it made.
     ///
     /// # Errors
-    /// When the acknowledgement makes no sense; the session is to be ended.
+    /// When the acknowledgement makes no sense; the driver has to end the session.
     pub fn handle_ping(&mut self, ping: &Ping) -> Result<Load, SessionError> {
         self.counters.handle_ping(ping)?;
         Ok(self.ring.trim(self.counters.acknowledged()))
     }
 
-    /// The consumer has taken all frames up to `number`, of which `bytes` bytes are new.
+    /// Notes that the consumer has taken all frames up to `number`, of which `bytes` bytes are new.
     pub fn handle_taken(&mut self, number: u64, bytes: usize, now_ms: u64) {
         let prompt_bytes = self.peer_ring_bytes.unwrap_or(usize::MAX) / PROMPT_SHARE;
         self.counters.received_up_to(number, bytes, prompt_bytes, now_ms);

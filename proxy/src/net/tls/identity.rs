@@ -1,4 +1,4 @@
-//! A certificate chain with its private key.
+//! Identities: certificate chains with their private keys.
 
 use std::sync::Arc;
 
@@ -6,10 +6,9 @@ use rustls::pki_types::ServerName;
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 
-use super::{TlsError, pem, provider};
-use crate::config::IdentityFiles;
+use super::{IdentityFiles, TlsError, pem, provider};
 
-/// Reads both files, and makes sure that they belong together.
+/// Reads both files, and checks that they belong together.
 pub(super) fn read(files: &IdentityFiles) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = pem::certificates(&files.certificate)?;
     let key = pem::private_key(&files.key)?;

@@ -1,33 +1,27 @@
-//! Certificates and keys out of PEM files.
+//! Certificates and keys from PEM files.
 
 use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Why TLS can't be spoken.
+/// Error of the TLS setup.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// A file can't be read, or is no PEM.
+    /// A file can't be read, or is not PEM.
     #[error("{path} can't be read: {problem}")]
     File { path: PathBuf, problem: String },
     /// A file holds no certificate.
     #[error("{0} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)")]
     NoCertificate(PathBuf),
-    /// A certificate and a key don't go together, or are of no use.
+    /// A certificate and a key don't belong together, or are unusable.
     #[error("{certificate} with the key {key}: {source}")]
-    Identity {
-        /// File of the certificate.
-        certificate: PathBuf,
-        /// File of the key.
-        key: PathBuf,
-        source: rustls::Error,
-    },
-    /// A certificate can't be one that signs others.
+    Identity { certificate: PathBuf, key: PathBuf, source: rustls::Error },
+    /// A certificate can't be a root.
     #[error("a certificate of {path} can't be trusted: {source}")]
     Root { path: PathBuf, source: rustls::Error },
-    /// The system trusts nobody.
+    /// The system has no root certificates.
     #[error(
         "no certificates that this system trusts were found: give those of https:// upstreams by --upstream-ca, those of issuers by --jwt-jwks-ca"
     )]
@@ -36,6 +30,7 @@ pub enum TlsError {
     Library(#[from] rustls::Error),
 }
 
+/// Reads all certificates of a file.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match all.map_err(|error| unreadable(path, error))? {
@@ -44,6 +39,7 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     }
 }
 
+/// Reads the private key of a file.
 pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_file(path).map_err(|error| unreadable(path, error))
 }

@@ -8,13 +8,13 @@ mod redact;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::unix_ms;
 use crate::shard::directory::{Content, Slot};
-use crate::transport::websocket::{Peeled, peel_whole};
+use crate::transport::websocket::{Unframed, unframe_whole};
 
 /// Watches that one shard has at a time.
 pub(crate) const WATCHES_MAX: usize = 16;
@@ -176,7 +176,7 @@ impl Watches {
     /// Notes a frame for a client, if it is watched.
     #[cold]
     pub(crate) fn note_down(&self, slot: Slot, frame: &Bytes) {
-        if let Some(Peeled::Payload(messages)) = peel_whole(frame) {
+        if let Some(Unframed::Payload(messages)) = unframe_whole(frame) {
             self.note(slot, Way::Down, &messages);
         }
     }
@@ -216,11 +216,6 @@ impl Watch {
         self.report.missed = 0;
         report
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use trunkline_protocol::manifest::Transport;
 
 use super::sets::Membership;
 use super::{Hold, Holds, Kept, Serial};
-use crate::metrics::Speech;
+use crate::metrics::ClientProtocol;
 use crate::net::socket::Socket;
 use crate::shard::outbox::Outbox;
 use crate::upstream::HomeLink;
@@ -70,11 +70,11 @@ pub(crate) enum Content {
 impl Content {
     /// How metrics name it.
     #[must_use]
-    pub(crate) fn speech(self) -> Speech {
+    pub(crate) fn speech(self) -> ClientProtocol {
         match self {
-            Content::Hub(HubProtocol::Json) => Speech::Json,
-            Content::Hub(HubProtocol::MessagePack) => Speech::MessagePack,
-            Content::Raw => Speech::Raw,
+            Content::Hub(HubProtocol::Json) => ClientProtocol::Json,
+            Content::Hub(HubProtocol::MessagePack) => ClientProtocol::MessagePack,
+            Content::Raw => ClientProtocol::Raw,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::dial::ConnectError;
 use crate::ended::Ended;
 use crate::exchange::{Ask, EVENT_STREAM, Exchange, ExchangeError};
 use crate::greeting;
-use crate::wire::event_stream::EventStream as Events;
+use crate::wire::event_parser::EventParser;
 
 /// The one that text can carry.
 const PROTOCOL: HubProtocol = HubProtocol::Json;
@@ -24,15 +24,15 @@ const PROTOCOL: HubProtocol = HubProtocol::Json;
 #[derive(Debug)]
 pub(crate) struct EventStream {
     pub(super) upward: Upward,
-    /// Until it is served.
-    begun: RefCell<Option<Box<Begun>>>,
+    /// Messages that came early, until it is served.
+    begun: RefCell<Option<Box<BegunStream>>>,
 }
 
-/// What a stream has come to when the hub has welcomed us.
+/// State of a stream when the hub handshake is done.
 #[derive(Debug)]
-struct Begun {
+struct BegunStream {
     body: Incoming,
-    events: Events,
+    events: EventParser,
     /// Hub messages behind the welcome.
     rest: Vec<u8>,
     /// The connection that the events come by: it lasts as long as this.
@@ -53,17 +53,17 @@ impl EventStream {
         let mut up = down.another();
         let upward = Upward::new(path, PROTOCOL, down.scissors());
         upward.post(&mut up, greeting::request(PROTOCOL)).await?;
-        let (mut body, mut events) = (answer.into_body(), Events::default());
+        let (mut body, mut events) = (answer.into_body(), EventParser::default());
         let mut rest = first(&mut body, &mut events).await?;
         rest.drain(..greeting::welcome(&rest)?);
-        let begun = Begun { body, events, rest, _down: down, up };
+        let begun = BegunStream { body, events, rest, _down: down, up };
         Ok(Self { upward, begun: RefCell::new(Some(begun.into())) })
     }
 
     /// Carries until the end.
     pub(super) async fn serve(&self, taker: &impl Taker) -> Ended {
         let Some(begun) = self.begun.take() else { return Ended::Closed };
-        let Begun { body, events, rest, _down, mut up } = *begun;
+        let BegunStream { body, events, rest, _down, mut up } = *begun;
         if let Err(ended) = tell_whole(PROTOCOL, &rest, taker) {
             return ended;
         }
@@ -75,7 +75,7 @@ impl EventStream {
 }
 
 /// Reads until the stream ends.
-async fn read(mut body: Incoming, mut events: Events, taker: &impl Taker) -> Ended {
+async fn read(mut body: Incoming, mut events: EventParser, taker: &impl Taker) -> Ended {
     loop {
         let bytes = match next(&mut body).await {
             Ok(bytes) => bytes,
@@ -97,7 +97,7 @@ async fn read(mut body: Incoming, mut events: Events, taker: &impl Taker) -> End
 }
 
 /// The first data that comes.
-async fn first(body: &mut Incoming, events: &mut Events) -> Result<Vec<u8>, ConnectError> {
+async fn first(body: &mut Incoming, events: &mut EventParser) -> Result<Vec<u8>, ConnectError> {
     let mut first = Vec::new();
     while first.is_empty() {
         let bytes = next(body).await?;

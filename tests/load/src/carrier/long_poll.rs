@@ -1,4 +1,4 @@
-//! Long polling: one GET after the other, each of which the server answers when it has something, or after a while.
+//! Long polling: one GET after the other, each answered when there is a message, or after a while.
 //!
 //! ```text
 //!  first GET: an empty 200 at once ─► GET ─► 200: messages, or none ─┐      close: last POST, DELETE
@@ -30,27 +30,27 @@ pub(super) const POLL_MAX: Duration = Duration::from_secs(100);
 pub(crate) struct LongPoll {
     pub(super) upward: Upward,
     protocol: HubProtocol,
-    /// Until it is served.
-    begun: RefCell<Option<Box<Begun>>>,
+    /// Messages that came early, until it is served.
+    begun: RefCell<Option<Box<BegunPoll>>>,
 }
 
-/// What it has come to when the hub has welcomed us.
+/// State of a poll when the hub handshake is done.
 #[derive(Debug)]
-struct Begun {
+struct BegunPoll {
     /// Hub messages behind the welcome.
     rest: Bytes,
     down: Exchange,
     up: Exchange,
 }
 
-/// What a poll brings.
+/// Result of a poll.
 #[derive(Debug, PartialEq, Eq)]
 enum Polled {
     /// Hub messages, or nothing.
     Bytes(Bytes),
     /// The connection is over.
     Over,
-    /// What no poll is answered with.
+    /// Error for an answer that polls don't get.
     Refused(StatusCode),
 }
 
@@ -72,14 +72,14 @@ impl LongPoll {
         };
         let ((), mut rest) = tokio::try_join!(greet, answer)?;
         drop(rest.split_to(greeting::welcome(&rest)?));
-        let begun = Begun { rest, down, up };
+        let begun = BegunPoll { rest, down, up };
         Ok(Self { upward, protocol, begun: RefCell::new(Some(begun.into())) })
     }
 
     /// Carries until the end.
     pub(super) async fn serve(&self, taker: &impl Taker) -> Ended {
         let Some(begun) = self.begun.take() else { return Ended::Closed };
-        let Begun { rest, mut down, mut up } = *begun;
+        let BegunPoll { rest, mut down, mut up } = *begun;
         if let Err(ended) = tell_whole(self.protocol, &rest, taker) {
             return ended;
         }
@@ -124,7 +124,7 @@ async fn poll(down: &mut Exchange, path: &str) -> Result<Polled, ExchangeError> 
     })
 }
 
-/// What a poll brings while we are connecting.
+/// Result of a poll during the hub handshake.
 fn found(polled: Polled) -> Result<Bytes, ConnectError> {
     match polled {
         Polled::Bytes(bytes) => Ok(bytes),

@@ -1,4 +1,4 @@
-//! What goes up beside a transport that only brings: one POST at a time, and what waits meanwhile goes in the next one.
+//! Upward half of a transport that only receives: one POST at a time; messages that wait meanwhile share the next.
 //!
 //! ```text
 //!  put ─► waiting ─► POST ─► answer ─┐      close: the last POST, and then the transport's own farewell
@@ -44,7 +44,6 @@ pub(super) enum PostError {
 }
 
 impl Upward {
-    /// Of a connection whose requests go to this path.
     pub(super) fn new(path: String, protocol: HubProtocol, scissors: Scissors) -> Self {
         let content_type = match protocol {
             HubProtocol::Json => "text/plain;charset=UTF-8",
@@ -55,7 +54,7 @@ impl Upward {
         Self { path, content_type, waiting, wake, is_closing, scissors, ending }
     }
 
-    /// Where all requests of the connection go.
+    /// Path of all requests of the connection.
     pub(super) fn path(&self) -> &str {
         &self.path
     }

@@ -6,9 +6,10 @@
 use std::cell::RefCell;
 use std::io;
 
-use memchr::memmem;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
+use trunkline_generator::frame::{self, Opcode};
+use trunkline_generator::upgrade;
 use trunkline_protocol::hub::HubProtocol;
 
 use super::{Taker, UNSENT_MAX_BYTES};
@@ -16,7 +17,6 @@ use crate::dial::ConnectError;
 use crate::ended::{Ended, Ending};
 use crate::exchange::USER_AGENT;
 use crate::greeting::{self, ANSWER_MAX_BYTES};
-use crate::wire::frame::{self, Opcode};
 use crate::wire::inbound::{Event, Inbound};
 
 /// All connections read into one buffer: this is for the whole process.
@@ -29,7 +29,6 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);
 }
 
-/// An open WebSocket.
 #[derive(Debug)]
 pub(crate) struct WebSocket {
     stream: TcpStream,
@@ -52,8 +51,8 @@ impl WebSocket {
         stream.write_all(upgrade_request(authority, path, token).as_bytes()).await?;
         let mut bytes = Vec::new();
         let head = loop {
-            if let Some(end) = memmem::find(&bytes, b"\r\n\r\n") {
-                break bytes.drain(..end + 4).collect::<Vec<u8>>();
+            if let Some(end) = upgrade::head_end(&bytes) {
+                break bytes.drain(..end).collect::<Vec<u8>>();
             }
             read_more(&mut stream, &mut bytes).await?;
         };
@@ -84,7 +83,6 @@ impl WebSocket {
         self.ending.tell(Ended::Closed);
     }
 
-    /// Resets the socket.
     pub(super) fn cut(&self) {
         // It fails only where the socket is gone already.
         drop(self.stream.set_zero_linger());
@@ -223,11 +221,7 @@ fn reframed(messages: &[u8], rest: &[u8]) -> Vec<u8> {
 
 fn upgrade_request(authority: &str, path: &str, token: Option<&str>) -> String {
     let bearer = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         User-Agent: {USER_AGENT}\r\n{bearer}Sec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
+    upgrade::request(authority, path, &format!("User-Agent: {USER_AGENT}\r\n{bearer}"))
 }
 
 async fn read_more(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Result<(), ConnectError> {
@@ -245,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_behind_the_welcome_come_first() {
+    fn messages_behind_the_handshake_answer_come_first() {
         assert_eq!(reframed(b"{}\x1e", b"\x81\x00"), b"\x82\x03{}\x1e\x81\x00");
         assert_eq!(reframed(b"", b"\x81\x00"), b"\x81\x00");
     }

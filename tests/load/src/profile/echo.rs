@@ -17,14 +17,13 @@ use crate::published::{Figure, Mean, Published};
 use crate::run::Run;
 use crate::tracks::{Arrival, Tracks};
 
-/// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum EchoKind {
     Own,
     Shared,
 }
 
-/// What one client and its server count.
+/// Counts of one client and its server.
 #[derive(Debug, Default)]
 struct Asked {
     /// The connection id in the first question: all others must have it, too.
@@ -36,7 +35,7 @@ struct Asked {
     duplicated: u64,
     reordered: u64,
     misdelivered: u64,
-    /// What the server says at the end.
+    /// Counts of the server at the end.
     pings_sent: Option<u64>,
     pongs_received: Option<u64>,
 }
@@ -81,17 +80,15 @@ impl Asked {
     }
 }
 
-/// The profile.
 #[derive(Debug)]
 pub(crate) struct Echo {
     run: Rc<Run>,
-    kind: Kind,
+    kind: EchoKind,
     asked: RefCell<Vec<Asked>>,
 }
 
 impl Echo {
-    /// Of a run.
-    pub(crate) fn new(run: Rc<Run>, kind: Kind) -> Rc<Self> {
+    pub(crate) fn new(run: Rc<Run>, kind: EchoKind) -> Rc<Self> {
         let asked = (0..run.client_count()).map(|_| Asked::default()).collect();
         Rc::new(Self { asked: RefCell::new(asked), kind, run })
     }
@@ -102,8 +99,8 @@ impl Echo {
 
     fn answer(&self, connection: &Connection, id: &Value, sequence: &Value, micros: &Value) {
         match self.kind {
-            Kind::Own => connection.send("Pong", &[sequence.clone(), micros.clone()]),
-            Kind::Shared => connection.send("SharedPong", &[id.clone(), sequence.clone(), micros.clone()]),
+            EchoKind::Own => connection.send("Pong", &[sequence.clone(), micros.clone()]),
+            EchoKind::Shared => connection.send("SharedPong", &[id.clone(), sequence.clone(), micros.clone()]),
         }
     }
 

@@ -6,12 +6,10 @@ use crate::connection::{Connection, Receiver};
 use crate::engine::{Harvest, Part, Profile};
 use crate::run::Run;
 
-/// The profile.
 #[derive(Debug)]
 pub(crate) struct Idle(Rc<Run>);
 
 impl Idle {
-    /// Of a run.
     pub(crate) fn new(run: Rc<Run>) -> Rc<Self> {
         Rc::new(Self(run))
     }

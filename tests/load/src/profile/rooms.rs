@@ -9,7 +9,7 @@ use std::rc::Rc;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::clock::{counts_from, micros};
+use crate::clock::counts_from;
 use crate::connection::{Connection, Receiver};
 use crate::engine::{Harvest, Part, Profile};
 use crate::ledger::Ledger;
@@ -17,15 +17,14 @@ use crate::published::{Figure, Mean, Published};
 use crate::run::Run;
 use crate::schedule::{Speech, speech};
 use crate::stamp::Stamp;
+use trunkline_generator::histogram::micros;
 
-/// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum RoomKind {
     Broadcast,
     Chat,
 }
 
-/// One who sends.
 #[derive(Debug, Clone, Copy)]
 struct Speaker {
     client: usize,
@@ -35,7 +34,7 @@ struct Speaker {
     speech: Speech,
 }
 
-/// What one client got.
+/// Messages of one client.
 #[derive(Debug, Clone, Copy, Default)]
 struct Listener {
     latency: Mean,
@@ -43,19 +42,17 @@ struct Listener {
     last_us: Option<u64>,
 }
 
-/// The profile.
 #[derive(Debug)]
 pub(crate) struct Rooms {
     run: Rc<Run>,
-    kind: Kind,
+    kind: RoomKind,
     speakers: Vec<Speaker>,
     ledger: RefCell<Ledger>,
     listeners: RefCell<Vec<Listener>>,
 }
 
 impl Rooms {
-    /// Of a run.
-    pub(crate) fn new(run: Rc<Run>, kind: Kind) -> Rc<Self> {
+    pub(crate) fn new(run: Rc<Run>, kind: RoomKind) -> Rc<Self> {
         let (mut speakers, mut senders) = (Vec::new(), vec![0; room_count(&run, kind)]);
         for client in 0..run.client_count() {
             let room = room_of(&run, kind, client);
@@ -91,8 +88,8 @@ impl Rooms {
         ledger.sent(room, sender);
         self.run.tally().sent(now_us, due_us);
         match self.kind {
-            Kind::Broadcast => connection.send("Broadcast", &[json!(text)]),
-            Kind::Chat => connection.send("SendToGroup", &[json!(self.room_name(room)), json!(text)]),
+            RoomKind::Broadcast => connection.send("Broadcast", &[json!(text)]),
+            RoomKind::Chat => connection.send("SendToGroup", &[json!(self.room_name(room)), json!(text)]),
         }
     }
 
@@ -102,22 +99,22 @@ impl Rooms {
     }
 }
 
-fn room_count(run: &Run, kind: Kind) -> usize {
+fn room_count(run: &Run, kind: RoomKind) -> usize {
     match kind {
-        Kind::Broadcast => 1,
-        Kind::Chat => run.arguments.groups as usize,
+        RoomKind::Broadcast => 1,
+        RoomKind::Chat => run.arguments.groups as usize,
     }
 }
 
-fn room_of(run: &Run, kind: Kind, client: usize) -> u32 {
+fn room_of(run: &Run, kind: RoomKind, client: usize) -> u32 {
     u32::try_from(run.index(client) % room_count(run, kind)).unwrap_or(0)
 }
 
-fn speech_of(run: &Run, kind: Kind, client: usize) -> Option<Speech> {
+fn speech_of(run: &Run, kind: RoomKind, client: usize) -> Option<Speech> {
     let interval = std::time::Duration::from_millis(run.arguments.interval);
     match kind {
-        Kind::Broadcast => (client == 0).then(|| Speech { first_us: micros(interval), every_us: micros(interval) }),
-        Kind::Chat => speech(run.index(client), run.arguments.clients as usize, interval),
+        RoomKind::Broadcast => (client == 0).then(|| Speech { first_us: micros(interval), every_us: micros(interval) }),
+        RoomKind::Chat => speech(run.index(client), run.arguments.clients as usize, interval),
     }
 }
 
@@ -135,7 +132,7 @@ impl Receiver for Rooms {
         let mut listeners = self.listeners.borrow_mut();
         let Some(listener) = listeners.get_mut(client) else { return };
         listener.latency.add(latency_us);
-        if self.kind == Kind::Broadcast
+        if self.kind == RoomKind::Broadcast
             && let Some(last_us) = listener.last_us.replace(now_us)
         {
             tally.interval.record(now_us - last_us);
@@ -151,7 +148,8 @@ impl Profile for Rooms {
 
     async fn join(&self, client: usize, connection: &Rc<Connection>) -> bool {
         let room = room_of(&self.run, self.kind, client);
-        if self.kind == Kind::Chat && self.run.call(connection, "Join", &[json!(self.room_name(room))]).await.is_none()
+        if self.kind == RoomKind::Chat
+            && self.run.call(connection, "Join", &[json!(self.room_name(room))]).await.is_none()
         {
             return false;
         }
@@ -182,8 +180,8 @@ impl Profile for Rooms {
     fn harvest(&self) -> Harvest {
         let (listeners, ledger) = (self.listeners.borrow(), self.ledger.borrow());
         let published = match self.kind {
-            Kind::Broadcast => Published::of(Figure::Interval, listeners.iter().map(|listener| listener.interval)),
-            Kind::Chat => Published::of(Figure::ChatLatency, listeners.iter().map(|listener| listener.latency)),
+            RoomKind::Broadcast => Published::of(Figure::Interval, listeners.iter().map(|listener| listener.interval)),
+            RoomKind::Chat => Published::of(Figure::ChatLatency, listeners.iter().map(|listener| listener.latency)),
         };
         Harvest { counts: ledger.counts(), missing: ledger.missing(), published: Some(published), ..Harvest::default() }
     }

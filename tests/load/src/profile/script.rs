@@ -20,29 +20,26 @@ use crate::profile::script_file::{Blanks, Invoke, ScriptFile, Step, Times};
 use crate::run::Run;
 use crate::stamp::Stamp;
 
-/// The profile.
 #[derive(Debug)]
 pub(crate) struct Script {
     run: Rc<Run>,
     file: ScriptFile,
     actors: Vec<Actor>,
     counts: RefCell<Counts>,
-    /// What is expected and still waited for: where the run is cut short, nobody knows whether it would come.
+    /// Messages still awaited: where the run is cut short, nobody knows whether they would come.
     open: Cell<u64>,
     missing: RefCell<Vec<String>>,
 }
 
-/// One client's part.
 #[derive(Debug, Default)]
 struct Actor {
-    /// What the server has called and no `expect` has taken, by method.
+    /// Invocations by the server that no `expect` has taken, by method.
     heard: RefCell<HashMap<String, u64>>,
     hears: Notify,
     calls: Cell<u64>,
 }
 
 impl Script {
-    /// Of a run.
     pub(crate) fn new(run: Rc<Run>, file: ScriptFile) -> Rc<Self> {
         let actors = (0..run.client_count()).map(|_| Actor::default()).collect();
         Rc::new(Self { run, file, actors, counts: RefCell::default(), open: Cell::new(0), missing: RefCell::default() })

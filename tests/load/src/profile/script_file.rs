@@ -4,25 +4,24 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The whole file.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ScriptFile {
-    /// What reports call it.
     pub(crate) name: String,
     pub(crate) steps: Vec<Step>,
 }
 
-/// One step.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Step {
     /// Have a connection: the one of the ramp-up, or a new one after a close.
     Connect {},
-    /// Call a method.
+    /// Call a hub method.
     Invoke(Invoke),
-    /// Do nothing.
-    Wait { ms: u64 },
+    /// Wait for this long.
+    Wait {
+        ms: u64,
+    },
     /// Go on when the server has called this method so often; what came earlier and was not waited for counts.
     Expect {
         method: String,
@@ -31,7 +30,6 @@ pub(crate) enum Step {
         #[serde(default = "patience_ms")]
         within_ms: u64,
     },
-    /// Close the connection.
     Close {},
 }
 
@@ -44,12 +42,11 @@ pub(crate) struct Invoke {
     pub(crate) arguments: Vec<Value>,
     #[serde(default)]
     pub(crate) times: Times,
-    /// From one call to the next, whatever becomes of it.
+    /// Interval from one call to the next, whatever its outcome.
     #[serde(default)]
     pub(crate) interval_ms: Option<u64>,
 }
 
-/// How often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Times {
@@ -57,7 +54,7 @@ pub(crate) enum Times {
     Endless(Endless),
 }
 
-/// Until the run or the connection ends; the next steps go on meanwhile.
+/// Repeats until the run or the connection ends; the next steps go on meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) enum Endless {
     #[serde(rename = "forever")]
@@ -70,7 +67,7 @@ impl Default for Times {
     }
 }
 
-/// What the placeholders of arguments stand for.
+/// Values of the placeholders in arguments.
 #[derive(Debug, Clone)]
 pub(crate) struct Blanks {
     pub(crate) run: String,
@@ -96,7 +93,6 @@ impl ScriptFile {
         Ok(file)
     }
 
-    /// Reads a file.
     pub(crate) fn read(path: &str) -> Result<Self> {
         let known = "echo, shared-echo, broadcast, chat, idle, storm";
         let text = std::fs::read_to_string(path)

@@ -12,19 +12,17 @@ use tokio::time::sleep;
 use crate::connection::{Connection, Receiver};
 use crate::engine::{Harvest, Part, Profile, admit};
 use crate::run::Run;
-use crate::tally::Storm as Curve;
+use crate::tally::StormTally;
 
 /// Between a connect that failed and the next try.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// Tries of one client in one storm; then it stays away.
 const TRIES_MAX: usize = 20;
 
-/// The profile.
 #[derive(Debug)]
 pub(crate) struct Storm(Rc<Run>);
 
 impl Storm {
-    /// Of a run.
     pub(crate) fn new(run: Rc<Run>) -> Rc<Self> {
         Rc::new(Self(run))
     }
@@ -32,7 +30,7 @@ impl Storm {
     async fn storm(self: &Rc<Self>) {
         let dropped = self.0.connected();
         let begun_us = self.0.clock.now_us();
-        let curve = Rc::new(RefCell::new(Curve { clients: dropped.len() as u64, ..Curve::default() }));
+        let curve = Rc::new(RefCell::new(StormTally { clients: dropped.len() as u64, ..StormTally::default() }));
         let mut returning = JoinSet::new();
         for (client, connection) in dropped {
             connection.cut();

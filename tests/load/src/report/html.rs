@@ -1,15 +1,14 @@
 //! The report as one page that needs nothing else: style and charts are in it, for light and dark.
 
-use crate::histogram::Histogram;
-use crate::report::chart::{Chart, Line};
 use crate::report::text::{self, ms};
 use crate::report::{Report, Row};
 use crate::tally::{Causes, Second};
+use trunkline_generator::chart::{Chart, Line};
+use trunkline_generator::histogram::Histogram;
 
 /// Shares at which the curve of a histogram is drawn: one digit nine more each ten points.
 const CURVE_POINTS: u32 = 40;
 
-/// The page.
 pub(crate) fn page(report: &Report) -> String {
     let title = format!("trunkline-load: {}", escaped(&report.profile));
     let (verdict, class) = (report.verdict(), if report.is_clean { "good" } else { "bad" });
@@ -127,7 +126,7 @@ fn curve(title: &'static str, histogram: &Histogram) -> Chart {
     Chart { title, unit: "ms", marks, lines: vec![Line { name: "time", class: "a", points: points.collect() }] }
 }
 
-/// How many are back, over the time since the drop.
+/// Number of clients that are back, over the time since the drop.
 fn accept_curve(back: &Histogram) -> Chart {
     let count = back.count() as f64;
     let at = |percent: u32| (back.at(f64::from(percent) / 100.0) as f64 / 1e3, count * f64::from(percent) / 100.0);

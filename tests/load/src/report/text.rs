@@ -18,7 +18,6 @@ pub(crate) fn heading(report: &Report) -> String {
     )
 }
 
-/// All of it.
 pub(crate) fn whole(report: &Report) -> String {
     let mut text = heading(report) + "\n";
     if let Some(published) = &report.published {

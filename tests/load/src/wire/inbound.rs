@@ -6,12 +6,12 @@
 //!
 //! Bytes are copied only while a frame or a message is not whole, so an idle connection holds no buffer.
 
+use trunkline_generator::frame::{FrameError, Frames, Opcode};
 use trunkline_protocol::hub::HubProtocol;
 
-use super::frame::{self, FrameError, Opcode};
 use super::messages::{self, FramingError};
 
-/// What the bytes bring.
+/// Event that the bytes bring.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event<'a> {
     /// The body of a hub message.
@@ -37,64 +37,49 @@ pub(crate) enum InboundError {
 #[derive(Debug)]
 pub(crate) struct Inbound {
     protocol: HubProtocol,
-    /// The part of a frame that is here.
-    frame: Vec<u8>,
+    frames: Frames,
     /// The part of a hub message that is here.
     message: Vec<u8>,
 }
 
 impl Inbound {
-    /// Nothing has come yet.
     pub(crate) fn new(protocol: HubProtocol) -> Self {
-        Self { protocol, frame: Vec::new(), message: Vec::new() }
+        Self { protocol, frames: Frames::default(), message: Vec::new() }
     }
 
     /// Takes bytes from the socket, and tells what they bring.
     pub(crate) fn take(&mut self, bytes: &[u8], mut tell: impl FnMut(Event<'_>)) -> Result<(), InboundError> {
-        if self.frame.is_empty() {
-            let rest = self.take_frames(bytes, &mut tell)?;
-            self.frame.extend_from_slice(rest);
-            return Ok(());
-        }
-        let mut whole = std::mem::take(&mut self.frame);
-        whole.extend_from_slice(bytes);
-        let used = whole.len() - self.take_frames(&whole, &mut tell)?.len();
-        if used < whole.len() {
-            whole.drain(..used);
-            self.frame = whole;
-        }
-        Ok(())
-    }
-
-    /// Takes all whole frames; returns what follows them.
-    fn take_frames<'a>(
-        &mut self,
-        mut bytes: &'a [u8],
-        tell: &mut impl FnMut(Event<'_>),
-    ) -> Result<&'a [u8], InboundError> {
-        while let Some(frame) = frame::split(bytes)? {
-            bytes = frame.rest;
+        let Self { protocol, frames, message } = self;
+        frames.take(bytes, |frame| {
             match frame.opcode {
-                Opcode::Continuation | Opcode::Text | Opcode::Binary => self.take_payload(frame.payload, tell)?,
+                Opcode::Continuation | Opcode::Text | Opcode::Binary => {
+                    take_payload(*protocol, message, frame.payload, &mut tell)?;
+                }
                 Opcode::Ping => tell(Event::Ping(frame.payload)),
                 Opcode::Pong => {}
                 Opcode::Close => tell(Event::Close),
             }
-        }
-        Ok(bytes)
+            Ok(())
+        })
     }
+}
 
-    fn take_payload(&mut self, payload: &[u8], tell: &mut impl FnMut(Event<'_>)) -> Result<(), FramingError> {
-        if self.message.is_empty() {
-            let rest = messages::split(self.protocol, payload, |body| tell(Event::Message(body)))?;
-            self.message.extend_from_slice(rest);
-            return Ok(());
-        }
-        let mut whole = std::mem::take(&mut self.message);
-        whole.extend_from_slice(payload);
-        self.message = messages::split(self.protocol, &whole, |body| tell(Event::Message(body)))?.to_vec();
-        Ok(())
+/// Takes the payload of a frame; `partial` is the part of a hub message that came before.
+fn take_payload(
+    protocol: HubProtocol,
+    partial: &mut Vec<u8>,
+    payload: &[u8],
+    tell: &mut impl FnMut(Event<'_>),
+) -> Result<(), FramingError> {
+    if partial.is_empty() {
+        let rest = messages::split(protocol, payload, |body| tell(Event::Message(body)))?;
+        partial.extend_from_slice(rest);
+        return Ok(());
     }
+    let mut whole = std::mem::take(partial);
+    whole.extend_from_slice(payload);
+    *partial = messages::split(protocol, &whole, |body| tell(Event::Message(body)))?.to_vec();
+    Ok(())
 }
 
 #[cfg(test)]
@@ -116,7 +101,7 @@ mod tests {
             };
             inbound.take(chunk, note).unwrap();
         }
-        assert!(inbound.frame.is_empty() && inbound.message.is_empty());
+        assert!(inbound.frames.is_empty() && inbound.message.is_empty());
         events
     }
 
@@ -137,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_websocket_is_an_error() {
+    fn bytes_of_another_protocol_are_an_error() {
         let mut inbound = Inbound::new(HubProtocol::MessagePack);
         assert_eq!(inbound.take(b"HTTP/1.1", |_| ()), Err(InboundError::Frame(FrameError)));
     }

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What is done to every nth message.
+/// Fault in every nth message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     Drop,
     Duplicate,
-    /// With the next one of the same connection.
+    /// Swapped with the next one of the same connection.
     Swap,
 }
 
-/// Which fault is made how often, in all connections of a relay together.
+/// Plan of faults, for all connections of a relay together.
 #[derive(Debug)]
 pub(crate) struct Plan {
     fault: Fault,
@@ -29,19 +29,17 @@ pub(crate) struct Spoiler {
 }
 
 impl Plan {
-    /// Nothing has been done yet.
     pub(crate) fn new(fault: Fault, every: u64) -> Arc<Self> {
         Arc::new(Self { fault, every, messages: AtomicU64::new(0), made: AtomicU64::new(0) })
     }
 
-    /// How many faults were made.
+    /// Number of faults made.
     pub(crate) fn made(&self) -> u64 {
         self.made.load(Ordering::SeqCst)
     }
 }
 
 impl Spoiler {
-    /// Of a fresh connection.
     pub(crate) fn new(plan: &Arc<Plan>) -> Self {
         Self { plan: Arc::clone(plan), held: None }
     }
@@ -51,17 +49,7 @@ impl Spoiler {
         Self::new(&self.plan)
     }
 
-    /// Whether a message waits for the next one, to change places with it.
-    pub(crate) fn is_holding(&self) -> bool {
-        self.held.is_some()
-    }
-
-    /// Gives the waiting message up: it was no swap.
-    pub(crate) fn release(&mut self) -> Option<Vec<u8>> {
-        self.held.take()
-    }
-
-    /// What goes on, in this order, when this message has come.
+    /// Messages that are passed on, in order, once this one has come.
     pub(crate) fn pass(&mut self, message: &[u8]) -> Vec<Vec<u8>> {
         let is_counted = message.windows(9).any(|window| window == b"\"Message\"");
         let number = if is_counted { self.plan.messages.fetch_add(1, Ordering::SeqCst) + 1 } else { 1 };

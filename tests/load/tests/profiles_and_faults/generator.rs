@@ -6,14 +6,14 @@ use std::process::ExitStatus;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokio::process::Command;
-use trunkline_tests::fleet::{ACCESS_KEY, App, Fleet, Proxy};
-use trunkline_tests::process::{Process, Signal};
-use trunkline_tests::scenario::{Stage, profile_folder};
+use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, Proxy};
+use trunkline_tests::harness::process::{Process, Signal};
+use trunkline_tests::harness::scenario::{Stage, profile_folder};
 
-/// What builds the programs that the tests start.
+/// Command that builds the programs that the tests start.
 const BUILD: &str = "cargo build -p trunkline-proxy --bin trunkline -p trunkline --example bench";
 
-/// What came of a run.
+/// Outcome of a run.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) status: i32,
@@ -23,7 +23,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// One of the counts of messages.
+    /// Count of messages of this name.
     pub(crate) fn count(&self, name: &str) -> u64 {
         self.report.pointer(&format!("/counts/{name}")).and_then(Value::as_u64).unwrap_or(u64::MAX)
     }
@@ -74,7 +74,7 @@ fn outcome(status: ExitStatus, text: String, json: PathBuf) -> Result<Outcome> {
 }
 
 /// Starts the app server `bench` with two proxies before it.
-pub(crate) async fn fleet(stage: &Stage) -> Result<(trunkline_tests::fleet::AppServer, [Proxy; 2])> {
+pub(crate) async fn fleet(stage: &Stage) -> Result<(trunkline_tests::harness::fleet::AppServer, [Proxy; 2])> {
     let folder = profile_folder()?;
     for program in [folder.join("trunkline"), folder.join("examples").join("bench")] {
         ensure!(program.is_file(), "{} is missing; this builds it: {BUILD}", program.display());

@@ -29,13 +29,13 @@ pub(crate) struct HttpRelay {
     plan: Arc<Plan>,
 }
 
-/// One connection of a client, and the one to the server that belongs to it.
+/// Connection of a client, and the one to the server that belongs to it.
 struct Link {
     server: SendRequest<Incoming>,
     spoiler: Spoiler,
 }
 
-/// What is written to a stream of events, by whoever reads the server's.
+/// Body of an event stream, fed by the task that reads the server's.
 struct Events(mpsc::UnboundedReceiver<Bytes>);
 
 type Answer = Response<Either<Full<Bytes>, Events>>;
@@ -55,12 +55,11 @@ impl HttpRelay {
         Ok(Self { address, plan })
     }
 
-    /// Where clients connect.
+    /// Address that clients connect to.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// How many faults it has made.
     pub(crate) fn made(&self) -> u64 {
         self.plan.made()
     }

@@ -11,10 +11,9 @@ use fault::Fault;
 use generator::{Outcome, fleet, run, run_until};
 use http_relay::HttpRelay;
 use relay::Relay;
-use trunkline_tests::fleet::{ACCESS_KEY, Proxy};
-use trunkline_tests::scenario::{play, until};
+use trunkline_tests::harness::fleet::{ACCESS_KEY, Proxy};
+use trunkline_tests::harness::scenario::{play, until};
 
-/// Short ramps.
 const SHORT: &str = "-u 0.3 -d 0.1 --settle 10";
 
 #[test]
@@ -60,7 +59,7 @@ fn every_echo_comes_back() {
         let (_app, [one, other]) = fleet(stage).await?;
         let servers = format!("-s {} -s {}", one.address(), other.address());
         for profile in ["echo", "shared-echo"] {
-            let token = trunkline_tests::token::of_user(ACCESS_KEY, "somebody")?;
+            let token = trunkline_tests::harness::token::of_user(ACCESS_KEY, "somebody")?;
             let outcome = run(stage, &format!("{profile} {servers} -c 5 -r 2 -i 50 {SHORT} --token {token}")).await?;
             outcome.is_clean();
             assert!(outcome.count("sent") > 500, "{}", outcome.text);
@@ -163,7 +162,7 @@ fn other_transports_bring_all_of_it_through_two_proxies() {
     play(async |stage| {
         let (_app, [one, other]) = fleet(stage).await?;
         let servers = format!("-s {} -s {}", one.address(), other.address());
-        let token = trunkline_tests::token::of_user(ACCESS_KEY, "somebody")?;
+        let token = trunkline_tests::harness::token::of_user(ACCESS_KEY, "somebody")?;
         for transport in ["sse", "long-polling", "long-polling --protocol messagepack"] {
             let more = format!("{servers} -r 1 {SHORT} --transport {transport}");
             let (broadcast, chat, echo, shared) = (
@@ -314,7 +313,7 @@ fn reports_of_several_generators_add_up() {
 }
 
 #[test]
-fn what_can_not_be_run_says_why() {
+fn an_invalid_run_says_why() {
     play(async |stage| -> Result<()> {
         let refused = run(stage, "idle -s 1 -c 3 -r 0.1 -u 0 -d 0").await?;
         assert_eq!((refused.status, &refused.report["tally"]["failed"]["connection refused"]), (1, &3.into()));

@@ -1,19 +1,16 @@
 //! A relay between clients and a server that spoils messages in WebSocket frames.
+//!
+//! A message that is held back to be swapped waits until the next one of its connection comes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
-use trunkline_tests::bench::frame;
+use trunkline_generator::frame::{self, Frame};
 
 use crate::fault::{Fault, Plan, Spoiler};
-
-/// A message that is held back to be swapped goes on alone after this long: then it was no swap.
-const HELD_FOR: Duration = Duration::from_millis(200);
 
 /// The relay. Its tasks end with the runtime.
 #[derive(Debug)]
@@ -37,12 +34,11 @@ impl Relay {
         Ok(Self { address, plan })
     }
 
-    /// Where clients connect.
+    /// Address that clients connect to.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// How many faults it has made.
     pub(crate) fn made(&self) -> u64 {
         self.plan.made()
     }
@@ -72,7 +68,7 @@ impl Down {
         let mut bytes = Vec::new();
         self.pass_head(&mut bytes).await?;
         loop {
-            while let Some((_, payload, rest)) = frame::split(&bytes) {
+            while let Some(Frame { payload, rest, .. }) = frame::split(&bytes)? {
                 let (length, payload) = (bytes.len() - rest.len(), payload.to_vec());
                 if payload.ends_with(&[0x1e]) {
                     // One frame may hold several messages.
@@ -85,14 +81,7 @@ impl Down {
                 }
                 bytes.drain(..length);
             }
-            if !self.spoiler.is_holding() {
-                self.read(&mut bytes).await?;
-            } else if let Ok(read) = timeout(HELD_FOR, self.read(&mut bytes)).await {
-                read?;
-            } else {
-                let held = self.spoiler.release();
-                self.write(held).await?;
-            }
+            self.read(&mut bytes).await?;
         }
     }
 

@@ -1,4 +1,4 @@
-//! What an end reads: bytes become frames, frames become deliveries, and a slow consumer takes them.
+//! Reading of an end: bytes become frames, frames become deliveries, and a slow consumer takes them.
 
 use bytes::Bytes;
 use trunkline_protocol::service::ServiceMessage;
@@ -8,7 +8,6 @@ use crate::ledger::{Check, broken, read};
 use crate::mutant::Mutant;
 
 impl Held {
-    /// Bytes came.
     pub(crate) fn receive(&mut self, socket: usize, bytes: Vec<u8>, around: &mut Around<'_>) -> Check {
         let mut frames = match (&mut self.link, &mut self.leaked) {
             (Some(link), _) if link.socket == socket => std::mem::take(&mut link.frames),

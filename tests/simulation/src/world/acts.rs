@@ -1,4 +1,4 @@
-//! What the ends of a slot do: write, read, lose a socket, end a session.
+//! Acts of a slot's ends: write, read, lose a socket, end a session.
 
 use super::World;
 use crate::ledger::{Check, broken};

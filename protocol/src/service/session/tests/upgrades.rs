@@ -1,4 +1,4 @@
-//! What the ends make of an upgrade.
+//! Upgrades: decisions and attachments of both ends.
 
 use super::*;
 
@@ -12,22 +12,25 @@ fn second() -> SessionId {
 
 #[test]
 fn a_new_session_is_begun_and_an_unknown_one_is_not() {
-    assert_eq!(judge(&offer(SessionId::FIRST, None), None, None), Judgement::Begin);
-    let unknown = Judgement::Refuse(Refusal::Unknown);
-    assert_eq!(judge(&offer(SessionId::FIRST, Some(0)), None, None), unknown);
-    assert_eq!(judge(&offer(SessionId::FIRST, None), None, Some(SessionId::FIRST)), unknown);
-    assert_eq!(judge(&offer(SessionId::FIRST, None), None, Some(second())), unknown);
+    assert_eq!(decide_upgrade(&offer(SessionId::FIRST, None), None, None), UpgradeDecision::Begin);
+    let unknown = UpgradeDecision::Refuse(UpgradeRefusal::Unknown);
+    assert_eq!(decide_upgrade(&offer(SessionId::FIRST, Some(0)), None, None), unknown);
+    assert_eq!(decide_upgrade(&offer(SessionId::FIRST, None), None, Some(SessionId::FIRST)), unknown);
+    assert_eq!(decide_upgrade(&offer(SessionId::FIRST, None), None, Some(second())), unknown);
 }
 
 #[test]
 fn a_live_socket_is_ended_first_by_its_own_session_and_by_the_next() {
     let (mut live, attachment) = attached(Role::AppServer);
     for offer in [offer(SessionId::FIRST, Some(0)), offer(second(), None)] {
-        assert_eq!(judge(&offer, Some(&live), Some(SessionId::FIRST)), Judgement::EndSocketFirst);
+        assert_eq!(decide_upgrade(&offer, Some(&live), Some(SessionId::FIRST)), UpgradeDecision::EndSocketFirst);
     }
     live.detach(attachment, 0);
-    assert_eq!(judge(&offer(SessionId::FIRST, Some(0)), Some(&live), Some(SessionId::FIRST)), Judgement::Resume);
-    assert_eq!(judge(&offer(second(), None), Some(&live), Some(SessionId::FIRST)), Judgement::Begin);
+    assert_eq!(
+        decide_upgrade(&offer(SessionId::FIRST, Some(0)), Some(&live), Some(SessionId::FIRST)),
+        UpgradeDecision::Resume
+    );
+    assert_eq!(decide_upgrade(&offer(second(), None), Some(&live), Some(SessionId::FIRST)), UpgradeDecision::Begin);
 }
 
 #[test]
@@ -38,8 +41,8 @@ fn a_late_upgrade_does_not_touch_the_live_socket() {
     written(&mut live, attachment, 0);
     acknowledge(&mut live, 2).unwrap();
     for received in [None, Some(1), Some(3)] {
-        let judgement = judge(&offer(SessionId::FIRST, received), Some(&live), Some(SessionId::FIRST));
-        assert_eq!(judgement, Judgement::Refuse(Refusal::Stale), "{received:?}");
+        let judgement = decide_upgrade(&offer(SessionId::FIRST, received), Some(&live), Some(SessionId::FIRST));
+        assert_eq!(judgement, UpgradeDecision::Refuse(UpgradeRefusal::Stale), "{received:?}");
     }
 }
 
@@ -49,7 +52,10 @@ fn an_upgrade_whose_answer_was_lost_is_made_again() {
     push(&mut live, "a");
     written(&mut live, attachment, 0);
     live.detach(attachment, 0);
-    assert_eq!(judge(&offer(SessionId::FIRST, None), Some(&live), Some(SessionId::FIRST)), Judgement::Resume);
+    assert_eq!(
+        decide_upgrade(&offer(SessionId::FIRST, None), Some(&live), Some(SessionId::FIRST)),
+        UpgradeDecision::Resume
+    );
     let (again, answer) = live.handle_offer(&offer(SessionId::FIRST, None), 0).unwrap();
     assert_eq!(answer, Answer { received: 0, capabilities: capable() });
     assert_eq!(texts(&written(&mut live, again, 0)), ["a"]);

@@ -1,0 +1,237 @@
+//! Receivers of a send, and the one frame per proxy that each send costs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::limits::LIST_MAX_ITEMS;
+use trunkline_protocol::service::{
+    BroadcastData, GroupBroadcastData, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, Payloads,
+    ServiceMessage, UserData,
+};
+
+use crate::connection::Connection;
+use crate::encode::{self, Arguments};
+use crate::error::SendError;
+use crate::hub_core::HubCore;
+use crate::node::Node;
+use crate::outbound::checked_frame;
+
+/// Receivers of a message.
+#[derive(Clone)]
+#[must_use = "receivers get nothing until `send` is called"]
+pub struct Receivers {
+    pub(super) core: Arc<HubCore>,
+    pub(super) to: SendTarget,
+}
+
+/// Outcome of a send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    proxies: usize,
+}
+
+/// Addressee of a send.
+#[derive(Debug, Clone)]
+pub(super) enum SendTarget {
+    All { except: Vec<ByteString> },
+    Caller(Arc<Connection>),
+    Connections(Vec<ByteString>),
+    Group { group: ByteString, except: Vec<ByteString> },
+    Groups(Vec<ByteString>),
+    User(ByteString),
+    Users(Vec<ByteString>),
+}
+
+impl Receivers {
+    /// Calls `method` at the receivers, with a tuple of arguments, and waits until this is queued at every proxy
+    /// that has a link open.
+    ///
+    /// The arguments are encoded once per hub protocol, and leave as one frame per proxy, however many receivers
+    /// there are. Sends that are awaited one after the other arrive in that order. While a link's queue is full
+    /// the send waits; if that link ends meanwhile, the send goes on with the next link to the same proxy, and with
+    /// none left it is done there. A send without receivers is no error.
+    ///
+    /// # Errors
+    /// When an argument can't be encoded, a group has no name, or the message is too large for a link. Nothing
+    /// was sent then.
+    pub async fn send(&self, method: &str, arguments: impl Arguments) -> Result<Sent, SendError> {
+        self.check()?;
+        let proxies = match &self.to {
+            SendTarget::Caller(caller) => self.send_to_caller(caller, method, &arguments).await?,
+            SendTarget::Connections(ids) => self.send_to_connections(ids, method, &arguments).await?,
+            to => {
+                let payloads = encode::invocation(method, &arguments, &self.core.protocols, None)?;
+                self.core.outbound.send_to_all(&checked_frame(&to.message(payloads))?).await
+            }
+        };
+        Ok(Sent { proxies })
+    }
+
+    async fn send_to_caller(
+        &self,
+        caller: &Arc<Connection>,
+        method: &str,
+        arguments: &impl Arguments,
+    ) -> Result<usize, SendError> {
+        let payloads = encode::invocation(method, arguments, &[caller.protocol()], None)?;
+        let message = MultiConnectionData { connection_ids: vec![caller.shared_id()], payloads };
+        let frame = checked_frame(&ServiceMessage::MultiConnectionData(message))?;
+        if !self.core.contains(caller) {
+            return Ok(0);
+        }
+        Ok(usize::from(self.core.outbound.send(caller.node(), &frame).await))
+    }
+
+    async fn send_to_connections(
+        &self,
+        ids: &[ByteString],
+        method: &str,
+        arguments: &impl Arguments,
+    ) -> Result<usize, SendError> {
+        let locations = Locations::find(ids, &self.core);
+        let payloads = encode::invocation(method, arguments, &locations.protocols(&self.core.protocols), None)?;
+        let mut frames = Vec::new();
+        let nodes = locations.asked(&self.core, &payloads);
+        for (node, connection_ids, protocols) in locations.per_node(nodes, &self.core.protocols) {
+            let payloads = only(&payloads, &protocols);
+            let message = MultiConnectionData { connection_ids, payloads };
+            frames.push((node, checked_frame(&ServiceMessage::MultiConnectionData(message))?));
+        }
+        let mut proxies = 0;
+        for (node, frame) in frames {
+            proxies += usize::from(self.core.outbound.send(&node, &frame).await);
+        }
+        Ok(proxies)
+    }
+
+    fn check(&self) -> Result<(), SendError> {
+        let (names, list): (&[ByteString], &[ByteString]) = match &self.to {
+            SendTarget::Group { group, except } => (std::slice::from_ref(group), except),
+            SendTarget::Groups(groups) => (groups, groups),
+            SendTarget::All { except } => (&[], except),
+            SendTarget::Connections(list) | SendTarget::Users(list) => (&[], list),
+            SendTarget::Caller(_) | SendTarget::User(_) => (&[], &[]),
+        };
+        if names.iter().any(|name| name.is_empty()) {
+            return Err(SendError::EmptyGroupName);
+        }
+        if list.len() > LIST_MAX_ITEMS {
+            return Err(SendError::TooLarge { length: list.len(), limit: LIST_MAX_ITEMS });
+        }
+        Ok(())
+    }
+}
+
+impl SendTarget {
+    /// The message for every proxy; not used for receivers that are found by connection.
+    fn message(&self, payloads: Payloads) -> ServiceMessage {
+        match self.clone() {
+            SendTarget::All { except } => ServiceMessage::BroadcastData(BroadcastData { excluded: except, payloads }),
+            SendTarget::Group { group, except } => ServiceMessage::GroupBroadcastData(GroupBroadcastData {
+                group,
+                excluded: except,
+                payloads,
+                ..GroupBroadcastData::default()
+            }),
+            SendTarget::Groups(groups) => {
+                ServiceMessage::MultiGroupBroadcastData(MultiGroupBroadcastData { groups, payloads })
+            }
+            SendTarget::User(user_id) => ServiceMessage::UserData(UserData { user_id, payloads }),
+            SendTarget::Users(user_ids) => ServiceMessage::MultiUserData(MultiUserData { user_ids, payloads }),
+            SendTarget::Caller(caller) => ServiceMessage::MultiConnectionData(MultiConnectionData {
+                connection_ids: vec![caller.shared_id()],
+                payloads,
+            }),
+            SendTarget::Connections(connection_ids) => {
+                ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads })
+            }
+        }
+    }
+}
+
+/// Locations of the receivers of a send by connection ids.
+struct Locations {
+    known: Vec<Arc<Connection>>,
+    unknown: Vec<ByteString>,
+}
+
+impl Locations {
+    fn find(ids: &[ByteString], core: &HubCore) -> Self {
+        let mut locations = Self { known: Vec::new(), unknown: Vec::new() };
+        for id in ids {
+            match core.connection(id) {
+                Some(connection) => locations.known.push(connection),
+                None => locations.unknown.push(id.clone()),
+            }
+        }
+        locations
+    }
+
+    /// The hub protocols that some receiver may need.
+    fn protocols(&self, all: &[HubProtocol]) -> Vec<HubProtocol> {
+        if self.unknown.is_empty() { protocols_of(&self.known) } else { all.to_vec() }
+    }
+
+    /// The proxies that may have the unknown connections: all that are linked, and any that comes late.
+    fn asked(&self, core: &HubCore, payloads: &Payloads) -> Vec<Arc<Node>> {
+        if self.unknown.is_empty() {
+            return Vec::new();
+        }
+        let late = || {
+            let (connection_ids, payloads) = (self.unknown.clone(), payloads.clone());
+            ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads }).to_frame()
+        };
+        core.outbound.nodes_for(late).to_vec()
+    }
+
+    /// The connection ids and the protocols for each proxy; unknown connections may be at any of the `nodes`.
+    fn per_node(
+        self,
+        mut nodes: Vec<Arc<Node>>,
+        all: &[HubProtocol],
+    ) -> Vec<(Arc<Node>, Vec<ByteString>, Vec<HubProtocol>)> {
+        for connection in &self.known {
+            if !nodes.iter().any(|node| Arc::ptr_eq(node, connection.node())) {
+                nodes.push(Arc::clone(connection.node()));
+            }
+        }
+        let share = |node: Arc<Node>| {
+            let here: Vec<_> = self.known.iter().filter(|known| Arc::ptr_eq(known.node(), &node)).cloned().collect();
+            let ids = here.iter().map(|known| known.shared_id()).chain(self.unknown.iter().cloned()).collect();
+            let protocols = if self.unknown.is_empty() { protocols_of(&here) } else { all.to_vec() };
+            (node, ids, protocols)
+        };
+        nodes.into_iter().map(share).collect()
+    }
+}
+
+impl Sent {
+    /// Number of proxies that took the message.
+    #[must_use]
+    pub fn proxies(self) -> usize {
+        self.proxies
+    }
+}
+
+impl fmt::Debug for Receivers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.to {
+            SendTarget::Caller(caller) => write!(f, "Caller({})", caller.id()),
+            to => to.fmt(f),
+        }
+    }
+}
+
+fn protocols_of(connections: &[Arc<Connection>]) -> Vec<HubProtocol> {
+    HubProtocol::ALL
+        .into_iter()
+        .filter(|&protocol| connections.iter().any(|connection| connection.protocol() == protocol))
+        .collect()
+}
+
+fn only(payloads: &Payloads, protocols: &[HubProtocol]) -> Payloads {
+    let chosen = |name: &str| HubProtocol::from_name(name).is_some_and(|protocol| protocols.contains(&protocol));
+    Payloads(payloads.0.iter().filter(|(name, _)| chosen(name)).cloned().collect())
+}

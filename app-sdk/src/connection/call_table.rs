@@ -1,0 +1,458 @@
+//! Table of one connection's calls: running, queued for a slot, and the uploads between. A pure value.
+//!
+//! ```text
+//!                     ┌─ a slot is free, or it takes none ─────────────────────────────┐
+//!  admit ──► its turn?                                                                 ▼
+//!                     └─ no, or an earlier call is queued ─► queued ──next_queued──► running ──release──► done
+//! ```
+//!
+//! Calls start in their order. A queued call has its id and its uploads already, so that what the client sends for
+//! them behind it finds them: items wait in their uploads, a cancellation is seen when the method starts.
+//!
+//! Generic over the handle of a call, `C`: the tables need its [`CallState`] only.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::task::Waker;
+
+use bytestring::ByteString;
+use tokio::sync::Notify;
+use trunkline_protocol::hub::Invocation;
+use trunkline_protocol::limits::STREAMS_MAX;
+
+use super::call_state::{CallState, Concurrency};
+use super::flow_control::FlowControl;
+use super::limits::Limits;
+use super::upload_table::{UploadEnd, UploadTable};
+
+/// Kind of reply that the client asked for: `Invocation` or `StreamInvocation` of the hub protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReplyKind {
+    Result,
+    Stream,
+}
+
+/// A call on its way to its method.
+#[derive(Debug)]
+pub(crate) struct IncomingCall<C> {
+    pub(crate) call: Arc<C>,
+    pub(crate) invocation: Invocation,
+    pub(crate) reply_kind: ReplyKind,
+    /// Weight while it waits, in bytes.
+    pub(crate) bytes: usize,
+}
+
+/// Decision about a call that has arrived.
+#[derive(Debug)]
+pub(crate) enum Admission<C> {
+    /// The call starts now.
+    Start(IncomingCall<C>),
+    /// The call waits for its turn.
+    Queued,
+    /// The call or a stream of it has an id that is in use.
+    IdInUse(ByteString),
+}
+
+/// The calls of a connection.
+#[derive(Debug)]
+pub(crate) struct CallTable<C> {
+    running: u32,
+    slots: u32,
+    background: u32,
+    /// Allocated only while there is something in it: a call that is answered at once needs none of it.
+    pending: Option<Box<PendingCalls<C>>>,
+}
+
+#[derive(Debug)]
+struct PendingCalls<C> {
+    /// Calls that can be cancelled, by their invocation ids.
+    active: HashMap<ByteString, Arc<C>>,
+    queued: VecDeque<IncomingCall<C>>,
+    uploads: UploadTable<C>,
+    /// Wakes the methods that wait for client results when the inbox is overfull.
+    overfull: Option<Arc<Notify>>,
+    result_waits: u32,
+}
+
+/// Waiting methods to wake outside the lock, because the inbox is overfull.
+#[derive(Debug, Default)]
+pub(crate) struct OverfullWaits {
+    wakers: Vec<Waker>,
+    notify: Option<Arc<Notify>>,
+}
+
+impl<C: AsRef<CallState>> CallTable<C> {
+    /// Decides when a call that has arrived starts.
+    pub(crate) fn admit(&mut self, call: IncomingCall<C>, limits: &Limits, flow: &mut FlowControl) -> Admission<C> {
+        let concurrency = (*call.call).as_ref().concurrency();
+        if concurrency != Concurrency::Rejected
+            && let Some(id) = self.id_in_use(&call)
+        {
+            return Admission::IdInUse(id);
+        }
+        let is_first = self.first_queued().is_none();
+        if is_first && self.has_room_for(concurrency, limits) {
+            if concurrency == Concurrency::Background {
+                self.register(&call);
+            }
+            self.begin((*call.call).as_ref());
+            return Admission::Start(call);
+        }
+        if concurrency != Concurrency::Rejected {
+            self.register(&call);
+        }
+        flow.add_bytes(call.bytes);
+        self.pending().queued.push_back(call);
+        Admission::Queued
+    }
+
+    /// Takes the next queued call that may start now.
+    pub(crate) fn next_queued(&mut self, limits: &Limits, flow: &mut FlowControl) -> Option<IncomingCall<C>> {
+        if !self.has_startable(limits) {
+            return None;
+        }
+        let call = self.pending.as_mut()?.queued.pop_front()?;
+        flow.remove_bytes(call.bytes);
+        self.begin((*call.call).as_ref());
+        Some(call)
+    }
+
+    /// Whether the first queued call may start now.
+    pub(crate) fn has_startable(&self, limits: &Limits) -> bool {
+        let first = self.first_queued();
+        first.is_some_and(|call| self.has_room_for((*call.call).as_ref().concurrency(), limits))
+    }
+
+    /// Makes a call that did not complete at once cancellable.
+    pub(crate) fn remember(&mut self, call: &Arc<C>) {
+        if let Some(id) = (**call).as_ref().invocation_id() {
+            self.pending().active.entry(id.clone()).or_insert_with(|| Arc::clone(call));
+        }
+    }
+
+    /// Frees the id and the uploads of a call that is about to be answered. Returns the wakers of waiting readers.
+    pub(crate) fn forget(&mut self, call: &Arc<C>, stream_ids: &[ByteString], flow: &mut FlowControl) -> Vec<Waker> {
+        let Some(pending) = &mut self.pending else { return Vec::new() };
+        if let Some(id) = (**call).as_ref().invocation_id()
+            && pending.active.get(id).is_some_and(|active| Arc::ptr_eq(active, call))
+        {
+            pending.active.remove(id);
+        }
+        let wakers = stream_ids.iter().filter_map(|id| pending.uploads.close(id, call, flow)).collect();
+        self.shrink();
+        wakers
+    }
+
+    /// Ends a call, and frees its slot.
+    pub(crate) fn release(&mut self, call: &CallState) {
+        debug_assert!(self.running > 0, "only a call that began ends");
+        self.running = self.running.saturating_sub(1);
+        if call.concurrency() == Concurrency::Background {
+            self.background = self.background.saturating_sub(1);
+        }
+        self.release_slot(call);
+    }
+
+    /// Gives the slot of a call back, if it still has one.
+    pub(crate) fn release_slot(&mut self, call: &CallState) {
+        if call.give_slot() {
+            self.slots = self.slots.saturating_sub(1);
+        }
+    }
+
+    /// The cancellable call with this id.
+    pub(crate) fn active(&self, invocation_id: &str) -> Option<Arc<C>> {
+        self.pending.as_ref()?.active.get(invocation_id).map(Arc::clone)
+    }
+
+    /// Whether no call runs and none is queued.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running == 0 && self.first_queued().is_none()
+    }
+
+    /// Drops the queued calls.
+    pub(crate) fn drop_queued(&mut self, flow: &mut FlowControl) {
+        while let Some(call) = self.pending.as_mut().and_then(|pending| pending.queued.pop_front()) {
+            flow.remove_bytes(call.bytes);
+            let wakers = self.forget(&call.call, &call.invocation.stream_ids, flow);
+            debug_assert!(wakers.is_empty(), "a method that has not begun waits for nothing");
+        }
+        self.shrink();
+    }
+
+    /// The uploads, if there are any.
+    pub(crate) fn uploads(&mut self) -> Option<&mut UploadTable<C>> {
+        self.pending.as_mut().map(|pending| &mut pending.uploads).filter(|uploads| !uploads.is_empty())
+    }
+
+    /// Ends all uploads because the connection is closed. Returns the wakers of waiting readers.
+    pub(crate) fn end_uploads(&mut self, flow: &mut FlowControl) -> Vec<Waker> {
+        self.uploads().map(|uploads| uploads.end_all(&UploadEnd::ConnectionClosed, flow)).unwrap_or_default()
+    }
+
+    /// Counts a method that waits for a client result. Returns the notification of an overfull inbox.
+    pub(crate) fn begin_result_wait(&mut self, flow: &mut FlowControl) -> Arc<Notify> {
+        flow.begin_wait();
+        let pending = self.pending();
+        pending.result_waits += 1;
+        Arc::clone(pending.overfull.get_or_insert_default())
+    }
+
+    pub(crate) fn end_result_wait(&mut self, flow: &mut FlowControl) {
+        flow.end_wait();
+        if let Some(pending) = &mut self.pending {
+            pending.result_waits = pending.result_waits.saturating_sub(1);
+            if pending.result_waits == 0 {
+                pending.overfull = None;
+            }
+        }
+        self.shrink();
+    }
+
+    /// Fails the methods that wait for the client: what they wait for stands behind too much.
+    pub(crate) fn fail_waits(&mut self, flow: &mut FlowControl) -> OverfullWaits {
+        match &mut self.pending {
+            Some(pending) => {
+                OverfullWaits { wakers: pending.uploads.fail_waiting(flow), notify: pending.overfull.clone() }
+            }
+            None => OverfullWaits::default(),
+        }
+    }
+
+    /// Frees the memory of an empty table.
+    pub(crate) fn shrink(&mut self) {
+        if self.pending.as_ref().is_some_and(|pending| pending.is_empty()) {
+            self.pending = None;
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn left_over(&self) -> Vec<String> {
+        let counts = [("running", self.running), ("slots", self.slots), ("background", self.background)];
+        let mut left: Vec<_> = counts.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{n} {name}")).collect();
+        if let Some(pending) = &self.pending {
+            let PendingCalls { active, queued, uploads, result_waits, .. } = &**pending;
+            left.push(format!(
+                "{} active, {} queued, {} uploads, {result_waits} waits",
+                active.len(),
+                queued.len(),
+                uploads.len()
+            ));
+        }
+        left
+    }
+
+    fn first_queued(&self) -> Option<&IncomingCall<C>> {
+        self.pending.as_ref()?.queued.front()
+    }
+
+    fn has_room_for(&self, concurrency: Concurrency, limits: &Limits) -> bool {
+        match concurrency {
+            Concurrency::Slot => (self.slots as usize) < limits.parallel_invocations.max(1),
+            Concurrency::Background => (self.background as usize) < STREAMS_MAX,
+            Concurrency::Rejected => true,
+        }
+    }
+
+    fn begin(&mut self, call: &CallState) {
+        self.running += 1;
+        match call.concurrency() {
+            Concurrency::Slot => {
+                self.slots += 1;
+                call.take_slot();
+            }
+            Concurrency::Background => self.background += 1,
+            Concurrency::Rejected => {}
+        }
+    }
+
+    fn id_in_use(&self, call: &IncomingCall<C>) -> Option<ByteString> {
+        let Invocation { invocation_id, stream_ids, .. } = &call.invocation;
+        let doubled =
+            stream_ids.iter().enumerate().find(|(at, id)| stream_ids.iter().take(*at).any(|other| other == *id));
+        if let Some((_, id)) = doubled {
+            return Some(id.clone());
+        }
+        let pending = self.pending.as_ref()?;
+        let invocation_id = invocation_id.as_ref().filter(|id| pending.active.contains_key(&***id));
+        invocation_id.or_else(|| stream_ids.iter().find(|id| pending.uploads.contains(id))).cloned()
+    }
+
+    fn register(&mut self, call: &IncomingCall<C>) {
+        self.remember(&call.call);
+        if !call.invocation.stream_ids.is_empty() {
+            let uploads = &mut self.pending().uploads;
+            call.invocation.stream_ids.iter().for_each(|id| uploads.open(id.clone(), &call.call));
+        }
+    }
+
+    fn pending(&mut self) -> &mut PendingCalls<C> {
+        self.pending.get_or_insert_default()
+    }
+}
+
+impl<C> PendingCalls<C> {
+    fn is_empty(&self) -> bool {
+        self.active.is_empty() && self.queued.is_empty() && self.uploads.is_empty() && self.result_waits == 0
+    }
+}
+
+impl<C> Default for CallTable<C> {
+    fn default() -> Self {
+        Self { running: 0, slots: 0, background: 0, pending: None }
+    }
+}
+
+impl<C> Default for PendingCalls<C> {
+    fn default() -> Self {
+        let (active, queued, uploads) = (HashMap::new(), VecDeque::new(), UploadTable::default());
+        Self { active, queued, uploads, overfull: None, result_waits: 0 }
+    }
+}
+
+impl OverfullWaits {
+    pub(crate) fn wake(self) {
+        self.wakers.into_iter().for_each(Waker::wake);
+        if let Some(notify) = self.notify {
+            notify.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::call_state::CallKind;
+    use super::*;
+
+    fn incoming(
+        id: Option<&'static str>,
+        concurrency: Concurrency,
+        streams: &[&'static str],
+    ) -> IncomingCall<CallState> {
+        let invocation = Invocation {
+            invocation_id: id.map(ByteString::from_static),
+            stream_ids: streams.iter().map(|&id| id.into()).collect(),
+            ..Invocation::default()
+        };
+        let call = Arc::new(CallState::new(CallKind::Method(concurrency), invocation.invocation_id.clone()));
+        IncomingCall { call, invocation, reply_kind: ReplyKind::Result, bytes: 10 }
+    }
+
+    /// The calls of one connection with one slot.
+    #[derive(Default)]
+    struct OneSlot {
+        calls: CallTable<CallState>,
+        flow: FlowControl,
+        limits: Limits,
+    }
+
+    impl OneSlot {
+        fn admit(
+            &mut self,
+            id: &'static str,
+            concurrency: Concurrency,
+            streams: &[&'static str],
+        ) -> Admission<CallState> {
+            self.calls.admit(incoming(Some(id), concurrency, streams), &self.limits, &mut self.flow)
+        }
+
+        fn start(
+            &mut self,
+            id: &'static str,
+            concurrency: Concurrency,
+            streams: &[&'static str],
+        ) -> IncomingCall<CallState> {
+            match self.admit(id, concurrency, streams) {
+                Admission::Start(call) => call,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn next_queued(&mut self) -> Option<ByteString> {
+            self.calls.next_queued(&self.limits, &mut self.flow)?.invocation.invocation_id
+        }
+
+        fn end(&mut self, call: &IncomingCall<CallState>) {
+            assert!(self.calls.forget(&call.call, &call.invocation.stream_ids, &mut self.flow).is_empty());
+            self.calls.release(&call.call);
+        }
+    }
+
+    #[test]
+    fn with_one_slot_the_second_call_waits_and_everything_behind_it() {
+        let mut table = OneSlot::default();
+        let first = table.start("1", Concurrency::Slot, &[]);
+        assert!(matches!(table.admit("2", Concurrency::Slot, &[]), Admission::Queued));
+        assert!(matches!(table.admit("3", Concurrency::Background, &["s"]), Admission::Queued));
+        assert!(matches!(table.admit("4", Concurrency::Rejected, &[]), Admission::Queued));
+        assert_eq!(table.flow.waiting_bytes(), 30);
+        assert_eq!(table.next_queued(), None);
+        table.end(&first);
+        assert_eq!(table.next_queued().as_deref(), Some("2"));
+        assert_eq!(table.next_queued().as_deref(), Some("3"));
+        assert_eq!(table.next_queued().as_deref(), Some("4"));
+        assert_eq!(table.flow.waiting_bytes(), 0);
+    }
+
+    #[test]
+    fn calls_with_streams_run_beside_a_call_that_has_the_slot() {
+        let mut table = OneSlot::default();
+        let first = table.start("1", Concurrency::Slot, &[]);
+        let second = table.start("2", Concurrency::Background, &["s"]);
+        table.end(&first);
+        assert!(!table.calls.is_idle());
+        table.end(&second);
+        assert!(table.calls.is_idle());
+        assert_eq!(table.calls.left_over(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_slot_that_is_given_back_early_is_not_given_back_twice() {
+        let mut table = OneSlot::default();
+        let first = table.start("1", Concurrency::Slot, &[]);
+        assert!(matches!(table.admit("2", Concurrency::Slot, &[]), Admission::Queued));
+        table.calls.release_slot(&first.call);
+        table.calls.release_slot(&first.call);
+        assert_eq!(table.next_queued().as_deref(), Some("2"));
+        assert!(matches!(table.admit("3", Concurrency::Slot, &[]), Admission::Queued));
+        table.end(&first);
+        assert_eq!(table.next_queued(), None, "the second call still has the only slot");
+    }
+
+    #[test]
+    fn an_id_is_in_use_until_its_call_is_forgotten() {
+        let mut table = OneSlot::default();
+        let first = table.start("1", Concurrency::Background, &["s"]);
+        assert!(matches!(table.admit("1", Concurrency::Slot, &[]), Admission::IdInUse(id) if id == "1"));
+        assert!(matches!(table.admit("2", Concurrency::Background, &["s"]), Admission::IdInUse(id) if id == "s"));
+        assert!(matches!(table.admit("2", Concurrency::Background, &["t", "t"]), Admission::IdInUse(id) if id == "t"));
+        assert!(matches!(table.admit("1", Concurrency::Rejected, &["s"]), Admission::Start(_)), "it is refused anyway");
+        table.end(&first);
+        table.start("1", Concurrency::Background, &["s"]);
+    }
+
+    #[test]
+    fn a_queued_call_can_be_cancelled_already() {
+        let mut table = OneSlot::default();
+        table.start("1", Concurrency::Slot, &[]);
+        assert!(matches!(table.admit("2", Concurrency::Slot, &[]), Admission::Queued));
+        assert!(matches!(table.admit("3", Concurrency::Background, &["s"]), Admission::Queued));
+        assert!(table.calls.active("2").is_some());
+        assert!(table.calls.uploads().is_some_and(|uploads| uploads.contains("s")));
+        assert!(table.calls.active("1").is_none(), "it has not waited for anything yet");
+        table.calls.drop_queued(&mut table.flow);
+        assert!(table.calls.active("2").is_none());
+        assert!(table.calls.uploads().is_none());
+        assert_eq!(table.flow.waiting_bytes(), 0);
+    }
+
+    #[test]
+    fn streams_are_bounded() {
+        let mut table = OneSlot::default();
+        for _ in 0..STREAMS_MAX {
+            let incoming = incoming(None, Concurrency::Background, &[]);
+            assert!(matches!(table.calls.admit(incoming, &table.limits, &mut table.flow), Admission::Start(_)));
+        }
+        assert!(matches!(table.admit("1", Concurrency::Background, &[]), Admission::Queued));
+    }
+}

@@ -1,0 +1,190 @@
+//! Connect request of a client, as its `OpenConnection` frame has it: kept encoded, read when asked.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::service::{OpenConnection, ServiceMessage};
+use trunkline_protocol::wire::{
+    ITEMS_HEADER, MIGRATE_FROM_HEADER, PRIVATE_CLAIM_PREFIX, REMOTE_HEADER, TRANSPORT_HEADER, USER_ID_CLAIM,
+};
+
+/// Headers that are between proxy and SDK.
+const PRIVATE_HEADERS: [&str; 4] = [REMOTE_HEADER, TRANSPORT_HEADER, MIGRATE_FROM_HEADER, ITEMS_HEADER];
+
+/// The connect request of a client.
+///
+/// A browser's headers weigh a kilobyte as bytes and several as a map; nearly no method looks at them. So the frame
+/// is kept in one piece of memory of exactly its size, and the ids are where they stand in it.
+#[derive(Debug)]
+pub(crate) struct ConnectRequest {
+    /// The connection was open before: it comes from another app server or another link.
+    pub(crate) is_rehomed: bool,
+    id: FrameRange,
+    user_id: Option<FrameRange>,
+    body: Box<[u8]>,
+}
+
+/// Byte range in a frame. Two `u32` are enough, because frames are far smaller.
+#[derive(Debug, Default, Clone, Copy)]
+struct FrameRange {
+    start: u32,
+    length: u32,
+}
+
+impl FrameRange {
+    /// Range of `part` in `whole`, which it is a slice of.
+    fn of(part: &[u8], whole: &[u8]) -> Option<Self> {
+        // An empty text has no position in it.
+        if part.is_empty() {
+            return Some(Self::default());
+        }
+        let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
+        (start + part.len() <= whole.len())
+            .then_some(Self { start: u32::try_from(start).ok()?, length: u32::try_from(part.len()).ok()? })
+    }
+
+    fn text(self, whole: &[u8]) -> Option<&str> {
+        let start = self.start as usize;
+        std::str::from_utf8(whole.get(start..start + self.length as usize)?).ok()
+    }
+}
+
+impl ConnectRequest {
+    /// Copies `body`, the frame that `message` was read from: the original may be a small part of a large WebSocket
+    /// message, which would live as long as the connection.
+    pub(crate) fn new(body: &[u8], message: &OpenConnection) -> Self {
+        let id = FrameRange::of(message.connection_id.as_bytes(), body);
+        debug_assert!(id.is_some(), "the message was read from this frame");
+        let is_rehomed = message.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_FROM_HEADER));
+        let user_id = message.claims.iter().find(|(name, _)| name == USER_ID_CLAIM);
+        Self {
+            is_rehomed,
+            id: id.unwrap_or_default(),
+            user_id: user_id.and_then(|(_, value)| FrameRange::of(value.as_bytes(), body)),
+            body: Box::from(body),
+        }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        self.id.text(&self.body).unwrap_or_default()
+    }
+
+    /// The connection id, as messages to proxies have it.
+    pub(crate) fn shared_id(&self) -> ByteString {
+        ByteString::from(self.id())
+    }
+
+    /// The user id, if the client is authenticated.
+    pub(crate) fn user_id(&self) -> Option<&str> {
+        self.user_id?.text(&self.body)
+    }
+
+    /// Claims of the user; private ones are left out.
+    pub(crate) fn claims(&self) -> impl Iterator<Item = (ByteString, ByteString)> {
+        self.message().claims.into_iter().filter(|(name, _)| !name.starts_with(PRIVATE_CLAIM_PREFIX))
+    }
+
+    /// Headers of the connect request; private ones are left out.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (ByteString, Vec<ByteString>)> {
+        self.message()
+            .headers
+            .into_iter()
+            .filter(|(name, _)| !PRIVATE_HEADERS.iter().any(|private| name.eq_ignore_ascii_case(private)))
+    }
+
+    /// Query of the connect request, without its `?`.
+    pub(crate) fn query(&self) -> ByteString {
+        let query = self.message().query.unwrap_or_default();
+        match query.strip_prefix('?') {
+            Some(rest) => query.slice_ref(rest),
+            None => query,
+        }
+    }
+
+    /// Address of the client, as the proxy saw it.
+    pub(crate) fn remote_addr(&self) -> Option<SocketAddr> {
+        self.header(REMOTE_HEADER)?.parse().ok()
+    }
+
+    /// Transport of the client. Proxies that don't name it know WebSockets only.
+    pub(crate) fn transport(&self) -> Transport {
+        let named = self.header(TRANSPORT_HEADER).and_then(|name| Transport::from_name(&name));
+        named.unwrap_or(Transport::WebSockets)
+    }
+
+    /// The first value of a header, private or not.
+    pub(crate) fn header(&self, wanted: &str) -> Option<ByteString> {
+        let headers = self.message().headers;
+        let (_, values) = headers.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
+        values.into_iter().next()
+    }
+
+    fn message(&self) -> OpenConnection {
+        decode(&Bytes::copy_from_slice(&self.body))
+    }
+}
+
+/// Decodes an opening frame, which was decoded before.
+fn decode(body: &Bytes) -> OpenConnection {
+    match ServiceMessage::decode(body) {
+        Ok(Some(ServiceMessage::OpenConnection(message))) => message,
+        _ => OpenConnection::default(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use trunkline_protocol::service::FrameBuffer;
+
+    use super::*;
+
+    /// A connect request as it would come off a link.
+    pub(crate) fn connect_request_of(message: OpenConnection) -> ConnectRequest {
+        let mut frames = FrameBuffer::default();
+        frames.push(ServiceMessage::OpenConnection(message).to_frame());
+        let body = frames.next_body().unwrap().unwrap();
+        ConnectRequest::new(&body, &decode(&body))
+    }
+
+    fn text(text: &str) -> ByteString {
+        text.into()
+    }
+
+    #[test]
+    fn an_empty_user_id_is_a_user_id() {
+        let claims = |claims| OpenConnection { claims, connection_id: text("c1"), ..OpenConnection::default() };
+        assert_eq!(connect_request_of(claims(vec![(text(USER_ID_CLAIM), text(""))])).user_id(), Some(""));
+        assert_eq!(connect_request_of(claims(Vec::new())).user_id(), None);
+    }
+
+    #[test]
+    fn private_claims_and_headers_are_hidden() {
+        let request = connect_request_of(OpenConnection {
+            connection_id: text("c1"),
+            claims: vec![
+                (text("asrs.s.uid"), text("ann")),
+                (text("role"), text("cook")),
+                (text("role"), text("admin")),
+                (text("asrs.s.aut"), text("x")),
+            ],
+            headers: vec![
+                (text("X-Trunkline-Remote"), vec![text("10.1.2.3:456")]),
+                (text("User-Agent"), vec![text("me")]),
+                (text("X-Trunkline-Transport"), vec![text("LongPolling")]),
+            ],
+            query: Some(text("?a=1&b=2")),
+            protocol: Some(text("MessagePack")),
+        });
+        assert_eq!(request.id(), "c1");
+        assert_eq!(request.user_id(), Some("ann"));
+        let claims: Vec<_> = request.claims().collect();
+        assert_eq!(claims, [(text("role"), text("cook")), (text("role"), text("admin"))]);
+        let headers: Vec<_> = request.headers().collect();
+        assert_eq!(headers, [(text("User-Agent"), vec![text("me")])]);
+        assert_eq!(request.query(), "a=1&b=2");
+        assert_eq!(request.transport(), Transport::LongPolling);
+        assert_eq!(request.remote_addr(), Some("10.1.2.3:456".parse().unwrap()));
+    }
+}

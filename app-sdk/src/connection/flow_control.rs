@@ -1,0 +1,168 @@
+//! Flow control of one client: when its proxy is asked to pause and to resume it. A pure value.
+//!
+//! ```text
+//!                 more than the budget waits, or too many items of one upload
+//!        flowing ───────────────────────────────────────────────────────────► paused
+//!           ▲      half of the budget waits, or a method waits for the client    │
+//!           └─────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! While a method waits for the client itself, a pause could last for ever: the answer stands behind what is not read.
+//! The budget is larger then, and when even that is passed, the waits fail.
+
+use trunkline_protocol::service::FlowOperation;
+
+use super::limits::Limits;
+
+/// Flow control of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct FlowControl {
+    waiting_bytes: usize,
+    /// Number of methods that wait for the client: for a result or for an item.
+    waits: u32,
+    /// Number of uploads over their limit of items.
+    full_uploads: u32,
+    is_paused: bool,
+}
+
+impl FlowControl {
+    pub(crate) fn add_bytes(&mut self, bytes: usize) {
+        self.waiting_bytes += bytes;
+    }
+
+    pub(crate) fn remove_bytes(&mut self, bytes: usize) {
+        debug_assert!(bytes <= self.waiting_bytes, "only what was added is removed");
+        self.waiting_bytes = self.waiting_bytes.saturating_sub(bytes);
+    }
+
+    pub(crate) fn begin_wait(&mut self) {
+        self.waits += 1;
+    }
+
+    pub(crate) fn end_wait(&mut self) {
+        debug_assert!(self.waits > 0, "only a wait that began ends");
+        self.waits = self.waits.saturating_sub(1);
+    }
+
+    pub(crate) fn upload_filled(&mut self) {
+        self.full_uploads += 1;
+    }
+
+    pub(crate) fn upload_drained(&mut self) {
+        debug_assert!(self.full_uploads > 0, "only a full upload drains");
+        self.full_uploads = self.full_uploads.saturating_sub(1);
+    }
+
+    /// Whether waiting for the client is hopeless: too much stands before its answer.
+    pub(crate) fn is_overfull(&self, limits: &Limits) -> bool {
+        self.waiting_bytes > limits.waiting_inbox_max_bytes.max(limits.inbox_max_bytes)
+    }
+
+    /// The next request to the proxy, if one is due.
+    pub(crate) fn poll(&mut self, limits: &Limits) -> Option<FlowOperation> {
+        if !self.is_paused && self.must_pause(limits) {
+            self.is_paused = true;
+            return Some(FlowOperation::Pause);
+        }
+        if self.is_paused && self.may_resume(limits) {
+            self.is_paused = false;
+            return Some(FlowOperation::Resume);
+        }
+        None
+    }
+
+    #[cfg(test)]
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting_bytes == 0 && self.waits == 0 && self.full_uploads == 0 && !self.is_paused
+    }
+
+    fn must_pause(&self, limits: &Limits) -> bool {
+        if self.waits > 0 {
+            return self.is_overfull(limits);
+        }
+        self.waiting_bytes > limits.inbox_max_bytes || self.full_uploads > 0
+    }
+
+    fn may_resume(&self, limits: &Limits) -> bool {
+        if self.waits > 0 {
+            return !self.is_overfull(limits);
+        }
+        self.waiting_bytes <= limits.inbox_max_bytes / 2 && self.full_uploads == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        message_max_bytes: 1000,
+        inbox_max_bytes: 100,
+        waiting_inbox_max_bytes: 400,
+        upload_max_items: 10,
+        parallel_invocations: 1,
+        client_result_timeout: std::time::Duration::ZERO,
+        client_results_max: 1,
+    };
+
+    fn poll(flow: &mut FlowControl) -> Option<FlowOperation> {
+        flow.poll(&LIMITS)
+    }
+
+    #[test]
+    fn too_much_pauses_once_and_half_of_it_resumes() {
+        let mut flow = FlowControl::default();
+        flow.add_bytes(100);
+        assert_eq!(poll(&mut flow), None);
+        flow.add_bytes(1);
+        assert_eq!(poll(&mut flow), Some(FlowOperation::Pause));
+        flow.add_bytes(100);
+        assert_eq!(poll(&mut flow), None, "it was asked for already");
+        flow.remove_bytes(150);
+        assert_eq!(poll(&mut flow), None);
+        flow.remove_bytes(1);
+        assert_eq!(poll(&mut flow), Some(FlowOperation::Resume));
+        assert_eq!(poll(&mut flow), None);
+    }
+
+    #[test]
+    fn a_wait_lifts_the_pause_up_to_the_second_budget() {
+        let mut flow = FlowControl::default();
+        flow.add_bytes(300);
+        assert_eq!(poll(&mut flow), Some(FlowOperation::Pause));
+        flow.begin_wait();
+        assert_eq!(poll(&mut flow), Some(FlowOperation::Resume));
+        assert!(!flow.is_overfull(&LIMITS));
+        flow.add_bytes(101);
+        assert!(flow.is_overfull(&LIMITS));
+        assert_eq!(poll(&mut flow), Some(FlowOperation::Pause));
+    }
+
+    #[test]
+    fn when_the_wait_is_over_the_first_budget_holds_again() {
+        let mut flow = FlowControl::default();
+        flow.begin_wait();
+        flow.add_bytes(300);
+        assert_eq!(poll(&mut flow), None);
+        flow.end_wait();
+        assert_eq!(poll(&mut flow), Some(FlowOperation::Pause));
+    }
+
+    #[test]
+    fn a_full_upload_pauses_unless_a_method_waits_for_an_item() {
+        let mut flow = FlowControl::default();
+        flow.upload_filled();
+        assert_eq!(poll(&mut flow), Some(FlowOperation::Pause));
+        flow.begin_wait();
+        assert_eq!(poll(&mut flow), Some(FlowOperation::Resume));
+        flow.end_wait();
+        assert_eq!(poll(&mut flow), Some(FlowOperation::Pause));
+        flow.upload_drained();
+        assert_eq!(poll(&mut flow), Some(FlowOperation::Resume));
+    }
+}

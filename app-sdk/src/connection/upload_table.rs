@@ -1,0 +1,293 @@
+//! UploadTable of one client: the items that wait for their methods. A pure value.
+//!
+//! Items stay encoded until their method takes them, because only the method knows their type. Generic over the handle
+//! of a call, `C`, of which only the identity counts.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytestring::ByteString;
+use trunkline_protocol::hub::Payload;
+
+use super::flow_control::FlowControl;
+
+/// The open uploads, by the stream ids that the client gave them.
+#[derive(Debug)]
+pub(crate) struct UploadTable<C>(HashMap<ByteString, Upload<C>>);
+
+#[derive(Debug)]
+struct Upload<C> {
+    owner: Arc<C>,
+    items: VecDeque<UploadItem>,
+    end: Option<UploadEnd>,
+    reader: Option<Waker>,
+    is_full: bool,
+}
+
+#[derive(Debug)]
+struct UploadItem {
+    payload: Payload,
+    bytes: usize,
+}
+
+/// End of an upload, after its items.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum UploadEnd {
+    /// The client has sent all items.
+    Complete,
+    /// The client gave up, with this error.
+    Failed(ByteString),
+    /// The connection was closed.
+    ConnectionClosed,
+    /// The inbox is overfull: the next item may never get through.
+    Overfull,
+}
+
+/// Event that a method reads from its upload.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum UploadEvent {
+    /// The next item, still encoded.
+    Item(Payload),
+    /// The end, reported once.
+    End(UploadEnd),
+    /// The upload is over, or no longer this method's.
+    Closed,
+}
+
+impl<C> UploadTable<C> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn contains(&self, id: &str) -> bool {
+        self.0.contains_key(id)
+    }
+
+    /// Opens an upload for the method of a call.
+    pub(crate) fn open(&mut self, id: ByteString, owner: &Arc<C>) {
+        let (owner, items) = (Arc::clone(owner), VecDeque::new());
+        let upload = Upload { owner, items, end: None, reader: None, is_full: false };
+        let before = self.0.insert(id, upload);
+        debug_assert!(before.is_none(), "ids in use are refused");
+    }
+
+    /// Adds an item that weighs `bytes`. Returns the waker of a waiting reader; `Err` if no such upload is open.
+    pub(crate) fn push(
+        &mut self,
+        id: &str,
+        payload: Payload,
+        bytes: usize,
+        items_max: usize,
+        flow: &mut FlowControl,
+    ) -> Result<Option<Waker>, ()> {
+        let upload = self.0.get_mut(id).filter(|upload| upload.end.is_none()).ok_or(())?;
+        upload.items.push_back(UploadItem { payload, bytes });
+        flow.add_bytes(bytes);
+        if !upload.is_full && upload.items.len() > items_max {
+            upload.is_full = true;
+            flow.upload_filled();
+        }
+        Ok(upload.take_reader(flow))
+    }
+
+    /// Ends an upload. Returns the waker of a waiting reader; `Err` if no such upload is open.
+    pub(crate) fn end(&mut self, id: &str, end: UploadEnd, flow: &mut FlowControl) -> Result<Option<Waker>, ()> {
+        let upload = self.0.get_mut(id).filter(|upload| upload.end.is_none()).ok_or(())?;
+        upload.end = Some(end);
+        Ok(upload.take_reader(flow))
+    }
+
+    /// Ends all uploads. Returns the wakers of waiting readers.
+    pub(crate) fn end_all(&mut self, end: &UploadEnd, flow: &mut FlowControl) -> Vec<Waker> {
+        let open = self.0.values_mut().filter(|upload| upload.end.is_none());
+        open.filter_map(|upload| {
+            upload.end = Some(end.clone());
+            upload.take_reader(flow)
+        })
+        .collect()
+    }
+
+    /// Fails the uploads whose methods wait for an item. Returns the wakers of these readers.
+    pub(crate) fn fail_waiting(&mut self, flow: &mut FlowControl) -> Vec<Waker> {
+        let waiting = self.0.values_mut().filter(|upload| upload.reader.is_some());
+        waiting
+            .filter_map(|upload| {
+                upload.end = Some(UploadEnd::Overfull);
+                upload.take_reader(flow)
+            })
+            .collect()
+    }
+
+    /// Polls for the next event of an upload, for the method that owns it.
+    pub(crate) fn poll(
+        &mut self,
+        id: &str,
+        owner: &Arc<C>,
+        items_max: usize,
+        flow: &mut FlowControl,
+        context: &mut Context<'_>,
+    ) -> Poll<UploadEvent> {
+        let Some(upload) = self.0.get_mut(id).filter(|upload| Arc::ptr_eq(&upload.owner, owner)) else {
+            return Poll::Ready(UploadEvent::Closed);
+        };
+        if let Some(UploadItem { payload, bytes }) = upload.items.pop_front() {
+            flow.remove_bytes(bytes);
+            if upload.is_full && upload.items.len() <= items_max / 2 {
+                upload.is_full = false;
+                flow.upload_drained();
+            }
+            return Poll::Ready(UploadEvent::Item(payload));
+        }
+        if let Some(end) = upload.end.take() {
+            self.0.remove(id);
+            return Poll::Ready(UploadEvent::End(end));
+        }
+        match &mut upload.reader {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => {
+                *none = Some(context.waker().clone());
+                flow.begin_wait();
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Closes an upload for the method that owns it, and drops its items. Returns the waker of a waiting reader.
+    pub(crate) fn close(&mut self, id: &str, owner: &Arc<C>, flow: &mut FlowControl) -> Option<Waker> {
+        if !self.0.get(id).is_some_and(|upload| Arc::ptr_eq(&upload.owner, owner)) {
+            return None;
+        }
+        let mut upload = self.0.remove(id)?;
+        flow.remove_bytes(upload.items.iter().map(|item| item.bytes).sum());
+        if upload.is_full {
+            flow.upload_drained();
+        }
+        upload.take_reader(flow)
+    }
+}
+
+impl<C> Upload<C> {
+    fn take_reader(&mut self, flow: &mut FlowControl) -> Option<Waker> {
+        self.reader.take().inspect(|_| flow.end_wait())
+    }
+}
+
+impl<C> Default for UploadTable<C> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::hub::HubProtocol;
+
+    use super::*;
+
+    const ITEMS_MAX: usize = 4;
+
+    /// A call; only its identity counts.
+    #[derive(Debug, Default)]
+    struct Owner(#[expect(dead_code, reason = "two owners need two addresses")] u8);
+
+    struct OneUpload {
+        uploads: UploadTable<Owner>,
+        flow: FlowControl,
+        owner: Arc<Owner>,
+    }
+
+    impl OneUpload {
+        /// An upload named `u`.
+        fn new() -> Self {
+            let (mut uploads, owner) = (UploadTable::default(), Arc::<Owner>::default());
+            uploads.open("u".into(), &owner);
+            Self { uploads, flow: FlowControl::default(), owner }
+        }
+
+        fn push(&mut self, item: u32) -> Result<Option<Waker>, ()> {
+            let payload = HubProtocol::Json.payload(&item).unwrap();
+            self.uploads.push("u", payload, 10, ITEMS_MAX, &mut self.flow)
+        }
+
+        fn poll(&mut self) -> Poll<UploadEvent> {
+            let mut context = Context::from_waker(Waker::noop());
+            self.uploads.poll("u", &self.owner, ITEMS_MAX, &mut self.flow, &mut context)
+        }
+
+        fn item(&mut self) -> u32 {
+            match self.poll() {
+                Poll::Ready(UploadEvent::Item(payload)) => HubProtocol::Json.value(&payload).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn items_come_in_their_order_and_the_end_after_them() {
+        let mut upload = OneUpload::new();
+        upload.push(1).unwrap();
+        upload.push(2).unwrap();
+        upload.uploads.end("u", UploadEnd::Failed("cut".into()), &mut upload.flow).unwrap();
+        assert_eq!((upload.item(), upload.item()), (1, 2));
+        assert_eq!(upload.poll(), Poll::Ready(UploadEvent::End(UploadEnd::Failed("cut".into()))));
+        assert_eq!(upload.poll(), Poll::Ready(UploadEvent::Closed));
+        assert!(upload.flow.is_idle());
+    }
+
+    #[test]
+    fn after_the_end_nothing_more_is_taken() {
+        let mut upload = OneUpload::new();
+        upload.uploads.end("u", UploadEnd::Complete, &mut upload.flow).unwrap();
+        assert!(upload.push(1).is_err());
+        assert!(upload.uploads.end("u", UploadEnd::Complete, &mut upload.flow).is_err());
+        assert!(upload.uploads.end("nobody's", UploadEnd::Complete, &mut upload.flow).is_err());
+    }
+
+    #[test]
+    fn an_item_wakes_a_waiting_reader_once() {
+        let mut upload = OneUpload::new();
+        assert!(upload.poll().is_pending());
+        assert!(upload.poll().is_pending());
+        assert!(!upload.flow.is_idle(), "one wait, however often it was polled");
+        assert!(upload.push(1).unwrap().is_some());
+        assert!(upload.push(2).unwrap().is_none());
+        assert_eq!((upload.item(), upload.item()), (1, 2));
+        assert!(upload.flow.is_idle());
+    }
+
+    #[test]
+    fn closing_an_upload_drops_its_items() {
+        let mut upload = OneUpload::new();
+        for item in 0..10 {
+            upload.push(item).unwrap();
+        }
+        assert!(upload.uploads.close("u", &Arc::default(), &mut upload.flow).is_none());
+        assert_eq!(upload.uploads.len(), 1, "only its own method closes it");
+        upload.uploads.close("u", &upload.owner, &mut upload.flow);
+        assert!(upload.uploads.is_empty());
+        assert!(upload.flow.is_idle());
+    }
+
+    #[test]
+    fn the_upload_of_a_later_call_is_not_read_by_an_earlier_one() {
+        let mut upload = OneUpload::new();
+        upload.push(1).unwrap();
+        upload.owner = Arc::default();
+        assert_eq!(upload.poll(), Poll::Ready(UploadEvent::Closed));
+    }
+
+    #[test]
+    fn only_waiting_readers_are_failed() {
+        let mut upload = OneUpload::new();
+        assert!(upload.uploads.fail_waiting(&mut upload.flow).is_empty());
+        assert!(upload.poll().is_pending());
+        assert_eq!(upload.uploads.fail_waiting(&mut upload.flow).len(), 1);
+        assert_eq!(upload.poll(), Poll::Ready(UploadEvent::End(UploadEnd::Overfull)));
+    }
+}

@@ -1,0 +1,143 @@
+//! Stream that a client uploads, as its method reads it.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use bytestring::ByteString;
+use futures_util::Stream;
+use serde::de::DeserializeOwned;
+use trunkline_protocol::hub::Payload;
+
+use crate::connection::{CallScope, UploadEnd, UploadEvent};
+use crate::context::Context;
+use crate::error::text;
+use crate::error::{HubError, InvokeError};
+use crate::hub_core::HubCore;
+
+/// A stream of items that the client uploads: a parameter of a method, one for each stream of the call.
+///
+/// A call with uploads runs beside the other calls of its client. When the method is slower than its client, the
+/// client is paused. The stream ends with an error when the client says so, when an item doesn't fit `T`, and when the
+/// connection ends; `?` makes it the method's error. What the method leaves unread is dropped when it returns.
+///
+/// ```
+/// use trunkline::{Hub, HubError, UploadStream};
+///
+/// async fn sum(mut numbers: UploadStream<f64>, factor: f64) -> Result<f64, HubError> {
+///     let mut sum = 0.0;
+///     while let Some(number) = numbers.next().await {
+///         sum += number?;
+///     }
+///     Ok(sum * factor)
+/// }
+///
+/// let hub: Hub = Hub::new("/math").method("Sum", sum);
+/// ```
+pub struct UploadStream<T> {
+    scope: Arc<CallScope>,
+    core: Arc<HubCore>,
+    id: ByteString,
+    is_over: bool,
+    item: PhantomData<fn() -> T>,
+}
+
+impl<T> UploadStream<T> {
+    pub(crate) fn new(context: &Context, id: ByteString) -> Self {
+        let (scope, core) = (Arc::clone(context.scope()), Arc::clone(context.core()));
+        Self { scope, core, id, is_over: false, item: PhantomData }
+    }
+
+    fn poll_event(&self, context: &mut TaskContext<'_>) -> Poll<UploadEvent> {
+        let connection = self.scope.connection();
+        let limits = &self.core.limits;
+        let mut inbox = connection.inbox();
+        let is_overfull = inbox.is_overfull(limits);
+        let (calls, flow) = inbox.calls();
+        let Some(uploads) = calls.uploads() else { return Poll::Ready(UploadEvent::Closed) };
+        let mut event = uploads.poll(&self.id, &self.scope, limits.upload_max_items, flow, context);
+        if event.is_pending() && is_overfull {
+            uploads.close(&self.id, &self.scope, flow);
+            event = Poll::Ready(UploadEvent::End(UploadEnd::Overfull));
+        }
+        calls.shrink();
+        self.core.apply_flow_control(connection, &mut inbox);
+        event
+    }
+
+    fn close(&self) {
+        let connection = self.scope.connection();
+        let mut inbox = connection.inbox();
+        let (calls, flow) = inbox.calls();
+        // Only the owner of this stream waits for its items, and has just dropped it.
+        let waker = calls.uploads().and_then(|uploads| uploads.close(&self.id, &self.scope, flow));
+        calls.shrink();
+        self.core.apply_flow_control(connection, &mut inbox);
+        drop(inbox);
+        drop(waker);
+    }
+}
+
+impl<T: DeserializeOwned> UploadStream<T> {
+    /// The next item; `None` when there are no more.
+    pub async fn next(&mut self) -> Option<Result<T, HubError>> {
+        poll_fn(|context| self.poll_item(context)).await
+    }
+
+    fn poll_item(&mut self, context: &mut TaskContext<'_>) -> Poll<Option<Result<T, HubError>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let item = match std::task::ready!(self.poll_event(context)) {
+            UploadEvent::Item(payload) => Some(self.read(&payload)),
+            UploadEvent::End(end) => end_of_upload(end, self.core.limits.waiting_inbox_max_bytes).map(Err),
+            UploadEvent::Closed => None,
+        };
+        self.is_over = !matches!(item, Some(Ok(_)));
+        Poll::Ready(item)
+    }
+
+    fn read(&self, payload: &Payload) -> Result<T, HubError> {
+        self.core.metrics().items_up.inc();
+        self.scope.connection().protocol().value(payload).map_err(|error| {
+            tracing::debug!(hub = %self.core.name(), stream = %self.id, %error, "item does not fit");
+            self.close();
+            text::item_not_bound()
+        })
+    }
+}
+
+/// Error that the method gets at the end of the upload; `None` when all items are there.
+fn end_of_upload(end: UploadEnd, waiting_inbox_max_bytes: usize) -> Option<HubError> {
+    match end {
+        UploadEnd::Complete => None,
+        UploadEnd::Failed(text) => Some(HubError::new(&*text)),
+        UploadEnd::ConnectionClosed => Some(text::upload_cut_off()),
+        UploadEnd::Overfull => Some(InvokeError::InboxOverfull(waiting_inbox_max_bytes).into()),
+    }
+}
+
+impl<T: DeserializeOwned> Stream for UploadStream<T> {
+    type Item = Result<T, HubError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_item(context)
+    }
+}
+
+impl<T> Drop for UploadStream<T> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.close();
+        }
+    }
+}
+
+impl<T> fmt::Debug for UploadStream<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UploadStream").field("id", &self.id).field("is_over", &self.is_over).finish_non_exhaustive()
+    }
+}

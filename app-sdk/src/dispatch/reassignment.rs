@@ -1,0 +1,106 @@
+//! Reassignment of connections: here from elsewhere, from here to elsewhere, and from one link to another.
+//!
+//! The client notices nothing of it, so neither `on_connected` nor `on_disconnected` runs.
+
+use std::mem;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::hub::Close;
+use trunkline_protocol::service::CloseConnection;
+use trunkline_protocol::wire::ITEMS_HEADER;
+
+use super::{Dispatcher, catch_panic};
+use crate::call::rehomed::{self, ITEMS_MAX_BYTES};
+use crate::call::{CallInput, Rejection};
+use crate::connection::{CallKind, Connection, ConnectionClose};
+use crate::error::HubError;
+use crate::handler::ReplyBody;
+
+impl Dispatcher {
+    /// Accepts a connection that its client knows to be open: its handshake was answered long ago.
+    pub(super) async fn accept_reassigned(self: &Arc<Self>, connection: &Arc<Connection>) {
+        let context = self.context(connection, CallKind::ConnectHook);
+        let mut taken = Ok(());
+        for hook in &self.methods.on_rehomed {
+            taken = self.run_hook(hook, &context, None).await;
+            if taken.is_err() {
+                break;
+            }
+        }
+        // Somewhere on_connected has succeeded.
+        connection.inbox().set_connected();
+        self.core.metrics().rehomed.inc();
+        if let Err(error) = taken {
+            self.log(connection, "on_rehomed", &error);
+            let close = ConnectionClose::with_error(Cause::AppError, error.to_string());
+            self.close(connection, Close { error: Some(self.close_text(&error)), allow_reconnect: true }, close);
+        }
+    }
+
+    /// Replaces a connection by the next one of its client, over another link of its proxy: the old calls are cancelled,
+    /// the items go over.
+    pub(super) fn supersede(self: &Arc<Self>, present: &Arc<Connection>, next: &Arc<Connection>) {
+        *next.items() = mem::take(&mut *present.items());
+        if self.core.remove_reassigned(present) {
+            self.abandon_calls(present);
+        }
+    }
+
+    /// Begins to hand a connection over to another app server: its calls end first.
+    pub(super) fn begin_reassignment(self: &Arc<Self>, connection: &Arc<Connection>) {
+        let needs_worker = connection.inbox().begin_reassignment();
+        if needs_worker {
+            self.spawn_worker(connection);
+        }
+    }
+
+    /// Cancels the calls of a connection that was taken over.
+    pub(super) fn abandon_calls(self: &Arc<Self>, connection: &Arc<Connection>) {
+        if self.core.abandon_calls(connection) {
+            self.spawn_worker(connection);
+        }
+    }
+
+    /// Hands a connection over whose calls have ended, or have no more time.
+    pub(super) async fn hand_over(self: &Arc<Self>, connection: &Arc<Connection>) {
+        let is_connected = connection.inbox().is_connected();
+        let items = if is_connected { self.items_of(connection).await } else { None };
+        if !self.core.remove_reassigned(connection) {
+            return;
+        }
+        let mut close = CloseConnection { connection_id: connection.shared_id(), ..CloseConnection::default() };
+        close.headers.extend(items.map(|items| (ByteString::from_static(ITEMS_HEADER), vec![items.into()])));
+        self.core.hand_over(connection.node(), close);
+        self.abandon_calls(connection);
+    }
+
+    /// Hands the remaining connections over, because the time for their calls is up.
+    pub(crate) async fn hand_over_remaining(self: &Arc<Self>) {
+        for connection in self.core.connections() {
+            if connection.inbox().is_reassigning() {
+                self.hand_over(&connection).await;
+            }
+        }
+    }
+
+    /// Counts the connections that are here, and those of them that are about to be handed over.
+    pub(crate) fn count_connections(&self) -> (usize, usize) {
+        let all = self.core.connections();
+        (all.len(), all.iter().filter(|connection| connection.inbox().is_reassigning()).count())
+    }
+
+    async fn items_of(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<String> {
+        let hook = self.methods.on_leaving.as_ref()?;
+        let context = self.context(connection, CallKind::DisconnectHook);
+        let input = CallInput { context, arguments: Vec::new(), stream_ids: Vec::new(), close: None };
+        let ran = catch_panic(async { hook.call(input).map_err(Rejection::into_error)?.await }).await;
+        let wrapped = ran.and_then(|reply| match reply.0 {
+            ReplyBody::Value(items) => rehomed::wrap(&items)
+                .ok_or_else(|| HubError::new(format!("items are over {ITEMS_MAX_BYTES} bytes and stay behind"))),
+            ReplyBody::Stream(_) => Err(HubError::new("a stream can't be handed over")),
+        });
+        wrapped.map_err(|error| self.log(connection, "on_leaving", &error)).ok()
+    }
+}

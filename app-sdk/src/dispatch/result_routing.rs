@@ -1,0 +1,122 @@
+//! Routing of client results: to methods here, and to other app servers that requested them.
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::hub::{Completion, HubMessage, HubProtocol, next_frame};
+use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
+use trunkline_protocol::service::{ClientCompletion, ClientInvocation, ErrorCompletion, ServiceMessage};
+
+use super::Dispatcher;
+use crate::connection::{Connection, short};
+use crate::encode;
+use crate::error::HubError;
+use crate::error::text;
+use crate::hub_core::{Addressee, ClientResult, TooManyRequests};
+use crate::node::Node;
+
+impl Dispatcher {
+    /// Registers the request of another app server to a client here, which the proxy has sent to the client.
+    pub(super) fn register_request(&self, node: &Node, request: ClientInvocation) {
+        let refuse = |error: ByteString| {
+            let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request.clone();
+            self.refuse_request(node, ErrorCompletion { invocation_id, connection_id, caller_server_id, error });
+        };
+        let Some(connection) = self.core.connection(&request.connection_id) else {
+            return refuse(text::disconnected(&request.connection_id).into());
+        };
+        match self.core.expect_result_for(&request) {
+            Err(TooManyRequests) => refuse("too many client results are waited for".into()),
+            // Looked up again now that the result is expected: the close either fails the request or is seen here.
+            Ok(()) if !self.core.contains(&connection) => self.abandon_requests(&connection),
+            Ok(()) => {}
+        }
+    }
+
+    /// Passes the result of a client that another app server has on to the method that requested it.
+    pub(super) fn route_remote_result(&self, completion: ClientCompletion) {
+        let ClientCompletion { invocation_id, connection_id, protocol, payload, .. } = completion;
+        let completion = HubProtocol::from_name(&protocol).and_then(|protocol| {
+            let frame = next_frame(protocol, &payload, LINK_FRAME_MAX_BYTES).ok()??;
+            match protocol.decode(&payload.slice(frame.body)) {
+                Ok(Some(HubMessage::Completion(completion))) => Some((protocol, completion)),
+                _ => None,
+            }
+        });
+        let Some((protocol, completion)) = completion else {
+            tracing::warn!(hub = %self.core.name(), id = %invocation_id, "a client's result can't be read");
+            let refusal = ClientResult::Refused("its answer can't be read".into());
+            return self.core.handle_refusal(&invocation_id, &connection_id, refusal);
+        };
+        // Its app server names the request in the frame around it.
+        let completion = Completion { invocation_id, ..completion };
+        let other_addressee = self.core.handle_result(&connection_id, protocol, &completion);
+        let (hub, id) = (self.core.name(), &completion.invocation_id);
+        tracing::debug!(hub, %id, ?other_addressee, "client result from afar");
+    }
+
+    /// Passes a refusal on to the method that requested the result; a proxy may only not know the client.
+    pub(super) fn route_refusal(&self, node: &Arc<Node>, refusal: ErrorCompletion) {
+        let ErrorCompletion { invocation_id, connection_id, error, .. } = refusal;
+        if *error == *text::does_not_exist(&connection_id) {
+            self.core.handle_unknown_client(&invocation_id, node);
+        } else if *error == *text::disconnected(&connection_id) {
+            self.core.handle_refusal(&invocation_id, &connection_id, ClientResult::Disconnected);
+        } else {
+            self.core.handle_refusal(&invocation_id, &connection_id, ClientResult::Refused(error));
+        }
+    }
+
+    /// Passes a completion that ends no upload on to the requester of the result.
+    pub(super) async fn route_result(self: &Arc<Self>, connection: &Arc<Connection>, completion: Completion) {
+        let protocol = connection.protocol();
+        match self.core.handle_result(connection.id(), protocol, &completion) {
+            None | Some(Addressee::Local(_)) => {}
+            Some(Addressee::AppServer(app_server)) => self.forward(connection, app_server, completion).await,
+            Some(Addressee::Nobody) => {
+                tracing::debug!(hub = %self.core.name(), id = %completion.invocation_id, "completion for nobody is dropped");
+            }
+            Some(Addressee::WrongClient) => {
+                tracing::warn!(hub = %self.core.name(), connection = short(connection.id()), "client answers for another");
+                self.close_with_error(
+                    connection,
+                    Cause::HubProtocol,
+                    &HubError::invalid_data("The result was asked of another connection."),
+                );
+            }
+        }
+    }
+
+    /// Fails the requests to a connection that is closed.
+    pub(super) fn abandon_requests(&self, connection: &Connection) {
+        for abandoned in self.core.fail_requests(&connection.shared_id()) {
+            let refusal = ErrorCompletion {
+                invocation_id: abandoned.id,
+                connection_id: connection.shared_id(),
+                caller_server_id: abandoned.app_server,
+                error: text::disconnected(connection.id()).into(),
+            };
+            self.refuse_request(connection.node(), refusal);
+        }
+    }
+
+    /// Tells another app server that its request will not be answered; never waits.
+    fn refuse_request(&self, node: &Node, refusal: ErrorCompletion) {
+        self.core.outbound.control(node, &ServiceMessage::ErrorCompletion(refusal));
+    }
+
+    /// Sends a result to the app server that requested it; waits as a completion does.
+    async fn forward(&self, connection: &Connection, app_server: ByteString, completion: Completion) {
+        let Completion { invocation_id, outcome, .. } = completion;
+        let protocol = connection.protocol();
+        let result = ClientCompletion {
+            invocation_id: invocation_id.clone(),
+            connection_id: connection.shared_id(),
+            caller_server_id: app_server,
+            protocol: ByteString::from_static(protocol.name()),
+            payload: encode::completion(protocol, invocation_id, outcome),
+        };
+        self.core.outbound.complete(connection.node(), &ServiceMessage::ClientCompletion(result)).await;
+    }
+}

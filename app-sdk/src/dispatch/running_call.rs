@@ -1,0 +1,224 @@
+//! Running call, until it is answered.
+//!
+//! ```text
+//!  method ──value, error──────────────► forgotten ──► completion queued ──► done: the next may start
+//!     └───stream──► item, item, … ──────────▲
+//!                    └─ cancelled: the stream is dropped
+//! ```
+//!
+//! It is forgotten before its completion is queued, because the client may use its id anew when it reads that. It is done
+//! only after that, so that calls which run one after the other are answered in that order.
+
+use std::mem;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use bytestring::ByteString;
+use futures_util::future::CatchUnwind;
+use futures_util::{FutureExt, StreamExt};
+use trunkline_protocol::hub::{Outcome, Payload};
+use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
+
+use super::Dispatcher;
+use crate::connection::{CallScope, Connection, ReplyKind, short};
+use crate::encode;
+use crate::error::HubError;
+use crate::error::text;
+use crate::handler::{ItemStream, Method, Reply, ReplyBody, ReplyFuture};
+use crate::metrics::{CallOutcome, Counted};
+
+/// Bound on what surrounds a result in its frame: ids, target and headers, which are the client's and thus small.
+const ENVELOPE_MAX_BYTES: usize = 256 * 1024;
+
+/// A running call; done when dropped.
+pub(super) struct RunningCall {
+    dispatcher: Arc<Dispatcher>,
+    scope: Arc<CallScope>,
+    target: ByteString,
+    /// The method of this name, if there is one.
+    method: Option<Arc<Method>>,
+    since: Instant,
+    stream_ids: Vec<ByteString>,
+    reply_kind: ReplyKind,
+    is_forgotten: bool,
+    _counted: Counted,
+}
+
+/// A running call that is answered with a stream.
+pub(super) struct RunningStream {
+    call: RunningCall,
+    items: ItemStream,
+}
+
+impl RunningCall {
+    pub(super) fn new(
+        dispatcher: &Arc<Dispatcher>,
+        scope: Arc<CallScope>,
+        target: ByteString,
+        method: Option<Arc<Method>>,
+        stream_ids: Vec<ByteString>,
+        reply_kind: ReplyKind,
+    ) -> Self {
+        let (_counted, since) = (Counted::new(&dispatcher.core.metrics().running), Instant::now());
+        let (dispatcher, is_forgotten) = (Arc::clone(dispatcher), false);
+        Self { dispatcher, scope, target, method, since, stream_ids, reply_kind, is_forgotten, _counted }
+    }
+
+    pub(super) fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Waits for the method, and answers. A call for a stream that is cancelled is dropped as it is.
+    pub(super) async fn wait(self, replying: CatchUnwind<AssertUnwindSafe<ReplyFuture>>) {
+        let ran = match self.reply_kind {
+            ReplyKind::Result => Some(replying.await),
+            ReplyKind::Stream => {
+                let cancellation = self.scope.cancellation().clone();
+                cancellation.run_until_cancelled_owned(replying).await
+            }
+        };
+        match ran {
+            None => {
+                self.count(CallOutcome::Cancelled);
+                self.complete(Outcome::Void).await;
+            }
+            Some(ran) => {
+                if let Some(stream) = self.answer(ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)))).await
+                {
+                    stream.send().await;
+                }
+            }
+        }
+    }
+
+    /// Answers with the outcome of the method, or returns the stream that must be sent.
+    pub(super) async fn answer(self, ran: Result<Reply, HubError>) -> Option<RunningStream> {
+        match (ran.map(|Reply(body)| body), self.reply_kind) {
+            (Ok(ReplyBody::Stream(items)), ReplyKind::Stream) => return Some(RunningStream { call: self, items }),
+            (Ok(ReplyBody::Value(payload)), ReplyKind::Result) => self.value(payload).await,
+            (Ok(_), _) => {
+                self.count(CallOutcome::Failed);
+                let text = text::no_stream(&self.target);
+                self.complete(Outcome::Error(text.into())).await;
+            }
+            (Err(error), _) => self.failed(&error).await,
+        }
+        None
+    }
+
+    /// Answers a call that can't be bound to a method and its parameters.
+    pub(super) async fn unbound(self, text: String) {
+        self.count(CallOutcome::Unbound);
+        let (hub, connection) = (self.dispatcher.core.name(), short(self.connection().id()));
+        tracing::debug!(hub, connection, text, "call can't be bound");
+        self.complete(Outcome::Error(text.into())).await;
+    }
+
+    /// Answers a call whose method failed.
+    pub(super) async fn failed(self, error: &HubError) {
+        self.count(CallOutcome::Failed);
+        self.dispatcher.log(self.connection(), &self.target, error);
+        let text = text::invoking_failed(&self.target, error, self.dispatcher.settings.detailed_errors);
+        self.complete(Outcome::Error(text.into())).await;
+    }
+
+    async fn value(self, payload: Payload) {
+        if let Err(error) = check_size(&payload) {
+            return self.failed(&error).await;
+        }
+        self.count(CallOutcome::Ok);
+        self.complete(Outcome::Value(payload)).await;
+    }
+
+    async fn complete(mut self, outcome: Outcome) {
+        self.forget();
+        let Some(id) = self.scope.invocation_id() else { return };
+        let (core, connection) = (&self.dispatcher.core, self.connection());
+        if core.contains(connection) {
+            core.complete(connection, encode::completion(connection.protocol(), id.clone(), outcome)).await;
+        }
+    }
+
+    async fn send_items(&self, mut items: ItemStream) -> Result<(), HubError> {
+        let (core, connection) = (&self.dispatcher.core, self.connection());
+        let id = self.scope.invocation_id().cloned().unwrap_or_default();
+        while let Some(item) = items.next().await {
+            let item = item?;
+            check_size(&item)?;
+            if !core.send_item(connection, encode::item(connection.protocol(), id.clone(), item)).await {
+                break;
+            }
+            core.metrics().items_down.inc();
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        if mem::replace(&mut self.is_forgotten, true) {
+            return;
+        }
+        let connection = self.connection();
+        let wakers = {
+            let mut inbox = connection.inbox();
+            let (calls, flow) = inbox.calls();
+            let wakers = calls.forget(&self.scope, &self.stream_ids, flow);
+            self.dispatcher.core.apply_flow_control(connection, &mut inbox);
+            wakers
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn count(&self, outcome: CallOutcome) {
+        self.dispatcher.count_call(self.method.as_deref(), outcome, self.since.elapsed());
+    }
+
+    fn connection(&self) -> &Arc<Connection> {
+        self.scope.connection()
+    }
+}
+
+impl Drop for RunningCall {
+    fn drop(&mut self) {
+        self.forget();
+        let connection = self.connection();
+        let needs_worker = connection.inbox().release(self.scope.state(), &self.dispatcher.core.limits);
+        if needs_worker {
+            self.dispatcher.spawn_worker(connection);
+        }
+    }
+}
+
+impl RunningStream {
+    /// Sends the items as the link takes them, until they end, fail or are cancelled.
+    pub(super) async fn send(self) {
+        let Self { call, items } = self;
+        let _counted = Counted::new(&call.dispatcher.core.metrics().streams);
+        let cancellation = call.scope.cancellation().clone();
+        let sending = AssertUnwindSafe(call.send_items(items)).catch_unwind();
+        let (sent, good) = match cancellation.run_until_cancelled(sending).await {
+            None => (Ok(()), CallOutcome::Cancelled),
+            Some(sent) => (sent.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic))), CallOutcome::Ok),
+        };
+        match sent {
+            Ok(()) => {
+                call.count(good);
+                call.complete(Outcome::Void).await;
+            }
+            Err(error) => {
+                call.count(CallOutcome::Failed);
+                call.dispatcher.log(call.connection(), &call.target, &error);
+                let text = text::streaming_failed(&error, call.dispatcher.settings.detailed_errors);
+                call.complete(Outcome::Error(text.into())).await;
+            }
+        }
+    }
+}
+
+fn check_size(payload: &Payload) -> Result<(), HubError> {
+    if payload.as_bytes().len() + ENVELOPE_MAX_BYTES > LINK_FRAME_MAX_BYTES {
+        return Err(HubError::invalid_data("The result is too large for a link."));
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! Texts that clients read, word for word as the official server writes them.
+
+use crate::error::{HubError, InvokeError};
+
+/// Text for a method that failed while it ran.
+pub(crate) fn invoking_failed(target: &str, error: &HubError, detailed: bool) -> String {
+    error.describe(&format!("An unexpected error occurred invoking '{target}' on the server."), detailed)
+}
+
+/// Text for a call that can't be bound to a method and its arguments.
+pub(crate) fn binding_failed(target: &str, error: &HubError, detailed: bool) -> String {
+    error.describe(&format!("Failed to invoke '{target}' due to an error on the server."), detailed)
+}
+
+/// Error of a call to a method that isn't there.
+pub(crate) fn no_such_method() -> HubError {
+    HubError::new("Method does not exist.")
+}
+
+/// Error of a call with too many or too few arguments.
+pub(crate) fn argument_count(provided: usize, expected: usize) -> HubError {
+    HubError::invalid_data(format!("Invocation provides {provided} argument(s) but target expects {expected}."))
+}
+
+/// Error of a call whose streams no parameter takes.
+pub(crate) fn stream_count(provided: usize, expected: usize) -> HubError {
+    HubError::new(format!("Client sent {provided} stream(s), Hub method expects {expected}."))
+}
+
+/// Text for a streaming invocation of a method that doesn't stream.
+pub(crate) fn not_streaming(target: &str) -> String {
+    format!("The client attempted to invoke the non-streaming '{target}' method with a streaming invocation.")
+}
+
+/// Text for a plain invocation of a method that streams.
+pub(crate) fn streaming(target: &str) -> String {
+    format!("The client attempted to invoke the streaming '{target}' method with a non-streaming invocation.")
+}
+
+/// Text for a stream that failed.
+pub(crate) fn streaming_failed(error: &HubError, detailed: bool) -> String {
+    error.describe("An error occurred on the server while streaming results.", detailed)
+}
+
+/// Text for a filter that returned no stream.
+pub(crate) fn no_stream(target: &str) -> String {
+    format!("The value returned by the streaming method '{target}' is not a ChannelReader<> or IAsyncEnumerable<>.")
+}
+
+/// Text for a call with an id that is in use, its own or that of a stream.
+pub(crate) fn id_in_use(id: &str) -> String {
+    format!("Invocation ID '{id}' is already in use.")
+}
+
+/// Error of an upload item that its method can't deserialize.
+pub(crate) fn item_not_bound() -> HubError {
+    HubError::new("Failed to bind Stream message.")
+}
+
+/// Error of an upload whose connection was closed.
+pub(crate) fn upload_cut_off() -> HubError {
+    HubError::named("OperationCanceledException", "The connection ended before the upload did.")
+}
+
+/// Text for a client that does not exist.
+pub(crate) fn does_not_exist(connection_id: &str) -> String {
+    InvokeError::DoesNotExist(connection_id.to_owned()).to_string()
+}
+
+/// Text for a client that has disconnected.
+pub(crate) fn disconnected(connection_id: &str) -> String {
+    InvokeError::Disconnected(connection_id.to_owned()).to_string()
+}
+
+/// Error of a message over the limit.
+pub(crate) fn message_too_large(limit: usize) -> HubError {
+    HubError::invalid_data(format!(
+        "The maximum message size of {limit}B was exceeded. The message size can be configured in AddHubOptions."
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::hub::CLOSED_WITH_ERROR;
+
+    use super::*;
+
+    #[test]
+    fn texts_equal_the_official_ones() {
+        assert_eq!(
+            binding_failed("Nope", &no_such_method(), false),
+            "Failed to invoke 'Nope' due to an error on the server. HubException: Method does not exist."
+        );
+        assert_eq!(
+            binding_failed("Add", &argument_count(1, 2), false),
+            "Failed to invoke 'Add' due to an error on the server."
+        );
+        assert_eq!(
+            binding_failed("Add", &argument_count(1, 2), true),
+            "Failed to invoke 'Add' due to an error on the server. InvalidDataException: Invocation provides 1 argument(s) but target expects 2."
+        );
+        assert_eq!(
+            invoking_failed("Add", &stream_count(1, 0), false),
+            "An unexpected error occurred invoking 'Add' on the server. HubException: Client sent 1 stream(s), Hub method expects 0."
+        );
+        assert_eq!(
+            not_streaming("Add"),
+            "The client attempted to invoke the non-streaming 'Add' method with a streaming invocation."
+        );
+        assert_eq!(
+            streaming("Count"),
+            "The client attempted to invoke the streaming 'Count' method with a non-streaming invocation."
+        );
+        assert_eq!(
+            streaming_failed(&HubError::named("TimeoutException", "late"), false),
+            "An error occurred on the server while streaming results."
+        );
+        assert_eq!(
+            streaming_failed(&HubError::new("late"), false),
+            "An error occurred on the server while streaming results. HubException: late"
+        );
+        assert_eq!(id_in_use("7"), "Invocation ID '7' is already in use.");
+        assert_eq!(does_not_exist("c1"), "Connection 'c1' does not exist.");
+        assert_eq!(disconnected("c1"), "Connection 'c1' disconnected.");
+        assert_eq!(
+            message_too_large(32768).describe(CLOSED_WITH_ERROR, true),
+            "Connection closed with an error. InvalidDataException: The maximum message size of 32768B was exceeded. The message size can be configured in AddHubOptions."
+        );
+    }
+}

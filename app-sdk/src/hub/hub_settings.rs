@@ -1,0 +1,80 @@
+//! Settings of a hub, and the checks that hubs and raw endpoints share.
+
+use std::time::Duration;
+
+use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::manifest::{Authentication, HubManifest, SlowClients, Transport};
+
+use crate::connection::Limits;
+use crate::error::BuildError;
+
+/// Settings of a hub.
+#[derive(Debug, Clone)]
+pub(crate) struct HubSettings {
+    pub(crate) protocols: Vec<HubProtocol>,
+    pub(crate) transports: Vec<Transport>,
+    pub(crate) keep_alive_interval: Duration,
+    pub(crate) client_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) detailed_errors: bool,
+    pub(crate) slow_clients: SlowClients,
+    pub(crate) requires_authentication: bool,
+    pub(crate) close_on_token_expiry: bool,
+    pub(crate) limits: Limits,
+}
+
+/// Checks a path, and returns the name of its endpoint: the path's last segment, or the given name.
+pub(crate) fn checked_name(path: &str, name: Option<&str>) -> Result<String, BuildError> {
+    let segment = path.strip_prefix('/').and_then(|rest| rest.rsplit('/').next());
+    let bad_path = || BuildError::Path(path.to_owned());
+    let segment = segment.ok_or_else(bad_path)?;
+    if path.contains(['?', '#']) || (segment.is_empty() && path != "/") {
+        return Err(bad_path());
+    }
+    let name = name.unwrap_or(segment);
+    if name.is_empty() { Err(BuildError::NoName(path.to_owned())) } else { Ok(name.to_owned()) }
+}
+
+impl HubSettings {
+    pub(super) fn manifest(&self, name: &str, path: &str) -> HubManifest {
+        HubManifest {
+            protocols: self.protocols.iter().map(|protocol| protocol.name().to_owned()).collect(),
+            transports: self.transports.clone(),
+            message_max_bytes: self.limits.message_max_bytes,
+            keep_alive_interval_ms: millis(self.keep_alive_interval),
+            client_timeout_ms: millis(self.client_timeout),
+            handshake_timeout_ms: millis(self.handshake_timeout),
+            detailed_errors: self.detailed_errors,
+            slow_clients: self.slow_clients,
+            authentication: match self.requires_authentication {
+                true => Authentication::Required,
+                false => Authentication::Optional,
+            },
+            close_on_token_expiry: self.close_on_token_expiry,
+            ..HubManifest::new(name, path)
+        }
+    }
+}
+
+/// Milliseconds of a duration, for manifests.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Default for HubSettings {
+    fn default() -> Self {
+        let manifest = HubManifest::new("", "");
+        Self {
+            protocols: HubProtocol::ALL.to_vec(),
+            transports: manifest.transports,
+            keep_alive_interval: Duration::from_millis(manifest.keep_alive_interval_ms),
+            client_timeout: Duration::from_millis(manifest.client_timeout_ms),
+            handshake_timeout: Duration::from_millis(manifest.handshake_timeout_ms),
+            detailed_errors: manifest.detailed_errors,
+            slow_clients: manifest.slow_clients,
+            requires_authentication: false,
+            close_on_token_expiry: false,
+            limits: Limits::default(),
+        }
+    }
+}

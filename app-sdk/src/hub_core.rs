@@ -1,0 +1,301 @@
+//! Core of one hub, shared by its dispatcher and by the app's code: connections, proxies, awaited answers.
+//!
+//! ```text
+//!            ┌─ Registry: the client connections that are here
+//!  HubCore ──┼─ Outbound: the proxies, and the queues to them
+//!            ├─ Acks: acknowledgements that are awaited
+//!            └─ ClientResults: results of clients that are awaited
+//! ```
+//!
+//! Each part is a plain value behind its own lock, held for one step at a time. Nothing here runs the app's code: where a
+//! connection's inbox needs a worker, the method returns `true` and its caller starts one.
+
+mod acks;
+mod registry;
+mod result_requests;
+mod result_wait;
+
+use std::sync::{Arc, Mutex, RwLock};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use tokio::time::Instant;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::hub::{Close, Completion, HubMessage, HubProtocol};
+use trunkline_protocol::service::{
+    Ack, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, DataType, FlowOperation,
+    FlowSubject, ServiceMessage,
+};
+use trunkline_protocol::wire::MIGRATE_TO_HEADER;
+
+use crate::connection::{CallScope, Connection, ConnectionClose, Inbox, Limits, LinkId};
+use crate::encode;
+use crate::metrics::HubMetrics;
+use crate::node::Node;
+use crate::outbound::Outbound;
+use crate::sync::{lock, read, write};
+
+use acks::Acks;
+pub(crate) use acks::ExpectedAck;
+use registry::Registry;
+use result_requests::ClientResults;
+pub(crate) use result_requests::{AbandonedRequest, Addressee, ClientResult, ExpectedResult, TooManyRequests};
+pub(crate) use result_wait::{InboxOverfull, ResultWait};
+
+/// Core of one hub.
+pub(crate) struct HubCore {
+    pub(crate) instance: Arc<str>,
+    pub(crate) protocols: Vec<HubProtocol>,
+    pub(crate) limits: Limits,
+    pub(crate) outbound: Outbound,
+    registry: RwLock<Registry>,
+    acks: Mutex<Acks>,
+    client_results: Mutex<ClientResults>,
+}
+
+impl HubCore {
+    pub(crate) fn new(instance: Arc<str>, protocols: Vec<HubProtocol>, limits: Limits, outbound: Outbound) -> Self {
+        let (registry, acks, client_results) = (RwLock::default(), Mutex::default(), Mutex::default());
+        Self { instance, protocols, limits, outbound, registry, acks, client_results }
+    }
+
+    /// Name of the hub.
+    pub(crate) fn name(&self) -> &str {
+        &self.outbound.name
+    }
+
+    pub(crate) fn metrics(&self) -> &HubMetrics {
+        &self.outbound.metrics
+    }
+
+    /// Fails what is awaited from a proxy that has no links any more.
+    pub(crate) fn handle_node_lost(&self, node: &Arc<Node>) {
+        lock(&self.acks).fail_node(node);
+        lock(&self.client_results).fail_node(node);
+    }
+}
+
+/// Connections: registry and closes.
+impl HubCore {
+    /// Registers a connection. Fails with the present connection of the same id, which stays.
+    pub(crate) fn insert(&self, connection: &Arc<Connection>) -> Result<(), Arc<Connection>> {
+        write(&self.registry).insert(connection)
+    }
+
+    pub(crate) fn connection(&self, id: &str) -> Option<Arc<Connection>> {
+        read(&self.registry).get(id).map(Arc::clone)
+    }
+
+    /// Whether this very connection is here, not only its id.
+    pub(crate) fn contains(&self, connection: &Arc<Connection>) -> bool {
+        read(&self.registry).contains(connection)
+    }
+
+    pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
+        read(&self.registry).iter().map(Arc::clone).collect()
+    }
+
+    /// The connections whose home is this link.
+    pub(crate) fn connections_at_home(&self, link: LinkId) -> Vec<Arc<Connection>> {
+        read(&self.registry).at_home(link)
+    }
+
+    /// Closes a connection from this side, once: a hub close message, then the close. What waits in its inbox is dropped.
+    /// Returns whether a worker must start.
+    #[must_use = "a worker must start"]
+    pub(crate) fn close(&self, connection: &Arc<Connection>, message: Close, close: ConnectionClose) -> bool {
+        let payload = encode::message(connection.protocol(), &HubMessage::Close(message));
+        self.close_after(connection, payload, DataType::Close, close)
+    }
+
+    /// Closes a connection whose handshake is refused: it gets no close message. Returns whether a worker must start.
+    #[must_use = "a worker must start"]
+    pub(crate) fn refuse_handshake(&self, connection: &Arc<Connection>, answer: Bytes) -> bool {
+        let close = ConnectionClose::new(Cause::AppHandshakeRefused);
+        self.close_after(connection, answer, DataType::Handshake, close)
+    }
+
+    /// Removes a connection that the other side has closed, once. What waits in its inbox is still handled. Returns
+    /// whether a worker must start.
+    #[must_use = "a worker must start"]
+    pub(crate) fn handle_closed(&self, connection: &Arc<Connection>, close: ConnectionClose) -> bool {
+        if !self.remove(connection) {
+            return false;
+        }
+        self.outbound.count_closed(connection.id(), &close);
+        connection.cancel();
+        connection.inbox().close(close)
+    }
+
+    /// Removes a connection that another app server or link takes over, without a close. Returns `false` if it is not here.
+    pub(crate) fn remove_reassigned(&self, connection: &Arc<Connection>) -> bool {
+        let was_here = self.remove(connection);
+        if was_here {
+            self.metrics().connections.dec();
+        }
+        was_here
+    }
+
+    /// Cancels the calls of a connection that was taken over. Returns whether a worker must start.
+    #[must_use = "a worker must start"]
+    pub(crate) fn abandon_calls(&self, connection: &Arc<Connection>) -> bool {
+        connection.cancel();
+        connection.inbox().close_reassigned()
+    }
+
+    fn remove(&self, connection: &Arc<Connection>) -> bool {
+        write(&self.registry).remove(connection)
+    }
+
+    fn close_after(
+        &self,
+        connection: &Arc<Connection>,
+        last_payload: Bytes,
+        data_type: DataType,
+        close: ConnectionClose,
+    ) -> bool {
+        if !self.remove(connection) {
+            return false;
+        }
+        self.outbound.count_closed(connection.id(), &close);
+        let node = connection.node();
+        self.outbound.control(node, &connection_data(connection, last_payload, data_type));
+        self.outbound.close_at_proxy(node, connection.shared_id(), close.cause, None);
+        connection.cancel();
+        let mut inbox = connection.inbox();
+        inbox.discard();
+        inbox.close(close)
+    }
+}
+
+/// Frames to connections and proxies.
+impl HubCore {
+    /// Queues the answer to the connection's handshake; never waits.
+    pub(crate) fn answer_handshake(&self, connection: &Connection, payload: Bytes) {
+        let data = connection_data(connection, payload, DataType::Handshake);
+        self.outbound.control(connection.node(), &data);
+    }
+
+    /// Queues a completion for the connection; waits only when sends and results have filled everything.
+    pub(crate) async fn complete(&self, connection: &Connection, payload: Bytes) {
+        let data = connection_data(connection, payload, DataType::Invocation);
+        self.outbound.complete(connection.node(), &data).await;
+    }
+
+    /// Queues a stream item for the connection; waits while its send link is full. Returns `false` if there is no link.
+    pub(crate) async fn send_item(&self, connection: &Connection, payload: Bytes) -> bool {
+        let frame = connection_data(connection, payload, DataType::Invocation).to_frame();
+        self.outbound.send(connection.node(), &frame).await
+    }
+
+    /// Asks the proxy to pause or resume the client, if that is due; never waits. Called with the inbox under its lock,
+    /// or a later request could overtake an earlier one.
+    pub(crate) fn apply_flow_control(&self, connection: &Connection, inbox: &mut Inbox<CallScope>) {
+        if let Some(operation) = inbox.poll_flow(&self.limits) {
+            self.outbound.control_flow(connection.node(), connection.shared_id(), operation);
+        }
+    }
+
+    /// Offers a connection to its proxy for another app server; never waits.
+    pub(crate) fn hand_over(&self, node: &Node, mut close: CloseConnection) {
+        close.headers.push((MIGRATE_TO_HEADER.into(), vec![ByteString::new()]));
+        self.outbound.control(node, &ServiceMessage::CloseConnection(close));
+    }
+
+    /// Tells all proxies that this app server is about to stop: they ask for their connections.
+    pub(crate) fn announce_shutdown(&self) {
+        let message = ConnectionFlowControl {
+            connection_id: ByteString::new(),
+            subject: FlowSubject::Server,
+            operation: FlowOperation::Offline,
+        };
+        for node in self.outbound.nodes().iter() {
+            self.outbound.control(node, &ServiceMessage::ConnectionFlowControl(message.clone()));
+        }
+    }
+}
+
+/// Acknowledgements and client results.
+impl HubCore {
+    /// Registers a request to a node that will be acknowledged.
+    pub(crate) fn expect_ack(&self, node: &Arc<Node>) -> ExpectedAck<'_> {
+        ExpectedAck::new(&self.acks, node)
+    }
+
+    /// Passes an acknowledgement on; one that nobody waits for is dropped.
+    pub(crate) fn handle_ack(&self, ack: Ack) {
+        let sender = lock(&self.acks).take(ack.ack_id);
+        if let Some(sender) = sender {
+            let _ = sender.send(ack);
+        }
+    }
+
+    /// Registers a request to a client that is here.
+    pub(crate) fn expect_result(&self, connection_id: &ByteString) -> Result<ExpectedResult<'_>, TooManyRequests> {
+        let registered = lock(&self.client_results).request(connection_id, self.limits.client_results_max)?;
+        Ok(ExpectedResult::new(&self.client_results, registered))
+    }
+
+    /// Registers a request to a client that one of the asked proxies may have.
+    pub(crate) fn expect_remote_result(
+        &self,
+        connection_id: &ByteString,
+        asked: Vec<Arc<Node>>,
+    ) -> Result<ExpectedResult<'_>, TooManyRequests> {
+        let max = self.limits.client_results_max;
+        let registered = lock(&self.client_results).request_remote(connection_id, &self.instance, asked, max)?;
+        Ok(ExpectedResult::new(&self.client_results, registered))
+    }
+
+    /// Registers the request of another app server to a client that is here.
+    pub(crate) fn expect_result_for(&self, request: &ClientInvocation) -> Result<(), TooManyRequests> {
+        let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
+        let (app_server, id) = (caller_server_id.clone(), invocation_id.clone());
+        let max = self.limits.client_results_max;
+        lock(&self.client_results).request_for(app_server, id, connection_id.clone(), max, Instant::now())
+    }
+
+    /// Passes a client's completion on to the method here that waits for it; the caller handles other addressees.
+    pub(crate) fn handle_result(
+        &self,
+        connection_id: &str,
+        protocol: HubProtocol,
+        completion: &Completion,
+    ) -> Option<Addressee> {
+        let addressee = lock(&self.client_results).complete(&completion.invocation_id, connection_id);
+        let Addressee::Local(sender) = addressee else { return Some(addressee) };
+        // A method that has stopped waiting in this moment wants no result.
+        let _ = sender.send(ClientResult::Completed(protocol, completion.outcome.clone()));
+        None
+    }
+
+    /// Notes that a proxy does not have the client that a request is for.
+    pub(crate) fn handle_unknown_client(&self, invocation_id: &str, node: &Arc<Node>) {
+        lock(&self.client_results).deny(invocation_id, node);
+    }
+
+    /// Fails a request of a method here.
+    pub(crate) fn handle_refusal(&self, invocation_id: &str, connection_id: &str, refusal: ClientResult) {
+        lock(&self.client_results).refuse(invocation_id, connection_id, refusal);
+    }
+
+    /// Fails the requests to a connection that is closed. Returns those of other app servers, which must be told.
+    pub(crate) fn fail_requests(&self, connection_id: &ByteString) -> Vec<AbandonedRequest> {
+        lock(&self.client_results).fail_connection(connection_id)
+    }
+
+    /// Number of client result requests that are open.
+    #[cfg(test)]
+    pub(crate) fn open_requests(&self) -> usize {
+        lock(&self.client_results).len()
+    }
+}
+
+fn connection_data(connection: &Connection, payload: Bytes, data_type: DataType) -> ServiceMessage {
+    ServiceMessage::ConnectionData(ConnectionData {
+        connection_id: connection.shared_id(),
+        payload,
+        data_type: data_type.number(),
+        is_partial: false,
+    })
+}

@@ -1,0 +1,122 @@
+//! Acknowledgements of proxies that are awaited.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::oneshot;
+use trunkline_protocol::service::Ack;
+
+use crate::node::Node;
+use crate::sync::lock;
+
+/// The requests of a hub that await their acknowledgement. A pure value; its lock is the caller's.
+#[derive(Debug, Default)]
+pub(super) struct Acks {
+    latest: u32,
+    waiting: HashMap<i64, WaitingAck>,
+}
+
+#[derive(Debug)]
+struct WaitingAck {
+    node: Arc<Node>,
+    sender: oneshot::Sender<Ack>,
+}
+
+/// An acknowledgement to come; forgotten when dropped.
+#[derive(Debug)]
+pub(crate) struct ExpectedAck<'a> {
+    acks: &'a Mutex<Acks>,
+    id: i64,
+    receiver: oneshot::Receiver<Ack>,
+}
+
+impl Acks {
+    /// Registers a request to a node. Returns its id, and where the acknowledgement arrives.
+    fn expect(&mut self, node: &Arc<Node>) -> (i64, oneshot::Receiver<Ack>) {
+        // Azure's ids are positive int32; after two thousand million the old ones are long forgotten.
+        let id = i64::from(self.latest % (i32::MAX as u32)) + 1;
+        self.latest = self.latest.wrapping_add(1);
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.insert(id, WaitingAck { node: Arc::clone(node), sender });
+        (id, receiver)
+    }
+
+    /// Takes the request that an acknowledgement is for; `None` if nobody waits for it.
+    pub(super) fn take(&mut self, id: i64) -> Option<oneshot::Sender<Ack>> {
+        self.waiting.remove(&id).map(|waiting| waiting.sender)
+    }
+
+    /// Fails the requests to a node that has no links any more.
+    pub(super) fn fail_node(&mut self, node: &Arc<Node>) {
+        self.waiting.retain(|_, waiting| !Arc::ptr_eq(&waiting.node, node));
+    }
+}
+
+impl<'a> ExpectedAck<'a> {
+    pub(super) fn new(acks: &'a Mutex<Acks>, node: &Arc<Node>) -> Self {
+        let (id, receiver) = lock(acks).expect(node);
+        Self { acks, id, receiver }
+    }
+
+    /// The id to ask with.
+    pub(crate) fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// Waits for the acknowledgement; `None` when the node is lost.
+    pub(crate) async fn received(&mut self) -> Option<Ack> {
+        (&mut self.receiver).await.ok()
+    }
+}
+
+impl Drop for ExpectedAck<'_> {
+    fn drop(&mut self) {
+        lock(self.acks).take(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::service::AckStatus;
+
+    use super::*;
+
+    fn node(name: &str) -> Arc<Node> {
+        Arc::new(Node::new(name, "boot", true))
+    }
+
+    #[test]
+    fn an_acknowledgement_is_taken_once() {
+        let mut acks = Acks::default();
+        let (id, mut receiver) = acks.expect(&node("a"));
+        acks.take(id).unwrap().send(Ack { ack_id: id, status: AckStatus::Ok, message: None }).unwrap();
+        assert_eq!(receiver.try_recv().unwrap().ack_id, id);
+        assert!(acks.take(id).is_none());
+    }
+
+    #[test]
+    fn ids_are_positive_int32_and_begin_anew_after_the_last() {
+        let (mut acks, node) = (Acks { latest: i32::MAX as u32 - 1, ..Acks::default() }, node("a"));
+        assert_eq!(acks.expect(&node).0, i64::from(i32::MAX));
+        assert_eq!(acks.expect(&node).0, 1);
+    }
+
+    #[test]
+    fn a_lost_node_fails_its_own_requests_only() {
+        let (mut acks, lost, other) = (Acks::default(), node("a"), node("b"));
+        let (_, mut of_lost) = acks.expect(&lost);
+        let (_, mut of_other) = acks.expect(&other);
+        acks.fail_node(&lost);
+        assert_eq!(of_lost.try_recv().unwrap_err(), oneshot::error::TryRecvError::Closed);
+        assert_eq!(of_other.try_recv().unwrap_err(), oneshot::error::TryRecvError::Empty);
+    }
+
+    #[test]
+    fn a_dropped_expectation_is_forgotten() {
+        let acks = Mutex::new(Acks::default());
+        let expected = ExpectedAck::new(&acks, &node("a"));
+        let id = expected.id();
+        drop(expected);
+        assert!(lock(&acks).take(id).is_none());
+    }
+}

@@ -1,0 +1,113 @@
+//! Registry of the client connections that one hub has here. A pure value; its lock is the caller's.
+
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use crate::connection::{Connection, LinkId};
+
+/// The connections of a hub by their ids. The caller that removes a connection is the one that closes it.
+#[derive(Debug, Default)]
+pub(super) struct Registry(HashSet<RegistryEntry>);
+
+/// A connection that is found by its id; a set of these costs eight bytes each, a map would repeat the id.
+#[derive(Debug)]
+struct RegistryEntry(Arc<Connection>);
+
+impl Registry {
+    /// Adds a connection. Fails with the present connection of the same id, which stays.
+    pub(super) fn insert(&mut self, connection: &Arc<Connection>) -> Result<(), Arc<Connection>> {
+        if let Some(present) = self.get(connection.id()) {
+            return Err(Arc::clone(present));
+        }
+        self.0.insert(RegistryEntry(Arc::clone(connection)));
+        Ok(())
+    }
+
+    /// Removes this very connection. Returns `false` if it is not here any more.
+    pub(super) fn remove(&mut self, connection: &Arc<Connection>) -> bool {
+        self.contains(connection) && self.0.remove(connection.id())
+    }
+
+    pub(super) fn get(&self, id: &str) -> Option<&Arc<Connection>> {
+        self.0.get(id).map(|RegistryEntry(connection)| connection)
+    }
+
+    /// Whether this very connection is here, not only its id.
+    pub(super) fn contains(&self, connection: &Arc<Connection>) -> bool {
+        self.get(connection.id()).is_some_and(|present| Arc::ptr_eq(present, connection))
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Connection>> {
+        self.0.iter().map(|RegistryEntry(connection)| connection)
+    }
+
+    /// The connections whose home is this link. Looks at all of them: links end seldom.
+    pub(super) fn at_home(&self, link: LinkId) -> Vec<Arc<Connection>> {
+        self.iter().filter(|connection| connection.home() == link).map(Arc::clone).collect()
+    }
+}
+
+impl Borrow<str> for RegistryEntry {
+    fn borrow(&self) -> &str {
+        self.0.id()
+    }
+}
+
+impl Hash for RegistryEntry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id().hash(state);
+    }
+}
+
+impl PartialEq for RegistryEntry {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id() == other.0.id()
+    }
+}
+
+impl Eq for RegistryEntry {}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::hub::HubProtocol;
+    use trunkline_protocol::service::OpenConnection;
+
+    use super::*;
+    use crate::connection::connect_request_of;
+    use crate::node::Node;
+
+    fn connection(id: &'static str, home: u64) -> Arc<Connection> {
+        let request = connect_request_of(OpenConnection { connection_id: id.into(), ..OpenConnection::default() });
+        let node = Arc::new(Node::new("node", "boot", true));
+        Arc::new(Connection::new(request, HubProtocol::Json, LinkId(home), node))
+    }
+
+    #[test]
+    fn the_first_connection_with_an_id_stays_until_it_is_removed() {
+        let mut registry = Registry::default();
+        let (first, second) = (connection("c1", 1), connection("c1", 1));
+        registry.insert(&first).unwrap();
+        assert!(Arc::ptr_eq(&registry.insert(&second).unwrap_err(), &first));
+        assert!(registry.contains(&first) && !registry.contains(&second));
+        assert!(!registry.remove(&second), "another connection with this id is here");
+        assert!(registry.remove(&first));
+        assert!(!registry.remove(&first), "only one caller closes it");
+        registry.insert(&second).unwrap();
+        assert!(Arc::ptr_eq(registry.get("c1").unwrap(), &second));
+    }
+
+    #[test]
+    fn connections_are_found_by_their_home_link() {
+        let mut registry = Registry::default();
+        for (id, home) in [("c1", 1), ("c2", 2), ("c3", 1)] {
+            registry.insert(&connection(id, home)).unwrap();
+        }
+        let mut ids: Vec<_> = registry.at_home(LinkId(1)).iter().map(|connection| connection.id().to_owned()).collect();
+        ids.sort();
+        assert_eq!(ids, ["c1", "c3"]);
+        assert_eq!(registry.iter().count(), 3);
+        assert!(registry.get("c4").is_none());
+    }
+}

@@ -1,0 +1,215 @@
+//! Outbound side of one hub or raw endpoint: which proxies there are, and what goes to each.
+//!
+//! ```text
+//!  clients, groups, results ──► Outbound ──► Node (one proxy) ──► LinkOutbox of its send link ──► link writer
+//! ```
+//!
+//! Everything for one proxy goes through one queue, the outbox of its send link: that gives one order, whatever the
+//! kinds. Sockets are read and written elsewhere.
+
+mod proxies;
+mod replay_buffer;
+
+use std::sync::{Arc, RwLock};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use tokio::time::Instant;
+use trunkline_link::LinkOutbox;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
+use trunkline_protocol::service::{CloseConnection, ConnectionFlowControl, FlowOperation, FlowSubject, ServiceMessage};
+use trunkline_protocol::wire::CAUSE_HEADER;
+
+use crate::connection::{ConnectionClose, short};
+use crate::error::SendError;
+use crate::metrics::HubMetrics;
+use crate::node::Node;
+use crate::sync::{read, write};
+
+use proxies::Proxies;
+
+/// Error for the later of two connections with one id, which needs two nodes with one name.
+pub(crate) const ID_IN_USE: &str = "the connection id is in use";
+
+/// Sends frames to the proxies of one hub or raw endpoint.
+pub(crate) struct Outbound {
+    /// Name of the hub or raw endpoint.
+    pub(crate) name: Box<str>,
+    pub(crate) metrics: HubMetrics,
+    proxies: RwLock<Proxies>,
+}
+
+impl Outbound {
+    pub(crate) fn new(name: &str, metrics: HubMetrics) -> Self {
+        Self { name: name.into(), metrics, proxies: RwLock::default() }
+    }
+
+    /// Begins a link session, which may become the send link of its node.
+    pub(crate) fn begin_session(
+        &self,
+        name: &str,
+        boot: &str,
+        knows_causes: bool,
+        slot: u32,
+        outbox: Arc<LinkOutbox>,
+    ) -> Arc<Node> {
+        let now = Instant::now();
+        let begun = write(&self.proxies).begin_session((name, boot), knows_causes, slot, outbox, now);
+        self.metrics.frames_down.inc_by(begun.replayed_frames as u64);
+        self.metrics.bytes_down.inc_by(begun.replayed_bytes as u64);
+        begun.node
+    }
+
+    /// Ends a link session. Returns whether its node has no link any more.
+    pub(crate) fn end_session(&self, node: &Arc<Node>, slot: u32) -> bool {
+        let ended = write(&self.proxies).end_session(node, slot);
+        self.metrics.frames_lost.inc_by(ended.lost_frames);
+        ended.node_is_lost
+    }
+
+    pub(crate) fn nodes(&self) -> Arc<[Arc<Node>]> {
+        read(&self.proxies).linked()
+    }
+
+    /// The proxies that must get a frame now. One that comes late gets it too, once; `frame` is called if that may be.
+    pub(crate) fn nodes_for(&self, frame: impl FnOnce() -> Bytes) -> Arc<[Arc<Node>]> {
+        {
+            let proxies = read(&self.proxies);
+            if !proxies.is_recording() {
+                return proxies.linked();
+            }
+        }
+        let frame = frame();
+        let mut proxies = write(&self.proxies);
+        proxies.record(&frame, Instant::now());
+        proxies.linked()
+    }
+
+    /// Queues a frame for every proxy. Returns how many took it.
+    ///
+    /// Proxies with room get it at once, so that a slow one delays the others as little as possible.
+    pub(crate) async fn send_to_all(&self, frame: &Bytes) -> usize {
+        let nodes = self.nodes_for(|| frame.clone());
+        let mut taken = 0;
+        let mut full = Vec::new();
+        for node in nodes.iter() {
+            match node.try_send(frame) {
+                Some(true) => taken += 1,
+                Some(false) => {}
+                None => full.push(node),
+            }
+        }
+        for node in full {
+            taken += usize::from(node.send(frame).await);
+        }
+        self.count_queued(taken, frame);
+        taken
+    }
+
+    /// Queues a frame for one proxy; waits while its send link is full. Returns `false` if it has no link.
+    pub(crate) async fn send(&self, node: &Node, frame: &Bytes) -> bool {
+        let taken = node.send(frame).await;
+        self.count_queued(usize::from(taken), frame);
+        taken
+    }
+
+    /// Queues a result for one proxy; waits only when sends and results have filled everything.
+    pub(crate) async fn complete(&self, node: &Node, message: &ServiceMessage) {
+        let frame = message.to_frame();
+        if node.complete(&frame).await {
+            self.count_queued(1, &frame);
+        }
+    }
+
+    /// Queues a control message for one proxy; never waits.
+    pub(crate) fn control(&self, node: &Node, message: &ServiceMessage) {
+        let frame = message.to_frame();
+        if node.control(&frame) {
+            self.count_queued(1, &frame);
+        }
+    }
+
+    /// Asks a proxy to pause or resume a client; never waits. To be called under the lock of the flow control that
+    /// decided it, or a later request could overtake an earlier one.
+    pub(crate) fn control_flow(&self, node: &Node, connection_id: ByteString, operation: FlowOperation) {
+        if operation == FlowOperation::Pause {
+            self.metrics.pauses.inc();
+        }
+        let message = ConnectionFlowControl { connection_id, subject: FlowSubject::Client, operation };
+        self.control(node, &ServiceMessage::ConnectionFlowControl(message));
+    }
+
+    /// Refuses a connection that a proxy has opened here.
+    pub(crate) fn refuse(&self, node: &Node, connection_id: ByteString, cause: Cause, error: &'static str) {
+        self.close_at_proxy(node, connection_id, cause, Some(ByteString::from_static(error)));
+    }
+
+    /// Tells a proxy to close one of its connections, after all that was queued for it.
+    pub(crate) fn close_at_proxy(
+        &self,
+        node: &Node,
+        connection_id: ByteString,
+        cause: Cause,
+        error: Option<ByteString>,
+    ) {
+        let named = node.knows_causes().then(|| (CAUSE_HEADER.into(), vec![cause.label().into()]));
+        let close = CloseConnection { connection_id, error, headers: named.into_iter().collect() };
+        self.control(node, &ServiceMessage::CloseConnection(close));
+    }
+
+    /// Counts and logs a connection that was closed.
+    pub(crate) fn count_closed(&self, id: &str, close: &ConnectionClose) {
+        self.metrics.connections.dec();
+        self.metrics.closed(close.cause).inc();
+        let (hub, connection, cause, error) = (&*self.name, short(id), close.cause, close.error.as_deref());
+        if cause.is_notable() {
+            tracing::info!(hub, connection, %cause, error, "connection closed");
+        } else {
+            tracing::debug!(hub, connection, %cause, error, "connection closed");
+        }
+    }
+
+    fn count_queued(&self, proxies: usize, frame: &[u8]) {
+        self.metrics.frames_down.inc_by(proxies as u64);
+        self.metrics.bytes_down.inc_by(proxies.saturating_mul(frame.len()) as u64);
+    }
+}
+
+/// Encodes a message as a frame, if a proxy would take its size.
+pub(crate) fn checked_frame(message: &ServiceMessage) -> Result<Bytes, SendError> {
+    let frame = message.to_frame();
+    if frame.len() > LINK_FRAME_MAX_BYTES {
+        return Err(SendError::TooLarge { length: frame.len(), limit: LINK_FRAME_MAX_BYTES });
+    }
+    Ok(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::service::Attachment;
+
+    use super::*;
+    use crate::metrics::Metrics;
+    use crate::node::{next_piece, open_outbox};
+
+    fn written(outbox: &LinkOutbox, socket: Attachment) -> Vec<u8> {
+        std::iter::from_fn(|| next_piece(outbox, socket)).flat_map(|piece| piece.bytes).collect()
+    }
+
+    #[tokio::test]
+    async fn a_late_proxy_gets_earlier_broadcasts_once_and_before_anything_newer() {
+        let outbound = Outbound::new("hub", Metrics::new().hub("hub"));
+        let [(first, first_socket), (late, late_socket)] = [open_outbox(1_000), open_outbox(1_000)];
+        let (first, late) = (Arc::new(first), Arc::new(late));
+        outbound.begin_session("first", "boot", true, 0, Arc::clone(&first));
+        assert_eq!(outbound.send_to_all(&Bytes::from_static(b"\x01a")).await, 1);
+        assert_eq!(outbound.nodes_for(|| Bytes::from_static(b"\x01b")).len(), 1);
+        let node = outbound.begin_session("late", "boot", true, 3, Arc::clone(&late));
+        outbound.begin_session("late", "boot", true, 4, Arc::new(open_outbox(1_000).0));
+        assert_eq!(outbound.send_to_all(&Bytes::from_static(b"\x01c")).await, 2);
+        assert!(node.control(b"\x01d"));
+        assert_eq!(written(&first, first_socket), b"\x01a\x01c");
+        assert_eq!(written(&late, late_socket), b"\x01a\x01b\x01c\x01d");
+    }
+}

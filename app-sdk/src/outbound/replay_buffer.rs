@@ -1,0 +1,111 @@
+//! Replay buffer for proxies that come late: right after the first one is linked, the others are still dialling.
+//!
+//! Their clients are here already, at another app server or waiting for this one. So for a short time frames to every
+//! proxy are kept, and a proxy that comes gets them first. A pure value.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use trunkline_protocol::limits::LINK_BACKOFF_MS;
+
+/// Time in which the other proxies may come: twice the longest pause between two attempts to dial.
+const REPLAY_WINDOW: Duration = Duration::from_millis(2 * LINK_BACKOFF_MS.1);
+
+/// Maximum size of the buffer. More in this time counts as a flood, and nothing is replayed.
+const REPLAY_MAX_BYTES: usize = 1024 * 1024;
+
+/// Frames to replay to proxies that come late.
+#[derive(Debug, Default)]
+pub(super) struct ReplayBuffer {
+    until: Option<Instant>,
+    frames: Vec<Bytes>,
+    bytes: usize,
+    /// Name and boot of each proxy that has come: one that loses its links and is back has had these frames.
+    served: Vec<(Box<str>, Box<str>)>,
+}
+
+impl ReplayBuffer {
+    /// Opens the window, when the first proxy is linked.
+    pub(super) fn open(&mut self, now: Instant) {
+        *self = Self { until: Some(now + REPLAY_WINDOW), ..Self::default() };
+    }
+
+    /// Whether frames must be pushed; a closed window is noticed by [`push`](Self::push).
+    pub(super) fn is_open(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Keeps a frame that goes to every proxy.
+    pub(super) fn push(&mut self, frame: &Bytes, now: Instant) {
+        if self.until.is_none_or(|until| until <= now) {
+            *self = Self::default();
+            return;
+        }
+        self.bytes += frame.len();
+        if self.bytes > REPLAY_MAX_BYTES {
+            tracing::debug!("too much was sent for proxies that may come: one that does gets nothing of it");
+            *self = Self::default();
+            return;
+        }
+        self.frames.push(frame.clone());
+    }
+
+    /// The frames for a proxy that is linked now: none if it was linked before.
+    pub(super) fn replay(&mut self, name: &str, boot: &str, now: Instant) -> &[Bytes] {
+        let is_known = self.served.iter().any(|(known, start)| (&**known, &**start) == (name, boot));
+        if is_known || self.until.is_none_or(|until| until <= now) {
+            return &[];
+        }
+        self.served.push((name.into(), boot.into()));
+        &self.frames
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME: Bytes = Bytes::from_static(b"frame");
+
+    #[test]
+    fn frames_after_the_first_proxy_are_replayed_to_the_second_and_the_third() {
+        let (mut buffer, now) = (ReplayBuffer::default(), Instant::now());
+        buffer.push(&FRAME, now);
+        buffer.open(now);
+        assert!(buffer.replay("first", "boot", now).is_empty(), "before the first proxy there is nothing to replay");
+        buffer.push(&FRAME, now);
+        assert_eq!(buffer.replay("second", "boot", now), [FRAME]);
+        assert_eq!(buffer.replay("third", "boot", now), [FRAME]);
+    }
+
+    #[test]
+    fn a_proxy_that_is_back_gets_no_replay_and_one_that_restarted_does() {
+        let (mut buffer, now) = (ReplayBuffer::default(), Instant::now());
+        buffer.open(now);
+        buffer.replay("first", "boot", now);
+        buffer.push(&FRAME, now);
+        assert!(buffer.replay("first", "boot", now).is_empty());
+        assert_eq!(buffer.replay("first", "another boot", now), [FRAME]);
+    }
+
+    #[test]
+    fn after_the_window_nothing_is_kept_or_replayed() {
+        let (mut buffer, now) = (ReplayBuffer::default(), Instant::now());
+        buffer.open(now);
+        buffer.push(&FRAME, now);
+        assert!(buffer.replay("late", "boot", now + REPLAY_WINDOW).is_empty());
+        buffer.push(&FRAME, now + REPLAY_WINDOW);
+        assert!(!buffer.is_open() && buffer.frames.is_empty());
+    }
+
+    #[test]
+    fn a_flood_is_not_replayed() {
+        let (mut buffer, now) = (ReplayBuffer::default(), Instant::now());
+        buffer.open(now);
+        for _ in 0..=REPLAY_MAX_BYTES / 1024 {
+            buffer.push(&vec![0; 1024].into(), now);
+        }
+        assert!(buffer.replay("late", "boot", now).is_empty() && !buffer.is_open());
+    }
+}

@@ -1,0 +1,217 @@
+//! Raw connections, as handlers use them.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+use futures_util::Stream;
+use http::HeaderMap;
+use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
+use trunkline_protocol::service::{MultiConnectionData, Payloads, ServiceMessage, encode_connection_data};
+
+use super::raw_core::{RawClient, RawCore};
+use super::raw_message::RawMessage;
+use crate::context::Cancellation;
+use crate::context::request::{self, Claims, Query};
+use crate::error::RawSendError;
+use crate::outbound::Outbound;
+
+/// Connection of a raw endpoint's client: receives its messages, and sends to it. It is a stream too.
+///
+/// While the handler is slower than its client, that client is paused, and no other. When the client leaves, what it
+/// has sent can still be received, then [`recv`](Self::recv) says `None`. The connection is closed when the handler
+/// returns.
+#[must_use = "the connection is closed when its handler returns"]
+pub struct RawConnection {
+    sender: RawSender,
+}
+
+/// Sending half of a [`RawConnection`], which can be cloned.
+#[derive(Clone)]
+pub struct RawSender {
+    client: Arc<RawClient>,
+    core: Arc<RawCore>,
+}
+
+/// Handle of a raw endpoint, to send to its clients wherever they are connected.
+#[derive(Clone)]
+pub struct RawHandle {
+    outbound: Arc<Outbound>,
+}
+
+impl RawConnection {
+    pub(super) fn new(client: Arc<RawClient>, core: Arc<RawCore>) -> Self {
+        Self { sender: RawSender { client, core } }
+    }
+
+    /// Receives the next message of the client; `None` when it has left, or the connection was closed. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<RawMessage> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// Sends a message: a text (`&str`, `String`), bytes (`Bytes`, `Vec<u8>`) or what was received. It waits while the
+    /// link to the client's proxy is full; messages that are sent one after the other arrive in that order.
+    ///
+    /// # Errors
+    /// When the connection has ended, or the message is too large for a link.
+    pub async fn send(&self, message: impl Into<RawMessage>) -> Result<(), RawSendError> {
+        self.sender.send(message).await
+    }
+
+    /// Returns a sender for other tasks, while this one receives.
+    #[must_use]
+    pub fn sender(&self) -> RawSender {
+        self.sender.clone()
+    }
+
+    /// Closes the connection, after all that was sent; over WebSockets with 1000.
+    pub fn close(self) {
+        self.sender.close();
+    }
+
+    /// Public id of the connection: the same at the client and at the proxy.
+    #[must_use]
+    pub fn connection_id(&self) -> &str {
+        self.sender.connection_id()
+    }
+
+    /// User id of the client; `None` if it is not authenticated.
+    #[must_use]
+    pub fn user_id(&self) -> Option<&str> {
+        self.client().request.user_id()
+    }
+
+    /// The claims of the user. Read from the connect request at each call, as are the three that follow.
+    #[must_use]
+    pub fn claims(&self) -> Claims {
+        Claims::of(&self.client().request)
+    }
+
+    /// The headers of the connect request.
+    #[must_use]
+    pub fn headers(&self) -> HeaderMap {
+        request::headers(&self.client().request)
+    }
+
+    /// The query of the connect request.
+    #[must_use]
+    pub fn query(&self) -> Query {
+        Query::new(&self.client().request.query())
+    }
+
+    /// The client's address, as its proxy saw it.
+    #[must_use]
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.client().request.remote_addr()
+    }
+
+    /// Cancellation that fires when the connection closes, for handlers that wait for something else than messages.
+    #[must_use]
+    pub fn cancellation(&self) -> Cancellation {
+        Cancellation::new(self.client().cancellation.clone())
+    }
+
+    fn client(&self) -> &RawClient {
+        &self.sender.client
+    }
+
+    fn poll_recv(&mut self, cx: &Context<'_>) -> Poll<Option<RawMessage>> {
+        self.sender.core.poll_next(self.client(), cx)
+    }
+}
+
+impl Stream for RawConnection {
+    type Item = RawMessage;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<RawMessage>> {
+        self.poll_recv(cx)
+    }
+}
+
+impl Drop for RawConnection {
+    fn drop(&mut self) {
+        self.sender.core.stop_reading(self.client());
+    }
+}
+
+impl RawSender {
+    /// Sends a message, as [`RawConnection::send`] does.
+    ///
+    /// # Errors
+    /// When the connection has ended, or the message is too large for a link.
+    pub async fn send(&self, message: impl Into<RawMessage>) -> Result<(), RawSendError> {
+        let message = message.into();
+        let mut frame = BytesMut::new();
+        encode_connection_data(self.connection_id(), message.as_bytes(), message.kind().data_type(), &mut frame);
+        let frame = checked(frame.freeze())?;
+        let is_open = !self.client.cancellation.is_cancelled();
+        let is_sent = is_open && self.core.outbound.send(&self.client.node, &frame).await;
+        if is_sent { Ok(()) } else { Err(RawSendError::Closed) }
+    }
+
+    /// Closes the connection, as [`RawConnection::close`] does; the handler goes on until it returns.
+    pub fn close(&self) {
+        self.core.close(&self.client, None);
+    }
+
+    /// Public id of the connection.
+    #[must_use]
+    pub fn connection_id(&self) -> &str {
+        self.client.request.id()
+    }
+}
+
+impl RawHandle {
+    pub(crate) fn new(outbound: &Arc<Outbound>) -> Self {
+        Self { outbound: Arc::clone(outbound) }
+    }
+
+    /// Sends a message to the connection of this id, whichever app server serves it. That there is none is no error.
+    ///
+    /// # Errors
+    /// When the message is too large for a link.
+    pub async fn send(&self, connection_id: &str, message: impl Into<RawMessage>) -> Result<(), RawSendError> {
+        let message = message.into();
+        let payloads = Payloads::raw(message.kind(), Bytes::copy_from_slice(message.as_bytes()));
+        let data = MultiConnectionData { connection_ids: vec![ByteString::from(connection_id)], payloads };
+        let frame = checked(ServiceMessage::MultiConnectionData(data).to_frame())?;
+        self.outbound.send_to_all(&frame).await;
+        Ok(())
+    }
+
+    /// Name of the raw endpoint.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.outbound.name
+    }
+}
+
+fn checked(frame: Bytes) -> Result<Bytes, RawSendError> {
+    match frame.len() {
+        length if length > LINK_FRAME_MAX_BYTES => Err(RawSendError::TooLarge { length, limit: LINK_FRAME_MAX_BYTES }),
+        _ => Ok(frame),
+    }
+}
+
+impl fmt::Debug for RawConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawConnection({})", self.connection_id())
+    }
+}
+
+impl fmt::Debug for RawSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawSender({})", self.connection_id())
+    }
+}
+
+impl fmt::Debug for RawHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawHandle({})", self.name())
+    }
+}

@@ -1,0 +1,99 @@
+//! Dispatcher of one raw endpoint: connections come and go, and each has a task that runs the handler.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use futures_util::FutureExt;
+use tokio_util::task::TaskTracker;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::service::{CloseConnection, ConnectionData, OpenConnection, RawKind};
+
+use super::raw_connection::RawConnection;
+use super::raw_core::{RawClient, RawCore};
+use super::raw_handler::ServeFuture;
+use super::raw_message::RawMessage;
+use crate::connection::{ConnectRequest, ConnectionClose, Limits, LinkId, short};
+use crate::endpoint::Endpoint;
+use crate::error::HubError;
+use crate::node::Node;
+use crate::outbound::{ID_IN_USE, Outbound};
+
+/// The handler with its types erased and its state bound.
+pub(crate) type RawServe = dyn Fn(RawConnection) -> ServeFuture + Send + Sync;
+
+/// Runs the handler of one raw endpoint for each of its clients.
+pub(crate) struct RawDispatcher {
+    core: Arc<RawCore>,
+    serve: Arc<RawServe>,
+    tasks: TaskTracker,
+}
+
+impl RawDispatcher {
+    pub(crate) fn new(outbound: Outbound, limits: Limits, serve: Arc<RawServe>, tasks: TaskTracker) -> Arc<Self> {
+        Arc::new(Self { core: Arc::new(RawCore::new(outbound, limits)), serve, tasks })
+    }
+
+    pub(crate) fn outbound(&self) -> &Arc<Outbound> {
+        &self.core.outbound
+    }
+
+    /// Runs the handler, and closes the connection when it returns.
+    async fn run(self: Arc<Self>, client: Arc<RawClient>) {
+        let connection = RawConnection::new(Arc::clone(&client), Arc::clone(&self.core));
+        // A panic affects only this connection.
+        let serving = AssertUnwindSafe(async { (self.serve)(connection).await }).catch_unwind();
+        let served = serving.await.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)));
+        let is_closed = client.cancellation.is_cancelled();
+        let error = served.err().map(|error| {
+            let (hub, connection) = (&*self.core.outbound.name, short(client.request.id()));
+            if is_closed {
+                // Most often a send that came too late.
+                tracing::debug!(hub, connection, ?error, "handler failed after its connection had ended");
+            } else {
+                tracing::error!(hub, connection, ?error, "handler failed");
+            }
+            ByteString::from(error.to_string())
+        });
+        self.core.close(&client, error);
+    }
+}
+
+impl Endpoint for Arc<RawDispatcher> {
+    fn outbound(&self) -> &Outbound {
+        &self.core.outbound
+    }
+
+    fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, message: OpenConnection) {
+        let (core, request) = (&self.core, ConnectRequest::new(body, &message));
+        let client = Arc::new(RawClient::new(request, Arc::clone(node), home));
+        if let Err(present) = core.insert(&client) {
+            if !Arc::ptr_eq(&present.node, &client.node) {
+                return core.outbound.refuse(&client.node, client.request.shared_id(), Cause::IdInUse, ID_IN_USE);
+            }
+            // The proxy opens an id anew when it knows that the old connection is gone.
+            core.handle_closed(&present, &ConnectionClose::new(Cause::Superseded));
+            if core.insert(&client).is_err() {
+                return;
+            }
+        }
+        tracing::debug!(hub = %core.outbound.name, connection = short(client.request.id()), "connection opened");
+        self.tasks.spawn(Arc::clone(self).run(client));
+    }
+
+    fn handle_data(&self, data: ConnectionData) {
+        let Some(client) = self.core.get(&data.connection_id) else { return };
+        let message = RawMessage::new(RawKind::from_data_type(data.data_type), data.payload);
+        self.core.receive(&client, message);
+    }
+
+    fn handle_close(&self, close: CloseConnection) {
+        let Some(client) = self.core.get(&close.connection_id) else { return };
+        self.core.handle_closed(&client, &ConnectionClose::from_frame(&close));
+    }
+
+    fn handle_link_ended(&self, link: LinkId, close: &ConnectionClose) {
+        self.core.at_home(link).iter().for_each(|client| self.core.handle_closed(client, close));
+    }
+}

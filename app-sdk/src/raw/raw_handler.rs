@@ -1,0 +1,71 @@
+//! Async functions as handlers of raw connections.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use axum::extract::{FromRef, State};
+
+use super::raw_connection::RawConnection;
+use crate::error::HubError;
+
+/// Future of a running handler.
+pub(crate) type ServeFuture = Pin<Box<dyn Future<Output = Result<(), HubError>> + Send>>;
+
+/// An async function that can serve raw connections: any number of [`State`] up to four, and [`RawConnection`] last.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't serve raw connections",
+    label = "not an async function of `State<T>`… and `RawConnection`",
+    note = "parameters: `State<T>`, at most four of them, and `RawConnection` last",
+    note = "result: `()` or `Result<(), trunkline::HubError>`",
+    note = "the future must be `Send`: nothing like `Rc` may live across an `.await`"
+)]
+pub trait RawHandler<S, M>: Clone + Send + Sync + Sized + 'static {
+    /// Serves one connection until it ends.
+    #[doc(hidden)]
+    fn call(self, state: S, connection: RawConnection) -> ServeFuture;
+}
+
+/// Result of a handler of raw connections.
+pub trait IntoRawEnd {
+    /// Converts the result into a `Result`.
+    #[doc(hidden)]
+    fn into_raw_end(self) -> Result<(), HubError>;
+}
+
+impl IntoRawEnd for () {
+    fn into_raw_end(self) -> Result<(), HubError> {
+        Ok(())
+    }
+}
+
+impl IntoRawEnd for Result<(), HubError> {
+    fn into_raw_end(self) -> Result<(), HubError> {
+        self
+    }
+}
+
+macro_rules! function_as_raw_handler {
+    ($($state:ident),*) => {
+        impl<S, F, Fut, R, $($state,)*> RawHandler<S, (R, $($state,)*)> for F
+        where
+            F: Fn($(State<$state>,)* RawConnection) -> Fut + Clone + Send + Sync + 'static,
+            Fut: Future<Output = R> + Send + 'static,
+            R: IntoRawEnd + 'static,
+            S: Send + 'static,
+            $($state: FromRef<S> + 'static,)*
+        {
+            fn call(self, state: S, connection: RawConnection) -> ServeFuture {
+                // The first of these impls looks at no state.
+                let _ = &state;
+                let serving = self($(State($state::from_ref(&state)),)* connection);
+                Box::pin(async move { serving.await.into_raw_end() })
+            }
+        }
+    };
+}
+
+function_as_raw_handler!();
+function_as_raw_handler!(T1);
+function_as_raw_handler!(T1, T2);
+function_as_raw_handler!(T1, T2, T3);
+function_as_raw_handler!(T1, T2, T3, T4);

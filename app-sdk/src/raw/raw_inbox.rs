@@ -1,0 +1,127 @@
+//! Inbox of one raw connection: what waits for its handler. A pure value that returns the waker of its reader, and says
+//! when the client must pause.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+use trunkline_protocol::service::FlowOperation;
+
+use super::raw_message::RawMessage;
+use crate::connection::{FlowControl, Limits};
+
+/// Cost of a message beside its bytes: empty ones must not be free.
+const MESSAGE_BYTES: usize = size_of::<RawMessage>();
+
+/// The inbox of one raw connection.
+#[derive(Debug, Default)]
+pub(super) struct RawInbox {
+    waiting: VecDeque<RawMessage>,
+    flow: FlowControl,
+    reader: Option<Waker>,
+    is_closed: bool,
+}
+
+impl RawInbox {
+    /// Adds a message. Returns the waker of a waiting reader.
+    pub(super) fn push(&mut self, message: RawMessage) -> Option<Waker> {
+        if self.is_closed {
+            return None;
+        }
+        self.flow.add_bytes(cost(&message));
+        self.waiting.push_back(message);
+        self.reader.take()
+    }
+
+    /// Polls for the next message; `None` when there are no more.
+    pub(super) fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<RawMessage>> {
+        if let Some(message) = self.waiting.pop_front() {
+            self.flow.remove_bytes(cost(&message));
+            return Poll::Ready(Some(message));
+        }
+        // An idle connection owns no buffer.
+        self.waiting = VecDeque::new();
+        if self.is_closed {
+            return Poll::Ready(None);
+        }
+        self.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Closes the inbox; what waits can still be read. Returns the waker of a waiting reader.
+    pub(super) fn close(&mut self) -> Option<Waker> {
+        self.is_closed = true;
+        self.reader.take()
+    }
+
+    /// Closes the inbox when it has no reader any more: what waits is dropped, and the client is not paused for it. Returns
+    /// the waker of a waiting reader.
+    pub(super) fn discard(&mut self) -> Option<Waker> {
+        self.flow.remove_bytes(self.waiting.iter().map(cost).sum());
+        self.waiting = VecDeque::new();
+        self.close()
+    }
+
+    /// The next flow control request to the proxy, if one is due.
+    pub(super) fn poll_flow(&mut self, limits: &Limits) -> Option<FlowOperation> {
+        self.flow.poll(limits)
+    }
+}
+
+fn cost(message: &RawMessage) -> usize {
+    MESSAGE_BYTES + message.as_bytes().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits { inbox_max_bytes: 4 * MESSAGE_BYTES, ..Limits::default() }
+    }
+
+    fn next(inbox: &mut RawInbox) -> Poll<Option<RawMessage>> {
+        inbox.poll_next(&Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn messages_are_read_in_their_order_and_the_rest_after_the_end() {
+        let mut inbox = RawInbox::default();
+        assert!(next(&mut inbox).is_pending());
+        assert!(inbox.push("a".into()).is_some(), "somebody waits");
+        assert!(inbox.push(vec![1].into()).is_none());
+        assert_eq!(next(&mut inbox), Poll::Ready(Some("a".into())));
+        inbox.close();
+        assert!(inbox.push("late".into()).is_none());
+        assert_eq!(next(&mut inbox), Poll::Ready(Some(vec![1].into())));
+        assert_eq!(next(&mut inbox), Poll::Ready(None));
+        assert_eq!(next(&mut inbox), Poll::Ready(None));
+    }
+
+    #[test]
+    fn too_much_pauses_the_client_even_if_all_of_it_is_empty() {
+        let (mut inbox, limits) = (RawInbox::default(), limits());
+        for _ in 0..4 {
+            inbox.push("".into());
+            assert_eq!(inbox.poll_flow(&limits), None);
+        }
+        inbox.push("".into());
+        assert_eq!(inbox.poll_flow(&limits), Some(FlowOperation::Pause));
+        for _ in 0..3 {
+            assert_eq!(inbox.poll_flow(&limits), None);
+            assert!(next(&mut inbox).is_ready());
+        }
+        assert_eq!(inbox.poll_flow(&limits), Some(FlowOperation::Resume));
+    }
+
+    #[test]
+    fn a_paused_client_resumes_when_its_handler_stops_reading() {
+        let (mut inbox, limits) = (RawInbox::default(), limits());
+        inbox.push("x".repeat(1000).into());
+        assert_eq!(inbox.poll_flow(&limits), Some(FlowOperation::Pause));
+        inbox.discard();
+        assert_eq!(inbox.poll_flow(&limits), Some(FlowOperation::Resume));
+        inbox.push("x".repeat(1000).into());
+        assert_eq!(inbox.poll_flow(&limits), None);
+        assert_eq!(next(&mut inbox), Poll::Ready(None));
+    }
+}

@@ -1,0 +1,93 @@
+//! Messages of raw connections.
+
+use axum::extract::ws::Utf8Bytes;
+use bytes::Bytes;
+use bytestring::ByteString;
+use trunkline_protocol::service::RawKind;
+
+/// A message of a raw connection. Over WebSockets one message of these; over other transports the parts of a stream, cut
+/// anywhere. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RawMessage {
+    /// A text message, in UTF-8.
+    Text(Utf8Bytes),
+    /// A binary message, of any bytes.
+    Binary(Bytes),
+}
+
+impl RawMessage {
+    /// Bytes of the message, text or binary.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            RawMessage::Text(text) => text.as_bytes(),
+            RawMessage::Binary(bytes) => bytes,
+        }
+    }
+
+    /// Text of the message; `None` if it is binary.
+    #[must_use]
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            RawMessage::Text(text) => Some(text),
+            RawMessage::Binary(_) => None,
+        }
+    }
+
+    pub(super) fn new(kind: RawKind, bytes: Bytes) -> Self {
+        match kind {
+            // A proxy lets no text through that is none; should it ever, it is still bytes.
+            RawKind::Text => Utf8Bytes::try_from(bytes.clone()).map_or(Self::Binary(bytes), Self::Text),
+            RawKind::Binary => Self::Binary(bytes),
+        }
+    }
+
+    pub(super) fn kind(&self) -> RawKind {
+        match self {
+            RawMessage::Text(_) => RawKind::Text,
+            RawMessage::Binary(_) => RawKind::Binary,
+        }
+    }
+}
+
+impl From<&str> for RawMessage {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for RawMessage {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<Utf8Bytes> for RawMessage {
+    fn from(text: Utf8Bytes) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<ByteString> for RawMessage {
+    fn from(text: ByteString) -> Self {
+        Self::new(RawKind::Text, text.into_bytes())
+    }
+}
+
+impl From<Bytes> for RawMessage {
+    fn from(bytes: Bytes) -> Self {
+        Self::Binary(bytes)
+    }
+}
+
+impl From<Vec<u8>> for RawMessage {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Binary(bytes.into())
+    }
+}
+
+impl From<&'static [u8]> for RawMessage {
+    fn from(bytes: &'static [u8]) -> Self {
+        Self::Binary(Bytes::from_static(bytes))
+    }
+}

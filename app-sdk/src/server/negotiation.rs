@@ -1,0 +1,142 @@
+//! Negotiation that the app decides: its answer, and the calls of its handler, by proxies over HTTP or by an embedded
+//! node in memory.
+//!
+//! The handler must see the client's request, so what the proxy put around it is removed first. The proxy must
+//! distinguish the handler's own answers from others, so these are marked.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Json;
+use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use serde::Deserialize;
+use tower::ServiceExt;
+use trunkline_protocol::negotiate::{ANSWER_HEADER, DECISION, Decision, REFUSAL};
+use trunkline_protocol::unix_time::unix_seconds;
+use trunkline_protocol::wire::{CLIENT_AUTHORIZATION_HEADER, CLIENT_URI_HEADER, PRIVATE_HEADER_PREFIX, REMOTE_HEADER};
+
+use super::routes::{RouteRefusal, ready};
+use super::server_core::ServerCore;
+
+/// Decision about a client, admitted as a user or redirected: what a handler of
+/// [`Hub::on_negotiate`](crate::Hub::on_negotiate) returns.
+///
+/// ```
+/// use trunkline::Negotiation;
+///
+/// let anybody = Negotiation::new(); // as the user of the access token, if there is one
+/// let ann = Negotiation::user("ann").claim("role", "admin");
+/// let elsewhere = Negotiation::redirect("https://eu.example/chat").access_token("a token for over there");
+/// ```
+///
+/// Headers and cookies go with it as with any axum response: `([(SET_COOKIE, "seen=1")], Negotiation::new())`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use = "a handler of `on_negotiate` has to return it"]
+pub struct Negotiation(Decision);
+
+impl Negotiation {
+    /// Admits the client as the user of its access token; without a token it has no user. A token that the
+    /// proxy finds no good is refused then, as it is without a handler.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Admits the client as this user, whatever its access token says.
+    pub fn user(id: impl Into<String>) -> Self {
+        Self(Decision { user: Some(id.into()), ..Decision::default() })
+    }
+
+    /// Redirects the client: it negotiates again at this URL, a hub's without `/negotiate`.
+    pub fn redirect(url: impl Into<String>) -> Self {
+        Self(Decision { url: Some(url.into()), ..Decision::default() })
+    }
+
+    /// Adds a claim of the user; names may repeat. Together they may have 2 KiB.
+    pub fn claim(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.0.claims.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets the time after which the client is closed and must reconnect, if its hub has
+    /// [`close_on_token_expiry`](crate::Hub::close_on_token_expiry).
+    pub fn expires_in(mut self, time: Duration) -> Self {
+        self.0.expires_s = SystemTime::now().checked_add(time).map(unix_seconds);
+        self
+    }
+
+    /// Sets the access token that the client sends to the URL of a [`redirect`](Self::redirect).
+    pub fn access_token(mut self, token: impl Into<String>) -> Self {
+        self.0.access_token = Some(token.into());
+        self
+    }
+}
+
+impl IntoResponse for Negotiation {
+    fn into_response(self) -> Response {
+        let mut response = Json(self.0.clone()).into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct NegotiateQuery {
+    hub: String,
+}
+
+/// Route `POST /.trunkline/negotiate?hub=NAME`: calls the handler of a hub.
+pub(super) async fn negotiate(
+    State(core): State<Arc<ServerCore>>,
+    Query(query): Query<NegotiateQuery>,
+    request: Request,
+) -> Result<Response, RouteRefusal> {
+    ready(&core, request.headers(), request.extensions())?;
+    core.negotiate(&query.hub, request).await.ok_or(RouteRefusal::Hub(query.hub))
+}
+
+impl ServerCore {
+    /// Negotiates for a node in this process, which needs no credential.
+    #[cfg(feature = "embedded")]
+    pub(super) async fn negotiate_in_memory(&self, request: Request) -> Option<Response> {
+        let Query(query) = Query::<NegotiateQuery>::try_from_uri(request.uri()).ok()?;
+        self.negotiate(&query.hub, request).await
+    }
+
+    /// Calls the hub's handler, and marks its answer; `None` when there is no handler.
+    pub(super) async fn negotiate(&self, hub: &str, mut request: Request) -> Option<Response> {
+        let handler = self.ready.get()?.negotiators.get(hub)?.clone();
+        restore(&mut request);
+        let mut answer = handler.oneshot(request).await.into_response();
+        let mark = if answer.extensions_mut().remove::<Negotiation>().is_some() { DECISION } else { REFUSAL };
+        answer.headers_mut().insert(HeaderName::from_static(ANSWER_HEADER), HeaderValue::from_static(mark));
+        Some(answer)
+    }
+}
+
+/// Restores the client's request.
+fn restore(request: &mut Request) {
+    let headers = request.headers_mut();
+    let uri = take(headers, CLIENT_URI_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let authorization = take(headers, CLIENT_AUTHORIZATION_HEADER);
+    let remote = take(headers, REMOTE_HEADER).and_then(|value| value.to_str().ok()?.parse::<SocketAddr>().ok());
+    let own: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(PRIVATE_HEADER_PREFIX)).cloned().collect();
+    own.iter().for_each(|name| drop(headers.remove(name)));
+    headers.remove(AUTHORIZATION);
+    if let Some(value) = authorization {
+        headers.insert(AUTHORIZATION, value);
+    }
+    if let Some(uri) = uri {
+        *request.uri_mut() = uri;
+    }
+    request.extensions_mut().remove::<ConnectInfo<SocketAddr>>();
+    if let Some(remote) = remote {
+        request.extensions_mut().insert(ConnectInfo(remote));
+    }
+}
+
+fn take(headers: &mut HeaderMap, name: &'static str) -> Option<HeaderValue> {
+    headers.remove(HeaderName::from_static(name))
+}

@@ -1,0 +1,151 @@
+//! Routes that proxies use, and their refusals.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{ConnectInfo, Query, State};
+use axum::response::{IntoResponse, Response};
+use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
+use serde::Deserialize;
+use trunkline_link::{MalformedHeader, read_capabilities, read_offer, write_answer};
+use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
+use trunkline_protocol::manifest::Manifest;
+use trunkline_protocol::service::UpgradeRefusal;
+use trunkline_protocol::wire::{BOOT_HEADER, INSTANCE_HEADER, NODE_HEADER, SLOT_HEADER};
+
+use super::access::AccessError;
+use super::server_core::{ReadyServer, ServerCore};
+use crate::link::{LinkSocket, Refused, SlotKey};
+
+/// Maximum size of a WebSocket message: one frame of the largest size behind a chunk of small ones.
+const MESSAGE_MAX_BYTES: usize = LINK_FRAME_MAX_BYTES + 1024 * 1024;
+/// Size of a link's read buffer; there are a handful of links per proxy.
+const READ_BUFFER_BYTES: usize = 32 * 1024;
+/// Size of a link's write buffer: none, because chunks are gathered before they get here.
+const WRITE_BUFFER_BYTES: usize = 0;
+
+/// Query of a link request.
+#[derive(Debug, Deserialize)]
+pub(super) struct LinkQuery {
+    hub: String,
+}
+
+/// Reason to refuse a request; the text is one line for the proxy's log.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RouteRefusal {
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error("this is instance {0}: ask again to reach the other one")]
+    Instance(Arc<str>),
+    #[error("there is no hub named '{0}' here")]
+    Hub(String),
+    #[error("header {0} is missing or malformed")]
+    Header(&'static str),
+    #[error("a link is a WebSocket: {0}")]
+    Upgrade(#[from] WebSocketUpgradeRejection),
+    #[error("this app server shuts down")]
+    Shutdown,
+    #[error(transparent)]
+    Session(#[from] Refused),
+}
+
+/// Route `GET /.trunkline/manifest`: lists the hubs.
+pub(super) async fn manifest(
+    State(core): State<Arc<ServerCore>>,
+    headers: HeaderMap,
+    extensions: Extensions,
+) -> Result<Json<Manifest>, RouteRefusal> {
+    let ready = ready(&core, &headers, &extensions)?;
+    if core.draining.is_cancelled() {
+        return Err(RouteRefusal::Shutdown);
+    }
+    Ok(Json(ready.manifest.clone()))
+}
+
+/// Route `GET /.trunkline/link?hub=NAME`: upgrades to a link.
+pub(super) async fn link(
+    State(core): State<Arc<ServerCore>>,
+    headers: HeaderMap,
+    extensions: Extensions,
+    Query(query): Query<LinkQuery>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, RouteRefusal> {
+    let ready = ready(&core, &headers, &extensions)?;
+    if text(&headers, INSTANCE_HEADER)? != &*core.instance {
+        return Err(RouteRefusal::Instance(Arc::clone(&core.instance)));
+    }
+    let key = slot_key(&query.hub, &headers)?;
+    let mut link = core.link(key, ready.outbox_max_bytes, core.shutdown.clone()).ok_or(RouteRefusal::Hub(query.hub))?;
+    link.knows_causes = read_capabilities(&headers)?.knows_causes;
+    let upgrade = upgrade?
+        .max_message_size(MESSAGE_MAX_BYTES)
+        .max_frame_size(MESSAGE_MAX_BYTES)
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES);
+    let (attached, answer) = link.attach(read_offer(&headers)?).await?;
+    let tasks = core.tasks.clone();
+    let mut response = upgrade.on_upgrade(move |socket| tasks.track_future(attached.run(LinkSocket::network(socket))));
+    write_answer(&answer, response.headers_mut());
+    if let Ok(instance) = HeaderValue::from_str(&core.instance) {
+        response.headers_mut().insert(INSTANCE_HEADER, instance);
+    }
+    Ok(response)
+}
+
+pub(super) fn ready<'a>(
+    core: &'a ServerCore,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> Result<&'a ReadyServer, RouteRefusal> {
+    let ready = core.ready.get().filter(|_| !core.shutdown.is_cancelled()).ok_or(RouteRefusal::Shutdown)?;
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| *address);
+    ready.access.check(peer, headers)?;
+    Ok(ready)
+}
+
+fn slot_key(hub: &str, headers: &HeaderMap) -> Result<SlotKey, RouteRefusal> {
+    Ok(SlotKey {
+        hub: hub.into(),
+        node: text(headers, NODE_HEADER)?.into(),
+        boot: text(headers, BOOT_HEADER)?.into(),
+        slot: text(headers, SLOT_HEADER)?.parse().map_err(|_| RouteRefusal::Header(SLOT_HEADER))?,
+    })
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, RouteRefusal> {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    value.filter(|value| !value.is_empty()).ok_or(RouteRefusal::Header(name))
+}
+
+impl From<MalformedHeader> for RouteRefusal {
+    fn from(header: MalformedHeader) -> Self {
+        Self::Header(header.name)
+    }
+}
+
+impl RouteRefusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            RouteRefusal::Access(AccessError::DevelopmentKey) => StatusCode::FORBIDDEN,
+            RouteRefusal::Access(AccessError::Credential) => StatusCode::UNAUTHORIZED,
+            RouteRefusal::Instance(_) => StatusCode::CONFLICT,
+            RouteRefusal::Hub(_) => StatusCode::NOT_FOUND,
+            RouteRefusal::Header(_) => StatusCode::BAD_REQUEST,
+            RouteRefusal::Upgrade(_) => StatusCode::UPGRADE_REQUIRED,
+            RouteRefusal::Shutdown => StatusCode::SERVICE_UNAVAILABLE,
+            // The proxy ends its session, too, and begins another one.
+            RouteRefusal::Session(Refused::Judged(UpgradeRefusal::Unknown)) => StatusCode::GONE,
+            RouteRefusal::Session(Refused::Session(_)) => StatusCode::GONE,
+            RouteRefusal::Session(Refused::Judged(UpgradeRefusal::Stale)) => StatusCode::PRECONDITION_FAILED,
+        }
+    }
+}
+
+impl IntoResponse for RouteRefusal {
+    fn into_response(self) -> Response {
+        (self.status(), self.to_string()).into_response()
+    }
+}

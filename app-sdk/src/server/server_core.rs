@@ -1,0 +1,80 @@
+//! Core of a server, shared by its routes, its handles and its links.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock, RwLock};
+use std::time::Duration;
+
+use axum::routing::MethodRouter;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use trunkline_protocol::manifest::Manifest;
+
+use super::access::Access;
+use crate::dispatch::Dispatcher;
+use crate::endpoint::Endpoint;
+use crate::link::{Link, SlotKey, Slots};
+use crate::metrics::Metrics;
+use crate::raw::RawDispatcher;
+use crate::sync::read;
+
+/// Parts of a running server.
+pub(crate) struct ServerCore {
+    pub(super) instance: Arc<str>,
+    pub(super) hubs: RwLock<BTreeMap<String, Arc<Dispatcher>>>,
+    pub(super) raw: RwLock<BTreeMap<String, Arc<RawDispatcher>>>,
+    pub(super) metrics: Metrics,
+    pub(super) slots: Arc<Slots>,
+    pub(super) tasks: TaskTracker,
+    /// Fires when it is about to stop: new proxies are refused.
+    pub(super) draining: CancellationToken,
+    pub(super) shutdown: CancellationToken,
+    pub(super) ready: OnceLock<ReadyServer>,
+    #[cfg(feature = "embedded")]
+    pub(super) embedded: OnceLock<trunkline_proxy::Embedded>,
+}
+
+/// Parts that exist once the router is made.
+pub(super) struct ReadyServer {
+    pub(super) manifest: Manifest,
+    /// Handlers of `on_negotiate`, by hub.
+    pub(super) negotiators: BTreeMap<String, MethodRouter>,
+    pub(super) access: Access,
+    pub(super) outbox_max_bytes: usize,
+    pub(super) shutdown_timeout: Duration,
+}
+
+impl ServerCore {
+    pub(super) fn new(instance: Arc<str>) -> Self {
+        Self {
+            instance,
+            hubs: RwLock::default(),
+            raw: RwLock::default(),
+            metrics: Metrics::new(),
+            slots: Arc::default(),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            shutdown: CancellationToken::new(),
+            ready: OnceLock::new(),
+            #[cfg(feature = "embedded")]
+            embedded: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn hub(&self, name: &str) -> Option<Arc<Dispatcher>> {
+        read(&self.hubs).get(name).map(Arc::clone)
+    }
+
+    pub(super) fn raw(&self, name: &str) -> Option<Arc<RawDispatcher>> {
+        read(&self.raw).get(name).map(Arc::clone)
+    }
+
+    /// A link that can run; `None` when there is no such hub or raw endpoint.
+    pub(super) fn link(&self, key: SlotKey, outbox_max_bytes: usize, shutdown: CancellationToken) -> Option<Link> {
+        let hub = self.hub(&key.hub).map(|hub| Arc::new(hub) as Arc<dyn Endpoint>);
+        let endpoint = hub.or_else(|| Some(Arc::new(self.raw(&key.hub)?) as Arc<dyn Endpoint>))?;
+        let (slots, tasks) = (Arc::clone(&self.slots), self.tasks.clone());
+        // In one process both ends have one version; over the network a proxy names its capabilities.
+        let knows_causes = true;
+        Some(Link { endpoint, key, slots, ring_max_bytes: outbox_max_bytes, knows_causes, shutdown, tasks })
+    }
+}

@@ -1,0 +1,519 @@
+//! Service messages as values, in the order of their numbers.
+//!
+//! Names and layouts are those of the public service protocol. A list of `payloads` holds the same hub
+//! message once per hub protocol; the receiver picks by what each client speaks. Tracing ids, filters and other
+//! extension members that we have no use for are skipped when read and never written.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use crate::hub::HubProtocol;
+
+/// A message of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServiceMessage {
+    /// Type 1: the app server speaks first.
+    HandshakeRequest(LinkHandshakeRequest),
+    /// Type 2: the proxy answers.
+    HandshakeResponse(LinkHandshakeResponse),
+    /// Type 3: keep-alive, and pairs of texts such as acknowledgements.
+    Ping(Ping),
+    /// Type 4: a client connection begins.
+    OpenConnection(OpenConnection),
+    /// Type 5: a client connection ends.
+    CloseConnection(CloseConnection),
+    /// Type 6: bytes of one client connection.
+    ConnectionData(ConnectionData),
+    /// Type 7: to several connections.
+    MultiConnectionData(MultiConnectionData),
+    /// Type 8: to a user's connections.
+    UserData(UserData),
+    /// Type 9: to several users' connections.
+    MultiUserData(MultiUserData),
+    /// Type 10: to all connections of the hub but some.
+    BroadcastData(BroadcastData),
+    /// Type 11: join a group, without an ack.
+    JoinGroup(GroupChange),
+    /// Type 12: leave a group, without an ack.
+    LeaveGroup(GroupChange),
+    /// Type 13: to the members of a group but some.
+    GroupBroadcastData(GroupBroadcastData),
+    /// Type 14: to the members of several groups, once per group.
+    MultiGroupBroadcastData(MultiGroupBroadcastData),
+    /// Type 15: something is wrong with this link.
+    ServiceError(ServiceError),
+    /// Type 16: all connections of a user join a group.
+    UserJoinGroup(UserGroupChange),
+    /// Type 17: all connections of a user leave a group, or all groups.
+    UserLeaveGroup(UserGroupChange),
+    /// Type 18: join a group, acked.
+    JoinGroupWithAck(GroupChange),
+    /// Type 19: leave a group, or all groups, acked.
+    LeaveGroupWithAck(GroupChange),
+    /// Type 20: the answer to a message that asks for an ack.
+    Ack(Ack),
+    /// Type 21: is a user in a group?
+    CheckUserInGroupWithAck(CheckUserInGroup),
+    /// Type 22: news about an instance, connection, user or group.
+    ServiceEvent(ServiceEvent),
+    /// Type 23: has a group members?
+    CheckGroupExistenceWithAck(Check),
+    /// Type 24: is a connection there?
+    CheckConnectionExistenceWithAck(Check),
+    /// Type 25: has a user connections?
+    CheckUserExistenceWithAck(Check),
+    /// Type 26: as 16, acked.
+    UserJoinGroupWithAck(UserGroupChange),
+    /// Type 27: as 17, acked.
+    UserLeaveGroupWithAck(UserGroupChange),
+    /// Type 30: close one connection.
+    CloseConnectionWithAck(CloseWithAck),
+    /// Type 31: close all connections of the hub but some.
+    CloseConnectionsWithAck(CloseWithAck),
+    /// Type 32: close a user's connections.
+    CloseUserConnectionsWithAck(CloseWithAck),
+    /// Type 33: close a group's connections.
+    CloseGroupConnectionsWithAck(CloseWithAck),
+    /// Type 34: a client result request of an app server.
+    ClientInvocation(ClientInvocation),
+    /// Type 35: a client's answer to a client result request.
+    ClientCompletion(ClientCompletion),
+    /// Type 36: the error of a client result request that no client will answer.
+    ErrorCompletion(ErrorCompletion),
+    /// Type 37: the node that holds the client of a client result request.
+    ServiceMapping(ServiceMapping),
+    /// Type 38: a client came back (stateful reconnect).
+    ConnectionReconnect(ConnectionReconnect),
+    /// Type 39: pause or resume reading of one connection.
+    ConnectionFlowControl(ConnectionFlowControl),
+}
+
+/// Why a frame is no service message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("service message {kind}: {problem}")]
+pub struct ServiceMessageError {
+    /// The message, by number and name as far as they are known.
+    pub kind: String,
+    /// The field and its problem.
+    pub problem: String,
+}
+
+/// Kind of a raw connection's message. Between our two ends only: Azure's service has no raw endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RawKind {
+    /// A text in UTF-8.
+    Text,
+    /// Bytes without any meaning here.
+    Binary,
+}
+
+impl RawKind {
+    /// Its name in [`Payloads`].
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            RawKind::Text => "text",
+            RawKind::Binary => "binary",
+        }
+    }
+
+    /// The number in [`ConnectionData::data_type`], beyond those of hub messages.
+    #[must_use]
+    pub fn data_type(self) -> i64 {
+        match self {
+            RawKind::Text => 16,
+            RawKind::Binary => 17,
+        }
+    }
+
+    /// The kind of a number; without the mark of a text it is bytes.
+    #[must_use]
+    pub fn from_data_type(data_type: i64) -> Self {
+        if data_type == RawKind::Text.data_type() { RawKind::Text } else { RawKind::Binary }
+    }
+}
+
+/// Encodings of one hub message, one per hub protocol: pairs of the protocol's name and the framed bytes. Of a raw endpoint one
+/// message, under the name of its [`RawKind`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Payloads(pub Vec<(ByteString, Bytes)>);
+
+impl Payloads {
+    /// Creates a payload in one protocol.
+    #[must_use]
+    pub fn single(protocol: HubProtocol, bytes: Bytes) -> Self {
+        Self(vec![(ByteString::from_static(protocol.name()), bytes)])
+    }
+
+    /// Creates a message for connections of a raw endpoint.
+    #[must_use]
+    pub fn raw(kind: RawKind, bytes: Bytes) -> Self {
+        Self(vec![(ByteString::from_static(kind.name()), bytes)])
+    }
+
+    /// Returns the bytes for clients of this protocol; `None` leaves them out.
+    #[must_use]
+    pub fn get(&self, protocol: HubProtocol) -> Option<&Bytes> {
+        self.named(protocol.name())
+    }
+
+    /// Returns the bytes for connections of a raw endpoint, if they are of this kind.
+    #[must_use]
+    pub fn get_raw(&self, kind: RawKind) -> Option<&Bytes> {
+        self.named(kind.name())
+    }
+
+    fn named(&self, wanted: &str) -> Option<&Bytes> {
+        self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, bytes)| bytes)
+    }
+}
+
+/// Kind of link that an app server asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LinkKind {
+    /// 0: may carry clients.
+    #[default]
+    Default,
+    /// 1: opened because the service asked for it.
+    OnDemand,
+    /// 2: sends messages, must not be given clients.
+    Weak,
+    /// A number without a meaning here.
+    Unknown(i64),
+}
+
+/// Body of type 1, `HandshakeRequest`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LinkHandshakeRequest {
+    /// Version of the service protocol: 1.
+    pub version: i64,
+    /// Whether the link may carry clients.
+    pub kind: LinkKind,
+    /// The instance that asked for an on-demand link, else empty.
+    pub target: ByteString,
+    /// 0 no migration, 1 on graceful shutdown, 2 also on loss.
+    pub migration_level: i64,
+    /// Whether the hub allows stateful reconnect.
+    pub allow_stateful_reconnects: bool,
+}
+
+/// Body of type 2, `HandshakeResponse`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LinkHandshakeResponse {
+    /// Reason of a refusal; `None` (on the wire nil or an empty text) accepts.
+    pub error: Option<ByteString>,
+    /// The service's id of this link.
+    pub connection_id: Option<ByteString>,
+}
+
+/// Body of type 3, `Ping`: pairs of key and value; none is a bare keep-alive.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ping {
+    /// The pairs in their order.
+    pub pairs: Vec<(ByteString, ByteString)>,
+}
+
+impl Ping {
+    /// Returns the value of a key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&ByteString> {
+        self.pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+    }
+}
+
+/// Body of type 4, `OpenConnection`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenConnection {
+    /// The public connection id.
+    pub connection_id: ByteString,
+    /// Claims of the user in their order; names may repeat.
+    pub claims: Vec<(ByteString, ByteString)>,
+    /// Headers of the connect request, each name with all its values.
+    pub headers: Vec<(ByteString, Vec<ByteString>)>,
+    /// Raw query of the connect request, with its `?`.
+    pub query: Option<ByteString>,
+    /// Name of the hub protocol that the client chose; `None` at a raw endpoint.
+    pub protocol: Option<ByteString>,
+}
+
+/// Body of type 5, `CloseConnection`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CloseConnection {
+    /// The connection that is closed.
+    pub connection_id: ByteString,
+    /// Error text; `None` or empty for a normal close.
+    pub error: Option<ByteString>,
+    /// Headers such as `Asrs-Migrate-To`.
+    pub headers: Vec<(ByteString, Vec<ByteString>)>,
+}
+
+/// Body of type 6, `ConnectionData`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConnectionData {
+    /// The connection that the bytes are of.
+    pub connection_id: ByteString,
+    /// Hub messages, framed; one message of a raw connection.
+    pub payload: Bytes,
+    /// Number of a [`DataType`](super::DataType).
+    pub data_type: i64,
+    /// Whether the payload ends within a message.
+    pub is_partial: bool,
+}
+
+/// Body of type 7, `MultiConnectionData`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MultiConnectionData {
+    /// Receivers; unknown ones are skipped.
+    pub connection_ids: Vec<ByteString>,
+    /// The message, once per hub protocol.
+    pub payloads: Payloads,
+}
+
+/// Body of type 8, `UserData`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserData {
+    /// Users whose connections receive it.
+    pub user_id: ByteString,
+    /// The message, once per hub protocol.
+    pub payloads: Payloads,
+}
+
+/// Body of type 9, `MultiUserData`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MultiUserData {
+    /// Users whose connections receive it.
+    pub user_ids: Vec<ByteString>,
+    /// The message, once per hub protocol.
+    pub payloads: Payloads,
+}
+
+/// Body of type 10, `BroadcastData`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BroadcastData {
+    /// Connections that are left out.
+    pub excluded: Vec<ByteString>,
+    /// The message, once per hub protocol.
+    pub payloads: Payloads,
+}
+
+/// Body of types 11, 12, 18 and 19.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupChange {
+    /// The connection that joins or leaves.
+    pub connection_id: ByteString,
+    /// The group; `None` to leave all.
+    pub group: Option<ByteString>,
+    /// To be answered with this id; 0 for 11 and 12, which ask for no answer.
+    pub ack_id: i64,
+}
+
+/// Body of type 13, `GroupBroadcastData`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupBroadcastData {
+    /// The group whose members receive it.
+    pub group: ByteString,
+    /// Connections that are left out.
+    pub excluded: Vec<ByteString>,
+    /// The message, once per hub protocol.
+    pub payloads: Payloads,
+    /// Users whose connections are left out.
+    pub excluded_users: Vec<ByteString>,
+    /// The user who sends it.
+    pub caller_user: Option<ByteString>,
+}
+
+/// Body of type 14, `MultiGroupBroadcastData`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MultiGroupBroadcastData {
+    /// Groups whose members receive it, once per group.
+    pub groups: Vec<ByteString>,
+    /// The message, once per hub protocol.
+    pub payloads: Payloads,
+}
+
+/// Body of type 15, `ServiceError`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceError {
+    /// The error text, for logs.
+    pub error: ByteString,
+}
+
+/// Body of types 16, 17, 26 and 27.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserGroupChange {
+    /// The user whose connections join or leave.
+    pub user_id: ByteString,
+    /// The group; `None` to leave all.
+    pub group: Option<ByteString>,
+    /// To be answered with this id; 0 for 16 and 17, which ask for no answer.
+    pub ack_id: i64,
+    /// How long the membership holds for connections to come, in seconds.
+    pub ttl_s: Option<i64>,
+}
+
+/// Status of an acked request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AckStatus {
+    /// 1: done, or yes.
+    #[default]
+    Ok,
+    /// 2: its subject is not here, or no.
+    NotFound,
+    /// 3: it took too long.
+    Timeout,
+    /// 4: the request failed at its receiver.
+    InternalServerError,
+    /// A number without a meaning here.
+    Unknown(i64),
+}
+
+/// Body of type 20, `Ack`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ack {
+    /// The id of the request.
+    pub ack_id: i64,
+    /// Status of the request.
+    pub status: AckStatus,
+    /// Text for people to read.
+    pub message: Option<ByteString>,
+}
+
+/// Body of type 21, `CheckUserInGroupWithAck`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckUserInGroup {
+    /// The user that is checked.
+    pub user_id: ByteString,
+    /// The group that is checked.
+    pub group: ByteString,
+    /// To be answered with this id.
+    pub ack_id: i64,
+}
+
+/// Body of type 22, `ServiceEvent`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceEvent {
+    /// 0 service instance, 1 connection, 2 user, 3 group, 4 link.
+    pub object: i64,
+    /// Its id or name.
+    pub id: Option<ByteString>,
+    /// 0 reloading, 1 invalid, 2 not existing, 3 buffer full.
+    pub kind: i64,
+    /// Text for people to read.
+    pub message: Option<ByteString>,
+}
+
+/// Body of types 23, 24 and 25: is there a group, connection or user of this name?
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Check {
+    /// The group, connection id or user.
+    pub subject: ByteString,
+    /// To be answered with this id.
+    pub ack_id: i64,
+}
+
+/// Body of types 30 to 33.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CloseWithAck {
+    /// The connection, user or group; empty for type 31, which is about all.
+    pub subject: ByteString,
+    /// The reason that the clients are told.
+    pub reason: Option<ByteString>,
+    /// To be answered with this id.
+    pub ack_id: i64,
+    /// Connections that are spared; type 30 has none.
+    pub excluded: Vec<ByteString>,
+}
+
+/// Body of type 34, `ClientInvocation`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientInvocation {
+    /// Unique in the fleet.
+    pub invocation_id: ByteString,
+    /// The client connection that is asked.
+    pub connection_id: ByteString,
+    /// The app server that asks.
+    pub caller_server_id: ByteString,
+    /// The invocation, once per hub protocol.
+    pub payloads: Payloads,
+}
+
+/// Body of type 35, `ClientCompletion`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientCompletion {
+    /// The id of the client result request.
+    pub invocation_id: ByteString,
+    /// The client connection that was asked.
+    pub connection_id: ByteString,
+    /// The app server that asked.
+    pub caller_server_id: ByteString,
+    /// The client's hub protocol.
+    pub protocol: ByteString,
+    /// The completion message with its framing.
+    pub payload: Bytes,
+}
+
+/// Body of type 36, `ErrorCompletion`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ErrorCompletion {
+    /// The id of the client result request.
+    pub invocation_id: ByteString,
+    /// The client connection that was asked.
+    pub connection_id: ByteString,
+    /// The app server that asked.
+    pub caller_server_id: ByteString,
+    /// Why there is no answer.
+    pub error: ByteString,
+}
+
+/// Body of type 37, `ServiceMapping`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceMapping {
+    /// The id of the client result request.
+    pub invocation_id: ByteString,
+    /// The client connection that was asked.
+    pub connection_id: ByteString,
+    /// The node that holds it.
+    pub instance_id: ByteString,
+}
+
+/// Body of type 38, `ConnectionReconnect`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConnectionReconnect {
+    /// The client connection that came back.
+    pub connection_id: ByteString,
+}
+
+/// Subject of flow control.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FlowSubject {
+    /// 1: a client connection.
+    #[default]
+    Client,
+    /// 2: a whole link.
+    Server,
+}
+
+/// Operation of flow control.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FlowOperation {
+    /// 1: stop reading from the connection.
+    #[default]
+    Pause,
+    /// 2: reading has stopped, as asked.
+    PauseAck,
+    /// 3: resume reading from the connection.
+    Resume,
+    /// 4: stop writing on this link.
+    Offline,
+}
+
+/// Body of type 39, `ConnectionFlowControl`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConnectionFlowControl {
+    /// The connection id, or the link's id.
+    pub connection_id: ByteString,
+    /// Whether it is about a client or a link.
+    pub subject: FlowSubject,
+    /// Operation that is asked for or acknowledged.
+    pub operation: FlowOperation,
+}

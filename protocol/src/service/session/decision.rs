@@ -1,0 +1,47 @@
+//! Decision of the app server about a link's upgrade.
+
+use super::{Offer, Session, SessionId};
+
+/// Decision of the app server about an upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpgradeDecision {
+    /// The session has a socket, or an older one of the slot has: end that first, detach it, and decide again.
+    EndSocketFirst,
+    /// Begins this session; another one of the slot ends.
+    Begin,
+    /// Resumes the session of the slot.
+    Resume,
+    /// Refuses the upgrade, for this reason.
+    Refuse(UpgradeRefusal),
+}
+
+/// Reason why an upgrade is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UpgradeRefusal {
+    /// The session has ended, or never began: the proxy ends it, too, and dials with the next one.
+    #[error("the session is not known here")]
+    Unknown,
+    /// The upgrade is older than what is known of its session: the proxy has given it up long ago.
+    #[error("the upgrade comes too late")]
+    Stale,
+}
+
+/// Decides about an upgrade, given the slot's live session and the newest that it ever had.
+#[must_use]
+pub fn decide_upgrade(offer: &Offer, live: Option<&Session>, newest: Option<SessionId>) -> UpgradeDecision {
+    let known = live.filter(|session| session.id() == offer.session);
+    let refusal = match known {
+        Some(session) if session.can_resume_behind(offer.received) => None,
+        Some(_) => Some(UpgradeRefusal::Stale),
+        None if newest.is_some_and(|newest| newest >= offer.session) || offer.received.is_some() => {
+            Some(UpgradeRefusal::Unknown)
+        }
+        None => None,
+    };
+    match refusal {
+        Some(refusal) => UpgradeDecision::Refuse(refusal),
+        None if live.is_some_and(Session::is_attached) => UpgradeDecision::EndSocketFirst,
+        None if known.is_some() => UpgradeDecision::Resume,
+        None => UpgradeDecision::Begin,
+    }
+}

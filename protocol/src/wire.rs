@@ -1,0 +1,133 @@
+//! Names on the wire: paths, query parameters, headers, claims and close codes that both ends use.
+//!
+//! Each has its one definition here. Everything that a link's session needs travels in headers of the upgrade,
+//! because Azure's SDK stumbles over unknown frame parts.
+
+// Paths and query parameters.
+
+/// Path prefix of an app server's own routes for the fleet; a proxy never passes requests below it through.
+pub const PRIVATE_PREFIX: &str = "/.trunkline/";
+/// Path of the manifest.
+pub const MANIFEST_PATH: &str = "/.trunkline/manifest";
+/// Path at which links are opened.
+pub const LINK_PATH: &str = "/.trunkline/link";
+/// Path of the authorization request: a proxy asks an app server about a client that negotiates.
+pub const NEGOTIATE_PATH: &str = "/.trunkline/negotiate";
+/// Query parameter of [`LINK_PATH`] and [`NEGOTIATE_PATH`]: the name of the hub.
+pub const HUB_PARAMETER: &str = "hub";
+/// Suffix of a hub's path at which clients negotiate.
+pub const NEGOTIATE_SUFFIX: &str = "/negotiate";
+/// Query parameter of a client's negotiate request: the highest version that it speaks.
+pub const NEGOTIATE_VERSION_PARAMETER: &str = "negotiateVersion";
+/// Query parameter of a client's later requests: its connection token.
+pub const CONNECTION_TOKEN_PARAMETER: &str = "id";
+/// Query parameter with an access token, for browsers, which can't set headers on WebSockets and event streams.
+pub const ACCESS_TOKEN_PARAMETER: &str = "access_token";
+
+// Headers that only the fleet may set.
+
+/// Prefix of the fleet's own headers, in lower case; a proxy drops them from requests of clients.
+pub const PRIVATE_HEADER_PREFIX: &str = "x-trunkline-";
+/// Prefix of the headers of the Azure SignalR service, in lower case; a proxy drops them from requests of clients.
+pub const SERVICE_HEADER_PREFIX: &str = "asrs-";
+/// Header of an authorization request: path and query of the client's request.
+pub const CLIENT_URI_HEADER: &str = "x-trunkline-uri";
+/// Header of an authorization request: the client's `Authorization`, because the proxy needs that header for its own
+/// credential.
+pub const CLIENT_AUTHORIZATION_HEADER: &str = "x-trunkline-authorization";
+/// Header of an authorization request and of an open frame: the client's address and port.
+pub const REMOTE_HEADER: &str = "x-trunkline-remote";
+/// Header of every answer of a node: its name.
+pub const NODE_HEADER: &str = "x-trunkline-node";
+/// Header of an open frame: the client's transport.
+pub const TRANSPORT_HEADER: &str = "x-trunkline-transport";
+/// Header of an open frame that reassigns a connection: the instance of the app server that had it.
+pub const MIGRATE_FROM_HEADER: &str = "Asrs-Migrate-From";
+/// Header of a close frame: the connection is reassigned to another app server, so it has not ended.
+pub const MIGRATE_TO_HEADER: &str = "Asrs-Migrate-To";
+/// Header of a close frame and of an open frame: the items that the app hands over with a connection, as a text.
+pub const ITEMS_HEADER: &str = "x-trunkline-items";
+/// Header of a close frame: its [`Cause`](crate::cause::Cause), for peers that know causes.
+pub const CAUSE_HEADER: &str = "x-trunkline-cause";
+/// Header of a request that one node forwards to another: a sealed [`ForwardMark`](crate::token::ForwardMark).
+pub const FORWARD_HEADER: &str = "x-trunkline-forward";
+/// Header of a link's upgrade: the boot id of the node, so that a restarted one is known as new.
+pub const BOOT_HEADER: &str = "x-trunkline-boot";
+/// Header of a link's upgrade: the app server instance that is wanted; another one answers 409.
+pub const INSTANCE_HEADER: &str = "x-trunkline-instance";
+/// Header of a link's upgrade: the link's slot in its pool, from 0.
+pub const SLOT_HEADER: &str = "x-trunkline-slot";
+/// Header of a link's upgrade: the session that the link carries, a number that counts up in its slot.
+pub const SESSION_HEADER: &str = "x-trunkline-session";
+/// Header of a link's upgrade and of its answer: the last frame taken in that session; the upgrade of a session that was
+/// never attached has none.
+pub const RECEIVED_HEADER: &str = "x-trunkline-received";
+/// Header of a link's upgrade and of its answer: the capabilities of this end, separated by commas. `resume=BYTES` says
+/// that it resumes sessions, and the size of its ring; `causes` that close frames may carry a [`CAUSE_HEADER`].
+pub const CAPABILITIES_HEADER: &str = "x-trunkline-capabilities";
+
+// Headers of load balancers.
+
+/// Header of load balancers: the addresses that a request came through, the client's first.
+pub const FORWARDED_FOR_HEADER: &str = "x-forwarded-for";
+/// Header of load balancers: `http` or `https`, as the client has it.
+pub const FORWARDED_PROTO_HEADER: &str = "x-forwarded-proto";
+/// Header of load balancers: the host that the client asked for.
+pub const FORWARDED_HOST_HEADER: &str = "x-forwarded-host";
+/// Header of load balancers: the port that the client asked for.
+pub const FORWARDED_PORT_HEADER: &str = "x-forwarded-port";
+/// Header of load balancers: the path prefix that they removed.
+pub const FORWARDED_PREFIX_HEADER: &str = "x-forwarded-prefix";
+
+// Claims of an open frame.
+
+/// Claim of an open frame that holds the user id, as Azure's service has it.
+pub const USER_ID_CLAIM: &str = "asrs.s.uid";
+/// Prefix of the claims that only the service sets, as Azure's service has it; an app never sees them as claims.
+pub const PRIVATE_CLAIM_PREFIX: &str = "asrs.s.";
+
+// Close codes of a link.
+
+/// WebSocket close code (RFC 6455, going away) of a link whose session is over; after any other the session is resumed.
+pub const SESSION_OVER_CODE: u16 = 1001;
+/// Reason in the close frame of a link whose session is over.
+pub const SESSION_OVER_REASON: &str = "the session is over";
+
+/// Extracts the token from the value of an `Authorization` header with the scheme `Bearer`.
+#[must_use]
+pub fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_token_is_found_whatever_the_case_of_its_scheme() {
+        assert_eq!(bearer("Bearer abc"), Some("abc"));
+        assert_eq!(bearer("bEARER  abc "), Some("abc"));
+    }
+
+    #[test]
+    fn another_scheme_has_no_bearer_token() {
+        assert_eq!(bearer("Basic eA=="), None);
+        assert_eq!(bearer("Bearer"), None);
+        assert_eq!(bearer(""), None);
+    }
+
+    #[test]
+    fn private_names_begin_with_their_prefix() {
+        for path in [MANIFEST_PATH, LINK_PATH, NEGOTIATE_PATH] {
+            assert!(path.starts_with(PRIVATE_PREFIX), "{path}");
+        }
+        for header in [REMOTE_HEADER, TRANSPORT_HEADER, FORWARD_HEADER, ITEMS_HEADER, CAUSE_HEADER, BOOT_HEADER] {
+            assert!(header.starts_with(PRIVATE_HEADER_PREFIX), "{header}");
+        }
+        for header in [MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER] {
+            assert!(header.to_ascii_lowercase().starts_with(SERVICE_HEADER_PREFIX), "{header}");
+        }
+        assert!(USER_ID_CLAIM.starts_with(PRIVATE_CLAIM_PREFIX));
+    }
+}

@@ -1,0 +1,28 @@
+//! Access to the admin port: what a request may do there.
+
+use axum::http::StatusCode;
+use serde::Serialize;
+
+use super::api_error::ApiError;
+
+/// Access of a request to the admin port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Access {
+    Read,
+    /// Close clients, show their messages, change settings.
+    Act,
+}
+
+impl Access {
+    /// Requires the access to act.
+    ///
+    /// # Errors
+    /// When the request may only read.
+    pub(super) fn to_act(self) -> Result<(), ApiError> {
+        match self {
+            Self::Act => Ok(()),
+            Self::Read => Err(ApiError::new(StatusCode::UNAUTHORIZED, "this needs the admin token: log in with it")),
+        }
+    }
+}

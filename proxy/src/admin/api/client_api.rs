@@ -1,0 +1,136 @@
+//! Client connections in the API: lists, details, groups and users, closing.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use trunkline_protocol::id::ID_CHARS;
+
+use crate::admin::api_error::ApiError;
+use crate::admin::context::AdminContext;
+use crate::admin::parameter::{BodyFields, QueryParameters, Scope};
+use crate::observer::{ClientFilter, ClientSummary, ListPage, NameKind, NamePage};
+
+/// Longest reason for closing a client.
+const REASON_MAX_CHARS: usize = 200;
+
+/// Longest name of a hub, group, user or node.
+const NAME_MAX_CHARS: usize = 1_000;
+
+/// Rows of a page, unless told otherwise.
+const LIMIT_DEFAULT: usize = 50;
+
+/// Rows of the largest page.
+const LIMIT_MAX: usize = 500;
+
+/// Lists client connections, of all nodes or of this one.
+pub(super) async fn clients(
+    State(context): State<AdminContext>,
+    uri: Uri,
+) -> Result<Json<ListPage<ClientSummary>>, ApiError> {
+    let mut parameters = QueryParameters::read(&uri)?;
+    let scope = parameters.scope()?;
+    let text = |parameters: &mut QueryParameters, name| parameters.text(name, NAME_MAX_CHARS);
+    let filter = ClientFilter {
+        hub: text(&mut parameters, "hub")?,
+        group: text(&mut parameters, "group")?,
+        user: text(&mut parameters, "user")?,
+        node: text(&mut parameters, "node")?,
+        after: parameters.parsed("after")?,
+        limit: parameters.number("limit", 1, LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT),
+    };
+    let instance = text(&mut parameters, "instance")?;
+    parameters.end()?;
+    if filter.group.is_some() && filter.hub.is_none() {
+        return Err(ApiError::field("hub", "is missing: a group is one of a hub"));
+    }
+    if filter.group.is_some() && filter.user.is_some() {
+        return Err(ApiError::field("user", "can't be given together with group"));
+    }
+    let node = context.observer.node();
+    // A peer may mean another node that it reaches at the same address.
+    let is_meant = instance.is_none_or(|instance| instance == node.instance());
+    let page = match scope {
+        Scope::Fleet => context.observer.clients(&filter).await,
+        Scope::Node if is_meant => node.clients(&filter).await,
+        Scope::Node => None,
+    };
+    page.map(Json).ok_or_else(|| ApiError::unknown_hub(filter.hub.as_deref()))
+}
+
+/// Lists the groups of a hub.
+pub(super) async fn groups(State(context): State<AdminContext>, uri: Uri) -> Result<Json<Value>, ApiError> {
+    names(&context, NameKind::Groups, &uri).await
+}
+
+/// Lists the users of a hub.
+pub(super) async fn users(State(context): State<AdminContext>, uri: Uri) -> Result<Json<Value>, ApiError> {
+    names(&context, NameKind::Users, &uri).await
+}
+
+async fn names(context: &AdminContext, kind: NameKind, uri: &Uri) -> Result<Json<Value>, ApiError> {
+    let mut parameters = QueryParameters::read(uri)?;
+    let scope = parameters.scope()?;
+    let hub = parameters.text("hub", NAME_MAX_CHARS)?.ok_or_else(|| ApiError::field("hub", "is missing"))?;
+    let after = parameters.text("after", NAME_MAX_CHARS)?;
+    // A peer asks for one more than it shows, to know whether there is more.
+    let most = if scope == Scope::Node { LIMIT_MAX + 1 } else { LIMIT_MAX };
+    let limit = parameters.number("limit", 1, most)?.unwrap_or(LIMIT_DEFAULT);
+    parameters.end()?;
+    let node = context.observer.node();
+    let page = match scope {
+        Scope::Fleet => context.observer.names(kind, &hub, after, limit).await,
+        Scope::Node => node.names(kind, &hub, after, limit).await,
+    };
+    let NamePage { items, next, .. } = page.ok_or_else(|| ApiError::unknown_hub(Some(&hub)))?;
+    Ok(Json(json!({ "items": items, "next": next, "instance": node.instance() })))
+}
+
+/// Returns the details of one client connection.
+pub(super) async fn client(
+    State(context): State<AdminContext>,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let mut parameters = QueryParameters::read(&uri)?;
+    let scope = parameters.scope()?;
+    parameters.end()?;
+    check_id(&id)?;
+    let details = match scope {
+        Scope::Fleet => context.observer.client(&id).await,
+        Scope::Node => context.observer.node().client(&id).await,
+    };
+    details.map(|details| Json(details).into_response()).ok_or_else(|| ApiError::unknown_client(&id))
+}
+
+/// Closes a client connection.
+pub(super) async fn close(
+    State(context): State<AdminContext>,
+    Path(id): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, ApiError> {
+    let mut parameters = QueryParameters::read(&uri)?;
+    let scope = parameters.scope()?;
+    parameters.end()?;
+    let mut fields = BodyFields::read(&headers, &body)?;
+    let reason = fields.text("reason", REASON_MAX_CHARS)?;
+    fields.end()?;
+    check_id(&id)?;
+    let is_closed = match scope {
+        Scope::Fleet => context.observer.close(&id, reason).await,
+        Scope::Node => context.observer.node().close(&id, reason).await,
+    };
+    if is_closed { Ok(Json(json!({ "closed": id }))) } else { Err(ApiError::unknown_client(&id)) }
+}
+
+/// Checks that a text is long enough for an id; no node is asked for a shorter one.
+pub(super) fn check_id(id: &str) -> Result<(), ApiError> {
+    if id.len() < ID_CHARS {
+        return Err(ApiError::unknown_client(id));
+    }
+    Ok(())
+}

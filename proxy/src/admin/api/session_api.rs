@@ -1,0 +1,36 @@
+//! Sessions in the API: `GET /api/session`, `POST /api/login`, `POST /api/logout`.
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::{Extension, Json};
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::admin::access::Access;
+use crate::admin::api_error::ApiError;
+use crate::admin::context::AdminContext;
+use crate::admin::parameter::{BODY_MAX_BYTES, BodyFields};
+use crate::admin::session;
+
+/// Returns the access of the request.
+pub(super) async fn session(State(context): State<AdminContext>, Extension(access): Extension<Access>) -> Json<Value> {
+    Json(json!({ "access": access, "canLogIn": context.guard.has_token() }))
+}
+
+/// Begins a session for a client that shows the admin token.
+pub(super) async fn log_in(
+    State(context): State<AdminContext>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let mut fields = BodyFields::read(&headers, &body)?;
+    let token = fields.text("token", BODY_MAX_BYTES)?.ok_or_else(|| ApiError::field("token", "is missing"))?;
+    fields.end()?;
+    context.guard.log_in(&headers, &token)
+}
+
+/// Ends the session of the page.
+pub(super) fn log_out() -> Response {
+    session::end()
+}

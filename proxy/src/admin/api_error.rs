@@ -1,0 +1,81 @@
+//! Error answers: JSON with a text for people, and the field that it is about.
+
+use axum::Json;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use trunkline_protocol::id::ID_CHARS;
+
+/// Characters of an unknown hub's name that are shown.
+const HUB_MAX_CHARS: usize = 100;
+
+/// Error answer of the admin port.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    text: String,
+    field: Option<String>,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl ApiError {
+    /// Error of the request as a whole.
+    #[must_use]
+    pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into(), field: None, header: None }
+    }
+
+    /// Error of one field; the text continues its name.
+    #[must_use]
+    pub(super) fn field(field: &str, problem: &str) -> Self {
+        let text = format!("{field} {problem}");
+        Self { field: Some(field.into()), ..Self::new(StatusCode::BAD_REQUEST, text) }
+    }
+
+    /// Error of a request that comes while the node stops.
+    #[must_use]
+    pub(super) fn stopping() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "this node is stopping")
+    }
+
+    /// Error of a request for a client connection that no node has.
+    #[must_use]
+    pub(super) fn unknown_client(id: &str) -> Self {
+        let shown: String = id.chars().take(ID_CHARS).collect();
+        Self::new(StatusCode::NOT_FOUND, format!("no node that answers has a client connection {shown:?}"))
+    }
+
+    /// Error of a request for a hub that no node has.
+    #[must_use]
+    pub(super) fn unknown_hub(hub: Option<&str>) -> Self {
+        let shown: String = hub.unwrap_or_default().chars().take(HUB_MAX_CHARS).collect();
+        Self::new(StatusCode::NOT_FOUND, format!("no node that answers has a hub {shown:?}"))
+    }
+
+    /// Replaces the status of the answer.
+    #[must_use]
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    /// Adds a header to the answer.
+    #[must_use]
+    pub(super) fn with_header(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self { header: Some((name, value)), ..self }
+    }
+
+    #[must_use]
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(json!({ "error": self.text, "field": self.field }))).into_response();
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}

@@ -1,0 +1,11 @@
+//! State that the handlers of page and API share.
+
+use super::guard::Guard;
+use crate::observer::Observer;
+
+/// State of the handlers of page and API.
+#[derive(Debug, Clone)]
+pub(super) struct AdminContext {
+    pub(super) observer: Observer,
+    pub(super) guard: Guard,
+}

@@ -1,0 +1,81 @@
+//! Metrics of links to app servers: states, traffic, replay rings, round trips.
+
+use super::Exposition;
+use crate::metrics::{Direction, FrameKind, SessionCloseReason};
+
+impl Exposition<'_> {
+    pub(super) fn links(&mut self) -> prometheus::Result<()> {
+        self.pools()?;
+        self.total("trunkline_links_lost_total", "Links that lost their sockets.", |counters| {
+            &counters.sessions.interrupted
+        })?;
+        self.total("trunkline_links_resumed_total", "Lost links that went on where they were.", |counters| {
+            &counters.sessions.resumed
+        })?;
+        self.total("trunkline_frames_replayed_total", "Frames sent again over resumed links.", |counters| {
+            &counters.sessions.replayed
+        })?;
+        self.total(
+            "trunkline_frames_lost_total",
+            "Upward frames that ended with the session of their link, not acknowledged or not sent.",
+            |counters| &counters.sessions.frames_lost,
+        )?;
+        let ended = self.counter("trunkline_link_sessions_ended_total", "Sessions of links, by end.", &["cause"])?;
+        for (reason, label) in SessionCloseReason::ALL {
+            ended.with_label_values(&[label]).inc_by(self.sum(|counters| counters.sessions.ended(reason)));
+        }
+        let round_trips = self.distribution(|counters| &counters.round_trips);
+        let help = "How long a ping of a link took to the app server and back, behind what was queued.";
+        self.histogram("trunkline_link_round_trip_seconds", help, vec![(None, round_trips)]);
+        let dials = self.distribution(|counters| &counters.dials);
+        let help = "How long it took to open a link, or to open it again.";
+        self.histogram("trunkline_link_dial_duration_seconds", help, vec![(None, dials)]);
+        Ok(())
+    }
+
+    fn pools(&self) -> prometheus::Result<()> {
+        let links = self.gauge("trunkline_links", "Links to app servers, by state.", &["hub", "app", "state"])?;
+        let ring = self.gauge(
+            "trunkline_link_ring_bytes",
+            "Bytes kept for the links of a pool until the app server has them.",
+            &["hub", "app"],
+        )?;
+        let ring_max =
+            self.gauge("trunkline_link_ring_max_bytes", "How many that may be, of all its links.", &["hub", "app"])?;
+        let most = self.shared.settings.links.ring_max_bytes;
+        for hub in self.shared.hubs.all().iter() {
+            for pool in hub.pools().iter() {
+                let (open, resuming) = (pool.open(), pool.resuming());
+                let down = pool.size().saturating_sub(open + resuming);
+                let app = pool.app().name.as_str();
+                let labels = [hub.name(), app];
+                for (state, count) in [("open", open), ("resuming", resuming), ("down", down)] {
+                    links.with_label_values(&[hub.name(), app, state]).add(signed(count));
+                }
+                ring.with_label_values(&labels).add(signed(pool.ring_bytes()));
+                ring_max.with_label_values(&labels).add(signed(most.saturating_mul(pool.size())));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn traffic(&self) -> prometheus::Result<()> {
+        let labels = ["direction", "kind"];
+        let frames = self.counter("trunkline_link_frames_total", "Frames on links.", &labels)?;
+        let bytes = self.counter("trunkline_link_bytes_total", "Bytes of frames on links.", &labels)?;
+        for (direction, up_or_down) in [(Direction::Up, "up"), (Direction::Down, "down")] {
+            for (kind, name) in [(FrameKind::Ping, "ping"), (FrameKind::Message, "message")] {
+                let values = [up_or_down, name];
+                frames
+                    .with_label_values(&values)
+                    .inc_by(self.sum(|counters| &counters.traffic(direction, kind).frames));
+                bytes.with_label_values(&values).inc_by(self.sum(|counters| &counters.traffic(direction, kind).bytes));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

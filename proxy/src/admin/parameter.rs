@@ -1,0 +1,175 @@
+//! Parameters of requests, from query and body. What is unknown, twice, too long or out of range is refused by its name.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use serde_json::{Map, Value};
+
+use super::api_error::ApiError;
+
+/// Largest body of a request.
+pub(super) const BODY_MAX_BYTES: usize = 4 * 1024;
+
+/// Nodes that a request is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// This node and its peers.
+    Fleet,
+    Node,
+}
+
+/// Parameters of a query.
+#[derive(Debug)]
+pub(super) struct QueryParameters(BTreeMap<String, String>);
+
+impl QueryParameters {
+    /// Reads the query of a request.
+    pub(super) fn read(uri: &Uri) -> Result<Self, ApiError> {
+        let mut all = BTreeMap::new();
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            if all.insert(name.clone().into_owned(), value.into_owned()).is_some() {
+                return Err(ApiError::field(&name, "is given twice"));
+            }
+        }
+        Ok(Self(all))
+    }
+
+    /// Takes a text of limited length.
+    pub(super) fn text(&mut self, name: &str, most_chars: usize) -> Result<Option<String>, ApiError> {
+        self.0.remove(name).map(|value| checked(name, value, most_chars)).transpose()
+    }
+
+    /// Takes a number within bounds.
+    pub(super) fn number(&mut self, name: &str, least: usize, most: usize) -> Result<Option<usize>, ApiError> {
+        let Some(text) = self.0.remove(name) else { return Ok(None) };
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        number.map(Some).ok_or_else(|| ApiError::field(name, &format!("must be a number from {least} to {most}")))
+    }
+
+    /// Takes a value that parses itself; its error continues the name of the parameter.
+    pub(super) fn parsed<T: FromStr<Err = &'static str>>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
+        let Some(text) = self.0.remove(name) else { return Ok(None) };
+        text.parse().map(Some).map_err(|problem| ApiError::field(name, problem))
+    }
+
+    /// Takes one of two words; the first is the default.
+    pub(super) fn word(&mut self, name: &str, words: [&'static str; 2]) -> Result<&'static str, ApiError> {
+        let [first, second] = words;
+        let Some(text) = self.0.remove(name) else { return Ok(first) };
+        let known = words.into_iter().find(|word| *word == text);
+        known.ok_or_else(|| ApiError::field(name, &format!("must be {first} or {second}")))
+    }
+
+    /// Takes the nodes that the request is about: the fleet, unless told otherwise.
+    pub(super) fn scope(&mut self) -> Result<Scope, ApiError> {
+        Ok(if self.word("scope", ["fleet", "node"])? == "node" { Scope::Node } else { Scope::Fleet })
+    }
+
+    /// Requires that nothing is left.
+    pub(super) fn end(self) -> Result<(), ApiError> {
+        match self.0.into_keys().next() {
+            Some(name) => Err(ApiError::field(&name, "is no parameter here")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// BodyFields of a JSON body.
+#[derive(Debug)]
+pub(super) struct BodyFields(Map<String, Value>);
+
+impl BodyFields {
+    /// Reads a body; an empty one has no fields.
+    pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
+        if !is_json(headers) {
+            let text = "the body must be JSON, with Content-Type: application/json";
+            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+        }
+        if body.is_empty() {
+            return Ok(Self(Map::new()));
+        }
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(_) => Err(ApiError::field("body", "must be a JSON object")),
+            Err(error) => Err(ApiError::field("body", &format!("is no JSON: {error}"))),
+        }
+    }
+
+    /// Takes a text of limited length.
+    pub(super) fn text(&mut self, name: &str, most_chars: usize) -> Result<Option<String>, ApiError> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => checked(name, text, most_chars).map(Some),
+            Some(_) => Err(ApiError::field(name, "must be a text")),
+        }
+    }
+
+    /// Requires that nothing is left.
+    pub(super) fn end(self) -> Result<(), ApiError> {
+        match self.0.into_iter().next() {
+            Some((name, _)) => Err(ApiError::field(&name, "is no field here")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn checked(name: &str, text: String, most_chars: usize) -> Result<String, ApiError> {
+    let chars = text.chars().count();
+    if chars > most_chars {
+        return Err(ApiError::field(name, &format!("has {chars} characters, at most {most_chars} are taken")));
+    }
+    Ok(text)
+}
+
+/// Whether a body is declared as JSON; a form of another site can't declare that.
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &'static str) -> Result<QueryParameters, ApiError> {
+        QueryParameters::read(&Uri::from_static(text))
+    }
+
+    fn body(kind: &'static str, text: &str) -> Result<BodyFields, u16> {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())]);
+        BodyFields::read(&headers, text.as_bytes()).map_err(|error| error.status().as_u16())
+    }
+
+    #[test]
+    fn a_query_gives_its_parameters_once() {
+        let mut parameters = query("/?limit=5&hub=a%20b&scope=node").unwrap();
+        assert_eq!(parameters.scope().unwrap(), Scope::Node);
+        assert_eq!(parameters.text("hub", 10).unwrap().as_deref(), Some("a b"));
+        assert_eq!(parameters.number("limit", 1, 5).unwrap(), Some(5));
+        assert_eq!(parameters.word("payloads", ["hidden", "shown"]).unwrap(), "hidden");
+        parameters.end().unwrap();
+        assert!(query("/?a=1&a=2").is_err());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        assert!(query("/?hub=abc").unwrap().text("hub", 2).is_err());
+        assert!(query("/?limit=6").unwrap().number("limit", 1, 5).is_err());
+        assert!(query("/?scope=all").unwrap().scope().is_err());
+        assert!(query("/?other=1").unwrap().end().is_err());
+    }
+
+    #[test]
+    fn a_body_is_an_object_in_json_or_nothing() {
+        let mut fields = body("application/json; charset=utf-8", r#"{"reason":"tidy","other":null}"#).unwrap();
+        assert_eq!(fields.text("reason", 10).unwrap().as_deref(), Some("tidy"));
+        assert_eq!(fields.text("other", 10).unwrap(), None);
+        fields.end().unwrap();
+        body("application/json", "").unwrap().end().unwrap();
+        assert_eq!(body("text/plain", "{}").unwrap_err(), 415);
+        assert_eq!(body("application/json", "[]").unwrap_err(), 400);
+        assert!(body("application/json", r#"{"x":1}"#).unwrap().end().is_err());
+    }
+}

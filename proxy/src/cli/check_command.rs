@@ -1,0 +1,91 @@
+//! `trunkline check`: prints the effective settings in the form of a configuration file.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+
+use super::config_file::{WithFile, with_file};
+use super::flag::ServeArgs;
+use crate::config::Config;
+
+/// Placeholder for the value of a secret.
+const REDACTED: &str = "(secret)";
+
+/// Checks a configuration file; returns the settings that `serve --config FILE` would use, without secrets.
+pub(super) fn check(file: &Path) -> anyhow::Result<String> {
+    let serve = ServeArgs::augment_args(Command::new("trunkline serve"));
+    let WithFile { command, keys } = with_file(serve, file)?;
+    let matches = command.clone().no_binary_name(true).get_matches_from([""; 0]);
+    Config::try_from(ServeArgs::from_arg_matches(&matches)?)?;
+    Ok(effective_settings(&command, &matches, &keys))
+}
+
+/// Returns a line for each flag that has a value: the value and its source. `keys` are those of the file.
+fn effective_settings(command: &Command, matches: &ArgMatches, keys: &[String]) -> String {
+    let mut lines = String::new();
+    for arg in command.get_arguments() {
+        let id = arg.get_id().as_str();
+        let (Some(name), Some(source)) = (arg.get_long(), matches.value_source(id)) else { continue };
+        if name == "config" {
+            continue;
+        }
+        let values: Vec<String> = raw(matches, id).into_iter().map(|value| shown(arg, &value)).collect();
+        let value = match arg.get_action() {
+            ArgAction::Append => format!("[{}]", values.join(", ")),
+            _ => values.join(", "),
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(lines, "{name} = {value} # {}", source_name(arg, source, keys));
+    }
+    lines
+}
+
+fn raw(matches: &ArgMatches, id: &str) -> Vec<String> {
+    let values = matches.get_raw(id).into_iter().flatten();
+    values.map(|value| value.to_string_lossy().into_owned()).collect()
+}
+
+/// Writes a value as TOML.
+fn shown(arg: &Arg, value: &str) -> String {
+    if arg.is_hide_env_values_set() {
+        return serde_json::Value::from(REDACTED).to_string();
+    }
+    match (value.parse::<i64>(), value.parse::<bool>()) {
+        (Ok(number), _) => number.to_string(),
+        (_, Ok(truth)) => truth.to_string(),
+        _ => serde_json::Value::from(value).to_string(),
+    }
+}
+
+fn source_name(arg: &Arg, source: ValueSource, keys: &[String]) -> String {
+    let is_in_file = arg.get_long().is_some_and(|name| keys.iter().any(|key| key == name));
+    match source {
+        ValueSource::EnvVariable => arg.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        ValueSource::DefaultValue if is_in_file => "file".into(),
+        ValueSource::DefaultValue => "default".into(),
+        _ => "flag".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command() -> Command {
+        Command::new("trunkline").args([
+            Arg::new("ports").long("port").action(ArgAction::Append).default_value("80"),
+            Arg::new("key").long("access-key").hide_env_values(true),
+            Arg::new("name").long("name").default_value("n"),
+            Arg::new("none").long("none"),
+        ])
+    }
+
+    #[test]
+    fn each_value_is_shown_with_its_source_and_secrets_are_redacted() {
+        let matches = command().get_matches_from(["trunkline", "--access-key", "the very secret", "--name", "a \"b\""]);
+        let expected = "port = [80] # file\naccess-key = \"(secret)\" # flag\nname = \"a \\\"b\\\"\" # flag\n";
+        assert_eq!(effective_settings(&command(), &matches, &["port".to_owned()]), expected);
+    }
+}

@@ -1,0 +1,61 @@
+//! Errors of flags, each with the name of its flag.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use trunkline_protocol::development_key::DevelopmentKeyError;
+use trunkline_protocol::key::AccessKeyError;
+
+use super::admin_args::AdminArgsError;
+use super::advertised_address::AdvertiseError;
+use super::proxy_protocol_args::NobodyTrusted;
+use super::tls_args::TlsArgsError;
+use super::token_args::TokenArgsError;
+use crate::config::{NetworkError, OriginError, PathPrefixError};
+
+/// Error for flags that make no sense; the text names the flag.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    #[error("{flag} {value:?} is no address like 127.0.0.1:8080 ({source})")]
+    Address { flag: &'static str, value: String, source: std::io::Error },
+    #[error("--upstream {value:?} {problem}")]
+    Upstream { value: String, problem: &'static str },
+    #[error("--access-key: {0}")]
+    Key(#[from] AccessKeyError),
+    #[error("--access-key-file {path} can't be read ({source})")]
+    KeyFile { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{what} is not on this machine, so an access key is needed: make one with `trunkline token key` and give it \
+         to this node and to the app servers by --access-key or TRUNKLINE_ACCESS_KEY"
+    )]
+    NoKey { what: String },
+    #[error(transparent)]
+    DevelopmentKey(#[from] DevelopmentKeyError),
+    #[error(transparent)]
+    Tokens(#[from] TokenArgsError),
+    #[error("--allow-origin {value:?} {source}")]
+    Origin { value: String, source: OriginError },
+    #[error("--node-name {0:?} may hold only letters, digits, '-', '_' and '.'")]
+    NodeName(String),
+    #[error("--trust {0}")]
+    Trust(NetworkError),
+    #[error("--path-prefix {0}")]
+    PathPrefix(PathPrefixError),
+    #[error(transparent)]
+    ProxyProtocol(#[from] NobodyTrusted),
+    #[error(transparent)]
+    Tls(#[from] TlsArgsError),
+    #[error(transparent)]
+    Admin(#[from] AdminArgsError),
+    #[error(transparent)]
+    Advertise(#[from] AdvertiseError),
+    #[error("{flag} is {value}, but must be from {least} to {most}")]
+    Limit { flag: &'static str, value: usize, least: usize, most: usize },
+}
+
+/// Checks that a number is in range, where clap can't.
+pub(super) fn check_range(flag: &'static str, value: usize, range: RangeInclusive<usize>) -> Result<(), ConfigError> {
+    let (least, most) = (*range.start(), *range.end());
+    if range.contains(&value) { Ok(()) } else { Err(ConfigError::Limit { flag, value, least, most }) }
+}

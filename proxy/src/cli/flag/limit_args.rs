@@ -1,0 +1,93 @@
+//! Flags of the limits at the client listeners. 0 is no limit where nothing else is said.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::config_error::{ConfigError, check_range};
+use crate::config::FrontendLimits;
+
+/// Least `--head-max-bytes`: the HTTP server can't read with less.
+const HEAD_MIN_BYTES: usize = 8 * 1024;
+
+/// Largest `--head-max-bytes`: no head is longer, and each request may cost as much.
+const HEAD_MAX_BYTES: usize = 1024 * 1024;
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LimitArgs {
+    /// Sockets of clients on this node; who comes then gets 503 and `Retry-After`. 0 for no limit.
+    #[arg(long, env = "TRUNKLINE_CONNECTIONS_MAX", value_name = "N", default_value_t = defaults().connections.map_or(0, NonZeroU32::get))]
+    pub connections_max: u32,
+
+    /// Client connections from one address, or from one /64 of IPv6; who comes then gets 429. 0 for no limit. Behind a
+    /// load balancer it needs `--trust`, or all clients have the balancer's address.
+    #[arg(long, env = "TRUNKLINE_CONNECTIONS_PER_ADDRESS_MAX", value_name = "N", default_value_t = 0)]
+    pub connections_per_address_max: u32,
+
+    /// How long a client may take for the head of a request, in seconds.
+    #[arg(long, env = "TRUNKLINE_HEADER_TIMEOUT", value_name = "SECONDS", default_value_t = defaults().header_timeout.as_secs(),
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub header_timeout: u64,
+
+    /// Largest head of a request in bytes, from 8192 on; beyond it 431.
+    #[arg(long, env = "TRUNKLINE_HEAD_MAX_BYTES", value_name = "BYTES", default_value_t = defaults().head_max_bytes)]
+    pub head_max_bytes: usize,
+
+    /// Largest body of a request to a hub in bytes; beyond it 413.
+    #[arg(long, env = "TRUNKLINE_BODY_MAX_BYTES", value_name = "BYTES", default_value_t = defaults().body_max_bytes)]
+    pub body_max_bytes: u64,
+
+    /// New client connections of this node in a second, counted when they negotiate, or connect without it. 0 for no
+    /// limit. A burst of a second's worth passes at once, more of it waits up to `--connect-wait-ms`, the rest gets 503
+    /// and `Retry-After`.
+    #[arg(long, env = "TRUNKLINE_CONNECTS_PER_SECOND", value_name = "N", default_value_t = 0)]
+    pub connects_per_second: u32,
+
+    /// How long a new client connection may wait for its turn under `--connects-per-second`, in milliseconds.
+    #[arg(long, env = "TRUNKLINE_CONNECT_WAIT_MS", value_name = "MS", default_value_t = default_connect_wait_ms(),
+          value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    pub connect_wait_ms: u64,
+
+    /// Negotiates of one address, or of one /64 of IPv6, that have not led to a connection on this node within some 20
+    /// seconds; who asks then gets 429 and `Retry-After`. 0 for no limit. With several nodes most connections land
+    /// elsewhere, so leave room.
+    #[arg(long, env = "TRUNKLINE_PENDING_PER_ADDRESS_MAX", value_name = "N", default_value_t = 0)]
+    pub pending_per_address_max: u32,
+
+    /// Messages of one client connection in a second; beyond a second's worth it is read more slowly. 0 for no limit.
+    #[arg(long, env = "TRUNKLINE_MESSAGES_PER_SECOND", value_name = "N", default_value_t = 0)]
+    pub messages_per_second: u32,
+
+    /// Bytes of one client connection in a second; beyond a second's worth it is read more slowly. 0 for no limit.
+    #[arg(long, env = "TRUNKLINE_BYTES_PER_SECOND", value_name = "BYTES", default_value_t = 0)]
+    pub bytes_per_second: u32,
+}
+
+fn defaults() -> FrontendLimits {
+    FrontendLimits::default()
+}
+
+fn default_connect_wait_ms() -> u64 {
+    u64::try_from(defaults().connect_wait.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl TryFrom<&LimitArgs> for FrontendLimits {
+    type Error = ConfigError;
+
+    fn try_from(args: &LimitArgs) -> Result<Self, ConfigError> {
+        check_range("--head-max-bytes", args.head_max_bytes, HEAD_MIN_BYTES..=HEAD_MAX_BYTES)?;
+        Ok(Self {
+            connections: NonZeroU32::new(args.connections_max),
+            connections_per_address: NonZeroU32::new(args.connections_per_address_max),
+            header_timeout: Duration::from_secs(args.header_timeout),
+            head_max_bytes: args.head_max_bytes,
+            body_max_bytes: args.body_max_bytes,
+            connects_per_second: NonZeroU32::new(args.connects_per_second),
+            connect_wait: Duration::from_millis(args.connect_wait_ms),
+            pending_per_address: NonZeroU32::new(args.pending_per_address_max),
+            messages_per_second: NonZeroU32::new(args.messages_per_second),
+            bytes_per_second: NonZeroU32::new(args.bytes_per_second),
+        })
+    }
+}

@@ -1,0 +1,42 @@
+//! Flags of the log.
+
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
+
+use crate::logging::LogFormat;
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LogArgs {
+    #[arg(
+        help = "What is logged: levels such as `info`, or of a part, such as `trunkline_proxy=debug`, separated by commas. \
+              It can be changed while the node runs, by `PUT /api/log` at the admin port",
+        long,
+        env = "TRUNKLINE_LOG",
+        value_name = "LEVELS",
+        default_value = "info"
+    )]
+    pub log: String,
+
+    #[arg(
+        help = "What lines of the log look like: for people, or one JSON object each",
+        long,
+        env = "TRUNKLINE_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "human"
+    )]
+    pub log_format: LogFormat,
+}
+
+impl ValueEnum for LogFormat {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Human, Self::Json]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Self::Human => "For people",
+            Self::Json => "One JSON object in each line",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
+}

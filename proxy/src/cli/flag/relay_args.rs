@@ -1,0 +1,57 @@
+//! Flags of relayed requests.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::config::RelaySettings;
+
+/// Default of `--upstream-connect-timeout`: an app server is near, so one that takes longer won't accept at all.
+const UPSTREAM_CONNECT_TIMEOUT_S: u64 = 5;
+
+/// Default of `--upstream-answer-timeout`: that of most reverse proxies.
+const UPSTREAM_ANSWER_TIMEOUT_S: u64 = 60;
+
+/// Default of `--hop-timeout`: between two nodes only the network takes time.
+const HOP_TIMEOUT_S: u64 = 5;
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RelayArgs {
+    /// Answer 404 to everything that is not a hub, instead of passing it through to an app server.
+    #[arg(long, env = "TRUNKLINE_NO_PASS_THROUGH")]
+    pub no_pass_through: bool,
+
+    /// How long an app server may take to accept a connection for a request that is passed through, in seconds.
+    #[arg(long, env = "TRUNKLINE_UPSTREAM_CONNECT_TIMEOUT", value_name = "SECONDS",
+          default_value_t = UPSTREAM_CONNECT_TIMEOUT_S, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub upstream_connect_timeout: u64,
+
+    /// How long an app server may be silent before it begins to answer a request that is passed through, in seconds.
+    /// An upload may take longer as long as it moves; an answer that has begun may take as long as it likes.
+    #[arg(long, env = "TRUNKLINE_UPSTREAM_ANSWER_TIMEOUT", value_name = "SECONDS",
+          default_value_t = UPSTREAM_ANSWER_TIMEOUT_S, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub upstream_answer_timeout: u64,
+
+    /// Don't carry requests to the node that owns their connection: for nodes that can't reach each other. Clients are
+    /// then offered WebSockets only, because the other transports need either this or a load balancer with stickiness.
+    #[arg(long, env = "TRUNKLINE_NO_FORWARD")]
+    pub no_forward: bool,
+
+    /// How long the node that owns a connection may be silent before a request that was carried to it is given up, in
+    /// seconds; a poll gets this on top of the time that it may wait for messages.
+    #[arg(long, env = "TRUNKLINE_HOP_TIMEOUT", value_name = "SECONDS",
+          default_value_t = HOP_TIMEOUT_S, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub hop_timeout: u64,
+}
+
+impl From<&RelayArgs> for RelaySettings {
+    fn from(args: &RelayArgs) -> Self {
+        Self {
+            pass_through: !args.no_pass_through,
+            upstream_connect_timeout: Duration::from_secs(args.upstream_connect_timeout),
+            upstream_answer_timeout: Duration::from_secs(args.upstream_answer_timeout),
+            forward: !args.no_forward,
+            hop_timeout: Duration::from_secs(args.hop_timeout),
+        }
+    }
+}

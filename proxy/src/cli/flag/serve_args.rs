@@ -1,0 +1,373 @@
+//! Flags of `trunkline serve`, and their conversion into a [`Config`].
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use clap::Args;
+use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
+
+use super::access_key_args::{AccessKeyArgs, development_keys};
+use super::admin_args::AdminArgs;
+use super::advertised_address::advertised_address;
+use super::config_error::{ConfigError, check_range};
+use super::discovery_args::DiscoveryArgs;
+use super::drain_args::DrainArgs;
+use super::http_transport_args::HttpTransportArgs;
+use super::limit_args::LimitArgs;
+use super::link_args::LinkArgs;
+use super::log_args::LogArgs;
+use super::outbox_args::OutboxArgs;
+use super::path_prefix_args::PathPrefixArgs;
+use super::proxy_protocol_args::ProxyProtocolArgs;
+use super::rehome_args::RehomeArgs;
+use super::relay_args::RelayArgs;
+use super::tls_args::TlsArgs;
+use super::token_args::TokenArgs;
+use super::trust_args::TrustArgs;
+use crate::config::{
+    Config, FrontendLimits, HttpTransportSettings, LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, OriginPattern,
+    OutboxLimits, PathPrefix, RehomeSettings, RelaySettings, Settings, TlsListener, TrustedNetworks, random_node_name,
+};
+use crate::net::address::Address;
+use crate::net::resolver::Resolver;
+
+/// Room in a link frame around a client's message.
+const ENVELOPE_BYTES: usize = 1024 * 1024;
+
+/// Range of values that `--message-max-bytes` takes.
+const MESSAGE_BYTES: RangeInclusive<usize> = 1024..=LINK_FRAME_MAX_BYTES - ENVELOPE_BYTES;
+
+/// Limit of the length of `--node-name`.
+const NODE_NAME_MAX_BYTES: usize = 64;
+
+/// Flags of `trunkline serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// A file in TOML whose keys are the names of these flags, such as `pool-size = 5`. Flags and environment variables
+    /// win over it; `trunkline check FILE` shows what comes of it.
+    #[arg(long, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    #[arg(
+        help = "Where clients connect",
+        long,
+        env = "TRUNKLINE_LISTEN",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:8080"
+    )]
+    pub(crate) listen: String,
+
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+
+    /// App servers with the Trunkline SDK, such as `http://127.0.0.1:5000` or `https://app.example`: one for each address
+    /// that the name resolves to. May be given several times.
+    #[arg(long = "upstream", env = "TRUNKLINE_UPSTREAM", value_name = "URL", required = true, value_delimiter = ',')]
+    pub(crate) upstreams: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) discovery: DiscoveryArgs,
+
+    /// Links to each app server for each hub.
+    #[arg(long, env = "TRUNKLINE_POOL_SIZE", value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) pool_size: u16,
+
+    /// Threads that serve clients. [default: one per core]
+    #[arg(long, env = "TRUNKLINE_SHARDS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) shards: Option<u16>,
+
+    #[command(flatten)]
+    pub(crate) access_keys: AccessKeyArgs,
+
+    /// Where other nodes reach this one: a host and a port, or `https://` and these where that port speaks TLS.
+    /// [default: the listen address, or where that is every address of the machine, the one from which an app server is
+    /// reached]
+    #[arg(long, env = "TRUNKLINE_ADVERTISE", value_name = "ADDRESS")]
+    pub(crate) advertise: Option<String>,
+
+    /// The name of this node in headers, logs and metrics. [default: a random one]
+    #[arg(long, env = "TRUNKLINE_NODE_NAME", value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+
+    /// How long an app may take to decide about a client, for hubs that want to be asked, in seconds.
+    #[arg(long, env = "TRUNKLINE_NEGOTIATE_TIMEOUT", value_name = "SECONDS", default_value_t = NEGOTIATE_TIMEOUT.as_secs(),
+          value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub(crate) negotiate_timeout: u64,
+
+    #[command(flatten)]
+    pub(crate) tokens: TokenArgs,
+
+    /// An origin whose pages may connect, such as `https://app.example`, or `https://*.example.com` for all below one but
+    /// not itself; scheme and port count. May be given several times. `*` lets all others in too, but without cookies
+    /// and other credentials. Pages of this node's own address always may; without an access key, so may all pages of
+    /// this machine.
+    #[arg(long = "allow-origin", env = "TRUNKLINE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    pub(crate) allow_origins: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) trust: TrustArgs,
+
+    #[command(flatten)]
+    pub(crate) path_prefix: PathPrefixArgs,
+
+    #[command(flatten)]
+    pub(crate) proxy_protocol: ProxyProtocolArgs,
+
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+
+    /// Largest message of a client in bytes, whatever a hub allows.
+    #[arg(long, env = "TRUNKLINE_MESSAGE_MAX_BYTES", value_name = "BYTES", default_value_t = MESSAGE_MAX_BYTES)]
+    pub(crate) message_max_bytes: usize,
+
+    #[command(flatten)]
+    pub(crate) outbox: OutboxArgs,
+
+    #[command(flatten)]
+    pub(crate) links: LinkArgs,
+
+    #[command(flatten)]
+    pub(crate) relay: RelayArgs,
+
+    #[command(flatten)]
+    pub(crate) drain: DrainArgs,
+
+    #[command(flatten)]
+    pub(crate) rehoming: RehomeArgs,
+
+    #[command(flatten)]
+    pub(crate) http_transports: HttpTransportArgs,
+}
+
+/// NodeAddresses of a node and of its upstreams, resolved and read.
+struct NodeAddresses {
+    listen: SocketAddr,
+    tls_listen: Option<TlsListener>,
+    admin: SocketAddr,
+    upstreams: Vec<Address>,
+}
+
+impl TryFrom<&ServeArgs> for NodeAddresses {
+    type Error = ConfigError;
+
+    fn try_from(args: &ServeArgs) -> Result<Self, ConfigError> {
+        let listen = socket_address("--listen", &args.listen)?;
+        let admin = socket_address("--admin", &args.admin.admin)?;
+        let tls_listen = args.tls.tls_listen.as_ref();
+        let tls_listen = tls_listen.map(|text| socket_address("--tls-listen", text)).transpose()?;
+        let tls_listen = tls_listen.map(|address| args.tls.listener(address)).transpose()?;
+        let upstreams = args.upstreams.iter().map(|url| upstream(url)).collect::<Result<_, _>>()?;
+        Ok(Self { listen, tls_listen, admin, upstreams })
+    }
+}
+
+impl NodeAddresses {
+    /// Returns those that are not on this machine, each with its flag.
+    fn remote(&self) -> Vec<String> {
+        let tls = self.tls_listen.as_ref().map(|tls| tls.address);
+        let own = [("--listen", Some(self.listen)), ("--tls-listen", tls), ("--admin", Some(self.admin))];
+        let own = own.into_iter().filter_map(|(flag, address)| Some((flag, address?)));
+        let own = own.filter(|(_, address)| !address.ip().is_loopback());
+        let own = own.map(|(flag, address)| format!("{flag} {address}"));
+        let upstreams = self.upstreams.iter().filter(|upstream| !upstream.is_loopback());
+        own.chain(upstreams.map(|upstream| format!("--upstream {upstream}"))).collect()
+    }
+}
+
+impl TryFrom<ServeArgs> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: ServeArgs) -> Result<Self, ConfigError> {
+        let addresses = NodeAddresses::try_from(&args)?;
+        let (observer, issuer_tls) = (args.admin.clone(), args.tokens.issuer_tls());
+        let (resolve_interval, upstream_tls) = (args.discovery.resolve_interval, (&args.tls).into());
+        let (shards, drain) = (args.shards.unwrap_or_else(one_per_core), (&args.drain).into());
+        let settings = settings(args, &addresses)?;
+        Ok(Self {
+            listen: addresses.listen,
+            tls_listen: addresses.tls_listen,
+            admin: addresses.admin,
+            observer: (&observer).try_into()?,
+            upstreams: addresses.upstreams,
+            resolve_interval: Duration::from_secs(resolve_interval),
+            resolver: Resolver::default(),
+            upstream_tls,
+            issuer_tls,
+            shards,
+            drain,
+            settings,
+        })
+    }
+}
+
+fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, ConfigError> {
+    let (keys, is_development) = match args.access_keys.keys()? {
+        Some(keys) => (keys, false),
+        None => (development_keys(&addresses.remote())?, true),
+    };
+    check_range("--message-max-bytes", args.message_max_bytes, MESSAGE_BYTES)?;
+    let (limits, outbox) = (FrontendLimits::try_from(&args.limits)?, OutboxLimits::try_from(&args.outbox)?);
+    let trusted = TrustedNetworks::try_from(&args.trust).map_err(ConfigError::Trust)?;
+    Ok(Settings {
+        node: node_name(args.node_name)?,
+        keys,
+        is_development,
+        advertise: Some(advertised_address(args.advertise, addresses.listen, &addresses.upstreams)?),
+        path_prefix: PathPrefix::try_from(&args.path_prefix).map_err(ConfigError::PathPrefix)?,
+        limits,
+        proxy_protocol: args.proxy_protocol.settings(&trusted)?,
+        trusted,
+        negotiate_timeout: Duration::from_secs(args.negotiate_timeout),
+        tokens: args.tokens.try_into()?,
+        allow_origins: args.allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?,
+        pool_size: usize::from(args.pool_size),
+        message_max_bytes: args.message_max_bytes,
+        outbox,
+        links: LinkSettings::try_from(&args.links)?,
+        rehoming: RehomeSettings::from(&args.rehoming),
+        http_transports: HttpTransportSettings::from(&args.http_transports),
+        relay: RelaySettings::from(&args.relay),
+    })
+}
+
+fn one_per_core() -> u16 {
+    available_parallelism().ok().and_then(|cores| u16::try_from(cores.get()).ok()).unwrap_or(1)
+}
+
+fn socket_address(flag: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
+    let failed = |source| ConfigError::Address { flag, value: value.into(), source };
+    let none = || failed(std::io::ErrorKind::AddrNotAvailable.into());
+    value.to_socket_addrs().map_err(failed)?.next().ok_or_else(none)
+}
+
+fn upstream(url: &str) -> Result<Address, ConfigError> {
+    url.parse().map_err(|problem| ConfigError::Upstream { value: url.into(), problem })
+}
+
+fn origin(value: String) -> Result<OriginPattern, ConfigError> {
+    value.parse().map_err(|source| ConfigError::Origin { value, source })
+}
+
+fn node_name(given: Option<String>) -> Result<String, ConfigError> {
+    let is_plain = |name: &str| {
+        (1..=NODE_NAME_MAX_BYTES).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    match given {
+        Some(name) if is_plain(&name) => Ok(name),
+        Some(name) => Err(ConfigError::NodeName(name)),
+        None => Ok(random_node_name()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::net::tls::IdentityFiles;
+
+    #[derive(Parser)]
+    struct ServeCli {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    const KEY: &str = "a-key-of-the-fleet-long-enough";
+
+    fn config(args: &[&str]) -> Result<Config, ConfigError> {
+        Config::try_from(ServeCli::parse_from([&["trunkline"], args].concat()).serve)
+    }
+
+    fn problem(args: &[&str]) -> String {
+        config(args).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_reference() {
+        let config = config(&["--upstream", "http://127.0.0.1:5000", "--access-key", KEY]).unwrap();
+        assert_eq!(config.listen, "127.0.0.1:8080".parse().unwrap());
+        assert_eq!(config.admin, "127.0.0.1:8090".parse().unwrap());
+        assert_eq!(config.upstreams, ["http://127.0.0.1:5000".parse().unwrap()]);
+        assert!(config.tls_listen.is_none() && config.settings.proxy_protocol.is_none());
+        assert_eq!((config.settings.pool_size, config.settings.is_development), (5, false));
+        assert_eq!(config.settings.advertise, "http://127.0.0.1:8080".parse().ok());
+        let relay = config.settings.relay;
+        assert!(relay.pass_through && relay.forward);
+        assert_eq!(relay.upstream_connect_timeout, Duration::from_secs(5));
+        assert_eq!(relay.upstream_answer_timeout, Duration::from_secs(60));
+        assert_eq!(relay.hop_timeout, Duration::from_secs(5));
+        assert_eq!(config.settings.links, LinkSettings::default());
+        assert_eq!(config.settings.links.resume_window_ms, 10_000);
+    }
+
+    #[test]
+    fn beyond_this_machine_a_key_is_needed_and_the_text_says_how_to_make_one() {
+        for args in [
+            ["--upstream", "http://10.0.0.1:5000", "--listen", "127.0.0.1:1"],
+            ["--upstream", "http://localhost", "--listen", "0.0.0.0:1"],
+            ["--upstream", "http://localhost", "--admin", "[::]:1"],
+            ["--upstream", "https://[2001:db8::1]:5000", "--listen", "[::1]:1"],
+        ] {
+            let text = problem(&args);
+            assert!(text.contains("trunkline token key"), "{text}");
+        }
+    }
+
+    #[test]
+    fn tls_takes_a_key_for_each_certificate() {
+        let base = ["--upstream", "http://localhost", "--access-key", KEY, "--tls-listen", "[::1]:8443"];
+        let with = |more: &[&str]| config(&[&base, more].concat());
+        let listen = with(&["--tls-cert", "a.pem,b.pem", "--tls-key", "a.key", "--tls-key", "b.key"]).unwrap();
+        let listen = listen.tls_listen.unwrap();
+        assert_eq!(listen.address, "[::1]:8443".parse().unwrap());
+        assert_eq!(listen.identities[1], IdentityFiles { certificate: "b.pem".into(), key: "b.key".into() });
+        let problem = with(&["--tls-cert", "a.pem"]).unwrap_err().to_string();
+        assert!(problem.contains("1 of --tls-cert and 0 of --tls-key"), "{problem}");
+    }
+
+    #[test]
+    fn the_proxy_protocol_needs_a_trusted_load_balancer() {
+        let base = ["--upstream", "http://localhost", "--access-key", KEY, "--proxy-protocol"];
+        assert!(problem(&base).contains("needs --trust"));
+        let config = config(&[&base[..], &["--trust", "10.0.0.0/8"]].concat()).unwrap();
+        assert!(config.settings.proxy_protocol.unwrap().from.contains("10.1.1.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_flag() {
+        assert!(problem(&["--upstream", "ftp://x"]).starts_with("--upstream \"ftp://x\""));
+        assert!(
+            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--trust", "10.0.0.0/33"])
+                .starts_with("--trust \"10.0.0.0/33\"")
+        );
+        assert!(problem(&["--upstream", "http://x/path", "--access-key", KEY]).contains("has a path"));
+        assert!(problem(&["--upstream", "http://localhost", "--access-key", "short"]).starts_with("--access-key: "));
+        assert!(
+            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--allow-origin", "app.example"])
+                .starts_with("--allow-origin \"app.example\" has to begin with")
+        );
+        assert!(
+            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--node-name", "a b"])
+                .contains("--node-name")
+        );
+        assert!(
+            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--message-max-bytes", "1"])
+                .contains("--message-max-bytes is 1, but must be from 1024")
+        );
+        assert!(
+            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--link-ring-max-bytes", "1"])
+                .contains("--link-ring-max-bytes is 1, but must be from 65536")
+        );
+    }
+}

@@ -1,0 +1,50 @@
+//! Tables of plain text without borders, for people and pipes.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+/// Blanks between two columns.
+const GAP: u16 = 2;
+
+/// Lays out rows under their headings, texts to the left and numbers to the right; returns the lines.
+pub(super) fn columns(texts: &[&str], numbers: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Vec<String> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(texts.iter().chain(numbers).copied()).add_rows(rows);
+    let width = texts.len() + numbers.len();
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, if index + 1 < width { GAP } else { 0 }));
+        column.set_cell_alignment(if index < texts.len() { CellAlignment::Left } else { CellAlignment::Right });
+    }
+    lines(&table)
+}
+
+/// Lays out names and values in two columns without headings; returns the lines.
+pub(super) fn pairs(rows: impl IntoIterator<Item = (&'static str, String)>) -> Vec<String> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).add_rows(rows.into_iter().map(|(name, value)| [name.to_owned(), value]));
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 1));
+    }
+    lines(&table)
+}
+
+fn lines(table: &Table) -> Vec<String> {
+    table.lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_stand_to_the_left_and_numbers_to_the_right() {
+        let rows = [vec!["é".to_owned(), "7".to_owned()], vec!["long".to_owned(), "12345".to_owned()]];
+        let lines = columns(&["A"], &["NUM"], rows.into_iter());
+        assert_eq!(lines, ["A       NUM", "é         7", "long  12345"]);
+        assert_eq!(columns(&["A"], &["NUM"], std::iter::empty()), ["A  NUM"]);
+    }
+
+    #[test]
+    fn values_stand_under_each_other() {
+        assert_eq!(pairs([("a", "1".to_owned()), ("  bcd", "2 3".to_owned())]), ["a     1", "  bcd 2 3"]);
+    }
+}

@@ -1,0 +1,61 @@
+//! Limits of the client listeners: numbers, rates and sizes.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// Limit of client connections and open requests of a node: several gigabytes of memory, and more than one process should hold.
+const CONNECTIONS_MAX: u32 = 1_000_000;
+
+/// Time that a client has for the head of a request.
+const HEADER_TIMEOUT_S: u64 = 15;
+
+/// Largest head of a request: Azure's limit for headers is 16 KiB, and tokens travel in the URL.
+const HEAD_MAX_BYTES: usize = 32 * 1024;
+
+/// Largest body of a request to a hub; the official server's.
+const BODY_MAX_BYTES: u64 = 30_000_000;
+
+/// Time that a burst waits before clients are refused: shorter than any client's time-out.
+const CONNECT_WAIT_MS: u64 = 1_000;
+
+/// Limits of the client listeners; `None` for no limit.
+#[derive(Debug, Clone)]
+pub struct FrontendLimits {
+    /// Client sockets on the node.
+    pub connections: Option<NonZeroU32>,
+    /// Client connections from one address.
+    pub connections_per_address: Option<NonZeroU32>,
+    /// Time that a client has for the head of a request.
+    pub header_timeout: Duration,
+    /// Largest head of a request.
+    pub head_max_bytes: usize,
+    /// Largest body of a request to a hub.
+    pub body_max_bytes: u64,
+    /// New client connections per second.
+    pub connects_per_second: Option<NonZeroU32>,
+    /// Time that a new client connection may wait for its turn.
+    pub connect_wait: Duration,
+    /// Negotiations of one address that have not led to a connection yet.
+    pub pending_per_address: Option<NonZeroU32>,
+    /// Messages of one client connection per second.
+    pub messages_per_second: Option<NonZeroU32>,
+    /// Bytes of one client connection per second.
+    pub bytes_per_second: Option<NonZeroU32>,
+}
+
+impl Default for FrontendLimits {
+    fn default() -> Self {
+        Self {
+            connections: NonZeroU32::new(CONNECTIONS_MAX),
+            connections_per_address: None,
+            header_timeout: Duration::from_secs(HEADER_TIMEOUT_S),
+            head_max_bytes: HEAD_MAX_BYTES,
+            body_max_bytes: BODY_MAX_BYTES,
+            connects_per_second: None,
+            connect_wait: Duration::from_millis(CONNECT_WAIT_MS),
+            pending_per_address: None,
+            messages_per_second: None,
+            bytes_per_second: None,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Patterns of the origins whose pages may connect: an exact origin, the sub-domains of one, or any.
+
+use std::str::FromStr;
+
+/// Text of the pattern that matches any origin.
+const ANY: &str = "*";
+
+/// Error for a text that is no origin, or no pattern of origins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OriginError {
+    /// The scheme is missing, or is not one of a page.
+    #[error("has to begin with http:// or https://, or be * for any page, without credentials")]
+    Scheme,
+    /// A path, query or fragment follows the port.
+    #[error("goes on behind host and port: an origin has no path")]
+    Path,
+    /// The host is not valid.
+    #[error("has a host that is none")]
+    Host,
+    /// A star stands where it would match too much, or nothing.
+    #[error("has a * that is not the whole first label, as in https://*.example.com")]
+    Star,
+    /// The port is not valid.
+    #[error("has a port that is none")]
+    Port,
+}
+
+/// Pattern of origins that may connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OriginPattern {
+    /// Any origin, but without credentials.
+    Any,
+    /// Exactly this scheme, host and port.
+    Exact(Origin),
+    /// Hosts with one or more labels before this host.
+    SubDomains(Origin),
+}
+
+/// Origin of a page: scheme, host and port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    scheme: String,
+    host: String,
+    port: u16,
+}
+
+impl Origin {
+    /// Reads an origin as browsers write it; case does not count.
+    ///
+    /// # Errors
+    /// When the text is no origin.
+    pub fn parse(text: &str) -> Result<Self, OriginError> {
+        let text = text.to_ascii_lowercase();
+        let (scheme, authority) = text.split_once("://").ok_or(OriginError::Scheme)?;
+        let default_port = match scheme {
+            "http" => 80,
+            "https" => 443,
+            _ => return Err(OriginError::Scheme),
+        };
+        if authority.contains(['/', '?', '#']) {
+            return Err(OriginError::Path);
+        }
+        // The colons of an IPv6 address stand in brackets.
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| OriginError::Port)?),
+            _ => (authority, default_port),
+        };
+        if !is_host(host) {
+            return Err(OriginError::Host);
+        }
+        Ok(Self { scheme: scheme.into(), host: host.into(), port })
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<std::net::Ipv6Addr>().is_ok();
+    }
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    host.split('.').all(is_label)
+}
+
+impl OriginPattern {
+    /// Tells whether a page of this origin may connect with its cookies.
+    #[must_use]
+    pub fn names(&self, origin: &Origin) -> bool {
+        match self {
+            Self::Any => false,
+            Self::Exact(allowed) => allowed == origin,
+            Self::SubDomains(parent) => {
+                let head = origin.host.strip_suffix(&parent.host).and_then(|head| head.strip_suffix('.'));
+                head.is_some_and(|head| !head.is_empty())
+                    && (&parent.scheme, parent.port) == (&origin.scheme, origin.port)
+            }
+        }
+    }
+}
+
+impl FromStr for OriginPattern {
+    type Err = OriginError;
+
+    fn from_str(text: &str) -> Result<Self, OriginError> {
+        let text = text.trim().trim_end_matches('/');
+        if text == ANY {
+            return Ok(Self::Any);
+        }
+        let Some((scheme, rest)) = text.split_once("://*.") else {
+            return match text.contains('*') {
+                true => Err(OriginError::Star),
+                false => Origin::parse(text).map(Self::Exact),
+            };
+        };
+        if rest.contains('*') {
+            return Err(OriginError::Star);
+        }
+        let parent = Origin::parse(&format!("{scheme}://{rest}"))?;
+        // Anybody can have a page below a top-level domain.
+        if parent.host.contains('.') { Ok(Self::SubDomains(parent)) } else { Err(OriginError::Star) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(pattern: &str, origin: &str) -> bool {
+        pattern.parse::<OriginPattern>().unwrap().names(&Origin::parse(origin).unwrap())
+    }
+
+    #[test]
+    fn scheme_host_and_port_must_match_exactly() {
+        assert!(names("https://app.example", "https://app.example"));
+        assert!(names("https://App.Example/", "https://app.example:443"));
+        assert!(names("http://[::1]:5000", "http://[::1]:5000"));
+        for other in
+            ["http://app.example", "https://app.example:8443", "https://app.example.evil", "https://a.app.example"]
+        {
+            assert!(!names("https://app.example", other), "{other}");
+        }
+    }
+
+    #[test]
+    fn sub_domains_match_but_not_their_parent_or_a_host_with_the_same_ending() {
+        for of_it in ["https://a.example.com", "https://a.b.example.com"] {
+            assert!(names("https://*.example.com", of_it), "{of_it}");
+        }
+        let others = [
+            "https://example.com",
+            "https://evilexample.com",
+            "https://a.example.com.evil.org",
+            "http://a.example.com",
+            "https://a.example.com:444",
+        ];
+        for other in others {
+            assert!(!names("https://*.example.com", other), "{other}");
+        }
+        assert!(names("https://*.example.com:444", "https://a.example.com:444"));
+    }
+
+    #[test]
+    fn any_origin_may_connect_but_without_credentials() {
+        assert!(!names("*", "https://app.example"));
+    }
+
+    #[test]
+    fn patterns_that_match_too_much_or_nothing_are_refused() {
+        let cases = [
+            ("app.example", OriginError::Scheme),
+            ("ftp://app.example", OriginError::Scheme),
+            ("null", OriginError::Scheme),
+            ("https://app.example/chat", OriginError::Path),
+            ("https://.example", OriginError::Host),
+            ("https://a b", OriginError::Host),
+            ("https://user@app.example", OriginError::Host),
+            ("https://app.example:x", OriginError::Port),
+            ("https://*", OriginError::Star),
+            ("https://*.com", OriginError::Star),
+            ("https://a.*.com", OriginError::Star),
+            ("https://*app.example", OriginError::Star),
+            ("https://*.*.example.com", OriginError::Star),
+            ("*://app.example", OriginError::Star),
+        ];
+        for (text, problem) in cases {
+            assert_eq!(text.parse::<OriginPattern>(), Err(problem), "{text}");
+        }
+    }
+}

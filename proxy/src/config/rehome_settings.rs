@@ -1,0 +1,17 @@
+//! Settings for clients that have lost their app server.
+
+/// Settings for clients that have lost their app server: how long they wait for another, and what is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RehomeSettings {
+    /// Time that clients wait for an app server, in ticks of a second.
+    pub hold_timeout_s: u32,
+    /// Lets new clients wait, too.
+    pub holds_new: bool,
+    /// Limit of one client's calls without an answer.
+    pub pending_calls_max: usize,
+}
+
+impl RehomeSettings {
+    /// Long enough for a restart of the only app server.
+    pub const DEFAULT: Self = Self { hold_timeout_s: 60, holds_new: false, pending_calls_max: 1_000 };
+}

@@ -1,0 +1,196 @@
+//! Requests of an HTTP transport: event streams, polls, sends and deletes. The statuses are the official server's.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::StatusCode;
+use http::header::ACCEPT;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
+
+use crate::frontend::authenticate::user_of;
+use crate::frontend::connect::http_transport_response::{empty_poll, event_stream, first_poll, poll_messages};
+use crate::frontend::connect::{
+    ConnectingClient, NewConnection, UNKNOWN_ID, admit, changed_transport, identify, not_supported,
+};
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::in_flight::InFlight;
+use crate::frontend::plain_response::plain;
+use crate::frontend::request::query_value;
+use crate::frontend::request_limit::take_permit;
+use crate::shard::Arrival;
+use crate::shard::directory::ReserveError;
+use crate::transport::http_transport::{OuterHalf, PollOutcome, SendError};
+use crate::upstream::Hub;
+
+const ID_REQUIRED: &str = "Connection ID required";
+
+/// Answers a GET: an event stream, or a poll.
+pub(crate) async fn get(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
+    match attach(endpoint, hub, request) {
+        Ok(AttachedGet::EventStream(outer)) => event_stream(endpoint.shared.clone(), outer),
+        Ok(AttachedGet::FirstPoll) => first_poll(),
+        Ok(AttachedGet::Poll(outer)) => poll(endpoint, outer).await,
+        Err(refusal) => refusal,
+    }
+}
+
+/// Kind of a GET.
+enum AttachedGet {
+    /// An event stream has begun.
+    EventStream(Arc<OuterHalf>),
+    /// Long polling has begun.
+    FirstPoll,
+    Poll(Arc<OuterHalf>),
+}
+
+fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<AttachedGet, Response> {
+    let client = identify_client(endpoint, hub, &request)?;
+    let transport = if wants_event_stream(&request) { Transport::ServerSentEvents } else { Transport::LongPolling };
+    let is_offered = hub.settings().transports.contains(&transport);
+    let outer = endpoint.shared.http_transports.find_or_insert(&client.connection_id, || {
+        let taken = changed_transport;
+        begin(endpoint, hub, &client, (!is_offered).then_some(transport), taken)
+    })?;
+    if !is_offered {
+        return Err(not_supported(transport));
+    }
+    if !outer.bind(transport) {
+        return Err(changed_transport());
+    }
+    let permit = if outer.has_begun() { None } else { take_permit(endpoint, &request)? };
+    let inner = outer.take_inner_half();
+    let is_first = inner.is_some();
+    if let Some(inner) = inner {
+        if let Some(refusal) = endpoint.refuse_new_client(hub) {
+            // A POST began it while new clients were still taken. No shard knows of it.
+            endpoint.shared.http_transports.remove(&outer);
+            endpoint.shared.routes.remove(outer.id());
+            return Err(refusal);
+        }
+        let (parts, _) = request.into_parts();
+        let socket = Arrival::Pipe(inner);
+        admit(endpoint, hub, &parts, NewConnection { socket, transport, client, is_negotiated: true, permit });
+    }
+    match (transport, is_first) {
+        (Transport::ServerSentEvents, true) => Ok(AttachedGet::EventStream(outer)),
+        (Transport::ServerSentEvents, false) => Err(plain(StatusCode::CONFLICT, "")),
+        (_, true) => Ok(AttachedGet::FirstPoll),
+        (_, false) => Ok(AttachedGet::Poll(outer)),
+    }
+}
+
+async fn poll(endpoint: &Endpoint, outer: Arc<OuterHalf>) -> Response {
+    let _get = outer.begin_get();
+    let in_flight = InFlight::new(endpoint.shared.clone());
+    match outer.poll(endpoint.shared.settings.http_transports.poll_timeout).await {
+        PollOutcome::Messages(messages) => poll_messages(messages, &outer, in_flight),
+        PollOutcome::Empty => empty_poll(StatusCode::OK),
+        PollOutcome::Replaced => empty_poll(StatusCode::NO_CONTENT),
+        PollOutcome::Closed => {
+            forget(endpoint, &outer);
+            empty_poll(StatusCode::NO_CONTENT)
+        }
+    }
+}
+
+/// Answers a POST: messages of the client.
+pub(crate) async fn post(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
+    let found = identify_client(endpoint, hub, &request).and_then(|client| {
+        endpoint.shared.http_transports.find_or_insert(&client.connection_id, || {
+            begin(endpoint, hub, &client, None, || {
+                plain(StatusCode::METHOD_NOT_ALLOWED, "POST requests are not allowed for WebSocket connections.")
+            })
+        })
+    });
+    let outer = match found {
+        Ok(outer) => outer,
+        Err(refusal) => return refusal,
+    };
+    match outer.send(request.into_body().into_data_stream()).await {
+        Ok(()) => plain(StatusCode::OK, Body::empty()),
+        Err(SendError::Closed) => plain(StatusCode::NOT_FOUND, ""),
+        Err(SendError::Body(_)) => plain(StatusCode::BAD_REQUEST, "the body of the request broke off"),
+    }
+}
+
+/// Answers a DELETE: the end of long polling.
+pub(crate) fn delete(endpoint: &Endpoint, hub: &Arc<Hub>, request: &Request) -> Response {
+    let client = match identify_client(endpoint, hub, request) {
+        Ok(client) => client,
+        Err(refusal) => return refusal,
+    };
+    let outer = endpoint.shared.http_transports.find(&client.connection_id);
+    let is_here = outer.is_some() || endpoint.shared.routes.find(&client.connection_id).is_some();
+    match outer.filter(|outer| outer.transport() == Some(Transport::LongPolling)) {
+        Some(outer) => {
+            outer.set_close_cause(Cause::ClientClosed);
+            forget(endpoint, &outer);
+            plain(StatusCode::ACCEPTED, "")
+        }
+        None if is_here => {
+            plain(StatusCode::BAD_REQUEST, "Cannot terminate this connection using the DELETE endpoint.")
+        }
+        None => plain(StatusCode::NOT_FOUND, UNKNOWN_ID),
+    }
+}
+
+/// Closes a connection for its client: no request finds it any more.
+fn forget(endpoint: &Endpoint, outer: &Arc<OuterHalf>) {
+    endpoint.shared.routes.retire(outer.id());
+    endpoint.shared.http_transports.remove(outer);
+}
+
+/// Identifies the connection that a request names.
+///
+/// # Errors
+/// The refusal.
+fn identify_client(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Result<ConnectingClient, Response> {
+    let user = user_of(request);
+    let token = query_value(request.uri(), CONNECTION_TOKEN_PARAMETER);
+    let token = token.ok_or_else(|| plain(StatusCode::BAD_REQUEST, ID_REQUIRED))?;
+    identify(endpoint, hub, token, user)
+}
+
+/// Reserves the id of a connection that this request begins.
+///
+/// # Errors
+/// The refusal; `taken` if the connection is a WebSocket.
+fn begin(
+    endpoint: &Endpoint,
+    hub: &Hub,
+    client: &ConnectingClient,
+    refused: Option<Transport>,
+    taken: impl FnOnce() -> Response,
+) -> Result<(), Response> {
+    let (routes, id) = (&endpoint.shared.routes, &client.connection_id);
+    let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
+    if routes.find(id).is_some() {
+        return Err(refused.map_or_else(taken, not_supported));
+    }
+    if !client.is_ours || !client.is_fresh {
+        return Err(unknown());
+    }
+    routes.reserve(id).map_err(|error| match error {
+        ReserveError::Taken => taken(),
+        ReserveError::Unknown => unknown(),
+    })?;
+    // Only now: about a closed connection the client learns just that, and not that no new client is taken.
+    let refusal = refused.map(not_supported).or_else(|| endpoint.refuse_new_client(hub));
+    refusal.map_or(Ok(()), |refusal| {
+        routes.remove(id);
+        Err(refusal)
+    })
+}
+
+/// Whether a GET asks for an event stream; a poll accepts anything.
+pub(crate) fn wants_event_stream(request: &Request) -> bool {
+    let accepts = request.headers().get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    accepts.flat_map(|accept| accept.split(',')).any(|one| {
+        let media_type = one.split(';').next().unwrap_or_default();
+        media_type.trim().eq_ignore_ascii_case("text/event-stream")
+    })
+}

@@ -1,0 +1,92 @@
+//! Connect by WebSocket: checks the token, answers the upgrade, and hands the socket to this shard.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::{HeaderMap, HeaderName, StatusCode};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use trunkline_protocol::id::random_id;
+use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
+
+use crate::frontend::authenticate::user_of;
+use crate::frontend::connect::{
+    ConnectingClient, NewConnection, UNKNOWN_ID, admit, changed_transport, identify, not_supported,
+};
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::plain_response::plain;
+use crate::frontend::request::query_value;
+use crate::frontend::request_limit::take_permit;
+use crate::shard::Arrival;
+use crate::shard::directory::ReserveError;
+use crate::upstream::Hub;
+
+/// Answers a WebSocket upgrade.
+pub(crate) fn answer(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
+    let Some(accept) = accept_key(request.headers()) else {
+        return plain(StatusCode::BAD_REQUEST, "the WebSocket upgrade is malformed: version 13 and a key are needed");
+    };
+    match attach(endpoint, hub, request) {
+        Ok(()) => switching_protocols(&accept),
+        Err(refusal) => refusal,
+    }
+}
+
+fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<(), Response> {
+    let user = user_of(&request);
+    let (client, is_negotiated) = match query_value(request.uri(), CONNECTION_TOKEN_PARAMETER) {
+        None => (ConnectingClient { connection_id: random_id(), user, is_fresh: true, is_ours: true }, false),
+        Some(token) => (identify(endpoint, hub, token, user)?, true),
+    };
+    if !client.is_fresh {
+        return Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID));
+    }
+    if !hub.settings().transports.contains(&Transport::WebSockets) {
+        return Err(not_supported(Transport::WebSockets));
+    }
+    endpoint.refuse_new_client(hub).map_or(Ok(()), Err)?;
+    let permit = take_permit(endpoint, &request)?;
+    let id = &client.connection_id;
+    endpoint.shared.routes.reserve(id).map_err(|error| match error {
+        ReserveError::Taken if endpoint.shared.http_transports.find(id).is_some() => changed_transport(),
+        ReserveError::Taken => plain(StatusCode::CONFLICT, ""),
+        ReserveError::Unknown => plain(StatusCode::NOT_FOUND, UNKNOWN_ID),
+    })?;
+    let upgrade = hyper::upgrade::on(&mut request);
+    let (parts, _) = request.into_parts();
+    let (socket, transport) = (Arrival::Upgrade(upgrade), Transport::WebSockets);
+    admit(endpoint, hub, &parts, NewConnection { socket, transport, client, is_negotiated, permit });
+    Ok(())
+}
+
+/// Whether a request asks for a WebSocket.
+pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
+    has_word(headers, &CONNECTION, "upgrade") && has_word(headers, &UPGRADE, "websocket")
+}
+
+fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.split(',').any(|one| one.trim().eq_ignore_ascii_case(word)))
+}
+
+fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
+    let is_version_13 = headers.get(SEC_WEBSOCKET_VERSION)?.as_bytes() == b"13";
+    let key = headers.get(SEC_WEBSOCKET_KEY)?;
+    (is_version_13 && key.len() == 24).then(|| HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok())?
+}
+
+fn switching_protocols(accept: &HeaderValue) -> Response {
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = answer.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept.clone());
+    answer
+}

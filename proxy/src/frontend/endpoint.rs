@@ -1,0 +1,69 @@
+//! Endpoint of one shard: what requests are answered from, and whether a hub takes new clients.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use http::StatusCode;
+use trunkline_protocol::cause::Cause;
+
+use super::path_rule::is_private;
+use super::plain_response::{because, plain, unavailable};
+use super::proxy_client::ProxyClient;
+use crate::metrics::Counters;
+use crate::net::http_client::HttpClient;
+use crate::shard::{ShardSender, Shared};
+use crate::upstream::{Authorizer, Hub};
+
+const STOPPING: &str = "this node is stopping: connect again, to another one";
+
+/// State of one shard that requests are answered from.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint {
+    pub(super) shared: Arc<Shared>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) shard: ShardSender,
+    pub(super) authorizer: Authorizer,
+    pub(super) proxy_client: Arc<ProxyClient>,
+}
+
+impl Endpoint {
+    #[must_use]
+    pub(crate) fn new(shared: Arc<Shared>, counters: Arc<Counters>, shard: ShardSender) -> Self {
+        let connect_timeout = shared.settings.relay.upstream_connect_timeout;
+        let app_servers = HttpClient::new(shared.connector.clone(), connect_timeout);
+        let authorizer = Authorizer::new(app_servers.clone(), shared.settings.negotiate_timeout);
+        let proxy_client = Arc::new(ProxyClient::new(&shared, app_servers));
+        Self { shared, counters, shard, authorizer, proxy_client }
+    }
+
+    /// Returns the refusal for a new client, if the hub takes none now.
+    pub(super) fn refuse_new_client(&self, hub: &Hub) -> Option<Response> {
+        if self.shared.is_draining() {
+            return Some(unavailable(Cause::Drained, STOPPING));
+        }
+        let may_come = hub.is_served() || self.shared.settings.rehoming.holds_new;
+        (!may_come).then(|| unavailable(Cause::NoAppServer, "no app server serves this hub at the moment"))
+    }
+
+    /// Finds the hub of a path.
+    ///
+    /// # Errors
+    /// The refusal, if there is none.
+    pub(super) fn find_hub(&self, path: &str) -> Result<Arc<Hub>, Response> {
+        if is_private(path) {
+            self.counters.relay.private_paths.increment();
+            return Err(because(Cause::PathUnknown, plain(StatusCode::NOT_FOUND, "not found")));
+        }
+        match self.shared.hubs.find(path) {
+            Some(hub) => Ok(hub),
+            None if self.shared.is_draining() => Err(unavailable(Cause::Drained, STOPPING)),
+            None if self.shared.hubs.is_empty() => {
+                Err(unavailable(Cause::NoAppServer, "no app server has been reached yet"))
+            }
+            None => {
+                let answer = plain(StatusCode::NOT_FOUND, "no hub is served at this path");
+                Err(because(Cause::PathUnknown, answer))
+            }
+        }
+    }
+}

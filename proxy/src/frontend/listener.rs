@@ -1,0 +1,128 @@
+//! Listener: accepts sockets and serves HTTP on them, by hyper, because it shows the socket, its time-outs and its end.
+//!
+//! ```text
+//!  accept ─► gate ─► PROXY header, where load balancers send one ─► TLS, at that listener ─► HTTP/1.1, or HTTP/2 in TLS
+//! ```
+
+#[cfg(feature = "tls")]
+mod http2_connection;
+mod http_connection;
+mod listener_gate;
+mod proxy_header;
+mod socket_context;
+#[cfg(feature = "tls")]
+mod tls_layer;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use axum::Router;
+use http::uri::Scheme;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+use trunkline_protocol::cause::Cause;
+
+use crate::config::ProxyProtocolSettings;
+use crate::frontend::refusal::count_refused_socket;
+use socket_context::SocketContext;
+
+pub(crate) use listener_gate::ListenerGate;
+#[cfg(feature = "tls")]
+pub(crate) use tls_layer::TlsLayer;
+
+/// Pause after a failed accept: when the process has no descriptors left, accepting again at once only burns a core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Layers between a listener's sockets and HTTP.
+#[derive(Debug, Clone)]
+pub(crate) struct Layers {
+    /// The load balancers that send a PROXY header.
+    pub proxy_protocol: Option<ProxyProtocolSettings>,
+    #[cfg(feature = "tls")]
+    pub tls: Option<TlsLayer>,
+}
+
+impl Layers {
+    #[must_use]
+    pub(crate) fn plain(proxy_protocol: Option<ProxyProtocolSettings>) -> Self {
+        Self {
+            proxy_protocol,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        #[cfg(feature = "tls")]
+        let is_plain = self.tls.is_none();
+        #[cfg(not(feature = "tls"))]
+        let is_plain = true;
+        is_plain && self.proxy_protocol.is_none()
+    }
+}
+
+/// Accepts sockets for ever, and serves each in its own task.
+pub(crate) async fn serve(listener: TcpListener, layers: Layers, router: Router, gate: ListenerGate) {
+    let layers = Rc::new(layers);
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // On a listener for both families IPv4 addresses come as `::ffff:a.b.c.d`.
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                let admitted = match gate.admit(peer) {
+                    Ok(admitted) => admitted,
+                    Err(refusal) => {
+                        // Behind a layer nobody would understand why.
+                        if layers.is_empty() {
+                            spawn_local(refusal.send(stream));
+                        }
+                        continue;
+                    }
+                };
+                let context = SocketContext::new(peer, gate.clone(), admitted);
+                if let Err(error) = stream.set_nodelay(true) {
+                    debug!(%peer, %error, "a connection was gone before it was served");
+                } else if layers.is_empty() {
+                    spawn_local(http_connection::serve(context.patient(stream), context, Scheme::HTTP, router.clone()));
+                } else {
+                    spawn_local(serve_layered(stream, context, layers.clone(), router.clone()));
+                }
+            }
+            Err(error) => {
+                warn!(%error, "a connection can't be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Takes a socket through the layers. HTTP gets its own task, which holds none of their memory.
+async fn serve_layered(stream: TcpStream, mut context: SocketContext, layers: Rc<Layers>, router: Router) {
+    let (peer, counters) = (context.peer, context.gate.counters().clone());
+    if let Some(rules) = layers.proxy_protocol.as_ref().filter(|rules| rules.from.contains(peer.ip())) {
+        match proxy_header::read(&stream, rules.timeout, &counters.proxy_headers).await {
+            Some(client) => context.peer = client.unwrap_or(peer),
+            None => {
+                count_refused_socket(&counters, Cause::ProxyHeaderInvalid);
+                return debug!(%peer, cause = %Cause::ProxyHeaderInvalid, "a connection without a PROXY protocol header is refused");
+            }
+        }
+    }
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &layers.tls {
+        let stream = context.patient(stream);
+        let Some(stream) = tls.accept(stream, context.peer, &counters.tls_handshakes).await else {
+            return count_refused_socket(&counters, Cause::TlsFailed);
+        };
+        if tls_layer::speaks_http2(&stream) {
+            spawn_local(http2_connection::serve(stream, context, router));
+        } else {
+            spawn_local(http_connection::serve(stream, context, Scheme::HTTPS, router));
+        }
+        return;
+    }
+    spawn_local(http_connection::serve(context.patient(stream), context, Scheme::HTTP, router));
+}

@@ -1,0 +1,159 @@
+//! HTTP/2 on one connection, which only TLS listeners speak.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use http::header::{COOKIE, HOST};
+use http::uri::Scheme;
+use http::{HeaderValue, Request};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::spawn_local;
+use tracing::debug;
+
+use super::http_connection::answer;
+use super::socket_context::SocketContext;
+use crate::frontend::request_extension::PeerAddress;
+use crate::net::socket::{CurrentStallLimit, WriteStallLimit};
+
+/// Maximum of concurrent requests on one connection. Each event stream of a page is one, for as long as it lives.
+const STREAMS_MAX: u32 = 256;
+
+/// Bytes that wait to be sent on one stream; more only stand in front of what the reader asks for next.
+const STREAM_SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Interval of the pings to a silent client, which has as long to answer.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+
+tokio::task_local! {
+    /// WriteStallLimit of the stream whose task this is.
+    static PATIENCE: CurrentStallLimit;
+}
+
+/// Executor that runs the streams of a connection on the shard that accepted it.
+#[derive(Debug, Clone, Copy)]
+struct ShardExecutor;
+
+impl<F: Future + 'static> Executor<F> for ShardExecutor {
+    fn execute(&self, future: F) {
+        let patience = CurrentStallLimit::default();
+        spawn_local(PATIENCE.scope(patience.clone(), while_needed(future, patience)));
+    }
+}
+
+/// Runs a stream until its answer is no longer needed: a client that reads all else on its connection, but not this
+/// stream, keeps it as full as one whose socket is full. A stream that is dropped is reset.
+async fn while_needed<F: Future>(stream: F, patience: CurrentStallLimit) {
+    let mut stream = pin!(stream);
+    let mut running_out: Option<LocalBoxFuture<'static, ()>> = None;
+    poll_fn(|cx: &mut Context<'_>| {
+        if stream.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        // Whether its bytes move can't be seen from here; but once its connection is over it ends by itself if they do.
+        if let (None, over @ WriteStallLimit::UntilClosed(_)) = (&running_out, patience.get()) {
+            running_out = Some(over.reached().boxed_local());
+        }
+        running_out.as_mut().map_or(Poll::Pending, |running_out| running_out.poll_unpin(cx))
+    })
+    .await;
+}
+
+/// Serves HTTP/2, without WebSockets: those go by HTTP/1.1. Against floods of resets hyper has its own bounds.
+pub(crate) async fn serve<S>(stream: S, context: SocketContext, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let SocketContext { peer, gate, admitted: _admitted, patience } = context;
+    // A client that reads nothing does not answer to pings either; but where they can't even leave, nobody counts that.
+    patience.set(WriteStallLimit::Idle(2 * ALIVE_INTERVAL));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        as_in_http1(&mut request);
+        request.extensions_mut().insert(PeerAddress(peer));
+        request.extensions_mut().insert(Scheme::HTTPS);
+        let router = router.clone();
+        // It runs in the task of its stream.
+        async move { answer(router, request, PATIENCE.try_with(Clone::clone).unwrap_or_default()).await }
+    });
+    let served = http2::Builder::new(ShardExecutor)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(gate.head_max_bytes()).unwrap_or(u32::MAX))
+        .max_send_buf_size(STREAM_SEND_BUFFER_BYTES)
+        .keep_alive_interval(ALIVE_INTERVAL)
+        .keep_alive_timeout(ALIVE_INTERVAL)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        gate.count(&error);
+        debug!(%peer, %error, "an HTTP/2 connection ended in the middle of a request");
+    }
+}
+
+/// Gives a request the head that it would have in HTTP/1.1, which all later code reads: a `Host`,
+/// only the path as its target, and all cookies in one line.
+fn as_in_http1<B>(request: &mut Request<B>) {
+    let authority = request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    if let Some(host) = authority {
+        request.headers_mut().insert(HOST, host);
+    }
+    if let Some(target) = request.uri().path_and_query().cloned() {
+        *request.uri_mut() = target.into();
+    }
+    let cookies: Vec<&[u8]> = request.headers().get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(all) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        request.headers_mut().insert(COOKIE, all);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use tokio::time::{Instant, sleep};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_unread_stream_ends_a_while_after_its_connection_has_closed() {
+        let (patience, over) = (CurrentStallLimit::default(), CancellationToken::new());
+        while_needed(ready(()), patience.clone()).await;
+        let stuck = async {
+            patience.set(WriteStallLimit::until_closed(over.clone()));
+            pending::<()>().await;
+        };
+        let began = Instant::now();
+        tokio::join!(while_needed(stuck, patience.clone()), async {
+            sleep(Duration::from_secs(3600)).await;
+            over.cancel();
+        });
+        assert_eq!(began.elapsed().as_secs(), 3605);
+    }
+
+    #[test]
+    fn a_request_of_http2_looks_like_one_of_http1() {
+        let mut request = Request::builder()
+            .uri("https://chat.example:8443/chat?id=1")
+            .header(HOST, "forged.example")
+            .header(COOKIE, "a=1")
+            .header(COOKIE, "b=2")
+            .body(())
+            .unwrap();
+        as_in_http1(&mut request);
+        assert_eq!(request.uri(), "/chat?id=1");
+        assert_eq!(request.headers()[HOST], "chat.example:8443");
+        assert_eq!(request.headers().get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+    }
+}

@@ -1,0 +1,155 @@
+//! Gate of a listener: admits sockets before anything is read, and holds HTTP on them to its limits.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioTimer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tracing::debug;
+use trunkline_protocol::cause::Cause;
+
+use crate::frontend::refusal::count_refused_socket;
+use crate::limits::Seat;
+use crate::metrics::{Counters, Limit};
+use crate::shard::Shared;
+
+/// Time in which a refused client has to read why.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bytes that are read of a refused request: closing before that discards our answer.
+const IGNORED_MAX_BYTES: usize = 64 * 1024;
+
+const FULL: &str = "this node has as many connections as it may have: see --connections-max\n";
+const FULL_FOR_ADDRESS: &str =
+    "this address has as many connections as it may have: see --connections-per-address-max\n";
+
+/// Gate of one shard's listeners.
+#[derive(Debug, Clone)]
+pub(crate) struct ListenerGate {
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+}
+
+/// Guard of an admitted socket, for as long as requests are served on it.
+#[derive(Debug)]
+pub(crate) struct AdmittedSocket {
+    shared: Arc<Shared>,
+    _permit: Option<Seat>,
+}
+
+/// Limit that refuses a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SocketRefusal {
+    /// The node has all connections that it may have.
+    Full,
+    /// The address has all connections that it may have.
+    FullForAddress,
+}
+
+impl ListenerGate {
+    #[must_use]
+    pub(crate) fn new(shared: Arc<Shared>, counters: Arc<Counters>) -> Self {
+        Self { shared, counters }
+    }
+
+    /// Admits a socket. A trusted address stands for many clients, so its sockets are not counted.
+    pub(crate) fn admit(&self, peer: SocketAddr) -> Result<AdmittedSocket, SocketRefusal> {
+        self.counters.accepted.increment();
+        let (tally, settings) = (&self.shared.tally, &self.shared.settings);
+        let open = self.shared.sockets() + u64::from(tally.open());
+        if settings.limits.connections.is_some_and(|most| open >= u64::from(most.get())) {
+            self.counters.limit(Limit::Connections).increment();
+            count_refused_socket(&self.counters, Cause::LimitConnections);
+            return Err(SocketRefusal::Full);
+        }
+        let permit = match &tally.sockets {
+            Some(addresses) if !settings.trusted.contains(peer.ip()) => {
+                let permit = addresses.take(peer.ip());
+                if permit.is_none() {
+                    self.counters.limit(Limit::ConnectionsPerAddress).increment();
+                    count_refused_socket(&self.counters, Cause::LimitAddress);
+                    return Err(SocketRefusal::FullForAddress);
+                }
+                permit
+            }
+            _ => None,
+        };
+        tally.opened();
+        Ok(AdmittedSocket { shared: self.shared.clone(), _permit: permit })
+    }
+
+    /// Builder of HTTP/1 connections within the limits.
+    pub(crate) fn http1(&self) -> http1::Builder {
+        let limits = &self.shared.settings.limits;
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(limits.head_max_bytes);
+        builder
+    }
+
+    /// Counters of the shard.
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Largest head of a request in bytes.
+    #[cfg(feature = "tls")]
+    pub(crate) fn head_max_bytes(&self) -> usize {
+        self.shared.settings.limits.head_max_bytes
+    }
+
+    /// Counts the error that ends a connection.
+    pub(crate) fn count(&self, error: &hyper::Error) {
+        if error.is_timeout() {
+            self.counters.limit(Limit::HeadTime).increment();
+            count_refused_socket(&self.counters, Cause::HeadTimeout);
+        } else if error.is_parse_too_large() {
+            self.counters.limit(Limit::HeadSize).increment();
+            count_refused_socket(&self.counters, Cause::HeadTooLarge);
+        } else if error.is_parse() {
+            self.counters.malformed.increment();
+            count_refused_socket(&self.counters, Cause::RequestInvalid);
+        }
+    }
+}
+
+impl Drop for AdmittedSocket {
+    fn drop(&mut self) {
+        self.shared.tally.closed();
+    }
+}
+
+impl SocketRefusal {
+    /// Answers with the reason, and closes.
+    pub(crate) async fn send(self, stream: TcpStream) {
+        let (status, text) = match self {
+            Self::Full => ("503 Service Unavailable", FULL),
+            Self::FullForAddress => ("429 Too Many Requests", FULL_FOR_ADDRESS),
+        };
+        let length = text.len();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nRetry-After: 5\r\n\
+             Connection: close\r\n\r\n{text}"
+        );
+        if timeout(REFUSAL_TIMEOUT, write_and_drain(stream, &answer)).await.is_err() {
+            debug!("a socket that was turned away did not read why");
+        }
+    }
+}
+
+/// Writes the answer and reads what is under way; a failure means that nobody listens.
+async fn write_and_drain(mut stream: TcpStream, answer: &str) {
+    if stream.write_all(answer.as_bytes()).await.is_err() || stream.shutdown().await.is_err() {
+        return;
+    }
+    let (mut ignored, mut left) = ([0; 1024], IGNORED_MAX_BYTES);
+    while let Ok(count @ 1..) = stream.read(&mut ignored).await {
+        left = left.saturating_sub(count);
+        if left == 0 {
+            return;
+        }
+    }
+}

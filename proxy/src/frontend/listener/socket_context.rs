@@ -1,0 +1,28 @@
+//! Context of an accepted socket.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpStream;
+
+use super::listener_gate::{AdmittedSocket, ListenerGate};
+use crate::net::socket::{CurrentStallLimit, StallGuard};
+
+/// State that an accepted socket keeps while HTTP is served on it.
+pub(super) struct SocketContext {
+    pub(super) peer: SocketAddr,
+    pub(super) gate: ListenerGate,
+    pub(super) admitted: AdmittedSocket,
+    /// How long the answer that leaves now may stand still.
+    pub(super) patience: CurrentStallLimit,
+}
+
+impl SocketContext {
+    pub(super) fn new(peer: SocketAddr, gate: ListenerGate, admitted: AdmittedSocket) -> Self {
+        Self { peer, gate, admitted, patience: CurrentStallLimit::default() }
+    }
+
+    /// Wraps the socket, so that it closes when an answer stands still for too long.
+    pub(super) fn patient(&self, stream: TcpStream) -> StallGuard {
+        StallGuard::new(stream, self.patience.clone())
+    }
+}

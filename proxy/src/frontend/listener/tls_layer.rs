@@ -1,0 +1,69 @@
+//! TLS layer of a listener: the handshake with a client.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tracing::debug;
+
+use crate::metrics::{Outcome, OutcomeCounters};
+use crate::net::socket::StallGuard;
+
+/// TLS acceptor of a listener, with a time limit.
+#[derive(Clone)]
+pub(crate) struct TlsLayer {
+    acceptor: TlsAcceptor,
+    timeout: Duration,
+}
+
+impl TlsLayer {
+    #[must_use]
+    pub(crate) fn new(config: Arc<ServerConfig>, timeout: Duration) -> Self {
+        Self { acceptor: config.into(), timeout }
+    }
+
+    /// Shakes hands; `None` when the handshake failed, which is counted.
+    pub(crate) async fn accept(
+        &self,
+        stream: StallGuard,
+        peer: SocketAddr,
+        outcomes: &OutcomeCounters,
+    ) -> Option<TlsStream<StallGuard>> {
+        let shaken = timeout(self.timeout, self.acceptor.accept(stream)).await;
+        let (outcome, stream) = match shaken {
+            Ok(Ok(stream)) => (Outcome::Done, Some(stream)),
+            Ok(Err(error)) => {
+                // Strangers must not be able to fill the log.
+                debug!(%peer, %error, "a TLS handshake failed");
+                (cause(&error), None)
+            }
+            Err(_) => (Outcome::Timeout, None),
+        };
+        outcomes.of(outcome).increment();
+        stream
+    }
+}
+
+impl std::fmt::Debug for TlsLayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsLayer").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+fn cause(error: &io::Error) -> Outcome {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::AlertReceived(_)) => Outcome::Alert,
+        Some(_) => Outcome::Invalid,
+        None => Outcome::Closed,
+    }
+}
+
+/// Whether the client chose HTTP/2.
+pub(crate) fn speaks_http2(stream: &TlsStream<StallGuard>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(b"h2")
+}

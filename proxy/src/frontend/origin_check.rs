@@ -1,0 +1,137 @@
+//! Origin check of pages: CORS for requests, and the `Origin` header for upgrades, which CORS does not cover.
+//!
+//! A browser sends cookies with an upgrade that any page asks for. So a page that may connect only because all pages may
+//! does so without cookies: they are removed before any later step.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN};
+use http::request::Parts;
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method};
+use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
+use trunkline_protocol::manifest::NODE_HEADER;
+
+use crate::config::{Origin, OriginPattern, Settings};
+use crate::frontend::request_extension::ClientScheme;
+use crate::net::address::is_loopback_host;
+
+/// Settings that decide about origins.
+#[derive(Debug, Clone)]
+struct OriginRules {
+    allowed: Arc<[OriginPattern]>,
+    trusts_loopback: bool,
+}
+
+/// Verdict about the page of an origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OriginVerdict {
+    /// It may connect with its cookies.
+    TrustedNetworks,
+    /// It may connect, without cookies.
+    WithoutCredentials,
+    Refused,
+}
+
+impl OriginRules {
+    fn new(settings: &Settings) -> Self {
+        Self { allowed: settings.allow_origins.clone().into(), trusts_loopback: settings.is_development }
+    }
+
+    fn judge(&self, origin: &HeaderValue, headers: &HeaderMap, extensions: &Extensions) -> OriginVerdict {
+        let origin = origin.to_str().unwrap_or_default();
+        let host = own_host(headers, extensions, origin);
+        if self.trust(origin, host) {
+            OriginVerdict::TrustedNetworks
+        } else if self.allowed.contains(&OriginPattern::Any) {
+            OriginVerdict::WithoutCredentials
+        } else {
+            OriginVerdict::Refused
+        }
+    }
+
+    fn trust(&self, text: &str, host: Option<&str>) -> bool {
+        let (Some((_, authority)), Ok(origin)) = (text.split_once("://"), Origin::parse(text)) else { return false };
+        host.is_some_and(|host| host.eq_ignore_ascii_case(authority))
+            || self.allowed.iter().any(|allowed| allowed.names(&origin))
+            || (self.trusts_loopback && is_loopback_host(authority))
+    }
+}
+
+/// CORS layer: answers preflights, and marks answers for pages that may connect.
+pub(crate) fn cors(settings: &Settings) -> CorsLayer {
+    let origins = OriginRules::new(settings);
+    let trusted = origins.clone();
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(move |origin, parts: &Parts| {
+            origins.judge(origin, &parts.headers, &parts.extensions) != OriginVerdict::Refused
+        }))
+        .allow_credentials(AllowCredentials::predicate(move |origin, parts: &Parts| {
+            trusted.judge(origin, &parts.headers, &parts.extensions) == OriginVerdict::TrustedNetworks
+        }))
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        // Apps may set headers of their own; what they may do with them is the app's concern.
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static(NODE_HEADER)])
+}
+
+/// Whether a request without an origin (not from a browser), or of a page that may connect, goes on.
+pub(crate) fn may_connect(settings: &Settings, request: &mut Request) -> bool {
+    let Some(origin) = request.headers().get(ORIGIN) else { return true };
+    match OriginRules::new(settings).judge(origin, request.headers(), request.extensions()) {
+        OriginVerdict::TrustedNetworks => true,
+        OriginVerdict::WithoutCredentials => {
+            request.headers_mut().remove(COOKIE);
+            true
+        }
+        OriginVerdict::Refused => false,
+    }
+}
+
+/// Returns the host that the request asked for; `None` when its scheme is known and is not the origin's.
+fn own_host<'a>(headers: &'a HeaderMap, extensions: &Extensions, origin: &str) -> Option<&'a str> {
+    let host = headers.get(HOST)?.to_str().ok()?;
+    let Some(ClientScheme(scheme)) = extensions.get() else { return Some(host) };
+    let fits = origin.split_once("://").is_some_and(|(of_page, _)| of_page.eq_ignore_ascii_case(scheme.name()));
+    fits.then(|| host.strip_suffix(scheme.default_port()).unwrap_or(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(allowed: &[&str], trusts_loopback: bool, origin: &str, host: &str) -> OriginVerdict {
+        let allowed = allowed.iter().map(|text| text.parse().unwrap()).collect();
+        let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
+        OriginRules { allowed, trusts_loopback }.judge(&origin.parse().unwrap(), &headers, &Extensions::new())
+    }
+
+    #[test]
+    fn a_page_of_the_node_itself_may_connect() {
+        assert_eq!(verdict(&[], false, "https://chat.example", "chat.example"), OriginVerdict::TrustedNetworks);
+        assert_eq!(verdict(&[], false, "https://chat.example", "other.example"), OriginVerdict::Refused);
+        assert_eq!(verdict(&[], false, "null", "null"), OriginVerdict::Refused);
+    }
+
+    #[test]
+    fn listed_origins_may_connect_and_others_without_credentials_where_any_may() {
+        let listed = ["https://app.example", "https://*.example.com"];
+        for origin in ["https://app.example", "https://a.example.com"] {
+            assert_eq!(verdict(&listed, false, origin, "proxy"), OriginVerdict::TrustedNetworks);
+        }
+        assert_eq!(verdict(&listed, false, "https://evil.example", "proxy"), OriginVerdict::Refused);
+        let any = ["*", "https://app.example"];
+        assert_eq!(verdict(&any, false, "https://app.example", "proxy"), OriginVerdict::TrustedNetworks);
+        for origin in ["https://evil.example", "null"] {
+            assert_eq!(verdict(&any, false, origin, "proxy"), OriginVerdict::WithoutCredentials);
+        }
+    }
+
+    #[test]
+    fn pages_of_this_machine_may_connect_only_in_development() {
+        let proxy = "127.0.0.1:8080";
+        assert_eq!(verdict(&[], true, "http://127.0.0.1:5000", proxy), OriginVerdict::TrustedNetworks);
+        assert_eq!(verdict(&[], true, "http://evil.example", proxy), OriginVerdict::Refused);
+        assert_eq!(verdict(&[], false, "http://127.0.0.1:5000", proxy), OriginVerdict::Refused);
+    }
+}

@@ -1,0 +1,40 @@
+//! HTTP clients of one shard for requests that go on: to app servers and to other nodes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::net::http_client::HttpClient;
+use crate::shard::Shared;
+use crate::upstream::AppServer;
+
+/// Time in which another node has to accept a connection; a later one is not there.
+const HOP_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Clients for both kinds of servers, and the turn of the app servers.
+#[derive(Debug)]
+pub(crate) struct ProxyClient {
+    pub(crate) app_servers: HttpClient,
+    pub(crate) nodes: HttpClient,
+    /// Number of requests passed through, for the round robin over the app servers.
+    next: AtomicUsize,
+}
+
+impl ProxyClient {
+    pub(crate) fn new(shared: &Shared, app_servers: HttpClient) -> Self {
+        let hop_connect_timeout = HOP_CONNECT_TIMEOUT.min(shared.settings.relay.hop_timeout);
+        Self {
+            app_servers,
+            nodes: HttpClient::new(shared.connector.clone(), hop_connect_timeout),
+            next: AtomicUsize::new(0),
+        }
+    }
+
+    /// Returns the app servers in the order in which to try them.
+    pub(crate) fn in_turn(&self, mut app_servers: Vec<Arc<AppServer>>) -> Vec<Arc<AppServer>> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let first = turn.checked_rem(app_servers.len()).unwrap_or_default();
+        app_servers.rotate_left(first);
+        app_servers
+    }
+}

@@ -1,0 +1,33 @@
+//! Extensions of requests and answers: what one step of the frontend leaves for a later one.
+
+use std::net::SocketAddr;
+
+use axum::extract::ConnectInfo;
+use http::Extensions;
+
+use super::forwarded_header::ForwardedScheme;
+
+/// Address that a request came from; once it is normalised, the client's.
+///
+/// Beside it each request carries the [`Scheme`](http::uri::Scheme) of its socket.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PeerAddress(pub SocketAddr);
+
+/// Scheme that the client used, as far as a load balancer says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClientScheme(pub ForwardedScheme);
+
+/// Mark of a request that another node has forwarded here; it goes no further.
+#[derive(Debug, Clone)]
+pub(crate) struct ForwardedByNode;
+
+/// Mark of an app server's answer, which is none of our refusals.
+#[derive(Debug, Clone)]
+pub(crate) struct FromApp;
+
+/// Returns the address that a request came from.
+pub(crate) fn peer_address(extensions: &Extensions) -> Option<SocketAddr> {
+    let own = extensions.get::<PeerAddress>().map(|peer| peer.0);
+    // Inside an app, its server knows.
+    own.or_else(|| extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0))
+}

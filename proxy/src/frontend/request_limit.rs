@@ -1,0 +1,118 @@
+//! Limits on requests to hubs: number, rate and size. Each refusal names the option that changes it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http_body_util::Limited;
+
+use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
+
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::plain_response::{because, plain};
+use crate::frontend::refusal::cause_of_limit;
+use crate::frontend::request::query_value;
+use crate::frontend::request_extension::peer_address;
+use crate::limits::{Seat, TooFast};
+use crate::metrics::Limit;
+
+/// Retry-After where connections are the limit; nobody knows when others close.
+const ROOM_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Owner of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LimitOwner {
+    /// The node: other clients have reached the limit.
+    Node,
+    /// The client that is refused.
+    Client,
+}
+
+/// Throttles a negotiate request: returns how long it waits in a burst, or the refusal.
+pub(crate) fn throttle_negotiate(endpoint: &Endpoint, request: &Request) -> Result<Duration, Response> {
+    if let (Some(pending), Some(ip)) = (&endpoint.shared.tally.pending, ip(request)) {
+        pending.negotiated(ip, endpoint.shared.uptime()).map_err(|retry_after| {
+            let text = "too many negotiates of this address led to no connection: see --pending-per-address-max";
+            refuse(endpoint, Limit::PendingPerAddress, LimitOwner::Client, retry_after, text)
+        })?;
+    }
+    throttle(endpoint)
+}
+
+/// Throttles a connect request without a token; one with a token was throttled at negotiate.
+pub(crate) fn throttle_connect(endpoint: &Endpoint, request: &Request) -> Result<Duration, Response> {
+    if query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).is_none() {
+        throttle(endpoint)
+    } else {
+        Ok(Duration::ZERO)
+    }
+}
+
+fn throttle(endpoint: &Endpoint) -> Result<Duration, Response> {
+    let Some(bucket) = &endpoint.shared.tally.connects else { return Ok(Duration::ZERO) };
+    match bucket.take(endpoint.shared.uptime(), endpoint.shared.settings.limits.connect_wait) {
+        Ok(wait) => {
+            endpoint.counters.limit(Limit::Connects).add(u64::from(!wait.is_zero()));
+            Ok(wait)
+        }
+        Err(TooFast { retry_after }) => {
+            let text = "too many new connections at once: see --connects-per-second";
+            Err(refuse(endpoint, Limit::Connects, LimitOwner::Node, retry_after, text))
+        }
+    }
+}
+
+/// Takes a permit for a new client connection, for its lifetime; `None` where addresses are not counted.
+pub(crate) fn take_permit(endpoint: &Endpoint, request: &Request) -> Result<Option<Box<Seat>>, Response> {
+    let shared = &endpoint.shared;
+    let is_full = shared.settings.limits.connections.is_some_and(|most| shared.sockets() >= u64::from(most.get()));
+    if is_full {
+        let text = "this node has as many connections as it may have: see --connections-max";
+        return Err(refuse(endpoint, Limit::Connections, LimitOwner::Node, ROOM_RETRY_AFTER, text));
+    }
+    let Some(ip) = ip(request) else { return Ok(None) };
+    let permit = shared.tally.clients.as_ref().map(|clients| {
+        clients.take(ip).map(Box::new).ok_or_else(|| {
+            let text = "this address has as many connections as it may have: see --connections-per-address-max";
+            refuse(endpoint, Limit::ConnectionsPerAddress, LimitOwner::Client, ROOM_RETRY_AFTER, text)
+        })
+    });
+    let permit = permit.transpose()?;
+    if let (Some(pending), true) =
+        (&shared.tally.pending, query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).is_some())
+    {
+        pending.connected(ip, shared.uptime());
+    }
+    Ok(permit)
+}
+
+/// Bounds a request's body: it ends with an error where it is too large.
+pub(crate) fn bound_body(endpoint: &Endpoint, request: Request) -> Result<Request, Response> {
+    let most = endpoint.shared.settings.limits.body_max_bytes;
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > most) {
+        endpoint.counters.limit(Limit::BodySize).increment();
+        let text = format!("the body is larger than {most} bytes: see --body-max-bytes");
+        return Err(plain(StatusCode::PAYLOAD_TOO_LARGE, text));
+    }
+    Ok(request.map(|body| Body::new(Limited::new(body, usize::try_from(most).unwrap_or(usize::MAX)))))
+}
+
+fn ip(request: &Request) -> Option<IpAddr> {
+    peer_address(request.extensions()).map(|peer| peer.ip())
+}
+
+fn refuse(endpoint: &Endpoint, limit: Limit, owner: LimitOwner, retry_after: Duration, text: &'static str) -> Response {
+    endpoint.counters.limit(limit).increment();
+    let status = match owner {
+        LimitOwner::Node => StatusCode::SERVICE_UNAVAILABLE,
+        LimitOwner::Client => StatusCode::TOO_MANY_REQUESTS,
+    };
+    let seconds = retry_after.as_millis().div_ceil(1000).max(1).to_string();
+    let headers = [(CONTENT_TYPE, "text/plain".to_owned()), (RETRY_AFTER, seconds)];
+    because(cause_of_limit(limit), (status, headers, text).into_response())
+}

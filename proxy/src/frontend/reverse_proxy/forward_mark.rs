@@ -1,0 +1,61 @@
+//! Forward marks of requests that another node has forwarded here: sealed by the fleet, each for one request.
+
+use axum::extract::Request;
+use http::request::Parts;
+use http::{HeaderValue, Method, Uri};
+use trunkline_protocol::limits::FORWARD_MARK_LIFETIME_S;
+use trunkline_protocol::manifest::FORWARD_HEADER;
+use trunkline_protocol::token::{ForwardMark, TokenError};
+
+use crate::clock::unix_seconds;
+use crate::config::Settings;
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::forwarded_header::ForwardedScheme;
+use crate::frontend::request_extension::{ClientScheme, ForwardedByNode, PeerAddress, peer_address};
+use crate::frontend::reverse_proxy::next_hop;
+
+/// Whether another node has forwarded a request here.
+pub(crate) fn is_forwarded_by_node(request: &Request) -> bool {
+    request.extensions().get::<ForwardedByNode>().is_some()
+}
+
+/// Accepts a good mark: the request is from the client that it names. A bad mark is ignored.
+pub(crate) fn accept(endpoint: &Endpoint, request: &mut Request) {
+    let Some(sealed) = request.headers_mut().remove(FORWARD_HEADER) else { return };
+    match open(&endpoint.shared.settings, &sealed, request.method(), request.uri()) {
+        Ok(mark) => {
+            let extensions = request.extensions_mut();
+            // The node that forwarded it is never taken for the client.
+            extensions.remove::<PeerAddress>();
+            if let Some(client) = mark.client {
+                extensions.insert(PeerAddress(client));
+            }
+            if let Some(scheme) = mark.scheme.as_deref().and_then(ForwardedScheme::read) {
+                extensions.insert(ClientScheme(scheme));
+            }
+            extensions.insert(ForwardedByNode);
+        }
+        Err(error) => {
+            tracing::debug!(%error, "a forward mark is not believed");
+            endpoint.counters.relay.marks_refused.increment();
+        }
+    }
+}
+
+fn open(settings: &Settings, sealed: &HeaderValue, method: &Method, uri: &Uri) -> Result<ForwardMark, TokenError> {
+    let sealed = sealed.to_str().map_err(|_| TokenError::Forged)?;
+    ForwardMark::open(sealed, &settings.keys, method.as_str(), next_hop::target(uri).as_str(), unix_seconds())
+}
+
+/// Marks a request for the node that owns its connection.
+pub(crate) fn set(settings: &Settings, parts: &mut Parts) {
+    let target = next_hop::target(&parts.uri);
+    let expires = unix_seconds() + FORWARD_MARK_LIFETIME_S;
+    let scheme = parts.extensions.get::<ClientScheme>().map(|ClientScheme(scheme)| scheme.name());
+    let method = parts.method.as_str();
+    let mark =
+        ForwardMark::new(&settings.node, peer_address(&parts.extensions), scheme, method, target.as_str(), expires);
+    if let Ok(sealed) = HeaderValue::from_str(&mark.seal(&settings.keys)) {
+        parts.headers.insert(FORWARD_HEADER, sealed);
+    }
+}

@@ -1,0 +1,79 @@
+//! Requests for the next hop and their answers, as far as owner hop and pass-through have them in common.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{CONTENT_LENGTH, HOST};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Uri, Version};
+use hyper::body::Incoming;
+
+use crate::frontend::hop_header;
+use crate::frontend::in_flight::InFlight;
+use crate::frontend::reverse_proxy::expect_continue;
+use crate::frontend::reverse_proxy::relayed_body::{ByteMeter, RelayedResponseBody};
+
+/// Prepares a request for the next hop: removes headers for our client's connection and headers of the fleet. Returns the
+/// protocol of the upgrade that was asked for.
+pub(crate) fn prepare_request(parts: &mut Parts) -> Option<HeaderValue> {
+    let upgrade = hop_header::end_hop(&mut parts.headers);
+    hop_header::drop_private(&mut parts.headers);
+    // In HTTP/2, and in what is meant for proxies, the host stands in the request's address.
+    if let Some(host) = parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
+        parts.headers.insert(HOST, host);
+    }
+    parts.version = Version::HTTP_11;
+    upgrade
+}
+
+/// Puts a prepared request together.
+pub(crate) fn request(parts: Parts, body: Body) -> Request<Body> {
+    expect_continue::gate(Request::from_parts(parts, body))
+}
+
+/// Returns path and query of a request.
+pub(crate) fn target(uri: &Uri) -> PathAndQuery {
+    uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
+}
+
+/// Removes the headers for our own connection from an answer. Returns the protocol of the upgrade that was granted.
+pub(crate) fn prepare_answer(answer: &mut http::Response<Incoming>) -> Option<HeaderValue> {
+    *answer.version_mut() = Version::HTTP_11;
+    hop_header::end_hop(answer.headers_mut())
+}
+
+/// Makes the answer for our client.
+pub(crate) fn answer(answer: http::Response<Incoming>, meter: Option<ByteMeter>, in_flight: InFlight) -> Response {
+    let is_length_told = answer.headers().contains_key(CONTENT_LENGTH);
+    answer.map(|body| Body::new(RelayedResponseBody { body, meter, is_length_told, _in_flight: in_flight }))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{CONNECTION, UPGRADE};
+
+    use super::*;
+
+    #[test]
+    fn a_request_for_the_next_hop_has_one_host_and_no_headers_of_this_hop_or_the_fleet() {
+        let request = Request::get("http://chat.example/page?x=1")
+            .version(Version::HTTP_10)
+            .header(HOST, "forged.example")
+            .header(CONNECTION, "upgrade, x-own")
+            .header(UPGRADE, "my-protocol")
+            .header("x-own", "1")
+            .header("x-trunkline-forward", "forged")
+            .header("x-other", "stays")
+            .body(())
+            .unwrap();
+        let (mut parts, ()) = request.into_parts();
+        assert_eq!(prepare_request(&mut parts), Some(HeaderValue::from_static("my-protocol")));
+        let names: Vec<_> = parts.headers.keys().map(http::HeaderName::as_str).collect();
+        assert_eq!(names, ["host", "x-other"]);
+        assert_eq!(
+            (&parts.headers[HOST], parts.version),
+            (&HeaderValue::from_static("chat.example"), Version::HTTP_11)
+        );
+        assert_eq!(target(&parts.uri), "/page?x=1");
+    }
+}

@@ -1,0 +1,166 @@
+//! Relayed bodies: their bytes are counted, and the silence of the other end is measured.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::{Instant, sleep_until};
+
+use crate::frontend::in_flight::InFlight;
+use crate::metrics::{Counter, Counters, RelayCounters};
+
+/// Value instead of a time while the client has to send the rest of its body.
+const WAITS_FOR_CLIENT: u64 = u64::MAX;
+
+/// Timer of the silence of the other end, which starts anew whenever the request's body moves.
+#[derive(Debug)]
+pub(crate) struct SilenceTimer {
+    start: Instant,
+    /// Milliseconds from the start.
+    since_ms: AtomicU64,
+}
+
+impl SilenceTimer {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { start: Instant::now(), since_ms: AtomicU64::new(0) })
+    }
+
+    /// Returns when the other end has been silent for `limit`. Waiting for the client is not its silence.
+    pub(crate) async fn expired(&self, limit: Duration) {
+        loop {
+            let now = Instant::now();
+            let deadline = match self.since_ms.load(Ordering::Relaxed) {
+                WAITS_FOR_CLIENT => now + limit,
+                since_ms => self.start + Duration::from_millis(since_ms) + limit,
+            };
+            if deadline <= now {
+                return;
+            }
+            sleep_until(deadline).await;
+        }
+    }
+
+    fn moved(&self) {
+        let since = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(WAITS_FOR_CLIENT);
+        self.since_ms.store(since, Ordering::Relaxed);
+    }
+
+    fn wait_for_client(&self) {
+        self.since_ms.store(WAITS_FOR_CLIENT, Ordering::Relaxed);
+    }
+}
+
+/// Counter of a body's bytes in one direction.
+pub(crate) struct ByteMeter {
+    counters: Arc<Counters>,
+    which: fn(&RelayCounters) -> &Counter,
+}
+
+impl ByteMeter {
+    pub(crate) fn up(counters: &Arc<Counters>) -> Self {
+        Self { counters: counters.clone(), which: |relay| &relay.bytes_up }
+    }
+
+    pub(crate) fn down(counters: &Arc<Counters>) -> Self {
+        Self { counters: counters.clone(), which: |relay| &relay.bytes_down }
+    }
+}
+
+/// Body of a relayed request.
+pub(crate) struct RelayedRequestBody {
+    pub(super) body: Body,
+    pub(super) silence: Arc<SilenceTimer>,
+    pub(super) meter: Option<ByteMeter>,
+}
+
+impl HttpBody for RelayedRequestBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match polled {
+            Poll::Pending => self.silence.wait_for_client(),
+            Poll::Ready(_) => self.silence.moved(),
+        }
+        let frame = ready!(polled);
+        count(self.meter.as_ref(), frame.as_ref());
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Body of a relayed answer.
+pub(crate) struct RelayedResponseBody<B> {
+    pub(super) body: B,
+    pub(super) meter: Option<ByteMeter>,
+    /// Whether the head states the length. If not, none may be added: an answer to HEAD has an empty body.
+    pub(super) is_length_told: bool,
+    pub(super) _in_flight: InFlight,
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for RelayedResponseBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        count(self.meter.as_ref(), frame.as_ref());
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.is_length_told { self.body.size_hint() } else { SizeHint::new() }
+    }
+}
+
+fn count<E>(meter: Option<&ByteMeter>, frame: Option<&Result<Frame<Bytes>, E>>) {
+    if let (Some(meter), Some(Ok(frame))) = (meter, frame) {
+        (meter.which)(&meter.counters.relay).add(frame.data_ref().map_or(0, Bytes::len) as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use http_body_util::BodyExt;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_silence_of_the_other_end_counts() {
+        let (sender, mut receiver) = mpsc::unbounded_channel::<Result<Frame<Bytes>, axum::Error>>();
+        let stream = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
+        let body = Body::new(http_body_util::StreamBody::new(stream));
+        let silence = SilenceTimer::new();
+        let mut body = RelayedRequestBody { body, silence: silence.clone(), meter: None };
+
+        assert!(body.frame().now_or_never().is_none(), "the client has sent nothing yet");
+        assert!(tokio::time::timeout(LIMIT * 100, silence.expired(LIMIT)).await.is_err());
+
+        sender.send(Ok(Frame::data(Bytes::from_static(b"x")))).unwrap();
+        assert!(body.frame().now_or_never().is_some());
+        let began = Instant::now();
+        silence.expired(LIMIT).await;
+        assert_eq!(began.elapsed().as_secs(), LIMIT.as_secs());
+    }
+}

@@ -1,0 +1,38 @@
+//! Exchange with the next hop, with a limit on its silence.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tracing::debug;
+
+use crate::frontend::reverse_proxy::relayed_body::SilenceTimer;
+use crate::metrics::RelayFailure;
+use crate::net::address::Address;
+use crate::net::http_client::{HttpClient, HttpError};
+
+/// Sends a request, and waits for the head of its answer. The other end may be silent for `limit`, starting anew
+/// whenever the request's body moves.
+pub(crate) async fn send(
+    client: &HttpClient,
+    address: &Address,
+    request: Request<Body>,
+    silence: &Arc<SilenceTimer>,
+    limit: Duration,
+) -> Result<Response<Incoming>, RelayFailure> {
+    tokio::select! {
+        answer = client.send(address, request) => answer.map_err(|error| failure(&error)),
+        () = silence.expired(limit) => Err(RelayFailure::Timeout),
+    }
+}
+
+fn failure(error: &HttpError) -> RelayFailure {
+    debug!(%error, "a request got no answer");
+    match error {
+        _ if error.is_connect_timeout() => RelayFailure::Timeout,
+        _ if error.is_unreachable() => RelayFailure::Unreachable,
+        _ => RelayFailure::Broken,
+    }
+}

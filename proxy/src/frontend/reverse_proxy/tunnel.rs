@@ -1,0 +1,28 @@
+//! Tunnel of an upgraded connection: bytes both ways, unchanged, until both directions have ended.
+
+use std::sync::Arc;
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::copy_bidirectional;
+use tokio_util::io::InspectReader;
+use tracing::debug;
+
+use crate::metrics::Counters;
+
+/// Joins the two ends as soon as both are upgraded. One may end its direction and still read the other. Silence has no
+/// limit here, because only the ends know what it means.
+pub(crate) fn open(counters: Arc<Counters>, client: OnUpgrade, app: OnUpgrade) {
+    tokio::spawn(async move {
+        let (client, app) = match tokio::try_join!(client, app) {
+            Ok(ends) => ends,
+            Err(error) => return debug!(%error, "an upgrade was granted, but one end was gone"),
+        };
+        let relay = &counters.relay;
+        let mut client = InspectReader::new(TokioIo::new(client), |bytes| relay.bytes_up.add(bytes.len() as u64));
+        let mut app = InspectReader::new(TokioIo::new(app), |bytes| relay.bytes_down.add(bytes.len() as u64));
+        if let Err(error) = copy_bidirectional(&mut client, &mut app).await {
+            debug!(%error, "a tunnel broke off");
+        }
+    });
+}

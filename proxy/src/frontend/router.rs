@@ -1,0 +1,125 @@
+//! Router of the requests to one shard's endpoint, in the order in which a request meets the steps.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use tokio::time::sleep;
+use tower::ServiceExt;
+use trunkline_protocol::manifest::NODE_HEADER;
+
+use crate::frontend::connect::{http_transport_request, websocket_upgrade};
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::path_rule::{NEGOTIATE_SUFFIX, is_private, split_negotiate};
+use crate::frontend::plain_response::plain;
+use crate::frontend::request_extension::FromApp;
+use crate::frontend::reverse_proxy::forward_mark::is_forwarded_by_node;
+use crate::frontend::reverse_proxy::{owner_hop, pass_through};
+use crate::frontend::{authenticate, negotiate, normalise, origin_check, refusal, request_limit};
+impl Endpoint {
+    /// Router of a node: it serves all paths, and matches those of hubs without regard to case.
+    pub(crate) fn into_router(self) -> Router {
+        let cors = origin_check::cors(&self.shared.settings);
+        let hubs = Router::new().fallback(dispatch).layer(cors).with_state(self.clone());
+        self.layered(Router::new().fallback(route)).with_state((self, hubs))
+    }
+
+    /// Routes of these hubs alone, for the router of an app. Case counts there, a last slash does not.
+    pub(crate) fn into_routes(self, paths: impl IntoIterator<Item = String>) -> Router {
+        let routes = paths.into_iter().fold(Router::new(), |router, path| {
+            let path = path.trim_end_matches('/');
+            let of_hub = ["", "/", NEGOTIATE_SUFFIX].map(|tail| format!("{path}{tail}"));
+            let routes = of_hub.into_iter().filter(|route| !route.is_empty());
+            routes.fold(router, |router, route| router.route(&route, any(dispatch)))
+        });
+        let cors = origin_check::cors(&self.shared.settings);
+        self.layered(routes.layer(cors)).with_state(self)
+    }
+
+    /// Puts the steps that every request meets in front of a router; the last layer comes first.
+    fn layered<S: Clone + Send + Sync + 'static>(&self, router: Router<S>) -> Router<S> {
+        router
+            .layer(middleware::from_fn_with_state(self.clone(), normalise::normalise))
+            .layer(middleware::from_fn_with_state(self.clone(), sign))
+    }
+}
+
+/// Routes a request to the hubs or to the app server. Rules of ours, such as CORS, are for hubs only.
+async fn route(State((endpoint, hubs)): State<(Endpoint, Router)>, request: Request) -> Response {
+    if is_for_app(&endpoint, &request) {
+        return pass_through::pass_through(&endpoint, request).await;
+    }
+    hubs.oneshot(request).await.into_response()
+}
+
+async fn dispatch(State(endpoint): State<Endpoint>, request: Request) -> Response {
+    answer(&endpoint, request).await.unwrap_or_else(|refusal| refusal)
+}
+
+/// Answers a request to a hub; the error is a refusal.
+async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, Response> {
+    let path = request.uri().path();
+    let (hub_path, is_negotiate) = match split_negotiate(path) {
+        Some(hub_path) => (hub_path, true),
+        None => (path, false),
+    };
+    let hub = endpoint.find_hub(hub_path)?;
+    if !is_negotiate && let Some(owner) = owner_hop::find_owner(endpoint, &request) {
+        return Ok(owner_hop::forward(endpoint, &owner, request).await);
+    }
+    let is_upgrade = websocket_upgrade::is_upgrade(request.headers());
+    if !origin_check::may_connect(&endpoint.shared.settings, &mut request) && is_upgrade {
+        endpoint.counters.refused_origins.increment();
+        return Err(plain(StatusCode::FORBIDDEN, "pages of this origin may not connect: see --allow-origin"));
+    }
+    authenticate::authenticate(endpoint, &hub, &mut request, is_negotiate).await?;
+    let request = request_limit::bound_body(endpoint, request)?;
+    Ok(match (is_negotiate, request.method()) {
+        (true, &Method::POST) => {
+            wait(request_limit::throttle_negotiate(endpoint, &request)?).await;
+            negotiate::answer(endpoint, &hub, &request)
+        }
+        (false, &Method::GET) if is_upgrade => {
+            wait(request_limit::throttle_connect(endpoint, &request)?).await;
+            websocket_upgrade::answer(endpoint, &hub, request)
+        }
+        (false, &Method::GET) => http_transport_request::get(endpoint, &hub, request).await,
+        (false, &Method::POST) => http_transport_request::post(endpoint, &hub, request).await,
+        (false, &Method::DELETE) => http_transport_request::delete(endpoint, &hub, &request),
+        _ => plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here"),
+    })
+}
+
+/// Waits for as long as a throttle demands.
+async fn wait(time: Duration) {
+    if !time.is_zero() {
+        sleep(time).await;
+    }
+}
+
+/// Whether a request is the app server's to answer. Before the first manifest nobody knows. A request that another node
+/// has forwarded here goes no further.
+fn is_for_app(endpoint: &Endpoint, request: &Request) -> bool {
+    let (hubs, path) = (&endpoint.shared.hubs, request.uri().path());
+    let is_known = !hubs.is_empty() && hubs.find(split_negotiate(path).unwrap_or(path)).is_none();
+    let may_leave = endpoint.shared.settings.relay.pass_through && !is_forwarded_by_node(request);
+    may_leave && is_known && !is_private(path)
+}
+
+/// Names the node on every answer, unless another node answered and has done so, and counts our own refusals.
+async fn sign(State(endpoint): State<Endpoint>, request: Request, next: Next) -> Response {
+    let uri = request.uri().clone();
+    let mut answer = next.run(request).await;
+    if let Ok(name) = HeaderValue::from_str(&endpoint.shared.settings.node) {
+        answer.headers_mut().entry(HeaderName::from_static(NODE_HEADER)).or_insert(name);
+    }
+    let is_refusal = answer.status().is_client_error() || answer.status().is_server_error();
+    if is_refusal && answer.extensions().get::<FromApp>().is_none() {
+        refusal::record(&endpoint, &uri, &answer);
+    }
+    answer
+}

@@ -1,0 +1,110 @@
+//! Entry points of the parsers of a stranger's bytes, for the fuzz targets. No part of the public API.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use clap::{Args, Command};
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Uri};
+use ipnet::IpNet;
+use trunkline_protocol::key::AccessKeys;
+
+use crate::auth::{Dial, TokenPolicy, Verifier, Wire, jwks};
+use crate::config::{Origin, OriginPattern, ServeArgs, with_text};
+use crate::frontend::{self, Begun};
+
+/// Beginning of a connection behind a load balancer that speaks the PROXY protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// A whole header: its length, and the client unless the load balancer speaks for itself.
+    Whole(usize, Option<SocketAddr>),
+    /// The beginning of a header.
+    Part,
+    /// Anything but a header.
+    Other,
+}
+
+/// Result of reading the headers of load balancers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forwarded {
+    /// Address of the client.
+    pub client: SocketAddr,
+    /// Scheme of the client's request.
+    pub scheme: Option<&'static str>,
+    /// Host of the client's request.
+    pub host: Option<String>,
+    /// Path prefix that a load balancer removed.
+    pub prefix: Option<String>,
+}
+
+/// Issuers that can't be reached.
+#[derive(Debug)]
+struct Unreachable;
+
+impl Dial for Unreachable {
+    fn dial(&self, _url: &Uri) -> BoxFuture<'static, io::Result<Box<dyn Wire>>> {
+        Box::pin(async { Err(io::ErrorKind::HostUnreachable.into()) })
+    }
+}
+
+/// Reads the beginning of a connection.
+#[must_use]
+pub fn proxy_header(bytes: &[u8]) -> ProxyHeader {
+    match frontend::begun(bytes) {
+        Begun::Header { length, client } => ProxyHeader::Whole(length, client),
+        Begun::Part => ProxyHeader::Part,
+        Begun::Other => ProxyHeader::Other,
+    }
+}
+
+/// Reads the headers of load balancers; networks of `trusted` are believed.
+#[must_use]
+pub fn forwarded(headers: &HeaderMap, peer: SocketAddr, trusted: &[IpNet]) -> Forwarded {
+    let believed = frontend::believe(headers, peer, &trusted.iter().copied().collect());
+    let scheme = believed.scheme.map(frontend::Scheme::name);
+    Forwarded { client: believed.client, scheme, host: believed.host, prefix: believed.prefix }
+}
+
+/// Finds the first value of a query parameter.
+#[must_use]
+pub fn query_value(uri: &Uri, name: &str) -> Option<String> {
+    frontend::query_value(uri, name)
+}
+
+/// Returns the query that an app server sees.
+#[must_use]
+pub fn raw_query(uri: &Uri) -> Option<String> {
+    frontend::raw_query(uri).map(Into::into)
+}
+
+/// Whether a pattern of `--allow-origin` names an origin; `None` when either can't be read.
+#[must_use]
+pub fn origin_is_named(pattern: &str, origin: &str) -> Option<bool> {
+    Some(pattern.parse::<OriginPattern>().ok()?.names(&Origin::parse(origin).ok()?))
+}
+
+/// Verifies an access token with the keys of a fleet, and returns its user.
+#[must_use]
+pub fn access_token(token: &str, keys: &AccessKeys) -> Option<Option<String>> {
+    let verifier = Verifier::new(TokenPolicy::default(), keys, Arc::new(Unreachable));
+    verifier.verify_now(token).ok().map(|user| user.id)
+}
+
+/// Reads a key set, and returns the number of its keys that can be used.
+#[must_use]
+pub fn key_set(text: &[u8]) -> Option<usize> {
+    jwks::parse(text).ok().map(|keys| keys.len())
+}
+
+/// Reads a configuration file as the flags of `trunkline serve`, and returns the flags that it sets.
+///
+/// # Errors
+/// When it is no TOML, or holds what no flag takes.
+pub fn config_file(text: &str) -> Result<Vec<String>, String> {
+    static COMMAND: LazyLock<Command> = LazyLock::new(|| ServeArgs::augment_args(Command::new("serve")));
+    let read = with_text(COMMAND.clone(), Path::new("trunkline.toml"), text).map_err(|error| error.to_string())?;
+    read.command.try_get_matches_from(["serve"]).map_err(|error| error.to_string())?;
+    Ok(read.keys)
+}

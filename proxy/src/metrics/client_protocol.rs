@@ -1,0 +1,24 @@
+//! Protocols of client connections.
+
+/// Protocol of a client connection, as metrics name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientProtocol {
+    /// The JSON hub protocol.
+    Json,
+    /// The MessagePack hub protocol.
+    MessagePack,
+    /// No hub protocol: a raw endpoint.
+    Raw,
+}
+
+impl ClientProtocol {
+    /// All protocols with their labels.
+    pub(crate) const ALL: [(Self, &'static str); 3] =
+        [(Self::Json, "json"), (Self::MessagePack, "messagepack"), (Self::Raw, "raw")];
+
+    /// Returns the label in metrics.
+    #[must_use]
+    pub(crate) fn label(self) -> &'static str {
+        Self::ALL.iter().find(|(protocol, _)| *protocol == self).map_or("unknown", |(_, label)| label)
+    }
+}

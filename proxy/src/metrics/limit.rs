@@ -1,0 +1,42 @@
+//! Limits of the client port.
+
+/// Limit of the client port, as metrics name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// Sockets of the node.
+    Connections,
+    /// Sockets of one address.
+    ConnectionsPerAddress,
+    /// New connections per second, delayed or refused.
+    Connects,
+    /// Negotiations of one address without a connection so far.
+    PendingPerAddress,
+    /// Time for the head of a request.
+    HeadTime,
+    /// Size of the head of a request.
+    HeadSize,
+    /// Size of the body of a request.
+    BodySize,
+    /// Size of a message.
+    MessageSize,
+    /// Messages per second of one client, which is paused then.
+    Messages,
+    /// Bytes per second of one client, which is paused then.
+    Bytes,
+}
+
+impl Limit {
+    /// All limits with their labels.
+    pub(crate) const ALL: [(Limit, &'static str); 10] = [
+        (Limit::Connections, "connections"),
+        (Limit::ConnectionsPerAddress, "connections_per_address"),
+        (Limit::Connects, "connects"),
+        (Limit::PendingPerAddress, "pending_per_address"),
+        (Limit::HeadTime, "head_time"),
+        (Limit::HeadSize, "head_size"),
+        (Limit::BodySize, "body_size"),
+        (Limit::MessageSize, "message_size"),
+        (Limit::Messages, "messages"),
+        (Limit::Bytes, "bytes"),
+    ];
+}

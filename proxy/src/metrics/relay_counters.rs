@@ -1,0 +1,101 @@
+//! Counters of forwarded requests: passed through to app servers, or carried to the owner of their connection.
+
+use super::{Counter, DurationBuckets, Histogram};
+
+/// Error of a forwarded request that got no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RelayFailure {
+    /// No connection was made, so nothing was sent.
+    #[error("it can't be reached")]
+    Unreachable,
+    #[error("it did not answer in time")]
+    Timeout,
+    /// The connection broke off, or the answer is not HTTP.
+    #[error("it broke off")]
+    Broken,
+}
+
+impl RelayFailure {
+    /// All failures with their labels.
+    pub(crate) const ALL: [(Self, &'static str); 3] =
+        [(Self::Unreachable, "unreachable"), (Self::Timeout, "timeout"), (Self::Broken, "broken")];
+}
+
+/// Outcome of a request for the app server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PassThroughOutcome {
+    /// The app server answered, with any status.
+    Answered,
+    /// No app server was linked.
+    NoAppServer,
+    Failed(RelayFailure),
+}
+
+impl PassThroughOutcome {
+    /// All outcomes with their labels.
+    pub(crate) const ALL: [(Self, &'static str); 5] = [
+        (Self::Answered, "answered"),
+        (Self::NoAppServer, "no_app_server"),
+        (Self::Failed(RelayFailure::Unreachable), "unreachable"),
+        (Self::Failed(RelayFailure::Timeout), "timeout"),
+        (Self::Failed(RelayFailure::Broken), "broken"),
+    ];
+}
+
+/// Counters of forwarded requests by [`RelayFailure`].
+#[derive(Debug, Default)]
+pub(crate) struct RelayFailureCounters {
+    unreachable: Counter,
+    timeout: Counter,
+    broken: Counter,
+}
+
+impl RelayFailureCounters {
+    /// Returns the counter of one failure.
+    #[must_use]
+    pub(crate) fn of(&self, failure: RelayFailure) -> &Counter {
+        match failure {
+            RelayFailure::Unreachable => &self.unreachable,
+            RelayFailure::Timeout => &self.timeout,
+            RelayFailure::Broken => &self.broken,
+        }
+    }
+}
+
+/// Counters of the forwarded requests of one shard.
+#[derive(Debug, Default)]
+pub(crate) struct RelayCounters {
+    /// Bytes of bodies and tunnels from clients to app servers.
+    pub bytes_up: Counter,
+    /// Bytes of bodies and tunnels from app servers to clients.
+    pub bytes_down: Counter,
+    /// Upgrades that app servers accepted.
+    pub upgrades: Counter,
+    /// Requests from outside for paths of the fleet.
+    pub private_paths: Counter,
+    /// Requests carried to the owner of their connection.
+    pub hops: Counter,
+    /// Hops whose owner did not have the connection.
+    pub hop_misses: Counter,
+    /// Time until the head of the owner's answer was there.
+    pub hop_durations: Histogram<DurationBuckets>,
+    /// Hops without an answer.
+    pub hop_failures: RelayFailureCounters,
+    /// Forward marks that no node of this fleet made, or not for this request.
+    pub marks_refused: Counter,
+    answered: Counter,
+    no_app_server: Counter,
+    failed: RelayFailureCounters,
+}
+
+impl RelayCounters {
+    /// Returns the counter of one outcome of requests for the app server.
+    #[must_use]
+    pub(crate) fn passed(&self, outcome: PassThroughOutcome) -> &Counter {
+        match outcome {
+            PassThroughOutcome::Answered => &self.answered,
+            PassThroughOutcome::NoAppServer => &self.no_app_server,
+            PassThroughOutcome::Failed(failure) => self.failed.of(failure),
+        }
+    }
+}

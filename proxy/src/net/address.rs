@@ -1,0 +1,177 @@
+//! Addresses of HTTP servers: app servers, other nodes, issuers.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use http::Uri;
+
+const EXAMPLE: &str = "is no URL like http://127.0.0.1:5000 or https://app.example";
+
+/// Security of the connection to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Security {
+    Plain,
+    Tls,
+}
+
+/// Host and port of a server, and whether it speaks TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Address {
+    security: Security,
+    authority: Arc<str>,
+    at: Option<SocketAddr>,
+}
+
+impl Address {
+    /// Whether the server speaks TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.security == Security::Tls
+    }
+
+    /// Fixes the socket address, one of those that the name resolves to. Requests still name the host.
+    #[must_use]
+    pub fn at(&self, address: SocketAddr) -> Self {
+        Self { at: Some(address), ..self.clone() }
+    }
+
+    /// Returns the socket address, where it is fixed.
+    #[must_use]
+    pub fn resolved(&self) -> Option<SocketAddr> {
+        self.at
+    }
+
+    /// Returns `host:port`, with brackets around an IPv6 address.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Returns the host without brackets, which a certificate has to name.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    fn scheme(&self) -> &'static str {
+        match self.security {
+            Security::Plain => "http",
+            Security::Tls => "https",
+        }
+    }
+
+    /// Whether the host is this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        is_loopback_host(&self.authority)
+    }
+}
+
+impl FromStr for Address {
+    type Err = &'static str;
+
+    /// Parses `http://host:port` or `https://host:port`; the error ends a sentence that begins with the text.
+    fn from_str(url: &str) -> Result<Self, &'static str> {
+        let uri: Uri = url.parse().map_err(|_| EXAMPLE)?;
+        if security_of(&uri).is_none() {
+            return Err(EXAMPLE);
+        }
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err("has a path: give only scheme, host and port");
+        }
+        Self::try_from(&uri)
+    }
+}
+
+impl TryFrom<&Uri> for Address {
+    type Error = &'static str;
+
+    /// Reads the server that a URI names; the error ends a sentence that begins with the URI.
+    fn try_from(uri: &Uri) -> Result<Self, &'static str> {
+        let (security, usual_port) = security_of(uri).ok_or(EXAMPLE)?;
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err("has a user name: give only scheme, host and port");
+        }
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or("has no host")?;
+        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(usual_port)).into();
+        Ok(Self { security, authority, at: None })
+    }
+}
+
+/// Returns security and default port of a URI's scheme.
+fn security_of(uri: &Uri) -> Option<(Security, u16)> {
+    match uri.scheme_str()? {
+        "http" => Some((Security::Plain, 80)),
+        "https" => Some((Security::Tls, 443)),
+        _ => None,
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme(), self.authority)?;
+        self.at.map_or(Ok(()), |at| write!(f, " ({at})"))
+    }
+}
+
+/// Whether a `host`, `host:port` or `[host]:port` is this machine, without asking a resolver.
+#[must_use]
+pub(crate) fn is_loopback_host(authority: &str) -> bool {
+    let host = match authority.rsplit_once(':') {
+        _ if authority.parse::<std::net::Ipv6Addr>().is_ok() => authority,
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_gives_host_port_and_security() {
+        for (url, shown, host) in [
+            ("http://app:5000", "http://app:5000", "app"),
+            ("http://app/", "http://app:80", "app"),
+            ("https://app.example", "https://app.example:443", "app.example"),
+            ("https://[2001:db8::1]:5000", "https://[2001:db8::1]:5000", "2001:db8::1"),
+            ("http://[::1]", "http://[::1]:80", "::1"),
+        ] {
+            let address: Address = url.parse().unwrap();
+            assert_eq!((address.to_string().as_str(), address.host()), (shown, host));
+            assert_eq!(address.is_tls(), url.starts_with("https"));
+            let at = address.at(([10, 0, 0, 1], 5000).into());
+            assert_eq!((at.authority(), at.to_string()), (address.authority(), format!("{shown} (10.0.0.1:5000)")));
+        }
+    }
+
+    #[test]
+    fn a_url_that_is_no_address_is_refused_with_the_reason() {
+        for (url, reason) in [
+            ("ftp://x", "is no URL"),
+            ("app:5000", "is no URL"),
+            ("http://::1:5000", "is no URL"),
+            ("http://x/path", "has a path"),
+            ("http://x?q", "has a path"),
+            ("http://me@x", "has a user name"),
+        ] {
+            let problem = url.parse::<Address>().unwrap_err();
+            assert!(problem.starts_with(reason), "{url}: {problem}");
+        }
+    }
+
+    #[test]
+    fn loopback_hosts_are_known_by_name_and_by_number() {
+        for host in ["localhost", "LOCALHOST:80", "127.8.9.1:5", "[::1]:80", "::1"] {
+            assert!(is_loopback_host(host), "{host}");
+        }
+        for host in ["example.org", "10.0.0.1:80", "localhost.example.org"] {
+            assert!(!is_loopback_host(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! HTTP/1.1 client: plain or TLS by the address, over kept or fresh connections, with bounded answers and deadlines.
+//!
+//! hyper speaks HTTP; the [pool](connection_pool) is ours, because hyper-util's tells connections apart by URIs alone,
+//! which can't hold the [`Address`] that one is connected to.
+
+mod connection_pool;
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body as HttpBody, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+
+use crate::net::address::Address;
+use crate::net::connector::{Connector, root_cause};
+use connection_pool::ConnectionPool;
+
+/// Bounds what one exchange keeps in memory of a body that is read slowly; also the largest head of an answer.
+const BUFFER_MAX_BYTES: usize = 64 * 1024;
+
+/// Why there is no answer, and by that whose fault it is and whether another server may be asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HttpError {
+    /// The request can't be written: the caller's fault, and nothing was sent.
+    #[error("the request can't be written: {0}")]
+    Request(#[from] http::Error),
+    /// No connection, or none in time: nothing was sent.
+    #[error("{}", root_cause(.0))]
+    Connect(#[source] io::Error),
+    /// A connection that broke before the answer, or that speaks no HTTP: the server may have acted.
+    #[error("{}", root_cause(.0))]
+    Broken(#[source] hyper::Error),
+    /// An answer that breaks off or is too large: the server has acted.
+    #[error("{0}")]
+    Body(Box<dyn Error + Send + Sync>),
+    /// No whole answer before the deadline: the server may have acted.
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+}
+
+impl HttpError {
+    /// Whether nothing was sent: then another server may be asked.
+    #[must_use]
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Request(_) | Self::Connect(_))
+    }
+
+    #[must_use]
+    pub(crate) fn is_connect_timeout(&self) -> bool {
+        matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::TimedOut)
+    }
+}
+
+/// HTTP client; its copies share their connections. Those live on the thread that sends, so each shard has its own.
+#[derive(Debug, Clone)]
+pub(crate) struct HttpClient {
+    connector: Connector,
+    connect_timeout: Duration,
+    /// Idle connections; `None` opens a connection for each request.
+    pool: Option<ConnectionPool>,
+}
+
+impl HttpClient {
+    /// Client that keeps its connections for the next requests, and gives up connecting after `connect_timeout`.
+    #[must_use]
+    pub(crate) fn new(connector: Connector, connect_timeout: Duration) -> Self {
+        Self { connector, connect_timeout, pool: Some(ConnectionPool::default()) }
+    }
+
+    /// Client that opens a connection for each request. Only the deadline of a request bounds its connecting.
+    #[must_use]
+    pub(crate) fn without_pool(connector: Connector) -> Self {
+        Self { connector, connect_timeout: Duration::MAX, pool: None }
+    }
+
+    /// Sends a request, whose path and query count, to the server at `address`, and waits for the head of its answer.
+    /// Without a `Host` it gets that of the address.
+    ///
+    /// A request that meets a kept connection which has just ended, before anything of it was sent, is sent again.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub(crate) async fn send(
+        &self,
+        address: &Address,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, HttpError> {
+        to_origin_form(address, &mut request)?;
+        loop {
+            let kept = self.pool.as_ref().and_then(|pool| pool.take(address));
+            let is_kept = kept.is_some();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => self.connect(address).await?,
+            };
+            let mut error = match connection.try_send_request(request).await {
+                Ok(answer) => {
+                    if let Some(pool) = &self.pool {
+                        pool.put(address, connection);
+                    }
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            request = match error.take_message() {
+                Some(unsent) if is_kept => unsent,
+                _ => return Err(HttpError::Broken(error.into_error())),
+            };
+        }
+    }
+
+    /// Sends a request as [`send`](Self::send) does, and reads its whole answer.
+    ///
+    /// # Errors
+    /// When no answer of at most `max_bytes` comes before the deadline.
+    pub(crate) async fn fetch(
+        &self,
+        address: &Address,
+        request: Request<Body>,
+        max_bytes: usize,
+        deadline: Duration,
+    ) -> Result<Response<Bytes>, HttpError> {
+        let fetched = async { read_whole(self.send(address, request).await?, max_bytes).await };
+        within(deadline, fetched).await
+    }
+
+    async fn connect(&self, address: &Address) -> Result<SendRequest<Body>, HttpError> {
+        let connected = timeout(self.connect_timeout, self.connector.connect(address)).await;
+        let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(HttpError::Connect)?;
+        let opened = http1::Builder::new().max_buf_size(BUFFER_MAX_BYTES).handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = opened.map_err(HttpError::Broken)?;
+        // It ends by itself: when it is no longer kept, with the answer's body, or with the socket that an upgrade hands
+        // over. What goes wrong with it, the answer tells.
+        tokio::spawn(connection.with_upgrades());
+        Ok(sender)
+    }
+}
+
+/// Reads an answer's body of at most `max_bytes`.
+///
+/// # Errors
+/// When it breaks off or is larger.
+pub(crate) async fn read_whole<B>(answer: Response<B>, max_bytes: usize) -> Result<Response<Bytes>, HttpError>
+where
+    B: HttpBody,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let (head, body) = answer.into_parts();
+    let body = Limited::new(body, max_bytes).collect().await.map_err(HttpError::Body)?;
+    Ok(Response::from_parts(head, body.to_bytes()))
+}
+
+/// Gives an exchange a deadline.
+///
+/// # Errors
+/// Those of the exchange; [`HttpError::Timeout`] when it is late.
+pub(crate) async fn within<T>(
+    deadline: Duration,
+    exchange: impl Future<Output = Result<T, HttpError>>,
+) -> Result<T, HttpError> {
+    timeout(deadline, exchange).await.unwrap_or(Err(HttpError::Timeout(deadline)))
+}
+
+/// Leaves only path and query in a request's target, and names the host in its `Host` instead.
+fn to_origin_form(address: &Address, request: &mut Request<Body>) -> Result<(), HttpError> {
+    let target = request.uri().path_and_query().cloned();
+    *request.uri_mut() = target.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
+    if !request.headers().contains_key(HOST) {
+        let usual_port = if address.is_tls() { ":443" } else { ":80" };
+        let host = address.authority().strip_suffix(usual_port).unwrap_or(address.authority());
+        request.headers_mut().insert(HOST, HeaderValue::from_str(host).map_err(http::Error::from)?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::Router;
+    use axum::routing::get;
+    use http::HeaderMap;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A server that answers with its number, the host that was asked for, and where the question came from.
+    async fn server(number: usize) -> SocketAddr {
+        let answer = async move |from: axum::extract::ConnectInfo<SocketAddr>, headers: HeaderMap| {
+            format!("{number} {} {}", headers[HOST].to_str().unwrap(), from.port())
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(answer)).into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        address
+    }
+
+    #[tokio::test]
+    async fn each_address_of_a_name_is_reached_over_its_own_connection_and_under_the_name() {
+        let client = HttpClient::new(Connector::default(), Duration::from_secs(5));
+        // Nobody resolves this name.
+        let name: Address = "http://apps.invalid:5000".parse().unwrap();
+        let servers = [name.at(server(0).await), name.at(server(1).await)];
+        let mut ports = Vec::new();
+        for turn in 0..6 {
+            let request = Request::get("/").body(Body::empty()).unwrap();
+            let answer = client.send(&servers[turn % 2], request).await.unwrap();
+            let body = read_whole(answer, 100).await.unwrap().into_body();
+            let text = String::from_utf8(body.to_vec()).unwrap();
+            let (who, port) = text.rsplit_once(' ').unwrap();
+            assert_eq!(who, format!("{} apps.invalid:5000", turn % 2));
+            ports.push(port.to_owned());
+        }
+        assert_ne!(ports[0], ports[1]);
+        assert_eq!((&ports[0..2], &ports[0..2]), (&ports[2..4], &ports[4..6]), "connections are kept");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_told_from_one_that_breaks_off() {
+        let client = HttpClient::new(Connector::default(), Duration::from_secs(5));
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mute = listener.local_addr().unwrap();
+        tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+        let name: Address = "http://apps.invalid".parse().unwrap();
+        for (at, is_unreachable) in [(gone, true), (mute, false)] {
+            let request = Request::get("/").body(Body::empty()).unwrap();
+            let error = client.send(&name.at(at), request).await.unwrap_err();
+            assert_eq!((error.is_unreachable(), error.is_connect_timeout()), (is_unreachable, false), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_pool_each_request_has_a_connection_of_its_own() {
+        let client = HttpClient::without_pool(Connector::default());
+        let address = format!("http://{}", server(0).await).parse().unwrap();
+        let mut answers = Vec::new();
+        for _ in 0..2 {
+            let request = Request::get("/").body(Body::empty()).unwrap();
+            answers.push(client.fetch(&address, request, 100, Duration::from_secs(5)).await.unwrap().into_body());
+        }
+        assert_ne!(answers[0], answers[1]);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_meets_a_connection_which_has_ended_is_sent_again() {
+        let client = HttpClient::new(Connector::default(), Duration::from_secs(5));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move {
+            // One answer on each connection, which is then closed without a word.
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 1024]).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            }
+        });
+        for _ in 0..10 {
+            let request = Request::get("/").body(Body::empty()).unwrap();
+            client.fetch(&address, request, 100, Duration::from_secs(5)).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_large_is_an_error() {
+        let client = HttpClient::new(Connector::default(), Duration::from_secs(5));
+        let address = format!("http://{}", server(0).await).parse().unwrap();
+        let request = Request::get("/").body(Body::empty()).unwrap();
+        let error = client.fetch(&address, request, 3, Duration::from_secs(5)).await.unwrap_err();
+        assert_eq!(error.to_string(), "length limit exceeded");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_does_not_come_before_the_deadline_is_an_error() {
+        let client = HttpClient::without_pool(Connector::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let request = Request::get("/").body(Body::empty()).unwrap();
+        let error = client.fetch(&address, request, 100, Duration::from_secs(7)).await.unwrap_err();
+        assert_eq!(error.to_string(), "no answer within 7 s");
+    }
+
+    #[test]
+    fn a_host_has_a_port_unless_it_is_the_usual_one() {
+        let host = |address: &str| {
+            let mut request = Request::get("/path?query").body(Body::empty()).unwrap();
+            to_origin_form(&address.parse().unwrap(), &mut request).unwrap();
+            assert_eq!(request.uri(), "/path?query");
+            request.headers()[HOST].to_str().unwrap().to_owned()
+        };
+        assert_eq!(["http://app", "https://app:443", "http://[::1]:80"].map(host), ["app", "app", "[::1]"]);
+        assert_eq!(
+            ["http://app:443", "https://app:80", "http://app:5080"].map(host),
+            ["app:443", "app:80", "app:5080"]
+        );
+    }
+}

@@ -1,0 +1,141 @@
+//! Pool of idle HTTP connections, keyed by the address that each one is connected to.
+//!
+//! The key is the whole [`Address`]: a name may have many addresses, and each is another server.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use hyper::client::conn::http1::SendRequest;
+use tokio::time::{Instant, sleep};
+
+use crate::net::address::Address;
+
+/// Time after which an idle connection is closed: sooner than any server of ours closes it, so that no request meets a
+/// connection that is just going away.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Idle connections, shared by all copies of a client.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ConnectionPool(Arc<Mutex<IdleConnections<SendRequest<Body>>>>);
+
+impl ConnectionPool {
+    /// Takes the connection to `address` that was used last, if one is still open.
+    pub(super) fn take(&self, address: &Address) -> Option<SendRequest<Body>> {
+        let (mut idle, now) = (self.lock(), Instant::now());
+        std::iter::from_fn(|| idle.take(address, now)).find(SendRequest::is_ready)
+    }
+
+    /// Keeps a connection as soon as its answer has been read whole; not if it ends before.
+    pub(super) fn put(&self, address: &Address, mut connection: SendRequest<Body>) {
+        if connection.is_ready() {
+            return self.put_idle(address, connection);
+        }
+        let (pool, address) = (self.clone(), address.clone());
+        tokio::spawn(async move {
+            if connection.ready().await.is_ok() {
+                pool.put_idle(&address, connection);
+            }
+        });
+    }
+
+    fn put_idle(&self, address: &Address, connection: SendRequest<Body>) {
+        let mut idle = self.lock();
+        idle.put(address, Instant::now(), connection);
+        if !std::mem::replace(&mut idle.is_swept, true) {
+            self.sweep();
+        }
+    }
+
+    /// Closes what has expired, until nothing is idle or all clients are gone.
+    fn sweep(&self) {
+        let pool = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            loop {
+                sleep(IDLE_TIMEOUT).await;
+                let Some(pool) = pool.upgrade().map(ConnectionPool) else { return };
+                let mut idle = pool.lock();
+                idle.expire(Instant::now());
+                if idle.by_address.is_empty() {
+                    idle.is_swept = false;
+                    return;
+                }
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, IdleConnections<SendRequest<Body>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+struct IdleConnections<C> {
+    /// The connections of each address with the time since which they are idle, oldest first; never an empty list.
+    by_address: HashMap<Address, Vec<(Instant, C)>>,
+    /// Whether a task closes what expires.
+    is_swept: bool,
+}
+
+impl<C> Default for IdleConnections<C> {
+    fn default() -> Self {
+        Self { by_address: HashMap::new(), is_swept: false }
+    }
+}
+
+impl<C> IdleConnections<C> {
+    fn take(&mut self, address: &Address, now: Instant) -> Option<C> {
+        let list = self.by_address.get_mut(address)?;
+        let newest = list.pop().filter(|(since, _)| now - *since < IDLE_TIMEOUT);
+        // What lies below an expired one is older.
+        if list.is_empty() || newest.is_none() {
+            self.by_address.remove(address);
+        }
+        newest.map(|(_, connection)| connection)
+    }
+
+    fn put(&mut self, address: &Address, now: Instant, connection: C) {
+        match self.by_address.get_mut(address) {
+            Some(list) => list.push((now, connection)),
+            None => drop(self.by_address.insert(address.clone(), vec![(now, connection)])),
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        self.by_address.retain(|_, list| {
+            list.retain(|(since, _)| now - *since < IDLE_TIMEOUT);
+            !list.is_empty()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_connection_used_last_is_taken_first_and_only_for_its_address() {
+        let (mut idle, now) = (IdleConnections::default(), Instant::now());
+        let name: Address = "http://apps.invalid:5000".parse().unwrap();
+        let [one, other] = [1, 2].map(|last| name.at(([10, 0, 0, last], 5000).into()));
+        for connection in [1, 2] {
+            idle.put(&one, now, connection);
+        }
+        assert_eq!((idle.take(&other, now), idle.take(&name, now)), (None, None));
+        assert_eq!([(); 3].map(|()| idle.take(&one, now)), [Some(2), Some(1), None]);
+        assert!(idle.by_address.is_empty());
+    }
+
+    #[test]
+    fn an_idle_connection_expires() {
+        let (mut idle, start) = (IdleConnections::default(), Instant::now());
+        let address: Address = "http://127.0.0.1:5000".parse().unwrap();
+        idle.put(&address, start, 1);
+        idle.put(&address, start + IDLE_TIMEOUT / 2, 2);
+        idle.expire(start + IDLE_TIMEOUT);
+        assert_eq!(idle.by_address[&address].len(), 1);
+        assert_eq!(idle.take(&address, start + IDLE_TIMEOUT * 2), None);
+        assert!(idle.by_address.is_empty());
+    }
+}

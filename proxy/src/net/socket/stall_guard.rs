@@ -1,0 +1,192 @@
+//! Client socket below HTTP that fails and resets when a write stalls for too long.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::CurrentStallLimit;
+
+/// TCP socket with a limit of write stalls. It stands below TLS, so that only what the system takes counts as read.
+pub(crate) struct StallGuard {
+    stream: TcpStream,
+    limit: CurrentStallLimit,
+    /// Deadline of the stall, while the system takes nothing.
+    deadline: Option<BoxFuture<'static, ()>>,
+}
+
+impl StallGuard {
+    /// Guards a socket by the limit that is current when a stall begins.
+    #[must_use]
+    pub(crate) fn new(stream: TcpStream, limit: CurrentStallLimit) -> Self {
+        Self { stream, limit, deadline: None }
+    }
+
+    #[must_use]
+    #[cfg(any(test, feature = "tls"))]
+    pub(crate) fn get_ref(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Returns the socket without its limit.
+    #[must_use]
+    pub(crate) fn into_inner(self) -> TcpStream {
+        self.stream
+    }
+
+    /// Passes on the result of a write, unless its stall has reached the limit.
+    fn check_stall(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.deadline = None;
+            return written;
+        }
+        let deadline = self.deadline.get_or_insert_with(|| self.limit.get().reached().boxed());
+        ready!(deadline.poll_unpin(cx));
+        // A reset, because the system would otherwise go on offering what the client did not read. It fails only where
+        // the client was faster.
+        drop(SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
+    }
+}
+
+impl AsyncRead for StallGuard {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for StallGuard {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.check_stall(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.check_stall(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl std::fmt::Debug for StallGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StallGuard").field("stream", &self.stream).field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::task::{unconstrained, yield_now};
+    use tokio::time::{Instant, sleep, timeout};
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::WriteStallLimit;
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    async fn ends(limit: WriteStallLimit) -> (StallGuard, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let current = CurrentStallLimit::default();
+        current.set(limit);
+        (StallGuard::new(listener.accept().await.unwrap().0, current), far)
+    }
+
+    /// Writes for as long as that is possible at once.
+    fn fill(near: &mut StallGuard) -> io::Result<()> {
+        while let Some(written) = unconstrained(near.write(&[0; 64 * 1024])).now_or_never() {
+            written?;
+        }
+        Ok(())
+    }
+
+    /// Reads all that is there.
+    fn drain(far: &mut TcpStream) {
+        while let Some(Ok(1..)) = unconstrained(far.read(&mut [0; 64 * 1024])).now_or_never() {}
+    }
+
+    /// Reads until the other end can write again: the system may take its time to move what waits there, and the clock
+    /// stands still meanwhile.
+    async fn make_room(near: &StallGuard, far: &mut TcpStream) {
+        while unconstrained(near.get_ref().writable()).now_or_never().is_none() {
+            drain(far);
+            yield_now().await;
+        }
+    }
+
+    /// Writes until that fails.
+    async fn failure(near: &mut StallGuard) -> io::ErrorKind {
+        loop {
+            if let Err(error) = near.write_all(&[0; 64 * 1024]).await {
+                return error.kind();
+            }
+        }
+    }
+
+    // The clock of these tests stands still, and jumps whenever every task is idle.
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_is_reset_a_while_after_its_connection_has_closed() {
+        let closed = CancellationToken::new();
+        let (mut near, mut far) = ends(WriteStallLimit::until_closed(closed.clone())).await;
+        assert!(timeout(3600 * SECOND, failure(&mut near)).await.is_err(), "its connection lives");
+        closed.cancel();
+        let ended = Instant::now();
+        assert_eq!(failure(&mut near).await, io::ErrorKind::TimedOut);
+        assert_eq!(ended.elapsed().as_secs(), 5);
+        drop(near);
+        let error = far.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reading_now_and_then_gains_no_time_once_the_connection_has_closed() {
+        let closed = CancellationToken::new();
+        closed.cancel();
+        let (mut near, mut far) = ends(WriteStallLimit::until_closed(closed)).await;
+        let began = Instant::now();
+        while fill(&mut near).is_ok() {
+            drain(&mut far);
+            sleep(SECOND).await;
+        }
+        assert!((5..=6).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_byte_that_moves_restarts_the_limit_of_an_idle_write() {
+        let (mut near, mut far) = ends(WriteStallLimit::Idle(60 * SECOND)).await;
+        for _ in 0..5 {
+            fill(&mut near).unwrap();
+            sleep(50 * SECOND).await;
+            make_room(&near, &mut far).await;
+        }
+        fill(&mut near).unwrap();
+        let filled = Instant::now();
+        assert_eq!(failure(&mut near).await, io::ErrorKind::TimedOut);
+        assert_eq!(filled.elapsed().as_secs(), 60);
+    }
+}

@@ -1,0 +1,153 @@
+//! TLS of the listener: certificates by name, read again while clients stay connected.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::pki_types::ServerName;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use super::{IdentityFiles, TlsError, identity, provider};
+
+/// ALPN protocols, the preferred one first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Certificates of the listener, chosen by the host that a client asks for.
+#[derive(Debug)]
+pub(crate) struct Certificates {
+    files: Vec<IdentityFiles>,
+    identities: ArcSwap<Vec<Arc<CertifiedKey>>>,
+}
+
+impl Certificates {
+    /// Reads the files for the first time.
+    ///
+    /// # Errors
+    /// When a file is missing or unusable.
+    pub(crate) fn read(files: Vec<IdentityFiles>) -> Result<Arc<Self>, TlsError> {
+        let identities = ArcSwap::from_pointee(read_all(&files)?);
+        Ok(Arc::new(Self { files, identities }))
+    }
+
+    /// Reads the files again, for the handshakes to come.
+    ///
+    /// # Errors
+    /// When a file is missing or unusable; then all old certificates stay in use.
+    pub(crate) fn read_again(&self) -> Result<(), TlsError> {
+        self.identities.store(Arc::new(read_all(&self.files)?));
+        Ok(())
+    }
+
+    /// Returns the paths of all files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().flat_map(|files| [files.certificate.as_path(), &files.key])
+    }
+
+    /// Returns the first certificate that names the host; else the first.
+    fn find(&self, host: Option<&str>) -> Option<Arc<CertifiedKey>> {
+        let identities = self.identities.load();
+        let named = match (host.map(ServerName::try_from), identities.len()) {
+            (Some(Ok(host)), 2..) => identities.iter().find(|identity| identity::names(identity, &host)),
+            _ => None,
+        };
+        named.or_else(|| identities.first()).cloned()
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.find(hello.server_name())
+    }
+}
+
+fn read_all(files: &[IdentityFiles]) -> Result<Vec<Arc<CertifiedKey>>, TlsError> {
+    files.iter().map(identity::read).collect()
+}
+
+/// Builds the configuration of the listener: TLS 1.2 and 1.3, with sessions that clients can resume at any shard.
+///
+/// # Errors
+/// When the library refuses.
+pub(crate) fn server_config(certificates: Arc<Certificates>) -> Result<ServerConfig, TlsError> {
+    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let mut config = builder.with_no_client_auth().with_cert_resolver(certificates);
+    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
+    // Sealed tickets instead of a table: a resumed session costs this node no memory while its client is away.
+    config.ticketer = Ticketer::new()?;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use rcgen::generate_simple_self_signed;
+
+    use super::*;
+
+    /// Folder that is removed with the test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("trunkline-{}-{name}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn identity(&self, host: &str) -> IdentityFiles {
+            let identity = generate_simple_self_signed([host.into()]).unwrap();
+            let name = host.replace('*', "any");
+            let (certificate, key) = (self.0.join(format!("{name}.pem")), self.0.join(format!("{name}.key")));
+            fs::write(&certificate, identity.cert.pem()).unwrap();
+            fs::write(&key, identity.signing_key.serialize_pem()).unwrap();
+            IdentityFiles { certificate, key }
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+
+    #[test]
+    fn a_client_gets_the_first_certificate_that_names_the_host_else_the_first() {
+        let folder = Folder::new("by-name");
+        let hosts = ["chat.example", "*.apps.example", "two.apps.example"];
+        let certificates = Certificates::read(hosts.map(|host| folder.identity(host)).into()).unwrap();
+        let all = certificates.identities.load_full();
+        for (host, place) in [
+            (Some("chat.example"), 0),
+            (Some("one.apps.example"), 1),
+            (Some("TWO.apps.example"), 1),
+            (Some("a.b.apps.example"), 0),
+            (Some("other.example"), 0),
+            (None, 0),
+        ] {
+            assert!(Arc::ptr_eq(&certificates.find(host).unwrap(), &all[place]), "{host:?}");
+        }
+    }
+
+    #[test]
+    fn a_broken_new_file_leaves_all_old_certificates_in_use() {
+        let folder = Folder::new("reload");
+        let files = ["a.example", "b.example"].map(|host| folder.identity(host));
+        let certificates = Certificates::read(files.to_vec()).unwrap();
+        let old = certificates.identities.load_full();
+        folder.identity("a.example");
+        fs::write(&files[1].key, "nonsense").unwrap();
+        assert!(matches!(certificates.read_again(), Err(TlsError::File { .. })));
+        assert!(Arc::ptr_eq(&certificates.identities.load(), &old));
+        let b = folder.identity("b.example");
+        certificates.read_again().unwrap();
+        assert_ne!(certificates.find(None).unwrap().cert, old[0].cert);
+        // A key that belongs to another certificate.
+        fs::copy(&b.key, &files[0].key).unwrap();
+        assert!(matches!(certificates.read_again(), Err(TlsError::Identity { .. })));
+    }
+}

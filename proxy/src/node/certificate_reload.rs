@@ -1,0 +1,104 @@
+//! Reload of certificates when their files change, or on SIGHUP. Open connections are kept.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use crate::metrics::Outcome;
+use crate::net::tls::{Certificates, TlsError};
+use crate::shard::{Connectors, Shared};
+
+/// Interval at which files are checked: symbolic links that a deployment tool swaps can't be watched reliably, and
+/// checking is cheap.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Users of certificate files.
+struct CertificateUsers {
+    /// Certificates of the listener with TLS.
+    certificates: Option<Arc<Certificates>>,
+    /// Connectors with client certificates and trusted authorities.
+    connectors: Connectors,
+}
+
+/// Version of a file: its path, time of change and size.
+type FileStamp = (PathBuf, Option<(SystemTime, u64)>);
+
+impl CertificateUsers {
+    /// Returns the current versions of all files.
+    fn stamps(&self) -> Vec<FileStamp> {
+        let own = self.certificates.iter().flat_map(|certificates| certificates.files());
+        let stamp = |path: &std::path::Path| {
+            let seen = std::fs::metadata(path).and_then(|data| Ok((data.modified()?, data.len())));
+            (path.to_owned(), seen.ok())
+        };
+        own.chain(self.connectors.fleet.files()).chain(self.connectors.issuers.files()).map(stamp).collect()
+    }
+
+    fn reload(&self) -> Result<(), TlsError> {
+        self.certificates.as_ref().map_or(Ok(()), |certificates| certificates.read_again())?;
+        self.connectors.fleet.read_again()?;
+        self.connectors.issuers.read_again()
+    }
+}
+
+/// Checks the files for ever, if there are any.
+pub(super) async fn run(shared: Arc<Shared>, connectors: Connectors, certificates: Option<Arc<Certificates>>) {
+    let users = CertificateUsers { certificates, connectors };
+    let mut seen = users.stamps();
+    if seen.is_empty() {
+        return;
+    }
+    let mut checks = interval(CHECK_INTERVAL);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut hangups = HangupSignals::new();
+    loop {
+        let is_requested = tokio::select! {
+            () = hangups.next() => true,
+            _ = checks.tick() => false,
+        };
+        let now = users.stamps();
+        if !is_requested && now == seen {
+            continue;
+        }
+        seen = now;
+        let outcomes = &shared.counters_of(0).certificate_reads;
+        match users.reload() {
+            Ok(()) => {
+                outcomes.of(Outcome::Done).increment();
+                info!("certificates were read anew");
+            }
+            Err(error) => {
+                outcomes.of(Outcome::Invalid).increment();
+                warn!(%error, "certificates can't be read anew: the old ones stay in use");
+            }
+        }
+    }
+}
+
+/// Stream of SIGHUP signals; on other systems than Unix it never yields.
+struct HangupSignals {
+    #[cfg(unix)]
+    signals: Option<tokio::signal::unix::Signal>,
+}
+
+impl HangupSignals {
+    fn new() -> Self {
+        Self {
+            #[cfg(unix)]
+            signals: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok(),
+        }
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some(signals) = &mut self.signals
+            && signals.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+}

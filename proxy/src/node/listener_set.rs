@@ -1,0 +1,93 @@
+//! All client listeners of a node, plain and with TLS: one of each per shard.
+
+use std::net::{SocketAddr, TcpListener};
+#[cfg(feature = "tls")]
+use std::sync::Arc;
+
+use super::inherited_socket::InheritedSockets;
+use super::shared_port;
+use super::start_error::StartError;
+use crate::config::Config;
+use crate::frontend::Layers;
+#[cfg(feature = "tls")]
+use crate::frontend::TlsLayer;
+#[cfg(feature = "tls")]
+use crate::net::tls::{Certificates, server_config};
+
+/// Client listener of one shard, with the layers below HTTP that its connections pass.
+#[derive(Debug)]
+pub(super) struct ShardListener {
+    pub(super) listener: TcpListener,
+    pub(super) layers: Layers,
+}
+
+/// Client listeners of all shards.
+#[derive(Debug)]
+pub(super) struct ListenerSet {
+    pub(super) of_shards: Vec<Vec<ShardListener>>,
+    #[cfg(feature = "tls")]
+    pub(super) certificates: Option<Arc<Certificates>>,
+}
+
+/// Addresses that the client listeners are bound to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BoundAddresses {
+    pub(super) plain: SocketAddr,
+    pub(super) tls: Option<SocketAddr>,
+}
+
+impl ListenerSet {
+    /// Opens the listeners that are configured, on inherited sockets where there are some.
+    pub(super) fn open(config: &Config, sockets: &mut InheritedSockets) -> Result<(Self, BoundAddresses), StartError> {
+        let mut set = Self {
+            of_shards: (0..config.shards).map(|_| Vec::new()).collect(),
+            #[cfg(feature = "tls")]
+            certificates: None,
+        };
+        let layers = Layers::plain(config.settings.proxy_protocol.clone());
+        let plain = set.add("--listen", config.listen, &layers, sockets)?;
+        #[cfg(feature = "tls")]
+        let tls = set.add_tls(config, layers, sockets)?;
+        #[cfg(not(feature = "tls"))]
+        let tls = None;
+        Ok((set, BoundAddresses { plain, tls }))
+    }
+
+    #[cfg(feature = "tls")]
+    fn add_tls(
+        &mut self,
+        config: &Config,
+        layers: Layers,
+        sockets: &mut InheritedSockets,
+    ) -> Result<Option<SocketAddr>, StartError> {
+        let Some(tls) = &config.tls_listen else { return Ok(None) };
+        let certificates = Certificates::read(tls.identities.clone())?;
+        let config = Arc::new(server_config(certificates.clone())?);
+        self.certificates = Some(certificates);
+        let layers = Layers { tls: Some(TlsLayer::new(config, tls.handshake_timeout)), ..layers };
+        self.add("--tls-listen", tls.address, &layers, sockets).map(Some)
+    }
+
+    /// Adds a listener at `address` to each shard.
+    fn add(
+        &mut self,
+        flag: &'static str,
+        address: SocketAddr,
+        layers: &Layers,
+        sockets: &mut InheritedSockets,
+    ) -> Result<SocketAddr, StartError> {
+        let count = u16::try_from(self.of_shards.len()).unwrap_or(u16::MAX);
+        let refused = |source| StartError::Listen { flag, address, source };
+        let inherited = sockets.take(address);
+        let (address, shares) = if inherited.is_empty() {
+            let (address, listeners) = shared_port::bind_shared(address, count).map_err(refused)?;
+            (address, listeners.into_iter().map(|listener| vec![listener]).collect())
+        } else {
+            (address, shared_port::distribute(&inherited, count).map_err(refused)?)
+        };
+        for (shard, listeners) in self.of_shards.iter_mut().zip(shares) {
+            shard.extend(listeners.into_iter().map(|listener| ShardListener { listener, layers: layers.clone() }));
+        }
+        Ok(address)
+    }
+}

@@ -1,0 +1,73 @@
+//! Thread of a shard: its runtime, accept loops, inbox, and a tick per second.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::listener_set::ShardListener;
+use crate::client;
+use crate::frontend::{self, Endpoint, Layers};
+use crate::link::keep_link;
+use crate::shard::{Inbox, Parcel, Shard, Shared, Turn};
+
+/// Starts the thread of one shard. Without listeners, as in an embedded node, its sockets come from another runtime.
+pub(super) fn start(
+    index: u16,
+    shared: Arc<Shared>,
+    listeners: Vec<ShardListener>,
+    inbox: Inbox,
+    stop: CancellationToken,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listeners = {
+        let _entered = runtime.enter();
+        let register = |ShardListener { listener, layers }| Ok((TcpListener::from_std(listener)?, layers));
+        listeners.into_iter().map(register).collect::<io::Result<Vec<_>>>()?
+    };
+    Builder::new().name(format!("shard-{index}")).spawn(move || {
+        let tasks = LocalSet::new();
+        tasks.block_on(&runtime, stop.run_until_cancelled(run(index, shared, listeners, inbox)));
+    })
+}
+
+pub(crate) async fn run(index: u16, shared: Arc<Shared>, listeners: Vec<(TcpListener, Layers)>, inbox: Inbox) {
+    let shard = Shard::new(index, shared.clone());
+    if let Some(own_inbox) = shared.shards().get(usize::from(index)) {
+        let counters = shared.counters_of(index);
+        let router = Endpoint::new(shared.clone(), counters.clone(), own_inbox.clone()).into_router();
+        for (listener, layers) in listeners {
+            let door = frontend::ListenerGate::new(shared.clone(), counters.clone());
+            spawn_local(frontend::serve(listener, layers, router.clone(), door));
+        }
+    }
+    spawn_local(tick(shard.clone()));
+    take_parcels(shard, inbox).await;
+}
+
+async fn tick(shard: Rc<Shard>) {
+    let mut seconds = interval(Duration::from_secs(1));
+    // A late tick counts once: a process that was frozen must not find all its clients silent when it wakes up.
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        seconds.tick().await;
+        shard.advance();
+    }
+}
+
+async fn take_parcels(shard: Rc<Shard>, mut inbox: Inbox) {
+    while let Some(parcel) = inbox.recv().await {
+        match parcel {
+            Parcel::Turn(Turn { orders, .. }) => shard.carry_out(orders),
+            Parcel::Admit(admission) => drop(spawn_local(client::serve(shard.clone(), admission))),
+            Parcel::Visit(visit) => visit.begin(&shard),
+            Parcel::KeepLink(pool, slot) => drop(spawn_local(keep_link(shard.clone(), pool, slot))),
+        }
+    }
+}

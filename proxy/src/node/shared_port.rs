@@ -1,0 +1,98 @@
+//! One port shared by all shards: a listener for each, over which the kernel spreads connections.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Limit of connections that wait to be accepted; sized for a storm of reconnects.
+const BACKLOG: i32 = 4096;
+
+/// Binds `count` listeners to `address`; returns the address that they are bound to.
+///
+/// # Errors
+/// When the address can't be bound, in particular when it is taken.
+pub(super) fn bind_shared(address: SocketAddr, count: u16) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    // With port reuse, a second node on a taken port would start and get half of the clients: so ask without it first.
+    let probe = bind(address, PortUse::Exclusive)?;
+    let address = probe.local_addr()?;
+    if count == 1 || !cfg!(unix) {
+        // Where ports can't be shared, shards share one listener instead, and any idle shard accepts.
+        let more = (1..count).map(|_| probe.try_clone()).collect::<io::Result<Vec<_>>>()?;
+        return Ok((address, [probe].into_iter().chain(more).collect()));
+    }
+    drop(probe);
+    let listeners = (0..count).map(|_| bind(address, PortUse::Shared)).collect::<io::Result<_>>()?;
+    Ok((address, listeners))
+}
+
+/// Distributes inherited listeners over `count` shards, so that each shard has a listener and each listener a shard. If
+/// there are too few, shards share them, and any idle shard accepts.
+///
+/// More can't be opened: the system shares a port only between sockets of one user, and a supervisor is another user.
+///
+/// # Errors
+/// When the system has no descriptor left.
+pub(super) fn distribute(listeners: &[TcpListener], count: u16) -> io::Result<Vec<Vec<TcpListener>>> {
+    let count = usize::from(count);
+    let mut shares: Vec<Vec<TcpListener>> = (0..count).map(|_| Vec::new()).collect();
+    let pairs = (0..count).cycle().zip(listeners.iter().cycle());
+    for (shard, listener) in pairs.take(count.max(listeners.len())) {
+        if let Some(share) = shares.get_mut(shard) {
+            share.push(listener.try_clone()?);
+        }
+    }
+    Ok(shares)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PortUse {
+    Exclusive,
+    Shared,
+}
+
+fn bind(address: SocketAddr, port_use: PortUse) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // On Unix this only skips the wait for old connections; on Windows it would let two programs share a port.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    #[cfg(unix)]
+    socket.set_reuse_port(port_use == PortUse::Shared)?;
+    let _ = port_use;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_shards_listen_on_one_address() {
+        let (address, listeners) = bind_shared("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
+    }
+
+    #[test]
+    fn each_shard_gets_a_listener_and_each_listener_a_shard() {
+        for (shards, listeners, shares) in [(3, 1, vec![1, 1, 1]), (2, 2, vec![1, 1]), (2, 5, vec![3, 2])] {
+            let inherited: Vec<_> = (0..listeners).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+            let mut addresses: Vec<_> = inherited.iter().map(|one| one.local_addr().unwrap()).collect();
+            let shared = distribute(&inherited, shards).unwrap();
+            assert_eq!(shared.iter().map(Vec::len).collect::<Vec<_>>(), shares);
+            let mut served: Vec<_> = shared.iter().flatten().map(|one| one.local_addr().unwrap()).collect();
+            served.sort();
+            served.dedup();
+            addresses.sort();
+            assert_eq!(served, addresses);
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_an_error_even_though_ports_are_shared() {
+        let (address, _listeners) = bind_shared("127.0.0.1:0".parse().unwrap(), 2).unwrap();
+        assert_eq!(bind_shared(address, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+}

@@ -1,0 +1,51 @@
+//! Errors of a node's start.
+
+use std::io;
+use std::net::SocketAddr;
+
+/// Error for a node that can't start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    #[error("{flag} {address}: {source}{}", advice(flag, source))]
+    Listen {
+        /// Flag that names the address.
+        flag: &'static str,
+        address: SocketAddr,
+        source: io::Error,
+    },
+    /// Inherited socket whose address no flag names.
+    #[error(
+        "a socket at {0} was handed over, but none of --listen, --tls-listen and --admin is {0}: name it by one of these, \
+         or have it not handed over (`ListenStream=` of systemd's socket unit)"
+    )]
+    Stray(SocketAddr),
+    #[cfg(feature = "tls")]
+    #[error(transparent)]
+    Tls(#[from] crate::net::tls::TlsError),
+    #[error("a thread can't be started: {0}")]
+    Thread(#[source] io::Error),
+}
+
+fn advice(flag: &str, source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => format!(" - something listens there already; choose another address with {flag}"),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_address_comes_with_the_flag_that_changes_it() {
+        let text = |kind: io::ErrorKind| {
+            let address = ([127, 0, 0, 1], 8080).into();
+            StartError::Listen { flag: "--listen", address, source: kind.into() }.to_string()
+        };
+        let taken = text(io::ErrorKind::AddrInUse);
+        assert!(taken.starts_with("--listen 127.0.0.1:8080: ") && taken.ends_with("another address with --listen"));
+        assert!(!text(io::ErrorKind::PermissionDenied).contains("choose"));
+    }
+}

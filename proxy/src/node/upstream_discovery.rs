@@ -1,0 +1,155 @@
+//! Discovery of one upstream by DNS: each address that its name resolves to is watched as a separate app server.
+//!
+//! A new address gets a watcher. An address that is no longer listed keeps it while links are open, so that an app server
+//! that is about to stop can hand its clients over; then it is not dialled any more. A name that can't be resolved for a
+//! while changes nothing.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::upstream_watcher;
+use crate::net::address::Address;
+use crate::net::resolver::Resolver;
+use crate::observer::UpstreamProblems;
+use crate::shard::Shared;
+
+/// Addresses of a name, each with a channel that tells its watcher whether it is still listed.
+#[derive(Debug, Default)]
+struct ListedAddresses(HashMap<SocketAddr, watch::Sender<bool>>);
+
+/// Discovery of one upstream.
+pub(super) struct UpstreamDiscovery {
+    pub(super) shared: Arc<Shared>,
+    pub(super) problems: Arc<UpstreamProblems>,
+    pub(super) address: Address,
+    pub(super) resolver: Resolver,
+    /// Interval at which the name is resolved again; zero for never.
+    pub(super) interval: Duration,
+}
+
+impl UpstreamDiscovery {
+    /// Watches the upstream for ever.
+    pub(super) async fn run(self) {
+        if self.is_one_server() {
+            let (_listed, is_listed) = watch::channel(true);
+            return self.watch(self.address.clone(), is_listed).await;
+        }
+        let (mut listed, mut watchers) = (ListedAddresses::default(), JoinSet::new());
+        let name = self.address.to_string();
+        let mut is_resolved = true;
+        loop {
+            match self.resolver.resolve(&self.address).await.map(|all| of_one_family(&all)) {
+                Ok(found) => {
+                    is_resolved = true;
+                    if listed.0.is_empty() {
+                        self.problems.set(&name, None);
+                    }
+                    for (at, is_listed) in listed.update(&found) {
+                        info!(upstream = %self.address, %at, "an address has appeared");
+                        watchers.spawn(self.watch(self.address.at(at), is_listed));
+                    }
+                }
+                Err(error) => {
+                    if std::mem::take(&mut is_resolved) {
+                        warn!(upstream = %self.address, %error, "the name can't be resolved");
+                    }
+                    if listed.0.is_empty() {
+                        self.problems.set(&name, Some(format!("the name can't be resolved: {error}")));
+                    }
+                }
+            }
+            sleep(self.interval).await;
+            // Joins the watchers of addresses that are no longer listed.
+            while watchers.try_join_next().is_some() {}
+        }
+    }
+
+    /// Tells whether the upstream is one app server, whatever it resolves to: always for a number, and on this machine.
+    fn is_one_server(&self) -> bool {
+        let address = &self.address;
+        self.interval.is_zero() || address.is_loopback() || address.host().parse::<IpAddr>().is_ok()
+    }
+
+    fn watch(&self, address: Address, is_listed: watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
+        upstream_watcher::watch(self.shared.clone(), self.problems.clone(), address, is_listed)
+    }
+}
+
+/// Keeps the addresses of the family that the system prefers, which is that of the first: an app server with both would
+/// count as two otherwise.
+fn of_one_family(all: &[SocketAddr]) -> Vec<SocketAddr> {
+    let is_v4 = all.first().is_some_and(SocketAddr::is_ipv4);
+    all.iter().filter(|address| address.is_ipv4() == is_v4).copied().collect()
+}
+
+impl ListedAddresses {
+    /// Updates the list; returns new addresses, which need a watcher. An empty list changes nothing.
+    fn update(&mut self, found: &[SocketAddr]) -> Vec<(SocketAddr, watch::Receiver<bool>)> {
+        // Drops addresses whose watcher has ended.
+        self.0.retain(|_, is_listed| !is_listed.is_closed());
+        if found.is_empty() {
+            return Vec::new();
+        }
+        for (at, is_listed) in &self.0 {
+            let is_found = found.contains(at);
+            is_listed.send_if_modified(|was| std::mem::replace(was, is_found) != is_found);
+        }
+        let mut new = Vec::new();
+        for at in found {
+            if !self.0.contains_key(at) {
+                let (sender, is_listed) = watch::channel(true);
+                self.0.insert(*at, sender);
+                new.push((*at, is_listed));
+            }
+        }
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_new_address_is_returned_and_a_missing_one_is_marked_as_not_listed() {
+        let mut listed = ListedAddresses::default();
+        let (a, b) = (at("10.0.0.1:80"), at("10.0.0.2:80"));
+        let [(first, of_a)] = listed.update(&[a]).try_into().unwrap();
+        assert!(first == a && *of_a.borrow());
+        let [(second, of_b)] = listed.update(&[a, b]).try_into().unwrap();
+        assert_eq!(second, b);
+        assert!(listed.update(&[b]).is_empty());
+        assert!(!*of_a.borrow() && *of_b.borrow());
+        assert!(listed.update(&[a, b]).is_empty(), "it is watched still");
+        assert!(*of_a.borrow());
+    }
+
+    #[test]
+    fn an_address_without_a_watcher_is_new_again_and_an_empty_answer_changes_nothing() {
+        let mut listed = ListedAddresses::default();
+        let a = at("10.0.0.1:80");
+        let of_a = listed.update(&[a]);
+        assert!(listed.update(&[]).is_empty());
+        assert!(*of_a[0].1.borrow());
+        drop(of_a);
+        assert_eq!(listed.update(&[a]).len(), 1);
+    }
+
+    #[test]
+    fn only_the_family_that_the_system_prefers_counts() {
+        let all = [at("[2001:db8::1]:80"), at("10.0.0.1:80"), at("[2001:db8::2]:80")];
+        assert_eq!(of_one_family(&all), [all[0], all[2]]);
+        assert!(of_one_family(&[]).is_empty());
+    }
+}

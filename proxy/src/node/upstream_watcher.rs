@@ -1,0 +1,157 @@
+//! Watcher of one upstream: reads its manifest, and keeps a pool per hub to each app server instance that answers there.
+//!
+//! An instance is given up, and its clients get another home link, as soon as its crash is certain: another instance
+//! answers where there never were two at once, or nothing listens there for a while and none of its links is left.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+use trunkline_protocol::manifest::Manifest;
+
+use super::app_instance::{AppInstances, Sighting};
+use crate::net::address::Address;
+use crate::observer::UpstreamProblems;
+use crate::shard::{Parcel, Shared};
+use crate::upstream::{AppServer, AppTarget, Pool, ReadManifestError, read_manifest};
+
+/// Interval at which a manifest is read again while the app server doesn't answer, or some of its links are not open.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Time after which an app server that refuses connections and has no links is given up.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
+
+type PoolsByInstance = AppInstances<Vec<Arc<Pool>>>;
+
+/// Watches an upstream until it is no longer `is_listed` and has no link left; else for ever.
+pub(super) async fn watch(
+    shared: Arc<Shared>,
+    upstreams: Arc<UpstreamProblems>,
+    address: Address,
+    mut is_listed: watch::Receiver<bool>,
+) {
+    let shown = address.to_string();
+    let changed = Arc::new(Notify::new());
+    let mut known = PoolsByInstance::default();
+    let mut last_problem = None;
+    let mut refused_since = None;
+    loop {
+        match read_manifest(&address, shared.caller()).await {
+            Ok(manifest) => {
+                upstreams.set(&shown, None);
+                (last_problem, refused_since) = (None, None);
+                record_answer(&shared, &address, &mut known, manifest, &changed);
+            }
+            Err(error) => {
+                give_up_if_certain(&address, &mut known, &error, &mut refused_since);
+                let problem = error.to_string();
+                upstreams.set(&shown, Some(problem.clone()));
+                // Logged once, and again only when the problem changes.
+                if last_problem.as_ref() != Some(&problem) {
+                    warn!(upstream = %address, %problem, "waiting for the app server");
+                }
+                last_problem = Some(problem);
+            }
+        }
+        if !*is_listed.borrow_and_update() && known.values().flatten().all(|pool| pool.open() == 0) {
+            info!(upstream = %address, "the address has vanished, and nobody is linked there any more");
+            upstreams.set(&shown, None);
+            return known.clear().iter().for_each(|pools| retire(pools));
+        }
+        let is_whole = |pools: &Vec<Arc<Pool>>| pools.iter().all(|pool| pool.open() == pool.size());
+        if !known.is_empty() && known.values().all(is_whole) {
+            tokio::select! {
+                () = changed.notified() => {}
+                Ok(()) = is_listed.changed() => {}
+            }
+        } else {
+            drop(timeout(RETRY_INTERVAL, changed.notified()).await);
+        }
+        // Several links are lost at once: one request is enough.
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Opens pools to a new instance. It replaces the former one, unless the address has several.
+fn record_answer(
+    shared: &Arc<Shared>,
+    address: &Address,
+    known: &mut PoolsByInstance,
+    manifest: Manifest,
+    changed: &Arc<Notify>,
+) {
+    let instance = manifest.instance.clone();
+    match known.record(&instance) {
+        Sighting::Known => return,
+        Sighting::Successor(before) => before.iter().for_each(|pools| retire(pools)),
+        Sighting::FirstOfSeveral => warn!(
+            upstream = %address,
+            "several app servers answer at one address, so links find theirs only by chance: give each its own \
+             --upstream, or a DNS name with an address for each"
+        ),
+        Sighting::OneOfSeveral => {}
+    }
+    info!(upstream = %address, app = %manifest.name, %instance, hubs = manifest.hubs.len(), "app server found");
+    known.add(instance, open_pools(shared, AppTarget::Network(address.clone()), manifest, changed));
+    // Of several instances, those without a link are given up.
+    known.remove_dead(|pools| pools.iter().any(|pool| pool.open() > 0)).iter().for_each(|pools| retire(pools));
+}
+
+/// Gives all instances up once connections were refused for a while and no link is left.
+fn give_up_if_certain(
+    address: &Address,
+    known: &mut PoolsByInstance,
+    error: &ReadManifestError,
+    refused_since: &mut Option<Instant>,
+) {
+    if !error.is_refused() {
+        *refused_since = None;
+        return;
+    }
+    let since = *refused_since.get_or_insert_with(Instant::now);
+    // An app server that has stopped listening may still be handing its clients over.
+    let is_linked = known.values().flatten().any(|pool| pool.open() > 0);
+    if known.is_empty() || is_linked || since.elapsed() < REFUSED_TIMEOUT {
+        return;
+    }
+    warn!(upstream = %address, "the app server is gone: its clients get another one");
+    known.clear().iter().for_each(|pools| retire(pools));
+}
+
+/// Registers the hubs of an app server and opens a pool of links for each.
+pub(crate) fn open_pools(
+    shared: &Arc<Shared>,
+    target: AppTarget,
+    manifest: Manifest,
+    changed: &Arc<Notify>,
+) -> Vec<Arc<Pool>> {
+    let (id, instance, name) = (shared.hubs.number(&manifest.instance), manifest.instance, manifest.name);
+    let app = Arc::new(AppServer { id, instance, name, target });
+    let pools = manifest.hubs.into_iter().enumerate().map(|(index, mut settings)| {
+        // The proxy's flags are upper bounds of what a hub asks for.
+        settings.message_max_bytes = settings.message_max_bytes.min(shared.settings.message_max_bytes);
+        let hub = shared.hubs.learn(settings);
+        let pool = Arc::new(Pool::new(hub.clone(), app.clone(), shared.settings.pool_size, changed.clone()));
+        hub.add_pool(pool.clone());
+        assign(shared, &pool, index);
+        pool
+    });
+    pools.collect()
+}
+
+/// Assigns the links of a pool to the shards round robin; each hub begins with another shard.
+fn assign(shared: &Shared, pool: &Arc<Pool>, start: usize) {
+    let shards = shared.shards().iter().cycle().skip(start % shared.shards().len().max(1));
+    for (slot, shard) in (0..pool.size()).zip(shards) {
+        shard.put(Parcel::KeepLink(pool.clone(), slot));
+    }
+}
+
+fn retire(pools: &[Arc<Pool>]) {
+    for pool in pools {
+        pool.hub().remove_pool(pool);
+        pool.retire();
+    }
+}

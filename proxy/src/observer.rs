@@ -1,0 +1,251 @@
+//! The observer: snapshots of this node and of the fleet, lists of clients, taps. The admin port shows them.
+//!
+//! ```text
+//!  page, top, curl ──► fleet ─┬─► this node: counters, and shards in short steps
+//!                             └─► peers: the request with scope=node
+//! ```
+//!
+//! Nothing is gathered while nobody asks, and concurrent callers share one snapshot.
+
+mod client_filter;
+mod client_summary;
+mod client_tap;
+mod fleet_snapshot;
+mod list_page;
+mod node_inspector;
+mod node_snapshot;
+mod past_record;
+mod peer;
+mod process_stats;
+mod readiness;
+mod snapshot;
+mod snapshot_cache;
+
+use std::sync::Arc;
+
+use axum::http::Response;
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use hyper::body::Incoming;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::AdminSettings;
+use crate::net::resolver::Resolver;
+use client_filter::ClientCursor;
+use list_page::NameSum;
+use node_inspector::NodeInspector;
+use peer::Peers;
+use snapshot_cache::SnapshotCache;
+
+pub(crate) use client_filter::ClientFilter;
+pub(crate) use client_tap::{ClientTap, PayloadView, TapError};
+pub(crate) use list_page::{ListPage, NameKind, NamePage};
+pub(crate) use readiness::{Readiness, UpstreamProblems};
+pub(crate) use snapshot::{ClientDetails, ClientSummary, FleetSnapshot};
+#[cfg(test)]
+pub(crate) use snapshot::{HubSnapshot, PoolSnapshot};
+#[cfg(feature = "cli")]
+pub(crate) use snapshot::{NodeSnapshot, Rates, UnreachablePeer};
+
+/// Event streams that a node keeps open at a time.
+pub(crate) const STREAMS_MAX: usize = 32;
+
+/// Inspects this node and, through their admin ports, its peers.
+#[derive(Debug, Clone)]
+pub(crate) struct Observer {
+    node: Arc<NodeInspector>,
+    peers: Arc<Peers>,
+    fleet: SnapshotCache<FleetSnapshot>,
+    streams: Arc<Semaphore>,
+}
+
+impl Observer {
+    /// Starts the snapshot caches. Needs a runtime.
+    #[must_use]
+    pub(crate) fn new(readiness: Readiness, settings: &AdminSettings) -> Self {
+        let connector = readiness.shared().connector.clone();
+        let peers = Arc::new(Peers::new(settings, Resolver::default(), connector));
+        let node = Arc::new(NodeInspector::new(readiness));
+        let sources = (node.clone(), peers.clone());
+        let fleet = SnapshotCache::new(sources, |(node, peers)| Box::pin(fleet_snapshot::gather(node, peers)));
+        Self { node, peers, fleet, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
+    }
+
+    /// Returns the inspector of this node alone.
+    #[must_use]
+    pub(crate) fn node(&self) -> &NodeInspector {
+        &self.node
+    }
+
+    /// Returns a fresh snapshot of this node and its peers; `None` when the node is stopping.
+    pub(crate) async fn fleet(&self) -> Option<Arc<FleetSnapshot>> {
+        self.fleet.get().await
+    }
+
+    /// Returns the permit for one event stream; `None` when too many are open.
+    #[must_use]
+    pub(crate) fn stream(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.streams).try_acquire_owned().ok()
+    }
+
+    /// Lists some of the client connections of all nodes, node by node; `None` when no node knows the hub.
+    pub(crate) async fn clients(&self, filter: &ClientFilter) -> Option<ListPage<ClientSummary>> {
+        let (fleet, after) = (self.fleet().await?, filter.after.clone().unwrap_or_default());
+        let (mut page, mut is_known) = (ListPage::default(), false);
+        for node in &fleet.nodes {
+            let is_behind = (&node.name, &node.instance) < (&after.node, &after.instance);
+            if is_behind || filter.node.as_ref().is_some_and(|name| *name != node.name) {
+                continue;
+            }
+            let start = ClientCursor::start_of(&node.name, &node.instance);
+            if page.items.len() >= filter.limit {
+                page.next.get_or_insert_with(|| start.to_string());
+                break;
+            }
+            let limit = filter.limit - page.items.len();
+            let part = ClientFilter { after: Some(after.clone().max(start)), limit, ..filter.clone() };
+            let found = match node.instance == self.node.instance() {
+                true => self.node.clients(&part).await,
+                false => self.clients_of(&node.instance, &part).await,
+            };
+            let Some(mut found) = found else { continue };
+            is_known = true;
+            page.items.append(&mut found.items);
+            page.next = found.next;
+            if page.next.is_some() {
+                break;
+            }
+        }
+        is_known.then_some(page)
+    }
+
+    async fn clients_of(&self, instance: &str, filter: &ClientFilter) -> Option<ListPage<ClientSummary>> {
+        let after = filter.after.as_ref().map(ClientCursor::to_string);
+        // All peers are asked, but only the instance that is named answers.
+        let given = [
+            ("instance", Some(instance)),
+            ("hub", filter.hub.as_deref()),
+            ("group", filter.group.as_deref()),
+            ("user", filter.user.as_deref()),
+            ("after", after.as_deref()),
+        ];
+        self.first_answer(&list_target("clients", filter.limit, &given)).await
+    }
+
+    /// Lists some of the groups of a hub, or of its users, over all nodes; `None` when no node knows the hub.
+    pub(crate) async fn names(
+        &self,
+        kind: NameKind,
+        hub: &str,
+        after: Option<String>,
+        limit: usize,
+    ) -> Option<NamePage> {
+        // One more than is shown tells whether there is more.
+        let target = list_target(kind.path(), limit + 1, &[("hub", Some(hub)), ("after", after.as_deref())]);
+        let nothing = Bytes::new();
+        let others = self.peers.ask_all(Method::GET, &target, &nothing);
+        let (own, others) = tokio::join!(self.node.names(kind, hub, after, limit + 1), others);
+        let others = others.into_iter().flatten().filter_map(|answer| answer.read::<PeerNames>().ok());
+        let others = others.filter(|names| names.instance != self.node.instance()).map(|names| names.page);
+        let pages: Vec<NamePage> = own.into_iter().chain(others).collect();
+        if pages.is_empty() {
+            return None;
+        }
+        let mut sum = NameSum::default();
+        pages.into_iter().for_each(|page| sum.add(page.items));
+        Some(sum.into_page(limit))
+    }
+
+    /// Returns the details of a client connection of any node.
+    pub(crate) async fn client(&self, id: &str) -> Option<ClientDetails> {
+        if let Some(details) = self.node.client(id).await {
+            return Some(details);
+        }
+        self.first_answer(&format!("/api/clients/{}?scope=node", quoted(id))).await
+    }
+
+    /// Closes a client connection of any node; `false` when no node has it.
+    pub(crate) async fn close(&self, id: &str, reason: Option<String>) -> bool {
+        if self.node.close(id, reason.clone()).await {
+            return true;
+        }
+        let target = format!("/api/clients/{}/close?scope=node", quoted(id));
+        let body = reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
+        let answers = self.peers.ask_all(Method::POST, &target, &Bytes::from(body.to_string())).await;
+        answers.iter().flatten().any(|answer| answer.status == StatusCode::OK)
+    }
+
+    /// Returns what any node remembers of a connection: that it is open, or how it ended.
+    pub(crate) async fn past(&self, id: &str) -> Option<Value> {
+        if let Some(past) = self.node.past(id) {
+            return Some(past);
+        }
+        self.first_answer(&format!("/api/why/{}?scope=node", quoted(id))).await
+    }
+
+    /// Opens a tap on a client connection of this node, with the permit for its stream.
+    ///
+    /// # Errors
+    /// When the connection is not here, or no more can be tapped.
+    pub(crate) async fn tap(
+        &self,
+        id: &str,
+        payloads: PayloadView,
+    ) -> Result<(ClientTap, OwnedSemaphorePermit), TapError> {
+        let too_many = || TapError::TooMany(format!("{STREAMS_MAX} streams are open, and no more can be"));
+        if self.node.has(id) {
+            let permit = self.stream().ok_or_else(too_many)?;
+            return Ok((self.node.tap(id, payloads).await?, permit));
+        }
+        Err(TapError::UnknownClient)
+    }
+
+    /// Returns the event stream of the peer that taps one of its clients.
+    pub(crate) async fn tap_of_peer(&self, id: &str, payloads: PayloadView) -> Option<Response<Incoming>> {
+        let target = format!("/api/clients/{}/watch?scope=node&payloads={}", quoted(id), payloads.label());
+        self.peers.find(&target).await
+    }
+
+    async fn first_answer<T: DeserializeOwned>(&self, target: &str) -> Option<T> {
+        let answers = self.peers.ask_all(Method::GET, target, &Bytes::new()).await;
+        answers.iter().flatten().find_map(|answer| answer.read().ok())
+    }
+}
+
+/// Page of names as a peer answers it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct PeerNames {
+    instance: String,
+    #[serde(flatten)]
+    page: NamePage,
+}
+
+/// Builds the request target for a peer's own part of a list.
+fn list_target(list: &str, limit: usize, given: &[(&str, Option<&str>)]) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("scope", "node").append_pair("limit", &limit.to_string());
+    query.extend_pairs(given.iter().filter_map(|(name, value)| Some((name, (*value)?))));
+    format!("/api/{list}?{}", query.finish())
+}
+
+/// Percent-encodes an id for a path.
+fn quoted(id: &str) -> String {
+    utf8_percent_encode(id, NON_ALPHANUMERIC).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_asked_for_its_own_part_with_every_value_encoded() {
+        let given = [("hub", Some("a b")), ("group", None), ("user", Some("&?"))];
+        assert_eq!(list_target("clients", 50, &given), "/api/clients?scope=node&limit=50&hub=a+b&user=%26%3F");
+        assert_eq!(quoted("a/b?"), "a%2Fb%3F");
+    }
+}

@@ -1,0 +1,189 @@
+//! Inspection of this node: its snapshot, its client connections, groups and users, and what became of connections.
+//!
+//! Shards are inspected in short steps, because they serve nobody meanwhile.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use trunkline_protocol::id::random_id;
+
+use super::client_filter::{ClientCursor, ClientFilter};
+use super::client_summary::summary;
+use super::client_tap::{ClientTap, PayloadView, TapError};
+use super::list_page::{ListPage, NameKind, NamePage, NameSum};
+use super::node_snapshot::NodeSampler;
+use super::past_record;
+use super::readiness::Readiness;
+use super::snapshot::{ClientDetails, ClientSummary, NodeSnapshot};
+use super::snapshot_cache::SnapshotCache;
+use crate::shard::directory::Place;
+use crate::shard::{Names, ShardSender, Shared, Which};
+use crate::upstream::HubIndex;
+
+/// Lists that are read at a time; more wait.
+const LISTS_MAX: usize = 8;
+
+/// Reads this node's shards and counters.
+#[derive(Debug)]
+pub(crate) struct NodeInspector {
+    shared: Arc<Shared>,
+    instance: String,
+    snapshots: SnapshotCache<NodeSnapshot>,
+    lists: Semaphore,
+}
+
+impl NodeInspector {
+    /// Starts the snapshot cache of this node. Needs a runtime.
+    pub(super) fn new(readiness: Readiness) -> Self {
+        let (shared, instance) = (readiness.shared().clone(), random_id());
+        let sampler = NodeSampler::new(readiness, instance.clone());
+        let snapshots = SnapshotCache::new(sampler, |sampler| Box::pin(sampler.sample()));
+        Self { shared, instance, snapshots, lists: Semaphore::new(LISTS_MAX) }
+    }
+
+    /// Returns the id of this start of the node.
+    #[must_use]
+    pub(crate) fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Returns a fresh snapshot of this node; `None` when it is stopping.
+    pub(crate) async fn snapshot(&self) -> Option<Arc<NodeSnapshot>> {
+        self.snapshots.get().await
+    }
+
+    /// Lists some of this node's client connections; `None` when it does not know the hub.
+    pub(crate) async fn clients(&self, filter: &ClientFilter) -> Option<ListPage<ClientSummary>> {
+        let _permit = self.lists.acquire().await.ok()?;
+        let which = self.which(filter)?;
+        let start = ClientCursor::start_of(&self.shared.settings.node, &self.instance);
+        let mut at = filter.after.clone().unwrap_or_default().max(start.clone());
+        let mut page = ListPage { total: self.count(&which).await, ..ListPage::default() };
+        if (&at.node, &at.instance) != (&start.node, &start.instance) {
+            return Some(page);
+        }
+        let shards = self.shared.shards();
+        while let Some(shard) = shards.get(usize::from(at.shard)) {
+            let (wanted, from, most) = (which.clone(), at.slot, filter.limit - page.items.len());
+            let (rows, next) = shard.visit(move |shard| shard.list(&wanted, from, most)).await?;
+            page.items.extend(rows.iter().map(|row| summary(&self.shared, row)));
+            at = next.map_or_else(|| at.at(at.shard.saturating_add(1), 0), |slot| at.at(at.shard, slot));
+            if page.items.len() >= filter.limit {
+                let is_more = usize::from(at.shard) < shards.len();
+                page.next = is_more.then(|| at.to_string());
+                break;
+            }
+        }
+        Some(page)
+    }
+
+    /// Lists some of this node's groups of a hub, or of its users; `None` when it does not know the hub.
+    pub(crate) async fn names(
+        &self,
+        kind: NameKind,
+        hub: &str,
+        after: Option<String>,
+        limit: usize,
+    ) -> Option<NamePage> {
+        let _permit = self.lists.acquire().await.ok()?;
+        let hub = self.hub(hub)?;
+        let mut sum = NameSum::default();
+        for shard in self.shared.shards() {
+            // One more than is shown tells whether there is more.
+            let mut names = match kind {
+                NameKind::Users => Names::users(hub, after.clone(), limit + 1),
+                NameKind::Groups => Names::groups(hub, after.clone(), limit + 1),
+            };
+            let mut is_done = false;
+            while !is_done {
+                let step = shard.visit(move |shard| {
+                    let is_done = shard.look_for(&mut names);
+                    (names, is_done)
+                });
+                (names, is_done) = step.await?;
+            }
+            sum.add(names.found);
+        }
+        Some(sum.into_page(limit))
+    }
+
+    /// Returns the details of one client connection; `None` when it is not here.
+    pub(crate) async fn client(&self, id: &str) -> Option<ClientDetails> {
+        let (shard, Place { slot, .. }) = self.find(id)?;
+        let wanted = id.to_owned();
+        let details = shard.visit(move |shard| shard.details(slot, &wanted)).await??;
+        Some(ClientDetails {
+            client: summary(&self.shared, &details.row),
+            user_agent: details.user_agent,
+            groups: details.groups,
+            group_count: details.group_count as u64,
+            outbox_bytes: details.outbox_bytes as u64,
+            pending_calls: details.pending_calls as u64,
+            heard_s: details.heard_s,
+            sent_s: details.sent_s,
+        })
+    }
+
+    /// Closes a client connection; `false` when it is not here.
+    pub(crate) async fn close(&self, id: &str, reason: Option<String>) -> bool {
+        let Some((shard, Place { slot, .. })) = self.find(id) else { return false };
+        let id = id.to_owned();
+        shard.visit(move |shard| shard.close_by_hand(slot, &id, reason.as_deref())).await.unwrap_or_default()
+    }
+
+    /// Opens a tap on a client connection of this node.
+    ///
+    /// # Errors
+    /// When the connection is not here, or its shard has too many taps.
+    pub(super) async fn tap(&self, id: &str, payloads: PayloadView) -> Result<ClientTap, TapError> {
+        let (shard, Place { slot, .. }) = self.find(id).ok_or(TapError::UnknownClient)?;
+        ClientTap::open(shard.clone(), slot, id, payloads).await
+    }
+
+    /// Returns what this node remembers of a connection: that it is open, or how it ended.
+    pub(crate) fn past(&self, id: &str) -> Option<Value> {
+        let node = self.shared.settings.node.as_str();
+        if self.shared.routes.find(id).is_some() {
+            return Some(past_record::open(id, node));
+        }
+        self.shared.past(id).map(|past| past_record::ended(&past, node))
+    }
+
+    /// Whether the client connection is here.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.find(id).is_some()
+    }
+
+    fn find(&self, id: &str) -> Option<(&ShardSender, Place)> {
+        let place = self.shared.routes.find(id)?;
+        Some((self.shared.shards().get(usize::from(place.shard))?, place))
+    }
+
+    fn which(&self, filter: &ClientFilter) -> Option<Which> {
+        let hub = filter.hub.as_deref().map(|name| self.hub(name).ok_or(())).transpose().ok()?;
+        let every = || self.shared.hubs.all().iter().map(|hub| hub.index()).collect();
+        Some(match (hub, &filter.group, &filter.user) {
+            (Some(hub), Some(group), _) => Which::Group(hub, group.clone()),
+            (hub, _, Some(user)) => Which::User(hub.map_or_else(every, |hub| vec![hub]), user.clone()),
+            (Some(hub), None, None) => Which::Hub(hub),
+            (None, _, None) => Which::Everyone,
+        })
+    }
+
+    fn hub(&self, name: &str) -> Option<HubIndex> {
+        self.shared.hubs.all().iter().find(|hub| hub.name() == name).map(|hub| hub.index())
+    }
+
+    async fn count(&self, which: &Which) -> Option<u64> {
+        let sizes = self.shared.shards().iter().map(|shard| {
+            let which = which.clone();
+            shard.visit(move |shard| shard.set_size(&which) as u64)
+        });
+        match which {
+            Which::Everyone => Some(self.snapshot().await?.clients),
+            _ => Some(join_all(sizes).await.into_iter().flatten().sum()),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Snapshot of this node: counters that are kept anyway, and the census of each shard.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use super::client_summary::summary;
+use super::process_stats::{CpuTimes, ProcessStats};
+use super::readiness::Readiness;
+use super::snapshot::{ClientSummary, HubSnapshot, NodeSnapshot, PoolSnapshot, Rates};
+use crate::clock::unix_ms;
+use crate::metrics::{Counters, Direction, FrameKind, HubCounters};
+use crate::net::address::Address;
+use crate::shard::directory::{Census, Kind};
+use crate::shard::{ShardSender, Shared, Which};
+use crate::upstream::{AppServerId, Hub, HubIndex};
+
+/// Nodes with more client connections than this show only their numbers.
+const INDIVIDUALS_MAX: u64 = 64;
+
+/// Rates compare with the previous sample, unless it is older than this.
+const COMPARED_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// Pools in a snapshot.
+const POOLS_MAX: usize = 500;
+
+/// Hubs in a snapshot.
+const HUBS_MAX: usize = 200;
+
+/// Takes snapshots of this node, and compares each with the one before.
+#[derive(Debug)]
+pub(super) struct NodeSampler {
+    readiness: Readiness,
+    instance: String,
+    before: Option<PreviousSample>,
+}
+
+/// Numbers of the previous snapshot that rates need.
+#[derive(Debug)]
+struct PreviousSample {
+    at: Instant,
+    totals: Rates,
+    cpu: Option<CpuTimes>,
+}
+
+impl NodeSampler {
+    pub(super) fn new(readiness: Readiness, instance: String) -> Self {
+        Self { readiness, instance, before: None }
+    }
+
+    /// Takes a snapshot now.
+    pub(super) async fn sample(&mut self) -> NodeSnapshot {
+        let shared = self.readiness.shared().clone();
+        let kinds = census(shared.shards()).await;
+        let clients = kinds.total();
+        let individuals = if clients <= INDIVIDUALS_MAX { Some(individuals(&shared).await) } else { None };
+        let level = |of: fn(&Counters) -> u64| shared.counters().iter().map(|counters| of(counters)).sum();
+        let mut node = NodeSnapshot {
+            name: shared.settings.node.clone(),
+            instance: self.instance.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            address: shared.settings.advertise.as_ref().map(Address::to_string).unwrap_or_default(),
+            uptime_s: shared.uptime().as_secs(),
+            at_ms: unix_ms(),
+            shards: shared.shards().len() as u64,
+            not_ready: self.readiness.reasons_not_ready(),
+            clients,
+            sockets: shared.sockets(),
+            groups: level(|counters| counters.groups.get()),
+            users: level(|counters| counters.users.get()),
+            outbox_bytes: level(|counters| counters.outbox_bytes.get()),
+            hubs: hubs(&shared, &kinds),
+            links: pools(&shared, &kinds),
+            individuals,
+            ..NodeSnapshot::default()
+        };
+        self.compare(&mut node);
+        node
+    }
+
+    /// Adds what changed since the previous snapshot.
+    fn compare(&mut self, node: &mut NodeSnapshot) {
+        let (at, totals, stats) = (Instant::now(), totals(self.readiness.shared()), ProcessStats::read());
+        let before = self.before.take().filter(|before| at - before.at <= COMPARED_AGE_MAX);
+        let seconds = before.as_ref().map_or(0.0, |before| (at - before.at).as_secs_f64());
+        let cpu = before.as_ref().and_then(|before| before.cpu);
+        node.process = stats.process(cpu, seconds);
+        node.host = stats.host(cpu);
+        node.rates = before.map(|before| rates(&totals, &before.totals, seconds));
+        self.before = Some(PreviousSample { at, totals, cpu: stats.cpu });
+    }
+}
+
+/// Counts the client connections of all shards by kind.
+async fn census(shards: &[ShardSender]) -> Census {
+    let counts = join_all(shards.iter().map(|shard| shard.visit(|shard| shard.census()))).await;
+    let mut all = Census::default();
+    counts.iter().flatten().for_each(|counted| all.merge(counted));
+    all
+}
+
+async fn individuals(shared: &Shared) -> Vec<ClientSummary> {
+    let mut all = Vec::new();
+    for shard in shared.shards() {
+        let most = usize::try_from(INDIVIDUALS_MAX).unwrap_or(usize::MAX);
+        let mut from = Some(0);
+        while let Some(at) = from {
+            let Some((rows, next)) = shard.visit(move |shard| shard.list(&Which::Everyone, at, most)).await else {
+                break;
+            };
+            all.extend(rows.iter().map(|row| summary(shared, row)));
+            from = next;
+        }
+    }
+    all.sort_by(|one, other| one.id.cmp(&other.id));
+    all
+}
+
+fn hubs(shared: &Shared, kinds: &Census) -> Vec<HubSnapshot> {
+    let snapshot = |hub: &Arc<Hub>| {
+        let of_hub = || kinds.iter().filter(|(kind, _)| kind.hub == hub.index());
+        let by = |label: fn(&Kind) -> &'static str| {
+            let mut counts = BTreeMap::<_, u64>::new();
+            of_hub().for_each(|(kind, clients)| *counts.entry(label(kind)).or_default() += clients);
+            counts.into_iter().map(|(label, clients)| (label.to_owned(), clients)).collect()
+        };
+        HubSnapshot {
+            name: hub.name().into(),
+            path: hub.settings().path.clone(),
+            clients: of_hub().map(|(_, clients)| clients).sum(),
+            homeless: of_hub().filter(|(kind, _)| kind.app == AppServerId::NONE).map(|(_, clients)| clients).sum(),
+            transports: by(|kind| kind.transport),
+            protocols: by(|kind| kind.protocol),
+        }
+    };
+    shared.hubs.all().iter().take(HUBS_MAX).map(snapshot).collect()
+}
+
+fn pools(shared: &Shared, kinds: &Census) -> Vec<PoolSnapshot> {
+    let mut at_home = HashMap::<(HubIndex, AppServerId), u64>::new();
+    kinds.iter().for_each(|(kind, clients)| *at_home.entry((kind.hub, kind.app)).or_default() += clients);
+    let mut pools = Vec::new();
+    for hub in shared.hubs.all().iter() {
+        for pool in hub.pools().iter() {
+            let app = pool.app();
+            let (open, resuming) = (pool.open(), pool.resuming());
+            pools.push(PoolSnapshot {
+                hub: hub.name().into(),
+                app: app.instance.clone(),
+                app_name: app.name.clone(),
+                address: app.target.to_string(),
+                is_leaving: pool.is_draining(),
+                open: open as u64,
+                resuming: resuming as u64,
+                down: pool.size().saturating_sub(open + resuming) as u64,
+                clients: at_home.get(&(hub.index(), app.id)).copied().unwrap_or_default(),
+            });
+        }
+    }
+    pools.truncate(POOLS_MAX);
+    pools
+}
+
+/// Totals since the node started, in the form of rates.
+#[expect(clippy::cast_precision_loss, reason = "rates need no more than 52 bits")]
+fn totals(shared: &Shared) -> Rates {
+    let sum = |of: &dyn Fn(&Counters) -> u64| shared.counters().iter().map(|counters| of(counters)).sum::<u64>() as f64;
+    let hubs = |of: fn(&HubCounters) -> u64| sum(&|counters| counters.hubs().map(of).sum());
+    let bytes = |direction| sum(&|counters| counters.traffic(direction, FrameKind::Message).bytes.get());
+    Rates {
+        messages_up: hubs(|hub| hub.messages_up.get()),
+        deliveries: hubs(|hub| hub.deliveries.get()),
+        bytes_up: bytes(Direction::Up),
+        bytes_down: bytes(Direction::Down),
+        opened: hubs(HubCounters::opened),
+        closed: hubs(|hub| hub.closed.total()),
+    }
+}
+
+fn rates(now: &Rates, before: &Rates, seconds: f64) -> Rates {
+    let per_second =
+        |of: fn(&Rates) -> f64| ((of(now) - of(before)).max(0.0) / seconds.max(0.001) * 10.0).round() / 10.0;
+    Rates {
+        messages_up: per_second(|rates| rates.messages_up),
+        deliveries: per_second(|rates| rates.deliveries),
+        bytes_up: per_second(|rates| rates.bytes_up),
+        bytes_down: per_second(|rates| rates.bytes_down),
+        opened: per_second(|rates| rates.opened),
+        closed: per_second(|rates| rates.closed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_per_second_rounded_and_never_negative() {
+        let at = |deliveries, opened| Rates { deliveries, opened, ..Rates::default() };
+        let now = rates(&at(130.0, 1.0), &at(100.0, 2.0), 0.9);
+        assert_eq!((now.deliveries, now.opened), (33.3, 0.0));
+    }
+
+    #[test]
+    fn two_snapshots_at_once_make_no_infinite_rate() {
+        let rate = rates(&Rates { closed: 1.0, ..Rates::default() }, &Rates::default(), 0.0);
+        assert_eq!(rate.closed, 1000.0);
+    }
+}

@@ -1,0 +1,32 @@
+//! Record of a client connection for "why did it end": that it is open, how it closed, or why it was refused.
+
+use serde_json::{Value, json};
+
+use crate::metrics::ClientProtocol;
+use crate::shard::{PastConnection, short};
+
+/// Record of a connection that is open.
+pub(super) fn open(id: &str, node: &str) -> Value {
+    json!({ "connectionId": short(id), "state": "open", "node": node })
+}
+
+/// Record of a connection that has closed or was refused.
+pub(super) fn ended(past: &PastConnection, node: &str) -> Value {
+    json!({
+        "connectionId": past.id,
+        "state": if past.opened_ms.is_some() { "closed" } else { "refused" },
+        "cause": past.cause.label(),
+        "text": past.cause.text(),
+        "detail": past.detail,
+        "node": node,
+        "hub": past.hub,
+        "transport": past.transport.map(|transport| transport.name()),
+        "protocol": past.speech.map(ClientProtocol::label),
+        "user": past.user,
+        "remoteAddress": past.remote,
+        "userAgent": past.user_agent,
+        "appServer": past.app_server.as_deref(),
+        "openedMs": past.opened_ms,
+        "closedMs": past.closed_ms,
+    })
+}

@@ -1,0 +1,140 @@
+//! CPU time and memory of process and machine, from `/proc`. On systems without it they are unknown.
+
+use super::snapshot::{HostUsage, ProcessUsage};
+
+/// CPU time spent so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct CpuTimes {
+    process_s: f64,
+    host_busy: f64,
+    host_total: f64,
+}
+
+/// CPU time and memory of process and machine at one moment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ProcessStats {
+    /// CPU times, for the comparison with the next reading.
+    pub(super) cpu: Option<CpuTimes>,
+    memory_bytes: Option<u64>,
+    host_memory: Option<HostMemory>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct HostMemory {
+    total_bytes: u64,
+    used_bytes: u64,
+}
+
+impl ProcessStats {
+    /// Reads the current values.
+    #[cfg(target_os = "linux")]
+    pub(super) fn read() -> Self {
+        linux::read()
+    }
+
+    /// Knows nothing on this system.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn read() -> Self {
+        Self::default()
+    }
+
+    /// Returns the usage of the process; its share of a core is that since `before`, `seconds` ago.
+    pub(super) fn process(&self, before: Option<CpuTimes>, seconds: f64) -> ProcessUsage {
+        let spent = self.cpu.zip(before).map(|(now, before)| now.process_s - before.process_s);
+        ProcessUsage { cpu_percent: spent.map(|spent| percent(spent, seconds)), memory_bytes: self.memory_bytes }
+    }
+
+    /// Returns the usage of the machine; the share of its cores is that since `before`.
+    pub(super) fn host(&self, before: Option<CpuTimes>) -> HostUsage {
+        let times = self.cpu.zip(before);
+        let share = |(now, before): (CpuTimes, CpuTimes)| {
+            percent(now.host_busy - before.host_busy, now.host_total - before.host_total)
+        };
+        HostUsage {
+            cpu_percent: times.map(share),
+            cores: std::thread::available_parallelism().map_or(0, |cores| cores.get() as u64),
+            memory_bytes: self.host_memory.map(|memory| memory.total_bytes),
+            memory_used_bytes: self.host_memory.map(|memory| memory.used_bytes),
+        }
+    }
+}
+
+fn percent(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { (part / whole * 1000.0).round().max(0.0) / 10.0 } else { 0.0 }
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::fs;
+
+    use procfs::process::{Process, Stat};
+    use procfs::{CurrentSI, KernelStats};
+
+    use super::{CpuTimes, HostMemory, ProcessStats};
+
+    const BYTES_PER_KIB: u64 = 1024;
+
+    pub(super) fn read() -> ProcessStats {
+        let stat = Process::myself().and_then(|process| process.stat()).ok();
+        ProcessStats {
+            cpu: stat.as_ref().and_then(cpu_times),
+            memory_bytes: stat.map(|stat| stat.rss * procfs::page_size()),
+            host_memory: fs::read_to_string("/proc/meminfo").ok().and_then(|text| host_memory(&text)),
+        }
+    }
+
+    fn cpu_times(stat: &Stat) -> Option<CpuTimes> {
+        let host = KernelStats::current().ok()?.total;
+        let idle = host.idle + host.iowait?;
+        let interrupts = host.irq.unwrap_or_default() + host.softirq.unwrap_or_default();
+        let busy = host.user + host.nice + host.system + interrupts + host.steal.unwrap_or_default();
+        Some(CpuTimes {
+            process_s: (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64,
+            host_busy: busy as f64,
+            host_total: (busy + idle) as f64,
+        })
+    }
+
+    /// Total and used memory. The reader of `procfs` refuses a text that lacks fields which sandboxes leave out.
+    pub(super) fn host_memory(text: &str) -> Option<HostMemory> {
+        let field_bytes = |name| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            Some(line.split_ascii_whitespace().next()?.parse::<u64>().ok()? * BYTES_PER_KIB)
+        };
+        let total_bytes = field_bytes("MemTotal:")?;
+        let used_bytes = total_bytes.saturating_sub(field_bytes("MemAvailable:")?);
+        Some(HostMemory { total_bytes, used_bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn linux_tells_the_usage_of_this_process_and_machine() {
+        let stats = ProcessStats::read();
+        assert!(stats.memory_bytes.unwrap() > 1_000_000, "{stats:?}");
+        let (cpu, memory) = (stats.cpu.unwrap(), stats.host_memory.unwrap());
+        assert!(cpu.host_busy > 0.0 && cpu.host_total > cpu.host_busy && cpu.process_s >= 0.0, "{stats:?}");
+        assert!(memory.total_bytes > memory.used_bytes && memory.used_bytes > 0, "{stats:?}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_is_known_only_where_the_kernel_tells_total_and_available() {
+        let memory = linux::host_memory("MemTotal:  16 kB\nMemAvailable: 4 kB\n");
+        assert_eq!(memory, Some(HostMemory { total_bytes: 16_384, used_bytes: 12_288 }));
+        assert_eq!((linux::host_memory("MemTotal: 16 kB\n"), linux::host_memory("")), (None, None));
+    }
+
+    #[test]
+    fn shares_are_of_the_time_between_two_readings() {
+        let at = |process_s, host_busy, host_total| Some(CpuTimes { process_s, host_busy, host_total });
+        let now = ProcessStats { cpu: at(3.0, 50.0, 300.0), ..ProcessStats::default() };
+        let before = at(2.5, 25.0, 200.0);
+        assert_eq!((now.process(before, 1.0).cpu_percent, now.host(before).cpu_percent), (Some(50.0), Some(25.0)));
+        assert_eq!(now.process(None, 1.0).cpu_percent, None);
+    }
+}

@@ -1,0 +1,86 @@
+//! Readiness: whether this node takes clients, and why not.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::shard::Shared;
+
+/// Why each upstream is not linked; upstreams without a problem are not in it.
+#[derive(Debug, Default)]
+pub(crate) struct UpstreamProblems(Mutex<BTreeMap<String, String>>);
+
+impl UpstreamProblems {
+    /// Sets the problem of an upstream; `None` when there is none any more.
+    pub(crate) fn set(&self, address: &str, problem: Option<String>) {
+        let mut problems = self.lock();
+        match problem {
+            Some(problem) => problems.insert(address.into(), problem),
+            None => problems.remove(address),
+        };
+    }
+
+    /// Lists upstreams with their problems, by address.
+    #[must_use]
+    pub(crate) fn list(&self) -> Vec<(String, String)> {
+        self.lock().iter().map(|(address, problem)| (address.clone(), problem.clone())).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Readiness of this node, from its hubs and the problems of its upstreams.
+#[derive(Debug, Clone)]
+pub(crate) struct Readiness {
+    shared: Arc<Shared>,
+    problems: Arc<UpstreamProblems>,
+}
+
+impl Readiness {
+    pub(crate) fn new(shared: Arc<Shared>, problems: Arc<UpstreamProblems>) -> Self {
+        Self { shared, problems }
+    }
+
+    /// Returns the state that all shards share.
+    #[must_use]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Returns the reasons why no clients are accepted; none when the node is ready.
+    #[must_use]
+    pub(crate) fn reasons_not_ready(&self) -> Vec<String> {
+        if self.shared.is_leaving() {
+            return vec!["draining: this node is stopping".into()];
+        }
+        let hubs = self.shared.hubs.all();
+        let unserved: Vec<_> = hubs.iter().filter(|hub| !hub.is_served()).map(|hub| hub.name()).collect();
+        if !hubs.is_empty() && unserved.is_empty() {
+            return Vec::new();
+        }
+        let problems = self.problems.list();
+        if problems.is_empty() {
+            return vec![format!("waiting for links of hubs: {}", unserved.join(", "))];
+        }
+        problems.iter().map(|(address, problem)| format!("waiting for app server {address}: {problem}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_solved_problem_is_not_listed_and_the_others_are_by_address() {
+        let problems = UpstreamProblems::default();
+        problems.set("http://b", Some("refused".into()));
+        problems.set("http://a", Some("no answer".into()));
+        problems.set("http://b", Some("404".into()));
+        let listed =
+            |problems: &UpstreamProblems| problems.list().into_iter().map(|(_, text)| text).collect::<Vec<_>>();
+        assert_eq!(listed(&problems), ["no answer", "404"]);
+        problems.set("http://a", None);
+        assert_eq!(listed(&problems), ["404"]);
+    }
+}

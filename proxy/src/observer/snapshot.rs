@@ -1,0 +1,179 @@
+//! Snapshots in the JSON form that pages, terminals and other nodes read.
+//!
+//! Nodes of a fleet may run different versions for a while: fields that are missing take their defaults.
+
+use serde::{Deserialize, Serialize};
+
+/// Snapshot of all known nodes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct FleetSnapshot {
+    /// Time of the snapshot, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// All nodes that answered, sorted by name.
+    pub nodes: Vec<NodeSnapshot>,
+    pub unreachable: Vec<UnreachablePeer>,
+}
+
+/// Peer that did not answer.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct UnreachablePeer {
+    /// Address of its admin port.
+    pub url: String,
+    pub problem: String,
+}
+
+/// Snapshot of one node.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct NodeSnapshot {
+    pub name: String,
+    /// Id of this start of the node.
+    pub instance: String,
+    pub version: String,
+    /// Address that other nodes reach it at.
+    pub address: String,
+    /// Time since its start, in seconds.
+    pub uptime_s: u64,
+    /// Time of the snapshot, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Number of threads that serve clients.
+    pub shards: u64,
+    /// Reasons why it accepts no clients; empty when it does.
+    pub not_ready: Vec<String>,
+    pub clients: u64,
+    /// Sockets of clients, opening and closing ones included.
+    pub sockets: u64,
+    /// Groups with members, summed over the shards.
+    pub groups: u64,
+    /// Users with connections, summed over the shards.
+    pub users: u64,
+    /// Bytes in the outboxes of clients.
+    pub outbox_bytes: u64,
+    pub process: ProcessUsage,
+    pub host: HostUsage,
+    /// `None` without a recent snapshot to compare with.
+    pub rates: Option<Rates>,
+    pub hubs: Vec<HubSnapshot>,
+    /// Its pools of links, by hub and app server.
+    pub links: Vec<PoolSnapshot>,
+    /// Its client connections one by one, where they are few.
+    pub individuals: Option<Vec<ClientSummary>>,
+}
+
+/// CPU and memory of the process.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ProcessUsage {
+    /// Share of one core, in percent; `None` without a recent snapshot to compare with.
+    pub cpu_percent: Option<f64>,
+    /// Resident memory of the process.
+    pub memory_bytes: Option<u64>,
+}
+
+/// CPU and memory of the machine.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct HostUsage {
+    /// Share of all its cores, in percent.
+    pub cpu_percent: Option<f64>,
+    pub cores: u64,
+    pub memory_bytes: Option<u64>,
+    pub memory_used_bytes: Option<u64>,
+}
+
+/// Events and bytes per second.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Rates {
+    pub messages_up: f64,
+    /// Messages written to clients.
+    pub deliveries: f64,
+    /// Bytes sent to app servers.
+    pub bytes_up: f64,
+    /// Bytes received from app servers.
+    pub bytes_down: f64,
+    pub opened: f64,
+    pub closed: f64,
+}
+
+/// Snapshot of a hub on one node.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct HubSnapshot {
+    pub name: String,
+    pub path: String,
+    pub clients: u64,
+    /// Clients that wait for an app server.
+    pub homeless: u64,
+    /// Number of clients by transport.
+    pub transports: Vec<(String, u64)>,
+    /// Number of clients by hub protocol.
+    pub protocols: Vec<(String, u64)>,
+}
+
+/// Snapshot of a pool: the links of one node for one hub to one app server.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct PoolSnapshot {
+    pub hub: String,
+    /// Id of this start of the app server.
+    pub app: String,
+    pub app_name: String,
+    pub address: String,
+    /// Whether the app server is shutting down.
+    pub is_leaving: bool,
+    /// Links that are open.
+    pub open: u64,
+    /// Links that wait to be resumed.
+    pub resuming: u64,
+    /// Links that have to be dialled.
+    pub down: u64,
+    /// Clients whose home link is one of them.
+    pub clients: u64,
+}
+
+/// Client connection as lists show it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ClientSummary {
+    /// Its id, or the first 22 characters of one that is a token.
+    pub id: String,
+    pub node: String,
+    pub hub: String,
+    /// Id of the start of its app server; empty while it has none.
+    pub app: String,
+    pub app_name: String,
+    pub user: Option<String>,
+    pub address: Option<String>,
+    pub transport: String,
+    /// Hub protocol, or `raw`.
+    pub protocol: String,
+    /// `opening`, `open`, `paused` (not read for now) or `held` (without an app server).
+    pub state: String,
+    /// Time since it was accepted, in seconds.
+    pub age_s: u32,
+}
+
+/// Details of one client connection.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ClientDetails {
+    #[serde(flatten)]
+    pub client: ClientSummary,
+    /// The `User-Agent` of its first request.
+    pub user_agent: Option<String>,
+    /// Names of its groups, at most 200.
+    pub groups: Vec<String>,
+    /// Number of all its groups.
+    pub group_count: u64,
+    /// Size of its outbox.
+    pub outbox_bytes: u64,
+    /// Calls without an answer so far.
+    pub pending_calls: u64,
+    /// Time since it was last heard of, in seconds.
+    pub heard_s: u32,
+    /// Time since something was last sent to it, in seconds.
+    pub sent_s: u32,
+}

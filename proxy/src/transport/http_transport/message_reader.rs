@@ -1,0 +1,67 @@
+//! Reader of the messages for a client: frames from the pipe in, whole hub messages for the answer to a GET out.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{DuplexStream, ReadHalf};
+use tokio_util::io::poll_read_buf;
+
+use crate::transport::websocket::{Unframed, unframe};
+
+/// Bytes of messages that one answer holds, or little more. The rest waits in the pipe, and so does its writer.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// Reading half of the pipe's outer end, and what was read from it.
+#[derive(Debug)]
+pub(super) struct MessageReader {
+    pipe: ReadHalf<DuplexStream>,
+    /// The beginning of a frame whose rest has not come.
+    partial: BytesMut,
+    /// Whole messages that no answer has taken.
+    ready: BytesMut,
+    is_closed: bool,
+}
+
+impl MessageReader {
+    pub(super) fn new(pipe: ReadHalf<DuplexStream>) -> Self {
+        Self { pipe, partial: BytesMut::new(), ready: BytesMut::new(), is_closed: false }
+    }
+
+    /// Whether nothing follows the ready messages.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Reads until a message is ready or the pipe is closed, and then everything that is there.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.is_closed && self.ready.len() < BATCH_BYTES {
+            match poll_read_buf(Pin::new(&mut self.pipe), cx, &mut self.partial) {
+                Poll::Ready(Ok(1..)) => self.unframe(),
+                Poll::Ready(_) => self.is_closed = true,
+                Poll::Pending if self.ready.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Takes the ready messages; `None` if there is none.
+    pub(super) fn take(&mut self) -> Option<Bytes> {
+        (!self.ready.is_empty()).then(|| std::mem::take(&mut self.ready).freeze())
+    }
+
+    fn unframe(&mut self) {
+        while let Some(frame) = unframe(&mut self.partial) {
+            match frame {
+                Unframed::Payload(payload) => self.ready.extend_from_slice(&payload),
+                Unframed::Close => self.is_closed = true,
+                Unframed::Other => {}
+            }
+        }
+        if self.partial.is_empty() {
+            // The memory goes too: an idle connection holds no buffer.
+            self.partial = BytesMut::new();
+        }
+    }
+}

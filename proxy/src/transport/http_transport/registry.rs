@@ -1,0 +1,93 @@
+//! Registry of the HTTP transports of a node: requests find their connection in it on whatever thread they are served.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use trunkline_protocol::cause::Cause;
+
+use super::outer_half::OuterHalf;
+
+/// Number of locks: enough that threads seldom meet, and that a sweep delays nobody.
+const PARTS: usize = 64;
+
+type Part = HashMap<Arc<str>, Arc<OuterHalf>>;
+
+/// Outer halves of a node's HTTP transports, by connection id.
+#[derive(Debug)]
+pub(crate) struct HttpTransports {
+    parts: Vec<Mutex<Part>>,
+    hasher: RandomState,
+}
+
+impl Default for HttpTransports {
+    fn default() -> Self {
+        Self { parts: (0..PARTS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() }
+    }
+}
+
+impl HttpTransports {
+    #[must_use]
+    pub(crate) fn find(&self, id: &str) -> Option<Arc<OuterHalf>> {
+        self.part(id)?.get(id).cloned()
+    }
+
+    /// Finds the connection of an id, or inserts a new one if `may_begin` allows it.
+    ///
+    /// # Errors
+    /// The error of `may_begin`.
+    pub(crate) fn find_or_insert<E>(
+        &self,
+        id: &str,
+        may_begin: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Arc<OuterHalf>, E> {
+        // Under the lock, so that of two first requests the slower one finds what the faster one inserted.
+        let mut part = self.part(id);
+        if let Some(found) = part.as_ref().and_then(|part| part.get(id)) {
+            return Ok(found.clone());
+        }
+        may_begin()?;
+        let inserted = Arc::new(OuterHalf::new(id.into()));
+        if let Some(part) = &mut part {
+            part.insert(inserted.id().clone(), inserted.clone());
+        }
+        Ok(inserted)
+    }
+
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parts.iter().all(|part| part.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
+    }
+
+    /// Removes a connection and ends the requests that wait for it; with the last of them the pipe is closed.
+    pub(crate) fn remove(&self, outer: &Arc<OuterHalf>) {
+        if let Some(mut part) = self.part(outer.id())
+            && let Entry::Occupied(entry) = part.entry(outer.id().clone())
+            && Arc::ptr_eq(entry.get(), outer)
+        {
+            entry.remove();
+        }
+        outer.mark_removed();
+    }
+
+    /// Counts a tick, and removes the connections that had no GET for more than `idle_ticks_max` ticks.
+    pub(crate) fn sweep(&self, idle_ticks_max: u32) -> Vec<Arc<OuterHalf>> {
+        let mut idle = Vec::new();
+        for part in &self.parts {
+            let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.extend(part.extract_if(|_, outer| outer.tick() > idle_ticks_max).map(|(_, outer)| outer));
+        }
+        for outer in &idle {
+            outer.set_close_cause(Cause::PollsStopped);
+            outer.mark_removed();
+        }
+        idle
+    }
+
+    fn part(&self, id: &str) -> Option<MutexGuard<'_, Part>> {
+        let index = self.hasher.hash_one(id) % PARTS as u64;
+        let part = self.parts.get(usize::try_from(index).ok()?)?;
+        Some(part.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

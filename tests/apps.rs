@@ -1,0 +1,11 @@
+//! App servers that misbehave, in the process of the test.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`fake_app`] | an app server that breaks the service protocol |
+//! | [`other_version`] | an app server of another version, as far as proxies can see |
+//!
+//! Beside them, a program each: `calls`, `ends`, `members`, `moves`, `sends`, `web`.
+
+pub mod fake_app;
+pub mod other_version;

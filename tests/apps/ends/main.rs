@@ -1,0 +1,116 @@
+#![forbid(unsafe_code)]
+//! The tests' own app server for ends of connections: its hooks print why.
+//!
+//! | path | what it is for |
+//! |---|---|
+//! | `/ends` | `Id()` → the connection id; `Abort()` closes; closes clients with their tokens; WebSockets and long polling |
+//! | `/lively` | the same, with little patience, and events too |
+//! | `/hasty` | the same, with hardly any time for the hub handshake |
+//! | `/unwelcoming` | its `on_connected` fails |
+//! | `/line` | raw: first sends its connection id; a text `close`, `fail` or `panic` does that |
+//!
+//! Lines of output: `listening on …`, then `disconnected ID CAUSE`, in the words of the taxonomy.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::serve::ListenerExt;
+use clap::Parser;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use trunkline::{
+    Cause, Context, Hub, HubError, RawConnection, RawEndpoint, RawMessage, Server, ServerHandle, Transport,
+};
+
+/// Handshake time-out: enough for one that is sent at once, short enough to be waited for.
+const HASTY_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Client time-out: more than a busy machine delays a ping, short enough to be waited for.
+const LIVELY_CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The tests' own app server for ends of connections.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Address to listen on.
+    #[arg(long)]
+    listen: String,
+}
+
+#[expect(clippy::print_stdout, reason = "the tests read these lines")]
+fn tell(line: &str) {
+    println!("{line}");
+}
+
+async fn disconnected(ctx: Context, cause: Cause) {
+    tell(&format!("disconnected {} {cause}", ctx.connection_id()));
+}
+
+async fn id(ctx: Context) -> String {
+    ctx.connection_id().to_owned()
+}
+
+async fn abort(ctx: Context) {
+    ctx.abort();
+}
+
+async fn fill(ctx: Context, messages: usize) -> Result<(), HubError> {
+    let padding = "x".repeat(16_000);
+    for _ in 0..messages {
+        ctx.clients().others().send("Fill", (&padding,)).await?;
+    }
+    Ok(())
+}
+
+async fn refuse_all() -> Result<(), HubError> {
+    Err(HubError::new("nobody is welcome"))
+}
+
+async fn line(mut client: RawConnection) -> Result<(), HubError> {
+    client.send(client.connection_id().to_owned()).await?;
+    while let Some(message) = client.recv().await {
+        match message {
+            RawMessage::Text(text) if text == "close" => return Ok(()),
+            RawMessage::Text(text) if text == "fail" => return Err(HubError::new("told to")),
+            RawMessage::Text(text) if text == "panic" => panic!("told to"),
+            other => client.send(other).await?,
+        }
+    }
+    Ok(())
+}
+
+fn hub(path: &str) -> Hub {
+    Hub::new(path).method("Id", id).method("Abort", abort).method("Fill", fill).on_disconnected(disconnected)
+}
+
+/// Serves until it is told to stop.
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let arguments = Arguments::parse();
+    let without_events = [Transport::WebSockets, Transport::LongPolling];
+    let server = Server::new()
+        .hub(hub("/ends").close_on_token_expiry().transports(without_events))
+        .hub(hub("/lively").client_timeout(LIVELY_CLIENT_TIMEOUT))
+        .hub(hub("/hasty").handshake_timeout(HASTY_HANDSHAKE_TIMEOUT))
+        .hub(hub("/unwelcoming").on_connected(refuse_all))
+        .raw_endpoint(RawEndpoint::new("/line", line));
+    let handle = server.handle();
+    let app = Router::new().route("/metrics", handle.metrics()).merge(server.into_router()?);
+    let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
+    tell(&format!("listening on http://{}", listener.local_addr()?));
+    let listener = listener.tap_io(|tcp| {
+        // Small messages must not wait for full packets; a socket that refuses this is only slower.
+        drop(tcp.set_nodelay(true));
+    });
+    let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>());
+    Ok(serving.with_graceful_shutdown(stopped(handle)).await?)
+}
+
+async fn stopped(handle: ServerHandle) {
+    if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        terminate.recv().await;
+    }
+    handle.shutdown().await;
+}

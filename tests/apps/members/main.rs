@@ -1,0 +1,97 @@
+#![forbid(unsafe_code)]
+//! The tests' own app server for who may come in.
+//!
+//! | hub | what it is for |
+//! |---|---|
+//! | `/open` | anybody; a token is checked where there is one |
+//! | `/members` | users only, and only for as long as their tokens are good |
+//! | `/asked` | the app is asked: its handler looks at a cookie, and at the query for what it shall do else |
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::{ConnectInfo, Query};
+use axum::response::{AppendHeaders, IntoResponse};
+use axum::serve::ListenerExt;
+use clap::Parser;
+use http::header::{COOKIE, SET_COOKIE};
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use trunkline::{Context, Hub, Negotiation, Server};
+
+/// The tests' own app server.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Address to listen on.
+    #[arg(long)]
+    listen: String,
+}
+
+/// The caller, as the hub knows it.
+async fn who_am_i(ctx: Context) -> Value {
+    let (headers, query, claims) = (ctx.headers(), ctx.query(), ctx.claims());
+    let headers: Vec<_> = headers.keys().map(http::HeaderName::as_str).collect();
+    let query: Vec<_> = query.iter().collect();
+    let claims: Vec<_> = claims.iter().collect();
+    json!({ "userId": ctx.user_id(), "claims": claims, "headers": headers, "query": query })
+}
+
+#[derive(Debug, Deserialize)]
+struct Wish {
+    /// Somewhere else, with this token.
+    elsewhere: Option<String>,
+    token: Option<String>,
+    /// Never answer the question.
+    hang: Option<String>,
+}
+
+/// Accepts the owner of a cookie, with a claim and two cookies; refuses others with a text of its own.
+async fn decide(
+    headers: HeaderMap,
+    Query(wish): Query<Wish>,
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
+) -> Result<impl IntoResponse, impl IntoResponse> {
+    if wish.hang.is_some() {
+        std::future::pending::<()>().await;
+    }
+    let cookie = headers.get(COOKIE).and_then(|cookie| cookie.to_str().ok()).unwrap_or_default();
+    let session = cookie.split("; ").find_map(|pair| pair.strip_prefix("session="));
+    let negotiation = match (wish.elsewhere, session) {
+        (Some(url), _) => Negotiation::redirect(url).access_token(wish.token.unwrap_or_default()),
+        (None, Some("token")) => Negotiation::new(),
+        (None, Some(user)) => Negotiation::user(user).claim("ip", address.ip().to_string()),
+        (None, None) => return Err((StatusCode::IM_A_TEAPOT, [("x-reason", "no session")], "log in first")),
+    };
+    Ok((AppendHeaders([(SET_COOKIE, "a=1"), (SET_COOKIE, "b=2")]), negotiation))
+}
+
+fn hub(path: &str) -> Hub {
+    Hub::new(path).method("WhoAmI", who_am_i)
+}
+
+/// Serves until it is told to stop.
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let arguments = Arguments::parse();
+    let members = hub("/members").require_authentication().close_on_token_expiry();
+    let asked = hub("/asked").require_authentication().on_negotiate(decide);
+    let server = Server::new().hub(hub("/open")).hub(members).hub(asked);
+    let metrics = server.handle().metrics();
+    let app = Router::new().route("/metrics", metrics).merge(server.into_router()?);
+    let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
+    announce(listener.local_addr()?);
+    let listener = listener.tap_io(|tcp| {
+        // Small messages must not wait for full packets; a socket that refuses this is only slower.
+        drop(tcp.set_nodelay(true));
+    });
+    Ok(axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?)
+}
+
+#[expect(clippy::print_stdout, reason = "the tests read this line to learn that the server is up")]
+fn announce(address: SocketAddr) {
+    println!("listening on http://{address}");
+}

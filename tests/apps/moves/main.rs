@@ -1,0 +1,152 @@
+#![forbid(unsafe_code)]
+//! The tests' own app server for connections that move: hub `/moves`, which prints what its hooks and methods see.
+//!
+//! Lines of output: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID FROM ITEMS` and `ran TAG`. They
+//! are written at once, so they outlive a process that is killed. `POST /release` lets calls of `Pass` end; `/metrics` are the
+//! SDK's.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::State;
+use axum::routing::post;
+use axum::serve::ListenerExt;
+use clap::Parser;
+use futures_util::{Stream, StreamExt, stream};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use trunkline::{CloseReason, Context, Hub, HubError, Rehomed, Server, ServerHandle};
+
+/// The tests' own app server for connections that move.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Address to listen on.
+    #[arg(long)]
+    listen: String,
+    /// Time for running calls when it stops, in milliseconds.
+    #[arg(long, default_value_t = 10_000)]
+    shutdown_timeout_ms: u64,
+}
+
+/// Gate that lets calls end.
+type Gate = watch::Sender<bool>;
+
+#[derive(Clone)]
+struct Nickname(String);
+
+#[expect(clippy::print_stdout, reason = "the tests read these lines")]
+fn tell(line: &str) {
+    println!("{line}");
+}
+
+async fn connected(ctx: Context) {
+    tell(&format!("connected {}", ctx.connection_id()));
+}
+
+async fn disconnected(ctx: Context, CloseReason(_): CloseReason) {
+    tell(&format!("disconnected {}", ctx.connection_id()));
+}
+
+async fn leaving(ctx: Context) -> Option<String> {
+    recall(ctx).await
+}
+
+async fn rehomed(ctx: Context, moved: Rehomed) -> Result<(), HubError> {
+    let items: Option<String> = moved.items::<Option<String>>()?.flatten();
+    if let Some(name) = items.clone() {
+        ctx.items().insert(Nickname(name));
+    }
+    tell(&format!("rehomed {} {} {}", ctx.connection_id(), moved.from(), items.as_deref().unwrap_or("nothing")));
+    Ok(())
+}
+
+async fn remember(ctx: Context, name: String) {
+    ctx.items().insert(Nickname(name));
+}
+
+async fn recall(ctx: Context) -> Option<String> {
+    ctx.items().get().map(|Nickname(name)| name)
+}
+
+async fn who(ctx: Context) -> (String, String, Option<String>) {
+    (ctx.instance().to_owned(), ctx.connection_id().to_owned(), ctx.user_id().map(str::to_owned))
+}
+
+async fn run(tag: String) -> String {
+    tell(&format!("ran {tag}"));
+    tag
+}
+
+/// Begins, and ends when somebody lets it.
+async fn pass(State(gate): State<Gate>, tag: String) -> String {
+    tell(&format!("ran {tag}"));
+    // The sender is here, so there is always an end to wait for.
+    let _ = gate.subscribe().wait_for(|is_open| *is_open).await;
+    tag
+}
+
+/// Streams one item, and never ends.
+async fn begin(tag: String) -> impl Stream<Item = String> {
+    tell(&format!("ran {tag}"));
+    stream::iter([tag]).chain(stream::pending())
+}
+
+async fn join(ctx: Context, group: String) -> Result<(), HubError> {
+    Ok(ctx.join(group).await?)
+}
+
+/// Sends so many numbers to a group, one after the other.
+async fn count(ctx: Context, group: String, to: u64) -> Result<(), HubError> {
+    for number in 0..to {
+        ctx.clients().group(&group).send("Number", (number,)).await?;
+    }
+    Ok(())
+}
+
+async fn release(State(gate): State<Gate>) {
+    gate.send_replace(true);
+}
+
+/// Serves until it is told to stop.
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let arguments = Arguments::parse();
+    let gate = Gate::new(false);
+    let hub = Hub::new("/moves")
+        .on_connected(connected)
+        .on_disconnected(disconnected)
+        .on_leaving(leaving)
+        .on_rehomed(rehomed)
+        .method("Remember", remember)
+        .method("Recall", recall)
+        .method("Who", who)
+        .method("Run", run)
+        .method("Pass", pass)
+        .method("Begin", begin)
+        .method("Join", join)
+        .method("Count", count)
+        .with_state(gate.clone());
+    let server = Server::new().hub(hub).shutdown_timeout(Duration::from_millis(arguments.shutdown_timeout_ms));
+    let handle = server.handle();
+    let own = Router::new().route("/release", post(release)).with_state(gate);
+    let app = own.route("/metrics", handle.metrics()).merge(server.into_router()?);
+    let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
+    tell(&format!("listening on http://{}", listener.local_addr()?));
+    let listener = listener.tap_io(|tcp| {
+        // Small messages must not wait for full packets; a socket that refuses this is only slower.
+        drop(tcp.set_nodelay(true));
+    });
+    let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>());
+    Ok(serving.with_graceful_shutdown(stopped(handle)).await?)
+}
+
+async fn stopped(handle: ServerHandle) {
+    if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        terminate.recv().await;
+    }
+    handle.shutdown().await;
+}

@@ -1,0 +1,121 @@
+//! An app server of another version, as far as its proxies can see: a real one, whose manifest and upgrades are changed
+//! on the way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result};
+use axum::body::Body;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+use trunkline_protocol::manifest::{CAPABILITIES_HEADER, MANIFEST_PATH};
+
+use crate::harness::balancer::{bad_gateway, carry};
+
+/// Differences of the other version.
+#[derive(Debug, Clone, Copy)]
+pub struct Difference {
+    /// Manifest of the app server and its hubs.
+    pub manifest: fn(&mut Value),
+    /// Extras that it offers, in front of the rest; `None` offers nothing and is offered nothing.
+    pub capabilities: Option<&'static str>,
+}
+
+/// The app server of another version; it ends with this value.
+#[derive(Debug)]
+pub struct OtherVersion {
+    address: String,
+    links: Arc<AtomicUsize>,
+    accepting: AbortHandle,
+}
+
+impl OtherVersion {
+    /// Stands before the app server at `host:port`.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub async fn start(app: &str, difference: Difference) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?.to_string();
+        let links = Arc::new(AtomicUsize::new(0));
+        let app: Arc<str> = app.into();
+        let accepting = tokio::spawn(accept(listener, app, difference, links.clone())).abort_handle();
+        Ok(Self { address, links, accepting })
+    }
+
+    /// Address that it listens on, as `host:port`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Number of links ever opened.
+    #[must_use]
+    pub fn links(&self) -> usize {
+        self.links.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for OtherVersion {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, app: Arc<str>, difference: Difference, links: Arc<AtomicUsize>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let (app, links) = (app.clone(), links.clone());
+        let service = service_fn(move |request| {
+            let (app, links) = (app.clone(), links.clone());
+            async move {
+                let answer = pass(request, &app, difference, &links).await;
+                Ok::<_, hyper::Error>(answer.unwrap_or_else(|_| bad_gateway()))
+            }
+        });
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades());
+    }
+}
+
+async fn pass(
+    mut request: Request<Incoming>,
+    app: &str,
+    difference: Difference,
+    links: &AtomicUsize,
+) -> Result<Response<Body>> {
+    let is_manifest = request.uri().path() == MANIFEST_PATH;
+    change(request.headers_mut(), difference)?;
+    let mut answer = carry(request, app).await?;
+    change(answer.headers_mut(), difference)?;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        links.fetch_add(1, Ordering::Relaxed);
+    }
+    if !is_manifest || !answer.status().is_success() {
+        return Ok(answer);
+    }
+    let (mut head, body) = answer.into_parts();
+    let mut manifest = serde_json::from_slice(&body.collect().await?.to_bytes()).context("a manifest")?;
+    (difference.manifest)(&mut manifest);
+    head.headers.remove(CONTENT_LENGTH);
+    Ok(Response::from_parts(head, Body::from(manifest.to_string())))
+}
+
+/// The capabilities that either end shows.
+fn change(headers: &mut HeaderMap, difference: Difference) -> Result<()> {
+    match (headers.get(CAPABILITIES_HEADER), difference.capabilities) {
+        (Some(own), Some(more)) => {
+            let changed = HeaderValue::from_str(&format!("{more}{}", own.to_str()?))?;
+            headers.insert(CAPABILITIES_HEADER, changed);
+        }
+        (_, None) => drop(headers.remove(CAPABILITIES_HEADER)),
+        (None, Some(_)) => {}
+    }
+    Ok(())
+}

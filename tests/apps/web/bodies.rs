@@ -1,0 +1,69 @@
+//! Bodies that come piece by piece.
+
+use std::io;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream};
+use http_body_util::{BodyExt, Full};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::Web;
+
+/// A body and a trailer, which its head announces.
+pub(crate) async fn trailers() -> Response {
+    let trailers = HeaderMap::from_iter([(HeaderName::from_static("x-sum"), HeaderValue::from_static("42"))]);
+    let body = Full::new(Bytes::from_static(b"body")).with_trailers(async move { Some(Ok(trailers)) });
+    // A stream has no length beforehand, so it is sent in chunks, which trailers need.
+    let body = http_body_util::StreamBody::new(http_body_util::BodyStream::new(body));
+    ([("trailer", "x-sum")], Body::new(body)).into_response()
+}
+
+/// Text that readers get from now on.
+pub(crate) async fn events(State(web): State<Web>) -> Response {
+    let receiver = web.events.subscribe();
+    let opening = stream::iter([Ok::<_, io::Error>(": open\n\n".to_owned())]);
+    let told = stream::unfold(receiver, async |mut receiver| match receiver.recv().await {
+        Ok(text) => Some((Ok(format!("data: {text}\n\n")), receiver)),
+        Err(RecvError::Closed | RecvError::Lagged(_)) => None,
+    });
+    let body = Body::from_stream(futures_util::StreamExt::chain(opening, told));
+    ([("content-type", "text/event-stream")], body).into_response()
+}
+
+/// Tells all who read events, and says how many they are.
+pub(crate) async fn tell(State(web): State<Web>, text: String) -> String {
+    web.events.send(text).unwrap_or_default().to_string()
+}
+
+/// Tells when it is dropped.
+struct Abandoned(Web);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        self.0.abandoned.notify_one();
+    }
+}
+
+/// A body without end, in pieces of 64 KiB.
+pub(crate) async fn endless(State(web): State<Web>) -> Body {
+    let reader = Abandoned(web);
+    Body::from_stream(pieces(reader))
+}
+
+fn pieces(reader: Abandoned) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    stream::unfold(reader, async |reader| Some((Ok(Bytes::from_static(&[b'x'; 64 * 1024])), reader)))
+}
+
+/// Half of a body; the end comes when something is told, so that the half has left by then.
+pub(crate) async fn broken(State(web): State<Web>) -> Body {
+    let mut receiver = web.events.subscribe();
+    let half = stream::iter([Ok(Bytes::from_static(b"half"))]);
+    let end = stream::once(async move {
+        drop(receiver.recv().await);
+        Err(io::Error::other("the other half is missing"))
+    });
+    Body::from_stream(futures_util::StreamExt::chain(half, end))
+}

@@ -1,0 +1,136 @@
+#![forbid(unsafe_code)]
+//! The tests' own app server for all that is not a hub: what it was sent comes back, and answers of every kind.
+//!
+//! | path | what it does |
+//! |---|---|
+//! | `/mirror` and below | any method: says in JSON what it was asked, and how large the body was |
+//! | `/name` | its name |
+//! | `/status/{code}` | that status, without a body |
+//! | `/hop-by-hop` | headers that are for one connection only, beside one that is not |
+//! | `/trailers` | a body with trailers |
+//! | `/events`, `POST /tell` | an event stream, and what it shall say |
+//! | `/endless`, `/abandoned` | a body without end, and an answer once somebody has given up reading it |
+//! | `/broken` | half a body, and the end of it when something is told |
+//! | `/silent` | nothing, ever |
+//! | `POST /refuse` | 413, without a look at the body |
+//! | `/socket` | a WebSocket that echoes |
+//! | `/tally` | an upgrade to something else: counts to the end, and then answers |
+
+mod bodies;
+mod upgrades;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::{AppendHeaders, IntoResponse, Response};
+use axum::routing::{any, get, post};
+use axum::{Json, Router};
+use clap::Parser;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, broadcast};
+use trunkline::{Hub, Server};
+
+/// The tests' own app server.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Address to listen on.
+    #[arg(long)]
+    listen: String,
+    /// Name that it answers with.
+    #[arg(long, default_value = "web")]
+    name: String,
+}
+
+/// State that requests share.
+#[derive(Clone)]
+struct Web {
+    name: Arc<str>,
+    events: broadcast::Sender<String>,
+    abandoned: Arc<Notify>,
+}
+
+async fn mirror(request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let mut bytes = 0;
+    let mut sum = 0_u64;
+    let mut stream = body.into_data_stream();
+    while let Some(Ok(chunk)) = stream.next().await {
+        bytes += chunk.len();
+        sum = chunk.iter().fold(sum, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
+    }
+    let headers: Vec<[String; 2]> = parts.headers.iter().map(|(name, value)| [name.to_string(), text(value)]).collect();
+    let uri = parts.uri.to_string();
+    let seen = json!({ "method": parts.method.as_str(), "uri": uri, "headers": headers, "bytes": bytes, "sum": sum });
+    // An app has rules of its own about other origins.
+    ([("access-control-allow-origin", "https://only.example")], Json::<Value>(seen)).into_response()
+}
+
+fn text(value: &axum::http::HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+async fn status(Path(code): Path<u16>) -> StatusCode {
+    StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_REQUEST)
+}
+
+async fn hop_by_hop() -> impl IntoResponse {
+    let headers = [
+        ("connection", "x-own"),
+        ("x-own", "for this connection"),
+        ("keep-alive", "timeout=5"),
+        ("proxy-authenticate", "Basic"),
+        ("x-trunkline-anything", "not from the fleet"),
+        ("set-cookie", "a=1"),
+        ("set-cookie", "b=2"),
+    ];
+    (AppendHeaders(headers), "x")
+}
+
+async fn refuse(_unread: Body) -> StatusCode {
+    StatusCode::PAYLOAD_TOO_LARGE
+}
+
+/// Serves until it is told to stop.
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let arguments = Arguments::parse();
+    let web = Web {
+        name: arguments.name.clone().into(),
+        events: broadcast::channel(16).0,
+        abandoned: Arc::new(Notify::new()),
+    };
+    let server = Server::new().name(arguments.name).hub(Hub::new("/hub"));
+    let app = Router::new()
+        .route("/mirror", any(mirror))
+        .route("/mirror/{*rest}", any(mirror))
+        .route("/name", get(async |State(web): State<Web>| web.name.to_string()))
+        .route("/status/{code}", get(status))
+        .route("/hop-by-hop", get(hop_by_hop))
+        .route("/trailers", get(bodies::trailers))
+        .route("/events", get(bodies::events))
+        .route("/tell", post(bodies::tell))
+        .route("/endless", get(bodies::endless))
+        .route("/abandoned", get(async |State(web): State<Web>| web.abandoned.notified().await))
+        .route("/broken", get(bodies::broken))
+        .route("/silent", any(std::future::pending::<()>))
+        .route("/refuse", post(refuse))
+        .route("/socket", get(upgrades::socket))
+        .route("/tally", get(upgrades::tally))
+        .with_state(web)
+        .merge(server.into_router()?);
+    let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
+    announce(listener.local_addr()?);
+    Ok(axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?)
+}
+
+#[expect(clippy::print_stdout, reason = "the tests read this line to learn that the server is up")]
+fn announce(address: SocketAddr) {
+    println!("listening on http://{address}");
+}

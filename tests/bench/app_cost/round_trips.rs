@@ -1,0 +1,175 @@
+//! Round trips of one client with one call at a time: at the bare handler, and at the app server behind a proxy.
+//!
+//! The client waits in its read, as a real one does, and compares each answer with the one that is due.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+use trunkline_generator::done::Done;
+use trunkline_generator::speech::Hub;
+use trunkline_generator::{connect, frame};
+use trunkline_tests::bench::child::Speaker;
+use trunkline_tests::bench::product::{self, Product};
+use trunkline_tests::bench::rounds::in_turn;
+use trunkline_tests::bench::spread::Spread;
+
+use crate::echo;
+use crate::settings::Settings;
+use crate::windows::Part;
+
+/// Aim for the ratio of the 99th percentiles.
+const AIM: f64 = 2.5;
+
+/// Calls before those that count, a share of them.
+const WARM_UP: Duration = Duration::from_millis(300);
+
+const PARTS: [Part; 3] = [Part::Bare, Part::App, Part::BareAgain];
+
+/// All figures. Times are µs from the call to its answer.
+#[derive(Debug, Serialize)]
+pub(crate) struct RoundTripReport {
+    bare_p50_us: Spread,
+    bare_p99_us: Spread,
+    app_p50_us: Spread,
+    app_p99_us: Spread,
+    /// App server over bare handler, pair by pair.
+    p99_ratio: Spread,
+    /// Bare handler over bare handler, pair by pair: 1 but for noise.
+    noise: Spread,
+}
+
+struct SingleCaller {
+    socket: TcpStream,
+    early: Vec<u8>,
+    sequence: u64,
+    payload: usize,
+}
+
+/// The latencies of one window, in µs.
+#[derive(Clone, Copy)]
+struct LatencyWindow {
+    p50: f64,
+    p99: f64,
+}
+
+/// Measures, and tells each window as it comes.
+pub(crate) fn measure(settings: &Settings, tell: impl Fn(&str)) -> Result<RoundTripReport> {
+    let address = product::address()?;
+    let _bare = Speaker::start("bare handler", &["bare", "--listen", &address.to_string()])?;
+    let product = Product::start(settings.shards)?;
+    let payload = settings.payload as usize;
+    let (mut bare, mut app) =
+        (SingleCaller::connect(address, payload)?, SingleCaller::connect(product.address(), payload)?);
+    tell(&format!(
+        "\nround trips: 1 client, 1 call at a time, text of {payload} bytes, {} rounds of 3 windows of {} s\n\n\
+         {:>5}  {:<11} {:>9} {:>8} {:>8}",
+        settings.pairs, settings.seconds, "round", "server", "calls", "p50 us", "p99 us"
+    ));
+    let mut windows: Vec<(Part, LatencyWindow)> = Vec::new();
+    for round in 1..=settings.pairs {
+        for part in in_turn(PARTS, round) {
+            let caller = if part == Part::App { &mut app } else { &mut bare };
+            caller.call_for(WARM_UP)?;
+            let done = caller.call_for(Duration::from_secs(settings.seconds.into()))?;
+            let window = LatencyWindow { p50: done.percentile(50) as f64, p99: done.percentile(99) as f64 };
+            tell(&format!("{round:>5}  {:<11} {:>9} {:>8} {:>8}", part.name(), done.units, window.p50, window.p99));
+            windows.push((part, window));
+        }
+    }
+    RoundTripReport::new(&windows)
+}
+
+impl RoundTripReport {
+    fn new(windows: &[(Part, LatencyWindow)]) -> Result<Self> {
+        let of = |wanted: Part| -> Vec<LatencyWindow> {
+            windows.iter().filter(|(part, _)| *part == wanted).map(|(_, window)| *window).collect()
+        };
+        let (bare, app, again) = (of(Part::Bare), of(Part::App), of(Part::BareAgain));
+        let ratios = |of: &[LatencyWindow], to: &[LatencyWindow]| {
+            Spread::of(of.iter().zip(to).map(|(of, to)| of.p99 / to.p99.max(1.0)))
+        };
+        let both = [bare.as_slice(), again.as_slice()].concat();
+        Ok(Self {
+            bare_p50_us: Spread::of(both.iter().map(|window| window.p50))?,
+            bare_p99_us: Spread::of(both.iter().map(|window| window.p99))?,
+            app_p50_us: Spread::of(app.iter().map(|window| window.p50))?,
+            app_p99_us: Spread::of(app.iter().map(|window| window.p99))?,
+            p99_ratio: ratios(&app, &bare)?,
+            noise: ratios(&again, &bare)?,
+        })
+    }
+
+    /// The figures that count.
+    pub(crate) fn summary(&self) -> String {
+        let line = |name: &str, figure: &Spread| {
+            let Spread { median, min, max } = figure;
+            format!("{name:<34}{median:>10.2}   {min:.2} to {max:.2}\n")
+        };
+        let is_met = if self.p99_ratio.median <= AIM { "met" } else { "missed" };
+        [
+            "\nround trips of one client: medians, and from where to where\n".into(),
+            line("bare handler, p50 us", &self.bare_p50_us),
+            line("app server behind a proxy, p50 us", &self.app_p50_us),
+            line("bare handler, p99 us", &self.bare_p99_us),
+            line("app server behind a proxy, p99 us", &self.app_p99_us),
+            line("p99, behind a proxy / bare", &self.p99_ratio),
+            line("noise: bare / bare", &self.noise),
+            format!("aim: p99 behind a proxy / bare at most {AIM}: {is_met}\n"),
+        ]
+        .concat()
+    }
+}
+
+impl SingleCaller {
+    fn connect(address: std::net::SocketAddr, payload: usize) -> Result<Self> {
+        let (socket, early) = connect::to_hub(address, "/bench", "")?;
+        Ok(Self { socket, early, sequence: 0, payload })
+    }
+
+    /// Makes one call after the other.
+    fn call_for(&mut self, length: Duration) -> Result<Done> {
+        let (started, mut done) = (Instant::now(), Done::default());
+        while started.elapsed() < length {
+            self.sequence += 1;
+            let call = frame::from_client(&echo::call(0, self.sequence, self.payload));
+            let due = echo::answer(0, self.sequence, self.payload);
+            let asked = Instant::now();
+            self.socket.write_all(&call)?;
+            self.hear(&due)?;
+            done.note(1, asked.elapsed());
+        }
+        Ok(done)
+    }
+
+    /// Waits for the answer.
+    fn hear(&mut self, due: &[u8]) -> Result<()> {
+        let early = std::mem::take(&mut self.early);
+        let (answer, rest) = connect::next_message(&mut self.socket, early, Hub::Json)?;
+        self.early = rest;
+        ensure!(answer == due, "{:?} came where an answer was due", String::from_utf8_lossy(&answer));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_compared_with_the_one_of_its_round() {
+        let window = |p99| LatencyWindow { p50: 1.0, p99 };
+        let windows = [
+            (Part::Bare, window(10.0)),
+            (Part::App, window(20.0)),
+            (Part::BareAgain, window(10.0)),
+            (Part::App, window(90.0)),
+            (Part::BareAgain, window(30.0)),
+            (Part::Bare, window(30.0)),
+        ];
+        let report = RoundTripReport::new(&windows).unwrap();
+        assert_eq!((report.p99_ratio.min, report.p99_ratio.max, report.noise.median), (2.0, 3.0, 1.0));
+    }
+}

@@ -1,0 +1,185 @@
+//! The clients of one proxy: a process that connects them, keeps them alive, and counts what comes.
+//!
+//! ```text
+//!  "7\n" ──► "ready\n", the broadcast of this number is awaited ──► {"once":15400,"twice":0,"other":0}
+//! ```
+
+use std::io::{self, BufRead};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::mpsc::{self, TryRecvError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use trunkline_generator::client::Client;
+use trunkline_generator::connect;
+use trunkline_generator::crowd::Crowd;
+use trunkline_generator::idlers::{KEEP_ALIVE_TURN, KeepAlives};
+use trunkline_generator::receivers::numbered_text;
+use trunkline_generator::speech::Hub;
+use trunkline_tests::bench::child::{READY, say};
+
+use crate::machine;
+
+/// Time after which a broadcast is lost.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Wait for duplicates when all have it. A fence behind them is the next broadcast; the last has none.
+pub(crate) const SETTLE: Duration = Duration::from_millis(500);
+
+/// Number of connects from one look at free memory to the next.
+const LOOK_EVERY: usize = 500;
+const MEBIBYTE: u64 = 1_048_576;
+const PAYLOAD_BYTES: usize = 128;
+
+/// Arguments of the clients.
+#[derive(Debug, clap::Args)]
+pub(crate) struct HolderArguments {
+    /// Address of the proxy
+    #[arg(long)]
+    proxy: SocketAddr,
+    /// Number of clients to connect
+    #[arg(long)]
+    clients: u32,
+    /// Source address, which has ports of its own
+    #[arg(long)]
+    source: IpAddr,
+    /// Memory that has to stay free, in MiB
+    #[arg(long)]
+    keep_free: u64,
+}
+
+/// Arrivals of a broadcast.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Came {
+    /// Clients that have got it.
+    pub(crate) once: u64,
+    pub(crate) twice: u64,
+    /// Frames that are neither it nor a ping.
+    pub(crate) other: u64,
+}
+
+impl Came {
+    /// Adds what came elsewhere.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.once += other.once;
+        self.twice += other.twice;
+        self.other += other.other;
+    }
+}
+
+/// The call that asks for the broadcast of this number.
+pub(crate) fn call(number: u64) -> Vec<u8> {
+    invocation("Broadcast", number)
+}
+
+fn invocation(target: &str, number: u64) -> Vec<u8> {
+    let text = numbered_text(number, PAYLOAD_BYTES);
+    format!("{{\"type\":1,\"target\":\"{target}\",\"arguments\":[\"{text}\"]}}\x1e").into_bytes()
+}
+
+struct Held {
+    client: Client<Hub>,
+    /// The last broadcast that came.
+    last: u64,
+}
+
+struct Holder {
+    crowd: Crowd<Held>,
+    keep_alives: KeepAlives,
+}
+
+/// Connects, and answers for each line of input; ends with it.
+pub(crate) fn run(arguments: &HolderArguments) -> Result<()> {
+    let mut holder = Holder::connect(arguments)?;
+    let (sender, questions) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Whatever ends it, it is over: the sender goes, too.
+        io::stdin().lock().lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+    });
+    say(READY);
+    loop {
+        match questions.try_recv() {
+            Ok(question) => {
+                let number = question.parse()?;
+                say(READY);
+                let came = holder.await_broadcast(number)?;
+                say(&serde_json::to_string(&came)?);
+            }
+            Err(TryRecvError::Empty) => {
+                ensure!(holder.turn(0)? == Came::default(), "something came that was not asked for");
+            }
+            Err(TryRecvError::Disconnected) => return Ok(()),
+        }
+    }
+}
+
+impl Holder {
+    fn connect(arguments: &HolderArguments) -> Result<Self> {
+        let HolderArguments { proxy, clients: count, source, keep_free } = *arguments;
+        let connect = |number: usize| {
+            if number.is_multiple_of(LOOK_EVERY) {
+                let free = machine::free_bytes()? / MEBIBYTE;
+                ensure!(free >= keep_free, "only {free} MiB of memory are free, and --keep-free wants {keep_free}");
+            }
+            let connected =
+                open(proxy, source).and_then(|socket| connect::over(socket, proxy, "/bench", "", Hub::Json));
+            let (socket, early) = connected.with_context(|| format!("from {source}"))?;
+            Ok((socket, Hub::Json, early))
+        };
+        let crowd = Client::gather(usize::try_from(count)?, connect, |client| Held { client, last: 0 })?;
+        Ok(Self { crowd, keep_alives: KeepAlives::default() })
+    }
+
+    fn await_broadcast(&mut self, number: u64) -> Result<Came> {
+        let (started, mut came) = (Instant::now(), Came::default());
+        let mut settled_at = None;
+        while settled_at.is_none_or(|at| Instant::now() < at) && started.elapsed() < PATIENCE {
+            came.add(self.turn(number)?);
+            if came.once == self.crowd.clients.len() as u64 && settled_at.is_none() {
+                settled_at = Some(Instant::now() + SETTLE);
+            }
+        }
+        Ok(came)
+    }
+
+    /// A share says that it is there; what has come meanwhile is counted.
+    fn turn(&mut self, awaited: u64) -> Result<Came> {
+        self.keep_alives.send(self.crowd.clients.iter_mut().map(|held| &mut held.client))?;
+        let (end, message) = (Instant::now() + KEEP_ALIVE_TURN, invocation("Message", awaited));
+        let mut came = Came::default();
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(came);
+            }
+            self.crowd.each_ready_within(left, |held, scratch| held.read(scratch, awaited, &message, &mut came))?;
+        }
+    }
+}
+
+impl Held {
+    fn read(&mut self, scratch: &mut [u8], awaited: u64, message: &[u8], came: &mut Came) -> Result<()> {
+        let Self { client, last } = self;
+        client.read(scratch, |payload| {
+            match payload == message {
+                true if *last != awaited => {
+                    *last = awaited;
+                    came.once += 1;
+                }
+                true => came.twice += 1,
+                false => came.other += 1,
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+}
+
+/// A socket to the proxy that comes from this address.
+fn open(proxy: SocketAddr, source: IpAddr) -> Result<TcpStream> {
+    let socket = connect::open_from(SocketAddr::new(source, 0), proxy);
+    let socket = socket.with_context(|| format!("connecting to {proxy}"))?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}

@@ -1,0 +1,152 @@
+//! Child processes, which end when the value goes.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Line that a role of a benchmark prints when it is ready.
+pub const READY: &str = "ready";
+
+/// A process that has not begun its work by then is not going to.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A process of our own that has not ended by then is killed.
+const END_GUARD: Duration = Duration::from_secs(5);
+
+/// Tells a person the figures, and one process of a run what it waits for.
+pub fn say(text: &str) {
+    // Who waited for it may be gone: then so are we, soon.
+    drop(writeln!(io::stdout(), "{text}"));
+}
+
+/// Child process that ends with this value.
+#[derive(Debug)]
+pub struct ChildProcess {
+    name: &'static str,
+    child: Child,
+}
+
+impl ChildProcess {
+    /// Starts a program, which is killed when this value goes.
+    ///
+    /// # Errors
+    /// When it can't be run.
+    pub fn start(name: &'static str, command: &mut Command) -> Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Self::spawn(name, command)
+    }
+
+    fn spawn(name: &'static str, command: &mut Command) -> Result<Self> {
+        Ok(Self { name, child: command.spawn().with_context(|| format!("starting the {name}"))? })
+    }
+
+    /// ChildProcess id, as the system knows it.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits a while for the end of a process that was told to end.
+    pub fn wait_for_end(&mut self) {
+        let started = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && started.elapsed() < END_GUARD {
+            sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Waits until something is so that this process brings about.
+    ///
+    /// # Errors
+    /// When the process ends first, or takes too long.
+    pub fn wait_until(&mut self, is_so: impl Fn() -> bool) -> Result<()> {
+        let started = Instant::now();
+        while !is_so() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the {} ended with {status}", self.name);
+            }
+            ensure!(started.elapsed() < PATIENCE, "the {} does not get ready", self.name);
+            sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ChildProcess {
+    fn drop(&mut self) {
+        // It fails only where the process is gone already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A process of our own: it says when it is ready, then answers line by line. It bounds its time: it speaks or ends.
+#[derive(Debug)]
+pub struct Speaker {
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    process: ChildProcess,
+}
+
+impl Speaker {
+    /// Starts this program in another role, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it ends instead.
+    pub fn start(name: &'static str, arguments: &[&str]) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = ChildProcess::spawn(name, &mut command)?;
+        let input = process.child.stdin.take();
+        let output = BufReader::new(process.child.stdout.take().context("the output is piped")?);
+        let mut speaker = Self { input, output, process };
+        let line = speaker.hear()?;
+        ensure!(line == READY, "the {name} says {line:?} where {READY:?} was due");
+        Ok(speaker)
+    }
+
+    /// ChildProcess id, as the system knows it.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Tells it something, and returns what it answers.
+    ///
+    /// # Errors
+    /// When it ends instead.
+    pub fn ask(&mut self, question: &str) -> Result<String> {
+        self.tell(question)?;
+        self.hear()
+    }
+
+    /// Tells it something.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn tell(&mut self, line: &str) -> Result<()> {
+        let input = self.input.as_mut().context("the input is piped")?;
+        writeln!(input, "{line}").with_context(|| format!("the {} has ended", self.process.name))
+    }
+
+    /// Waits for the next line that it says.
+    ///
+    /// # Errors
+    /// When it ends instead.
+    pub fn hear(&mut self) -> Result<String> {
+        let mut line = String::new();
+        ensure!(self.output.read_line(&mut line)? > 0, "the {} has ended and says why above", self.process.name);
+        Ok(line.trim_end().to_owned())
+    }
+}
+
+impl Drop for Speaker {
+    fn drop(&mut self) {
+        // It ends with its input, and ends its own children then; killed, it would leave them behind.
+        drop(self.input.take());
+        self.process.wait_for_end();
+    }
+}

@@ -1,0 +1,278 @@
+//! Dialects of clients, as bytes: a text of equal length in each of them.
+
+use anyhow::{Result, bail, ensure};
+use trunkline_generator::callers::Call;
+use trunkline_generator::frame::{self, Frame, Opcode};
+use trunkline_generator::speech::{Heard, Hub, Speech};
+use trunkline_generator::upgrade;
+use trunkline_generator::welcome::{HubWelcome, Next, Welcome};
+
+/// Dialect of a peer's clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// SignalR's JSON hub protocol, connecting without negotiation.
+    SignalR,
+    /// Bare texts: `b` and what everyone is to get, or `e` and what is to come back.
+    Plain,
+    /// Socket.IO 4 over a WebSocket, from the start.
+    SocketIo,
+    /// nchan: subscribers listen to a WebSocket, a publisher posts; nobody is answered.
+    Nchan,
+}
+
+/// First bytes of Engine.IO's packets, and of Socket.IO's in them.
+mod packet {
+    /// Engine.IO: the session is open.
+    pub(super) const OPEN: &[u8] = b"0{";
+    /// Engine.IO: are you there?
+    pub(super) const PING: &[u8] = b"2";
+    /// Engine.IO: answer to a ping.
+    pub(super) const PONG: &[u8] = b"3";
+    /// Socket.IO: let me into the main namespace.
+    pub(super) const CONNECT: &[u8] = b"40";
+    /// Socket.IO: you are in.
+    pub(super) const CONNECTED: &[u8] = b"40{";
+}
+
+impl Dialect {
+    /// The request of a new connection.
+    pub(crate) fn upgrade(self) -> Vec<u8> {
+        let target = match self {
+            Self::SignalR => "/bench",
+            Self::Plain => "/",
+            Self::SocketIo => "/socket.io/?EIO=4&transport=websocket",
+            Self::Nchan => "/sub",
+        };
+        upgrade::request("localhost", target, "").into_bytes()
+    }
+
+    /// Bytes that ask the server to send this text to everyone.
+    pub(crate) fn publish(self, text: &str) -> Vec<u8> {
+        let message = match self {
+            Self::SignalR => format!("{{\"type\":1,\"target\":\"Broadcast\",\"arguments\":[\"{text}\"]}}\x1e"),
+            Self::Plain => format!("b{text}"),
+            Self::SocketIo => format!("42[\"broadcast\",\"{text}\"]"),
+            Self::Nchan => return post(text),
+        };
+        frame::from_client(message.as_bytes())
+    }
+
+    /// Message that everyone gets then.
+    pub(crate) fn published(self, text: &str) -> Vec<u8> {
+        match self {
+            Self::SignalR => format!("{{\"type\":1,\"target\":\"Message\",\"arguments\":[\"{text}\"]}}\x1e"),
+            Self::Plain | Self::Nchan => text.to_owned(),
+            Self::SocketIo => format!("42[\"message\",\"{text}\"]"),
+        }
+        .into_bytes()
+    }
+
+    /// The call that echoes this text; `None` where nobody is answered.
+    pub(crate) fn echo(self, text: &str) -> Option<Call> {
+        let (asked, answered) = match self {
+            Self::SignalR => (
+                format!("{{\"type\":1,\"invocationId\":\"1\",\"target\":\"Echo\",\"arguments\":[\"{text}\"]}}\x1e"),
+                format!("{{\"type\":3,\"invocationId\":\"1\",\"result\":\"{text}\"}}\x1e"),
+            ),
+            Self::Plain => (format!("e{text}"), text.to_owned()),
+            Self::SocketIo => (format!("421[\"echo\",\"{text}\"]"), format!("431[\"{text}\"]")),
+            Self::Nchan => return None,
+        };
+        Some(Call { asked: frame::from_client(asked.as_bytes()), answered: answered.into_bytes() })
+    }
+
+    /// Whether a connection beside those of the clients publishes, which no one else may.
+    pub(crate) fn publishes_apart(self) -> bool {
+        self == Self::Nchan
+    }
+}
+
+/// The request of nchan's publisher.
+fn post(text: &str) -> Vec<u8> {
+    let length = text.len();
+    let head = "POST /pub HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n";
+    format!("{head}Content-Length: {length}\r\n\r\n{text}").into_bytes()
+}
+
+/// Opening of a connection behind its upgrade, in each dialect.
+///
+/// ```text
+///  Upgrading ──101──► in                                     plain, nchan
+///      ├──101, handshake said──► Joining ──{}──► in          SignalR
+///      └──101──► Opening ──0{…}, 40 said──► Joining ──40{…}──► in     Socket.IO
+/// ```
+#[derive(Debug)]
+pub(crate) enum DialectWelcome {
+    Hub(HubWelcome),
+    Plain,
+    SocketIo(SocketIoStep),
+}
+
+/// Step of Socket.IO that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SocketIoStep {
+    Upgrading,
+    Opening,
+    Joining,
+}
+
+impl DialectWelcome {
+    pub(crate) fn new(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::SignalR => Self::Hub(HubWelcome::new(Hub::Json)),
+            Dialect::Plain | Dialect::Nchan => Self::Plain,
+            Dialect::SocketIo => Self::SocketIo(SocketIoStep::Upgrading),
+        }
+    }
+}
+
+impl Welcome for DialectWelcome {
+    fn step(&mut self, heard: &mut Vec<u8>) -> Result<Next> {
+        match self {
+            Self::Hub(hub) => hub.step(heard),
+            Self::Plain => {
+                let Some(end) = upgrade::accepted(heard)? else { return Ok(Next::Wait) };
+                heard.drain(..end);
+                Ok(Next::In)
+            }
+            Self::SocketIo(step) => step.take(heard),
+        }
+    }
+}
+
+impl SocketIoStep {
+    fn take(&mut self, heard: &mut Vec<u8>) -> Result<Next> {
+        if *self == Self::Upgrading {
+            let Some(end) = upgrade::accepted(heard)? else { return Ok(Next::Wait) };
+            heard.drain(..end);
+            // Nothing is said here: what opens the session comes by itself, often with these bytes.
+            *self = Self::Opening;
+        }
+        let Some(frame) = frame::split(heard)? else { return Ok(Next::Wait) };
+        let is_text = frame.opcode == Opcode::Text;
+        let next = match self {
+            Self::Opening if is_text && frame.payload.starts_with(packet::OPEN) => {
+                Next::Say(frame::from_client(packet::CONNECT))
+            }
+            Self::Joining if is_text && frame.payload.starts_with(packet::CONNECTED) => Next::In,
+            _ => bail!("{:?} is no welcome", String::from_utf8_lossy(frame.payload)),
+        };
+        let length = heard.len() - frame.rest.len();
+        heard.drain(..length);
+        *self = Self::Joining;
+        Ok(next)
+    }
+}
+
+impl Speech for Dialect {
+    fn hear<'a>(self, frame: &Frame<'a>) -> Result<Heard<'a>> {
+        if self == Self::SignalR {
+            return Hub::Json.hear(frame);
+        }
+        ensure!(frame.opcode == Opcode::Text && frame.is_final, "a frame {:?} came where a text was due", frame.opcode);
+        Ok(match self {
+            Self::SocketIo if frame.payload == packet::PING => Heard::Question(packet::PONG),
+            _ => Heard::Message(frame.payload),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_generator::speech::PING;
+
+    use super::*;
+
+    const TEXT: &str = "hello";
+
+    /// Recorded bytes, each from a server of that kind.
+    const UPGRADED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    const OPENED: &[u8] = b"\x81k0{\"sid\":\"cNgjvV-Dui22zS02AAAA\",\"upgrades\":[],\"pingInterval\":25000,\
+                            \"pingTimeout\":20000,\"maxPayload\":1000000}";
+    const JOINED: &[u8] = b"\x81 40{\"sid\":\"Eo4U-StND6UdqEkNAAAA\"}";
+
+    /// All steps of a client that hears these bytes, cut at every place.
+    fn steps(dialect: Dialect, parts: &[&[u8]]) -> Vec<Next> {
+        let bytes = parts.concat();
+        let at = |cut: usize| {
+            let (mut welcome, mut heard, mut steps) = (DialectWelcome::new(dialect), Vec::new(), Vec::new());
+            for part in [&bytes[..cut], &bytes[cut..]] {
+                heard.extend_from_slice(part);
+                loop {
+                    match welcome.step(&mut heard).unwrap() {
+                        Next::Wait => break,
+                        Next::In => {
+                            steps.push(Next::In);
+                            break;
+                        }
+                        say @ Next::Say(_) => steps.push(say),
+                    }
+                }
+            }
+            steps
+        };
+        let whole = at(bytes.len());
+        for cut in 0..bytes.len() {
+            assert_eq!(at(cut), whole, "cut at {cut}");
+        }
+        whole
+    }
+
+    #[test]
+    fn a_client_is_in_when_its_own_protocol_says_so() {
+        let shake = Next::Say(frame::from_client(b"{\"protocol\":\"json\",\"version\":1}\x1e"));
+        assert_eq!(steps(Dialect::SignalR, &[UPGRADED, b"\x81\x03{}\x1e"]), [shake, Next::In]);
+        let join = Next::Say(frame::from_client(b"40"));
+        assert_eq!(steps(Dialect::SocketIo, &[UPGRADED, OPENED, JOINED]), [join, Next::In]);
+        assert_eq!(steps(Dialect::Plain, &[UPGRADED]), [Next::In]);
+        assert_eq!(steps(Dialect::Nchan, &[UPGRADED]), [Next::In]);
+    }
+
+    #[test]
+    fn an_unexpected_answer_is_an_error() {
+        let refused = |dialect, parts: &[&[u8]]| {
+            let (mut welcome, mut heard) = (DialectWelcome::new(dialect), parts.concat());
+            let mut all = std::iter::from_fn(|| Some(welcome.step(&mut heard)));
+            all.find(|step| !matches!(step, Ok(Next::Say(_)))).unwrap().is_err()
+        };
+        assert!(refused(Dialect::Plain, &[b"HTTP/1.1 404 Not Found\r\n\r\n"]));
+        assert!(refused(Dialect::SignalR, &[UPGRADED, b"\x81\x0e{\"error\":\"no\"}\x1e"]));
+        assert!(refused(Dialect::SocketIo, &[UPGRADED, OPENED, b"\x81\x1544{\"message\":\"no way\"}"]));
+        assert!(refused(Dialect::SocketIo, &[UPGRADED, JOINED]));
+    }
+
+    #[test]
+    fn what_recorded_servers_send_is_what_is_due() {
+        let message = |dialect: Dialect, frame: &'static [u8]| match dialect
+            .hear(&frame::split(frame).unwrap().unwrap())
+            .unwrap()
+        {
+            Heard::Message(message) => message.to_vec(),
+            other => panic!("{other:?}"),
+        };
+        let Call { answered, .. } = Dialect::SocketIo.echo("hi").unwrap();
+        assert_eq!(message(Dialect::SocketIo, b"\x81\x09431[\"hi\"]"), answered);
+        assert_eq!(message(Dialect::SocketIo, b"\x81\x1242[\"message\",\"hi\"]"), Dialect::SocketIo.published("hi"));
+        assert_eq!(message(Dialect::Nchan, b"\x81\x05hello"), Dialect::Nchan.published(TEXT));
+        assert_eq!(message(Dialect::Plain, b"\x81\x05hello"), Dialect::Plain.echo(TEXT).unwrap().answered);
+        let signalr = b"\x81\x34{\"type\":1,\"target\":\"Message\",\"arguments\":[\"hello\"]}\x1e";
+        assert_eq!(message(Dialect::SignalR, signalr), Dialect::SignalR.published(TEXT));
+    }
+
+    #[test]
+    fn a_ping_is_no_message_and_is_answered_where_that_is_asked_for() {
+        let text = |payload| Frame { is_final: true, opcode: Opcode::Text, payload, rest: &[] };
+        assert_eq!(Dialect::SignalR.hear(&text(PING)).unwrap(), Heard::KeepAlive);
+        assert_eq!(Dialect::SocketIo.hear(&text(b"2")).unwrap(), Heard::Question(b"3"));
+        assert_eq!(Dialect::Plain.hear(&text(b"2")).unwrap(), Heard::Message(b"2"));
+        assert!(Dialect::Plain.hear(&Frame { opcode: Opcode::Close, ..text(b"") }).is_err());
+    }
+
+    #[test]
+    fn nchan_is_published_to_by_a_request_and_answers_no_client() {
+        let request = String::from_utf8(Dialect::Nchan.publish(TEXT)).unwrap();
+        assert!(request.starts_with("POST /pub HTTP/1.1\r\n") && request.ends_with("Content-Length: 5\r\n\r\nhello"));
+        assert!(Dialect::Nchan.echo(TEXT).is_none());
+    }
+}

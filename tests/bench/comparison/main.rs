@@ -1,0 +1,180 @@
+#![forbid(unsafe_code)]
+//! Trunkline beside other servers: the same work, by the same generator, in the same minutes.
+//!
+//! ```text
+//!   compare ── one slice after the other ──► generator ──► servers of one peer, fresh for each work
+//!      │       round 1: a b c, round 2: b c a …   │            CPU time and memory of each of them
+//!      └──◄── target/bench/compare/PEER-ROUND.json ┘
+//!      └────► tables and a picture: medians over the rounds
+//! ```
+//!
+//! **What is compared.** Deliveries: one client publishes a text, everyone gets it, and each byte is looked at; the next
+//! one comes when all have it, so no two share a write. Echoes: each client asks again when it is answered. Connects: TCP,
+//! upgrade, and whatever greeting the peer's protocol has, until the client is in; then it leaves. Idle connections: what
+//! the servers have in memory for each. What is lost, comes twice or out of turn ends the run.
+//!
+//! **What is counted.** CPU time of all processes of a peer, as the scheduler counts it, read while they sleep; each has
+//! all cores. On loopback it contains the receiver's half of TCP, the same amount for all. The generator is one thread,
+//! whose own CPU time is told beside it.
+//!
+//! **What it is worth.** Peers don't do the same: a SignalR hub dispatches calls, a plain fan-out copies bytes, and who
+//! has one process can't lose another. The page that shows the figures says which is which.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`dialect`] | what clients of each kind say and hear |
+//! | [`peer`] | what is compared |
+//! | [`service`], [`fan_out`] | servers of others, and the plain one by axum |
+//! | [`servers`] | the servers of a peer |
+//! | [`origin`] | addresses that visitors come from |
+//! | [`crowds`] | the clients of each kind |
+//! | [`mod@slice`] | one peer in one round |
+//! | [`results`] | the files |
+//! | [`figures`] | medians |
+//! | [`table`], [`picture`] | what is shown |
+
+mod crowds;
+mod dialect;
+mod fan_out;
+mod figures;
+mod origin;
+mod peer;
+mod picture;
+mod results;
+mod servers;
+mod service;
+mod slice;
+mod table;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use trunkline_tests::bench::child::{Speaker, say};
+use trunkline_tests::bench::command;
+use trunkline_tests::bench::rounds::in_turn;
+
+use fan_out::FanOutArguments;
+use figures::{Figures, Work};
+use peer::Peer;
+use results::{ROUNDS_MAX, Results};
+use slice::{Settings, Slice, SliceArguments};
+
+const PICTURE: &str = "comparison.svg";
+const PAGE: &str = "comparison.md";
+
+/// Trunkline beside other servers: the same work, by the same generator, in the same minutes.
+#[derive(Debug, Parser)]
+#[command(name = "compare", args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    role: Option<Role>,
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+/// The other processes of a run are this program, too.
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// One peer in one round, as a process.
+    #[command(hide = true)]
+    Slice(SliceArguments),
+    /// The plain fan-out, as a process.
+    #[command(hide = true)]
+    FanOut(FanOutArguments),
+}
+
+/// Arguments of a comparison.
+#[derive(Debug, clap::Args)]
+struct Arguments {
+    /// Peers to measure; without a name, all
+    #[arg(value_name = "NAME")]
+    peers: Vec<Peer>,
+    /// Rounds: each measures everyone once, and begins with the next of them
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(ROUNDS_MAX)))]
+    rounds: u32,
+    #[command(flatten)]
+    settings: Settings,
+    /// Folder of the slices; existing ones are not measured again
+    #[arg(long, value_name = "FOLDER", default_value = "target/bench/compare")]
+    results: PathBuf,
+    /// Also puts tables and picture into the page and beside it, in this folder
+    #[arg(long, value_name = "FOLDER")]
+    docs: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let Cli { role, arguments } = Cli::parse();
+    let done = match role {
+        Some(Role::Slice(arguments)) => slice::run(&arguments),
+        Some(Role::FanOut(arguments)) => fan_out::run(&arguments),
+        None => compare(&arguments),
+    };
+    command::finish("compare", done)
+}
+
+fn compare(arguments: &Arguments) -> Result<()> {
+    command::warn_of_debug_build("compare");
+    let Arguments { peers, rounds, settings, results, docs } = arguments;
+    let results = Results::open(results)?;
+    for round in 1..=*rounds {
+        for peer in in_turn(Peer::ALL, round) {
+            let is_wanted = peers.is_empty() || peers.contains(&peer);
+            if is_wanted && results.find(peer, round, settings)?.is_none() {
+                let slice =
+                    measure(peer, round, settings).with_context(|| format!("{}, round {round}", peer.name()))?;
+                say(&line(&slice));
+                results.keep(&slice)?;
+            }
+        }
+    }
+    let all = Figures::of_all(&results.all(settings)?)?;
+    let (tables, picture) = (table::tables(&all), picture::picture(&all));
+    say(&format!("\n{tables}"));
+    for warning in busy_generators(&all) {
+        say(&warning);
+    }
+    fs::write(arguments.results.join(PICTURE), &picture).context("writing the picture")?;
+    docs.as_deref().map_or(Ok(()), |docs| publish(docs, &tables, &picture))
+}
+
+/// Measures a slice in a process of its own, whose CPU time is the generator's.
+fn measure(peer: Peer, round: u32, settings: &Settings) -> Result<Slice> {
+    let typed = SliceArguments::typed(peer, round, settings);
+    let typed: Vec<&str> = typed.iter().map(String::as_str).collect();
+    Ok(serde_json::from_str(&Speaker::start("generator", &typed)?.ask("")?)?)
+}
+
+/// A slice, as it is told when it comes.
+fn line(slice: &Slice) -> String {
+    let works = Work::ALL.map(|work| {
+        let window = work.of(slice)?;
+        let per_cpu_second = window.units as f64 * 1e9 / window.total_cpu_ns() as f64;
+        let generator = window.generator_cpu_ns as f64 / window.total_cpu_ns() as f64;
+        Some(format!("{} {}/CPU-s (generator {generator:.2})", table::thousands(per_cpu_second), work.name()))
+    });
+    let idle = slice.idle.bytes.values().sum::<i64>() / i64::from(slice.idle.clients);
+    let works: Vec<String> = works.into_iter().flatten().collect();
+    format!("round {}, {:<15} {}, {idle} bytes per idle connection", slice.round, slice.peer.name(), works.join(", "))
+}
+
+/// Warnings where the generator is as busy as the servers.
+fn busy_generators(all: &[Figures]) -> impl Iterator<Item = String> {
+    let works = all.iter().flat_map(|figures| Work::ALL.map(|work| (figures, work)));
+    works.filter_map(|(figures, work)| {
+        let rounds = figures.work(work)?.rounds_of_busy_generator;
+        let (peer, work) = (figures.peer.name(), work.name());
+        (rounds > 0)
+            .then(|| format!("! {peer}, {work}: the generator used as much CPU time as the peer in {rounds} rounds"))
+    })
+}
+
+fn publish(docs: &Path, tables: &str, picture: &str) -> Result<()> {
+    let path = docs.join(PAGE);
+    let page = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let page = table::into_page(&page, tables).with_context(|| path.display().to_string())?;
+    fs::write(&path, page).with_context(|| format!("writing {}", path.display()))?;
+    fs::write(docs.join(PICTURE), picture).with_context(|| format!("writing {PICTURE}"))
+}

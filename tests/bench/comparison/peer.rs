@@ -1,0 +1,107 @@
+//! Peers: the servers that do the work, and the dialect of their clients.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::dialect::Dialect;
+
+/// A product, or several that work together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Peer {
+    /// Two proxies before an app server
+    Trunkline,
+    /// An app server with an embedded node
+    Embedded,
+    /// A plain WebSocket fan-out by axum
+    Axum,
+    /// HAProxy, passing through, before that
+    Haproxy,
+    /// The library `ws` of Node
+    Ws,
+    /// Socket.IO in one process
+    Socketio,
+    /// Socket.IO, two processes and Redis between them
+    SocketioRedis,
+    /// nginx with the module nchan
+    Nchan,
+}
+
+impl Peer {
+    /// All of them, in the order of tables.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Trunkline,
+        Self::Embedded,
+        Self::Axum,
+        Self::Haproxy,
+        Self::Ws,
+        Self::Socketio,
+        Self::SocketioRedis,
+        Self::Nchan,
+    ];
+
+    /// Name on the command line and of files.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Trunkline => "trunkline",
+            Self::Embedded => "embedded",
+            Self::Axum => "axum",
+            Self::Haproxy => "haproxy",
+            Self::Ws => "ws",
+            Self::Socketio => "socketio",
+            Self::SocketioRedis => "socketio-redis",
+            Self::Nchan => "nchan",
+        }
+    }
+
+    /// Name in tables and pictures.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Trunkline => "Trunkline, 2 proxies + app server",
+            Self::Embedded => "Trunkline, embedded",
+            Self::Axum => "axum, plain WebSockets",
+            Self::Haproxy => "HAProxy + axum",
+            Self::Ws => "Node ws",
+            Self::Socketio => "Socket.IO",
+            Self::SocketioRedis => "Socket.IO × 2 + Redis",
+            Self::Nchan => "nginx with nchan",
+        }
+    }
+
+    pub(crate) fn dialect(self) -> Dialect {
+        match self {
+            Self::Trunkline | Self::Embedded => Dialect::SignalR,
+            Self::Axum | Self::Haproxy | Self::Ws => Dialect::Plain,
+            Self::Socketio | Self::SocketioRedis => Dialect::SocketIo,
+            Self::Nchan => Dialect::Nchan,
+        }
+    }
+
+    /// Process that also counts alone, and the name of that row.
+    pub(crate) fn alone(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Haproxy => Some(("haproxy", "HAProxy alone")),
+            _ => None,
+        }
+    }
+
+    /// Whether it is the product that the others are compared with.
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self, Self::Trunkline | Self::Embedded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_called_by_one_name_wherever_it_is_named() {
+        for peer in Peer::ALL {
+            let json = serde_json::to_value(peer).unwrap();
+            let typed = peer.to_possible_value().unwrap();
+            assert_eq!([json.as_str().unwrap(), typed.get_name()], [peer.name(); 2]);
+        }
+        assert_eq!(Peer::value_variants(), Peer::ALL);
+    }
+}

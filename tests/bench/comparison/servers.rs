@@ -1,0 +1,126 @@
+//! The servers of one peer, each a process of its own, and where clients find them.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use trunkline_tests::bench::child::Speaker;
+use trunkline_tests::bench::product::{self, MeasuredApp, MeasuredProxy};
+
+use crate::peer::Peer;
+use crate::service::{Folder, Service};
+
+/// Threads of each proxy that serve clients: two proxies on two cores, as if each were on a machine of its own.
+const SHARDS: u16 = 1;
+
+/// Servers that run until this value is dropped.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    /// Addresses for clients, in turn.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// Processes that are measured: names and ids.
+    pub(crate) processes: Vec<(String, u32)>,
+    /// Held until this value is dropped, front servers first.
+    _held: Vec<Held>,
+}
+
+/// Process or folder that ends with this value.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for its end")]
+enum Held {
+    App(MeasuredApp),
+    Proxy(MeasuredProxy),
+    FanOut(Speaker),
+    Service(Service),
+    Folder(Folder),
+}
+
+impl Servers {
+    /// Starts all of a peer, and waits until clients may come.
+    pub(crate) fn start(peer: Peer) -> Result<Self> {
+        match peer {
+            Peer::Trunkline => Self::trunkline(),
+            Peer::Embedded => Self::embedded(),
+            Peer::Axum => Self::axum(),
+            Peer::Haproxy => Self::haproxy(),
+            Peer::Ws => Self::script("ws.mjs"),
+            Peer::Socketio => Self::script("socketio.mjs"),
+            Peer::SocketioRedis => Self::socketio_redis(),
+            Peer::Nchan => Self::nchan(),
+        }
+    }
+
+    fn trunkline() -> Result<Self> {
+        let app = MeasuredApp::start()?;
+        let [first, second] = [MeasuredProxy::start(&app, SHARDS)?, MeasuredProxy::start(&app, SHARDS)?];
+        Ok(Self {
+            addresses: vec![first.address(), second.address()],
+            processes: named([("proxy-1", first.pid()), ("proxy-2", second.pid()), ("app", app.pid())]),
+            _held: vec![Held::Proxy(first), Held::Proxy(second), Held::App(app)],
+        })
+    }
+
+    fn embedded() -> Result<Self> {
+        let app = MeasuredApp::embedded()?;
+        Ok(Self { addresses: vec![app.address()], processes: named([("app", app.pid())]), _held: vec![Held::App(app)] })
+    }
+
+    fn axum() -> Result<Self> {
+        let (address, fan_out) = fan_out()?;
+        Ok(Self {
+            addresses: vec![address],
+            processes: named([("axum", fan_out.id())]),
+            _held: vec![Held::FanOut(fan_out)],
+        })
+    }
+
+    fn haproxy() -> Result<Self> {
+        let ((behind, fan_out), folder, address) = (fan_out()?, Folder::new()?, product::address()?);
+        let haproxy = Service::haproxy(address, behind, &folder)?;
+        Ok(Self {
+            addresses: vec![address],
+            processes: named([("haproxy", haproxy.id()), ("axum", fan_out.id())]),
+            _held: vec![Held::Service(haproxy), Held::FanOut(fan_out), Held::Folder(folder)],
+        })
+    }
+
+    fn script(script: &str) -> Result<Self> {
+        let address = product::address()?;
+        let node = Service::node(script, address, &[])?;
+        Ok(Self { addresses: vec![address], processes: named([("node", node.id())]), _held: vec![Held::Service(node)] })
+    }
+
+    fn socketio_redis() -> Result<Self> {
+        let (folder, between) = (Folder::new()?, product::address()?);
+        let redis = Service::redis(between, &folder)?;
+        let addresses = vec![product::address()?, product::address()?];
+        let mut processes = named([("redis", redis.id())]);
+        let mut held = Vec::new();
+        for (number, address) in (1..).zip(&addresses) {
+            let node = Service::node("socketio.mjs", *address, &[between.port().to_string()])?;
+            processes.push((format!("node-{number}"), node.id()));
+            held.push(Held::Service(node));
+        }
+        held.extend([Held::Service(redis), Held::Folder(folder)]);
+        Ok(Self { addresses, processes, _held: held })
+    }
+
+    fn nchan() -> Result<Self> {
+        let (folder, address) = (Folder::new()?, product::address()?);
+        let nginx = Service::nginx(address, &folder)?;
+        let workers = (1..).zip(nginx.children()?).map(|(number, id)| (format!("worker-{number}"), id));
+        Ok(Self {
+            addresses: vec![address],
+            processes: workers.chain(named([("master", nginx.id())])).collect(),
+            _held: vec![Held::Service(nginx), Held::Folder(folder)],
+        })
+    }
+}
+
+fn fan_out() -> Result<(SocketAddr, Speaker)> {
+    let address = product::address()?;
+    Ok((address, Speaker::start("axum server", &["fan-out", "--listen", &address.to_string()])?))
+}
+
+fn named<const N: usize>(processes: [(&str, u32); N]) -> Vec<(String, u32)> {
+    processes.map(|(name, id)| (name.to_owned(), id)).into()
+}

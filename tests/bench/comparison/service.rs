@@ -1,0 +1,134 @@
+//! Servers of others: started by their own programs with configurations of ours, and told to end in the way they know.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use trunkline_tests::bench::child::ChildProcess;
+
+/// Debian's folder of servers, which is not in every path.
+const PROGRAMS: &str = "/usr/sbin:/usr/bin";
+/// Debian's folder of nginx's modules.
+const NGINX_MODULES: &str = "/usr/lib/nginx/modules";
+/// Folder of configurations and scripts.
+const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/peers");
+
+/// A server. It ends with this value, and with this process, whatever becomes of it.
+#[derive(Debug)]
+pub(crate) struct Service {
+    process: ChildProcess,
+}
+
+/// A folder for what servers write; it is removed with this value.
+#[derive(Debug)]
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("trunkline-compare-{}", std::process::id()));
+        fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What stays is small, and in a folder that the system clears.
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+impl Service {
+    /// A script of Node.
+    pub(crate) fn node(script: &str, listen: SocketAddr, more: &[String]) -> Result<Self> {
+        let path = Path::new(PEERS).join(script);
+        ensure!(
+            Path::new(PEERS).join("node_modules").is_dir(),
+            "the node packages are missing: tests/bench/compare installs them"
+        );
+        let mut arguments = vec![path.display().to_string(), listen.port().to_string()];
+        arguments.extend_from_slice(more);
+        Self::start("node", "node", &arguments, listen)
+    }
+
+    /// nginx with its module nchan.
+    pub(crate) fn nginx(listen: SocketAddr, folder: &Folder) -> Result<Self> {
+        // As many as `auto` makes.
+        let workers = std::thread::available_parallelism()?.get();
+        let marks = [
+            ("@LISTEN@", listen.to_string()),
+            ("@MODULES@", NGINX_MODULES.to_owned()),
+            ("@WORKERS@", workers.to_string()),
+        ];
+        let path = configuration("nginx.conf", &marks, folder)?;
+        let mut nginx = Self::start("nginx", "nginx", &["-e".into(), "stderr".into(), "-c".into(), path], listen)?;
+        // The master listens before it has any.
+        let id = nginx.id();
+        nginx.process.wait_until(|| children(id).is_ok_and(|ids| ids.len() == workers))?;
+        Ok(nginx)
+    }
+
+    /// HAProxy before another server.
+    pub(crate) fn haproxy(listen: SocketAddr, behind: SocketAddr, folder: &Folder) -> Result<Self> {
+        let marks = [("@LISTEN@", listen.to_string()), ("@BEHIND@", behind.to_string())];
+        let path = configuration("haproxy.cfg", &marks, folder)?;
+        Self::start("haproxy", "haproxy", &["-db".into(), "-q".into(), "-f".into(), path], listen)
+    }
+
+    /// Redis, which keeps nothing.
+    pub(crate) fn redis(listen: SocketAddr, folder: &Folder) -> Result<Self> {
+        let (port, host, folder) = (listen.port().to_string(), listen.ip().to_string(), folder.0.display().to_string());
+        let options = ["--port", &port, "--bind", &host, "--dir", &folder, "--save", "", "--appendonly", "no"];
+        Self::start("redis", "redis-server", &options.map(str::to_owned), listen)
+    }
+
+    fn start(name: &'static str, program: &str, arguments: &[String], listen: SocketAddr) -> Result<Self> {
+        // However this process ends, the system tells the server to end, too.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "--", program]).args(arguments);
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{path}:{PROGRAMS}"));
+        let mut process = ChildProcess::start(name, &mut command)?;
+        process.wait_until(|| TcpStream::connect(listen).is_ok())?;
+        Ok(Self { process })
+    }
+
+    /// ChildProcess id, as the system knows it.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The processes that it has started, by id.
+    pub(crate) fn children(&self) -> Result<Vec<u32>> {
+        children(self.process.id())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Killed, a master would leave its workers behind.
+        let told = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status();
+        if told.is_ok_and(|status| status.success()) {
+            self.process.wait_for_end();
+        }
+    }
+}
+
+fn children(id: u32) -> Result<Vec<u32>> {
+    let path = format!("/proc/{id}/task/{id}/children");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    Ok(text.split_whitespace().filter_map(|id| id.parse().ok()).collect())
+}
+
+/// Fills in a configuration, and returns where it is.
+fn configuration(file: &str, marks: &[(&str, String)], folder: &Folder) -> Result<String> {
+    let source = Path::new(PEERS).join(file);
+    let text = fs::read_to_string(&source).with_context(|| format!("reading {}", source.display()))?;
+    let text = text.replace("@FOLDER@", &folder.0.display().to_string());
+    let text = marks.iter().fold(text, |text, (mark, value)| text.replace(mark, value));
+    let path = folder.0.join(file);
+    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    Ok(path.display().to_string())
+}

@@ -1,0 +1,215 @@
+//! Slice: one peer in one round, at each work in turn. Each work has servers of its own, as fresh as the others'.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use trunkline_generator::cpu::CpuTime;
+use trunkline_generator::memory::Memory;
+use trunkline_tests::bench::child::{READY, say};
+
+use trunkline_generator::play::{Play, settle};
+
+use crate::crowds;
+use crate::peer::Peer;
+use crate::servers::Servers;
+
+/// Warm-up: enough for just-in-time compilers, too.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// Wait after which the servers have freed what connecting clients needed.
+const SETTLE_IDLE: Duration = Duration::from_secs(2);
+
+/// Clients that are there before the idle ones: what a first client costs is not counted for each.
+const BEFORE_IDLE: usize = 200;
+
+/// Settings of a run, alike for all peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    /// Length of each window of deliveries, echoes and connects
+    #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=30))]
+    pub(crate) seconds: u32,
+    /// Clients that get each message
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=8_000))]
+    pub(crate) receivers: u32,
+    /// Clients that ask for echoes, each again when it is answered
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=8_000))]
+    pub(crate) callers: u32,
+    /// Connects that are under way together
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub(crate) visitors: u32,
+    /// Number of idle clients
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(100..=7_500))]
+    pub(crate) idle: u32,
+    /// Bytes of the text that travels, without what frames it
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(16..=16_384))]
+    pub(crate) payload: u32,
+}
+
+/// Figures of a slice.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Slice {
+    pub(crate) peer: Peer,
+    pub(crate) round: u32,
+    pub(crate) settings: Settings,
+    pub(crate) deliveries: Window,
+    /// `None` where nobody is answered.
+    pub(crate) echoes: Option<Window>,
+    pub(crate) connects: Window,
+    pub(crate) idle: Idle,
+}
+
+/// Figures of one window.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Window {
+    /// Deliveries, echoes or connects: each was looked at.
+    pub(crate) units: u64,
+    /// CPU time of each process of the peer.
+    pub(crate) cpu_ns: BTreeMap<String, u64>,
+    /// CPU time of this generator.
+    pub(crate) generator_cpu_ns: u64,
+    /// CPU time of the whole machine's `ksoftirqd`, which is in none of these.
+    pub(crate) softirq_cpu_ns: u64,
+    /// Wall time of the window.
+    pub(crate) wall_ns: u64,
+    /// Time from the asking within which half of the units were done, as the naps between two looks allow to tell.
+    pub(crate) p50_us: u64,
+    /// Time within which 99 of 100 units were done.
+    pub(crate) p99_us: u64,
+}
+
+/// Memory of idle clients.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Idle {
+    pub(crate) clients: u32,
+    /// Memory of each process of the peer for them.
+    pub(crate) bytes: BTreeMap<String, i64>,
+}
+
+impl Slice {
+    /// Measures it; tells what comes next.
+    pub(crate) fn measure(peer: Peer, round: u32, settings: Settings) -> Result<Self> {
+        let Settings { receivers, callers, visitors, payload, .. } = settings;
+        let (dialect, payload) = (peer.dialect(), payload as usize);
+        let length = Duration::from_secs(settings.seconds.into());
+        let deliveries = {
+            let servers = Servers::start(peer)?;
+            let mut receivers = crowds::receivers(&servers, dialect, receivers as usize, payload)?;
+            window(&mut receivers, length, &servers).context("deliveries")?
+        };
+        let echoes = {
+            let servers = Servers::start(peer)?;
+            let callers = crowds::callers(&servers, dialect, callers as usize, payload)?;
+            let window = callers.map(|mut callers| window(&mut callers, length, &servers)).transpose();
+            window.context("echoes")?
+        };
+        let connects = {
+            let servers = Servers::start(peer)?;
+            let mut visitors = crowds::visitors(&servers, dialect, visitors as usize)?;
+            window(&mut visitors, length, &servers).context("connects")?
+        };
+        let idle = idle(peer, settings.idle).context("idle clients")?;
+        Ok(Self { peer, round, settings, deliveries, echoes, connects, idle })
+    }
+}
+
+fn window(play: &mut dyn Play, length: Duration, servers: &Servers) -> Result<Window> {
+    play.run_for(WARM_UP)?;
+    settle(play)?;
+    let before = (cpu_times(servers)?, CpuTime::of(std::process::id())?, CpuTime::of_softirqs()?);
+    let started = Instant::now();
+    let done = play.run_for(length)?;
+    let wall_ns = u64::try_from(started.elapsed().as_nanos())?;
+    let generator_cpu = CpuTime::of(std::process::id())?;
+    settle(play)?;
+    let used =
+        cpu_times(servers)?.into_iter().zip(&before.0).map(|((name, now), (_, before))| (name, now.since(before)));
+    let window = Window {
+        units: done.units,
+        cpu_ns: used.collect(),
+        generator_cpu_ns: generator_cpu.since(&before.1),
+        softirq_cpu_ns: CpuTime::of_softirqs()?.since(&before.2),
+        wall_ns,
+        p50_us: done.percentile(50),
+        p99_us: done.percentile(99),
+    };
+    ensure!(
+        window.units > 0 && window.total_cpu_ns() > 0,
+        "the window was too short to measure anything: give more --seconds"
+    );
+    Ok(window)
+}
+
+fn cpu_times(servers: &Servers) -> Result<Vec<(String, CpuTime)>> {
+    servers.processes.iter().map(|(name, id)| Ok((name.clone(), CpuTime::of(*id)?))).collect()
+}
+
+fn idle(peer: Peer, clients: u32) -> Result<Idle> {
+    let servers = Servers::start(peer)?;
+    let mut first = crowds::idlers(&servers, peer.dialect(), BEFORE_IDLE)?;
+    sleep(SETTLE_IDLE);
+    let before = memory(&servers)?;
+    let mut crowd = crowds::idlers(&servers, peer.dialect(), clients as usize)?;
+    sleep(SETTLE_IDLE);
+    let after = memory(&servers)?;
+    first.look()?;
+    crowd.look()?;
+    let gained = after.into_iter().zip(before).map(|((name, after), (_, before))| (name, after - before));
+    Ok(Idle { clients, bytes: gained.collect() })
+}
+
+fn memory(servers: &Servers) -> Result<Vec<(String, i64)>> {
+    let of = |id: u32| -> Result<i64> { Ok(i64::try_from(Memory::of(id)?.proportional_bytes)?) };
+    servers.processes.iter().map(|(name, id)| Ok((name.clone(), of(*id)?))).collect()
+}
+
+impl Window {
+    /// CPU time of all processes of the peer.
+    pub(crate) fn total_cpu_ns(&self) -> u64 {
+        self.cpu_ns.values().sum()
+    }
+}
+
+/// Arguments of one slice.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SliceArguments {
+    /// Peer that is measured
+    #[arg(long)]
+    peer: Peer,
+    /// Number of the round
+    #[arg(long)]
+    round: u32,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl SliceArguments {
+    /// Arguments as they are typed.
+    pub(crate) fn typed(peer: Peer, round: u32, settings: &Settings) -> Vec<String> {
+        let Settings { seconds, receivers, callers, visitors, idle, payload } = settings;
+        let numbers = [
+            ("--round", &round),
+            ("--seconds", seconds),
+            ("--receivers", receivers),
+            ("--callers", callers),
+            ("--visitors", visitors),
+            ("--idle", idle),
+            ("--payload", payload),
+        ];
+        let numbers = numbers.into_iter().flat_map(|(name, number)| [name.to_owned(), number.to_string()]);
+        ["slice", "--peer", peer.name()].into_iter().map(str::to_owned).chain(numbers).collect()
+    }
+}
+
+/// Measures the slice whenever it is asked, and says what came of it. Ends with its input, and the servers with it.
+pub(crate) fn run(arguments: &SliceArguments) -> Result<()> {
+    let SliceArguments { peer, round, settings } = *arguments;
+    say(READY);
+    for line in io::stdin().lock().lines() {
+        line?;
+        say(&serde_json::to_string(&Slice::measure(peer, round, settings)?)?);
+    }
+    Ok(())
+}

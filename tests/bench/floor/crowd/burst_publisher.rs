@@ -1,0 +1,103 @@
+//! Publisher of the floor's and the proxy's broadcasts.
+
+use std::cell::Cell;
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use trunkline_generator::frame;
+use trunkline_generator::receivers::{Burst, Publisher, Receivers};
+use trunkline_generator::speech::Hub;
+
+use super::connect::{to_floor, to_proxy};
+use super::left_out::LeftOut;
+use crate::arguments::{At, CrowdArguments};
+use crate::broadcast::To;
+use crate::server::Server;
+use crate::{broadcast, writer};
+
+/// Asks for bursts, and knows what they bring.
+pub(super) struct BurstPublisher {
+    at: At,
+    to: To,
+    clients: usize,
+    payload: usize,
+    burst: u64,
+    interval: Duration,
+    /// The floor's first connection, or another handle of the first client's socket.
+    asking: TcpStream,
+    left_out: Option<LeftOut>,
+}
+
+/// Connects all clients, and the publisher.
+pub(super) fn receivers(server: &Server, arguments: &CrowdArguments) -> Result<Receivers<Hub, BurstPublisher>> {
+    let CrowdArguments { at, payload, burst, rate, to, speech, clients, .. } = *arguments;
+    let asking = Cell::new(match at {
+        At::Floor => Some(to_floor(server.address())?),
+        At::Proxy => None,
+    });
+    let mut addresses = server.addresses();
+    let connect = |number| {
+        let address = addresses.next().context("no server")?;
+        if at == At::Floor {
+            return Ok((to_floor(address)?, Hub::Json, Vec::new()));
+        }
+        let connected = to_proxy(address, speech.hub(number), to.group(number))?;
+        let handle = asking.take().map_or_else(|| connected.0.try_clone(), Ok)?;
+        asking.set(Some(handle));
+        Ok(connected)
+    };
+    let publisher = || {
+        Ok(BurstPublisher {
+            at,
+            to,
+            clients,
+            payload,
+            burst,
+            interval: rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate),
+            asking: asking.take().context("there are no clients")?,
+            left_out: match (at, to) {
+                (At::Proxy, To::Except) => Some(LeftOut::gather(server.address())?),
+                _ => None,
+            },
+        })
+    };
+    Receivers::gather(clients, connect, publisher)
+}
+
+impl Publisher for BurstPublisher {
+    fn burst(&mut self, first: u64) -> Burst {
+        let Self { at, to, clients, payload, .. } = *self;
+        let numbers = first..first + self.burst;
+        let asking = match at {
+            At::Floor => {
+                let frames = numbers.clone().map(|number| frame::from_server(&broadcast::message(number, payload)));
+                writer::command(&frames.collect::<Vec<_>>().concat())
+            }
+            At::Proxy => {
+                let left_out = self.left_out.as_ref().map_or(&[][..], LeftOut::ids);
+                let call = |number| frame::from_client(&to.call(number, payload, clients, left_out));
+                numbers.clone().flat_map(call).collect()
+            }
+        };
+        Burst {
+            asking,
+            messages: numbers.clone().map(|number| broadcast::message(number, payload)).collect(),
+            binary_messages: numbers.map(|number| broadcast::binary_message(number, payload)).collect(),
+        }
+    }
+
+    fn ask(&mut self, asking: &[u8]) -> Result<Instant> {
+        self.asking.write_all(asking).context("the server takes no more")?;
+        Ok(Instant::now())
+    }
+
+    fn look(&mut self) -> Result<()> {
+        self.left_out.as_mut().map_or(Ok(()), LeftOut::look)
+    }
+
+    fn interval(&self) -> Duration {
+        self.interval
+    }
+}

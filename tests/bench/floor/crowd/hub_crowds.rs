@@ -1,0 +1,56 @@
+//! Crowds that call, are idle or visit.
+
+use std::net::{SocketAddr, TcpStream};
+
+use anyhow::{Context, Result};
+use trunkline_generator::callers::Callers;
+use trunkline_generator::idlers::Idlers;
+use trunkline_generator::speech::Hub;
+use trunkline_generator::visitors::{Arrivals, Visitors};
+use trunkline_generator::welcome::HubWelcome;
+
+use super::connect;
+use crate::arguments::{At, CrowdArguments};
+use crate::server::Server;
+use crate::work;
+
+/// Clients that call `Echo`, at one address after the other.
+pub(super) fn callers(server: &Server, arguments: &CrowdArguments) -> Result<Callers<Hub>> {
+    let mut addresses = server.addresses();
+    Callers::gather(arguments.clients, work::echo_call(arguments.payload), |_| {
+        connect::to(arguments.at, addresses.next().context("no server")?)
+    })
+}
+
+/// Clients that only keep alive.
+pub(super) fn idlers(at: At, address: SocketAddr, count: usize) -> Result<Idlers<Hub>> {
+    Idlers::gather(count, |_| connect::to(at, address))
+}
+
+/// Clients that connect and leave.
+pub(super) fn visitors(server: &Server, arguments: &CrowdArguments) -> Result<Visitors<HubArrivals>> {
+    let upgrade = work::upgrade_request().into_bytes();
+    Visitors::new(arguments.clients, HubArrivals { address: server.address(), upgrade })
+}
+
+/// Visitors of the hub.
+pub(super) struct HubArrivals {
+    address: SocketAddr,
+    upgrade: Vec<u8>,
+}
+
+impl Arrivals for HubArrivals {
+    type Welcome = HubWelcome;
+
+    fn open(&mut self, _place: usize) -> Result<TcpStream> {
+        trunkline_generator::connect::open(self.address)
+    }
+
+    fn upgrade(&self) -> &[u8] {
+        &self.upgrade
+    }
+
+    fn welcome(&self) -> HubWelcome {
+        HubWelcome::new(Hub::Json)
+    }
+}

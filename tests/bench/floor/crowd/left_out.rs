@@ -1,0 +1,45 @@
+//! Clients that are left out of each message: they are connected, and get nothing.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+use trunkline_generator::connect;
+use trunkline_generator::idlers::Idlers;
+use trunkline_generator::play::Play;
+use trunkline_generator::speech::Hub;
+
+use super::connect::{HUB, call};
+use crate::broadcast::LEFT_OUT;
+
+const WHO_AM_I: &[u8] = b"{\"type\":1,\"invocationId\":\"1\",\"target\":\"WhoAmI\",\"arguments\":[]}\x1e";
+
+/// All of them, and their connection ids.
+pub(super) struct LeftOut {
+    clients: Idlers<Hub>,
+    ids: Vec<String>,
+}
+
+impl LeftOut {
+    /// Connects them, and asks each for its id.
+    pub(super) fn gather(address: SocketAddr) -> Result<Self> {
+        let mut ids = Vec::new();
+        let clients = Idlers::gather(LEFT_OUT, |_| {
+            let (mut socket, early) = connect::to_hub(address, HUB, "")?;
+            let (answer, early) = call(&mut socket, early, WHO_AM_I, Hub::Json)?;
+            let answer: serde_json::Value = serde_json::from_slice(answer.strip_suffix(b"\x1e").unwrap_or(&answer))?;
+            let id = answer.pointer("/result/connectionId").and_then(|id| id.as_str());
+            ids.push(id.context("a client is not told its id")?.to_owned());
+            Ok((socket, Hub::Json, early))
+        })?;
+        Ok(Self { clients, ids })
+    }
+
+    pub(super) fn ids(&self) -> &[String] {
+        &self.ids
+    }
+
+    /// Demands that nothing but pings has come.
+    pub(super) fn look(&mut self) -> Result<()> {
+        self.clients.look().context("clients that are left out")
+    }
+}

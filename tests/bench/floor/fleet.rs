@@ -1,0 +1,53 @@
+//! The two crowds of a run, each with the server that it is at. They end with this value, or with this process.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use trunkline_tests::bench::child::Speaker;
+
+use crate::arguments::At;
+use crate::crowd::Window;
+use crate::part::Part;
+use crate::settings::Settings;
+
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    base: Speaker,
+    subject: Speaker,
+}
+
+impl Fleet {
+    /// Starts everything and connects all clients.
+    pub(crate) fn start(settings: &Settings) -> Result<Self> {
+        let base = if settings.has_bystanders() { At::Proxy } else { At::Floor };
+        let Settings { stalled, idle, .. } = *settings;
+        Ok(Self { base: crowd(base, [0, 0], settings)?, subject: crowd(At::Proxy, [stalled, idle], settings)? })
+    }
+
+    pub(crate) fn measure(&mut self, part: Part, length: Duration) -> Result<Window> {
+        let crowd = match part {
+            Part::Base | Part::BaseAgain => &mut self.base,
+            Part::Subject => &mut self.subject,
+        };
+        Ok(serde_json::from_str(&crowd.ask(&length.as_millis().to_string())?)?)
+    }
+}
+
+fn crowd(at: At, [stalled, idle]: [u32; 2], settings: &Settings) -> Result<Speaker> {
+    let (at, name) = match at {
+        At::Floor => ("floor", "crowd at the floor"),
+        At::Proxy => ("proxy", "crowd at the proxy"),
+    };
+    let Settings { clients, payload, shards, rate, .. } = settings;
+    let [clients, payload, shards] = [clients.to_string(), payload.to_string(), shards.to_string()];
+    let mut arguments = vec!["crowd", "--at", at, "--clients", &clients, "--payload", &payload, "--shards", &shards];
+    let (rate, stalled, burst) = (rate.map(|rate| rate.to_string()), stalled.to_string(), settings.burst.to_string());
+    let (idle, links, proxies) = (idle.to_string(), settings.links.to_string(), settings.proxies.to_string());
+    arguments.extend(["--stalled", &stalled, "--idle", &idle, "--burst", &burst, "--work", settings.work.name()]);
+    arguments.extend(["--to", settings.to.name(), "--speech", settings.speech.name()]);
+    arguments.extend(["--links", &links, "--proxies", &proxies]);
+    if let Some(rate) = &rate {
+        arguments.extend(["--rate", rate]);
+    }
+    Speaker::start(name, &arguments)
+}

@@ -1,0 +1,43 @@
+//! Parts of a round, and their windows.
+
+use serde::Serialize;
+
+use crate::crowd::Window;
+use crate::settings::Settings;
+
+/// Role of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Part {
+    /// The base of the comparison.
+    Base,
+    /// The subject of the benchmark.
+    Subject,
+    /// The base once more: how far it is from itself is the noise.
+    BaseAgain,
+}
+
+/// Window and its place.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Measured {
+    /// Number of the round, from 1.
+    pub(crate) round: u32,
+    pub(crate) part: Part,
+    #[serde(flatten)]
+    pub(crate) window: Window,
+}
+
+impl Part {
+    pub(crate) fn name(self, settings: &Settings) -> &'static str {
+        let [base, subject, again] = match settings {
+            Settings { stalled: 1.., .. } => ["all read", "some stalled", "all read again"],
+            Settings { idle: 1.., .. } => ["alone", "with idle", "alone again"],
+            _ => ["floor", "proxy", "floor again"],
+        };
+        match self {
+            Part::Base => base,
+            Part::Subject => subject,
+            Part::BaseAgain => again,
+        }
+    }
+}

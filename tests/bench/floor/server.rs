@@ -1,0 +1,76 @@
+//! Servers of a crowd: the floor, or proxies before an app server, each a process of its own.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use trunkline_generator::memory::Memory;
+use trunkline_tests::bench::child::Speaker;
+use trunkline_tests::bench::product::{self, MeasuredProxy, Product, Wanted};
+
+use crate::work::Work;
+
+/// Outbox of a client: small, so that stalled clients fill it within a run.
+const OUTBOX_MAX_BYTES: usize = 256 * 1024;
+
+/// Server that runs until this value is dropped.
+#[derive(Debug)]
+pub(crate) enum Server {
+    /// The floor, and where it listens.
+    Floor(Speaker, SocketAddr),
+    /// Proxies and their app server.
+    Proxy(Product),
+}
+
+impl Server {
+    pub(crate) fn floor(work: Work, payload: usize) -> Result<Self> {
+        let address = product::address()?;
+        let (listen, payload) = (address.to_string(), payload.to_string());
+        let arguments = ["writer", "--listen", &listen, "--work", work.name(), "--payload", &payload];
+        let floor = Speaker::start("floor", &arguments)?;
+        Ok(Self::Floor(floor, address))
+    }
+
+    /// Starts proxies and their app server, and waits for the links between them.
+    pub(crate) fn proxies(proxies: u16, shards: u16, links: u16) -> Result<Self> {
+        let outbox = OUTBOX_MAX_BYTES.to_string();
+        let more = &["--outbox-max-bytes", &outbox];
+        Ok(Self::Proxy(Product::start_with(Wanted { proxies, shards, links, more })?))
+    }
+
+    /// Address for the first client.
+    pub(crate) fn address(&self) -> SocketAddr {
+        match self {
+            Self::Floor(_, address) => *address,
+            Self::Proxy(product) => product.address(),
+        }
+    }
+
+    /// Addresses for clients, in turn, again and again.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let all: Vec<_> = match self {
+            Self::Floor(_, address) => vec![*address],
+            Self::Proxy(product) => product.proxies().map(MeasuredProxy::address).collect(),
+        };
+        all.into_iter().cycle()
+    }
+
+    /// The app server behind it.
+    pub(crate) fn app_pid(&self) -> Option<u32> {
+        match self {
+            Self::Floor(..) => None,
+            Self::Proxy(product) => Some(product.app_pid()),
+        }
+    }
+
+    /// The processes that are measured.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        match self {
+            Self::Floor(floor, _) => vec![floor.id()],
+            Self::Proxy(product) => product.proxies().map(MeasuredProxy::pid).collect(),
+        }
+    }
+
+    pub(crate) fn memory_bytes(&self) -> Result<u64> {
+        self.pids().into_iter().map(|pid| Ok(Memory::of(pid)?.anonymous_bytes)).sum()
+    }
+}

@@ -1,0 +1,64 @@
+//! Command line of a run.
+
+use std::path::PathBuf;
+
+use crate::broadcast::{Speech, To};
+use crate::work::Work;
+
+/// Settings of a run.
+#[derive(Debug, Clone, clap::Args, serde::Serialize)]
+pub(crate) struct Settings {
+    /// Work of the clients
+    #[arg(long, default_value_t = Work::Broadcast, value_enum)]
+    pub(crate) work: Work,
+    /// Client connections; of connects, those that are under way together
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=19_000))]
+    pub(crate) clients: u32,
+    /// Length of each window
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub(crate) seconds: u32,
+    /// Rounds: each gives one pair of floor and proxy, and one of floor and floor
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) pairs: u32,
+    /// Bytes of the text that travels, without what frames it
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(16..=16_384))]
+    pub(crate) payload: u32,
+    /// Broadcasts that are asked for at once; the floor has them in one write
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
+    pub(crate) burst: u64,
+    /// Audience of a message
+    #[arg(long, default_value_t = To::Everyone, value_enum)]
+    pub(crate) to: To,
+    /// Hub protocols of the clients; the floor sends JSON to all
+    #[arg(long, default_value_t = Speech::Json, value_enum)]
+    pub(crate) speech: Speech,
+    /// Links between each proxy and the app server
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) links: u16,
+    /// Bursts per second at most; without it, each starts when the one before has arrived
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rate: Option<u32>,
+    /// Proxies, at which the clients take turns; calls and broadcasts only
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) proxies: u16,
+    /// Threads of each proxy that serve clients; the floor is always one thread
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) shards: u16,
+    /// Clients that have stopped reading, beside the others: a proxy with them is compared with a proxy without them
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    pub(crate) stalled: u32,
+    /// Clients that are idle, beside the others: a proxy with them is compared with a proxy without them
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=18_000))]
+    pub(crate) idle: u32,
+    /// File for the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Whether a proxy is compared with a proxy, and not with the floor.
+    pub(crate) fn has_bystanders(&self) -> bool {
+        self.stalled > 0 || self.idle > 0
+    }
+}

@@ -1,0 +1,85 @@
+//! Work that is measured: its kind, its bytes, and its unit.
+
+use clap::ValueEnum;
+use serde::Serialize;
+use trunkline_generator::callers::Call;
+use trunkline_generator::speech::{HANDSHAKE, HANDSHAKE_ANSWER, PING};
+use trunkline_generator::{frame, upgrade};
+
+/// A kind of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Work {
+    /// One message to all clients
+    Broadcast,
+    /// A call of each client, again and again: client → proxy → link → hub method → back
+    Echo,
+    /// Nothing but the keep-alives of both sides
+    Idle,
+    /// New clients: upgrade, hub handshake, answer; and they leave
+    Connect,
+}
+
+impl Work {
+    /// Name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Work::Broadcast => "broadcast",
+            Work::Echo => "echo",
+            Work::Idle => "idle",
+            Work::Connect => "connect",
+        }
+    }
+
+    pub(crate) fn units(self) -> &'static str {
+        match self {
+            Work::Broadcast => "deliveries",
+            Work::Echo => "round trips",
+            Work::Idle => "keep-alives",
+            Work::Connect => "connects",
+        }
+    }
+}
+
+/// Question of a client and its answer, which the floor gives whatever the question is.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) asked: Vec<u8>,
+    pub(crate) answered: Vec<u8>,
+}
+
+/// The keep-alive of a client, which nobody answers.
+pub(crate) fn keep_alive() -> Exchange {
+    Exchange { asked: frame::from_client(PING), answered: Vec::new() }
+}
+
+/// A call of the hub method `Echo`, as the floor answers it.
+pub(crate) fn echo(payload: usize) -> Exchange {
+    let Call { asked, answered } = echo_call(payload);
+    Exchange { asked, answered: frame::from_server(&answered) }
+}
+
+/// A call of the hub method `Echo`.
+pub(crate) fn echo_call(payload: usize) -> Call {
+    let text = "x".repeat(payload);
+    let call = format!("{{\"type\":1,\"invocationId\":\"1\",\"target\":\"Echo\",\"arguments\":[\"{text}\"]}}\x1e");
+    let completion = format!("{{\"type\":3,\"invocationId\":\"1\",\"result\":\"{text}\"}}\x1e");
+    Call { asked: frame::from_client(call.as_bytes()), answered: completion.into_bytes() }
+}
+
+/// The upgrade, and the hub handshake. Of the first answer only its length counts: it names a node.
+pub(crate) fn connect() -> [Exchange; 2] {
+    let upgrade = Exchange {
+        asked: upgrade_request().into_bytes(),
+        answered: b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                    Sec-WebSocket-Accept: xqBt3ImNzJbYqRINxEFlkg==\r\n\r\n"
+            .to_vec(),
+    };
+    let handshake = Exchange { asked: frame::from_client(HANDSHAKE), answered: frame::from_server(HANDSHAKE_ANSWER) };
+    [upgrade, handshake]
+}
+
+/// The request of a client that connects.
+pub(crate) fn upgrade_request() -> String {
+    upgrade::request("localhost", "/bench", "")
+}

@@ -1,0 +1,159 @@
+//! The floor of broadcasts: one thread, one epoll instance, one write per receiver, and nothing else.
+//!
+//! The first connection commands it: what comes on it, behind a length of four bytes, is written to all others as it
+//! is. It ends when that connection does. Each connection is greeted with one byte when it takes part.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, bail};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use trunkline_tests::bench::child::{READY, say};
+
+use crate::work::Work;
+
+/// Byte that greets each connection.
+pub(crate) const GREETING: u8 = b'!';
+
+const LISTENER: Token = Token(0);
+const COMMANDER: Token = Token(1);
+const RECEIVER: Token = Token(2);
+
+/// Events taken per system call, as tokio does.
+pub(crate) const EVENTS: usize = 1024;
+pub(crate) const READ_BYTES: usize = 64 * 1024;
+
+/// Arguments of the floor.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WriterArguments {
+    /// Address to listen on
+    #[arg(long)]
+    pub(crate) listen: SocketAddr,
+    /// Work of its clients
+    #[arg(long)]
+    pub(crate) work: Work,
+    /// Bytes of the text that travels
+    #[arg(long)]
+    pub(crate) payload: usize,
+}
+
+struct Writer {
+    poll: Poll,
+    listener: TcpListener,
+    commander: Option<TcpStream>,
+    receivers: Vec<TcpStream>,
+    commands: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+/// Runs the floor until its commander leaves.
+pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
+    let poll = Poll::new()?;
+    let mut listener =
+        TcpListener::bind(arguments.listen).with_context(|| format!("listen on {}", arguments.listen))?;
+    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    let mut writer = Writer {
+        poll,
+        listener,
+        commander: None,
+        receivers: Vec::new(),
+        commands: Vec::new(),
+        scratch: vec![0; READ_BYTES],
+    };
+    say(READY);
+    let mut events = Events::with_capacity(EVENTS);
+    loop {
+        match writer.poll.poll(&mut events, None) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            polled => polled?,
+        }
+        for event in &events {
+            match event.token() {
+                LISTENER => writer.accept()?,
+                COMMANDER if !writer.obey()? => return Ok(()),
+                // Receivers say nothing; they leave together with the commander.
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Writer {
+    fn accept(&mut self) -> Result<()> {
+        loop {
+            let mut socket = match self.listener.accept() {
+                Ok((socket, _)) => socket,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error).context("accept"),
+            };
+            socket.set_nodelay(true)?;
+            let token = if self.commander.is_none() { COMMANDER } else { RECEIVER };
+            // As a server would that waits for what its clients say.
+            self.poll.registry().register(&mut socket, token, Interest::READABLE)?;
+            if socket.write(&[GREETING])? != 1 {
+                bail!("a fresh connection takes no byte");
+            }
+            if token == COMMANDER { self.commander = Some(socket) } else { self.receivers.push(socket) }
+        }
+    }
+
+    /// Carries out what was commanded; `false` when there will be no more of it.
+    fn obey(&mut self) -> Result<bool> {
+        let Some(commander) = &mut self.commander else { return Ok(true) };
+        loop {
+            match commander.read(&mut self.scratch) {
+                Ok(0) => return Ok(false),
+                Ok(count) => {
+                    self.commands.extend_from_slice(self.scratch.get(..count).unwrap_or_default());
+                    // Less than there was room for: there is no more, and one system call is saved.
+                    if count < self.scratch.len() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => return Ok(false),
+            }
+        }
+        let mut commands = self.commands.as_slice();
+        while let Some((frame, rest)) = split(commands) {
+            self.receivers.iter_mut().try_for_each(|receiver| send(receiver, frame))?;
+            commands = rest;
+        }
+        let done = self.commands.len() - commands.len();
+        self.commands.drain(..done);
+        Ok(true)
+    }
+}
+
+fn split(commands: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = commands.split_first_chunk()?;
+    rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
+}
+
+fn send(receiver: &mut TcpStream, frame: &[u8]) -> Result<()> {
+    let written = receiver.write(frame).context("a receiver takes nothing")?;
+    if written < frame.len() {
+        bail!("a receiver takes only {written} of {} bytes", frame.len());
+    }
+    Ok(())
+}
+
+/// The command to write these bytes to all.
+pub(crate) fn command(frame: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+    [&length.to_be_bytes(), frame].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complete_command_is_applied() {
+        let commands = [command(b"ab"), command(b"c")].concat();
+        let (first, rest) = split(&commands).unwrap();
+        assert_eq!((first, split(rest)), (b"ab".as_slice(), Some((b"c".as_slice(), [].as_slice()))));
+        assert_eq!(split(&commands[..5]), None);
+    }
+}

@@ -1,0 +1,249 @@
+//! The product under test: proxies before the app server `bench`, each a process of its own.
+
+use std::iter;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use super::child::ChildProcess;
+use crate::harness::fleet::ACCESS_KEY;
+use crate::harness::metrics::Metrics;
+use crate::harness::scenario::profile_folder;
+use crate::harness::sockets::free_address;
+
+/// Links between a proxy and its app server, unless a benchmark wants others: the default of both.
+const LINKS: u16 = 5;
+
+/// Command that builds the programs that are measured.
+const BUILD: &str = "cargo build --release -p trunkline-proxy --bin trunkline -p trunkline --example bench \
+                     -p trunkline-load --bin trunkline-load";
+
+/// Proxies and their app server. They end with this value, the proxies first.
+#[derive(Debug)]
+pub struct Product {
+    proxy: MeasuredProxy,
+    others: Vec<MeasuredProxy>,
+    app: MeasuredApp,
+}
+
+/// Settings of a benchmark's proxies.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Number of proxies, of which there is at least one.
+    pub proxies: u16,
+    /// Threads of each that serve clients.
+    pub shards: u16,
+    /// Links of each to the app server.
+    pub links: u16,
+    /// Further arguments of each proxy.
+    pub more: &'a [&'a str],
+}
+
+impl Product {
+    /// Starts one proxy and its app server, and waits for all links between them.
+    ///
+    /// # Errors
+    /// When one is not built or does not start.
+    pub fn start(shards: u16) -> Result<Self> {
+        Self::start_with(Wanted { proxies: 1, shards, links: LINKS, more: &[] })
+    }
+
+    /// Starts them as they are wanted, and waits for all links between them.
+    ///
+    /// # Errors
+    /// When one is not built or does not start.
+    pub fn start_with(Wanted { proxies, shards, links, more }: Wanted<'_>) -> Result<Self> {
+        let app = MeasuredApp::start()?;
+        let serve = || {
+            let mut trunkline = Command::new(program("trunkline")?);
+            trunkline.arg("serve").args(more);
+            MeasuredProxy::serve(&app, shards, links, trunkline)
+        };
+        let (proxy, others) = (serve()?, (1..proxies).map(|_| serve()).collect::<Result<_>>()?);
+        Ok(Self { proxy, others, app })
+    }
+
+    /// Address for clients: the first proxy's.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.proxy.address
+    }
+
+    /// All proxies, the first one first.
+    pub fn proxies(&self) -> impl Iterator<Item = &MeasuredProxy> {
+        iter::once(&self.proxy).chain(&self.others)
+    }
+
+    /// Address of the first proxy's admin port.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.proxy.admin
+    }
+
+    /// Reads the proxy's counters once.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn proxy_metrics(&self) -> Result<Metrics> {
+        metrics(self.proxy.admin)
+    }
+
+    /// The proxy's process id.
+    #[must_use]
+    pub fn proxy_pid(&self) -> u32 {
+        self.proxy.pid()
+    }
+
+    /// The app server's process id.
+    #[must_use]
+    pub fn app_pid(&self) -> u32 {
+        self.app.pid()
+    }
+
+    /// Number of client connections that the app server knows of.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn app_connections(&self) -> Result<f64> {
+        Ok(metrics(self.app.address)?.sum("trunkline_app_connections", &[]))
+    }
+}
+
+/// The app server `bench`. It ends with this value.
+#[derive(Debug)]
+pub struct MeasuredApp {
+    address: SocketAddr,
+    process: ChildProcess,
+}
+
+impl MeasuredApp {
+    /// Starts it; the proxies wait for it.
+    ///
+    /// # Errors
+    /// When it is not built.
+    pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// Starts it with an embedded node, which serves its clients without a proxy, and waits until it listens.
+    ///
+    /// # Errors
+    /// When it is not built or does not start.
+    pub fn embedded() -> Result<Self> {
+        let mut app = Self::start_with(&["--embedded"])?;
+        app.process.wait_until(|| TcpStream::connect(app.address).is_ok())?;
+        Ok(app)
+    }
+
+    fn start_with(more: &[&str]) -> Result<Self> {
+        let address = address()?;
+        let mut bench = Command::new(program("examples/bench")?);
+        product(&mut bench).args(["--listen", &address.to_string()]).args(more);
+        Ok(Self { address, process: ChildProcess::start("app server", &mut bench)? })
+    }
+
+    /// Address that it listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// ChildProcess id, as the system knows it.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+/// A proxy. It ends with this value.
+#[derive(Debug)]
+pub struct MeasuredProxy {
+    address: SocketAddr,
+    admin: SocketAddr,
+    process: ChildProcess,
+}
+
+impl MeasuredProxy {
+    /// Starts one before an app server, and waits for all links between them.
+    ///
+    /// # Errors
+    /// When it is not built or does not start.
+    pub fn start(app: &MeasuredApp, shards: u16) -> Result<Self> {
+        let mut trunkline = Command::new(program("trunkline")?);
+        trunkline.arg("serve");
+        Self::serve(app, shards, LINKS, trunkline)
+    }
+
+    /// Starts one that has one core for itself, and as many open files as may be.
+    ///
+    /// # Errors
+    /// When it is not built or does not start.
+    pub fn pinned(app: &MeasuredApp, core: u16) -> Result<Self> {
+        let mut pinned = Command::new("sh");
+        pinned.args(["-c", "ulimit -Sn \"$(ulimit -Hn)\"; exec taskset -c \"$@\"", "sh", &core.to_string()]);
+        pinned.arg(program("trunkline")?).arg("serve");
+        Self::serve(app, 1, LINKS, pinned)
+    }
+
+    fn serve(app: &MeasuredApp, shards: u16, pool_size: u16, mut trunkline: Command) -> Result<Self> {
+        let (address, admin) = (address()?, address()?);
+        product(&mut trunkline).args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
+        trunkline.args(["--upstream", &format!("http://{}", app.address), "--shards", &shards.to_string()]);
+        trunkline.args(["--pool-size", &pool_size.to_string()]);
+        let mut process = ChildProcess::start("proxy", &mut trunkline)?;
+        process.wait_until(|| {
+            let links = metrics(admin).map(|metrics| metrics.sum("trunkline_links", &[("state", "open")]));
+            links.is_ok_and(|links| links >= f64::from(pool_size))
+        })?;
+        Ok(Self { address, admin, process })
+    }
+
+    /// Address that clients connect to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// ChildProcess id, as the system knows it.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+/// An address at which nobody listens.
+///
+/// # Errors
+/// When no port is free.
+pub fn address() -> Result<SocketAddr> {
+    Ok(free_address()?.parse()?)
+}
+
+/// A program that is measured, or measures: it lies where this one does.
+///
+/// # Errors
+/// When it is not built.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let path = profile_folder()?.join(name);
+    ensure!(path.is_file(), "{} is missing; this builds it: {BUILD}", path.display());
+    Ok(path)
+}
+
+/// Makes it a program of the product: no settings of whoever runs this reach it, and only errors are logged (warnings
+/// would be about the end of the run, where each process is missed by another).
+fn product(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TRUNKLINE_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("TRUNKLINE_ACCESS_KEY", ACCESS_KEY).env("TRUNKLINE_LOG", "error").env("RUST_LOG", "error")
+}
+
+/// Reads the counters of the process that listens there.
+fn metrics(address: SocketAddr) -> Result<Metrics> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(Metrics::of(&address.to_string()))
+}

@@ -1,0 +1,58 @@
+//! The app server and two proxies, each proxy with one core for itself.
+//!
+//! They are children of a process of their own, which ends with its input: whatever becomes of this command, none of
+//! them stays.
+
+use std::io;
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use trunkline_tests::bench::child::{READY, Speaker, say};
+use trunkline_tests::bench::product::{MeasuredApp, MeasuredProxy};
+
+use crate::cores;
+
+const PROXIES: usize = 2;
+
+/// Processes that run until this value is dropped.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    /// Addresses and processes of the fleet.
+    pub(crate) parts: Parts,
+    _process: Speaker,
+}
+
+/// Addresses for clients, and the processes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Parts {
+    pub(crate) servers: Vec<SocketAddr>,
+    /// Names and process ids of proxies and app server.
+    pub(crate) processes: Vec<(String, u32)>,
+}
+
+impl Fleet {
+    /// Starts it, and waits for all links.
+    pub(crate) fn start() -> Result<Self> {
+        let mut process = Speaker::start("fleet", &["fleet"])?;
+        Ok(Self { parts: serde_json::from_str(&process.ask("")?)?, _process: process })
+    }
+}
+
+/// The process that has them as its children: tells its parts whenever it is asked.
+pub(crate) fn serve() -> Result<()> {
+    let app = MeasuredApp::start()?;
+    // With fewer cores than proxies they share.
+    let cores = cores::allowed()?.into_iter().cycle();
+    let proxies: Vec<MeasuredProxy> =
+        cores.take(PROXIES).map(|core| MeasuredProxy::pinned(&app, core)).collect::<Result<_>>()?;
+    let processes = (1..).zip(&proxies).map(|(number, proxy)| (format!("proxy-{number}"), proxy.pid()));
+    let parts = Parts {
+        servers: proxies.iter().map(MeasuredProxy::address).collect(),
+        processes: processes.chain([("app".to_owned(), app.pid())]).collect(),
+    };
+    let text = serde_json::to_string(&parts)?;
+    say(READY);
+    io::stdin().lines().try_for_each(|line| line.map(|_| say(&text)))?;
+    Ok(())
+}

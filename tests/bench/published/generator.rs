@@ -1,0 +1,55 @@
+//! Run of the load tester, as a process.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use trunkline_tests::bench::child::say;
+use trunkline_tests::bench::product::program;
+
+use crate::fleet::Fleet;
+use crate::report::Report;
+use crate::slice::Load;
+
+/// The exit status of a run with faults. It is judged here, too.
+const NOT_CLEAN: i32 = 1;
+
+/// Runs it. What it says is shown where something went wrong.
+pub(crate) fn run(load: &Load, fleet: &Fleet) -> Result<Report> {
+    let file = File::new();
+    let mut command = Command::new(program("trunkline-load")?);
+    command.args(load.arguments()).arg("--json").arg(&file.0);
+    for server in &fleet.parts.servers {
+        command.args(["--server", &server.to_string()]);
+    }
+    for (name, pid) in &fleet.parts.processes {
+        command.args(["--pid", &format!("{name}={pid}")]);
+    }
+    // It draws its progress where somebody looks.
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("starting the generator")?;
+    if !output.status.success() {
+        say(&String::from_utf8_lossy(&output.stdout));
+    }
+    ensure!(
+        output.status.success() || output.status.code() == Some(NOT_CLEAN),
+        "the generator ended with {}",
+        output.status
+    );
+    Report::read(&file.0)
+}
+
+/// File of the report, until this value is dropped.
+struct File(PathBuf);
+
+impl File {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("trunkline-published-{}.json", std::process::id())))
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // It is not there if the run failed.
+        drop(std::fs::remove_file(&self.0));
+    }
+}

@@ -1,0 +1,95 @@
+#![forbid(unsafe_code)]
+//! The published settings: what earlier systems showed of themselves with a load tester, asked of Trunkline with ours.
+//!
+//! ```text
+//!   trunkline-load ──► proxy-1, one core ──┐
+//!     its report   ──► proxy-2, one core ──┴─► app server `bench`
+//!         └──► rows: what was asked, what was measured, ok or MISSED
+//! ```
+//!
+//! Each slice has processes of its own. What is lost, comes twice, out of order or to the wrong client, and what fails,
+//! is counted by the generator, without any estimate; times, memory and CPU time are its, too. Any row that is missed
+//! makes the exit status 1.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`cores`] | the cores that this process may use |
+//! | [`fleet`] | app server and proxies, children of a process of their own |
+//! | [`mod@slice`] | the settings, and what is asked |
+//! | [`report`] | what of its report is read |
+//! | [`generator`] | one run of the load tester |
+//! | [`verdict`] | from a report to rows |
+//! | [`table`] | rows for people |
+
+mod cores;
+mod fleet;
+mod generator;
+mod report;
+mod slice;
+mod table;
+mod verdict;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use trunkline_tests::bench::child::say;
+use trunkline_tests::bench::command;
+
+use fleet::Fleet;
+use slice::{Length, Slice};
+
+/// The published settings of the load tests, and whether Trunkline holds them. Without a command: a short version of all.
+#[derive(Debug, Parser)]
+#[command(name = "published")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Settings of a run.
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Command {
+    /// A broadcast every 3 s to 1 000 clients at each of two proxies, for 5 minutes
+    Broadcast,
+    /// A chat of 500 clients at each of two proxies in 10 rooms, for 5 minutes
+    Chat,
+    /// Ten runs of 30 s, one after the other, all of them clean
+    Ten,
+    /// 15 000 clients of one generator: what it costs itself
+    Many,
+    /// All of these slices
+    All,
+    /// App server and proxies, as a process
+    #[command(hide = true)]
+    Fleet,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        None => measure(&Slice::ALL, Length::Short),
+        Some(Command::Broadcast) => measure(&[Slice::Broadcast], Length::Full),
+        Some(Command::Chat) => measure(&[Slice::Chat], Length::Full),
+        Some(Command::Ten) => measure(&[Slice::Ten], Length::Full),
+        Some(Command::Many) => measure(&[Slice::Many], Length::Full),
+        Some(Command::All) => measure(&Slice::ALL, Length::Full),
+        Some(Command::Fleet) => fleet::serve(),
+    };
+    command::finish("published", done)
+}
+
+fn measure(slices: &[Slice], length: Length) -> Result<()> {
+    command::warn_of_debug_build("published");
+    let mut rows = Vec::new();
+    for slice in slices {
+        let fleet = Fleet::start()?;
+        for load in slice.loads(length) {
+            say(&table::heading(&load));
+            let report = generator::run(&load, &fleet)?;
+            report.warnings.iter().for_each(|warning| say(&format!("! {warning}")));
+            rows.extend(verdict::judge(&load, &report));
+        }
+    }
+    say(&table::whole(&rows));
+    table::missed(&rows)
+}

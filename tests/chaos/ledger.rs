@@ -1,0 +1,234 @@
+//! Ledger of all messages: sender, audience, and the messages that each client should have received. Pure.
+//!
+//! A *speech* is all that one speaker says by one connection, numbered from 0; a *life* is one connection of a client.
+//! Within both the promises hold: each message that was confirmed comes, once, and in its order, whatever its kind.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Audience of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    All,
+    Group(usize),
+    One { client: usize, life: u32 },
+}
+
+/// Fate of the call that sent a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Pending,
+    /// The app server has sent it.
+    Confirmed,
+    /// Unknown: its caller lost its connection, or its app server was killed right after.
+    Unknown,
+}
+
+#[derive(Debug)]
+struct Said {
+    audience: Audience,
+    fate: Fate,
+    at: Instant,
+}
+
+/// All speeches, by their numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger(Mutex<Vec<Arc<Speech>>>);
+
+/// Messages that one speaker sends over one connection.
+#[derive(Debug)]
+pub(crate) struct Speech {
+    pub(crate) id: usize,
+    said: Mutex<Vec<Said>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Ledger {
+    pub(crate) fn begin(&self) -> Arc<Speech> {
+        let mut speeches = lock(&self.0);
+        let speech = Arc::new(Speech { id: speeches.len(), said: Mutex::default() });
+        speeches.push(Arc::clone(&speech));
+        speech
+    }
+
+    /// An app server was killed: what it confirmed since then may have been in its queues.
+    pub(crate) fn doubt_since(&self, since: Instant) {
+        for speech in lock(&self.0).iter() {
+            let mut said = lock(&speech.said);
+            said.iter_mut().rev().take_while(|said| said.at >= since).for_each(|said| said.fate = Fate::Unknown);
+        }
+    }
+
+    fn speeches(&self) -> Vec<Arc<Speech>> {
+        lock(&self.0).clone()
+    }
+}
+
+impl Speech {
+    /// The number of the next message.
+    pub(crate) fn say(&self, audience: Audience) -> usize {
+        let mut said = lock(&self.said);
+        said.push(Said { audience, fate: Fate::Pending, at: Instant::now() });
+        said.len() - 1
+    }
+
+    pub(crate) fn settle(&self, number: usize, fate: Fate) {
+        if let Some(said) = lock(&self.said).get_mut(number).filter(|said| said.fate == Fate::Pending) {
+            said.fate = fate;
+            said.at = Instant::now();
+        }
+    }
+}
+
+/// Messages that one connection of a client has received.
+#[derive(Debug)]
+pub(crate) struct Hearing {
+    ledger: Arc<Ledger>,
+    client: usize,
+    life: u32,
+    group: usize,
+    heard: HashMap<usize, Heard>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    /// Less than this was under way when the life began.
+    from: usize,
+    /// One more than the largest that came.
+    next: usize,
+    missing: BTreeSet<usize>,
+}
+
+/// Verdict on a message that arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    InOrder,
+    OutOfOrder,
+    Duplicate,
+    /// The message was for another client.
+    Misdelivered,
+}
+
+impl Hearing {
+    /// Starts to expect messages for all, for its group, and for this client.
+    pub(crate) fn begin(ledger: &Arc<Ledger>, client: usize, life: u32, group: usize) -> Self {
+        let heard = ledger.speeches().into_iter().map(|speech| {
+            let from = lock(&speech.said).len();
+            (speech.id, Heard { from, ..Heard::default() })
+        });
+        Self { ledger: Arc::clone(ledger), client, life, group, heard: heard.collect() }
+    }
+
+    fn is_for_me(&self, audience: Audience) -> bool {
+        match audience {
+            Audience::All => true,
+            Audience::Group(group) => group == self.group,
+            Audience::One { client, life } => (client, life) == (self.client, self.life),
+        }
+    }
+
+    pub(crate) fn hear(&mut self, speech: usize, number: usize) -> Arrival {
+        let Some(speech) = lock(&self.ledger.0).get(speech).map(Arc::clone) else { return Arrival::Misdelivered };
+        let said = lock(&speech.said);
+        if !said.get(number).is_some_and(|said| self.is_for_me(said.audience)) {
+            return Arrival::Misdelivered;
+        }
+        let mut heard = self.heard.remove(&speech.id).unwrap_or_default();
+        let arrival = if number >= heard.next {
+            let skipped = heard.next.max(heard.from)..number;
+            let for_me = |number: &usize| said.get(*number).is_some_and(|said| self.is_for_me(said.audience));
+            heard.missing.extend(skipped.filter(for_me));
+            heard.next = number + 1;
+            Arrival::InOrder
+        } else if heard.missing.remove(&number) {
+            Arrival::OutOfOrder
+        } else {
+            Arrival::Duplicate
+        };
+        self.heard.insert(speech.id, heard);
+        arrival
+    }
+
+    /// Times at which messages were confirmed that never arrived. Of a connection that was cut short, the ones behind the last
+    /// is not asked for.
+    pub(crate) fn lost(&self, is_whole: bool) -> Vec<Instant> {
+        let mut lost = Vec::new();
+        for speech in self.ledger.speeches() {
+            let said = lock(&speech.said);
+            let nothing = Heard::default();
+            let heard = self.heard.get(&speech.id).unwrap_or(&nothing);
+            let tail = if is_whole { heard.next.max(heard.from)..said.len() } else { 0..0 };
+            let asked = heard.missing.iter().copied().chain(tail).filter_map(|number| said.get(number));
+            let missed = asked.filter(|said| said.fate == Fate::Confirmed && self.is_for_me(said.audience));
+            lost.extend(missed.map(|said| said.at));
+        }
+        lost
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: Audience = Audience::One { client: 7, life: 1 };
+
+    fn hearing(ledger: &Arc<Ledger>) -> Hearing {
+        Hearing::begin(ledger, 7, 1, 2)
+    }
+
+    fn say(speech: &Speech, audience: Audience) -> usize {
+        let number = speech.say(audience);
+        speech.settle(number, Fate::Confirmed);
+        number
+    }
+
+    #[test]
+    fn gaps_are_lost_only_where_the_message_was_for_me_and_confirmed() {
+        let ledger = Arc::new(Ledger::default());
+        let mut hearing = hearing(&ledger);
+        let speech = ledger.begin();
+        for audience in
+            [Audience::All, Audience::Group(1), Audience::One { client: 7, life: 2 }, Audience::Group(2), ME]
+        {
+            say(&speech, audience);
+        }
+        let unsure = speech.say(Audience::All);
+        let last = say(&speech, Audience::All);
+        speech.settle(unsure, Fate::Unknown);
+        assert_eq!(hearing.hear(speech.id, 0), Arrival::InOrder);
+        assert_eq!(hearing.hear(speech.id, last), Arrival::InOrder);
+        assert_eq!(hearing.lost(true).len(), 2, "those for my group and for me");
+        assert_eq!(hearing.hear(speech.id, 3), Arrival::OutOfOrder);
+        assert_eq!(hearing.hear(speech.id, 3), Arrival::Duplicate);
+        assert_eq!(hearing.hear(speech.id, 1), Arrival::Misdelivered);
+        assert_eq!(hearing.lost(true).len(), 1);
+    }
+
+    #[test]
+    fn what_was_under_way_when_a_life_began_may_come_or_not() {
+        let ledger = Arc::new(Ledger::default());
+        let speech = ledger.begin();
+        let early = [say(&speech, Audience::All), say(&speech, Audience::All)];
+        let mut hearing = hearing(&ledger);
+        assert_eq!(hearing.lost(true).len(), 0);
+        assert_eq!(hearing.hear(speech.id, early[1]), Arrival::InOrder);
+        assert_eq!(hearing.hear(speech.id, early[1]), Arrival::Duplicate);
+        assert_eq!(hearing.lost(true).len(), 0);
+    }
+
+    #[test]
+    fn the_last_messages_are_expected_of_clients_that_stayed() {
+        let ledger = Arc::new(Ledger::default());
+        let hearing = hearing(&ledger);
+        say(&ledger.begin(), Audience::All);
+        assert_eq!((hearing.lost(false).len(), hearing.lost(true).len()), (0, 1));
+        let before = Instant::now();
+        say(&ledger.begin(), Audience::All);
+        ledger.doubt_since(before);
+        assert_eq!(hearing.lost(true).len(), 1, "the app server that confirmed it was killed");
+    }
+}

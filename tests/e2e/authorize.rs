@@ -1,0 +1,139 @@
+//! Ask the app: its handler decides who comes in, with what, or sends them elsewhere.
+
+use http::{HeaderMap, Method, StatusCode};
+use serde_json::{Value, json};
+use trunkline_tests::harness::client::{Agents, Kind};
+use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet};
+use trunkline_tests::harness::http_client::ask;
+use trunkline_tests::harness::raw::RawClient;
+use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::token;
+
+const NEGOTIATE: &str = "/asked/negotiate?negotiateVersion=1";
+const DECISIONS: &str = "trunkline_app_decisions_total";
+
+fn cookies(headers: &HeaderMap) -> Vec<&str> {
+    headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap()).collect()
+}
+
+#[test]
+fn a_cookie_identifies_a_user_with_and_without_negotiation() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Members).await?;
+        let proxies = fleet.two_proxies(&app).await?;
+        let agents = Agents::new(stage);
+        for proxy in &proxies {
+            for kind in Kind::JS {
+                let cookie = json!({ "Cookie": "theme=dark; session=ann" });
+                let client = || agents.client(kind, &proxy.url("/asked")).headers(cookie.clone());
+                for client in [client().open().await?, client().skip_negotiation().open().await?] {
+                    let me = client.invoke("WhoAmI", json!([])).await?;
+                    assert_eq!(me["userId"], "ann", "{me}");
+                    assert!(me["claims"].as_array().unwrap().contains(&json!(["ip", "127.0.0.1"])), "{me}");
+                }
+            }
+            assert_eq!(proxy.metrics().await?.sum(DECISIONS, &[("outcome", "let_in")]), 4.0);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn what_the_app_says_reaches_the_client_cookies_and_refusals_alike() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Members).await?;
+        let proxy = fleet.proxy(&app).await?;
+        let good = ask(proxy.address(), Method::POST, NEGOTIATE, &[("cookie", "session=ann")]).await?;
+        assert_eq!(good.status, StatusCode::OK);
+        assert_eq!(cookies(&good.headers), ["a=1", "b=2"]);
+        // The token alone is enough to connect: who it is has been decided.
+        let negotiated = good.json()?;
+        let connect = format!("/asked?id={}", negotiated["connectionToken"].as_str().unwrap());
+        let mut client = RawClient::join(proxy.address(), &connect).await?;
+        assert_eq!(client.call("WhoAmI", json!([])).await?["result"]["userId"], "ann");
+
+        let bad = ask(proxy.address(), Method::POST, NEGOTIATE, &[]).await?;
+        assert_eq!((bad.status, bad.body.as_str()), (StatusCode::IM_A_TEAPOT, "log in first"));
+        assert_eq!(bad.header("x-reason"), Some("no session"));
+        assert!(bad.headers.keys().all(|name| !name.as_str().starts_with("x-trunkline-answer")));
+        let refusal = RawClient::try_open(proxy.address(), "/asked").await?.unwrap_err();
+        assert_eq!((refusal.status, refusal.body.as_str()), (418, "log in first"));
+        let refusal = RawClient::try_open(proxy.address(), "/asked?id=guessed").await?.unwrap_err();
+        assert_eq!(refusal.status, 404);
+        assert_eq!(proxy.metrics().await?.sum(DECISIONS, &[("outcome", "refused")]), 2.0);
+        Ok(())
+    });
+}
+
+#[test]
+fn whom_the_app_does_not_name_the_access_token_does() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Members).await?;
+        let proxy = fleet.proxy(&app).await?;
+        let good = format!("Bearer {}", token::of_user(ACCESS_KEY, "bob")?);
+        for (authorization, cookie, status) in [
+            (good.as_str(), "session=token", StatusCode::OK),
+            ("Bearer nonsense", "session=token", StatusCode::UNAUTHORIZED),
+            // A token of the app's own is the app's concern.
+            ("Bearer nonsense", "session=ann", StatusCode::OK),
+        ] {
+            let headers = [("authorization", authorization), ("cookie", cookie)];
+            assert_eq!(ask(proxy.address(), Method::POST, NEGOTIATE, &headers).await?.status, status, "{headers:?}");
+        }
+        // The hub wants a user, and here nobody names one.
+        let nobody = ask(proxy.address(), Method::POST, NEGOTIATE, &[("cookie", "session=token")]).await?;
+        assert_eq!((nobody.status, nobody.body.as_str()), (StatusCode::UNAUTHORIZED, ""));
+        Ok(())
+    });
+}
+
+#[test]
+fn the_app_sends_clients_elsewhere() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Members).await?;
+        let [here, there] = fleet.two_proxies(&app).await?;
+        let agents = Agents::new(stage);
+        let token = token::of_user(ACCESS_KEY, "bob")?;
+        let url = here.url(&format!("/asked?elsewhere={}&token={token}", there.url("/members")));
+        for kind in Kind::JS {
+            let client = agents.client(kind, &url).open().await?;
+            assert_eq!(client.invoke("WhoAmI", json!([])).await?["userId"], "bob");
+        }
+        let opened = "trunkline_client_connections_opened_total";
+        assert_eq!(there.metrics().await?.sum(opened, &[]), 2.0);
+        assert_eq!(here.metrics().await?.sum(opened, &[]), 0.0);
+        let answer = ask(here.address(), Method::POST, &format!("{NEGOTIATE}&elsewhere=http://x/y"), &[]).await?;
+        assert_eq!(answer.json()?, json!({ "url": "http://x/y", "accessToken": "" }));
+        assert_eq!(cookies(&answer.headers), ["a=1", "b=2"]);
+        let refusal = RawClient::try_open(here.address(), "/asked?elsewhere=http://x/y").await?.unwrap_err();
+        assert_eq!(refusal.status, 400);
+        Ok(())
+    });
+}
+
+#[test]
+fn an_app_that_does_not_answer_refuses_every_client() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Members).await?;
+        let proxy = fleet.proxy_with(&[&app], &["--negotiate-timeout", "1"]).await?;
+        let hang = format!("{NEGOTIATE}&hang=1");
+        let answer = ask(proxy.address(), Method::POST, &hang, &[("cookie", "session=ann")]).await?;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.header("retry-after"), Some("2"));
+        assert!(proxy.process.log().contains("--negotiate-timeout"));
+        assert_eq!(proxy.metrics().await?.sum(DECISIONS, &[("outcome", "failed")]), 1.0);
+        // What the proxy asks is not for others to ask.
+        let path = "/.trunkline/negotiate?hub=asked";
+        let headers = [("cookie", "session=ann")];
+        assert_eq!(ask(app.address(), Method::POST, path, &headers).await?.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(ask(proxy.address(), Method::POST, path, &headers).await?.status, StatusCode::NOT_FOUND);
+        let ok = ask(proxy.address(), Method::POST, NEGOTIATE, &headers).await?;
+        assert_eq!((ok.status, ok.json()?["url"].clone()), (StatusCode::OK, Value::Null));
+        Ok(())
+    });
+}

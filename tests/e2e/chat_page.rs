@@ -1,0 +1,69 @@
+//! The chat in a browser: two pages on two proxies, as in the demo.
+
+use anyhow::Result;
+use trunkline_protocol::manifest::Transport;
+use trunkline_tests::harness::browser::{Browser, Page};
+use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
+use trunkline_tests::harness::scenario::{Stage, play_heavy};
+
+const OFFICIAL_CLIENT: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/clients/js/node_modules/@microsoft/signalr/dist/browser/signalr.js");
+
+async fn open_pages(browser: &Browser, app: &AppServer, proxies: &[Proxy; 2], over: &str) -> Result<[Page; 2]> {
+    let url = |proxy: &Proxy| format!("http://{}/?transport={over}&proxy={}", app.address(), proxy.url(""));
+    let anna = browser.open("anna", &url(&proxies[0])).await?;
+    let ben = browser.open("ben", &url(&proxies[1])).await?;
+    for (page, user) in [(&anna, "anna"), (&ben, "ben")] {
+        page.see("state", "Connected").await?;
+        page.fill("user", user).await?;
+    }
+    Ok([anna, ben])
+}
+
+async fn say(page: &Page, message: &str) -> Result<()> {
+    page.fill("message", message).await?;
+    page.click("send").await
+}
+
+/// Joins the page; without a name in `over` the client chooses its transport.
+async fn chat(stage: &Stage, arguments: &[&str], over: &str) -> Result<()> {
+    let fleet = Fleet::in_development(stage);
+    let app = fleet.app_with(App::Chat, arguments).await?;
+    let proxies = fleet.two_proxies(&app).await?;
+    let browser = Browser::start(stage)?;
+    let pages = open_pages(&browser, &app, &proxies, over).await?;
+    let [anna, ben] = &pages;
+    say(anna, "hello from the first proxy").await?;
+    say(ben, "<u>line</u> & <i>more</i> from the second").await?;
+    for page in &pages {
+        page.see("messages", "hello from the first proxy").await?;
+        page.see("messages", "<u>line</u> & <i>more</i> from the second").await?;
+        let text = page.text("messages").await?;
+        assert_eq!(text.matches("hello from the first proxy").count(), 1, "{text}");
+        assert!(text.contains("anna") && text.contains("ben"), "{text}");
+        assert_eq!(page.count("messages", "u").await? + page.count("messages", "i").await?, 0, "it stays text");
+    }
+    browser.end().await
+}
+
+#[test]
+fn two_pages_on_two_proxies_see_each_others_messages_with_the_official_client() {
+    play_heavy(async |stage| chat(stage, &["--client-script", OFFICIAL_CLIENT], "").await);
+}
+
+#[test]
+fn two_pages_on_two_proxies_see_each_others_messages_with_the_pages_own_client() {
+    play_heavy(async |stage| chat(stage, &[], "").await);
+}
+
+#[test]
+fn so_they_do_over_event_streams() {
+    let over = Transport::ServerSentEvents.name();
+    play_heavy(async |stage| chat(stage, &["--client-script", OFFICIAL_CLIENT], over).await);
+}
+
+#[test]
+fn so_they_do_over_long_polling() {
+    let over = Transport::LongPolling.name();
+    play_heavy(async |stage| chat(stage, &["--client-script", OFFICIAL_CLIENT], over).await);
+}

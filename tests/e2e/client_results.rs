@@ -1,0 +1,242 @@
+//! Client results: a hub asks a client, wherever it is held, and hears all that can go wrong.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, ClientBuilder, Kind};
+use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
+use trunkline_tests::harness::ground::{Ground, Setting};
+use trunkline_tests::harness::metrics::Metrics;
+use trunkline_tests::harness::raw::RawClient;
+use trunkline_tests::harness::scenario::{play, until};
+
+const WAITING: &str = "trunkline_app_client_results_waiting";
+
+/// A client is at the app server that its proxy chose; by so many attempts both have been chosen.
+const ATTEMPTS: usize = 40;
+
+fn failed(target: &str, text: &str) -> String {
+    format!("An unexpected error occurred invoking '{target}' on the server. HubException: {text}")
+}
+
+/// A client that answers in every way.
+fn answering(builder: ClientBuilder<'_>) -> ClientBuilder<'_> {
+    builder
+        .answer("Value", &ClientAnswer::Value(json!({ "a": [1, null] })))
+        .answer("Null", &ClientAnswer::Value(Value::Null))
+        .answer("Word", &ClientAnswer::Value(json!("forty-two")))
+        .answer("Throw", &ClientAnswer::Error("not now".into()))
+        .answer("Nothing", &ClientAnswer::Nothing)
+        .answer("Twice", &ClientAnswer::Several(vec![json!(1), json!(2)]))
+        .answer("Never", &ClientAnswer::Never)
+}
+
+/// Asks in every way that ends by itself.
+async fn assert_all_answers(asker: &Client, asked: &str) -> Result<()> {
+    assert_eq!(asker.invoke("Ask", json!([asked, "Value"])).await?, json!({ "a": [1, null] }));
+    assert_eq!(asker.invoke("Ask", json!([asked, "Null"])).await?, Value::Null);
+    let texts = [
+        ("Throw", "Error: not now"),
+        ("Nothing", "Client didn't provide a result."),
+        ("NoHandler", "Client didn't provide a result."),
+        ("Twice", "Client provided multiple results."),
+    ];
+    for (method, text) in texts {
+        let error = asker.invoke_failing("Ask", json!([asked, method])).await?;
+        assert_eq!(error, failed("Ask", text), "{method}");
+    }
+    let error = asker.invoke_failing("AskForNumber", json!([asked, "Word"])).await?;
+    assert!(error.starts_with(&failed("AskForNumber", "Error trying to deserialize result to u32. ")), "{error}");
+    Ok(())
+}
+
+async fn nobody_waits(apps: &[&AppServer]) -> Result<()> {
+    until(async || {
+        let mut waiting = 0.0;
+        for app in apps {
+            waiting += Metrics::of(app.address()).await?.sum(WAITING, &[]);
+        }
+        Ok((waiting < 1.0).then_some(()))
+    })
+    .await
+}
+
+#[test]
+fn a_client_answers_whoever_asks() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            for (seat, kind) in Kind::JS.into_iter().enumerate() {
+                let asked = answering(agents.client(kind, &ground.url(seat, "/calls"))).open().await?;
+                for (seat, kind) in Kind::JS.into_iter().enumerate() {
+                    let asker = agents.client(kind, &ground.url(seat, "/calls")).open().await?;
+                    assert_all_answers(&asker, asked.connection_id()?).await?;
+                    let error = asker.invoke_failing("Ask", json!(["nobody", "Value"])).await?;
+                    assert_eq!(error, failed("Ask", "Connection 'nobody' does not exist."));
+                }
+                assert_eq!(asked.invoke("AskMe", json!(["Value"])).await?, json!({ "a": [1, null] }));
+                assert_eq!(
+                    asked.invoke_failing("AskMePlainly", json!(["Throw"])).await?,
+                    failed("AskMePlainly", "Error: not now")
+                );
+            }
+            nobody_waits(&[&ground.app]).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_client_that_never_answers_is_given_up() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            for (seat, kind) in Kind::JS.into_iter().enumerate() {
+                let asked = answering(agents.client(kind, &ground.url(seat, "/impatient"))).open().await?;
+                let asker = agents.client(kind, &ground.url(seat + 1, "/impatient")).open().await?;
+                let error = asker.invoke_failing("Ask", json!([asked.connection_id()?, "Never"])).await?;
+                assert_eq!(error, failed("Ask", "the client gave no result within 300ms"));
+                assert_eq!(asked.invoke("Echo", json!(["still here"])).await?, "still here");
+            }
+            nobody_waits(&[&ground.app]).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_method_that_waits_for_its_own_caller_lets_its_other_calls_by() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            for (seat, kind) in Kind::JS.into_iter().enumerate() {
+                let builder = agents.client(kind, &ground.url(seat, "/calls")).keep_alive_ms(20);
+                let mut client = answering(builder).open().await?;
+                client.send("AskMe", json!(["Never"])).await?;
+                client.expect("Never").await?;
+                for number in 0..10 {
+                    assert_eq!(client.invoke("Echo", json!([number])).await?, number);
+                }
+                assert_eq!(client.stream_first(5, "CountForEver", json!([])).await?.items.len(), 5);
+                assert_eq!(client.invoke("AskMe", json!(["Value"])).await?, json!({ "a": [1, null] }));
+                client.expect("Value").await?;
+                client.close().await?;
+                nobody_waits(&[&ground.app]).await?;
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Opens clients until one is held by this app server.
+async fn held_by<'a>(app: &str, open: impl Fn() -> ClientBuilder<'a>) -> Result<Client> {
+    for _ in 0..ATTEMPTS {
+        let mut client = open().open().await?;
+        if client.invoke("Instance", json!([])).await? == app {
+            return Ok(client);
+        }
+        client.close().await?;
+    }
+    anyhow::bail!("no client came to this app server")
+}
+
+/// The random ids of both app servers.
+async fn instances(agents: &Agents<'_>, proxy: &Proxy) -> Result<[String; 2]> {
+    let url = proxy.url("/calls");
+    let mut found: Vec<String> = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let client = agents.client(Kind::JsJson, &url).open().await?;
+        let instance = client.invoke("Instance", json!([])).await?;
+        let instance = instance.as_str().context("an id")?.to_owned();
+        if !found.contains(&instance) {
+            found.push(instance);
+        }
+        if let [first, second] = &found[..] {
+            return Ok([first.clone(), second.clone()]);
+        }
+    }
+    anyhow::bail!("all clients came to one app server")
+}
+
+#[test]
+fn a_client_of_another_app_server_and_another_proxy_answers() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let apps = [fleet.app(App::Calls).await?, fleet.app(App::Calls).await?];
+        let apps = [&apps[0], &apps[1]];
+        let proxies = [fleet.proxy_with(&apps, &[]).await?, fleet.proxy_with(&apps, &[]).await?];
+        let agents = Agents::new(stage);
+        let instances = instances(&agents, &proxies[0]).await?;
+        let url = |proxy: &Proxy| proxy.url("/calls");
+        for kind in Kind::JS {
+            let asker = held_by(&instances[0], || agents.client(kind, &url(&proxies[0]))).await?;
+            let error = asker.invoke_failing("Ask", json!(["nobody", "Value"])).await?;
+            assert_eq!(error, failed("Ask", "Connection 'nobody' does not exist."));
+            for (proxy, instance) in proxies.iter().flat_map(|proxy| instances.iter().map(move |id| (proxy, id))) {
+                for asked_kind in Kind::JS {
+                    let mut asked = held_by(instance, || answering(agents.client(asked_kind, &url(proxy)))).await?;
+                    let id = asked.connection_id()?.to_owned();
+                    assert_all_answers(&asker, &id).await?;
+                    let ((), error) = tokio::try_join!(
+                        async {
+                            while asked.next().await?.target != "Never" {}
+                            asked.close().await
+                        },
+                        asker.invoke_failing("Ask", json!([id, "Never"]))
+                    )?;
+                    assert_eq!(error, failed("Ask", &format!("Connection '{id}' disconnected.")));
+                }
+            }
+        }
+        nobody_waits(&apps).await
+    });
+}
+
+#[test]
+fn a_client_of_another_app_server_that_never_answers_is_given_up() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let apps = [fleet.app(App::Calls).await?, fleet.app(App::Calls).await?];
+        let apps = [&apps[0], &apps[1]];
+        let proxies = [fleet.proxy_with(&apps, &[]).await?, fleet.proxy_with(&apps, &[]).await?];
+        let agents = Agents::new(stage);
+        let instances = instances(&agents, &proxies[0]).await?;
+        let builder = |proxy: &Proxy| agents.client(Kind::JsJson, &proxy.url("/impatient"));
+        let asker = held_by(&instances[0], || builder(&proxies[0])).await?;
+        let asked = held_by(&instances[1], || answering(builder(&proxies[1]))).await?;
+        let error = asker.invoke_failing("Ask", json!([asked.connection_id()?, "Never"])).await?;
+        assert_eq!(error, failed("Ask", "the client gave no result within 300ms"));
+        assert_eq!(asker.invoke("Ask", json!([asked.connection_id()?, "Value"])).await?, json!({ "a": [1, null] }));
+        nobody_waits(&apps).await
+    });
+}
+
+#[test]
+fn a_client_that_vanishes_without_a_word_fails_the_question() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            let asker = agents.client(Kind::JsMessagePack, &ground.url(0, "/calls")).open().await?;
+            let mut asked = RawClient::join(ground.address(1), "/calls").await?;
+            let id = asked.call("ConnectionId", json!([])).await?["result"].clone();
+            let (error, ()) = tokio::try_join!(asker.invoke_failing("Ask", json!([id, "Anything"])), async {
+                let question = asked.next_record().await?;
+                assert_eq!((&question["type"], &question["target"]), (&json!(1), &json!("Anything")));
+                assert_eq!(question["arguments"], json!(["a question"]));
+                drop(asked);
+                Ok(())
+            })?;
+            let id = id.as_str().context("an id")?;
+            assert_eq!(error, failed("Ask", &format!("Connection '{id}' disconnected.")));
+            nobody_waits(&[&ground.app]).await?;
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,112 @@
+//! The configuration file, what is told about it, and the question for a node's health.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use anyhow::Result;
+use tokio::process::Command;
+use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet};
+use trunkline_tests::harness::http_client::post;
+use trunkline_tests::harness::process::{Process, Signal};
+use trunkline_tests::harness::scenario::{Stage, play, profile_folder, until};
+use trunkline_tests::harness::sockets::free_address;
+
+/// The command, without settings of whoever runs the tests.
+fn trunkline(arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(profile_folder()?.join("trunkline"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TRUNKLINE_")) {
+        command.env_remove(name);
+    }
+    command.env("NO_COLOR", "1").args(arguments);
+    Ok(command)
+}
+
+fn file(stage: &Stage, text: &str) -> Result<PathBuf> {
+    let path = stage.folder().join("trunkline.toml");
+    std::fs::write(&path, text)?;
+    Ok(path)
+}
+
+fn name(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn a_node_runs_by_its_file_and_tells_whether_it_is_ready() {
+    play(async |stage| {
+        let app = Fleet::new(stage).app(App::Bench).await?;
+        let (listen, admin) = (free_address()?, free_address()?);
+        let settings = format!(
+            "listen = \"{listen}\"\nadmin = \"{admin}\"\nupstream = [\"http://{}\"]\naccess-key = \"{ACCESS_KEY}\"\n\
+             shards = 1\nnode-name = \"from-file\"\n",
+            app.address()
+        );
+        let file = file(stage, &settings)?;
+        let unhealthy = trunkline(&["health", "--admin", &format!("http://{admin}")])?.output().await?;
+        assert!(!unhealthy.status.success() && text(&unhealthy).contains("no answer from"), "{}", text(&unhealthy));
+        let mut serve = trunkline(&["serve", "--config", name(&file)])?;
+        serve.env("TRUNKLINE_NODE_NAME", "from-environment");
+        let mut node = Process::start(stage, "node", serve)?;
+        until(async || {
+            let healthy = trunkline(&["health", "--admin", &format!("http://{admin}")])?.output().await?;
+            Ok(healthy.status.success().then_some(()))
+        })
+        .await?;
+        let answer = post(&listen, "/bench/negotiate").await?;
+        assert_eq!(answer.header("x-trunkline-node"), Some("from-environment"));
+        trunkline_tests::harness::fleet::stop(&mut node, Signal::Terminate).await
+    });
+}
+
+#[test]
+fn check_shows_what_would_be_used_and_no_secret() {
+    play(async |stage| {
+        let settings = "upstream = \"http://127.0.0.1:5000\"\naccess-key = \"the secret of secrets\"\npool_size = 7\n";
+        let file = file(stage, settings)?;
+        let mut check = trunkline(&["check", name(&file)])?;
+        let output = check.env("TRUNKLINE_SHARDS", "3").output().await?;
+        let shown = text(&output);
+        assert!(output.status.success(), "{shown}");
+        assert!(!shown.contains("secret of secrets"), "{shown}");
+        for line in [
+            "upstream = [\"http://127.0.0.1:5000\"] # file",
+            "access-key = [\"(secret)\"] # file",
+            "pool-size = 7 # file",
+            "shards = 3 # TRUNKLINE_SHARDS",
+            "header-timeout = 15 # default",
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{line} is missing in\n{shown}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_named() {
+    play(async |stage| {
+        let cases = [
+            ("pool-sise = 7", "there is no key \"pool-sise\"; is \"pool-size\" meant?"),
+            ("listen = [1]", "listen is a list, but must be a string or a number"),
+            ("listen =", "is no TOML"),
+            ("upstream = \"http://a\"\npool-size = 1000", "--pool-size"),
+            ("upstream = \"http://10.0.0.1\"", "trunkline token key"),
+            ("pool-size = 5", "--upstream"),
+        ];
+        for (settings, problem) in cases {
+            let file = file(stage, settings)?;
+            for arguments in [["check", name(&file), ""], ["serve", "--config", name(&file)]] {
+                let arguments: Vec<&str> = arguments.into_iter().filter(|argument| !argument.is_empty()).collect();
+                let output = trunkline(&arguments)?.output().await?;
+                assert!(!output.status.success(), "{arguments:?} with {settings}");
+                assert!(text(&output).contains(problem), "{arguments:?} with {settings}: {}", text(&output));
+            }
+        }
+        let missing = trunkline(&["serve", "--config", "/nowhere/trunkline.toml"])?.output().await?;
+        assert!(text(&missing).contains("/nowhere/trunkline.toml"), "{}", text(&missing));
+        Ok(())
+    });
+}

@@ -1,0 +1,101 @@
+//! The published cases of the Autobahn test suite for WebSocket servers, by their numbers: played to the decoder, and to
+//! a raw endpoint that sends everything back.
+//!
+//! A case is what a client sends and what has to come of it. ConformanceCase numbers and expectations are those of the published
+//! list; what is sent is written anew. The decoder gets each in the pieces it asks for, then byte by byte and all at once.
+
+mod cases;
+mod echo;
+mod text;
+
+use trunkline_proxy::websocket::{Decoder, Event, ProtocolError};
+
+/// Expected outcome of a case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Expect {
+    /// The payload comes through, the pings have to be answered, and the client may go on.
+    Served(Vec<u8>, Vec<Vec<u8>>),
+    /// The payload comes through, and then the client closes.
+    Closed(Vec<u8>, Vec<Vec<u8>>),
+    /// A rule is broken, after this payload.
+    Broken(Vec<u8>, ProtocolError),
+    /// The payload is not UTF-8, which its reader has to find: the decoder carries text and bytes alike.
+    NotUtf8(Vec<u8>),
+}
+
+/// One case of the suite.
+#[derive(Debug, Clone)]
+struct ConformanceCase {
+    id: String,
+    sent: Vec<u8>,
+    chop: usize,
+    expect: Expect,
+}
+
+/// Output of the decoder.
+fn play(sent: &[u8], chop: usize) -> Expect {
+    let (mut decoder, mut data, mut pings) = (Decoder::default(), Vec::new(), Vec::new());
+    for piece in sent.chunks(chop.max(1)) {
+        let mut input = piece.to_vec();
+        let mut at = 0;
+        loop {
+            let (used, event) = match decoder.decode(&mut input[at..]) {
+                Ok(decoded) => decoded,
+                Err(error) => return Expect::Broken(data, error),
+            };
+            match event {
+                Event::Data(range) => data.extend_from_slice(&input[at..][range]),
+                Event::Ping(payload) => pings.push(payload),
+                Event::Pong => {}
+                // Nothing counts behind it.
+                Event::Close => return Expect::Closed(data, pings),
+                Event::NeedMore => break,
+            }
+            at += used;
+        }
+    }
+    Expect::Served(data, pings)
+}
+
+fn assert_case(case: &ConformanceCase) {
+    let mut chops = vec![case.chop];
+    if case.sent.len() <= 70_000 {
+        chops.extend([case.sent.len(), 1]);
+    }
+    for chop in chops {
+        let played = play(&case.sent, chop);
+        match (&case.expect, &played) {
+            (Expect::NotUtf8(data), Expect::Served(played, _)) => {
+                assert_eq!(played, data, "case {} in pieces of {chop}", case.id);
+                assert!(std::str::from_utf8(played).is_err(), "case {}", case.id);
+            }
+            (expected, played) => assert!(expected == played, "case {} in pieces of {chop}", case.id),
+        }
+    }
+}
+
+/// Cases that are not played, and why.
+const LEFT_OUT: [(&str, usize, &str); 2] = [
+    ("12", 90, "permessage-deflate is declined, so that one frame can be shared by all who get it"),
+    ("13", 126, "permessage-deflate is declined, whatever its parameters"),
+];
+
+/// The published list, category by category.
+const PUBLISHED: [(&str, usize); 9] =
+    [("1", 16), ("2", 11), ("3", 7), ("4", 10), ("5", 20), ("6", 145), ("7", 37), ("9", 54), ("10", 1)];
+
+#[test]
+fn every_published_case_is_played_or_left_out_with_a_reason() {
+    let all = cases::all();
+    let mut ids: Vec<&str> = all.iter().map(|case| case.id.as_str()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), all.len(), "each number once");
+    for (category, count) in PUBLISHED {
+        let found = ids.iter().filter(|id| id.split('.').next() == Some(category)).count();
+        assert_eq!(found, count, "category {category}");
+    }
+    assert_eq!(PUBLISHED.iter().map(|(_, count)| count).sum::<usize>(), 301);
+    assert_eq!(LEFT_OUT.iter().map(|(_, count, _)| count).sum::<usize>(), 216);
+    all.iter().for_each(assert_case);
+}

@@ -1,0 +1,108 @@
+//! The Helm chart: rendered by Go's templates and Sprig, of which Helm is made, and then looked at like manifests.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use tokio::process::Command;
+use trunkline_tests::harness::scenario::{Stage, play, target_folder};
+use trunkline_tests::harness::tools::{python, read_yaml, run, shipped};
+
+use super::kubernetes::Objects;
+
+const RENDERER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/chart");
+const APP: &str = r#"appServers.selector={"app":"mine"}"#;
+
+/// Values that switch everything on, in each place that takes some.
+const ALL: [&str; 14] = [
+    APP,
+    r#"appServers.upstreams=["https://elsewhere.example"]"#,
+    "autoscaling.enabled=true",
+    "serviceMonitor.enabled=true",
+    r#"serviceMonitor.labels={"release":"prometheus"}"#,
+    "ingress.enabled=true",
+    r#"ingress.hosts=["a.example","b.example"]"#,
+    r#"ingress.tls=[{"hosts":["a.example"],"secretName":"tls"}]"#,
+    r#"networkPolicy.egress=[{"ports":[{"port":443}]}]"#,
+    r#"nodeSelector={"disk":"fast"}"#,
+    r#"tolerations=[{"key":"a","operator":"Exists"}]"#,
+    r#"imagePullSecrets=[{"name":"registry"}]"#,
+    r#"podAnnotations={"a":"b"}"#,
+    "drain.timeout=120",
+];
+
+/// A change of the values.
+type Change = fn(&mut Value);
+
+/// Builds the renderer with what Debian has; there is no module to be fetched.
+async fn renderer(stage: &Stage) -> Result<PathBuf> {
+    let program = stage.folder().join("chart");
+    let mut command = Command::new("go");
+    command.args(["build", "-o"]).arg(&program).arg(".").current_dir(RENDERER);
+    command.env("GO111MODULE", "off").env("GOPATH", "/usr/share/gocode").env("GOFLAGS", "");
+    run(command.env("GOCACHE", target_folder()?.join("go"))).await?;
+    Ok(program)
+}
+
+async fn render(stage: &Stage, changes: &[&str]) -> Result<String> {
+    let program = renderer(stage).await?;
+    run(Command::new(program).arg(shipped("helm/trunkline")).arg("fleet").args(changes)).await
+}
+
+fn environment(objects: &Objects) -> Result<Value> {
+    Ok(objects.get("Deployment", "fleet-trunkline")?["spec"]["template"]["spec"]["containers"][0]["env"].clone())
+}
+
+fn variable<'a>(environment: &'a Value, name: &str) -> Option<&'a str> {
+    environment.as_array()?.iter().find(|entry| entry["name"] == name)?["value"].as_str()
+}
+
+#[test]
+fn the_chart_renders_what_clusters_take_with_its_own_values_and_with_all_that_there_are() {
+    play(async |stage| {
+        for changes in [&[APP][..], &ALL] {
+            let objects = Objects::read(stage, "chart", &render(stage, changes).await?).await?;
+            objects.assert_whole();
+            objects.assert_hardened();
+            let environment = environment(&objects)?;
+            objects.assert_drain_fits("fleet-trunkline", |name| variable(&environment, name)?.parse().ok());
+            let is_all = changes.len() > 1;
+            for kind in ["HorizontalPodAutoscaler", "ServiceMonitor", "Ingress"] {
+                assert_eq!(objects.get(kind, "fleet-trunkline").is_ok(), is_all, "{kind}");
+            }
+            let upstreams = variable(&environment, "TRUNKLINE_UPSTREAM").context("no upstream")?;
+            let app = objects.get("Service", "fleet-trunkline-app")?;
+            assert_eq!(app["spec"]["clusterIP"], "None");
+            assert_eq!(upstreams.split(',').next(), Some("http://fleet-trunkline-app:5000"));
+            assert_eq!(upstreams.split(',').count(), if is_all { 2 } else { 1 });
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_charts_schema_takes_its_values_and_refuses_mistakes() {
+    play(async |stage| {
+        let folder = shipped("helm/trunkline");
+        let values = read_yaml(&[folder.join("values.yaml")]).await?.remove(0);
+        let check = async |name: &str, change: Change| -> Result<String> {
+            let mut values = values.clone();
+            values["appServers"]["selector"]["app"] = "mine".into();
+            change(&mut values);
+            let path = stage.folder().join(name);
+            std::fs::write(&path, values.to_string())?;
+            run(python("check-jsonschema")?.arg("--schemafile").arg(folder.join("values.schema.json")).arg(path)).await
+        };
+        check("right.json", |_| ()).await?;
+        let wrong: [(&str, Change); 4] = [
+            ("nobody behind it", |values| values["appServers"]["selector"] = serde_json::json!({})),
+            ("a secret", |values| values["settings"]["TRUNKLINE_ACCESS_KEY"] = "k".into()),
+            ("no such value", |values| values["replica"] = 3.into()),
+            ("no node", |values| values["replicas"] = 0.into()),
+        ];
+        for (what, change) in wrong {
+            assert!(check("wrong.json", change).await.is_err(), "{what}");
+        }
+        Ok(())
+    });
+}

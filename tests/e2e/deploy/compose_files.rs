@@ -1,0 +1,57 @@
+//! Files for Docker and for GitHub, by the schemas that these publish.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use tokio::process::Command;
+use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::tools::{DEPLOY_FOLDER, files, python, run, shipped};
+
+async fn validate(schema: &str, paths: &[PathBuf]) -> Result<String> {
+    run(python("check-jsonschema")?.args(["--builtin-schema", schema]).args(paths)).await
+}
+
+#[test]
+fn compose_and_stack_are_what_the_compose_specification_says() {
+    play(async |stage| {
+        let paths = [shipped("compose.yaml"), shipped("swarm/stack.yml")];
+        validate("vendor.compose-spec", &paths).await?;
+        for path in paths {
+            let wrong = std::fs::read_to_string(&path)?.replace("stop_grace_period", "stop_grace_time");
+            let place = stage.folder().join("wrong.yaml");
+            std::fs::write(&place, wrong)?;
+            assert!(validate("vendor.compose-spec", &[place]).await.is_err(), "{}: nothing is found", path.display());
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn haproxy_takes_the_variant_that_finds_nodes_by_name() {
+    play(async |_stage| {
+        run(Command::new("/usr/sbin/haproxy").arg("-c").arg("-f").arg(shipped("compose/haproxy.cfg"))).await?;
+        // Nothing else differs: where clients come from, time-outs and checks are those that the load balancers' tests run.
+        let read = |path: &str| std::fs::read_to_string(shipped(path));
+        let (own, common) = (read("compose/haproxy.cfg")?, read("haproxy/haproxy.cfg")?);
+        let settings = |text: &str| -> Vec<String> {
+            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+            let by_place =
+                ["server ", "server-template ", "bind 127.0.0.1:8404", "bind :8404", "resolvers ", "parse-", "hold "];
+            lines.filter(|line| !by_place.iter().any(|start| line.starts_with(start))).map(str::to_owned).collect()
+        };
+        assert_eq!(settings(&own), settings(&common));
+        Ok(())
+    });
+}
+
+#[test]
+fn workflows_are_what_github_says() {
+    play(async |_stage| {
+        let folder = Path::new(DEPLOY_FOLDER).join("../.github/workflows");
+        let workflows = files(&folder, "yml")?;
+        assert!(workflows.len() >= 2, "{workflows:?}");
+        validate("vendor.github-workflows", &workflows).await?;
+        validate("custom.github-workflows-require-timeout", &workflows).await?;
+        Ok(())
+    });
+}

@@ -1,0 +1,173 @@
+//! The Kubernetes manifests: built by kustomize, held against the schemas of several versions, and against each other.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tokio::process::Command;
+use trunkline_tests::harness::scenario::{Stage, play};
+use trunkline_tests::harness::tools::{python, read_yaml, run, shipped};
+
+/// The oldest version that is supported, and the newest that the validator knows.
+const VERSIONS: [&str; 2] = ["1.30", "1.37"];
+
+/// Kinds of operators, which the cluster's own schemas don't have.
+const FOREIGN_KINDS: [&str; 1] = ["ServiceMonitor"];
+
+/// Seconds that a node needs besides its own time-outs.
+pub(super) const SPARE_S: u64 = 5;
+
+pub(super) struct Objects(pub(super) Vec<Value>);
+
+impl Objects {
+    /// Reads rendered text and validates each object.
+    ///
+    /// # Errors
+    /// When one is not what a cluster takes.
+    pub(super) async fn read(stage: &Stage, name: &str, text: &str) -> Result<Self> {
+        let path = stage.folder().join(name).with_extension("yaml");
+        std::fs::write(&path, text)?;
+        let objects = read_yaml(std::slice::from_ref(&path)).await?;
+        let own = objects.iter().filter(|object| !FOREIGN_KINDS.iter().any(|kind| object["kind"] == *kind)).count();
+        for version in VERSIONS {
+            let mut command = python("kubernetes-validate")?;
+            let said = run(command.args(["--strict", "-k", version]).arg(&path)).await?;
+            let passed = said.matches(" passed for resource ").count();
+            ensure!(passed == own, "{passed} of {own} objects pass as of {version}:\n{said}");
+        }
+        Ok(Self(objects))
+    }
+
+    /// The object of this kind and name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn get(&self, kind: &str, name: &str) -> Result<&Value> {
+        let is_it = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
+        self.0.iter().find(is_it).with_context(|| format!("no {kind} {name}"))
+    }
+
+    fn of_kind(&self, kind: &str) -> impl Iterator<Item = &Value> {
+        self.0.iter().filter(move |object| object["kind"] == kind)
+    }
+
+    /// Demands that each selector selects something, and that each named port exists.
+    pub(super) fn assert_whole(&self) {
+        for service in self.of_kind("Service") {
+            let Some(deployment) = self.of_kind("Deployment").find(|deployment| {
+                selects(&service["spec"]["selector"], &deployment["spec"]["template"]["metadata"]["labels"])
+            }) else {
+                // Of a chart: its app servers are somebody else's.
+                assert!(service["metadata"]["name"].as_str().unwrap_or_default().ends_with("-app"), "{service}");
+                continue;
+            };
+            let ports = &deployment["spec"]["template"]["spec"]["containers"][0]["ports"];
+            for port in service["spec"]["ports"].as_array().unwrap() {
+                let target = &port["targetPort"];
+                let has = |own: &Value| own["name"] == *target || own["containerPort"] == *target;
+                assert!(ports.as_array().unwrap().iter().any(has), "{target} of {service}");
+            }
+            assert_ne!(service["spec"]["sessionAffinity"], "ClientIP", "no stickiness");
+        }
+        for kind in ["PodDisruptionBudget", "NetworkPolicy", "Deployment"] {
+            for object in self.of_kind(kind) {
+                let selector = object["spec"].get("selector").or_else(|| object["spec"].get("podSelector")).unwrap();
+                let is_there = self.of_kind("Deployment").any(|deployment| {
+                    selects(&selector["matchLabels"], &deployment["spec"]["template"]["metadata"]["labels"])
+                });
+                assert!(is_there, "{object}");
+            }
+        }
+        assert_eq!(self.of_kind("Secret").count(), 0, "a secret in clear");
+    }
+
+    /// A node has the time that its drain takes, before it is killed.
+    pub(super) fn assert_drain_fits(&self, deployment: &str, setting: impl Fn(&str) -> Option<u64>) {
+        let pod = &self.get("Deployment", deployment).unwrap()["spec"]["template"]["spec"];
+        let pre_stop = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
+        let drain = setting("TRUNKLINE_DRAIN_GRACE").unwrap() + setting("TRUNKLINE_DRAIN_TIMEOUT").unwrap();
+        let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+        assert!(grace >= pre_stop + drain + SPARE_S, "{grace} s for {pre_stop} + {drain} + {SPARE_S}");
+    }
+
+    /// Demands the restricted security settings of a pod.
+    pub(super) fn assert_hardened(&self) {
+        for deployment in self.of_kind("Deployment") {
+            let pod = &deployment["spec"]["template"]["spec"];
+            assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+            assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+            assert_eq!(pod["automountServiceAccountToken"], false);
+            let container = &pod["containers"][0];
+            let context = &container["securityContext"];
+            assert_eq!(context["readOnlyRootFilesystem"], true);
+            assert_eq!(context["allowPrivilegeEscalation"], false);
+            assert_eq!(context["capabilities"]["drop"][0], "ALL");
+            for probe in ["readinessProbe", "livenessProbe"] {
+                assert!(container[probe]["httpGet"].is_object(), "{probe} of {deployment}");
+            }
+        }
+    }
+}
+
+fn selects(selector: &Value, labels: &Value) -> bool {
+    let selector = selector.as_object().filter(|selector| !selector.is_empty());
+    selector.is_some_and(|selector| selector.iter().all(|(name, value)| labels.get(name) == Some(value)))
+}
+
+async fn kustomize(folder: &str) -> Result<String> {
+    run(Command::new("kubectl").arg("kustomize").arg(shipped(folder))).await
+}
+
+#[test]
+fn the_manifests_are_what_clusters_take_and_fit_together() {
+    play(async |stage| {
+        let objects = Objects::read(stage, "base", &kustomize("kubernetes").await?).await?;
+        objects.assert_whole();
+        objects.assert_hardened();
+        let settings = objects.of_kind("ConfigMap").next().context("no settings")?["data"].clone();
+        objects.assert_drain_fits("trunkline", |name| settings[name].as_str()?.parse().ok());
+        assert_eq!(settings["TRUNKLINE_UPSTREAM"], "http://status:5000");
+        let status = objects.get("Service", "status")?;
+        assert_eq!(status["spec"]["clusterIP"], "None", "its name has to resolve to each app server");
+        assert_eq!(status["spec"]["ports"][0]["port"], 5000);
+        Ok(())
+    });
+}
+
+#[test]
+fn monitors_and_autoscaler_find_what_they_look_at() {
+    play(async |stage| {
+        let text = format!("{}\n---\n{}", kustomize("kubernetes").await?, kustomize("kubernetes/metrics").await?);
+        let objects = Objects::read(stage, "metrics", &text).await?;
+        assert_eq!(objects.of_kind("ServiceMonitor").count(), 2);
+        for monitor in objects.of_kind("ServiceMonitor") {
+            let mut services = objects
+                .of_kind("Service")
+                .filter(|service| selects(&monitor["spec"]["selector"]["matchLabels"], &service["metadata"]["labels"]));
+            let service = services.next().with_context(|| format!("nothing for {monitor}"))?;
+            assert!(services.next().is_none(), "{monitor} would scrape some twice");
+            let port = &monitor["spec"]["endpoints"][0]["port"];
+            let ports = service["spec"]["ports"].as_array().context("ports")?;
+            assert!(ports.iter().any(|own| own["name"] == *port), "{port} of {service}");
+        }
+        let autoscaler = objects.get("HorizontalPodAutoscaler", "trunkline")?;
+        objects.get("Deployment", autoscaler["spec"]["scaleTargetRef"]["name"].as_str().context("a name")?)?;
+        let metric = &autoscaler["spec"]["metrics"][0]["pods"]["metric"]["name"];
+        let adapter = read_yaml(&[shipped("kubernetes/metrics/adapter-values.yaml")]).await?;
+        assert_eq!(adapter[0]["rules"]["custom"][0]["name"]["as"], *metric);
+        Ok(())
+    });
+}
+
+#[test]
+fn the_validator_finds_what_is_wrong() {
+    play(async |stage| {
+        let text = kustomize("kubernetes").await?;
+        for (right, wrong) in
+            [("maxUnavailable: 1", "maxUnavailble: 1"), ("containerPort: 8080", "containerPort: eighty")]
+        {
+            let wrong = text.replace(right, wrong);
+            assert_ne!(wrong, text, "{right}");
+            assert!(Objects::read(stage, "wrong", &wrong).await.is_err(), "{right}");
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,119 @@
+//! The whole layout, as `deploy/local` runs it: two tabs of the status page, two nodes, two app servers, one goes.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+use tokio::process::Command;
+use trunkline_tests::harness::browser::{Browser, Page};
+use trunkline_tests::harness::http_client;
+use trunkline_tests::harness::local::Local;
+use trunkline_tests::harness::metrics::Metrics;
+use trunkline_tests::harness::scenario::{play_heavy, until};
+use trunkline_tests::harness::tools::run;
+
+/// Requests in which each node and each app server has to have answered.
+const REQUESTS: usize = 8;
+
+/// Tabs that are opened at most until both nodes have one: the turns of the balancer are not only theirs.
+const TABS_MAX: usize = 8;
+
+/// Number of requests that each app server and node answered.
+async fn ask(local: &Local, requests: usize) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
+    let (mut apps, mut nodes) = (BTreeSet::new(), BTreeSet::new());
+    for _ in 0..requests {
+        let answer = http_client::get(local.front(), "/api").await?;
+        ensure!(answer.status.is_success(), "{answer:?}");
+        nodes.insert(answer.header("x-trunkline-node").context("no node")?.to_owned());
+        apps.insert(answer.body);
+    }
+    Ok((apps, nodes))
+}
+
+fn both(name: &str) -> BTreeSet<String> {
+    [1, 2].map(|number| format!("{name}-{number}")).into()
+}
+
+/// Opens tabs until each node has one.
+async fn tabs(local: &Local, browser: &Browser) -> Result<Vec<(String, Page)>> {
+    let mut tabs = Vec::new();
+    while local.clients().await?.contains(&0.0) {
+        ensure!(tabs.len() < TABS_MAX, "all {TABS_MAX} tabs are at one node");
+        let name = format!("tab-{}", tabs.len());
+        let page = browser.open(&name, &format!("http://{}/?name={name}", local.front())).await?;
+        page.see("state", "Connected").await?;
+        tabs.push((name, page));
+    }
+    Ok(tabs)
+}
+
+async fn see_each_other(tabs: &[(String, Page)]) -> Result<()> {
+    for (_, page) in tabs {
+        for (name, _) in tabs {
+            page.see("names", name).await?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn two_tabs_at_two_nodes_see_each_other_and_the_rest_carries_on_when_a_node_is_killed() {
+    play_heavy(async |stage| {
+        let mut local = Local::start(stage).await?;
+        assert_eq!(ask(&local, REQUESTS).await?, (both("app"), both("node")));
+        let browser = Browser::start(stage)?;
+        let tabs = tabs(&local, &browser).await?;
+        see_each_other(&tabs).await?;
+        let (_, page) = tabs.first().context("no tab")?;
+        page.see("api", "through node node-").await?;
+
+        let killed = local.process_of("node-1")?;
+        run(Command::new("sh").args(["-c", &format!("kill -s KILL {killed}")])).await?;
+        local.process.wait_for_line("node-1: has ended").await?;
+        // Not one request fails from now on, although the balancer learns of it only with its next check.
+        let (apps, nodes) = ask(&local, REQUESTS).await?;
+        assert_eq!((apps, nodes), (both("app"), ["node-2".to_owned()].into()));
+        for (_, page) in &tabs {
+            page.see("state", "Connected").await?;
+        }
+        until(async || {
+            let Ok(metrics) = Metrics::of(&local.admin(2)?).await else { return Ok(None) };
+            Ok((metrics.sum("trunkline_client_connections", &[]) == tabs.len() as f64).then_some(()))
+        })
+        .await?;
+        // Whoever comes now is seen by those who were there. (Their own names go when the app servers give up what the dead
+        // node had, so they are not looked at.)
+        let _late = browser.open("late", &format!("http://{}/?name=late", local.front())).await?;
+        for (_, page) in &tabs {
+            page.see("names", "late").await?;
+        }
+        browser.end().await?;
+        local.end().await
+    });
+}
+
+#[test]
+fn prometheus_scrapes_both_nodes_and_both_app_servers_and_knows_the_rules() {
+    play_heavy(async |stage| {
+        let local = Local::start(stage).await?;
+        let targets = until(async || {
+            let answer = http_client::get(local.prometheus(), "/api/v1/targets?state=active").await;
+            let Ok(answer) = answer.and_then(|answer| answer.json()) else { return Ok(None) };
+            let targets = answer["data"]["activeTargets"].as_array().cloned().unwrap_or_default();
+            let is_done = targets.len() == 4 && targets.iter().all(|target| target["health"] != "unknown");
+            Ok(is_done.then_some(targets))
+        })
+        .await?;
+        for target in &targets {
+            assert_eq!(target["health"], "up", "{target}");
+        }
+        let jobs: Vec<_> = targets.iter().filter_map(|target| target["labels"]["job"].as_str()).collect();
+        for job in ["trunkline", "trunkline-app"] {
+            assert_eq!(jobs.iter().filter(|own| **own == job).count(), 2, "{jobs:?}");
+        }
+        let rules = http_client::get(local.prometheus(), "/api/v1/rules").await?.json()?;
+        let groups = rules["data"]["groups"].as_array().context("groups")?;
+        assert_eq!(groups.len(), 2);
+        assert!(http_client::get(local.statistics(), "/").await?.body.contains("node-1"));
+        local.end().await
+    });
+}

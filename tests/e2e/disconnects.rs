@@ -1,0 +1,156 @@
+//! Departures without a close are seen exactly once.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde_json::json;
+use trunkline_tests::harness::client::{Agents, Client, Kind, Message};
+use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
+use trunkline_tests::harness::raw::RawClient;
+use trunkline_tests::harness::scenario::play;
+
+/// Watches who comes and goes.
+async fn watcher(agents: &Agents<'_>, kind: Kind, proxy: &Proxy) -> Result<Client> {
+    agents.client(kind, &proxy.url("/statusHub")).subscribe(&["online", "offline"]).open().await
+}
+
+/// Reads until everyone in `names` has gone, then up to a fence: how often each was said to be offline.
+async fn departures(watcher: &mut Client, names: &[String], fence: &str) -> Result<BTreeMap<String, usize>> {
+    let mut seen = BTreeMap::new();
+    let count = |seen: &mut BTreeMap<String, usize>, message: Message| {
+        if message.target == "offline" {
+            let name = message.arguments[0].as_str().unwrap_or_default();
+            *seen.entry(name.to_owned()).or_default() += 1;
+        }
+    };
+    while !names.iter().all(|name| seen.contains_key(name)) {
+        let message = watcher.next().await?;
+        count(&mut seen, message);
+    }
+    watcher.invoke("SendPing", json!([fence])).await?;
+    let fence = Message { target: "online".into(), arguments: vec![json!(fence)] };
+    for message in watcher.before(&fence).await? {
+        count(&mut seen, message);
+    }
+    Ok(seen)
+}
+
+fn once_each(names: &[String]) -> BTreeMap<String, usize> {
+    names.iter().map(|name| (name.clone(), 1)).collect()
+}
+
+#[test]
+fn a_killed_client_process_disconnects_once_for_each_connection() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Status).await?;
+        let proxies = fleet.two_proxies(&app).await?;
+        let watching = Agents::new(stage);
+        let mut watchers = Vec::new();
+        for (kind, proxy) in [(Kind::JsJson, &proxies[0]), (Kind::PySignalRMessagePack, &proxies[1])] {
+            watchers.push(watcher(&watching, kind, proxy).await?);
+        }
+
+        let doomed = Agents::new(stage);
+        let mut names = Vec::new();
+        let mut clients = Vec::new();
+        for kind in Kind::ALL {
+            for (number, proxy) in proxies.iter().enumerate() {
+                let name = format!("{kind:?} at {number}");
+                let client = doomed.client(kind, &proxy.url("/statusHub")).open().await?;
+                client.invoke("SendPing", json!([name])).await?;
+                clients.push(client);
+                names.push(name);
+            }
+        }
+        for kind in [Kind::JsJson, Kind::PySignalRJson] {
+            doomed.kill(kind).await?;
+        }
+        for (number, watcher) in watchers.iter_mut().enumerate() {
+            let seen = departures(watcher, &names, &format!("fence {number}")).await?;
+            assert_eq!(seen, once_each(&names));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn every_kind_of_disconnect_is_seen_once() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Status).await?;
+        let proxy = fleet.proxy(&app).await?;
+        let agents = Agents::new(stage);
+        let mut watcher = watcher(&agents, Kind::JsMessagePack, &proxy).await?;
+        let mut names: Vec<String> = Vec::new();
+        for kind in Kind::ALL {
+            let name = format!("{kind:?}");
+            let mut client = agents.client(kind, &proxy.url("/statusHub")).open().await?;
+            client.invoke("SendPing", json!([name])).await?;
+            client.close().await?;
+            names.push(name);
+        }
+        for (name, farewell) in [("says close", Some("{\"type\":7}\u{1e}")), ("closes the socket", None)] {
+            let mut client = named_raw_client(&proxy, name).await?;
+            if let Some(farewell) = farewell {
+                client.send_text(farewell).await?;
+                assert_eq!(client.ending().await?.code, Some(1000), "{name}");
+            } else {
+                assert_eq!(client.close().await?.code, Some(1000), "{name}");
+            }
+            names.push(name.into());
+        }
+        drop(named_raw_client(&proxy, "drops the socket").await?);
+        names.push("drops the socket".into());
+        assert_eq!(departures(&mut watcher, &names, "fence").await?, once_each(&names));
+        Ok(())
+    });
+}
+
+async fn named_raw_client(proxy: &Proxy, name: &str) -> Result<RawClient> {
+    let mut client = RawClient::join(proxy.address(), "/statusHub").await?;
+    client.call("SendPing", json!([name])).await?;
+    Ok(client)
+}
+
+#[test]
+fn clients_of_a_killed_proxy_disconnect_and_no_others() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Status).await?;
+        let [mut doomed, lasting] = fleet.two_proxies(&app).await?;
+        let agents = Agents::new(stage);
+        let mut watcher = watcher(&agents, Kind::JsJson, &lasting).await?;
+        let mut names = Vec::new();
+        let mut clients = Vec::new();
+        for number in 0..50 {
+            let name = format!("doomed {number}");
+            clients.push(named_raw_client(&doomed, &name).await?);
+            clients.push(named_raw_client(&lasting, &format!("lasting {number}")).await?);
+            names.push(name);
+        }
+        doomed.process.kill().await?;
+        assert_eq!(departures(&mut watcher, &names, "fence").await?, once_each(&names));
+
+        doomed.start_again(stage).await?;
+        named_raw_client(&doomed, "back again").await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn who_joins_is_told_who_is_there() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Status).await?;
+        let proxies = fleet.two_proxies(&app).await?;
+        let agents = Agents::new(stage);
+        let first = agents.client(Kind::JsJson, &proxies[0].url("/statusHub")).open().await?;
+        first.invoke("SendPing", json!(["bob"])).await?;
+        let mut late = watcher(&agents, Kind::PySignalRJson, &proxies[1]).await?;
+        assert_eq!(late.expect("online").await?, ["bob"]);
+        first.invoke("RemoveDisplay", json!(["bob"])).await?;
+        assert_eq!(late.expect("offline").await?, ["bob"]);
+        Ok(())
+    });
+}

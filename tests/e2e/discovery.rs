@@ -1,0 +1,87 @@
+//! App servers behind one name: its addresses come and go, and clients are spread over those that are there.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use trunkline_tests::harness::fleet::{App, AppServer, Fleet, POOL_SIZE, Proxy, stop};
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::raw::RawClient;
+use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::sockets::free_address;
+
+const NAME: &str = "app.test";
+const HUB: &str = "/moves";
+const CLIENTS: usize = 8;
+
+/// All addresses of the name.
+fn list(hosts: &Path, addresses: &[&str]) -> Result<()> {
+    let lines: String = addresses.iter().map(|address| format!("{address} {NAME}\n")).collect();
+    // In place: the proxy sees this very file.
+    Ok(std::fs::write(hosts, format!("127.0.0.1 localhost\n{lines}"))?)
+}
+
+async fn app_at(fleet: &Fleet<'_>, ip: &str, port: &str) -> Result<AppServer> {
+    let mut app = fleet.app_at(App::Moves, &format!("{ip}:{port}"), &[])?;
+    app.listening().await?;
+    Ok(app)
+}
+
+/// Number of these clients that each app server serves, by its instance.
+async fn places(clients: &mut [RawClient]) -> Result<BTreeMap<String, usize>> {
+    let mut places = BTreeMap::new();
+    for client in clients {
+        let who = client.call("Who", json!([])).await?;
+        *places.entry(who["result"][0].as_str().context("an instance")?.to_owned()).or_default() += 1;
+    }
+    Ok(places)
+}
+
+async fn crowd(proxy: &Proxy) -> Result<Vec<RawClient>> {
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(RawClient::join(proxy.address(), HUB).await?);
+    }
+    Ok(clients)
+}
+
+#[test]
+fn an_address_that_appears_gets_its_share_and_one_that_vanishes_hands_its_clients_over() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let address = free_address()?;
+        let port = address.rsplit_once(':').context("a port")?.1;
+        let hosts = stage.folder().join("hosts");
+        list(&hosts, &["127.0.0.2"])?;
+        let mut first = app_at(&fleet, "127.0.0.2", port).await?;
+        let upstream = format!("http://{NAME}:{port}");
+        let proxy = fleet.proxy_at_name(&hosts, &upstream, &["--resolve-interval", "1"]).await?;
+        proxy.linked(POOL_SIZE).await?;
+        let mut early = crowd(&proxy).await?;
+        assert_eq!(places(&mut early).await?.len(), 1);
+
+        let second = app_at(&fleet, "127.0.0.3", port).await?;
+        list(&hosts, &["127.0.0.2", "127.0.0.3"])?;
+        proxy.linked(2 * POOL_SIZE).await?;
+        let mut late = crowd(&proxy).await?;
+        assert_eq!(places(&mut early).await?.len(), 1, "each stays where it is");
+        let of_late = places(&mut late).await?;
+        assert_eq!(of_late.into_values().collect::<Vec<_>>(), [CLIENTS / 2, CLIENTS / 2]);
+
+        // As a deployment does it: the name forgets the address, and then the app server is told to stop.
+        list(&hosts, &["127.0.0.3"])?;
+        stop(&mut first.process, Signal::Terminate).await?;
+        let mut all: Vec<RawClient> = early.into_iter().chain(late).collect();
+        assert_eq!(places(&mut all).await?.into_values().collect::<Vec<_>>(), [2 * CLIENTS]);
+        assert_eq!(second.process.lines_after("rehomed ").len(), CLIENTS + CLIENTS / 2);
+        until(async || {
+            let metrics = proxy.metrics().await?;
+            let links = ["open", "resuming", "down"].map(|state| metrics.sum("trunkline_links", &[("state", state)]));
+            Ok((links == [POOL_SIZE as f64, 0.0, 0.0]).then_some(()))
+        })
+        .await?;
+        assert_eq!(proxy.metrics().await?.sum("trunkline_client_connections_closed_total", &[]), 0.0);
+        Ok(())
+    });
+}

@@ -1,0 +1,156 @@
+//! Pace of calls: in order or side by side; and a client that is faster than its methods is paused.
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use trunkline_tests::harness::client::{Agents, ClientAnswer, Kind};
+use trunkline_tests::harness::fleet::{App, Fleet};
+use trunkline_tests::harness::ground::{Ground, Setting};
+use trunkline_tests::harness::metrics::Metrics;
+use trunkline_tests::harness::scenario::{play, until};
+
+const PAUSES: &str = "trunkline_app_pauses_total";
+
+/// Parallel calls of the app server's `/parallel`.
+const PARALLEL_INVOCATIONS: u64 = 3;
+
+/// Together far beyond the budget of what may wait.
+const FLOOD: u64 = 3000;
+const FLOOD_PADDING_BYTES: usize = 1000;
+
+#[test]
+fn calls_of_a_client_run_one_after_the_other() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            for (seat, kind) in Kind::JS.into_iter().enumerate() {
+                let builder = agents.client(kind, &ground.url(seat, "/calls")).subscribe(&["Began", "Ended"]);
+                let mut client = builder.open().await?;
+                client.flood("Work", 0, 50).await?;
+                for number in 0..50 {
+                    assert_eq!(client.expect("Began").await?, [json!(number)]);
+                    assert_eq!(client.expect("Ended").await?, [json!(number)]);
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn as_many_calls_of_a_client_run_at_once_as_the_hub_allows_and_they_start_in_order() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            for (seat, kind) in Kind::JS.into_iter().enumerate() {
+                let builder = agents.client(kind, &ground.url(seat, "/parallel")).subscribe(&["Began"]);
+                let mut client = builder.open().await?;
+                // Each call ends only when as many as may run at once do run.
+                let calls = PARALLEL_INVOCATIONS * 20;
+                client.flood("Meet", 0, calls).await?;
+                for place in 0..calls {
+                    let began = client.expect("Began").await?;
+                    // Those that run at once may overtake each other on their way back.
+                    let number = began.first().and_then(Value::as_u64).context("a number")?;
+                    assert!(place.abs_diff(number) < PARALLEL_INVOCATIONS, "{number} began in place {place}");
+                }
+                assert_eq!(client.invoke("MostAtOnce", json!([])).await?, PARALLEL_INVOCATIONS);
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_client_that_floods_a_slow_method_is_paused_and_no_other_notices() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            let pauses = async || anyhow::Ok(Metrics::of(ground.app.address()).await?.sum(PAUSES, &[("hub", "calls")]));
+            for kind in Kind::JS {
+                let url = ground.url(0, "/calls");
+                let flooding = agents.client(kind, &url).count(&["Taken"]).open().await?;
+                let other = agents.client(kind, &url).open().await?;
+                other.invoke("SetGate", json!([false])).await?;
+                let before = pauses().await?;
+                flooding.flood_padded("Take", FLOOD, FLOOD_PADDING_BYTES).await?;
+                until(async || Ok((pauses().await? > before).then_some(()))).await?;
+                for number in 0..100 {
+                    assert_eq!(other.invoke("Echo", json!([number])).await?, number);
+                }
+                assert_eq!(flooding.sequence("Taken", 0).await?.received, 0);
+                other.invoke("SetGate", json!([true])).await?;
+                let taken = flooding.sequence("Taken", FLOOD).await?;
+                assert_eq!((taken.received, taken.first, taken.broken), (FLOOD, Some(0), None), "{kind:?}");
+                assert_eq!(flooding.invoke("Echo", json!(["still here"])).await?, "still here");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_client_that_uploads_faster_than_its_method_takes_is_paused() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            let pauses = async || anyhow::Ok(Metrics::of(ground.app.address()).await?.sum(PAUSES, &[("hub", "calls")]));
+            for kind in Kind::JS {
+                let url = ground.url(0, "/calls");
+                let uploading = agents.client(kind, &url).count(&["Taken"]).open().await?;
+                let other = agents.client(kind, &url).open().await?;
+                other.invoke("SetGate", json!([false])).await?;
+                let before = pauses().await?;
+                let upload = uploading.upload("numbers").await?;
+                let numbers: Vec<u64> = (0..FLOOD).collect();
+                let (taken, ()) =
+                    tokio::try_join!(uploading.invoke("TakeUpload", json!([upload.argument()])), async {
+                        upload.feed(json!(numbers)).await?;
+                        upload.complete().await?;
+                        until(async || Ok((pauses().await? > before).then_some(()))).await?;
+                        assert_eq!(other.invoke("Echo", json!([1])).await?, 1);
+                        other.invoke("SetGate", json!([true])).await?;
+                        Ok(())
+                    })?;
+                assert_eq!(taken, FLOOD);
+                let sequence = uploading.sequence("Taken", FLOOD).await?;
+                assert_eq!((sequence.received, sequence.broken), (FLOOD, None), "{kind:?}");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_flood_behind_a_question_fails_the_question_and_loses_nothing() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            for kind in Kind::JS {
+                let url = ground.url(0, "/calls");
+                let builder = agents.client(kind, &url).count(&["Taken"]).answer("Never", &ClientAnswer::Never);
+                let flooding = builder.open().await?;
+                let other = agents.client(kind, &url).open().await?;
+                other.invoke("SetGate", json!([false])).await?;
+                let (error, ()) = tokio::try_join!(
+                    flooding.invoke_failing("AskMe", json!(["Never"])),
+                    flooding.flood_padded("Take", FLOOD, FLOOD_PADDING_BYTES)
+                )?;
+                assert!(error.contains("Hub::waiting_inbox_max_bytes"), "{error}");
+                other.invoke("SetGate", json!([true])).await?;
+                let taken = flooding.sequence("Taken", FLOOD).await?;
+                assert_eq!((taken.received, taken.first, taken.broken), (FLOOD, Some(0), None), "{kind:?}");
+            }
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,26 @@
+//! The official suite's cases that want HTTPS, beside all others, which are played over it too.
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::hub_connection::{close, expect};
+use super::{EVERY, FunctionalCase, FunctionalScene, cases};
+
+cases!(
+    EVERY:
+        can_invoke_server_method_over_https_and_receive_result,
+        preserves_cookies_between_requests;
+);
+
+async fn can_invoke_server_method_over_https_and_receive_result(scene: FunctionalScene<'_>) -> Result<()> {
+    let client = scene.client().open().await?;
+    expect(client.invoke("Echo", json!(["over TLS"])).await?, "over TLS")?;
+    close(client).await
+}
+
+async fn preserves_cookies_between_requests(scene: FunctionalScene<'_>) -> Result<()> {
+    let client = scene.client().open().await?;
+    expect(client.invoke("GetCookie", json!(["testCookie"])).await?, "testValue")?;
+    expect(client.invoke("GetCookie", json!(["testCookie2"])).await?, "testValue2")?;
+    close(client).await
+}

@@ -1,0 +1,62 @@
+//! Client libraries over Server-Sent Events and long polling: numbered messages, and a browser.
+
+use serde_json::json;
+use trunkline_protocol::manifest::Transport;
+use trunkline_tests::harness::client::{Agents, Kind};
+use trunkline_tests::harness::fleet::{App, Fleet};
+use trunkline_tests::harness::ground::{Ground, Setting};
+use trunkline_tests::harness::scenario::{is_full, play_heavy};
+
+pub(crate) const CARRIED: [Transport; 2] = [Transport::ServerSentEvents, Transport::LongPolling];
+
+pub(crate) const WAYS: [(Kind, Transport); 3] = [
+    (Kind::JsJson, Transport::ServerSentEvents),
+    (Kind::JsJson, Transport::LongPolling),
+    (Kind::JsMessagePack, Transport::LongPolling),
+];
+
+const MESSAGES: u64 = 1_000;
+const MESSAGES_FULL: u64 = 10_000;
+/// Messages in one batch of the app server: far more than fit into one answer.
+const TICKS: u64 = 500;
+
+#[test]
+fn numbered_messages_come_in_order_each_way_none_lost_none_twice() {
+    play_heavy(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        let count = if is_full() { MESSAGES_FULL } else { MESSAGES };
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Bench, setting).await?;
+            for (seat, (kind, transport)) in WAYS.into_iter().enumerate() {
+                let builder = agents.client(kind, &ground.url(seat, "/bench")).transport(transport);
+                let client = builder.count(&["Echoed", "Tick"]).open().await?;
+                crate::order::flood_and_check(&client, count).await?;
+                client.invoke("StartTicks", json!([1, 4096])).await?;
+                let ticks = client.sequence("Tick", TICKS).await?;
+                assert_eq!(ticks.broken, None, "{kind:?} over {transport:?}");
+                client.invoke("StopTicks", json!([])).await?;
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_python_client_calls_over_both() {
+    play_heavy(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Bench, setting).await?;
+            for (seat, transport) in CARRIED.into_iter().enumerate() {
+                let builder = agents.client(Kind::SignalRCoreJson, &ground.url(seat, "/bench"));
+                let client = builder.transport(transport).open().await?;
+                for number in 0..10 {
+                    assert_eq!(client.invoke("Echo", json!([number])).await?, number, "{transport:?}");
+                }
+            }
+        }
+        Ok(())
+    });
+}

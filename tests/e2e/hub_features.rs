@@ -1,0 +1,136 @@
+//! Features of a hub besides methods: filters, hooks, items, aborts, sends from outside.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use trunkline_tests::harness::client::{Agents, Kind};
+use trunkline_tests::harness::fleet::{App, Fleet};
+use trunkline_tests::harness::ground::{Ground, Setting};
+use trunkline_tests::harness::http_client::get;
+use trunkline_tests::harness::scenario::{Stage, play};
+
+/// Plays a scene behind proxies and without.
+fn play_on_each_ground(scene: impl AsyncFn(&Agents<'_>, &Ground) -> Result<()>) {
+    play(async |stage: &Stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            scene(&agents, &ground).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn filters_stand_around_methods_in_the_order_in_which_they_were_added() {
+    play_on_each_ground(async |agents, ground| {
+        for (seat, kind) in Kind::JS.into_iter().enumerate() {
+            let client = agents.client(kind, &ground.url(seat, "/filtered")).open().await?;
+            client.invoke("Note", json!(["noted"])).await?;
+            let refused = "An unexpected error occurred invoking 'Forbidden' on the server. HubException: not for you";
+            assert_eq!(client.invoke_failing("Forbidden", json!([])).await?, refused);
+            assert_eq!(client.invoke("Absent", json!([])).await?, "from the stand-in");
+            let mapped = "An unexpected error occurred invoking 'Fail' on the server. \
+                          HubException: seen by guard: the disk is full";
+            assert_eq!(client.invoke_failing("Fail", json!([])).await?, mapped);
+            let expected = json!([
+                "connected",
+                "guard before Note",
+                "stand-in before Note of 1",
+                "noted",
+                "guard after Note",
+                "guard before Absent",
+                "stand-in before Absent of 0",
+                "guard after Absent",
+                "guard before Fail",
+                "stand-in before Fail of 0",
+                "guard after Fail",
+                "guard before Log",
+                "stand-in before Log of 0",
+            ]);
+            assert_eq!(client.invoke("Log", json!([])).await?, expected, "{kind:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn items_belong_to_one_connection() {
+    play_on_each_ground(async |agents, ground| {
+        let mut ann = agents.client(Kind::JsJson, &ground.url(0, "/calls")).open().await?;
+        let bob = agents.client(Kind::JsMessagePack, &ground.url(0, "/calls")).open().await?;
+        assert_eq!(ann.invoke("Remember", json!(["ann"])).await?, Value::Null);
+        assert_eq!(bob.invoke("Recall", json!([])).await?, Value::Null);
+        assert_eq!(bob.invoke("Remember", json!(["bob"])).await?, Value::Null);
+        assert_eq!(ann.invoke("Recall", json!([])).await?, "ann");
+        assert_eq!(ann.invoke("Remember", json!(["anna"])).await?, "ann");
+        ann.close().await?;
+        ann.start_again().await?;
+        assert_eq!(ann.invoke("Recall", json!([])).await?, Value::Null);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_panic_ends_one_call_and_nothing_else() {
+    play_on_each_ground(async |agents, ground| {
+        for (seat, kind) in Kind::JS.into_iter().enumerate() {
+            let client = agents.client(kind, &ground.url(seat, "/calls")).open().await?;
+            client.invoke("Remember", json!(["me"])).await?;
+            let generic = "An unexpected error occurred invoking 'Panic' on the server.";
+            for _ in 0..3 {
+                assert_eq!(client.invoke_failing("Panic", json!([])).await?, generic);
+                client.send("Panic", json!([])).await?;
+            }
+            assert_eq!(client.invoke("Recall", json!([])).await?, "me");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_aborted_connection_is_closed_for_good() {
+    play_on_each_ground(async |agents, ground| {
+        for (seat, kind) in Kind::JS.into_iter().enumerate() {
+            let builder = agents.client(kind, &ground.url(seat, "/calls")).reconnect_after_ms(&[0]);
+            let mut client = builder.open().await?;
+            client.send("Abort", json!([])).await?;
+            assert_eq!(client.closed().await?, None, "{kind:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn sends_from_outside_a_hub_reach_its_clients_and_tell_how_many_proxies_took_them() {
+    play_on_each_ground(async |agents, ground| {
+        let mut clients = Vec::new();
+        for seat in 0..2 {
+            for kind in Kind::JS {
+                let url = ground.url(seat, "/calls");
+                clients.push(agents.client(kind, &url).subscribe(&["Announced"]).open().await?);
+            }
+        }
+        for client in &clients {
+            client.invoke("Join", json!(["members"])).await?;
+        }
+        let outsider = agents.client(Kind::JsJson, &ground.url(0, "/calls")).subscribe(&["Announced"]);
+        let mut outsider = outsider.open().await?;
+        // Without a proxy the app has a node inside, which counts as one.
+        let nodes = ground.proxies.len().max(1).to_string();
+        for round in 0..20 {
+            let answer = get(ground.app.address(), &format!("/announce/members/to-members-{round}")).await?;
+            assert_eq!(answer.body, nodes);
+            let answer = get(ground.app.address(), &format!("/announce/to-all-{round}")).await?;
+            assert_eq!(answer.body, nodes);
+        }
+        for round in 0..20 {
+            for client in &mut clients {
+                assert_eq!(client.expect("Announced").await?, [format!("to-members-{round}")]);
+                assert_eq!(client.expect("Announced").await?, [format!("to-all-{round}")]);
+            }
+            assert_eq!(outsider.expect("Announced").await?, [format!("to-all-{round}")]);
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,45 @@
+//! Links: one that breaks the service protocol is dropped with a line in the log, and the proxy lives on.
+
+use http::StatusCode;
+use trunkline_tests::apps::fake_app::FakeApp;
+use trunkline_tests::harness::fleet::Fleet;
+use trunkline_tests::harness::http_client::get;
+use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::sockets::free_address;
+
+#[test]
+fn a_link_that_breaks_the_protocol_is_dropped_with_a_line_that_names_the_frame() {
+    play(async |stage| {
+        let lines: [&[u8]; 6] = [
+            &[0x02, 0x91, 0x06],                         // connection data without anything in it
+            &[0x04, 0x93, 0x06, 0xc0, 0xc0],             // connection data of no connection
+            &[0x01, 0xc1],                               // the byte that MessagePack never uses
+            &[0x02, 0x91, 0xa0],                         // a type that is no number
+            &[0xff, 0xff, 0xff, 0xff, 0x07],             // a length beyond all limits
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], // a length that never ends
+        ];
+        let mut app = FakeApp::start(lines.map(<[u8]>::to_vec).into()).await?;
+        let fleet = Fleet::new(stage);
+        let mut proxy = fleet.proxy_at(&free_address()?, &free_address()?, &[app.address()])?;
+        app.dropped(lines.len()).await?;
+        proxy.ready().await?;
+        assert_eq!(get(proxy.admin(), "/healthz").await?.status, StatusCode::OK);
+        let log = proxy.process.log();
+        assert!(log.contains("ConnectionData"), "{log}");
+        Ok(())
+    });
+}
+
+#[test]
+fn frames_of_a_newer_protocol_are_skipped() {
+    play(async |stage| {
+        // An unknown type, then a known one that is wrong: dropped for the second one.
+        let mut app = FakeApp::start(vec![vec![0x03, 0x92, 0x7f, 0xc0, 0x02, 0x91, 0x06]]).await?;
+        let fleet = Fleet::new(stage);
+        let mut proxy = fleet.proxy_at(&free_address()?, &free_address()?, &[app.address()])?;
+        app.dropped(1).await?;
+        proxy.ready().await?;
+        assert!(proxy.process.log().contains("ConnectionData"), "{}", proxy.process.log());
+        Ok(())
+    });
+}

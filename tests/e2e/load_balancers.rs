@@ -1,0 +1,232 @@
+//! Real load balancers, as `deploy/` configures them, in front of three nodes.
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use trunkline_protocol::manifest::Transport;
+use trunkline_tests::harness::client::{Agents, Client, Kind};
+use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
+use trunkline_tests::harness::scenario::{Stage, is_full, play_heavy, until};
+use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
+
+use crate::http_transports::libraries::WAYS;
+
+const HOPS: &str = "trunkline_owner_hops_total";
+const KEEP_ALIVES: &str = "trunkline_keep_alives_total";
+const CLOSED: &str = "trunkline_client_connections_closed_total";
+
+/// Connects for each transport, and echoes of each client.
+const CONNECTS: usize = 20;
+const CONNECTS_FULL: usize = 200;
+const ECHOES_FULL: u64 = 200;
+
+/// Short time-outs of the balancers, in the words of both.
+const TIMEOUT: &str = "3s";
+/// Pings that an idle client of `/lively` gets in more than three times that: one at each tick, once a second.
+const IDLE_PINGS: f64 = 11.0;
+
+/// Interval of a client's pings: HAProxy's time-out for clients is about what they send.
+const CLIENT_PINGS_MS: u64 = 500;
+
+/// Time-out of the shipped files.
+const ARGUMENTS: [&str; 4] = ["--trust", "127.0.0.1/32", "--poll-timeout", "40"];
+
+struct BalancerScene<'a> {
+    agents: Agents<'a>,
+    _app: AppServer,
+    nodes: Vec<Proxy>,
+    balancer: LoadBalancer,
+}
+
+impl<'a> BalancerScene<'a> {
+    async fn start(stage: &'a Stage, app: App, more: &[&str], shipped: Shipped) -> Result<Self> {
+        Self::start_of(3, stage, app, more, shipped).await
+    }
+
+    async fn start_of(count: usize, stage: &'a Stage, app: App, more: &[&str], shipped: Shipped) -> Result<Self> {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(app).await?;
+        let mut nodes = Vec::new();
+        for _ in 0..count {
+            nodes.push(fleet.proxy_with(&[&app], more).await?);
+        }
+        let balancer = shipped.start(stage, &nodes).await?;
+        Ok(Self { agents: Agents::new(stage), _app: app, nodes, balancer })
+    }
+
+    /// The sum over all nodes.
+    async fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+        let mut sum = 0.0;
+        for node in &self.nodes {
+            sum += node.metrics().await?.sum(name, labels);
+        }
+        Ok(sum)
+    }
+
+    /// Connects again and again; each connect has to succeed at the first attempt. How many hops that took.
+    async fn connect_all(&self, kind: Kind, transport: Transport) -> Result<(Vec<Client>, f64)> {
+        let before = self.sum(HOPS, &[]).await?;
+        let echoes = if is_full() { ECHOES_FULL } else { 1 };
+        let mut clients = Vec::new();
+        for _ in 0..connects() {
+            let builder = self.agents.client(kind, &self.balancer.url("/bench")).transport(transport);
+            let client = builder.open().await?;
+            for number in 0..echoes {
+                assert_eq!(client.invoke("Echo", json!([number])).await?, number);
+            }
+            clients.push(client);
+        }
+        Ok((clients, self.sum(HOPS, &[]).await? - before))
+    }
+}
+
+fn connects() -> usize {
+    if is_full() { CONNECTS_FULL } else { CONNECTS }
+}
+
+fn ways() -> impl Iterator<Item = (Kind, Transport)> {
+    Kind::JS.map(|kind| (kind, Transport::WebSockets)).into_iter().chain(WAYS)
+}
+
+#[test]
+fn every_client_connects_at_the_first_attempt_behind_haproxy_and_nginx() {
+    play_heavy(async |stage| {
+        for product in BalancerProduct::ALL {
+            let scene = BalancerScene::start(stage, App::Bench, &ARGUMENTS, Shipped::read(product)?).await?;
+            let mut all = Vec::new();
+            for (kind, transport) in ways() {
+                let (clients, hops) = scene.connect_all(kind, transport).await?;
+                let is_hopping = transport != Transport::WebSockets;
+                assert_eq!(hops > 0.0, is_hopping, "{product:?} {kind:?} {transport:?}: {hops} hops");
+                all.extend(clients);
+            }
+            // Before the end, because after it a farewell may come too late.
+            if product == BalancerProduct::HaProxy {
+                assert_eq!(scene.balancer.answers("1xx").await?, 2.0 * connects() as f64, "WebSockets");
+                for class in ["4xx", "5xx"] {
+                    assert_eq!(scene.balancer.answers(class).await?, 0.0, "{class}\n{}", scene.balancer.process.log());
+                }
+            }
+            for client in &mut all {
+                client.close().await?;
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn twenty_nodes_are_as_good_as_three_and_a_lonely_client_among_twelve_is_served() {
+    play_heavy(async |stage| {
+        // Strict round robin with nobody else around: the same node comes again only after all others.
+        for (count, connects) in [(20, 5), (12, 1)] {
+            let shipped = Shipped::read(BalancerProduct::HaProxy)?;
+            let scene = BalancerScene::start_of(count, stage, App::Bench, &ARGUMENTS, shipped).await?;
+            for (kind, transport) in ways() {
+                for _ in 0..connects {
+                    let builder = scene.agents.client(kind, &scene.balancer.url("/bench")).transport(transport);
+                    let mut client = builder.open().await?;
+                    for number in 0..10 {
+                        assert_eq!(client.invoke("Echo", json!([number])).await?, number);
+                    }
+                    client.close().await?;
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn behind_a_balancer_that_strips_upgrades_the_client_falls_back_by_itself() {
+    play_heavy(async |stage| {
+        let shipped = Shipped::read(BalancerProduct::Nginx)?
+            .with("proxy_set_header Upgrade $http_upgrade;", "")?
+            .with("proxy_set_header Connection $connection_upgrade;", "proxy_set_header Connection close;")?;
+        let scene = BalancerScene::start(stage, App::Bench, &ARGUMENTS, shipped).await?;
+        for _ in 0..CONNECTS {
+            let client = scene.agents.client(Kind::JsJson, &scene.balancer.url("/bench")).any_transport();
+            let mut client = client.open().await?;
+            assert_eq!(client.invoke("Echo", json!([1])).await?, 1);
+            client.close().await?;
+        }
+        assert!(scene.sum(HOPS, &[]).await? > 0.0);
+        Ok(())
+    });
+}
+
+#[test]
+fn with_a_cookie_of_the_balancer_no_request_has_to_hop() {
+    play_heavy(async |stage| {
+        for product in BalancerProduct::ALL {
+            let shipped = Shipped::read(product)?;
+            let shipped = match product {
+                BalancerProduct::HaProxy => shipped.with("#cookie TRUNKLINE", "cookie TRUNKLINE")?,
+                BalancerProduct::Nginx => {
+                    shipped.with("#hash $sticky", "hash $sticky")?.with("#add_header", "add_header")?
+                }
+            };
+            let scene = BalancerScene::start(stage, App::Bench, &ARGUMENTS, shipped).await?;
+            for (kind, transport) in ways() {
+                let (_clients, hops) = scene.connect_all(kind, transport).await?;
+                assert_eq!(hops, 0.0, "{product:?} {kind:?} {transport:?}");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn haproxy_tells_client_addresses_by_the_proxy_protocol() {
+    play_heavy(async |stage| {
+        // It comes from an address of its own, because the nodes, which come to each other, send no such headers.
+        let own = "127.0.0.9";
+        let shipped = Shipped::read(BalancerProduct::HaProxy)?
+            .with("default-server check", &format!("source {own}\n    default-server send-proxy-v2 check"))?;
+        let scene = BalancerScene::start(stage, App::Bench, &["--trust", own, "--proxy-protocol"], shipped).await?;
+        for (kind, transport) in ways() {
+            scene.connect_all(kind, transport).await?;
+        }
+        let headers = async |outcome: &str| scene.sum("trunkline_proxy_headers_total", &[("outcome", outcome)]).await;
+        assert!(headers("ok").await? > 0.0);
+        assert_eq!(headers("invalid").await?, 0.0);
+        Ok(())
+    });
+}
+
+#[test]
+fn idle_clients_outlive_the_time_outs_of_their_balancer() {
+    play_heavy(async |stage| {
+        for product in BalancerProduct::ALL {
+            let shipped = Shipped::read(product)?;
+            let shipped = match product {
+                BalancerProduct::HaProxy => shipped
+                    .with("timeout client 50s", &format!("timeout client {TIMEOUT}"))?
+                    .with("timeout server 50s", &format!("timeout server {TIMEOUT}"))?,
+                BalancerProduct::Nginx => shipped
+                    .with("proxy_send_timeout 50s", &format!("proxy_send_timeout {TIMEOUT}"))?
+                    .with("proxy_read_timeout 50s", &format!("proxy_read_timeout {TIMEOUT}"))?,
+            };
+            let scene =
+                BalancerScene::start(stage, App::Sends, &["--trust", "127.0.0.1/32", "--poll-timeout", "1"], shipped)
+                    .await?;
+            let mut clients: Vec<Client> = Vec::new();
+            for (kind, transport) in ways() {
+                let builder = scene.agents.client(kind, &scene.balancer.url("/lively")).transport(transport);
+                clients.push(builder.keep_alive_ms(CLIENT_PINGS_MS).open().await?);
+            }
+            // Nobody pings who polls: an empty answer says as much.
+            let pinged = ways().filter(|(_, transport)| *transport != Transport::LongPolling).count();
+            let most = pinged as f64 * IDLE_PINGS;
+            until(async || {
+                let closed = scene.sum(CLOSED, &[]).await?;
+                ensure!(closed == 0.0, "{product:?} has cut {closed} of them\n{}", scene.balancer.process.log());
+                Ok((scene.sum(KEEP_ALIVES, &[]).await? >= most).then_some(()))
+            })
+            .await?;
+            for client in &clients {
+                assert_eq!(client.invoke("Add", json!([1, 2])).await?, 3, "{product:?} {:?}", client.kind());
+            }
+        }
+        Ok(())
+    });
+}

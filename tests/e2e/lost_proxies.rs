@@ -1,0 +1,197 @@
+//! Proxies crash, freeze, restart and drain; each app server is told once of each connection that ended, and nothing stays.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result};
+use futures_util::future::try_join_all;
+use serde_json::json;
+use trunkline_tests::harness::fleet::{App, AppServer, Fleet, POOL_SIZE, Proxy, stop};
+use trunkline_tests::harness::metrics::Metrics;
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::raw::RawClient;
+use trunkline_tests::harness::scenario::{Stage, play, until};
+
+const HUB: &str = "/moves";
+
+/// Clients of each proxy.
+const CLIENTS: usize = 20;
+
+/// Too long for any test: what happens does not happen because it has passed.
+const ENDLESS: &str = "600";
+
+/// Two app servers, two proxies in front of both, and clients of each proxy.
+struct Mesh {
+    apps: [AppServer; 2],
+    proxies: [Proxy; 2],
+    clients: [Vec<RawClient>; 2],
+    /// The connection ids of each proxy's clients.
+    ids: [BTreeSet<String>; 2],
+}
+
+impl Mesh {
+    async fn start(stage: &Stage, window_s: &str) -> Result<Self> {
+        let fleet = Fleet::new(stage);
+        let apps = [fleet.app(App::Moves).await?, fleet.app(App::Moves).await?];
+        let proxy = async |name| {
+            let more = ["--resume-window", window_s, "--node-name", name, "--drain-timeout", "2"];
+            fleet.proxy_with(&[&apps[0], &apps[1]], &more).await
+        };
+        let proxies = [proxy("first").await?, proxy("second").await?];
+        let (first, first_ids) = crowd(&proxies[0]).await?;
+        let (second, second_ids) = crowd(&proxies[1]).await?;
+        for proxy in &proxies {
+            until(async || {
+                let groups = proxy.metrics().await?.sum("trunkline_groups", &[]);
+                Ok((groups == CLIENTS as f64).then_some(()))
+            })
+            .await?;
+        }
+        let mesh = Self { apps, proxies, clients: [first, second], ids: [first_ids, second_ids] };
+        for app in &mesh.apps {
+            assert_eq!(connections(app).await?, CLIENTS as f64, "app servers take turns");
+        }
+        Ok(mesh)
+    }
+
+    /// The ids that app servers were told of, in lines that begin like this; each once, and each by one app server only.
+    fn told(&self, start: &str) -> BTreeSet<String> {
+        let lines: Vec<String> = self.apps.iter().flat_map(|app| app.process.lines_after(start)).collect();
+        let ids: BTreeSet<String> = lines.iter().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect();
+        assert_eq!(ids.len(), lines.len(), "{start}: {lines:?}");
+        ids
+    }
+
+    /// Waits until app servers were told of so many disconnects.
+    async fn disconnects(&self, count: usize) -> Result<()> {
+        until(async || Ok((self.told("disconnected ").len() >= count).then_some(()))).await
+    }
+
+    /// The proxy's clients are served by whom they were, and then leave; after that there is nothing of them anywhere.
+    async fn leave(&mut self, proxy: usize) -> Result<()> {
+        for client in &mut self.clients[proxy] {
+            client.call("Run", json!(["still here"])).await?;
+        }
+        for client in std::mem::take(&mut self.clients[proxy]) {
+            client.close().await?;
+        }
+        let all = self.told("connected ");
+        self.disconnects(all.len()).await?;
+        assert_eq!(self.told("disconnected "), all, "all that came have gone");
+        for app in &self.apps {
+            assert_eq!(connections(app).await?, 0.0);
+        }
+        until(async || {
+            let metrics = self.proxies[proxy].metrics().await?;
+            let kept = ["trunkline_client_connections", "trunkline_groups", "trunkline_outbox_bytes"];
+            Ok(kept.iter().all(|name| metrics.sum(name, &[]) == 0.0).then_some(()))
+        })
+        .await
+    }
+}
+
+async fn connections(app: &AppServer) -> Result<f64> {
+    Ok(Metrics::of(app.address()).await?.sum("trunkline_app_connections", &[]))
+}
+
+/// Clients of a proxy, each in a group of its own, and their ids.
+async fn crowd(proxy: &Proxy) -> Result<(Vec<RawClient>, BTreeSet<String>)> {
+    let mut clients = try_join_all((0..CLIENTS).map(|_| RawClient::join(proxy.address(), HUB))).await?;
+    let mut ids = BTreeSet::new();
+    for client in &mut clients {
+        let who = client.call("Who", json!([])).await?;
+        let id = who["result"][1].as_str().context("an id")?.to_owned();
+        client.call("Join", json!([id])).await?;
+        ids.insert(id);
+    }
+    Ok((clients, ids))
+}
+
+#[test]
+fn the_clients_of_a_killed_proxy_are_reported_once_each_and_those_of_others_never() {
+    play(async |stage| {
+        let mut mesh = Mesh::start(stage, "1").await?;
+        mesh.proxies[0].process.kill().await?;
+        mesh.disconnects(CLIENTS).await?;
+        assert_eq!(mesh.told("disconnected "), mesh.ids[0]);
+        mesh.leave(1).await
+    });
+}
+
+#[test]
+fn a_proxy_that_starts_again_under_its_name_is_not_waited_for() {
+    play(async |stage| {
+        let mut mesh = Mesh::start(stage, ENDLESS).await?;
+        mesh.proxies[0].process.kill().await?;
+        mesh.proxies[0].start_again(stage).await?;
+        mesh.disconnects(CLIENTS).await?;
+        assert_eq!(mesh.told("disconnected "), mesh.ids[0]);
+        (mesh.clients[0], _) = crowd(&mesh.proxies[0]).await?;
+        for client in std::mem::take(&mut mesh.clients[0]) {
+            client.close().await?;
+        }
+        mesh.disconnects(2 * CLIENTS).await?;
+        mesh.leave(1).await
+    });
+}
+
+#[test]
+fn the_clients_of_a_drained_proxy_are_reported_once_each() {
+    play(async |stage| {
+        let mut mesh = Mesh::start(stage, ENDLESS).await?;
+        let clients = std::mem::take(&mut mesh.clients[0]);
+        let leaving = try_join_all(clients.into_iter().map(RawClient::ending));
+        let (endings, stopped) = tokio::join!(leaving, stop(&mut mesh.proxies[0].process, Signal::Terminate));
+        endings?;
+        stopped?;
+        mesh.disconnects(CLIENTS).await?;
+        assert_eq!(mesh.told("disconnected "), mesh.ids[0]);
+        mesh.leave(1).await
+    });
+}
+
+#[test]
+fn a_proxy_frozen_for_less_than_the_window_loses_no_client() {
+    play(async |stage| {
+        let mut mesh = Mesh::start(stage, "6").await?;
+        mesh.proxies[0].process.signal(Signal::Freeze).await?;
+        // Both have given its sockets up, and keep its sessions.
+        for app in &mesh.apps {
+            until(async || {
+                let links = Metrics::of(app.address()).await?.sum("trunkline_app_links", &[]);
+                Ok((links == POOL_SIZE as f64).then_some(()))
+            })
+            .await?;
+        }
+        mesh.proxies[0].process.signal(Signal::Thaw).await?;
+        mesh.proxies[0].linked(2 * POOL_SIZE).await?;
+        assert_eq!(mesh.told("disconnected "), BTreeSet::new());
+        for client in std::mem::take(&mut mesh.clients[0]) {
+            client.close().await?;
+        }
+        mesh.disconnects(CLIENTS).await?;
+        mesh.leave(1).await
+    });
+}
+
+#[test]
+fn a_proxy_frozen_beyond_the_window_keeps_clients_that_app_servers_gave_up() {
+    play(async |stage| {
+        let mut mesh = Mesh::start(stage, "1").await?;
+        mesh.proxies[0].process.signal(Signal::Freeze).await?;
+        mesh.disconnects(CLIENTS).await?;
+        assert_eq!(mesh.told("disconnected "), mesh.ids[0]);
+        mesh.proxies[0].process.signal(Signal::Thaw).await?;
+        mesh.proxies[0].linked(2 * POOL_SIZE).await?;
+        // The sockets have outlived it, and with them the connections: each has a home again, under its id.
+        let mut again = BTreeSet::new();
+        for client in &mut mesh.clients[0] {
+            let who = client.call("Who", json!([])).await?;
+            again.insert(who["result"][1].as_str().context("an id")?.to_owned());
+        }
+        assert_eq!(again, mesh.ids[0]);
+        assert_eq!(mesh.told("rehomed "), mesh.ids[0]);
+        let closed = mesh.proxies[0].metrics().await?.sum("trunkline_client_connections_closed_total", &[]);
+        assert_eq!(closed, 0.0);
+        Ok(())
+    });
+}

@@ -1,0 +1,111 @@
+#![forbid(unsafe_code)]
+//! The promises of the whole, shown with real processes, real clients and real sockets.
+//!
+//! One program, because each one links everything. The tests check counts, order and sets, never a time.
+
+#[cfg(test)]
+mod access;
+#[cfg(test)]
+mod addresses;
+#[cfg(test)]
+mod authorize;
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod calls;
+#[cfg(test)]
+mod chaos;
+#[cfg(test)]
+mod chat_page;
+#[cfg(test)]
+mod churn;
+#[cfg(test)]
+mod client_results;
+#[cfg(test)]
+mod close_reasons;
+#[cfg(test)]
+mod configuration;
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod deploy;
+#[cfg(test)]
+mod disconnects;
+#[cfg(test)]
+mod discovery;
+#[cfg(test)]
+mod draining;
+#[cfg(test)]
+mod flow_control;
+#[cfg(test)]
+mod forwarded;
+#[cfg(test)]
+mod functional;
+#[cfg(test)]
+mod host_names;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod http_transports;
+#[cfg(test)]
+mod hub_features;
+#[cfg(test)]
+mod identity;
+#[cfg(test)]
+mod idle;
+#[cfg(test)]
+mod keep_alive;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod links;
+#[cfg(test)]
+mod load_balancers;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod lost_proxies;
+#[cfg(test)]
+mod negotiate;
+#[cfg(test)]
+mod observer;
+#[cfg(test)]
+mod order;
+#[cfg(test)]
+mod owner_hop;
+#[cfg(test)]
+mod pass_through;
+#[cfg(test)]
+mod pass_through_streams;
+#[cfg(test)]
+mod prometheus;
+#[cfg(test)]
+mod python;
+#[cfg(test)]
+mod raw_endpoints;
+#[cfg(test)]
+mod reassign;
+#[cfg(test)]
+mod resume;
+#[cfg(test)]
+mod sends;
+#[cfg(test)]
+mod shutdown;
+#[cfg(test)]
+mod slow_clients;
+#[cfg(test)]
+mod startup;
+#[cfg(test)]
+mod storms;
+#[cfg(test)]
+mod streams;
+#[cfg(test)]
+mod tls;
+#[cfg(test)]
+mod tokens;
+#[cfg(test)]
+mod transcripts;
+#[cfg(test)]
+mod values;
+#[cfg(test)]
+mod wrong_node;

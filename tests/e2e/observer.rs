@@ -1,0 +1,254 @@
+//! The observer page in a browser, and its API: what they show is what there is, and who may act is asked for a token.
+
+mod api;
+mod top;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use trunkline_protocol::manifest::Transport;
+use trunkline_tests::harness::browser::{Browser, Page};
+use trunkline_tests::harness::client::{Agents, Client, Kind};
+use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, POOL_SIZE, Proxy};
+use trunkline_tests::harness::http_client::{Answer, exchange, get};
+use trunkline_tests::harness::scenario::{Stage, play_heavy};
+use trunkline_tests::harness::sockets::free_address;
+use trunkline_tests::harness::token;
+
+const ADMIN_TOKEN: &str = "the-admin-token-of-the-tests";
+const NODES: [&str; 3] = ["proxy-a", "proxy-b", "proxy-c"];
+const CLIENTS: usize = 20;
+
+/// Folder for the documentation's pictures of the page, if they are to be taken anew.
+const PICTURES: &str = "TRUNKLINE_PICTURES";
+
+const PICTURE_SIZE: (u32, u32) = (1280, 800);
+
+/// Two app servers and three nodes that know each other.
+struct ObserverScene {
+    _apps: [AppServer; 2],
+    proxies: Vec<Proxy>,
+}
+
+impl ObserverScene {
+    async fn open(stage: &Stage) -> Result<Self> {
+        let fleet = Fleet::new(stage);
+        let apps = [
+            fleet.app_with(App::Bench, &["--name", "app-1"]).await?,
+            fleet.app_with(App::Bench, &["--name", "app-2"]).await?,
+        ];
+        let upstreams: Vec<&str> = apps.iter().map(AppServer::address).collect();
+        let admins: Vec<String> = NODES.iter().map(|_| free_address()).collect::<Result<_>>()?;
+        // Each names all, itself too, as one name of all of them would.
+        let peers = admins.iter().map(|admin| format!("http://{admin}")).collect::<Vec<_>>().join(",");
+        let mut proxies = Vec::new();
+        for (name, admin) in NODES.iter().zip(&admins) {
+            let more = ["--node-name", name, "--peers", &peers, "--admin-token", ADMIN_TOKEN];
+            let mut proxy = fleet.proxy_of(&free_address()?, admin, &upstreams, &more)?;
+            proxy.ready().await?;
+            proxy.linked(apps.len() * POOL_SIZE).await?;
+            proxies.push(proxy);
+        }
+        Ok(Self { _apps: apps, proxies })
+    }
+
+    /// A client of this number: they differ in node, user, user agent, protocol, transport and group.
+    async fn client(&self, agents: &Agents<'_>, number: usize) -> Result<Client> {
+        let proxy = &self.proxies[number % NODES.len()];
+        let kind = Kind::JS[number % 2];
+        let mut builder = agents.client(kind, &proxy.url("/bench")).subscribe(&["Message"]);
+        builder = builder.headers(json!({ "User-Agent": format!("tester/{number}") }));
+        if number.is_multiple_of(2) {
+            builder = builder.access_token(&token::of_user(ACCESS_KEY, &format!("user-{number}"))?);
+        }
+        if number % 5 == 4 {
+            builder = builder.transport(Transport::LongPolling);
+        }
+        let client = builder.open().await?;
+        client.invoke("Join", json!([format!("room-{}", number % 4)])).await?;
+        Ok(client)
+    }
+}
+
+/// Route of each client on the page: its id, node, app server.
+async fn ways(page: &Page) -> Result<BTreeSet<Vec<String>>> {
+    let names = ["data-client", "data-node", "data-app"];
+    Ok(page.attributes("graph", ".edge[data-client]", &names).await?.into_iter().collect())
+}
+
+async fn log_in(page: &Page) -> Result<()> {
+    page.click("log-in").await?;
+    page.fill("login-token", ADMIN_TOKEN).await?;
+    page.click("login-submit").await?;
+    page.see("access", "may act").await
+}
+
+async fn ask_api(proxy: &Proxy, path: &str) -> Result<Value> {
+    get(proxy.admin(), path).await?.json()
+}
+
+/// A folder for pictures: the documentation's, or the test's own.
+fn pictures(stage: &Stage) -> PathBuf {
+    std::env::var_os(PICTURES).map_or_else(|| stage.folder().into(), PathBuf::from)
+}
+
+#[test]
+fn the_page_of_one_node_shows_all_nodes_and_the_way_of_each_client() {
+    play_heavy(async |stage| {
+        let scene = ObserverScene::open(stage).await?;
+        let agents = Agents::new(stage);
+        let (mut expected, mut clients) = (BTreeSet::new(), Vec::new());
+        for number in 0..CLIENTS {
+            let client = scene.client(&agents, number).await?;
+            let me = client.invoke("WhoAmI", json!([])).await?;
+            let app = me["instance"].as_str().context("an instance")?.to_owned();
+            expected.insert(vec![client.connection_id()?.to_owned(), NODES[number % NODES.len()].to_owned(), app]);
+            clients.push(client);
+        }
+        let browser = Browser::start(stage)?;
+        let page = browser.open("observer", &format!("http://{}/", scene.proxies[1].admin())).await?;
+        page.see_count("graph", ".edge[data-client]", CLIENTS).await?;
+        page.see_count("graph", ".box.node", NODES.len()).await?;
+        assert_eq!(ways(&page).await?, expected);
+        let apps: BTreeSet<_> = expected.iter().map(|way| way[2].clone()).collect();
+        let links = page.attributes("graph", ".way", &["data-node", "data-app", "data-open", "data-clients"]).await?;
+        assert_eq!(links.len(), NODES.len() * apps.len());
+        for link in &links {
+            let at_home = expected.iter().filter(|way| way[1] == link[0] && way[2] == link[1]).count();
+            assert_eq!((&link[2], &link[3]), (&POOL_SIZE.to_string(), &at_home.to_string()), "{link:?}");
+        }
+        assert_eq!(page.text("sum-clients").await?, CLIENTS.to_string());
+        page.see("sum-up", "/s").await?;
+        for scheme in ["light", "dark"] {
+            page.picture(&pictures(stage).join(format!("observer-{scheme}.png")), scheme, PICTURE_SIZE).await?;
+        }
+        clients.pop().context("a client")?.close().await?;
+        page.see_count("graph", ".edge[data-client]", CLIENTS - 1).await?;
+        browser.end().await
+    });
+}
+
+#[test]
+fn details_of_a_client_are_shown_payloads_only_on_request_and_it_can_be_closed() {
+    play_heavy(async |stage| {
+        let scene = ObserverScene::open(stage).await?;
+        let agents = Agents::new(stage);
+        let mut client = scene.client(&agents, 4).await?;
+        let other = scene.client(&agents, 5).await?;
+        let browser = Browser::start(stage)?;
+        // The page of another node than the client's own.
+        let page = browser.open("observer", &format!("http://{}/", scene.proxies[0].admin())).await?;
+        page.see("access", "read-only").await?;
+        let dot = format!(".dot[data-id=\"{}\"]", client.connection_id()?);
+        page.see_count("graph", &dot, 1).await?;
+        page.focus_in("graph", &dot).await?;
+        assert!(page.focused().await?.contains("user-4"));
+        page.press("Enter").await?;
+        let me = client.invoke("WhoAmI", json!([])).await?;
+        let told = ask_api(&scene.proxies[2], &format!("/api/clients/{}", client.connection_id()?)).await?;
+        assert_eq!(told["app"], me["instance"], "{told}");
+        let app = told["appName"].as_str().context("an app server")?;
+        for (fact, told) in [
+            ("user", me["userId"].as_str().context("a user")?),
+            ("agent", me["userAgent"].as_str().context("a user agent")?),
+            ("address", me["remoteAddress"].as_str().context("an address")?),
+            ("hub", "bench"),
+            ("node", NODES[1]),
+            ("app", app),
+            ("groups", "room-0"),
+            ("transport", "Long polling"),
+            ("protocol", "JSON"),
+            ("state", "open"),
+        ] {
+            page.see(&format!("client-fact-{fact}"), told).await?;
+        }
+        says_what(&page, &client, &other).await?;
+        page.picture(&pictures(stage).join("observer-client.png"), "dark", PICTURE_SIZE).await?;
+        page.click("client-end").await?;
+        page.fill("closing-reason", "it was only a test").await?;
+        page.click("closing-submit").await?;
+        page.see("client-note", "This connection is over").await?;
+        let why = ask_api(&scene.proxies[2], &format!("/api/why/{}", client.connection_id()?)).await?;
+        assert_eq!((&why["cause"], &why["node"]), (&json!("operator"), &json!(NODES[1])), "{why}");
+        let error = client.closed().await?.context("an error, because a reason was given")?;
+        assert!(error.contains("Connection closed with an error"), "{error}");
+        page.see_count("graph", &dot, 0).await?;
+        assert_eq!(other.invoke("Echo", json!(["still here"])).await?, "still here");
+        browser.end().await
+    });
+}
+
+/// Both ways: what one client says and is sent, and nothing of another one.
+async fn says_what(page: &Page, client: &Client, other: &Client) -> Result<()> {
+    let secret = json!({ "text": "the first words", "password": "hush" });
+    client.invoke("Echo", json!([secret])).await?;
+    other.invoke("Echo", json!(["of somebody else"])).await?;
+    page.see("client-messages", "Echo").await?;
+    page.see("client-messages", "completion").await?;
+    let told = page.text("client-messages").await?;
+    assert!(!told.contains("first words") && !told.contains("hush"), "payloads are hidden: {told}");
+    // Who may only look is asked to log in.
+    page.click("client-payloads").await?;
+    page.fill("login-token", "not-the-token-at-all").await?;
+    page.click("login-submit").await?;
+    page.see("login-problem", "--admin-token").await?;
+    page.click("login-cancel").await?;
+    log_in(page).await?;
+    page.click("client-payloads").await?;
+    page.see("client-payloads", "Hide payloads").await?;
+    // The watch begins when the stream does; what was said before is not shown.
+    let mut number = 0;
+    while page.count("client-messages", ".payload").await? == 0 {
+        number += 1;
+        let words = json!({ "text": format!("words {number}"), "password": "hush" });
+        client.invoke("Echo", json!([words])).await?;
+        other.invoke("Echo", json!(["of somebody else"])).await?;
+    }
+    page.see("client-messages", "\"text\":\"words").await?;
+    let told = page.text("client-messages").await?;
+    assert!(told.contains("\"password\":\"[redacted]\""), "{told}");
+    assert!(!told.contains("hush") && !told.contains("somebody else") && !told.contains("first words"), "{told}");
+    Ok(())
+}
+
+#[test]
+fn lists_are_found_by_keyboard_and_lead_from_groups_to_clients() {
+    play_heavy(async |stage| {
+        let scene = ObserverScene::open(stage).await?;
+        let agents = Agents::new(stage);
+        let mut clients = Vec::new();
+        for number in 0..6 {
+            clients.push(scene.client(&agents, number).await?);
+        }
+        let browser = Browser::start(stage)?;
+        let page = browser.open("observer", &format!("http://{}/", scene.proxies[2].admin())).await?;
+        page.see_count("nodes", "tbody tr", NODES.len()).await?;
+        page.focus_in("tabs", "[aria-selected=true]").await?;
+        for name in ["Links", "Hubs", "Clients", "Groups"] {
+            page.press("ArrowRight").await?;
+            assert_eq!(page.focused().await?, name);
+        }
+        page.see_count("groups", "tbody tr", 4).await?;
+        let rooms = page.attributes("groups", "tbody tr", &["data-key"]).await?.concat();
+        assert_eq!(rooms, ["bench room-0", "bench room-1", "bench room-2", "bench room-3"]);
+        page.click_in("groups", "tbody tr:nth-child(2) button").await?;
+        page.see_count("clients", "tbody tr", 2).await?;
+        let shown: BTreeSet<_> =
+            page.attributes("clients", "tbody tr", &["data-key"]).await?.concat().into_iter().collect();
+        let members = [&clients[1], &clients[5]].map(|client| client.connection_id().map(str::to_owned));
+        assert_eq!(shown, members.into_iter().collect::<Result<_>>()?);
+        page.fill("find-text", "user-2").await?;
+        page.press("Enter").await?;
+        page.see_count("clients", "tbody tr", 1).await?;
+        page.see("clients", clients[2].connection_id()?).await?;
+        browser.end().await
+    });
+}
+
+async fn post(address: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer> {
+    let mut all = vec![("content-type", "application/json")];
+    all.extend(headers);
+    exchange(address, http::Method::POST, path, &all, bytes::Bytes::copy_from_slice(body.as_bytes())).await
+}

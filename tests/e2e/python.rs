@@ -1,0 +1,109 @@
+//! Python libraries beyond calls: streams, uploads of one stream, client results.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind, Streamed};
+use trunkline_tests::harness::fleet::{App, Fleet};
+use trunkline_tests::harness::ground::{Ground, Setting};
+use trunkline_tests::harness::scenario::play;
+
+const EVERY_PYTHON: [Kind; 4] =
+    [Kind::PySignalRJson, Kind::PySignalRMessagePack, Kind::SignalRCoreJson, Kind::SignalRCoreMessagePack];
+
+/// `signalrcore` leaves the invocation id out of an upload's call in MessagePack, which no server can read.
+const UPLOADING: [Kind; 3] = [Kind::PySignalRJson, Kind::PySignalRMessagePack, Kind::SignalRCoreJson];
+
+/// Only this one answers.
+const PYSIGNALR: [Kind; 2] = [Kind::PySignalRJson, Kind::PySignalRMessagePack];
+
+fn numbers(end: u64) -> Vec<Value> {
+    (1..=end).map(Value::from).collect()
+}
+
+#[test]
+fn python_clients_receive_streams_and_their_errors() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            for (seat, kind) in EVERY_PYTHON.into_iter().enumerate() {
+                let client = agents.client(kind, &ground.url(seat, "/calls")).open().await?;
+                let streamed = client.stream("CountTo", json!([500])).await?;
+                assert_eq!(streamed, Streamed { items: numbers(500), error: None }, "{kind:?}");
+                let streamed = client.stream("CountAndRefuse", json!([3, "no more"])).await?;
+                let error = "An error occurred on the server while streaming results. HubException: no more";
+                assert_eq!(streamed, Streamed { items: numbers(3), error: Some(error.into()) }, "{kind:?}");
+                assert_eq!(client.invoke("Echo", json!(["still here"])).await?, "still here");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn python_clients_upload() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            for (seat, kind) in UPLOADING.into_iter().enumerate() {
+                let builder = agents.client(kind, &ground.url(seat, "/calls")).subscribe(&["Taken"]);
+                let mut client = builder.open().await?;
+                client.invoke("SetGate", json!([true])).await?;
+                upload(&mut client, 100).await?;
+                // Another one, to see that the first one has left nothing in the way.
+                upload(&mut client, 3).await?;
+            }
+        }
+        Ok(())
+    });
+}
+
+async fn upload(client: &mut Client, count: u64) -> Result<()> {
+    let upload = client.upload("numbers").await?;
+    client.send("TakeUpload", json!([upload.argument()])).await?;
+    upload.feed(json!(numbers(count))).await?;
+    upload.complete().await?;
+    for number in numbers(count) {
+        assert_eq!(client.expect("Taken").await?, [number], "{:?}", client.kind());
+    }
+    Ok(())
+}
+
+#[test]
+fn pysignalr_answers_when_it_is_asked() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            for (seat, kind) in PYSIGNALR.into_iter().enumerate() {
+                let asked = agents
+                    .client(kind, &ground.url(seat, "/calls"))
+                    .answer("Value", &ClientAnswer::Value(json!({ "a": [1, null] })))
+                    .answer("Throw", &ClientAnswer::Error("not now".into()))
+                    .answer("Nothing", &ClientAnswer::Nothing)
+                    .answer("Twice", &ClientAnswer::Several(vec![json!(1), json!(2)]))
+                    .open()
+                    .await?;
+                let id = asked.connection_id()?;
+                let asker = agents.client(Kind::JsMessagePack, &ground.url(seat + 1, "/calls")).open().await?;
+                assert_eq!(asker.invoke("Ask", json!([id, "Value"])).await?, json!({ "a": [1, null] }), "{kind:?}");
+                let texts = [
+                    ("Throw", "not now"),
+                    ("Nothing", "Client didn't provide a result."),
+                    ("NoHandler", "Client didn't provide a result."),
+                    ("Twice", "Client provided multiple results."),
+                ];
+                for (method, text) in texts {
+                    let expected =
+                        format!("An unexpected error occurred invoking 'Ask' on the server. HubException: {text}");
+                    assert_eq!(asker.invoke_failing("Ask", json!([id, method])).await?, expected, "{kind:?}");
+                }
+            }
+        }
+        Ok(())
+    });
+}

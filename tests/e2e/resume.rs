@@ -1,0 +1,253 @@
+//! A link may drop; no message does: numbered messages both ways while links are cut, held and frozen.
+
+use std::cell::Cell;
+
+use anyhow::Result;
+use futures_util::future::{try_join, try_join_all};
+use serde_json::json;
+use trunkline_tests::harness::client::{Agents, Client, Kind};
+use trunkline_tests::harness::fleet::{App, AppServer, Fleet, POOL_SIZE, Proxy};
+use trunkline_tests::harness::metrics::Metrics;
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::raw::RawClient;
+use trunkline_tests::harness::relay::{Fate, Relay};
+use trunkline_tests::harness::scenario::{is_full, play, play_heavy, until};
+use trunkline_tests::harness::sockets::free_address;
+
+const CUTS: usize = 20;
+/// Messages of a client between two looks at whether the cuts are over.
+const BATCH: u64 = 500;
+const HUB: (&str, &str) = ("hub", "bench");
+
+/// An app server, a relay, a proxy that reaches the one through the other.
+struct Line {
+    app: AppServer,
+    relay: Relay,
+    proxy: Proxy,
+}
+
+impl Line {
+    async fn start(fleet: &Fleet<'_>, window_s: &str) -> Result<Self> {
+        let app = fleet.app(App::Bench).await?;
+        let relay = Relay::start(app.address()).await?;
+        let more = ["--resume-window", window_s];
+        let mut proxy = fleet.proxy_of(&free_address()?, &free_address()?, &[&relay.address()], &more)?;
+        proxy.ready().await?;
+        proxy.linked(POOL_SIZE).await?;
+        Ok(Self { app, relay, proxy })
+    }
+
+    async fn resumed(&self) -> Result<f64> {
+        Ok(self.proxy.metrics().await?.sum("trunkline_links_resumed_total", &[]))
+    }
+
+    async fn in_state(&self, state: &str) -> Result<f64> {
+        Ok(self.proxy.metrics().await?.sum("trunkline_links", &[("state", state)]))
+    }
+
+    /// Waits until the app server holds so many connections.
+    async fn connections(&self, count: usize) -> Result<()> {
+        until(async || {
+            let there = Metrics::of(self.app.address()).await?.sum("trunkline_app_connections", &[HUB]);
+            Ok((there == count as f64).then_some(()))
+        })
+        .await
+    }
+
+    /// Demands that no client, no session and no frame was lost.
+    async fn is_whole(&self, clients: usize) -> Result<()> {
+        let metrics = self.proxy.metrics().await?;
+        for nothing in [
+            "trunkline_frames_lost_total",
+            "trunkline_link_sessions_ended_total",
+            "trunkline_client_connections_closed_total",
+        ] {
+            assert_eq!(metrics.sum(nothing, &[]), 0.0, "{nothing}");
+        }
+        assert_eq!(metrics.sum("trunkline_client_connections", &[]), clients as f64);
+        let app = Metrics::of(self.app.address()).await?;
+        assert_eq!(app.sum("trunkline_app_connections", &[HUB]), clients as f64);
+        assert_eq!(app.sum("trunkline_app_frames_lost_total", &[HUB]), 0.0);
+        Ok(())
+    }
+}
+
+/// Sends numbers up for as long as links are cut, and then looks at what came back: each once, in order.
+async fn echo(client: &Client, is_over: &Cell<bool>) -> Result<()> {
+    let mut sent = 0;
+    while !is_over.get() {
+        client.flood("EchoBack", sent + 1, BATCH).await?;
+        sent += BATCH;
+        let echoed = client.sequence("Echoed", sent).await?;
+        assert_eq!(echoed.broken, None, "{:?}", client.kind());
+    }
+    client.invoke("Echo", json!([0])).await?;
+    let echoed = client.sequence("Echoed", sent).await?;
+    assert_eq!((echoed.received, echoed.first, echoed.broken), (sent, Some(1), None), "{:?}", client.kind());
+    Ok(())
+}
+
+/// Sends numbers to the group, and looks at what all of its members got.
+async fn talk_to_group(talker: &mut RawClient, members: &[Client], is_over: &Cell<bool>) -> Result<()> {
+    let mut sent = 0;
+    while !is_over.get() {
+        sent += 1;
+        talker.call("SendToGroup", json!(["g", sent])).await?;
+    }
+    for member in members {
+        let heard = member.sequence("Message", sent).await?;
+        assert_eq!((heard.received, heard.first, heard.broken), (sent, Some(1), None), "{:?}", member.kind());
+    }
+    Ok(())
+}
+
+/// Cuts links again and again, each time all that were cut are back.
+async fn cut(line: &Line, cuts: usize) -> Result<()> {
+    for round in 0..cuts {
+        let before = line.resumed().await?;
+        let (fate, count) = match round % 10 {
+            9 => (Fate::Held, POOL_SIZE),
+            0 | 3 | 6 => (Fate::Cut, POOL_SIZE),
+            1 | 4 | 7 => (Fate::CutInPiece, POOL_SIZE),
+            _ => (Fate::CutInPiece, 1),
+        };
+        line.relay.decide(fate, count);
+        until(async || Ok((line.resumed().await? >= before + count as f64).then_some(()))).await?;
+        line.proxy.linked(POOL_SIZE).await?;
+    }
+    Ok(())
+}
+
+#[test]
+fn links_that_are_cut_lose_nothing_repeat_nothing_and_keep_the_order() {
+    play_heavy(async |stage| {
+        let fleet = Fleet::new(stage);
+        let line = Line::start(&fleet, "5").await?;
+        let agents = Agents::new(stage);
+        let mut clients = Vec::new();
+        for kind in Kind::JS {
+            let counted = ["Echoed", "Tick", "Message"];
+            clients.push(agents.client(kind, &line.proxy.url("/bench")).count(&counted).open().await?);
+        }
+        for client in &clients {
+            client.invoke("Join", json!(["g"])).await?;
+        }
+        let mut talker = RawClient::join(line.proxy.address(), "/bench").await?;
+        clients[0].invoke("StartTicks", json!([2, 64])).await?;
+        let is_over = Cell::new(false);
+        let cutting = async {
+            cut(&line, if is_full() { 10 * CUTS } else { CUTS }).await?;
+            is_over.set(true);
+            Ok(())
+        };
+        let echoing = try_join_all(clients.iter().map(|client| echo(client, &is_over)));
+        let talking = talk_to_group(&mut talker, &clients, &is_over);
+        try_join(cutting, try_join(echoing, talking)).await?;
+        clients[0].invoke("StopTicks", json!([])).await?;
+        for client in &clients {
+            let ticks = client.sequence("Tick", 1).await?;
+            assert!(ticks.broken.is_none() && ticks.received > 0, "{ticks:?}");
+        }
+        line.is_whole(clients.len() + 1).await
+    });
+}
+
+#[test]
+fn a_cut_longer_than_the_window_costs_clients_their_home_and_not_their_connection() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let line = Line::start(&fleet, "1").await?;
+        let agents = Agents::new(stage);
+        let client = agents.client(Kind::JsJson, &line.proxy.url("/bench")).open().await?;
+        line.relay.let_in(false);
+        line.relay.decide(Fate::Cut, usize::MAX);
+        line.connections(0).await?;
+        let ended = line.proxy.metrics().await?;
+        assert_eq!(ended.sum("trunkline_link_sessions_ended_total", &[("cause", "window_passed")]), POOL_SIZE as f64);
+        line.relay.let_in(true);
+        line.proxy.linked(POOL_SIZE).await?;
+        assert_eq!(client.invoke("Echo", json!(["again"])).await?, "again");
+        let closed = line.proxy.metrics().await?.sum("trunkline_client_connections_closed_total", &[]);
+        assert_eq!(closed, 0.0);
+        Ok(())
+    });
+}
+
+#[test]
+fn processes_that_freeze_for_less_than_the_window_go_on_where_they_were() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let line = Line::start(&fleet, "4").await?;
+        let agents = Agents::new(stage);
+        let client = agents.client(Kind::JsJson, &line.proxy.url("/bench")).count(&["Echoed"]).open().await?;
+        client.flood("EchoBack", 1, BATCH).await?;
+        client.sequence("Echoed", BATCH).await?;
+
+        line.app.process.signal(Signal::Freeze).await?;
+        client.flood("EchoBack", BATCH + 1, BATCH).await?;
+        until(async || Ok((line.in_state("resuming").await? >= POOL_SIZE as f64).then_some(()))).await?;
+        line.app.process.signal(Signal::Thaw).await?;
+        client.sequence("Echoed", 2 * BATCH).await?;
+        // One that was given up last is dialled last: its window must not pass while the other end stands still.
+        line.proxy.linked(POOL_SIZE).await?;
+
+        client.flood("EchoBack", 2 * BATCH + 1, BATCH).await?;
+        line.proxy.process.signal(Signal::Freeze).await?;
+        until(async || {
+            let links = Metrics::of(line.app.address()).await?.sum("trunkline_app_links", &[HUB]);
+            Ok((links == 0.0).then_some(()))
+        })
+        .await?;
+        line.proxy.process.signal(Signal::Thaw).await?;
+        let echoed = client.sequence("Echoed", 3 * BATCH).await?;
+        assert_eq!((echoed.received, echoed.broken), (3 * BATCH, None));
+        line.proxy.linked(POOL_SIZE).await?;
+        line.is_whole(1).await
+    });
+}
+
+#[test]
+fn while_a_link_is_away_new_clients_get_other_links() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let line = Line::start(&fleet, "60").await?;
+        line.relay.let_in(false);
+        line.relay.decide(Fate::Cut, 1);
+        until(async || Ok((line.in_state("resuming").await? >= 1.0).then_some(()))).await?;
+        assert_eq!(line.in_state("open").await?, (POOL_SIZE - 1) as f64);
+        let newcomers = 2 * POOL_SIZE;
+        let joining = try_join_all((0..newcomers).map(|_| RawClient::join(line.proxy.address(), "/bench")));
+        // All of them reach the app server; its answers may have to wait for the link that is away.
+        let arrived = async {
+            line.connections(newcomers).await?;
+            line.relay.let_in(true);
+            Ok(())
+        };
+        let (clients, ()) = try_join(joining, arrived).await?;
+        line.proxy.linked(POOL_SIZE).await?;
+        line.is_whole(clients.len()).await
+    });
+}
+
+#[test]
+fn without_a_window_a_cut_link_costs_clients_their_home_at_once() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let line = Line::start(&fleet, "0").await?;
+        let agents = Agents::new(stage);
+        let client = agents.client(Kind::JsJson, &line.proxy.url("/bench")).open().await?;
+        line.relay.decide(Fate::Cut, POOL_SIZE);
+        until(async || {
+            let ended = line.proxy.metrics().await?;
+            let ended = ended.sum("trunkline_link_sessions_ended_total", &[("cause", "not_resumable")]);
+            Ok((ended >= POOL_SIZE as f64).then_some(()))
+        })
+        .await?;
+        line.proxy.linked(POOL_SIZE).await?;
+        assert_eq!(client.invoke("Echo", json!(["again"])).await?, "again");
+        let metrics = line.proxy.metrics().await?;
+        assert_eq!(metrics.sum("trunkline_links_resumed_total", &[]), 0.0);
+        assert_eq!(metrics.sum("trunkline_client_connections_closed_total", &[]), 0.0);
+        Ok(())
+    });
+}

@@ -1,0 +1,179 @@
+//! Every kind of send reaches exactly its receivers, one copy each, across nodes, libraries and protocols.
+//!
+//! After each send a fence goes to everyone. One sender has one order, so what stands before the fence
+//! at a client is all that came of the send.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use trunkline_tests::harness::client::{Agents, Client, Kind, Message};
+use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, Proxy};
+use trunkline_tests::harness::scenario::{Stage, play};
+use trunkline_tests::harness::token;
+
+/// Clients by number: 0 to 3 at the first proxy, one of each kind, and 4 to 7 at the second.
+const CLIENTS: usize = 8;
+const USERS: [Option<&str>; CLIENTS] =
+    [Some("alice"), Some("bob"), Some("carol"), None, Some("alice"), Some("bob"), None, None];
+const RED: [usize; 4] = [0, 1, 4, 6];
+const BLUE: [usize; 2] = [2, 5];
+
+struct Crowd {
+    clients: Vec<Client>,
+    ids: Vec<String>,
+    fences: usize,
+}
+
+impl Crowd {
+    async fn open(agents: &Agents<'_>, proxies: &[Proxy; 2]) -> Result<Self> {
+        let mut crowd = Self { clients: Vec::new(), ids: Vec::new(), fences: 0 };
+        for (number, user) in USERS.iter().enumerate() {
+            let url = proxies[number / 4].url("/sends");
+            let mut builder = agents.client(Kind::ALL[number % 4], &url).subscribe(&["Received", "Fence"]);
+            if let Some(user) = user {
+                builder = builder.access_token(&token::of_user(ACCESS_KEY, user)?);
+            }
+            let client = builder.open().await?;
+            crowd.ids.push(client.connection_id()?.to_owned());
+            crowd.clients.push(client);
+        }
+        for (group, members) in [("red", RED.as_slice()), ("blue", &BLUE)] {
+            for member in members {
+                crowd.clients[*member].invoke("Join", json!([group])).await?;
+            }
+        }
+        Ok(crowd)
+    }
+
+    fn ids_of(&self, numbers: &[usize]) -> Value {
+        numbers.iter().map(|number| self.ids[*number].as_str()).collect()
+    }
+
+    /// Calls a send of the hub, and tells how many copies each client got.
+    async fn receivers(
+        &mut self,
+        caller: usize,
+        method: &str,
+        mut arguments: Vec<Value>,
+    ) -> Result<BTreeMap<usize, usize>> {
+        self.fences += 1;
+        let tag = format!("{method} {}", self.fences);
+        arguments.push(json!(tag));
+        self.clients[caller].invoke(method, Value::Array(arguments)).await?;
+        self.clients[caller].invoke("Fence", json!([self.fences])).await?;
+        let fence = Message { target: "Fence".into(), arguments: vec![json!(self.fences)] };
+        let received = Message { target: "Received".into(), arguments: vec![json!(tag)] };
+        let mut copies = BTreeMap::new();
+        for (number, client) in self.clients.iter_mut().enumerate() {
+            let seen = client.before(&fence).await?;
+            assert!(seen.iter().all(|message| *message == received), "client {number} saw {seen:?}");
+            if !seen.is_empty() {
+                copies.insert(number, seen.len());
+            }
+        }
+        Ok(copies)
+    }
+
+    async fn expect(&mut self, caller: usize, method: &str, arguments: Vec<Value>, numbers: &[usize]) -> Result<()> {
+        let expected: BTreeMap<usize, usize> = numbers.iter().map(|number| (*number, 1)).collect();
+        let shown = format!("{method} by {caller} with {arguments:?}");
+        assert_eq!(self.receivers(caller, method, arguments).await?, expected, "{shown}");
+        Ok(())
+    }
+}
+
+async fn open_crowd(stage: &Stage, play: impl AsyncFnOnce(&mut Crowd) -> Result<()>) -> Result<()> {
+    let fleet = Fleet::new(stage);
+    let app = fleet.app(App::Sends).await?;
+    let proxies = fleet.two_proxies(&app).await?;
+    let agents = Agents::new(stage);
+    let mut crowd = Crowd::open(&agents, &proxies).await?;
+    play(&mut crowd).await
+}
+
+fn all_but(left_out: &[usize]) -> Vec<usize> {
+    (0..CLIENTS).filter(|number| !left_out.contains(number)).collect()
+}
+
+#[test]
+fn sends_to_connections_reach_exactly_them() {
+    play(async |stage| {
+        open_crowd(stage, async |crowd| {
+            for caller in 0..CLIENTS {
+                crowd.expect(caller, "ToAll", vec![], &all_but(&[])).await?;
+                crowd.expect(caller, "ToOthers", vec![], &all_but(&[caller])).await?;
+                crowd.expect(caller, "ToCaller", vec![], &[caller]).await?;
+                let left_out = crowd.ids_of(&[1, 4, 7]);
+                crowd.expect(caller, "ToAllExcept", vec![left_out], &all_but(&[1, 4, 7])).await?;
+                for other in [0, 7] {
+                    let id = json!(crowd.ids[other]);
+                    crowd.expect(caller, "ToClient", vec![id], &[other]).await?;
+                }
+                let several = crowd.ids_of(&[2, 3, 5]);
+                crowd.expect(caller, "ToClients", vec![several], &[2, 3, 5]).await?;
+                crowd.expect(caller, "ToClient", vec![json!("nobody")], &[]).await?;
+            }
+            Ok(())
+        })
+        .await
+    });
+}
+
+#[test]
+fn sends_to_groups_reach_exactly_their_members() {
+    play(async |stage| {
+        open_crowd(stage, async |crowd| {
+            for caller in [0, 3, 5, 7] {
+                crowd.expect(caller, "ToGroup", vec![json!("red")], &RED).await?;
+                crowd.expect(caller, "ToGroup", vec![json!("blue")], &BLUE).await?;
+                crowd.expect(caller, "ToGroup", vec![json!("Red")], &[]).await?;
+                let both = json!(["red", "blue", "empty"]);
+                crowd.expect(caller, "ToGroups", vec![both], &[0, 1, 2, 4, 5, 6]).await?;
+                let left_out = crowd.ids_of(&[0, 6, 7]);
+                crowd.expect(caller, "ToGroupExcept", vec![json!("red"), left_out], &[1, 4]).await?;
+                let others: Vec<usize> = RED.into_iter().filter(|member| *member != caller).collect();
+                crowd.expect(caller, "ToOthersInGroup", vec![json!("red")], &others).await?;
+            }
+            crowd.clients[1].invoke("Leave", json!(["red"])).await?;
+            crowd.clients[6].invoke("Leave", json!(["red"])).await?;
+            crowd.expect(1, "ToGroup", vec![json!("red")], &[0, 4]).await?;
+            crowd.clients[6].invoke("Join", json!(["red"])).await?;
+            crowd.clients[6].invoke("Join", json!(["red"])).await?;
+            crowd.expect(1, "ToGroup", vec![json!("red")], &[0, 4, 6]).await?;
+            Ok(())
+        })
+        .await
+    });
+}
+
+#[test]
+fn a_member_of_two_groups_gets_a_copy_for_each() {
+    play(async |stage| {
+        open_crowd(stage, async |crowd| {
+            for member in [0, 6] {
+                crowd.clients[member].invoke("Join", json!(["blue"])).await?;
+            }
+            let copies = crowd.receivers(3, "ToGroups", vec![json!(["red", "blue"])]).await?;
+            assert_eq!(copies, BTreeMap::from([(0, 2), (1, 1), (2, 1), (4, 1), (5, 1), (6, 2)]));
+            Ok(())
+        })
+        .await
+    });
+}
+
+#[test]
+fn sends_to_users_reach_all_their_connections() {
+    play(async |stage| {
+        open_crowd(stage, async |crowd| {
+            for caller in [0, 3, 5, 7] {
+                crowd.expect(caller, "ToUser", vec![json!("alice")], &[0, 4]).await?;
+                crowd.expect(caller, "ToUser", vec![json!("carol")], &[2]).await?;
+                crowd.expect(caller, "ToUser", vec![json!("Alice")], &[]).await?;
+                crowd.expect(caller, "ToUsers", vec![json!(["bob", "carol", "nobody"])], &[1, 2, 5]).await?;
+            }
+            Ok(())
+        })
+        .await
+    });
+}

@@ -1,0 +1,149 @@
+//! Ctrl-C and a planned stop end everything cleanly.
+
+use std::net::TcpListener;
+
+use anyhow::Result;
+use serde_json::json;
+use trunkline_tests::harness::client::{Agents, Kind};
+use trunkline_tests::harness::demo::{Addresses, Demo, press_ctrl_c};
+use trunkline_tests::harness::fleet::{App, Fleet, failure_of, stop};
+use trunkline_tests::harness::http_client::get;
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::scenario::{Stage, play};
+
+/// The demo, an app server, two proxies.
+const DEMO_PROCESSES: usize = 4;
+
+#[test]
+fn app_servers_and_proxies_end_on_either_signal() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        for signal in [Signal::Interrupt, Signal::Terminate] {
+            for app in [App::Chat, App::Status, App::Bench] {
+                let mut app = fleet.app(app).await?;
+                let mut proxy = fleet.proxy(&app).await?;
+                stop(&mut proxy.process, signal).await?;
+                stop(&mut app.process, signal).await?;
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_stop_closes_the_clients_that_are_there() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let mut app = fleet.app(App::Bench).await?;
+        let agents = Agents::new(stage);
+        for signal in [Signal::Interrupt, Signal::Terminate] {
+            let mut proxy = fleet.proxy(&app).await?;
+            let mut clients = Vec::new();
+            for kind in Kind::ALL {
+                let client = agents.client(kind, &proxy.url("/bench")).open().await?;
+                client.invoke("Echo", json!([1])).await?;
+                clients.push(client);
+            }
+            stop(&mut proxy.process, signal).await?;
+            for client in &mut clients {
+                client.closed().await?;
+            }
+        }
+        stop(&mut app.process, Signal::Terminate).await
+    });
+}
+
+#[test]
+fn a_proxy_without_an_app_server_ends_too() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let addresses = Addresses::free()?;
+        let mut proxy = fleet.proxy_at(&addresses.proxies[0], &addresses.admins[0], &[&addresses.app])?;
+        proxy.readiness(http::StatusCode::SERVICE_UNAVAILABLE).await?;
+        stop(&mut proxy.process, Signal::Interrupt).await
+    });
+}
+
+async fn running_demo(stage: &Stage) -> Result<Demo> {
+    let mut demo = Demo::start(stage, Addresses::free()?)?;
+    demo.invites().await?;
+    assert_eq!(demo.processes()?.len(), DEMO_PROCESSES);
+    Ok(demo)
+}
+
+/// Demands an end without an error that leaves nothing: no process, no port.
+async fn assert_ended_cleanly(mut demo: Demo) -> Result<()> {
+    let status = demo.process.ended().await?;
+    assert!(status.success(), "{status}\n{}", demo.process.log());
+    assert_nothing_left(&demo)
+}
+
+fn assert_nothing_left(demo: &Demo) -> Result<()> {
+    assert_eq!(demo.processes()?, [0_u32; 0]);
+    let Addresses { app, proxies, admins } = demo.addresses();
+    for address in [app].into_iter().chain(proxies).chain(admins) {
+        TcpListener::bind(address)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_demo_lets_clients_of_both_proxies_chat_and_ends_on_ctrl_c() {
+    play(async |stage| {
+        let demo = running_demo(stage).await?;
+        let agents = Agents::new(stage);
+        let mut clients = Vec::new();
+        for (kind, proxy) in [Kind::JsJson, Kind::PySignalRMessagePack].into_iter().zip(&demo.addresses().proxies) {
+            let url = format!("http://{proxy}/chat");
+            clients.push(agents.client(kind, &url).subscribe(&["ReceiveMessage"]).open().await?);
+        }
+        for sender in 0..clients.len() {
+            clients[sender].invoke("SendMessage", json!([format!("user {sender}"), "hello"])).await?;
+            for client in &mut clients {
+                assert_eq!(client.expect("ReceiveMessage").await?, [json!(format!("user {sender}")), json!("hello")]);
+            }
+        }
+        for admin in &demo.addresses().admins {
+            assert!(get(admin, "/").await?.status.is_success(), "the admin page");
+        }
+        press_ctrl_c(&demo).await?;
+        assert_ended_cleanly(demo).await
+    });
+}
+
+#[test]
+fn the_demo_ends_on_signals_to_itself_alone() {
+    play(async |stage| {
+        for signal in [Signal::Interrupt, Signal::Terminate] {
+            let demo = running_demo(stage).await?;
+            demo.process.signal(signal).await?;
+            assert_ended_cleanly(demo).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_port_that_the_demo_needs_is_named_with_its_flag() {
+    play(async |stage| {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let taken = listener.local_addr()?.to_string();
+        let with = |change: fn(&mut Addresses, String)| {
+            let mut addresses = Addresses::free()?;
+            change(&mut addresses, taken.clone());
+            anyhow::Ok(addresses)
+        };
+        let cases = [
+            ("--app", with(|addresses, taken| addresses.app = taken)?),
+            ("--proxy", with(|addresses, taken| addresses.proxies[1] = taken)?),
+            ("--admin", with(|addresses, taken| addresses.admins[0] = taken)?),
+        ];
+        for (flag, addresses) in cases {
+            let mut demo = Demo::start(stage, addresses)?;
+            let log = failure_of(&mut demo.process).await?;
+            assert!(log.contains(flag) && log.contains(&taken), "{log}");
+            assert_eq!(demo.processes()?, [0_u32; 0]);
+        }
+        Ok(())
+    });
+}

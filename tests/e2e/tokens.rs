@@ -1,0 +1,296 @@
+//! Access tokens: keys of all kinds, their rotation, what is claimed, and the end of a token.
+
+use anyhow::Result;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use trunkline_tests::harness::client::{Agents, Kind};
+use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, Proxy, failure_of};
+use trunkline_tests::harness::http_client::{Answer, ask};
+use trunkline_tests::harness::issuer::{Issuer, Pair, jwks};
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::raw::RawClient;
+use trunkline_tests::harness::scenario::{Stage, play, until};
+use trunkline_tests::harness::sockets::free_address;
+use trunkline_tests::harness::tls::{Authority, text};
+use trunkline_tests::harness::token::{self, in_seconds};
+
+const NEGOTIATE: &str = "/open/negotiate?negotiateVersion=1";
+
+async fn negotiate(proxy: &Proxy, path: &str, token: &str) -> Result<Answer> {
+    let bearer = format!("Bearer {token}");
+    ask(proxy.address(), Method::POST, path, &[("authorization", bearer.as_str())]).await
+}
+
+async fn is_let_in(proxy: &Proxy, token: &str) -> Result<bool> {
+    let answer = negotiate(proxy, NEGOTIATE, token).await?;
+    match answer.status {
+        StatusCode::OK => Ok(true),
+        StatusCode::UNAUTHORIZED => Ok(false),
+        other => anyhow::bail!("{other}: {}", answer.body),
+    }
+}
+
+async fn who_am_i(proxy: &Proxy, path: &str) -> Result<Value> {
+    let mut client = RawClient::join(proxy.address(), path).await?;
+    Ok(client.call("WhoAmI", json!([])).await?["result"].clone())
+}
+
+fn file(stage: &Stage, name: &str, text: &str) -> Result<String> {
+    let path = stage.folder().join(name);
+    std::fs::write(&path, text)?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
+#[test]
+fn each_kind_of_key_admits_its_own_users_only() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Members).await?;
+        let (old, new) = ("the old secret of the issuer", "the new secret of the issuer");
+        let (old_file, new_file) = (file(stage, "old", old)?, file(stage, "new", new)?);
+        let (rsa, ec) = (Pair::Rsa.public_file(), Pair::Ec.public_file());
+        let flags = [
+            "--jwt-secret-file",
+            &old_file,
+            "--jwt-secret-file",
+            &new_file,
+            "--jwt-public-key",
+            &rsa,
+            "--jwt-public-key",
+            &ec,
+        ];
+        let proxy = fleet.proxy_with(&[&app], &flags).await?;
+        let ann = json!({ "sub": "ann" });
+        for secret in [ACCESS_KEY, old, new] {
+            assert!(is_let_in(&proxy, &token::signed(secret, &ann)?).await?, "{secret}");
+        }
+        for pair in [Pair::Rsa, Pair::Ec] {
+            let me = who_am_i(&proxy, &format!("/open?access_token={}", pair.sign(&ann)?)).await?;
+            assert_eq!(me["userId"], "ann", "{pair:?}");
+        }
+        let public = std::fs::read_to_string(&rsa)?;
+        let attacks = [
+            // A public key taken for a secret, as it stands in the file and without its last line break.
+            token::signed(&public, &ann)?,
+            token::signed(public.trim(), &ann)?,
+            token::signed("a secret of somebody else", &ann)?,
+            Pair::OtherEc.sign(&ann)?,
+            "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbm4iLCJleHAiOjk5OTk5OTk5OTk5fQ.".into(),
+            Pair::Rsa.sign(&json!({ "sub": "ann", "exp": 1_000_000_000 }))?,
+            Pair::Ec.sign(&json!({ "sub": "ann", "exp": null }))?,
+        ];
+        for attack in &attacks {
+            assert!(!is_let_in(&proxy, attack).await?, "{attack}");
+        }
+        let refused = proxy.metrics().await?.sum("trunkline_access_tokens_refused_total", &[]);
+        assert_eq!(refused, attacks.len() as f64);
+        Ok(())
+    });
+}
+
+#[test]
+fn issuer_audience_and_the_claim_of_the_user_are_what_the_flags_say() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Members).await?;
+        let flags = [
+            "--jwt-issuer",
+            "https://a.example",
+            "--jwt-issuer",
+            "https://b.example",
+            "--jwt-audience",
+            "chat",
+            "--user-claim",
+            "email",
+            "--user-claim",
+            "oid",
+        ];
+        let proxy = fleet.proxy_with(&[&app], &flags).await?;
+        let sign = |claims: Value| token::signed(ACCESS_KEY, &claims);
+        let good =
+            sign(json!({ "iss": "https://b.example", "aud": ["x", "chat"], "sub": "s", "oid": "o", "email": "e" }))?;
+        let me = who_am_i(&proxy, &format!("/open?room=1&access_token={good}")).await?;
+        assert_eq!(me["userId"], "e");
+        // The hub has the claims, and neither token nor what speaks of the way to the proxy.
+        assert!(me["claims"].as_array().unwrap().contains(&json!(["oid", "o"])), "{me}");
+        assert_eq!(me["query"], json!([["room", "1"]]));
+        assert!(!me["headers"].to_string().contains("sec-websocket"), "{me}");
+        let bad = [
+            (json!({ "iss": "https://c.example", "aud": "chat" }), "issuer"),
+            (json!({ "aud": "chat" }), "iss"),
+            (json!({ "iss": "https://a.example", "aud": "talk" }), "audience"),
+            (json!({ "iss": "https://a.example" }), "aud"),
+        ];
+        for (claims, word) in bad {
+            let answer = negotiate(&proxy, NEGOTIATE, &sign(claims)?).await?;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+            assert!(answer.body.contains(word), "{}", answer.body);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_published_key_set_is_followed_and_its_last_good_keys_are_kept() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Members).await?;
+        let issuer = Issuer::start(&[Pair::Rsa]).await?;
+        let url = issuer.url();
+        let flags = ["--jwt-jwks", &url, "--jwt-jwks-refresh", "3600", "--jwt-jwks-refetch", "0"];
+        let proxy = fleet.proxy_with(&[&app], &flags).await?;
+        let [rsa, ec] = [Pair::Rsa.sign(&json!({ "sub": "r" }))?, Pair::Ec.sign(&json!({ "sub": "e" }))?];
+        assert!(is_let_in(&proxy, &rsa).await?);
+        assert!(!is_let_in(&proxy, &ec).await?);
+        // Rotated: the unknown key makes the proxy look at once, although the next turn is an hour away.
+        issuer.publish(&[Pair::Ec])?;
+        assert!(is_let_in(&proxy, &ec).await?);
+        assert!(!is_let_in(&proxy, &rsa).await?, "its key is not published any more");
+        issuer.publish(&[])?;
+        assert!(!is_let_in(&proxy, &rsa).await?);
+        assert!(is_let_in(&proxy, &ec).await?, "the last good keys are kept");
+        let failed = proxy.metrics().await?.sum("trunkline_jwks_reads_total", &[("outcome", "failed")]);
+        assert!(failed >= 1.0);
+        assert!(proxy.process.log().contains("last good keys are kept"));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_key_set_is_fetched_with_tls_from_trusted_issuers_only() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Members).await?;
+        let (trusted, other) = (Authority::new(stage, "trusted")?, Authority::new(stage, "other")?);
+        let issuer = Issuer::start(&[Pair::Rsa]).await?;
+        let secure = issuer.with_tls(&trusted).await?;
+        let url = secure.url();
+        let proxy_that_trusts = async |authority: &Authority| {
+            let flags = ["--jwt-jwks", &url, "--jwt-jwks-ca", text(&authority.file)?, "--jwt-jwks-refetch", "0"];
+            fleet.proxy_with(&[&app], &flags).await
+        };
+        let of_issuer = Pair::Rsa.sign(&json!({ "sub": "ann" }))?;
+        let proxy = proxy_that_trusts(&trusted).await?;
+        let me = who_am_i(&proxy, &format!("/open?access_token={of_issuer}")).await?;
+        assert_eq!(me["userId"], "ann");
+
+        let asked = issuer.asked();
+        let mut wary = proxy_that_trusts(&other).await?;
+        assert!(!is_let_in(&wary, &of_issuer).await?, "its keys are not known");
+        let line = wary.process.wait_for_log("the key set can't be read").await?;
+        assert!(line.contains("UnknownIssuer") && line.contains(&url), "{line}");
+        assert!(is_let_in(&wary, &token::of_user(ACCESS_KEY, "ann")?).await?, "other keys are as good as ever");
+        assert_eq!(issuer.asked(), asked, "nothing was said to a stranger");
+
+        // Whom it trusts is read anew, as all certificates are.
+        std::fs::copy(&trusted.file, &other.file)?;
+        wary.process.signal(Signal::Hangup).await?;
+        until(async || Ok(is_let_in(&wary, &of_issuer).await?.then_some(()))).await
+    });
+}
+
+#[test]
+fn guessed_key_ids_do_not_make_the_proxy_ask_again_and_again() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Members).await?;
+        let issuer = Issuer::start(&[Pair::Rsa]).await?;
+        let url = issuer.url();
+        let flags = ["--jwt-jwks", &url, "--jwt-jwks-refresh", "3600", "--jwt-jwks-refetch", "3600"];
+        let proxy = fleet.proxy_with(&[&app], &flags).await?;
+        assert!(is_let_in(&proxy, &Pair::Rsa.sign(&json!({ "sub": "r" }))?).await?);
+        for _ in 0..20 {
+            assert!(!is_let_in(&proxy, &Pair::Ec.sign(&json!({ "sub": "e" }))?).await?);
+        }
+        assert_eq!(issuer.asked(), 1);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_key_set_in_a_file_is_read_again() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Members).await?;
+        let path = file(stage, "jwks.json", &jwks(&[Pair::Ec])?.to_string())?;
+        let proxy = fleet.proxy_with(&[&app], &["--jwt-jwks", &path, "--jwt-jwks-refresh", "1"]).await?;
+        let [first, second] = [Pair::Ec.sign(&json!({ "sub": "1" }))?, Pair::OtherEc.sign(&json!({ "sub": "2" }))?];
+        assert!(is_let_in(&proxy, &first).await?);
+        assert!(!is_let_in(&proxy, &second).await?);
+        file(stage, "jwks.json", &jwks(&[Pair::OtherEc])?.to_string())?;
+        until(async || Ok(is_let_in(&proxy, &second).await?.then_some(()))).await?;
+        assert!(!is_let_in(&proxy, &first).await?);
+        Ok(())
+    });
+}
+
+#[test]
+fn keys_that_are_none_are_refused_at_the_start() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let short = file(stage, "short", "short")?;
+        let private = Pair::Rsa.public_file().replace(".public", "");
+        let cases = [
+            ("--jwt-secret-file", short.as_str(), "at least 16"),
+            ("--jwt-public-key", &private, "private key"),
+            ("--jwt-public-key", &short, "RS256"),
+            ("--jwt-jwks", &short, "is no JWKS"),
+            ("--jwt-jwks", "ftp://issuer.example/", "is neither a file nor a URL"),
+            ("--jwt-jwks", "https://me@issuer.example/", "is neither a file nor a URL"),
+        ];
+        for (flag, value, word) in cases {
+            let mut proxy = fleet.proxy_of(&free_address()?, &free_address()?, &["127.0.0.1:1"], &[flag, value])?;
+            let log = failure_of(&mut proxy.process).await?;
+            assert!(log.contains(flag) && log.contains(word), "{log}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_hub_or_a_proxy_may_require_a_user_of_every_client() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Members).await?;
+        let (lax, strict) = (fleet.proxy(&app).await?, fleet.proxy_with(&[&app], &["--require-authentication"]).await?);
+        let (user, nobody) = (token::of_user(ACCESS_KEY, "ann")?, token::signed(ACCESS_KEY, &json!({ "role": "x" }))?);
+        for (proxy, path, is_open) in [(&lax, "/open", true), (&lax, "/members", false), (&strict, "/open", false)] {
+            let negotiate_path = format!("{path}/negotiate?negotiateVersion=1");
+            let answer = ask(proxy.address(), Method::POST, &negotiate_path, &[]).await?;
+            assert_eq!((answer.status == StatusCode::OK, answer.body.is_empty()), (is_open, !is_open), "{path}");
+            let status = if is_open { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+            assert_eq!(negotiate(proxy, &negotiate_path, &nobody).await?.status, status, "{path}");
+            assert_eq!(negotiate(proxy, &negotiate_path, &user).await?.status, StatusCode::OK, "{path}");
+            assert_eq!(RawClient::try_open(proxy.address(), path).await?.is_ok(), is_open, "{path}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_hub_that_wants_it_closes_clients_with_their_tokens_and_they_come_again() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Members).await?;
+        let proxy = fleet.proxy(&app).await?;
+        let agents = Agents::new(stage);
+        let fresh = token::signed(ACCESS_KEY, &json!({ "sub": "ann", "number": 2 }))?;
+        for kind in Kind::JS {
+            let ending = token::signed(ACCESS_KEY, &json!({ "sub": "ann", "number": 1, "exp": in_seconds(2)? }))?;
+            let client = |path: &str| agents.client(kind, &proxy.url(path)).access_token(&ending);
+            let stays = client("/open").open().await?;
+            let leaves = client("/members").next_access_token(&fresh).reconnect_after_ms(&[0]);
+            let mut leaves = leaves.open().await?;
+            leaves.reconnected().await?;
+            let me = leaves.invoke("WhoAmI", json!([])).await?;
+            assert_eq!(me["userId"], "ann");
+            assert!(me["claims"].as_array().unwrap().contains(&json!(["number", "2"])), "{me}");
+            assert_eq!(stays.invoke("WhoAmI", json!([])).await?["userId"], "ann");
+        }
+        let closed = "trunkline_client_connections_closed_total";
+        let metrics = proxy.metrics().await?;
+        assert_eq!(metrics.sum(closed, &[("cause", "token_expired")]), 2.0);
+        assert_eq!(metrics.sum(closed, &[]), 2.0);
+        Ok(())
+    });
+}

@@ -1,0 +1,139 @@
+//! Values of each protocol, and clients of both protocols side by side.
+
+use serde_json::{Value, json};
+use trunkline_tests::harness::client::{Agents, Kind};
+use trunkline_tests::harness::fleet::{App, Fleet};
+use trunkline_tests::harness::ground::{Ground, Setting};
+use trunkline_tests::harness::scenario::play;
+
+/// The largest whole number that every JavaScript number below is too.
+const SAFE: i64 = 9_007_199_254_740_991;
+
+#[test]
+fn clients_of_both_protocols_hear_each_other_in_one_group() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            let mut members = Vec::new();
+            for seat in 0..2 {
+                for kind in Kind::ALL {
+                    let builder = agents.client(kind, &ground.url(seat, "/calls")).subscribe(&["Announced"]);
+                    let member = builder.open().await?;
+                    member.invoke("Join", json!(["mixed"])).await?;
+                    members.push(member);
+                }
+            }
+            for sender in 0..members.len() {
+                let text = format!("from {sender}");
+                members[sender].invoke("SendToGroup", json!(["mixed", text])).await?;
+                for member in &mut members {
+                    assert_eq!(member.expect("Announced").await?, [text.as_str()], "{:?}", member.kind());
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn big_numbers_stay_exact() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            for (seat, kind) in Kind::ALL.into_iter().enumerate() {
+                let client = agents.client(kind, &ground.url(seat, "/calls")).open().await?;
+                for number in [SAFE, -SAFE, SAFE - 1, 4_294_967_296, i64::from(i32::MIN), 0] {
+                    assert_eq!(client.invoke("Echo", json!([number])).await?, number, "{kind:?}");
+                    assert_eq!(client.invoke("EchoSigned", json!([number])).await?, number, "{kind:?}");
+                }
+                assert_eq!(client.invoke("UnsignedInWords", json!([SAFE])).await?, SAFE.to_string(), "{kind:?}");
+                // Python's whole numbers have no edge there; those of JavaScript do.
+                if Kind::JS.contains(&kind) {
+                    let rounded = client.invoke("UnsignedOfWords", json!([u64::MAX.to_string()])).await?;
+                    assert_eq!(rounded.as_f64(), Some(u64::MAX as f64), "{kind:?}");
+                    continue;
+                }
+                for number in [SAFE + 1, SAFE + 2, i64::MIN, i64::MAX] {
+                    assert_eq!(client.invoke("Echo", json!([number])).await?, number, "{kind:?}");
+                    assert_eq!(client.invoke("EchoSigned", json!([number])).await?, number, "{kind:?}");
+                }
+                assert_eq!(client.invoke("Echo", json!([u64::MAX])).await?, u64::MAX, "{kind:?}");
+                assert_eq!(client.invoke("EchoUnsigned", json!([u64::MAX])).await?, u64::MAX, "{kind:?}");
+                let words = u64::MAX.to_string();
+                assert_eq!(client.invoke("UnsignedInWords", json!([u64::MAX])).await?, words, "{kind:?}");
+                assert_eq!(client.invoke("UnsignedOfWords", json!([words])).await?, u64::MAX, "{kind:?}");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_number_beyond_javascripts_whole_ones_is_read_where_it_is_still_whole() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        let ground = Ground::start(&fleet, App::Calls, Setting::TwoProxies).await?;
+        for kind in Kind::JS {
+            let client = agents.client(kind, &ground.url(0, "/calls")).open().await?;
+            // 2^53: JSON writes it as a whole number, MessagePack as a float.
+            let number = SAFE + 1;
+            let echoed = client.invoke("Echo", json!([number])).await?;
+            assert_eq!(echoed.as_f64(), Some(number as f64), "{kind:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn nothing_is_null_and_null_is_nothing() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            for (seat, kind) in Kind::ALL.into_iter().enumerate() {
+                let client = agents.client(kind, &ground.url(seat, "/calls")).open().await?;
+                assert_eq!(client.invoke("Echo", json!([null])).await?, Value::Null);
+                let nested = json!([null, { "a": null, "b": [null] }]);
+                assert_eq!(client.invoke("Echo", json!([nested])).await?, nested, "{kind:?}");
+                assert_eq!(client.invoke("IsNothing", json!([null])).await?, true);
+                assert_eq!(client.invoke("IsNothing", json!([""])).await?, false);
+                assert_eq!(client.invoke("Recall", json!([])).await?, Value::Null);
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn bytes_and_moments_are_such_in_message_pack_and_texts_in_json() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let agents = Agents::new(stage);
+        for setting in Setting::ALL {
+            let ground = Ground::start(&fleet, App::Calls, setting).await?;
+            for (seat, kind) in Kind::JS.into_iter().enumerate() {
+                let client = agents.client(kind, &ground.url(seat, "/calls")).open().await?;
+                let is_json = kind == Kind::JsJson;
+                let bytes = if is_json { json!("AP8AgA==") } else { json!({ "$bytes": [0, 255, 0, 128] }) };
+                let moment = if is_json {
+                    json!("1969-12-31T23:59:59.125Z")
+                } else {
+                    json!({ "$date": "1969-12-31T23:59:59.125Z" })
+                };
+                assert_eq!(client.invoke("Length", json!([bytes])).await?, 4);
+                assert_eq!(client.invoke("EchoBinary", json!([bytes])).await?, bytes, "{kind:?}");
+                assert_eq!(client.invoke("UnixSeconds", json!([moment])).await?, -1);
+                assert_eq!(client.invoke("EchoMoment", json!([moment])).await?, moment, "{kind:?}");
+                let nested = json!({ "inside": [bytes, moment] });
+                assert_eq!(client.invoke("Echo", json!([nested])).await?, nested, "{kind:?}");
+            }
+        }
+        Ok(())
+    });
+}

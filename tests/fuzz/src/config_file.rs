@@ -1,0 +1,16 @@
+//! The configuration file of a node.
+
+use trunkline_proxy::fuzzing;
+
+/// Reads a configuration file, and its values as flags.
+pub fn config_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match fuzzing::config_file(text) {
+        Ok(keys) => {
+            assert!(keys.len() <= text.lines().count() * text.len(), "more flags are set than the file can hold");
+            let commented = format!("# A comment.\n{text}");
+            assert_eq!(fuzzing::config_file(&commented), Ok(keys), "a comment changes the flags");
+        }
+        Err(problem) => assert!(!problem.is_empty(), "a file is refused without a reason"),
+    }
+}

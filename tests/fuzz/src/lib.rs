@@ -1,0 +1,80 @@
+#![forbid(unsafe_code)]
+//! Fuzz targets for everything that parses a stranger's bytes.
+//!
+//! A target is a function that takes any bytes and panics where a promise is broken: that a parser never panics, that
+//! what it accepts survives a round trip, that the cuts between reads never change the result, that the scan and the
+//! decoder agree, that limits hold.
+//!
+//! `cargo test -p trunkline-fuzz` feeds each target its seeds from `corpus/` and some thousand mutations of them, the
+//! same ones every time; `TRUNKLINE_FULL=1` tries fifty times as many. `cargo-fuzz/` wraps the targets for
+//! libFuzzer, which searches for new paths as long as one lets it.
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`random`] | reproducible random numbers |
+//! | [`mutation`] | mutations of an input |
+//! | [`corpus`] | the seeds of a target |
+//! | `hub` | hub messages and hub handshakes |
+//! | `service` | frames of the service protocol, headers of a link's upgrade |
+//! | `token` | sealed tokens |
+//! | `negotiate` | bodies of negotiate requests, of app servers' decisions, and manifests |
+//! | `websocket` | WebSocket frames of clients |
+//! | `request` | PROXY header, headers of load balancers, query, origin |
+//! | `access_token` | access tokens and key sets |
+//! | `config_file` | the configuration file of a node |
+#![expect(clippy::expect_used, reason = "a broken promise ends the run, and the message names the promise")]
+
+pub mod corpus;
+pub mod mutation;
+pub mod random;
+
+mod access_token;
+mod config_file;
+mod hub;
+mod negotiate;
+mod request;
+mod service;
+mod token;
+mod websocket;
+
+pub use access_token::access_tokens;
+pub use config_file::config_file;
+pub use hub::{hub_handshake, hub_json, hub_message_pack};
+pub use negotiate::negotiate_bodies;
+pub use request::{forwarded_headers, origin, proxy_header, query_string};
+pub use service::{link_upgrade, service_frames};
+pub use token::sealed_tokens;
+pub use websocket::websocket;
+
+/// Fuzz target: a name and a function.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Name of the function, of the libFuzzer binary and of the folder with seeds.
+    pub name: &'static str,
+    /// Feeds one input; panics where a promise is broken.
+    pub run: fn(&[u8]),
+}
+
+macro_rules! targets {
+    ($($name:ident),* $(,)?) => {
+        /// All targets, by name.
+        pub const TARGETS: &[Target] = &[$(Target { name: stringify!($name), run: $name }),*];
+    };
+}
+
+targets! {
+    hub_json,
+    hub_message_pack,
+    hub_handshake,
+    service_frames,
+    link_upgrade,
+    sealed_tokens,
+    negotiate_bodies,
+    websocket,
+    proxy_header,
+    forwarded_headers,
+    query_string,
+    origin,
+    access_tokens,
+    config_file,
+}

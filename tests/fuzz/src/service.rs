@@ -1,0 +1,72 @@
+//! Frames of the service protocol, and the headers of a link's upgrade.
+
+use bytes::Bytes;
+use trunkline_protocol::service::{
+    Capabilities, Counters, FrameBuffer, FrameError, ServiceMessage, SessionId, bytes_of_frame, parse_received,
+};
+
+use crate::random::Random;
+
+/// Reads the frames of a link: framing and decoder.
+pub fn service_frames(data: &[u8]) {
+    let whole = bodies(&[data]);
+    let cut = bodies(&Random::from_bytes(data).pieces(data));
+    assert_eq!(whole, cut, "the cuts between WebSocket messages change the frames");
+    for body in whole.0 {
+        message(&body);
+    }
+    message(&Bytes::copy_from_slice(data));
+}
+
+/// Reads the headers in which both ends of a link negotiate: capabilities, session id, last frame received.
+pub fn link_upgrade(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    for line in text.lines() {
+        if let Ok(capabilities) = line.parse::<Capabilities>() {
+            let written = capabilities.to_string();
+            let again: Capabilities = written.parse().expect("written capabilities can be read");
+            assert_eq!(again.to_string(), written);
+            assert_eq!(again.resume_ring_bytes, capabilities.resume_ring_bytes);
+            assert_eq!(again.knows_causes, capabilities.knows_causes);
+        }
+        if let Ok(id) = line.parse::<SessionId>() {
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+        if let Ok(received) = parse_received(line) {
+            assert_eq!(parse_received(&received.to_string()), Ok(received));
+        }
+    }
+}
+
+/// The bodies of all whole frames, and the error that ended them.
+fn bodies(pieces: &[&[u8]]) -> (Vec<Bytes>, Option<FrameError>) {
+    let (mut buffer, mut bodies) = (FrameBuffer::default(), Vec::new());
+    for piece in pieces {
+        buffer.push(Bytes::copy_from_slice(piece));
+        loop {
+            match buffer.next_body() {
+                Ok(Some(body)) => bodies.push(body),
+                Ok(None) => break,
+                Err(error) => return (bodies, Some(error)),
+            }
+        }
+    }
+    (bodies, None)
+}
+
+fn message(body: &Bytes) {
+    let Ok(Some(message)) = ServiceMessage::decode(body) else { return };
+    if let ServiceMessage::Ping(ping) = &message {
+        let mut counters = Counters::new();
+        counters.handle_sent();
+        // Whether it is an acknowledgement that makes sense is for the counters to say.
+        drop(counters.handle_ping(ping));
+        assert!(counters.acknowledged() <= counters.sent(), "more is acknowledged than was sent");
+    }
+    let frame = message.to_frame();
+    let mut buffer = FrameBuffer::default();
+    buffer.push(frame.clone());
+    let body = buffer.next_body().expect("an encoded message is framed").expect("its frame is whole");
+    assert_eq!(bytes_of_frame(body.len()), frame.len(), "an encoded message is one frame");
+    assert_eq!(ServiceMessage::decode(&body).expect("an encoded message can be decoded"), Some(message));
+}

@@ -1,0 +1,105 @@
+//! WebSocket frames of clients.
+
+use std::ops::Range;
+
+use bytes::BytesMut;
+use trunkline_proxy::websocket::{Decoder, Event, Form, Opcode, Peeled, ProtocolError, frame, peel, peel_whole};
+
+use crate::random::Random;
+
+/// Part of a client's stream: the bytes of messages, or a control frame.
+#[derive(Debug, PartialEq, Eq)]
+enum Part {
+    Data { form: Form, payload: Vec<u8>, is_whole: bool },
+    Ping(Vec<u8>),
+    Pong,
+    Close,
+}
+
+/// Decodes a client's frames, and takes apart frames of our own.
+pub fn websocket(data: &[u8]) {
+    let whole = parts(&[data]);
+    let cut = parts(&Random::from_bytes(data).pieces(data));
+    assert_eq!(whole, cut, "the cuts between reads change the frames");
+    for payload in data.chunks(usize::from(u16::MAX)) {
+        come_back(payload);
+    }
+    own_frames(data);
+}
+
+/// All parts of a stream up to its first error; pieces of one message are joined.
+fn parts(pieces: &[&[u8]]) -> (Vec<Part>, Option<ProtocolError>) {
+    let (mut decoder, mut parts) = (Decoder::default(), Vec::new());
+    for piece in pieces {
+        let mut bytes = piece.to_vec();
+        let mut rest = bytes.as_mut_slice();
+        loop {
+            let (used, event) = match decoder.decode(rest) {
+                Ok(step) => step,
+                Err(error) => return (parts, Some(error)),
+            };
+            assert!(used <= rest.len(), "the decoder takes {used} of {} bytes", rest.len());
+            match event {
+                Event::NeedMore => {
+                    assert_eq!(used, rest.len(), "the decoder leaves bytes and asks for more");
+                    break;
+                }
+                Event::Data(range) => add(&mut parts, rest, range, &decoder),
+                Event::Ping(payload) => parts.push(Part::Ping(payload)),
+                Event::Pong => parts.push(Part::Pong),
+                Event::Close => parts.push(Part::Close),
+            }
+            rest = rest.get_mut(used..).unwrap_or_default();
+        }
+    }
+    (parts, None)
+}
+
+fn add(parts: &mut Vec<Part>, bytes: &[u8], range: Range<usize>, decoder: &Decoder) {
+    let bytes = bytes.get(range).expect("the decoder names bytes that it took");
+    let place = decoder.place();
+    if let Some(Part::Data { payload, is_whole: is_whole @ false, .. }) = parts.last_mut() {
+        payload.extend_from_slice(bytes);
+        *is_whole = place.is_last;
+    } else {
+        parts.push(Part::Data { form: place.form, payload: bytes.to_vec(), is_whole: place.is_last });
+    }
+}
+
+/// A client's frame of these bytes comes out of the decoder as it went in.
+fn come_back(payload: &[u8]) {
+    let mut stream = masked(payload);
+    let length = stream.len();
+    let (parts, error) = parts(&[&stream]);
+    assert_eq!(error, None);
+    assert_eq!(parts, [Part::Data { form: Form::Binary, payload: payload.to_vec(), is_whole: true }]);
+    stream.truncate(length - 1);
+    assert_ne!(self::parts(&[&stream]).0, parts, "a part of a frame is taken for all of it");
+}
+
+fn masked(payload: &[u8]) -> Vec<u8> {
+    let mut stream = frame(Opcode::Binary, payload).to_vec();
+    let header = stream.len() - payload.len();
+    let mut random = Random::from_bytes(payload);
+    let mask: Vec<u8> = (0..4).map(|_| random.byte()).collect();
+    if let Some(second) = stream.get_mut(1) {
+        *second |= 0x80;
+    }
+    stream.iter_mut().skip(header).zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+    stream.splice(header..header, mask);
+    stream
+}
+
+/// Frames that this end wrote are taken apart into what they were made of.
+fn own_frames(data: &[u8]) {
+    for (opcode, is_close) in [(Opcode::Binary, false), (Opcode::Text, false), (Opcode::Close, true)] {
+        let frame = frame(opcode, data);
+        let mut buffer = BytesMut::from(&frame[..]);
+        let peeled = peel(&mut buffer).expect("a whole frame is taken apart");
+        assert!(buffer.is_empty(), "bytes of the frame are left");
+        assert_eq!(matches!(peeled, Peeled::Close), is_close);
+        assert_eq!(peel_whole(&frame), Some(peeled));
+        let mut part = BytesMut::from(frame.get(..frame.len() - 1).unwrap_or_default());
+        assert_eq!(peel(&mut part), None, "a part of a frame is taken for all of it");
+    }
+}

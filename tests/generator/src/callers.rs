@@ -1,0 +1,95 @@
+//! Clients that call a method, each again as soon as it is answered.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::client::Client;
+use crate::crowd::Crowd;
+use crate::done::Done;
+use crate::play::{Play, Repeat, Then, repeat_for};
+use crate::speech::Speech;
+
+/// A call and its answer.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The bytes that are sent.
+    pub asked: Vec<u8>,
+    /// The message that is due then.
+    pub answered: Vec<u8>,
+}
+
+/// Crowd of clients that call.
+#[derive(Debug)]
+pub struct Callers<S> {
+    crowd: Crowd<Caller<S>>,
+    call: Call,
+}
+
+#[derive(Debug)]
+struct Caller<S> {
+    client: Client<S>,
+    /// Time of its call; `None` while no answer is due.
+    since: Option<Instant>,
+}
+
+impl<S: Speech> Callers<S> {
+    /// Connects them; see [`Client::gather`].
+    ///
+    /// # Errors
+    /// When one can't connect.
+    pub fn gather(
+        count: usize,
+        call: Call,
+        connect: impl FnMut(usize) -> Result<(std::net::TcpStream, S, Vec<u8>)>,
+    ) -> Result<Self> {
+        Ok(Self { crowd: Client::gather(count, connect, |client| Caller { client, since: None })?, call })
+    }
+}
+
+impl<S: Speech> Repeat for Callers<S> {
+    fn begin(&mut self) -> Result<usize> {
+        self.crowd.clients.iter_mut().try_for_each(|caller| caller.call(&self.call))?;
+        Ok(self.crowd.clients.len())
+    }
+
+    fn take(&mut self, done: &mut Done, then: Then) -> Result<usize> {
+        let (mut ended, call) = (0, &self.call);
+        self.crowd.each_ready(|caller, scratch| {
+            let Some(since) = caller.read(scratch, call)? else { return Ok(()) };
+            done.note(1, since.elapsed());
+            ended += 1;
+            if then == Then::Again { caller.call(call) } else { Ok(()) }
+        })?;
+        Ok(ended)
+    }
+}
+
+impl<S: Speech> Play for Callers<S> {
+    fn run_for(&mut self, length: Duration) -> Result<Done> {
+        repeat_for(self, length)
+    }
+
+    fn look(&mut self) -> Result<()> {
+        ensure!(self.take(&mut Done::default(), Then::Stop)? == 0, "a call was answered twice");
+        Ok(())
+    }
+}
+
+impl<S: Speech> Caller<S> {
+    fn call(&mut self, call: &Call) -> Result<()> {
+        self.since = Some(Instant::now());
+        self.client.say(&call.asked)
+    }
+
+    /// Reads what is there; returns when the call was sent that is answered now.
+    fn read(&mut self, scratch: &mut [u8], call: &Call) -> Result<Option<Instant>> {
+        let (mut answered, Self { client, since }) = (None, self);
+        client.read(scratch, |message| {
+            ensure!(message == call.answered, "another answer came than is due");
+            answered = Some(since.take().context("no call was under way")?);
+            Ok(())
+        })?;
+        Ok(answered)
+    }
+}

@@ -1,0 +1,102 @@
+//! Clients that only keep their connections alive.
+
+use std::net::TcpStream;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::client::Client;
+use crate::crowd::Crowd;
+use crate::done::Done;
+use crate::frame;
+use crate::play::Play;
+use crate::speech::{PING, Speech};
+
+/// Interval of keep-alives, of both ends; a share of the clients at a time.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Number of shares that clients are divided into.
+pub const KEEP_ALIVE_SHARES: u32 = 150;
+/// Time from one share to the next.
+pub const KEEP_ALIVE_TURN: Duration = KEEP_ALIVE.checked_div(KEEP_ALIVE_SHARES).unwrap();
+
+/// Turns in which clients send keep-alives.
+#[derive(Debug)]
+pub struct KeepAlives {
+    frame: Vec<u8>,
+    share: usize,
+}
+
+impl Default for KeepAlives {
+    fn default() -> Self {
+        Self { frame: frame::from_client(PING), share: 0 }
+    }
+}
+
+impl KeepAlives {
+    /// Has the next share of the clients send one.
+    ///
+    /// # Errors
+    /// When the server reads no more.
+    pub fn send<'a, S: Speech + 'a>(&mut self, clients: impl Iterator<Item = &'a mut Client<S>>) -> Result<()> {
+        let shares = KEEP_ALIVE_SHARES as usize;
+        clients.skip(self.share).step_by(shares).try_for_each(|client| client.say(&self.frame))?;
+        self.share = (self.share + 1) % shares;
+        Ok(())
+    }
+}
+
+/// Crowd of clients that are idle.
+#[derive(Debug)]
+pub struct Idlers<S> {
+    crowd: Crowd<Client<S>>,
+    keep_alives: KeepAlives,
+}
+
+impl<S: Speech> Idlers<S> {
+    /// Connects them; see [`Client::gather`].
+    ///
+    /// # Errors
+    /// When one can't connect.
+    pub fn gather(count: usize, connect: impl FnMut(usize) -> Result<(TcpStream, S, Vec<u8>)>) -> Result<Self> {
+        Ok(Self { crowd: Client::gather(count, connect, |client| client)?, keep_alives: KeepAlives::default() })
+    }
+
+    /// Has a share of the clients send a keep-alive; returns the number of those that had come.
+    fn turn(&mut self) -> Result<u64> {
+        self.keep_alives.send(self.crowd.clients.iter_mut())?;
+        self.take()
+    }
+
+    /// Reads what is there; returns the number of keep-alives.
+    fn take(&mut self) -> Result<u64> {
+        let mut came = 0;
+        self.crowd.each_ready(|client, scratch| {
+            came += client.read(scratch, |message| bail!("{:?} came unasked", String::from_utf8_lossy(message)))?;
+            Ok(())
+        })?;
+        Ok(came)
+    }
+}
+
+impl<S: Speech> Play for Idlers<S> {
+    fn run_for(&mut self, length: Duration) -> Result<Done> {
+        let (mut due, end) = (Instant::now(), Instant::now() + length);
+        let mut done = Done::default();
+        while due < end {
+            sleep(due.saturating_duration_since(Instant::now()));
+            due += KEEP_ALIVE_TURN;
+            done.note(self.turn()?, Duration::ZERO);
+        }
+        Ok(done)
+    }
+
+    fn look(&mut self) -> Result<()> {
+        self.take().map(drop)
+    }
+
+    fn rest(&mut self) -> Result<Duration> {
+        self.turn()?;
+        Ok(KEEP_ALIVE_TURN)
+    }
+}

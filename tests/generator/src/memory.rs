@@ -1,0 +1,101 @@
+//! Memory of a process, as the system counts it.
+//!
+//! What the kernel holds for it, such as the buffers of its sockets, is in none of these figures.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+const KIBIBYTE: u64 = 1024;
+
+/// Memory of a process, by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Heap and stacks. Nobody else can have a share in it, and without swap nobody can take it away.
+    pub anonymous_bytes: u64,
+    /// Its share of what can't be taken away, shared memory included: what workers share counts once among them.
+    pub proportional_bytes: u64,
+    /// All of it, with the pages of its program that are in memory just now; the system drops and reads these at will.
+    pub resident_bytes: u64,
+}
+
+impl Memory {
+    /// Reads it of a process, now.
+    ///
+    /// # Errors
+    /// When the process is gone, or the system does not tell.
+    pub fn of(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/smaps_rollup");
+        Self::parse(&fs::read_to_string(&path).with_context(|| format!("reading {path}"))?)
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let bytes = |name| kibibytes(text, name).map(|kibibytes| kibibytes * KIBIBYTE);
+        Ok(Self {
+            anonymous_bytes: bytes("Anonymous")?,
+            proportional_bytes: bytes("Pss_Anon")? + bytes("Pss_Shmem")?,
+            resident_bytes: bytes("Rss")?,
+        })
+    }
+}
+
+/// Resident memory of a process: now, and its peak. Cheaper than [`Memory::of`], and allowed for processes of others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resident {
+    /// All its memory now.
+    pub now_bytes: u64,
+    /// The most it ever had.
+    pub peak_bytes: u64,
+}
+
+impl Resident {
+    /// Reads it of a process, now.
+    ///
+    /// # Errors
+    /// When the process is gone, or the system does not tell.
+    pub fn of(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/status");
+        Self::parse(&fs::read_to_string(&path).with_context(|| format!("reading {path}"))?)
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let bytes = |name| kibibytes(text, name).map(|kibibytes| kibibytes * KIBIBYTE);
+        Ok(Self { now_bytes: bytes("VmRSS")?, peak_bytes: bytes("VmHWM")? })
+    }
+}
+
+fn kibibytes(text: &str, name: &str) -> Result<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+    kibibytes.with_context(|| format!("the system tells no {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_figures_are_found() {
+        let text = "5587-7ffd ---p 00000000 00:00 0    [rollup]\nRss:      1752 kB\nPss_Anon:      100 kB\n\
+                    Pss_Shmem:      8 kB\nAnonymous:       112 kB\n";
+        let memory = Memory::parse(text).unwrap();
+        let [anonymous_bytes, proportional_bytes, resident_bytes] = [112 * 1024, 108 * 1024, 1752 * 1024];
+        assert_eq!(memory, Memory { anonymous_bytes, proportional_bytes, resident_bytes });
+        assert!(Memory::parse("Rss: 1 kB\n").is_err());
+    }
+
+    #[test]
+    fn resident_memory_is_found_in_a_process_status() {
+        let status = "VmPeak:\t 9 kB\nVmHWM:\t  2048 kB\nVmRSS:\t  1024 kB\n";
+        assert_eq!(Resident::parse(status).unwrap(), Resident { now_bytes: 1024 * 1024, peak_bytes: 2048 * 1024 });
+    }
+
+    #[test]
+    fn allocated_and_written_memory_is_counted() {
+        let before = Memory::of(std::process::id()).unwrap();
+        let block = vec![1_u8; 64 << 20];
+        let after = Memory::of(std::process::id()).unwrap();
+        assert!(after.anonymous_bytes >= before.anonymous_bytes + (60 << 20), "{before:?} {after:?} {}", block.len());
+    }
+}

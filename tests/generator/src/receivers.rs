@@ -1,0 +1,188 @@
+//! Clients that get broadcasts, one burst after the other.
+//!
+//! Each message is compared byte by byte with the one that is due: the run stops at the first that is not.
+
+use std::net::TcpStream;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+
+use crate::client::Client;
+use crate::crowd::{Crowd, nap_until_none_is_missing};
+use crate::done::Done;
+use crate::play::Play;
+use crate::speech::Speech;
+
+/// Broadcasts that are asked for at once.
+#[derive(Debug, Default)]
+pub struct Burst {
+    /// The bytes that ask for them.
+    pub asking: Vec<u8>,
+    /// The messages, in order.
+    pub messages: Vec<Vec<u8>>,
+    /// The messages of clients that speak a binary protocol.
+    pub binary_messages: Vec<Vec<u8>>,
+}
+
+/// Source of broadcasts, and its policy.
+pub trait Publisher {
+    /// Composes the burst whose first message has this number.
+    fn burst(&mut self, first: u64) -> Burst;
+
+    /// Asks for a burst; returns the time from which its messages count.
+    ///
+    /// # Errors
+    /// When the server reads no more.
+    fn ask(&mut self, asking: &[u8]) -> Result<Instant>;
+
+    /// Takes what the server says of the burst, which has arrived.
+    ///
+    /// # Errors
+    /// When the server is gone.
+    fn hear(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Demands that nothing came to clients that are left out.
+    ///
+    /// # Errors
+    /// When something did.
+    fn look(&mut self) -> Result<()> {
+        self.hear()
+    }
+
+    /// Least time from one burst to the next.
+    fn interval(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// All clients, and their publisher.
+#[derive(Debug)]
+pub struct Receivers<S, P> {
+    crowd: Crowd<Receiver<S>>,
+    publisher: P,
+    /// The number of the first message of the burst that is under way, or was last.
+    first: u64,
+    burst: Burst,
+}
+
+#[derive(Debug)]
+struct Receiver<S> {
+    client: Client<S>,
+    /// The number of the last message that came.
+    last: u64,
+}
+
+impl<S: Speech, P: Publisher> Receivers<S, P> {
+    /// Connects them, see [`Client::gather`]; then `publisher` is made.
+    ///
+    /// # Errors
+    /// When one can't connect.
+    pub fn gather(
+        count: usize,
+        connect: impl FnMut(usize) -> Result<(TcpStream, S, Vec<u8>)>,
+        publisher: impl FnOnce() -> Result<P>,
+    ) -> Result<Self> {
+        let crowd = Client::gather(count, connect, |client| Receiver { client, last: 0 })?;
+        Ok(Self { crowd, publisher: publisher()?, first: 1, burst: Burst::default() })
+    }
+
+    /// Asks for one burst, and waits until every client has all of it.
+    fn publish(&mut self, done: &mut Done) -> Result<()> {
+        self.first += self.burst.messages.len() as u64;
+        self.burst = self.publisher.burst(self.first);
+        let started = self.publisher.ask(&self.burst.asking)?;
+        let missing = self.crowd.clients.len() * self.burst.messages.len();
+        nap_until_none_is_missing(started, missing, || {
+            let came = take(&mut self.crowd, self.first, &self.burst)?;
+            done.note(came as u64, started.elapsed());
+            Ok(came)
+        })?;
+        self.publisher.hear()
+    }
+}
+
+/// Reads what is there; returns the number of messages.
+fn take<S: Speech>(crowd: &mut Crowd<Receiver<S>>, first: u64, burst: &Burst) -> Result<usize> {
+    let mut came = 0;
+    crowd.each_ready(|Receiver { client, last }, scratch| {
+        let messages = if client.speech().is_binary() { &burst.binary_messages } else { &burst.messages };
+        client.read(scratch, |message| {
+            check(message, last, first, messages)?;
+            came += 1;
+            Ok(())
+        })?;
+        Ok(())
+    })?;
+    Ok(came)
+}
+
+impl<S: Speech, P: Publisher> Play for Receivers<S, P> {
+    /// Bursts one after the other.
+    fn run_for(&mut self, length: Duration) -> Result<Done> {
+        let (started, mut done) = (Instant::now(), Done::default());
+        while started.elapsed() < length {
+            let due = Instant::now() + self.publisher.interval();
+            self.publish(&mut done)?;
+            sleep(due.saturating_duration_since(Instant::now()));
+        }
+        Ok(done)
+    }
+
+    fn look(&mut self) -> Result<()> {
+        ensure!(take(&mut self.crowd, self.first, &self.burst)? == 0, "a message came twice");
+        self.publisher.look()
+    }
+}
+
+/// Text of this length that begins with a number.
+#[must_use]
+pub fn numbered_text(number: u64, length: usize) -> String {
+    format!("{number:x<length$}")
+}
+
+/// Demands that a message is the one that is due to a client.
+fn check(message: &[u8], last: &mut u64, first: u64, messages: &[Vec<u8>]) -> Result<()> {
+    let due = (*last + 1).checked_sub(first).and_then(|place| messages.get(usize::try_from(place).ok()?));
+    if Some(message) != due.map(Vec::as_slice) {
+        let (is, due) = (String::from_utf8_lossy(message), due.map(|due| String::from_utf8_lossy(due)));
+        bail!("{is:?} came after number {last} where {due:?} was due");
+    }
+    *last += 1;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checks messages of a client that has had 4, while 5 and 6 are under way.
+    fn outcome(messages: &[&[u8]]) -> Result<u64> {
+        let (due, mut last) = ([b"five".to_vec(), b"six".to_vec()], 4);
+        messages.iter().try_for_each(|message| check(message, &mut last, 5, &due))?;
+        Ok(last)
+    }
+
+    #[test]
+    fn only_the_message_that_is_due_counts_and_only_once() {
+        assert_eq!(outcome(&[b"five", b"six"]).unwrap(), 6);
+        assert!(outcome(&[b"five", b"five"]).is_err());
+        assert!(outcome(&[b"six"]).is_err());
+        assert!(outcome(&[b"five", b"six", b"seven"]).is_err());
+    }
+
+    #[test]
+    fn a_lost_broadcast_is_noticed_at_the_next() {
+        assert!(check(b"five", &mut 3, 5, &[b"five".to_vec()]).is_err());
+    }
+
+    #[test]
+    fn a_text_has_the_length_that_was_asked_for_and_begins_with_its_number() {
+        assert_eq!(numbered_text(7, 16), "7xxxxxxxxxxxxxxx");
+        for length in [16, 128, 16_384] {
+            assert_eq!(numbered_text(u64::MAX >> 12, length).len(), length);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Clients that connect, and leave as soon as their connection is open; each makes room for the next.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::crowd::{Crowd, read_ready};
+use crate::done::Done;
+use crate::play::{Play, Repeat, Then, repeat_for};
+use crate::welcome::{Next, Welcome};
+
+/// Policy of visitors: how they connect.
+pub trait Arrivals {
+    /// The steps behind the upgrade request.
+    type Welcome: Welcome;
+
+    /// Opens the socket of the next visitor in this place.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    fn open(&mut self, place: usize) -> Result<TcpStream>;
+
+    /// The bytes of the upgrade request.
+    fn upgrade(&self) -> &[u8];
+
+    /// The steps behind it.
+    fn welcome(&self) -> Self::Welcome;
+}
+
+#[derive(Debug)]
+struct Visitor<W> {
+    socket: mio::net::TcpStream,
+    heard: Vec<u8>,
+    welcome: W,
+    since: Instant,
+}
+
+/// All visitors, by place; a place is empty between two windows.
+#[derive(Debug)]
+pub struct Visitors<A: Arrivals> {
+    arrivals: A,
+    crowd: Crowd<Option<Visitor<A::Welcome>>>,
+}
+
+impl<A: Arrivals> Visitors<A> {
+    /// Empty places for this many at a time.
+    ///
+    /// # Errors
+    /// When the system has no epoll instance left.
+    pub fn new(count: usize, arrivals: A) -> Result<Self> {
+        Ok(Self { arrivals, crowd: Crowd::of((0..count).map(|_| None).collect())? })
+    }
+
+    fn come(&mut self, place: usize) -> Result<()> {
+        let since = Instant::now();
+        let mut socket = self.arrivals.open(place)?;
+        socket.write_all(self.arrivals.upgrade())?;
+        let socket = self.crowd.register(place, socket)?;
+        let visitor = Visitor { socket, heard: Vec::new(), welcome: self.arrivals.welcome(), since };
+        *self.crowd.clients.get_mut(place).context("a place")? = Some(visitor);
+        Ok(())
+    }
+}
+
+impl<A: Arrivals> Repeat for Visitors<A> {
+    fn begin(&mut self) -> Result<usize> {
+        let count = self.crowd.clients.len();
+        (0..count).try_for_each(|place| self.come(place))?;
+        Ok(count)
+    }
+
+    fn take(&mut self, done: &mut Done, then: Then) -> Result<usize> {
+        let mut left = 0;
+        for place in self.crowd.ready()? {
+            let Some((slot, scratch)) = self.crowd.client(place) else { continue };
+            let Some(visitor) = slot else { continue };
+            if !visitor.go_on(scratch)? {
+                continue;
+            }
+            done.note(1, visitor.since.elapsed());
+            *slot = None;
+            left += 1;
+            if then == Then::Again {
+                self.come(place)?;
+            }
+        }
+        Ok(left)
+    }
+}
+
+impl<A: Arrivals> Play for Visitors<A> {
+    fn run_for(&mut self, length: Duration) -> Result<Done> {
+        repeat_for(self, length)
+    }
+
+    fn look(&mut self) -> Result<()> {
+        ensure!(self.crowd.clients.iter().all(Option::is_none), "somebody is still connecting");
+        Ok(())
+    }
+}
+
+impl<W: Welcome> Visitor<W> {
+    /// Reads what is there, and takes the steps it allows; returns whether the connection is open.
+    fn go_on(&mut self, scratch: &mut [u8]) -> Result<bool> {
+        let Self { socket, heard, welcome, .. } = self;
+        read_ready(socket, scratch, |bytes| {
+            heard.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        loop {
+            match welcome.step(heard)? {
+                Next::In => return Ok(true),
+                Next::Wait => return Ok(false),
+                Next::Say(bytes) => socket.write_all(&bytes).context("the server takes no more")?,
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! A load balancer that remembers nothing: each request goes where its rule says, on a connection of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result};
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::client::conn::http1 as client;
+use hyper::server::conn::http1 as server;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+
+/// Rule that picks the server of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// The next one in turn, request by request.
+    InTurn,
+    /// A negotiate goes to the first, everything else to the second.
+    Apart,
+}
+
+/// A running balancer; it ends with this value.
+#[derive(Debug)]
+pub struct Balancer {
+    address: String,
+    requests: Arc<AtomicUsize>,
+    accepting: AbortHandle,
+}
+
+impl Balancer {
+    /// Starts one in front of these servers (`host:port`).
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub async fn start(rule: Rule, servers: &[&str]) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?.to_string();
+        let requests = Arc::new(AtomicUsize::new(0));
+        let servers: Arc<[String]> = servers.iter().map(ToString::to_string).collect();
+        let accepting = tokio::spawn(accept(listener, rule, servers, requests.clone())).abort_handle();
+        Ok(Self { address, requests, accepting })
+    }
+
+    /// Address that it listens on, as `host:port`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A URL for clients.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Number of requests so far.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, rule: Rule, servers: Arc<[String]>, requests: Arc<AtomicUsize>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let (servers, requests) = (servers.clone(), requests.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let number = requests.fetch_add(1, Ordering::Relaxed);
+            let place = match rule {
+                Rule::InTurn => number % servers.len(),
+                Rule::Apart => usize::from(!request.uri().path().ends_with("/negotiate")),
+            };
+            let server = servers.get(place).cloned().unwrap_or_default();
+            async move { Ok::<_, hyper::Error>(carry(request, &server).await.unwrap_or_else(|_| bad_gateway())) }
+        });
+        tokio::spawn(server::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades());
+    }
+}
+
+pub(crate) fn bad_gateway() -> Response<Body> {
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::BAD_GATEWAY;
+    answer
+}
+
+/// Passes a request on to a server, and everything behind it if that is an upgrade.
+pub(crate) async fn carry(mut request: Request<Incoming>, server: &str) -> Result<Response<Body>> {
+    let stream = TcpStream::connect(server).await.with_context(|| format!("connecting to {server}"))?;
+    stream.set_nodelay(true)?;
+    let (mut sender, connection) = client::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection.with_upgrades());
+    let near = hyper::upgrade::on(&mut request);
+    let mut answer = sender.send_request(request).await?;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let far = hyper::upgrade::on(&mut answer);
+        tokio::spawn(async move {
+            if let Ok((near, far)) = tokio::try_join!(near, far) {
+                drop(copy_bidirectional(&mut TokioIo::new(near), &mut TokioIo::new(far)).await);
+            }
+        });
+    }
+    Ok(answer.map(Body::new))
+}

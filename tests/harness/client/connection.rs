@@ -1,0 +1,113 @@
+//! The official client's connection below hubs: texts and bytes, at raw endpoints.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::{Agents, Kind};
+use crate::harness::driver::Driver;
+
+/// A connection that is described, but not open yet.
+#[derive(Debug)]
+#[must_use]
+pub struct ConnectionBuilder<'a> {
+    agents: &'a Agents<'a>,
+    options: Value,
+}
+
+impl<'a> ConnectionBuilder<'a> {
+    pub(super) fn new(agents: &'a Agents<'a>, url: &str) -> Self {
+        Self { agents, options: json!({ "url": url }) }
+    }
+
+    /// The only transport that it may use; without this the library chooses.
+    pub fn transport(self, name: &str) -> Self {
+        self.option("transport", json!(name))
+    }
+
+    /// Sends bytes, not text.
+    pub fn binary(self) -> Self {
+        self.option("binary", json!(true))
+    }
+
+    /// The library logs what messages hold.
+    pub fn log_content(self) -> Self {
+        self.option("logContent", json!(true))
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// When the connection does not come about.
+    pub async fn open(mut self) -> Result<Connection> {
+        let driver = Arc::clone(self.agents.driver(Kind::JsJson).await?);
+        let name = self.agents.next_name();
+        let events = driver.events_of(&name);
+        if let Some(options) = self.options.as_object_mut() {
+            options.insert("client".into(), json!(name));
+        }
+        let opened = driver.command("rawOpen", self.options).await?;
+        opened.map_err(anyhow::Error::msg).context("opening a raw connection")?;
+        Ok(Connection { driver, name, events })
+    }
+
+    fn option(mut self, name: &str, value: Value) -> Self {
+        if let Some(options) = self.options.as_object_mut() {
+            options.insert(name.into(), value);
+        }
+        self
+    }
+}
+
+/// Open connection of the official client.
+#[derive(Debug)]
+pub struct Connection {
+    driver: Arc<Driver>,
+    name: String,
+    events: UnboundedReceiver<Value>,
+}
+
+impl Connection {
+    /// Sends `{"text": …}` or `{"base64": …}`.
+    ///
+    /// # Errors
+    /// When the library refuses.
+    pub async fn send(&self, message: Value) -> Result<()> {
+        self.command("rawSend", message).await.map(drop)
+    }
+
+    /// Receives the next message, in the form of [`send`](Self::send).
+    ///
+    /// # Errors
+    /// When it closes instead.
+    pub async fn receive(&mut self) -> Result<Value> {
+        let event = self.events.recv().await.context("the agent is gone")?;
+        match (event.get("text"), event.get("base64")) {
+            (Some(text), _) => Ok(json!({ "text": text })),
+            (_, Some(base64)) => Ok(json!({ "base64": base64 })),
+            _ => bail!("it closes instead: {event}"),
+        }
+    }
+
+    /// Closes it and returns the error that it closed with, and all that the library has logged.
+    ///
+    /// # Errors
+    /// When something else comes first.
+    pub async fn stop(mut self) -> Result<(Option<String>, Vec<String>)> {
+        self.command("rawStop", json!({})).await?;
+        let closed = self.events.recv().await.context("the agent is gone")?;
+        anyhow::ensure!(closed.get("event") == Some(&json!("closed")), "it should close, but {closed}");
+        let lines = serde_json::from_value(self.command("rawLog", json!({})).await?)?;
+        Ok((closed.get("error").and_then(Value::as_str).map(str::to_owned), lines))
+    }
+
+    async fn command(&self, op: &str, mut options: Value) -> Result<Value> {
+        if let Some(options) = options.as_object_mut() {
+            options.insert("client".into(), json!(self.name));
+        }
+        let reply = self.driver.command(op, options).await?;
+        reply.map_err(anyhow::Error::msg).with_context(|| format!("a raw connection's {op}"))
+    }
+}

@@ -1,0 +1,435 @@
+//! App servers and proxies, one process each, on free ports of loopback.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use http::StatusCode;
+use tokio::process::Command;
+
+use crate::harness::http_client::{self, Answer};
+use crate::harness::metrics::Metrics;
+use crate::harness::process::{Process, Signal};
+use crate::harness::scenario::{Stage, profile_folder, until};
+use crate::harness::sockets::{established_at, free_address};
+
+/// The fleet's access key, where it has one of its own.
+pub const ACCESS_KEY: &str = "the access key of the end-to-end tests";
+
+/// An app server's program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum App {
+    /// The chat of `app-sdk/examples/`.
+    Chat,
+    /// The online status of users, of `app-sdk/examples/`.
+    Status,
+    /// Echoes, sends and ticks, of `app-sdk/examples/`.
+    Bench,
+    /// The hub of the official functional tests, of `app-sdk/examples/`.
+    Functional,
+    /// The tests' own: every kind of send, errors, hubs with other settings.
+    Sends,
+    /// The tests' own: who may come in.
+    Members,
+    /// The tests' own: streams, client results, filters, flow control.
+    Calls,
+    /// The tests' own: prints what its hooks and methods see.
+    Moves,
+    /// The tests' own: everything that is not a hub.
+    Web,
+    /// The tests' own: its hooks print why connections end.
+    Ends,
+}
+
+impl App {
+    /// Its name, which is also its program's.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            App::Chat => "chat",
+            App::Status => "status",
+            App::Bench => "bench",
+            App::Functional => "functional",
+            App::Sends => "sends",
+            App::Members => "members",
+            App::Calls => "calls",
+            App::Moves => "moves",
+            App::Web => "web",
+            App::Ends => "ends",
+        }
+    }
+
+    fn hubs(self) -> usize {
+        match self {
+            App::Chat | App::Status | App::Bench | App::Moves | App::Web => 1,
+            App::Members => 3,
+            App::Sends => 5,
+            App::Calls | App::Ends => 5,
+            App::Functional => 6,
+        }
+    }
+
+    fn program(self) -> Result<PathBuf> {
+        let folder = profile_folder()?;
+        Ok(match self {
+            App::Sends | App::Members | App::Calls | App::Moves | App::Web | App::Ends => folder.join(self.name()),
+            _ => folder.join("examples").join(self.name()),
+        })
+    }
+}
+
+/// Links of a proxy to an app server, for each hub.
+pub const POOL_SIZE: usize = 5;
+
+/// Runs a command for which another file is `/etc/hosts`: the mount is its own, and it is the process that was started.
+const OWN_HOSTS: &str = r#"
+    [ "$(id -u)" = 0 ] || root=--map-root-user
+    exec unshare --mount $root sh -c 'mount --bind "$1" /etc/hosts && shift && exec "$@"' sh "$@"
+"#;
+
+/// Keys by which the processes of a fleet know each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Keys {
+    Given(String),
+    InFile(PathBuf),
+    /// No key at all: whoever starts first makes one in the state folder, which is the test's own.
+    Development,
+}
+
+/// Starts processes that belong together.
+#[derive(Debug)]
+pub struct Fleet<'a> {
+    stage: &'a Stage,
+    keys: Keys,
+}
+
+impl<'a> Fleet<'a> {
+    /// A fleet with [`ACCESS_KEY`].
+    #[must_use]
+    pub fn new(stage: &'a Stage) -> Self {
+        Self::with_keys(stage, ACCESS_KEY)
+    }
+
+    /// A fleet with other keys, separated by commas.
+    #[must_use]
+    pub fn with_keys(stage: &'a Stage, keys: &str) -> Self {
+        Self { stage, keys: Keys::Given(keys.into()) }
+    }
+
+    /// A fleet whose key lies in a file.
+    #[must_use]
+    pub fn with_key_file(stage: &'a Stage, file: &Path) -> Self {
+        Self { stage, keys: Keys::InFile(file.into()) }
+    }
+
+    /// A fleet without any key, as on a developer's machine.
+    #[must_use]
+    pub fn in_development(stage: &'a Stage) -> Self {
+        Self { stage, keys: Keys::Development }
+    }
+
+    /// The test's own place for files.
+    #[must_use]
+    pub fn stage(&self) -> &'a Stage {
+        self.stage
+    }
+
+    /// Starts an app server and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn app(&self, app: App) -> Result<AppServer> {
+        self.app_with(app, &[]).await
+    }
+
+    /// Starts an app server with more arguments.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn app_with(&self, app: App, arguments: &[&str]) -> Result<AppServer> {
+        let mut server = self.app_at(app, &free_address()?, arguments)?;
+        server.listening().await?;
+        Ok(server)
+    }
+
+    /// Starts an app server at an address, without waiting.
+    ///
+    /// # Errors
+    /// When its program can't be run.
+    pub fn app_at(&self, app: App, address: &str, arguments: &[&str]) -> Result<AppServer> {
+        let mut all = vec!["--listen", address];
+        all.extend(arguments);
+        let launch = self.launch(app.name(), app.program()?, &all);
+        let process = launch.start(self.stage)?;
+        Ok(AppServer { app, launch, process, address: address.into() })
+    }
+
+    /// Starts a proxy before an app server, and waits until it has all its links.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn proxy(&self, app: &AppServer) -> Result<Proxy> {
+        self.proxy_with(&[app], &[]).await
+    }
+
+    /// Starts a proxy with more arguments before these app servers, and waits until it has all its links.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn proxy_with(&self, apps: &[&AppServer], arguments: &[&str]) -> Result<Proxy> {
+        let upstreams: Vec<&str> = apps.iter().map(|app| app.address.as_str()).collect();
+        let mut proxy = self.proxy_of(&free_address()?, &free_address()?, &upstreams, arguments)?;
+        proxy.ready().await?;
+        let hubs: usize = apps.iter().map(|app| app.app.hubs()).sum();
+        proxy.linked(hubs * POOL_SIZE).await?;
+        Ok(proxy)
+    }
+
+    /// Starts a proxy at these addresses, without waiting.
+    ///
+    /// # Errors
+    /// When its program can't be run.
+    pub fn proxy_at(&self, address: &str, admin: &str, upstreams: &[&str]) -> Result<Proxy> {
+        self.proxy_of(address, admin, upstreams, &[])
+    }
+
+    /// Starts a proxy at these addresses with more arguments, without waiting. An upstream is a URL or `host:port`.
+    ///
+    /// # Errors
+    /// When its program can't be run.
+    pub fn proxy_of(&self, address: &str, admin: &str, upstreams: &[&str], more: &[&str]) -> Result<Proxy> {
+        let launch = self.launch_of_proxy(address, admin, upstreams, more)?;
+        let process = launch.start(self.stage)?;
+        Ok(Proxy { launch, process, address: address.into(), admin: admin.into() })
+    }
+
+    /// Starts a proxy that finds its app servers by a name, and waits until it is ready. In its eyes the file `hosts` is
+    /// the machine's `/etc/hosts`; it may change.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn proxy_at_name(&self, hosts: &Path, upstream: &str, more: &[&str]) -> Result<Proxy> {
+        let (address, admin) = (free_address()?, free_address()?);
+        let launch = self.launch_of_proxy(&address, &admin, &[upstream], more)?.with_hosts(hosts);
+        let process = launch.start(self.stage)?;
+        let mut proxy = Proxy { launch, process, address, admin };
+        proxy.ready().await?;
+        Ok(proxy)
+    }
+
+    /// Starts two proxies before an app server, and waits until both have all their links.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub async fn two_proxies(&self, app: &AppServer) -> Result<[Proxy; 2]> {
+        Ok([self.proxy(app).await?, self.proxy(app).await?])
+    }
+
+    fn launch_of_proxy(&self, address: &str, admin: &str, upstreams: &[&str], more: &[&str]) -> Result<Launch> {
+        let mut arguments = vec!["serve", "--listen", address, "--admin", admin, "--shards", "2"];
+        let upstreams: Vec<String> = upstreams.iter().map(|upstream| url_of(upstream)).collect();
+        for upstream in &upstreams {
+            arguments.extend(["--upstream", upstream]);
+        }
+        arguments.extend(more);
+        Ok(self.launch("proxy", profile_folder()?.join("trunkline"), &arguments))
+    }
+
+    fn launch(&self, name: &str, program: PathBuf, arguments: &[&str]) -> Launch {
+        let state = self.stage.folder().join("state");
+        let environment = match &self.keys {
+            Keys::Given(keys) => vec![("TRUNKLINE_ACCESS_KEY".into(), keys.clone())],
+            Keys::InFile(file) => vec![("TRUNKLINE_ACCESS_KEY_FILE".into(), file.to_string_lossy().into_owned())],
+            Keys::Development => vec![("XDG_STATE_HOME".into(), state.to_string_lossy().into_owned())],
+        };
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Launch { name: name.into(), program, arguments, environment }
+    }
+}
+
+fn url_of(upstream: &str) -> String {
+    if upstream.contains("://") { upstream.into() } else { format!("http://{upstream}") }
+}
+
+/// Command line and environment of a process, to start it again.
+#[derive(Debug, Clone)]
+struct Launch {
+    name: String,
+    program: PathBuf,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+impl Launch {
+    fn with_hosts(mut self, hosts: &Path) -> Self {
+        let files = [hosts.to_owned(), self.program].map(|path| path.to_string_lossy().into_owned());
+        let command = ["-c", OWN_HOSTS, "sh"].map(str::to_owned).into_iter().chain(files);
+        self.arguments = command.chain(self.arguments).collect();
+        self.program = "sh".into();
+        self
+    }
+
+    fn start(&self, stage: &Stage) -> Result<Process> {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments);
+        // Settings of whoever runs the tests must not reach the fleet.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("TRUNKLINE_") {
+                command.env_remove(name);
+            }
+        }
+        command.env("NO_COLOR", "1");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Process::start(stage, &self.name, command)
+    }
+}
+
+/// A running app server.
+#[derive(Debug)]
+pub struct AppServer {
+    app: App,
+    launch: Launch,
+    /// Process that runs it.
+    pub process: Process,
+    address: String,
+}
+
+impl AppServer {
+    /// Address that it listens on, as `host:port`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Waits until it has printed its address.
+    ///
+    /// # Errors
+    /// When it ends instead.
+    pub async fn listening(&mut self) -> Result<()> {
+        let expected = format!("listening on http://{}", self.address);
+        self.process.wait_for_line(&expected).await?;
+        Ok(())
+    }
+
+    /// Starts it again at its old address, after it has ended.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_again(&mut self, stage: &Stage) -> Result<()> {
+        self.process = self.launch.start(stage)?;
+        self.listening().await
+    }
+
+    /// Number of TCP connections it holds.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn established(&self) -> Result<usize> {
+        established_at(&self.address)
+    }
+}
+
+/// Proxy that runs until this value is dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    launch: Launch,
+    /// Process that runs it.
+    pub process: Process,
+    address: String,
+    admin: String,
+}
+
+impl Proxy {
+    /// Address for clients, as `host:port`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// `host:port` of the admin port.
+    #[must_use]
+    pub fn admin(&self) -> &str {
+        &self.admin
+    }
+
+    /// A URL for clients.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Waits until it is ready for clients.
+    ///
+    /// # Errors
+    /// When it ends instead.
+    pub async fn ready(&mut self) -> Result<()> {
+        self.readiness(StatusCode::OK).await?;
+        Ok(())
+    }
+
+    /// Waits until so many links are open: a proxy is ready with the first one.
+    ///
+    /// # Errors
+    /// When the process ends instead.
+    pub async fn linked(&self, links: usize) -> Result<()> {
+        until(async || {
+            let open = self.metrics().await?.sum("trunkline_links", &[("state", "open")]);
+            Ok((open >= links as f64).then_some(()))
+        })
+        .await
+    }
+
+    /// Waits until `/readyz` answers with this status, and returns the answer.
+    ///
+    /// # Errors
+    /// When the process ends instead.
+    pub async fn readiness(&mut self, status: StatusCode) -> Result<Answer> {
+        until(async || match http_client::get(&self.admin, "/readyz").await {
+            Ok(answer) if answer.status == status => Ok(Some(answer)),
+            _ if !self.process.is_running() => bail!("{}", self.process.log()),
+            // It may not listen yet.
+            _ => Ok(None),
+        })
+        .await
+        .with_context(|| format!("{} ended before /readyz answered {status}", self.process.name()))
+    }
+
+    /// Current reading of `/metrics`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self) -> Result<Metrics> {
+        Metrics::of(&self.admin).await
+    }
+
+    /// Starts it again at its old addresses, after it has ended.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_again(&mut self, stage: &Stage) -> Result<()> {
+        self.process = self.launch.start(stage)?;
+        self.ready().await
+    }
+}
+
+/// Sends a signal and demands that the process then ends by itself, without an error.
+///
+/// # Errors
+/// When it ends otherwise.
+pub async fn stop(process: &mut Process, signal: Signal) -> Result<()> {
+    process.signal(signal).await?;
+    let status = process.ended().await?;
+    ensure!(status.success(), "{} ended with {status} after {signal:?}\n{}", process.name(), process.log());
+    Ok(())
+}
+
+/// Waits until a process that can't do its work ends, and returns what it wrote.
+///
+/// # Errors
+/// When it ends as if all were well.
+pub async fn failure_of(process: &mut Process) -> Result<String> {
+    let status = process.ended().await?;
+    if status.success() {
+        bail!("{} should fail", process.name());
+    }
+    Ok(process.log())
+}

@@ -1,0 +1,115 @@
+//! Ground of a scenario: hubs behind two proxies, or at the app server itself. A scenario is the same on both.
+
+use anyhow::Result;
+
+use crate::harness::client::Agents;
+use crate::harness::fleet::{App, AppServer, Fleet, Proxy};
+use crate::harness::scenario::Stage;
+use crate::harness::sockets::free_address;
+use crate::harness::tls::Authority;
+
+/// The kinds of ground.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// An app server behind two proxies.
+    TwoProxies,
+    /// An app server that serves clients itself.
+    Embedded,
+    /// Two proxies that speak TLS.
+    TwoProxiesWithTls,
+    /// An app server that serves clients itself, with TLS.
+    EmbeddedWithTls,
+}
+
+impl Setting {
+    /// Ground of a scenario; TLS is below the subject of most.
+    pub const ALL: [Setting; 2] = [Setting::TwoProxies, Setting::Embedded];
+
+    /// Whether clients come with TLS.
+    #[must_use]
+    pub fn has_tls(self) -> bool {
+        matches!(self, Setting::TwoProxiesWithTls | Setting::EmbeddedWithTls)
+    }
+}
+
+/// An app server, and what stands before it.
+#[derive(Debug)]
+pub struct Ground {
+    /// Address of the app server.
+    pub app: AppServer,
+    /// The proxies before it, if there are any.
+    pub proxies: Vec<Proxy>,
+    /// Authority that clients have to trust, and the TLS addresses.
+    tls: Option<(Authority, Vec<String>)>,
+}
+
+impl Ground {
+    /// Starts all processes, and waits until clients can come.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub async fn start(fleet: &Fleet<'_>, app: App, setting: Setting) -> Result<Self> {
+        match setting {
+            Setting::TwoProxies => {
+                let app = fleet.app(app).await?;
+                let proxies = fleet.two_proxies(&app).await?.into();
+                Ok(Self { app, proxies, tls: None })
+            }
+            Setting::Embedded => {
+                let app = fleet.app_with(app, &["--embedded"]).await?;
+                Ok(Self { app, proxies: Vec::new(), tls: None })
+            }
+            Setting::TwoProxiesWithTls => {
+                let authority = Authority::new(fleet.stage(), "ground")?;
+                let identity = authority.sign("proxy", &["localhost", "127.0.0.1"])?;
+                let (certificate, key) = identity.arguments()?;
+                let app = fleet.app(app).await?;
+                let (mut proxies, mut addresses) = (Vec::new(), Vec::new());
+                for _ in 0..2 {
+                    let address = free_address()?;
+                    let arguments = ["--tls-listen", &address, "--tls-cert", certificate, "--tls-key", key];
+                    proxies.push(fleet.proxy_with(&[&app], &arguments).await?);
+                    addresses.push(address);
+                }
+                Ok(Self { app, proxies, tls: Some((authority, addresses)) })
+            }
+            Setting::EmbeddedWithTls => {
+                let authority = Authority::new(fleet.stage(), "ground")?;
+                let identity = authority.sign("app", &["localhost", "127.0.0.1"])?;
+                let (certificate, key) = identity.arguments()?;
+                let address = free_address()?;
+                let arguments = ["--embedded", "--tls-listen", &address, "--tls-cert", certificate, "--tls-key", key];
+                let app = fleet.app_with(app, &arguments).await?;
+                Ok(Self { app, proxies: Vec::new(), tls: Some((authority, vec![address])) })
+            }
+        }
+    }
+
+    /// Clients for this ground: they trust its certificates.
+    #[must_use]
+    pub fn agents<'a>(&self, stage: &'a Stage) -> Agents<'a> {
+        match &self.tls {
+            Some((authority, _)) => Agents::trusting(stage, &authority.file),
+            None => Agents::new(stage),
+        }
+    }
+
+    /// `host:port` of a place for clients. The places take turns, so that neighbours in `seat` sit apart if they can.
+    #[must_use]
+    pub fn address(&self, seat: usize) -> &str {
+        match self.proxies.get(seat % self.proxies.len().max(1)) {
+            Some(proxy) => proxy.address(),
+            None => self.app.address(),
+        }
+    }
+
+    /// A URL for clients, at the place of this seat.
+    #[must_use]
+    pub fn url(&self, seat: usize, path: &str) -> String {
+        let secure = self.tls.as_ref().and_then(|(_, addresses)| addresses.get(seat % addresses.len()));
+        match secure {
+            Some(address) => format!("https://{address}{path}"),
+            None => format!("http://{}{path}", self.address(seat)),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! A client of Server-Sent Events or long polling without any library: each request is made by hand.
+
+use std::io::ErrorKind;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::harness::http_client::{Answer, exchange, post, request};
+use crate::harness::scenario::until;
+
+/// Connection that has been negotiated.
+#[derive(Debug, Clone)]
+pub struct CarriedClient {
+    address: String,
+    path: String,
+}
+
+impl CarriedClient {
+    /// Negotiates at a hub's path, and sends nothing else.
+    ///
+    /// # Errors
+    /// When the answer names no connection.
+    pub async fn negotiate(address: &str, hub: &str) -> Result<Self> {
+        let answer = post(address, &format!("{hub}/negotiate?negotiateVersion=1")).await?.json()?;
+        let token = answer.get("connectionToken").and_then(serde_json::Value::as_str).context("a token")?;
+        Ok(Self { address: address.into(), path: format!("{hub}?id={token}") })
+    }
+
+    /// A connection that was negotiated with this token.
+    #[must_use]
+    pub fn with_token(address: &str, hub: &str, token: &str) -> Self {
+        Self { address: address.into(), path: format!("{hub}?id={token}") }
+    }
+
+    /// Negotiates, makes the first poll, and shakes hands.
+    ///
+    /// # Errors
+    /// When one of them is refused.
+    pub async fn join(address: &str, hub: &str, handshake: &str) -> Result<Self> {
+        let client = Self::negotiate(address, hub).await?;
+        for answer in [client.poll().await?, client.send(handshake).await?] {
+            ensure!(answer.status == StatusCode::OK, "{answer:?}");
+        }
+        let welcome = client.poll().await?;
+        ensure!(welcome.body.starts_with("{}\u{1e}"), "{welcome:?}");
+        Ok(client)
+    }
+
+    /// Connection that reaches its owner by way of another node.
+    #[must_use]
+    pub fn at(&self, address: &str) -> Self {
+        Self { address: address.into(), path: self.path.clone() }
+    }
+
+    /// The path that all its requests go to, with its token.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Polls once, and waits for the answer.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub async fn poll(&self) -> Result<Answer> {
+        self.ask(Method::GET, &[], "").await
+    }
+
+    /// Posts once, and waits for the answer.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub async fn send(&self, body: &str) -> Result<Answer> {
+        self.ask(Method::POST, &[], body).await
+    }
+
+    /// The DELETE.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub async fn delete(&self) -> Result<Answer> {
+        self.ask(Method::DELETE, &[], "").await
+    }
+
+    /// A GET that asks for an event stream, and shall be refused.
+    ///
+    /// # Errors
+    /// When no whole answer comes.
+    pub async fn refused_events(&self) -> Result<Answer> {
+        self.ask(Method::GET, &[("accept", "text/event-stream")], "").await
+    }
+
+    /// Opens the event stream.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn events(&self) -> Result<EventStream> {
+        let headers = [("accept", "text/event-stream")];
+        let answer = request(&self.address, Method::GET, &self.path, &headers, Bytes::new()).await?;
+        ensure!(answer.status() == StatusCode::OK, "{answer:?}");
+        let (parts, body) = answer.into_parts();
+        Ok(EventStream { headers: parts.headers, body, text: String::new() })
+    }
+
+    /// A GET whose answer nobody reads, not even its head; `accept` tells an event stream from a poll.
+    ///
+    /// # Errors
+    /// When it can't be sent.
+    pub async fn unread(&self, accept: &str) -> Result<Unread> {
+        let mut socket = TcpStream::connect(&self.address).await?;
+        let head = format!("GET {} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\n\r\n", self.path, self.address);
+        socket.write_all(head.as_bytes()).await?;
+        // Only a look, nothing is taken. Before it is answered another request of this client could overtake it.
+        let mut status = [0; b"HTTP/1.1 200".len()];
+        until(async || Ok((socket.peek(&mut status).await? == status.len()).then_some(()))).await?;
+        ensure!(status == *b"HTTP/1.1 200", "the answer begins with {:?}", String::from_utf8_lossy(&status));
+        Ok(Unread(socket))
+    }
+
+    async fn ask(&self, method: Method, headers: &[(&str, &str)], body: &str) -> Result<Answer> {
+        exchange(&self.address, method, &self.path, headers, Bytes::copy_from_slice(body.as_bytes())).await
+    }
+}
+
+/// The socket of a client that reads nothing at all.
+#[derive(Debug)]
+pub struct Unread(TcpStream);
+
+impl Unread {
+    /// Waits until the other end has reset it; its end alone would stand behind what is not read.
+    ///
+    /// # Errors
+    /// When another error comes up.
+    pub async fn reset(&self) -> Result<()> {
+        until(async || match self.0.take_error()? {
+            Some(error) if error.kind() == ErrorKind::ConnectionReset => Ok(Some(())),
+            Some(error) => Err(error.into()),
+            None => Ok(None),
+        })
+        .await
+    }
+}
+
+/// An open event stream.
+#[derive(Debug)]
+pub struct EventStream {
+    /// Headers of its answer.
+    pub headers: HeaderMap,
+    body: Incoming,
+    text: String,
+}
+
+impl EventStream {
+    /// Reads up to and with `end`.
+    ///
+    /// # Errors
+    /// When the stream ends before.
+    pub async fn until(&mut self, end: &str) -> Result<String> {
+        loop {
+            if let Some(at) = self.text.find(end) {
+                let rest = self.text.split_off(at + end.len());
+                return Ok(std::mem::replace(&mut self.text, rest));
+            }
+            ensure!(self.read().await?, "the stream has ended after {:?}", self.text);
+        }
+    }
+
+    /// Reads until the stream ends.
+    ///
+    /// # Errors
+    /// When it breaks off.
+    pub async fn rest(mut self) -> Result<String> {
+        while self.read().await? {}
+        Ok(self.text)
+    }
+
+    async fn read(&mut self) -> Result<bool> {
+        let Some(frame) = self.body.frame().await else { return Ok(false) };
+        if let Ok(bytes) = frame?.into_data() {
+            self.text.push_str(std::str::from_utf8(&bytes)?);
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,227 @@
+//! Child process: its log, its signals, its end. It is killed, by its id, when the value is dropped.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::watch;
+
+use crate::harness::scenario::{Stage, tail, until};
+
+/// A process that was told to end may finish its work first; this is far beyond that.
+const END_GUARD: Duration = Duration::from_secs(60);
+
+/// A signal, as a person or a supervisor sends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Interrupt, as Ctrl-C sends it.
+    Interrupt,
+    /// Planned stop, as supervisors send it.
+    Terminate,
+    /// Request to reload files.
+    Hangup,
+    /// Stand still, as in a snapshot of a machine.
+    Freeze,
+    /// Resumption of a frozen process.
+    Thaw,
+}
+
+impl Signal {
+    fn name(self) -> &'static str {
+        match self {
+            Signal::Interrupt => "INT",
+            Signal::Terminate => "TERM",
+            Signal::Hangup => "HUP",
+            Signal::Freeze => "STOP",
+            Signal::Thaw => "CONT",
+        }
+    }
+}
+
+/// A running child process.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    lines: watch::Receiver<Vec<String>>,
+}
+
+impl Process {
+    /// Starts a program whose output goes into a log, line by line.
+    ///
+    /// # Errors
+    /// When the program can't be started.
+    pub fn start(stage: &Stage, name: &str, command: Command) -> Result<Self> {
+        let (mut process, stdout, _) = Self::spawn(stage, name, command, Stdio::null())?;
+        let (tell, lines) = watch::channel(Vec::new());
+        tokio::spawn(keep_lines(stdout, process.log.clone(), tell));
+        process.lines = lines;
+        Ok(process)
+    }
+
+    /// Starts a program that is driven over its standard input and output; only its errors are logged.
+    ///
+    /// # Errors
+    /// When the program can't be started.
+    pub fn start_driven(stage: &Stage, name: &str, command: Command) -> Result<(Self, ChildStdin, ChildStdout)> {
+        let (process, stdout, stdin) = Self::spawn(stage, name, command, Stdio::piped())?;
+        Ok((process, stdin.context("the input is piped")?, stdout))
+    }
+
+    fn spawn(
+        stage: &Stage,
+        name: &str,
+        mut command: Command,
+        stdin: Stdio,
+    ) -> Result<(Self, ChildStdout, Option<ChildStdin>)> {
+        let log = stage.log_path(name);
+        // Output is appended by us, errors by the process itself.
+        let errors = File::options().create(true).append(true).open(&log);
+        let errors = errors.with_context(|| format!("making {}", log.display()))?;
+        let mut child =
+            command.stdin(stdin).stdout(Stdio::piped()).stderr(errors).kill_on_drop(true).spawn().with_context(
+                || format!("starting {name}: {:?} (tests/run builds and installs it)", command.as_std().get_program()),
+            )?;
+        let stdout = child.stdout.take().context("the output is piped")?;
+        let stdin = child.stdin.take();
+        let (_, lines) = watch::channel(Vec::new());
+        Ok((Self { name: name.into(), child, log, lines }, stdout, stdin))
+    }
+
+    /// Waits for a line of output that contains `text`, and returns it.
+    ///
+    /// # Errors
+    /// When the process ends before.
+    pub async fn wait_for_line(&mut self, text: &str) -> Result<String> {
+        let has = |lines: &Vec<String>| lines.iter().any(|line| line.contains(text));
+        let found = match self.lines.wait_for(has).await {
+            Ok(lines) => lines.iter().find(|line| line.contains(text)).cloned(),
+            Err(_) => None,
+        };
+        match found {
+            Some(line) => Ok(line),
+            None => bail!("{} ended without printing {text:?}\n{}", self.name, tail(&self.log)),
+        }
+    }
+
+    /// The lines of output so far that begin with `start`, without it.
+    #[must_use]
+    pub fn lines_after(&self, start: &str) -> Vec<String> {
+        self.lines.borrow().iter().filter_map(|line| line.strip_prefix(start)).map(str::to_owned).collect()
+    }
+
+    /// Waits until it has printed so many lines that begin with `start`.
+    ///
+    /// # Errors
+    /// When the process ends before.
+    pub async fn wait_for_lines(&mut self, start: &str, count: usize) -> Result<()> {
+        let has = |lines: &Vec<String>| lines.iter().filter(|line| line.starts_with(start)).count() >= count;
+        let Err(_) = self.lines.wait_for(has).await else { return Ok(()) };
+        bail!("{} ended before it printed {count} lines of {start:?}\n{}", self.name, tail(&self.log))
+    }
+
+    /// Waits until it has logged a line with this text, and returns the line.
+    ///
+    /// # Errors
+    /// When it ends before.
+    pub async fn wait_for_log(&mut self, text: &str) -> Result<String> {
+        until(async || {
+            let found = self.log().lines().find(|line| line.contains(text)).map(str::to_owned);
+            ensure!(found.is_some() || self.is_running(), "{} ended without logging {text:?}", self.name);
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Sends a signal to the process alone.
+    ///
+    /// # Errors
+    /// When the signal can't be sent.
+    pub async fn signal(&self, signal: Signal) -> Result<()> {
+        send_signal(signal, &self.id()?.to_string()).await
+    }
+
+    /// Sends a signal to the process and its children, as a terminal does; it must lead a group of its own.
+    ///
+    /// # Errors
+    /// When the signal can't be sent.
+    pub async fn signal_group(&self, signal: Signal) -> Result<()> {
+        send_signal(signal, &format!("-{}", self.id()?)).await
+    }
+
+    /// Kills the process (`kill -9`) and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it can't be killed.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.child.kill().await.with_context(|| format!("killing {}", self.name))
+    }
+
+    /// Waits until the process ends by itself.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn ended(&mut self) -> Result<ExitStatus> {
+        match tokio::time::timeout(END_GUARD, self.child.wait()).await {
+            Ok(status) => Ok(status?),
+            Err(_) => bail!("{} does not end\n{}", self.name, tail(&self.log)),
+        }
+    }
+
+    /// Whether the process still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The process id.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn id(&self) -> Result<u32> {
+        self.child.id().with_context(|| format!("{} is gone", self.name))
+    }
+
+    /// Name of the process in messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Output and errors of the process so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Path of the log.
+    #[must_use]
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+}
+
+async fn send_signal(signal: Signal, target: &str) -> Result<()> {
+    // The shell's own `kill`: no other program needs to be there, and no unsafe call here.
+    let script = format!("kill -s {} -- {target}", signal.name());
+    let status = Command::new("sh").args(["-c", &script]).status().await?;
+    if !status.success() {
+        bail!("`{script}` failed");
+    }
+    Ok(())
+}
+
+async fn keep_lines(stdout: ChildStdout, log: PathBuf, tell: watch::Sender<Vec<String>>) -> Result<()> {
+    let mut file = tokio::fs::OpenOptions::new().append(true).open(log).await?;
+    let mut lines = BufReader::new(stdout).lines();
+    while let Some(line) = lines.next_line().await? {
+        file.write_all(format!("{line}\n").as_bytes()).await?;
+        tell.send_modify(|kept| kept.push(line));
+    }
+    file.flush().await?;
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! Debian's Prometheus, scraping a fleet, and its promtool.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail, ensure};
+use http::StatusCode;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use crate::harness::http_client;
+use crate::harness::process::Process;
+use crate::harness::scenario::{Stage, until};
+use crate::harness::sockets::free_address;
+
+/// Scrape interval: the shortest it takes.
+const SCRAPE_INTERVAL: &str = "1s";
+
+/// Prometheus that runs until this value is dropped.
+#[derive(Debug)]
+pub struct Prometheus {
+    /// Process that runs it.
+    pub process: Process,
+    address: String,
+    targets: usize,
+}
+
+impl Prometheus {
+    /// Starts one that scrapes `/metrics` of these addresses, each as a job of its own, and waits until all are up.
+    ///
+    /// # Errors
+    /// When it does not start, or a target is not scraped.
+    pub async fn start(stage: &Stage, targets: &[(&str, &str)]) -> Result<Self> {
+        let address = free_address()?;
+        let jobs: String = targets
+            .iter()
+            .map(|(job, target)| format!("  - job_name: {job}\n    static_configs: [{{targets: ['{target}']}}]\n"))
+            .collect();
+        let text = format!(
+            "global: {{scrape_interval: {SCRAPE_INTERVAL}, scrape_timeout: {SCRAPE_INTERVAL}}}\nscrape_configs:\n{jobs}"
+        );
+        let (file, data) = (stage.folder().join("prometheus.yml"), stage.folder().join("prometheus"));
+        std::fs::write(&file, text)?;
+        let mut command = Command::new("prometheus");
+        command.arg(format!("--config.file={}", file.display()));
+        command.arg(format!("--storage.tsdb.path={}", data.display()));
+        command.arg(format!("--web.listen-address={address}"));
+        let process = Process::start(stage, "prometheus", command)?;
+        let mut prometheus = Self { process, address, targets: targets.len() };
+        prometheus.up().await?;
+        Ok(prometheus)
+    }
+
+    async fn up(&mut self) -> Result<()> {
+        until(async || {
+            ensure!(self.process.is_running(), "{}", self.process.log());
+            let ready = http_client::get(&self.address, "/-/ready").await;
+            Ok(ready.is_ok_and(|answer| answer.status == StatusCode::OK).then_some(()))
+        })
+        .await?;
+        let up = self.targets as f64;
+        until(async || Ok((self.query("sum(up)").await? == Some(up)).then_some(()))).await
+    }
+
+    /// The value of an expression that gives one, or none.
+    ///
+    /// # Errors
+    /// When it can't be evaluated, or gives several.
+    pub async fn query(&self, expression: &str) -> Result<Option<f64>> {
+        let expression: String = form_urlencoded::byte_serialize(expression.as_bytes()).collect();
+        let answer = http_client::get(&self.address, &format!("/api/v1/query?query={expression}")).await?;
+        let answer = answer.json()?;
+        let found = answer.pointer("/data/result").and_then(Value::as_array).map(Vec::as_slice);
+        let Some([] | [_]) = found else {
+            bail!("{expression} gives {answer}");
+        };
+        let value = answer.pointer("/data/result/0/value/1").and_then(Value::as_str);
+        value.map(|value| value.parse().context("not a number")).transpose()
+    }
+
+    /// Waits until an expression has this value: counts are seen with the next scrape.
+    ///
+    /// # Errors
+    /// When it can't be evaluated, or never has it; then the error tells which it had.
+    pub async fn shows(&self, expression: &str, value: f64) -> Result<()> {
+        let seen = std::cell::Cell::new(None);
+        let waiting = until(async || {
+            seen.set(self.query(expression).await?);
+            Ok((seen.get() == Some(value)).then_some(()))
+        });
+        waiting.await.with_context(|| format!("{expression} should be {value}, but is {:?}", seen.get()))
+    }
+}
+
+/// Lets promtool look at metrics: names, units, types and texts as Prometheus wants them.
+///
+/// # Errors
+/// When it finds fault with anything.
+pub async fn check(metrics: &str) -> Result<()> {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = command.kill_on_drop(true).spawn().context("starting promtool (tests/run installs it)")?;
+    let mut stdin = promtool.stdin.take().context("the input is piped")?;
+    stdin.write_all(metrics.as_bytes()).await?;
+    drop(stdin);
+    let output = promtool.wait_with_output().await?;
+    let said = [output.stdout, output.stderr].concat();
+    ensure!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! A relay of TCP connections between a proxy and an app server that cuts, holds and lets back, as bad networks do.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// First bytes of the request for a link.
+const LINK_REQUEST: &[u8] = b"GET /.trunkline/link";
+
+/// Bytes that are passed at once.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// Treatment of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Bytes pass as they are.
+    Passes,
+    /// The connection ends at once.
+    Cut,
+    /// The connection ends within the next piece, of which half passes: in the middle of a frame, as a rule.
+    CutInPiece,
+    /// Its ends stay open, and nothing passes any more.
+    Held,
+}
+
+/// A running relay; its tasks end with the runtime.
+#[derive(Debug)]
+pub struct Relay {
+    address: SocketAddr,
+    connections: Arc<Mutex<Vec<watch::Sender<Fate>>>>,
+    is_open: watch::Sender<bool>,
+}
+
+impl Relay {
+    /// Starts one before a server at `host:port`.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub async fn start(server: &str) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let (is_open, lets_in) = watch::channel(true);
+        let relay = Self { address, connections: Arc::default(), is_open };
+        let (server, connections) = (server.to_owned(), Arc::clone(&relay.connections));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                if *lets_in.borrow() {
+                    tokio::spawn(relay_one(client, server.clone(), Arc::clone(&connections)));
+                }
+            }
+        });
+        Ok(relay)
+    }
+
+    /// Address to connect to, as `host:port`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Lets new connections in, or ends them at once.
+    pub fn let_in(&self, is_open: bool) {
+        self.is_open.send_replace(is_open);
+    }
+
+    /// Decides what becomes of the links that pass now; of the first `count` of them.
+    pub fn decide(&self, fate: Fate, count: usize) {
+        let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        for connection in connections.iter().filter(|connection| *connection.borrow() == Fate::Passes).take(count) {
+            connection.send_replace(fate);
+        }
+    }
+}
+
+async fn relay_one(
+    mut client: TcpStream,
+    server: String,
+    connections: Arc<Mutex<Vec<watch::Sender<Fate>>>>,
+) -> Result<()> {
+    let mut server = TcpStream::connect(server).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let mut head = vec![0; PIECE_BYTES];
+    let length = client.read(&mut head).await?;
+    let head = head.get(..length).unwrap_or_default();
+    let (sender, fate) = watch::channel(Fate::Passes);
+    // Manifests pass, too, but only links are there to be cut.
+    let mut other = None;
+    if head.starts_with(LINK_REQUEST) {
+        let mut all = connections.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|connection| !connection.is_closed());
+        all.push(sender);
+    } else {
+        other = Some(sender);
+    }
+    server.write_all(head).await?;
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    // When one way ends, both do; the halves are dropped together.
+    tokio::select! {
+        () = pass(from_client, to_server, fate.clone()) => {}
+        () = pass(from_server, to_client, fate) => {}
+    }
+    drop(other);
+    Ok(())
+}
+
+async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut fate: watch::Receiver<Fate>) {
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        let now = *fate.borrow_and_update();
+        if now == Fate::Cut {
+            return;
+        }
+        let length = tokio::select! {
+            biased;
+            changed = fate.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            read = from.read(&mut piece), if now != Fate::Held => match read {
+                Ok(length @ 1..) => length,
+                Ok(0) | Err(_) => return,
+            },
+        };
+        let length = if now == Fate::CutInPiece { length / 2 } else { length };
+        let whole = piece.get(..length).unwrap_or_default();
+        if to.write_all(whole).await.is_err() || now == Fate::CutInPiece {
+            return;
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! HAProxy and nginx with the configuration files that `deploy/` ships, put onto loopback.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+
+use crate::harness::fleet::Proxy;
+use crate::harness::metrics::Metrics;
+use crate::harness::process::Process;
+use crate::harness::scenario::{Stage, until};
+use crate::harness::sockets::free_address;
+
+/// Debian's folder of servers, which is not in every path.
+const PROGRAMS: &str = "/usr/sbin";
+
+/// Load balancer that `deploy/` configures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BalancerProduct {
+    /// HAProxy, with `deploy/`'s `haproxy.cfg`.
+    HaProxy,
+    /// nginx, with `deploy/`'s `nginx.conf`.
+    Nginx,
+}
+
+impl BalancerProduct {
+    /// Both of the load balancers.
+    pub const ALL: [BalancerProduct; 2] = [BalancerProduct::HaProxy, BalancerProduct::Nginx];
+
+    fn name(self) -> &'static str {
+        match self {
+            BalancerProduct::HaProxy => "haproxy",
+            BalancerProduct::Nginx => "nginx",
+        }
+    }
+
+    fn file(self) -> &'static str {
+        match self {
+            BalancerProduct::HaProxy => "deploy/haproxy/haproxy.cfg",
+            BalancerProduct::Nginx => "deploy/nginx/nginx.conf",
+        }
+    }
+}
+
+/// A configuration file that ships, with changes.
+#[derive(Debug)]
+#[must_use]
+pub struct Shipped {
+    product: BalancerProduct,
+    text: String,
+}
+
+impl Shipped {
+    /// The file as it is.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn read(product: BalancerProduct) -> Result<Self> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(product.file());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        Ok(Self { product, text })
+    }
+
+    /// Changes a text wherever it stands in the file.
+    ///
+    /// # Errors
+    /// When it stands nowhere.
+    pub fn with(mut self, text: &str, instead: &str) -> Result<Self> {
+        ensure!(self.text.contains(text), "{} has no {text:?}", self.product.file());
+        self.text = self.text.replace(text, instead);
+        Ok(self)
+    }
+
+    /// Starts the balancer in front of three nodes, or HAProxy in front of more, and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start(self, stage: &Stage, nodes: &[Proxy]) -> Result<LoadBalancer> {
+        let (product, address, statistics) = (self.product, free_address()?, free_address()?);
+        let placed = self.place(stage, nodes, &address, &statistics)?;
+        let path = stage.folder().join(product.name()).with_extension("conf");
+        std::fs::write(&path, placed.text)?;
+        let mut command = Command::new(Path::new(PROGRAMS).join(product.name()));
+        match product {
+            BalancerProduct::HaProxy => command.arg("-db").arg("-f").arg(&path),
+            BalancerProduct::Nginx => command.arg("-e").arg("stderr").arg("-c").arg(&path),
+        };
+        let mut process = Process::start(stage, product.name(), command)?;
+        until(async || {
+            ensure!(process.is_running(), "{}", process.log());
+            Ok(TcpStream::connect(&address).await.ok())
+        })
+        .await?;
+        Ok(LoadBalancer { process, address, statistics })
+    }
+
+    /// Puts it onto loopback: its own address, those of the nodes, and whatever it writes into the stage's folder.
+    fn place(self, stage: &Stage, nodes: &[Proxy], address: &str, statistics: &str) -> Result<Self> {
+        let mut placed = match self.product {
+            BalancerProduct::HaProxy => self
+                .with("bind :80", &format!("bind {address}"))?
+                .with("bind 127.0.0.1:8404", &format!("bind {statistics}"))?
+                .with(" port 8090", "")?,
+            BalancerProduct::Nginx => {
+                let folder = stage.folder().display();
+                let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+                let paths: String = paths.iter().map(|of| format!("{of}_temp_path {folder}/{of};\n")).collect();
+                // One process: workers would outlive a master that is killed.
+                let main = format!("daemon off;\nmaster_process off;\npid {folder}/nginx.pid;\n");
+                self.with("worker_processes auto;", &main)?
+                    .with("worker_connections 16384;", "worker_connections 8192;")?
+                    .with("http {", &format!("http {{\naccess_log {folder}/access.log;\n{paths}"))?
+                    .with("listen 80;", &format!("listen {address};"))?
+            }
+        };
+        let last = "    server node-3 node-3:8080 cookie node-3\n";
+        let more = (4..=nodes.len()).map(|number| last.replace("node-3", &format!("node-{number}")));
+        let all: String = std::iter::once(last.to_owned()).chain(more).collect();
+        if nodes.len() > 3 {
+            placed = placed.with(last, &all)?;
+        }
+        for (number, node) in (1..).zip(nodes) {
+            let name = format!("node-{number}:8080");
+            let port = node.admin().rsplit_once(':').context("a port")?.1;
+            let place = match placed.product {
+                BalancerProduct::HaProxy => format!("{} port {port}", node.address()),
+                BalancerProduct::Nginx => node.address().to_owned(),
+            };
+            placed = placed.with(&name, &place)?;
+        }
+        Ok(placed)
+    }
+}
+
+/// A running load balancer.
+#[derive(Debug)]
+pub struct LoadBalancer {
+    /// Process that runs it.
+    pub process: Process,
+    address: String,
+    statistics: String,
+}
+
+impl LoadBalancer {
+    /// A URL for clients.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+    /// Number of answers that HAProxy has passed on, of a class of statuses ("2xx"). It counts an answer as it
+    /// passes; its log is no measure, because its threads drop a line where they would have to wait for each other.
+    ///
+    /// # Errors
+    /// When it tells nothing: nginx does not.
+    pub async fn answers(&self, class: &str) -> Result<f64> {
+        let metrics = Metrics::of(&self.statistics).await?;
+        Ok(metrics.sum("haproxy_server_http_responses_total", &[("proxy", "trunkline"), ("code", class)]))
+    }
+}

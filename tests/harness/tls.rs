@@ -1,0 +1,173 @@
+//! TLS in tests: an authority that signs certificates, connections by hand, and a TLS end in front of a server.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::harness::scenario::Stage;
+
+/// Signs certificates that nobody else trusts.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: PathBuf,
+    /// Its own certificate, as a PEM file.
+    pub file: PathBuf,
+}
+
+/// A certificate with its key, as PEM files.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// File of the certificate.
+    pub certificate: PathBuf,
+    /// File of the key.
+    pub key: PathBuf,
+}
+
+impl Authority {
+    /// An authority of this name.
+    ///
+    /// # Errors
+    /// When its file can't be written.
+    pub fn new(stage: &Stage, name: &str) -> Result<Self> {
+        let mut params = CertificateParams::new([])?;
+        // Who signs must not have the name of whom it signs.
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        let folder = stage.folder().join(name);
+        fs::create_dir_all(&folder)?;
+        let file = folder.join("authority.pem");
+        fs::write(&file, issuer.pem())?;
+        Ok(Self { issuer, folder, file })
+    }
+
+    /// Signs a certificate for these hosts; the same file name again replaces the one before.
+    ///
+    /// # Errors
+    /// When its files can't be written.
+    pub fn sign(&self, name: &str, hosts: &[&str]) -> Result<Identity> {
+        let key = KeyPair::generate()?;
+        let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+        let certificate = CertificateParams::new(hosts)?.signed_by(&key, &self.issuer)?;
+        let identity = Identity {
+            certificate: self.folder.join(format!("{name}.pem")),
+            key: self.folder.join(format!("{name}.key")),
+        };
+        fs::write(&identity.certificate, certificate.pem())?;
+        fs::write(&identity.key, key.serialize_pem())?;
+        Ok(identity)
+    }
+
+    fn roots(&self) -> Result<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone())?;
+        Ok(roots)
+    }
+
+    /// Opens a TLS connection to somebody whose certificate this authority has signed for `localhost`.
+    ///
+    /// # Errors
+    /// When it does not come about.
+    pub async fn connect(&self, address: &str, protocol: &str) -> Result<TlsStream<TcpStream>> {
+        self.connect_over(TcpStream::connect(address).await?, protocol).await
+    }
+
+    /// Shakes hands over an open connection.
+    ///
+    /// # Errors
+    /// When it does not come about.
+    pub async fn connect_over(&self, stream: TcpStream, protocol: &str) -> Result<TlsStream<TcpStream>> {
+        let mut config = ClientConfig::builder().with_root_certificates(self.roots()?).with_no_client_auth();
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let host = ServerName::try_from("localhost")?;
+        TlsConnector::from(Arc::new(config)).connect(host, stream).await.context("the TLS handshake")
+    }
+}
+
+impl Identity {
+    /// Paths, as arguments take them.
+    ///
+    /// # Errors
+    /// When they are no text.
+    pub fn arguments(&self) -> Result<(&str, &str)> {
+        Ok((text(&self.certificate)?, text(&self.key)?))
+    }
+}
+
+/// A path as text.
+///
+/// # Errors
+/// When it is none.
+pub fn text(path: &Path) -> Result<&str> {
+    path.to_str().context("a path that is no text")
+}
+
+/// Ends TLS in front of a server.
+#[derive(Debug)]
+pub struct TlsEnd {
+    address: String,
+    _tasks: JoinSet<()>,
+}
+
+impl TlsEnd {
+    /// Listens at a free port of loopback, and passes all bytes on to `target`.
+    ///
+    /// # Errors
+    /// When the certificate is of no use.
+    pub async fn start(identity: &Identity, target: &str) -> Result<Self> {
+        Self::with(WebPkiClientVerifier::no_client_auth(), identity, target).await
+    }
+
+    /// Starts one that takes only clients with a certificate of the authority.
+    ///
+    /// # Errors
+    /// When a certificate is of no use.
+    pub async fn for_clients_of(authority: &Authority, identity: &Identity, target: &str) -> Result<Self> {
+        let verifier = WebPkiClientVerifier::builder(Arc::new(authority.roots()?)).build()?;
+        Self::with(verifier, identity, target).await
+    }
+
+    async fn with(verifier: Arc<dyn ClientCertVerifier>, identity: &Identity, target: &str) -> Result<Self> {
+        let chain = CertificateDer::pem_file_iter(&identity.certificate)?.collect::<Result<Vec<_>, _>>()?;
+        let config = ServerConfig::builder()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, PrivateKeyDer::from_pem_file(&identity.key)?)?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?.to_string();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), target.to_owned()));
+        Ok(Self { address, _tasks: tasks })
+    }
+
+    /// Address that it listens on, as `host:port`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, target: String) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let (acceptor, target) = (acceptor.clone(), target.clone());
+        connections.spawn(async move {
+            let mut near = acceptor.accept(stream).await?;
+            let mut far = TcpStream::connect(target).await?;
+            copy_bidirectional(&mut near, &mut far).await
+        });
+    }
+}

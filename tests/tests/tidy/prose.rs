@@ -1,0 +1,79 @@
+//! Words: doc comments, and reasons of sleeps.
+
+use crate::source::{Crate, Kind, SourceFile};
+use crate::violation::Violation;
+
+/// A doc comment of so few words says nothing that the name does not say.
+pub(crate) const SHORT_WORDS: usize = 3;
+
+/// First words that leave the reader to guess what the item is.
+const RIDDLES: [&str; 12] = [
+    "Who",
+    "Whoever",
+    "Whom",
+    "Whose",
+    "What",
+    "Whatever",
+    "Those",
+    "The same",
+    "So many",
+    "So much",
+    "Somebody who",
+    "One who",
+];
+
+/// Mark of a line, or of the line above it, that says why a test has to let time pass.
+const SLEEP_MARK: &str = "// sleep:";
+
+/// Checks that doc comments have more than three words.
+pub(crate) fn short_docs(krate: &Crate) -> Vec<Violation> {
+    let short = |text: &str| words(text) <= SHORT_WORDS;
+    docs(krate, short, |text| format!("the doc comment \"{}\" says too little", text.trim()))
+}
+
+/// Checks that doc comments begin with the thing itself.
+pub(crate) fn riddles(krate: &Crate) -> Vec<Violation> {
+    let is_riddle = |text: &str| RIDDLES.iter().any(|riddle| begins_with(text.trim(), riddle));
+    docs(krate, is_riddle, |text| format!("the doc comment begins with a riddle: \"{}\"", first_line(text)))
+}
+
+/// Checks that tests sleep only where they say why.
+pub(crate) fn sleeps(krate: &Crate) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for file in &krate.files {
+        let lines: Vec<_> = file.text.lines().collect();
+        let has_reason = |line: usize| {
+            let near = [line.checked_sub(1), line.checked_sub(2)].into_iter().flatten().filter_map(|at| lines.get(at));
+            near.into_iter().any(|line| line.split_once(SLEEP_MARK).is_some_and(|(_, reason)| words(reason) > 1))
+        };
+        for place in file.facts.sleeps.iter().filter(|place| place.is_test && !has_reason(place.line)) {
+            violations.push(Violation::new(file, place.line, "a test sleeps".into()));
+        }
+    }
+    violations
+}
+
+/// Checks that the root of a library or program forbids unsafe code.
+pub(crate) fn unsafe_code(krate: &Crate) -> Vec<Violation> {
+    let is_bound = !matches!(krate.kind, Kind::Test | Kind::Example);
+    let root = krate.files.first().filter(|root| is_bound && !root.facts.forbids_unsafe);
+    root.map(|root| Violation::new(root, 1, "the crate root does not forbid unsafe code".into())).into_iter().collect()
+}
+
+fn docs(krate: &Crate, is_bad: impl Fn(&str) -> bool, describe: impl Fn(&str) -> String) -> Vec<Violation> {
+    let docs = krate.files.iter().flat_map(|file| file.facts.docs.iter().map(move |doc| (file, doc)));
+    let bad = docs.filter(|(_, doc)| is_bad(&doc.text));
+    bad.map(|(file, doc): (&SourceFile, _)| Violation::new(file, doc.line, describe(&doc.text))).collect()
+}
+
+fn words(text: &str) -> usize {
+    text.split_whitespace().filter(|word| word.chars().any(char::is_alphanumeric)).count()
+}
+
+fn begins_with(text: &str, word: &str) -> bool {
+    text.strip_prefix(word).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+}
+
+fn first_line(text: &str) -> &str {
+    text.trim().lines().next().unwrap_or_default()
+}
