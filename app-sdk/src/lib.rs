@@ -188,7 +188,7 @@
 //! | `hub` | builder of a hub, and its table of methods |
 //! | `dispatch` | messages of connections become calls |
 //! | `raw` | raw endpoints: builder, connections, handlers |
-//! | `link` | links of proxies: which upgrade gets which session, and where its frames go |
+//! | `link` | WebSockets of proxies, and links in memory |
 //! | `server` | builder of a server, its routes, its handles, and its drain |
 //! | [`testing`] | test clients, and the far end of links |
 

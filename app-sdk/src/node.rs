@@ -127,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// An outbox with a ring of this size, and its socket to a proxy that does not resume.
+    /// Makes an outbox with a ring of this size, and its socket to a proxy that does not resume.
     pub(crate) fn open_outbox(ring_max_bytes: usize) -> (LinkOutbox, Attachment) {
         let settings = SessionSettings::new(ring_max_bytes, 1_000);
         let session = Session::new(SessionId::FIRST, Role::AppServer, settings, 0);
@@ -137,7 +137,7 @@ mod tests {
         (outbox, attachment)
     }
 
-    /// The next piece that is written.
+    /// Takes the next piece that is written.
     pub(crate) fn next_piece(outbox: &LinkOutbox, attachment: Attachment) -> Option<Transmit> {
         match outbox.poll(attachment, 0) {
             Outgoing::Piece(piece) => Some(piece),

@@ -15,7 +15,6 @@ use std::sync::{Arc, RwLock};
 use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::time::Instant;
-use trunkline_link::LinkOutbox;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{CloseConnection, ConnectionFlowControl, FlowOperation, FlowSubject, ServiceMessage};
@@ -24,6 +23,8 @@ use trunkline_protocol::wire::CAUSE_HEADER;
 use crate::connection::{ConnectionClose, short};
 use crate::error::SendError;
 use crate::metrics::HubMetrics;
+use trunkline_link::LinkOutbox;
+
 use crate::node::Node;
 use crate::sync::{read, write};
 

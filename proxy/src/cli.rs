@@ -2,7 +2,7 @@
 
 mod admin_client;
 mod check_command;
-mod config_file;
+pub(crate) mod config_file;
 mod flag;
 mod health_command;
 mod output;

@@ -1,15 +1,17 @@
-//! The life of one client connection: greet it, read it, see it off.
+//! Life of one client connection: hub handshake, reading, close.
 //!
 //! ```text
-//!  Admission ──socket───► greet (hub handshake) ──► open at the app server ──► read until the socket ends
+//!  PendingConnection ──socket──► hub handshake ──► open at the app server ──► read until the socket ends
 //! ```
 //!
 //! One task per connection. While it is idle the task holds no buffer and waits for one thing: the socket.
 
-mod greet;
+mod accept;
+mod handshake;
+mod handshake_failure;
 mod inbound;
-mod raw;
-mod read;
+mod raw_message;
+mod reader;
 
 use std::io;
 use std::rc::Rc;
@@ -23,39 +25,40 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
+use self::reader::Reader;
 use crate::net::socket::{Socket, StallGuard};
-use crate::shard::{Admission, Arrival, Shard, Sockets};
+use crate::shard::{ClientStream, PendingConnection, Shard, Sockets};
 
-/// Serves a client from its arrival to its end.
-pub(crate) async fn serve(shard: Rc<Shard>, mut admission: Box<Admission>) {
-    let _seat = admission.seat.take();
-    let id: Rc<str> = Rc::from(&*admission.open.connection_id);
-    let is_negotiated = admission.is_negotiated;
+/// Serves a client from its connect request to the end of its socket.
+pub(crate) async fn serve(shard: Rc<Shard>, mut pending: Box<PendingConnection>) {
+    let _permit = pending.permit.take();
+    let id: Rc<str> = Rc::from(&*pending.open.connection_id);
+    let is_negotiated = pending.is_negotiated;
     shard.shared().socket_began();
-    // Greeting needs buffers and timers that an idle connection must not pay for: they go with this future.
-    let greeted = Box::pin(greet_arrived(&shard, admission)).await;
-    match greeted {
-        Some(reading) => {
+    // The handshake needs buffers and timers that an idle connection must not pay for: they go with this future.
+    let accepted = Box::pin(connect(&shard, pending)).await;
+    match accepted {
+        Some(reader) => {
             // The reader holds it too.
             drop(id);
-            read::until_the_end(&shard, reading).await;
+            reader.run(&shard).await;
         }
-        // Nobody was told of it, so nobody has to be told of its end; its token is used up all the same.
-        None => shard.end_id(&id, is_negotiated),
+        // No app server was told of it, so none has to be told of its end; its token is used up all the same.
+        None => shard.close_id(&id, is_negotiated),
     }
     shard.shared().socket_ended();
 }
 
-async fn greet_arrived(shard: &Rc<Shard>, admission: Box<Admission>) -> Option<Box<read::Reading>> {
-    let Admission { arrival, transport, hub, open, is_negotiated, user, expires_s, .. } = *admission;
-    let (socket, early) = match arrival {
-        Arrival::Pipe(pipe) => (Socket::boxed(pipe), Bytes::new()),
-        Arrival::Upgrade(upgrade) => upgraded(shard, upgrade).await?,
+/// Gets the socket, does the hub handshake, and opens the connection; `None` when one of them failed.
+async fn connect(shard: &Rc<Shard>, mut pending: Box<PendingConnection>) -> Option<Box<Reader>> {
+    let (socket, early) = match pending.stream.take()? {
+        ClientStream::Pipe(pipe) => (Socket::boxed(pipe), Bytes::new()),
+        ClientStream::Upgrade(upgrade) => upgraded(shard, upgrade).await?,
     };
-    greet::greet(shard, socket, early, &hub, greet::Newcomer { open, user, is_negotiated, transport, expires_s }).await
+    accept::accept(shard, socket, early, *pending).await
 }
 
-/// The socket of a WebSocket, and what was read of it already.
+/// Socket of a WebSocket, and the bytes that were read of it already.
 async fn upgraded(shard: &Shard, upgrade: OnUpgrade) -> Option<(Socket, Bytes)> {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
@@ -65,12 +68,13 @@ async fn upgraded(shard: &Shard, upgrade: OnUpgrade) -> Option<(Socket, Bytes)> 
         }
     };
     Some(match into_tcp(upgraded) {
-        Ok((stream, early)) => (Socket::Tcp(at_home(shard, stream).ok()?), early),
+        Ok((stream, early)) => (Socket::Tcp(adopt(shard, stream).ok()?), early),
         Err(other) => boxed(other),
     })
 }
 
-/// The TCP socket below, with what was read of it already: our own server's, or that of `axum::serve` around an app.
+/// TCP socket below an upgrade, with the bytes that were read of it already: of our own server, or of `axum::serve`
+/// around an app.
 fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
     let upgraded = match upgraded.downcast::<TokioIo<StallGuard>>() {
         Ok(parts) => return Ok((parts.io.into_inner().into_inner(), parts.read_buf)),
@@ -79,7 +83,7 @@ fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
     auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded).map(|parts| (parts.io.into_inner(), parts.read_buf))
 }
 
-/// A socket that is no plain TCP: its writes are queued.
+/// Boxed socket of an upgrade that is no plain TCP: its writes are queued.
 fn boxed(upgraded: Upgraded) -> (Socket, Bytes) {
     #[cfg(feature = "tls")]
     let upgraded = match upgraded.downcast::<TokioIo<TlsStream<StallGuard>>>() {
@@ -89,8 +93,8 @@ fn boxed(upgraded: Upgraded) -> (Socket, Bytes) {
     (Socket::boxed(TokioIo::new(upgraded)), Bytes::new())
 }
 
-/// The socket, woken by this shard's runtime and no other's: a wake-up across threads costs more than a read.
-fn at_home(shard: &Shard, stream: TcpStream) -> io::Result<TcpStream> {
+/// Moves a socket to this shard's runtime: a wake-up across threads costs more than a read.
+fn adopt(shard: &Shard, stream: TcpStream) -> io::Result<TcpStream> {
     match shard.shared().whose_sockets {
         Sockets::Own => Ok(stream),
         Sockets::Adopted => TcpStream::from_std(stream.into_std()?),

@@ -1,19 +1,20 @@
 //! Entry points of the parsers of a stranger's bytes, for the fuzz targets. No part of the public API.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use clap::{Args, Command};
-use futures_util::future::BoxFuture;
 use http::{HeaderMap, Uri};
 use ipnet::IpNet;
 use trunkline_protocol::key::AccessKeys;
 
-use crate::auth::{Dial, TokenPolicy, Verifier, Wire, jwks};
-use crate::config::{Origin, OriginPattern, ServeArgs, with_text};
-use crate::frontend::{self, Begun};
+use crate::auth::{TokenPolicy, Verifier, jwks};
+use crate::cli::ServeArgs;
+use crate::cli::config_file::with_text;
+use crate::config::{Origin, OriginPattern};
+use crate::frontend::{self, ForwardedScheme, HeaderStart};
+use crate::net::connector::Connector;
 
 /// Beginning of a connection behind a load balancer that speaks the PROXY protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,31 +40,21 @@ pub struct Forwarded {
     pub prefix: Option<String>,
 }
 
-/// Issuers that can't be reached.
-#[derive(Debug)]
-struct Unreachable;
-
-impl Dial for Unreachable {
-    fn dial(&self, _url: &Uri) -> BoxFuture<'static, io::Result<Box<dyn Wire>>> {
-        Box::pin(async { Err(io::ErrorKind::HostUnreachable.into()) })
-    }
-}
-
 /// Reads the beginning of a connection.
 #[must_use]
 pub fn proxy_header(bytes: &[u8]) -> ProxyHeader {
-    match frontend::begun(bytes) {
-        Begun::Header { length, client } => ProxyHeader::Whole(length, client),
-        Begun::Part => ProxyHeader::Part,
-        Begun::Other => ProxyHeader::Other,
+    match frontend::header_start(bytes) {
+        HeaderStart::Header { length, client } => ProxyHeader::Whole(length, client),
+        HeaderStart::Part => ProxyHeader::Part,
+        HeaderStart::Other => ProxyHeader::Other,
     }
 }
 
 /// Reads the headers of load balancers; networks of `trusted` are believed.
 #[must_use]
 pub fn forwarded(headers: &HeaderMap, peer: SocketAddr, trusted: &[IpNet]) -> Forwarded {
-    let believed = frontend::believe(headers, peer, &trusted.iter().copied().collect());
-    let scheme = believed.scheme.map(frontend::Scheme::name);
+    let believed = frontend::trusted_claims(headers, peer, &trusted.iter().copied().collect());
+    let scheme = believed.scheme.map(ForwardedScheme::name);
     Forwarded { client: believed.client, scheme, host: believed.host, prefix: believed.prefix }
 }
 
@@ -88,7 +79,7 @@ pub fn origin_is_named(pattern: &str, origin: &str) -> Option<bool> {
 /// Verifies an access token with the keys of a fleet, and returns its user.
 #[must_use]
 pub fn access_token(token: &str, keys: &AccessKeys) -> Option<Option<String>> {
-    let verifier = Verifier::new(TokenPolicy::default(), keys, Arc::new(Unreachable));
+    let verifier = Verifier::new(TokenPolicy::default(), keys, Connector::default());
     verifier.verify_now(token).ok().map(|user| user.id)
 }
 

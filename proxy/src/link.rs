@@ -26,7 +26,7 @@ use trunkline_protocol::limits::LINK_HANDSHAKE_TIMEOUT_MS;
 use trunkline_protocol::service::{Backoff, Capabilities, Incoming, Offer, Role, Session, SessionId};
 
 use crate::shard::Shard;
-use crate::shard::delivery::Order;
+use crate::shard::ShardCommand;
 use crate::upstream::{DialError, Dialled, LinkHandle, Pool, dial};
 use session_over::{CarryEnd, SessionOver};
 
@@ -180,19 +180,19 @@ impl<'a> SlotKeeper<'a> {
             }
         }
         if self.was_open {
-            give_to_all(self.shard, &Order::LinkLost(self.link.id(), cause)).await;
+            give_to_all(self.shard, &ShardCommand::LinkLost(self.link.id(), cause)).await;
         }
         over.say_goodbye().await;
     }
 }
 
-/// Gives one order to every shard.
-async fn give_to_all(shard: &Rc<Shard>, order: &Order) {
+/// Gives one command to every shard.
+async fn give_to_all(shard: &Rc<Shard>, command: &ShardCommand) {
     for (index, other) in shard.shared().shards().iter().enumerate() {
         if index == usize::from(shard.index()) {
-            shard.carry_out(vec![order.clone()]);
+            shard.apply(vec![command.clone()]);
         } else {
-            other.give(vec![order.clone()], 0).await;
+            other.give(vec![command.clone()], 0).await;
         }
     }
 }

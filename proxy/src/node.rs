@@ -45,7 +45,7 @@ use crate::config::{AdminSettings, Config, DrainSettings, Settings};
 #[cfg(feature = "tls")]
 use crate::net::{address::Address, connector::Connector, tls::ClientTls};
 use crate::observer::{Readiness, UpstreamProblems};
-use crate::shard::delivery::Order;
+use crate::shard::ShardCommand;
 use crate::shard::{Connectors, ShardSender, Shared};
 
 /// A running proxy node: its shards, admin port and upstream watchers.
@@ -130,7 +130,7 @@ impl Node {
     /// Stops the node: load balancers turn away, clients are told to connect again, app servers learn that they left,
     /// links are closed.
     pub async fn stop(mut self) {
-        self.shared.leave();
+        self.shared.begin_drain();
         let DrainSettings { grace, timeout: drain_timeout } = self.drain;
         if !grace.is_zero() {
             info!(
@@ -140,7 +140,7 @@ impl Node {
             );
             sleep(grace).await;
         }
-        self.shared.drain();
+        self.shared.refuse_clients();
         info!(
             clients = self.clients(),
             "stopping: no client is taken in any more, those here are told to connect again"
@@ -163,7 +163,7 @@ impl Node {
     async fn drain_clients(&self) {
         let spread = self.drain.spread();
         for shard in self.shared.shards() {
-            shard.give(vec![Order::Drain(spread)], 0).await;
+            shard.give(vec![ShardCommand::Drain(spread)], 0).await;
         }
         poll_until(|| self.clients() == 0 && self.shared.http_transports.is_empty()).await;
     }

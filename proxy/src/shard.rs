@@ -1,227 +1,199 @@
-//! What one thread owns, and how other threads reach it.
+//! One thread of a node: its client connections, and how other threads reach them.
 //!
-//! Everything in a [`Shard`] is `!Send` on purpose: its tasks run on one thread and never wait for another.
-//! Others put [`Parcel`]s into its inbox, whose bytes are bounded.
+//! [`ShardState`] owns everything and does no waiting; [`Shard`] drives it. Both stay on their thread, whose tasks never
+//! wait for another one. Other threads put [`ShardMessage`]s into the shard's inbox, whose bytes are bounded.
 
-pub(crate) mod delivery;
-pub(crate) mod directory;
-pub(crate) mod outbox;
-
-mod carry_out;
-mod departures;
-mod drain;
-mod ending;
-mod expiry;
-mod flush;
+mod apply;
+mod close_reason;
+mod closed_id;
+mod command;
+mod connection;
+mod content;
+mod delivery;
+mod drain_schedule;
+mod framed;
+mod history;
 mod inbox;
+mod inspection;
 mod keep_alive;
-mod look;
-mod outbox_total;
-mod past;
-mod rehome;
+mod outbox;
+mod outbox_budget;
+mod reassignment;
+mod route_table;
+mod shard_context;
 mod shared;
-mod watch;
+mod slot;
+mod state;
+mod tap;
+#[cfg(test)]
+mod testbed;
+mod token_expiry;
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::{RefCell, RefMut};
+use std::future::poll_fn;
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use bytes::Bytes;
-use trunkline_protocol::service::OpenConnection;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep_until};
+use trunkline_protocol::cause::Cause;
 
-use crate::metrics::{ConnectionCounters, Counters, HubCounters};
-use crate::shard::delivery::{Aftermath, Delivery, Order, Outlet, Pace, Watches};
-use crate::shard::directory::{Alike, Client, Directory, Hold, Opening, Place, Serial, Slot};
+use crate::metrics::Counters;
 
-pub(crate) use carry_out::no_such_connection;
-pub(crate) use ending::Ending;
-pub(crate) use inbox::{Admission, Arrival, Inbox, Parcel, ShardSender, Turn};
-pub(crate) use look::{Names, Row, Which};
-pub(crate) use past::{Past, PastConnection, REMEMBERED_MS, short};
+pub(crate) use apply::no_such_connection;
+pub(crate) use close_reason::CloseReason;
+pub(crate) use command::{Audience, ConnectionCommand, MembershipChange, PendingAck, Receivers, ShardCommand};
+pub(crate) use connection::{Census, Client, ClientKind, PauseReason, Status};
+pub(crate) use content::Content;
+pub(crate) use framed::{Framed, message_frame};
+pub(crate) use history::{PastConnection, REMEMBERED_MS, short};
+pub(crate) use inbox::{ClientStream, CommandBatch, Inbox, PendingConnection, ShardMessage, ShardSender};
+pub(crate) use inspection::{ClientRow, ClientSelection, NameSearch};
+pub(crate) use outbox::Outbox;
+pub(crate) use reassignment::{DATA_TYPE_HANDSHAKE, opening_until};
+pub(crate) use route_table::{Location, ReserveError};
 pub(crate) use shared::{Connectors, Shared, Sockets};
-pub(crate) use watch::WatchError;
+pub(crate) use slot::{Serial, Slot};
+pub(crate) use state::ShardState;
+pub(crate) use tap::{TapRefused, TapReport};
 
-use expiry::Expiries;
-use keep_alive::Wheel;
-pub(crate) use rehome::{DATA_TYPE_HANDSHAKE, opening_until};
-use rehome::{Homeless, MovedAway};
+use drain_schedule::{DrainSchedule, chance, longest_spread};
+use shard_context::ShardContext;
 
-/// What all sockets of a shard read into. Large, so that a burst takes few system calls; there is only one.
-const SCRATCH_BYTES: usize = 64 * 1024;
-
-/// One thread's part of the node.
+/// Driver of one shard: borrows its state for one step at a time, and starts the tasks that a step asks for.
+///
+/// The state is never borrowed across an await.
 #[derive(Debug)]
 pub(crate) struct Shard {
-    index: u16,
-    shared: Arc<Shared>,
-    counters: Arc<Counters>,
-    directory: RefCell<Directory>,
-    aftermath: RefCell<Aftermath>,
-    spare_orders: RefCell<Vec<Order>>,
-    scratch: RefCell<Box<[u8]>>,
-    wheel: RefCell<Wheel>,
-    expiries: RefCell<Expiries>,
-    tick: Cell<u32>,
-    next_serial: Cell<Serial>,
-    /// Ids that are over, and the tick at which they may be forgotten.
-    ended: RefCell<VecDeque<(u32, Rc<str>)>>,
-    /// All were told to leave, because the node stops: who comes now is told the same.
-    is_drained: Cell<bool>,
-    /// What the openings of its clients have in common.
-    alike: RefCell<Alike>,
-    /// Those without an app server.
-    homeless: RefCell<Vec<Homeless>>,
-    /// Those that were moved away from an app server which may not know.
-    moved_away: RefCell<Vec<MovedAway>>,
-    /// The clients whose messages somebody looks at.
-    watches: Watches,
+    context: ShardContext,
+    state: RefCell<ShardState>,
 }
 
 impl Shard {
     #[must_use]
     pub(crate) fn new(index: u16, shared: Arc<Shared>) -> Rc<Self> {
         let counters = shared.counters_of(index);
-        Rc::new(Self {
-            index,
-            shared,
-            counters,
-            directory: RefCell::default(),
-            aftermath: RefCell::default(),
-            spare_orders: RefCell::default(),
-            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
-            wheel: RefCell::default(),
-            expiries: RefCell::default(),
-            tick: Cell::new(1),
-            next_serial: Cell::new(0),
-            ended: RefCell::default(),
-            is_drained: Cell::new(false),
-            alike: RefCell::default(),
-            homeless: RefCell::default(),
-            moved_away: RefCell::default(),
-            watches: Watches::default(),
-        })
+        let context = ShardContext { index, shared, counters };
+        Rc::new(Self { state: RefCell::new(ShardState::new(context.clone())), context })
     }
 
-    /// Which of the node's shards this is.
+    /// Index of this shard in its node.
     #[must_use]
     pub(crate) fn index(&self) -> u16 {
-        self.index
+        self.context.index
     }
 
-    /// What it shares with the others.
+    /// What it shares with the other shards.
     #[must_use]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+        &self.context.shared
     }
 
     #[must_use]
     pub(crate) fn counters(&self) -> &Arc<Counters> {
-        &self.counters
-    }
-
-    /// The current tick: whole seconds since the shard began.
-    #[must_use]
-    pub(crate) fn tick(&self) -> u32 {
-        self.tick.get()
-    }
-
-    /// Lets `read` use the scratch buffer.
-    pub(crate) fn with_scratch<T>(&self, read: impl FnOnce(&mut [u8]) -> T) -> T {
-        read(&mut self.scratch.borrow_mut())
-    }
-
-    /// A number for the next client connection.
-    #[must_use]
-    pub(crate) fn next_serial(&self) -> Serial {
-        let serial = self.next_serial.get();
-        self.next_serial.set(serial.wrapping_add(1));
-        serial
-    }
-
-    /// Takes a client connection in: from now on it can be found.
-    pub(crate) fn open(&self, client: Client, user: Option<&str>) -> Slot {
-        let id = client.id.clone();
-        let serial = client.serial;
-        let population = self.population(&client);
-        population.opened.increment();
-        population.open.follow(0, 1);
-        let slot = self.directory.borrow_mut().insert(client, user);
-        self.shared.routes.open(&id, Place { shard: self.index, slot });
-        self.wheel.borrow_mut().watch(slot, serial, self.tick(), self.tick() + 1);
-        slot
-    }
-
-    /// What is counted for the hub of a client.
-    fn hub_counters(&self, client: &Client) -> &HubCounters {
-        self.counters.hub(client.home.hub().get())
-    }
-
-    fn population(&self, client: &Client) -> &ConnectionCounters {
-        self.hub_counters(client).connections(client.transport, client.content.speech())
+        &self.context.counters
     }
 
     /// Microseconds since the node started.
     #[must_use]
     pub(crate) fn now_us(&self) -> u64 {
-        u64::try_from(self.shared.uptime().as_micros()).unwrap_or(u64::MAX)
+        self.context.now_us()
     }
 
-    /// Reads something of a client connection, if it is still here.
-    pub(crate) fn with_client<T>(&self, slot: Slot, serial: Serial, act: impl FnOnce(&mut Client) -> T) -> Option<T> {
-        self.directory.borrow_mut().get_same(slot, serial).map(act)
+    /// State, borrowed for one step; [`start_tasks`](Self::start_tasks) must follow a step that writes to clients.
+    pub(crate) fn state(&self) -> RefMut<'_, ShardState> {
+        self.state.borrow_mut()
     }
 
-    /// A client has pinged: from now on its silence has an end.
-    pub(crate) fn pinged(&self, slot: Slot) {
-        if let Some(client) = self.directory.borrow_mut().get_mut(slot) {
-            client.has_pinged = true;
-        }
+    /// Applies the commands of one batch in their order.
+    pub(crate) fn apply(self: &Rc<Self>, commands: Vec<ShardCommand>) {
+        self.state().apply(commands);
+        self.start_tasks();
     }
 
-    /// What is kept of an opening, for the case that another app server has to be told of it.
+    /// Empty list for the commands of a batch: growing one anew is what a batch of many small frames would pay most for.
     #[must_use]
-    pub(crate) fn keep_opening(&self, open: &OpenConnection) -> Opening {
-        self.alike.borrow_mut().keep(open)
+    pub(crate) fn spare_commands(&self) -> Vec<ShardCommand> {
+        mem::take(&mut self.state().spare_commands)
     }
 
-    /// A client calls: it waits for the answer.
-    pub(crate) fn called(&self, slot: Slot, invocation_id: &str) {
-        let most = self.shared.settings.rehoming.pending_calls_max;
-        if let Some(client) = self.directory.borrow_mut().get_mut(slot).filter(|client| client.can_move()) {
-            client.kept.calls.begin(invocation_id);
-            if client.kept.calls.is_full(most) {
-                client.hold(Hold::Calls);
-            }
+    /// Advances the shard by one second.
+    pub(crate) fn advance(self: &Rc<Self>) {
+        self.state().advance();
+        self.start_tasks();
+    }
+
+    /// Runs an inspection of another thread.
+    pub(crate) fn inspect(self: &Rc<Self>, inspection: inbox::Inspection) {
+        inspection.run(&mut self.state());
+        self.start_tasks();
+    }
+
+    /// Closes a client connection; a second time is fine. Its slot is freed when its socket has ended.
+    pub(crate) fn close(self: &Rc<Self>, slot: Slot, reason: &CloseReason) {
+        self.state().close(slot, reason);
+        self.start_tasks();
+    }
+
+    /// Closes the route of an id that never became a connection.
+    pub(crate) fn close_id(&self, id: &Rc<str>, is_negotiated: bool) {
+        self.state().close_id(id, is_negotiated);
+    }
+
+    /// Frees the slot of a client connection whose socket has ended, for this cause unless it was closed before.
+    pub(crate) fn free(self: &Rc<Self>, slot: Slot, cause: Cause) {
+        // Dropped without the borrow: a socket wakes its other end.
+        let client = self.state().free(slot, cause);
+        self.start_tasks();
+        drop(client);
+    }
+
+    /// Reassigns a client connection whose home was lost while it opened.
+    pub(crate) fn lose_home(self: &Rc<Self>, slot: Slot, cause: Cause) {
+        self.state().lose_home(slot, cause);
+        self.start_tasks();
+    }
+
+    /// Starts the tasks that the last step asked for: outboxes to flush as their sockets take it, and a drain.
+    pub(crate) fn start_tasks(self: &Rc<Self>) {
+        let (flushes, drain) = {
+            let mut state = self.state();
+            (state.delivery.take_flush_tasks(), state.drain.take())
+        };
+        for (slot, serial) in flushes {
+            let shard = self.clone();
+            spawn_local(async move { poll_fn(|cx| shard.poll_flush(cx, slot, serial)).await });
+        }
+        if let Some(spread) = drain {
+            spawn_local(self.clone().drain(spread));
         }
     }
 
-    /// Sends one frame of the transport's own.
-    pub(crate) fn send_frame(self: &Rc<Self>, slot: Slot, frame: &Bytes) {
-        self.deliver(Pace::Direct, |delivery| {
-            if let Some(client) = delivery.directory.get_mut(slot) {
-                delivery.outlet.put(slot, client, frame);
-            }
-        });
-        self.finish_turn();
+    fn poll_flush(&self, cx: &mut Context<'_>, slot: Slot, serial: Serial) -> Poll<()> {
+        let mut state = self.state();
+        let ShardState { connections, delivery, .. } = &mut *state;
+        match connections.get_current(slot, serial) {
+            Some(client) => delivery.poll_flush(client, cx),
+            None => Poll::Ready(()),
+        }
     }
 
-    /// Lets `act` give out frames.
-    fn deliver<T>(&self, pace: Pace, act: impl FnOnce(&mut Delivery<'_>) -> T) -> T {
-        let mut directory = self.directory.borrow_mut();
-        let mut aftermath = self.aftermath.borrow_mut();
-        act(&mut Delivery {
-            directory: &mut directory,
-            routes: &self.shared.routes,
-            shard: self.index,
-            outlet: Outlet {
-                pace,
-                limit_bytes: self.shared.settings.outbox.client_bytes,
-                tick: self.tick(),
-                aftermath: &mut aftermath,
-                counters: &self.counters,
-                watches: &self.watches,
-            },
-        })
+    /// Tells all clients to reconnect elsewhere, spread over this time at most; then no client is accepted any more.
+    async fn drain(self: Rc<Self>, spread: Duration) {
+        let begun = Instant::now();
+        let everyone = self.state().connections.everyone();
+        let spread = spread.min(longest_spread(everyone.len(), self.shared().shards().len()));
+        let mut schedule: DrainSchedule<(Slot, Serial)> = DrainSchedule::new(everyone, spread, chance);
+        while let Some(next_at) = schedule.next_at() {
+            sleep_until(begun + next_at).await;
+            self.state().close_due(&mut schedule, begun.elapsed());
+            self.start_tasks();
+        }
+        // Clients that were on their way in when the others were told, too.
+        self.state().close_all_drained();
+        self.start_tasks();
     }
 }

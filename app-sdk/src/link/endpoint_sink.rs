@@ -38,8 +38,8 @@ fn handle(session: &LinkSession, body: &Bytes, message: ServiceMessage) {
         ServiceMessage::ConnectionData(data) => endpoint.handle_data(data),
         ServiceMessage::CloseConnection(close) => endpoint.handle_close(close),
         ServiceMessage::Ack(ack) => endpoint.handle_ack(ack),
-        ServiceMessage::ClientInvocation(request) => endpoint.handle_client_invocation(node, request),
-        ServiceMessage::ClientCompletion(completion) => endpoint.handle_client_completion(completion),
+        ServiceMessage::ClientInvocation(question) => endpoint.handle_client_invocation(node, question),
+        ServiceMessage::ClientCompletion(answer) => endpoint.handle_client_completion(answer),
         ServiceMessage::ErrorCompletion(refusal) => endpoint.handle_error_completion(node, refusal),
         ServiceMessage::ServiceError(error) => {
             tracing::warn!(hub = %endpoint.outbound().name, error = %error.error, "the proxy reports an error");

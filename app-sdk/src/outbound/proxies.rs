@@ -6,6 +6,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::replay_buffer::ReplayBuffer;
+use trunkline_link::LinkOutbox;
+
 use crate::node::Node;
 
 /// The linked proxies, and the replay buffer for late ones.
@@ -90,7 +92,6 @@ impl Proxies {
 mod tests {
     use std::time::Duration;
 
-    use trunkline_link::LinkOutbox;
     use trunkline_protocol::service::Attachment;
 
     use super::*;

@@ -58,7 +58,7 @@ impl Exposition<'_> {
         let ready = self.gauge("trunkline_ready", "1 while clients are taken in.", &[])?;
         ready.with_label_values::<&str>(&[]).set(i64::from(is_ready));
         let draining = self.gauge("trunkline_draining", "1 while the node stops.", &[])?;
-        draining.with_label_values::<&str>(&[]).set(i64::from(self.shared.is_leaving()));
+        draining.with_label_values::<&str>(&[]).set(i64::from(self.shared.has_begun_drain()));
         Ok(())
     }
 

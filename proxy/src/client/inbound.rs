@@ -1,10 +1,13 @@
-//! What a client's bytes are: transport frames where there are any, then hub messages, of which only the kind is read.
+//! Inbound bytes of a client: transport frames where there are any, then hub messages, of which only the kind is read.
 //!
-//! Pure: bytes in, [`Upward`] out. Pings are swallowed, a close ends it, all else goes up unread, so that new
-//! kinds of messages need no new proxy. Whole messages that stand together go up together.
+//! Pure: bytes in, [`Piece`]s and [`Upward`]s out. Pings are swallowed, a close ends the connection, all else goes up
+//! unread, so that new kinds of messages need no new proxy. Adjacent whole messages go up together.
+
+use std::borrow::Cow;
+use std::mem;
 
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::{FramingError, HubProtocol, MessageKind, next_frame};
+use trunkline_protocol::hub::{FramingError, HubProtocol, MessageKind, Scan, next_frame};
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::RawKind;
 
@@ -12,39 +15,22 @@ use crate::transport::websocket::{
     CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Decoder, Event, PiecePosition, ProtocolError,
 };
 
-/// What a client's bytes turned out to be.
+/// Message of a client, or several that go up together.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Upward<'a> {
-    /// Whole hub messages for the app server.
-    Messages {
-        /// Their bytes, framing included.
-        bytes: &'a [u8],
-        /// How many.
-        count: u64,
-    },
-    /// Among the messages that follow is a call that is to be answered.
-    Call {
-        /// Its invocation id.
-        id: &'a str,
-    },
+    /// Whole hub messages for the app server, framing included.
+    Messages { bytes: &'a [u8], count: u64 },
+    /// Invocation id of a call that is to be answered, among the messages that follow.
+    Call { id: Cow<'a, str> },
     /// A message of a raw connection.
-    Raw {
-        /// Its bytes.
-        bytes: &'a [u8],
-        /// What they are.
-        kind: RawKind,
-    },
+    Raw { bytes: Cow<'a, [u8]>, kind: RawKind },
     /// A hub ping: the client lives, and its time-out counts from now on.
     Ping,
-    /// A hub close: the client leaves.
+    /// A hub close of the client.
     Close,
-    /// A ping of the transport, to be answered with the same bytes.
-    TransportPing(Vec<u8>),
-    /// The end of the transport.
-    TransportClose,
 }
 
-/// Why a client can't be read any further.
+/// Reason why a client can't be read any further.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum InboundError {
     #[error("WebSocket: {0}")]
@@ -63,7 +49,7 @@ pub(super) enum InboundError {
 }
 
 impl InboundError {
-    /// What it is in the taxonomy.
+    /// Cause in the taxonomy.
     pub(super) fn cause(&self) -> Cause {
         match self {
             Self::Transport(_) => Cause::WebsocketProtocol,
@@ -73,7 +59,7 @@ impl InboundError {
         }
     }
 
-    /// What a client of a raw endpoint is told.
+    /// Close code for a client of a raw endpoint.
     pub(super) fn raw_code(&self) -> u16 {
         match self {
             Self::Transport(_) | Self::Framing(_) => CLOSE_PROTOCOL_ERROR,
@@ -83,185 +69,224 @@ impl InboundError {
     }
 }
 
-/// What is kept between two reads: little, unless a frame or a message is under way.
+/// Bytes of one client between its socket and its messages: little, unless a frame or a message is under way.
 #[derive(Debug)]
 pub(super) struct Inbound {
-    /// `None` where bytes come as they are.
-    decoder: Option<Decoder>,
-    /// The beginning of a message whose rest has not come.
-    partial: Vec<u8>,
+    pub(super) transport: InboundTransport,
+    pub(super) partial: PartialMessage,
 }
+
+/// Transport of a client: `None` where bytes come without frames.
+#[derive(Debug)]
+pub(super) struct InboundTransport(Option<Decoder>);
+
+/// Beginning of a message whose rest has not come.
+#[derive(Debug, Default)]
+pub(super) struct PartialMessage(Vec<u8>);
 
 impl Inbound {
-    /// For a client of this transport.
     pub(super) fn new(transport: Transport) -> Self {
         let decoder = (transport == Transport::WebSockets).then(Decoder::default);
-        Self { decoder, partial: Vec::new() }
+        Self { transport: InboundTransport(decoder), partial: PartialMessage::default() }
     }
 
-    /// Keeps bytes that were read along with the hub handshake; at a raw endpoint, with the connect request.
+    /// Keeps payload that was read along with the hub handshake; at a raw endpoint, bytes that came with the connect
+    /// request.
     pub(super) fn keep(&mut self, rest: &[u8]) {
-        self.partial.extend_from_slice(rest);
+        self.partial.0.extend_from_slice(rest);
     }
 
-    /// What was kept, where nobody has looked at it yet.
-    pub(super) fn kept(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.partial)
+    /// Takes the kept bytes of a raw endpoint, which no transport has decoded yet.
+    pub(super) fn take_kept(&mut self) -> Vec<u8> {
+        mem::take(&mut self.partial.0)
     }
 
-    /// The transport's payload in `bytes`, to be looked at before the hub protocol is known.
-    pub(super) fn take_transport(
-        &mut self,
-        bytes: &mut [u8],
-        mut give: impl FnMut(Piece<'_>),
-    ) -> Result<(), ProtocolError> {
-        let Some(decoder) = &mut self.decoder else {
-            give(Piece::Payload(bytes, PiecePosition::UNKNOWN));
-            return Ok(());
-        };
-        let mut at = 0;
-        while let Some(rest) = bytes.get_mut(at..) {
-            let (used, event) = decoder.decode(rest)?;
-            match event {
-                Event::Data(range) => give(Piece::Payload(rest.get(range).unwrap_or_default(), decoder.position())),
-                Event::Ping(payload) => give(Piece::Ping(payload)),
-                Event::Close => give(Piece::Close),
-                Event::Pong => {}
-                Event::NeedMore => return Ok(()),
-            }
-            at += used;
-        }
-        Ok(())
-    }
-
-    /// Takes what was read and gives what it turned out to be, in order.
-    pub(super) fn take(
-        &mut self,
-        bytes: &mut [u8],
-        protocol: HubProtocol,
-        limit_bytes: usize,
-        give: impl FnMut(Upward<'_>),
-    ) -> Result<(), InboundError> {
-        self.take_each(bytes, give, |partial, payload, _, give| {
-            take_payload(partial, payload, protocol, limit_bytes, give)
-        })
-    }
-
-    /// Takes what was read: the pieces of payload by `take_payload`, which keeps what is incomplete.
-    pub(super) fn take_each<G: FnMut(Upward<'_>)>(
-        &mut self,
-        bytes: &mut [u8],
-        mut give: G,
-        mut take_payload: impl FnMut(&mut Vec<u8>, &[u8], PiecePosition, &mut G) -> Result<(), InboundError>,
-    ) -> Result<(), InboundError> {
-        let mut partial = std::mem::take(&mut self.partial);
-        let mut problem = None;
-        self.take_transport(bytes, |piece| match piece {
-            Piece::Payload(payload, place) if problem.is_none() => {
-                problem = take_payload(&mut partial, payload, place, &mut give).err();
-            }
-            Piece::Payload(..) => {}
-            Piece::Ping(payload) => give(Upward::TransportPing(payload)),
-            Piece::Close => give(Upward::TransportClose),
-        })?;
-        self.partial = partial;
-        problem.map_or(Ok(()), Err)
-    }
-
-    /// Gives what [`keep`](Self::keep) kept.
-    pub(super) fn take_kept(
-        &mut self,
-        protocol: HubProtocol,
-        limit_bytes: usize,
-        mut give: impl FnMut(Upward<'_>),
-    ) -> Result<(), InboundError> {
-        let mut partial = std::mem::take(&mut self.partial);
-        let result = take_payload(&mut partial, &[], protocol, limit_bytes, &mut give);
-        self.partial = partial;
-        result
+    /// Pieces of the transport's stream in these bytes.
+    pub(super) fn pieces<'a>(&'a mut self, bytes: &'a mut [u8]) -> Pieces<'a> {
+        self.transport.pieces(bytes)
     }
 }
 
-/// A piece of the transport's stream.
+impl InboundTransport {
+    /// Pieces of the transport's stream in these bytes.
+    pub(super) fn pieces<'a>(&'a mut self, bytes: &'a mut [u8]) -> Pieces<'a> {
+        Pieces { decoder: self.0.as_mut(), bytes, at: 0 }
+    }
+}
+
+/// Piece of the transport's stream.
 #[derive(Debug)]
 pub(super) enum Piece<'a> {
-    /// Bytes of what it carries.
+    /// Payload, and its place in a transport message.
     Payload(&'a [u8], PiecePosition),
-    /// To be answered.
+    /// Ping, to be answered with the same bytes.
     Ping(Vec<u8>),
-    /// The end.
     Close,
 }
 
-fn take_payload(
-    partial: &mut Vec<u8>,
-    payload: &[u8],
-    protocol: HubProtocol,
-    limit_bytes: usize,
-    give: &mut impl FnMut(Upward<'_>),
-) -> Result<(), InboundError> {
-    if partial.is_empty() {
-        let used = take_messages(payload, protocol, limit_bytes, give)?;
-        partial.extend_from_slice(payload.get(used..).unwrap_or_default());
-        return Ok(());
-    }
-    partial.extend_from_slice(payload);
-    let used = take_messages(partial, protocol, limit_bytes, give)?;
-    if used == partial.len() {
-        // The memory goes too: an idle connection holds no buffer.
-        *partial = Vec::new();
-    } else {
-        partial.drain(..used);
-    }
-    Ok(())
+/// Decoder of the pieces in one read's worth of bytes.
+#[derive(Debug)]
+pub(super) struct Pieces<'a> {
+    decoder: Option<&'a mut Decoder>,
+    bytes: &'a mut [u8],
+    at: usize,
 }
 
-/// Gives all whole messages of `bytes` and says how many bytes they took.
-fn take_messages(
-    bytes: &[u8],
+impl Pieces<'_> {
+    /// Next piece; `None` at the end of the bytes.
+    ///
+    /// # Errors
+    /// When the client broke a rule of the transport; nothing more can be decoded.
+    pub(super) fn next(&mut self) -> Result<Option<Piece<'_>>, ProtocolError> {
+        let Some(decoder) = &mut self.decoder else {
+            let is_new = mem::replace(&mut self.at, self.bytes.len()) < self.bytes.len();
+            return Ok(is_new.then_some(Piece::Payload(self.bytes, PiecePosition::UNKNOWN)));
+        };
+        while let Some(rest) = self.bytes.get_mut(self.at..) {
+            let from = self.at;
+            let (used, event) = decoder.decode(rest)?;
+            self.at += used;
+            match event {
+                Event::Data(range) => {
+                    let payload = self.bytes.get(from + range.start..from + range.end).unwrap_or_default();
+                    return Ok(Some(Piece::Payload(payload, decoder.position())));
+                }
+                Event::Ping(payload) => return Ok(Some(Piece::Ping(payload))),
+                Event::Close => return Ok(Some(Piece::Close)),
+                Event::Pong => {}
+                Event::NeedMore => {
+                    // Past the end: whoever asks again gets nothing.
+                    self.at = usize::MAX;
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl PartialMessage {
+    /// Bytes to look for hub messages in: the payload, behind what was kept of earlier ones.
+    pub(super) fn join<'a>(&'a mut self, payload: &'a [u8]) -> &'a [u8] {
+        if self.0.is_empty() {
+            return payload;
+        }
+        self.0.extend_from_slice(payload);
+        &self.0
+    }
+
+    /// Keeps the joined bytes behind the used ones.
+    pub(super) fn keep_rest(&mut self, payload: &[u8], used: usize) {
+        if self.0.is_empty() {
+            self.0.extend_from_slice(payload.get(used..).unwrap_or_default());
+        } else if used == self.0.len() {
+            // The memory goes too: an idle connection holds no buffer.
+            self.0 = Vec::new();
+        } else {
+            self.0.drain(..used);
+        }
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+}
+
+/// Reader of the whole hub messages in a piece of payload.
+#[derive(Debug)]
+pub(super) struct HubMessages<'a> {
+    bytes: &'a [u8],
     protocol: HubProtocol,
     limit_bytes: usize,
-    give: &mut impl FnMut(Upward<'_>),
-) -> Result<usize, InboundError> {
-    let (mut run_start, mut run_count, mut at) = (0, 0, 0);
-    let mut give_run = |run: std::ops::Range<usize>, count: u64, then: Option<Upward<'_>>| {
-        if count > 0 {
-            give(Upward::Messages { bytes: bytes.get(run).unwrap_or_default(), count });
+    /// Begin and number of the messages that go up together next.
+    run_start: usize,
+    run_count: u64,
+    at: usize,
+    /// What follows the run that was returned last.
+    queued: Option<Result<Upward<'a>, InboundError>>,
+    is_done: bool,
+}
+
+impl<'a> HubMessages<'a> {
+    pub(super) fn new(bytes: &'a [u8], protocol: HubProtocol, limit_bytes: usize) -> Self {
+        Self { bytes, protocol, limit_bytes, run_start: 0, run_count: 0, at: 0, queued: None, is_done: false }
+    }
+
+    /// Number of bytes that the messages took.
+    pub(super) fn used(&self) -> usize {
+        self.at
+    }
+
+    /// Next run of messages, or a single one that does not go up; `None` when no whole one is left.
+    ///
+    /// # Errors
+    /// When no message can be made of the bytes, or one is too large.
+    pub(super) fn next(&mut self) -> Result<Option<Upward<'a>>, InboundError> {
+        if let Some(queued) = self.queued.take() {
+            return queued.map(Some);
         }
-        if let Some(then) = then {
-            give(then);
-        }
-    };
-    let result = loop {
-        let rest = bytes.get(at..).unwrap_or_default();
-        let frame = match next_frame(protocol, rest, limit_bytes) {
-            Ok(Some(frame)) => frame,
-            Ok(None) => break Ok(at),
-            Err(FramingError::TooLarge { limit }) => break Err(InboundError::TooLarge(limit)),
-            Err(other) => break Err(InboundError::Framing(other)),
-        };
-        let after = at + frame.length;
-        // What can't be told goes up: the app server answers it in its own words.
-        let scan = protocol.scan(rest.get(frame.body).unwrap_or_default());
-        let then = match scan.as_ref().map(|scan| scan.kind) {
-            Ok(MessageKind::Ping) => Upward::Ping,
-            Ok(MessageKind::Close) => Upward::Close,
-            kind => {
-                if let (Ok(MessageKind::Invocation | MessageKind::StreamInvocation), Ok(scan)) = (kind, &scan)
-                    && let Some(id) = &scan.invocation_id
-                {
-                    give_run(0..0, 0, Some(Upward::Call { id }));
+        while !self.is_done {
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            let frame = match next_frame(self.protocol, rest, self.limit_bytes) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => {
+                    self.is_done = true;
+                    return Ok(self.take_run());
                 }
-                run_count += 1;
-                at = after;
-                continue;
+                Err(error) => {
+                    self.is_done = true;
+                    return self.after_run(Err(error.into()));
+                }
+            };
+            let after = self.at + frame.length;
+            // What can't be told goes up: the app server answers it in its own words.
+            let scan = self.protocol.scan(rest.get(frame.body).unwrap_or_default());
+            let then = match scan {
+                Ok(Scan { kind: MessageKind::Ping, .. }) => Upward::Ping,
+                Ok(Scan { kind: MessageKind::Close, .. }) => Upward::Close,
+                scan => {
+                    self.run_count += 1;
+                    self.at = after;
+                    if let Ok(Scan { kind, invocation_id: Some(id) }) = scan
+                        && matches!(kind, MessageKind::Invocation | MessageKind::StreamInvocation)
+                    {
+                        return Ok(Some(Upward::Call { id }));
+                    }
+                    continue;
+                }
+            };
+            let next = self.after_run(Ok(then));
+            (self.run_start, self.at) = (after, after);
+            return next;
+        }
+        Ok(None)
+    }
+
+    /// Messages that go up together, up to here.
+    fn take_run(&mut self) -> Option<Upward<'a>> {
+        let bytes = self.bytes.get(self.run_start..self.at).unwrap_or_default();
+        let count = mem::take(&mut self.run_count);
+        (count > 0).then_some(Upward::Messages { bytes, count })
+    }
+
+    /// The run up to here if there is one, and then this.
+    fn after_run(&mut self, then: Result<Upward<'a>, InboundError>) -> Result<Option<Upward<'a>>, InboundError> {
+        match self.take_run() {
+            Some(run) => {
+                self.queued = Some(then);
+                Ok(Some(run))
             }
-        };
-        give_run(run_start..at, run_count, Some(then));
-        (run_start, run_count, at) = (after, 0, after);
-    };
-    give_run(run_start..at, run_count, None);
-    result
+            None => then.map(Some),
+        }
+    }
+}
+
+impl From<FramingError> for InboundError {
+    fn from(error: FramingError) -> Self {
+        match error {
+            FramingError::TooLarge { limit } => Self::TooLarge(limit),
+            other => Self::Framing(other),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -276,22 +301,40 @@ mod tests {
         out
     }
 
-    /// What comes of `frames`, read in pieces of `chunk` bytes; runs of messages are joined.
-    fn read(frames: &[Vec<u8>], chunk: usize, protocol: HubProtocol) -> Result<Vec<String>, InboundError> {
-        let (mut inbound, mut seen) = (Inbound::new(Transport::WebSockets), Vec::<String>::new());
-        for piece in frames.concat().chunks(chunk) {
-            inbound.take(&mut piece.to_vec(), protocol, LIMIT, |upward| match upward {
-                Upward::Messages { bytes, .. } => {
-                    let text = String::from_utf8_lossy(bytes).replace('\u{1e}', ";");
-                    match seen.last_mut() {
-                        Some(last) if last.starts_with('{') => last.push_str(&text),
-                        _ => seen.push(text),
-                    }
-                }
-                other => seen.push(format!("{other:?}")),
-            })?;
+    /// Everything that one read's worth of bytes brings, in order.
+    fn take(inbound: &mut Inbound, bytes: &mut [u8], protocol: HubProtocol) -> Result<Vec<String>, InboundError> {
+        let (mut seen, Inbound { transport, partial }) = (Vec::new(), inbound);
+        let mut pieces = transport.pieces(bytes);
+        while let Some(piece) = pieces.next()? {
+            let Piece::Payload(payload, _) = piece else {
+                seen.push(format!("{piece:?}"));
+                continue;
+            };
+            let mut messages = HubMessages::new(partial.join(payload), protocol, LIMIT);
+            while let Some(upward) = messages.next()? {
+                seen.push(match upward {
+                    Upward::Messages { bytes, .. } => String::from_utf8_lossy(bytes).replace('\u{1e}', ";"),
+                    other => format!("{other:?}"),
+                });
+            }
+            let used = messages.used();
+            partial.keep_rest(payload, used);
         }
         Ok(seen)
+    }
+
+    /// What comes of `frames`, read in pieces of `chunk` bytes; runs of messages are joined.
+    fn read(frames: &[Vec<u8>], chunk: usize, protocol: HubProtocol) -> Result<Vec<String>, InboundError> {
+        let (mut inbound, mut joined) = (Inbound::new(Transport::WebSockets), Vec::<String>::new());
+        for piece in frames.concat().chunks(chunk) {
+            for seen in take(&mut inbound, &mut piece.to_vec(), protocol)? {
+                match joined.last_mut() {
+                    Some(last) if last.starts_with('{') && seen.starts_with('{') => last.push_str(&seen),
+                    _ => joined.push(seen),
+                }
+            }
+        }
+        Ok(joined)
     }
 
     #[test]
@@ -311,53 +354,63 @@ mod tests {
     }
 
     #[test]
-    fn what_requests_carry_is_taken_as_it_is() {
+    fn bytes_of_http_transports_have_no_frames() {
         let (mut inbound, mut seen) = (Inbound::new(Transport::LongPolling), Vec::new());
         for piece in ["{\"type\":1}\x1e{\"ty", "pe\":1}\x1e"] {
-            let taken = inbound.take(&mut piece.as_bytes().to_vec(), HubProtocol::Json, LIMIT, |upward| {
-                seen.push(format!("{upward:?}"));
-            });
-            assert_eq!(taken, Ok(()));
+            seen.extend(take(&mut inbound, &mut piece.as_bytes().to_vec(), HubProtocol::Json).unwrap());
         }
         assert_eq!(seen.len(), 2, "{seen:?}");
     }
 
     #[test]
-    fn whole_messages_that_stand_together_go_up_together() {
-        let mut runs = vec![];
-        let mut bytes = frame(b"{\"type\":1}\x1e{\"type\":1}\x1e{\"type\":1}\x1e");
-        Inbound::new(Transport::WebSockets)
-            .take(&mut bytes, HubProtocol::Json, LIMIT, |upward| {
-                if let Upward::Messages { bytes, count } = upward {
-                    runs.push((bytes.len(), count));
-                }
-            })
-            .unwrap();
-        assert_eq!(runs, [(33, 3)]);
+    fn adjacent_whole_messages_go_up_together() {
+        let bytes = b"{\"type\":1}\x1e{\"type\":1}\x1e{\"type\":1}\x1e";
+        let mut messages = HubMessages::new(bytes, HubProtocol::Json, LIMIT);
+        assert_eq!(messages.next(), Ok(Some(Upward::Messages { bytes, count: 3 })));
+        assert_eq!(messages.next(), Ok(None));
+        assert_eq!(messages.used(), bytes.len());
     }
 
     #[test]
-    fn what_is_no_message_goes_up_to_be_answered_there() {
+    fn a_malformed_message_goes_up_to_be_answered_there() {
         assert_eq!(read(&[frame(b"{]\x1e")], 100, HubProtocol::Json).unwrap(), ["{];"]);
     }
 
     #[test]
-    fn a_message_over_the_limit_is_told_as_soon_as_it_is_certain() {
+    fn a_message_over_the_limit_fails_as_soon_as_it_is_certain() {
         let endless = [frame(&[b'x'; 90]), frame(&[b'x'; 90])];
         assert_eq!(read(&endless, 1000, HubProtocol::Json), Err(InboundError::TooLarge(LIMIT)));
         assert_eq!(read(&[frame(&[0xff, 0x01])], 10, HubProtocol::MessagePack), Err(InboundError::TooLarge(LIMIT)));
     }
 
     #[test]
-    fn the_transport_speaks_in_between() {
+    fn frames_of_the_transport_come_between_messages() {
         let mut ping = frame(b"x");
         ping[0] = 0x89;
         let mut close = frame(b"");
         close[0] = 0x88;
         let frames = [frame(b"{\"type\":"), ping, frame(b"1}\x1e"), close];
-        assert_eq!(
-            read(&frames, 100, HubProtocol::Json).unwrap(),
-            ["TransportPing([120])", "{\"type\":1};", "TransportClose"]
-        );
+        assert_eq!(read(&frames, 100, HubProtocol::Json).unwrap(), ["Ping([120])", "{\"type\":1};", "Close"]);
+    }
+
+    #[test]
+    fn a_call_is_named_before_the_run_of_messages_that_it_is_in() {
+        let bytes = b"{\"type\":1}\x1e{\"type\":1,\"invocationId\":\"7\"}\x1e{\"type\":6}\x1e";
+        let mut messages = HubMessages::new(bytes, HubProtocol::Json, LIMIT);
+        assert_eq!(messages.next(), Ok(Some(Upward::Call { id: "7".into() })));
+        let run = &bytes[..bytes.len() - 11];
+        assert_eq!(messages.next(), Ok(Some(Upward::Messages { bytes: run, count: 2 })));
+        assert_eq!(messages.next(), Ok(Some(Upward::Ping)));
+        assert_eq!(messages.next(), Ok(None));
+    }
+
+    #[test]
+    fn messages_before_a_broken_one_still_go_up() {
+        let mut bytes = b"{\"type\":1}\x1e".to_vec();
+        bytes.extend([b'x'; LIMIT + 1]);
+        let mut messages = HubMessages::new(&bytes, HubProtocol::Json, LIMIT);
+        assert!(matches!(messages.next(), Ok(Some(Upward::Messages { count: 1, .. }))));
+        assert_eq!(messages.next(), Err(InboundError::TooLarge(LIMIT)));
+        assert_eq!(messages.next(), Ok(None));
     }
 }

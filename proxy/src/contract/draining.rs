@@ -8,7 +8,7 @@ use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
 use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::http::exchange;
 use super::stage::{Stage, run, settings};
-use crate::shard::delivery::Order;
+use crate::shard::ShardCommand;
 
 #[test]
 fn clients_are_told_to_connect_again_one_by_one_and_their_app_server_hears_of_each() {
@@ -21,9 +21,9 @@ fn clients_are_told_to_connect_again_one_by_one_and_their_app_server_hears_of_ea
             clients.push(Client::connect(&stage, &mut link, "/chat").await);
         }
         let begun = Instant::now();
-        stage.shared.drain();
+        stage.shared.refuse_clients();
         for shard in stage.shared.shards() {
-            shard.give(vec![Order::Drain(Duration::from_secs(10))], 0).await;
+            shard.give(vec![ShardCommand::Drain(Duration::from_secs(10))], 0).await;
         }
         let mut moments = Vec::new();
         for _ in 0..40 {
@@ -47,8 +47,8 @@ fn a_node_that_stops_takes_nobody_in() {
         let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
         let mut link = app.link().await;
         let mut late = Client::upgrade(&stage, "/chat").await.unwrap();
-        stage.shared.drain();
-        stage.shared.shards()[0].give(vec![Order::Drain(Duration::ZERO)], 0).await;
+        stage.shared.refuse_clients();
+        stage.shared.shards()[0].give(vec![ShardCommand::Drain(Duration::ZERO)], 0).await;
         link.fence().await;
         assert_eq!(exchange(&stage, "POST", "/chat/negotiate?negotiateVersion=1", "").await.0, 503);
         assert_eq!(Client::upgrade(&stage, "/chat").await.err(), Some(503));

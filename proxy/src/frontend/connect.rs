@@ -21,8 +21,8 @@ use crate::clock::unix_seconds;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::{because, plain};
 use crate::frontend::request::{headers, raw_query};
-use crate::limits::Seat;
-use crate::shard::{Admission, Arrival, Parcel};
+use crate::limits::AddressPermit;
+use crate::shard::{ClientStream, PendingConnection, ShardMessage};
 use crate::upstream::Hub;
 
 pub(crate) const UNKNOWN_ID: &str = "No Connection with that ID";
@@ -67,11 +67,11 @@ pub(crate) fn identify(
 
 /// New client connection for this shard.
 pub(crate) struct NewConnection {
-    pub(super) socket: Arrival,
+    pub(super) socket: ClientStream,
     pub(super) transport: Transport,
     pub(super) client: ConnectingClient,
     pub(super) is_negotiated: bool,
-    pub(super) permit: Option<Box<Seat>>,
+    pub(super) permit: Option<Box<AddressPermit>>,
 }
 
 /// Hands a new client connection to this shard.
@@ -86,8 +86,9 @@ pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: New
     };
     let expires_s = client.user.expires_s.filter(|_| hub.settings().close_on_token_expiry);
     let (hub, user) = (hub.clone(), client.user.id);
-    let admission = Admission { arrival: socket, transport, hub, open, is_negotiated, user, seat: permit, expires_s };
-    endpoint.shard.put(Parcel::Admit(Box::new(admission)));
+    let stream = Some(socket);
+    let pending = PendingConnection { stream, transport, hub, open, is_negotiated, user, permit, expires_s };
+    endpoint.shard.put(ShardMessage::Accept(Box::new(pending)));
 }
 
 fn claims(user: &User) -> Vec<(ByteString, ByteString)> {

@@ -38,7 +38,7 @@ impl Endpoint {
 
     /// Returns the refusal for a new client, if the hub takes none now.
     pub(super) fn refuse_new_client(&self, hub: &Hub) -> Option<Response> {
-        if self.shared.is_draining() {
+        if self.shared.refuses_clients() {
             return Some(unavailable(Cause::Drained, STOPPING));
         }
         let may_come = hub.is_served() || self.shared.settings.rehoming.holds_new;
@@ -56,7 +56,7 @@ impl Endpoint {
         }
         match self.shared.hubs.find(path) {
             Some(hub) => Ok(hub),
-            None if self.shared.is_draining() => Err(unavailable(Cause::Drained, STOPPING)),
+            None if self.shared.refuses_clients() => Err(unavailable(Cause::Drained, STOPPING)),
             None if self.shared.hubs.is_empty() => {
                 Err(unavailable(Cause::NoAppServer, "no app server has been reached yet"))
             }

@@ -76,11 +76,11 @@ impl ForwardedScheme {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ForwardedClaims {
     /// Address of the client; port 0 where none is claimed.
-    pub(super) client: SocketAddr,
-    pub(super) scheme: Option<ForwardedScheme>,
-    pub(super) host: Option<String>,
+    pub(crate) client: SocketAddr,
+    pub(crate) scheme: Option<ForwardedScheme>,
+    pub(crate) host: Option<String>,
     /// Path prefix that the load balancer puts in front of our paths.
-    pub(super) prefix: Option<String>,
+    pub(crate) prefix: Option<String>,
 }
 
 /// Reads the trusted claims about a request that came from `peer`.

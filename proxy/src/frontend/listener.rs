@@ -30,6 +30,8 @@ use crate::frontend::refusal::count_refused_socket;
 use socket_context::SocketContext;
 
 pub(crate) use listener_gate::ListenerGate;
+#[cfg(feature = "fuzzing")]
+pub(crate) use proxy_header::{HeaderStart, header_start};
 #[cfg(feature = "tls")]
 pub(crate) use tls_layer::TlsLayer;
 

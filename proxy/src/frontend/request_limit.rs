@@ -17,7 +17,7 @@ use crate::frontend::plain_response::{because, plain};
 use crate::frontend::refusal::cause_of_limit;
 use crate::frontend::request::query_value;
 use crate::frontend::request_extension::peer_address;
-use crate::limits::{Seat, TooFast};
+use crate::limits::{AddressPermit, TooFast};
 use crate::metrics::Limit;
 
 /// Retry-After where connections are the limit; nobody knows when others close.
@@ -34,7 +34,7 @@ enum LimitOwner {
 
 /// Throttles a negotiate request: returns how long it waits in a burst, or the refusal.
 pub(crate) fn throttle_negotiate(endpoint: &Endpoint, request: &Request) -> Result<Duration, Response> {
-    if let (Some(pending), Some(ip)) = (&endpoint.shared.tally.pending, ip(request)) {
+    if let (Some(pending), Some(ip)) = (&endpoint.shared.limits.pending, ip(request)) {
         pending.negotiated(ip, endpoint.shared.uptime()).map_err(|retry_after| {
             let text = "too many negotiates of this address led to no connection: see --pending-per-address-max";
             refuse(endpoint, Limit::PendingPerAddress, LimitOwner::Client, retry_after, text)
@@ -53,7 +53,7 @@ pub(crate) fn throttle_connect(endpoint: &Endpoint, request: &Request) -> Result
 }
 
 fn throttle(endpoint: &Endpoint) -> Result<Duration, Response> {
-    let Some(bucket) = &endpoint.shared.tally.connects else { return Ok(Duration::ZERO) };
+    let Some(bucket) = &endpoint.shared.limits.connects else { return Ok(Duration::ZERO) };
     match bucket.take(endpoint.shared.uptime(), endpoint.shared.settings.limits.connect_wait) {
         Ok(wait) => {
             endpoint.counters.limit(Limit::Connects).add(u64::from(!wait.is_zero()));
@@ -67,7 +67,7 @@ fn throttle(endpoint: &Endpoint) -> Result<Duration, Response> {
 }
 
 /// Takes a permit for a new client connection, for its lifetime; `None` where addresses are not counted.
-pub(crate) fn take_permit(endpoint: &Endpoint, request: &Request) -> Result<Option<Box<Seat>>, Response> {
+pub(crate) fn take_permit(endpoint: &Endpoint, request: &Request) -> Result<Option<Box<AddressPermit>>, Response> {
     let shared = &endpoint.shared;
     let is_full = shared.settings.limits.connections.is_some_and(|most| shared.sockets() >= u64::from(most.get()));
     if is_full {
@@ -75,7 +75,7 @@ pub(crate) fn take_permit(endpoint: &Endpoint, request: &Request) -> Result<Opti
         return Err(refuse(endpoint, Limit::Connections, LimitOwner::Node, ROOM_RETRY_AFTER, text));
     }
     let Some(ip) = ip(request) else { return Ok(None) };
-    let permit = shared.tally.clients.as_ref().map(|clients| {
+    let permit = shared.limits.clients.as_ref().map(|clients| {
         clients.take(ip).map(Box::new).ok_or_else(|| {
             let text = "this address has as many connections as it may have: see --connections-per-address-max";
             refuse(endpoint, Limit::ConnectionsPerAddress, LimitOwner::Client, ROOM_RETRY_AFTER, text)
@@ -83,7 +83,7 @@ pub(crate) fn take_permit(endpoint: &Endpoint, request: &Request) -> Result<Opti
     });
     let permit = permit.transpose()?;
     if let (Some(pending), true) =
-        (&shared.tally.pending, query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).is_some())
+        (&shared.limits.pending, query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).is_some())
     {
         pending.connected(ip, shared.uptime());
     }

@@ -19,7 +19,7 @@ use super::session_over::{CarryEnd, SessionOver};
 use super::{SlotKeeper, give_to_all};
 use crate::metrics::{Direction, FrameKind};
 use crate::shard::Shard;
-use crate::shard::delivery::Order;
+use crate::shard::ShardCommand;
 use crate::upstream::{Dialled, LinkHandle, UpstreamWebSocket};
 
 /// How often the round trip of a link is measured.
@@ -35,7 +35,7 @@ impl SlotKeeper<'_> {
         let attachment = match self.link.attach(offer, &answer, self.clock.now_ms()) {
             Ok(Some((attachment, replayed))) => {
                 self.opened(offer, replayed);
-                give_to_all(self.shard, &Order::LinkOpened(self.link.clone())).await;
+                give_to_all(self.shard, &ShardCommand::LinkOpened(self.link.clone())).await;
                 attachment
             }
             Ok(None) => return CarryEnd::Lost("its session was over before it was open".into()),
@@ -168,7 +168,7 @@ impl FrameSink for ShardSink<'_> {
         let batch = std::mem::replace(&mut self.batch, RoutedBatch::of(self.shard));
         for (index, orders) in batch.into_orders().into_iter().enumerate().filter(|(_, orders)| !orders.is_empty()) {
             if index == usize::from(self.shard.index()) {
-                self.shard.carry_out(orders);
+                self.shard.apply(orders);
             } else if let Some(other) = self.shard.shared().shards().get(index) {
                 other.give(orders, bytes).await;
             }

@@ -15,15 +15,15 @@ use trunkline_protocol::service::{
 };
 
 use crate::metrics::SendKind;
-use crate::shard::delivery::{Act, Framed, GroupOrder, Order, PendingAck, Receivers, Who};
-use crate::shard::directory::Place;
+use crate::shard::Location;
+use crate::shard::{Audience, ConnectionCommand, Framed, MembershipChange, PendingAck, Receivers, ShardCommand};
 use crate::shard::{Shard, no_such_connection};
 use crate::upstream::LinkHandle;
 
 /// The orders of one batch of frames, by shard.
 #[derive(Debug)]
 pub(super) struct RoutedBatch {
-    orders: Vec<Vec<Order>>,
+    orders: Vec<Vec<ShardCommand>>,
     has_begun: bool,
 }
 
@@ -38,32 +38,32 @@ impl RoutedBatch {
         if !std::mem::replace(&mut self.has_begun, true)
             && let Some(own) = self.orders.get_mut(usize::from(shard.index()))
         {
-            *own = shard.spare_orders();
+            *own = shard.spare_commands();
         }
     }
 
-    pub(super) fn into_orders(self) -> Vec<Vec<Order>> {
+    pub(super) fn into_orders(self) -> Vec<Vec<ShardCommand>> {
         self.orders
     }
 
-    fn for_all(&mut self, order: Order) {
+    fn for_all(&mut self, order: ShardCommand) {
         let Some((last, others)) = self.orders.split_last_mut() else { return };
         others.iter_mut().for_each(|orders| orders.push(order.clone()));
         last.push(order);
     }
 
-    fn for_shard(&mut self, shard: u16, order: Order) {
+    fn for_shard(&mut self, shard: u16, order: ShardCommand) {
         if let Some(orders) = self.orders.get_mut(usize::from(shard)) {
             orders.push(order);
         }
     }
 
     /// Adds an order for the shard that owns a connection; drops it when none does.
-    fn for_owner(&mut self, shard: &Shard, link: &LinkHandle, connection_id: ByteString, act: Act) {
+    fn for_owner(&mut self, shard: &Shard, link: &LinkHandle, connection_id: ByteString, act: ConnectionCommand) {
         match shard.shared().routes.find(&connection_id) {
-            Some(Place { shard, slot }) => {
+            Some(Location { shard, slot }) => {
                 let (hub, app) = (link.hub(), link.app());
-                self.for_shard(shard, Order::One { hub, app, connection_id, slot, act });
+                self.for_shard(shard, ShardCommand::One { hub, app, connection_id, slot, command: act });
             }
             None => shard.counters().unknown_receivers.increment(),
         }
@@ -84,39 +84,43 @@ pub(super) fn route(
     let sends = &shard.counters().sends;
     let mut send = |kind: SendKind, to: Receivers, payloads: &Payloads| {
         sends.of(kind).add_alone(1);
-        batch.for_all(Order::Send { hub, to, message: Framed::new(payloads) });
+        batch.for_all(ShardCommand::Send { hub, to, message: Framed::new(payloads) });
     };
     match message {
         ServiceMessage::ConnectionData(data) => {
             sends.of(SendKind::Connection).add_alone(1);
             let kind = RawKind::from_data_type(data.data_type);
-            batch.for_owner(shard, link, data.connection_id, Act::Data { payload: data.payload, kind });
+            batch.for_owner(shard, link, data.connection_id, ConnectionCommand::Data { payload: data.payload, kind });
         }
         ServiceMessage::MultiConnectionData(data) => {
             sends.of(SendKind::Connections).add_alone(1);
             send_to_connections(shard, link, data.connection_ids, &data.payloads, batch);
         }
         ServiceMessage::BroadcastData(data) => {
-            send(SendKind::All, Receivers { excluded: data.excluded, ..Who::Everyone.into() }, &data.payloads);
+            send(SendKind::All, Receivers { excluded: data.excluded, ..Audience::Everyone.into() }, &data.payloads);
         }
         ServiceMessage::GroupBroadcastData(data) => {
             let (excluded, excluded_users) = (data.excluded, data.excluded_users);
             send(
                 SendKind::Groups,
-                Receivers { who: Who::Groups(vec![data.group]), excluded, excluded_users },
+                Receivers { who: Audience::Groups(vec![data.group]), excluded, excluded_users },
                 &data.payloads,
             );
         }
         ServiceMessage::MultiGroupBroadcastData(data) => {
-            send(SendKind::Groups, Who::Groups(data.groups).into(), &data.payloads);
+            send(SendKind::Groups, Audience::Groups(data.groups).into(), &data.payloads);
         }
-        ServiceMessage::UserData(data) => send(SendKind::Users, Who::Users(vec![data.user_id]).into(), &data.payloads),
-        ServiceMessage::MultiUserData(data) => send(SendKind::Users, Who::Users(data.user_ids).into(), &data.payloads),
+        ServiceMessage::UserData(data) => {
+            send(SendKind::Users, Audience::Users(vec![data.user_id]).into(), &data.payloads)
+        }
+        ServiceMessage::MultiUserData(data) => {
+            send(SendKind::Users, Audience::Users(data.user_ids).into(), &data.payloads)
+        }
         ServiceMessage::CloseConnection(close) => {
             let is_handed_over = close.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER));
             let act = match is_handed_over {
-                true => Act::HandOver { headers: close.headers },
-                false => Act::Close { error: close.error, cause: named_cause(&close.headers) },
+                true => ConnectionCommand::HandOver { headers: close.headers },
+                false => ConnectionCommand::Close { error: close.error, cause: named_cause(&close.headers) },
             };
             batch.for_owner(shard, link, close.connection_id, act);
         }
@@ -162,26 +166,26 @@ fn route_rare(
             change_user_group(link, change, GroupOperation::Leave, Some(ack), batch);
         }
         ServiceMessage::CheckConnectionExistenceWithAck(check) => {
-            self::check(link, Who::Connections(vec![check.subject]), None, check.ack_id, batch);
+            self::check(link, Audience::Connections(vec![check.subject]), None, check.ack_id, batch);
         }
         ServiceMessage::CheckGroupExistenceWithAck(check) => {
-            self::check(link, Who::Groups(vec![check.subject]), None, check.ack_id, batch);
+            self::check(link, Audience::Groups(vec![check.subject]), None, check.ack_id, batch);
         }
         ServiceMessage::CheckUserExistenceWithAck(check) => {
-            self::check(link, Who::Users(vec![check.subject]), None, check.ack_id, batch);
+            self::check(link, Audience::Users(vec![check.subject]), None, check.ack_id, batch);
         }
         ServiceMessage::CheckUserInGroupWithAck(check) => {
-            self::check(link, Who::Users(vec![check.user_id]), Some(check.group), check.ack_id, batch);
+            self::check(link, Audience::Users(vec![check.user_id]), Some(check.group), check.ack_id, batch);
         }
         ServiceMessage::CloseConnectionWithAck(close) => {
-            close_many(link, Who::Connections(vec![close.subject.clone()]), close, batch);
+            close_many(link, Audience::Connections(vec![close.subject.clone()]), close, batch);
         }
-        ServiceMessage::CloseConnectionsWithAck(close) => close_many(link, Who::Everyone, close, batch),
+        ServiceMessage::CloseConnectionsWithAck(close) => close_many(link, Audience::Everyone, close, batch),
         ServiceMessage::CloseUserConnectionsWithAck(close) => {
-            close_many(link, Who::Users(vec![close.subject.clone()]), close, batch);
+            close_many(link, Audience::Users(vec![close.subject.clone()]), close, batch);
         }
         ServiceMessage::CloseGroupConnectionsWithAck(close) => {
-            close_many(link, Who::Groups(vec![close.subject.clone()]), close, batch);
+            close_many(link, Audience::Groups(vec![close.subject.clone()]), close, batch);
         }
         ServiceMessage::ClientInvocation(question) => invoke_client(shard, link, question, batch),
         ServiceMessage::ClientCompletion(answer) => {
@@ -202,7 +206,7 @@ fn invoke_client(shard: &Shard, link: &Arc<LinkHandle>, question: ClientInvocati
     if shard.shared().routes.find(&id).is_none() {
         return link.send(&no_such_connection(question));
     }
-    batch.for_owner(shard, link, id, Act::Ask { link: link.clone(), question });
+    batch.for_owner(shard, link, id, ConnectionCommand::Invoke { link: link.clone(), request: question });
 }
 
 /// Passes a client result on to the app server that invoked the client; if that is gone, nobody waits for it.
@@ -247,8 +251,8 @@ fn send_to_connections(
     }
     let message = Framed::new(payloads);
     for (orders, ids) in batch.orders.iter_mut().zip(by_shard).filter(|(_, ids)| !ids.is_empty()) {
-        let to = Who::Connections(ids).into();
-        orders.push(Order::Send { hub: link.hub(), to, message: message.clone() });
+        let to = Audience::Connections(ids).into();
+        orders.push(ShardCommand::Send { hub: link.hub(), to, message: message.clone() });
     }
 }
 
@@ -260,11 +264,11 @@ enum GroupOperation {
 
 impl GroupOperation {
     /// Joining no group means nothing; leaving no group means leaving all.
-    fn order(self, group: Option<ByteString>) -> Option<GroupOrder> {
+    fn order(self, group: Option<ByteString>) -> Option<MembershipChange> {
         match (self, group) {
-            (GroupOperation::Join, group) => group.map(GroupOrder::Join),
-            (GroupOperation::Leave, Some(group)) => Some(GroupOrder::Leave(group)),
-            (GroupOperation::Leave, None) => Some(GroupOrder::LeaveAll),
+            (GroupOperation::Join, group) => group.map(MembershipChange::Join),
+            (GroupOperation::Leave, Some(group)) => Some(MembershipChange::Leave(group)),
+            (GroupOperation::Leave, None) => Some(MembershipChange::LeaveAll),
         }
     }
 }
@@ -278,7 +282,7 @@ fn change_group(
     batch: &mut RoutedBatch,
 ) {
     if let Some(change) = change.order(group) {
-        batch.for_owner(shard, link, connection_id, Act::Group { change, ack });
+        batch.for_owner(shard, link, connection_id, ConnectionCommand::Group { change, ack });
     }
 }
 
@@ -290,19 +294,25 @@ fn change_user_group(
     batch: &mut RoutedBatch,
 ) {
     if let Some(change) = change.order(group) {
-        batch.for_all(Order::UserGroup { hub: link.hub(), user, change, ack });
+        batch.for_all(ShardCommand::UserGroup { hub: link.hub(), user, change, ack });
     }
 }
 
-fn check(link: &Arc<LinkHandle>, who: Who, within_group: Option<ByteString>, ack_id: i64, batch: &mut RoutedBatch) {
+fn check(
+    link: &Arc<LinkHandle>,
+    who: Audience,
+    within_group: Option<ByteString>,
+    ack_id: i64,
+    batch: &mut RoutedBatch,
+) {
     let ack = PendingAck::new(link.clone(), ack_id);
-    batch.for_all(Order::Check { hub: link.hub(), who, within_group, ack });
+    batch.for_all(ShardCommand::Check { hub: link.hub(), who, within_group, ack });
 }
 
-fn close_many(link: &Arc<LinkHandle>, who: Who, close: CloseWithAck, batch: &mut RoutedBatch) {
+fn close_many(link: &Arc<LinkHandle>, who: Audience, close: CloseWithAck, batch: &mut RoutedBatch) {
     let CloseWithAck { reason, ack_id, excluded, .. } = close;
     let to = Receivers { excluded, ..who.into() };
-    batch.for_all(Order::CloseMany { hub: link.hub(), to, reason, ack: PendingAck::new(link.clone(), ack_id) });
+    batch.for_all(ShardCommand::CloseMany { hub: link.hub(), to, reason, ack: PendingAck::new(link.clone(), ack_id) });
 }
 
 /// Begins the drain of an app server that is about to stop: the connections at home there get another home.
@@ -311,7 +321,7 @@ fn drain_app(shard: &Shard, link: &LinkHandle, batch: &mut RoutedBatch) {
     let pools = hubs.get(link.hub().get()).map(|hub| hub.pools()).unwrap_or_default();
     for pool in pools.iter().filter(|pool| pool.app().id == link.app() && pool.begin_drain()) {
         info!(hub = pool.hub().name(), app = %pool.app().name, "the app server stops: its clients get another one");
-        batch.for_all(Order::AppLeaves { hub: link.hub(), app: link.app() });
+        batch.for_all(ShardCommand::AppShuttingDown { hub: link.hub(), app: link.app() });
     }
 }
 
@@ -319,6 +329,6 @@ fn control_flow(shard: &Shard, link: &LinkHandle, flow: ConnectionFlowControl, b
     if flow.subject == FlowSubject::Server && flow.operation == FlowOperation::Offline {
         drain_app(shard, link, batch);
     } else if flow.subject == FlowSubject::Client {
-        batch.for_owner(shard, link, flow.connection_id, Act::Flow(flow.operation));
+        batch.for_owner(shard, link, flow.connection_id, ConnectionCommand::Flow(flow.operation));
     }
 }

@@ -21,7 +21,7 @@ use super::shard_thread;
 use super::upstream_watcher::open_pools;
 use crate::config::Settings;
 use crate::frontend::Endpoint;
-use crate::shard::delivery::Order;
+use crate::shard::ShardCommand;
 use crate::shard::{ShardSender, Shared};
 use crate::upstream::{AppTarget, MemoryDialler, Pool};
 
@@ -70,8 +70,8 @@ impl Embedded {
 
     /// Stops the node: clients are told to connect again, and the app learns that they left.
     pub async fn stop(&self) {
-        self.shared.drain();
-        self.inbox.give(vec![Order::Drain(Duration::ZERO)], 0).await;
+        self.shared.refuse_clients();
+        self.inbox.give(vec![ShardCommand::Drain(Duration::ZERO)], 0).await;
         drop(timeout(DRAIN_TIMEOUT, poll_until(|| self.shared.sockets() == 0)).await);
         close_links(&self.pools).await;
         self.stop.cancel();
@@ -81,7 +81,7 @@ impl Embedded {
 /// Middleware that lets requests wait for the first links: code that starts an app in one line and connects in the next
 /// expects to be served.
 async fn await_links(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let are_open = || shared.is_draining() || shared.hubs.all().iter().all(|hub| hub.is_served());
+    let are_open = || shared.refuses_clients() || shared.hubs.all().iter().all(|hub| hub.is_served());
     if !are_open() {
         let opening = async {
             while !are_open() {

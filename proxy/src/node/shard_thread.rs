@@ -15,7 +15,7 @@ use super::listener_set::ShardListener;
 use crate::client;
 use crate::frontend::{self, Endpoint, Layers};
 use crate::link::keep_link;
-use crate::shard::{Inbox, Parcel, Shard, Shared, Turn};
+use crate::shard::{CommandBatch, Inbox, Shard, ShardMessage, Shared};
 
 /// Starts the thread of one shard. Without listeners, as in an embedded node, its sockets come from another runtime.
 pub(super) fn start(
@@ -64,10 +64,10 @@ async fn tick(shard: Rc<Shard>) {
 async fn take_parcels(shard: Rc<Shard>, mut inbox: Inbox) {
     while let Some(parcel) = inbox.recv().await {
         match parcel {
-            Parcel::Turn(Turn { orders, .. }) => shard.carry_out(orders),
-            Parcel::Admit(admission) => drop(spawn_local(client::serve(shard.clone(), admission))),
-            Parcel::Visit(visit) => visit.begin(&shard),
-            Parcel::KeepLink(pool, slot) => drop(spawn_local(keep_link(shard.clone(), pool, slot))),
+            ShardMessage::Batch(CommandBatch { commands, .. }) => shard.apply(commands),
+            ShardMessage::Accept(pending) => drop(spawn_local(client::serve(shard.clone(), pending))),
+            ShardMessage::Inspect(inspection) => shard.inspect(inspection),
+            ShardMessage::KeepLink(pool, slot) => drop(spawn_local(keep_link(shard.clone(), pool, slot))),
         }
     }
 }

@@ -14,7 +14,7 @@ use trunkline_protocol::manifest::Manifest;
 use super::app_instance::{AppInstances, Sighting};
 use crate::net::address::Address;
 use crate::observer::UpstreamProblems;
-use crate::shard::{Parcel, Shared};
+use crate::shard::{ShardMessage, Shared};
 use crate::upstream::{AppServer, AppTarget, Pool, ReadManifestError, read_manifest};
 
 /// Interval at which a manifest is read again while the app server doesn't answer, or some of its links are not open.
@@ -145,7 +145,7 @@ pub(crate) fn open_pools(
 fn assign(shared: &Shared, pool: &Arc<Pool>, start: usize) {
     let shards = shared.shards().iter().cycle().skip(start % shared.shards().len().max(1));
     for (slot, shard) in (0..pool.size()).zip(shards) {
-        shard.put(Parcel::KeepLink(pool.clone(), slot));
+        shard.put(ShardMessage::KeepLink(pool.clone(), slot));
     }
 }
 

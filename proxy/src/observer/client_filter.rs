@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::shard::directory::Slot;
+use crate::shard::Slot;
 
 /// Conditions on listed client connections, and the part of the list that is asked for.
 #[derive(Debug, Clone, Default)]

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::snapshot::ClientSummary;
-use crate::shard::{Row, Shared};
+use crate::shard::{ClientRow, Shared};
 use crate::upstream::{AppServerId, Hub, Pool};
 
 /// Builds the summary from what its shard tells.
-pub(super) fn summary(shared: &Shared, row: &Row) -> ClientSummary {
+pub(super) fn summary(shared: &Shared, row: &ClientRow) -> ClientSummary {
     let hubs = shared.hubs.all();
     let hub = hubs.get(row.hub.get());
     ClientSummary {

@@ -1,8 +1,6 @@
 //! Taps: live copies of the messages of one client connection, read from its shard until nobody looks any more.
 
-use crate::shard::delivery::Report;
-use crate::shard::directory::Slot;
-use crate::shard::{ShardSender, WatchError};
+use crate::shard::{ShardSender, Slot, TapRefused, TapReport};
 
 /// Whether a tap copies the payloads of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,23 +44,23 @@ impl ClientTap {
         payloads: PayloadView,
     ) -> Result<Self, TapError> {
         let (id, with_payloads) = (id.to_owned(), payloads == PayloadView::Shown);
-        match shard.visit(move |shard| shard.watch(slot, &id, with_payloads)).await {
+        match shard.inspect(move |state| state.tap(slot, &id, with_payloads)).await {
             Some(Ok(number)) => Ok(Self { shard, number }),
-            Some(Err(error @ WatchError::TooMany)) => Err(TapError::TooMany(error.to_string())),
-            Some(Err(WatchError::Unknown)) | None => Err(TapError::UnknownClient),
+            Some(Err(error @ TapRefused::TooMany)) => Err(TapError::TooMany(error.to_string())),
+            Some(Err(TapRefused::Unknown)) | None => Err(TapError::UnknownClient),
         }
     }
 
     /// Returns what was copied since the last report; `None` when the node is stopping.
-    pub(crate) async fn report(&self) -> Option<Report> {
+    pub(crate) async fn report(&self) -> Option<TapReport> {
         let number = self.number;
-        self.shard.visit(move |shard| shard.watched(number)).await?
+        self.shard.inspect(move |state| state.read_tap(number)).await?
     }
 }
 
 impl Drop for ClientTap {
     fn drop(&mut self) {
         let number = self.number;
-        self.shard.leave(move |shard| shard.unwatch(number));
+        self.shard.post(move |state| state.end_tap(number));
     }
 }

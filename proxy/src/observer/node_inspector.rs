@@ -18,8 +18,7 @@ use super::past_record;
 use super::readiness::Readiness;
 use super::snapshot::{ClientDetails, ClientSummary, NodeSnapshot};
 use super::snapshot_cache::SnapshotCache;
-use crate::shard::directory::Place;
-use crate::shard::{Names, ShardSender, Shared, Which};
+use crate::shard::{ClientSelection, Location, NameSearch, ShardSender, Shared};
 use crate::upstream::HubIndex;
 
 /// Lists that are read at a time; more wait.
@@ -67,7 +66,7 @@ impl NodeInspector {
         let shards = self.shared.shards();
         while let Some(shard) = shards.get(usize::from(at.shard)) {
             let (wanted, from, most) = (which.clone(), at.slot, filter.limit - page.items.len());
-            let (rows, next) = shard.visit(move |shard| shard.list(&wanted, from, most)).await?;
+            let (rows, next) = shard.inspect(move |state| state.inspector().list(&wanted, from, most)).await?;
             page.items.extend(rows.iter().map(|row| summary(&self.shared, row)));
             at = next.map_or_else(|| at.at(at.shard.saturating_add(1), 0), |slot| at.at(at.shard, slot));
             if page.items.len() >= filter.limit {
@@ -93,13 +92,13 @@ impl NodeInspector {
         for shard in self.shared.shards() {
             // One more than is shown tells whether there is more.
             let mut names = match kind {
-                NameKind::Users => Names::users(hub, after.clone(), limit + 1),
-                NameKind::Groups => Names::groups(hub, after.clone(), limit + 1),
+                NameKind::Users => NameSearch::users(hub, after.clone(), limit + 1),
+                NameKind::Groups => NameSearch::groups(hub, after.clone(), limit + 1),
             };
             let mut is_done = false;
             while !is_done {
-                let step = shard.visit(move |shard| {
-                    let is_done = shard.look_for(&mut names);
+                let step = shard.inspect(move |state| {
+                    let is_done = state.inspector().search_names(&mut names);
                     (names, is_done)
                 });
                 (names, is_done) = step.await?;
@@ -111,9 +110,9 @@ impl NodeInspector {
 
     /// Returns the details of one client connection; `None` when it is not here.
     pub(crate) async fn client(&self, id: &str) -> Option<ClientDetails> {
-        let (shard, Place { slot, .. }) = self.find(id)?;
+        let (shard, Location { slot, .. }) = self.find(id)?;
         let wanted = id.to_owned();
-        let details = shard.visit(move |shard| shard.details(slot, &wanted)).await??;
+        let details = shard.inspect(move |state| state.inspector().details(slot, &wanted)).await??;
         Some(ClientDetails {
             client: summary(&self.shared, &details.row),
             user_agent: details.user_agent,
@@ -128,9 +127,9 @@ impl NodeInspector {
 
     /// Closes a client connection; `false` when it is not here.
     pub(crate) async fn close(&self, id: &str, reason: Option<String>) -> bool {
-        let Some((shard, Place { slot, .. })) = self.find(id) else { return false };
+        let Some((shard, Location { slot, .. })) = self.find(id) else { return false };
         let id = id.to_owned();
-        shard.visit(move |shard| shard.close_by_hand(slot, &id, reason.as_deref())).await.unwrap_or_default()
+        shard.inspect(move |state| state.close_by_operator(slot, &id, reason.as_deref())).await.unwrap_or_default()
     }
 
     /// Opens a tap on a client connection of this node.
@@ -138,7 +137,7 @@ impl NodeInspector {
     /// # Errors
     /// When the connection is not here, or its shard has too many taps.
     pub(super) async fn tap(&self, id: &str, payloads: PayloadView) -> Result<ClientTap, TapError> {
-        let (shard, Place { slot, .. }) = self.find(id).ok_or(TapError::UnknownClient)?;
+        let (shard, Location { slot, .. }) = self.find(id).ok_or(TapError::UnknownClient)?;
         ClientTap::open(shard.clone(), slot, id, payloads).await
     }
 
@@ -156,19 +155,19 @@ impl NodeInspector {
         self.find(id).is_some()
     }
 
-    fn find(&self, id: &str) -> Option<(&ShardSender, Place)> {
+    fn find(&self, id: &str) -> Option<(&ShardSender, Location)> {
         let place = self.shared.routes.find(id)?;
         Some((self.shared.shards().get(usize::from(place.shard))?, place))
     }
 
-    fn which(&self, filter: &ClientFilter) -> Option<Which> {
+    fn which(&self, filter: &ClientFilter) -> Option<ClientSelection> {
         let hub = filter.hub.as_deref().map(|name| self.hub(name).ok_or(())).transpose().ok()?;
         let every = || self.shared.hubs.all().iter().map(|hub| hub.index()).collect();
         Some(match (hub, &filter.group, &filter.user) {
-            (Some(hub), Some(group), _) => Which::Group(hub, group.clone()),
-            (hub, _, Some(user)) => Which::User(hub.map_or_else(every, |hub| vec![hub]), user.clone()),
-            (Some(hub), None, None) => Which::Hub(hub),
-            (None, _, None) => Which::Everyone,
+            (Some(hub), Some(group), _) => ClientSelection::Group(hub, group.clone()),
+            (hub, _, Some(user)) => ClientSelection::User(hub.map_or_else(every, |hub| vec![hub]), user.clone()),
+            (Some(hub), None, None) => ClientSelection::Hub(hub),
+            (None, _, None) => ClientSelection::Everyone,
         })
     }
 
@@ -176,13 +175,13 @@ impl NodeInspector {
         self.shared.hubs.all().iter().find(|hub| hub.name() == name).map(|hub| hub.index())
     }
 
-    async fn count(&self, which: &Which) -> Option<u64> {
+    async fn count(&self, which: &ClientSelection) -> Option<u64> {
         let sizes = self.shared.shards().iter().map(|shard| {
             let which = which.clone();
-            shard.visit(move |shard| shard.set_size(&which) as u64)
+            shard.inspect(move |state| state.inspector().set_size(&which) as u64)
         });
         match which {
-            Which::Everyone => Some(self.snapshot().await?.clients),
+            ClientSelection::Everyone => Some(self.snapshot().await?.clients),
             _ => Some(join_all(sizes).await.into_iter().flatten().sum()),
         }
     }

@@ -14,8 +14,8 @@ use super::snapshot::{ClientSummary, HubSnapshot, NodeSnapshot, PoolSnapshot, Ra
 use crate::clock::unix_ms;
 use crate::metrics::{Counters, Direction, FrameKind, HubCounters};
 use crate::net::address::Address;
-use crate::shard::directory::{Census, Kind};
-use crate::shard::{ShardSender, Shared, Which};
+use crate::shard::{Census, ClientKind};
+use crate::shard::{ClientSelection, ShardSender, Shared};
 use crate::upstream::{AppServerId, Hub, HubIndex};
 
 /// Nodes with more client connections than this show only their numbers.
@@ -27,7 +27,7 @@ const COMPARED_AGE_MAX: Duration = Duration::from_secs(10);
 /// Pools in a snapshot.
 const POOLS_MAX: usize = 500;
 
-/// Hubs in a snapshot.
+/// HubRegistry in a snapshot.
 const HUBS_MAX: usize = 200;
 
 /// Takes snapshots of this node, and compares each with the one before.
@@ -96,7 +96,7 @@ impl NodeSampler {
 
 /// Counts the client connections of all shards by kind.
 async fn census(shards: &[ShardSender]) -> Census {
-    let counts = join_all(shards.iter().map(|shard| shard.visit(|shard| shard.census()))).await;
+    let counts = join_all(shards.iter().map(|shard| shard.inspect(|state| state.inspector().census()))).await;
     let mut all = Census::default();
     counts.iter().flatten().for_each(|counted| all.merge(counted));
     all
@@ -108,7 +108,9 @@ async fn individuals(shared: &Shared) -> Vec<ClientSummary> {
         let most = usize::try_from(INDIVIDUALS_MAX).unwrap_or(usize::MAX);
         let mut from = Some(0);
         while let Some(at) = from {
-            let Some((rows, next)) = shard.visit(move |shard| shard.list(&Which::Everyone, at, most)).await else {
+            let Some((rows, next)) =
+                shard.inspect(move |state| state.inspector().list(&ClientSelection::Everyone, at, most)).await
+            else {
                 break;
             };
             all.extend(rows.iter().map(|row| summary(shared, row)));
@@ -122,7 +124,7 @@ async fn individuals(shared: &Shared) -> Vec<ClientSummary> {
 fn hubs(shared: &Shared, kinds: &Census) -> Vec<HubSnapshot> {
     let snapshot = |hub: &Arc<Hub>| {
         let of_hub = || kinds.iter().filter(|(kind, _)| kind.hub == hub.index());
-        let by = |label: fn(&Kind) -> &'static str| {
+        let by = |label: fn(&ClientKind) -> &'static str| {
             let mut counts = BTreeMap::<_, u64>::new();
             of_hub().for_each(|(kind, clients)| *counts.entry(label(kind)).or_default() += clients);
             counts.into_iter().map(|(label, clients)| (label.to_owned(), clients)).collect()

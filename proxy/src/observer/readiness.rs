@@ -51,7 +51,7 @@ impl Readiness {
     /// Returns the reasons why no clients are accepted; none when the node is ready.
     #[must_use]
     pub(crate) fn reasons_not_ready(&self) -> Vec<String> {
-        if self.shared.is_leaving() {
+        if self.shared.has_begun_drain() {
             return vec!["draining: this node is stopping".into()];
         }
         let hubs = self.shared.hubs.all();

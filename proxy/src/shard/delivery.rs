@@ -1,304 +1,237 @@
-//! A downward frame, and who gets it: link frame → members → sockets.
+//! Delivery of frames to clients: members of a set → outbox → socket.
 //!
 //! The path that the product exists for. Nothing here waits, locks, or allocates per recipient: a payload was
-//! encoded once by the app server, is framed once here, and is shared by all who get it. A recipient for whom
-//! nothing waits is written to directly; what its socket refuses is queued, within a budget.
-
-mod order;
-mod watches;
+//! encoded once by the app server, was framed once when its link was read, and is shared by all receivers. A recipient
+//! with an empty outbox is written to directly; what its socket refuses is queued, within a budget.
 
 use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use slab::Slab;
-use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::service::{Payloads, RawKind};
 
+use super::command::{Audience, Receivers};
+use super::connection::{Client, Connections, SetName};
+use super::framed::Framed;
+use super::outbox::Outbox;
+use super::outbox_budget::OutboxBudget;
+use super::slot::{Serial, Slot};
+use super::tap::Taps;
 use crate::metrics::Counters;
-use crate::shard::directory::{Client, Content, Directory, Place, Routes, SetName, Slot};
-use crate::transport::websocket::{self, Opcode};
+use crate::transport::websocket;
 use crate::upstream::HubIndex;
 
-pub(crate) use order::{Act, GroupOrder, Order, PendingAck, Receivers, Who};
-pub(crate) use watches::{Report, WATCHES_MAX, Watches};
-
-/// Of the room of a client that is too slow, one part in so many is made free at once.
+/// Fraction of a slow client's budget that is made free at once.
 const DROPPED_PART: usize = 8;
 
-/// How frames of one turn leave.
+/// When the frames of a batch are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pace {
-    /// Each at once: the turn has only one.
-    Direct,
-    /// Together at the end of the turn, in one system call per recipient.
-    Gather,
+pub(crate) enum Flush {
+    /// Each at once: the batch has only one.
+    Now,
+    /// Together at the end of the batch, in one system call per recipient.
+    Deferred,
 }
 
-/// One message in the form of each protocol's transport frame: JSON and raw text, MessagePack and raw bytes.
-#[derive(Debug, Clone)]
-pub(crate) struct Framed {
-    text: Option<Bytes>,
-    binary: Option<Bytes>,
+/// Mode of one batch: when its frames are written, and its tick.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BatchMode {
+    pub flush: Flush,
+    pub now: u32,
 }
 
-impl Framed {
-    /// Frames each payload once.
-    #[must_use]
-    pub(crate) fn new(payloads: &Payloads) -> Self {
-        let frame = |protocol, kind| {
-            let payload = payloads.get(protocol).or_else(|| payloads.get_raw(kind));
-            payload.map(|payload| frame_for(protocol, payload))
-        };
-        Self { text: frame(HubProtocol::Json, RawKind::Text), binary: frame(HubProtocol::MessagePack, RawKind::Binary) }
-    }
-
-    /// The frame for clients whose transport carries this; `None` leaves them out.
-    #[must_use]
-    pub(crate) fn get(&self, content: Content) -> Option<&Bytes> {
-        match content {
-            Content::Hub(HubProtocol::Json) => self.text.as_ref(),
-            Content::Hub(HubProtocol::MessagePack) => self.binary.as_ref(),
-            Content::Raw => self.text.as_ref().or(self.binary.as_ref()),
-        }
-    }
-}
-
-/// The transport frame around hub messages of this protocol.
-#[must_use]
-pub(crate) fn frame_for(protocol: HubProtocol, payload: &[u8]) -> Bytes {
-    let opcode = match protocol {
-        HubProtocol::Json => Opcode::Text,
-        HubProtocol::MessagePack => Opcode::Binary,
-    };
-    websocket::frame(opcode, payload)
-}
-
-/// The transport frame around a message of a raw endpoint.
-#[must_use]
-pub(crate) fn raw_frame(kind: RawKind, payload: &[u8]) -> Bytes {
-    let opcode = match kind {
-        RawKind::Text => Opcode::Text,
-        RawKind::Binary => Opcode::Binary,
-    };
-    websocket::frame(opcode, payload)
-}
-
-/// What is left to do after frames were given out; its lists are used again, turn after turn.
+/// Effects of deliveries that are left for the end of a batch; the lists are used again, batch after batch.
 #[derive(Debug, Default)]
-pub(crate) struct Aftermath {
-    /// Have frames that leave at the end of the turn.
-    pub dirty: Vec<Slot>,
-    /// Their sockets take no more for now.
-    pub blocked: Vec<Slot>,
-    /// Went over their budget: to be closed.
-    pub slow: Vec<Slot>,
+struct Effects {
+    /// Clients with deferred frames.
+    dirty: Vec<Slot>,
+    /// Clients whose sockets take no more for now.
+    blocked: Vec<Slot>,
+    /// Clients over their budget: to be closed.
+    slow: Vec<Slot>,
+    /// Clients whose outbox a task has to flush from now on.
+    flush_tasks: Vec<(Slot, Serial)>,
 }
 
-/// What clients were given; summed up on the way, so that a recipient costs an addition and nothing shared.
+/// Deliveries and bytes of one send, summed up on the way: a recipient costs an addition and nothing shared.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Given {
+pub(crate) struct DeliveryStats {
     deliveries: u64,
     bytes: u64,
 }
 
-/// Gives frames to the clients of one shard.
-#[derive(Debug)]
-pub(crate) struct Delivery<'a> {
-    pub directory: &'a mut Directory,
-    /// Where everyone of the node is.
-    pub routes: &'a Routes,
-    /// Which shard this is.
-    pub shard: u16,
-    pub outlet: Outlet<'a>,
+/// One send to sets of clients.
+#[derive(Debug, Clone, Copy)]
+struct SetSend<'a> {
+    hub: HubIndex,
+    /// Epoch of its exclusions.
+    epoch: u64,
+    message: &'a Framed,
+    mode: BatchMode,
 }
 
-/// How one recipient is given a frame.
+/// Writer of frames to the clients of one shard.
 #[derive(Debug)]
-pub(crate) struct Outlet<'a> {
-    /// At once or together.
-    pub pace: Pace,
-    /// What may wait for one client, in bytes.
-    pub limit_bytes: usize,
-    pub tick: u32,
-    /// What is left to do.
-    pub aftermath: &'a mut Aftermath,
-    pub counters: &'a Counters,
-    /// Whose messages somebody looks at.
-    pub watches: &'a Watches,
+pub(crate) struct Delivery {
+    /// Limit of one client's outbox.
+    limit_bytes: usize,
+    counters: Arc<Counters>,
+    budget: OutboxBudget,
+    effects: Effects,
+    /// Taps on the messages of single clients.
+    pub(super) taps: Taps,
 }
 
-impl Delivery<'_> {
-    /// Gives one message to all who are meant and are here.
-    pub(crate) fn send(&mut self, hub: HubIndex, to: &Receivers, message: &Framed) {
-        let mark = self.exclude(hub, to);
-        let mut given = Given::default();
-        match &to.who {
-            Who::Everyone => self.send_to_set(hub, SetName::Hub, mark, message, &mut given),
-            Who::Groups(names) => {
-                names.iter().for_each(|name| self.send_to_set(hub, SetName::Group(name), mark, message, &mut given))
-            }
-            Who::Users(names) => {
-                names.iter().for_each(|name| self.send_to_set(hub, SetName::User(name), mark, message, &mut given))
-            }
-            Who::Connections(ids) => ids.iter().for_each(|id| self.send_to_one(hub, id, message, &mut given)),
-        }
-        self.outlet.counters.sends.receivers.observe(given.deliveries);
-        self.outlet.count(hub, given);
+impl Delivery {
+    pub(super) fn new(limit_bytes: usize, budget: OutboxBudget, counters: Arc<Counters>) -> Self {
+        Self { limit_bytes, counters, budget, effects: Effects::default(), taps: Taps::default() }
     }
 
-    fn send_to_set(&mut self, hub: HubIndex, name: SetName<'_>, mark: u64, message: &Framed, given: &mut Given) {
-        // Asked once for all recipients: none of them pays for those who are watched.
-        if self.outlet.watches.are_any() {
-            self.note(hub, name, mark, message);
+    /// Sends one message to all receivers that are here.
+    pub(super) fn send(
+        &mut self,
+        connections: &mut Connections,
+        hub: HubIndex,
+        to: &Receivers,
+        message: &Framed,
+        mode: BatchMode,
+    ) {
+        let epoch = connections.exclude(hub, to);
+        let mut stats = DeliveryStats::default();
+        let send = SetSend { hub, epoch, message, mode };
+        match &to.who {
+            Audience::Everyone => self.send_to_set(connections, SetName::Hub, send, &mut stats),
+            Audience::Groups(names) => {
+                names.iter().for_each(|name| self.send_to_set(connections, SetName::Group(name), send, &mut stats))
+            }
+            Audience::Users(names) => {
+                names.iter().for_each(|name| self.send_to_set(connections, SetName::User(name), send, &mut stats))
+            }
+            Audience::Connections(ids) => ids.iter().for_each(|id| self.send_to_one(connections, id, send, &mut stats)),
         }
-        let (members, clients) = self.directory.members_and_clients(hub, name);
+        self.counters.sends.receivers.observe(stats.deliveries);
+        self.count(hub, stats);
+    }
+
+    fn send_to_set(
+        &mut self,
+        connections: &mut Connections,
+        name: SetName<'_>,
+        send: SetSend<'_>,
+        stats: &mut DeliveryStats,
+    ) {
+        // Checked once for all recipients: none of them pays for the tapped ones.
+        if self.taps.are_any() {
+            self.tap_set(connections, name, send);
+        }
+        let SetSend { hub, epoch, message, mode } = send;
+        let (members, clients) = connections.members_and_clients(hub, name);
         for member in members {
             if let Some(client) = clients.get_mut(member.slot as usize)
                 && client.is_open()
-                && !client.is_excluded(mark)
+                && !client.is_excluded(epoch)
                 && let Some(frame) = message.get(client.content)
             {
-                given.add(frame);
-                self.outlet.put_droppable(member.slot, client, frame);
+                stats.add(frame);
+                self.put_droppable(member.slot, client, frame, mode);
             }
         }
     }
 
-    /// Notes a send to many for those of its recipients that are watched.
+    /// Shows a send to many to the taps of its recipients.
     #[cold]
-    fn note(&self, hub: HubIndex, name: SetName<'_>, mark: u64, message: &Framed) {
-        for slot in self.outlet.watches.slots() {
-            if let Some(client) = self.directory.get(slot)
-                && self.directory.is_member(client, hub, name)
+    fn tap_set(&mut self, connections: &Connections, name: SetName<'_>, send: SetSend<'_>) {
+        let SetSend { hub, epoch, message, .. } = send;
+        for slot in self.taps.slots() {
+            if let Some(client) = connections.get(slot)
+                && connections.is_member(client, hub, name)
                 && client.is_open()
-                && !client.is_excluded(mark)
+                && !client.is_excluded(epoch)
                 && let Some(frame) = message.get(client.content)
             {
-                self.outlet.watches.note_down(slot, frame);
+                self.taps.tap_down(slot, frame);
             }
         }
     }
 
-    fn send_to_one(&mut self, hub: HubIndex, id: &str, message: &Framed, given: &mut Given) {
-        let Some(slot) = self.find(hub, id) else { return };
-        if let Some(client) = self.directory.get_mut(slot)
+    fn send_to_one(&mut self, connections: &mut Connections, id: &str, send: SetSend<'_>, stats: &mut DeliveryStats) {
+        let SetSend { hub, message, mode, .. } = send;
+        let Some(slot) = connections.find(hub, id) else { return };
+        if let Some(client) = connections.get_mut(slot)
             && client.is_open()
             && let Some(frame) = message.get(client.content)
         {
-            given.add(frame);
-            self.outlet.put(slot, client, frame);
+            stats.add(frame);
+            self.put(slot, client, frame, mode);
         }
     }
 
-    /// Marks who is left out. The mark is fresh, so that nobody has it by chance.
-    fn exclude(&mut self, hub: HubIndex, to: &Receivers) -> u64 {
-        let mark = self.directory.next_mark();
-        for id in &to.excluded {
-            if let Some(client) = self.find(hub, id).and_then(|slot| self.directory.get_mut(slot)) {
-                client.exclude(mark);
-            }
-        }
-        for user in &to.excluded_users {
-            let (members, clients) = self.directory.members_and_clients(hub, SetName::User(user));
-            members.iter().for_each(|member| exclude(clients, member.slot, mark));
-        }
-        mark
-    }
-
-    /// The place of a connection, if it is here and of this hub.
-    #[must_use]
-    pub(crate) fn find(&self, hub: HubIndex, id: &str) -> Option<Slot> {
-        let Place { shard, slot } = self.routes.find(id)?;
-        (shard == self.shard && self.is_at(slot, hub, id)).then_some(slot)
-    }
-
-    /// Whether this connection of this hub is at this place.
-    #[must_use]
-    pub(crate) fn is_at(&self, slot: Slot, hub: HubIndex, id: &str) -> bool {
-        self.directory.get(slot).is_some_and(|client| *client.id == *id && client.home.hub() == hub)
-    }
-}
-
-fn exclude(clients: &mut Slab<Client>, slot: Slot, mark: u64) {
-    if let Some(client) = clients.get_mut(slot as usize) {
-        client.exclude(mark);
-    }
-}
-
-impl Given {
-    /// One more was given this frame.
-    pub(crate) fn add(&mut self, frame: &Bytes) {
-        self.deliveries += 1;
-        self.bytes += websocket::payload_bytes(frame) as u64;
-    }
-}
-
-impl Outlet<'_> {
-    /// Counts what clients of a hub were given: once for all of a send.
-    pub(crate) fn count(&self, hub: HubIndex, given: Given) {
+    /// Adds the stats of a send to its hub's counters: once for all recipients.
+    fn count(&self, hub: HubIndex, stats: DeliveryStats) {
         let counters = self.counters.hub(hub.get());
-        counters.deliveries.add_alone(given.deliveries);
-        counters.bytes_down.add_alone(given.bytes);
+        counters.deliveries.add_alone(stats.deliveries);
+        counters.bytes_down.add_alone(stats.bytes);
     }
 
-    /// Gives one client what its app server has for it alone, and counts that.
-    pub(crate) fn put_counted(&mut self, slot: Slot, client: &mut Client, frame: &Bytes) {
-        let mut given = Given::default();
-        given.add(frame);
-        self.count(client.home.hub(), given);
-        self.put(slot, client, frame);
+    /// Puts a frame that its app server sent to this client alone, and counts it.
+    pub(super) fn put_counted(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
+        let mut stats = DeliveryStats::default();
+        stats.add(frame);
+        self.count(client.home.hub(), stats);
+        self.put(slot, client, frame, mode);
     }
 
-    /// Gives one frame to one client, which must get it or be closed.
-    pub(crate) fn put(&mut self, slot: Slot, client: &mut Client, frame: &Bytes) {
-        if self.watches.are_any() {
-            self.watches.note_down(slot, frame);
+    /// Puts a frame that the client must get, or be closed.
+    pub(super) fn put(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
+        if self.taps.are_any() {
+            self.taps.tap_down(slot, frame);
         }
-        if self.is_to_wait(slot, client, frame) {
+        if self.has_to_wait(slot, client, frame, mode) {
             if self.has_room(client, frame.len()) {
                 client.outbox.push(frame.clone());
-                self.wait(slot, client, frame.len());
+                self.queued(slot, client, frame.len());
             } else {
-                self.aftermath.slow.push(slot);
+                self.effects.slow.push(slot);
             }
         }
     }
 
-    /// Gives one of many the frame that all of them get. Where the hub wants that, a client that is too slow for it
-    /// misses it.
-    pub(crate) fn put_droppable(&mut self, slot: Slot, client: &mut Client, frame: &Bytes) {
-        if self.is_to_wait(slot, client, frame) {
+    /// Puts a frame that many get. Where the hub wants that, a client that is too slow for it misses it.
+    fn put_droppable(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
+        if self.has_to_wait(slot, client, frame, mode) {
             if self.has_room(client, frame.len()) {
                 client.outbox.push_droppable(frame.clone());
-                self.wait(slot, client, frame.len());
+                self.queued(slot, client, frame.len());
             } else if client.may_miss {
                 self.counters.dropped.increment();
             } else {
-                self.aftermath.slow.push(slot);
+                self.effects.slow.push(slot);
             }
         }
     }
 
-    /// Writes a frame at once where nothing stands before it; else it has to wait.
-    fn is_to_wait(&mut self, slot: Slot, client: &mut Client, frame: &Bytes) -> bool {
-        client.last_sent = self.tick;
-        let is_to_wait = self.pace == Pace::Gather || !client.outbox.is_empty();
-        if !is_to_wait {
+    /// Writes a frame at once where it may leave now and its outbox is empty; otherwise it has to wait.
+    fn has_to_wait(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) -> bool {
+        client.last_sent = mode.now;
+        let has_to_wait = mode.flush == Flush::Deferred || !client.outbox.is_empty();
+        if !has_to_wait {
             self.write(slot, client, frame);
         }
-        is_to_wait
+        has_to_wait
     }
 
     fn has_room(&self, client: &mut Client, bytes: usize) -> bool {
         self.fits(client.outbox.bytes(), bytes) || self.make_room(client, bytes)
     }
 
-    /// Where nothing waits a frame of any size may: the limit is for those who do not read, and none of it was offered yet.
+    /// Whether a frame fits. A frame of any size fits into an empty outbox: the limit is for clients that do not read,
+    /// and none of it was offered yet.
     fn fits(&self, waiting: usize, bytes: usize) -> bool {
         waiting == 0 || waiting + bytes <= self.limit_bytes
     }
 
-    /// Drops what may be dropped, some more than is needed: that is not for each frame to do again.
+    /// Drops droppable frames, some more than is needed, so that not every frame has to do it again.
     #[cold]
     fn make_room(&self, client: &mut Client, bytes: usize) -> bool {
         let before = client.outbox.bytes();
@@ -307,20 +240,17 @@ impl Outlet<'_> {
             let dropped = client.outbox.drop_oldest(missing.max(self.limit_bytes / DROPPED_PART));
             self.counters.dropped.add(dropped.frames);
         }
-        let after = client.outbox.bytes();
-        if client.is_flushing {
-            self.counters.outbox_bytes.follow(before, after);
-        }
-        self.fits(after, bytes)
+        self.budget.outbox_changed(client, before);
+        self.fits(client.outbox.bytes(), bytes)
     }
 
-    /// A frame was queued: it leaves at the end of the turn, or when the socket takes it.
-    fn wait(&mut self, slot: Slot, client: &mut Client, bytes: usize) {
+    /// Notes a queued frame: it leaves at the end of the batch, or when the socket takes it.
+    fn queued(&mut self, slot: Slot, client: &mut Client, bytes: usize) {
         if client.is_flushing {
-            self.counters.outbox_bytes.follow(0, bytes);
+            self.budget.queued(bytes);
         } else if !client.is_dirty {
             client.is_dirty = true;
-            self.aftermath.dirty.push(slot);
+            self.effects.dirty.push(slot);
         }
     }
 
@@ -333,7 +263,205 @@ impl Outlet<'_> {
         };
         if written < frame.len() {
             client.outbox.push(frame.slice(written..));
-            self.aftermath.blocked.push(slot);
+            self.effects.blocked.push(slot);
         }
+    }
+
+    /// Writes all deferred frames, in one system call per recipient; what sockets refuse is left to tasks.
+    pub(super) fn flush_deferred(&mut self, connections: &mut Connections) {
+        let mut dirty = mem::take(&mut self.effects.dirty);
+        for slot in dirty.drain(..) {
+            if let Some(client) = connections.get_mut(slot) {
+                self.flush(slot, client);
+            }
+        }
+        self.effects.dirty = dirty;
+        let mut blocked = mem::take(&mut self.effects.blocked);
+        for slot in blocked.drain(..) {
+            if let Some(client) = connections.get_mut(slot) {
+                self.flush_by_task(slot, client);
+            }
+        }
+        self.effects.blocked = blocked;
+    }
+
+    /// Clients that went over their budget: to be closed. The list comes back by [`reuse`](Self::reuse).
+    pub(super) fn take_slow(&mut self) -> Vec<Slot> {
+        mem::take(&mut self.effects.slow)
+    }
+
+    /// Takes the list of slow clients back, emptied.
+    pub(super) fn reuse(&mut self, mut slow: Vec<Slot>) {
+        slow.clear();
+        self.effects.slow = slow;
+    }
+
+    /// Clients whose outbox a task has to flush from now on.
+    pub(super) fn take_flush_tasks(&mut self) -> Vec<(Slot, Serial)> {
+        mem::take(&mut self.effects.flush_tasks)
+    }
+
+    /// Bytes by which the outboxes of blocked clients are over the budget of the shard; 0 within it.
+    pub(super) fn excess_bytes(&self) -> usize {
+        self.budget.excess_bytes()
+    }
+
+    /// Writes the outbox of one client as far as its socket takes it.
+    fn flush(&mut self, slot: Slot, client: &mut Client) {
+        client.is_dirty = false;
+        let before = client.outbox.bytes();
+        let flushed = client.outbox.try_flush(&client.socket);
+        self.budget.outbox_changed(client, before);
+        match flushed {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.flush_by_task(slot, client),
+            Err(_) => client.socket.cut(),
+        }
+    }
+
+    /// Has a task write the outbox as the socket takes it; the task ends when the outbox is empty.
+    fn flush_by_task(&mut self, slot: Slot, client: &mut Client) {
+        if !mem::replace(&mut client.is_flushing, true) {
+            self.budget.queued(client.outbox.bytes());
+            self.effects.flush_tasks.push((slot, client.serial));
+        }
+    }
+
+    /// Continues the flush of a client's task.
+    pub(super) fn poll_flush(&self, client: &mut Client, cx: &mut Context<'_>) -> Poll<()> {
+        let before = client.outbox.bytes();
+        let flushed = client.outbox.poll_flush(cx, &client.socket);
+        self.budget.outbox_changed(client, before);
+        if ready!(flushed).is_err() {
+            self.cut(client);
+        }
+        client.is_flushing = false;
+        Poll::Ready(())
+    }
+
+    /// Writes a client's last frames behind its outbox, whatever the limits.
+    pub(super) fn put_last(&mut self, slot: Slot, client: &mut Client, frames: impl IntoIterator<Item = Bytes>) {
+        let before = client.outbox.bytes();
+        frames.into_iter().for_each(|frame| client.outbox.push(frame));
+        self.budget.outbox_changed(client, before);
+        self.flush(slot, client);
+    }
+
+    /// Discards the outbox of a client.
+    pub(super) fn discard(&self, client: &mut Client) {
+        let before = client.outbox.bytes();
+        client.outbox = Outbox::Empty;
+        self.budget.outbox_changed(client, before);
+    }
+
+    /// Cuts the socket of a client and discards its outbox.
+    pub(super) fn cut(&self, client: &mut Client) {
+        self.discard(client);
+        client.socket.cut();
+    }
+}
+
+impl DeliveryStats {
+    /// Adds one delivery of this frame.
+    fn add(&mut self, frame: &Bytes) {
+        self.deliveries += 1;
+        self.bytes += websocket::payload_bytes(frame) as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::hub::HubProtocol;
+    use trunkline_protocol::service::Payloads;
+
+    use super::*;
+    use crate::shard::framed::frame_for;
+    use crate::shard::testbed::{Testbed, whole_id};
+    use crate::shard::{CloseReason, Content};
+
+    fn message(text: &str) -> Framed {
+        let payloads = Payloads::single(HubProtocol::Json, Bytes::copy_from_slice(text.as_bytes()));
+        Framed::new(&payloads)
+    }
+
+    fn send(bed: &mut Testbed, to: &Receivers, text: &str, flush: Flush) {
+        let mode = bed.state.mode(flush);
+        let hub = bed.hub.index();
+        let state = &mut bed.state;
+        state.delivery.send(&mut state.connections, hub, to, &message(text), mode);
+    }
+
+    #[test]
+    fn a_send_reaches_its_receivers_but_the_excluded_ones() {
+        let mut bed = Testbed::new();
+        let (ann, ben, eve) = (bed.client("ann"), bed.client("ben"), bed.client("eve"));
+        let excluded = vec![whole_id("eve").into()];
+        send(&mut bed, &Receivers { excluded, ..Audience::Everyone.into() }, "hi", Flush::Deferred);
+        bed.state.finish_batch();
+        assert_eq!(
+            (bed.received(ann), bed.received(ben), bed.received(eve)),
+            (vec!["hi".into()], vec!["hi".into()], vec![])
+        );
+        bed.state.close(ben, &CloseReason::by_app(None, None));
+        send(&mut bed, &Audience::Users(vec!["ann".into()]).into(), "you", Flush::Deferred);
+        bed.state.finish_batch();
+        assert_eq!(
+            (bed.received(ann), bed.received(ben), bed.received(eve)),
+            (vec!["you".into()], vec!["close".into()], vec!["you".into()])
+        );
+    }
+
+    #[test]
+    fn deferred_frames_wait_for_the_end_of_the_batch_and_stay_in_order() {
+        let mut bed = Testbed::new();
+        let ann = bed.client("ann");
+        for text in ["1", "2", "3"] {
+            send(&mut bed, &Audience::Everyone.into(), text, Flush::Deferred);
+        }
+        assert_eq!(bed.received(ann), [""; 0]);
+        bed.state.finish_batch();
+        assert_eq!(bed.received(ann), ["1", "2", "3"]);
+    }
+
+    #[test]
+    fn a_client_over_its_limit_is_closed_and_counts_for_the_budget_no_more() {
+        let mut bed = Testbed::with(|settings| settings.outbox.client_bytes = 4000);
+        let ann = bed.client("ann");
+        for _ in 0..4 {
+            send(&mut bed, &Audience::Everyone.into(), &"x".repeat(1500), Flush::Now);
+            bed.state.finish_batch();
+        }
+        assert!(bed.state.connections.live(ann).is_none());
+        assert_eq!(bed.state.context.counters.outbox_bytes.get(), 0);
+    }
+
+    #[test]
+    fn a_client_that_may_miss_loses_droppable_frames_and_stays() {
+        let mut bed = Testbed::with(|settings| settings.outbox.client_bytes = 4000);
+        let ann = bed.client("ann");
+        bed.state.connections.get_mut(ann).unwrap().may_miss = true;
+        for _ in 0..9 {
+            send(&mut bed, &Audience::Everyone.into(), &"x".repeat(1500), Flush::Now);
+            bed.state.finish_batch();
+        }
+        assert!(bed.state.connections.live(ann).is_some());
+        assert!(bed.state.context.counters.dropped.get() > 0);
+    }
+
+    #[test]
+    fn the_lists_of_a_batch_are_used_again() {
+        let mut bed = Testbed::new();
+        bed.client("ann");
+        send(&mut bed, &Audience::Everyone.into(), "1", Flush::Deferred);
+        bed.state.finish_batch();
+        let effects = &bed.state.delivery.effects;
+        assert!(effects.dirty.is_empty() && effects.dirty.capacity() > 0);
+    }
+
+    #[test]
+    fn a_message_has_a_frame_only_for_the_protocols_that_it_was_encoded_for() {
+        let framed = message("hi");
+        assert_eq!(framed.get(Content::Hub(HubProtocol::MessagePack)), None);
+        assert_eq!(framed.get(Content::Raw), Some(&frame_for(HubProtocol::Json, b"hi")));
     }
 }

@@ -1,9 +1,8 @@
-//! How other threads reach a shard: an inbox whose bytes are bounded.
+//! Inbox of a shard: how other threads reach it. Its bytes are bounded.
 //!
-//! Waiting for room can't lock up: a shard's inbox is emptied by a task that waits for nobody.
+//! Waiting for room can't lock up: a shard's inbox is emptied by a task that never waits.
 
 use std::fmt;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use hyper::upgrade::OnUpgrade;
@@ -11,91 +10,87 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
-use super::Shard;
-use crate::limits::Seat;
-use crate::shard::delivery::Order;
+use super::command::ShardCommand;
+use super::state::ShardState;
+use crate::limits::AddressPermit;
 use crate::transport::http_transport::InnerHalf;
 use crate::upstream::{Hub, Pool};
 
-/// What may wait in one shard's inbox. Two of the largest frames fit, so that none can get stuck.
+/// Limit of the bytes in one shard's inbox. Two of the largest frames fit, so that none can get stuck.
 const INBOX_MAX_BYTES: u32 = 64 * 1024 * 1024;
 
-/// What may be put into an inbox.
+/// Message for a shard.
 #[derive(Debug)]
-pub(crate) enum Parcel {
-    /// Orders of one turn of a link.
-    Turn(Turn),
-    /// A socket that is about to become a client connection.
-    Admit(Box<Admission>),
-    /// Keep the link of this slot open from now on.
+pub(crate) enum ShardMessage {
+    Batch(CommandBatch),
+    Accept(Box<PendingConnection>),
+    /// Keeps the link of this slot open from now on.
     KeepLink(Arc<Pool>, usize),
-    /// Somebody looks at the shard, or does something in it by hand.
-    Visit(Visit),
+    Inspect(Inspection),
 }
 
-/// What somebody does in a shard who is no link and no client.
-pub(crate) struct Visit(Box<Act>);
+/// Inspection of a shard by another thread, or an operator's change.
+pub(crate) struct Inspection(Box<Inspect>);
 
-type Act = dyn FnOnce(&Rc<Shard>) + Send;
+type Inspect = dyn FnOnce(&mut ShardState) + Send;
 
-impl Visit {
-    pub(crate) fn begin(self, shard: &Rc<Shard>) {
-        (self.0)(shard);
+impl Inspection {
+    pub(super) fn run(self, state: &mut ShardState) {
+        (self.0)(state);
     }
 }
 
-impl fmt::Debug for Visit {
+impl fmt::Debug for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Visit")
+        f.write_str("Inspection")
     }
 }
 
-/// Orders that another shard's link brought.
+/// Commands of one batch that another shard's link has read.
 #[derive(Debug)]
-pub(crate) struct Turn {
-    /// The orders, to be carried out in this order.
-    pub orders: Vec<Order>,
+pub(crate) struct CommandBatch {
+    /// Commands, to be applied in this order.
+    pub commands: Vec<ShardCommand>,
     _room: OwnedSemaphorePermit,
 }
 
-/// How a client's bytes reach its shard.
+/// Stream of a client's bytes.
 #[derive(Debug)]
-pub(crate) enum Arrival {
+pub(crate) enum ClientStream {
     /// A WebSocket; the upgrade is on its way.
     Upgrade(OnUpgrade),
     /// Requests carry them, to and from the other end of this pipe.
     Pipe(InnerHalf),
 }
 
-/// A connect request that was accepted.
+/// Accepted connect request: a socket that is about to become a client connection.
 #[derive(Debug)]
-pub(crate) struct Admission {
-    pub arrival: Arrival,
-    /// What it travels by.
+pub(crate) struct PendingConnection {
+    /// `None` once its task has taken it.
+    pub stream: Option<ClientStream>,
     pub transport: Transport,
-    /// The hub that it is for.
     pub hub: Arc<Hub>,
-    /// Who connects; the hub protocol is not known yet.
+    /// Opening frame; the hub protocol is not known yet.
     pub open: OpenConnection,
     /// A token names the connection id.
     pub is_negotiated: bool,
-    /// The user, if authenticated.
+    /// User id, if authenticated.
     pub user: Option<String>,
-    /// Its place among the connections of its address.
-    pub seat: Option<Box<Seat>>,
-    /// When it is to be closed, in seconds since 1970: with its token, where the hub wants that.
+    /// Permit of its address.
+    pub permit: Option<Box<AddressPermit>>,
+    /// Time at which it closes, in seconds since 1970: with its token, where the hub wants that.
     pub expires_s: Option<u64>,
 }
 
 /// The sending end of a shard's inbox.
 #[derive(Debug, Clone)]
 pub(crate) struct ShardSender {
-    parcels: mpsc::UnboundedSender<Parcel>,
+    parcels: mpsc::UnboundedSender<ShardMessage>,
     room: Arc<Semaphore>,
 }
 
 /// The receiving end of a shard's inbox.
-pub(crate) type Inbox = mpsc::UnboundedReceiver<Parcel>;
+pub(crate) type Inbox = mpsc::UnboundedReceiver<ShardMessage>;
 
 impl ShardSender {
     #[must_use]
@@ -104,34 +99,34 @@ impl ShardSender {
         (Self { parcels, room: Arc::new(Semaphore::new(INBOX_MAX_BYTES as usize)) }, inbox)
     }
 
-    /// Gives orders of some `bytes` to the shard, once there is room. Cancelled, nothing was given.
-    pub(crate) async fn give(&self, orders: Vec<Order>, bytes: usize) {
+    /// Sends commands of some `bytes` to the shard, once there is room. Cancelled, nothing was sent.
+    pub(crate) async fn give(&self, commands: Vec<ShardCommand>, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(INBOX_MAX_BYTES / 2);
         if let Ok(room) = self.room.clone().acquire_many_owned(bytes).await {
-            self.put(Parcel::Turn(Turn { orders, _room: room }));
+            self.put(ShardMessage::Batch(CommandBatch { commands, _room: room }));
         }
     }
 
-    /// Has `act` done by the shard, behind what waits there, and tells what came of it. It is to be short: meanwhile nobody
-    /// is served. `None` when the shard is gone.
-    pub(crate) async fn visit<T: Send + 'static>(
+    /// Has the shard run `act` behind what waits there, and returns its result. It must be short: meanwhile the shard
+    /// serves no client. `None` when the shard is gone.
+    pub(crate) async fn inspect<T: Send + 'static>(
         &self,
-        act: impl FnOnce(&Rc<Shard>) -> T + Send + 'static,
+        act: impl FnOnce(&mut ShardState) -> T + Send + 'static,
     ) -> Option<T> {
         let (answer, answered) = oneshot::channel();
-        // Nobody waits for it any more: fine.
-        self.leave(move |shard| drop(answer.send(act(shard))));
+        // Sending fails when the caller waits no more: fine.
+        self.post(move |state| drop(answer.send(act(state))));
         answered.await.ok()
     }
 
-    /// The same, without waiting.
-    pub(crate) fn leave(&self, act: impl FnOnce(&Rc<Shard>) + Send + 'static) {
-        self.put(Parcel::Visit(Visit(Box::new(act))));
+    /// Has the shard run `act`, without waiting for it.
+    pub(crate) fn post(&self, act: impl FnOnce(&mut ShardState) + Send + 'static) {
+        self.put(ShardMessage::Inspect(Inspection(Box::new(act))));
     }
 
-    /// Puts something in that is not counted in bytes: sockets bound the one kind, pools the other.
-    pub(crate) fn put(&self, parcel: Parcel) {
-        // It fails when the shard's thread is gone: the node is stopping, and nobody is left to be served.
+    /// Sends a message whose bytes are not counted: sockets bound the one kind, pools the other.
+    pub(crate) fn put(&self, parcel: ShardMessage) {
+        // Sending fails when the shard's thread is gone: the node is stopping, and no client is left.
         drop(self.parcels.send(parcel));
     }
 }

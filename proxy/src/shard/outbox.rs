@@ -1,8 +1,8 @@
-//! What waits for one client: whole frames in their order, bounded in bytes by whoever fills it.
+//! Outbox of one client: whole frames in their order; delivery bounds its bytes.
 //!
 //! Nearly all of the time it is empty or holds one frame, and then it owns no memory of its own.
 
-mod queue;
+mod frame_queue;
 
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
@@ -11,10 +11,10 @@ use bytes::{Buf, Bytes};
 
 use crate::net::socket::Socket;
 
-use queue::Need;
-pub(crate) use queue::{Dropped, Queue};
+use frame_queue::Need;
+pub(crate) use frame_queue::{Dropped, FrameQueue};
 
-/// Frames that leave in one system call at most; more slices than this gain nothing.
+/// Maximum number of frames in one system call; more slices gain nothing.
 const SLICES_MAX: usize = 64;
 
 /// Frames that wait for one client.
@@ -24,7 +24,7 @@ pub(crate) enum Outbox {
     Empty,
     /// One frame, or the rest of it.
     One(Bytes),
-    Many(Box<Queue>),
+    Many(Box<FrameQueue>),
 }
 
 impl Outbox {
@@ -42,12 +42,12 @@ impl Outbox {
         }
     }
 
-    /// Appends a frame that it must get.
+    /// Appends a frame that the client must get.
     pub(crate) fn push(&mut self, frame: Bytes) {
         self.append(frame, Need::Must);
     }
 
-    /// Appends a frame that it can do without: it was sent to many.
+    /// Appends a frame that the client can do without: it was sent to many.
     pub(crate) fn push_droppable(&mut self, frame: Bytes) {
         self.append(frame, Need::May);
     }
@@ -56,13 +56,14 @@ impl Outbox {
         match self {
             // A first frame is as good as begun.
             Outbox::Empty => *self = Outbox::One(frame),
-            Outbox::One(first) => *self = Outbox::Many(Box::new(Queue::of_two(std::mem::take(first), frame, need))),
+            Outbox::One(first) => {
+                *self = Outbox::Many(Box::new(FrameQueue::of_two(std::mem::take(first), frame, need)))
+            }
             Outbox::Many(queue) => queue.push(frame, need),
         }
     }
 
-    /// Drops frames that it can do without, the oldest first, until `bytes` of them are gone. The frame that was begun is
-    /// finished.
+    /// Drops droppable frames, the oldest first, until `bytes` of them are gone. The frame that was begun is finished.
     pub(crate) fn drop_oldest(&mut self, bytes: usize) -> Dropped {
         match self {
             Outbox::Many(queue) => queue.drop_oldest(bytes),
@@ -70,7 +71,7 @@ impl Outbox {
         }
     }
 
-    /// Writes what the socket takes right now.
+    /// Writes as much as the socket takes right now.
     ///
     /// # Errors
     /// `WouldBlock` when something still waits; else the socket failed.
@@ -100,10 +101,10 @@ impl Outbox {
         socket.poll_flush(cx)
     }
 
-    /// Lets `write` take from the front: it is shown the waiting frames and says how many bytes left.
+    /// Writes frames from the front by `write`, which returns how many bytes it took.
     ///
     /// # Errors
-    /// What `write` says; nothing has left then.
+    /// The error of `write`; nothing has left then.
     pub(crate) fn write_with<E>(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> Result<usize, E>) -> Result<(), E> {
         match self {
             Outbox::Empty => Ok(()),

@@ -7,11 +7,12 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
+use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::{AppServer, AppTarget, Caller};
-use crate::net::http_client::{HttpClient, HttpError, read_whole};
+use crate::net::http_client::{HttpClient, HttpError};
 
 /// Maximum size of an answer: a decision is small, and a refusal is a page at most.
 const ANSWER_MAX_BYTES: usize = 256 * 1024;
@@ -100,6 +101,9 @@ impl Authorizer {
                 answer.map_err(|source| AuthorizeError::Exchange { target: target.clone(), source })?.map(Body::new)
             }
         };
-        read_whole(answer, ANSWER_MAX_BYTES).await.map_err(|error| AuthorizeError::Body(error.to_string()))
+        let (parts, body) = answer.into_parts();
+        let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await;
+        let body = body.map_err(|error| AuthorizeError::Body(error.to_string()))?.to_bytes();
+        Ok(Response::from_parts(parts, body))
     }
 }

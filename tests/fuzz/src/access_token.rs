@@ -24,3 +24,19 @@ pub fn access_tokens(data: &[u8]) {
         assert_eq!(fuzzing::access_token(&format!("{claims}."), &KEYS), None, "a token needs no signature");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_tokens_of_the_fleet_and_key_sets() {
+        for token in
+            [include_str!("../corpus/access_tokens/user.txt"), include_str!("../corpus/access_tokens/dotnet.txt")]
+        {
+            assert_eq!(fuzzing::access_token(token, &KEYS), Some(Some("ann".into())));
+        }
+        assert_eq!(fuzzing::access_token(include_str!("../corpus/access_tokens/server.txt"), &KEYS), None);
+        assert!(fuzzing::key_set(include_bytes!("../corpus/access_tokens/keys.json")).is_some_and(|keys| keys > 0));
+    }
+}

@@ -14,3 +14,18 @@ pub fn config_file(data: &[u8]) {
         Err(problem) => assert!(!problem.is_empty(), "a file is refused without a reason"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_read_as_flags() {
+        for (text, keys) in [
+            (include_str!("../corpus/config_file/small.toml"), 2),
+            (include_str!("../corpus/config_file/limits.toml"), 6),
+        ] {
+            assert_eq!(fuzzing::config_file(text).map(|keys| keys.len()), Ok(keys));
+        }
+    }
+}

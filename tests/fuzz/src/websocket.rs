@@ -3,14 +3,16 @@
 use std::ops::Range;
 
 use bytes::BytesMut;
-use trunkline_proxy::websocket::{Decoder, Event, Form, Opcode, Peeled, ProtocolError, frame, peel, peel_whole};
+use trunkline_proxy::websocket::{
+    Decoder, Event, MessageForm, Opcode, ProtocolError, Unframed, frame, unframe, unframe_whole,
+};
 
 use crate::random::Random;
 
 /// Part of a client's stream: the bytes of messages, or a control frame.
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
-    Data { form: Form, payload: Vec<u8>, is_whole: bool },
+    Data { form: MessageForm, payload: Vec<u8>, is_whole: bool },
     Ping(Vec<u8>),
     Pong,
     Close,
@@ -57,7 +59,7 @@ fn parts(pieces: &[&[u8]]) -> (Vec<Part>, Option<ProtocolError>) {
 
 fn add(parts: &mut Vec<Part>, bytes: &[u8], range: Range<usize>, decoder: &Decoder) {
     let bytes = bytes.get(range).expect("the decoder names bytes that it took");
-    let place = decoder.place();
+    let place = decoder.position();
     if let Some(Part::Data { payload, is_whole: is_whole @ false, .. }) = parts.last_mut() {
         payload.extend_from_slice(bytes);
         *is_whole = place.is_last;
@@ -72,7 +74,7 @@ fn come_back(payload: &[u8]) {
     let length = stream.len();
     let (parts, error) = parts(&[&stream]);
     assert_eq!(error, None);
-    assert_eq!(parts, [Part::Data { form: Form::Binary, payload: payload.to_vec(), is_whole: true }]);
+    assert_eq!(parts, [Part::Data { form: MessageForm::Binary, payload: payload.to_vec(), is_whole: true }]);
     stream.truncate(length - 1);
     assert_ne!(self::parts(&[&stream]).0, parts, "a part of a frame is taken for all of it");
 }
@@ -95,11 +97,11 @@ fn own_frames(data: &[u8]) {
     for (opcode, is_close) in [(Opcode::Binary, false), (Opcode::Text, false), (Opcode::Close, true)] {
         let frame = frame(opcode, data);
         let mut buffer = BytesMut::from(&frame[..]);
-        let peeled = peel(&mut buffer).expect("a whole frame is taken apart");
+        let peeled = unframe(&mut buffer).expect("a whole frame is taken apart");
         assert!(buffer.is_empty(), "bytes of the frame are left");
-        assert_eq!(matches!(peeled, Peeled::Close), is_close);
-        assert_eq!(peel_whole(&frame), Some(peeled));
+        assert_eq!(matches!(peeled, Unframed::Close), is_close);
+        assert_eq!(unframe_whole(&frame), Some(peeled));
         let mut part = BytesMut::from(frame.get(..frame.len() - 1).unwrap_or_default());
-        assert_eq!(peel(&mut part), None, "a part of a frame is taken for all of it");
+        assert_eq!(unframe(&mut part), None, "a part of a frame is taken for all of it");
     }
 }

@@ -21,8 +21,8 @@ use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request::query_value;
 use crate::frontend::request_limit::take_permit;
-use crate::shard::Arrival;
-use crate::shard::directory::ReserveError;
+use crate::shard::ClientStream;
+use crate::shard::ReserveError;
 use crate::transport::http_transport::{OuterHalf, PollOutcome, SendError};
 use crate::upstream::Hub;
 
@@ -72,7 +72,7 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
             return Err(refusal);
         }
         let (parts, _) = request.into_parts();
-        let socket = Arrival::Pipe(inner);
+        let socket = ClientStream::Pipe(inner);
         admit(endpoint, hub, &parts, NewConnection { socket, transport, client, is_negotiated: true, permit });
     }
     match (transport, is_first) {

@@ -20,8 +20,8 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request::query_value;
 use crate::frontend::request_limit::take_permit;
-use crate::shard::Arrival;
-use crate::shard::directory::ReserveError;
+use crate::shard::ClientStream;
+use crate::shard::ReserveError;
 use crate::upstream::Hub;
 
 /// Answers a WebSocket upgrade.
@@ -57,7 +57,7 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<(
     })?;
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, _) = request.into_parts();
-    let (socket, transport) = (Arrival::Upgrade(upgrade), Transport::WebSockets);
+    let (socket, transport) = (ClientStream::Upgrade(upgrade), Transport::WebSockets);
     admit(endpoint, hub, &parts, NewConnection { socket, transport, client, is_negotiated, permit });
     Ok(())
 }

@@ -13,7 +13,7 @@ use tracing::debug;
 use trunkline_protocol::cause::Cause;
 
 use crate::frontend::refusal::count_refused_socket;
-use crate::limits::Seat;
+use crate::limits::AddressPermit;
 use crate::metrics::{Counters, Limit};
 use crate::shard::Shared;
 
@@ -38,7 +38,7 @@ pub(crate) struct ListenerGate {
 #[derive(Debug)]
 pub(crate) struct AdmittedSocket {
     shared: Arc<Shared>,
-    _permit: Option<Seat>,
+    _permit: Option<AddressPermit>,
 }
 
 /// Limit that refuses a socket.
@@ -59,14 +59,14 @@ impl ListenerGate {
     /// Admits a socket. A trusted address stands for many clients, so its sockets are not counted.
     pub(crate) fn admit(&self, peer: SocketAddr) -> Result<AdmittedSocket, SocketRefusal> {
         self.counters.accepted.increment();
-        let (tally, settings) = (&self.shared.tally, &self.shared.settings);
-        let open = self.shared.sockets() + u64::from(tally.open());
+        let (limits, settings) = (&self.shared.limits, &self.shared.settings);
+        let open = self.shared.sockets() + u64::from(limits.open());
         if settings.limits.connections.is_some_and(|most| open >= u64::from(most.get())) {
             self.counters.limit(Limit::Connections).increment();
             count_refused_socket(&self.counters, Cause::LimitConnections);
             return Err(SocketRefusal::Full);
         }
-        let permit = match &tally.sockets {
+        let permit = match &limits.sockets {
             Some(addresses) if !settings.trusted.contains(peer.ip()) => {
                 let permit = addresses.take(peer.ip());
                 if permit.is_none() {
@@ -78,7 +78,7 @@ impl ListenerGate {
             }
             _ => None,
         };
-        tally.opened();
+        limits.opened();
         Ok(AdmittedSocket { shared: self.shared.clone(), _permit: permit })
     }
 
@@ -118,7 +118,7 @@ impl ListenerGate {
 
 impl Drop for AdmittedSocket {
     fn drop(&mut self) {
-        self.shared.tally.closed();
+        self.shared.limits.closed();
     }
 }
 

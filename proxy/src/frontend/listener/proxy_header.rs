@@ -18,7 +18,7 @@ const HEADER_MAX_BYTES: usize = 4096;
 
 /// Start of a connection.
 #[derive(Debug, PartialEq, Eq)]
-enum HeaderStart {
+pub(crate) enum HeaderStart {
     /// A header of this length. The address is missing when the load balancer speaks for itself.
     Header {
         length: usize,
@@ -80,7 +80,7 @@ fn take(stream: &TcpStream, bytes: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-fn header_start(bytes: &[u8]) -> HeaderStart {
+pub(crate) fn header_start(bytes: &[u8]) -> HeaderStart {
     let is_signature = |signature: &&[u8]| signature.iter().zip(bytes).all(|(expected, byte)| expected == byte);
     if !SIGNATURES.iter().any(is_signature) {
         return HeaderStart::Other;

@@ -1,0 +1,143 @@
+//! Acceptance of a client: bad handshakes are answered here, good ones open the connection at the app server.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use tokio::time::timeout;
+use tracing::debug;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::manifest::{EndpointKind, HubManifest, SlowClients, Transport};
+use trunkline_protocol::service::{OpenConnection, ServiceMessage};
+
+use super::handshake::{Handshake, PendingSocket};
+use super::handshake_failure::HandshakeFailure;
+use super::inbound::Inbound;
+use super::reader::Reader;
+use crate::limits::Quota;
+use crate::net::socket::Socket;
+use crate::shard::{
+    Client, Content, DATA_TYPE_HANDSHAKE, PastConnection, PendingConnection, Shard, Sockets, Status, opening_until,
+    short,
+};
+use crate::upstream::{HomeLink, Hub, LinkHandle};
+
+/// Time for the last frames to a client that is not accepted.
+const REFUSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads the hub handshake, if there is to be one, and opens the connection; `None` when the client was not accepted.
+pub(super) async fn accept(
+    shard: &Rc<Shard>,
+    socket: Socket,
+    early: Bytes,
+    pending: PendingConnection,
+) -> Option<Box<Reader>> {
+    let (hub, settings) = (pending.hub.clone(), pending.hub.settings());
+    let mut pending_socket = PendingSocket { socket, inbound: Inbound::new(pending.transport) };
+    let failure = match handshake(shard, &mut pending_socket, early, &settings, pending.transport).await {
+        Ok(handshake) if shard.state().is_drained() => {
+            HandshakeFailure::TryAgain(Handshake::content(handshake.as_ref()))
+        }
+        Ok(handshake) => match hub.choose_home().or_else(|| waiting_room(shard, &hub, handshake.as_ref())) {
+            Some(home) => return Some(open(shard, pending_socket, handshake, home, pending, &settings)),
+            None => HandshakeFailure::TryAgain(Handshake::content(handshake.as_ref())),
+        },
+        Err(failure) => failure,
+    };
+    record(shard, &pending, &failure);
+    drop(timeout(REFUSE_TIMEOUT, pending_socket.refuse(shard, &failure, &settings)).await);
+    None
+}
+
+/// Reads and checks the hub handshake in the time that the hub allows; a raw endpoint has none.
+async fn handshake(
+    shard: &Shard,
+    socket: &mut PendingSocket,
+    early: Bytes,
+    settings: &HubManifest,
+    transport: Transport,
+) -> Result<Option<Handshake>, HandshakeFailure> {
+    if settings.kind == EndpointKind::Raw {
+        socket.inbound.keep(&early);
+        return Ok(None);
+    }
+    let begun = shard.now_us();
+    let limit = Duration::from_millis(settings.handshake_timeout_ms);
+    let read = timeout(limit, socket.read_handshake(shard, early)).await;
+    let handshake = read.unwrap_or(Err(HandshakeFailure::TimedOut))?.check(settings, transport)?;
+    let took = Duration::from_micros(shard.now_us().saturating_sub(begun));
+    shard.counters().handshakes_of_clients.observe_duration(took);
+    Ok(Some(handshake))
+}
+
+/// Counts and logs a client that is not accepted, and puts it into the history.
+fn record(shard: &Shard, pending: &PendingConnection, failure: &HandshakeFailure) {
+    let (cause, detail) = (failure.cause(shard.state().is_drained()), failure.detail());
+    let (hub, id) = (&pending.hub, &*pending.open.connection_id);
+    shard.counters().hub(hub.index().get()).refused.count(cause);
+    debug!(hub = hub.name(), connection = short(id), %cause, detail, "client connection refused");
+    let past = PastConnection::new(id, cause, detail.as_deref()).of(&pending.open);
+    let (name, transport) = (Some(hub.name().into()), Some(pending.transport));
+    shard.shared().remember(shard.index(), PastConnection { hub: name, transport, ..past });
+}
+
+/// HomeLink that is none, where new clients may wait until there is one.
+fn waiting_room(shard: &Shard, hub: &Hub, handshake: Option<&Handshake>) -> Option<HomeLink> {
+    let may_wait = shard.shared().settings.rehoming.holds_new && handshake.is_some();
+    may_wait.then(|| Arc::new(LinkHandle::nowhere(hub.index())))
+}
+
+/// Opens the connection at its app server, and here.
+fn open(
+    shard: &Rc<Shard>,
+    pending_socket: PendingSocket,
+    handshake: Option<Handshake>,
+    home: HomeLink,
+    pending: PendingConnection,
+    settings: &HubManifest,
+) -> Box<Reader> {
+    let PendingSocket { socket, inbound } = pending_socket;
+    let PendingConnection { open, user, is_negotiated, transport, expires_s, .. } = pending;
+    let content = Handshake::content(handshake.as_ref());
+    let protocol = handshake.as_ref().map(|handshake| ByteString::from_static(handshake.request.protocol.name()));
+    let open = OpenConnection { protocol, ..open };
+    let id: Rc<str> = Rc::from(&*open.connection_id);
+    let (slot, serial) = {
+        let mut state = shard.state();
+        let (serial, now) = (state.connections.next_serial(), state.tick());
+        let mut client = Client::new(id.clone(), serial, home.clone(), content, socket);
+        (client.is_negotiated, client.transport) = (is_negotiated, transport);
+        client.cold.opened_us = shard.now_us();
+        client.may_miss = settings.slow_clients == SlowClients::Drop;
+        // A raw event stream has nothing to ask with.
+        client.has_inherent_keep_alive = match content {
+            Content::Hub(_) => transport == Transport::LongPolling,
+            Content::Raw => transport != Transport::WebSockets,
+        };
+        client.status = match content {
+            Content::Hub(_) => opening_until(now, settings.handshake_timeout_ms),
+            Content::Raw => Status::Open,
+        };
+        (client.last_sent, client.last_heard) = (now, now);
+        // A node inside an app has no other one, and no observer.
+        if shard.shared().whose_sockets == Sockets::Own {
+            client.cold.opening = Some(state.intern_opening(&open));
+        }
+        // Here first: the app server's answer may come back before this function ends, on another thread.
+        (state.open(client, user.as_deref(), expires_s), serial)
+    };
+    home.send(&ServiceMessage::OpenConnection(open));
+    if let Some(handshake) = handshake {
+        home.send_data(&id, &handshake.bytes, DATA_TYPE_HANDSHAKE);
+    }
+    if home.is_closed() {
+        // Lost while it was chosen: its clients of then have another one, this one has not.
+        shard.lose_home(slot, Cause::LinkLost);
+    }
+    let limits = &shard.shared().settings.limits;
+    let quota = Quota::new(limits.messages_per_second, limits.bytes_per_second);
+    let limit_bytes = settings.message_max_bytes;
+    Box::new(Reader { id, slot, serial, home, content, limit_bytes, inbound, quota })
+}

@@ -1,0 +1,143 @@
+//! Failed handshakes: why a client is not accepted, and what it is told.
+
+use bytes::Bytes;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::hub::{Close, HandshakeError, HandshakeResponse, HubMessage};
+use trunkline_protocol::manifest::HubManifest;
+
+use crate::shard::{Content, Outbox, message_frame};
+use crate::transport::websocket::{self, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, Opcode};
+
+/// Reason why a client is not accepted.
+#[derive(Debug)]
+pub(super) enum HandshakeFailure {
+    /// The hub handshake is answered with this error.
+    Refused(HandshakeError),
+    /// The handshake is fine, but its app servers have just gone, or this node drains: the client may try again.
+    TryAgain(Content),
+    /// No hub handshake came in time.
+    TimedOut,
+    /// The client broke this rule of its transport.
+    Transport(String),
+    /// The client closed its transport.
+    ClientClosed,
+    /// The socket has ended, for this cause.
+    SocketEnded(Cause),
+}
+
+impl HandshakeFailure {
+    /// Cause in the taxonomy; `is_drained` if this node drains.
+    pub(super) fn cause(&self, is_drained: bool) -> Cause {
+        match self {
+            Self::Refused(HandshakeError::Canceled) => Cause::HandshakeTooLarge,
+            Self::Refused(HandshakeError::Malformed { .. }) => Cause::HandshakeInvalid,
+            Self::Refused(_) => Cause::HandshakeUnsupported,
+            Self::TryAgain(_) if is_drained => Cause::Drained,
+            Self::TryAgain(_) => Cause::NoAppServer,
+            Self::TimedOut => Cause::HandshakeTimeout,
+            Self::Transport(_) => Cause::WebsocketProtocol,
+            Self::ClientClosed => Cause::ClientClosed,
+            Self::SocketEnded(cause) => *cause,
+        }
+    }
+
+    /// Detail for logs and the history, where the cause does not say all.
+    pub(super) fn detail(&self) -> Option<String> {
+        match self {
+            Self::Refused(HandshakeError::Malformed { detail }) => Some(detail.clone()),
+            Self::Refused(error) => Some(error.to_string()),
+            Self::Transport(detail) => Some(detail.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether the client closes nothing more: its transport is closed, or its socket has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self, Self::ClientClosed | Self::SocketEnded(_))
+    }
+
+    /// Last frames for the client: the answer to its handshake, if that was read, and the transport's close.
+    pub(super) fn frames(&self, settings: &HubManifest) -> Outbox {
+        let mut frames = Outbox::Empty;
+        match self {
+            Self::SocketEnded(_) => return frames,
+            Self::ClientClosed => {}
+            Self::Transport(_) => {
+                frames.push(websocket::close(CLOSE_PROTOCOL_ERROR));
+                return frames;
+            }
+            Self::TimedOut => frames.push(answer(Some(HandshakeError::Canceled.to_string()))),
+            Self::Refused(error) => {
+                let text = match error {
+                    HandshakeError::Malformed { detail } if settings.detailed_errors => {
+                        format!("{error} InvalidDataException: {detail}")
+                    }
+                    other => other.to_string(),
+                };
+                frames.push(answer(Some(text)));
+            }
+            Self::TryAgain(Content::Raw) => {
+                frames.push(websocket::close(CLOSE_GOING_AWAY));
+                return frames;
+            }
+            Self::TryAgain(Content::Hub(protocol)) => {
+                frames.push(answer(None));
+                frames.push(message_frame(*protocol, &HubMessage::Close(Close { error: None, allow_reconnect: true })));
+            }
+        }
+        frames.push(websocket::close(CLOSE_NORMAL));
+        frames
+    }
+}
+
+impl From<HandshakeError> for HandshakeFailure {
+    fn from(error: HandshakeError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+fn answer(error: Option<String>) -> Bytes {
+    websocket::frame(Opcode::Text, &HandshakeResponse { error }.encode())
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::hub::HubProtocol;
+
+    use super::*;
+
+    fn frames(failure: &HandshakeFailure) -> Vec<u8> {
+        let mut written = Vec::new();
+        let mut outbox = failure.frames(&HubManifest::new("chat", "/chat"));
+        while !outbox.is_empty() {
+            let write = outbox.write_with(|slices| {
+                slices.iter().for_each(|slice| written.extend_from_slice(slice));
+                Ok::<_, ()>(slices.iter().map(|slice| slice.len()).sum())
+            });
+            assert_eq!(write, Ok(()));
+        }
+        written
+    }
+
+    #[test]
+    fn a_client_without_an_app_server_is_accepted_and_told_to_reconnect() {
+        let told = frames(&HandshakeFailure::TryAgain(Content::Hub(HubProtocol::Json)));
+        let told = String::from_utf8_lossy(&told).into_owned();
+        assert!(told.contains("{}\u{1e}") && told.contains("\"allowReconnect\":true"), "{told}");
+        assert_eq!(frames(&HandshakeFailure::TryAgain(Content::Raw)), websocket::close(CLOSE_GOING_AWAY));
+    }
+
+    #[test]
+    fn only_a_client_that_still_reads_is_answered() {
+        assert_eq!(frames(&HandshakeFailure::SocketEnded(Cause::SocketReset)), b"");
+        assert_eq!(frames(&HandshakeFailure::ClientClosed), websocket::close(CLOSE_NORMAL));
+        assert_eq!(frames(&HandshakeFailure::Transport("bad".into())), websocket::close(CLOSE_PROTOCOL_ERROR));
+        assert!(String::from_utf8_lossy(&frames(&HandshakeFailure::TimedOut)).contains("\"error\":"));
+    }
+
+    #[test]
+    fn the_cause_of_a_missing_app_server_depends_on_the_drain() {
+        let failure = HandshakeFailure::TryAgain(Content::Raw);
+        assert_eq!((failure.cause(false), failure.cause(true)), (Cause::NoAppServer, Cause::Drained));
+    }
+}

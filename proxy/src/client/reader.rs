@@ -1,0 +1,382 @@
+//! Reader of an open client connection, until its socket ends.
+//!
+//! ```text
+//!  run: wait while paused ──► poll_step: read the socket ──► take: pieces ──► messages ──► home link, or the shard
+//! ```
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+use tokio::time::sleep;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::hub::HubProtocol;
+
+use super::inbound::{HubMessages, Inbound, InboundError, PartialMessage, Piece, Upward};
+use super::raw_message::take_raw;
+use crate::limits::Quota;
+use crate::metrics::Limit;
+use crate::shard::{CloseReason, Content, PauseReason, Serial, Shard, ShardState, Slot};
+use crate::transport::websocket;
+use crate::upstream::HomeLink;
+
+/// Size from which a read is part of a flood.
+const LARGE_READ_BYTES: usize = 16 * 1024;
+
+/// Interval in which a throttled client is kept from timing out.
+const THROTTLE_STEP: Duration = Duration::from_secs(1);
+
+/// Open connection, as the task that reads it holds it.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) id: Rc<str>,
+    pub(super) slot: Slot,
+    pub(super) serial: Serial,
+    pub(super) home: HomeLink,
+    pub(super) content: Content,
+    pub(super) limit_bytes: usize,
+    pub(super) inbound: Inbound,
+    /// Rate limit, if there is one.
+    pub(super) quota: Option<Box<Quota>>,
+}
+
+/// Next step after a read.
+#[derive(Debug)]
+enum Step {
+    Continue,
+    /// Read on after this time: the client has sent more than its quota.
+    Throttle(Duration),
+    /// Read on after other tasks had their turn: there is more.
+    Yield,
+    /// Close: the client has sent a hub close; the end of its transport follows.
+    HubClose,
+    /// End: the client has closed its transport, or answered our close. Nothing follows.
+    TransportClosed,
+    /// Close: the client broke a rule of the hub protocol or of its transport, or one of our limits.
+    Broken(InboundError),
+    /// End: the socket has ended, for this cause, or nothing more can be made of what it brings.
+    Ended(Cause),
+}
+
+impl Reader {
+    /// Reads until the socket ends, then frees the connection's slot.
+    ///
+    /// The reader is boxed: a future keeps what is moved into it several times over. The rare waits are boxed, too.
+    pub(super) async fn run(mut self: Box<Self>, shard: &Rc<Shard>) {
+        if self.is_paused(shard) {
+            Box::pin(self.wait_while_paused(shard)).await;
+        }
+        let mut step = self.take_kept(shard);
+        let cause = loop {
+            match step {
+                Step::Continue => {}
+                // A flood would otherwise be read for as long as the runtime lets one task go on: megabytes, while its
+                // link's writer, and the frame that pauses it, wait.
+                Step::Yield => yield_now().await,
+                Step::Throttle(owed) => Box::pin(self.throttle(shard, owed)).await,
+                // A socket that is dropped with bytes unread resets, and its last frames are lost: so read on.
+                Step::HubClose => shard.close(self.slot, &CloseReason::by_client(Cause::ClientClosed)),
+                Step::Broken(error) => {
+                    self.close_broken(shard, &error);
+                    if matches!(error, InboundError::Transport(_)) {
+                        Box::pin(self.discard_rest(shard)).await;
+                        break Cause::WebsocketProtocol;
+                    }
+                }
+                Step::TransportClosed => break Cause::ClientClosed,
+                Step::Ended(cause) => break cause,
+            }
+            if self.is_paused(shard) {
+                Box::pin(self.wait_while_paused(shard)).await;
+            }
+            step = poll_fn(|cx| self.poll_step(shard, cx)).await;
+        };
+        shard.free(self.slot, cause);
+    }
+
+    fn close_broken(&self, shard: &Rc<Shard>, error: &InboundError) {
+        if error.cause() == Cause::MessageTooLarge {
+            shard.counters().limit(Limit::MessageSize).increment();
+        }
+        shard.close(self.slot, &CloseReason::broken_rule(error.cause(), &error.to_string(), error.raw_code()));
+    }
+
+    /// Waits while this connection is paused, has no home, or its home is full. It may have another home then.
+    async fn wait_while_paused(&mut self, shard: &Shard) {
+        loop {
+            match self.resumed(shard) {
+                Some(resumed) => resumed.notified().await,
+                None if self.home.is_full() => self.home.room().await,
+                None => return,
+            }
+        }
+    }
+
+    fn is_paused(&mut self, shard: &Shard) -> bool {
+        self.resumed(shard).is_some() || self.home.is_full()
+    }
+
+    /// Notification of the end of a pause, if the connection is paused; learns what its home is now.
+    fn resumed(&mut self, shard: &Shard) -> Option<Rc<Notify>> {
+        let mut state = shard.state();
+        let client = state.connections.get_current(self.slot, self.serial)?;
+        if !Arc::ptr_eq(&client.home, &self.home) {
+            self.home = Arc::clone(&client.home);
+        }
+        // Its shard has not heard of it yet, but will.
+        if self.home.is_closed() && !client.is_closing() {
+            client.pause(PauseReason::Unassigned);
+        }
+        client.resumed()
+    }
+
+    /// Does not read for as long as the client owes. While we don't read it, its silence is ours.
+    async fn throttle(&self, shard: &Shard, mut owed: Duration) {
+        while !owed.is_zero() {
+            let step = owed.min(THROTTLE_STEP);
+            owed -= step;
+            sleep(step).await;
+            if self.heard(&mut shard.state()) {
+                return;
+            }
+        }
+    }
+
+    /// Notes that the client lives; `true` if its connection is closed by now.
+    fn heard(&self, state: &mut ShardState) -> bool {
+        let now = state.tick();
+        let Some(client) = state.connections.get_current(self.slot, self.serial) else { return true };
+        client.last_heard = now;
+        client.is_closing()
+    }
+
+    /// Reads once, and takes what came.
+    fn poll_step(&mut self, shard: &Rc<Shard>, cx: &mut Context<'_>) -> Poll<Step> {
+        // Its link may have filled while it was idle: many that begin at once would go far over the bound.
+        if self.home.is_full() {
+            return Poll::Ready(Step::Continue);
+        }
+        let mut state = shard.state();
+        let mut buffer = state.lend_read_buffer();
+        let step = self.poll_read(&mut state, cx, &mut buffer).map(|read| match read {
+            None => Step::Continue,
+            Some(Ok(0)) => Step::Ended(Cause::SocketEnded),
+            Some(Ok(count)) => self.take(&mut state, buffer.get_mut(..count).unwrap_or_default()),
+            Some(Err(error)) => Step::Ended(cause_of(&error)),
+        });
+        state.return_read_buffer(buffer);
+        drop(state);
+        shard.start_tasks();
+        step
+    }
+
+    /// Reads the socket; `None` if the connection was paused or reassigned since the reader looked.
+    ///
+    /// The socket lies in the shard's state, beside the fields that deliveries read: one place less to fetch for each.
+    fn poll_read(
+        &self,
+        state: &mut ShardState,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<Option<io::Result<usize>>> {
+        let Some(client) = state.connections.get_current(self.slot, self.serial) else {
+            return Poll::Ready(Some(Ok(0)));
+        };
+        if !client.pause_reasons().are_none() || !Arc::ptr_eq(&client.home, &self.home) {
+            return Poll::Ready(None);
+        }
+        let limit = self.quota.as_ref().map_or(buffer.len(), |quota| quota.read_max_bytes().min(buffer.len()));
+        let read = ready!(client.socket.poll_read(cx, buffer.get_mut(..limit).unwrap_or_default()));
+        Poll::Ready(Some(read))
+    }
+
+    /// Takes what was read.
+    fn take(&mut self, state: &mut ShardState, bytes: &mut [u8]) -> Step {
+        if self.heard(state) {
+            return self.take_last(bytes);
+        }
+        let count = bytes.len();
+        let mut upward =
+            Upstream { state, home: &self.home, id: &self.id, slot: self.slot, messages: 0, step: Step::Continue };
+        let Inbound { transport, partial } = &mut self.inbound;
+        let mut pieces = transport.pieces(bytes);
+        let mut problem = Ok(());
+        let taken = loop {
+            match pieces.next() {
+                Err(error) => break Err(error.into()),
+                Ok(None) => break problem,
+                // Behind a broken message only the transport's own frames count.
+                Ok(Some(Piece::Payload(..))) if problem.is_err() => {}
+                Ok(Some(Piece::Payload(payload, place))) => {
+                    problem = match self.content {
+                        Content::Hub(protocol) => upward.take_messages(partial, payload, protocol, self.limit_bytes),
+                        Content::Raw => take_raw(partial, payload, place, self.limit_bytes)
+                            .map(|message| message.into_iter().for_each(|message| upward.take(message))),
+                    };
+                }
+                Ok(Some(Piece::Ping(payload))) => upward.answer_ping(&payload),
+                Ok(Some(Piece::Close)) => upward.step = Step::TransportClosed,
+            }
+        };
+        let messages = upward.messages;
+        match upward.finish(taken) {
+            Step::Continue => self.pay(state, messages, count),
+            step => step,
+        }
+    }
+
+    /// Takes payload that came along with the handshake, or with the connect request of a raw endpoint.
+    fn take_kept(&mut self, shard: &Rc<Shard>) -> Step {
+        let mut state = shard.state();
+        let step = match self.content {
+            Content::Hub(protocol) => {
+                let (home, id) = (&self.home, &self.id);
+                let mut upward =
+                    Upstream { state: &mut state, home, id, slot: self.slot, messages: 0, step: Step::Continue };
+                let taken = upward.take_messages(&mut self.inbound.partial, &[], protocol, self.limit_bytes);
+                upward.finish(taken)
+            }
+            Content::Raw => {
+                let mut early = self.inbound.take_kept();
+                if early.is_empty() { Step::Continue } else { self.take(&mut state, &mut early) }
+            }
+        };
+        drop(state);
+        shard.start_tasks();
+        step
+    }
+
+    /// Next step after a read of so much.
+    fn pay(&mut self, state: &ShardState, messages: u64, bytes: usize) -> Step {
+        let owed = self.quota.as_mut().map(|quota| quota.charge(state.context.shared.uptime(), messages, bytes));
+        match owed.map(|debt| (debt, debt.messages.max(debt.bytes))) {
+            Some((debt, owed)) if !owed.is_zero() => {
+                let limit = if debt.messages >= debt.bytes { Limit::Messages } else { Limit::Bytes };
+                state.context.counters.limit(limit).increment();
+                Step::Throttle(owed)
+            }
+            _ if bytes >= LARGE_READ_BYTES => Step::Yield,
+            _ => Step::Continue,
+        }
+    }
+
+    /// Takes what a closing client sends: only the end of its transport counts.
+    fn take_last(&mut self, bytes: &mut [u8]) -> Step {
+        let (mut pieces, mut step) = (self.inbound.pieces(bytes), Step::Continue);
+        loop {
+            match pieces.next() {
+                Err(_) => return Step::Ended(Cause::WebsocketProtocol),
+                Ok(None) => return step,
+                Ok(Some(Piece::Close)) => step = Step::TransportClosed,
+                Ok(Some(_)) => {}
+            }
+        }
+    }
+
+    /// Reads and discards, until the client has closed or the keep-alive wheel cuts the socket.
+    async fn discard_rest(&self, shard: &Shard) {
+        while let Ok(1..) = poll_fn(|cx| self.poll_discard(shard, cx)).await {}
+    }
+
+    fn poll_discard(&self, shard: &Shard, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut state = shard.state();
+        let mut buffer = state.lend_read_buffer();
+        let read = match state.connections.get_current(self.slot, self.serial) {
+            Some(client) => client.socket.poll_read(cx, &mut buffer),
+            None => Poll::Ready(Ok(0)),
+        };
+        state.return_read_buffer(buffer);
+        read
+    }
+}
+
+/// Cause in the taxonomy of a failed socket.
+pub(super) fn cause_of(error: &io::Error) -> Cause {
+    match (error.get_ref().and_then(|inner| inner.downcast_ref()), error.kind()) {
+        (Some(cause), _) => *cause,
+        // TLS was cut off, which its peer does that just ends.
+        (None, io::ErrorKind::UnexpectedEof) => Cause::SocketEnded,
+        // So rustls calls what is no TLS, and what it can't decrypt.
+        (None, io::ErrorKind::InvalidData) => Cause::TlsFailed,
+        (None, _) => Cause::SocketReset,
+    }
+}
+
+/// Destination of one read's messages: the home link, or the shard itself.
+struct Upstream<'a> {
+    state: &'a mut ShardState,
+    home: &'a HomeLink,
+    id: &'a str,
+    slot: Slot,
+    /// Number of messages, pings included.
+    messages: u64,
+    step: Step,
+}
+
+impl Upstream<'_> {
+    /// Takes all whole messages of a piece of payload, and keeps the rest.
+    fn take_messages(
+        &mut self,
+        partial: &mut PartialMessage,
+        payload: &[u8],
+        protocol: HubProtocol,
+        limit_bytes: usize,
+    ) -> Result<(), InboundError> {
+        let mut messages = HubMessages::new(partial.join(payload), protocol, limit_bytes);
+        while let Some(message) = messages.next()? {
+            self.take(message);
+        }
+        let used = messages.used();
+        partial.keep_rest(payload, used);
+        Ok(())
+    }
+
+    fn take(&mut self, message: Upward<'_>) {
+        // What follows the client's own close does not count.
+        if !matches!(self.step, Step::Continue) {
+            return;
+        }
+        match message {
+            Upward::Close => self.step = Step::HubClose,
+            Upward::Messages { bytes, count } => self.send(bytes, count, 0),
+            Upward::Raw { bytes, kind } => self.send(&bytes, 1, kind.data_type()),
+            Upward::Call { id } => self.state.begin_call(self.slot, &id),
+            Upward::Ping => {
+                self.messages += 1;
+                if let Some(client) = self.state.connections.get_mut(self.slot) {
+                    // From now on its silence has an end.
+                    client.has_pinged = true;
+                }
+            }
+        }
+    }
+
+    /// Sends messages to the app server.
+    fn send(&mut self, bytes: &[u8], count: u64, data_type: i64) {
+        self.messages += count;
+        let counters = self.state.context.counters.hub(self.home.hub().get());
+        counters.messages_up.add_alone(count);
+        counters.bytes_up.add_alone(bytes.len() as u64);
+        self.state.tap_up(self.slot, bytes);
+        self.home.send_data(self.id, bytes, data_type);
+    }
+
+    fn answer_ping(&mut self, payload: &[u8]) {
+        if matches!(self.step, Step::Continue) {
+            self.messages += 1;
+            self.state.send_frame(self.slot, &websocket::pong(payload));
+        }
+    }
+
+    fn finish(self, taken: Result<(), InboundError>) -> Step {
+        match (self.step, taken) {
+            (Step::Continue, Err(error)) => Step::Broken(error),
+            (step, _) => step,
+        }
+    }
+}

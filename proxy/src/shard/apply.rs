@@ -1,0 +1,285 @@
+//! Application of commands: what the frames of a link change and write in one shard.
+
+use bytes::Bytes;
+use trunkline_protocol::service::{ClientInvocation, ErrorCompletion, FlowOperation, RawKind, ServiceMessage};
+
+use super::close_reason::CloseReason;
+use super::command::{Audience, ConnectionCommand, ShardCommand};
+use super::connection::{PauseReason, Status};
+use super::content::Content;
+use super::delivery::{BatchMode, Flush};
+use super::framed::{frame_for, raw_frame};
+use super::slot::Slot;
+use super::state::ShardState;
+use crate::upstream::LinkHandle;
+
+/// Capacity beyond which a list of commands is not kept.
+const COMMANDS_KEPT_MAX: usize = 2048;
+
+impl ShardState {
+    /// Applies the commands of one batch in their order, then writes what they left to be written.
+    pub(super) fn apply(&mut self, mut commands: Vec<ShardCommand>) {
+        // A lone frame is written at once; the frames of a longer batch leave together.
+        let mode = self.mode(if commands.len() == 1 { Flush::Now } else { Flush::Deferred });
+        for command in commands.drain(..) {
+            self.apply_one(command, mode);
+        }
+        self.finish_batch();
+        if (self.spare_commands.capacity()..=COMMANDS_KEPT_MAX).contains(&commands.capacity()) {
+            self.spare_commands = commands;
+        }
+    }
+
+    fn apply_one(&mut self, command: ShardCommand, mode: BatchMode) {
+        match command {
+            ShardCommand::Send { hub, to, message } => {
+                self.delivery.send(&mut self.connections, hub, &to, &message, mode)
+            }
+            ShardCommand::One { hub, app, connection_id, slot, command } => {
+                if self.connections.is_in(slot, hub, &connection_id) {
+                    let is_own = self.connections.get(slot).is_some_and(|client| client.home.app() == app);
+                    self.apply_to_connection(slot, is_own, command, mode);
+                } else {
+                    self.reject(command);
+                }
+            }
+            ShardCommand::UserGroup { hub, user, change, ack } => {
+                let slots = self.connections.slots_of(hub, &Audience::Users(vec![user]).into());
+                slots.iter().for_each(|&slot| self.connections.change_groups(slot, &change));
+                if let (false, Some(ack)) = (slots.is_empty(), ack) {
+                    ack.found();
+                }
+            }
+            ShardCommand::Check { hub, who, within_group, ack } => {
+                let mut slots = self.connections.slots_of(hub, &who.into());
+                if let Some(group) = within_group {
+                    let members = self.connections.slots_of(hub, &Audience::Groups(vec![group]).into());
+                    slots.retain(|slot| members.contains(slot));
+                }
+                if !slots.is_empty() {
+                    ack.found();
+                }
+            }
+            ShardCommand::CloseMany { hub, to, reason, ack } => {
+                let slots = self.connections.slots_of(hub, &to);
+                if !slots.is_empty() {
+                    ack.found();
+                }
+                let reason = CloseReason::ordered(reason.as_deref());
+                slots.iter().for_each(|&slot| self.close(slot, &reason));
+            }
+            ShardCommand::LinkLost(link, cause) => self.lose_homes(link, cause),
+            ShardCommand::LinkOpened(link) => self.link_opened(&link),
+            ShardCommand::AppShuttingDown { hub, app } => self.app_shutting_down(hub, app),
+            // At once where an app ends: it does not wait for a task.
+            ShardCommand::Drain(spread) if spread.is_zero() => self.close_all_drained(),
+            ShardCommand::Drain(spread) => self.drain = Some(spread),
+        }
+    }
+
+    /// Applies a command to a connection that is here; `is_own` if its own app server sent it.
+    fn apply_to_connection(&mut self, slot: Slot, is_own: bool, command: ConnectionCommand, mode: BatchMode) {
+        match command {
+            ConnectionCommand::Data { payload, kind } if is_own => self.apply_data(slot, &payload, kind, mode),
+            // Only its own app server may answer its calls, so that none is answered twice.
+            ConnectionCommand::Data { .. } => self.context.counters.unknown_receivers.increment(),
+            ConnectionCommand::Group { change, ack } => {
+                self.connections.change_groups(slot, &change);
+                if let Some(ack) = ack {
+                    ack.found();
+                }
+            }
+            // Its own app server has sent a close message; for any other one we do.
+            ConnectionCommand::Close { error, cause } => {
+                let error = error.as_deref().filter(|error| !error.is_empty());
+                let reason = if is_own { CloseReason::by_app(error, cause) } else { CloseReason::ordered(error) };
+                self.close(slot, &reason);
+            }
+            // From any other than its own it is an answer that comes too late.
+            ConnectionCommand::HandOver { headers } if is_own => self.hand_over(slot, &headers),
+            ConnectionCommand::HandOver { .. } => {}
+            ConnectionCommand::Invoke { link, request } => self.apply_invoke(slot, is_own, &link, request, mode),
+            ConnectionCommand::Flow(operation) => self.apply_flow(slot, operation),
+        }
+    }
+
+    /// Rejects a command whose connection is not here.
+    fn reject(&self, command: ConnectionCommand) {
+        match command {
+            ConnectionCommand::Invoke { link, request } => link.send(&no_such_connection(request)),
+            // The ack that goes with it says that nobody was found.
+            ConnectionCommand::Group { .. } => {}
+            ConnectionCommand::HandOver { .. } => {}
+            ConnectionCommand::Data { .. } | ConnectionCommand::Close { .. } | ConnectionCommand::Flow(_) => {
+                self.context.counters.unknown_receivers.increment();
+            }
+        }
+    }
+
+    /// Delivers bytes to one connection; the first are the answer to its hub handshake, if it had one.
+    fn apply_data(&mut self, slot: Slot, payload: &[u8], kind: RawKind, mode: BatchMode) {
+        let Some(client) = self.connections.live_mut(slot) else { return };
+        let is_handshake = matches!(client.status, Status::Opening { .. });
+        client.status = Status::Open;
+        let Some(frame) =
+            client.frame_data(payload, kind, self.context.shared.settings.rehoming.pending_calls_max, mode.now)
+        else {
+            return;
+        };
+        if is_handshake {
+            self.context.record_app_handshake(client);
+            return self.delivery.put(slot, client, &frame, mode);
+        }
+        self.delivery.put_counted(slot, client, &frame, mode);
+    }
+
+    /// Asks a client for a result. Its own app server is told first, so that it knows what the client's answer is for.
+    fn apply_invoke(
+        &mut self,
+        slot: Slot,
+        is_own: bool,
+        link: &LinkHandle,
+        request: ClientInvocation,
+        mode: BatchMode,
+    ) {
+        if let Some(client) = self.connections.get_mut(slot).filter(|client| client.is_open())
+            && let Content::Hub(protocol) = client.content
+            && let Some(payload) = request.payloads.get(protocol)
+        {
+            let frame = frame_for(protocol, payload);
+            if !is_own {
+                client.home.send(&ServiceMessage::ClientInvocation(request));
+            }
+            self.delivery.put_counted(slot, client, &frame, mode);
+        } else {
+            link.send(&no_such_connection(request));
+        }
+    }
+
+    fn apply_flow(&mut self, slot: Slot, operation: FlowOperation) {
+        let now = self.tick();
+        let Some(client) = self.connections.get_mut(slot) else { return };
+        match operation {
+            FlowOperation::Pause => client.pause(PauseReason::AppServer),
+            FlowOperation::Resume => client.resume(PauseReason::AppServer, now),
+            FlowOperation::PauseAck | FlowOperation::Offline => {}
+        }
+    }
+}
+
+impl super::connection::Client {
+    /// Transport frame around bytes of its app server, without late answers to failed calls; `None` if nothing is left.
+    fn frame_data(&mut self, payload: &[u8], kind: RawKind, calls_max: usize, now: u32) -> Option<Bytes> {
+        let protocol = match self.content {
+            Content::Raw => return Some(raw_frame(kind, payload)),
+            Content::Hub(protocol) => protocol,
+        };
+        if self.cold.calls.are_none() {
+            return Some(frame_for(protocol, payload));
+        }
+        let payload = self.cold.calls.filter(protocol, payload);
+        let frame = (!payload.is_empty()).then(|| frame_for(protocol, &payload));
+        if self.pause_reasons().contains(PauseReason::PendingCalls) && !self.cold.calls.is_full(calls_max) {
+            self.resume(PauseReason::PendingCalls, now);
+        }
+        frame
+    }
+}
+
+/// Error for an app server that asks a client which is not here for a result. Text of the official server.
+#[must_use]
+pub(crate) fn no_such_connection(request: ClientInvocation) -> ServiceMessage {
+    let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
+    let error = format!("Connection '{connection_id}' does not exist.").into();
+    ServiceMessage::ErrorCompletion(ErrorCompletion { invocation_id, connection_id, caller_server_id, error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::command::MembershipChange;
+    use crate::shard::connection::SetName;
+    use crate::shard::testbed::{Testbed, whole_id};
+    use crate::upstream::AppServerId;
+
+    const OWN: u32 = 7;
+
+    fn one(bed: &Testbed, id: &str, slot: Slot, app: u32, command: ConnectionCommand) -> ShardCommand {
+        let (hub, app, connection_id) = (bed.hub.index(), AppServerId::from(app), whole_id(id).into());
+        ShardCommand::One { hub, app, connection_id, slot, command }
+    }
+
+    fn data(text: &str) -> ConnectionCommand {
+        ConnectionCommand::Data { payload: Bytes::copy_from_slice(text.as_bytes()), kind: RawKind::Text }
+    }
+
+    #[test]
+    fn only_the_own_app_server_may_send_data() {
+        let mut bed = Testbed::new();
+        let ann = bed.client("ann");
+        let commands = vec![one(&bed, "ann", ann, OWN, data("own")), one(&bed, "ann", ann, 8, data("strange"))];
+        bed.state.apply(commands);
+        assert_eq!(bed.received(ann), ["own"]);
+        assert_eq!(bed.state.context.counters.unknown_receivers.get(), 1);
+    }
+
+    #[test]
+    fn a_slot_that_another_connection_has_by_now_gets_nothing() {
+        let mut bed = Testbed::new();
+        let ann = bed.client("ann");
+        bed.state.apply(vec![one(&bed, "ben", ann, OWN, data("for ben"))]);
+        assert_eq!(bed.received(ann), [""; 0]);
+    }
+
+    #[test]
+    fn the_first_data_opens_a_connection() {
+        let mut bed = Testbed::new();
+        let ann = bed.client("ann");
+        bed.state.connections.get_mut(ann).unwrap().status = Status::Opening { until: 99 };
+        bed.state.apply(vec![one(&bed, "ann", ann, OWN, data("{};"))]);
+        assert!(bed.state.connections.get(ann).unwrap().is_open());
+    }
+
+    #[test]
+    fn groups_change_by_command_and_outlive_no_close() {
+        let mut bed = Testbed::new();
+        let (ann, hub) = (bed.client("ann"), bed.hub.index());
+        let join = ConnectionCommand::Group { change: MembershipChange::Join("g".into()), ack: None };
+        bed.state.apply(vec![one(&bed, "ann", ann, OWN, join)]);
+        assert_eq!(bed.state.connections.members(hub, SetName::Group("g")).len(), 1);
+        let close = ConnectionCommand::Close { error: None, cause: None };
+        bed.state.apply(vec![one(&bed, "ann", ann, OWN, close)]);
+        assert!(bed.state.connections.members(hub, SetName::Group("g")).is_empty());
+        assert_eq!(bed.received(ann), ["close"]);
+    }
+
+    #[test]
+    fn a_close_by_another_app_server_sends_the_close_message_that_the_own_one_would() {
+        let mut bed = Testbed::new();
+        let ann = bed.client("ann");
+        bed.state.apply(vec![one(&bed, "ann", ann, 8, ConnectionCommand::Close { error: None, cause: None })]);
+        assert_eq!(bed.received(ann), [r#"{"type":7};"#, "close"]);
+    }
+
+    #[test]
+    fn an_app_server_pauses_and_resumes_a_client() {
+        let mut bed = Testbed::new();
+        let ann = bed.client("ann");
+        bed.state.apply(vec![one(&bed, "ann", ann, OWN, ConnectionCommand::Flow(FlowOperation::Pause))]);
+        assert!(bed.state.connections.get(ann).unwrap().pause_reasons().contains(PauseReason::AppServer));
+        bed.state.apply(vec![one(&bed, "ann", ann, OWN, ConnectionCommand::Flow(FlowOperation::Resume))]);
+        assert!(bed.state.connections.get(ann).unwrap().pause_reasons().are_none());
+    }
+
+    #[test]
+    fn a_client_with_the_maximum_of_pending_calls_is_paused_until_one_is_answered() {
+        let mut bed = Testbed::with(|settings| settings.rehoming.pending_calls_max = 1);
+        let ann = bed.client("ann");
+        bed.state.begin_call(ann, "1");
+        assert!(bed.state.connections.get(ann).unwrap().pause_reasons().contains(PauseReason::PendingCalls));
+        let answer = "{\"type\":3,\"invocationId\":\"1\",\"result\":2}\u{1e}";
+        bed.state.apply(vec![one(&bed, "ann", ann, OWN, data(answer))]);
+        assert!(bed.state.connections.get(ann).unwrap().pause_reasons().are_none());
+        assert_eq!(bed.received(ann).len(), 1);
+    }
+}

@@ -1,0 +1,149 @@
+//! Commands: downward frames in a form that any shard can apply.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::service::{Ack, AckStatus, ClientInvocation, FlowOperation, RawKind, ServiceMessage};
+
+use super::framed::Framed;
+use super::slot::Slot;
+use crate::upstream::{AppServerId, HubIndex, LinkHandle, LinkId};
+
+/// Receivers of a message.
+#[derive(Debug, Clone)]
+pub(crate) struct Receivers {
+    pub who: Audience,
+    /// Connections that are excluded.
+    pub excluded: Vec<ByteString>,
+    /// Users whose connections are excluded.
+    pub excluded_users: Vec<ByteString>,
+}
+
+/// Receivers of a message before exclusions.
+#[derive(Debug, Clone)]
+pub(crate) enum Audience {
+    /// All connections of the hub.
+    Everyone,
+    Connections(Vec<ByteString>),
+    /// The members of groups, once per group.
+    Groups(Vec<ByteString>),
+    /// The connections of users.
+    Users(Vec<ByteString>),
+}
+
+impl From<Audience> for Receivers {
+    fn from(who: Audience) -> Self {
+        Self { who, excluded: Vec::new(), excluded_users: Vec::new() }
+    }
+}
+
+/// Command to a shard. Commands of one link are applied in the order of its frames.
+#[derive(Debug, Clone)]
+pub(crate) enum ShardCommand {
+    /// Command to one connection.
+    One {
+        /// The hub of the link that brought it: a connection of another hub is out of its reach.
+        hub: HubIndex,
+        /// The app server at the link's far end.
+        app: AppServerId,
+        connection_id: ByteString,
+        /// Its slot when the frame was read: it has that slot, or is gone.
+        slot: Slot,
+        command: ConnectionCommand,
+    },
+    /// One message for many.
+    Send { hub: HubIndex, to: Receivers, message: Framed },
+    /// All connections of a user join or leave groups.
+    UserGroup { hub: HubIndex, user: ByteString, change: MembershipChange, ack: Option<Arc<PendingAck>> },
+    /// Asks whether any of these is there; the answer is the ack.
+    Check {
+        hub: HubIndex,
+        who: Audience,
+        /// Only members of this group count.
+        within_group: Option<ByteString>,
+        ack: Arc<PendingAck>,
+    },
+    CloseMany {
+        hub: HubIndex,
+        to: Receivers,
+        /// Text for the clients.
+        reason: Option<ByteString>,
+        ack: Arc<PendingAck>,
+    },
+    /// The session of a link is over: its clients are reassigned.
+    LinkLost(LinkId, Cause),
+    /// A link has opened: clients that wait for a home may have it.
+    LinkOpened(Arc<LinkHandle>),
+    /// An app server is about to stop: its clients are handed over.
+    AppShuttingDown { hub: HubIndex, app: AppServerId },
+    /// The node stops: all clients are closed, spread over this time.
+    Drain(Duration),
+}
+
+/// Command to one connection.
+#[derive(Debug, Clone)]
+pub(crate) enum ConnectionCommand {
+    /// Bytes of its own app server; those of another are dropped.
+    Data {
+        payload: Bytes,
+        /// Kind of message to a client of a raw endpoint.
+        kind: RawKind,
+    },
+    /// It joins or leaves groups.
+    Group { change: MembershipChange, ack: Option<Arc<PendingAck>> },
+    /// Closes it; what its app server sent before still goes out.
+    Close {
+        /// Error, if it is one.
+        error: Option<ByteString>,
+        /// Cause that the app server names.
+        cause: Option<Cause>,
+    },
+    /// Its own app server hands it over to another one.
+    HandOver { headers: Vec<(ByteString, Vec<ByteString>)> },
+    /// An app server, maybe not its own, asks it for a client result.
+    Invoke { link: Arc<LinkHandle>, request: ClientInvocation },
+    /// Pauses or resumes reading it.
+    Flow(FlowOperation),
+}
+
+/// Change of a connection's groups.
+#[derive(Debug, Clone)]
+pub(crate) enum MembershipChange {
+    Join(ByteString),
+    Leave(ByteString),
+    LeaveAll,
+}
+
+/// Ack that is owed: sent when the last shard that had to do something drops it.
+#[derive(Debug)]
+pub(crate) struct PendingAck {
+    link: Arc<LinkHandle>,
+    ack_id: i64,
+    is_found: AtomicBool,
+}
+
+impl PendingAck {
+    /// Ack for the far end of `link`: `NotFound`, unless a shard finds a receiver.
+    #[must_use]
+    pub(crate) fn new(link: Arc<LinkHandle>, ack_id: i64) -> Arc<Self> {
+        Arc::new(Self { link, ack_id, is_found: AtomicBool::new(false) })
+    }
+
+    /// Notes that a receiver is here, and the command was applied.
+    pub(crate) fn found(&self) {
+        self.is_found.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for PendingAck {
+    fn drop(&mut self) {
+        let status = if self.is_found.load(Ordering::Relaxed) { AckStatus::Ok } else { AckStatus::NotFound };
+        // An empty text, not nil: so does the service that this protocol was made for.
+        let message = Some(ByteString::new());
+        self.link.send(&ServiceMessage::Ack(Ack { ack_id: self.ack_id, status, message }));
+    }
+}

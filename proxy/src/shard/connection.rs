@@ -1,0 +1,296 @@
+//! Client connections of one shard, and the sets (hub, user, groups) that they belong to.
+//!
+//! Owned by one thread, so there is no lock; membership lives here and not with an app server, so it outlives one.
+
+mod census;
+mod cold_state;
+mod interner;
+mod membership;
+mod pending_call;
+mod record;
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use slab::Slab;
+use trunkline_protocol::id::ID_CHARS;
+
+use super::command::{Audience, MembershipChange, Receivers};
+use super::route_table::{Location, RouteTable};
+use super::slot::{Serial, Slot};
+use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
+
+pub(crate) use census::{Census, ClientKind};
+pub(crate) use cold_state::{ColdState, PauseReason, PauseReasons};
+pub(crate) use interner::{Opening, OpeningInterner};
+pub(crate) use membership::{Member, SetName};
+pub(crate) use pending_call::PendingCalls;
+pub(crate) use record::{Client, Status};
+
+use membership::MembershipSets;
+
+/// Client connections of one shard, their sets, and their entries in the node's table of routes.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    clients: Slab<Client>,
+    sets: MembershipSets,
+    census: Census,
+    exclusion_epoch: u64,
+    next_serial: Serial,
+    shard: u16,
+    routes: Arc<RouteTable>,
+}
+
+impl Connections {
+    /// No connections yet, on the shard of this index.
+    pub(super) fn new(shard: u16, routes: Arc<RouteTable>) -> Self {
+        Self { shard, routes, ..Self::default() }
+    }
+
+    /// Serial for the next client connection.
+    pub(crate) fn next_serial(&mut self) -> Serial {
+        let serial = self.next_serial;
+        self.next_serial = serial.wrapping_add(1);
+        serial
+    }
+
+    /// Takes a new client connection in: makes it a member of its hub and of its user's connections, and routable.
+    pub(crate) fn insert(&mut self, client: Client, user: Option<&str>) -> Slot {
+        let (hub, id) = (client.home.hub(), client.id.clone());
+        self.census.add(ClientKind::of(&client));
+        let slot = Slot::try_from(self.clients.insert(client)).unwrap_or(Slot::MAX);
+        self.join(slot, hub, SetName::Hub);
+        if let Some(user) = user {
+            self.join(slot, hub, SetName::User(user));
+        }
+        self.routes.open(&id, Location { shard: self.shard, slot });
+        slot
+    }
+
+    /// Closes a client connection and returns it, unless it was closed before. Until this tick its socket may take what
+    /// waits, but no send finds it any more.
+    pub(crate) fn close(&mut self, slot: Slot, until: u32) -> Option<&mut Client> {
+        let client = self.live_mut(slot)?;
+        client.status = Status::Closing { until };
+        client.resume_all();
+        let kind = ClientKind::of(client);
+        self.census.take(kind);
+        self.sets.leave_all(&mut self.clients, slot);
+        self.get_mut(slot)
+    }
+
+    /// Frees the slot of a client connection.
+    pub(crate) fn remove(&mut self, slot: Slot) -> Option<Client> {
+        self.close(slot, 0);
+        self.clients.try_remove(slot as usize)
+    }
+
+    /// Gives a client connection another home.
+    pub(crate) fn set_home(&mut self, slot: Slot, home: &HomeLink) {
+        let Some(client) = self.live_mut(slot) else { return };
+        let before = ClientKind::of(client);
+        client.home = Arc::clone(home);
+        let after = ClientKind::of(client);
+        self.census.take(before);
+        self.census.add(after);
+    }
+
+    /// Number of client connections of each kind.
+    #[must_use]
+    pub(crate) fn census(&self) -> &Census {
+        &self.census
+    }
+
+    #[must_use]
+    pub(crate) fn get(&self, slot: Slot) -> Option<&Client> {
+        self.clients.get(slot as usize)
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Client> {
+        self.clients.get_mut(slot as usize)
+    }
+
+    /// The client connection in this slot, unless another one has the slot by now.
+    pub(crate) fn get_current(&mut self, slot: Slot, serial: Serial) -> Option<&mut Client> {
+        self.get_mut(slot).filter(|client| client.serial == serial)
+    }
+
+    /// The client connection in this slot, unless it is closing.
+    #[must_use]
+    pub(crate) fn live(&self, slot: Slot) -> Option<&Client> {
+        self.get(slot).filter(|client| !client.is_closing())
+    }
+
+    /// The client connection in this slot to be changed, unless it is closing.
+    pub(crate) fn live_mut(&mut self, slot: Slot) -> Option<&mut Client> {
+        self.get_mut(slot).filter(|client| !client.is_closing())
+    }
+
+    /// Slot of a connection of this hub, if this shard has it.
+    #[must_use]
+    pub(crate) fn find(&self, hub: HubIndex, id: &str) -> Option<Slot> {
+        let Location { shard, slot } = self.routes.find(id)?;
+        (shard == self.shard && self.is_in(slot, hub, id)).then_some(slot)
+    }
+
+    /// Whether this connection of this hub has this slot.
+    #[must_use]
+    pub(crate) fn is_in(&self, slot: Slot, hub: HubIndex, id: &str) -> bool {
+        self.get(slot).is_some_and(|client| *client.id == *id && client.home.hub() == hub)
+    }
+
+    /// The live client connection in this slot, if its id begins with this one: people see only the first part of an id.
+    #[must_use]
+    pub(crate) fn find_shown(&self, slot: Slot, shown_id: &str) -> Option<&Client> {
+        let client = self.live(slot)?;
+        (shown_id.len() >= ID_CHARS && client.id.starts_with(shown_id)).then_some(client)
+    }
+
+    /// Slots of all receivers that are here.
+    #[must_use]
+    pub(crate) fn slots_of(&self, hub: HubIndex, to: &Receivers) -> Vec<Slot> {
+        let set = |name| self.members(hub, name).iter().map(|member| member.slot);
+        let mut slots: Vec<Slot> = match &to.who {
+            Audience::Everyone => set(SetName::Hub).collect(),
+            Audience::Connections(ids) => ids.iter().filter_map(|id| self.find(hub, id)).collect(),
+            Audience::Groups(names) => names.iter().flat_map(|name| set(SetName::Group(name))).collect(),
+            Audience::Users(names) => names.iter().flat_map(|name| set(SetName::User(name))).collect(),
+        };
+        let excluded: Vec<Slot> = to.excluded.iter().filter_map(|id| self.find(hub, id)).collect();
+        slots.retain(|slot| !excluded.contains(slot));
+        slots
+    }
+
+    /// Changes the groups of a live client connection.
+    pub(crate) fn change_groups(&mut self, slot: Slot, change: &MembershipChange) {
+        let Some(client) = self.live(slot) else { return };
+        let hub = client.home.hub();
+        match change {
+            MembershipChange::Join(group) => self.join(slot, hub, SetName::Group(group)),
+            MembershipChange::Leave(group) => self.leave(slot, hub, SetName::Group(group)),
+            MembershipChange::LeaveAll => self.leave_groups(slot),
+        }
+    }
+
+    /// Makes a client connection a member of a set; joining twice is fine.
+    pub(crate) fn join(&mut self, slot: Slot, hub: HubIndex, name: SetName<'_>) {
+        self.sets.join(&mut self.clients, slot, hub, name);
+    }
+
+    /// Ends a membership, if there is one.
+    pub(crate) fn leave(&mut self, slot: Slot, hub: HubIndex, name: SetName<'_>) {
+        self.sets.leave(&mut self.clients, slot, hub, name);
+    }
+
+    /// Ends a client connection's memberships in groups, but not in its hub and user.
+    pub(crate) fn leave_groups(&mut self, slot: Slot) {
+        self.sets.leave_groups(&mut self.clients, slot);
+    }
+
+    /// Number of groups with members and of users with connections.
+    #[must_use]
+    pub(crate) fn group_and_user_counts(&self) -> (usize, usize) {
+        self.sets.counts()
+    }
+
+    /// Members of a set; empty for a set that doesn't exist.
+    #[must_use]
+    pub(crate) fn members(&self, hub: HubIndex, name: SetName<'_>) -> &[Member] {
+        self.sets.members(hub, name)
+    }
+
+    /// Members of a set, and the slab in which to change them.
+    pub(crate) fn members_and_clients(&mut self, hub: HubIndex, name: SetName<'_>) -> (&[Member], &mut Slab<Client>) {
+        (self.sets.members(hub, name), &mut self.clients)
+    }
+
+    /// Excludes connections and users from a send, and returns its epoch: a fresh one, so that no client has it by chance.
+    pub(crate) fn exclude(&mut self, hub: HubIndex, to: &Receivers) -> u64 {
+        // 64 bits never come around: a client that was excluded once is not excluded again by chance.
+        self.exclusion_epoch += 1;
+        let epoch = self.exclusion_epoch;
+        for id in &to.excluded {
+            if let Some(client) = self.find(hub, id).and_then(|slot| self.get_mut(slot)) {
+                client.exclude(epoch);
+            }
+        }
+        for user in &to.excluded_users {
+            let (members, clients) = self.members_and_clients(hub, SetName::User(user));
+            for member in members {
+                if let Some(client) = clients.get_mut(member.slot as usize) {
+                    client.exclude(epoch);
+                }
+            }
+        }
+        epoch
+    }
+
+    /// Number of slots, empty ones included.
+    #[must_use]
+    pub(crate) fn slot_count(&self) -> usize {
+        self.clients.capacity()
+    }
+
+    /// Client connections of a range of slots: all can be inspected in short steps.
+    pub(crate) fn range(&self, slots: Range<usize>) -> impl Iterator<Item = (Slot, &Client)> {
+        let clients = slots.filter_map(|slot| Some((slot, self.clients.get(slot)?)));
+        clients.map(|(slot, client)| (Slot::try_from(slot).unwrap_or(Slot::MAX), client))
+    }
+
+    /// Number of entries of the list of sets, empty ones included.
+    #[must_use]
+    pub(crate) fn set_entries(&self) -> usize {
+        self.sets.entries()
+    }
+
+    /// Sets of a range of entries, with the number of their members.
+    pub(crate) fn set_range(&self, entries: Range<usize>) -> impl Iterator<Item = (HubIndex, SetName<'_>, usize)> {
+        self.sets.range(entries)
+    }
+
+    /// Sets that a client is a member of.
+    pub(crate) fn sets_of<'a>(&'a self, client: &'a Client) -> impl Iterator<Item = SetName<'a>> {
+        self.sets.of(client)
+    }
+
+    /// Whether a client is a member of this set.
+    #[must_use]
+    pub(crate) fn is_member(&self, client: &Client, hub: HubIndex, name: SetName<'_>) -> bool {
+        self.sets.has(client, hub, name)
+    }
+
+    /// Slots of all clients whose home is this link.
+    #[must_use]
+    pub(crate) fn at_home(&self, link: LinkId) -> Vec<Slot> {
+        self.slots(|client| client.home.id() == link)
+    }
+
+    /// Slots of all clients whose home is at this app server, at this hub.
+    #[must_use]
+    pub(crate) fn at_app(&self, hub: HubIndex, app: AppServerId) -> Vec<Slot> {
+        self.slots(|client| client.home.app() == app && client.home.hub() == hub)
+    }
+
+    /// Slots and serials of all client connections.
+    #[must_use]
+    pub(crate) fn everyone(&self) -> Vec<(Slot, Serial)> {
+        let all = self.clients.iter();
+        all.map(|(slot, client)| (Slot::try_from(slot).unwrap_or(Slot::MAX), client.serial)).collect()
+    }
+
+    /// Bytes that wait because sockets take no more, with the slots of their clients.
+    #[must_use]
+    pub(crate) fn waiting(&self) -> Vec<(usize, Slot)> {
+        let waiting = self.clients.iter().filter(|(_, client)| client.is_flushing);
+        waiting.map(|(slot, client)| (client.outbox.bytes(), Slot::try_from(slot).unwrap_or(Slot::MAX))).collect()
+    }
+
+    fn slots(&self, wanted: impl Fn(&Client) -> bool) -> Vec<Slot> {
+        let chosen = self.clients.iter().filter(|(_, client)| wanted(client));
+        chosen.map(|(slot, _)| Slot::try_from(slot).unwrap_or(Slot::MAX)).collect()
+    }
+}
+
+/// Name of a set, shared by the set and the map that finds it.
+type SharedName = Rc<str>;

@@ -1,0 +1,112 @@
+//! Cold state of a client connection: how to open it at another app server, its pending calls, and why it is paused.
+
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
+use trunkline_protocol::service::OpenConnection;
+
+use super::{Opening, PendingCalls};
+
+/// Reason to pause reading a client. Bytes that it sends meanwhile wait in its socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum PauseReason {
+    /// Its app server asked for it.
+    AppServer = 1,
+    /// It has no app server.
+    Unassigned = 2,
+    /// Too many of its calls are not answered.
+    PendingCalls = 4,
+    /// Its app server shuts down and is about to hand it over.
+    HandingOver = 8,
+}
+
+/// Set of reasons to pause reading a client.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PauseReasons(u8);
+
+impl PauseReasons {
+    #[must_use]
+    pub(crate) fn contains(self, reason: PauseReason) -> bool {
+        self.0 & reason as u8 != 0
+    }
+
+    #[must_use]
+    pub(crate) fn are_none(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) fn add(&mut self, reason: PauseReason) {
+        self.0 |= reason as u8;
+    }
+
+    pub(super) fn remove(&mut self, reason: PauseReason) {
+        self.0 &= !(reason as u8);
+    }
+}
+
+/// Fields of a client connection that no delivery reads.
+#[derive(Debug, Default)]
+pub(crate) struct ColdState {
+    /// Opening frame, for another app server and for the observer. `None` in a node inside an app.
+    pub opening: Option<Opening>,
+    pub calls: PendingCalls,
+    /// `Items` that the previous app server handed over with it.
+    pub items: Option<Box<str>>,
+    /// When it was opened, in microseconds since the node started.
+    pub opened_us: u64,
+    pub(super) resumed: Option<Rc<Notify>>,
+}
+
+impl ColdState {
+    /// Frame that opens it at another app server: `from` names the previous one, if the client knows that the connection
+    /// is open. What was handed over goes along.
+    pub(crate) fn open_again(&mut self, from: Option<&str>) -> Option<OpenConnection> {
+        let mut open = self.opening.as_ref()?.read()?;
+        if let Some(from) = from {
+            let mut add = |name: &'static str, value: &str| open.headers.push((name.into(), vec![value.into()]));
+            add(MIGRATE_FROM_HEADER, from);
+            if let Some(items) = self.items.take() {
+                add(ITEMS_HEADER, &items);
+            }
+        }
+        Some(open)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::OpeningInterner;
+    use super::super::interner::tests::open;
+    use super::*;
+
+    #[test]
+    fn a_reassigned_connection_is_opened_with_its_old_frame_its_origin_and_its_items() {
+        let mut cold = ColdState::default();
+        let open = open("id", "me");
+        cold.opening = Some(OpeningInterner::default().intern_opening(&open));
+        cold.items = Some("mine".into());
+        assert_eq!(cold.open_again(None), Some(open));
+        let moved = cold.open_again(Some("old")).unwrap();
+        let [.., from, items] = moved.headers.as_slice() else { panic!("{moved:?}") };
+        assert_eq!(*from, (MIGRATE_FROM_HEADER.into(), vec!["old".into()]));
+        assert_eq!(*items, (ITEMS_HEADER.into(), vec!["mine".into()]));
+        assert_eq!(cold.open_again(Some("old")).unwrap().headers.len(), 3, "items go along once");
+    }
+
+    #[test]
+    fn reading_resumes_when_no_reason_is_left() {
+        let mut reasons = PauseReasons::default();
+        reasons.add(PauseReason::AppServer);
+        reasons.add(PauseReason::PendingCalls);
+        reasons.remove(PauseReason::AppServer);
+        assert!(
+            !reasons.are_none()
+                && reasons.contains(PauseReason::PendingCalls)
+                && !reasons.contains(PauseReason::AppServer)
+        );
+        reasons.remove(PauseReason::PendingCalls);
+        assert!(reasons.are_none());
+    }
+}

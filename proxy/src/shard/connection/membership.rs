@@ -1,0 +1,309 @@
+//! Membership of client connections in sets: all of a hub, the members of a group, the connections of a user.
+//!
+//! Member lists are dense, so that a send walks memory in order. Every membership knows its index in the list
+//! and every entry knows its membership, so that joining and leaving cost the same however large a set is.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use slab::Slab;
+
+use super::{Client, SharedName};
+use crate::shard::slot::Slot;
+use crate::upstream::HubIndex;
+
+/// Name of a set within its hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SetName<'a> {
+    /// All client connections of the hub.
+    Hub,
+    Group(&'a str),
+    User(&'a str),
+}
+
+/// Entry of a member list.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Member {
+    pub slot: Slot,
+    /// Index of this membership in the client's own list.
+    membership: u32,
+}
+
+/// Entry of a client's list of memberships.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Membership {
+    set: u32,
+    place: u32,
+}
+
+/// Sets of one shard. A set without members doesn't exist.
+#[derive(Debug, Default)]
+pub(super) struct MembershipSets {
+    all: Slab<MemberSet>,
+    hubs: Vec<HubSets>,
+}
+
+#[derive(Debug)]
+struct MemberSet {
+    hub: HubIndex,
+    key: SetKey,
+    members: Vec<Member>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum SetKey {
+    Hub,
+    Group(SharedName),
+    User(SharedName),
+}
+
+impl SetKey {
+    fn name(&self) -> SetName<'_> {
+        match self {
+            Self::Hub => SetName::Hub,
+            Self::Group(name) => SetName::Group(name),
+            Self::User(name) => SetName::User(name),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct HubSets {
+    everyone: Option<u32>,
+    groups: HashMap<SharedName, u32>,
+    users: HashMap<SharedName, u32>,
+}
+
+impl MembershipSets {
+    pub(super) fn members(&self, hub: HubIndex, name: SetName<'_>) -> &[Member] {
+        self.find(hub, name).and_then(|set| self.all.get(set as usize)).map_or(&[], |set| &set.members)
+    }
+
+    /// Number of groups and number of users, over all hubs.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let both = self.hubs.iter().map(|hub| (hub.groups.len(), hub.users.len()));
+        both.fold((0, 0), |(groups, users), (more_groups, more_users)| (groups + more_groups, users + more_users))
+    }
+
+    /// Number of entries of the list of sets, empty ones included.
+    pub(super) fn entries(&self) -> usize {
+        self.all.capacity()
+    }
+
+    /// Sets of a range of entries, with the number of their members.
+    pub(super) fn range(&self, entries: Range<usize>) -> impl Iterator<Item = (HubIndex, SetName<'_>, usize)> {
+        let sets = entries.filter_map(|entry| self.all.get(entry));
+        sets.map(|set| (set.hub, set.key.name(), set.members.len()))
+    }
+
+    /// Sets that a client is a member of.
+    pub(super) fn of<'a>(&'a self, client: &'a Client) -> impl Iterator<Item = SetName<'a>> {
+        let sets = client.memberships.iter().filter_map(|membership| self.all.get(membership.set as usize));
+        sets.map(|set| set.key.name())
+    }
+
+    /// Whether a client is a member of this set.
+    pub(super) fn has(&self, client: &Client, hub: HubIndex, name: SetName<'_>) -> bool {
+        let set = self.find(hub, name);
+        set.is_some_and(|set| client.memberships.iter().any(|membership| membership.set == set))
+    }
+
+    pub(super) fn join(&mut self, clients: &mut Slab<Client>, slot: Slot, hub: HubIndex, name: SetName<'_>) {
+        let key = self.find_or_make(hub, name);
+        let Some(client) = clients.get_mut(slot as usize) else { return };
+        let Some(set) = self.all.get_mut(key as usize) else { return };
+        if client.memberships.iter().any(|membership| membership.set == key) {
+            return;
+        }
+        set.members.push(Member { slot, membership: index(client.memberships.len()) });
+        client.memberships.push(Membership { set: key, place: index(set.members.len() - 1) });
+    }
+
+    pub(super) fn leave(&mut self, clients: &mut Slab<Client>, slot: Slot, hub: HubIndex, name: SetName<'_>) {
+        let Some(key) = self.find(hub, name) else { return };
+        let Some(client) = clients.get(slot as usize) else { return };
+        if let Some(at) = client.memberships.iter().position(|membership| membership.set == key) {
+            self.end(clients, slot, at);
+        }
+    }
+
+    pub(super) fn leave_groups(&mut self, clients: &mut Slab<Client>, slot: Slot) {
+        let mut at = 0;
+        while let Some(membership) = clients.get(slot as usize).and_then(|client| client.memberships.get(at)) {
+            match self.all.get(membership.set as usize).map(|set| &set.key) {
+                Some(SetKey::Group(_)) => self.end(clients, slot, at),
+                _ => at += 1,
+            }
+        }
+    }
+
+    pub(super) fn leave_all(&mut self, clients: &mut Slab<Client>, slot: Slot) {
+        while clients.get(slot as usize).is_some_and(|client| !client.memberships.is_empty()) {
+            self.end(clients, slot, 0);
+        }
+    }
+
+    /// Ends the membership that stands at `at` in the client's list; both lists fill the gap with their last.
+    fn end(&mut self, clients: &mut Slab<Client>, slot: Slot, at: usize) {
+        let Some(client) = clients.get_mut(slot as usize) else { return };
+        let ended = client.memberships.swap_remove(at);
+        if let Some(moved) = client.memberships.get(at)
+            && let Some(member) =
+                self.all.get_mut(moved.set as usize).and_then(|set| set.members.get_mut(moved.place as usize))
+        {
+            member.membership = index(at);
+        }
+        let Some(set) = self.all.get_mut(ended.set as usize) else { return };
+        set.members.swap_remove(ended.place as usize);
+        if let Some(&moved) = set.members.get(ended.place as usize)
+            && let Some(membership) = clients
+                .get_mut(moved.slot as usize)
+                .and_then(|client| client.memberships.get_mut(moved.membership as usize))
+        {
+            membership.place = ended.place;
+        }
+        if set.members.is_empty() {
+            self.forget(ended.set);
+        }
+    }
+
+    fn find(&self, hub: HubIndex, name: SetName<'_>) -> Option<u32> {
+        let sets = self.hubs.get(hub.get())?;
+        match name {
+            SetName::Hub => sets.everyone,
+            SetName::Group(name) => sets.groups.get(name).copied(),
+            SetName::User(name) => sets.users.get(name).copied(),
+        }
+    }
+
+    fn find_or_make(&mut self, hub: HubIndex, name: SetName<'_>) -> u32 {
+        if let Some(set) = self.find(hub, name) {
+            return set;
+        }
+        while self.hubs.len() <= hub.get() {
+            self.hubs.push(HubSets::default());
+        }
+        let key = match name {
+            SetName::Hub => SetKey::Hub,
+            SetName::Group(name) => SetKey::Group(name.into()),
+            SetName::User(name) => SetKey::User(name.into()),
+        };
+        let set = index(self.all.insert(MemberSet { hub, key: key.clone(), members: Vec::new() }));
+        if let Some(sets) = self.hubs.get_mut(hub.get()) {
+            match key {
+                SetKey::Hub => sets.everyone = Some(set),
+                SetKey::Group(name) => drop(sets.groups.insert(name, set)),
+                SetKey::User(name) => drop(sets.users.insert(name, set)),
+            }
+        }
+        set
+    }
+
+    fn forget(&mut self, set: u32) {
+        let Some(set) = self.all.try_remove(set as usize) else { return };
+        let Some(sets) = self.hubs.get_mut(set.hub.get()) else { return };
+        match set.key {
+            SetKey::Hub => sets.everyone = None,
+            SetKey::Group(name) => drop(sets.groups.remove(&name)),
+            SetKey::User(name) => drop(sets.users.remove(&name)),
+        }
+    }
+}
+
+/// Indices are 32 bits wide: a shard holds far fewer than four billion of anything.
+fn index(of: usize) -> u32 {
+    debug_assert!(u32::try_from(of).is_ok());
+    u32::try_from(of).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashMap};
+    use std::sync::Arc;
+
+    use trunkline_protocol::hub::HubProtocol;
+
+    use super::*;
+    use crate::net::socket::Socket;
+    use crate::shard::connection::Connections;
+    use crate::shard::content::Content;
+    use crate::upstream::{AppServerId, LinkHandle};
+
+    fn hub() -> HubIndex {
+        HubIndex::from(0)
+    }
+
+    fn connections(clients: usize, user: Option<&str>) -> Connections {
+        let mut connections = Connections::default();
+        let home = Arc::new(LinkHandle::opened(hub(), AppServerId::from(0)));
+        for serial in 0..clients {
+            let socket = Socket::boxed(tokio::io::empty());
+            let client = Client::new("id".into(), index(serial), home.clone(), Content::Hub(HubProtocol::Json), socket);
+            connections.insert(client, user);
+        }
+        connections
+    }
+
+    fn members(connections: &Connections, name: SetName<'_>) -> BTreeSet<Slot> {
+        connections.members(hub(), name).iter().map(|member| member.slot).collect()
+    }
+
+    #[test]
+    fn a_new_connection_is_a_member_of_its_hub_and_its_user() {
+        let connections = connections(2, Some("ann"));
+        assert_eq!(members(&connections, SetName::Hub), BTreeSet::from([0, 1]));
+        assert_eq!(members(&connections, SetName::User("ann")), BTreeSet::from([0, 1]));
+        assert_eq!(members(&connections, SetName::User("bob")), BTreeSet::new());
+    }
+
+    #[test]
+    fn joining_twice_counts_once_and_an_empty_group_is_forgotten() {
+        let mut connections = connections(1, None);
+        connections.join(0, hub(), SetName::Group("g"));
+        connections.join(0, hub(), SetName::Group("g"));
+        assert_eq!(connections.members(hub(), SetName::Group("g")).len(), 1);
+        connections.leave(0, hub(), SetName::Group("g"));
+        connections.leave(0, hub(), SetName::Group("g"));
+        assert_eq!(connections.sets.all.len(), 1, "only the hub's own set is left");
+    }
+
+    #[test]
+    fn leaving_all_groups_keeps_hub_and_user() {
+        let mut connections = connections(1, Some("ann"));
+        ["a", "b", "c"].iter().for_each(|group| connections.join(0, hub(), SetName::Group(group)));
+        connections.leave_groups(0);
+        assert!(["a", "b", "c"].iter().all(|group| members(&connections, SetName::Group(group)).is_empty()));
+        assert_eq!(members(&connections, SetName::User("ann")), BTreeSet::from([0]));
+        assert_eq!(members(&connections, SetName::Hub), BTreeSet::from([0]));
+    }
+
+    /// Random joins and leaves against a plain map of sets.
+    #[test]
+    fn member_lists_and_back_references_agree_after_random_changes() {
+        let mut connections = connections(8, None);
+        let mut model: HashMap<String, BTreeSet<Slot>> = HashMap::new();
+        let mut seed = 7u64;
+        for _ in 0..20_000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let (slot, group, act) = ((seed >> 33) % 8, (seed >> 40) % 5, (seed >> 50) % 7);
+            let (slot, group) = (index(usize::try_from(slot).unwrap()), format!("g{group}"));
+            match act {
+                0..3 => {
+                    connections.join(slot, hub(), SetName::Group(&group));
+                    model.entry(group).or_default().insert(slot);
+                }
+                3..6 => {
+                    connections.leave(slot, hub(), SetName::Group(&group));
+                    model.entry(group).or_default().remove(&slot);
+                }
+                _ => {
+                    connections.leave_groups(slot);
+                    model.values_mut().for_each(|members| members.retain(|member| *member != slot));
+                }
+            }
+            for (group, expected) in &model {
+                assert_eq!(&members(&connections, SetName::Group(group)), expected);
+            }
+        }
+    }
+}

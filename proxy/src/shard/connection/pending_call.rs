@@ -1,0 +1,183 @@
+//! Pending calls of one client: its app server has not answered them. Pure.
+//!
+//! When that app server is gone, each of them is answered with an error, once: a call is never given to another one. A
+//! client without pending calls owns no memory for them, and what is sent to it is not parsed.
+
+use std::borrow::Cow;
+
+use bytestring::ByteString;
+use trunkline_protocol::hub::{HubProtocol, MessageKind, next_frame};
+
+/// Limit of the bytes of all ids, for each call that a client may have pending: ids are short.
+const ID_BYTES_PER_CALL: usize = 64;
+
+/// Pending calls of one client; owns no memory without any.
+#[derive(Debug, Default)]
+pub(crate) struct PendingCalls(Option<Box<CallTable>>);
+
+#[derive(Debug, Default)]
+struct CallTable {
+    pending: Vec<Box<str>>,
+    id_bytes: usize,
+    /// Answered with an error by this proxy: an answer of the app server comes too late.
+    failed: Vec<Box<str>>,
+}
+
+impl PendingCalls {
+    /// Takes note of a call that goes up.
+    pub(crate) fn begin(&mut self, id: &str) {
+        let table = self.0.get_or_insert_default();
+        // The client uses an id anew: what comes for it now is about the new call.
+        table.failed.retain(|failed| **failed != *id);
+        if !table.pending.iter().any(|pending| **pending == *id) {
+            table.id_bytes += id.len();
+            table.pending.push(id.into());
+        }
+    }
+
+    /// Whether the client has its maximum of pending calls.
+    #[must_use]
+    pub(crate) fn is_full(&self, most: usize) -> bool {
+        self.0.as_ref().is_some_and(|table| {
+            table.pending.len() >= most || table.id_bytes >= most.saturating_mul(ID_BYTES_PER_CALL)
+        })
+    }
+
+    /// Whether what is sent to the client needs no filter.
+    #[must_use]
+    pub(crate) fn are_none(&self) -> bool {
+        self.0.is_none()
+    }
+
+    #[must_use]
+    pub(crate) fn count(&self) -> usize {
+        self.0.as_ref().map_or(0, |table| table.pending.len())
+    }
+
+    /// Filters what the app server sends: the client gets all of it but late answers.
+    pub(crate) fn filter<'a>(&mut self, protocol: HubProtocol, payload: &'a [u8]) -> Cow<'a, [u8]> {
+        let Some(table) = &mut self.0 else { return Cow::Borrowed(payload) };
+        let (mut at, mut late) = (0, Vec::new());
+        while let Some(rest) = payload.get(at..)
+            && let Ok(Some(frame)) = next_frame(protocol, rest, usize::MAX)
+        {
+            if !table.passes(protocol, rest.get(frame.body).unwrap_or_default()) {
+                late.push(at..at + frame.length);
+            }
+            at += frame.length;
+        }
+        if table.pending.is_empty() && table.failed.is_empty() {
+            self.0 = None;
+        }
+        if late.is_empty() {
+            return Cow::Borrowed(payload);
+        }
+        let is_wanted = |place: &usize| !late.iter().any(|range| range.contains(place));
+        Cow::Owned(payload.iter().enumerate().filter(|(place, _)| is_wanted(place)).map(|(_, byte)| *byte).collect())
+    }
+
+    /// Forgets the failed calls: their app server is not listened to any more.
+    pub(crate) fn forget_failed(&mut self) {
+        if let Some(table) = &mut self.0 {
+            table.failed = Vec::new();
+            if table.pending.is_empty() {
+                self.0 = None;
+            }
+        }
+    }
+
+    /// Fails all pending calls and returns their ids, to be answered with an error. Late answers will be dropped.
+    pub(crate) fn fail(&mut self) -> Vec<ByteString> {
+        let Some(table) = &mut self.0 else { return Vec::new() };
+        let pending = std::mem::take(&mut table.pending);
+        table.id_bytes = 0;
+        let ids = pending.iter().map(|id| ByteString::from(&**id)).collect();
+        table.failed.extend(pending);
+        ids
+    }
+}
+
+impl CallTable {
+    /// Whether the client gets this message.
+    fn passes(&mut self, protocol: HubProtocol, body: &[u8]) -> bool {
+        let Ok(scan) = protocol.scan(body) else { return true };
+        let Some(id) = scan.invocation_id else { return true };
+        match scan.kind {
+            MessageKind::Completion => {
+                if let Some(place) = self.pending.iter().position(|pending| **pending == *id) {
+                    self.id_bytes -= self.pending.swap_remove(place).len();
+                    return true;
+                }
+                let late = self.failed.iter().position(|failed| **failed == *id);
+                late.map(|place| self.failed.swap_remove(place)).is_none()
+            }
+            MessageKind::StreamItem => !self.failed.iter().any(|failed| **failed == *id),
+            _ => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calls(ids: &[&str]) -> PendingCalls {
+        let mut calls = PendingCalls::default();
+        ids.iter().for_each(|id| calls.begin(id));
+        calls
+    }
+
+    fn pass(calls: &mut PendingCalls, payload: &str) -> String {
+        let payload = payload.replace(';', "\u{1e}");
+        let seen = calls.filter(HubProtocol::Json, payload.as_bytes());
+        String::from_utf8(seen.into_owned()).unwrap().replace('\u{1e}', ";")
+    }
+
+    const ONE: &str = r#"{"type":3,"invocationId":"1","result":2};"#;
+    const ITEM: &str = r#"{"type":2,"invocationId":"1","item":2};"#;
+    const SEND: &str = r#"{"type":1,"target":"a","arguments":[]};"#;
+
+    #[test]
+    fn the_last_answer_frees_all_memory() {
+        let mut calls = calls(&["1", "2"]);
+        assert_eq!(pass(&mut calls, &format!("{SEND}{ITEM}{ONE}")), format!("{SEND}{ITEM}{ONE}"));
+        assert_eq!(calls.count(), 1);
+        pass(&mut calls, &ONE.replace('1', "2"));
+        assert!(calls.are_none());
+    }
+
+    #[test]
+    fn pending_calls_fail_once() {
+        let mut calls = calls(&["1", "2"]);
+        assert_eq!(calls.fail(), ["1", "2"]);
+        assert!(calls.fail().is_empty() && !calls.are_none());
+        calls.forget_failed();
+        assert!(calls.are_none());
+    }
+
+    #[test]
+    fn only_late_answers_to_failed_calls_are_dropped() {
+        let mut calls = calls(&["1"]);
+        calls.fail();
+        calls.begin("2");
+        let two = ONE.replace("\"1\"", "\"2\"");
+        assert_eq!(pass(&mut calls, &format!("{SEND}{ITEM}{ONE}{two}")), format!("{SEND}{two}"));
+        assert!(calls.are_none());
+    }
+
+    #[test]
+    fn an_id_that_is_used_again_belongs_to_the_new_call() {
+        let mut calls = calls(&["1"]);
+        calls.fail();
+        calls.begin("1");
+        assert_eq!(pass(&mut calls, ONE), ONE);
+        assert!(calls.are_none());
+    }
+
+    #[test]
+    fn pending_calls_are_bounded_in_number_and_in_bytes() {
+        assert!(!calls(&["1", "2"]).is_full(3));
+        assert!(calls(&["1", "2", "3"]).is_full(3));
+        assert!(calls(&[&"x".repeat(3 * ID_BYTES_PER_CALL)]).is_full(3));
+    }
+}

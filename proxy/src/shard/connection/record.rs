@@ -1,0 +1,198 @@
+//! Record of one client connection in its shard.
+
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+use trunkline_protocol::manifest::Transport;
+
+use super::membership::Membership;
+use super::{ColdState, PauseReason, PauseReasons};
+use crate::net::socket::Socket;
+use crate::shard::content::Content;
+use crate::shard::outbox::Outbox;
+use crate::shard::slot::Serial;
+use crate::upstream::HomeLink;
+
+/// Record of a client connection. An idle one costs little more than this.
+///
+/// The fields that a delivery reads come first, together: with many clients its price is the memory it touches.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Client {
+    pub status: Status,
+    exclusion_epoch: u64,
+    /// Tick at which something was sent to it last.
+    pub last_sent: u32,
+    pub content: Content,
+    /// It has deferred frames, which leave at the end of this batch.
+    pub is_dirty: bool,
+    /// A task waits until its socket takes more.
+    pub is_flushing: bool,
+    /// Its time-out counts from its first ping on.
+    pub has_pinged: bool,
+    pub outbox: Outbox,
+    /// Read by the connection's own task, written by each delivery.
+    pub socket: Socket,
+    /// Tick at which something came from it last.
+    pub last_heard: u32,
+    /// Tells it from others that had its slot.
+    pub serial: Serial,
+    /// HomeLink link: carries all its upward frames, and names its hub and its app server.
+    pub home: HomeLink,
+    pub id: Rc<str>,
+    /// Fields that no delivery reads.
+    pub cold: Box<ColdState>,
+    pause_reasons: PauseReasons,
+    pub transport: Transport,
+    /// A token names its id, so that the id has to be remembered after the close.
+    pub is_negotiated: bool,
+    /// When it reads too slowly it misses sends to many, and is not closed.
+    pub may_miss: bool,
+    /// Its transport shows by itself that it lives: no pings, no time-out.
+    pub has_inherent_keep_alive: bool,
+    pub(super) memberships: Vec<Membership>,
+}
+
+/// Stage in the life of a client connection.
+///
+/// ```text
+///  Opening ──app server answers the hub handshake──► Open ◄── at once, at a raw endpoint
+///     └───────────────a close───────────┬───────────┘
+///                                        ▼
+///                                     Closing ──socket ends, or it is time──► removed
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// The app server has not answered the hub handshake: only its answer may go out.
+    Opening {
+        /// Tick at which the client is closed for it.
+        until: u32,
+    },
+    Open,
+    /// Closed by either side; what waits is still flushed, nothing new is sent.
+    Closing {
+        /// Tick at which the socket is cut.
+        until: u32,
+    },
+}
+
+impl Client {
+    #[must_use]
+    pub(crate) fn new(id: Rc<str>, serial: Serial, home: HomeLink, content: Content, socket: Socket) -> Self {
+        Self {
+            id,
+            serial,
+            home,
+            content,
+            socket,
+            outbox: Outbox::Empty,
+            status: Status::Opening { until: u32::MAX },
+            last_sent: 0,
+            last_heard: 0,
+            transport: Transport::WebSockets,
+            is_negotiated: false,
+            has_inherent_keep_alive: false,
+            has_pinged: false,
+            may_miss: false,
+            is_dirty: false,
+            is_flushing: false,
+            cold: Box::default(),
+            pause_reasons: PauseReasons::default(),
+            exclusion_epoch: 0,
+            memberships: Vec::new(),
+        }
+    }
+
+    /// Whether sends to many reach it.
+    #[must_use]
+    pub(crate) fn is_open(&self) -> bool {
+        self.status == Status::Open
+    }
+
+    /// Whether it is closed, and only its socket is left.
+    #[must_use]
+    pub(crate) fn is_closing(&self) -> bool {
+        matches!(self.status, Status::Closing { .. })
+    }
+
+    /// Whether it can be opened at another app server. A raw endpoint's can't: its handler there would begin anew, and
+    /// nothing could tell it where the one before had come to.
+    #[must_use]
+    pub(crate) fn can_move(&self) -> bool {
+        matches!(self.content, Content::Hub(_)) && self.cold.opening.is_some()
+    }
+
+    /// Notes a pending call, if another app server may have to answer it. A client with the maximum of them is paused.
+    pub(in crate::shard) fn begin_call(&mut self, invocation_id: &str, calls_max: usize) {
+        if self.can_move() {
+            self.cold.calls.begin(invocation_id);
+            if self.cold.calls.is_full(calls_max) {
+                self.pause(PauseReason::PendingCalls);
+            }
+        }
+    }
+
+    /// Pauses reading it, for this reason.
+    pub(crate) fn pause(&mut self, reason: PauseReason) {
+        self.pause_reasons.add(reason);
+    }
+
+    /// Removes a reason to pause. When none is left it is read again, from this tick on: its silence while it was not
+    /// read is not held against it.
+    pub(crate) fn resume(&mut self, reason: PauseReason, now: u32) {
+        if !self.pause_reasons.contains(reason) {
+            return;
+        }
+        self.pause_reasons.remove(reason);
+        if self.pause_reasons.are_none() {
+            self.last_heard = now;
+            self.wake_reader();
+        }
+    }
+
+    /// Removes all reasons to pause: the connection is closing.
+    pub(crate) fn resume_all(&mut self) {
+        self.pause_reasons = PauseReasons::default();
+        self.wake_reader();
+    }
+
+    #[must_use]
+    pub(crate) fn pause_reasons(&self) -> PauseReasons {
+        self.pause_reasons
+    }
+
+    /// Notification that its reader waits for; `None` unless it is paused.
+    pub(crate) fn resumed(&mut self) -> Option<Rc<Notify>> {
+        (!self.pause_reasons.are_none()).then(|| Rc::clone(self.cold.resumed.get_or_insert_default()))
+    }
+
+    fn wake_reader(&mut self) {
+        if let Some(resumed) = self.cold.resumed.take() {
+            resumed.notify_waiters();
+        }
+    }
+
+    /// Excludes it from the send of this epoch.
+    pub(super) fn exclude(&mut self, epoch: u64) {
+        self.exclusion_epoch = epoch;
+    }
+
+    /// Whether it was excluded from the send of this epoch.
+    #[must_use]
+    pub(crate) fn is_excluded(&self, epoch: u64) -> bool {
+        self.exclusion_epoch == epoch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::{offset_of, size_of};
+
+    use super::*;
+
+    #[test]
+    fn a_delivery_touches_two_cache_lines_of_a_client_and_all_of_it_is_small() {
+        assert!(offset_of!(Client, socket) + size_of::<Socket>() <= 128);
+        assert!(size_of::<Client>() <= 192, "{}", size_of::<Client>());
+    }
+}

@@ -1,0 +1,24 @@
+//! Content of a client's transport.
+
+use trunkline_protocol::hub::HubProtocol;
+
+use crate::metrics::ClientProtocol;
+
+/// Content that the transport of a client carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    Hub(HubProtocol),
+    /// Bytes of a raw endpoint, which only its app understands.
+    Raw,
+}
+
+impl Content {
+    #[must_use]
+    pub(crate) fn speech(self) -> ClientProtocol {
+        match self {
+            Content::Hub(HubProtocol::Json) => ClientProtocol::Json,
+            Content::Hub(HubProtocol::MessagePack) => ClientProtocol::MessagePack,
+            Content::Raw => ClientProtocol::Raw,
+        }
+    }
+}

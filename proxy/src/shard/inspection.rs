@@ -1,0 +1,364 @@
+//! Inspection of a shard by the observer: in short steps, because meanwhile the shard serves no client.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use trunkline_protocol::id::ID_CHARS;
+use trunkline_protocol::manifest::REMOTE_HEADER;
+use trunkline_protocol::service::OpenConnection;
+
+use super::close_reason::CloseReason;
+use super::connection::{Census, Client, ClientKind, Connections, PauseReason, SetName, Status};
+use super::slot::Slot;
+use super::state::ShardState;
+use super::tap::{TapRefused, TapReport};
+use crate::upstream::{AppServerId, HubIndex};
+
+const MICROS_PER_SECOND: u64 = 1_000_000;
+
+/// Maximum number of slots in one step: some tens of microseconds.
+const STEP: usize = 1024;
+
+/// Maximum number of rows in one step: the opening frame of each has to be decoded.
+const ROWS_STEP: usize = 64;
+
+/// Maximum number of groups that are listed for one client.
+const GROUPS_MAX: usize = 200;
+
+/// Length to which values of headers are cut.
+const HEADER_MAX_CHARS: usize = 300;
+
+/// Filter of a list of clients.
+#[derive(Debug, Clone)]
+pub(crate) enum ClientSelection {
+    Everyone,
+    Hub(HubIndex),
+    Group(HubIndex, String),
+    /// Connections of a user, at these hubs.
+    User(Vec<HubIndex>, String),
+}
+
+/// Row of a list of clients.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientRow {
+    /// First part of its id: a whole one may be a token.
+    pub id: String,
+    pub hub: HubIndex,
+    pub app: AppServerId,
+    pub user: Option<String>,
+    pub transport: &'static str,
+    pub protocol: &'static str,
+    pub state: &'static str,
+    /// Seconds since it opened.
+    pub age_s: u32,
+    pub address: Option<String>,
+}
+
+/// Details of one client.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientInspection {
+    pub row: ClientRow,
+    pub user_agent: Option<String>,
+    /// Its groups; of very many only some.
+    pub groups: Vec<String>,
+    /// Number of all its groups.
+    pub group_count: usize,
+    pub outbox_bytes: usize,
+    pub pending_calls: usize,
+    /// Seconds since something came from it.
+    pub heard_s: u32,
+    /// Seconds since something was sent to it.
+    pub sent_s: u32,
+}
+
+/// Search for the first names of sets after a given one, in order, with the number of their members.
+#[derive(Debug)]
+pub(crate) struct NameSearch {
+    /// Names found so far.
+    pub found: BTreeMap<String, u64>,
+    hub: HubIndex,
+    are_users: bool,
+    after: Option<String>,
+    most: usize,
+    from: usize,
+}
+
+impl NameSearch {
+    /// Searches the first `most` groups of a hub after this name.
+    #[must_use]
+    pub(crate) fn groups(hub: HubIndex, after: Option<String>, most: usize) -> Self {
+        Self { found: BTreeMap::new(), hub, are_users: false, after, most, from: 0 }
+    }
+
+    /// Searches the first `most` users of a hub after this name.
+    #[must_use]
+    pub(crate) fn users(hub: HubIndex, after: Option<String>, most: usize) -> Self {
+        Self { are_users: true, ..Self::groups(hub, after, most) }
+    }
+
+    fn take(&mut self, hub: HubIndex, name: SetName<'_>, members: usize) {
+        let name = match name {
+            SetName::Group(name) if !self.are_users => name,
+            SetName::User(name) if self.are_users => name,
+            _ => return,
+        };
+        let is_late = || {
+            self.found.len() >= self.most && self.found.last_key_value().is_some_and(|(last, _)| name > last.as_str())
+        };
+        if hub != self.hub || self.after.as_deref().is_some_and(|after| name <= after) || is_late() {
+            return;
+        }
+        self.found.insert(name.to_owned(), members as u64);
+        if self.found.len() > self.most {
+            self.found.pop_last();
+        }
+    }
+}
+
+/// Read-only view of a shard for the observer.
+#[derive(Debug)]
+pub(crate) struct Inspector<'a> {
+    pub(super) connections: &'a Connections,
+    pub(super) tick: u32,
+    /// Microseconds since the node started.
+    pub(super) now_us: u64,
+}
+
+impl Inspector<'_> {
+    /// Number of clients of each kind.
+    #[must_use]
+    pub(crate) fn census(&self) -> Census {
+        self.connections.census().clone()
+    }
+
+    /// Takes a step of a search for names; `true` when it was the last one.
+    pub(crate) fn search_names(&self, names: &mut NameSearch) -> bool {
+        let connections = self.connections;
+        let (step, is_last) = step(names.from, connections.set_entries());
+        names.from = step.end;
+        connections.set_range(step).for_each(|(hub, name, members)| names.take(hub, name, members));
+        is_last
+    }
+
+    /// At most `most` of the clients that pass the filter, from this slot on, and the slot to go on from.
+    #[must_use]
+    pub(crate) fn list(&self, which: &ClientSelection, from: Slot, most: usize) -> (Vec<ClientRow>, Option<Slot>) {
+        let connections = self.connections;
+        let most = most.min(ROWS_STEP);
+        let (slots, next) = match which {
+            ClientSelection::Everyone => stretch(connections, from, most, |_| true),
+            ClientSelection::Hub(hub) => stretch(connections, from, most, |client| client.home.hub() == *hub),
+            ClientSelection::Group(hub, name) => {
+                first(members(connections, *hub, SetName::Group(name), from).collect(), most)
+            }
+            ClientSelection::User(hubs, name) => {
+                let of = |hub: &HubIndex| members(connections, *hub, SetName::User(name), from);
+                first(hubs.iter().flat_map(of).collect(), most)
+            }
+        };
+        let rows = slots.into_iter().filter_map(|slot| {
+            let client = connections.get(slot).filter(|client| !client.is_closing())?;
+            Some(self.row(client, opening(client).as_ref()))
+        });
+        (rows.collect(), next)
+    }
+
+    /// Number of clients in the set of a filter; 0 where the filter is no set.
+    #[must_use]
+    pub(crate) fn set_size(&self, which: &ClientSelection) -> usize {
+        let connections = self.connections;
+        match which {
+            ClientSelection::Everyone => 0,
+            ClientSelection::Hub(hub) => connections.members(*hub, SetName::Hub).len(),
+            ClientSelection::Group(hub, name) => connections.members(*hub, SetName::Group(name)).len(),
+            ClientSelection::User(hubs, name) => {
+                hubs.iter().map(|hub| connections.members(*hub, SetName::User(name)).len()).sum::<usize>()
+            }
+        }
+    }
+
+    /// Details of a client, if it is here.
+    #[must_use]
+    pub(crate) fn details(&self, slot: Slot, id: &str) -> Option<ClientInspection> {
+        let connections = self.connections;
+        let client = connections.find_shown(slot, id)?;
+        let open = opening(client);
+        let groups = connections.sets_of(client).filter_map(|set| match set {
+            SetName::Group(name) => Some(name.to_owned()),
+            SetName::Hub | SetName::User(_) => None,
+        });
+        let mut groups: Vec<_> = groups.collect();
+        let group_count = groups.len();
+        groups.sort_unstable();
+        groups.truncate(GROUPS_MAX);
+        let ago = |tick: u32| self.tick.saturating_sub(tick);
+        Some(ClientInspection {
+            row: self.row(client, open.as_ref()),
+            user_agent: open.as_ref().and_then(|open| header(open, "user-agent")),
+            groups,
+            group_count,
+            outbox_bytes: client.outbox.bytes(),
+            pending_calls: client.cold.calls.count(),
+            heard_s: ago(client.last_heard),
+            sent_s: ago(client.last_sent),
+        })
+    }
+
+    fn row(&self, client: &Client, open: Option<&OpenConnection>) -> ClientRow {
+        let user = self.connections.sets_of(client).find_map(|set| match set {
+            SetName::User(name) => Some(name.to_owned()),
+            SetName::Hub | SetName::Group(_) => None,
+        });
+        let ClientKind { hub, app, transport, protocol } = ClientKind::of(client);
+        ClientRow {
+            id: client.id.get(..ID_CHARS).unwrap_or(&client.id).into(),
+            hub,
+            app,
+            user,
+            transport,
+            protocol,
+            state: state(client),
+            age_s: u32::try_from(self.now_us.saturating_sub(client.cold.opened_us) / MICROS_PER_SECOND)
+                .unwrap_or(u32::MAX),
+            address: open.and_then(|open| header(open, REMOTE_HEADER)),
+        }
+    }
+}
+
+impl ShardState {
+    /// View of what the observer may read.
+    #[must_use]
+    pub(crate) fn inspector(&self) -> Inspector<'_> {
+        Inspector { connections: &self.connections, tick: self.tick, now_us: self.context.now_us() }
+    }
+
+    /// Closes a client for an operator; `false` when it is not here.
+    pub(crate) fn close_by_operator(&mut self, slot: Slot, id: &str, reason: Option<&str>) -> bool {
+        if self.connections.find_shown(slot, id).is_none() {
+            return false;
+        }
+        self.close(slot, &CloseReason::by_operator(reason));
+        self.finish_batch();
+        true
+    }
+
+    /// Begins to tap a client; the number names the tap.
+    ///
+    /// # Errors
+    /// When the client is not here, or too many are tapped.
+    pub(crate) fn tap(&mut self, slot: Slot, id: &str, with_payloads: bool) -> Result<u64, TapRefused> {
+        let content = self.connections.find_shown(slot, id).ok_or(TapRefused::Unknown)?.content;
+        self.delivery.taps.begin(slot, content, with_payloads).ok_or(TapRefused::TooMany)
+    }
+
+    /// Messages that a tap has seen since it was read last; `None` when it has ended.
+    #[must_use]
+    pub(crate) fn read_tap(&mut self, number: u64) -> Option<TapReport> {
+        self.delivery.taps.report(number)
+    }
+
+    pub(crate) fn end_tap(&mut self, number: u64) {
+        self.delivery.taps.end(number);
+    }
+}
+
+fn step(from: usize, slots: usize) -> (Range<usize>, bool) {
+    let end = from.saturating_add(STEP).min(slots).max(from);
+    (from..end, end >= slots)
+}
+
+fn state(client: &Client) -> &'static str {
+    match client.status {
+        Status::Opening { .. } => "opening",
+        Status::Closing { .. } => "closing",
+        Status::Open if client.pause_reasons().contains(PauseReason::Unassigned) => "held",
+        Status::Open if !client.pause_reasons().are_none() => "paused",
+        Status::Open => "open",
+    }
+}
+
+/// First `most` wanted slots of a stretch of all slots, and the slot at which the next stretch begins.
+fn stretch(
+    connections: &Connections,
+    from: Slot,
+    most: usize,
+    is_wanted: impl Fn(&Client) -> bool,
+) -> (Vec<Slot>, Option<Slot>) {
+    let (range, is_last) = step(from as usize, connections.slot_count());
+    let end = Slot::try_from(range.end).unwrap_or(Slot::MAX);
+    let wanted = connections.range(range).filter(|(_, client)| !client.is_closing() && is_wanted(client));
+    let mut slots: Vec<_> = wanted.map(|(slot, _)| slot).take(most.saturating_add(1)).collect();
+    if slots.len() > most {
+        let next = slots.pop();
+        return (slots, next);
+    }
+    (slots, (!is_last).then_some(end))
+}
+
+fn members<'a>(
+    connections: &'a Connections,
+    hub: HubIndex,
+    name: SetName<'_>,
+    from: Slot,
+) -> impl Iterator<Item = Slot> + use<'a> {
+    connections.members(hub, name).iter().map(|member| member.slot).filter(move |slot| *slot >= from)
+}
+
+/// Lowest `most` slots in order, and the next one.
+fn first(mut slots: Vec<Slot>, most: usize) -> (Vec<Slot>, Option<Slot>) {
+    let mut next = None;
+    if slots.len() > most {
+        // Only these have to be sorted.
+        next = Some(*slots.select_nth_unstable(most).1);
+        slots.truncate(most);
+    }
+    slots.sort_unstable();
+    (slots, next)
+}
+
+fn opening(client: &Client) -> Option<OpenConnection> {
+    client.cold.opening.as_ref()?.read()
+}
+
+fn header(open: &OpenConnection, name: &str) -> Option<String> {
+    let (_, values) = open.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+    Some(values.first()?.chars().take(HEADER_MAX_CHARS).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_slots_come_first_and_the_next_one_is_returned() {
+        assert_eq!(first(vec![9, 3, 7, 1], 2), (vec![1, 3], Some(7)));
+        assert_eq!(first(vec![9, 3], 2), (vec![3, 9], None));
+        assert_eq!(first(Vec::new(), 2), (Vec::new(), None));
+    }
+
+    #[test]
+    fn steps_cover_all_slots_once_and_end() {
+        let (mut from, mut seen) = (0, 0);
+        loop {
+            let (range, is_last) = step(from, 2 * STEP + 5);
+            (from, seen) = (range.end, seen + range.len());
+            if is_last {
+                break;
+            }
+        }
+        assert_eq!(seen, 2 * STEP + 5);
+        assert_eq!(step(7, 0), (7..7, true), "slots may have become fewer");
+    }
+
+    #[test]
+    fn a_search_keeps_the_first_names() {
+        let hub = HubIndex::from(1);
+        let mut names = NameSearch::groups(hub, Some("b".into()), 2);
+        for name in ["f", "a", "d", "b", "c", "e"] {
+            names.take(hub, SetName::Group(name), 3);
+        }
+        names.take(HubIndex::from(0), SetName::Group("bb"), 1);
+        names.take(hub, SetName::User("bc"), 1);
+        assert_eq!(names.found, BTreeMap::from([("c".into(), 3), ("d".into(), 3)]));
+    }
+}

@@ -1,0 +1,248 @@
+//! Reassignment of client connections whose home is lost: to a link of the same app server if there is one, else of
+//! another. While there is none they wait, unread, and their keep-alives go on.
+//!
+//! ```text
+//!  home lost ──► pending calls are answered with an error ──► another home? ─ yes ──► opened there, read on
+//!                                                                   └─ no ──► unassigned ──► a link opens, or time out
+//! ```
+//!
+//! What an app server had taken is never given to another one; what a client has sent meanwhile waits in its socket.
+
+use std::mem;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use trunkline_protocol::hub::HandshakeRequest;
+use trunkline_protocol::manifest::MIGRATE_TO_HEADER;
+use trunkline_protocol::service::{CloseConnection, ServiceMessage};
+
+use super::connection::{Connections, PauseReason, Status};
+use super::content::Content;
+use super::slot::{Serial, Slot};
+use crate::metrics::Counters;
+use crate::upstream::{AppServerId, HomeLink, HubIndex, HubRegistry};
+
+/// Type of the data that carries a hub handshake in a service message.
+pub(crate) const DATA_TYPE_HANDSHAKE: i64 = 1;
+
+/// Client connection without an app server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unassigned {
+    slot: Slot,
+    serial: Serial,
+    since: u32,
+}
+
+/// Client connection that an app server may still hold, though it was moved to another one.
+#[derive(Debug)]
+struct MovedAway {
+    hub: HubIndex,
+    app: AppServerId,
+    id: ByteString,
+    until: u32,
+}
+
+/// Client connections of one shard that need a home, or have left one.
+#[derive(Debug)]
+pub(super) struct Reassignment {
+    unassigned: Vec<Unassigned>,
+    moved_away: Vec<MovedAway>,
+    /// Seconds for which an app server may hold a connection that was moved away from it.
+    moved_remembered_s: u32,
+    counters: Arc<Counters>,
+}
+
+impl Reassignment {
+    pub(super) fn new(resume_window_ms: u64, counters: Arc<Counters>) -> Self {
+        let moved_remembered_s = moved_remembered_s(resume_window_ms);
+        Self { unassigned: Vec::new(), moved_away: Vec::new(), moved_remembered_s, counters }
+    }
+
+    /// Number of clients that wait for an app server.
+    pub(super) fn waiting(&self) -> usize {
+        self.unassigned.len()
+    }
+
+    /// Gives a client connection another home, or lets it wait for one, unread.
+    pub(super) fn assign_or_wait(&mut self, connections: &mut Connections, hubs: &HubRegistry, slot: Slot, now: u32) {
+        if self.assign(connections, hubs, slot, now) {
+            return;
+        }
+        if let Some(client) = connections.get_mut(slot) {
+            client.pause(PauseReason::Unassigned);
+            self.unassigned.push(Unassigned { slot, serial: client.serial, since: now });
+        }
+    }
+
+    /// Tries again for all that wait: a link has opened, or a full one may have room.
+    pub(super) fn retry(&mut self, connections: &mut Connections, hubs: &HubRegistry, now: u32) {
+        for waiting in mem::take(&mut self.unassigned) {
+            let Unassigned { slot, serial, .. } = waiting;
+            let client = connections.get_current(slot, serial);
+            let still_waits = client.is_some_and(|client| client.pause_reasons().contains(PauseReason::Unassigned));
+            if still_waits && !self.assign(connections, hubs, slot, now) {
+                self.unassigned.push(waiting);
+            }
+        }
+    }
+
+    /// Slots of the clients that have waited for the timeout: they wait no longer, and are to be closed.
+    pub(super) fn take_overdue(&mut self, timeout_s: u32, now: u32) -> Vec<Slot> {
+        let overdue = self.unassigned.extract_if(.., |waiting| now.saturating_sub(waiting.since) >= timeout_s);
+        overdue.map(|waiting| waiting.slot).collect()
+    }
+
+    /// Forgets moves of which every app server has learnt by now, or never will.
+    pub(super) fn forget_old_moves(&mut self, now: u32) {
+        self.moved_away.retain(|moved| moved.until > now);
+    }
+
+    /// Connections that were moved away from an app server whose link has opened again: it may still hold them.
+    pub(super) fn take_moved_away(&mut self, hub: HubIndex, app: AppServerId) -> Vec<ByteString> {
+        let known = self.moved_away.extract_if(.., |moved| moved.hub == hub && moved.app == app);
+        known.map(|moved| moved.id).collect()
+    }
+
+    /// Gives a client connection another home if there is one; `false` while there is none.
+    fn assign(&mut self, connections: &mut Connections, hubs: &HubRegistry, slot: Slot, now: u32) -> bool {
+        loop {
+            let Some(client) = connections.get(slot) else { return true };
+            let all = hubs.all();
+            let hub = all.get(client.home.hub().get());
+            let Some(home) = hub.and_then(|hub| hub.choose_home_near(client.home.app())) else { return false };
+            let handshake_timeout_ms = hub.map(|hub| hub.settings().handshake_timeout_ms);
+            self.open_at(connections, hubs, slot, &home, handshake_timeout_ms, now);
+            // Lost while it was chosen: its place in the pool is empty by now.
+            if !home.is_closed() {
+                return true;
+            }
+        }
+    }
+
+    /// Opens a client connection at another home.
+    fn open_at(
+        &mut self,
+        connections: &mut Connections,
+        hubs: &HubRegistry,
+        slot: Slot,
+        home: &HomeLink,
+        handshake_timeout_ms: Option<u64>,
+        now: u32,
+    ) {
+        let Some(client) = connections.get_mut(slot) else { return };
+        let Content::Hub(protocol) = client.content else { return };
+        let (was_at, is_open) = (client.home.app(), client.is_open());
+        let from = hubs.instance(was_at);
+        // Where its client has no answer to its hub handshake, it begins anew.
+        let Some(open) = client.cold.open_again(is_open.then_some(&*from)) else { return };
+        home.send(&ServiceMessage::OpenConnection(open));
+        home.send_data(&client.id, &HandshakeRequest { protocol, version: 1 }.encode(), DATA_TYPE_HANDSHAKE);
+        if let (Status::Opening { .. }, Some(timeout_ms)) = (client.status, handshake_timeout_ms) {
+            client.status = opening_until(now, timeout_ms);
+        }
+        for reason in [PauseReason::AppServer, PauseReason::HandingOver, PauseReason::Unassigned] {
+            client.resume(reason, now);
+        }
+        if was_at != home.app() && was_at != AppServerId::NONE {
+            // Only its own app server is listened to.
+            client.cold.calls.forget_failed();
+            let until = now.saturating_add(self.moved_remembered_s);
+            let id = ByteString::from(&*client.id);
+            self.moved_away.push(MovedAway { hub: home.hub(), app: was_at, id, until });
+        }
+        connections.set_home(slot, home);
+        self.counters.rehomed.increment();
+    }
+}
+
+/// Seconds for which an app server may hold connections that were moved away from it: it waits for a link's return for
+/// twice the window of links, and a link is dialled again now and then after that.
+fn moved_remembered_s(resume_window_ms: u64) -> u32 {
+    let window_s = u32::try_from(resume_window_ms.div_ceil(1000)).unwrap_or(u32::MAX);
+    window_s.saturating_mul(2).saturating_add(5)
+}
+
+/// Status of a client connection that waits for the answer to its hub handshake from this tick on.
+#[must_use]
+pub(crate) fn opening_until(now: u32, handshake_timeout_ms: u64) -> Status {
+    let timeout_s = u32::try_from(handshake_timeout_ms.div_ceil(1000)).unwrap_or(u32::MAX);
+    Status::Opening { until: now.saturating_add(timeout_s).saturating_add(1) }
+}
+
+/// Notice to an app server that a connection goes on at this instance.
+pub(super) fn moved_to(id: &str, instance: &str) -> ServiceMessage {
+    let headers = vec![(MIGRATE_TO_HEADER.into(), vec![instance.into()])];
+    ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::cause::Cause;
+
+    use super::*;
+    use crate::shard::testbed::{Testbed, whole_id};
+
+    /// A client at an app server whose link is lost.
+    fn homeless(bed: &mut Testbed) -> Slot {
+        let (pool, home) = bed.app_server("old");
+        let slot = bed.client_at("ann", &home);
+        pool.lost(0);
+        bed.state.begin_call(slot, "1");
+        bed.state.lose_homes(home.id(), Cause::LinkLost);
+        bed.state.finish_batch();
+        slot
+    }
+
+    fn is_unassigned(bed: &Testbed, slot: Slot) -> bool {
+        let client = bed.state.connections.get(slot).unwrap();
+        client.pause_reasons().contains(PauseReason::Unassigned)
+    }
+
+    #[test]
+    fn a_client_without_a_home_is_paused_and_its_calls_fail() {
+        let mut bed = Testbed::new();
+        let slot = homeless(&mut bed);
+        assert!(is_unassigned(&bed, slot));
+        let received = bed.received(slot);
+        assert!(received[0].contains("\"error\":\"The app server that ran this call is gone"), "{received:?}");
+    }
+
+    #[test]
+    fn the_next_link_that_opens_takes_those_that_wait() {
+        let mut bed = Testbed::new();
+        let slot = homeless(&mut bed);
+        let (_, home) = bed.app_server("new");
+        bed.state.link_opened(&home);
+        assert!(!is_unassigned(&bed, slot));
+        assert_eq!(bed.state.connections.get(slot).unwrap().home.id(), home.id());
+        assert_eq!(bed.state.context.counters.rehomed.get(), 1);
+    }
+
+    #[test]
+    fn a_client_that_waits_for_too_long_is_told_to_reconnect() {
+        let mut bed = Testbed::with(|settings| settings.rehoming.hold_timeout_s = 3);
+        let slot = homeless(&mut bed);
+        bed.received(slot);
+        bed.state.advance();
+        bed.state.advance();
+        assert_eq!(bed.received(slot), [""; 0]);
+        bed.state.advance();
+        assert_eq!(bed.received(slot), [r#"{"type":7,"allowReconnect":true};"#, "close"]);
+    }
+
+    #[test]
+    fn an_app_server_that_returns_is_told_once_of_clients_that_moved_away() {
+        let mut bed = Testbed::new();
+        let slot = homeless(&mut bed);
+        let (_, home) = bed.app_server("new");
+        let was_at = bed.state.connections.get(slot).unwrap().home.app();
+        let mut moves = Reassignment::new(10_000, Arc::default());
+        let hubs = &bed.state.context.shared.hubs;
+        moves.assign_or_wait(&mut bed.state.connections, hubs, slot, 100);
+        assert_eq!(moves.waiting(), 0);
+        assert_eq!(moves.take_moved_away(home.hub(), home.app()), [""; 0]);
+        moves.forget_old_moves(100 + moved_remembered_s(10_000) - 1);
+        assert_eq!(moves.take_moved_away(home.hub(), was_at), [whole_id("ann")]);
+        assert_eq!(moves.take_moved_away(home.hub(), was_at), [""; 0]);
+    }
+}

@@ -1,0 +1,152 @@
+//! Table of routes: the shard and slot of each client connection of the node. All shards share it.
+//!
+//! Lock-free, because a send to one connection asks it. Keys are the first 128 bits of the connection id, so the shard
+//! that is found still compares the whole id.
+
+use papaya::{HashMap, Operation};
+use trunkline_protocol::id::routing_key;
+
+use super::slot::Slot;
+
+/// Shard and slot of a client connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Location {
+    pub shard: u16,
+    pub slot: Slot,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    /// A socket is about to become this connection.
+    Reserved,
+    Live(Location),
+    /// Closed, and its token must not revive it.
+    Ended,
+}
+
+/// Reason why a socket can't attach to an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ReserveError {
+    #[error("the connection is attached already")]
+    Taken,
+    /// Closed, or never of this node.
+    #[error("No Connection with that ID")]
+    Unknown,
+}
+
+/// Routes of all client connections of the node.
+#[derive(Debug, Default)]
+pub(crate) struct RouteTable(HashMap<u128, Route>);
+
+impl RouteTable {
+    /// Reserves an id for a socket that is about to become this connection.
+    ///
+    /// # Errors
+    /// When the id is in use, or was.
+    pub(crate) fn reserve(&self, connection_id: &str) -> Result<(), ReserveError> {
+        let key = routing_key(connection_id).ok_or(ReserveError::Unknown)?;
+        match self.0.pin().try_insert(key, Route::Reserved) {
+            Ok(_) => Ok(()),
+            Err(taken) if *taken.current == Route::Ended => Err(ReserveError::Unknown),
+            Err(_) => Err(ReserveError::Taken),
+        }
+    }
+
+    /// Routes an id to its connection.
+    pub(crate) fn open(&self, connection_id: &str, place: Location) {
+        if let Some(key) = routing_key(connection_id) {
+            self.0.pin().insert(key, Route::Live(place));
+        }
+    }
+
+    /// Location of a connection, as far as its first 128 bits tell.
+    #[must_use]
+    pub(crate) fn find(&self, connection_id: &str) -> Option<Location> {
+        match self.0.pin().get(&routing_key(connection_id)?)? {
+            Route::Live(place) => Some(*place),
+            Route::Reserved | Route::Ended => None,
+        }
+    }
+
+    /// Ends a route; it is remembered until [`forget`](Self::forget) is called.
+    pub(crate) fn end(&self, connection_id: &str) {
+        if let Some(key) = routing_key(connection_id) {
+            self.0.pin().insert(key, Route::Ended);
+        }
+    }
+
+    /// Ends a live route before its shard knows of the close, and will [`end`](Self::end) it.
+    pub(crate) fn retire(&self, connection_id: &str) {
+        if let Some(key) = routing_key(connection_id) {
+            self.0.pin().compute(key, |entry| match entry {
+                Some((_, Route::Live(_) | Route::Reserved)) => Operation::Insert(Route::Ended),
+                _ => Operation::<_, ()>::Abort(()),
+            });
+        }
+    }
+
+    /// Removes a route that no token names: nothing has to be remembered.
+    pub(crate) fn remove(&self, connection_id: &str) {
+        if let Some(key) = routing_key(connection_id) {
+            self.0.pin().remove(&key);
+        }
+    }
+
+    /// Forgets an ended route; a live one stays.
+    pub(crate) fn forget(&self, connection_id: &str) {
+        if let Some(key) = routing_key(connection_id) {
+            self.0.pin().compute(key, |entry| match entry {
+                Some((_, Route::Ended)) => Operation::Remove,
+                _ => Operation::<_, ()>::Abort(()),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+
+    #[test]
+    fn a_retired_id_cannot_attach_again_and_a_forgotten_one_is_not_retired() {
+        let routes = RouteTable::default();
+        routes.reserve(ID).unwrap();
+        routes.retire(ID);
+        assert_eq!(routes.reserve(ID), Err(ReserveError::Unknown));
+        routes.forget(ID);
+        routes.retire(ID);
+        assert_eq!(routes.reserve(ID), Ok(()));
+    }
+
+    #[test]
+    fn an_id_attaches_once_and_not_again_after_its_end() {
+        let routes = RouteTable::default();
+        assert_eq!(routes.reserve(ID), Ok(()));
+        assert_eq!(routes.reserve(ID), Err(ReserveError::Taken));
+        assert_eq!(routes.find(ID), None);
+        routes.open(ID, Location { shard: 1, slot: 7 });
+        assert_eq!(routes.reserve(ID), Err(ReserveError::Taken));
+        assert_eq!(routes.find(ID), Some(Location { shard: 1, slot: 7 }));
+        routes.end(ID);
+        assert_eq!(routes.reserve(ID), Err(ReserveError::Unknown));
+        assert_eq!(routes.find(ID), None);
+    }
+
+    #[test]
+    fn only_ended_routes_are_forgotten() {
+        let routes = RouteTable::default();
+        routes.open(ID, Location { shard: 0, slot: 0 });
+        routes.forget(ID);
+        assert!(routes.find(ID).is_some());
+        routes.end(ID);
+        routes.forget(ID);
+        assert_eq!(routes.reserve(ID), Ok(()));
+    }
+
+    #[test]
+    fn a_short_text_is_no_id() {
+        assert_eq!(RouteTable::default().reserve("short"), Err(ReserveError::Unknown));
+    }
+}

@@ -1,0 +1,91 @@
+//! Context of one shard: what it shares with the node, and what it counts. Never changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, info};
+
+use super::close_reason::CloseReason;
+use super::connection::{Client, Opening};
+use super::history::{PastConnection, short};
+use super::shared::Shared;
+use crate::clock::unix_ms;
+use crate::metrics::{ConnectionCounters, Counters, HubCounters};
+
+/// Index of a shard, its counters, and what it shares with the node's other shards.
+#[derive(Debug, Clone)]
+pub(crate) struct ShardContext {
+    pub index: u16,
+    pub shared: Arc<Shared>,
+    pub counters: Arc<Counters>,
+}
+
+impl ShardContext {
+    /// Microseconds since the node started.
+    #[must_use]
+    pub(crate) fn now_us(&self) -> u64 {
+        u64::try_from(self.shared.uptime().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Counters of the hub of a client.
+    fn hub_counters(&self, client: &Client) -> &HubCounters {
+        self.counters.hub(client.home.hub().get())
+    }
+
+    fn connection_counters(&self, client: &Client) -> &ConnectionCounters {
+        self.hub_counters(client).connections(client.transport, client.content.speech())
+    }
+
+    /// Whether clients of the hub of this client may see the details of errors.
+    pub(super) fn with_details(&self, client: &Client) -> bool {
+        let hubs = self.shared.hubs.all();
+        hubs.get(client.home.hub().get()).is_some_and(|hub| hub.settings().detailed_errors)
+    }
+
+    /// Counts a client connection that opens.
+    pub(super) fn record_open(&self, client: &Client) {
+        let connections = self.connection_counters(client);
+        connections.opened.increment();
+        connections.open.follow(0, 1);
+    }
+
+    /// Counts a close, logs it, and puts it into the history.
+    pub(super) fn record_close(&self, client: &Client, reason: &CloseReason) {
+        self.connection_counters(client).open.follow(1, 0);
+        self.hub_counters(client).closed.count(reason.cause);
+        let lived = Duration::from_micros(self.now_us().saturating_sub(client.cold.opened_us));
+        self.counters.lifetimes.observe_duration(lived);
+        let hubs = self.shared.hubs.all();
+        let hub = hubs.get(client.home.hub().get()).map_or("", |hub| hub.name());
+        log_close(hub, &client.id, reason);
+        let opening = client.cold.opening.as_ref().and_then(Opening::read).unwrap_or_default();
+        let past = PastConnection::new(&client.id, reason.cause, reason.detail.as_deref());
+        let opened_ms = unix_ms().saturating_sub(u64::try_from(lived.as_millis()).unwrap_or(u64::MAX));
+        let past = PastConnection {
+            hub: Some(hub.into()),
+            transport: Some(client.transport),
+            speech: Some(client.content.speech()),
+            app_server: Some(self.shared.hubs.instance(client.home.app())).filter(|instance| !instance.is_empty()),
+            opened_ms: Some(opened_ms),
+            ..past.of(&opening)
+        };
+        self.shared.remember(self.index, past);
+    }
+
+    /// Counts how long the app server took for the hub handshake of a client.
+    pub(super) fn record_app_handshake(&self, client: &Client) {
+        let took = Duration::from_micros(self.now_us().saturating_sub(client.cold.opened_us));
+        self.counters.handshakes_of_apps.observe_duration(took);
+    }
+}
+
+/// Logs a close in the words of metrics and hooks.
+fn log_close(hub: &str, id: &str, reason: &CloseReason) {
+    let CloseReason { cause, detail, .. } = reason;
+    let connection = short(id);
+    if cause.is_notable() {
+        info!(hub, connection, %cause, detail, "client connection closed");
+    } else {
+        debug!(hub, connection, %cause, detail, "client connection closed");
+    }
+}

@@ -1,0 +1,486 @@
+//! State of one shard: the parts that own it, and the steps that need several of them.
+//!
+//! ```text
+//!                 ┌ Connections    clients, sets, census, routes
+//!                 ├ Delivery       outboxes, sockets, taps; effects that wait for the end of a batch
+//!  ShardState ────┼ KeepAlive      wheel of due checks
+//!                 ├ TokenExpiries  closes by the clock
+//!                 ├ Reassignment   clients without a home, and those that have left one
+//!                 └ ClosedIds      ids that must not attach again
+//! ```
+//!
+//! No method waits, and none calls back into the shard: links and sockets only take what they are given, and their wakers
+//! only schedule tasks. Tasks are started by the driver, [`Shard`](super::Shard).
+
+use std::mem;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::hub::{Completion, HubMessage, Outcome};
+use trunkline_protocol::manifest::ITEMS_HEADER;
+use trunkline_protocol::service::OpenConnection;
+
+use super::close_reason::CloseReason;
+use super::closed_id::ClosedIds;
+use super::command::ShardCommand;
+use super::connection::{Client, Connections, Opening, OpeningInterner, PauseReason};
+use super::content::Content;
+use super::delivery::{BatchMode, Delivery, Flush};
+use super::drain_schedule::{DrainSchedule, chance};
+use super::framed::message_frame;
+use super::keep_alive::{KeepAlive, Overdue, keep_alive_frame};
+use super::outbox_budget::{OutboxBudget, largest};
+use super::reassignment::{Reassignment, moved_to};
+use super::shard_context::ShardContext;
+use super::slot::{Serial, Slot};
+use super::token_expiry::TokenExpiries;
+use crate::clock::unix_seconds;
+use crate::upstream::{AppServerId, HubIndex, LinkHandle, LinkId};
+
+/// Ticks that a client may take to answer our close; as the official server has it.
+const CLOSE_TIMEOUT_TICKS: u32 = 5;
+
+/// Size of the buffer that all sockets of a shard are read into. Large, so that a burst takes few system calls; there is
+/// only one.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Error for a caller whose app server is gone.
+const CALL_LOST: &str =
+    "The app server that ran this call is gone. Whether it was carried out is not known; it is not run again.";
+
+/// Error for a caller whose app server has handed its connection over.
+const CALL_UNFINISHED: &str = "The app server that ran this call was stopped before the call had ended.";
+
+/// State of one shard.
+#[derive(Debug)]
+pub(crate) struct ShardState {
+    pub(crate) context: ShardContext,
+    /// Whole seconds since the shard began.
+    pub(super) tick: u32,
+    pub(crate) connections: Connections,
+    pub(super) delivery: Delivery,
+    keep_alive: KeepAlive,
+    token_expiries: TokenExpiries,
+    reassignment: Reassignment,
+    closed_ids: ClosedIds,
+    openings: OpeningInterner,
+    /// Empty list for the commands of the next batch, with room.
+    pub(super) spare_commands: Vec<ShardCommand>,
+    /// Spread of a drain that the driver has to start.
+    pub(super) drain: Option<Duration>,
+    /// All clients were told to leave: so is each that comes now.
+    is_drained: bool,
+    /// Buffer that all sockets are read into; empty while it is lent.
+    read_buffer: Box<[u8]>,
+}
+
+impl ShardState {
+    pub(super) fn new(context: ShardContext) -> Self {
+        let (shared, counters) = (&context.shared, &context.counters);
+        let settings = &shared.settings;
+        let budget = OutboxBudget::new(settings.outbox.total_bytes, shared.shards().len(), counters.clone());
+        Self {
+            tick: 1,
+            connections: Connections::new(context.index, shared.routes.clone()),
+            delivery: Delivery::new(settings.outbox.client_bytes, budget, counters.clone()),
+            keep_alive: KeepAlive::default(),
+            token_expiries: TokenExpiries::default(),
+            reassignment: Reassignment::new(settings.links.resume_window_ms, counters.clone()),
+            closed_ids: ClosedIds::new(shared.routes.clone()),
+            openings: OpeningInterner::default(),
+            spare_commands: Vec::new(),
+            drain: None,
+            is_drained: false,
+            read_buffer: Box::default(),
+            context,
+        }
+    }
+
+    /// Takes a client connection in: from now on sends find it. With its token it closes, where that is wanted.
+    pub(crate) fn open(&mut self, client: Client, user: Option<&str>, expires_s: Option<u64>) -> Slot {
+        let serial = client.serial;
+        self.context.record_open(&client);
+        let slot = self.connections.insert(client, user);
+        self.keep_alive.schedule(slot, serial, self.tick, self.tick + 1);
+        if let Some(expires_s) = expires_s {
+            self.token_expiries.set(slot, expires_s);
+        }
+        slot
+    }
+
+    /// Interned opening frame, for the case that another app server has to open the connection.
+    pub(crate) fn intern_opening(&mut self, open: &OpenConnection) -> Opening {
+        self.openings.intern_opening(open)
+    }
+
+    /// Closes a client connection; a second time is fine.
+    ///
+    /// It leaves its sets and its route first, so that nothing more is sent to it; then its app server and its client are
+    /// told. Its slot is freed when its socket has ended.
+    pub(super) fn close(&mut self, slot: Slot, reason: &CloseReason) {
+        let Some(client) = self.connections.close(slot, self.tick + CLOSE_TIMEOUT_TICKS) else { return };
+        self.context.record_close(client, reason);
+        self.delivery.taps.closed(slot);
+        self.closed_ids.close(&client.id, client.is_negotiated, self.tick);
+        if let Some(notice) = reason.notice_to_app(client) {
+            client.home.send(&notice);
+        }
+        if reason.is_slow_client() {
+            return self.delivery.cut(client);
+        }
+        let frames = reason.frames(client.content, self.context.with_details(client));
+        self.delivery.put_last(slot, client, frames);
+    }
+
+    /// Closes the route of an id that never became a connection.
+    pub(super) fn close_id(&mut self, id: &Rc<str>, is_negotiated: bool) {
+        self.closed_ids.close(id, is_negotiated, self.tick);
+    }
+
+    /// Frees the slot of a client connection whose socket has ended, for this cause unless it was closed before.
+    pub(super) fn free(&mut self, slot: Slot, cause: Cause) -> Option<Client> {
+        self.close(slot, &CloseReason::by_client(cause));
+        self.token_expiries.forget(slot);
+        let mut client = self.connections.remove(slot)?;
+        // What only a task would have written leaves now or never: our answer to a close, for one.
+        let _: Poll<()> = self.delivery.poll_flush(&mut client, &mut Context::from_waker(Waker::noop()));
+        self.delivery.discard(&mut client);
+        Some(client)
+    }
+
+    /// Sends one frame of the transport's own.
+    pub(crate) fn send_frame(&mut self, slot: Slot, frame: &Bytes) {
+        let mode = self.mode(Flush::Now);
+        if let Some(client) = self.connections.get_mut(slot) {
+            self.delivery.put(slot, client, frame, mode);
+        }
+        self.finish_batch();
+    }
+
+    /// Shows whole messages of a client to its taps.
+    #[inline]
+    pub(crate) fn tap_up(&mut self, slot: Slot, messages: &[u8]) {
+        if self.delivery.taps.are_any() {
+            self.delivery.taps.tap_up(slot, messages);
+        }
+    }
+
+    /// Notes a call of a client: it waits for the answer. One with too many pending calls is paused.
+    pub(crate) fn begin_call(&mut self, slot: Slot, invocation_id: &str) {
+        let calls_max = self.context.shared.settings.rehoming.pending_calls_max;
+        if let Some(client) = self.connections.get_mut(slot) {
+            client.begin_call(invocation_id, calls_max);
+        }
+    }
+
+    /// Current tick: whole seconds since the shard began.
+    #[must_use]
+    pub(crate) fn tick(&self) -> u32 {
+        self.tick
+    }
+
+    pub(super) fn mode(&self, flush: Flush) -> BatchMode {
+        BatchMode { flush, now: self.tick }
+    }
+
+    /// Ends a batch: deferred frames leave, slow clients are closed, and the budget of all outboxes is kept.
+    pub(super) fn finish_batch(&mut self) {
+        self.delivery.flush_deferred(&mut self.connections);
+        let slow = self.delivery.take_slow();
+        slow.iter().for_each(|&slot| self.close(slot, &CloseReason::slow_client()));
+        self.delivery.reuse(slow);
+        let excess = self.delivery.excess_bytes();
+        if excess > 0 {
+            self.free_outboxes(excess);
+        }
+    }
+
+    /// Closes the clients with the largest outboxes, until the excess is gone.
+    fn free_outboxes(&mut self, excess: usize) {
+        for slot in largest(self.connections.waiting(), excess) {
+            match self.connections.get_mut(slot) {
+                // It was told, but does not read that either.
+                Some(client) if client.is_closing() => self.delivery.cut(client),
+                _ => self.close(slot, &CloseReason::outbox_total()),
+            }
+        }
+    }
+
+    /// Advances the shard by one second.
+    pub(super) fn advance(&mut self) {
+        self.tick += 1;
+        self.context.counters.ticks.increment();
+        self.check_keep_alives();
+        self.reassignment.forget_old_moves(self.tick);
+        self.retry_unassigned();
+        self.close_absent();
+        self.close_expired();
+        self.closed_ids.forget_expired(self.tick);
+        self.delivery.taps.tick();
+        self.finish_batch();
+        let (groups, users) = self.connections.group_and_user_counts();
+        self.context.counters.groups.set(groups);
+        self.context.counters.users.set(users);
+        self.context.counters.homeless.set(self.reassignment.waiting());
+    }
+
+    fn check_keep_alives(&mut self) {
+        let mode = self.mode(Flush::Now);
+        let hubs = self.context.shared.hubs.all();
+        for (slot, action) in self.keep_alive.check(&mut self.connections, &hubs, self.tick) {
+            match action {
+                Overdue::TimedOut => self.close(slot, &CloseReason::timed_out()),
+                Overdue::NotOpened => self.close(slot, &CloseReason::not_opened()),
+                Overdue::KeepAlive => {
+                    if let Some(client) = self.connections.live_mut(slot) {
+                        self.context.counters.keep_alives.increment();
+                        self.delivery.put(slot, client, &keep_alive_frame(client.content), mode);
+                    }
+                }
+                Overdue::Cut => {
+                    if let Some(client) = self.connections.get_mut(slot) {
+                        client.socket.cut();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks for homes again, which may have been full; closes clients that have waited for too long.
+    fn retry_unassigned(&mut self) {
+        self.reassignment.retry(&mut self.connections, &self.context.shared.hubs, self.tick);
+        let timeout_s = self.context.shared.settings.rehoming.hold_timeout_s;
+        for slot in self.reassignment.take_overdue(timeout_s, self.tick) {
+            self.close(slot, &CloseReason::no_app_server());
+        }
+    }
+
+    /// Closes connections over HTTP whose clients send no requests any more. One shard does it for the whole node.
+    fn close_absent(&mut self) {
+        if self.context.index != 0 {
+            return;
+        }
+        let shared = self.context.shared.clone();
+        for outer in shared.http_transports.sweep(shared.settings.http_transports.disconnect_timeout_s) {
+            // The others end where they are, because their pipes do.
+            if outer.take_inner_half().is_some() {
+                self.close_id(&Rc::from(&**outer.id()), true);
+            }
+        }
+    }
+
+    fn close_expired(&mut self) {
+        if self.token_expiries.is_empty() {
+            return;
+        }
+        let now_s = unix_seconds();
+        while let Some(slot) = self.token_expiries.next_due(now_s) {
+            self.close(slot, &CloseReason::token_expired());
+        }
+    }
+
+    /// Tells the clients that are due in a drain to reconnect elsewhere.
+    pub(super) fn close_due(&mut self, schedule: &mut DrainSchedule<(Slot, Serial)>, now: Duration) {
+        while let Some((slot, serial)) = schedule.next(now, chance) {
+            if self.connections.get_current(slot, serial).is_some() {
+                self.close(slot, &CloseReason::drained());
+            }
+        }
+        self.finish_batch();
+    }
+
+    /// Whether all clients were told to leave: so is each that comes now.
+    #[must_use]
+    pub(crate) fn is_drained(&self) -> bool {
+        self.is_drained
+    }
+
+    /// Buffer that sockets are read into, to be given back by [`return_read_buffer`](Self::return_read_buffer).
+    pub(crate) fn lend_read_buffer(&mut self) -> Box<[u8]> {
+        match mem::take(&mut self.read_buffer) {
+            // At first, and after a panic of its borrower.
+            empty if empty.is_empty() => vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            buffer => buffer,
+        }
+    }
+
+    pub(crate) fn return_read_buffer(&mut self, buffer: Box<[u8]>) {
+        self.read_buffer = buffer;
+    }
+
+    /// Tells all clients to reconnect elsewhere, and each that comes from now on.
+    pub(super) fn close_all_drained(&mut self) {
+        self.is_drained = true;
+        for (slot, _) in self.connections.everyone() {
+            self.close(slot, &CloseReason::drained());
+        }
+        self.finish_batch();
+    }
+
+    /// Reassigns all clients of a link whose session is over.
+    pub(super) fn lose_homes(&mut self, link: LinkId, cause: Cause) {
+        self.connections.at_home(link).into_iter().for_each(|slot| self.lose_home(slot, cause));
+    }
+
+    /// Reassigns a client whose home is lost; one that can't be is closed.
+    pub(super) fn lose_home(&mut self, slot: Slot, cause: Cause) {
+        let Some(client) = self.connections.live(slot) else { return };
+        if !client.can_move() {
+            return self.close(slot, &CloseReason::home_lost(cause));
+        }
+        self.reassign(slot, CALL_LOST);
+    }
+
+    /// Gives a client connection that its app server hands over another home, with the items that the app gives along.
+    pub(super) fn hand_over(&mut self, slot: Slot, headers: &[(ByteString, Vec<ByteString>)]) {
+        let Some(client) = self.connections.live_mut(slot) else { return };
+        if !client.pause_reasons().contains(PauseReason::HandingOver) {
+            return;
+        }
+        let items = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(ITEMS_HEADER));
+        client.cold.items = items.and_then(|(_, values)| values.first()).map(|items| Box::from(&**items));
+        self.reassign(slot, CALL_UNFINISHED);
+    }
+
+    fn reassign(&mut self, slot: Slot, error_of_calls: &'static str) {
+        self.fail_calls(slot, error_of_calls);
+        self.reassignment.assign_or_wait(&mut self.connections, &self.context.shared.hubs, slot, self.tick);
+    }
+
+    /// Answers all pending calls of a client with an error.
+    fn fail_calls(&mut self, slot: Slot, text: &'static str) {
+        let mode = self.mode(Flush::Deferred);
+        let Some(client) = self.connections.get_mut(slot) else { return };
+        let ids = client.cold.calls.fail();
+        client.resume(PauseReason::PendingCalls, self.tick);
+        let Content::Hub(protocol) = client.content else { return };
+        for invocation_id in ids {
+            self.context.counters.calls_failed.increment();
+            let outcome = Outcome::Error(ByteString::from_static(text));
+            let completion = HubMessage::Completion(Completion { headers: Vec::new(), invocation_id, outcome });
+            self.delivery.put_counted(slot, client, &message_frame(protocol, &completion), mode);
+        }
+    }
+
+    /// Gives clients without a home the link that has opened, and tells its app server which ones live elsewhere by now.
+    pub(super) fn link_opened(&mut self, link: &LinkHandle) {
+        let hubs = &self.context.shared.hubs;
+        for id in self.reassignment.take_moved_away(link.hub(), link.app()) {
+            let client = self.connections.find(link.hub(), &id).and_then(|slot| self.connections.get(slot));
+            // It may have come back.
+            if client.is_none_or(|client| client.home.app() != link.app()) {
+                let instance = client.map(|client| hubs.instance(client.home.app()));
+                link.send(&moved_to(&id, instance.as_deref().unwrap_or_default()));
+            }
+        }
+        self.reassignment.retry(&mut self.connections, hubs, self.tick);
+    }
+
+    /// Pauses the clients of an app server that shuts down, and asks it to hand each of them over once its calls have
+    /// ended.
+    pub(super) fn app_shutting_down(&mut self, hub: HubIndex, app: AppServerId) {
+        for slot in self.connections.at_app(hub, app) {
+            let Some(client) = self.connections.live_mut(slot) else { continue };
+            if client.can_move() && !client.pause_reasons().contains(PauseReason::HandingOver) {
+                client.pause(PauseReason::HandingOver);
+                client.home.send(&moved_to(&client.id, ""));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::ReserveError;
+    use crate::shard::connection::SetName;
+    use crate::shard::testbed::{Testbed, whole_id};
+
+    #[test]
+    fn a_close_happens_once_and_leaves_nothing_to_find() {
+        let mut bed = Testbed::new();
+        let (ann, hub) = (bed.client("ann"), bed.hub.index());
+        bed.state.close(ann, &CloseReason::drained());
+        bed.state.close(ann, &CloseReason::timed_out());
+        assert_eq!(bed.received(ann), [r#"{"type":7,"allowReconnect":true};"#, "close"]);
+        assert!(bed.state.connections.members(hub, SetName::Hub).is_empty());
+        assert_eq!(bed.state.connections.find(hub, &whole_id("ann")), None);
+        assert_eq!(bed.state.context.counters.hub(hub.get()).closed.total(), 1);
+    }
+
+    #[test]
+    fn a_slot_is_free_when_the_socket_has_ended() {
+        let mut bed = Testbed::new();
+        let ann = bed.client("ann");
+        assert_eq!(bed.state.free(ann, Cause::SocketEnded).map(|client| client.id.len()), Some(22));
+        assert!(bed.state.free(ann, Cause::SocketEnded).is_none());
+        assert_eq!(bed.client("ben"), ann, "the slot is used again");
+    }
+
+    #[test]
+    fn the_id_of_a_negotiated_connection_stays_closed() {
+        let mut bed = Testbed::new();
+        let (ann, routes) = (bed.client("ann"), bed.state.context.shared.routes.clone());
+        bed.state.connections.get_mut(ann).unwrap().is_negotiated = true;
+        bed.state.close(ann, &CloseReason::drained());
+        assert_eq!(routes.reserve(&whole_id("ann")), Err(ReserveError::Unknown));
+    }
+
+    #[test]
+    fn a_client_closes_with_its_token() {
+        let mut bed = Testbed::new();
+        let (ann, ben) = (bed.client("ann"), bed.client("ben"));
+        bed.state.token_expiries.set(ann, unix_seconds() - 1);
+        bed.state.token_expiries.set(ben, unix_seconds() + 1000);
+        bed.state.advance();
+        assert!(bed.state.connections.live(ann).is_none() && bed.state.connections.live(ben).is_some());
+    }
+
+    #[test]
+    fn a_silent_client_gets_keep_alives() {
+        let mut bed = Testbed::new();
+        let ann = bed.client("ann");
+        (0..14).for_each(|_| bed.state.advance());
+        assert_eq!(bed.received(ann), [""; 0]);
+        bed.state.advance();
+        assert_eq!(bed.received(ann), [r#"{"type":6};"#]);
+    }
+
+    #[test]
+    fn the_largest_outboxes_close_when_all_together_are_over_the_budget() {
+        let mut bed = Testbed::with(|settings| settings.outbox.total_bytes = 10_000);
+        let (small, large) = (bed.client("ann"), bed.client("ben"));
+        bed.state.send_frame(small, &Bytes::from(vec![0; 3000]));
+        assert!(bed.state.connections.live(small).is_some());
+        bed.state.send_frame(large, &Bytes::from(vec![0; 8000]));
+        assert!(bed.state.connections.live(large).is_none() && bed.state.connections.live(small).is_some());
+    }
+
+    #[test]
+    fn a_drain_closes_the_clients_that_are_due_and_then_all() {
+        let mut bed = Testbed::new();
+        let (ann, ben) = (bed.client("ann"), bed.client("ben"));
+        let everyone = bed.state.connections.everyone();
+        let mut schedule = DrainSchedule::new(everyone, Duration::from_secs(10), || 0.0);
+        bed.state.close_due(&mut schedule, Duration::ZERO);
+        assert!(bed.state.connections.live(ann).is_none() && bed.state.connections.live(ben).is_some());
+        assert!(!bed.state.is_drained());
+        bed.state.close_all_drained();
+        assert!(bed.state.connections.live(ben).is_none() && bed.state.is_drained());
+    }
+
+    #[test]
+    fn the_read_buffer_is_lent_and_used_again() {
+        let mut bed = Testbed::new();
+        let buffer = bed.state.lend_read_buffer();
+        let at = buffer.as_ptr();
+        assert_eq!(buffer.len(), READ_BUFFER_BYTES);
+        bed.state.return_read_buffer(buffer);
+        let again = bed.state.lend_read_buffer();
+        assert_eq!(again.as_ptr(), at);
+    }
+}

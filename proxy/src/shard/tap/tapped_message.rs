@@ -1,0 +1,182 @@
+//! Summaries of tapped messages: kind, method, size, and payload where that was asked for. Pure.
+
+use bytes::Bytes;
+use serde_json::Value;
+use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, Payload, next_frame};
+
+use super::redaction;
+use crate::shard::content::Content;
+
+/// Larger messages are told by their size alone: reading one would pause up the shard.
+const READ_MAX_BYTES: usize = 64 * 1024;
+
+/// Length to which payloads are cut.
+const TEXT_MAX_CHARS: usize = 2_000;
+
+/// Length to which names are cut.
+const NAME_MAX_CHARS: usize = 200;
+
+/// Summary of one message.
+#[derive(Debug)]
+pub(super) struct TapSummary {
+    pub(super) kind: &'static str,
+    pub(super) target: Option<String>,
+    pub(super) invocation_id: Option<String>,
+    pub(super) bytes: u64,
+    pub(super) payload: Option<String>,
+}
+
+impl TapSummary {
+    fn of(kind: &'static str, bytes: usize) -> Self {
+        Self { kind, target: None, invocation_id: None, bytes: bytes as u64, payload: None }
+    }
+}
+
+/// Summaries of whole messages.
+pub(super) fn read(content: Content, messages: &Bytes, with_payloads: bool) -> Vec<TapSummary> {
+    match content {
+        Content::Raw => vec![raw(messages, with_payloads)],
+        Content::Hub(protocol) => of_hub(protocol, messages, with_payloads),
+    }
+}
+
+fn raw(message: &Bytes, with_payloads: bool) -> TapSummary {
+    let payload = || match std::str::from_utf8(message) {
+        Ok(text) if message.len() <= READ_MAX_BYTES => shown(&redaction::text(text)),
+        _ => format!("({} bytes)", message.len()),
+    };
+    TapSummary { payload: with_payloads.then(payload), ..TapSummary::of("raw", message.len()) }
+}
+
+fn of_hub(protocol: HubProtocol, messages: &Bytes, with_payloads: bool) -> Vec<TapSummary> {
+    let (mut rest, mut read) = (messages.clone(), Vec::new());
+    while let Ok(Some(frame)) = next_frame(protocol, &rest, usize::MAX) {
+        let whole = rest.split_to(frame.length.min(rest.len()));
+        let body = whole.slice(frame.body);
+        read.push(hub_message(protocol, &body, whole.len(), with_payloads));
+    }
+    read
+}
+
+fn hub_message(protocol: HubProtocol, body: &Bytes, bytes: usize, with_payloads: bool) -> TapSummary {
+    if body.len() > READ_MAX_BYTES {
+        return TapSummary::of("large", bytes);
+    }
+    // The answer to a hub handshake has no kind.
+    let Ok(Some(message)) = protocol.decode(body) else { return TapSummary::of("other", bytes) };
+    TapSummary {
+        target: match &message {
+            HubMessage::Invocation(call) | HubMessage::StreamInvocation(call) => {
+                Some(cut(&call.target, NAME_MAX_CHARS))
+            }
+            _ => None,
+        },
+        invocation_id: message.invocation_id().map(|id| cut(id, NAME_MAX_CHARS)),
+        payload: if with_payloads { payload(protocol, &message) } else { None },
+        ..TapSummary::of(name(message.kind()), bytes)
+    }
+}
+
+fn name(kind: MessageKind) -> &'static str {
+    match kind {
+        MessageKind::Invocation => "invocation",
+        MessageKind::StreamItem => "stream item",
+        MessageKind::Completion => "completion",
+        MessageKind::StreamInvocation => "stream invocation",
+        MessageKind::CancelInvocation => "cancel",
+        MessageKind::Ping => "ping",
+        MessageKind::Close => "close",
+        MessageKind::Ack => "ack",
+        MessageKind::Sequence => "sequence",
+        _ => "other",
+    }
+}
+
+fn payload(protocol: HubProtocol, message: &HubMessage) -> Option<String> {
+    let value = |payload: &Payload| match protocol.value::<Value>(payload) {
+        Ok(value) => redaction::value(value),
+        Err(_) => Value::String(format!("({} bytes)", payload.as_bytes().len())),
+    };
+    let told = match message {
+        HubMessage::Invocation(call) | HubMessage::StreamInvocation(call) => {
+            Value::Array(call.arguments.iter().map(value).collect())
+        }
+        HubMessage::StreamItem(item) => value(&item.item),
+        HubMessage::Completion(completion) => match &completion.outcome {
+            Outcome::Void => return None,
+            Outcome::Value(result) => value(result),
+            Outcome::Error(error) => return Some(shown(&format!("error: {}", redaction::text(error)))),
+        },
+        HubMessage::Close(close) => return close.error.as_ref().map(|error| shown(&redaction::text(error))),
+        _ => return None,
+    };
+    Some(shown(&told.to_string()))
+}
+
+fn shown(text: &str) -> String {
+    cut(text, TEXT_MAX_CHARS)
+}
+
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use trunkline_protocol::hub::{Completion, Invocation};
+
+    use super::*;
+
+    const PROTOCOLS: [HubProtocol; 2] = [HubProtocol::Json, HubProtocol::MessagePack];
+
+    fn call(protocol: HubProtocol, argument: &str) -> HubMessage {
+        HubMessage::Invocation(Invocation {
+            target: "Say".into(),
+            invocation_id: Some("7".into()),
+            arguments: vec![protocol.payload(argument).unwrap(), protocol.payload(&1).unwrap()],
+            ..Invocation::default()
+        })
+    }
+
+    fn encoded(protocol: HubProtocol, messages: &[HubMessage]) -> Bytes {
+        let mut out = BytesMut::new();
+        messages.iter().for_each(|message| protocol.encode(message, &mut out));
+        out.freeze()
+    }
+
+    #[test]
+    fn messages_in_one_frame_are_summed_up_one_by_one_in_both_protocols() {
+        for protocol in PROTOCOLS {
+            let outcome = Outcome::Error("no".into());
+            let end = Completion { invocation_id: "7".into(), headers: Vec::new(), outcome };
+            let bytes = encoded(protocol, &[call(protocol, "hello"), HubMessage::Completion(end), HubMessage::Ping]);
+            let told = read(Content::Hub(protocol), &bytes, true);
+            let kinds: Vec<_> = told.iter().map(|message| message.kind).collect();
+            assert_eq!(kinds, ["invocation", "completion", "ping"]);
+            assert_eq!((told[0].target.as_deref(), told[0].invocation_id.as_deref()), (Some("Say"), Some("7")));
+            assert_eq!(told[0].payload.as_deref(), Some(r#"["hello",1]"#));
+            assert_eq!(told[1].payload.as_deref(), Some("error: no"));
+            assert_eq!(told.iter().map(|message| message.bytes).sum::<u64>(), bytes.len() as u64);
+            assert!(read(Content::Hub(protocol), &bytes, false).iter().all(|message| message.payload.is_none()));
+        }
+    }
+
+    #[test]
+    fn long_payloads_are_cut_and_large_or_unknown_messages_show_their_size() {
+        let protocol = HubProtocol::Json;
+        let told = read(Content::Hub(protocol), &encoded(protocol, &[call(protocol, &"ä".repeat(9_000))]), true);
+        assert_eq!(told[0].payload.as_ref().unwrap().chars().count(), TEXT_MAX_CHARS + 1);
+        let told =
+            read(Content::Hub(protocol), &encoded(protocol, &[call(protocol, &"a".repeat(READ_MAX_BYTES))]), true);
+        assert_eq!((told[0].kind, told[0].payload.as_deref()), ("large", None));
+        let told = read(Content::Hub(protocol), &Bytes::from_static(b"nonsense\x1e{}\x1e"), true);
+        assert_eq!(told.len(), 2);
+        assert!(told.iter().all(|message| message.kind == "other" && message.payload.is_none()));
+        let told = read(Content::Raw, &Bytes::from_static(b"\xff\xfe"), true);
+        assert_eq!(told[0].payload.as_deref(), Some("(2 bytes)"));
+    }
+}

@@ -1,0 +1,124 @@
+//! Test bed of the parts of a shard: clients with sockets in memory, a clock of ticks, and a hub with app servers.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, DuplexStream, ReadBuf, duplex};
+use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::key::{AccessKey, AccessKeys};
+use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::service::OpenConnection;
+
+use super::connection::{Client, OpeningInterner, Status};
+use super::content::Content;
+use super::inbox::ShardSender;
+use super::shard_context::ShardContext;
+use super::shared::{Connectors, Shared};
+use super::slot::Slot;
+use super::state::ShardState;
+use crate::config::Settings;
+use crate::net::socket::Socket;
+use crate::transport::websocket::{Unframed, unframe};
+use crate::upstream::{AppServer, AppServerId, AppTarget, HomeLink, Hub, HubIndex, LinkHandle, Pool};
+
+/// Room of a client's socket.
+const SOCKET_BYTES: usize = 1024;
+
+/// Shard 0 of a node with one hub.
+pub(super) struct Testbed {
+    pub(super) state: ShardState,
+    pub(super) hub: Arc<Hub>,
+    clients: Vec<(Slot, DuplexStream)>,
+}
+
+impl Testbed {
+    pub(super) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// With these changes of the settings.
+    pub(super) fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
+        let mut settings = Settings::embedded(keys, Vec::new(), true);
+        change(&mut settings);
+        let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
+        let hub = shared.hubs.learn(HubManifest::new("chat", "/chat"));
+        let counters = shared.counters_of(0);
+        let state = ShardState::new(ShardContext { index: 0, shared, counters });
+        Self { state, hub, clients: Vec::new() }
+    }
+
+    /// Adds an app server with one open link.
+    pub(super) fn app_server(&self, instance: &str) -> (Arc<Pool>, HomeLink) {
+        let id = self.state.context.shared.hubs.number(instance);
+        let target = AppTarget::Network("http://app".parse().unwrap());
+        let server = AppServer { id, instance: instance.into(), name: String::new(), target };
+        let pool = Arc::new(Pool::new(self.hub.clone(), Arc::new(server), 1, Arc::default()));
+        let home = Arc::new(LinkHandle::opened(self.hub.index(), id));
+        pool.opened(0, home.clone());
+        self.hub.add_pool(pool.clone());
+        (pool, home)
+    }
+
+    /// Adds an open client of an app server without links.
+    pub(super) fn client(&mut self, id: &str) -> Slot {
+        let home = Arc::new(LinkHandle::opened(HubIndex::from(0), AppServerId::from(7)));
+        self.client_at(id, &home)
+    }
+
+    /// Adds an open client with this home.
+    pub(super) fn client_at(&mut self, id: &str, home: &HomeLink) -> Slot {
+        let (socket, far_end) = duplex(SOCKET_BYTES);
+        let serial = self.state.connections.next_serial();
+        let content = Content::Hub(HubProtocol::Json);
+        let mut client = Client::new(whole_id(id).into(), serial, home.clone(), content, Socket::boxed(socket));
+        client.status = Status::Open;
+        let open = OpenConnection { connection_id: whole_id(id).into(), ..OpenConnection::default() };
+        client.cold.opening = Some(OpeningInterner::default().intern_opening(&open));
+        (client.last_sent, client.last_heard) = (self.state.tick(), self.state.tick());
+        let slot = self.state.open(client, Some("ann"), None);
+        self.clients.push((slot, far_end));
+        slot
+    }
+
+    /// Payloads that a client has got by now, `close` for the end of its transport.
+    pub(super) fn received(&mut self, slot: Slot) -> Vec<String> {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.poll_flushes(&mut cx);
+        let (_, far_end) = self.clients.iter_mut().find(|(client, _)| *client == slot).unwrap();
+        let (mut bytes, mut buffer) = (bytes::BytesMut::new(), [0; SOCKET_BYTES]);
+        loop {
+            let mut read = ReadBuf::new(&mut buffer);
+            let polled = Pin::new(&mut *far_end).poll_read(&mut cx, &mut read);
+            if matches!(polled, Poll::Ready(Ok(()))) && !read.filled().is_empty() {
+                bytes.extend_from_slice(read.filled());
+                continue;
+            }
+            break;
+        }
+        std::iter::from_fn(|| unframe(&mut bytes))
+            .map(|unframed| match unframed {
+                Unframed::Payload(payload) => String::from_utf8_lossy(&payload).replace('\u{1e}', ";"),
+                Unframed::Close => "close".into(),
+                Unframed::Other => "other".into(),
+            })
+            .collect()
+    }
+
+    /// Does what the driver's flush tasks do.
+    fn poll_flushes(&mut self, cx: &mut Context<'_>) {
+        let ShardState { connections, delivery, .. } = &mut self.state;
+        drop(delivery.take_flush_tasks());
+        for (slot, _) in connections.everyone() {
+            if let Some(client) = connections.get_mut(slot).filter(|client| client.is_flushing) {
+                let _: Poll<()> = delivery.poll_flush(client, cx);
+            }
+        }
+    }
+}
+
+/// Id of full length that begins with this text.
+pub(super) fn whole_id(id: &str) -> String {
+    format!("{id:A<22}")
+}
