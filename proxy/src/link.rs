@@ -186,13 +186,13 @@ impl<'a> SlotKeeper<'a> {
     }
 }
 
-/// Gives one order to every shard.
-async fn give_to_all(shard: &Rc<Shard>, order: &ShardCommand) {
+/// Gives one command to every shard.
+async fn give_to_all(shard: &Rc<Shard>, command: &ShardCommand) {
     for (index, other) in shard.shared().shards().iter().enumerate() {
         if index == usize::from(shard.index()) {
-            shard.apply(vec![order.clone()]);
+            shard.apply(vec![command.clone()]);
         } else {
-            other.give(vec![order.clone()], 0).await;
+            other.give(vec![command.clone()], 0).await;
         }
     }
 }

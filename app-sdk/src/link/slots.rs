@@ -75,7 +75,7 @@ impl Slots {
         let slot = slots.entry(link.key.clone()).or_default();
         let offer = offer.cloned().unwrap_or_else(|| plain_offer(slot.newest));
         let judgement = match &slot.live {
-            Some(live) => live.outbox.judge(&offer, slot.newest),
+            Some(live) => live.outbox.decide_upgrade(&offer, slot.newest),
             None => decide_upgrade(&offer, None, slot.newest),
         };
         match (judgement, &slot.live) {

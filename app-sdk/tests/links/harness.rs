@@ -8,18 +8,16 @@ use axum::Router;
 use axum::extract::State;
 use axum::serve::ListenerExt;
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
+use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, Response};
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use trunkline::{CloseReason, Context, Hub, HubError, Server, ServerHandle};
+use trunkline_link::{LinkEnd, LinkSocket, answer_handshake};
 use trunkline_protocol::hub::{HandshakeRequest, HubMessage, HubProtocol, Invocation, next_frame};
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::service::*;
@@ -251,10 +249,7 @@ impl LinkRequest {
 type ProxySocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Proxy's end of a link.
-pub(crate) struct ProxyLink {
-    pub(crate) socket: ProxySocket,
-    frames: FrameBuffer,
-}
+pub(crate) struct ProxyLink(LinkSocket<ProxySocket>);
 
 impl ProxyLink {
     /// Opens a link, and waits until it is open at the other end too.
@@ -276,13 +271,12 @@ impl ProxyLink {
         let (socket, headers) = ask.dial(app).await.unwrap();
         let received = headers.get(RECEIVED_HEADER).unwrap().to_str().unwrap().parse().unwrap();
         let mut link = Self::new(socket);
-        assert!(matches!(link.next().await, ServiceMessage::HandshakeRequest(_)));
-        link.send(ServiceMessage::HandshakeResponse(LinkHandshakeResponse::default())).await;
+        answer_handshake(&mut link.0).await.unwrap();
         (link, received)
     }
 
     pub(crate) fn new(socket: ProxySocket) -> Self {
-        Self { socket, frames: FrameBuffer::default() }
+        Self(LinkSocket::network(socket))
     }
 
     /// Waits until the other end has read all that was sent before.
@@ -305,11 +299,12 @@ impl ProxyLink {
 
     /// Sends several frames in one WebSocket message.
     pub(crate) async fn send_all(&mut self, messages: &[ServiceMessage]) {
-        let mut bytes = bytes::BytesMut::new();
-        for message in messages {
-            message.encode(&mut bytes);
-        }
-        self.socket.send(Message::Binary(bytes.freeze())).await.unwrap();
+        self.0.writer.send_messages(messages).await.unwrap();
+    }
+
+    /// Sends a WebSocket message of any bytes; it may fail where the link is closed already.
+    pub(crate) async fn send_bytes(&mut self, bytes: &'static [u8]) -> Result<(), LinkEnd> {
+        self.0.writer.send(Bytes::from_static(bytes)).await
     }
 
     /// Reads the next frame that is no ping.
@@ -323,31 +318,19 @@ impl ProxyLink {
     }
 
     pub(crate) async fn next_of_any_kind(&mut self) -> ServiceMessage {
-        loop {
-            if let Some(body) = self.frames.next_body().unwrap() {
-                return ServiceMessage::decode(&body).unwrap().unwrap();
-            }
-            match tokio::time::timeout(EVENT_TIMEOUT, self.socket.next()).await.expect("a frame comes") {
-                Some(Ok(Message::Binary(bytes))) => self.frames.push(bytes),
-                other => panic!("{other:?}"),
-            }
-        }
+        let next = tokio::time::timeout(EVENT_TIMEOUT, self.0.reader.next_message()).await;
+        next.expect("a frame comes").unwrap().unwrap()
     }
 
     /// Closes the link with the code for the end of its session.
     pub(crate) async fn end_session(&mut self) {
-        let close = CloseFrame { code: CloseCode::Away, reason: "".into() };
-        self.socket.send(Message::Close(Some(close))).await.unwrap();
+        self.0.writer.close(LinkEnd::goodbye()).await;
     }
 
     /// Waits until the other end has closed the link.
     pub(crate) async fn closed(&mut self) {
-        loop {
-            match tokio::time::timeout(EVENT_TIMEOUT, self.socket.next()).await.expect("the link is closed") {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) => {}
-            }
-        }
+        let closed = async { while self.0.reader.fill().await.is_ok() {} };
+        tokio::time::timeout(EVENT_TIMEOUT, closed).await.expect("the link is closed");
     }
 
     /// Checks that nothing comes but pings.

@@ -489,9 +489,7 @@ async fn a_malformed_frame_drops_its_link_and_no_other() {
     let mut other = ProxyLink::open(&app, "b", 0).await;
     for bad in [&b"\x03\x91\xa1x"[..], b"\x02\x91\x04", b"\xff\xff\xff\xff\xff\x01"] {
         let mut link = ProxyLink::open(&app, "a", 0).await;
-        futures_util::SinkExt::send(&mut link.socket, tokio_tungstenite::tungstenite::Message::binary(bad))
-            .await
-            .unwrap();
+        link.send_bytes(bad).await.unwrap();
         link.closed().await;
     }
     let client = other.client("c1", Json).await;

@@ -3,9 +3,8 @@
 use std::error::Error;
 
 use trunkline_protocol::service::{FrameError, Role, ServiceMessageError, SessionEndReason, SessionError};
+use trunkline_protocol::wire::{SESSION_OVER_CODE, SESSION_OVER_REASON};
 
-/// Close code of a goodbye: the session is over, not only its socket.
-pub(crate) const CLOSE_AWAY: u16 = 1001;
 const CLOSE_NORMAL: u16 = 1000;
 const CLOSE_PROTOCOL: u16 = 1002;
 const CLOSE_UNSUPPORTED: u16 = 1003;
@@ -140,7 +139,7 @@ impl LinkEnd {
         }
         match self {
             Self::Closed | Self::Goodbye(_) | Self::Socket(_) | Self::Stuck => None,
-            Self::Shutdown | Self::Over(_) => Some((CLOSE_AWAY, self.reason(role))),
+            Self::Shutdown | Self::Over(_) => Some((SESSION_OVER_CODE, self.reason(role))),
             Self::Replaced | Self::Silent | Self::HandshakeTimeout => Some((CLOSE_NORMAL, self.reason(role))),
             Self::Text => Some((CLOSE_UNSUPPORTED, self.reason(role))),
             _ => Some((CLOSE_PROTOCOL, "the link protocol was broken".to_owned())),
@@ -150,7 +149,7 @@ impl LinkEnd {
     /// Code and text of the close frame that gives a session up.
     #[must_use]
     pub fn goodbye() -> (u16, String) {
-        (CLOSE_AWAY, "the session is over".to_owned())
+        (SESSION_OVER_CODE, SESSION_OVER_REASON.to_owned())
     }
 }
 

@@ -1,8 +1,8 @@
 //! Offer and answer of an upgrade as HTTP headers.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use trunkline_protocol::manifest::{CAPABILITIES_HEADER, RECEIVED_HEADER, SESSION_HEADER};
 use trunkline_protocol::service::{Answer, Capabilities, HeaderError, Offer, parse_received};
+use trunkline_protocol::wire::{CAPABILITIES_HEADER, RECEIVED_HEADER, SESSION_HEADER};
 
 /// A header that can't be read, or is missing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -255,7 +255,7 @@ impl LinkOutbox {
 
     /// Judges an upgrade for the slot of this session, given the newest one that the slot ever had.
     #[must_use]
-    pub fn judge(&self, offer: &Offer, newest: Option<SessionId>) -> UpgradeDecision {
+    pub fn decide_upgrade(&self, offer: &Offer, newest: Option<SessionId>) -> UpgradeDecision {
         let judged = self.with(|session| decide_upgrade(offer, Some(session), newest));
         judged.unwrap_or_else(|| decide_upgrade(offer, None, newest))
     }

@@ -8,8 +8,8 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use trunkline_protocol::service::{FrameBuffer, FrameError, ServiceMessage};
+use trunkline_protocol::wire::SESSION_OVER_CODE;
 
-use super::end::CLOSE_AWAY;
 use super::{LinkEnd, LinkMessage, LinkWebSocket, ReceivedMessage};
 
 /// Pieces that may wait in memory; each is what one end gathered in a batch.
@@ -139,7 +139,7 @@ impl<S: LinkWebSocket> LinkReader<S> {
 fn piece_of(message: impl LinkMessage) -> Result<Bytes, LinkEnd> {
     match message.into_received() {
         ReceivedMessage::Piece(piece) => Ok(piece),
-        ReceivedMessage::Close(Some((CLOSE_AWAY, words))) => Err(LinkEnd::Goodbye(words)),
+        ReceivedMessage::Close(Some((SESSION_OVER_CODE, words))) => Err(LinkEnd::Goodbye(words)),
         ReceivedMessage::Close(_) => Err(LinkEnd::Closed),
         ReceivedMessage::Text => Err(LinkEnd::Text),
     }

@@ -21,6 +21,10 @@ use super::*;
 
 type TestSocket = LinkSocket<WebSocketStream<DuplexStream>>;
 
+/// An end whose socket has ended, and why.
+type EndedEnd = (TestEnd, LinkEnd);
+type RunningEnd = JoinHandle<EndedEnd>;
+
 const WINDOW_MS: u64 = 10_000;
 const RING_BYTES: usize = 64 * 1024;
 
@@ -163,17 +167,17 @@ async fn carry(mut proxy: TestEnd, mut app: TestEnd) -> Running {
 struct Running {
     stops: [SocketStop; 2],
     outboxes: [Arc<LinkOutbox>; 2],
-    tasks: (JoinHandle<(TestEnd, LinkEnd)>, JoinHandle<(TestEnd, LinkEnd)>),
+    tasks: (RunningEnd, RunningEnd),
 }
 
 impl Running {
     /// Ends the socket at the end with this index, and waits for both.
-    async fn stop(self, index: usize, reason: StopReason) -> ((TestEnd, LinkEnd), (TestEnd, LinkEnd)) {
+    async fn stop(self, index: usize, reason: StopReason) -> (EndedEnd, EndedEnd) {
         self.stops[index].stop(reason, &self.outboxes[index]);
         self.ended().await
     }
 
-    async fn ended(self) -> ((TestEnd, LinkEnd), (TestEnd, LinkEnd)) {
+    async fn ended(self) -> (EndedEnd, EndedEnd) {
         (self.tasks.0.await.unwrap(), self.tasks.1.await.unwrap())
     }
 }
