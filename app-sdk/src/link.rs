@@ -38,7 +38,7 @@ pub(crate) struct Link {
     pub(crate) endpoint: Arc<dyn Endpoint>,
     pub(crate) key: SlotKey,
     pub(crate) slots: Arc<Slots>,
-    /// What a session keeps until the proxy acknowledges it.
+    /// Maximum bytes that a session keeps until the proxy acknowledges them.
     pub(crate) ring_max_bytes: usize,
     /// The proxy reads the causes of closes.
     pub(crate) knows_causes: bool,

@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! The `trunkline` command.
+//! The `trunkline` command: its code is in the library's `cli`.
 
 use std::process::ExitCode;
 

@@ -86,7 +86,7 @@ impl Shard {
         self.context.index
     }
 
-    /// What it shares with the other shards.
+    /// Returns the state that all shards share.
     #[must_use]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.context.shared

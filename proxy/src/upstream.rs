@@ -13,14 +13,16 @@ mod hub_registry;
 mod link_dial;
 mod link_handle;
 mod manifest;
+mod number;
 mod pool;
 
 pub(crate) use authorizer::Authorizer;
 pub(crate) use caller::Caller;
 pub use hub_registry::MemoryDialler;
-pub(crate) use hub_registry::{AppServer, AppServerId, AppTarget, Hub, HubIndex, HubRegistry};
+pub(crate) use hub_registry::{AppServer, AppTarget, Hub, HubRegistry};
 pub(crate) use link_dial::{DialError, Dialled, UpstreamWebSocket, dial};
 pub(crate) use link_handle::{LinkHandle, LinkId};
 pub(crate) use manifest::{ReadManifestError, read_manifest};
+pub(crate) use number::{AppServerId, HubIndex};
 pub(crate) use pool::{HomeLink, Pool};
 pub use trunkline_link::MemoryLink;

@@ -29,7 +29,7 @@ pub(crate) struct Attached {
     /// The session's numbering, which goes back to it with the socket.
     incoming: Incoming,
     is_resumed: bool,
-    /// What its connections are told if the session ends with this socket.
+    /// Close of its connections if the session ends with this socket.
     over: Option<ConnectionClose>,
 }
 

@@ -1,4 +1,4 @@
-//! What the end of a link means for people, and for the connections of its session.
+//! Meaning of the end of a link for the log, and for the connections of its session.
 
 use trunkline_link::LinkEnd;
 use trunkline_protocol::cause::Cause;
@@ -13,7 +13,7 @@ pub(super) fn is_planned(end: &LinkEnd) -> bool {
     matches!(end, LinkEnd::Closed | LinkEnd::Goodbye(_) | LinkEnd::Shutdown)
 }
 
-/// What `on_disconnected` is told when the session ends with it: a planned stop is no error.
+/// Returns the close that `on_disconnected` sees when the session ends with it: a planned stop is no error.
 pub(super) fn end_of_connections(end: &LinkEnd) -> ConnectionClose {
     match end {
         LinkEnd::Shutdown => ConnectionClose::new(Cause::AppStopped),

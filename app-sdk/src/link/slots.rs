@@ -1,4 +1,4 @@
-//! Who sits in which slot: one live session for each, and at most one socket for that.
+//! Slots of links: one live session each, and at most one socket for that.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ use crate::sync::lock;
 /// How long the newest session of a slot is remembered after it was over: no upgrade is under way for longer.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
-/// What proxies may ask for; a window beyond it would keep connections of a dead proxy for too long.
+/// Longest window that proxies may ask for: a longer one would keep connections of a dead proxy for too long.
 const WINDOW_MAX_MS: u64 = 600_000;
 
 /// A place in a pool, of one start of one node, for one hub.
@@ -52,7 +52,7 @@ struct Slot {
     empty_since: Option<Instant>,
 }
 
-/// What came of an upgrade.
+/// Outcome of an upgrade.
 pub(super) enum TakenSlot {
     Attached(Attached, Answer),
     /// This session has a socket, which is to be ended first.
@@ -190,7 +190,7 @@ impl SlotKey {
     }
 }
 
-/// What a proxy that doesn't resume would say: the next session of the slot, which ends with its socket.
+/// Offer for a proxy that doesn't resume: the next session of the slot, which ends with its socket.
 fn plain_offer(newest: Option<SessionId>) -> Offer {
     let session = newest.map_or(SessionId::FIRST, SessionId::next);
     Offer { session, received: None, capabilities: Capabilities::default() }

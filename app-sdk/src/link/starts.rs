@@ -16,10 +16,10 @@ pub(super) struct Starts {
     is_shared: bool,
 }
 
-/// What a link tells of its proxy.
+/// News of a proxy that an upgrade brings.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum News {
-    /// Nothing.
+    /// Nothing that was not known.
     None,
     /// It has started again: what its other starts hold is over.
     Restarted,

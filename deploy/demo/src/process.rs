@@ -33,7 +33,7 @@ const GROUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Colours of the names before log lines, in the order of start.
 const COLOURS: [u8; 5] = [36, 33, 35, 32, 34];
 
-/// A running process.
+/// A running process of the demo.
 #[derive(Debug)]
 pub(crate) struct Process {
     name: String,

@@ -24,7 +24,7 @@ pub(crate) struct StopSignals {
 }
 
 impl StopSignals {
-    /// Installs the handlers.
+    /// Installs the handlers of both signals.
     pub(crate) fn new() -> io::Result<Self> {
         #[cfg(unix)]
         let [interrupt, terminate, hangup] =

@@ -16,7 +16,7 @@ pub enum LinkEnd {
     Closed,
     /// The far end closed the socket and gives the session up; its words.
     Goodbye(String),
-    /// The socket failed.
+    /// The socket failed below the WebSocket.
     Socket(Box<dyn Error + Send + Sync>),
     /// Nothing came for too long.
     Silent,
@@ -24,7 +24,7 @@ pub enum LinkEnd {
     Stuck,
     /// Another socket takes the session, or another session the slot.
     Replaced,
-    /// This end stops.
+    /// This end of the link stops in order.
     Shutdown,
     /// The session decided that it is over.
     Over(SessionEndReason),

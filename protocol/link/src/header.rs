@@ -8,7 +8,7 @@ use trunkline_protocol::wire::{CAPABILITIES_HEADER, RECEIVED_HEADER, SESSION_HEA
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub struct MalformedHeader {
-    /// Its name.
+    /// Name of the header.
     pub name: &'static str,
     /// The problem with its value.
     error: HeaderError,

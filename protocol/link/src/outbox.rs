@@ -56,10 +56,10 @@ pub enum TrySendError {
     Closed,
 }
 
-/// What the writer of a socket does next.
+/// Next step of a socket's writer.
 #[derive(Debug)]
 pub enum Outgoing {
-    /// Write this.
+    /// A piece to be written now.
     Piece(Transmit),
     /// Wait, at most until this time.
     Idle(u64),
@@ -208,7 +208,7 @@ impl LinkOutbox {
         self.filled.notify_one();
     }
 
-    /// What the writer of this socket does next.
+    /// Returns the next step of this socket's writer.
     #[must_use]
     pub fn poll(&self, attachment: Attachment, now_ms: u64) -> Outgoing {
         let outgoing = self.with(|session| match session.poll_transmit(attachment, now_ms) {
@@ -228,7 +228,7 @@ impl LinkOutbox {
         self.filled.notify_one();
     }
 
-    /// What the proxy dials with; `None` when the session is over.
+    /// Returns the offer that the proxy dials with; `None` when the session is over.
     #[must_use]
     pub fn offer(&self) -> Option<Offer> {
         self.with(|session| session.offer())

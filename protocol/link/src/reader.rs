@@ -40,15 +40,15 @@ pub trait FrameSink {
 pub struct LinkReadLoop<'a, S: LinkWebSocket> {
     /// The session's queue, which counts what is taken.
     pub outbox: &'a LinkOutbox,
-    /// The session's clock.
+    /// Clock that the session's milliseconds count by.
     pub clock: LinkClock,
-    /// The session's numbering.
+    /// Numbering of the session's received frames.
     pub incoming: &'a mut Incoming,
-    /// The socket.
+    /// Reading half of the present socket.
     pub reader: LinkReader<S>,
 }
 
-/// What was read since the last batch.
+/// Number and bytes of the frames read since the last batch.
 #[derive(Debug, Default)]
 struct Batch {
     /// The number of the last new frame.

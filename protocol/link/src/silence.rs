@@ -1,4 +1,4 @@
-//! What passes with time: ticks of silence while there is a socket, and the window while there is none.
+//! Time-outs of a session: ticks of silence while it has a socket, and the window while it has none.
 
 use std::time::Duration;
 

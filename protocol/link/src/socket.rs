@@ -18,9 +18,9 @@ const PIECES_MAX: usize = 16;
 /// Both halves of a link.
 #[derive(Debug)]
 pub struct LinkSocket<S: LinkWebSocket> {
-    /// What the far end sends.
+    /// Pieces that the far end sends.
     pub reader: LinkReader<S>,
-    /// What the far end gets.
+    /// Pieces that the far end gets.
     pub writer: LinkWriter<S>,
 }
 
@@ -28,7 +28,7 @@ pub struct LinkSocket<S: LinkWebSocket> {
 #[derive(Debug)]
 pub struct LinkReader<S: LinkWebSocket> {
     pieces: PieceSource<S>,
-    /// What has been read and not handed out: behind the handshake frames may wait already.
+    /// Bytes that were read and not handed out: behind the handshake frames may wait already.
     frames: FrameBuffer,
 }
 
@@ -53,9 +53,9 @@ enum PieceTarget<S: LinkWebSocket> {
 /// The far end of a link in memory.
 #[derive(Debug)]
 pub struct MemoryLink {
-    /// What the near end sends.
+    /// Pieces that the near end sends.
     pub reader: mpsc::Receiver<Bytes>,
-    /// What the near end gets.
+    /// Pieces that the near end gets.
     pub writer: mpsc::Sender<Bytes>,
 }
 

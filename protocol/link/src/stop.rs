@@ -55,7 +55,7 @@ impl SocketStop {
         self.state.reason.get().copied()
     }
 
-    /// The same as an end of the socket.
+    /// Returns the reason as the end of a socket.
     #[must_use]
     pub fn end(&self) -> LinkEnd {
         self.reason().unwrap_or(StopReason::Failed).into()

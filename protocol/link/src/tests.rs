@@ -184,6 +184,7 @@ impl Running {
 
 /// All that is under way arrives before this time has passed.
 async fn settle() {
+    // sleep: time is paused, and passing it is what the test is about.
     sleep(Duration::from_millis(1)).await;
 }
 
@@ -311,6 +312,7 @@ async fn a_silent_far_end_loses_its_socket_and_with_the_window_its_session() {
 async fn an_idle_link_lives_by_its_pings() {
     let (proxy, app) = new_ends();
     let running = carry(proxy, app).await;
+    // sleep: time is paused, and passing it is what the test is about.
     sleep(Duration::from_secs(600)).await;
     assert!(running.outboxes.iter().all(|outbox| outbox.is_open()));
 }
@@ -370,8 +372,10 @@ async fn a_small_frame_is_acknowledged_after_the_delay() {
     let (proxy, app) = new_ends();
     proxy.send("0");
     let running = carry(proxy, app).await;
+    // sleep: time is paused, and passing it is what the test is about.
     sleep(Duration::from_millis(ACKNOWLEDGE_DELAY_MS / 2)).await;
     assert_ne!(running.outboxes[0].ring_bytes(), 0, "read, and not acknowledged");
+    // sleep: time is paused, and passing it is what the test is about.
     sleep(Duration::from_millis(ACKNOWLEDGE_DELAY_MS)).await;
     assert_eq!(running.outboxes[0].ring_bytes(), 0);
 }

@@ -11,9 +11,9 @@ pub trait LinkWebSocket:
     + Sink<<Self as LinkWebSocket>::Message, Error = <Self as LinkWebSocket>::Failure>
     + Unpin
 {
-    /// The library's message.
+    /// Message type of the WebSocket library.
     type Message: LinkMessage;
-    /// The library's error.
+    /// Error type of the WebSocket library.
     type Failure: Into<Box<dyn Error + Send + Sync>>;
 }
 
@@ -29,17 +29,17 @@ where
 
 /// A WebSocket message of any library.
 pub trait LinkMessage: std::fmt::Debug + Sized {
-    /// A binary message.
+    /// A binary message, which carries frames.
     fn binary(piece: Bytes) -> Self;
 
-    /// A close frame.
+    /// A close frame with its code.
     fn close(code: u16, reason: String) -> Self;
 
-    /// What a link makes of it.
+    /// Meaning of the message for a link.
     fn into_received(self) -> ReceivedMessage;
 }
 
-/// What a link makes of a WebSocket message.
+/// Meaning of a WebSocket message for a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReceivedMessage {
     /// Whole frames or parts of them; empty for a ping, which the library answers: the far end was heard.

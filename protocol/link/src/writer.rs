@@ -16,9 +16,9 @@ const CROWD_FRAMES: u64 = 2;
 /// Writes what a session has for one socket.
 #[derive(Debug)]
 pub struct LinkWriteLoop<'a> {
-    /// The session's queue.
+    /// Send queue of the session.
     pub outbox: &'a LinkOutbox,
-    /// The session's clock.
+    /// Clock that the session's milliseconds count by.
     pub clock: LinkClock,
     /// The socket as the session knows it.
     pub attachment: Attachment,

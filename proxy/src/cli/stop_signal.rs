@@ -11,7 +11,7 @@ pub(super) struct StopSignals {
 }
 
 impl StopSignals {
-    /// Installs the handlers.
+    /// Installs the handlers of both signals.
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             #[cfg(unix)]

@@ -201,7 +201,7 @@ pub(super) struct HubMessages<'a> {
     run_start: usize,
     run_count: u64,
     at: usize,
-    /// What follows the run that was returned last.
+    /// Rest behind the run that was returned last.
     queued: Option<Result<Upward<'a>, InboundError>>,
     is_done: bool,
 }
@@ -323,7 +323,7 @@ mod tests {
         Ok(seen)
     }
 
-    /// What comes of `frames`, read in pieces of `chunk` bytes; runs of messages are joined.
+    /// Reads `frames` in pieces of `chunk` bytes, and joins runs of messages.
     fn read(frames: &[Vec<u8>], chunk: usize, protocol: HubProtocol) -> Result<Vec<String>, InboundError> {
         let (mut inbound, mut joined) = (Inbound::new(Transport::WebSockets), Vec::<String>::new());
         for piece in frames.concat().chunks(chunk) {

@@ -56,7 +56,7 @@ mod tests {
         out
     }
 
-    /// What comes up when the frames are read in pieces of `chunk`.
+    /// Reads the frames in pieces of `chunk` bytes.
     fn read(frames: &[Vec<u8>], chunk: usize) -> Result<Vec<(RawKind, Vec<u8>)>, InboundError> {
         let (mut inbound, mut messages) = (Inbound::new(Transport::WebSockets), Vec::new());
         for piece in frames.concat().chunks(chunk) {

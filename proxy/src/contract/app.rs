@@ -26,11 +26,11 @@ pub(super) struct App {
     pub(super) dialler: Arc<Dialler>,
 }
 
-/// What the app's negotiate handler says, and where the far ends of links go.
+/// Negotiate handler of the app, and the receiver of the far ends of links.
 #[derive(Debug)]
 pub(super) struct Dialler {
     links: mpsc::UnboundedSender<(String, usize, MemoryLink)>,
-    /// `None` refuses.
+    /// Decision about each client; `None` refuses it.
     pub(super) decision: Mutex<Option<Decision>>,
 }
 
@@ -162,7 +162,7 @@ impl AppLink {
         }
     }
 
-    /// Receives an acknowledgement.
+    /// Receives an acknowledgement: its id and status.
     pub(super) async fn ack(&mut self) -> (i64, AckStatus) {
         match self.next().await {
             ServiceMessage::Ack(ack) => (ack.ack_id, ack.status),

@@ -15,7 +15,7 @@ use super::stage::Stage;
 
 pub(super) const JSON_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
 
-/// What a client receives.
+/// Message or end that a client receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Received {
     /// One hub message, without its end.

@@ -1,4 +1,4 @@
-//! Who gets in, and what an app server hears of it.
+//! Connecting: clients that are accepted or refused, and the news of it at the app server.
 
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::manifest::{Authentication, HubManifest, REMOTE_HEADER, TRANSPORT_HEADER, USER_ID_CLAIM};

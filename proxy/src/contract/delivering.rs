@@ -1,4 +1,4 @@
-//! Who gets what is sent, and in which order.
+//! Deliveries: receivers of each kind of send, and the order of sends.
 
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Message;

@@ -41,6 +41,7 @@ fn a_client_that_never_pinged_may_be_silent_and_one_that_did_is_given_up() {
             closed.headers.iter().find(|(name, _)| name == CAUSE_HEADER).map(|(_, values)| values[0].to_string());
         assert_eq!(cause.as_deref(), Some("keep_alive_timeout"));
         assert!((30..=32).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+        // sleep: time is paused, and passing it is what the test is about.
         tokio::time::sleep(Duration::from_secs(120)).await;
         quiet.fence(&link).await;
     });
@@ -55,6 +56,7 @@ fn a_client_that_goes_on_pinging_stays() {
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         for _ in 0..10 {
             client.send(&format!("{PING}\u{1e}")).await;
+            // sleep: time is paused, and passing it is what the test is about.
             tokio::time::sleep(Duration::from_secs(20)).await;
         }
         link.fence().await;

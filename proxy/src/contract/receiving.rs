@@ -1,4 +1,4 @@
-//! What clients send: whole messages go up in order, and the limits that hold them.
+//! Messages of clients: whole ones go up in order, within limits.
 
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::hub::HubProtocol;

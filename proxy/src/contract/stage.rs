@@ -35,7 +35,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 /// Bytes that a pipe between a client and the node holds in each direction.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// A running node.
+/// A running node without listeners.
 pub(super) struct Stage {
     pub(super) shared: Arc<Shared>,
     routers: Vec<Router>,
@@ -61,7 +61,7 @@ impl Stage {
         Self::with(settings(), 1)
     }
 
-    /// Starts a node.
+    /// Starts a node with these settings and shards.
     pub(super) fn with(settings: Settings, shards: u16) -> Self {
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| ShardSender::new()).unzip();
         let shared = Shared::new(settings, Connectors::default(), senders);

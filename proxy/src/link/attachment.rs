@@ -25,7 +25,7 @@ use crate::upstream::{Dialled, LinkHandle, UpstreamWebSocket};
 /// How often the round trip of a link is measured.
 const ECHO_INTERVAL_MS: u64 = 5_000;
 
-/// What was queued before a pool was retired gets this long to leave.
+/// Time that frames queued before a pool was retired have to leave.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl SlotKeeper<'_> {
@@ -166,11 +166,13 @@ impl FrameSink for ShardSink<'_> {
     /// Applies the batch here, and gives the other shards their parts.
     async fn finish_batch(&mut self, bytes: usize) {
         let batch = std::mem::replace(&mut self.batch, RoutedBatch::of(self.shard));
-        for (index, orders) in batch.into_orders().into_iter().enumerate().filter(|(_, orders)| !orders.is_empty()) {
+        for (index, commands) in
+            batch.into_commands().into_iter().enumerate().filter(|(_, commands)| !commands.is_empty())
+        {
             if index == usize::from(self.shard.index()) {
-                self.shard.apply(orders);
+                self.shard.apply(commands);
             } else if let Some(other) = self.shard.shared().shards().get(index) {
-                other.give(orders, bytes).await;
+                other.give(commands, bytes).await;
             }
         }
     }

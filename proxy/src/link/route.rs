@@ -1,4 +1,4 @@
-//! Route a frame of an app server: which orders it makes, and which shards they concern.
+//! Route a frame of an app server: which commands it makes, and which shards they concern.
 //!
 //! One connection concerns the shard that owns it; a group, a user or all concern every shard, because each
 //! keeps its own members. Frames are read and framed once, here, however many shards there are.
@@ -20,45 +20,45 @@ use crate::shard::{Audience, ConnectionCommand, Framed, MembershipChange, Pendin
 use crate::shard::{Shard, no_such_connection};
 use crate::upstream::LinkHandle;
 
-/// The orders of one batch of frames, by shard.
+/// The commands of one batch of frames, by shard.
 #[derive(Debug)]
 pub(super) struct RoutedBatch {
-    orders: Vec<Vec<ShardCommand>>,
+    commands: Vec<Vec<ShardCommand>>,
     has_begun: bool,
 }
 
 impl RoutedBatch {
     /// A batch without frames yet. A link waits with it until there are some, so it holds nothing that others could use.
     pub(super) fn of(shard: &Shard) -> Self {
-        Self { orders: vec![Vec::new(); shard.shared().shards().len()], has_begun: false }
+        Self { commands: vec![Vec::new(); shard.shared().shards().len()], has_begun: false }
     }
 
     /// A frame has come, which this shard read: from the first one on the batch needs the shard's list.
     pub(super) fn begin(&mut self, shard: &Shard) {
         if !std::mem::replace(&mut self.has_begun, true)
-            && let Some(own) = self.orders.get_mut(usize::from(shard.index()))
+            && let Some(own) = self.commands.get_mut(usize::from(shard.index()))
         {
             *own = shard.spare_commands();
         }
     }
 
-    pub(super) fn into_orders(self) -> Vec<Vec<ShardCommand>> {
-        self.orders
+    pub(super) fn into_commands(self) -> Vec<Vec<ShardCommand>> {
+        self.commands
     }
 
-    fn for_all(&mut self, order: ShardCommand) {
-        let Some((last, others)) = self.orders.split_last_mut() else { return };
-        others.iter_mut().for_each(|orders| orders.push(order.clone()));
-        last.push(order);
+    fn for_all(&mut self, command: ShardCommand) {
+        let Some((last, others)) = self.commands.split_last_mut() else { return };
+        others.iter_mut().for_each(|commands| commands.push(command.clone()));
+        last.push(command);
     }
 
-    fn for_shard(&mut self, shard: u16, order: ShardCommand) {
-        if let Some(orders) = self.orders.get_mut(usize::from(shard)) {
-            orders.push(order);
+    fn for_shard(&mut self, shard: u16, command: ShardCommand) {
+        if let Some(commands) = self.commands.get_mut(usize::from(shard)) {
+            commands.push(command);
         }
     }
 
-    /// Adds an order for the shard that owns a connection; drops it when none does.
+    /// Adds a command for the shard that owns a connection; drops it when none does.
     fn for_owner(&mut self, shard: &Shard, link: &LinkHandle, connection_id: ByteString, act: ConnectionCommand) {
         match shard.shared().routes.find(&connection_id) {
             Some(Location { shard, slot }) => {
@@ -241,7 +241,7 @@ fn send_to_connections(
     payloads: &Payloads,
     batch: &mut RoutedBatch,
 ) {
-    let mut by_shard: Vec<Vec<ByteString>> = vec![Vec::new(); batch.orders.len()];
+    let mut by_shard: Vec<Vec<ByteString>> = vec![Vec::new(); batch.commands.len()];
     for id in ids {
         let owner = shard.shared().routes.find(&id).and_then(|place| by_shard.get_mut(usize::from(place.shard)));
         match owner {
@@ -250,9 +250,9 @@ fn send_to_connections(
         }
     }
     let message = Framed::new(payloads);
-    for (orders, ids) in batch.orders.iter_mut().zip(by_shard).filter(|(_, ids)| !ids.is_empty()) {
+    for (commands, ids) in batch.commands.iter_mut().zip(by_shard).filter(|(_, ids)| !ids.is_empty()) {
         let to = Audience::Connections(ids).into();
-        orders.push(ShardCommand::Send { hub: link.hub(), to, message: message.clone() });
+        commands.push(ShardCommand::Send { hub: link.hub(), to, message: message.clone() });
     }
 }
 
@@ -264,7 +264,7 @@ enum GroupOperation {
 
 impl GroupOperation {
     /// Joining no group means nothing; leaving no group means leaving all.
-    fn order(self, group: Option<ByteString>) -> Option<MembershipChange> {
+    fn command(self, group: Option<ByteString>) -> Option<MembershipChange> {
         match (self, group) {
             (GroupOperation::Join, group) => group.map(MembershipChange::Join),
             (GroupOperation::Leave, Some(group)) => Some(MembershipChange::Leave(group)),
@@ -281,7 +281,7 @@ fn change_group(
     ack: Option<Arc<PendingAck>>,
     batch: &mut RoutedBatch,
 ) {
-    if let Some(change) = change.order(group) {
+    if let Some(change) = change.command(group) {
         batch.for_owner(shard, link, connection_id, ConnectionCommand::Group { change, ack });
     }
 }
@@ -293,7 +293,7 @@ fn change_user_group(
     ack: Option<Arc<PendingAck>>,
     batch: &mut RoutedBatch,
 ) {
-    if let Some(change) = change.order(group) {
+    if let Some(change) = change.command(group) {
         batch.for_all(ShardCommand::UserGroup { hub: link.hub(), user, change, ack });
     }
 }

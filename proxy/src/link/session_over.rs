@@ -60,7 +60,7 @@ impl SessionOver {
         Self::new(cause, end.reason(Role::Proxy))
     }
 
-    /// What it means for a client connection that can't go on at another app server.
+    /// Returns the cause for a client connection that can't go on at another app server.
     pub(super) fn of_connections(&self) -> CloseCause {
         if self.is_planned() { CloseCause::AppStopped } else { CloseCause::LinkLost }
     }

@@ -5,9 +5,9 @@ use super::Counter;
 /// Direction of a frame on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
-    /// Client → app server.
+    /// From clients to app servers.
     Up,
-    /// App server → client.
+    /// From app servers to clients.
     Down,
 }
 

@@ -6,6 +6,7 @@ mod census;
 mod cold_state;
 mod interner;
 mod membership;
+mod membership_entry;
 mod pending_call;
 mod record;
 

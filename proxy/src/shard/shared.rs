@@ -51,7 +51,7 @@ pub(crate) struct Shared {
     /// Connector to app servers and other nodes.
     pub connector: Connector,
     pub whose_sockets: Sockets,
-    /// What is counted to pause the limits.
+    /// Counters behind the limits.
     pub limits: LimitCounters,
     shards: Vec<ShardSender>,
     counters: Vec<Arc<Counters>>,

@@ -40,9 +40,9 @@ const UNREAD_MAX: usize = 200;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum TapDirection {
-    /// Client → app server.
+    /// From the client to its app server.
     Up,
-    /// App server → client.
+    /// From an app server to the client.
     Down,
 }
 

@@ -7,11 +7,13 @@
 mod close_payload;
 mod frame_decoder;
 mod frame_encoder;
+mod protocol_error;
 mod unframe;
 
-pub use frame_decoder::{Decoder, Event, MessageForm, PiecePosition, ProtocolError};
+pub use frame_decoder::{Decoder, Event, MessageForm, PiecePosition};
 pub use frame_encoder::{
     CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Opcode,
     close, frame, payload_bytes, ping, pong,
 };
+pub use protocol_error::ProtocolError;
 pub use unframe::{Unframed, unframe, unframe_whole};

@@ -9,16 +9,9 @@ use axum::body::Body;
 use http::{Request, Response};
 use trunkline_protocol::manifest::HubManifest;
 
+use super::number::{AppServerId, HubIndex};
 use super::{HomeLink, MemoryLink, Pool};
 use crate::net::address::Address;
-
-/// Index of a hub in tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct HubIndex(u32);
-
-/// Number of an app server instance, never used again in this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct AppServerId(u32);
 
 /// An app server instance.
 #[derive(Debug)]
@@ -77,29 +70,6 @@ pub(crate) struct HubRegistry {
     changing: Mutex<()>,
     /// Instance ids of all app servers that were ever met, in the order of their numbers.
     app_servers: Mutex<Vec<Arc<str>>>,
-}
-
-impl HubIndex {
-    #[must_use]
-    pub(crate) fn get(self) -> usize {
-        self.0 as usize
-    }
-}
-
-impl From<u32> for HubIndex {
-    fn from(index: u32) -> Self {
-        Self(index)
-    }
-}
-
-impl AppServerId {
-    pub(crate) const NONE: Self = Self(u32::MAX);
-}
-
-impl From<u32> for AppServerId {
-    fn from(id: u32) -> Self {
-        Self(id)
-    }
 }
 
 impl Hub {

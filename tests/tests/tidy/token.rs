@@ -204,18 +204,29 @@ impl Walk<'_> {
 
     /// Walks on to the braces of an implementation or a trait.
     fn body(&mut self, is_associated: bool, tokens: &mut Tokens) {
+        let mut angles = 0_usize;
+        let mut is_arrow = false;
         while let Some(token) = tokens.next() {
+            if let TokenTree::Punct(punct) = &token {
+                match punct.as_char() {
+                    '<' => angles += 1,
+                    '>' if !is_arrow => angles = angles.saturating_sub(1),
+                    _ => {}
+                }
+                is_arrow = punct.as_char() == '-';
+            }
             match token {
                 TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => {
                     return self.group(&group, is_associated);
                 }
                 TokenTree::Group(group) => self.group(&group, false),
                 TokenTree::Ident(ident) => self.path(&ident.to_string(), ident.span().start().line, tokens),
-                TokenTree::Punct(punct) if matches!(punct.as_char(), ';' | '=') => return,
+                TokenTree::Punct(punct) if angles == 0 && matches!(punct.as_char(), ';' | '=') => return,
                 _ => {}
             }
-            // `impl Trait` of a parameter or of a field ends with its group or behind a comma.
-            if matches!(tokens.peek(), Some(TokenTree::Punct(punct)) if punct.as_char() == ',') {
+            // `impl Trait` of a parameter or of a field ends with its group or behind a comma. A bound in a `where` does, too,
+            // but the body comes behind it.
+            if angles == 0 && matches!(tokens.peek(), Some(TokenTree::Punct(punct)) if punct.as_char() == ',') {
                 return;
             }
         }

@@ -18,7 +18,10 @@ const ROOT_FOLDERS: [(&str, Kind); 6] = [
 
 /// Returns all crates of all members.
 pub(crate) fn crates() -> Vec<Crate> {
-    members().iter().flat_map(|member| roots(member).into_iter().map(|root| read(member, &root))).collect()
+    members()
+        .iter()
+        .flat_map(|member| roots(member).into_iter().map(|(root, kind)| read(member, &root, kind)))
+        .collect()
 }
 
 /// Returns the source files that belong to no crate.
@@ -45,29 +48,47 @@ fn members() -> Vec<String> {
     list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-fn roots(member: &str) -> Vec<PathBuf> {
-    let member = Path::new(member);
-    let mut roots: Vec<PathBuf> = ["src/lib.rs", "src/main.rs"].iter().map(|root| member.join(root)).collect();
-    for (folder, _) in ROOT_FOLDERS {
-        for entry in entries(&member.join(folder)) {
+/// Finds the roots of a member: those that its manifest names, and those that Cargo finds by their places.
+fn roots(member: &str) -> Vec<(PathBuf, Kind)> {
+    let named = named_roots(member);
+    let mut roots: Vec<_> = [("src/lib.rs", Kind::Library), ("src/main.rs", Kind::Main)].map(place(member)).into();
+    for (folder, kind) in ROOT_FOLDERS {
+        if folder.is_empty() && !named.is_empty() {
+            continue;
+        }
+        for entry in entries(&Path::new(member).join(folder)) {
             let is_file = entry.extension().is_some_and(|extension| extension == "rs");
-            roots.push(if is_file { entry } else { entry.join("main.rs") });
+            roots.push((if is_file { entry } else { entry.join("main.rs") }, kind));
         }
     }
-    roots.retain(|root| workspace().join(root).is_file());
-    roots.sort();
-    roots.dedup();
+    roots.extend(named);
+    roots.retain(|(root, _)| workspace().join(root).is_file());
+    roots.sort_by(|(one, _), (other, _)| one.cmp(other));
+    roots.dedup_by(|(one, _), (other, _)| one == other);
     roots
 }
 
-fn read(member: &str, root: &Path) -> Crate {
-    let inside = root.strip_prefix(member).unwrap_or(root);
-    let of_folder = || ROOT_FOLDERS.iter().find(|(folder, _)| inside.starts_with(folder)).map(|(_, kind)| *kind);
-    let kind = match inside.to_str() {
-        Some("src/lib.rs") => Kind::Library,
-        Some("src/main.rs") => Kind::Main,
-        _ => of_folder().unwrap_or(Kind::Tool),
-    };
+/// Reads the targets with a path from the manifest of a member.
+fn named_roots(member: &str) -> Vec<(PathBuf, Kind)> {
+    let manifest = fs::read_to_string(workspace().join(member).join("Cargo.toml")).unwrap();
+    let targets = [("[lib]", Kind::Library), ("[[bin]]", Kind::Tool), ("[[test]]", Kind::Test)];
+    let mut kind = None;
+    let mut roots = Vec::new();
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            kind = targets.iter().find(|(header, _)| *header == line).map(|(_, kind)| *kind);
+        } else if let (Some(kind), Some(path)) = (kind, line.strip_prefix("path = ")) {
+            roots.push(place(member)((path.trim_matches('"'), kind)));
+        }
+    }
+    roots
+}
+
+fn place(member: &str) -> impl Fn((&str, Kind)) -> (PathBuf, Kind) {
+    move |(root, kind)| (Path::new(member).join(root), kind)
+}
+
+fn read(member: &str, root: &Path, kind: Kind) -> Crate {
     let name = if kind == Kind::Library { member.to_owned() } else { root.to_string_lossy().into_owned() };
     Crate::read(name, root, kind, &|path| fs::read_to_string(workspace().join(path)).ok()).unwrap()
 }

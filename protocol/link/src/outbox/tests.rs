@@ -1,4 +1,4 @@
-//! What senders, shards and writers rely on.
+//! Promises that senders, shards and writers rely on.
 
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};

@@ -136,6 +136,7 @@ mod tests {
         };
         let began = Instant::now();
         tokio::join!(while_needed(stuck, patience.clone()), async {
+            // sleep: time is paused, and passing it is what the test is about.
             sleep(Duration::from_secs(3600)).await;
             over.cancel();
         });

@@ -171,6 +171,7 @@ mod tests {
         let began = Instant::now();
         while fill(&mut near).is_ok() {
             drain(&mut far);
+            // sleep: time is paused, and passing it is what the test is about.
             sleep(SECOND).await;
         }
         assert!((5..=6).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
@@ -181,6 +182,7 @@ mod tests {
         let (mut near, mut far) = ends(WriteStallLimit::Idle(60 * SECOND)).await;
         for _ in 0..5 {
             fill(&mut near).unwrap();
+            // sleep: time is paused, and passing it is what the test is about.
             sleep(50 * SECOND).await;
             make_room(&near, &mut far).await;
         }

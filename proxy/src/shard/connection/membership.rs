@@ -1,4 +1,4 @@
-//! Membership of client connections in sets: all of a hub, the members of a group, the connections of a user.
+//! MembershipEntry of client connections in sets: all of a hub, the members of a group, the connections of a user.
 //!
 //! Member lists are dense, so that a send walks memory in order. Every membership knows its index in the list
 //! and every entry knows its membership, so that joining and leaving cost the same however large a set is.
@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use slab::Slab;
 
+use super::membership_entry::MembershipEntry;
 use super::{Client, SharedName};
 use crate::shard::slot::Slot;
 use crate::upstream::HubIndex;
@@ -27,13 +28,6 @@ pub(crate) struct Member {
     pub slot: Slot,
     /// Index of this membership in the client's own list.
     membership: u32,
-}
-
-/// Entry of a client's list of memberships.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Membership {
-    set: u32,
-    place: u32,
 }
 
 /// Sets of one shard. A set without members doesn't exist.
@@ -116,7 +110,7 @@ impl MembershipSets {
             return;
         }
         set.members.push(Member { slot, membership: index(client.memberships.len()) });
-        client.memberships.push(Membership { set: key, place: index(set.members.len() - 1) });
+        client.memberships.push(MembershipEntry { set: key, place: index(set.members.len() - 1) });
     }
 
     pub(super) fn leave(&mut self, clients: &mut Slab<Client>, slot: Slot, hub: HubIndex, name: SetName<'_>) {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 use trunkline_protocol::manifest::Transport;
 
-use super::membership::Membership;
+use super::membership_entry::MembershipEntry;
 use super::{ColdState, PauseReason, PauseReasons};
 use crate::net::socket::Socket;
 use crate::shard::content::Content;
@@ -50,7 +50,7 @@ pub(crate) struct Client {
     pub may_miss: bool,
     /// Its transport shows by itself that it lives: no pings, no time-out.
     pub has_inherent_keep_alive: bool,
-    pub(super) memberships: Vec<Membership>,
+    pub(super) memberships: Vec<MembershipEntry>,
 }
 
 /// Stage in the life of a client connection.

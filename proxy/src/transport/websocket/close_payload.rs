@@ -1,6 +1,6 @@
 //! Payload of a client's close frame: empty, or a code that may be sent and a reason in UTF-8.
 
-use super::frame_decoder::ProtocolError;
+use super::protocol_error::ProtocolError;
 
 /// Checks the payload of a close frame.
 ///

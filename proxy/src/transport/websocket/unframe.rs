@@ -9,7 +9,7 @@ use super::frame_encoder::{FIN, LENGTH_16, LENGTH_64, Opcode};
 pub enum Unframed {
     /// The payload of a data frame.
     Payload(Bytes),
-    /// A close frame.
+    /// A close frame, which ends the connection.
     Close,
     /// A ping or pong, which only the transport needs.
     Other,

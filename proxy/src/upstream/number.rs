@@ -1,0 +1,32 @@
+//! Numbers of hubs and app servers, by which tables find them.
+
+/// Index of a hub in tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct HubIndex(pub(super) u32);
+
+/// Number of an app server instance, never used again in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct AppServerId(pub(super) u32);
+
+impl HubIndex {
+    #[must_use]
+    pub(crate) fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl From<u32> for HubIndex {
+    fn from(index: u32) -> Self {
+        Self(index)
+    }
+}
+
+impl AppServerId {
+    pub(crate) const NONE: Self = Self(u32::MAX);
+}
+
+impl From<u32> for AppServerId {
+    fn from(id: u32) -> Self {
+        Self(id)
+    }
+}
