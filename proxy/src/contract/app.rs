@@ -8,7 +8,7 @@ use ::http::{Request, Response, StatusCode};
 use axum::body::Body;
 use bytes::Bytes;
 use bytestring::ByteString;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, spawn_local};
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::{HubManifest, Manifest};
@@ -40,6 +40,7 @@ pub(super) struct AppLink {
     to_node: mpsc::Sender<Bytes>,
     from_node: mpsc::UnboundedReceiver<ServiceMessage>,
     reader: AbortHandle,
+    is_reading: watch::Sender<bool>,
     next_ack: Cell<i64>,
 }
 
@@ -92,9 +93,12 @@ impl AppLink {
         to_node.send(ServiceMessage::HandshakeRequest(request).to_frame()).await.unwrap();
         let (received, from_node) = mpsc::unbounded_channel();
         let answers = to_node.clone();
+        let (is_reading, mut may_read) = watch::channel(true);
         let reader = spawn_local(async move {
             let mut frames = FrameBuffer::default();
             while let Some(piece) = pieces.recv().await {
+                // It fails when the test has ended.
+                drop(may_read.wait_for(|may_read| *may_read).await);
                 frames.push(piece);
                 while let Some(body) = frames.next_body().unwrap() {
                     match ServiceMessage::decode(&body).unwrap() {
@@ -108,7 +112,8 @@ impl AppLink {
                 }
             }
         });
-        let mut link = Self { slot, to_node, from_node, reader: reader.abort_handle(), next_ack: Cell::new(1_000_000) };
+        let reader = reader.abort_handle();
+        let mut link = Self { slot, to_node, from_node, reader, is_reading, next_ack: Cell::new(1_000_000) };
         assert!(matches!(link.next().await, ServiceMessage::HandshakeResponse(answer) if answer.error.is_none()));
         link
     }
@@ -131,6 +136,11 @@ impl AppLink {
     pub(super) async fn send_together(&self, messages: impl IntoIterator<Item = ServiceMessage>) {
         let piece: Vec<u8> = messages.into_iter().flat_map(|message| message.to_frame()).collect();
         self.to_node.send(piece.into()).await.expect("the link has ended");
+    }
+
+    /// Stops or goes on reading what the node sends.
+    pub(super) fn set_reading(&self, is_reading: bool) {
+        drop(self.is_reading.send(is_reading));
     }
 
     /// Cuts the link without a word.

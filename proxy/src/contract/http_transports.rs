@@ -42,28 +42,65 @@ async fn event(body: &mut Incoming, read: &mut String) -> String {
 fn an_event_stream_carries_messages_down_and_posts_carry_them_up_from_any_shard() {
     run(async {
         let (stage, _app, mut link) = chat(2).await;
-        let (id, token) = negotiate(&stage, "/chat", "").await;
-        let target = format!("/chat?id={token}");
-        let mut stream = HttpConnection::open(&stage).await;
-        let mut get = request("GET", &target, "");
-        get.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
-        let answer = stream.begin(get).await;
-        assert_eq!(answer.status(), StatusCode::OK);
-        let mut body = answer.into_body();
-        let mut read = String::new();
-        assert_eq!(exchange(&stage, "POST", &target, JSON_HANDSHAKE).await.0, StatusCode::OK);
-        assert_eq!(link.opening().await.connection_id, id);
-        link.data().await;
-        link.write(&id, "{}\u{1e}").await;
-        assert_eq!(event(&mut body, &mut read).await, "{}\u{1e}");
+        let mut client = EventClient::connect(&stage, &mut link).await;
         link.send(broadcast("\"news\"")).await;
-        assert_eq!(event(&mut body, &mut read).await, "\"news\"\u{1e}");
+        assert_eq!(client.event().await, "\"news\"\u{1e}");
         let call = "{\"type\":1,\"target\":\"M\",\"arguments\":[]}\u{1e}";
-        assert_eq!(exchange(&stage, "POST", &target, call).await.0, StatusCode::OK);
+        assert_eq!(exchange(&stage, "POST", &client.target, call).await.0, StatusCode::OK);
         assert_eq!(link.data().await.0, call);
-        drop((stream, body));
+        let id = client.id.clone();
+        drop(client);
         assert_eq!(link.close().await.connection_id, id);
     });
+}
+
+/// A client of long polling, accepted by its app server: its connection id, and the target of its requests.
+async fn poller(stage: &Stage, link: &mut AppLink) -> (String, String) {
+    let (id, token) = negotiate(stage, "/chat", "").await;
+    let target = format!("/chat?id={token}");
+    assert_eq!(poll(stage, &target).await, (StatusCode::OK, String::new()), "the first poll opens");
+    accept(stage, link, &id, &target).await;
+    assert_eq!(poll(stage, &target).await, (StatusCode::OK, "{}\u{1e}".into()));
+    (id, target)
+}
+
+/// A client of an event stream, accepted by its app server.
+struct EventClient {
+    id: String,
+    target: String,
+    body: Incoming,
+    read: String,
+    /// Ends the stream when it is dropped.
+    _connection: HttpConnection,
+}
+
+impl EventClient {
+    async fn connect(stage: &Stage, link: &mut AppLink) -> Self {
+        let (id, token) = negotiate(stage, "/chat", "").await;
+        let target = format!("/chat?id={token}");
+        let mut connection = HttpConnection::open(stage).await;
+        let mut get = request("GET", &target, "");
+        get.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
+        let answer = connection.begin(get).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let mut client = Self { id, target, body: answer.into_body(), read: String::new(), _connection: connection };
+        accept(stage, link, &client.id, &client.target).await;
+        assert_eq!(client.event().await, "{}\u{1e}");
+        client
+    }
+
+    /// Receives the next event that is no keep-alive.
+    async fn event(&mut self) -> String {
+        event(&mut self.body, &mut self.read).await
+    }
+}
+
+/// Posts the hub handshake, and has the app server answer it.
+async fn accept(stage: &Stage, link: &mut AppLink, id: &str, target: &str) {
+    assert_eq!(exchange(stage, "POST", target, JSON_HANDSHAKE).await.0, StatusCode::OK);
+    assert_eq!(link.opening().await.connection_id, id);
+    link.data().await;
+    link.write(id, "{}\u{1e}").await;
 }
 
 /// Polls once: the status and all messages.
@@ -75,14 +112,7 @@ async fn poll(stage: &Stage, target: &str) -> (StatusCode, String) {
 fn polls_bring_whole_messages_and_a_delete_ends_the_connection() {
     run(async {
         let (stage, _app, mut link) = chat(2).await;
-        let (id, token) = negotiate(&stage, "/chat", "").await;
-        let target = format!("/chat?id={token}");
-        assert_eq!(poll(&stage, &target).await, (StatusCode::OK, String::new()), "the first poll opens");
-        assert_eq!(exchange(&stage, "POST", &target, JSON_HANDSHAKE).await.0, StatusCode::OK);
-        link.opening().await;
-        link.data().await;
-        link.write(&id, "{}\u{1e}").await;
-        assert_eq!(poll(&stage, &target).await, (StatusCode::OK, "{}\u{1e}".into()));
+        let (id, target) = poller(&stage, &mut link).await;
         link.send_together([broadcast("1"), broadcast("2")]).await;
         link.fence().await;
         assert_eq!(poll(&stage, &target).await, (StatusCode::OK, "1\u{1e}2\u{1e}".into()));
@@ -99,14 +129,7 @@ fn polls_bring_whole_messages_and_a_delete_ends_the_connection() {
 fn a_poll_that_brings_nothing_ends_after_its_time_out() {
     run(async {
         let (stage, _app, mut link) = chat(1).await;
-        let (id, token) = negotiate(&stage, "/chat", "").await;
-        let target = format!("/chat?id={token}");
-        poll(&stage, &target).await;
-        exchange(&stage, "POST", &target, JSON_HANDSHAKE).await;
-        link.opening().await;
-        link.data().await;
-        link.write(&id, "{}\u{1e}").await;
-        poll(&stage, &target).await;
+        let (_, target) = poller(&stage, &mut link).await;
         let begun = Instant::now();
         assert_eq!(poll(&stage, &target).await, (StatusCode::OK, String::new()));
         assert_eq!(begun.elapsed().as_secs(), stage.shared.settings.http_transports.poll_timeout.as_secs());
@@ -117,14 +140,7 @@ fn a_poll_that_brings_nothing_ends_after_its_time_out() {
 fn a_client_that_stops_polling_is_taken_out_after_the_disconnect_time_out() {
     run(async {
         let (stage, _app, mut link) = chat(2).await;
-        let (id, token) = negotiate(&stage, "/chat", "").await;
-        let target = format!("/chat?id={token}");
-        poll(&stage, &target).await;
-        exchange(&stage, "POST", &target, JSON_HANDSHAKE).await;
-        link.opening().await;
-        link.data().await;
-        link.write(&id, "{}\u{1e}").await;
-        poll(&stage, &target).await;
+        let (id, target) = poller(&stage, &mut link).await;
         let begun = Instant::now();
         assert_eq!(link.close().await.connection_id, id);
         let most = Duration::from_secs(u64::from(stage.shared.settings.http_transports.disconnect_timeout_s) + 2);
@@ -155,20 +171,9 @@ fn a_hub_with_one_transport_refuses_the_others() {
 fn messages_of_one_batch_are_one_event() {
     run(async {
         let (stage, _app, mut link) = chat(1).await;
-        let (id, token) = negotiate(&stage, "/chat", "").await;
-        let target = format!("/chat?id={token}");
-        let mut stream = HttpConnection::open(&stage).await;
-        let mut get = request("GET", &target, "");
-        get.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
-        let mut body = stream.begin(get).await.into_body();
-        let mut read = String::new();
-        exchange(&stage, "POST", &target, JSON_HANDSHAKE).await;
-        link.opening().await;
-        link.data().await;
-        link.write(&id, "{}\u{1e}").await;
-        assert_eq!(event(&mut body, &mut read).await, "{}\u{1e}");
+        let mut client = EventClient::connect(&stage, &mut link).await;
         let messages: Vec<ServiceMessage> = (0..3).map(|n| broadcast(&n.to_string())).collect();
         link.send_together(messages).await;
-        assert_eq!(event(&mut body, &mut read).await, "0\u{1e}1\u{1e}2\u{1e}");
+        assert_eq!(client.event().await, "0\u{1e}1\u{1e}2\u{1e}");
     });
 }

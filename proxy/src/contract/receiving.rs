@@ -1,5 +1,9 @@
 //! Messages of clients: whole ones go up in order, within limits.
 
+use std::cell::Cell;
+use std::time::Duration;
+
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
@@ -196,13 +200,20 @@ fn a_link_that_takes_nothing_stops_its_clients_from_being_read_and_loses_nothing
         let mut link = app.link().await;
         let mut client = Client::connect(&stage, &mut link, "/chat").await;
         // Calls that want no answer: of others only so many may be pending.
-        let calls: Vec<String> = (0..2000).map(|n| format!("{{\"type\":1,\"target\":\"{n}\"}}\u{1e}")).collect();
+        let calls: Vec<String> = (0..4000).map(|n| format!("{{\"type\":1,\"target\":\"{n:0>200}\"}}\u{1e}")).collect();
         let all = calls.concat();
-        let sending = async {
+        link.set_reading(false);
+        let sent = Cell::new(0);
+        let mut sending = Box::pin(async {
             for call in &calls {
                 client.send(call).await;
+                sent.set(sent.get() + 1);
             }
-        };
+        });
+        // Nothing else happens in this second: time passes only when all tasks wait.
+        assert!(timeout(Duration::from_secs(1), &mut sending).await.is_err(), "all was read");
+        assert!(sent.get() < calls.len());
+        link.set_reading(true);
         let receiving = async {
             let mut text = String::new();
             while text.len() < all.len() {
