@@ -140,7 +140,7 @@ impl AppLink {
 
     /// Stops or goes on reading what the node sends.
     pub(super) fn set_reading(&self, is_reading: bool) {
-        drop(self.is_reading.send(is_reading));
+        let _ = self.is_reading.send(is_reading);
     }
 
     /// Cuts the link without a word.
