@@ -1,29 +1,62 @@
-//! Calls of methods, and the extraction of parameters from them.
+//! Calls of methods and hooks, and the extraction of parameters from them.
+//!
+//! ```text
+//!  call ──► parameter by parameter ─┬─ an extractor: made from the connection and the hub's state
+//!                                   ├─ an argument: the next one that the client gave
+//!                                   └─ an upload: the client's next stream
+//! ```
 
+mod context_extractors;
 pub(crate) mod rehomed;
 
-use axum::extract::{FromRef, State};
+use std::future::{self, Future};
+
 use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::{HubProtocol, Payload};
+use trunkline_protocol::hub::{HubProtocol, Payload, PayloadError};
 
 use crate::connection::ConnectionClose;
+use crate::context::Context;
 use crate::context::upload_stream::UploadStream;
-use crate::context::{Cancellation, Context};
-use crate::error::HubError;
+use crate::error::{HubError, text};
 
-/// Markers that tell apart the two ways to make a parameter; the compiler infers which one is meant.
+/// Markers that tell apart the ways to make a parameter; the compiler infers which one is meant.
+#[doc(hidden)]
 pub mod marker {
-    /// Marker of an extractor: [`Context`](crate::Context), [`State`](axum::extract::State), your own.
+    /// Marker of a type that knows how to take itself out of a call.
     #[derive(Debug)]
     pub enum ViaCall {}
+    /// Marker of an extractor: [`FromContext`](super::FromContext).
+    #[derive(Debug)]
+    pub enum ViaContext {}
+    /// Marker of an extractor that may refuse.
+    #[derive(Debug)]
+    pub enum ViaOption {}
+    /// Marker of an extractor whose error the method handles.
+    #[derive(Debug)]
+    pub enum ViaResult {}
     /// Marker of an argument, deserialized from the next one that the client gave.
     #[derive(Debug)]
     pub enum ViaArgument {}
+    /// Marker of a stream that the client uploads.
+    #[derive(Debug)]
+    pub enum ViaUpload {}
+
+    /// A way to make a parameter that takes nothing from the client.
+    #[diagnostic::on_unimplemented(
+        message = "hooks and filters take extractors only: no client gives them arguments or streams",
+        note = "extractors are `Context`, `State<T>`, `Cancellation`, and types that implement `trunkline::FromContext`",
+        note = "a filter reads arguments by `HubCall::argument`, and has `HubCall` and `Next` last"
+    )]
+    pub trait OfExtractor {}
+    impl OfExtractor for ViaCall {}
+    impl OfExtractor for ViaContext {}
+    impl OfExtractor for ViaOption {}
+    impl OfExtractor for ViaResult {}
 }
 
-use marker::{ViaArgument, ViaCall};
+use marker::{ViaArgument, ViaCall, ViaContext, ViaOption, ViaResult, ViaUpload};
 
 /// Call of a method, from which its parameters are extracted.
 #[derive(Debug)]
@@ -45,65 +78,93 @@ pub(crate) struct CallInput {
     pub(crate) close: Option<ConnectionClose>,
 }
 
-/// Error of a call: it did not reach its method, or the method failed.
-#[derive(Debug)]
-pub struct Rejection {
-    pub(crate) error: HubError,
-    pub(crate) stage: RejectionStage,
-}
-
-/// Step at which a call failed; clients read different texts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RejectionStage {
-    /// The arguments don't fit the method.
-    Binding,
-    /// An extractor or the method itself failed.
-    Invoking,
+/// An extractor of your own: a parameter of methods, hooks and filters, made from the connection and the hub's state.
+///
+/// Implement it for what many methods need; it may wait, for a look-up in a database say. If it fails, the method is not
+/// called, and the client is answered with the error. A method takes
+///
+/// | as | when the extractor fails |
+/// |---|---|
+/// | `Me` | the call fails with its error |
+/// | `Option<Me>` | `None` if it refuses the client ([`HubError::new`]); on an internal error the call fails |
+/// | `Result<Me, HubError>` | the method gets the error |
+///
+/// `S` is the state of the hub. Often `#[derive(FromContext)]` (with the feature `macros`) is enough. The type must not be
+/// `Deserialize` as well: it could be an argument then, and the compiler would not know which one is meant.
+///
+/// ```
+/// use axum::extract::FromRef;
+/// use trunkline::{Context, FromContext, Hub, HubError};
+///
+/// #[derive(Clone)]
+/// struct Store;
+///
+/// impl Store {
+///     async fn is_member(&self, user: &str) -> std::io::Result<bool> {
+///         Ok(user != "eve")
+///     }
+/// }
+///
+/// struct Member(String);
+///
+/// impl<S: Send + Sync> FromContext<S> for Member
+/// where
+///     Store: FromRef<S>,
+/// {
+///     async fn from_context(ctx: &Context, state: &S) -> Result<Self, HubError> {
+///         let user = ctx.user_id().ok_or_else(|| HubError::new("log in first"))?;
+///         match Store::from_ref(state).is_member(user).await? {
+///             true => Ok(Member(user.to_owned())),
+///             false => Err(HubError::new("members only")),
+///         }
+///     }
+/// }
+///
+/// async fn whisper(ctx: Context, Member(from): Member, to: String, text: String) -> Result<(), HubError> {
+///     ctx.clients().user(to).send("Whisper", (from, text)).await?;
+///     Ok(())
+/// }
+///
+/// async fn peek(member: Option<Member>) -> bool {
+///     member.is_some()
+/// }
+///
+/// let hub: Hub = Hub::new("/club").method("Whisper", whisper).method("Peek", peek).with_state(Store);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no extractor",
+    label = "can't be made from a connection and the hub's state",
+    note = "`State<T>` needs a hub whose state gives a `T`: `.with_state(…)`, and `axum::extract::FromRef` for its parts"
+)]
+pub trait FromContext<S>: Sized {
+    /// Makes the parameter.
+    ///
+    /// # Errors
+    /// When it can't be made: the method is not called then.
+    fn from_context(ctx: &Context, state: &S) -> impl Future<Output = Result<Self, HubError>> + Send;
 }
 
 /// A parameter of a hub method.
 ///
-/// Implemented for [`Context`], [`State<T>`](State), [`Cancellation`], [`CloseReason`] and [`Cause`], for [`UploadStream`], which takes
-/// the client's next stream, and for every type that can be deserialized, which takes its next argument. Make your own for what many methods need:
-///
-/// ```
-/// use trunkline::call::{Call, FromCall, Rejection, marker::ViaCall};
-/// use trunkline::{Context, HubError};
-///
-/// struct User(String);
-///
-/// impl<S> FromCall<S, ViaCall> for User {
-///     const ARGUMENTS: usize = 0;
-///
-///     fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
-///         let user = call.context().user_id().ok_or_else(|| HubError::new("log in first"))?;
-///         Ok(User(user.to_owned()))
-///     }
-/// }
-///
-/// async fn whisper(ctx: Context, User(from): User, to: String, text: String) -> Result<(), HubError> {
-///     ctx.clients().user(to).send("Whisper", (from, text)).await?;
-///     Ok(())
-/// }
-/// # let _ = trunkline::Hub::<()>::new("/chat").method("Whisper", whisper);
-/// ```
+/// Implemented for extractors ([`FromContext`]) such as [`Context`], [`State<T>`](axum::extract::State) and [`Cancellation`](crate::Cancellation), for `Option`
+/// and `Result<_, HubError>` of them, for [`CloseReason`], [`Cause`] and [`Rehomed`](crate::Rehomed) in hooks, for
+/// [`UploadStream`], which takes the client's next stream, and for every type that can be deserialized, which takes its next
+/// argument.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be a parameter of a hub method",
     label = "neither an extractor nor an argument that can be deserialized",
-    note = "arguments of the client need `serde::de::DeserializeOwned`: derive `Deserialize`, and take `String` instead of `&str`",
-    note = "`State<T>` needs a hub whose state gives a `T` (`axum::extract::FromRef`)"
+    note = "an argument of the client is an owned type: derive `serde::Deserialize`, and take `String` instead of `&str`",
+    note = "an extractor is `Context`, `State<T>`, … or a type that implements `trunkline::FromContext`, taken by value",
+    note = "`State<T>` needs a hub whose state gives a `T`: `.with_state(…)`, and `axum::extract::FromRef` for its parts"
 )]
 pub trait FromCall<S, M>: Sized {
     /// Number of the client's arguments that it takes.
-    const ARGUMENTS: usize;
+    const ARGUMENTS: usize = 0;
     /// Number of the client's streams that it takes.
     const UPLOADS: usize = 0;
 
-    /// Makes the parameter.
-    ///
-    /// # Errors
-    /// When it can't be made; the method is not called then, and the client is answered with the error.
-    fn from_call(call: &mut Call<S>) -> Result<Self, Rejection>;
+    #[doc(hidden)]
+    fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send;
 }
 
 /// Error with which the connection closed, for `on_disconnected`: `None` when the client simply left. A [`Cause`] says
@@ -111,120 +172,95 @@ pub trait FromCall<S, M>: Sized {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseReason(pub Option<String>);
 
+/// Argument that is no value of its parameter's type; what the log says, and clients read only in detail.
+#[derive(Debug, thiserror::Error)]
+#[error("argument {argument}: {source}")]
+struct UnfitArgument {
+    argument: usize,
+    source: PayloadError,
+}
+
 impl<S> Call<S> {
     pub(crate) fn new(input: CallInput, state: S) -> Self {
         let CallInput { context, arguments, stream_ids, close } = input;
         Self { context, state, arguments: arguments.into_iter(), stream_ids: stream_ids.into_iter(), taken: 0, close }
     }
 
-    /// The connection of the caller.
-    #[must_use]
-    pub fn context(&self) -> &Context {
+    pub(crate) fn context(&self) -> &Context {
         &self.context
-    }
-
-    /// State that the hub was given by `with_state`.
-    #[must_use]
-    pub fn state(&self) -> &S {
-        &self.state
     }
 
     pub(crate) fn protocol(&self) -> HubProtocol {
         self.context.protocol()
     }
 
-    fn next_argument<T: DeserializeOwned>(&mut self) -> Result<T, Rejection> {
-        let protocol = self.protocol();
-        let value = self.arguments.next().ok_or_else(|| HubError::invalid_data("An argument is missing."));
-        let value = value.and_then(|payload| {
-            self.taken += 1;
-            protocol.value(&payload).map_err(|error| {
-                tracing::debug!(hub = self.context.hub(), argument = self.taken, %error, "argument does not fit");
-                unfit(protocol, self.taken)
-            })
-        });
-        value.map_err(|error| Rejection { error, stage: RejectionStage::Binding })
+    fn next_argument<T: DeserializeOwned>(&mut self) -> Result<T, HubError> {
+        let payload = self.arguments.next().ok_or_else(|| HubError::invalid_data("An argument is missing."))?;
+        self.taken += 1;
+        read_argument(self.protocol(), &payload, self.taken)
     }
 }
 
-/// Error texts of the official server: only its MessagePack half names the argument.
-fn unfit(protocol: HubProtocol, argument: usize) -> HubError {
-    const ADVICE: &str =
-        "Make sure that the types of the provided values match the types of the hub method being invoked.";
-    HubError::invalid_data(match protocol {
-        HubProtocol::Json => format!("Error binding arguments. {ADVICE}"),
-        HubProtocol::MessagePack => format!("Error binding argument {argument}. {ADVICE}"),
-    })
+/// Deserializes an argument, counted from one.
+pub(crate) fn read_argument<T: DeserializeOwned>(
+    protocol: HubProtocol,
+    payload: &Payload,
+    argument: usize,
+) -> Result<T, HubError> {
+    let unfit = |source| text::unfit_argument(protocol, argument).because(UnfitArgument { argument, source });
+    protocol.value(payload).map_err(unfit)
 }
 
-impl Rejection {
-    pub(crate) fn into_error(self) -> HubError {
-        self.error
+impl<S: Sync + Send, T: FromContext<S>> FromCall<S, ViaContext> for T {
+    fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send {
+        T::from_context(&call.context, &call.state)
     }
 }
 
-impl From<HubError> for Rejection {
-    fn from(error: HubError) -> Self {
-        Self { error, stage: RejectionStage::Invoking }
+impl<S: Sync + Send, T: FromContext<S>> FromCall<S, ViaOption> for Option<T> {
+    async fn from_call(call: &mut Call<S>) -> Result<Self, HubError> {
+        match T::from_context(&call.context, &call.state).await {
+            Ok(value) => Ok(Some(value)),
+            Err(refusal) if refusal.is_shown() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
-impl<S> FromCall<S, ViaCall> for Context {
-    const ARGUMENTS: usize = 0;
-
-    fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
-        Ok(call.context.clone())
+impl<S: Sync + Send, T: FromContext<S>> FromCall<S, ViaResult> for Result<T, HubError> {
+    async fn from_call(call: &mut Call<S>) -> Result<Self, HubError> {
+        Ok(T::from_context(&call.context, &call.state).await)
     }
 }
 
-impl<S, T: FromRef<S>> FromCall<S, ViaCall> for State<T> {
-    const ARGUMENTS: usize = 0;
-
-    fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
-        Ok(State(T::from_ref(&call.state)))
+impl<S: Send> FromCall<S, ViaCall> for CloseReason {
+    fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send {
+        let reason = call.close.as_ref().and_then(|close| close.error.as_deref().map(str::to_owned));
+        future::ready(Ok(CloseReason(reason)))
     }
 }
 
-impl<S> FromCall<S, ViaCall> for CloseReason {
-    const ARGUMENTS: usize = 0;
-
-    fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
-        Ok(CloseReason(call.close.as_ref().and_then(|close| close.error.as_deref().map(str::to_owned))))
+impl<S: Send> FromCall<S, ViaCall> for Cause {
+    fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send {
+        let cause = call.close.as_ref().map(|close| close.cause);
+        future::ready(cause.ok_or_else(|| HubError::named("NoCause", "only on_disconnected is told a cause")))
     }
 }
 
-impl<S> FromCall<S, ViaCall> for Cause {
-    const ARGUMENTS: usize = 0;
-
-    fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
-        let close = call.close.as_ref().ok_or_else(|| HubError::new("only on_disconnected is told a cause"))?;
-        Ok(close.cause)
-    }
-}
-
-impl<S> FromCall<S, ViaCall> for Cancellation {
-    const ARGUMENTS: usize = 0;
-
-    fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
-        Ok(call.context.call_cancellation())
-    }
-}
-
-impl<S, T> FromCall<S, ViaCall> for UploadStream<T> {
-    const ARGUMENTS: usize = 0;
+impl<S: Send, T: Send> FromCall<S, ViaUpload> for UploadStream<T> {
     const UPLOADS: usize = 1;
 
-    fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
-        // Their number was checked before; an extractor that takes more than it declares gets an error.
-        let id = call.stream_ids.next().ok_or_else(|| HubError::invalid_data("A stream is missing."))?;
-        Ok(UploadStream::new(&call.context, id))
+    fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send {
+        // Their number was checked before.
+        let id = call.stream_ids.next().ok_or_else(|| HubError::invalid_data("A stream is missing."));
+        future::ready(id.map(|id| UploadStream::new(&call.context, id)))
     }
 }
 
-impl<S, T: DeserializeOwned> FromCall<S, ViaArgument> for T {
+impl<S: Send, T: DeserializeOwned + Send> FromCall<S, ViaArgument> for T {
     const ARGUMENTS: usize = 1;
 
-    fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
-        call.next_argument()
+    fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send {
+        future::ready(call.next_argument())
     }
 }

@@ -58,6 +58,8 @@ pub(crate) struct CallScope {
     connection: Arc<Connection>,
     workers: Arc<dyn StartWorker>,
     state: CallState,
+    /// Values that filters keep with the call; they own no memory while there are none.
+    extensions: Mutex<Extensions>,
     /// Made on demand, as that of the connection.
     cancellation: OnceLock<CancellationToken>,
 }
@@ -126,7 +128,7 @@ impl CallScope {
         invocation_id: Option<ByteString>,
     ) -> Arc<Self> {
         let (connection, state) = (Arc::clone(connection), CallState::new(kind, invocation_id));
-        Arc::new(Self { connection, workers, state, cancellation: OnceLock::new() })
+        Arc::new(Self { connection, workers, state, extensions: Mutex::default(), cancellation: OnceLock::new() })
     }
 
     pub(crate) fn connection(&self) -> &Arc<Connection> {
@@ -139,6 +141,11 @@ impl CallScope {
 
     pub(crate) fn invocation_id(&self) -> Option<&ByteString> {
         self.state.invocation_id()
+    }
+
+    /// Values that filters keep with the call.
+    pub(crate) fn extensions(&self) -> MutexGuard<'_, Extensions> {
+        lock(&self.extensions)
     }
 
     /// Whether the client can't answer: its messages are read only after `on_connected`.

@@ -26,6 +26,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::FutureExt;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{
     CLOSED_WITH_ERROR, CancelInvocation, Close, Completion, FramingError, HandshakeError, HandshakeRequest,
@@ -36,7 +37,7 @@ use trunkline_protocol::service::{
 };
 use trunkline_protocol::wire::MIGRATE_TO_HEADER;
 
-use crate::call::{CallInput, Rejection};
+use crate::call::CallInput;
 use crate::connection::{
     CallKind, CallScope, ConnectRequest, Connection, ConnectionClose, LinkId, ReplyKind, StartWorker, UploadEnd,
     WorkItem, short,
@@ -45,7 +46,9 @@ use crate::context::Context;
 use crate::endpoint::Endpoint;
 use crate::error::HubError;
 use crate::error::text;
-use crate::handler::Method;
+use crate::handler::filter::HubCall;
+use crate::handler::hook::ErasedHook;
+use crate::handler::{HubCallKind, Reply, ReplyFuture};
 use crate::hub::{BuiltHub, HubSettings, MethodTable};
 use crate::hub_core::HubCore;
 use crate::metrics::MethodMetrics;
@@ -139,19 +142,39 @@ impl Dispatcher {
 
     async fn run_on_connected(self: &Arc<Self>, connection: &Arc<Connection>) -> Result<(), HubError> {
         let context = self.context(connection, CallKind::ConnectHook);
-        for hook in &self.methods.on_connected {
-            self.run_hook(hook, &context, None).await?;
-        }
-        Ok(())
+        self.methods.policies.check(&context)?;
+        self.run_hooks(HubCallKind::Connected, context, None).await
     }
 
     async fn run_on_disconnected(self: &Arc<Self>, connection: &Arc<Connection>, close: ConnectionClose) {
         let context = self.context(connection, CallKind::DisconnectHook);
-        for hook in &self.methods.on_disconnected {
-            if let Err(error) = self.run_hook(hook, &context, Some(close.clone())).await {
-                self.log(connection, "on_disconnected", &error);
-            }
+        if let Err(error) = self.run_hooks(HubCallKind::Disconnected, context, Some(close)).await {
+            self.log(connection, "on_disconnected", &error);
         }
+    }
+
+    /// Runs the hooks of one kind, within the filters of the hub. A panic becomes an error, so that it affects only this
+    /// connection.
+    async fn run_hooks(
+        self: &Arc<Self>,
+        kind: HubCallKind,
+        context: Context,
+        close: Option<ConnectionClose>,
+    ) -> Result<(), HubError> {
+        let span = call_span(&context, kind.hook_name());
+        let hooks = match kind {
+            HubCallKind::Connected => &self.methods.on_connected,
+            HubCallKind::Disconnected => &self.methods.on_disconnected,
+            HubCallKind::Rehomed => &self.methods.on_rehomed,
+            HubCallKind::Method | HubCallKind::Leaving => return Ok(()),
+        };
+        let hooks = run_in_order(kind, hooks, &context, close.as_ref());
+        let filters = &self.methods.filters;
+        let running: ReplyFuture = match filters.is_empty() {
+            true => hooks,
+            false => filters.wrap(HubCall::of_hook(kind, context, close), hooks),
+        };
+        catch_panic(running).instrument(span).await.map(drop)
     }
 
     fn context(self: &Arc<Self>, connection: &Arc<Connection>, kind: CallKind) -> Context {
@@ -166,13 +189,6 @@ impl Dispatcher {
     ) -> Arc<CallScope> {
         let workers: Arc<Self> = Arc::clone(self);
         CallScope::new(connection, workers, kind, invocation_id)
-    }
-
-    /// Runs a hook. A panic becomes an error, so that it affects only this connection.
-    async fn run_hook(&self, hook: &Method, context: &Context, close: Option<ConnectionClose>) -> Result<(), HubError> {
-        let (arguments, stream_ids) = (Vec::new(), Vec::new());
-        let input = CallInput { context: context.clone(), arguments, stream_ids, close };
-        catch_panic(async { hook.call(input).map_err(Rejection::into_error)?.await }).await.map(drop)
     }
 
     fn refuse_handshake(self: &Arc<Self>, connection: &Arc<Connection>, error: &HandshakeError) {
@@ -422,6 +438,36 @@ fn framing_error(error: &FramingError) -> HubError {
 
 fn message_error(error: &HubMessageError) -> HubError {
     HubError::invalid_data(error.to_string())
+}
+
+/// Runs hooks one after the other. Those of a connection that comes stop at the first that fails; all of those of one that
+/// has gone are run.
+fn run_in_order(
+    kind: HubCallKind,
+    hooks: &[ErasedHook],
+    context: &Context,
+    close: Option<&ConnectionClose>,
+) -> ReplyFuture {
+    let input =
+        || CallInput { context: context.clone(), arguments: Vec::new(), stream_ids: Vec::new(), close: close.cloned() };
+    let running: Vec<_> = hooks.iter().map(|hook| hook(input())).collect();
+    Box::pin(async move {
+        let mut ended = Ok(Reply::nothing());
+        for hook in running {
+            match catch_panic(hook).await {
+                Ok(()) => {}
+                Err(error) if kind == HubCallKind::Disconnected => ended = Err(error),
+                Err(error) => return Err(error),
+            }
+        }
+        ended
+    })
+}
+
+/// Span around a run of the app's code, for what the app logs there.
+fn call_span(context: &Context, method: &str) -> Span {
+    let (hub, connection) = (context.hub(), short(context.connection_id()));
+    tracing::info_span!(target: "trunkline::call", "call", hub, method, connection, user = context.user_id())
 }
 
 /// Runs code of the app; a panic becomes an error.

@@ -15,6 +15,8 @@ use trunkline_protocol::key::AccessKeyError;
 
 /// Type name that clients see before the text of [`HubError::new`], as the official server names it.
 const SHOWN_NAME: &str = "HubException";
+/// Type name of errors whose type is not known, as the base class of all errors in .NET.
+const INTERNAL_NAME: &str = "Exception";
 /// Type name of messages and arguments that can't be read, as the official server names it.
 pub(crate) const INVALID_DATA_NAME: &str = "InvalidDataException";
 
@@ -24,9 +26,10 @@ pub(crate) const INVALID_DATA_NAME: &str = "InvalidDataException";
 /// |---|---|
 /// | [`HubError::new`]`("no seats left")` | `… HubException: no seats left` |
 /// | `?` on [`InvokeError::Client`] | the other client's text, as if it were made by `new` |
-/// | [`HubError::named`]`("TimeoutException", "…")`, `?` on any [`std::error::Error`] | nothing more than that something failed, unless the hub has [detailed errors](crate::Hub::detailed_errors) |
+/// | [`HubError::named`]`("TimeoutException", "…")`, [`HubError::internal`]`(…)`, `?` on any other error | nothing more than that something failed, unless the hub has [detailed errors](crate::Hub::detailed_errors) |
 ///
-/// Like `anyhow::Error` it is no `std::error::Error` itself, so that `?` takes all of those.
+/// Like `anyhow::Error` it is no `std::error::Error` itself, so that `?` takes all of those, and `Box<dyn Error + Send + Sync>`
+/// and `anyhow::Error` as well.
 ///
 /// ```
 /// use trunkline::HubError;
@@ -43,9 +46,23 @@ pub struct HubError(Box<HubErrorInner>);
 
 struct HubErrorInner {
     audience: Audience,
+    stage: CallStage,
     name: Cow<'static, str>,
     message: String,
     source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// Step at which a call failed; clients read different texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallStage {
+    /// An extractor, a filter or the method itself failed.
+    Invoking,
+    /// There is no such method, or the arguments don't fit it.
+    Binding,
+    /// A policy refuses the user.
+    Authorizing,
+    /// The call is not of the method's kind; the message is all that the client reads.
+    Refusing,
 }
 
 #[derive(PartialEq)]
@@ -68,6 +85,21 @@ impl HubError {
         Self::build(Audience::Log, name.into(), message.into(), None)
     }
 
+    /// Makes an internal error of any other, as `?` does, with its sources: clients read its text only from hubs with
+    /// detailed errors.
+    ///
+    /// ```
+    /// use trunkline::HubError;
+    ///
+    /// async fn add_note(note: String) -> Result<(), HubError> {
+    ///     std::fs::write("note.txt", note).map_err(HubError::internal)
+    /// }
+    /// # let _ = trunkline::Hub::<()>::new("/board").method("AddNote", add_note);
+    /// ```
+    pub fn internal(error: impl Into<Box<dyn StdError + Send + Sync>> + 'static) -> Self {
+        Self::from(error)
+    }
+
     /// Type name of the error, as clients see it.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -86,7 +118,7 @@ impl HubError {
         self.0.audience == Audience::Client
     }
 
-    /// The error that `?` took, where there was one.
+    /// The error that `?` or [`internal`](Self::internal) took, where there was one.
     #[must_use]
     pub fn source(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
         self.0.source.as_deref()
@@ -94,6 +126,28 @@ impl HubError {
 
     pub(crate) fn invalid_data(message: impl Into<String>) -> Self {
         Self::named(INVALID_DATA_NAME, message)
+    }
+
+    /// Makes the error of a call that reaches no method, with all of the text that its client reads.
+    pub(crate) fn refusal(text: String) -> Self {
+        Self::new(text).at(CallStage::Refusing)
+    }
+
+    /// Sets the step at which the call failed.
+    pub(crate) fn at(mut self, stage: CallStage) -> Self {
+        self.0.stage = stage;
+        self
+    }
+
+    /// Sets the error behind this one.
+    pub(crate) fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// The step at which the call failed.
+    pub(crate) fn stage(&self) -> CallStage {
+        self.0.stage
     }
 
     /// The error of app code that panicked.
@@ -118,18 +172,23 @@ impl HubError {
         message: String,
         source: Option<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self(Box::new(HubErrorInner { audience, name, message, source }))
+        Self(Box::new(HubErrorInner { audience, stage: CallStage::Invoking, name, message, source }))
     }
 }
 
-impl<E: StdError + Send + Sync + 'static> From<E> for HubError {
+/// Any error, boxed or not; `anyhow::Error` and texts, too.
+impl<E: Into<Box<dyn StdError + Send + Sync>> + 'static> From<E> for HubError {
     fn from(error: E) -> Self {
-        let message = error.to_string();
-        // What a client answers is meant to be read by clients.
-        if let Some(InvokeError::Client(_)) = (&error as &dyn Any).downcast_ref() {
-            return Self::build(Audience::Client, SHOWN_NAME.into(), message, Some(Box::new(error)));
+        let audience = match (&error as &dyn Any).downcast_ref() {
+            // What a client answers is meant to be read by clients.
+            Some(InvokeError::Client(_)) => Audience::Client,
+            _ => Audience::Log,
+        };
+        let error = error.into();
+        match audience {
+            Audience::Client => Self::build(audience, SHOWN_NAME.into(), error.to_string(), Some(error)),
+            Audience::Log => Self::build(audience, type_name_of::<E>().into(), error.to_string(), Some(error)),
         }
-        Self::build(Audience::Log, short_type_name::<E>().into(), message, Some(Box::new(error)))
     }
 }
 
@@ -148,6 +207,14 @@ impl fmt::Debug for HubError {
             cause = error.source();
         }
         Ok(())
+    }
+}
+
+/// Name of an error's type; of boxed errors, whose type is not known, that of the base class.
+fn type_name_of<E>() -> &'static str {
+    match short_type_name::<E>() {
+        "Box" | "Error" | "String" | "&str" | "str" => INTERNAL_NAME,
+        name => name,
     }
 }
 
@@ -361,6 +428,23 @@ mod tests {
         assert!(!error.is_shown());
         assert!(error.source().is_some());
     }
+
+    #[test]
+    fn boxed_errors_keep_their_sources_and_are_internal() {
+        let error: Box<dyn StdError + Send + Sync> = Box::new(HalfError(std::fmt::Error));
+        let error = HubError::internal(error);
+        assert!(!error.is_shown());
+        assert!(error.source().unwrap().source().is_some());
+        assert_eq!(
+            format!("{error:?}"),
+            "Exception: no half; caused by: an error occurred when formatting an argument"
+        );
+        assert_eq!(HubError::internal("a text").describe(BASE, true), format!("{BASE} Exception: a text"));
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no half")]
+    struct HalfError(#[source] std::fmt::Error);
 
     #[test]
     fn generic_types_have_short_names() {

@@ -1,18 +1,33 @@
-//! Async functions as hub methods: parameters in, a result or a stream out.
+//! Async functions of the app: methods, hooks and filters, their results, and policies.
+//!
+//! ```text
+//!  call ──► filters, the outermost first ──► policies ──► parameters ──► the function
+//!   reply ◄── filters, the innermost first ◄── what it returned, or why it was not called
+//! ```
 
+mod arity;
 pub(crate) mod filter;
+pub(crate) mod hook;
+#[doc(hidden)]
 pub mod marker;
+pub(crate) mod policy;
 mod reply;
 
-use std::future::Future;
+use std::future::{self, Future};
 use std::pin::Pin;
 
 use bytestring::ByteString;
 
-use crate::call::{Call, CallInput, FromCall, Rejection};
+use crate::call::{Call, CallInput, FromCall};
 use crate::error::HubError;
 use crate::metrics::MethodMetrics;
 
+use arity::for_each_arity;
+use filter::Filters;
+pub use filter::{Filter, HubCall, HubCallKind, Next};
+pub use hook::{Hook, IntoEnd};
+use policy::Policies;
+pub use policy::Policy;
 pub use reply::{IntoItem, IntoReply, Reply};
 pub(crate) use reply::{ItemStream, ReplyBody};
 
@@ -23,7 +38,8 @@ pub(crate) use reply::{ItemStream, ReplyBody};
     label = "not an async function of extractors and arguments that returns a reply",
     note = "parameters: `Context`, `State<T>`, `UploadStream<T>`, or owned types that implement `serde::Deserialize`; at most ten",
     note = "result: `()`, a type that implements `serde::Serialize`, a stream of it, or `Result<_, trunkline::HubError>` of these",
-    note = "the future must be `Send`: nothing like `Rc` may live across an `.await`"
+    note = "the future must be `Send`: nothing like `Rc` or a lock's guard may live across an `.await`",
+    note = "`#[trunkline::debug_method]` on the function says which of these it is"
 )]
 pub trait Handler<S, M>: Clone + Send + Sync + Sized + 'static {
     /// Number of the client's arguments that it takes.
@@ -33,14 +49,14 @@ pub trait Handler<S, M>: Clone + Send + Sync + Sized + 'static {
     /// Whether it answers with a stream.
     const IS_STREAMING: bool;
 
-    /// Takes the parameters out of the call; nothing of the function has run when this returns.
+    /// Takes the parameters out of the call, and runs the function.
     #[doc(hidden)]
-    fn call(self, call: Call<S>) -> Result<impl Future<Output = Result<Reply, HubError>> + Send + 'static, Rejection>;
+    fn call(self, call: Call<S>) -> impl Future<Output = Result<Reply, HubError>> + Send + 'static;
 }
 
 macro_rules! function_as_handler {
-    ($(($marker:ident, $parameter:ident)),+) => {
-        impl<S, F, Fut, R, RM, $($marker, $parameter,)+> Handler<S, (RM, $($marker, $parameter,)+)> for F
+    ($(($marker:ident, $parameter:ident, $name:ident)),*) => {
+        impl<S, F, Fut, R, RM, $($marker, $parameter,)*> Handler<S, (RM, $($marker, $parameter,)*)> for F
         where
             F: Fn($($parameter),*) -> Fut + Clone + Send + Sync + 'static,
             Fut: Future<Output = R> + Send,
@@ -52,62 +68,25 @@ macro_rules! function_as_handler {
             const UPLOADS: usize = 0 $(+ <$parameter as FromCall<S, $marker>>::UPLOADS)*;
             const IS_STREAMING: bool = R::IS_STREAMING;
 
-            #[expect(non_snake_case, reason = "types and values share their names in the macro")]
-            fn call(
-                self,
-                mut call: Call<S>,
-            ) -> Result<impl Future<Output = Result<Reply, HubError>> + Send + 'static, Rejection> {
-                $(let $parameter = <$parameter as FromCall<S, $marker>>::from_call(&mut call)?;)*
-                let protocol = call.protocol();
-                Ok(async move { self($($parameter),*).await.into_reply(protocol) })
+            fn call(self, mut call: Call<S>) -> impl Future<Output = Result<Reply, HubError>> + Send + 'static {
+                async move {
+                    $(let $name = <$parameter as FromCall<S, $marker>>::from_call(&mut call).await?;)*
+                    // The first of these impls takes nothing from it.
+                    let _ = &mut call;
+                    let protocol = call.protocol();
+                    drop(call);
+                    self($($name),*).await.into_reply(protocol)
+                }
             }
         }
     };
 }
-
-impl<S, F, Fut, R, RM> Handler<S, (RM,)> for F
-where
-    F: Fn() -> Fut + Clone + Send + Sync + 'static,
-    Fut: Future<Output = R> + Send,
-    R: IntoReply<RM>,
-    S: Send + 'static,
-{
-    const ARGUMENTS: usize = 0;
-    const UPLOADS: usize = 0;
-    const IS_STREAMING: bool = R::IS_STREAMING;
-
-    fn call(self, call: Call<S>) -> Result<impl Future<Output = Result<Reply, HubError>> + Send + 'static, Rejection> {
-        let protocol = call.protocol();
-        Ok(async move { self().await.into_reply(protocol) })
-    }
-}
-
-function_as_handler!((M1, T1));
-function_as_handler!((M1, T1), (M2, T2));
-function_as_handler!((M1, T1), (M2, T2), (M3, T3));
-function_as_handler!((M1, T1), (M2, T2), (M3, T3), (M4, T4));
-function_as_handler!((M1, T1), (M2, T2), (M3, T3), (M4, T4), (M5, T5));
-function_as_handler!((M1, T1), (M2, T2), (M3, T3), (M4, T4), (M5, T5), (M6, T6));
-function_as_handler!((M1, T1), (M2, T2), (M3, T3), (M4, T4), (M5, T5), (M6, T6), (M7, T7));
-function_as_handler!((M1, T1), (M2, T2), (M3, T3), (M4, T4), (M5, T5), (M6, T6), (M7, T7), (M8, T8));
-function_as_handler!((M1, T1), (M2, T2), (M3, T3), (M4, T4), (M5, T5), (M6, T6), (M7, T7), (M8, T8), (M9, T9));
-function_as_handler!(
-    (M1, T1),
-    (M2, T2),
-    (M3, T3),
-    (M4, T4),
-    (M5, T5),
-    (M6, T6),
-    (M7, T7),
-    (M8, T8),
-    (M9, T9),
-    (M10, T10)
-);
+for_each_arity!(function_as_handler);
 
 /// Future of a running method.
 pub(crate) type ReplyFuture = Pin<Box<dyn Future<Output = Result<Reply, HubError>> + Send>>;
 
-type MethodFn = dyn Fn(CallInput) -> Result<ReplyFuture, Rejection> + Send + Sync;
+type MethodFn = dyn Fn(CallInput) -> ReplyFuture + Send + Sync;
 
 /// A method with its types erased and its state bound.
 pub(crate) struct Method {
@@ -116,44 +95,75 @@ pub(crate) struct Method {
     pub(crate) uploads: usize,
     pub(crate) is_streaming: bool,
     pub(crate) metrics: MethodMetrics,
+    filters: Filters,
+    policies: Policies,
     call: Box<MethodFn>,
 }
 
 impl Method {
-    /// Extracts the parameters; the method runs when the future is polled.
-    pub(crate) fn call(&self, input: CallInput) -> Result<ReplyFuture, Rejection> {
-        (self.call)(input)
+    /// The method within all filters around it, and with what its callers must fulfil.
+    pub(crate) fn within(self, filters: Filters, policies: Policies) -> Self {
+        Self { filters, policies, ..self }
+    }
+
+    /// Calls the method within its filters; nothing runs before the future is polled.
+    pub(crate) fn call(&self, input: CallInput) -> ReplyFuture {
+        if self.filters.is_empty() {
+            return self.call_inner(input);
+        }
+        let call = HubCall::of_method(self, &input);
+        self.filters.wrap(call, self.call_inner(input))
     }
 
     /// Whether it runs beside the other calls of its client.
     pub(crate) fn has_streams(&self) -> bool {
         self.is_streaming || self.uploads > 0
     }
+
+    fn call_inner(&self, input: CallInput) -> ReplyFuture {
+        match self.policies.check(&input.context) {
+            Ok(()) => (self.call)(input),
+            Err(error) => Box::pin(future::ready(Err(error))),
+        }
+    }
 }
 
-/// A method whose state may still be missing.
-pub(crate) enum Bindable<S> {
-    Unbound(Box<dyn FnOnce(S) -> Method + Send + Sync>),
-    Bound(Method),
+/// A value that is made as soon as the state of its hub is known.
+pub(crate) struct Bindable<S, T>(Box<dyn FnOnce(&S) -> T + Send + Sync>);
+
+impl<S: 'static, T: Send + Sync + 'static> Bindable<S, T> {
+    pub(crate) fn new(make: impl FnOnce(&S) -> T + Send + Sync + 'static) -> Self {
+        Self(Box::new(make))
+    }
+
+    /// Makes the value.
+    pub(crate) fn bind(self, state: &S) -> T {
+        (self.0)(state)
+    }
+
+    /// Makes the value for a hub whose state is of another type from now on.
+    pub(crate) fn bind_early<S2: 'static>(self, state: &S) -> Bindable<S2, T> {
+        let bound = self.bind(state);
+        Bindable::new(|_| bound)
+    }
 }
 
-impl<S: Clone + Send + Sync + 'static> Bindable<S> {
-    pub(crate) fn new<H: Handler<S, M>, M: 'static>(name: ByteString, handler: H) -> Self {
-        Self::Unbound(Box::new(move |state: S| Method {
+/// Erases the types of a method.
+pub(crate) fn bindable<S: Clone + Send + Sync + 'static, M: 'static, H: Handler<S, M>>(
+    name: ByteString,
+    handler: H,
+) -> Bindable<S, Method> {
+    Bindable::new(move |state: &S| {
+        let state = state.clone();
+        Method {
             name,
             arguments: H::ARGUMENTS,
             uploads: H::UPLOADS,
             is_streaming: H::IS_STREAMING,
             metrics: MethodMetrics::default(),
-            call: Box::new(move |input| Ok(Box::pin(handler.clone().call(Call::new(input, state.clone()))?))),
-        }))
-    }
-
-    /// Gives the method its state.
-    pub(crate) fn bind(self, state: &S) -> Method {
-        match self {
-            Self::Unbound(bind) => bind(state.clone()),
-            Self::Bound(method) => method,
+            filters: Filters::default(),
+            policies: Policies::default(),
+            call: Box::new(move |input| Box::pin(handler.clone().call(Call::new(input, state.clone())))),
         }
-    }
+    })
 }

@@ -2,22 +2,24 @@
 
 mod hub_settings;
 mod method_table;
+mod methods;
 
 use std::fmt;
-use std::future::Future;
 use std::time::Duration;
 
 use axum::routing::MethodRouter;
-use bytestring::ByteString;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::{HubManifest, SlowClients, Transport};
 
-use crate::error::{BuildError, HubError};
-use crate::handler::filter::{Filters, HubCall, Next};
-use crate::handler::{Bindable, Handler, Reply};
+use crate::error::BuildError;
+use crate::handler::filter::{BindableFilter, Filters};
+use crate::handler::hook::{self, ErasedHook};
+use crate::handler::policy::Policies;
+use crate::handler::{self, Bindable, Filter, Handler, Hook, Method, Policy};
 
 pub(crate) use hub_settings::{HubSettings, checked_name, millis};
 pub(crate) use method_table::MethodTable;
+pub use methods::Methods;
 
 /// A hub: methods that clients at a path can call.
 ///
@@ -49,12 +51,13 @@ pub struct Hub<S = ()> {
     path: String,
     name: Option<String>,
     settings: HubSettings,
-    methods: Vec<(ByteString, Bindable<S>)>,
-    filters: Filters,
-    on_connected: Vec<Bindable<S>>,
-    on_disconnected: Vec<Bindable<S>>,
-    on_rehomed: Vec<Bindable<S>>,
-    on_leaving: Option<Bindable<S>>,
+    methods: Methods<S>,
+    filters: Vec<BindableFilter<S>>,
+    policies: Policies,
+    on_connected: Vec<Bindable<S, ErasedHook>>,
+    on_disconnected: Vec<Bindable<S, ErasedHook>>,
+    on_rehomed: Vec<Bindable<S, ErasedHook>>,
+    on_leaving: Option<Bindable<S, Method>>,
     on_negotiate: Option<MethodRouter<S>>,
 }
 
@@ -74,8 +77,9 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             path: path.into(),
             name: None,
             settings: HubSettings::default(),
-            methods: Vec::new(),
-            filters: Filters::default(),
+            methods: Methods::new(),
+            filters: Vec::new(),
+            policies: Policies::default(),
             on_connected: Vec::new(),
             on_disconnected: Vec::new(),
             on_rehomed: Vec::new(),
@@ -93,64 +97,121 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// Adds a method that clients can call by this name; case does not count. The number of its arguments is exact: a
     /// call with more or fewer fails without reaching it. Two methods of one name are an error when the server is built.
     pub fn method<H: Handler<S, M>, M: 'static>(mut self, name: impl Into<String>, handler: H) -> Self {
-        let name = ByteString::from(name.into());
-        self.methods.push((name.clone(), Bindable::new(name, handler)));
+        self.methods = self.methods.method(name, handler);
         self
     }
 
-    /// Adds code around every method: before it, after it, in place of it. The filter that is added first is the outermost.
+    /// Adds a method for clients that meet the [policy](Policy); others get the official server's error.
+    pub fn guarded<H: Handler<S, M>, M: 'static>(
+        mut self,
+        name: impl Into<String>,
+        policy: Policy,
+        handler: H,
+    ) -> Self {
+        self.methods = self.methods.guarded(name, policy, handler);
+        self
+    }
+
+    /// Adds all methods of a module, within its own filters and policies.
+    pub fn methods(mut self, methods: Methods<S>) -> Self {
+        self.methods = self.methods.methods(methods);
+        self
+    }
+
+    /// Adds code around every method and hook: before it, after it, in place of it. The filter that is added first is the
+    /// outermost; those of a [module of methods](Methods::filter) are further in, and don't see hooks.
     ///
-    /// Filters see calls that fit their method, in the order in which these start. What a filter returns is the client's
-    /// answer. Of a method that streams they see the making of the stream, not its items. The hooks
-    /// [`on_connected`](Self::on_connected) and [`on_disconnected`](Self::on_disconnected) are not filtered.
+    /// A filter is an async function of any extractors, the call, and the rest of the chain. It sees each call in the order
+    /// in which it starts, also one that fits no method, or that an extractor or a [policy](Policy) refuses:
+    /// [`next.run`](crate::Next::run) returns the error then. What the filter returns is the client's answer. Of a method that
+    /// streams it sees the making of the stream, not its items. [`HubCall::kind`](crate::HubCall::kind) tells methods from
+    /// hooks; an error in place of `on_connected` closes the client.
     ///
     /// ```
-    /// use trunkline::{Hub, HubCall, HubError, Next, Reply};
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
     ///
-    /// async fn members_only(call: HubCall, next: Next) -> Result<Reply, HubError> {
-    ///     if call.context().user_id().is_none() && call.method() != "LogIn" {
+    /// use axum::extract::State;
+    /// use trunkline::{Context, Hub, HubCall, HubCallKind, HubError, Next, Reply};
+    ///
+    /// #[derive(Clone, Default)]
+    /// struct Refusals(Arc<AtomicU64>);
+    ///
+    /// async fn members_only(ctx: Context, call: HubCall, next: Next) -> Result<Reply, HubError> {
+    ///     if call.kind() == HubCallKind::Method && call.method() != "LogIn" && ctx.user_id().is_none() {
     ///         return Err(HubError::new("log in first")); // the method is not called
     ///     }
     ///     next.run(call).await
     /// }
     ///
-    /// async fn log(call: HubCall, next: Next) -> Result<Reply, HubError> {
-    ///     let (method, started) = (call.method().to_owned(), std::time::Instant::now());
+    /// async fn count(State(refusals): State<Refusals>, call: HubCall, next: Next) -> Result<Reply, HubError> {
     ///     let reply = next.run(call).await;
-    ///     println!("{method}: ok {}, {:?}", reply.is_ok(), started.elapsed());
-    ///     reply.map_err(|error| HubError::new(format!("{method} failed: {}", error.message())))
+    ///     if reply.is_err() {
+    ///         refusals.0.fetch_add(1, Ordering::Relaxed);
+    ///     }
+    ///     reply
     /// }
     ///
-    /// let hub: Hub = Hub::new("/club").filter(log).filter(members_only).method("LogIn", async || true);
+    /// let hub: Hub = Hub::new("/club")
+    ///     .filter(count)
+    ///     .filter(members_only)
+    ///     .method("LogIn", async || true)
+    ///     .with_state(Refusals::default());
     /// ```
-    pub fn filter<F, Fut>(mut self, filter: F) -> Self
-    where
-        F: Fn(HubCall, Next) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Reply, HubError>> + Send + 'static,
-    {
-        self.filters.add(filter);
+    ///
+    /// What a filter [inserts](crate::HubCall::insert) into the call its method takes as [`Extension`](axum::Extension): a
+    /// transaction per call, say, which the filter commits when the method has succeeded.
+    pub fn filter<F: Filter<S, M>, M: 'static>(mut self, filter: F) -> Self {
+        self.filters.push(BindableFilter::new(filter));
         self
+    }
+
+    /// Opens the hub only to clients that meet the [policy](Policy): others are closed with an error when they connect,
+    /// before `on_connected`.
+    pub fn require(mut self, policy: Policy) -> Self {
+        self.policies.add(policy);
+        self
+    }
+
+    /// Opens the hub only to users with this claim; see [`require`](Self::require).
+    pub fn require_claim(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.require(Policy::claim(name, value))
+    }
+
+    /// Opens the hub only to authenticated clients: the same as [`require_authentication`](Self::require_authentication).
+    pub fn require_user(self) -> Self {
+        self.require_authentication()
+    }
+
+    /// What clients must fulfil for each method, those of the hub first: for a test, or a page that shows who may do what.
+    ///
+    /// ```
+    /// use trunkline::{Hub, Policy};
+    ///
+    /// let hub: Hub = Hub::new("/pages")
+    ///     .require(Policy::user())
+    ///     .method("Read", async || "text")
+    ///     .guarded("Clear", Policy::claim("role", "admin"), async || ());
+    /// let table: Vec<_> = hub.policies().map(|(method, policies)| format!("{method}: {policies:?}")).collect();
+    /// assert_eq!(table[1], r#"Clear: [Policy("a user"), Policy("claim role = admin")]"#);
+    /// ```
+    pub fn policies(&self) -> impl Iterator<Item = (&str, Vec<&Policy>)> {
+        self.methods.policies().map(|(method, own)| (method, self.policies.iter().chain(own).collect()))
     }
 
     /// Called when a client has connected and can be sent to, before any of its messages. If it fails, the client is
     /// closed with an error, and `on_disconnected` is not called. Takes extractors only. Several of them are called in
     /// the order in which they were added, up to the first that fails.
-    pub fn on_connected<H: Handler<S, M>, M: 'static>(mut self, handler: H) -> Self {
-        const { assert!(H::ARGUMENTS == 0, "on_connected takes extractors only: no client gives it arguments") };
-        const { assert!(H::UPLOADS == 0, "on_connected takes extractors only: no client uploads to it") };
-        const { assert!(!H::IS_STREAMING, "on_connected streams to nobody: send to the caller instead") };
-        self.on_connected.push(Bindable::new("on_connected".into(), handler));
+    pub fn on_connected<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
+        self.on_connected.push(hook::bindable(hook));
         self
     }
 
     /// Called once when a client has disconnected, after its running methods have ended; the client can't be reached any more.
     /// Takes extractors only, [`CloseReason`](crate::call::CloseReason) among them. Several of them are called in the
     /// order in which they were added, all of them.
-    pub fn on_disconnected<H: Handler<S, M>, M: 'static>(mut self, handler: H) -> Self {
-        const { assert!(H::ARGUMENTS == 0, "on_disconnected takes extractors only: no client gives it arguments") };
-        const { assert!(H::UPLOADS == 0, "on_disconnected takes extractors only: no client uploads to it") };
-        const { assert!(!H::IS_STREAMING, "on_disconnected streams to nobody: the client has gone") };
-        self.on_disconnected.push(Bindable::new("on_disconnected".into(), handler));
+    pub fn on_disconnected<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
+        self.on_disconnected.push(hook::bindable(hook));
         self
     }
 
@@ -158,11 +219,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// the app server that had it has not called `on_disconnected`. Its groups and its user are as they were, its
     /// [items](crate::Context::items) are those of this app server. If it fails, the client is closed with an error and
     /// may come again. Takes extractors only, [`Rehomed`](crate::Rehomed) among them, which tells where it comes from.
-    pub fn on_rehomed<H: Handler<S, M>, M: 'static>(mut self, handler: H) -> Self {
-        const { assert!(H::ARGUMENTS == 0, "on_rehomed takes extractors only: no client gives it arguments") };
-        const { assert!(H::UPLOADS == 0, "on_rehomed takes extractors only: no client uploads to it") };
-        const { assert!(!H::IS_STREAMING, "on_rehomed streams to nobody: send to the caller instead") };
-        self.on_rehomed.push(Bindable::new("on_rehomed".into(), handler));
+    pub fn on_rehomed<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
+        self.on_rehomed.push(hook::bindable(hook));
         self
     }
 
@@ -173,7 +231,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         const { assert!(H::ARGUMENTS == 0, "on_leaving takes extractors only: no client gives it arguments") };
         const { assert!(H::UPLOADS == 0, "on_leaving takes extractors only: no client uploads to it") };
         const { assert!(!H::IS_STREAMING, "on_leaving hands a value over, not a stream") };
-        self.on_leaving = Some(Bindable::new("on_leaving".into(), handler));
+        self.on_leaving = Some(handler::bindable("on_leaving".into(), handler));
         self
     }
 
@@ -220,19 +278,20 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     }
 
     /// Gives the hub its state.
-    pub fn with_state<S2>(self, state: S) -> Hub<S2> {
-        let bind = |bindable: Bindable<S>| Bindable::Bound(bindable.bind(&state));
+    pub fn with_state<S2: Clone + Send + Sync + 'static>(self, state: S) -> Hub<S2> {
+        let bind = |hook: Bindable<S, ErasedHook>| hook.bind_early(&state);
         Hub {
             path: self.path,
             name: self.name,
             settings: self.settings,
-            methods: self.methods.into_iter().map(|(name, method)| (name, bind(method))).collect(),
-            filters: self.filters,
+            filters: self.filters.iter().map(|filter| filter.bind_early(&state)).collect(),
+            policies: self.policies,
             on_connected: self.on_connected.into_iter().map(bind).collect(),
             on_disconnected: self.on_disconnected.into_iter().map(bind).collect(),
             on_rehomed: self.on_rehomed.into_iter().map(bind).collect(),
-            on_leaving: self.on_leaving.map(bind),
+            on_leaving: self.on_leaving.map(|method| method.bind_early(&state)),
             on_negotiate: self.on_negotiate.map(|handler| handler.with_state(state.clone())),
+            methods: self.methods.with_state(state),
         }
     }
 
@@ -352,16 +411,19 @@ impl Hub<()> {
         if self.settings.transports.is_empty() {
             return Err(BuildError::NoTransport(name));
         }
+        let bind = |hook: Bindable<(), ErasedHook>| hook.bind(&());
+        let filters = Filters::bind(&self.filters, &());
         let mut methods = MethodTable {
-            filters: self.filters,
-            on_connected: self.on_connected.into_iter().map(|method| method.bind(&())).collect(),
-            on_disconnected: self.on_disconnected.into_iter().map(|method| method.bind(&())).collect(),
-            on_rehomed: self.on_rehomed.into_iter().map(|method| method.bind(&())).collect(),
+            policies: self.policies,
+            on_connected: self.on_connected.into_iter().map(bind).collect(),
+            on_disconnected: self.on_disconnected.into_iter().map(bind).collect(),
+            on_rehomed: self.on_rehomed.into_iter().map(bind).collect(),
             on_leaving: self.on_leaving.map(|method| method.bind(&())),
+            filters: filters.clone(),
             ..MethodTable::default()
         };
-        for (method_name, method) in self.methods {
-            methods.add(&name, &method_name, method.bind(&()))?;
+        for method in self.methods.bind(&(), &filters) {
+            methods.add(&name, method)?;
         }
         let on_negotiate = self.on_negotiate;
         let manifest = HubManifest { asks_app: on_negotiate.is_some(), ..self.settings.manifest(&name, &self.path) };
@@ -371,8 +433,7 @@ impl Hub<()> {
 
 impl<S> fmt::Debug for Hub<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let methods: Vec<_> = self.methods.iter().map(|(name, _)| &**name).collect();
-        f.debug_struct("Hub").field("path", &self.path).field("methods", &methods).finish_non_exhaustive()
+        f.debug_struct("Hub").field("path", &self.path).field("methods", &self.methods).finish_non_exhaustive()
     }
 }
 
@@ -383,7 +444,7 @@ mod tests {
     use trunkline_protocol::manifest::Authentication;
 
     use super::*;
-    use crate::{CloseReason, Context, UploadStream};
+    use crate::{CloseReason, Context, HubError, UploadStream};
 
     async fn nothing() {}
 

@@ -213,8 +213,8 @@ mod sync;
 pub mod testing;
 pub mod value;
 
-pub use call::CloseReason;
 pub use call::rehomed::Rehomed;
+pub use call::{CloseReason, FromContext};
 #[doc(hidden)]
 pub use clients::interface;
 pub use clients::{CallerClients, Client, Clients, Groups, Receivers, Sent};
@@ -224,10 +224,9 @@ pub use context::upload_stream::UploadStream;
 pub use context::{Cancellation, Context};
 pub use encode::Arguments;
 pub use error::{BuildError, GroupError, HubError, InvokeError, RawSendError, SendError, UnknownHub};
-pub use handler::Reply;
-pub use handler::filter::{HubCall, Next};
-pub use hub::Hub;
-pub use raw::{IntoRawEnd, RawConnection, RawEndpoint, RawHandle, RawHandler, RawMessage, RawSender};
+pub use handler::{Filter, HubCall, HubCallKind, IntoEnd, Next, Policy, Reply};
+pub use hub::{Hub, Methods};
+pub use raw::{RawConnection, RawEndpoint, RawHandle, RawHandler, RawMessage, RawSender};
 pub use server::{HubHandle, Negotiation, Server, ServerHandle};
 pub use trunkline_protocol::cause::Cause;
 pub use trunkline_protocol::hub::HubProtocol;

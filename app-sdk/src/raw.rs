@@ -26,7 +26,7 @@ use crate::hub::{checked_name, millis};
 
 pub use raw_connection::{RawConnection, RawHandle, RawSender};
 pub(crate) use raw_dispatcher::{RawDispatcher, RawServe};
-pub use raw_handler::{IntoRawEnd, RawHandler};
+pub use raw_handler::RawHandler;
 pub use raw_message::RawMessage;
 
 /// Raw endpoint: a path, and an async function that runs once for each client.

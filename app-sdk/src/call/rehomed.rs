@@ -1,5 +1,7 @@
 //! Origin of a connection that comes from another app server, or over another link.
 
+use std::future::{self, Future};
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::DeserializeOwned;
@@ -7,7 +9,7 @@ use trunkline_protocol::hub::{HubProtocol, Payload};
 use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 
 use crate::call::marker::ViaCall;
-use crate::call::{Call, FromCall, Rejection};
+use crate::call::{Call, FromCall};
 use crate::connection::ConnectRequest;
 use crate::error::HubError;
 
@@ -72,12 +74,10 @@ pub(crate) fn wrap(items: &Payload) -> Option<String> {
     (bytes.len() <= ITEMS_MAX_BYTES).then(|| URL_SAFE_NO_PAD.encode(bytes))
 }
 
-impl<S> FromCall<S, ViaCall> for Rehomed {
-    const ARGUMENTS: usize = 0;
-
-    fn from_call(call: &mut Call<S>) -> Result<Self, Rejection> {
+impl<S: Send> FromCall<S, ViaCall> for Rehomed {
+    fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send {
         let connection = call.context().scope().connection();
         let rehomed = Self::of(connection.request(), connection.protocol());
-        Ok(rehomed.ok_or_else(|| HubError::new("this connection began here"))?)
+        future::ready(rehomed.ok_or_else(|| HubError::named("NotRehomed", "this connection began here")))
     }
 }

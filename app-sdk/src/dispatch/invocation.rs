@@ -1,30 +1,33 @@
 //! Invocation of a method: from the hub message to the running call.
 //!
 //! ```text
-//!  invocation ──bind──► admitted ──► its turn ──► parameters ──► polled once ──► answered at once
-//!       │                  └─ id in use              │                └─ it waits: becomes a task
-//!       └─ no such method, …                         └─ an argument doesn't fit
+//!  invocation ──bind──► admitted ──► its turn ──► filters, parameters, method: polled once ──► answered at once
+//!                          └─ id in use                                           └─ it waits: becomes a task
 //! ```
 //!
-//! Most methods are done when they are polled for the first time, and those cost no task.
+//! A call that fits no method takes the same way: its filters see the error. Most methods are done when they are polled for
+//! the first time, and those cost no task.
 
-use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::future::{self, poll_fn};
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytestring::ByteString;
 use futures_util::FutureExt;
+use tracing::Instrument;
 use trunkline_protocol::hub::{Invocation, Outcome};
 
-use super::Dispatcher;
 use super::running_call::RunningCall;
-use crate::call::{CallInput, Rejection, RejectionStage};
+use super::{Dispatcher, call_span};
+use crate::call::CallInput;
 use crate::connection::{Admission, CallKind, CallScope, Concurrency, Connection, IncomingCall, ReplyKind, short};
 use crate::context::Context;
 use crate::encode;
 use crate::error::{HubError, text};
+use crate::handler::filter::HubCall;
 use crate::handler::{Method, ReplyFuture};
 use crate::metrics::{CallOutcome, UNKNOWN_METHOD};
 
@@ -41,6 +44,8 @@ impl Dispatcher {
         let concurrency = match &bound {
             Ok(method) if method.has_streams() => Concurrency::Background,
             Ok(_) => Concurrency::Slot,
+            // Filters may take their time with it.
+            Err(_) if !self.methods.filters.is_empty() => Concurrency::Slot,
             Err(_) => Concurrency::Rejected,
         };
         let scope = self.scope(connection, CallKind::Method(concurrency), invocation.invocation_id.clone());
@@ -67,30 +72,20 @@ impl Dispatcher {
         self.start(call, bound).await;
     }
 
-    async fn start(self: &Arc<Self>, call: IncomingCall<CallScope>, bound: Result<&Arc<Method>, String>) {
+    async fn start(self: &Arc<Self>, call: IncomingCall<CallScope>, bound: Result<&Arc<Method>, HubError>) {
         let IncomingCall { call: scope, invocation, reply_kind, .. } = call;
         let Invocation { target, arguments, stream_ids, .. } = invocation;
         // One that could not be bound may have a name all the same.
         let named = bound.as_ref().ok().copied().or_else(|| self.methods.find(&target)).cloned();
-        let running = RunningCall::new(self, Arc::clone(&scope), target, named, stream_ids.clone(), reply_kind);
-        let method = match bound {
-            Ok(method) => method,
-            Err(text) => return running.unbound(text).await,
-        };
         let context = Context::new(Arc::clone(&scope), Arc::clone(&self.core));
-        let filtered = (!self.methods.filters.is_empty()).then(|| context.clone());
-        let replying = match take_parameters(method, CallInput { context, arguments, stream_ids, close: None }) {
-            Ok(replying) => match filtered {
-                Some(context) => self.methods.filters.wrap(context, method, replying),
-                None => replying,
-            },
-            Err(Rejection { error, stage: RejectionStage::Binding }) => {
-                let text = text::binding_failed(running.target(), &error, self.settings.detailed_errors);
-                return running.unbound(text).await;
-            }
-            Err(Rejection { error, stage: RejectionStage::Invoking }) => return running.failed(&error).await,
+        let span = call_span(&context, named.as_ref().map_or(&*target, |method| &*method.name));
+        let input = CallInput { context, arguments, stream_ids: stream_ids.clone(), close: None };
+        let replying = match bound {
+            Ok(method) => method.call(input),
+            Err(error) => self.reject(&target, &input, error),
         };
-        let mut replying = AssertUnwindSafe(replying).catch_unwind();
+        let running = RunningCall::new(self, Arc::clone(&scope), target, named, stream_ids, reply_kind, span.clone());
+        let mut replying = AssertUnwindSafe(replying.instrument(span)).catch_unwind();
         match poll_fn(|context| Poll::Ready(Pin::new(&mut replying).poll(context))).await {
             Poll::Ready(ran) => {
                 let ran = ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)));
@@ -105,22 +100,31 @@ impl Dispatcher {
         }
     }
 
+    /// Fails a call that fits no method, within the filters of the hub.
+    fn reject(&self, target: &ByteString, input: &CallInput, error: HubError) -> ReplyFuture {
+        let rejected = Box::pin(future::ready(Err(error)));
+        let filters = &self.methods.filters;
+        match filters.is_empty() {
+            true => rejected,
+            false => filters.wrap(HubCall::unbound(target.clone(), input), rejected),
+        }
+    }
+
     /// Finds the method, and checks what can be checked without its types.
-    fn bind(&self, invocation: &Invocation, reply_kind: ReplyKind) -> Result<&Arc<Method>, String> {
+    fn bind(&self, invocation: &Invocation, reply_kind: ReplyKind) -> Result<&Arc<Method>, HubError> {
         let Invocation { target, arguments, stream_ids, .. } = invocation;
-        let detailed = self.settings.detailed_errors;
-        let unbound = |error| text::binding_failed(target, &error, detailed);
-        let method = self.methods.find(target).ok_or_else(|| unbound(text::no_such_method()))?;
+        let method = self.methods.find(target).ok_or_else(text::no_such_method)?;
         if arguments.len() != method.arguments {
-            return Err(unbound(text::argument_count(arguments.len(), method.arguments)));
+            return Err(text::argument_count(arguments.len(), method.arguments));
         }
         match reply_kind {
-            ReplyKind::Stream if !method.is_streaming => return Err(text::not_streaming(target)),
-            ReplyKind::Result if method.is_streaming => return Err(text::streaming(target)),
+            ReplyKind::Stream if !method.is_streaming => return Err(HubError::refusal(text::not_streaming(target))),
+            ReplyKind::Result if method.is_streaming => return Err(HubError::refusal(text::streaming(target))),
             ReplyKind::Stream | ReplyKind::Result => {}
         }
         if stream_ids.len() != method.uploads {
-            return Err(text::invoking_failed(target, &text::stream_count(stream_ids.len(), method.uploads), detailed));
+            let error = text::stream_count(stream_ids.len(), method.uploads);
+            return Err(HubError::refusal(text::invoking_failed(target, &error, self.settings.detailed_errors)));
         }
         Ok(method)
     }
@@ -144,10 +148,4 @@ impl Dispatcher {
             self.core.complete(connection, payload).await;
         }
     }
-}
-
-/// Calls the extractors of a method. A panic becomes an error, so that it affects only this call.
-fn take_parameters(method: &Method, input: CallInput) -> Result<ReplyFuture, Rejection> {
-    catch_unwind(AssertUnwindSafe(|| method.call(input)))
-        .unwrap_or_else(|panic| Err(HubError::from_panic(&*panic).into()))
 }

@@ -6,29 +6,25 @@ use std::mem;
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use tracing::Instrument;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::Close;
 use trunkline_protocol::service::CloseConnection;
 use trunkline_protocol::wire::ITEMS_HEADER;
 
-use super::{Dispatcher, catch_panic};
+use super::{Dispatcher, call_span, catch_panic};
+use crate::call::CallInput;
 use crate::call::rehomed::{self, ITEMS_MAX_BYTES};
-use crate::call::{CallInput, Rejection};
 use crate::connection::{CallKind, Connection, ConnectionClose};
 use crate::error::HubError;
-use crate::handler::ReplyBody;
+use crate::handler::filter::HubCall;
+use crate::handler::{HubCallKind, ReplyBody};
 
 impl Dispatcher {
     /// Accepts a connection that its client knows to be open: its handshake was answered long ago.
     pub(super) async fn accept_reassigned(self: &Arc<Self>, connection: &Arc<Connection>) {
         let context = self.context(connection, CallKind::ConnectHook);
-        let mut taken = Ok(());
-        for hook in &self.methods.on_rehomed {
-            taken = self.run_hook(hook, &context, None).await;
-            if taken.is_err() {
-                break;
-            }
-        }
+        let taken = self.run_hooks(HubCallKind::Rehomed, context, None).await;
         // Somewhere on_connected has succeeded.
         connection.inbox().set_connected();
         self.core.metrics().rehomed.inc();
@@ -94,12 +90,18 @@ impl Dispatcher {
     async fn items_of(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<String> {
         let hook = self.methods.on_leaving.as_ref()?;
         let context = self.context(connection, CallKind::DisconnectHook);
-        let input = CallInput { context, arguments: Vec::new(), stream_ids: Vec::new(), close: None };
-        let ran = catch_panic(async { hook.call(input).map_err(Rejection::into_error)?.await }).await;
+        let input = CallInput { context: context.clone(), arguments: Vec::new(), stream_ids: Vec::new(), close: None };
+        let span = call_span(&context, &hook.name);
+        let filters = &self.methods.filters;
+        let running = match filters.is_empty() {
+            true => hook.call(input),
+            false => filters.wrap(HubCall::of_hook(HubCallKind::Leaving, context, None), hook.call(input)),
+        };
+        let ran = catch_panic(running).instrument(span).await;
         let wrapped = ran.and_then(|reply| match reply.0 {
             ReplyBody::Value(items) => rehomed::wrap(&items)
                 .ok_or_else(|| HubError::new(format!("items are over {ITEMS_MAX_BYTES} bytes and stay behind"))),
-            ReplyBody::Stream(_) => Err(HubError::new("a stream can't be handed over")),
+            ReplyBody::Stream(_) | ReplyBody::Nothing => Err(HubError::new("only a value can be handed over")),
         });
         wrapped.map_err(|error| self.log(connection, "on_leaving", &error)).ok()
     }

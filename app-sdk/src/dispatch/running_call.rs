@@ -18,14 +18,15 @@ use std::time::Instant;
 use bytestring::ByteString;
 use futures_util::future::CatchUnwind;
 use futures_util::{FutureExt, StreamExt};
+use tracing::instrument::Instrumented;
+use tracing::{Instrument, Span};
 use trunkline_protocol::hub::{Outcome, Payload};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
 use super::Dispatcher;
-use crate::connection::{CallScope, Connection, ReplyKind, short};
+use crate::connection::{CallScope, Connection, ReplyKind};
 use crate::encode;
-use crate::error::HubError;
-use crate::error::text;
+use crate::error::{CallStage, HubError, text};
 use crate::handler::{ItemStream, Method, Reply, ReplyBody, ReplyFuture};
 use crate::metrics::{CallOutcome, Counted};
 
@@ -43,8 +44,12 @@ pub(super) struct RunningCall {
     stream_ids: Vec<ByteString>,
     reply_kind: ReplyKind,
     is_forgotten: bool,
+    span: Span,
     _counted: Counted,
 }
+
+/// A method that runs; a panic of it is caught.
+pub(super) type Replying = CatchUnwind<AssertUnwindSafe<Instrumented<ReplyFuture>>>;
 
 /// A running call that is answered with a stream.
 pub(super) struct RunningStream {
@@ -60,18 +65,15 @@ impl RunningCall {
         method: Option<Arc<Method>>,
         stream_ids: Vec<ByteString>,
         reply_kind: ReplyKind,
+        span: Span,
     ) -> Self {
         let (_counted, since) = (Counted::new(&dispatcher.core.metrics().running), Instant::now());
         let (dispatcher, is_forgotten) = (Arc::clone(dispatcher), false);
-        Self { dispatcher, scope, target, method, since, stream_ids, reply_kind, is_forgotten, _counted }
-    }
-
-    pub(super) fn target(&self) -> &str {
-        &self.target
+        Self { dispatcher, scope, target, method, since, stream_ids, reply_kind, is_forgotten, span, _counted }
     }
 
     /// Waits for the method, and answers. A call for a stream that is cancelled is dropped as it is.
-    pub(super) async fn wait(self, replying: CatchUnwind<AssertUnwindSafe<ReplyFuture>>) {
+    pub(super) async fn wait(self, replying: Replying) {
         let ran = match self.reply_kind {
             ReplyKind::Result => Some(replying.await),
             ReplyKind::Stream => {
@@ -108,19 +110,19 @@ impl RunningCall {
         None
     }
 
-    /// Answers a call that can't be bound to a method and its parameters.
-    pub(super) async fn unbound(self, text: String) {
-        self.count(CallOutcome::Unbound);
-        let (hub, connection) = (self.dispatcher.core.name(), short(self.connection().id()));
-        tracing::debug!(hub, connection, text, "call can't be bound");
-        self.complete(Outcome::Error(text.into())).await;
-    }
-
-    /// Answers a call whose method failed.
-    pub(super) async fn failed(self, error: &HubError) {
-        self.count(CallOutcome::Failed);
-        self.dispatcher.log(self.connection(), &self.target, error);
-        let text = text::invoking_failed(&self.target, error, self.dispatcher.settings.detailed_errors);
+    /// Answers a call that failed: it reached no method, or the method failed.
+    async fn failed(self, error: &HubError) {
+        let outcome = match error.stage() {
+            CallStage::Invoking | CallStage::Authorizing => CallOutcome::Failed,
+            CallStage::Binding | CallStage::Refusing => CallOutcome::Unbound,
+        };
+        self.count(outcome);
+        let is_detailed = self.dispatcher.settings.detailed_errors;
+        match outcome {
+            CallOutcome::Unbound => self.span.in_scope(|| log_unbound(error, is_detailed)),
+            _ => self.span.in_scope(|| self.dispatcher.log(self.connection(), &self.target, error)),
+        }
+        let text = text::call_failed(&self.target, error, is_detailed);
         self.complete(Outcome::Error(text.into())).await;
     }
 
@@ -196,7 +198,7 @@ impl RunningStream {
         let Self { call, items } = self;
         let _counted = Counted::new(&call.dispatcher.core.metrics().streams);
         let cancellation = call.scope.cancellation().clone();
-        let sending = AssertUnwindSafe(call.send_items(items)).catch_unwind();
+        let sending = AssertUnwindSafe(call.send_items(items).instrument(call.span.clone())).catch_unwind();
         let (sent, good) = match cancellation.run_until_cancelled(sending).await {
             None => (Ok(()), CallOutcome::Cancelled),
             Some(sent) => (sent.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic))), CallOutcome::Ok),
@@ -213,6 +215,15 @@ impl RunningStream {
                 call.complete(Outcome::Error(text.into())).await;
             }
         }
+    }
+}
+
+/// Logs why a call reaches no method. Where clients are told details, a developer looks at the log, too.
+fn log_unbound(error: &HubError, is_detailed: bool) {
+    let reason = error.source().map_or_else(|| error.message().to_owned(), ToString::to_string);
+    match is_detailed {
+        true => tracing::warn!(%reason, "call does not fit its method"),
+        false => tracing::debug!(%reason, "call does not fit its method"),
     }
 }
 

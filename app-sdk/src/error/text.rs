@@ -1,6 +1,18 @@
 //! Texts that clients read, word for word as the official server writes them.
 
-use crate::error::{HubError, InvokeError};
+use trunkline_protocol::hub::HubProtocol;
+
+use crate::error::{CallStage, HubError, InvokeError};
+
+/// Text for a call that failed, by the step at which it did.
+pub(crate) fn call_failed(target: &str, error: &HubError, detailed: bool) -> String {
+    match error.stage() {
+        CallStage::Invoking => invoking_failed(target, error, detailed),
+        CallStage::Binding => binding_failed(target, error, detailed),
+        CallStage::Authorizing => format!("Failed to invoke '{target}' because user is unauthorized"),
+        CallStage::Refusing => error.message().to_owned(),
+    }
+}
 
 /// Text for a method that failed while it ran.
 pub(crate) fn invoking_failed(target: &str, error: &HubError, detailed: bool) -> String {
@@ -8,23 +20,41 @@ pub(crate) fn invoking_failed(target: &str, error: &HubError, detailed: bool) ->
 }
 
 /// Text for a call that can't be bound to a method and its arguments.
-pub(crate) fn binding_failed(target: &str, error: &HubError, detailed: bool) -> String {
+fn binding_failed(target: &str, error: &HubError, detailed: bool) -> String {
     error.describe(&format!("Failed to invoke '{target}' due to an error on the server."), detailed)
 }
 
 /// Error of a call to a method that isn't there.
 pub(crate) fn no_such_method() -> HubError {
-    HubError::new("Method does not exist.")
+    HubError::new("Method does not exist.").at(CallStage::Binding)
 }
 
 /// Error of a call with too many or too few arguments.
 pub(crate) fn argument_count(provided: usize, expected: usize) -> HubError {
     HubError::invalid_data(format!("Invocation provides {provided} argument(s) but target expects {expected}."))
+        .at(CallStage::Binding)
 }
 
 /// Error of a call whose streams no parameter takes.
 pub(crate) fn stream_count(provided: usize, expected: usize) -> HubError {
     HubError::new(format!("Client sent {provided} stream(s), Hub method expects {expected}."))
+}
+
+/// Error of a call that a policy refuses to its user.
+pub(crate) fn unauthorized(policy: &str) -> HubError {
+    HubError::named("UnauthorizedException", format!("the policy is: {policy}")).at(CallStage::Authorizing)
+}
+
+/// Error of a parameter that is no value of its type.
+pub(crate) fn unfit_argument(protocol: HubProtocol, argument: usize) -> HubError {
+    const ADVICE: &str =
+        "Make sure that the types of the provided values match the types of the hub method being invoked.";
+    // Only the MessagePack half of the official server names the argument.
+    let text = match protocol {
+        HubProtocol::Json => format!("Error binding arguments. {ADVICE}"),
+        HubProtocol::MessagePack => format!("Error binding argument {argument}. {ADVICE}"),
+    };
+    HubError::invalid_data(text).at(CallStage::Binding)
 }
 
 /// Text for a streaming invocation of a method that doesn't stream.
@@ -84,6 +114,18 @@ mod tests {
     use trunkline_protocol::hub::CLOSED_WITH_ERROR;
 
     use super::*;
+
+    #[test]
+    fn a_failed_call_is_told_by_the_step_at_which_it_failed() {
+        let told = |error: HubError| call_failed("Add", &error, false);
+        assert_eq!(
+            told(HubError::new("no")),
+            "An unexpected error occurred invoking 'Add' on the server. HubException: no"
+        );
+        assert_eq!(told(argument_count(1, 2)), "Failed to invoke 'Add' due to an error on the server.");
+        assert_eq!(told(unauthorized("a user")), "Failed to invoke 'Add' because user is unauthorized");
+        assert_eq!(told(HubError::refusal(streaming("Add"))), streaming("Add"));
+    }
 
     #[test]
     fn texts_equal_the_official_ones() {

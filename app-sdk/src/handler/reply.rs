@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 use trunkline_protocol::hub::{HubProtocol, Payload};
 
-use super::marker::{ViaResult, ViaStream, ViaStreamResult, ViaValue};
+use super::marker::{TheErrorMustBeHubError, ViaResult, ViaStream, ViaStreamResult, ViaValue};
 use crate::error::HubError;
 
 /// Reply of a method, encoded for the client that called.
@@ -19,7 +19,12 @@ pub(crate) type ItemStream = Pin<Box<dyn Stream<Item = Result<Payload, HubError>
 pub(crate) enum ReplyBody {
     Value(Payload),
     Stream(ItemStream),
+    /// A hook has ended well.
+    Nothing,
 }
+
+/// Text of an impl that no program can reach.
+const WRONG_ERROR: &str = "the method's error is no HubError";
 
 /// A value that a hub method may return: anything that can be serialized, a [`Stream`] of such values, or a `Result`
 /// of either and [`HubError`].
@@ -28,7 +33,7 @@ pub(crate) enum ReplyBody {
     label = "neither serializable nor a stream nor a `Result` of one of these and `HubError`",
     note = "return `()`, a type that implements `serde::Serialize`, or an `impl Stream` of such a type",
     note = "or `Result<T, trunkline::HubError>` of any of these; a stream must be `Send` and `'static`",
-    note = "inside the method `?` turns any `std::error::Error` into a `HubError`"
+    note = "inside the method `?` turns any error into a `HubError`"
 )]
 pub trait IntoReply<M> {
     /// Whether the method streams.
@@ -59,6 +64,18 @@ impl<T: Serialize> IntoItem<ViaValue> for T {
 impl<T: Serialize> IntoItem<ViaResult> for Result<T, HubError> {
     fn into_item(self, protocol: HubProtocol) -> Result<Payload, HubError> {
         self?.into_item(protocol)
+    }
+}
+
+impl<T: Serialize, E: Serialize> IntoItem<TheErrorMustBeHubError> for Result<T, E> {
+    fn into_item(self, protocol: HubProtocol) -> Result<Payload, HubError> {
+        self.map_err(|_| HubError::new(WRONG_ERROR))?.into_item(protocol)
+    }
+}
+
+impl<T: Serialize, E: Serialize> IntoReply<TheErrorMustBeHubError> for Result<T, E> {
+    fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError> {
+        Reply::value(&self.map_err(|_| HubError::new(WRONG_ERROR))?, protocol)
     }
 }
 
@@ -99,6 +116,11 @@ where
 }
 
 impl Reply {
+    /// The reply of a hook that has ended well.
+    pub(crate) fn nothing() -> Self {
+        Self(ReplyBody::Nothing)
+    }
+
     pub(crate) fn value<T: Serialize>(value: &T, protocol: HubProtocol) -> Result<Self, HubError> {
         Ok(Self(ReplyBody::Value(protocol.payload(value)?)))
     }
@@ -109,6 +131,7 @@ impl fmt::Debug for Reply {
         match &self.0 {
             ReplyBody::Value(payload) => f.debug_tuple("Value").field(payload).finish(),
             ReplyBody::Stream(_) => f.write_str("Stream"),
+            ReplyBody::Nothing => f.write_str("Nothing"),
         }
     }
 }

@@ -7,15 +7,20 @@ use std::sync::Arc;
 use crate::error::BuildError;
 use crate::handler::Method;
 use crate::handler::filter::Filters;
+use crate::handler::hook::ErasedHook;
+use crate::handler::policy::Policies;
 
 /// Everything of a hub that can be called.
 #[derive(Default)]
 pub(crate) struct MethodTable {
     pub(super) by_name: HashMap<Box<str>, Arc<Method>>,
+    /// What goes around hooks, and calls that no method fits.
     pub(crate) filters: Filters,
-    pub(crate) on_connected: Vec<Method>,
-    pub(crate) on_disconnected: Vec<Method>,
-    pub(crate) on_rehomed: Vec<Method>,
+    /// What clients must fulfil to connect.
+    pub(crate) policies: Policies,
+    pub(crate) on_connected: Vec<ErasedHook>,
+    pub(crate) on_disconnected: Vec<ErasedHook>,
+    pub(crate) on_rehomed: Vec<ErasedHook>,
     pub(crate) on_leaving: Option<Method>,
 }
 
@@ -26,13 +31,13 @@ impl MethodTable {
         self.by_name.get(target).or_else(|| self.by_name.get(target.to_lowercase().as_str()))
     }
 
-    pub(super) fn add(&mut self, hub: &str, name: &str, method: Method) -> Result<(), BuildError> {
+    pub(super) fn add(&mut self, hub: &str, method: Method) -> Result<(), BuildError> {
         let method = Arc::new(method);
-        let Entry::Vacant(vacant) = self.by_name.entry(name.to_lowercase().into()) else {
-            return Err(BuildError::DuplicateMethod { hub: hub.to_owned(), method: name.to_owned() });
+        let Entry::Vacant(vacant) = self.by_name.entry(method.name.to_lowercase().into()) else {
+            return Err(BuildError::DuplicateMethod { hub: hub.to_owned(), method: method.name.to_string() });
         };
         vacant.insert(Arc::clone(&method));
-        self.by_name.insert(name.into(), method);
+        self.by_name.insert((&*method.name).into(), method);
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use axum::extract::{FromRef, State};
 
 use super::raw_connection::RawConnection;
 use crate::error::HubError;
+use crate::handler::IntoEnd;
 
 /// Future of a running handler.
 pub(crate) type ServeFuture = Pin<Box<dyn Future<Output = Result<(), HubError>> + Send>>;
@@ -25,32 +26,13 @@ pub trait RawHandler<S, M>: Clone + Send + Sync + Sized + 'static {
     fn call(self, state: S, connection: RawConnection) -> ServeFuture;
 }
 
-/// Result of a handler of raw connections.
-pub trait IntoRawEnd {
-    /// Converts the result into a `Result`.
-    #[doc(hidden)]
-    fn into_raw_end(self) -> Result<(), HubError>;
-}
-
-impl IntoRawEnd for () {
-    fn into_raw_end(self) -> Result<(), HubError> {
-        Ok(())
-    }
-}
-
-impl IntoRawEnd for Result<(), HubError> {
-    fn into_raw_end(self) -> Result<(), HubError> {
-        self
-    }
-}
-
 macro_rules! function_as_raw_handler {
     ($($state:ident),*) => {
         impl<S, F, Fut, R, $($state,)*> RawHandler<S, (R, $($state,)*)> for F
         where
             F: Fn($(State<$state>,)* RawConnection) -> Fut + Clone + Send + Sync + 'static,
             Fut: Future<Output = R> + Send + 'static,
-            R: IntoRawEnd + 'static,
+            R: IntoEnd + 'static,
             S: Send + 'static,
             $($state: FromRef<S> + 'static,)*
         {
@@ -58,7 +40,7 @@ macro_rules! function_as_raw_handler {
                 // The first of these impls looks at no state.
                 let _ = &state;
                 let serving = self($(State($state::from_ref(&state)),)* connection);
-                Box::pin(async move { serving.await.into_raw_end() })
+                Box::pin(async move { serving.await.into_end() })
             }
         }
     };

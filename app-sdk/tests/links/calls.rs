@@ -128,7 +128,7 @@ async fn outer(call: HubCall, next: Next) -> Result<Reply, HubError> {
 
 async fn inner(call: HubCall, next: Next) -> Result<Reply, HubError> {
     match call.method() {
-        "Nothing" => call.reply(&format!("{} arguments", call.arguments())),
+        "Nothing" => call.reply(&format!("{} arguments", call.argument_count())),
         "Fail" => Err(HubError::new("not today")),
         _ => next.run(call).await,
     }
@@ -144,7 +144,7 @@ async fn filters_go_around_methods_the_first_outermost() {
     assert!(link.call(&client, "Break", "[]").await.contains("HubException: Break: out of range"));
     assert!(link.call(&client, "Panic", "[]").await.contains("An unexpected error occurred invoking 'Panic'"));
     let unbound = link.call(&client, "Add", "[1]").await;
-    assert!(unbound.contains("Failed to invoke 'Add' due to an error on the server.\""), "{unbound}");
+    assert!(unbound.contains("HubException: Add: Invocation provides 1 argument(s)"), "{unbound}");
 }
 
 #[tokio::test]

@@ -1,0 +1,88 @@
+//! Async functions as hooks: extractors in, and an end that lets the client in or closes it.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::call::marker::OfExtractor;
+use crate::call::{Call, CallInput, FromCall};
+use crate::error::HubError;
+use crate::handler::Bindable;
+use crate::handler::arity::for_each_arity;
+
+/// An async function that can be a hook of a hub, such as `on_connected`: its parameters are extractors, at most ten, and it
+/// ends in `()` or `Result<(), HubError>` ([`IntoEnd`]).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no hook of a hub",
+    label = "not an async function of extractors that ends in `()` or `Result<(), HubError>`",
+    note = "parameters: `Context`, `State<T>`, … and types that implement `trunkline::FromContext`; no client gives a hook arguments",
+    note = "result: `()` or `Result<(), trunkline::HubError>`; no other error, no value, no stream",
+    note = "the future must be `Send`: nothing like `Rc` or a lock's guard may live across an `.await`",
+    note = "`#[trunkline::debug_hook]` on the function says which of these it is"
+)]
+pub trait Hook<S, M>: Clone + Send + Sync + Sized + 'static {
+    #[doc(hidden)]
+    fn run(self, call: Call<S>) -> impl Future<Output = Result<(), HubError>> + Send + 'static;
+}
+
+/// End of a hook, or of a handler of raw connections: `()`, or a `Result` of that and [`HubError`].
+#[diagnostic::on_unimplemented(
+    message = "a hook can't end in `{Self}`",
+    label = "neither `()` nor `Result<(), trunkline::HubError>`",
+    note = "another error, or a `bool`, would let everybody in: return `Err(HubError::new(\"…\"))` to close the client"
+)]
+pub trait IntoEnd {
+    /// Converts the end into a `Result`.
+    #[doc(hidden)]
+    fn into_end(self) -> Result<(), HubError>;
+}
+
+impl IntoEnd for () {
+    fn into_end(self) -> Result<(), HubError> {
+        Ok(())
+    }
+}
+
+impl IntoEnd for Result<(), HubError> {
+    fn into_end(self) -> Result<(), HubError> {
+        self
+    }
+}
+
+/// Future of a running hook.
+pub(crate) type EndFuture = Pin<Box<dyn Future<Output = Result<(), HubError>> + Send>>;
+
+/// A hook with its types erased and its state bound.
+pub(crate) type ErasedHook = Box<dyn Fn(CallInput) -> EndFuture + Send + Sync>;
+
+/// Erases the types of a hook.
+pub(crate) fn bindable<S: Clone + Send + Sync + 'static, M: 'static>(hook: impl Hook<S, M>) -> Bindable<S, ErasedHook> {
+    Bindable::new(move |state: &S| {
+        let state = state.clone();
+        let erased: ErasedHook = Box::new(move |input| Box::pin(hook.clone().run(Call::new(input, state.clone()))));
+        erased
+    })
+}
+
+macro_rules! function_as_hook {
+    ($(($marker:ident, $parameter:ident, $name:ident)),*) => {
+        impl<S, F, Fut, R, $($marker, $parameter,)*> Hook<S, (R, $($marker, $parameter,)*)> for F
+        where
+            F: Fn($($parameter),*) -> Fut + Clone + Send + Sync + 'static,
+            Fut: Future<Output = R> + Send,
+            R: IntoEnd,
+            S: Send + 'static,
+            $($marker: OfExtractor, $parameter: FromCall<S, $marker> + Send + 'static,)*
+        {
+            fn run(self, mut call: Call<S>) -> impl Future<Output = Result<(), HubError>> + Send + 'static {
+                async move {
+                    $(let $name = <$parameter as FromCall<S, $marker>>::from_call(&mut call).await?;)*
+                    // The first of these impls takes nothing from it.
+                    let _ = &mut call;
+                    drop(call);
+                    self($($name),*).await.into_end()
+                }
+            }
+        }
+    };
+}
+for_each_arity!(function_as_hook);

@@ -1,0 +1,109 @@
+//! Policies: what the user of a client must be or have, for a hub, a module of methods or one method.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::context::Context;
+use crate::error::{HubError, text};
+
+/// A condition on the client, by which a [hub](crate::Hub::require), a [module](crate::Methods::require) or a
+/// [method](crate::Hub::guarded) is open to some users only.
+///
+/// ```
+/// use trunkline::{Hub, Policy};
+///
+/// # async fn read() {}
+/// # async fn write() {}
+/// # async fn clear() {}
+/// let staff = Policy::any([Policy::claim("role", "editor"), Policy::claim("role", "admin")]);
+/// let office = Policy::new("from the office", |ctx| ctx.remote_addr().is_some_and(|address| address.ip().is_loopback()));
+///
+/// let hub: Hub = Hub::new("/pages")
+///     .require(Policy::user())
+///     .method("Read", read)
+///     .guarded("Write", staff, write)
+///     .guarded("Clear", Policy::claim("role", "admin").and(office), clear);
+/// ```
+#[derive(Clone)]
+pub struct Policy {
+    name: Arc<str>,
+    is_met: Arc<dyn Fn(&Context) -> bool + Send + Sync>,
+}
+
+impl Policy {
+    /// A policy of your own; its name is for logs, and for clients of hubs with
+    /// [detailed errors](crate::Hub::detailed_errors). For what must wait, write an extractor or a filter.
+    pub fn new(name: impl Into<String>, is_met: impl Fn(&Context) -> bool + Send + Sync + 'static) -> Self {
+        Self { name: name.into().into(), is_met: Arc::new(is_met) }
+    }
+
+    /// The client is authenticated.
+    #[must_use]
+    pub fn user() -> Self {
+        Self::new("a user", |ctx| ctx.user_id().is_some())
+    }
+
+    /// The user has a claim of this name with this value; case counts.
+    pub fn claim(name: impl Into<String>, value: impl Into<String>) -> Self {
+        let (name, value) = (name.into(), value.into());
+        Self::new(format!("claim {name} = {value}"), move |ctx| ctx.claims().get_all(&name).any(|one| one == value))
+    }
+
+    /// One of several policies is met.
+    #[must_use]
+    pub fn any(policies: impl IntoIterator<Item = Policy>) -> Self {
+        let policies: Vec<_> = policies.into_iter().collect();
+        let name = policies.iter().map(|policy| &*policy.name).collect::<Vec<_>>().join(", or ");
+        Self::new(name, move |ctx| policies.iter().any(|policy| policy.is_met_by(ctx)))
+    }
+
+    /// This policy and the other one are met.
+    #[must_use]
+    pub fn and(self, other: Policy) -> Self {
+        Self::new(format!("{self} and {other}"), move |ctx| self.is_met_by(ctx) && other.is_met_by(ctx))
+    }
+
+    /// Whether a client meets the policy.
+    #[must_use]
+    pub fn is_met_by(&self, ctx: &Context) -> bool {
+        (self.is_met)(ctx)
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Policy").field(&self.name).finish()
+    }
+}
+
+/// Policies that all must be met.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Policies(Vec<Policy>);
+
+impl Policies {
+    pub(crate) fn add(&mut self, policy: Policy) {
+        self.0.push(policy);
+    }
+
+    pub(crate) fn extend(&mut self, others: &Policies) {
+        self.0.extend_from_slice(&others.0);
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Policy> {
+        self.0.iter()
+    }
+
+    /// Checks the client; the error names the first policy that is not met.
+    pub(crate) fn check(&self, context: &Context) -> Result<(), HubError> {
+        match self.0.iter().find(|policy| !policy.is_met_by(context)) {
+            Some(policy) => Err(text::unauthorized(&policy.name)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Modules of methods: methods with filters and policies of their own, merged into hubs as routers are.
+
+use std::fmt;
+
+use bytestring::ByteString;
+
+use crate::handler::filter::{BindableFilter, Filters};
+use crate::handler::policy::Policies;
+use crate::handler::{self, Bindable, Filter, Handler, Method, Policy};
+
+/// A module of methods, which a hub [takes in](crate::Hub::methods), with filters and policies around them.
+///
+/// ```
+/// use trunkline::{Context, Hub, HubCall, HubError, Methods, Next, Reply};
+///
+/// async fn say(ctx: Context, text: String) -> Result<(), HubError> {
+///     Ok(ctx.clients().all().send("Said", (text,)).await?)
+/// }
+///
+/// async fn ban(_user: String) {}
+/// async fn clear() {}
+///
+/// async fn audit(call: HubCall, next: Next) -> Result<Reply, HubError> {
+///     println!("{} by {:?}", call.method(), call.context().user_id());
+///     next.run(call).await
+/// }
+///
+/// fn moderation() -> Methods {
+///     Methods::new().method("Ban", ban).method("Clear", clear).filter(audit).require_claim("role", "moderator")
+/// }
+///
+/// let hub: Hub = Hub::new("/board").method("Say", say).methods(moderation());
+/// ```
+#[must_use = "methods do nothing until a hub takes them in"]
+pub struct Methods<S = ()> {
+    entries: Vec<MethodEntry<S>>,
+    filters: Vec<BindableFilter<S>>,
+    policies: Policies,
+}
+
+struct MethodEntry<S> {
+    name: ByteString,
+    method: Bindable<S, Method>,
+    /// Filters of the modules that it has come through, the outermost first.
+    filters: Vec<BindableFilter<S>>,
+    policies: Policies,
+}
+
+impl<S: Clone + Send + Sync + 'static> Methods<S> {
+    /// A module without methods.
+    pub fn new() -> Self {
+        Self { entries: Vec::new(), filters: Vec::new(), policies: Policies::default() }
+    }
+
+    /// Adds a method; see [`Hub::method`](crate::Hub::method).
+    pub fn method<H: Handler<S, M>, M: 'static>(mut self, name: impl Into<String>, handler: H) -> Self {
+        self.add(name.into(), Policies::default(), handler);
+        self
+    }
+
+    /// Adds a method for clients that meet the policy; others get an error.
+    pub fn guarded<H: Handler<S, M>, M: 'static>(
+        mut self,
+        name: impl Into<String>,
+        policy: Policy,
+        handler: H,
+    ) -> Self {
+        let mut policies = Policies::default();
+        policies.add(policy);
+        self.add(name.into(), policies, handler);
+        self
+    }
+
+    /// Adds all methods of another module, within its filters and policies.
+    pub fn methods(mut self, other: Self) -> Self {
+        self.entries.extend(other.into_entries());
+        self
+    }
+
+    /// Adds a filter around all methods of the module, also those that are added later. The filter that is added first is
+    /// the outermost; those of the hub are further out. See [`Hub::filter`](crate::Hub::filter).
+    pub fn filter<F: Filter<S, M>, M: 'static>(mut self, filter: F) -> Self {
+        self.filters.push(BindableFilter::new(filter));
+        self
+    }
+
+    /// Opens the methods of the module only to clients that meet the policy; others get an error.
+    pub fn require(mut self, policy: Policy) -> Self {
+        self.policies.add(policy);
+        self
+    }
+
+    /// Opens the methods of the module only to authenticated clients.
+    pub fn require_user(self) -> Self {
+        self.require(Policy::user())
+    }
+
+    /// Opens the methods of the module only to users with this claim.
+    pub fn require_claim(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.require(Policy::claim(name, value))
+    }
+
+    /// Gives the module its state, so that it fits a hub with another one.
+    pub fn with_state<S2: Clone + Send + Sync + 'static>(self, state: S) -> Methods<S2> {
+        let entries = self.into_entries().map(|entry| entry.bind_early(&state)).collect();
+        Methods { entries, filters: Vec::new(), policies: Policies::default() }
+    }
+
+    /// Names of the methods, and what their callers must fulfil.
+    pub(super) fn policies(&self) -> impl Iterator<Item = (&str, Vec<&Policy>)> {
+        self.entries.iter().map(|entry| (&*entry.name, self.policies.iter().chain(entry.policies.iter()).collect()))
+    }
+
+    /// Binds all methods, within the filters of their hub.
+    pub(super) fn bind(self, state: &S, hub_filters: &Filters) -> impl Iterator<Item = Method> {
+        self.into_entries().map(|entry| {
+            let filters = hub_filters.around(&Filters::bind(&entry.filters, state));
+            entry.method.bind(state).within(filters, entry.policies)
+        })
+    }
+
+    fn add<H: Handler<S, M>, M: 'static>(&mut self, name: String, policies: Policies, handler: H) {
+        let name = ByteString::from(name);
+        let method = handler::bindable(name.clone(), handler);
+        self.entries.push(MethodEntry { name, method, filters: Vec::new(), policies });
+    }
+
+    /// The methods, each with the filters and policies of the module.
+    fn into_entries(self) -> impl Iterator<Item = MethodEntry<S>> {
+        let Self { entries, filters, policies } = self;
+        entries.into_iter().map(move |mut entry| {
+            entry.filters.splice(0..0, filters.iter().cloned());
+            let inner = std::mem::replace(&mut entry.policies, policies.clone());
+            entry.policies.extend(&inner);
+            entry
+        })
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> MethodEntry<S> {
+    fn bind_early<S2: 'static>(self, state: &S) -> MethodEntry<S2> {
+        MethodEntry {
+            name: self.name,
+            method: self.method.bind_early(state),
+            filters: self.filters.iter().map(|filter| filter.bind_early(state)).collect(),
+            policies: self.policies,
+        }
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> Default for Methods<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> fmt::Debug for Methods<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.entries.iter().map(|entry| &*entry.name)).finish()
+    }
+}

@@ -1,0 +1,39 @@
+//! Hubs as their authors see them: filters, extractors, policies and modules, driven by the test kit.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod extractors;
+mod filters;
+mod logs;
+mod policies;
+
+use std::sync::{Arc, Mutex};
+
+use trunkline::Hub;
+use trunkline::testing::{TestClient, TestServer};
+
+/// Lines that a hub's code writes, in their order.
+#[derive(Debug, Clone, Default)]
+struct Journal(Arc<Mutex<Vec<String>>>);
+
+impl Journal {
+    fn write(&self, line: impl Into<String>) {
+        self.0.lock().unwrap().push(line.into());
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+/// A client of the hub at `/hub`, with this query.
+async fn client(hub: Hub, query: &str) -> (TestServer, TestClient) {
+    let server = TestServer::new(hub).unwrap();
+    let client = server.connect("/hub").query(query).user("ann").claim("role", "editor").await.unwrap();
+    (server, client)
+}
+
+/// The error of a call, as its client reads it.
+async fn error(client: &mut TestClient, method: &str, arguments: impl trunkline::Arguments) -> String {
+    client.invoke::<()>(method, arguments).await.unwrap_err().to_string()
+}

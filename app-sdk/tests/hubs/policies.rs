@@ -1,0 +1,72 @@
+//! Policies of hubs, modules and methods.
+
+use trunkline::testing::TestServer;
+use trunkline::{Hub, Methods, Policy};
+
+use crate::{client, error};
+
+const UNAUTHORIZED: &str = "Failed to invoke 'Clear' because user is unauthorized";
+
+fn admin() -> Methods {
+    Methods::new()
+        .method("Clear", async || "cleared")
+        .guarded("Peek", never(), async || ())
+        .require_claim("role", "admin")
+}
+
+fn never() -> Policy {
+    Policy::new("never", |_| false)
+}
+
+#[tokio::test]
+async fn methods_of_a_module_are_open_to_those_who_meet_its_policies() {
+    let (server, mut ann) = client(Hub::new("/hub").methods(admin()).method("Read", async || 1), "").await;
+    assert_eq!(ann.invoke::<u32>("Read", ()).await, Ok(1));
+    assert_eq!(error(&mut ann, "Clear", ()).await, UNAUTHORIZED);
+    let mut root = server.connect("/hub").user("root").claim("role", "editor").claim("role", "admin").await.unwrap();
+    assert_eq!(root.invoke::<String>("clear", ()).await.unwrap(), "cleared");
+    assert!(error(&mut root, "Peek", ()).await.ends_with("because user is unauthorized"));
+}
+
+#[tokio::test]
+async fn one_method_may_have_a_policy_and_policies_combine() {
+    let staff = || Policy::any([Policy::claim("role", "admin"), Policy::claim("role", "editor")]);
+    let hub = Hub::new("/hub")
+        .guarded("Write", staff(), async || ())
+        .guarded("Clear", staff().and(never()), async || ())
+        .guarded("Sign", Policy::user(), async || ());
+    let (server, mut ann) = client(hub, "").await;
+    ann.invoke::<()>("Write", ()).await.unwrap();
+    ann.invoke::<()>("Sign", ()).await.unwrap();
+    assert_eq!(error(&mut ann, "Clear", ()).await, UNAUTHORIZED);
+    let mut nobody = server.connect("/hub").await.unwrap();
+    assert!(error(&mut nobody, "Write", ()).await.ends_with("because user is unauthorized"));
+    assert!(error(&mut nobody, "Sign", ()).await.ends_with("because user is unauthorized"));
+}
+
+#[tokio::test]
+async fn a_policy_of_the_hub_keeps_clients_out() {
+    let hub = Hub::new("/hub").require_claim("role", "admin").on_connected(async || -> () { panic!("never called") });
+    let server = TestServer::new(hub).unwrap();
+    let mut eve = server.connect("/hub").user("eve").await.unwrap();
+    assert_eq!(eve.closed().await.unwrap(), "Connection closed with an error.");
+    assert_eq!(eve.next().await.map(drop), None);
+}
+
+#[test]
+fn who_may_call_what_is_read_in_one_place() {
+    let hub: Hub = Hub::new("/hub").require(Policy::user()).method("Read", async || ()).methods(admin());
+    let table: Vec<_> = hub
+        .policies()
+        .map(|(method, policies)| {
+            (method.to_owned(), policies.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        })
+        .collect();
+    let row = |method: &str, policies: &str| (method.to_owned(), policies.to_owned());
+    let rows = [
+        row("Read", "a user"),
+        row("Clear", "a user; claim role = admin"),
+        row("Peek", "a user; claim role = admin; never"),
+    ];
+    assert_eq!(table, rows);
+}
