@@ -7,6 +7,8 @@
 //! ```
 
 mod context_extractors;
+#[doc(hidden)]
+pub mod part;
 pub(crate) mod rehomed;
 
 use std::future::{self, Future};

@@ -6,6 +6,8 @@
 //! ```
 
 mod arity;
+#[doc(hidden)]
+pub mod check;
 pub(crate) mod filter;
 pub(crate) mod hook;
 #[doc(hidden)]

@@ -228,6 +228,8 @@ pub use handler::{Filter, HubCall, HubCallKind, IntoEnd, Next, Policy, Reply};
 pub use hub::{Hub, Methods};
 pub use raw::{RawConnection, RawEndpoint, RawHandle, RawHandler, RawMessage, RawSender};
 pub use server::{HubHandle, Negotiation, Server, ServerHandle};
+#[cfg(feature = "macros")]
+pub use trunkline_macros::{FromContext, debug_filter, debug_hook, debug_method};
 pub use trunkline_protocol::cause::Cause;
 pub use trunkline_protocol::hub::HubProtocol;
 pub use trunkline_protocol::manifest::{SlowClients, Transport};

@@ -1,0 +1,115 @@
+//! Parts of a connection, as `#[derive(FromContext)]` reads them.
+
+use std::borrow::Cow;
+use std::fmt::{self, Display};
+use std::str::FromStr;
+
+pub use axum::extract::FromRef;
+use serde::de::DeserializeOwned;
+
+use crate::context::Context;
+use crate::error::HubError;
+
+/// Conflicts with the impl that the derive writes, if the struct is `Deserialize`: it would be an argument as well as an
+/// extractor. Compilers print this name.
+pub trait AnExtractorMustNotBeDeserialize {}
+
+impl<T: DeserializeOwned> AnExtractorMustNotBeDeserialize for T {}
+
+/// Part of a connection that a field is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The id of the user.
+    User,
+    /// A claim of the user.
+    Claim(&'static str),
+    /// A header of the connect request.
+    Header(&'static str),
+    /// A parameter in the query of the connect request.
+    Query(&'static str),
+}
+
+/// A value that can be read from a text: every type that implements [`FromStr`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be read from a text",
+    label = "does not implement `std::str::FromStr`",
+    note = "a `#[user]`, `#[claim]`, `#[header]` or `#[query]` is a `String`, another type that implements `FromStr`, or an `Option` or `Vec` of one",
+    note = "a field of the hub's state is `#[state]`, one that another extractor makes is `#[extract]`"
+)]
+pub trait FromText: Sized {
+    /// Reads the value; the error says what is wrong with the text.
+    #[doc(hidden)]
+    fn from_text(text: &str) -> Result<Self, String>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: FromStr<Err: Display>> FromText for T {
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|error: T::Err| error.to_string())
+    }
+}
+
+impl Part {
+    /// The first value.
+    ///
+    /// # Errors
+    /// When there is none: the client reads `refusal`. When it can't be read.
+    pub fn one<T: FromText>(self, ctx: &Context, refusal: Option<&str>) -> Result<T, HubError> {
+        let value = self.maybe(ctx, refusal)?;
+        value.ok_or_else(|| HubError::new(refusal.map_or_else(|| self.missing(), str::to_owned)))
+    }
+
+    /// The first value, if there is one.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn maybe<T: FromText>(self, ctx: &Context, refusal: Option<&str>) -> Result<Option<T>, HubError> {
+        self.texts(ctx).first().map(|text| self.read(text, refusal)).transpose()
+    }
+
+    /// All values, in their order.
+    ///
+    /// # Errors
+    /// When one of them can't be read.
+    pub fn all<T: FromText>(self, ctx: &Context, refusal: Option<&str>) -> Result<Vec<T>, HubError> {
+        self.texts(ctx).iter().map(|text| self.read(text, refusal)).collect()
+    }
+
+    fn read<T: FromText>(self, text: &str, refusal: Option<&str>) -> Result<T, HubError> {
+        let unfit = |error| format!("{self} can't be read: {error}");
+        T::from_text(text).map_err(|error| HubError::new(refusal.map_or_else(|| unfit(error), str::to_owned)))
+    }
+
+    fn texts(self, ctx: &Context) -> Vec<String> {
+        match self {
+            Self::User => ctx.user_id().map(str::to_owned).into_iter().collect(),
+            Self::Claim(name) => ctx.claims().get_all(name).map(str::to_owned).collect(),
+            Self::Query(name) => ctx.query().get_all(name).map(str::to_owned).collect(),
+            Self::Header(name) => {
+                let headers = ctx.headers();
+                headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
+            }
+        }
+    }
+
+    /// Formats the refusal of a client that lacks the part.
+    fn missing(self) -> String {
+        match self {
+            Self::User => "log in first".to_owned(),
+            Self::Claim(_) | Self::Header(_) => format!("{self} is missing"),
+            Self::Query(name) => format!("`{name}` is missing in the query"),
+        }
+    }
+}
+
+impl Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text: Cow<'_, str> = match self {
+            Self::User => "the user id".into(),
+            Self::Claim(name) => format!("the claim `{name}`").into(),
+            Self::Header(name) => format!("the header `{name}`").into(),
+            Self::Query(name) => format!("`{name}` in the query").into(),
+        };
+        f.write_str(&text)
+    }
+}
