@@ -48,6 +48,7 @@ pub mod marker {
     /// A way to make a parameter that takes nothing from the client.
     #[diagnostic::on_unimplemented(
         message = "hooks and filters take extractors only: no client gives them arguments or streams",
+        label = "not an extractor, but something that a client gives to a method",
         note = "extractors are `Context`, `State<T>`, `Cancellation`, and types that implement `trunkline::FromContext`",
         note = "a filter reads arguments by `HubCall::argument`, and has `HubCall` and `Next` last"
     )]
@@ -136,6 +137,7 @@ pub(crate) struct CallInput {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no extractor",
     label = "can't be made from a connection and the hub's state",
+    note = "a type of your own becomes one by `#[derive(trunkline::FromContext)]`, or implements the trait",
     note = "`State<T>` needs a hub whose state gives a `T`: `.with_state(…)`, and `axum::extract::FromRef` for its parts"
 )]
 pub trait FromContext<S>: Sized {
@@ -157,7 +159,7 @@ pub trait FromContext<S>: Sized {
     label = "neither an extractor nor an argument that can be deserialized",
     note = "an argument of the client is an owned type: derive `serde::Deserialize`, and take `String` instead of `&str`",
     note = "an extractor is `Context`, `State<T>`, … or a type that implements `trunkline::FromContext`, taken by value",
-    note = "`State<T>` needs a hub whose state gives a `T`: `.with_state(…)`, and `axum::extract::FromRef` for its parts"
+    note = "`State<T>` needs a hub whose state gives a `T`: `.with_state(…)`, and `axum::extract::FromRef` for its parts; to `#[debug_method]` the state is named by `#[debug_method(state = App)]`"
 )]
 pub trait FromCall<S, M>: Sized {
     /// Number of the client's arguments that it takes.
@@ -213,12 +215,14 @@ pub(crate) fn read_argument<T: DeserializeOwned>(
     protocol.value(payload).map_err(unfit)
 }
 
+#[diagnostic::do_not_recommend]
 impl<S: Sync + Send, T: FromContext<S>> FromCall<S, ViaContext> for T {
     fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send {
         T::from_context(&call.context, &call.state)
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<S: Sync + Send, T: FromContext<S>> FromCall<S, ViaOption> for Option<T> {
     async fn from_call(call: &mut Call<S>) -> Result<Self, HubError> {
         match T::from_context(&call.context, &call.state).await {
@@ -229,12 +233,14 @@ impl<S: Sync + Send, T: FromContext<S>> FromCall<S, ViaOption> for Option<T> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<S: Sync + Send, T: FromContext<S>> FromCall<S, ViaResult> for Result<T, HubError> {
     async fn from_call(call: &mut Call<S>) -> Result<Self, HubError> {
         Ok(T::from_context(&call.context, &call.state).await)
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<S: Send> FromCall<S, ViaCall> for CloseReason {
     fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send {
         let reason = call.close.as_ref().and_then(|close| close.error.as_deref().map(str::to_owned));
@@ -242,6 +248,7 @@ impl<S: Send> FromCall<S, ViaCall> for CloseReason {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<S: Send> FromCall<S, ViaCall> for Cause {
     fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send {
         let cause = call.close.as_ref().map(|close| close.cause);
@@ -249,6 +256,7 @@ impl<S: Send> FromCall<S, ViaCall> for Cause {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<S: Send, T: Send> FromCall<S, ViaUpload> for UploadStream<T> {
     const UPLOADS: usize = 1;
 
@@ -259,6 +267,7 @@ impl<S: Send, T: Send> FromCall<S, ViaUpload> for UploadStream<T> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<S: Send, T: DeserializeOwned + Send> FromCall<S, ViaArgument> for T {
     const ARGUMENTS: usize = 1;
 

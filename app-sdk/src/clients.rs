@@ -15,7 +15,7 @@ use bytestring::ByteString;
 use crate::connection::CallScope;
 use crate::hub_core::HubCore;
 
-pub use client::Client;
+pub use client::{Client, ClientAnswer};
 pub use groups::Groups;
 use receivers::SendTarget;
 pub use receivers::{Receivers, Sent};

@@ -56,13 +56,14 @@ pub trait Handler<S, M>: Clone + Send + Sync + Sized + 'static {
     fn call(self, call: Call<S>) -> impl Future<Output = Result<Reply, HubError>> + Send + 'static;
 }
 
+// Compilers print the marker that they can't infer: that of the result, where it is a `Result` of serializable types.
 macro_rules! function_as_handler {
     ($(($marker:ident, $parameter:ident, $name:ident)),*) => {
-        impl<S, F, Fut, R, RM, $($marker, $parameter,)*> Handler<S, (RM, $($marker, $parameter,)*)> for F
+        impl<S, F, Fut, R, TheErrorMustBeHubError, $($marker, $parameter,)*> Handler<S, (TheErrorMustBeHubError, $($marker, $parameter,)*)> for F
         where
             F: Fn($($parameter),*) -> Fut + Clone + Send + Sync + 'static,
             Fut: Future<Output = R> + Send,
-            R: IntoReply<RM>,
+            R: IntoReply<TheErrorMustBeHubError>,
             S: Send + 'static,
             $($parameter: FromCall<S, $marker> + Send + 'static,)*
         {

@@ -217,7 +217,7 @@ pub use call::rehomed::Rehomed;
 pub use call::{CloseReason, FromContext};
 #[doc(hidden)]
 pub use clients::interface;
-pub use clients::{CallerClients, Client, Clients, Groups, Receivers, Sent};
+pub use clients::{CallerClients, Client, ClientAnswer, Clients, Groups, Receivers, Sent};
 pub use context::items::Items;
 pub use context::request::{Claims, Query};
 pub use context::upload_stream::UploadStream;

@@ -14,7 +14,9 @@ pub(crate) fn parameters(kind: FunctionKind, signature: &Signature, state: &Type
     let own = if kind == FunctionKind::Filter { types.len().saturating_sub(2) } else { types.len() };
     let (parameters, last) = types.split_at(own);
     let parameters = parameters.iter().map(|ty| match kind {
-        FunctionKind::Method => quote_spanned! {ty.span()=> ::trunkline::handler::check::parameter::<#ty, #state, _>(); },
+        FunctionKind::Method => {
+            quote_spanned! {ty.span()=> ::trunkline::handler::check::parameter::<#ty, #state, _>(); }
+        }
         FunctionKind::Hook | FunctionKind::Filter => {
             quote_spanned! {ty.span()=> ::trunkline::handler::check::extractor::<#ty, #state, _>(); }
         }

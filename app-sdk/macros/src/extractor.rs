@@ -15,7 +15,11 @@ const SOURCES: &str = "`#[user]`, `#[claim(\"…\")]`, `#[header(\"…\")]`, `#[
 /// Source of a field.
 enum FieldSource {
     /// A part of the connection: its variant of `Part`, its name, and the refusal in place of the usual one.
-    Part { variant: Ident, name: Option<LitStr>, refusal: Option<LitStr> },
+    Part {
+        variant: Ident,
+        name: Option<LitStr>,
+        refusal: Option<LitStr>,
+    },
     State,
     Extractor,
 }
@@ -88,7 +92,9 @@ impl FieldSource {
 
 /// Implements `FromContext` for a struct.
 pub(crate) fn expand(item: TokenStream) -> TokenStream {
-    syn::parse2(item).and_then(|item: DeriveInput| implementation(&item)).unwrap_or_else(|error| error.to_compile_error())
+    syn::parse2(item)
+        .and_then(|item: DeriveInput| implementation(&item))
+        .unwrap_or_else(|error| error.to_compile_error())
 }
 
 fn implementation(item: &DeriveInput) -> syn::Result<TokenStream> {
@@ -155,7 +161,9 @@ fn value(source: &FieldSource, ty: &Type) -> TokenStream {
             let read = Ident::new(read, Span::call_site());
             quote_spanned! {ty.span()=> ::trunkline::call::part::Part::#variant #name.#read::<#ty>(__ctx, #refusal)? }
         }
-        FieldSource::State => quote_spanned! {ty.span()=> <#ty as ::trunkline::call::part::FromRef<__S>>::from_ref(__state) },
+        FieldSource::State => {
+            quote_spanned! {ty.span()=> <#ty as ::trunkline::call::part::FromRef<__S>>::from_ref(__state) }
+        }
         FieldSource::Extractor => {
             quote_spanned! {ty.span()=> <#ty as ::trunkline::FromContext<__S>>::from_context(__ctx, __state).await? }
         }

@@ -46,10 +46,12 @@ use signature::FunctionKind;
 /// use axum::extract::{FromRef, State};
 /// use trunkline::debug_method;
 ///
-/// #[derive(Clone, FromRef)]
+/// #[derive(Clone)]
 /// struct App { store: Store, prices: Prices }
 /// # #[derive(Clone)] struct Store;
 /// # #[derive(Clone)] struct Prices;
+/// # impl FromRef<App> for Store { fn from_ref(app: &App) -> Self { app.store.clone() } }
+/// # impl FromRef<App> for Prices { fn from_ref(app: &App) -> Self { app.prices.clone() } }
 ///
 /// #[debug_method(state = App)]
 /// async fn buy(State(store): State<Store>, State(prices): State<Prices>, seat: u32) -> u32 {

@@ -10,6 +10,9 @@ use crate::shape;
 /// Maximum number of parameters, as the SDK implements its traits for functions; a filter has `HubCall` and `Next` besides.
 const PARAMETERS_MAX: usize = 10;
 
+/// Extractors of axum for the bodies and paths of requests; a call has arguments instead.
+const AXUM_BODIES: [&str; 3] = ["Json", "Form", "Path"];
+
 /// Kind of function of an app that the SDK calls.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FunctionKind {
@@ -84,8 +87,12 @@ fn too_many(kind: FunctionKind, signature: &Signature) -> Option<Error> {
         FunctionKind::Method => {
             "a hub method has at most ten parameters: take several arguments as one struct that derives `serde::Deserialize`"
         }
-        FunctionKind::Hook => "a hook has at most ten parameters: put several extractors into one by `#[derive(FromContext)]`",
-        FunctionKind::Filter => "a filter has at most ten extractors, `HubCall` and `Next`: put several extractors into one by `#[derive(FromContext)]`",
+        FunctionKind::Hook => {
+            "a hook has at most ten parameters: put several extractors into one by `#[derive(FromContext)]`"
+        }
+        FunctionKind::Filter => {
+            "a filter has at most ten extractors, `HubCall` and `Next`: put several extractors into one by `#[derive(FromContext)]`"
+        }
     };
     Some(Error::new_spanned(extra, text))
 }
@@ -100,13 +107,26 @@ fn parameter(kind: FunctionKind, input: &FnArg) -> Option<Error> {
     let ty = match input {
         FnArg::Receiver(receiver) => {
             let name = kind.name();
-            let text = format!("a {name} is a free function: take what it shares with others as `State<T>`, not as `self`");
+            let text =
+                format!("a {name} is a free function: take what it shares with others as `State<T>`, not as `self`");
             return Some(Error::new_spanned(receiver, text));
         }
         FnArg::Typed(parameter) => &*parameter.ty,
     };
     if let Type::ImplTrait(_) = ty {
-        return Some(Error::new_spanned(ty, format!("a parameter of a {} has one type: name it, without `impl`", kind.name())));
+        return Some(Error::new_spanned(
+            ty,
+            format!("a parameter of a {} has one type: name it, without `impl`", kind.name()),
+        ));
+    }
+    for envelope in AXUM_BODIES {
+        if let Some(inner) = shape::only_argument(ty, envelope) {
+            let inner = readable(inner.to_token_stream());
+            return Some(Error::new_spanned(
+                ty,
+                format!("arguments come without an envelope: take `{inner}` itself, not `{envelope}<_>`"),
+            ));
+        }
     }
     shape::is_borrowed(ty).then(|| Error::new_spanned(ty, borrowed(ty)))
 }
@@ -114,7 +134,8 @@ fn parameter(kind: FunctionKind, input: &FnArg) -> Option<Error> {
 /// The text for a parameter that is borrowed, or has something borrowed inside.
 fn borrowed(ty: &Type) -> String {
     let Type::Reference(reference) = ty else {
-        return "parameters are owned: take `String` instead of `&str` and `Cow<str>`, and `Vec<T>` instead of `&[T]`".into();
+        return "parameters are owned: take `String` instead of `&str` and `Cow<str>`, and `Vec<T>` instead of `&[T]`"
+            .into();
     };
     let inner = reference.elem.to_token_stream();
     match &*reference.elem {

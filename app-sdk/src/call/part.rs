@@ -87,7 +87,11 @@ impl Part {
             Self::Query(name) => ctx.query().get_all(name).map(str::to_owned).collect(),
             Self::Header(name) => {
                 let headers = ctx.headers();
-                headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
+                headers
+                    .get_all(name)
+                    .iter()
+                    .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+                    .collect()
             }
         }
     }

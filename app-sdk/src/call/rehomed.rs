@@ -74,6 +74,7 @@ pub(crate) fn wrap(items: &Payload) -> Option<String> {
     (bytes.len() <= ITEMS_MAX_BYTES).then(|| URL_SAFE_NO_PAD.encode(bytes))
 }
 
+#[diagnostic::do_not_recommend]
 impl<S: Send> FromCall<S, ViaCall> for Rehomed {
     fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send {
         let connection = call.context().scope().connection();

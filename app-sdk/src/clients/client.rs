@@ -39,6 +39,18 @@ pub struct Client {
     timeout: Duration,
 }
 
+/// Result that a client may give: any type that can be deserialized, `()` for none.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be the result of a client",
+    label = "can't be deserialized from what the client answers",
+    note = "say the type of the result: `let answer: bool = client.invoke(…).await?`, or `invoke::<bool>(…)`; `()` for none",
+    note = "a type of your own derives `serde::Deserialize`, and is owned"
+)]
+pub trait ClientAnswer: DeserializeOwned {}
+
+#[diagnostic::do_not_recommend]
+impl<T: DeserializeOwned> ClientAnswer for T {}
+
 /// Location of a client.
 enum ClientLocation {
     Local(Arc<Connection>),
@@ -68,7 +80,7 @@ impl Client {
     /// When the client isn't there or goes away, takes too long, answers with an error (its handler's, or that it has
     /// no handler) or with another type, and when the question can't be sent. Inside of `on_connected` the calling
     /// client can't answer, so no client may be asked there.
-    pub async fn invoke<T: DeserializeOwned>(&self, method: &str, arguments: impl Arguments) -> Result<T, InvokeError> {
+    pub async fn invoke<T: ClientAnswer>(&self, method: &str, arguments: impl Arguments) -> Result<T, InvokeError> {
         let metrics = self.receivers.core.metrics();
         let _counted = Counted::new(&metrics.client_results_waiting);
         let result = self.request(method, &arguments).await.and_then(|(protocol, outcome)| read(protocol, outcome));

@@ -10,6 +10,11 @@ pub trait Target: sealed::SealedReceivers + Send + Sync {
 }
 
 /// Client that can be asked for a result. Made for [`client_interface!`](crate::client_interface).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be asked for a result",
+    label = "only a single client can be asked",
+    note = "pick one by `clients().client(connection_id)`, or declare the function without a result: it can be sent to many then"
+)]
 pub trait Askable: Target {
     /// The client that is asked.
     fn client(&self) -> &Client;
@@ -33,6 +38,7 @@ impl Target for Client {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Askable for Client {
     fn client(&self) -> &Client {
         self

@@ -1,48 +1,80 @@
 //! Macro that implements a trait for functions of up to ten parameters.
 
 /// Calls a macro once for each number of parameters, with a marker, a type and a name for each parameter.
+///
+/// Compilers print the marker that they can't infer: that of a parameter which is an extractor and `Deserialize`.
 macro_rules! for_each_arity {
     ($implement:ident) => {
         $implement!();
-        $implement!((M1, T1, p1));
-        $implement!((M1, T1, p1), (M2, T2, p2));
-        $implement!((M1, T1, p1), (M2, T2, p2), (M3, T3, p3));
-        $implement!((M1, T1, p1), (M2, T2, p2), (M3, T3, p3), (M4, T4, p4));
-        $implement!((M1, T1, p1), (M2, T2, p2), (M3, T3, p3), (M4, T4, p4), (M5, T5, p5));
-        $implement!((M1, T1, p1), (M2, T2, p2), (M3, T3, p3), (M4, T4, p4), (M5, T5, p5), (M6, T6, p6));
-        $implement!((M1, T1, p1), (M2, T2, p2), (M3, T3, p3), (M4, T4, p4), (M5, T5, p5), (M6, T6, p6), (M7, T7, p7));
+        $implement!((ExtractorXorDeserialize1, T1, p1));
+        $implement!((ExtractorXorDeserialize1, T1, p1), (ExtractorXorDeserialize2, T2, p2));
         $implement!(
-            (M1, T1, p1),
-            (M2, T2, p2),
-            (M3, T3, p3),
-            (M4, T4, p4),
-            (M5, T5, p5),
-            (M6, T6, p6),
-            (M7, T7, p7),
-            (M8, T8, p8)
+            (ExtractorXorDeserialize1, T1, p1),
+            (ExtractorXorDeserialize2, T2, p2),
+            (ExtractorXorDeserialize3, T3, p3)
         );
         $implement!(
-            (M1, T1, p1),
-            (M2, T2, p2),
-            (M3, T3, p3),
-            (M4, T4, p4),
-            (M5, T5, p5),
-            (M6, T6, p6),
-            (M7, T7, p7),
-            (M8, T8, p8),
-            (M9, T9, p9)
+            (ExtractorXorDeserialize1, T1, p1),
+            (ExtractorXorDeserialize2, T2, p2),
+            (ExtractorXorDeserialize3, T3, p3),
+            (ExtractorXorDeserialize4, T4, p4)
         );
         $implement!(
-            (M1, T1, p1),
-            (M2, T2, p2),
-            (M3, T3, p3),
-            (M4, T4, p4),
-            (M5, T5, p5),
-            (M6, T6, p6),
-            (M7, T7, p7),
-            (M8, T8, p8),
-            (M9, T9, p9),
-            (M10, T10, p10)
+            (ExtractorXorDeserialize1, T1, p1),
+            (ExtractorXorDeserialize2, T2, p2),
+            (ExtractorXorDeserialize3, T3, p3),
+            (ExtractorXorDeserialize4, T4, p4),
+            (ExtractorXorDeserialize5, T5, p5)
+        );
+        $implement!(
+            (ExtractorXorDeserialize1, T1, p1),
+            (ExtractorXorDeserialize2, T2, p2),
+            (ExtractorXorDeserialize3, T3, p3),
+            (ExtractorXorDeserialize4, T4, p4),
+            (ExtractorXorDeserialize5, T5, p5),
+            (ExtractorXorDeserialize6, T6, p6)
+        );
+        $implement!(
+            (ExtractorXorDeserialize1, T1, p1),
+            (ExtractorXorDeserialize2, T2, p2),
+            (ExtractorXorDeserialize3, T3, p3),
+            (ExtractorXorDeserialize4, T4, p4),
+            (ExtractorXorDeserialize5, T5, p5),
+            (ExtractorXorDeserialize6, T6, p6),
+            (ExtractorXorDeserialize7, T7, p7)
+        );
+        $implement!(
+            (ExtractorXorDeserialize1, T1, p1),
+            (ExtractorXorDeserialize2, T2, p2),
+            (ExtractorXorDeserialize3, T3, p3),
+            (ExtractorXorDeserialize4, T4, p4),
+            (ExtractorXorDeserialize5, T5, p5),
+            (ExtractorXorDeserialize6, T6, p6),
+            (ExtractorXorDeserialize7, T7, p7),
+            (ExtractorXorDeserialize8, T8, p8)
+        );
+        $implement!(
+            (ExtractorXorDeserialize1, T1, p1),
+            (ExtractorXorDeserialize2, T2, p2),
+            (ExtractorXorDeserialize3, T3, p3),
+            (ExtractorXorDeserialize4, T4, p4),
+            (ExtractorXorDeserialize5, T5, p5),
+            (ExtractorXorDeserialize6, T6, p6),
+            (ExtractorXorDeserialize7, T7, p7),
+            (ExtractorXorDeserialize8, T8, p8),
+            (ExtractorXorDeserialize9, T9, p9)
+        );
+        $implement!(
+            (ExtractorXorDeserialize1, T1, p1),
+            (ExtractorXorDeserialize2, T2, p2),
+            (ExtractorXorDeserialize3, T3, p3),
+            (ExtractorXorDeserialize4, T4, p4),
+            (ExtractorXorDeserialize5, T5, p5),
+            (ExtractorXorDeserialize6, T6, p6),
+            (ExtractorXorDeserialize7, T7, p7),
+            (ExtractorXorDeserialize8, T8, p8),
+            (ExtractorXorDeserialize9, T9, p9),
+            (ExtractorXorDeserialize10, T10, p10)
         );
     };
 }

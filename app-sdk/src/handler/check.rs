@@ -20,6 +20,7 @@ use crate::error::HubError;
 )]
 pub trait IsHubError {}
 
+#[diagnostic::do_not_recommend]
 impl IsHubError for HubError {}
 
 /// A `Result` whose error is inside of an alias.
@@ -40,6 +41,7 @@ impl<T, E> ResultAlias for Result<T, E> {
 )]
 pub trait IsHubCall {}
 
+#[diagnostic::do_not_recommend]
 impl IsHubCall for HubCall {}
 
 /// Last parameter of a filter.
@@ -50,6 +52,7 @@ impl IsHubCall for HubCall {}
 )]
 pub trait IsNext {}
 
+#[diagnostic::do_not_recommend]
 impl IsNext for Next {}
 
 /// Result of a filter.
@@ -60,10 +63,11 @@ impl IsNext for Next {}
 )]
 pub trait IsFilterResult {}
 
+#[diagnostic::do_not_recommend]
 impl IsFilterResult for Result<Reply, HubError> {}
 
 /// Checks a parameter of a method.
-pub fn parameter<T: FromCall<S, EitherExtractorOrDeserialize>, S, EitherExtractorOrDeserialize>() {}
+pub fn parameter<T: FromCall<S, ExtractorXorDeserialize>, S, ExtractorXorDeserialize>() {}
 
 /// Checks a parameter of a hook, or one of a filter before its last two.
 pub fn extractor<T: FromCall<S, M>, S, M: OfExtractor>() {}

@@ -36,12 +36,14 @@ pub trait IntoEnd {
     fn into_end(self) -> Result<(), HubError>;
 }
 
+#[diagnostic::do_not_recommend]
 impl IntoEnd for () {
     fn into_end(self) -> Result<(), HubError> {
         Ok(())
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl IntoEnd for Result<(), HubError> {
     fn into_end(self) -> Result<(), HubError> {
         self

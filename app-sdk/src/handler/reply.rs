@@ -31,7 +31,7 @@ const WRONG_ERROR: &str = "the method's error is no HubError";
 #[diagnostic::on_unimplemented(
     message = "a hub method can't return `{Self}`",
     label = "neither serializable nor a stream nor a `Result` of one of these and `HubError`",
-    note = "return `()`, a type that implements `serde::Serialize`, or an `impl Stream` of such a type",
+    note = "return `()`, a type of which you derive `serde::Serialize`, or an `impl Stream` of such a type",
     note = "or `Result<T, trunkline::HubError>` of any of these; a stream must be `Send` and `'static`",
     note = "inside the method `?` turns any error into a `HubError`"
 )]
@@ -48,49 +48,57 @@ pub trait IntoReply<M> {
 /// [`HubError`], which ends the stream with that error.
 #[diagnostic::on_unimplemented(
     message = "a stream of `{Self}` can't be returned by a hub method",
-    label = "neither serializable nor `Result<_, HubError>`"
+    label = "neither serializable nor `Result<_, HubError>`",
+    note = "derive `serde::Serialize` for the items, or stream `Result<T, trunkline::HubError>`: other errors by `.map_err(HubError::internal)`"
 )]
 pub trait IntoItem<M> {
     #[doc(hidden)]
     fn into_item(self, protocol: HubProtocol) -> Result<Payload, HubError>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize> IntoItem<ViaValue> for T {
     fn into_item(self, protocol: HubProtocol) -> Result<Payload, HubError> {
         Ok(protocol.payload(&self)?)
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize> IntoItem<ViaResult> for Result<T, HubError> {
     fn into_item(self, protocol: HubProtocol) -> Result<Payload, HubError> {
         self?.into_item(protocol)
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize, E: Serialize> IntoItem<TheErrorMustBeHubError> for Result<T, E> {
     fn into_item(self, protocol: HubProtocol) -> Result<Payload, HubError> {
         self.map_err(|_| HubError::new(WRONG_ERROR))?.into_item(protocol)
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize, E: Serialize> IntoReply<TheErrorMustBeHubError> for Result<T, E> {
     fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError> {
         Reply::value(&self.map_err(|_| HubError::new(WRONG_ERROR))?, protocol)
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize> IntoReply<ViaValue> for T {
     fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError> {
         Reply::value(&self, protocol)
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Serialize> IntoReply<ViaResult> for Result<T, HubError> {
     fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError> {
         Reply::value(&self?, protocol)
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<S, M> IntoReply<ViaStream<M>> for S
 where
     S: Stream + Send + 'static,
@@ -103,6 +111,7 @@ where
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<S, M> IntoReply<ViaStreamResult<M>> for Result<S, HubError>
 where
     S: Stream + Send + 'static,

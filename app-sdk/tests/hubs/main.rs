@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod derived;
 mod extractors;
 mod filters;
 mod logs;

@@ -1,0 +1,14 @@
+// remedy: `#[derive(trunkline::FromContext)]`
+use trunkline::FromContext;
+
+#[derive(FromContext)]
+struct Me {
+    #[extract]
+    name: String,
+}
+
+fn is_extractor<T: FromContext<()>>() {}
+
+fn main() {
+    is_extractor::<Me>();
+}

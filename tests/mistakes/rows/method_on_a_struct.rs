@@ -1,0 +1,7 @@
+// remedy: goes on an async function
+use trunkline::debug_method;
+
+#[debug_method]
+struct Chat;
+
+fn main() {}

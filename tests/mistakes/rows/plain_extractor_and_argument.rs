@@ -1,0 +1,22 @@
+// remedy: ExtractorXorDeserialize1
+use trunkline::{Context, FromContext, Hub, HubError};
+
+#[derive(serde::Deserialize)]
+struct Person {
+    name: String,
+}
+
+impl<S: Sync> FromContext<S> for Person {
+    async fn from_context(ctx: &Context, _state: &S) -> Result<Self, HubError> {
+        let name = ctx.user_id().ok_or_else(|| HubError::new("log in first"))?;
+        Ok(Self { name: name.to_owned() })
+    }
+}
+
+async fn hello(person: Person) -> String {
+    person.name
+}
+
+fn main() {
+    let _hub: Hub = Hub::new("/chat").method("Hello", hello);
+}

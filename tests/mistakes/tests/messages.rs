@@ -1,0 +1,42 @@
+#![forbid(unsafe_code)]
+//! Typical mistakes in apps, and what the compiler says about them.
+//!
+//! Each row of `rows/` is a program with one mistake. Its first line, `// remedy: words`, holds words of the message that say what
+//! to write instead. The texts beside the rows are those of the toolchain that the CI uses; renew them, and read the difference,
+//! after another toolchain or another text:
+//!
+//! ```text
+//! TRYBUILD=overwrite cargo test -p trunkline-mistakes --test messages
+//! ```
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const ROWS_MIN: usize = 40;
+
+#[test]
+fn each_mistake_is_told_with_its_remedy() {
+    let rows = rows();
+    assert!(rows.len() >= ROWS_MIN, "only {} rows", rows.len());
+    let cases = trybuild::TestCases::new();
+    cases.compile_fail("rows/*.rs");
+    drop(cases); // that runs them
+    let silent: Vec<_> = rows.iter().filter_map(|row| lacks_remedy(row)).collect();
+    assert!(silent.is_empty(), "messages without their remedy:\n{}", silent.join("\n"));
+}
+
+fn rows() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("rows");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension() == Some(OsStr::new("rs"))).collect()
+}
+
+/// The row and its remedy, if the message does not tell it.
+fn lacks_remedy(row: &Path) -> Option<String> {
+    let source = fs::read_to_string(row).unwrap();
+    let message = fs::read_to_string(row.with_extension("stderr")).unwrap();
+    let remedy = source.lines().next().and_then(|line| line.strip_prefix("// remedy: ")).unwrap_or_default();
+    let is_told = !remedy.is_empty() && message.contains(remedy);
+    (!is_told).then(|| format!("{}: {remedy}", row.display()))
+}
