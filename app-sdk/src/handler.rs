@@ -5,7 +5,7 @@
 //!   reply ◄── filters, the innermost first ◄── what it returned, or why it was not called
 //! ```
 
-mod arity;
+pub(crate) mod arity;
 pub(crate) mod filter;
 pub(crate) mod hook;
 #[doc(hidden)]

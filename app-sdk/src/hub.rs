@@ -16,6 +16,8 @@ use crate::handler::filter::{BindableFilter, Filters};
 use crate::handler::hook::{self, ErasedHook};
 use crate::handler::policy::Policies;
 use crate::handler::{self, Bindable, Filter, Handler, Hook, Method, Policy};
+#[cfg(feature = "typescript")]
+use crate::typescript::{SignatureFn, TypedHandler, TypedMethods};
 
 pub(crate) use hub_settings::{HubSettings, checked_name, millis};
 pub(crate) use method_table::MethodTable;
@@ -109,6 +111,13 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         handler: H,
     ) -> Self {
         self.methods = self.methods.guarded(name, policy, handler);
+        self
+    }
+
+    /// Adds a method as [`method`](Self::method) does, whose types are [written for TypeScript](crate::typescript), too.
+    #[cfg(feature = "typescript")]
+    pub fn typed_method<H: TypedHandler<S, M>, M: 'static>(mut self, name: impl Into<String>, handler: H) -> Self {
+        self.methods = self.methods.typed_method(name, handler);
         self
     }
 
@@ -428,6 +437,13 @@ impl Hub<()> {
         let on_negotiate = self.on_negotiate;
         let manifest = HubManifest { asks_app: on_negotiate.is_some(), ..self.settings.manifest(&name, &self.path) };
         Ok(BuiltHub { manifest, settings: self.settings, methods, on_negotiate })
+    }
+}
+
+#[cfg(feature = "typescript")]
+impl<S: Clone + Send + Sync + 'static> TypedMethods for Hub<S> {
+    fn signatures(&self) -> impl Iterator<Item = (&str, Option<SignatureFn>)> {
+        self.methods.signatures()
     }
 }
 
