@@ -35,7 +35,7 @@ pub mod marker {
     pub enum ViaOption {}
     /// Marker of an extractor whose error the method handles.
     #[derive(Debug)]
-    pub enum ViaResult {}
+    pub enum ViaFallible {}
     /// Marker of an argument, deserialized from the next one that the client gave.
     #[derive(Debug)]
     pub enum ViaArgument {}
@@ -53,10 +53,10 @@ pub mod marker {
     impl OfExtractor for ViaCall {}
     impl OfExtractor for ViaContext {}
     impl OfExtractor for ViaOption {}
-    impl OfExtractor for ViaResult {}
+    impl OfExtractor for ViaFallible {}
 }
 
-use marker::{ViaArgument, ViaCall, ViaContext, ViaOption, ViaResult, ViaUpload};
+use marker::{ViaArgument, ViaCall, ViaContext, ViaFallible, ViaOption, ViaUpload};
 
 /// Call of a method, from which its parameters are extracted.
 #[derive(Debug)]
@@ -227,7 +227,7 @@ impl<S: Sync + Send, T: FromContext<S>> FromCall<S, ViaOption> for Option<T> {
     }
 }
 
-impl<S: Sync + Send, T: FromContext<S>> FromCall<S, ViaResult> for Result<T, HubError> {
+impl<S: Sync + Send, T: FromContext<S>> FromCall<S, ViaFallible> for Result<T, HubError> {
     async fn from_call(call: &mut Call<S>) -> Result<Self, HubError> {
         Ok(T::from_context(&call.context, &call.state).await)
     }

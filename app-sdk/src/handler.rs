@@ -136,7 +136,7 @@ impl<S: 'static, T: Send + Sync + 'static> Bindable<S, T> {
         Self(Box::new(make))
     }
 
-    /// Makes the value.
+    /// Makes the value with the state of the hub.
     pub(crate) fn bind(self, state: &S) -> T {
         (self.0)(state)
     }

@@ -192,7 +192,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self.require_authentication()
     }
 
-    /// What clients must fulfil for each method, those of the hub first: for a test, or a page that shows who may do what.
+    /// Lists the methods with the policies that their callers must meet, those of the hub first: for a test, or for a page
+    /// that shows who may do what.
     ///
     /// ```
     /// use trunkline::{Hub, Policy};

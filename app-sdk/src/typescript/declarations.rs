@@ -11,7 +11,7 @@ use super::TypeScriptError;
 #[derive(Default)]
 pub struct Declarations {
     seen: HashSet<TypeId>,
-    /// Names and declarations.
+    /// Names of types, and their declarations.
     declared: Vec<(String, String)>,
 }
 

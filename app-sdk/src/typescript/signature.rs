@@ -9,11 +9,11 @@ use ts_rs::TS;
 
 use super::declarations::Declarations;
 use crate::call::FromCall;
-use crate::call::marker::{ViaArgument, ViaCall, ViaContext, ViaOption, ViaResult, ViaUpload};
+use crate::call::marker::{ViaArgument, ViaCall, ViaContext, ViaFallible, ViaOption, ViaUpload};
 use crate::context::upload_stream::UploadStream;
 use crate::error::HubError;
 use crate::handler::arity::for_each_arity;
-use crate::handler::marker::{ViaResult as ReplyViaResult, ViaStream, ViaStreamResult, ViaValue};
+use crate::handler::marker::{ViaResult, ViaStream, ViaStreamResult, ViaValue};
 use crate::handler::{Handler, IntoItem, IntoReply};
 
 /// Reads the signature of a method.
@@ -82,7 +82,7 @@ pub trait TypedItem<M>: IntoItem<M> {
 impl<S, T: FromCall<S, ViaCall>> TypedParameter<S, ViaCall> for T {}
 impl<S, T: FromCall<S, ViaContext>> TypedParameter<S, ViaContext> for T {}
 impl<S, T: FromCall<S, ViaOption>> TypedParameter<S, ViaOption> for T {}
-impl<S, T: FromCall<S, ViaResult>> TypedParameter<S, ViaResult> for T {}
+impl<S, T: FromCall<S, ViaFallible>> TypedParameter<S, ViaFallible> for T {}
 
 impl<S: Send, T: DeserializeOwned + Send + TS + 'static> TypedParameter<S, ViaArgument> for T {
     fn argument(declarations: &mut Declarations) -> Option<String> {
@@ -102,7 +102,7 @@ impl<T: Serialize + TS + 'static> TypedReply<ViaValue> for T {
     }
 }
 
-impl<T: Serialize + TS + 'static> TypedReply<ReplyViaResult> for Result<T, HubError> {
+impl<T: Serialize + TS + 'static> TypedReply<ViaResult> for Result<T, HubError> {
     fn reply(declarations: &mut Declarations) -> MethodReply {
         MethodReply::Value(declarations.name_of::<T>())
     }
@@ -134,7 +134,7 @@ impl<T: Serialize + TS + 'static> TypedItem<ViaValue> for T {
     }
 }
 
-impl<T: Serialize + TS + 'static> TypedItem<ReplyViaResult> for Result<T, HubError> {
+impl<T: Serialize + TS + 'static> TypedItem<ViaResult> for Result<T, HubError> {
     fn item(declarations: &mut Declarations) -> String {
         declarations.argument_of::<T>()
     }
