@@ -12,6 +12,7 @@ use crate::connection::ConnectionClose;
 use crate::context::upload_stream::UploadStream;
 use crate::context::{Cancellation, Context};
 use crate::error::HubError;
+use crate::naming::Codec;
 
 /// Markers that tell apart the two ways to make a parameter; the compiler infers which one is meant.
 pub mod marker {
@@ -129,18 +130,18 @@ impl<S> Call<S> {
         &self.state
     }
 
-    pub(crate) fn protocol(&self) -> HubProtocol {
-        self.context.protocol()
+    pub(crate) fn codec(&self) -> Codec {
+        self.context.codec()
     }
 
     fn next_argument<T: DeserializeOwned>(&mut self) -> Result<T, Rejection> {
-        let protocol = self.protocol();
+        let codec = self.codec();
         let value = self.arguments.next().ok_or_else(|| HubError::invalid_data("An argument is missing."));
         let value = value.and_then(|payload| {
             self.taken += 1;
-            protocol.value(&payload).map_err(|error| {
+            codec.value(&payload).map_err(|error| {
                 tracing::debug!(hub = self.context.hub(), argument = self.taken, %error, "argument does not fit");
-                unfit(protocol, self.taken)
+                unfit(codec.protocol(), self.taken)
             })
         });
         value.map_err(|error| Rejection { error, stage: RejectionStage::Binding })

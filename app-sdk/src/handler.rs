@@ -58,8 +58,8 @@ macro_rules! function_as_handler {
                 mut call: Call<S>,
             ) -> Result<impl Future<Output = Result<Reply, HubError>> + Send + 'static, Rejection> {
                 $(let $parameter = <$parameter as FromCall<S, $marker>>::from_call(&mut call)?;)*
-                let protocol = call.protocol();
-                Ok(async move { self($($parameter),*).await.into_reply(protocol) })
+                let codec = call.codec();
+                Ok(async move { self($($parameter),*).await.into_reply(codec) })
             }
         }
     };
@@ -77,8 +77,8 @@ where
     const IS_STREAMING: bool = R::IS_STREAMING;
 
     fn call(self, call: Call<S>) -> Result<impl Future<Output = Result<Reply, HubError>> + Send + 'static, Rejection> {
-        let protocol = call.protocol();
-        Ok(async move { self().await.into_reply(protocol) })
+        let codec = call.codec();
+        Ok(async move { self().await.into_reply(codec) })
     }
 }
 

@@ -175,6 +175,7 @@
 //! | `metrics` | counters, gauges and histograms of a server |
 //! | `error` | errors, and the texts that clients read |
 //! | [`value`] | values that the hub protocols write differently |
+//! | [`naming`] | names of fields and enums on the wire: serde's, or those of .NET |
 //! | `encode` | hub messages as bytes |
 //! | `node` | one proxy: its pool of links, its send link, their outboxes |
 //! | `connection` | one client connection: its inbox, calls, uploads and flow control |
@@ -205,6 +206,7 @@ mod hub;
 mod hub_core;
 mod link;
 mod metrics;
+pub mod naming;
 mod node;
 mod outbound;
 mod raw;
@@ -227,6 +229,7 @@ pub use error::{BuildError, GroupError, HubError, InvokeError, RawSendError, Sen
 pub use handler::Reply;
 pub use handler::filter::{HubCall, Next};
 pub use hub::Hub;
+pub use naming::Naming;
 pub use raw::{IntoRawEnd, RawConnection, RawEndpoint, RawHandle, RawHandler, RawMessage, RawSender};
 pub use server::{HubHandle, Negotiation, Server, ServerHandle};
 pub use trunkline_protocol::cause::Cause;

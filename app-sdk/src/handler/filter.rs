@@ -99,7 +99,7 @@ impl HubCall {
     /// # Errors
     /// When the value can't be written in the client's hub protocol.
     pub fn reply<T: Serialize>(&self, value: &T) -> Result<Reply, HubError> {
-        Reply::value(value, self.context.protocol())
+        Reply::value(value, self.context.codec())
     }
 }
 
