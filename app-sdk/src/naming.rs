@@ -114,7 +114,7 @@ mod tests {
     use trunkline_protocol::hub::{HubProtocol, Payload};
 
     use super::*;
-    use crate::value::{Binary, DateTimeOffset, Decimal, Guid, Timestamp, Value};
+    use crate::value::{Binary, DateTimeOffset, Decimal, Guid, TimeSpan, Timestamp, Value};
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
     enum Shade {
@@ -204,6 +204,11 @@ mod tests {
         let sent = Payload::new(bytes(DOTNET_MESSAGE_PACK).into());
         assert_eq!(dotnet(MessagePack).value::<Order>(&sent).unwrap(), order());
         assert_eq!(dotnet(MessagePack).payload(&order()).unwrap(), sent);
+        let span = TimeSpan::from_ticks(905_000_000);
+        assert_eq!(json(&span), r#""00:01:30.5000000""#);
+        assert_eq!(from_json(r#""00:01:30.5000000""#), Ok(span));
+        assert_eq!(dotnet(MessagePack).payload(&span).unwrap().as_bytes()[..], bytes("ce35f13440"));
+        assert_eq!(dotnet(MessagePack).value::<TimeSpan>(&Payload::new(bytes("ce35f13440").into())).unwrap(), span);
     }
 
     #[test]

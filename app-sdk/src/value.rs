@@ -5,12 +5,13 @@
 //! | [`Binary`] | Base64 text | bin | `Uint8Array`, with MessagePack |
 //! | [`Timestamp`] | ISO 8601 text | timestamp, extension −1 | `Date`, with MessagePack |
 //! | [`DateTimeOffset`] | ISO 8601 text | timestamp of the clock, and minutes | text or array |
+//! | [`TimeSpan`] | text | ticks of 100 ns | text or number |
 //! | [`Guid`] | text | text | `string` |
 //! | [`Decimal`] | number | text | `number`, and `string` with MessagePack |
 //! | [`Value`] | anything | anything | anything |
 //!
-//! They are the defaults of the official server: `byte[]`, `DateTime`, `DateTimeOffset`, `Guid` and `decimal` of a .NET client
-//! meet them in both protocols. For `uuid::Uuid`, `chrono::DateTime<Utc>`, `time::OffsetDateTime` and `rust_decimal::Decimal`
+//! They are the defaults of the official server: `byte[]`, `DateTime`, `DateTimeOffset`, `TimeSpan`, `Guid` and `decimal` of a
+//! .NET client meet them in both protocols. For `uuid::Uuid`, `chrono::DateTime<Utc>`, `time::OffsetDateTime` and `rust_decimal::Decimal`
 //! there are features of these names, with conversions and [`serde(with)`](guid) modules: what these crates make of their
 //! types by themselves is something else in MessagePack.
 //!
@@ -94,6 +95,7 @@ mod calendar;
 mod date_time_offset;
 pub mod decimal;
 pub mod guid;
+mod time_span;
 pub mod timestamp;
 
 use std::fmt;
@@ -105,6 +107,7 @@ pub use binary::Binary;
 pub use date_time_offset::DateTimeOffset;
 pub use decimal::{Decimal, DecimalError};
 pub use guid::{Guid, GuidError};
+pub use time_span::{TimeSpan, TimeSpanError};
 pub use timestamp::{Timestamp, TimestampError};
 
 /// Value of any shape that both hub protocols can carry.
