@@ -14,12 +14,13 @@ use std::future::{self, Future};
 use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::{HubProtocol, Payload, PayloadError};
+use trunkline_protocol::hub::{Payload, PayloadError};
 
 use crate::connection::ConnectionClose;
 use crate::context::Context;
 use crate::context::upload_stream::UploadStream;
 use crate::error::{HubError, text};
+use crate::naming::Codec;
 
 /// Markers that tell apart the ways to make a parameter; the compiler infers which one is meant.
 #[doc(hidden)]
@@ -190,25 +191,25 @@ impl<S> Call<S> {
         &self.context
     }
 
-    pub(crate) fn protocol(&self) -> HubProtocol {
-        self.context.protocol()
+    pub(crate) fn codec(&self) -> Codec {
+        self.context.codec()
     }
 
     fn next_argument<T: DeserializeOwned>(&mut self) -> Result<T, HubError> {
         let payload = self.arguments.next().ok_or_else(|| HubError::invalid_data("An argument is missing."))?;
         self.taken += 1;
-        read_argument(self.protocol(), &payload, self.taken)
+        read_argument(self.codec(), &payload, self.taken)
     }
 }
 
 /// Deserializes an argument, counted from one.
 pub(crate) fn read_argument<T: DeserializeOwned>(
-    protocol: HubProtocol,
+    codec: Codec,
     payload: &Payload,
     argument: usize,
 ) -> Result<T, HubError> {
-    let unfit = |source| text::unfit_argument(protocol, argument).because(UnfitArgument { argument, source });
-    protocol.value(payload).map_err(unfit)
+    let unfit = |source| text::unfit_argument(codec.protocol(), argument).because(UnfitArgument { argument, source });
+    codec.value(payload).map_err(unfit)
 }
 
 impl<S: Sync + Send, T: FromContext<S>> FromCall<S, ViaContext> for T {

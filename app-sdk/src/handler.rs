@@ -73,9 +73,9 @@ macro_rules! function_as_handler {
                     $(let $name = <$parameter as FromCall<S, $marker>>::from_call(&mut call).await?;)*
                     // The first of these impls takes nothing from it.
                     let _ = &mut call;
-                    let protocol = call.protocol();
+                    let codec = call.codec();
                     drop(call);
-                    self($($name),*).await.into_reply(protocol)
+                    self($($name),*).await.into_reply(codec)
                 }
             }
         }

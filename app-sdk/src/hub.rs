@@ -16,6 +16,7 @@ use crate::handler::filter::{BindableFilter, Filters};
 use crate::handler::hook::{self, ErasedHook};
 use crate::handler::policy::Policies;
 use crate::handler::{self, Bindable, Filter, Handler, Hook, Method, Policy};
+use crate::naming::Naming;
 #[cfg(feature = "typescript")]
 use crate::typescript::{SignatureFn, TypedHandler, TypedMethods};
 
@@ -308,6 +309,22 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// Sets the hub protocols that clients may choose; all of them by default.
     pub fn protocols(mut self, protocols: impl IntoIterator<Item = HubProtocol>) -> Self {
         self.settings.protocols = protocols.into_iter().collect();
+        self
+    }
+
+    /// Sets how fields and enums are named on the wire, for all clients of the hub: as serde has them by default, or as .NET
+    /// clients expect. See [`naming`](crate::naming).
+    ///
+    /// ```
+    /// use trunkline::{Hub, Naming};
+    ///
+    /// #[derive(serde::Serialize)]
+    /// struct Seat { row_number: u32 } // {"rowNumber":4} in JSON, RowNumber in MessagePack
+    ///
+    /// let hub: Hub = Hub::new("/seats").naming(Naming::DotNet).method("Free", async || Seat { row_number: 4 });
+    /// ```
+    pub fn naming(mut self, naming: Naming) -> Self {
+        self.settings.naming = naming;
         self
     }
 

@@ -183,6 +183,7 @@
 //! | `metrics` | counters, gauges and histograms of a server |
 //! | `error` | errors, and the texts that clients read |
 //! | [`value`] | values that the hub protocols write differently |
+//! | [`naming`] | names of fields and enums on the wire: serde's, or those of .NET |
 //! | `encode` | hub messages as bytes |
 //! | `node` | one proxy: its pool of links, its send link, their outboxes |
 //! | `connection` | one client connection: its inbox, calls, uploads and flow control |
@@ -214,6 +215,7 @@ mod hub;
 mod hub_core;
 mod link;
 mod metrics;
+pub mod naming;
 mod node;
 mod outbound;
 mod raw;
@@ -237,6 +239,7 @@ pub use encode::Arguments;
 pub use error::{BuildError, GroupError, HubError, InvokeError, RawSendError, SendError, UnknownHub};
 pub use handler::{Filter, HubCall, HubCallKind, IntoEnd, Next, Policy, Reply};
 pub use hub::{Hub, Methods};
+pub use naming::Naming;
 pub use raw::{RawConnection, RawEndpoint, RawHandle, RawHandler, RawMessage, RawSender};
 pub use server::{HubHandle, Negotiation, Server, ServerHandle};
 pub use trunkline_protocol::cause::Cause;
