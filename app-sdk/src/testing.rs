@@ -180,7 +180,7 @@ mod tests {
 
     use super::*;
     use crate::value::Value;
-    use crate::{CloseReason, Context, HubError, Naming, UploadStream};
+    use crate::{CloseReason, Context, HubCall, HubError, Naming, Next, UploadStream};
 
     async fn send(ctx: Context, kind: String) -> Result<(), HubError> {
         let clients = ctx.clients();
@@ -372,7 +372,7 @@ mod tests {
         }
         let hub = Hub::new("/test")
             .naming(Naming::DotNet)
-            .filter(async |call, next| match call.method() {
+            .filter(async |call: HubCall, next: Next| match call.method() {
                 "Filtered" => call.reply(&Seat { row_number: 4, side: Side::TopRight }),
                 _ => next.run(call).await,
             })
