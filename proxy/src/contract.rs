@@ -27,3 +27,4 @@ mod pooled_clients;
 mod reassigning;
 mod receiving;
 mod results;
+mod waiting;
