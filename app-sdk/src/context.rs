@@ -15,10 +15,10 @@ use trunkline_protocol::hub::{Close, HubProtocol};
 use trunkline_protocol::manifest::Transport;
 
 use crate::clients::{CallerClients, Groups};
-use crate::connection::{CallScope, Connection, ConnectionClose};
+use crate::connection::{CallKind, CallScope, Connection, ConnectionClose};
 use crate::error::GroupError;
 use crate::hub_core::HubCore;
-use crate::naming::Codec;
+use crate::naming::{Codec, Naming};
 
 use items::Items;
 use request::{Claims, Query};
@@ -178,9 +178,13 @@ impl Context {
         Cancellation(self.connection().cancellation().clone())
     }
 
-    /// How values are encoded for the client.
+    /// How arguments and result of this call are encoded. What a hook returns is for the next app server, not for the client,
+    /// and has serde's own names.
     pub(crate) fn codec(&self) -> Codec {
-        self.core.codec(self.protocol())
+        match self.scope.state().kind() {
+            CallKind::Method(_) => self.core.codec(self.protocol()),
+            CallKind::ConnectHook | CallKind::DisconnectHook => Codec::new(self.protocol(), Naming::Serde),
+        }
     }
 
     pub(crate) fn call_cancellation(&self) -> Cancellation {
