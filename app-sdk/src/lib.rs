@@ -217,13 +217,13 @@ pub use call::CloseReason;
 pub use call::rehomed::Rehomed;
 #[doc(hidden)]
 pub use clients::interface;
-pub use clients::{CallerClients, Client, Clients, Groups, Receivers, Sent};
+pub use clients::{Answer, CallerClients, Client, Clients, Groups, Member, Members, Receivers, Sent};
 pub use context::items::Items;
 pub use context::request::{Claims, Query};
 pub use context::upload_stream::UploadStream;
 pub use context::{Cancellation, Context};
 pub use encode::Arguments;
-pub use error::{BuildError, GroupError, HubError, InvokeError, RawSendError, SendError, UnknownHub};
+pub use error::{AskError, BuildError, GroupError, HubError, InvokeError, RawSendError, SendError, UnknownHub};
 pub use handler::Reply;
 pub use handler::filter::{HubCall, Next};
 pub use hub::Hub;

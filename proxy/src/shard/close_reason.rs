@@ -36,6 +36,8 @@ pub(crate) struct CloseReason {
 pub(crate) struct CloseMessage {
     /// Text that is shown only where the hub gives details; `None` for a close without error.
     detail: Option<String>,
+    /// Text that the app gives its clients; shown as it is.
+    reason: Option<String>,
     allow_reconnect: bool,
 }
 
@@ -67,22 +69,26 @@ impl CloseReason {
         Self { cause, detail, message: None, notice: AppNotice::None, raw_code }
     }
 
-    /// An app server other than its own closed it.
+    /// An app server other than its own closed it. The client reads the reason, and is not told to reconnect.
     #[must_use]
     pub(crate) fn ordered(reason: Option<&str>) -> Self {
-        Self::on_request(Cause::Ordered, reason)
+        let detail: Option<String> = reason.filter(|reason| !reason.is_empty()).map(Into::into);
+        let message = Some(CloseMessage { detail: None, reason: detail.clone(), allow_reconnect: false });
+        Self { cause: Cause::Ordered, detail, message, notice: AppNotice::Clean, raw_code: CLOSE_NORMAL }
+    }
+
+    /// Its own app server closed it, and leaves it to the proxy to tell the client.
+    #[must_use]
+    pub(crate) fn told_by_app(reason: Option<&str>) -> Self {
+        Self { cause: Cause::AppClosed, ..Self::ordered(reason) }
     }
 
     /// An operator closed it, and may have given a reason. The client is not told to reconnect.
     #[must_use]
     pub(crate) fn by_operator(reason: Option<&str>) -> Self {
-        Self::on_request(Cause::Operator, reason)
-    }
-
-    fn on_request(cause: Cause, reason: Option<&str>) -> Self {
         let detail: Option<String> = reason.map(Into::into);
-        let message = Some(CloseMessage { detail: detail.clone(), allow_reconnect: false });
-        Self { cause, detail, message, notice: AppNotice::Clean, raw_code: CLOSE_NORMAL }
+        let message = Some(CloseMessage { detail: detail.clone(), reason: None, allow_reconnect: false });
+        Self { cause: Cause::Operator, detail, message, notice: AppNotice::Clean, raw_code: CLOSE_NORMAL }
     }
 
     /// The client broke a rule or a limit; `raw_code` tells a client of a raw endpoint which.
@@ -138,7 +144,7 @@ impl CloseReason {
     }
 
     fn reconnect(cause: Cause, notice: AppNotice) -> Self {
-        let message = CloseMessage { detail: None, allow_reconnect: true };
+        let message = CloseMessage { detail: None, reason: None, allow_reconnect: true };
         Self { cause, detail: None, message: Some(message), notice, raw_code: CLOSE_GOING_AWAY }
     }
 
@@ -149,7 +155,7 @@ impl CloseReason {
     }
 
     fn error(cause: Cause, detail: String, notice: &str) -> Self {
-        let message = Some(CloseMessage { detail: Some(detail), allow_reconnect: true });
+        let message = Some(CloseMessage { detail: Some(detail), reason: None, allow_reconnect: true });
         let (detail, notice) = (Some(notice.into()), AppNotice::Error(notice.into()));
         Self { cause, detail, message, notice, raw_code: CLOSE_GOING_AWAY }
     }
@@ -190,10 +196,11 @@ impl CloseReason {
 
 impl CloseMessage {
     fn to_hub_message(&self, with_details: bool) -> HubMessage {
-        let error = self.detail.as_ref().map(|detail| {
-            let text = if with_details { format!("{CLOSED_WITH_ERROR} {detail}") } else { CLOSED_WITH_ERROR.into() };
-            ByteString::from(text)
+        let detailed = self.detail.as_ref().map(|detail| match with_details {
+            true => format!("{CLOSED_WITH_ERROR} {detail}"),
+            false => CLOSED_WITH_ERROR.into(),
         });
+        let error = self.reason.clone().or(detailed).map(ByteString::from);
         HubMessage::Close(Close { error, allow_reconnect: self.allow_reconnect })
     }
 }
