@@ -181,7 +181,7 @@
 //! | `outbound` | sends to the proxies of a hub or raw endpoint, with a replay buffer for late ones |
 //! | `hub_core` | what a hub shares: registry of connections, outbound, acknowledgements, client results |
 //! | `endpoint` | receiver of the frames that links read |
-//! | `clients` | sends, client results, groups, typed calls |
+//! | `clients` | sends, closes, client results, groups and questions about them, typed calls |
 //! | `context` | the caller of a method: its request, items and uploads |
 //! | [`call`] | parameters of a method |
 //! | [`handler`] | async functions as methods, their replies, and filters around them |

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::{
     ClientInvocation, ErrorCompletion, FlowOperation, GroupMember, RawKind, ServiceMessage,
 };
@@ -86,7 +87,7 @@ impl ShardState {
 
     /// Closes connections on the order of an app server, their own one or another.
     fn close_many(&mut self, app: AppServerId, slots: &[Slot], reason: Option<&str>) {
-        let (own, other) = (CloseReason::told_by_app(reason), CloseReason::ordered(reason));
+        let [own, other] = [Cause::AppClosed, Cause::Ordered].map(|cause| CloseReason::told_by_app(cause, reason));
         for &slot in slots {
             let is_own = self.connections.get(slot).is_some_and(|client| client.home.app() == app);
             self.close(slot, if is_own { &own } else { &other });

@@ -69,26 +69,31 @@ impl CloseReason {
         Self { cause, detail, message: None, notice: AppNotice::None, raw_code }
     }
 
-    /// An app server other than its own closed it. The client reads the reason, and is not told to reconnect.
+    /// An app server other than its own closed it as if it were its own, perhaps for an error.
     #[must_use]
     pub(crate) fn ordered(reason: Option<&str>) -> Self {
-        let detail: Option<String> = reason.filter(|reason| !reason.is_empty()).map(Into::into);
-        let message = Some(CloseMessage { detail: None, reason: detail.clone(), allow_reconnect: false });
-        Self { cause: Cause::Ordered, detail, message, notice: AppNotice::Clean, raw_code: CLOSE_NORMAL }
+        Self::on_request(Cause::Ordered, reason)
     }
 
-    /// Its own app server closed it, and leaves it to the proxy to tell the client.
+    /// An app server, its own or another, ordered its proxy to close it: the reason is meant for the client, which reads it
+    /// whether or not the hub gives details, and is not told to reconnect.
     #[must_use]
-    pub(crate) fn told_by_app(reason: Option<&str>) -> Self {
-        Self { cause: Cause::AppClosed, ..Self::ordered(reason) }
+    pub(crate) fn told_by_app(cause: Cause, reason: Option<&str>) -> Self {
+        let detail: Option<String> = reason.filter(|reason| !reason.is_empty()).map(Into::into);
+        let message = Some(CloseMessage { detail: None, reason: detail.clone(), allow_reconnect: false });
+        Self { detail, message, ..Self::on_request(cause, None) }
     }
 
     /// An operator closed it, and may have given a reason. The client is not told to reconnect.
     #[must_use]
     pub(crate) fn by_operator(reason: Option<&str>) -> Self {
+        Self::on_request(Cause::Operator, reason)
+    }
+
+    fn on_request(cause: Cause, reason: Option<&str>) -> Self {
         let detail: Option<String> = reason.map(Into::into);
         let message = Some(CloseMessage { detail: detail.clone(), reason: None, allow_reconnect: false });
-        Self { cause: Cause::Operator, detail, message, notice: AppNotice::Clean, raw_code: CLOSE_NORMAL }
+        Self { cause, detail, message, notice: AppNotice::Clean, raw_code: CLOSE_NORMAL }
     }
 
     /// The client broke a rule or a limit; `raw_code` tells a client of a raw endpoint which.
@@ -229,6 +234,19 @@ mod tests {
         let told = String::from_utf8_lossy(&frames(&reason, JSON, false)[0]).into_owned();
         assert!(told.contains(CLOSED_WITH_ERROR) && !told.contains("no message"), "{told}");
         assert_eq!(frames(&reason, JSON, true)[1], websocket::close(CLOSE_NORMAL));
+    }
+
+    #[test]
+    fn the_reason_of_an_ordered_close_is_meant_for_the_client() {
+        let reason = CloseReason::told_by_app(Cause::AppClosed, Some("banned"));
+        for with_details in [false, true] {
+            let told = String::from_utf8_lossy(&frames(&reason, JSON, with_details)[0]).into_owned();
+            assert!(told.contains(r#"{"type":7,"error":"banned"}"#), "{told}");
+        }
+        let plain = CloseReason::told_by_app(Cause::Ordered, Some(""));
+        assert!(String::from_utf8_lossy(&frames(&plain, JSON, true)[0]).contains(r#"{"type":7}"#));
+        let told = String::from_utf8_lossy(&frames(&CloseReason::ordered(Some("secret")), JSON, false)[0]).into_owned();
+        assert!(!told.contains("secret"), "an error of another app server is no reason for the client: {told}");
     }
 
     #[test]
