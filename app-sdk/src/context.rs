@@ -71,8 +71,24 @@ impl Context {
     /// Closes the connection: the client is told so and does not come back by itself. What it has sent and what
     /// has not been called yet is dropped; running methods go on, without a result. Does nothing once it has ended.
     pub fn abort(&self) {
-        let close = ConnectionClose::new(Cause::AppClosed);
-        if self.core.close(self.connection(), Close::default(), close) {
+        self.close(Close::default());
+    }
+
+    /// Closes the connection as [`abort`](Self::abort) does, with a reason that the client reads in its close message.
+    ///
+    /// ```
+    /// # use trunkline::{Context, Hub};
+    /// async fn leave(ctx: Context) {
+    ///     ctx.abort_with("see you tomorrow");
+    /// }
+    /// # let _ = Hub::<()>::new("/chat").method("Leave", leave);
+    /// ```
+    pub fn abort_with(&self, reason: impl Into<String>) {
+        self.close(Close { error: Some(reason.into().into()), allow_reconnect: false });
+    }
+
+    fn close(&self, message: Close) {
+        if self.core.close(self.connection(), message, ConnectionClose::new(Cause::AppClosed)) {
             self.scope.start_worker();
         }
     }

@@ -190,7 +190,7 @@
 //! | `outbound` | sends to the proxies of a hub or raw endpoint, with a replay buffer for late ones |
 //! | `hub_core` | what a hub shares: registry of connections, outbound, acknowledgements, client results |
 //! | `endpoint` | receiver of the frames that links read |
-//! | `clients` | sends, client results, groups, typed calls |
+//! | `clients` | sends, closes, client results, groups and questions about them, typed calls |
 //! | `context` | the caller of a method: its request, items and uploads |
 //! | [`call`] | parameters of methods, hooks and filters |
 //! | [`handler`] | async functions as methods, hooks and filters, their results, and policies |
@@ -230,13 +230,13 @@ pub use call::rehomed::Rehomed;
 pub use call::{CloseReason, FromContext};
 #[doc(hidden)]
 pub use clients::interface;
-pub use clients::{CallerClients, Client, ClientAnswer, Clients, Groups, Receivers, Sent};
+pub use clients::{Answer, CallerClients, Client, ClientAnswer, Clients, Groups, Member, Members, Receivers, Sent};
 pub use context::items::Items;
 pub use context::request::{Claims, Query};
 pub use context::upload_stream::UploadStream;
 pub use context::{Cancellation, Context};
 pub use encode::Arguments;
-pub use error::{BuildError, GroupError, HubError, InvokeError, RawSendError, SendError, UnknownHub};
+pub use error::{AskError, BuildError, GroupError, HubError, InvokeError, RawSendError, SendError, UnknownHub};
 pub use handler::{Filter, HubCall, HubCallKind, IntoEnd, Next, Policy, Reply};
 pub use hub::{Hub, Methods};
 pub use naming::Naming;

@@ -31,6 +31,8 @@
 //! not served by it.
 
 mod far_end;
+#[cfg(test)]
+mod from_outside;
 mod received;
 mod test_client;
 

@@ -63,7 +63,8 @@ pub const SESSION_HEADER: &str = "x-trunkline-session";
 /// never attached has none.
 pub const RECEIVED_HEADER: &str = "x-trunkline-received";
 /// Header of a link's upgrade and of its answer: the capabilities of this end, separated by commas. `resume=BYTES` says
-/// that it resumes sessions, and the size of its ring; `causes` that close frames may carry a [`CAUSE_HEADER`].
+/// that it resumes sessions, and the size of its ring; `causes` that close frames may carry a [`CAUSE_HEADER`];
+/// `members`, of a proxy, that it answers queries for the members of a group.
 pub const CAPABILITIES_HEADER: &str = "x-trunkline-capabilities";
 
 // Headers of load balancers.

@@ -8,11 +8,15 @@ use bytestring::ByteString;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use trunkline_link::answer_handshake;
-use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::hub::{Close, HubMessage, HubProtocol};
 use trunkline_protocol::service::{
-    Ack, AckStatus, ErrorCompletion, GroupChange, Payloads, Ping, ServiceMessage, UserGroupChange,
+    Ack, AckStatus, CloseConnection, CloseWithAck, ErrorCompletion, GroupChange, GroupMember, GroupMemberQuery,
+    MEMBERS_PER_PAGE_MAX, MemberPage, Payloads, Ping, ServiceMessage, UserGroupChange,
 };
+use trunkline_protocol::wire::CAUSE_HEADER;
 
+use crate::encode;
 use crate::link::{LinkReader, LinkSocket, LinkWriter};
 use crate::naming::Naming;
 use crate::sync::lock;
@@ -105,18 +109,98 @@ impl FarEnd {
 
     async fn read(&self, mut down: LinkReader) {
         while let Ok(message) = down.next_message().await {
-            let answer = message.and_then(|message| lock(&self.members).handle(message));
-            if let Some(answer) = answer
-                && !self.send(answer).await
-            {
-                return;
+            let Some(message) = message else { continue };
+            let (closed, answer) = lock(&self.members).receive(message);
+            for message in closed.into_iter().map(close_notice).chain(answer) {
+                if !self.send(message).await {
+                    return;
+                }
             }
         }
     }
 }
 
 impl Members {
-    /// Does what a proxy does with a frame, and returns its answer.
+    /// Does what a proxy does with a frame, and returns the connections that it closed for it, and its answer.
+    fn receive(&mut self, message: ServiceMessage) -> (Vec<ByteString>, Option<ServiceMessage>) {
+        match message {
+            ServiceMessage::CloseConnectionWithAck(close) => {
+                let id = close.subject.clone();
+                self.close(close, |other, _| *other == id)
+            }
+            ServiceMessage::CloseConnectionsWithAck(close) => self.close(close, |_, _| true),
+            ServiceMessage::CloseUserConnectionsWithAck(close) => {
+                let user = close.subject.clone();
+                self.close(close, |_, member| member.is_user(&user))
+            }
+            ServiceMessage::CloseGroupConnectionsWithAck(close) => {
+                let group = close.subject.clone();
+                self.close(close, |_, member| member.groups.contains(&group))
+            }
+            ServiceMessage::CheckConnectionExistenceWithAck(check) => {
+                (Vec::new(), self.check(check.ack_id, |id, _| *id == check.subject))
+            }
+            ServiceMessage::CheckUserExistenceWithAck(check) => {
+                (Vec::new(), self.check(check.ack_id, |_, member| member.is_user(&check.subject)))
+            }
+            ServiceMessage::CheckGroupExistenceWithAck(check) => {
+                (Vec::new(), self.check(check.ack_id, |_, member| member.groups.contains(&check.subject)))
+            }
+            ServiceMessage::CheckUserInGroupWithAck(check) => {
+                let is_meant = |_: &ByteString, member: &Member| {
+                    member.is_user(&check.user_id) && member.groups.contains(&check.group)
+                };
+                (Vec::new(), self.check(check.ack_id, is_meant))
+            }
+            ServiceMessage::GroupMemberQuery(query) => (Vec::new(), Some(self.list(query))),
+            other => (Vec::new(), self.handle(other)),
+        }
+    }
+
+    /// Closes connections with a close message, and returns their ids and the answer.
+    fn close(
+        &mut self,
+        close: CloseWithAck,
+        is_meant: impl Fn(&ByteString, &Member) -> bool,
+    ) -> (Vec<ByteString>, Option<ServiceMessage>) {
+        let message = HubMessage::Close(Close { error: close.reason, allow_reconnect: false });
+        let is_meant = |id: &ByteString, member: &Member| is_meant(id, member) && !close.excluded.contains(id);
+        let closed: Vec<_> =
+            self.all.iter().filter(|(id, member)| is_meant(id, member)).map(|(id, _)| id).cloned().collect();
+        for member in closed.iter().filter_map(|id| self.all.remove(id)) {
+            member.give(&encode::message(member.protocol, &message));
+        }
+        let status = if closed.is_empty() { AckStatus::NotFound } else { AckStatus::Ok };
+        (closed, ack(close.ack_id, status))
+    }
+
+    fn check(&self, ack_id: i64, is_meant: impl Fn(&ByteString, &Member) -> bool) -> Option<ServiceMessage> {
+        let is_found = self.all.iter().any(|(id, member)| is_meant(id, member));
+        ack(ack_id, if is_found { AckStatus::Ok } else { AckStatus::NotFound })
+    }
+
+    /// Lists the members of a group by their ids; the token is the last one of the page before.
+    fn list(&self, query: GroupMemberQuery) -> ServiceMessage {
+        let members: Vec<_> = self.all.iter().filter(|(_, member)| member.groups.contains(&query.group)).collect();
+        let page_size = query.page_size.and_then(|size| usize::try_from(size).ok()).unwrap_or(MEMBERS_PER_PAGE_MAX);
+        let page = if page_size == 0 {
+            MemberPage::counted(members.len() as u64)
+        } else {
+            let is_next = |id: &ByteString| query.continuation_token.as_ref().is_none_or(|last| id > last);
+            let rest: Vec<_> = members.into_iter().filter(|(id, _)| is_next(id)).collect();
+            let page = rest.iter().take(page_size.min(MEMBERS_PER_PAGE_MAX));
+            let members: Vec<_> = page
+                .map(|(id, member)| GroupMember { connection_id: (*id).clone(), user_id: member.user.clone() })
+                .collect();
+            let last = members.last().filter(|_| members.len() < rest.len());
+            let continuation_token = last.map(|member| member.connection_id.clone());
+            MemberPage { members, continuation_token, count: None }
+        };
+        let payload = Some(page.to_payload());
+        ServiceMessage::Ack(Ack { ack_id: query.ack_id, status: AckStatus::Ok, message: None, payload })
+    }
+
+    /// Does what a proxy does with one of the other frames, and returns its answer.
     fn handle(&mut self, message: ServiceMessage) -> Option<ServiceMessage> {
         match message {
             // Heard in answer, the near end never finds this one silent, not even on a clock that is wound forward.
@@ -225,7 +309,13 @@ impl Member {
     }
 }
 
+/// Notice to the hub that a connection was closed as it ordered.
+fn close_notice(connection_id: ByteString) -> ServiceMessage {
+    let cause = (CAUSE_HEADER.into(), vec![Cause::AppClosed.label().into()]);
+    ServiceMessage::CloseConnection(CloseConnection { connection_id, error: None, headers: vec![cause] })
+}
+
 /// Requests without an id want no answer.
 fn ack(ack_id: i64, status: AckStatus) -> Option<ServiceMessage> {
-    (ack_id != 0).then(|| ServiceMessage::Ack(Ack { ack_id, status, message: None }))
+    (ack_id != 0).then(|| ServiceMessage::Ack(Ack { ack_id, status, ..Ack::default() }))
 }
