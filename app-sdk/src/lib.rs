@@ -228,7 +228,10 @@ pub use handler::Reply;
 pub use handler::filter::{HubCall, Next};
 pub use hub::Hub;
 pub use raw::{IntoRawEnd, RawConnection, RawEndpoint, RawHandle, RawHandler, RawMessage, RawSender};
-pub use server::{HubHandle, Negotiation, Server, ServerHandle};
+pub use server::{
+    HubHandle, Negotiation, Serve, Server, ServerHandle, TokenError, User, UserRejection, UserToken, serve,
+};
+pub use trunkline_protocol::access_token::AccessTokenError;
 pub use trunkline_protocol::cause::Cause;
 pub use trunkline_protocol::hub::HubProtocol;
 pub use trunkline_protocol::manifest::{SlowClients, Transport};

@@ -8,7 +8,13 @@ mod handle;
 mod negotiation;
 mod raw_routes;
 mod routes;
+mod serve;
 mod server_core;
+mod stop_signal;
+mod supervisor;
+mod user;
+mod user_extractor;
+mod user_token;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,7 +38,11 @@ use crate::sync::write;
 use access::Access;
 pub use handle::{HubHandle, ServerHandle};
 pub use negotiation::Negotiation;
+pub use serve::{Serve, serve};
 use server_core::{ReadyServer, ServerCore};
+pub use user::{TokenError, User};
+pub use user_extractor::UserRejection;
+pub use user_token::UserToken;
 
 /// Time that running methods have when the server stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -183,11 +193,27 @@ impl Server {
         ServerHandle::new(Arc::clone(&self.core))
     }
 
-    /// Makes the routes for proxies, all below `/.trunkline/`, to be merged into the app's router.
+    /// Makes the routes for proxies, all below `/.trunkline/`, to be merged into the app's router: after `.layer(…)` with a
+    /// middleware that wants a login, because proxies have none and would be refused. They have the access key, and the
+    /// routes see to it themselves.
     ///
-    /// Serve the router with `into_make_service_with_connect_info::<SocketAddr>()`, so that the development key
-    /// can be refused to peers from other machines; and with `TCP_NODELAY`
-    /// ([`ListenerExt::tap_io`](axum::serve::ListenerExt::tap_io)), so that no message waits for a full packet.
+    /// ```
+    /// use axum::{Router, middleware, routing::get};
+    /// # use axum::{extract::Request, middleware::Next, response::Response};
+    /// # async fn require_login(request: Request, next: Next) -> Response { next.run(request).await }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = trunkline::Server::new().access_key("a secret of at least 16 bytes");
+    /// let app: Router = Router::new()
+    ///     .route("/private", get(|| async { "for members" }))
+    ///     .layer(middleware::from_fn(require_login))
+    ///     .merge(server.into_router()?); // behind the layer, so not in it
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Serve the router by [`trunkline::serve`](crate::serve()). Who serves otherwise does it with
+    /// `into_make_service_with_connect_info::<SocketAddr>()`, so that the development key can be refused to peers from
+    /// other machines; and with `TCP_NODELAY` ([`ListenerExt::tap_io`](axum::serve::ListenerExt::tap_io)), so that no
+    /// message waits for a full packet.
     ///
     /// # Errors
     /// When a hub, a method or a key is no good; the first thing that is wrong.
@@ -198,8 +224,10 @@ impl Server {
         let access = Access::new(&self.keys)?;
         let (manifest, negotiators) = (self.manifest, self.negotiators);
         let (outbox_max_bytes, shutdown_timeout) = (self.outbox_max_bytes, self.shutdown_timeout);
-        let ready = ReadyServer { manifest, negotiators, access, outbox_max_bytes, shutdown_timeout };
+        let ready = ReadyServer { manifest, negotiators, outbox_max_bytes, shutdown_timeout };
         // `self` is consumed, so this core has one router.
+        #[cfg_attr(not(feature = "embedded"), expect(unused_variables, reason = "only a node inside needs them"))]
+        let access = self.core.access.get_or_init(|| access);
         let ready = self.core.ready.get_or_init(|| ready);
         tracing::debug!(instance = %self.core.instance, hubs = ready.manifest.hubs.len(), "server is put together");
         let router: Router = Router::new()
@@ -209,7 +237,7 @@ impl Server {
             .with_state(Arc::clone(&self.core));
         #[cfg(feature = "embedded")]
         let router = match self.is_embedded {
-            true => router.merge(embedded::start(&self.core, ready, self.allow_origins)?),
+            true => router.merge(embedded::start(&self.core, ready, access, self.allow_origins)?),
             false => router,
         };
         Ok(router.with_state(()))
@@ -254,6 +282,7 @@ impl Server {
             self.error = self.error.take().or(Some(BuildError::DuplicatePath(entry.path)));
             return None;
         }
+        write(&self.core.names).insert(entry.path.to_lowercase(), entry.name.clone());
         let outbound = Outbound::new(&entry.name, self.core.metrics.hub(&entry.name));
         self.manifest.hubs.push(entry);
         Some(outbound)
