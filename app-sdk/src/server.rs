@@ -41,6 +41,7 @@ pub use negotiation::Negotiation;
 pub use serve::{Serve, serve};
 use server_core::{ReadyServer, ServerCore};
 pub use user::{TokenError, User};
+pub(crate) use user_extractor::ProxyVerified;
 pub use user_extractor::UserRejection;
 pub use user_token::UserToken;
 
@@ -82,6 +83,15 @@ pub struct Server {
     error: Option<BuildError>,
 }
 
+/// Hub of a server that is linked to the test kit.
+pub(crate) struct LinkedHub {
+    /// Instance of the server.
+    pub(crate) instance: String,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    /// Handler of `on_negotiate`.
+    pub(crate) negotiator: Option<MethodRouter>,
+}
+
 impl Server {
     /// A server without hubs.
     pub fn new() -> Self {
@@ -120,7 +130,8 @@ impl Server {
     }
 
     /// Registers the server's metrics in a registry of the app: [`ServerHandle::metrics`] then serves all that is in it.
-    /// Otherwise they have a registry of their own. One registry can hold the metrics of one server.
+    /// Otherwise they have a registry of their own. One registry can hold the metrics of one server. The crate is
+    /// re-exported: `trunkline::prometheus::Registry`.
     pub fn metrics_registry(mut self, registry: &prometheus::Registry) -> Self {
         if let Err(error) = self.core.metrics.share(registry) {
             self.error = self.error.or(Some(BuildError::Metrics(error)));
@@ -243,16 +254,25 @@ impl Server {
         Ok(router.with_state(()))
     }
 
-    /// Opens a link in memory to each hub, for a test that acts as the proxy; needs a runtime.
-    pub(crate) fn into_links(self, mut socket_of: impl FnMut(&HubManifest) -> LinkSocket) -> Result<(), BuildError> {
+    /// Opens a link in memory to each hub, for a test that acts as the proxy; needs a runtime. The keys are the given ones,
+    /// or a random one.
+    pub(crate) fn into_links(
+        mut self,
+        mut socket_of: impl FnMut(&HubManifest, LinkedHub) -> LinkSocket,
+    ) -> Result<(), BuildError> {
         if let Some(error) = self.error {
             return Err(error);
         }
+        let access = Access::for_tests(&self.keys)?;
+        self.core.access.get_or_init(|| access);
         // The test kit has no far end for raw endpoints.
         for hub in self.manifest.hubs.iter().filter(|hub| hub.kind == EndpointKind::Hub) {
             let key = SlotKey { hub: hub.name.as_str().into(), node: "test".into(), boot: "test".into(), slot: 0 };
-            if let Some(link) = self.core.link(key, self.outbox_max_bytes, self.core.shutdown.clone()) {
-                tokio::spawn(self.core.tasks.track_future(link.run(socket_of(hub))));
+            let link = self.core.link(key, self.outbox_max_bytes, self.core.shutdown.clone());
+            if let Some((link, dispatcher)) = link.zip(self.core.hub(&hub.name)) {
+                let instance = self.core.instance.to_string();
+                let linked = LinkedHub { instance, dispatcher, negotiator: self.negotiators.remove(&hub.name) };
+                tokio::spawn(self.core.tasks.track_future(link.run(socket_of(hub, linked))));
             }
         }
         Ok(())
@@ -292,6 +312,12 @@ impl Server {
 impl Default for Server {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl fmt::Debug for LinkedHub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkedHub").field("instance", &self.instance).finish_non_exhaustive()
     }
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use axum::routing::{MethodRouter, get};
 use http::header::CONTENT_TYPE;
+use trunkline_protocol::key::AccessKeys;
 
+use super::access::Access;
 use super::server_core::ServerCore;
 use super::user::{TokenError, User};
 use super::user_token::UserToken;
@@ -82,6 +84,11 @@ impl ServerHandle {
     pub fn raw(&self, name: &str) -> Result<RawHandle, UnknownHub> {
         let endpoint = self.core.raw(&self.core.name_of(name)).ok_or_else(|| UnknownHub(name.to_owned()))?;
         Ok(RawHandle::new(endpoint.outbound()))
+    }
+
+    /// The keys, once they are read; for the test kit.
+    pub(crate) fn keys(&self) -> Option<&AccessKeys> {
+        self.core.access.get().map(Access::keys)
     }
 
     /// Random id of this process, as its proxies know it.

@@ -1,27 +1,40 @@
-//! The far end of a link in memory: as much of a proxy as tests need, in a few maps.
+//! The far end of links in memory, one to each app server: as much of a proxy as tests need, in a few maps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use trunkline_link::answer_handshake;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{
-    Ack, AckStatus, ErrorCompletion, GroupChange, Payloads, Ping, ServiceMessage, UserGroupChange,
+    Ack, AckStatus, ClientInvocation, CloseConnection, ErrorCompletion, GroupChange, Payloads, Ping, ServiceMessage,
+    UserGroupChange,
 };
+use trunkline_protocol::wire::MIGRATE_TO_HEADER;
 
+use super::client_inbox::ClientInbox;
 use crate::link::{LinkReader, LinkSocket, LinkWriter};
 use crate::sync::lock;
 
-/// The far end of the link of one hub.
-#[derive(Debug)]
+/// The far ends of the links of one hub.
+#[derive(Debug, Default)]
 pub(super) struct FarEnd {
+    links: Mutex<Vec<Arc<FarLink>>>,
+    members: Mutex<Members>,
+}
+
+/// The far end of the link to one app server.
+#[derive(Debug)]
+struct FarLink {
+    /// Place of the app server in the fleet.
+    server: usize,
+    /// Instance of the app server.
+    instance: String,
     /// `None` until hands are shaken.
     up: tokio::sync::Mutex<Option<LinkWriter>>,
-    members: Mutex<Members>,
     /// Fires when hands are shaken, or the link has ended.
     open: CancellationToken,
 }
@@ -30,8 +43,8 @@ pub(super) struct FarEnd {
 #[derive(Debug, Default)]
 struct Members {
     all: BTreeMap<ByteString, Member>,
-    /// The link has ended: nobody can connect any more.
-    is_over: bool,
+    /// App servers whose links have ended: nobody can connect there any more.
+    over: BTreeSet<usize>,
 }
 
 #[derive(Debug)]
@@ -39,75 +52,191 @@ struct Member {
     protocol: HubProtocol,
     user: Option<ByteString>,
     groups: BTreeSet<ByteString>,
-    incoming: mpsc::UnboundedSender<Bytes>,
+    /// Place of its app server.
+    home: usize,
+    /// Takes the frame that hands it over, while it is to move.
+    moving: Option<oneshot::Sender<CloseConnection>>,
+    inbox: Arc<ClientInbox>,
+}
+
+/// A client that connects.
+#[derive(Debug)]
+pub(super) struct NewMember {
+    pub(super) id: ByteString,
+    pub(super) protocol: HubProtocol,
+    pub(super) user: Option<ByteString>,
+    pub(super) home: usize,
+    pub(super) inbox: Arc<ClientInbox>,
 }
 
 impl FarEnd {
-    /// Starts it, and returns the socket of the near end.
-    pub(super) fn start() -> (Arc<Self>, LinkSocket) {
+    /// Adds the link to the next app server, and returns the socket of its near end.
+    pub(super) fn add_link(self: &Arc<Self>, instance: &str) -> LinkSocket {
         let (near, far) = LinkSocket::memory();
-        let far_end = Arc::new(Self {
-            up: tokio::sync::Mutex::default(),
-            members: Mutex::default(),
-            open: CancellationToken::new(),
-        });
-        tokio::spawn(Arc::clone(&far_end).run(far.into()));
-        (far_end, near)
+        let link = {
+            let mut links = lock(&self.links);
+            let (server, instance) = (links.len(), instance.to_owned());
+            let (up, open) = (tokio::sync::Mutex::default(), CancellationToken::new());
+            links.push(Arc::new(FarLink { server, instance, up, open }));
+            links.last().map(Arc::clone)
+        };
+        if let Some(link) = link {
+            tokio::spawn(Arc::clone(self).run(link, far.into()));
+        }
+        near
     }
 
-    /// Adds a client, once the link is open, and returns what will come for it; nothing when the link has ended.
-    pub(super) async fn join(
-        &self,
-        id: ByteString,
-        protocol: HubProtocol,
-        user: Option<ByteString>,
-    ) -> mpsc::UnboundedReceiver<Bytes> {
-        self.open.cancelled().await;
-        let (incoming, received) = mpsc::unbounded_channel();
-        let mut members = lock(&self.members);
-        if !members.is_over {
-            members.all.insert(id, Member { protocol, user, groups: BTreeSet::new(), incoming });
+    /// Adds a client, once the link to its app server is open. Its inbox ends at once when that link has.
+    pub(super) async fn join(&self, new: NewMember) {
+        let NewMember { id, protocol, user, home, inbox } = new;
+        if let Some(link) = self.link(home) {
+            link.open.cancelled().await;
         }
-        received
+        let mut members = lock(&self.members);
+        if members.over.contains(&home) {
+            return inbox.end();
+        }
+        members.all.insert(id, Member { protocol, user, groups: BTreeSet::new(), home, moving: None, inbox });
     }
 
     /// Takes a client away.
     pub(super) fn leave(&self, id: &str) {
-        lock(&self.members).all.remove(id);
+        lock(&self.members).remove(id);
     }
 
-    /// Sends a message to the hub; `false` when the link has ended.
-    pub(super) async fn send(&self, message: ServiceMessage) -> bool {
-        match &mut *self.up.lock().await {
+    /// Place of the app server that has the client.
+    pub(super) fn home(&self, id: &str) -> Option<usize> {
+        lock(&self.members).all.get(id).map(|member| member.home)
+    }
+
+    /// Gives the client another app server, from now on.
+    pub(super) fn set_home(&self, id: &str, home: usize) {
+        if let Some(member) = lock(&self.members).all.get_mut(id) {
+            member.home = home;
+        }
+    }
+
+    /// Expects the frame by which the app server hands the client over; nothing comes when the client is closed instead.
+    pub(super) fn expect_hand_over(&self, id: &str) -> oneshot::Receiver<CloseConnection> {
+        let (sender, receiver) = oneshot::channel();
+        if let Some(member) = lock(&self.members).all.get_mut(id) {
+            member.moving = Some(sender);
+        }
+        receiver
+    }
+
+    /// Sends a message to an app server; `false` when its link has ended.
+    pub(super) async fn send(&self, server: usize, message: ServiceMessage) -> bool {
+        let Some(link) = self.link(server) else { return false };
+        match &mut *link.up.lock().await {
             Some(up) => up.send(message.to_frame()).await.is_ok(),
             None => false,
         }
     }
 
-    async fn run(self: Arc<Self>, mut socket: LinkSocket) {
-        if answer_handshake(&mut socket).await.is_ok() {
-            *self.up.lock().await = Some(socket.writer);
-            self.open.cancel();
-            self.read(socket.reader).await;
-        }
-        // Their clients see the end.
-        *lock(&self.members) = Members { is_over: true, ..Members::default() };
-        self.open.cancel();
+    fn link(&self, server: usize) -> Option<Arc<FarLink>> {
+        lock(&self.links).get(server).map(Arc::clone)
     }
 
-    async fn read(&self, mut down: LinkReader) {
+    async fn run(self: Arc<Self>, link: Arc<FarLink>, mut socket: LinkSocket) {
+        if answer_handshake(&mut socket).await.is_ok() {
+            *link.up.lock().await = Some(socket.writer);
+            link.open.cancel();
+            self.read(link.server, socket.reader).await;
+        }
+        // Their clients see the end.
+        lock(&self.members).end(link.server);
+        link.open.cancel();
+    }
+
+    async fn read(&self, server: usize, mut down: LinkReader) {
         while let Ok(message) = down.next_message().await {
-            let answer = message.and_then(|message| lock(&self.members).handle(message));
-            if let Some(answer) = answer
-                && !self.send(answer).await
-            {
-                return;
+            let answer = match message {
+                Some(ServiceMessage::ClientInvocation(question)) => self.ask(server, question).await,
+                Some(message) => self.receive(server, message),
+                None => None,
+            };
+            if let Some((to, answer)) = answer {
+                let is_sent = self.send(to, answer).await;
+                if to == server && !is_sent {
+                    return;
+                }
             }
         }
     }
+
+    /// Does what a proxy does with a frame of an app server; returns a message, and the app server that it is for.
+    fn receive(&self, from: usize, message: ServiceMessage) -> Option<(usize, ServiceMessage)> {
+        match message {
+            ServiceMessage::ClientCompletion(answer) => {
+                let asker = self.server_of(&answer.caller_server_id)?;
+                Some((asker, ServiceMessage::ClientCompletion(answer)))
+            }
+            ServiceMessage::ErrorCompletion(refusal) => {
+                let asker = self.server_of(&refusal.caller_server_id)?;
+                Some((asker, ServiceMessage::ErrorCompletion(refusal)))
+            }
+            ServiceMessage::CloseConnection(close) if is_hand_over(&close) => {
+                lock(&self.members).hand_over(close);
+                None
+            }
+            other => Some((from, lock(&self.members).handle(other)?)),
+        }
+    }
+
+    /// Asks a client. Its own app server has to know the question of another one, before the answer comes.
+    async fn ask(&self, from: usize, question: ClientInvocation) -> Option<(usize, ServiceMessage)> {
+        let Some(home) = self.home(&question.connection_id) else {
+            let refusal = ErrorCompletion {
+                error: format!("Connection '{}' does not exist.", question.connection_id).into(),
+                invocation_id: question.invocation_id,
+                connection_id: question.connection_id,
+                caller_server_id: question.caller_server_id,
+            };
+            return Some((from, ServiceMessage::ErrorCompletion(refusal)));
+        };
+        if home != from {
+            self.send(home, ServiceMessage::ClientInvocation(question.clone())).await;
+        }
+        if let Some(member) = lock(&self.members).all.get(&question.connection_id) {
+            member.pick(&question.payloads);
+        }
+        None
+    }
+
+    fn server_of(&self, instance: &str) -> Option<usize> {
+        lock(&self.links).iter().position(|link| link.instance == instance)
+    }
+}
+
+fn is_hand_over(close: &CloseConnection) -> bool {
+    close.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER))
 }
 
 impl Members {
+    /// Removes a client, which sees the end.
+    fn remove(&mut self, id: &str) {
+        if let Some(member) = self.all.remove(id) {
+            member.inbox.end();
+        }
+    }
+
+    /// Removes the clients of an app server that is over.
+    fn end(&mut self, server: usize) {
+        self.over.insert(server);
+        let gone: Vec<_> =
+            self.all.iter().filter(|(_, member)| member.home == server).map(|(id, _)| id.clone()).collect();
+        gone.iter().for_each(|id| self.remove(id));
+    }
+
+    fn hand_over(&mut self, close: CloseConnection) {
+        let moving = self.all.get_mut(&close.connection_id).and_then(|member| member.moving.take());
+        match moving {
+            Some(moving) => drop(moving.send(close)),
+            None => self.remove(&close.connection_id),
+        }
+    }
+
     /// Does what a proxy does with a frame, and returns its answer.
     fn handle(&mut self, message: ServiceMessage) -> Option<ServiceMessage> {
         match message {
@@ -118,7 +247,7 @@ impl Members {
                     member.give(&data.payload);
                 }
             }
-            ServiceMessage::CloseConnection(close) => drop(self.all.remove(&close.connection_id)),
+            ServiceMessage::CloseConnection(close) => self.remove(&close.connection_id),
             ServiceMessage::MultiConnectionData(to) => {
                 to.connection_ids.iter().filter_map(|id| self.all.get(id)).for_each(|member| member.pick(&to.payloads));
             }
@@ -145,18 +274,6 @@ impl Members {
             }
             ServiceMessage::UserLeaveGroup(change) | ServiceMessage::UserLeaveGroupWithAck(change) => {
                 return self.change_of_user(change, Member::leave);
-            }
-            ServiceMessage::ClientInvocation(question) => {
-                if let Some(member) = self.all.get(&question.connection_id) {
-                    member.pick(&question.payloads);
-                    return None;
-                }
-                return Some(ServiceMessage::ErrorCompletion(ErrorCompletion {
-                    error: format!("Connection '{}' does not exist.", question.connection_id).into(),
-                    invocation_id: question.invocation_id,
-                    connection_id: question.connection_id,
-                    caller_server_id: question.caller_server_id,
-                }));
             }
             // Flow control and news about the fleet mean nothing here.
             _ => {}
@@ -212,8 +329,7 @@ impl Member {
     }
 
     fn give(&self, bytes: &Bytes) {
-        // A client that was dropped receives nothing more.
-        let _ = self.incoming.send(bytes.clone());
+        self.inbox.deliver(bytes);
     }
 }
 
