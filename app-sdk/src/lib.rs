@@ -6,8 +6,6 @@
 //!
 //! ```no_run
 //! use axum::Router;
-//! use axum::serve::ListenerExt;
-//! use std::net::SocketAddr;
 //! use trunkline::{Context, Hub, HubError, Server};
 //!
 //! async fn send_message(ctx: Context, user: String, message: String) -> Result<(), HubError> {
@@ -18,11 +16,10 @@
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let server = Server::new().hub(Hub::new("/chat").method("SendMessage", send_message));
+//!     let handle = server.handle();
 //!     let app = Router::new().merge(server.into_router()?);
-//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:5000").await?.tap_io(|tcp| {
-//!         let _ = tcp.set_nodelay(true);
-//!     });
-//!     axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:5000").await?;
+//!     trunkline::serve(listener, app, &handle).await?;
 //!     Ok(())
 //! }
 //! ```
@@ -155,6 +152,16 @@
 //! [`RawConnection`], from which it receives texts and bytes and to which it sends them. See [`RawEndpoint`] for its state
 //! and its settings.
 //!
+//! # Users
+//!
+//! Proxies verify the access tokens of clients. [`ServerHandle::token`] makes such tokens, the extractor [`User`] reads
+//! them in HTTP handlers, and in [`Hub::on_negotiate`] it is the user whom the proxy has verified.
+//!
+//! # Serving
+//!
+//! [`serve()`] does what every app server needs: Ctrl-C and SIGTERM with a graceful stop, the peer's address, no delay of
+//! small packets, readiness for systemd. With `axum::serve` an app does these by itself: see [`Server::into_router`].
+//!
 //! # Tests
 //!
 //! [`testing`] drives hubs in unit tests, without sockets or a proxy.
@@ -163,7 +170,13 @@
 //!
 //! With the feature `embedded` an app can serve clients itself: `Server::new().hub(…).embedded().into_router()?` has
 //! the proxy's own code inside, and the hubs stay as they are. Several such app servers don't see each other's clients;
-//! put proxies in front for that.
+//! put proxies in front for that. `cargo doc --all-features` shows `Server::embedded` and `Server::allow_origin`, which
+//! are hidden without the feature.
+//!
+//! # Crates in the public API
+//!
+//! [`axum`], [`bytes`], [`http`] and [`prometheus`] are re-exported in the versions that stand in signatures here, for apps
+//! that don't name them in their own manifests.
 //!
 //! # Layout
 //!
@@ -213,6 +226,8 @@ mod sync;
 pub mod testing;
 pub mod value;
 
+pub use axum;
+pub use bytes;
 pub use call::CloseReason;
 pub use call::rehomed::Rehomed;
 #[doc(hidden)]
@@ -226,7 +241,9 @@ pub use encode::Arguments;
 pub use error::{BuildError, GroupError, HubError, InvokeError, RawSendError, SendError, UnknownHub};
 pub use handler::Reply;
 pub use handler::filter::{HubCall, Next};
+pub use http;
 pub use hub::Hub;
+pub use prometheus;
 pub use raw::{IntoRawEnd, RawConnection, RawEndpoint, RawHandle, RawHandler, RawMessage, RawSender};
 pub use server::{
     HubHandle, Negotiation, Serve, Server, ServerHandle, TokenError, User, UserRejection, UserToken, serve,
