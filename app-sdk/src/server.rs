@@ -88,7 +88,7 @@ pub(crate) struct LinkedHub {
     /// Instance of the server.
     pub(crate) instance: String,
     pub(crate) dispatcher: Arc<Dispatcher>,
-    /// Handler of `on_negotiate`.
+    /// Handler of the hub's `on_negotiate`.
     pub(crate) negotiator: Option<MethodRouter>,
 }
 

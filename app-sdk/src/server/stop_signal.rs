@@ -11,7 +11,7 @@ pub(super) enum StopSignal {
     /// Ctrl-C and SIGTERM.
     #[cfg(unix)]
     Process { interrupt: tokio::signal::unix::Signal, terminate: tokio::signal::unix::Signal },
-    /// Ctrl-C.
+    /// Ctrl-C, where there is no SIGTERM.
     #[cfg(not(unix))]
     Process,
 }
