@@ -23,6 +23,10 @@ pub(crate) struct ServerCore {
     pub(super) instance: Arc<str>,
     pub(super) hubs: RwLock<BTreeMap<String, Arc<Dispatcher>>>,
     pub(super) raw: RwLock<BTreeMap<String, Arc<RawDispatcher>>>,
+    /// Names of hubs and raw endpoints by their paths, in lower case.
+    pub(super) names: RwLock<BTreeMap<String, String>>,
+    /// The keys, once they are read.
+    pub(super) access: OnceLock<Access>,
     pub(super) metrics: Metrics,
     pub(super) slots: Arc<Slots>,
     pub(super) tasks: TaskTracker,
@@ -39,7 +43,6 @@ pub(super) struct ReadyServer {
     pub(super) manifest: Manifest,
     /// Handlers of `on_negotiate`, by hub.
     pub(super) negotiators: BTreeMap<String, MethodRouter>,
-    pub(super) access: Access,
     pub(super) outbox_max_bytes: usize,
     pub(super) shutdown_timeout: Duration,
 }
@@ -50,6 +53,8 @@ impl ServerCore {
             instance,
             hubs: RwLock::default(),
             raw: RwLock::default(),
+            names: RwLock::default(),
+            access: OnceLock::new(),
             metrics: Metrics::new(),
             slots: Arc::default(),
             tasks: TaskTracker::new(),
@@ -67,6 +72,18 @@ impl ServerCore {
 
     pub(super) fn raw(&self, name: &str) -> Option<Arc<RawDispatcher>> {
         read(&self.raw).get(name).map(Arc::clone)
+    }
+
+    /// Name of a hub or raw endpoint by its path; what is no path is a name.
+    pub(super) fn name_of(&self, name_or_path: &str) -> String {
+        let by_path =
+            name_or_path.starts_with('/').then(|| read(&self.names).get(&name_or_path.to_lowercase()).cloned());
+        by_path.flatten().unwrap_or_else(|| name_or_path.to_owned())
+    }
+
+    /// Whether there is only the development key of this machine.
+    pub(super) fn is_development(&self) -> bool {
+        self.access.get().is_some_and(Access::is_development)
     }
 
     /// A link that can run; `None` when there is no such hub or raw endpoint.

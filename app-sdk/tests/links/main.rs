@@ -8,6 +8,7 @@
 
 mod calls;
 mod harness;
+mod identity;
 mod questions;
 mod reassignments;
 mod restarts;
