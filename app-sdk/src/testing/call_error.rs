@@ -6,6 +6,8 @@ use http::StatusCode;
 const UNBOUND: &str = "Failed to invoke '";
 /// What stands between the official text and the text of [`HubError::new`](crate::HubError::new).
 const SHOWN: &str = " HubException: ";
+/// End of the text for a call that a policy refuses.
+const UNAUTHORIZED: &str = "' because user is unauthorized";
 /// End of the text for a method that does not exist.
 const NO_METHOD: &str = " HubException: Method does not exist.";
 
@@ -39,6 +41,9 @@ pub enum CallError {
     /// There is no such method, or the arguments don't fit it.
     #[error("{0}")]
     Unbound(String),
+    /// A [policy](crate::Policy) of the method or of its module refuses the user.
+    #[error("{0}")]
+    Unauthorized(String),
     /// Another error, of which clients read only that there was one, unless the hub has detailed errors.
     #[error("{0}")]
     Failed(String),
@@ -72,6 +77,9 @@ impl CallError {
     /// Reads the error text of a completion.
     pub(super) fn of(text: &str) -> Self {
         let text = text.to_owned();
+        if text.starts_with(UNBOUND) && text.ends_with(UNAUTHORIZED) {
+            return Self::Unauthorized(text);
+        }
         if text.starts_with(UNBOUND) && (text.ends_with(NO_METHOD) || !text.contains(SHOWN)) {
             return Self::Unbound(text);
         }
@@ -135,7 +143,7 @@ pub enum RehomeError {
 mod tests {
     use super::*;
     use crate::HubError;
-    use crate::error::text;
+    use crate::error::{CallStage, text};
 
     #[test]
     fn errors_are_told_apart_by_the_official_texts() {
@@ -143,13 +151,16 @@ mod tests {
         let failed = CallError::of(&text::invoking_failed("M", &shown, false));
         assert_eq!(failed.message(), Some("HubException: twice"));
         assert_eq!(failed.to_string(), text::invoking_failed("M", &shown, false));
-        let refused = CallError::of(&text::binding_failed("M", &shown, false));
+        let unbound = HubError::new("HubException: twice").at(CallStage::Binding);
+        let refused = CallError::of(&text::call_failed("M", &unbound, false));
         assert_eq!(refused.message(), Some("HubException: twice"), "an extractor refuses in its own words");
         let streaming = CallError::of(&text::streaming_failed(&shown, false));
         assert_eq!(streaming.message(), Some("HubException: twice"));
         for error in [text::no_such_method(), text::argument_count(1, 2)] {
-            assert!(matches!(CallError::of(&text::binding_failed("M", &error, false)), CallError::Unbound(_)));
+            assert!(matches!(CallError::of(&text::call_failed("M", &error, false)), CallError::Unbound(_)));
         }
+        let unauthorized = text::call_failed("M", &text::unauthorized("a user"), false);
+        assert_eq!(CallError::of(&unauthorized), CallError::Unauthorized(unauthorized.clone()));
         let internal = HubError::named("X", "y");
         for text in [text::invoking_failed("M", &internal, true), text::streaming("M"), text::id_in_use("7")] {
             assert_eq!(CallError::of(&text), CallError::Failed(text.clone()));
