@@ -4,7 +4,7 @@ use http::StatusCode;
 
 /// Beginning of the text for a call that does not bind.
 const UNBOUND: &str = "Failed to invoke '";
-/// What stands between the official text and the text of [`HubError::new`](crate::HubError::new).
+/// Separator between the official text and the text of [`HubError::new`](crate::HubError::new).
 const SHOWN: &str = " HubException: ";
 /// End of the text for a method that does not exist.
 const NO_METHOD: &str = " HubException: Method does not exist.";
