@@ -8,7 +8,7 @@ use std::pin::Pin;
 pub(super) enum StopSignal {
     /// A future of the app, until it is done.
     Future(Option<Pin<Box<dyn Future<Output = ()> + Send>>>),
-    /// Ctrl-C and SIGTERM.
+    /// Ctrl-C and SIGTERM of this process.
     #[cfg(unix)]
     Process { interrupt: tokio::signal::unix::Signal, terminate: tokio::signal::unix::Signal },
     /// Ctrl-C, where there is no SIGTERM.

@@ -21,7 +21,7 @@ use crate::server::{Negotiation, ProxyVerified, User};
 /// Maximum size of a refusal's body.
 const BODY_MAX_BYTES: usize = 1024 * 1024;
 
-/// What a client shows at its connect.
+/// Credentials and other parts of a client's connect request.
 #[derive(Debug, Default)]
 pub(super) struct Credentials {
     /// User and claims that the test vouches for.
@@ -33,7 +33,7 @@ pub(super) struct Credentials {
     pub(super) remote: Option<SocketAddr>,
 }
 
-/// What a hub asks of its clients.
+/// Conditions of a hub for its clients.
 #[derive(Debug)]
 pub(super) struct Gate<'a> {
     pub(super) path: &'a str,

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 /// Beginning of the text for a call that does not bind.
 const UNBOUND: &str = "Failed to invoke '";
-/// What stands between the official text and the text of [`HubError::new`](crate::HubError::new).
+/// Separator between the official text and the text of [`HubError::new`](crate::HubError::new).
 const SHOWN: &str = " HubException: ";
 /// End of the text for a call that a policy refuses.
 const UNAUTHORIZED: &str = "' because user is unauthorized";

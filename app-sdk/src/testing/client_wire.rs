@@ -22,7 +22,7 @@ use crate::naming::Codec;
 /// Timeout of an answer, after which a test fails.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a client shares with its calls: its id, its inbox, and the way to the hub.
+/// Part of a client that its calls share: its id, its inbox, and the way to the hub.
 #[derive(Debug)]
 pub(super) struct ClientWire {
     pub(super) far_end: Arc<FarEnd>,

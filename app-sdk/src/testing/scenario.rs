@@ -191,6 +191,7 @@ impl Probe {
 }
 
 async fn rehomed(ctx: Context, moved: Rehomed, State(probe): State<Probe>) -> Result<(), HubError> {
+    // sleep: on the paused clock; a hook takes its time, and `rehome` waits for it.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let name = moved.items::<String>()?;
     probe.tell(format!("rehomed {name:?}"));
