@@ -16,12 +16,13 @@ use std::future::{self, Future};
 use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::{HubProtocol, Payload, PayloadError};
+use trunkline_protocol::hub::{Payload, PayloadError};
 
 use crate::connection::ConnectionClose;
 use crate::context::Context;
 use crate::context::upload_stream::UploadStream;
 use crate::error::{HubError, text};
+use crate::naming::Codec;
 
 /// Markers that tell apart the ways to make a parameter; the compiler infers which one is meant.
 #[doc(hidden)]
@@ -37,7 +38,7 @@ pub mod marker {
     pub enum ViaOption {}
     /// Marker of an extractor whose error the method handles.
     #[derive(Debug)]
-    pub enum ViaResult {}
+    pub enum ViaFallible {}
     /// Marker of an argument, deserialized from the next one that the client gave.
     #[derive(Debug)]
     pub enum ViaArgument {}
@@ -56,10 +57,10 @@ pub mod marker {
     impl OfExtractor for ViaCall {}
     impl OfExtractor for ViaContext {}
     impl OfExtractor for ViaOption {}
-    impl OfExtractor for ViaResult {}
+    impl OfExtractor for ViaFallible {}
 }
 
-use marker::{ViaArgument, ViaCall, ViaContext, ViaOption, ViaResult, ViaUpload};
+use marker::{ViaArgument, ViaCall, ViaContext, ViaFallible, ViaOption, ViaUpload};
 
 /// Call of a method, from which its parameters are extracted.
 #[derive(Debug)]
@@ -194,25 +195,25 @@ impl<S> Call<S> {
         &self.context
     }
 
-    pub(crate) fn protocol(&self) -> HubProtocol {
-        self.context.protocol()
+    pub(crate) fn codec(&self) -> Codec {
+        self.context.codec()
     }
 
     fn next_argument<T: DeserializeOwned>(&mut self) -> Result<T, HubError> {
         let payload = self.arguments.next().ok_or_else(|| HubError::invalid_data("An argument is missing."))?;
         self.taken += 1;
-        read_argument(self.protocol(), &payload, self.taken)
+        read_argument(self.codec(), &payload, self.taken)
     }
 }
 
 /// Deserializes an argument, counted from one.
 pub(crate) fn read_argument<T: DeserializeOwned>(
-    protocol: HubProtocol,
+    codec: Codec,
     payload: &Payload,
     argument: usize,
 ) -> Result<T, HubError> {
-    let unfit = |source| text::unfit_argument(protocol, argument).because(UnfitArgument { argument, source });
-    protocol.value(payload).map_err(unfit)
+    let unfit = |source| text::unfit_argument(codec.protocol(), argument).because(UnfitArgument { argument, source });
+    codec.value(payload).map_err(unfit)
 }
 
 #[diagnostic::do_not_recommend]
@@ -234,7 +235,7 @@ impl<S: Sync + Send, T: FromContext<S>> FromCall<S, ViaOption> for Option<T> {
 }
 
 #[diagnostic::do_not_recommend]
-impl<S: Sync + Send, T: FromContext<S>> FromCall<S, ViaResult> for Result<T, HubError> {
+impl<S: Sync + Send, T: FromContext<S>> FromCall<S, ViaFallible> for Result<T, HubError> {
     async fn from_call(call: &mut Call<S>) -> Result<Self, HubError> {
         Ok(T::from_context(&call.context, &call.state).await)
     }

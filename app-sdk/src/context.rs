@@ -18,6 +18,7 @@ use crate::clients::{CallerClients, Groups};
 use crate::connection::{CallScope, Connection, ConnectionClose};
 use crate::error::GroupError;
 use crate::hub_core::HubCore;
+use crate::naming::Codec;
 
 use items::Items;
 use request::{Claims, Query};
@@ -175,6 +176,11 @@ impl Context {
     #[must_use]
     pub fn cancellation(&self) -> Cancellation {
         Cancellation(self.connection().cancellation().clone())
+    }
+
+    /// How values are encoded for the client.
+    pub(crate) fn codec(&self) -> Codec {
+        self.core.codec(self.protocol())
     }
 
     pub(crate) fn call_cancellation(&self) -> Cancellation {

@@ -9,6 +9,7 @@ use trunkline_protocol::hub::{
 use trunkline_protocol::service::Payloads;
 
 use crate::error::SendError;
+use crate::naming::{Codec, Naming};
 
 /// Arguments of a call to clients: a tuple of values that can be serialized, or `()` for none.
 ///
@@ -28,7 +29,7 @@ use crate::error::SendError;
 )]
 pub trait Arguments: sealed::SealedArguments + Send {
     #[doc(hidden)]
-    fn payloads(&self, protocol: HubProtocol) -> Result<Vec<Payload>, PayloadError>;
+    fn payloads(&self, codec: Codec) -> Result<Vec<Payload>, PayloadError>;
 }
 
 mod sealed {
@@ -40,9 +41,9 @@ macro_rules! tuple_of_arguments {
         impl<$($name: Serialize + Send),*> sealed::SealedArguments for ($($name,)*) {}
         impl<$($name: Serialize + Send),*> Arguments for ($($name,)*) {
             #[expect(non_snake_case, reason = "types and values share their names in the macro")]
-            fn payloads(&self, protocol: HubProtocol) -> Result<Vec<Payload>, PayloadError> {
+            fn payloads(&self, codec: Codec) -> Result<Vec<Payload>, PayloadError> {
                 let ($($name,)*) = self;
-                Ok(vec![$(protocol.payload($name)?),*])
+                Ok(vec![$(codec.payload($name)?),*])
             }
         }
     };
@@ -50,7 +51,7 @@ macro_rules! tuple_of_arguments {
 
 impl sealed::SealedArguments for () {}
 impl Arguments for () {
-    fn payloads(&self, _protocol: HubProtocol) -> Result<Vec<Payload>, PayloadError> {
+    fn payloads(&self, _codec: Codec) -> Result<Vec<Payload>, PayloadError> {
         Ok(Vec::new())
     }
 }
@@ -69,13 +70,14 @@ tuple_of_arguments!(A, B, C, D, E, F, G, H, I, J);
 pub(crate) fn invocation(
     method: &str,
     arguments: &impl Arguments,
+    naming: Naming,
     protocols: &[HubProtocol],
     invocation_id: Option<&ByteString>,
 ) -> Result<Payloads, SendError> {
     let target = ByteString::from(method);
     let mut payloads = Vec::with_capacity(protocols.len());
     for &protocol in protocols {
-        let arguments = arguments.payloads(protocol).map_err(SendError::Encode)?;
+        let arguments = arguments.payloads(Codec::new(protocol, naming)).map_err(SendError::Encode)?;
         let (target, invocation_id) = (target.clone(), invocation_id.cloned());
         let invocation = Invocation { invocation_id, target, arguments, ..Invocation::default() };
         let bytes = message(protocol, &HubMessage::Invocation(invocation));

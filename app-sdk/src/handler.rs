@@ -5,7 +5,7 @@
 //!   reply ◄── filters, the innermost first ◄── what it returned, or why it was not called
 //! ```
 
-mod arity;
+pub(crate) mod arity;
 #[doc(hidden)]
 pub mod check;
 pub(crate) mod filter;
@@ -76,9 +76,9 @@ macro_rules! function_as_handler {
                     $(let $name = <$parameter as FromCall<S, $marker>>::from_call(&mut call).await?;)*
                     // The first of these impls takes nothing from it.
                     let _ = &mut call;
-                    let protocol = call.protocol();
+                    let codec = call.codec();
                     drop(call);
-                    self($($name),*).await.into_reply(protocol)
+                    self($($name),*).await.into_reply(codec)
                 }
             }
         }
@@ -139,7 +139,7 @@ impl<S: 'static, T: Send + Sync + 'static> Bindable<S, T> {
         Self(Box::new(make))
     }
 
-    /// Makes the value.
+    /// Makes the value with the state of the hub.
     pub(crate) fn bind(self, state: &S) -> T {
         (self.0)(state)
     }

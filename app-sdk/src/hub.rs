@@ -16,6 +16,9 @@ use crate::handler::filter::{BindableFilter, Filters};
 use crate::handler::hook::{self, ErasedHook};
 use crate::handler::policy::Policies;
 use crate::handler::{self, Bindable, Filter, Handler, Hook, Method, Policy};
+use crate::naming::Naming;
+#[cfg(feature = "typescript")]
+use crate::typescript::{SignatureFn, TypedHandler, TypedMethods};
 
 pub(crate) use hub_settings::{HubSettings, checked_name, millis};
 pub(crate) use method_table::MethodTable;
@@ -112,6 +115,13 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
+    /// Adds a method as [`method`](Self::method) does, whose types are [written for TypeScript](crate::typescript), too.
+    #[cfg(feature = "typescript")]
+    pub fn typed_method<H: TypedHandler<S, M>, M: 'static>(mut self, name: impl Into<String>, handler: H) -> Self {
+        self.methods = self.methods.typed_method(name, handler);
+        self
+    }
+
     /// Adds all methods of a module, within its own filters and policies.
     pub fn methods(mut self, methods: Methods<S>) -> Self {
         self.methods = self.methods.methods(methods);
@@ -183,7 +193,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self.require_authentication()
     }
 
-    /// What clients must fulfil for each method, those of the hub first: for a test, or a page that shows who may do what.
+    /// Lists the methods with the policies that their callers must meet, those of the hub first: for a test, or for a page
+    /// that shows who may do what.
     ///
     /// ```
     /// use trunkline::{Hub, Policy};
@@ -298,6 +309,22 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// Sets the hub protocols that clients may choose; all of them by default.
     pub fn protocols(mut self, protocols: impl IntoIterator<Item = HubProtocol>) -> Self {
         self.settings.protocols = protocols.into_iter().collect();
+        self
+    }
+
+    /// Sets how fields and enums are named on the wire, for all clients of the hub: as serde has them by default, or as .NET
+    /// clients expect. See [`naming`](crate::naming).
+    ///
+    /// ```
+    /// use trunkline::{Hub, Naming};
+    ///
+    /// #[derive(serde::Serialize)]
+    /// struct Seat { row_number: u32 } // {"rowNumber":4} in JSON, RowNumber in MessagePack
+    ///
+    /// let hub: Hub = Hub::new("/seats").naming(Naming::DotNet).method("Free", async || Seat { row_number: 4 });
+    /// ```
+    pub fn naming(mut self, naming: Naming) -> Self {
+        self.settings.naming = naming;
         self
     }
 
@@ -428,6 +455,13 @@ impl Hub<()> {
         let on_negotiate = self.on_negotiate;
         let manifest = HubManifest { asks_app: on_negotiate.is_some(), ..self.settings.manifest(&name, &self.path) };
         Ok(BuiltHub { manifest, settings: self.settings, methods, on_negotiate })
+    }
+}
+
+#[cfg(feature = "typescript")]
+impl<S: Clone + Send + Sync + 'static> TypedMethods for Hub<S> {
+    fn signatures(&self) -> impl Iterator<Item = (&str, Option<SignatureFn>)> {
+        self.methods.signatures()
     }
 }
 

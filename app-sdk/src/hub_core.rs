@@ -31,6 +31,7 @@ use trunkline_protocol::wire::MIGRATE_TO_HEADER;
 use crate::connection::{CallScope, Connection, ConnectionClose, Inbox, Limits, LinkId};
 use crate::encode;
 use crate::metrics::HubMetrics;
+use crate::naming::{Codec, Naming};
 use crate::node::Node;
 use crate::outbound::Outbound;
 use crate::sync::{lock, read, write};
@@ -46,6 +47,7 @@ pub(crate) use result_wait::{InboxOverfull, ResultWait};
 pub(crate) struct HubCore {
     pub(crate) instance: Arc<str>,
     pub(crate) protocols: Vec<HubProtocol>,
+    pub(crate) naming: Naming,
     pub(crate) limits: Limits,
     pub(crate) outbound: Outbound,
     registry: RwLock<Registry>,
@@ -54,9 +56,20 @@ pub(crate) struct HubCore {
 }
 
 impl HubCore {
-    pub(crate) fn new(instance: Arc<str>, protocols: Vec<HubProtocol>, limits: Limits, outbound: Outbound) -> Self {
+    pub(crate) fn new(
+        instance: Arc<str>,
+        protocols: Vec<HubProtocol>,
+        naming: Naming,
+        limits: Limits,
+        outbound: Outbound,
+    ) -> Self {
         let (registry, acks, client_results) = (RwLock::default(), Mutex::default(), Mutex::default());
-        Self { instance, protocols, limits, outbound, registry, acks, client_results }
+        Self { instance, protocols, naming, limits, outbound, registry, acks, client_results }
+    }
+
+    /// How values are encoded for clients that speak this protocol.
+    pub(crate) fn codec(&self, protocol: HubProtocol) -> Codec {
+        Codec::new(protocol, self.naming)
     }
 
     /// Name of the hub.

@@ -61,16 +61,19 @@
 //! let hub: Hub = Hub::new("/tickets").method("Book", book).with_state(Prices { per_seat: 12 });
 //! ```
 //!
-//! - Extractors: [`Context`], [`Cancellation`], axum's [`State`](axum::extract::State), and your own
-//!   ([`call::FromCall`]).
+//! - Extractors: [`Context`], [`Cancellation`], axum's [`State`](axum::extract::State), [`Query`](axum::extract::Query) and
+//!   `HeaderMap`, and your own ([`FromContext`]), which may wait; `Option` and `Result` of them.
 //! - Arguments: anything that serde can deserialize. Their number is exact, as with the official server.
 //! - Results: anything that serde can serialize, `()` for none, or a `Result` with [`HubError`], into which `?` turns
 //!   any error. Clients read the text of [`HubError::new`]; that of other errors only from hubs with
 //!   [detailed errors](Hub::detailed_errors).
 //! - The calls of one client run one after the other, unless the hub [says otherwise](Hub::parallel_invocations), those of
 //!   different clients in parallel. A panic is an error for its caller and nothing to anybody else.
-//! - What belongs to a connection is kept in its [items](Context::items); what goes around all methods is a
+//! - What belongs to a connection is kept in its [items](Context::items); what goes around methods and hooks is a
 //!   [filter](Hub::filter).
+//! - Who may call what is a [`Policy`] of a hub, a method or a [module of methods](Methods).
+//! - Each call and hook runs in a [tracing](https://docs.rs/tracing) span at the level `info` with the target
+//!   `trunkline::call` and the fields `hub`, `method`, `connection` and `user`, so what you log there says whose call it is.
 //! - A connection's life: the handshake is answered, [`on_connected`](Hub::on_connected), its messages, and when it has
 //!   ended and its methods have too, [`on_disconnected`](Hub::on_disconnected). When its app server stops or crashes,
 //!   another one takes it over, where [`on_rehomed`](Hub::on_rehomed) is called instead.
@@ -165,6 +168,11 @@
 //! the proxy's own code inside, and the hubs stay as they are. Several such app servers don't see each other's clients;
 //! put proxies in front for that.
 //!
+//! # TypeScript
+//!
+//! With the feature `typescript` the calls of a page are checked by the compiler: the module `typescript` writes the types
+//! of a hub's methods, and of what its clients offer, into a file.
+//!
 //! # Layout
 //!
 //! Modules import only those above them; the lowest comes first.
@@ -175,6 +183,7 @@
 //! | `metrics` | counters, gauges and histograms of a server |
 //! | `error` | errors, and the texts that clients read |
 //! | [`value`] | values that the hub protocols write differently |
+//! | [`naming`] | names of fields and enums on the wire: serde's, or those of .NET |
 //! | `encode` | hub messages as bytes |
 //! | `node` | one proxy: its pool of links, its send link, their outboxes |
 //! | `connection` | one client connection: its inbox, calls, uploads and flow control |
@@ -183,9 +192,10 @@
 //! | `endpoint` | receiver of the frames that links read |
 //! | `clients` | sends, client results, groups, typed calls |
 //! | `context` | the caller of a method: its request, items and uploads |
-//! | [`call`] | parameters of a method |
-//! | [`handler`] | async functions as methods, their replies, and filters around them |
-//! | `hub` | builder of a hub, and its table of methods |
+//! | [`call`] | parameters of methods, hooks and filters |
+//! | [`handler`] | async functions as methods, hooks and filters, their results, and policies |
+//! | `typescript` | types of hubs for TypeScript, with the feature of that name |
+//! | `hub` | builders of a hub and of modules of methods, and its table of methods |
 //! | `dispatch` | messages of connections become calls |
 //! | `raw` | raw endpoints: builder, connections, handlers |
 //! | `link` | WebSockets of proxies, and links in memory |
@@ -205,12 +215,15 @@ mod hub;
 mod hub_core;
 mod link;
 mod metrics;
+pub mod naming;
 mod node;
 mod outbound;
 mod raw;
 mod server;
 mod sync;
 pub mod testing;
+#[cfg(feature = "typescript")]
+pub mod typescript;
 pub mod value;
 
 pub use call::rehomed::Rehomed;
@@ -226,6 +239,7 @@ pub use encode::Arguments;
 pub use error::{BuildError, GroupError, HubError, InvokeError, RawSendError, SendError, UnknownHub};
 pub use handler::{Filter, HubCall, HubCallKind, IntoEnd, Next, Policy, Reply};
 pub use hub::{Hub, Methods};
+pub use naming::Naming;
 pub use raw::{RawConnection, RawEndpoint, RawHandle, RawHandler, RawMessage, RawSender};
 pub use server::{HubHandle, Negotiation, Server, ServerHandle};
 #[cfg(feature = "macros")]

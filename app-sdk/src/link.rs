@@ -10,8 +10,8 @@
 
 mod attached;
 mod endpoint_sink;
-mod policy;
 mod session;
+mod session_policy;
 mod slots;
 mod starts;
 

@@ -236,8 +236,8 @@ impl Server {
             if let Some(handler) = hub.on_negotiate.clone() {
                 self.negotiators.insert(name.clone(), handler);
             }
-            let (protocols, limits) = (hub.settings.protocols.clone(), hub.settings.limits);
-            let core = HubCore::new(Arc::clone(&self.core.instance), protocols, limits, outbound);
+            let (protocols, naming) = (hub.settings.protocols.clone(), hub.settings.naming);
+            let core = HubCore::new(Arc::clone(&self.core.instance), protocols, naming, hub.settings.limits, outbound);
             let dispatcher = Dispatcher::new(hub, Arc::new(core), self.core.tasks.clone());
             write(&self.core.hubs).insert(name, dispatcher);
         }

@@ -27,7 +27,7 @@
 //! ```
 //!
 //! What a client receives keeps the order in which the hub sent it, so a client that has its answer has been sent
-//! all that the call sent before. Pausing of clients that send too fast is what this kit does not do, and raw endpoints are
+//! all that the call sent before. Fields and enums are named as [the hub names them](crate::Hub::naming). Pausing of clients that send too fast is what this kit does not do, and raw endpoints are
 //! not served by it.
 
 mod far_end;
@@ -83,7 +83,8 @@ impl TestServer {
         let handle = server.handle();
         let mut hubs = BTreeMap::new();
         server.into_links(|hub| {
-            let (far_end, socket) = FarEnd::start();
+            let naming = handle.hub(&hub.name).map(|hub| hub.naming()).unwrap_or_default();
+            let (far_end, socket) = FarEnd::start(naming);
             hubs.insert(hub.path.to_lowercase(), far_end);
             socket
         })?;
@@ -178,7 +179,8 @@ mod tests {
     use trunkline_protocol::limits::LINK_TIMEOUT_MS;
 
     use super::*;
-    use crate::{CloseReason, Context, HubError, UploadStream};
+    use crate::value::Value;
+    use crate::{CloseReason, Context, HubCall, HubError, Naming, Next, UploadStream};
 
     async fn send(ctx: Context, kind: String) -> Result<(), HubError> {
         let clients = ctx.clients();
@@ -354,6 +356,71 @@ mod tests {
         });
         assert!(refusal.unwrap_err().to_string().contains("never"));
         assert!(stranger.invoke::<u32>("Ask", ()).await.unwrap_err().to_string().contains("does not exist"));
+    }
+
+    #[tokio::test]
+    async fn the_naming_of_the_hub_holds_on_every_way() {
+        #[derive(Clone, serde::Serialize, serde::Deserialize)]
+        struct Seat {
+            row_number: u8,
+            side: Side,
+        }
+        #[derive(Clone, serde::Serialize, serde::Deserialize)]
+        enum Side {
+            Left,
+            TopRight,
+        }
+        let hub = Hub::new("/test")
+            .naming(Naming::DotNet)
+            .filter(async |call: HubCall, next: Next| match call.method() {
+                "Filtered" => call.reply(&Seat { row_number: 4, side: Side::TopRight }),
+                _ => next.run(call).await,
+            })
+            .method("Filtered", async || ())
+            .method("Echo", async |seat: Seat| seat)
+            .method("Repeat", async |seat: Seat| futures_util::stream::iter([Ok::<_, HubError>(seat)]))
+            .method("Upload", async |mut seats: UploadStream<Seat>| match seats.next().await {
+                Some(seat) => seat,
+                None => Err(HubError::new("no seat")),
+            })
+            .method("Send", async |ctx: Context, seat: Seat| {
+                let clients = ctx.clients();
+                clients.caller().send("Seat", (&seat,)).await?;
+                clients.all().send("Seat", (&seat,)).await?;
+                clients.client(ctx.connection_id()).send("Seat", (&seat,)).await?;
+                Ok::<_, HubError>(())
+            });
+        let server = TestServer::new(hub).unwrap();
+        for (connect, name, side) in [
+            (server.connect("/test"), "rowNumber", Value::from(1)),
+            (server.connect("/test").messagepack(), "RowNumber", Value::from("TopRight")),
+        ] {
+            // What is neither struct nor enum goes over the wire as it is.
+            let (mut client, wire) = (connect.await.unwrap(), |row: i32, names: [&str; 2]| {
+                Value::from_iter([(names[0], Value::from(row)), (names[1], side.clone())])
+            });
+            let names = if name == "rowNumber" { [name, "side"] } else { [name, "Side"] };
+            let seat = wire(4, names);
+            assert_eq!(client.invoke("Filtered", ()).await, Ok(seat.clone()));
+            assert_eq!(client.invoke("Echo", (wire(4, ["ROWNUMBER", "side"]),)).await, Ok(seat.clone()));
+            assert_eq!(client.stream("Repeat", (&seat,)).await.unwrap().next().await, Some(Ok(seat.clone())));
+            assert_eq!(client.invoke_uploading("Upload", (), [&seat]).await, Ok(seat.clone()));
+            client.invoke::<()>("Send", (&seat,)).await.unwrap();
+            for _ in 0..3 {
+                assert_eq!(client.expect::<(Value,)>("Seat").await, (seat.clone(),));
+            }
+            let asked = server.handle().hub("test").unwrap().clients().client(client.connection_id());
+            let question = Seat { row_number: 4, side: Side::TopRight };
+            let (answer, ()) = tokio::join!(asked.invoke::<Seat>("Ask", (question,)), async {
+                let question = client.next().await.unwrap();
+                assert_eq!(question.arguments(), Ok((seat.clone(),)));
+                client.answer(&question, &seat).await.unwrap();
+            });
+            assert!(matches!(answer, Ok(Seat { row_number: 4, side: Side::TopRight })));
+            // The test client speaks as the hub does.
+            let echoed: Seat = client.invoke("Echo", (Seat { row_number: 1, side: Side::Left },)).await.unwrap();
+            assert!(matches!(echoed, Seat { row_number: 1, side: Side::Left }));
+        }
     }
 
     #[tokio::test]

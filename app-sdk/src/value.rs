@@ -4,7 +4,16 @@
 //! |---|---|---|---|
 //! | [`Binary`] | Base64 text | bin | `Uint8Array`, with MessagePack |
 //! | [`Timestamp`] | ISO 8601 text | timestamp, extension −1 | `Date`, with MessagePack |
+//! | [`DateTimeOffset`] | ISO 8601 text | timestamp of the clock, and minutes | text or array |
+//! | [`TimeSpan`] | text | ticks of 100 ns | text or number |
+//! | [`Guid`] | text | text | `string` |
+//! | [`Decimal`] | number | text | `number`, and `string` with MessagePack |
 //! | [`Value`] | anything | anything | anything |
+//!
+//! They are the defaults of the official server: `byte[]`, `DateTime`, `DateTimeOffset`, `TimeSpan`, `Guid` and `decimal` of a
+//! .NET client meet them in both protocols. For `uuid::Uuid`, `chrono::DateTime<Utc>`, `time::OffsetDateTime` and `rust_decimal::Decimal`
+//! there are features of these names, with conversions and [`serde(with)`](guid) modules: what these crates make of their
+//! types by themselves is something else in MessagePack.
 //!
 //! They are arguments and results as they are, and fields of your own types:
 //!
@@ -27,9 +36,67 @@
 //! let hub: Hub = Hub::new("/album").method("Upload", upload).method("Echo", async |x: Value| x);
 //! ```
 
+/// Makes the two functions that `#[serde(with = "…")]` wants, for types that convert from and into one of ours.
+macro_rules! foreign_type {
+    ($type:ident, $what:literal) => {
+        #[doc = concat!("Writes ", $what, " of other crates as [`", stringify!($type), "`] is written.")]
+        ///
+        /// # Errors
+        /// When the format fails.
+        pub fn serialize<T: Clone + Into<$type>, S: serde::Serializer>(
+            value: &T,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            serde::Serialize::serialize(&value.clone().into(), serializer)
+        }
+
+        #[doc = concat!("Reads ", $what, " of other crates as [`", stringify!($type), "`] is read.")]
+        ///
+        /// # Errors
+        /// When another thing comes, or the type can't represent it.
+        pub fn deserialize<'de, T: TryFrom<$type, Error: std::fmt::Display>, D: serde::Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<T, D::Error> {
+            let value: $type = serde::Deserialize::deserialize(deserializer)?;
+            T::try_from(value).map_err(serde::de::Error::custom)
+        }
+
+        #[doc = concat!("Optional ", $what, " of other crates, for `#[serde(with)]`.")]
+        pub mod option {
+            #[doc = concat!("Writes optional ", $what, " of other crates.")]
+            ///
+            /// # Errors
+            /// When the format fails.
+            pub fn serialize<T: Clone + Into<super::$type>, S: serde::Serializer>(
+                value: &Option<T>,
+                serializer: S,
+            ) -> Result<S::Ok, S::Error> {
+                serde::Serialize::serialize(&value.clone().map(Into::into), serializer)
+            }
+
+            #[doc = concat!("Reads optional ", $what, " of other crates; null is none.")]
+            ///
+            /// # Errors
+            /// When another thing comes, or the type can't represent it.
+            pub fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+            where
+                T: TryFrom<super::$type, Error: std::fmt::Display>,
+                D: serde::Deserializer<'de>,
+            {
+                let value: Option<super::$type> = serde::Deserialize::deserialize(deserializer)?;
+                value.map(T::try_from).transpose().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
 mod binary;
 mod calendar;
-mod timestamp;
+mod date_time_offset;
+pub mod decimal;
+pub mod guid;
+mod time_span;
+pub mod timestamp;
 
 use std::fmt;
 
@@ -37,6 +104,10 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 pub use binary::Binary;
+pub use date_time_offset::DateTimeOffset;
+pub use decimal::{Decimal, DecimalError};
+pub use guid::{Guid, GuidError};
+pub use time_span::{TimeSpan, TimeSpanError};
 pub use timestamp::{Timestamp, TimestampError};
 
 /// Value of any shape that both hub protocols can carry.
@@ -398,6 +469,90 @@ mod tests {
         let outer = Outer { inner, either: Either::At(at) };
         assert_eq!(again(Json, &outer), outer);
         assert_eq!(again(MessagePack, &outer), outer);
+    }
+
+    #[test]
+    fn types_of_other_crates_are_written_as_ours() {
+        #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        struct Foreign {
+            #[serde(with = "super::guid")]
+            id: uuid::Uuid,
+            #[serde(with = "super::decimal")]
+            price: rust_decimal::Decimal,
+            #[serde(with = "super::timestamp")]
+            due: chrono::DateTime<chrono::Utc>,
+            #[serde(with = "super::timestamp")]
+            paid: time::OffsetDateTime,
+            #[serde(with = "super::guid::option", default)]
+            replaces: Option<uuid::Uuid>,
+            #[serde(with = "super::timestamp::option", default)]
+            closed: Option<time::OffsetDateTime>,
+        }
+        #[derive(serde::Serialize, serde::Deserialize)]
+        struct Ours {
+            id: Guid,
+            price: Decimal,
+            due: Timestamp,
+            paid: Timestamp,
+            replaces: Option<Guid>,
+            closed: Option<Timestamp>,
+        }
+        let at = Timestamp::new(-1, 500_000_000).unwrap();
+        let (id, price) =
+            ("0f8fad5b-d9cb-469f-a165-70867728950e".parse().unwrap(), "-79228162514264337593543950335".parse());
+        for (replaces, closed) in [(None, None), (Some(Guid::EMPTY), Some(at))] {
+            let ours = Ours { id, price: price.unwrap(), due: at, paid: at, replaces, closed };
+            for protocol in HubProtocol::ALL {
+                let payload = protocol.payload(&ours).unwrap();
+                let foreign: Foreign = protocol.value(&payload).unwrap();
+                assert_eq!(protocol.payload(&foreign).unwrap(), payload);
+                assert_eq!((foreign.id.to_string(), foreign.price.scale()), (id.to_string(), 0));
+                assert_eq!(foreign.due.timestamp_millis(), -500);
+                assert_eq!(again(protocol, &foreign), foreign);
+            }
+        }
+        let far = Timestamp::new(i64::MAX, 0).unwrap();
+        assert!(chrono::DateTime::try_from(far).is_err());
+        assert!(time::OffsetDateTime::try_from(far).is_err());
+    }
+
+    #[test]
+    fn decimals_keep_all_digits_also_where_json_numbers_could_not() {
+        for text in ["79228162514264337593543950335", "0.1000000000000000055511151231", "-1.50", "0"] {
+            let decimal: Decimal = text.parse().unwrap();
+            assert_eq!(json(&decimal), text);
+            for protocol in HubProtocol::ALL {
+                assert_eq!(again(protocol, &decimal).to_string(), text);
+                assert_eq!(again(protocol, &Some(vec![decimal])).unwrap()[0].to_string(), text);
+            }
+            let quoted = Json.payload(text).unwrap();
+            assert_eq!(Json.value::<Decimal>(&quoted).unwrap().to_string(), text);
+        }
+        for (protocol, payload) in HubProtocol::ALL.map(|protocol| (protocol, protocol.payload(&0.1).unwrap())) {
+            assert_eq!(protocol.value::<Decimal>(&payload).unwrap(), Decimal::new(1, 1).unwrap());
+        }
+        for other in [Json.payload(&"a").unwrap(), Json.payload(&[1]).unwrap(), Json.payload(&()).unwrap()] {
+            assert!(Json.value::<Decimal>(&other).is_err());
+        }
+        assert_eq!(serde_json::to_value(Decimal::from(7)).unwrap(), serde_json::json!(7));
+    }
+
+    #[test]
+    fn times_with_offset_keep_it() {
+        for (text, minutes) in [("2000-01-01T12:00:00+01:00", 60), ("1999-12-31T23:30:00.5-02:30", -150)] {
+            let time: DateTimeOffset = Json.value(&Json.payload(text).unwrap()).unwrap();
+            assert_eq!(time.offset_minutes(), minutes);
+            assert_eq!(json(&time), format!("\"{text}\""));
+            assert_eq!(again(MessagePack, &time), time);
+            assert_eq!(MessagePack.value::<Timestamp>(&MessagePack.payload(&time).unwrap()).unwrap(), time.timestamp());
+        }
+        for text in ["2000-01-01T12:00:00Z", "2000-01-01 12:00", "2000-01-01"] {
+            let time: DateTimeOffset = Json.value(&Json.payload(text).unwrap()).unwrap();
+            assert_eq!(time.offset_minutes(), 0, "{text}");
+        }
+        let plain: DateTimeOffset =
+            MessagePack.value(&MessagePack.payload(&Timestamp::new(5, 6).unwrap()).unwrap()).unwrap();
+        assert_eq!(plain, Timestamp::new(5, 6).unwrap().into());
     }
 
     #[test]

@@ -26,7 +26,7 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use self::reader::Reader;
-use crate::net::socket::{Socket, StallGuard};
+use crate::net::socket::{RequestSocket, Socket, StallGuard};
 use crate::shard::{ClientStream, PendingConnection, Shard, Sockets};
 
 /// Serves a client from its connect request to the end of its socket.
@@ -76,8 +76,8 @@ async fn upgraded(shard: &Shard, upgrade: OnUpgrade) -> Option<(Socket, Bytes)> 
 /// TCP socket below an upgrade, with the bytes that were read of it already: of our own server, or of `axum::serve`
 /// around an app.
 fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
-    let upgraded = match upgraded.downcast::<TokioIo<StallGuard>>() {
-        Ok(parts) => return Ok((parts.io.into_inner().into_inner(), parts.read_buf)),
+    let upgraded = match upgraded.downcast::<TokioIo<RequestSocket<StallGuard>>>() {
+        Ok(parts) => return Ok((parts.io.into_inner().into_inner().into_inner(), parts.read_buf)),
         Err(other) => other,
     };
     auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded).map(|parts| (parts.io.into_inner(), parts.read_buf))
@@ -86,8 +86,8 @@ fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
 /// Boxed socket of an upgrade that is no plain TCP: its writes are queued.
 fn boxed(upgraded: Upgraded) -> (Socket, Bytes) {
     #[cfg(feature = "tls")]
-    let upgraded = match upgraded.downcast::<TokioIo<TlsStream<StallGuard>>>() {
-        Ok(parts) => return (Socket::boxed(parts.io.into_inner()), parts.read_buf),
+    let upgraded = match upgraded.downcast::<TokioIo<RequestSocket<TlsStream<StallGuard>>>>() {
+        Ok(parts) => return (Socket::boxed(parts.io.into_inner().into_inner()), parts.read_buf),
         Err(other) => other,
     };
     (Socket::boxed(TokioIo::new(upgraded)), Bytes::new())

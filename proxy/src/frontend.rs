@@ -40,10 +40,10 @@ pub(crate) use endpoint::Endpoint;
 pub(crate) use forwarded_header::{ForwardedScheme, trusted_claims};
 #[cfg(feature = "tls")]
 pub(crate) use listener::TlsLayer;
+#[cfg(test)]
+pub(crate) use listener::serve_pipe;
 #[cfg(feature = "fuzzing")]
 pub(crate) use listener::{HeaderStart, header_start};
 pub(crate) use listener::{Layers, ListenerGate, serve};
 #[cfg(feature = "fuzzing")]
 pub(crate) use request::{query_value, raw_query};
-#[cfg(test)]
-pub(crate) use request_extension::PeerAddress;

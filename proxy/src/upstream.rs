@@ -12,6 +12,7 @@ mod home_choice;
 mod hub_registry;
 mod link_dial;
 mod link_handle;
+mod link_waiter;
 mod manifest;
 mod number;
 mod pool;

@@ -43,7 +43,7 @@ impl<S: Sync, T: DeserializeOwned> FromContext<S> for Query<T> {
     }
 }
 
-/// What a filter has put into the [call](crate::HubCall::insert).
+/// A value that a filter has [put into the call](crate::HubCall::insert).
 impl<S: Sync, T: Clone + Send + Sync + 'static> FromContext<S> for Extension<T> {
     async fn from_context(ctx: &Context, _state: &S) -> Result<Self, HubError> {
         let value = ctx.scope().extensions().get::<T>().cloned();

@@ -17,6 +17,7 @@ use crate::encode::{self, Arguments};
 use crate::error::{InvokeError, short_type_name};
 use crate::hub_core::{ClientResult, HubCore, InboxOverfull, ResultWait, TooManyRequests};
 use crate::metrics::Counted;
+use crate::naming::Codec;
 use crate::outbound::checked_frame;
 
 /// One client, wherever it is connected: it can be sent to, as all [`Receivers`], and asked for a result.
@@ -83,7 +84,8 @@ impl Client {
     pub async fn invoke<T: ClientAnswer>(&self, method: &str, arguments: impl Arguments) -> Result<T, InvokeError> {
         let metrics = self.receivers.core.metrics();
         let _counted = Counted::new(&metrics.client_results_waiting);
-        let result = self.request(method, &arguments).await.and_then(|(protocol, outcome)| read(protocol, outcome));
+        let result = self.request(method, &arguments).await;
+        let result = result.and_then(|(protocol, outcome)| read(self.receivers.core.codec(protocol), outcome));
         let counter = if result.is_ok() { &metrics.client_results_ok } else { &metrics.client_results_failed };
         counter.inc();
         result
@@ -160,7 +162,7 @@ async fn request_local(
     if !core.contains(connection) {
         return Ok(ClientResult::Disconnected);
     }
-    let payloads = encode::invocation(method, arguments, &[connection.protocol()], Some(expected.id()))?;
+    let payloads = encode::invocation(method, arguments, core.naming, &[connection.protocol()], Some(expected.id()))?;
     let message = MultiConnectionData { connection_ids: vec![id], payloads };
     let frame = checked_frame(&ServiceMessage::MultiConnectionData(message))?;
     if !core.outbound.send(connection.node(), &frame).await {
@@ -186,7 +188,7 @@ async fn request_remote(
         invocation_id: expected.id().clone(),
         connection_id: connection_id.clone(),
         caller_server_id: (&*core.instance).into(),
-        payloads: encode::invocation(method, arguments, &core.protocols, Some(expected.id()))?,
+        payloads: encode::invocation(method, arguments, core.naming, &core.protocols, Some(expected.id()))?,
     };
     let frame = checked_frame(&ServiceMessage::ClientInvocation(request))?;
     for node in nodes.iter() {
@@ -210,15 +212,15 @@ async fn inbox_overfull(notified: Option<OwnedNotified>) -> InboxOverfull {
     InboxOverfull
 }
 
-fn read<T: DeserializeOwned>(protocol: HubProtocol, outcome: Outcome) -> Result<T, InvokeError> {
+fn read<T: DeserializeOwned>(codec: Codec, outcome: Outcome) -> Result<T, InvokeError> {
     let unfit = |detail: String| InvokeError::Type { expected: short_type_name::<T>(), detail };
     let payload: Payload = match outcome {
         Outcome::Value(payload) => payload,
         // No result is as good as null.
-        Outcome::Void => protocol.payload(&()).map_err(|error| unfit(error.to_string()))?,
+        Outcome::Void => codec.payload(&()).map_err(|error| unfit(error.to_string()))?,
         Outcome::Error(text) => return Err(InvokeError::Client(text.to_string())),
     };
-    protocol.value(&payload).map_err(|error| unfit(error.to_string()))
+    codec.value(&payload).map_err(|error| unfit(error.to_string()))
 }
 
 impl Deref for Client {

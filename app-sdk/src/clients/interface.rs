@@ -99,8 +99,41 @@ impl Askable for Client {
 /// # assert_eq!(nobody, None);
 /// # Ok(()) }
 /// ```
+///
+/// With the feature `typescript`, `trait ChatClient: TypeScript` also gives the interface
+/// [types in TypeScript](crate::typescript).
 #[macro_export]
 macro_rules! client_interface {
+    (
+        $(#[$meta:meta])*
+        $visibility:vis trait $interface:ident: TypeScript {
+            $(
+                $(#[$method_meta:meta])*
+                fn $method:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $(= $name:literal)?;
+            )*
+        }
+    ) => {
+        $(#[$meta])*
+        $visibility trait $interface: $crate::interface::Target {
+            $($crate::client_interface! {
+                @method [$(#[$method_meta])*] $method [$($argument: $type),*] [$($result)?] [$($name)?]
+            })*
+
+            /// The types of the interface in TypeScript, for [`TypeScript::client`]($crate::typescript::TypeScript::client).
+            fn typescript(
+                declarations: &mut $crate::typescript::Declarations,
+            ) -> ::std::vec::Vec<$crate::typescript::ClientMethod>
+            where
+                Self: Sized,
+            {
+                ::std::vec![$($crate::client_interface! {
+                    @typed declarations $method [$($argument: $type),*] [$($result)?] [$($name)?]
+                }),*]
+            }
+        }
+
+        impl<T: $crate::interface::Target> $interface for T {}
+    };
     (
         $(#[$meta:meta])*
         $visibility:vis trait $interface:ident {
@@ -145,6 +178,19 @@ macro_rules! client_interface {
                 $crate::interface::Askable::client(self).invoke(name, ($($argument,)*)).await
             }
         }
+    };
+    (@typed $types:ident $method:ident [$($argument:ident: $type:ty),*] [] [$($name:literal)?]) => {
+        $crate::typescript::ClientMethod::called(
+            $crate::client_interface!(@name $method [$($name)?]),
+            ::std::vec![$((::core::stringify!($argument), $types.argument_of::<$type>())),*],
+        )
+    };
+    (@typed $types:ident $method:ident [$($argument:ident: $type:ty),*] [$result:ty] [$($name:literal)?]) => {
+        $crate::typescript::ClientMethod::asked(
+            $crate::client_interface!(@name $method [$($name)?]),
+            ::std::vec![$((::core::stringify!($argument), $types.argument_of::<$type>())),*],
+            $types.name_of::<$result>(),
+        )
     };
     (@name $method:ident []) => { ::core::stringify!($method) };
     (@name $method:ident [$name:literal]) => { $name };

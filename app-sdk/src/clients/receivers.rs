@@ -62,7 +62,7 @@ impl Receivers {
             SendTarget::Caller(caller) => self.send_to_caller(caller, method, &arguments).await?,
             SendTarget::Connections(ids) => self.send_to_connections(ids, method, &arguments).await?,
             to => {
-                let payloads = encode::invocation(method, &arguments, &self.core.protocols, None)?;
+                let payloads = encode::invocation(method, &arguments, self.core.naming, &self.core.protocols, None)?;
                 self.core.outbound.send_to_all(&checked_frame(&to.message(payloads))?).await
             }
         };
@@ -75,7 +75,7 @@ impl Receivers {
         method: &str,
         arguments: &impl Arguments,
     ) -> Result<usize, SendError> {
-        let payloads = encode::invocation(method, arguments, &[caller.protocol()], None)?;
+        let payloads = encode::invocation(method, arguments, self.core.naming, &[caller.protocol()], None)?;
         let message = MultiConnectionData { connection_ids: vec![caller.shared_id()], payloads };
         let frame = checked_frame(&ServiceMessage::MultiConnectionData(message))?;
         if !self.core.contains(caller) {
@@ -91,7 +91,8 @@ impl Receivers {
         arguments: &impl Arguments,
     ) -> Result<usize, SendError> {
         let locations = Locations::find(ids, &self.core);
-        let payloads = encode::invocation(method, arguments, &locations.protocols(&self.core.protocols), None)?;
+        let protocols = locations.protocols(&self.core.protocols);
+        let payloads = encode::invocation(method, arguments, self.core.naming, &protocols, None)?;
         let mut frames = Vec::new();
         let nodes = locations.asked(&self.core, &payloads);
         for (node, connection_ids, protocols) in locations.per_node(nodes, &self.core.protocols) {

@@ -102,7 +102,7 @@ impl<T: DeserializeOwned> UploadStream<T> {
 
     fn read(&self, payload: &Payload) -> Result<T, HubError> {
         self.core.metrics().items_up.inc();
-        self.scope.connection().protocol().value(payload).map_err(|error| {
+        self.core.codec(self.scope.connection().protocol()).value(payload).map_err(|error| {
             tracing::debug!(hub = %self.core.name(), stream = %self.id, %error, "item does not fit");
             self.close();
             text::item_not_bound()

@@ -182,9 +182,10 @@ impl Simulation {
     async fn begin() -> Self {
         let state = TestState { gate: Arc::new(Semaphore::new(0)), farewells: Arc::default() };
         let built = hub(state.clone()).build().unwrap();
-        let (protocols, limits) = (built.settings.protocols.clone(), built.settings.limits);
+        let (protocols, naming, limits) =
+            (built.settings.protocols.clone(), built.settings.naming, built.settings.limits);
         let outbound = Outbound::new("test", Metrics::new().hub("test"));
-        let core = HubCore::new("me".into(), protocols, limits, outbound);
+        let core = HubCore::new("me".into(), protocols, naming, limits, outbound);
         let hub = Dispatcher::new(built, Arc::new(core), TaskTracker::new());
         let (outbox, socket) = open_outbox(usize::MAX);
         let outbox = Arc::new(outbox);

@@ -172,7 +172,7 @@ impl HubCall {
     #[must_use]
     pub fn argument<T: DeserializeOwned>(&self, index: usize) -> Option<Result<T, HubError>> {
         let payload = self.arguments.get(index)?;
-        Some(read_argument(self.context.protocol(), payload, index + 1))
+        Some(read_argument(self.context.codec(), payload, index + 1))
     }
 
     /// Number of streams that the client uploads.
@@ -198,7 +198,7 @@ impl HubCall {
     /// # Errors
     /// When the value can't be written in the client's hub protocol.
     pub fn reply<T: Serialize>(&self, value: &T) -> Result<Reply, HubError> {
-        Reply::value(value, self.context.protocol())
+        Reply::value(value, self.context.codec())
     }
 }
 

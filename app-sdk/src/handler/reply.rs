@@ -5,10 +5,11 @@ use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
-use trunkline_protocol::hub::{HubProtocol, Payload};
+use trunkline_protocol::hub::Payload;
 
 use super::marker::{TheErrorMustBeHubError, ViaResult, ViaStream, ViaStreamResult, ViaValue};
 use crate::error::HubError;
+use crate::naming::Codec;
 
 /// Reply of a method, encoded for the client that called.
 pub struct Reply(pub(crate) ReplyBody);
@@ -41,7 +42,7 @@ pub trait IntoReply<M> {
     const IS_STREAMING: bool = false;
 
     #[doc(hidden)]
-    fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError>;
+    fn into_reply(self, codec: Codec) -> Result<Reply, HubError>;
 }
 
 /// An item of a stream that a hub method may return: anything that can be serialized, or a `Result` of it and
@@ -53,48 +54,48 @@ pub trait IntoReply<M> {
 )]
 pub trait IntoItem<M> {
     #[doc(hidden)]
-    fn into_item(self, protocol: HubProtocol) -> Result<Payload, HubError>;
+    fn into_item(self, codec: Codec) -> Result<Payload, HubError>;
 }
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize> IntoItem<ViaValue> for T {
-    fn into_item(self, protocol: HubProtocol) -> Result<Payload, HubError> {
-        Ok(protocol.payload(&self)?)
+    fn into_item(self, codec: Codec) -> Result<Payload, HubError> {
+        Ok(codec.payload(&self)?)
     }
 }
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize> IntoItem<ViaResult> for Result<T, HubError> {
-    fn into_item(self, protocol: HubProtocol) -> Result<Payload, HubError> {
-        self?.into_item(protocol)
+    fn into_item(self, codec: Codec) -> Result<Payload, HubError> {
+        self?.into_item(codec)
     }
 }
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize, E: Serialize> IntoItem<TheErrorMustBeHubError> for Result<T, E> {
-    fn into_item(self, protocol: HubProtocol) -> Result<Payload, HubError> {
-        self.map_err(|_| HubError::new(WRONG_ERROR))?.into_item(protocol)
+    fn into_item(self, codec: Codec) -> Result<Payload, HubError> {
+        self.map_err(|_| HubError::new(WRONG_ERROR))?.into_item(codec)
     }
 }
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize, E: Serialize> IntoReply<TheErrorMustBeHubError> for Result<T, E> {
-    fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError> {
-        Reply::value(&self.map_err(|_| HubError::new(WRONG_ERROR))?, protocol)
+    fn into_reply(self, codec: Codec) -> Result<Reply, HubError> {
+        Reply::value(&self.map_err(|_| HubError::new(WRONG_ERROR))?, codec)
     }
 }
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize> IntoReply<ViaValue> for T {
-    fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError> {
-        Reply::value(&self, protocol)
+    fn into_reply(self, codec: Codec) -> Result<Reply, HubError> {
+        Reply::value(&self, codec)
     }
 }
 
 #[diagnostic::do_not_recommend]
 impl<T: Serialize> IntoReply<ViaResult> for Result<T, HubError> {
-    fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError> {
-        Reply::value(&self?, protocol)
+    fn into_reply(self, codec: Codec) -> Result<Reply, HubError> {
+        Reply::value(&self?, codec)
     }
 }
 
@@ -106,8 +107,8 @@ where
 {
     const IS_STREAMING: bool = true;
 
-    fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError> {
-        Ok(Reply(ReplyBody::Stream(Box::pin(self.map(move |item| item.into_item(protocol))))))
+    fn into_reply(self, codec: Codec) -> Result<Reply, HubError> {
+        Ok(Reply(ReplyBody::Stream(Box::pin(self.map(move |item| item.into_item(codec))))))
     }
 }
 
@@ -119,8 +120,8 @@ where
 {
     const IS_STREAMING: bool = true;
 
-    fn into_reply(self, protocol: HubProtocol) -> Result<Reply, HubError> {
-        self?.into_reply(protocol)
+    fn into_reply(self, codec: Codec) -> Result<Reply, HubError> {
+        self?.into_reply(codec)
     }
 }
 
@@ -130,8 +131,8 @@ impl Reply {
         Self(ReplyBody::Nothing)
     }
 
-    pub(crate) fn value<T: Serialize>(value: &T, protocol: HubProtocol) -> Result<Self, HubError> {
-        Ok(Self(ReplyBody::Value(protocol.payload(value)?)))
+    pub(crate) fn value<T: Serialize>(value: &T, codec: Codec) -> Result<Self, HubError> {
+        Ok(Self(ReplyBody::Value(codec.payload(value)?)))
     }
 }
 

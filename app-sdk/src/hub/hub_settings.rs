@@ -7,11 +7,13 @@ use trunkline_protocol::manifest::{Authentication, HubManifest, SlowClients, Tra
 
 use crate::connection::Limits;
 use crate::error::BuildError;
+use crate::naming::Naming;
 
 /// Settings of a hub.
 #[derive(Debug, Clone)]
 pub(crate) struct HubSettings {
     pub(crate) protocols: Vec<HubProtocol>,
+    pub(crate) naming: Naming,
     pub(crate) transports: Vec<Transport>,
     pub(crate) keep_alive_interval: Duration,
     pub(crate) client_timeout: Duration,
@@ -66,6 +68,7 @@ impl Default for HubSettings {
         let manifest = HubManifest::new("", "");
         Self {
             protocols: HubProtocol::ALL.to_vec(),
+            naming: Naming::default(),
             transports: manifest.transports,
             keep_alive_interval: Duration::from_millis(manifest.keep_alive_interval_ms),
             client_timeout: Duration::from_millis(manifest.client_timeout_ms),

@@ -14,9 +14,9 @@ use crate::handler::policy::Policies;
 #[derive(Default)]
 pub(crate) struct MethodTable {
     pub(super) by_name: HashMap<Box<str>, Arc<Method>>,
-    /// What goes around hooks, and calls that no method fits.
+    /// Filters around hooks, and around calls that no method fits.
     pub(crate) filters: Filters,
-    /// What clients must fulfil to connect.
+    /// Policies that clients must meet to connect.
     pub(crate) policies: Policies,
     pub(crate) on_connected: Vec<ErasedHook>,
     pub(crate) on_disconnected: Vec<ErasedHook>,

@@ -7,6 +7,8 @@ use bytestring::ByteString;
 use crate::handler::filter::{BindableFilter, Filters};
 use crate::handler::policy::Policies;
 use crate::handler::{self, Bindable, Filter, Handler, Method, Policy};
+#[cfg(feature = "typescript")]
+use crate::typescript::{SignatureFn, TypedHandler};
 
 /// A module of methods, which a hub [takes in](crate::Hub::methods), with filters and policies around them.
 ///
@@ -14,7 +16,8 @@ use crate::handler::{self, Bindable, Filter, Handler, Method, Policy};
 /// use trunkline::{Context, Hub, HubCall, HubError, Methods, Next, Reply};
 ///
 /// async fn say(ctx: Context, text: String) -> Result<(), HubError> {
-///     Ok(ctx.clients().all().send("Said", (text,)).await?)
+///     ctx.clients().all().send("Said", (text,)).await?;
+///     Ok(())
 /// }
 ///
 /// async fn ban(_user: String) {}
@@ -44,6 +47,8 @@ struct MethodEntry<S> {
     /// Filters of the modules that it has come through, the outermost first.
     filters: Vec<BindableFilter<S>>,
     policies: Policies,
+    #[cfg(feature = "typescript")]
+    signature: Option<SignatureFn>,
 }
 
 impl<S: Clone + Send + Sync + 'static> Methods<S> {
@@ -68,6 +73,16 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
         let mut policies = Policies::default();
         policies.add(policy);
         self.add(name.into(), policies, handler);
+        self
+    }
+
+    /// Adds a method whose types are [written for TypeScript](crate::typescript), too.
+    #[cfg(feature = "typescript")]
+    pub fn typed_method<H: TypedHandler<S, M>, M: 'static>(mut self, name: impl Into<String>, handler: H) -> Self {
+        self.add(name.into(), Policies::default(), handler);
+        if let Some(entry) = self.entries.last_mut() {
+            entry.signature = Some(H::signature);
+        }
         self
     }
 
@@ -106,9 +121,15 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
         Methods { entries, filters: Vec::new(), policies: Policies::default() }
     }
 
-    /// Names of the methods, and what their callers must fulfil.
+    /// Names of the methods, and the policies that their callers must meet.
     pub(super) fn policies(&self) -> impl Iterator<Item = (&str, Vec<&Policy>)> {
         self.entries.iter().map(|entry| (&*entry.name, self.policies.iter().chain(entry.policies.iter()).collect()))
+    }
+
+    /// Names of the methods, and their signatures where they are typed.
+    #[cfg(feature = "typescript")]
+    pub(super) fn signatures(&self) -> impl Iterator<Item = (&str, Option<SignatureFn>)> {
+        self.entries.iter().map(|entry| (&*entry.name, entry.signature))
     }
 
     /// Binds all methods, within the filters of their hub.
@@ -122,7 +143,14 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
     fn add<H: Handler<S, M>, M: 'static>(&mut self, name: String, policies: Policies, handler: H) {
         let name = ByteString::from(name);
         let method = handler::bindable(name.clone(), handler);
-        self.entries.push(MethodEntry { name, method, filters: Vec::new(), policies });
+        self.entries.push(MethodEntry {
+            name,
+            method,
+            filters: Vec::new(),
+            policies,
+            #[cfg(feature = "typescript")]
+            signature: None,
+        });
     }
 
     /// The methods, each with the filters and policies of the module.
@@ -144,6 +172,8 @@ impl<S: Clone + Send + Sync + 'static> MethodEntry<S> {
             method: self.method.bind_early(state),
             filters: self.filters.iter().map(|filter| filter.bind_early(state)).collect(),
             policies: self.policies,
+            #[cfg(feature = "typescript")]
+            signature: self.signature,
         }
     }
 }

@@ -9,8 +9,8 @@ use trunkline_protocol::limits::LINK_TIMEOUT_MS;
 use trunkline_protocol::service::{Answer, Attachment, Incoming, Offer, Role, SessionError};
 
 use super::endpoint_sink::EndpointSink;
-use super::policy::{end_of_connections, is_planned};
 use super::session::LinkSession;
+use super::session_policy::{end_of_connections, is_planned};
 use super::{LinkReader, LinkSocket, LinkWriter, SlotKey, Slots};
 use crate::connection::ConnectionClose;
 use crate::metrics::Counted;

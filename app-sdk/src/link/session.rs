@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use trunkline_link::{LinkClock, LinkEnd, LinkOutbox, SocketStop, StopReason, wait_for_verdict};
 use trunkline_protocol::service::{Attachment, Incoming, SessionEndReason, SessionEvent};
 
-use super::policy::end_of_connections;
+use super::session_policy::end_of_connections;
 use super::{SlotKey, Slots};
 use crate::connection::{ConnectionClose, LinkId};
 use crate::endpoint::Endpoint;

@@ -13,8 +13,8 @@ use trunkline_protocol::service::{
     UpgradeDecision, UpgradeRefusal, decide_upgrade,
 };
 
-use super::policy::end_of_connections;
 use super::session::{self, LinkSession};
+use super::session_policy::end_of_connections;
 use super::starts::{News, Starts};
 use super::{Attached, Link};
 use crate::connection::{ConnectionClose, LinkId};

@@ -12,6 +12,7 @@ use crate::clients::Clients;
 use crate::clients::Groups;
 use crate::error::UnknownHub;
 use crate::hub_core::HubCore;
+use crate::naming::Naming;
 use crate::raw::RawHandle;
 
 /// Time that a shutdown waits for the last hooks, after the methods have had theirs.
@@ -154,6 +155,13 @@ impl HubHandle {
 impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerHandle").field("instance", &self.instance()).finish_non_exhaustive()
+    }
+}
+
+impl HubHandle {
+    /// How the hub names fields and enums; test clients follow it.
+    pub(crate) fn naming(&self) -> Naming {
+        self.core.naming
     }
 }
 

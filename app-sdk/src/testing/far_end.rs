@@ -14,11 +14,13 @@ use trunkline_protocol::service::{
 };
 
 use crate::link::{LinkReader, LinkSocket, LinkWriter};
+use crate::naming::Naming;
 use crate::sync::lock;
 
 /// The far end of the link of one hub.
 #[derive(Debug)]
 pub(super) struct FarEnd {
+    naming: Naming,
     /// `None` until hands are shaken.
     up: tokio::sync::Mutex<Option<LinkWriter>>,
     members: Mutex<Members>,
@@ -44,15 +46,21 @@ struct Member {
 
 impl FarEnd {
     /// Starts it, and returns the socket of the near end.
-    pub(super) fn start() -> (Arc<Self>, LinkSocket) {
+    pub(super) fn start(naming: Naming) -> (Arc<Self>, LinkSocket) {
         let (near, far) = LinkSocket::memory();
         let far_end = Arc::new(Self {
+            naming,
             up: tokio::sync::Mutex::default(),
             members: Mutex::default(),
             open: CancellationToken::new(),
         });
         tokio::spawn(Arc::clone(&far_end).run(far.into()));
         (far_end, near)
+    }
+
+    /// How the hub names fields and enums.
+    pub(super) fn naming(&self) -> Naming {
+        self.naming
     }
 
     /// Adds a client, once the link is open, and returns what will come for it; nothing when the link has ended.

@@ -2,12 +2,14 @@
 
 use bytestring::ByteString;
 use serde::de::DeserializeOwned;
-use trunkline_protocol::hub::{HubProtocol, Invocation, Payload};
+use trunkline_protocol::hub::{Invocation, Payload};
+
+use crate::naming::Codec;
 
 /// A call that the hub sent to a client.
 #[derive(Debug, Clone)]
 pub struct Received {
-    protocol: HubProtocol,
+    codec: Codec,
     invocation: Invocation,
 }
 
@@ -18,7 +20,7 @@ pub struct Received {
 )]
 pub trait FromArguments: sealed::SealedFromArguments + Sized {
     #[doc(hidden)]
-    fn read(protocol: HubProtocol, payloads: &[Payload]) -> Result<Self, String>;
+    fn read(codec: Codec, payloads: &[Payload]) -> Result<Self, String>;
 }
 
 mod sealed {
@@ -26,8 +28,8 @@ mod sealed {
 }
 
 impl Received {
-    pub(super) fn new(protocol: HubProtocol, invocation: Invocation) -> Self {
-        Self { protocol, invocation }
+    pub(super) fn new(codec: Codec, invocation: Invocation) -> Self {
+        Self { codec, invocation }
     }
 
     /// The name of the method that was called.
@@ -41,7 +43,7 @@ impl Received {
     /// # Errors
     /// A text for people, when they are others.
     pub fn arguments<T: FromArguments>(&self) -> Result<T, String> {
-        T::read(self.protocol, &self.invocation.arguments)
+        T::read(self.codec, &self.invocation.arguments)
     }
 
     /// Whether the hub awaits a result; then [`TestClient::answer`](super::TestClient::answer) or
@@ -60,8 +62,8 @@ fn wrong_number(wanted: usize, payloads: &[Payload]) -> String {
     format!("{wanted} arguments are wanted, {} came", payloads.len())
 }
 
-fn value<T: DeserializeOwned>(protocol: HubProtocol, payload: &Payload) -> Result<T, String> {
-    protocol.value(payload).map_err(|error| error.to_string())
+fn value<T: DeserializeOwned>(codec: Codec, payload: &Payload) -> Result<T, String> {
+    codec.value(payload).map_err(|error| error.to_string())
 }
 
 macro_rules! count {
@@ -74,11 +76,11 @@ macro_rules! tuple_from_arguments {
         impl<$($name: DeserializeOwned),*> sealed::SealedFromArguments for ($($name,)*) {}
         impl<$($name: DeserializeOwned),*> FromArguments for ($($name,)*) {
             #[expect(non_snake_case, reason = "types and values share their names in the macro")]
-            fn read(protocol: HubProtocol, payloads: &[Payload]) -> Result<Self, String> {
+            fn read(codec: Codec, payloads: &[Payload]) -> Result<Self, String> {
                 let [$($name),*] = payloads else {
                     return Err(wrong_number(count!($($name)*), payloads));
                 };
-                Ok(($(value(protocol, $name)?,)*))
+                Ok(($(value(codec, $name)?,)*))
             }
         }
     };
@@ -86,7 +88,7 @@ macro_rules! tuple_from_arguments {
 
 impl sealed::SealedFromArguments for () {}
 impl FromArguments for () {
-    fn read(_protocol: HubProtocol, payloads: &[Payload]) -> Result<Self, String> {
+    fn read(_codec: Codec, payloads: &[Payload]) -> Result<Self, String> {
         if payloads.is_empty() { Ok(()) } else { Err(wrong_number(0, payloads)) }
     }
 }

@@ -22,6 +22,7 @@ use trunkline_protocol::wire::USER_ID_CLAIM;
 use super::far_end::FarEnd;
 use super::received::{FromArguments, Received};
 use crate::encode::{self, Arguments};
+use crate::naming::Codec;
 
 /// Timeout of an answer, after which a test fails.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -233,12 +234,17 @@ impl TestClient {
     }
 
     fn call(&self, method: &str, arguments: &impl Arguments) -> Result<Invocation, String> {
-        let arguments = arguments.payloads(self.protocol).map_err(|error| error.to_string())?;
+        let arguments = arguments.payloads(self.codec()).map_err(|error| error.to_string())?;
         Ok(Invocation { target: method.into(), arguments, ..Invocation::default() })
     }
 
     fn payload(&self, value: &impl Serialize) -> Result<Payload, String> {
-        self.protocol.payload(value).map_err(|error| error.to_string())
+        self.codec().payload(value).map_err(|error| error.to_string())
+    }
+
+    /// How the hub's clients encode values.
+    fn codec(&self) -> Codec {
+        Codec::new(self.protocol, self.far_end.naming())
     }
 
     fn next_id(&mut self) -> ByteString {
@@ -279,12 +285,12 @@ impl TestClient {
             Outcome::Value(payload) => payload,
             Outcome::Void => self.payload(&())?,
         };
-        self.protocol.value(&payload).map_err(|error| format!("the result is of another type: {error}"))
+        self.codec().value(&payload).map_err(|error| format!("the result is of another type: {error}"))
     }
 
     fn received(&self, message: HubMessage) -> Option<Received> {
         match message {
-            HubMessage::Invocation(invocation) => Some(Received::new(self.protocol, invocation)),
+            HubMessage::Invocation(invocation) => Some(Received::new(self.codec(), invocation)),
             _ => None,
         }
     }

@@ -12,7 +12,7 @@ const ERA_DAYS: i64 = 146_097;
 /// Days from 1 March of year 0, where eras begin, to 1 January 1970.
 const DAYS_TO_1970: i64 = 719_468;
 
-/// Formats a point in time; the fraction is as long as it has to be.
+/// Formats date and time, without a zone; the fraction is as long as it has to be.
 pub(super) fn write(f: &mut fmt::Formatter<'_>, seconds: i64, nanos: u32) -> fmt::Result {
     let (year, month, day) = date(seconds.div_euclid(DAY_SECONDS));
     // As JavaScript does with years of more than four digits, or before year 0.
@@ -25,7 +25,14 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, seconds: i64, nanos: u32) -> fmt
     if nanos != 0 {
         write!(f, ".{}", format!("{nanos:09}").trim_end_matches('0'))?;
     }
-    f.write_str("Z")
+    Ok(())
+}
+
+/// Minutes by which the zone at the end of a point in time is ahead of UTC; 0 without one.
+pub(super) fn offset_minutes(text: &str) -> i16 {
+    let time = text.find(['T', ' ']).and_then(|at| text.get(at..)).unwrap_or_default();
+    let zone = time.find(['+', '-']).and_then(|at| time.get(at..)).unwrap_or_default();
+    Text(zone.as_bytes()).zone_minutes().and_then(|minutes| i16::try_from(minutes).ok()).unwrap_or_default()
 }
 
 /// Parses a point in time. Without a zone it is taken as UTC; digits beyond nanoseconds are left out.

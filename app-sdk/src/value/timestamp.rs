@@ -35,6 +35,10 @@ const MIDDLE_FORM_SECONDS_BITS: u32 = 34;
 /// # let _ = trunkline::Hub::<()>::new("/clock").method("ServerTime", server_time);
 /// # Ok::<(), trunkline::value::TimestampError>(())
 /// ```
+///
+/// With the features `chrono` and `time` the types `chrono::DateTime` and `time::OffsetDateTime` convert from and into it. As
+/// fields they would be texts and arrays in MessagePack; with `#[serde(with = "trunkline::value::timestamp")]` they are
+/// written as this is ([`timestamp::option`](crate::value::timestamp::option) for an `Option`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
     seconds: i64,
@@ -79,6 +83,11 @@ impl Timestamp {
         let whole = Duration::from_secs(self.seconds.unsigned_abs());
         let second = if self.seconds < 0 { UNIX_EPOCH.checked_sub(whole)? } else { UNIX_EPOCH.checked_add(whole)? };
         second.checked_add(Duration::from_nanos(self.nanos.into()))
+    }
+
+    /// Moves it, as far as seconds can be counted.
+    pub(super) fn plus_minutes(self, minutes: i64) -> Self {
+        Self { seconds: self.seconds.saturating_add(minutes * 60), ..self }
     }
 
     /// Encodes the data of the extension, in the shortest of its three forms.
@@ -156,7 +165,7 @@ impl<'de> Visitor<'de> for Moment {
         let missing = |at| A::Error::invalid_length(at, &"a timestamp and its offset in minutes");
         let local: Timestamp = seq.next_element()?.ok_or_else(|| missing(0))?;
         let offset_minutes: i16 = seq.next_element()?.ok_or_else(|| missing(1))?;
-        Ok(Timestamp { seconds: local.seconds.saturating_sub(i64::from(offset_minutes) * 60), ..local })
+        Ok(local.plus_minutes(-i64::from(offset_minutes)))
     }
 }
 
@@ -191,7 +200,8 @@ impl<'de> Deserialize<'de> for Data {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        calendar::write(f, self.seconds, self.nanos)
+        calendar::write(f, self.seconds, self.nanos)?;
+        f.write_str("Z")
     }
 }
 
@@ -219,6 +229,42 @@ impl From<SystemTime> for Timestamp {
         }
     }
 }
+
+#[cfg(feature = "chrono")]
+impl<Z: chrono::TimeZone> From<chrono::DateTime<Z>> for Timestamp {
+    fn from(time: chrono::DateTime<Z>) -> Self {
+        // A leap second is the last nanosecond before it here: there is no 61st second.
+        Self { seconds: time.timestamp(), nanos: time.timestamp_subsec_nanos().min(NANOS_PER_SECOND - 1) }
+    }
+}
+
+#[cfg(feature = "chrono")]
+impl TryFrom<Timestamp> for chrono::DateTime<chrono::Utc> {
+    type Error = TimestampError;
+
+    fn try_from(time: Timestamp) -> Result<Self, TimestampError> {
+        Self::from_timestamp(time.seconds, time.nanos).ok_or(TimestampError)
+    }
+}
+
+#[cfg(feature = "time")]
+impl From<time::OffsetDateTime> for Timestamp {
+    fn from(time: time::OffsetDateTime) -> Self {
+        Self { seconds: time.unix_timestamp(), nanos: time.nanosecond() }
+    }
+}
+
+#[cfg(feature = "time")]
+impl TryFrom<Timestamp> for time::OffsetDateTime {
+    type Error = TimestampError;
+
+    fn try_from(time: Timestamp) -> Result<Self, TimestampError> {
+        let second = Self::from_unix_timestamp(time.seconds).map_err(|_| TimestampError)?;
+        second.replace_nanosecond(time.nanos).map_err(|_| TimestampError)
+    }
+}
+
+foreign_type!(Timestamp, "points in time");
 
 #[cfg(test)]
 mod tests {

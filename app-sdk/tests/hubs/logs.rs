@@ -1,4 +1,4 @@
-//! What the log says of calls: a span around each, and one line for a call that does not fit.
+//! Log of calls: a span around each, and one line for a call that does not fit.
 
 use std::io::Write;
 

@@ -40,7 +40,7 @@ pub(super) async fn accept(
         Ok(handshake) if shard.state().is_drained() => {
             HandshakeFailure::TryAgain(Handshake::content(handshake.as_ref()))
         }
-        Ok(handshake) => match hub.choose_home().or_else(|| waiting_room(shard, &hub, handshake.as_ref())) {
+        Ok(handshake) => match find_home(shard, &hub, handshake.as_ref()).await {
             Some(home) => return Some(open(shard, pending_socket, handshake, home, pending, &settings)),
             None => HandshakeFailure::TryAgain(Handshake::content(handshake.as_ref())),
         },
@@ -81,6 +81,16 @@ fn record(shard: &Shard, pending: &PendingConnection, failure: &HandshakeFailure
     let past = PastConnection::new(id, cause, detail.as_deref()).of(&pending.open);
     let (name, transport) = (Some(hub.name().into()), Some(pending.transport));
     shard.shared().remember(shard.index(), PastConnection { hub: name, transport, ..past });
+}
+
+/// Finds a home for a client. While there is none it waits for a link that was lost a moment ago.
+async fn find_home(shard: &Shard, hub: &Hub, handshake: Option<&Handshake>) -> Option<HomeLink> {
+    let home = hub.choose_home().or_else(|| waiting_room(shard, hub, handshake));
+    if home.is_some() {
+        return home;
+    }
+    shard.shared().wait_for_link(hub).await;
+    hub.choose_home().filter(|_| !shard.state().is_drained())
 }
 
 /// HomeLink that is none, where new clients may wait until there is one.

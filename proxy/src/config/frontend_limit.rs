@@ -9,6 +9,10 @@ const CONNECTIONS_MAX: u32 = 1_000_000;
 /// Time that a client has for the head of a request.
 const HEADER_TIMEOUT_S: u64 = 15;
 
+/// Time for which a connection is kept without any request: Kestrel's, and well above the 15 s between two pings of a
+/// client of an HTTP transport.
+const KEEP_ALIVE_TIMEOUT_S: u64 = 130;
+
 /// Largest head of a request: Azure's limit for headers is 16 KiB, and tokens travel in the URL.
 const HEAD_MAX_BYTES: usize = 32 * 1024;
 
@@ -27,6 +31,8 @@ pub struct FrontendLimits {
     pub connections_per_address: Option<NonZeroU32>,
     /// Time that a client has for the head of a request.
     pub header_timeout: Duration,
+    /// Time for which a connection is kept without any request.
+    pub keep_alive_timeout: Duration,
     /// Largest head of a request.
     pub head_max_bytes: usize,
     /// Largest body of a request to a hub.
@@ -49,6 +55,7 @@ impl Default for FrontendLimits {
             connections: NonZeroU32::new(CONNECTIONS_MAX),
             connections_per_address: None,
             header_timeout: Duration::from_secs(HEADER_TIMEOUT_S),
+            keep_alive_timeout: Duration::from_secs(KEEP_ALIVE_TIMEOUT_S),
             head_max_bytes: HEAD_MAX_BYTES,
             body_max_bytes: BODY_MAX_BYTES,
             connects_per_second: None,

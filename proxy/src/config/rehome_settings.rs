@@ -1,5 +1,7 @@
 //! Settings for clients that have lost their app server.
 
+use std::time::Duration;
+
 /// Settings for clients that have lost their app server: how long they wait for another, and what is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RehomeSettings {
@@ -14,4 +16,11 @@ pub struct RehomeSettings {
 impl RehomeSettings {
     /// Long enough for a restart of the only app server.
     pub const DEFAULT: Self = Self { hold_timeout_s: 60, holds_new: false, pending_calls_max: 1_000 };
+
+    /// Returns how long a new client waits for a lost link: as long as a client waits for its hub handshake, which is also
+    /// how long the hub would wait for it, and no longer than clients are held at all.
+    #[must_use]
+    pub fn link_wait(&self, handshake_timeout_ms: u64) -> Duration {
+        Duration::from_secs(self.hold_timeout_s.into()).min(Duration::from_millis(handshake_timeout_ms))
+    }
 }

@@ -7,6 +7,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::DuplexStream;
 use tokio::task::spawn_local;
 
 use super::stage::Stage;
@@ -16,9 +17,28 @@ pub(super) struct HttpConnection(SendRequest<Full<Bytes>>);
 
 impl HttpConnection {
     pub(super) async fn open(stage: &Stage) -> Self {
-        let (sender, connection) = handshake(TokioIo::new(stage.dial())).await.unwrap();
+        Self::over(stage.dial()).await
+    }
+
+    /// Speaks HTTP on this pipe.
+    pub(super) async fn over(pipe: DuplexStream) -> Self {
+        let (sender, connection) = handshake(TokioIo::new(pipe)).await.unwrap();
         spawn_local(async move { drop(connection.with_upgrades().await) });
         Self(sender)
+    }
+
+    /// Whether it is idle, and its end has not been seen.
+    pub(super) fn is_usable(&self) -> bool {
+        self.0.is_ready()
+    }
+
+    /// Sends a request once, and returns its status; an error if the connection ends instead.
+    pub(super) async fn attempt(&mut self, request: Request<String>) -> hyper::Result<StatusCode> {
+        let (head, body) = self.0.send_request(request.map(|body| Full::new(body.into()))).await?.into_parts();
+        body.collect().await?;
+        // It fails when the answer was the last one.
+        drop(self.0.ready().await);
+        Ok(head.status)
     }
 
     /// Sends a request and returns the answer's head; its body is read by the caller.

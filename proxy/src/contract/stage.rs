@@ -6,22 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::io::{DuplexStream, duplex};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
-use tower::ServiceExt;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::manifest::HubManifest;
 
 use crate::auth::sign_user_token;
 use crate::clock::unix_seconds;
 use crate::config::Settings;
-use crate::frontend::{Endpoint, PeerAddress};
+use crate::frontend::{Endpoint, ListenerGate, serve_pipe};
 use crate::node::shard_thread;
 use crate::shard::{Connectors, ShardSender, Shared};
 
@@ -90,17 +84,10 @@ impl Stage {
         let (near, far) = duplex(bytes);
         let turn = self.next_shard.get();
         self.next_shard.set(turn + 1);
-        let router = self.routers[turn % self.routers.len()].clone();
+        let index = turn % self.routers.len();
+        let gate = ListenerGate::new(self.shared.clone(), self.shared.counters_of(u16::try_from(index).unwrap()));
         let peer = SocketAddr::from(([192, 0, 2, 1], 40_000));
-        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-            request.extensions_mut().insert(PeerAddress(peer));
-            request.extensions_mut().insert(::http::uri::Scheme::HTTP);
-            router.clone().oneshot(request.map(Body::new))
-        });
-        spawn_local(async move {
-            // A client that goes away in the middle of a request is part of some tests.
-            drop(http1::Builder::new().serve_connection(TokioIo::new(near), service).with_upgrades().await);
-        });
+        spawn_local(serve_pipe(near, peer, gate, self.routers[index].clone()));
         far
     }
 }

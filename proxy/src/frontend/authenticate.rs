@@ -31,7 +31,12 @@ pub(crate) async fn authenticate(
         // The app has decided at negotiate; its decision stands in the connection token.
         return Ok(());
     }
-    let granted = if settings.asks_app { authorize(endpoint, hub, request).await? } else { Grant::default() };
+    let granted = if settings.asks_app {
+        endpoint.shared.wait_for_link(hub).await;
+        authorize(endpoint, hub, request).await?
+    } else {
+        Grant::default()
+    };
     if granted.decision.url.is_none() {
         let user = find_user(endpoint, token(request), &granted.decision).await?;
         let is_needed = endpoint.shared.verifier.is_required() || settings.authentication == Authentication::Required;

@@ -45,6 +45,13 @@ impl Endpoint {
         (!may_come).then(|| unavailable(Cause::NoAppServer, "no app server serves this hub at the moment"))
     }
 
+    /// Waits for a link that was lost a moment ago, unless clients without an app server are taken anyway.
+    pub(super) async fn wait_for_link(&self, hub: &Hub) {
+        if !self.shared.settings.rehoming.holds_new {
+            self.shared.wait_for_link(hub).await;
+        }
+    }
+
     /// Finds the hub of a path.
     ///
     /// # Errors

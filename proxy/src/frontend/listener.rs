@@ -4,10 +4,14 @@
 //!  accept ─► gate ─► PROXY header, where load balancers send one ─► TLS, at that listener ─► HTTP/1.1, or HTTP/2 in TLS
 //! ```
 
+mod head_timer;
 #[cfg(feature = "tls")]
 mod http2_connection;
 mod http_connection;
 mod listener_gate;
+#[cfg(feature = "tls")]
+mod open_stream;
+mod persistence;
 mod proxy_header;
 mod socket_context;
 #[cfg(feature = "tls")]
@@ -98,6 +102,14 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, router: Router,
                 sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Serves HTTP/1.1 on a pipe, as on an accepted socket.
+#[cfg(test)]
+pub(crate) async fn serve_pipe(pipe: tokio::io::DuplexStream, peer: SocketAddr, gate: ListenerGate, router: Router) {
+    if let Ok(admitted) = gate.admit(peer) {
+        http_connection::serve(pipe, SocketContext::new(peer, gate, admitted), Scheme::HTTP, router).await;
     }
 }
 

@@ -80,10 +80,12 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
     let request = request_limit::bound_body(endpoint, request)?;
     Ok(match (is_negotiate, request.method()) {
         (true, &Method::POST) => {
+            endpoint.wait_for_link(&hub).await;
             wait(request_limit::throttle_negotiate(endpoint, &request)?).await;
             negotiate::answer(endpoint, &hub, &request)
         }
         (false, &Method::GET) if is_upgrade => {
+            endpoint.wait_for_link(&hub).await;
             wait(request_limit::throttle_connect(endpoint, &request)?).await;
             websocket_upgrade::answer(endpoint, &hub, request)
         }

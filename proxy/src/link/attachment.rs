@@ -42,6 +42,8 @@ impl SlotKeeper<'_> {
             Err(error) => return over_with(SessionOver::of(&error.into()), writer),
         };
         let end = self.run_socket(attachment, reader, &mut writer).await;
+        // Before the link is seen to be down: who looks then knows that it may return.
+        self.pool.socket_ended();
         let detached = self.link.outbox().detach(attachment, self.clock.now_ms());
         if end.is_resumable() {
             self.shard.counters().sessions.interrupted.increment();

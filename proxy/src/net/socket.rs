@@ -3,8 +3,11 @@
 //! Only plain TCP takes the fast path: it is written to directly, without a task. Everything else (TLS, a pipe in memory,
 //! a socket of another runtime) is boxed: its writes are queued and flushed by a task.
 //!
-//! While a socket carries HTTP, a [`StallGuard`] closes it when an answer is not read for too long.
+//! While a socket carries HTTP, a [`StallGuard`] closes it when an answer is not read for too long, and a
+//! [`RequestSocket`] tells whether a request has begun.
 
+mod half_close;
+mod request_socket;
 mod stall_guard;
 mod write_stall;
 
@@ -19,6 +22,8 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+pub(crate) use half_close::half_close;
+pub(crate) use request_socket::{RequestProgress, RequestSocket};
 pub(crate) use stall_guard::StallGuard;
 pub(crate) use write_stall::{CurrentStallLimit, WriteStallLimit};
 

@@ -16,7 +16,7 @@ use crate::limits::LimitCounters;
 use crate::metrics::Counters;
 use crate::net::connector::Connector;
 use crate::transport::http_transport::HttpTransports;
-use crate::upstream::{Caller, HubRegistry};
+use crate::upstream::{Caller, Hub, HubRegistry};
 
 /// Origin of the sockets of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,5 +188,15 @@ impl Shared {
     pub(crate) fn refuse_clients(&self) {
         self.begin_drain();
         self.refuses_clients.store(true, Ordering::Relaxed);
+        for hub in self.hubs.all().iter() {
+            hub.wake_waiters();
+        }
+    }
+
+    /// Waits until a hub is served again, if a link of it was lost a moment ago and clients are still taken.
+    pub(crate) async fn wait_for_link(&self, hub: &Hub) {
+        let window = Duration::from_millis(self.settings.links.resume_window_ms);
+        let limit = self.settings.rehoming.link_wait(hub.settings().handshake_timeout_ms);
+        hub.wait_until_served(window, limit, || self.refuses_clients()).await;
     }
 }

@@ -3,12 +3,15 @@
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::body::Body;
 use http::{Request, Response};
+use tokio::time::Instant;
 use trunkline_protocol::manifest::HubManifest;
 
+use super::link_waiter::LinkWaiters;
 use super::number::{AppServerId, HubIndex};
 use super::{HomeLink, MemoryLink, Pool};
 use crate::net::address::Address;
@@ -60,6 +63,7 @@ pub(crate) struct Hub {
     /// Authorizations take turns separately: each client brings one and then needs a home, so of two app servers one
     /// would get them all.
     next_authorizing: AtomicUsize,
+    waiters: LinkWaiters,
 }
 
 /// Registry of all hubs of a node.
@@ -102,6 +106,25 @@ impl Hub {
         self.pools.load().iter().any(|pool| pool.open() > 0 && !pool.is_draining())
     }
 
+    /// Waits until an app server can be reached, if one could be within the window: its link is about to return. `limit`
+    /// bounds the time, and `is_over` ends it.
+    pub(crate) async fn wait_until_served(&self, window: Duration, limit: Duration, is_over: impl Fn() -> bool) {
+        let last = Instant::now() + limit;
+        let until = || {
+            if self.is_served() || is_over() {
+                return None;
+            }
+            let lost_at = self.pools.load().iter().filter_map(|pool| pool.lost_at()).max();
+            lost_at.map(|lost_at| last.min(lost_at + window)).filter(|until| *until > Instant::now())
+        };
+        self.waiters.wait(until).await;
+    }
+
+    /// Wakes those that wait until the hub is served, to look again.
+    pub(crate) fn wake_waiters(&self) {
+        self.waiters.wake();
+    }
+
     /// The link for a new client connection: app servers take turns, then the links of a pool do.
     #[must_use]
     pub(crate) fn choose_home(&self) -> Option<HomeLink> {
@@ -138,6 +161,7 @@ impl Hub {
     /// Removes a retired pool.
     pub(crate) fn remove_pool(&self, pool: &Arc<Pool>) {
         self.pools.rcu(|pools| pools.iter().filter(|known| !Arc::ptr_eq(known, pool)).cloned().collect::<Vec<_>>());
+        self.wake_waiters();
     }
 }
 
@@ -199,6 +223,7 @@ impl HubRegistry {
             pools: ArcSwap::default(),
             next: AtomicUsize::new(0),
             next_authorizing: AtomicUsize::new(0),
+            waiters: LinkWaiters::default(),
         });
         self.all.store(Arc::new(all.iter().chain([&hub]).cloned().collect()));
         hub

@@ -1,10 +1,11 @@
 //! The links of one hub to one app server instance: a fixed number of slots, each open or not.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{AppServer, Hub, LinkHandle, home_choice};
@@ -18,6 +19,8 @@ pub(crate) struct Pool {
     next: AtomicUsize,
     retired: CancellationToken,
     is_draining: AtomicBool,
+    /// Time at which a link was lost last.
+    lost_at: Mutex<Option<Instant>>,
     /// Notified when a link opens, is lost, or meets another instance than its own.
     changed: Arc<Notify>,
 }
@@ -36,6 +39,7 @@ impl Pool {
             next: AtomicUsize::new(0),
             retired: CancellationToken::new(),
             is_draining: AtomicBool::new(false),
+            lost_at: Mutex::new(None),
             changed,
         }
     }
@@ -93,12 +97,25 @@ impl Pool {
         links.into_iter().nth(home_choice::choose(&usable, start)?).flatten()
     }
 
+    /// Time at which a link was lost last, if its app server may be back soon: it neither stops nor was given up.
+    #[must_use]
+    pub(crate) fn lost_at(&self) -> Option<Instant> {
+        let is_expected = !self.is_draining() && !self.retired.is_cancelled();
+        self.lost_at.lock().unwrap_or_else(PoisonError::into_inner).filter(|_| is_expected)
+    }
+
     /// Notes that the link of a slot is open, perhaps again.
     pub(crate) fn opened(&self, slot: usize, link: Arc<LinkHandle>) {
         if let Some(entry) = self.links.get(slot) {
             entry.store(Some(link));
         }
         self.changed.notify_one();
+        self.hub.wake_waiters();
+    }
+
+    /// Notes that an open link is about to be none: its socket has ended, its session perhaps too.
+    pub(crate) fn socket_ended(&self) {
+        *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Notes that a link has lost its socket; its session lives.
@@ -117,7 +134,9 @@ impl Pool {
     /// Begins the drain of an app server that is about to stop: it gets no new clients. `false` if it had begun.
     #[must_use]
     pub(crate) fn begin_drain(&self) -> bool {
-        !self.is_draining.swap(true, Ordering::Relaxed)
+        let has_begun = !self.is_draining.swap(true, Ordering::Relaxed);
+        self.hub.wake_waiters();
+        has_begun
     }
 
     /// Whether its app server is about to stop.
@@ -134,6 +153,7 @@ impl Pool {
     /// Ends all links: the instance is gone.
     pub(crate) fn retire(&self) {
         self.retired.cancel();
+        self.hub.wake_waiters();
     }
 
     /// Token that fires when the pool is retired.

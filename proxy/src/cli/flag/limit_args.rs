@@ -25,10 +25,16 @@ pub(crate) struct LimitArgs {
     #[arg(long, env = "TRUNKLINE_CONNECTIONS_PER_ADDRESS_MAX", value_name = "N", default_value_t = 0)]
     pub connections_per_address_max: u32,
 
-    /// How long a client may take for the head of a request, in seconds.
+    /// How long a client may take for the head of a request, and for its first one after it has connected, in seconds.
     #[arg(long, env = "TRUNKLINE_HEADER_TIMEOUT", value_name = "SECONDS", default_value_t = defaults().header_timeout.as_secs(),
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub header_timeout: u64,
+
+    /// How long a client may keep a connection open between two requests, in seconds. Clients of Server-Sent Events and
+    /// long polling send a ping every 15 seconds: leave room.
+    #[arg(long, env = "TRUNKLINE_KEEP_ALIVE_TIMEOUT", value_name = "SECONDS", default_value_t = defaults().keep_alive_timeout.as_secs(),
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub keep_alive_timeout: u64,
 
     /// Largest head of a request in bytes, from 8192 on; beyond it 431.
     #[arg(long, env = "TRUNKLINE_HEAD_MAX_BYTES", value_name = "BYTES", default_value_t = defaults().head_max_bytes)]
@@ -81,6 +87,7 @@ impl TryFrom<&LimitArgs> for FrontendLimits {
             connections: NonZeroU32::new(args.connections_max),
             connections_per_address: NonZeroU32::new(args.connections_per_address_max),
             header_timeout: Duration::from_secs(args.header_timeout),
+            keep_alive_timeout: Duration::from_secs(args.keep_alive_timeout),
             head_max_bytes: args.head_max_bytes,
             body_max_bytes: args.body_max_bytes,
             connects_per_second: NonZeroU32::new(args.connects_per_second),

@@ -30,6 +30,9 @@ const ID_REQUIRED: &str = "Connection ID required";
 
 /// Answers a GET: an event stream, or a poll.
 pub(crate) async fn get(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
+    if may_begin(endpoint, hub, &request) {
+        endpoint.wait_for_link(hub).await;
+    }
     match attach(endpoint, hub, request) {
         Ok(AttachedGet::EventStream(outer)) => event_stream(endpoint.shared.clone(), outer),
         Ok(AttachedGet::FirstPoll) => first_poll(),
@@ -99,6 +102,9 @@ async fn poll(endpoint: &Endpoint, outer: Arc<OuterHalf>) -> Response {
 
 /// Answers a POST: messages of the client.
 pub(crate) async fn post(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
+    if may_begin(endpoint, hub, &request) {
+        endpoint.wait_for_link(hub).await;
+    }
     let found = identify_client(endpoint, hub, &request).and_then(|client| {
         endpoint.shared.http_transports.find_or_insert(&client.connection_id, || {
             begin(endpoint, hub, &client, None, || {
@@ -153,6 +159,14 @@ fn identify_client(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Result<
     let token = query_value(request.uri(), CONNECTION_TOKEN_PARAMETER);
     let token = token.ok_or_else(|| plain(StatusCode::BAD_REQUEST, ID_REQUIRED))?;
     identify(endpoint, hub, token, user)
+}
+
+/// Whether a request would begin a connection while no app server is there. Those of a connection that has begun wait for
+/// none.
+fn may_begin(endpoint: &Endpoint, hub: &Hub, request: &Request) -> bool {
+    let found = |client: ConnectingClient| endpoint.shared.http_transports.find(&client.connection_id);
+    let has_begun = |client| found(client).is_some_and(|outer| outer.has_begun());
+    !hub.is_served() && identify_client(endpoint, hub, request).is_ok_and(|client| !has_begun(client))
 }
 
 /// Reserves the id of a connection that this request begins.

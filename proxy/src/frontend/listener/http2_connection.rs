@@ -18,9 +18,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_local;
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::http_connection::answer;
+use super::open_stream::OpenStreams;
 use super::socket_context::SocketContext;
 use crate::frontend::request_extension::PeerAddress;
 use crate::net::socket::{CurrentStallLimit, WriteStallLimit};
@@ -34,19 +36,26 @@ const STREAM_SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Interval of the pings to a silent client, which has as long to answer.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
+/// Time that a client has to go when it was told to.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
+
 tokio::task_local! {
     /// WriteStallLimit of the stream whose task this is.
     static PATIENCE: CurrentStallLimit;
 }
 
 /// Executor that runs the streams of a connection on the shard that accepted it.
-#[derive(Debug, Clone, Copy)]
-struct ShardExecutor;
+#[derive(Debug, Clone)]
+struct ShardExecutor(OpenStreams);
 
 impl<F: Future + 'static> Executor<F> for ShardExecutor {
     fn execute(&self, future: F) {
-        let patience = CurrentStallLimit::default();
-        spawn_local(PATIENCE.scope(patience.clone(), while_needed(future, patience)));
+        let (patience, open) = (CurrentStallLimit::default(), self.0.begin());
+        let stream = PATIENCE.scope(patience.clone(), while_needed(future, patience));
+        spawn_local(async move {
+            stream.await;
+            drop(open);
+        });
     }
 }
 
@@ -69,11 +78,15 @@ async fn while_needed<F: Future>(stream: F, patience: CurrentStallLimit) {
 }
 
 /// Serves HTTP/2, without WebSockets: those go by HTTP/1.1. Against floods of resets hyper has its own bounds.
+///
+/// A connection without a stream is told to go away as an idle HTTP/1.1 connection is closed; GOAWAY names the last stream
+/// that is served, so a client knows what it may repeat.
 pub(crate) async fn serve<S>(stream: S, context: SocketContext, router: Router)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let SocketContext { peer, gate, admitted: _admitted, patience } = context;
+    let SocketContext { peer, gate, admitted: _admitted, patience, .. } = context;
+    let streams = OpenStreams::new();
     // A client that reads nothing does not answer to pings either; but where they can't even leave, nobody counts that.
     patience.set(WriteStallLimit::Idle(2 * ALIVE_INTERVAL));
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -84,18 +97,38 @@ where
         // It runs in the task of its stream.
         async move { answer(router, request, PATIENCE.try_with(Clone::clone).unwrap_or_default()).await }
     });
-    let served = http2::Builder::new(ShardExecutor)
+    let connection = http2::Builder::new(ShardExecutor(streams.clone()))
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(u32::try_from(gate.head_max_bytes()).unwrap_or(u32::MAX))
         .max_send_buf_size(STREAM_SEND_BUFFER_BYTES)
         .keep_alive_interval(ALIVE_INTERVAL)
         .keep_alive_timeout(ALIVE_INTERVAL)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = streams.idle(gate.header_timeout(), gate.keep_alive_timeout()) => {
+            connection.as_mut().graceful_shutdown();
+            say_goodbye(connection, &streams).await
+        }
+    };
     if let Err(error) = served {
         gate.count(&error);
         debug!(%peer, %error, "an HTTP/2 connection ended in the middle of a request");
+    }
+}
+
+/// Runs a connection that was told to go away: requests that were on their way are served, a silent client is not
+/// waited for.
+async fn say_goodbye(connection: impl Future<Output = hyper::Result<()>>, streams: &OpenStreams) -> hyper::Result<()> {
+    let mut connection = pin!(connection);
+    loop {
+        match timeout(GOODBYE_TIMEOUT, &mut connection).await {
+            Ok(served) => return served,
+            Err(_) if streams.is_empty() => return Ok(()),
+            Err(_) => {}
+        }
     }
 }
 
@@ -121,10 +154,57 @@ fn as_in_http1<B>(request: &mut Request<B>) {
 mod tests {
     use std::future::{pending, ready};
 
+    use axum::body::Body;
+    use hyper::client::conn::http2::{SendRequest, handshake};
+    use tokio::io::duplex;
+    use tokio::task::{JoinHandle, LocalSet};
     use tokio::time::{Instant, sleep};
     use tokio_util::sync::CancellationToken;
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
 
+    use super::super::listener_gate::ListenerGate;
     use super::*;
+    use crate::config::Settings;
+    use crate::shard::{Connectors, ShardSender, Shared};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A client's end of a connection whose requests each take 200 s, and its time-outs 15 s and 130 s.
+    async fn client() -> (SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
+        let settings = Settings::embedded(AccessKeys::new(vec![AccessKey::random()]).unwrap(), Vec::new(), true);
+        let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
+        let gate = ListenerGate::new(shared.clone(), shared.counters_of(0));
+        let peer = ([192, 0, 2, 1], 40_000).into();
+        let context = SocketContext::new(peer, gate.clone(), gate.admit(peer).unwrap());
+        // sleep: time is paused, and passing it is what the test is about.
+        let router = Router::new().fallback(async || sleep(200 * SECOND).await);
+        let (near, far) = duplex(64 * 1024);
+        spawn_local(serve(near, context, router));
+        let (sender, connection) = handshake(ShardExecutor(OpenStreams::new()), TokioIo::new(far)).await.unwrap();
+        (sender, spawn_local(connection))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_told_to_go_away_after_its_last_stream() {
+        let test = async {
+            let ((mut sender, connection), began) = (client().await, Instant::now());
+            sender.send_request(Request::get("https://node.example/").body(Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(began.elapsed().as_secs(), 200, "a stream is cut by no time-out");
+            connection.await.unwrap().unwrap();
+            assert_eq!(began.elapsed().as_secs(), 330);
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_first_stream_ends_after_the_header_time_out() {
+        let test = async {
+            let ((_sender, connection), began) = (client().await, Instant::now());
+            connection.await.unwrap().unwrap();
+            assert_eq!(began.elapsed().as_secs(), 15);
+        };
+        LocalSet::new().run_until(test).await;
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_unread_stream_ends_a_while_after_its_connection_has_closed() {

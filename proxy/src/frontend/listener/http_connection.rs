@@ -1,39 +1,97 @@
 //! HTTP/1.1 on one connection.
+//!
+//! ```text
+//!  accept ─► head ─► request, answer ─► idle in hyper ── 15 s ──► idle without hyper ── --keep-alive-timeout ──► half-close
+//!              │ --header-timeout         │ first byte              │ first byte
+//!              ▼                          └─► head                  └─► head, in a hyper connection of its own
+//!             cut
+//! ```
+//!
+//! hyper has one time-out for a head and for the silence before it, and can't be asked whether a head has begun: only what
+//! it gives back with the socket tells that surely. So it gives the socket back when it was silent for a while, and an idle
+//! socket costs neither hyper's state nor its buffer.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use http::Request;
 use http::uri::Scheme;
 use hyper::body::Incoming;
+use hyper::server::conn::http1::Parts;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::sleep;
 use tower::ServiceExt;
 use tracing::debug;
 
+use super::head_timer::HeadTimer;
+use super::persistence::Persistence;
 use super::socket_context::SocketContext;
 use crate::frontend::request_extension::PeerAddress;
-use crate::net::socket::CurrentStallLimit;
+use crate::net::socket::{CurrentStallLimit, RequestProgress, RequestSocket, half_close};
+
+/// State of a socket whose wait for a head has come to its time-out.
+#[derive(Debug, PartialEq, Eq)]
+enum Silence {
+    /// No byte of a request has come; the socket may be silent for this much longer.
+    Idle(Duration),
+    /// A head had begun together with the request before it, and has this time left.
+    Begun(Bytes, Duration),
+    /// The head took too long.
+    Overdue,
+    /// The client does not read its answer.
+    Stuck,
+}
 
 /// Serves HTTP/1.1 until the socket is closed or upgraded.
 pub(crate) async fn serve<S>(stream: S, context: SocketContext, scheme: Scheme, router: Router)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let SocketContext { peer, gate, admitted: _admitted, patience } = context;
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(PeerAddress(peer));
-        request.extensions_mut().insert(scheme.clone());
-        // One answer after the other leaves here, so the socket may go by what the last one says.
-        answer(router.clone(), request, patience.clone())
-    });
-    let served = gate.http1().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
-    if let Err(error) = served {
-        gate.count(&error);
-        debug!(%peer, %error, "a connection ended in the middle of a request");
+    let SocketContext { peer, gate, admitted: _admitted, patience, is_trusted } = context;
+    let persistence = Persistence::new(gate.clone(), is_trusted);
+    let (mut socket, mut head_timeout) = (RequestSocket::new(stream), gate.header_timeout());
+    loop {
+        let progress = socket.progress().clone();
+        let timer = HeadTimer::new(progress.clone(), gate.header_timeout(), gate.keep_alive_timeout());
+        let service = service_fn(|mut request: Request<Incoming>| {
+            progress.note_request();
+            request.extensions_mut().insert(PeerAddress(peer));
+            request.extensions_mut().insert(scheme.clone());
+            let persistence = Persistence::is_wanted(&request).then(|| persistence.clone());
+            // One answer after the other leaves here, so the socket may go by what the last one says.
+            let answer = answer(router.clone(), request, patience.clone());
+            async move { answer.await.map(|answer| declared(answer, persistence)) }
+        });
+        let http1 = gate.http1(timer, head_timeout);
+        let mut connection = http1.serve_connection(TokioIo::new(socket), service).with_upgrades();
+        let Err(error) = (&mut connection).await else { return };
+        let Some(Parts { io, read_buf, .. }) = connection.into_parts().filter(|_| error.is_timeout()) else {
+            gate.count(&error);
+            return debug!(%peer, %error, "a connection ended in the middle of a request");
+        };
+        let stream = io.into_inner().into_inner();
+        let (early, left) = match silence(&progress, read_buf, gate.header_timeout(), gate.keep_alive_timeout()) {
+            Silence::Idle(left) => match wait_for_head(stream, left).await {
+                Some((stream, first)) => {
+                    (socket, head_timeout) = (RequestSocket::continued(stream, first), gate.header_timeout());
+                    continue;
+                }
+                None => return,
+            },
+            Silence::Begun(early, left) => (early, left),
+            Silence::Stuck => return debug!(%peer, "a connection is closed: its client does not read the answer"),
+            Silence::Overdue => {
+                gate.count(&error);
+                return debug!(%peer, "a connection is closed: the head of a request took too long");
+            }
+        };
+        (socket, head_timeout) = (RequestSocket::continued(stream, early), left);
     }
 }
 
@@ -46,4 +104,67 @@ pub(crate) async fn answer(
     let mut answer = router.oneshot(request.map(Body::new)).await?;
     patience.set(answer.extensions_mut().remove().unwrap_or_default());
     Ok(answer)
+}
+
+fn declared(mut answer: Response, persistence: Option<Persistence>) -> Response {
+    if let Some(persistence) = persistence {
+        persistence.declare(&mut answer);
+    }
+    answer
+}
+
+/// Tells what a socket waits for whose wait for a head has come to its time-out, by the bytes that hyper has left.
+fn silence(progress: &RequestProgress, left_over: Bytes, head: Duration, idle: Duration) -> Silence {
+    let waited = HeadTimer::idle_step(head, idle);
+    // Line ends between requests are no head.
+    let has_begun = left_over.iter().any(|byte| !b"\r\n".contains(byte));
+    match (progress.has_served(), has_begun) {
+        (false, _) => Silence::Overdue,
+        (true, false) if progress.is_stuck() => Silence::Stuck,
+        (true, false) => Silence::Idle(idle.saturating_sub(waited)),
+        (true, true) if progress.has_read() || progress.is_stuck() || waited >= head => Silence::Overdue,
+        (true, true) => Silence::Begun(left_over, head.saturating_sub(waited)),
+    }
+}
+
+/// Waits for the next request of an idle socket and returns its first byte; closes the socket when none comes in time.
+async fn wait_for_head<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, limit: Duration) -> Option<(S, Bytes)> {
+    let mut first = [0];
+    let read = tokio::select! {
+        // A request that has come counts, however late this task learns of it.
+        biased;
+        read = stream.read(&mut first) => Some(read),
+        () = sleep(limit) => None,
+    };
+    match read {
+        Some(Ok(1)) => return Some((stream, Bytes::copy_from_slice(&first))),
+        // The client has closed it.
+        Some(_) => {}
+        // It fails when the client is gone.
+        None => drop(half_close(stream).await),
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: Duration = Duration::from_secs(15);
+
+    #[test]
+    fn only_a_served_socket_without_a_byte_of_a_head_is_idle() {
+        let progress = RequestProgress::default();
+        let silence = |bytes: &'static [u8], idle_s| {
+            silence(&progress, Bytes::from_static(bytes), HEAD, Duration::from_secs(idle_s))
+        };
+        assert_eq!(silence(b"", 130), Silence::Overdue, "the first request has not come");
+        progress.note_request();
+        assert_eq!(silence(b"", 130), Silence::Idle(Duration::from_secs(115)));
+        assert_eq!(silence(b"\r\n", 130), Silence::Idle(Duration::from_secs(115)));
+        assert_eq!(silence(b"", 5), Silence::Idle(Duration::ZERO));
+        assert_eq!(silence(b"GET / HT", 130), Silence::Overdue);
+        let begun = Silence::Begun(Bytes::from_static(b"GET / HT"), Duration::from_secs(10));
+        assert_eq!(silence(b"GET / HT", 5), begun, "its time-out is longer than that of an idle socket");
+    }
 }

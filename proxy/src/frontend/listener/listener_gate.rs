@@ -5,23 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
-use hyper_util::rt::TokioTimer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
 use trunkline_protocol::cause::Cause;
 
+use super::head_timer::HeadTimer;
 use crate::frontend::refusal::count_refused_socket;
 use crate::limits::AddressPermit;
 use crate::metrics::{Counters, Limit};
+use crate::net::socket::half_close;
 use crate::shard::Shared;
 
 /// Time in which a refused client has to read why.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Bytes that are read of a refused request: closing before that discards our answer.
-const IGNORED_MAX_BYTES: usize = 64 * 1024;
 
 const FULL: &str = "this node has as many connections as it may have: see --connections-max\n";
 const FULL_FOR_ADDRESS: &str =
@@ -82,12 +80,31 @@ impl ListenerGate {
         Ok(AdmittedSocket { shared: self.shared.clone(), _permit: permit })
     }
 
-    /// Builder of HTTP/1 connections within the limits.
-    pub(crate) fn http1(&self) -> http1::Builder {
-        let limits = &self.shared.settings.limits;
+    /// Builder of an HTTP/1 connection within the limits, whose first head may take this long.
+    pub(super) fn http1(&self, timer: HeadTimer, first_head: Duration) -> http1::Builder {
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(limits.head_max_bytes);
+        builder.timer(timer).header_read_timeout(first_head).max_buf_size(self.shared.settings.limits.head_max_bytes);
         builder
+    }
+
+    /// Time for the head of a request.
+    pub(super) fn header_timeout(&self) -> Duration {
+        self.shared.settings.limits.header_timeout
+    }
+
+    /// Time for which a connection is kept without any request.
+    pub(super) fn keep_alive_timeout(&self) -> Duration {
+        self.shared.settings.limits.keep_alive_timeout
+    }
+
+    /// Whether the node stops: a request on another connection reaches another node.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.shared.refuses_clients()
+    }
+
+    /// Whether an address is a trusted load balancer's.
+    pub(super) fn trusts(&self, peer: SocketAddr) -> bool {
+        self.shared.settings.trusted.contains(peer.ip())
     }
 
     /// Counters of the shard.
@@ -142,14 +159,7 @@ impl SocketRefusal {
 
 /// Writes the answer and reads what is under way; a failure means that nobody listens.
 async fn write_and_drain(mut stream: TcpStream, answer: &str) {
-    if stream.write_all(answer.as_bytes()).await.is_err() || stream.shutdown().await.is_err() {
-        return;
-    }
-    let (mut ignored, mut left) = ([0; 1024], IGNORED_MAX_BYTES);
-    while let Ok(count @ 1..) = stream.read(&mut ignored).await {
-        left = left.saturating_sub(count);
-        if left == 0 {
-            return;
-        }
+    if stream.write_all(answer.as_bytes()).await.is_ok() {
+        drop(half_close(stream).await);
     }
 }

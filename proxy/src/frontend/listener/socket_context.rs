@@ -14,11 +14,14 @@ pub(super) struct SocketContext {
     pub(super) admitted: AdmittedSocket,
     /// How long the answer that leaves now may stand still.
     pub(super) patience: CurrentStallLimit,
+    /// It comes from a trusted load balancer.
+    pub(super) is_trusted: bool,
 }
 
 impl SocketContext {
     pub(super) fn new(peer: SocketAddr, gate: ListenerGate, admitted: AdmittedSocket) -> Self {
-        Self { peer, gate, admitted, patience: CurrentStallLimit::default() }
+        let is_trusted = gate.trusts(peer);
+        Self { peer, gate, admitted, patience: CurrentStallLimit::default(), is_trusted }
     }
 
     /// Wraps the socket, so that it closes when an answer stands still for too long.

@@ -1,0 +1,43 @@
+//! Encoding of values: the hub protocol of a connection, and the naming of its hub.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use trunkline_protocol::hub::{HubProtocol, Payload, PayloadError};
+
+use super::Naming;
+use super::deserializer::CaseBlind;
+use super::serializer::Renamed;
+
+/// How values are written for a client and read from it.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Codec {
+    protocol: HubProtocol,
+    naming: Naming,
+}
+
+impl Codec {
+    pub(crate) fn new(protocol: HubProtocol, naming: Naming) -> Self {
+        Self { protocol, naming }
+    }
+
+    pub(crate) fn protocol(self) -> HubProtocol {
+        self.protocol
+    }
+
+    /// Encodes a value.
+    pub(crate) fn payload<T: Serialize + ?Sized>(self, value: &T) -> Result<Payload, PayloadError> {
+        match self.naming {
+            Naming::Serde => self.protocol.payload(value),
+            Naming::DotNet => self.protocol.payload(&Renamed(value)),
+        }
+    }
+
+    /// Reads an encoded value.
+    pub(crate) fn value<T: DeserializeOwned>(self, payload: &Payload) -> Result<T, PayloadError> {
+        match self.naming {
+            Naming::Serde => self.protocol.value(payload),
+            Naming::DotNet => self.protocol.value(payload).map(|CaseBlind(value)| value),
+        }
+    }
+}

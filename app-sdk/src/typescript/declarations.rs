@@ -1,0 +1,74 @@
+//! Declarations of all types that a file needs, each once.
+
+use std::any::TypeId;
+use std::collections::HashSet;
+
+use ts_rs::{Config, TS, TypeVisitor};
+
+use super::TypeScriptError;
+
+/// Declarations of types, in the order in which they were first used.
+#[derive(Default)]
+pub struct Declarations {
+    seen: HashSet<TypeId>,
+    /// Names of types, and their declarations.
+    declared: Vec<(String, String)>,
+}
+
+impl Declarations {
+    /// Name of a type, which is declared with all types that it uses.
+    pub fn name_of<T: TS + 'static + ?Sized>(&mut self) -> String {
+        self.visit::<T>();
+        match T::name(&config()).as_str() {
+            "null" => "void".to_owned(),
+            name => name.to_owned(),
+        }
+    }
+
+    /// Name of an argument's type; nothing is `null` there.
+    pub fn argument_of<T: TS + 'static + ?Sized>(&mut self) -> String {
+        self.visit::<T>();
+        T::name(&config())
+    }
+
+    pub(super) fn render(&self) -> Result<impl Iterator<Item = String>, TypeScriptError> {
+        let mut names = HashSet::new();
+        if let Some((name, _)) = self.declared.iter().find(|(name, _)| !names.insert(name)) {
+            return Err(TypeScriptError::DuplicateType(name.clone()));
+        }
+        Ok(self.declared.iter().map(|(_, declaration)| format!("export {declaration}\n")))
+    }
+}
+
+impl TypeVisitor for Declarations {
+    fn visit<T: TS + 'static + ?Sized>(&mut self) {
+        if !self.seen.insert(TypeId::of::<T>()) {
+            return;
+        }
+        T::visit_generics(self);
+        T::visit_dependencies(self);
+        // Only derived types have a file of their own in `ts_rs`, and with it a declaration.
+        if T::output_path().is_some() {
+            // A generic type is declared once, whatever its parameters are.
+            if TypeId::of::<T>() != TypeId::of::<T::WithoutGenerics>()
+                && !self.seen.insert(TypeId::of::<T::WithoutGenerics>())
+            {
+                return;
+            }
+            let docs = T::docs().map(|docs| docs.trim_end().to_owned() + "\n").unwrap_or_default();
+            let declaration = T::decl(&config());
+            self.declared.push((T::ident(&config()), format!("{docs}{declaration}")));
+        }
+    }
+}
+
+impl std::fmt::Debug for Declarations {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.declared.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// Whole numbers of any size are numbers in JSON, so that is what pages get.
+fn config() -> Config {
+    Config::new().with_large_int("number")
+}

@@ -1,0 +1,199 @@
+//! Signatures of methods, read from the types of their functions.
+
+use std::fmt::Write;
+
+use futures_util::Stream;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use ts_rs::TS;
+
+use super::declarations::Declarations;
+use crate::call::FromCall;
+use crate::call::marker::{ViaArgument, ViaCall, ViaContext, ViaFallible, ViaOption, ViaUpload};
+use crate::context::upload_stream::UploadStream;
+use crate::error::HubError;
+use crate::handler::arity::for_each_arity;
+use crate::handler::marker::{ViaResult, ViaStream, ViaStreamResult, ViaValue};
+use crate::handler::{Handler, IntoItem, IntoReply};
+
+/// Reads the signature of a method.
+pub type SignatureFn = fn(&mut Declarations) -> Signature;
+
+/// Types of a method, as its callers in TypeScript see them.
+#[derive(Debug)]
+pub struct Signature {
+    arguments: Vec<String>,
+    reply: MethodReply,
+}
+
+/// Type of a method's reply.
+#[derive(Debug)]
+pub enum MethodReply {
+    /// One value of this type.
+    Value(String),
+    /// A stream of items of this type.
+    Stream(String),
+}
+
+/// A method that clients offer.
+#[derive(Debug)]
+pub struct ClientMethod {
+    name: &'static str,
+    arguments: Vec<(&'static str, String)>,
+    result: Option<String>,
+}
+
+/// Methods whose types in TypeScript may be known: those of a [`Hub`](crate::Hub).
+pub trait TypedMethods {
+    #[doc(hidden)]
+    fn signatures(&self) -> impl Iterator<Item = (&str, Option<SignatureFn>)>;
+}
+
+/// A [`Handler`] all of whose arguments and results have types in TypeScript ([`TS`]).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no hub method with types in TypeScript",
+    note = "it must be a hub method, and all its arguments and results must derive `trunkline::typescript::TS`"
+)]
+pub trait TypedHandler<S, M>: Handler<S, M> {
+    #[doc(hidden)]
+    fn signature(declarations: &mut Declarations) -> Signature;
+}
+
+/// A parameter of a method whose type in TypeScript is known, or that takes nothing from the client.
+pub trait TypedParameter<S, M>: FromCall<S, M> {
+    #[doc(hidden)]
+    fn argument(_declarations: &mut Declarations) -> Option<String> {
+        None
+    }
+}
+
+/// A reply whose type in TypeScript is known.
+pub trait TypedReply<M>: IntoReply<M> {
+    #[doc(hidden)]
+    fn reply(declarations: &mut Declarations) -> MethodReply;
+}
+
+/// An item of a stream whose type in TypeScript is known.
+pub trait TypedItem<M>: IntoItem<M> {
+    #[doc(hidden)]
+    fn item(declarations: &mut Declarations) -> String;
+}
+
+impl<S, T: FromCall<S, ViaCall>> TypedParameter<S, ViaCall> for T {}
+impl<S, T: FromCall<S, ViaContext>> TypedParameter<S, ViaContext> for T {}
+impl<S, T: FromCall<S, ViaOption>> TypedParameter<S, ViaOption> for T {}
+impl<S, T: FromCall<S, ViaFallible>> TypedParameter<S, ViaFallible> for T {}
+
+impl<S: Send, T: DeserializeOwned + Send + TS + 'static> TypedParameter<S, ViaArgument> for T {
+    fn argument(declarations: &mut Declarations) -> Option<String> {
+        Some(declarations.argument_of::<T>())
+    }
+}
+
+impl<S: Send, T: TS + Send + 'static> TypedParameter<S, ViaUpload> for UploadStream<T> {
+    fn argument(declarations: &mut Declarations) -> Option<String> {
+        Some(format!("Subject<{}>", declarations.argument_of::<T>()))
+    }
+}
+
+impl<T: Serialize + TS + 'static> TypedReply<ViaValue> for T {
+    fn reply(declarations: &mut Declarations) -> MethodReply {
+        MethodReply::Value(declarations.name_of::<T>())
+    }
+}
+
+impl<T: Serialize + TS + 'static> TypedReply<ViaResult> for Result<T, HubError> {
+    fn reply(declarations: &mut Declarations) -> MethodReply {
+        MethodReply::Value(declarations.name_of::<T>())
+    }
+}
+
+impl<S, M> TypedReply<ViaStream<M>> for S
+where
+    S: Stream + Send + 'static,
+    S::Item: TypedItem<M>,
+{
+    fn reply(declarations: &mut Declarations) -> MethodReply {
+        MethodReply::Stream(S::Item::item(declarations))
+    }
+}
+
+impl<S, M> TypedReply<ViaStreamResult<M>> for Result<S, HubError>
+where
+    S: Stream + Send + 'static,
+    S::Item: TypedItem<M>,
+{
+    fn reply(declarations: &mut Declarations) -> MethodReply {
+        MethodReply::Stream(S::Item::item(declarations))
+    }
+}
+
+impl<T: Serialize + TS + 'static> TypedItem<ViaValue> for T {
+    fn item(declarations: &mut Declarations) -> String {
+        declarations.argument_of::<T>()
+    }
+}
+
+impl<T: Serialize + TS + 'static> TypedItem<ViaResult> for Result<T, HubError> {
+    fn item(declarations: &mut Declarations) -> String {
+        declarations.argument_of::<T>()
+    }
+}
+
+macro_rules! function_as_typed_handler {
+    ($(($marker:ident, $parameter:ident, $name:ident)),*) => {
+        impl<S, F, Fut, R, RM, $($marker, $parameter,)*> TypedHandler<S, (RM, $($marker, $parameter,)*)> for F
+        where
+            F: Fn($($parameter),*) -> Fut + Clone + Send + Sync + 'static,
+            Fut: Future<Output = R> + Send,
+            R: TypedReply<RM>,
+            S: Send + 'static,
+            $($parameter: TypedParameter<S, $marker> + Send + 'static,)*
+        {
+            fn signature(declarations: &mut Declarations) -> Signature {
+                let arguments: [Option<String>; _] = [$($parameter::argument(declarations)),*];
+                Signature { arguments: arguments.into_iter().flatten().collect(), reply: R::reply(declarations) }
+            }
+        }
+    };
+}
+for_each_arity!(function_as_typed_handler);
+
+impl Signature {
+    pub(super) fn render(&self, method: &str, text: &mut String) -> std::fmt::Result {
+        let arguments = self.arguments.iter().enumerate().map(|(at, name)| format!(", argument{}: {name}", at + 1));
+        let arguments: String = arguments.collect();
+        match &self.reply {
+            MethodReply::Value(reply) => {
+                writeln!(text, "  invoke(method: \"{method}\"{arguments}): Promise<{reply}>;")?;
+                writeln!(text, "  send(method: \"{method}\"{arguments}): Promise<void>;")
+            }
+            MethodReply::Stream(item) => {
+                writeln!(text, "  stream(method: \"{method}\"{arguments}): IStreamResult<{item}>;")
+            }
+        }
+    }
+}
+
+impl ClientMethod {
+    /// A method of a client that is only called.
+    #[must_use]
+    pub fn called(name: &'static str, arguments: Vec<(&'static str, String)>) -> Self {
+        Self { name, arguments, result: None }
+    }
+
+    /// A method of a client whose result is awaited.
+    #[must_use]
+    pub fn asked(name: &'static str, arguments: Vec<(&'static str, String)>, result: String) -> Self {
+        Self { name, arguments, result: Some(result) }
+    }
+
+    pub(super) fn render(&self, text: &mut String) -> std::fmt::Result {
+        let arguments: Vec<_> = self.arguments.iter().map(|(name, of)| format!("{name}: {of}")).collect();
+        let result = match &self.result {
+            Some(result) => format!("{result} | Promise<{result}>"),
+            None => "void".to_owned(),
+        };
+        writeln!(text, "  on(method: \"{}\", handler: ({}) => {result}): void;", self.name, arguments.join(", "))
+    }
+}

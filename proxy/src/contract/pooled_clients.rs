@@ -1,0 +1,195 @@
+//! Clients of HTTP transports that behave as .NET's do: requests of a client share a pool of kept-alive connections, a ping
+//! is posted every 15 s, and a POST that meets the end of its connection is not repeated.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use ::http::{Request, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::{Instant, sleep, sleep_until};
+use trunkline_protocol::manifest::HubManifest;
+
+use super::app::AppLink;
+use super::client::{JSON_HANDSHAKE, PING};
+use super::http::{HttpConnection, negotiate, request};
+use super::stage::{Stage, run, settings};
+
+/// Time that a byte is under way; on a pipe without it no request meets a close.
+const LATENCY: Duration = Duration::from_millis(20);
+
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Time for which the clients are left alone.
+const WHILE: Duration = Duration::from_secs(120);
+
+const CLIENTS_OF_EACH_KIND: u64 = 150;
+
+/// Transport of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    EventStream,
+    LongPolling,
+}
+
+/// Connections of one client to the node, and what became of its requests.
+struct PooledClient<'a> {
+    stage: &'a Stage,
+    target: String,
+    /// The connection that was used last is used first.
+    idle: Rc<RefCell<Vec<HttpConnection>>>,
+}
+
+async fn carry(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>) {
+    let mut bytes = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut bytes).await {
+        // sleep: time is paused, and a link with a latency is what the test is about.
+        sleep(LATENCY).await;
+        if to.write_all(&bytes[..count]).await.is_err() {
+            return;
+        }
+    }
+    sleep(LATENCY).await;
+    // It fails when the far end is gone.
+    let _ = to.shutdown().await;
+}
+
+/// Opens a connection to a node that is some way off.
+fn dial_far(stage: &Stage) -> DuplexStream {
+    let (near, far) = duplex(64 * 1024);
+    let ((near_read, near_write), (node_read, node_write)) = (split(far), split(stage.dial()));
+    spawn_local(carry(near_read, node_write));
+    spawn_local(carry(node_read, near_write));
+    near
+}
+
+impl PooledClient<'_> {
+    async fn connection(&self) -> HttpConnection {
+        loop {
+            let pooled = self.idle.borrow_mut().pop();
+            match pooled {
+                Some(connection) if connection.is_usable() => return connection,
+                Some(_) => {}
+                None => return HttpConnection::over(dial_far(self.stage)).await,
+            }
+        }
+    }
+
+    /// Sends a request; one that was written is not repeated.
+    async fn send(&self, method: &str, body: &str) -> hyper::Result<StatusCode> {
+        loop {
+            let mut connection = self.connection().await;
+            match connection.attempt(self.request(method, body)).await {
+                // Its end was there before the request was written.
+                Err(error) if error.is_canceled() => {}
+                answer => {
+                    self.idle.borrow_mut().push(connection);
+                    return answer;
+                }
+            }
+        }
+    }
+
+    fn request(&self, method: &str, body: &str) -> Request<String> {
+        request(method, &self.target, body)
+    }
+
+    /// Begins the connection, and has the app server answer its hub handshake.
+    async fn open(&self, kind: Kind, link: &mut AppLink) -> Option<(HttpConnection, hyper::body::Incoming)> {
+        let mut stream = None;
+        if kind == Kind::EventStream {
+            let mut connection = self.connection().await;
+            let mut get = self.request("GET", "");
+            get.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
+            let body = connection.begin(get).await.into_body();
+            stream = Some((connection, body));
+        } else {
+            assert_eq!(self.send("GET", "").await.unwrap(), StatusCode::OK);
+        }
+        assert_eq!(self.send("POST", JSON_HANDSHAKE).await.unwrap(), StatusCode::OK);
+        let id = link.opening().await.connection_id;
+        link.data().await;
+        link.write(&id, "{}\u{1e}").await;
+        stream
+    }
+
+    /// Posts pings until `until`; `false` if one of them met the end of its connection.
+    async fn ping(&self, interval: Duration, until: Instant) -> bool {
+        // The next ping is due an interval after the last one was sent, not after it was answered.
+        let mut next = Instant::now() + interval;
+        while next < until {
+            // sleep: time is paused, and passing it is what the test is about.
+            sleep_until(next).await;
+            next += interval;
+            if !matches!(self.send("POST", &format!("{PING}\u{1e}")).await, Ok(StatusCode::OK)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn poll(&self, until: Instant) -> bool {
+        while Instant::now() < until {
+            if !matches!(self.send("GET", "").await, Ok(StatusCode::OK)) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Leaves clients alone for two minutes, and returns how many of them have lost a request.
+async fn broken_clients(stage: &'static Stage, link: &mut AppLink) -> u64 {
+    let (broken, mut tasks): (_, Vec<JoinHandle<()>>) = (Rc::new(Cell::new(0)), Vec::new());
+    for number in 0..2 * CLIENTS_OF_EACH_KIND {
+        let kind = if number % 2 == 0 { Kind::EventStream } else { Kind::LongPolling };
+        let (_, token) = negotiate(stage, "/chat", "").await;
+        let target = format!("/chat?id={token}");
+        let client = Rc::new(PooledClient { stage, target, idle: Rc::default() });
+        let stream = client.open(kind, link).await;
+        let until = Instant::now() + WHILE;
+        // A timer of the client is late by some milliseconds.
+        let interval = PING_INTERVAL + Duration::from_millis(number % 50);
+        let (pinging, polling, broken) = (client.clone(), client, broken.clone());
+        tasks.push(spawn_local(async move {
+            let reads = async {
+                match stream {
+                    Some((_connection, body)) => {
+                        let end = http_body_util::BodyExt::collect(body);
+                        tokio::time::timeout_at(until, end).await.is_err()
+                    }
+                    None => polling.poll(until).await,
+                }
+            };
+            let (pings, reads) = tokio::join!(pinging.ping(interval, until), reads);
+            broken.set(broken.get() + u64::from(!(pings && reads)));
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    broken.get()
+}
+
+async fn broken_with(keep_alive: Option<Duration>) -> u64 {
+    let mut settings = settings();
+    if let Some(keep_alive) = keep_alive {
+        settings.limits.keep_alive_timeout = keep_alive;
+    }
+    // Tasks of a test are local, and borrow nothing.
+    let stage: &'static Stage = Box::leak(Box::new(Stage::with(settings, 2)));
+    let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+    let mut link = app.link().await;
+    broken_clients(stage, &mut link).await
+}
+
+#[test]
+fn pooled_clients_that_are_left_alone_for_two_minutes_all_stay() {
+    assert_eq!(run(broken_with(None)), 0);
+}
+
+#[test]
+fn an_idle_time_out_of_the_ping_interval_breaks_pooled_clients_so_the_test_above_bites() {
+    assert!(run(broken_with(Some(PING_INTERVAL))) > 0);
+}

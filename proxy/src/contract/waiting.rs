@@ -1,0 +1,217 @@
+//! New clients while the links of their hub are lost: they wait for a link that may return, and no longer.
+
+use std::time::Duration;
+
+use ::http::StatusCode;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep};
+use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::negotiate::Decision;
+
+use super::app::{App, AppLink};
+use super::client::{Client, JSON_HANDSHAKE};
+use super::http::{HttpConnection, exchange, negotiate, request};
+use super::stage::{Stage, run, settings};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A node, an app server whose only link was lost just now, and a connection token from before.
+struct LostLink {
+    stage: &'static Stage,
+    app: App,
+    target: String,
+    began: Instant,
+}
+
+impl LostLink {
+    async fn with(change: impl FnOnce(&mut crate::config::Settings), hub: HubManifest) -> Self {
+        let mut settings = settings();
+        change(&mut settings);
+        // Tasks of a test are local, and borrow nothing.
+        let stage: &'static Stage = Box::leak(Box::new(Stage::with(settings, 1)));
+        let mut app = stage.app("app-1", vec![hub]);
+        let link = app.link().await;
+        let (_, token) = negotiate(stage, "/chat", "").await;
+        lose(stage, link).await;
+        Self { stage, app, target: format!("/chat?id={token}"), began: Instant::now() }
+    }
+
+    async fn new() -> Self {
+        Self::with(|_| {}, HubManifest::new("chat", "/chat")).await
+    }
+
+    /// The link that returns after a second.
+    async fn link_after_a_second(&mut self) -> AppLink {
+        // sleep: time is paused, and passing it is what the test is about.
+        sleep(SECOND).await;
+        self.app.link().await
+    }
+
+    fn elapsed_s(&self) -> u64 {
+        self.began.elapsed().as_secs()
+    }
+}
+
+/// Cuts a link, and waits until the node has noticed.
+async fn lose(stage: &Stage, link: AppLink) {
+    link.cut();
+    let hub = stage.shared.hubs.find("/chat").unwrap();
+    while hub.is_served() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn a_websocket_waits_for_the_link_that_returns() {
+    run(async {
+        let mut lost = LostLink::new().await;
+        let (stage, target) = (lost.stage, lost.target.clone());
+        let (client, mut link) = tokio::join!(Client::upgrade(stage, &target), lost.link_after_a_second());
+        let mut client = client.unwrap();
+        client.send(JSON_HANDSHAKE).await;
+        client.accept(&mut link).await;
+        client.fence(&link).await;
+        assert_eq!(lost.elapsed_s(), 1);
+    });
+}
+
+#[test]
+fn negotiation_waits_for_the_link_that_returns() {
+    run(async {
+        let mut lost = LostLink::new().await;
+        let (_, _link) = tokio::join!(negotiate(lost.stage, "/chat", ""), lost.link_after_a_second());
+        assert_eq!(lost.elapsed_s(), 1);
+    });
+}
+
+#[test]
+fn the_app_is_asked_when_its_link_has_returned() {
+    run(async {
+        let hub = HubManifest { asks_app: true, ..HubManifest::new("chat", "/chat") };
+        let mut lost = LostLink::with(|_| {}, hub).await;
+        *lost.app.dialler.decision.lock().unwrap() = Some(Decision::default());
+        let (_, _link) = tokio::join!(negotiate(lost.stage, "/chat", ""), lost.link_after_a_second());
+        assert_eq!(lost.elapsed_s(), 1);
+    });
+}
+
+#[test]
+fn event_streams_and_polls_wait_for_the_link_that_returns() {
+    for accept in ["text/event-stream", "*/*"] {
+        run(async {
+            let mut lost = LostLink::new().await;
+            let mut connection = HttpConnection::open(lost.stage).await;
+            let mut get = request("GET", &lost.target, "");
+            get.headers_mut().insert("accept", accept.parse().unwrap());
+            let (answer, mut link) = tokio::join!(connection.begin(get), lost.link_after_a_second());
+            assert_eq!((answer.status(), lost.elapsed_s()), (StatusCode::OK, 1), "{accept}");
+            let target = lost.target.clone();
+            assert_eq!(exchange(lost.stage, "POST", &target, JSON_HANDSHAKE).await.0, StatusCode::OK);
+            link.opening().await;
+        });
+    }
+}
+
+#[test]
+fn a_client_whose_link_is_lost_during_its_handshake_waits_too() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let link = app.link().await;
+        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        lose(&stage, link).await;
+        client.send(JSON_HANDSHAKE).await;
+        // sleep: time is paused, and passing it is what the test is about.
+        sleep(SECOND).await;
+        let mut link = app.link().await;
+        client.accept(&mut link).await;
+        client.fence(&link).await;
+    });
+}
+
+#[test]
+fn a_link_that_does_not_return_is_waited_for_during_its_window_and_then_the_answer_is_503() {
+    run(async {
+        let lost = LostLink::new().await;
+        assert_eq!(Client::upgrade(lost.stage, &lost.target).await.err(), Some(503));
+        assert_eq!(lost.elapsed_s(), 10);
+        assert_eq!(Client::upgrade(lost.stage, &lost.target).await.err(), Some(503));
+        assert_eq!(lost.elapsed_s(), 10, "at once");
+    });
+}
+
+#[test]
+fn nobody_waits_longer_than_for_a_handshake_or_than_clients_are_held() {
+    run(async {
+        let hub = HubManifest { handshake_timeout_ms: 4_000, ..HubManifest::new("chat", "/chat") };
+        let lost = LostLink::with(|settings| settings.links.resume_window_ms = 60_000, hub.clone()).await;
+        assert_eq!(exchange(lost.stage, "POST", "/chat/negotiate", "").await.0, 503);
+        assert_eq!(lost.elapsed_s(), 4);
+        let lost = LostLink::with(|settings| settings.rehoming.hold_timeout_s = 0, hub).await;
+        assert_eq!(exchange(lost.stage, "POST", "/chat/negotiate", "").await.0, 503);
+        assert_eq!(lost.elapsed_s(), 0);
+    });
+}
+
+#[test]
+fn an_app_server_that_is_given_up_is_waited_for_no_longer() {
+    run(async {
+        let lost = LostLink::new().await;
+        let (answer, ()) = tokio::join!(Client::upgrade(lost.stage, &lost.target), async {
+            // sleep: time is paused, and passing it is what the test is about.
+            sleep(SECOND).await;
+            lost.app.retire();
+        });
+        assert_eq!((answer.err(), lost.elapsed_s()), (Some(503), 1));
+    });
+}
+
+#[test]
+fn a_node_that_stops_lets_nobody_wait() {
+    run(async {
+        let lost = LostLink::new().await;
+        let (answer, ()) = tokio::join!(Client::upgrade(lost.stage, &lost.target), async {
+            // sleep: time is paused, and passing it is what the test is about.
+            sleep(SECOND).await;
+            lost.stage.shared.refuse_clients();
+        });
+        assert_eq!((answer.err(), lost.elapsed_s()), (Some(503), 1));
+    });
+}
+
+#[test]
+fn requests_of_a_connection_that_has_begun_wait_for_no_link() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let mut link = app.link().await;
+        let (_, token) = negotiate(&stage, "/chat", "").await;
+        let target = format!("/chat?id={token}");
+        assert_eq!(exchange(&stage, "GET", &target, "").await.0, StatusCode::OK);
+        assert_eq!(exchange(&stage, "POST", &target, JSON_HANDSHAKE).await.0, StatusCode::OK);
+        link.opening().await;
+        lose(&stage, link).await;
+        let began = Instant::now();
+        let ping = "{\"type\":6}\u{1e}";
+        assert_eq!(exchange(&stage, "POST", &target, ping).await.0, StatusCode::OK);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    });
+}
+
+#[test]
+fn a_client_that_leaves_while_it_waits_leaves_nothing_behind() {
+    run(async {
+        let mut lost = LostLink::new().await;
+        let target = lost.target.clone();
+        let (stage, of_task) = (lost.stage, target.clone());
+        let waiting = spawn_local(async move { Client::upgrade(stage, &of_task).await.is_ok() });
+        // sleep: time is paused, and passing it is what the test is about.
+        sleep(SECOND).await;
+        waiting.abort();
+        let mut link = lost.app.link().await;
+        let mut client = Client::connect(lost.stage, &mut link, &target).await;
+        client.send("{\"type\":1,\"target\":\"M\",\"arguments\":[]}\u{1e}").await;
+        link.data().await;
+        client.fence(&link).await;
+    });
+}

@@ -1,0 +1,105 @@
+//! Open streams of an HTTP/2 connection: while there is one, the connection is not idle.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+/// Count of the open streams of one connection, and the time since which there is none.
+#[derive(Debug, Clone)]
+pub(super) struct OpenStreams(Rc<Counts>);
+
+#[derive(Debug)]
+struct Counts {
+    open: Cell<usize>,
+    idle_since: Cell<Instant>,
+    has_served: Cell<bool>,
+    emptied: Notify,
+}
+
+/// Guard of one open stream.
+#[derive(Debug)]
+pub(super) struct OpenStream(OpenStreams);
+
+impl OpenStreams {
+    pub(super) fn new() -> Self {
+        let idle_since = Cell::new(Instant::now());
+        Self(Rc::new(Counts { open: Cell::new(0), idle_since, has_served: Cell::new(false), emptied: Notify::new() }))
+    }
+
+    /// Counts a stream for as long as the guard lives.
+    pub(super) fn begin(&self) -> OpenStream {
+        self.0.open.set(self.0.open.get() + 1);
+        self.0.has_served.set(true);
+        OpenStream(self.clone())
+    }
+
+    #[must_use]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.open.get() == 0
+    }
+
+    /// Waits until there was no stream for this long, or no first one.
+    pub(super) async fn idle(&self, first: Duration, later: Duration) {
+        loop {
+            if !self.is_empty() {
+                self.0.emptied.notified().await;
+                continue;
+            }
+            let due = || self.0.idle_since.get() + if self.0.has_served.get() { later } else { first };
+            sleep_until(due()).await;
+            if self.is_empty() && due() <= Instant::now() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        let counts = &*self.0.0;
+        counts.open.set(counts.open.get() - 1);
+        if counts.open.get() == 0 {
+            counts.idle_since.set(Instant::now());
+            counts.emptied.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_stream_has_less_time_than_a_later_one() {
+        let (streams, began) = (OpenStreams::new(), Instant::now());
+        streams.idle(15 * SECOND, 130 * SECOND).await;
+        assert_eq!(began.elapsed(), 15 * SECOND);
+        drop(streams.begin());
+        streams.idle(15 * SECOND, 130 * SECOND).await;
+        assert_eq!(began.elapsed(), 145 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_counts_from_the_end_of_the_last_stream() {
+        let (streams, began) = (OpenStreams::new(), Instant::now());
+        tokio::join!(streams.idle(15 * SECOND, 130 * SECOND), async {
+            let long = streams.begin();
+            // sleep: time is paused, and passing it is what the test is about.
+            sleep(1000 * SECOND).await;
+            let other = streams.begin();
+            drop(long);
+            sleep(SECOND).await;
+            drop(other);
+            sleep(100 * SECOND).await;
+            drop(streams.begin());
+        });
+        assert_eq!(began.elapsed(), 1231 * SECOND);
+    }
+}

@@ -1,0 +1,175 @@
+//! Client socket below HTTP/1.1 that records what the server needs to know between two requests: whether a byte of the next
+//! head has come, and whether an answer waits to be read.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Progress of the requests on one socket.
+#[derive(Debug, Default)]
+pub(crate) struct RequestProgress {
+    /// A request was handed to the service, so the socket is a kept-alive one.
+    has_served: AtomicBool,
+    /// A byte was read since the server began to wait for a head.
+    has_read: AtomicBool,
+    /// The client does not read what was written.
+    is_stuck: AtomicBool,
+}
+
+/// Client socket on which hyper serves HTTP/1.1.
+#[derive(Debug)]
+pub(crate) struct RequestSocket<S> {
+    stream: S,
+    /// Bytes of a head that were read before hyper took the socket over.
+    early: Bytes,
+    progress: Arc<RequestProgress>,
+}
+
+impl RequestProgress {
+    /// Whether a request was served, so that the next head may be waited for.
+    #[must_use]
+    pub(crate) fn has_served(&self) -> bool {
+        self.has_served.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a request is served.
+    pub(crate) fn note_request(&self) {
+        self.has_served.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a byte has come since the wait for a head began.
+    #[must_use]
+    pub(crate) fn has_read(&self) -> bool {
+        self.has_read.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the wait for a head begins.
+    pub(crate) fn begin_head(&self) {
+        self.has_read.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether an answer waits for its client to read.
+    #[must_use]
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.is_stuck.load(Ordering::Relaxed)
+    }
+
+    fn note_write<T>(&self, written: Poll<T>) -> Poll<T> {
+        self.is_stuck.store(written.is_pending(), Ordering::Relaxed);
+        written
+    }
+}
+
+impl<S> RequestSocket<S> {
+    /// Wraps a stream on which no request was served yet.
+    #[must_use]
+    pub(crate) fn new(stream: S) -> Self {
+        Self::continued(stream, Bytes::new())
+    }
+
+    /// Wraps a stream whose next head has begun with these bytes.
+    #[must_use]
+    pub(crate) fn continued(stream: S, early: Bytes) -> Self {
+        Self { stream, early, progress: Arc::default() }
+    }
+
+    #[must_use]
+    pub(crate) fn progress(&self) -> &Arc<RequestProgress> {
+        &self.progress
+    }
+
+    /// Returns the stream; a whole head leaves no early bytes behind.
+    #[must_use]
+    pub(crate) fn into_inner(self) -> S {
+        self.stream
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for RequestSocket<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let filled = buffer.filled().len();
+        let read = if self.early.is_empty() {
+            Pin::new(&mut self.stream).poll_read(cx, buffer)
+        } else {
+            let count = self.early.len().min(buffer.remaining());
+            buffer.put_slice(&self.early.copy_to_bytes(count));
+            Poll::Ready(Ok(()))
+        };
+        if buffer.filled().len() > filled {
+            self.progress.has_read.store(true, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for RequestSocket<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.progress.note_write(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.progress.note_write(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.progress.note_write(flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn early_bytes_come_first_and_count_as_read() {
+        let (near, mut far) = duplex(64);
+        let mut socket = RequestSocket::continued(near, Bytes::from_static(b"GET"));
+        let progress = socket.progress().clone();
+        assert!(!progress.has_read());
+        let mut two = [0; 2];
+        assert_eq!(socket.read(&mut two).await.unwrap(), 2);
+        assert!(progress.has_read());
+        far.write_all(b" /").await.unwrap();
+        let mut rest = [0; 3];
+        socket.read_exact(&mut rest).await.unwrap();
+        assert_eq!((&two, &rest), (b"GE", b"T /"));
+        progress.begin_head();
+        assert!(!progress.has_read());
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_stuck_while_its_client_does_not_read() {
+        let (near, mut far) = duplex(2);
+        let mut socket = RequestSocket::new(near);
+        let progress = socket.progress().clone();
+        let mut read = [0; 4];
+        let (written, _) = tokio::join!(socket.write_all(b"1234"), async {
+            assert!(progress.is_stuck());
+            far.read_exact(&mut read).await
+        });
+        written.unwrap();
+        assert!(!progress.is_stuck());
+    }
+}

@@ -1,0 +1,99 @@
+//! New clients that wait for a lost link of their hub to return.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+/// Maximum number of clients that wait at one hub; each costs its request and a timer, and more would come at once when
+/// the link is back.
+const WAITERS_MAX: usize = 10_000;
+
+/// Waiters of one hub, woken whenever one of its links changes.
+#[derive(Debug, Default)]
+pub(super) struct LinkWaiters {
+    changed: Notify,
+    waiting: AtomicUsize,
+}
+
+/// Place of one waiter.
+struct Waiter<'a>(&'a AtomicUsize);
+
+impl LinkWaiters {
+    /// Wakes all, to look again.
+    pub(super) fn wake(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Waits while `until` gives a time that has not come yet; at once over where too many wait already.
+    pub(super) async fn wait(&self, until: impl Fn() -> Option<Instant>) {
+        if until().is_none() {
+            return;
+        }
+        let Some(_place) = self.take_place() else { return };
+        loop {
+            // Listens before it looks, so that no change comes between the two.
+            let changed = self.changed.notified();
+            let Some(until) = until().filter(|until| *until > Instant::now()) else { return };
+            tokio::select! {
+                () = changed => {}
+                () = sleep_until(until) => {}
+            }
+        }
+    }
+
+    fn take_place(&self) -> Option<Waiter<'_>> {
+        let place = Waiter(&self.waiting);
+        (self.waiting.fetch_add(1, Ordering::Relaxed) < WAITERS_MAX).then_some(place)
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_goes_when_it_is_woken_and_need_not_wait_any_more() {
+        let (waiters, began) = (LinkWaiters::default(), Instant::now());
+        let until = Cell::new(Some(began + 10 * SECOND));
+        tokio::join!(waiters.wait(|| until.get()), async {
+            waiters.wake();
+            tokio::task::yield_now().await;
+            until.set(None);
+            waiters.wake();
+        });
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert_eq!(waiters.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_whose_time_moves_waits_for_the_later_one() {
+        let (waiters, began) = (LinkWaiters::default(), Instant::now());
+        let until = Cell::new(Some(began + SECOND));
+        tokio::join!(waiters.wait(|| until.get()), async { until.set(Some(began + 3 * SECOND)) });
+        assert_eq!(began.elapsed(), 3 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beyond_the_maximum_nobody_waits() {
+        let (waiters, soon) = (LinkWaiters::default(), Instant::now() + SECOND);
+        let places: Vec<_> = (0..WAITERS_MAX).map_while(|_| waiters.take_place()).collect();
+        assert_eq!(places.len(), WAITERS_MAX);
+        assert!(waiters.wait(|| Some(soon)).now_or_never().is_some());
+        drop(places);
+        assert!(waiters.wait(|| Some(soon)).now_or_never().is_none());
+    }
+}
