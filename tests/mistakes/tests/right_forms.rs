@@ -61,7 +61,7 @@ struct Me {
 #[derive(FromContext)]
 struct Roles(#[claim("role")] Vec<String>);
 
-/// A generic extractor.
+/// An extractor of any part of the state.
 #[derive(FromContext)]
 struct Part<T: Send>(#[state] T);
 
