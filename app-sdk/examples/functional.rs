@@ -18,7 +18,7 @@ mod serve;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
 use axum::http::header::SET_COOKIE;
@@ -27,12 +27,11 @@ use axum::response::{AppendHeaders, IntoResponse, Redirect};
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use futures_util::{Stream, stream};
-use jsonwebtoken::EncodingKey;
 use serde::{Deserialize, Serialize};
 use trunkline::value::{Binary, Timestamp};
 use trunkline::{
-    Cancellation, Context, Hub, HubError, HubHandle, Negotiation, RawConnection, RawEndpoint, Server, Transport,
-    UploadStream,
+    Cancellation, Context, Hub, HubError, HubHandle, Negotiation, RawConnection, RawEndpoint, Server, ServerHandle,
+    Transport, UploadStream,
 };
 
 /// The official suites echo messages of up to four megabytes.
@@ -202,16 +201,10 @@ async fn refuse() -> (StatusCode, &'static str) {
     (StatusCode::BAD_REQUEST, "Some response from server")
 }
 
-/// A token for the test user that is good for five seconds, signed with the first access key of the environment.
-async fn generate_jwt_token() -> Result<String, (StatusCode, String)> {
-    let failed = |problem: String| (StatusCode::SERVICE_UNAVAILABLE, problem);
-    let keys =
-        std::env::var("TRUNKLINE_ACCESS_KEY").map_err(|error| failed(format!("TRUNKLINE_ACCESS_KEY: {error}")))?;
-    let key = EncodingKey::from_secret(keys.split(',').next().unwrap_or_default().trim().as_bytes());
-    let expires = SystemTime::now() + Duration::from_secs(5);
-    let expires_s = expires.duration_since(UNIX_EPOCH).map_err(|error| failed(error.to_string()))?.as_secs();
-    let claims = serde_json::json!({ "nameid": "testuser", "exp": expires_s });
-    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).map_err(|error| failed(error.to_string()))
+/// A token for the test user that is good for five seconds.
+async fn generate_jwt_token(State(server): State<ServerHandle>) -> Result<String, (StatusCode, String)> {
+    let token = server.token("testuser").lifetime(Duration::from_secs(5)).sign();
+    token.map_err(|error| (StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
 }
 
 fn test_hub(path: &str) -> Hub {
@@ -257,7 +250,7 @@ async fn main() -> anyhow::Result<()> {
         .with_state(handle.hub("testhub")?)
         .route("/echoredirect", any(redirect_to_echo))
         .route("/echoredirect/{*below}", any(redirect_to_echo))
-        .route("/generateJwtToken", get(generate_jwt_token))
+        .route("/generateJwtToken", get(generate_jwt_token).with_state(handle.clone()))
         .route("/deployment", get(async || Json(deployment)));
     serve::ServeArguments::read().serve(server, routes).await
 }

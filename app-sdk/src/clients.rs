@@ -1,8 +1,12 @@
 //! Clients of a hub: sends, client results and groups.
 
+mod answer;
 mod client;
+mod close_order;
 mod groups;
 pub mod interface;
+mod members;
+mod question;
 mod receivers;
 
 use std::collections::HashSet;
@@ -11,12 +15,17 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use trunkline_protocol::service::{Check, ServiceMessage};
 
 use crate::connection::CallScope;
+use crate::error::AskError;
 use crate::hub_core::HubCore;
 
+pub use answer::Answer;
 pub use client::{Client, ClientAnswer};
 pub use groups::Groups;
+pub use members::{Member, Members};
+use question::{all_nodes, ask, is_anywhere};
 use receivers::SendTarget;
 pub use receivers::{Receivers, Sent};
 
@@ -97,6 +106,24 @@ impl Clients {
     /// All connections of several users; one that is named twice receives the message once.
     pub fn users<T: AsRef<str>>(&self, user_ids: impl IntoIterator<Item = T>) -> Receivers {
         self.to(SendTarget::Users(distinct(user_ids)))
+    }
+
+    /// Whether a user has a connection, at whatever proxy.
+    ///
+    /// ```no_run
+    /// # async fn f(clients: trunkline::Clients) -> Result<(), trunkline::AskError> {
+    /// if !clients.user_exists("ann").await? {
+    ///     println!("ann is offline: send a mail");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// When no proxy knows the user, and one did not answer within 10 s.
+    pub async fn user_exists(&self, user_id: impl AsRef<str>) -> Result<bool, AskError> {
+        let subject = ByteString::from(user_id.as_ref());
+        let message = |ack_id| ServiceMessage::CheckUserExistenceWithAck(Check { subject: subject.clone(), ack_id });
+        is_anywhere(ask(&self.core, &all_nodes(&self.core)?, message).await?)
     }
 
     fn to(&self, to: SendTarget) -> Receivers {

@@ -15,10 +15,10 @@ use trunkline_protocol::hub::{Close, HubProtocol};
 use trunkline_protocol::manifest::Transport;
 
 use crate::clients::{CallerClients, Groups};
-use crate::connection::{CallScope, Connection, ConnectionClose};
+use crate::connection::{CallKind, CallScope, Connection, ConnectionClose};
 use crate::error::GroupError;
 use crate::hub_core::HubCore;
-use crate::naming::Codec;
+use crate::naming::{Codec, Naming};
 
 use items::Items;
 use request::{Claims, Query};
@@ -71,8 +71,24 @@ impl Context {
     /// Closes the connection: the client is told so and does not come back by itself. What it has sent and what
     /// has not been called yet is dropped; running methods go on, without a result. Does nothing once it has ended.
     pub fn abort(&self) {
-        let close = ConnectionClose::new(Cause::AppClosed);
-        if self.core.close(self.connection(), Close::default(), close) {
+        self.close(Close::default());
+    }
+
+    /// Closes the connection as [`abort`](Self::abort) does, with a reason that the client reads in its close message.
+    ///
+    /// ```
+    /// # use trunkline::{Context, Hub};
+    /// async fn leave(ctx: Context) {
+    ///     ctx.abort_with("see you tomorrow");
+    /// }
+    /// # let _ = Hub::<()>::new("/chat").method("Leave", leave);
+    /// ```
+    pub fn abort_with(&self, reason: impl Into<String>) {
+        self.close(Close { error: Some(reason.into().into()), allow_reconnect: false });
+    }
+
+    fn close(&self, message: Close) {
+        if self.core.close(self.connection(), message, ConnectionClose::new(Cause::AppClosed)) {
             self.scope.start_worker();
         }
     }
@@ -178,9 +194,13 @@ impl Context {
         Cancellation(self.connection().cancellation().clone())
     }
 
-    /// How values are encoded for the client.
+    /// How arguments and result of this call are encoded. What a hook returns is for the next app server, not for the client,
+    /// and has serde's own names.
     pub(crate) fn codec(&self) -> Codec {
-        self.core.codec(self.protocol())
+        match self.scope.state().kind() {
+            CallKind::Method(_) => self.core.codec(self.protocol()),
+            CallKind::ConnectHook | CallKind::DisconnectHook => Codec::new(self.protocol(), Naming::Serde),
+        }
     }
 
     pub(crate) fn call_cancellation(&self) -> Cancellation {

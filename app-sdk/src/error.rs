@@ -323,6 +323,36 @@ pub enum GroupError {
     Failed(String),
 }
 
+/// Error of a question to the proxies, or of an order such as a close: the answer is not known.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// No proxy is linked, so that nobody knows of any client.
+    #[error("no proxy is linked")]
+    NoProxy,
+    /// A proxy gave no answer in time. An order may still be carried out.
+    #[error("a proxy gave no answer within 10 s")]
+    Timeout,
+    /// The last link to a proxy was lost before its answer came, and most likely its clients with it.
+    #[error("the link to a proxy was lost before its answer came")]
+    LinkLost,
+    /// A proxy could not do it.
+    #[error("a proxy could not answer: {0}")]
+    Failed(String),
+    /// A group without a name; nothing was asked.
+    #[error("a group needs a name")]
+    EmptyGroupName,
+    /// The group has more members than one answer may hold; ask for pages of them.
+    #[error("the group has more than {0} members; list them by Groups::members")]
+    TooMany(usize),
+    /// The text is no continuation token of a list of members.
+    #[error("this is no continuation token of a list of members")]
+    Token,
+    /// The question could not be sent.
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
 /// Error for a name that no hub and no raw endpoint of the server has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no hub or raw endpoint named '{0}'")]

@@ -255,7 +255,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// - Any other response refuses the client, which gets it as it is: status, headers, body.
     ///
     /// The proxy believes access tokens that it can verify, so a handler is for all else: cookies, sessions, tokens of
-    /// the app's own in the `Authorization` header. If the app can't be asked in time, clients are refused (503).
+    /// the app's own in the `Authorization` header. Whom the proxy has verified is known here by the extractor
+    /// [`User`](crate::User), as in "is ann banned?". If the app can't be asked in time, clients are refused (503).
     ///
     /// ```
     /// use std::collections::HashMap;
@@ -282,6 +283,17 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// }
     ///
     /// let hub: Hub = Hub::new("/club").on_negotiate(members_only).with_state(Sessions(Arc::default()));
+    /// ```
+    ///
+    /// ```
+    /// use axum::http::StatusCode;
+    /// use trunkline::{Hub, Negotiation, User};
+    ///
+    /// async fn not_banned(user: User) -> Result<Negotiation, StatusCode> {
+    ///     if user.id() == "mallory" { Err(StatusCode::FORBIDDEN) } else { Ok(Negotiation::new()) }
+    /// }
+    ///
+    /// let hub: Hub = Hub::new("/board").on_negotiate(not_banned);
     /// ```
     pub fn on_negotiate<H: axum::handler::Handler<T, S>, T: 'static>(mut self, handler: H) -> Self {
         self.on_negotiate = Some(axum::routing::any(handler));

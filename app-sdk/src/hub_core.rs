@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, Completion, HubMessage, HubProtocol};
@@ -53,7 +54,14 @@ pub(crate) struct HubCore {
     registry: RwLock<Registry>,
     acks: Mutex<Acks>,
     client_results: Mutex<ClientResults>,
+    taken_over: broadcast::Sender<TakenOver>,
 }
+
+/// A reassigned connection whose `on_rehomed` has run, by its id; and whether it was kept.
+pub(crate) type TakenOver = (ByteString, bool);
+
+/// Maximum number of reassigned connections that a slow observer is behind.
+const TAKEN_OVER_MAX: usize = 16;
 
 impl HubCore {
     pub(crate) fn new(
@@ -64,7 +72,8 @@ impl HubCore {
         outbound: Outbound,
     ) -> Self {
         let (registry, acks, client_results) = (RwLock::default(), Mutex::default(), Mutex::default());
-        Self { instance, protocols, naming, limits, outbound, registry, acks, client_results }
+        let (taken_over, _) = broadcast::channel(TAKEN_OVER_MAX);
+        Self { instance, protocols, naming, limits, outbound, registry, acks, client_results, taken_over }
     }
 
     /// How values are encoded for clients that speak this protocol.
@@ -79,6 +88,18 @@ impl HubCore {
 
     pub(crate) fn metrics(&self) -> &HubMetrics {
         &self.outbound.metrics
+    }
+
+    /// Announces to the test kit that `on_rehomed` of a connection has run.
+    pub(crate) fn announce_taken_over(&self, connection: &Connection, is_kept: bool) {
+        if self.taken_over.receiver_count() > 0 {
+            let _ = self.taken_over.send((connection.shared_id(), is_kept));
+        }
+    }
+
+    /// Observes the connections that are taken over from now on.
+    pub(crate) fn observe_taken_over(&self) -> broadcast::Receiver<TakenOver> {
+        self.taken_over.subscribe()
     }
 
     /// Fails what is awaited from a proxy that has no links any more.

@@ -6,8 +6,6 @@
 //!
 //! ```no_run
 //! use axum::Router;
-//! use axum::serve::ListenerExt;
-//! use std::net::SocketAddr;
 //! use trunkline::{Context, Hub, HubError, Server};
 //!
 //! async fn send_message(ctx: Context, user: String, message: String) -> Result<(), HubError> {
@@ -18,11 +16,10 @@
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let server = Server::new().hub(Hub::new("/chat").method("SendMessage", send_message));
+//!     let handle = server.handle();
 //!     let app = Router::new().merge(server.into_router()?);
-//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:5000").await?.tap_io(|tcp| {
-//!         let _ = tcp.set_nodelay(true);
-//!     });
-//!     axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:5000").await?;
+//!     trunkline::serve(listener, app, &handle).await?;
 //!     Ok(())
 //! }
 //! ```
@@ -185,6 +182,16 @@
 //! [`RawConnection`], from which it receives texts and bytes and to which it sends them. See [`RawEndpoint`] for its state
 //! and its settings.
 //!
+//! # Users
+//!
+//! Proxies verify the access tokens of clients. [`ServerHandle::token`] makes such tokens, the extractor [`User`] reads
+//! them in HTTP handlers, and in [`Hub::on_negotiate`] it is the user whom the proxy has verified.
+//!
+//! # Serving
+//!
+//! [`serve()`] does what every app server needs: Ctrl-C and SIGTERM with a graceful stop, the peer's address, no delay of
+//! small packets, readiness for systemd. With `axum::serve` an app does these by itself: see [`Server::into_router`].
+//!
 //! # Tests
 //!
 //! [`testing`] drives hubs in unit tests, without sockets or a proxy.
@@ -193,7 +200,13 @@
 //!
 //! With the feature `embedded` an app can serve clients itself: `Server::new().hub(…).embedded().into_router()?` has
 //! the proxy's own code inside, and the hubs stay as they are. Several such app servers don't see each other's clients;
-//! put proxies in front for that.
+//! put proxies in front for that. `cargo doc --all-features` shows `Server::embedded` and `Server::allow_origin`, which
+//! are hidden without the feature.
+//!
+//! # Crates in the public API
+//!
+//! [`axum`], [`bytes`], [`http`] and [`prometheus`] are re-exported in the versions that stand in signatures here, for apps
+//! that don't name them in their own manifests.
 //!
 //! # TypeScript
 //!
@@ -217,7 +230,7 @@
 //! | `outbound` | sends to the proxies of a hub or raw endpoint, with a replay buffer for late ones |
 //! | `hub_core` | what a hub shares: registry of connections, outbound, acknowledgements, client results |
 //! | `endpoint` | receiver of the frames that links read |
-//! | `clients` | sends, client results, groups, typed calls |
+//! | `clients` | sends, closes, client results, groups and questions about them, typed calls |
 //! | `context` | the caller of a method: its request, items and uploads |
 //! | [`call`] | parameters of methods, hooks and filters |
 //! | [`handler`] | async functions as methods, hooks and filters, their results, and policies |
@@ -253,24 +266,31 @@ pub mod testing;
 pub mod typescript;
 pub mod value;
 
+pub use axum;
+pub use bytes;
 pub use call::rehomed::Rehomed;
 pub use call::{CloseReason, FromContext};
 #[doc(hidden)]
 pub use clients::interface;
-pub use clients::{CallerClients, Client, ClientAnswer, Clients, Groups, Receivers, Sent};
+pub use clients::{Answer, CallerClients, Client, ClientAnswer, Clients, Groups, Member, Members, Receivers, Sent};
 pub use context::items::Items;
 pub use context::request::{Claims, Query};
 pub use context::upload_stream::UploadStream;
 pub use context::{Cancellation, Context};
 pub use encode::Arguments;
-pub use error::{BuildError, GroupError, HubError, InvokeError, RawSendError, SendError, UnknownHub};
+pub use error::{AskError, BuildError, GroupError, HubError, InvokeError, RawSendError, SendError, UnknownHub};
 pub use handler::{Filter, HubCall, HubCallKind, IntoEnd, Next, Policy, Reply};
+pub use http;
 pub use hub::{Hub, Methods};
 pub use naming::Naming;
+pub use prometheus;
 pub use raw::{RawConnection, RawEndpoint, RawHandle, RawHandler, RawMessage, RawSender};
-pub use server::{HubHandle, Negotiation, Server, ServerHandle};
+pub use server::{
+    HubHandle, Negotiation, Serve, Server, ServerHandle, TokenError, User, UserRejection, UserToken, serve,
+};
 #[cfg(feature = "macros")]
 pub use trunkline_macros::{FromContext, debug_filter, debug_hook, debug_method};
+pub use trunkline_protocol::access_token::AccessTokenError;
 pub use trunkline_protocol::cause::Cause;
 pub use trunkline_protocol::hub::HubProtocol;
 pub use trunkline_protocol::manifest::{SlowClients, Transport};

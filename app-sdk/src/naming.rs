@@ -150,7 +150,7 @@ mod tests {
     /// Argument of an invocation that the .NET client 10.0 wrote with `JsonHubProtocol`, all options by default.
     const DOTNET_JSON: &str = r#"{"buyerName":"ann","shade":1,"orderId":"0f8fad5b-d9cb-469f-a165-70867728950e","dueDate":"2026-11-21T09:30:00.1234567Z","placedAt":"2026-11-21T10:30:00+01:00","totalPrice":1234567890123456789.123456789,"lineCount":null,"shipTo":{"streetName":"Elm","ipAddress":"::1","url":"u"},"shades":[0,2],"byName":{"MyKey":2},"thumb":"AQL/"}"#;
 
-    /// The same with `MessagePackHubProtocol`.
+    /// Argument that it wrote with `MessagePackHubProtocol`, equal to the one in JSON.
     const DOTNET_MESSAGE_PACK: &str = "8ba942757965724e616d65a3616e6ea55368616465a74461726b526564a74f726465724964d92430663866616435622d643963622d343639662d613136352d373038363737323839353065a744756544617465d7ff1d6f32f06b016498a8506c61636564417492d6ff6b0172a83caa546f74616c5072696365bd313233343536373839303132333435363738392e313233343536373839a94c696e65436f756e74c0a653686970546f83aa5374726565744e616d65a3456c6da9495041646472657373a33a3a31a355524ca175a653686164657392a3526564a3536b79a642794e616d6581a54d794b6579a3536b79a55468756d62c4030102ff";
 
     fn order() -> Order {

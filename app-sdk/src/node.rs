@@ -6,19 +6,20 @@ use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 use trunkline_link::{LinkOutbox, TrySendError};
+use trunkline_protocol::service::Capabilities;
 
 use crate::sync::{read, write};
 
 use link_pool::LinkPool;
 #[cfg(test)]
-pub(crate) use tests::{next_piece, open_outbox};
+pub(crate) use tests::{CAPABLE, next_piece, open_outbox};
 
 /// A proxy process, identified by its name and its boot id.
 #[derive(Debug)]
 pub(crate) struct Node {
     name: Box<str>,
     boot: Box<str>,
-    knows_causes: bool,
+    capabilities: Capabilities,
     pool: RwLock<LinkPool<Arc<LinkOutbox>>>,
 }
 
@@ -32,8 +33,8 @@ pub(crate) struct LinkSessionEnd {
 }
 
 impl Node {
-    pub(crate) fn new(name: &str, boot: &str, knows_causes: bool) -> Self {
-        Self { name: name.into(), boot: boot.into(), knows_causes, pool: RwLock::default() }
+    pub(crate) fn new(name: &str, boot: &str, capabilities: Capabilities) -> Self {
+        Self { name: name.into(), boot: boot.into(), capabilities, pool: RwLock::default() }
     }
 
     pub(crate) fn is(&self, name: &str, boot: &str) -> bool {
@@ -44,9 +45,19 @@ impl Node {
         &self.name
     }
 
+    /// Random id of the start of the process.
+    pub(crate) fn boot(&self) -> &str {
+        &self.boot
+    }
+
     /// Whether the proxy reads the causes of closes.
     pub(crate) fn knows_causes(&self) -> bool {
-        self.knows_causes
+        self.capabilities.knows_causes
+    }
+
+    /// Whether the proxy answers queries for the members of a group. An older one would drop the link.
+    pub(crate) fn lists_members(&self) -> bool {
+        self.capabilities.lists_members
     }
 
     /// Whether the other one is the same process.
@@ -121,11 +132,13 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use trunkline_link::{OutboxPolicy, Outgoing};
-    use trunkline_protocol::service::{
-        Attachment, Capabilities, Offer, Role, Session, SessionId, SessionSettings, Transmit,
-    };
+    use trunkline_protocol::service::{Attachment, Offer, Role, Session, SessionId, SessionSettings, Transmit};
 
     use super::*;
+
+    /// Capabilities of a proxy of this version.
+    pub(crate) const CAPABLE: Capabilities =
+        Capabilities { resume_ring_bytes: None, window_ms: None, knows_causes: true, lists_members: true };
 
     /// Makes an outbox with a ring of this size, and its socket to a proxy that does not resume.
     pub(crate) fn open_outbox(ring_max_bytes: usize) -> (LinkOutbox, Attachment) {
@@ -147,7 +160,7 @@ mod tests {
 
     #[test]
     fn frames_of_a_lost_send_link_leave_first_on_the_next() {
-        let node = Node::new("proxy", "boot", true);
+        let node = Node::new("proxy", "boot", CAPABLE);
         let ((first, _), (second, socket)) = (open_outbox(100), open_outbox(100));
         let second = Arc::new(second);
         node.open(0, Arc::new(first));
@@ -163,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_last_link_takes_its_queue_with_it_and_sends_go_nowhere() {
-        let node = Node::new("proxy", "boot", true);
+        let node = Node::new("proxy", "boot", CAPABLE);
         node.open(4, Arc::new(open_outbox(100).0));
         node.control(b"\x01a");
         let ended = node.end(4);

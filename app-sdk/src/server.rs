@@ -8,7 +8,13 @@ mod handle;
 mod negotiation;
 mod raw_routes;
 mod routes;
+mod serve;
 mod server_core;
+mod stop_signal;
+mod supervisor;
+mod user;
+mod user_extractor;
+mod user_token;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,7 +38,12 @@ use crate::sync::write;
 use access::Access;
 pub use handle::{HubHandle, ServerHandle};
 pub use negotiation::Negotiation;
+pub use serve::{Serve, serve};
 use server_core::{ReadyServer, ServerCore};
+pub use user::{TokenError, User};
+pub(crate) use user_extractor::ProxyVerified;
+pub use user_extractor::UserRejection;
+pub use user_token::UserToken;
 
 /// Time that running methods have when the server stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,6 +81,15 @@ pub struct Server {
     allow_origins: Vec<String>,
     /// The first error; returned when the router is made, so that building reads as one chain.
     error: Option<BuildError>,
+}
+
+/// Hub of a server that is linked to the test kit.
+pub(crate) struct LinkedHub {
+    /// Instance of the server.
+    pub(crate) instance: String,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    /// Handler of the hub's `on_negotiate`.
+    pub(crate) negotiator: Option<MethodRouter>,
 }
 
 impl Server {
@@ -110,7 +130,8 @@ impl Server {
     }
 
     /// Registers the server's metrics in a registry of the app: [`ServerHandle::metrics`] then serves all that is in it.
-    /// Otherwise they have a registry of their own. One registry can hold the metrics of one server.
+    /// Otherwise they have a registry of their own. One registry can hold the metrics of one server. The crate is
+    /// re-exported: `trunkline::prometheus::Registry`.
     pub fn metrics_registry(mut self, registry: &prometheus::Registry) -> Self {
         if let Err(error) = self.core.metrics.share(registry) {
             self.error = self.error.or(Some(BuildError::Metrics(error)));
@@ -183,11 +204,27 @@ impl Server {
         ServerHandle::new(Arc::clone(&self.core))
     }
 
-    /// Makes the routes for proxies, all below `/.trunkline/`, to be merged into the app's router.
+    /// Makes the routes for proxies, all below `/.trunkline/`, to be merged into the app's router: after `.layer(…)` with a
+    /// middleware that wants a login, because proxies have none and would be refused. They have the access key, and the
+    /// routes see to it themselves.
     ///
-    /// Serve the router with `into_make_service_with_connect_info::<SocketAddr>()`, so that the development key
-    /// can be refused to peers from other machines; and with `TCP_NODELAY`
-    /// ([`ListenerExt::tap_io`](axum::serve::ListenerExt::tap_io)), so that no message waits for a full packet.
+    /// ```
+    /// use axum::{Router, middleware, routing::get};
+    /// # use axum::{extract::Request, middleware::Next, response::Response};
+    /// # async fn require_login(request: Request, next: Next) -> Response { next.run(request).await }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = trunkline::Server::new().access_key("a secret of at least 16 bytes");
+    /// let app: Router = Router::new()
+    ///     .route("/private", get(|| async { "for members" }))
+    ///     .layer(middleware::from_fn(require_login))
+    ///     .merge(server.into_router()?); // behind the layer, so not in it
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Serve the router by [`trunkline::serve`](crate::serve()). Who serves otherwise does it with
+    /// `into_make_service_with_connect_info::<SocketAddr>()`, so that the development key can be refused to peers from
+    /// other machines; and with `TCP_NODELAY` ([`ListenerExt::tap_io`](axum::serve::ListenerExt::tap_io)), so that no
+    /// message waits for a full packet.
     ///
     /// # Errors
     /// When a hub, a method or a key is no good; the first thing that is wrong.
@@ -198,8 +235,10 @@ impl Server {
         let access = Access::new(&self.keys)?;
         let (manifest, negotiators) = (self.manifest, self.negotiators);
         let (outbox_max_bytes, shutdown_timeout) = (self.outbox_max_bytes, self.shutdown_timeout);
-        let ready = ReadyServer { manifest, negotiators, access, outbox_max_bytes, shutdown_timeout };
+        let ready = ReadyServer { manifest, negotiators, outbox_max_bytes, shutdown_timeout };
         // `self` is consumed, so this core has one router.
+        #[cfg_attr(not(feature = "embedded"), expect(unused_variables, reason = "only a node inside needs them"))]
+        let access = self.core.access.get_or_init(|| access);
         let ready = self.core.ready.get_or_init(|| ready);
         tracing::debug!(instance = %self.core.instance, hubs = ready.manifest.hubs.len(), "server is put together");
         let router: Router = Router::new()
@@ -209,22 +248,31 @@ impl Server {
             .with_state(Arc::clone(&self.core));
         #[cfg(feature = "embedded")]
         let router = match self.is_embedded {
-            true => router.merge(embedded::start(&self.core, ready, self.allow_origins)?),
+            true => router.merge(embedded::start(&self.core, ready, access, self.allow_origins)?),
             false => router,
         };
         Ok(router.with_state(()))
     }
 
-    /// Opens a link in memory to each hub, for a test that acts as the proxy; needs a runtime.
-    pub(crate) fn into_links(self, mut socket_of: impl FnMut(&HubManifest) -> LinkSocket) -> Result<(), BuildError> {
+    /// Opens a link in memory to each hub, for a test that acts as the proxy; needs a runtime. The keys are the given ones,
+    /// or a random one.
+    pub(crate) fn into_links(
+        mut self,
+        mut socket_of: impl FnMut(&HubManifest, LinkedHub) -> LinkSocket,
+    ) -> Result<(), BuildError> {
         if let Some(error) = self.error {
             return Err(error);
         }
+        let access = Access::for_tests(&self.keys)?;
+        self.core.access.get_or_init(|| access);
         // The test kit has no far end for raw endpoints.
         for hub in self.manifest.hubs.iter().filter(|hub| hub.kind == EndpointKind::Hub) {
             let key = SlotKey { hub: hub.name.as_str().into(), node: "test".into(), boot: "test".into(), slot: 0 };
-            if let Some(link) = self.core.link(key, self.outbox_max_bytes, self.core.shutdown.clone()) {
-                tokio::spawn(self.core.tasks.track_future(link.run(socket_of(hub))));
+            let link = self.core.link(key, self.outbox_max_bytes, self.core.shutdown.clone());
+            if let Some((link, dispatcher)) = link.zip(self.core.hub(&hub.name)) {
+                let instance = self.core.instance.to_string();
+                let linked = LinkedHub { instance, dispatcher, negotiator: self.negotiators.remove(&hub.name) };
+                tokio::spawn(self.core.tasks.track_future(link.run(socket_of(hub, linked))));
             }
         }
         Ok(())
@@ -254,6 +302,7 @@ impl Server {
             self.error = self.error.take().or(Some(BuildError::DuplicatePath(entry.path)));
             return None;
         }
+        write(&self.core.names).insert(entry.path.to_lowercase(), entry.name.clone());
         let outbound = Outbound::new(&entry.name, self.core.metrics.hub(&entry.name));
         self.manifest.hubs.push(entry);
         Some(outbound)
@@ -263,6 +312,12 @@ impl Server {
 impl Default for Server {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl fmt::Debug for LinkedHub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkedHub").field("instance", &self.instance).finish_non_exhaustive()
     }
 }
 

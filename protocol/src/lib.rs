@@ -20,12 +20,14 @@
 //! | [`key`] | access keys and the subkeys made of them |
 //! | [`development_key`] | the key of this machine, for use without any configuration |
 //! | [`token`] | contents of sealed tokens: connection tokens, credentials of links, forward marks |
+//! | [`access_token`] | access tokens of the fleet's users: one writer, and a reader |
 //! | `message_pack` | bounded reading and shortest writing of MessagePack values |
 //! | [`hub`] | hub messages, their JSON and MessagePack forms, framing, handshake, the structural scan |
 //! | [`manifest`] | an app server's hubs and their settings |
 //! | [`negotiate`] | the bodies of a negotiate request and answer, versions 0 and 1 |
 //! | [`service`] | service messages and their codec, frames of a link, link sessions |
 
+pub mod access_token;
 pub mod cause;
 pub mod development_key;
 pub mod hub;

@@ -47,6 +47,9 @@ pub const TOKEN_CLAIMS_MAX_BYTES: usize = 2 * 1024;
 /// Largest sealed token that is looked at: id, node, user and claims in base64, with headroom.
 pub const TOKEN_MAX_CHARS: usize = 8 * 1024;
 
+/// Largest access token that is looked at: it has to fit into a request head of 32 KiB beside all else.
+pub const ACCESS_TOKEN_MAX_BYTES: usize = 8 * 1024;
+
 /// Bytes that may wait for one client's handlers in the app server before the proxy is asked to pause that client.
 pub const INBOX_MAX_BYTES: usize = 64 * 1024;
 

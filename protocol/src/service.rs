@@ -10,12 +10,14 @@
 mod codec;
 mod data_type;
 mod frame;
+mod member_page;
 mod service_message;
 mod session;
 
 pub use codec::encode_connection_data;
 pub use data_type::DataType;
 pub use frame::{FrameBuffer, FrameError, bytes_of_frame};
+pub use member_page::{GroupMember, MEMBERS_PER_PAGE_MAX, MemberPage, MemberPageError};
 pub use service_message::*;
 pub use session::{
     ACKNOWLEDGE_KEY, Answer, Attachment, Backoff, Capabilities, Class, Counters, ECHO_KEY, Frames, HeaderError,

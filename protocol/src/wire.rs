@@ -35,6 +35,16 @@ pub const CLIENT_URI_HEADER: &str = "x-trunkline-uri";
 /// Header of an authorization request: the client's `Authorization`, because the proxy needs that header for its own
 /// credential.
 pub const CLIENT_AUTHORIZATION_HEADER: &str = "x-trunkline-authorization";
+/// Header of an authorization request: the user that the proxy has verified, encoded by
+/// [`User::to_header`](crate::access_token::User::to_header).
+pub const USER_HEADER: &str = "x-trunkline-user";
+/// Header of an app server's refusals: that it is the SDK that refuses, and why, in a word such as [`REFUSED_KEY`]. A
+/// refusal without it comes from something before the SDK.
+pub const REFUSAL_HEADER: &str = "x-trunkline-refusal";
+/// Refusal of a peer that shows no credential of this fleet.
+pub const REFUSED_KEY: &str = "access-key";
+/// Refusal of a peer on another machine, by an app server that has only the development key.
+pub const REFUSED_DEVELOPMENT_KEY: &str = "development-key";
 /// Header of an authorization request and of an open frame: the client's address and port.
 pub const REMOTE_HEADER: &str = "x-trunkline-remote";
 /// Header of every answer of a node: its name.
@@ -63,7 +73,8 @@ pub const SESSION_HEADER: &str = "x-trunkline-session";
 /// never attached has none.
 pub const RECEIVED_HEADER: &str = "x-trunkline-received";
 /// Header of a link's upgrade and of its answer: the capabilities of this end, separated by commas. `resume=BYTES` says
-/// that it resumes sessions, and the size of its ring; `causes` that close frames may carry a [`CAUSE_HEADER`].
+/// that it resumes sessions, and the size of its ring; `causes` that close frames may carry a [`CAUSE_HEADER`];
+/// `members`, of a proxy, that it answers queries for the members of a group.
 pub const CAPABILITIES_HEADER: &str = "x-trunkline-capabilities";
 
 // Headers of load balancers.
@@ -122,7 +133,16 @@ mod tests {
         for path in [MANIFEST_PATH, LINK_PATH, NEGOTIATE_PATH] {
             assert!(path.starts_with(PRIVATE_PREFIX), "{path}");
         }
-        for header in [REMOTE_HEADER, TRANSPORT_HEADER, FORWARD_HEADER, ITEMS_HEADER, CAUSE_HEADER, BOOT_HEADER] {
+        for header in [
+            REMOTE_HEADER,
+            TRANSPORT_HEADER,
+            USER_HEADER,
+            REFUSAL_HEADER,
+            FORWARD_HEADER,
+            ITEMS_HEADER,
+            CAUSE_HEADER,
+            BOOT_HEADER,
+        ] {
             assert!(header.starts_with(PRIVATE_HEADER_PREFIX), "{header}");
         }
         for header in [MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER] {

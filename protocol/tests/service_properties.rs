@@ -12,16 +12,16 @@ use trunkline_protocol::limits::{ACKNOWLEDGE_DELAY_MS, LINK_FRAME_MAX_BYTES};
 use trunkline_protocol::service::{
     ACKNOWLEDGE_KEY, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation,
     CloseConnection, CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionReconnect, Counters,
-    ErrorCompletion, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, LinkHandshakeRequest,
-    LinkHandshakeResponse, LinkKind, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection,
-    Payloads, Ping, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, UserData, UserGroupChange,
-    encode_connection_data,
+    ErrorCompletion, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupMemberQuery,
+    LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MultiConnectionData, MultiGroupBroadcastData, MultiUserData,
+    OpenConnection, Payloads, Ping, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, UserData,
+    UserGroupChange, encode_connection_data,
 };
 
 /// Numbers of the messages that are known here.
-const KNOWN: [i64; 37] = [
+const KNOWN: [i64; 38] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 33,
-    34, 35, 36, 37, 38, 39,
+    34, 35, 36, 37, 38, 39, 40,
 ];
 
 /// Texts of all header lengths: most are short, some need two bytes of length, a few three.
@@ -125,8 +125,8 @@ fn link_message() -> BoxedStrategy<ServiceMessage> {
     let event = (number(), optional(), number(), optional()).prop_map(|(object, id, kind, message)| {
         ServiceMessage::ServiceEvent(ServiceEvent { object, id, kind, message })
     });
-    let ack = (number(), ack_status(), optional())
-        .prop_map(|(ack_id, status, message)| ServiceMessage::Ack(Ack { ack_id, status, message }));
+    let ack = (number(), ack_status(), optional(), option::of(binary()))
+        .prop_map(|(ack_id, status, message, payload)| ServiceMessage::Ack(Ack { ack_id, status, message, payload }));
     prop_oneof![
         request,
         response,
@@ -218,10 +218,16 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
     let user_in_group = (text(), text(), number()).prop_map(|(user_id, group, ack_id)| {
         ServiceMessage::CheckUserInGroupWithAck(CheckUserInGroup { user_id, group, ack_id })
     });
+    let query = (text(), number(), option::of(number()), option::of(number()), optional());
+    let query = query.prop_map(|(group, ack_id, page_size, top, continuation_token)| {
+        let it = GroupMemberQuery { group, ack_id, page_size, top, continuation_token };
+        ServiceMessage::GroupMemberQuery(it)
+    });
     let close_one = |it| ServiceMessage::CloseConnectionWithAck(CloseWithAck { excluded: Vec::new(), ..it });
     let close_all = |it| ServiceMessage::CloseConnectionsWithAck(CloseWithAck { subject: ByteString::new(), ..it });
     prop_oneof![
         user_in_group,
+        query,
         check().prop_map(ServiceMessage::CheckGroupExistenceWithAck),
         check().prop_map(ServiceMessage::CheckConnectionExistenceWithAck),
         check().prop_map(ServiceMessage::CheckUserExistenceWithAck),
@@ -383,8 +389,9 @@ proptest! {
 
     #[test]
     fn a_longer_array_is_the_same_message(message in message(), more in vec(value(), 1..4)) {
-        // A ping is all pairs, so there more items mean more.
-        prop_assume!(!matches!(message, ServiceMessage::Ping(_)));
+        // A ping is all pairs, so there more items mean more; the layouts of a query are told by their length.
+        let is_short_query = matches!(&message, ServiceMessage::GroupMemberQuery(query) if query.top.is_none());
+        prop_assume!(!is_short_query && !matches!(message, ServiceMessage::Ping(_)));
         let body = lengthened(&body_of(message.to_frame()), &more);
         prop_assert_eq!(ServiceMessage::decode(&body), Ok(Some(message)));
     }

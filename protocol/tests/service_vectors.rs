@@ -9,9 +9,10 @@ use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
     CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionReconnect, ErrorCompletion, FlowOperation,
-    FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind,
-    MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, ServiceError,
-    ServiceEvent, ServiceMapping, ServiceMessage, ServiceMessageError, UserData, UserGroupChange,
+    FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupMember, GroupMemberQuery, LinkHandshakeRequest,
+    LinkHandshakeResponse, LinkKind, MemberPage, MultiConnectionData, MultiGroupBroadcastData, MultiUserData,
+    OpenConnection, Payloads, Ping, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, ServiceMessageError,
+    UserData, UserGroupChange,
 };
 
 fn bytes(hex: &str) -> Bytes {
@@ -85,7 +86,7 @@ fn golden_handshakes() {
 fn golden_forms_of_2024_are_read() {
     let request = LinkHandshakeRequest { version: 1, ..LinkHandshakeRequest::default() };
     assert_eq!(decode_frame("0796010100a00080"), Ok(Some(ServiceMessage::HandshakeRequest(request))));
-    let ack = Ack { ack_id: 300, status: AckStatus::Ok, message: some("") };
+    let ack = Ack { ack_id: 300, status: AckStatus::Ok, message: some(""), payload: None };
     assert_eq!(decode_frame("089514cd012c01a080"), Ok(Some(ServiceMessage::Ack(ack))));
 }
 
@@ -209,7 +210,7 @@ fn golden_groups_acks_and_events() {
     );
     both_ways(
         "099614cd012c01a080c0",
-        ServiceMessage::Ack(Ack { ack_id: 300, status: AckStatus::Ok, message: some("") }),
+        ServiceMessage::Ack(Ack { ack_id: 300, status: AckStatus::Ok, message: some(""), payload: None }),
     );
     both_ways(
         "0c951aa27531a267310781023c",
@@ -299,6 +300,26 @@ fn layouts_of_questions_and_orders() {
 }
 
 #[test]
+fn layouts_of_member_queries_and_their_answers() {
+    let query = GroupMemberQuery {
+        group: text("g1"),
+        ack_id: 5,
+        page_size: Some(100),
+        top: None,
+        continuation_token: some("t"),
+    };
+    body_both_ways("96 28 80 a26731 05 64 a174", ServiceMessage::GroupMemberQuery(query.clone()));
+    let first = GroupMemberQuery { page_size: None, continuation_token: None, ..query.clone() };
+    body_both_ways("96 28 80 a26731 05 c0 c0", ServiceMessage::GroupMemberQuery(first));
+    let later = GroupMemberQuery { top: Some(7), ..query };
+    body_both_ways("97 28 80 a26731 05 64 07 a174", ServiceMessage::GroupMemberQuery(later));
+    let member = GroupMember { connection_id: text("c1"), user_id: some("u1") };
+    let page = MemberPage { members: vec![member], ..MemberPage::default() };
+    let answer = Ack { ack_id: 5, status: AckStatus::Ok, message: some(""), payload: Some(page.to_payload()) };
+    body_both_ways("96 14 05 01 a0 80 c40a 92 91 92 a26331 a27531 c0", ServiceMessage::Ack(answer));
+}
+
+#[test]
 fn layouts_of_client_results() {
     body_both_ways(
         "96 22 a26931 a26331 a27331 81 a46a736f6e c4037b7d1e 80",
@@ -353,7 +374,10 @@ fn short_forms_of_handshakes_and_acks_are_read() {
         ("92 02 c0", welcome()),
         ("92 02 a0", welcome()),
         ("93 02 a0 80", welcome()),
-        ("94 14 05 02 c0", ServiceMessage::Ack(Ack { ack_id: 5, status: AckStatus::NotFound, message: None })),
+        (
+            "94 14 05 02 c0",
+            ServiceMessage::Ack(Ack { ack_id: 5, status: AckStatus::NotFound, message: None, payload: None }),
+        ),
     ]);
 }
 
@@ -434,7 +458,7 @@ fn the_extension_map_may_be_nil_and_may_have_members_that_are_not_known() {
 fn integers_of_any_width_are_read() {
     let numbers = ["05", "cc05", "cd0005", "ce00000005", "cf0000000000000005"];
     for number in numbers.into_iter().chain(["d005", "d10005", "d200000005", "d30000000000000005"]) {
-        let expected = Ack { ack_id: 5, status: AckStatus::Unknown(5), message: None };
+        let expected = Ack { ack_id: 5, status: AckStatus::Unknown(5), message: None, payload: None };
         let body = format!("94 cc14 {number} {number} c0");
         assert_eq!(decode_body(&body), Ok(Some(ServiceMessage::Ack(expected))), "{number}");
     }

@@ -14,18 +14,13 @@ mod fetch;
 pub(crate) mod jwks;
 pub(crate) mod key;
 mod policy;
-#[cfg(feature = "cli")]
-mod sign;
 mod token_error;
-mod user;
 mod verifier;
 
 pub(crate) use admin_token::AdminToken;
 pub(crate) use jwks::JwksSource;
 pub(crate) use key::VerifyingKey;
 pub(crate) use policy::TokenPolicy;
-#[cfg(feature = "cli")]
-pub(crate) use sign::sign_user_token;
 pub(crate) use token_error::TokenError;
-pub(crate) use user::User;
+pub(crate) use trunkline_protocol::access_token::User;
 pub(crate) use verifier::Verifier;

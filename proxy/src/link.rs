@@ -127,7 +127,7 @@ impl<'a> SlotKeeper<'a> {
     fn offer(&self) -> Option<Offer> {
         let mut offer = self.link.outbox().offer()?;
         if !self.shard.shared().settings.links.can_resume() {
-            offer.capabilities = Capabilities { knows_causes: true, ..Capabilities::default() };
+            offer.capabilities = Capabilities { resume_ring_bytes: None, window_ms: None, ..offer.capabilities };
         }
         Some(offer)
     }

@@ -16,6 +16,7 @@ mod link_waiter;
 mod manifest;
 mod number;
 mod pool;
+mod refusal_source;
 
 pub(crate) use authorizer::Authorizer;
 pub(crate) use caller::Caller;
@@ -26,4 +27,5 @@ pub(crate) use link_handle::{LinkHandle, LinkId};
 pub(crate) use manifest::{ReadManifestError, read_manifest};
 pub(crate) use number::{AppServerId, HubIndex};
 pub(crate) use pool::{HomeLink, Pool};
+pub(crate) use refusal_source::{MIDDLEWARE_HINT, RefusalSource};
 pub use trunkline_link::MemoryLink;

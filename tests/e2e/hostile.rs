@@ -124,7 +124,7 @@ fn no_second_request_is_smuggled_in() {
 #[test]
 fn what_is_odd_but_sound_is_one_request() {
     // The connection is left open behind them: its time-out closes it.
-    play_scene(&["--header-timeout", "1"], async |scene| {
+    play_scene(&["--keep-alive-timeout", "1"], async |scene| {
         for request in [
             format!("POST http://evil.example{NEGOTIATE} HTTP/1.1\r\nHost: a\r\n\r\n"),
             format!("POST {NEGOTIATE} HTTP/1.1\nHost: a\n\n"),

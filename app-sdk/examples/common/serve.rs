@@ -3,8 +3,6 @@
 #[path = "tls.rs"]
 mod tls;
 
-use std::future::IntoFuture;
-use std::iter;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -15,9 +13,9 @@ use axum::routing::get;
 use axum::serve::{Listener, ListenerExt};
 use clap::Parser;
 use tokio::net::TcpListener;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-use trunkline::{Server, ServerHandle};
+use trunkline::Server;
 
 use tls::TlsListener;
 
@@ -86,29 +84,27 @@ impl ServeArguments {
             // For probes, such as `trunkline health --admin http://HOST:PORT`: a server that answers is ready.
             .route("/readyz", get(async || "ready\n"))
             .merge(server.into_router()?);
+        // `trunkline::serve` refuses this too, but knows only its own listener.
         let is_open = |address: &SocketAddr| !address.ip().is_loopback();
         if handle.uses_development_key()
-            && let Some(address) = iter::once(address).chain(tls_address).find(is_open)
+            && let Some(address) = [address].into_iter().chain(tls_address).find(is_open)
         {
             bail!("{address} is open to other machines: give --access-key (`trunkline token key` makes one)");
         }
         announce("http", address);
         tls_address.into_iter().for_each(|address| announce("https", address));
-        let app = app.into_make_service_with_connect_info::<SocketAddr>();
         let stop = CancellationToken::new();
-        tokio::spawn(stopped(handle, stop.clone().drop_guard()));
-        // Small messages must not wait for full packets.
-        let listener = listener.tap_io(|tcp| {
-            let _ = tcp.set_nodelay(true);
-        });
-        let plain = axum::serve(listener, app.clone()).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let plain = async {
+            let _stop = stop.clone().drop_guard();
+            trunkline::serve(listener, app.clone(), &handle).await
+        };
         let secure = async {
             let Some(listener) = tls_listener else { return Ok(()) };
             // The tap does nothing, but with one axum knows how to tell where connections come from.
-            let serving = axum::serve(listener.tap_io(|_| ()), app);
-            serving.with_graceful_shutdown(stop.clone().cancelled_owned()).await
+            let service = app.clone().into_make_service_with_connect_info::<SocketAddr>();
+            axum::serve(listener.tap_io(|_| ()), service).with_graceful_shutdown(stop.clone().cancelled_owned()).await
         };
-        tokio::try_join!(plain.into_future(), secure).context("a listener failed")?;
+        tokio::try_join!(plain, secure).context("a listener failed")?;
         Ok(())
     }
 
@@ -140,31 +136,4 @@ impl ServeArguments {
 #[expect(clippy::print_stdout, reason = "scripts read this line to learn that the server is up")]
 fn announce(scheme: &str, address: SocketAddr) {
     println!("listening on {scheme}://{address}");
-}
-
-/// Waits for the end, then ends the links; nothing is served any more when the guard goes.
-async fn stopped(handle: ServerHandle, _serving: DropGuard) {
-    asked_to_stop().await;
-    tracing::info!("stopping");
-    handle.shutdown().await;
-}
-
-#[cfg(unix)]
-async fn asked_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        },
-        Err(_) => {
-            let _ = tokio::signal::ctrl_c().await;
-        }
-    }
-}
-
-#[cfg(not(unix))]
-async fn asked_to_stop() {
-    let _ = tokio::signal::ctrl_c().await;
 }

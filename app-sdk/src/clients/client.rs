@@ -9,12 +9,13 @@ use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 use tokio::sync::futures::OwnedNotified;
 use trunkline_protocol::hub::{HubProtocol, Outcome, Payload};
-use trunkline_protocol::service::{ClientInvocation, MultiConnectionData, ServiceMessage};
+use trunkline_protocol::service::{Check, ClientInvocation, MultiConnectionData, ServiceMessage};
 
+use super::question::{all_nodes, ask, is_anywhere};
 use super::receivers::{Receivers, SendTarget};
 use crate::connection::{CallScope, Connection};
 use crate::encode::{self, Arguments};
-use crate::error::{InvokeError, short_type_name};
+use crate::error::{AskError, InvokeError, short_type_name};
 use crate::hub_core::{ClientResult, HubCore, InboxOverfull, ResultWait, TooManyRequests};
 use crate::metrics::Counted;
 use crate::naming::Codec;
@@ -89,6 +90,22 @@ impl Client {
         let counter = if result.is_ok() { &metrics.client_results_ok } else { &metrics.client_results_failed };
         counter.inc();
         result
+    }
+
+    /// Whether the client is connected, at whatever proxy.
+    ///
+    /// # Errors
+    /// When no proxy knows the connection, and one did not answer within 10 s.
+    pub async fn exists(&self) -> Result<bool, AskError> {
+        let core = &*self.receivers.core;
+        let subject = match self.location(core) {
+            ClientLocation::Local(_) => return Ok(true),
+            ClientLocation::Disconnected(_) => return Ok(false),
+            ClientLocation::Remote(id) => id,
+        };
+        let message =
+            |ack_id| ServiceMessage::CheckConnectionExistenceWithAck(Check { subject: subject.clone(), ack_id });
+        is_anywhere(ask(core, &all_nodes(core)?, message).await?)
     }
 
     async fn request(&self, method: &str, arguments: &impl Arguments) -> Result<(HubProtocol, Outcome), InvokeError> {

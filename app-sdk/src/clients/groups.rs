@@ -1,16 +1,24 @@
-//! Group membership, acknowledged by the proxy that holds the connection.
+//! Group membership: changes, acknowledged by the proxies that hold the connections, and questions.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::SystemTime;
 
 use bytestring::ByteString;
-use trunkline_protocol::limits::ACK_TIMEOUT_MS;
-use trunkline_protocol::service::{Ack, AckStatus, GroupChange, ServiceMessage};
+use trunkline_protocol::service::{
+    Ack, AckStatus, Check, CheckUserInGroup, GroupChange, MEMBERS_PER_PAGE_MAX, ServiceMessage, UserGroupChange,
+};
 
-use crate::error::GroupError;
+use super::answer::Answer;
+use super::members::{Members, query};
+use super::question::{Reply, Silence, all_nodes, ask, is_anywhere};
+use crate::error::{AskError, GroupError};
 use crate::hub_core::HubCore;
-use crate::outbound::checked_frame;
+use crate::node::Node;
+
+/// Maximum number of members that are read for the users of a group.
+const MEMBERS_READ_MAX: usize = 100_000;
 
 /// Membership of groups. A group begins with its first member and ends with its last.
 ///
@@ -22,6 +30,7 @@ use crate::outbound::checked_frame;
 /// let groups = handle.hub("chat")?.groups();
 /// groups.add(id, "kitchen").await?;
 /// groups.remove(id, "hall").await?;
+/// println!("{} in the kitchen, among them {:?}", *groups.count("kitchen").await?, *groups.users("kitchen").await?);
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
@@ -56,49 +65,170 @@ impl Groups {
         self.change(connection_id.as_ref().into(), group.as_ref().into(), MembershipChange::Leave).await
     }
 
+    /// Removes a connection from all groups. One that doesn't exist is ignored.
+    ///
+    /// # Errors
+    /// When the proxy did not acknowledge within 10 s.
+    pub async fn remove_from_all(&self, connection_id: impl AsRef<str>) -> Result<(), GroupError> {
+        self.change_connection(connection_id.as_ref().into(), None, MembershipChange::Leave).await
+    }
+
+    /// Adds all connections that a user has now to a group. Those that the user opens later are not in it: let
+    /// `on_connected` join them.
+    ///
+    /// # Errors
+    /// When the group has no name, or a proxy did not acknowledge within 10 s.
+    pub async fn add_user(&self, user_id: impl AsRef<str>, group: impl AsRef<str>) -> Result<(), GroupError> {
+        self.change_user(user_id.as_ref().into(), Some(named(group)?), MembershipChange::Join).await
+    }
+
+    /// Removes all connections of a user from a group.
+    ///
+    /// # Errors
+    /// When the group has no name, or a proxy did not acknowledge within 10 s.
+    pub async fn remove_user(&self, user_id: impl AsRef<str>, group: impl AsRef<str>) -> Result<(), GroupError> {
+        self.change_user(user_id.as_ref().into(), Some(named(group)?), MembershipChange::Leave).await
+    }
+
+    /// Removes all connections of a user from all groups.
+    ///
+    /// # Errors
+    /// When a proxy did not acknowledge within 10 s.
+    pub async fn remove_user_from_all(&self, user_id: impl AsRef<str>) -> Result<(), GroupError> {
+        self.change_user(user_id.as_ref().into(), None, MembershipChange::Leave).await
+    }
+
     async fn change(
         &self,
         connection_id: ByteString,
         group: ByteString,
         change: MembershipChange,
     ) -> Result<(), GroupError> {
-        if group.is_empty() {
-            return Err(GroupError::EmptyGroupName);
-        }
-        let asked = self.ask(connection_id, group, change);
-        let answers = tokio::time::timeout(Duration::from_millis(ACK_TIMEOUT_MS), asked).await;
-        outcome(answers.map_err(|_| GroupError::Timeout)??)
+        self.change_connection(connection_id, Some(named(group)?), change).await
     }
 
     /// Asks the proxy that holds the connection, or all of them if it is held by another app server.
-    async fn ask(
+    async fn change_connection(
         &self,
         connection_id: ByteString,
-        group: ByteString,
+        group: Option<ByteString>,
         change: MembershipChange,
-    ) -> Result<Vec<Option<Ack>>, GroupError> {
+    ) -> Result<(), GroupError> {
+        let message = |ack_id| {
+            let body = GroupChange { connection_id: connection_id.clone(), group: group.clone(), ack_id };
+            match change {
+                MembershipChange::Join => ServiceMessage::JoinGroupWithAck(body),
+                MembershipChange::Leave => ServiceMessage::LeaveGroupWithAck(body),
+            }
+        };
         let known = self.core.connection(&connection_id);
         let nodes =
             known.map_or_else(|| self.core.outbound.nodes(), |connection| Arc::new([Arc::clone(connection.node())]));
-        let mut expected = Vec::new();
-        for node in nodes.iter() {
-            let ack = self.core.expect_ack(node);
-            let (connection_id, group) = (connection_id.clone(), Some(group.clone()));
-            let body = GroupChange { connection_id, group, ack_id: ack.id() };
-            let message = match change {
-                MembershipChange::Join => ServiceMessage::JoinGroupWithAck(body),
-                MembershipChange::Leave => ServiceMessage::LeaveGroupWithAck(body),
-            };
-            let frame = checked_frame(&message).map_err(|error| GroupError::Failed(error.to_string()))?;
-            if self.core.outbound.send(node, &frame).await {
-                expected.push(ack);
+        outcome(self.ask(&nodes, message).await?)
+    }
+
+    /// Asks all proxies, each of which may have connections of the user.
+    async fn change_user(
+        &self,
+        user_id: ByteString,
+        group: Option<ByteString>,
+        change: MembershipChange,
+    ) -> Result<(), GroupError> {
+        let message = |ack_id| {
+            let (user_id, group) = (user_id.clone(), group.clone());
+            let body = UserGroupChange { user_id, group, ack_id, ttl_s: None };
+            match change {
+                MembershipChange::Join => ServiceMessage::UserJoinGroupWithAck(body),
+                MembershipChange::Leave => ServiceMessage::UserLeaveGroupWithAck(body),
+            }
+        };
+        self.ask(&self.core.outbound.nodes(), message).await?.into_iter().try_for_each(done)
+    }
+
+    async fn ask(
+        &self,
+        nodes: &[Arc<Node>],
+        message: impl Fn(i64) -> ServiceMessage,
+    ) -> Result<Vec<Reply>, GroupError> {
+        ask(&self.core, nodes, message).await.map_err(|error| GroupError::Failed(error.to_string()))
+    }
+}
+
+/// Questions about groups: each goes to every proxy of the hub, and the answers are put together.
+impl Groups {
+    /// Whether a group has members.
+    ///
+    /// # Errors
+    /// When the group has no name, and when no proxy knows it and one did not answer within 10 s.
+    pub async fn exists(&self, group: impl AsRef<str>) -> Result<bool, AskError> {
+        let subject = asked(group)?;
+        let message = |ack_id| ServiceMessage::CheckGroupExistenceWithAck(Check { subject: subject.clone(), ack_id });
+        is_anywhere(ask(&self.core, &all_nodes(&self.core)?, message).await?)
+    }
+
+    /// Whether a connection of this user is a member of the group.
+    ///
+    /// # Errors
+    /// When the group has no name, and when no proxy has such a member and one did not answer within 10 s.
+    pub async fn contains_user(&self, user_id: impl AsRef<str>, group: impl AsRef<str>) -> Result<bool, AskError> {
+        let (user_id, group) = (ByteString::from(user_id.as_ref()), asked(group)?);
+        let message = |ack_id| {
+            let (user_id, group) = (user_id.clone(), group.clone());
+            ServiceMessage::CheckUserInGroupWithAck(CheckUserInGroup { user_id, group, ack_id })
+        };
+        is_anywhere(ask(&self.core, &all_nodes(&self.core)?, message).await?)
+    }
+
+    /// Lists the members of a group, a page at a time.
+    pub fn members(&self, group: impl AsRef<str>) -> Members {
+        Members::new(&self.core, group.as_ref().into())
+    }
+
+    /// Number of members of a group: connections, not users. Costs the same however many there are.
+    ///
+    /// # Errors
+    /// When the group has no name, and when no proxy answered. Those that did not are
+    /// [told](Answer::proxies_missing).
+    pub async fn count(&self, group: impl AsRef<str>) -> Result<Answer<u64>, AskError> {
+        let (group, as_of) = (asked(group)?, SystemTime::now());
+        let (mut members, mut answered, mut missing, mut failed) = (0, 0, 0, None);
+        for page in query(&self.core, &all_nodes(&self.core)?, &group, 0, None).await? {
+            match page {
+                Ok(page) => {
+                    members += page.count.unwrap_or(page.members.len() as u64);
+                    answered += 1;
+                }
+                Err(error) => {
+                    missing += 1;
+                    failed = Some(error);
+                }
             }
         }
-        let mut answers = Vec::new();
-        for mut ack in expected {
-            answers.push(ack.received().await);
+        match failed {
+            Some(error) if answered == 0 => Err(error),
+            _ => Ok(Answer::new(members, as_of, answered, missing)),
         }
-        Ok(answers)
+    }
+
+    /// The users who have a connection in a group, each once, in the order of their names. Members without a user are left
+    /// out.
+    ///
+    /// # Errors
+    /// When the group has no name or more than 100 000 members, and when no proxy answered. Those that did not are
+    /// [told](Answer::proxies_missing).
+    pub async fn users(&self, group: impl AsRef<str>) -> Result<Answer<Vec<String>>, AskError> {
+        let as_of = SystemTime::now();
+        let mut list = self.members(group).page_size(MEMBERS_PER_PAGE_MAX);
+        let (mut users, mut members, mut proxies, mut missing) = (BTreeSet::new(), 0, 0, 0);
+        while let Some(page) = list.next_page().await? {
+            members += page.len();
+            if members > MEMBERS_READ_MAX {
+                return Err(AskError::TooMany(MEMBERS_READ_MAX));
+            }
+            (proxies, missing) = (list.proxies_read(), page.proxies_missing());
+            users.extend(page.into_value().into_iter().filter_map(|member| member.user_id));
+        }
+        Ok(Answer::new(users.into_iter().collect(), as_of, proxies, missing))
     }
 }
 
@@ -108,46 +238,60 @@ impl fmt::Debug for Groups {
     }
 }
 
+fn named(group: impl AsRef<str>) -> Result<ByteString, GroupError> {
+    if group.as_ref().is_empty() { Err(GroupError::EmptyGroupName) } else { Ok(group.as_ref().into()) }
+}
+
+fn asked(group: impl AsRef<str>) -> Result<ByteString, AskError> {
+    if group.as_ref().is_empty() { Err(AskError::EmptyGroupName) } else { Ok(group.as_ref().into()) }
+}
+
 /// Outcome of a change: one proxy that made it is enough; one that doesn't know the connection has nothing to do.
-fn outcome(answers: Vec<Option<Ack>>) -> Result<(), GroupError> {
-    let is_done = |answer: &Option<Ack>| answer.as_ref().is_some_and(|ack| ack.status == AckStatus::Ok);
-    if answers.iter().any(is_done) {
-        return Ok(());
-    }
-    answers.into_iter().try_for_each(|answer| match answer {
-        None => Err(GroupError::LinkLost),
-        Some(Ack { status: AckStatus::Ok | AckStatus::NotFound, .. }) => Ok(()),
-        Some(Ack { status: AckStatus::Timeout, .. }) => Err(GroupError::Timeout),
-        Some(Ack { status, message, .. }) => {
+fn outcome(replies: Vec<Reply>) -> Result<(), GroupError> {
+    let is_done = |reply: &Reply| reply.as_ref().is_ok_and(|ack| ack.status == AckStatus::Ok);
+    if replies.iter().any(is_done) { Ok(()) } else { replies.into_iter().try_for_each(done) }
+}
+
+/// Outcome at one proxy. One that went away before it was asked has no connections any more.
+fn done(reply: Reply) -> Result<(), GroupError> {
+    match reply {
+        Err(Silence::NotAsked) => Ok(()),
+        Err(Silence::LinkLost) => Err(GroupError::LinkLost),
+        Err(Silence::Timeout) => Err(GroupError::Timeout),
+        Ok(Ack { status: AckStatus::Ok | AckStatus::NotFound, .. }) => Ok(()),
+        Ok(Ack { status: AckStatus::Timeout, .. }) => Err(GroupError::Timeout),
+        Ok(Ack { status, message, .. }) => {
             Err(GroupError::Failed(message.map_or_else(|| format!("{status:?}"), |text| text.to_string())))
         }
-    })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn answer(status: AckStatus) -> Option<Ack> {
-        Some(Ack { ack_id: 1, status, message: None })
+    fn reply(status: AckStatus) -> Reply {
+        Ok(Ack { ack_id: 1, status, ..Ack::default() })
     }
 
     #[test]
     fn one_proxy_that_did_it_is_enough() {
-        assert!(outcome(vec![answer(AckStatus::NotFound), None, answer(AckStatus::Ok)]).is_ok());
+        let replies = vec![reply(AckStatus::NotFound), Err(Silence::LinkLost), reply(AckStatus::Ok)];
+        assert!(outcome(replies).is_ok());
     }
 
     #[test]
     fn an_unknown_connection_is_ignored() {
-        assert!(outcome(vec![answer(AckStatus::NotFound), answer(AckStatus::NotFound)]).is_ok());
+        assert!(outcome(vec![reply(AckStatus::NotFound), Err(Silence::NotAsked)]).is_ok());
         assert!(outcome(vec![]).is_ok());
     }
 
     #[test]
     fn a_failure_is_an_error() {
-        assert!(matches!(outcome(vec![None]), Err(GroupError::LinkLost)));
-        assert!(matches!(outcome(vec![answer(AckStatus::Timeout)]), Err(GroupError::Timeout)));
-        let failed = outcome(vec![answer(AckStatus::InternalServerError)]);
+        assert!(matches!(outcome(vec![Err(Silence::LinkLost)]), Err(GroupError::LinkLost)));
+        assert!(matches!(outcome(vec![Err(Silence::Timeout)]), Err(GroupError::Timeout)));
+        assert!(matches!(outcome(vec![reply(AckStatus::Timeout)]), Err(GroupError::Timeout)));
+        let failed = outcome(vec![reply(AckStatus::InternalServerError)]);
         assert!(matches!(failed, Err(GroupError::Failed(text)) if text == "InternalServerError"));
     }
 }

@@ -107,7 +107,7 @@ impl Receivers {
         Ok(proxies)
     }
 
-    fn check(&self) -> Result<(), SendError> {
+    pub(super) fn check(&self) -> Result<(), SendError> {
         let (names, list): (&[ByteString], &[ByteString]) = match &self.to {
             SendTarget::Group { group, except } => (std::slice::from_ref(group), except),
             SendTarget::Groups(groups) => (groups, groups),

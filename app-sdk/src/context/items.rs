@@ -48,6 +48,41 @@ impl Items {
         self.connection.items().get().cloned()
     }
 
+    /// The value of this type; when there is none, the one that `make` gives is kept.
+    ///
+    /// Calls that run at once get the same value. `make` runs without a lock, so that it may use the items itself; of
+    /// two that run at once only one value is kept, and the other is dropped.
+    ///
+    /// ```
+    /// # use std::sync::{Arc, atomic::{AtomicU32, Ordering}};
+    /// # use trunkline::Context;
+    /// #[derive(Clone, Default)]
+    /// struct Calls(Arc<AtomicU32>);
+    ///
+    /// async fn count(ctx: Context) -> u32 {
+    ///     ctx.items().get_or_insert_with(Calls::default).0.fetch_add(1, Ordering::Relaxed)
+    /// }
+    /// # let _ = trunkline::Hub::<()>::new("/counter").method("Count", count);
+    /// ```
+    pub fn get_or_insert_with<T: Clone + Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> T {
+        if let Some(present) = self.get() {
+            return present;
+        }
+        let made = make();
+        let mut items = self.connection.items();
+        match items.get().cloned() {
+            Some(present) => {
+                // Before `made`, whose drop is the app's code.
+                drop(items);
+                present
+            }
+            None => {
+                items.insert(made.clone());
+                made
+            }
+        }
+    }
+
     /// Removes and returns the value of this type.
     pub fn remove<T: Clone + Send + Sync + 'static>(&self) -> Option<T> {
         self.connection.items().remove()

@@ -22,6 +22,10 @@ impl Claims {
         Self(request.claims().map(|(name, value)| (name.into(), value.into())).collect())
     }
 
+    pub(crate) fn of_pairs(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
+    }
+
     /// The first value of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {

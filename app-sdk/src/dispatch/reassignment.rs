@@ -28,10 +28,21 @@ impl Dispatcher {
         // Somewhere on_connected has succeeded.
         connection.inbox().set_connected();
         self.core.metrics().rehomed.inc();
+        let is_kept = taken.is_ok();
         if let Err(error) = taken {
             self.log(connection, "on_rehomed", &error);
             let close = ConnectionClose::with_error(Cause::AppError, error.to_string());
             self.close(connection, Close { error: Some(self.close_text(&error)), allow_reconnect: true }, close);
+        }
+        self.core.announce_taken_over(connection, is_kept);
+    }
+
+    /// Drops a connection without a word or a hook, as a crash does; for the test kit.
+    pub(crate) fn forget(self: &Arc<Self>, id: &str) {
+        if let Some(connection) = self.core.connection(id)
+            && self.core.remove_reassigned(&connection)
+        {
+            self.abandon_calls(&connection);
         }
     }
 

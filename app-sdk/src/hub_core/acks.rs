@@ -82,14 +82,14 @@ mod tests {
     use super::*;
 
     fn node(name: &str) -> Arc<Node> {
-        Arc::new(Node::new(name, "boot", true))
+        Arc::new(Node::new(name, "boot", crate::node::CAPABLE))
     }
 
     #[test]
     fn an_acknowledgement_is_taken_once() {
         let mut acks = Acks::default();
         let (id, mut receiver) = acks.expect(&node("a"));
-        acks.take(id).unwrap().send(Ack { ack_id: id, status: AckStatus::Ok, message: None }).unwrap();
+        acks.take(id).unwrap().send(Ack { ack_id: id, status: AckStatus::Ok, ..Ack::default() }).unwrap();
         assert_eq!(receiver.try_recv().unwrap().ack_id, id);
         assert!(acks.take(id).is_none());
     }

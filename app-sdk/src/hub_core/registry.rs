@@ -80,7 +80,7 @@ mod tests {
 
     fn connection(id: &'static str, home: u64) -> Arc<Connection> {
         let request = connect_request_of(OpenConnection { connection_id: id.into(), ..OpenConnection::default() });
-        let node = Arc::new(Node::new("node", "boot", true));
+        let node = Arc::new(Node::new("node", "boot", crate::node::CAPABLE));
         Arc::new(Connection::new(request, HubProtocol::Json, LinkId(home), node))
     }
 

@@ -291,7 +291,7 @@ mod tests {
     }
 
     fn node(name: &str) -> Arc<Node> {
-        Arc::new(Node::new(name, "boot", true))
+        Arc::new(Node::new(name, "boot", crate::node::CAPABLE))
     }
 
     fn result(receiver: &mut oneshot::Receiver<ClientResult>) -> Option<ClientResult> {

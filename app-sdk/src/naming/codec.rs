@@ -25,7 +25,7 @@ impl Codec {
         self.protocol
     }
 
-    /// Encodes a value.
+    /// Encodes a value in the names of the hub.
     pub(crate) fn payload<T: Serialize + ?Sized>(self, value: &T) -> Result<Payload, PayloadError> {
         match self.naming {
             Naming::Serde => self.protocol.payload(value),
@@ -33,7 +33,7 @@ impl Codec {
         }
     }
 
-    /// Reads an encoded value.
+    /// Reads an encoded value in the names of the hub.
     pub(crate) fn value<T: DeserializeOwned>(self, payload: &Payload) -> Result<T, PayloadError> {
         match self.naming {
             Naming::Serde => self.protocol.value(payload),

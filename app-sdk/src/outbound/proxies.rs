@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::replay_buffer::ReplayBuffer;
 use trunkline_link::LinkOutbox;
+use trunkline_protocol::service::Capabilities;
 
 use crate::node::Node;
 
@@ -41,7 +42,7 @@ impl Proxies {
     pub(super) fn begin_session(
         &mut self,
         (name, boot): (&str, &str),
-        knows_causes: bool,
+        capabilities: Capabilities,
         slot: u32,
         outbox: Arc<LinkOutbox>,
         now: Instant,
@@ -50,7 +51,7 @@ impl Proxies {
             node.open(slot, outbox);
             return SessionBegin { node: Arc::clone(node), replayed_frames: 0, replayed_bytes: 0 };
         }
-        let node = Arc::new(Node::new(name, boot, knows_causes));
+        let node = Arc::new(Node::new(name, boot, capabilities));
         node.open(slot, outbox);
         if self.linked.is_empty() {
             self.replay.open(now);
@@ -95,7 +96,7 @@ mod tests {
     use trunkline_protocol::service::Attachment;
 
     use super::*;
-    use crate::node::{next_piece, open_outbox};
+    use crate::node::{CAPABLE, next_piece, open_outbox};
 
     const FRAME: Bytes = Bytes::from_static(b"\x01a");
 
@@ -107,7 +108,7 @@ mod tests {
     ) -> (SessionBegin, Arc<LinkOutbox>, Attachment) {
         let (outbox, socket) = open_outbox(1_000);
         let outbox = Arc::new(outbox);
-        (proxies.begin_session((name, "boot"), true, slot, Arc::clone(&outbox), now), outbox, socket)
+        (proxies.begin_session((name, "boot"), CAPABLE, slot, Arc::clone(&outbox), now), outbox, socket)
     }
 
     #[test]

@@ -41,13 +41,19 @@ impl Access {
         Ok(Self { keys: AccessKeys::new(keys).map_err(BuildError::AccessKey)?, is_development })
     }
 
+    /// Takes the keys that were given in code, else a random one: for tests, which have no peers.
+    pub(crate) fn for_tests(given: &[String]) -> Result<Self, BuildError> {
+        let given: Vec<_> = given.iter().flat_map(|text| split(text)).collect();
+        let keys = if given.is_empty() { vec![AccessKey::random()] } else { parse(&given)? };
+        Ok(Self { keys: AccessKeys::new(keys).map_err(BuildError::AccessKey)?, is_development: false })
+    }
+
     /// Whether the development key of this machine is used.
     pub(crate) fn is_development(&self) -> bool {
         self.is_development
     }
 
-    /// The keys, for a node inside this process.
-    #[cfg(feature = "embedded")]
+    /// The keys, for users' tokens and for a node inside this process.
     pub(crate) fn keys(&self) -> &AccessKeys {
         &self.keys
     }

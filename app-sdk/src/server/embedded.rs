@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use trunkline_proxy::{Embedded, MemoryDialler, MemoryLink, OriginError, OriginPattern, Settings};
 
+use super::access::Access;
 use super::server_core::{ReadyServer, ServerCore};
 use crate::error::BuildError;
 use crate::link::{LinkSocket, SlotKey};
@@ -32,11 +33,12 @@ struct EmbeddedDialler {
 pub(super) fn start(
     core: &Arc<ServerCore>,
     ready: &ReadyServer,
+    access: &Access,
     allow_origins: Vec<String>,
 ) -> Result<Router, BuildError> {
     let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
     let allow_origins = allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?;
-    let settings = Settings::embedded(ready.access.keys().clone(), allow_origins, ready.access.is_development());
+    let settings = Settings::embedded(access.keys().clone(), allow_origins, access.is_development());
     let dialler = EmbeddedDialler { core: Arc::downgrade(core), runtime };
     let node = Embedded::start(settings, ready.manifest.clone(), Arc::new(dialler)).map_err(BuildError::Thread)?;
     let routes = node.router();

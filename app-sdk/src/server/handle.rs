@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use axum::routing::{MethodRouter, get};
 use http::header::CONTENT_TYPE;
+use trunkline_protocol::key::AccessKeys;
 
+use super::access::Access;
 use super::server_core::ServerCore;
+use super::user::{TokenError, User};
+use super::user_token::UserToken;
 use crate::clients::Clients;
 use crate::clients::Groups;
 use crate::error::UnknownHub;
@@ -50,22 +54,42 @@ impl ServerHandle {
         Self { core }
     }
 
-    /// The hub of this name.
+    /// The hub of this name or path: `news` or `/news`. Hubs are found from the moment when they are added to the server,
+    /// so a hub that sends to another one has the server's handle in its state, and looks the other one up when it sends:
+    ///
+    /// ```
+    /// use axum::extract::State;
+    /// use trunkline::{Hub, HubError, Server, ServerHandle};
+    ///
+    /// async fn publish(State(server): State<ServerHandle>, text: String) -> Result<(), HubError> {
+    ///     server.hub("/news")?.clients().all().send("News", (text,)).await?;
+    ///     Ok(())
+    /// }
+    ///
+    /// let server = Server::new();
+    /// let desk = Hub::new("/desk").method("Publish", publish).with_state(server.handle());
+    /// let server = server.hub(desk).hub(Hub::new("/news"));
+    /// ```
     ///
     /// # Errors
     /// When the server has no such hub.
     pub fn hub(&self, name: &str) -> Result<HubHandle, UnknownHub> {
-        let hub = self.core.hub(name).ok_or_else(|| UnknownHub(name.to_owned()))?;
+        let hub = self.core.hub(&self.core.name_of(name)).ok_or_else(|| UnknownHub(name.to_owned()))?;
         Ok(HubHandle { core: Arc::clone(&hub.core) })
     }
 
-    /// The raw endpoint of this name.
+    /// The raw endpoint of this name or path.
     ///
     /// # Errors
     /// When the server has no such raw endpoint.
     pub fn raw(&self, name: &str) -> Result<RawHandle, UnknownHub> {
-        let endpoint = self.core.raw(name).ok_or_else(|| UnknownHub(name.to_owned()))?;
+        let endpoint = self.core.raw(&self.core.name_of(name)).ok_or_else(|| UnknownHub(name.to_owned()))?;
         Ok(RawHandle::new(endpoint.outbound()))
+    }
+
+    /// The keys, once they are read; for the test kit.
+    pub(crate) fn keys(&self) -> Option<&AccessKeys> {
+        self.core.access.get().map(Access::keys)
     }
 
     /// Random id of this process, as its proxies know it.
@@ -78,7 +102,35 @@ impl ServerHandle {
     /// Known once the router is made.
     #[must_use]
     pub fn uses_development_key(&self) -> bool {
-        self.core.ready.get().is_some_and(|ready| ready.access.is_development())
+        self.core.is_development()
+    }
+
+    /// Makes an access token for a user, as `trunkline token user` does: signed with the first access key of the server, so
+    /// that all proxies of the fleet and the extractor [`User`] accept it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use trunkline::{Hub, Server};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = Server::new().hub(Hub::new("/board")).access_key("a secret of at least 16 bytes");
+    /// let handle = server.handle();
+    /// let router: axum::Router = server.into_router()?;
+    /// let hour = Duration::from_secs(3600);
+    /// let token = handle.token("ann").claim("role", "moderator").lifetime(hour).sign()?;
+    /// assert_eq!(handle.verify(&token)?.claims().get("role"), Some("moderator"));
+    /// # Ok(()) }
+    /// ```
+    pub fn token(&self, user_id: impl Into<String>) -> UserToken {
+        UserToken::new(Arc::clone(&self.core), user_id.into())
+    }
+
+    /// Verifies an access token by the access keys of the server; for HTTP requests there is the extractor [`User`].
+    ///
+    /// # Errors
+    /// When the token is no good, or names no user; and before [`Server::into_router`](crate::Server::into_router) was
+    /// called.
+    pub fn verify(&self, token: &str) -> Result<User, TokenError> {
+        self.core.verify(token)
     }
 
     /// A route for `/metrics`, in Prometheus' text format; names begin with `trunkline_app_`, those of the process with
@@ -103,7 +155,8 @@ impl ServerHandle {
     /// Then all links are closed, after what was queued is written. Remaining clients, such as those of raw endpoints, are
     /// disconnected. Clients that are served without a proxy are asked to reconnect first, and have 5 s to leave.
     ///
-    /// Meant to go with axum's graceful shutdown, which knows nothing of links:
+    /// [`trunkline::serve`](crate::serve()) calls it. Who serves otherwise calls it in axum's graceful shutdown, which knows
+    /// nothing of links:
     ///
     /// ```no_run
     /// # async fn f(listener: tokio::net::TcpListener, app: axum::Router, handle: trunkline::ServerHandle) -> std::io::Result<()> {

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::extract::{ConnectInfo, Query, Request, State};
@@ -14,12 +14,17 @@ use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use tower::ServiceExt;
+use trunkline_protocol::access_token;
 use trunkline_protocol::negotiate::{ANSWER_HEADER, DECISION, Decision, REFUSAL};
 use trunkline_protocol::unix_time::unix_seconds;
-use trunkline_protocol::wire::{CLIENT_AUTHORIZATION_HEADER, CLIENT_URI_HEADER, PRIVATE_HEADER_PREFIX, REMOTE_HEADER};
+use trunkline_protocol::wire::{
+    CLIENT_AUTHORIZATION_HEADER, CLIENT_URI_HEADER, PRIVATE_HEADER_PREFIX, REMOTE_HEADER, USER_HEADER,
+};
 
 use super::routes::{RouteRefusal, ready};
 use super::server_core::ServerCore;
+use super::user::User;
+use super::user_extractor::ProxyVerified;
 
 /// Decision about a client, admitted as a user or redirected: what a handler of
 /// [`Hub::on_negotiate`](crate::Hub::on_negotiate) returns.
@@ -30,7 +35,13 @@ use super::server_core::ServerCore;
 /// let anybody = Negotiation::new(); // as the user of the access token, if there is one
 /// let ann = Negotiation::user("ann").claim("role", "admin");
 /// let elsewhere = Negotiation::redirect("https://eu.example/chat").access_token("a token for over there");
+/// assert_eq!((ann.user_id(), elsewhere.url()), (Some("ann"), Some("https://eu.example/chat")));
 /// ```
+///
+/// | made by | user of the client | its claims | a bad access token |
+/// |---|---|---|---|
+/// | [`new`](Self::new) | that of its access token | the token's, and those of [`claim`](Self::claim) | refuses it |
+/// | [`user`](Self::user) | this one | only those of `claim`: what a token says does not count | does not count |
 ///
 /// Headers and cookies go with it as with any axum response: `([(SET_COOKIE, "seen=1")], Negotiation::new())`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,13 +49,13 @@ use super::server_core::ServerCore;
 pub struct Negotiation(Decision);
 
 impl Negotiation {
-    /// Admits the client as the user of its access token; without a token it has no user. A token that the
-    /// proxy finds no good is refused then, as it is without a handler.
+    /// Admits the client as the user of its access token, with the token's claims; without a token it has no user. A
+    /// token that the proxy finds no good is refused then, as it is without a handler.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Admits the client as this user, whatever its access token says.
+    /// Admits the client as this user, whatever its access token says: the token's claims are not the client's.
     pub fn user(id: impl Into<String>) -> Self {
         Self(Decision { user: Some(id.into()), ..Decision::default() })
     }
@@ -54,7 +65,8 @@ impl Negotiation {
         Self(Decision { url: Some(url.into()), ..Decision::default() })
     }
 
-    /// Adds a claim of the user; names may repeat. Together they may have 2 KiB.
+    /// Adds a claim of the user, beside the token's where [`new`](Self::new) has made this; names may repeat. Together
+    /// they may have 2 KiB.
     pub fn claim(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.0.claims.push((name.into(), value.into()));
         self
@@ -71,6 +83,39 @@ impl Negotiation {
     pub fn access_token(mut self, token: impl Into<String>) -> Self {
         self.0.access_token = Some(token.into());
         self
+    }
+
+    /// The user that was named; `None` where the access token decides.
+    #[must_use]
+    pub fn user_id(&self) -> Option<&str> {
+        self.0.user.as_deref()
+    }
+
+    /// The claims that were added, as names and values.
+    pub fn claims(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.claims.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The time of [`expires_in`](Self::expires_in), in whole seconds.
+    #[must_use]
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.0.expires_s.and_then(|expires_s| UNIX_EPOCH.checked_add(Duration::from_secs(expires_s)))
+    }
+
+    /// The URL to which the client is redirected.
+    #[must_use]
+    pub fn url(&self) -> Option<&str> {
+        self.0.url.as_deref()
+    }
+
+    /// The access token that the client sends to that URL.
+    #[must_use]
+    pub fn redirect_token(&self) -> Option<&str> {
+        self.0.access_token.as_deref()
+    }
+
+    pub(crate) fn into_decision(self) -> Decision {
+        self.0
     }
 }
 
@@ -122,6 +167,7 @@ fn restore(request: &mut Request) {
     let uri = take(headers, CLIENT_URI_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
     let authorization = take(headers, CLIENT_AUTHORIZATION_HEADER);
     let remote = take(headers, REMOTE_HEADER).and_then(|value| value.to_str().ok()?.parse::<SocketAddr>().ok());
+    let user = take(headers, USER_HEADER).and_then(|value| access_token::User::from_header(value.to_str().ok()?));
     let own: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(PRIVATE_HEADER_PREFIX)).cloned().collect();
     own.iter().for_each(|name| drop(headers.remove(name)));
     headers.remove(AUTHORIZATION);
@@ -131,6 +177,7 @@ fn restore(request: &mut Request) {
     if let Some(uri) = uri {
         *request.uri_mut() = uri;
     }
+    request.extensions_mut().insert(ProxyVerified(user.and_then(User::of)));
     request.extensions_mut().remove::<ConnectInfo<SocketAddr>>();
     if let Some(remote) = remote {
         request.extensions_mut().insert(ConnectInfo(remote));

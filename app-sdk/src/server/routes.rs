@@ -14,7 +14,9 @@ use trunkline_link::{MalformedHeader, read_capabilities, read_offer, write_answe
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::manifest::Manifest;
 use trunkline_protocol::service::UpgradeRefusal;
-use trunkline_protocol::wire::{BOOT_HEADER, INSTANCE_HEADER, NODE_HEADER, SLOT_HEADER};
+use trunkline_protocol::wire::{
+    BOOT_HEADER, INSTANCE_HEADER, NODE_HEADER, REFUSAL_HEADER, REFUSED_DEVELOPMENT_KEY, REFUSED_KEY, SLOT_HEADER,
+};
 
 use super::access::AccessError;
 use super::server_core::{ReadyServer, ServerCore};
@@ -79,7 +81,7 @@ pub(super) async fn link(
     }
     let key = slot_key(&query.hub, &headers)?;
     let mut link = core.link(key, ready.outbox_max_bytes, core.shutdown.clone()).ok_or(RouteRefusal::Hub(query.hub))?;
-    link.knows_causes = read_capabilities(&headers)?.knows_causes;
+    link.capabilities = read_capabilities(&headers)?;
     let upgrade = upgrade?
         .max_message_size(MESSAGE_MAX_BYTES)
         .max_frame_size(MESSAGE_MAX_BYTES)
@@ -102,7 +104,8 @@ pub(super) fn ready<'a>(
 ) -> Result<&'a ReadyServer, RouteRefusal> {
     let ready = core.ready.get().filter(|_| !core.shutdown.is_cancelled()).ok_or(RouteRefusal::Shutdown)?;
     let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| *address);
-    ready.access.check(peer, headers)?;
+    let access = core.access.get().ok_or(RouteRefusal::Shutdown)?;
+    access.check(peer, headers)?;
     Ok(ready)
 }
 
@@ -142,10 +145,24 @@ impl RouteRefusal {
             RouteRefusal::Session(Refused::Judged(UpgradeRefusal::Stale)) => StatusCode::PRECONDITION_FAILED,
         }
     }
+
+    /// The word by which a proxy knows that the SDK refuses it, and not something around the SDK's router.
+    fn mark(&self) -> &'static str {
+        match self {
+            RouteRefusal::Access(AccessError::Credential) => REFUSED_KEY,
+            RouteRefusal::Access(AccessError::DevelopmentKey) => REFUSED_DEVELOPMENT_KEY,
+            RouteRefusal::Instance(_) => "instance",
+            RouteRefusal::Hub(_) => "hub",
+            RouteRefusal::Header(_) => "header",
+            RouteRefusal::Upgrade(_) => "upgrade",
+            RouteRefusal::Shutdown => "shutdown",
+            RouteRefusal::Session(_) => "session",
+        }
+    }
 }
 
 impl IntoResponse for RouteRefusal {
     fn into_response(self) -> Response {
-        (self.status(), self.to_string()).into_response()
+        (self.status(), [(REFUSAL_HEADER, self.mark())], self.to_string()).into_response()
     }
 }

@@ -8,6 +8,7 @@ use axum::routing::MethodRouter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trunkline_protocol::manifest::Manifest;
+use trunkline_protocol::service::Capabilities;
 
 use super::access::Access;
 use crate::dispatch::Dispatcher;
@@ -22,6 +23,10 @@ pub(crate) struct ServerCore {
     pub(super) instance: Arc<str>,
     pub(super) hubs: RwLock<BTreeMap<String, Arc<Dispatcher>>>,
     pub(super) raw: RwLock<BTreeMap<String, Arc<RawDispatcher>>>,
+    /// Names of hubs and raw endpoints by their paths, in lower case.
+    pub(super) names: RwLock<BTreeMap<String, String>>,
+    /// The keys, once they are read.
+    pub(super) access: OnceLock<Access>,
     pub(super) metrics: Metrics,
     pub(super) slots: Arc<Slots>,
     pub(super) tasks: TaskTracker,
@@ -38,7 +43,6 @@ pub(super) struct ReadyServer {
     pub(super) manifest: Manifest,
     /// Handlers of `on_negotiate`, by hub.
     pub(super) negotiators: BTreeMap<String, MethodRouter>,
-    pub(super) access: Access,
     pub(super) outbox_max_bytes: usize,
     pub(super) shutdown_timeout: Duration,
 }
@@ -49,6 +53,8 @@ impl ServerCore {
             instance,
             hubs: RwLock::default(),
             raw: RwLock::default(),
+            names: RwLock::default(),
+            access: OnceLock::new(),
             metrics: Metrics::new(),
             slots: Arc::default(),
             tasks: TaskTracker::new(),
@@ -68,13 +74,25 @@ impl ServerCore {
         read(&self.raw).get(name).map(Arc::clone)
     }
 
+    /// Name of a hub or raw endpoint by its path; what is no path is a name.
+    pub(super) fn name_of(&self, name_or_path: &str) -> String {
+        let by_path =
+            name_or_path.starts_with('/').then(|| read(&self.names).get(&name_or_path.to_lowercase()).cloned());
+        by_path.flatten().unwrap_or_else(|| name_or_path.to_owned())
+    }
+
+    /// Whether there is only the development key of this machine.
+    pub(super) fn is_development(&self) -> bool {
+        self.access.get().is_some_and(Access::is_development)
+    }
+
     /// A link that can run; `None` when there is no such hub or raw endpoint.
     pub(super) fn link(&self, key: SlotKey, outbox_max_bytes: usize, shutdown: CancellationToken) -> Option<Link> {
         let hub = self.hub(&key.hub).map(|hub| Arc::new(hub) as Arc<dyn Endpoint>);
         let endpoint = hub.or_else(|| Some(Arc::new(self.raw(&key.hub)?) as Arc<dyn Endpoint>))?;
         let (slots, tasks) = (Arc::clone(&self.slots), self.tasks.clone());
         // In one process both ends have one version; over the network a proxy names its capabilities.
-        let knows_causes = true;
-        Some(Link { endpoint, key, slots, ring_max_bytes: outbox_max_bytes, knows_causes, shutdown, tasks })
+        let capabilities = Capabilities { knows_causes: true, lists_members: true, ..Capabilities::default() };
+        Some(Link { endpoint, key, slots, ring_max_bytes: outbox_max_bytes, capabilities, shutdown, tasks })
     }
 }

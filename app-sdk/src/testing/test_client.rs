@@ -1,106 +1,153 @@
 //! Test client: it speaks a hub protocol as real ones do.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::{Buf, Bytes};
 use bytestring::ByteString;
+use http::HeaderMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
-use trunkline_protocol::hub::{
-    CancelInvocation, Completion, HUB_PROTOCOL_VERSION, HandshakeRequest, HandshakeResponse, HubMessage, HubProtocol,
-    Invocation, Outcome, Payload, StreamItem, next_frame,
-};
-use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
-use trunkline_protocol::service::{CloseConnection, ConnectionData, OpenConnection, ServiceMessage};
+use trunkline_protocol::hub::{HubMessage, HubProtocol, Invocation, Outcome, StreamItem};
+use trunkline_protocol::service::{CloseConnection, OpenConnection, ServiceMessage};
 use trunkline_protocol::wire::USER_ID_CLAIM;
 
-use super::far_end::FarEnd;
+use super::call_error::{CallError, ConnectError};
+use super::client_inbox::ClientInbox;
+use super::client_wire::{ANSWER_TIMEOUT, ClientWire, send_replies};
+use super::far_end::{FarEnd, NewMember};
 use super::received::{FromArguments, Received};
-use crate::encode::{self, Arguments};
-use crate::naming::Codec;
-
-/// Timeout of an answer, after which a test fails.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Error of a client that could not connect.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// No hub has this path.
-    #[error("no hub is served at this path")]
-    NoHub,
-    /// The hub refused the handshake with this text.
-    #[error("{0}")]
-    Refused(String),
-    /// The server shuts down.
-    #[error("the server is gone")]
-    Gone,
-}
+use super::test_call::{TestCall, TestStream};
+use crate::encode::Arguments;
 
 /// Client that is connected to a hub under test.
 pub struct TestClient {
-    far_end: Arc<FarEnd>,
-    protocol: HubProtocol,
-    id: ByteString,
+    wire: Arc<ClientWire>,
+    /// The frame that opened the connection; another app server gets it again.
+    open: OpenConnection,
+    negotiate_headers: HeaderMap,
     latest_invocation: u64,
-    incoming: mpsc::UnboundedReceiver<Bytes>,
-    /// Bytes that were received and not read yet.
-    unread: Bytes,
-    /// Calls and items that arrived while another message was awaited.
-    aside: VecDeque<HubMessage>,
-    close_error: Option<String>,
 }
 
-/// Stream of items from a method to a client.
-#[must_use = "items wait until they are asked for"]
-pub struct TestStream<'a, T> {
-    client: &'a mut TestClient,
-    invocation_id: ByteString,
-    is_over: bool,
-    items: PhantomData<fn() -> T>,
+/// Connection that a test wants.
+pub(super) struct Opening {
+    pub(super) far_end: Arc<FarEnd>,
+    pub(super) protocol: HubProtocol,
+    pub(super) open: OpenConnection,
+    pub(super) server: usize,
+    pub(super) negotiate_headers: HeaderMap,
 }
 
 impl TestClient {
-    pub(super) async fn connect(
-        far_end: Arc<FarEnd>,
-        protocol: HubProtocol,
-        mut open: OpenConnection,
-    ) -> Result<Self, ConnectError> {
+    pub(super) async fn connect(opening: Opening) -> Result<Self, ConnectError> {
+        let Opening { far_end, protocol, mut open, server, negotiate_headers } = opening;
         open.protocol = Some(ByteString::from_static(protocol.name()));
         let id = open.connection_id.clone();
         let user = open.claims.iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, value)| value.clone());
-        let incoming = far_end.join(id.clone(), protocol, user).await;
-        let (unread, aside) = (Bytes::new(), VecDeque::new());
-        let mut client =
-            Self { far_end, protocol, id, latest_invocation: 0, incoming, unread, aside, close_error: None };
-        client.far_end.send(ServiceMessage::OpenConnection(open)).await;
-        client.send_bytes(HandshakeRequest { protocol, version: HUB_PROTOCOL_VERSION }.encode()).await;
-        client.shake_hands().await?;
-        Ok(client)
+        let (inbox, replies) = ClientInbox::new(far_end.codec(protocol));
+        let new = NewMember { id: id.clone(), protocol, user, home: server, inbox: Arc::clone(&inbox) };
+        far_end.join(new).await;
+        let wire = Arc::new(ClientWire { codec: far_end.codec(protocol), far_end, inbox, id });
+        tokio::spawn(send_replies(Arc::clone(&wire), replies));
+        let client = Self { wire, open, negotiate_headers, latest_invocation: 0 };
+        client.wire.open_at(server, client.open.clone()).await;
+        match client.wire.inbox.handshake().await {
+            Some(Ok(())) => Ok(client),
+            Some(Err(text)) => Err(ConnectError::Refused(text)),
+            None => Err(ConnectError::Gone),
+        }
     }
 
     /// Connection id of the client.
     #[must_use]
     pub fn connection_id(&self) -> &str {
-        &self.id
+        &self.wire.id
+    }
+
+    /// Headers of the answer to its [negotiation](super::Connect::negotiate), cookies among them.
+    #[must_use]
+    pub fn negotiate_headers(&self) -> &HeaderMap {
+        &self.negotiate_headers
     }
 
     /// Calls a method, and waits for its result. What the hub sends to this client meanwhile is kept for
-    /// [`next`](Self::next).
+    /// [`next`](Self::next). For a method that asks this client see [`begin`](Self::begin) and [`on`](Self::on).
     ///
     /// # Errors
-    /// The text that a client reads; or, when there is no answer within 10 s or the result is of another type, one for
-    /// people.
-    pub async fn invoke<T: DeserializeOwned>(&mut self, method: &str, arguments: impl Arguments) -> Result<T, String> {
+    /// What a client is told; or that there is no answer within 10 s, or one of another type.
+    pub async fn invoke<T: DeserializeOwned>(
+        &mut self,
+        method: &str,
+        arguments: impl Arguments,
+    ) -> Result<T, CallError> {
+        self.begin(method, arguments).await?.result().await
+    }
+
+    /// Calls a method without waiting for its result yet: for one that asks its own caller, or runs while the client does
+    /// something else.
+    ///
+    /// ```
+    /// use trunkline::testing::TestServer;
+    /// use trunkline::{Context, Hub, HubError};
+    ///
+    /// async fn delete(ctx: Context, note: u32) -> Result<bool, HubError> {
+    ///     Ok(ctx.clients().caller().invoke("Confirm", (note,)).await?)
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = TestServer::new(Hub::new("/notes").method("Delete", delete))?;
+    /// let mut ann = server.connect("/notes").await?;
+    /// let call = ann.begin("Delete", (7,)).await?;
+    /// let question = ann.next().await.expect("a question");
+    /// ann.answer(&question, true).await?;
+    /// assert!(call.result::<bool>().await?);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// When an argument can't be encoded. Other errors come from the call.
+    pub async fn begin(&mut self, method: &str, arguments: impl Arguments) -> Result<TestCall, CallError> {
         let call = self.call(method, &arguments)?;
-        let id = self.next_id();
-        self.write(&HubMessage::Invocation(Invocation { invocation_id: Some(id.clone()), ..call })).await;
-        self.result(&id).await
+        let invocation_id = self.next_id();
+        self.wire.inbox.expect(invocation_id.clone());
+        let call = Invocation { invocation_id: Some(invocation_id.clone()), ..call };
+        self.wire.write(&HubMessage::Invocation(call)).await;
+        Ok(TestCall::new(Arc::clone(&self.wire), invocation_id))
+    }
+
+    /// Answers all calls of the hub to a method of this client from now on; [`next`](Self::next) and
+    /// [`expect`](Self::expect) don't see them. The result is sent where the hub waits for one; `()` is no result.
+    /// Arguments that don't fit are an error for the hub.
+    ///
+    /// ```
+    /// # use trunkline::testing::TestServer;
+    /// # use trunkline::{Context, Hub, HubError};
+    /// # async fn delete(ctx: Context, note: u32) -> Result<bool, HubError> {
+    /// #     Ok(ctx.clients().caller().invoke("Confirm", (note,)).await?)
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = TestServer::new(Hub::new("/notes").method("Delete", delete))?;
+    /// # let mut ann = server.connect("/notes").await?;
+    /// ann.on("Confirm", |(note,): (u32,)| note != 8);
+    /// assert!(ann.invoke::<bool>("Delete", (7,)).await?);
+    /// assert!(!ann.invoke::<bool>("Delete", (8,)).await?);
+    /// # Ok(()) }
+    /// ```
+    pub fn on<A: FromArguments, R: Serialize>(
+        &mut self,
+        method: &str,
+        answer: impl Fn(A) -> R + Send + Sync + 'static,
+    ) {
+        let codec = self.wire.codec;
+        let answer = move |call: &Received| match call.arguments::<A>() {
+            Ok(arguments) => match codec.payload(&answer(arguments)) {
+                Ok(result) => Outcome::Value(result),
+                Err(error) => Outcome::Error(error.to_string().into()),
+            },
+            Err(problem) => Outcome::Error(problem.into()),
+        };
+        self.wire.inbox.prepare(method, Arc::new(answer));
     }
 
     /// Calls a method that takes one stream, as [`invoke`](Self::invoke): sends all items, then the end.
@@ -112,26 +159,29 @@ impl TestClient {
         method: &str,
         arguments: impl Arguments,
         items: impl IntoIterator<Item = impl Serialize>,
-    ) -> Result<T, String> {
+    ) -> Result<T, CallError> {
         let call = self.call(method, &arguments)?;
-        let (id, stream_id) = (self.next_id(), self.next_id());
-        let call = Invocation { invocation_id: Some(id.clone()), stream_ids: vec![stream_id.clone()], ..call };
-        self.write(&HubMessage::Invocation(call)).await;
+        let (invocation_id, stream_id) = (self.next_id(), self.next_id());
+        let stream_ids = vec![stream_id.clone()];
+        self.wire.inbox.expect(invocation_id.clone());
+        let call = Invocation { invocation_id: Some(invocation_id.clone()), stream_ids, ..call };
+        self.wire.write(&HubMessage::Invocation(call)).await;
         for item in items {
-            let item = StreamItem { headers: Vec::new(), invocation_id: stream_id.clone(), item: self.payload(&item)? };
-            self.write(&HubMessage::StreamItem(item)).await;
+            let item = self.wire.payload(&item)?;
+            let item = StreamItem { headers: Vec::new(), invocation_id: stream_id.clone(), item };
+            self.wire.write(&HubMessage::StreamItem(item)).await;
         }
-        self.complete(stream_id, Outcome::Void).await;
-        self.result(&id).await
+        self.wire.complete(stream_id, Outcome::Void).await;
+        TestCall::new(Arc::clone(&self.wire), invocation_id).result().await
     }
 
     /// Calls a method without waiting for its result.
     ///
     /// # Errors
     /// When an argument can't be encoded.
-    pub async fn send(&mut self, method: &str, arguments: impl Arguments) -> Result<(), String> {
+    pub async fn send(&mut self, method: &str, arguments: impl Arguments) -> Result<(), CallError> {
         let call = self.call(method, &arguments)?;
-        self.write(&HubMessage::Invocation(call)).await;
+        self.wire.write(&HubMessage::Invocation(call)).await;
         Ok(())
     }
 
@@ -143,26 +193,24 @@ impl TestClient {
         &mut self,
         method: &str,
         arguments: impl Arguments,
-    ) -> Result<TestStream<'_, T>, String> {
+    ) -> Result<TestStream<T>, CallError> {
         let call = self.call(method, &arguments)?;
-        let id = self.next_id();
-        self.write(&HubMessage::StreamInvocation(Invocation { invocation_id: Some(id.clone()), ..call })).await;
-        Ok(TestStream { client: self, invocation_id: id, is_over: false, items: PhantomData })
+        let invocation_id = self.next_id();
+        self.wire.inbox.expect(invocation_id.clone());
+        let call = Invocation { invocation_id: Some(invocation_id.clone()), ..call };
+        self.wire.write(&HubMessage::StreamInvocation(call)).await;
+        Ok(TestStream::new(Arc::clone(&self.wire), invocation_id))
     }
 
     /// The next call that the hub sends to this client; `None` when the connection has ended.
     pub async fn next(&mut self) -> Option<Received> {
-        self.wait_for(|message| matches!(message, HubMessage::Invocation(_)))
-            .await
-            .and_then(|message| self.received(message))
+        let message = self.wire.inbox.wait_for(|message| matches!(message, HubMessage::Invocation(_))).await?;
+        self.received(message)
     }
 
     /// Returns the next call, as [`next`](Self::next), but `None` too when nothing has come yet.
     pub fn try_next(&mut self) -> Option<Received> {
-        while let Some(message) = self.read_now() {
-            self.aside.push_back(message);
-        }
-        let message = self.take_aside(&|message| matches!(message, HubMessage::Invocation(_)))?;
+        let message = self.wire.inbox.take(|message| matches!(message, HubMessage::Invocation(_)))?;
         self.received(message)
     }
 
@@ -178,7 +226,9 @@ impl TestClient {
                 Err(problem) => panic!("{method} came with other arguments: {problem} ({received:?})"),
             },
             Ok(Some(other)) => panic!("{method} was expected, {} came: {other:?}", other.target()),
-            Ok(None) => panic!("{method} was expected, and the connection has ended: {:?}", self.close_error),
+            Ok(None) => {
+                panic!("{method} was expected, and the connection has ended: {:?}", self.wire.inbox.close_error())
+            }
             Err(_) => panic!("{method} was expected, and nothing came within {} s", ANSWER_TIMEOUT.as_secs()),
         }
     }
@@ -187,10 +237,10 @@ impl TestClient {
     ///
     /// # Errors
     /// When the result can't be encoded, or the call wants none.
-    pub async fn answer(&mut self, call: &Received, result: impl Serialize) -> Result<(), String> {
-        let id = call.invocation_id().ok_or("nobody waits for a result")?.clone();
-        let result = self.payload(&result)?;
-        self.complete(id, Outcome::Value(result)).await;
+    pub async fn answer(&mut self, call: &Received, result: impl Serialize) -> Result<(), CallError> {
+        let id = call.invocation_id().ok_or(CallError::NoQuestion)?.clone();
+        let result = self.wire.payload(&result)?;
+        self.wire.complete(id, Outcome::Value(result)).await;
         Ok(())
     }
 
@@ -198,53 +248,41 @@ impl TestClient {
     ///
     /// # Errors
     /// When the call wants no result.
-    pub async fn refuse(&mut self, call: &Received, error: &str) -> Result<(), String> {
-        let id = call.invocation_id().ok_or("nobody waits for a result")?.clone();
-        self.complete(id, Outcome::Error(error.into())).await;
+    pub async fn refuse(&mut self, call: &Received, error: &str) -> Result<(), CallError> {
+        let id = call.invocation_id().ok_or(CallError::NoQuestion)?.clone();
+        self.wire.complete(id, Outcome::Error(error.into())).await;
         Ok(())
     }
 
     /// Closes the connection from this side, as a client that closes its socket. The hub's `on_disconnected` runs soon
     /// after; what it sends is the sign of it, or [`TestServer::shutdown`](super::TestServer::shutdown).
     pub async fn disconnect(&mut self) {
-        self.far_end.leave(&self.id);
-        let close = CloseConnection { connection_id: self.id.clone(), ..CloseConnection::default() };
-        self.far_end.send(ServiceMessage::CloseConnection(close)).await;
+        let home = self.wire.far_end.home(&self.wire.id);
+        self.wire.far_end.leave(&self.wire.id);
+        let close = CloseConnection { connection_id: self.wire.id.clone(), ..CloseConnection::default() };
+        if let Some(home) = home {
+            self.wire.far_end.send(home, ServiceMessage::CloseConnection(close)).await;
+        }
     }
 
     /// Waits until the hub has closed the connection, and returns the error that it told the client, if there was one.
     pub async fn closed(&mut self) -> Option<String> {
-        while let Some(message) = self.read().await {
-            self.aside.push_back(message);
-        }
-        self.close_error.clone()
+        self.wire.inbox.closed().await
     }
 
-    async fn shake_hands(&mut self) -> Result<(), ConnectError> {
-        let bytes = self.incoming.recv().await.ok_or(ConnectError::Gone)?;
-        match HandshakeResponse::read(&bytes, HANDSHAKE_MAX_BYTES) {
-            Ok(Some((HandshakeResponse { error: None }, length))) => {
-                self.unread = bytes.slice(length..);
-                Ok(())
-            }
-            Ok(Some((HandshakeResponse { error: Some(error) }, _))) => Err(ConnectError::Refused(error)),
-            Ok(None) => Err(ConnectError::Refused("half an answer to the handshake".into())),
-            Err(error) => Err(ConnectError::Refused(error.to_string())),
-        }
+    pub(super) fn wire(&self) -> &ClientWire {
+        &self.wire
     }
 
-    fn call(&self, method: &str, arguments: &impl Arguments) -> Result<Invocation, String> {
-        let arguments = arguments.payloads(self.codec()).map_err(|error| error.to_string())?;
+    /// The frame that opened the connection.
+    pub(super) fn opening(&self) -> &OpenConnection {
+        &self.open
+    }
+
+    fn call(&self, method: &str, arguments: &impl Arguments) -> Result<Invocation, CallError> {
+        let arguments = arguments.payloads(self.wire.codec);
+        let arguments = arguments.map_err(|error| CallError::Encode(error.to_string()))?;
         Ok(Invocation { target: method.into(), arguments, ..Invocation::default() })
-    }
-
-    fn payload(&self, value: &impl Serialize) -> Result<Payload, String> {
-        self.codec().payload(value).map_err(|error| error.to_string())
-    }
-
-    /// How the hub's clients encode values.
-    fn codec(&self) -> Codec {
-        Codec::new(self.protocol, self.far_end.naming())
     }
 
     fn next_id(&mut self) -> ByteString {
@@ -252,142 +290,17 @@ impl TestClient {
         self.latest_invocation.to_string().into()
     }
 
-    async fn complete(&self, invocation_id: ByteString, outcome: Outcome) {
-        self.write(&HubMessage::Completion(Completion { headers: Vec::new(), invocation_id, outcome })).await;
-    }
-
-    async fn write(&self, message: &HubMessage) {
-        self.send_bytes(encode::message(self.protocol, message)).await;
-    }
-
-    /// Sends bytes to the hub; a closed connection shows only where something is read.
-    async fn send_bytes(&self, payload: Bytes) {
-        let data = ConnectionData { connection_id: self.id.clone(), payload, ..ConnectionData::default() };
-        self.far_end.send(ServiceMessage::ConnectionData(data)).await;
-    }
-
-    async fn result<T: DeserializeOwned>(&mut self, id: &ByteString) -> Result<T, String> {
-        let is_answer =
-            |message: &HubMessage| matches!(message, HubMessage::Completion(end) if end.invocation_id == *id);
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, self.wait_for(is_answer)).await;
-        match answer.map_err(|_| format!("no answer came within {} s", ANSWER_TIMEOUT.as_secs()))? {
-            Some(HubMessage::Completion(end)) => self.outcome(end.outcome),
-            _ => Err(match &self.close_error {
-                Some(error) => format!("the connection has ended: {error}"),
-                None => "the connection has ended".to_owned(),
-            }),
-        }
-    }
-
-    fn outcome<T: DeserializeOwned>(&self, outcome: Outcome) -> Result<T, String> {
-        let payload = match outcome {
-            Outcome::Error(error) => return Err(error.into()),
-            Outcome::Value(payload) => payload,
-            Outcome::Void => self.payload(&())?,
-        };
-        self.codec().value(&payload).map_err(|error| format!("the result is of another type: {error}"))
-    }
-
     fn received(&self, message: HubMessage) -> Option<Received> {
         match message {
-            HubMessage::Invocation(invocation) => Some(Received::new(self.codec(), invocation)),
+            HubMessage::Invocation(invocation) => Some(Received::new(self.wire.codec, invocation)),
             _ => None,
         }
-    }
-
-    /// Waits for the oldest message that is wanted; others are kept aside in their order. `None` when the connection is closed.
-    async fn wait_for(&mut self, is_wanted: impl Fn(&HubMessage) -> bool) -> Option<HubMessage> {
-        if let Some(message) = self.take_aside(&is_wanted) {
-            return Some(message);
-        }
-        loop {
-            let message = self.read().await?;
-            if is_wanted(&message) {
-                return Some(message);
-            }
-            self.aside.push_back(message);
-        }
-    }
-
-    fn take_aside(&mut self, is_wanted: &impl Fn(&HubMessage) -> bool) -> Option<HubMessage> {
-        let place = self.aside.iter().position(is_wanted)?;
-        self.aside.remove(place)
-    }
-
-    async fn read(&mut self) -> Option<HubMessage> {
-        loop {
-            if let Some(message) = self.read_now() {
-                return Some(message);
-            }
-            self.unread = self.incoming.recv().await?;
-        }
-    }
-
-    fn read_now(&mut self) -> Option<HubMessage> {
-        loop {
-            if self.unread.is_empty() {
-                self.unread = self.incoming.try_recv().ok()?;
-            }
-            // The hub's messages come whole; one that can't be read is a fault of this crate, and shows as silence.
-            let Ok(Some(frame)) = next_frame(self.protocol, &self.unread, usize::MAX) else {
-                self.unread = Bytes::new();
-                continue;
-            };
-            let body = self.unread.slice(frame.body);
-            self.unread.advance(frame.length);
-            match self.protocol.decode(&body) {
-                Ok(Some(HubMessage::Close(close))) => self.close_error = close.error.map(Into::into),
-                Ok(Some(HubMessage::Ping)) | Ok(None) | Err(_) => {}
-                Ok(Some(message)) => return Some(message),
-            }
-        }
-    }
-}
-
-impl<T: DeserializeOwned> TestStream<'_, T> {
-    /// The next item; an error is the last. `None`: the stream is complete.
-    pub async fn next(&mut self) -> Option<Result<T, String>> {
-        if self.is_over {
-            return None;
-        }
-        let id = self.invocation_id.clone();
-        let is_mine = |message: &HubMessage| match message {
-            HubMessage::StreamItem(item) => item.invocation_id == id,
-            HubMessage::Completion(end) => end.invocation_id == id,
-            _ => false,
-        };
-        let next = tokio::time::timeout(ANSWER_TIMEOUT, self.client.wait_for(is_mine)).await;
-        let error = match next {
-            Ok(Some(HubMessage::StreamItem(item))) => {
-                return Some(self.client.outcome(Outcome::Value(item.item)));
-            }
-            Ok(Some(HubMessage::Completion(Completion { outcome: Outcome::Error(error), .. }))) => error.into(),
-            Ok(Some(_)) => {
-                self.is_over = true;
-                return None;
-            }
-            Ok(None) => "the connection has ended".to_owned(),
-            Err(_) => format!("no item came within {} s", ANSWER_TIMEOUT.as_secs()),
-        };
-        self.is_over = true;
-        Some(Err(error))
-    }
-
-    /// Cancels the stream; items that were on their way still come.
-    pub async fn cancel(&mut self) {
-        let cancel = CancelInvocation { headers: Vec::new(), invocation_id: self.invocation_id.clone() };
-        self.client.write(&HubMessage::CancelInvocation(cancel)).await;
     }
 }
 
 impl fmt::Debug for TestClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TestClient").field("id", &self.id).field("protocol", &self.protocol).finish_non_exhaustive()
-    }
-}
-
-impl<T> fmt::Debug for TestStream<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TestStream").field("client", self.client).finish_non_exhaustive()
+        let (id, protocol) = (&self.wire.id, self.wire.codec.protocol());
+        f.debug_struct("TestClient").field("id", id).field("protocol", &protocol).finish_non_exhaustive()
     }
 }

@@ -25,7 +25,7 @@ pub struct DateTimeOffset {
 }
 
 impl DateTimeOffset {
-    /// Makes it of the point in time, and of how many minutes the clock is ahead of UTC.
+    /// Makes it of a point in time, and of the minutes by which the clock is ahead of UTC.
     #[must_use]
     pub fn new(timestamp: Timestamp, offset_minutes: i16) -> Self {
         Self { timestamp, offset_minutes }
@@ -43,7 +43,7 @@ impl DateTimeOffset {
         self.offset_minutes
     }
 
-    /// What the clock showed, as if it had been in UTC.
+    /// Time that the clock showed, as if it had been in UTC.
     fn clock(self) -> Timestamp {
         self.timestamp.plus_minutes(self.offset_minutes.into())
     }

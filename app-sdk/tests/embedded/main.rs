@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use trunkline::HubProtocol::{self, Json, MessagePack};
-use trunkline::{BuildError, Hub, Negotiation, Server};
+use trunkline::{BuildError, Context, Hub, Negotiation, Server, User};
 use trunkline_protocol::service::ServiceMessage;
 
 use browser::{Browser, call, negotiate, post};
@@ -218,6 +218,26 @@ async fn the_app_decides_about_each_negotiation() {
     let token = negotiated["connectionToken"].as_str().unwrap();
     let mut ann = Browser::connect(&app, &format!("/test?id={token}"), Json).await;
     assert_eq!(ann.call("Add", "[2,3]").await, [r#"{"type":3,"invocationId":"1","result":5}"#]);
+}
+
+async fn as_a_guest(user: Option<User>) -> Negotiation {
+    let claims = user.as_ref().map(|user| user.claims().get_all("role").collect::<Vec<_>>().join("+"));
+    Negotiation::user(user.as_ref().map_or("guest", User::id)).claim("roles", claims.unwrap_or_default())
+}
+
+#[tokio::test]
+async fn the_app_learns_the_user_of_a_token_that_it_has_signed() {
+    let hub = |hub: Hub| hub.on_negotiate(as_a_guest).method("Who", async |ctx: Context| who(&ctx));
+    let app = App::start_with(hub, |server| server.embedded()).await;
+    let token = app.handle.token("ann").claim("role", "cook").claim("role", "admin").sign().unwrap();
+    let mut ann = Browser::connect(&app, &format!("/test?access_token={token}"), Json).await;
+    assert!(ann.call("Who", "[]").await[0].contains(r#""result":["ann","cook+admin"]"#));
+    let mut guest = Browser::connect(&app, "/test?access_token=rubbish", Json).await;
+    assert!(guest.call("Who", "[]").await[0].contains(r#""result":["guest",""]"#));
+}
+
+fn who(ctx: &Context) -> (Option<String>, Option<String>) {
+    (ctx.user_id().map(str::to_owned), ctx.claims().get("roles").map(str::to_owned))
 }
 
 #[tokio::test]

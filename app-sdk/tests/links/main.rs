@@ -8,6 +8,8 @@
 
 mod calls;
 mod harness;
+mod identity;
+mod questions;
 mod reassignments;
 mod restarts;
 mod results;
@@ -308,7 +310,7 @@ async fn a_join_is_done_when_it_is_acknowledged() {
     link.send(client.call(Some("1"), "Leave", "[\"g\"]")).await;
     let ServiceMessage::LeaveGroupWithAck(leave) = link.next().await else { panic!() };
     assert_ne!(leave.ack_id, join.ack_id);
-    link.send(ServiceMessage::Ack(Ack { ack_id: leave.ack_id, status: AckStatus::NotFound, message: None })).await;
+    link.send(ServiceMessage::Ack(Ack { ack_id: leave.ack_id, status: AckStatus::NotFound, ..Ack::default() })).await;
     assert!(link.data("c1").await.payload.ends_with(b"\"result\":null}\x1e"));
     other.quiet().await;
 }
@@ -321,7 +323,7 @@ async fn an_unknown_connection_is_sent_to_every_proxy() {
     let adding = tokio::spawn(async move { groups.add("stranger", "g").await });
     for (link, status) in [(&mut a, AckStatus::NotFound), (&mut b, AckStatus::Ok)] {
         let ServiceMessage::JoinGroupWithAck(join) = link.next().await else { panic!() };
-        link.send(ServiceMessage::Ack(Ack { ack_id: join.ack_id, status, message: None })).await;
+        link.send(ServiceMessage::Ack(Ack { ack_id: join.ack_id, status, ..Ack::default() })).await;
     }
     adding.await.unwrap().unwrap();
 }

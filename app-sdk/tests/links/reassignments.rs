@@ -1,7 +1,7 @@
 //! Reassignment of connections: no hook sees a close or an open that the client did not see.
 
 use trunkline::HubProtocol::Json;
-use trunkline::{Context, Hub, HubError, Rehomed};
+use trunkline::{Context, Hub, HubError, Naming, Rehomed};
 use trunkline_protocol::service::*;
 use trunkline_protocol::wire::{ITEMS_HEADER, MANIFEST_PATH, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
 
@@ -88,6 +88,34 @@ async fn items_go_from_one_app_server_to_the_next() {
     let rehomed = link.called("c1").await;
     assert_eq!(Json.value::<String>(&rehomed.arguments[0]).unwrap(), old.handle.instance());
     assert!(link.call(&client, "Name", "[]").await.contains("\"result\":\"ann\""));
+}
+
+#[tokio::test]
+async fn items_have_serdes_names_whatever_the_clients_have() {
+    /// Serde reads it out of a buffer, where names of .NET would not be found.
+    #[derive(Clone, serde::Serialize, serde::Deserialize)]
+    #[serde(tag = "kind")]
+    enum Place {
+        Room { room_name: String },
+    }
+    async fn rehomed(ctx: Context, moved: Rehomed) -> Result<(), HubError> {
+        ctx.clients().caller().send("Rehomed", (moved.items::<Place>()?,)).await?;
+        Ok(())
+    }
+    let hub = |hub: Hub| {
+        let leaving = async || Place::Room { room_name: "kitchen".into() };
+        hub.naming(Naming::DotNet).on_leaving(leaving).on_rehomed(rehomed)
+    };
+    let app = App::start_with(hub, |server| server).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
+    let client = link.client("c1", Json).await;
+    link.send(moved_to(&client, "")).await;
+    let items = handed_over(&mut link, &client).await.unwrap();
+    let headers = [(MIGRATE_FROM_HEADER, "old"), (ITEMS_HEADER, &items)];
+    link.send_all(&[with_headers(&client, &headers), client.handshake()]).await;
+    let rehomed = link.called("c1").await;
+    let sent: serde_json::Value = Json.value(&rehomed.arguments[0]).unwrap();
+    assert_eq!(sent, serde_json::json!({ "kind": "Room", "roomName": "kitchen" }));
 }
 
 #[tokio::test]

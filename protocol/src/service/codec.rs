@@ -97,6 +97,7 @@ impl ServiceMessage {
             Self::ServiceMapping(_) => 37,
             Self::ConnectionReconnect(_) => 38,
             Self::ConnectionFlowControl(_) => 39,
+            Self::GroupMemberQuery(_) => 40,
         }
     }
 }
@@ -210,6 +211,6 @@ mod tests {
         assert_eq!(name_of(39), "ConnectionFlowControl");
         assert_eq!(name_of(20), "Ack");
         assert_eq!(name_of(-1), "Unknown");
-        assert_eq!(name_of(40), "Unknown");
+        assert_eq!(name_of(41), "Unknown");
     }
 }

@@ -86,6 +86,8 @@ pub enum ServiceMessage {
     ConnectionReconnect(ConnectionReconnect),
     /// Type 39: pause or resume reading of one connection.
     ConnectionFlowControl(ConnectionFlowControl),
+    /// Type 40: who are the members of a group? A page at a time.
+    GroupMemberQuery(GroupMemberQuery),
 }
 
 /// Why a frame is no service message.
@@ -376,6 +378,8 @@ pub struct Ack {
     pub status: AckStatus,
     /// Text for people to read.
     pub message: Option<ByteString>,
+    /// What was asked for, such as a [`MemberPage`](super::MemberPage).
+    pub payload: Option<Bytes>,
 }
 
 /// Body of type 21, `CheckUserInGroupWithAck`.
@@ -516,4 +520,19 @@ pub struct ConnectionFlowControl {
     pub subject: FlowSubject,
     /// Operation that is asked for or acknowledged.
     pub operation: FlowOperation,
+}
+
+/// Body of type 40, `GroupMemberQuery`. It is answered by an [`Ack`] whose payload is a [`MemberPage`](super::MemberPage).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupMemberQuery {
+    /// The group whose members are listed.
+    pub group: ByteString,
+    /// To be answered with this id.
+    pub ack_id: i64,
+    /// Maximum number of members in the answer; 0 asks for their number alone, which only our ends know.
+    pub page_size: Option<i64>,
+    /// Maximum number of members that the asker wants in all; `None` in the older layout, which can't say so.
+    pub top: Option<i64>,
+    /// Token of the page before; `None` for the first page.
+    pub continuation_token: Option<ByteString>,
 }

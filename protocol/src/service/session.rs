@@ -177,8 +177,10 @@ impl Session {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let window_ms = (self.role == Role::Proxy).then_some(self.settings.window_ms);
-        Capabilities { resume_ring_bytes: Some(self.settings.ring_max_bytes), window_ms, knows_causes: true }
+        let is_proxy = self.role == Role::Proxy;
+        let window_ms = is_proxy.then_some(self.settings.window_ms);
+        let resume_ring_bytes = Some(self.settings.ring_max_bytes);
+        Capabilities { resume_ring_bytes, window_ms, knows_causes: true, lists_members: is_proxy }
     }
 
     fn is_present(&self, attachment: Attachment) -> bool {

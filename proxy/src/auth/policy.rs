@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use trunkline_protocol::limits::CLOCK_SKEW_S;
+use trunkline_protocol::access_token::USER_CLAIMS;
+use trunkline_protocol::limits::{ACCESS_TOKEN_MAX_BYTES, CLOCK_SKEW_S};
 
 use super::{JwksSource, VerifyingKey};
-
-/// Default claims of the user id: short names first, then the one that .NET writes.
-const USER_CLAIMS: [&str; 3] =
-    ["nameid", "sub", "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier"];
 
 /// Policy for access tokens.
 #[derive(Debug, Clone)]
@@ -36,8 +33,8 @@ pub struct TokenPolicy {
 }
 
 impl TokenPolicy {
-    /// Default size of the largest accepted token: it has to fit into a request head of 32 KiB beside all else.
-    pub const MAX_BYTES: usize = 8 * 1024;
+    /// Default size of the largest accepted token.
+    pub const MAX_BYTES: usize = ACCESS_TOKEN_MAX_BYTES;
 
     /// Returns the default claims of the user id.
     #[must_use]

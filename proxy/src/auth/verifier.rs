@@ -11,9 +11,6 @@ use super::{TokenError, TokenPolicy, User, VerifyingKey};
 use crate::metrics::Counter;
 use crate::net::connector::Connector;
 
-/// Part of the audience of tokens that open links in Azure's way; a user's token never has it.
-const SERVER_AUDIENCE: &str = "/server/";
-
 /// Verifier of access tokens by all keys of the node.
 #[derive(Debug)]
 pub(crate) struct Verifier {
@@ -50,9 +47,9 @@ impl Verifier {
     /// Verifies a token and returns its user. For an unknown key the published ones may be read once more.
     ///
     /// # Errors
-    /// When the token is refused; the reason is counted.
+    /// When the token is no good. It is [counted](Self::count_refused) by who refuses its bearer: an app may know it.
     pub(crate) async fn verify(&self, token: &str) -> Result<User, TokenError> {
-        let outcome = match self.verify_now(token) {
+        match self.verify_now(token) {
             Err(TokenError::UnknownKey | TokenError::Signature) if self.may_be_new(token) => {
                 match self.sets.read_early().await {
                     true => self.verify_now(token),
@@ -60,11 +57,14 @@ impl Verifier {
                 }
             }
             outcome => outcome,
-        };
-        if let Some(count) = outcome.as_ref().err().and_then(|error| self.refused.get(error.index())) {
+        }
+    }
+
+    /// Counts a token whose bearer is refused.
+    pub(crate) fn count_refused(&self, error: &TokenError) {
+        if let Some(count) = self.refused.get(error.index()) {
             count.increment();
         }
-        outcome
     }
 
     /// Returns the number of refused tokens by reason.
@@ -106,11 +106,8 @@ impl Verifier {
 
     fn verify_with(&self, token: &str, key: &VerifyingKey) -> Result<User, TokenError> {
         let data = decode::<Map<String, Value>>(token, key.decoding_key(), &self.validation(key.algorithm()))?;
-        let user = User::of(&data.claims, &self.policy.user_claims);
-        if user.claims.iter().any(|(name, value)| name == "aud" && value.contains(SERVER_AUDIENCE)) {
-            return Err(TokenError::Audience);
-        }
-        Ok(user)
+        let user = User::from_claims(&data.claims, &self.policy.user_claims);
+        if user.is_server() { Err(TokenError::Audience) } else { Ok(user) }
     }
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
@@ -145,6 +142,7 @@ mod tests {
 
     use jsonwebtoken::{EncodingKey, encode};
     use serde_json::json;
+    use trunkline_protocol::access_token;
     use trunkline_protocol::key::AccessKey;
 
     use super::*;
@@ -180,9 +178,25 @@ mod tests {
             assert_eq!(verifier.verify(&sign(secret, &json!({}))).await.unwrap().id.as_deref(), Some("ann"));
         }
         let forged = sign("some other secret, long enough", &json!({}));
-        assert_eq!(verifier.verify(&forged).await, Err(TokenError::Signature));
+        let error = verifier.verify(&forged).await.unwrap_err();
+        assert_eq!(error, TokenError::Signature);
+        assert!(verifier.refused().all(|(_, count)| count == 0), "its bearer may be let in by the app");
+        verifier.count_refused(&error);
         let refused: Vec<_> = verifier.refused().filter(|(_, count)| *count > 0).collect();
         assert_eq!(refused, [("signature", 1)]);
+    }
+
+    #[tokio::test]
+    async fn tokens_of_the_fleet_s_own_writer_are_those_of_another_library() {
+        let key = AccessKey::new("a key of the fleet, long enough").unwrap();
+        let claims = [("role".to_owned(), "cook".to_owned())];
+        let ours = access_token::sign(&key, "ann", &claims, unix_seconds() + 60);
+        let user = verifier(|_| {}).verify(&ours).await.unwrap();
+        assert_eq!(user.id.as_deref(), Some("ann"));
+        let theirs = sign(key.expose(), &json!({ "role": "cook" }));
+        let user = access_token::verify(&theirs, &fleet(), unix_seconds()).unwrap();
+        assert_eq!(user.id.as_deref(), Some("ann"));
+        assert!(user.claims.contains(&claims[0]));
     }
 
     #[tokio::test]

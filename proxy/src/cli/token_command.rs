@@ -4,11 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use trunkline_protocol::access_token;
 use trunkline_protocol::development_key::{DevelopmentKeyError, read_or_make};
 use trunkline_protocol::key::{AccessKey, AccessKeyError};
 
 use super::output::print;
-use crate::auth::sign_user_token;
 use crate::clock::unix_seconds;
 
 #[derive(Debug, Subcommand)]
@@ -51,7 +51,7 @@ pub(super) fn token(command: TokenCommand) -> anyhow::Result<()> {
         TokenCommand::Key { file: Some(file) } => make_key_file(&file)?,
         TokenCommand::User { id, access_key, claims, lifetime } => {
             let key = AccessKey::new(access_key.split(',').next().unwrap_or_default())?;
-            print(&sign_user_token(&key, &id, &claims, unix_seconds().saturating_add(lifetime))?);
+            print(&access_token::sign(&key, &id, &claims, unix_seconds().saturating_add(lifetime)));
         }
     }
     Ok(())

@@ -1,7 +1,11 @@
 //! Questions and requests of app servers that want an acknowledgement.
 
+use std::collections::BTreeSet;
+
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
+use trunkline_protocol::wire::CAUSE_HEADER;
 
 use super::app::{App, AppLink, membership};
 use super::client::Client;
@@ -86,5 +90,142 @@ fn closes_that_want_an_acknowledgement_close_one_many_a_user_or_a_group() {
             }
             assert!(client.text().await.starts_with("{\"type\":7"));
         }
+    });
+}
+
+fn query(page_size: i64, token: Option<&str>) -> GroupMemberQuery {
+    let continuation_token = token.map(Into::into);
+    GroupMemberQuery { group: "red".into(), ack_id: 9, page_size: Some(page_size), top: None, continuation_token }
+}
+
+async fn answer(link: &mut AppLink, query: GroupMemberQuery) -> Ack {
+    link.send(ServiceMessage::GroupMemberQuery(query)).await;
+    match link.next().await {
+        ServiceMessage::Ack(ack) => ack,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn page(link: &mut AppLink, query: GroupMemberQuery) -> MemberPage {
+    let ack = answer(link, query).await;
+    assert_eq!((ack.ack_id, ack.status), (9, AckStatus::Ok));
+    MemberPage::from_payload(&ack.payload.unwrap()).unwrap()
+}
+
+/// Pages until the last one: how many members each has, and all of them.
+async fn pages(link: &mut AppLink, page_size: i64) -> (Vec<usize>, Vec<GroupMember>) {
+    let (mut sizes, mut members, mut token) = (Vec::new(), Vec::new(), None);
+    loop {
+        let page = page(link, query(page_size, token.as_deref())).await;
+        sizes.push(page.members.len());
+        members.extend(page.members);
+        match page.continuation_token {
+            Some(next) => token = Some(next.to_string()),
+            None => return (sizes, members),
+        }
+    }
+}
+
+#[test]
+fn members_of_a_group_are_counted_and_listed_a_page_at_a_time_over_all_shards() {
+    run(async {
+        let (stage, _app, mut link) = chat().await;
+        assert_eq!(page(&mut link, query(0, None)).await, MemberPage::counted(0));
+        assert_eq!(page(&mut link, query(10, None)).await, MemberPage::default());
+        let mut clients = Vec::new();
+        for number in 0..7 {
+            let target = format!("/chat?access_token={}", token_of(&format!("user-{}", number % 2)));
+            let client = Client::connect(&stage, &mut link, if number == 6 { "/chat" } else { &target }).await;
+            link.join(&client.id, "red").await;
+            clients.push(client);
+        }
+        let _outsider = Client::connect(&stage, &mut link, "/chat").await;
+        assert_eq!(page(&mut link, query(0, None)).await, MemberPage::counted(7));
+        let expected: BTreeSet<_> = clients.iter().map(|client| client.id.clone()).collect();
+        for (page_size, sizes) in [(100, vec![7]), (3, vec![3, 3, 1])] {
+            let (listed, members) = pages(&mut link, page_size).await;
+            assert_eq!(listed, sizes);
+            assert_eq!(
+                members.iter().map(|member| member.connection_id.to_string()).collect::<BTreeSet<_>>(),
+                expected
+            );
+        }
+        let (_, members) = pages(&mut link, 2).await;
+        let users = |wanted: Option<&str>| members.iter().filter(|member| member.user_id.as_deref() == wanted).count();
+        assert_eq!([users(Some("user-0")), users(Some("user-1")), users(None)], [3, 3, 1]);
+    });
+}
+
+#[test]
+fn nobody_is_listed_twice_while_members_come_and_go_between_two_pages() {
+    run(async {
+        let (stage, _app, mut link) = chat().await;
+        let mut clients = Vec::new();
+        for _ in 0..8 {
+            let client = Client::connect(&stage, &mut link, "/chat").await;
+            link.join(&client.id, "red").await;
+            clients.push(client);
+        }
+        let first = page(&mut link, query(3, None)).await;
+        // The list of members is dense: whoever leaves moves its last one into the gap, which has been passed already.
+        let left = first.members[0].connection_id.to_string();
+        link.send(ServiceMessage::LeaveGroupWithAck(membership(&left, "red", 5))).await;
+        assert_eq!(link.ack().await, (5, AckStatus::Ok));
+        link.join(&left, "red").await;
+        let second = page(&mut link, query(100, first.continuation_token.as_deref())).await;
+        let listed: Vec<_> = first.members.iter().chain(&second.members).map(|member| &member.connection_id).collect();
+        assert_eq!(listed.iter().collect::<BTreeSet<_>>().len(), listed.len(), "{listed:?}");
+        assert_eq!(listed.len(), clients.len());
+        assert_eq!(second.continuation_token, None);
+    });
+}
+
+#[test]
+fn the_later_layout_of_a_member_query_ends_with_as_many_as_are_wanted() {
+    run(async {
+        let (stage, _app, mut link) = chat().await;
+        let mut clients = Vec::new();
+        for _ in 0..4 {
+            let client = Client::connect(&stage, &mut link, "/chat").await;
+            link.join(&client.id, "red").await;
+            clients.push(client);
+        }
+        let listed = page(&mut link, GroupMemberQuery { top: Some(2), ..query(100, None) }).await;
+        assert_eq!((listed.members.len(), listed.continuation_token), (2, None));
+        let listed = page(&mut link, GroupMemberQuery { page_size: None, ..query(1, None) }).await;
+        assert_eq!((listed.members.len(), listed.continuation_token), (4, None));
+        let listed = page(&mut link, GroupMemberQuery { top: Some(3), ..query(2, None) }).await;
+        assert_eq!((listed.members.len(), listed.continuation_token.is_some()), (2, true));
+    });
+}
+
+#[test]
+fn a_token_of_another_process_is_refused_and_one_behind_the_end_has_no_members() {
+    run(async {
+        let (stage, _app, mut link) = chat().await;
+        for token in ["", "rubbish", "other.0.0"] {
+            let ack = answer(&mut link, query(1, Some(token))).await;
+            assert_eq!((ack.ack_id, ack.status, ack.payload), (9, AckStatus::InternalServerError, None), "{token}");
+        }
+        let behind = format!("{}.77.0", stage.shared.boot);
+        assert_eq!(page(&mut link, query(1, Some(&behind))).await, MemberPage::default());
+    });
+}
+
+#[test]
+fn a_close_by_the_own_app_server_has_its_cause_and_the_client_reads_the_reason() {
+    run(async {
+        let stage = Stage::with(settings(), 2);
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let mut link = app.link().await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let reason = Some("banned".into());
+        let close = CloseWithAck { subject: client.id.as_str().into(), reason, ack_id: 7, excluded: Vec::new() };
+        link.send(ServiceMessage::CloseConnectionWithAck(close)).await;
+        assert_eq!(client.text().await, "{\"type\":7,\"error\":\"banned\"}");
+        let notice = link.close().await;
+        let cause = notice.headers.iter().find(|(name, _)| *name == CAUSE_HEADER).map(|(_, values)| values[0].clone());
+        assert!(cause.is_none_or(|cause| cause == Cause::AppClosed.label()), "{:?}", notice.headers);
+        assert_eq!(link.ack().await, (7, AckStatus::Ok));
     });
 }

@@ -10,10 +10,12 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, spawn_local};
+use trunkline_protocol::access_token::User;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::{HubManifest, Manifest};
 use trunkline_protocol::negotiate::{ANSWER_HEADER, DECISION, Decision, REFUSAL};
 use trunkline_protocol::service::*;
+use trunkline_protocol::wire::USER_HEADER;
 
 use crate::node::upstream_watcher::open_pools;
 use crate::shard::Shared;
@@ -32,6 +34,8 @@ pub(super) struct Dialler {
     links: mpsc::UnboundedSender<(String, usize, MemoryLink)>,
     /// Decision about each client; `None` refuses it.
     pub(super) decision: Mutex<Option<Decision>>,
+    /// User that the node had verified, at each call of the handler.
+    pub(super) known: Mutex<Vec<Option<User>>>,
 }
 
 /// The app server's end of a link.
@@ -50,8 +54,12 @@ impl MemoryDialler for Dialler {
         drop(self.links.send((hub.to_owned(), slot, link)));
     }
 
-    fn ask(&self, _request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+    fn ask(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
         let decision = self.decision.lock().unwrap().clone();
+        let mut known = request.headers().get_all(USER_HEADER).iter();
+        let user = known.next().map(|user| User::from_header(user.to_str().unwrap()).unwrap());
+        assert_eq!(known.next(), None);
+        self.known.lock().unwrap().push(user);
         Box::pin(async move {
             let (status, kind, body) = match decision {
                 Some(decision) => (StatusCode::OK, DECISION, serde_json::to_string(&decision).unwrap()),
@@ -65,7 +73,11 @@ impl MemoryDialler for Dialler {
 impl App {
     pub(super) fn start(shared: &Arc<Shared>, instance: &str, hubs: Vec<HubManifest>) -> Self {
         let (sender, links) = mpsc::unbounded_channel();
-        let dialler = Arc::new(Dialler { links: sender, decision: Mutex::new(Some(Decision::default())) });
+        let dialler = Arc::new(Dialler {
+            links: sender,
+            decision: Mutex::new(Some(Decision::default())),
+            known: Mutex::default(),
+        });
         let manifest = Manifest { instance: instance.into(), name: instance.into(), version: String::new(), hubs };
         let changed = Arc::new(Notify::new());
         let pools = open_pools(shared, AppTarget::Memory(dialler.clone()), manifest, &changed);

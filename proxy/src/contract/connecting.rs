@@ -3,10 +3,12 @@
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::manifest::{Authentication, HubManifest, REMOTE_HEADER, TRANSPORT_HEADER, USER_ID_CLAIM};
 use trunkline_protocol::negotiate::Decision;
+use trunkline_protocol::wire::USER_HEADER;
 
 use super::client::{Client, JSON_HANDSHAKE, Received};
-use super::http::{exchange, negotiate};
+use super::http::{HttpConnection, exchange, negotiate, request};
 use super::stage::{Stage, run, settings, token_of};
+use crate::auth::User;
 use crate::config::Settings;
 
 fn chat() -> Vec<HubManifest> {
@@ -166,6 +168,34 @@ fn the_app_decides_about_a_client_at_negotiate_and_its_refusal_is_passed_on() {
         client.send(JSON_HANDSHAKE).await;
         let open = link.opening().await;
         assert!(open.claims.iter().any(|(name, value)| name == USER_ID_CLAIM && value == "bob"), "{:?}", open.claims);
+    });
+}
+
+#[test]
+fn the_app_learns_the_user_that_the_node_has_verified_and_none_that_a_client_claims() {
+    run(async {
+        let stage = Stage::start();
+        let hub = HubManifest { asks_app: true, ..HubManifest::new("chat", "/chat") };
+        let mut app = stage.app("app-1", vec![hub]);
+        let _link = app.link().await;
+        let mallory = User { id: Some("mallory".into()), ..User::default() }.to_header();
+        let ask = async |query: &str| {
+            let mut asked = request("POST", &format!("/chat/negotiate?negotiateVersion=1{query}"), "");
+            asked.headers_mut().insert(USER_HEADER, mallory.parse().unwrap());
+            HttpConnection::open(&stage).await.exchange(asked).await.0.as_u16()
+        };
+        assert_eq!(ask(&format!("&access_token={}", token_of("ann"))).await, 200);
+        assert_eq!(ask("").await, 200);
+        // The app may know this token, so it is asked; it only lets in whom the token names.
+        assert_eq!(ask("&access_token=rubbish").await, 401);
+        let bob = Decision { user: Some("bob".into()), ..Decision::default() };
+        *app.dialler.decision.lock().unwrap() = Some(bob);
+        assert_eq!(ask("&access_token=rubbish").await, 200);
+        let known = app.dialler.known.lock().unwrap();
+        let ids: Vec<_> = known.iter().map(|user| user.as_ref().and_then(|user| user.id.as_deref())).collect();
+        assert_eq!(ids, [Some("ann"), None, None, None]);
+        let ann = known[0].as_ref().unwrap();
+        assert!(ann.expires_s.is_some() && ann.claims.iter().any(|(name, _)| name == "nameid"), "{ann:?}");
     });
 }
 

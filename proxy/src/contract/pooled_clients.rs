@@ -50,6 +50,7 @@ async fn carry(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>
             return;
         }
     }
+    // sleep: the end is under way for as long.
     sleep(LATENCY).await;
     // It fails when the far end is gone.
     let _ = to.shutdown().await;

@@ -9,10 +9,11 @@ use axum::Router;
 use tokio::io::{DuplexStream, duplex};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
+use tower::ServiceExt;
+use trunkline_protocol::access_token;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::manifest::HubManifest;
 
-use crate::auth::sign_user_token;
 use crate::clock::unix_seconds;
 use crate::config::Settings;
 use crate::frontend::{Endpoint, ListenerGate, serve_pipe};
@@ -99,5 +100,5 @@ pub(super) fn token_of(user: &str) -> String {
 
 /// An access token that ends at this second since 1970.
 pub(super) fn token_until(user: &str, expires_s: u64) -> String {
-    sign_user_token(&AccessKey::new(KEY).unwrap(), user, &[], expires_s).unwrap()
+    access_token::sign(&AccessKey::new(KEY).unwrap(), user, &[], expires_s)
 }

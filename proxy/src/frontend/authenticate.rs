@@ -9,7 +9,7 @@ use trunkline_protocol::manifest::Authentication;
 use trunkline_protocol::negotiate::Decision;
 use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER};
 
-use crate::auth::User;
+use crate::auth::{TokenError, User};
 use crate::frontend::authorize::{Grant, authorize};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
@@ -31,14 +31,15 @@ pub(crate) async fn authenticate(
         // The app has decided at negotiate; its decision stands in the connection token.
         return Ok(());
     }
+    let verified = verify_token(endpoint, token(request)).await;
     let granted = if settings.asks_app {
         endpoint.shared.wait_for_link(hub).await;
-        authorize(endpoint, hub, request).await?
+        authorize(endpoint, hub, request, verified.as_ref().ok().and_then(Option::as_ref)).await?
     } else {
         Grant::default()
     };
     if granted.decision.url.is_none() {
-        let user = find_user(endpoint, token(request), &granted.decision).await?;
+        let user = find_user(endpoint, verified, &granted.decision)?;
         let is_needed = endpoint.shared.verifier.is_required() || settings.authentication == Authentication::Required;
         if is_needed && user.id.is_none() {
             // Without a body, like the official server: its clients show the reason phrase.
@@ -52,17 +53,30 @@ pub(crate) async fn authenticate(
     Ok(())
 }
 
+/// Verifies the access token of a request, if it has one.
+async fn verify_token(endpoint: &Endpoint, token: Option<String>) -> Result<Option<User>, TokenError> {
+    match token {
+        Some(token) => endpoint.shared.verifier.verify(&token).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 /// Returns the user that the app has named, or the one of the token.
-async fn find_user(endpoint: &Endpoint, token: Option<String>, decision: &Decision) -> Result<User, Response> {
+fn find_user(
+    endpoint: &Endpoint,
+    verified: Result<Option<User>, TokenError>,
+    decision: &Decision,
+) -> Result<User, Response> {
     let Decision { user, claims, expires_s, .. } = decision.clone();
     if user.is_some() {
+        // A token that only the app understands is no fault of its bearer.
         return Ok(User { id: user, claims, expires_s });
     }
-    let mut user = match token {
-        None => User::default(),
-        Some(token) => {
-            let verified = endpoint.shared.verifier.verify(&token).await;
-            verified.map_err(|error| plain(StatusCode::UNAUTHORIZED, error.to_string()))?
+    let mut user = match verified {
+        Ok(user) => user.unwrap_or_default(),
+        Err(error) => {
+            endpoint.shared.verifier.count_refused(&error);
+            return Err(plain(StatusCode::UNAUTHORIZED, error.to_string()));
         }
     };
     user.claims.extend(claims);

@@ -2,6 +2,7 @@
 //!
 //! The handler sees the client's headers, cookies among them, and its path and query. Its answer is a decision (the user
 //! and headers, or a redirect), or a refusal that the client gets as it is. Without an answer the client is refused.
+//! With the question goes the user whose access token the proxy has verified.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -13,16 +14,17 @@ use http::{HeaderName, HeaderValue, Method};
 use tracing::warn;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{
-    CLIENT_AUTHORIZATION_HEADER, CLIENT_URI_HEADER, NEGOTIATE_PATH, NODE_HEADER, REMOTE_HEADER,
+    CLIENT_AUTHORIZATION_HEADER, CLIENT_URI_HEADER, NEGOTIATE_PATH, NODE_HEADER, REMOTE_HEADER, USER_HEADER,
 };
 use trunkline_protocol::negotiate::{ANSWER_HEADER, DECISION, Decision, REFUSAL};
 
+use crate::auth::User;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::forwarded_header::FORWARDED_FOR;
 use crate::frontend::plain_response::{because, unavailable};
 use crate::frontend::request::is_for_the_app;
 use crate::frontend::request_extension::peer_address;
-use crate::upstream::Hub;
+use crate::upstream::{Hub, MIDDLEWARE_HINT, RefusalSource};
 
 /// Decision of the app, with headers for the client.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +33,7 @@ pub(crate) struct Grant {
     pub(super) headers: HeaderMap,
 }
 
-/// Asks the app about a client.
+/// Asks the app about a client, whose access token names this user.
 ///
 /// # Errors
 /// The app's refusal, or ours when it can't be asked.
@@ -39,9 +41,10 @@ pub(crate) fn authorize(
     endpoint: &Endpoint,
     hub: &Hub,
     request: &Request,
+    user: Option<&User>,
 ) -> impl Future<Output = Result<Grant, Response>> + Send + use<> {
     let (endpoint, apps, name) = (endpoint.clone(), hub.apps_in_turn(), hub.name().to_owned());
-    let question = authorize_request(&name, request);
+    let question = authorize_request(&name, request, user);
     async move {
         let Some(first) = apps.first() else {
             return Err(unavailable(Cause::NoAppServer, "no app server serves this hub at the moment"));
@@ -51,13 +54,13 @@ pub(crate) fn authorize(
             Err(error) => Err(error.into()),
         };
         let problem = match outcome.map(read_decision) {
-            Ok(Some(decision)) => {
+            Ok(Ok(decision)) => {
                 let count =
                     if decision.is_ok() { &endpoint.counters.let_in_by_app } else { &endpoint.counters.refused_by_app };
                 count.increment();
                 return decision;
             }
-            Ok(None) => "its answer is none of a negotiate handler".to_owned(),
+            Ok(Err(problem)) => problem,
             Err(error) => error.to_string(),
         };
         endpoint.counters.app_not_asked.increment();
@@ -66,26 +69,38 @@ pub(crate) fn authorize(
     }
 }
 
-/// Reads the app's decision; `None` when the answer is not one of its handler.
-fn read_decision(answer: http::Response<Bytes>) -> Option<Result<Grant, Response>> {
+/// Reads the app's decision.
+///
+/// # Errors
+/// When the answer is not one of its handler: says of whom it is.
+fn read_decision(answer: http::Response<Bytes>) -> Result<Result<Grant, Response>, String> {
     let (mut parts, body) = answer.into_parts();
-    let mark = parts.headers.remove(ANSWER_HEADER)?;
+    let Some(mark) = parts.headers.remove(ANSWER_HEADER) else {
+        return Err(match RefusalSource::of(parts.status, &parts.headers) {
+            RefusalSource::AccessKey => "it refuses our access key".into(),
+            RefusalSource::DevelopmentKey => "it has only the development key of its machine".into(),
+            RefusalSource::Sdk => format!("it answers {}: {}", parts.status, String::from_utf8_lossy(&body)),
+            RefusalSource::Middleware => format!("it answers {}, {MIDDLEWARE_HINT}", parts.status),
+            RefusalSource::Stranger => format!("it answers {} without asking a negotiate handler", parts.status),
+        });
+    };
     // hyper writes the final length, and its own date.
     for name in [CONTENT_LENGTH, TRANSFER_ENCODING, DATE, HeaderName::from_static(NODE_HEADER)] {
         parts.headers.remove(name);
     }
-    match mark.to_str().ok()? {
-        DECISION => {
-            let decision = serde_json::from_slice(&body).ok()?;
+    match mark.to_str() {
+        Ok(DECISION) => {
+            let decision =
+                serde_json::from_slice(&body).map_err(|error| format!("its decision is malformed: {error}"))?;
             parts.headers.remove(CONTENT_TYPE);
-            Some(Ok(Grant { decision, headers: parts.headers }))
+            Ok(Ok(Grant { decision, headers: parts.headers }))
         }
-        REFUSAL => Some(Err(because(Cause::AppRefused, Response::from_parts(parts, Body::from(body))))),
-        _ => None,
+        Ok(REFUSAL) => Ok(Err(because(Cause::AppRefused, Response::from_parts(parts, Body::from(body))))),
+        _ => Err("its answer is of a kind that is not known".into()),
     }
 }
 
-fn authorize_request(hub: &str, request: &Request) -> Result<Parts, http::Error> {
+fn authorize_request(hub: &str, request: &Request, user: Option<&User>) -> Result<Parts, http::Error> {
     let hub: String = form_urlencoded::byte_serialize(hub.as_bytes()).collect();
     let question = http::Request::builder().method(Method::POST).uri(format!("{NEGOTIATE_PATH}?hub={hub}"));
     let (mut question, ()) = question.body(())?.into_parts();
@@ -102,6 +117,9 @@ fn authorize_request(hub: &str, request: &Request) -> Result<Parts, http::Error>
     }
     let uri = request.uri().path_and_query().map_or("/", |path| path.as_str());
     headers.insert(HeaderName::from_static(CLIENT_URI_HEADER), HeaderValue::from_str(uri)?);
+    if let Some(user) = user {
+        headers.insert(HeaderName::from_static(USER_HEADER), HeaderValue::from_str(&user.to_header())?);
+    }
     if let Some(peer) = peer_address(request.extensions()) {
         headers.insert(FORWARDED_FOR, HeaderValue::from_str(&peer.ip().to_string())?);
         headers.insert(HeaderName::from_static(REMOTE_HEADER), HeaderValue::from_str(&peer.to_string())?);

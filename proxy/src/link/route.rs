@@ -10,14 +10,14 @@ use tracing::info;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::{
-    ClientInvocation, CloseWithAck, ConnectionFlowControl, FlowOperation, FlowSubject, GroupChange, Payloads, RawKind,
-    ServiceMessage, UserGroupChange,
+    ClientInvocation, CloseWithAck, ConnectionFlowControl, FlowOperation, FlowSubject, GroupChange, GroupMemberQuery,
+    Payloads, RawKind, ServiceMessage, UserGroupChange,
 };
 
 use crate::metrics::SendKind;
 use crate::shard::Location;
 use crate::shard::{Audience, ConnectionCommand, Framed, MembershipChange, PendingAck, Receivers, ShardCommand};
-use crate::shard::{Shard, no_such_connection};
+use crate::shard::{MemberListing, MemberTally, Shard, no_such_connection};
 use crate::upstream::LinkHandle;
 
 /// The commands of one batch of frames, by shard.
@@ -177,6 +177,7 @@ fn route_rare(
         ServiceMessage::CheckUserInGroupWithAck(check) => {
             self::check(link, Audience::Users(vec![check.user_id]), Some(check.group), check.ack_id, batch);
         }
+        ServiceMessage::GroupMemberQuery(query) => query_members(shard, link, query, batch),
         ServiceMessage::CloseConnectionWithAck(close) => {
             close_many(link, Audience::Connections(vec![close.subject.clone()]), close, batch);
         }
@@ -309,10 +310,24 @@ fn check(
     batch.for_all(ShardCommand::Check { hub: link.hub(), who, within_group, ack });
 }
 
+/// A page begins at one shard, which passes it on to those behind it; a number is added up by all of them.
+fn query_members(shard: &Shard, link: &Arc<LinkHandle>, query: GroupMemberQuery, batch: &mut RoutedBatch) {
+    if query.page_size == Some(0) {
+        let tally = MemberTally::new(Arc::clone(link), query.ack_id);
+        batch.for_all(ShardCommand::CountMembers { hub: link.hub(), group: query.group, tally });
+    } else if let Some(listing) = MemberListing::begin(link, query, &shard.shared().boot) {
+        match usize::from(listing.shard()) < batch.commands.len() {
+            true => batch.for_shard(listing.shard(), ShardCommand::ListMembers(Box::new(listing))),
+            false => listing.answer_last(),
+        }
+    }
+}
+
 fn close_many(link: &Arc<LinkHandle>, who: Audience, close: CloseWithAck, batch: &mut RoutedBatch) {
     let CloseWithAck { reason, ack_id, excluded, .. } = close;
     let to = Receivers { excluded, ..who.into() };
-    batch.for_all(ShardCommand::CloseMany { hub: link.hub(), to, reason, ack: PendingAck::new(link.clone(), ack_id) });
+    let ack = PendingAck::new(link.clone(), ack_id);
+    batch.for_all(ShardCommand::CloseMany { hub: link.hub(), app: link.app(), to, reason, ack });
 }
 
 /// Begins the drain of an app server that is about to stop: the connections at home there get another home.

@@ -1,17 +1,22 @@
 //! Application of commands: what the frames of a link change and write in one shard.
 
 use bytes::Bytes;
-use trunkline_protocol::service::{ClientInvocation, ErrorCompletion, FlowOperation, RawKind, ServiceMessage};
+use bytestring::ByteString;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::service::{
+    ClientInvocation, ErrorCompletion, FlowOperation, GroupMember, RawKind, ServiceMessage,
+};
 
 use super::close_reason::CloseReason;
 use super::command::{Audience, ConnectionCommand, ShardCommand};
-use super::connection::{PauseReason, Status};
+use super::connection::{PauseReason, SetName, Status};
 use super::content::Content;
 use super::delivery::{BatchMode, Flush};
 use super::framed::{frame_for, raw_frame};
+use super::member_query::MemberListing;
 use super::slot::Slot;
 use super::state::ShardState;
-use crate::upstream::LinkHandle;
+use crate::upstream::{AppServerId, LinkHandle};
 
 /// Capacity beyond which a list of commands is not kept.
 const COMMANDS_KEPT_MAX: usize = 2048;
@@ -60,13 +65,16 @@ impl ShardState {
                     ack.found();
                 }
             }
-            ShardCommand::CloseMany { hub, to, reason, ack } => {
+            ShardCommand::ListMembers(listing) => self.list_members(listing),
+            ShardCommand::CountMembers { hub, group, tally } => {
+                tally.add(self.connections.members(hub, SetName::Group(&group)).len());
+            }
+            ShardCommand::CloseMany { hub, app, to, reason, ack } => {
                 let slots = self.connections.slots_of(hub, &to);
                 if !slots.is_empty() {
                     ack.found();
                 }
-                let reason = CloseReason::ordered(reason.as_deref());
-                slots.iter().for_each(|&slot| self.close(slot, &reason));
+                self.close_many(app, &slots, reason.as_deref());
             }
             ShardCommand::LinkLost(link, cause) => self.lose_homes(link, cause),
             ShardCommand::LinkOpened(link) => self.link_opened(&link),
@@ -74,6 +82,38 @@ impl ShardState {
             // At once where an app ends: it does not wait for a task.
             ShardCommand::Drain(spread) if spread.is_zero() => self.close_all_drained(),
             ShardCommand::Drain(spread) => self.drain = Some(spread),
+        }
+    }
+
+    /// Closes connections on the order of an app server, their own one or another.
+    fn close_many(&mut self, app: AppServerId, slots: &[Slot], reason: Option<&str>) {
+        let [own, other] = [Cause::AppClosed, Cause::Ordered].map(|cause| CloseReason::told_by_app(cause, reason));
+        for &slot in slots {
+            let is_own = self.connections.get(slot).is_some_and(|client| client.home.app() == app);
+            self.close(slot, if is_own { &own } else { &other });
+        }
+    }
+
+    /// Adds the members of a group that are here to a page of them, as far as there is room, and sends it on its way: to
+    /// the next shard, or to the app server. One step reads each entry of the group's list once, as a send to it does.
+    fn list_members(&mut self, mut listing: Box<MemberListing>) {
+        let slots = self.connections.members_from(listing.hub(), listing.group(), listing.slot(), listing.room());
+        for slot in slots {
+            if listing.room() == 0 {
+                break;
+            }
+            if let Some(client) = self.connections.get(slot) {
+                let user_id = self.connections.user_of(client).map(ByteString::from);
+                listing.add(slot, GroupMember { connection_id: ByteString::from(&*client.id), user_id });
+            }
+        }
+        if listing.room() == 0 {
+            return listing.answer();
+        }
+        listing.leave_shard();
+        match self.context.shared.shards().get(usize::from(listing.shard())) {
+            Some(next) => next.post(move |state| state.list_members(listing)),
+            None => listing.answer_last(),
         }
     }
 
@@ -198,9 +238,7 @@ pub(crate) fn no_such_connection(request: ClientInvocation) -> ServiceMessage {
 mod tests {
     use super::*;
     use crate::shard::command::MembershipChange;
-    use crate::shard::connection::SetName;
     use crate::shard::testbed::{Testbed, whole_id};
-    use crate::upstream::AppServerId;
 
     const OWN: u32 = 7;
 

@@ -36,6 +36,8 @@ pub(crate) struct CloseReason {
 pub(crate) struct CloseMessage {
     /// Text that is shown only where the hub gives details; `None` for a close without error.
     detail: Option<String>,
+    /// Text that the app gives its clients; shown as it is.
+    reason: Option<String>,
     allow_reconnect: bool,
 }
 
@@ -67,10 +69,19 @@ impl CloseReason {
         Self { cause, detail, message: None, notice: AppNotice::None, raw_code }
     }
 
-    /// An app server other than its own closed it.
+    /// An app server other than its own closed it as if it were its own, perhaps for an error.
     #[must_use]
     pub(crate) fn ordered(reason: Option<&str>) -> Self {
         Self::on_request(Cause::Ordered, reason)
+    }
+
+    /// An app server, its own or another, ordered its proxy to close it: the reason is meant for the client, which reads it
+    /// whether or not the hub gives details, and is not told to reconnect.
+    #[must_use]
+    pub(crate) fn told_by_app(cause: Cause, reason: Option<&str>) -> Self {
+        let detail: Option<String> = reason.filter(|reason| !reason.is_empty()).map(Into::into);
+        let message = Some(CloseMessage { detail: None, reason: detail.clone(), allow_reconnect: false });
+        Self { detail, message, ..Self::on_request(cause, None) }
     }
 
     /// An operator closed it, and may have given a reason. The client is not told to reconnect.
@@ -81,7 +92,7 @@ impl CloseReason {
 
     fn on_request(cause: Cause, reason: Option<&str>) -> Self {
         let detail: Option<String> = reason.map(Into::into);
-        let message = Some(CloseMessage { detail: detail.clone(), allow_reconnect: false });
+        let message = Some(CloseMessage { detail: detail.clone(), reason: None, allow_reconnect: false });
         Self { cause, detail, message, notice: AppNotice::Clean, raw_code: CLOSE_NORMAL }
     }
 
@@ -138,7 +149,7 @@ impl CloseReason {
     }
 
     fn reconnect(cause: Cause, notice: AppNotice) -> Self {
-        let message = CloseMessage { detail: None, allow_reconnect: true };
+        let message = CloseMessage { detail: None, reason: None, allow_reconnect: true };
         Self { cause, detail: None, message: Some(message), notice, raw_code: CLOSE_GOING_AWAY }
     }
 
@@ -149,7 +160,7 @@ impl CloseReason {
     }
 
     fn error(cause: Cause, detail: String, notice: &str) -> Self {
-        let message = Some(CloseMessage { detail: Some(detail), allow_reconnect: true });
+        let message = Some(CloseMessage { detail: Some(detail), reason: None, allow_reconnect: true });
         let (detail, notice) = (Some(notice.into()), AppNotice::Error(notice.into()));
         Self { cause, detail, message, notice, raw_code: CLOSE_GOING_AWAY }
     }
@@ -190,10 +201,11 @@ impl CloseReason {
 
 impl CloseMessage {
     fn to_hub_message(&self, with_details: bool) -> HubMessage {
-        let error = self.detail.as_ref().map(|detail| {
-            let text = if with_details { format!("{CLOSED_WITH_ERROR} {detail}") } else { CLOSED_WITH_ERROR.into() };
-            ByteString::from(text)
+        let detailed = self.detail.as_ref().map(|detail| match with_details {
+            true => format!("{CLOSED_WITH_ERROR} {detail}"),
+            false => CLOSED_WITH_ERROR.into(),
         });
+        let error = self.reason.clone().or(detailed).map(ByteString::from);
         HubMessage::Close(Close { error, allow_reconnect: self.allow_reconnect })
     }
 }
@@ -222,6 +234,19 @@ mod tests {
         let told = String::from_utf8_lossy(&frames(&reason, JSON, false)[0]).into_owned();
         assert!(told.contains(CLOSED_WITH_ERROR) && !told.contains("no message"), "{told}");
         assert_eq!(frames(&reason, JSON, true)[1], websocket::close(CLOSE_NORMAL));
+    }
+
+    #[test]
+    fn the_reason_of_an_ordered_close_is_meant_for_the_client() {
+        let reason = CloseReason::told_by_app(Cause::AppClosed, Some("banned"));
+        for with_details in [false, true] {
+            let told = String::from_utf8_lossy(&frames(&reason, JSON, with_details)[0]).into_owned();
+            assert!(told.contains(r#"{"type":7,"error":"banned"}"#), "{told}");
+        }
+        let plain = CloseReason::told_by_app(Cause::Ordered, Some(""));
+        assert!(String::from_utf8_lossy(&frames(&plain, JSON, true)[0]).contains(r#"{"type":7}"#));
+        let told = String::from_utf8_lossy(&frames(&CloseReason::ordered(Some("secret")), JSON, false)[0]).into_owned();
+        assert!(!told.contains("secret"), "an error of another app server is no reason for the client: {told}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::{Ack, AckStatus, ClientInvocation, FlowOperation, RawKind, ServiceMessage};
 
 use super::framed::Framed;
+use super::member_query::{MemberListing, MemberTally};
 use super::slot::Slot;
 use crate::upstream::{AppServerId, HubIndex, LinkHandle, LinkId};
 
@@ -67,8 +68,14 @@ pub(crate) enum ShardCommand {
         within_group: Option<ByteString>,
         ack: Arc<PendingAck>,
     },
+    /// Lists members of a group that this shard has, then those of the shards behind it.
+    ListMembers(Box<MemberListing>),
+    /// Counts the members of a group that this shard has.
+    CountMembers { hub: HubIndex, group: ByteString, tally: Arc<MemberTally> },
     CloseMany {
         hub: HubIndex,
+        /// The app server at the link's far end.
+        app: AppServerId,
         to: Receivers,
         /// Text for the clients.
         reason: Option<ByteString>,
@@ -144,6 +151,6 @@ impl Drop for PendingAck {
         let status = if self.is_found.load(Ordering::Relaxed) { AckStatus::Ok } else { AckStatus::NotFound };
         // An empty text, not nil: so does the service that this protocol was made for.
         let message = Some(ByteString::new());
-        self.link.send(&ServiceMessage::Ack(Ack { ack_id: self.ack_id, status, message }));
+        self.link.send(&ServiceMessage::Ack(Ack { ack_id: self.ack_id, status, message, payload: None }));
     }
 }

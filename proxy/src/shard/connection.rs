@@ -10,6 +10,7 @@ mod membership_entry;
 mod pending_call;
 mod record;
 
+use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -199,6 +200,29 @@ impl Connections {
     #[must_use]
     pub(crate) fn members(&self, hub: HubIndex, name: SetName<'_>) -> &[Member] {
         self.sets.members(hub, name)
+    }
+
+    /// The lowest slots of a group's members from this one on, at most `max`, in order.
+    #[must_use]
+    pub(crate) fn members_from(&self, hub: HubIndex, name: &str, from: Slot, max: usize) -> Vec<Slot> {
+        let mut lowest = BinaryHeap::new();
+        for member in self.members(hub, SetName::Group(name)).iter().filter(|member| member.slot >= from) {
+            if lowest.len() < max {
+                lowest.push(member.slot);
+            } else if let Some(mut highest) = lowest.peek_mut().filter(|highest| member.slot < **highest) {
+                *highest = member.slot;
+            }
+        }
+        lowest.into_sorted_vec()
+    }
+
+    /// User of a client, if it is authenticated.
+    #[must_use]
+    pub(crate) fn user_of<'a>(&'a self, client: &'a Client) -> Option<&'a str> {
+        self.sets_of(client).find_map(|set| match set {
+            SetName::User(user) => Some(user),
+            SetName::Hub | SetName::Group(_) => None,
+        })
     }
 
     /// Members of a set, and the slab in which to change them.

@@ -1,15 +1,20 @@
 //! Read the manifest of an app server.
 
 use axum::body::Body;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
 use trunkline_protocol::manifest::{MANIFEST_PATH, Manifest};
 
 use super::caller::{Caller, RequestError};
+use super::refusal_source::{MIDDLEWARE_HINT, RefusalSource};
 use crate::net::address::Address;
 use crate::net::http_client::read_whole;
 
 /// Maximum size of a manifest: it has some 300 bytes per hub, and anything larger comes from something else.
 const MANIFEST_MAX_BYTES: usize = 1024 * 1024;
+
+/// Maximum size of the SDK's reason to refuse: it is one line.
+const REFUSAL_MAX_BYTES: usize = 1024;
 
 /// Why a manifest could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +25,17 @@ pub(crate) enum ReadManifestError {
     /// The two ends have different keys.
     #[error("{0} refuses our access key: give both ends the same --access-key or TRUNKLINE_ACCESS_KEY")]
     Key(String),
+    /// The app server has no key but that of its machine.
+    #[error(
+        "{0} has only the development key of its machine, and takes it for a proxy on another one: give both ends an access key (TRUNKLINE_ACCESS_KEY; `trunkline token key` makes one)"
+    )]
+    DevelopmentKey(String),
+    /// The SDK has another reason to refuse, such as a stop.
+    #[error("{authority} answers {status}: {reason}")]
+    Refused { authority: String, status: StatusCode, reason: String },
+    /// Something before the SDK wants a login.
+    #[error("{authority} answers {status}, {MIDDLEWARE_HINT}")]
+    Middleware { authority: String, status: StatusCode },
     /// Something else answers there.
     #[error("{authority} answers {status} to {MANIFEST_PATH}: no app server with the Trunkline SDK?")]
     Status { authority: String, status: StatusCode },
@@ -44,10 +60,8 @@ pub(crate) async fn read_manifest(address: &Address, caller: Caller<'_>) -> Resu
     let authority = address.authority();
     let request = Request::get(MANIFEST_PATH).body(Body::empty()).map_err(RequestError::from)?;
     let answer = caller.send(address, request).await?;
-    match answer.status() {
-        StatusCode::OK => {}
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(ReadManifestError::Key(authority.into())),
-        status => return Err(ReadManifestError::Status { authority: authority.into(), status }),
+    if answer.status() != StatusCode::OK {
+        return Err(refusal(authority.into(), answer).await);
     }
     let unreadable = |problem: String| ReadManifestError::Body { authority: authority.into(), problem };
     let answer = read_whole(answer, MANIFEST_MAX_BYTES).await.map_err(|error| unreadable(error.to_string()))?;
@@ -55,5 +69,63 @@ pub(crate) async fn read_manifest(address: &Address, caller: Caller<'_>) -> Resu
     match manifest.hubs.iter().find(|hub| !hub.path.starts_with('/')) {
         Some(hub) => Err(unreadable(format!("the path {:?} of hub {:?} does not begin with /", hub.path, hub.name))),
         None => Ok(manifest),
+    }
+}
+
+/// Says who refuses, and what helps.
+async fn refusal(authority: String, answer: Response<Incoming>) -> ReadManifestError {
+    let status = answer.status();
+    match RefusalSource::of(status, answer.headers()) {
+        RefusalSource::AccessKey => ReadManifestError::Key(authority),
+        RefusalSource::DevelopmentKey => ReadManifestError::DevelopmentKey(authority),
+        RefusalSource::Sdk => {
+            let body = read_whole(answer, REFUSAL_MAX_BYTES).await;
+            let reason = body.map(|answer| String::from_utf8_lossy(answer.body()).into_owned()).unwrap_or_default();
+            ReadManifestError::Refused { authority, status, reason }
+        }
+        RefusalSource::Middleware => ReadManifestError::Middleware { authority, status },
+        RefusalSource::Stranger => ReadManifestError::Status { authority, status },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::response::{IntoResponse, Redirect};
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
+    use trunkline_protocol::wire::{REFUSAL_HEADER, REFUSED_DEVELOPMENT_KEY, REFUSED_KEY};
+
+    use super::*;
+    use crate::net::connector::Connector;
+
+    /// The problem with an app server that gives this answer to everything, without its address.
+    async fn problem(answer: impl IntoResponse + Clone + Send + Sync + 'static) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        let app = Router::new().fallback(async move || answer);
+        let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+        let (keys, connector) = (AccessKeys::new(vec![AccessKey::random()]).unwrap(), Connector::default());
+        let caller = Caller { node: "node", keys: &keys, connector: &connector };
+        let address = format!("http://{authority}").parse().unwrap();
+        let error = read_manifest(&address, caller).await.unwrap_err();
+        serving.abort();
+        error.to_string().replace(&authority, "it")
+    }
+
+    #[tokio::test]
+    async fn a_refusal_of_the_sdk_is_told_from_one_of_a_middleware_around_it() {
+        let marked = |status: u16, mark: &'static str| {
+            (StatusCode::from_u16(status).unwrap(), [(REFUSAL_HEADER, mark)], "this app server shuts down")
+        };
+        assert!(problem(marked(401, REFUSED_KEY)).await.starts_with("it refuses our access key"));
+        assert!(problem(marked(403, REFUSED_DEVELOPMENT_KEY)).await.contains("only the development key"));
+        let stopping = problem(marked(503, "shutdown")).await;
+        assert_eq!(stopping, "it answers 503 Service Unavailable: this app server shuts down");
+        let middleware = "but not as Trunkline's SDK: is a middleware around `Server::into_router`?";
+        let unmarked = problem((StatusCode::UNAUTHORIZED, "log in first")).await;
+        assert!(unmarked.starts_with(&format!("it answers 401 Unauthorized, {middleware}")), "{unmarked}");
+        assert!(problem(StatusCode::FORBIDDEN).await.contains(middleware));
+        assert!(problem(Redirect::to("/login")).await.contains(middleware));
+        assert!(problem(StatusCode::NOT_FOUND).await.contains("no app server with the Trunkline SDK?"));
     }
 }

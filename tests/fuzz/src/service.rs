@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use trunkline_protocol::service::{
-    Capabilities, Counters, FrameBuffer, FrameError, ServiceMessage, SessionId, bytes_of_frame, parse_received,
+    Ack, Capabilities, Counters, FrameBuffer, FrameError, MemberPage, ServiceMessage, SessionId, bytes_of_frame,
+    parse_received,
 };
 
 use crate::random::Random;
@@ -28,6 +29,7 @@ pub fn link_upgrade(data: &[u8]) {
             assert_eq!(again.to_string(), written);
             assert_eq!(again.resume_ring_bytes, capabilities.resume_ring_bytes);
             assert_eq!(again.knows_causes, capabilities.knows_causes);
+            assert_eq!(again.lists_members, capabilities.lists_members);
         }
         if let Ok(id) = line.parse::<SessionId>() {
             assert_eq!(id.to_string().parse(), Ok(id));
@@ -62,6 +64,11 @@ fn message(body: &Bytes) {
         // Whether it is an acknowledgement that makes sense is for the counters to say.
         drop(counters.handle_ping(ping));
         assert!(counters.acknowledged() <= counters.sent(), "more is acknowledged than was sent");
+    }
+    if let ServiceMessage::Ack(Ack { payload: Some(payload), .. }) = &message
+        && let Ok(page) = MemberPage::from_payload(payload)
+    {
+        assert_eq!(MemberPage::from_payload(&page.to_payload()), Ok(page));
     }
     let frame = message.to_frame();
     let mut buffer = FrameBuffer::default();

@@ -9,9 +9,9 @@ use bytestring::ByteString;
 use super::super::service_message::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
     CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionReconnect, ErrorCompletion, FlowOperation,
-    FlowSubject, GroupBroadcastData, GroupChange, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind,
-    MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Ping, ServiceError, ServiceEvent,
-    ServiceMapping, ServiceMessage, UserData, UserGroupChange,
+    FlowSubject, GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse,
+    LinkKind, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Ping, ServiceError,
+    ServiceEvent, ServiceMapping, ServiceMessage, UserData, UserGroupChange,
 };
 use super::fields::{FieldError, FieldResult, Fields};
 use super::{ServiceMessageError, extension, name_of};
@@ -66,6 +66,7 @@ fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessag
         37 => M::ServiceMapping(service_mapping(fields)?),
         38 => M::ConnectionReconnect(ConnectionReconnect { connection_id: fields.text("connectionId")? }),
         39 => M::ConnectionFlowControl(connection_flow_control(fields)?),
+        40 => M::GroupMemberQuery(group_member_query(fields)?),
         _ => return Ok(None),
     }))
 }
@@ -114,7 +115,7 @@ fn service_event(fields: &mut Fields) -> FieldResult<ServiceEvent> {
 }
 
 fn ack(fields: &mut Fields) -> FieldResult<Ack> {
-    Ok(Ack {
+    let mut it = Ack {
         ack_id: fields.integer("ackId")?,
         status: match fields.integer("status")? {
             1 => AckStatus::Ok,
@@ -124,7 +125,13 @@ fn ack(fields: &mut Fields) -> FieldResult<Ack> {
             status => AckStatus::Unknown(status),
         },
         message: fields.optional_text("message")?,
-    })
+        payload: None,
+    };
+    if fields.has(6) {
+        fields.skip_extension()?;
+        it.payload = fields.optional_binary("payload")?;
+    }
+    Ok(it)
 }
 
 fn connection_flow_control(fields: &mut Fields) -> FieldResult<ConnectionFlowControl> {
@@ -302,6 +309,26 @@ fn check_user_in_group(fields: &mut Fields) -> FieldResult<CheckUserInGroup> {
 
 fn check(subject: &'static str, fields: &mut Fields) -> FieldResult<Check> {
     Ok(Check { subject: fields.text(subject)?, ack_id: fields.integer("ackId")? })
+}
+
+/// Its extension map comes first. The later revision has one item more, for the maximum in all.
+fn group_member_query(fields: &mut Fields) -> FieldResult<GroupMemberQuery> {
+    fields.skip_extension()?;
+    let mut it = GroupMemberQuery {
+        group: fields.text("group")?,
+        ack_id: fields.integer("ackId")?,
+        ..GroupMemberQuery::default()
+    };
+    if fields.has(5) {
+        it.page_size = fields.optional_integer("maxPageSize")?;
+    }
+    if fields.has(7) {
+        it.top = fields.optional_integer("top")?;
+    }
+    if fields.has(6) {
+        it.continuation_token = fields.optional_text("continuationToken")?;
+    }
+    Ok(it)
 }
 
 fn close_one_with_ack(fields: &mut Fields) -> FieldResult<CloseWithAck> {

@@ -1,12 +1,13 @@
 //! The bodies of service messages as they are written: one function per layout, fields in wire order.
 
+use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::super::service_message::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
     CloseWithAck, ConnectionFlowControl, ErrorCompletion, FlowOperation, FlowSubject, GroupBroadcastData, GroupChange,
-    LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, OpenConnection, Payloads, Ping, ServiceEvent,
-    ServiceMapping, ServiceMessage, UserGroupChange,
+    GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, OpenConnection, Payloads, Ping,
+    ServiceEvent, ServiceMapping, ServiceMessage, UserGroupChange,
 };
 use super::extension;
 use crate::message_pack::Writer;
@@ -46,6 +47,7 @@ pub(super) fn expected_bytes(message: &ServiceMessage) -> usize {
         M::MultiGroupBroadcastData(it) => texts_bytes(&it.groups) + payloads_bytes(&it.payloads),
         M::ClientInvocation(it) => it.invocation_id.len() + payloads_bytes(&it.payloads),
         M::ClientCompletion(it) => it.invocation_id.len() + it.payload.len(),
+        M::Ack(it) => it.payload.as_ref().map_or(0, Bytes::len),
         _ => 0,
     };
     ENVELOPE_BYTES + content
@@ -110,6 +112,7 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
             no_extension(out);
         }
         M::ConnectionFlowControl(it) => connection_flow_control(out, it),
+        M::GroupMemberQuery(it) => group_member_query(out, it),
     }
 }
 
@@ -166,7 +169,10 @@ fn ack(out: &mut Writer, it: &Ack) {
     });
     optional_text(out, it.message.as_ref());
     no_extension(out);
-    out.nil(); // the payload: only answers to queries have one
+    match &it.payload {
+        Some(payload) => out.binary(payload),
+        None => out.nil(),
+    }
 }
 
 fn connection_flow_control(out: &mut Writer, it: &ConnectionFlowControl) {
@@ -304,6 +310,18 @@ fn check_user_in_group(out: &mut Writer, it: &CheckUserInGroup) {
     no_extension(out);
 }
 
+fn group_member_query(out: &mut Writer, it: &GroupMemberQuery) {
+    begin(out, if it.top.is_some() { 7 } else { 6 }, 40);
+    no_extension(out);
+    out.text(&it.group);
+    out.integer(it.ack_id);
+    optional_integer(out, it.page_size);
+    if it.top.is_some() {
+        optional_integer(out, it.top);
+    }
+    optional_text(out, it.continuation_token.as_ref());
+}
+
 fn check(out: &mut Writer, number: u8, it: &Check) {
     begin(out, 4, number);
     out.text(&it.subject);
@@ -386,6 +404,13 @@ fn begin(out: &mut Writer, items: usize, number: u8) {
 
 fn no_extension(out: &mut Writer) {
     out.map_len(0);
+}
+
+fn optional_integer(out: &mut Writer, value: Option<i64>) {
+    match value {
+        Some(value) => out.integer(value),
+        None => out.nil(),
+    }
 }
 
 fn optional_text(out: &mut Writer, text: Option<&ByteString>) {

@@ -76,6 +76,14 @@ impl<'a> Fields<'a> {
         self.read(field, Reader::integer)
     }
 
+    pub(super) fn optional_integer(&mut self, field: &'static str) -> FieldResult<Option<i64>> {
+        self.optional(field, Reader::integer)
+    }
+
+    pub(super) fn optional_binary(&mut self, field: &'static str) -> FieldResult<Option<Bytes>> {
+        self.optional(field, Reader::binary)
+    }
+
     pub(super) fn boolean(&mut self, field: &'static str) -> FieldResult<bool> {
         self.next(field)?;
         self.read(field, Reader::boolean)
@@ -141,6 +149,15 @@ impl<'a> Fields<'a> {
         read: impl FnOnce(&mut Reader<'a>) -> Result<T, ReadError>,
     ) -> FieldResult<T> {
         read(&mut self.reader).map_err(|error| FieldError { field, problem: Problem::Read(error) })
+    }
+
+    fn optional<T>(
+        &mut self,
+        field: &'static str,
+        read: impl FnOnce(&mut Reader<'a>) -> Result<T, ReadError>,
+    ) -> FieldResult<Option<T>> {
+        self.next(field)?;
+        if self.reader.take_nil() { Ok(None) } else { self.read(field, read).map(Some) }
     }
 
     fn map_len(&mut self, field: &'static str) -> FieldResult<usize> {

@@ -1,7 +1,7 @@
 //! Names of the messages, for logs, metrics and errors.
 
 /// Names of the messages by number. 28 and 29 are about Entra ID, which has no use here.
-const NAMES: [&str; 40] = [
+const NAMES: [&str; 41] = [
     "Unknown",
     "HandshakeRequest",
     "HandshakeResponse",
@@ -42,6 +42,7 @@ const NAMES: [&str; 40] = [
     "ServiceMapping",
     "ConnectionReconnect",
     "ConnectionFlowControl",
+    "GroupMemberQuery",
 ];
 
 /// Returns the name of a number.

@@ -28,6 +28,9 @@ const WINDOW: &str = "window";
 /// Capability to read the cause of a close.
 const CAUSES: &str = "causes";
 
+/// Capability to answer queries for the members of a group.
+const MEMBERS: &str = "members";
+
 /// Number of a session in its slot: from 1 on, ever higher, for as long as the node runs. So the boot id, the hub, the slot and
 /// this are one session, and of two it is plain which one is newer, whatever order the upgrades arrive in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +45,8 @@ pub struct Capabilities {
     pub window_ms: Option<u64>,
     /// Whether it reads the causes of closes.
     pub knows_causes: bool,
+    /// Whether it answers queries for the members of a group: a proxy does. An older one drops a link that carries one.
+    pub lists_members: bool,
 }
 
 /// Session headers of a proxy's upgrade request.
@@ -99,7 +104,8 @@ impl fmt::Display for Capabilities {
         let resume = self.resume_ring_bytes.map(|bytes| format!("{RESUME}={bytes}"));
         let window = resume.as_ref().and(self.window_ms).map(|window_ms| format!("{WINDOW}={window_ms}"));
         let causes = self.knows_causes.then(|| CAUSES.to_owned());
-        let all: Vec<_> = [resume, window, causes].into_iter().flatten().collect();
+        let members = self.lists_members.then(|| MEMBERS.to_owned());
+        let all: Vec<_> = [resume, window, causes, members].into_iter().flatten().collect();
         f.write_str(&all.join(", "))
     }
 }
@@ -112,6 +118,7 @@ impl FromStr for Capabilities {
         let mut capabilities = Self::default();
         for item in text.split(',').map(str::trim) {
             capabilities.knows_causes |= item == CAUSES;
+            capabilities.lists_members |= item == MEMBERS;
             let Some((name @ (RESUME | WINDOW), value)) = item.split_once('=') else { continue };
             let value = number(value).map_err(|_| HeaderError(item.into()))?;
             if name == RESUME {

@@ -13,7 +13,8 @@ pub(crate) struct RehomeArgs {
           value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub hold_timeout: u32,
 
-    /// Also holds clients that come while no app server of a known hub is there; else they get 503 and `Retry-After`.
+    /// Also holds clients that come while no app server of a known hub is there; else they get 503 and `Retry-After`,
+    /// unless a link was lost a moment ago: then they wait for its return, as long as for a hub handshake.
     #[arg(long, env = "TRUNKLINE_HOLD_NEW")]
     pub hold_new: bool,
 

@@ -104,6 +104,7 @@ mod tests {
         let (near, mut far) = duplex(64);
         let mut socket = RequestSocket::new(near);
         let began = Instant::now();
+        // sleep: the sleep of the timer under test.
         let mut sleeping = timer(&socket).sleep(15 * SECOND);
         tokio::join!(sleeping.as_mut(), async {
             // sleep: time is paused, and passing it is what the test is about.
@@ -120,6 +121,7 @@ mod tests {
         let mut socket = RequestSocket::new(near);
         socket.progress().note_request();
         let began = Instant::now();
+        // sleep: the sleep of the timer under test.
         let mut sleeping = timer(&socket).sleep(15 * SECOND);
         tokio::select! {
             () = sleeping.as_mut() => panic!("too early"),
@@ -138,6 +140,7 @@ mod tests {
         let mut socket = RequestSocket::new(near);
         socket.progress().note_request();
         let began = Instant::now();
+        // sleep: the sleep of the timer under test.
         let mut sleeping = timer(&socket).sleep(15 * SECOND);
         tokio::select! {
             () = sleeping.as_mut() => {}

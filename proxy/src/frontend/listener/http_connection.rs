@@ -63,7 +63,7 @@ where
             progress.note_request();
             request.extensions_mut().insert(PeerAddress(peer));
             request.extensions_mut().insert(scheme.clone());
-            let persistence = Persistence::is_wanted(&request).then(|| persistence.clone());
+            let persistence = Some(&persistence).filter(|_| Persistence::is_wanted(&request));
             // One answer after the other leaves here, so the socket may go by what the last one says.
             let answer = answer(router.clone(), request, patience.clone());
             async move { answer.await.map(|answer| declared(answer, persistence)) }
@@ -106,7 +106,7 @@ pub(crate) async fn answer(
     Ok(answer)
 }
 
-fn declared(mut answer: Response, persistence: Option<Persistence>) -> Response {
+fn declared(mut answer: Response, persistence: Option<&Persistence>) -> Response {
     if let Some(persistence) = persistence {
         persistence.declare(&mut answer);
     }

@@ -95,8 +95,10 @@ mod tests {
             sleep(1000 * SECOND).await;
             let other = streams.begin();
             drop(long);
+            // sleep: the same.
             sleep(SECOND).await;
             drop(other);
+            // sleep: the same.
             sleep(100 * SECOND).await;
             drop(streams.begin());
         });

@@ -1,4 +1,4 @@
-//! What an answer says about its connection: how long an idle one is kept, or that it is closed.
+//! Headers by which an answer declares the future of its connection: for how long an idle one is kept, or that it closes.
 //!
 //! A client that is told when an idle connection ends stops using it before, so no request meets the close. .NET's handler
 //! and Node's do so; a POST that meets the close is repeated by neither.

@@ -1,0 +1,77 @@
+//! Answers that are put together from those of several proxies.
+
+use std::ops::Deref;
+use std::time::{Duration, SystemTime};
+
+/// What the proxies of a hub answered to a question, when it was so, and how many of them did not answer.
+///
+/// Each proxy knows its own clients, so the clients of a proxy that did not answer in time are missing in the value. It
+/// dereferences to the value.
+///
+/// ```no_run
+/// # async fn f(handle: trunkline::ServerHandle) -> Result<(), Box<dyn std::error::Error>> {
+/// let count = handle.hub("chat")?.groups().count("kitchen").await?;
+/// match count.is_complete() {
+///     true => println!("{} in the kitchen", *count),
+///     false => println!("at least {} in the kitchen; {} proxies are silent", *count, count.proxies_missing()),
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Answer<T> {
+    value: T,
+    as_of: SystemTime,
+    proxies: usize,
+    proxies_missing: usize,
+}
+
+impl<T> Answer<T> {
+    pub(super) fn new(value: T, as_of: SystemTime, proxies: usize, proxies_missing: usize) -> Self {
+        Self { value, as_of, proxies, proxies_missing }
+    }
+
+    /// The value, without the rest.
+    #[must_use]
+    pub fn into_value(self) -> T {
+        self.value
+    }
+
+    /// Time at which the question was asked: the value is no older.
+    #[must_use]
+    pub fn as_of(&self) -> SystemTime {
+        self.as_of
+    }
+
+    /// Time since the question was asked: the value is at most that old.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.as_of.elapsed().unwrap_or_default()
+    }
+
+    /// Number of proxies that answered.
+    #[must_use]
+    pub fn proxies(&self) -> usize {
+        self.proxies
+    }
+
+    /// Number of proxies that did not answer: too slow, lost meanwhile, or older than this kind of question.
+    #[must_use]
+    pub fn proxies_missing(&self) -> usize {
+        self.proxies_missing
+    }
+
+    /// Whether all proxies answered.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.proxies_missing == 0
+    }
+}
+
+impl<T> Deref for Answer<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}

@@ -1,0 +1,304 @@
+//! Members of a group, listed a page at a time, proxy by proxy.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytestring::ByteString;
+use trunkline_protocol::service::{
+    AckStatus, GroupMember, GroupMemberQuery, MEMBERS_PER_PAGE_MAX, MemberPage, ServiceMessage,
+};
+
+use super::answer::Answer;
+use super::question::{self, all_nodes, ask};
+use crate::error::AskError;
+use crate::hub_core::HubCore;
+use crate::node::Node;
+
+/// Number of members of a page, unless the app says otherwise.
+const PAGE_SIZE: usize = 100;
+
+/// Maximum number of questions for one page: proxies may answer with short pages.
+const QUESTIONS_PER_PAGE_MAX: usize = 64;
+
+/// Member of a group: one connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Member {
+    /// Public id of the connection.
+    pub connection_id: String,
+    /// User of the connection; `None` if it is not authenticated.
+    pub user_id: Option<String>,
+}
+
+/// List of a group's members, which is asked for a page at a time.
+///
+/// Who is a member all the while is listed once. Who joins or leaves while the list is read may be in it or not; nobody
+/// is in it twice.
+///
+/// ```no_run
+/// # async fn f(handle: trunkline::ServerHandle) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut members = handle.hub("chat")?.groups().members("kitchen").page_size(50);
+/// while let Some(page) = members.next_page().await? {
+///     for member in page.iter() {
+///         println!("{} ({:?})", member.connection_id, member.user_id);
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+#[must_use = "nothing is asked until `next_page` is called"]
+pub struct Members {
+    core: Arc<HubCore>,
+    group: ByteString,
+    page_size: usize,
+    place: Place,
+    /// Number of proxies that have been read to their end.
+    read: usize,
+    is_over: bool,
+}
+
+/// How far a list has been read. Proxies are asked in the order of their names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Place {
+    /// Name and boot id of the proxy that was asked last.
+    node: Option<(String, String)>,
+    /// Its token for the rest of its members; `None` when it has no more.
+    token: Option<ByteString>,
+    /// Number of proxies that did not answer.
+    missing: usize,
+}
+
+impl Members {
+    pub(super) fn new(core: &Arc<HubCore>, group: ByteString) -> Self {
+        Self { core: Arc::clone(core), group, page_size: PAGE_SIZE, place: Place::default(), read: 0, is_over: false }
+    }
+
+    /// Sets the number of members of a page, from 1 to 1000; 100 unless set. The last page has fewer, and so may others.
+    pub fn page_size(mut self, members: usize) -> Self {
+        self.page_size = members.clamp(1, MEMBERS_PER_PAGE_MAX);
+        self
+    }
+
+    /// Goes on behind the page that came with this [token](Self::continuation_token), perhaps one of another app server.
+    ///
+    /// # Errors
+    /// When it is no such token.
+    pub fn resume(mut self, token: &str) -> Result<Self, AskError> {
+        self.place = Place::from_token(token).ok_or(AskError::Token)?;
+        Ok(self)
+    }
+
+    /// Token of the rest of the list, for an HTTP API that gives it to its callers; `None` at the end. It holds no secret,
+    /// and is good for as long as the proxy lives that it points to.
+    #[must_use]
+    pub fn continuation_token(&self) -> Option<String> {
+        (!self.is_over).then(|| self.place.to_token())
+    }
+
+    /// Asks for the next page; `None` at the end of the list.
+    ///
+    /// A proxy that does not answer within 10 s is left out: each later page says how many
+    /// [are missing](Answer::proxies_missing) so far.
+    ///
+    /// # Errors
+    /// When the group has no name, when no proxy is linked, and when none answered to the first page.
+    pub async fn next_page(&mut self) -> Result<Option<Answer<Vec<Member>>>, AskError> {
+        if self.is_over {
+            return Ok(None);
+        }
+        if self.group.is_empty() {
+            return Err(AskError::EmptyGroupName);
+        }
+        let (as_of, is_first) = (SystemTime::now(), self.place.node.is_none());
+        let nodes = sorted(&all_nodes(&self.core)?);
+        let (mut members, mut answered, mut silence) = (Vec::new(), 0, None);
+        for _ in 0..QUESTIONS_PER_PAGE_MAX {
+            if members.len() >= self.page_size {
+                break;
+            }
+            let Some(node) = self.place.next_node(&nodes) else {
+                self.is_over = true;
+                break;
+            };
+            match self.page_of(&node, self.page_size - members.len()).await {
+                Ok(page) => {
+                    answered += 1;
+                    self.read += usize::from(page.continuation_token.is_none());
+                    members.extend(page.members.into_iter().map(Member::from));
+                    self.place.leave(&node, page.continuation_token);
+                }
+                Err(error) => {
+                    self.place.missing += 1;
+                    self.place.leave(&node, None);
+                    silence = Some(error);
+                }
+            }
+        }
+        match silence {
+            Some(error) if answered == 0 && is_first => Err(error),
+            _ => Ok(Some(Answer::new(members, as_of, answered, self.place.missing))),
+        }
+    }
+
+    /// Number of proxies whose members have all been read.
+    pub(super) fn proxies_read(&self) -> usize {
+        self.read
+    }
+
+    async fn page_of(&self, node: &Arc<Node>, page_size: usize) -> Result<MemberPage, AskError> {
+        let token = self.place.token.clone();
+        let mut pages = query(&self.core, std::slice::from_ref(node), &self.group, page_size, token.as_ref()).await?;
+        pages.pop().unwrap_or(Err(AskError::LinkLost))
+    }
+}
+
+/// Asks proxies for members of a group, or with the page size 0 for their number alone.
+///
+/// # Errors
+/// When the question is too large for a link.
+pub(super) async fn query(
+    core: &HubCore,
+    nodes: &[Arc<Node>],
+    group: &ByteString,
+    page_size: usize,
+    token: Option<&ByteString>,
+) -> Result<Vec<Result<MemberPage, AskError>>, AskError> {
+    let able: Vec<_> = nodes.iter().filter(|node| node.lists_members()).cloned().collect();
+    let message = |ack_id| {
+        ServiceMessage::GroupMemberQuery(GroupMemberQuery {
+            group: group.clone(),
+            ack_id,
+            page_size: i64::try_from(page_size).ok(),
+            top: None,
+            continuation_token: token.cloned(),
+        })
+    };
+    let replies = ask(core, &able, message).await?;
+    let unable = nodes.len() - able.len();
+    let pages = replies.into_iter().map(page_in);
+    Ok(pages.chain((0..unable).map(|_| Err(too_old()))).collect())
+}
+
+fn page_in(reply: question::Reply) -> Result<MemberPage, AskError> {
+    let ack = reply?;
+    match (&ack.status, &ack.payload) {
+        (AckStatus::Ok, Some(payload)) => {
+            MemberPage::from_payload(payload).map_err(|error| AskError::Failed(error.to_string()))
+        }
+        (AckStatus::NotFound, _) => Ok(MemberPage::default()),
+        _ => Err(question::failure(ack)),
+    }
+}
+
+fn too_old() -> AskError {
+    AskError::Failed("its version can't list members".into())
+}
+
+fn sorted(nodes: &[Arc<Node>]) -> Vec<Arc<Node>> {
+    let mut nodes = nodes.to_vec();
+    nodes.sort_by(|one, other| key_of(one).cmp(&key_of(other)));
+    nodes
+}
+
+fn key_of(node: &Node) -> (&str, &str) {
+    (node.name(), node.boot())
+}
+
+impl Place {
+    /// The proxy that is asked next; `None` when all have been. Counts the one that was being read, if it is gone.
+    fn next_node(&mut self, nodes: &[Arc<Node>]) -> Option<Arc<Node>> {
+        let Some((name, boot)) = &self.node else { return nodes.first().cloned() };
+        let key = (name.as_str(), boot.as_str());
+        if self.token.is_some() {
+            if let Some(node) = nodes.iter().find(|node| key_of(node) == key) {
+                return Some(Arc::clone(node));
+            }
+            self.token = None;
+            self.missing += 1;
+        }
+        nodes.iter().find(|node| key_of(node) > key).cloned()
+    }
+
+    /// Leaves a proxy, with its token for the rest of its members.
+    fn leave(&mut self, node: &Node, token: Option<ByteString>) {
+        self.node = Some((node.name().to_owned(), node.boot().to_owned()));
+        self.token = token;
+    }
+
+    fn to_token(&self) -> String {
+        let (name, boot) = self.node.as_ref().map_or(("", ""), |(name, boot)| (name, boot));
+        let parts = [&self.missing.to_string(), boot, self.token.as_deref().unwrap_or_default(), name];
+        BASE64_URL_SAFE_NO_PAD.encode(parts.join("~"))
+    }
+
+    fn from_token(token: &str) -> Option<Self> {
+        let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
+        let mut parts = text.splitn(4, '~');
+        let missing = parts.next()?.parse().ok()?;
+        let (boot, token, name) = (parts.next()?, parts.next()?, parts.next()?);
+        let node = (!name.is_empty()).then(|| (name.to_owned(), boot.to_owned()));
+        Some(Self { node, token: (!token.is_empty()).then(|| token.into()), missing })
+    }
+}
+
+impl From<GroupMember> for Member {
+    fn from(member: GroupMember) -> Self {
+        Self { connection_id: member.connection_id.to_string(), user_id: member.user_id.map(|user| user.to_string()) }
+    }
+}
+
+impl fmt::Debug for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Members of {} of {}", self.group, self.core.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::CAPABLE;
+
+    fn nodes(names: &[&str]) -> Vec<Arc<Node>> {
+        names.iter().map(|name| Arc::new(Node::new(name, "boot", CAPABLE))).collect()
+    }
+
+    fn next(place: &mut Place, nodes: &[Arc<Node>]) -> Option<String> {
+        place.next_node(nodes).map(|node| node.name().to_owned())
+    }
+
+    #[test]
+    fn proxies_are_asked_one_after_the_other_until_each_has_no_more() {
+        let (nodes, mut place) = (nodes(&["a", "b"]), Place::default());
+        assert_eq!(next(&mut place, &nodes).as_deref(), Some("a"));
+        place.leave(&nodes[0], Some("t".into()));
+        assert_eq!(next(&mut place, &nodes).as_deref(), Some("a"));
+        place.leave(&nodes[0], None);
+        assert_eq!(next(&mut place, &nodes).as_deref(), Some("b"));
+        place.leave(&nodes[1], None);
+        assert_eq!(next(&mut place, &nodes), None);
+        assert_eq!(place.missing, 0);
+    }
+
+    #[test]
+    fn a_proxy_that_is_gone_in_the_middle_is_missing_once() {
+        let (before, after, mut place) = (nodes(&["a", "b"]), nodes(&["b"]), Place::default());
+        place.leave(&before[0], Some("t".into()));
+        assert_eq!(next(&mut place, &after).as_deref(), Some("b"));
+        assert_eq!(next(&mut place, &after).as_deref(), Some("b"));
+        assert_eq!((place.missing, place.token), (1, None));
+    }
+
+    #[test]
+    fn a_token_is_read_back_whatever_the_proxy_is_called() {
+        let node = Some(("a~b~c/ü".to_owned(), "boot".to_owned()));
+        for place in [Place { node, token: Some("boot.1.2".into()), missing: 3 }, Place::default()] {
+            assert_eq!(Place::from_token(&place.to_token()), Some(place));
+        }
+        for bad in ["", "?", "AAAA", "fn5-"] {
+            assert_eq!(Place::from_token(bad), None, "{bad}");
+        }
+    }
+}

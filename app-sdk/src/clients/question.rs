@@ -1,0 +1,125 @@
+//! Questions and orders to proxies that want an acknowledgement, asked of several at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use trunkline_protocol::limits::ACK_TIMEOUT_MS;
+use trunkline_protocol::service::{Ack, AckStatus, ServiceMessage};
+
+use crate::error::{AskError, SendError};
+use crate::hub_core::HubCore;
+use crate::node::Node;
+use crate::outbound::checked_frame;
+
+/// Answer of one proxy.
+pub(super) type Reply = Result<Ack, Silence>;
+
+/// Reason why a proxy gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// It had no link any more when it was to be asked.
+    NotAsked,
+    /// Its last link was lost before the answer came.
+    LinkLost,
+    /// No answer came in time.
+    Timeout,
+}
+
+impl From<Silence> for AskError {
+    fn from(silence: Silence) -> Self {
+        match silence {
+            Silence::NotAsked | Silence::LinkLost => Self::LinkLost,
+            Silence::Timeout => Self::Timeout,
+        }
+    }
+}
+
+/// All linked proxies of the hub.
+///
+/// # Errors
+/// When there are none: then nobody can say anything.
+pub(super) fn all_nodes(core: &HubCore) -> Result<Arc<[Arc<Node>]>, AskError> {
+    let nodes = core.outbound.nodes();
+    if nodes.is_empty() { Err(AskError::NoProxy) } else { Ok(nodes) }
+}
+
+/// Asks each of these proxies, all at once, and returns their answers in the same order; `message` takes the id to be
+/// answered.
+///
+/// # Errors
+/// When the question is too large for a link; nobody was asked then.
+pub(super) async fn ask(
+    core: &HubCore,
+    nodes: &[Arc<Node>],
+    message: impl Fn(i64) -> ServiceMessage,
+) -> Result<Vec<Reply>, SendError> {
+    checked_frame(&message(i64::from(i32::MAX)))?;
+    Ok(join_all(nodes.iter().map(|node| ask_one(core, node, &message))).await)
+}
+
+async fn ask_one(core: &HubCore, node: &Arc<Node>, message: &impl Fn(i64) -> ServiceMessage) -> Reply {
+    let mut ack = core.expect_ack(node);
+    let frame = message(ack.id()).to_frame();
+    let answering = async {
+        if !core.outbound.send(node, &frame).await {
+            return Err(Silence::NotAsked);
+        }
+        ack.received().await.ok_or(Silence::LinkLost)
+    };
+    tokio::time::timeout(Duration::from_millis(ACK_TIMEOUT_MS), answering).await.unwrap_or(Err(Silence::Timeout))
+}
+
+/// Whether some proxy says yes, which is enough; no is only certain when all of them say so.
+pub(super) fn is_anywhere(replies: Vec<Reply>) -> Result<bool, AskError> {
+    let is_yes = |reply: &Reply| reply.as_ref().is_ok_and(|ack| ack.status == AckStatus::Ok);
+    if replies.iter().any(is_yes) { Ok(true) } else { is_done_everywhere(replies) }
+}
+
+/// Whether some proxy found what an order is about, once all of them have done it.
+pub(super) fn is_done_everywhere(replies: Vec<Reply>) -> Result<bool, AskError> {
+    replies.into_iter().try_fold(false, |is_found, reply| Ok(is_found | is_found_by(reply)?))
+}
+
+fn is_found_by(reply: Reply) -> Result<bool, AskError> {
+    let ack = reply?;
+    match ack.status {
+        AckStatus::Ok => Ok(true),
+        AckStatus::NotFound => Ok(false),
+        _ => Err(failure(ack)),
+    }
+}
+
+/// Error of an answer that is neither yes nor no.
+pub(super) fn failure(ack: Ack) -> AskError {
+    match ack.status {
+        AckStatus::Timeout => AskError::Timeout,
+        status => AskError::Failed(ack.message.map_or_else(|| format!("{status:?}"), |text| text.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(status: AckStatus) -> Reply {
+        Ok(Ack { ack_id: 1, status, ..Ack::default() })
+    }
+
+    #[test]
+    fn one_yes_is_certain_and_a_no_needs_all() {
+        assert!(is_anywhere(vec![Err(Silence::Timeout), reply(AckStatus::Ok)]).unwrap());
+        assert!(!is_anywhere(vec![reply(AckStatus::NotFound), reply(AckStatus::NotFound)]).unwrap());
+        let half = is_anywhere(vec![reply(AckStatus::NotFound), Err(Silence::LinkLost)]);
+        assert!(matches!(half, Err(AskError::LinkLost)));
+    }
+
+    #[test]
+    fn an_order_is_done_when_all_have_answered() {
+        assert!(is_done_everywhere(vec![reply(AckStatus::NotFound), reply(AckStatus::Ok)]).unwrap());
+        let half = is_done_everywhere(vec![reply(AckStatus::Ok), Err(Silence::Timeout)]);
+        assert!(matches!(half, Err(AskError::Timeout)));
+        let failed = is_done_everywhere(vec![reply(AckStatus::InternalServerError)]);
+        assert!(matches!(failed, Err(AskError::Failed(text)) if text == "InternalServerError"));
+    }
+}

@@ -1,0 +1,207 @@
+//! Serving of an app: its listener, its signals, and its end.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::serve::{Listener, ListenerExt};
+use axum::{Extension, Router};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::handle::ServerHandle;
+use super::stop_signal::StopSignal;
+use super::supervisor::{AppState, notify};
+
+/// Time that HTTP requests have which still run when the hubs have stopped.
+const LAST_REQUESTS_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Serves an app until Ctrl-C or SIGTERM, and stops it gracefully: what every app server does around
+/// [`axum::serve`](fn@axum::serve).
+///
+/// ```no_run
+/// use axum::Router;
+/// use trunkline::{Hub, Server};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = Server::new().hub(Hub::new("/chat"));
+/// let handle = server.handle();
+/// let app = Router::new().merge(server.into_router()?);
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:5000").await?;
+/// trunkline::serve(listener, app, &handle).await?;
+/// # Ok(()) }
+/// ```
+///
+/// - Sockets have `TCP_NODELAY`, so that no message waits for a full packet, and handlers find the peer's address
+///   ([`ConnectInfo`](axum::extract::ConnectInfo)). Other listeners than TCP, such as one with TLS, set their own options.
+/// - The extractor [`User`](crate::User) works in every handler.
+/// - systemd (`Type=notify`, or any supervisor with a `NOTIFY_SOCKET`) is told when the app is ready and when it stops.
+/// - At Ctrl-C, SIGTERM, or the future of [`with_signal`](Serve::with_signal), [`ServerHandle::shutdown`] runs while
+///   requests are still answered; then no more are taken, and those that run have 10 s. A second signal ends it at once.
+/// - The development key is for this machine: without an access key, an address that is open to other machines is an
+///   error.
+///
+/// For anything else there is `axum::serve`: see [`Server::into_router`](crate::Server::into_router) and
+/// [`ServerHandle::shutdown`].
+pub fn serve<L: Listener<Addr = SocketAddr>>(listener: L, router: Router, handle: &ServerHandle) -> Serve<L> {
+    Serve { listener, router, handle: handle.clone(), signal: None }
+}
+
+/// App that is to be served; made by [`serve()`], and awaited.
+#[must_use = "nothing is served until this is awaited"]
+pub struct Serve<L> {
+    listener: L,
+    router: Router,
+    handle: ServerHandle,
+    signal: Option<Signal>,
+}
+
+impl<L> Serve<L> {
+    /// Stops when this future is done, instead of at Ctrl-C and SIGTERM.
+    pub fn with_signal(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.signal = Some(Box::pin(signal));
+        self
+    }
+}
+
+impl<L: Listener<Addr = SocketAddr>> Serve<L> {
+    async fn run(self) -> io::Result<()> {
+        let address = self.listener.local_addr()?;
+        if self.handle.uses_development_key() {
+            refuse_open(address)?;
+        }
+        let app = self.router.layer(Extension(self.handle.clone()));
+        let closing = CancellationToken::new();
+        let listener = self.listener.tap_io(set_no_delay);
+        let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>());
+        let mut serving = serving.with_graceful_shutdown(closing.clone().cancelled_owned()).into_future();
+        let mut signal = StopSignal::new(self.signal)?;
+        notify(AppState::Ready);
+        tracing::info!(%address, "serving");
+        tokio::select! {
+            served = &mut serving => return served,
+            () = signal.next() => {}
+        }
+        tracing::info!("stopping");
+        notify(AppState::Stopping);
+        let stop = async {
+            self.handle.shutdown().await;
+            closing.cancel();
+            tokio::time::sleep(LAST_REQUESTS_TIMEOUT).await;
+        };
+        tokio::select! {
+            served = &mut serving => return served,
+            () = stop => tracing::warn!("requests are still running; the app ends without them"),
+            () = signal.next() => tracing::warn!("asked to stop again: the app ends at once"),
+        }
+        Ok(())
+    }
+}
+
+impl<L: Listener<Addr = SocketAddr>> IntoFuture for Serve<L> {
+    type Output = io::Result<()>;
+    type IntoFuture = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+impl<L> fmt::Debug for Serve<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serve").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}
+
+/// Small messages must not wait for full packets. The sockets of other listeners are their own affair.
+fn set_no_delay<T: 'static>(socket: &mut T) {
+    if let Some(tcp) = (socket as &mut dyn Any).downcast_mut::<TcpStream>() {
+        let _ = tcp.set_nodelay(true);
+    }
+}
+
+/// Refuses an address that other machines reach.
+fn refuse_open(address: SocketAddr) -> io::Result<()> {
+    if address.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    let problem = format!(
+        "{address} is open to other machines, and without an access key there is only the development key of this one: give the app server and its proxies TRUNKLINE_ACCESS_KEY (`trunkline token key` makes one), or listen on 127.0.0.1"
+    );
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::extract::ConnectInfo;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::{Hub, Server, User};
+
+    const KEY: &str = "a secret of at least 16 bytes";
+
+    async fn get_over(tcp: &mut TcpStream, path: &str, headers: &str) -> String {
+        tcp.write_all(format!("GET {path} HTTP/1.1\r\nhost: app\r\n{headers}\r\n").as_bytes()).await.unwrap();
+        let mut answer = [0; 1000];
+        let length = tcp.read(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[..length]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn an_app_is_served_until_its_signal_and_what_runs_is_finished() {
+        let server = Server::new().access_key(KEY).hub(Hub::new("/chat"));
+        let handle = server.handle();
+        let (stop, stopping) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let slow = {
+            let (stop, stopping) = (Arc::clone(&stop), Arc::clone(&stopping));
+            async move || {
+                stop.notify_one();
+                stopping.notified().await;
+                "done"
+            }
+        };
+        let signal = async move {
+            stop.notified().await;
+            stopping.notify_one();
+        };
+        let app = Router::new()
+            .route("/user", get(async |user: User| user.id().to_owned()))
+            .route("/peer", get(async |ConnectInfo(peer): ConnectInfo<SocketAddr>| peer.to_string()))
+            .route("/slow", get(slow))
+            .merge(server.into_router().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(serve(listener, app, &handle).with_signal(signal).into_future());
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        let token = handle.token("ann").sign().unwrap();
+        let answer = get_over(&mut tcp, "/user", &format!("authorization: Bearer {token}\r\n")).await;
+        assert!(answer.ends_with("ann"), "{answer}");
+        let peer = tcp.local_addr().unwrap().to_string();
+        assert!(get_over(&mut tcp, "/peer", "").await.ends_with(&peer));
+        assert!(get_over(&mut tcp, "/slow", "").await.ends_with("done"));
+        serving.await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn the_development_key_is_served_on_this_machine_only() {
+        for local in ["127.0.0.1:5000", "[::1]:5000", "[::ffff:127.0.0.1]:5000"] {
+            assert!(refuse_open(local.parse().unwrap()).is_ok(), "{local}");
+        }
+        for open in ["0.0.0.0:5000", "[::]:5000", "10.0.0.1:5000"] {
+            let error = refuse_open(open.parse().unwrap()).unwrap_err().to_string();
+            assert!(error.contains(open) && error.contains("TRUNKLINE_ACCESS_KEY"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Users that access tokens name, and the verification of these tokens by the server's keys.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use trunkline_protocol::access_token::{self, AccessTokenError};
+use trunkline_protocol::unix_time::unix_seconds;
+
+use super::server_core::ServerCore;
+use crate::context::request::Claims;
+
+/// User of an HTTP request: an axum extractor that verifies the access token in the request's `Authorization: Bearer`
+/// header by the access keys of the server. Such tokens are made by [`ServerHandle::token`](crate::ServerHandle::token)
+/// and by `trunkline token user`; the same token opens hubs.
+///
+/// The extractor finds the keys by the [`ServerHandle`](crate::ServerHandle) among the request's extensions.
+/// [`trunkline::serve`](crate::serve()) puts it there; who serves otherwise adds `.layer(Extension(server.handle()))`.
+///
+/// ```
+/// use axum::{Extension, Router, routing::post};
+/// use trunkline::{Hub, Server, User};
+///
+/// async fn announce(user: User, text: String) -> String {
+///     format!("{} says {text}", user.id())
+/// }
+///
+/// async fn greet(user: Option<User>) -> String {
+///     user.map_or("hello, stranger".into(), |user| format!("hello, {}", user.id()))
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = Server::new().hub(Hub::new("/board")).access_key("a secret of at least 16 bytes");
+/// let handle = server.handle();
+/// let app: Router = Router::new()
+///     .route("/announce", post(announce))
+///     .route("/greet", post(greet))
+///     .layer(Extension(handle)) // `trunkline::serve` does this
+///     .merge(server.into_router()?);
+/// # Ok(()) }
+/// ```
+///
+/// | request | `User` | `Option<User>` |
+/// |---|---|---|
+/// | with a good token | the user | `Some` |
+/// | without a token | 401 | `None` |
+/// | with a token that is no good | 401 | 401: its bearer expects to be a user |
+///
+/// Only the header counts, not the query, because queries stand in logs. Tokens of other issuers, which proxies verify by
+/// `--jwt-jwks` and the like, are not known here.
+///
+/// In [`Hub::on_negotiate`](crate::Hub::on_negotiate) it is the user whom the **proxy** has verified, by whatever keys it
+/// has, from the header or the query; nothing has to be added for that. A token that the proxy does not accept is no user
+/// there, because it may be one of the app's own: `Option<User>` is `None`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    id: String,
+    claims: Claims,
+    expires_s: Option<u64>,
+}
+
+/// Error of an access token that was not made or not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// The server has no keys before [`Server::into_router`](crate::Server::into_router) was called.
+    #[error("the server has no access keys before `Server::into_router` was called")]
+    NoKeys,
+    /// The token is not a good one.
+    #[error(transparent)]
+    Refused(#[from] AccessTokenError),
+    /// The token is good and names no user.
+    #[error("the access token names no user")]
+    NoUser,
+}
+
+impl User {
+    /// Id of the user.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// All claims of the token; the one that holds the id, and `exp`, are among them.
+    #[must_use]
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// End of the token's lifetime.
+    #[must_use]
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.expires_s.and_then(|expires_s| UNIX_EPOCH.checked_add(Duration::from_secs(expires_s)))
+    }
+
+    /// Takes a verified user; `None` for an anonymous one.
+    pub(crate) fn of(user: access_token::User) -> Option<Self> {
+        let access_token::User { id, claims, expires_s } = user;
+        Some(Self { id: id?, claims: Claims::of_pairs(claims), expires_s })
+    }
+}
+
+impl ServerCore {
+    /// Verifies an access token by the keys of the server.
+    pub(crate) fn verify(&self, token: &str) -> Result<User, TokenError> {
+        let access = self.access.get().ok_or(TokenError::NoKeys)?;
+        let user = access_token::verify(token, access.keys(), unix_seconds(SystemTime::now()))?;
+        User::of(user).ok_or(TokenError::NoUser)
+    }
+}

@@ -1,0 +1,62 @@
+//! Access tokens that the app makes for its users.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use trunkline_protocol::access_token;
+use trunkline_protocol::token::Claim;
+use trunkline_protocol::unix_time::unix_seconds;
+
+use super::server_core::ServerCore;
+use super::user::TokenError;
+
+/// Default lifetime of a token, as that of `trunkline token user`.
+const LIFETIME: Duration = Duration::from_secs(3600);
+
+/// Builder of an access token; made by [`ServerHandle::token`](crate::ServerHandle::token).
+#[must_use = "there is no token before `sign`"]
+pub struct UserToken {
+    core: Arc<ServerCore>,
+    user_id: String,
+    claims: Vec<Claim>,
+    lifetime: Duration,
+}
+
+impl UserToken {
+    pub(super) fn new(core: Arc<ServerCore>, user_id: String) -> Self {
+        Self { core, user_id, claims: Vec::new(), lifetime: LIFETIME }
+    }
+
+    /// Adds a claim of the user; names may repeat. Proxies that ask for an issuer or an audience (`--jwt-issuer`,
+    /// `--jwt-audience`) find them in the claims `iss` and `aud`.
+    pub fn claim(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.claims.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets the time for which the token is good; an hour by default.
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// Signs the token with the first access key of the server.
+    ///
+    /// # Errors
+    /// Before [`Server::into_router`](crate::Server::into_router) was called.
+    pub fn sign(self) -> Result<String, TokenError> {
+        let key = self.core.access.get().and_then(|access| access.keys().iter().next()).ok_or(TokenError::NoKeys)?;
+        let expires_s = unix_seconds(SystemTime::now()).saturating_add(self.lifetime.as_secs());
+        Ok(access_token::sign(key, &self.user_id, &self.claims, expires_s))
+    }
+}
+
+impl fmt::Debug for UserToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserToken")
+            .field("user_id", &self.user_id)
+            .field("claims", &self.claims)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,208 @@
+//! Inbox of a test client: what the hub has sent, in its order, and the answers that a test has prepared.
+//!
+//! Messages are taken in at the moment when the far end gets them, not by a task of their own. So a client that has its
+//! answer has all that was sent before, and so have the others.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+
+use bytes::{Buf, Bytes};
+use bytestring::ByteString;
+use tokio::sync::{Notify, mpsc};
+use trunkline_protocol::hub::{Completion, HandshakeResponse, HubMessage, Invocation, Outcome, next_frame};
+use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
+
+use super::received::Received;
+use crate::naming::Codec;
+use crate::sync::lock;
+
+/// Answer of a test to the calls of one method.
+pub(super) type PreparedAnswer = Arc<dyn Fn(&Received) -> Outcome + Send + Sync>;
+
+/// Inbox of a test client.
+pub(super) struct ClientInbox {
+    codec: Codec,
+    state: Mutex<InboxState>,
+    arrived: Notify,
+    /// Completions of prepared answers, on their way to the hub.
+    replies: mpsc::UnboundedSender<Completion>,
+}
+
+#[derive(Default)]
+struct InboxState {
+    /// The answer to the handshake, until it is read.
+    handshake: Option<Result<(), String>>,
+    is_shaken: bool,
+    messages: VecDeque<HubMessage>,
+    answers: BTreeMap<String, PreparedAnswer>,
+    /// Invocations without a completion.
+    pending: BTreeSet<ByteString>,
+    close_error: Option<String>,
+    is_over: bool,
+}
+
+impl ClientInbox {
+    /// Makes an inbox, and the receiver of the completions that are to be sent to the hub.
+    pub(super) fn new(codec: Codec) -> (Arc<Self>, mpsc::UnboundedReceiver<Completion>) {
+        let (replies, to_send) = mpsc::unbounded_channel();
+        let inbox = Self { codec, state: Mutex::default(), arrived: Notify::new(), replies };
+        (Arc::new(inbox), to_send)
+    }
+
+    /// Takes in bytes of the hub: whole messages.
+    pub(super) fn deliver(&self, bytes: &Bytes) {
+        let mut bytes = bytes.clone();
+        {
+            let mut state = lock(&self.state);
+            if !state.is_shaken {
+                state.is_shaken = true;
+                state.handshake = Some(read_handshake(&mut bytes));
+            }
+        }
+        // One that can't be read is a fault of this crate, and shows as silence.
+        while let Ok(Some(frame)) = next_frame(self.codec.protocol(), &bytes, usize::MAX) {
+            let body = bytes.slice(frame.body);
+            bytes.advance(frame.length);
+            if let Ok(Some(message)) = self.codec.protocol().decode(&body) {
+                self.take_in(message);
+            }
+        }
+        self.arrived.notify_waiters();
+    }
+
+    /// Ends it: nothing more will come.
+    pub(super) fn end(&self) {
+        lock(&self.state).is_over = true;
+        self.arrived.notify_waiters();
+    }
+
+    /// Prepares the answer to all calls of a method.
+    pub(super) fn prepare(&self, method: &str, answer: PreparedAnswer) {
+        lock(&self.state).answers.insert(method.to_lowercase(), answer);
+    }
+
+    /// Notes an invocation that waits for its completion.
+    pub(super) fn expect(&self, invocation_id: ByteString) {
+        lock(&self.state).pending.insert(invocation_id);
+    }
+
+    /// Fails the invocations that wait, as a proxy does after a crash.
+    pub(super) fn fail_pending(&self, error: &'static str) {
+        let mut state = lock(&self.state);
+        for invocation_id in std::mem::take(&mut state.pending) {
+            let outcome = Outcome::Error(error.into());
+            state.messages.push_back(HubMessage::Completion(Completion {
+                headers: Vec::new(),
+                invocation_id,
+                outcome,
+            }));
+        }
+        drop(state);
+        self.arrived.notify_waiters();
+    }
+
+    /// Waits for the oldest message that is wanted; others stay in their order. `None` when the connection is closed.
+    pub(super) async fn wait_for(&self, is_wanted: impl Fn(&HubMessage) -> bool) -> Option<HubMessage> {
+        self.wait(|state| match state.take(&is_wanted) {
+            Some(message) => Some(Some(message)),
+            None => state.is_over.then_some(None),
+        })
+        .await
+    }
+
+    /// Waits for the answer to the handshake; `None` when the connection ends without one.
+    pub(super) async fn handshake(&self) -> Option<Result<(), String>> {
+        self.wait(|state| match state.handshake.take() {
+            Some(answer) => Some(Some(answer)),
+            None => state.is_over.then_some(None),
+        })
+        .await
+    }
+
+    /// Waits for the end, and returns the error that the hub told.
+    pub(super) async fn closed(&self) -> Option<String> {
+        self.wait(|state| state.is_over.then(|| state.close_error.clone())).await
+    }
+
+    /// Takes the oldest message that is wanted, if there is one.
+    pub(super) fn take(&self, is_wanted: impl Fn(&HubMessage) -> bool) -> Option<HubMessage> {
+        lock(&self.state).take(&is_wanted)
+    }
+
+    /// Error that the hub told when it closed the connection.
+    pub(super) fn close_error(&self) -> Option<String> {
+        lock(&self.state).close_error.clone()
+    }
+
+    async fn wait<T>(&self, mut check: impl FnMut(&mut InboxState) -> Option<T>) -> T {
+        loop {
+            let arrived = self.arrived.notified();
+            tokio::pin!(arrived);
+            arrived.as_mut().enable();
+            if let Some(found) = check(&mut lock(&self.state)) {
+                return found;
+            }
+            arrived.await;
+        }
+    }
+
+    fn take_in(&self, message: HubMessage) {
+        match message {
+            HubMessage::Close(close) => lock(&self.state).close_error = close.error.map(Into::into),
+            HubMessage::Ping => {}
+            HubMessage::Invocation(invocation) => self.take_call(invocation),
+            HubMessage::Completion(completion) => {
+                let mut state = lock(&self.state);
+                state.pending.remove(&completion.invocation_id);
+                state.messages.push_back(HubMessage::Completion(completion));
+            }
+            other => lock(&self.state).messages.push_back(other),
+        }
+    }
+
+    /// Answers a call as the test has prepared, or keeps it for the test.
+    fn take_call(&self, invocation: Invocation) {
+        let answer = {
+            let mut state = lock(&self.state);
+            match state.answers.get(&invocation.target.to_lowercase()) {
+                Some(answer) => Arc::clone(answer),
+                None => return state.messages.push_back(HubMessage::Invocation(invocation)),
+            }
+        };
+        let call = Received::new(self.codec, invocation);
+        // A panic has been printed; it must not end the link.
+        let outcome = catch_unwind(AssertUnwindSafe(|| answer(&call)));
+        let outcome = outcome.unwrap_or_else(|_| Outcome::Error("the answer that the test has prepared panics".into()));
+        if let Some(invocation_id) = call.invocation_id() {
+            let completion = Completion { headers: Vec::new(), invocation_id: invocation_id.clone(), outcome };
+            let _ = self.replies.send(completion);
+        }
+    }
+}
+
+impl InboxState {
+    fn take(&mut self, is_wanted: &impl Fn(&HubMessage) -> bool) -> Option<HubMessage> {
+        let place = self.messages.iter().position(is_wanted)?;
+        self.messages.remove(place)
+    }
+}
+
+/// Reads the answer to the handshake, and leaves what stands behind it.
+fn read_handshake(bytes: &mut Bytes) -> Result<(), String> {
+    match HandshakeResponse::read(bytes, HANDSHAKE_MAX_BYTES) {
+        Ok(Some((HandshakeResponse { error }, length))) => {
+            bytes.advance(length);
+            error.map_or(Ok(()), Err)
+        }
+        Ok(None) => Err("half an answer to the handshake".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+impl fmt::Debug for ClientInbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientInbox").field("protocol", &self.codec.protocol()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,87 @@
+//! Reassignment of a test client: another app server of the fleet takes it over, as a proxy arranges it.
+
+use bytestring::ByteString;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::time::timeout;
+use trunkline_protocol::service::{CloseConnection, OpenConnection, ServiceMessage};
+use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
+
+use super::call_error::RehomeError;
+use super::client_wire::{ANSWER_TIMEOUT, ClientWire};
+use super::test_client::TestClient;
+use super::test_hub::TestHub;
+use crate::hub_core::TakenOver;
+
+/// Error of the calls that ran when their app server crashed, in the words of proxies.
+const CRASHED: &str =
+    "The app server that ran this call is gone. Whether it was carried out is not known; it is not run again.";
+
+/// Way in which an app server leaves a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// It stops: the client's calls end first, then `on_leaving` runs, and what it returns goes along.
+    Gracefully,
+    /// It crashes: nothing of it runs any more for this client. Its calls get an error.
+    Crash,
+}
+
+/// Lets the next app server of the fleet take a client over; returns when its `on_rehomed` has run.
+pub(super) async fn rehome(hub: &TestHub, client: &TestClient, leaving: Leaving) -> Result<(), RehomeError> {
+    let wire = client.wire();
+    let closed = || RehomeError::Closed(wire.inbox.close_error());
+    let from = wire.far_end.home(&wire.id).ok_or_else(closed)?;
+    let to = (from + 1) % hub.servers.len().max(1);
+    let (Some(old), Some(new)) = (hub.servers.get(from), hub.servers.get(to)) else { return Err(RehomeError::NoOther) };
+    if from == to {
+        return Err(RehomeError::NoOther);
+    }
+    let items = match leaving {
+        Leaving::Gracefully => hand_over(wire, from).await?,
+        Leaving::Crash => {
+            old.dispatcher.forget(&wire.id);
+            None
+        }
+    };
+    wire.far_end.set_home(&wire.id, to);
+    if leaving == Leaving::Crash {
+        wire.inbox.fail_pending(CRASHED);
+    }
+    let open = opening(client.opening(), &old.instance, items);
+    let taken_over = new.dispatcher.core.observe_taken_over();
+    wire.open_at(to, open).await;
+    match timeout(ANSWER_TIMEOUT, is_kept(taken_over, &wire.id)).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(RehomeError::Closed(wire.inbox.closed().await)),
+        Err(_) => Err(RehomeError::Timeout),
+    }
+}
+
+/// Waits until `on_rehomed` of this connection has run.
+async fn is_kept(mut taken_over: broadcast::Receiver<TakenOver>, connection_id: &str) -> bool {
+    loop {
+        match taken_over.recv().await {
+            Ok((id, is_kept)) if *id == *connection_id => return is_kept,
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return false,
+        }
+    }
+}
+
+/// Asks an app server for a client, and returns what `on_leaving` gives along.
+async fn hand_over(wire: &ClientWire, from: usize) -> Result<Option<ByteString>, RehomeError> {
+    let handed_over = wire.far_end.expect_hand_over(&wire.id);
+    let headers = vec![(ByteString::from_static(MIGRATE_TO_HEADER), vec![ByteString::new()])];
+    let close = CloseConnection { connection_id: wire.id.clone(), headers, ..CloseConnection::default() };
+    wire.far_end.send(from, ServiceMessage::CloseConnection(close)).await;
+    let handed_over = timeout(ANSWER_TIMEOUT, handed_over).await.map_err(|_| RehomeError::Timeout)?;
+    let close = handed_over.map_err(|_| RehomeError::Closed(wire.inbox.close_error()))?;
+    let items = close.headers.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(ITEMS_HEADER));
+    Ok(items.and_then(|(_, values)| values.into_iter().next()))
+}
+
+fn opening(open: &OpenConnection, from: &str, items: Option<ByteString>) -> OpenConnection {
+    let mut open = open.clone();
+    open.headers.push((MIGRATE_FROM_HEADER.into(), vec![from.into()]));
+    open.headers.extend(items.map(|items| (ByteString::from_static(ITEMS_HEADER), vec![items])));
+    open
+}

@@ -1,0 +1,302 @@
+//! Tests of the test kit that need more than one part of it: admission, questions, and fleets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use axum::extract::{ConnectInfo, State};
+use axum::http::header::SET_COOKIE;
+use axum::response::IntoResponse;
+use http::{HeaderMap, StatusCode, Uri};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::{Cancellation, Context, HubError, Negotiation, Rehomed, User};
+
+/// Lets in who has a session, and sends who comes from afar elsewhere.
+async fn decide(
+    user: Option<User>,
+    ConnectInfo(address): ConnectInfo<SocketAddr>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, (StatusCode, String)> {
+    let negotiation = match headers.get("cookie").and_then(|cookie| cookie.to_str().ok()) {
+        _ if address.ip().to_string() == "10.0.0.1" => {
+            Negotiation::redirect("https://eu.example/club").access_token("t")
+        }
+        Some("session=ann") => Negotiation::user("ann").claim("role", "member"),
+        Some("session=gone") => return Err((StatusCode::FORBIDDEN, format!("no session for {uri}"))),
+        _ => Negotiation::new().claim("known", user.map(|user| user.id().to_owned()).unwrap_or_default()),
+    };
+    Ok(([(SET_COOKIE, "seen=1")], negotiation))
+}
+
+async fn who(ctx: Context) -> (Option<String>, Vec<(String, String)>) {
+    let claims = ctx.claims().iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    (ctx.user_id().map(str::to_owned), claims)
+}
+
+fn club() -> TestServer {
+    let hub = Hub::new("/Club").require_authentication().on_negotiate(decide).method("Who", who);
+    TestServer::new(hub).unwrap()
+}
+
+type Who = (Option<String>, Vec<(String, String)>);
+
+fn pairs(claims: &[(&str, &str)]) -> Vec<(String, String)> {
+    claims.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn a_negotiation_names_the_user_and_its_headers_reach_the_client() {
+    let server = club();
+    let connect = server.connect("/club").negotiate().user("bob").claim("role", "cook");
+    let mut ann = connect.header("cookie", "session=ann").await.unwrap();
+    let seen: Who = ann.invoke("Who", ()).await.unwrap();
+    assert_eq!(seen, (Some("ann".into()), pairs(&[("role", "member")])), "the token's claims don't count");
+    assert_eq!(ann.negotiate_headers().get(SET_COOKIE).unwrap(), "seen=1");
+    let mut bob = server.connect("/club").negotiate().user("bob").claim("role", "cook").await.unwrap();
+    let seen: Who = bob.invoke("Who", ()).await.unwrap();
+    assert_eq!(seen, (Some("bob".into()), pairs(&[("role", "cook"), ("known", "bob")])));
+}
+
+#[tokio::test]
+async fn a_negotiation_refuses_and_redirects() {
+    let server = club();
+    let refused = server.connect("/club").negotiate().header("cookie", "session=gone").query("a=1").await.unwrap_err();
+    let body = "no session for /Club/negotiate?a=1&negotiateVersion=1".to_owned();
+    assert_eq!(refused, ConnectError::Denied { status: StatusCode::FORBIDDEN, body });
+    let redirected = server.connect("/club").negotiate().remote_addr(([10, 0, 0, 1], 1).into()).await.unwrap_err();
+    let url = "https://eu.example/club".to_owned();
+    assert_eq!(redirected, ConnectError::Redirected { url, access_token: Some("t".into()) });
+}
+
+#[tokio::test]
+async fn who_has_no_user_is_refused_where_one_is_required() {
+    let server = club();
+    let unknown = ConnectError::Denied { status: StatusCode::UNAUTHORIZED, body: String::new() };
+    assert_eq!(server.connect("/club").await.unwrap_err(), unknown);
+    assert_eq!(server.connect("/club").negotiate().await.unwrap_err(), unknown);
+    server.connect("/club").user("ann").await.unwrap();
+}
+
+#[tokio::test]
+async fn access_tokens_are_verified_by_the_keys_of_the_server() {
+    let server = club();
+    let token = server.handle().token("ann").claim("role", "cook").sign().unwrap();
+    let mut ann = server.connect("/club").access_token(&token).await.unwrap();
+    let (user, claims): Who = ann.invoke("Who", ()).await.unwrap();
+    assert_eq!(user.as_deref(), Some("ann"));
+    assert!(claims.contains(&("role".into(), "cook".into())), "{claims:?}");
+    let refused = server.connect("/club").access_token("rubbish").await.unwrap_err();
+    assert!(matches!(refused, ConnectError::Denied { status: StatusCode::UNAUTHORIZED, .. }), "{refused}");
+    // A token that only the app understands.
+    server.connect("/club").negotiate().access_token("rubbish").header("cookie", "session=ann").await.unwrap();
+}
+
+async fn delete(ctx: Context, note: u32) -> Result<bool, HubError> {
+    Ok(ctx.clients().caller().invoke("Confirm", (note,)).await?)
+}
+
+fn notes() -> Hub {
+    Hub::new("/notes")
+        .method("Delete", delete)
+        .method("Ask", async |ctx: Context, id: String| {
+            Ok::<u32, HubError>(ctx.clients().client(id).invoke("Q", ()).await?)
+        })
+        .method("Wait", async |cancelled: Cancellation| cancelled.cancelled().await)
+        .method("Tell", async |ctx: Context| Ok::<_, HubError>(ctx.clients().all().send("Told", (1,)).await.map(drop)?))
+}
+
+#[tokio::test]
+async fn a_method_may_ask_its_own_caller() {
+    let server = TestServer::new(notes()).unwrap();
+    for connect in [server.connect("/notes"), server.connect("/notes").messagepack()] {
+        let mut ann = connect.await.unwrap();
+        let call = ann.begin("Delete", (7,)).await.unwrap();
+        let question = ann.next().await.unwrap();
+        assert_eq!(question.arguments::<(u32,)>(), Ok((7,)));
+        ann.answer(&question, true).await.unwrap();
+        assert_eq!(call.result::<bool>().await, Ok(true));
+        let call = ann.begin("Delete", (7,)).await.unwrap();
+        let question = ann.next().await.unwrap();
+        ann.refuse(&question, "never").await.unwrap();
+        assert!(call.result::<bool>().await.unwrap_err().to_string().contains("never"));
+        let call = ann.begin("Wait", ()).await.unwrap();
+        call.cancel().await;
+        assert_eq!(call.result::<()>().await, Ok(()));
+    }
+}
+
+#[tokio::test]
+async fn prepared_answers_are_given_and_what_is_only_sent_is_heard() {
+    let server = TestServer::new(notes()).unwrap();
+    let mut ann = server.connect("/notes").await.unwrap();
+    ann.on("confirm", |(note,): (u32,)| note == 7);
+    assert_eq!(ann.invoke("Delete", (7,)).await, Ok(true));
+    assert_eq!(ann.invoke("Delete", (8,)).await, Ok(false));
+    let told = Arc::new(AtomicU32::new(0));
+    let heard = Arc::clone(&told);
+    ann.on("Told", move |(number,): (u32,)| {
+        heard.fetch_add(number, Ordering::Relaxed);
+    });
+    ann.invoke::<()>("Tell", ()).await.unwrap();
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+    ann.on("Confirm", |(_,): (String,)| true);
+    assert!(ann.invoke::<bool>("Delete", (7,)).await.is_err(), "the argument is no text");
+    ann.on("Confirm", |(_,): (u32,)| -> bool { panic!("on purpose") });
+    assert!(ann.invoke::<bool>("Delete", (7,)).await.unwrap_err().to_string().contains("panics"));
+    assert!(ann.try_next().is_none());
+}
+
+#[tokio::test]
+async fn streams_run_beside_calls() {
+    let hub = Hub::new("/test")
+        .method("Count", async |to: u32| futures_util::stream::iter(1..=to))
+        .method("Add", async |a: u32, b: u32| a + b);
+    let mut ann = TestServer::new(hub).unwrap().connect("/test").await.unwrap();
+    let mut count = ann.stream::<u32>("Count", (2,)).await.unwrap();
+    assert_eq!(ann.invoke("Add", (1, 2)).await, Ok(3));
+    assert_eq!([count.next().await, count.next().await, count.next().await], [Some(Ok(1)), Some(Ok(2)), None]);
+}
+
+#[tokio::test]
+async fn app_servers_of_a_fleet_share_their_clients() {
+    let server = TestServer::fleet(notes, 2).unwrap();
+    assert_ne!(server.handles()[0].instance(), server.handles()[1].instance());
+    let mut ann = server.connect("/notes").await.unwrap();
+    let mut bob = server.connect("/notes").at(1).await.unwrap();
+    ann.invoke::<()>("Tell", ()).await.unwrap();
+    assert_eq!(bob.expect::<(u32,)>("Told").await, (1,));
+    bob.on("Q", |()| 42);
+    assert_eq!(ann.invoke("Ask", (bob.connection_id(),)).await, Ok(42));
+    ann.on("Q", |()| 43);
+    assert_eq!(bob.invoke("Ask", (ann.connection_id(),)).await, Ok(43));
+    let nobody = ann.invoke::<u32>("Ask", ("nobody",)).await.unwrap_err();
+    assert!(matches!(nobody, CallError::Failed(_)), "{nobody}");
+    assert_eq!(server.connect("/notes").at(2).await.unwrap_err(), ConnectError::NoServer(2));
+}
+
+/// Reports what happens to connections: at which app server, and what.
+#[derive(Clone)]
+struct Probe {
+    server: usize,
+    events: mpsc::UnboundedSender<(usize, String)>,
+}
+
+impl Probe {
+    fn tell(&self, event: impl Into<String>) {
+        let _ = self.events.send((self.server, event.into()));
+    }
+}
+
+async fn rehomed(ctx: Context, moved: Rehomed, State(probe): State<Probe>) -> Result<(), HubError> {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let name = moved.items::<String>()?;
+    probe.tell(format!("rehomed {name:?}"));
+    if name.as_deref() == Some("mallory") {
+        return Err(HubError::new("not here"));
+    }
+    name.map(|name| ctx.items().insert(name));
+    Ok(())
+}
+
+async fn leaving(ctx: Context, State(probe): State<Probe>) -> String {
+    probe.tell("leaving");
+    ctx.items().get().unwrap_or_default()
+}
+
+/// Two app servers, and what happens there.
+fn fleet() -> (TestServer, mpsc::UnboundedReceiver<(usize, String)>) {
+    let (events, received) = mpsc::unbounded_channel();
+    let mut server = 0;
+    let make = || {
+        let probe = Probe { server, events: events.clone() };
+        server += 1;
+        Hub::new("/chat")
+            .on_rehomed(rehomed)
+            .on_leaving(leaving)
+            .on_connected(async |State(probe): State<Probe>| probe.tell("connected"))
+            .on_disconnected(async |State(probe): State<Probe>| probe.tell("disconnected"))
+            .method("Rename", async |ctx: Context, name: String| drop(ctx.items().insert(name)))
+            .method("Name", async |ctx: Context| ctx.items().get::<String>())
+            .method("Join", async |ctx: Context| Ok::<_, HubError>(ctx.join("g").await?))
+            .method("Confirm", async |ctx: Context| {
+                Ok::<bool, HubError>(ctx.clients().caller().invoke("Confirm", ()).await?)
+            })
+            .method("Wait", async |cancelled: Cancellation, State(probe): State<Probe>| {
+                probe.tell("waiting");
+                cancelled.cancelled().await;
+                probe.tell("cancelled");
+            })
+            .with_state(probe)
+    };
+    (TestServer::fleet(make, 2).unwrap(), received)
+}
+
+async fn next(events: &mut mpsc::UnboundedReceiver<(usize, String)>) -> (usize, String) {
+    events.recv().await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_handed_over_with_its_items_and_groups() {
+    let (server, mut events) = fleet();
+    let mut ann = server.connect("/chat").user("ann").await.unwrap();
+    ann.invoke::<()>("Rename", ("ann",)).await.unwrap();
+    ann.invoke::<()>("Join", ()).await.unwrap();
+    server.rehome(&mut ann, Leaving::Gracefully).await.unwrap();
+    assert_eq!(next(&mut events).await, (0, "connected".into()));
+    assert_eq!(next(&mut events).await, (0, "leaving".into()));
+    assert_eq!(next(&mut events).await, (1, "rehomed Some(\"ann\")".into()));
+    assert_eq!(ann.invoke("Name", ()).await, Ok(Some("ann".to_owned())));
+    let hub = server.handle().hub("/chat").unwrap();
+    hub.clients().group("g").send("M", ()).await.unwrap();
+    ann.expect::<()>("M").await;
+    server.rehome(&mut ann, Leaving::Gracefully).await.unwrap();
+    assert_eq!(next(&mut events).await, (1, "leaving".into()));
+    assert_eq!(next(&mut events).await, (0, "rehomed Some(\"ann\")".into()));
+    server.shutdown().await;
+    assert_eq!(next(&mut events).await, (0, "disconnected".into()));
+    assert!(events.try_recv().is_err(), "one connection, one end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_takes_the_items_and_fails_the_calls() {
+    let (server, mut events) = fleet();
+    let mut ann = server.connect("/chat").await.unwrap();
+    ann.invoke::<()>("Rename", ("ann",)).await.unwrap();
+    let call = ann.begin("Wait", ()).await.unwrap();
+    assert_eq!(next(&mut events).await, (0, "connected".into()));
+    assert_eq!(next(&mut events).await, (0, "waiting".into()));
+    server.rehome(&mut ann, Leaving::Crash).await.unwrap();
+    assert_eq!(next(&mut events).await, (0, "cancelled".into()));
+    assert_eq!(next(&mut events).await, (1, "rehomed None".into()));
+    let lost = call.result::<()>().await.unwrap_err();
+    assert!(lost.to_string().contains("Whether it was carried out is not known"), "{lost}");
+    assert_eq!(ann.invoke("Name", ()).await, Ok(None::<String>));
+    ann.disconnect().await;
+    assert_eq!(next(&mut events).await, (1, "disconnected".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_its_next_app_server_refuses_is_closed() {
+    let (server, _events) = fleet();
+    let mut mallory = server.connect("/chat").await.unwrap();
+    mallory.invoke::<()>("Rename", ("mallory",)).await.unwrap();
+    let refused = server.rehome(&mut mallory, Leaving::Gracefully).await.unwrap_err();
+    assert!(matches!(&refused, RehomeError::Closed(Some(text)) if text.ends_with("not here")), "{refused}");
+    assert!(matches!(server.rehome(&mut mallory, Leaving::Crash).await, Err(RehomeError::Closed(_))));
+    let alone = TestServer::new(notes()).unwrap();
+    let mut ann = alone.connect("/notes").await.unwrap();
+    assert_eq!(alone.rehome(&mut ann, Leaving::Crash).await, Err(RehomeError::NoOther));
+    assert_eq!(ann.invoke::<()>("Tell", ()).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_never_ends_keeps_its_client_from_leaving() {
+    let (server, _events) = fleet();
+    let mut ann = server.connect("/chat").await.unwrap();
+    let call = ann.begin("Wait", ()).await.unwrap();
+    assert_eq!(server.rehome(&mut ann, Leaving::Gracefully).await, Err(RehomeError::Timeout));
+    drop(call);
+}

@@ -1,0 +1,267 @@
+//! Access tokens of the fleet: JWTs with HS256 that name a user, signed with the text of an access key.
+//!
+//! The one writer of such tokens, for the command line and for apps, and the reader that apps verify them with. A proxy
+//! reads tokens of other issuers too, by its own verifier; which user the claims name is decided here for both.
+//!
+//! The key alone decides the algorithm: a token that names another one is refused, `none` among them.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::Sha256;
+
+use crate::key::{AccessKey, AccessKeys};
+use crate::limits::{ACCESS_TOKEN_MAX_BYTES, CLOCK_SKEW_S};
+use crate::token::Claim;
+
+/// Default claims of the user id: short names first, then the one that .NET writes.
+pub const USER_CLAIMS: [&str; 3] =
+    ["nameid", "sub", "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier"];
+
+/// Part of the audience of tokens that open links in Azure's way; a user's token never has it.
+pub const SERVER_AUDIENCE: &str = "/server/";
+
+/// Algorithm of tokens that are signed with a secret.
+const ALGORITHM: &str = "HS256";
+
+/// User of a request, as the claims of a verified token name it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct User {
+    /// The user id; `None` for an anonymous one.
+    pub id: Option<String>,
+    /// All claims of the token; names may repeat.
+    pub claims: Vec<Claim>,
+    /// Expiry of the token, in seconds since 1970.
+    pub expires_s: Option<u64>,
+}
+
+/// Reason why an access token is refused. The texts are for its bearer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccessTokenError {
+    /// The text is no JWT with HS256.
+    #[error("the access token is no JWT that is signed with HS256")]
+    Malformed,
+    /// It is signed with no key of the fleet.
+    #[error("the access token is not signed with a key of this fleet")]
+    Signature,
+    /// It has no expiry, or one that is no number.
+    #[error("the access token has no expiry")]
+    NoExpiry,
+    /// Its time is over.
+    #[error("the access token has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("the access token is not good yet")]
+    Immature,
+    /// It is for a link, not for a user.
+    #[error("the access token is for another audience")]
+    Audience,
+}
+
+impl User {
+    /// Builds the user of verified claims; its id is the first of `user_claims` that is present.
+    #[must_use]
+    pub fn from_claims<N: AsRef<str>>(claims: &Map<String, Value>, user_claims: &[N]) -> Self {
+        let id = user_claims.iter().find_map(|name| claims.get(name.as_ref())).and_then(|value| match value {
+            Value::Array(values) => values.first().map(text),
+            one => Some(text(one)),
+        });
+        let expires_s = claims.get("exp").and_then(seconds);
+        let claims = claims.iter().flat_map(|(name, value)| flat(name, value)).collect();
+        Self { id, claims, expires_s }
+    }
+
+    /// Whether the token is for a link in Azure's way, and so for no user.
+    #[must_use]
+    pub fn is_server(&self) -> bool {
+        self.claims.iter().any(|(name, value)| name == "aud" && value.contains(SERVER_AUDIENCE))
+    }
+
+    /// Encodes the user for a header between proxy and app server.
+    #[must_use]
+    pub fn to_header(&self) -> String {
+        URL_SAFE_NO_PAD.encode(json!(self).to_string())
+    }
+
+    /// Decodes what [`to_header`](Self::to_header) made.
+    #[must_use]
+    pub fn from_header(text: &str) -> Option<Self> {
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+    }
+}
+
+/// Signs a token for a user that ends at `expires_s`, in seconds since 1970. Claims of one name become a list.
+#[must_use]
+pub fn sign(key: &AccessKey, user: &str, claims: &[Claim], expires_s: u64) -> String {
+    let mut body = Map::from_iter([("nameid".to_owned(), json!(user))]);
+    for (name, value) in claims {
+        match body.get_mut(name) {
+            None => drop(body.insert(name.clone(), json!(value))),
+            Some(Value::Array(values)) => values.push(json!(value)),
+            Some(one) => *one = json!([one.clone(), value]),
+        }
+    }
+    body.insert("exp".to_owned(), json!(expires_s));
+    let encode = |part: Value| URL_SAFE_NO_PAD.encode(part.to_string());
+    let signed = format!("{}.{}", encode(json!({"alg": ALGORITHM, "typ": "JWT"})), encode(Value::Object(body)));
+    let signature = URL_SAFE_NO_PAD.encode(mac(key, &signed).finalize().into_bytes());
+    format!("{signed}.{signature}")
+}
+
+/// Verifies a token by any key of the fleet, and returns its user.
+///
+/// # Errors
+/// The reason, when it is refused.
+pub fn verify(token: &str, keys: &AccessKeys, now_s: u64) -> Result<User, AccessTokenError> {
+    let claims = open(token, keys)?;
+    let expires_s = claims.get("exp").and_then(seconds).ok_or(AccessTokenError::NoExpiry)?;
+    if expires_s.saturating_add(CLOCK_SKEW_S) < now_s {
+        return Err(AccessTokenError::Expired);
+    }
+    if claims.get("nbf").and_then(seconds).is_some_and(|start_s| start_s > now_s.saturating_add(CLOCK_SKEW_S)) {
+        return Err(AccessTokenError::Immature);
+    }
+    let user = User::from_claims(&claims, &USER_CLAIMS);
+    if user.is_server() { Err(AccessTokenError::Audience) } else { Ok(user) }
+}
+
+/// Returns the claims of a token whose signature is right.
+fn open(token: &str, keys: &AccessKeys) -> Result<Map<String, Value>, AccessTokenError> {
+    let malformed = AccessTokenError::Malformed;
+    if token.len() > ACCESS_TOKEN_MAX_BYTES {
+        return Err(malformed);
+    }
+    let (signed, signature) = token.rsplit_once('.').ok_or(malformed)?;
+    let (header, body) = signed.split_once('.').ok_or(malformed)?;
+    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed);
+    let object = |part: &str| serde_json::from_slice::<Map<String, Value>>(&decode(part)?).map_err(|_| malformed);
+    if object(header)?.get("alg").and_then(Value::as_str) != Some(ALGORITHM) {
+        return Err(malformed);
+    }
+    let signature = decode(signature)?;
+    if !keys.iter().any(|key| mac(key, signed).verify_slice(&signature).is_ok()) {
+        return Err(AccessTokenError::Signature);
+    }
+    object(body)
+}
+
+#[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+fn mac(key: &AccessKey, signed: &str) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.expose().as_bytes()).expect("any length is good");
+    mac.update(signed.as_bytes());
+    mac
+}
+
+/// Reads whole seconds; some issuers write fractions.
+fn seconds(value: &Value) -> Option<u64> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "such a cast saturates")]
+    value.as_u64().or_else(|| value.as_f64().map(|seconds| seconds as u64))
+}
+
+/// Makes one claim for each value of a list.
+fn flat(name: &str, value: &Value) -> Vec<Claim> {
+    match value {
+        Value::Array(values) => values.iter().map(|value| (name.to_owned(), text(value))).collect(),
+        one => vec![(name.to_owned(), text(one))],
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_S: u64 = 1_000_000;
+    const KEY: &str = "a key of the fleet, long enough";
+
+    fn key(text: &str) -> AccessKey {
+        AccessKey::new(text).unwrap()
+    }
+
+    fn keys() -> AccessKeys {
+        AccessKeys::new(vec![AccessKey::random(), key(KEY)]).unwrap()
+    }
+
+    fn signed(header: &Value, body: &Value) -> String {
+        let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
+        let signed = format!("{}.{}", encode(header), encode(body));
+        let signature = URL_SAFE_NO_PAD.encode(mac(&key(KEY), &signed).finalize().into_bytes());
+        format!("{signed}.{signature}")
+    }
+
+    fn of_claims(body: &Value) -> Result<User, AccessTokenError> {
+        verify(&signed(&json!({"alg": "HS256"}), body), &keys(), NOW_S)
+    }
+
+    fn user(claims: &Value) -> User {
+        User::from_claims(claims.as_object().unwrap(), &USER_CLAIMS)
+    }
+
+    #[test]
+    fn a_signed_token_names_its_user_and_lists_of_claims() {
+        let claims = ["a", "b", "c"].map(|role| ("role".to_owned(), role.to_owned()));
+        let token = sign(&key(KEY), "ann", &claims, NOW_S + 1);
+        let user = verify(&token, &keys(), NOW_S).unwrap();
+        assert_eq!((user.id.as_deref(), user.expires_s), (Some("ann"), Some(NOW_S + 1)));
+        let roles: Vec<_> = user.claims.iter().filter(|(name, _)| name == "role").map(|(_, value)| &**value).collect();
+        assert_eq!(roles, ["a", "b", "c"]);
+        assert_eq!(User::from_header(&user.to_header()), Some(user));
+    }
+
+    #[test]
+    fn forged_and_foreign_tokens_are_refused() {
+        let good = sign(&key(KEY), "ann", &[], NOW_S);
+        let forged = sign(&key("the key of another fleet"), "ann", &[], NOW_S);
+        assert_eq!(verify(&forged, &keys(), NOW_S), Err(AccessTokenError::Signature));
+        for at in 0..good.len() {
+            let mut changed = good.clone().into_bytes();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            assert!(verify(std::str::from_utf8(&changed).unwrap(), &keys(), NOW_S).is_err(), "at {at}");
+        }
+        for algorithm in ["none", "HS512", "RS256", "hs256"] {
+            let token = signed(&json!({"alg": algorithm}), &json!({"sub": "ann", "exp": NOW_S}));
+            assert_eq!(verify(&token, &keys(), NOW_S), Err(AccessTokenError::Malformed), "{algorithm}");
+        }
+        for rubbish in ["", ".", "..", "a.b", "a.b.c", &"x".repeat(ACCESS_TOKEN_MAX_BYTES + 1)] {
+            assert_eq!(verify(rubbish, &keys(), NOW_S), Err(AccessTokenError::Malformed));
+        }
+    }
+
+    #[test]
+    fn a_token_has_its_time_with_some_skew_of_clocks() {
+        let with = |exp: u64, nbf: u64| of_claims(&json!({"sub": "ann", "exp": exp, "nbf": nbf})).map(drop);
+        assert_eq!(with(NOW_S - CLOCK_SKEW_S, NOW_S + CLOCK_SKEW_S), Ok(()));
+        assert_eq!(with(NOW_S - CLOCK_SKEW_S - 1, 0), Err(AccessTokenError::Expired));
+        assert_eq!(with(NOW_S, NOW_S + CLOCK_SKEW_S + 1), Err(AccessTokenError::Immature));
+        assert_eq!(of_claims(&json!({"sub": "ann"})), Err(AccessTokenError::NoExpiry));
+        let server = json!({"sub": "ann", "exp": NOW_S, "aud": ["https://x/server/?hub=chat"]});
+        assert_eq!(of_claims(&server), Err(AccessTokenError::Audience));
+    }
+
+    #[test]
+    fn the_id_is_the_first_claim_of_the_list_that_is_present() {
+        assert_eq!(user(&json!({"sub": "s", "nameid": "n"})).id.as_deref(), Some("n"));
+        assert_eq!(user(&json!({"sub": 7})).id.as_deref(), Some("7"));
+        assert_eq!(user(&json!({ USER_CLAIMS[2]: "long" })).id.as_deref(), Some("long"));
+        assert_eq!(user(&json!({"name": "x"})).id, None);
+    }
+
+    #[test]
+    fn a_list_is_a_claim_for_each_of_its_values() {
+        let claims = user(&json!({"role": ["a", "b"]})).claims;
+        assert_eq!(claims, [("role".to_owned(), "a".to_owned()), ("role".to_owned(), "b".to_owned())]);
+    }
+
+    #[test]
+    fn the_expiry_may_have_a_fraction() {
+        assert_eq!(user(&json!({"exp": 12.9})).expires_s, Some(12));
+        assert_eq!(user(&json!({"exp": 12})).expires_s, Some(12));
+    }
+}

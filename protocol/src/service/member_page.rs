@@ -1,0 +1,161 @@
+//! Pages of a group's members: the payload of the acks that answer group member queries.
+//!
+//! ```text
+//!  [ [ [connectionId, userId/nil], … ], continuationToken/nil ]            a page, as Azure's SDK reads it
+//!  [ [], nil, number ]                                                     a number alone, between our ends
+//! ```
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+
+use crate::message_pack::{ReadError, Reader, Writer};
+
+/// Maximum number of members of one page. Azure's SDK asks for fewer.
+pub const MEMBERS_PER_PAGE_MAX: usize = 1000;
+
+/// Member of a group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupMember {
+    /// The public connection id.
+    pub connection_id: ByteString,
+    /// User of the connection, if it is authenticated.
+    pub user_id: Option<ByteString>,
+}
+
+/// Page of the members of a group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemberPage {
+    /// The members; a page may have none, and still not be the last.
+    pub members: Vec<GroupMember>,
+    /// Asks for the next page; `None` on the last one.
+    pub continuation_token: Option<ByteString>,
+    /// Number of members of the group, where only that was asked for.
+    pub count: Option<u64>,
+}
+
+/// Payload that is no page of members.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a page of members: {0}")]
+pub struct MemberPageError(String);
+
+impl MemberPage {
+    /// Creates the answer to who asked for the number alone.
+    #[must_use]
+    pub fn counted(count: u64) -> Self {
+        Self { count: Some(count), ..Self::default() }
+    }
+
+    /// Returns the payload of an ack.
+    #[must_use]
+    pub fn to_payload(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        let mut writer = Writer(&mut out);
+        writer.array_len(if self.count.is_some() { 3 } else { 2 });
+        writer.array_len(self.members.len());
+        for member in &self.members {
+            writer.array_len(2);
+            writer.text(&member.connection_id);
+            optional_text(&mut writer, member.user_id.as_ref());
+        }
+        optional_text(&mut writer, self.continuation_token.as_ref());
+        if let Some(count) = self.count {
+            writer.integer(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        out.freeze()
+    }
+
+    /// Reads the payload of an ack. Shares its memory; longer lists are fine.
+    ///
+    /// # Errors
+    /// When a field is missing or of another type.
+    pub fn from_payload(payload: &Bytes) -> Result<Self, MemberPageError> {
+        let mut reader = Reader::new(payload);
+        let items = reader.array_len().map_err(unreadable)?;
+        if items < 2 {
+            return Err(MemberPageError("it has too few items".into()));
+        }
+        let claimed = reader.array_len().map_err(unreadable)?;
+        let mut members = Vec::with_capacity(claimed.min(MEMBERS_PER_PAGE_MAX));
+        for _ in 0..claimed {
+            members.push(member(&mut reader)?);
+        }
+        let continuation_token = reader.optional_text().map_err(unreadable)?;
+        let count = if items > 2 { Some(count(&mut reader)?) } else { None };
+        Ok(Self { members, continuation_token, count })
+    }
+}
+
+fn member(reader: &mut Reader<'_>) -> Result<GroupMember, MemberPageError> {
+    let items = reader.array_len().map_err(unreadable)?;
+    if items < 2 {
+        return Err(MemberPageError("a member has too few items".into()));
+    }
+    let connection_id = reader.shared_text().map_err(unreadable)?;
+    let user_id = reader.optional_text().map_err(unreadable)?;
+    for _ in 2..items {
+        reader.skip().map_err(unreadable)?;
+    }
+    Ok(GroupMember { connection_id, user_id })
+}
+
+fn count(reader: &mut Reader<'_>) -> Result<u64, MemberPageError> {
+    let count = reader.integer().map_err(unreadable)?;
+    u64::try_from(count).map_err(|_| MemberPageError(format!("{count} is no number of members")))
+}
+
+fn optional_text(out: &mut Writer, text: Option<&ByteString>) {
+    match text {
+        Some(text) => out.text(text),
+        None => out.nil(),
+    }
+}
+
+fn unreadable(error: ReadError) -> MemberPageError {
+    MemberPageError(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page() -> MemberPage {
+        let ann = GroupMember { connection_id: "c1".into(), user_id: Some("ann".into()) };
+        let stranger = GroupMember { connection_id: "c2".into(), user_id: None };
+        MemberPage { members: vec![ann, stranger], continuation_token: Some("t".into()), count: None }
+    }
+
+    #[test]
+    fn a_page_is_written_as_azures_sdk_reads_it() {
+        let payload = b"\x92\x92\x92\xa2c1\xa3ann\x92\xa2c2\xc0\xa1t";
+        assert_eq!(page().to_payload(), payload[..]);
+        assert_eq!(MemberPage::from_payload(&Bytes::from_static(payload)), Ok(page()));
+    }
+
+    #[test]
+    fn a_number_alone_and_an_empty_page_are_read_back() {
+        for page in [MemberPage::counted(70_000), MemberPage::counted(0), MemberPage::default()] {
+            assert_eq!(MemberPage::from_payload(&page.to_payload()), Ok(page));
+        }
+    }
+
+    #[test]
+    fn what_a_later_version_adds_to_a_member_is_passed_over() {
+        let payload = Bytes::from_static(b"\x92\x91\x93\xa2c1\xc0\x91\x05\xc0");
+        let member = GroupMember { connection_id: "c1".into(), user_id: None };
+        assert_eq!(MemberPage::from_payload(&payload).map(|page| page.members), Ok(vec![member]));
+    }
+
+    #[test]
+    fn payloads_that_are_no_page_are_refused() {
+        for bad in [
+            &b""[..],
+            b"\x90",
+            b"\x92\xc0\xc0",
+            b"\x92\x91\x91\xa1c\xc0",
+            b"\x92\xdd\xff\xff\xff\xff",
+            b"\x93\x90\xc0\xff",
+        ] {
+            assert!(MemberPage::from_payload(&Bytes::copy_from_slice(bad)).is_err(), "{bad:x?}");
+        }
+    }
+}

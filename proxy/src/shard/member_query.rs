@@ -1,0 +1,194 @@
+//! Queries for the members of a group: a page that one shard after the other fills, and their number.
+//!
+//! ```text
+//!  query ──► shard of its token ──not full──► next shard ──full──► ack with the page and the token of the rest
+//! ```
+//!
+//! Members are listed by shard and slot. A connection keeps its slot for as long as it lives, so none is listed twice,
+//! whatever comes and goes between two pages; and no sorted structure has to be kept where messages are delivered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytestring::ByteString;
+use trunkline_protocol::service::{
+    Ack, AckStatus, GroupMember, GroupMemberQuery, MEMBERS_PER_PAGE_MAX, MemberPage, ServiceMessage,
+};
+
+use super::slot::Slot;
+use crate::upstream::{HubIndex, LinkHandle};
+
+/// Bytes of names at which a page ends, so that a page of long user ids fills no link.
+const PAGE_MAX_BYTES: usize = 256 * 1024;
+
+/// Page of a group's members, on its way through the shards. One that a stopping shard drops is never answered.
+#[derive(Debug, Clone)]
+pub(crate) struct MemberListing {
+    link: Arc<LinkHandle>,
+    ack_id: i64,
+    group: ByteString,
+    /// Random id of this start of the node, for the token: the slots of another one mean nothing here.
+    boot: ByteString,
+    next: MemberPosition,
+    page: Vec<GroupMember>,
+    bytes: usize,
+    max: usize,
+    /// The asker wants no more than this page.
+    is_last: bool,
+}
+
+/// Position in the list of a group's members.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct MemberPosition {
+    shard: u16,
+    slot: Slot,
+}
+
+/// Number of a group's members, added up over the shards; answered when the last one drops it.
+#[derive(Debug)]
+pub(crate) struct MemberTally {
+    link: Arc<LinkHandle>,
+    ack_id: i64,
+    members: AtomicU64,
+}
+
+impl MemberListing {
+    /// Begins the page that a query asks for. `None` for a token that this node did not make: it has been answered.
+    #[must_use]
+    pub(crate) fn begin(link: &Arc<LinkHandle>, query: GroupMemberQuery, boot: &str) -> Option<Self> {
+        let next = match &query.continuation_token {
+            None => MemberPosition::default(),
+            Some(token) => match MemberPosition::parse(token, boot) {
+                Some(next) => next,
+                None => {
+                    refuse(link, query.ack_id);
+                    return None;
+                }
+            },
+        };
+        let wanted = |number: i64| usize::try_from(number).unwrap_or(0);
+        let page_max = query.page_size.map_or(MEMBERS_PER_PAGE_MAX, |size| wanted(size).clamp(1, MEMBERS_PER_PAGE_MAX));
+        let top = query.top.map_or(usize::MAX, wanted);
+        Some(Self {
+            link: Arc::clone(link),
+            ack_id: query.ack_id,
+            group: query.group,
+            boot: boot.into(),
+            next,
+            page: Vec::new(),
+            bytes: 0,
+            max: page_max.min(top),
+            is_last: top <= page_max,
+        })
+    }
+
+    pub(crate) fn hub(&self) -> HubIndex {
+        self.link.hub()
+    }
+
+    pub(crate) fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// The shard whose members are next.
+    pub(crate) fn shard(&self) -> u16 {
+        self.next.shard
+    }
+
+    /// The first slot whose client is not listed yet.
+    pub(crate) fn slot(&self) -> Slot {
+        self.next.slot
+    }
+
+    /// Number of members that the page still takes.
+    #[must_use]
+    pub(crate) fn room(&self) -> usize {
+        if self.bytes >= PAGE_MAX_BYTES { 0 } else { self.max - self.page.len() }
+    }
+
+    /// Adds the member in this slot, which must be behind all others of its shard.
+    pub(crate) fn add(&mut self, slot: Slot, member: GroupMember) {
+        debug_assert!(slot >= self.next.slot);
+        self.bytes += member.connection_id.len() + member.user_id.as_deref().map_or(0, str::len);
+        self.page.push(member);
+        self.next.slot = slot.saturating_add(1);
+    }
+
+    /// Goes on to the next shard.
+    pub(crate) fn leave_shard(&mut self) {
+        self.next = MemberPosition { shard: self.next.shard.saturating_add(1), slot: 0 };
+    }
+
+    /// Answers with a page that is full.
+    pub(crate) fn answer(self) {
+        let token = (!self.is_last).then(|| self.next.token(&self.boot));
+        self.answer_with(token);
+    }
+
+    /// Answers with the page behind which there are no members.
+    pub(crate) fn answer_last(self) {
+        self.answer_with(None);
+    }
+
+    fn answer_with(self, continuation_token: Option<ByteString>) {
+        let page = MemberPage { members: self.page, continuation_token, count: None };
+        answer(&self.link, self.ack_id, &page);
+    }
+}
+
+impl MemberPosition {
+    fn token(self, boot: &str) -> ByteString {
+        format!("{boot}.{}.{}", self.shard, self.slot).into()
+    }
+
+    fn parse(token: &str, boot: &str) -> Option<Self> {
+        let (shard, slot) = token.strip_prefix(boot)?.strip_prefix('.')?.split_once('.')?;
+        Some(Self { shard: shard.parse().ok()?, slot: slot.parse().ok()? })
+    }
+}
+
+impl MemberTally {
+    #[must_use]
+    pub(crate) fn new(link: Arc<LinkHandle>, ack_id: i64) -> Arc<Self> {
+        Arc::new(Self { link, ack_id, members: AtomicU64::new(0) })
+    }
+
+    /// Adds the members that one shard has.
+    pub(crate) fn add(&self, members: usize) {
+        self.members.fetch_add(members as u64, Ordering::Relaxed);
+    }
+}
+
+impl Drop for MemberTally {
+    fn drop(&mut self) {
+        answer(&self.link, self.ack_id, &MemberPage::counted(*self.members.get_mut()));
+    }
+}
+
+fn answer(link: &LinkHandle, ack_id: i64, page: &MemberPage) {
+    let message = Some(ByteString::new());
+    link.send(&ServiceMessage::Ack(Ack { ack_id, status: AckStatus::Ok, message, payload: Some(page.to_payload()) }));
+}
+
+fn refuse(link: &LinkHandle, ack_id: i64) {
+    let message = Some(ByteString::from_static("the continuation token is not of this process"));
+    let ack = Ack { ack_id, status: AckStatus::InternalServerError, message, payload: None };
+    link.send(&ServiceMessage::Ack(ack));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_back_by_the_process_that_made_it_alone() {
+        let position = MemberPosition { shard: 3, slot: 70_000 };
+        let token = position.token("boot");
+        assert_eq!(MemberPosition::parse(&token, "boot"), Some(position));
+        assert_eq!(MemberPosition::parse(&token, "other"), None);
+        for bad in ["", "boot", "boot.", "boot.1", "boot.1.", "boot.1.2.3", "boot.-1.2", "boot.1.4294967296", "boot1.2"]
+        {
+            assert_eq!(MemberPosition::parse(bad, "boot"), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Source of a refusal: the SDK, which marks its own, or something before it, such as a middleware of the app.
+
+use http::{HeaderMap, StatusCode};
+use trunkline_protocol::wire::{REFUSAL_HEADER, REFUSED_DEVELOPMENT_KEY, REFUSED_KEY};
+
+/// Remedy for a refusal of an app's middleware; it follows the status.
+pub(crate) const MIDDLEWARE_HINT: &str =
+    "but not as Trunkline's SDK: is a middleware around `Server::into_router`? Merge that router after `.layer(...)`";
+
+/// Source of an answer that is no success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RefusalSource {
+    /// The SDK: it does not know the key of this node.
+    AccessKey,
+    /// The SDK: it has only the development key, and this node is on another machine.
+    DevelopmentKey,
+    /// The SDK, for another reason, which its body tells.
+    Sdk,
+    /// Something before the SDK that wants a login: the app's own middleware, or a gateway.
+    Middleware,
+    /// Something that is no SDK, as far as one can see.
+    Stranger,
+}
+
+impl RefusalSource {
+    /// Tells who refuses by the mark that the SDK puts on its refusals, else by the status.
+    pub(crate) fn of(status: StatusCode, headers: &HeaderMap) -> Self {
+        match headers.get(REFUSAL_HEADER).map(|mark| mark.to_str().unwrap_or_default()) {
+            Some(REFUSED_KEY) => Self::AccessKey,
+            Some(REFUSED_DEVELOPMENT_KEY) => Self::DevelopmentKey,
+            Some(_) => Self::Sdk,
+            // A login page is a redirect for browsers.
+            None if status.is_redirection() => Self::Middleware,
+            None if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Self::Middleware,
+            None => Self::Stranger,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_a_marked_refusal_is_the_sdk_s() {
+        let of = |status: u16, mark: Option<&'static str>| {
+            let marked =
+                mark.map(|mark| (http::HeaderName::from_static(REFUSAL_HEADER), HeaderValue::from_static(mark)));
+            RefusalSource::of(StatusCode::from_u16(status).unwrap(), &marked.into_iter().collect())
+        };
+        assert_eq!(of(401, Some(REFUSED_KEY)), RefusalSource::AccessKey);
+        assert_eq!(of(403, Some(REFUSED_DEVELOPMENT_KEY)), RefusalSource::DevelopmentKey);
+        assert_eq!(of(503, Some("shutdown")), RefusalSource::Sdk);
+        for status in [401, 403, 302, 307] {
+            assert_eq!(of(status, None), RefusalSource::Middleware, "{status}");
+        }
+        for status in [404, 500, 503] {
+            assert_eq!(of(status, None), RefusalSource::Stranger, "{status}");
+        }
+    }
+}
