@@ -60,6 +60,7 @@
 //!
 //! - Extractors: [`Context`], [`Cancellation`], axum's [`State`](axum::extract::State), [`Query`](axum::extract::Query) and
 //!   `HeaderMap`, and your own ([`FromContext`]), which may wait; `Option` and `Result` of them.
+//!   `#[derive(FromContext)]` makes one of the user, claims, headers, the query, the state and other extractors.
 //! - Arguments: anything that serde can deserialize. Their number is exact, as with the official server.
 //! - Results: anything that serde can serialize, `()` for none, or a `Result` with [`HubError`], into which `?` turns
 //!   any error. Clients read the text of [`HubError::new`]; that of other errors only from hubs with
@@ -71,9 +72,35 @@
 //! - Who may call what is a [`Policy`] of a hub, a method or a [module of methods](Methods).
 //! - Each call and hook runs in a [tracing](https://docs.rs/tracing) span at the level `info` with the target
 //!   `trunkline::call` and the fields `hub`, `method`, `connection` and `user`, so what you log there says whose call it is.
+//! - Does the compiler say that a function "is no hub method"? `#[debug_method]` on it says why, and where; `debug_hook` and
+//!   `debug_filter` do the same for hooks and filters.
 //! - A connection's life: the handshake is answered, [`on_connected`](Hub::on_connected), its messages, and when it has
 //!   ended and its methods have too, [`on_disconnected`](Hub::on_disconnected). When its app server stops or crashes,
 //!   another one takes it over, where [`on_rehomed`](Hub::on_rehomed) is called instead.
+//!
+//! ```
+//! # #[cfg(feature = "macros")] {
+//! use trunkline::{FromContext, Hub, HubError, debug_method};
+//!
+//! #[derive(FromContext)]
+//! struct Author {
+//!     #[user]
+//!     id: String, // or the client reads "log in first"
+//!     #[claim("role")]
+//!     roles: Vec<String>,
+//! }
+//!
+//! #[debug_method]
+//! async fn publish(author: Author, text: String) -> Result<String, HubError> {
+//!     if !author.roles.iter().any(|role| role == "editor") {
+//!         return Err(HubError::new("editors only"));
+//!     }
+//!     Ok(format!("{}: {text}", author.id))
+//! }
+//!
+//! let hub: Hub = Hub::new("/pages").method("Publish", publish);
+//! # }
+//! ```
 //!
 //! # Streams
 //!

@@ -57,7 +57,7 @@ use signature::FunctionKind;
 /// async fn buy(State(store): State<Store>, State(prices): State<Prices>, seat: u32) -> u32 {
 ///     seat
 /// }
-/// # let _ = trunkline::Hub::<()>::new("/shop").method("Buy", buy).with_state(App { store: Store, prices: Prices });
+/// # let _: trunkline::Hub = trunkline::Hub::new("/shop").method("Buy", buy).with_state(App { store: Store, prices: Prices });
 /// ```
 ///
 /// The function can't be generic, and takes no `self`.

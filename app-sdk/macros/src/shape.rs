@@ -6,13 +6,13 @@ use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{GenericArgument, PathArguments, PathSegment, Type, TypeParamBound};
 
-/// What a function is written to return: the value, and the error where there is one.
+/// Result of a function, as it is written: the value, and the error where there is one.
 pub(crate) enum Written<'a> {
-    /// `Result<T, E>`.
+    /// A result with its error: `Result<T, E>`.
     Result { value: &'a Type, error: &'a Type },
-    /// `Result<T>`, an alias with the error inside.
+    /// An alias with the error inside: `Result<T>`.
     Alias { value: &'a Type },
-    /// Any other type.
+    /// A type that is no result.
     Value,
 }
 

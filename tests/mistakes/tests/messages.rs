@@ -1,4 +1,3 @@
-#![forbid(unsafe_code)]
 //! Typical mistakes in apps, and what the compiler says about them.
 //!
 //! Each row of `rows/` is a program with one mistake. Its first line, `// remedy: words`, holds words of the message that say what
@@ -8,6 +7,8 @@
 //! ```text
 //! TRYBUILD=overwrite cargo test -p trunkline-mistakes --test messages
 //! ```
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 use std::ffi::OsStr;
 use std::fs;

@@ -61,7 +61,7 @@ struct Me {
 #[derive(FromContext)]
 struct Roles(#[claim("role")] Vec<String>);
 
-/// A generic extractor.
+/// An extractor of any part of the state.
 #[derive(FromContext)]
 struct Part<T: Send>(#[state] T);
 
@@ -145,7 +145,7 @@ fn later(number: u32) -> impl Future<Output = u32> + Send {
 }
 
 #[debug_method]
-#[rustfmt::skip]
+#[expect(clippy::too_many_arguments, reason = "as many as a method may have")]
 async fn ten(a: u8, b: u8, c: u8, d: u8, e: u8, f: u8, g: u8, h: u8, i: u8, j: u8) -> [u8; 10] {
     [a, b, c, d, e, f, g, h, i, j]
 }
