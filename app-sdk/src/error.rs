@@ -24,6 +24,7 @@ pub(crate) const INVALID_DATA_NAME: &str = "InvalidDataException";
 /// |---|---|
 /// | [`HubError::new`]`("no seats left")` | `… HubException: no seats left` |
 /// | `?` on [`InvokeError::Client`] | the other client's text, as if it were made by `new` |
+/// | `?` on [`InvokeError::Leaving`] | `… HubException: this app server is stopping, call again` |
 /// | [`HubError::named`]`("TimeoutException", "…")`, `?` on any [`std::error::Error`] | nothing more than that something failed, unless the hub has [detailed errors](crate::Hub::detailed_errors) |
 ///
 /// Like `anyhow::Error` it is no `std::error::Error` itself, so that `?` takes all of those.
@@ -125,9 +126,17 @@ impl HubError {
 impl<E: StdError + Send + Sync + 'static> From<E> for HubError {
     fn from(error: E) -> Self {
         let message = error.to_string();
-        // What a client answers is meant to be read by clients.
-        if let Some(InvokeError::Client(_)) = (&error as &dyn Any).downcast_ref() {
-            return Self::build(Audience::Client, SHOWN_NAME.into(), message, Some(Box::new(error)));
+        match (&error as &dyn Any).downcast_ref() {
+            // What a client answers is meant to be read by clients.
+            Some(InvokeError::Client(_)) => {
+                return Self::build(Audience::Client, SHOWN_NAME.into(), message, Some(Box::new(error)));
+            }
+            // And it may be called again at once: another app server has it.
+            Some(InvokeError::Leaving) => {
+                let message = format!("{message}, call again");
+                return Self::build(Audience::Client, SHOWN_NAME.into(), message, Some(Box::new(error)));
+            }
+            _ => {}
         }
         Self::build(Audience::Log, short_type_name::<E>().into(), message, Some(Box::new(error)))
     }
@@ -205,6 +214,10 @@ pub enum InvokeError {
     /// The client disconnected before it answered.
     #[error("Connection '{0}' disconnected.")]
     Disconnected(String),
+    /// The app server of the client stops, and its [time](crate::Server::shutdown_timeout) is up before the client has answered.
+    /// The client itself is there, and goes on at another app server; `?` shows its caller this text, and that it may call again.
+    #[error("this app server is stopping")]
+    Leaving,
     /// The client took too long; a late answer is dropped.
     #[error("the client gave no result within {0:?}")]
     Timeout(Duration),
@@ -340,6 +353,16 @@ mod tests {
     fn the_text_of_a_hub_error_is_always_shown() {
         let error = HubError::new("x");
         assert_eq!(error.describe(BASE, false), format!("{BASE} HubException: x"));
+    }
+
+    #[test]
+    fn a_stop_is_shown_by_its_name() {
+        assert_eq!(InvokeError::Leaving.to_string(), "this app server is stopping");
+        let error = HubError::from(InvokeError::Leaving);
+        assert_eq!(
+            error.describe(BASE, false),
+            format!("{BASE} HubException: this app server is stopping, call again")
+        );
     }
 
     #[test]

@@ -21,7 +21,7 @@ use axum::extract::ws::WebSocket;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trunkline_link::StopReason;
-use trunkline_protocol::service::{Answer, Offer};
+use trunkline_protocol::service::{Answer, Capabilities, Offer};
 
 use crate::endpoint::Endpoint;
 
@@ -40,8 +40,8 @@ pub(crate) struct Link {
     pub(crate) slots: Arc<Slots>,
     /// Maximum bytes that a session keeps until the proxy acknowledges them.
     pub(crate) ring_max_bytes: usize,
-    /// The proxy reads the causes of closes.
-    pub(crate) knows_causes: bool,
+    /// Capabilities of the proxy.
+    pub(crate) proxy: Capabilities,
     pub(crate) shutdown: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }

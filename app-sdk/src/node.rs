@@ -6,6 +6,7 @@ use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 use trunkline_link::{LinkOutbox, TrySendError};
+use trunkline_protocol::service::Capabilities;
 
 use crate::sync::{read, write};
 
@@ -18,7 +19,7 @@ pub(crate) use tests::{next_piece, open_outbox};
 pub(crate) struct Node {
     name: Box<str>,
     boot: Box<str>,
-    knows_causes: bool,
+    can: Capabilities,
     pool: RwLock<LinkPool<Arc<LinkOutbox>>>,
 }
 
@@ -32,8 +33,8 @@ pub(crate) struct LinkSessionEnd {
 }
 
 impl Node {
-    pub(crate) fn new(name: &str, boot: &str, knows_causes: bool) -> Self {
-        Self { name: name.into(), boot: boot.into(), knows_causes, pool: RwLock::default() }
+    pub(crate) fn new(name: &str, boot: &str, can: Capabilities) -> Self {
+        Self { name: name.into(), boot: boot.into(), can, pool: RwLock::default() }
     }
 
     pub(crate) fn is(&self, name: &str, boot: &str) -> bool {
@@ -46,7 +47,12 @@ impl Node {
 
     /// Whether the proxy reads the causes of closes.
     pub(crate) fn knows_causes(&self) -> bool {
-        self.knows_causes
+        self.can.knows_causes
+    }
+
+    /// Whether the proxy reads a client on during its hand-over, when it is asked to.
+    pub(crate) fn reads_on(&self) -> bool {
+        self.can.knows_handovers
     }
 
     /// Whether the other one is the same process.
@@ -147,7 +153,7 @@ mod tests {
 
     #[test]
     fn frames_of_a_lost_send_link_leave_first_on_the_next() {
-        let node = Node::new("proxy", "boot", true);
+        let node = Node::new("proxy", "boot", Capabilities::plain());
         let ((first, _), (second, socket)) = (open_outbox(100), open_outbox(100));
         let second = Arc::new(second);
         node.open(0, Arc::new(first));
@@ -163,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_last_link_takes_its_queue_with_it_and_sends_go_nowhere() {
-        let node = Node::new("proxy", "boot", true);
+        let node = Node::new("proxy", "boot", Capabilities::plain());
         node.open(4, Arc::new(open_outbox(100).0));
         node.control(b"\x01a");
         let ended = node.end(4);

@@ -17,7 +17,7 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
-use trunkline_protocol::service::{CloseConnection, ConnectionFlowControl, FlowOperation, FlowSubject, ServiceMessage};
+use trunkline_protocol::service::{Capabilities, CloseConnection, ConnectionFlowControl, FlowOperation, FlowSubject, ServiceMessage};
 use trunkline_protocol::wire::CAUSE_HEADER;
 
 use crate::connection::{ConnectionClose, short};
@@ -51,12 +51,12 @@ impl Outbound {
         &self,
         name: &str,
         boot: &str,
-        knows_causes: bool,
+        can: Capabilities,
         slot: u32,
         outbox: Arc<LinkOutbox>,
     ) -> Arc<Node> {
         let now = Instant::now();
-        let begun = write(&self.proxies).begin_session((name, boot), knows_causes, slot, outbox, now);
+        let begun = write(&self.proxies).begin_session((name, boot), can, slot, outbox, now);
         self.metrics.frames_down.inc_by(begun.replayed_frames as u64);
         self.metrics.bytes_down.inc_by(begun.replayed_bytes as u64);
         begun.node
@@ -162,6 +162,11 @@ impl Outbound {
     /// Counts and logs a connection that was closed.
     pub(crate) fn count_closed(&self, id: &str, close: &ConnectionClose) {
         self.metrics.connections.dec();
+        self.count_ended(id, close);
+    }
+
+    /// Counts and logs the end of a connection, which was not here by then.
+    pub(crate) fn count_ended(&self, id: &str, close: &ConnectionClose) {
         self.metrics.closed(close.cause).inc();
         let (hub, connection, cause, error) = (&*self.name, short(id), close.cause, close.error.as_deref());
         if cause.is_notable() {
@@ -203,11 +208,11 @@ mod tests {
         let outbound = Outbound::new("hub", Metrics::new().hub("hub"));
         let [(first, first_socket), (late, late_socket)] = [open_outbox(1_000), open_outbox(1_000)];
         let (first, late) = (Arc::new(first), Arc::new(late));
-        outbound.begin_session("first", "boot", true, 0, Arc::clone(&first));
+        outbound.begin_session("first", "boot", Capabilities::plain(), 0, Arc::clone(&first));
         assert_eq!(outbound.send_to_all(&Bytes::from_static(b"\x01a")).await, 1);
         assert_eq!(outbound.nodes_for(|| Bytes::from_static(b"\x01b")).len(), 1);
-        let node = outbound.begin_session("late", "boot", true, 3, Arc::clone(&late));
-        outbound.begin_session("late", "boot", true, 4, Arc::new(open_outbox(1_000).0));
+        let node = outbound.begin_session("late", "boot", Capabilities::plain(), 3, Arc::clone(&late));
+        outbound.begin_session("late", "boot", Capabilities::plain(), 4, Arc::new(open_outbox(1_000).0));
         assert_eq!(outbound.send_to_all(&Bytes::from_static(b"\x01c")).await, 2);
         assert!(node.control(b"\x01d"));
         assert_eq!(written(&first, first_socket), b"\x01a\x01c");

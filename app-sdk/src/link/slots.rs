@@ -206,7 +206,7 @@ fn new_session(link: &Link, offer: &Offer) -> LinkSession {
     LinkSession {
         id: LinkId(LATEST.fetch_add(1, Ordering::Relaxed)),
         key: link.key.clone(),
-        node: link.endpoint.outbound().begin_session(node, boot, link.knows_causes, *slot, Arc::clone(&outbox)),
+        node: link.endpoint.outbound().begin_session(node, boot, link.proxy, *slot, Arc::clone(&outbox)),
         endpoint: Arc::clone(&link.endpoint),
         outbox,
         incoming: Mutex::new(Incoming::default()),

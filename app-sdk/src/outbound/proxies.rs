@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use trunkline_protocol::service::Capabilities;
 
 use super::replay_buffer::ReplayBuffer;
 use trunkline_link::LinkOutbox;
@@ -41,7 +42,7 @@ impl Proxies {
     pub(super) fn begin_session(
         &mut self,
         (name, boot): (&str, &str),
-        knows_causes: bool,
+        can: Capabilities,
         slot: u32,
         outbox: Arc<LinkOutbox>,
         now: Instant,
@@ -50,7 +51,7 @@ impl Proxies {
             node.open(slot, outbox);
             return SessionBegin { node: Arc::clone(node), replayed_frames: 0, replayed_bytes: 0 };
         }
-        let node = Arc::new(Node::new(name, boot, knows_causes));
+        let node = Arc::new(Node::new(name, boot, can));
         node.open(slot, outbox);
         if self.linked.is_empty() {
             self.replay.open(now);
@@ -107,7 +108,7 @@ mod tests {
     ) -> (SessionBegin, Arc<LinkOutbox>, Attachment) {
         let (outbox, socket) = open_outbox(1_000);
         let outbox = Arc::new(outbox);
-        (proxies.begin_session((name, "boot"), true, slot, Arc::clone(&outbox), now), outbox, socket)
+        (proxies.begin_session((name, "boot"), Capabilities::plain(), slot, Arc::clone(&outbox), now), outbox, socket)
     }
 
     #[test]

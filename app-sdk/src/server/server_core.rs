@@ -8,6 +8,7 @@ use axum::routing::MethodRouter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use trunkline_protocol::manifest::Manifest;
+use trunkline_protocol::service::Capabilities;
 
 use super::access::Access;
 use crate::dispatch::Dispatcher;
@@ -74,7 +75,7 @@ impl ServerCore {
         let endpoint = hub.or_else(|| Some(Arc::new(self.raw(&key.hub)?) as Arc<dyn Endpoint>))?;
         let (slots, tasks) = (Arc::clone(&self.slots), self.tasks.clone());
         // In one process both ends have one version; over the network a proxy names its capabilities.
-        let knows_causes = true;
-        Some(Link { endpoint, key, slots, ring_max_bytes: outbox_max_bytes, knows_causes, shutdown, tasks })
+        let proxy = Capabilities::plain();
+        Some(Link { endpoint, key, slots, ring_max_bytes: outbox_max_bytes, proxy, shutdown, tasks })
     }
 }

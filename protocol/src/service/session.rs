@@ -178,7 +178,8 @@ impl Session {
 
     fn capabilities(&self) -> Capabilities {
         let window_ms = (self.role == Role::Proxy).then_some(self.settings.window_ms);
-        Capabilities { resume_ring_bytes: Some(self.settings.ring_max_bytes), window_ms, knows_causes: true }
+        let resume_ring_bytes = Some(self.settings.ring_max_bytes);
+        Capabilities { resume_ring_bytes, window_ms, ..Capabilities::plain() }
     }
 
     fn is_present(&self, attachment: Attachment) -> bool {

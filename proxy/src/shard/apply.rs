@@ -68,7 +68,8 @@ impl ShardState {
                 let reason = CloseReason::ordered(reason.as_deref());
                 slots.iter().for_each(|&slot| self.close(slot, &reason));
             }
-            ShardCommand::LinkLost(link, cause) => self.lose_homes(link, cause),
+            ShardCommand::LinkLost(loss) => self.lose_homes(&loss),
+            ShardCommand::GivenAway { hub, app, connection_id } => self.given_away(hub, app, &connection_id),
             ShardCommand::LinkOpened(link) => self.link_opened(&link),
             ShardCommand::AppShuttingDown { hub, app } => self.app_shutting_down(hub, app),
             // At once where an app ends: it does not wait for a task.
@@ -99,7 +100,7 @@ impl ShardState {
             ConnectionCommand::HandOver { headers } if is_own => self.hand_over(slot, &headers),
             ConnectionCommand::HandOver { .. } => {}
             ConnectionCommand::Invoke { link, request } => self.apply_invoke(slot, is_own, &link, request, mode),
-            ConnectionCommand::Flow(operation) => self.apply_flow(slot, operation),
+            ConnectionCommand::Flow(operation) => self.apply_flow(slot, is_own, operation),
         }
     }
 
@@ -156,13 +157,21 @@ impl ShardState {
         }
     }
 
-    fn apply_flow(&mut self, slot: Slot, operation: FlowOperation) {
+    fn apply_flow(&mut self, slot: Slot, is_own: bool, operation: FlowOperation) {
         let now = self.tick();
+        match operation {
+            FlowOperation::ReadOn if is_own => return self.read_on(slot),
+            FlowOperation::EndInput if is_own => return self.end_input(slot),
+            _ => {}
+        }
         let Some(client) = self.connections.get_mut(slot) else { return };
         match operation {
             FlowOperation::Pause => client.pause(PauseReason::AppServer),
             FlowOperation::Resume => client.resume(PauseReason::AppServer, now),
-            FlowOperation::PauseAck | FlowOperation::Offline => {}
+            FlowOperation::PauseAck
+            | FlowOperation::Offline
+            | FlowOperation::ReadOn
+            | FlowOperation::EndInput => {}
         }
     }
 }

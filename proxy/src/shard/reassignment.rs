@@ -16,9 +16,12 @@ use trunkline_protocol::hub::HandshakeRequest;
 use trunkline_protocol::manifest::MIGRATE_TO_HEADER;
 use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 
-use super::connection::{Connections, PauseReason, Status};
+use super::close_reason::CloseReason;
+use super::command::LinkLoss;
+use super::connection::{Client, Connections, PauseReason, Status};
 use super::content::Content;
 use super::slot::{Serial, Slot};
+use super::unheard_end::{UnheardEnd, UnheardEnds};
 use crate::metrics::Counters;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, HubRegistry};
 
@@ -38,6 +41,8 @@ pub(super) struct Unassigned {
 struct MovedAway {
     hub: HubIndex,
     app: AppServerId,
+    /// The app server that it was moved to.
+    to: AppServerId,
     id: ByteString,
     until: u32,
 }
@@ -47,15 +52,49 @@ struct MovedAway {
 pub(super) struct Reassignment {
     unassigned: Vec<Unassigned>,
     moved_away: Vec<MovedAway>,
+    ends: UnheardEnds,
     /// Seconds for which an app server may hold a connection that was moved away from it.
     moved_remembered_s: u32,
     counters: Arc<Counters>,
 }
 
 impl Reassignment {
-    pub(super) fn new(resume_window_ms: u64, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(resume_window_ms: u64, hold_timeout_s: u32, counters: Arc<Counters>) -> Self {
         let moved_remembered_s = moved_remembered_s(resume_window_ms);
-        Self { unassigned: Vec::new(), moved_away: Vec::new(), moved_remembered_s, counters }
+        let untold_kept_s = moved_remembered_s.saturating_add(hold_timeout_s);
+        let ends = UnheardEnds::new(moved_remembered_s, untold_kept_s, counters.clone());
+        Self { unassigned: Vec::new(), moved_away: Vec::new(), ends, moved_remembered_s, counters }
+    }
+
+    /// Takes note of the end of a client connection that an app server knows of; `is_told` if its home link took the notice.
+    pub(super) fn ended(&mut self, client: &Client, reason: &CloseReason, is_told: bool, now: u32) {
+        let Some(opening) = client.cold.opening.clone() else { return };
+        self.ends.add(UnheardEnd {
+            hub: client.home.hub(),
+            from: client.home.app(),
+            is_given_away: client.cold.is_let_go.is_some(),
+            id: ByteString::from(&*client.id),
+            opening,
+            cause: reason.cause,
+            error: reason.error_for_app(),
+            told: is_told.then(|| client.home.clone()),
+            since: now,
+        });
+    }
+
+    /// Learns that the session of a link is over.
+    pub(super) fn link_lost(&mut self, loss: &LinkLoss) {
+        self.ends.link_lost(loss.link, &loss.unheard);
+    }
+
+    /// Learns that an app server has handed a connection over that has ended.
+    pub(super) fn given_away(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
+        self.ends.given_away(hub, app, id);
+    }
+
+    /// Tells app servers of ends that nobody was told of.
+    pub(super) fn tell_ends(&mut self, hubs: &HubRegistry, now: u32) {
+        self.ends.tell(hubs, now);
     }
 
     /// Number of clients that wait for an app server.
@@ -95,12 +134,13 @@ impl Reassignment {
     /// Forgets moves of which every app server has learnt by now, or never will.
     pub(super) fn forget_old_moves(&mut self, now: u32) {
         self.moved_away.retain(|moved| moved.until > now);
+        self.ends.forget_old(now);
     }
 
-    /// Connections that were moved away from an app server whose link has opened again: it may still hold them.
-    pub(super) fn take_moved_away(&mut self, hub: HubIndex, app: AppServerId) -> Vec<ByteString> {
+    /// Connections that were moved away from an app server whose link has opened again, and where to: it may still hold them.
+    pub(super) fn take_moved_away(&mut self, hub: HubIndex, app: AppServerId) -> Vec<(ByteString, AppServerId)> {
         let known = self.moved_away.extract_if(.., |moved| moved.hub == hub && moved.app == app);
-        known.map(|moved| moved.id).collect()
+        known.map(|moved| (moved.id, moved.to)).collect()
     }
 
     /// Gives a client connection another home if there is one; `false` while there is none.
@@ -140,6 +180,7 @@ impl Reassignment {
         if let (Status::Opening { .. }, Some(timeout_ms)) = (client.status, handshake_timeout_ms) {
             client.status = opening_until(now, timeout_ms);
         }
+        (client.cold.is_leaving, client.cold.is_let_go) = (false, None);
         for reason in [PauseReason::AppServer, PauseReason::HandingOver, PauseReason::Unassigned] {
             client.resume(reason, now);
         }
@@ -148,7 +189,7 @@ impl Reassignment {
             client.cold.calls.forget_failed();
             let until = now.saturating_add(self.moved_remembered_s);
             let id = ByteString::from(&*client.id);
-            self.moved_away.push(MovedAway { hub: home.hub(), app: was_at, id, until });
+            self.moved_away.push(MovedAway { hub: home.hub(), app: was_at, to: home.app(), id, until });
         }
         connections.set_home(slot, home);
         self.counters.rehomed.increment();
@@ -188,7 +229,7 @@ mod tests {
         let slot = bed.client_at("ann", &home);
         pool.lost(0);
         bed.state.begin_call(slot, "1");
-        bed.state.lose_homes(home.id(), Cause::LinkLost);
+        bed.state.lose_homes(&loss(&home, Vec::new()));
         bed.state.finish_batch();
         slot
     }
@@ -236,13 +277,13 @@ mod tests {
         let slot = homeless(&mut bed);
         let (_, home) = bed.app_server("new");
         let was_at = bed.state.connections.get(slot).unwrap().home.app();
-        let mut moves = Reassignment::new(10_000, Arc::default());
+        let mut moves = Reassignment::new(10_000, 30, Arc::default());
         let hubs = &bed.state.context.shared.hubs;
         moves.assign_or_wait(&mut bed.state.connections, hubs, slot, 100);
         assert_eq!(moves.waiting(), 0);
-        assert_eq!(moves.take_moved_away(home.hub(), home.app()), [""; 0]);
+        assert_eq!(moves.take_moved_away(home.hub(), home.app()), []);
         moves.forget_old_moves(100 + moved_remembered_s(10_000) - 1);
-        assert_eq!(moves.take_moved_away(home.hub(), was_at), [whole_id("ann")]);
-        assert_eq!(moves.take_moved_away(home.hub(), was_at), [""; 0]);
+        assert_eq!(moves.take_moved_away(home.hub(), was_at), [(whole_id("ann").into(), home.app())]);
+        assert_eq!(moves.take_moved_away(home.hub(), was_at), []);
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct OpeningInterner {
 }
 
 /// Opening frame of one connection: its own part, and the interned one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Opening {
     own: Box<[u8]>,
     shared: Rc<[u8]>,
@@ -63,12 +63,26 @@ impl OpeningInterner {
 }
 
 impl Opening {
+    /// Number of bytes that are its own.
+    #[must_use]
+    pub(crate) fn own_bytes(&self) -> usize {
+        self.own.len()
+    }
+
     /// Whole opening frame; headers may stand in another order.
     #[must_use]
     pub(crate) fn read(&self) -> Option<OpenConnection> {
         let (mut open, shared) = (decode(&self.own)?, decode(&self.shared)?);
         open.headers.extend(shared.headers);
         Some(open)
+    }
+}
+
+#[cfg(test)]
+impl Opening {
+    /// Opening frame of a test, which shares nothing.
+    pub(crate) fn of(open: &OpenConnection) -> Self {
+        OpeningInterner::default().intern_opening(open)
     }
 }
 
