@@ -41,8 +41,8 @@ use acks::Acks;
 pub(crate) use acks::ExpectedAck;
 pub(crate) use expected_result::ExpectedResult;
 use registry::Registry;
-use result_requests::{ClientResults, ID_PREFIX, Registered};
 pub(crate) use result_requests::{AbandonedRequest, Addressee, ClientResult, ClientSilence, TooManyRequests};
+use result_requests::{ClientResults, ID_PREFIX, Registered};
 pub(crate) use result_wait::{InboxOverfull, ResultWait};
 
 /// Core of one hub.

@@ -17,7 +17,9 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
-use trunkline_protocol::service::{Capabilities, CloseConnection, ConnectionFlowControl, FlowOperation, FlowSubject, ServiceMessage};
+use trunkline_protocol::service::{
+    Capabilities, CloseConnection, ConnectionFlowControl, FlowOperation, FlowSubject, ServiceMessage,
+};
 use trunkline_protocol::wire::CAUSE_HEADER;
 
 use crate::connection::{ConnectionClose, short};

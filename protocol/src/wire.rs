@@ -129,7 +129,9 @@ mod tests {
         for path in [MANIFEST_PATH, LINK_PATH, NEGOTIATE_PATH] {
             assert!(path.starts_with(PRIVATE_PREFIX), "{path}");
         }
-        for header in [REMOTE_HEADER, TRANSPORT_HEADER, FORWARD_HEADER, ITEMS_HEADER, CAUSE_HEADER, ENDED_HEADER, BOOT_HEADER] {
+        for header in
+            [REMOTE_HEADER, TRANSPORT_HEADER, FORWARD_HEADER, ITEMS_HEADER, CAUSE_HEADER, ENDED_HEADER, BOOT_HEADER]
+        {
             assert!(header.starts_with(PRIVATE_HEADER_PREFIX), "{header}");
         }
         for header in [MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER] {

@@ -227,3 +227,36 @@ async fn give_to_all(shard: &Rc<Shard>, command: &ShardCommand) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::service::{CloseConnection, Frames, OpenConnection};
+
+    use super::*;
+
+    fn frames(messages: &[ServiceMessage]) -> Frames {
+        Frames { chunks: messages.iter().map(ServiceMessage::to_frame).collect(), count: messages.len() as u64 }
+    }
+
+    fn close(id: &'static str, header: Option<&'static str>) -> ServiceMessage {
+        let headers = header.into_iter().map(|name| (name.into(), vec!["x".into()])).collect();
+        ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })
+    }
+
+    fn open(id: &'static str, header: &'static str) -> ServiceMessage {
+        let headers = vec![(header.into(), vec!["x".into()])];
+        ServiceMessage::OpenConnection(OpenConnection {
+            connection_id: id.into(),
+            headers,
+            ..OpenConnection::default()
+        })
+    }
+
+    #[test]
+    fn ends_that_a_lost_session_has_not_delivered_are_found_in_its_frames() {
+        let uncertain = frames(&[close("c3", None), close("c4", Some(MIGRATE_TO_HEADER)), open("c5", "x-app")]);
+        let unsent = frames(&[open("c2", ENDED_HEADER), close("c1", None)]);
+        assert_eq!(unheard_ends(&UndeliveredFrames { uncertain, unsent }), ["c1", "c2", "c3"]);
+        assert!(unheard_ends(&UndeliveredFrames::default()).is_empty());
+    }
+}

@@ -46,7 +46,9 @@ use crate::metrics::Counters;
 
 pub(crate) use apply::no_such_connection;
 pub(crate) use close_reason::CloseReason;
-pub(crate) use command::{Audience, ConnectionCommand, LinkLoss, MembershipChange, PendingAck, Receivers, ShardCommand};
+pub(crate) use command::{
+    Audience, ConnectionCommand, LinkLoss, MembershipChange, PendingAck, Receivers, ShardCommand,
+};
 pub(crate) use connection::{Census, Client, ClientKind, PauseReason, Status};
 pub(crate) use content::Content;
 pub(crate) use framed::{Framed, message_frame};

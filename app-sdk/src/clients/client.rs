@@ -129,7 +129,9 @@ impl Client {
     fn location(&self, core: &HubCore) -> ClientLocation {
         match &self.receivers.to {
             SendTarget::Caller(caller) if core.contains(caller) => ClientLocation::Local(Arc::clone(caller)),
-            SendTarget::Caller(caller) if caller.inbox().is_handed_over() => ClientLocation::Leaving(caller.shared_id()),
+            SendTarget::Caller(caller) if caller.inbox().is_handed_over() => {
+                ClientLocation::Leaving(caller.shared_id())
+            }
             SendTarget::Caller(caller) => ClientLocation::Disconnected(caller.shared_id()),
             SendTarget::Connections(ids) => {
                 let id = ids.first().cloned().unwrap_or_default();

@@ -7,7 +7,8 @@ use bytestring::ByteString;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 use trunkline_protocol::wire::{
-    ENDED_ERROR_HEADER, ENDED_HEADER, ITEMS_HEADER, MIGRATE_FROM_HEADER, PRIVATE_CLAIM_PREFIX, REMOTE_HEADER, TRANSPORT_HEADER, USER_ID_CLAIM,
+    ENDED_ERROR_HEADER, ENDED_HEADER, ITEMS_HEADER, MIGRATE_FROM_HEADER, PRIVATE_CLAIM_PREFIX, REMOTE_HEADER,
+    TRANSPORT_HEADER, USER_ID_CLAIM,
 };
 
 /// Headers that are between proxy and SDK.

@@ -57,7 +57,8 @@ impl Dispatcher {
             return self.handle_closed(&present, close);
         }
         let protocol = message.protocol.as_deref().and_then(HubProtocol::from_name).unwrap_or(HubProtocol::Json);
-        let connection = Arc::new(Connection::new(ConnectRequest::new(body, message), protocol, home, Arc::clone(node)));
+        let connection =
+            Arc::new(Connection::new(ConnectRequest::new(body, message), protocol, home, Arc::clone(node)));
         self.core.outbound.count_ended(connection.id(), &close);
         connection.cancel();
         let needs_worker = {

@@ -187,7 +187,9 @@ impl ClientResults {
         for id in ids {
             match self.remove(&id).map(|request| request.requester) {
                 Some(Requester::Local { sender, .. }) => drop(sender.send(silence.result())),
-                Some(Requester::AppServer { id: app_server, .. }) => abandoned.push(AbandonedRequest { id, app_server }),
+                Some(Requester::AppServer { id: app_server, .. }) => {
+                    abandoned.push(AbandonedRequest { id, app_server })
+                }
                 None => {}
             }
         }

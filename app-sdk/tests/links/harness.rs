@@ -207,18 +207,20 @@ pub(crate) struct LinkRequest {
     pub(crate) instance: Option<String>,
     /// Session to resume: its number, the received frames, and its window; `None` for a link without resumption.
     pub(crate) session: Option<(u64, Option<u64>, u64)>,
+    /// Capabilities beside that.
+    pub(crate) can: &'static str,
 }
 
 impl LinkRequest {
     pub(crate) fn of(node: &'static str, slot: u32) -> Self {
-        Self { hub: "test", node, slot, key: KEY, instance: None, boot: "boot", session: None }
+        Self { hub: "test", node, slot, key: KEY, instance: None, boot: "boot", session: None, can: "" }
     }
 
     pub(crate) async fn dial(self, app: &App) -> Result<(ProxySocket, HeaderMap), Response<Option<Vec<u8>>>> {
         let mut request = format!("ws://{}{LINK_PATH}?hub={}", app.address, self.hub).into_client_request().unwrap();
         let instance = self.instance.unwrap_or_else(|| app.handle.instance().to_owned());
         let (session, received, capabilities) = match self.session {
-            None => ("session".to_owned(), Some(0), String::new()),
+            None => ("session".to_owned(), Some(0), self.can.to_owned()),
             Some((session, received, window_ms)) => {
                 (session.to_string(), received, format!("resume=65536, window={window_ms}"))
             }

@@ -168,10 +168,7 @@ impl ShardState {
         match operation {
             FlowOperation::Pause => client.pause(PauseReason::AppServer),
             FlowOperation::Resume => client.resume(PauseReason::AppServer, now),
-            FlowOperation::PauseAck
-            | FlowOperation::Offline
-            | FlowOperation::ReadOn
-            | FlowOperation::EndInput => {}
+            FlowOperation::PauseAck | FlowOperation::Offline | FlowOperation::ReadOn | FlowOperation::EndInput => {}
         }
     }
 }

@@ -219,9 +219,16 @@ pub(super) fn moved_to(id: &str, instance: &str) -> ServiceMessage {
 #[cfg(test)]
 mod tests {
     use trunkline_protocol::cause::Cause;
+    use trunkline_protocol::manifest::{CAUSE_HEADER, ENDED_HEADER};
+    use trunkline_protocol::service::FrameBuffer;
 
     use super::*;
     use crate::shard::testbed::{Testbed, whole_id};
+    use crate::upstream::LinkHandle;
+
+    fn loss(link: &HomeLink, unheard: Vec<ByteString>) -> LinkLoss {
+        LinkLoss { link: link.id(), cause: Cause::LinkLost, is_goodbye: false, unheard }
+    }
 
     /// A client at an app server whose link is lost.
     fn homeless(bed: &mut Testbed) -> Slot {
@@ -285,5 +292,136 @@ mod tests {
         moves.forget_old_moves(100 + moved_remembered_s(10_000) - 1);
         assert_eq!(moves.take_moved_away(home.hub(), was_at), [(whole_id("ann").into(), home.app())]);
         assert_eq!(moves.take_moved_away(home.hub(), was_at), []);
+    }
+
+    /// Frames that a link was given and has not sent; it is over then.
+    fn given(link: &HomeLink) -> Vec<ServiceMessage> {
+        let mut frames = FrameBuffer::default();
+        let rest = link.outbox().close();
+        rest.uncertain.chunks.into_iter().chain(rest.unsent.chunks).for_each(|chunk| frames.push(chunk));
+        let bodies = std::iter::from_fn(|| frames.next_body().unwrap());
+        bodies.map(|body| ServiceMessage::decode(&body).unwrap().unwrap()).collect()
+    }
+
+    /// The ends that these frames tell of: id, cause, and whether its app server is told that never had it.
+    fn ends(frames: &[ServiceMessage]) -> Vec<(String, String, bool)> {
+        let header = |headers: &[(ByteString, Vec<ByteString>)], wanted: &str| {
+            headers.iter().find(|(name, _)| name == wanted).map(|(_, values)| values[0].to_string())
+        };
+        let ends = frames.iter().filter_map(|frame| match frame {
+            ServiceMessage::OpenConnection(open) => {
+                Some((open.connection_id.to_string(), header(&open.headers, ENDED_HEADER)?, true))
+            }
+            ServiceMessage::CloseConnection(close) => {
+                Some((close.connection_id.to_string(), header(&close.headers, CAUSE_HEADER)?, false))
+            }
+            _ => None,
+        });
+        ends.collect()
+    }
+
+    fn end(id: &str, is_news: bool) -> (String, String, bool) {
+        (whole_id(id), "socket_ended".into(), is_news)
+    }
+
+    #[test]
+    fn the_end_of_a_client_whose_app_server_is_gone_is_told_once_to_the_next() {
+        let mut bed = Testbed::new();
+        let (pool, old) = bed.app_server("old");
+        let ann = bed.client_at("ann", &old);
+        bed.hub.remove_pool(&pool);
+        old.outbox().close();
+        bed.state.lose_homes(&loss(&old, Vec::new()));
+        bed.state.free(ann, Cause::SocketEnded);
+        bed.state.advance();
+        let (_, next) = bed.app_server("next");
+        bed.state.link_opened(&next);
+        bed.state.link_opened(&next);
+        bed.state.advance();
+        assert_eq!(ends(&given(&next)), [end("ann", true)]);
+        assert_eq!(bed.state.context.counters.ends_passed_on.get(), 1);
+    }
+
+    #[test]
+    fn an_app_server_that_may_live_is_told_itself_and_no_other_one() {
+        let mut bed = Testbed::new();
+        let (pool, old) = bed.app_server("old");
+        let ann = bed.client_at("ann", &old);
+        pool.lost(0);
+        old.outbox().close();
+        bed.state.lose_homes(&loss(&old, Vec::new()));
+        bed.state.free(ann, Cause::SocketEnded);
+        let (_, other) = bed.app_server("other");
+        bed.state.link_opened(&other);
+        let again = Arc::new(LinkHandle::opened(bed.hub.index(), old.app()));
+        pool.opened(0, again.clone());
+        bed.state.link_opened(&again);
+        bed.state.advance();
+        assert_eq!(ends(&given(&again)), [end("ann", false)]);
+        assert_eq!(ends(&given(&other)), []);
+    }
+
+    #[test]
+    fn a_notice_that_was_lost_with_its_link_is_told_again_and_one_that_arrived_is_not() {
+        let mut bed = Testbed::new();
+        let (pool, old) = bed.app_server("old");
+        let (ann, ben) = (bed.client_at("ann", &old), bed.client_at("ben", &old));
+        bed.state.free(ann, Cause::SocketEnded);
+        bed.state.free(ben, Cause::SocketEnded);
+        bed.hub.remove_pool(&pool);
+        bed.state.lose_homes(&loss(&old, vec![whole_id("ann").into()]));
+        let (_, next) = bed.app_server("next");
+        bed.state.link_opened(&next);
+        assert_eq!(ends(&given(&next)), [end("ann", true)]);
+    }
+
+    #[test]
+    fn who_gave_a_client_away_or_never_had_it_open_is_not_told() {
+        let mut bed = Testbed::new();
+        let (_, old) = bed.app_server("old");
+        let (ann, ben) = (bed.client_at("ann", &old), bed.client_at("ben", &old));
+        bed.state.connections.get_mut(ben).unwrap().status = opening_until(0, 10_000);
+        bed.state.free(ann, Cause::SocketEnded);
+        bed.state.free(ben, Cause::SocketEnded);
+        // What hands ann over has crossed with the notice of its end.
+        bed.state.given_away(old.hub(), old.app(), &whole_id("ann"));
+        bed.state.lose_homes(&loss(&old, vec![whole_id("ben").into()]));
+        // It is the only app server that is there now, so it is told of ann once more.
+        assert_eq!(ends(&given(&old)), [end("ann", false), end("ben", false), end("ann", true)]);
+    }
+
+    #[test]
+    fn an_end_that_nobody_can_be_told_of_is_forgotten_and_counted() {
+        let mut bed = Testbed::with(|settings| settings.rehoming.hold_timeout_s = 3);
+        let (pool, old) = bed.app_server("old");
+        let ann = bed.client_at("ann", &old);
+        bed.hub.remove_pool(&pool);
+        old.outbox().close();
+        bed.state.lose_homes(&loss(&old, Vec::new()));
+        bed.state.free(ann, Cause::SocketEnded);
+        for _ in 0..moved_remembered_s(bed.state.context.shared.settings.links.resume_window_ms) + 3 {
+            assert_eq!(bed.state.context.counters.ends_lost.get(), 0);
+            bed.state.advance();
+        }
+        assert_eq!(bed.state.context.counters.ends_lost.get(), 1);
+    }
+
+    #[test]
+    fn a_client_that_is_asked_for_something_is_read_on_while_it_leaves() {
+        let mut bed = Testbed::new();
+        let (_, old) = bed.app_server("old");
+        let ann = bed.client_at("ann", &old);
+        let is_paused = |bed: &Testbed| !bed.state.connections.get(ann).unwrap().pause_reasons().are_none();
+        bed.state.read_on(ann);
+        bed.state.end_input(ann);
+        assert!(!is_paused(&bed), "it does not leave");
+        bed.state.app_shutting_down(old.hub(), old.app());
+        assert!(is_paused(&bed));
+        bed.state.read_on(ann);
+        assert!(!is_paused(&bed));
+        bed.state.end_input(ann);
+        assert!(is_paused(&bed));
+        let asked = given(&old).iter().filter(|frame| **frame == moved_to(&whole_id("ann"), "")).count();
+        assert_eq!(asked, 2, "once more, behind all that it has sent");
     }
 }

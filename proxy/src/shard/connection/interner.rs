@@ -78,14 +78,6 @@ impl Opening {
     }
 }
 
-#[cfg(test)]
-impl Opening {
-    /// Opening frame of a test, which shares nothing.
-    pub(crate) fn of(open: &OpenConnection) -> Self {
-        OpeningInterner::default().intern_opening(open)
-    }
-}
-
 fn encode(open: OpenConnection) -> Bytes {
     let mut frames = FrameBuffer::default();
     frames.push(ServiceMessage::OpenConnection(open).to_frame());
