@@ -68,7 +68,7 @@ pub(crate) enum ClientResult {
 /// Reason why a client gives no result any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClientSilence {
-    /// It has gone.
+    /// It has disconnected, or was closed.
     Disconnected,
     /// This app server stops; the client goes on elsewhere.
     Leaving,
