@@ -50,7 +50,7 @@ use crate::handler::filter::HubCall;
 use crate::handler::hook::ErasedHook;
 use crate::handler::{HubCallKind, Reply, ReplyFuture};
 use crate::hub::{BuiltHub, HubSettings, MethodTable};
-use crate::hub_core::HubCore;
+use crate::hub_core::{ClientSilence, HubCore};
 use crate::metrics::MethodMetrics;
 use crate::node::Node;
 use crate::outbound::{ID_IN_USE, Outbound};
@@ -105,14 +105,18 @@ impl Dispatcher {
                 return WorkerState::Done;
             }
             WorkItem::HandOver => self.hand_over(connection).await,
-            WorkItem::Idle => return WorkerState::Done,
+            WorkItem::Idle => {
+                self.give_up_waits_unread(connection);
+                return WorkerState::Done;
+            }
         }
         WorkerState::Running
     }
 
     fn next(&self, connection: &Connection) -> WorkItem<CallScope> {
         let mut inbox = connection.inbox();
-        let next = inbox.next(connection.protocol(), &self.core.limits);
+        let is_asked = inbox.is_reassigning() && self.core.is_asked(connection.id());
+        let next = inbox.next(connection.protocol(), &self.core.limits, is_asked);
         self.core.apply_flow_control(connection, &mut inbox);
         next
     }
@@ -270,14 +274,40 @@ impl Dispatcher {
     }
 
     /// Ends the uploads and the client result requests of a client that sends nothing more.
+    ///
+    /// A connection that goes on elsewhere, or over another link, keeps its requests: its client can still answer.
     fn end_input(&self, connection: &Arc<Connection>) {
+        let (goes_on, is_leaving) = {
+            let inbox = connection.inbox();
+            (inbox.goes_on(), inbox.ends_with_app_server())
+        };
+        match (goes_on, is_leaving) {
+            (_, true) => drop(self.end_waits(connection, ClientSilence::Leaving)),
+            (true, false) => self.end_uploads(connection, &UploadEnd::ConnectionClosed),
+            (false, false) => drop(self.end_waits(connection, ClientSilence::Disconnected)),
+        }
+    }
+
+    /// Fails what waits for a client. Returns whether anything did.
+    fn end_waits(&self, connection: &Arc<Connection>, silence: ClientSilence) -> bool {
+        let end = match silence {
+            ClientSilence::Leaving => UploadEnd::Leaving,
+            ClientSilence::Disconnected => UploadEnd::ConnectionClosed,
+        };
+        let is_asked = self.core.is_asked(connection.id());
+        let had_uploads = connection.inbox().calls().0.has_open_uploads();
+        self.end_uploads(connection, &end);
+        self.abandon_requests(connection, silence);
+        had_uploads || is_asked
+    }
+
+    fn end_uploads(&self, connection: &Arc<Connection>, end: &UploadEnd) {
         let waiting = {
             let mut inbox = connection.inbox();
             let (calls, flow) = inbox.calls();
-            calls.end_uploads(flow)
+            calls.end_uploads(end, flow)
         };
         waiting.into_iter().for_each(Waker::wake);
-        self.abandon_requests(connection);
     }
 
     /// Takes the close message of a client; most often the proxy keeps it to itself.
@@ -330,6 +360,9 @@ impl Endpoint for Arc<Dispatcher> {
     }
 
     fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, message: OpenConnection) {
+        if let Some(close) = ConnectionClose::of_ended(&message) {
+            return self.handle_ended(home, node, body, &message, close);
+        }
         let connection_id = message.connection_id.clone();
         let Some(protocol) = message.protocol.as_deref().and_then(HubProtocol::from_name) else {
             let error = "the opening frame names no hub protocol that is known here";
@@ -377,8 +410,11 @@ impl Endpoint for Arc<Dispatcher> {
 
     fn handle_close(&self, close: CloseConnection) {
         let Some(connection) = self.core.connection(&close.connection_id) else { return };
-        if close.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER)) {
-            return self.begin_reassignment(&connection);
+        let moves = close.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER));
+        match moves.map(|(_, values)| values.first().is_some_and(|instance| !instance.is_empty())) {
+            Some(true) => return self.let_go(&connection),
+            Some(false) => return self.begin_reassignment(&connection),
+            None => {}
         }
         self.handle_closed(&connection, ConnectionClose::from_frame(&close));
     }
@@ -387,6 +423,7 @@ impl Endpoint for Arc<Dispatcher> {
         for connection in self.core.connections_at_home(link) {
             // It was about to be handed over.
             if connection.inbox().is_reassigning() {
+                connection.inbox().set_handed_over();
                 self.core.remove_reassigned(&connection);
                 self.abandon_calls(&connection);
             } else {

@@ -26,6 +26,7 @@ pub(crate) const INVALID_DATA_NAME: &str = "InvalidDataException";
 /// |---|---|
 /// | [`HubError::new`]`("no seats left")` | `… HubException: no seats left` |
 /// | `?` on [`InvokeError::Client`] | the other client's text, as if it were made by `new` |
+/// | `?` on [`InvokeError::Leaving`] | `… HubException: this app server is stopping, call again` |
 /// | [`HubError::named`]`("TimeoutException", "…")`, [`HubError::internal`]`(…)`, `?` on any other error | nothing more than that something failed, unless the hub has [detailed errors](crate::Hub::detailed_errors) |
 ///
 /// Like `anyhow::Error` it is no `std::error::Error` itself, so that `?` takes all of those, and `Box<dyn Error + Send + Sync>`
@@ -179,16 +180,17 @@ impl HubError {
 /// Any error, boxed or not; `anyhow::Error` and texts, too.
 impl<E: Into<Box<dyn StdError + Send + Sync>> + 'static> From<E> for HubError {
     fn from(error: E) -> Self {
-        let audience = match (&error as &dyn Any).downcast_ref() {
+        let known = (&error as &dyn Any).downcast_ref();
+        let (audience, advice) = match known {
             // What a client answers is meant to be read by clients.
-            Some(InvokeError::Client(_)) => Audience::Client,
-            _ => Audience::Log,
+            Some(InvokeError::Client(_)) => (Audience::Client, ""),
+            // And it may be called again at once: another app server has it.
+            Some(InvokeError::Leaving) => (Audience::Client, ", call again"),
+            _ => (Audience::Log, ""),
         };
         let error = error.into();
-        match audience {
-            Audience::Client => Self::build(audience, SHOWN_NAME.into(), error.to_string(), Some(error)),
-            Audience::Log => Self::build(audience, type_name_of::<E>().into(), error.to_string(), Some(error)),
-        }
+        let name = if audience == Audience::Client { SHOWN_NAME } else { type_name_of::<E>() };
+        Self::build(audience, name.into(), format!("{error}{advice}"), Some(error))
     }
 }
 
@@ -272,6 +274,10 @@ pub enum InvokeError {
     /// The client disconnected before it answered.
     #[error("Connection '{0}' disconnected.")]
     Disconnected(String),
+    /// The app server of the client stops, and its [time](crate::Server::shutdown_timeout) is up before the client has answered.
+    /// The client itself is there, and goes on at another app server; `?` shows its caller this text, and that it may call again.
+    #[error("this app server is stopping")]
+    Leaving,
     /// The client took too long; a late answer is dropped.
     #[error("the client gave no result within {0:?}")]
     Timeout(Duration),
@@ -437,6 +443,16 @@ mod tests {
     fn the_text_of_a_hub_error_is_always_shown() {
         let error = HubError::new("x");
         assert_eq!(error.describe(BASE, false), format!("{BASE} HubException: x"));
+    }
+
+    #[test]
+    fn a_stop_is_shown_by_its_name() {
+        assert_eq!(InvokeError::Leaving.to_string(), "this app server is stopping");
+        let error = HubError::from(InvokeError::Leaving);
+        assert_eq!(
+            error.describe(BASE, false),
+            format!("{BASE} HubException: this app server is stopping, call again")
+        );
     }
 
     #[test]

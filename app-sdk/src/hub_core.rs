@@ -11,10 +11,12 @@
 //! connection's inbox needs a worker, the method returns `true` and its caller starts one.
 
 mod acks;
+mod expected_result;
 mod registry;
 mod result_requests;
 mod result_wait;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
@@ -39,9 +41,10 @@ use crate::sync::{lock, read, write};
 
 use acks::Acks;
 pub(crate) use acks::ExpectedAck;
+pub(crate) use expected_result::ExpectedResult;
 use registry::Registry;
-use result_requests::ClientResults;
-pub(crate) use result_requests::{AbandonedRequest, Addressee, ClientResult, ExpectedResult, TooManyRequests};
+pub(crate) use result_requests::{AbandonedRequest, Addressee, ClientResult, ClientSilence, TooManyRequests};
+use result_requests::{ClientResults, ID_PREFIX, Registered};
 pub(crate) use result_wait::{InboxOverfull, ResultWait};
 
 /// Core of one hub.
@@ -55,6 +58,8 @@ pub(crate) struct HubCore {
     acks: Mutex<Acks>,
     client_results: Mutex<ClientResults>,
     taken_over: broadcast::Sender<TakenOver>,
+    /// A connection was ever about to be handed over: what is waited for matters to that.
+    has_handovers: AtomicBool,
 }
 
 /// A reassigned connection whose `on_rehomed` has run, by its id; and whether it was kept.
@@ -71,9 +76,21 @@ impl HubCore {
         limits: Limits,
         outbound: Outbound,
     ) -> Self {
-        let (registry, acks, client_results) = (RwLock::default(), Mutex::default(), Mutex::default());
+        let client_results = Mutex::new(ClientResults::new(&instance));
+        let (registry, acks, has_handovers) = (RwLock::default(), Mutex::default(), AtomicBool::new(false));
         let (taken_over, _) = broadcast::channel(TAKEN_OVER_MAX);
-        Self { instance, protocols, naming, limits, outbound, registry, acks, client_results, taken_over }
+        Self {
+            instance,
+            protocols,
+            naming,
+            limits,
+            outbound,
+            registry,
+            acks,
+            client_results,
+            taken_over,
+            has_handovers,
+        }
     }
 
     /// How values are encoded for clients that speak this protocol.
@@ -228,6 +245,28 @@ impl HubCore {
         if let Some(operation) = inbox.poll_flow(&self.limits) {
             self.outbound.control_flow(connection.node(), connection.shared_id(), operation);
         }
+        if inbox.is_reassigning()
+            && connection.node().reads_on()
+            && let Some(operation) = inbox.poll_handover(self.is_asked(connection.id()))
+        {
+            self.outbound.control_flow(connection.node(), connection.shared_id(), operation);
+        }
+    }
+
+    /// Begins to hand a connection over: nothing more comes from its client, unless its proxy is asked to read on. Returns
+    /// whether a worker must start.
+    #[must_use = "a worker must start"]
+    pub(crate) fn begin_reassignment(&self, connection: &Connection) -> bool {
+        self.has_handovers.store(true, Ordering::Relaxed);
+        connection.inbox().begin_reassignment()
+    }
+
+    /// Advances the hand-over of a connection, after what is waited for has changed. Returns whether a worker must start.
+    #[must_use = "a worker must start"]
+    pub(crate) fn advance_handover(&self, connection: &Connection) -> bool {
+        let mut inbox = connection.inbox();
+        self.apply_flow_control(connection, &mut inbox);
+        inbox.is_reassigning() && inbox.start_handover(self.is_asked(connection.id()))
     }
 
     /// Offers a connection to its proxy for another app server; never waits.
@@ -264,21 +303,49 @@ impl HubCore {
         }
     }
 
-    /// Registers a request to a client that is here.
-    pub(crate) fn expect_result(&self, connection_id: &ByteString) -> Result<ExpectedResult<'_>, TooManyRequests> {
-        let registered = lock(&self.client_results).request(connection_id, self.limits.client_results_max)?;
-        Ok(ExpectedResult::new(&self.client_results, registered))
-    }
-
-    /// Registers a request to a client that one of the asked proxies may have.
-    pub(crate) fn expect_remote_result(
+    /// Registers a request to a client that is here, or that one of the asked proxies may have.
+    fn register_request(
         &self,
         connection_id: &ByteString,
         asked: Vec<Arc<Node>>,
-    ) -> Result<ExpectedResult<'_>, TooManyRequests> {
+    ) -> Result<Registered, TooManyRequests> {
         let max = self.limits.client_results_max;
-        let registered = lock(&self.client_results).request_remote(connection_id, &self.instance, asked, max)?;
-        Ok(ExpectedResult::new(&self.client_results, registered))
+        let registered = lock(&self.client_results).request(connection_id, asked, max)?;
+        self.requests_changed(connection_id);
+        Ok(registered)
+    }
+
+    /// Forgets a request that nobody waits for any more.
+    fn forget_request(&self, id: &str, connection_id: &str) {
+        lock(&self.client_results).forget(id);
+        self.requests_changed(connection_id);
+    }
+
+    /// Has a client read on, or not any more, that is about to be handed over.
+    fn requests_changed(&self, connection_id: &str) {
+        if self.has_handovers.load(Ordering::Relaxed)
+            && let Some(connection) = self.connection(connection_id)
+        {
+            let mut inbox = connection.inbox();
+            self.apply_flow_control(&connection, &mut inbox);
+        }
+    }
+
+    /// Whether a result of this connection is waited for.
+    pub(crate) fn is_asked(&self, connection_id: &str) -> bool {
+        lock(&self.client_results).is_asked(connection_id, self.limits.client_result_timeout, Instant::now())
+    }
+
+    /// The other app server that has asked a question of this id.
+    pub(crate) fn requester_of<'a>(&self, id: &'a str) -> Option<&'a str> {
+        lock(&self.client_results).requester_of(id)
+    }
+
+    /// Counts an answer that nobody here waits for; the end of an upload that its method has left is none.
+    pub(crate) fn count_dropped_result(&self, id: &str) {
+        if id.starts_with(ID_PREFIX) {
+            self.metrics().client_results_dropped.inc();
+        }
     }
 
     /// Registers the request of another app server to a client that is here.
@@ -286,7 +353,9 @@ impl HubCore {
         let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
         let (app_server, id) = (caller_server_id.clone(), invocation_id.clone());
         let max = self.limits.client_results_max;
-        lock(&self.client_results).request_for(app_server, id, connection_id.clone(), max, Instant::now())
+        lock(&self.client_results).request_for(app_server, id, connection_id.clone(), max, Instant::now())?;
+        self.requests_changed(connection_id);
+        Ok(())
     }
 
     /// Passes a client's completion on to the method here that waits for it; the caller handles other addressees.
@@ -313,9 +382,10 @@ impl HubCore {
         lock(&self.client_results).refuse(invocation_id, connection_id, refusal);
     }
 
-    /// Fails the requests to a connection that is closed. Returns those of other app servers, which must be told.
-    pub(crate) fn fail_requests(&self, connection_id: &ByteString) -> Vec<AbandonedRequest> {
-        lock(&self.client_results).fail_connection(connection_id)
+    /// Fails the requests to a connection that gives no results here any more. Returns those of other app servers, which must
+    /// be told.
+    pub(crate) fn fail_requests(&self, connection_id: &str, silence: ClientSilence) -> Vec<AbandonedRequest> {
+        lock(&self.client_results).fail_connection(connection_id, silence)
     }
 
     /// Number of client result requests that are open.

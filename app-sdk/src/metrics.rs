@@ -70,6 +70,7 @@ struct Families {
     items_down: IntCounterVec,
     items_up: IntCounterVec,
     client_results: IntCounterVec,
+    client_results_dropped: IntCounterVec,
     client_results_waiting: IntGaugeVec,
 }
 
@@ -97,6 +98,7 @@ pub(crate) struct HubMetrics {
     pub(crate) items_up: IntCounter,
     pub(crate) client_results_ok: IntCounter,
     pub(crate) client_results_failed: IntCounter,
+    pub(crate) client_results_dropped: IntCounter,
     pub(crate) client_results_waiting: IntGauge,
 }
 
@@ -233,6 +235,11 @@ impl Metrics {
                 "Results that clients were asked for, by what came of it.",
                 &["hub", "outcome"],
             ),
+            client_results_dropped: all.counter(
+                "client_results_dropped_total",
+                "Answers of clients that nobody waits for, such as late ones, or that another client was asked for.",
+                hub,
+            ),
             client_results_waiting: all.gauge("client_results_waiting", "Results of clients that are waited for.", hub),
             registry: OnceLock::new(),
             all: all.0,
@@ -279,6 +286,7 @@ impl Metrics {
             items_up: of(&families.items_up),
             client_results_ok: client_results("ok"),
             client_results_failed: client_results("failed"),
+            client_results_dropped: of(&families.client_results_dropped),
             client_results_waiting: families.client_results_waiting.with_label_values(&[hub]),
         }
     }

@@ -12,7 +12,7 @@ use crate::sync::{read, write};
 
 use link_pool::LinkPool;
 #[cfg(test)]
-pub(crate) use tests::{CAPABLE, next_piece, open_outbox};
+pub(crate) use tests::{next_piece, open_outbox};
 
 /// A proxy process, identified by its name and its boot id.
 #[derive(Debug)]
@@ -58,6 +58,11 @@ impl Node {
     /// Whether the proxy answers queries for the members of a group. An older one would drop the link.
     pub(crate) fn lists_members(&self) -> bool {
         self.capabilities.lists_members
+    }
+
+    /// Whether the proxy reads a client on during its hand-over, when it is asked to.
+    pub(crate) fn reads_on(&self) -> bool {
+        self.capabilities.knows_handovers
     }
 
     /// Whether the other one is the same process.
@@ -136,10 +141,6 @@ mod tests {
 
     use super::*;
 
-    /// Capabilities of a proxy of this version.
-    pub(crate) const CAPABLE: Capabilities =
-        Capabilities { resume_ring_bytes: None, window_ms: None, knows_causes: true, lists_members: true };
-
     /// Makes an outbox with a ring of this size, and its socket to a proxy that does not resume.
     pub(crate) fn open_outbox(ring_max_bytes: usize) -> (LinkOutbox, Attachment) {
         let settings = SessionSettings::new(ring_max_bytes, 1_000);
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn frames_of_a_lost_send_link_leave_first_on_the_next() {
-        let node = Node::new("proxy", "boot", CAPABLE);
+        let node = Node::new("proxy", "boot", Capabilities::plain());
         let ((first, _), (second, socket)) = (open_outbox(100), open_outbox(100));
         let second = Arc::new(second);
         node.open(0, Arc::new(first));
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn the_last_link_takes_its_queue_with_it_and_sends_go_nowhere() {
-        let node = Node::new("proxy", "boot", CAPABLE);
+        let node = Node::new("proxy", "boot", Capabilities::plain());
         node.open(4, Arc::new(open_outbox(100).0));
         node.control(b"\x01a");
         let ended = node.end(4);

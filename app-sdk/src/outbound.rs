@@ -164,6 +164,11 @@ impl Outbound {
     /// Counts and logs a connection that was closed.
     pub(crate) fn count_closed(&self, id: &str, close: &ConnectionClose) {
         self.metrics.connections.dec();
+        self.count_ended(id, close);
+    }
+
+    /// Counts and logs the end of a connection, which was not here by then.
+    pub(crate) fn count_ended(&self, id: &str, close: &ConnectionClose) {
         self.metrics.closed(close.cause).inc();
         let (hub, connection, cause, error) = (&*self.name, short(id), close.cause, close.error.as_deref());
         if cause.is_notable() {
@@ -194,7 +199,7 @@ mod tests {
 
     use super::*;
     use crate::metrics::Metrics;
-    use crate::node::{CAPABLE, next_piece, open_outbox};
+    use crate::node::{next_piece, open_outbox};
 
     fn written(outbox: &LinkOutbox, socket: Attachment) -> Vec<u8> {
         std::iter::from_fn(|| next_piece(outbox, socket)).flat_map(|piece| piece.bytes).collect()
@@ -205,11 +210,11 @@ mod tests {
         let outbound = Outbound::new("hub", Metrics::new().hub("hub"));
         let [(first, first_socket), (late, late_socket)] = [open_outbox(1_000), open_outbox(1_000)];
         let (first, late) = (Arc::new(first), Arc::new(late));
-        outbound.begin_session("first", "boot", CAPABLE, 0, Arc::clone(&first));
+        outbound.begin_session("first", "boot", Capabilities::plain(), 0, Arc::clone(&first));
         assert_eq!(outbound.send_to_all(&Bytes::from_static(b"\x01a")).await, 1);
         assert_eq!(outbound.nodes_for(|| Bytes::from_static(b"\x01b")).len(), 1);
-        let node = outbound.begin_session("late", "boot", CAPABLE, 3, Arc::clone(&late));
-        outbound.begin_session("late", "boot", CAPABLE, 4, Arc::new(open_outbox(1_000).0));
+        let node = outbound.begin_session("late", "boot", Capabilities::plain(), 3, Arc::clone(&late));
+        outbound.begin_session("late", "boot", Capabilities::plain(), 4, Arc::new(open_outbox(1_000).0));
         assert_eq!(outbound.send_to_all(&Bytes::from_static(b"\x01c")).await, 2);
         assert!(node.control(b"\x01d"));
         assert_eq!(written(&first, first_socket), b"\x01a\x01c");

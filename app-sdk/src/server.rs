@@ -155,7 +155,8 @@ impl Server {
     }
 
     /// Sets the time that running methods have when the server [stops](ServerHandle::shutdown), before they are given up and
-    /// their callers get an error; 10 s by default.
+    /// their callers get an error; 10 s by default. Methods that wait for a client then, for its result or the rest of its upload,
+    /// get [`InvokeError::Leaving`](crate::InvokeError::Leaving), and a second more to answer.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.shutdown_timeout = timeout;
         self

@@ -59,6 +59,11 @@ pub const MIGRATE_TO_HEADER: &str = "Asrs-Migrate-To";
 pub const ITEMS_HEADER: &str = "x-trunkline-items";
 /// Header of a close frame: its [`Cause`](crate::cause::Cause), for peers that know causes.
 pub const CAUSE_HEADER: &str = "x-trunkline-cause";
+/// Header of an open frame that tells of an end: the connection was another app server's, and has ended since, for this
+/// [`Cause`](crate::cause::Cause). No close frame follows.
+pub const ENDED_HEADER: &str = "x-trunkline-ended";
+/// Header beside [`ENDED_HEADER`]: the error of the end, if it was one.
+pub const ENDED_ERROR_HEADER: &str = "x-trunkline-ended-error";
 /// Header of a request that one node forwards to another: a sealed [`ForwardMark`](crate::token::ForwardMark).
 pub const FORWARD_HEADER: &str = "x-trunkline-forward";
 /// Header of a link's upgrade: the boot id of the node, so that a restarted one is known as new.
@@ -74,7 +79,9 @@ pub const SESSION_HEADER: &str = "x-trunkline-session";
 pub const RECEIVED_HEADER: &str = "x-trunkline-received";
 /// Header of a link's upgrade and of its answer: the capabilities of this end, separated by commas. `resume=BYTES` says
 /// that it resumes sessions, and the size of its ring; `causes` that close frames may carry a [`CAUSE_HEADER`];
-/// `members`, of a proxy, that it answers queries for the members of a group.
+/// `members`, of a proxy, that it answers queries for the members of a group;
+/// `handovers` that a proxy reads a client on while its app server asks for it, and that an app server takes open frames with
+/// an [`ENDED_HEADER`].
 pub const CAPABILITIES_HEADER: &str = "x-trunkline-capabilities";
 
 // Headers of load balancers.
@@ -141,6 +148,7 @@ mod tests {
             FORWARD_HEADER,
             ITEMS_HEADER,
             CAUSE_HEADER,
+            ENDED_HEADER,
             BOOT_HEADER,
         ] {
             assert!(header.starts_with(PRIVATE_HEADER_PREFIX), "{header}");

@@ -157,6 +157,8 @@ fn connection_message() -> BoxedStrategy<ServiceMessage> {
         FlowOperation::PauseAck,
         FlowOperation::Resume,
         FlowOperation::Offline,
+        FlowOperation::ReadOn,
+        FlowOperation::EndInput,
     ]);
     let flow = (text(), subjects, operations).prop_map(|(connection_id, subject, operation)| {
         ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id, subject, operation })

@@ -18,15 +18,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytestring::ByteString;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 use trunkline_link::{LinkClock, window_passed};
 use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::limits::LINK_HANDSHAKE_TIMEOUT_MS;
-use trunkline_protocol::service::{Backoff, Capabilities, Incoming, Offer, Role, Session, SessionId};
+use trunkline_protocol::manifest::{ENDED_HEADER, MIGRATE_TO_HEADER};
+use trunkline_protocol::service::{
+    Backoff, Capabilities, FrameBuffer, Incoming, Offer, Role, ServiceMessage, Session, SessionId, UndeliveredFrames,
+};
 
-use crate::shard::Shard;
-use crate::shard::ShardCommand;
+use crate::metrics::SessionCloseReason;
+use crate::shard::{LinkLoss, Shard, ShardCommand};
 use crate::upstream::{DialError, Dialled, LinkHandle, Pool, dial};
 use session_over::{CarryEnd, SessionOver};
 
@@ -127,7 +131,7 @@ impl<'a> SlotKeeper<'a> {
     fn offer(&self) -> Option<Offer> {
         let mut offer = self.link.outbox().offer()?;
         if !self.shard.shared().settings.links.can_resume() {
-            offer.capabilities = Capabilities { resume_ring_bytes: None, window_ms: None, ..offer.capabilities };
+            offer.capabilities = Capabilities::plain();
         }
         Some(offer)
     }
@@ -166,6 +170,9 @@ impl<'a> SlotKeeper<'a> {
     /// Ends the session, and tells its client connections so, exactly once.
     async fn end(self, over: SessionOver) {
         let (leftover, cause) = (self.link.outbox().close(), over.of_connections());
+        let is_goodbye = matches!(over.cause, SessionCloseReason::Farewell);
+        // Who says goodbye has ended what it had.
+        let unheard = if is_goodbye { Vec::new() } else { unheard_ends(&leftover) };
         self.pool.lost(self.slot);
         let counters = &self.shard.counters().sessions;
         counters.ended(over.cause).increment();
@@ -180,10 +187,34 @@ impl<'a> SlotKeeper<'a> {
             }
         }
         if self.was_open {
-            give_to_all(self.shard, &ShardCommand::LinkLost(self.link.id(), cause)).await;
+            let loss = LinkLoss { link: self.link.id(), cause, is_goodbye, unheard };
+            give_to_all(self.shard, &ShardCommand::LinkLost(Arc::new(loss))).await;
         }
         over.say_goodbye().await;
     }
+}
+
+/// Ids of the connections whose ends are told in these frames, in order.
+fn unheard_ends(frames: &UndeliveredFrames) -> Vec<ByteString> {
+    let mut buffer = FrameBuffer::default();
+    frames.uncertain.chunks.iter().chain(&frames.unsent.chunks).for_each(|chunk| buffer.push(chunk.clone()));
+    let mut ids = Vec::new();
+    while let Ok(Some(body)) = buffer.next_body() {
+        let names = |headers: &[(ByteString, Vec<ByteString>)], wanted: &str| {
+            headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted))
+        };
+        match ServiceMessage::decode(&body) {
+            Ok(Some(ServiceMessage::CloseConnection(close))) if !names(&close.headers, MIGRATE_TO_HEADER) => {
+                ids.push(close.connection_id);
+            }
+            Ok(Some(ServiceMessage::OpenConnection(open))) if names(&open.headers, ENDED_HEADER) => {
+                ids.push(open.connection_id);
+            }
+            _ => {}
+        }
+    }
+    ids.sort_unstable();
+    ids
 }
 
 /// Gives one command to every shard.
@@ -194,5 +225,38 @@ async fn give_to_all(shard: &Rc<Shard>, command: &ShardCommand) {
         } else {
             other.give(vec![command.clone()], 0).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::service::{CloseConnection, Frames, OpenConnection};
+
+    use super::*;
+
+    fn frames(messages: &[ServiceMessage]) -> Frames {
+        Frames { chunks: messages.iter().map(ServiceMessage::to_frame).collect(), count: messages.len() as u64 }
+    }
+
+    fn close(id: &'static str, header: Option<&'static str>) -> ServiceMessage {
+        let headers = header.into_iter().map(|name| (name.into(), vec!["x".into()])).collect();
+        ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })
+    }
+
+    fn open(id: &'static str, header: &'static str) -> ServiceMessage {
+        let headers = vec![(header.into(), vec!["x".into()])];
+        ServiceMessage::OpenConnection(OpenConnection {
+            connection_id: id.into(),
+            headers,
+            ..OpenConnection::default()
+        })
+    }
+
+    #[test]
+    fn ends_that_a_lost_session_has_not_delivered_are_found_in_its_frames() {
+        let uncertain = frames(&[close("c3", None), close("c4", Some(MIGRATE_TO_HEADER)), open("c5", "x-app")]);
+        let unsent = frames(&[open("c2", ENDED_HEADER), close("c1", None)]);
+        assert_eq!(unheard_ends(&UndeliveredFrames { uncertain, unsent }), ["c1", "c2", "c3"]);
+        assert!(unheard_ends(&UndeliveredFrames::default()).is_empty());
     }
 }

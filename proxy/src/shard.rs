@@ -29,6 +29,7 @@ mod tap;
 #[cfg(test)]
 mod testbed;
 mod token_expiry;
+mod unheard_end;
 
 use std::cell::{RefCell, RefMut};
 use std::future::poll_fn;
@@ -46,7 +47,9 @@ use crate::metrics::Counters;
 
 pub(crate) use apply::no_such_connection;
 pub(crate) use close_reason::CloseReason;
-pub(crate) use command::{Audience, ConnectionCommand, MembershipChange, PendingAck, Receivers, ShardCommand};
+pub(crate) use command::{
+    Audience, ConnectionCommand, LinkLoss, MembershipChange, PendingAck, Receivers, ShardCommand,
+};
 pub(crate) use connection::{Census, Client, ClientKind, PauseReason, Status};
 pub(crate) use content::Content;
 pub(crate) use framed::{Framed, message_frame};

@@ -16,7 +16,7 @@ use super::receivers::{Receivers, SendTarget};
 use crate::connection::{CallScope, Connection};
 use crate::encode::{self, Arguments};
 use crate::error::{AskError, InvokeError, short_type_name};
-use crate::hub_core::{ClientResult, HubCore, InboxOverfull, ResultWait, TooManyRequests};
+use crate::hub_core::{ClientResult, ExpectedResult, HubCore, InboxOverfull, ResultWait, TooManyRequests};
 use crate::metrics::Counted;
 use crate::naming::Codec;
 use crate::outbound::checked_frame;
@@ -58,6 +58,8 @@ enum ClientLocation {
     Local(Arc<Connection>),
     Remote(ByteString),
     Disconnected(ByteString),
+    /// Another app server has it, because this one stops.
+    Leaving(ByteString),
 }
 
 impl Client {
@@ -76,7 +78,7 @@ impl Client {
     ///
     /// The client may be held by any proxy and any app server. While a method waits here, further calls of its client
     /// may start, because the answer could stand behind them. Whoever stops waiting drops the future: a late answer is
-    /// ignored.
+    /// ignored. A client that moves to another app server while it is asked can answer there, too.
     ///
     /// # Errors
     /// When the client isn't there or goes away, takes too long, answers with an error (its handler's, or that it has
@@ -101,7 +103,7 @@ impl Client {
         let subject = match self.location(core) {
             ClientLocation::Local(_) => return Ok(true),
             ClientLocation::Disconnected(_) => return Ok(false),
-            ClientLocation::Remote(id) => id,
+            ClientLocation::Remote(id) | ClientLocation::Leaving(id) => id,
         };
         let message =
             |ack_id| ServiceMessage::CheckConnectionExistenceWithAck(Check { subject: subject.clone(), ack_id });
@@ -144,11 +146,13 @@ impl Client {
                 (id, result)
             }
             ClientLocation::Disconnected(id) => (id, ClientResult::Disconnected),
+            ClientLocation::Leaving(id) => (id, ClientResult::Leaving),
         };
         match result {
             ClientResult::Completed(protocol, outcome) => Ok((protocol, outcome)),
             ClientResult::DoesNotExist => Err(InvokeError::DoesNotExist(id.to_string())),
             ClientResult::Disconnected => Err(InvokeError::Disconnected(id.to_string())),
+            ClientResult::Leaving => Err(InvokeError::Leaving),
             ClientResult::Refused(text) => Err(InvokeError::Refused(text.to_string())),
         }
     }
@@ -156,6 +160,9 @@ impl Client {
     fn location(&self, core: &HubCore) -> ClientLocation {
         match &self.receivers.to {
             SendTarget::Caller(caller) if core.contains(caller) => ClientLocation::Local(Arc::clone(caller)),
+            SendTarget::Caller(caller) if caller.inbox().is_handed_over() => {
+                ClientLocation::Leaving(caller.shared_id())
+            }
             SendTarget::Caller(caller) => ClientLocation::Disconnected(caller.shared_id()),
             SendTarget::Connections(ids) => {
                 let id = ids.first().cloned().unwrap_or_default();
@@ -174,10 +181,12 @@ async fn request_local(
     arguments: &impl Arguments,
 ) -> Result<ClientResult, InvokeError> {
     let id = connection.shared_id();
-    let mut expected = core.expect_result(&id).map_err(|error| too_many(core, error))?;
+    let registered = ExpectedResult::register(core, &id, Vec::new());
+    let mut expected = registered.map_err(|error| too_many(core, error))?;
     // Looked up after the result is expected: the close either fails the request or is seen here.
     if !core.contains(connection) {
-        return Ok(ClientResult::Disconnected);
+        let is_elsewhere = connection.inbox().is_handed_over();
+        return Ok(if is_elsewhere { ClientResult::Leaving } else { ClientResult::Disconnected });
     }
     let payloads = encode::invocation(method, arguments, core.naming, &[connection.protocol()], Some(expected.id()))?;
     let message = MultiConnectionData { connection_ids: vec![id], payloads };
@@ -199,7 +208,7 @@ async fn request_remote(
     if nodes.is_empty() {
         return Ok(ClientResult::DoesNotExist);
     }
-    let expected = core.expect_remote_result(connection_id, nodes.to_vec());
+    let expected = ExpectedResult::register(core, connection_id, nodes.to_vec());
     let mut expected = expected.map_err(|error| too_many(core, error))?;
     let request = ClientInvocation {
         invocation_id: expected.id().clone(),

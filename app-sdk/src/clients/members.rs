@@ -259,10 +259,12 @@ impl fmt::Debug for Members {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::CAPABLE;
 
     fn nodes(names: &[&str]) -> Vec<Arc<Node>> {
-        names.iter().map(|name| Arc::new(Node::new(name, "boot", CAPABLE))).collect()
+        names
+            .iter()
+            .map(|name| Arc::new(Node::new(name, "boot", trunkline_protocol::service::Capabilities::plain())))
+            .collect()
     }
 
     fn next(place: &mut Place, nodes: &[Arc<Node>]) -> Option<String> {

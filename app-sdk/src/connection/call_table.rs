@@ -185,9 +185,14 @@ impl<C: AsRef<CallState>> CallTable<C> {
         self.pending.as_mut().map(|pending| &mut pending.uploads).filter(|uploads| !uploads.is_empty())
     }
 
-    /// Ends all uploads because the connection is closed. Returns the wakers of waiting readers.
-    pub(crate) fn end_uploads(&mut self, flow: &mut FlowControl) -> Vec<Waker> {
-        self.uploads().map(|uploads| uploads.end_all(&UploadEnd::ConnectionClosed, flow)).unwrap_or_default()
+    /// Whether the client has an upload to end.
+    pub(crate) fn has_open_uploads(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.uploads.has_open())
+    }
+
+    /// Ends all uploads, because nothing more comes for them. Returns the wakers of waiting readers.
+    pub(crate) fn end_uploads(&mut self, end: &UploadEnd, flow: &mut FlowControl) -> Vec<Waker> {
+        self.uploads().map(|uploads| uploads.end_all(end, flow)).unwrap_or_default()
     }
 
     /// Counts a method that waits for a client result. Returns the notification of an overfull inbox.

@@ -7,11 +7,13 @@ use bytestring::ByteString;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 use trunkline_protocol::wire::{
-    ITEMS_HEADER, MIGRATE_FROM_HEADER, PRIVATE_CLAIM_PREFIX, REMOTE_HEADER, TRANSPORT_HEADER, USER_ID_CLAIM,
+    ENDED_ERROR_HEADER, ENDED_HEADER, ITEMS_HEADER, MIGRATE_FROM_HEADER, PRIVATE_CLAIM_PREFIX, REMOTE_HEADER,
+    TRANSPORT_HEADER, USER_ID_CLAIM,
 };
 
 /// Headers that are between proxy and SDK.
-const PRIVATE_HEADERS: [&str; 4] = [REMOTE_HEADER, TRANSPORT_HEADER, MIGRATE_FROM_HEADER, ITEMS_HEADER];
+const PRIVATE_HEADERS: [&str; 6] =
+    [REMOTE_HEADER, TRANSPORT_HEADER, MIGRATE_FROM_HEADER, ITEMS_HEADER, ENDED_HEADER, ENDED_ERROR_HEADER];
 
 /// The connect request of a client.
 ///

@@ -2,8 +2,8 @@
 
 use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::service::CloseConnection;
-use trunkline_protocol::wire::CAUSE_HEADER;
+use trunkline_protocol::service::{CloseConnection, OpenConnection};
+use trunkline_protocol::wire::{CAUSE_HEADER, ENDED_ERROR_HEADER, ENDED_HEADER};
 
 /// Why a connection was closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,16 @@ impl ConnectionClose {
     /// A close because of an error.
     pub(crate) fn with_error(cause: Cause, error: impl Into<ByteString>) -> Self {
         Self { cause, error: Some(error.into()) }
+    }
+
+    /// Reads the end that an open frame tells of, if it does: its connection was another app server's.
+    pub(crate) fn of_ended(open: &OpenConnection) -> Option<Self> {
+        let value = |wanted: &str| {
+            let (_, values) = open.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
+            values.first()
+        };
+        let cause = Cause::from_label(value(ENDED_HEADER)?).unwrap_or(Cause::Unnamed);
+        Some(Self { cause, error: value(ENDED_ERROR_HEADER).cloned() })
     }
 
     /// Reads the close that a proxy reports. Proxies that name no cause tell only whether there was an error.

@@ -40,8 +40,12 @@ pub(crate) struct Inbox<C> {
     stage: ReadStage,
     /// The close is known: nothing more is accepted.
     is_closing: bool,
-    /// It closes because another app server or another link takes the connection over.
-    is_reassigning: bool,
+    /// How far the hand-over to another app server has come, if there is to be one.
+    handover: Handover,
+    /// This app server stops, and another one has the connection by now.
+    is_handed_over: bool,
+    /// The connection goes on elsewhere, or over another link.
+    goes_on: bool,
     /// A worker runs or is about to.
     has_worker: bool,
     /// `on_connected` has succeeded, so `on_disconnected` is owed.
@@ -55,6 +59,26 @@ enum ReadStage {
     Messages,
     /// All messages are read.
     Ended,
+}
+
+/// Stage of the hand-over of a connection.
+///
+/// ```text
+///  None ──proxy asks──► Boundary ──something of the client is waited for: READ ON──► Reading
+///                         │  ▲                                                          │ nothing is any more: END INPUT
+///                         │  └───────────────────proxy asks again──────────── Stopping ◄┘
+///                         └─ no call runs, and nothing is waited for: handed over
+/// ```
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Handover {
+    #[default]
+    None,
+    /// Its proxy does not read it: all that it has sent is here.
+    Boundary,
+    /// Its proxy reads it on.
+    Reading,
+    /// Its proxy was asked to stop reading it.
+    Stopping,
 }
 
 /// The next work of a worker.
@@ -93,26 +117,67 @@ impl<C: AsRef<CallState>> Inbox<C> {
     /// Closes the connection after what waits. Returns whether a worker must start.
     #[must_use = "a worker must start"]
     pub(crate) fn close(&mut self, close: ConnectionClose) -> bool {
-        debug_assert!(!self.is_closing || self.is_reassigning, "the registry lets only one caller close a connection");
+        debug_assert!(!self.is_closing, "the registry lets only one caller close a connection");
         self.close = Some(Box::new(close));
-        (self.is_closing, self.is_reassigning) = (true, false);
+        (self.is_closing, self.handover) = (true, Handover::None);
         !std::mem::replace(&mut self.has_worker, true)
     }
 
-    /// Hands the connection over after what waits, unless it closes before. Returns whether a worker must start.
+    /// Hands the connection over after what waits, unless it closes before; its proxy reads it no more. Returns whether a
+    /// worker must start.
     #[must_use = "a worker must start"]
     pub(crate) fn begin_reassignment(&mut self) -> bool {
         if self.is_closing {
             return false;
         }
-        let start = self.close(ConnectionClose::new(Cause::Superseded));
-        self.is_reassigning = true;
-        start
+        self.handover = Handover::Boundary;
+        !std::mem::replace(&mut self.has_worker, true)
     }
 
     /// Whether the connection is about to be handed over.
     pub(crate) fn is_reassigning(&self) -> bool {
-        self.is_reassigning
+        self.handover != Handover::None
+    }
+
+    /// The next request to the proxy of a connection that is about to be handed over: to read its client on while an upload is
+    /// open or the client `is_asked` for a result, and to stop then.
+    pub(crate) fn poll_handover(&mut self, is_asked: bool) -> Option<FlowOperation> {
+        if self.has_worker || !self.waiting.is_empty() {
+            return None;
+        }
+        let (next, operation) = match (self.handover, is_asked || self.calls.has_open_uploads()) {
+            (Handover::Boundary, true) => (Handover::Reading, FlowOperation::ReadOn),
+            (Handover::Reading, false) => (Handover::Stopping, FlowOperation::EndInput),
+            _ => return None,
+        };
+        self.handover = next;
+        Some(operation)
+    }
+
+    /// Starts the worker of a connection that can be handed over. Returns whether one must start.
+    #[must_use = "a worker must start"]
+    pub(crate) fn start_handover(&mut self, is_asked: bool) -> bool {
+        self.can_be_handed_over(is_asked) && !std::mem::replace(&mut self.has_worker, true)
+    }
+
+    /// Whether another app server has the connection, or is about to get it.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.is_handed_over
+    }
+
+    /// Notes that another app server gets the connection.
+    pub(crate) fn set_handed_over(&mut self) {
+        self.is_handed_over = true;
+    }
+
+    /// Whether the connection goes on at another app server, or over another link.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.goes_on
+    }
+
+    /// Whether the client sends nothing more because this app server stops.
+    pub(crate) fn ends_with_app_server(&self) -> bool {
+        self.is_handed_over || self.close.as_ref().is_some_and(|close| close.cause == Cause::AppStopped)
     }
 
     /// Closes the inbox of a connection that was handed over: what waits is dropped, and `on_disconnected` does not run.
@@ -120,7 +185,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
     #[must_use = "a worker must start"]
     pub(crate) fn close_reassigned(&mut self) -> bool {
         self.discard();
-        (self.is_connected, self.is_reassigning) = (false, false);
+        (self.is_connected, self.handover, self.goes_on) = (false, Handover::None, true);
         if self.is_closing { false } else { self.close(ConnectionClose::new(Cause::Superseded)) }
     }
 
@@ -141,8 +206,8 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.is_connected
     }
 
-    /// Takes the next work of the worker.
-    pub(crate) fn next(&mut self, protocol: HubProtocol, limits: &Limits) -> WorkItem<C> {
+    /// Takes the next work of the worker; whether the client `is_asked` for a result matters to a hand-over.
+    pub(crate) fn next(&mut self, protocol: HubProtocol, limits: &Limits, is_asked: bool) -> WorkItem<C> {
         self.finish_handled();
         if let Some(call) = self.calls.next_queued(limits, &mut self.flow) {
             return WorkItem::StartCall(call);
@@ -152,7 +217,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
             ReadStage::Messages => self.next_message(protocol, limits.message_max_bytes),
             ReadStage::Ended => None,
         };
-        next.unwrap_or_else(|| self.next_without_message())
+        next.unwrap_or_else(|| self.next_without_message(is_asked))
     }
 
     /// Decides when a call that has arrived starts.
@@ -223,8 +288,17 @@ impl<C: AsRef<CallState>> Inbox<C> {
     }
 
     fn start_if_due(&mut self, limits: &Limits) -> bool {
-        let is_due = self.calls.has_startable(limits) || (self.close.is_some() && self.calls.is_idle());
+        let is_due = self.calls.has_startable(limits) || (self.is_ending() && self.calls.is_idle());
         is_due && !std::mem::replace(&mut self.has_worker, true)
+    }
+
+    /// Whether what follows waits for the calls only.
+    fn is_ending(&self) -> bool {
+        self.close.is_some() || self.handover == Handover::Boundary
+    }
+
+    fn can_be_handed_over(&self, is_asked: bool) -> bool {
+        self.handover == Handover::Boundary && !is_asked && self.calls.is_idle()
     }
 
     fn next_handshake(&mut self) -> Option<WorkItem<C>> {
@@ -261,14 +335,14 @@ impl<C: AsRef<CallState>> Inbox<C> {
     }
 
     /// The next work when no whole message waits.
-    fn next_without_message(&mut self) -> WorkItem<C> {
+    fn next_without_message(&mut self, is_asked: bool) -> WorkItem<C> {
         if self.close.is_some() && self.stage != ReadStage::Ended {
             self.stage = ReadStage::Ended;
             self.flow.remove_bytes(self.waiting.iter().map(Bytes::len).sum());
             self.waiting = VecDeque::new();
             return WorkItem::InputEnded;
         }
-        if self.is_reassigning && self.calls.is_idle() {
+        if self.can_be_handed_over(is_asked) {
             return WorkItem::HandOver;
         }
         if self.calls.is_idle()
@@ -322,7 +396,9 @@ impl<C> Default for Inbox<C> {
             close: None,
             stage: ReadStage::default(),
             is_closing: false,
-            is_reassigning: false,
+            handover: Handover::None,
+            is_handed_over: false,
+            goes_on: false,
             has_worker: false,
             is_connected: false,
         }
@@ -342,7 +418,7 @@ mod tests {
     }
 
     fn next(inbox: &mut Inbox<CallState>) -> WorkItem<CallState> {
-        inbox.next(HubProtocol::Json, &limits())
+        inbox.next(HubProtocol::Json, &limits(), false)
     }
 
     fn message(inbox: &mut Inbox<CallState>) -> Bytes {

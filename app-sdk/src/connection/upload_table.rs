@@ -40,6 +40,8 @@ pub(crate) enum UploadEnd {
     Failed(ByteString),
     /// The connection was closed.
     ConnectionClosed,
+    /// The app server stops, and has no more time to wait for the client.
+    Leaving,
     /// The inbox is overfull: the next item may never get through.
     Overfull,
 }
@@ -67,6 +69,11 @@ impl<C> UploadTable<C> {
 
     pub(crate) fn contains(&self, id: &str) -> bool {
         self.0.contains_key(id)
+    }
+
+    /// Whether any upload has not ended.
+    pub(crate) fn has_open(&self) -> bool {
+        self.0.values().any(|upload| upload.end.is_none())
     }
 
     /// Opens an upload for the method of a call.

@@ -5,20 +5,23 @@
 use std::mem;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use bytestring::ByteString;
 use tracing::Instrument;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::Close;
-use trunkline_protocol::service::CloseConnection;
+use trunkline_protocol::hub::{Close, HubProtocol};
+use trunkline_protocol::service::{CloseConnection, OpenConnection};
 use trunkline_protocol::wire::ITEMS_HEADER;
 
 use super::{Dispatcher, call_span, catch_panic};
 use crate::call::CallInput;
 use crate::call::rehomed::{self, ITEMS_MAX_BYTES};
-use crate::connection::{CallKind, Connection, ConnectionClose};
+use crate::connection::{CallKind, ConnectRequest, Connection, ConnectionClose, LinkId};
 use crate::error::HubError;
 use crate::handler::filter::HubCall;
 use crate::handler::{HubCallKind, ReplyBody};
+use crate::hub_core::ClientSilence;
+use crate::node::Node;
 
 impl Dispatcher {
     /// Accepts a connection that its client knows to be open: its handshake was answered long ago.
@@ -46,6 +49,36 @@ impl Dispatcher {
         }
     }
 
+    /// Tells the app of the end of a connection that no app server had any more: `on_disconnected` runs, and nothing else did here
+    /// before.
+    pub(super) fn handle_ended(
+        self: &Arc<Self>,
+        home: LinkId,
+        node: &Arc<Node>,
+        body: &Bytes,
+        message: &OpenConnection,
+        close: ConnectionClose,
+    ) {
+        // Its last link was lost in the moment in which it was given away.
+        if let Some(present) = self.core.connection(&message.connection_id) {
+            return self.handle_closed(&present, close);
+        }
+        let protocol = message.protocol.as_deref().and_then(HubProtocol::from_name).unwrap_or(HubProtocol::Json);
+        let connection =
+            Arc::new(Connection::new(ConnectRequest::new(body, message), protocol, home, Arc::clone(node)));
+        self.core.outbound.count_ended(connection.id(), &close);
+        connection.cancel();
+        let needs_worker = {
+            let mut inbox = connection.inbox();
+            // Somewhere on_connected has succeeded.
+            inbox.set_connected();
+            inbox.close(close)
+        };
+        if needs_worker {
+            self.spawn_worker(&connection);
+        }
+    }
+
     /// Replaces a connection by the next one of its client, over another link of its proxy: the old calls are cancelled,
     /// the items go over.
     pub(super) fn supersede(self: &Arc<Self>, present: &Arc<Connection>, next: &Arc<Connection>) {
@@ -57,9 +90,23 @@ impl Dispatcher {
 
     /// Begins to hand a connection over to another app server: its calls end first.
     pub(super) fn begin_reassignment(self: &Arc<Self>, connection: &Arc<Connection>) {
-        let needs_worker = connection.inbox().begin_reassignment();
-        if needs_worker {
+        if self.core.begin_reassignment(connection) {
             self.spawn_worker(connection);
+        }
+    }
+
+    /// Lets a connection go that another app server has already, since this one was cut off for a while. What was asked of its
+    /// client stays open: the answer is passed on from there.
+    pub(super) fn let_go(self: &Arc<Self>, connection: &Arc<Connection>) {
+        if self.core.remove_reassigned(connection) {
+            self.abandon_calls(connection);
+        }
+    }
+
+    /// Fails what waits for a client that is about to be handed over, if its proxy can't read it on.
+    pub(super) fn give_up_waits_unread(&self, connection: &Arc<Connection>) {
+        if !connection.node().reads_on() && connection.inbox().is_reassigning() {
+            self.end_waits(connection, ClientSilence::Leaving);
         }
     }
 
@@ -74,13 +121,32 @@ impl Dispatcher {
     pub(super) async fn hand_over(self: &Arc<Self>, connection: &Arc<Connection>) {
         let is_connected = connection.inbox().is_connected();
         let items = if is_connected { self.items_of(connection).await } else { None };
+        connection.inbox().set_handed_over();
         if !self.core.remove_reassigned(connection) {
             return;
         }
         let mut close = CloseConnection { connection_id: connection.shared_id(), ..CloseConnection::default() };
         close.headers.extend(items.map(|items| (ByteString::from_static(ITEMS_HEADER), vec![items.into()])));
         self.core.hand_over(connection.node(), close);
+        self.end_waits(connection, ClientSilence::Leaving);
         self.abandon_calls(connection);
+    }
+
+    /// Fails what waits for clients that are about to be handed over, because the time for their calls is up. Returns whether
+    /// anything did.
+    pub(crate) fn give_up_waits(&self) -> bool {
+        let connections = self.core.connections();
+        let leaving = connections.iter().filter(|connection| connection.inbox().is_reassigning());
+        leaving.filter(|connection| self.end_waits(connection, ClientSilence::Leaving)).count() > 0
+    }
+
+    /// Advances all hand-overs: what other app servers wait for ends by time alone.
+    pub(crate) fn advance_handovers(self: &Arc<Self>) {
+        for connection in self.core.connections() {
+            if self.core.advance_handover(&connection) {
+                self.spawn_worker(&connection);
+            }
+        }
     }
 
     /// Hands the remaining connections over, because the time for their calls is up.

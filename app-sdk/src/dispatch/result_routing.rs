@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Completion, HubMessage, HubProtocol, next_frame};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{ClientCompletion, ClientInvocation, ErrorCompletion, ServiceMessage};
@@ -11,9 +10,8 @@ use trunkline_protocol::service::{ClientCompletion, ClientInvocation, ErrorCompl
 use super::Dispatcher;
 use crate::connection::{Connection, short};
 use crate::encode;
-use crate::error::HubError;
 use crate::error::text;
-use crate::hub_core::{Addressee, ClientResult, TooManyRequests};
+use crate::hub_core::{Addressee, ClientResult, ClientSilence, TooManyRequests};
 use crate::node::Node;
 
 impl Dispatcher {
@@ -29,7 +27,9 @@ impl Dispatcher {
         match self.core.expect_result_for(&request) {
             Err(TooManyRequests) => refuse("too many client results are waited for".into()),
             // Looked up again now that the result is expected: the close either fails the request or is seen here.
-            Ok(()) if !self.core.contains(&connection) => self.abandon_requests(&connection),
+            Ok(()) if !self.core.contains(&connection) => {
+                self.end_input(&connection);
+            }
             Ok(()) => {}
         }
     }
@@ -53,6 +53,9 @@ impl Dispatcher {
         let completion = Completion { invocation_id, ..completion };
         let other_addressee = self.core.handle_result(&connection_id, protocol, &completion);
         let (hub, id) = (self.core.name(), &completion.invocation_id);
+        if other_addressee.is_some() {
+            self.core.count_dropped_result(id);
+        }
         tracing::debug!(hub, %id, ?other_addressee, "client result from afar");
     }
 
@@ -63,6 +66,8 @@ impl Dispatcher {
             self.core.handle_unknown_client(&invocation_id, node);
         } else if *error == *text::disconnected(&connection_id) {
             self.core.handle_refusal(&invocation_id, &connection_id, ClientResult::Disconnected);
+        } else if *error == *text::leaving() {
+            self.core.handle_refusal(&invocation_id, &connection_id, ClientResult::Leaving);
         } else {
             self.core.handle_refusal(&invocation_id, &connection_id, ClientResult::Refused(error));
         }
@@ -74,28 +79,38 @@ impl Dispatcher {
         match self.core.handle_result(connection.id(), protocol, &completion) {
             None | Some(Addressee::Local(_)) => {}
             Some(Addressee::AppServer(app_server)) => self.forward(connection, app_server, completion).await,
-            Some(Addressee::Nobody) => {
-                tracing::debug!(hub = %self.core.name(), id = %completion.invocation_id, "completion for nobody is dropped");
-            }
+            Some(Addressee::Nobody) => match self.core.requester_of(&completion.invocation_id) {
+                // Asked when its client was elsewhere, or by way of an app server that is gone.
+                Some(app_server) => {
+                    let app_server = ByteString::from(app_server);
+                    self.forward(connection, app_server, completion).await;
+                }
+                None => self.drop_result(connection, &completion, "completion for nobody is dropped"),
+            },
             Some(Addressee::WrongClient) => {
-                tracing::warn!(hub = %self.core.name(), connection = short(connection.id()), "client answers for another");
-                self.close_with_error(
-                    connection,
-                    Cause::HubProtocol,
-                    &HubError::invalid_data("The result was asked of another connection."),
-                );
+                self.drop_result(connection, &completion, "client answers for another, and is not heard");
             }
         }
     }
 
-    /// Fails the requests to a connection that is closed.
-    pub(super) fn abandon_requests(&self, connection: &Connection) {
-        for abandoned in self.core.fail_requests(&connection.shared_id()) {
+    /// Counts and logs an answer that is dropped.
+    fn drop_result(&self, connection: &Connection, completion: &Completion, reason: &str) {
+        self.core.count_dropped_result(&completion.invocation_id);
+        let (hub, connection) = (self.core.name(), short(connection.id()));
+        tracing::debug!(hub, connection, id = %completion.invocation_id, "{reason}");
+    }
+
+    /// Fails the requests to a connection that gives no results here any more.
+    pub(super) fn abandon_requests(&self, connection: &Connection, silence: ClientSilence) {
+        for abandoned in self.core.fail_requests(connection.id(), silence) {
             let refusal = ErrorCompletion {
                 invocation_id: abandoned.id,
                 connection_id: connection.shared_id(),
                 caller_server_id: abandoned.app_server,
-                error: text::disconnected(connection.id()).into(),
+                error: match silence {
+                    ClientSilence::Disconnected => text::disconnected(connection.id()).into(),
+                    ClientSilence::Leaving => text::leaving().into(),
+                },
             };
             self.refuse_request(connection.node(), refusal);
         }

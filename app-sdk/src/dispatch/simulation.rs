@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use trunkline_link::LinkOutbox;
 use trunkline_protocol::hub::{HandshakeRequest, HubProtocol};
-use trunkline_protocol::service::{Attachment, ErrorCompletion, FrameBuffer, Payloads, ServiceMessage};
+use trunkline_protocol::service::{Attachment, Capabilities, ErrorCompletion, FrameBuffer, Payloads, ServiceMessage};
 
 use super::*;
 use crate::metrics::Metrics;
@@ -189,7 +189,7 @@ impl Simulation {
         let hub = Dispatcher::new(built, Arc::new(core), TaskTracker::new());
         let (outbox, socket) = open_outbox(usize::MAX);
         let outbox = Arc::new(outbox);
-        let node = hub.core.outbound.begin_session("node", "boot", crate::node::CAPABLE, 0, Arc::clone(&outbox));
+        let node = hub.core.outbound.begin_session("node", "boot", Capabilities::plain(), 0, Arc::clone(&outbox));
         let open =
             OpenConnection { connection_id: ID.into(), protocol: Some("json".into()), ..OpenConnection::default() };
         let mut frames = FrameBuffer::default();

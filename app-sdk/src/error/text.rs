@@ -97,6 +97,11 @@ pub(crate) fn does_not_exist(connection_id: &str) -> String {
     InvokeError::DoesNotExist(connection_id.to_owned()).to_string()
 }
 
+/// Text for a client whose app server stops.
+pub(crate) fn leaving() -> String {
+    InvokeError::Leaving.to_string()
+}
+
 /// Text for a client that has disconnected.
 pub(crate) fn disconnected(connection_id: &str) -> String {
     InvokeError::Disconnected(connection_id.to_owned()).to_string()

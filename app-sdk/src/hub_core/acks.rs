@@ -77,12 +77,12 @@ impl Drop for ExpectedAck<'_> {
 
 #[cfg(test)]
 mod tests {
-    use trunkline_protocol::service::AckStatus;
+    use trunkline_protocol::service::{AckStatus, Capabilities};
 
     use super::*;
 
     fn node(name: &str) -> Arc<Node> {
-        Arc::new(Node::new(name, "boot", crate::node::CAPABLE))
+        Arc::new(Node::new(name, "boot", Capabilities::plain()))
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Eq for RegistryEntry {}
 #[cfg(test)]
 mod tests {
     use trunkline_protocol::hub::HubProtocol;
-    use trunkline_protocol::service::OpenConnection;
+    use trunkline_protocol::service::{Capabilities, OpenConnection};
 
     use super::*;
     use crate::connection::connect_request_of;
@@ -80,7 +80,7 @@ mod tests {
 
     fn connection(id: &'static str, home: u64) -> Arc<Connection> {
         let request = connect_request_of(OpenConnection { connection_id: id.into(), ..OpenConnection::default() });
-        let node = Arc::new(Node::new("node", "boot", crate::node::CAPABLE));
+        let node = Arc::new(Node::new("node", "boot", Capabilities::plain()));
         Arc::new(Connection::new(request, HubProtocol::Json, LinkId(home), node))
     }
 

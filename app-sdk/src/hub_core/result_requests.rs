@@ -8,7 +8,7 @@
 //! ```
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -18,14 +18,16 @@ use trunkline_protocol::hub::{HubProtocol, Outcome};
 use trunkline_protocol::limits::FOREIGN_QUESTION_TIMEOUT_MS;
 
 use crate::node::Node;
-use crate::sync::lock;
 
-/// Prefix of our invocation ids, so that none is taken for a stream of the client, whose ids are numbers.
-const ID_PREFIX: &str = "s";
+/// Prefix of our invocation ids, so that none is taken for a stream of the client, whose ids are numbers. The instance of the
+/// app server follows, and a number: no two app servers ever make the same id.
+pub(super) const ID_PREFIX: &str = "s";
 
 /// The client result requests of one hub. A pure value; its lock is the caller's.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ClientResults {
+    /// Begin of all ids that are made here.
+    id_prefix: String,
     latest: u64,
     by_id: HashMap<ByteString, ResultRequest>,
     /// Pairs of a connection and a request to it.
@@ -45,7 +47,7 @@ enum Requester {
     /// A method here; with the proxies that may still have the client, if it isn't here.
     Local { sender: oneshot::Sender<ClientResult>, asked: Vec<Arc<Node>> },
     /// Another app server, by its id.
-    AppServer(ByteString),
+    AppServer { id: ByteString, since: Instant },
 }
 
 /// Outcome of a request.
@@ -57,8 +59,28 @@ pub(crate) enum ClientResult {
     DoesNotExist,
     /// The connection was closed.
     Disconnected,
+    /// The client's app server stops, and has no more time to wait.
+    Leaving,
     /// The client's app server refuses the request, with this error.
     Refused(ByteString),
+}
+
+/// Reason why a client gives no result any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientSilence {
+    /// It has disconnected, or was closed.
+    Disconnected,
+    /// This app server stops; the client goes on elsewhere.
+    Leaving,
+}
+
+impl ClientSilence {
+    fn result(self) -> ClientResult {
+        match self {
+            Self::Disconnected => ClientResult::Disconnected,
+            Self::Leaving => ClientResult::Leaving,
+        }
+    }
 }
 
 /// Addressee of a client's completion.
@@ -85,34 +107,30 @@ pub(crate) struct AbandonedRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooManyRequests;
 
-/// A client result to come; its request is forgotten when this is dropped.
-#[derive(Debug)]
-pub(crate) struct ExpectedResult<'a> {
-    results: &'a Mutex<ClientResults>,
-    id: ByteString,
-    receiver: oneshot::Receiver<ClientResult>,
-}
-
 /// A request that was registered: its id, and where its result arrives.
-type Registered = (ByteString, oneshot::Receiver<ClientResult>);
+pub(super) type Registered = (ByteString, oneshot::Receiver<ClientResult>);
 
 impl ClientResults {
-    /// Registers a request to a client that is here.
-    pub(super) fn request(&mut self, connection_id: &ByteString, max: usize) -> Result<Registered, TooManyRequests> {
-        let id = format!("{ID_PREFIX}{}", self.next_number());
-        self.insert_local(id.into(), connection_id, Vec::new(), max)
+    /// No requests yet, of the app server of this instance.
+    pub(super) fn new(instance: &str) -> Self {
+        let id_prefix = format!("{ID_PREFIX}{instance}-");
+        Self { id_prefix, latest: 0, by_id: HashMap::new(), of_connections: BTreeSet::new(), foreign: VecDeque::new() }
     }
 
-    /// Registers a request to a client that one of the asked proxies may have. Its id is unique in the fleet.
-    pub(super) fn request_remote(
+    /// Registers a request to a client that is here, or that one of the asked proxies may have. Its id is unique in the
+    /// fleet: when its client moves on, the next app server takes the answer for none of its own questions.
+    pub(super) fn request(
         &mut self,
         connection_id: &ByteString,
-        instance: &str,
         asked: Vec<Arc<Node>>,
         max: usize,
     ) -> Result<Registered, TooManyRequests> {
-        let id = format!("{instance}-{}", self.next_number());
-        self.insert_local(id.into(), connection_id, asked, max)
+        self.latest += 1;
+        let id = ByteString::from(format!("{}{}", self.id_prefix, self.latest));
+        let (sender, receiver) = oneshot::channel();
+        let requester = Requester::Local { sender, asked };
+        self.insert(id.clone(), ResultRequest { connection_id: connection_id.clone(), requester }, max)?;
+        Ok((id, receiver))
     }
 
     /// Registers a request of another app server to a client that is here.
@@ -126,7 +144,8 @@ impl ClientResults {
     ) -> Result<(), TooManyRequests> {
         self.forget_expired(now);
         self.foreign.push_back((now, id.clone()));
-        self.insert(id, ResultRequest { connection_id, requester: Requester::AppServer(app_server) }, max)
+        let requester = Requester::AppServer { id: app_server, since: now };
+        self.insert(id, ResultRequest { connection_id, requester }, max)
     }
 
     /// Takes the request that a client's completion answers.
@@ -138,7 +157,7 @@ impl ClientResults {
         }
         match self.remove(id).map(|request| request.requester) {
             Some(Requester::Local { sender, .. }) => Addressee::Local(sender),
-            Some(Requester::AppServer(app_server)) => Addressee::AppServer(app_server),
+            Some(Requester::AppServer { id, .. }) => Addressee::AppServer(id),
             None => Addressee::Nobody,
         }
     }
@@ -160,20 +179,43 @@ impl ClientResults {
         }
     }
 
-    /// Fails the requests to a connection that is closed. Returns those of other app servers, which must be told.
-    pub(super) fn fail_connection(&mut self, connection_id: &ByteString) -> Vec<AbandonedRequest> {
-        let first = (connection_id.clone(), ByteString::new());
-        let of_it = self.of_connections.range(first..).take_while(|(connection, _)| connection == connection_id);
-        let ids: Vec<_> = of_it.map(|(_, id)| id.clone()).collect();
+    /// Fails the requests to a connection that gives no results here any more. Returns those of other app servers, which must
+    /// be told.
+    pub(super) fn fail_connection(&mut self, connection_id: &str, silence: ClientSilence) -> Vec<AbandonedRequest> {
+        let ids: Vec<_> = self.of_connection(connection_id).cloned().collect();
         let mut abandoned = Vec::new();
         for id in ids {
             match self.remove(&id).map(|request| request.requester) {
-                Some(Requester::Local { sender, .. }) => drop(sender.send(ClientResult::Disconnected)),
-                Some(Requester::AppServer(app_server)) => abandoned.push(AbandonedRequest { id, app_server }),
+                Some(Requester::Local { sender, .. }) => drop(sender.send(silence.result())),
+                Some(Requester::AppServer { id: app_server, .. }) => {
+                    abandoned.push(AbandonedRequest { id, app_server })
+                }
                 None => {}
             }
         }
         abandoned
+    }
+
+    /// Whether a result of this connection is waited for. Other app servers are taken to wait for no longer than `timeout`.
+    pub(super) fn is_asked(&self, connection_id: &str, timeout: Duration, now: Instant) -> bool {
+        let mut requests = self.of_connection(connection_id).filter_map(|id| self.by_id.get(id));
+        requests.any(|request| match &request.requester {
+            Requester::Local { .. } => true,
+            Requester::AppServer { since, .. } => now.duration_since(*since) < timeout,
+        })
+    }
+
+    /// The app server that has made the id of a request, if it was another one than this. It is the one that waits.
+    pub(super) fn requester_of<'a>(&self, id: &'a str) -> Option<&'a str> {
+        let (instance, number) = id.strip_prefix(ID_PREFIX)?.rsplit_once('-')?;
+        let is_number = number.parse::<u64>().is_ok();
+        (is_number && !instance.is_empty() && !id.starts_with(&self.id_prefix)).then_some(instance)
+    }
+
+    fn of_connection<'a>(&'a self, connection_id: &'a str) -> impl Iterator<Item = &'a ByteString> {
+        let first = (ByteString::from(connection_id), ByteString::new());
+        let from = self.of_connections.range(first..);
+        from.take_while(move |(connection, _)| connection == connection_id).map(|(_, id)| id)
     }
 
     /// Fails the requests to a proxy that has no links any more: if it had the client, that is lost with it.
@@ -183,7 +225,7 @@ impl ClientResults {
     }
 
     /// Forgets a request that nobody waits for any more.
-    fn forget(&mut self, id: &str) {
+    pub(super) fn forget(&mut self, id: &str) {
         self.remove(id);
     }
 
@@ -191,24 +233,6 @@ impl ClientResults {
     pub(super) fn len(&self) -> usize {
         assert_eq!(self.by_id.len(), self.of_connections.len());
         self.by_id.len()
-    }
-
-    fn next_number(&mut self) -> u64 {
-        self.latest += 1;
-        self.latest
-    }
-
-    fn insert_local(
-        &mut self,
-        id: ByteString,
-        connection_id: &ByteString,
-        asked: Vec<Arc<Node>>,
-        max: usize,
-    ) -> Result<Registered, TooManyRequests> {
-        let (sender, receiver) = oneshot::channel();
-        let requester = Requester::Local { sender, asked };
-        self.insert(id.clone(), ResultRequest { connection_id: connection_id.clone(), requester }, max)?;
-        Ok((id, receiver))
     }
 
     fn insert(&mut self, id: ByteString, request: ResultRequest, max: usize) -> Result<(), TooManyRequests> {
@@ -250,38 +274,17 @@ impl ClientResults {
     fn forget_expired(&mut self, now: Instant) {
         let timeout = Duration::from_millis(FOREIGN_QUESTION_TIMEOUT_MS);
         while let Some((_, id)) = self.foreign.pop_front_if(|(since, _)| now.duration_since(*since) >= timeout) {
-            if let Some(ResultRequest { requester: Requester::AppServer(_), .. }) = self.by_id.get(&id) {
+            if let Some(ResultRequest { requester: Requester::AppServer { .. }, .. }) = self.by_id.get(&id) {
                 self.remove(&id);
             }
         }
     }
 }
 
-impl<'a> ExpectedResult<'a> {
-    pub(super) fn new(results: &'a Mutex<ClientResults>, (id, receiver): Registered) -> Self {
-        Self { results, id, receiver }
-    }
-
-    /// The id to ask with.
-    pub(crate) fn id(&self) -> &ByteString {
-        &self.id
-    }
-
-    /// Waits for the result.
-    pub(crate) async fn received(&mut self) -> ClientResult {
-        // The sender is dropped only with the whole hub.
-        (&mut self.receiver).await.unwrap_or(ClientResult::Disconnected)
-    }
-}
-
-impl Drop for ExpectedResult<'_> {
-    fn drop(&mut self) {
-        lock(self.results).forget(&self.id);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use trunkline_protocol::service::Capabilities;
+
     use super::*;
 
     const MAX: usize = 3;
@@ -291,7 +294,7 @@ mod tests {
     }
 
     fn node(name: &str) -> Arc<Node> {
-        Arc::new(Node::new(name, "boot", crate::node::CAPABLE))
+        Arc::new(Node::new(name, "boot", Capabilities::plain()))
     }
 
     fn result(receiver: &mut oneshot::Receiver<ClientResult>) -> Option<ClientResult> {
@@ -300,42 +303,60 @@ mod tests {
 
     /// Two proxies, and a request to a client that either of them may have.
     fn remote() -> (ClientResults, [Arc<Node>; 2], Registered) {
-        let (mut results, nodes) = (ClientResults::default(), [node("a"), node("b")]);
-        let registered = results.request_remote(&text("c1"), "me", nodes.to_vec(), MAX).unwrap();
+        let (mut results, nodes) = (ClientResults::new("me"), [node("a"), node("b")]);
+        let registered = results.request(&text("c1"), nodes.to_vec(), MAX).unwrap();
         (results, nodes, registered)
     }
 
     #[test]
     fn a_completion_goes_to_the_requester_and_a_second_one_to_nobody() {
-        let mut results = ClientResults::default();
-        let (id, _) = results.request(&text("c1"), MAX).unwrap();
-        assert_eq!(id, "s1");
-        assert!(matches!(results.complete("s1", "c1"), Addressee::Local(_)));
-        assert!(matches!(results.complete("s1", "c1"), Addressee::Nobody));
+        let mut results = ClientResults::new("me");
+        let (id, _) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
+        assert_eq!(id, "sme-1");
+        assert!(matches!(results.complete("sme-1", "c1"), Addressee::Local(_)));
+        assert!(matches!(results.complete("sme-1", "c1"), Addressee::Nobody));
         assert_eq!(results.len(), 0);
     }
 
     #[test]
     fn only_the_client_that_was_asked_may_answer() {
-        let mut results = ClientResults::default();
-        let (_, mut receiver) = results.request(&text("c1"), MAX).unwrap();
-        assert!(matches!(results.complete("s1", "c2"), Addressee::WrongClient));
+        let mut results = ClientResults::new("me");
+        let (_, mut receiver) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
+        assert!(matches!(results.complete("sme-1", "c2"), Addressee::WrongClient));
         assert_eq!(result(&mut receiver), None);
     }
 
     #[test]
-    fn a_dropped_expectation_is_forgotten() {
-        let results = Mutex::new(ClientResults::default());
-        let registered = lock(&results).request(&text("c1"), MAX).unwrap();
-        drop(ExpectedResult::new(&results, registered));
-        assert_eq!(lock(&results).len(), 0);
-        assert!(matches!(lock(&results).complete("s1", "c1"), Addressee::Nobody));
+    fn an_id_names_the_app_server_that_waits_and_none_of_two_is_the_same() {
+        let (mut mine, mut theirs) = (ClientResults::new("me"), ClientResults::new("an-other"));
+        let (my_id, _) = mine.request(&text("c1"), Vec::new(), MAX).unwrap();
+        let (their_id, _) = theirs.request(&text("c1"), Vec::new(), MAX).unwrap();
+        assert!(matches!(mine.complete(&their_id, "c1"), Addressee::Nobody));
+        assert_eq!((mine.requester_of(&their_id), theirs.requester_of(&my_id)), (Some("an-other"), Some("me")));
+        for own_or_of_a_stream in [&*my_id, "sme-99", "1", "s1", "s-1", "sother-x", ""] {
+            assert_eq!(mine.requester_of(own_or_of_a_stream), None, "{own_or_of_a_stream}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_asked_until_its_last_request_is_over_or_too_old() {
+        let (mut results, start) = (ClientResults::new("me"), Instant::now());
+        let timeout = Duration::from_secs(30);
+        let (id, _) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
+        results.request_for(text("other"), text("sother-7"), text("c1"), MAX, start).unwrap();
+        assert!(results.is_asked("c1", timeout, start + timeout) && !results.is_asked("c", timeout, start));
+        results.forget(&id);
+        assert!(results.is_asked("c1", timeout, start) && !results.is_asked("c1", timeout, start + timeout));
+        let (_, mut receiver) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
+        assert_eq!(results.fail_connection("c1", ClientSilence::Leaving).len(), 1);
+        assert_eq!(result(&mut receiver), Some(ClientResult::Leaving));
+        assert!(!results.is_asked("c1", timeout, start));
     }
 
     #[test]
     fn a_client_does_not_exist_when_every_proxy_says_so() {
         let (mut results, [a, b], (id, mut receiver)) = remote();
-        assert_eq!(id, "me-1");
+        assert_eq!(id, "sme-1");
         results.deny(&id, &a);
         results.deny(&id, &a);
         assert_eq!(result(&mut receiver), None);
@@ -353,11 +374,11 @@ mod tests {
 
     #[test]
     fn a_closed_connection_fails_its_requests_and_no_others() {
-        let mut results = ClientResults::default();
-        let (_, mut of_it) = results.request(&text("c1"), MAX).unwrap();
-        let (_, mut of_another) = results.request(&text("c10"), MAX).unwrap();
+        let mut results = ClientResults::new("me");
+        let (_, mut of_it) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
+        let (_, mut of_another) = results.request(&text("c10"), Vec::new(), MAX).unwrap();
         results.request_for(text("other"), text("other-7"), text("c1"), MAX, Instant::now()).unwrap();
-        let abandoned = results.fail_connection(&text("c1"));
+        let abandoned = results.fail_connection("c1", ClientSilence::Disconnected);
         assert_eq!(abandoned, [AbandonedRequest { id: text("other-7"), app_server: text("other") }]);
         assert_eq!(result(&mut of_it), Some(ClientResult::Disconnected));
         assert_eq!(result(&mut of_another), None);
@@ -365,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_completion_goes_to_the_app_server_that_requested_it() {
-        let mut results = ClientResults::default();
+        let mut results = ClientResults::new("me");
         results.request_for(text("other"), text("other-7"), text("c1"), MAX, Instant::now()).unwrap();
         assert!(matches!(results.complete("other-7", "c1"), Addressee::AppServer(server) if server == "other"));
         assert_eq!(results.len(), 0);
@@ -373,7 +394,7 @@ mod tests {
 
     #[test]
     fn old_requests_of_other_app_servers_are_forgotten() {
-        let (mut results, start) = (ClientResults::default(), Instant::now());
+        let (mut results, start) = (ClientResults::new("me"), Instant::now());
         let mut request = |id, now| results.request_for(text("other"), text(id), text("c1"), 1, now);
         request("other-1", start).unwrap();
         assert_eq!(request("other-2", start), Err(TooManyRequests));
@@ -383,10 +404,10 @@ mod tests {
 
     #[test]
     fn open_requests_are_bounded() {
-        let mut results = ClientResults::default();
-        let ids: Vec<_> = (0..MAX).map(|_| results.request(&text("c1"), MAX).unwrap().0).collect();
-        assert_eq!(results.request(&text("c1"), MAX).unwrap_err(), TooManyRequests);
+        let mut results = ClientResults::new("me");
+        let ids: Vec<_> = (0..MAX).map(|_| results.request(&text("c1"), Vec::new(), MAX).unwrap().0).collect();
+        assert_eq!(results.request(&text("c1"), Vec::new(), MAX).unwrap_err(), TooManyRequests);
         results.forget(&ids[0]);
-        assert!(results.request(&text("c1"), MAX).is_ok());
+        assert!(results.request(&text("c1"), Vec::new(), MAX).is_ok());
     }
 }

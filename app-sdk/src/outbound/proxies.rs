@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use trunkline_protocol::service::Capabilities;
 
 use super::replay_buffer::ReplayBuffer;
 use trunkline_link::LinkOutbox;
-use trunkline_protocol::service::Capabilities;
 
 use crate::node::Node;
 
@@ -96,7 +96,7 @@ mod tests {
     use trunkline_protocol::service::Attachment;
 
     use super::*;
-    use crate::node::{CAPABLE, next_piece, open_outbox};
+    use crate::node::{next_piece, open_outbox};
 
     const FRAME: Bytes = Bytes::from_static(b"\x01a");
 
@@ -108,7 +108,7 @@ mod tests {
     ) -> (SessionBegin, Arc<LinkOutbox>, Attachment) {
         let (outbox, socket) = open_outbox(1_000);
         let outbox = Arc::new(outbox);
-        (proxies.begin_session((name, "boot"), CAPABLE, slot, Arc::clone(&outbox), now), outbox, socket)
+        (proxies.begin_session((name, "boot"), Capabilities::plain(), slot, Arc::clone(&outbox), now), outbox, socket)
     }
 
     #[test]

@@ -12,11 +12,16 @@ use crate::sync::read;
 /// Time in which proxies ask for their connections; one that has not by then can't give them to others.
 const REQUEST_WINDOW: Duration = Duration::from_secs(1);
 
+/// Time for methods that have waited for clients in vain to answer, after the time for calls is up.
+const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Interval of the checks whether all connections have left.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 impl ServerCore {
-    /// Hands all connections over to other app servers, as far as proxies take them.
+    /// Hands all connections over to other app servers, as far as proxies take them. Meanwhile clients are read on that have
+    /// something to answer, or to upload. When the time is up, what waits for them fails, and shortly after that the rest is handed
+    /// over as it is.
     pub(super) async fn drain(&self) {
         self.draining.cancel();
         // Only over a network are there others.
@@ -24,7 +29,10 @@ impl ServerCore {
         let hubs: Vec<Arc<Dispatcher>> = read(&self.hubs).values().cloned().collect();
         hubs.iter().for_each(|hub| hub.core.announce_shutdown());
         let started = Instant::now();
+        let mut deadline = ready.shutdown_timeout;
+        let mut has_given_up = false;
         loop {
+            hubs.iter().for_each(Dispatcher::advance_handovers);
             let (here, moving) = hubs
                 .iter()
                 .map(|hub| hub.count_connections())
@@ -32,7 +40,13 @@ impl ServerCore {
             if here == 0 || (moving == 0 && started.elapsed() >= REQUEST_WINDOW.min(ready.shutdown_timeout)) {
                 return;
             }
-            if started.elapsed() >= ready.shutdown_timeout {
+            if started.elapsed() >= deadline {
+                // Not the first one alone: all of them give up.
+                if !has_given_up && hubs.iter().filter(|hub| hub.give_up_waits()).count() > 0 {
+                    tracing::warn!("methods still wait for clients; they get an error");
+                    (deadline, has_given_up) = (deadline + LAST_ANSWERS_TIMEOUT, true);
+                    continue;
+                }
                 tracing::warn!(connections = moving, "methods are still running; their callers get an error");
                 for hub in &hubs {
                     hub.hand_over_remaining().await;

@@ -147,7 +147,9 @@ impl ServerHandle {
     }
 
     /// Drains the server: another app server takes over each client of a proxy once its running methods have ended, for
-    /// which they have 10 s ([`Server::shutdown_timeout`](crate::Server::shutdown_timeout)). The client does not notice, and neither
+    /// which they have 10 s ([`Server::shutdown_timeout`](crate::Server::shutdown_timeout)). So do client results that are waited
+    /// for, and uploads: for as long as one of a client is open, its proxy reads it on, and what it calls meanwhile runs here, too.
+    /// When the time is up, what still waits for clients fails with [`InvokeError::Leaving`](crate::InvokeError::Leaving). The client does not notice, and neither
     /// `on_disconnected` nor `on_connected` runs: see [`Hub::on_leaving`](crate::Hub::on_leaving) and
     /// [`Hub::on_rehomed`](crate::Hub::on_rehomed). While there is no other app server, its proxy keeps it for a while.
     ///

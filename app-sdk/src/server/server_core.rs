@@ -92,7 +92,7 @@ impl ServerCore {
         let endpoint = hub.or_else(|| Some(Arc::new(self.raw(&key.hub)?) as Arc<dyn Endpoint>))?;
         let (slots, tasks) = (Arc::clone(&self.slots), self.tasks.clone());
         // In one process both ends have one version; over the network a proxy names its capabilities.
-        let capabilities = Capabilities { knows_causes: true, lists_members: true, ..Capabilities::default() };
+        let capabilities = Capabilities::plain();
         Some(Link { endpoint, key, slots, ring_max_bytes: outbox_max_bytes, capabilities, shutdown, tasks })
     }
 }

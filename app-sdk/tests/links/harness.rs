@@ -209,11 +209,14 @@ pub(crate) struct LinkRequest {
     pub(crate) session: Option<(u64, Option<u64>, u64)>,
     /// Whether the proxy answers queries for the members of a group.
     pub(crate) lists_members: bool,
+    /// Capabilities beside these.
+    pub(crate) can: &'static str,
 }
 
 impl LinkRequest {
     pub(crate) fn of(node: &'static str, slot: u32) -> Self {
-        Self { hub: "test", node, slot, key: KEY, instance: None, boot: "boot", session: None, lists_members: true }
+        let (instance, session, lists_members, can) = (None, None, true, "");
+        Self { hub: "test", node, slot, key: KEY, instance, boot: "boot", session, lists_members, can }
     }
 
     pub(crate) async fn dial(self, app: &App) -> Result<(ProxySocket, HeaderMap), Response<Option<Vec<u8>>>> {
@@ -221,7 +224,7 @@ impl LinkRequest {
         let instance = self.instance.unwrap_or_else(|| app.handle.instance().to_owned());
         let members = if self.lists_members { ", members" } else { "" };
         let (session, received, capabilities) = match self.session {
-            None => ("session".to_owned(), Some(0), members.to_owned()),
+            None => ("session".to_owned(), Some(0), format!("{}{members}", self.can)),
             Some((session, received, window_ms)) => {
                 (session.to_string(), received, format!("resume=65536, window={window_ms}{members}"))
             }

@@ -7,6 +7,7 @@
 )]
 
 mod calls;
+mod handovers;
 mod harness;
 mod identity;
 mod questions;

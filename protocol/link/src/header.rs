@@ -52,7 +52,7 @@ pub fn read_answer(headers: &HeaderMap, offer: &Offer) -> Result<Answer, Malform
     let capabilities = read_capabilities(headers)?;
     let capabilities = match offer.capabilities.resume_ring_bytes {
         Some(_) => capabilities,
-        None => Capabilities { resume_ring_bytes: None, window_ms: None, ..capabilities },
+        None => capabilities.without_resuming(),
     };
     Ok(Answer { received, capabilities })
 }
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     fn offer(resume_ring_bytes: Option<usize>) -> Offer {
-        let capabilities = Capabilities { resume_ring_bytes, knows_causes: true, ..Capabilities::default() };
+        let capabilities = Capabilities { resume_ring_bytes, ..Capabilities::plain() };
         Offer { session: SessionId::FIRST, received: Some(7), capabilities }
     }
 

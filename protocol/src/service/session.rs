@@ -180,7 +180,7 @@ impl Session {
         let is_proxy = self.role == Role::Proxy;
         let window_ms = is_proxy.then_some(self.settings.window_ms);
         let resume_ring_bytes = Some(self.settings.ring_max_bytes);
-        Capabilities { resume_ring_bytes, window_ms, knows_causes: true, lists_members: is_proxy }
+        Capabilities { resume_ring_bytes, window_ms, lists_members: is_proxy, ..Capabilities::plain() }
     }
 
     fn is_present(&self, attachment: Attachment) -> bool {

@@ -1,7 +1,7 @@
 //! Another app server for a connection: after a crash, and when one leaves in order.
 
 use tokio::time::Instant;
-use trunkline_protocol::manifest::{HubManifest, ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
+use trunkline_protocol::manifest::{ENDED_HEADER, HubManifest, ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::*;
 
 use super::app::{App, to_group};
@@ -141,5 +141,60 @@ fn an_app_server_that_comes_back_hears_who_was_moved_away_meanwhile() {
         assert_eq!(told.connection_id, client.id);
         assert_eq!(header(&told.headers, MIGRATE_TO_HEADER), Some("app-2"));
         again.fence().await;
+    });
+}
+
+#[test]
+fn the_end_of_a_client_that_no_app_server_had_is_told_to_the_next_one_once() {
+    run(async {
+        let stage = Stage::start();
+        let mut one = app(&stage, "app-1");
+        let mut first = one.link().await;
+        let mut client = Client::connect(&stage, &mut first, "/chat").await;
+        one.retire();
+        first.ended().await;
+        assert_eq!(client.text().await, "{\"type\":7,\"allowReconnect\":true}");
+        let (mut two, mut three) = (app(&stage, "app-2"), app(&stage, "app-3"));
+        let mut second = two.link().await;
+        let told = second.opening().await;
+        assert_eq!(told.connection_id, client.id);
+        assert_eq!(header(&told.headers, ENDED_HEADER), Some("no_app_server"));
+        assert_eq!(header(&told.headers, MIGRATE_FROM_HEADER), Some("app-1"));
+        assert_eq!(header(&told.headers, "x-app"), Some("kept"));
+        let mut third = three.link().await;
+        second.fence().await;
+        third.fence().await;
+    });
+}
+
+#[test]
+fn a_client_that_leaves_is_read_on_while_its_app_server_asks_for_it() {
+    run(async {
+        let stage = Stage::start();
+        let (mut one, mut two) = (app(&stage, "app-1"), app(&stage, "app-2"));
+        let (mut first, mut second) = (one.link().await, two.link().await);
+        let mut client = Client::connect(&stage, &mut first, "/chat").await;
+        let flow = |id: &str, operation| {
+            let subject = if id.is_empty() { FlowSubject::Server } else { FlowSubject::Client };
+            ServiceMessage::ConnectionFlowControl(ConnectionFlowControl {
+                connection_id: id.into(),
+                subject,
+                operation,
+            })
+        };
+        first.send(flow("", FlowOperation::Offline)).await;
+        assert_eq!(header(&first.close().await.headers, MIGRATE_TO_HEADER), Some(""));
+        client.send("{\"type\":3,\"invocationId\":\"s1\",\"result\":1}\u{1e}").await;
+        first.fence().await;
+        first.send(flow(&client.id, FlowOperation::ReadOn)).await;
+        assert!(first.data().await.0.contains("\"s1\""), "the answer comes");
+        first.send(flow(&client.id, FlowOperation::EndInput)).await;
+        assert_eq!(header(&first.close().await.headers, MIGRATE_TO_HEADER), Some(""), "behind all that was sent");
+        client.send("{\"type\":1,\"target\":\"Next\",\"arguments\":[]}\u{1e}").await;
+        first.fence().await;
+        first.send(moved_to(&client.id, "", None)).await;
+        assert_eq!(second.opening().await.connection_id, client.id);
+        second.data().await;
+        assert!(second.data().await.0.contains("Next"));
     });
 }

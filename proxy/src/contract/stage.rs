@@ -9,7 +9,6 @@ use axum::Router;
 use tokio::io::{DuplexStream, duplex};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
-use tower::ServiceExt;
 use trunkline_protocol::access_token;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::manifest::HubManifest;

@@ -118,6 +118,11 @@ pub(super) fn route(
         }
         ServiceMessage::CloseConnection(close) => {
             let is_handed_over = close.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER));
+            if is_handed_over && shard.shared().routes.find(&close.connection_id).is_none() {
+                let (app, connection_id) = (link.app(), close.connection_id);
+                batch.for_all(ShardCommand::GivenAway { hub, app, connection_id });
+                return Ok(());
+            }
             let act = match is_handed_over {
                 true => ConnectionCommand::HandOver { headers: close.headers },
                 false => ConnectionCommand::Close { error: close.error, cause: named_cause(&close.headers) },

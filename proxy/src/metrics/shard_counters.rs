@@ -68,6 +68,10 @@ pub(crate) struct Counters {
     pub dials: Histogram<DurationBuckets>,
     /// Client connections that were reassigned to another app server.
     pub rehomed: Counter,
+    /// Ends of client connections told to another app server than the one that had them.
+    pub ends_passed_on: Counter,
+    /// Ends of client connections that no app server was told of.
+    pub ends_lost: Counter,
     /// Calls answered with an error because their app server was gone.
     pub calls_failed: Counter,
     /// TLS handshakes of clients.

@@ -76,7 +76,8 @@ impl ShardState {
                 }
                 self.close_many(app, &slots, reason.as_deref());
             }
-            ShardCommand::LinkLost(link, cause) => self.lose_homes(link, cause),
+            ShardCommand::LinkLost(loss) => self.lose_homes(&loss),
+            ShardCommand::GivenAway { hub, app, connection_id } => self.given_away(hub, app, &connection_id),
             ShardCommand::LinkOpened(link) => self.link_opened(&link),
             ShardCommand::AppShuttingDown { hub, app } => self.app_shutting_down(hub, app),
             // At once where an app ends: it does not wait for a task.
@@ -139,7 +140,7 @@ impl ShardState {
             ConnectionCommand::HandOver { headers } if is_own => self.hand_over(slot, &headers),
             ConnectionCommand::HandOver { .. } => {}
             ConnectionCommand::Invoke { link, request } => self.apply_invoke(slot, is_own, &link, request, mode),
-            ConnectionCommand::Flow(operation) => self.apply_flow(slot, operation),
+            ConnectionCommand::Flow(operation) => self.apply_flow(slot, is_own, operation),
         }
     }
 
@@ -196,13 +197,18 @@ impl ShardState {
         }
     }
 
-    fn apply_flow(&mut self, slot: Slot, operation: FlowOperation) {
+    fn apply_flow(&mut self, slot: Slot, is_own: bool, operation: FlowOperation) {
         let now = self.tick();
+        match operation {
+            FlowOperation::ReadOn if is_own => return self.read_on(slot),
+            FlowOperation::EndInput if is_own => return self.end_input(slot),
+            _ => {}
+        }
         let Some(client) = self.connections.get_mut(slot) else { return };
         match operation {
             FlowOperation::Pause => client.pause(PauseReason::AppServer),
             FlowOperation::Resume => client.resume(PauseReason::AppServer, now),
-            FlowOperation::PauseAck | FlowOperation::Offline => {}
+            FlowOperation::PauseAck | FlowOperation::Offline | FlowOperation::ReadOn | FlowOperation::EndInput => {}
         }
     }
 }

@@ -140,7 +140,7 @@ impl CloseReason {
     /// It waited for an app server in vain.
     #[must_use]
     pub(crate) fn no_app_server() -> Self {
-        Self::reconnect(Cause::NoAppServer, AppNotice::None)
+        Self::reconnect(Cause::NoAppServer, AppNotice::Clean)
     }
 
     #[must_use]
@@ -185,13 +185,20 @@ impl CloseReason {
         message.into_iter().chain([websocket::close(code)])
     }
 
+    /// Error that the app server is told of.
+    pub(super) fn error_for_app(&self) -> Option<ByteString> {
+        match &self.notice {
+            AppNotice::None | AppNotice::Clean => None,
+            AppNotice::Error(text) => Some(ByteString::from(text.as_str())),
+        }
+    }
+
     /// Notice for the app server of a client; `None` if it knows already, or can't be told.
     pub(super) fn notice_to_app(&self, client: &Client) -> Option<ServiceMessage> {
-        let error = match &self.notice {
-            AppNotice::None => return None,
-            AppNotice::Clean => None,
-            AppNotice::Error(text) => Some(ByteString::from(text.as_str())),
-        };
+        if matches!(self.notice, AppNotice::None) {
+            return None;
+        }
+        let error = self.error_for_app();
         let connection_id = ByteString::from(&*client.id);
         let cause = client.home.knows_causes().then(|| (CAUSE_HEADER.into(), vec![self.cause.label().into()]));
         let headers = cause.into_iter().collect();

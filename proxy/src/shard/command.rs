@@ -82,13 +82,27 @@ pub(crate) enum ShardCommand {
         ack: Arc<PendingAck>,
     },
     /// The session of a link is over: its clients are reassigned.
-    LinkLost(LinkId, Cause),
+    LinkLost(Arc<LinkLoss>),
+    /// An app server has handed a connection over that is not here any more: it has not heard of its end.
+    GivenAway { hub: HubIndex, app: AppServerId, connection_id: ByteString },
     /// A link has opened: clients that wait for a home may have it.
     LinkOpened(Arc<LinkHandle>),
     /// An app server is about to stop: its clients are handed over.
     AppShuttingDown { hub: HubIndex, app: AppServerId },
     /// The node stops: all clients are closed, spread over this time.
     Drain(Duration),
+}
+
+/// End of the session of a link.
+#[derive(Debug)]
+pub(crate) struct LinkLoss {
+    pub link: LinkId,
+    /// Cause for client connections that can't go on.
+    pub cause: Cause,
+    /// The app server has said goodbye: it has ended what connections it still had.
+    pub is_goodbye: bool,
+    /// Connections of whose ends the app server was told over this link, and may not know; in order.
+    pub unheard: Vec<ByteString>,
 }
 
 /// Command to one connection.

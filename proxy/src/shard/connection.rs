@@ -24,7 +24,7 @@ use super::slot::{Serial, Slot};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
 
 pub(crate) use census::{Census, ClientKind};
-pub(crate) use cold_state::{ColdState, PauseReason, PauseReasons};
+pub(crate) use cold_state::{ColdState, LetGo, PauseReason, PauseReasons};
 pub(crate) use interner::{Opening, OpeningInterner};
 pub(crate) use membership::{Member, SetName};
 pub(crate) use pending_call::PendingCalls;

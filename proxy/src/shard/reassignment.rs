@@ -16,9 +16,12 @@ use trunkline_protocol::hub::HandshakeRequest;
 use trunkline_protocol::manifest::MIGRATE_TO_HEADER;
 use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 
-use super::connection::{Connections, PauseReason, Status};
+use super::close_reason::CloseReason;
+use super::command::LinkLoss;
+use super::connection::{Client, Connections, PauseReason, Status};
 use super::content::Content;
 use super::slot::{Serial, Slot};
+use super::unheard_end::{UnheardEnd, UnheardEnds};
 use crate::metrics::Counters;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, HubRegistry};
 
@@ -38,6 +41,8 @@ pub(super) struct Unassigned {
 struct MovedAway {
     hub: HubIndex,
     app: AppServerId,
+    /// The app server that it was moved to.
+    to: AppServerId,
     id: ByteString,
     until: u32,
 }
@@ -47,15 +52,49 @@ struct MovedAway {
 pub(super) struct Reassignment {
     unassigned: Vec<Unassigned>,
     moved_away: Vec<MovedAway>,
+    ends: UnheardEnds,
     /// Seconds for which an app server may hold a connection that was moved away from it.
     moved_remembered_s: u32,
     counters: Arc<Counters>,
 }
 
 impl Reassignment {
-    pub(super) fn new(resume_window_ms: u64, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(resume_window_ms: u64, hold_timeout_s: u32, counters: Arc<Counters>) -> Self {
         let moved_remembered_s = moved_remembered_s(resume_window_ms);
-        Self { unassigned: Vec::new(), moved_away: Vec::new(), moved_remembered_s, counters }
+        let untold_kept_s = moved_remembered_s.saturating_add(hold_timeout_s);
+        let ends = UnheardEnds::new(moved_remembered_s, untold_kept_s, counters.clone());
+        Self { unassigned: Vec::new(), moved_away: Vec::new(), ends, moved_remembered_s, counters }
+    }
+
+    /// Takes note of the end of a client connection that an app server knows of; `is_told` if its home link took the notice.
+    pub(super) fn ended(&mut self, client: &Client, reason: &CloseReason, is_told: bool, now: u32) {
+        let Some(opening) = client.cold.opening.clone() else { return };
+        self.ends.add(UnheardEnd {
+            hub: client.home.hub(),
+            from: client.home.app(),
+            is_given_away: client.cold.is_let_go.is_some(),
+            id: ByteString::from(&*client.id),
+            opening,
+            cause: reason.cause,
+            error: reason.error_for_app(),
+            told: is_told.then(|| client.home.clone()),
+            since: now,
+        });
+    }
+
+    /// Learns that the session of a link is over.
+    pub(super) fn link_lost(&mut self, loss: &LinkLoss) {
+        self.ends.link_lost(loss.link, &loss.unheard);
+    }
+
+    /// Learns that an app server has handed a connection over that has ended.
+    pub(super) fn given_away(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
+        self.ends.given_away(hub, app, id);
+    }
+
+    /// Tells app servers of ends that nobody was told of.
+    pub(super) fn tell_ends(&mut self, hubs: &HubRegistry, now: u32) {
+        self.ends.tell(hubs, now);
     }
 
     /// Number of clients that wait for an app server.
@@ -95,12 +134,13 @@ impl Reassignment {
     /// Forgets moves of which every app server has learnt by now, or never will.
     pub(super) fn forget_old_moves(&mut self, now: u32) {
         self.moved_away.retain(|moved| moved.until > now);
+        self.ends.forget_old(now);
     }
 
-    /// Connections that were moved away from an app server whose link has opened again: it may still hold them.
-    pub(super) fn take_moved_away(&mut self, hub: HubIndex, app: AppServerId) -> Vec<ByteString> {
+    /// Connections that were moved away from an app server whose link has opened again, and where to: it may still hold them.
+    pub(super) fn take_moved_away(&mut self, hub: HubIndex, app: AppServerId) -> Vec<(ByteString, AppServerId)> {
         let known = self.moved_away.extract_if(.., |moved| moved.hub == hub && moved.app == app);
-        known.map(|moved| moved.id).collect()
+        known.map(|moved| (moved.id, moved.to)).collect()
     }
 
     /// Gives a client connection another home if there is one; `false` while there is none.
@@ -140,6 +180,7 @@ impl Reassignment {
         if let (Status::Opening { .. }, Some(timeout_ms)) = (client.status, handshake_timeout_ms) {
             client.status = opening_until(now, timeout_ms);
         }
+        (client.cold.is_leaving, client.cold.is_let_go) = (false, None);
         for reason in [PauseReason::AppServer, PauseReason::HandingOver, PauseReason::Unassigned] {
             client.resume(reason, now);
         }
@@ -148,7 +189,7 @@ impl Reassignment {
             client.cold.calls.forget_failed();
             let until = now.saturating_add(self.moved_remembered_s);
             let id = ByteString::from(&*client.id);
-            self.moved_away.push(MovedAway { hub: home.hub(), app: was_at, id, until });
+            self.moved_away.push(MovedAway { hub: home.hub(), app: was_at, to: home.app(), id, until });
         }
         connections.set_home(slot, home);
         self.counters.rehomed.increment();
@@ -178,9 +219,16 @@ pub(super) fn moved_to(id: &str, instance: &str) -> ServiceMessage {
 #[cfg(test)]
 mod tests {
     use trunkline_protocol::cause::Cause;
+    use trunkline_protocol::manifest::{CAUSE_HEADER, ENDED_HEADER};
+    use trunkline_protocol::service::FrameBuffer;
 
     use super::*;
     use crate::shard::testbed::{Testbed, whole_id};
+    use crate::upstream::LinkHandle;
+
+    fn loss(link: &HomeLink, unheard: Vec<ByteString>) -> LinkLoss {
+        LinkLoss { link: link.id(), cause: Cause::LinkLost, is_goodbye: false, unheard }
+    }
 
     /// A client at an app server whose link is lost.
     fn homeless(bed: &mut Testbed) -> Slot {
@@ -188,7 +236,7 @@ mod tests {
         let slot = bed.client_at("ann", &home);
         pool.lost(0);
         bed.state.begin_call(slot, "1");
-        bed.state.lose_homes(home.id(), Cause::LinkLost);
+        bed.state.lose_homes(&loss(&home, Vec::new()));
         bed.state.finish_batch();
         slot
     }
@@ -236,13 +284,144 @@ mod tests {
         let slot = homeless(&mut bed);
         let (_, home) = bed.app_server("new");
         let was_at = bed.state.connections.get(slot).unwrap().home.app();
-        let mut moves = Reassignment::new(10_000, Arc::default());
+        let mut moves = Reassignment::new(10_000, 30, Arc::default());
         let hubs = &bed.state.context.shared.hubs;
         moves.assign_or_wait(&mut bed.state.connections, hubs, slot, 100);
         assert_eq!(moves.waiting(), 0);
-        assert_eq!(moves.take_moved_away(home.hub(), home.app()), [""; 0]);
+        assert_eq!(moves.take_moved_away(home.hub(), home.app()), []);
         moves.forget_old_moves(100 + moved_remembered_s(10_000) - 1);
-        assert_eq!(moves.take_moved_away(home.hub(), was_at), [whole_id("ann")]);
-        assert_eq!(moves.take_moved_away(home.hub(), was_at), [""; 0]);
+        assert_eq!(moves.take_moved_away(home.hub(), was_at), [(whole_id("ann").into(), home.app())]);
+        assert_eq!(moves.take_moved_away(home.hub(), was_at), []);
+    }
+
+    /// Frames that a link was given and has not sent; it is over then.
+    fn given(link: &HomeLink) -> Vec<ServiceMessage> {
+        let mut frames = FrameBuffer::default();
+        let rest = link.outbox().close();
+        rest.uncertain.chunks.into_iter().chain(rest.unsent.chunks).for_each(|chunk| frames.push(chunk));
+        let bodies = std::iter::from_fn(|| frames.next_body().unwrap());
+        bodies.map(|body| ServiceMessage::decode(&body).unwrap().unwrap()).collect()
+    }
+
+    /// The ends that these frames tell of: id, cause, and whether its app server is told that never had it.
+    fn ends(frames: &[ServiceMessage]) -> Vec<(String, String, bool)> {
+        let header = |headers: &[(ByteString, Vec<ByteString>)], wanted: &str| {
+            headers.iter().find(|(name, _)| name == wanted).map(|(_, values)| values[0].to_string())
+        };
+        let ends = frames.iter().filter_map(|frame| match frame {
+            ServiceMessage::OpenConnection(open) => {
+                Some((open.connection_id.to_string(), header(&open.headers, ENDED_HEADER)?, true))
+            }
+            ServiceMessage::CloseConnection(close) => {
+                Some((close.connection_id.to_string(), header(&close.headers, CAUSE_HEADER)?, false))
+            }
+            _ => None,
+        });
+        ends.collect()
+    }
+
+    fn end(id: &str, is_news: bool) -> (String, String, bool) {
+        (whole_id(id), "socket_ended".into(), is_news)
+    }
+
+    #[test]
+    fn the_end_of_a_client_whose_app_server_is_gone_is_told_once_to_the_next() {
+        let mut bed = Testbed::new();
+        let (pool, old) = bed.app_server("old");
+        let ann = bed.client_at("ann", &old);
+        bed.hub.remove_pool(&pool);
+        old.outbox().close();
+        bed.state.lose_homes(&loss(&old, Vec::new()));
+        bed.state.free(ann, Cause::SocketEnded);
+        bed.state.advance();
+        let (_, next) = bed.app_server("next");
+        bed.state.link_opened(&next);
+        bed.state.link_opened(&next);
+        bed.state.advance();
+        assert_eq!(ends(&given(&next)), [end("ann", true)]);
+        assert_eq!(bed.state.context.counters.ends_passed_on.get(), 1);
+    }
+
+    #[test]
+    fn an_app_server_that_may_live_is_told_itself_and_no_other_one() {
+        let mut bed = Testbed::new();
+        let (pool, old) = bed.app_server("old");
+        let ann = bed.client_at("ann", &old);
+        pool.lost(0);
+        old.outbox().close();
+        bed.state.lose_homes(&loss(&old, Vec::new()));
+        bed.state.free(ann, Cause::SocketEnded);
+        let (_, other) = bed.app_server("other");
+        bed.state.link_opened(&other);
+        let again = Arc::new(LinkHandle::opened(bed.hub.index(), old.app()));
+        pool.opened(0, again.clone());
+        bed.state.link_opened(&again);
+        bed.state.advance();
+        assert_eq!(ends(&given(&again)), [end("ann", false)]);
+        assert_eq!(ends(&given(&other)), []);
+    }
+
+    #[test]
+    fn a_notice_that_was_lost_with_its_link_is_told_again_and_one_that_arrived_is_not() {
+        let mut bed = Testbed::new();
+        let (pool, old) = bed.app_server("old");
+        let (ann, ben) = (bed.client_at("ann", &old), bed.client_at("ben", &old));
+        bed.state.free(ann, Cause::SocketEnded);
+        bed.state.free(ben, Cause::SocketEnded);
+        bed.hub.remove_pool(&pool);
+        bed.state.lose_homes(&loss(&old, vec![whole_id("ann").into()]));
+        let (_, next) = bed.app_server("next");
+        bed.state.link_opened(&next);
+        assert_eq!(ends(&given(&next)), [end("ann", true)]);
+    }
+
+    #[test]
+    fn who_gave_a_client_away_or_never_had_it_open_is_not_told() {
+        let mut bed = Testbed::new();
+        let (_, old) = bed.app_server("old");
+        let (ann, ben) = (bed.client_at("ann", &old), bed.client_at("ben", &old));
+        bed.state.connections.get_mut(ben).unwrap().status = opening_until(0, 10_000);
+        bed.state.free(ann, Cause::SocketEnded);
+        bed.state.free(ben, Cause::SocketEnded);
+        // What hands ann over has crossed with the notice of its end.
+        bed.state.given_away(old.hub(), old.app(), &whole_id("ann"));
+        bed.state.lose_homes(&loss(&old, vec![whole_id("ben").into()]));
+        // It is the only app server that is there now, so it is told of ann once more.
+        assert_eq!(ends(&given(&old)), [end("ann", false), end("ben", false), end("ann", true)]);
+    }
+
+    #[test]
+    fn an_end_that_nobody_can_be_told_of_is_forgotten_and_counted() {
+        let mut bed = Testbed::with(|settings| settings.rehoming.hold_timeout_s = 3);
+        let (pool, old) = bed.app_server("old");
+        let ann = bed.client_at("ann", &old);
+        bed.hub.remove_pool(&pool);
+        old.outbox().close();
+        bed.state.lose_homes(&loss(&old, Vec::new()));
+        bed.state.free(ann, Cause::SocketEnded);
+        for _ in 0..moved_remembered_s(bed.state.context.shared.settings.links.resume_window_ms) + 3 {
+            assert_eq!(bed.state.context.counters.ends_lost.get(), 0);
+            bed.state.advance();
+        }
+        assert_eq!(bed.state.context.counters.ends_lost.get(), 1);
+    }
+
+    #[test]
+    fn a_client_that_is_asked_for_something_is_read_on_while_it_leaves() {
+        let mut bed = Testbed::new();
+        let (_, old) = bed.app_server("old");
+        let ann = bed.client_at("ann", &old);
+        let is_paused = |bed: &Testbed| !bed.state.connections.get(ann).unwrap().pause_reasons().are_none();
+        bed.state.read_on(ann);
+        bed.state.end_input(ann);
+        assert!(!is_paused(&bed), "it does not leave");
+        bed.state.app_shutting_down(old.hub(), old.app());
+        assert!(is_paused(&bed));
+        bed.state.read_on(ann);
+        assert!(!is_paused(&bed));
+        bed.state.end_input(ann);
+        assert!(is_paused(&bed));
+        let asked = given(&old).iter().filter(|frame| **frame == moved_to(&whole_id("ann"), "")).count();
+        assert_eq!(asked, 2, "once more, behind all that it has sent");
     }
 }

@@ -26,8 +26,8 @@ use trunkline_protocol::service::OpenConnection;
 
 use super::close_reason::CloseReason;
 use super::closed_id::ClosedIds;
-use super::command::ShardCommand;
-use super::connection::{Client, Connections, Opening, OpeningInterner, PauseReason};
+use super::command::{LinkLoss, ShardCommand};
+use super::connection::{Client, Connections, LetGo, Opening, OpeningInterner, PauseReason};
 use super::content::Content;
 use super::delivery::{BatchMode, Delivery, Flush};
 use super::drain_schedule::{DrainSchedule, chance};
@@ -39,7 +39,7 @@ use super::shard_context::ShardContext;
 use super::slot::{Serial, Slot};
 use super::token_expiry::TokenExpiries;
 use crate::clock::unix_seconds;
-use crate::upstream::{AppServerId, HubIndex, LinkHandle, LinkId};
+use crate::upstream::{AppServerId, HubIndex, LinkHandle};
 
 /// Ticks that a client may take to answer our close; as the official server has it.
 const CLOSE_TIMEOUT_TICKS: u32 = 5;
@@ -89,7 +89,11 @@ impl ShardState {
             delivery: Delivery::new(settings.outbox.client_bytes, budget, counters.clone()),
             keep_alive: KeepAlive::default(),
             token_expiries: TokenExpiries::default(),
-            reassignment: Reassignment::new(settings.links.resume_window_ms, counters.clone()),
+            reassignment: Reassignment::new(
+                settings.links.resume_window_ms,
+                settings.rehoming.hold_timeout_s,
+                counters.clone(),
+            ),
             closed_ids: ClosedIds::new(shared.routes.clone()),
             openings: OpeningInterner::default(),
             spare_commands: Vec::new(),
@@ -122,12 +126,17 @@ impl ShardState {
     /// It leaves its sets and its route first, so that nothing more is sent to it; then its app server and its client are
     /// told. Its slot is freed when its socket has ended.
     pub(super) fn close(&mut self, slot: Slot, reason: &CloseReason) {
+        // Before that no app server has run anything for it.
+        let is_known = self.connections.live(slot).is_some_and(|client| client.is_open() && client.can_move());
         let Some(client) = self.connections.close(slot, self.tick + CLOSE_TIMEOUT_TICKS) else { return };
         self.context.record_close(client, reason);
         self.delivery.taps.closed(slot);
         self.closed_ids.close(&client.id, client.is_negotiated, self.tick);
         if let Some(notice) = reason.notice_to_app(client) {
-            client.home.send(&notice);
+            let is_told = client.cold.is_let_go.is_none() && client.home.queue(&notice);
+            if is_known && client.cold.is_let_go != Some(LetGo::Ended) {
+                self.reassignment.ended(client, reason, is_told, self.tick);
+            }
         }
         if reason.is_slow_client() {
             return self.delivery.cut(client);
@@ -217,6 +226,7 @@ impl ShardState {
         self.check_keep_alives();
         self.reassignment.forget_old_moves(self.tick);
         self.retry_unassigned();
+        self.reassignment.tell_ends(&self.context.shared.hubs, self.tick);
         self.close_absent();
         self.close_expired();
         self.closed_ids.forget_expired(self.tick);
@@ -322,8 +332,15 @@ impl ShardState {
     }
 
     /// Reassigns all clients of a link whose session is over.
-    pub(super) fn lose_homes(&mut self, link: LinkId, cause: Cause) {
-        self.connections.at_home(link).into_iter().for_each(|slot| self.lose_home(slot, cause));
+    pub(super) fn lose_homes(&mut self, loss: &LinkLoss) {
+        self.reassignment.link_lost(loss);
+        for slot in self.connections.at_home(loss.link) {
+            if let Some(client) = self.connections.live_mut(slot).filter(|_| loss.is_goodbye) {
+                client.cold.is_let_go.get_or_insert(LetGo::Ended);
+            }
+            self.lose_home(slot, loss.cause);
+        }
+        self.reassignment.tell_ends(&self.context.shared.hubs, self.tick);
     }
 
     /// Reassigns a client whose home is lost; one that can't be is closed.
@@ -337,10 +354,16 @@ impl ShardState {
 
     /// Gives a client connection that its app server hands over another home, with the items that the app gives along.
     pub(super) fn hand_over(&mut self, slot: Slot, headers: &[(ByteString, Vec<ByteString>)]) {
-        let Some(client) = self.connections.live_mut(slot) else { return };
-        if !client.pause_reasons().contains(PauseReason::HandingOver) {
+        let Some(client) = self.connections.get_mut(slot) else { return };
+        if client.is_closing() {
+            let (hub, app, id) = (client.home.hub(), client.home.app(), client.id.clone());
+            return self.reassignment.given_away(hub, app, &id);
+        }
+        if !client.cold.is_leaving {
             return;
         }
+        client.cold.is_let_go = Some(LetGo::HandedOver);
+        client.pause(PauseReason::HandingOver);
         let items = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(ITEMS_HEADER));
         client.cold.items = items.and_then(|(_, values)| values.first()).map(|items| Box::from(&**items));
         self.reassign(slot, CALL_UNFINISHED);
@@ -369,15 +392,17 @@ impl ShardState {
     /// Gives clients without a home the link that has opened, and tells its app server which ones live elsewhere by now.
     pub(super) fn link_opened(&mut self, link: &LinkHandle) {
         let hubs = &self.context.shared.hubs;
-        for id in self.reassignment.take_moved_away(link.hub(), link.app()) {
+        for (id, to) in self.reassignment.take_moved_away(link.hub(), link.app()) {
             let client = self.connections.find(link.hub(), &id).and_then(|slot| self.connections.get(slot));
             // It may have come back.
             if client.is_none_or(|client| client.home.app() != link.app()) {
-                let instance = client.map(|client| hubs.instance(client.home.app()));
-                link.send(&moved_to(&id, instance.as_deref().unwrap_or_default()));
+                // Where it is, or was: an empty name would ask to hand it over.
+                let at = client.map_or(to, |client| client.home.app());
+                link.send(&moved_to(&id, &hubs.instance(at)));
             }
         }
         self.reassignment.retry(&mut self.connections, hubs, self.tick);
+        self.reassignment.tell_ends(hubs, self.tick);
     }
 
     /// Pauses the clients of an app server that shuts down, and asks it to hand each of them over once its calls have
@@ -385,10 +410,33 @@ impl ShardState {
     pub(super) fn app_shutting_down(&mut self, hub: HubIndex, app: AppServerId) {
         for slot in self.connections.at_app(hub, app) {
             let Some(client) = self.connections.live_mut(slot) else { continue };
-            if client.can_move() && !client.pause_reasons().contains(PauseReason::HandingOver) {
+            if client.can_move() && !client.cold.is_leaving {
+                client.cold.is_leaving = true;
                 client.pause(PauseReason::HandingOver);
                 client.home.send(&moved_to(&client.id, ""));
             }
+        }
+    }
+
+    /// Learns that an app server has handed a connection over that has ended here.
+    pub(super) fn given_away(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
+        self.reassignment.given_away(hub, app, id);
+        self.reassignment.tell_ends(&self.context.shared.hubs, self.tick);
+    }
+
+    /// Reads a client on that is about to be handed over, because something of it is waited for.
+    pub(super) fn read_on(&mut self, slot: Slot) {
+        let now = self.tick;
+        if let Some(client) = self.connections.live_mut(slot).filter(|client| client.cold.is_leaving) {
+            client.resume(PauseReason::HandingOver, now);
+        }
+    }
+
+    /// Stops reading it again, and asks its app server once more to hand it over: behind all that the client has sent.
+    pub(super) fn end_input(&mut self, slot: Slot) {
+        if let Some(client) = self.connections.live_mut(slot).filter(|client| client.cold.is_leaving) {
+            client.pause(PauseReason::HandingOver);
+            client.home.send(&moved_to(&client.id, ""));
         }
     }
 }

@@ -84,7 +84,7 @@ pub(crate) async fn dial(
             let (near, far) = LinkSocket::memory();
             dialler.dial(pool.hub().name(), caller.node, boot, slot, far);
             // Nothing is lost between two ends of one process, so nothing is kept for it.
-            let capabilities = Capabilities { knows_causes: true, ..Capabilities::default() };
+            let capabilities = Capabilities::plain();
             (near, Answer { received: 0, capabilities })
         }
     };

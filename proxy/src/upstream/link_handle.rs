@@ -22,6 +22,7 @@ pub(crate) struct LinkHandle {
     app: AppServerId,
     outbox: LinkOutbox,
     knows_causes: AtomicBool,
+    knows_handovers: AtomicBool,
 }
 
 impl LinkHandle {
@@ -39,6 +40,7 @@ impl LinkHandle {
             app,
             outbox: LinkOutbox::new(OutboxPolicy::pausing(unsent_max_bytes), session),
             knows_causes: AtomicBool::new(false),
+            knows_handovers: AtomicBool::new(false),
         }
     }
 
@@ -94,6 +96,19 @@ impl LinkHandle {
         self.knows_causes.load(Ordering::Relaxed)
     }
 
+    /// Whether the app server takes the ends of connections that another one had.
+    #[must_use]
+    pub(crate) fn knows_handovers(&self) -> bool {
+        self.knows_handovers.load(Ordering::Relaxed)
+    }
+
+    /// Whether the app server has acknowledged all that it was ever sent here.
+    #[must_use]
+    pub(crate) fn has_delivered_all(&self) -> bool {
+        // In this order: a session that ends empties the ring last.
+        self.outbox.ring_bytes() == 0 && !self.is_closed()
+    }
+
     /// Bytes that are kept until the app server has them, what waits included.
     #[must_use]
     pub(crate) fn ring_bytes(&self) -> usize {
@@ -108,6 +123,12 @@ impl LinkHandle {
     /// Queues a message. Never refused: who fills a link is stopped by [`room`](Self::room) instead.
     pub(crate) fn send(&self, message: &ServiceMessage) {
         self.append(Class::Reserved, |buffer| message.encode(buffer));
+    }
+
+    /// Queues a message, as [`send`](Self::send) does; `false` if the session is over.
+    #[must_use]
+    pub(crate) fn queue(&self, message: &ServiceMessage) -> bool {
+        self.outbox.push(Class::Reserved, |buffer| message.encode(buffer)).is_ok()
     }
 
     /// Queues bytes of a client connection.
@@ -131,6 +152,7 @@ impl LinkHandle {
         now_ms: u64,
     ) -> Result<Option<(Attachment, u64)>, SessionError> {
         self.knows_causes.store(answer.capabilities.knows_causes, Ordering::Relaxed);
+        self.knows_handovers.store(answer.capabilities.knows_handovers, Ordering::Relaxed);
         self.outbox.attach_answer(offer, answer, now_ms)
     }
 }
@@ -148,7 +170,7 @@ mod tests {
         pub(crate) fn opened(hub: HubIndex, app: AppServerId) -> Self {
             let session = Session::new(SessionId::FIRST, Role::Proxy, SessionSettings::new(RING_BYTES, 1000), 0);
             let link = Self::new(hub, app, usize::MAX, session);
-            let capabilities = Capabilities { resume_ring_bytes: Some(RING_BYTES), ..Capabilities::default() };
+            let capabilities = Capabilities { resume_ring_bytes: Some(RING_BYTES), ..Capabilities::plain() };
             link.attach(&link.outbox.offer().unwrap(), &Answer { received: 0, capabilities }, 0).unwrap().unwrap();
             link
         }

@@ -149,6 +149,8 @@ fn connection_flow_control(fields: &mut Fields) -> FieldResult<ConnectionFlowCon
             2 => FlowOperation::PauseAck,
             3 => FlowOperation::Resume,
             4 => FlowOperation::Offline,
+            5 => FlowOperation::ReadOn,
+            6 => FlowOperation::EndInput,
             other => {
                 return Err(FieldError::value("operation", other));
             }

@@ -187,6 +187,8 @@ fn connection_flow_control(out: &mut Writer, it: &ConnectionFlowControl) {
         FlowOperation::PauseAck => 2,
         FlowOperation::Resume => 3,
         FlowOperation::Offline => 4,
+        FlowOperation::ReadOn => 5,
+        FlowOperation::EndInput => 6,
     });
     no_extension(out);
 }

@@ -30,6 +30,8 @@ const CAUSES: &str = "causes";
 
 /// Capability to answer queries for the members of a group.
 const MEMBERS: &str = "members";
+/// Capability to read a client on during its hand-over, and to take the end of a connection that another app server had.
+const HANDOVERS: &str = "handovers";
 
 /// Number of a session in its slot: from 1 on, ever higher, for as long as the node runs. So the boot id, the hub, the slot and
 /// this are one session, and of two it is plain which one is newer, whatever order the upgrades arrive in.
@@ -47,6 +49,9 @@ pub struct Capabilities {
     pub knows_causes: bool,
     /// Whether it answers queries for the members of a group: a proxy does. An older one drops a link that carries one.
     pub lists_members: bool,
+    /// Whether it knows what hand-overs have learnt: a proxy reads a client on during one, while it is asked to; an app server
+    /// takes the end of a connection that another one had.
+    pub knows_handovers: bool,
 }
 
 /// Session headers of a proxy's upgrade request.
@@ -73,6 +78,26 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not what this header holds")]
 pub struct HeaderError(String);
+
+impl Capabilities {
+    /// Capabilities of this version, but for resuming.
+    #[must_use]
+    pub fn plain() -> Self {
+        Self {
+            resume_ring_bytes: None,
+            window_ms: None,
+            knows_causes: true,
+            lists_members: true,
+            knows_handovers: true,
+        }
+    }
+
+    /// Takes away what concerns resuming.
+    #[must_use]
+    pub fn without_resuming(self) -> Self {
+        Self { resume_ring_bytes: None, window_ms: None, ..self }
+    }
+}
 
 impl SessionId {
     /// First session of a slot.
@@ -105,7 +130,8 @@ impl fmt::Display for Capabilities {
         let window = resume.as_ref().and(self.window_ms).map(|window_ms| format!("{WINDOW}={window_ms}"));
         let causes = self.knows_causes.then(|| CAUSES.to_owned());
         let members = self.lists_members.then(|| MEMBERS.to_owned());
-        let all: Vec<_> = [resume, window, causes, members].into_iter().flatten().collect();
+        let handovers = self.knows_handovers.then(|| HANDOVERS.to_owned());
+        let all: Vec<_> = [resume, window, causes, members, handovers].into_iter().flatten().collect();
         f.write_str(&all.join(", "))
     }
 }
@@ -119,6 +145,7 @@ impl FromStr for Capabilities {
         for item in text.split(',').map(str::trim) {
             capabilities.knows_causes |= item == CAUSES;
             capabilities.lists_members |= item == MEMBERS;
+            capabilities.knows_handovers |= item == HANDOVERS;
             let Some((name @ (RESUME | WINDOW), value)) = item.split_once('=') else { continue };
             let value = number(value).map_err(|_| HeaderError(item.into()))?;
             if name == RESUME {

@@ -20,7 +20,7 @@ fn session(role: Role) -> Session {
 }
 
 fn capable() -> Capabilities {
-    Capabilities { resume_ring_bytes: Some(RING_BYTES), window_ms: None, knows_causes: true, lists_members: false }
+    Capabilities { resume_ring_bytes: Some(RING_BYTES), lists_members: false, ..Capabilities::plain() }
 }
 
 /// Attached at the time 0, to a peer that has nothing.

@@ -25,6 +25,16 @@ impl Exposition<'_> {
             |counters| &counters.rehomed,
         )?;
         self.total(
+            "trunkline_client_ends_passed_on_total",
+            "Ends of client connections told to another app server, because theirs was gone.",
+            |counters| &counters.ends_passed_on,
+        )?;
+        self.total(
+            "trunkline_client_ends_lost_total",
+            "Ends of client connections that no app server could be told of.",
+            |counters| &counters.ends_lost,
+        )?;
+        self.total(
             "trunkline_calls_failed_total",
             "Calls answered with an error because their app server was gone.",
             |counters| &counters.calls_failed,

@@ -22,6 +22,15 @@ pub(crate) enum PauseReason {
     HandingOver = 8,
 }
 
+/// How an app server has let a client connection go that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LetGo {
+    /// It has handed it over: nobody there was told of an end.
+    HandedOver,
+    /// It has ended all its connections when it stopped.
+    Ended,
+}
+
 /// Set of reasons to pause reading a client.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PauseReasons(u8);
@@ -54,6 +63,10 @@ pub(crate) struct ColdState {
     pub calls: PendingCalls,
     /// `Items` that the previous app server handed over with it.
     pub items: Option<Box<str>>,
+    /// Its app server shuts down, and was asked to hand it over.
+    pub is_leaving: bool,
+    /// Its app server knows nothing of it any more: it has handed it over, or has ended it in good order.
+    pub is_let_go: Option<LetGo>,
     /// When it was opened, in microseconds since the node started.
     pub opened_us: u64,
     pub(super) resumed: Option<Rc<Notify>>,

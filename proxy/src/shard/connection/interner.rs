@@ -32,7 +32,7 @@ pub(crate) struct OpeningInterner {
 }
 
 /// Opening frame of one connection: its own part, and the interned one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Opening {
     own: Box<[u8]>,
     shared: Rc<[u8]>,
@@ -63,6 +63,12 @@ impl OpeningInterner {
 }
 
 impl Opening {
+    /// Number of bytes that are its own.
+    #[must_use]
+    pub(crate) fn own_bytes(&self) -> usize {
+        self.own.len()
+    }
+
     /// Whole opening frame; headers may stand in another order.
     #[must_use]
     pub(crate) fn read(&self) -> Option<OpenConnection> {
