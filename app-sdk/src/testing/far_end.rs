@@ -25,21 +25,21 @@ use crate::sync::lock;
 pub(super) struct FarEnd {
     /// `None` until hands are shaken.
     up: tokio::sync::Mutex<Option<LinkWriter>>,
-    members: Mutex<Members>,
+    members: Mutex<FarClients>,
     /// Fires when hands are shaken, or the link has ended.
     open: CancellationToken,
 }
 
 /// The connected clients, in a fixed order.
 #[derive(Debug, Default)]
-struct Members {
-    all: BTreeMap<ByteString, Member>,
+struct FarClients {
+    all: BTreeMap<ByteString, FarClient>,
     /// The link has ended: nobody can connect any more.
     is_over: bool,
 }
 
 #[derive(Debug)]
-struct Member {
+struct FarClient {
     protocol: HubProtocol,
     user: Option<ByteString>,
     groups: BTreeSet<ByteString>,
@@ -70,7 +70,7 @@ impl FarEnd {
         let (incoming, received) = mpsc::unbounded_channel();
         let mut members = lock(&self.members);
         if !members.is_over {
-            members.all.insert(id, Member { protocol, user, groups: BTreeSet::new(), incoming });
+            members.all.insert(id, FarClient { protocol, user, groups: BTreeSet::new(), incoming });
         }
         received
     }
@@ -95,7 +95,7 @@ impl FarEnd {
             self.read(socket.reader).await;
         }
         // Their clients see the end.
-        *lock(&self.members) = Members { is_over: true, ..Members::default() };
+        *lock(&self.members) = FarClients { is_over: true, ..FarClients::default() };
         self.open.cancel();
     }
 
@@ -112,7 +112,7 @@ impl FarEnd {
     }
 }
 
-impl Members {
+impl FarClients {
     /// Does what a proxy does with a frame, and returns the connections that it closed for it, and its answer.
     fn receive(&mut self, message: ServiceMessage) -> (Vec<ByteString>, Option<ServiceMessage>) {
         match message {
@@ -139,7 +139,7 @@ impl Members {
                 (Vec::new(), self.check(check.ack_id, |_, member| member.groups.contains(&check.subject)))
             }
             ServiceMessage::CheckUserInGroupWithAck(check) => {
-                let is_meant = |_: &ByteString, member: &Member| {
+                let is_meant = |_: &ByteString, member: &FarClient| {
                     member.is_user(&check.user_id) && member.groups.contains(&check.group)
                 };
                 (Vec::new(), self.check(check.ack_id, is_meant))
@@ -153,10 +153,10 @@ impl Members {
     fn close(
         &mut self,
         close: CloseWithAck,
-        is_meant: impl Fn(&ByteString, &Member) -> bool,
+        is_meant: impl Fn(&ByteString, &FarClient) -> bool,
     ) -> (Vec<ByteString>, Option<ServiceMessage>) {
         let message = HubMessage::Close(Close { error: close.reason, allow_reconnect: false });
-        let is_meant = |id: &ByteString, member: &Member| is_meant(id, member) && !close.excluded.contains(id);
+        let is_meant = |id: &ByteString, member: &FarClient| is_meant(id, member) && !close.excluded.contains(id);
         let closed: Vec<_> =
             self.all.iter().filter(|(id, member)| is_meant(id, member)).map(|(id, _)| id).cloned().collect();
         for member in closed.iter().filter_map(|id| self.all.remove(id)) {
@@ -166,7 +166,7 @@ impl Members {
         (closed, ack(close.ack_id, status))
     }
 
-    fn check(&self, ack_id: i64, is_meant: impl Fn(&ByteString, &Member) -> bool) -> Option<ServiceMessage> {
+    fn check(&self, ack_id: i64, is_meant: impl Fn(&ByteString, &FarClient) -> bool) -> Option<ServiceMessage> {
         let is_found = self.all.iter().any(|(id, member)| is_meant(id, member));
         ack(ack_id, if is_found { AckStatus::Ok } else { AckStatus::NotFound })
     }
@@ -212,23 +212,24 @@ impl Members {
             }
             ServiceMessage::BroadcastData(to) => self.send(&to.payloads, |id, _| !to.excluded.contains(id)),
             ServiceMessage::GroupBroadcastData(to) => {
-                let is_meant = |id: &_, member: &Member| member.groups.contains(&to.group) && !to.excluded.contains(id);
+                let is_meant =
+                    |id: &_, member: &FarClient| member.groups.contains(&to.group) && !to.excluded.contains(id);
                 self.send(&to.payloads, is_meant);
             }
             ServiceMessage::MultiGroupBroadcastData(to) => {
                 to.groups.iter().for_each(|group| self.send(&to.payloads, |_, member| member.groups.contains(group)));
             }
             ServiceMessage::JoinGroup(change) | ServiceMessage::JoinGroupWithAck(change) => {
-                return self.change(change, Member::join);
+                return self.change(change, FarClient::join);
             }
             ServiceMessage::LeaveGroup(change) | ServiceMessage::LeaveGroupWithAck(change) => {
-                return self.change(change, Member::leave);
+                return self.change(change, FarClient::leave);
             }
             ServiceMessage::UserJoinGroup(change) | ServiceMessage::UserJoinGroupWithAck(change) => {
-                return self.change_of_user(change, Member::join);
+                return self.change_of_user(change, FarClient::join);
             }
             ServiceMessage::UserLeaveGroup(change) | ServiceMessage::UserLeaveGroupWithAck(change) => {
-                return self.change_of_user(change, Member::leave);
+                return self.change_of_user(change, FarClient::leave);
             }
             ServiceMessage::ClientInvocation(question) => {
                 if let Some(member) = self.all.get(&question.connection_id) {
@@ -248,11 +249,11 @@ impl Members {
         None
     }
 
-    fn send(&self, payloads: &Payloads, is_meant: impl Fn(&ByteString, &Member) -> bool) {
+    fn send(&self, payloads: &Payloads, is_meant: impl Fn(&ByteString, &FarClient) -> bool) {
         self.all.iter().filter(|(id, member)| is_meant(id, member)).for_each(|(_, member)| member.pick(payloads));
     }
 
-    fn change(&mut self, change: GroupChange, apply: fn(&mut Member, Option<ByteString>)) -> Option<ServiceMessage> {
+    fn change(&mut self, change: GroupChange, apply: fn(&mut FarClient, Option<ByteString>)) -> Option<ServiceMessage> {
         let member = self.all.get_mut(&change.connection_id);
         let status = if member.is_some() { AckStatus::Ok } else { AckStatus::NotFound };
         if let Some(member) = member {
@@ -264,7 +265,7 @@ impl Members {
     fn change_of_user(
         &mut self,
         change: UserGroupChange,
-        apply: fn(&mut Member, Option<ByteString>),
+        apply: fn(&mut FarClient, Option<ByteString>),
     ) -> Option<ServiceMessage> {
         for member in self.all.values_mut().filter(|member| member.is_user(&change.user_id)) {
             apply(member, change.group.clone());
@@ -273,7 +274,7 @@ impl Members {
     }
 }
 
-impl Member {
+impl FarClient {
     fn is_user(&self, user: &str) -> bool {
         self.user.as_deref() == Some(user)
     }
