@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::time::{Duration, SystemTime};
 
-/// What the proxies of a hub answered to a question, when it was so, and how many of them did not answer.
+/// Answer of a hub's proxies to a question, with the time of the question and the number of proxies that are missing in it.
 ///
 /// Each proxy knows its own clients, so the clients of a proxy that did not answer in time are missing in the value. It
 /// dereferences to the value.

@@ -12,7 +12,7 @@ use trunkline_protocol::service::{
 
 use super::answer::Answer;
 use super::members::{Members, query};
-use super::question::{Reply, Silence, all_nodes, ask, is_anywhere};
+use super::question::{ProxyReply, Silence, all_nodes, ask, is_anywhere};
 use crate::error::{AskError, GroupError};
 use crate::hub_core::HubCore;
 use crate::node::Node;
@@ -149,7 +149,7 @@ impl Groups {
         &self,
         nodes: &[Arc<Node>],
         message: impl Fn(i64) -> ServiceMessage,
-    ) -> Result<Vec<Reply>, GroupError> {
+    ) -> Result<Vec<ProxyReply>, GroupError> {
         ask(&self.core, nodes, message).await.map_err(|error| GroupError::Failed(error.to_string()))
     }
 }
@@ -247,13 +247,13 @@ fn asked(group: impl AsRef<str>) -> Result<ByteString, AskError> {
 }
 
 /// Outcome of a change: one proxy that made it is enough; one that doesn't know the connection has nothing to do.
-fn outcome(replies: Vec<Reply>) -> Result<(), GroupError> {
-    let is_done = |reply: &Reply| reply.as_ref().is_ok_and(|ack| ack.status == AckStatus::Ok);
+fn outcome(replies: Vec<ProxyReply>) -> Result<(), GroupError> {
+    let is_done = |reply: &ProxyReply| reply.as_ref().is_ok_and(|ack| ack.status == AckStatus::Ok);
     if replies.iter().any(is_done) { Ok(()) } else { replies.into_iter().try_for_each(done) }
 }
 
 /// Outcome at one proxy. One that went away before it was asked has no connections any more.
-fn done(reply: Reply) -> Result<(), GroupError> {
+fn done(reply: ProxyReply) -> Result<(), GroupError> {
     match reply {
         Err(Silence::NotAsked) => Ok(()),
         Err(Silence::LinkLost) => Err(GroupError::LinkLost),
@@ -270,7 +270,7 @@ fn done(reply: Reply) -> Result<(), GroupError> {
 mod tests {
     use super::*;
 
-    fn reply(status: AckStatus) -> Reply {
+    fn reply(status: AckStatus) -> ProxyReply {
         Ok(Ack { ack_id: 1, status, ..Ack::default() })
     }
 

@@ -60,7 +60,7 @@ pub struct Members {
     is_over: bool,
 }
 
-/// How far a list has been read. Proxies are asked in the order of their names.
+/// Position up to which a list has been read. Proxies are asked in the order of their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Place {
     /// Name and boot id of the proxy that was asked last.
@@ -182,7 +182,7 @@ pub(super) async fn query(
     Ok(pages.chain((0..unable).map(|_| Err(too_old()))).collect())
 }
 
-fn page_in(reply: question::Reply) -> Result<MemberPage, AskError> {
+fn page_in(reply: question::ProxyReply) -> Result<MemberPage, AskError> {
     let ack = reply?;
     match (&ack.status, &ack.payload) {
         (AckStatus::Ok, Some(payload)) => {

@@ -13,7 +13,7 @@ use crate::node::Node;
 use crate::outbound::checked_frame;
 
 /// Answer of one proxy.
-pub(super) type Reply = Result<Ack, Silence>;
+pub(super) type ProxyReply = Result<Ack, Silence>;
 
 /// Reason why a proxy gave no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +53,12 @@ pub(super) async fn ask(
     core: &HubCore,
     nodes: &[Arc<Node>],
     message: impl Fn(i64) -> ServiceMessage,
-) -> Result<Vec<Reply>, SendError> {
+) -> Result<Vec<ProxyReply>, SendError> {
     checked_frame(&message(i64::from(i32::MAX)))?;
     Ok(join_all(nodes.iter().map(|node| ask_one(core, node, &message))).await)
 }
 
-async fn ask_one(core: &HubCore, node: &Arc<Node>, message: &impl Fn(i64) -> ServiceMessage) -> Reply {
+async fn ask_one(core: &HubCore, node: &Arc<Node>, message: &impl Fn(i64) -> ServiceMessage) -> ProxyReply {
     let mut ack = core.expect_ack(node);
     let frame = message(ack.id()).to_frame();
     let answering = async {
@@ -71,17 +71,17 @@ async fn ask_one(core: &HubCore, node: &Arc<Node>, message: &impl Fn(i64) -> Ser
 }
 
 /// Whether some proxy says yes, which is enough; no is only certain when all of them say so.
-pub(super) fn is_anywhere(replies: Vec<Reply>) -> Result<bool, AskError> {
-    let is_yes = |reply: &Reply| reply.as_ref().is_ok_and(|ack| ack.status == AckStatus::Ok);
+pub(super) fn is_anywhere(replies: Vec<ProxyReply>) -> Result<bool, AskError> {
+    let is_yes = |reply: &ProxyReply| reply.as_ref().is_ok_and(|ack| ack.status == AckStatus::Ok);
     if replies.iter().any(is_yes) { Ok(true) } else { is_done_everywhere(replies) }
 }
 
 /// Whether some proxy found what an order is about, once all of them have done it.
-pub(super) fn is_done_everywhere(replies: Vec<Reply>) -> Result<bool, AskError> {
+pub(super) fn is_done_everywhere(replies: Vec<ProxyReply>) -> Result<bool, AskError> {
     replies.into_iter().try_fold(false, |is_found, reply| Ok(is_found | is_found_by(reply)?))
 }
 
-fn is_found_by(reply: Reply) -> Result<bool, AskError> {
+fn is_found_by(reply: ProxyReply) -> Result<bool, AskError> {
     let ack = reply?;
     match ack.status {
         AckStatus::Ok => Ok(true),
@@ -102,7 +102,7 @@ pub(super) fn failure(ack: Ack) -> AskError {
 mod tests {
     use super::*;
 
-    fn reply(status: AckStatus) -> Reply {
+    fn reply(status: AckStatus) -> ProxyReply {
         Ok(Ack { ack_id: 1, status, ..Ack::default() })
     }
 

@@ -88,7 +88,8 @@ async fn groups_tell_who_is_in_them() {
     assert_eq!(sizes, [3, 1]);
     let mut ids: Vec<_> = listed.iter().map(|member| member.connection_id.as_str()).collect();
     let mut expected: Vec<_> = clients.iter().map(TestClient::connection_id).collect();
-    (ids.sort_unstable(), expected.sort_unstable());
+    ids.sort_unstable();
+    expected.sort_unstable();
     assert_eq!(ids, expected);
 }
 

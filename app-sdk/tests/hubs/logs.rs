@@ -41,8 +41,12 @@ struct Text {
     text: String,
 }
 
+/// Held by the test that logs: subscribers of one process share the levels that are enabled.
+static LOGGING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Runs calls of a hub, and returns the lines of the log that name a call.
 async fn logged(hub: Hub, level: tracing::Level) -> (String, Vec<String>) {
+    let _alone = LOGGING.lock().await;
     let lines = Journal::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)

@@ -378,7 +378,7 @@ pub struct Ack {
     pub status: AckStatus,
     /// Text for people to read.
     pub message: Option<ByteString>,
-    /// What was asked for, such as a [`MemberPage`](super::MemberPage).
+    /// Content that was asked for, such as a [`MemberPage`](super::MemberPage).
     pub payload: Option<Bytes>,
 }
 
