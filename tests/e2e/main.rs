@@ -12,6 +12,8 @@ mod authorize;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod board;
+#[cfg(test)]
 mod calls;
 #[cfg(test)]
 mod chaos;

@@ -408,6 +408,14 @@ impl Client {
         Ok(())
     }
 
+    /// Answers a question that was held, counted from zero (JavaScript only).
+    ///
+    /// # Errors
+    /// When the client is gone.
+    pub async fn answer_held(&self, target: &str, question: usize, value: Value) -> Result<()> {
+        self.done("answerHeld", json!({ "target": target, "question": question, "value": value })).await
+    }
+
     /// The library is made to believe that the server has fallen silent (JavaScript only).
     ///
     /// # Errors

@@ -22,6 +22,8 @@ pub enum App {
     Chat,
     /// The online status of users, of `app-sdk/examples/`.
     Status,
+    /// The board with rooms and notes, of `app-sdk/examples/`; all that a test starts share one file.
+    Board,
     /// Echoes, sends and ticks, of `app-sdk/examples/`.
     Bench,
     /// The hub of the official functional tests, of `app-sdk/examples/`.
@@ -47,6 +49,7 @@ impl App {
         match self {
             App::Chat => "chat",
             App::Status => "status",
+            App::Board => "board",
             App::Bench => "bench",
             App::Functional => "functional",
             App::Sends => "sends",
@@ -60,7 +63,7 @@ impl App {
 
     fn hubs(self) -> usize {
         match self {
-            App::Chat | App::Status | App::Bench | App::Moves | App::Web => 1,
+            App::Chat | App::Status | App::Board | App::Bench | App::Moves | App::Web => 1,
             App::Members => 3,
             App::Sends => 5,
             App::Calls | App::Ends => 5,
@@ -158,7 +161,9 @@ impl<'a> Fleet<'a> {
     pub fn app_at(&self, app: App, address: &str, arguments: &[&str]) -> Result<AppServer> {
         let mut all = vec!["--listen", address];
         all.extend(arguments);
-        let launch = self.launch(app.name(), app.program()?, &all);
+        let mut launch = self.launch(app.name(), app.program()?, &all);
+        let board = self.stage.folder().join("board.jsonl");
+        launch.environment.push(("BOARD_FILE".into(), board.to_string_lossy().into_owned()));
         let process = launch.start(self.stage)?;
         Ok(AppServer { app, launch, process, address: address.into() })
     }

@@ -4,7 +4,7 @@
 
 import * as signalR from "@microsoft/signalr";
 import { MessagePackHubProtocol } from "@microsoft/signalr-protocol-msgpack";
-import { handlersOf } from "./answers.mjs";
+import { answerHeld, handlersOf } from "./answers.mjs";
 import { emit, serve } from "./lines.mjs";
 import { operations as rawOperations } from "./raw.mjs";
 import { Sequence } from "./sequence.mjs";
@@ -124,6 +124,7 @@ function feed({ items, ...of }) {
 
 serve({
   ...rawOperations,
+  answerHeld,
   open,
   start,
   flood,

@@ -4,7 +4,7 @@ import { pack, unpack } from "./values.mjs";
 import { emit } from "./lines.mjs";
 
 // Each order makes the handlers of its target: {value}, {throws: text}, {values: [one, each, by, a, handler]}, "nothing",
-// or "never". All say that they were asked, by an event.
+// "never", or "held": answered by `answerHeld`. All say that they were asked, by an event.
 export function handlersOf(order, client, target) {
   const asked = (args) => emit({ event: "message", client, target, arguments: pack(args) });
   const handler = (answer) => (...args) => {
@@ -13,6 +13,7 @@ export function handlersOf(order, client, target) {
   };
   if (order === "nothing") return [handler(() => undefined)];
   if (order === "never") return [handler(() => new Promise(() => {}))];
+  if (order === "held") return [handler(() => new Promise((resolve) => heldOf(client, target).push(resolve)))];
   if ("throws" in order) {
     return [
       handler(() => {
@@ -22,4 +23,18 @@ export function handlersOf(order, client, target) {
   }
   const values = order.values ?? [order.value];
   return values.map((value) => handler(() => unpack(value)));
+}
+
+// Questions that wait for the test, by client and target, in their order.
+const held = new Map();
+
+function heldOf(client, target) {
+  const key = `${client} ${target}`;
+  if (!held.has(key)) held.set(key, []);
+  return held.get(key);
+}
+
+// Answers a held question, counted from zero.
+export function answerHeld({ client, target, question, value }) {
+  heldOf(client, target)[question](unpack(value));
 }

@@ -13,6 +13,8 @@ pub enum ClientAnswer {
     Nothing,
     /// Never comes to an end.
     Never,
+    /// Returns what the test says later, by [`Client::answer_held`](super::Client::answer_held).
+    Held,
     /// Several handlers, and each returns something.
     Several(Vec<Value>),
 }
@@ -25,6 +27,7 @@ impl ClientAnswer {
             ClientAnswer::Error(text) => json!({ "throws": text }),
             ClientAnswer::Nothing => json!("nothing"),
             ClientAnswer::Never => json!("never"),
+            ClientAnswer::Held => json!("held"),
             ClientAnswer::Several(values) => json!({ "values": values }),
         }
     }

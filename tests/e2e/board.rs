@@ -1,0 +1,201 @@
+//! The example `board` on two app servers behind two proxies, while one of them stops, or is killed, in the middle of work:
+//! no call fails by a stop, no answer is taken for another's, and everybody who has gone is told of once.
+
+use anyhow::{Context, Result, ensure};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind, Message, Upload};
+use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, Proxy};
+use trunkline_tests::harness::metrics::Metrics;
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::scenario::{Stage, play, until};
+use trunkline_tests::harness::token;
+
+const HUB: &str = "/board?room=kitchen";
+
+/// A room with guests at both proxies and both app servers, and somebody who only looks on.
+struct Kitchen<'a> {
+    agents: &'a Agents<'a>,
+    apps: [AppServer; 2],
+    proxies: [Proxy; 2],
+    onlooker: Client,
+    guests: Vec<Client>,
+}
+
+impl<'a> Kitchen<'a> {
+    async fn open(stage: &'a Stage, agents: &'a Agents<'a>, guests: usize) -> Result<Self> {
+        let fleet = Fleet::new(stage);
+        let apps = [fleet.app(App::Board).await?, fleet.app(App::Board).await?];
+        let upstreams = [&apps[0], &apps[1]];
+        let proxies = [fleet.proxy_with(&upstreams, &[]).await?, fleet.proxy_with(&upstreams, &[]).await?];
+        let onlooker = enter(agents, Kind::JsJson, &proxies[0], "onlooker", &["Entered", "Left"]).await?;
+        let mut kitchen = Self { agents, apps, proxies, onlooker, guests: Vec::new() };
+        for number in 0..guests {
+            let kind = Kind::JS[number / 2 % 2];
+            let guest = enter(agents, kind, &kitchen.proxies[number % 2], &name(number), &[]).await?;
+            assert_eq!(kitchen.onlooker.expect("Entered").await?, [json!(name(number))]);
+            kitchen.guests.push(guest);
+        }
+        Ok(kitchen)
+    }
+
+    /// Adds a note of each guest, and returns their ids.
+    async fn add_notes(&self, text: &str) -> Result<Vec<Value>> {
+        let adding = self.guests.iter().map(async |guest| {
+            let note = guest.invoke("AddNote", json!([{ "text": text, "x": 1, "y": 2 }])).await?;
+            Ok(note["id"].clone())
+        });
+        join_all(adding).await.into_iter().collect()
+    }
+
+    /// Begins to delete each guest's note: the hub asks the guest first.
+    async fn delete(&self, notes: &[Value]) -> Result<Vec<std::result::Result<Value, String>>> {
+        let deleting = self.guests.iter().zip(notes);
+        let deleting = deleting.map(async |(guest, note)| guest.call("DeleteNote", json!([note])).await);
+        join_all(deleting).await.into_iter().collect()
+    }
+
+    /// Ids of the notes that are left.
+    async fn notes(&self) -> Result<Vec<Value>> {
+        let history = self.onlooker.stream("History", json!([])).await?;
+        Ok(history.items.as_array().context("a list")?.iter().map(|note| note["id"].clone()).collect())
+    }
+
+    /// Names of those whom the proxies have in the room.
+    async fn people(&self) -> Result<Vec<String>> {
+        let people = self.onlooker.invoke("People", json!([])).await?;
+        let people = people.as_array().context("a list")?.iter();
+        let mut names: Vec<_> = people.map(|person| person["name"].as_str().unwrap_or("-").to_owned()).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Messages to the onlooker until somebody new came.
+    async fn told(&mut self) -> Result<Vec<Message>> {
+        let newcomer = enter(self.agents, Kind::JsJson, &self.proxies[1], "newcomer", &[]).await?;
+        let fence = Message { target: "Entered".into(), arguments: vec![json!("newcomer")] };
+        let told = self.onlooker.before(&fence).await;
+        drop(newcomer);
+        told
+    }
+}
+
+fn name(number: usize) -> String {
+    format!("guest {number}")
+}
+
+async fn enter(agents: &Agents<'_>, kind: Kind, proxy: &Proxy, name: &str, targets: &[&str]) -> Result<Client> {
+    let builder = agents.client(kind, &proxy.url(HUB)).access_token(&token::of_user(ACCESS_KEY, name)?);
+    let builder = builder.answer("Confirm", &ClientAnswer::Held).answer("Vote", &ClientAnswer::Value(json!(true)));
+    builder.subscribe(targets).open().await
+}
+
+/// Waits until these app servers wait for this many answers of clients.
+async fn asked(apps: &[&AppServer], count: usize) -> Result<()> {
+    until(async || {
+        let mut waiting = 0.0;
+        for app in apps {
+            waiting += Metrics::of(app.address()).await?.sum("trunkline_app_client_results_waiting", &[]);
+        }
+        Ok((waiting as usize == count).then_some(()))
+    })
+    .await
+}
+
+#[test]
+fn a_stop_in_the_middle_of_questions_and_uploads_fails_nothing_and_nobody_notices() {
+    play(async |stage| {
+        let agents = Agents::new(stage);
+        let mut kitchen = Kitchen::open(stage, &agents, 8).await?;
+        let notes = kitchen.add_notes("milk").await?;
+        let uploads = kitchen.guests.iter().map(|guest| guest.upload("notes"));
+        let uploads: Vec<Upload> = join_all(uploads).await.into_iter().collect::<Result<_>>()?;
+        let importing = kitchen
+            .guests
+            .iter()
+            .zip(&uploads)
+            .map(async |(guest, upload)| guest.call("Import", json!([upload.argument()])).await);
+        let stopping = async {
+            let [stopped, other] = &kitchen.apps;
+            asked(&[stopped, other], kitchen.guests.len()).await?;
+            for upload in &uploads {
+                upload.feed(json!([{ "text": "before", "x": 1, "y": 1 }])).await?;
+            }
+            stopped.process.signal(Signal::Term).await?;
+            until(async || Ok(stopped.process.log().contains("stopping").then_some(()))).await?;
+            for (number, (guest, upload)) in kitchen.guests.iter().zip(&uploads).enumerate() {
+                upload.feed(json!([{ "text": "after", "x": 1, "y": 1 }])).await?;
+                upload.complete().await?;
+                guest.answer_held("Confirm", 0, json!(number % 2 == 0)).await?;
+            }
+            Ok(())
+        };
+        let (deleted, imported, stopped) = tokio::join!(kitchen.delete(&notes), join_all(importing), stopping);
+        stopped?;
+        for (number, deleted) in deleted?.into_iter().enumerate() {
+            assert_eq!(deleted, Ok(json!(number % 2 == 0)), "{}", name(number));
+        }
+        for imported in imported {
+            assert_eq!(imported?, Ok(json!(2)));
+        }
+        ensure!(kitchen.apps[0].process.ended().await?.success());
+        let votes = kitchen.onlooker.invoke("Poll", json!(["Tea?"])).await?;
+        let votes = votes.as_array().context("a list")?;
+        assert!(votes.iter().all(|vote| vote["is_for"] == json!(true)), "{votes:?}");
+        assert_eq!((votes.len(), kitchen.people().await?.len()), (9, 9));
+        let left = kitchen.notes().await?;
+        let kept: Vec<_> = notes.iter().map(|note| left.contains(note)).collect();
+        assert_eq!(kept, (0..8).map(|number| number % 2 == 1).collect::<Vec<_>>());
+        assert_eq!(left.len(), 4 + 2 * 8);
+        assert_eq!(kitchen.told().await?, []);
+        Ok(())
+    });
+}
+
+#[test]
+fn after_a_kill_a_late_answer_is_nobodys_and_each_end_is_told_once() {
+    play(async |stage| {
+        let agents = Agents::new(stage);
+        let mut kitchen = Kitchen::open(stage, &agents, 12).await?;
+        let (first, second) = (kitchen.add_notes("milk").await?, kitchen.add_notes("tea").await?);
+        // Both app servers ask; one of them is killed, and some clients of both leave before they have another.
+        let leaving: Vec<_> = kitchen.guests.split_off(8);
+        let killing = async {
+            let [killed, other] = &kitchen.apps;
+            asked(&[killed, other], 8).await?;
+            killed.process.signal(Signal::Kill).await?;
+            join_all(leaving.iter().map(Client::begin_close)).await.into_iter().collect::<Result<Vec<_>>>()?;
+            asked(&[other], 4).await?;
+            let after = async {
+                asked(&[other], 12).await?;
+                for guest in &kitchen.guests {
+                    guest.answer_held("Confirm", 0, json!(true)).await?;
+                    guest.answer_held("Confirm", 1, json!(false)).await?;
+                }
+                Ok::<_, anyhow::Error>(())
+            };
+            let (again, answered) = tokio::join!(kitchen.delete(&second), after);
+            answered?;
+            again
+        };
+        let (before, after) = tokio::join!(kitchen.delete(&first), killing);
+        let before = before?;
+        let gone: Vec<_> = before.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+        assert_eq!(gone.len(), 4, "{before:?}");
+        assert!(gone.iter().all(|error| error.contains("The app server that ran this call is gone")), "{gone:?}");
+        assert!(before.iter().flatten().all(|deleted| *deleted == json!(true)));
+        assert!(after?.iter().all(|deleted| *deleted == Ok(json!(false))), "the late answers were yes");
+        let left = kitchen.notes().await?;
+        assert!(second.iter().take(8).all(|note| left.contains(note)));
+
+        until(async || Ok((kitchen.people().await?.len() == 9).then_some(()))).await?;
+        let mut told = kitchen.told().await?;
+        told.sort_by_key(|message| message.arguments[0].to_string());
+        let names: Vec<_> =
+            told.iter().map(|message| (message.target.as_str(), message.arguments[0].clone())).collect();
+        let mut expected: Vec<_> = (8..12).map(|number| ("Left", json!(name(number)))).collect();
+        expected.sort_by_key(|(_, name)| name.to_string());
+        assert_eq!(names, expected);
+        Ok(())
+    });
+}
