@@ -131,7 +131,7 @@ impl TypeScript {
         );
         for declaration in self.declarations.render()? {
             text.push('\n');
-            text.push_str(&declaration);
+            text.push_str(declaration);
         }
         for connection in &self.connections {
             text.push('\n');

@@ -22,6 +22,8 @@ pub enum Signal {
     Interrupt,
     /// Planned stop, as supervisors send it.
     Terminate,
+    /// Death without a word.
+    Kill,
     /// Request to reload files.
     Hangup,
     /// Stand still, as in a snapshot of a machine.
@@ -35,6 +37,7 @@ impl Signal {
         match self {
             Signal::Interrupt => "INT",
             Signal::Terminate => "TERM",
+            Signal::Kill => "KILL",
             Signal::Hangup => "HUP",
             Signal::Freeze => "STOP",
             Signal::Thaw => "CONT",

@@ -122,3 +122,18 @@ fn the_types_of_the_page_are_current() {
     }
     types.check(TYPES).unwrap();
 }
+
+#[tokio::test]
+async fn two_questions_to_one_client_wait_beside_each_other() {
+    let room = Room::new();
+    let mut ann = room.enter("ann").await;
+    let milk: Note = ann.invoke("AddNote", (note("milk"),)).await.unwrap();
+    let tea: Note = ann.invoke("AddNote", (note("tea"),)).await.unwrap();
+    let first = ann.begin("DeleteNote", (&milk.id,)).await.unwrap();
+    let second = ann.begin("DeleteNote", (&tea.id,)).await.unwrap();
+    let questions = [ann.next().await.unwrap(), ann.next().await.unwrap()];
+    ann.answer(&questions[1], false).await.unwrap();
+    ann.answer(&questions[0], true).await.unwrap();
+    assert!(first.result::<bool>().await.unwrap());
+    assert!(!second.result::<bool>().await.unwrap());
+}

@@ -1,25 +1,25 @@
 // Types of hubs, made by trunkline::typescript. Do not edit.
 import type { HubConnection, IStreamResult, Subject } from "@microsoft/signalr";
 
-export /**
+/**
  * A note as somebody writes it.
  */
-type NewNote = { text: string, x: number, y: number, };
+export type NewNote = { text: string, x: number, y: number, };
 
-export /**
+/**
  * A note on the board of a room.
  */
-type Note = { id: string, author: string, text: string, x: number, y: number, };
+export type Note = { id: string, author: string, text: string, x: number, y: number, };
 
-export /**
+/**
  * An answer in a poll; `None` from who did not answer in time.
  */
-type Vote = { name: string | null, is_for: boolean | null, };
+export type Vote = { name: string | null, is_for: boolean | null, };
 
-export /**
+/**
  * Somebody in a room; who has several tabs open is there several times.
  */
-type Person = { connection: string, name: string | null, };
+export type Person = { connection: string, name: string | null, };
 
 /** A connection to the hub `Board`. */
 export interface BoardConnection extends Omit<HubConnection, "invoke" | "send" | "stream" | "on"> {

@@ -21,7 +21,7 @@ pub(super) struct FarClients {
     pub(super) over: BTreeSet<usize>,
 }
 
-/// A connected client.
+/// A client that is connected to the far end.
 #[derive(Debug)]
 pub(super) struct FarClient {
     pub(super) protocol: HubProtocol,

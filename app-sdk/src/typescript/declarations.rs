@@ -31,12 +31,12 @@ impl Declarations {
         T::name(&config())
     }
 
-    pub(super) fn render(&self) -> Result<impl Iterator<Item = String>, TypeScriptError> {
+    pub(super) fn render(&self) -> Result<impl Iterator<Item = &str>, TypeScriptError> {
         let mut names = HashSet::new();
         if let Some((name, _)) = self.declared.iter().find(|(name, _)| !names.insert(name)) {
             return Err(TypeScriptError::DuplicateType(name.clone()));
         }
-        Ok(self.declared.iter().map(|(_, declaration)| format!("export {declaration}\n")))
+        Ok(self.declared.iter().map(|(_, declaration)| declaration.as_str()))
     }
 }
 
@@ -57,7 +57,7 @@ impl TypeVisitor for Declarations {
             }
             let docs = T::docs().map(|docs| docs.trim_end().to_owned() + "\n").unwrap_or_default();
             let declaration = T::decl(&config());
-            self.declared.push((T::ident(&config()), format!("{docs}{declaration}")));
+            self.declared.push((T::ident(&config()), format!("{docs}export {declaration}\n")));
         }
     }
 }

@@ -209,7 +209,7 @@ pub(crate) struct LinkRequest {
     pub(crate) session: Option<(u64, Option<u64>, u64)>,
     /// Whether the proxy answers queries for the members of a group.
     pub(crate) lists_members: bool,
-    /// Capabilities beside these.
+    /// Further capabilities of the proxy.
     pub(crate) can: &'static str,
 }
 

@@ -70,7 +70,7 @@ impl UnheardEnds {
         Self { ends: VecDeque::new(), bytes: 0, told_kept_s, untold_kept_s, counters }
     }
 
-    /// Remembers an end.
+    /// Remembers the end of a client connection.
     pub(super) fn add(&mut self, end: UnheardEnd) {
         self.bytes += end.weight();
         self.ends.push_back(end);

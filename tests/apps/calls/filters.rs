@@ -43,7 +43,7 @@ async fn guard(call: HubCall, next: Next) -> Result<Reply, HubError> {
 /// The inner one: answers in place of a method.
 async fn stand_in(call: HubCall, next: Next) -> Result<Reply, HubError> {
     let log = Log::of(call.context());
-    log.add(format!("stand-in before {} of {}", call.method(), call.arguments()));
+    log.add(format!("stand-in before {} of {}", call.method(), call.argument_count()));
     if call.method() == "Absent" {
         return call.reply(&"from the stand-in");
     }
