@@ -501,9 +501,13 @@ fn run_in_order(
     })
 }
 
+/// Maximum length of a method's name in the log: names of unknown methods are the client's.
+const LOGGED_METHOD_MAX_BYTES: usize = 64;
+
 /// Span around a run of the app's code, for what the app logs there.
 fn call_span(context: &Context, method: &str) -> Span {
     let (hub, connection) = (context.hub(), short(context.connection_id()));
+    let method = method.get(..method.floor_char_boundary(LOGGED_METHOD_MAX_BYTES)).unwrap_or_default();
     tracing::info_span!(target: "trunkline::call", "call", hub, method, connection, user = context.user_id())
 }
 

@@ -219,6 +219,9 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     }
 
     /// Called once when a client has disconnected, after its running methods have ended; the client can't be reached any more.
+    /// A client that leaves while no app server has it, after a crash say, is told of to the next one, where neither
+    /// [`on_connected`](Self::on_connected) nor [`on_rehomed`](Self::on_rehomed) has run for it: what the hook needs must be
+    /// in its connect request, its claims, or a store.
     /// Takes extractors only, [`CloseReason`](crate::call::CloseReason) among them. Several of them are called in the
     /// order in which they were added, all of them.
     pub fn on_disconnected<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {

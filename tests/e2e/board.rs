@@ -1,10 +1,15 @@
 //! The example `board` on two app servers behind two proxies, while one of them stops, or is killed, in the middle of work:
 //! no call fails by a stop, no answer is taken for another's, and everybody who has gone is told of once.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind, Message, Upload};
+use tokio::process::Command;
+use trunkline_tests::harness::client::{Agents, CLIENTS_FOLDER, Client, ClientAnswer, Kind, Message, Upload};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::process::Signal;
@@ -92,27 +97,73 @@ async fn enter(agents: &Agents<'_>, kind: Kind, proxy: &Proxy, name: &str, targe
 }
 
 /// Waits until these app servers wait for this many answers of clients.
-async fn asked(apps: &[&AppServer], count: usize) -> Result<()> {
+async fn asked(apps: &[&AppServer], count: u32) -> Result<()> {
     until(async || {
         let mut waiting = 0.0;
         for app in apps {
             waiting += Metrics::of(app.address()).await?.sum("trunkline_app_client_results_waiting", &[]);
         }
-        Ok((waiting as usize == count).then_some(()))
+        Ok(is_count(waiting, count).then_some(()))
     })
     .await
 }
 
 /// Waits until the proxies have answered this many calls whose app server is gone.
-async fn failed(proxies: &[Proxy], count: usize) -> Result<()> {
+async fn failed(proxies: &[Proxy], count: u32) -> Result<()> {
     until(async || {
         let mut failed = 0.0;
         for proxy in proxies {
             failed += Metrics::of(proxy.admin()).await?.sum("trunkline_calls_failed_total", &[]);
         }
-        Ok((failed as usize == count).then_some(()))
+        Ok(is_count(failed, count).then_some(()))
     })
     .await
+}
+
+/// Whether a metric shows this count.
+fn is_count(value: f64, count: u32) -> bool {
+    (value - f64::from(count)).abs() < 0.5
+}
+
+/// Checks the script of the page by the TypeScript compiler, after a change.
+async fn check_page(stage: &Stage, change: (&str, &str)) -> Result<(bool, String)> {
+    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../app-sdk/examples/pages");
+    let page = fs::read_to_string(pages.join("board.html"))?;
+    let script = page.split_once("<script>").and_then(|(_, rest)| rest.split_once("</script>")).context("a script")?.0;
+    ensure!(script.contains(change.0), "the page has no {:?}", change.0);
+    // Types of the client are found beside the compiler.
+    let folder = stage.folder().join("page");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("page.js"), script.replacen(change.0, change.1, 1))?;
+    fs::write(folder.join("globals.d.ts"), "declare const signalR: typeof import(\"@microsoft/signalr\");\n")?;
+    fs::copy(pages.join("board.ts"), folder.join("board.ts"))?;
+    let modules = Path::new(CLIENTS_FOLDER).join("js/node_modules");
+    let linked = folder.join("node_modules");
+    if !linked.exists() {
+        symlink(&modules, linked)?;
+    }
+    let options = "--noEmit --allowJs --checkJs --skipLibCheck --strict false --target es2022 --module esnext \
+                   --moduleResolution bundler --lib es2022,dom,dom.iterable page.js globals.d.ts";
+    let mut compiler = Command::new(modules.join(".bin/tsc"));
+    let output = compiler.args(options.split_whitespace()).current_dir(&folder).output().await?;
+    Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
+}
+
+#[test]
+fn the_calls_of_the_page_are_checked_against_the_hub() {
+    play(async |stage| {
+        let (is_good, errors) = check_page(stage, ("DeleteNote", "DeleteNote")).await?;
+        assert!(is_good, "{errors}");
+        for wrong in [
+            ("invoke(\"DeleteNote\", note.id)", "invoke(\"DeleteNote\", note)"),
+            ("invoke(\"People\")", "invoke(\"Peoples\")"),
+            ("on(\"Confirm\", (question) => confirm(question))", "on(\"Confirm\", (question) => 5)"),
+        ] {
+            let (is_good, errors) = check_page(stage, wrong).await?;
+            assert!(!is_good && errors.contains("page.js"), "{wrong:?}: {errors}");
+        }
+        Ok(())
+    });
 }
 
 #[test]
@@ -130,7 +181,7 @@ fn a_stop_in_the_middle_of_questions_and_uploads_fails_nothing_and_nobody_notice
             .map(async |(guest, upload)| guest.call("Import", json!([upload.argument()])).await);
         let stopping = async {
             let [stopped, other] = &kitchen.apps;
-            asked(&[stopped, other], kitchen.guests.len()).await?;
+            asked(&[stopped, other], 8).await?;
             for upload in &uploads {
                 upload.feed(json!([{ "text": "before", "x": 1, "y": 1 }])).await?;
             }

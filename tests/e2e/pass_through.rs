@@ -18,9 +18,9 @@ async fn passed(proxy: &Proxy, outcome: &str) -> Result<f64> {
     Ok(proxy.metrics().await?.sum(OUTCOMES, &[("outcome", outcome)]))
 }
 
-/// The headers that do not differ from answer to answer.
+/// The headers that do not differ from answer to answer, or from one server to the other.
 fn lasting(headers: &HeaderMap) -> HeaderMap {
-    let is_lasting = |name: &str| !["date", NODE].contains(&name);
+    let is_lasting = |name: &str| !["date", NODE, "connection", "keep-alive"].contains(&name);
     headers
         .iter()
         .filter(|(name, _)| is_lasting(name.as_str()))

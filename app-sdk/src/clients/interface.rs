@@ -100,8 +100,8 @@ impl Askable for Client {
 /// # Ok(()) }
 /// ```
 ///
-/// With the feature `typescript`, `trait ChatClient: TypeScript` also gives the interface
-/// [types in TypeScript](crate::typescript).
+/// With the feature `typescript`, `trait ChatClient: TypeScript` also gives the interface types in TypeScript: see the
+/// module `typescript`.
 #[macro_export]
 macro_rules! client_interface {
     (

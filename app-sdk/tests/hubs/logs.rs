@@ -60,7 +60,7 @@ async fn logged(hub: Hub, level: tracing::Level) -> (String, Vec<String>) {
     ann.invoke::<()>("note", (serde_json::json!({"text": "abc"}),)).await.unwrap();
     error(&mut ann, "Note", (serde_json::json!({"txt": "abc"}),)).await;
     error(&mut ann, "Note", ()).await;
-    error(&mut ann, "Nope", ()).await;
+    error(&mut ann, &format!("Nope{}", "x".repeat(1000)), ()).await;
     drop(guard);
     let id = ann.connection_id().to_owned();
     (id, lines.take().into_iter().filter(|line| line.contains("call{")).collect())
@@ -81,7 +81,10 @@ async fn a_call_that_does_not_fit_is_one_line_with_the_reason() {
     assert!(unfit[0].contains("method=\"Note\"") && unfit[0].starts_with("DEBUG"), "{unfit:?}");
     assert!(unfit[0].contains("argument 1: unknown field `txt`, expected `text`"), "{unfit:?}");
     assert!(unfit[1].contains("Invocation provides 0 argument(s) but target expects 1."), "{unfit:?}");
-    assert!(unfit[2].contains("method=\"Nope\"") && unfit[2].contains("Method does not exist."), "{unfit:?}");
+    assert!(
+        unfit[2].contains(&format!("method=\"Nope{}\"", "x".repeat(60))) && unfit[2].contains("Method does not exist."),
+        "{unfit:?}"
+    );
 }
 
 #[tokio::test]
