@@ -5,7 +5,6 @@
 mod derived;
 mod extractors;
 mod filters;
-mod logs;
 mod policies;
 
 use std::sync::{Arc, Mutex};

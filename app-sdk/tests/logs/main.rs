@@ -1,18 +1,23 @@
 //! Log of calls: a span around each, and one line for a call that does not fit.
+//!
+//! A program of its own: what a process logs first is switched off for ever where a thread without a subscriber logs it.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 use std::io::Write;
+use std::sync::{Arc, Mutex};
 
 use tracing_subscriber::fmt::MakeWriter;
+use trunkline::testing::TestServer;
 use trunkline::{Context, Hub};
 
-use crate::{Journal, client, error};
-
-#[derive(Clone)]
-struct Lines(Journal);
+/// Lines of the log, in their order.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.write(String::from_utf8_lossy(bytes).trim());
+        self.0.lock().unwrap().push(String::from_utf8_lossy(bytes).trim().to_owned());
         Ok(bytes.len())
     }
 
@@ -47,23 +52,25 @@ static LOGGING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 /// Runs calls of a hub, and returns the lines of the log that name a call.
 async fn logged(hub: Hub, level: tracing::Level) -> (String, Vec<String>) {
     let _alone = LOGGING.lock().await;
-    let lines = Journal::default();
+    let lines = Lines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
         .without_time()
         .with_ansi(false)
         .with_target(false)
-        .with_writer(Lines(lines.clone()))
+        .with_writer(lines.clone())
         .finish();
     let guard = tracing::subscriber::set_default(subscriber);
-    let (_server, mut ann) = client(hub, "").await;
+    let server = TestServer::new(hub).unwrap();
+    let mut ann = server.connect("/hub").user("ann").await.unwrap();
     ann.invoke::<()>("note", (serde_json::json!({"text": "abc"}),)).await.unwrap();
-    error(&mut ann, "Note", (serde_json::json!({"txt": "abc"}),)).await;
-    error(&mut ann, "Note", ()).await;
-    error(&mut ann, &format!("Nope{}", "x".repeat(1000)), ()).await;
+    ann.invoke::<()>("Note", (serde_json::json!({"txt": "abc"}),)).await.unwrap_err();
+    ann.invoke::<()>("Note", ()).await.unwrap_err();
+    ann.invoke::<()>(&format!("Nope{}", "x".repeat(1000)), ()).await.unwrap_err();
     drop(guard);
     let id = ann.connection_id().to_owned();
-    (id, lines.take().into_iter().filter(|line| line.contains("call{")).collect())
+    let lines = std::mem::take(&mut *lines.0.lock().unwrap());
+    (id, lines.into_iter().filter(|line| line.contains("call{")).collect())
 }
 
 #[tokio::test]
