@@ -504,11 +504,17 @@ fn run_in_order(
 /// Maximum length of a method's name in the log: names of unknown methods are the client's.
 const LOGGED_METHOD_MAX_BYTES: usize = 64;
 
-/// Span around a run of the app's code, for what the app logs there.
+/// Span around a run of the app's code, for what the app logs there. Not at the level `info`, where most apps log: it would
+/// double the cost of a call.
 fn call_span(context: &Context, method: &str) -> Span {
     let (hub, connection) = (context.hub(), short(context.connection_id()));
-    let method = method.get(..method.floor_char_boundary(LOGGED_METHOD_MAX_BYTES)).unwrap_or_default();
-    tracing::info_span!(target: "trunkline::call", "call", hub, method, connection, user = context.user_id())
+    let method = logged_method(method);
+    tracing::debug_span!(target: "trunkline::call", "call", hub, method, connection, user = context.user_id())
+}
+
+/// Name of a method for the log.
+fn logged_method(method: &str) -> &str {
+    method.get(..method.floor_char_boundary(LOGGED_METHOD_MAX_BYTES)).unwrap_or_default()
 }
 
 /// Runs code of the app; a panic becomes an error.

@@ -70,8 +70,9 @@
 //! - What belongs to a connection is kept in its [items](Context::items); what goes around methods and hooks is a
 //!   [filter](Hub::filter).
 //! - Who may call what is a [`Policy`] of a hub, a method or a [module of methods](Methods).
-//! - Each call and hook runs in a [tracing](https://docs.rs/tracing) span at the level `info` with the target
-//!   `trunkline::call` and the fields `hub`, `method`, `connection` and `user`, so what you log there says whose call it is.
+//! - Each call and hook runs in a [tracing](https://docs.rs/tracing) span at the level `debug` with the target
+//!   `trunkline::call` and the fields `hub`, `method`, `connection` and `user`. With `RUST_LOG=info,trunkline::call=debug` what
+//!   you log there says whose call it is; it costs some two microseconds a call.
 //! - Does the compiler say that a function "is no hub method"? `#[debug_method]` on it says why, and where; `debug_hook` and
 //!   `debug_filter` do the same for hooks and filters.
 //! - A connection's life: the handshake is answered, [`on_connected`](Hub::on_connected), its messages, and when it has

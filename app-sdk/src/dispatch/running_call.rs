@@ -23,8 +23,8 @@ use tracing::{Instrument, Span};
 use trunkline_protocol::hub::{Outcome, Payload};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
-use super::Dispatcher;
-use crate::connection::{CallScope, Connection, ReplyKind};
+use super::{Dispatcher, logged_method};
+use crate::connection::{CallScope, Connection, ReplyKind, short};
 use crate::encode;
 use crate::error::{CallStage, HubError, text};
 use crate::handler::{ItemStream, Method, Reply, ReplyBody, ReplyFuture};
@@ -119,11 +119,22 @@ impl RunningCall {
         self.count(outcome);
         let is_detailed = self.dispatcher.settings.detailed_errors;
         match outcome {
-            CallOutcome::Unbound => self.span.in_scope(|| log_unbound(error, is_detailed)),
+            CallOutcome::Unbound => self.span.in_scope(|| self.log_unbound(error, is_detailed)),
             _ => self.span.in_scope(|| self.dispatcher.log(self.connection(), &self.target, error)),
         }
         let text = text::call_failed(&self.target, error, is_detailed);
         self.complete(Outcome::Error(text.into())).await;
+    }
+
+    /// Logs why a call reaches no method. Where clients are told details, a developer looks at the log, too.
+    fn log_unbound(&self, error: &HubError, is_detailed: bool) {
+        let reason = error.source().map_or_else(|| error.message().to_owned(), ToString::to_string);
+        let (hub, connection) = (self.dispatcher.core.name(), short(self.connection().id()));
+        let method = logged_method(&self.target);
+        match is_detailed {
+            true => tracing::warn!(hub, connection, method, %reason, "call does not fit its method"),
+            false => tracing::debug!(hub, connection, method, %reason, "call does not fit its method"),
+        }
     }
 
     async fn value(self, payload: Payload) {
@@ -215,15 +226,6 @@ impl RunningStream {
                 call.complete(Outcome::Error(text.into())).await;
             }
         }
-    }
-}
-
-/// Logs why a call reaches no method. Where clients are told details, a developer looks at the log, too.
-fn log_unbound(error: &HubError, is_detailed: bool) {
-    let reason = error.source().map_or_else(|| error.message().to_owned(), ToString::to_string);
-    match is_detailed {
-        true => tracing::warn!(%reason, "call does not fit its method"),
-        false => tracing::debug!(%reason, "call does not fit its method"),
     }
 }
 

@@ -70,12 +70,13 @@ async fn logged(hub: Hub, level: tracing::Level) -> (String, Vec<String>) {
     drop(guard);
     let id = ann.connection_id().to_owned();
     let lines = std::mem::take(&mut *lines.0.lock().unwrap());
-    (id, lines.into_iter().filter(|line| line.contains("call{")).collect())
+    (id, lines.into_iter().filter(|line| line.contains("call{") || line.starts_with("WARN")).collect())
 }
 
 #[tokio::test]
 async fn what_the_app_logs_names_hub_method_connection_and_user() {
-    let (id, lines) = logged(hub(), tracing::Level::INFO).await;
+    let (id, lines) = logged(hub(), tracing::Level::DEBUG).await;
+    let lines: Vec<_> = lines.into_iter().filter(|line| line.starts_with("INFO")).collect();
     let span = |method: &str| format!("INFO call{{hub=\"hub\" method=\"{method}\" connection=\"{id}\" user=\"ann\"}}:");
     assert_eq!(lines, [format!("{} hello", span("on_connected")), format!("{} noted length=3", span("Note"))]);
 }
@@ -99,4 +100,6 @@ async fn a_hub_with_detailed_errors_logs_such_calls_as_warnings() {
     let (_, lines) = logged(hub().detailed_errors(), tracing::Level::INFO).await;
     let warned: Vec<_> = lines.iter().filter(|line| line.starts_with("WARN")).collect();
     assert_eq!(warned.len(), 3, "{lines:?}");
+    assert!(warned[0].contains("method=\"Note\" reason=argument 1: unknown field `txt`"), "{warned:?}");
+    assert!(!lines.iter().any(|line| line.contains("call{")), "spans are not made at this level: {lines:?}");
 }
