@@ -1,6 +1,7 @@
 //! Server of hubs: the routes that proxies use, and the handles that the app uses.
 
 mod access;
+mod channel;
 mod drain;
 #[cfg(feature = "embedded")]
 mod embedded;
@@ -25,7 +26,7 @@ use axum::Router;
 use axum::routing::{MethodRouter, get, post};
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::manifest::{EndpointKind, HubManifest, Manifest};
-use trunkline_protocol::wire::{LINK_PATH, MANIFEST_PATH, NEGOTIATE_PATH};
+use trunkline_protocol::wire::{CHANNEL_PATH, LINK_PATH, MANIFEST_PATH, NEGOTIATE_PATH};
 
 use crate::dispatch::Dispatcher;
 use crate::error::BuildError;
@@ -36,6 +37,7 @@ use crate::outbound::Outbound;
 use crate::sync::write;
 
 use access::Access;
+use channel::ChannelRoute;
 pub use handle::{HubHandle, ServerHandle};
 pub use negotiation::Negotiation;
 pub use serve::{Serve, serve};
@@ -242,11 +244,13 @@ impl Server {
         let access = self.core.access.get_or_init(|| access);
         let ready = self.core.ready.get_or_init(|| ready);
         tracing::debug!(instance = %self.core.instance, hubs = ready.manifest.hubs.len(), "server is put together");
-        let router: Router = Router::new()
+        let inside = Router::new()
             .route(MANIFEST_PATH, get(routes::manifest))
             .route(LINK_PATH, get(routes::link))
             .route(NEGOTIATE_PATH, post(negotiation::negotiate))
             .with_state(Arc::clone(&self.core));
+        let route = ChannelRoute { core: Arc::clone(&self.core), inside };
+        let router: Router = Router::new().route(CHANNEL_PATH, get(channel::channel)).with_state(route);
         #[cfg(feature = "embedded")]
         let router = match self.is_embedded {
             true => router.merge(embedded::start(&self.core, ready, access, self.allow_origins)?),

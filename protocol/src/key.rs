@@ -48,8 +48,6 @@ pub struct OpenError;
 /// Purpose of a sealed value. Values of one purpose can't be opened as another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Requests for the manifest and for links.
-    Link,
     /// Connection tokens of clients.
     ConnectionToken,
     /// Marks of requests that one node forwards to another.
@@ -57,13 +55,32 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    const ALL: [Purpose; 3] = [Purpose::Link, Purpose::ConnectionToken, Purpose::ForwardMark];
+    const ALL: [Purpose; 2] = [Purpose::ConnectionToken, Purpose::ForwardMark];
 
     fn info(self) -> &'static [u8] {
         match self {
-            Purpose::Link => b"trunkline 1 link",
             Purpose::ConnectionToken => b"trunkline 1 connection token",
             Purpose::ForwardMark => b"trunkline 1 forward mark",
+        }
+    }
+}
+
+/// Far end of a channel: a holder of the key proves itself as one kind, and can't be taken for the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FarEnd {
+    /// An app server, which a proxy dials.
+    AppServer,
+    /// A node, which another one dials.
+    Node,
+}
+
+impl FarEnd {
+    /// Name of the kind, as both ends bind it into their handshake.
+    #[must_use]
+    pub fn name(self) -> &'static [u8] {
+        match self {
+            FarEnd::AppServer => b"trunkline 1 channel to an app server",
+            FarEnd::Node => b"trunkline 1 channel to a node",
         }
     }
 }
@@ -129,6 +146,11 @@ impl AccessKeys {
         self.keys.iter()
     }
 
+    /// Secrets of the handshake of a channel to this kind of far end, in the order of the keys.
+    pub fn channel_secrets(&self, far_end: FarEnd) -> impl Iterator<Item = [u8; 32]> {
+        self.keys.iter().map(move |key| subkey(key, far_end.name()))
+    }
+
     /// Seals `plain` with the first key: URL-safe text that starts with its random nonce.
     #[must_use]
     #[expect(
@@ -165,19 +187,22 @@ impl fmt::Debug for AccessKeys {
 }
 
 fn pick(ciphers: &[XChaCha20Poly1305; Purpose::ALL.len()], purpose: Purpose) -> &XChaCha20Poly1305 {
-    let [link, connection_token, forward_mark] = ciphers;
+    let [connection_token, forward_mark] = ciphers;
     match purpose {
-        Purpose::Link => link,
         Purpose::ConnectionToken => connection_token,
         Purpose::ForwardMark => forward_mark,
     }
 }
 
-#[expect(clippy::expect_used, reason = "32 bytes are below the 8160 that HKDF-SHA-256 can give")]
 fn cipher(key: &AccessKey, purpose: Purpose) -> XChaCha20Poly1305 {
+    XChaCha20Poly1305::new(&subkey(key, purpose.info()).into())
+}
+
+#[expect(clippy::expect_used, reason = "32 bytes are below the 8160 that HKDF-SHA-256 can give")]
+fn subkey(key: &AccessKey, info: &[u8]) -> [u8; 32] {
     let mut subkey = [0; 32];
-    Hkdf::<Sha256>::new(None, key.0.as_bytes()).expand(purpose.info(), &mut subkey).expect("32 bytes can be derived");
-    XChaCha20Poly1305::new(&subkey.into())
+    Hkdf::<Sha256>::new(None, key.0.as_bytes()).expand(info, &mut subkey).expect("32 bytes can be derived");
+    subkey
 }
 
 #[cfg(test)]
@@ -198,36 +223,36 @@ mod tests {
     #[test]
     fn a_sealed_value_opens_again_and_is_url_safe() {
         let keys = keys(&["a key of the fleet, long enough"]);
-        let sealed = keys.seal(Purpose::Link, b"hello");
+        let sealed = keys.seal(Purpose::ConnectionToken, b"hello");
         assert!(sealed.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_'));
-        assert_eq!(keys.open(Purpose::Link, &sealed).unwrap(), b"hello");
+        assert_eq!(keys.open(Purpose::ConnectionToken, &sealed).unwrap(), b"hello");
     }
 
     #[test]
     fn a_sealed_value_opens_for_no_other_purpose() {
         let keys = keys(&["a key of the fleet, long enough"]);
-        let sealed = keys.seal(Purpose::Link, b"hello");
-        assert_eq!(keys.open(Purpose::ConnectionToken, &sealed), Err(OpenError));
+        let sealed = keys.seal(Purpose::ConnectionToken, b"hello");
+        assert_eq!(keys.open(Purpose::ForwardMark, &sealed), Err(OpenError));
     }
 
     #[test]
     fn during_a_rotation_both_keys_open_and_the_first_seals() {
         let (old, new) = ("the old key of the fleet", "the new key of the fleet");
-        let sealed_before = keys(&[old]).seal(Purpose::Link, b"x");
+        let sealed_before = keys(&[old]).seal(Purpose::ConnectionToken, b"x");
         let rotating = keys(&[new, old]);
-        assert!(rotating.open(Purpose::Link, &sealed_before).is_ok());
-        assert!(keys(&[new]).open(Purpose::Link, &rotating.seal(Purpose::Link, b"x")).is_ok());
-        assert!(keys(&[old]).open(Purpose::Link, &rotating.seal(Purpose::Link, b"x")).is_err());
+        assert!(rotating.open(Purpose::ConnectionToken, &sealed_before).is_ok());
+        assert!(keys(&[new]).open(Purpose::ConnectionToken, &rotating.seal(Purpose::ConnectionToken, b"x")).is_ok());
+        assert!(keys(&[old]).open(Purpose::ConnectionToken, &rotating.seal(Purpose::ConnectionToken, b"x")).is_err());
     }
 
     #[test]
     fn any_changed_character_makes_it_unreadable() {
         let keys = keys(&["a key of the fleet, long enough"]);
-        let sealed = keys.seal(Purpose::Link, b"hello");
+        let sealed = keys.seal(Purpose::ConnectionToken, b"hello");
         for at in 0..sealed.len() {
             let mut changed = sealed.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
-            assert!(keys.open(Purpose::Link, std::str::from_utf8(&changed).unwrap()).is_err(), "at {at}");
+            assert!(keys.open(Purpose::ConnectionToken, std::str::from_utf8(&changed).unwrap()).is_err(), "at {at}");
         }
     }
 

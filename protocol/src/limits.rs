@@ -35,9 +35,6 @@ pub const CONNECT_TIMEOUT_S: u64 = 15;
 /// How far the clocks of two nodes may differ before a fresh token is refused.
 pub const CLOCK_SKEW_S: u64 = 5;
 
-/// How long a link credential is good for: one upgrade, across clocks that differ.
-pub const LINK_CREDENTIAL_LIFETIME_S: u64 = 60;
-
 /// How long a forwarded request may be under way to its owner, across clocks that differ.
 pub const FORWARD_MARK_LIFETIME_S: u64 = 30;
 

@@ -76,35 +76,6 @@ pub fn claims_fit(claims: &[Claim]) -> bool {
     claims.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() <= TOKEN_CLAIMS_MAX_BYTES
 }
 
-/// Credential that a node shows to an app server when it asks for the manifest or for a link.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkCredential {
-    /// The name of the node.
-    pub node: String,
-    /// Until when it may be shown, in seconds since 1970.
-    pub expires: u64,
-}
-
-impl LinkCredential {
-    /// Seals the credential for a link's upgrade.
-    #[must_use]
-    pub fn seal(&self, keys: &AccessKeys) -> String {
-        seal(self, keys, Purpose::Link)
-    }
-
-    /// Opens a credential and checks its time.
-    ///
-    /// # Errors
-    /// When it is not of this fleet, or too old.
-    pub fn open(sealed: &str, keys: &AccessKeys, now_s: u64) -> Result<Self, TokenError> {
-        let credential: Self = open(sealed, keys, Purpose::Link)?;
-        if now_s > credential.expires.saturating_add(CLOCK_SKEW_S) {
-            return Err(TokenError::Expired);
-        }
-        Ok(credential)
-    }
-}
-
 /// Mark on a request that one node forwards to the node that owns the request's connection.
 ///
 /// It stands for the client, whose own socket the owner does not see, and is good for that one request only.
@@ -217,15 +188,6 @@ mod tests {
     }
 
     #[test]
-    fn a_link_credential_is_no_connection_token_and_expires() {
-        let keys = keys();
-        let sealed = LinkCredential { node: "proxy-1".into(), expires: 1_000 }.seal(&keys);
-        assert_eq!(ConnectionToken::open(&sealed, &keys), Err(TokenError::Forged));
-        assert!(LinkCredential::open(&sealed, &keys, 1_000).is_ok());
-        assert_eq!(LinkCredential::open(&sealed, &keys, 1_006), Err(TokenError::Expired));
-    }
-
-    #[test]
     fn a_forward_mark_is_good_for_its_own_request_and_for_a_short_time() {
         let keys = keys();
         let client = Some("10.1.2.3:4567".parse().unwrap());
@@ -236,6 +198,6 @@ mod tests {
         assert_eq!(open("GET", "/chat?id=a", 1_000), Err(TokenError::Forged));
         assert_eq!(open("POST", "/chat?id=b", 1_000), Err(TokenError::Forged));
         assert_eq!(open("POST", "/chat?id=a", 1_006), Err(TokenError::Expired));
-        assert_eq!(LinkCredential::open(&sealed, &keys, 1_000), Err(TokenError::Forged));
+        assert_eq!(ConnectionToken::open(&sealed, &keys), Err(TokenError::Forged));
     }
 }

@@ -7,6 +7,8 @@
 
 /// Path prefix of an app server's own routes for the fleet; a proxy never passes requests below it through.
 pub const PRIVATE_PREFIX: &str = "/.trunkline/";
+/// Path at which a peer of the fleet opens a channel; the paths below are reached inside one alone.
+pub const CHANNEL_PATH: &str = "/.trunkline/channel";
 /// Path of the manifest.
 pub const MANIFEST_PATH: &str = "/.trunkline/manifest";
 /// Path at which links are opened.
@@ -30,10 +32,11 @@ pub const ACCESS_TOKEN_PARAMETER: &str = "access_token";
 pub const PRIVATE_HEADER_PREFIX: &str = "x-trunkline-";
 /// Prefix of the headers of the Azure SignalR service, in lower case; a proxy drops them from requests of clients.
 pub const SERVICE_HEADER_PREFIX: &str = "asrs-";
+/// Header of a channel's upgrade and of its answer: a message of the handshake.
+pub const HELLO_HEADER: &str = "x-trunkline-hello";
 /// Header of an authorization request: path and query of the client's request.
 pub const CLIENT_URI_HEADER: &str = "x-trunkline-uri";
-/// Header of an authorization request: the client's `Authorization`, because the proxy needs that header for its own
-/// credential.
+/// Header of an authorization request: the client's `Authorization`.
 pub const CLIENT_AUTHORIZATION_HEADER: &str = "x-trunkline-authorization";
 /// Header of an authorization request: the user that the proxy has verified, encoded by
 /// [`User::to_header`](crate::access_token::User::to_header).
@@ -41,7 +44,7 @@ pub const USER_HEADER: &str = "x-trunkline-user";
 /// Header of an app server's refusals: that it is the SDK that refuses, and why, in a word such as [`REFUSED_KEY`]. A
 /// refusal without it comes from something before the SDK.
 pub const REFUSAL_HEADER: &str = "x-trunkline-refusal";
-/// Refusal of a peer that shows no credential of this fleet.
+/// Refusal of a peer that has no key of this fleet.
 pub const REFUSED_KEY: &str = "access-key";
 /// Refusal of a peer on another machine, by an app server that has only the development key.
 pub const REFUSED_DEVELOPMENT_KEY: &str = "development-key";
@@ -137,7 +140,7 @@ mod tests {
 
     #[test]
     fn private_names_begin_with_their_prefix() {
-        for path in [MANIFEST_PATH, LINK_PATH, NEGOTIATE_PATH] {
+        for path in [CHANNEL_PATH, MANIFEST_PATH, LINK_PATH, NEGOTIATE_PATH] {
             assert!(path.starts_with(PRIVATE_PREFIX), "{path}");
         }
         for header in [

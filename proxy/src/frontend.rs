@@ -18,6 +18,7 @@ mod authenticate;
 mod authorize;
 mod connect;
 mod endpoint;
+mod fleet_channel;
 mod forwarded_header;
 mod hop_header;
 mod in_flight;

@@ -14,6 +14,8 @@ use tokio::sync::watch;
 use trunkline_protocol::manifest::{HubManifest, LINK_PATH, MANIFEST_PATH, Manifest};
 use trunkline_protocol::service::{LinkHandshakeRequest, LinkKind, ServiceMessage};
 
+use super::channel_host::in_channels;
+
 /// The running app server; it ends with the test.
 #[derive(Debug)]
 pub struct FakeApp {
@@ -40,6 +42,7 @@ impl FakeApp {
         let script = Script { lines: Arc::new(Mutex::new(lines.into())), dropped: tell };
         let router =
             Router::new().route(MANIFEST_PATH, get(manifest)).route(LINK_PATH, get(upgrade)).with_state(script);
+        let router = in_channels(router)?;
         tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(Self { address, dropped })
     }

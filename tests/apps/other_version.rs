@@ -5,19 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
+use axum::Router;
 use axum::body::Body;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 use trunkline_protocol::manifest::{CAPABILITIES_HEADER, MANIFEST_PATH};
 
+use super::channel_host::{dial_channel, in_channels};
 use crate::harness::balancer::{bad_gateway, carry};
 
 /// Differences of the other version.
@@ -47,7 +45,13 @@ impl OtherVersion {
         let address = listener.local_addr()?.to_string();
         let links = Arc::new(AtomicUsize::new(0));
         let app: Arc<str> = app.into();
-        let accepting = tokio::spawn(accept(listener, app, difference, links.clone())).abort_handle();
+        let counted = links.clone();
+        let inside = Router::new().fallback(move |request| {
+            let (app, links) = (app.clone(), counted.clone());
+            async move { pass(request, &app, difference, &links).await.unwrap_or_else(|_| bad_gateway()) }
+        });
+        let router = in_channels(inside)?;
+        let accepting = tokio::spawn(async move { axum::serve(listener, router).await }).abort_handle();
         Ok(Self { address, links, accepting })
     }
 
@@ -70,29 +74,15 @@ impl Drop for OtherVersion {
     }
 }
 
-async fn accept(listener: TcpListener, app: Arc<str>, difference: Difference, links: Arc<AtomicUsize>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        let (app, links) = (app.clone(), links.clone());
-        let service = service_fn(move |request| {
-            let (app, links) = (app.clone(), links.clone());
-            async move {
-                let answer = pass(request, &app, difference, &links).await;
-                Ok::<_, hyper::Error>(answer.unwrap_or_else(|_| bad_gateway()))
-            }
-        });
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades());
-    }
-}
-
 async fn pass(
-    mut request: Request<Incoming>,
+    mut request: Request<Body>,
     app: &str,
     difference: Difference,
     links: &AtomicUsize,
 ) -> Result<Response<Body>> {
     let is_manifest = request.uri().path() == MANIFEST_PATH;
     change(request.headers_mut(), difference)?;
-    let mut answer = carry(request, app).await?;
+    let mut answer = carry(request, dial_channel(app).await?).await?;
     change(answer.headers_mut(), difference)?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         links.fetch_add(1, Ordering::Relaxed);

@@ -58,6 +58,8 @@ mod idle;
 #[cfg(test)]
 mod keep_alive;
 #[cfg(test)]
+mod key_rotation;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod links;

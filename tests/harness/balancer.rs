@@ -11,7 +11,7 @@ use hyper::client::conn::http1 as client;
 use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
@@ -81,7 +81,7 @@ async fn accept(listener: TcpListener, rule: Rule, servers: Arc<[String]>, reque
                 Rule::Apart => usize::from(!request.uri().path().ends_with("/negotiate")),
             };
             let server = servers.get(place).cloned().unwrap_or_default();
-            async move { Ok::<_, hyper::Error>(carry(request, &server).await.unwrap_or_else(|_| bad_gateway())) }
+            async move { Ok::<_, hyper::Error>(pass(request, &server).await.unwrap_or_else(|_| bad_gateway())) }
         });
         tokio::spawn(server::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades());
     }
@@ -93,11 +93,18 @@ pub(crate) fn bad_gateway() -> Response<Body> {
     answer
 }
 
-/// Passes a request on to a server, and everything behind it if that is an upgrade.
-pub(crate) async fn carry(mut request: Request<Incoming>, server: &str) -> Result<Response<Body>> {
+async fn pass(request: Request<Incoming>, server: &str) -> Result<Response<Body>> {
     let stream = TcpStream::connect(server).await.with_context(|| format!("connecting to {server}"))?;
     stream.set_nodelay(true)?;
-    let (mut sender, connection) = client::handshake(TokioIo::new(stream)).await?;
+    carry(request.map(Body::new), stream).await
+}
+
+/// Passes a request on over a connection to its server, and everything behind it if that is an upgrade.
+pub(crate) async fn carry(
+    mut request: Request<Body>,
+    server: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> Result<Response<Body>> {
+    let (mut sender, connection) = client::handshake(TokioIo::new(server)).await?;
     tokio::spawn(connection.with_upgrades());
     let near = hyper::upgrade::on(&mut request);
     let mut answer = sender.send_request(request).await?;

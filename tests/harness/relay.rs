@@ -8,8 +8,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// First bytes of the request for a link.
-const LINK_REQUEST: &[u8] = b"GET /.trunkline/link";
+/// First bytes of the request for a channel. Nobody outside can tell those of links from those of manifests, which end at
+/// once.
+const CHANNEL_REQUEST: &[u8] = b"GET /.trunkline/channel";
 
 /// Bytes that are passed at once.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -70,7 +71,8 @@ impl Relay {
     /// Decides what becomes of the links that pass now; of the first `count` of them.
     pub fn decide(&self, fate: Fate, count: usize) {
         let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        for connection in connections.iter().filter(|connection| *connection.borrow() == Fate::Passes).take(count) {
+        let passing = connections.iter().filter(|connection| !connection.is_closed());
+        for connection in passing.filter(|connection| *connection.borrow() == Fate::Passes).take(count) {
             connection.send_replace(fate);
         }
     }
@@ -88,9 +90,9 @@ async fn relay_one(
     let length = client.read(&mut head).await?;
     let head = head.get(..length).unwrap_or_default();
     let (sender, fate) = watch::channel(Fate::Passes);
-    // Manifests pass, too, but only links are there to be cut.
+    // What is passed through for clients is not there to be cut.
     let mut other = None;
-    if head.starts_with(LINK_REQUEST) {
+    if head.starts_with(CHANNEL_REQUEST) {
         let mut all = connections.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|connection| !connection.is_closed());
         all.push(sender);

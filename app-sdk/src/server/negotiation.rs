@@ -138,7 +138,7 @@ pub(super) async fn negotiate(
     Query(query): Query<NegotiateQuery>,
     request: Request,
 ) -> Result<Response, RouteRefusal> {
-    ready(&core, request.headers(), request.extensions())?;
+    ready(&core)?;
     core.negotiate(&query.hub, request).await.ok_or(RouteRefusal::Hub(query.hub))
 }
 

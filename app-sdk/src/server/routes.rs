@@ -1,14 +1,13 @@
-//! Routes that proxies use, and their refusals.
+//! Routes that proxies use inside a channel, and their refusals.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{ConnectInfo, Query, State};
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
-use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use trunkline_link::{MalformedHeader, read_capabilities, read_offer, write_answer};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
@@ -40,6 +39,10 @@ pub(super) struct LinkQuery {
 pub(super) enum RouteRefusal {
     #[error(transparent)]
     Access(#[from] AccessError),
+    #[error("a channel is opened by a WebSocket upgrade")]
+    NoUpgrade,
+    #[error("too many channels wait for their first request")]
+    Busy,
     #[error("this is instance {0}: ask again to reach the other one")]
     Instance(Arc<str>),
     #[error("there is no hub named '{0}' here")]
@@ -55,12 +58,8 @@ pub(super) enum RouteRefusal {
 }
 
 /// Route `GET /.trunkline/manifest`: lists the hubs.
-pub(super) async fn manifest(
-    State(core): State<Arc<ServerCore>>,
-    headers: HeaderMap,
-    extensions: Extensions,
-) -> Result<Json<Manifest>, RouteRefusal> {
-    let ready = ready(&core, &headers, &extensions)?;
+pub(super) async fn manifest(State(core): State<Arc<ServerCore>>) -> Result<Json<Manifest>, RouteRefusal> {
+    let ready = ready(&core)?;
     if core.draining.is_cancelled() {
         return Err(RouteRefusal::Shutdown);
     }
@@ -71,11 +70,10 @@ pub(super) async fn manifest(
 pub(super) async fn link(
     State(core): State<Arc<ServerCore>>,
     headers: HeaderMap,
-    extensions: Extensions,
     Query(query): Query<LinkQuery>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, RouteRefusal> {
-    let ready = ready(&core, &headers, &extensions)?;
+    let ready = ready(&core)?;
     if text(&headers, INSTANCE_HEADER)? != &*core.instance {
         return Err(RouteRefusal::Instance(Arc::clone(&core.instance)));
     }
@@ -97,16 +95,8 @@ pub(super) async fn link(
     Ok(response)
 }
 
-pub(super) fn ready<'a>(
-    core: &'a ServerCore,
-    headers: &HeaderMap,
-    extensions: &Extensions,
-) -> Result<&'a ReadyServer, RouteRefusal> {
-    let ready = core.ready.get().filter(|_| !core.shutdown.is_cancelled()).ok_or(RouteRefusal::Shutdown)?;
-    let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| *address);
-    let access = core.access.get().ok_or(RouteRefusal::Shutdown)?;
-    access.check(peer, headers)?;
-    Ok(ready)
+pub(super) fn ready(core: &ServerCore) -> Result<&ReadyServer, RouteRefusal> {
+    core.ready.get().filter(|_| !core.shutdown.is_cancelled()).ok_or(RouteRefusal::Shutdown)
 }
 
 fn slot_key(hub: &str, headers: &HeaderMap) -> Result<SlotKey, RouteRefusal> {
@@ -133,12 +123,12 @@ impl RouteRefusal {
     fn status(&self) -> StatusCode {
         match self {
             RouteRefusal::Access(AccessError::DevelopmentKey) => StatusCode::FORBIDDEN,
-            RouteRefusal::Access(AccessError::Credential) => StatusCode::UNAUTHORIZED,
+            RouteRefusal::Access(AccessError::Key) => StatusCode::UNAUTHORIZED,
             RouteRefusal::Instance(_) => StatusCode::CONFLICT,
             RouteRefusal::Hub(_) => StatusCode::NOT_FOUND,
             RouteRefusal::Header(_) => StatusCode::BAD_REQUEST,
-            RouteRefusal::Upgrade(_) => StatusCode::UPGRADE_REQUIRED,
-            RouteRefusal::Shutdown => StatusCode::SERVICE_UNAVAILABLE,
+            RouteRefusal::Upgrade(_) | RouteRefusal::NoUpgrade => StatusCode::UPGRADE_REQUIRED,
+            RouteRefusal::Shutdown | RouteRefusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
             // The proxy ends its session, too, and begins another one.
             RouteRefusal::Session(Refused::Judged(UpgradeRefusal::Unknown)) => StatusCode::GONE,
             RouteRefusal::Session(Refused::Session(_)) => StatusCode::GONE,
@@ -149,13 +139,14 @@ impl RouteRefusal {
     /// The word by which a proxy knows that the SDK refuses it, and not something around the SDK's router.
     fn mark(&self) -> &'static str {
         match self {
-            RouteRefusal::Access(AccessError::Credential) => REFUSED_KEY,
+            RouteRefusal::Access(AccessError::Key) => REFUSED_KEY,
             RouteRefusal::Access(AccessError::DevelopmentKey) => REFUSED_DEVELOPMENT_KEY,
             RouteRefusal::Instance(_) => "instance",
             RouteRefusal::Hub(_) => "hub",
             RouteRefusal::Header(_) => "header",
-            RouteRefusal::Upgrade(_) => "upgrade",
+            RouteRefusal::Upgrade(_) | RouteRefusal::NoUpgrade => "upgrade",
             RouteRefusal::Shutdown => "shutdown",
+            RouteRefusal::Busy => "busy",
             RouteRefusal::Session(_) => "session",
         }
     }

@@ -12,16 +12,16 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, Response};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use trunkline::{CloseReason, Context, Hub, HubError, Server, ServerHandle};
+use trunkline_channel::{ChannelStream, OpenChannelError, RefusedUpgrade};
 use trunkline_link::{LinkEnd, LinkSocket, answer_handshake};
 use trunkline_protocol::hub::{HandshakeRequest, HubMessage, HubProtocol, Invocation, next_frame};
-use trunkline_protocol::key::{AccessKey, AccessKeys};
+use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
 use trunkline_protocol::service::*;
-use trunkline_protocol::token::LinkCredential;
 use trunkline_protocol::wire::{
     BOOT_HEADER, CAPABILITIES_HEADER, INSTANCE_HEADER, LINK_PATH, NODE_HEADER, RECEIVED_HEADER, SESSION_HEADER,
     SLOT_HEADER,
@@ -173,27 +173,53 @@ impl App {
         assert!(event.is_err(), "{event:?}");
     }
 
-    /// Sends a plain GET. Returns status and body.
-    pub(crate) async fn get(&self, path: &str, credential: Option<&str>) -> (u16, String) {
-        let mut tcp = TcpStream::connect(self.address).await.unwrap();
-        let authorization = credential.map(|text| format!("Authorization: Bearer {text}\r\n")).unwrap_or_default();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: app\r\nConnection: close\r\n{authorization}\r\n");
-        tcp.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        tcp.read_to_string(&mut answer).await.unwrap();
+    /// Sends a GET inside a channel, as a holder of this key. Returns status and body.
+    pub(crate) async fn get(&self, path: &str, key: &str) -> (u16, String) {
+        let answer = self.exchange("GET", path, &[], key).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// Sends a request inside a channel, as a holder of this key. Returns the whole answer, or what there is instead of a
+    /// channel.
+    pub(crate) async fn exchange(&self, method: &str, target: &str, headers: &[(&str, &str)], key: &str) -> String {
+        let mut channel = match self.channel(key).await {
+            Ok(channel) => channel,
+            Err(refused) => {
+                let headers: String = refused
+                    .headers
+                    .iter()
+                    .map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()))
+                    .collect();
+                return format!("HTTP/1.1 {}\r\n{headers}\r\n{}", refused.status, refused.reason);
+            }
+        };
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let request = format!("{method} {target} HTTP/1.1\r\nHost: app\r\nConnection: close\r\n{headers}\r\n");
+        channel.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        channel.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// Opens a channel as a holder of this key.
+    pub(crate) async fn channel(&self, key: &str) -> Result<ChannelStream<TcpStream>, RefusedUpgrade> {
+        let keys = AccessKeys::new(vec![AccessKey::new(key).unwrap()]).unwrap();
+        let dial = async || {
+            let socket = TcpStream::connect(self.address).await?;
+            socket.set_nodelay(true)?;
+            Ok(socket)
+        };
+        match trunkline_channel::open(dial, "app", &keys, FarEnd::AppServer).await {
+            Ok(channel) => Ok(channel),
+            Err(OpenChannelError::Refused(refused)) => Err(refused),
+            Err(other) => panic!("{other}"),
+        }
     }
 
     pub(crate) fn metric(&self, line: &str) -> bool {
         self.handle.metrics_text().lines().any(|found| found == line)
     }
-}
-
-/// A credential of a node that shares the key.
-pub(crate) fn credential(key: &str) -> String {
-    let keys = AccessKeys::new(vec![AccessKey::new(key).unwrap()]).unwrap();
-    LinkCredential { node: "a".into(), expires: u64::MAX }.seal(&keys)
 }
 
 /// Query of a link request.
@@ -230,7 +256,6 @@ impl LinkRequest {
             }
         };
         let headers = [
-            ("authorization", format!("Bearer {}", credential(self.key))),
             (NODE_HEADER, self.node.to_owned()),
             (BOOT_HEADER, self.boot.to_owned()),
             (INSTANCE_HEADER, instance),
@@ -244,7 +269,11 @@ impl LinkRequest {
         if let Some(received) = received {
             request.headers_mut().insert(RECEIVED_HEADER, received.into());
         }
-        match tokio_tungstenite::connect_async_with_config(request, None, true).await {
+        let channel = match app.channel(self.key).await {
+            Ok(channel) => channel,
+            Err(refused) => return Err(Response::builder().status(refused.status).body(None).unwrap()),
+        };
+        match tokio_tungstenite::client_async(request, channel).await {
             Ok((socket, response)) => Ok((socket, response.headers().clone())),
             Err(tungstenite::Error::Http(response)) => Err(*response),
             Err(other) => panic!("{other}"),
@@ -252,7 +281,7 @@ impl LinkRequest {
     }
 }
 
-type ProxySocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type ProxySocket = WebSocketStream<ChannelStream<TcpStream>>;
 
 /// Proxy's end of a link.
 pub(crate) struct ProxyLink(LinkSocket<ProxySocket>);

@@ -4,11 +4,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use trunkline::{Hub, Negotiation, User};
 use trunkline_protocol::access_token;
+use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
 use trunkline_protocol::wire::{
-    CLIENT_AUTHORIZATION_HEADER, CLIENT_URI_HEADER, MANIFEST_PATH, NEGOTIATE_PATH, REFUSAL_HEADER, USER_HEADER,
+    CLIENT_AUTHORIZATION_HEADER, CLIENT_URI_HEADER, LINK_PATH, MANIFEST_PATH, NEGOTIATE_PATH, REFUSAL_HEADER,
+    USER_HEADER,
 };
 
-use crate::harness::{App, KEY, credential};
+use crate::harness::{App, KEY};
 
 async fn decide(user: Option<User>) -> Negotiation {
     match user {
@@ -27,17 +29,6 @@ async fn start(hub: fn(Hub) -> Hub) -> App {
     App::start_with(hub, |server| server).await
 }
 
-/// Sends a request and returns the whole answer, in lower case.
-async fn exchange(app: &App, method: &str, target: &str, headers: &[(&str, &str)]) -> String {
-    let mut tcp = TcpStream::connect(app.address).await.unwrap();
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let request = format!("{method} {target} HTTP/1.1\r\nHost: app\r\nConnection: close\r\n{headers}\r\n");
-    tcp.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    tcp.read_to_string(&mut answer).await.unwrap();
-    answer
-}
-
 /// Asks about a client as a proxy does that has verified this user.
 async fn ask(app: &App, user: Option<&str>, authorization: &str) -> String {
     let user = user.map(|id| access_token::User {
@@ -46,14 +37,10 @@ async fn ask(app: &App, user: Option<&str>, authorization: &str) -> String {
         ..Default::default()
     });
     let user = user.map(|user| user.to_header());
-    let credential = format!("Bearer {}", credential(KEY));
-    let mut headers = vec![
-        ("authorization", credential.as_str()),
-        (CLIENT_URI_HEADER, "/test/negotiate?negotiateVersion=1"),
-        (CLIENT_AUTHORIZATION_HEADER, authorization),
-    ];
+    let mut headers =
+        vec![(CLIENT_URI_HEADER, "/test/negotiate?negotiateVersion=1"), (CLIENT_AUTHORIZATION_HEADER, authorization)];
     headers.extend(user.as_deref().map(|user| (USER_HEADER, user)));
-    exchange(app, "POST", &format!("{NEGOTIATE_PATH}?hub=test"), &headers).await
+    app.exchange("POST", &format!("{NEGOTIATE_PATH}?hub=test"), &headers, KEY).await
 }
 
 #[tokio::test]
@@ -75,24 +62,73 @@ async fn a_handler_that_needs_a_user_refuses_the_client_by_itself() {
     assert!(!refusal.contains(REFUSAL_HEADER), "the proxy is not refused");
 }
 
+/// Sends a request outside of any channel, and returns the whole answer.
+async fn exchange_in_the_open(app: &App, method: &str, target: &str, header: (&str, &str)) -> String {
+    let mut tcp = TcpStream::connect(app.address).await.unwrap();
+    let request =
+        format!("{method} {target} HTTP/1.1\r\nHost: app\r\nConnection: close\r\n{}: {}\r\n\r\n", header.0, header.1);
+    tcp.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
 #[tokio::test]
 async fn only_a_proxy_of_the_fleet_says_who_a_client_is() {
     let app = start(|hub| hub.on_negotiate(decide)).await;
     let mallory = access_token::User { id: Some("mallory".into()), ..Default::default() }.to_header();
     let target = format!("{NEGOTIATE_PATH}?hub=test");
-    let answer = exchange(&app, "POST", &target, &[(USER_HEADER, &mallory)]).await;
-    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let stranger = app.exchange("POST", &target, &[(USER_HEADER, &mallory)], "the key of another fleet").await;
+    assert!(stranger.starts_with("HTTP/1.1 401"), "{stranger}");
+    for (method, target) in [("POST", target.as_str()), ("GET", MANIFEST_PATH), ("GET", LINK_PATH)] {
+        let answer = exchange_in_the_open(&app, method, target, (USER_HEADER, &mallory)).await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    }
 }
 
 #[tokio::test]
 async fn refusals_of_the_sdk_are_marked() {
     let app = start(|hub| hub).await;
     let marked = |answer: &str, reason: &str| answer.contains(&format!("{REFUSAL_HEADER}: {reason}\r\n"));
-    let stranger = exchange(&app, "GET", MANIFEST_PATH, &[]).await;
+    let stranger = app.exchange("GET", MANIFEST_PATH, &[], "the key of another fleet").await;
     assert!(stranger.starts_with("HTTP/1.1 401") && marked(&stranger, "access-key"), "{stranger}");
-    let bearer = format!("Bearer {}", credential(KEY));
-    let unknown = exchange(&app, "POST", &format!("{NEGOTIATE_PATH}?hub=nope"), &[("authorization", &bearer)]).await;
+    let unknown = app.exchange("POST", &format!("{NEGOTIATE_PATH}?hub=nope"), &[], KEY).await;
     assert!(unknown.starts_with("HTTP/1.1 404") && marked(&unknown, "hub"), "{unknown}");
-    let known = exchange(&app, "GET", MANIFEST_PATH, &[("authorization", &bearer)]).await;
+    let known = app.exchange("GET", MANIFEST_PATH, &[], KEY).await;
     assert!(known.starts_with("HTTP/1.1 200") && !known.contains(REFUSAL_HEADER), "{known}");
+}
+
+/// Head of the request by which a holder of the key opens a channel, as whoever carries it can record it.
+async fn recorded_request() -> Vec<u8> {
+    let (near, mut far) = tokio::io::duplex(4096);
+    let (mut near, keys) = (Some(near), AccessKeys::new(vec![AccessKey::new(KEY).unwrap()]).unwrap());
+    let dial = move || std::future::ready(Ok(near.take().unwrap()));
+    let opening = tokio::spawn(async move { trunkline_channel::open(dial, "app", &keys, FarEnd::AppServer).await });
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        far.read_buf(&mut head).await.unwrap();
+    }
+    opening.abort();
+    head
+}
+
+#[tokio::test]
+async fn a_recorded_request_for_a_channel_leads_nowhere() {
+    let app = start(|hub| hub.on_negotiate(decide)).await;
+    let head = recorded_request().await;
+    let mut tcp = TcpStream::connect(app.address).await.unwrap();
+    tcp.write_all(&head).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+        tcp.read_buf(&mut answer).await.unwrap();
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer));
+    // It has the form of a record, and nobody without the key can seal one.
+    let mut forged = vec![0x82, 0x80 | 40, 0, 0, 0, 0];
+    forged.extend([7; 40]);
+    tcp.write_all(&forged).await.unwrap();
+    answer.clear();
+    // The end may come as a reset.
+    drop(tcp.read_to_end(&mut answer).await);
+    assert_eq!(answer, b"", "nothing was served");
 }

@@ -5,7 +5,7 @@ use trunkline::{Context, Hub, HubError, Naming, Rehomed};
 use trunkline_protocol::service::*;
 use trunkline_protocol::wire::{ITEMS_HEADER, MANIFEST_PATH, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
 
-use crate::harness::{App, KEY, ProxyLink, ScriptedClient, credential};
+use crate::harness::{App, KEY, ProxyLink, ScriptedClient};
 
 #[derive(Clone)]
 struct Name(String);
@@ -176,7 +176,7 @@ async fn a_shutdown_asks_proxies_to_take_their_clients_and_waits_for_calls_until
     let stopping = tokio::spawn(async move { handle.shutdown().await });
     let ServiceMessage::ConnectionFlowControl(leaving) = link.next().await else { panic!() };
     assert_eq!((leaving.subject, leaving.operation), (FlowSubject::Server, FlowOperation::Offline));
-    let (status, _) = app.get(MANIFEST_PATH, Some(&credential(KEY))).await;
+    let (status, _) = app.get(MANIFEST_PATH, KEY).await;
     assert_eq!(status, 503, "no proxy begins with it any more");
     link.send_all(&[moved_to(&idle, ""), moved_to(&busy, "")]).await;
     handed_over(&mut link, &idle).await.unwrap();

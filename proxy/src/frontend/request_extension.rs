@@ -17,6 +17,10 @@ pub(crate) struct PeerAddress(pub SocketAddr);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClientScheme(pub ForwardedScheme);
 
+/// Mark of a request that came through a channel: its sender is a node of the fleet.
+#[derive(Debug, Clone)]
+pub(crate) struct FromFleet;
+
 /// Mark of a request that another node has forwarded here; it goes no further.
 #[derive(Debug, Clone)]
 pub(crate) struct ForwardedByNode;

@@ -6,14 +6,16 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::any;
+use axum::routing::{any, get};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::sleep;
 use tower::ServiceExt;
 use trunkline_protocol::manifest::NODE_HEADER;
+use trunkline_protocol::wire::CHANNEL_PATH;
 
 use crate::frontend::connect::{http_transport_request, websocket_upgrade};
 use crate::frontend::endpoint::Endpoint;
+use crate::frontend::fleet_channel::{self, FleetChannelRoute};
 use crate::frontend::path_rule::{NEGOTIATE_SUFFIX, is_private, split_negotiate};
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::FromApp;
@@ -25,7 +27,9 @@ impl Endpoint {
     pub(crate) fn into_router(self) -> Router {
         let cors = origin_check::cors(&self.shared.settings);
         let hubs = Router::new().fallback(dispatch).layer(cors).with_state(self.clone());
-        self.layered(Router::new().fallback(route)).with_state((self, hubs))
+        let inside = self.layered(Router::new().fallback(route)).with_state((self.clone(), hubs));
+        let channel = FleetChannelRoute { endpoint: self, inside: inside.clone() };
+        Router::new().route(CHANNEL_PATH, get(fleet_channel::open)).with_state(channel).fallback_service(inside)
     }
 
     /// Routes of these hubs alone, for the router of an app. Case counts there, a last slash does not.

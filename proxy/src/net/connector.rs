@@ -1,11 +1,11 @@
-//! Connections to app servers, other nodes and issuers of keys, plain or with TLS.
+//! Connections to app servers, other nodes and issuers of keys: plain or with TLS, and through a channel where the far
+//! end has to prove that it is of this fleet.
 
 mod outgoing_stream;
 
 use std::io;
 #[cfg(feature = "tls")]
 use std::path::Path;
-#[cfg(feature = "tls")]
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+use trunkline_channel::OpenChannelError;
+use trunkline_protocol::key::{AccessKeys, FarEnd};
 #[cfg(feature = "tls")]
 use {rustls::ClientConfig, rustls::pki_types::ServerName, tokio_rustls::TlsConnector};
 
@@ -30,6 +32,14 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 pub(crate) struct Connector {
     #[cfg(feature = "tls")]
     tls: Arc<ConnectorTls>,
+    channel: Option<Arc<FleetChannel>>,
+}
+
+/// Keys that open channels, and the kind of far end that has to have one of them.
+#[derive(Debug)]
+struct FleetChannel {
+    keys: AccessKeys,
+    far_end: FarEnd,
 }
 
 #[cfg(feature = "tls")]
@@ -48,7 +58,7 @@ impl Connector {
     /// When a file is missing or unusable.
     pub(crate) fn with_tls(settings: ClientTls) -> Result<Self, TlsError> {
         let config = ArcSwapOption::from_pointee(client_config(&settings)?);
-        Ok(Self { tls: Arc::new(ConnectorTls { settings, config }) })
+        Ok(Self { tls: Arc::new(ConnectorTls { settings, config }), channel: None })
     }
 
     /// Reads all files again, for new connections.
@@ -86,11 +96,28 @@ impl Connector {
 }
 
 impl Connector {
+    /// Connector to holders of one of the keys alone: each connection is a channel.
+    #[must_use]
+    pub(crate) fn through_channels(&self, keys: &AccessKeys, far_end: FarEnd) -> Self {
+        Self { channel: Some(Arc::new(FleetChannel { keys: keys.clone(), far_end })), ..self.clone() }
+    }
+
     /// Connects to an address.
     ///
     /// # Errors
-    /// When nothing listens there, or its certificate does not fit.
+    /// When nothing listens there, or its certificate does not fit, or it does not have the fleet's key though it must;
+    /// that is an [`OpenChannelError`] within.
     pub(crate) async fn connect(&self, address: &Address) -> io::Result<OutgoingStream> {
+        let Some(channel) = &self.channel else { return self.connect_socket(address).await };
+        let dial = || self.connect_socket(address);
+        match trunkline_channel::open(dial, address.authority(), &channel.keys, channel.far_end).await {
+            Ok(stream) => Ok(OutgoingStream::Channel(Box::new(stream))),
+            Err(OpenChannelError::Connect(error)) => Err(error),
+            Err(error) => Err(io::Error::new(io::ErrorKind::PermissionDenied, error)),
+        }
+    }
+
+    async fn connect_socket(&self, address: &Address) -> io::Result<OutgoingStream> {
         let stream = match address.resolved() {
             Some(address) => TcpStream::connect(address).await?,
             None => TcpStream::connect(address.authority()).await?,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use trunkline_protocol::id::random_id;
+use trunkline_protocol::key::FarEnd;
 
 use super::history::{History, PastConnection};
 use super::inbox::ShardSender;
@@ -48,8 +49,12 @@ pub(crate) struct Shared {
     pub routes: Arc<RouteTable>,
     /// Connections over HTTP transports.
     pub http_transports: HttpTransports,
-    /// Connector to app servers and other nodes.
+    /// Connector to app servers and other nodes, for what is no secret of the fleet.
     pub connector: Connector,
+    /// Connector to app servers that prove themselves: for manifests, links and decisions about clients.
+    pub app_channels: Connector,
+    /// Connector to nodes that prove themselves: for requests whose connections are theirs.
+    pub node_channels: Connector,
     pub whose_sockets: Sockets,
     /// Counters behind the limits.
     pub limits: LimitCounters,
@@ -79,6 +84,8 @@ impl Shared {
         Self {
             whose_sockets,
             limits: LimitCounters::new(&settings.limits),
+            app_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::AppServer),
+            node_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::Node),
             connector: connectors.fleet,
             verifier: Verifier::new(settings.tokens.clone(), &settings.keys, connectors.issuers),
             boot: random_id(),
@@ -99,7 +106,7 @@ impl Shared {
     /// Identity and connector with which this node calls app servers.
     #[must_use]
     pub(crate) fn caller(&self) -> Caller<'_> {
-        Caller { node: &self.settings.node, keys: &self.settings.keys, connector: &self.connector }
+        Caller { node: &self.settings.node, connector: &self.app_channels }
     }
 
     /// Inbox of each shard, by index.

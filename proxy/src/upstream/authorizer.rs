@@ -96,7 +96,7 @@ impl Authorizer {
         let answer = match target {
             AppTarget::Memory(app) => app.ask(Request::from_parts(request, Body::empty())).await,
             AppTarget::Network(address) => {
-                caller.sign(&mut request.headers)?;
+                caller.introduce(&mut request.headers)?;
                 let answer = self.client.send(address, Request::from_parts(request, Body::empty())).await;
                 answer.map_err(|source| AuthorizeError::Exchange { target: target.clone(), source })?.map(Body::new)
             }

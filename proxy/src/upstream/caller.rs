@@ -1,18 +1,15 @@
-//! Signed requests to an app server, each on a fresh connection: the first step of a manifest and of a link.
+//! Requests to an app server through a channel, each on a fresh connection: the first step of a manifest and of a link.
 
 use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::header::{AUTHORIZATION, HOST};
+use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use trunkline_protocol::key::AccessKeys;
-use trunkline_protocol::limits::LINK_CREDENTIAL_LIFETIME_S;
+use trunkline_channel::{OpenChannelError, RefusedUpgrade};
 use trunkline_protocol::manifest::NODE_HEADER;
-use trunkline_protocol::token::LinkCredential;
 
-use crate::clock::unix_seconds;
 use crate::net::address::Address;
 use crate::net::connector::Connector;
 use crate::net::http_client::{HttpClient, HttpError, within};
@@ -44,6 +41,15 @@ impl RequestError {
         }
     }
 
+    /// Answer of the far end that opens no channel, if that is the reason.
+    pub(super) fn refused_channel(&self) -> Option<&RefusedUpgrade> {
+        let Self::Connect { source, .. } = self else { return None };
+        match source.get_ref()?.downcast_ref()? {
+            OpenChannelError::Refused(refused) => Some(refused),
+            _ => None,
+        }
+    }
+
     /// Whether nobody listens there.
     #[must_use]
     pub(crate) fn is_refused(&self) -> bool {
@@ -51,20 +57,20 @@ impl RequestError {
     }
 }
 
-/// This node as app servers see it: its name, its keys, and how it connects.
+/// This node as app servers see it: its name, and how it connects.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller<'a> {
     /// The name of this node.
     pub node: &'a str,
-    pub keys: &'a AccessKeys,
+    /// Connector through channels to app servers of this fleet.
     pub connector: &'a Connector,
 }
 
 impl Caller<'_> {
-    /// Sends a request over a fresh connection, with the headers that show who we are.
+    /// Sends a request over a fresh connection, with the header that says who we are.
     ///
     /// # Errors
-    /// When the app server can't be reached or doesn't answer.
+    /// When the app server can't be reached, is none of this fleet, or doesn't answer.
     pub(super) async fn send(
         self,
         address: &Address,
@@ -73,18 +79,14 @@ impl Caller<'_> {
         let authority = address.authority();
         let headers = request.headers_mut();
         headers.insert(HOST, HeaderValue::from_str(authority).map_err(http::Error::from)?);
-        self.sign(headers)?;
+        self.introduce(headers)?;
         let client = HttpClient::without_pool(self.connector.clone());
         let answer = within(ANSWER_TIMEOUT, client.send(address, request)).await;
         answer.map_err(|error| RequestError::new(authority, error))
     }
 
-    /// Writes the headers that show that a node of the fleet asks, and which.
-    pub(super) fn sign(self, headers: &mut HeaderMap) -> Result<(), http::Error> {
-        let credential =
-            LinkCredential { node: self.node.into(), expires: unix_seconds() + LINK_CREDENTIAL_LIFETIME_S };
-        let bearer = format!("Bearer {}", credential.seal(self.keys));
-        headers.insert(AUTHORIZATION, HeaderValue::from_str(&bearer)?);
+    /// Writes the header that names this node.
+    pub(super) fn introduce(self, headers: &mut HeaderMap) -> Result<(), http::Error> {
         headers.insert(NODE_HEADER, HeaderValue::from_str(self.node)?);
         Ok(())
     }

@@ -14,7 +14,6 @@ use trunkline_protocol::manifest::{BOOT_HEADER, INSTANCE_HEADER, LINK_PATH, SLOT
 use trunkline_protocol::service::{Answer, Capabilities, Offer, Role as LinkRole};
 
 use super::caller::{Caller, RequestError};
-use super::refusal_source::{MIDDLEWARE_HINT, RefusalSource};
 use super::{AppTarget, Pool};
 use crate::net::address::Address;
 
@@ -43,9 +42,6 @@ pub(crate) enum DialError {
     Answer(#[from] MalformedHeader),
     #[error("the app server answers {0} instead of an upgrade")]
     Status(StatusCode),
-    /// Something before the SDK wants a login.
-    #[error("the app server answers {0}, {MIDDLEWARE_HINT}")]
-    Middleware(StatusCode),
     #[error("the upgrade broke off: {0}")]
     Upgrade(String),
     /// The first frame is no handshake that we know.
@@ -116,12 +112,7 @@ async fn upgrade(
         StatusCode::SWITCHING_PROTOCOLS => {}
         StatusCode::CONFLICT => return Err(DialError::OtherInstance),
         StatusCode::GONE => return Err(DialError::UnknownSession),
-        status => {
-            return Err(match RefusalSource::of(status, answer.headers()) {
-                RefusalSource::Middleware => DialError::Middleware(status),
-                _ => DialError::Status(status),
-            });
-        }
+        status => return Err(DialError::Status(status)),
     }
     let told = read_answer(answer.headers(), offer)?;
     let upgraded = hyper::upgrade::on(answer).await.map_err(|error| DialError::Upgrade(error.to_string()))?;

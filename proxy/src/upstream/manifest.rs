@@ -4,6 +4,7 @@ use axum::body::Body;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use trunkline_protocol::manifest::{MANIFEST_PATH, Manifest};
+use trunkline_protocol::wire::CHANNEL_PATH;
 
 use super::caller::{Caller, RequestError};
 use super::refusal_source::{MIDDLEWARE_HINT, RefusalSource};
@@ -37,7 +38,7 @@ pub(crate) enum ReadManifestError {
     #[error("{authority} answers {status}, {MIDDLEWARE_HINT}")]
     Middleware { authority: String, status: StatusCode },
     /// Something else answers there.
-    #[error("{authority} answers {status} to {MANIFEST_PATH}: no app server with the Trunkline SDK?")]
+    #[error("{authority} answers {status} to {CHANNEL_PATH}: no app server with the Trunkline SDK, or an older one?")]
     Status { authority: String, status: StatusCode },
     /// The answer is not a manifest.
     #[error("{authority} gives a manifest that can't be read: {problem}")]
@@ -59,7 +60,7 @@ impl ReadManifestError {
 pub(crate) async fn read_manifest(address: &Address, caller: Caller<'_>) -> Result<Manifest, ReadManifestError> {
     let authority = address.authority();
     let request = Request::get(MANIFEST_PATH).body(Body::empty()).map_err(RequestError::from)?;
-    let answer = caller.send(address, request).await?;
+    let answer = caller.send(address, request).await.map_err(refused_channel)?;
     if answer.status() != StatusCode::OK {
         return Err(refusal(authority.into(), answer).await);
     }
@@ -72,28 +73,35 @@ pub(crate) async fn read_manifest(address: &Address, caller: Caller<'_>) -> Resu
     }
 }
 
-/// Says who refuses, and what helps.
-async fn refusal(authority: String, answer: Response<Incoming>) -> ReadManifestError {
-    let status = answer.status();
-    match RefusalSource::of(status, answer.headers()) {
+/// Says who refuses to open a channel, and what helps.
+fn refused_channel(error: RequestError) -> ReadManifestError {
+    let (RequestError::Connect { authority, .. }, Some(refused)) = (&error, error.refused_channel()) else {
+        return error.into();
+    };
+    let (authority, status) = (authority.clone(), refused.status);
+    match RefusalSource::of(status, &refused.headers) {
         RefusalSource::AccessKey => ReadManifestError::Key(authority),
         RefusalSource::DevelopmentKey => ReadManifestError::DevelopmentKey(authority),
-        RefusalSource::Sdk => {
-            let body = read_whole(answer, REFUSAL_MAX_BYTES).await;
-            let reason = body.map(|answer| String::from_utf8_lossy(answer.body()).into_owned()).unwrap_or_default();
-            ReadManifestError::Refused { authority, status, reason }
-        }
+        RefusalSource::Sdk => ReadManifestError::Refused { authority, status, reason: refused.reason.clone() },
         RefusalSource::Middleware => ReadManifestError::Middleware { authority, status },
         RefusalSource::Stranger => ReadManifestError::Status { authority, status },
     }
+}
+
+/// Says why a proven app server gives no manifest.
+async fn refusal(authority: String, answer: Response<Incoming>) -> ReadManifestError {
+    let status = answer.status();
+    let body = read_whole(answer, REFUSAL_MAX_BYTES).await;
+    let reason = body.map(|answer| String::from_utf8_lossy(answer.body()).into_owned()).unwrap_or_default();
+    ReadManifestError::Refused { authority, status, reason }
 }
 
 #[cfg(test)]
 mod tests {
     use axum::Router;
     use axum::response::{IntoResponse, Redirect};
-    use trunkline_protocol::key::{AccessKey, AccessKeys};
-    use trunkline_protocol::wire::{REFUSAL_HEADER, REFUSED_DEVELOPMENT_KEY, REFUSED_KEY};
+    use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
+    use trunkline_protocol::wire::{HELLO_HEADER, REFUSAL_HEADER, REFUSED_DEVELOPMENT_KEY, REFUSED_KEY};
 
     use super::*;
     use crate::net::connector::Connector;
@@ -104,8 +112,9 @@ mod tests {
         let authority = listener.local_addr().unwrap().to_string();
         let app = Router::new().fallback(async move || answer);
         let serving = tokio::spawn(async move { axum::serve(listener, app).await });
-        let (keys, connector) = (AccessKeys::new(vec![AccessKey::random()]).unwrap(), Connector::default());
-        let caller = Caller { node: "node", keys: &keys, connector: &connector };
+        let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
+        let connector = Connector::default().through_channels(&keys, FarEnd::AppServer);
+        let caller = Caller { node: "node", connector: &connector };
         let address = format!("http://{authority}").parse().unwrap();
         let error = read_manifest(&address, caller).await.unwrap_err();
         serving.abort();
@@ -126,6 +135,8 @@ mod tests {
         assert!(unmarked.starts_with(&format!("it answers 401 Unauthorized, {middleware}")), "{unmarked}");
         assert!(problem(StatusCode::FORBIDDEN).await.contains(middleware));
         assert!(problem(Redirect::to("/login")).await.contains(middleware));
-        assert!(problem(StatusCode::NOT_FOUND).await.contains("no app server with the Trunkline SDK?"));
+        let stranger = problem((StatusCode::SWITCHING_PROTOCOLS, [(HELLO_HEADER, "A".repeat(64))])).await;
+        assert!(stranger.contains("does not have the fleet's key"), "{stranger}");
+        assert!(problem(StatusCode::NOT_FOUND).await.contains("no app server with the Trunkline SDK"));
     }
 }

@@ -1,10 +1,10 @@
-//! Sealed tokens: connection tokens, credentials of links, marks of forwarded requests.
+//! Sealed tokens: connection tokens, marks of forwarded requests.
 
 use std::sync::LazyLock;
 
 use trunkline_protocol::key::{AccessKey, AccessKeys, Purpose};
 use trunkline_protocol::limits::TOKEN_MAX_CHARS;
-use trunkline_protocol::token::{ConnectionToken, ForwardMark, LinkCredential};
+use trunkline_protocol::token::{ConnectionToken, ForwardMark};
 
 /// The key that the seeds are made with.
 const KEY: &str = "the access key of the fuzz targets";
@@ -22,7 +22,7 @@ pub fn sealed_tokens(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         text.lines().chain([text]).for_each(open);
     }
-    for purpose in [Purpose::ConnectionToken, Purpose::Link, Purpose::ForwardMark] {
+    for purpose in [Purpose::ConnectionToken, Purpose::ForwardMark] {
         let sealed = KEYS.seal(purpose, data);
         if sealed.len() <= TOKEN_MAX_CHARS {
             assert_eq!(KEYS.open(purpose, &sealed).as_deref(), Ok(data), "a sealed value opens again");
@@ -38,12 +38,6 @@ fn open(sealed: &str) {
         let again = token.seal(&KEYS);
         if again.len() <= TOKEN_MAX_CHARS {
             assert_eq!(ConnectionToken::open(&again, &KEYS), Ok(token));
-        }
-    }
-    if let Ok(credential) = LinkCredential::open(sealed, &KEYS, 0) {
-        let again = credential.seal(&KEYS);
-        if again.len() <= TOKEN_MAX_CHARS {
-            assert_eq!(LinkCredential::open(&again, &KEYS, 0), Ok(credential));
         }
     }
     if let Ok(mark) = ForwardMark::open(sealed, &KEYS, METHOD, TARGET, 0) {

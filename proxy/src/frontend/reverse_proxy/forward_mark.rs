@@ -1,4 +1,4 @@
-//! Forward marks of requests that another node has forwarded here: sealed by the fleet, each for one request.
+//! Forward marks of requests that another node has forwarded here through a channel: sealed, each for one request.
 
 use axum::extract::Request;
 use http::request::Parts;
@@ -11,7 +11,7 @@ use crate::clock::unix_seconds;
 use crate::config::Settings;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::forwarded_header::ForwardedScheme;
-use crate::frontend::request_extension::{ClientScheme, ForwardedByNode, PeerAddress, peer_address};
+use crate::frontend::request_extension::{ClientScheme, ForwardedByNode, FromFleet, PeerAddress, peer_address};
 use crate::frontend::reverse_proxy::next_hop;
 
 /// Whether another node has forwarded a request here.
@@ -22,7 +22,10 @@ pub(crate) fn is_forwarded_by_node(request: &Request) -> bool {
 /// Accepts a good mark: the request is from the client that it names. A bad mark is ignored.
 pub(crate) fn accept(endpoint: &Endpoint, request: &mut Request) {
     let Some(sealed) = request.headers_mut().remove(FORWARD_HEADER) else { return };
-    match open(&endpoint.shared.settings, &sealed, request.method(), request.uri()) {
+    // What did not come from a node is no node's.
+    let is_of_fleet = request.extensions().get::<FromFleet>().is_some();
+    let mark = open(&endpoint.shared.settings, &sealed, request.method(), request.uri());
+    match mark.and_then(|mark| is_of_fleet.then_some(mark).ok_or(TokenError::Forged)) {
         Ok(mark) => {
             let extensions = request.extensions_mut();
             // The node that forwarded it is never taken for the client.

@@ -1,4 +1,4 @@
-//! Open connection to a server, plain or in TLS.
+//! Open connection to a server: plain, in TLS, or through a channel over either.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 #[cfg(feature = "tls")]
 use tokio_rustls::client::TlsStream;
+use trunkline_channel::ChannelStream;
 
 /// Open connection to a server.
 #[derive(Debug)]
@@ -15,15 +16,17 @@ pub(crate) enum OutgoingStream {
     Plain(TcpStream),
     #[cfg(feature = "tls")]
     Tls(Box<TlsStream<TcpStream>>),
+    Channel(Box<ChannelStream<OutgoingStream>>),
 }
 
-/// Runs an expression on either kind of stream.
+/// Runs an expression on any kind of stream.
 macro_rules! with_stream {
     ($either:expr, $stream:ident => $act:expr) => {
         match $either {
             OutgoingStream::Plain($stream) => $act,
             #[cfg(feature = "tls")]
             OutgoingStream::Tls($stream) => $act,
+            OutgoingStream::Channel($stream) => $act,
         }
     };
 }

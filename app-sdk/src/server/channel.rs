@@ -1,0 +1,78 @@
+//! Channels of proxies: the private routes are served inside them alone, so whoever reaches one has the fleet's key.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::response::Response;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use trunkline_channel::{HandshakeError, accept};
+use trunkline_protocol::key::FarEnd;
+
+use super::access::AccessError;
+use super::routes::RouteRefusal;
+use super::server_core::ServerCore;
+
+/// Time that a proxy may be silent between two requests, and take for a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// State of the route: the core, and the routes inside a channel.
+#[derive(Clone)]
+pub(super) struct ChannelRoute {
+    pub(super) core: Arc<ServerCore>,
+    pub(super) inside: Router,
+}
+
+/// Route `GET /.trunkline/channel`: opens a channel to a holder of one of the keys.
+pub(super) async fn channel(
+    State(ChannelRoute { core, inside }): State<ChannelRoute>,
+    mut request: Request,
+) -> Result<Response, RouteRefusal> {
+    let access = core.access.get().filter(|_| !core.shutdown.is_cancelled()).ok_or(RouteRefusal::Shutdown)?;
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| *address);
+    access.check_peer(peer)?;
+    let accepted = match accept(&mut request, access.keys(), FarEnd::AppServer) {
+        Err(HandshakeError::Busy) => return Err(RouteRefusal::Busy),
+        other => other.map_err(|_| AccessError::Key)?,
+    };
+    let (response, stream) = accepted.ok_or(RouteRefusal::NoUpgrade)?.into_parts();
+    let shutdown = core.shutdown.clone();
+    tokio::spawn(core.tasks.track_future(async move {
+        // It fails when the proxy is gone, or when who sent the hello had only recorded it.
+        if let Ok(stream) = stream.await {
+            serve(stream, inside, shutdown).await;
+        }
+    }));
+    Ok(response.map(|()| Body::empty()))
+}
+
+/// Serves the requests inside a channel, until it ends or becomes a link.
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    inside: Router,
+    shutdown: CancellationToken,
+) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(inside))
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a channel ended in the middle of a request");
+    }
+}

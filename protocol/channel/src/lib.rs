@@ -1,0 +1,30 @@
+#![forbid(unsafe_code)]
+//! Channels: authenticated, encrypted byte streams between two holders of a fleet's access key.
+//!
+//! ```text
+//!  proxy                                                    app server, or another node
+//!  GET /.trunkline/channel, upgrade, hello ───────────────► opens the hello with one of its keys; else 401
+//!  opens the answer with the same key; else it hangs up ◄── 101, hello
+//!  ════ records: WebSocket messages, each sealed ═════════  HTTP inside: manifest, links, negotiations, owner hops
+//! ```
+//!
+//! The handshake is Noise (`NNpsk0`) with a secret made of the access key, one for each kind of far end. So each end has
+//! proved to the other that it holds the key before either believes or tells anything, nothing that was shown to one
+//! far end is of use at another, and whoever carries the bytes can't read or change them, not even who learns the key
+//! later. Without a key there is nothing to reach: a hello that opens with no key costs a few hashes, and a hello that
+//! was recorded leads to a stream that its sender can't speak on.
+//!
+//! On the wire a channel is a WebSocket with binary messages, so that each load balancer and mesh lets it through that
+//! lets WebSockets through.
+//!
+//! Modules, lowest first: `handshake` (pure), `record` (pure), `stream` (bytes over a socket), `upgrade` (the HTTP
+//! exchange that both ends begin with).
+
+mod handshake;
+mod record;
+mod stream;
+mod upgrade;
+
+pub use handshake::HandshakeError;
+pub use stream::ChannelStream;
+pub use upgrade::{Accepted, OpenChannelError, RefusedUpgrade, accept, open};

@@ -1,0 +1,208 @@
+//! The HTTP exchange that a channel begins with, at both ends.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, HOST, HeaderMap, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use trunkline_protocol::key::{AccessKeys, FarEnd};
+use trunkline_protocol::wire::{CHANNEL_PATH, HELLO_HEADER, REFUSAL_HEADER, REFUSED_KEY};
+
+use crate::handshake::{HandshakeError, Initiator, respond};
+use crate::record::Side;
+use crate::stream::ChannelStream;
+
+/// Most bytes of a refusal that are read: it is one line.
+const REFUSAL_MAX_BYTES: usize = 1024;
+
+/// Time from the answer to the first record.
+const FIRST_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Room for channels whose first record has not come: each is one that a holder of the key opens at the moment, or a
+/// recorded hello that somebody plays again.
+static WAITING: Semaphore = Semaphore::const_new(1024);
+
+/// Reason why there is no channel to a far end. Nothing was told to it, and nothing it says is proven.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenChannelError {
+    /// Nobody accepts a connection there.
+    #[error("{0}")]
+    Connect(#[source] io::Error),
+    /// What accepts connections there gives no HTTP answer.
+    #[error("no HTTP answer: {}", innermost(.0))]
+    Http(#[source] hyper::Error),
+    /// There is an answer, and no channel.
+    #[error("{0}")]
+    Refused(RefusedUpgrade),
+    /// There is a channel to somebody else.
+    #[error("what answers there does not have the fleet's key: has the address another owner now?")]
+    Unproven,
+    /// A key or a name can't be written into a request.
+    #[error("the request can't be written: {0}")]
+    Request(#[from] http::Error),
+}
+
+/// Answer of a far end that opens no channel.
+#[derive(Debug, thiserror::Error)]
+#[error("answers {status}: {reason}")]
+pub struct RefusedUpgrade {
+    /// The status instead of 101.
+    pub status: StatusCode,
+    /// The headers of the answer, such as the mark of the SDK's own refusals.
+    pub headers: HeaderMap,
+    /// The body, as far as it is one line.
+    pub reason: String,
+}
+
+/// Opens a channel to a far end of this kind over a connection that `dial` makes. The keys are tried in their order, each
+/// over a connection of its own, until the far end has one of them.
+///
+/// # Errors
+/// When there is no connection, or nobody with one of the keys at its other end.
+pub async fn open<S, D>(
+    mut dial: impl FnMut() -> D,
+    host: &str,
+    keys: &AccessKeys,
+    far_end: FarEnd,
+) -> Result<ChannelStream<S>, OpenChannelError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    D: Future<Output = io::Result<S>>,
+{
+    let mut outcome = Err(OpenChannelError::Unproven);
+    for secret in keys.channel_secrets(far_end) {
+        let socket = dial().await.map_err(OpenChannelError::Connect)?;
+        outcome = open_with(socket, host, &secret, far_end).await;
+        match &outcome {
+            Err(OpenChannelError::Refused(refused)) if refused.is_of_key() => {}
+            _ => break,
+        }
+    }
+    outcome
+}
+
+async fn open_with<S>(
+    socket: S,
+    host: &str,
+    secret: &[u8; 32],
+    far_end: FarEnd,
+) -> Result<ChannelStream<S>, OpenChannelError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let unproven = |_: HandshakeError| OpenChannelError::Unproven;
+    let (initiator, hello) = Initiator::new(secret, far_end).map_err(unproven)?;
+    let key = generate_key();
+    let request = Request::get(CHANNEL_PATH)
+        .header(HOST, host)
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "websocket")
+        .header(SEC_WEBSOCKET_VERSION, "13")
+        .header(SEC_WEBSOCKET_KEY, &key)
+        .header(HELLO_HEADER, hello)
+        .body(Empty::<Bytes>::new())?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.map_err(OpenChannelError::Http)?;
+    // It ends with the answer's body, or with the socket that the upgrade hands over.
+    tokio::spawn(connection.with_upgrades());
+    let answer = sender.send_request(request).await.map_err(OpenChannelError::Http)?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(OpenChannelError::Refused(RefusedUpgrade::read(answer).await));
+    }
+    let noise = initiator.finish(text(answer.headers(), HELLO_HEADER)).map_err(unproven)?;
+    let upgraded = hyper::upgrade::on(answer).await.map_err(OpenChannelError::Http)?;
+    // It is the socket that went in.
+    let parts = upgraded.downcast::<TokioIo<S>>().map_err(|_| OpenChannelError::Unproven)?;
+    Ok(ChannelStream::new(parts.io.into_inner(), noise, Side::Client, parts.read_buf))
+}
+
+impl RefusedUpgrade {
+    async fn read(answer: Response<Incoming>) -> Self {
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, REFUSAL_MAX_BYTES).collect().await.map(|body| body.to_bytes());
+        let body = body.unwrap_or_default();
+        let reason = String::from_utf8_lossy(&body).lines().next().unwrap_or_default().to_owned();
+        Self { status: head.status, headers: head.headers, reason }
+    }
+
+    /// Whether the far end says that it has another key.
+    #[must_use]
+    pub fn is_of_key(&self) -> bool {
+        text(&self.headers, REFUSAL_HEADER) == REFUSED_KEY
+    }
+}
+
+/// Channel that a request asks for, and the answer that opens it.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The answer to send.
+    pub response: Response<()>,
+    noise: snow::TransportState,
+    upgrade: OnUpgrade,
+    waiting: SemaphorePermit<'static>,
+}
+
+/// Answers a request for a channel; `None` if it is no upgrade.
+///
+/// # Errors
+/// When it does not come from a holder of one of the keys, or too many wait to show that they are.
+pub fn accept<B>(
+    request: &mut Request<B>,
+    keys: &AccessKeys,
+    far_end: FarEnd,
+) -> Result<Option<Accepted>, HandshakeError> {
+    let (noise, hello) = respond(keys, far_end, text(request.headers(), HELLO_HEADER))?;
+    let accept = derive_accept_key(text(request.headers(), SEC_WEBSOCKET_KEY.as_str()).as_bytes());
+    let is_upgrade = text(request.headers(), UPGRADE.as_str()).eq_ignore_ascii_case("websocket");
+    let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>().filter(|_| is_upgrade) else { return Ok(None) };
+    let waiting = WAITING.try_acquire().map_err(|_| HandshakeError::Busy)?;
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    if let (Ok(accept), Ok(hello)) = (HeaderValue::from_str(&accept), HeaderValue::from_str(&hello)) {
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+        headers.insert(HeaderName::from_static(HELLO_HEADER), hello);
+    }
+    Ok(Some(Accepted { response, noise, upgrade, waiting }))
+}
+
+impl Accepted {
+    /// Takes the answer to send, and the stream that is there once its sender has spoken: a recorded hello leads nowhere.
+    pub fn into_parts(
+        self,
+    ) -> (Response<()>, impl Future<Output = io::Result<ChannelStream<TokioIo<Upgraded>>>> + Send + 'static) {
+        let Self { response, noise, upgrade, waiting } = self;
+        let stream = async move {
+            let socket = TokioIo::new(upgrade.await.map_err(io::Error::other)?);
+            let mut stream = ChannelStream::new(socket, noise, Side::Server, Bytes::new());
+            timeout(FIRST_RECORD_TIMEOUT, stream.first_record()).await??;
+            drop(waiting);
+            Ok(stream)
+        };
+        (response, stream)
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    std::iter::successors(Some(error), |&error| error.source()).last().map(ToString::to_string).unwrap_or_default()
+}

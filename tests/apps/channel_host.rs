@@ -1,0 +1,58 @@
+//! Routes inside channels, as an app server has them, for app servers that are not the SDK's.
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::StatusCode;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use trunkline_channel::{ChannelStream, accept, open};
+use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
+use trunkline_protocol::wire::CHANNEL_PATH;
+
+use crate::harness::fleet::ACCESS_KEY;
+
+/// Router that opens channels to proxies with the key of these tests, and serves these routes inside them.
+pub(super) fn in_channels(inside: Router) -> Result<Router> {
+    let keys = keys()?;
+    let host = move |request: Request| {
+        let answer = host(request, &keys, inside.clone());
+        async { answer }
+    };
+    Ok(Router::new().route(CHANNEL_PATH, get(host)))
+}
+
+fn host(mut request: Request, keys: &AccessKeys, inside: Router) -> Response {
+    let Ok(Some(accepted)) = accept(&mut request, keys, FarEnd::AppServer) else {
+        return StatusCode::UNAUTHORIZED.into_response();
+    };
+    let (response, stream) = accepted.into_parts();
+    tokio::spawn(async move {
+        if let Ok(stream) = stream.await {
+            let inside = TowerToHyperService::new(inside);
+            let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), inside);
+            // It fails when the proxy is gone, which nobody waits for.
+            drop(serving.with_upgrades().await);
+        }
+    });
+    response.map(|()| Body::empty())
+}
+
+/// Opens a channel to an app server at `host:port`, as a proxy of these tests does.
+pub(super) async fn dial_channel(app: &str) -> Result<ChannelStream<TcpStream>> {
+    let dial = async || {
+        let stream = TcpStream::connect(app).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    };
+    open(dial, app, &keys()?, FarEnd::AppServer).await.with_context(|| format!("a channel to {app}"))
+}
+
+fn keys() -> Result<AccessKeys> {
+    Ok(AccessKeys::new(vec![AccessKey::new(ACCESS_KEY)?])?)
+}
