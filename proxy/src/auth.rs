@@ -17,7 +17,7 @@ mod policy;
 mod token_error;
 mod verifier;
 
-pub(crate) use admin_token::AdminToken;
+pub(crate) use admin_token::{ADMIN_COOKIE, AdminToken};
 pub(crate) use jwks::JwksSource;
 pub(crate) use key::VerifyingKey;
 pub(crate) use policy::TokenPolicy;
