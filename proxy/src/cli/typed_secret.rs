@@ -38,7 +38,9 @@ mod tests {
 
     fn warnings_of(typed: &[&str]) -> Vec<String> {
         let command = Command::new("trunkline").subcommand(ServeArgs::augment_args(Command::new("serve")));
-        let matches = command.clone().get_matches_from([&["trunkline", "serve", "--upstream", "http://127.0.0.1:1"], typed].concat());
+        let matches = command
+            .clone()
+            .get_matches_from([&["trunkline", "serve", "--upstream", "http://127.0.0.1:1"], typed].concat());
         warnings(&command, &matches)
     }
 
