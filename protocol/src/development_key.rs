@@ -75,41 +75,41 @@ pub fn path() -> Result<PathBuf, DevelopmentKeyError> {
 pub fn read_or_make(path: &Path) -> Result<AccessKey, DevelopmentKeyError> {
     let failed = |source| DevelopmentKeyError::File { path: path.into(), source };
     let text = match read(path) {
-        Err(ReadError::File(error)) if error.kind() == ErrorKind::NotFound => {
+        Err(KeyFileError::File(error)) if error.kind() == ErrorKind::NotFound => {
             make(path).map_err(failed)?;
             read(path)
         }
         other => other,
     };
     let text = text.map_err(|error| match error {
-        ReadError::File(source) => failed(source),
-        ReadError::Exposed(problem) => DevelopmentKeyError::Exposed { path: path.into(), problem },
+        KeyFileError::File(source) => failed(source),
+        KeyFileError::Exposed(problem) => DevelopmentKeyError::Exposed { path: path.into(), problem },
     })?;
     AccessKey::new(&text).map_err(|source| DevelopmentKeyError::Damaged { path: path.into(), source })
 }
 
 /// Error of reading the key file.
-enum ReadError {
+enum KeyFileError {
     File(io::Error),
     /// Others may know the key, or have made it.
     Exposed(&'static str),
 }
 
-impl From<io::Error> for ReadError {
+impl From<io::Error> for KeyFileError {
     fn from(error: io::Error) -> Self {
         Self::File(error)
     }
 }
 
 /// Reads the file if it is this user's alone.
-fn read(path: &Path) -> Result<String, ReadError> {
+fn read(path: &Path) -> Result<String, KeyFileError> {
     // Looked at before it is opened, because opening a pipe would wait for its other end.
     let entry = fs::symlink_metadata(path)?;
     if !entry.is_file() {
-        return Err(ReadError::Exposed("is no plain file but a link or something else"));
+        return Err(KeyFileError::Exposed("is no plain file but a link or something else"));
     }
     let file = File::open(path)?;
-    check_private(&entry, &file.metadata()?).map_err(ReadError::Exposed)?;
+    check_private(&entry, &file.metadata()?).map_err(KeyFileError::Exposed)?;
     let mut text = String::new();
     file.take(FILE_MAX_BYTES).read_to_string(&mut text)?;
     Ok(text)

@@ -1,15 +1,15 @@
 //! The admin port: health, readiness, metrics for Prometheus, the observer page and its API.
 
 mod access;
+mod admin_caller;
 mod admin_counters;
+mod admin_listener;
 mod api;
 mod api_error;
-mod caller;
 mod connection_table;
 mod context;
 mod exposition;
 mod guard;
-mod listener;
 mod page;
 mod parameter;
 mod probe;
@@ -39,7 +39,7 @@ pub(crate) async fn serve(listener: TcpListener, address: SocketAddr, readiness:
     let exposure = if address.ip().is_loopback() { Exposure::Loopback } else { Exposure::Network };
     let counters = Arc::<AdminCounters>::default();
     let router = router(readiness, settings, exposure, counters.clone());
-    listener::serve(listener, router, counters).await;
+    admin_listener::serve(listener, router, counters).await;
 }
 
 /// Builds the router of the admin port. Needs a runtime.

@@ -1,4 +1,4 @@
-//! Connections of the admin port: bounded, overall and by address, and new ones are served first.
+//! AdminConnections of the admin port: bounded, overall and by address, and new ones are served first.
 //!
 //! ```text
 //!  accepted ─► waits for a request ─► request under way ─► answer leaves ─► waits …
@@ -31,12 +31,12 @@ pub(super) enum Phase {
     Answering,
 }
 
-/// Table of all connections; its clones share one.
+/// Table of all connections to the admin port; its clones share one.
 #[derive(Debug, Clone, Default)]
-pub(super) struct ConnectionTable(Arc<Mutex<Connections>>);
+pub(super) struct ConnectionTable(Arc<Mutex<AdminConnections>>);
 
 #[derive(Debug, Default)]
-struct Connections {
+struct AdminConnections {
     open: HashMap<u64, Connection>,
     /// Counts connections and their phases, so that the lowest number is the oldest.
     last: u64,
@@ -76,12 +76,12 @@ impl ConnectionTable {
         Some(ConnectionPlace { table: self.clone(), number, displaced })
     }
 
-    fn connections(&self) -> MutexGuard<'_, Connections> {
+    fn connections(&self) -> MutexGuard<'_, AdminConnections> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Connections {
+impl AdminConnections {
     fn next(&mut self) -> u64 {
         self.last += 1;
         self.last

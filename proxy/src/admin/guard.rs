@@ -27,9 +27,9 @@ use tracing::warn;
 use trunkline_protocol::wire;
 
 use super::access::Access;
+use super::admin_caller::AdminCaller;
 use super::admin_counters::AdminCounters;
 use super::api_error::ApiError;
-use super::caller::Caller;
 use super::session::{SessionEnd, Sessions};
 use crate::auth::{AdminToken, PeerKey};
 use crate::config::AdminSettings;
@@ -103,12 +103,16 @@ impl Guard {
     ///
     /// # Errors
     /// When it may not even read.
-    pub(super) fn access(&self, headers: &HeaderMap, caller: Caller) -> Result<Access, ApiError> {
+    pub(super) fn access(&self, headers: &HeaderMap, caller: AdminCaller) -> Result<Access, ApiError> {
         self.access_and_end(headers, caller).map(|(access, _)| access)
     }
 
     /// Returns the access of a request, and the end of the session that gives it.
-    fn access_and_end(&self, headers: &HeaderMap, caller: Caller) -> Result<(Access, Option<SessionEnd>), ApiError> {
+    fn access_and_end(
+        &self,
+        headers: &HeaderMap,
+        caller: AdminCaller,
+    ) -> Result<(Access, Option<SessionEnd>), ApiError> {
         self.check_served()?;
         match (self.credential(headers), &self.0.token) {
             (Credential::Session(end), _) => Ok((Access::Act, Some(end))),
@@ -126,8 +130,8 @@ impl Guard {
     }
 
     /// Checks that a token is one of these, unless too many wrong ones came before.
-    fn check_token(&self, given: &str, right: &[&AdminToken], caller: Caller) -> Result<(), ApiError> {
-        let (GuardRules { brake, counters, began, .. }, Caller(address)) = (&*self.0, caller);
+    fn check_token(&self, given: &str, right: &[&AdminToken], caller: AdminCaller) -> Result<(), ApiError> {
+        let (GuardRules { brake, counters, began, .. }, AdminCaller(address)) = (&*self.0, caller);
         let now = began.elapsed();
         let allowed = brake.check(address, now);
         if allowed.is_ok() && right.iter().any(|token| token.is(given)) {
@@ -171,7 +175,7 @@ impl Guard {
     ///
     /// # Errors
     /// When it has neither token.
-    pub(super) fn check_metrics(&self, headers: &HeaderMap, caller: Caller) -> Result<(), ApiError> {
+    pub(super) fn check_metrics(&self, headers: &HeaderMap, caller: AdminCaller) -> Result<(), ApiError> {
         let GuardRules { token, metrics_token: wanted, .. } = &*self.0;
         let right: Vec<_> = wanted.iter().chain(token).collect();
         match bearer(headers) {
@@ -192,7 +196,7 @@ impl Guard {
         &self,
         method: &Method,
         headers: &HeaderMap,
-        caller: Caller,
+        caller: AdminCaller,
     ) -> Result<(Access, Option<SessionEnd>), ApiError> {
         let (access, end) = self.access_and_end(headers, caller)?;
         if matches!(*method, Method::GET | Method::HEAD) {
@@ -212,7 +216,7 @@ impl Guard {
     ///
     /// # Errors
     /// When the token is wrong, the node has none, or another page asks.
-    pub(super) fn log_in(&self, headers: &HeaderMap, caller: Caller, given: &str) -> Result<Response, ApiError> {
+    pub(super) fn log_in(&self, headers: &HeaderMap, caller: AdminCaller, given: &str) -> Result<Response, ApiError> {
         self.check_served()?;
         self.check_host(headers)?;
         check_page(headers)?;
@@ -255,7 +259,7 @@ impl Guard {
 /// Middleware that refuses requests without access; behind it a request carries its [`Access`], and the [`SessionEnd`] if
 /// it has that from a session.
 pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    let caller = Caller::of(request.extensions());
+    let caller = AdminCaller::of(request.extensions());
     let access = guard.peer_access(&request);
     match access.unwrap_or_else(|| guard.access_for(request.method(), request.headers(), caller)) {
         Ok((access, end)) => {
@@ -317,8 +321,8 @@ mod tests {
     }
 
     /// Caller on this machine.
-    fn me() -> Caller {
-        Caller(Some(std::net::Ipv4Addr::LOCALHOST.into()))
+    fn me() -> AdminCaller {
+        AdminCaller(Some(std::net::Ipv4Addr::LOCALHOST.into()))
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -401,7 +405,7 @@ mod tests {
         assert_eq!((counters.wrong_token.get(), counters.braked.get()), (10, 9_140));
         let right = headers(&[("host", "localhost"), ("authorization", &bearer_of(TOKEN))]);
         assert_eq!(guard.access(&right, me()).unwrap_err().status(), StatusCode::TOO_MANY_REQUESTS);
-        let elsewhere = Caller(Some([10, 0, 0, 7].into()));
+        let elsewhere = AdminCaller(Some([10, 0, 0, 7].into()));
         assert_eq!(guard.access(&right, elsewhere).unwrap(), Access::Act, "who guesses locks nobody else out");
         let session = headers(&[("host", "localhost"), ("cookie", &pair)]);
         assert_eq!(guard.access(&session, me()).unwrap(), Access::Act);

@@ -9,8 +9,8 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use super::admin_caller::AdminCaller;
 use super::api_error::ApiError;
-use super::caller::Caller;
 use super::context::AdminContext;
 use super::session::PAGE_PATH;
 
@@ -45,7 +45,7 @@ pub(super) fn router() -> Router<AdminContext> {
 }
 
 /// Serves the page; a request that needs the token first gets a form for it.
-async fn page(State(context): State<AdminContext>, caller: Caller, headers: HeaderMap) -> Response {
+async fn page(State(context): State<AdminContext>, caller: AdminCaller, headers: HeaderMap) -> Response {
     match context.guard.access(&headers, caller) {
         Ok(_) => text(HTML, include_str!("page/index.html")).into_response(),
         Err(error) if error.status() == StatusCode::UNAUTHORIZED => {

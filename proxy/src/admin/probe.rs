@@ -8,9 +8,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use super::admin_caller::AdminCaller;
 use super::admin_counters::AdminCounters;
 use super::api_error::ApiError;
-use super::caller::Caller;
 use super::exposition::render;
 use super::guard::Guard;
 use crate::observer::Readiness;
@@ -43,7 +43,7 @@ async fn ready(State(probes): State<ProbeState>, headers: HeaderMap) -> Result<R
 
 async fn metrics(
     State(ProbeState { readiness, guard, counters }): State<ProbeState>,
-    caller: Caller,
+    caller: AdminCaller,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     guard.check_metrics(&headers, caller)?;

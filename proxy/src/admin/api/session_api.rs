@@ -8,8 +8,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::admin::access::Access;
+use crate::admin::admin_caller::AdminCaller;
 use crate::admin::api_error::ApiError;
-use crate::admin::caller::Caller;
 use crate::admin::context::AdminContext;
 use crate::admin::parameter::{BODY_MAX_BYTES, BodyFields};
 
@@ -21,7 +21,7 @@ pub(super) async fn session(State(context): State<AdminContext>, Extension(acces
 /// Begins a session for a client that shows the admin token.
 pub(super) async fn log_in(
     State(context): State<AdminContext>,
-    caller: Caller,
+    caller: AdminCaller,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {

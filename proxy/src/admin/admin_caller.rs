@@ -9,16 +9,16 @@ use axum::http::request::Parts;
 
 /// Address of a request; `None` where no socket is behind it.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Caller(pub(super) Option<IpAddr>);
+pub(super) struct AdminCaller(pub(super) Option<IpAddr>);
 
-impl Caller {
+impl AdminCaller {
     /// Returns the caller that the listener has noted.
     pub(super) fn of(extensions: &Extensions) -> Self {
         extensions.get().copied().unwrap_or_default()
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Caller {
+impl<S: Sync> FromRequestParts<S> for AdminCaller {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {

@@ -24,8 +24,8 @@ use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 use tracing::{debug, warn};
 
+use super::admin_caller::AdminCaller;
 use super::admin_counters::AdminCounters;
-use super::caller::Caller;
 use super::connection_table::{ConnectionPlace, ConnectionTable, Phase};
 use crate::net::socket::{CurrentStallLimit, StallGuard, WriteStallLimit};
 
@@ -78,7 +78,7 @@ async fn serve_connection(
     limit.set(WriteStallLimit::Idle(STALL_TIMEOUT));
     let place = Arc::new(place);
     let service = service_fn(|mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Caller(Some(peer.ip().to_canonical())));
+        request.extensions_mut().insert(AdminCaller(Some(peer.ip().to_canonical())));
         place.enter(Phase::Asking);
         let (place, router) = (place.clone(), router.clone());
         async move {
