@@ -250,7 +250,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_token_is_tried_with_few_keys() {
-        let others = |count| std::iter::repeat_with(move || AccessKey::random()).take(count);
+        let others = |count| std::iter::repeat_with(AccessKey::random).take(count);
         let secret = |key: AccessKey| VerifyingKey::from_secret(key.expose()).unwrap();
         // Two keys are the fleet's.
         for (before, is_reached) in [(KEYS_TRIED_MAX - 3, true), (KEYS_TRIED_MAX - 2, false), (1_000, false)] {
