@@ -63,16 +63,19 @@ pub enum AccessTokenError {
 }
 
 impl User {
-    /// Builds the user of verified claims; its id is the first of `user_claims` that is present.
+    /// Builds the user of verified claims; its id is the first of `user_claims` that names somebody.
     #[must_use]
     pub fn from_claims<N: AsRef<str>>(claims: &Map<String, Value>, user_claims: &[N]) -> Self {
-        let id = user_claims.iter().find_map(|name| claims.get(name.as_ref())).and_then(|value| match value {
-            Value::Array(values) => values.first().map(text),
-            one => Some(text(one)),
-        });
+        let id = user_claims.iter().find_map(|name| user_id(claims.get(name.as_ref())?));
         let expires_s = claims.get("exp").and_then(seconds);
         let claims = claims.iter().flat_map(|(name, value)| flat(name, value)).collect();
         Self { id, claims, expires_s }
+    }
+
+    /// Whether somebody is named: an empty id is nobody's, wherever it comes from.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.id.as_ref().is_some_and(|id| !id.is_empty())
     }
 
     /// Whether the token is for a link in Azure's way, and so for no user.
@@ -122,7 +125,9 @@ pub fn verify(token: &str, keys: &AccessKeys, now_s: u64) -> Result<User, Access
     if expires_s.saturating_add(CLOCK_SKEW_S) < now_s {
         return Err(AccessTokenError::Expired);
     }
-    if claims.get("nbf").and_then(seconds).is_some_and(|start_s| start_s > now_s.saturating_add(CLOCK_SKEW_S)) {
+    // A start that can't be read has not come.
+    let start_s = claims.get("nbf").map_or(0, |start| seconds(start).unwrap_or(u64::MAX));
+    if start_s > now_s.saturating_add(CLOCK_SKEW_S) {
         return Err(AccessTokenError::Immature);
     }
     let user = User::from_claims(&claims, &USER_CLAIMS);
@@ -139,7 +144,9 @@ fn open(token: &str, keys: &AccessKeys) -> Result<Map<String, Value>, AccessToke
     let (header, body) = signed.split_once('.').ok_or(malformed)?;
     let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed);
     let object = |part: &str| serde_json::from_slice::<Map<String, Value>>(&decode(part)?).map_err(|_| malformed);
-    if object(header)?.get("alg").and_then(Value::as_str) != Some(ALGORITHM) {
+    let header = object(header)?;
+    // `crit` names parts of the header that a reader must understand, and none is known here.
+    if header.get("alg").and_then(Value::as_str) != Some(ALGORITHM) || header.contains_key("crit") {
         return Err(malformed);
     }
     let signature = decode(signature)?;
@@ -162,12 +169,23 @@ fn seconds(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_f64().map(|seconds| seconds as u64))
 }
 
-/// Makes one claim for each value of a list.
-fn flat(name: &str, value: &Value) -> Vec<Claim> {
+/// Reads the id of a user: a text or a number, the first of a list. Nothing, `null` and other kinds name nobody.
+fn user_id(value: &Value) -> Option<String> {
     match value {
-        Value::Array(values) => values.iter().map(|value| (name.to_owned(), text(value))).collect(),
-        one => vec![(name.to_owned(), text(one))],
+        Value::Array(values) => values.first().filter(|value| !value.is_array()).and_then(user_id),
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
     }
+}
+
+/// Makes one claim for each value of a list; `null` is no value.
+fn flat(name: &str, value: &Value) -> Vec<Claim> {
+    let values = match value {
+        Value::Array(values) => values.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    values.iter().filter(|value| !value.is_null()).map(|value| (name.to_owned(), text(value))).collect()
 }
 
 fn text(value: &Value) -> String {
@@ -251,6 +269,37 @@ mod tests {
         assert_eq!(user(&json!({"sub": 7})).id.as_deref(), Some("7"));
         assert_eq!(user(&json!({ USER_CLAIMS[2]: "long" })).id.as_deref(), Some("long"));
         assert_eq!(user(&json!({"name": "x"})).id, None);
+    }
+
+    #[test]
+    fn nobody_is_named_by_nothing_null_or_a_value_that_is_no_name() {
+        for nobody in [json!(null), json!(""), json!([]), json!([null]), json!([["ann"]]), json!({}), json!(true)] {
+            let found = user(&json!({ "sub": nobody }));
+            assert_eq!((found.id.as_deref(), found.is_named()), (None, false), "{nobody}");
+            let next = user(&json!({ "nameid": nobody, "sub": "ann" }));
+            assert_eq!(next.id.as_deref(), Some("ann"), "{nobody} hides no other claim");
+        }
+        assert!(user(&json!({ "sub": null, "role": [null] })).claims.is_empty());
+        assert!(!User { id: Some(String::new()), ..User::default() }.is_named());
+    }
+
+    #[test]
+    fn a_header_that_must_be_understood_is_refused() {
+        for critical in [json!(["b64"]), json!(["exp"]), json!([]), json!(null), json!("x")] {
+            let header = json!({ "alg": "HS256", "crit": critical, "b64": false });
+            let token = signed(&header, &json!({ "sub": "ann", "exp": NOW_S }));
+            assert_eq!(verify(&token, &keys(), NOW_S), Err(AccessTokenError::Malformed), "{critical}");
+        }
+    }
+
+    #[test]
+    fn times_that_are_no_numbers_are_no_times() {
+        let with = |claims: Value| of_claims(&claims).map(drop);
+        assert_eq!(with(json!({ "sub": "ann", "exp": NOW_S, "nbf": "soon" })), Err(AccessTokenError::Immature));
+        assert_eq!(with(json!({ "sub": "ann", "exp": NOW_S, "nbf": 1e300 })), Err(AccessTokenError::Immature));
+        assert_eq!(with(json!({ "sub": "ann", "exp": NOW_S.to_string() })), Err(AccessTokenError::NoExpiry));
+        assert_eq!(with(json!({ "sub": "ann", "exp": -1 })), Err(AccessTokenError::Expired));
+        assert_eq!(with(json!({ "sub": "ann", "exp": 1e300 })), Ok(()));
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! The access key of this machine, so that everything on loopback works without any configuration.
 //!
-//! Whichever end starts first makes it: 32 random bytes in a file that only this user can read. This is the one
-//! module of the crate that touches the disk, because two crates need exactly the same file.
+//! Whichever end starts first makes it: 32 random bytes in a file that only this user can read. A file that others can read
+//! or have put there is refused, because what it holds may be known to them. This is the one module of the crate that
+//! touches the disk, because two crates need exactly the same file.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::key::{AccessKey, AccessKeyError};
+
+/// Largest file that is read for a key.
+const FILE_MAX_BYTES: u64 = 4 * 1024;
 
 /// Error of a development key that can't be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +32,17 @@ pub enum DevelopmentKeyError {
         /// Error of the system.
         #[source]
         source: io::Error,
+    },
+    /// Others may know the key, or have made it.
+    #[error(
+        "the development key {path} {problem}: remove the file, and it will be made anew, or give an access key \
+         (`trunkline token key` makes one)"
+    )]
+    Exposed {
+        /// Path of the key file.
+        path: PathBuf,
+        /// What is wrong with the file, as the middle of a sentence.
+        problem: &'static str,
     },
     /// The file holds something else.
     #[error("the development key {path} is no key: remove the file, and it will be made anew")]
@@ -59,14 +74,67 @@ pub fn path() -> Result<PathBuf, DevelopmentKeyError> {
 /// When the file can neither be read nor made, or holds no key.
 pub fn read_or_make(path: &Path) -> Result<AccessKey, DevelopmentKeyError> {
     let failed = |source| DevelopmentKeyError::File { path: path.into(), source };
-    let text = match fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
+    let text = match read(path) {
+        Err(KeyFileError::File(error)) if error.kind() == ErrorKind::NotFound => {
             make(path).map_err(failed)?;
-            fs::read_to_string(path).map_err(failed)?
+            read(path)
         }
-        other => other.map_err(failed)?,
+        other => other,
     };
+    let text = text.map_err(|error| match error {
+        KeyFileError::File(source) => failed(source),
+        KeyFileError::Exposed(problem) => DevelopmentKeyError::Exposed { path: path.into(), problem },
+    })?;
     AccessKey::new(&text).map_err(|source| DevelopmentKeyError::Damaged { path: path.into(), source })
+}
+
+/// Error of reading the key file.
+enum KeyFileError {
+    File(io::Error),
+    /// Others may know the key, or have made it.
+    Exposed(&'static str),
+}
+
+impl From<io::Error> for KeyFileError {
+    fn from(error: io::Error) -> Self {
+        Self::File(error)
+    }
+}
+
+/// Reads the file if it is this user's alone.
+fn read(path: &Path) -> Result<String, KeyFileError> {
+    // Looked at before it is opened, because opening a pipe would wait for its other end.
+    let entry = fs::symlink_metadata(path)?;
+    if !entry.is_file() {
+        return Err(KeyFileError::Exposed("is no plain file but a link or something else"));
+    }
+    let file = File::open(path)?;
+    check_private(&entry, &file.metadata()?).map_err(KeyFileError::Exposed)?;
+    let mut text = String::new();
+    file.take(FILE_MAX_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Checks that the opened file is the one that was looked at, this user's, and readable by nobody else.
+#[cfg(unix)]
+fn check_private(entry: &fs::Metadata, opened: &fs::Metadata) -> Result<(), &'static str> {
+    use std::os::unix::fs::MetadataExt;
+    if (entry.dev(), entry.ino()) != (opened.dev(), opened.ino()) {
+        return Err("was replaced while it was read");
+    }
+    let me = rustix::process::geteuid().as_raw();
+    if opened.uid() != me && opened.uid() != 0 {
+        return Err("belongs to another user, who knows it");
+    }
+    if opened.mode() & 0o077 != 0 {
+        return Err("can be read or written by other users, who may know it (its mode should be 600)");
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_private(_entry: &fs::Metadata, _opened: &fs::Metadata) -> Result<(), &'static str> {
+    Ok(())
 }
 
 /// Writes a fresh key beside `path` and links it there, so that nobody ever reads half a key and the first one wins.
@@ -127,8 +195,36 @@ mod tests {
     #[test]
     fn a_damaged_file_is_named() {
         let path = folder().join("development.key");
+        write_private(&path).unwrap();
         fs::write(&path, "short").unwrap();
         let error = read_or_make(&path).unwrap_err();
         assert!(error.to_string().contains("development.key"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_others_can_read_is_refused_and_made_anew_once_it_is_removed() {
+        use std::os::unix::fs::PermissionsExt;
+        let path = folder().join("development.key");
+        let known = read_or_make(&path).unwrap();
+        for mode in [0o644, 0o640, 0o604, 0o660, 0o620] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = read_or_make(&path).unwrap_err();
+            assert!(matches!(error, DevelopmentKeyError::Exposed { .. }), "{mode:o}: {error}");
+            assert!(error.to_string().contains("remove the file"), "{error}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert_ne!(read_or_make(&path).unwrap(), known);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_refused_wherever_it_leads() {
+        let folder = folder();
+        let (path, elsewhere) = (folder.join("development.key"), folder.join("elsewhere"));
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        assert!(matches!(read_or_make(&path).unwrap_err(), DevelopmentKeyError::Exposed { .. }), "it leads nowhere");
+        write_private(&elsewhere).unwrap();
+        assert!(matches!(read_or_make(&path).unwrap_err(), DevelopmentKeyError::Exposed { .. }));
     }
 }

@@ -1,8 +1,12 @@
 //! The admin port: health, readiness, metrics for Prometheus, the observer page and its API.
 
 mod access;
+mod admin_caller;
+mod admin_counters;
+mod admin_listener;
 mod api;
 mod api_error;
+mod connection_table;
 mod context;
 mod exposition;
 mod guard;
@@ -11,31 +15,46 @@ mod parameter;
 mod probe;
 mod session;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{self, Next};
 use axum::response::Response;
+use tokio::net::TcpListener;
 use trunkline_protocol::wire::NODE_HEADER;
 
 use crate::config::AdminSettings;
 use crate::observer::{Observer, Readiness};
 
+use admin_counters::AdminCounters;
 use context::AdminContext;
-use guard::Guard;
+use guard::{Exposure, Guard};
+use session::PAGE_PATH;
 
-pub(crate) use guard::Exposure;
+/// Serves the admin port for ever, on a listener that is bound to this address.
+pub(crate) async fn serve(listener: TcpListener, address: SocketAddr, readiness: Readiness, settings: &AdminSettings) {
+    let exposure = if address.ip().is_loopback() { Exposure::Loopback } else { Exposure::Network };
+    let counters = Arc::<AdminCounters>::default();
+    let router = router(readiness, settings, exposure, counters.clone());
+    admin_listener::serve(listener, router, counters).await;
+}
 
 /// Builds the router of the admin port. Needs a runtime.
-pub(crate) fn router(readiness: Readiness, settings: &AdminSettings, exposure: Exposure) -> Router {
-    let guard = Guard::new(exposure, settings);
-    let node = HeaderValue::from_str(&readiness.shared().settings.node).ok();
+fn router(readiness: Readiness, settings: &AdminSettings, exposure: Exposure, counters: Arc<AdminCounters>) -> Router {
+    let name = &readiness.shared().settings.node;
+    let (guard, node) = (Guard::new(exposure, settings, name, counters.clone()), HeaderValue::from_str(name).ok());
     let context = AdminContext { observer: Observer::new(readiness.clone(), settings), guard: guard.clone() };
     let guarded = api::guarded().layer(middleware::from_fn_with_state(guard.clone(), guard::check));
-    let observer = guarded.merge(api::open()).merge(page::router()).with_state(context);
-    probe::router(readiness, guard)
+    let api = guarded.merge(api::open());
+    // The page uses the API below its own path, where the cookie of its session goes.
+    let observer = api.clone().merge(page::router()).nest(PAGE_PATH, api).with_state(context);
+    probe::router(readiness, guard, counters)
         .merge(observer)
         .fallback(api::unknown)
+        .layer(middleware::map_response(page::secure))
         .layer(middleware::from_fn_with_state(node, name_node))
 }
 
@@ -51,7 +70,6 @@ async fn name_node(State(node): State<Option<HeaderValue>>, request: Request, ne
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::sync::Arc;
 
     use axum::body::Body;
     use axum::http::header::HOST;
@@ -71,7 +89,8 @@ mod tests {
         let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
         let problems = Arc::new(UpstreamProblems::default());
         problems.set("http://app:5000", Some(problem.into()));
-        router(Readiness::new(shared, problems), &AdminSettings::default(), Exposure::Loopback)
+        let settings = AdminSettings::default();
+        router(Readiness::new(shared, problems), &settings, Exposure::Loopback, Arc::default())
     }
 
     async fn get(node: Router, path: &str) -> (u16, String) {
@@ -127,5 +146,29 @@ mod tests {
             assert_eq!(answered, status, "{path}");
             assert!(text.contains(problem), "{path}: {text}");
         }
+    }
+
+    #[tokio::test]
+    async fn page_and_api_are_served_below_the_path_of_the_cookie_too_and_browsers_are_told_to_be_careful() {
+        let node = node("refused");
+        for path in ["/.trunkline/observer/", "/.trunkline/observer/api/session", "/", "/api/session", "/nothing"] {
+            let request = Request::get(path).header(HOST, "localhost:8090").body(Body::empty()).unwrap();
+            let answer = node.clone().oneshot(request).await.unwrap();
+            assert_eq!(answer.status().as_u16(), if path == "/nothing" { 404 } else { 200 }, "{path}");
+            let headers = answer.headers();
+            assert!(headers["content-security-policy"].to_str().unwrap().contains("default-src 'none'"), "{path}");
+            assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_that_was_led_here_reads_health_alone() {
+        let node = node("refused");
+        for (path, status) in [("/readyz", 403), ("/metrics", 403), ("/api/fleet", 403), ("/healthz", 200)] {
+            let request = Request::get(path).header(HOST, "rebound.example:8090").body(Body::empty()).unwrap();
+            assert_eq!(node.clone().oneshot(request).await.unwrap().status().as_u16(), status, "{path}");
+        }
+        let (_, text) = get(node, "/metrics").await;
+        assert!(text.contains("trunkline_admin_requests_refused_total{reason=\"host\"} 3"), "{text}");
     }
 }

@@ -13,13 +13,15 @@ mod admin_token;
 mod fetch;
 pub(crate) mod jwks;
 pub(crate) mod key;
+mod peer_key;
 mod policy;
 mod token_error;
 mod verifier;
 
-pub(crate) use admin_token::AdminToken;
+pub(crate) use admin_token::{ADMIN_COOKIE, AdminToken};
 pub(crate) use jwks::JwksSource;
 pub(crate) use key::VerifyingKey;
+pub(crate) use peer_key::PeerKey;
 pub(crate) use policy::TokenPolicy;
 pub(crate) use token_error::TokenError;
 pub(crate) use trunkline_protocol::access_token::User;

@@ -14,6 +14,7 @@ mod supervisor;
 mod text_table;
 mod token_command;
 mod top_command;
+mod typed_secret;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -76,8 +77,12 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
-    match parse()?.command {
-        CliCommand::Serve(args) => serve_command::serve(*args)?,
+    let (cli, warnings) = parse()?;
+    if !matches!(cli.command, CliCommand::Serve(_)) {
+        warnings.iter().for_each(|warning| print_error(&format!("warning: {warning}")));
+    }
+    match cli.command {
+        CliCommand::Serve(args) => serve_command::serve(*args, &warnings)?,
         CliCommand::Check { file } => print(check_command::check(&file)?.trim_end()),
         CliCommand::Health { admin } => print(runtime()?.block_on(health_command::health(&admin))?.trim_end()),
         CliCommand::Size(args) => print(size_command::size(&args)?.trim_end()),
@@ -87,8 +92,9 @@ fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Parses the command line. A configuration file is read first, because its values are defaults of the flags.
-fn parse() -> anyhow::Result<Cli> {
+/// Parses the command line, with warnings about it. A configuration file is read first, because its values are defaults of
+/// the flags.
+fn parse() -> anyhow::Result<(Cli, Vec<String>)> {
     let mut command = Cli::command();
     // Errors are ignored only here, to find `--config`: below everything is parsed again.
     let draft = command.clone().ignore_errors(true).try_get_matches().ok();
@@ -100,7 +106,9 @@ fn parse() -> anyhow::Result<Cli> {
         let serve = with_file(serve.clone(), &file)?.command;
         command = command.mut_subcommand("serve", |_| serve);
     }
-    Cli::from_arg_matches(&command.get_matches()).map_err(|error| error.exit())
+    let matches = command.clone().get_matches();
+    let warnings = typed_secret::warnings(&command, &matches);
+    Ok((Cli::from_arg_matches(&matches).map_err(|error| error.exit())?, warnings))
 }
 
 #[cfg(test)]

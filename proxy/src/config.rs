@@ -3,6 +3,7 @@
 mod admin_settings;
 mod drain_settings;
 mod frontend_limit;
+mod host_rule;
 mod http_transport_settings;
 mod link_settings;
 mod origin_pattern;
@@ -30,6 +31,7 @@ use crate::net::tls::ClientTls;
 pub(crate) use admin_settings::AdminSettings;
 pub(crate) use drain_settings::DrainSettings;
 pub(crate) use frontend_limit::FrontendLimits;
+pub(crate) use host_rule::{HostPattern, HostRules};
 pub(crate) use http_transport_settings::HttpTransportSettings;
 pub(crate) use link_settings::LinkSettings;
 pub(crate) use origin_pattern::Origin;
@@ -103,6 +105,8 @@ pub struct Settings {
     pub negotiate_timeout: Duration,
     /// Origins whose pages may connect.
     pub allow_origins: Vec<OriginPattern>,
+    /// Hosts that requests may ask for.
+    pub hosts: HostRules,
     /// Load balancers whose word about a client's address is taken.
     pub trusted: TrustedNetworks,
     /// Path prefix that load balancers add.
@@ -139,6 +143,7 @@ impl Settings {
             tokens: TokenPolicy::default(),
             negotiate_timeout: NEGOTIATE_TIMEOUT,
             allow_origins,
+            hosts: HostRules { named: Vec::new(), is_development },
             trusted: TrustedNetworks::default(),
             path_prefix: PathPrefix::default(),
             limits: FrontendLimits::default(),

@@ -20,6 +20,7 @@ mod closing;
 mod connecting;
 mod delivering;
 mod draining;
+mod guarding;
 mod http_transports;
 mod idle_sockets;
 mod keeping_alive;

@@ -14,6 +14,7 @@
 //!
 //! Each shard serves the sockets that it accepts; what it shares with the other shards stands behind an `Arc`.
 
+mod admin_cookie;
 mod authenticate;
 mod authorize;
 mod connect;

@@ -4,6 +4,7 @@
 //! are counted only where a limit for them is set.
 
 mod address_limit;
+mod guess_brake;
 mod pending_negotiation;
 mod throttle;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) use address_limit::{AddressLimit, AddressPermit};
+pub(crate) use guess_brake::GuessBrake;
 pub(crate) use pending_negotiation::PendingNegotiations;
 pub(crate) use throttle::{Bucket, Quota, TooFast};
 

@@ -38,10 +38,10 @@ use listener_set::{BoundAddresses, ListenerSet, ShardListener};
 use start_error::StartError;
 use upstream_discovery::UpstreamDiscovery;
 
-use crate::admin::{self, Exposure};
+use crate::admin;
 #[cfg(feature = "tls")]
 use crate::auth::JwksSource;
-use crate::config::{AdminSettings, Config, DrainSettings, Settings};
+use crate::config::{Config, DrainSettings, Settings};
 #[cfg(feature = "tls")]
 use crate::net::{address::Address, connector::Connector, tls::ClientTls};
 use crate::observer::{Readiness, UpstreamProblems};
@@ -94,7 +94,8 @@ impl Node {
         }
         #[cfg(feature = "tls")]
         background.spawn(certificate_reload::run(shared.clone(), connectors, listeners.certificates));
-        background.spawn(serve_admin(admin_listener, admin, shared.clone(), problems, observer));
+        let readiness = Readiness::new(shared.clone(), problems);
+        background.spawn(async move { admin::serve(admin_listener, admin, readiness, &observer).await });
 
         if !shared.settings.relay.forward {
             info!("--no-forward: clients are offered WebSockets only, and no request is carried to another node");
@@ -223,18 +224,4 @@ fn start_shards(
     };
     let threads = (0..).zip(listeners.into_iter().zip(inboxes)).map(start).collect::<Result<_, _>>()?;
     Ok((shared, threads))
-}
-
-async fn serve_admin(
-    listener: TcpListener,
-    address: SocketAddr,
-    shared: Arc<Shared>,
-    problems: Arc<UpstreamProblems>,
-    settings: AdminSettings,
-) {
-    let exposure = if address.ip().is_loopback() { Exposure::Loopback } else { Exposure::Network };
-    let router = admin::router(Readiness::new(shared, problems), &settings, exposure);
-    if let Err(error) = axum::serve(listener, router).await {
-        warn!(%error, "the admin port is not served any more");
-    }
 }

@@ -40,9 +40,8 @@ pub(super) fn guarded() -> Router<AdminContext> {
 
 /// Routes that need no access: to log in and out.
 pub(super) fn open() -> Router<AdminContext> {
-    let router = Router::new()
-        .route("/api/login", post(session_api::log_in))
-        .route("/api/logout", post(async || session_api::log_out()));
+    let router =
+        Router::new().route("/api/login", post(session_api::log_in)).route("/api/logout", post(session_api::log_out));
     router.layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
 }
 

@@ -12,6 +12,7 @@ use prometheus::proto::{Bucket, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, proto};
 use trunkline_protocol::cause::Cause;
 
+use super::admin_counters::AdminCounters;
 use crate::metrics::{
     Buckets, CauseCounters, Counter, Counters, Distribution, Gauge, Histogram, Limit, Outcome, OutcomeCounters,
 };
@@ -21,7 +22,7 @@ use crate::shard::Shared;
 ///
 /// # Errors
 /// When two metrics have one name, which a test rules out.
-pub(super) fn render(shared: &Shared, is_ready: bool) -> prometheus::Result<String> {
+pub(super) fn render(shared: &Shared, is_ready: bool, admin: &AdminCounters) -> prometheus::Result<String> {
     let mut exposition = Exposition { registry: Registry::new(), histograms: Vec::new(), shared };
     exposition.node(is_ready)?;
     exposition.requests()?;
@@ -33,6 +34,7 @@ pub(super) fn render(shared: &Shared, is_ready: bool) -> prometheus::Result<Stri
     exposition.traffic()?;
     exposition.relay()?;
     exposition.owner_hops()?;
+    exposition.admin(admin)?;
     exposition.process()?;
     let mut families = exposition.registry.gather();
     families.append(&mut exposition.histograms);
@@ -132,6 +134,37 @@ impl Exposition<'_> {
             if so_far > 0 {
                 metric.with_label_values(&[cause.label()]).inc_by(so_far);
             }
+        }
+        Ok(())
+    }
+
+    /// Refusals of the admin port itself.
+    fn admin(&self, counters: &AdminCounters) -> prometheus::Result<()> {
+        let refused = self.counter(
+            "trunkline_admin_requests_refused_total",
+            "Requests refused at the admin port, by reason.",
+            &["reason"],
+        )?;
+        let reasons = [
+            ("token", &counters.wrong_token),
+            ("too_many_wrong_tokens", &counters.braked),
+            ("host", &counters.foreign_host),
+        ];
+        for (reason, counter) in reasons {
+            refused.with_label_values(&[reason]).inc_by(counter.get());
+        }
+        let closed = self.counter(
+            "trunkline_admin_connections_closed_total",
+            "Connections to the admin port that the node has closed, by reason.",
+            &["reason"],
+        )?;
+        let reasons = [
+            ("displaced", &counters.displaced),
+            ("turned_away", &counters.turned_away),
+            ("overdue", &counters.overdue),
+        ];
+        for (reason, counter) in reasons {
+            closed.with_label_values(&[reason]).inc_by(counter.get());
         }
         Ok(())
     }

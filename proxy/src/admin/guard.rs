@@ -2,29 +2,38 @@
 //!
 //! ```text
 //!                         no token                      the admin token, or the cookie of a session
-//!  /healthz, /readyz      yes                           yes
+//!  /healthz               yes                           yes
+//!  /readyz                yes                           yes
 //!  /metrics               unless it has a token         yes
 //!  page and /api, read    only on a loopback address    yes
 //!  /api, act              no                            yes
 //! ```
 //!
 //! Beyond this machine page and API are not served at all without an admin token. On it a page of another site must not
-//! read through a name that it made resolve to this node: so a request without a token has to name a loopback host.
+//! read through a name that it made resolve to this node: so a request without a token has to name a loopback host, for
+//! all but `/healthz`, which tells nothing.
+//!
+//! Wrong tokens are counted, logged once a minute, and braked: beyond a limit they are not compared.
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tokio::time::Instant;
+use tracing::warn;
 use trunkline_protocol::wire;
 
 use super::access::Access;
+use super::admin_caller::AdminCaller;
+use super::admin_counters::AdminCounters;
 use super::api_error::ApiError;
-use super::session;
-use crate::auth::AdminToken;
+use super::session::{SessionEnd, Sessions};
+use crate::auth::{AdminToken, PeerKey};
 use crate::config::AdminSettings;
+use crate::limits::GuessBrake;
 use crate::net::address::is_loopback_host;
 
 /// Reachability of the admin port, as far as its address tells.
@@ -43,22 +52,31 @@ pub(super) struct Guard(Arc<GuardRules>);
 struct GuardRules {
     exposure: Exposure,
     token: Option<AdminToken>,
+    /// Key of that token, by which other nodes ask.
+    peers: Option<PeerKey>,
     metrics_token: Option<AdminToken>,
+    sessions: Sessions,
+    brake: GuessBrake,
+    /// Moment since which the brake counts.
+    began: Instant,
+    counters: Arc<AdminCounters>,
 }
 
 /// Credential of a request.
 enum Credential<'a> {
     Token(&'a str),
-    Session,
+    Session(SessionEnd),
     Nothing,
 }
 
 impl Guard {
-    /// Takes its rules from the settings.
+    /// Takes its rules from the settings of this node.
     #[must_use]
-    pub(super) fn new(exposure: Exposure, settings: &AdminSettings) -> Self {
+    pub(super) fn new(exposure: Exposure, settings: &AdminSettings, node: &str, counters: Arc<AdminCounters>) -> Self {
         let (token, metrics_token) = (settings.token.clone(), settings.metrics_token.clone());
-        Self(Arc::new(GuardRules { exposure, token, metrics_token }))
+        let peers = token.as_ref().map(PeerKey::of);
+        let (sessions, brake, began) = (Sessions::new(node), GuessBrake::default(), Instant::now());
+        Self(Arc::new(GuardRules { exposure, token, peers, metrics_token, sessions, brake, began, counters }))
     }
 
     /// Whether there is an admin token, so that somebody can act.
@@ -85,41 +103,104 @@ impl Guard {
     ///
     /// # Errors
     /// When it may not even read.
-    pub(super) fn access(&self, headers: &HeaderMap) -> Result<Access, ApiError> {
+    pub(super) fn access(&self, headers: &HeaderMap, caller: AdminCaller) -> Result<Access, ApiError> {
+        self.access_and_end(headers, caller).map(|(access, _)| access)
+    }
+
+    /// Returns the access of a request, and the end of the session that gives it.
+    fn access_and_end(
+        &self,
+        headers: &HeaderMap,
+        caller: AdminCaller,
+    ) -> Result<(Access, Option<SessionEnd>), ApiError> {
         self.check_served()?;
         match (self.credential(headers), &self.0.token) {
-            (Credential::Session, _) => Ok(Access::Act),
-            (Credential::Token(given), Some(token)) if token.is(given) => Ok(Access::Act),
-            (Credential::Token(_), Some(_)) => Err(unauthorized("the token is not the one of --admin-token")),
+            (Credential::Session(end), _) => Ok((Access::Act, Some(end))),
+            (Credential::Token(given), Some(token)) => {
+                self.check_token(given, &[token], caller)?;
+                Ok((Access::Act, None))
+            }
             (Credential::Token(_), None) => Err(unauthorized("this node has no --admin-token, so none is accepted")),
             (Credential::Nothing, _) if self.0.exposure == Exposure::Loopback && names_this_machine(headers) => {
-                Ok(Access::Read)
+                Ok((Access::Read, None))
             }
             (Credential::Nothing, Some(_)) => Err(unauthorized("this needs the admin token, as Authorization: Bearer")),
-            (Credential::Nothing, None) => Err(ApiError::new(
-                StatusCode::FORBIDDEN,
-                "Host names no loopback address: without --admin-token this is for this machine alone",
-            )),
+            (Credential::Nothing, None) => Err(self.foreign_host()),
         }
+    }
+
+    /// Checks that a token is one of these, unless too many wrong ones came before.
+    fn check_token(&self, given: &str, right: &[&AdminToken], caller: AdminCaller) -> Result<(), ApiError> {
+        let (GuardRules { brake, counters, began, .. }, AdminCaller(address)) = (&*self.0, caller);
+        let now = began.elapsed();
+        let allowed = brake.check(address, now);
+        if allowed.is_ok() && right.iter().any(|token| token.is(given)) {
+            brake.note_right(address, now);
+            return Ok(());
+        }
+        if let Some(count) = brake.note_wrong(address, given, now) {
+            let from = address.map(|ip| ip.to_string()).unwrap_or_default();
+            warn!(%from, count, "wrong tokens at the admin port; the next line about them comes in a minute at the earliest");
+        }
+        let Err(wait) = allowed else {
+            counters.wrong_token.increment();
+            return Err(unauthorized("the token is not the one of --admin-token"));
+        };
+        counters.braked.increment();
+        let text = "too many wrong tokens came from here or from everywhere: tokens are not looked at for a while";
+        Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, text).with_header(RETRY_AFTER, wait.as_secs().max(1).into()))
+    }
+
+    /// Checks that a request for readiness or metrics does not come by a name that leads here by a trick. A request
+    /// without `Host` is no browser's.
+    ///
+    /// # Errors
+    /// When the port is this machine's alone, and the host is not.
+    pub(super) fn check_host(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let is_local = self.0.exposure == Exposure::Loopback;
+        if is_local && headers.contains_key(HOST) && !names_this_machine(headers) {
+            return Err(self.foreign_host());
+        }
+        Ok(())
+    }
+
+    /// Counts a request for a host of another machine, and returns its refusal.
+    fn foreign_host(&self) -> ApiError {
+        self.0.counters.foreign_host.increment();
+        let text = "Host names no loopback address: without --admin-token this is for this machine alone";
+        ApiError::new(StatusCode::FORBIDDEN, text)
     }
 
     /// Checks that a request may read metrics.
     ///
     /// # Errors
     /// When it has neither token.
-    pub(super) fn check_metrics(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let Some(wanted) = &self.0.metrics_token else { return Ok(()) };
-        let given = bearer(headers).unwrap_or_default();
-        if wanted.is(given) || self.0.token.as_ref().is_some_and(|token| token.is(given)) {
-            return Ok(());
+    pub(super) fn check_metrics(&self, headers: &HeaderMap, caller: AdminCaller) -> Result<(), ApiError> {
+        let GuardRules { token, metrics_token: wanted, .. } = &*self.0;
+        let right: Vec<_> = wanted.iter().chain(token).collect();
+        match bearer(headers) {
+            Some(given) if wanted.is_some() => {
+                self.check_token(given, &right, caller).map_err(|error| match error.status() {
+                    StatusCode::UNAUTHORIZED => metrics_unauthorized(),
+                    _ => error,
+                })
+            }
+            None if wanted.is_some() => Err(metrics_unauthorized()),
+            // The right token opens them by any name; a page that was led here has none.
+            Some(given) if token.as_ref().is_some_and(|token| token.is(given)) => Ok(()),
+            _ => self.check_host(headers),
         }
-        Err(unauthorized("this needs the token of --metrics-token, as Authorization: Bearer"))
     }
 
-    fn access_for(&self, method: &Method, headers: &HeaderMap) -> Result<Access, ApiError> {
-        let access = self.access(headers)?;
+    fn access_for(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        caller: AdminCaller,
+    ) -> Result<(Access, Option<SessionEnd>), ApiError> {
+        let (access, end) = self.access_and_end(headers, caller)?;
         if matches!(*method, Method::GET | Method::HEAD) {
-            return Ok(access);
+            return Ok((access, end));
         }
         if access == Access::Read && !self.has_token() {
             let text = "nothing can be changed here: this node was started without --admin-token";
@@ -127,44 +208,63 @@ impl Guard {
         }
         access.to_act()?;
         // The cookie goes along with whatever a page of the same site sends, and all ports of a host are one site.
-        if !is_own_page(headers) {
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "Origin is another page than this node's own"));
-        }
-        Ok(access)
+        check_page(headers)?;
+        Ok((access, end))
     }
 
     /// Exchanges the admin token for the cookie of a session.
     ///
     /// # Errors
     /// When the token is wrong, the node has none, or another page asks.
-    pub(super) fn log_in(&self, headers: &HeaderMap, given: &str) -> Result<Response, ApiError> {
+    pub(super) fn log_in(&self, headers: &HeaderMap, caller: AdminCaller, given: &str) -> Result<Response, ApiError> {
         self.check_served()?;
-        if !is_own_page(headers) {
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "Origin is another page than this node's own"));
-        }
+        self.check_host(headers)?;
+        check_page(headers)?;
         let Some(token) = &self.0.token else {
             return Err(unauthorized("this node has no --admin-token, so nobody can log in"));
         };
-        if !token.is(given) {
-            return Err(unauthorized("the token is not the one of --admin-token"));
+        self.check_token(given, &[token], caller)?;
+        Ok(self.0.sessions.begin())
+    }
+
+    /// Ends the session of a request.
+    ///
+    /// # Errors
+    /// When another page asks.
+    pub(super) fn log_out(&self, headers: &HeaderMap) -> Result<Response, ApiError> {
+        self.check_served()?;
+        check_page(headers)?;
+        Ok(self.0.sessions.end(headers))
+    }
+
+    /// Returns the access that the seal of another node gives, if a request has one. It can't be guessed, so it needs no
+    /// brake.
+    fn peer_access(&self, request: &Request) -> Option<Result<(Access, Option<SessionEnd>), ApiError>> {
+        let seal = PeerKey::seal_in(request.headers().get(AUTHORIZATION)?.to_str().ok()?)?;
+        let is_good = self.0.peers.as_ref().is_some_and(|key| key.opens(seal, request.method(), request.uri()));
+        if !is_good {
+            self.0.counters.wrong_token.increment();
         }
-        session::begin(token).map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+        Some(if is_good { Ok((Access::Act, None)) } else { Err(unauthorized("this node has another --admin-token")) })
     }
 
     fn credential<'a>(&self, headers: &'a HeaderMap) -> Credential<'a> {
-        match (bearer(headers), &self.0.token) {
-            (Some(token), _) => Credential::Token(token),
-            (None, Some(token)) if session::is_open(token, headers) => Credential::Session,
-            (None, _) => Credential::Nothing,
+        match bearer(headers) {
+            Some(token) => Credential::Token(token),
+            None => self.0.sessions.find(headers).map_or(Credential::Nothing, Credential::Session),
         }
     }
 }
 
-/// Middleware that refuses requests without access; behind it a request carries its [`Access`].
+/// Middleware that refuses requests without access; behind it a request carries its [`Access`], and the [`SessionEnd`] if
+/// it has that from a session.
 pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    match guard.access_for(request.method(), request.headers()) {
-        Ok(access) => {
+    let caller = AdminCaller::of(request.extensions());
+    let access = guard.peer_access(&request);
+    match access.unwrap_or_else(|| guard.access_for(request.method(), request.headers(), caller)) {
+        Ok((access, end)) => {
             request.extensions_mut().insert(access);
+            request.extensions_mut().insert(end);
             next.run(request).await
         }
         Err(error) => error.into_response(),
@@ -173,6 +273,18 @@ pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next
 
 fn unauthorized(text: &'static str) -> ApiError {
     ApiError::new(StatusCode::UNAUTHORIZED, text).with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+fn metrics_unauthorized() -> ApiError {
+    unauthorized("this needs the token of --metrics-token, as Authorization: Bearer")
+}
+
+/// Checks that a request comes from a page of this node, or from no page.
+fn check_page(headers: &HeaderMap) -> Result<(), ApiError> {
+    match is_own_page(headers) {
+        true => Ok(()),
+        false => Err(ApiError::new(StatusCode::FORBIDDEN, "Origin is another page than this node's own")),
+    }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -201,15 +313,24 @@ mod tests {
 
     fn guard(exposure: Exposure, token: Option<&str>) -> Guard {
         let token = token.map(|text| AdminToken::new(&text.replace(' ', "-")).unwrap());
-        Guard::new(exposure, &AdminSettings { token, ..AdminSettings::default() })
+        of(exposure, &AdminSettings { token, ..AdminSettings::default() })
+    }
+
+    fn of(exposure: Exposure, settings: &AdminSettings) -> Guard {
+        Guard::new(exposure, settings, "proxy-a", Arc::default())
+    }
+
+    /// Caller on this machine.
+    fn me() -> AdminCaller {
+        AdminCaller(Some(std::net::Ipv4Addr::LOCALHOST.into()))
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
     }
 
-    fn status(access: Result<Access, ApiError>) -> u16 {
-        access.unwrap_err().status().as_u16()
+    fn status<T>(access: Result<T, ApiError>) -> u16 {
+        access.err().unwrap().status().as_u16()
     }
 
     fn bearer_of(token: &str) -> String {
@@ -220,64 +341,130 @@ mod tests {
     fn on_this_machine_every_request_reads_and_one_with_the_token_acts() {
         let guard = guard(Exposure::Loopback, Some(TOKEN));
         let local = headers(&[("host", "127.0.0.1:8090")]);
-        assert_eq!(guard.access(&local).unwrap(), Access::Read);
-        assert_eq!(status(guard.access_for(&Method::POST, &local)), 401);
+        assert_eq!(guard.access(&local, me()).unwrap(), Access::Read);
+        assert_eq!(status(guard.access_for(&Method::POST, &local, me())), 401);
         let with = headers(&[("host", "localhost"), ("authorization", &bearer_of(TOKEN))]);
-        assert_eq!(guard.access_for(&Method::POST, &with).unwrap(), Access::Act);
+        assert_eq!(guard.access_for(&Method::POST, &with, me()).unwrap().0, Access::Act);
         let wrong = headers(&[("host", "localhost"), ("authorization", &bearer_of("something else"))]);
-        assert_eq!(status(guard.access(&wrong)), 401);
+        assert_eq!(status(guard.access(&wrong, me())), 401);
     }
 
     #[test]
     fn without_a_token_nothing_acts_and_a_page_of_another_site_can_not_even_read() {
         let guard = guard(Exposure::Loopback, None);
         let local = headers(&[("host", "[::1]:8090")]);
-        assert_eq!(guard.access(&local).unwrap(), Access::Read);
-        assert_eq!(status(guard.access_for(&Method::POST, &local)), 403);
-        assert_eq!(status(guard.access(&headers(&[("host", "rebound.example:8090")]))), 403);
+        assert_eq!(guard.access(&local, me()).unwrap(), Access::Read);
+        assert_eq!(status(guard.access_for(&Method::POST, &local, me())), 403);
+        assert_eq!(status(guard.access(&headers(&[("host", "rebound.example:8090")]), me())), 403);
         let with = headers(&[("host", "localhost"), ("authorization", &bearer_of(TOKEN))]);
-        assert_eq!(status(guard.access(&with)), 401);
+        assert_eq!(status(guard.access(&with, me())), 401);
     }
 
     #[test]
     fn beyond_this_machine_the_token_is_needed_and_without_one_nothing_is_served() {
         let local = headers(&[("host", "127.0.0.1:8090")]);
-        assert_eq!(status(guard(Exposure::Network, None).access(&local)), 404);
+        assert_eq!(status(guard(Exposure::Network, None).access(&local, me())), 404);
         let guard = guard(Exposure::Network, Some(TOKEN));
-        assert_eq!(status(guard.access(&local)), 401);
+        assert_eq!(status(guard.access(&local, me())), 401);
         let with = headers(&[("host", "proxy-a:8090"), ("authorization", &bearer_of(TOKEN))]);
-        assert_eq!(guard.access(&with).unwrap(), Access::Act);
+        assert_eq!(guard.access(&with, me()).unwrap(), Access::Act);
     }
 
     #[test]
     fn the_cookie_of_a_session_acts_for_the_nodes_own_page_alone() {
         let guard = guard(Exposure::Network, Some(TOKEN));
         let own = headers(&[("host", "proxy-a:8090"), ("origin", "http://proxy-a:8090")]);
-        assert_eq!(guard.log_in(&own, "wrong").unwrap_err().status(), StatusCode::UNAUTHORIZED);
-        let answer = guard.log_in(&own, &TOKEN.replace(' ', "-")).unwrap();
+        assert_eq!(guard.log_in(&own, me(), "wrong").unwrap_err().status(), StatusCode::UNAUTHORIZED);
+        let answer = guard.log_in(&own, me(), &TOKEN.replace(' ', "-")).unwrap();
         let cookie = answer.headers()[SET_COOKIE].to_str().unwrap();
         assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
         let pair = cookie.split(';').next().unwrap();
         let with = |origin: &str| headers(&[("host", "proxy-a:8090"), ("origin", origin), ("cookie", pair)]);
-        assert_eq!(guard.access_for(&Method::POST, &with("http://proxy-a:8090")).unwrap(), Access::Act);
+        assert_eq!(guard.access_for(&Method::POST, &with("http://proxy-a:8090"), me()).unwrap().0, Access::Act);
         for other in ["http://proxy-a:3000", "null", "http://evil.example"] {
-            assert_eq!(status(guard.access_for(&Method::POST, &with(other))), 403, "{other}");
+            assert_eq!(status(guard.access_for(&Method::POST, &with(other), me())), 403, "{other}");
         }
         let forged = headers(&[("host", "proxy-a:8090"), ("cookie", &pair.replace('e', "f"))]);
-        assert_eq!(status(guard.access(&forged)), 401);
+        assert_eq!(status(guard.access(&forged, me())), 401);
+    }
+
+    #[test]
+    fn of_9150_wrong_tokens_ten_are_compared_and_one_is_logged_and_sessions_go_on() {
+        let guard = guard(Exposure::Loopback, Some(TOKEN));
+        let local = headers(&[("host", "127.0.0.1:8090")]);
+        let answer = guard.log_in(&local, me(), &TOKEN.replace(' ', "-")).unwrap();
+        let pair = answer.headers()[SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned();
+        let mut statuses = std::collections::BTreeMap::<u16, u64>::new();
+        for number in 0..9_150 {
+            let guess = bearer_of(&format!("a wrong guess {number}"));
+            let guessed = guard.access(&headers(&[("host", "localhost"), ("authorization", &guess)]), me());
+            *statuses.entry(status(guessed)).or_default() += 1;
+        }
+        assert_eq!(statuses, [(401, 10), (429, 9_140)].into());
+        let counters = &guard.0.counters;
+        assert_eq!((counters.wrong_token.get(), counters.braked.get()), (10, 9_140));
+        let right = headers(&[("host", "localhost"), ("authorization", &bearer_of(TOKEN))]);
+        assert_eq!(guard.access(&right, me()).unwrap_err().status(), StatusCode::TOO_MANY_REQUESTS);
+        let elsewhere = AdminCaller(Some([10, 0, 0, 7].into()));
+        assert_eq!(guard.access(&right, elsewhere).unwrap(), Access::Act, "who guesses locks nobody else out");
+        let session = headers(&[("host", "localhost"), ("cookie", &pair)]);
+        assert_eq!(guard.access(&session, me()).unwrap(), Access::Act);
+    }
+
+    #[test]
+    fn the_seal_of_another_node_gives_access_to_its_request_alone() {
+        let guard = guard(Exposure::Network, Some(TOKEN));
+        let key = PeerKey::of(&AdminToken::new(&TOKEN.replace(' ', "-")).unwrap());
+        let seal = key.seal(&Method::POST, "/api/clients/a/close?scope=node").unwrap();
+        let request = |target: &str| {
+            let request = Request::post(target).header(AUTHORIZATION, &seal);
+            request.body(axum::body::Body::empty()).unwrap()
+        };
+        let meant = guard.peer_access(&request("/api/clients/a/close?scope=node")).unwrap();
+        assert_eq!(meant.unwrap().0, Access::Act);
+        assert_eq!(status(guard.peer_access(&request("/api/clients/b/close?scope=node")).unwrap()), 401);
+        assert!(guard.peer_access(&Request::default()).is_none());
+    }
+
+    #[test]
+    fn a_session_is_over_with_the_log_out_for_whoever_has_kept_its_cookie() {
+        let guard = guard(Exposure::Network, Some(TOKEN));
+        let own = headers(&[("host", "proxy-a:8090"), ("origin", "http://proxy-a:8090")]);
+        let answer = guard.log_in(&own, me(), &TOKEN.replace(' ', "-")).unwrap();
+        let pair = answer.headers()[SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned();
+        assert!(!pair.contains('.'), "it is no JWT: {pair}");
+        let kept = headers(&[("host", "proxy-a:8090"), ("cookie", &pair)]);
+        assert_eq!(guard.access(&kept, me()).unwrap(), Access::Act);
+        let foreign = headers(&[("host", "proxy-a:8090"), ("origin", "http://proxy-a:3000"), ("cookie", &pair)]);
+        assert_eq!(status(guard.log_out(&foreign)), 403);
+        guard.log_out(&kept).unwrap();
+        assert_eq!(status(guard.access(&kept, me())), 401);
+    }
+
+    #[test]
+    fn a_port_of_this_machine_tells_nothing_to_a_page_that_was_led_here() {
+        let guard = guard(Exposure::Loopback, Some(TOKEN));
+        let rebound = headers(&[("host", "rebound.example:8090"), ("origin", "http://rebound.example:8090")]);
+        assert_eq!(status(guard.check_host(&rebound)), 403);
+        assert_eq!(status(guard.check_metrics(&rebound, me())), 403);
+        assert_eq!(status(guard.log_in(&rebound, me(), &TOKEN.replace(' ', "-"))), 403);
+        let with = headers(&[("host", "metrics.example"), ("authorization", &bearer_of(TOKEN))]);
+        for good in [HeaderMap::new(), headers(&[("host", "localhost:8090")]), with] {
+            assert!(guard.check_metrics(&good, me()).is_ok(), "{good:?}");
+        }
     }
 
     #[test]
     fn metrics_are_open_unless_they_have_a_token() {
         let open = guard(Exposure::Network, None);
-        assert!(open.check_metrics(&HeaderMap::new()).is_ok());
+        assert!(open.check_metrics(&HeaderMap::new(), me()).is_ok());
         let metrics_token = AdminToken::new("the-token-of-metrics").ok();
         let token = AdminToken::new("the-token-of-admins").ok();
-        let guard = Guard::new(Exposure::Network, &AdminSettings { token, metrics_token, peers: Vec::new() });
-        assert_eq!(guard.check_metrics(&HeaderMap::new()).unwrap_err().status(), StatusCode::UNAUTHORIZED);
+        let guard = of(Exposure::Network, &AdminSettings { token, metrics_token, peers: Vec::new() });
+        assert_eq!(guard.check_metrics(&HeaderMap::new(), me()).unwrap_err().status(), StatusCode::UNAUTHORIZED);
         for good in ["the-token-of-metrics", "the-token-of-admins"] {
-            assert!(guard.check_metrics(&headers(&[("authorization", &bearer_of(good))])).is_ok());
+            assert!(guard.check_metrics(&headers(&[("authorization", &bearer_of(good))]), me()).is_ok());
         }
-        assert!(guard.access(&headers(&[("authorization", &bearer_of("the-token-of-metrics"))])).is_err());
+        assert!(guard.access(&headers(&[("authorization", &bearer_of("the-token-of-metrics"))]), me()).is_err());
     }
 }

@@ -1,16 +1,18 @@
 //! The observer page: plain HTML, CSS and JavaScript inside the binary. It uses the API as any other client does.
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Router, middleware};
 
+use super::admin_caller::AdminCaller;
 use super::api_error::ApiError;
 use super::context::AdminContext;
+use super::session::PAGE_PATH;
 
 /// Content security policy: everything comes from this node, and nothing else is loaded, framed or sent anywhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
@@ -36,16 +38,15 @@ const ASSETS: [(&str, &str, &str); 10] = [
 
 /// Routes of the page and of the files that it loads.
 pub(super) fn router() -> Router<AdminContext> {
-    let page = Router::new().route("/", get(page));
-    let with_assets = ASSETS.into_iter().fold(page, |router, (path, kind, text)| {
+    let page = Router::new().route("/", get(page)).route(&format!("{PAGE_PATH}/"), get(page));
+    ASSETS.into_iter().fold(page, |router, (path, kind, text)| {
         router.route(path, get(async move |State(context): State<AdminContext>| asset(&context, kind, text)))
-    });
-    with_assets.layer(middleware::map_response(secure))
+    })
 }
 
 /// Serves the page; a request that needs the token first gets a form for it.
-async fn page(State(context): State<AdminContext>, headers: HeaderMap) -> Response {
-    match context.guard.access(&headers) {
+async fn page(State(context): State<AdminContext>, caller: AdminCaller, headers: HeaderMap) -> Response {
+    match context.guard.access(&headers, caller) {
         Ok(_) => text(HTML, include_str!("page/index.html")).into_response(),
         Err(error) if error.status() == StatusCode::UNAUTHORIZED => {
             (error.status(), text(HTML, include_str!("page/login.html"))).into_response()
@@ -64,8 +65,14 @@ fn text(kind: &'static str, content: &'static str) -> impl IntoResponse {
     ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], content)
 }
 
-async fn secure(response: Response) -> impl IntoResponse {
-    let headers =
-        [(CONTENT_SECURITY_POLICY, POLICY), (X_CONTENT_TYPE_OPTIONS, "nosniff"), (REFERRER_POLICY, "no-referrer")];
+/// Adds the headers that keep a browser from doing more with an answer than showing it: to answers of the API as well,
+/// because they hold texts that clients have chosen.
+pub(super) async fn secure(response: Response) -> impl IntoResponse {
+    let headers = [
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ];
     (headers, response)
 }

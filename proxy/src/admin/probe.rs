@@ -1,39 +1,53 @@
 //! Probes of load balancers and of Prometheus: health, readiness, metrics.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use super::admin_caller::AdminCaller;
+use super::admin_counters::AdminCounters;
 use super::api_error::ApiError;
 use super::exposition::render;
 use super::guard::Guard;
 use crate::observer::Readiness;
 
+/// State of the probes.
+#[derive(Debug, Clone)]
+struct ProbeState {
+    readiness: Readiness,
+    guard: Guard,
+    counters: Arc<AdminCounters>,
+}
+
 /// Routes of the probes.
-pub(super) fn router(readiness: Readiness, guard: Guard) -> Router {
+pub(super) fn router(readiness: Readiness, guard: Guard, counters: Arc<AdminCounters>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .with_state((readiness, guard))
+        .with_state(ProbeState { readiness, guard, counters })
 }
 
-async fn ready(State((readiness, _)): State<(Readiness, Guard)>) -> Response {
-    let reasons = readiness.reasons_not_ready();
+async fn ready(State(probes): State<ProbeState>, headers: HeaderMap) -> Result<Response, ApiError> {
+    probes.guard.check_host(&headers)?;
+    let reasons = probes.readiness.reasons_not_ready();
     if reasons.is_empty() {
-        return "ready\n".into_response();
+        return Ok("ready\n".into_response());
     }
-    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", reasons.join("\n"))).into_response()
+    Ok((StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{}\n", reasons.join("\n"))).into_response())
 }
 
 async fn metrics(
-    State((readiness, guard)): State<(Readiness, Guard)>,
+    State(ProbeState { readiness, guard, counters }): State<ProbeState>,
+    caller: AdminCaller,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    guard.check_metrics(&headers)?;
-    Ok(match render(readiness.shared(), readiness.reasons_not_ready().is_empty()) {
+    guard.check_metrics(&headers, caller)?;
+    Ok(match render(readiness.shared(), readiness.reasons_not_ready().is_empty(), &counters) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     })

@@ -1,100 +1,214 @@
-//! Sessions of the observer page: a signed cookie in exchange for the admin token.
+//! Sessions of the observer page: random ids in exchange for the admin token, which this node remembers.
+//!
+//! A session is an entry in the list of the node that made it, and nothing is signed. So it is good at no other node, tells
+//! nothing of the token, and ends with log-out, with its time, or with the node.
+//!
+//! Its cookie goes to the paths of the page alone: cookies know no port, and an app on the same host has paths of its own.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::Json;
-use axum::http::header::{COOKIE, SET_COOKIE};
+use axum::http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use jsonwebtoken::errors::Error;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
+use subtle::ConstantTimeEq;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use trunkline_protocol::id::random_id;
 
 use super::access::Access;
-use crate::auth::AdminToken;
-use crate::clock::unix_seconds;
+use crate::auth::ADMIN_COOKIE;
 
-const COOKIE_NAME: &str = "trunkline_admin";
+/// Path of the page and of the API that it uses: below the prefix that no app server gets a client's request for.
+pub(super) const PAGE_PATH: &str = "/.trunkline/observer";
 
 /// Lifetime of a session: a working day.
-const LIFETIME_S: u64 = 12 * 3600;
+const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
-/// Audience of session cookies, so that no other token signed with the same secret opens a session.
-const AUDIENCE: &str = "trunkline-observer";
+/// Maximum number of open sessions; one more ends the oldest.
+const SESSIONS_MAX: usize = 64;
 
-#[derive(Serialize, Deserialize)]
-struct SessionClaims {
-    aud: String,
-    exp: u64,
+/// Header by which browsers tell whether a page of the same origin asks.
+const FETCH_SITE: &str = "sec-fetch-site";
+
+/// Open sessions of this node; its clones share one list.
+#[derive(Debug, Clone)]
+pub(super) struct Sessions {
+    cookie_name: Arc<str>,
+    /// Oldest first.
+    open: Arc<Mutex<Vec<Session>>>,
 }
 
-/// Answers a log-in with the cookie of a new session, signed with the admin token.
-///
-/// # Errors
-/// When it can't be signed.
-pub(super) fn begin(token: &AdminToken) -> Result<Response, Error> {
-    let claims = SessionClaims { aud: AUDIENCE.into(), exp: unix_seconds() + LIFETIME_S };
-    let key = EncodingKey::from_secret(token.expose().as_bytes());
-    Ok(with_cookie(&encode(&Header::new(Algorithm::HS256), &claims, &key)?, LIFETIME_S, Access::Act))
+#[derive(Debug)]
+struct Session {
+    id: String,
+    end: SessionEnd,
 }
 
-/// Answers a log-out: removes the cookie.
-#[must_use]
-pub(super) fn end() -> Response {
-    with_cookie("", 0, Access::Read)
+/// End of a session, for streams that it has opened.
+#[derive(Debug, Clone)]
+pub(super) struct SessionEnd {
+    revoked: CancellationToken,
+    expires: Instant,
 }
 
-/// Whether a request carries the cookie of a session that this token signed.
-///
-/// An expired cookie, or one of another node on this machine, counts as none: then the page asks to log in.
-pub(super) fn is_open(token: &AdminToken, headers: &HeaderMap) -> bool {
-    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut values = cookies.flat_map(|all| all.split("; ")).filter_map(|one| one.split_once('='));
-    values.any(|(name, value)| name == COOKIE_NAME && is_signed(token, value))
-}
-
-fn is_signed(token: &AdminToken, value: &str) -> bool {
-    let mut validation = Validation::new(Algorithm::HS256);
-    validation.set_audience(&[AUDIENCE]);
-    decode::<SessionClaims>(value, &DecodingKey::from_secret(token.expose().as_bytes()), &validation).is_ok()
-}
-
-fn with_cookie(value: &str, lifetime_s: u64, access: Access) -> Response {
-    let cookie = format!("{COOKIE_NAME}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={lifetime_s}");
-    let mut response = Json(json!({ "access": access })).into_response();
-    // A JWT has no character that a header can't carry.
-    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
-        response.headers_mut().insert(SET_COOKIE, cookie);
+impl SessionEnd {
+    fn has_come(&self) -> bool {
+        self.revoked.is_cancelled() || self.expires <= Instant::now()
     }
-    response
+
+    /// Waits for the end.
+    pub(super) async fn wait(self) {
+        tokio::select! {
+            () = self.revoked.cancelled() => {}
+            () = sleep_until(self.expires) => {}
+        }
+    }
+}
+
+impl Sessions {
+    /// Returns the empty list of a node. Its name is a part of the cookie's, because nodes on one host share cookies.
+    pub(super) fn new(node: &str) -> Self {
+        Self { cookie_name: format!("{ADMIN_COOKIE}_{node}").into(), open: Arc::default() }
+    }
+
+    /// Answers a log-in with the cookie of a new session.
+    pub(super) fn begin(&self) -> Response {
+        let (id, revoked) = (random_id(), CancellationToken::new());
+        let mut open = self.open();
+        open.retain(|session| !session.end.has_come());
+        if open.len() >= SESSIONS_MAX {
+            open.remove(0).end.revoked.cancel();
+        }
+        let end = SessionEnd { revoked, expires: Instant::now() + LIFETIME };
+        open.push(Session { id: id.clone(), end });
+        self.with_cookie(&id, LIFETIME, Access::Act)
+    }
+
+    /// Answers a log-out: ends the sessions of a request, and removes the cookie.
+    pub(super) fn end(&self, headers: &HeaderMap) -> Response {
+        self.open().retain(|session| {
+            let is_meant = self.ids(headers).any(|id| is_same(&session.id, id));
+            if is_meant {
+                session.end.revoked.cancel();
+            }
+            !is_meant
+        });
+        self.with_cookie("", Duration::ZERO, Access::Read)
+    }
+
+    /// Returns the end of the session that a request belongs to, if it carries the cookie of an open one.
+    ///
+    /// An old cookie counts as none: then the page asks to log in. So does one that a page of another origin sends along.
+    pub(super) fn find(&self, headers: &HeaderMap) -> Option<SessionEnd> {
+        let is_other_page = |site: &HeaderValue| !matches!(site.as_bytes(), b"same-origin" | b"none");
+        if headers.get_all(FETCH_SITE).iter().any(is_other_page) {
+            return None;
+        }
+        let open = self.open();
+        let mut found = self.ids(headers).filter_map(|id| open.iter().find(|session| is_same(&session.id, id)));
+        found.find(|session| !session.end.has_come()).map(|session| session.end.clone())
+    }
+
+    /// Returns the values of the session cookies of a request.
+    fn ids<'a>(&self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a str> {
+        let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let pairs = cookies.flat_map(|all| all.split(';')).filter_map(|one| one.trim().split_once('='));
+        pairs.filter(|(name, _)| *name == &*self.cookie_name).map(|(_, value)| value)
+    }
+
+    fn with_cookie(&self, value: &str, lifetime: Duration, access: Access) -> Response {
+        let (name, seconds) = (&self.cookie_name, lifetime.as_secs());
+        let cookie = format!("{name}={value}; Path={PAGE_PATH}/; HttpOnly; SameSite=Strict; Max-Age={seconds}");
+        let mut response = Json(json!({ "access": access })).into_response();
+        // Neither ids nor names of nodes have a character that a header can't carry.
+        if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+            response.headers_mut().insert(SET_COOKIE, cookie);
+        }
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+
+    fn open(&self) -> MutexGuard<'_, Vec<Session>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_same(id: &str, given: &str) -> bool {
+    id.as_bytes().ct_eq(given.as_bytes()).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn token(text: &str) -> AdminToken {
-        AdminToken::new(text).unwrap()
-    }
-
     fn cookies(texts: &[&str]) -> HeaderMap {
         texts.iter().map(|text| (COOKIE, text.parse().unwrap())).collect()
     }
 
-    #[test]
-    fn a_session_is_open_for_the_token_that_signed_it() {
-        let (ours, others) = (token("the-token-of-this-node"), token("the-token-of-another"));
-        let answer = begin(&ours).unwrap();
-        let pair = answer.headers()[SET_COOKIE].to_str().unwrap().split(';').next().unwrap();
-        let among_others = format!("theme=dark; {pair}; x=y");
-        for headers in [cookies(&[pair]), cookies(&[&among_others]), cookies(&["a=b", pair])] {
-            assert!(is_open(&ours, &headers) && !is_open(&others, &headers));
+    /// Begins a session; returns name and value of its cookie.
+    fn begun(sessions: &Sessions) -> String {
+        let cookie = sessions.begin().headers()[SET_COOKIE].to_str().unwrap().to_owned();
+        cookie.split(';').next().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_session_is_good_at_the_node_that_began_it_until_it_is_ended() {
+        let (ours, others) = (Sessions::new("proxy-a"), Sessions::new("proxy-b"));
+        let pair = begun(&ours);
+        let among_others = format!("theme=dark;{pair}; x=y");
+        for headers in [cookies(&[&pair]), cookies(&[&among_others]), cookies(&["a=b", &pair])] {
+            assert!(ours.find(&headers).is_some() && others.find(&headers).is_none());
+            assert!(Sessions::new("proxy-a").find(&headers).is_none(), "it has started again");
         }
-        assert!(!is_open(&ours, &HeaderMap::new()));
+        let renamed = pair.replace("proxy-a", "proxy-b");
+        assert!(others.find(&cookies(&[&renamed])).is_none());
+        let other = begun(&ours);
+        let end = ours.find(&cookies(&[&pair])).unwrap();
+        ours.end(&cookies(&[&pair]));
+        end.wait().await;
+        assert!(ours.find(&cookies(&[&pair])).is_none(), "who has kept the cookie has nothing");
+        assert!(ours.find(&cookies(&[&other])).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_ends_by_itself() {
+        let sessions = Sessions::new("proxy-a");
+        let headers = cookies(&[&begun(&sessions)]);
+        let began = Instant::now();
+        sessions.find(&headers).unwrap().wait().await;
+        assert_eq!(began.elapsed().as_secs(), LIFETIME.as_secs());
+        assert!(sessions.find(&headers).is_none());
+    }
+
+    #[tokio::test]
+    async fn sessions_are_bounded_and_the_oldest_makes_room() {
+        let sessions = Sessions::new("proxy-a");
+        let pairs: Vec<_> = (0..=SESSIONS_MAX).map(|_| begun(&sessions)).collect();
+        let open = pairs.iter().filter(|pair| sessions.find(&cookies(&[pair])).is_some()).count();
+        assert_eq!((open, sessions.find(&cookies(&[&pairs[0]])).is_some()), (SESSIONS_MAX, false));
     }
 
     #[test]
-    fn the_end_of_a_session_removes_its_cookie() {
-        let cookie = end().headers()[SET_COOKIE].to_str().unwrap().to_owned();
-        assert_eq!(cookie, "trunkline_admin=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");
+    fn the_cookie_stays_on_the_paths_of_the_page_and_out_of_scripts() {
+        let sessions = Sessions::new("proxy-a");
+        let begun = sessions.begin().headers()[SET_COOKIE].to_str().unwrap().to_owned();
+        assert!(begun.ends_with("; Path=/.trunkline/observer/; HttpOnly; SameSite=Strict; Max-Age=43200"), "{begun}");
+        let ended = sessions.end(&HeaderMap::new()).headers()[SET_COOKIE].to_str().unwrap().to_owned();
+        let removed = "trunkline_admin_proxy-a=; Path=/.trunkline/observer/; HttpOnly; SameSite=Strict; Max-Age=0";
+        assert_eq!(ended, removed);
+    }
+
+    #[test]
+    fn a_cookie_that_a_page_of_another_origin_sends_along_counts_as_none() {
+        let sessions = Sessions::new("proxy-a");
+        let pair = begun(&sessions);
+        for (site, counts) in [("same-origin", true), ("none", true), ("same-site", false), ("cross-site", false)] {
+            let mut headers = cookies(&[&pair]);
+            headers.insert(FETCH_SITE, site.parse().unwrap());
+            assert_eq!(sessions.find(&headers).is_some(), counts, "{site}");
+        }
     }
 }

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
+/// Beginning of the names of cookies that stand for the token; the name of the node follows.
+pub(crate) const ADMIN_COOKIE: &str = "trunkline_admin";
+
 /// A shorter token could be guessed.
 const TOKEN_MIN_BYTES: usize = 16;
 

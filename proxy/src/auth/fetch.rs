@@ -20,7 +20,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// When it does not come, with a text for the log.
 pub(super) async fn fetch(connector: &Connector, url: &Uri, max_bytes: usize) -> Result<Bytes, String> {
     let host = url.authority().ok_or("the URL has no host")?;
-    let address = Address::try_from(url).map_err(|problem| format!("can't connect to {host}: {url} {problem}"))?;
+    let address = Address::try_from(url).map_err(|problem| format!("can't connect to {host}: it {problem}"))?;
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     let request = Request::get(path).header(HOST, host.as_str()).header(ACCEPT, "application/json, */*");
     let request = request.body(Body::empty()).map_err(|error| error.to_string())?;

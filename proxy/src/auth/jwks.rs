@@ -37,7 +37,7 @@ pub enum JwksError {
 }
 
 /// Place where a key set is published.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum JwksSource {
     File(PathBuf),
     /// An `https://` or `http://` URL.
@@ -74,11 +74,22 @@ impl JwksSource {
     }
 }
 
+impl fmt::Debug for JwksSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JwksSource({self})")
+    }
+}
+
 impl fmt::Display for JwksSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            Self::Url(url) => url.fmt(f),
+            // Without its query, which may hold a key of its own.
+            Self::Url(url) => {
+                let (scheme, host) =
+                    (url.scheme_str().unwrap_or_default(), url.authority().map_or("", |host| host.as_str()));
+                write!(f, "{scheme}://{host}{}{}", url.path(), if url.query().is_some() { "?…" } else { "" })
+            }
         }
     }
 }
@@ -155,8 +166,14 @@ impl KeySets {
     }
 
     /// Reads all sets for a token whose key is in none, but not again and again for a guesser. Returns whether they were
-    /// read since the call.
-    pub(super) async fn read_early(&self) -> bool {
+    /// read since the call. The reading goes on when the caller goes away: a stranger who asks and hangs up would else
+    /// spend the one reading that somebody with a new key waits for.
+    pub(super) async fn read_early(self: &Arc<Self>) -> bool {
+        let sets = Arc::clone(self);
+        tokio::spawn(async move { sets.read_unless_fresh().await }).await.unwrap_or_default()
+    }
+
+    async fn read_unless_fresh(&self) -> bool {
         let rounds = self.rounds.load(Ordering::Acquire);
         let mut last_read = self.last_read.lock().await;
         if self.rounds.load(Ordering::Acquire) != rounds {
@@ -237,7 +254,7 @@ mod tests {
         let file = std::env::temp_dir().join(format!("trunkline-jwks-{}.json", std::process::id()));
         std::fs::write(&file, json!({ "keys": [ec_key()] }).to_string()).unwrap();
         let sources = [JwksSource::File(file.clone())];
-        let sets = KeySets::new(&sources, Duration::from_secs(10), Connector::default());
+        let sets = Arc::new(KeySets::new(&sources, Duration::from_secs(10), Connector::default()));
         assert!(sets.read_early().await);
         assert!(!sets.read_early().await);
         std::fs::remove_file(&file).unwrap();
@@ -245,5 +262,34 @@ mod tests {
         assert!(sets.read_early().await);
         let kept: usize = sets.keys().map(|keys| keys.len()).sum();
         assert_eq!((sets.read.get(), sets.failed.get(), kept), (1, 1, 1));
+    }
+
+    #[test]
+    fn the_query_of_a_url_is_not_shown() {
+        let source = JwksSource::Url("https://issuer.example:8443/keys.json?api-key=hush&v=1".parse().unwrap());
+        assert_eq!(source.to_string(), "https://issuer.example:8443/keys.json?…");
+        assert!(!format!("{source:?}").contains("hush"));
+    }
+
+    #[tokio::test]
+    async fn a_stranger_who_hangs_up_does_not_stop_the_reading() {
+        let issuer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", issuer.local_addr().unwrap()).parse().unwrap();
+        let sources = [JwksSource::Url(url)];
+        let sets = Arc::new(KeySets::new(&sources, Duration::from_secs(3600), Connector::default()));
+        let asked = {
+            let reading = sets.read_early();
+            tokio::pin!(reading);
+            tokio::select! {
+                _ = &mut reading => panic!("the issuer has not answered"),
+                asked = issuer.accept() => asked.unwrap().0,
+            }
+        };
+        // The stranger is gone, and nobody else may cause a reading for an hour.
+        let (mut asked, body) = (asked, json!({ "keys": [ec_key()] }).to_string());
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        tokio::io::AsyncWriteExt::write_all(&mut asked, answer.as_bytes()).await.unwrap();
+        assert!(sets.read_early().await, "this waits for the reading that goes on");
+        assert_eq!(sets.keys().map(|keys| keys.len()).sum::<usize>(), 1);
     }
 }

@@ -26,6 +26,9 @@ pub(crate) enum TokenError {
     /// The audience is not an accepted one.
     #[error("the access token is not valid: it is for another audience")]
     Audience,
+    /// Its header has a part that the reader must understand (`crit`).
+    #[error("the access token is not valid: its header demands what is not known here (`crit`)")]
+    Critical,
     /// A claim is missing or malformed.
     #[error("the access token is not valid: {0}")]
     Claim(String),
@@ -33,8 +36,18 @@ pub(crate) enum TokenError {
 
 impl TokenError {
     /// Labels in metrics, each at its [`index`](Self::index).
-    pub(super) const LABELS: [&'static str; 9] =
-        ["too_large", "malformed", "unknown_key", "signature", "expired", "immature", "issuer", "audience", "claim"];
+    pub(super) const LABELS: [&'static str; 10] = [
+        "too_large",
+        "malformed",
+        "unknown_key",
+        "signature",
+        "expired",
+        "immature",
+        "issuer",
+        "audience",
+        "claim",
+        "critical",
+    ];
 
     /// Returns the index of its label.
     pub(super) fn index(&self) -> usize {
@@ -48,6 +61,7 @@ impl TokenError {
             Self::Issuer => 6,
             Self::Audience => 7,
             Self::Claim(_) => 8,
+            Self::Critical => 9,
         }
     }
 }
@@ -83,6 +97,7 @@ mod tests {
             TokenError::Issuer,
             TokenError::Audience,
             TokenError::Claim("its claim \"exp\" is missing".into()),
+            TokenError::Critical,
         ];
         let indices: Vec<_> = all.iter().map(TokenError::index).collect();
         assert_eq!(indices, (0..TokenError::LABELS.len()).collect::<Vec<_>>());

@@ -1,6 +1,7 @@
 //! Verification of access tokens: key, signature, then claims.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
 use serde_json::{Map, Value};
@@ -11,13 +12,17 @@ use super::{TokenError, TokenPolicy, User, VerifyingKey};
 use crate::metrics::Counter;
 use crate::net::connector::Connector;
 
+/// Maximum number of keys that one token is tried with. A token that names no key would else cost a signature check for
+/// each key of a large set; issuers with so many keys name them.
+const KEYS_TRIED_MAX: usize = 16;
+
 /// Verifier of access tokens by all keys of the node.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     policy: TokenPolicy,
     /// Fixed keys: the fleet's, and those of flags.
-    keys: Vec<VerifyingKey>,
-    sets: KeySets,
+    keys: Arc<Vec<VerifyingKey>>,
+    sets: Arc<KeySets>,
     refused: [Counter; TokenError::LABELS.len()],
 }
 
@@ -26,8 +31,8 @@ impl Verifier {
     #[must_use]
     pub(crate) fn new(policy: TokenPolicy, fleet: &AccessKeys, connector: Connector) -> Self {
         let fleet = fleet.iter().filter_map(|key| VerifyingKey::from_secret(key.expose()).ok());
-        let keys = fleet.chain(policy.keys.iter().cloned()).collect();
-        let sets = KeySets::new(&policy.jwks, policy.jwks_refetch, connector);
+        let keys = Arc::new(fleet.chain(policy.keys.iter().cloned()).collect());
+        let sets = Arc::new(KeySets::new(&policy.jwks, policy.jwks_refetch, connector));
         Self { policy, keys, sets, refused: Default::default() }
     }
 
@@ -82,23 +87,20 @@ impl Verifier {
             return Err(TokenError::TooLarge { bytes: token.len(), max: self.policy.max_bytes });
         }
         let header = decode_header(token)?;
-        let mut outcome = self.try_keys(&self.keys, token, &header);
-        for keys in self.sets.keys() {
-            outcome = match outcome {
-                Err(TokenError::UnknownKey | TokenError::Signature) => self.try_keys(&keys, token, &header),
-                // With the right signature no other key can change the outcome.
-                verified => return verified,
-            };
+        // It names parts of the header that a reader must understand, and none is known here.
+        if header.crit.is_some() {
+            return Err(TokenError::Critical);
         }
-        outcome
-    }
-
-    fn try_keys(&self, keys: &[VerifyingKey], token: &str, header: &Header) -> Result<User, TokenError> {
-        let mut outcome = Err(TokenError::UnknownKey);
-        for key in keys.iter().filter(|key| key.fits(header.alg, header.kid.as_deref())) {
-            outcome = self.verify_with(token, key);
-            if outcome != Err(TokenError::Signature) {
-                break;
+        let (mut outcome, mut tries) = (Err(TokenError::UnknownKey), KEYS_TRIED_MAX);
+        let sets = std::iter::once(self.keys.clone()).chain(self.sets.keys());
+        for keys in sets {
+            for key in keys.iter().filter(|key| key.fits(header.alg, header.kid.as_deref())).take(tries) {
+                tries -= 1;
+                outcome = self.verify_with(token, key);
+                if outcome != Err(TokenError::Signature) {
+                    // With the right signature no other key can change the outcome.
+                    return outcome;
+                }
             }
         }
         outcome
@@ -223,6 +225,38 @@ mod tests {
         assert_eq!(problem(&verifier, json!({ "iss": "https://a", "aud": "talk" })).await, TokenError::Audience);
         for missing in [json!({ "aud": "chat" }), json!({ "iss": "https://a" })] {
             assert!(matches!(problem(&verifier, missing).await, TokenError::Claim(_)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_header_that_must_be_understood_is_refused_and_one_that_leads_elsewhere_is_not_followed() {
+        let stranger = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", stranger.local_addr().unwrap());
+        let token = |change: &dyn Fn(&mut Header)| {
+            let mut header = Header::new(Algorithm::HS256);
+            change(&mut header);
+            let claims = json!({ "sub": "ann", "exp": unix_seconds() + 60 });
+            encode(&header, &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+        };
+        let verifier = verifier(|_| {});
+        let critical = token(&|header| header.crit = Some(vec!["b64".into()]));
+        assert_eq!(verifier.verify(&critical).await, Err(TokenError::Critical));
+        let leading = token(&|header| (header.jku, header.x5u) = (Some(url.clone()), Some(url.clone())));
+        assert_eq!(verifier.verify(&leading).await.unwrap().id.as_deref(), Some("ann"));
+        let unknown = verifier.verify(&leading.replace('.', ".A")).await.unwrap_err();
+        assert!(matches!(unknown, TokenError::Malformed | TokenError::Signature), "{unknown}");
+        assert!(futures_util::FutureExt::now_or_never(stranger.accept()).is_none(), "nobody was dialled");
+    }
+
+    #[tokio::test]
+    async fn a_token_is_tried_with_few_keys() {
+        let others = |count| std::iter::repeat_with(AccessKey::random).take(count);
+        let secret = |key: AccessKey| VerifyingKey::from_secret(key.expose()).unwrap();
+        // Two keys are the fleet's.
+        for (before, is_reached) in [(KEYS_TRIED_MAX - 3, true), (KEYS_TRIED_MAX - 2, false), (1_000, false)] {
+            let verifier = verifier(|policy| drop(policy.keys.splice(0..0, others(before).map(secret))));
+            let found = verifier.verify(&sign(SECRET, &json!({}))).await;
+            assert_eq!(found.is_ok(), is_reached, "{before} others before it");
         }
     }
 

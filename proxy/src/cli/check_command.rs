@@ -52,6 +52,11 @@ fn shown(arg: &Arg, value: &str) -> String {
     if arg.is_hide_env_values_set() {
         return serde_json::Value::from(REDACTED).to_string();
     }
+    // The query of a URL may hold a key.
+    let value = match value.split_once('?') {
+        Some((url, _)) if url.contains("://") => &format!("{url}?…"),
+        _ => value,
+    };
     match (value.parse::<i64>(), value.parse::<bool>()) {
         (Ok(number), _) => number.to_string(),
         (_, Ok(truth)) => truth.to_string(),
@@ -84,6 +89,10 @@ mod tests {
 
     #[test]
     fn each_value_is_shown_with_its_source_and_secrets_are_redacted() {
+        assert_eq!(
+            shown(&Arg::new("url"), "https://issuer.example/keys?key=hush"),
+            "\"https://issuer.example/keys?…\""
+        );
         let matches = command().get_matches_from(["trunkline", "--access-key", "the very secret", "--name", "a \"b\""]);
         let expected = "port = [80] # file\naccess-key = \"(secret)\" # flag\nname = \"a \\\"b\\\"\" # flag\n";
         assert_eq!(effective_settings(&command(), &matches, &["port".to_owned()]), expected);

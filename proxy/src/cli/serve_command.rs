@@ -1,6 +1,7 @@
 //! `trunkline serve`: runs a node until it is told to stop.
 
 use anyhow::{Context, anyhow, bail};
+use tracing::warn;
 
 use super::flag::ServeArgs;
 use super::output::print;
@@ -14,9 +15,10 @@ use crate::node::Node;
 /// Error after a second signal to stop.
 const STOPPED_AT_ONCE: &str = "told to stop a second time: ended at once, and clients that were left are cut";
 
-/// Runs a node until a signal stops it.
-pub(super) fn serve(args: ServeArgs) -> anyhow::Result<()> {
+/// Runs a node until a signal stops it; `warnings` about its command line are logged.
+pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> {
     logging::begin(&args.log.log, args.log.log_format).map_err(|error| anyhow!("--log {error}"))?;
+    warnings.iter().for_each(|warning| warn!("{warning}"));
     let config = Config::try_from(args)?;
     let sockets = inherited_sockets().context("a socket that the supervisor hands over (LISTEN_FDS) can't be used")?;
     logging::name_node(&config.settings.node);

@@ -41,7 +41,7 @@ pub(crate) async fn authenticate(
     if granted.decision.url.is_none() {
         let user = find_user(endpoint, verified, &granted.decision)?;
         let is_needed = endpoint.shared.verifier.is_required() || settings.authentication == Authentication::Required;
-        if is_needed && user.id.is_none() {
+        if is_needed && !user.is_named() {
             // Without a body, like the official server: its clients show the reason phrase.
             return Err(plain(StatusCode::UNAUTHORIZED, ""));
         }
@@ -68,7 +68,7 @@ fn find_user(
     decision: &Decision,
 ) -> Result<User, Response> {
     let Decision { user, claims, expires_s, .. } = decision.clone();
-    if user.is_some() {
+    if user.as_ref().is_some_and(|id| !id.is_empty()) {
         // A token that only the app understands is no fault of its bearer.
         return Ok(User { id: user, claims, expires_s });
     }

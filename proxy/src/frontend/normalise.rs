@@ -11,7 +11,8 @@ use http::header::{CONNECTION, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, StatusCode, Uri, Version};
 
-use crate::config::PathPrefix;
+use crate::config::{HostRules, PathPrefix};
+use crate::frontend::admin_cookie;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::forwarded_header::{
     FORWARDED_HEADERS, FORWARDED_HOST, FORWARDED_PROTO, ForwardedClaims, trusted_claims,
@@ -20,6 +21,10 @@ use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::{ClientScheme, PeerAddress, peer_address};
 use crate::frontend::reverse_proxy::forward_mark;
 use crate::metrics::Limit;
+
+/// Answer to a request for a host that is none of this node's.
+const FOREIGN_HOST: &str = "Host is none that this node answers for: see --allow-host (without an access key a node answers \
+                            for names of this machine only)";
 
 /// Middleware that normalises a request, or refuses one that can't be.
 pub(crate) async fn normalise(State(endpoint): State<Endpoint>, mut request: Request, next: Next) -> Response {
@@ -36,6 +41,7 @@ pub(crate) async fn normalise(State(endpoint): State<Endpoint>, mut request: Req
         let text = "the head of the request is too large: see --head-max-bytes";
         return plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text);
     }
+    admin_cookie::remove(request.headers_mut());
     forward_mark::accept(&endpoint, &mut request);
     if forward_mark::is_forwarded_by_node(&request) {
         return next.run(request).await;
@@ -43,6 +49,9 @@ pub(crate) async fn normalise(State(endpoint): State<Endpoint>, mut request: Req
     let peer = peer_address(request.extensions());
     let claims = peer.map(|peer| trusted_claims(request.headers(), peer, &settings.trusted));
     rewrite(&mut request, claims, &settings.path_prefix);
+    if !asks_for_own_host(&settings.hosts, &request) {
+        return plain(StatusCode::MISDIRECTED_REQUEST, FOREIGN_HOST);
+    }
     next.run(request).await
 }
 
@@ -51,6 +60,11 @@ pub(crate) async fn normalise(State(endpoint): State<Endpoint>, mut request: Req
 fn has_one_host(request: &Request) -> bool {
     let hosts = request.headers().get_all(HOST).iter().count();
     hosts == 1 || (hosts == 0 && request.version() != Version::HTTP_11)
+}
+
+/// Whether the host is one that this node answers for. Only browsers can be led astray, and they name a host.
+fn asks_for_own_host(hosts: &HostRules, request: &Request) -> bool {
+    request.headers().get(HOST).is_none_or(|host| host.to_str().is_ok_and(|host| hosts.allow(host)))
 }
 
 /// Least size of a request's head. The server reads in large steps, and checks its bound only between them.

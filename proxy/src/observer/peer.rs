@@ -1,4 +1,5 @@
-//! Peers: the other nodes, asked at their admin ports with the admin token that all nodes share.
+//! Peers: the other nodes, asked at their admin ports with the admin token that all nodes share. No peer is shown it, only a
+//! seal over the one request.
 //!
 //! Each is asked for itself alone (`scope=node`), so that requests don't go in circles. A peer that is late once is shown
 //! as it was; one that stays silent is shown as unreachable.
@@ -15,10 +16,11 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::snapshot::{FleetSnapshot, NodeSnapshot, UnreachablePeer};
-use crate::auth::AdminToken;
+use crate::auth::PeerKey;
 use crate::config::AdminSettings;
 use crate::net::address::Address;
 use crate::net::connector::Connector;
@@ -40,15 +42,20 @@ const RESOLVED_AGE_MAX: Duration = Duration::from_secs(5);
 /// Peers that are asked.
 const PEERS_MAX: usize = 64;
 
+/// Questions to all peers under way at a time; more wait. On a loopback address anybody of the machine may ask.
+const QUESTIONS_MAX: usize = 8;
+
 const ANSWER_MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// Client of the other nodes' admin ports.
 #[derive(Debug)]
 pub(super) struct Peers {
     names: Vec<Address>,
-    token: Option<AdminToken>,
+    key: Option<PeerKey>,
     resolver: Resolver,
     client: HttpClient,
+    /// Questions to all peers that may be under way at a time: each is a request to every peer.
+    questions: Semaphore,
     cache: Mutex<PeerCache>,
 }
 
@@ -77,8 +84,9 @@ pub(super) struct PeerAnswer {
 
 impl Peers {
     pub(super) fn new(settings: &AdminSettings, resolver: Resolver, connector: Connector) -> Self {
-        let (names, token) = (settings.peers.clone(), settings.token.clone());
-        Self { names, token, resolver, client: HttpClient::new(connector, SNAPSHOT_TIMEOUT), cache: Mutex::default() }
+        let (names, key) = (settings.peers.clone(), settings.token.as_ref().map(PeerKey::of));
+        let (client, questions) = (HttpClient::new(connector, SNAPSHOT_TIMEOUT), Semaphore::new(QUESTIONS_MAX));
+        Self { names, key, resolver, client, questions, cache: Mutex::default() }
     }
 
     /// Asks all peers for their snapshots; returns these, and the peers that did not answer lately.
@@ -109,12 +117,15 @@ impl Peers {
         target: &str,
         body: &Bytes,
     ) -> Vec<Result<PeerAnswer, PeerError>> {
+        // It is closed never.
+        let _turn = self.questions.acquire().await;
         let addresses = self.addresses().await;
         join_all(addresses.iter().map(|address| self.ask(address, method.clone(), target, body.clone()))).await
     }
 
     /// Asks all peers at once; returns the answer, with its body still to come, of the one that has what is asked for.
     pub(super) async fn find(&self, target: &str) -> Option<Response<Incoming>> {
+        let _turn = self.questions.acquire().await;
         let addresses = self.addresses().await;
         let answers = addresses.iter().map(async |address| {
             let request = self.request(Method::GET, target, Bytes::new()).ok()?;
@@ -169,9 +180,11 @@ impl Peers {
     }
 
     fn request(&self, method: Method, target: &str, body: Bytes) -> Result<Request<Body>, PeerError> {
+        let seal = self.key.as_ref().map(|key| key.seal(&method, target)).transpose();
+        let seal = seal.map_err(|error| PeerError(error.to_string()))?;
         let mut request = Request::builder().method(method).uri(target).header(CONTENT_TYPE, "application/json");
-        if let Some(token) = &self.token {
-            request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
+        if let Some(seal) = seal {
+            request = request.header(AUTHORIZATION, seal);
         }
         request.body(Body::from(body)).map_err(|error| PeerError(error.to_string()))
     }
@@ -220,5 +233,30 @@ mod tests {
         ] {
             assert_eq!(read(status, body).unwrap_err(), PeerError(problem.into()));
         }
+    }
+
+    #[tokio::test]
+    async fn a_peer_is_not_shown_the_token() {
+        use tokio::io::AsyncReadExt;
+        let stranger = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = format!("http://{}", stranger.local_addr().unwrap()).parse().unwrap();
+        let token = crate::auth::AdminToken::new("the-token-of-the-fleet").ok();
+        let settings = AdminSettings { token, peers: vec![peer], ..AdminSettings::default() };
+        let peers = Peers::new(&settings, Resolver::default(), Connector::default());
+        let nothing = Bytes::new();
+        let asked = peers.ask_all(Method::GET, "/api/fleet?scope=node", &nothing);
+        tokio::pin!(asked);
+        let mut stream = tokio::select! {
+            _ = &mut asked => panic!("nobody has answered"),
+            accepted = stranger.accept() => accepted.unwrap().0,
+        };
+        let mut head = [0; 2048];
+        let read = tokio::select! {
+            _ = &mut asked => panic!("nobody has answered"),
+            read = stream.read(&mut head) => read.unwrap(),
+        };
+        let head = String::from_utf8_lossy(&head[..read]).to_lowercase();
+        assert!(head.contains("authorization: trunkline-peer "), "{head}");
+        assert!(!head.contains("the-token-of-the-fleet"), "{head}");
     }
 }

@@ -3,6 +3,7 @@
 //! A stream makes its next event when its reader has taken the last one, so a slow reader costs nothing.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::time::Duration;
 
 use axum::Extension;
@@ -23,6 +24,7 @@ use crate::admin::access::Access;
 use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
 use crate::admin::parameter::{QueryParameters, Scope};
+use crate::admin::session::SessionEnd;
 use crate::observer::{PayloadView, STREAMS_MAX, TapError};
 
 /// Interval of snapshots: with the time to gather one, a page is less than a second behind.
@@ -32,7 +34,11 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(700);
 const TAP_INTERVAL: Duration = Duration::from_millis(300);
 
 /// Streams snapshots of the fleet.
-pub(super) async fn fleet(State(context): State<AdminContext>, uri: Uri) -> Result<Response, ApiError> {
+pub(super) async fn fleet(
+    State(context): State<AdminContext>,
+    Extension(end): Extension<Option<SessionEnd>>,
+    uri: Uri,
+) -> Result<Response, ApiError> {
     let mut parameters = QueryParameters::read(&uri)?;
     let scope = parameters.scope()?;
     parameters.end()?;
@@ -42,13 +48,14 @@ pub(super) async fn fleet(State(context): State<AdminContext>, uri: Uri) -> Resu
         let event = event("fleet", &*snapshot(&context, scope).await.ok()?)?;
         Some((Ok::<_, Infallible>(event), (context, permit, Instant::now() + SNAPSHOT_INTERVAL)))
     });
-    Ok(Sse::new(events).into_response())
+    Ok(Sse::new(events.take_until(over(end))).into_response())
 }
 
 /// Streams the messages of a client connection, as long as somebody reads them.
 pub(super) async fn tap(
     State(context): State<AdminContext>,
     Extension(access): Extension<Access>,
+    Extension(end): Extension<Option<SessionEnd>>,
     Path(id): Path<String>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
@@ -67,7 +74,7 @@ pub(super) async fn tap(
         Ok(tap) => tap,
         Err(TapError::TooMany(problem)) => return Err(too_many(problem)),
         Err(TapError::UnknownClient) if scope == Scope::Node => return Err(ApiError::unknown_client(&id)),
-        Err(TapError::UnknownClient) => return tap_of_peer(&context, &id, payloads).await,
+        Err(TapError::UnknownClient) => return tap_of_peer(&context, &id, payloads, end).await,
     };
     let events = stream::unfold((Some(tap), Instant::now()), |(tap, at)| async move {
         let (tap, permit) = tap?;
@@ -78,21 +85,34 @@ pub(super) async fn tap(
         let tap = (!report.is_over).then_some((tap, permit));
         Some((Ok::<_, Infallible>(event), (tap, Instant::now() + TAP_INTERVAL)))
     });
-    Ok(Sse::new(events).into_response())
+    Ok(Sse::new(events.take_until(over(end))).into_response())
 }
 
-async fn tap_of_peer(context: &AdminContext, id: &str, payloads: PayloadView) -> Result<Response, ApiError> {
+async fn tap_of_peer(
+    context: &AdminContext,
+    id: &str,
+    payloads: PayloadView,
+    end: Option<SessionEnd>,
+) -> Result<Response, ApiError> {
     let permit = context.observer.stream().ok_or_else(no_permit)?;
     let answer = context.observer.tap_of_peer(id, payloads).await.ok_or_else(|| ApiError::unknown_client(id))?;
     let status = answer.status();
     let kind = answer.headers().get(CONTENT_TYPE).cloned();
     // The permit is held as long as the stream is read.
-    let body = answer.into_body().into_data_stream().inspect(move |_| _ = &permit);
+    let body = answer.into_body().into_data_stream().inspect(move |_| _ = &permit).take_until(over(end));
     let mut response = (status, Body::from_stream(body)).into_response();
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.extend(kind.map(|kind| (CONTENT_TYPE, kind)));
     Ok(response)
+}
+
+/// Waits for the end of the session that has opened a stream, if it was one.
+async fn over(end: Option<SessionEnd>) {
+    match end {
+        Some(end) => end.wait().await,
+        None => pending().await,
+    }
 }
 
 /// Writes an event; `None` for data that JSON can't hold.

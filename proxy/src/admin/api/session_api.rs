@@ -8,10 +8,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::admin::access::Access;
+use crate::admin::admin_caller::AdminCaller;
 use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
 use crate::admin::parameter::{BODY_MAX_BYTES, BodyFields};
-use crate::admin::session;
 
 /// Returns the access of the request.
 pub(super) async fn session(State(context): State<AdminContext>, Extension(access): Extension<Access>) -> Json<Value> {
@@ -21,16 +21,17 @@ pub(super) async fn session(State(context): State<AdminContext>, Extension(acces
 /// Begins a session for a client that shows the admin token.
 pub(super) async fn log_in(
     State(context): State<AdminContext>,
+    caller: AdminCaller,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let mut fields = BodyFields::read(&headers, &body)?;
     let token = fields.text("token", BODY_MAX_BYTES)?.ok_or_else(|| ApiError::field("token", "is missing"))?;
     fields.end()?;
-    context.guard.log_in(&headers, &token)
+    context.guard.log_in(&headers, caller, &token)
 }
 
 /// Ends the session of the page.
-pub(super) fn log_out() -> Response {
-    session::end()
+pub(super) async fn log_out(State(context): State<AdminContext>, headers: HeaderMap) -> Result<Response, ApiError> {
+    context.guard.log_out(&headers)
 }

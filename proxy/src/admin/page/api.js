@@ -1,8 +1,11 @@
 // Asks the node, and says in one line what went wrong.
 
+// Path of the page and of its part of the API. The cookie of a session goes nowhere else.
+export const HOME = "/.trunkline/observer";
+
 async function ask(path, options) {
   try {
-    const response = await fetch(path, { credentials: "same-origin", ...options });
+    const response = await fetch(HOME + path, { credentials: "same-origin", ...options });
     const value = await response.json().catch(() => ({}));
     const problem = value.error ?? `the node answers ${response.status}`;
     return { ok: response.ok, status: response.status, value, problem };

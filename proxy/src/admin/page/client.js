@@ -3,7 +3,7 @@
 // Looking is what makes its node note its messages; when the panel closes, that ends. What messages say stays hidden
 // until somebody who may act wants to see it.
 
-import { pathOf, read, send } from "./api.js";
+import { HOME, pathOf, read, send } from "./api.js";
 import { byId, draw, keyed, make, say, set } from "./dom.js";
 import { age, bytes, count, protocol, rate, time, transport } from "./format.js";
 
@@ -123,7 +123,7 @@ function watch(of) {
   of.stream?.close();
   if (of !== shown || of.isOver) return;
   of.amounts = [];
-  of.stream = new EventSource(`${pathOf(of.id)}/watch?payloads=${of.withPayloads ? "shown" : "hidden"}`);
+  of.stream = new EventSource(`${HOME}${pathOf(of.id)}/watch?payloads=${of.withPayloads ? "shown" : "hidden"}`);
   of.stream.addEventListener("watch", (event) => {
     if (of === shown) take(of, JSON.parse(event.data));
   });

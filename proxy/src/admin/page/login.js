@@ -1,11 +1,11 @@
 // Changes the admin token for a cookie, where a node is shown to nobody without it.
 
-import { send } from "./api.js";
+import { HOME, send } from "./api.js";
 import { byId } from "./dom.js";
 
 byId("login-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const answer = await send("/api/login", { token: byId("login-token").value });
-  if (answer.ok) location.reload();
+  if (answer.ok) location.replace(`${HOME}/`);
   else byId("login-problem").textContent = answer.problem;
 });

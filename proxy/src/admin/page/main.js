@@ -1,6 +1,6 @@
 // Keeps the page up to date: one stream of events tells all of the fleet, and each part shows what is its own.
 
-import { read, send } from "./api.js";
+import { HOME, read, send } from "./api.js";
 import { closeClient, openClient, refreshClient } from "./client.js";
 import { byId, keyed, make, say } from "./dom.js";
 import { bytes, count, percent, plural, rate, short } from "./format.js";
@@ -22,7 +22,7 @@ let lastHeard = 0;
 
 function listen() {
   stream?.close();
-  stream = new EventSource("/api/events");
+  stream = new EventSource(`${HOME}/api/events`);
   lastHeard = Date.now();
   stream.addEventListener("fleet", (event) => {
     lastHeard = Date.now();

@@ -36,6 +36,8 @@ pub enum ConfigError {
     Tokens(#[from] TokenArgsError),
     #[error("--allow-origin {value:?} {source}")]
     Origin { value: String, source: OriginError },
+    #[error("--allow-host {value:?} {problem}")]
+    Host { value: String, problem: &'static str },
     #[error("--node-name {0:?} may hold only letters, digits, '-', '_' and '.'")]
     NodeName(String),
     #[error("--trust {0}")]

@@ -28,8 +28,9 @@ use super::tls_args::TlsArgs;
 use super::token_args::TokenArgs;
 use super::trust_args::TrustArgs;
 use crate::config::{
-    Config, FrontendLimits, HttpTransportSettings, LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, OriginPattern,
-    OutboxLimits, PathPrefix, RehomeSettings, RelaySettings, Settings, TlsListener, TrustedNetworks, random_node_name,
+    Config, FrontendLimits, HostPattern, HostRules, HttpTransportSettings, LinkSettings, MESSAGE_MAX_BYTES,
+    NEGOTIATE_TIMEOUT, OriginPattern, OutboxLimits, PathPrefix, RehomeSettings, RelaySettings, Settings, TlsListener,
+    TrustedNetworks, random_node_name,
 };
 use crate::net::address::Address;
 use crate::net::resolver::Resolver;
@@ -113,6 +114,12 @@ pub struct ServeArgs {
     /// this machine.
     #[arg(long = "allow-origin", env = "TRUNKLINE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub(crate) allow_origins: Vec<String>,
+
+    /// A host that requests may ask for, such as `chat.example`, or `*.example.com` for all below one but not itself. May
+    /// be given several times. So a page whose name was made to lead here gets no answer. Numbers and names of this
+    /// machine always may. [default: any; without an access key, numbers and names of this machine]
+    #[arg(long = "allow-host", env = "TRUNKLINE_ALLOW_HOST", value_name = "HOST", value_delimiter = ',')]
+    pub(crate) allow_hosts: Vec<String>,
 
     #[command(flatten)]
     pub(crate) trust: TrustArgs,
@@ -230,6 +237,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         negotiate_timeout: Duration::from_secs(args.negotiate_timeout),
         tokens: args.tokens.try_into()?,
         allow_origins: args.allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?,
+        hosts: HostRules { named: args.allow_hosts.into_iter().map(host).collect::<Result<_, _>>()?, is_development },
         pool_size: usize::from(args.pool_size),
         message_max_bytes: args.message_max_bytes,
         outbox,
@@ -256,6 +264,10 @@ fn upstream(url: &str) -> Result<Address, ConfigError> {
 
 fn origin(value: String) -> Result<OriginPattern, ConfigError> {
     value.parse().map_err(|source| ConfigError::Origin { value, source })
+}
+
+fn host(value: String) -> Result<HostPattern, ConfigError> {
+    value.parse().map_err(|problem| ConfigError::Host { value, problem })
 }
 
 fn node_name(given: Option<String>) -> Result<String, ConfigError> {

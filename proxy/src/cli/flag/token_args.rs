@@ -135,6 +135,13 @@ fn key(
     parse(&text).map_err(|source| TokenArgsError::Key { flag, path: path.into(), source })
 }
 
+/// Returns the part of a refused URL that may be shown: a query may hold a key, and what stands before an `@` a password.
+fn shown(value: &str) -> String {
+    let (scheme, rest) = value.split_once("://").unwrap_or(("", value));
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    format!("{scheme}://{}", rest.rsplit('@').next().unwrap_or_default())
+}
+
 /// Reads a source of a key set. A file has to be valid at the start; an issuer may be late.
 fn jwks(value: String) -> Result<JwksSource, TokenArgsError> {
     if !value.contains("://") {
@@ -147,9 +154,10 @@ fn jwks(value: String) -> Result<JwksSource, TokenArgsError> {
     // A user name would go nowhere, and the log would show the password beside it.
     let host =
         url.as_ref().and_then(Uri::authority).filter(|host| !host.host().is_empty() && !host.as_str().contains('@'));
-    let Some((url, host)) = url.as_ref().zip(host) else { return Err(TokenArgsError::Url { value }) };
+    let Some((url, host)) = url.as_ref().zip(host) else { return Err(TokenArgsError::Url { value: shown(&value) }) };
+    let source = JwksSource::Url(url.clone());
     if url.scheme_str() == Some("http") && !is_loopback_host(host.as_str()) {
-        warn!(jwks = %url, "keys are fetched without TLS: whoever is on the way can let in whom he wants");
+        warn!(jwks = %source, "keys are fetched without TLS: whoever is on the way can let in whom he wants");
     }
-    Ok(JwksSource::Url(url.clone()))
+    Ok(source)
 }

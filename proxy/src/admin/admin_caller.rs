@@ -1,0 +1,27 @@
+//! Caller of a request to the admin port: its address, as the listener has noted it.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+
+use axum::extract::FromRequestParts;
+use axum::http::Extensions;
+use axum::http::request::Parts;
+
+/// Address of a request; `None` where no socket is behind it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct AdminCaller(pub(super) Option<IpAddr>);
+
+impl AdminCaller {
+    /// Returns the caller that the listener has noted.
+    pub(super) fn of(extensions: &Extensions) -> Self {
+        extensions.get().copied().unwrap_or_default()
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for AdminCaller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(&parts.extensions))
+    }
+}

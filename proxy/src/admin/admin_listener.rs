@@ -1,0 +1,217 @@
+//! Listener of the admin port: each connection has its time for a head, a body, an answer and the silence in between.
+//!
+//! axum's own server has no such limits. A thousand heads that were never finished took every descriptor, and the probes
+//! of a supervisor got no answer.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, HttpBody};
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use tower::ServiceExt;
+use tracing::{debug, warn};
+
+use super::admin_caller::AdminCaller;
+use super::admin_counters::AdminCounters;
+use super::connection_table::{ConnectionPlace, ConnectionTable, Phase};
+use crate::net::socket::{CurrentStallLimit, StallGuard, WriteStallLimit};
+
+/// Time for the head of a request, and for the silence before it. Probes and scrapers connect anew where it is over.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Time for a request until its answer begins: other nodes are asked within 5 s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Time for which an answer may stand still because nobody reads it.
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Largest head of a request: the longest id that may be asked for, and a browser's headers.
+const HEAD_MAX_BYTES: usize = 64 * 1024;
+
+const LATE: &str = "the request did not come whole, or its answer took too long\n";
+
+/// Pause after a failed accept: when the process has no descriptors left, accepting again at once only burns a core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts connections for ever, and serves each in its own task.
+pub(super) async fn serve(listener: TcpListener, router: Router, counters: Arc<AdminCounters>) {
+    let table = ConnectionTable::default();
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => match table.take(peer.ip()) {
+                Some(place) => {
+                    tokio::spawn(serve_connection(stream, peer, place, router.clone(), counters.clone()));
+                    // The task runs before the next accept: what a probe has sent is answered before it could be displaced.
+                    tokio::task::yield_now().await;
+                }
+                None => counters.turned_away.increment(),
+            },
+            Err(error) => {
+                warn!(%error, "a connection to the admin port can't be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: ConnectionPlace,
+    router: Router,
+    counters: Arc<AdminCounters>,
+) {
+    let limit = CurrentStallLimit::default();
+    limit.set(WriteStallLimit::Idle(STALL_TIMEOUT));
+    let place = Arc::new(place);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(AdminCaller(Some(peer.ip().to_canonical())));
+        place.enter(Phase::Asking);
+        let (place, router) = (place.clone(), router.clone());
+        async move {
+            let answer = answer(router, request).await;
+            place.enter(Phase::Answering);
+            Ok::<_, Infallible>(answer.map(|body| AnswerBody { body, place }))
+        }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX_BYTES);
+    let connection = http.serve_connection(TokioIo::new(StallGuard::new(stream, limit)), service);
+    tokio::select! {
+        // A request that has come counts, however many connections have come since.
+        biased;
+        served = connection => if let Err(error) = served {
+            if error.is_timeout() {
+                counters.overdue.increment();
+            }
+            debug!(%peer, %error, "a connection to the admin port has ended");
+        },
+        () = place.displaced() => {
+            counters.displaced.increment();
+            debug!(%peer, "a connection to the admin port is closed for a newer one");
+        }
+    }
+}
+
+/// Body of an answer. When it has been handed over, the connection waits for the next request.
+struct AnswerBody {
+    body: Body,
+    place: Arc<ConnectionPlace>,
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.place.enter(Phase::Waiting);
+    }
+}
+
+/// Answers a request within its time.
+async fn answer(router: Router, request: Request<Incoming>) -> Response {
+    match timeout(REQUEST_TIMEOUT, router.oneshot(request.map(Body::new))).await {
+        Ok(Ok(answer)) => answer,
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, LATE).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::{get, post};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::admin::connection_table::PER_ADDRESS_MAX;
+
+    /// Starts a listener with a probe and a route that reads its body.
+    async fn started() -> (SocketAddr, Arc<AdminCounters>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, counters) = (listener.local_addr().unwrap(), Arc::<AdminCounters>::default());
+        let router = Router::new()
+            .route("/healthz", get(|| async { "ok" }))
+            .route("/body", post(async |body: Bytes| body.len().to_string()));
+        tokio::spawn(serve(listener, router, counters.clone()));
+        (address, counters)
+    }
+
+    async fn sent(address: SocketAddr, text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn answer_on(stream: &mut TcpStream) -> String {
+        let mut buffer = [0; 1024];
+        let read = stream.read(&mut buffer).await.unwrap();
+        String::from_utf8(buffer[..read].to_vec()).unwrap()
+    }
+
+    const PROBE: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+    #[tokio::test]
+    async fn behind_a_thousand_half_sent_heads_every_probe_is_answered() {
+        let (address, counters) = started().await;
+        let mut halves = Vec::new();
+        for number in 0..1_000 {
+            halves.push(sent(address, "GET /healthz HTTP/1.1\r\nHost: lo").await);
+            if number % 100 == 99 {
+                let answer = answer_on(&mut sent(address, PROBE).await).await;
+                assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("ok"), "{number}: {answer}");
+            }
+        }
+        let displaced = usize::try_from(counters.displaced.get()).unwrap();
+        assert!(displaced >= 1_000 - PER_ADDRESS_MAX, "{displaced}");
+        assert_eq!(counters.turned_away.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_is_served_again_and_an_answer_has_its_length() {
+        let (address, _) = started().await;
+        let mut stream = sent(address, PROBE).await;
+        for _ in 0..3 {
+            let answer = answer_on(&mut stream).await;
+            assert!(answer.contains("content-length: 2"), "{answer}");
+            stream.write_all(PROBE.as_bytes()).await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heads_and_bodies_that_do_not_come_are_given_up() {
+        let (address, counters) = started().await;
+        let began = tokio::time::Instant::now();
+        let mut head = sent(address, "GET /healthz HT").await;
+        let _ = head.read_to_end(&mut Vec::new()).await;
+        assert_eq!((began.elapsed().as_secs(), counters.overdue.get()), (HEAD_TIMEOUT.as_secs(), 1));
+        let mut body = sent(address, "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx").await;
+        assert!(answer_on(&mut body).await.starts_with("HTTP/1.1 408"));
+        assert_eq!(began.elapsed().as_secs(), (HEAD_TIMEOUT + REQUEST_TIMEOUT).as_secs());
+    }
+}

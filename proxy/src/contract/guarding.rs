@@ -1,0 +1,93 @@
+//! Requests that are kept out, and parts of requests that go no further.
+
+use ::http::StatusCode;
+use http_body_util::BodyExt;
+use trunkline_protocol::manifest::HubManifest;
+
+use super::client::JSON_HANDSHAKE;
+use super::http::{HttpConnection, exchange, negotiate, request};
+use super::stage::{Stage, run, settings, token_of};
+use crate::auth::TokenPolicy;
+use crate::config::{HostRules, Settings};
+
+const NEGOTIATE: &str = "/chat/negotiate?negotiateVersion=1";
+
+fn chat() -> Vec<HubManifest> {
+    vec![HubManifest::new("chat", "/chat")]
+}
+
+/// Negotiates for this host, as a page that is served there does; returns the status.
+async fn ask_for(stage: &Stage, host: &str) -> u16 {
+    let mut request = request("POST", NEGOTIATE, "");
+    request.headers_mut().insert("host", host.parse().unwrap());
+    request.headers_mut().insert("origin", format!("http://{host}").parse().unwrap());
+    HttpConnection::open(stage).await.exchange(request).await.0.as_u16()
+}
+
+#[test]
+fn a_node_with_the_development_key_answers_no_page_whose_name_was_made_to_lead_there() {
+    run(async {
+        let hosts = HostRules { named: Vec::new(), is_development: true };
+        let stage = Stage::with(Settings { is_development: true, hosts, ..settings() }, 1);
+        let mut app = stage.app("app-1", chat());
+        let _link = app.link().await;
+        for host in ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "app.localhost"] {
+            assert_eq!(ask_for(&stage, host).await, 200, "{host}");
+        }
+        for host in ["rebound.example", "rebound.example:8080", "localhost.evil.example"] {
+            assert_eq!(ask_for(&stage, host).await, 421, "{host}");
+        }
+    });
+}
+
+#[test]
+fn a_list_of_hosts_keeps_others_out_and_without_one_all_may_ask() {
+    run(async {
+        let hosts = HostRules { named: vec!["chat.example".parse().unwrap()], is_development: false };
+        let stage = Stage::with(Settings { hosts, ..settings() }, 1);
+        let mut app = stage.app("app-1", chat());
+        let _link = app.link().await;
+        assert_eq!(ask_for(&stage, "chat.example").await, 200);
+        assert_eq!(ask_for(&stage, "rebound.example").await, 421);
+        let open = Stage::start();
+        let mut app = open.app("app-2", chat());
+        let _link = app.link().await;
+        assert_eq!(ask_for(&open, "rebound.example").await, 200);
+    });
+}
+
+#[test]
+fn the_cookie_of_an_admin_session_reaches_no_app_server() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", chat());
+        let mut link = app.link().await;
+        let (_, token) = negotiate(&stage, "/chat", "").await;
+        let mut poll = request("GET", &format!("/chat?id={token}"), "");
+        poll.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
+        poll.headers_mut().insert("cookie", "a=1; trunkline_admin_n1=secret; b=2".parse().unwrap());
+        let mut connection = HttpConnection::open(&stage).await;
+        let mut events = connection.begin(poll).await;
+        assert_eq!(events.status(), StatusCode::OK);
+        exchange(&stage, "POST", &format!("/chat?id={token}"), JSON_HANDSHAKE).await;
+        let open = link.opening().await;
+        let cookies: Vec<_> =
+            open.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("cookie")).map(|(_, all)| all).collect();
+        assert_eq!(cookies, [&["a=1; b=2"]]);
+        drop(events.frame().await);
+    });
+}
+
+#[test]
+fn a_token_that_names_nobody_is_no_user_where_one_is_needed() {
+    run(async {
+        let tokens = TokenPolicy { is_required: true, ..TokenPolicy::default() };
+        let stage = Stage::with(Settings { tokens, ..settings() }, 1);
+        let mut app = stage.app("app-1", chat());
+        let _link = app.link().await;
+        for (user, status) in [("ann", 200), ("", 401)] {
+            let target = format!("{NEGOTIATE}&access_token={}", token_of(user));
+            assert_eq!(exchange(&stage, "POST", &target, "").await.0, status, "{user:?}");
+        }
+    });
+}
