@@ -13,6 +13,7 @@ mod rehome_settings;
 mod relay_settings;
 #[cfg(feature = "tls")]
 mod tls_listener;
+mod trusted_header;
 mod trusted_network;
 
 use std::net::SocketAddr;
@@ -41,9 +42,10 @@ pub(crate) use rehome_settings::RehomeSettings;
 pub(crate) use relay_settings::RelaySettings;
 #[cfg(feature = "tls")]
 pub(crate) use tls_listener::TlsListener;
+pub(crate) use trusted_header::{TrustedHeader, TrustedHeaders};
 pub(crate) use trusted_network::TrustedNetworks;
 #[cfg(feature = "cli")]
-pub(crate) use {path_prefix::PathPrefixError, trusted_network::NetworkError};
+pub(crate) use {path_prefix::PathPrefixError, trusted_header::AmbiguousHeaders, trusted_network::NetworkError};
 
 /// Time that an app has to authorize a client. Official clients wait for 100 s, people don't.
 pub(crate) const NEGOTIATE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -105,6 +107,8 @@ pub struct Settings {
     pub allow_origins: Vec<OriginPattern>,
     /// Load balancers whose word about a client's address is taken.
     pub trusted: TrustedNetworks,
+    /// Headers of theirs that are believed.
+    pub trusted_headers: TrustedHeaders,
     /// Path prefix that load balancers add.
     pub path_prefix: PathPrefix,
     /// Limits of the client listeners.
@@ -140,6 +144,7 @@ impl Settings {
             negotiate_timeout: NEGOTIATE_TIMEOUT,
             allow_origins,
             trusted: TrustedNetworks::default(),
+            trusted_headers: TrustedHeaders::default(),
             path_prefix: PathPrefix::default(),
             limits: FrontendLimits::default(),
             proxy_protocol: None,

@@ -23,6 +23,7 @@ mod draining;
 mod http_transports;
 mod idle_sockets;
 mod keeping_alive;
+mod odd_heads;
 mod pooled_clients;
 mod reassigning;
 mod receiving;
