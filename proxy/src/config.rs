@@ -14,6 +14,7 @@ mod rehome_settings;
 mod relay_settings;
 #[cfg(feature = "tls")]
 mod tls_listener;
+mod trusted_header;
 mod trusted_network;
 
 use std::net::SocketAddr;
@@ -43,9 +44,10 @@ pub(crate) use rehome_settings::RehomeSettings;
 pub(crate) use relay_settings::RelaySettings;
 #[cfg(feature = "tls")]
 pub(crate) use tls_listener::TlsListener;
+pub(crate) use trusted_header::{TrustedHeader, TrustedHeaders};
 pub(crate) use trusted_network::TrustedNetworks;
 #[cfg(feature = "cli")]
-pub(crate) use {path_prefix::PathPrefixError, trusted_network::NetworkError};
+pub(crate) use {path_prefix::PathPrefixError, trusted_header::AmbiguousHeaders, trusted_network::NetworkError};
 
 /// Time that an app has to authorize a client. Official clients wait for 100 s, people don't.
 pub(crate) const NEGOTIATE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -109,6 +111,8 @@ pub struct Settings {
     pub hosts: HostRules,
     /// Load balancers whose word about a client's address is taken.
     pub trusted: TrustedNetworks,
+    /// Headers of theirs that are believed.
+    pub trusted_headers: TrustedHeaders,
     /// Path prefix that load balancers add.
     pub path_prefix: PathPrefix,
     /// Limits of the client listeners.
@@ -145,6 +149,7 @@ impl Settings {
             allow_origins,
             hosts: HostRules { named: Vec::new(), is_development },
             trusted: TrustedNetworks::default(),
+            trusted_headers: TrustedHeaders::default(),
             path_prefix: PathPrefix::default(),
             limits: FrontendLimits::default(),
             proxy_protocol: None,

@@ -24,6 +24,7 @@ mod guarding;
 mod http_transports;
 mod idle_sockets;
 mod keeping_alive;
+mod odd_heads;
 mod pooled_clients;
 mod reassigning;
 mod receiving;

@@ -33,6 +33,7 @@ mod proxy_client;
 mod refusal;
 mod request;
 mod request_extension;
+mod request_head;
 mod request_limit;
 mod reverse_proxy;
 mod router;
@@ -49,3 +50,7 @@ pub(crate) use listener::{HeaderStart, header_start};
 pub(crate) use listener::{Layers, ListenerGate, serve};
 #[cfg(feature = "fuzzing")]
 pub(crate) use request::{query_value, raw_query};
+#[cfg(test)]
+pub(crate) use request_extension::PeerAddress;
+#[cfg(test)]
+pub(crate) use request_head::HEADERS_MAX;

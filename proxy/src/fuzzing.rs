@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use clap::{Args, Command};
+use clap::{Args, Command, ValueEnum};
 use http::{HeaderMap, Uri};
 use ipnet::IpNet;
 use trunkline_protocol::key::AccessKeys;
@@ -12,7 +12,7 @@ use trunkline_protocol::key::AccessKeys;
 use crate::auth::{TokenPolicy, Verifier, jwks};
 use crate::cli::ServeArgs;
 use crate::cli::config_file::with_text;
-use crate::config::{Origin, OriginPattern};
+use crate::config::{Origin, OriginPattern, TrustedHeader, TrustedHeaders};
 use crate::frontend::{self, ForwardedScheme, HeaderStart};
 use crate::net::connector::Connector;
 
@@ -50,10 +50,13 @@ pub fn proxy_header(bytes: &[u8]) -> ProxyHeader {
     }
 }
 
-/// Reads the headers of load balancers; networks of `trusted` are believed.
+/// Reads the headers of load balancers; of the networks of `trusted` those are believed that `names` has, as
+/// `--trust-headers` takes them.
 #[must_use]
-pub fn forwarded(headers: &HeaderMap, peer: SocketAddr, trusted: &[IpNet]) -> Forwarded {
-    let believed = frontend::trusted_claims(headers, peer, &trusted.iter().copied().collect());
+pub fn forwarded(headers: &HeaderMap, peer: SocketAddr, trusted: &[IpNet], names: &[&str]) -> Forwarded {
+    let named: Vec<_> = names.iter().filter_map(|name| TrustedHeader::from_str(name, false).ok()).collect();
+    let believed = TrustedHeaders::new(&named).unwrap_or_default();
+    let believed = frontend::trusted_claims(headers, peer, &trusted.iter().copied().collect(), &believed);
     let scheme = believed.scheme.map(ForwardedScheme::name);
     Forwarded { client: believed.client, scheme, host: believed.host, prefix: believed.prefix }
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
+use trunkline_tests::harness::http_client::{get, post};
 use trunkline_tests::harness::scenario::{Stage, is_full, play_heavy, until};
 use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
 
@@ -109,6 +110,32 @@ fn every_client_connects_at_the_first_attempt_behind_haproxy_and_nginx() {
             for client in &mut all {
                 client.close().await?;
             }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn no_token_stands_in_the_log_of_a_balancer() {
+    play_heavy(async |stage| {
+        for product in BalancerProduct::ALL {
+            let mut scene = BalancerScene::start(stage, App::Bench, &ARGUMENTS, Shipped::read(product)?).await?;
+            let address = scene.balancer.address().to_owned();
+            let secrets = "id=SECRET-ID&access_token=SECRET-TOKEN";
+            post(&address, &format!("/bench/negotiate?negotiateVersion=1&{secrets}")).await?;
+            get(&address, &format!("/bench?{secrets}")).await?;
+            // Lines about failures tell the request, too.
+            for node in &mut scene.nodes {
+                node.process.kill().await?;
+            }
+            let answer = get(&address, &format!("/late?{secrets}")).await?;
+            assert!(answer.status.is_server_error(), "{answer:?}");
+            let log = until(async || {
+                let log = scene.balancer.log()?;
+                Ok(["/bench/negotiate", "/late"].iter().all(|path| log.contains(path)).then_some(log))
+            })
+            .await?;
+            assert!(!log.contains("SECRET"), "{product:?}: {log}");
         }
         Ok(())
     });

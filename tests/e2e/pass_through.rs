@@ -97,7 +97,7 @@ fn hop_by_hop_headers_end_at_the_proxy_and_fleet_headers_can_not_be_forged() {
         let proxy = fleet.proxy(&app).await?;
         let sent = [
             ("host", "shop.example"),
-            ("connection", "keep-alive, x-own, x-forwarded-for"),
+            ("connection", "keep-alive, x-own"),
             ("x-own", "1"),
             ("keep-alive", "timeout=5"),
             ("te", "trailers"),
@@ -108,6 +108,8 @@ fn hop_by_hop_headers_end_at_the_proxy_and_fleet_headers_can_not_be_forged() {
             ("x-forwarded-for", "6.6.6.6"),
             ("x-forwarded-host", "evil.example"),
             ("x-forwarded-proto", "https"),
+            ("x_forwarded_for", "6.6.6.6"),
+            ("x-real-ip", "6.6.6.6"),
             ("forwarded", "for=6.6.6.6"),
             ("cookie", "a=1"),
             ("x-app", "1"),
@@ -122,6 +124,7 @@ fn hop_by_hop_headers_end_at_the_proxy_and_fleet_headers_can_not_be_forged() {
             ("x-forwarded-for", "127.0.0.1"),
             ("x-forwarded-host", "shop.example"),
             ("x-forwarded-proto", "http"),
+            ("x-real-ip", "127.0.0.1"),
         ];
         assert_eq!(seen, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
         assert_eq!(proxy.metrics().await?.sum("trunkline_forward_marks_refused_total", &[]), 1.0);
@@ -132,6 +135,58 @@ fn hop_by_hop_headers_end_at_the_proxy_and_fleet_headers_can_not_be_forged() {
         }
         assert_eq!(answer.header("keep-alive"), Some("timeout=130"), "the proxy's, not the app's");
         assert_eq!(answer.headers.get_all("set-cookie").iter().count(), 2);
+        Ok(())
+    });
+}
+
+#[test]
+fn connection_removes_nothing_that_is_for_the_app_or_that_a_balancer_has_added() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Web).await?;
+        let proxy = fleet.proxy(&app).await?;
+        for name in ["host", "cookie", "authorization", "x-forwarded-for", "content-length"] {
+            let answer =
+                ask(proxy.address(), Method::GET, "/mirror", &[("cookie", "a=1"), ("connection", name)]).await?;
+            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{name}");
+        }
+        let trusting = fleet.proxy_with(&[&app], &["--trust", "127.0.0.1"]).await?;
+        let seen = seen(&trusting, &[("x-added", "1"), ("connection", "x-added")]).await?;
+        assert!(seen.contains(&("x-added".into(), "1".into())), "{seen:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_get_keeps_its_body() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Web).await?;
+        let proxy = fleet.proxy(&app).await?;
+        let body = Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("a query")]));
+        let mut connection = HttpConnection::open(proxy.address()).await?;
+        let chunked = [("transfer-encoding", "chunked")];
+        let answer = connection.send(Method::GET, "/mirror", &chunked, body).await?;
+        let seen: Value = serde_json::from_slice(&answer.into_body().collect().await?.to_bytes())?;
+        assert_eq!(seen["bytes"], 7);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_head_that_would_be_too_large_for_an_app_server_is_refused_by_the_proxy() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Web).await?;
+        let proxy = fleet.proxy(&app).await?;
+        let names: Vec<String> = (0..97).map(|number| format!("x-{number}")).collect();
+        let headers: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        let answer = ask(proxy.address(), Method::GET, "/mirror", &headers).await?;
+        assert_eq!(answer.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        assert!(answer.body.contains("more than 90 headers"), "{}", answer.body);
+        assert_eq!(passed(&proxy, "answered").await?, 0.0);
+        let answer = ask(proxy.address(), Method::GET, "/mirror", &headers[..85]).await?;
+        assert_eq!(answer.status, StatusCode::OK);
         Ok(())
     });
 }

@@ -1,6 +1,6 @@
 //! HAProxy and nginx with the configuration files that `deploy/` ships, put onto loopback.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use tokio::net::TcpStream;
@@ -14,6 +14,9 @@ use crate::harness::sockets::free_address;
 
 /// Debian's folder of servers, which is not in every path.
 const PROGRAMS: &str = "/usr/sbin";
+
+/// File of nginx's log of requests, in the stage's folder.
+const ACCESS_LOG: &str = "access.log";
 
 /// Load balancer that `deploy/` configures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +95,8 @@ impl Shipped {
             Ok(TcpStream::connect(&address).await.ok())
         })
         .await?;
-        Ok(LoadBalancer { process, address, statistics })
+        let access_log = (product == BalancerProduct::Nginx).then(|| stage.folder().join(ACCESS_LOG));
+        Ok(LoadBalancer { process, address, statistics, access_log })
     }
 
     /// Puts it onto loopback: its own address, those of the nodes, and whatever it writes into the stage's folder.
@@ -110,7 +114,8 @@ impl Shipped {
                 let main = format!("daemon off;\nmaster_process off;\npid {folder}/nginx.pid;\n");
                 self.with("worker_processes auto;", &main)?
                     .with("worker_connections 16384;", "worker_connections 8192;")?
-                    .with("http {", &format!("http {{\naccess_log {folder}/access.log;\n{paths}"))?
+                    .with("http {", &format!("http {{\n{paths}"))?
+                    .with("/var/log/nginx/access.log", &format!("{folder}/{ACCESS_LOG}"))?
                     .with("listen 80;", &format!("listen {address};"))?
             }
         };
@@ -140,14 +145,31 @@ pub struct LoadBalancer {
     pub process: Process,
     address: String,
     statistics: String,
+    access_log: Option<PathBuf>,
 }
 
 impl LoadBalancer {
+    /// Address that it listens on, as `host:port`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// All that it has logged.
+    ///
+    /// # Errors
+    /// When its file can't be read.
+    pub fn log(&self) -> Result<String> {
+        let requests = self.access_log.as_ref().map(std::fs::read_to_string).transpose()?;
+        Ok(self.process.log() + &requests.unwrap_or_default())
+    }
+
     /// A URL for clients.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
+
     /// Number of answers that HAProxy has passed on, of a class of statuses ("2xx"). It counts an answer as it
     /// passes; its log is no measure, because its threads drop a line where they would have to wait for each other.
     ///

@@ -1,27 +1,33 @@
 //! A node without listeners: its shards as tasks of the test's thread.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::Request;
 use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
 use tokio::io::{DuplexStream, duplex};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
+use tower::ServiceExt;
 use trunkline_protocol::access_token;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::manifest::HubManifest;
 
 use crate::clock::unix_seconds;
 use crate::config::Settings;
-use crate::frontend::{Endpoint, ListenerGate, serve_pipe};
+use crate::frontend::{Endpoint, ListenerGate, PeerAddress, serve_pipe};
 use crate::node::shard_thread;
 use crate::shard::{Connectors, ShardSender, Shared};
 
 use super::app::App;
 
 pub(super) const KEY: &str = "the access key of the contract tests";
+
+/// Address of all clients.
+const PEER: ([u8; 4], u16) = ([192, 0, 2, 1], 40_000);
 
 /// Longer than any wait that a node knows; reached at once where nothing is left to happen.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -74,6 +80,12 @@ impl Stage {
         App::start(&self.shared, instance, hubs)
     }
 
+    /// Has the first shard answer a request as its listener hands it over: with the client's address.
+    pub(super) async fn answer(&self, mut request: Request<Body>) -> Response {
+        request.extensions_mut().insert(PeerAddress(PEER.into()));
+        self.routers[0].clone().oneshot(request).await.unwrap()
+    }
+
     /// Opens a connection to the node; the shards take turns, the first one first.
     pub(super) fn dial(&self) -> DuplexStream {
         self.dial_with(PIPE_BYTES)
@@ -86,8 +98,7 @@ impl Stage {
         self.next_shard.set(turn + 1);
         let index = turn % self.routers.len();
         let gate = ListenerGate::new(self.shared.clone(), self.shared.counters_of(u16::try_from(index).unwrap()));
-        let peer = SocketAddr::from(([192, 0, 2, 1], 40_000));
-        spawn_local(serve_pipe(near, peer, gate, self.routers[index].clone()));
+        spawn_local(serve_pipe(near, PEER.into(), gate, self.routers[index].clone()));
         far
     }
 }

@@ -8,9 +8,10 @@
 //!                   └ written by the client: worth nothing
 //! ```
 //!
-//! Pure. `Forwarded` (RFC 7239) counts only without an `X-Forwarded-For`: a balancer that sets one passes the other on
-//! unread, and a client can write anything there. An unreadable element ends the walk at the last good address.
+//! Pure. Only the headers of `--trust-headers` count: a balancer passes all others on unread, and a client can write
+//! anything there. An unreadable element ends the walk at the last good address.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
@@ -18,7 +19,8 @@ use trunkline_protocol::wire::{
     FORWARDED_FOR_HEADER, FORWARDED_HOST_HEADER, FORWARDED_PORT_HEADER, FORWARDED_PREFIX_HEADER, FORWARDED_PROTO_HEADER,
 };
 
-use crate::config::TrustedNetworks;
+use crate::config::{TrustedHeader, TrustedHeaders, TrustedNetworks};
+use crate::frontend::request_head::is_host;
 
 /// Header with the client's address, as Azure's service gives it.
 pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static(FORWARDED_FOR_HEADER);
@@ -27,15 +29,21 @@ pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static(FORWARDED_
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static(FORWARDED_PREFIX_HEADER);
 const FORWARDED: HeaderName = http::header::FORWARDED;
 
-/// All forwarding headers. Normalisation removes them, and writes trusted claims back.
-pub(crate) const FORWARDED_HEADERS: [HeaderName; 6] = [
+/// All forwarding headers, other spellings of the scheme included, which apps believe too. Normalisation removes them, and
+/// writes trusted claims back.
+pub(crate) const FORWARDED_HEADERS: [HeaderName; 8] = [
     FORWARDED_FOR,
     FORWARDED_PROTO,
     FORWARDED_HOST,
     FORWARDED_PREFIX,
     HeaderName::from_static(FORWARDED_PORT_HEADER),
+    HeaderName::from_static("x-forwarded-scheme"),
+    HeaderName::from_static("x-forwarded-ssl"),
     FORWARDED,
 ];
+
+/// Header in which apps look for the client's address. Normalisation puts the address there that it has found.
+pub(crate) const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Scheme by which a client reached the first load balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,14 +70,6 @@ impl ForwardedScheme {
             () => None,
         }
     }
-
-    /// Port that a host need not name, with its colon.
-    pub(crate) fn default_port(self) -> &'static str {
-        match self {
-            Self::Http => ":80",
-            Self::Https => ":443",
-        }
-    }
 }
 
 /// Claims of trusted load balancers about a request.
@@ -84,28 +84,36 @@ pub(crate) struct ForwardedClaims {
 }
 
 /// Reads the trusted claims about a request that came from `peer`.
-pub(crate) fn trusted_claims(headers: &HeaderMap, peer: SocketAddr, trusted: &TrustedNetworks) -> ForwardedClaims {
+pub(crate) fn trusted_claims(
+    headers: &HeaderMap,
+    peer: SocketAddr,
+    trusted: &TrustedNetworks,
+    believed: &TrustedHeaders,
+) -> ForwardedClaims {
     let mut claims = ForwardedClaims { client: peer, scheme: None, host: None, prefix: None };
     if !trusted.contains(peer.ip()) {
         return claims;
     }
-    claims.prefix = list(headers, &FORWARDED_PREFIX).pop();
-    if headers.contains_key(FORWARDED_FOR)
-        || headers.contains_key(FORWARDED_PROTO)
-        || headers.contains_key(FORWARDED_HOST)
-    {
-        let (client, hops) = walk(peer, list(headers, &FORWARDED_FOR).iter().map(|text| node(text)), trusted);
-        claims.client = client;
-        claims.scheme = of_hop(list(headers, &FORWARDED_PROTO), hops).and_then(|text| ForwardedScheme::read(&text));
-        claims.host = of_hop(list(headers, &FORWARDED_HOST), hops).filter(|host| is_host(host));
-    } else {
-        let elements: Vec<ForwardedElement> =
-            list(headers, &FORWARDED).iter().map(|text| ForwardedElement::read(text)).collect();
+    if believed.contains(TrustedHeader::Forwarded) {
+        let elements: Vec<ForwardedElement> = texts(headers, &FORWARDED)
+            .flat_map(|text| split(&text, ','))
+            .map(|text| ForwardedElement::read(&text))
+            .collect();
         let (client, hops) = walk(peer, elements.iter().map(|element| element.node), trusted);
         let element = elements.into_iter().nth_back(hops.saturating_sub(1)).unwrap_or_default();
-        (claims.client, claims.scheme) = (client, element.scheme);
-        claims.host = element.host;
+        (claims.client, claims.scheme, claims.host) = (client, element.scheme, element.host);
     }
+    let list = |header, name| if believed.contains(header) { list(headers, &name) } else { Vec::new() };
+    let mut hops = 0;
+    if believed.contains(TrustedHeader::For) {
+        let nodes = list(TrustedHeader::For, FORWARDED_FOR);
+        (claims.client, hops) = walk(peer, nodes.iter().map(|text| node(text)), trusted);
+    }
+    let scheme = of_hop(list(TrustedHeader::Proto, FORWARDED_PROTO), hops);
+    claims.scheme = claims.scheme.or_else(|| ForwardedScheme::read(&scheme?));
+    let host = of_hop(list(TrustedHeader::Host, FORWARDED_HOST), hops).filter(|host| is_host(host));
+    claims.host = claims.host.or(host);
+    claims.prefix = list(TrustedHeader::Prefix, FORWARDED_PREFIX).pop();
     claims
 }
 
@@ -133,10 +141,14 @@ fn of_hop(mut values: Vec<String>, hops: usize) -> Option<String> {
     Some(values.swap_remove(at))
 }
 
-/// Collects the elements of all headers of a name. Commas within quotes don't count.
+/// Collects the elements of all headers of a name, which know no quotes: a client's quote hides nothing behind it.
 fn list(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
-    let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
-    values.flat_map(|value| split(&value, ',')).collect()
+    let elements = |text: Cow<'_, str>| text.split(',').map(|one| one.trim().to_owned()).collect::<Vec<_>>();
+    texts(headers, name).flat_map(elements).filter(|one| !one.is_empty()).collect()
+}
+
+fn texts<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = Cow<'a, str>> {
+    headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()))
 }
 
 /// Splits outside of quotes, and trims.
@@ -196,10 +208,6 @@ fn node(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip.parse::<IpAddr>().ok()?.to_canonical(), 0))
 }
 
-fn is_host(text: &str) -> bool {
-    text.parse::<http::uri::Authority>().is_ok_and(|authority| !authority.as_str().contains('@'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,7 +223,40 @@ mod tests {
         for (name, value) in headers {
             map.append(HeaderName::from_static(name), value.parse().unwrap());
         }
-        trusted_claims(&map, peer.parse().unwrap(), &trusted())
+        let all = [TrustedHeader::For, TrustedHeader::Proto, TrustedHeader::Host, TrustedHeader::Prefix];
+        let standard = headers.iter().any(|(name, _)| *name == "forwarded").then_some(TrustedHeader::Forwarded);
+        claims_by(standard.as_ref().map_or(&all, std::slice::from_ref), peer, &map)
+    }
+
+    fn claims_by(believed: &[TrustedHeader], peer: &str, headers: &HeaderMap) -> ForwardedClaims {
+        trusted_claims(headers, peer.parse().unwrap(), &trusted(), &TrustedHeaders::new(believed).unwrap())
+    }
+
+    /// Headers as many balancers pass them on: only address and scheme are their own.
+    fn passed_on() -> HeaderMap {
+        let all = [
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil.example"),
+            ("x-forwarded-prefix", "/public"),
+            ("forwarded", "for=6.6.6.6;proto=http;host=evil.example"),
+        ];
+        all.into_iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn only_the_headers_that_are_named_are_believed() {
+        let default = trusted_claims(&passed_on(), BALANCER.parse().unwrap(), &trusted(), &TrustedHeaders::default());
+        let client = "203.0.113.9:0".parse().unwrap();
+        let expected = ForwardedClaims { client, scheme: Some(ForwardedScheme::Https), host: None, prefix: None };
+        assert_eq!(default, expected);
+        let nothing = ForwardedClaims { client: BALANCER.parse().unwrap(), scheme: None, host: None, prefix: None };
+        assert_eq!(claims_by(&[], BALANCER, &passed_on()), nothing);
+        let host = claims_by(&[TrustedHeader::Host], BALANCER, &passed_on()).host;
+        assert_eq!(host.as_deref(), Some("evil.example"));
+        let standard = claims_by(&[TrustedHeader::Forwarded, TrustedHeader::Prefix], BALANCER, &passed_on());
+        assert_eq!((standard.client.to_string().as_str(), standard.prefix.as_deref()), ("6.6.6.6:0", Some("/public")));
+        assert_eq!(standard.scheme, Some(ForwardedScheme::Http));
     }
 
     fn client(chain: &str) -> String {
@@ -250,6 +291,7 @@ mod tests {
         assert_eq!(client("203.0.113.9, unknown"), BALANCER);
         assert_eq!(client("203.0.113.9, unknown, 10.0.0.2"), "10.0.0.2:0");
         assert_eq!(client("203.0.113.9:_port"), "203.0.113.9:0");
+        assert_eq!(client("\", 203.0.113.9"), "203.0.113.9:0", "a quote of the client's hides nothing");
     }
 
     #[test]
@@ -275,9 +317,6 @@ mod tests {
             claims(BALANCER, &[("forwarded", "for=6.6.6.6;host=x, for=203.0.113.9 ; host=\"a.example\";proto=HTTPS")]);
         assert_eq!((all.scheme, all.host.as_deref()), (Some(ForwardedScheme::Https), Some("a.example")));
         assert_eq!(all.client.to_string(), "203.0.113.9:0");
-        // A client can write this header as long as its balancer sets the other one.
-        let both = claims(BALANCER, &[("forwarded", "for=6.6.6.6"), ("x-forwarded-for", "203.0.113.9")]);
-        assert_eq!(both.client.to_string(), "203.0.113.9:0");
     }
 
     #[test]

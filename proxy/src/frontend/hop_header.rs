@@ -2,9 +2,16 @@
 
 use http::HeaderMap;
 use http::header::{
-    CONNECTION, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, COOKIE, DATE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, ORIGIN,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, REFERER, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    USER_AGENT, VIA,
 };
-use trunkline_protocol::manifest::PRIVATE_HEADER_PREFIX;
+use trunkline_protocol::wire::{PRIVATE_HEADER_PREFIX, SERVICE_HEADER_PREFIX};
+
+use crate::frontend::forwarded_header::REAL_IP;
+
+/// Most words of `Connection`, Envoy's limit: nobody needs more than a few, and each is compared with many names.
+const NOMINATIONS_MAX: usize = 10;
 
 /// Headers for one connection only, beside the ones that `Connection` names. `Trailer` is not among them: it is for the
 /// reader of the trailers, which go on.
@@ -20,10 +27,100 @@ pub(crate) const HOP_BY_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
+/// Headers from one end to the other: `Connection` may not name them, and no other name may be taken for theirs.
+const END_TO_END: [HeaderName; 14] = [
+    AUTHORIZATION,
+    CACHE_CONTROL,
+    COOKIE,
+    DATE,
+    EXPECT,
+    FORWARDED,
+    HOST,
+    ORIGIN,
+    RANGE,
+    REFERER,
+    SET_COOKIE,
+    USER_AGENT,
+    VIA,
+    REAL_IP,
+];
+
+/// Beginnings of the names of more such headers.
+const END_TO_END_PREFIXES: [&str; 8] = [
+    "accept",
+    "access-control-",
+    "content-",
+    "if-",
+    "sec-",
+    "x-forwarded-",
+    PRIVATE_HEADER_PREFIX,
+    SERVICE_HEADER_PREFIX,
+];
+
+/// Trailers of these names are meant for whoever checks a body, unlike others that begin alike.
+const DIGESTS: [&str; 2] = ["content-digest", "content-md5"];
+
+/// Returns a header from one end to the other that `Connection` names, as if it were for one connection only.
+pub(crate) fn misnamed(headers: &HeaderMap) -> Option<HeaderName> {
+    nominated(headers).find(|name| is_end_to_end(name.as_str()))
+}
+
+/// Whether `Connection` names more than anybody needs.
+pub(crate) fn has_too_many_nominations(headers: &HeaderMap) -> bool {
+    words(headers, &CONNECTION).nth(NOMINATIONS_MAX).is_some()
+}
+
+/// Forgets which headers `Connection` names beside the known ones. Behind a load balancer that passes a client's word on,
+/// as HAProxy does, the client could remove what the balancer has added.
+pub(crate) fn keep_known_nominations(headers: &mut HeaderMap) {
+    let known = |name: &HeaderName| name == "close" || HOP_BY_HOP.contains(name);
+    let kept: Vec<_> = nominated(headers).filter(known).map(|name| name.to_string()).collect();
+    match HeaderValue::try_from(kept.join(", ")) {
+        Ok(value) if !kept.is_empty() => drop(headers.insert(CONNECTION, value)),
+        _ => drop(headers.remove(CONNECTION)),
+    }
+}
+
+/// Removes headers whose names an app may take for others: CGI and its heirs read `X_Forwarded_For` and `X-Forwarded-For`
+/// as one variable.
+pub(crate) fn drop_look_alikes(headers: &mut HeaderMap) {
+    remove_if(headers, |name| {
+        if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            return false;
+        }
+        let folded: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        is_reserved(&folded)
+    });
+}
+
+/// Removes trailers that would be taken for headers which only stand in a head, or which only a proxy may set.
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+    drop_look_alikes(trailers);
+    remove_if(trailers, |name| is_reserved(name) && !DIGESTS.contains(&name));
+}
+
+fn is_reserved(name: &str) -> bool {
+    is_end_to_end(name) || name == TRAILER.as_str() || HOP_BY_HOP.iter().any(|hop| hop == name)
+}
+
+fn is_end_to_end(name: &str) -> bool {
+    END_TO_END.iter().any(|own| own == name) || END_TO_END_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+fn nominated(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    words(headers, &CONNECTION).filter_map(|word| HeaderName::from_bytes(word.as_bytes()).ok())
+}
+
+fn remove_if(headers: &mut HeaderMap, is_unwanted: impl Fn(&str) -> bool) {
+    let unwanted: Vec<_> = headers.keys().filter(|name| is_unwanted(name.as_str())).cloned().collect();
+    for name in unwanted {
+        headers.remove(name);
+    }
+}
+
 /// Removes the headers for this connection only, and returns the upgrade that was asked for or granted.
 pub(crate) fn end_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
-    let named: Vec<HeaderName> =
-        words(headers, &CONNECTION).filter_map(|word| HeaderName::from_bytes(word.as_bytes()).ok()).collect();
+    let named: Vec<HeaderName> = nominated(headers).collect();
     let upgrade = headers.get(UPGRADE).filter(|value| named.contains(&UPGRADE) && may_tunnel(value)).cloned();
     let takes_trailers = words(headers, &TE).any(|word| word.eq_ignore_ascii_case("trailers"));
     for name in HOP_BY_HOP.iter().chain(&named) {
@@ -43,11 +140,7 @@ pub(crate) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 
 /// Removes the headers that only the fleet may set.
 pub(crate) fn drop_private(headers: &mut HeaderMap) {
-    let private: Vec<_> =
-        headers.keys().filter(|name| name.as_str().starts_with(PRIVATE_HEADER_PREFIX)).cloned().collect();
-    for name in private {
-        headers.remove(name);
-    }
+    remove_if(headers, |name| name.starts_with(PRIVATE_HEADER_PREFIX));
 }
 
 /// Whether an upgrade may go on: HTTP/2 in a tunnel carries requests past every check here.
@@ -96,6 +189,68 @@ mod tests {
             assert_eq!(upgrade.is_some(), may_go_on, "{protocol}");
             assert!(headers.is_empty(), "{headers:?}");
         }
+    }
+
+    #[test]
+    fn connection_may_name_no_header_from_one_end_to_the_other() {
+        for name in
+            ["Host", "cookie", "AUTHORIZATION", "x-forwarded-for", "x-trunkline-user", "content-length", "origin"]
+        {
+            let value = HeaderValue::try_from(format!("close, {name}")).unwrap();
+            let found = misnamed(&HeaderMap::from_iter([(CONNECTION, value)]));
+            assert_eq!(found.map(|name| name.to_string()), Some(name.to_ascii_lowercase()));
+        }
+        for value in ["close", "keep-alive, Upgrade", "TE, HTTP2-Settings", "x-own", "", "a b"] {
+            assert_eq!(misnamed(&headers(&[("connection", value)])), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_a_balancer_passes_on_names_only_headers_that_are_known() {
+        let mut all = headers(&[("connection", "X-Added, Upgrade, close"), ("x-added", "1"), ("upgrade", "websocket")]);
+        keep_known_nominations(&mut all);
+        assert_eq!(all[CONNECTION], "upgrade, close");
+        assert_eq!(end_hop(&mut all), Some(HeaderValue::from_static("websocket")));
+        assert_eq!(all, headers(&[("x-added", "1")]));
+        let mut none = headers(&[("connection", "X-Added")]);
+        keep_known_nominations(&mut none);
+        assert!(none.is_empty());
+    }
+
+    #[test]
+    fn names_that_an_app_may_take_for_others_are_removed() {
+        let mut all = headers(&[
+            ("x_forwarded_for", "6.6.6.6"),
+            ("x_trunkline-user", "mallory"),
+            ("x-real_ip", "6.6.6.6"),
+            ("content_length", "5"),
+            ("x.forwarded.proto", "https"),
+            ("my_own", "stays"),
+            ("x-forwarded-for", "stays"),
+        ]);
+        drop_look_alikes(&mut all);
+        let mut left: Vec<_> = all.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["my_own", "x-forwarded-for"]);
+    }
+
+    #[test]
+    fn trailers_hold_no_header_of_a_head() {
+        let mut trailers = headers(&[
+            ("x-trunkline-user", "mallory"),
+            ("x_forwarded_for", "6.6.6.6"),
+            ("host", "evil.example"),
+            ("cookie", "a=1"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "5"),
+            ("content-digest", "stays"),
+            ("grpc-status", "0"),
+            ("x-sum", "42"),
+        ]);
+        clean_trailers(&mut trailers);
+        let mut left: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-digest", "grpc-status", "x-sum"]);
     }
 
     #[test]

@@ -4,21 +4,27 @@
 //! and of the headers of load balancers only trusted ones are left. A request that another node has forwarded here was
 //! normalised there.
 
+use std::net::IpAddr;
+
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::header::{CONNECTION, HOST};
-use http::uri::PathAndQuery;
-use http::{HeaderValue, StatusCode, Uri, Version};
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderValue, StatusCode, Uri};
+use hyper::body::Body as _;
 
 use crate::config::{HostRules, PathPrefix};
 use crate::frontend::admin_cookie;
+use crate::frontend::connect::websocket_upgrade::is_upgrade;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::forwarded_header::{
-    FORWARDED_HEADERS, FORWARDED_HOST, FORWARDED_PROTO, ForwardedClaims, trusted_claims,
+    FORWARDED_HEADERS, FORWARDED_HOST, FORWARDED_PROTO, ForwardedClaims, ForwardedScheme, REAL_IP, trusted_claims,
 };
+use crate::frontend::hop_header;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::{ClientScheme, PeerAddress, peer_address};
+use crate::frontend::request_head::{self, HEADERS_MAX, HeadProblem};
 use crate::frontend::reverse_proxy::forward_mark;
 use crate::metrics::Limit;
 
@@ -28,26 +34,24 @@ const FOREIGN_HOST: &str = "Host is none that this node answers for: see --allow
 
 /// Middleware that normalises a request, or refuses one that can't be.
 pub(crate) async fn normalise(State(endpoint): State<Endpoint>, mut request: Request, next: Next) -> Response {
-    if !has_one_host(&request) {
-        endpoint.counters.malformed.increment();
-        let mut answer = plain(StatusCode::BAD_REQUEST, "a request names its host once, by a Host header");
-        // A client that is ambiguous in this may be so about what follows, too.
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        return answer;
+    if let Err(problem) = check(&request) {
+        return refuse(&endpoint, &problem);
     }
-    let settings = &endpoint.shared.settings;
-    if head_bytes(&request) > settings.limits.head_max_bytes {
-        endpoint.counters.limit(Limit::HeadSize).increment();
-        let text = "the head of the request is too large: see --head-max-bytes";
-        return plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text);
-    }
+    request_head::settle(&mut request);
     admin_cookie::remove(request.headers_mut());
     forward_mark::accept(&endpoint, &mut request);
     if forward_mark::is_forwarded_by_node(&request) {
         return next.run(request).await;
     }
+    if let Some(refusal) = refuse_large(&endpoint, &request) {
+        return refusal;
+    }
+    let settings = &endpoint.shared.settings;
+    if !settings.trusted.is_empty() {
+        hop_header::keep_known_nominations(request.headers_mut());
+    }
     let peer = peer_address(request.extensions());
-    let claims = peer.map(|peer| trusted_claims(request.headers(), peer, &settings.trusted));
+    let claims = peer.map(|peer| trusted_claims(request.headers(), peer, &settings.trusted, &settings.trusted_headers));
     rewrite(&mut request, claims, &settings.path_prefix);
     if !asks_for_own_host(&settings.hosts, &request) {
         return plain(StatusCode::MISDIRECTED_REQUEST, FOREIGN_HOST);
@@ -55,11 +59,37 @@ pub(crate) async fn normalise(State(endpoint): State<Endpoint>, mut request: Req
     next.run(request).await
 }
 
-/// Whether the host is not ambiguous. HTTP/1.1 demands one; by two of them one server is made to see another request
-/// than the next one.
-fn has_one_host(request: &Request) -> bool {
-    let hosts = request.headers().get_all(HOST).iter().count();
-    hosts == 1 || (hosts == 0 && request.version() != Version::HTTP_11)
+fn check(request: &Request) -> Result<(), HeadProblem> {
+    request_head::check(request)?;
+    if is_upgrade(request.headers()) && !request.body().is_end_stream() {
+        return Err(HeadProblem::UpgradeBody);
+    }
+    if hop_header::has_too_many_nominations(request.headers()) {
+        return Err(HeadProblem::Nominations);
+    }
+    hop_header::misnamed(request.headers()).map_or(Ok(()), |name| Err(HeadProblem::Nomination(name)))
+}
+
+fn refuse(endpoint: &Endpoint, problem: &HeadProblem) -> Response {
+    endpoint.counters.malformed.increment();
+    let mut answer = plain(problem.status(), problem.to_string());
+    // A client that is ambiguous in this may be so about what follows, too.
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// Refuses a head that is too large for this node, or with what a node adds for an app server.
+fn refuse_large(endpoint: &Endpoint, request: &Request) -> Option<Response> {
+    let most = endpoint.shared.settings.limits.head_max_bytes;
+    let text = if head_bytes(request) > most {
+        format!("the head of the request is larger than {most} bytes: see --head-max-bytes")
+    } else if request.headers().len() > HEADERS_MAX {
+        format!("the request has more than {HEADERS_MAX} headers, the most that are passed on")
+    } else {
+        return None;
+    };
+    endpoint.counters.limit(Limit::HeadSize).increment();
+    Some(plain(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text))
 }
 
 /// Whether the host is one that this node answers for. Only browsers can be led astray, and they name a host.
@@ -78,12 +108,32 @@ fn rewrite(request: &mut Request, claims: Option<ForwardedClaims>, own_prefix: &
     for name in FORWARDED_HEADERS {
         request.headers_mut().remove(name);
     }
+    hop_header::drop_look_alikes(request.headers_mut());
     let claimed = claims.as_ref().and_then(|claims| PathPrefix::new(claims.prefix.as_deref()?).ok());
     for prefix in [Some(own_prefix), claimed.as_ref()].into_iter().flatten() {
         strip_prefix(prefix, request);
     }
+    if let Some(claims) = &claims {
+        settle_real_ip(request, claims.client.ip());
+    }
+    // What a listener with TLS receives has come by https, unless a load balancer says more.
+    if request.extensions().get() == Some(&Scheme::HTTPS) {
+        request.extensions_mut().insert(ClientScheme(ForwardedScheme::Https));
+    }
     if let Some(claims) = claims {
         apply(claims, request);
+    }
+}
+
+/// Puts the client's address where a request has one: apps believe that header too, and anybody can write it. Inside an
+/// app it stays, because the app knows its load balancers.
+fn settle_real_ip(request: &mut Request, client: IpAddr) {
+    let is_own_listener = request.extensions().get::<PeerAddress>().is_some();
+    if is_own_listener
+        && request.headers().contains_key(REAL_IP)
+        && let Ok(value) = HeaderValue::try_from(client.to_string())
+    {
+        request.headers_mut().insert(REAL_IP, value);
     }
 }
 
@@ -117,7 +167,6 @@ mod tests {
     use http::HeaderName;
 
     use super::*;
-    use crate::frontend::forwarded_header::ForwardedScheme;
 
     fn request(uri: &str) -> Request {
         Request::get(uri).header("host", "a").body(Body::empty()).unwrap()
@@ -140,19 +189,6 @@ mod tests {
     }
 
     #[test]
-    fn a_request_names_its_host_once() {
-        let mut twice = request("/");
-        assert!(has_one_host(&twice));
-        twice.headers_mut().append(HOST, HeaderValue::from_static("b"));
-        assert!(!has_one_host(&twice));
-        let mut none = request("/");
-        none.headers_mut().clear();
-        assert!(!has_one_host(&none));
-        *none.version_mut() = Version::HTTP_2;
-        assert!(has_one_host(&none));
-    }
-
-    #[test]
     fn untrusted_headers_are_removed_and_trusted_claims_take_their_place() {
         let spoken = || {
             let mut request = request("/realtime/app/chat?id=1");
@@ -162,6 +198,9 @@ mod tests {
                 ("x-forwarded-host", "evil.example"),
                 ("x-forwarded-prefix", "/evil"),
                 ("x-forwarded-port", "1"),
+                ("x-forwarded-ssl", "on"),
+                ("x_forwarded_for", "6.6.6.6"),
+                ("x-real-ip", "6.6.6.6"),
                 ("forwarded", "for=6.6.6.6"),
                 ("x-other", "stays"),
             ] {
@@ -173,10 +212,12 @@ mod tests {
         let mut inside_an_app = spoken();
         rewrite(&mut inside_an_app, None, &prefix);
         assert_eq!(inside_an_app.uri(), "/app/chat?id=1");
-        let names: Vec<_> = inside_an_app.headers().keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, ["host", "x-other"]);
+        let mut names: Vec<_> = inside_an_app.headers().keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["host", "x-other", "x-real-ip"]);
 
         let mut behind_a_balancer = spoken();
+        behind_a_balancer.extensions_mut().insert(PeerAddress("10.0.0.1:1".parse().unwrap()));
         let claims = ForwardedClaims {
             client: "203.0.113.9:1".parse().unwrap(),
             scheme: Some(ForwardedScheme::Https),
@@ -186,12 +227,27 @@ mod tests {
         rewrite(&mut behind_a_balancer, Some(claims), &prefix);
         assert_eq!(behind_a_balancer.uri(), "/chat?id=1");
         let header = |name: &str| behind_a_balancer.headers()[name].to_str().unwrap();
-        let headers = ["host", "x-forwarded-host", "x-forwarded-proto"].map(header);
-        assert_eq!(headers, ["chat.example", "chat.example", "https"]);
+        let headers = ["host", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"].map(header);
+        assert_eq!(headers, ["chat.example", "chat.example", "https", "203.0.113.9"]);
         assert!(!behind_a_balancer.headers().contains_key("x-forwarded-for"));
         let extensions = behind_a_balancer.extensions();
         assert_eq!(extensions.get(), Some(&ClientScheme(ForwardedScheme::Https)));
         assert_eq!(peer_address(extensions), Some("203.0.113.9:1".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_scheme_is_that_of_a_socket_with_tls_unless_a_balancer_tells_another() {
+        let scheme = |socket: Scheme, claimed| {
+            let mut request = request("/");
+            request.extensions_mut().insert(socket);
+            let client = "203.0.113.9:1".parse().unwrap();
+            let claims = ForwardedClaims { client, scheme: claimed, host: None, prefix: None };
+            rewrite(&mut request, Some(claims), &PathPrefix::default());
+            request.extensions().get().map(|ClientScheme(scheme)| *scheme)
+        };
+        assert_eq!(scheme(Scheme::HTTPS, None), Some(ForwardedScheme::Https));
+        assert_eq!(scheme(Scheme::HTTPS, Some(ForwardedScheme::Http)), Some(ForwardedScheme::Http));
+        assert_eq!(scheme(Scheme::HTTP, None), None, "something in front may speak TLS");
     }
 
     #[test]

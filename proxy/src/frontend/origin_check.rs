@@ -40,8 +40,7 @@ impl OriginRules {
 
     fn judge(&self, origin: &HeaderValue, headers: &HeaderMap, extensions: &Extensions) -> OriginVerdict {
         let origin = origin.to_str().unwrap_or_default();
-        let host = own_host(headers, extensions, origin);
-        if self.trust(origin, host) {
+        if self.trust(origin, headers, extensions) {
             OriginVerdict::TrustedNetworks
         } else if self.allowed.contains(&OriginPattern::Any) {
             OriginVerdict::WithoutCredentials
@@ -50,9 +49,11 @@ impl OriginRules {
         }
     }
 
-    fn trust(&self, text: &str, host: Option<&str>) -> bool {
-        let (Some((_, authority)), Ok(origin)) = (text.split_once("://"), Origin::parse(text)) else { return false };
-        host.is_some_and(|host| host.eq_ignore_ascii_case(authority))
+    fn trust(&self, text: &str, headers: &HeaderMap, extensions: &Extensions) -> bool {
+        let (Some((scheme, authority)), Ok(origin)) = (text.split_once("://"), Origin::parse(text)) else {
+            return false;
+        };
+        own_origin(headers, extensions, scheme).is_some_and(|own| own == origin)
             || self.allowed.iter().any(|allowed| allowed.names(&origin))
             || (self.trusts_loopback && is_loopback_host(authority))
     }
@@ -88,22 +89,52 @@ pub(crate) fn may_connect(settings: &Settings, request: &mut Request) -> bool {
     }
 }
 
-/// Returns the host that the request asked for; `None` when its scheme is known and is not the origin's.
-fn own_host<'a>(headers: &'a HeaderMap, extensions: &Extensions, origin: &str) -> Option<&'a str> {
+/// Returns the origin of the node itself, as the request has reached it. Where nobody knows by which scheme that was, it is
+/// the page's: something in front of a plain listener may speak TLS.
+fn own_origin(headers: &HeaderMap, extensions: &Extensions, scheme_of_page: &str) -> Option<Origin> {
     let host = headers.get(HOST)?.to_str().ok()?;
-    let Some(ClientScheme(scheme)) = extensions.get() else { return Some(host) };
-    let fits = origin.split_once("://").is_some_and(|(of_page, _)| of_page.eq_ignore_ascii_case(scheme.name()));
-    fits.then(|| host.strip_suffix(scheme.default_port()).unwrap_or(host))
+    let scheme = extensions.get().map_or(scheme_of_page, |ClientScheme(scheme)| scheme.name());
+    Origin::parse(&format!("{scheme}://{host}")).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frontend::forwarded_header::ForwardedScheme;
 
     fn verdict(allowed: &[&str], trusts_loopback: bool, origin: &str, host: &str) -> OriginVerdict {
         let allowed = allowed.iter().map(|text| text.parse().unwrap()).collect();
         let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
         OriginRules { allowed, trusts_loopback }.judge(&origin.parse().unwrap(), &headers, &Extensions::new())
+    }
+
+    /// The verdict about a page, where the client is known to use this scheme.
+    fn verdict_by(scheme: ForwardedScheme, origin: &str, host: &str) -> OriginVerdict {
+        let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
+        let mut extensions = Extensions::new();
+        extensions.insert(ClientScheme(scheme));
+        OriginRules { allowed: Arc::new([]), trusts_loopback: false }.judge(
+            &origin.parse().unwrap(),
+            &headers,
+            &extensions,
+        )
+    }
+
+    #[test]
+    fn a_page_of_another_scheme_is_not_of_the_node_itself() {
+        use ForwardedScheme::{Http, Https};
+        for (scheme, origin, host, expected) in [
+            (Https, "https://chat.example", "chat.example", OriginVerdict::TrustedNetworks),
+            (Https, "https://chat.example", "Chat.Example:443", OriginVerdict::TrustedNetworks),
+            (Https, "https://chat.example:8443", "chat.example:8443", OriginVerdict::TrustedNetworks),
+            (Https, "http://chat.example", "chat.example", OriginVerdict::Refused),
+            (Https, "http://chat.example:8443", "chat.example:8443", OriginVerdict::Refused),
+            (Https, "https://chat.example", "chat.example:8443", OriginVerdict::Refused),
+            (Http, "http://chat.example", "chat.example:80", OriginVerdict::TrustedNetworks),
+            (Http, "https://chat.example", "chat.example", OriginVerdict::Refused),
+        ] {
+            assert_eq!(verdict_by(scheme, origin, host), expected, "{origin} at {host} by {scheme:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,9 @@ use trunkline_protocol::manifest::PRIVATE_PREFIX;
 
 pub(crate) const NEGOTIATE_SUFFIX: &str = "/negotiate";
 
+/// Times that a path is decoded: once by an app server, and once more by something before it.
+const DECODED_TIMES: usize = 2;
+
 /// Returns the hub's path of a negotiate path.
 pub(crate) fn split_negotiate(path: &str) -> Option<&str> {
     let path = path.strip_suffix('/').unwrap_or(path);
@@ -14,20 +17,24 @@ pub(crate) fn split_negotiate(path: &str) -> Option<&str> {
 
 /// Whether a path leads to where app servers speak to proxies, in any spelling that an app server might take for it.
 ///
-/// Nobody else has any business there, so doubt counts against the path: escapes are decoded, empty and dotted segments
-/// resolved, case does not matter.
+/// Nobody else has any business there, so doubt counts against the path: escapes are decoded, those of escapes too, empty
+/// and dotted segments resolved, parameters of segments left out, case does not matter.
 pub(crate) fn is_private(path: &str) -> bool {
     let own = PRIVATE_PREFIX.trim_matches('/');
-    let path = percent_decode_str(path).decode_utf8_lossy().replace('\\', "/");
+    let path = decoded(path).replace('\\', "/");
     let mut segments = Vec::new();
-    for segment in path.split('/') {
+    for segment in path.split('/').map(|segment| segment.split(';').next().unwrap_or_default()) {
         match segment {
             "" | "." => {}
             ".." => drop(segments.pop()),
             other => segments.push(other),
         }
     }
-    segments.first().is_some_and(|first| first.split(';').next().unwrap_or_default().eq_ignore_ascii_case(own))
+    segments.first().is_some_and(|first| first.eq_ignore_ascii_case(own))
+}
+
+fn decoded(path: &str) -> String {
+    (0..DECODED_TIMES).fold(path.to_owned(), |path, _| percent_decode_str(&path).decode_utf8_lossy().into_owned())
 }
 
 #[cfg(test)]
@@ -48,6 +55,11 @@ mod tests {
             "/pages/%2e%2e/.trunkline/x",
             "/../.trunkline/x",
             "/.trunkline;x=1/manifest",
+            "/pages/..;x=1/.trunkline/manifest",
+            "/;/.trunkline/manifest",
+            "/%252Etrunkline/manifest",
+            "/pages%2f..%2f.trunkline/x",
+            "/%5c.trunkline/x",
         ] {
             assert!(is_private(path), "{path}");
         }

@@ -94,3 +94,28 @@ fn compose_swarm_and_systemd_let_a_node_drain() {
         Ok(())
     });
 }
+
+/// The whole request, its target, its query, and the page that named it, in the words of HAProxy and nginx.
+const WITH_QUERY: [&str; 10] =
+    ["httplog", "%r", "%{+Q}r", "%HU", "%HQ", "$request", "$request_uri", "$args", "$query_string", "$http_referer"];
+
+#[test]
+fn load_balancers_log_no_query() -> Result<()> {
+    let mut seen = 0;
+    for (path, text) in texts()? {
+        for line in text.lines().map(str::trim) {
+            if !["option httplog", "log-format", "log_format", "access_log"].iter().any(|word| line.starts_with(word)) {
+                continue;
+            }
+            let words: Vec<_> = line.split([' ', '"', '\'', ';']).filter(|word| !word.is_empty()).collect();
+            assert!(!words.iter().any(|word| WITH_QUERY.contains(word)), "{path}: {line}");
+            assert!(
+                words.first() != Some(&"access_log") || words.len() == 3,
+                "{path}: nginx's own format has it: {line}"
+            );
+            seen += 1;
+        }
+    }
+    assert!(seen >= 4, "only {seen} lines about logs");
+    Ok(())
+}

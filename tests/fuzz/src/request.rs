@@ -11,6 +11,9 @@ use crate::random::Random;
 /// Networks of the load balancers.
 const TRUSTED: [&str; 3] = ["10.0.0.0/8", "127.0.0.0/8", "fd00::/8"];
 
+/// Headers that are believed: each for itself, or the standard one for all.
+const BELIEVED: [&[&str]; 2] = [&["for", "proto", "host", "prefix"], &["forwarded", "prefix"]];
+
 const BALANCER: &str = "10.0.0.1:4711";
 const STRANGER: &str = "203.0.113.9:4711";
 
@@ -27,18 +30,25 @@ pub fn proxy_header(data: &[u8]) {
 /// Reads the headers of load balancers, one line each.
 pub fn forwarded_headers(data: &[u8]) {
     let headers = headers(data);
-    let stranger = believe(&headers, STRANGER);
+    for believed in BELIEVED {
+        forwarded_headers_of(&headers, believed);
+    }
+}
+
+fn forwarded_headers_of(headers: &HeaderMap, believed: &[&str]) {
+    let believe = |headers: &HeaderMap, peer| fuzzing::forwarded(headers, address(peer), &trusted(), believed);
+    let stranger = believe(headers, STRANGER);
     let unheard = Forwarded { client: address(STRANGER), scheme: None, host: None, prefix: None };
     assert_eq!(stranger, unheard, "a stranger is believed");
 
-    let balancer = believe(&headers, BALANCER);
+    let balancer = believe(headers, BALANCER);
     if let Some(host) = &balancer.host {
         assert!(!host.is_empty() && !host.contains('@'), "{host:?} is believed to be a host");
     }
     // The client of an untrusted hop is found whatever stands to the left of it.
     if !trusted().iter().any(|network| network.contains(&balancer.client.ip())) {
         for name in ["x-forwarded-for", "forwarded"] {
-            let more = with_forged_hop(&headers, name);
+            let more = with_forged_hop(headers, name);
             assert_eq!(believe(&more, BALANCER).client, balancer.client, "a forged hop of {name} is believed");
         }
     }
@@ -81,10 +91,6 @@ fn address(text: &str) -> SocketAddr {
 
 fn trusted() -> [ipnet::IpNet; TRUSTED.len()] {
     TRUSTED.map(|network| network.parse().expect("the network is one"))
-}
-
-fn believe(headers: &HeaderMap, peer: &str) -> Forwarded {
-    fuzzing::forwarded(headers, address(peer), &trusted())
 }
 
 /// Headers from lines like `x-forwarded-for: 203.0.113.9`; lines that are none are left out.

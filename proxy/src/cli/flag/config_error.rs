@@ -11,7 +11,7 @@ use super::advertised_address::AdvertiseError;
 use super::proxy_protocol_args::NobodyTrusted;
 use super::tls_args::TlsArgsError;
 use super::token_args::TokenArgsError;
-use crate::config::{NetworkError, OriginError, PathPrefixError};
+use crate::config::{AmbiguousHeaders, NetworkError, OriginError, PathPrefixError};
 
 /// Error for flags that make no sense; the text names the flag.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,8 @@ pub enum ConfigError {
     NodeName(String),
     #[error("--trust {0}")]
     Trust(NetworkError),
+    #[error("--trust-headers {0}")]
+    TrustHeaders(#[from] AmbiguousHeaders),
     #[error("--path-prefix {0}")]
     PathPrefix(PathPrefixError),
     #[error(transparent)]

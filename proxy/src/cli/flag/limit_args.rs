@@ -11,8 +11,8 @@ use crate::config::FrontendLimits;
 /// Least `--head-max-bytes`: the HTTP server can't read with less.
 const HEAD_MIN_BYTES: usize = 8 * 1024;
 
-/// Largest `--head-max-bytes`: no head is longer, and each request may cost as much.
-const HEAD_MAX_BYTES: usize = 1024 * 1024;
+/// Largest `--head-max-bytes`: app servers (hyper) take some 400 KiB, what a node adds included.
+const HEAD_MAX_BYTES: usize = 384 * 1024;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LimitArgs {
@@ -36,7 +36,7 @@ pub(crate) struct LimitArgs {
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub keep_alive_timeout: u64,
 
-    /// Largest head of a request in bytes, from 8192 on; beyond it 431.
+    /// Largest head of a request in bytes, from 8192 to 393216; beyond it, and beyond 90 headers, 431.
     #[arg(long, env = "TRUNKLINE_HEAD_MAX_BYTES", value_name = "BYTES", default_value_t = defaults().head_max_bytes)]
     pub head_max_bytes: usize,
 

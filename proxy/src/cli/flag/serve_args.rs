@@ -30,7 +30,7 @@ use super::trust_args::TrustArgs;
 use crate::config::{
     Config, FrontendLimits, HostPattern, HostRules, HttpTransportSettings, LinkSettings, MESSAGE_MAX_BYTES,
     NEGOTIATE_TIMEOUT, OriginPattern, OutboxLimits, PathPrefix, RehomeSettings, RelaySettings, Settings, TlsListener,
-    TrustedNetworks, random_node_name,
+    TrustedHeaders, TrustedNetworks, random_node_name,
 };
 use crate::net::address::Address;
 use crate::net::resolver::Resolver;
@@ -234,6 +234,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         limits,
         proxy_protocol: args.proxy_protocol.settings(&trusted)?,
         trusted,
+        trusted_headers: TrustedHeaders::try_from(&args.trust)?,
         negotiate_timeout: Duration::from_secs(args.negotiate_timeout),
         tokens: args.tokens.try_into()?,
         allow_origins: args.allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?,
@@ -364,6 +365,10 @@ mod tests {
                 .starts_with("--trust \"10.0.0.0/33\"")
         );
         assert!(problem(&["--upstream", "http://x/path", "--access-key", KEY]).contains("has a path"));
+        assert!(
+            problem(&["--upstream", "http://localhost", "--access-key", KEY, "--trust-headers", "for,forwarded"])
+                .starts_with("--trust-headers has forwarded beside for")
+        );
         assert!(problem(&["--upstream", "http://localhost", "--access-key", "short"]).starts_with("--access-key: "));
         assert!(
             problem(&["--upstream", "http://localhost", "--access-key", KEY, "--allow-origin", "app.example"])

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use http::header::{COOKIE, HOST};
+use http::header::COOKIE;
 use http::uri::Scheme;
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
@@ -90,7 +90,7 @@ where
     // A client that reads nothing does not answer to pings either; but where they can't even leave, nobody counts that.
     patience.set(WriteStallLimit::Idle(2 * ALIVE_INTERVAL));
     let service = service_fn(move |mut request: Request<Incoming>| {
-        as_in_http1(&mut request);
+        join_cookies(&mut request);
         request.extensions_mut().insert(PeerAddress(peer));
         request.extensions_mut().insert(Scheme::HTTPS);
         let router = router.clone();
@@ -132,16 +132,8 @@ async fn say_goodbye(connection: impl Future<Output = hyper::Result<()>>, stream
     }
 }
 
-/// Gives a request the head that it would have in HTTP/1.1, which all later code reads: a `Host`,
-/// only the path as its target, and all cookies in one line.
-fn as_in_http1<B>(request: &mut Request<B>) {
-    let authority = request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-    if let Some(host) = authority {
-        request.headers_mut().insert(HOST, host);
-    }
-    if let Some(target) = request.uri().path_and_query().cloned() {
-        *request.uri_mut() = target.into();
-    }
+/// Gives a request all cookies in one line, as HTTP/1.1 has them. Its host and target are settled with those of HTTP/1.1.
+fn join_cookies<B>(request: &mut Request<B>) {
     let cookies: Vec<&[u8]> = request.headers().get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if cookies.len() > 1
         && let Ok(all) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
@@ -224,17 +216,9 @@ mod tests {
     }
 
     #[test]
-    fn a_request_of_http2_looks_like_one_of_http1() {
-        let mut request = Request::builder()
-            .uri("https://chat.example:8443/chat?id=1")
-            .header(HOST, "forged.example")
-            .header(COOKIE, "a=1")
-            .header(COOKIE, "b=2")
-            .body(())
-            .unwrap();
-        as_in_http1(&mut request);
-        assert_eq!(request.uri(), "/chat?id=1");
-        assert_eq!(request.headers()[HOST], "chat.example:8443");
+    fn cookies_stand_in_one_line() {
+        let mut request = Request::builder().header(COOKIE, "a=1").header(COOKIE, "b=2").body(()).unwrap();
+        join_cookies(&mut request);
         assert_eq!(request.headers().get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
     }
 }

@@ -13,6 +13,8 @@ use trunkline_protocol::cause::Cause;
 
 use super::head_timer::HeadTimer;
 use crate::frontend::refusal::count_refused_socket;
+#[cfg(feature = "tls")]
+use crate::frontend::request_head::HEADERS_MAX;
 use crate::limits::AddressPermit;
 use crate::metrics::{Counters, Limit};
 use crate::net::socket::half_close;
@@ -112,10 +114,11 @@ impl ListenerGate {
         &self.counters
     }
 
-    /// Largest head of a request in bytes.
+    /// Largest head of a request in bytes, as HTTP/2 counts them: with 32 bytes for each header. Normalisation counts
+    /// without them, and says what the limit is.
     #[cfg(feature = "tls")]
     pub(crate) fn head_max_bytes(&self) -> usize {
-        self.shared.settings.limits.head_max_bytes
+        self.shared.settings.limits.head_max_bytes + 32 * HEADERS_MAX
     }
 
     /// Counts the error that ends a connection.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use trunkline_protocol::cause::Cause;
@@ -32,9 +33,6 @@ struct PassThrough<'a> {
 
 /// Passes a request through.
 pub(crate) async fn pass_through(endpoint: &Endpoint, request: Request) -> Response {
-    if request.method() == Method::CONNECT {
-        return plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here");
-    }
     let counters = &endpoint.counters.relay;
     let app_servers = endpoint.proxy_client.in_turn(endpoint.shared.hubs.linked_app_servers());
     let (outcome, answer) = if app_servers.is_empty() {
@@ -75,11 +73,14 @@ impl<'a> PassThrough<'a> {
 
     /// Tries one app server after the other, until a request was sent.
     async fn run(self, app_servers: &[Arc<AppServer>]) -> Result<Response, RelayFailure> {
-        let Self { endpoint, parts, body, client, is_upgrade } = self;
+        let Self { endpoint, mut parts, body, client, is_upgrade } = self;
         let in_flight = InFlight::new(endpoint.shared.clone());
         let silence = SilenceTimer::new();
         let limit = endpoint.shared.settings.relay.upstream_answer_timeout;
         let has_body = !body.is_end_stream();
+        if has_body {
+            announce_body(&mut parts.headers);
+        }
         let meter = Some(ByteMeter::up(&endpoint.counters));
         let mut body = has_body.then(|| Body::new(RelayedRequestBody { body, silence: silence.clone(), meter }));
         let mut outcome = Err(RelayFailure::Unreachable);
@@ -104,5 +105,48 @@ impl<'a> PassThrough<'a> {
         tunnel::open(endpoint.counters.clone(), client, hyper::upgrade::on(&mut answer));
         hop_header::set_upgrade(answer.headers_mut(), protocol);
         Ok(answer.map(|_| Body::empty()))
+    }
+}
+
+/// Says that a body of unknown length follows. Without it the HTTP client takes a GET for one that has none, and leaves
+/// its body out.
+fn announce_body(headers: &mut HeaderMap) {
+    if !headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_get_keeps_its_body() {
+        let chunks = futures_util::stream::iter([Ok::<_, std::io::Error>("a query")]);
+        let mut request = Request::get("/search").header("host", "a").body(Body::from_stream(chunks)).unwrap();
+        announce_body(request.headers_mut());
+        let (near, mut far) = duplex(1024);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
+        tokio::spawn(connection);
+        tokio::spawn(async move { sender.send_request(request).await });
+        let mut sent = String::new();
+        while !sent.ends_with("0\r\n\r\n") {
+            let mut bytes = [0; 256];
+            let read = far.read(&mut bytes).await.unwrap();
+            assert!(read > 0, "the body is left out: {sent}");
+            sent.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
+        }
+        assert!(sent.contains("7\r\na query\r\n"), "{sent}");
+    }
+
+    #[test]
+    fn a_length_that_is_told_stays() {
+        let mut headers = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from_static("5"))]);
+        announce_body(&mut headers);
+        assert_eq!(headers.keys().collect::<Vec<_>>(), [CONTENT_LENGTH]);
     }
 }

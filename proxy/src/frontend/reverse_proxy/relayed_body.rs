@@ -11,6 +11,7 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, sleep_until};
 
+use crate::frontend::hop_header::clean_trailers;
 use crate::frontend::in_flight::InFlight;
 use crate::metrics::{Counter, Counters, RelayCounters};
 
@@ -88,8 +89,9 @@ impl HttpBody for RelayedRequestBody {
             Poll::Pending => self.silence.wait_for_client(),
             Poll::Ready(_) => self.silence.moved(),
         }
-        let frame = ready!(polled);
+        let mut frame = ready!(polled);
         count(self.meter.as_ref(), frame.as_ref());
+        clean(frame.as_mut());
         Poll::Ready(frame)
     }
 
@@ -116,8 +118,9 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for RelayedResponseBody<B> {
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let mut frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         count(self.meter.as_ref(), frame.as_ref());
+        clean(frame.as_mut());
         Poll::Ready(frame)
     }
 
@@ -133,6 +136,15 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for RelayedResponseBody<B> {
 fn count<E>(meter: Option<&ByteMeter>, frame: Option<&Result<Frame<Bytes>, E>>) {
     if let (Some(meter), Some(Ok(frame))) = (meter, frame) {
         (meter.which)(&meter.counters.relay).add(frame.data_ref().map_or(0, Bytes::len) as u64);
+    }
+}
+
+/// Cleans trailers, which no check of heads has seen.
+fn clean<E>(frame: Option<&mut Result<Frame<Bytes>, E>>) {
+    if let Some(Ok(frame)) = frame
+        && let Some(trailers) = frame.trailers_mut()
+    {
+        clean_trailers(trailers);
     }
 }
 

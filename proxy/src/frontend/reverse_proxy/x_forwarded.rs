@@ -1,8 +1,8 @@
 //! `X-Forwarded-*` headers for an app server. Untrusted ones were removed by normalisation.
 
+use http::HeaderValue;
 use http::header::HOST;
 use http::request::Parts;
-use http::{HeaderValue, uri};
 
 use crate::frontend::forwarded_header::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use crate::frontend::request_extension::{ClientScheme, peer_address};
@@ -20,11 +20,9 @@ pub(crate) fn set_headers(parts: &mut Parts) {
     parts.headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme(parts)));
 }
 
-/// Returns the scheme that the client uses: the load balancer's claim, else the scheme of its socket.
+/// Returns the scheme that the client uses, as far as anybody knows.
 fn scheme(parts: &Parts) -> &'static str {
-    let is_tls = parts.extensions.get() == Some(&uri::Scheme::HTTPS);
-    let own = if is_tls { "https" } else { "http" };
-    parts.extensions.get().map_or(own, |ClientScheme(scheme)| scheme.name())
+    parts.extensions.get().map_or("http", |ClientScheme(scheme)| scheme.name())
 }
 
 #[cfg(test)]
@@ -44,7 +42,7 @@ mod tests {
     fn request() -> Request<()> {
         let mut request = Request::get("/").header(HOST, "chat.example:8443").body(()).unwrap();
         request.extensions_mut().insert(PeerAddress("203.0.113.9:4711".parse().unwrap()));
-        request.extensions_mut().insert(uri::Scheme::HTTPS);
+        request.extensions_mut().insert(ClientScheme(ForwardedScheme::Https));
         request
     }
 
@@ -53,12 +51,5 @@ mod tests {
         let headers = headers_of(request());
         let names = [FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO];
         assert_eq!(names.map(|name| headers[name].clone()), ["203.0.113.9", "chat.example:8443", "https"]);
-    }
-
-    #[test]
-    fn the_scheme_of_a_load_balancer_counts_before_that_of_the_socket() {
-        let mut request = request();
-        request.extensions_mut().insert(ClientScheme(ForwardedScheme::Http));
-        assert_eq!(headers_of(request)[FORWARDED_PROTO], "http");
     }
 }

@@ -1,0 +1,214 @@
+//! Odd heads: what an app server could read in another way than the node is refused, by the statuses of nginx and Envoy.
+
+use std::fmt::Write;
+
+use ::http::uri::Scheme;
+use ::http::{Request, Version};
+use axum::body::Body;
+use http_body_util::BodyExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use trunkline_protocol::manifest::HubManifest;
+
+use super::app::{App, AppLink};
+use super::stage::{Stage, run, settings};
+use crate::config::{OriginPattern, Settings, TrustedHeader, TrustedHeaders, TrustedNetworks};
+use crate::frontend::HEADERS_MAX;
+
+const NEGOTIATE: &str = "/chat/negotiate?negotiateVersion=1";
+
+async fn served(settings: Settings) -> (Stage, App, AppLink) {
+    let stage = Stage::with(settings, 1);
+    let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+    let link = app.link().await;
+    (stage, app, link)
+}
+
+/// Settings of a node that trusts the clients of these tests as load balancers, and these headers of theirs.
+fn behind(believed: &[TrustedHeader]) -> Settings {
+    let trusted = TrustedNetworks::parse(["192.0.2.0/24"]).unwrap();
+    Settings { trusted, trusted_headers: TrustedHeaders::new(believed).unwrap(), ..settings() }
+}
+
+/// Sends bytes on a connection of their own, and returns status and text of the only answer.
+async fn answer_to(stage: &Stage, request: &str) -> (u16, String) {
+    let mut socket = stage.dial();
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer.matches("HTTP/1.").count(), 1, "{request:?}: {answer}");
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+    (status, answer)
+}
+
+fn negotiate(headers: &str) -> String {
+    format!("POST {NEGOTIATE} HTTP/1.1\r\nContent-Length: 0\r\n{headers}\r\n")
+}
+
+#[test]
+fn heads_that_can_be_read_in_two_ways_are_refused() {
+    run(async {
+        let (stage, _app, _link) = served(settings()).await;
+        let host = "Host: node.example\r\n";
+        let with = |more: &str| negotiate(&format!("{host}{more}\r\n"));
+        let line = |line: &str| format!("{line} HTTP/1.1\r\n{host}Content-Length: 0\r\n\r\n");
+        let refused = [
+            (400, negotiate("Host: evil.com/path?x=\r\n")),
+            (400, negotiate("Host: user@evil.com\r\n")),
+            (400, negotiate("Host:\r\n")),
+            (400, negotiate("Host: a, b\r\n")),
+            (400, negotiate("")),
+            (400, with("Host: node.example")),
+            (400, with("Authorization: Basic eA==\r\nAuthorization: Bearer x")),
+            (400, with("Origin: http://node.example\r\nOrigin: http://evil.example")),
+            (400, with("Connection: host")),
+            (400, with("Connection: close, Cookie")),
+            (400, with("Connection: Authorization")),
+            (400, with("Connection: X-Forwarded-For")),
+            (400, with(&format!("Connection: {}close", "a,".repeat(10_000)))),
+            (400, line(&format!("POST http://evil.example{NEGOTIATE}"))),
+            (400, line(&format!("POST http://user@node.example{NEGOTIATE}"))),
+            (400, line(&format!("POST ftp://node.example{NEGOTIATE}"))),
+            (400, line("POST node.example:80")),
+            (400, line("GET *")),
+            (405, line("TRACE /chat")),
+            (405, line("TRACE /page")),
+            (405, line("CONNECT node.example:80")),
+            (501, format!("POST {NEGOTIATE} HTTP/1.1\r\n{host}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n")),
+            (
+                400,
+                format!(
+                    "GET /chat HTTP/1.1\r\n{host}Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\nx"
+                ),
+            ),
+        ];
+        let mut malformed = 0;
+        for (status, request) in refused {
+            let (got, answer) = answer_to(&stage, &request).await;
+            assert_eq!(got, status, "{request:?}");
+            assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+            malformed += 1;
+            assert_eq!(stage.shared.counters_of(0).malformed.get(), malformed, "{request:?}");
+        }
+        for sound in [
+            with("Connection: close"),
+            with("Connection: TE, close\r\nTE: trailers"),
+            with("X_Forwarded_For: 6.6.6.6"),
+            line(&format!("POST http://Node.Example{NEGOTIATE}")),
+            format!("POST {NEGOTIATE} HTTP/1.0\r\n\r\n"),
+        ] {
+            assert_eq!(answer_to(&stage, &sound).await.0, 200, "{sound:?}");
+        }
+    });
+}
+
+#[test]
+fn requests_of_http2_meet_the_same_checks() {
+    run(async {
+        let (stage, _app, _link) = served(settings()).await;
+        let status = async |authority: &str, headers: &[(&str, &str)]| {
+            let request = Request::post(format!("https://{authority}{NEGOTIATE}")).version(Version::HTTP_2);
+            let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+            stage.answer(request.body(Body::empty()).unwrap()).await.status().as_u16()
+        };
+        assert_eq!(status("node.example", &[]).await, 200);
+        assert_eq!(status("node.example", &[("host", "node.example")]).await, 200);
+        assert_eq!(status("node.example", &[("host", "evil.example")]).await, 400);
+        assert_eq!(status("user@node.example", &[]).await, 400);
+        assert_eq!(status("node.example", &[("content-length", "0"), ("content-length", "5")]).await, 400);
+        assert_eq!(status("node.example", &[("x-own", "1"); HEADERS_MAX + 1]).await, 431);
+    });
+}
+
+#[test]
+fn a_head_that_would_be_too_large_with_what_a_node_adds_is_refused_first() {
+    run(async {
+        let (stage, _app, _link) = served(settings()).await;
+        let with = |count: usize| {
+            let mut headers = "Host: node.example\r\nConnection: close\r\n".to_owned();
+            (0..count).for_each(|number| write!(headers, "X-{number}: 1\r\n").unwrap());
+            negotiate(&headers)
+        };
+        // Host, Connection and Content-Length count, too.
+        assert_eq!(answer_to(&stage, &with(HEADERS_MAX - 3)).await.0, 200);
+        for count in [HEADERS_MAX - 2, 97] {
+            let (status, answer) = answer_to(&stage, &with(count)).await;
+            assert_eq!(status, 431, "{count}");
+            assert!(answer.contains("more than 90 headers"), "{answer}");
+        }
+        let long = format!("Host: node.example\r\nConnection: close\r\nX: {}\r\n", "x".repeat(32 * 1024));
+        let (status, answer) = answer_to(&stage, &negotiate(&long)).await;
+        assert_eq!(status, 431);
+        assert!(answer.contains("larger than 32768 bytes: see --head-max-bytes"), "{answer}");
+    });
+}
+
+#[test]
+fn headers_of_a_balancer_that_are_not_named_are_not_believed() {
+    run(async {
+        let request = |host: &str| {
+            let headers = format!("X-Forwarded-Prefix: /public\r\nX-Forwarded-Host: {host}\r\nConnection: close\r\n");
+            let path = format!("POST /public{NEGOTIATE} HTTP/1.1\r\nHost: node.example\r\n");
+            format!("{path}{headers}Origin: http://chat.example\r\nContent-Length: 0\r\n\r\n")
+        };
+        let (stage, _app, _link) = served(behind(&[TrustedHeader::For, TrustedHeader::Proto])).await;
+        assert_eq!(answer_to(&stage, &request("chat.example")).await.0, 404);
+        let named = [TrustedHeader::Prefix, TrustedHeader::Host];
+        let (stage, _app, _link) = served(behind(&named)).await;
+        let (status, answer) = answer_to(&stage, &request("chat.example")).await;
+        assert_eq!(status, 200);
+        assert!(answer.contains("access-control-allow-credentials: true"), "{answer}");
+        let (_, other) = answer_to(&stage, &request("other.example")).await;
+        assert!(!other.contains("access-control-allow-origin"), "{other}");
+    });
+}
+
+#[test]
+fn a_page_of_http_is_no_page_of_the_node_behind_tls() {
+    run(async {
+        let (stage, _app, _link) = served(settings()).await;
+        let status = async |scheme: Scheme, origin: &str| {
+            let mut request = Request::get("/chat")
+                .header("host", "node.example")
+                .header("origin", origin)
+                .header("cookie", "session=1")
+                .header("connection", "upgrade")
+                .header("upgrade", "websocket")
+                .header("sec-websocket-version", "13")
+                .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+                .body(Body::empty())
+                .unwrap();
+            request.extensions_mut().insert(scheme);
+            stage.answer(request).await.status().as_u16()
+        };
+        assert_eq!(status(Scheme::HTTPS, "http://node.example").await, 403);
+        assert_eq!(status(Scheme::HTTPS, "https://node.example").await, 101);
+        // Something in front of a plain listener may speak TLS.
+        assert_eq!(status(Scheme::HTTP, "http://node.example").await, 101);
+        assert_eq!(status(Scheme::HTTP, "https://node.example").await, 101);
+        assert_eq!(status(Scheme::HTTP, "https://evil.example").await, 403);
+    });
+}
+
+#[test]
+fn preflights_allow_credentials_to_trusted_pages_only_and_vary_by_origin() {
+    run(async {
+        let allow_origins = vec![OriginPattern::Any, "https://app.example".parse().unwrap()];
+        let (stage, _app, _link) = served(Settings { allow_origins, ..settings() }).await;
+        for (origin, has_credentials) in
+            [("https://app.example", true), ("https://evil.example", false), ("null", false)]
+        {
+            let request = Request::options(NEGOTIATE)
+                .header("host", "node.example")
+                .header("origin", origin)
+                .header("access-control-request-method", "POST")
+                .body(Body::empty())
+                .unwrap();
+            let answer = stage.answer(request).await;
+            let headers = answer.headers().clone();
+            assert_eq!(headers.contains_key("access-control-allow-credentials"), has_credentials, "{origin}");
+            let vary: Vec<_> = headers.get_all("vary").iter().map(|value| value.to_str().unwrap()).collect();
+            assert!(vary.join(",").contains("origin"), "{headers:?}");
+            assert!(answer.into_body().collect().await.unwrap().to_bytes().is_empty());
+        }
+    });
+}
