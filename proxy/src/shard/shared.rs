@@ -78,7 +78,7 @@ impl Shared {
     fn with(settings: Settings, connectors: Connectors, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
         Self {
             whose_sockets,
-            limits: LimitCounters::new(&settings.limits),
+            limits: LimitCounters::new(&settings.limits, &settings.relay),
             connector: connectors.fleet,
             verifier: Verifier::new(settings.tokens.clone(), &settings.keys, connectors.issuers),
             boot: random_id(),
