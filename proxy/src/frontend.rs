@@ -34,6 +34,7 @@ mod request_extension;
 mod request_limit;
 mod reverse_proxy;
 mod router;
+mod timed_body;
 
 pub(crate) use endpoint::Endpoint;
 #[cfg(feature = "fuzzing")]
