@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use {rustls::ClientConfig, rustls::pki_types::ServerName, tokio_rustls::TlsConnector};
 
 use crate::net::address::Address;
+use crate::net::descriptor::DescriptorLimit;
 #[cfg(feature = "tls")]
 use crate::net::tls::{ClientTls, TlsError, client_config};
 
@@ -30,6 +31,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 pub(crate) struct Connector {
     #[cfg(feature = "tls")]
     tls: Arc<ConnectorTls>,
+    /// Descriptors that its connections may use; `None` for what the node itself needs.
+    descriptors: Option<DescriptorLimit>,
 }
 
 #[cfg(feature = "tls")]
@@ -48,7 +51,7 @@ impl Connector {
     /// When a file is missing or unusable.
     pub(crate) fn with_tls(settings: ClientTls) -> Result<Self, TlsError> {
         let config = ArcSwapOption::from_pointee(client_config(&settings)?);
-        Ok(Self { tls: Arc::new(ConnectorTls { settings, config }) })
+        Ok(Self { tls: Arc::new(ConnectorTls { settings, config }), descriptors: None })
     }
 
     /// Reads all files again, for new connections.
@@ -86,6 +89,12 @@ impl Connector {
 }
 
 impl Connector {
+    /// Connector for connections that clients cause: they don't get the last descriptors of the process.
+    #[must_use]
+    pub(crate) fn for_clients(&self) -> Self {
+        Self { descriptors: Some(DescriptorLimit::for_clients()), ..self.clone() }
+    }
+
     /// Connects to an address.
     ///
     /// # Errors
@@ -95,6 +104,9 @@ impl Connector {
             Some(address) => TcpStream::connect(address).await?,
             None => TcpStream::connect(address.authority()).await?,
         };
+        if self.descriptors.is_some_and(|descriptors| !descriptors.allows(&stream)) {
+            return Err(io::Error::other("the last descriptors are kept back: raise the limit of open files"));
+        }
         stream.set_nodelay(true)?;
         SockRef::from(&stream)
             .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE))?;
