@@ -15,9 +15,9 @@ pub(crate) enum Limit {
     PendingPipes,
     /// Requests under way to app servers.
     PassThrough,
-    /// Those of one address.
+    /// Requests under way to app servers of one address.
     PassThroughPerAddress,
-    /// Those to one app server.
+    /// Requests under way to one app server.
     PassThroughPerUpstream,
     /// HTTP/2 requests of one connection that were taken back.
     StreamResets,

@@ -92,7 +92,9 @@ impl Connector {
     /// Connector for connections that clients cause: they don't get the last descriptors of the process.
     #[must_use]
     pub(crate) fn for_clients(&self) -> Self {
-        Self { descriptors: Some(DescriptorLimit::for_clients()), ..self.clone() }
+        let mut connector = self.clone();
+        connector.descriptors = Some(DescriptorLimit::for_clients());
+        connector
     }
 
     /// Connects to an address.
