@@ -32,6 +32,15 @@ pub const CLIENT_TIMEOUT_MS: u64 = 30_000;
 /// From negotiate to the first connect request; the official server's limit for inactive connections.
 pub const CONNECT_TIMEOUT_S: u64 = 15;
 
+/// Pipes of one address that a POST has made and no GET has begun to read. Official clients begin with the GET.
+pub const PENDING_PIPES_PER_ADDRESS_MAX: u32 = 64;
+
+/// All such pipes of a node: at 64 KiB each they hold 64 MiB.
+pub const PENDING_PIPES_MAX: u32 = 1024;
+
+/// How long such a pipe waits for its GET, which follows at once.
+pub const FIRST_GET_TIMEOUT_S: u32 = 5;
+
 /// How far the clocks of two nodes may differ before a fresh token is refused.
 pub const CLOCK_SKEW_S: u64 = 5;
 

@@ -37,6 +37,7 @@ mod request_head;
 mod request_limit;
 mod reverse_proxy;
 mod router;
+mod timed_body;
 
 pub(crate) use endpoint::Endpoint;
 #[cfg(feature = "fuzzing")]

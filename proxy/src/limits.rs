@@ -6,6 +6,8 @@
 mod address_limit;
 mod guess_brake;
 mod pending_negotiation;
+mod pending_pipe;
+mod relay_limit;
 mod throttle;
 
 use std::sync::Arc;
@@ -14,12 +16,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(crate) use address_limit::{AddressLimit, AddressPermit};
 pub(crate) use guess_brake::GuessBrake;
 pub(crate) use pending_negotiation::PendingNegotiations;
+pub(crate) use pending_pipe::{PendingPipes, PipePermit};
+pub(crate) use relay_limit::{RelayLimit, RelayPermit, RelayRefusal};
 pub(crate) use throttle::{Bucket, Quota, TooFast};
 
-use crate::config::FrontendLimits;
+use crate::config::{FrontendLimits, RelaySettings};
 
 /// Counters that all shards of a node share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct LimitCounters {
     /// Rate of new client connections.
     pub connects: Option<Bucket>,
@@ -29,18 +33,24 @@ pub(crate) struct LimitCounters {
     pub clients: Option<Arc<AddressLimit>>,
     /// Negotiates that led to no connection yet, by address.
     pub pending: Option<PendingNegotiations>,
+    /// Pipes that a POST has made before the first GET.
+    pub pipes: Arc<PendingPipes>,
+    /// Requests under way to app servers.
+    pub relays: Arc<RelayLimit>,
     open: AtomicU32,
 }
 
 impl LimitCounters {
     #[must_use]
-    pub(crate) fn new(limits: &FrontendLimits) -> Self {
+    pub(crate) fn new(limits: &FrontendLimits, relay: &RelaySettings) -> Self {
         let addresses = || limits.connections_per_address.map(|most| Arc::new(AddressLimit::new(most)));
         Self {
             connects: limits.connects_per_second.map(Bucket::new),
             sockets: addresses(),
             clients: addresses(),
             pending: limits.pending_per_address.map(PendingNegotiations::new),
+            pipes: PendingPipes::new(),
+            relays: RelayLimit::new(relay),
             open: AtomicU32::new(0),
         }
     }

@@ -180,6 +180,40 @@ fn who_gives_up_reading_stops_the_app_server_and_the_reverse() {
 }
 
 #[test]
+fn an_answer_that_nobody_reads_frees_its_app_server() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Web).await?;
+        let proxy = fleet.proxy_with(&[&app], &["--body-timeout", "1"]).await?;
+        let mut unread = TcpStream::connect(proxy.address()).await?;
+        unread.write_all(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n").await?;
+        // It answers as soon as the app server has noticed.
+        assert_eq!(get(app.address(), "/abandoned").await?.status, StatusCode::OK);
+        Ok(())
+    });
+}
+
+#[test]
+fn an_event_stream_outlives_the_body_time_out_while_its_app_is_silent() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Web).await?;
+        let proxy = fleet.proxy_with(&[&app], &["--body-timeout", "1"]).await?;
+        let mut reader = HttpConnection::open(proxy.address()).await?;
+        let mut events = reader.send(Method::GET, "/events", &[], Body::empty()).await?.into_body();
+        assert_eq!(events.frame().await.context("no event")??.into_data().ok().context("no data")?, ": open\n\n");
+        // Another one's upload has come to that time-out meanwhile.
+        let mut late = TcpStream::connect(proxy.address()).await?;
+        late.write_all(b"POST /mirror HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nx").await?;
+        let refused = head(&mut late).await?;
+        assert!(refused.starts_with("HTTP/1.1 408 "), "{refused}");
+        HttpConnection::open(proxy.address()).await?.send(Method::POST, "/tell", &[], "on".into()).await?;
+        assert_eq!(events.frame().await.context("it is over")??.into_data().ok().context("no data")?, "data: on\n\n");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_body_is_sent_only_when_the_app_server_asks_for_it() {
     play(async |stage| {
         let fleet = Fleet::new(stage);

@@ -19,6 +19,9 @@ const HEAD_MAX_BYTES: usize = 32 * 1024;
 /// Largest body of a request to a hub; the official server's.
 const BODY_MAX_BYTES: u64 = 30_000_000;
 
+/// Time for which a body may stand still; that of most reverse proxies, in both directions.
+const BODY_TIMEOUT_S: u64 = 60;
+
 /// Time that a burst waits before clients are refused: shorter than any client's time-out.
 const CONNECT_WAIT_MS: u64 = 1_000;
 
@@ -37,6 +40,8 @@ pub struct FrontendLimits {
     pub head_max_bytes: usize,
     /// Largest body of a request to a hub.
     pub body_max_bytes: u64,
+    /// Time for which a body may stand still because of its client.
+    pub body_timeout: Duration,
     /// New client connections per second.
     pub connects_per_second: Option<NonZeroU32>,
     /// Time that a new client connection may wait for its turn.
@@ -58,6 +63,7 @@ impl Default for FrontendLimits {
             keep_alive_timeout: Duration::from_secs(KEEP_ALIVE_TIMEOUT_S),
             head_max_bytes: HEAD_MAX_BYTES,
             body_max_bytes: BODY_MAX_BYTES,
+            body_timeout: Duration::from_secs(BODY_TIMEOUT_S),
             connects_per_second: None,
             connect_wait: Duration::from_millis(CONNECT_WAIT_MS),
             pending_per_address: None,

@@ -1,5 +1,6 @@
 //! Settings of relayed requests: to app servers, and to the nodes that own a connection.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// Settings of relayed requests.
@@ -15,6 +16,12 @@ pub struct RelaySettings {
     pub forward: bool,
     /// Time that the owning node may be silent before it begins to answer.
     pub hop_timeout: Duration,
+    /// Requests under way to app servers.
+    pub requests_max: Option<NonZeroU32>,
+    /// Requests under way to one app server.
+    pub requests_per_upstream_max: Option<NonZeroU32>,
+    /// Requests under way to app servers of one client address.
+    pub requests_per_address_max: Option<NonZeroU32>,
 }
 
 impl RelaySettings {
@@ -28,6 +35,9 @@ impl RelaySettings {
             upstream_answer_timeout: Duration::ZERO,
             forward: true,
             hop_timeout: Duration::ZERO,
+            requests_max: None,
+            requests_per_upstream_max: None,
+            requests_per_address_max: None,
         }
     }
 }

@@ -1,16 +1,19 @@
 //! Server-Sent Events and long polling: connections that requests carry.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ::http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, sleep};
+use trunkline_protocol::limits::{FIRST_GET_TIMEOUT_S, PENDING_PIPES_PER_ADDRESS_MAX};
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::ServiceMessage;
 
 use super::app::{App, AppLink, broadcast};
-use super::client::{JSON_HANDSHAKE, PING};
+use super::client::{Client, JSON_HANDSHAKE, PING};
 use super::http::{HttpConnection, exchange, negotiate, request};
 use super::stage::{Stage, run, settings};
 
@@ -164,6 +167,103 @@ fn a_hub_with_one_transport_refuses_the_others() {
         let (status, body) = HttpConnection::open(&stage).await.exchange(get).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
         link.fence().await;
+    });
+}
+
+#[test]
+fn posts_without_a_get_hold_few_pipes_and_none_for_long() {
+    // As many tokens as one connection once made into 64 KiB of memory each, in a second.
+    const TOKENS: usize = 4_500;
+    run(async {
+        let (stage, _app, mut link) = chat(1).await;
+        let mut connection = HttpConnection::open(&stage).await;
+        let (mut taken, mut full) = (Vec::new(), 0);
+        for _ in 0..TOKENS {
+            let (_, body) = connection.exchange(request("POST", "/chat/negotiate?negotiateVersion=1", "")).await;
+            let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+            let target = format!("/chat?id={}", answer["connectionToken"].as_str().unwrap());
+            match connection.exchange(request("POST", &target, &"x".repeat(60_000))).await.0 {
+                StatusCode::OK => taken.push(target),
+                StatusCode::SERVICE_UNAVAILABLE => full += 1,
+                other => panic!("{other}"),
+            }
+        }
+        let pipes = &stage.shared.limits.pipes;
+        assert_eq!((taken.len(), full), (PENDING_PIPES_PER_ADDRESS_MAX as usize, TOKENS - taken.len()));
+        assert_eq!(pipes.count(), PENDING_PIPES_PER_ADDRESS_MAX);
+        // One whose GET comes is none of them any more, and makes room.
+        let begun = taken.pop().unwrap();
+        assert_eq!(poll(&stage, &begun).await.0, StatusCode::OK);
+        assert_eq!(pipes.count(), PENDING_PIPES_PER_ADDRESS_MAX - 1);
+        // sleep: time is paused, and passing it is what the test is about.
+        sleep(Duration::from_secs(u64::from(FIRST_GET_TIMEOUT_S) + 2)).await;
+        assert_eq!(pipes.count(), 0);
+        assert_eq!(poll(&stage, &taken[0]).await.0, StatusCode::NOT_FOUND);
+        link.fence().await;
+    });
+}
+
+#[test]
+fn a_post_before_the_first_get_counts_as_a_connection_of_its_address_and_node() {
+    run(async {
+        let mut settings = settings();
+        settings.limits.connections_per_address = NonZeroU32::new(2);
+        let stage = Stage::with(settings, 1);
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let _link = app.link().await;
+        let mut connection = HttpConnection::open(&stage).await;
+        let mut statuses = Vec::new();
+        for _ in 0..3 {
+            let (_, body) = connection.exchange(request("POST", "/chat/negotiate?negotiateVersion=1", "")).await;
+            let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+            let target = format!("/chat?id={}", answer["connectionToken"].as_str().unwrap());
+            statuses.push(connection.exchange(request("POST", &target, JSON_HANDSHAKE)).await.0.as_u16());
+        }
+        assert_eq!(statuses, [200, 200, 429]);
+    });
+}
+
+#[test]
+fn a_post_to_a_hub_without_http_transports_makes_no_pipe() {
+    run(async {
+        let stage = Stage::start();
+        let transports = vec![trunkline_protocol::manifest::Transport::WebSockets];
+        let mut app = stage.app("app-1", vec![HubManifest { transports, ..HubManifest::new("chat", "/chat") }]);
+        let _link = app.link().await;
+        let (_, token) = negotiate(&stage, "/chat", "").await;
+        let (status, body) = exchange(&stage, "POST", &format!("/chat?id={token}"), JSON_HANDSHAKE).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
+        assert!(body.contains("not supported"), "{body}");
+        assert!(stage.shared.http_transports.is_empty());
+        // The token is still good for what the hub offers.
+        assert!(Client::upgrade(&stage, &format!("/chat?id={token}")).await.is_ok());
+    });
+}
+
+#[test]
+fn a_post_that_comes_a_byte_a_minute_is_ended() {
+    run(async {
+        let (stage, _app, mut link) = chat(1).await;
+        let (_, target) = poller(&stage, &mut link).await;
+        let (mut socket, began) = (stage.dial(), Instant::now());
+        let head = format!("POST {target} HTTP/1.1\r\nHost: node.example\r\nContent-Length: 1000\r\n\r\n");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        // Its connection lives meanwhile, or the POST would end with it.
+        let polls = async { while poll(&stage, &target).await.0 == StatusCode::OK {} };
+        let (mut reader, mut writer) = tokio::io::split(socket);
+        let bytes = async {
+            while writer.write_all(b"x").await.is_ok() {
+                // sleep: time is paused, and passing it is what the test is about.
+                sleep(Duration::from_secs(50)).await;
+            }
+        };
+        let mut answer = String::new();
+        tokio::select! {
+            read = reader.read_to_string(&mut answer) => drop(read.unwrap()),
+            () = async { tokio::join!(polls, bytes); } => panic!("nobody ends it"),
+        }
+        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("--body-timeout"), "{answer}");
+        assert_eq!(began.elapsed().as_secs(), 60);
     });
 }
 

@@ -30,8 +30,8 @@ impl Endpoint {
     #[must_use]
     pub(crate) fn new(shared: Arc<Shared>, counters: Arc<Counters>, shard: ShardSender) -> Self {
         let connect_timeout = shared.settings.relay.upstream_connect_timeout;
-        let app_servers = HttpClient::new(shared.connector.clone(), connect_timeout);
-        let in_channels = HttpClient::new(shared.app_channels.clone(), connect_timeout);
+        let app_servers = HttpClient::new(shared.connector.for_clients(), connect_timeout);
+        let in_channels = HttpClient::new(shared.app_channels.for_clients(), connect_timeout);
         let authorizer = Authorizer::new(in_channels, shared.settings.negotiate_timeout);
         let proxy_client = Arc::new(ProxyClient::new(&shared, app_servers));
         Self { shared, counters, shard, authorizer, proxy_client }

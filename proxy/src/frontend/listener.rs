@@ -15,23 +15,30 @@ mod persistence;
 mod proxy_header;
 mod socket_context;
 #[cfg(feature = "tls")]
+mod stream_progress;
+#[cfg(feature = "tls")]
 mod tls_layer;
+mod warning_brake;
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use axum::Router;
 use http::uri::Scheme;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 use trunkline_protocol::cause::Cause;
 
 use crate::config::ProxyProtocolSettings;
 use crate::frontend::refusal::count_refused_socket;
+use crate::net::descriptor::DescriptorLimit;
 use socket_context::SocketContext;
+use warning_brake::WarningBrake;
 
 pub(crate) use listener_gate::ListenerGate;
 #[cfg(feature = "fuzzing")]
@@ -41,6 +48,9 @@ pub(crate) use tls_layer::TlsLayer;
 
 /// Pause after a failed accept: when the process has no descriptors left, accepting again at once only burns a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Silence after which the system asks whether a client is still there; more than a hub's keep-alives leave.
+const KEEP_ALIVE: Duration = Duration::from_secs(120);
 
 /// Layers between a listener's sockets and HTTP.
 #[derive(Debug, Clone)]
@@ -72,9 +82,16 @@ impl Layers {
 
 /// Accepts sockets for ever, and serves each in its own task.
 pub(crate) async fn serve(listener: TcpListener, layers: Layers, router: Router, gate: ListenerGate) {
-    let layers = Rc::new(layers);
+    let (layers, descriptors, mut brake) = (Rc::new(layers), DescriptorLimit::for_clients(), WarningBrake::default());
     loop {
         match listener.accept().await {
+            Ok((stream, peer)) if !descriptors.allows(&stream) => {
+                gate.count_without_descriptor();
+                drop(stream);
+                if let Some(others) = brake.pass(Instant::now()) {
+                    warn!(%peer, others, "connections are refused: the last descriptors are for the admin port. Raise the limit of open files");
+                }
+            }
             Ok((stream, peer)) => {
                 // On a listener for both families IPv4 addresses come as `::ffff:a.b.c.d`.
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
@@ -89,7 +106,7 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, router: Router,
                     }
                 };
                 let context = SocketContext::new(peer, gate.clone(), admitted);
-                if let Err(error) = stream.set_nodelay(true) {
+                if let Err(error) = prepare(&stream) {
                     debug!(%peer, %error, "a connection was gone before it was served");
                 } else if layers.is_empty() {
                     spawn_local(http_connection::serve(context.patient(stream), context, Scheme::HTTP, router.clone()));
@@ -98,11 +115,20 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, router: Router,
                 }
             }
             Err(error) => {
-                warn!(%error, "a connection can't be accepted");
+                if let Some(others) = brake.pass(Instant::now()) {
+                    warn!(%error, others, "a connection can't be accepted");
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
+}
+
+/// Has what is written leave at once, and a client that vanished without a word be noticed, while nothing else would: by a
+/// request that waits for an app server, or a tunnel of the app's.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE / 4))
 }
 
 /// Serves HTTP/1.1 on a pipe, as on an accepted socket.
@@ -118,7 +144,13 @@ async fn serve_layered(stream: TcpStream, mut context: SocketContext, layers: Rc
     let (peer, counters) = (context.peer, context.gate.counters().clone());
     if let Some(rules) = layers.proxy_protocol.as_ref().filter(|rules| rules.from.contains(peer.ip())) {
         match proxy_header::read(&stream, rules.timeout, &counters.proxy_headers).await {
-            Some(client) => context.peer = client.unwrap_or(peer),
+            Some(Some(client)) => {
+                context.peer = client;
+                if context.gate.assign(&mut context.admitted, client).is_err() {
+                    return debug!(peer = %client, "a connection is refused: see --connections-per-address-max");
+                }
+            }
+            Some(None) => {}
             None => {
                 count_refused_socket(&counters, Cause::ProxyHeaderInvalid);
                 return debug!(%peer, cause = %Cause::ProxyHeaderInvalid, "a connection without a PROXY protocol header is refused");

@@ -25,7 +25,7 @@ impl ProxyClient {
         let hop_connect_timeout = HOP_CONNECT_TIMEOUT.min(shared.settings.relay.hop_timeout);
         Self {
             app_servers,
-            nodes: HttpClient::new(shared.node_channels.clone(), hop_connect_timeout),
+            nodes: HttpClient::new(shared.node_channels.for_clients(), hop_connect_timeout),
             next: AtomicUsize::new(0),
         }
     }

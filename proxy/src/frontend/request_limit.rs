@@ -1,15 +1,17 @@
 //! Limits on requests to hubs: number, rate and size. Each refusal names the option that changes it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
 use http_body_util::Limited;
+use hyper::body::Body as _;
 
+use trunkline_protocol::limits::FIRST_GET_TIMEOUT_S;
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::frontend::endpoint::Endpoint;
@@ -17,11 +19,18 @@ use crate::frontend::plain_response::{because, plain};
 use crate::frontend::refusal::cause_of_limit;
 use crate::frontend::request::query_value;
 use crate::frontend::request_extension::peer_address;
-use crate::limits::{AddressPermit, TooFast};
+use crate::frontend::timed_body::TimedBody;
+use crate::limits::{AddressPermit, PipePermit, RelayPermit, RelayRefusal, TooFast};
 use crate::metrics::Limit;
 
 /// Retry-After where connections are the limit; nobody knows when others close.
 const ROOM_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Retry-After where pipes without a GET are the limit; they last no longer.
+const PIPE_RETRY_AFTER: Duration = Duration::from_secs(FIRST_GET_TIMEOUT_S as u64);
+
+/// Retry-After where requests to the app are the limit; most are short.
+const RELAY_RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Owner of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +76,13 @@ fn throttle(endpoint: &Endpoint) -> Result<Duration, Response> {
 }
 
 /// Takes a permit for a new client connection, for its lifetime; `None` where addresses are not counted.
+///
+/// # Errors
+/// The refusal.
 pub(crate) fn take_permit(endpoint: &Endpoint, request: &Request) -> Result<Option<Box<AddressPermit>>, Response> {
     let shared = &endpoint.shared;
-    let is_full = shared.settings.limits.connections.is_some_and(|most| shared.sockets() >= u64::from(most.get()));
+    let taken = shared.sockets() + u64::from(shared.limits.pipes.count());
+    let is_full = shared.settings.limits.connections.is_some_and(|most| taken >= u64::from(most.get()));
     if is_full {
         let text = "this node has as many connections as it may have: see --connections-max";
         return Err(refuse(endpoint, Limit::Connections, LimitOwner::Node, ROOM_RETRY_AFTER, text));
@@ -81,16 +94,62 @@ pub(crate) fn take_permit(endpoint: &Endpoint, request: &Request) -> Result<Opti
             refuse(endpoint, Limit::ConnectionsPerAddress, LimitOwner::Client, ROOM_RETRY_AFTER, text)
         })
     });
-    let permit = permit.transpose()?;
-    if let (Some(pending), true) =
-        (&shared.limits.pending, query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).is_some())
-    {
-        pending.connected(ip, shared.uptime());
-    }
-    Ok(permit)
+    permit.transpose()
 }
 
-/// Bounds a request's body: it ends with an error where it is too large.
+/// Counts the connection that a negotiation has led to.
+pub(crate) fn count_connected(endpoint: &Endpoint, peer: Option<SocketAddr>) {
+    let shared = &endpoint.shared;
+    if let (Some(pending), Some(peer)) = (&shared.limits.pending, peer) {
+        pending.connected(peer.ip(), shared.uptime());
+    }
+}
+
+/// Takes a permit for a pipe that a POST makes before the first GET.
+///
+/// # Errors
+/// The refusal.
+pub(crate) fn take_pipe_permit(endpoint: &Endpoint, request: &Request) -> Result<PipePermit, Response> {
+    endpoint.shared.limits.pipes.take(counted_ip(endpoint, request)).ok_or_else(|| {
+        let text = "too many connections wait for their first GET: begin with the GET";
+        refuse(endpoint, Limit::PendingPipes, LimitOwner::Node, PIPE_RETRY_AFTER, text)
+    })
+}
+
+/// Takes a permit for a request to an app server, for as long as it is under way.
+///
+/// # Errors
+/// The refusal.
+pub(crate) fn take_relay_permit(endpoint: &Endpoint, request: &Request) -> Result<RelayPermit, Response> {
+    endpoint.shared.limits.relays.take(counted_ip(endpoint, request)).map_err(|refusal| match refusal {
+        RelayRefusal::Node => {
+            let text = "as many requests to the app are under way as may be: see --pass-through-max";
+            refuse(endpoint, Limit::PassThrough, LimitOwner::Node, RELAY_RETRY_AFTER, text)
+        }
+        RelayRefusal::Address => {
+            let text = "this address has as many requests to the app under way as it may have: \
+                        see --pass-through-per-address-max";
+            refuse(endpoint, Limit::PassThroughPerAddress, LimitOwner::Client, RELAY_RETRY_AFTER, text)
+        }
+    })
+}
+
+/// Makes the refusal of a request for which no app server has room.
+pub(crate) fn refuse_full_upstreams(endpoint: &Endpoint) -> Response {
+    let text = "each app server has as many requests under way as it may have: see --pass-through-per-upstream-max";
+    refuse(endpoint, Limit::PassThroughPerUpstream, LimitOwner::Node, RELAY_RETRY_AFTER, text)
+}
+
+/// Makes the refusal of a request whose body stood still. Its rest may still come, so the connection is of no more use.
+pub(crate) fn refuse_slow_body(endpoint: &Endpoint) -> Response {
+    endpoint.counters.limit(Limit::BodyTime).increment();
+    let text = "the body of the request stood still, or came too slowly: see --body-timeout";
+    let mut answer = because(cause_of_limit(Limit::BodyTime), plain(StatusCode::REQUEST_TIMEOUT, text));
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// Bounds a request's body: it ends with an error where it is too large or too slow.
 pub(crate) fn bound_body(endpoint: &Endpoint, request: Request) -> Result<Request, Response> {
     let most = endpoint.shared.settings.limits.body_max_bytes;
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -99,7 +158,18 @@ pub(crate) fn bound_body(endpoint: &Endpoint, request: Request) -> Result<Reques
         let text = format!("the body is larger than {most} bytes: see --body-max-bytes");
         return Err(plain(StatusCode::PAYLOAD_TOO_LARGE, text));
     }
-    Ok(request.map(|body| Body::new(Limited::new(body, usize::try_from(most).unwrap_or(usize::MAX)))))
+    let limit = endpoint.shared.settings.limits.body_timeout;
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    Ok(request.map(|body| if body.is_end_stream() { body } else { bounded(body, most, limit) }))
+}
+
+fn bounded(body: Body, most: usize, limit: Duration) -> Body {
+    Body::new(Limited::new(TimedBody::for_hub(body, limit), most))
+}
+
+/// Address that a request counts for. One of a trusted load balancer stands for many clients.
+fn counted_ip(endpoint: &Endpoint, request: &Request) -> Option<IpAddr> {
+    ip(request).filter(|ip| !endpoint.shared.settings.trusted.contains(*ip))
 }
 
 fn ip(request: &Request) -> Option<IpAddr> {

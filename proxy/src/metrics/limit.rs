@@ -11,6 +11,20 @@ pub(crate) enum Limit {
     Connects,
     /// Negotiations of one address without a connection so far.
     PendingPerAddress,
+    /// Connections over HTTP that wait for their first GET.
+    PendingPipes,
+    /// Requests under way to app servers.
+    PassThrough,
+    /// Requests under way to app servers of one address.
+    PassThroughPerAddress,
+    /// Requests under way to one app server.
+    PassThroughPerUpstream,
+    /// HTTP/2 requests of one connection that were taken back.
+    StreamResets,
+    /// Time without a byte of a body.
+    BodyTime,
+    /// File descriptors of the process.
+    Descriptors,
     /// Time for the head of a request.
     HeadTime,
     /// Size of the head of a request.
@@ -27,11 +41,18 @@ pub(crate) enum Limit {
 
 impl Limit {
     /// All limits with their labels.
-    pub(crate) const ALL: [(Limit, &'static str); 10] = [
+    pub(crate) const ALL: [(Limit, &'static str); 17] = [
         (Limit::Connections, "connections"),
         (Limit::ConnectionsPerAddress, "connections_per_address"),
         (Limit::Connects, "connects"),
         (Limit::PendingPerAddress, "pending_per_address"),
+        (Limit::PendingPipes, "pending_pipes"),
+        (Limit::PassThrough, "pass_through"),
+        (Limit::PassThroughPerAddress, "pass_through_per_address"),
+        (Limit::PassThroughPerUpstream, "pass_through_per_upstream"),
+        (Limit::StreamResets, "stream_resets"),
+        (Limit::BodyTime, "body_time"),
+        (Limit::Descriptors, "descriptors"),
         (Limit::HeadTime, "head_time"),
         (Limit::HeadSize, "head_size"),
         (Limit::BodySize, "body_size"),

@@ -13,12 +13,19 @@ pub(crate) enum RelayFailure {
     /// The connection broke off, or the answer is not HTTP.
     #[error("it broke off")]
     Broken,
+    /// The client let its body stand still.
+    #[error("the client's body stood still")]
+    ClientLate,
 }
 
 impl RelayFailure {
     /// All failures with their labels.
-    pub(crate) const ALL: [(Self, &'static str); 3] =
-        [(Self::Unreachable, "unreachable"), (Self::Timeout, "timeout"), (Self::Broken, "broken")];
+    pub(crate) const ALL: [(Self, &'static str); 4] = [
+        (Self::Unreachable, "unreachable"),
+        (Self::Timeout, "timeout"),
+        (Self::Broken, "broken"),
+        (Self::ClientLate, "client_late"),
+    ];
 }
 
 /// Outcome of a request for the app server.
@@ -28,17 +35,21 @@ pub(crate) enum PassThroughOutcome {
     Answered,
     /// No app server was linked.
     NoAppServer,
+    /// A limit of requests under way was reached.
+    Limited,
     Failed(RelayFailure),
 }
 
 impl PassThroughOutcome {
     /// All outcomes with their labels.
-    pub(crate) const ALL: [(Self, &'static str); 5] = [
+    pub(crate) const ALL: [(Self, &'static str); 7] = [
         (Self::Answered, "answered"),
         (Self::NoAppServer, "no_app_server"),
+        (Self::Limited, "limited"),
         (Self::Failed(RelayFailure::Unreachable), "unreachable"),
         (Self::Failed(RelayFailure::Timeout), "timeout"),
         (Self::Failed(RelayFailure::Broken), "broken"),
+        (Self::Failed(RelayFailure::ClientLate), "client_late"),
     ];
 }
 
@@ -48,6 +59,7 @@ pub(crate) struct RelayFailureCounters {
     unreachable: Counter,
     timeout: Counter,
     broken: Counter,
+    client_late: Counter,
 }
 
 impl RelayFailureCounters {
@@ -58,6 +70,7 @@ impl RelayFailureCounters {
             RelayFailure::Unreachable => &self.unreachable,
             RelayFailure::Timeout => &self.timeout,
             RelayFailure::Broken => &self.broken,
+            RelayFailure::ClientLate => &self.client_late,
         }
     }
 }
@@ -85,6 +98,7 @@ pub(crate) struct RelayCounters {
     pub marks_refused: Counter,
     answered: Counter,
     no_app_server: Counter,
+    limited: Counter,
     failed: RelayFailureCounters,
 }
 
@@ -95,6 +109,7 @@ impl RelayCounters {
         match outcome {
             PassThroughOutcome::Answered => &self.answered,
             PassThroughOutcome::NoAppServer => &self.no_app_server,
+            PassThroughOutcome::Limited => &self.limited,
             PassThroughOutcome::Failed(failure) => self.failed.of(failure),
         }
     }

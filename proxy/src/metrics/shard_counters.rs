@@ -102,13 +102,33 @@ impl Counters {
     /// Returns how often a limit was reached.
     #[must_use]
     pub(crate) fn limit(&self, limit: Limit) -> &Counter {
-        let [connections, per_address, connects, pending, head_time, head_size, body, message, messages, bytes] =
-            &self.limits;
+        let [
+            connections,
+            per_address,
+            connects,
+            pending,
+            pipes,
+            relays @ ..,
+            head_time,
+            head_size,
+            body,
+            message,
+            messages,
+            bytes,
+        ] = &self.limits;
+        let [relayed, per_client, per_upstream, resets, body_time, descriptors] = relays;
         match limit {
             Limit::Connections => connections,
             Limit::ConnectionsPerAddress => per_address,
             Limit::Connects => connects,
             Limit::PendingPerAddress => pending,
+            Limit::PendingPipes => pipes,
+            Limit::PassThrough => relayed,
+            Limit::PassThroughPerAddress => per_client,
+            Limit::PassThroughPerUpstream => per_upstream,
+            Limit::StreamResets => resets,
+            Limit::BodyTime => body_time,
+            Limit::Descriptors => descriptors,
             Limit::HeadTime => head_time,
             Limit::HeadSize => head_size,
             Limit::BodySize => body,
@@ -150,7 +170,10 @@ mod tests {
         for (count, (limit, _)) in (1..).zip(Limit::ALL) {
             counters.limit(limit).add(count);
         }
-        assert_eq!(Limit::ALL.map(|(limit, _)| counters.limit(limit).get()), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        assert_eq!(
+            Limit::ALL.map(|(limit, _)| counters.limit(limit).get()),
+            std::array::from_fn(|index| index as u64 + 1)
+        );
         counters.traffic(Direction::Up, FrameKind::Ping).count(1, 10);
         counters.traffic(Direction::Down, FrameKind::Ping).count(2, 20);
         let up = counters.traffic(Direction::Up, FrameKind::Ping);

@@ -19,6 +19,7 @@ use trunkline_protocol::key::{AccessKeys, FarEnd};
 use {rustls::ClientConfig, rustls::pki_types::ServerName, tokio_rustls::TlsConnector};
 
 use crate::net::address::Address;
+use crate::net::descriptor::DescriptorLimit;
 #[cfg(feature = "tls")]
 use crate::net::tls::{ClientTls, TlsError, client_config};
 
@@ -32,6 +33,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 pub(crate) struct Connector {
     #[cfg(feature = "tls")]
     tls: Arc<ConnectorTls>,
+    /// Descriptors that its connections may use; `None` for what the node itself needs.
+    descriptors: Option<DescriptorLimit>,
     channel: Option<Arc<FleetChannel>>,
 }
 
@@ -58,7 +61,7 @@ impl Connector {
     /// When a file is missing or unusable.
     pub(crate) fn with_tls(settings: ClientTls) -> Result<Self, TlsError> {
         let config = ArcSwapOption::from_pointee(client_config(&settings)?);
-        Ok(Self { tls: Arc::new(ConnectorTls { settings, config }), channel: None })
+        Ok(Self { tls: Arc::new(ConnectorTls { settings, config }), descriptors: None, channel: None })
     }
 
     /// Reads all files again, for new connections.
@@ -102,6 +105,14 @@ impl Connector {
         Self { channel: Some(Arc::new(FleetChannel { keys: keys.clone(), far_end })), ..self.clone() }
     }
 
+    /// Connector for connections that clients cause: they don't get the last descriptors of the process.
+    #[must_use]
+    pub(crate) fn for_clients(&self) -> Self {
+        let mut connector = self.clone();
+        connector.descriptors = Some(DescriptorLimit::for_clients());
+        connector
+    }
+
     /// Connects to an address.
     ///
     /// # Errors
@@ -122,6 +133,9 @@ impl Connector {
             Some(address) => TcpStream::connect(address).await?,
             None => TcpStream::connect(address.authority()).await?,
         };
+        if self.descriptors.is_some_and(|descriptors| !descriptors.allows(&stream)) {
+            return Err(io::Error::other("the last descriptors are kept back: raise the limit of open files"));
+        }
         stream.set_nodelay(true)?;
         SockRef::from(&stream)
             .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE))?;

@@ -83,7 +83,7 @@ impl Shared {
     fn with(settings: Settings, connectors: Connectors, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
         Self {
             whose_sockets,
-            limits: LimitCounters::new(&settings.limits),
+            limits: LimitCounters::new(&settings.limits, &settings.relay),
             app_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::AppServer),
             node_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::Node),
             connector: connectors.fleet,

@@ -19,5 +19,5 @@ mod outer_half;
 mod registry;
 
 pub(crate) use inner_half::InnerHalf;
-pub(crate) use outer_half::{ActiveGet, OuterHalf, PollOutcome, SendError};
+pub(crate) use outer_half::{ActiveGet, OuterHalf, PollOutcome, SendError, TransportPermits};
 pub(crate) use registry::HttpTransports;

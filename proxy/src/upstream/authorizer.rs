@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Limited};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -16,6 +17,9 @@ use crate::net::http_client::{HttpClient, HttpError};
 
 /// Maximum size of an answer: a decision is small, and a refusal is a page at most.
 const ANSWER_MAX_BYTES: usize = 256 * 1024;
+
+/// Calls that one shard has under way, each of which is a connection to an app server; more wait their turn.
+const CALLS_MAX: usize = 256;
 
 /// Why an app server's decision could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -43,13 +47,14 @@ pub(crate) enum AuthorizeError {
 pub(crate) struct Authorizer {
     client: HttpClient,
     timeout: Duration,
+    room: Arc<Semaphore>,
 }
 
 impl Authorizer {
     /// Calls by this HTTP client, and gives up after `timeout`.
     #[must_use]
     pub(crate) fn new(client: HttpClient, timeout: Duration) -> Self {
-        Self { client, timeout }
+        Self { client, timeout, room: Arc::new(Semaphore::new(CALLS_MAX)) }
     }
 
     /// Calls the first app server that can be reached. The request has a path and no body; over the network it is signed, so
@@ -63,9 +68,12 @@ impl Authorizer {
         caller: Caller<'_>,
         request: Parts,
     ) -> Result<Response<Bytes>, AuthorizeError> {
-        timeout(self.timeout, self.authorize_in_turn(apps, caller, request))
-            .await
-            .unwrap_or(Err(AuthorizeError::Timeout(self.timeout)))
+        let authorized = async {
+            // Never closed, so it only fails where there is nothing to wait for.
+            let _permit = self.room.acquire().await.ok();
+            self.authorize_in_turn(apps, caller, request).await
+        };
+        timeout(self.timeout, authorized).await.unwrap_or(Err(AuthorizeError::Timeout(self.timeout)))
     }
 
     async fn authorize_in_turn(
@@ -105,5 +113,54 @@ impl Authorizer {
         let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await;
         let body = body.map_err(|error| AuthorizeError::Body(error.to_string()))?.to_bytes();
         Ok(Response::from_parts(parts, body))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::future::join_all;
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
+
+    use super::*;
+    use crate::net::connector::Connector;
+    use crate::upstream::{AppServerId, MemoryDialler, MemoryLink};
+
+    /// An app that decides nothing.
+    #[derive(Debug, Default)]
+    struct MuteApp {
+        calls: AtomicUsize,
+    }
+
+    impl MemoryDialler for MuteApp {
+        fn dial(&self, _hub: &str, _node: &str, _boot: &str, _slot: usize, _link: MemoryLink) {}
+
+        fn ask(&self, _request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_storm_of_clients_has_a_bounded_number_of_calls_under_way_and_the_others_wait() {
+        let app = Arc::new(MuteApp::default());
+        let server = AppServer {
+            id: AppServerId::NONE,
+            instance: "app-1".into(),
+            name: String::new(),
+            target: AppTarget::Memory(app.clone()),
+        };
+        let (connector, apps) = (Connector::default(), [Arc::new(server)]);
+        let authorizer = Authorizer::new(HttpClient::without_pool(connector.clone()), Duration::from_secs(10));
+        let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
+        let caller = || Caller { node: "n1", keys: &keys, connector: &connector };
+        let request = || Request::new(()).into_parts().0;
+        let mut storm =
+            Box::pin(join_all((0..10 * CALLS_MAX).map(|_| authorizer.authorize(&apps, caller(), request()))));
+        assert!(timeout(Duration::from_secs(1), &mut storm).await.is_err(), "the app decides nothing");
+        assert_eq!(app.calls.load(Ordering::Relaxed), CALLS_MAX);
+        assert!(storm.await.iter().all(|outcome| matches!(outcome, Err(AuthorizeError::Timeout(_)))));
     }
 }

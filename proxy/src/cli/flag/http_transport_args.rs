@@ -15,8 +15,8 @@ pub(crate) struct HttpTransportArgs {
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub poll_timeout: u64,
 
-    /// How long a client may stay away between two polls, or between its first POST and its first GET, before it is
-    /// taken for gone, in seconds.
+    /// How long a client may stay away between two polls before it is taken for gone, in seconds. After a POST its first
+    /// GET has no more than five.
     #[arg(long, env = "TRUNKLINE_DISCONNECT_TIMEOUT", value_name = "SECONDS",
           default_value_t = HttpTransportSettings::DEFAULT.disconnect_timeout_s,
           value_parser = clap::value_parser!(u32).range(1..=3600))]

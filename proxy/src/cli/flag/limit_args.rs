@@ -44,6 +44,12 @@ pub(crate) struct LimitArgs {
     #[arg(long, env = "TRUNKLINE_BODY_MAX_BYTES", value_name = "BYTES", default_value_t = defaults().body_max_bytes)]
     pub body_max_bytes: u64,
 
+    /// How long a body may stand still because of its client, in seconds: a body of a request whose rest does not come
+    /// (408), and an answer that is not read (reset). A body for a hub must also come faster than 240 bytes a second.
+    #[arg(long, env = "TRUNKLINE_BODY_TIMEOUT", value_name = "SECONDS", default_value_t = defaults().body_timeout.as_secs(),
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub body_timeout: u64,
+
     /// New client connections of this node in a second, counted when they negotiate, or connect without it. 0 for no
     /// limit. A burst of a second's worth passes at once, more of it waits up to `--connect-wait-ms`, the rest gets 503
     /// and `Retry-After`.
@@ -90,6 +96,7 @@ impl TryFrom<&LimitArgs> for FrontendLimits {
             keep_alive_timeout: Duration::from_secs(args.keep_alive_timeout),
             head_max_bytes: args.head_max_bytes,
             body_max_bytes: args.body_max_bytes,
+            body_timeout: Duration::from_secs(args.body_timeout),
             connects_per_second: NonZeroU32::new(args.connects_per_second),
             connect_wait: Duration::from_millis(args.connect_wait_ms),
             pending_per_address: NonZeroU32::new(args.pending_per_address_max),

@@ -1,5 +1,6 @@
 //! Flags of relayed requests.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::Args;
@@ -15,6 +16,16 @@ const UPSTREAM_ANSWER_TIMEOUT_S: u64 = 60;
 /// Default of `--hop-timeout`: between two nodes only the network takes time.
 const HOP_TIMEOUT_S: u64 = 5;
 
+/// Default of `--pass-through-max`: with 128 KiB of buffers for each they hold half a gigabyte.
+const PASS_THROUGH_MAX: u32 = 4096;
+
+/// Default of `--pass-through-per-upstream-max`: that of other proxies, and as many sockets as many a process may open.
+const PASS_THROUGH_PER_UPSTREAM_MAX: u32 = 1024;
+
+/// Default of `--pass-through-per-address-max`: a page makes some ten at once, so this is an office; and it is a quarter of
+/// what one app server takes, so no address has it alone.
+const PASS_THROUGH_PER_ADDRESS_MAX: u32 = 256;
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RelayArgs {
     /// Answer 404 to everything that is not a hub, instead of passing it through to an app server.
@@ -27,10 +38,29 @@ pub(crate) struct RelayArgs {
     pub upstream_connect_timeout: u64,
 
     /// How long an app server may be silent before it begins to answer a request that is passed through, in seconds.
-    /// An upload may take longer as long as it moves; an answer that has begun may take as long as it likes.
+    /// An upload may take longer as long as it moves (`--body-timeout`); an answer that has begun may be silent for as long
+    /// as the app server likes.
     #[arg(long, env = "TRUNKLINE_UPSTREAM_ANSWER_TIMEOUT", value_name = "SECONDS",
           default_value_t = UPSTREAM_ANSWER_TIMEOUT_S, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub upstream_answer_timeout: u64,
+
+    /// Requests under way to all app servers, from the head to the end of both bodies, upgraded connections included;
+    /// beyond it 503 and `Retry-After`. 0 for no limit.
+    #[arg(long, env = "TRUNKLINE_PASS_THROUGH_MAX", value_name = "N", default_value_t = PASS_THROUGH_MAX)]
+    pub pass_through_max: u32,
+
+    /// Requests under way to one app server; beyond it the next one is asked, and if all are full the answer is 503. 0 for
+    /// no limit.
+    #[arg(long, env = "TRUNKLINE_PASS_THROUGH_PER_UPSTREAM_MAX", value_name = "N",
+          default_value_t = PASS_THROUGH_PER_UPSTREAM_MAX)]
+    pub pass_through_per_upstream_max: u32,
+
+    /// Requests under way to app servers from one address, or from one /64 of IPv6; beyond it 429. 0 for no limit.
+    /// Addresses of `--trust` stand for many clients and have none. Behind a load balancer that is not named there all
+    /// clients have its address.
+    #[arg(long, env = "TRUNKLINE_PASS_THROUGH_PER_ADDRESS_MAX", value_name = "N",
+          default_value_t = PASS_THROUGH_PER_ADDRESS_MAX)]
+    pub pass_through_per_address_max: u32,
 
     /// Don't carry requests to the node that owns their connection: for nodes that can't reach each other. Clients are
     /// then offered WebSockets only, because the other transports need either this or a load balancer with stickiness.
@@ -52,6 +82,9 @@ impl From<&RelayArgs> for RelaySettings {
             upstream_answer_timeout: Duration::from_secs(args.upstream_answer_timeout),
             forward: !args.no_forward,
             hop_timeout: Duration::from_secs(args.hop_timeout),
+            requests_max: NonZeroU32::new(args.pass_through_max),
+            requests_per_upstream_max: NonZeroU32::new(args.pass_through_per_upstream_max),
+            requests_per_address_max: NonZeroU32::new(args.pass_through_per_address_max),
         }
     }
 }

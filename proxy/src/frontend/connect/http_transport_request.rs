@@ -20,10 +20,13 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request::query_value;
-use crate::frontend::request_limit::take_permit;
+use crate::frontend::request_extension::peer_address;
+use crate::frontend::request_limit::{count_connected, refuse_slow_body, take_permit, take_pipe_permit};
+use crate::frontend::timed_body::is_body_timeout;
+use crate::limits::AddressPermit;
 use crate::shard::ClientStream;
 use crate::shard::ReserveError;
-use crate::transport::http_transport::{OuterHalf, PollOutcome, SendError};
+use crate::transport::http_transport::{OuterHalf, PollOutcome, SendError, TransportPermits};
 use crate::upstream::Hub;
 
 const ID_REQUIRED: &str = "Connection ID required";
@@ -55,8 +58,9 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
     let transport = if wants_event_stream(&request) { Transport::ServerSentEvents } else { Transport::LongPolling };
     let is_offered = hub.settings().transports.contains(&transport);
     let outer = endpoint.shared.http_transports.find_or_insert(&client.connection_id, || {
-        let taken = changed_transport;
-        begin(endpoint, hub, &client, (!is_offered).then_some(transport), taken)
+        let taken = || if is_offered { changed_transport() } else { not_supported(transport) };
+        let connection = begin(endpoint, hub, &client, &request, (!is_offered).then_some(transport), taken)?;
+        Ok(TransportPermits { connection, pipe: None })
     })?;
     if !is_offered {
         return Err(not_supported(transport));
@@ -64,7 +68,6 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
     if !outer.bind(transport) {
         return Err(changed_transport());
     }
-    let permit = if outer.has_begun() { None } else { take_permit(endpoint, &request)? };
     let inner = outer.take_inner_half();
     let is_first = inner.is_some();
     if let Some(inner) = inner {
@@ -75,8 +78,9 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
             return Err(refusal);
         }
         let (parts, _) = request.into_parts();
+        count_connected(endpoint, peer_address(&parts.extensions));
         let socket = ClientStream::Pipe(inner);
-        admit(endpoint, hub, &parts, NewConnection { socket, transport, client, is_negotiated: true, permit });
+        admit(endpoint, hub, &parts, NewConnection { socket, transport, client, is_negotiated: true, permit: None });
     }
     match (transport, is_first) {
         (Transport::ServerSentEvents, true) => Ok(AttachedGet::EventStream(outer)),
@@ -107,9 +111,13 @@ pub(crate) async fn post(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) 
     }
     let found = identify_client(endpoint, hub, &request).and_then(|client| {
         endpoint.shared.http_transports.find_or_insert(&client.connection_id, || {
-            begin(endpoint, hub, &client, None, || {
+            let refused = (!offers_http_transports(hub)).then_some(Transport::LongPolling);
+            let connection = begin(endpoint, hub, &client, &request, refused, || {
                 plain(StatusCode::METHOD_NOT_ALLOWED, "POST requests are not allowed for WebSocket connections.")
-            })
+            })?;
+            let pipe = take_pipe_permit(endpoint, &request);
+            let pipe = pipe.inspect_err(|_| endpoint.shared.routes.remove(&client.connection_id))?;
+            Ok(TransportPermits { connection, pipe: Some(pipe) })
         })
     });
     let outer = match found {
@@ -119,6 +127,7 @@ pub(crate) async fn post(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) 
     match outer.send(request.into_body().into_data_stream()).await {
         Ok(()) => plain(StatusCode::OK, Body::empty()),
         Err(SendError::Closed) => plain(StatusCode::NOT_FOUND, ""),
+        Err(SendError::Body(error)) if is_body_timeout(&error) => refuse_slow_body(endpoint),
         Err(SendError::Body(_)) => plain(StatusCode::BAD_REQUEST, "the body of the request broke off"),
     }
 }
@@ -169,7 +178,7 @@ fn may_begin(endpoint: &Endpoint, hub: &Hub, request: &Request) -> bool {
     !hub.is_served() && identify_client(endpoint, hub, request).is_ok_and(|client| !has_begun(client))
 }
 
-/// Reserves the id of a connection that this request begins.
+/// Reserves the id of a connection that this request begins, and takes its permit.
 ///
 /// # Errors
 /// The refusal; `taken` if the connection is a WebSocket.
@@ -177,13 +186,14 @@ fn begin(
     endpoint: &Endpoint,
     hub: &Hub,
     client: &ConnectingClient,
+    request: &Request,
     refused: Option<Transport>,
     taken: impl FnOnce() -> Response,
-) -> Result<(), Response> {
+) -> Result<Option<Box<AddressPermit>>, Response> {
     let (routes, id) = (&endpoint.shared.routes, &client.connection_id);
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
     if routes.find(id).is_some() {
-        return Err(refused.map_or_else(taken, not_supported));
+        return Err(taken());
     }
     if !client.is_ours || !client.is_fresh {
         return Err(unknown());
@@ -194,10 +204,13 @@ fn begin(
     })?;
     // Only now: about a closed connection the client learns just that, and not that no new client is taken.
     let refusal = refused.map(not_supported).or_else(|| endpoint.refuse_new_client(hub));
-    refusal.map_or(Ok(()), |refusal| {
-        routes.remove(id);
-        Err(refusal)
-    })
+    let permit = refusal.map_or_else(|| take_permit(endpoint, request), Err);
+    permit.inspect_err(|_| routes.remove(id))
+}
+
+/// Whether a connection of this hub may consist of requests.
+fn offers_http_transports(hub: &Hub) -> bool {
+    hub.settings().transports.iter().any(|transport| *transport != Transport::WebSockets)
 }
 
 /// Whether a GET asks for an event stream; a poll accepts anything.

@@ -19,7 +19,8 @@ use crate::frontend::connect::{
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request::query_value;
-use crate::frontend::request_limit::take_permit;
+use crate::frontend::request_extension::peer_address;
+use crate::frontend::request_limit::{count_connected, take_permit};
 use crate::shard::ClientStream;
 use crate::shard::ReserveError;
 use crate::upstream::Hub;
@@ -55,6 +56,9 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<(
         ReserveError::Taken => plain(StatusCode::CONFLICT, ""),
         ReserveError::Unknown => plain(StatusCode::NOT_FOUND, UNKNOWN_ID),
     })?;
+    if is_negotiated {
+        count_connected(endpoint, peer_address(request.extensions()));
+    }
     let upgrade = hyper::upgrade::on(&mut request);
     let (parts, _) = request.into_parts();
     let (socket, transport) = (ClientStream::Upgrade(upgrade), Transport::WebSockets);

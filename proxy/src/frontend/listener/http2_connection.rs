@@ -1,7 +1,10 @@
 //! HTTP/2 on one connection, which only TLS listeners speak.
 
+use std::cell::Cell;
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,14 +27,35 @@ use tracing::debug;
 use super::http_connection::answer;
 use super::open_stream::OpenStreams;
 use super::socket_context::SocketContext;
+use super::stream_progress::{StreamBody, StreamProgress};
 use crate::frontend::request_extension::PeerAddress;
 use crate::net::socket::{CurrentStallLimit, WriteStallLimit};
 
-/// Maximum of concurrent requests on one connection. Each event stream of a page is one, for as long as it lives.
-const STREAMS_MAX: u32 = 256;
+/// Maximum of concurrent requests on one connection, the least that RFC 9113 recommends. Each event stream of a page is one,
+/// for as long as it lives.
+const STREAMS_MAX: u32 = 100;
 
 /// Bytes that wait to be sent on one stream; more only stand in front of what the reader asks for next.
-const STREAM_SEND_BUFFER_BYTES: usize = 64 * 1024;
+const STREAM_SEND_BUFFER_BYTES: usize = 32 * 1024;
+
+/// Bytes of a request's body that a client may send ahead of what is read; Envoy's advice for the edge.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// Such bytes of all streams of a connection.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Streams that the client has reset before they were looked at; h2's default, beyond which it ends the connection.
+const UNSEEN_RESETS_MAX: usize = 20;
+
+/// Streams of one connection that break the protocol, beyond which it ends.
+const STREAM_ERRORS_MAX: usize = 100;
+
+/// Requests that a client may take back before they are answered, beyond those that it lets be answered. Each may have cost
+/// a dial to an app server. Beyond it the client is told to connect again, and at twice as many it is cut.
+const TAKEN_BACK_MAX: u32 = 100;
+
+/// Times that a stream gets `--body-timeout` to be read, because all streams of a connection share one socket.
+const STREAM_SHARE: u32 = 4;
 
 /// Interval of the pings to a silent client, which has as long to answer.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -40,8 +64,16 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
 tokio::task_local! {
-    /// WriteStallLimit of the stream whose task this is.
-    static PATIENCE: CurrentStallLimit;
+    /// State of the stream whose task this is.
+    static STREAM: StreamState;
+}
+
+/// State of one stream, shared by its task and its answer.
+#[derive(Debug, Clone, Default)]
+struct StreamState {
+    patience: CurrentStallLimit,
+    progress: StreamProgress,
+    is_answered: Rc<Cell<bool>>,
 }
 
 /// Executor that runs the streams of a connection on the shard that accepted it.
@@ -50,8 +82,9 @@ struct ShardExecutor(OpenStreams);
 
 impl<F: Future + 'static> Executor<F> for ShardExecutor {
     fn execute(&self, future: F) {
-        let (patience, open) = (CurrentStallLimit::default(), self.0.begin());
-        let stream = PATIENCE.scope(patience.clone(), while_needed(future, patience));
+        let open = self.0.begin();
+        let state = StreamState { is_answered: open.is_answered(), ..StreamState::default() };
+        let stream = STREAM.scope(state.clone(), while_needed(future, state));
         spawn_local(async move {
             stream.await;
             drop(open);
@@ -61,23 +94,30 @@ impl<F: Future + 'static> Executor<F> for ShardExecutor {
 
 /// Runs a stream until its answer is no longer needed: a client that reads all else on its connection, but not this
 /// stream, keeps it as full as one whose socket is full. A stream that is dropped is reset.
-async fn while_needed<F: Future>(stream: F, patience: CurrentStallLimit) {
+async fn while_needed<F: Future>(stream: F, state: StreamState) {
     let mut stream = pin!(stream);
     let mut running_out: Option<LocalBoxFuture<'static, ()>> = None;
     poll_fn(|cx: &mut Context<'_>| {
         if stream.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        // Whether its bytes move can't be seen from here; but once its connection is over it ends by itself if they do.
-        if let (None, over @ WriteStallLimit::UntilClosed(_)) = (&running_out, patience.get()) {
-            running_out = Some(over.reached().boxed_local());
+        if running_out.is_none() {
+            running_out = match state.patience.get() {
+                WriteStallLimit::Unlimited => None,
+                // Once its connection is over it ends by itself if its bytes move.
+                over @ WriteStallLimit::UntilClosed(_) => Some(over.reached().boxed_local()),
+                WriteStallLimit::Idle(limit) => {
+                    Some(state.progress.clone().stalled(limit * STREAM_SHARE).boxed_local())
+                }
+            };
         }
         running_out.as_mut().map_or(Poll::Pending, |running_out| running_out.poll_unpin(cx))
     })
     .await;
 }
 
-/// Serves HTTP/2, without WebSockets: those go by HTTP/1.1. Against floods of resets hyper has its own bounds.
+/// Serves HTTP/2, without WebSockets: those go by HTTP/1.1. h2 bounds continuation frames by the size of a head, empty and
+/// tiny data frames by their number, and answers one ping and one change of settings before it reads the next.
 ///
 /// A connection without a stream is told to go away as an idle HTTP/1.1 connection is closed; GOAWAY names the last stream
 /// that is served, so a client knows what it may repeat.
@@ -86,7 +126,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let SocketContext { peer, gate, admitted: _admitted, patience, .. } = context;
-    let streams = OpenStreams::new();
+    let (streams, body_timeout) = (OpenStreams::new(), gate.body_timeout());
     // A client that reads nothing does not answer to pings either; but where they can't even leave, nobody counts that.
     patience.set(WriteStallLimit::Idle(2 * ALIVE_INTERVAL));
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -94,14 +134,23 @@ where
         request.extensions_mut().insert(PeerAddress(peer));
         request.extensions_mut().insert(Scheme::HTTPS);
         let router = router.clone();
-        // It runs in the task of its stream.
-        async move { answer(router, request, PATIENCE.try_with(Clone::clone).unwrap_or_default()).await }
+        async move {
+            // It runs in the task of its stream.
+            let state = STREAM.try_with(Clone::clone).unwrap_or_default();
+            let answer = answer(router, request, state.patience, body_timeout).await?;
+            state.is_answered.set(true);
+            Ok::<_, Infallible>(answer.map(|body| StreamBody::new(body, state.progress)))
+        }
     });
     let connection = http2::Builder::new(ShardExecutor(streams.clone()))
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(u32::try_from(gate.head_max_bytes()).unwrap_or(u32::MAX))
         .max_send_buf_size(STREAM_SEND_BUFFER_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_pending_accept_reset_streams(UNSEEN_RESETS_MAX)
+        .max_local_error_reset_streams(STREAM_ERRORS_MAX)
         .keep_alive_interval(ALIVE_INTERVAL)
         .keep_alive_timeout(ALIVE_INTERVAL)
         .serve_connection(TokioIo::new(stream), service);
@@ -109,6 +158,12 @@ where
     let served = tokio::select! {
         served = &mut connection => served,
         () = streams.idle(gate.header_timeout(), gate.keep_alive_timeout()) => {
+            connection.as_mut().graceful_shutdown();
+            say_goodbye(connection, &streams).await
+        }
+        () = streams.taken_back(TAKEN_BACK_MAX) => {
+            gate.count_resets();
+            debug!(%peer, "an HTTP/2 connection is ended: its client takes its requests back");
             connection.as_mut().graceful_shutdown();
             say_goodbye(connection, &streams).await
         }
@@ -120,11 +175,15 @@ where
 }
 
 /// Runs a connection that was told to go away: requests that were on their way are served, a silent client is not
-/// waited for.
+/// waited for, nor one that goes on taking requests back.
 async fn say_goodbye(connection: impl Future<Output = hyper::Result<()>>, streams: &OpenStreams) -> hyper::Result<()> {
     let mut connection = pin!(connection);
     loop {
-        match timeout(GOODBYE_TIMEOUT, &mut connection).await {
+        let served = tokio::select! {
+            served = timeout(GOODBYE_TIMEOUT, &mut connection) => served,
+            () = streams.taken_back(2 * TAKEN_BACK_MAX) => return Ok(()),
+        };
+        match served {
             Ok(served) => return served,
             Err(_) if streams.is_empty() => return Ok(()),
             Err(_) => {}
@@ -145,11 +204,14 @@ fn join_cookies<B>(request: &mut Request<B>) {
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use axum::body::Body;
-    use hyper::client::conn::http2::{SendRequest, handshake};
-    use tokio::io::duplex;
-    use tokio::task::{JoinHandle, LocalSet};
+    use http_body_util::BodyExt;
+    use hyper::client::conn::http2::{self as http2_client, SendRequest};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::{JoinHandle, LocalSet, yield_now};
     use tokio::time::{Instant, sleep};
     use tokio_util::sync::CancellationToken;
     use trunkline_protocol::key::{AccessKey, AccessKeys};
@@ -161,26 +223,41 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A client's end of a connection whose requests each take 200 s, and its time-outs 15 s and 130 s.
-    async fn client() -> (SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
+    /// The far end of a connection whose requests this router answers, and its time-outs are 15 s, 130 s and 60 s.
+    fn dial(router: Router) -> DuplexStream {
         let settings = Settings::embedded(AccessKeys::new(vec![AccessKey::random()]).unwrap(), Vec::new(), true);
         let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
         let gate = ListenerGate::new(shared.clone(), shared.counters_of(0));
         let peer = ([192, 0, 2, 1], 40_000).into();
         let context = SocketContext::new(peer, gate.clone(), gate.admit(peer).unwrap());
-        // sleep: time is paused, and passing it is what the test is about.
-        let router = Router::new().fallback(async || sleep(200 * SECOND).await);
         let (near, far) = duplex(64 * 1024);
         spawn_local(serve(near, context, router));
-        let (sender, connection) = handshake(ShardExecutor(OpenStreams::new()), TokioIo::new(far)).await.unwrap();
+        far
+    }
+
+    /// A client whose streams take so many bytes at once.
+    async fn client_of(router: Router, window: u32) -> (SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
+        let mut builder = http2_client::Builder::new(ShardExecutor(OpenStreams::new()));
+        builder.initial_stream_window_size(window).initial_connection_window_size(1024 * 1024);
+        let (sender, connection) = builder.handshake(TokioIo::new(dial(router))).await.unwrap();
         (sender, spawn_local(connection))
+    }
+
+    /// A client's end of a connection whose requests each take 200 s.
+    async fn client() -> (SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
+        // sleep: time is paused, and passing it is what the test is about.
+        client_of(Router::new().fallback(async || sleep(200 * SECOND).await), 64 * 1024).await
+    }
+
+    fn get() -> Request<Body> {
+        Request::get("https://node.example/").body(Body::empty()).unwrap()
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_is_told_to_go_away_after_its_last_stream() {
         let test = async {
             let ((mut sender, connection), began) = (client().await, Instant::now());
-            sender.send_request(Request::get("https://node.example/").body(Body::empty()).unwrap()).await.unwrap();
+            sender.send_request(get()).await.unwrap();
             assert_eq!(began.elapsed().as_secs(), 200, "a stream is cut by no time-out");
             connection.await.unwrap().unwrap();
             assert_eq!(began.elapsed().as_secs(), 330);
@@ -199,15 +276,91 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_connection_that_begins_no_stream_ends_whatever_else_it_sends() {
+        const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+        // A head that is to be continued, and never is.
+        const HALF_A_HEAD: &[u8] = &[0, 0, 1, 1, 0, 0, 0, 0, 1, 0x82];
+        let test = async {
+            for sent in [&[] as &[&[u8]], &[PREFACE], &[PREFACE, SETTINGS], &[PREFACE, SETTINGS, HALF_A_HEAD]] {
+                let (mut far, began) = (dial(Router::new()), Instant::now());
+                far.write_all(&sent.concat()).await.unwrap();
+                // It fails where the node has cut it.
+                drop(far.read_to_end(&mut Vec::new()).await);
+                let ended_s = began.elapsed().as_secs();
+                assert!((15..=20).contains(&ended_s), "{ended_s} s after {} bytes", sent.concat().len());
+            }
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_not_read_is_reset_and_one_that_is_read_slowly_is_not() {
+        const BYTES: usize = 1024 * 1024;
+        let test = async {
+            let router = Router::new().fallback(async || vec![0_u8; BYTES]);
+            // It has no room for a single byte.
+            let ((mut sender, _connection), began) = (client_of(router.clone(), 0).await, Instant::now());
+            let unread = sender.send_request(get()).await.unwrap();
+            assert!(unread.into_body().collect().await.is_err());
+            assert_eq!(began.elapsed().as_secs(), 240);
+
+            let (mut sender, _connection) = client_of(router, 16 * 1024).await;
+            let (mut body, mut read) = (sender.send_request(get()).await.unwrap().into_body(), 0);
+            while let Some(frame) = body.frame().await {
+                read += frame.unwrap().data_ref().map_or(0, |data| data.len());
+                // sleep: time is paused, and passing it is what the test is about.
+                sleep(30 * SECOND).await;
+            }
+            assert_eq!(read, BYTES);
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_its_requests_back_does_so_a_bounded_number_of_times() {
+        const REQUESTS: u32 = 10_000;
+        let test = async {
+            let begun = Rc::new(Cell::new(0));
+            let seen = Arc::new(AtomicU32::new(0));
+            let counter = seen.clone();
+            let router = Router::new().fallback(move || {
+                counter.fetch_add(1, Ordering::Relaxed);
+                pending::<()>()
+            });
+            let (sender, connection) = client_of(router, 64 * 1024).await;
+            while begun.get() < REQUESTS && !connection.is_finished() {
+                let before = seen.load(Ordering::Relaxed);
+                let mut sender = sender.clone();
+                // The router sees it, and then it is dropped, which resets its stream.
+                let mut request = pin!(sender.send_request(get()));
+                while seen.load(Ordering::Relaxed) == before && !connection.is_finished() {
+                    if (&mut request).now_or_never().is_some() {
+                        break;
+                    }
+                    yield_now().await;
+                }
+                begun.set(begun.get() + 1);
+                if sender.ready().now_or_never().is_some_and(|ready| ready.is_err()) {
+                    break;
+                }
+            }
+            let seen = seen.load(Ordering::Relaxed);
+            assert!((TAKEN_BACK_MAX..=2 * TAKEN_BACK_MAX).contains(&seen), "{seen} of {REQUESTS} requests");
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_unread_stream_ends_a_while_after_its_connection_has_closed() {
-        let (patience, over) = (CurrentStallLimit::default(), CancellationToken::new());
-        while_needed(ready(()), patience.clone()).await;
+        let (state, over) = (StreamState::default(), CancellationToken::new());
+        while_needed(ready(()), state.clone()).await;
         let stuck = async {
-            patience.set(WriteStallLimit::until_closed(over.clone()));
+            state.patience.set(WriteStallLimit::until_closed(over.clone()));
             pending::<()>().await;
         };
         let began = Instant::now();
-        tokio::join!(while_needed(stuck, patience.clone()), async {
+        tokio::join!(while_needed(stuck, state.clone()), async {
             // sleep: time is paused, and passing it is what the test is about.
             sleep(Duration::from_secs(3600)).await;
             over.cancel();

@@ -18,8 +18,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::Request;
 use http::uri::Scheme;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Parts;
 use hyper::service::service_fn;
@@ -33,7 +33,7 @@ use super::head_timer::HeadTimer;
 use super::persistence::Persistence;
 use super::socket_context::SocketContext;
 use crate::frontend::request_extension::PeerAddress;
-use crate::net::socket::{CurrentStallLimit, RequestProgress, RequestSocket, half_close};
+use crate::net::socket::{CurrentStallLimit, RequestProgress, RequestSocket, WriteStallLimit, half_close};
 
 /// State of a socket whose wait for a head has come to its time-out.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ where
             request.extensions_mut().insert(scheme.clone());
             let persistence = Some(&persistence).filter(|_| Persistence::is_wanted(&request));
             // One answer after the other leaves here, so the socket may go by what the last one says.
-            let answer = answer(router.clone(), request, patience.clone());
+            let answer = answer(router.clone(), request, patience.clone(), gate.body_timeout());
             async move { answer.await.map(|answer| declared(answer, persistence)) }
         });
         let http1 = gate.http1(timer, head_timeout);
@@ -95,14 +95,20 @@ where
     }
 }
 
-/// Answers a request, and records how long its answer may stand still.
+/// Answers a request, and records how long its answer may stand still: `body_timeout`, unless the answer says otherwise.
 pub(crate) async fn answer(
     router: Router,
     request: Request<Incoming>,
     patience: CurrentStallLimit,
+    body_timeout: Duration,
 ) -> Result<Response, Infallible> {
     let mut answer = router.oneshot(request.map(Body::new)).await?;
-    patience.set(answer.extensions_mut().remove().unwrap_or_default());
+    let limit = answer.extensions_mut().remove().unwrap_or_else(|| match answer.status() {
+        // Its client has an outbox, which is bounded otherwise.
+        StatusCode::SWITCHING_PROTOCOLS => WriteStallLimit::Unlimited,
+        _ => WriteStallLimit::Idle(body_timeout),
+    });
+    patience.set(limit);
     Ok(answer)
 }
 

@@ -38,7 +38,7 @@ pub(crate) struct ListenerGate {
 #[derive(Debug)]
 pub(crate) struct AdmittedSocket {
     shared: Arc<Shared>,
-    _permit: Option<AddressPermit>,
+    permit: Option<AddressPermit>,
 }
 
 /// Limit that refuses a socket.
@@ -60,26 +60,30 @@ impl ListenerGate {
     pub(crate) fn admit(&self, peer: SocketAddr) -> Result<AdmittedSocket, SocketRefusal> {
         self.counters.accepted.increment();
         let (limits, settings) = (&self.shared.limits, &self.shared.settings);
-        let open = self.shared.sockets() + u64::from(limits.open());
+        let open = self.shared.sockets() + u64::from(limits.open()) + u64::from(limits.pipes.count());
         if settings.limits.connections.is_some_and(|most| open >= u64::from(most.get())) {
             self.counters.limit(Limit::Connections).increment();
             count_refused_socket(&self.counters, Cause::LimitConnections);
             return Err(SocketRefusal::Full);
         }
-        let permit = match &limits.sockets {
-            Some(addresses) if !settings.trusted.contains(peer.ip()) => {
-                let permit = addresses.take(peer.ip());
-                if permit.is_none() {
-                    self.counters.limit(Limit::ConnectionsPerAddress).increment();
-                    count_refused_socket(&self.counters, Cause::LimitAddress);
-                    return Err(SocketRefusal::FullForAddress);
-                }
-                permit
-            }
-            _ => None,
-        };
+        let permit = self.permit(peer)?;
         limits.opened();
-        Ok(AdmittedSocket { shared: self.shared.clone(), _permit: permit })
+        Ok(AdmittedSocket { shared: self.shared.clone(), permit })
+    }
+
+    /// Counts an admitted socket for the client that its load balancer has named.
+    pub(super) fn assign(&self, socket: &mut AdmittedSocket, client: SocketAddr) -> Result<(), SocketRefusal> {
+        socket.permit = self.permit(client)?;
+        Ok(())
+    }
+
+    fn permit(&self, peer: SocketAddr) -> Result<Option<AddressPermit>, SocketRefusal> {
+        let addresses = self.shared.limits.sockets.as_ref().filter(|_| !self.trusts(peer));
+        let permit = addresses.map(|addresses| addresses.take(peer.ip()).ok_or(SocketRefusal::FullForAddress));
+        permit.transpose().inspect_err(|_| {
+            self.counters.limit(Limit::ConnectionsPerAddress).increment();
+            count_refused_socket(&self.counters, Cause::LimitAddress);
+        })
     }
 
     /// Builder of an HTTP/1 connection within the limits, whose first head may take this long.
@@ -97,6 +101,25 @@ impl ListenerGate {
     /// Time for which a connection is kept without any request.
     pub(super) fn keep_alive_timeout(&self) -> Duration {
         self.shared.settings.limits.keep_alive_timeout
+    }
+
+    /// Time for which a body may stand still because of its client.
+    pub(super) fn body_timeout(&self) -> Duration {
+        self.shared.settings.limits.body_timeout
+    }
+
+    /// Counts a socket that is closed because its descriptor is kept back.
+    pub(super) fn count_without_descriptor(&self) {
+        self.counters.accepted.increment();
+        self.counters.limit(Limit::Descriptors).increment();
+        count_refused_socket(&self.counters, Cause::LimitDescriptors);
+    }
+
+    /// Counts a connection that is ended because its client took too many requests back.
+    #[cfg(feature = "tls")]
+    pub(super) fn count_resets(&self) {
+        self.counters.limit(Limit::StreamResets).increment();
+        count_refused_socket(&self.counters, Cause::LimitResets);
     }
 
     /// Whether the node stops: a request on another connection reaches another node.

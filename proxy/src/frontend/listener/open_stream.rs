@@ -17,23 +17,42 @@ struct Counts {
     idle_since: Cell<Instant>,
     has_served: Cell<bool>,
     emptied: Notify,
+    /// Requests that were taken back before their answer, less those that were answered since.
+    taken_back: Cell<u32>,
+    was_taken_back: Notify,
 }
 
 /// Guard of one open stream.
 #[derive(Debug)]
-pub(super) struct OpenStream(OpenStreams);
+pub(super) struct OpenStream {
+    streams: OpenStreams,
+    is_answered: Rc<Cell<bool>>,
+}
 
 impl OpenStreams {
     pub(super) fn new() -> Self {
-        let idle_since = Cell::new(Instant::now());
-        Self(Rc::new(Counts { open: Cell::new(0), idle_since, has_served: Cell::new(false), emptied: Notify::new() }))
+        Self(Rc::new(Counts {
+            open: Cell::new(0),
+            idle_since: Cell::new(Instant::now()),
+            has_served: Cell::new(false),
+            emptied: Notify::new(),
+            taken_back: Cell::new(0),
+            was_taken_back: Notify::new(),
+        }))
     }
 
     /// Counts a stream for as long as the guard lives.
     pub(super) fn begin(&self) -> OpenStream {
         self.0.open.set(self.0.open.get() + 1);
         self.0.has_served.set(true);
-        OpenStream(self.clone())
+        OpenStream { streams: self.clone(), is_answered: Rc::default() }
+    }
+
+    /// Waits until this many requests were taken back, beyond those that were answered since.
+    pub(super) async fn taken_back(&self, most: u32) {
+        while self.0.taken_back.get() < most {
+            self.0.was_taken_back.notified().await;
+        }
     }
 
     #[must_use]
@@ -57,9 +76,22 @@ impl OpenStreams {
     }
 }
 
+impl OpenStream {
+    /// Flag that says whether the request has been answered.
+    pub(super) fn is_answered(&self) -> Rc<Cell<bool>> {
+        self.is_answered.clone()
+    }
+}
+
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        let counts = &*self.0.0;
+        let counts = &*self.streams.0;
+        if self.is_answered.get() {
+            counts.taken_back.set(counts.taken_back.get().saturating_sub(1));
+        } else {
+            counts.taken_back.set(counts.taken_back.get().saturating_add(1));
+            counts.was_taken_back.notify_one();
+        }
         counts.open.set(counts.open.get() - 1);
         if counts.open.get() == 0 {
             counts.idle_since.set(Instant::now());
@@ -70,6 +102,7 @@ impl Drop for OpenStream {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use tokio::time::sleep;
 
     use super::*;
@@ -84,6 +117,21 @@ mod tests {
         drop(streams.begin());
         streams.idle(15 * SECOND, 130 * SECOND).await;
         assert_eq!(began.elapsed(), 145 * SECOND);
+    }
+
+    #[tokio::test]
+    async fn requests_that_are_taken_back_count_beyond_those_that_are_answered() {
+        let streams = OpenStreams::new();
+        for _ in 0..99 {
+            drop(streams.begin());
+        }
+        let answered = streams.begin();
+        answered.is_answered().set(true);
+        drop(answered);
+        drop(streams.begin());
+        assert!(streams.taken_back(100).now_or_never().is_none());
+        drop(streams.begin());
+        streams.taken_back(100).await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,7 @@
 //! Requests for the next hop and their answers, as far as owner hop and pass-through have them in common.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::response::Response;
 use http::header::CONTENT_LENGTH;
@@ -12,6 +14,7 @@ use crate::frontend::hop_header;
 use crate::frontend::in_flight::InFlight;
 use crate::frontend::reverse_proxy::expect_continue;
 use crate::frontend::reverse_proxy::relayed_body::{ByteMeter, RelayedResponseBody};
+use crate::limits::RelayPermit;
 
 /// Prepares a request for the next hop: removes headers for our client's connection and headers of the fleet. Returns the
 /// protocol of the upgrade that was asked for.
@@ -39,9 +42,16 @@ pub(crate) fn prepare_answer(answer: &mut http::Response<Incoming>) -> Option<He
 }
 
 /// Makes the answer for our client.
-pub(crate) fn answer(answer: http::Response<Incoming>, meter: Option<ByteMeter>, in_flight: InFlight) -> Response {
+pub(crate) fn answer(
+    answer: http::Response<Incoming>,
+    meter: Option<ByteMeter>,
+    in_flight: InFlight,
+    permit: Option<Arc<RelayPermit>>,
+) -> Response {
     let is_length_told = answer.headers().contains_key(CONTENT_LENGTH);
-    answer.map(|body| Body::new(RelayedResponseBody { body, meter, is_length_told, _in_flight: in_flight }))
+    answer.map(|body| {
+        Body::new(RelayedResponseBody { body, meter, is_length_told, _in_flight: in_flight, _permit: permit })
+    })
 }
 
 #[cfg(test)]

@@ -18,8 +18,10 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request::query_value;
+use crate::frontend::request_limit::refuse_slow_body;
 use crate::frontend::reverse_proxy::relayed_body::{RelayedRequestBody, SilenceTimer};
 use crate::frontend::reverse_proxy::{forward_mark, next_hop, silence_limit};
+use crate::frontend::timed_body::TimedBody;
 use crate::metrics::RelayFailure;
 use crate::net::address::Address;
 use crate::net::socket::WriteStallLimit;
@@ -65,6 +67,10 @@ pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Reque
             }
             answer
         }
+        Err(RelayFailure::ClientLate) => {
+            counters.hop_failures.of(RelayFailure::ClientLate).increment();
+            refuse_slow_body(endpoint)
+        }
         Err(failure) => {
             tracing::debug!(%owner, %failure, "the node that owns a connection gave no answer");
             counters.hop_failures.of(failure).increment();
@@ -94,12 +100,13 @@ async fn exchange(
     let body = if body.is_end_stream() {
         body
     } else {
-        Body::new(RelayedRequestBody { body, silence: silence.clone(), meter: None })
+        let body = TimedBody::for_hub(body, endpoint.shared.settings.limits.body_timeout);
+        Body::new(RelayedRequestBody { body, silence: silence.clone(), meter: None, permit: None })
     };
     let request = next_hop::request(parts, body);
     let mut answer = silence_limit::send(&endpoint.proxy_client.nodes, owner, request, &silence, limit).await?;
     next_hop::prepare_answer(&mut answer);
-    let mut answer = next_hop::answer(answer, None, in_flight);
+    let mut answer = next_hop::answer(answer, None, in_flight, None);
     answer.extensions_mut().insert(WriteStallLimit::Idle(STALLED_TIMEOUT));
     Ok(answer)
 }

@@ -7,7 +7,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use trunkline_protocol::cause::Cause;
@@ -17,9 +17,13 @@ use crate::frontend::hop_header;
 use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::{plain, unavailable};
 use crate::frontend::request_extension::FromApp;
+use crate::frontend::request_limit::{refuse_full_upstreams, refuse_slow_body, take_relay_permit};
 use crate::frontend::reverse_proxy::relayed_body::{ByteMeter, RelayedRequestBody, SilenceTimer};
 use crate::frontend::reverse_proxy::{next_hop, silence_limit, tunnel, x_forwarded};
+use crate::frontend::timed_body::TimedBody;
+use crate::limits::RelayPermit;
 use crate::metrics::{PassThroughOutcome, RelayFailure};
+use crate::net::socket::WriteStallLimit;
 use crate::upstream::{AppServer, AppTarget};
 
 /// Request for the first app server that takes it.
@@ -29,29 +33,56 @@ struct PassThrough<'a> {
     body: Body,
     client: Option<OnUpgrade>,
     is_upgrade: bool,
+    permit: RelayPermit,
+}
+
+/// Reason why no app server has answered.
+enum PassThroughError {
+    /// Each of them has as many requests under way as it may have.
+    Full,
+    Failed(RelayFailure),
+}
+
+impl From<RelayFailure> for PassThroughError {
+    fn from(failure: RelayFailure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 /// Passes a request through.
 pub(crate) async fn pass_through(endpoint: &Endpoint, request: Request) -> Response {
-    let counters = &endpoint.counters.relay;
-    let app_servers = endpoint.proxy_client.in_turn(endpoint.shared.hubs.linked_app_servers());
-    let (outcome, answer) = if app_servers.is_empty() {
-        (PassThroughOutcome::NoAppServer, unavailable(Cause::NoAppServer, "no app server is linked at the moment"))
-    } else {
-        match PassThrough::new(endpoint, request).run(&app_servers).await {
-            Ok(mut answer) => {
-                answer.extensions_mut().insert(FromApp);
-                (PassThroughOutcome::Answered, answer)
-            }
-            Err(failure) => (PassThroughOutcome::Failed(failure), refusal(failure)),
-        }
-    };
-    counters.passed(outcome).increment();
+    if request.method() == Method::CONNECT {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here");
+    }
+    let (outcome, answer) = answer(endpoint, request).await;
+    endpoint.counters.relay.passed(outcome).increment();
     answer
 }
 
-fn refusal(failure: RelayFailure) -> Response {
+async fn answer(endpoint: &Endpoint, request: Request) -> (PassThroughOutcome, Response) {
+    let app_servers = endpoint.proxy_client.in_turn(endpoint.shared.hubs.linked_app_servers());
+    if app_servers.is_empty() {
+        let refusal = unavailable(Cause::NoAppServer, "no app server is linked at the moment");
+        return (PassThroughOutcome::NoAppServer, refusal);
+    }
+    let permit = match take_relay_permit(endpoint, &request) {
+        Ok(permit) => permit,
+        Err(refusal) => return (PassThroughOutcome::Limited, refusal),
+    };
+    match PassThrough::new(endpoint, request, permit).run(&app_servers).await {
+        Ok(mut answer) => {
+            answer.extensions_mut().insert(FromApp);
+            answer.extensions_mut().insert(WriteStallLimit::Idle(endpoint.shared.settings.limits.body_timeout));
+            (PassThroughOutcome::Answered, answer)
+        }
+        Err(PassThroughError::Full) => (PassThroughOutcome::Limited, refuse_full_upstreams(endpoint)),
+        Err(PassThroughError::Failed(failure)) => (PassThroughOutcome::Failed(failure), refusal(endpoint, failure)),
+    }
+}
+
+fn refusal(endpoint: &Endpoint, failure: RelayFailure) -> Response {
     let status = match failure {
+        RelayFailure::ClientLate => return refuse_slow_body(endpoint),
         RelayFailure::Unreachable | RelayFailure::Broken => StatusCode::BAD_GATEWAY,
         RelayFailure::Timeout => StatusCode::GATEWAY_TIMEOUT,
     };
@@ -59,7 +90,7 @@ fn refusal(failure: RelayFailure) -> Response {
 }
 
 impl<'a> PassThrough<'a> {
-    fn new(endpoint: &'a Endpoint, request: Request) -> Self {
+    fn new(endpoint: &'a Endpoint, request: Request, permit: RelayPermit) -> Self {
         let (mut parts, body) = request.into_parts();
         let client = parts.extensions.remove();
         let upgrade = next_hop::prepare_request(&mut parts);
@@ -68,27 +99,38 @@ impl<'a> PassThrough<'a> {
             hop_header::set_upgrade(&mut parts.headers, protocol.clone());
         }
         parts.extensions.clear();
-        Self { endpoint, parts, body, client, is_upgrade: upgrade.is_some() }
+        Self { endpoint, parts, body, client, is_upgrade: upgrade.is_some(), permit }
     }
 
     /// Tries one app server after the other, until a request was sent.
-    async fn run(self, app_servers: &[Arc<AppServer>]) -> Result<Response, RelayFailure> {
-        let Self { endpoint, mut parts, body, client, is_upgrade } = self;
+    async fn run(self, app_servers: &[Arc<AppServer>]) -> Result<Response, PassThroughError> {
+        let Self { endpoint, mut parts, body, client, is_upgrade, permit } = self;
+        let settings = &endpoint.shared.settings;
         let in_flight = InFlight::new(endpoint.shared.clone());
         let silence = SilenceTimer::new();
-        let limit = endpoint.shared.settings.relay.upstream_answer_timeout;
         let has_body = !body.is_end_stream();
         if has_body {
             announce_body(&mut parts.headers);
         }
-        let meter = Some(ByteMeter::up(&endpoint.counters));
-        let mut body = has_body.then(|| Body::new(RelayedRequestBody { body, silence: silence.clone(), meter }));
-        let mut outcome = Err(RelayFailure::Unreachable);
+        let mut permit = Arc::new(permit);
+        let mut body = has_body.then_some(body);
+        let mut outcome = Err(PassThroughError::Full);
         for app in app_servers {
             let AppTarget::Network(address) = &app.target else { continue };
-            let request = next_hop::request(parts.clone(), body.take().unwrap_or_default());
-            outcome = silence_limit::send(&endpoint.proxy_client.app_servers, address, request, &silence, limit).await;
-            if has_body || !matches!(outcome, Err(RelayFailure::Unreachable)) {
+            // Nobody else holds it yet: a request with a body is sent once.
+            if !Arc::get_mut(&mut permit).is_some_and(|permit| permit.choose(address)) {
+                continue;
+            }
+            let body = body.take().map_or_else(Body::empty, |body| {
+                let body = TimedBody::for_app(body, settings.limits.body_timeout);
+                let (silence, meter) = (silence.clone(), Some(ByteMeter::up(&endpoint.counters)));
+                Body::new(RelayedRequestBody { body, silence, meter, permit: Some(permit.clone()) })
+            });
+            let (request, limit) = (next_hop::request(parts.clone(), body), settings.relay.upstream_answer_timeout);
+            let sent = silence_limit::send(&endpoint.proxy_client.app_servers, address, request, &silence, limit).await;
+            let is_last = has_body || !matches!(sent, Err(RelayFailure::Unreachable));
+            outcome = sent.map_err(PassThroughError::from);
+            if is_last {
                 break;
             }
         }
@@ -96,13 +138,14 @@ impl<'a> PassThrough<'a> {
         let upgrade = next_hop::prepare_answer(&mut answer);
         hop_header::drop_private(answer.headers_mut());
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(next_hop::answer(answer, Some(ByteMeter::down(&endpoint.counters)), in_flight));
+            let meter = Some(ByteMeter::down(&endpoint.counters));
+            return Ok(next_hop::answer(answer, meter, in_flight, Some(permit)));
         }
         let (Some(client), Some(protocol), true) = (client, upgrade, is_upgrade) else {
-            return Err(RelayFailure::Broken);
+            return Err(RelayFailure::Broken.into());
         };
         endpoint.counters.relay.upgrades.increment();
-        tunnel::open(endpoint.counters.clone(), client, hyper::upgrade::on(&mut answer));
+        tunnel::open(endpoint.counters.clone(), client, hyper::upgrade::on(&mut answer), permit);
         hop_header::set_upgrade(answer.headers_mut(), protocol);
         Ok(answer.map(|_| Body::empty()))
     }
@@ -118,11 +161,142 @@ fn announce_body(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
+    use std::net::SocketAddr;
+    use std::num::NonZeroU32;
+
+    use axum::Router;
+    use bytes::Bytes;
+    use futures_util::stream::{FuturesUnordered, StreamExt, iter, pending};
+    use http::header::HOST;
     use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt, duplex};
+    use tokio::net::TcpListener;
+    use tokio::sync::watch;
+    use tokio::time::Instant;
+    use tower::ServiceExt;
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
+    use trunkline_protocol::manifest::HubManifest;
 
     use super::*;
+    use crate::config::{RelaySettings, Settings};
+    use crate::frontend::request_extension::PeerAddress;
+    use crate::metrics::Limit;
+    use crate::shard::{Connectors, ShardSender, Shared};
+    use crate::upstream::{LinkHandle, Pool};
+
+    /// Four connections of 256 requests each, as many as one address once held at an app server.
+    const REQUESTS: usize = 4 * 256;
+
+    /// An app server that answers nothing: its address, and the number of connections to it.
+    async fn mute_app() -> (SocketAddr, watch::Receiver<usize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, connections) = watch::channel(0);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                sender.send_modify(|count| *count += 1);
+                let sender = sender.clone();
+                tokio::spawn(async move {
+                    drop(stream.read_to_end(&mut Vec::new()).await);
+                    sender.send_modify(|count| *count -= 1);
+                });
+            }
+        });
+        (address, connections)
+    }
+
+    /// A node with links to these app servers.
+    fn node(apps: &[SocketAddr], relay: RelaySettings) -> (Arc<Shared>, Router) {
+        let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
+        let relay = RelaySettings {
+            pass_through: true,
+            upstream_connect_timeout: std::time::Duration::from_secs(600),
+            upstream_answer_timeout: std::time::Duration::from_secs(600),
+            ..relay
+        };
+        let settings = Settings { relay, ..Settings::embedded(keys, Vec::new(), true) };
+        let shard = ShardSender::new().0;
+        let shared = Shared::new(settings, Connectors::default(), vec![shard.clone()]);
+        let hub = shared.hubs.learn(HubManifest::new("chat", "/chat"));
+        for app in apps {
+            let id = shared.hubs.number(&app.to_string());
+            let target = AppTarget::Network(format!("http://{app}").parse().unwrap());
+            let server = AppServer { id, instance: app.to_string(), name: String::new(), target };
+            let pool = Arc::new(Pool::new(hub.clone(), Arc::new(server), 1, Arc::default()));
+            pool.opened(0, Arc::new(LinkHandle::opened(hub.index(), id)));
+            hub.add_pool(pool);
+        }
+        let router = Endpoint::new(shared.clone(), shared.counters_of(0), shard).into_router();
+        (shared, router)
+    }
+
+    /// A request whose body has one byte and no end.
+    fn upload(client: u8) -> Request {
+        let body = iter([Ok::<_, std::io::Error>(Bytes::from_static(b"x"))]).chain(pending());
+        let mut request = Request::post("/upload").header(HOST, "node.example").body(Body::from_stream(body)).unwrap();
+        request.extensions_mut().insert(PeerAddress(([192, 0, 2, client], 40_000).into()));
+        request
+    }
+
+    async fn send(router: Router, request: Request) -> StatusCode {
+        router.oneshot(request).await.unwrap().status()
+    }
+
+    #[tokio::test]
+    async fn an_address_holds_no_more_requests_at_app_servers_than_it_may() {
+        const MOST: usize = 256;
+        let (app, mut connections) = mute_app().await;
+        let requests_per_address_max = NonZeroU32::new(256);
+        let (shared, router) = node(&[app], RelaySettings { requests_per_address_max, ..RelaySettings::embedded() });
+        let mut under_way: FuturesUnordered<_> = (0..REQUESTS).map(|_| send(router.clone(), upload(1))).collect();
+        for _ in 0..REQUESTS - MOST {
+            assert_eq!(under_way.next().await, Some(StatusCode::TOO_MANY_REQUESTS));
+        }
+        tokio::select! {
+            _ = under_way.next() => panic!("nobody answers"),
+            all = connections.wait_for(|count| *count == MOST) => drop(all.unwrap()),
+        }
+        assert_eq!(shared.counters_of(0).limit(Limit::PassThroughPerAddress).get(), (REQUESTS - MOST) as u64);
+        tokio::select! {
+            status = send(router.clone(), upload(2)) => panic!("{status}"),
+            more = connections.wait_for(|count| *count == MOST + 1) => drop(more.unwrap()),
+        }
+        drop(under_way);
+        drop(connections.wait_for(|count| *count == 0).await.unwrap());
+        tokio::select! {
+            status = send(router, upload(1)) => panic!("{status}"),
+            again = connections.wait_for(|count| *count == 1) => drop(again.unwrap()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_app_server_is_passed_over_and_full_ones_are_told() {
+        let ((one, mut at_one), (two, mut at_two)) = (mute_app().await, mute_app().await);
+        let requests_per_upstream_max = NonZeroU32::new(2);
+        let relay = RelaySettings { requests_per_upstream_max, ..RelaySettings::embedded() };
+        let (shared, router) = node(&[one, two], relay);
+        let mut under_way: FuturesUnordered<_> = (0..7).map(|_| send(router.clone(), upload(1))).collect();
+        for _ in 0..3 {
+            assert_eq!(under_way.next().await, Some(StatusCode::SERVICE_UNAVAILABLE));
+        }
+        tokio::select! {
+            _ = under_way.next() => panic!("nobody answers"),
+            all = async { (at_one.wait_for(|count| *count == 2).await, at_two.wait_for(|count| *count == 2).await) } => {
+                assert!(all.0.is_ok() && all.1.is_ok());
+            }
+        }
+        assert_eq!(shared.counters_of(0).limit(Limit::PassThroughPerUpstream).get(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_stands_still_is_ended_and_frees_its_connection() {
+        let (app, mut connections) = mute_app().await;
+        let (shared, router) = node(&[app], RelaySettings::embedded());
+        let began = Instant::now();
+        assert_eq!(send(router, upload(1)).await, StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(began.elapsed().as_secs(), shared.settings.limits.body_timeout.as_secs());
+        drop(connections.wait_for(|count| *count == 0).await.unwrap());
+    }
 
     #[tokio::test]
     async fn a_get_keeps_its_body() {

@@ -2,17 +2,18 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, sleep_until};
 
 use crate::frontend::hop_header::clean_trailers;
 use crate::frontend::in_flight::InFlight;
+use crate::frontend::timed_body::{TimedBody, is_body_timeout};
+use crate::limits::RelayPermit;
 use crate::metrics::{Counter, Counters, RelayCounters};
 
 /// Value instead of a time while the client has to send the rest of its body.
@@ -24,11 +25,13 @@ pub(crate) struct SilenceTimer {
     start: Instant,
     /// Milliseconds from the start.
     since_ms: AtomicU64,
+    /// The client has let its body stand still.
+    is_client_late: AtomicBool,
 }
 
 impl SilenceTimer {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { start: Instant::now(), since_ms: AtomicU64::new(0) })
+        Arc::new(Self { start: Instant::now(), since_ms: AtomicU64::new(0), is_client_late: AtomicBool::new(false) })
     }
 
     /// Returns when the other end has been silent for `limit`. Waiting for the client is not its silence.
@@ -44,6 +47,12 @@ impl SilenceTimer {
             }
             sleep_until(deadline).await;
         }
+    }
+
+    /// Whether the client has let its body stand still, and the exchange has ended by that.
+    #[must_use]
+    pub(crate) fn is_client_late(&self) -> bool {
+        self.is_client_late.load(Ordering::Relaxed)
     }
 
     fn moved(&self) {
@@ -74,9 +83,11 @@ impl ByteMeter {
 
 /// Body of a relayed request.
 pub(crate) struct RelayedRequestBody {
-    pub(super) body: Body,
+    pub(super) body: TimedBody,
     pub(super) silence: Arc<SilenceTimer>,
     pub(super) meter: Option<ByteMeter>,
+    /// The request is under way until both bodies have ended.
+    pub(super) permit: Option<Arc<RelayPermit>>,
 }
 
 impl HttpBody for RelayedRequestBody {
@@ -90,6 +101,12 @@ impl HttpBody for RelayedRequestBody {
             Poll::Ready(_) => self.silence.moved(),
         }
         let mut frame = ready!(polled);
+        if let Some(Err(error)) = &frame {
+            self.silence.is_client_late.store(is_body_timeout(error), Ordering::Relaxed);
+        }
+        if frame.as_ref().is_none_or(Result::is_err) {
+            self.permit = None;
+        }
         count(self.meter.as_ref(), frame.as_ref());
         clean(frame.as_mut());
         Poll::Ready(frame)
@@ -111,6 +128,7 @@ pub(crate) struct RelayedResponseBody<B> {
     /// Whether the head states the length. If not, none may be added: an answer to HEAD has an empty body.
     pub(super) is_length_told: bool,
     pub(super) _in_flight: InFlight,
+    pub(super) _permit: Option<Arc<RelayPermit>>,
 }
 
 impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for RelayedResponseBody<B> {
@@ -150,6 +168,7 @@ fn clean<E>(frame: Option<&mut Result<Frame<Bytes>, E>>) {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
     use futures_util::FutureExt;
     use http_body_util::BodyExt;
     use tokio::sync::mpsc;
@@ -164,7 +183,8 @@ mod tests {
         let stream = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
         let body = Body::new(http_body_util::StreamBody::new(stream));
         let silence = SilenceTimer::new();
-        let mut body = RelayedRequestBody { body, silence: silence.clone(), meter: None };
+        let body = TimedBody::for_app(body, LIMIT * 1000);
+        let mut body = RelayedRequestBody { body, silence: silence.clone(), meter: None, permit: None };
 
         assert!(body.frame().now_or_never().is_none(), "the client has sent nothing yet");
         assert!(tokio::time::timeout(LIMIT * 100, silence.expired(LIMIT)).await.is_err());

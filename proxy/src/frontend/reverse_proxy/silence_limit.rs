@@ -23,14 +23,15 @@ pub(crate) async fn send(
     limit: Duration,
 ) -> Result<Response<Incoming>, RelayFailure> {
     tokio::select! {
-        answer = client.send(address, request) => answer.map_err(|error| failure(&error)),
+        answer = client.send(address, request) => answer.map_err(|error| failure(&error, silence)),
         () = silence.expired(limit) => Err(RelayFailure::Timeout),
     }
 }
 
-fn failure(error: &HttpError) -> RelayFailure {
+fn failure(error: &HttpError, silence: &SilenceTimer) -> RelayFailure {
     debug!(%error, "a request got no answer");
     match error {
+        _ if silence.is_client_late() => RelayFailure::ClientLate,
         _ if error.is_connect_timeout() => RelayFailure::Timeout,
         _ if error.is_unreachable() => RelayFailure::Unreachable,
         _ => RelayFailure::Broken,

@@ -8,12 +8,14 @@ use tokio::io::copy_bidirectional;
 use tokio_util::io::InspectReader;
 use tracing::debug;
 
+use crate::limits::RelayPermit;
 use crate::metrics::Counters;
 
 /// Joins the two ends as soon as both are upgraded. One may end its direction and still read the other. Silence has no
-/// limit here, because only the ends know what it means.
-pub(crate) fn open(counters: Arc<Counters>, client: OnUpgrade, app: OnUpgrade) {
+/// limit here, because only the ends know what it means; so the permit lasts as long as the tunnel.
+pub(crate) fn open(counters: Arc<Counters>, client: OnUpgrade, app: OnUpgrade, permit: Arc<RelayPermit>) {
     tokio::spawn(async move {
+        let _permit = permit;
         let (client, app) = match tokio::try_join!(client, app) {
             Ok(ends) => ends,
             Err(error) => return debug!(%error, "an upgrade was granted, but one end was gone"),

@@ -16,6 +16,9 @@ use crate::net::address::Address;
 /// connection that is just going away.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Connections to one address that are kept at once; a burst that needs more opens its own.
+const IDLE_MAX: usize = 64;
+
 /// Idle connections, shared by all copies of a client.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ConnectionPool(Arc<Mutex<IdleConnections<SendRequest<Body>>>>);
@@ -97,6 +100,7 @@ impl<C> IdleConnections<C> {
 
     fn put(&mut self, address: &Address, now: Instant, connection: C) {
         match self.by_address.get_mut(address) {
+            Some(list) if list.len() >= IDLE_MAX => {}
             Some(list) => list.push((now, connection)),
             None => drop(self.by_address.insert(address.clone(), vec![(now, connection)])),
         }
@@ -125,6 +129,14 @@ mod tests {
         assert_eq!((idle.take(&other, now), idle.take(&name, now)), (None, None));
         assert_eq!([(); 3].map(|()| idle.take(&one, now)), [Some(2), Some(1), None]);
         assert!(idle.by_address.is_empty());
+    }
+
+    #[test]
+    fn a_burst_leaves_few_connections_behind() {
+        let (mut idle, now) = (IdleConnections::default(), Instant::now());
+        let address: Address = "http://127.0.0.1:5000".parse().unwrap();
+        (0..1024).for_each(|connection| idle.put(&address, now, connection));
+        assert_eq!(idle.by_address[&address].len(), IDLE_MAX);
     }
 
     #[test]

@@ -17,7 +17,7 @@ const LONG: Duration = Duration::from_secs(3600);
 
 fn halves() -> (HttpTransports, Arc<OuterHalf>, InnerHalf) {
     let registry = HttpTransports::default();
-    let outer = registry.find_or_insert("id", || Ok::<_, Infallible>(())).unwrap();
+    let outer = registry.find_or_insert("id", || Ok::<_, Infallible>(TransportPermits::default())).unwrap();
     let inner = outer.take_inner_half().unwrap();
     (registry, outer, inner)
 }

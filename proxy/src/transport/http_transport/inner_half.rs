@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use trunkline_protocol::cause::Cause;
 
+use crate::limits::AddressPermit;
 use crate::net::socket::SocketStream;
 
 /// Client socket whose bytes travel in requests.
@@ -20,12 +21,19 @@ pub(crate) struct InnerHalf {
     pipe: DuplexStream,
     cause: Arc<OnceLock<Cause>>,
     _closed: DropGuard,
+    _permit: Option<Box<AddressPermit>>,
 }
 
 impl InnerHalf {
-    /// Wraps one end of a pipe. Dropping it cancels `closed`; `cause` says why the outer half was closed.
-    pub(super) fn new(pipe: DuplexStream, closed: CancellationToken, cause: Arc<OnceLock<Cause>>) -> Self {
-        Self { pipe, cause, _closed: closed.drop_guard() }
+    /// Wraps one end of a pipe. Dropping it cancels `closed`, and frees the connection's permit; `cause` says why the outer
+    /// half was closed.
+    pub(super) fn new(
+        pipe: DuplexStream,
+        closed: CancellationToken,
+        cause: Arc<OnceLock<Cause>>,
+        permit: Option<Box<AddressPermit>>,
+    ) -> Self {
+        Self { pipe, cause, _closed: closed.drop_guard(), _permit: permit }
     }
 }
 

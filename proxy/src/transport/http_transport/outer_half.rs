@@ -16,6 +16,7 @@ use trunkline_protocol::manifest::Transport;
 
 use super::inner_half::InnerHalf;
 use super::message_reader::MessageReader;
+use crate::limits::{AddressPermit, PipePermit};
 
 /// Bytes that a pipe holds in each direction before its writer waits; the official server's limit.
 pub(super) const PIPE_BYTES: usize = 64 * 1024;
@@ -25,8 +26,8 @@ pub(super) const PIPE_BYTES: usize = 64 * 1024;
 pub(crate) struct OuterHalf {
     id: Arc<str>,
     transport: OnceLock<Transport>,
-    /// The inner half, until the first GET hands it to the client module.
-    inner: StdMutex<Option<InnerHalf>>,
+    /// The inner half, until the first GET hands it to the client module; a POST that came before it has a permit.
+    inner: StdMutex<Option<(InnerHalf, Option<PipePermit>)>>,
     /// Why it has closed, for the inner half; the first cause counts.
     cause: Arc<OnceLock<Cause>>,
     upward: Mutex<WriteHalf<DuplexStream>>,
@@ -41,6 +42,15 @@ pub(crate) struct OuterHalf {
     active_gets: AtomicU32,
     /// Ticks since the last of them.
     idle_ticks: AtomicU32,
+}
+
+/// Permits of a connection that begins.
+#[derive(Debug, Default)]
+pub(crate) struct TransportPermits {
+    /// Permit of its address, for as long as it lives.
+    pub connection: Option<Box<AddressPermit>>,
+    /// Permit of a pipe that a POST makes, until the first GET.
+    pub pipe: Option<PipePermit>,
 }
 
 /// Result of a poll.
@@ -65,16 +75,17 @@ pub(crate) enum SendError<E> {
 }
 
 impl OuterHalf {
-    pub(super) fn new(id: Arc<str>) -> Self {
+    pub(super) fn new(id: Arc<str>, permits: TransportPermits) -> Self {
         let (inner, outer) = duplex(PIPE_BYTES);
         let (read, write) = split(outer);
         let removed = CancellationToken::new();
         let inner_closed = removed.child_token();
         let cause = Arc::default();
+        let inner = InnerHalf::new(inner, inner_closed.clone(), Arc::clone(&cause), permits.connection);
         Self {
             id,
             transport: OnceLock::new(),
-            inner: StdMutex::new(Some(InnerHalf::new(inner, inner_closed.clone(), Arc::clone(&cause)))),
+            inner: StdMutex::new(Some((inner, permits.pipe))),
             cause,
             upward: Mutex::new(write),
             downward: Mutex::new(MessageReader::new(read)),
@@ -111,7 +122,7 @@ impl OuterHalf {
     /// Hands over the inner half; `None` after the first call.
     #[must_use]
     pub(crate) fn take_inner_half(&self) -> Option<InnerHalf> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).take().map(|(inner, _)| inner)
     }
 
     /// Whether the inner half was handed over.

@@ -6,8 +6,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use trunkline_protocol::cause::Cause;
+use trunkline_protocol::limits::FIRST_GET_TIMEOUT_S;
 
-use super::outer_half::OuterHalf;
+use super::outer_half::{OuterHalf, TransportPermits};
 
 /// Number of locks: enough that threads seldom meet, and that a sweep delays nobody.
 const PARTS: usize = 64;
@@ -40,15 +41,14 @@ impl HttpTransports {
     pub(crate) fn find_or_insert<E>(
         &self,
         id: &str,
-        may_begin: impl FnOnce() -> Result<(), E>,
+        may_begin: impl FnOnce() -> Result<TransportPermits, E>,
     ) -> Result<Arc<OuterHalf>, E> {
         // Under the lock, so that of two first requests the slower one finds what the faster one inserted.
         let mut part = self.part(id);
         if let Some(found) = part.as_ref().and_then(|part| part.get(id)) {
             return Ok(found.clone());
         }
-        may_begin()?;
-        let inserted = Arc::new(OuterHalf::new(id.into()));
+        let inserted = Arc::new(OuterHalf::new(id.into(), may_begin()?));
         if let Some(part) = &mut part {
             part.insert(inserted.id().clone(), inserted.clone());
         }
@@ -71,12 +71,17 @@ impl HttpTransports {
         outer.mark_removed();
     }
 
-    /// Counts a tick, and removes the connections that had no GET for more than `idle_ticks_max` ticks.
+    /// Counts a tick, and removes the connections that had no GET for more than `idle_ticks_max` ticks; those that never
+    /// had one sooner.
     pub(crate) fn sweep(&self, idle_ticks_max: u32) -> Vec<Arc<OuterHalf>> {
         let mut idle = Vec::new();
         for part in &self.parts {
             let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.extend(part.extract_if(|_, outer| outer.tick() > idle_ticks_max).map(|(_, outer)| outer));
+            let is_idle = |outer: &OuterHalf| {
+                let first = idle_ticks_max.min(FIRST_GET_TIMEOUT_S);
+                outer.tick() > if outer.transport().is_some() { idle_ticks_max } else { first }
+            };
+            idle.extend(part.extract_if(|_, outer| is_idle(outer)).map(|(_, outer)| outer));
         }
         for outer in &idle {
             outer.set_close_cause(Cause::PollsStopped);

@@ -1,0 +1,79 @@
+//! File descriptors that are kept back: strangers may use all but the last ones, so that the admin port still answers.
+//!
+//! Nothing is counted. POSIX gives a new descriptor the lowest number that is free, so one with a high number says that all
+//! below it are in use at this moment.
+
+/// Descriptors that no client and no request for an app server gets. The admin port, links and files need them.
+const RESERVED: u64 = 128;
+
+/// Limit of the numbers of descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DescriptorLimit {
+    /// The first number that is refused; `None` where the system tells no limit.
+    first_refused: Option<u64>,
+}
+
+impl DescriptorLimit {
+    /// Limit of what clients can have opened in this process: the system's, less what is kept back.
+    #[must_use]
+    pub(crate) fn for_clients() -> Self {
+        Self::below(open_files_max())
+    }
+
+    fn below(open_files_max: Option<u64>) -> Self {
+        // A small process keeps back a quarter.
+        Self { first_refused: open_files_max.map(|most| most - RESERVED.min(most / 4)) }
+    }
+
+    /// Whether a socket that was just opened may be kept.
+    #[cfg(unix)]
+    pub(crate) fn allows(self, socket: &impl std::os::fd::AsRawFd) -> bool {
+        let number = u64::try_from(socket.as_raw_fd()).unwrap_or(u64::MAX);
+        self.first_refused.is_none_or(|first| number < first)
+    }
+
+    /// Whether a socket may be kept; this system has no small limit.
+    #[cfg(not(unix))]
+    pub(crate) fn allows<S>(self, _socket: &S) -> bool {
+        self.first_refused.is_none()
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn open_files_max() -> Option<u64> {
+    use procfs::process::{LimitValue, Process};
+
+    match Process::myself().ok()?.limits().ok()?.max_open_files.soft_limit {
+        LimitValue::Value(most) => Some(most),
+        LimitValue::Unlimited => None,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_files_max() -> Option<u64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_descriptors_are_kept_back_and_a_quarter_of_a_few() {
+        assert_eq!(DescriptorLimit::below(Some(20_000)).first_refused, Some(19_872));
+        assert_eq!(DescriptorLimit::below(Some(256)).first_refused, Some(192));
+        assert_eq!(DescriptorLimit::below(None).first_refused, None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_socket_is_judged_by_its_number() {
+        use std::os::fd::AsRawFd;
+
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let number = u64::try_from(socket.as_raw_fd()).unwrap();
+        assert!(DescriptorLimit { first_refused: Some(number + 1) }.allows(&socket));
+        assert!(!DescriptorLimit { first_refused: Some(number) }.allows(&socket));
+        assert!(DescriptorLimit::for_clients().allows(&socket));
+    }
+}
