@@ -122,7 +122,6 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures_util::future::join_all;
-    use trunkline_protocol::key::{AccessKey, AccessKeys};
 
     use super::*;
     use crate::net::connector::Connector;
@@ -154,8 +153,7 @@ mod tests {
         };
         let (connector, apps) = (Connector::default(), [Arc::new(server)]);
         let authorizer = Authorizer::new(HttpClient::without_pool(connector.clone()), Duration::from_secs(10));
-        let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
-        let caller = || Caller { node: "n1", keys: &keys, connector: &connector };
+        let caller = || Caller { node: "n1", connector: &connector };
         let request = || Request::new(()).into_parts().0;
         let mut storm =
             Box::pin(join_all((0..10 * CALLS_MAX).map(|_| authorizer.authorize(&apps, caller(), request()))));
