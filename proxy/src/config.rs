@@ -3,6 +3,7 @@
 mod admin_settings;
 mod drain_settings;
 mod frontend_limit;
+mod group_limit;
 mod http_transport_settings;
 mod link_settings;
 mod origin_pattern;
@@ -30,6 +31,7 @@ use crate::net::tls::ClientTls;
 pub(crate) use admin_settings::AdminSettings;
 pub(crate) use drain_settings::DrainSettings;
 pub(crate) use frontend_limit::FrontendLimits;
+pub(crate) use group_limit::GroupLimits;
 pub(crate) use http_transport_settings::HttpTransportSettings;
 pub(crate) use link_settings::LinkSettings;
 pub(crate) use origin_pattern::Origin;
@@ -117,6 +119,8 @@ pub struct Settings {
     pub message_max_bytes: usize,
     /// Limits of what waits to be written to clients.
     pub outbox: OutboxLimits,
+    /// Limits of groups.
+    pub groups: GroupLimits,
     /// Settings of links to app servers.
     pub links: LinkSettings,
     /// Settings for clients that have lost their app server.
@@ -146,6 +150,7 @@ impl Settings {
             pool_size: 1,
             message_max_bytes: MESSAGE_MAX_BYTES,
             outbox: OutboxLimits::default(),
+            groups: GroupLimits::DEFAULT,
             links: LinkSettings::default(),
             rehoming: RehomeSettings::DEFAULT,
             http_transports: HttpTransportSettings::DEFAULT,

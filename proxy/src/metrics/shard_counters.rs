@@ -102,8 +102,20 @@ impl Counters {
     /// Returns how often a limit was reached.
     #[must_use]
     pub(crate) fn limit(&self, limit: Limit) -> &Counter {
-        let [connections, per_address, connects, pending, head_time, head_size, body, message, messages, bytes] =
-            &self.limits;
+        let [
+            connections,
+            per_address,
+            connects,
+            pending,
+            head_time,
+            head_size,
+            body,
+            message,
+            messages,
+            bytes,
+            rest @ ..,
+        ] = &self.limits;
+        let [groups, group_name, log_lines] = rest;
         match limit {
             Limit::Connections => connections,
             Limit::ConnectionsPerAddress => per_address,
@@ -115,6 +127,9 @@ impl Counters {
             Limit::MessageSize => message,
             Limit::Messages => messages,
             Limit::Bytes => bytes,
+            Limit::Groups => groups,
+            Limit::GroupName => group_name,
+            Limit::LogLines => log_lines,
         }
     }
 
@@ -150,7 +165,8 @@ mod tests {
         for (count, (limit, _)) in (1..).zip(Limit::ALL) {
             counters.limit(limit).add(count);
         }
-        assert_eq!(Limit::ALL.map(|(limit, _)| counters.limit(limit).get()), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+        let counted = Limit::ALL.map(|(limit, _)| counters.limit(limit).get());
+        assert!(counted.into_iter().eq(1..=Limit::ALL.len() as u64), "{counted:?}");
         counters.traffic(Direction::Up, FrameKind::Ping).count(1, 10);
         counters.traffic(Direction::Down, FrameKind::Ping).count(2, 20);
         let up = counters.traffic(Direction::Up, FrameKind::Ping);
