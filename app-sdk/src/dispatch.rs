@@ -51,6 +51,7 @@ use crate::handler::hook::ErasedHook;
 use crate::handler::{HubCallKind, Reply, ReplyFuture};
 use crate::hub::{BuiltHub, HubSettings, MethodTable};
 use crate::hub_core::{ClientSilence, HubCore};
+use crate::log_limit::LinePermit;
 use crate::metrics::MethodMetrics;
 use crate::node::Node;
 use crate::outbound::{ID_IN_USE, Outbound};
@@ -196,7 +197,7 @@ impl Dispatcher {
     }
 
     fn refuse_handshake(self: &Arc<Self>, connection: &Arc<Connection>, error: &HandshakeError) {
-        tracing::info!(hub = %self.core.name(), connection = short(connection.id()), ?error, "handshake is refused");
+        tracing::debug!(hub = %self.core.name(), connection = short(connection.id()), ?error, "handshake is refused");
         let text = match error {
             HandshakeError::Malformed { detail } if self.settings.detailed_errors => {
                 HubError::invalid_data(detail.as_str()).describe(&error.to_string(), true)
@@ -348,8 +349,10 @@ impl Dispatcher {
         let (hub, connection) = (self.core.name(), short(connection.id()));
         if error.is_shown() {
             tracing::debug!(hub, connection, method, ?error, "method failed, and the client was told why");
+        } else if let Some(LinePermit { left_out }) = self.core.outbound.log_limit.take() {
+            tracing::error!(hub, connection, method, ?error, left_out, "method failed");
         } else {
-            tracing::error!(hub, connection, method, ?error, "method failed");
+            tracing::debug!(hub, connection, method, ?error, "method failed, as others did a moment ago");
         }
     }
 }

@@ -318,6 +318,14 @@ pub enum GroupError {
     /// A group without a name.
     #[error("a group needs a name")]
     EmptyGroupName,
+    /// The name of the group is too long; nothing was changed.
+    #[error("the name of the group has {length} bytes, and may have {limit}: see Hub::group_name_max_bytes")]
+    NameTooLong {
+        /// Length of the name.
+        length: usize,
+        /// Limit of the hub.
+        limit: usize,
+    },
     /// No answer came in time; the change may still happen.
     #[error("group change was not acknowledged within 10 s")]
     Timeout,

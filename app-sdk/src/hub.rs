@@ -441,6 +441,13 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self.settings.limits.client_results_max = results;
         self
     }
+
+    /// Sets the largest name of a group that connections may join, in bytes; 1 KiB by default. Proxies have a limit of
+    /// their own, `--group-name-max-bytes`, and another one for the groups of a client, `--groups-per-client-max`.
+    pub fn group_name_max_bytes(mut self, bytes: usize) -> Self {
+        self.settings.limits.group_name_max_bytes = bytes;
+        self
+    }
 }
 
 impl Hub<()> {

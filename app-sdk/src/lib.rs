@@ -221,6 +221,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `sync` | locks that ignore poisoning |
+//! | `log_limit` | budget of the log lines that clients bring about |
 //! | `metrics` | counters, gauges and histograms of a server |
 //! | `error` | errors, and the texts that clients read |
 //! | [`value`] | values that the hub protocols write differently |
@@ -255,6 +256,7 @@ pub mod handler;
 mod hub;
 mod hub_core;
 mod link;
+mod log_limit;
 mod metrics;
 pub mod naming;
 mod node;

@@ -24,6 +24,7 @@ use trunkline_protocol::wire::CAUSE_HEADER;
 
 use crate::connection::{ConnectionClose, short};
 use crate::error::SendError;
+use crate::log_limit::{LinePermit, LogLimit};
 use crate::metrics::HubMetrics;
 use trunkline_link::LinkOutbox;
 
@@ -40,12 +41,14 @@ pub(crate) struct Outbound {
     /// Name of the hub or raw endpoint.
     pub(crate) name: Box<str>,
     pub(crate) metrics: HubMetrics,
+    /// Budget of the log lines that clients bring about.
+    pub(crate) log_limit: LogLimit,
     proxies: RwLock<Proxies>,
 }
 
 impl Outbound {
     pub(crate) fn new(name: &str, metrics: HubMetrics) -> Self {
-        Self { name: name.into(), metrics, proxies: RwLock::default() }
+        Self { name: name.into(), metrics, log_limit: LogLimit::default(), proxies: RwLock::default() }
     }
 
     /// Begins a link session, which may become the send link of its node.
@@ -171,8 +174,9 @@ impl Outbound {
     pub(crate) fn count_ended(&self, id: &str, close: &ConnectionClose) {
         self.metrics.closed(close.cause).inc();
         let (hub, connection, cause, error) = (&*self.name, short(id), close.cause, close.error.as_deref());
-        if cause.is_notable() {
-            tracing::info!(hub, connection, %cause, error, "connection closed");
+        let permit = if cause.is_notable() { self.log_limit.take() } else { None };
+        if let Some(LinePermit { left_out }) = permit {
+            tracing::info!(hub, connection, %cause, error, left_out, "connection closed");
         } else {
             tracing::debug!(hub, connection, %cause, error, "connection closed");
         }

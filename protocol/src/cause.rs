@@ -125,18 +125,14 @@ impl Cause {
         self.row().is_some_and(|(_, _, stage, _)| *stage != Stage::Closes)
     }
 
-    /// Whether the default log shows it, because it is more than a client that came and went.
+    /// Whether the default log shows it, because it is news of the fleet or its app. A client that came, went or broke a rule
+    /// is none: strangers could fill the log.
     #[must_use]
     pub fn is_notable(self) -> bool {
         use Cause as C;
         matches!(
             self,
-            C::TlsFailed
-                | C::WebsocketProtocol
-                | C::HubProtocol
-                | C::MessageTooLarge
-                | C::TextInvalid
-                | C::SlowClient
+            C::SlowClient
                 | C::OutboxTotal
                 | C::AppError
                 | C::AppHandshakeTimeout

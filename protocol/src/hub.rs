@@ -19,7 +19,7 @@ mod payload;
 mod protocol;
 mod scan;
 
-pub use framing::{Frame, FramingError, RECORD_SEPARATOR, next_frame};
+pub use framing::{Frame, FramingError, RECORD_SEPARATOR, next_frame, next_frame_behind};
 pub use handshake::{CLOSED_WITH_ERROR, HUB_PROTOCOL_VERSION, HandshakeError, HandshakeRequest, HandshakeResponse};
 pub use hub_message::{
     CancelInvocation, Close, Completion, Headers, HubMessage, HubMessageError, Invocation, Outcome, StreamItem,

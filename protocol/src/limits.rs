@@ -10,6 +10,10 @@ pub const RAW_MESSAGE_MAX_BYTES: usize = 64 * 1024;
 /// Largest hub handshake. A real one has some 40 bytes; the official server allows a whole message.
 pub const HANDSHAKE_MAX_BYTES: usize = HUB_MESSAGE_MAX_BYTES;
 
+/// Largest name of a group, unless app and operator say otherwise: as long as people and programs make names, and short
+/// enough to be kept for each group.
+pub const GROUP_NAME_MAX_BYTES: usize = 1024;
+
 /// Deepest nesting of a JSON or MessagePack value; the official server's default.
 pub const NESTING_MAX: usize = 64;
 

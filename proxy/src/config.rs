@@ -3,6 +3,7 @@
 mod admin_settings;
 mod drain_settings;
 mod frontend_limit;
+mod group_limit;
 mod host_rule;
 mod http_transport_settings;
 mod link_settings;
@@ -32,6 +33,7 @@ use crate::net::tls::ClientTls;
 pub(crate) use admin_settings::AdminSettings;
 pub(crate) use drain_settings::DrainSettings;
 pub(crate) use frontend_limit::FrontendLimits;
+pub(crate) use group_limit::GroupLimits;
 pub(crate) use host_rule::{HostPattern, HostRules};
 pub(crate) use http_transport_settings::HttpTransportSettings;
 pub(crate) use link_settings::LinkSettings;
@@ -125,6 +127,8 @@ pub struct Settings {
     pub message_max_bytes: usize,
     /// Limits of what waits to be written to clients.
     pub outbox: OutboxLimits,
+    /// Limits of groups.
+    pub groups: GroupLimits,
     /// Settings of links to app servers.
     pub links: LinkSettings,
     /// Settings for clients that have lost their app server.
@@ -156,6 +160,7 @@ impl Settings {
             pool_size: 1,
             message_max_bytes: MESSAGE_MAX_BYTES,
             outbox: OutboxLimits::default(),
+            groups: GroupLimits::DEFAULT,
             links: LinkSettings::default(),
             rehoming: RehomeSettings::DEFAULT,
             http_transports: HttpTransportSettings::DEFAULT,

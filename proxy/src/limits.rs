@@ -10,8 +10,10 @@ mod pending_pipe;
 mod relay_limit;
 mod throttle;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 pub(crate) use address_limit::{AddressLimit, AddressPermit};
 pub(crate) use guess_brake::GuessBrake;
@@ -21,6 +23,10 @@ pub(crate) use relay_limit::{RelayLimit, RelayPermit, RelayRefusal};
 pub(crate) use throttle::{Bucket, Quota, TooFast};
 
 use crate::config::{FrontendLimits, RelaySettings};
+
+/// Lines of the log that clients may bring about in a second. Whoever comes again and again would fill a disk; counters and
+/// the history of connections tell of all.
+const LOG_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
 /// Counters that all shards of a node share.
 #[derive(Debug)]
@@ -37,22 +43,31 @@ pub(crate) struct LimitCounters {
     pub pipes: Arc<PendingPipes>,
     /// Requests under way to app servers.
     pub relays: Arc<RelayLimit>,
+    /// Lines of the log that clients bring about.
+    log_lines: Bucket,
     open: AtomicU32,
 }
 
 impl LimitCounters {
     #[must_use]
     pub(crate) fn new(limits: &FrontendLimits, relay: &RelaySettings) -> Self {
-        let addresses = || limits.connections_per_address.map(|most| Arc::new(AddressLimit::new(most)));
+        let addresses = |most: Option<NonZeroU32>| most.map(|most| Arc::new(AddressLimit::new(most)));
         Self {
             connects: limits.connects_per_second.map(Bucket::new),
-            sockets: addresses(),
-            clients: addresses(),
+            sockets: addresses(limits.sockets_per_address),
+            clients: addresses(limits.connections_per_address),
             pending: limits.pending_per_address.map(PendingNegotiations::new),
             pipes: PendingPipes::new(),
             relays: RelayLimit::new(relay),
+            log_lines: Bucket::new(LOG_LINES_PER_SECOND),
             open: AtomicU32::new(0),
         }
+    }
+
+    /// Whether a line of the log that a client brings about fits what may be logged in a second.
+    #[must_use]
+    pub(crate) fn may_log(&self, now: Duration) -> bool {
+        self.log_lines.take(now, Duration::ZERO).is_ok()
     }
 
     /// Number of sockets on which requests are served; those of client connections are counted elsewhere.

@@ -52,9 +52,10 @@ impl Groups {
     /// Adds a connection to a group; it may be any connection of the hub. One that doesn't exist is ignored.
     ///
     /// # Errors
-    /// When the group has no name, or the proxy did not acknowledge within 10 s.
+    /// When the group has no name or [one that is too long](crate::Hub::group_name_max_bytes), when the connection is in as
+    /// many groups as the proxy allows, or when the proxy did not acknowledge within 10 s.
     pub async fn add(&self, connection_id: impl AsRef<str>, group: impl AsRef<str>) -> Result<(), GroupError> {
-        self.change(connection_id.as_ref().into(), group.as_ref().into(), MembershipChange::Join).await
+        self.change_connection(connection_id.as_ref().into(), Some(self.joined(group)?), MembershipChange::Join).await
     }
 
     /// Removes a connection from a group. One that is no member or doesn't exist is ignored.
@@ -62,7 +63,7 @@ impl Groups {
     /// # Errors
     /// When the group has no name, or the proxy did not acknowledge within 10 s.
     pub async fn remove(&self, connection_id: impl AsRef<str>, group: impl AsRef<str>) -> Result<(), GroupError> {
-        self.change(connection_id.as_ref().into(), group.as_ref().into(), MembershipChange::Leave).await
+        self.change_connection(connection_id.as_ref().into(), Some(named(group)?), MembershipChange::Leave).await
     }
 
     /// Removes a connection from all groups. One that doesn't exist is ignored.
@@ -77,9 +78,9 @@ impl Groups {
     /// `on_connected` join them.
     ///
     /// # Errors
-    /// When the group has no name, or a proxy did not acknowledge within 10 s.
+    /// As those of [`add`](Self::add).
     pub async fn add_user(&self, user_id: impl AsRef<str>, group: impl AsRef<str>) -> Result<(), GroupError> {
-        self.change_user(user_id.as_ref().into(), Some(named(group)?), MembershipChange::Join).await
+        self.change_user(user_id.as_ref().into(), Some(self.joined(group)?), MembershipChange::Join).await
     }
 
     /// Removes all connections of a user from a group.
@@ -98,13 +99,10 @@ impl Groups {
         self.change_user(user_id.as_ref().into(), None, MembershipChange::Leave).await
     }
 
-    async fn change(
-        &self,
-        connection_id: ByteString,
-        group: ByteString,
-        change: MembershipChange,
-    ) -> Result<(), GroupError> {
-        self.change_connection(connection_id, Some(named(group)?), change).await
+    /// Name of a group that is to be joined. It is kept as long as the group has members, and often it is a client's choice.
+    fn joined(&self, group: impl AsRef<str>) -> Result<ByteString, GroupError> {
+        let (name, limit) = (named(group)?, self.core.limits.group_name_max_bytes);
+        if name.len() > limit { Err(GroupError::NameTooLong { length: name.len(), limit }) } else { Ok(name) }
     }
 
     /// Asks the proxy that holds the connection, or all of them if it is held by another app server.

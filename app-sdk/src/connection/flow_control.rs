@@ -108,6 +108,7 @@ mod tests {
         parallel_invocations: 1,
         client_result_timeout: std::time::Duration::ZERO,
         client_results_max: 1,
+        group_name_max_bytes: 1,
     };
 
     fn poll(flow: &mut FlowControl) -> Option<FlowOperation> {

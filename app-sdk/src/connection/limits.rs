@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use trunkline_protocol::limits::{
-    CLIENT_RESULT_TIMEOUT_MS, CLIENT_RESULTS_MAX, HUB_MESSAGE_MAX_BYTES, INBOX_MAX_BYTES, PARALLEL_INVOCATIONS,
-    UPLOAD_MAX_ITEMS, WAITING_INBOX_MAX_BYTES,
+    CLIENT_RESULT_TIMEOUT_MS, CLIENT_RESULTS_MAX, GROUP_NAME_MAX_BYTES, HUB_MESSAGE_MAX_BYTES, INBOX_MAX_BYTES,
+    PARALLEL_INVOCATIONS, UPLOAD_MAX_ITEMS, WAITING_INBOX_MAX_BYTES,
 };
 
 /// Limits of a connection's memory and time.
@@ -24,6 +24,8 @@ pub(crate) struct Limits {
     pub(crate) client_result_timeout: Duration,
     /// Client results that the whole hub may await at once.
     pub(crate) client_results_max: usize,
+    /// Largest name of a group that a connection may join, in bytes.
+    pub(crate) group_name_max_bytes: usize,
 }
 
 impl Default for Limits {
@@ -36,6 +38,7 @@ impl Default for Limits {
             parallel_invocations: PARALLEL_INVOCATIONS,
             client_result_timeout: Duration::from_millis(CLIENT_RESULT_TIMEOUT_MS),
             client_results_max: CLIENT_RESULTS_MAX,
+            group_name_max_bytes: GROUP_NAME_MAX_BYTES,
         }
     }
 }

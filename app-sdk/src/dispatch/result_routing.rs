@@ -45,7 +45,7 @@ impl Dispatcher {
             }
         });
         let Some((protocol, completion)) = completion else {
-            tracing::warn!(hub = %self.core.name(), id = %invocation_id, "a client's result can't be read");
+            tracing::debug!(hub = %self.core.name(), id = %invocation_id, "a client's result can't be read");
             let refusal = ClientResult::Refused("its answer can't be read".into());
             return self.core.handle_refusal(&invocation_id, &connection_id, refusal);
         };

@@ -28,6 +28,7 @@ use crate::connection::{CallScope, Connection, ReplyKind, short};
 use crate::encode;
 use crate::error::{CallStage, HubError, text};
 use crate::handler::{ItemStream, Method, Reply, ReplyBody, ReplyFuture};
+use crate::log_limit::LinePermit;
 use crate::metrics::{CallOutcome, Counted};
 
 /// Bound on what surrounds a result in its frame: ids, target and headers, which are the client's and thus small.
@@ -131,9 +132,12 @@ impl RunningCall {
         let reason = error.source().map_or_else(|| error.message().to_owned(), ToString::to_string);
         let (hub, connection) = (self.dispatcher.core.name(), short(self.connection().id()));
         let method = logged_method(&self.target);
-        match is_detailed {
-            true => tracing::warn!(hub, connection, method, %reason, "call does not fit its method"),
-            false => tracing::debug!(hub, connection, method, %reason, "call does not fit its method"),
+        let permit = if is_detailed { self.dispatcher.core.outbound.log_limit.take() } else { None };
+        match permit {
+            Some(LinePermit { left_out }) => {
+                tracing::warn!(hub, connection, method, %reason, left_out, "call does not fit its method");
+            }
+            None => tracing::debug!(hub, connection, method, %reason, "call does not fit its method"),
         }
     }
 

@@ -17,6 +17,7 @@ use super::raw_message::RawMessage;
 use crate::connection::{ConnectRequest, ConnectionClose, Limits, LinkId, short};
 use crate::endpoint::Endpoint;
 use crate::error::HubError;
+use crate::log_limit::LinePermit;
 use crate::node::Node;
 use crate::outbound::{ID_IN_USE, Outbound};
 
@@ -51,8 +52,10 @@ impl RawDispatcher {
             if is_closed {
                 // Most often a send that came too late.
                 tracing::debug!(hub, connection, ?error, "handler failed after its connection had ended");
+            } else if let Some(LinePermit { left_out }) = self.core.outbound.log_limit.take() {
+                tracing::error!(hub, connection, ?error, left_out, "handler failed");
             } else {
-                tracing::error!(hub, connection, ?error, "handler failed");
+                tracing::debug!(hub, connection, ?error, "handler failed, as others did a moment ago");
             }
             ByteString::from(error.to_string())
         });

@@ -224,3 +224,15 @@ async fn an_empty_name_is_no_group() {
     assert!(matches!(groups.members("").next_page().await, Err(AskError::EmptyGroupName)));
     assert!(groups.remove_from_all("stranger").await.is_ok());
 }
+
+#[tokio::test]
+async fn a_name_that_is_too_long_is_no_group_to_join() {
+    let app = App::start().await;
+    let groups = groups(&app);
+    let long = "x".repeat(1025);
+    let refused = groups.add("stranger", &long).await;
+    assert!(matches!(refused, Err(GroupError::NameTooLong { length: 1025, limit: 1024 })), "{refused:?}");
+    assert!(matches!(groups.add_user("ann", &long).await, Err(GroupError::NameTooLong { .. })));
+    // Nobody is in it, so it can be left and asked about.
+    assert!(groups.remove("stranger", &long).await.is_ok());
+}

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use tracing_subscriber::fmt::MakeWriter;
 use trunkline::testing::TestServer;
-use trunkline::{Context, Hub};
+use trunkline::{Context, Hub, HubError};
 
 /// Lines of the log, in their order.
 #[derive(Clone, Default)]
@@ -49,18 +49,21 @@ struct Text {
 /// Held by the test that logs: subscribers of one process share the levels that are enabled.
 static LOGGING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Runs calls of a hub, and returns the lines of the log that name a call.
-async fn logged(hub: Hub, level: tracing::Level) -> (String, Vec<String>) {
-    let _alone = LOGGING.lock().await;
-    let lines = Lines::default();
-    let subscriber = tracing_subscriber::fmt()
+fn subscriber(level: tracing::Level, lines: &Lines) -> impl tracing::Subscriber + use<> {
+    tracing_subscriber::fmt()
         .with_max_level(level)
         .without_time()
         .with_ansi(false)
         .with_target(false)
         .with_writer(lines.clone())
-        .finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+        .finish()
+}
+
+/// Runs calls of a hub, and returns the lines of the log that name a call.
+async fn logged(hub: Hub, level: tracing::Level) -> (String, Vec<String>) {
+    let _alone = LOGGING.lock().await;
+    let lines = Lines::default();
+    let guard = tracing::subscriber::set_default(subscriber(level, &lines));
     let server = TestServer::new(hub).unwrap();
     let mut ann = server.connect("/hub").user("ann").await.unwrap();
     ann.invoke::<()>("note", (serde_json::json!({"text": "abc"}),)).await.unwrap();
@@ -102,4 +105,21 @@ async fn a_hub_with_detailed_errors_logs_such_calls_as_warnings() {
     assert_eq!(warned.len(), 3, "{lines:?}");
     assert!(warned[0].contains("method=\"Note\" reason=argument 1: unknown field `txt`"), "{warned:?}");
     assert!(!lines.iter().any(|line| line.contains("call{")), "spans are not made at this level: {lines:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_calls_fail_again_and_again_does_not_fill_the_log() {
+    let _alone = LOGGING.lock().await;
+    let lines = Lines::default();
+    let guard = tracing::subscriber::set_default(subscriber(tracing::Level::INFO, &lines));
+    let hub = Hub::new("/hub").method("Fail", async || Err::<(), _>(HubError::internal("no such table")));
+    let server = TestServer::new(hub).unwrap();
+    let mut ann = server.connect("/hub").await.unwrap();
+    for _ in 0..1000 {
+        ann.invoke::<()>("Fail", ()).await.unwrap_err();
+    }
+    drop(guard);
+    let lines = std::mem::take(&mut *lines.0.lock().unwrap());
+    let failed = lines.iter().filter(|line| line.contains("method failed")).count();
+    assert_eq!(failed, 10, "of 1000 in a second: {lines:?}");
 }

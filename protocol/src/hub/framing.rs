@@ -47,8 +47,24 @@ pub enum FramingError {
 /// # Errors
 /// As soon as it is certain that the message is over the limit or its prefix is malformed.
 pub fn next_frame(protocol: HubProtocol, buffer: &[u8], limit: usize) -> Result<Option<Frame>, FramingError> {
+    next_frame_behind(protocol, buffer, 0, limit)
+}
+
+/// As [`next_frame`], for a buffer that has grown since no message was found in its first `searched` bytes.
+///
+/// Each byte is searched once, however small the pieces are that a message comes in: without it a message of `n` pieces costs
+/// `n` times its bytes.
+///
+/// # Errors
+/// As those of [`next_frame`].
+pub fn next_frame_behind(
+    protocol: HubProtocol,
+    buffer: &[u8],
+    searched: usize,
+    limit: usize,
+) -> Result<Option<Frame>, FramingError> {
     match protocol {
-        HubProtocol::Json => next_json(buffer, limit),
+        HubProtocol::Json => next_json(buffer, searched, limit),
         HubProtocol::MessagePack => next_message_pack(buffer, limit),
     }
 }
@@ -62,10 +78,11 @@ pub(super) fn put_length(mut length: usize, out: &mut BytesMut) {
     out.put_u8(seven_bits(length));
 }
 
-fn next_json(buffer: &[u8], limit: usize) -> Result<Option<Frame>, FramingError> {
+fn next_json(buffer: &[u8], searched: usize, limit: usize) -> Result<Option<Frame>, FramingError> {
     // What lies beyond the limit can't save the message, so it is not searched either.
-    let searched = buffer.get(..limit).unwrap_or(buffer);
-    match memchr(RECORD_SEPARATOR, searched) {
+    let searchable = buffer.get(..limit).unwrap_or(buffer);
+    let found = searchable.get(searched..).and_then(|new| memchr(RECORD_SEPARATOR, new));
+    match found.map(|at| searched + at) {
         Some(end) => Ok(Some(Frame { body: 0..end, length: end + 1 })),
         None if buffer.len() >= limit => Err(FramingError::TooLarge { limit }),
         None => Ok(None),
@@ -129,6 +146,15 @@ mod tests {
         assert_eq!(json(b"{}\x1e{\"a\"", NO_LIMIT), Ok(Some(Frame { body: 0..2, length: 3 })));
         assert_eq!(json(b"{}", NO_LIMIT), Ok(None));
         assert_eq!(json(b"", NO_LIMIT), Ok(None));
+    }
+
+    #[test]
+    fn what_was_searched_is_not_searched_again() {
+        let behind = |searched| next_frame_behind(HubProtocol::Json, b"{}\x1e{}\x1e", searched, NO_LIMIT);
+        assert_eq!(behind(2), Ok(Some(Frame { body: 0..2, length: 3 })));
+        assert_eq!(behind(3), Ok(Some(Frame { body: 0..5, length: 6 })), "the first separator was not looked at");
+        assert_eq!(behind(6), Ok(None));
+        assert_eq!(next_frame_behind(HubProtocol::Json, b"123", 9, 3), Err(FramingError::TooLarge { limit: 3 }));
     }
 
     #[test]

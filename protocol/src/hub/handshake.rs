@@ -5,7 +5,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::members::{self, Members};
-use super::{HubProtocol, RECORD_SEPARATOR, json_encoding, next_frame};
+use super::{HubProtocol, RECORD_SEPARATOR, json_encoding, next_frame_behind};
 
 /// Version of either hub protocol without stateful reconnect.
 pub const HUB_PROTOCOL_VERSION: u32 = 1;
@@ -70,7 +70,15 @@ impl HandshakeRequest {
     /// # Errors
     /// When it is refused, [`Canceled`](HandshakeError::Canceled) if it is longer than `limit`.
     pub fn read(buffer: &[u8], limit: usize) -> Result<Option<(Self, usize)>, HandshakeError> {
-        read_with(buffer, limit, Self::parse)
+        read_with(buffer, 0, limit, Self::parse)
+    }
+
+    /// As [`read`](Self::read), for a buffer that has grown since no handshake ended in its first `searched` bytes.
+    ///
+    /// # Errors
+    /// As those of [`read`](Self::read).
+    pub fn read_behind(buffer: &[u8], searched: usize, limit: usize) -> Result<Option<(Self, usize)>, HandshakeError> {
+        read_with(buffer, searched, limit, Self::parse)
     }
 
     /// The bytes of a request, as the official client sends them.
@@ -129,7 +137,7 @@ impl HandshakeResponse {
     /// # Errors
     /// When it is no handshake answer.
     pub fn read(buffer: &[u8], limit: usize) -> Result<Option<(Self, usize)>, HandshakeError> {
-        read_with(buffer, limit, Self::parse)
+        read_with(buffer, 0, limit, Self::parse)
     }
 
     fn parse(text: &[u8]) -> Result<Self, HandshakeError> {
@@ -151,11 +159,12 @@ impl HandshakeResponse {
 
 fn read_with<T>(
     buffer: &[u8],
+    searched: usize,
     limit: usize,
     parse: impl FnOnce(&[u8]) -> Result<T, HandshakeError>,
 ) -> Result<Option<(T, usize)>, HandshakeError> {
     // A handshake is framed like a JSON message, whatever comes after it.
-    let frame = next_frame(HubProtocol::Json, buffer, limit).map_err(|_| HandshakeError::Canceled)?;
+    let frame = next_frame_behind(HubProtocol::Json, buffer, searched, limit).map_err(|_| HandshakeError::Canceled)?;
     let Some(frame) = frame else { return Ok(None) };
     let text = buffer.get(frame.body).unwrap_or_default();
     Ok(Some((parse(text)?, frame.length)))

@@ -8,6 +8,7 @@ mod advertised_address;
 mod config_error;
 mod discovery_args;
 mod drain_args;
+mod group_args;
 mod http_transport_args;
 mod limit_args;
 mod link_args;

@@ -4,7 +4,8 @@ use std::future::poll_fn;
 use std::io::IoSlice;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use tokio::task::yield_now;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{HandshakeError, HandshakeRequest, HubProtocol};
 use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
@@ -16,6 +17,10 @@ use super::reader::cause_of;
 use crate::net::socket::Socket;
 use crate::shard::{Content, Shard};
 use crate::transport::websocket;
+
+/// Maximum number of bytes of the transport before the hub handshake is whole: some two full reads, whatever else than the
+/// handshake is in them. Pings and empty frames are not in the handshake's own limit.
+const TRANSPORT_MAX_BYTES: usize = 4 * HANDSHAKE_MAX_BYTES;
 
 /// Hub handshake of a client.
 #[derive(Debug)]
@@ -54,15 +59,19 @@ pub(super) struct PendingSocket {
 impl PendingSocket {
     /// Reads the hub handshake, which begins with these early bytes.
     pub(super) async fn read_handshake(&mut self, shard: &Shard, early: Bytes) -> Result<Handshake, HandshakeFailure> {
-        let mut payload = Vec::new();
+        let (mut payload, mut searched, mut received) = (Vec::new(), 0, early.len());
         self.take(&mut early.to_vec(), &mut payload)?;
         loop {
-            if let Some((request, used)) = HandshakeRequest::read(&payload, HANDSHAKE_MAX_BYTES)? {
+            if let Some((request, used)) = HandshakeRequest::read_behind(&payload, searched, HANDSHAKE_MAX_BYTES)? {
                 self.inbound.keep(payload.get(used..).unwrap_or_default());
                 payload.truncate(used);
                 return Ok(Handshake { request, bytes: payload });
             }
-            poll_fn(|cx| self.poll_read(shard, cx, &mut payload)).await?;
+            if received > TRANSPORT_MAX_BYTES {
+                return Err(HandshakeError::Canceled.into());
+            }
+            searched = payload.len();
+            received += self.read(shard, &mut payload).await?;
         }
     }
 
@@ -74,21 +83,28 @@ impl PendingSocket {
             return;
         }
         let mut ignored = Vec::new();
-        while poll_fn(|cx| self.poll_read(shard, cx, &mut ignored)).await.is_ok() {
+        while self.read(shard, &mut ignored).await.is_ok() {
             ignored.clear();
         }
     }
 
-    /// Reads once, and appends the hub protocol's part to the payload.
+    /// Reads once, appends the hub protocol's part to the payload, and returns the number of bytes that were read.
+    async fn read(&mut self, shard: &Shard, payload: &mut Vec<u8>) -> Result<usize, HandshakeFailure> {
+        let count = poll_fn(|cx| self.poll_read(shard, cx, payload)).await?;
+        // Few reads are more than one of these; a flood must not hold the others up.
+        yield_now().await;
+        Ok(count)
+    }
+
     fn poll_read(
         &mut self,
         shard: &Shard,
         cx: &mut Context<'_>,
         payload: &mut Vec<u8>,
-    ) -> Poll<Result<(), HandshakeFailure>> {
+    ) -> Poll<Result<usize, HandshakeFailure>> {
         let mut buffer = shard.state().lend_read_buffer();
         let read = self.socket.poll_read(cx, &mut buffer).map(|read| match read {
-            Ok(count @ 1..) => self.take(buffer.get_mut(..count).unwrap_or_default(), payload),
+            Ok(count @ 1..) => self.take(buffer.get_mut(..count).unwrap_or_default(), payload).map(|()| count),
             Ok(0) => Err(HandshakeFailure::SocketEnded(Cause::SocketEnded)),
             Err(error) => Err(HandshakeFailure::SocketEnded(cause_of(&error))),
         });
@@ -98,15 +114,18 @@ impl PendingSocket {
 
     fn take(&mut self, bytes: &mut [u8], payload: &mut Vec<u8>) -> Result<(), HandshakeFailure> {
         let Self { socket, inbound } = self;
-        let mut is_closed = false;
+        let (mut is_closed, mut pongs) = (false, BytesMut::new());
         let mut pieces = inbound.pieces(bytes);
         while let Some(piece) = pieces.next().map_err(|error| HandshakeFailure::Transport(error.to_string()))? {
             match piece {
                 Piece::Payload(piece, _) => payload.extend_from_slice(piece),
-                // Nothing was sent to it yet, so there is room; a socket that takes nothing now is gone soon.
-                Piece::Ping(payload) => drop(socket.try_write(&[IoSlice::new(&websocket::pong(&payload))])),
+                Piece::Ping(payload) => websocket::put_pong(&payload, &mut pongs),
                 Piece::Close => is_closed = true,
             }
+        }
+        if !pongs.is_empty() {
+            // Nothing was sent to it yet, so there is room; a socket that takes nothing now is gone soon.
+            drop(socket.try_write(&[IoSlice::new(&pongs)]));
         }
         if is_closed { Err(HandshakeFailure::ClientClosed) } else { Ok(()) }
     }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::mem;
 
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::{FramingError, HubProtocol, MessageKind, Scan, next_frame};
+use trunkline_protocol::hub::{FramingError, HubProtocol, MessageKind, Scan, next_frame_behind};
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::RawKind;
 
@@ -82,7 +82,11 @@ pub(super) struct InboundTransport(Option<Decoder>);
 
 /// Beginning of a message whose rest has not come.
 #[derive(Debug, Default)]
-pub(super) struct PartialMessage(Vec<u8>);
+pub(super) struct PartialMessage {
+    bytes: Vec<u8>,
+    /// Bytes in which no hub message ends: they are not searched again.
+    searched: usize,
+}
 
 impl Inbound {
     pub(super) fn new(transport: Transport) -> Self {
@@ -93,12 +97,12 @@ impl Inbound {
     /// Keeps payload that was read along with the hub handshake; at a raw endpoint, bytes that came with the connect
     /// request.
     pub(super) fn keep(&mut self, rest: &[u8]) {
-        self.partial.0.extend_from_slice(rest);
+        self.partial.bytes.extend_from_slice(rest);
     }
 
     /// Takes the kept bytes of a raw endpoint, which no transport has decoded yet.
     pub(super) fn take_kept(&mut self) -> Vec<u8> {
-        mem::take(&mut self.partial.0)
+        mem::take(&mut self.partial.bytes)
     }
 
     /// Pieces of the transport's stream in these bytes.
@@ -110,7 +114,7 @@ impl Inbound {
 impl InboundTransport {
     /// Pieces of the transport's stream in these bytes.
     pub(super) fn pieces<'a>(&'a mut self, bytes: &'a mut [u8]) -> Pieces<'a> {
-        Pieces { decoder: self.0.as_mut(), bytes, at: 0 }
+        Pieces { decoder: self.0.as_mut(), bytes, at: 0, frames: 0 }
     }
 }
 
@@ -130,9 +134,15 @@ pub(super) struct Pieces<'a> {
     decoder: Option<&'a mut Decoder>,
     bytes: &'a mut [u8],
     at: usize,
+    frames: u64,
 }
 
 impl Pieces<'_> {
+    /// Number of frames that have ended so far, those without payload included. Bytes without frames count as one.
+    pub(super) fn frames(&self) -> u64 {
+        self.frames
+    }
+
     /// Next piece; `None` at the end of the bytes.
     ///
     /// # Errors
@@ -140,12 +150,14 @@ impl Pieces<'_> {
     pub(super) fn next(&mut self) -> Result<Option<Piece<'_>>, ProtocolError> {
         let Some(decoder) = &mut self.decoder else {
             let is_new = mem::replace(&mut self.at, self.bytes.len()) < self.bytes.len();
+            self.frames += u64::from(is_new);
             return Ok(is_new.then_some(Piece::Payload(self.bytes, PiecePosition::UNKNOWN)));
         };
         while let Some(rest) = self.bytes.get_mut(self.at..) {
             let from = self.at;
             let (used, event) = decoder.decode(rest)?;
             self.at += used;
+            self.frames += u64::from(event != Event::NeedMore && decoder.is_between_frames());
             match event {
                 Event::Data(range) => {
                     let payload = self.bytes.get(from + range.start..from + range.end).unwrap_or_default();
@@ -165,29 +177,35 @@ impl Pieces<'_> {
 }
 
 impl PartialMessage {
-    /// Bytes to look for hub messages in: the payload, behind what was kept of earlier ones.
-    pub(super) fn join<'a>(&'a mut self, payload: &'a [u8]) -> &'a [u8] {
-        if self.0.is_empty() {
-            return payload;
-        }
-        self.0.extend_from_slice(payload);
-        &self.0
+    /// Hub messages that are whole with this payload, behind what was kept of earlier ones.
+    pub(super) fn join<'a>(
+        &'a mut self,
+        payload: &'a [u8],
+        protocol: HubProtocol,
+        limit_bytes: usize,
+    ) -> HubMessages<'a> {
+        let bytes = if self.bytes.is_empty() {
+            payload
+        } else {
+            self.bytes.extend_from_slice(payload);
+            &self.bytes
+        };
+        HubMessages::new(bytes, self.searched, protocol, limit_bytes)
     }
 
-    /// Keeps the joined bytes behind the used ones.
+    /// Keeps the joined bytes behind the used ones, in which no message ends.
     pub(super) fn keep_rest(&mut self, payload: &[u8], used: usize) {
-        if self.0.is_empty() {
-            self.0.extend_from_slice(payload.get(used..).unwrap_or_default());
-        } else if used == self.0.len() {
-            // The memory goes too: an idle connection holds no buffer.
-            self.0 = Vec::new();
-        } else {
-            self.0.drain(..used);
+        if self.bytes.is_empty() {
+            self.bytes.extend_from_slice(payload.get(used..).unwrap_or_default());
+        } else if used > 0 {
+            // The memory goes too: an idle connection holds no buffer, and a short rest not that of a long message.
+            self.bytes = self.bytes.get(used..).unwrap_or_default().to_vec();
         }
+        self.searched = self.bytes.len();
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.0
+        &mut self.bytes
     }
 }
 
@@ -201,14 +219,17 @@ pub(super) struct HubMessages<'a> {
     run_start: usize,
     run_count: u64,
     at: usize,
+    /// Bytes behind `at` in which no message ends.
+    searched: usize,
     /// Rest behind the run that was returned last.
     queued: Option<Result<Upward<'a>, InboundError>>,
     is_done: bool,
 }
 
 impl<'a> HubMessages<'a> {
-    pub(super) fn new(bytes: &'a [u8], protocol: HubProtocol, limit_bytes: usize) -> Self {
-        Self { bytes, protocol, limit_bytes, run_start: 0, run_count: 0, at: 0, queued: None, is_done: false }
+    fn new(bytes: &'a [u8], searched: usize, protocol: HubProtocol, limit_bytes: usize) -> Self {
+        let (run_start, run_count, at) = (0, 0, 0);
+        Self { bytes, protocol, limit_bytes, run_start, run_count, at, searched, queued: None, is_done: false }
     }
 
     /// Number of bytes that the messages took.
@@ -226,7 +247,8 @@ impl<'a> HubMessages<'a> {
         }
         while !self.is_done {
             let rest = self.bytes.get(self.at..).unwrap_or_default();
-            let frame = match next_frame(self.protocol, rest, self.limit_bytes) {
+            let searched = mem::take(&mut self.searched);
+            let frame = match next_frame_behind(self.protocol, rest, searched, self.limit_bytes) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => {
                     self.is_done = true;
@@ -310,7 +332,7 @@ mod tests {
                 seen.push(format!("{piece:?}"));
                 continue;
             };
-            let mut messages = HubMessages::new(partial.join(payload), protocol, LIMIT);
+            let mut messages = partial.join(payload, protocol, LIMIT);
             while let Some(upward) = messages.next()? {
                 seen.push(match upward {
                     Upward::Messages { bytes, .. } => String::from_utf8_lossy(bytes).replace('\u{1e}', ";"),
@@ -335,6 +357,71 @@ mod tests {
             }
         }
         Ok(joined)
+    }
+
+    /// Number of bytes that are searched for ends of messages when these pieces come, and of messages that are found.
+    fn searched<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, protocol: HubProtocol, limit: usize) -> (usize, u64) {
+        let (mut partial, mut bytes, mut count) = (PartialMessage::default(), 0, 0);
+        for piece in pieces {
+            let mut messages = partial.join(piece, protocol, limit);
+            bytes += messages.bytes.len() - messages.searched;
+            while let Some(upward) = messages.next().unwrap() {
+                count += if let Upward::Messages { count, .. } = upward { count } else { 0 };
+            }
+            let used = messages.used();
+            partial.keep_rest(piece, used);
+        }
+        assert!(partial.bytes.is_empty() && partial.bytes.capacity() == 0, "an idle connection holds no buffer");
+        (bytes, count)
+    }
+
+    #[test]
+    fn empty_pieces_of_a_long_message_cost_no_search() {
+        let long = vec![b' '; 16 * 1024 * 1024 - 11];
+        let pieces =
+            [&long[..]].into_iter().chain(std::iter::repeat_n(&b""[..], 20_000)).chain([&b"{\"type\":1}\x1e"[..]]);
+        let (bytes, count) = searched(pieces, HubProtocol::Json, 16 * 1024 * 1024);
+        assert_eq!((bytes, count), (16 * 1024 * 1024, 1));
+    }
+
+    #[test]
+    fn each_byte_is_searched_once_however_the_messages_are_cut() {
+        let call = format!("{{\"type\":1,\"target\":\"{}\"}}\x1e", "x".repeat(1000));
+        let json = call.repeat(20);
+        let packed = [&[0x88, 0x08, 0x95, 0x01, 0x80, 0xc0, 0xda, 0x04, 0x00][..], &[b'x'; 1024], &[0x90]].concat();
+        for (protocol, stream) in [(HubProtocol::Json, json.as_bytes()), (HubProtocol::MessagePack, &packed.repeat(20))]
+        {
+            for size in [1, 2, 7, 999, 1033, 5000, stream.len()] {
+                // Behind the last whole message of a piece its rest is searched once more, as the begin of the next one.
+                let (bytes, count) = searched(stream.chunks(size), protocol, 64 * 1024);
+                assert_eq!(count, 20, "{protocol:?} in pieces of {size}");
+                assert!(
+                    bytes <= 2 * stream.len(),
+                    "{protocol:?} in pieces of {size}: {bytes} of {} bytes",
+                    stream.len()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn frames_are_counted_with_those_that_bring_nothing() {
+        let frames = |first: u8, count| {
+            let mut bytes = [first, 0x80, 0, 0, 0, 0].repeat(count);
+            let mut inbound = Inbound::new(Transport::WebSockets);
+            let mut pieces = inbound.pieces(&mut bytes);
+            while pieces.next().unwrap().is_some() {}
+            pieces.frames()
+        };
+        assert_eq!([0x81, 0x89, 0x8a].map(|first| frames(first, 100)), [100; 3]);
+        let mut inbound = Inbound::new(Transport::WebSockets);
+        let mut ended = 0;
+        for part in frame(&[b'x'; 90]).chunks_mut(10) {
+            let mut pieces = inbound.pieces(part);
+            while pieces.next().unwrap().is_some() {}
+            ended += pieces.frames();
+        }
+        assert_eq!(ended, 1, "a frame counts once, in however many reads it comes");
     }
 
     #[test]
@@ -365,7 +452,7 @@ mod tests {
     #[test]
     fn adjacent_whole_messages_go_up_together() {
         let bytes = b"{\"type\":1}\x1e{\"type\":1}\x1e{\"type\":1}\x1e";
-        let mut messages = HubMessages::new(bytes, HubProtocol::Json, LIMIT);
+        let mut messages = HubMessages::new(bytes, 0, HubProtocol::Json, LIMIT);
         assert_eq!(messages.next(), Ok(Some(Upward::Messages { bytes, count: 3 })));
         assert_eq!(messages.next(), Ok(None));
         assert_eq!(messages.used(), bytes.len());
@@ -396,7 +483,7 @@ mod tests {
     #[test]
     fn a_call_is_named_before_the_run_of_messages_that_it_is_in() {
         let bytes = b"{\"type\":1}\x1e{\"type\":1,\"invocationId\":\"7\"}\x1e{\"type\":6}\x1e";
-        let mut messages = HubMessages::new(bytes, HubProtocol::Json, LIMIT);
+        let mut messages = HubMessages::new(bytes, 0, HubProtocol::Json, LIMIT);
         assert_eq!(messages.next(), Ok(Some(Upward::Call { id: "7".into() })));
         let run = &bytes[..bytes.len() - 11];
         assert_eq!(messages.next(), Ok(Some(Upward::Messages { bytes: run, count: 2 })));
@@ -408,7 +495,7 @@ mod tests {
     fn messages_before_a_broken_one_still_go_up() {
         let mut bytes = b"{\"type\":1}\x1e".to_vec();
         bytes.extend([b'x'; LIMIT + 1]);
-        let mut messages = HubMessages::new(&bytes, HubProtocol::Json, LIMIT);
+        let mut messages = HubMessages::new(&bytes, 0, HubProtocol::Json, LIMIT);
         assert!(matches!(messages.next(), Ok(Some(Upward::Messages { count: 1, .. }))));
         assert_eq!(messages.next(), Err(InboundError::TooLarge(LIMIT)));
         assert_eq!(messages.next(), Ok(None));

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubProtocol;
 
-use super::inbound::{HubMessages, Inbound, InboundError, PartialMessage, Piece, Upward};
+use super::inbound::{Inbound, InboundError, PartialMessage, Piece, Upward};
 use super::raw_message::take_raw;
 use crate::limits::Quota;
 use crate::metrics::Limit;
@@ -27,6 +28,10 @@ use crate::upstream::HomeLink;
 
 /// Size from which a read is part of a flood.
 const LARGE_READ_BYTES: usize = 16 * 1024;
+
+/// Bytes that pay for a frame in which no message ends; a smaller one counts as a message. The .NET client cuts long messages
+/// into frames of 4 KiB.
+const FRAME_WORTH_BYTES: usize = 512;
 
 /// Interval in which a throttled client is kept from timing out.
 const THROTTLE_STEP: Duration = Duration::from_secs(1);
@@ -61,6 +66,13 @@ enum Step {
     Broken(InboundError),
     /// End: the socket has ended, for this cause, or nothing more can be made of what it brings.
     Ended(Cause),
+}
+
+impl Step {
+    /// Next step after a read of so many bytes, where nothing is owed.
+    fn after(bytes: usize) -> Self {
+        if bytes >= LARGE_READ_BYTES { Self::Yield } else { Self::Continue }
+    }
 }
 
 impl Reader {
@@ -201,8 +213,7 @@ impl Reader {
             return self.take_last(bytes);
         }
         let count = bytes.len();
-        let mut upward =
-            Upstream { state, home: &self.home, id: &self.id, slot: self.slot, messages: 0, step: Step::Continue };
+        let mut upward = Upstream::new(state, &self.home, &self.id, self.slot);
         let Inbound { transport, partial } = &mut self.inbound;
         let mut pieces = transport.pieces(bytes);
         let mut problem = Ok(());
@@ -223,7 +234,7 @@ impl Reader {
                 Ok(Some(Piece::Close)) => upward.step = Step::TransportClosed,
             }
         };
-        let messages = upward.messages;
+        let messages = upward.messages.max(pieces.frames().saturating_sub((count / FRAME_WORTH_BYTES) as u64));
         match upward.finish(taken) {
             Step::Continue => self.pay(state, messages, count),
             step => step,
@@ -235,9 +246,7 @@ impl Reader {
         let mut state = shard.state();
         let step = match self.content {
             Content::Hub(protocol) => {
-                let (home, id) = (&self.home, &self.id);
-                let mut upward =
-                    Upstream { state: &mut state, home, id, slot: self.slot, messages: 0, step: Step::Continue };
+                let mut upward = Upstream::new(&mut state, &self.home, &self.id, self.slot);
                 let taken = upward.take_messages(&mut self.inbound.partial, &[], protocol, self.limit_bytes);
                 upward.finish(taken)
             }
@@ -260,14 +269,14 @@ impl Reader {
                 state.context.counters.limit(limit).increment();
                 Step::Throttle(owed)
             }
-            _ if bytes >= LARGE_READ_BYTES => Step::Yield,
-            _ => Step::Continue,
+            _ => Step::after(bytes),
         }
     }
 
     /// Takes what a closing client sends: only the end of its transport counts.
     fn take_last(&mut self, bytes: &mut [u8]) -> Step {
-        let (mut pieces, mut step) = (self.inbound.pieces(bytes), Step::Continue);
+        let step = Step::after(bytes.len());
+        let (mut pieces, mut step) = (self.inbound.pieces(bytes), step);
         loop {
             match pieces.next() {
                 Err(_) => return Step::Ended(Cause::WebsocketProtocol),
@@ -280,7 +289,9 @@ impl Reader {
 
     /// Reads and discards, until the client has closed or the keep-alive wheel cuts the socket.
     async fn discard_rest(&self, shard: &Shard) {
-        while let Ok(1..) = poll_fn(|cx| self.poll_discard(shard, cx)).await {}
+        while let Ok(1..) = poll_fn(|cx| self.poll_discard(shard, cx)).await {
+            yield_now().await;
+        }
     }
 
     fn poll_discard(&self, shard: &Shard, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -315,10 +326,16 @@ struct Upstream<'a> {
     slot: Slot,
     /// Number of messages, pings included.
     messages: u64,
+    /// Answers to pings.
+    pongs: BytesMut,
     step: Step,
 }
 
-impl Upstream<'_> {
+impl<'a> Upstream<'a> {
+    fn new(state: &'a mut ShardState, home: &'a HomeLink, id: &'a str, slot: Slot) -> Self {
+        Self { state, home, id, slot, messages: 0, pongs: BytesMut::new(), step: Step::Continue }
+    }
+
     /// Takes all whole messages of a piece of payload, and keeps the rest.
     fn take_messages(
         &mut self,
@@ -327,7 +344,7 @@ impl Upstream<'_> {
         protocol: HubProtocol,
         limit_bytes: usize,
     ) -> Result<(), InboundError> {
-        let mut messages = HubMessages::new(partial.join(payload), protocol, limit_bytes);
+        let mut messages = partial.join(payload, protocol, limit_bytes);
         while let Some(message) = messages.next()? {
             self.take(message);
         }
@@ -369,11 +386,15 @@ impl Upstream<'_> {
     fn answer_ping(&mut self, payload: &[u8]) {
         if matches!(self.step, Step::Continue) {
             self.messages += 1;
-            self.state.send_frame(self.slot, &websocket::pong(payload));
+            websocket::put_pong(payload, &mut self.pongs);
         }
     }
 
     fn finish(self, taken: Result<(), InboundError>) -> Step {
+        // In one write, however many pings one read has brought.
+        if !self.pongs.is_empty() {
+            self.state.send_frame(self.slot, &self.pongs.freeze());
+        }
         match (self.step, taken) {
             (Step::Continue, Err(error)) => Step::Broken(error),
             (step, _) => step,

@@ -25,6 +25,10 @@ const BODY_TIMEOUT_S: u64 = 60;
 /// Time that a burst waits before clients are refused: shorter than any client's time-out.
 const CONNECT_WAIT_MS: u64 = 1_000;
 
+/// Messages of one client connection per second: some per cent of a core. No client sends as many but a loop, whose
+/// messages are small; bytes need no such bound, because they cost the sender what they cost the node.
+const MESSAGES_PER_SECOND: u32 = 20_000;
+
 /// Limits of the client listeners; `None` for no limit.
 #[derive(Debug, Clone)]
 pub struct FrontendLimits {
@@ -32,6 +36,9 @@ pub struct FrontendLimits {
     pub connections: Option<NonZeroU32>,
     /// Client connections from one address.
     pub connections_per_address: Option<NonZeroU32>,
+    /// Sockets from one address that are no client connection (yet). Nodes carry requests of many clients by theirs, so
+    /// this is limited only where somebody says so.
+    pub sockets_per_address: Option<NonZeroU32>,
     /// Time that a client has for the head of a request.
     pub header_timeout: Duration,
     /// Time for which a connection is kept without any request.
@@ -59,6 +66,7 @@ impl Default for FrontendLimits {
         Self {
             connections: NonZeroU32::new(CONNECTIONS_MAX),
             connections_per_address: None,
+            sockets_per_address: None,
             header_timeout: Duration::from_secs(HEADER_TIMEOUT_S),
             keep_alive_timeout: Duration::from_secs(KEEP_ALIVE_TIMEOUT_S),
             head_max_bytes: HEAD_MAX_BYTES,
@@ -67,7 +75,7 @@ impl Default for FrontendLimits {
             connects_per_second: None,
             connect_wait: Duration::from_millis(CONNECT_WAIT_MS),
             pending_per_address: None,
-            messages_per_second: None,
+            messages_per_second: NonZeroU32::new(MESSAGES_PER_SECOND),
             bytes_per_second: None,
         }
     }

@@ -10,6 +10,7 @@ use trunkline_protocol::wire::CAUSE_HEADER;
 use super::app::{App, AppLink, membership};
 use super::client::Client;
 use super::stage::{Stage, run, settings, token_of};
+use crate::metrics::Limit;
 
 async fn chat() -> (Stage, App, AppLink) {
     let stage = Stage::with(settings(), 2);
@@ -60,6 +61,53 @@ fn joining_with_the_id_of_nobody_is_not_found_and_leaving_a_group_of_others_is_f
         assert_eq!(link.ack().await, (1, AckStatus::NotFound));
         link.send(ServiceMessage::LeaveGroupWithAck(membership(&client.id, "red", 2))).await;
         assert_eq!(link.ack().await, (2, AckStatus::Ok));
+    });
+}
+
+#[test]
+fn groups_of_a_client_are_bounded_in_number_and_name_and_the_app_learns_why() {
+    run(async {
+        let mut settings = settings();
+        settings.groups.per_client = 100;
+        let stage = Stage::with(settings, 2);
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let mut link = app.link().await;
+        let target = format!("/chat?access_token={}", token_of("ann"));
+        let client = Client::connect(&stage, &mut link, &target).await;
+        let (mut refused, mut text) = (0, String::new());
+        for number in 0..3_000 {
+            let name = format!("{number:0>32000}");
+            link.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, &name, number))).await;
+            let ack = link.whole_ack().await;
+            refused += u32::from(ack.status == AckStatus::InternalServerError);
+            text = ack.message.unwrap_or_default().to_string();
+        }
+        assert_eq!(refused, 3_000);
+        assert!(text.contains("32000 bytes") && text.contains("--group-name-max-bytes"), "{text}");
+        for number in 0..1_000 {
+            let name = format!("{number:0>1024}");
+            link.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, &name, number))).await;
+            let ack = link.whole_ack().await;
+            let expected = if number < 100 { AckStatus::Ok } else { AckStatus::InternalServerError };
+            assert_eq!(ack.status, expected, "{number}: {:?}", ack.message);
+            text = ack.message.unwrap_or_default().to_string();
+        }
+        assert!(text.contains("100 groups") && text.contains("--groups-per-client-max"), "{text}");
+        let count = |limit| stage.shared.counters().iter().map(|counters| counters.limit(limit).get()).sum::<u64>();
+        assert_eq!((count(Limit::GroupName), count(Limit::Groups)), (3_000, 900));
+        // A group that it is in it may join again; one that it has left makes room; by its user it gets no more either.
+        link.join(&client.id, &format!("{:0>1024}", 5)).await;
+        let join = |group: &str| {
+            let (user_id, group) = ("ann".into(), Some(group.into()));
+            ServiceMessage::UserJoinGroupWithAck(UserGroupChange { user_id, group, ack_id: 7, ttl_s: None })
+        };
+        link.send(join("by user")).await;
+        assert_eq!(link.ack().await, (7, AckStatus::InternalServerError));
+        let leave = membership(&client.id, &format!("{:0>1024}", 5), 8);
+        link.send(ServiceMessage::LeaveGroupWithAck(leave)).await;
+        assert_eq!(link.ack().await, (8, AckStatus::Ok));
+        link.send(join("by user")).await;
+        assert_eq!(link.ack().await, (7, AckStatus::Ok));
     });
 }
 

@@ -186,8 +186,14 @@ impl AppLink {
 
     /// Receives an acknowledgement: its id and status.
     pub(super) async fn ack(&mut self) -> (i64, AckStatus) {
+        let ack = self.whole_ack().await;
+        (ack.ack_id, ack.status)
+    }
+
+    /// Receives an acknowledgement with its text.
+    pub(super) async fn whole_ack(&mut self) -> Ack {
         match self.next().await {
-            ServiceMessage::Ack(ack) => (ack.ack_id, ack.status),
+            ServiceMessage::Ack(ack) => ack,
             other => panic!("{other:?} instead of an acknowledgement"),
         }
     }

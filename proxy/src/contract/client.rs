@@ -111,6 +111,15 @@ impl Client {
         }
     }
 
+    /// Receives so many WebSocket messages as they come, control frames included.
+    pub(super) async fn frames(&mut self, count: usize) -> Vec<Message> {
+        let mut frames = Vec::new();
+        while frames.len() < count {
+            frames.push(self.socket.next().await.unwrap().unwrap());
+        }
+        frames
+    }
+
     /// Shows that nothing else was on its way: what its app server sends it now comes next.
     pub(super) async fn fence(&mut self, link: &AppLink) {
         link.write(&self.id, "{\"fence\":true}\u{1e}").await;

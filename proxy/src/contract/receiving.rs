@@ -1,10 +1,13 @@
 //! Messages of clients: whole ones go up in order, within limits.
 
 use std::cell::Cell;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
 use trunkline_protocol::service::*;
@@ -12,6 +15,7 @@ use trunkline_protocol::service::*;
 use super::client::{Client, PING, Received};
 use super::stage::{Stage, run, settings};
 use crate::config::Settings;
+use crate::metrics::Limit;
 
 fn call(id: u32) -> String {
     format!("{{\"type\":1,\"invocationId\":\"{id}\",\"target\":\"M\",\"arguments\":[]}}\u{1e}")
@@ -155,18 +159,123 @@ fn a_raw_endpoint_carries_whole_texts_and_bytes_and_says_which_they_are() {
 
 #[test]
 fn a_raw_text_that_is_not_utf8_is_closed_with_1007_and_one_too_large_with_1009() {
-    use tokio_tungstenite::tungstenite::protocol::frame::Frame;
-    use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
     run(async {
         let hub = HubManifest { message_max_bytes: 64, ..HubManifest::raw("echo", "/echo") };
         let (stage, _app, mut link) = stage_with(hub).await;
         for (bytes, code) in [(vec![0xff, 0xfe], 1007), (vec![b'x'; 65], 1009)] {
             let mut client = Client::upgrade(&stage, "/echo").await.unwrap();
             let open = link.opening().await;
-            client.write(Message::Frame(Frame::message(bytes, OpCode::Data(Data::Text), true))).await;
+            client.write(frame(bytes, OpCode::Data(Data::Text), true)).await;
             assert_eq!(client.next().await, Received::End(Some(code)));
             assert_eq!(link.close().await.connection_id, open.connection_id);
         }
+    });
+}
+
+fn frame(bytes: impl Into<bytes::Bytes>, code: OpCode, is_last: bool) -> Message {
+    Message::Frame(Frame::message(bytes, code, is_last))
+}
+
+#[test]
+fn frames_that_bring_no_message_count_against_the_rate_of_messages() {
+    let piece = |bytes: &'static [u8], is_last| frame(bytes, OpCode::Data(Data::Continue), is_last);
+    let begin = || frame(&b" "[..], OpCode::Data(Data::Text), false);
+    let pong = || Message::Pong(bytes::Bytes::new());
+    let floods: [(&str, Vec<Message>); 3] = [
+        ("pongs", (0..200).map(|_| pong()).collect()),
+        ("empty fragments", [begin()].into_iter().chain((0..200).map(|_| piece(b"", false))).collect()),
+        ("tiny fragments", [begin()].into_iter().chain((0..200).map(|_| piece(b" ", false))).collect()),
+    ];
+    for (name, flood) in floods {
+        run(async {
+            let mut settings = settings();
+            settings.limits.messages_per_second = NonZeroU32::new(10);
+            let stage = Stage::with(settings, 1);
+            let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+            let mut link = app.link().await;
+            let mut client = Client::connect(&stage, &mut link, "/chat").await;
+            let in_message = name != "pongs";
+            let begun = tokio::time::Instant::now();
+            for message in flood {
+                client.write(message).await;
+            }
+            match in_message {
+                true => client.write(frame(call(1), OpCode::Data(Data::Continue), true)).await,
+                false => client.send(&call(1)).await,
+            }
+            assert_eq!(link.data().await.0.trim_start(), call(1));
+            // What was read with the call is paid for before what comes next.
+            client.send(&call(2)).await;
+            assert_eq!(link.data().await.0.trim_start(), call(2));
+            // 200 frames at 10 a second; made-up time.
+            assert!(begun.elapsed() > Duration::from_secs(15), "{name}: {:?}", begun.elapsed());
+            assert!(stage.shared.counters_of(0).limit(Limit::Messages).get() > 0, "{name}");
+        });
+    }
+}
+
+#[test]
+fn large_fragments_of_an_honest_client_are_no_messages() {
+    run(async {
+        let mut settings = settings();
+        settings.limits.messages_per_second = NonZeroU32::new(10);
+        let stage = Stage::with(settings, 1);
+        let hub = HubManifest { message_max_bytes: 1024 * 1024, ..HubManifest::new("chat", "/chat") };
+        let mut app = stage.app("app-1", vec![hub]);
+        let mut link = app.link().await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let begun = tokio::time::Instant::now();
+        client.write(frame(&b"{\"type\":1,\"target\":\""[..], OpCode::Data(Data::Text), false)).await;
+        for _ in 0..100 {
+            client.write(frame(vec![b'x'; 4096], OpCode::Data(Data::Continue), false)).await;
+        }
+        client.write(frame(&b"\"}\x1e"[..], OpCode::Data(Data::Continue), true)).await;
+        assert!(link.data().await.0.len() > 400_000);
+        assert_eq!(stage.shared.counters_of(0).limit(Limit::Messages).get(), 0);
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    });
+}
+
+#[test]
+fn a_message_that_never_gets_longer_is_closed_with_1002() {
+    run(async {
+        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        client.write(frame(&b"{"[..], OpCode::Data(Data::Text), false)).await;
+        for _ in 0..1001 {
+            client.write(frame(&b""[..], OpCode::Data(Data::Continue), false)).await;
+        }
+        let close = client.text().await;
+        assert!(close.starts_with("{\"type\":7,\"error\""), "{close}");
+        assert_eq!(link.close().await.connection_id, client.id);
+    });
+}
+
+#[test]
+fn each_ping_of_a_read_is_answered_in_order() {
+    run(async {
+        let (stage, _app, mut link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        for number in 0..100_u8 {
+            client.write(Message::Ping(vec![number].into())).await;
+        }
+        let pongs: Vec<_> = (0..100).map(|number| Message::Pong(vec![number].into())).collect();
+        assert_eq!(client.frames(100).await, pongs);
+        link.fence().await;
+    });
+}
+
+#[test]
+fn pings_without_a_handshake_end_before_its_time_out() {
+    run(async {
+        let (stage, _app, _link) = stage_with(HubManifest::new("chat", "/chat")).await;
+        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        let begun = tokio::time::Instant::now();
+        for _ in 0..1500 {
+            client.write(Message::Ping(vec![0; 100].into())).await;
+        }
+        assert_eq!(client.next().await, Received::Text("{\"error\":\"Handshake was canceled.\"}".into()));
+        assert!(begun.elapsed() < Duration::from_secs(1));
     });
 }
 

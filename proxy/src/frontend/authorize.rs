@@ -24,6 +24,7 @@ use crate::frontend::forwarded_header::FORWARDED_FOR;
 use crate::frontend::plain_response::{because, unavailable};
 use crate::frontend::request::is_for_the_app;
 use crate::frontend::request_extension::peer_address;
+use crate::metrics::Limit;
 use crate::upstream::{Hub, MIDDLEWARE_HINT, RefusalSource};
 
 /// Decision of the app, with headers for the client.
@@ -64,7 +65,11 @@ pub(crate) fn authorize(
             Err(error) => error.to_string(),
         };
         endpoint.counters.app_not_asked.increment();
-        warn!(hub = name, app = %first.target, %problem, "a client can't be let in, because the app can't be asked");
+        if endpoint.shared.limits.may_log(endpoint.shared.uptime()) {
+            warn!(hub = name, app = %first.target, %problem, "a client can't be let in, because the app can't be asked");
+        } else {
+            endpoint.counters.limit(Limit::LogLines).increment();
+        }
         Err(unavailable(Cause::AppUnreachable, "the app can't be asked whether you may come in"))
     }
 }

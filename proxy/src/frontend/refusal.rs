@@ -29,6 +29,8 @@ pub(crate) fn cause_of_limit(limit: Limit) -> Cause {
         Limit::HeadSize => Cause::HeadTooLarge,
         Limit::BodySize => Cause::BodyTooLarge,
         Limit::MessageSize | Limit::Messages | Limit::Bytes => Cause::MessageTooLarge,
+        // No request is refused by these.
+        Limit::Groups | Limit::GroupName | Limit::LogLines => Cause::MessageTooLarge,
     }
 }
 

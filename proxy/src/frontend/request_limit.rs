@@ -43,7 +43,7 @@ enum LimitOwner {
 
 /// Throttles a negotiate request: returns how long it waits in a burst, or the refusal.
 pub(crate) fn throttle_negotiate(endpoint: &Endpoint, request: &Request) -> Result<Duration, Response> {
-    if let (Some(pending), Some(ip)) = (&endpoint.shared.limits.pending, ip(request)) {
+    if let (Some(pending), Some(ip)) = (&endpoint.shared.limits.pending, counted_ip(endpoint, request)) {
         pending.negotiated(ip, endpoint.shared.uptime()).map_err(|retry_after| {
             let text = "too many negotiates of this address led to no connection: see --pending-per-address-max";
             refuse(endpoint, Limit::PendingPerAddress, LimitOwner::Client, retry_after, text)
@@ -87,7 +87,7 @@ pub(crate) fn take_permit(endpoint: &Endpoint, request: &Request) -> Result<Opti
         let text = "this node has as many connections as it may have: see --connections-max";
         return Err(refuse(endpoint, Limit::Connections, LimitOwner::Node, ROOM_RETRY_AFTER, text));
     }
-    let Some(ip) = ip(request) else { return Ok(None) };
+    let Some(ip) = counted_ip(endpoint, request) else { return Ok(None) };
     let permit = shared.limits.clients.as_ref().map(|clients| {
         clients.take(ip).map(Box::new).ok_or_else(|| {
             let text = "this address has as many connections as it may have: see --connections-per-address-max";
@@ -172,8 +172,10 @@ fn counted_ip(endpoint: &Endpoint, request: &Request) -> Option<IpAddr> {
     ip(request).filter(|ip| !endpoint.shared.settings.trusted.contains(*ip))
 }
 
-fn ip(request: &Request) -> Option<IpAddr> {
-    peer_address(request.extensions()).map(|peer| peer.ip())
+/// Address that a client is counted by. A trusted one, whose load balancer does not name its client, stands for many.
+fn counted_ip(endpoint: &Endpoint, request: &Request) -> Option<IpAddr> {
+    let ip = peer_address(request.extensions())?.ip();
+    (!endpoint.shared.settings.trusted.contains(ip)).then_some(ip)
 }
 
 fn refuse(endpoint: &Endpoint, limit: Limit, owner: LimitOwner, retry_after: Duration, text: &'static str) -> Response {

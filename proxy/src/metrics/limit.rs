@@ -37,11 +37,17 @@ pub(crate) enum Limit {
     Messages,
     /// Bytes per second of one client, which is paused then.
     Bytes,
+    /// Groups of one client.
+    Groups,
+    /// Size of the name of a group.
+    GroupName,
+    /// Lines of the log that clients bring about, in a second; the others are at the level `debug`.
+    LogLines,
 }
 
 impl Limit {
     /// All limits with their labels.
-    pub(crate) const ALL: [(Limit, &'static str); 17] = [
+    pub(crate) const ALL: [(Limit, &'static str); 20] = [
         (Limit::Connections, "connections"),
         (Limit::ConnectionsPerAddress, "connections_per_address"),
         (Limit::Connects, "connects"),
@@ -59,5 +65,8 @@ impl Limit {
         (Limit::MessageSize, "message_size"),
         (Limit::Messages, "messages"),
         (Limit::Bytes, "bytes"),
+        (Limit::Groups, "groups"),
+        (Limit::GroupName, "group_name"),
+        (Limit::LogLines, "log_lines"),
     ];
 }

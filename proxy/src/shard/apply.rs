@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use tracing::debug;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::{
     ClientInvocation, ErrorCompletion, FlowOperation, GroupMember, RawKind, ServiceMessage,
 };
 
 use super::close_reason::CloseReason;
-use super::command::{Audience, ConnectionCommand, ShardCommand};
+use super::command::{Audience, ConnectionCommand, MembershipChange, PendingAck, ShardCommand};
 use super::connection::{PauseReason, SetName, Status};
 use super::content::Content;
 use super::delivery::{BatchMode, Flush};
@@ -50,10 +51,7 @@ impl ShardState {
             }
             ShardCommand::UserGroup { hub, user, change, ack } => {
                 let slots = self.connections.slots_of(hub, &Audience::Users(vec![user]).into());
-                slots.iter().for_each(|&slot| self.connections.change_groups(slot, &change));
-                if let (false, Some(ack)) = (slots.is_empty(), ack) {
-                    ack.found();
-                }
+                slots.iter().for_each(|&slot| self.change_groups(slot, &change, ack.as_deref()));
             }
             ShardCommand::Check { hub, who, within_group, ack } => {
                 let mut slots = self.connections.slots_of(hub, &who.into());
@@ -95,6 +93,21 @@ impl ShardState {
         }
     }
 
+    /// Changes the groups of a connection that is here, and tells the app whether that was done, if it asked.
+    fn change_groups(&mut self, slot: Slot, change: &MembershipChange, ack: Option<&PendingAck>) {
+        let context = &self.context;
+        let refusal = self.connections.change_groups(slot, change, &context.shared.settings.groups).err();
+        if let Some(refusal) = refusal {
+            context.counters.limit(refusal.limit()).increment();
+            debug!(slot, %refusal, "a connection does not join a group");
+        }
+        match (ack, refusal) {
+            (Some(ack), Some(refusal)) => ack.failed(refusal.to_string()),
+            (Some(ack), None) => ack.found(),
+            (None, _) => {}
+        }
+    }
+
     /// Adds the members of a group that are here to a page of them, as far as there is room, and sends it on its way: to
     /// the next shard, or to the app server. One step reads each entry of the group's list once, as a send to it does.
     fn list_members(&mut self, mut listing: Box<MemberListing>) {
@@ -125,10 +138,7 @@ impl ShardState {
             // Only its own app server may answer its calls, so that none is answered twice.
             ConnectionCommand::Data { .. } => self.context.counters.unknown_receivers.increment(),
             ConnectionCommand::Group { change, ack } => {
-                self.connections.change_groups(slot, &change);
-                if let Some(ack) = ack {
-                    ack.found();
-                }
+                self.change_groups(slot, &change, ack.as_deref());
             }
             // Its own app server has sent a close message; for any other one we do.
             ConnectionCommand::Close { error, cause } => {

@@ -1,7 +1,7 @@
 //! Commands: downward frames in a form that any shard can apply.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -145,26 +145,37 @@ pub(crate) struct PendingAck {
     link: Arc<LinkHandle>,
     ack_id: i64,
     is_found: AtomicBool,
+    /// Text for the app: why a shard has not done it.
+    problem: OnceLock<ByteString>,
 }
 
 impl PendingAck {
     /// Ack for the far end of `link`: `NotFound`, unless a shard finds a receiver.
     #[must_use]
     pub(crate) fn new(link: Arc<LinkHandle>, ack_id: i64) -> Arc<Self> {
-        Arc::new(Self { link, ack_id, is_found: AtomicBool::new(false) })
+        Arc::new(Self { link, ack_id, is_found: AtomicBool::new(false), problem: OnceLock::new() })
     }
 
     /// Notes that a receiver is here, and the command was applied.
     pub(crate) fn found(&self) {
         self.is_found.store(true, Ordering::Relaxed);
     }
+
+    /// Notes that a receiver is here, and the command can't be applied, for this reason; the first one counts.
+    pub(crate) fn failed(&self, problem: impl Into<ByteString>) {
+        drop(self.problem.set(problem.into()));
+    }
 }
 
 impl Drop for PendingAck {
     fn drop(&mut self) {
-        let status = if self.is_found.load(Ordering::Relaxed) { AckStatus::Ok } else { AckStatus::NotFound };
-        // An empty text, not nil: so does the service that this protocol was made for.
-        let message = Some(ByteString::new());
+        let (status, text) = match (self.problem.take(), self.is_found.load(Ordering::Relaxed)) {
+            (Some(problem), _) => (AckStatus::InternalServerError, problem),
+            // An empty text, not nil: so does the service that this protocol was made for.
+            (None, true) => (AckStatus::Ok, ByteString::new()),
+            (None, false) => (AckStatus::NotFound, ByteString::new()),
+        };
+        let message = Some(text);
         self.link.send(&ServiceMessage::Ack(Ack { ack_id: self.ack_id, status, message, payload: None }));
     }
 }

@@ -4,6 +4,7 @@
 
 mod census;
 mod cold_state;
+mod group_refusal;
 mod interner;
 mod membership;
 mod membership_entry;
@@ -21,10 +22,12 @@ use trunkline_protocol::id::ID_CHARS;
 use super::command::{Audience, MembershipChange, Receivers};
 use super::route_table::{Location, RouteTable};
 use super::slot::{Serial, Slot};
+use crate::config::GroupLimits;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
 
 pub(crate) use census::{Census, ClientKind};
 pub(crate) use cold_state::{ColdState, LetGo, PauseReason, PauseReasons};
+pub(crate) use group_refusal::GroupRefusal;
 pub(crate) use interner::{Opening, OpeningInterner};
 pub(crate) use membership::{Member, SetName};
 pub(crate) use pending_call::PendingCalls;
@@ -165,14 +168,40 @@ impl Connections {
     }
 
     /// Changes the groups of a live client connection.
-    pub(crate) fn change_groups(&mut self, slot: Slot, change: &MembershipChange) {
-        let Some(client) = self.live(slot) else { return };
+    ///
+    /// # Errors
+    /// When the limits allow no such group, or no further one.
+    pub(crate) fn change_groups(
+        &mut self,
+        slot: Slot,
+        change: &MembershipChange,
+        limits: &GroupLimits,
+    ) -> Result<(), GroupRefusal> {
+        let Some(client) = self.live(slot) else { return Ok(()) };
         let hub = client.home.hub();
         match change {
-            MembershipChange::Join(group) => self.join(slot, hub, SetName::Group(group)),
+            MembershipChange::Join(group) => {
+                self.check_join(client, group, limits)?;
+                self.join(slot, hub, SetName::Group(group));
+            }
             MembershipChange::Leave(group) => self.leave(slot, hub, SetName::Group(group)),
             MembershipChange::LeaveAll => self.leave_groups(slot),
         }
+        Ok(())
+    }
+
+    fn check_join(&self, client: &Client, group: &str, limits: &GroupLimits) -> Result<(), GroupRefusal> {
+        let (length, limit) = (group.len(), limits.name_max_bytes);
+        if length > limit {
+            return Err(GroupRefusal::NameTooLong { length, limit });
+        }
+        let limit = limits.per_client;
+        // Its hub and its user are among the memberships, too. They are told apart only by one that is near the limit.
+        if client.memberships.len() <= limit || self.sets.has(client, client.home.hub(), SetName::Group(group)) {
+            return Ok(());
+        }
+        let groups = self.sets_of(client).filter(|set| matches!(set, SetName::Group(_))).count();
+        if groups < limit { Ok(()) } else { Err(GroupRefusal::TooMany { limit }) }
     }
 
     /// Makes a client connection a member of a set; joining twice is fine.

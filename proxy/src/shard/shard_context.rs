@@ -10,7 +10,7 @@ use super::connection::{Client, Opening};
 use super::history::{PastConnection, short};
 use super::shared::Shared;
 use crate::clock::unix_ms;
-use crate::metrics::{ConnectionCounters, Counters, HubCounters};
+use crate::metrics::{ConnectionCounters, Counters, HubCounters, Limit};
 
 /// Index of a shard, its counters, and what it shares with the node's other shards.
 #[derive(Debug, Clone)]
@@ -57,7 +57,7 @@ impl ShardContext {
         self.counters.lifetimes.observe_duration(lived);
         let hubs = self.shared.hubs.all();
         let hub = hubs.get(client.home.hub().get()).map_or("", |hub| hub.name());
-        log_close(hub, &client.id, reason);
+        self.log_close(hub, &client.id, reason);
         let opening = client.cold.opening.as_ref().and_then(Opening::read).unwrap_or_default();
         let past = PastConnection::new(&client.id, reason.cause, reason.detail.as_deref());
         let opened_ms = unix_ms().saturating_sub(u64::try_from(lived.as_millis()).unwrap_or(u64::MAX));
@@ -77,15 +77,24 @@ impl ShardContext {
         let took = Duration::from_micros(self.now_us().saturating_sub(client.cold.opened_us));
         self.counters.handshakes_of_apps.observe_duration(took);
     }
-}
 
-/// Logs a close in the words of metrics and hooks.
-fn log_close(hub: &str, id: &str, reason: &CloseReason) {
-    let CloseReason { cause, detail, .. } = reason;
-    let connection = short(id);
-    if cause.is_notable() {
-        info!(hub, connection, %cause, detail, "client connection closed");
-    } else {
-        debug!(hub, connection, %cause, detail, "client connection closed");
+    /// Logs a close in the words of metrics and hooks.
+    fn log_close(&self, hub: &str, id: &str, reason: &CloseReason) {
+        let CloseReason { cause, detail, .. } = reason;
+        let connection = short(id);
+        if cause.is_notable() && self.may_log() {
+            info!(hub, connection, %cause, detail, "client connection closed");
+        } else {
+            debug!(hub, connection, %cause, detail, "client connection closed");
+        }
+    }
+
+    /// Whether the default log has room for a line that a client brings about; counts what it leaves out.
+    fn may_log(&self) -> bool {
+        let may_log = self.shared.limits.may_log(self.shared.uptime());
+        if !may_log {
+            self.counters.limit(Limit::LogLines).increment();
+        }
+        may_log
     }
 }

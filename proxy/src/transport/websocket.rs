@@ -13,7 +13,7 @@ mod unframe;
 pub use frame_decoder::{Decoder, Event, MessageForm, PiecePosition};
 pub use frame_encoder::{
     CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Opcode,
-    close, frame, payload_bytes, ping, pong,
+    close, frame, payload_bytes, ping, put_pong,
 };
 pub use protocol_error::ProtocolError;
 pub use unframe::{Unframed, unframe, unframe_whole};

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 use trunkline_protocol::hub::{
     Completion, Frame, FramingError, HandshakeError, HandshakeRequest, HandshakeResponse, HubMessage, HubProtocol,
-    MessageKind, Outcome, Payload, next_frame,
+    MessageKind, Outcome, Payload, next_frame, next_frame_behind,
 };
 
 use crate::random::Random;
@@ -44,13 +44,21 @@ fn messages(protocol: HubProtocol, data: &[u8]) {
 
 /// The bodies of all whole frames, and the error that ended them.
 fn bodies(protocol: HubProtocol, pieces: &[&[u8]]) -> (Vec<Bytes>, Option<FramingError>) {
-    let (mut buffer, mut bodies) = (BytesMut::new(), Vec::new());
+    let (mut buffer, mut bodies, mut searched) = (BytesMut::new(), Vec::new(), 0);
     for piece in pieces {
         buffer.extend_from_slice(piece);
         loop {
-            match next_frame(protocol, &buffer, MESSAGE_MAX_BYTES) {
-                Ok(Some(frame)) => bodies.push(take(&mut buffer, frame)),
-                Ok(None) => break,
+            let found = next_frame_behind(protocol, &buffer, searched, MESSAGE_MAX_BYTES);
+            assert_eq!(found, next_frame(protocol, &buffer, MESSAGE_MAX_BYTES), "what was searched hides a message");
+            match found {
+                Ok(Some(frame)) => {
+                    searched = 0;
+                    bodies.push(take(&mut buffer, frame));
+                }
+                Ok(None) => {
+                    searched = buffer.len();
+                    break;
+                }
                 Err(error) => return (bodies, Some(error)),
             }
         }

@@ -14,6 +14,10 @@ const HEAD_MIN_BYTES: usize = 8 * 1024;
 /// Largest `--head-max-bytes`: app servers (hyper) take some 400 KiB, what a node adds included.
 const HEAD_MAX_BYTES: usize = 384 * 1024;
 
+/// Client connections from one address, and negotiations of it, where addresses are believed: a quarter of the sockets that an
+/// address can have towards one listener. More is behind no NAT; without it, one machine may take all that the node has.
+const PER_ADDRESS_MAX: u32 = 16 * 1024;
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LimitArgs {
     /// Sockets of clients on this node; who comes then gets 503 and `Retry-After`. 0 for no limit.
@@ -21,9 +25,10 @@ pub(crate) struct LimitArgs {
     pub connections_max: u32,
 
     /// Client connections from one address, or from one /64 of IPv6; who comes then gets 429. 0 for no limit. Behind a
-    /// load balancer it needs `--trust`, or all clients have the balancer's address.
-    #[arg(long, env = "TRUNKLINE_CONNECTIONS_PER_ADDRESS_MAX", value_name = "N", default_value_t = 0)]
-    pub connections_per_address_max: u32,
+    /// load balancer it needs `--trust`, or all clients have the balancer's address. A number that is given counts for
+    /// sockets without a client connection, too. [default: 16384 with `--trust`, else 0]
+    #[arg(long, env = "TRUNKLINE_CONNECTIONS_PER_ADDRESS_MAX", value_name = "N")]
+    pub connections_per_address_max: Option<u32>,
 
     /// How long a client may take for the head of a request, and for its first one after it has connected, in seconds.
     #[arg(long, env = "TRUNKLINE_HEADER_TIMEOUT", value_name = "SECONDS", default_value_t = defaults().header_timeout.as_secs(),
@@ -63,12 +68,14 @@ pub(crate) struct LimitArgs {
 
     /// Negotiates of one address, or of one /64 of IPv6, that have not led to a connection on this node within some 20
     /// seconds; who asks then gets 429 and `Retry-After`. 0 for no limit. With several nodes most connections land
-    /// elsewhere, so leave room.
-    #[arg(long, env = "TRUNKLINE_PENDING_PER_ADDRESS_MAX", value_name = "N", default_value_t = 0)]
-    pub pending_per_address_max: u32,
+    /// elsewhere, so leave room. [default: 16384 with `--trust`, else 0]
+    #[arg(long, env = "TRUNKLINE_PENDING_PER_ADDRESS_MAX", value_name = "N")]
+    pub pending_per_address_max: Option<u32>,
 
-    /// Messages of one client connection in a second; beyond a second's worth it is read more slowly. 0 for no limit.
-    #[arg(long, env = "TRUNKLINE_MESSAGES_PER_SECOND", value_name = "N", default_value_t = 0)]
+    /// Messages of one client connection in a second; beyond a second's worth it is read more slowly. Pings, and frames so
+    /// small that they are no part of a message worth its header, count as messages. 0 for no limit.
+    #[arg(long, env = "TRUNKLINE_MESSAGES_PER_SECOND", value_name = "N",
+          default_value_t = defaults().messages_per_second.map_or(0, NonZeroU32::get))]
     pub messages_per_second: u32,
 
     /// Bytes of one client connection in a second; beyond a second's worth it is read more slowly. 0 for no limit.
@@ -84,14 +91,18 @@ fn default_connect_wait_ms() -> u64 {
     u64::try_from(defaults().connect_wait.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl TryFrom<&LimitArgs> for FrontendLimits {
-    type Error = ConfigError;
-
-    fn try_from(args: &LimitArgs) -> Result<Self, ConfigError> {
+impl LimitArgs {
+    /// Limits of a node that `knows_balancers` in front of it, or has none.
+    pub(crate) fn limits(&self, knows_balancers: bool) -> Result<FrontendLimits, ConfigError> {
+        let args = self;
         check_range("--head-max-bytes", args.head_max_bytes, HEAD_MIN_BYTES..=HEAD_MAX_BYTES)?;
-        Ok(Self {
+        // Without a list of the load balancers in front, all clients may have the address of one.
+        let most_by_default = if knows_balancers { PER_ADDRESS_MAX } else { 0 };
+        let per_address = |most: Option<u32>| NonZeroU32::new(most.unwrap_or(most_by_default));
+        Ok(FrontendLimits {
             connections: NonZeroU32::new(args.connections_max),
-            connections_per_address: NonZeroU32::new(args.connections_per_address_max),
+            connections_per_address: per_address(args.connections_per_address_max),
+            sockets_per_address: args.connections_per_address_max.and_then(NonZeroU32::new),
             header_timeout: Duration::from_secs(args.header_timeout),
             keep_alive_timeout: Duration::from_secs(args.keep_alive_timeout),
             head_max_bytes: args.head_max_bytes,
@@ -99,9 +110,48 @@ impl TryFrom<&LimitArgs> for FrontendLimits {
             body_timeout: Duration::from_secs(args.body_timeout),
             connects_per_second: NonZeroU32::new(args.connects_per_second),
             connect_wait: Duration::from_millis(args.connect_wait_ms),
-            pending_per_address: NonZeroU32::new(args.pending_per_address_max),
+            pending_per_address: per_address(args.pending_per_address_max),
             messages_per_second: NonZeroU32::new(args.messages_per_second),
             bytes_per_second: NonZeroU32::new(args.bytes_per_second),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        limits: LimitArgs,
+    }
+
+    fn limits(arguments: &[&str], knows_balancers: bool) -> FrontendLimits {
+        let line = Line::parse_from([&["trunkline"], arguments].concat());
+        line.limits.limits(knows_balancers).unwrap()
+    }
+
+    fn by_address(limits: &FrontendLimits) -> [Option<u32>; 3] {
+        [limits.connections_per_address, limits.sockets_per_address, limits.pending_per_address]
+            .map(|most| most.map(NonZeroU32::get))
+    }
+
+    #[test]
+    fn clients_are_limited_by_address_unless_that_may_be_a_balancers() {
+        assert_eq!(by_address(&limits(&[], false)), [None; 3]);
+        assert_eq!(by_address(&limits(&[], true)), [Some(16_384), None, Some(16_384)]);
+        let given = ["--connections-per-address-max", "7", "--pending-per-address-max", "0"];
+        for knows_balancers in [false, true] {
+            assert_eq!(by_address(&limits(&given, knows_balancers)), [Some(7), Some(7), None]);
+        }
+    }
+
+    #[test]
+    fn messages_are_limited_unless_somebody_says_otherwise() {
+        assert_eq!(limits(&[], false).messages_per_second, NonZeroU32::new(20_000));
+        assert_eq!(limits(&["--messages-per-second", "0"], false).messages_per_second, None);
     }
 }

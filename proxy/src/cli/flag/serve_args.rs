@@ -15,6 +15,7 @@ use super::advertised_address::advertised_address;
 use super::config_error::{ConfigError, check_range};
 use super::discovery_args::DiscoveryArgs;
 use super::drain_args::DrainArgs;
+use super::group_args::GroupArgs;
 use super::http_transport_args::HttpTransportArgs;
 use super::limit_args::LimitArgs;
 use super::link_args::LinkArgs;
@@ -28,7 +29,7 @@ use super::tls_args::TlsArgs;
 use super::token_args::TokenArgs;
 use super::trust_args::TrustArgs;
 use crate::config::{
-    Config, FrontendLimits, HostPattern, HostRules, HttpTransportSettings, LinkSettings, MESSAGE_MAX_BYTES,
+    Config, GroupLimits, HostPattern, HostRules, HttpTransportSettings, LinkSettings, MESSAGE_MAX_BYTES,
     NEGOTIATE_TIMEOUT, OriginPattern, OutboxLimits, PathPrefix, RehomeSettings, RelaySettings, Settings, TlsListener,
     TrustedHeaders, TrustedNetworks, random_node_name,
 };
@@ -141,6 +142,9 @@ pub struct ServeArgs {
     pub(crate) outbox: OutboxArgs,
 
     #[command(flatten)]
+    pub(crate) groups: GroupArgs,
+
+    #[command(flatten)]
     pub(crate) links: LinkArgs,
 
     #[command(flatten)]
@@ -223,8 +227,8 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         None => (development_keys(&addresses.remote())?, true),
     };
     check_range("--message-max-bytes", args.message_max_bytes, MESSAGE_BYTES)?;
-    let (limits, outbox) = (FrontendLimits::try_from(&args.limits)?, OutboxLimits::try_from(&args.outbox)?);
     let trusted = TrustedNetworks::try_from(&args.trust).map_err(ConfigError::Trust)?;
+    let (limits, outbox) = (args.limits.limits(!trusted.is_empty())?, OutboxLimits::try_from(&args.outbox)?);
     Ok(Settings {
         node: node_name(args.node_name)?,
         keys,
@@ -242,6 +246,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         pool_size: usize::from(args.pool_size),
         message_max_bytes: args.message_max_bytes,
         outbox,
+        groups: GroupLimits::from(&args.groups),
         links: LinkSettings::try_from(&args.links)?,
         rehoming: RehomeSettings::from(&args.rehoming),
         http_transports: HttpTransportSettings::from(&args.http_transports),

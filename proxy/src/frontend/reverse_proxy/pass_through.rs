@@ -7,7 +7,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use trunkline_protocol::cause::Cause;
@@ -51,9 +51,6 @@ impl From<RelayFailure> for PassThroughError {
 
 /// Passes a request through.
 pub(crate) async fn pass_through(endpoint: &Endpoint, request: Request) -> Response {
-    if request.method() == Method::CONNECT {
-        return plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here");
-    }
     let (outcome, answer) = answer(endpoint, request).await;
     endpoint.counters.relay.passed(outcome).increment();
     answer

@@ -51,6 +51,10 @@ impl PiecePosition {
 const HEADER_MAX_BYTES: usize = 14;
 const CONTROL_MAX_BYTES: u64 = 125;
 
+/// Maximum number of empty fragments in a row. Libraries send one at most, at the end of a message, and each costs its sender
+/// nothing but a header; fragments that are not empty are bounded by the size of the message.
+const EMPTY_FRAGMENTS_MAX: u16 = 1000;
+
 /// Decoder of one client's frames; 64 bytes of state while nothing is under way.
 #[derive(Debug, Default)]
 pub struct Decoder {
@@ -59,6 +63,7 @@ pub struct Decoder {
     payload: Option<FramePayload>,
     in_message: bool,
     is_text: bool,
+    empty_fragments: u16,
     control: Vec<u8>,
 }
 
@@ -104,6 +109,12 @@ impl Decoder {
         PiecePosition { form, is_last: !self.in_message && self.payload.is_none() }
     }
 
+    /// Whether what [`decode`](Self::decode) gave last has ended its frame.
+    #[must_use]
+    pub fn is_between_frames(&self) -> bool {
+        self.payload.is_none()
+    }
+
     fn read_header(&mut self, input: &[u8]) -> Result<usize, ProtocolError> {
         let mut used = 0;
         for &byte in input {
@@ -115,16 +126,20 @@ impl Decoder {
                 && let Some(payload) = parse_header(header, self.in_message)?
             {
                 self.header_have = 0;
-                self.enter(payload, header_byte(&self.header));
+                self.enter(payload, header_byte(&self.header))?;
                 break;
             }
         }
         Ok(used)
     }
 
-    fn enter(&mut self, payload: FramePayload, first: u8) {
+    fn enter(&mut self, payload: FramePayload, first: u8) -> Result<(), ProtocolError> {
         if payload.kind == FrameType::Data {
             self.in_message = first & 0x80 == 0;
+            self.empty_fragments = if self.in_message && payload.left == 0 { self.empty_fragments + 1 } else { 0 };
+            if self.empty_fragments > EMPTY_FRAGMENTS_MAX {
+                return Err(ProtocolError::EmptyFragments);
+            }
             match first & 0x0f {
                 0x0 => {}
                 opcode => self.is_text = opcode == 0x1,
@@ -133,6 +148,7 @@ impl Decoder {
             self.control = Vec::new();
         }
         self.payload = Some(payload);
+        Ok(())
     }
 
     fn read_payload(&mut self, input: &mut [u8]) -> Result<(usize, Event), ProtocolError> {
@@ -154,7 +170,10 @@ impl Decoder {
     }
 
     fn read_control(&mut self, kind: FrameType, piece: &[u8], done: bool) -> Result<Event, ProtocolError> {
-        self.control.extend_from_slice(piece);
+        // Nobody reads what is in a pong.
+        if kind != FrameType::Pong {
+            self.control.extend_from_slice(piece);
+        }
         if !done {
             return Ok(Event::NeedMore);
         }
@@ -310,6 +329,19 @@ mod tests {
             assert_eq!(data, b"hello");
             assert_eq!(others, [Event::Ping(b"are you there".to_vec()), Event::Close]);
         }
+    }
+
+    #[test]
+    fn empty_fragments_in_a_row_are_bounded() {
+        let empty = |first| client_frame(first, b"");
+        let most = usize::from(EMPTY_FRAGMENTS_MAX);
+        let begin = [client_frame(0x01, b"x"), empty(0x00).repeat(most)].concat();
+        let ended = [begin.clone(), client_frame(0x00, b"y"), empty(0x00).repeat(most), empty(0x80)].concat();
+        assert_eq!(decode_all(&ended, 100).unwrap().0, b"xy");
+        let endless = [begin, empty(0x00)].concat();
+        assert_eq!(decode_all(&endless, 100), Err(ProtocolError::EmptyFragments));
+        // Whole empty messages are messages, which others count.
+        assert!(decode_all(&empty(0x81).repeat(most + 1), 100).is_ok());
     }
 
     #[test]

@@ -53,6 +53,11 @@ pub fn payload_bytes(frame: &[u8]) -> usize {
 #[must_use]
 pub fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(HEADER_MAX_BYTES + payload.len());
+    put_frame(opcode, payload, &mut out);
+    out.freeze()
+}
+
+fn put_frame(opcode: Opcode, payload: &[u8], out: &mut BytesMut) {
     out.put_u8(FIN | opcode.number());
     if let Ok(length) = u8::try_from(payload.len())
         && length < LENGTH_16
@@ -66,7 +71,6 @@ pub fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
         out.put_u64(payload.len() as u64);
     }
     out.put_slice(payload);
-    out.freeze()
 }
 
 /// Encodes a close frame with this code and no reason.
@@ -81,10 +85,9 @@ pub fn ping() -> Bytes {
     Bytes::from_static(b"\x89\x00")
 }
 
-/// Encodes the answer to a ping with this payload.
-#[must_use]
-pub fn pong(payload: &[u8]) -> Bytes {
-    frame(Opcode::Pong, payload)
+/// Appends the answer to a ping with this payload, at most 125 bytes: all that one read asks for leave in one write.
+pub fn put_pong(payload: &[u8], out: &mut BytesMut) {
+    put_frame(Opcode::Pong, payload, out);
 }
 
 impl Opcode {

@@ -19,6 +19,9 @@ pub enum ProtocolError {
     /// A continuation without a beginning, or a beginning within a message.
     #[error("fragments are out of order")]
     Fragment,
+    /// A message that never gets longer.
+    #[error("too many empty fragments in a row")]
+    EmptyFragments,
     /// Lengths have 63 bits.
     #[error("length is out of range")]
     Length,

@@ -56,14 +56,16 @@ fn header(buffer: &[u8]) -> Option<(u8, usize, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CLOSE_NORMAL, close, frame, pong};
+    use super::super::{CLOSE_NORMAL, close, frame, put_pong};
     use super::*;
 
     #[test]
     fn every_frame_that_we_make_comes_apart_wherever_it_is_cut() {
         let payloads: Vec<Vec<u8>> = [0, 1, 125, 126, 65_535, 65_536].map(|length| vec![7; length]).into();
         for payload in &payloads {
-            let bytes = [frame(Opcode::Binary, payload), pong(b"x"), close(CLOSE_NORMAL)].concat();
+            let mut bytes = BytesMut::from(&frame(Opcode::Binary, payload)[..]);
+            put_pong(b"x", &mut bytes);
+            bytes.extend_from_slice(&close(CLOSE_NORMAL));
             for cut in [1, 2, 3, 5, 9, 11, bytes.len() / 2, bytes.len() - 1] {
                 let cut = cut.min(bytes.len());
                 let (mut buffer, mut seen) = (BytesMut::new(), vec![]);
