@@ -1,5 +1,7 @@
 //! Connections to app servers, other nodes and issuers of keys, plain or with TLS.
 
+#[cfg(test)]
+mod memory_network;
 mod outgoing_stream;
 
 use std::io;
@@ -20,6 +22,8 @@ use crate::net::address::Address;
 #[cfg(feature = "tls")]
 use crate::net::tls::{ClientTls, TlsError, client_config};
 
+#[cfg(test)]
+pub(crate) use memory_network::MemoryNetwork;
 pub(crate) use outgoing_stream::OutgoingStream;
 
 /// Interval of TCP keep-alives: a host that vanished is noticed after some of these, even during a silent answer.
@@ -30,6 +34,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 pub(crate) struct Connector {
     #[cfg(feature = "tls")]
     tls: Arc<ConnectorTls>,
+    /// Servers in memory, in place of those of the network.
+    #[cfg(test)]
+    memory: Option<MemoryNetwork>,
 }
 
 #[cfg(feature = "tls")]
@@ -48,7 +55,11 @@ impl Connector {
     /// When a file is missing or unusable.
     pub(crate) fn with_tls(settings: ClientTls) -> Result<Self, TlsError> {
         let config = ArcSwapOption::from_pointee(client_config(&settings)?);
-        Ok(Self { tls: Arc::new(ConnectorTls { settings, config }) })
+        Ok(Self {
+            tls: Arc::new(ConnectorTls { settings, config }),
+            #[cfg(test)]
+            memory: None,
+        })
     }
 
     /// Reads all files again, for new connections.
@@ -85,12 +96,24 @@ impl Connector {
     }
 }
 
+#[cfg(test)]
+impl Connector {
+    /// Connects to servers in memory.
+    pub(crate) fn in_memory(network: MemoryNetwork) -> Self {
+        Self { memory: Some(network), ..Self::default() }
+    }
+}
+
 impl Connector {
     /// Connects to an address.
     ///
     /// # Errors
     /// When nothing listens there, or its certificate does not fit.
     pub(crate) async fn connect(&self, address: &Address) -> io::Result<OutgoingStream> {
+        #[cfg(test)]
+        if let Some(network) = &self.memory {
+            return network.dial(address).map(OutgoingStream::Memory);
+        }
         let stream = match address.resolved() {
             Some(address) => TcpStream::connect(address).await?,
             None => TcpStream::connect(address.authority()).await?,

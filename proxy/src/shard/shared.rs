@@ -15,6 +15,7 @@ use crate::config::Settings;
 use crate::limits::LimitCounters;
 use crate::metrics::Counters;
 use crate::net::connector::Connector;
+use crate::net::dial_gate::DialGate;
 use crate::transport::http_transport::HttpTransports;
 use crate::upstream::{Caller, Hub, HubRegistry};
 
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub http_transports: HttpTransports,
     /// Connector to app servers and other nodes.
     pub connector: Connector,
+    /// Gate of the dials to other nodes.
+    pub node_dials: Arc<DialGate>,
     pub whose_sockets: Sockets,
     /// Counters behind the limits.
     pub limits: LimitCounters,
@@ -80,6 +83,7 @@ impl Shared {
             whose_sockets,
             limits: LimitCounters::new(&settings.limits),
             connector: connectors.fleet,
+            node_dials: Arc::default(),
             verifier: Verifier::new(settings.tokens.clone(), &settings.keys, connectors.issuers),
             boot: random_id(),
             hubs: HubRegistry::default(),

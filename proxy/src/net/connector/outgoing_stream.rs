@@ -15,6 +15,8 @@ pub(crate) enum OutgoingStream {
     Plain(TcpStream),
     #[cfg(feature = "tls")]
     Tls(Box<TlsStream<TcpStream>>),
+    #[cfg(test)]
+    Memory(tokio::io::DuplexStream),
 }
 
 /// Runs an expression on either kind of stream.
@@ -24,6 +26,8 @@ macro_rules! with_stream {
             OutgoingStream::Plain($stream) => $act,
             #[cfg(feature = "tls")]
             OutgoingStream::Tls($stream) => $act,
+            #[cfg(test)]
+            OutgoingStream::Memory($stream) => $act,
         }
     };
 }
