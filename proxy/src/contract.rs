@@ -16,11 +16,13 @@ mod http;
 mod stage;
 
 mod acks;
+mod carrying;
 mod closing;
 mod connecting;
 mod delivering;
 mod draining;
 mod http_transports;
+mod identifying;
 mod idle_sockets;
 mod keeping_alive;
 mod pooled_clients;

@@ -20,6 +20,7 @@ mod connect;
 mod endpoint;
 mod forwarded_header;
 mod hop_header;
+mod identify;
 mod in_flight;
 mod listener;
 mod negotiate;

@@ -4,6 +4,7 @@
 //! are counted only where a limit for them is set.
 
 mod address_limit;
+mod hop_limit;
 mod pending_negotiation;
 mod throttle;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) use address_limit::{AddressLimit, AddressPermit};
+pub(crate) use hop_limit::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX, HopLimits, HopPermit};
 pub(crate) use pending_negotiation::PendingNegotiations;
 pub(crate) use throttle::{Bucket, Quota, TooFast};
 
@@ -27,6 +29,10 @@ pub(crate) struct LimitCounters {
     pub clients: Option<Arc<AddressLimit>>,
     /// Negotiates that led to no connection yet, by address.
     pub pending: Option<PendingNegotiations>,
+    /// Requests that are carried to other nodes, by their client's address.
+    pub hop_clients: Option<Arc<AddressLimit>>,
+    /// Requests that are carried to other nodes, by owner and connection.
+    pub hops: Arc<HopLimits>,
     open: AtomicU32,
 }
 
@@ -39,6 +45,8 @@ impl LimitCounters {
             sockets: addresses(),
             clients: addresses(),
             pending: limits.pending_per_address.map(PendingNegotiations::new),
+            hop_clients: addresses(),
+            hops: Arc::default(),
             open: AtomicU32::new(0),
         }
     }

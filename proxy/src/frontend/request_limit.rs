@@ -90,6 +90,17 @@ pub(crate) fn take_permit(endpoint: &Endpoint, request: &Request) -> Result<Opti
     Ok(permit)
 }
 
+/// Takes a permit to carry a request to another node, for as long as it is under way; `None` where addresses are not
+/// counted.
+pub(crate) fn take_hop_permit(endpoint: &Endpoint, request: &Request) -> Result<Option<AddressPermit>, Response> {
+    let (Some(clients), Some(ip)) = (&endpoint.shared.limits.hop_clients, ip(request)) else { return Ok(None) };
+    clients.take(ip).map(Some).ok_or_else(|| {
+        let text = "this address has as many requests carried to other nodes as it may have: see \
+                    --connections-per-address-max";
+        refuse(endpoint, Limit::ConnectionsPerAddress, LimitOwner::Client, ROOM_RETRY_AFTER, text)
+    })
+}
+
 /// Bounds a request's body: it ends with an error where it is too large.
 pub(crate) fn bound_body(endpoint: &Endpoint, request: Request) -> Result<Request, Response> {
     let most = endpoint.shared.settings.limits.body_max_bytes;

@@ -21,6 +21,29 @@ impl RelayFailure {
         [(Self::Unreachable, "unreachable"), (Self::Timeout, "timeout"), (Self::Broken, "broken")];
 }
 
+/// Reason why a request is not carried to the owner of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HopRefusal {
+    /// Another start of a node has the owner's address.
+    OwnerGone,
+    /// The connection token is older than any connection whose requests are carried.
+    TooOld,
+    /// As many requests are being carried to the owner as may be.
+    OwnerFull,
+    /// As many requests of the connection are being carried as may be.
+    ConnectionFull,
+}
+
+impl HopRefusal {
+    /// All reasons with their labels.
+    pub(crate) const ALL: [(Self, &'static str); 4] = [
+        (Self::OwnerGone, "owner_gone"),
+        (Self::TooOld, "too_old"),
+        (Self::OwnerFull, "owner_full"),
+        (Self::ConnectionFull, "connection_full"),
+    ];
+}
+
 /// Outcome of a request for the app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PassThroughOutcome {
@@ -81,6 +104,7 @@ pub(crate) struct RelayCounters {
     pub hop_durations: Histogram<DurationBuckets>,
     /// Hops without an answer.
     pub hop_failures: RelayFailureCounters,
+    hops_refused: [Counter; HopRefusal::ALL.len()],
     /// Forward marks that no node of this fleet made, or not for this request.
     pub marks_refused: Counter,
     answered: Counter,
@@ -89,6 +113,18 @@ pub(crate) struct RelayCounters {
 }
 
 impl RelayCounters {
+    /// Returns the counter of one reason not to carry a request to its owner.
+    #[must_use]
+    pub(crate) fn hops_refused(&self, refusal: HopRefusal) -> &Counter {
+        let [owner_gone, too_old, owner_full, connection_full] = &self.hops_refused;
+        match refusal {
+            HopRefusal::OwnerGone => owner_gone,
+            HopRefusal::TooOld => too_old,
+            HopRefusal::OwnerFull => owner_full,
+            HopRefusal::ConnectionFull => connection_full,
+        }
+    }
+
     /// Returns the counter of one outcome of requests for the app server.
     #[must_use]
     pub(crate) fn passed(&self, outcome: PassThroughOutcome) -> &Counter {

@@ -1,7 +1,7 @@
 //! Metrics of forwarded requests: passed through to app servers, or carried to the owner of their connection.
 
 use super::Exposition;
-use crate::metrics::{PassThroughOutcome, RelayFailure};
+use crate::metrics::{HopRefusal, PassThroughOutcome, RelayFailure};
 
 impl Exposition<'_> {
     pub(super) fn relay(&self) -> prometheus::Result<()> {
@@ -49,6 +49,14 @@ impl Exposition<'_> {
         )?;
         for (failure, label) in RelayFailure::ALL {
             failures.with_label_values(&[label]).inc_by(self.sum(|counters| counters.relay.hop_failures.of(failure)));
+        }
+        let refused = self.counter(
+            "trunkline_owner_hops_refused_total",
+            "Requests that were not carried to the node that owns their connection, by cause.",
+            &["cause"],
+        )?;
+        for (refusal, label) in HopRefusal::ALL {
+            refused.with_label_values(&[label]).inc_by(self.sum(|counters| counters.relay.hops_refused(refusal)));
         }
         self.total(
             "trunkline_forward_marks_refused_total",

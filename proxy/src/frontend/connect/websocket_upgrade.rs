@@ -10,15 +10,12 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::manifest::Transport;
-use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::frontend::authenticate::user_of;
-use crate::frontend::connect::{
-    ConnectingClient, NewConnection, UNKNOWN_ID, admit, changed_transport, identify, not_supported,
-};
+use crate::frontend::connect::{NewConnection, admit, changed_transport, not_supported};
 use crate::frontend::endpoint::Endpoint;
+use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::plain_response::plain;
-use crate::frontend::request::query_value;
 use crate::frontend::request_limit::take_permit;
 use crate::shard::ClientStream;
 use crate::shard::ReserveError;
@@ -36,10 +33,9 @@ pub(crate) fn answer(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> R
 }
 
 fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<(), Response> {
-    let user = user_of(&request);
-    let (client, is_negotiated) = match query_value(request.uri(), CONNECTION_TOKEN_PARAMETER) {
-        None => (ConnectingClient { connection_id: random_id(), user, is_fresh: true, is_ours: true }, false),
-        Some(token) => (identify(endpoint, hub, token, user)?, true),
+    let (client, is_negotiated) = match request.extensions().get::<ConnectingClient>() {
+        None => (ConnectingClient::without_negotiation(random_id(), user_of(&request)), false),
+        Some(client) => (client.clone(), true),
     };
     if !client.is_fresh {
         return Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID));
