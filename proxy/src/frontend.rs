@@ -33,6 +33,7 @@ mod refusal;
 mod request;
 mod request_extension;
 mod request_limit;
+mod reservation;
 mod reverse_proxy;
 mod router;
 

@@ -4,24 +4,27 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ::http::{Request, StatusCode};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::spawn_local;
 use tokio::time::advance;
 use trunkline_protocol::manifest::{HubManifest, USER_ID_CLAIM};
+use trunkline_protocol::negotiate::Decision;
 use trunkline_protocol::service::OpenConnection;
 use trunkline_protocol::token::ConnectionToken;
 
 use super::app::{App, AppLink};
-use super::client::JSON_HANDSHAKE;
+use super::client::{Client, JSON_HANDSHAKE};
 use super::http::{HttpConnection, exchange, negotiate, request};
 use super::stage::{Stage, run, settings, token_of};
 use crate::config::{RelaySettings, Settings};
-use crate::metrics::{HopRefusal, RelayFailure};
+use crate::metrics::{HopRefusal, RelayFailure, ReservationOutcome};
 use crate::net::address::Address;
 use crate::net::connector::MemoryNetwork;
 
 const OWNER: &str = "http://10.0.0.1:8080";
 const OTHER: &str = "http://10.0.0.2:8080";
+const THIRD: &str = "http://10.0.0.3:8080";
 
 /// A node with an app server that has two hubs, one with a negotiate handler.
 struct FleetNode {
@@ -40,12 +43,22 @@ impl FleetNode {
         Self { stage, app, links }
     }
 
+    /// Makes the app name this user from now on, or refuse everybody.
+    fn decide(&self, user: Option<&str>) {
+        let decision = user.map(|user| Decision { user: Some(user.into()), ..Decision::default() });
+        *self.app.dialler.decision.lock().unwrap() = decision;
+    }
+
     fn hops(&self) -> u64 {
         self.stage.shared.counters_of(0).relay.hops.get()
     }
 
     fn hops_refused(&self, refusal: HopRefusal) -> u64 {
         self.stage.shared.counters_of(0).relay.hops_refused(refusal).get()
+    }
+
+    fn reservations(&self, outcome: ReservationOutcome) -> u64 {
+        self.stage.shared.counters_of(0).relay.reservations(outcome).get()
     }
 
     async fn status(&self, method: &str, target: &str) -> u16 {
@@ -195,5 +208,83 @@ fn a_token_that_is_older_than_any_carried_connection_leads_nowhere() {
             old.connect_before += age;
         }
         assert_eq!(other.hops_refused(HopRefusal::TooOld), 1);
+    });
+}
+
+#[test]
+fn a_token_of_a_user_that_the_app_has_named_opens_one_connection_in_the_fleet() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let (owner, mut other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+        let third = FleetNode::start(THIRD, &network).await;
+        owner.decide(Some("bob"));
+        // Who has the token alone is nobody to the app.
+        (other.decide(None), third.decide(None));
+        let (_, body) = exchange(&owner.stage, "POST", "/asked/negotiate", "").await;
+        let version_0 = serde_json::from_str::<Value>(&body).unwrap()["connectionId"].as_str().unwrap().to_owned();
+        let (_, version_1) = negotiate(&owner.stage, "/asked", "").await;
+        for (round, token) in (1..).zip([version_0, version_1]) {
+            let target = format!("/asked?id={token}");
+            let client = Client::connect(&other.stage, &mut other.links[1], &target).await;
+            let mut opened = 1;
+            for _ in 0..2 {
+                for node in [&owner, &third, &other] {
+                    opened += usize::from(Client::upgrade(&node.stage, &target).await.is_ok());
+                }
+            }
+            assert_eq!(opened, 1, "by one token at three nodes");
+            assert_eq!(owner.status("GET", &target).await, 404, "nor does a poll begin another one");
+            assert_eq!(other.reservations(ReservationOutcome::Granted), round);
+            client.close().await;
+            other.links[1].close().await;
+            assert_eq!(Client::upgrade(&third.stage, &target).await.err(), Some(404));
+        }
+    });
+}
+
+#[test]
+fn where_the_owner_can_not_be_asked_the_app_names_the_same_user_again() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+        owner.decide(Some("bob"));
+        let (_, token) = negotiate(&owner.stage, "/asked", "").await;
+        let target = format!("/asked?id={token}");
+        unplug(&network, OWNER);
+        for decided in [None, Some("eve")] {
+            other.decide(decided);
+            assert_eq!(Client::upgrade(&other.stage, &target).await.err(), Some(404), "{decided:?}");
+        }
+        other.decide(Some("bob"));
+        assert!(Client::upgrade(&other.stage, &target).await.is_ok());
+        assert_eq!(other.reservations(ReservationOutcome::Unanswered), 3);
+        assert_eq!(network.dials(&at(OWNER)), 1);
+    });
+}
+
+#[test]
+fn tokens_without_a_user_and_users_who_show_themselves_need_no_owner() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+        let ann = format!("&access_token={}", token_of("ann"));
+        for query in ["", ann.as_str()] {
+            let (_, token) = negotiate(&owner.stage, "/chat", query).await;
+            assert!(Client::upgrade(&other.stage, &format!("/chat?id={token}{query}")).await.is_ok());
+        }
+        assert_eq!(network.dials(&at(OWNER)), 0);
+    });
+}
+
+#[test]
+fn nobody_but_a_node_may_ask_for_an_id() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let owner = FleetNode::start(OWNER, &network).await;
+        owner.decide(Some("bob"));
+        let (_, token) = negotiate(&owner.stage, "/asked", "").await;
+        let (status, _) = exchange(&owner.stage, "POST", &format!("/.trunkline/reserve?id={token}"), "").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert!(Client::upgrade(&owner.stage, &format!("/asked?id={token}")).await.is_ok(), "it is still there");
     });
 }

@@ -20,7 +20,7 @@ use crate::frontend::request_extension::FromApp;
 use crate::frontend::reverse_proxy::forward_mark::is_forwarded_by_node;
 use crate::frontend::reverse_proxy::{owner_hop, pass_through};
 use crate::frontend::{
-    authenticate, identify, negotiate, normalise, origin_check, refusal, request_limit,
+    authenticate, identify, negotiate, normalise, origin_check, refusal, request_limit, reservation,
 };
 
 /// Methods of the requests that name a connection, whatever its transport.
@@ -74,6 +74,9 @@ async fn dispatch(State(endpoint): State<Endpoint>, request: Request) -> Respons
 
 /// Answers a request to a hub; the error is a refusal.
 async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, Response> {
+    if reservation::is_question(&request) {
+        return Ok(reservation::answer(endpoint, &request));
+    }
     let path = request.uri().path();
     let (hub_path, is_negotiate) = match split_negotiate(path) {
         Some(hub_path) => (hub_path, true),
@@ -107,7 +110,7 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
         (false, &Method::GET) if is_upgrade => {
             endpoint.wait_for_link(&hub).await;
             wait(request_limit::throttle_connect(endpoint, &request)?).await;
-            websocket_upgrade::answer(endpoint, &hub, request)
+            websocket_upgrade::answer(endpoint, &hub, request).await
         }
         (false, &Method::GET) => http_transport_request::get(endpoint, &hub, request).await,
         (false, &Method::POST) => http_transport_request::post(endpoint, &hub, request).await,

@@ -44,6 +44,28 @@ impl HopRefusal {
     ];
 }
 
+/// Outcome of asking the owner of a connection token for its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReservationOutcome {
+    Granted,
+    /// The connection is at its owner, or about to be.
+    Taken,
+    /// The token was used before, or is too old.
+    Unknown,
+    /// The owner can't be asked: the app is, where it has named the user.
+    Unanswered,
+}
+
+impl ReservationOutcome {
+    /// All outcomes with their labels.
+    pub(crate) const ALL: [(Self, &'static str); 4] = [
+        (Self::Granted, "granted"),
+        (Self::Taken, "taken"),
+        (Self::Unknown, "unknown"),
+        (Self::Unanswered, "unanswered"),
+    ];
+}
+
 /// Outcome of a request for the app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PassThroughOutcome {
@@ -105,6 +127,7 @@ pub(crate) struct RelayCounters {
     /// Hops without an answer.
     pub hop_failures: RelayFailureCounters,
     hops_refused: [Counter; HopRefusal::ALL.len()],
+    reservations: [Counter; ReservationOutcome::ALL.len()],
     /// Forward marks that no node of this fleet made, or not for this request.
     pub marks_refused: Counter,
     answered: Counter,
@@ -122,6 +145,18 @@ impl RelayCounters {
             HopRefusal::TooOld => too_old,
             HopRefusal::OwnerFull => owner_full,
             HopRefusal::ConnectionFull => connection_full,
+        }
+    }
+
+    /// Returns the counter of one outcome of asking an owner for an id.
+    #[must_use]
+    pub(crate) fn reservations(&self, outcome: ReservationOutcome) -> &Counter {
+        let [granted, taken, unknown, unanswered] = &self.reservations;
+        match outcome {
+            ReservationOutcome::Granted => granted,
+            ReservationOutcome::Taken => taken,
+            ReservationOutcome::Unknown => unknown,
+            ReservationOutcome::Unanswered => unanswered,
         }
     }
 
