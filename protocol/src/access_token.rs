@@ -8,13 +8,13 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
 use crate::key::{AccessKey, AccessKeys};
 use crate::limits::{ACCESS_TOKEN_MAX_BYTES, CLOCK_SKEW_S};
 use crate::token::Claim;
+pub use crate::token::User;
 
 /// Default claims of the user id: short names first, then the one that .NET writes.
 pub const USER_CLAIMS: [&str; 3] =
@@ -25,18 +25,6 @@ pub const SERVER_AUDIENCE: &str = "/server/";
 
 /// Algorithm of tokens that are signed with a secret.
 const ALGORITHM: &str = "HS256";
-
-/// User of a request, as the claims of a verified token name it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct User {
-    /// The user id; `None` for an anonymous one.
-    pub id: Option<String>,
-    /// All claims of the token; names may repeat.
-    pub claims: Vec<Claim>,
-    /// Expiry of the token, in seconds since 1970.
-    pub expires_s: Option<u64>,
-}
 
 /// Reason why an access token is refused. The texts are for its bearer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -51,6 +51,10 @@ pub const CLOCK_SKEW_S: u64 = 5;
 /// How long a forwarded request may be under way to its owner, across clocks that differ.
 pub const FORWARD_MARK_LIFETIME_S: u64 = 30;
 
+/// How long after negotiate requests of a connection are still carried to the node that owns it: longer than nodes run
+/// between two releases, and no token leads anywhere for ever. At its owner a connection lives as long as it likes.
+pub const CARRIED_CONNECTION_MAX_AGE_S: u64 = 30 * 24 * 3600;
+
 /// Largest claims that a connection token carries; Azure's 4 KiB of URL must still hold the rest.
 pub const TOKEN_CLAIMS_MAX_BYTES: usize = 2 * 1024;
 

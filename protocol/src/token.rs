@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::key::{AccessKeys, Purpose};
-use crate::limits::{CLOCK_SKEW_S, TOKEN_CLAIMS_MAX_BYTES};
+use crate::limits::{CARRIED_CONNECTION_MAX_AGE_S, CLOCK_SKEW_S, TOKEN_CLAIMS_MAX_BYTES};
 
 /// A claim of a user: its name and its value. Names may repeat.
 pub type Claim = (String, String);
@@ -24,6 +24,28 @@ pub enum TokenError {
     /// Its lifetime has passed.
     #[error("the token has expired")]
     Expired,
+}
+
+/// User of a request, as the claims of a verified token name it, or as the app decided.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct User {
+    /// The user id; `None` for an anonymous one.
+    pub id: Option<String>,
+    /// All claims of the token; names may repeat.
+    pub claims: Vec<Claim>,
+    /// Expiry of the token, in seconds since 1970.
+    pub expires_s: Option<u64>,
+}
+
+/// Binding of a connection to its user: what each later request shows beside the connection token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum UserBinding {
+    /// Nothing else: there is no user, or the app named one by means that only it can read.
+    #[default]
+    ConnectionToken,
+    /// A valid access token of the same user, because an access token named the user at negotiate.
+    AccessToken,
 }
 
 /// Connection token: the user that may connect, and the node that owns the connection.
@@ -46,6 +68,9 @@ pub struct ConnectionToken {
     pub expires_s: Option<u64>,
     /// Until when the first connect request may come, in seconds since 1970.
     pub connect_before: u64,
+    /// What requests have to show beside this token. Tokens of before had no such field.
+    #[serde(default)]
+    pub binding: UserBinding,
 }
 
 impl ConnectionToken {
@@ -61,6 +86,12 @@ impl ConnectionToken {
     /// When it is not of this fleet.
     pub fn open(sealed: &str, keys: &AccessKeys) -> Result<Self, TokenError> {
         open(sealed, keys, Purpose::ConnectionToken)
+    }
+
+    /// Whether its requests are not carried to its owner any more.
+    #[must_use]
+    pub fn is_too_old_to_carry(&self, now_s: u64) -> bool {
+        now_s > self.connect_before.saturating_add(CARRIED_CONNECTION_MAX_AGE_S)
     }
 
     /// Whether the first connect request comes too late.
@@ -91,6 +122,9 @@ pub struct ForwardMark {
     pub expires: u64,
     /// Digest of the request.
     request: RequestDigest,
+    /// The user that the request has shown to that node, where the connection demands it: the owner takes its word.
+    #[serde(default)]
+    pub user: Option<User>,
 }
 
 /// A digest of a request's method, path and query.
@@ -107,7 +141,8 @@ impl ForwardMark {
         target: &str,
         expires: u64,
     ) -> Self {
-        Self { node: node.into(), client, scheme: scheme.map(str::to_owned), expires, request: digest(method, target) }
+        let (scheme, request) = (scheme.map(str::to_owned), digest(method, target));
+        Self { node: node.into(), client, scheme, expires, request, user: None }
     }
 
     /// Seals the mark for its request.
@@ -166,6 +201,7 @@ mod tests {
             claims: vec![("role".into(), "admin".into()), ("role".into(), "cook".into())],
             expires_s: Some(2_000),
             connect_before: 1_000,
+            binding: UserBinding::AccessToken,
         }
     }
 
@@ -174,6 +210,27 @@ mod tests {
         let keys = keys();
         let token = token();
         assert_eq!(ConnectionToken::open(&token.seal(&keys), &keys), Ok(token));
+    }
+
+    #[test]
+    fn a_token_of_before_has_no_binding_and_a_mark_of_before_no_user() {
+        let keys = keys();
+        let ConnectionToken { connection_id, boot, address, hub, user, claims, expires_s, connect_before, .. } =
+            token();
+        let fields = (&connection_id, &boot, &address, &hub, &user, &claims, &expires_s, &connect_before);
+        let old = seal(&fields, &keys, Purpose::ConnectionToken);
+        let unbound = ConnectionToken { binding: UserBinding::ConnectionToken, ..token() };
+        assert_eq!(ConnectionToken::open(&old, &keys), Ok(unbound));
+        let mark = ForwardMark::new("proxy-1", None, None, "GET", "/chat", 1_000);
+        let old = (&mark.node, &mark.client, &mark.scheme, &mark.expires, &mark.request);
+        let old = seal(&old, &keys, Purpose::ForwardMark);
+        assert_eq!(ForwardMark::open(&old, &keys, "GET", "/chat", 1_000), Ok(mark));
+    }
+
+    #[test]
+    fn requests_of_a_connection_are_carried_for_thirty_days() {
+        assert!(!token().is_too_old_to_carry(1_000 + CARRIED_CONNECTION_MAX_AGE_S));
+        assert!(token().is_too_old_to_carry(1_001 + CARRIED_CONNECTION_MAX_AGE_S));
     }
 
     #[test]
@@ -191,7 +248,9 @@ mod tests {
     fn a_forward_mark_is_good_for_its_own_request_and_for_a_short_time() {
         let keys = keys();
         let client = Some("10.1.2.3:4567".parse().unwrap());
-        let mark = ForwardMark::new("proxy-1", client, Some("https"), "POST", "/chat?id=a", 1_000);
+        let user = User { id: Some("ann".into()), ..User::default() };
+        let mut mark = ForwardMark::new("proxy-1", client, Some("https"), "POST", "/chat?id=a", 1_000);
+        mark.user = Some(user);
         let sealed = mark.seal(&keys);
         let open = |method, target, now_s| ForwardMark::open(&sealed, &keys, method, target, now_s);
         assert_eq!(open("POST", "/chat?id=a", 1_005), Ok(mark));

@@ -15,6 +15,8 @@ pub const MANIFEST_PATH: &str = "/.trunkline/manifest";
 pub const LINK_PATH: &str = "/.trunkline/link";
 /// Path of the authorization request: a proxy asks an app server about a client that negotiates.
 pub const NEGOTIATE_PATH: &str = "/.trunkline/negotiate";
+/// Path at which a node asks the owner of a connection token for its id, once; the token stands in the query.
+pub const RESERVE_PATH: &str = "/.trunkline/reserve";
 /// Query parameter of [`LINK_PATH`] and [`NEGOTIATE_PATH`]: the name of the hub.
 pub const HUB_PARAMETER: &str = "hub";
 /// Suffix of a hub's path at which clients negotiate.

@@ -16,12 +16,14 @@ mod http;
 mod stage;
 
 mod acks;
+mod carrying;
 mod closing;
 mod connecting;
 mod delivering;
 mod draining;
 mod guarding;
 mod http_transports;
+mod identifying;
 mod idle_sockets;
 mod keeping_alive;
 mod odd_heads;

@@ -5,6 +5,7 @@
 
 mod address_limit;
 mod guess_brake;
+mod hop_limit;
 mod pending_negotiation;
 mod pending_pipe;
 mod relay_limit;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub(crate) use address_limit::{AddressLimit, AddressPermit};
 pub(crate) use guess_brake::GuessBrake;
+pub(crate) use hop_limit::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX, HopLimits, HopPermit};
 pub(crate) use pending_negotiation::PendingNegotiations;
 pub(crate) use pending_pipe::{PendingPipes, PipePermit};
 pub(crate) use relay_limit::{RelayLimit, RelayPermit, RelayRefusal};
@@ -45,6 +47,10 @@ pub(crate) struct LimitCounters {
     pub relays: Arc<RelayLimit>,
     /// Lines of the log that clients bring about.
     log_lines: Bucket,
+    /// Requests that are carried to other nodes, by their client's address.
+    pub hop_clients: Option<Arc<AddressLimit>>,
+    /// Requests that are carried to other nodes, by owner and connection.
+    pub hops: Arc<HopLimits>,
     open: AtomicU32,
 }
 
@@ -60,6 +66,8 @@ impl LimitCounters {
             pipes: PendingPipes::new(),
             relays: RelayLimit::new(relay),
             log_lines: Bucket::new(LOG_LINES_PER_SECOND),
+            hop_clients: addresses(limits.connections_per_address),
+            hops: Arc::default(),
             open: AtomicU32::new(0),
         }
     }

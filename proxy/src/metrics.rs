@@ -23,7 +23,7 @@ pub(crate) use hub_counters::{ConnectionCounters, HubCounters};
 pub(crate) use limit::Limit;
 pub(crate) use link_traffic::{Direction, FrameKind, LinkTraffic};
 pub(crate) use outcome_counters::{Outcome, OutcomeCounters};
-pub(crate) use relay_counters::{PassThroughOutcome, RelayCounters, RelayFailure};
+pub(crate) use relay_counters::{HopRefusal, PassThroughOutcome, RelayCounters, RelayFailure, ReservationOutcome};
 pub(crate) use send_counters::{SendCounters, SendKind};
 pub(crate) use session_counters::{SessionCloseReason, SessionCounters};
 pub(crate) use shard_counters::Counters;

@@ -3,6 +3,7 @@
 pub(crate) mod address;
 pub(crate) mod connector;
 pub(crate) mod descriptor;
+pub(crate) mod dial_gate;
 pub(crate) mod http_client;
 pub(crate) mod resolver;
 pub(crate) mod socket;

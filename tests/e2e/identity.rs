@@ -139,9 +139,18 @@ fn a_connection_belongs_to_the_user_of_its_negotiation() {
         let negotiate = format!("/bench/negotiate?negotiateVersion=1&access_token={alice}");
         let negotiated = ask(proxy.address(), Method::POST, &negotiate, &[]).await?.json()?;
         let id = negotiated["connectionToken"].as_str().unwrap();
-        let connect = format!("/bench?id={id}&access_token={mallory}");
-        let refusal = RawClient::try_open(proxy.address(), &connect).await?.unwrap_err();
-        assert_eq!(refusal.status, 401);
+        // Neither another user's token nor none, at the node or at another one, by any transport.
+        let other = fleet.proxy(&app).await?;
+        for connect in [format!("/bench?id={id}&access_token={mallory}"), format!("/bench?id={id}")] {
+            for node in [&proxy, &other] {
+                let refusal = RawClient::try_open(node.address(), &connect).await?.unwrap_err();
+                assert_eq!(refusal.status, 401);
+                for method in [Method::GET, Method::POST, Method::DELETE] {
+                    assert_eq!(ask(node.address(), method, &connect, &[]).await?.status, 401);
+                }
+            }
+        }
+        assert_eq!(other.metrics().await?.sum("trunkline_owner_hops_total", &[]), 0.0);
         RawClient::join(proxy.address(), &format!("/bench?id={id}&access_token={alice}")).await?;
         Ok(())
     });

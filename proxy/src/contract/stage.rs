@@ -1,6 +1,7 @@
 //! A node without listeners: its shards as tasks of the test's thread.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use trunkline_protocol::manifest::HubManifest;
 use crate::clock::unix_seconds;
 use crate::config::Settings;
 use crate::frontend::{Endpoint, ListenerGate, PeerAddress, serve_pipe};
+use crate::net::address::Address;
+use crate::net::connector::{Connector, MemoryNetwork};
 use crate::node::shard_thread;
 use crate::shard::{Connectors, ShardSender, Shared};
 
@@ -63,8 +66,29 @@ impl Stage {
 
     /// Starts a node with these settings and shards.
     pub(super) fn with(settings: Settings, shards: u16) -> Self {
+        Self::connected(settings, shards, Connectors::default())
+    }
+
+    /// Starts a node of one shard that other nodes reach at this address of a network in memory.
+    pub(super) fn at(address: &str, network: &MemoryNetwork, settings: Settings) -> Self {
+        let address: Address = address.parse().unwrap();
+        let mut accepted = network.listen(&address);
+        let fleet = Connector::in_memory(network.clone());
+        let connectors = Connectors { fleet, ..Connectors::default() };
+        let stage = Self::connected(Settings { advertise: Some(address), ..settings }, 1, connectors);
+        let (shared, router) = (stage.shared.clone(), stage.routers[0].clone());
+        spawn_local(async move {
+            while let Some(stream) = accepted.recv().await {
+                let gate = ListenerGate::new(shared.clone(), shared.counters_of(0));
+                spawn_local(serve_pipe(stream, SocketAddr::from(([192, 0, 2, 9], 9)), gate, router.clone()));
+            }
+        });
+        stage
+    }
+
+    fn connected(settings: Settings, shards: u16, connectors: Connectors) -> Self {
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| ShardSender::new()).unzip();
-        let shared = Shared::new(settings, Connectors::default(), senders);
+        let shared = Shared::new(settings, connectors, senders);
         for (index, inbox) in (0..shards).zip(inboxes) {
             spawn_local(shard_thread::run(index, shared.clone(), Vec::new(), inbox));
         }

@@ -1,13 +1,15 @@
 //! Authentication: the user of a request, by an access token in its header or query, verified before anything else.
 //!
-//! Without a token there is no user; a bad token is refused, because its bearer expects to be a user.
+//! Without a token there is no user; a bad token is refused, because its bearer expects to be a user. This is for requests
+//! that negotiate, or connect without negotiation; the others are [identified](super::identify).
 
 use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
 use trunkline_protocol::manifest::Authentication;
 use trunkline_protocol::negotiate::Decision;
-use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER};
+use trunkline_protocol::token::UserBinding;
+use trunkline_protocol::wire::ACCESS_TOKEN_PARAMETER;
 
 use crate::auth::{TokenError, User};
 use crate::frontend::authorize::{Grant, authorize};
@@ -16,7 +18,8 @@ use crate::frontend::plain_response::plain;
 use crate::frontend::request::{bearer, query_value};
 use crate::upstream::Hub;
 
-/// Authenticates a request, and stores its [`User`] and the app's [`Grant`] in its extensions.
+/// Authenticates a request without a connection token, and stores its [`User`], what binds it, and the app's [`Grant`] in
+/// its extensions.
 ///
 /// # Errors
 /// The refusal of a client that may not connect.
@@ -27,10 +30,6 @@ pub(crate) async fn authenticate(
     is_negotiate: bool,
 ) -> Result<(), Response> {
     let settings = hub.settings();
-    if settings.asks_app && !is_negotiate && query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).is_some() {
-        // The app has decided at negotiate; its decision stands in the connection token.
-        return Ok(());
-    }
     let verified = verify_token(endpoint, token(request)).await;
     let granted = if settings.asks_app {
         endpoint.shared.wait_for_link(hub).await;
@@ -39,13 +38,14 @@ pub(crate) async fn authenticate(
         Grant::default()
     };
     if granted.decision.url.is_none() {
-        let user = find_user(endpoint, verified, &granted.decision)?;
+        let (user, binding) = find_user(endpoint, verified, &granted.decision)?;
         let is_needed = endpoint.shared.verifier.is_required() || settings.authentication == Authentication::Required;
         if is_needed && !user.is_named() {
             // Without a body, like the official server: its clients show the reason phrase.
             return Err(plain(StatusCode::UNAUTHORIZED, ""));
         }
         request.extensions_mut().insert(user);
+        request.extensions_mut().insert(binding);
     } else if !is_negotiate {
         return Err(plain(StatusCode::BAD_REQUEST, "this hub sends its clients elsewhere: negotiate, to learn where"));
     }
@@ -54,34 +54,36 @@ pub(crate) async fn authenticate(
 }
 
 /// Verifies the access token of a request, if it has one.
-async fn verify_token(endpoint: &Endpoint, token: Option<String>) -> Result<Option<User>, TokenError> {
+pub(crate) async fn verify_token(endpoint: &Endpoint, token: Option<String>) -> Result<Option<User>, TokenError> {
     match token {
         Some(token) => endpoint.shared.verifier.verify(&token).await.map(Some),
         None => Ok(None),
     }
 }
 
-/// Returns the user that the app has named, or the one of the token.
-fn find_user(
+/// Returns the user that the app has named, or the one of the access token; and what binds its connection to it.
+pub(crate) fn find_user(
     endpoint: &Endpoint,
     verified: Result<Option<User>, TokenError>,
     decision: &Decision,
-) -> Result<User, Response> {
+) -> Result<(User, UserBinding), Response> {
     let Decision { user, claims, expires_s, .. } = decision.clone();
     if user.as_ref().is_some_and(|id| !id.is_empty()) {
         // A token that only the app understands is no fault of its bearer.
-        return Ok(User { id: user, claims, expires_s });
+        return Ok((User { id: user, claims, expires_s }, UserBinding::ConnectionToken));
     }
-    let mut user = match verified {
-        Ok(user) => user.unwrap_or_default(),
-        Err(error) => {
-            endpoint.shared.verifier.count_refused(&error);
-            return Err(plain(StatusCode::UNAUTHORIZED, error.to_string()));
-        }
-    };
+    let verified = verified.map_err(|error| refuse_token(endpoint, &error))?;
+    let binding = if verified.is_some() { UserBinding::AccessToken } else { UserBinding::ConnectionToken };
+    let mut user = verified.unwrap_or_default();
     user.claims.extend(claims);
     user.expires_s = expires_s.or(user.expires_s);
-    Ok(user)
+    Ok((user, binding))
+}
+
+/// Makes and counts the refusal of a bad access token.
+pub(crate) fn refuse_token(endpoint: &Endpoint, error: &TokenError) -> Response {
+    endpoint.shared.verifier.count_refused(error);
+    plain(StatusCode::UNAUTHORIZED, error.to_string())
 }
 
 /// Returns the user of an authenticated request.
@@ -89,7 +91,8 @@ pub(crate) fn user_of(request: &Request) -> User {
     request.extensions().get().cloned().unwrap_or_default()
 }
 
-fn token<B>(request: &http::Request<B>) -> Option<String> {
+/// Returns the access token that a request shows.
+pub(crate) fn token<B>(request: &http::Request<B>) -> Option<String> {
     let bearer = bearer(request.headers()).map(str::to_owned);
     bearer.or_else(|| query_value(request.uri(), ACCESS_TOKEN_PARAMETER)).filter(|token| !token.is_empty())
 }

@@ -1,4 +1,4 @@
-//! Connect by any transport: identifies the connection of a request, and hands a new one to this shard.
+//! Connect by any transport: hands a new connection to this shard.
 
 pub(super) mod http_transport_request;
 mod http_transport_response;
@@ -13,57 +13,17 @@ use http::request::Parts;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{Transport, USER_ID_CLAIM};
 use trunkline_protocol::service::OpenConnection;
-use trunkline_protocol::token::{Claim, ConnectionToken};
+use trunkline_protocol::token::Claim;
 use trunkline_protocol::wire::PRIVATE_CLAIM_PREFIX;
 
 use crate::auth::User;
-use crate::clock::unix_seconds;
 use crate::frontend::endpoint::Endpoint;
+use crate::frontend::identify::ConnectingClient;
 use crate::frontend::plain_response::{because, plain};
 use crate::frontend::request::{headers, raw_query};
 use crate::limits::AddressPermit;
 use crate::shard::{ClientStream, PendingConnection, ShardMessage};
 use crate::upstream::Hub;
-
-pub(crate) const UNKNOWN_ID: &str = "No Connection with that ID";
-
-/// Client and connection that a request is for.
-pub(crate) struct ConnectingClient {
-    pub(super) connection_id: String,
-    pub(super) user: User,
-    /// Its token is not too old to begin the connection.
-    pub(super) is_fresh: bool,
-    /// Its token is of this node.
-    pub(super) is_ours: bool,
-}
-
-/// Opens a connection token, and checks that the user may use it.
-///
-/// # Errors
-/// The refusal.
-pub(crate) fn identify(
-    endpoint: &Endpoint,
-    hub: &Hub,
-    sealed: String,
-    user: User,
-) -> Result<ConnectingClient, Response> {
-    let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
-    let token = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys).map_err(|_| unknown())?;
-    if !token.hub.eq_ignore_ascii_case(&hub.settings().path) {
-        return Err(unknown());
-    }
-    if user.id.is_some() && user.id != token.user {
-        return Err(plain(StatusCode::UNAUTHORIZED, "the access token is not the one that was negotiated with"));
-    }
-    let (is_fresh, is_ours) = (!token.is_expired(unix_seconds()), token.boot == endpoint.shared.boot);
-    // A fresh token may say more than the one at negotiate; without one, that one counts.
-    let user = if user.id.is_some() {
-        user
-    } else {
-        User { id: token.user, claims: token.claims, expires_s: token.expires_s }
-    };
-    Ok(ConnectingClient { connection_id: token.connection_id.unwrap_or(sealed), user, is_fresh, is_ours })
-}
 
 /// New client connection for this shard.
 pub(crate) struct NewConnection {

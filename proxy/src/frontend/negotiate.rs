@@ -7,7 +7,7 @@ use trunkline_protocol::id::random_id;
 use trunkline_protocol::limits::{CONNECT_TIMEOUT_S, TOKEN_CLAIMS_MAX_BYTES};
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::negotiate::{NegotiateAnswer, NegotiateVersion};
-use trunkline_protocol::token::{ConnectionToken, claims_fit};
+use trunkline_protocol::token::{ConnectionToken, UserBinding, claims_fit};
 
 use crate::clock::unix_seconds;
 use crate::frontend::authenticate::user_of;
@@ -51,6 +51,7 @@ fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respon
         claims: user.claims,
         expires_s: user.expires_s,
         connect_before: unix_seconds() + CONNECT_TIMEOUT_S,
+        binding: request.extensions().get::<UserBinding>().copied().unwrap_or_default(),
     };
     endpoint.counters.negotiated.increment();
     let sealed = token.seal(&endpoint.shared.settings.keys);

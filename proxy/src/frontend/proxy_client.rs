@@ -25,7 +25,8 @@ impl ProxyClient {
         let hop_connect_timeout = HOP_CONNECT_TIMEOUT.min(shared.settings.relay.hop_timeout);
         Self {
             app_servers,
-            nodes: HttpClient::new(shared.node_channels.for_clients(), hop_connect_timeout),
+            nodes: HttpClient::new(shared.node_channels.for_clients(), hop_connect_timeout)
+                .behind(shared.node_dials.clone()),
             next: AtomicUsize::new(0),
         }
     }

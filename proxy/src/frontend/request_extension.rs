@@ -6,6 +6,7 @@ use axum::extract::ConnectInfo;
 use http::Extensions;
 
 use super::forwarded_header::ForwardedScheme;
+use crate::auth::User;
 
 /// Address that a request came from; once it is normalised, the client's.
 ///
@@ -23,7 +24,10 @@ pub(crate) struct FromFleet;
 
 /// Mark of a request that another node has forwarded here; it goes no further.
 #[derive(Debug, Clone)]
-pub(crate) struct ForwardedByNode;
+pub(crate) struct ForwardedByNode {
+    /// User that the request has shown to that node, where the connection demands one.
+    pub user: Option<User>,
+}
 
 /// Mark of an app server's answer, which is none of our refusals.
 #[derive(Debug, Clone)]

@@ -149,6 +149,19 @@ pub(crate) fn refuse_slow_body(endpoint: &Endpoint) -> Response {
     answer
 }
 
+/// Takes a permit to carry a request to another node, for as long as it is under way; `None` where addresses are not
+/// counted.
+pub(crate) fn take_hop_permit(endpoint: &Endpoint, request: &Request) -> Result<Option<AddressPermit>, Response> {
+    let (Some(clients), Some(ip)) = (&endpoint.shared.limits.hop_clients, counted_ip(endpoint, request)) else {
+        return Ok(None);
+    };
+    clients.take(ip).map(Some).ok_or_else(|| {
+        let text = "this address has as many requests carried to other nodes as it may have: see \
+                    --connections-per-address-max";
+        refuse(endpoint, Limit::ConnectionsPerAddress, LimitOwner::Client, ROOM_RETRY_AFTER, text)
+    })
+}
+
 /// Bounds a request's body: it ends with an error where it is too large or too slow.
 pub(crate) fn bound_body(endpoint: &Endpoint, request: Request) -> Result<Request, Response> {
     let most = endpoint.shared.settings.limits.body_max_bytes;
@@ -165,11 +178,6 @@ pub(crate) fn bound_body(endpoint: &Endpoint, request: Request) -> Result<Reques
 
 fn bounded(body: Body, most: usize, limit: Duration) -> Body {
     Body::new(Limited::new(TimedBody::for_hub(body, limit), most))
-}
-
-/// Address that a request counts for. One of a trusted load balancer stands for many clients.
-fn counted_ip(endpoint: &Endpoint, request: &Request) -> Option<IpAddr> {
-    ip(request).filter(|ip| !endpoint.shared.settings.trusted.contains(*ip))
 }
 
 /// Address that a client is counted by. A trusted one, whose load balancer does not name its client, stands for many.

@@ -6,7 +6,9 @@
 mod expect_continue;
 pub(super) mod forward_mark;
 mod next_hop;
+pub(super) mod owner_head;
 pub(super) mod owner_hop;
+pub(super) mod owner_permit;
 pub(super) mod pass_through;
 mod relayed_body;
 mod silence_limit;

@@ -10,7 +10,7 @@ use axum::routing::{any, get};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::sleep;
 use tower::ServiceExt;
-use trunkline_protocol::manifest::NODE_HEADER;
+use trunkline_protocol::manifest::{BOOT_HEADER, NODE_HEADER};
 use trunkline_protocol::wire::CHANNEL_PATH;
 
 use crate::frontend::connect::{http_transport_request, websocket_upgrade};
@@ -21,7 +21,13 @@ use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::FromApp;
 use crate::frontend::reverse_proxy::forward_mark::is_forwarded_by_node;
 use crate::frontend::reverse_proxy::{owner_hop, pass_through};
-use crate::frontend::{authenticate, negotiate, normalise, origin_check, refusal, request_limit};
+use crate::frontend::{
+    authenticate, identify, negotiate, normalise, origin_check, refusal, request_limit, reservation,
+};
+
+/// Methods of the requests that name a connection, whatever its transport.
+const CONNECTION_METHODS: [Method; 3] = [Method::GET, Method::POST, Method::DELETE];
+
 impl Endpoint {
     /// Router of a node: it serves all paths, and matches those of hubs without regard to case.
     pub(crate) fn into_router(self) -> Router {
@@ -61,27 +67,44 @@ async fn route(State((endpoint, hubs)): State<(Endpoint, Router)>, request: Requ
 }
 
 async fn dispatch(State(endpoint): State<Endpoint>, request: Request) -> Response {
-    answer(&endpoint, request).await.unwrap_or_else(|refusal| refusal)
+    let is_forwarded = is_forwarded_by_node(&request);
+    let mut answer = answer(&endpoint, request).await.unwrap_or_else(|refusal| refusal);
+    if let (true, Ok(boot)) = (is_forwarded, HeaderValue::from_str(&endpoint.shared.boot)) {
+        // So the other node sees whether this one is still the one that made the connection's token.
+        answer.headers_mut().insert(HeaderName::from_static(BOOT_HEADER), boot);
+    }
+    answer
 }
 
 /// Answers a request to a hub; the error is a refusal.
 async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, Response> {
+    if reservation::is_question(&request) {
+        return Ok(reservation::answer(endpoint, &request));
+    }
     let path = request.uri().path();
     let (hub_path, is_negotiate) = match split_negotiate(path) {
         Some(hub_path) => (hub_path, true),
         None => (path, false),
     };
     let hub = endpoint.find_hub(hub_path)?;
-    if !is_negotiate && let Some(owner) = owner_hop::find_owner(endpoint, &request) {
-        return Ok(owner_hop::forward(endpoint, &owner, request).await);
+    let is_of_connection = !is_negotiate && identify::names_connection(&request);
+    if is_of_connection && !CONNECTION_METHODS.contains(request.method()) {
+        return Err(not_allowed());
     }
     let is_upgrade = websocket_upgrade::is_upgrade(request.headers());
-    if !origin_check::may_connect(&endpoint.shared.settings, &mut request) && is_upgrade {
+    if !origin_check::may_connect(&endpoint.shared.settings, &mut request) && (is_upgrade || is_of_connection) {
         endpoint.counters.refused_origins.increment();
         return Err(plain(StatusCode::FORBIDDEN, "pages of this origin may not connect: see --allow-origin"));
     }
-    authenticate::authenticate(endpoint, &hub, &mut request, is_negotiate).await?;
+    if is_of_connection {
+        identify::identify(endpoint, &hub, &mut request).await?;
+    } else {
+        authenticate::authenticate(endpoint, &hub, &mut request, is_negotiate).await?;
+    }
     let request = request_limit::bound_body(endpoint, request)?;
+    if let Some(owner) = owner_hop::find_owner(endpoint, &request) {
+        return Ok(owner_hop::forward(endpoint, &owner, request).await);
+    }
     Ok(match (is_negotiate, request.method()) {
         (true, &Method::POST) => {
             endpoint.wait_for_link(&hub).await;
@@ -91,13 +114,17 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
         (false, &Method::GET) if is_upgrade => {
             endpoint.wait_for_link(&hub).await;
             wait(request_limit::throttle_connect(endpoint, &request)?).await;
-            websocket_upgrade::answer(endpoint, &hub, request)
+            websocket_upgrade::answer(endpoint, &hub, request).await
         }
         (false, &Method::GET) => http_transport_request::get(endpoint, &hub, request).await,
         (false, &Method::POST) => http_transport_request::post(endpoint, &hub, request).await,
-        (false, &Method::DELETE) => http_transport_request::delete(endpoint, &hub, &request),
-        _ => plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here"),
+        (false, &Method::DELETE) => http_transport_request::delete(endpoint, &request),
+        _ => not_allowed(),
     })
+}
+
+fn not_allowed() -> Response {
+    plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here")
 }
 
 /// Waits for as long as a throttle demands.

@@ -28,6 +28,51 @@ impl RelayFailure {
     ];
 }
 
+/// Reason why a request is not carried to the owner of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HopRefusal {
+    /// Another start of a node has the owner's address.
+    OwnerGone,
+    /// The connection token is older than any connection whose requests are carried.
+    TooOld,
+    /// As many requests are being carried to the owner as may be.
+    OwnerFull,
+    /// As many requests of the connection are being carried as may be.
+    ConnectionFull,
+}
+
+impl HopRefusal {
+    /// All reasons with their labels.
+    pub(crate) const ALL: [(Self, &'static str); 4] = [
+        (Self::OwnerGone, "owner_gone"),
+        (Self::TooOld, "too_old"),
+        (Self::OwnerFull, "owner_full"),
+        (Self::ConnectionFull, "connection_full"),
+    ];
+}
+
+/// Outcome of asking the owner of a connection token for its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReservationOutcome {
+    Granted,
+    /// The connection is at its owner, or about to be.
+    Taken,
+    /// The token was used before, or is too old.
+    Unknown,
+    /// The owner can't be asked: the app is, where it has named the user.
+    Unanswered,
+}
+
+impl ReservationOutcome {
+    /// All outcomes with their labels.
+    pub(crate) const ALL: [(Self, &'static str); 4] = [
+        (Self::Granted, "granted"),
+        (Self::Taken, "taken"),
+        (Self::Unknown, "unknown"),
+        (Self::Unanswered, "unanswered"),
+    ];
+}
+
 /// Outcome of a request for the app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PassThroughOutcome {
@@ -94,6 +139,8 @@ pub(crate) struct RelayCounters {
     pub hop_durations: Histogram<DurationBuckets>,
     /// Hops without an answer.
     pub hop_failures: RelayFailureCounters,
+    hops_refused: [Counter; HopRefusal::ALL.len()],
+    reservations: [Counter; ReservationOutcome::ALL.len()],
     /// Forward marks that no node of this fleet made, or not for this request.
     pub marks_refused: Counter,
     answered: Counter,
@@ -103,6 +150,30 @@ pub(crate) struct RelayCounters {
 }
 
 impl RelayCounters {
+    /// Returns the counter of one reason not to carry a request to its owner.
+    #[must_use]
+    pub(crate) fn hops_refused(&self, refusal: HopRefusal) -> &Counter {
+        let [owner_gone, too_old, owner_full, connection_full] = &self.hops_refused;
+        match refusal {
+            HopRefusal::OwnerGone => owner_gone,
+            HopRefusal::TooOld => too_old,
+            HopRefusal::OwnerFull => owner_full,
+            HopRefusal::ConnectionFull => connection_full,
+        }
+    }
+
+    /// Returns the counter of one outcome of asking an owner for an id.
+    #[must_use]
+    pub(crate) fn reservations(&self, outcome: ReservationOutcome) -> &Counter {
+        let [granted, taken, unknown, unanswered] = &self.reservations;
+        match outcome {
+            ReservationOutcome::Granted => granted,
+            ReservationOutcome::Taken => taken,
+            ReservationOutcome::Unknown => unknown,
+            ReservationOutcome::Unanswered => unanswered,
+        }
+    }
+
     /// Returns the counter of one outcome of requests for the app server.
     #[must_use]
     pub(crate) fn passed(&self, outcome: PassThroughOutcome) -> &Counter {

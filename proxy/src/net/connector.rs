@@ -1,6 +1,8 @@
 //! Connections to app servers, other nodes and issuers of keys: plain or with TLS, and through a channel where the far
 //! end has to prove that it is of this fleet.
 
+#[cfg(test)]
+mod memory_network;
 mod outgoing_stream;
 
 use std::io;
@@ -23,6 +25,8 @@ use crate::net::descriptor::DescriptorLimit;
 #[cfg(feature = "tls")]
 use crate::net::tls::{ClientTls, TlsError, client_config};
 
+#[cfg(test)]
+pub(crate) use memory_network::MemoryNetwork;
 pub(crate) use outgoing_stream::OutgoingStream;
 
 /// Interval of TCP keep-alives: a host that vanished is noticed after some of these, even during a silent answer.
@@ -33,6 +37,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 pub(crate) struct Connector {
     #[cfg(feature = "tls")]
     tls: Arc<ConnectorTls>,
+    /// Servers in memory, in place of those of the network.
+    #[cfg(test)]
+    memory: Option<MemoryNetwork>,
     /// Descriptors that its connections may use; `None` for what the node itself needs.
     descriptors: Option<DescriptorLimit>,
     channel: Option<Arc<FleetChannel>>,
@@ -61,7 +68,8 @@ impl Connector {
     /// When a file is missing or unusable.
     pub(crate) fn with_tls(settings: ClientTls) -> Result<Self, TlsError> {
         let config = ArcSwapOption::from_pointee(client_config(&settings)?);
-        Ok(Self { tls: Arc::new(ConnectorTls { settings, config }), descriptors: None, channel: None })
+        let tls = Arc::new(ConnectorTls { settings, config });
+        Ok(Self { tls, ..Self::default() })
     }
 
     /// Reads all files again, for new connections.
@@ -98,6 +106,14 @@ impl Connector {
     }
 }
 
+#[cfg(test)]
+impl Connector {
+    /// Connects to servers in memory.
+    pub(crate) fn in_memory(network: MemoryNetwork) -> Self {
+        Self { memory: Some(network), ..Self::default() }
+    }
+}
+
 impl Connector {
     /// Connector to holders of one of the keys alone: each connection is a channel.
     #[must_use]
@@ -129,6 +145,10 @@ impl Connector {
     }
 
     async fn connect_socket(&self, address: &Address) -> io::Result<OutgoingStream> {
+        #[cfg(test)]
+        if let Some(network) = &self.memory {
+            return network.dial(address).map(OutgoingStream::Memory);
+        }
         let stream = match address.resolved() {
             Some(address) => TcpStream::connect(address).await?,
             None => TcpStream::connect(address.authority()).await?,

@@ -7,6 +7,7 @@ mod connection_pool;
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -22,6 +23,7 @@ use tokio::time::timeout;
 
 use crate::net::address::Address;
 use crate::net::connector::{Connector, root_cause};
+use crate::net::dial_gate::DialGate;
 use connection_pool::ConnectionPool;
 
 /// Bounds what one exchange keeps in memory of a body that is read slowly; also the largest head of an answer.
@@ -65,6 +67,8 @@ impl HttpError {
 pub(crate) struct HttpClient {
     connector: Connector,
     connect_timeout: Duration,
+    /// Gate that dials pass, for servers that clients can make this node dial.
+    gate: Option<Arc<DialGate>>,
     /// Idle connections; `None` opens a connection for each request.
     pool: Option<ConnectionPool>,
 }
@@ -73,13 +77,19 @@ impl HttpClient {
     /// Client that keeps its connections for the next requests, and gives up connecting after `connect_timeout`.
     #[must_use]
     pub(crate) fn new(connector: Connector, connect_timeout: Duration) -> Self {
-        Self { connector, connect_timeout, pool: Some(ConnectionPool::default()) }
+        Self { connector, connect_timeout, gate: None, pool: Some(ConnectionPool::default()) }
+    }
+
+    /// Lets its dials pass a gate.
+    #[must_use]
+    pub(crate) fn behind(self, gate: Arc<DialGate>) -> Self {
+        Self { gate: Some(gate), ..self }
     }
 
     /// Client that opens a connection for each request. Only the deadline of a request bounds its connecting.
     #[must_use]
     pub(crate) fn without_pool(connector: Connector) -> Self {
-        Self { connector, connect_timeout: Duration::MAX, pool: None }
+        Self { connector, connect_timeout: Duration::MAX, gate: None, pool: None }
     }
 
     /// Sends a request, whose path and query count, to the server at `address`, and waits for the head of its answer.
@@ -134,8 +144,15 @@ impl HttpClient {
     }
 
     async fn connect(&self, address: &Address) -> Result<SendRequest<Body>, HttpError> {
-        let connected = timeout(self.connect_timeout, self.connector.connect(address)).await;
-        let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(HttpError::Connect)?;
+        let dial = async {
+            let connected = timeout(self.connect_timeout, self.connector.connect(address)).await;
+            connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        };
+        let stream = match &self.gate {
+            Some(gate) => gate.pass(address, dial).await,
+            None => dial.await,
+        };
+        let stream = stream.map_err(HttpError::Connect)?;
         let opened = http1::Builder::new().max_buf_size(BUFFER_MAX_BYTES).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = opened.map_err(HttpError::Broken)?;
         // It ends by itself: when it is no longer kept, with the answer's body, or with the socket that an upgrade hands

@@ -16,6 +16,7 @@ use crate::config::Settings;
 use crate::limits::LimitCounters;
 use crate::metrics::Counters;
 use crate::net::connector::Connector;
+use crate::net::dial_gate::DialGate;
 use crate::transport::http_transport::HttpTransports;
 use crate::upstream::{Caller, Hub, HubRegistry};
 
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     pub app_channels: Connector,
     /// Connector to nodes that prove themselves: for requests whose connections are theirs.
     pub node_channels: Connector,
+    /// Gate of the dials to other nodes.
+    pub node_dials: Arc<DialGate>,
     pub whose_sockets: Sockets,
     /// Counters behind the limits.
     pub limits: LimitCounters,
@@ -87,6 +90,7 @@ impl Shared {
             app_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::AppServer),
             node_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::Node),
             connector: connectors.fleet,
+            node_dials: Arc::default(),
             verifier: Verifier::new(settings.tokens.clone(), &settings.keys, connectors.issuers),
             boot: random_id(),
             hubs: HubRegistry::default(),

@@ -146,7 +146,7 @@ impl ShardState {
     }
 
     /// Closes the route of an id that never became a connection.
-    pub(super) fn close_id(&mut self, id: &Rc<str>, is_negotiated: bool) {
+    pub(crate) fn close_id(&mut self, id: &Rc<str>, is_negotiated: bool) {
         self.closed_ids.close(id, is_negotiated, self.tick);
     }
 

@@ -1,7 +1,7 @@
 //! Metrics of forwarded requests: passed through to app servers, or carried to the owner of their connection.
 
 use super::Exposition;
-use crate::metrics::{PassThroughOutcome, RelayFailure};
+use crate::metrics::{HopRefusal, PassThroughOutcome, RelayFailure, ReservationOutcome};
 
 impl Exposition<'_> {
     pub(super) fn relay(&self) -> prometheus::Result<()> {
@@ -49,6 +49,23 @@ impl Exposition<'_> {
         )?;
         for (failure, label) in RelayFailure::ALL {
             failures.with_label_values(&[label]).inc_by(self.sum(|counters| counters.relay.hop_failures.of(failure)));
+        }
+        let refused = self.counter(
+            "trunkline_owner_hops_refused_total",
+            "Requests that were not carried to the node that owns their connection, by cause.",
+            &["cause"],
+        )?;
+        for (refusal, label) in HopRefusal::ALL {
+            refused.with_label_values(&[label]).inc_by(self.sum(|counters| counters.relay.hops_refused(refusal)));
+        }
+        let asked = self.counter(
+            "trunkline_reservations_total",
+            "WebSockets with a user that the app has named, at another node than the one that made their token: whether \
+             that one gave the connection id away.",
+            &["outcome"],
+        )?;
+        for (outcome, label) in ReservationOutcome::ALL {
+            asked.with_label_values(&[label]).inc_by(self.sum(|counters| counters.relay.reservations(outcome)));
         }
         self.total(
             "trunkline_forward_marks_refused_total",

@@ -9,17 +9,13 @@ use http::StatusCode;
 use http::header::ACCEPT;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::Transport;
-use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
-use crate::frontend::authenticate::user_of;
 use crate::frontend::connect::http_transport_response::{empty_poll, event_stream, first_poll, poll_messages};
-use crate::frontend::connect::{
-    ConnectingClient, NewConnection, UNKNOWN_ID, admit, changed_transport, identify, not_supported,
-};
+use crate::frontend::connect::{NewConnection, admit, changed_transport, not_supported};
 use crate::frontend::endpoint::Endpoint;
+use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::plain;
-use crate::frontend::request::query_value;
 use crate::frontend::request_extension::peer_address;
 use crate::frontend::request_limit::{count_connected, refuse_slow_body, take_permit, take_pipe_permit};
 use crate::frontend::timed_body::is_body_timeout;
@@ -54,7 +50,7 @@ enum AttachedGet {
 }
 
 fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<AttachedGet, Response> {
-    let client = identify_client(endpoint, hub, &request)?;
+    let client = client_of(&request)?;
     let transport = if wants_event_stream(&request) { Transport::ServerSentEvents } else { Transport::LongPolling };
     let is_offered = hub.settings().transports.contains(&transport);
     let outer = endpoint.shared.http_transports.find_or_insert(&client.connection_id, || {
@@ -109,7 +105,7 @@ pub(crate) async fn post(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) 
     if may_begin(endpoint, hub, &request) {
         endpoint.wait_for_link(hub).await;
     }
-    let found = identify_client(endpoint, hub, &request).and_then(|client| {
+    let found = client_of(&request).and_then(|client| {
         endpoint.shared.http_transports.find_or_insert(&client.connection_id, || {
             let refused = (!offers_http_transports(hub)).then_some(Transport::LongPolling);
             let connection = begin(endpoint, hub, &client, &request, refused, || {
@@ -133,8 +129,8 @@ pub(crate) async fn post(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) 
 }
 
 /// Answers a DELETE: the end of long polling.
-pub(crate) fn delete(endpoint: &Endpoint, hub: &Arc<Hub>, request: &Request) -> Response {
-    let client = match identify_client(endpoint, hub, request) {
+pub(crate) fn delete(endpoint: &Endpoint, request: &Request) -> Response {
+    let client = match client_of(request) {
         Ok(client) => client,
         Err(refusal) => return refusal,
     };
@@ -159,15 +155,13 @@ fn forget(endpoint: &Endpoint, outer: &Arc<OuterHalf>) {
     endpoint.shared.http_transports.remove(outer);
 }
 
-/// Identifies the connection that a request names.
+/// Returns the client that a request names.
 ///
 /// # Errors
-/// The refusal.
-fn identify_client(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Result<ConnectingClient, Response> {
-    let user = user_of(request);
-    let token = query_value(request.uri(), CONNECTION_TOKEN_PARAMETER);
-    let token = token.ok_or_else(|| plain(StatusCode::BAD_REQUEST, ID_REQUIRED))?;
-    identify(endpoint, hub, token, user)
+/// The refusal of a request that names none.
+fn client_of(request: &Request) -> Result<ConnectingClient, Response> {
+    let client = request.extensions().get::<ConnectingClient>().cloned();
+    client.ok_or_else(|| plain(StatusCode::BAD_REQUEST, ID_REQUIRED))
 }
 
 /// Whether a request would begin a connection while no app server is there. Those of a connection that has begun wait for
@@ -175,7 +169,7 @@ fn identify_client(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Result<
 fn may_begin(endpoint: &Endpoint, hub: &Hub, request: &Request) -> bool {
     let found = |client: ConnectingClient| endpoint.shared.http_transports.find(&client.connection_id);
     let has_begun = |client| found(client).is_some_and(|outer| outer.has_begun());
-    !hub.is_served() && identify_client(endpoint, hub, request).is_ok_and(|client| !has_begun(client))
+    !hub.is_served() && client_of(request).is_ok_and(|client| !has_begun(client))
 }
 
 /// Reserves the id of a connection that this request begins, and takes its permit.

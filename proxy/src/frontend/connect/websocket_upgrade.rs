@@ -10,37 +10,34 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::manifest::Transport;
-use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::frontend::authenticate::user_of;
-use crate::frontend::connect::{
-    ConnectingClient, NewConnection, UNKNOWN_ID, admit, changed_transport, identify, not_supported,
-};
+use crate::frontend::connect::{NewConnection, admit, changed_transport, not_supported};
 use crate::frontend::endpoint::Endpoint;
+use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::plain_response::plain;
-use crate::frontend::request::query_value;
 use crate::frontend::request_extension::peer_address;
 use crate::frontend::request_limit::{count_connected, take_permit};
+use crate::frontend::reservation;
 use crate::shard::ClientStream;
 use crate::shard::ReserveError;
 use crate::upstream::Hub;
 
 /// Answers a WebSocket upgrade.
-pub(crate) fn answer(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
+pub(crate) async fn answer(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
     let Some(accept) = accept_key(request.headers()) else {
         return plain(StatusCode::BAD_REQUEST, "the WebSocket upgrade is malformed: version 13 and a key are needed");
     };
-    match attach(endpoint, hub, request) {
+    match attach(endpoint, hub, request).await {
         Ok(()) => switching_protocols(&accept),
         Err(refusal) => refusal,
     }
 }
 
-fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<(), Response> {
-    let user = user_of(&request);
-    let (client, is_negotiated) = match query_value(request.uri(), CONNECTION_TOKEN_PARAMETER) {
-        None => (ConnectingClient { connection_id: random_id(), user, is_fresh: true, is_ours: true }, false),
-        Some(token) => (identify(endpoint, hub, token, user)?, true),
+async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<(), Response> {
+    let (mut client, is_negotiated) = match request.extensions().get::<ConnectingClient>() {
+        None => (ConnectingClient::without_negotiation(random_id(), user_of(&request)), false),
+        Some(client) => (client.clone(), true),
     };
     if !client.is_fresh {
         return Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID));
@@ -50,6 +47,8 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Result<(
     }
     endpoint.refuse_new_client(hub).map_or(Ok(()), Err)?;
     let permit = take_permit(endpoint, &request)?;
+    // Last of all: the token is used up by it.
+    client.user = reservation::confirm(endpoint, hub, &mut request, &client).await?;
     let id = &client.connection_id;
     endpoint.shared.routes.reserve(id).map_err(|error| match error {
         ReserveError::Taken if endpoint.shared.http_transports.find(id).is_some() => changed_transport(),

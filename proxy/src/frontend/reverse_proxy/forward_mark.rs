@@ -7,6 +7,7 @@ use trunkline_protocol::limits::FORWARD_MARK_LIFETIME_S;
 use trunkline_protocol::manifest::FORWARD_HEADER;
 use trunkline_protocol::token::{ForwardMark, TokenError};
 
+use crate::auth::User;
 use crate::clock::unix_seconds;
 use crate::config::Settings;
 use crate::frontend::endpoint::Endpoint;
@@ -36,7 +37,7 @@ pub(crate) fn accept(endpoint: &Endpoint, request: &mut Request) {
             if let Some(scheme) = mark.scheme.as_deref().and_then(ForwardedScheme::read) {
                 extensions.insert(ClientScheme(scheme));
             }
-            extensions.insert(ForwardedByNode);
+            extensions.insert(ForwardedByNode { user: mark.user });
         }
         Err(error) => {
             tracing::debug!(%error, "a forward mark is not believed");
@@ -50,14 +51,15 @@ fn open(settings: &Settings, sealed: &HeaderValue, method: &Method, uri: &Uri) -
     ForwardMark::open(sealed, &settings.keys, method.as_str(), next_hop::target(uri).as_str(), unix_seconds())
 }
 
-/// Marks a request for the node that owns its connection.
-pub(crate) fn set(settings: &Settings, parts: &mut Parts) {
+/// Marks a request for the node that owns its connection. It has shown this user here.
+pub(crate) fn set(settings: &Settings, parts: &mut Parts, user: Option<User>) {
     let target = next_hop::target(&parts.uri);
     let expires = unix_seconds() + FORWARD_MARK_LIFETIME_S;
     let scheme = parts.extensions.get::<ClientScheme>().map(|ClientScheme(scheme)| scheme.name());
     let method = parts.method.as_str();
-    let mark =
+    let mut mark =
         ForwardMark::new(&settings.node, peer_address(&parts.extensions), scheme, method, target.as_str(), expires);
+    mark.user = user;
     if let Ok(sealed) = HeaderValue::from_str(&mark.seal(&settings.keys)) {
         parts.headers.insert(FORWARD_HEADER, sealed);
     }

@@ -1,4 +1,7 @@
 //! Owner hop: forwards a request to the node that owns its connection, once.
+//!
+//! The carrying node has checked method, origin and user before, and says so in the mark: the owner gets no secrets of
+//! the client, and the client no headers of the owner but those of our transports.
 
 use std::time::{Duration, Instant};
 
@@ -7,22 +10,23 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::request::Parts;
 use http::{Method, StatusCode};
+use http_body_util::BodyExt;
 use hyper::body::Body as _;
-use trunkline_protocol::token::ConnectionToken;
-use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
+use trunkline_protocol::cause::Cause;
 
-use crate::frontend::connect::UNKNOWN_ID;
 use crate::frontend::connect::http_transport_request::wants_event_stream;
 use crate::frontend::connect::websocket_upgrade::is_upgrade;
 use crate::frontend::endpoint::Endpoint;
+use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::in_flight::InFlight;
-use crate::frontend::plain_response::plain;
-use crate::frontend::request::query_value;
-use crate::frontend::request_limit::refuse_slow_body;
+use crate::frontend::plain_response::{because, plain};
+use crate::frontend::request_limit::{refuse_slow_body, take_hop_permit};
+use crate::frontend::reverse_proxy::owner_permit::{reachable_owner, take_owner_permit};
 use crate::frontend::reverse_proxy::relayed_body::{RelayedRequestBody, SilenceTimer};
-use crate::frontend::reverse_proxy::{forward_mark, next_hop, silence_limit};
+use crate::frontend::reverse_proxy::{forward_mark, next_hop, owner_head, silence_limit};
 use crate::frontend::timed_body::TimedBody;
-use crate::metrics::RelayFailure;
+use crate::limits::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX};
+use crate::metrics::{HopRefusal, RelayFailure};
 use crate::net::address::Address;
 use crate::net::socket::WriteStallLimit;
 
@@ -34,38 +38,51 @@ const STALLED_TIMEOUT: Duration = Duration::from_secs(60);
 ///
 /// A connection that is here is ours, even with another node's token: WebSockets are served by the node they reach.
 pub(crate) fn find_owner(endpoint: &Endpoint, request: &Request) -> Option<Address> {
-    let shared = &endpoint.shared;
-    let may_leave = shared.settings.relay.forward && !forward_mark::is_forwarded_by_node(request);
-    if !may_leave || is_upgrade(request.headers()) {
+    if is_upgrade(request.headers()) {
         return None;
     }
-    let sealed = query_value(request.uri(), CONNECTION_TOKEN_PARAMETER)?;
-    let token = ConnectionToken::open(&sealed, &shared.settings.keys).ok()?;
-    let is_ours = token.boot == shared.boot;
-    let is_here = shared.routes.find(token.connection_id.as_deref().unwrap_or(&sealed)).is_some();
-    if is_ours || is_here { None } else { token.address.parse().ok() }
+    let client = request.extensions().get::<ConnectingClient>()?;
+    let is_here = endpoint.shared.routes.find(&client.connection_id).is_some();
+    if is_here { None } else { reachable_owner(endpoint, request, client.token.as_ref()?) }
 }
 
 /// Forwards a request to the node at `owner`.
 ///
 /// After any failure the client learns that its connection is not there, and negotiates anew.
 pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Request) -> Response {
+    let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
+    let Some(client) = request.extensions().get::<ConnectingClient>().cloned() else { return unknown() };
+    let address_permit = match take_hop_permit(endpoint, &request) {
+        Ok(permit) => permit,
+        Err(refusal) => return refusal,
+    };
+    let permit = match take_owner_permit(endpoint, &client) {
+        Ok(permit) => permit,
+        Err(refusal) => return refuse(refusal),
+    };
     let counters = &endpoint.counters.relay;
     counters.hops.increment();
     let begun = Instant::now();
     let settings = &endpoint.shared.settings;
     let limit = settings.relay.hop_timeout + wait_at_owner(settings.http_transports.poll_timeout, &request);
     let (mut parts, body) = request.into_parts();
-    next_hop::prepare_request(&mut parts);
-    forward_mark::set(settings, &mut parts);
+    let user = owner_head::prepare_request(&mut parts, &client);
+    forward_mark::set(settings, &mut parts, user);
     parts.extensions.clear();
-    match exchange(endpoint, owner, parts, body, limit).await {
+    match exchange(endpoint, owner, &client, (parts, body), limit).await {
         Ok(answer) => {
             counters.hop_durations.observe_duration(begun.elapsed());
             if answer.status() == StatusCode::NOT_FOUND {
                 counters.hop_misses.increment();
             }
-            answer
+            // Held as long as the answer is being sent.
+            let permits = (address_permit, permit);
+            answer.map(|body| {
+                Body::new(body.map_frame(move |frame| {
+                    let _held = &permits;
+                    frame
+                }))
+            })
         }
         Err(RelayFailure::ClientLate) => {
             counters.hop_failures.of(RelayFailure::ClientLate).increment();
@@ -74,9 +91,22 @@ pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Reque
         Err(failure) => {
             tracing::debug!(%owner, %failure, "the node that owns a connection gave no answer");
             counters.hop_failures.of(failure).increment();
-            plain(StatusCode::NOT_FOUND, UNKNOWN_ID)
+            unknown()
         }
     }
+}
+
+fn refuse(refusal: HopRefusal) -> Response {
+    let (status, text) = match refusal {
+        HopRefusal::OwnerGone | HopRefusal::TooOld => return plain(StatusCode::NOT_FOUND, UNKNOWN_ID),
+        HopRefusal::OwnerFull => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("to its node, which gets {HOPS_PER_OWNER_MAX} at once"))
+        }
+        HopRefusal::ConnectionFull => {
+            (StatusCode::TOO_MANY_REQUESTS, format!("for its connection, which has {HOPS_PER_CONNECTION_MAX} at once"))
+        }
+    };
+    because(Cause::LimitConnections, plain(status, format!("too many requests are being carried {text} at most")))
 }
 
 /// Returns how long the owner may wait without being silent: a poll waits for messages, a send for a paused client.
@@ -91,8 +121,8 @@ fn wait_at_owner(poll_timeout: Duration, request: &Request) -> Duration {
 async fn exchange(
     endpoint: &Endpoint,
     owner: &Address,
-    parts: Parts,
-    body: Body,
+    client: &ConnectingClient,
+    (parts, body): (Parts, Body),
     limit: Duration,
 ) -> Result<Response, RelayFailure> {
     let in_flight = InFlight::new(endpoint.shared.clone());
@@ -105,7 +135,13 @@ async fn exchange(
     };
     let request = next_hop::request(parts, body);
     let mut answer = silence_limit::send(&endpoint.proxy_client.nodes, owner, request, &silence, limit).await?;
-    next_hop::prepare_answer(&mut answer);
+    if let (Some(boot), Some(token)) = (owner_head::boot_of(answer.headers()), &client.token)
+        && boot != token.boot
+    {
+        endpoint.shared.limits.hops.mark_gone(&token.boot);
+        return Err(RelayFailure::Unreachable);
+    }
+    owner_head::prepare_answer(&mut answer)?;
     let mut answer = next_hop::answer(answer, None, in_flight, None);
     answer.extensions_mut().insert(WriteStallLimit::Idle(STALLED_TIMEOUT));
     Ok(answer)

@@ -17,6 +17,8 @@ pub(crate) enum OutgoingStream {
     #[cfg(feature = "tls")]
     Tls(Box<TlsStream<TcpStream>>),
     Channel(Box<ChannelStream<OutgoingStream>>),
+    #[cfg(test)]
+    Memory(tokio::io::DuplexStream),
 }
 
 /// Runs an expression on any kind of stream.
@@ -27,6 +29,8 @@ macro_rules! with_stream {
             #[cfg(feature = "tls")]
             OutgoingStream::Tls($stream) => $act,
             OutgoingStream::Channel($stream) => $act,
+            #[cfg(test)]
+            OutgoingStream::Memory($stream) => $act,
         }
     };
 }

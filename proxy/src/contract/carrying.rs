@@ -1,0 +1,290 @@
+//! Several nodes: requests that are carried to the owner of their connection, and tokens that are used at another node.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ::http::{Request, StatusCode};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::spawn_local;
+use tokio::time::advance;
+use trunkline_protocol::manifest::{HubManifest, USER_ID_CLAIM};
+use trunkline_protocol::negotiate::Decision;
+use trunkline_protocol::service::OpenConnection;
+use trunkline_protocol::token::ConnectionToken;
+
+use super::app::{App, AppLink};
+use super::client::{Client, JSON_HANDSHAKE};
+use super::http::{HttpConnection, exchange, negotiate, request};
+use super::stage::{Stage, run, settings, token_of};
+use crate::config::{RelaySettings, Settings};
+use crate::metrics::{HopRefusal, RelayFailure, ReservationOutcome};
+use crate::net::address::Address;
+use crate::net::connector::MemoryNetwork;
+
+const OWNER: &str = "http://10.0.0.1:8080";
+const OTHER: &str = "http://10.0.0.2:8080";
+const THIRD: &str = "http://10.0.0.3:8080";
+
+/// A node with an app server that has two hubs, one with a negotiate handler.
+struct FleetNode {
+    stage: Stage,
+    app: App,
+    links: [AppLink; 2],
+}
+
+impl FleetNode {
+    async fn start(address: &str, network: &MemoryNetwork) -> Self {
+        let relay = RelaySettings { hop_timeout: Duration::from_secs(5), ..RelaySettings::embedded() };
+        let stage = Stage::at(address, network, Settings { relay, ..settings() });
+        let asked = HubManifest { asks_app: true, ..HubManifest::new("asked", "/asked") };
+        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat"), asked]);
+        let links = [app.link().await, app.link().await];
+        Self { stage, app, links }
+    }
+
+    /// Makes the app name this user from now on, or refuse everybody.
+    fn decide(&self, user: Option<&str>) {
+        let decision = user.map(|user| Decision { user: Some(user.into()), ..Decision::default() });
+        *self.app.dialler.decision.lock().unwrap() = decision;
+    }
+
+    fn hops(&self) -> u64 {
+        self.stage.shared.counters_of(0).relay.hops.get()
+    }
+
+    fn hops_refused(&self, refusal: HopRefusal) -> u64 {
+        self.stage.shared.counters_of(0).relay.hops_refused(refusal).get()
+    }
+
+    fn reservations(&self, outcome: ReservationOutcome) -> u64 {
+        self.stage.shared.counters_of(0).relay.reservations(outcome).get()
+    }
+
+    async fn status(&self, method: &str, target: &str) -> u16 {
+        exchange(&self.stage, method, target, "").await.0.as_u16()
+    }
+}
+
+fn at(address: &str) -> Address {
+    address.parse().unwrap()
+}
+
+fn user_of(open: &OpenConnection) -> Option<String> {
+    open.claims.iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, user)| user.to_string())
+}
+
+/// Has nobody listen at an address any more.
+fn unplug(network: &MemoryNetwork, address: &str) {
+    drop(network.listen(&at(address)));
+}
+
+#[test]
+fn the_owner_takes_the_word_of_the_node_that_has_seen_the_user() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let (mut owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+        let (_, token) = negotiate(&owner.stage, "/chat", &format!("&access_token={}", token_of("ann"))).await;
+        let bare = format!("/chat?room=7&id={token}");
+        let good = format!("{bare}&access_token={}", token_of("ann"));
+        for method in ["GET", "POST", "DELETE"] {
+            for target in [bare.clone(), format!("{bare}&access_token={}", token_of("bob"))] {
+                assert_eq!(other.status(method, &target).await, 401, "{method} {target}");
+            }
+        }
+        for method in ["PUT", "HEAD"] {
+            assert_eq!(other.status(method, &good).await, 405);
+        }
+        let mut foreign = request("POST", &good, "");
+        foreign.headers_mut().insert("origin", "https://evil.example".parse().unwrap());
+        assert_eq!(HttpConnection::open(&other.stage).await.exchange(foreign).await.0, StatusCode::FORBIDDEN);
+        assert_eq!((network.dials(&at(OWNER)), other.hops()), (0, 0), "refused before anybody is dialled");
+
+        let mut first: Request<String> = request("GET", &good, "");
+        first.headers_mut().insert("cookie", "a=1".parse().unwrap());
+        assert_eq!(HttpConnection::open(&other.stage).await.exchange(first).await.0, StatusCode::OK);
+        assert_eq!(exchange(&other.stage, "POST", &good, JSON_HANDSHAKE).await.0, StatusCode::OK);
+        let open = owner.links[0].opening().await;
+        assert_eq!((user_of(&open).as_deref(), open.query.as_deref()), (Some("ann"), Some("?room=7")));
+        assert!(open.headers.iter().any(|(name, _)| name == "cookie"), "the hub sees the client: {:?}", open.headers);
+        assert_eq!(other.status("DELETE", &good).await, 202);
+        assert_eq!(other.hops(), 3);
+    });
+}
+
+#[test]
+fn a_dead_owner_is_dialled_once_a_second_whatever_clients_ask_for() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+        let mut targets = Vec::new();
+        for _ in 0..100 {
+            targets.push(format!("/chat?id={}", negotiate(&owner.stage, "/chat", "").await.1));
+        }
+        unplug(&network, OWNER);
+        for second in 1..=3 {
+            for target in &targets {
+                assert_eq!(other.status("GET", target).await, 404);
+            }
+            assert_eq!(network.dials(&at(OWNER)), second, "one dial for a hundred requests");
+            advance(Duration::from_secs(1)).await;
+        }
+        let failures = &other.stage.shared.counters_of(0).relay.hop_failures;
+        assert_eq!(failures.of(RelayFailure::Unreachable).get(), 300);
+    });
+}
+
+#[test]
+fn an_owner_that_another_node_has_replaced_is_asked_once() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+        let mut targets = Vec::new();
+        for _ in 0..100 {
+            targets.push(format!("/chat?id={}", negotiate(&owner.stage, "/chat", "").await.1));
+        }
+        let successor = FleetNode::start(OWNER, &network).await;
+        for target in &targets {
+            assert_eq!(other.status("GET", target).await, 404);
+            assert_eq!(successor.status("GET", target).await, 404, "at that address it is the owner no more");
+        }
+        assert_eq!((other.hops(), other.hops_refused(HopRefusal::OwnerGone)), (1, 99));
+        assert_eq!((successor.hops(), network.dials(&at(OWNER))), (0, 1));
+        // Its own connections are carried all the same.
+        let (_, token) = negotiate(&successor.stage, "/chat", "").await;
+        assert_eq!(other.status("GET", &format!("/chat?id={token}")).await, 200);
+    });
+}
+
+#[test]
+fn a_stranger_at_the_address_of_an_owner_learns_no_secret_and_hands_nothing_to_the_client() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+        let access = token_of("ann");
+        let (_, token) = negotiate(&owner.stage, "/chat", &format!("&access_token={access}")).await;
+        let heard = Arc::new(Mutex::new(String::new()));
+        let mut accepted = network.listen(&at(OWNER));
+        let (told, page) = (heard.clone(), "<script>alert(1)</script>");
+        spawn_local(async move {
+            while let Some(mut stream) = accepted.recv().await {
+                let mut bytes = vec![0; 16 * 1024];
+                let read = stream.read(&mut bytes).await.unwrap();
+                told.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..read]));
+                let answer = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nSet-Cookie: a=evil\r\nContent-Length: 25";
+                drop(stream.write_all(format!("{answer}\r\n\r\n{page}").as_bytes()).await);
+            }
+        });
+        let mut send = request("POST", &format!("/chat?id={token}&x=1&access_token={access}"), "");
+        for (name, value) in [("cookie", "session=ann"), ("x-own", "1")] {
+            send.headers_mut().insert(name, value.parse().unwrap());
+        }
+        send.headers_mut().insert("authorization", format!("Bearer {access}").parse().unwrap());
+        let answer = HttpConnection::open(&other.stage).await.begin(send).await;
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+        assert!(!answer.headers().contains_key("set-cookie"));
+        let heard = heard.lock().unwrap().clone();
+        assert!(heard.starts_with("POST /chat?id="), "{heard}");
+        for secret in [access.as_str(), "session=ann", "x-own", "authorization", "access_token"] {
+            assert!(!heard.contains(secret), "{secret}: {heard}");
+        }
+    });
+}
+
+#[test]
+fn a_token_that_is_older_than_any_carried_connection_leads_nowhere() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+        let keys = &owner.stage.shared.settings.keys;
+        let (_, token) = negotiate(&owner.stage, "/chat", "").await;
+        let mut old = ConnectionToken::open(&token, keys).unwrap();
+        let days = 24 * 3600;
+        for (age, status, hops) in [(29 * days, 404, 1), (31 * days, 404, 1)] {
+            old.connect_before -= age;
+            let target = format!("/chat?id={}", old.seal(keys));
+            assert_eq!(other.status("GET", &target).await, status);
+            assert_eq!(other.hops(), hops, "{age}");
+            old.connect_before += age;
+        }
+        assert_eq!(other.hops_refused(HopRefusal::TooOld), 1);
+    });
+}
+
+#[test]
+fn a_token_of_a_user_that_the_app_has_named_opens_one_connection_in_the_fleet() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let (owner, mut other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+        let third = FleetNode::start(THIRD, &network).await;
+        owner.decide(Some("bob"));
+        // Who has the token alone is nobody to the app.
+        (other.decide(None), third.decide(None));
+        let (_, body) = exchange(&owner.stage, "POST", "/asked/negotiate", "").await;
+        let version_0 = serde_json::from_str::<Value>(&body).unwrap()["connectionId"].as_str().unwrap().to_owned();
+        let (_, version_1) = negotiate(&owner.stage, "/asked", "").await;
+        for (round, token) in (1..).zip([version_0, version_1]) {
+            let target = format!("/asked?id={token}");
+            let client = Client::connect(&other.stage, &mut other.links[1], &target).await;
+            let mut opened = 1;
+            for _ in 0..2 {
+                for node in [&owner, &third, &other] {
+                    opened += usize::from(Client::upgrade(&node.stage, &target).await.is_ok());
+                }
+            }
+            assert_eq!(opened, 1, "by one token at three nodes");
+            assert_eq!(owner.status("GET", &target).await, 404, "nor does a poll begin another one");
+            assert_eq!(other.reservations(ReservationOutcome::Granted), round);
+            client.close().await;
+            other.links[1].close().await;
+            assert_eq!(Client::upgrade(&third.stage, &target).await.err(), Some(404));
+        }
+    });
+}
+
+#[test]
+fn where_the_owner_can_not_be_asked_the_app_names_the_same_user_again() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+        owner.decide(Some("bob"));
+        let (_, token) = negotiate(&owner.stage, "/asked", "").await;
+        let target = format!("/asked?id={token}");
+        unplug(&network, OWNER);
+        for decided in [None, Some("eve")] {
+            other.decide(decided);
+            assert_eq!(Client::upgrade(&other.stage, &target).await.err(), Some(404), "{decided:?}");
+        }
+        other.decide(Some("bob"));
+        assert!(Client::upgrade(&other.stage, &target).await.is_ok());
+        assert_eq!(other.reservations(ReservationOutcome::Unanswered), 3);
+        assert_eq!(network.dials(&at(OWNER)), 1);
+    });
+}
+
+#[test]
+fn tokens_without_a_user_and_users_who_show_themselves_need_no_owner() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+        let ann = format!("&access_token={}", token_of("ann"));
+        for query in ["", ann.as_str()] {
+            let (_, token) = negotiate(&owner.stage, "/chat", query).await;
+            assert!(Client::upgrade(&other.stage, &format!("/chat?id={token}{query}")).await.is_ok());
+        }
+        assert_eq!(network.dials(&at(OWNER)), 0);
+    });
+}
+
+#[test]
+fn nobody_but_a_node_may_ask_for_an_id() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let owner = FleetNode::start(OWNER, &network).await;
+        owner.decide(Some("bob"));
+        let (_, token) = negotiate(&owner.stage, "/asked", "").await;
+        let (status, _) = exchange(&owner.stage, "POST", &format!("/.trunkline/reserve?id={token}"), "").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert!(Client::upgrade(&owner.stage, &format!("/asked?id={token}")).await.is_ok(), "it is still there");
+    });
+}

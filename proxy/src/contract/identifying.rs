@@ -1,0 +1,98 @@
+//! Identifying: the user that requests of a connection have to show beside its connection token.
+
+use ::http::StatusCode;
+use trunkline_protocol::manifest::{HubManifest, USER_ID_CLAIM};
+use trunkline_protocol::negotiate::Decision;
+
+use super::client::{Client, JSON_HANDSHAKE};
+use super::http::{HttpConnection, exchange, negotiate, request};
+use super::stage::{Stage, run, token_of, token_until};
+use crate::clock::unix_seconds;
+
+/// Hubs with and without a negotiate handler; neither requires authentication.
+fn hubs() -> Vec<HubManifest> {
+    vec![HubManifest::new("chat", "/chat"), HubManifest { asks_app: true, ..HubManifest::new("asked", "/asked") }]
+}
+
+#[test]
+fn each_request_of_a_connection_shows_the_user_of_its_access_token() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", hubs());
+        let _links = [app.link().await, app.link().await];
+        let (ann, bob, ended) = (token_of("ann"), token_of("bob"), token_until("ann", unix_seconds() - 60));
+        for hub in ["/chat", "/asked"] {
+            let (_, token) = negotiate(&stage, hub, &format!("&access_token={ann}")).await;
+            let bare = format!("{hub}?id={token}");
+            let (of_bob, of_ended) = (format!("{bare}&access_token={bob}"), format!("{bare}&access_token={ended}"));
+            let refused = async |when: &str| {
+                for method in ["GET", "POST", "DELETE"] {
+                    for (target, said) in
+                        [(&bare, "with each request"), (&of_bob, "not of the user"), (&of_ended, "expired")]
+                    {
+                        let (status, body) = exchange(&stage, method, target, "x").await;
+                        assert_eq!(status, StatusCode::UNAUTHORIZED, "{when} {method} {said}: {body}");
+                        assert!(body.contains(said), "{body}");
+                    }
+                }
+                for target in [&bare, &of_bob, &of_ended] {
+                    assert_eq!(Client::upgrade(&stage, target).await.err(), Some(401), "{when}");
+                }
+            };
+            refused("before the first poll").await;
+            // Another token of the user is as good, in the header or in the query.
+            let again = token_until("ann", unix_seconds() + 60);
+            let mut poll = request("GET", &bare, "");
+            poll.headers_mut().insert("authorization", format!("Bearer {again}").parse().unwrap());
+            assert_eq!(HttpConnection::open(&stage).await.exchange(poll).await.0, StatusCode::OK);
+            refused("while it lives").await;
+            let good = format!("{bare}&access_token={ann}");
+            assert_eq!(exchange(&stage, "POST", &good, JSON_HANDSHAKE).await.0, StatusCode::OK);
+            assert_eq!(exchange(&stage, "DELETE", &good, "").await.0, StatusCode::ACCEPTED);
+        }
+    });
+}
+
+#[test]
+fn a_user_that_the_app_has_named_and_nobody_at_all_are_bound_by_the_connection_token() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", hubs());
+        let mut links = [app.link().await, app.link().await];
+        let bob = Decision { user: Some("bob".into()), ..Decision::default() };
+        *app.dialler.decision.lock().unwrap() = Some(bob);
+        // The app lets her in as somebody else: her own token is the app's concern.
+        let ann = format!("&access_token={}", token_of("ann"));
+        for (index, hub, query) in [(1, "/asked", ""), (1, "/asked", ann.as_str()), (0, "/chat", "")] {
+            let (id, token) = negotiate(&stage, hub, query).await;
+            let target = format!("{hub}?id={token}");
+            assert_eq!(exchange(&stage, "GET", &target, "").await.0, StatusCode::OK);
+            assert_eq!(exchange(&stage, "POST", &target, JSON_HANDSHAKE).await.0, StatusCode::OK);
+            let open = links[index].opening().await;
+            assert_eq!((open.connection_id.as_ref(), links[index].data().await.0.as_str()), (&*id, JSON_HANDSHAKE));
+            let user = open.claims.iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, user)| user.to_string());
+            assert_eq!(user.as_deref(), (index == 1).then_some("bob"));
+        }
+    });
+}
+
+#[test]
+fn requests_of_methods_and_pages_that_may_not_connect_are_refused_whatever_the_transport() {
+    run(async {
+        let stage = Stage::start();
+        let mut app = stage.app("app-1", hubs());
+        let _links = [app.link().await, app.link().await];
+        let (_, token) = negotiate(&stage, "/chat", "").await;
+        let target = format!("/chat?id={token}");
+        for method in ["PUT", "PATCH", "HEAD"] {
+            assert_eq!(exchange(&stage, method, &target, "").await.0, StatusCode::METHOD_NOT_ALLOWED, "{method}");
+        }
+        for method in ["GET", "POST", "DELETE"] {
+            let mut foreign = request(method, &target, "");
+            foreign.headers_mut().insert("origin", "https://evil.example".parse().unwrap());
+            let answer = HttpConnection::open(&stage).await.exchange(foreign).await;
+            assert_eq!(answer.0, StatusCode::FORBIDDEN, "{method}");
+        }
+        assert_eq!(exchange(&stage, "GET", &target, "").await.0, StatusCode::OK);
+    });
+}

@@ -1,0 +1,112 @@
+//! Identification: the connection that a request names by its token, and the user that it shows beside it.
+//!
+//! Each request of a connection is identified, whatever its transport, before anything else is done for it. Where an
+//! access token named the user at negotiate, a valid one of the same user comes with each request: the connection token
+//! alone is a name of the connection and no proof of its user. What only the app can read (a cookie) was judged by the
+//! app at negotiate, and is bound by the connection token. Another node that carries the request here has done all this.
+
+use axum::extract::Request;
+use axum::response::Response;
+use http::StatusCode;
+use trunkline_protocol::manifest::Authentication;
+use trunkline_protocol::token::{ConnectionToken, UserBinding};
+use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
+
+use crate::auth::User;
+use crate::clock::unix_seconds;
+use crate::frontend::authenticate::{refuse_token, token, verify_token};
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::plain_response::plain;
+use crate::frontend::request::query_value;
+use crate::frontend::request_extension::ForwardedByNode;
+use crate::upstream::Hub;
+
+pub(crate) const UNKNOWN_ID: &str = "No Connection with that ID";
+
+const OTHER_USER: &str = "the access token is not of the user that was negotiated with";
+
+const TOKEN_NEEDED: &str = "this connection belongs to the user of an access token: send a valid one with each request, \
+                            as 'Authorization: Bearer' or as access_token in the query";
+
+/// Client and connection that a request is for.
+#[derive(Debug, Clone)]
+pub(crate) struct ConnectingClient {
+    pub(super) connection_id: String,
+    pub(super) user: User,
+    /// Its token is not too old to begin the connection.
+    pub(super) is_fresh: bool,
+    /// Its token is of this node.
+    pub(super) is_ours: bool,
+    /// The opened connection token; `None` for a connection without negotiation.
+    pub(super) token: Option<Box<ConnectionToken>>,
+}
+
+impl ConnectingClient {
+    /// A new client without a connection token.
+    pub(super) fn without_negotiation(connection_id: String, user: User) -> Self {
+        Self { connection_id, user, is_fresh: true, is_ours: true, token: None }
+    }
+}
+
+/// Whether a request names a connection.
+pub(crate) fn names_connection(request: &Request) -> bool {
+    query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).is_some()
+}
+
+/// Opens the connection token of a request, checks that it shows the connection's user, and stores its
+/// [`ConnectingClient`] in the request's extensions.
+///
+/// # Errors
+/// The refusal.
+pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Request) -> Result<(), Response> {
+    let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
+    let sealed = query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).unwrap_or_default();
+    let opened = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys).map_err(|_| unknown())?;
+    if !opened.hub.eq_ignore_ascii_case(&hub.settings().path) {
+        return Err(unknown());
+    }
+    let carried = request.extensions().get::<ForwardedByNode>().and_then(|forwarded| forwarded.user.clone());
+    let shown = match carried {
+        Some(user) => Some(user),
+        None => shown_user(endpoint, hub, &opened, token(request)).await?,
+    };
+    let negotiated = User { id: opened.user.clone(), claims: opened.claims.clone(), expires_s: opened.expires_s };
+    let client = ConnectingClient {
+        connection_id: opened.connection_id.clone().unwrap_or(sealed),
+        user: shown.unwrap_or(negotiated),
+        is_fresh: !opened.is_expired(unix_seconds()),
+        is_ours: opened.boot == endpoint.shared.boot,
+        token: Some(Box::new(opened)),
+    };
+    request.extensions_mut().insert(client);
+    Ok(())
+}
+
+/// Returns the user that the access token of a request shows, where it counts: it may say more than the one at negotiate.
+async fn shown_user(
+    endpoint: &Endpoint,
+    hub: &Hub,
+    opened: &ConnectionToken,
+    access_token: Option<String>,
+) -> Result<Option<User>, Response> {
+    let settings = hub.settings();
+    let is_bound = opened.binding == UserBinding::AccessToken;
+    if settings.asks_app && !is_bound {
+        // The app has decided at negotiate, and may understand tokens that this node doesn't.
+        return Ok(None);
+    }
+    let shown = verify_token(endpoint, access_token).await.map_err(|error| refuse_token(endpoint, &error))?;
+    let id = shown.as_ref().and_then(|user| user.id.as_ref());
+    if (id.is_some() || (is_bound && shown.is_some())) && id != opened.user.as_ref() {
+        return Err(plain(StatusCode::UNAUTHORIZED, OTHER_USER));
+    }
+    if is_bound && shown.is_none() {
+        return Err(plain(StatusCode::UNAUTHORIZED, TOKEN_NEEDED));
+    }
+    let is_required = endpoint.shared.verifier.is_required() || settings.authentication == Authentication::Required;
+    if is_required && !settings.asks_app && id.is_none() {
+        return Err(plain(StatusCode::UNAUTHORIZED, ""));
+    }
+    // What the app has added at negotiate stands in the connection token alone.
+    Ok(shown.filter(|_| is_bound && !settings.asks_app))
+}

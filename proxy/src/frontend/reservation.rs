@@ -1,0 +1,158 @@
+//! Reservation: the owner of a connection token gives its id to the node that a WebSocket has reached, once.
+//!
+//! A connection token with a user that the app has named is a log-in. Each node can open it, so the node that made it
+//! counts: it gives the id away as if the connection had begun there, and to nobody else after. Where it can't be asked,
+//! the app is, as for a client that connects without negotiation, and has to name the same user.
+//!
+//! ```text
+//!  upgrade at B ──► token of A, user named by the app ──► A: POST /.trunkline/reserve ─┬─ 204 ──► 101
+//!                                                                 │                  └─ 404, 409 ──► the same to the client
+//!                                                                 └ no answer ──► on_negotiate: the same user? ──► 101
+//! ```
+
+use std::rc::Rc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::request::Parts;
+use http::{Method, StatusCode};
+use trunkline_protocol::token::{ConnectionToken, UserBinding};
+use trunkline_protocol::wire::{CONNECTION_TOKEN_PARAMETER, RESERVE_PATH};
+
+use crate::auth::User;
+use crate::clock::unix_seconds;
+use crate::frontend::authenticate::{find_user, token, verify_token};
+use crate::frontend::authorize::authorize;
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
+use crate::frontend::plain_response::plain;
+use crate::frontend::request::query_value;
+use crate::frontend::reverse_proxy::owner_permit::{reachable_owner, take_owner_permit};
+use crate::frontend::reverse_proxy::{forward_mark, owner_head};
+use crate::metrics::ReservationOutcome;
+use crate::net::address::Address;
+use crate::shard::ReserveError;
+use crate::upstream::Hub;
+
+/// Maximum size of an owner's answer, which has a text at most.
+const ANSWER_MAX_BYTES: usize = 1024;
+
+/// Whether another node asks for an id of ours.
+pub(crate) fn is_question(request: &Request) -> bool {
+    request.uri().path() == RESERVE_PATH && forward_mark::is_forwarded_by_node(request)
+}
+
+/// Answers another node that asks for the id of a connection token.
+pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
+    let shared = &endpoint.shared;
+    let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
+    if request.method() != Method::POST {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "");
+    }
+    let Some(sealed) = query_value(request.uri(), CONNECTION_TOKEN_PARAMETER) else { return unknown() };
+    let Ok(token) = ConnectionToken::open(&sealed, &shared.settings.keys) else { return unknown() };
+    if token.boot != shared.boot || token.is_expired(unix_seconds()) {
+        return unknown();
+    }
+    let id = token.connection_id.unwrap_or(sealed);
+    match shared.routes.reserve(&id) {
+        Ok(()) => {
+            // As if its connection had begun and ended here.
+            endpoint.shard.post(move |state| state.close_id(&Rc::from(id), true));
+            plain(StatusCode::NO_CONTENT, "")
+        }
+        Err(ReserveError::Taken) => plain(StatusCode::CONFLICT, ""),
+        Err(ReserveError::Unknown) => unknown(),
+    }
+}
+
+/// Makes sure that a connection token opens one connection in the fleet, and returns the connection's user.
+///
+/// # Errors
+/// The refusal of a client whose token has been used, or can't be judged.
+pub(crate) async fn confirm(
+    endpoint: &Endpoint,
+    hub: &Hub,
+    request: &mut Request,
+    client: &ConnectingClient,
+) -> Result<User, Response> {
+    let Some(opened) = &client.token else { return Ok(client.user.clone()) };
+    // Without a user there is nothing to steal; with an access token the user has just been shown.
+    if client.is_ours || opened.user.is_none() || opened.binding == UserBinding::AccessToken {
+        return Ok(client.user.clone());
+    }
+    let outcome = match reachable_owner(endpoint, request, opened) {
+        Some(owner) => {
+            let question = question(endpoint, request);
+            ask_owner(endpoint, &owner, client, question).await
+        }
+        None => ReservationOutcome::Unanswered,
+    };
+    endpoint.counters.relay.reservations(outcome).increment();
+    match outcome {
+        ReservationOutcome::Granted => Ok(client.user.clone()),
+        ReservationOutcome::Taken => Err(plain(StatusCode::CONFLICT, "")),
+        ReservationOutcome::Unknown => Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID)),
+        ReservationOutcome::Unanswered => {
+            let again = authorize_again(endpoint, hub, request).await.filter(|user| user.id == opened.user);
+            again.ok_or_else(|| plain(StatusCode::NOT_FOUND, UNKNOWN_ID))
+        }
+    }
+}
+
+/// Head of the request by which the owner is asked.
+fn question(endpoint: &Endpoint, request: &Request) -> Parts {
+    let sealed = query_value(request.uri(), CONNECTION_TOKEN_PARAMETER).unwrap_or_default();
+    let (mut question, ()) = http::Request::new(()).into_parts();
+    question.method = Method::POST;
+    // The token was opened, so it holds no character that has to be escaped.
+    question.uri = format!("{RESERVE_PATH}?{CONNECTION_TOKEN_PARAMETER}={sealed}").parse().unwrap_or_default();
+    forward_mark::set(&endpoint.shared.settings, &mut question, None);
+    question
+}
+
+async fn ask_owner(
+    endpoint: &Endpoint,
+    owner: &Address,
+    client: &ConnectingClient,
+    question: Parts,
+) -> ReservationOutcome {
+    let (Ok(_permit), Some(token)) = (take_owner_permit(endpoint, client), &client.token) else {
+        return ReservationOutcome::Unanswered;
+    };
+    let (nodes, limit) = (&endpoint.proxy_client.nodes, endpoint.shared.settings.relay.hop_timeout);
+    let asked = nodes.fetch(owner, Request::from_parts(question, Body::empty()), ANSWER_MAX_BYTES, limit).await;
+    let answer = match asked {
+        Ok(answer) => answer,
+        Err(error) => {
+            tracing::debug!(%owner, %error, "the owner of a connection token can't be asked");
+            return ReservationOutcome::Unanswered;
+        }
+    };
+    match (owner_head::boot_of(answer.headers()), answer.status()) {
+        (Some(boot), _) if boot != token.boot => {
+            endpoint.shared.limits.hops.mark_gone(&token.boot);
+            ReservationOutcome::Unanswered
+        }
+        (Some(_), StatusCode::NO_CONTENT) => ReservationOutcome::Granted,
+        (Some(_), StatusCode::CONFLICT) => ReservationOutcome::Taken,
+        (Some(_), StatusCode::NOT_FOUND) => ReservationOutcome::Unknown,
+        // Another kind of server, or a node that does not know the question yet.
+        _ => ReservationOutcome::Unanswered,
+    }
+}
+
+/// Asks the app about the client anew, where it has decided at negotiate.
+async fn authorize_again(endpoint: &Endpoint, hub: &Hub, request: &mut Request) -> Option<User> {
+    if !hub.settings().asks_app {
+        return None;
+    }
+    let verified = verify_token(endpoint, token(request)).await;
+    let known = verified.as_ref().ok().and_then(Option::as_ref);
+    let granted = authorize(endpoint, hub, request, known).await.ok()?;
+    if granted.decision.url.is_some() {
+        return None;
+    }
+    find_user(endpoint, verified, &granted.decision).ok().map(|(user, _)| user)
+}

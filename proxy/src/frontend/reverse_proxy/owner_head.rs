@@ -1,0 +1,162 @@
+//! Heads between a carrying node and the owner of a connection: what the owner needs, and what its client may get.
+
+use http::header::{
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, EXPIRES, PRAGMA,
+    RETRY_AFTER,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Method, Response, Uri};
+use hyper::body::Incoming;
+use trunkline_protocol::manifest::{BOOT_HEADER, NODE_HEADER};
+use trunkline_protocol::token::{User, UserBinding, claims_fit};
+use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
+
+use crate::frontend::identify::ConnectingClient;
+use crate::frontend::request::{bearer, is_for_the_app, query_value, raw_query};
+use crate::frontend::reverse_proxy::next_hop;
+use crate::metrics::RelayFailure;
+
+/// Headers of a request that an HTTP transport reads.
+const REQUEST_HEADERS: [HeaderName; 2] = [ACCEPT, EXPECT];
+
+/// Headers of an answer that an HTTP transport sets, and that of the node that gives it.
+const ANSWER_HEADERS: [HeaderName; 9] = [
+    CACHE_CONTROL,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    EXPIRES,
+    PRAGMA,
+    RETRY_AFTER,
+    HeaderName::from_static("x-accel-buffering"),
+    HeaderName::from_static(NODE_HEADER),
+];
+
+/// Media types of the answers of an HTTP transport: nothing that a browser would run.
+const ANSWER_TYPES: [&str; 3] = ["application/octet-stream", "text/event-stream", "text/plain"];
+
+/// Leaves of a request's head only what the owner needs, and returns the user that the carrying node vouches for.
+///
+/// The GET that begins a connection tells the hub of the client: its query and its headers go along, without the access
+/// token. All other requests name the connection and nothing else.
+pub(super) fn prepare_request(parts: &mut Parts, client: &ConnectingClient) -> Option<User> {
+    next_hop::prepare_request(parts);
+    let begins = parts.method == Method::GET && client.is_fresh;
+    let is_bearer = bearer(&parts.headers).is_some();
+    let is_needed = |name: &HeaderName| {
+        let is_told = begins && is_for_the_app(name.as_str()) && *name != CONTENT_LENGTH;
+        REQUEST_HEADERS.contains(name) || (is_told && !(is_bearer && *name == AUTHORIZATION))
+    };
+    let others: Vec<_> = parts.headers.keys().filter(|name| !is_needed(name)).cloned().collect();
+    for name in others {
+        parts.headers.remove(name);
+    }
+    let query = if begins { raw_query(&parts.uri) } else { None };
+    if let Some(uri) = target(&parts.uri, query.as_deref()) {
+        parts.uri = uri;
+    }
+    let token = client.token.as_ref().filter(|token| token.binding == UserBinding::AccessToken)?;
+    if !begins {
+        return Some(User { id: token.user.clone(), ..User::default() });
+    }
+    // What the owner has anyway, where a mark can't hold what the access token says now.
+    let negotiated = || User { id: token.user.clone(), claims: token.claims.clone(), expires_s: token.expires_s };
+    Some(if claims_fit(&client.user.claims) { client.user.clone() } else { negotiated() })
+}
+
+/// Path of a request, with its connection token and the rest of its query.
+fn target(uri: &Uri, rest: Option<&str>) -> Option<Uri> {
+    // It was opened, so it holds no character that has to be escaped.
+    let token = query_value(uri, CONNECTION_TOKEN_PARAMETER)?;
+    let rest = rest.and_then(|rest| rest.strip_prefix('?')).map(|rest| format!("&{rest}")).unwrap_or_default();
+    format!("{}?{CONNECTION_TOKEN_PARAMETER}={token}{rest}", uri.path()).parse().ok()
+}
+
+/// Boot id of the node that has answered.
+pub(crate) fn boot_of(headers: &HeaderMap) -> Option<&str> {
+    headers.get(BOOT_HEADER)?.to_str().ok()
+}
+
+/// Leaves of the owner's answer only what our transports set.
+///
+/// # Errors
+/// When it is no answer of theirs.
+pub(super) fn prepare_answer(answer: &mut Response<Incoming>) -> Result<(), RelayFailure> {
+    next_hop::prepare_answer(answer);
+    retain_ours(answer.headers_mut())
+}
+
+fn retain_ours(headers: &mut HeaderMap) -> Result<(), RelayFailure> {
+    let others: Vec<_> = headers.keys().filter(|name| !ANSWER_HEADERS.contains(name)).cloned().collect();
+    for name in others {
+        headers.remove(name);
+    }
+    let is_ours = headers.get(CONTENT_TYPE).is_none_or(|found| ANSWER_TYPES.iter().any(|ours| found == ours));
+    if is_ours { Ok(()) } else { Err(RelayFailure::Broken) }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http::Request;
+    use trunkline_protocol::token::ConnectionToken;
+
+    use super::*;
+
+    fn client(is_fresh: bool) -> ConnectingClient {
+        let token = ConnectionToken {
+            connection_id: Some("id".into()),
+            boot: "boot".into(),
+            address: String::new(),
+            hub: "/chat".into(),
+            user: Some("ann".into()),
+            claims: Vec::new(),
+            expires_s: None,
+            connect_before: 0,
+            binding: UserBinding::AccessToken,
+        };
+        let user = User { id: Some("ann".into()), claims: vec![("role".into(), "cook".into())], expires_s: Some(7) };
+        let token = Some(Box::new(token));
+        ConnectingClient { connection_id: "id".into(), user, is_fresh, is_ours: false, token }
+    }
+
+    fn prepared(method: Method, is_fresh: bool) -> (String, Vec<String>, Option<User>) {
+        let secret = [("authorization", "Bearer e.y.J"), ("cookie", "a=1"), ("origin", "https://a"), ("x-own", "1")];
+        let usual = [("accept", "*/*"), ("content-length", "3"), ("connection", "close"), ("host", "a")];
+        let request = Request::builder().method(method).uri("/chat?x=%201&access_token=e.y.J&%69d=TOKEN");
+        let request = secret.iter().chain(&usual).fold(request, |request, (name, value)| request.header(*name, *value));
+        let (mut parts, _) = request.body(Body::empty()).unwrap().into_parts();
+        let user = prepare_request(&mut parts, &client(is_fresh));
+        let mut names: Vec<_> = parts.headers.keys().map(ToString::to_string).collect();
+        names.sort_unstable();
+        (parts.uri.to_string(), names, user)
+    }
+
+    #[test]
+    fn the_owner_gets_no_secret_and_only_the_first_get_tells_it_of_the_client() {
+        let ann = User { id: Some("ann".into()), ..User::default() };
+        for (method, is_fresh) in [(Method::POST, true), (Method::DELETE, true), (Method::GET, false)] {
+            let (target, names, user) = prepared(method, is_fresh);
+            assert_eq!((target.as_str(), user), ("/chat?id=TOKEN", Some(ann.clone())));
+            assert_eq!(names, ["accept"]);
+        }
+        let (target, names, user) = prepared(Method::GET, true);
+        assert_eq!((target.as_str(), user), ("/chat?id=TOKEN&x=%201", Some(client(true).user)));
+        assert_eq!(names, ["accept", "cookie", "host", "origin", "x-own"], "as the hub shall see them");
+    }
+
+    #[test]
+    fn the_client_gets_only_what_our_transports_set() {
+        let mut headers = HeaderMap::new();
+        for name in ["set-cookie", "location", "x-trunkline-boot", "access-control-allow-origin", "server", "x-other"] {
+            headers.insert(name, "x".parse().unwrap());
+        }
+        headers.insert("content-type", "text/event-stream".parse().unwrap());
+        headers.insert("x-trunkline-node", "n1".parse().unwrap());
+        assert_eq!(boot_of(&headers), Some("x"));
+        assert_eq!(retain_ours(&mut headers), Ok(()));
+        assert_eq!(headers.len(), 2);
+        headers.insert("content-type", "text/html".parse().unwrap());
+        assert_eq!(retain_ours(&mut headers), Err(RelayFailure::Broken));
+    }
+}

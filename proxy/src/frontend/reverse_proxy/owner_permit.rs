@@ -1,0 +1,37 @@
+//! Permits for requests to the owner of a connection: whether it is another node, and may be dialled.
+
+use axum::extract::Request;
+use trunkline_protocol::id::routing_key;
+use trunkline_protocol::token::ConnectionToken;
+
+use crate::clock::unix_seconds;
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::identify::ConnectingClient;
+use crate::frontend::reverse_proxy::forward_mark;
+use crate::limits::HopPermit;
+use crate::metrics::HopRefusal;
+use crate::net::address::Address;
+
+/// Returns the address at which the owner of a connection token can be reached, if it is another node.
+pub(crate) fn reachable_owner(endpoint: &Endpoint, request: &Request, token: &ConnectionToken) -> Option<Address> {
+    let shared = &endpoint.shared;
+    if !shared.settings.relay.forward || token.boot == shared.boot || forward_mark::is_forwarded_by_node(request) {
+        return None;
+    }
+    let address = token.address.parse().ok();
+    // Where this node is now, its owner is no more.
+    address.filter(|address| shared.settings.advertise.as_ref() != Some(address))
+}
+
+/// Takes a permit for a request to the owner of a token.
+///
+/// # Errors
+/// The reason, if it may not be sent.
+pub(crate) fn take_owner_permit(endpoint: &Endpoint, client: &ConnectingClient) -> Result<HopPermit, HopRefusal> {
+    let token = client.token.as_ref().filter(|token| !token.is_too_old_to_carry(unix_seconds()));
+    let token = token.ok_or(HopRefusal::TooOld);
+    // What is no id was never handed out, so that it is as good as gone.
+    let connection = routing_key(&client.connection_id).ok_or(HopRefusal::OwnerGone);
+    let permit = token.and_then(|token| endpoint.shared.limits.hops.begin(&token.boot, connection?));
+    permit.inspect_err(|refusal| endpoint.counters.relay.hops_refused(*refusal).increment())
+}

@@ -1,0 +1,47 @@
+//! Network in memory, for tests: servers by address, and the dials to them.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{DuplexStream, duplex};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::net::address::Address;
+
+/// Bytes that a connection holds in each direction.
+const PIPE_BYTES: usize = 64 * 1024;
+
+/// Network in memory; its clones are the same network.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MemoryNetwork(Arc<Mutex<Servers>>);
+
+#[derive(Debug, Default)]
+struct Servers {
+    listening: HashMap<String, UnboundedSender<DuplexStream>>,
+    /// Addresses that were dialled, in their order.
+    dials: Vec<String>,
+}
+
+impl MemoryNetwork {
+    /// Listens at an address, in place of who did before.
+    pub(crate) fn listen(&self, address: &Address) -> UnboundedReceiver<DuplexStream> {
+        let (sender, accepted) = unbounded_channel();
+        self.0.lock().unwrap().listening.insert(address.authority().to_owned(), sender);
+        accepted
+    }
+
+    /// Number of dials to an address.
+    pub(crate) fn dials(&self, address: &Address) -> usize {
+        self.0.lock().unwrap().dials.iter().filter(|dialled| *dialled == address.authority()).count()
+    }
+
+    pub(super) fn dial(&self, address: &Address) -> io::Result<DuplexStream> {
+        let mut servers = self.0.lock().unwrap();
+        servers.dials.push(address.authority().to_owned());
+        let (near, far) = duplex(PIPE_BYTES);
+        let server = servers.listening.get(address.authority());
+        let is_there = server.is_some_and(|server| server.send(far).is_ok());
+        if is_there { Ok(near) } else { Err(io::ErrorKind::ConnectionRefused.into()) }
+    }
+}

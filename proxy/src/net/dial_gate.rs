@@ -1,0 +1,171 @@
+//! Gate in front of dials to servers that tokens name: few at once to one address, and a rest after one has failed.
+//!
+//! A token outlives the node whose address it holds. Without the gate each request with such a token would be one more
+//! dial to whatever lives there now; with it there is one a second, whatever clients ask for. Kept connections pass by.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+
+use crate::net::address::Address;
+
+/// Maximum number of dials to one address at once; more wait for their outcome.
+const DIALS_MAX: u32 = 8;
+
+/// Time after a failed dial in which an address is not dialled; then one dial shows whether somebody is there.
+const REST: Duration = Duration::from_secs(1);
+
+/// Maximum number of addresses that are dialled, or rest, at once; many more than a fleet has nodes.
+const ADDRESSES_MAX: usize = 1024;
+
+/// Gate of the dials of a node, shared by its shards.
+#[derive(Debug, Default)]
+pub(crate) struct DialGate(Mutex<HashMap<Address, Arc<AddressGate>>>);
+
+#[derive(Debug)]
+struct AddressGate {
+    dials: Semaphore,
+    /// Time of the last dial, if it has failed.
+    failed_at: Mutex<Option<Instant>>,
+}
+
+impl DialGate {
+    /// Dials an address, as soon as few others do.
+    ///
+    /// # Errors
+    /// That of the dial, or without one that a dial has failed a moment ago.
+    pub(crate) async fn pass<T>(&self, address: &Address, dial: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        let gate = self.gate(address)?;
+        let dialled = gate.dial(dial).await;
+        self.forget(address, gate);
+        dialled
+    }
+
+    fn gate(&self, address: &Address) -> io::Result<Arc<AddressGate>> {
+        let mut gates = self.lock();
+        if gates.len() >= ADDRESSES_MAX && !gates.contains_key(address) {
+            gates.retain(|_, gate| Arc::strong_count(gate) > 1 || gate.is_resting());
+            if gates.len() >= ADDRESSES_MAX {
+                return Err(resting());
+            }
+        }
+        Ok(gates.entry(address.clone()).or_default().clone())
+    }
+
+    /// Forgets an address that nobody dials and that does not rest.
+    fn forget(&self, address: &Address, gate: Arc<AddressGate>) {
+        let mut gates = self.lock();
+        drop(gate);
+        if gates.get(address).is_some_and(|gate| Arc::strong_count(gate) == 1 && gate.last_failure().is_none()) {
+            gates.remove(address);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Address, Arc<AddressGate>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for AddressGate {
+    fn default() -> Self {
+        Self { dials: Semaphore::new(DIALS_MAX as usize), failed_at: Mutex::default() }
+    }
+}
+
+impl AddressGate {
+    async fn dial<T>(&self, dial: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        let _permit = self.enter().await?;
+        let dialled = dial.await;
+        self.record(dialled.is_ok());
+        dialled
+    }
+
+    async fn enter(&self) -> io::Result<SemaphorePermit<'_>> {
+        let has_failed = self.last_failure().is_some();
+        // One dial alone shows whether somebody is there again; given up by its client, it counts as failed.
+        let permit =
+            if has_failed { self.dials.try_acquire_many(DIALS_MAX).ok() } else { self.dials.acquire().await.ok() };
+        let permit = permit.filter(|_| !self.is_resting()).ok_or_else(resting)?;
+        if has_failed {
+            self.record(false);
+        }
+        Ok(permit)
+    }
+
+    fn record(&self, has_answered: bool) {
+        let failed_at = if has_answered { None } else { Some(Instant::now()) };
+        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = failed_at;
+    }
+
+    fn last_failure(&self) -> Option<Instant> {
+        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_resting(&self) -> bool {
+        self.last_failure().is_some_and(|at| at.elapsed() < REST)
+    }
+}
+
+fn resting() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "a dial to this address has failed a moment ago")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures_util::future::join_all;
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    fn address(number: usize) -> Address {
+        format!("http://10.0.0.1:{}", number + 1).parse().unwrap()
+    }
+
+    /// Dials that take two seconds each and fail, by this many requests at once; returns how many were made.
+    async fn failing(gate: &DialGate, requests: usize) -> usize {
+        let dials = Cell::new(0);
+        let dial = || async {
+            dials.set(dials.get() + 1);
+            sleep(Duration::from_secs(2)).await;
+            Err::<(), _>(io::ErrorKind::TimedOut.into())
+        };
+        let address = address(0);
+        let outcomes = join_all((0..requests).map(|_| gate.pass(&address, dial()))).await;
+        assert!(outcomes.iter().all(Result::is_err));
+        dials.get()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_where_nobody_is_gets_few_dials_whatever_the_number_of_requests() {
+        let gate = DialGate::default();
+        assert_eq!(failing(&gate, 1000).await, 8, "all that wait share the outcome");
+        assert_eq!(failing(&gate, 1000).await, 0, "it rests");
+        advance(REST).await;
+        assert_eq!(failing(&gate, 1000).await, 1, "one shows that nobody is there still");
+        advance(REST).await;
+        assert_eq!(gate.pass(&address(0), async { Ok(7) }).await.unwrap(), 7);
+        let there = address(0);
+        let all = join_all((0..1000).map(|_| gate.pass(&there, async { Ok(()) }))).await;
+        assert!(all.iter().all(Result::is_ok), "everybody passes again");
+        assert!(gate.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_table_of_addresses_is_bounded() {
+        let gate = DialGate::default();
+        for number in 0..3 * ADDRESSES_MAX {
+            let refused = async { Err::<(), _>(io::ErrorKind::ConnectionRefused.into()) };
+            assert!(gate.pass(&address(number), refused).await.is_err());
+        }
+        assert_eq!(gate.lock().len(), ADDRESSES_MAX);
+        advance(REST).await;
+        gate.pass(&address(5 * ADDRESSES_MAX), async { Ok(()) }).await.unwrap();
+        assert!(gate.lock().is_empty());
+    }
+}
