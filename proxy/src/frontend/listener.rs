@@ -89,7 +89,9 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, router: Router,
                 gate.count_without_descriptor();
                 drop(stream);
                 if let Some(others) = brake.pass(Instant::now()) {
-                    warn!(%peer, others, "connections are refused: the last descriptors are for the admin port. Raise the limit of open files");
+                    let text =
+                        "connections are refused: the last descriptors are kept back, raise the limit of open files";
+                    warn!(%peer, others, "{text}");
                 }
             }
             Ok((stream, peer)) => {
