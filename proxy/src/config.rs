@@ -34,7 +34,7 @@ pub(crate) use admin_settings::AdminSettings;
 pub(crate) use drain_settings::DrainSettings;
 pub(crate) use frontend_limit::FrontendLimits;
 pub(crate) use group_limit::GroupLimits;
-pub(crate) use host_rule::{HostPattern, HostRules};
+pub(crate) use host_rule::HostRules;
 pub(crate) use http_transport_settings::HttpTransportSettings;
 pub(crate) use link_settings::LinkSettings;
 pub(crate) use origin_pattern::Origin;
@@ -49,7 +49,7 @@ pub(crate) use tls_listener::TlsListener;
 pub(crate) use trusted_header::{TrustedHeader, TrustedHeaders};
 pub(crate) use trusted_network::TrustedNetworks;
 #[cfg(feature = "cli")]
-pub(crate) use {path_prefix::PathPrefixError, trusted_header::AmbiguousHeaders, trusted_network::NetworkError};
+pub(crate) use {host_rule::HostPattern, path_prefix::PathPrefixError, trusted_network::NetworkError};
 
 /// Time that an app has to authorize a client. Official clients wait for 100 s, people don't.
 pub(crate) const NEGOTIATE_TIMEOUT: Duration = Duration::from_secs(10);
