@@ -215,11 +215,11 @@ mod tests {
     #[test]
     fn a_token_of_before_has_no_binding_and_a_mark_of_before_no_user() {
         let keys = keys();
-        let ConnectionToken { connection_id, boot, address, hub, user, claims, expires_s, connect_before, .. } =
-            token();
-        let fields = (&connection_id, &boot, &address, &hub, &user, &claims, &expires_s, &connect_before);
-        let old = seal(&fields, &keys, Purpose::ConnectionToken);
         let unbound = ConnectionToken { binding: UserBinding::ConnectionToken, ..token() };
+        let ConnectionToken { connection_id, boot, address, hub, user, claims, expires_s, connect_before, .. } =
+            &unbound;
+        let old = (connection_id, boot, address, hub, user, claims, expires_s, connect_before);
+        let old = seal(&old, &keys, Purpose::ConnectionToken);
         assert_eq!(ConnectionToken::open(&old, &keys), Ok(unbound));
         let mark = ForwardMark::new("proxy-1", None, None, "GET", "/chat", 1_000);
         let old = (&mark.node, &mark.client, &mark.scheme, &mark.expires, &mark.request);

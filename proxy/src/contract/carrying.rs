@@ -219,7 +219,8 @@ fn a_token_of_a_user_that_the_app_has_named_opens_one_connection_in_the_fleet() 
         let third = FleetNode::start(THIRD, &network).await;
         owner.decide(Some("bob"));
         // Who has the token alone is nobody to the app.
-        (other.decide(None), third.decide(None));
+        other.decide(None);
+        third.decide(None);
         let (_, body) = exchange(&owner.stage, "POST", "/asked/negotiate", "").await;
         let version_0 = serde_json::from_str::<Value>(&body).unwrap()["connectionId"].as_str().unwrap().to_owned();
         let (_, version_1) = negotiate(&owner.stage, "/asked", "").await;
