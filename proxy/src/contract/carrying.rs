@@ -157,7 +157,7 @@ fn an_owner_that_another_node_has_replaced_is_asked_once() {
 }
 
 #[test]
-fn a_stranger_at_the_address_of_an_owner_learns_no_secret_and_hands_nothing_to_the_client() {
+fn a_stranger_at_the_address_of_an_owner_learns_nothing_and_hands_nothing_to_the_client() {
     run(async {
         let network = MemoryNetwork::default();
         let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
@@ -184,8 +184,10 @@ fn a_stranger_at_the_address_of_an_owner_learns_no_secret_and_hands_nothing_to_t
         assert_eq!(answer.status(), StatusCode::NOT_FOUND);
         assert!(!answer.headers().contains_key("set-cookie"));
         let heard = heard.lock().unwrap().clone();
-        assert!(heard.starts_with("POST /chat?id="), "{heard}");
-        for secret in [access.as_str(), "session=ann", "x-own", "authorization", "access_token"] {
+        assert!(heard.starts_with("GET /.trunkline/channel HTTP/1.1\r\n"), "{heard}");
+        for secret in
+            [token.as_str(), access.as_str(), "session=ann", "x-own", "authorization", "access_token", "/chat"]
+        {
             assert!(!heard.contains(secret), "{secret}: {heard}");
         }
     });

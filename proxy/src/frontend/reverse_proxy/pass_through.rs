@@ -230,7 +230,7 @@ mod tests {
     /// A request whose body has one byte and no end.
     fn upload(client: u8) -> Request {
         let body = iter([Ok::<_, std::io::Error>(Bytes::from_static(b"x"))]).chain(pending());
-        let mut request = Request::post("/upload").header(HOST, "node.example").body(Body::from_stream(body)).unwrap();
+        let mut request = Request::post("/upload").header(HOST, "localhost").body(Body::from_stream(body)).unwrap();
         request.extensions_mut().insert(PeerAddress(([192, 0, 2, client], 40_000).into()));
         request
     }
