@@ -1,7 +1,7 @@
 //! Manifest of an app server: its hubs and their settings.
 //!
 //! The proxy asks `GET /.trunkline/manifest`, then opens links at `GET /.trunkline/link?hub=NAME`; both
-//! with `Authorization: Bearer` and a sealed [`LinkCredential`](crate::token::LinkCredential). Everything that a
+//! inside a channel, in which each end has proved the fleet's key to the other. Everything that a
 //! session needs travels in headers of the upgrade, because Azure's SDK stumbles over unknown frame parts.
 
 use serde::{Deserialize, Serialize};

@@ -49,8 +49,10 @@ pub(crate) use tls_listener::TlsListener;
 pub(crate) use trusted_header::{TrustedHeader, TrustedHeaders};
 pub(crate) use trusted_network::TrustedNetworks;
 #[cfg(feature = "cli")]
-pub(crate) use {host_rule::HostPattern, path_prefix::PathPrefixError};
-pub(crate) use {trusted_header::AmbiguousHeaders, trusted_network::NetworkError};
+pub(crate) use {
+    host_rule::HostPattern, path_prefix::PathPrefixError, trusted_header::AmbiguousHeaders,
+    trusted_network::NetworkError,
+};
 
 /// Time that an app has to authorize a client. Official clients wait for 100 s, people don't.
 pub(crate) const NEGOTIATE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -202,6 +202,17 @@ impl App {
         answer
     }
 
+    /// Sends a request outside of any channel, and returns the whole answer.
+    pub(crate) async fn exchange_in_the_open(&self, method: &str, target: &str, header: (&str, &str)) -> String {
+        let mut tcp = TcpStream::connect(self.address).await.unwrap();
+        let (name, value) = header;
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: app\r\nConnection: close\r\n{name}: {value}\r\n\r\n");
+        tcp.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
     /// Opens a channel as a holder of this key.
     pub(crate) async fn channel(&self, key: &str) -> Result<ChannelStream<TcpStream>, RefusedUpgrade> {
         let keys = AccessKeys::new(vec![AccessKey::new(key).unwrap()]).unwrap();

@@ -62,17 +62,6 @@ async fn a_handler_that_needs_a_user_refuses_the_client_by_itself() {
     assert!(!refusal.contains(REFUSAL_HEADER), "the proxy is not refused");
 }
 
-/// Sends a request outside of any channel, and returns the whole answer.
-async fn exchange_in_the_open(app: &App, method: &str, target: &str, header: (&str, &str)) -> String {
-    let mut tcp = TcpStream::connect(app.address).await.unwrap();
-    let request =
-        format!("{method} {target} HTTP/1.1\r\nHost: app\r\nConnection: close\r\n{}: {}\r\n\r\n", header.0, header.1);
-    tcp.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    tcp.read_to_string(&mut answer).await.unwrap();
-    answer
-}
-
 #[tokio::test]
 async fn only_a_proxy_of_the_fleet_says_who_a_client_is() {
     let app = start(|hub| hub.on_negotiate(decide)).await;
@@ -81,7 +70,7 @@ async fn only_a_proxy_of_the_fleet_says_who_a_client_is() {
     let stranger = app.exchange("POST", &target, &[(USER_HEADER, &mallory)], "the key of another fleet").await;
     assert!(stranger.starts_with("HTTP/1.1 401"), "{stranger}");
     for (method, target) in [("POST", target.as_str()), ("GET", MANIFEST_PATH), ("GET", LINK_PATH)] {
-        let answer = exchange_in_the_open(&app, method, target, (USER_HEADER, &mallory)).await;
+        let answer = app.exchange_in_the_open(method, target, (USER_HEADER, &mallory)).await;
         assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
     }
 }
