@@ -130,7 +130,7 @@ fn an_app_that_does_not_answer_refuses_every_client() {
         // What the proxy asks is not for others to ask.
         let path = "/.trunkline/negotiate?hub=asked";
         let headers = [("cookie", "session=ann")];
-        assert_eq!(ask(app.address(), Method::POST, path, &headers).await?.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(ask(app.address(), Method::POST, path, &headers).await?.status, StatusCode::NOT_FOUND);
         assert_eq!(ask(proxy.address(), Method::POST, path, &headers).await?.status, StatusCode::NOT_FOUND);
         let ok = ask(proxy.address(), Method::POST, NEGOTIATE, &headers).await?;
         assert_eq!((ok.status, ok.json()?["url"].clone()), (StatusCode::OK, Value::Null));

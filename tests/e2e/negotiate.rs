@@ -71,7 +71,9 @@ fn paths_match_without_regard_to_case_and_unknown_ones_are_404_with_a_body() {
 
         // The fleet's own paths are not for clients.
         assert_eq!(get(proxy.address(), "/.trunkline/manifest").await?.status, StatusCode::NOT_FOUND);
-        assert_eq!(get(app.address(), "/.trunkline/manifest").await?.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(get(app.address(), "/.trunkline/manifest").await?.status, StatusCode::NOT_FOUND);
+        assert_eq!(get(proxy.address(), "/.trunkline/channel").await?.status, StatusCode::NOT_FOUND);
+        assert_eq!(get(app.address(), "/.trunkline/channel").await?.status, StatusCode::UNAUTHORIZED);
         Ok(())
     });
 }

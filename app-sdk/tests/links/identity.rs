@@ -1,7 +1,11 @@
 //! Identity between proxy and app server: whom a proxy has verified, and who it is that refuses a proxy.
 
+use std::net::SocketAddr;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use trunkline::HubProtocol::Json;
 use trunkline::{Hub, Negotiation, User};
 use trunkline_protocol::access_token;
 use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
@@ -10,7 +14,7 @@ use trunkline_protocol::wire::{
     USER_HEADER,
 };
 
-use crate::harness::{App, KEY};
+use crate::harness::{App, KEY, ProxyLink, ScriptedClient};
 
 async fn decide(user: Option<User>) -> Negotiation {
     match user {
@@ -120,4 +124,51 @@ async fn a_recorded_request_for_a_channel_leads_nowhere() {
     // The end may come as a reset.
     drop(tcp.read_to_end(&mut answer).await);
     assert_eq!(answer, b"", "nothing was served");
+}
+
+/// Carries connections to an app server, and puts in what comes by the channel. Returns the address to dial.
+async fn carry(app: SocketAddr, mut forged: mpsc::Receiver<Vec<u8>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut proxy, _) = listener.accept().await.unwrap();
+        let mut app = TcpStream::connect(app).await.unwrap();
+        let (mut up, mut down) = (vec![0; 4096], vec![0; 4096]);
+        loop {
+            let (is_up, read) = tokio::select! {
+                Some(bytes) = forged.recv() => {
+                    app.write_all(&bytes).await.unwrap();
+                    continue;
+                }
+                read = proxy.read(&mut up) => (true, read.unwrap_or_default()),
+                read = app.read(&mut down) => (false, read.unwrap_or_default()),
+            };
+            let written = if is_up { app.write_all(&up[..read]).await } else { proxy.write_all(&down[..read]).await };
+            if read == 0 || written.is_err() {
+                return;
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn who_carries_a_link_opens_no_client_on_it() {
+    let mut app = App::start().await;
+    let (put_in, forged) = mpsc::channel(1);
+    let real = std::mem::replace(&mut app.address, carry(app.address, forged).await);
+    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    assert_eq!(app.event().await, "connected c1");
+    assert_eq!(link.call(&client, "Add", "[1,2]").await, r#"{"type":3,"invocationId":"1","result":3}"#);
+    // A frame as it was readable on the network once, in a WebSocket message of a proxy.
+    let mallory = ScriptedClient { id: "mallory", protocol: Json }.opening("").to_frame();
+    let mut message = vec![0x82, 0x80 | u8::try_from(mallory.len()).unwrap(), 0, 0, 0, 0];
+    message.extend(mallory);
+    put_in.send(message).await.unwrap();
+    link.closed().await;
+    let event = app.event().await;
+    assert!(event.starts_with("disconnected c1"), "{event}");
+    app.no_event().await;
+    app.address = real;
+    ProxyLink::open(&app, "b", 0).await;
 }
