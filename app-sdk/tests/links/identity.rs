@@ -156,7 +156,8 @@ async fn carry(app: SocketAddr, mut forged: mpsc::Receiver<Vec<u8>>) -> SocketAd
 async fn who_carries_a_link_opens_no_client_on_it() {
     let mut app = App::start().await;
     let (put_in, forged) = mpsc::channel(1);
-    let real = std::mem::replace(&mut app.address, carry(app.address, forged).await);
+    let real = app.address;
+    app.address = carry(real, forged).await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     assert_eq!(app.event().await, "connected c1");
     assert_eq!(link.call(&client, "Add", "[1,2]").await, r#"{"type":3,"invocationId":"1","result":3}"#);
