@@ -41,7 +41,7 @@ pub enum DevelopmentKeyError {
     Exposed {
         /// Path of the key file.
         path: PathBuf,
-        /// What is wrong with the file, as the middle of a sentence.
+        /// Problem with the file, as the middle of a sentence.
         problem: &'static str,
     },
     /// The file holds something else.

@@ -68,7 +68,7 @@ pub struct ConnectionToken {
     pub expires_s: Option<u64>,
     /// Until when the first connect request may come, in seconds since 1970.
     pub connect_before: u64,
-    /// What requests have to show beside this token. Tokens of before had no such field.
+    /// Proof that requests have to show beside this token. Tokens of before had no such field.
     #[serde(default)]
     pub binding: UserBinding,
 }

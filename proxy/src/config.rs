@@ -130,7 +130,7 @@ pub struct Settings {
     pub message_max_bytes: usize,
     /// Limits of what waits to be written to clients.
     pub outbox: OutboxLimits,
-    /// Limits of groups.
+    /// Limits of groups and their names.
     pub groups: GroupLimits,
     /// Settings of links to app servers.
     pub links: LinkSettings,

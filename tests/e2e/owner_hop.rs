@@ -3,7 +3,9 @@
 use anyhow::{Context, Result};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use trunkline_protocol::key::{AccessKey, AccessKeys};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use trunkline_protocol::key::{AccessKey, AccessKeys, FarEnd};
 use trunkline_protocol::manifest::FORWARD_HEADER;
 use trunkline_protocol::token::ForwardMark;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, Proxy};
@@ -112,6 +114,8 @@ fn a_mark_is_believed_only_if_the_fleet_made_it_for_this_request() {
         };
         let good = mark(&connect, &keys(ACCESS_KEY)?);
         let marks = [
+            // Whoever has recorded it has no channel.
+            good.clone(),
             "nonsense".to_owned(),
             mark("/bench?id=other", &keys(ACCESS_KEY)?),
             mark(&connect, &keys("the key of strangers")?),
@@ -126,7 +130,14 @@ fn a_mark_is_believed_only_if_the_fleet_made_it_for_this_request() {
             );
         }
         // A request that was carried here goes no further, so that two nodes can't play ball.
-        assert_eq!(said(&ask(other.address(), Method::DELETE, &connect, &[(FORWARD_HEADER, &good)]).await?), UNKNOWN);
+        let dial = async || TcpStream::connect(other.address()).await;
+        let mut channel = trunkline_channel::open(dial, other.address(), &keys(ACCESS_KEY)?, FarEnd::Node).await?;
+        let head =
+            format!("DELETE {connect} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{FORWARD_HEADER}: {good}\r\n\r\n");
+        channel.write_all(head.as_bytes()).await?;
+        let mut answer = String::new();
+        channel.read_to_string(&mut answer).await?;
+        assert!(answer.starts_with("HTTP/1.1 404") && answer.ends_with(UNKNOWN.1), "{answer}");
         assert_eq!(count(&other, HOPS).await?, marks.len() as f64);
         assert_eq!(count(&owner, MARKS_REFUSED).await?, 0.0, "what strangers write reaches no owner");
         Ok(())

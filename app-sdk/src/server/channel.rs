@@ -45,8 +45,12 @@ pub(super) async fn channel(
     let (response, stream) = accepted.ok_or(RouteRefusal::NoUpgrade)?.into_parts();
     let shutdown = core.shutdown.clone();
     tokio::spawn(core.tasks.track_future(async move {
-        // It fails when the proxy is gone, or when who sent the hello had only recorded it.
-        if let Ok(stream) = stream.await {
+        let stream = tokio::select! {
+            // It fails when the proxy is gone, or when who sent the hello had only recorded it.
+            stream = stream => stream.ok(),
+            () = shutdown.cancelled() => None,
+        };
+        if let Some(stream) = stream {
             serve(stream, inside, shutdown).await;
         }
     }));

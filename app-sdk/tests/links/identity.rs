@@ -160,7 +160,7 @@ async fn who_carries_a_link_opens_no_client_on_it() {
     app.address = carry(real, forged).await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     assert_eq!(app.event().await, "connected c1");
-    assert_eq!(link.call(&client, "Add", "[1,2]").await, r#"{"type":3,"invocationId":"1","result":3}"#);
+    assert!(link.call(&client, "Add", "[1,2]").await.contains("\"result\":3"));
     // A frame as it was readable on the network once, in a WebSocket message of a proxy.
     let mallory = ScriptedClient { id: "mallory", protocol: Json }.opening("").to_frame();
     let mut message = vec![0x82, 0x80 | u8::try_from(mallory.len()).unwrap(), 0, 0, 0, 0];

@@ -40,7 +40,7 @@ impl Initiator {
         Ok((Self(state), hello))
     }
 
-    /// Checks the answer.
+    /// Checks the answer of the far end.
     pub(crate) fn finish(mut self, answer: &str) -> Result<TransportState, HandshakeError> {
         read(&mut self.0, answer)?;
         self.0.into_transport_mode().map_err(unproven)

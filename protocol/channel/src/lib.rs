@@ -17,8 +17,14 @@
 //! On the wire a channel is a WebSocket with binary messages, so that each load balancer and mesh lets it through that
 //! lets WebSockets through.
 //!
-//! Modules, lowest first: `handshake` (pure), `record` (pure), `stream` (bytes over a socket), `upgrade` (the HTTP
-//! exchange that both ends begin with).
+//! Modules, lowest first:
+//!
+//! | module | contents |
+//! |---|---|
+//! | `handshake` | two texts that prove the key, one for each direction |
+//! | `record` | sealed pieces, each a WebSocket message |
+//! | `stream` | bytes through a channel, over any socket |
+//! | `upgrade` | the HTTP exchange that a channel begins with, at both ends |
 
 mod handshake;
 mod record;

@@ -27,7 +27,7 @@ pub(crate) enum Side {
     Server,
 }
 
-/// What stands at the front of the bytes that have come.
+/// Finding at the front of the bytes that have come.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Front {
     /// A record with this many sealed bytes behind its head, which is taken off.

@@ -15,6 +15,10 @@ use crate::record::{Front, RECORD_MAX_BYTES, RecordError, Side, front, open, pla
 /// Bytes that are read at once: some records.
 const READ_BYTES: usize = 64 * 1024;
 
+/// Bytes that are read at once before the first record, which is the head of a request: whoever sends them may not have the
+/// key.
+const FIRST_READ_BYTES: usize = 4 * 1024;
+
 /// Sealed bytes that may wait for the socket before writers wait.
 const OUTPUT_MAX_BYTES: usize = 64 * 1024;
 
@@ -67,15 +71,15 @@ impl<S: AsyncRead + Unpin> ChannelStream<S> {
                 if self.is_over {
                     return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                 }
-                ready!(self.poll_fill(cx))?;
+                ready!(self.poll_fill(cx, FIRST_READ_BYTES))?;
             }
         })
         .await
     }
 
     /// Reads from the socket.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.input.reserve(READ_BYTES);
+    fn poll_fill(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<io::Result<()>> {
+        self.input.reserve(bytes);
         match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input) {
             Poll::Ready(Ok(0)) if self.input.is_empty() => self.is_over = true,
             Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
@@ -148,7 +152,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ChannelStream<S> {
             if this.is_over {
                 return Poll::Ready(Ok(()));
             }
-            ready!(this.poll_fill(cx))?;
+            ready!(this.poll_fill(cx, READ_BYTES))?;
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The HTTP exchange that a channel begins with, at both ends.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::io;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,12 +17,11 @@ use hyper::client::conn::http1;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trunkline_protocol::key::{AccessKeys, FarEnd};
-use trunkline_protocol::wire::{CHANNEL_PATH, HELLO_HEADER, REFUSAL_HEADER, REFUSED_KEY};
+use trunkline_protocol::wire::{CHANNEL_PATH, HELLO_HEADER};
 
 use crate::handshake::{HandshakeError, Initiator, respond};
 use crate::record::Side;
@@ -32,9 +33,30 @@ const REFUSAL_MAX_BYTES: usize = 1024;
 /// Time from the answer to the first record.
 const FIRST_RECORD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Room for channels whose first record has not come: each is one that a holder of the key opens at the moment, or a
-/// recorded hello that somebody plays again.
-static WAITING: Semaphore = Semaphore::const_new(1024);
+/// Most channels whose first record has not come.
+const WAITING_MAX: usize = 1024;
+
+/// Hellos of the channels whose first record has not come: of those that holders of the key open at the moment, and of
+/// those that somebody has recorded and plays again. However often one is played, it has one place.
+static WAITING: LazyLock<Mutex<HashSet<Box<str>>>> = LazyLock::new(Mutex::default);
+
+/// Place of a hello among those that wait.
+#[derive(Debug)]
+struct WaitingHello(Box<str>);
+
+impl WaitingHello {
+    fn enter(hello: &str) -> Option<Self> {
+        let mut waiting = WAITING.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = waiting.len() < WAITING_MAX && waiting.insert(hello.into());
+        is_new.then(|| Self(hello.into()))
+    }
+}
+
+impl Drop for WaitingHello {
+    fn drop(&mut self) {
+        WAITING.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
 
 /// Reason why there is no channel to a far end. Nothing was told to it, and nothing it says is proven.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +65,7 @@ pub enum OpenChannelError {
     /// Nobody accepts a connection there.
     #[error("{0}")]
     Connect(#[source] io::Error),
-    /// What accepts connections there gives no HTTP answer.
+    /// Connections are accepted there, and get no HTTP answer.
     #[error("no HTTP answer: {}", innermost(.0))]
     Http(#[source] hyper::Error),
     /// There is an answer, and no channel.
@@ -89,7 +111,8 @@ where
         let socket = dial().await.map_err(OpenChannelError::Connect)?;
         outcome = open_with(socket, host, &secret, far_end).await;
         match &outcome {
-            Err(OpenChannelError::Refused(refused)) if refused.is_of_key() => {}
+            // A node does not tell strangers why.
+            Err(OpenChannelError::Refused(refused)) if refused.status != StatusCode::SERVICE_UNAVAILABLE => {}
             _ => break,
         }
     }
@@ -138,12 +161,6 @@ impl RefusedUpgrade {
         let reason = String::from_utf8_lossy(&body).lines().next().unwrap_or_default().to_owned();
         Self { status: head.status, headers: head.headers, reason }
     }
-
-    /// Whether the far end says that it has another key.
-    #[must_use]
-    pub fn is_of_key(&self) -> bool {
-        text(&self.headers, REFUSAL_HEADER) == REFUSED_KEY
-    }
 }
 
 /// Channel that a request asks for, and the answer that opens it.
@@ -153,7 +170,7 @@ pub struct Accepted {
     pub response: Response<()>,
     noise: snow::TransportState,
     upgrade: OnUpgrade,
-    waiting: SemaphorePermit<'static>,
+    waiting: WaitingHello,
 }
 
 /// Answers a request for a channel; `None` if it is no upgrade.
@@ -165,11 +182,12 @@ pub fn accept<B>(
     keys: &AccessKeys,
     far_end: FarEnd,
 ) -> Result<Option<Accepted>, HandshakeError> {
-    let (noise, hello) = respond(keys, far_end, text(request.headers(), HELLO_HEADER))?;
+    let said = text(request.headers(), HELLO_HEADER);
+    let (noise, hello) = respond(keys, far_end, said)?;
+    let waiting = WaitingHello::enter(said).ok_or(HandshakeError::Busy)?;
     let accept = derive_accept_key(text(request.headers(), SEC_WEBSOCKET_KEY.as_str()).as_bytes());
     let is_upgrade = text(request.headers(), UPGRADE.as_str()).eq_ignore_ascii_case("websocket");
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>().filter(|_| is_upgrade) else { return Ok(None) };
-    let waiting = WAITING.try_acquire().map_err(|_| HandshakeError::Busy)?;
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     if let (Ok(accept), Ok(hello)) = (HeaderValue::from_str(&accept), HeaderValue::from_str(&hello)) {
@@ -189,11 +207,15 @@ impl Accepted {
     ) -> (Response<()>, impl Future<Output = io::Result<ChannelStream<TokioIo<Upgraded>>>> + Send + 'static) {
         let Self { response, noise, upgrade, waiting } = self;
         let stream = async move {
-            let socket = TokioIo::new(upgrade.await.map_err(io::Error::other)?);
-            let mut stream = ChannelStream::new(socket, noise, Side::Server, Bytes::new());
-            timeout(FIRST_RECORD_TIMEOUT, stream.first_record()).await??;
+            let proven = async {
+                let socket = TokioIo::new(upgrade.await.map_err(io::Error::other)?);
+                let mut stream = ChannelStream::new(socket, noise, Side::Server, Bytes::new());
+                stream.first_record().await?;
+                Ok(stream)
+            };
+            let stream = timeout(FIRST_RECORD_TIMEOUT, proven).await?;
             drop(waiting);
-            Ok(stream)
+            stream
         };
         (response, stream)
     }

@@ -187,7 +187,9 @@ impl Guard {
             }
             None if wanted.is_some() => Err(metrics_unauthorized()),
             // The right token opens them by any name; a page that was led here has none.
-            Some(given) if token.as_ref().is_some_and(|token| token.is(given)) => Ok(()),
+            Some(given) if token.is_some() && self.check_host(headers).is_err() => {
+                self.check_token(given, &right, caller)
+            }
             _ => self.check_host(headers),
         }
     }

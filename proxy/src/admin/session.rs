@@ -37,7 +37,7 @@ const FETCH_SITE: &str = "sec-fetch-site";
 #[derive(Debug, Clone)]
 pub(super) struct Sessions {
     cookie_name: Arc<str>,
-    /// Oldest first.
+    /// Sessions, the oldest first.
     open: Arc<Mutex<Vec<Session>>>,
 }
 

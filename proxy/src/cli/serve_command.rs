@@ -18,10 +18,10 @@ const STOPPED_AT_ONCE: &str = "told to stop a second time: ended at once, and cl
 /// Runs a node until a signal stops it; `warnings` about its command line are logged.
 pub(super) fn serve(args: ServeArgs, warnings: &[String]) -> anyhow::Result<()> {
     logging::begin(&args.log.log, args.log.log_format).map_err(|error| anyhow!("--log {error}"))?;
-    warnings.iter().for_each(|warning| warn!("{warning}"));
     let config = Config::try_from(args)?;
     let sockets = inherited_sockets().context("a socket that the supervisor hands over (LISTEN_FDS) can't be used")?;
     logging::name_node(&config.settings.node);
+    warnings.iter().for_each(|warning| warn!("{warning}"));
     runtime()?.block_on(async {
         let node = Node::start_on(sockets, config).await?;
         print(&format!("listening on http://{}", node.listen()));

@@ -246,9 +246,14 @@ impl Reader {
         let mut state = shard.state();
         let step = match self.content {
             Content::Hub(protocol) => {
+                let count = self.inbound.partial.bytes_mut().len();
                 let mut upward = Upstream::new(&mut state, &self.home, &self.id, self.slot);
                 let taken = upward.take_messages(&mut self.inbound.partial, &[], protocol, self.limit_bytes);
-                upward.finish(taken)
+                let messages = upward.messages;
+                match upward.finish(taken) {
+                    Step::Continue => self.pay(&state, messages, count),
+                    step => step,
+                }
             }
             Content::Raw => {
                 let mut early = self.inbound.take_kept();
@@ -326,7 +331,7 @@ struct Upstream<'a> {
     slot: Slot,
     /// Number of messages, pings included.
     messages: u64,
-    /// Answers to pings.
+    /// Answers to the pings of this read.
     pongs: BytesMut,
     step: Step,
 }

@@ -13,7 +13,7 @@ pub struct GroupLimits {
 }
 
 impl GroupLimits {
-    /// The same limit of names as in the SDK.
+    /// Limit of names that the SDK has, too.
     pub const DEFAULT: Self =
         Self { name_max_bytes: trunkline_protocol::limits::GROUP_NAME_MAX_BYTES, per_client: GROUPS_PER_CLIENT_MAX };
 }

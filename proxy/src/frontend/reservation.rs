@@ -82,6 +82,10 @@ pub(crate) async fn confirm(
     if client.is_ours || opened.user.is_none() || opened.binding == UserBinding::AccessToken {
         return Ok(client.user.clone());
     }
+    // Nodes that can't reach each other by their configuration count each for itself.
+    if opened.address.is_empty() || !endpoint.shared.settings.relay.forward {
+        return Ok(client.user.clone());
+    }
     let outcome = match reachable_owner(endpoint, request, opened) {
         Some(owner) => {
             let question = question(endpoint, request);

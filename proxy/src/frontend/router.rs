@@ -13,6 +13,7 @@ use tower::ServiceExt;
 use trunkline_protocol::manifest::{BOOT_HEADER, NODE_HEADER};
 use trunkline_protocol::wire::CHANNEL_PATH;
 
+use crate::frontend::connect::http_transport_request::ID_REQUIRED;
 use crate::frontend::connect::{http_transport_request, websocket_upgrade};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::fleet_channel::{self, FleetChannelRoute};
@@ -88,13 +89,23 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
     };
     let hub = endpoint.find_hub(hub_path)?;
     let is_of_connection = !is_negotiate && identify::names_connection(&request);
-    if is_of_connection && !CONNECTION_METHODS.contains(request.method()) {
+    let is_upgrade =
+        !is_negotiate && *request.method() == Method::GET && websocket_upgrade::is_upgrade(request.headers());
+    let methods = if is_negotiate { &[Method::POST][..] } else { &CONNECTION_METHODS };
+    if !methods.contains(request.method()) {
         return Err(not_allowed());
     }
-    let is_upgrade = websocket_upgrade::is_upgrade(request.headers());
     if !origin_check::may_connect(&endpoint.shared.settings, &mut request) && (is_upgrade || is_of_connection) {
         endpoint.counters.refused_origins.increment();
         return Err(plain(StatusCode::FORBIDDEN, "pages of this origin may not connect: see --allow-origin"));
+    }
+    // Before anybody is asked about the client, so that what is refused here costs the app nothing.
+    if is_negotiate {
+        wait(request_limit::throttle_negotiate(endpoint, &request)?).await;
+    } else if is_upgrade {
+        wait(request_limit::throttle_connect(endpoint, &request)?).await;
+    } else if !is_of_connection {
+        return Err(plain(StatusCode::BAD_REQUEST, ID_REQUIRED));
     }
     if is_of_connection {
         identify::identify(endpoint, &hub, &mut request).await?;
@@ -105,17 +116,12 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
     if let Some(owner) = owner_hop::find_owner(endpoint, &request) {
         return Ok(owner_hop::forward(endpoint, &owner, request).await);
     }
+    if is_negotiate || is_upgrade {
+        endpoint.wait_for_link(&hub).await;
+    }
     Ok(match (is_negotiate, request.method()) {
-        (true, &Method::POST) => {
-            endpoint.wait_for_link(&hub).await;
-            wait(request_limit::throttle_negotiate(endpoint, &request)?).await;
-            negotiate::answer(endpoint, &hub, &request)
-        }
-        (false, &Method::GET) if is_upgrade => {
-            endpoint.wait_for_link(&hub).await;
-            wait(request_limit::throttle_connect(endpoint, &request)?).await;
-            websocket_upgrade::answer(endpoint, &hub, request).await
-        }
+        (true, _) => negotiate::answer(endpoint, &hub, &request),
+        (false, &Method::GET) if is_upgrade => websocket_upgrade::answer(endpoint, &hub, request).await,
         (false, &Method::GET) => http_transport_request::get(endpoint, &hub, request).await,
         (false, &Method::POST) => http_transport_request::post(endpoint, &hub, request).await,
         (false, &Method::DELETE) => http_transport_request::delete(endpoint, &request),

@@ -24,7 +24,7 @@ pub(crate) struct BodyTimeout(Duration);
 enum Pace {
     /// Any byte earns the whole time: the app alone knows what its uploads are.
     Any,
-    /// So many earn a second.
+    /// Number of bytes that earn a second.
     BytesPerSecond(u64),
 }
 

@@ -4,6 +4,9 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::metrics::HopRefusal;
 
@@ -14,6 +17,9 @@ pub(crate) const HOPS_PER_OWNER_MAX: u32 = 20_000;
 /// Maximum number of requests of one connection under way. A client has a GET and a POST, and for a moment one more of
 /// each.
 pub(crate) const HOPS_PER_CONNECTION_MAX: u32 = 16;
+
+/// Time for which an owner is remembered as gone. An address may have led elsewhere for a moment only.
+const GONE_TIME: Duration = Duration::from_secs(300);
 
 /// Maximum number of owners that are remembered as gone; beyond it the oldest are forgotten.
 const GONE_MAX: usize = 1024;
@@ -26,7 +32,7 @@ pub(crate) struct HopLimits(Mutex<Hops>);
 struct Hops {
     by_owner: HashMap<Box<str>, u32>,
     by_connection: HashMap<u128, u32>,
-    gone: VecDeque<Box<str>>,
+    gone: VecDeque<(Box<str>, Instant)>,
 }
 
 /// Permit of one hop; dropping it frees it.
@@ -44,7 +50,10 @@ impl HopLimits {
     /// When the owner is gone, or it or the connection has as many as it may have.
     pub(crate) fn begin(self: &Arc<Self>, boot: &str, connection: u128) -> Result<HopPermit, HopRefusal> {
         let mut hops = self.lock();
-        if hops.gone.iter().any(|gone| **gone == *boot) {
+        while hops.gone.front().is_some_and(|(_, since)| since.elapsed() > GONE_TIME) {
+            hops.gone.pop_front();
+        }
+        if hops.gone.iter().any(|(gone, _)| **gone == *boot) {
             return Err(HopRefusal::OwnerGone);
         }
         if hops.by_owner.get(boot).is_some_and(|open| *open >= HOPS_PER_OWNER_MAX) {
@@ -59,14 +68,14 @@ impl HopLimits {
         Ok(HopPermit { limits: self.clone(), boot: boot.into(), connection })
     }
 
-    /// Remembers that the owner with this boot id is gone. A boot id is never used again.
+    /// Remembers for a while that the owner with this boot id is gone.
     pub(crate) fn mark_gone(&self, boot: &str) {
         let mut hops = self.lock();
-        if hops.gone.iter().all(|gone| **gone != *boot) {
+        if hops.gone.iter().all(|(gone, _)| **gone != *boot) {
             if hops.gone.len() >= GONE_MAX {
                 hops.gone.pop_front();
             }
-            hops.gone.push_back(boot.into());
+            hops.gone.push_back((boot.into(), Instant::now()));
         }
     }
 

@@ -21,7 +21,7 @@ pub(crate) struct RelayLimit {
 #[derive(Debug, Default)]
 struct RelayCounts {
     node: u32,
-    /// Those of each app server that has any.
+    /// Requests of each app server that has any.
     upstreams: HashMap<Address, u32>,
 }
 

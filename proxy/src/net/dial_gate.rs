@@ -29,8 +29,15 @@ pub(crate) struct DialGate(Mutex<HashMap<Address, Arc<AddressGate>>>);
 #[derive(Debug)]
 struct AddressGate {
     dials: Semaphore,
-    /// Time of the last dial, if it has failed.
-    failed_at: Mutex<Option<Instant>>,
+    outcome: Mutex<DialOutcome>,
+}
+
+/// Outcome of the dials to an address so far.
+#[derive(Debug, Default, Clone, Copy)]
+struct DialOutcome {
+    /// Time of the last failure, if nothing has answered since.
+    failed_at: Option<Instant>,
+    answered_at: Option<Instant>,
 }
 
 impl DialGate {
@@ -72,37 +79,47 @@ impl DialGate {
 
 impl Default for AddressGate {
     fn default() -> Self {
-        Self { dials: Semaphore::new(DIALS_MAX as usize), failed_at: Mutex::default() }
+        Self { dials: Semaphore::new(DIALS_MAX as usize), outcome: Mutex::default() }
     }
 }
 
 impl AddressGate {
     async fn dial<T>(&self, dial: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-        let _permit = self.enter().await?;
+        let (_permit, began) = (self.enter().await?, Instant::now());
         let dialled = dial.await;
-        self.record(dialled.is_ok());
+        self.record(dialled.is_ok(), began);
         dialled
     }
 
     async fn enter(&self) -> io::Result<SemaphorePermit<'_>> {
-        let has_failed = self.last_failure().is_some();
-        // One dial alone shows whether somebody is there again; given up by its client, it counts as failed.
-        let permit =
-            if has_failed { self.dials.try_acquire_many(DIALS_MAX).ok() } else { self.dials.acquire().await.ok() };
-        let permit = permit.filter(|_| !self.is_resting()).ok_or_else(resting)?;
-        if has_failed {
-            self.record(false);
+        if self.is_resting() {
+            return Err(resting());
+        }
+        // After a failure one dial alone shows whether somebody is there again, and the others wait for what it shows.
+        let wanted = if self.last_failure().is_some() { DIALS_MAX } else { 1 };
+        let permit = self.dials.acquire_many(wanted).await.ok();
+        let mut permit = permit.filter(|_| !self.is_resting()).ok_or_else(resting)?;
+        if self.last_failure().is_none() {
+            drop(permit.split(wanted.saturating_sub(1) as usize));
+        } else {
+            // Given up by its client, it counts as failed.
+            self.record(false, Instant::now());
         }
         Ok(permit)
     }
 
-    fn record(&self, has_answered: bool) {
-        let failed_at = if has_answered { None } else { Some(Instant::now()) };
-        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = failed_at;
+    /// Records how a dial has ended that began then.
+    fn record(&self, has_answered: bool, began: Instant) {
+        let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        if has_answered {
+            *outcome = DialOutcome { failed_at: None, answered_at: Some(Instant::now()) };
+        } else if outcome.answered_at.is_none_or(|answered_at| answered_at <= began) {
+            outcome.failed_at = Some(Instant::now());
+        }
     }
 
     fn last_failure(&self) -> Option<Instant> {
-        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).failed_at
     }
 
     fn is_resting(&self) -> bool {
@@ -132,7 +149,7 @@ mod tests {
         let dials = Cell::new(0);
         let dial = || async {
             dials.set(dials.get() + 1);
-            sleep(Duration::from_secs(2)).await;
+            sleep(Duration::from_secs(2)).await; // sleep: a dial that takes its time, in paused time
             Err::<(), _>(io::ErrorKind::TimedOut.into())
         };
         let address = address(0);

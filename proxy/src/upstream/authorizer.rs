@@ -21,12 +21,18 @@ const ANSWER_MAX_BYTES: usize = 256 * 1024;
 /// Calls that one shard has under way, each of which is a connection to an app server; more wait their turn.
 const CALLS_MAX: usize = 256;
 
+/// Part of the time-out of a call, as a divisor, for which it may wait for others to end.
+const WAIT_SHARE: u32 = 4;
+
 /// Why an app server's decision could not be had.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum AuthorizeError {
     #[error("no app server is linked")]
     Nobody,
+    /// The calls under way did not end in time.
+    #[error("{CALLS_MAX} calls are under way, and none ended in time")]
+    Full,
     #[error("no answer within {} s (--negotiate-timeout)", .0.as_secs())]
     Timeout(Duration),
     #[error("no answer from {target}: {source}")]
@@ -68,11 +74,11 @@ impl Authorizer {
         caller: Caller<'_>,
         request: Parts,
     ) -> Result<Response<Bytes>, AuthorizeError> {
-        let authorized = async {
-            // Never closed, so it only fails where there is nothing to wait for.
-            let _permit = self.room.acquire().await.ok();
-            self.authorize_in_turn(apps, caller, request).await
-        };
+        // A call that has waited for long still gets the whole time: one that is given up has cost the app as much. So it
+        // does not wait for longer than it may take to be of use.
+        let room = timeout(self.timeout / WAIT_SHARE, self.room.acquire()).await;
+        let _permit = room.map_err(|_| AuthorizeError::Full)?;
+        let authorized = self.authorize_in_turn(apps, caller, request);
         timeout(self.timeout, authorized).await.unwrap_or(Err(AuthorizeError::Timeout(self.timeout)))
     }
 
@@ -159,6 +165,12 @@ mod tests {
             Box::pin(join_all((0..10 * CALLS_MAX).map(|_| authorizer.authorize(&apps, caller(), request()))));
         assert!(timeout(Duration::from_secs(1), &mut storm).await.is_err(), "the app decides nothing");
         assert_eq!(app.calls.load(Ordering::Relaxed), CALLS_MAX);
-        assert!(storm.await.iter().all(|outcome| matches!(outcome, Err(AuthorizeError::Timeout(_)))));
+        let outcomes = storm.await;
+        let count = |is: fn(&AuthorizeError) -> bool| {
+            outcomes.iter().filter_map(|one| one.as_ref().err()).filter(|e| is(e)).count()
+        };
+        // Who has begun has the whole time, and the others know after a quarter of it.
+        assert_eq!(count(|error| matches!(error, AuthorizeError::Timeout(_))), CALLS_MAX);
+        assert_eq!(count(|error| matches!(error, AuthorizeError::Full)), 9 * CALLS_MAX);
     }
 }

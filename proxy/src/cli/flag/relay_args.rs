@@ -22,7 +22,7 @@ const PASS_THROUGH_MAX: u32 = 4096;
 /// Default of `--pass-through-per-upstream-max`: that of other proxies, and as many sockets as many a process may open.
 const PASS_THROUGH_PER_UPSTREAM_MAX: u32 = 1024;
 
-/// Default of `--pass-through-per-address-max`: a page makes some ten at once, so this is an office; and it is a quarter of
+/// Default of `--pass-through-per-address-max` where addresses are those of clients: a page makes some ten at once, so this is an office; and it is a quarter of
 /// what one app server takes, so no address has it alone.
 const PASS_THROUGH_PER_ADDRESS_MAX: u32 = 256;
 
@@ -55,12 +55,11 @@ pub(crate) struct RelayArgs {
           default_value_t = PASS_THROUGH_PER_UPSTREAM_MAX)]
     pub pass_through_per_upstream_max: u32,
 
-    /// Requests under way to app servers from one address, or from one /64 of IPv6; beyond it 429. 0 for no limit.
-    /// Addresses of `--trust` stand for many clients and have none. Behind a load balancer that is not named there all
-    /// clients have its address.
-    #[arg(long, env = "TRUNKLINE_PASS_THROUGH_PER_ADDRESS_MAX", value_name = "N",
-          default_value_t = PASS_THROUGH_PER_ADDRESS_MAX)]
-    pub pass_through_per_address_max: u32,
+    /// Requests under way to app servers from one address, or from one /64 of IPv6; beyond it 429. 0 for no limit [default:
+    /// 256 with `--trust`, else 0, because behind a load balancer that is not named there all clients have its address].
+    /// Addresses of `--trust` stand for many clients and have none.
+    #[arg(long, env = "TRUNKLINE_PASS_THROUGH_PER_ADDRESS_MAX", value_name = "N")]
+    pub pass_through_per_address_max: Option<u32>,
 
     /// Don't carry requests to the node that owns their connection: for nodes that can't reach each other. Clients are
     /// then offered WebSockets only, because the other transports need either this or a load balancer with stickiness.
@@ -74,9 +73,12 @@ pub(crate) struct RelayArgs {
     pub hop_timeout: u64,
 }
 
-impl From<&RelayArgs> for RelaySettings {
-    fn from(args: &RelayArgs) -> Self {
-        Self {
+impl RelayArgs {
+    /// Settings of a node that `knows_balancers` in front of it, or has none.
+    pub(crate) fn settings(&self, knows_balancers: bool) -> RelaySettings {
+        let args = self;
+        let per_address = if knows_balancers { PASS_THROUGH_PER_ADDRESS_MAX } else { 0 };
+        RelaySettings {
             pass_through: !args.no_pass_through,
             upstream_connect_timeout: Duration::from_secs(args.upstream_connect_timeout),
             upstream_answer_timeout: Duration::from_secs(args.upstream_answer_timeout),
@@ -84,7 +86,7 @@ impl From<&RelayArgs> for RelaySettings {
             hop_timeout: Duration::from_secs(args.hop_timeout),
             requests_max: NonZeroU32::new(args.pass_through_max),
             requests_per_upstream_max: NonZeroU32::new(args.pass_through_per_upstream_max),
-            requests_per_address_max: NonZeroU32::new(args.pass_through_per_address_max),
+            requests_per_address_max: NonZeroU32::new(args.pass_through_per_address_max.unwrap_or(per_address)),
         }
     }
 }

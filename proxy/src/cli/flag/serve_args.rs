@@ -30,8 +30,8 @@ use super::token_args::TokenArgs;
 use super::trust_args::TrustArgs;
 use crate::config::{
     Config, GroupLimits, HostPattern, HostRules, HttpTransportSettings, LinkSettings, MESSAGE_MAX_BYTES,
-    NEGOTIATE_TIMEOUT, OriginPattern, OutboxLimits, PathPrefix, RehomeSettings, RelaySettings, Settings, TlsListener,
-    TrustedHeaders, TrustedNetworks, random_node_name,
+    NEGOTIATE_TIMEOUT, OriginPattern, OutboxLimits, PathPrefix, RehomeSettings, Settings, TlsListener, TrustedHeaders,
+    TrustedNetworks, random_node_name,
 };
 use crate::net::address::Address;
 use crate::net::resolver::Resolver;
@@ -228,7 +228,8 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
     };
     check_range("--message-max-bytes", args.message_max_bytes, MESSAGE_BYTES)?;
     let trusted = TrustedNetworks::try_from(&args.trust).map_err(ConfigError::Trust)?;
-    let (limits, outbox) = (args.limits.limits(!trusted.is_empty())?, OutboxLimits::try_from(&args.outbox)?);
+    let knows_balancers = !trusted.is_empty();
+    let (limits, outbox) = (args.limits.limits(knows_balancers)?, OutboxLimits::try_from(&args.outbox)?);
     Ok(Settings {
         node: node_name(args.node_name)?,
         keys,
@@ -250,7 +251,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         links: LinkSettings::try_from(&args.links)?,
         rehoming: RehomeSettings::from(&args.rehoming),
         http_transports: HttpTransportSettings::from(&args.http_transports),
-        relay: RelaySettings::from(&args.relay),
+        relay: args.relay.settings(knows_balancers),
     })
 }
 

@@ -25,7 +25,7 @@ use crate::shard::ReserveError;
 use crate::transport::http_transport::{OuterHalf, PollOutcome, SendError, TransportPermits};
 use crate::upstream::Hub;
 
-const ID_REQUIRED: &str = "Connection ID required";
+pub(crate) const ID_REQUIRED: &str = "Connection ID required";
 
 /// Answers a GET: an event stream, or a poll.
 pub(crate) async fn get(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {

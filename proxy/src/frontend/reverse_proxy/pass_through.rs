@@ -69,7 +69,10 @@ async fn answer(endpoint: &Endpoint, request: Request) -> (PassThroughOutcome, R
     match PassThrough::new(endpoint, request, permit).run(&app_servers).await {
         Ok(mut answer) => {
             answer.extensions_mut().insert(FromApp);
-            answer.extensions_mut().insert(WriteStallLimit::Idle(endpoint.shared.settings.limits.body_timeout));
+            // Behind an upgrade both ends may be silent and slow for as long as they like.
+            if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                answer.extensions_mut().insert(WriteStallLimit::Idle(endpoint.shared.settings.limits.body_timeout));
+            }
             (PassThroughOutcome::Answered, answer)
         }
         Err(PassThroughError::Full) => (PassThroughOutcome::Limited, refuse_full_upstreams(endpoint)),

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use bytestring::ByteString;
+use indexmap::IndexSet;
 use trunkline_protocol::hub::{HubProtocol, MessageKind, next_frame};
 
 /// Limit of the bytes of all ids, for each call that a client may have pending: ids are short.
@@ -17,10 +18,10 @@ pub(crate) struct PendingCalls(Option<Box<CallTable>>);
 
 #[derive(Debug, Default)]
 struct CallTable {
-    pending: Vec<Box<str>>,
+    pending: IndexSet<Box<str>>,
     id_bytes: usize,
     /// Answered with an error by this proxy: an answer of the app server comes too late.
-    failed: Vec<Box<str>>,
+    failed: IndexSet<Box<str>>,
 }
 
 impl PendingCalls {
@@ -28,10 +29,9 @@ impl PendingCalls {
     pub(crate) fn begin(&mut self, id: &str) {
         let table = self.0.get_or_insert_default();
         // The client uses an id anew: what comes for it now is about the new call.
-        table.failed.retain(|failed| **failed != *id);
-        if !table.pending.iter().any(|pending| **pending == *id) {
+        table.failed.swap_remove(id);
+        if table.pending.insert(id.into()) {
             table.id_bytes += id.len();
-            table.pending.push(id.into());
         }
     }
 
@@ -57,29 +57,31 @@ impl PendingCalls {
     /// Filters what the app server sends: the client gets all of it but late answers.
     pub(crate) fn filter<'a>(&mut self, protocol: HubProtocol, payload: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(table) = &mut self.0 else { return Cow::Borrowed(payload) };
-        let (mut at, mut late) = (0, Vec::new());
+        // Of what was looked at, what the client gets; none is kept before the first late answer.
+        let (mut at, mut wanted) = (0, None::<Vec<u8>>);
         while let Some(rest) = payload.get(at..)
             && let Ok(Some(frame)) = next_frame(protocol, rest, usize::MAX)
         {
+            let message = rest.get(..frame.length).unwrap_or_default();
             if !table.passes(protocol, rest.get(frame.body).unwrap_or_default()) {
-                late.push(at..at + frame.length);
+                wanted.get_or_insert_with(|| payload.get(..at).unwrap_or_default().to_vec());
+            } else if let Some(wanted) = &mut wanted {
+                wanted.extend_from_slice(message);
             }
             at += frame.length;
         }
         if table.pending.is_empty() && table.failed.is_empty() {
             self.0 = None;
         }
-        if late.is_empty() {
-            return Cow::Borrowed(payload);
-        }
-        let is_wanted = |place: &usize| !late.iter().any(|range| range.contains(place));
-        Cow::Owned(payload.iter().enumerate().filter(|(place, _)| is_wanted(place)).map(|(_, byte)| *byte).collect())
+        let Some(mut wanted) = wanted else { return Cow::Borrowed(payload) };
+        wanted.extend_from_slice(payload.get(at..).unwrap_or_default());
+        Cow::Owned(wanted)
     }
 
     /// Forgets the failed calls: their app server is not listened to any more.
     pub(crate) fn forget_failed(&mut self) {
         if let Some(table) = &mut self.0 {
-            table.failed = Vec::new();
+            table.failed = IndexSet::new();
             if table.pending.is_empty() {
                 self.0 = None;
             }
@@ -104,14 +106,13 @@ impl CallTable {
         let Some(id) = scan.invocation_id else { return true };
         match scan.kind {
             MessageKind::Completion => {
-                if let Some(place) = self.pending.iter().position(|pending| **pending == *id) {
-                    self.id_bytes -= self.pending.swap_remove(place).len();
+                if self.pending.swap_remove(&*id) {
+                    self.id_bytes -= id.len();
                     return true;
                 }
-                let late = self.failed.iter().position(|failed| **failed == *id);
-                late.map(|place| self.failed.swap_remove(place)).is_none()
+                !self.failed.swap_remove(&*id)
             }
-            MessageKind::StreamItem => !self.failed.iter().any(|failed| **failed == *id),
+            MessageKind::StreamItem => !self.failed.contains(&*id),
             _ => true,
         }
     }
