@@ -228,3 +228,78 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 fn innermost(error: &(dyn Error + 'static)) -> String {
     std::iter::successors(Some(error), |&error| error.source()).last().map(ToString::to_string).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use hyper::server::conn::http1 as server;
+    use hyper::service::service_fn;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use trunkline_protocol::key::AccessKey;
+
+    use super::*;
+
+    const OLD: &str = "the old key of the fleet";
+    const NEW: &str = "the new key of the fleet";
+
+    fn keys(texts: &[&str]) -> AccessKeys {
+        AccessKeys::new(texts.iter().map(|text| AccessKey::new(text).unwrap()).collect()).unwrap()
+    }
+
+    /// A far end with the old key that echoes inside channels, and answers all else with this status; counts its sockets.
+    fn echo(refusal: u16, dials: Arc<AtomicUsize>) -> impl FnMut() -> std::future::Ready<io::Result<DuplexStream>> {
+        move || {
+            dials.fetch_add(1, Ordering::Relaxed);
+            let (near, far) = duplex(4096);
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                let answer = match accept(&mut request, &keys(&[OLD]), FarEnd::Node) {
+                    Ok(Some(accepted)) => {
+                        let (response, stream) = accepted.into_parts();
+                        tokio::spawn(async move {
+                            let (mut reader, mut writer) = tokio::io::split(stream.await.unwrap());
+                            tokio::io::copy(&mut reader, &mut writer).await.unwrap();
+                        });
+                        response.map(|()| Empty::<Bytes>::new())
+                    }
+                    _ => Response::builder().status(refusal).body(Empty::new()).unwrap(),
+                };
+                std::future::ready(Ok::<_, http::Error>(answer))
+            });
+            tokio::spawn(server::Builder::new().serve_connection(TokioIo::new(far), service).with_upgrades());
+            std::future::ready(Ok(near))
+        }
+    }
+
+    #[tokio::test]
+    async fn each_key_is_tried_on_a_connection_of_its_own_until_the_far_end_has_one() {
+        let dials = Arc::new(AtomicUsize::new(0));
+        let opened = open(echo(404, dials.clone()), "node", &keys(&[NEW, OLD]), FarEnd::Node).await;
+        let mut stream = opened.unwrap();
+        stream.write_all(b"hello").await.unwrap();
+        stream.flush().await.unwrap();
+        let mut echoed = [0; 5];
+        stream.read_exact(&mut echoed).await.unwrap();
+        assert_eq!((&echoed, dials.load(Ordering::Relaxed)), (b"hello", 2));
+    }
+
+    #[tokio::test]
+    async fn a_far_end_without_our_key_or_without_room_is_told_by_its_status() {
+        for (status, tried) in [(404, 2), (503, 1)] {
+            let dials = Arc::new(AtomicUsize::new(0));
+            let strangers = keys(&["a key of strangers", "and one more of theirs"]);
+            let refused = open(echo(status, dials.clone()), "node", &strangers, FarEnd::Node).await.unwrap_err();
+            assert!(matches!(&refused, OpenChannelError::Refused(refused) if refused.status == status), "{refused}");
+            assert_eq!(dials.load(Ordering::Relaxed), tried);
+        }
+    }
+
+    #[test]
+    fn a_hello_has_one_place_however_often_it_is_played() {
+        let first = WaitingHello::enter("a recorded hello");
+        assert!(first.is_some() && WaitingHello::enter("a recorded hello").is_none());
+        drop(first);
+        assert!(WaitingHello::enter("a recorded hello").is_some());
+    }
+}

@@ -159,6 +159,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn when_somebody_is_there_again_all_that_ask_get_through() {
+        let gate = DialGate::default();
+        assert_eq!(failing(&gate, 1).await, 1);
+        advance(REST).await;
+        let (address, open) = (address(0), Cell::new(0));
+        let dial = || async {
+            open.set(open.get() + 1);
+            sleep(Duration::from_secs(2)).await; // sleep: a dial that takes its time, in paused time
+            Ok(open.replace(open.get() - 1))
+        };
+        let outcomes = join_all((0..20).map(|_| gate.pass(&address, dial()))).await;
+        let at_once: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
+        assert_eq!((at_once.first(), at_once.iter().max()), (Some(&1), Some(&8)), "one shows it, the others follow");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_address_where_nobody_is_gets_few_dials_whatever_the_number_of_requests() {
         let gate = DialGate::default();
         assert_eq!(failing(&gate, 1000).await, 8, "all that wait share the outcome");
