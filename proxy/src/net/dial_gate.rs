@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::net::address::Address;
 
 /// Maximum number of dials to one address at once; more wait for their outcome.
-const DIALS_MAX: u32 = 8;
+const DIALS_MAX: usize = 8;
 
 /// Time after a failed dial in which an address is not dialled; then one dial shows whether somebody is there.
 const REST: Duration = Duration::from_secs(1);
@@ -29,6 +29,7 @@ pub(crate) struct DialGate(Mutex<HashMap<Address, Arc<AddressGate>>>);
 #[derive(Debug)]
 struct AddressGate {
     dials: Semaphore,
+    probe: tokio::sync::Mutex<()>,
     outcome: Mutex<DialOutcome>,
 }
 
@@ -77,35 +78,52 @@ impl DialGate {
     }
 }
 
+/// Dial that shows whether somebody is there again; given up by its client, it counts as failed.
+struct Probe<'a> {
+    gate: &'a AddressGate,
+    began: Instant,
+    is_over: bool,
+}
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.gate.record(false, self.began);
+        }
+    }
+}
+
 impl Default for AddressGate {
     fn default() -> Self {
-        Self { dials: Semaphore::new(DIALS_MAX as usize), outcome: Mutex::default() }
+        Self { dials: Semaphore::new(DIALS_MAX), probe: tokio::sync::Mutex::default(), outcome: Mutex::default() }
     }
 }
 
 impl AddressGate {
     async fn dial<T>(&self, dial: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-        let (_permit, began) = (self.enter().await?, Instant::now());
+        // Whoever waits for the lock has to find how the dial has ended, so it is given back last.
+        let (_permit, lock) = self.enter().await?;
+        let began = Instant::now();
+        let mut probe = lock.is_some().then(|| Probe { gate: self, began, is_over: false });
         let dialled = dial.await;
+        if let Some(probe) = &mut probe {
+            probe.is_over = true;
+        }
         self.record(dialled.is_ok(), began);
         dialled
     }
 
-    async fn enter(&self) -> io::Result<SemaphorePermit<'_>> {
+    /// Waits for a place. After a failure one dial alone shows whether somebody is there again, and the others wait for
+    /// what it shows: it holds the lock.
+    async fn enter(&self) -> io::Result<(SemaphorePermit<'_>, Option<tokio::sync::MutexGuard<'_, ()>>)> {
         if self.is_resting() {
             return Err(resting());
         }
-        // After a failure one dial alone shows whether somebody is there again, and the others wait for what it shows.
-        let wanted = if self.last_failure().is_some() { DIALS_MAX } else { 1 };
-        let permit = self.dials.acquire_many(wanted).await.ok();
-        let mut permit = permit.filter(|_| !self.is_resting()).ok_or_else(resting)?;
-        if self.last_failure().is_none() {
-            drop(permit.split(wanted.saturating_sub(1) as usize));
-        } else {
-            // Given up by its client, it counts as failed.
-            self.record(false, Instant::now());
-        }
-        Ok(permit)
+        let probe = if self.last_failure().is_some() { Some(self.probe.lock().await) } else { None };
+        let probe = probe.filter(|_| self.last_failure().is_some());
+        let permit = self.dials.acquire().await.ok();
+        let permit = permit.filter(|_| !self.is_resting()).ok_or_else(resting)?;
+        Ok((permit, probe))
     }
 
     /// Records how a dial has ended that began then.
@@ -171,7 +189,7 @@ mod tests {
         };
         let outcomes = join_all((0..20).map(|_| gate.pass(&address, dial()))).await;
         let at_once: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
-        assert_eq!((at_once.first(), at_once.iter().max()), (Some(&1), Some(&8)), "one shows it, the others follow");
+        assert_eq!((at_once[0], at_once.iter().max()), (1, Some(&8)), "one shows it, the others follow");
     }
 
     #[tokio::test(start_paused = true)]
