@@ -1,7 +1,7 @@
 //! Table of one connection's calls: running, queued for a slot, and the uploads between. A pure value.
 //!
 //! ```text
-//!                     ┌─ a slot is free, or it is refused ─────────────────────────────┐
+//!                     ┌─ a slot is free, or it takes none ─────────────────────────────┐
 //!  admit ──► its turn?                                                                 ▼
 //!                     └─ no, or an earlier call is queued ─► queued ──next_queued──► running ──release──► done
 //! ```
@@ -11,13 +11,13 @@
 //!
 //! Generic over the handle of a call, `C`: the tables need its [`CallState`] only.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 
 use bytestring::ByteString;
 use tokio::sync::Notify;
-use trunkline_protocol::hub::{Invocation, Payload};
+use trunkline_protocol::hub::Invocation;
 use trunkline_protocol::limits::STREAMS_MAX;
 
 use super::call_state::{CallState, Concurrency};
@@ -36,12 +36,9 @@ pub(crate) enum ReplyKind {
 #[derive(Debug)]
 pub(crate) struct IncomingCall<C> {
     pub(crate) call: Arc<C>,
-    /// The message; of a call that fits no method, without the ids of its streams, because nobody reads these.
     pub(crate) invocation: Invocation,
-    /// Number of streams that the client announced.
-    pub(crate) stream_count: usize,
     pub(crate) reply_kind: ReplyKind,
-    /// Weight while it waits, in bytes: the length of its message, and once it is queued all that is kept for it.
+    /// Weight while it waits, in bytes.
     pub(crate) bytes: usize,
 }
 
@@ -54,8 +51,6 @@ pub(crate) enum Admission<C> {
     Queued,
     /// The call or a stream of it has an id that is in use.
     IdInUse(ByteString),
-    /// The call has so many streams; more than any method may have.
-    TooManyStreams(usize),
 }
 
 /// The calls of a connection.
@@ -88,17 +83,11 @@ pub(crate) struct OverfullWaits {
 
 impl<C: AsRef<CallState>> CallTable<C> {
     /// Decides when a call that has arrived starts.
-    pub(crate) fn admit(&mut self, mut call: IncomingCall<C>, limits: &Limits, flow: &mut FlowControl) -> Admission<C> {
+    pub(crate) fn admit(&mut self, call: IncomingCall<C>, limits: &Limits, flow: &mut FlowControl) -> Admission<C> {
         let concurrency = (*call.call).as_ref().concurrency();
-        if concurrency == Concurrency::Rejected {
-            // It is answered at once and keeps nothing, whatever waits.
-            self.begin((*call.call).as_ref());
-            return Admission::Start(call);
-        }
-        if call.stream_count > STREAMS_MAX {
-            return Admission::TooManyStreams(call.stream_count);
-        }
-        if let Some(id) = self.id_in_use(&call) {
+        if concurrency != Concurrency::Rejected
+            && let Some(id) = self.id_in_use(&call)
+        {
             return Admission::IdInUse(id);
         }
         let is_first = self.first_queued().is_none();
@@ -109,10 +98,9 @@ impl<C: AsRef<CallState>> CallTable<C> {
             self.begin((*call.call).as_ref());
             return Admission::Start(call);
         }
-        self.register(&call);
-        // Nobody reads them.
-        call.invocation.headers = Vec::new();
-        call.bytes += call.kept_bytes();
+        if concurrency != Concurrency::Rejected {
+            self.register(&call);
+        }
         flow.add_bytes(call.bytes);
         self.pending().queued.push_back(call);
         Admission::Queued
@@ -285,9 +273,10 @@ impl<C: AsRef<CallState>> CallTable<C> {
 
     fn id_in_use(&self, call: &IncomingCall<C>) -> Option<ByteString> {
         let Invocation { invocation_id, stream_ids, .. } = &call.invocation;
-        let mut seen = HashSet::new();
-        if let Some(doubled) = stream_ids.iter().find(|id| !seen.insert(&***id)) {
-            return Some(doubled.clone());
+        let doubled =
+            stream_ids.iter().enumerate().find(|(at, id)| stream_ids.iter().take(*at).any(|other| other == *id));
+        if let Some((_, id)) = doubled {
+            return Some(id.clone());
         }
         let pending = self.pending.as_ref()?;
         let invocation_id = invocation_id.as_ref().filter(|id| pending.active.contains_key(&***id));
@@ -304,16 +293,6 @@ impl<C: AsRef<CallState>> CallTable<C> {
 
     fn pending(&mut self) -> &mut PendingCalls<C> {
         self.pending.get_or_insert_default()
-    }
-}
-
-impl<C> IncomingCall<C> {
-    /// Memory that a queued call keeps beside the bytes of its message.
-    fn kept_bytes(&self) -> usize {
-        let call = size_of::<Self>() + size_of::<C>() + size_of::<(ByteString, Arc<C>)>();
-        let arguments = self.invocation.arguments.capacity() * size_of::<Payload>();
-        let stream = size_of::<ByteString>() + UploadTable::<C>::ENTRY_BYTES;
-        call + arguments + self.invocation.stream_ids.len() * stream
     }
 }
 
@@ -361,7 +340,7 @@ mod tests {
             ..Invocation::default()
         };
         let call = Arc::new(CallState::new(CallKind::Method(concurrency), invocation.invocation_id.clone()));
-        IncomingCall { call, invocation, stream_count: streams.len(), reply_kind: ReplyKind::Result, bytes: 10 }
+        IncomingCall { call, invocation, reply_kind: ReplyKind::Result, bytes: 10 }
     }
 
     /// The calls of one connection with one slot.
@@ -410,69 +389,14 @@ mod tests {
         let first = table.start("1", Concurrency::Slot, &[]);
         assert!(matches!(table.admit("2", Concurrency::Slot, &[]), Admission::Queued));
         assert!(matches!(table.admit("3", Concurrency::Background, &["s"]), Admission::Queued));
-        assert!(table.flow.waiting_bytes() > 20);
+        assert!(matches!(table.admit("4", Concurrency::Rejected, &[]), Admission::Queued));
+        assert_eq!(table.flow.waiting_bytes(), 30);
         assert_eq!(table.next_queued(), None);
         table.end(&first);
         assert_eq!(table.next_queued().as_deref(), Some("2"));
         assert_eq!(table.next_queued().as_deref(), Some("3"));
+        assert_eq!(table.next_queued().as_deref(), Some("4"));
         assert_eq!(table.flow.waiting_bytes(), 0);
-    }
-
-    #[test]
-    fn a_refused_call_is_answered_at_once_and_is_not_kept() {
-        let mut table = OneSlot::default();
-        table.start("1", Concurrency::Slot, &[]);
-        assert!(matches!(table.admit("2", Concurrency::Slot, &[]), Admission::Queued));
-        let before = table.flow.waiting_bytes();
-        let refused = table.start("3", Concurrency::Rejected, &["s"]);
-        assert_eq!(table.flow.waiting_bytes(), before);
-        assert!(table.calls.uploads().is_none());
-        table.end(&refused);
-    }
-
-    #[test]
-    fn a_queued_call_weighs_what_is_kept_for_it() {
-        let mut table = OneSlot::default();
-        table.start("1", Concurrency::Slot, &[]);
-        let mut weight_of = |call| {
-            let before = table.flow.waiting_bytes();
-            assert!(matches!(table.calls.admit(call, &table.limits, &mut table.flow), Admission::Queued));
-            table.flow.waiting_bytes() - before
-        };
-        let fixed = size_of::<IncomingCall<CallState>>() + size_of::<CallState>();
-        let plain = weight_of(incoming(Some("2"), Concurrency::Slot, &[]));
-        assert!(plain >= 10 + fixed, "{plain}");
-
-        let mut with_arguments = incoming(Some("3"), Concurrency::Slot, &[]);
-        with_arguments.invocation.arguments = vec![Payload::new(bytes::Bytes::from_static(b"0")); 100];
-        assert!(weight_of(with_arguments) >= plain + 100 * size_of::<Payload>());
-
-        let mut with_headers = incoming(Some("4"), Concurrency::Slot, &[]);
-        with_headers.invocation.headers = vec![(ByteString::new(), ByteString::new()); 100];
-        assert_eq!(weight_of(with_headers), plain, "its headers are not kept");
-
-        let with_streams = incoming(Some("5"), Concurrency::Background, &["s", "t"]);
-        assert!(weight_of(with_streams) >= plain + 2 * UploadTable::<CallState>::ENTRY_BYTES);
-        let queued = &table.calls.pending.as_ref().unwrap().queued;
-        assert!(queued.iter().all(|call| call.invocation.headers.capacity() == 0));
-        table.calls.drop_queued(&mut table.flow);
-        assert_eq!(table.flow.waiting_bytes(), 0);
-    }
-
-    #[test]
-    fn a_call_with_more_streams_than_may_run_is_refused() {
-        let with_streams = |count: usize| {
-            let mut call = incoming(Some("1"), Concurrency::Background, &[]);
-            call.invocation.stream_ids = (0..count).map(|id| id.to_string().into()).collect();
-            call.stream_count = count;
-            call
-        };
-        let mut table = OneSlot::default();
-        let refused = table.calls.admit(with_streams(STREAMS_MAX + 1), &table.limits, &mut table.flow);
-        assert!(matches!(refused, Admission::TooManyStreams(1001)));
-        assert_eq!(table.calls.left_over(), Vec::<String>::new());
-        let admitted = table.calls.admit(with_streams(STREAMS_MAX), &table.limits, &mut table.flow);
-        assert!(matches!(admitted, Admission::Start(_)));
     }
 
     #[test]

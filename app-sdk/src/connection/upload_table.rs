@@ -58,9 +58,6 @@ pub(crate) enum UploadEvent {
 }
 
 impl<C> UploadTable<C> {
-    /// Memory of an open upload without items.
-    pub(super) const ENTRY_BYTES: usize = size_of::<(ByteString, Upload<C>)>();
-
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

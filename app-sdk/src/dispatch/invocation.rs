@@ -36,16 +36,11 @@ impl Dispatcher {
     pub(super) async fn invoke(
         self: &Arc<Self>,
         connection: &Arc<Connection>,
-        mut invocation: Invocation,
+        invocation: Invocation,
         reply_kind: ReplyKind,
         bytes: usize,
     ) {
-        let stream_count = invocation.stream_ids.len();
-        let bound = self.bind(&invocation, stream_count, reply_kind);
-        if bound.is_err() {
-            // Nobody reads its streams: the filters see their number only.
-            invocation.stream_ids = Vec::new();
-        }
+        let bound = self.bind(&invocation, reply_kind);
         let concurrency = match &bound {
             Ok(method) if method.has_streams() => Concurrency::Background,
             Ok(_) => Concurrency::Slot,
@@ -54,7 +49,7 @@ impl Dispatcher {
             Err(_) => Concurrency::Rejected,
         };
         let scope = self.scope(connection, CallKind::Method(concurrency), invocation.invocation_id.clone());
-        let call = IncomingCall { call: Arc::clone(&scope), invocation, stream_count, reply_kind, bytes };
+        let call = IncomingCall { call: Arc::clone(&scope), invocation, reply_kind, bytes };
         let admission = {
             let mut inbox = connection.inbox();
             let admission = inbox.admit(call, &self.core.limits);
@@ -68,21 +63,17 @@ impl Dispatcher {
                 let method = bound.ok().map(|method| &**method);
                 self.refuse_call(&scope, method, text::id_in_use(&id)).await;
             }
-            Admission::TooManyStreams(count) => {
-                let method = bound.ok().map(|method| &**method);
-                self.refuse_call(&scope, method, text::too_many_streams(count)).await;
-            }
         }
     }
 
     /// Starts a queued call whose turn has come.
     pub(super) async fn start_queued(self: &Arc<Self>, call: IncomingCall<CallScope>) {
-        let bound = self.bind(&call.invocation, call.stream_count, call.reply_kind);
+        let bound = self.bind(&call.invocation, call.reply_kind);
         self.start(call, bound).await;
     }
 
     async fn start(self: &Arc<Self>, call: IncomingCall<CallScope>, bound: Result<&Arc<Method>, HubError>) {
-        let IncomingCall { call: scope, invocation, stream_count, reply_kind, .. } = call;
+        let IncomingCall { call: scope, invocation, reply_kind, .. } = call;
         let Invocation { target, arguments, stream_ids, .. } = invocation;
         // One that could not be bound may have a name all the same.
         let named = bound.as_ref().ok().copied().or_else(|| self.methods.find(&target)).cloned();
@@ -91,7 +82,7 @@ impl Dispatcher {
         let input = CallInput { context, arguments, stream_ids: stream_ids.clone(), close: None };
         let replying = match bound {
             Ok(method) => method.call(input),
-            Err(error) => self.reject(&target, &input, stream_count, error),
+            Err(error) => self.reject(&target, &input, error),
         };
         let running = RunningCall::new(self, Arc::clone(&scope), target, named, stream_ids, reply_kind, span.clone());
         let mut replying = AssertUnwindSafe(replying.instrument(span)).catch_unwind();
@@ -110,23 +101,18 @@ impl Dispatcher {
     }
 
     /// Fails a call that fits no method, within the filters of the hub.
-    fn reject(&self, target: &ByteString, input: &CallInput, uploads: usize, error: HubError) -> ReplyFuture {
+    fn reject(&self, target: &ByteString, input: &CallInput, error: HubError) -> ReplyFuture {
         let rejected = Box::pin(future::ready(Err(error)));
         let filters = &self.methods.filters;
         match filters.is_empty() {
             true => rejected,
-            false => filters.wrap(HubCall::unbound(target.clone(), input, uploads), rejected),
+            false => filters.wrap(HubCall::unbound(target.clone(), input), rejected),
         }
     }
 
     /// Finds the method, and checks what can be checked without its types.
-    fn bind(
-        &self,
-        invocation: &Invocation,
-        stream_count: usize,
-        reply_kind: ReplyKind,
-    ) -> Result<&Arc<Method>, HubError> {
-        let Invocation { target, arguments, .. } = invocation;
+    fn bind(&self, invocation: &Invocation, reply_kind: ReplyKind) -> Result<&Arc<Method>, HubError> {
+        let Invocation { target, arguments, stream_ids, .. } = invocation;
         let method = self.methods.find(target).ok_or_else(text::no_such_method)?;
         if arguments.len() != method.arguments {
             return Err(text::argument_count(arguments.len(), method.arguments));
@@ -136,8 +122,8 @@ impl Dispatcher {
             ReplyKind::Result if method.is_streaming => return Err(HubError::refusal(text::streaming(target))),
             ReplyKind::Stream | ReplyKind::Result => {}
         }
-        if stream_count != method.uploads {
-            let error = text::stream_count(stream_count, method.uploads);
+        if stream_ids.len() != method.uploads {
+            let error = text::stream_count(stream_ids.len(), method.uploads);
             return Err(HubError::refusal(text::invoking_failed(target, &error, self.settings.detailed_errors)));
         }
         Ok(method)

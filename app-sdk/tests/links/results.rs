@@ -335,7 +335,7 @@ async fn ask_beside(link: &mut ProxyLink, client: &ScriptedClient) -> String {
 async fn a_client_whose_result_is_awaited_is_read_up_to_the_second_budget() {
     let (app, mut link, client) = with_budgets().await;
     let id = ask_beside(&mut link, &client).await;
-    link.block(&client, 4).await;
+    link.block(&client, 7).await;
     link.quiet().await;
     link.send(client.json(&answer(&id, json!(9)))).await;
     let (mut pause, mut result) = (None, None);
@@ -347,7 +347,7 @@ async fn a_client_whose_result_is_awaited_is_read_up_to_the_second_budget() {
         }
     }
     assert_eq!((pause, result), (Some(FlowOperation::Pause), Some(answer("1", json!(9)))));
-    app.gate.add_permits(4);
+    app.gate.add_permits(7);
     assert_eq!(link.flow("c1").await, FlowOperation::Resume);
 }
 
