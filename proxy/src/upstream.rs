@@ -6,6 +6,7 @@
 //!
 //! The task that keeps a slot's link open, and routes the frames that it brings down, is [`link`](crate::link)'s.
 
+mod asker;
 mod authorizer;
 mod caller;
 mod home_choice;
@@ -18,6 +19,7 @@ mod number;
 mod pool;
 mod refusal_source;
 
+pub(crate) use asker::Asker;
 pub(crate) use authorizer::Authorizer;
 pub(crate) use caller::Caller;
 pub use hub_registry::MemoryDialler;
