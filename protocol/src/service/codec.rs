@@ -118,7 +118,7 @@ pub fn encode_connection_data(connection_id: &str, payload: &[u8], data_type: i6
 ///
 /// `expected_bytes` says about how long the body will be: so many bytes are reserved at once, and room for the
 /// prefix of such a length is left before the body. Where that was wrong the body is moved, which is rare.
-fn write_frame(expected_bytes: usize, out: &mut BytesMut, write_body: impl FnOnce(&mut Writer)) {
+pub(crate) fn write_frame(expected_bytes: usize, out: &mut BytesMut, write_body: impl FnOnce(&mut Writer)) {
     let start = out.len();
     let room = prefix_bytes(expected_bytes);
     out.reserve(room + expected_bytes);
