@@ -24,7 +24,7 @@ pub(crate) use authorizer::Authorizer;
 pub(crate) use caller::Caller;
 pub use hub_registry::MemoryDialler;
 pub(crate) use hub_registry::{AppServer, AppTarget, Hub, HubRegistry};
-pub(crate) use link_dial::{DialError, Dialled, UpstreamWebSocket, dial};
+pub(crate) use link_dial::{DialError, Dialled, UpstreamWebSocket, dial, into_websocket};
 pub(crate) use link_handle::{LinkHandle, LinkId};
 pub(crate) use manifest::{ReadManifestError, read_manifest};
 pub(crate) use number::{AppServerId, HubIndex};

@@ -1,14 +1,19 @@
 //! Member of the fleet: one start of another node, as this node sees it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use trunkline_protocol::fleet::{Greeting, InterestUpdate, NodePhase, NodeState, PeerInterest, Wanted};
 
 use super::beat::LATE_AFTER_MS;
 use super::node_link::NodeLink;
 use crate::net::address::Address;
+
+/// Time from the greeting of a node to its first link, and from its last link until it is gone.
+const UNLINKED_MAX: Duration = Duration::from_secs(10);
 
 /// State of a node, as another one sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -74,8 +79,12 @@ struct MemberStatus {
     told: Option<NodeState>,
     /// Nobody listened at the last dial.
     is_refused: bool,
-    /// It was told that messages are dropped, and how many since.
+    /// Messages that were dropped since it took any.
     dropped: u64,
+    /// State that was logged last.
+    noted: Option<MemberState>,
+    /// Moment since which it has no link.
+    unlinked_since: Option<Instant>,
 }
 
 impl Member {
@@ -176,6 +185,23 @@ impl Member {
 
     pub(super) fn set_refused(&self) {
         self.status().is_refused = true;
+    }
+
+    /// Whether its state is another one than at the last call.
+    pub(super) fn has_changed(&self, state: MemberState) -> bool {
+        self.status().noted.replace(state) != Some(state)
+    }
+
+    /// Whether it has had no link for so long that it is gone: a node that greets links a moment later.
+    pub(super) fn is_gone(&self) -> bool {
+        if self.has_link() {
+            self.status().unlinked_since = None;
+            return false;
+        }
+        let mut status = self.status();
+        let has_left = status.told.is_some_and(|told| told.phase == NodePhase::Draining);
+        let since = *status.unlinked_since.get_or_insert_with(Instant::now);
+        has_left || since.elapsed() > UNLINKED_MAX
     }
 
     /// Hash of the members that it sees; `None` until it has said so.

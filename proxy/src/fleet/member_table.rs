@@ -56,10 +56,10 @@ impl MemberTable {
         Some(member)
     }
 
-    /// Removes members that have no link any more.
-    pub(super) fn remove_unlinked(&self) -> Vec<Arc<Member>> {
+    /// Removes members that are gone.
+    pub(super) fn remove_gone(&self) -> Vec<Arc<Member>> {
         let all = self.all();
-        let (staying, gone): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|member| member.has_link());
+        let (staying, gone): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|member| !member.is_gone());
         if !gone.is_empty() {
             self.0.store(Arc::new(staying));
         }

@@ -61,10 +61,10 @@ impl NodeLink {
         self.outbox.is_open()
     }
 
-    /// Whether its session is over.
+    /// Whether too much waits for the far end.
     #[must_use]
-    pub(crate) fn is_over(&self) -> bool {
-        self.outbox.is_closed()
+    pub(super) fn is_full(&self) -> bool {
+        self.outbox.is_full()
     }
 
     /// Queues a frame if there is room; never waits.

@@ -14,8 +14,8 @@ use super::fleet_counters::DropCause;
 use super::member::Member;
 use super::node_link::NodeLink;
 use super::{Fleet, PeerRequest, PeerResponse};
-use crate::link::{FrameSource, RoutedBatch, route};
-use crate::shard::{MemberTally, ShardCommand, send_receivers};
+use crate::link::{FrameSource, RoutedBatch, receivers_of, route};
+use crate::shard::{MemberTally, ShardCommand};
 use crate::upstream::{AppServerId, Asker, HubIndex};
 
 /// Direction of the link that messages come by.
@@ -25,6 +25,13 @@ pub(super) enum Dialled {
     ByIt,
     /// This node has dialled: it answers.
     ByUs,
+}
+
+/// Whether the asker wants to know how many receivers a message has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counting {
+    No,
+    Receivers,
 }
 
 /// Gives the messages of one link to those that they concern.
@@ -44,7 +51,7 @@ impl<'a> NodeSink<'a> {
     fn handle(&mut self, message: NodeMessage) {
         match (message, self.dialled) {
             (NodeMessage::Relay { hub, frame }, Dialled::ByIt) => {
-                self.apply(&hub, &frame, |hub| Arc::new(SilentAsker(hub)));
+                self.apply(&hub, &frame, Counting::No, |hub| Arc::new(SilentAsker(hub)));
             }
             (NodeMessage::Ask { question, hub, frame }, Dialled::ByIt) => self.ask(question, &hub, &frame),
             (NodeMessage::Request { question, method, target, body }, Dialled::ByIt) => {
@@ -70,21 +77,29 @@ impl<'a> NodeSink<'a> {
     /// Answers a question about connections that may be here. It is answered with nothing where the hub is not known.
     fn ask(&mut self, question: u64, hub: &str, frame: &Bytes) {
         let link = self.link.clone();
-        let is_known = self.apply(hub, frame, |hub| Arc::new(NodeAsker::new(hub, question, link)));
+        let is_known = self.apply(hub, frame, Counting::Receivers, |hub| Arc::new(NodeAsker::new(hub, question, link)));
         if !is_known {
             self.link.tell(&NodeMessage::Answer { question, frame: None });
         }
     }
 
     /// Applies a service message as an app server's would be; `false` if it can't be.
-    fn apply(&mut self, hub: &str, frame: &Bytes, asker: impl FnOnce(HubIndex) -> Arc<dyn Asker>) -> bool {
+    fn apply(
+        &mut self,
+        hub: &str,
+        frame: &Bytes,
+        counting: Counting,
+        asker: impl FnOnce(HubIndex) -> Arc<dyn Asker>,
+    ) -> bool {
         let (shared, counters) = (self.fleet.shared(), self.fleet.relayed());
         let Some(hub) = shared.hubs.named(hub).map(|hub| hub.index()) else { return false };
         let asker = asker(hub);
         let source = FrameSource { shared, counters, hub, asker: &asker };
         let applied = match ServiceMessage::decode(frame) {
             Ok(Some(message)) => {
-                if let Some(to) = send_receivers(&message).filter(|_| asker.wants_count()) {
+                if counting == Counting::Receivers
+                    && let Some(to) = receivers_of(&message)
+                {
                     let tally = MemberTally::new(asker.clone(), 0);
                     self.batch.for_all(ShardCommand::CountReceivers { hub, to, tally });
                 }
@@ -165,10 +180,6 @@ impl Asker for SilentAsker {
     }
 
     fn answer(&self, _message: &ServiceMessage) {}
-
-    fn wants_count(&self) -> bool {
-        false
-    }
 }
 
 /// Asker of a question of another node. It gets one answer: the first, or that there is none.
@@ -203,10 +214,6 @@ impl Asker for NodeAsker {
 
     fn answer(&self, message: &ServiceMessage) {
         self.answer_once(Some(message.to_body()));
-    }
-
-    fn wants_count(&self) -> bool {
-        true
     }
 }
 

@@ -10,16 +10,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::member::Member;
 
-/// Time in which a node has to answer.
-pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Questions that may wait at a time; each is a message to every node.
 const QUESTIONS_MAX: usize = 1_024;
 
 /// Reason why a node gave no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoAnswer {
-    #[error("no answer within {} s", ANSWER_TIMEOUT.as_secs())]
+    #[error("it did not answer in time")]
     Timeout,
     #[error("there is no link to it, or too much waits for it")]
     Unlinked,
@@ -92,8 +89,12 @@ impl<T> OpenQuestion<T> {
     }
 
     /// Waits until each of these members has answered, or will not.
-    pub(super) async fn answers(mut self, asked: Vec<Arc<Member>>) -> Vec<(Arc<Member>, Result<T, NoAnswer>)> {
-        let until = Instant::now() + ANSWER_TIMEOUT;
+    pub(super) async fn answers(
+        mut self,
+        asked: Vec<Arc<Member>>,
+        within: Duration,
+    ) -> Vec<(Arc<Member>, Result<T, NoAnswer>)> {
+        let until = Instant::now() + within;
         let mut open: HashMap<String, Arc<Member>> =
             asked.into_iter().map(|member| (member.boot().to_owned(), member)).collect();
         let mut answers = Vec::with_capacity(open.len());
@@ -147,7 +148,7 @@ mod tests {
         assert!(questions.answer(number, "boot of b", 2) && questions.answer(number, "boot of b", 3));
         assert!(questions.answer(number, "boot of a stranger", 4));
         questions.lost("boot of c");
-        let answers = question.answers(["c", "b", "a"].map(member).to_vec()).await;
+        let answers = question.answers(["c", "b", "a"].map(member).to_vec(), Duration::from_secs(5)).await;
         let expected = [("a", Err(NoAnswer::Timeout)), ("b", Ok(2)), ("c", Err(NoAnswer::Lost))];
         assert_eq!(told(&answers), expected);
         assert!(!questions.answer(number, "boot of a", 1), "nobody waits any more");

@@ -46,7 +46,7 @@ impl RoutedBatch {
         self.commands
     }
 
-    fn for_all(&mut self, command: ShardCommand) {
+    pub(crate) fn for_all(&mut self, command: ShardCommand) {
         let Some((last, others)) = self.commands.split_last_mut() else { return };
         others.iter_mut().for_each(|commands| commands.push(command.clone()));
         last.push(command);
@@ -141,6 +141,27 @@ pub(crate) fn route(
         other => return route_rare(source, other, batch),
     }
     Ok(())
+}
+
+/// Receivers of a message to clients; `None` for any other.
+#[must_use]
+pub(crate) fn receivers_of(message: &ServiceMessage) -> Option<Receivers> {
+    Some(match message {
+        ServiceMessage::ConnectionData(data) => Audience::Connections(vec![data.connection_id.clone()]).into(),
+        ServiceMessage::MultiConnectionData(data) => Audience::Connections(data.connection_ids.clone()).into(),
+        ServiceMessage::BroadcastData(data) => {
+            Receivers { excluded: data.excluded.clone(), ..Audience::Everyone.into() }
+        }
+        ServiceMessage::GroupBroadcastData(data) => Receivers {
+            who: Audience::Groups(vec![data.group.clone()]),
+            excluded: data.excluded.clone(),
+            excluded_users: data.excluded_users.clone(),
+        },
+        ServiceMessage::MultiGroupBroadcastData(data) => Audience::Groups(data.groups.clone()).into(),
+        ServiceMessage::UserData(data) => Audience::Users(vec![data.user_id.clone()]).into(),
+        ServiceMessage::MultiUserData(data) => Audience::Users(data.user_ids.clone()).into(),
+        _ => return None,
+    })
 }
 
 /// Why the app server closes a connection, if it says so in a word that we know.

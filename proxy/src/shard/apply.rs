@@ -67,6 +67,9 @@ impl ShardState {
             ShardCommand::CountMembers { hub, group, tally } => {
                 tally.add(self.connections.members(hub, SetName::Group(&group)).len());
             }
+            ShardCommand::CountReceivers { hub, to, tally } => {
+                tally.add(self.connections.slots_of(hub, &to).len());
+            }
             ShardCommand::CloseMany { hub, app, to, reason, ack } => {
                 let slots = self.connections.slots_of(hub, &to);
                 if !slots.is_empty() {

@@ -72,6 +72,8 @@ pub(crate) enum ShardCommand {
     ListMembers(Box<MemberListing>),
     /// Counts the members of a group that this shard has.
     CountMembers { hub: HubIndex, group: ByteString, tally: Arc<MemberTally> },
+    /// Counts the receivers of a message that this shard has.
+    CountReceivers { hub: HubIndex, to: Receivers, tally: Arc<MemberTally> },
     CloseMany {
         hub: HubIndex,
         /// The app server at the link's far end.

@@ -44,7 +44,7 @@ struct MemberPosition {
     slot: Slot,
 }
 
-/// Number of a group's members, added up over the shards; answered when the last one drops it.
+/// Number of a group's members, or of a message's receivers, added up over the shards; answered when the last one drops it.
 #[derive(Debug)]
 pub(crate) struct MemberTally {
     asker: Arc<dyn Asker>,
