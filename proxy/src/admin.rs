@@ -78,8 +78,7 @@ fn router(
         }
         None => port,
     };
-    port
-        .fallback(api::unknown)
+    port.fallback(api::unknown)
         .layer(middleware::map_response(page::secure))
         .layer(middleware::from_fn_with_state(node, name_node))
 }

@@ -285,7 +285,12 @@ impl Fleet {
         let is_new = self.member(&greeting.boot).is_none();
         let member = self.0.members.meet(greeting, address)?;
         if is_new {
-            info!(node = member.name(), boot = member.boot(), version = member.version(), "a node of the fleet is here");
+            info!(
+                node = member.name(),
+                boot = member.boot(),
+                version = member.version(),
+                "a node of the fleet is here"
+            );
         }
         Some(member)
     }

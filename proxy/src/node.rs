@@ -42,9 +42,9 @@ use crate::admin;
 #[cfg(feature = "tls")]
 use crate::auth::JwksSource;
 use crate::config::{Config, DrainSettings, Settings};
+use crate::fleet::Fleet;
 #[cfg(feature = "tls")]
 use crate::net::{address::Address, connector::Connector, tls::ClientTls};
-use crate::fleet::Fleet;
 use crate::observer::{Readiness, UpstreamProblems};
 use crate::shard::ShardCommand;
 use crate::shard::{Connectors, ShardSender, Shared};

@@ -82,8 +82,8 @@ async fn serve_connection(
         place.enter(Phase::Asking);
         let (place, router, limit) = (place.clone(), router.clone(), limit.clone());
         async move {
-            let answer = answer(router, request).await;
-            if let Some(&stall) = answer.extensions().get::<WriteStallLimit>() {
+            let mut answer = answer(router, request).await;
+            if let Some(stall) = answer.extensions_mut().remove::<WriteStallLimit>() {
                 limit.set(stall);
             }
             place.enter(Phase::Answering);

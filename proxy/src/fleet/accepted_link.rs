@@ -10,8 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::Role as Side;
 use tracing::{debug, info};
 use trunkline_link::{LinkSocket, SocketStop, StopReason, wait_for_verdict};
 use trunkline_protocol::service::{
-    Answer, Attachment, Incoming, Offer, Role, SessionEvent, SessionId, UpgradeDecision, UpgradeRefusal,
-    decide_upgrade,
+    Answer, Attachment, Incoming, Offer, Role, SessionEvent, SessionId, UpgradeDecision, UpgradeRefusal, decide_upgrade,
 };
 
 use super::Fleet;
@@ -95,7 +94,10 @@ impl AcceptedLinks {
         };
         let (incoming, stop) = link.begin_socket(answer.received);
         let (fleet, member) = (fleet.clone(), member.clone());
-        Ok(TakenSession::Attached(AcceptedSocket { fleet, member, link, attachment, incoming, stop, over: None }, answer))
+        Ok(TakenSession::Attached(
+            AcceptedSocket { fleet, member, link, attachment, incoming, stop, over: None },
+            answer,
+        ))
     }
 
     /// Ends a session unless it has a socket again; `false` then.

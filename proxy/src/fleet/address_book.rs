@@ -117,12 +117,12 @@ impl AddressBook {
     pub(super) fn problems(&self) -> Vec<(String, String)> {
         let mut problems: Vec<_> = self.unresolved().iter().map(|(name, why)| (name.clone(), why.clone())).collect();
         let entries = self.entries();
-        problems.extend(entries.iter().filter(|(_, entry)| entry.is_given).filter_map(|(url, entry)| {
-            match &entry.state {
+        problems.extend(entries.iter().filter(|(_, entry)| entry.is_given).filter_map(
+            |(url, entry)| match &entry.state {
                 AddressState::Problem(problem) => Some((url.clone(), problem.clone())),
                 AddressState::Trying | AddressState::Node(_) => None,
-            }
-        }));
+            },
+        ));
         problems
     }
 
@@ -198,7 +198,8 @@ mod tests {
     #[test]
     fn so_many_addresses_are_dialled_and_no_more() {
         let book = AddressBook::default();
-        let learnt = (0..2 * ADDRESSES_MAX).filter(|port| book.learn(&address(&format!("http://10.0.0.1:{port}")))).count();
+        let learnt =
+            (0..2 * ADDRESSES_MAX).filter(|port| book.learn(&address(&format!("http://10.0.0.1:{port}")))).count();
         assert_eq!(learnt, ADDRESSES_MAX);
     }
 }

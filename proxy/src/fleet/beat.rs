@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 
-use bytestring::ByteString;
 use trunkline_protocol::service::Ping;
 
 /// Interval at which each end of a node link asks.
@@ -33,7 +32,7 @@ pub(super) enum BeatPing {
 impl BeatPing {
     pub(super) fn read(ping: &Ping) -> Self {
         if let Some(number) = ping.get(BEAT_KEY) {
-            return Self::Asked(Ping { pairs: vec![(HEARD_KEY.into(), ByteString::from(number))] });
+            return Self::Asked(Ping { pairs: vec![(HEARD_KEY.into(), number.clone())] });
         }
         let answered = ping.get(HEARD_KEY).and_then(|number| number.parse().ok());
         answered.map_or(Self::Other, Self::Answered)

@@ -256,11 +256,7 @@ impl Dialler {
         end
     }
 
-    async fn dial(
-        &self,
-        member: &Member,
-        offer: &Offer,
-    ) -> Result<(LinkSocket<UpstreamWebSocket>, Answer), LinkError> {
+    async fn dial(&self, member: &Member, offer: &Offer) -> Result<(LinkSocket<UpstreamWebSocket>, Answer), LinkError> {
         let mut request = Request::get(FLEET_LINK_PATH)
             .header(CONNECTION, "Upgrade")
             .header(UPGRADE, "websocket")

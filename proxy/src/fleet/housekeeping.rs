@@ -90,7 +90,9 @@ impl Fleet {
         if member.has_changed(member_state) {
             let (node, state) = (member.name(), member_state.label());
             match member_state {
-                MemberState::Late | MemberState::Unreachable => warn!(node, state, lag_ms, "a node of the fleet is missed"),
+                MemberState::Late | MemberState::Unreachable => {
+                    warn!(node, state, lag_ms, "a node of the fleet is missed")
+                }
                 _ => info!(node, state, "a node of the fleet"),
             }
         }
@@ -111,7 +113,10 @@ impl Fleet {
             Some(false) => {
                 let differing = members.iter().filter(|member| member.view().is_some_and(|view| view != own));
                 let nodes: Vec<_> = differing.map(|member| member.name()).collect();
-                warn!(?nodes, "these nodes of the fleet see other members than this one: what is passed on may not reach all clients");
+                warn!(
+                    ?nodes,
+                    "these nodes of the fleet see other members than this one: what is passed on may not reach all clients"
+                );
             }
             None => {}
         }

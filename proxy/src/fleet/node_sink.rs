@@ -150,7 +150,10 @@ impl FrameSink for NodeSink<'_> {
             Ok(None) => {}
             Err(error) => {
                 self.fleet.counters().drop_messages(DropCause::Malformed, 1);
-                return Err(LinkEnd::Forbidden(format!("the node sent {} bytes that can't be read: {error}", bytes_of_frame(body.len()))));
+                return Err(LinkEnd::Forbidden(format!(
+                    "the node sent {} bytes that can't be read: {error}",
+                    bytes_of_frame(body.len())
+                )));
             }
         }
         Ok(())

@@ -15,8 +15,8 @@ use trunkline_protocol::service::{
 };
 
 use crate::metrics::{Counters, SendKind};
-use crate::shard::{Location, Shared};
 use crate::shard::{Audience, ConnectionCommand, Framed, MembershipChange, PendingAck, Receivers, ShardCommand};
+use crate::shard::{Location, Shared};
 use crate::shard::{MemberListing, MemberTally, Shard, no_such_connection};
 use crate::upstream::{Asker, HubIndex};
 
@@ -83,11 +83,7 @@ pub(crate) struct FrameSource<'a> {
 ///
 /// # Errors
 /// When an app server must not send such a frame, naming it.
-pub(crate) fn route(
-    source: FrameSource<'_>,
-    message: ServiceMessage,
-    batch: &mut RoutedBatch,
-) -> Result<(), String> {
+pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
     let FrameSource { hub, counters, .. } = source;
     let sends = &counters.sends;
     let mut send = |kind: SendKind, to: Receivers, payloads: &Payloads| {
@@ -171,11 +167,7 @@ fn named_cause(headers: &[(ByteString, Vec<ByteString>)]) -> Option<Cause> {
 }
 
 /// Routes the rare frames.
-fn route_rare(
-    source: FrameSource<'_>,
-    message: ServiceMessage,
-    batch: &mut RoutedBatch,
-) -> Result<(), String> {
+fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
     let ack = |ack_id| PendingAck::new(source.asker.clone(), ack_id);
     match message {
         ServiceMessage::JoinGroup(change) => change_group(source, change, GroupOperation::Join, None, batch),
@@ -269,12 +261,7 @@ fn refuse(message: &ServiceMessage) -> Result<(), String> {
 }
 
 /// Each shard gets the ids that it owns; framed once.
-fn send_to_connections(
-    source: FrameSource<'_>,
-    ids: Vec<ByteString>,
-    payloads: &Payloads,
-    batch: &mut RoutedBatch,
-) {
+fn send_to_connections(source: FrameSource<'_>, ids: Vec<ByteString>, payloads: &Payloads, batch: &mut RoutedBatch) {
     let mut by_shard: Vec<Vec<ByteString>> = vec![Vec::new(); batch.commands.len()];
     for id in ids {
         let owner = source.shared.routes.find(&id).and_then(|place| by_shard.get_mut(usize::from(place.shard)));

@@ -167,7 +167,12 @@ impl Drop for MemberTally {
 
 fn answer(asker: &dyn Asker, ack_id: i64, page: &MemberPage) {
     let message = Some(ByteString::new());
-    asker.answer(&ServiceMessage::Ack(Ack { ack_id, status: AckStatus::Ok, message, payload: Some(page.to_payload()) }));
+    asker.answer(&ServiceMessage::Ack(Ack {
+        ack_id,
+        status: AckStatus::Ok,
+        message,
+        payload: Some(page.to_payload()),
+    }));
 }
 
 fn refuse(asker: &dyn Asker, ack_id: i64) {

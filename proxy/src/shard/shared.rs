@@ -1,7 +1,7 @@
 //! State that all shards of a node share: settings, keys, hubs, routes, and each other's inboxes.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;

@@ -65,10 +65,7 @@ impl TryFrom<&AdminArgs> for AdminSettings {
             (None, None) => None,
         };
         let metrics_token = args.metrics_token.as_deref().filter(|text| !text.is_empty());
-        Ok(Self {
-            token,
-            metrics_token: metrics_token.map(|text| self::token("--metrics-token", text)).transpose()?,
-        })
+        Ok(Self { token, metrics_token: metrics_token.map(|text| self::token("--metrics-token", text)).transpose()? })
     }
 }
 
