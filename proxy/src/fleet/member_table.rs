@@ -106,6 +106,6 @@ mod tests {
         }
         assert_eq!(table.all().iter().map(|member| member.name()).collect::<Vec<_>>(), ["a", "b", "c"]);
         assert_eq!(table.view("own"), view_of(["own"].into_iter()), "without links none is seen");
-        assert_eq!((table.remove_unlinked().len(), table.all().len()), (3, 0));
+        assert_eq!((table.remove_gone().len(), table.all().len()), (3, 0));
     }
 }
