@@ -214,19 +214,30 @@ impl Fleet {
         }
     }
 
-    /// Asks the members where somebody may be concerned, and waits for their answers.
-    pub(crate) async fn ask(
+    /// Asks the members where somebody may be concerned: at once, so that questions keep their order. The future waits for
+    /// the answers.
+    pub(crate) fn ask(
         &self,
         hub: &str,
         wanted: &[Wanted<'_>],
         message: &ServiceMessage,
-    ) -> Answers<Option<ServiceMessage>> {
-        let asked = self.wanting(hub, wanted);
-        let Some(question) = self.0.asks.open() else { return none_of(asked) };
-        let mut frame = BytesMut::new();
-        encode_ask(question.number(), hub, &message.to_body(), &mut frame);
-        let (sent, unsent) = asked.into_iter().partition(|member| self.pass_on(member, &frame));
-        with_missing(question.answers(sent, ANSWER_TIMEOUT).await, unsent)
+    ) -> impl Future<Output = Answers<Option<ServiceMessage>>> + use<> {
+        let (asked, question) = (self.wanting(hub, wanted), self.0.asks.open());
+        let (sent, unsent) = match &question {
+            Some(question) => {
+                let mut frame = BytesMut::new();
+                encode_ask(question.number(), hub, &message.to_body(), &mut frame);
+                asked.into_iter().partition(|member| self.pass_on(member, &frame))
+            }
+            None => (Vec::new(), asked),
+        };
+        async move {
+            let answers = match question {
+                Some(question) => question.answers(sent, ANSWER_TIMEOUT).await,
+                None => Vec::new(),
+            };
+            with_missing(answers, unsent)
+        }
     }
 
     /// Asks a client at another node for a result; `None` when there is no such client, or no answer in time.

@@ -7,6 +7,7 @@
 //!
 //! Nothing is gathered while nobody asks, and concurrent callers share one snapshot.
 
+mod announcement;
 mod client_filter;
 mod client_summary;
 mod client_tap;
@@ -34,12 +35,14 @@ use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::fleet::{Fleet, PeerRequest};
+use announcement::Announcer;
 use client_filter::ClientCursor;
 use list_page::NameSum;
 use node_inspector::NodeInspector;
 use peer::Peers;
 use snapshot_cache::SnapshotCache;
 
+pub(crate) use announcement::{Announcees, Announcement, AnnouncementError, AnnouncementReport};
 pub(crate) use client_filter::ClientFilter;
 pub(crate) use client_tap::{ClientTap, PayloadView, TapError};
 pub(crate) use list_page::{ListPage, NameKind, NamePage};
@@ -58,6 +61,7 @@ pub(crate) const STREAMS_MAX: usize = 32;
 pub(crate) struct Observer {
     node: Arc<NodeInspector>,
     peers: Arc<Peers>,
+    announcer: Announcer,
     fleet: SnapshotCache<FleetSnapshot>,
     streams: Arc<Semaphore>,
 }
@@ -66,11 +70,12 @@ impl Observer {
     /// Starts the snapshot caches. Needs a runtime.
     #[must_use]
     pub(crate) fn new(readiness: Readiness, fleet: Fleet) -> Self {
+        let announcer = Announcer::new(readiness.shared().clone(), fleet.clone());
         let peers = Arc::new(Peers::new(fleet));
         let node = Arc::new(NodeInspector::new(readiness));
         let sources = (node.clone(), peers.clone());
         let fleet = SnapshotCache::new(sources, |(node, peers)| Box::pin(fleet_snapshot::gather(node, peers)));
-        Self { node, peers, fleet, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
+        Self { node, peers, announcer, fleet, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
     }
 
     /// Returns the inspector of this node alone.
@@ -176,6 +181,14 @@ impl Observer {
         let request = PeerRequest::post(target, Bytes::from(body.to_string()));
         let answers = self.peers.ask_all(&request).await;
         answers.iter().flat_map(|(_, answer)| answer).any(|answer| answer.status == StatusCode::OK)
+    }
+
+    /// Gives an announcement to its receivers at all nodes.
+    ///
+    /// # Errors
+    /// When nobody has received it.
+    pub(crate) async fn announce(&self, announcement: Announcement) -> Result<AnnouncementReport, AnnouncementError> {
+        self.announcer.announce(announcement).await
     }
 
     /// Returns what any node remembers of a connection: that it is open, or how it ended.

@@ -208,7 +208,7 @@ mod tests {
             instance: format!("i-{name}"),
             ..NodeSnapshot::default()
         };
-        Ok(FleetSnapshot { at_ms, nodes: names.iter().map(node).collect(), unreachable: Vec::new() })
+        Ok(FleetSnapshot { at_ms, nodes: names.iter().map(node).collect(), agree: true, unreachable: Vec::new() })
     }
 
     #[test]

@@ -10,14 +10,11 @@ use trunkline_protocol::id::ID_CHARS;
 
 use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
-use crate::admin::parameter::{BodyFields, QueryParameters, Scope};
+use crate::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters, Scope};
 use crate::observer::{ClientFilter, ClientSummary, ListPage, NameKind, NamePage};
 
 /// Longest reason for closing a client.
 const REASON_MAX_CHARS: usize = 200;
-
-/// Longest name of a hub, group, user or node.
-const NAME_MAX_CHARS: usize = 1_000;
 
 /// Rows of a page, unless told otherwise.
 const LIMIT_DEFAULT: usize = 50;

@@ -95,10 +95,6 @@ mod tests {
         AdminArgs { admin: String::new(), admin_token: None, admin_token_file: None, metrics_token, peers }
     }
 
-    fn problem(args: &AdminArgs) -> String {
-        AdminSettings::try_from(args).unwrap_err().to_string()
-    }
-
     #[test]
     fn empty_values_count_as_not_given() {
         let settings = AdminSettings::try_from(&args(vec![String::new()], Some(""))).unwrap();
@@ -111,6 +107,7 @@ mod tests {
         let problem = |peers| FleetSettings::try_from(&args(peers, None)).unwrap_err().to_string();
         assert!(problem(vec!["ftp://x".into()]).starts_with("--peers \"ftp://x\" is no URL"));
         assert!(problem(vec!["http://x".into(); 65]).starts_with("--peers names 65 nodes"));
-        assert!(problem(&args(Vec::new(), Some("short"))).starts_with("--metrics-token must have"));
+        let short = AdminSettings::try_from(&args(Vec::new(), Some("short"))).unwrap_err().to_string();
+        assert!(short.starts_with("--metrics-token must have"), "{short}");
     }
 }
