@@ -27,7 +27,9 @@ use super::app::{App, AppLink};
 use super::client::Client;
 use super::stage::{Stage, run, settings};
 use crate::config::{FleetSettings, Settings};
-use crate::fleet::{self, ChannelRefused, DropCause, Fleet, FromNode, MemberState, NoAnswer, PeerRequest, open_channel};
+use crate::fleet::{
+    self, ChannelRefused, DropCause, Fleet, FromNode, MemberState, NoAnswer, PeerRequest, open_channel,
+};
 use crate::net::address::Address;
 use crate::net::connector::MemoryNetwork;
 use crate::net::resolver::Resolver;
@@ -42,6 +44,7 @@ struct FleetNode {
     link: AppLink,
     _app: App,
     admin: Rc<AdminSockets>,
+    running: AbortHandle,
 }
 
 /// Sockets of an admin port in memory.
@@ -70,10 +73,10 @@ impl FleetNode {
         fleet.serve_api(Router::new().route("/name", get(async || name)));
         let admin = Rc::<AdminSockets>::default();
         spawn_local(serve(network.clone(), address(number), fleet.clone(), admin.clone()));
-        tokio::spawn(fleet.clone().run(Resolver::default()));
+        let running = tokio::spawn(fleet.clone().run(Resolver::default())).abort_handle();
         let mut app = stage.app(&format!("app-{number}"), vec![HubManifest::new("chat", "/chat")]);
         let link = app.link().await;
-        Self { stage, fleet, link, _app: app, admin }
+        Self { stage, fleet, link, _app: app, admin, running }
     }
 
     async fn client(&mut self) -> Client {
@@ -353,7 +356,10 @@ fn questions_are_answered_by_each_node_and_the_missing_are_named() {
             Ok(Some(ServiceMessage::Ack(ack))) => ack.status == AckStatus::Ok,
             other => panic!("{other:?}"),
         };
-        assert_eq!(answers.iter().map(|(node, answer)| (node.name(), found(answer))).collect::<Vec<_>>(), [("n2", true)]);
+        assert_eq!(
+            answers.iter().map(|(node, answer)| (node.name(), found(answer))).collect::<Vec<_>>(),
+            [("n2", true)]
+        );
 
         let join = GroupChange { connection_id: client.id.as_str().into(), group: Some("blue".into()), ack_id: 2 };
         nodes[0].fleet.ask("chat", &[Wanted::Everyone], &ServiceMessage::JoinGroupWithAck(join)).await;
@@ -458,7 +464,8 @@ fn a_node_that_leaves_is_gone_at_once_and_one_that_starts_again_is_another() {
         until(Duration::from_secs(2), "it is gone", || nodes[0].members().len() == 1).await;
         drop(network.listen(&address(2)));
         let former = nodes[2].stage.shared.boot.clone();
-        // Without a word: its sockets lead nowhere, and another start has its address.
+        // Without a word: its sockets are gone, and another start has its address.
+        nodes[2].running.abort();
         nodes[2].cut(true);
         let again = FleetNode::start(&network, 3, peers(&[1, 2, 3])).await;
         until(SOON, "the new start is linked", || {

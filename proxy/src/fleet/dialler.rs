@@ -58,6 +58,8 @@ const LEARNT_TRIES_MAX: u32 = 20;
 pub(super) enum GreetError {
     #[error("{}", words(.0))]
     Http(#[from] HttpError),
+    #[error("the node is about to stop")]
+    Leaving,
     #[error("what answers there is no node of this version: {0} to a greeting")]
     Status(StatusCode),
     #[error(transparent)]
@@ -104,6 +106,7 @@ fn words(error: &HttpError) -> String {
             "it opens no channel: it has another access key, no --peers, an older version, or is no admin port".into()
         }
         Some(OpenChannelError::Refused(refused)) => format!("it is no admin port of a node: it {refused}"),
+        Some(error @ OpenChannelError::Http(_)) => error.to_string(),
         _ => root_cause(source),
     }
 }
@@ -118,7 +121,7 @@ impl Dialler {
     /// Dials until the address is neither given any more nor leads to anybody.
     pub(super) async fn run(self) {
         let (mut backoff, mut tries) = (Backoff::default(), 0);
-        loop {
+        while !self.fleet.has_left() {
             if tries > LEARNT_TRIES_MAX && !self.fleet.addresses().is_given(&self.address) {
                 return self.fleet.addresses().forget(&self.address);
             }
@@ -150,8 +153,10 @@ impl Dialler {
             .body(Body::from(self.fleet.greeting().to_json()))
             .map_err(HttpError::from)?;
         let answer = self.client().fetch(&self.address, request, GREETING_MAX_BYTES, GREETING_TIMEOUT).await?;
-        if answer.status() != StatusCode::OK {
-            return Err(GreetError::Status(answer.status()));
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::SERVICE_UNAVAILABLE => return Err(GreetError::Leaving),
+            status => return Err(GreetError::Status(status)),
         }
         let greeting = Greeting::read(answer.body())?;
         let boot = &greeting.boot;

@@ -29,6 +29,9 @@ pub(crate) fn routes(fleet: Fleet) -> Router {
 
 /// Takes a greeting, and greets back. A node of another version is greeted, too: it says what is wrong.
 async fn greet(State(fleet): State<Fleet>, body: Bytes) -> Response {
+    if fleet.has_left() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "this node is about to stop").into_response();
+    }
     let greeting = match Greeting::read(&body) {
         Ok(greeting) => greeting,
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),

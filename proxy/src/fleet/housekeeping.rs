@@ -31,6 +31,11 @@ impl Fleet {
         tokio::join!(self.keep_diallers(&resolver), self.keep_beats(), self.keep_told(), self.keep_interest());
     }
 
+    /// Whether this node has left, so that it greets nobody any more.
+    pub(super) fn has_left(&self) -> bool {
+        self.0.left.is_cancelled()
+    }
+
     /// Leaves the fleet: tells the other nodes goodbye, and links none any more.
     pub(crate) async fn leave(&self) {
         self.0.left.cancel();
@@ -107,7 +112,9 @@ impl Fleet {
     fn note_agreement(&self, agreement: &mut Agreement) {
         let own = self.0.members.view(&self.shared().boot);
         let members = self.members();
-        let others = members.iter().filter(|member| member.is_linked()).filter_map(|member| member.view());
+        // Also of those that this node can't tell anything: they may count it in all the same.
+        let telling = members.iter().filter(|member| member.incoming().is_some_and(|link| link.is_open()));
+        let others = telling.filter_map(|member| member.view());
         match agreement.update(own, others, self.now_ms()) {
             Some(true) => info!("the nodes of the fleet see the same members again"),
             Some(false) => {

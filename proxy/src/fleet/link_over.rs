@@ -46,7 +46,9 @@ mod tests {
     #[test]
     fn only_who_says_goodbye_is_gone_and_no_app_server_is_named() {
         assert!(LinkOver::from(&LinkEnd::Goodbye(String::new())).is_gone);
-        for end in [LinkEnd::Closed, LinkEnd::Silent, LinkEnd::Stuck, LinkEnd::Replaced, LinkEnd::Shutdown, LinkEnd::Text] {
+        for end in
+            [LinkEnd::Closed, LinkEnd::Silent, LinkEnd::Stuck, LinkEnd::Replaced, LinkEnd::Shutdown, LinkEnd::Text]
+        {
             let over = LinkOver::from(&end);
             assert!(!over.is_gone && !over.reason.contains("app server"), "{over:?}");
         }
