@@ -74,7 +74,7 @@ fn router(
     let port = match fleet.api() {
         Some(api) => {
             let inside = fleet::routes(fleet.clone()).merge(api);
-            port.merge(node_channel::router(shared.settings.keys.clone(), inside, counters))
+            port.merge(node_channel::router(fleet.keys().clone(), inside, counters))
         }
         None => port,
     };

@@ -19,6 +19,7 @@ mod dialler;
 mod fleet_counters;
 mod fleet_route;
 mod housekeeping;
+mod link_over;
 mod member;
 mod member_table;
 mod node_link;
@@ -41,8 +42,9 @@ use trunkline_link::{LinkClock, TrySendError};
 use trunkline_protocol::fleet::{
     Greeting, InterestUpdate, NodeMessage, NodePhase, NodeState, Wanted, WireVersions, encode_ask, encode_relay,
 };
-use trunkline_protocol::limits::GREETING_MEMBERS_MAX;
-use trunkline_protocol::service::{ServiceMessage, SessionId};
+use trunkline_protocol::key::AccessKeys;
+use trunkline_protocol::limits::{CLIENT_RESULT_TIMEOUT_MS, GREETING_MEMBERS_MAX};
+use trunkline_protocol::service::{ClientInvocation, ServiceMessage, SessionId};
 
 use crate::metrics::Counters;
 use crate::net::address::Address;
@@ -162,6 +164,12 @@ impl Fleet {
         self.0.members.all()
     }
 
+    /// Keys of which a node of the fleet has one.
+    #[must_use]
+    pub(crate) fn keys(&self) -> &AccessKeys {
+        &self.0.shared.settings.keys
+    }
+
     /// Connector to other nodes, for answers that don't end.
     #[must_use]
     pub(crate) fn channels(&self) -> Connector {
@@ -202,8 +210,7 @@ impl Fleet {
         let mut frame = BytesMut::new();
         encode_relay(hub, &message.to_body(), &mut frame);
         for member in self.wanting(hub, wanted) {
-            // It is counted where it is dropped.
-            let _ = self.send(&member, &frame);
+            self.pass_on(&member, &frame);
         }
     }
 
@@ -220,7 +227,7 @@ impl Fleet {
             Some(question) => {
                 let mut frame = BytesMut::new();
                 encode_ask(question.number(), hub, &message.to_body(), &mut frame);
-                self.send_to_all(asked, &frame)
+                asked.into_iter().partition(|member| self.pass_on(member, &frame))
             }
             None => (Vec::new(), asked),
         };
@@ -231,6 +238,18 @@ impl Fleet {
             };
             with_missing(answers, unsent)
         }
+    }
+
+    /// Asks a client at another node for a result; `None` when there is no such client, or no answer in time.
+    pub(crate) async fn invoke(&self, hub: &str, question: ClientInvocation) -> Option<ServiceMessage> {
+        let open = self.0.results.open()?;
+        let (number, boot) = (open.number().to_string(), &self.0.shared.boot);
+        let asked =
+            ClientInvocation { invocation_id: number.into(), caller_server_id: boot.as_str().into(), ..question };
+        let answers = self.ask(hub, &[Wanted::Everyone], &ServiceMessage::ClientInvocation(asked)).await;
+        // A node that has the client says nothing; all others say that they have not.
+        answers.iter().any(|(_, answer)| matches!(answer, Ok(None))).then_some(())?;
+        open.first(Duration::from_millis(CLIENT_RESULT_TIMEOUT_MS)).await
     }
 
     /// Asks all members for something of their API.
@@ -248,7 +267,8 @@ impl Fleet {
         let Some(question) = self.0.requests.open() else { return none_of(asked) };
         let PeerRequest { method, target, body } = request.clone();
         let message = NodeMessage::Request { question: question.number(), method, target, body };
-        let (sent, unsent) = self.send_to_all(asked, &message.to_frame());
+        let frame = message.to_frame();
+        let (sent, unsent) = asked.into_iter().partition(|member| self.send(member, &frame).is_ok());
         with_missing(question.answers(sent, within).await, unsent)
     }
 
@@ -268,27 +288,26 @@ impl Fleet {
         members.iter().filter(|member| member.may_want(hub, wanted, now_ms)).cloned().collect()
     }
 
-    fn send_to_all(&self, asked: Vec<Arc<Member>>, frame: &[u8]) -> (Vec<Arc<Member>>, Vec<Arc<Member>>) {
-        asked.into_iter().partition(|member| self.send(member, frame).is_ok())
+    /// Queues a frame for a member. A question that is not queued has no answer, so its asker knows.
+    fn send(&self, member: &Member, frame: &[u8]) -> Result<(), DropCause> {
+        let link = member.outgoing().ok_or(DropCause::Unlinked)?;
+        link.try_send(frame).map_err(|error| match error {
+            TrySendError::Full => DropCause::Full,
+            TrySendError::Closed => DropCause::Unlinked,
+        })
     }
 
-    /// Queues a frame for a member.
-    fn send(&self, member: &Member, frame: &[u8]) -> Result<(), DropCause> {
-        let sent = match member.outgoing() {
-            Some(link) => link.try_send(frame).map_err(|error| match error {
-                TrySendError::Full => DropCause::Full,
-                TrySendError::Closed => DropCause::Unlinked,
-            }),
-            None => Err(DropCause::Unlinked),
-        };
+    /// Queues a message to clients for a member, or counts that it is dropped; `false` then.
+    fn pass_on(&self, member: &Member, frame: &[u8]) -> bool {
+        let sent = self.send(member, frame);
         if let Err(cause) = sent {
             self.0.counters.drop_messages(cause, 1);
             if member.note_dropped(1) {
-                let (node, cause) = (member.name(), cause.label());
-                warn!(node, cause, "messages to a node are dropped: its clients miss them, no others do");
+                let (peer, cause) = (member.name(), cause.label());
+                warn!(peer, cause, "messages to a node are dropped: its clients miss them, no others do");
             }
         }
-        sent
+        sent.is_ok()
     }
 
     /// Takes a node that greets; `None` when there are too many.
@@ -354,7 +373,7 @@ impl Fleet {
         }
         link.tell(&NodeMessage::Interest(InterestUpdate::Complete));
         let address = member.address().map(|address| url(&address));
-        info!(node = member.name(), address, "linked to a node of the fleet");
+        info!(peer = member.name(), address, "linked to a node of the fleet");
         self.0.changed.notify_one();
     }
 
@@ -427,12 +446,24 @@ impl Fleet {
 
 impl OtherNodes for Fleet {
     fn pass_result(&self, hub: &str, caller: &str, answer: &ServiceMessage) {
-        if let Some(member) = self.member(caller) {
+        if caller == self.0.shared.boot {
+            if let Some(number) = invocation(answer).and_then(|id| id.parse().ok()) {
+                self.0.results.answer(number, caller, answer.clone());
+            }
+        } else if let Some(member) = self.member(caller) {
             let mut frame = BytesMut::new();
             encode_relay(hub, &answer.to_body(), &mut frame);
-            // It is counted where it is dropped.
-            let _ = self.send(&member, &frame);
+            self.pass_on(&member, &frame);
         }
+    }
+}
+
+/// Invocation that a client's result answers.
+fn invocation(answer: &ServiceMessage) -> Option<&str> {
+    match answer {
+        ServiceMessage::ClientCompletion(answer) => Some(&answer.invocation_id),
+        ServiceMessage::ErrorCompletion(answer) => Some(&answer.invocation_id),
+        _ => None,
     }
 }
 

@@ -15,6 +15,7 @@ use trunkline_protocol::service::{
 
 use super::Fleet;
 use super::carry::LinkCarrier;
+use super::link_over::LinkOver;
 use super::member::Member;
 use super::node_link::NodeLink;
 use super::node_sink::{Dialled, NodeSink};
@@ -43,7 +44,7 @@ pub(super) struct AcceptedSocket {
     incoming: Incoming,
     stop: SocketStop,
     /// The session ends with this socket, for this reason.
-    over: Option<String>,
+    over: Option<LinkOver>,
 }
 
 /// Outcome of an upgrade.
@@ -166,7 +167,7 @@ impl AcceptedSocket {
     pub(super) async fn run(mut self, upgrade: OnUpgrade) {
         let upgraded = match upgrade.await {
             Ok(upgraded) => upgraded,
-            Err(error) => return debug!(node = self.member.name(), %error, "the upgrade of a node link broke off"),
+            Err(error) => return debug!(peer = self.member.name(), %error, "the upgrade of a node link broke off"),
         };
         let LinkSocket { reader, mut writer } = LinkSocket::network(into_websocket(upgraded, Side::Server).await);
         let (mut incoming, stop) = (std::mem::take(&mut self.incoming), self.stop.clone());
@@ -177,7 +178,7 @@ impl AcceptedSocket {
         drop(sink);
         self.incoming = incoming;
         if !end.is_resumable() {
-            self.over = Some(end.reason(Role::AppServer));
+            self.over = Some(LinkOver::from(&end));
         }
         drop(self);
         if let Some(words) = end.close_frame(Role::AppServer) {
@@ -199,7 +200,11 @@ impl Drop for AcceptedSocket {
         drop(slots);
         link.notify_detached();
         if is_over {
-            info!(node = member.name(), reason = self.over.as_deref(), "the link from a node is over");
+            let reason = self.over.as_ref().map(|over| over.reason.as_str());
+            info!(peer = member.name(), reason, "the link from a node is over");
+            if self.over.as_ref().is_some_and(|over| over.is_gone) {
+                member.set_left();
+            }
             fleet.link_over(member);
         }
     }

@@ -29,6 +29,7 @@ use super::Fleet;
 use super::address_book::AddressState;
 use super::carry::LinkCarrier;
 use super::fleet_counters::DropCause;
+use super::link_over::LinkOver;
 use super::member::Member;
 use super::node_link::NodeLink;
 use super::node_sink::{Dialled, NodeSink};
@@ -45,6 +46,9 @@ const ALIAS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Time for which nobody listens at the address of a node that is gone with certainty.
 const REFUSED_MAX: Duration = Duration::from_secs(5);
+
+/// Tries after which it is said what is wrong at an address: they take about a second.
+const NOTED_TRIES: u32 = 5;
 
 /// Tries after which an address that only members have told is forgotten: half a minute.
 const LEARNT_TRIES_MAX: u32 = 20;
@@ -132,7 +136,7 @@ impl Dialler {
                 }
                 Err(error) => {
                     tries += 1;
-                    self.note(&error);
+                    self.note(&error, tries);
                     sleep(wait(&mut backoff)).await;
                 }
             }
@@ -166,12 +170,11 @@ impl Dialler {
         self.fleet.meet(&greeting, Some(&self.address)).map(Some).ok_or(GreetError::TooMany)
     }
 
-    /// Says what is wrong, once.
-    fn note(&self, error: &GreetError) {
-        let problem = error.to_string();
-        if self.fleet.addresses().set(&self.address, AddressState::Problem(problem.clone()))
-            && self.fleet.addresses().is_given(&self.address)
-        {
+    /// Says what is wrong, once; not at the first tries, because nodes start together.
+    fn note(&self, error: &GreetError, tries: u32) {
+        let (problem, book) = (error.to_string(), self.fleet.addresses());
+        let is_new = tries >= NOTED_TRIES && book.set(&self.address, AddressState::Problem(problem.clone()));
+        if is_new && book.is_given(&self.address) {
             warn!(peer = %self.address, problem, "a node of --peers can't be linked");
         }
     }
@@ -180,21 +183,24 @@ impl Dialler {
     async fn keep_link(&self, member: &Arc<Member>) {
         let link = Arc::new(NodeLink::new(self.fleet.next_session(), Role::Proxy, self.fleet.clock()));
         self.fleet.begin_outgoing(member, &link);
-        let reason = self.keep_session(member, &link).await;
+        let LinkOver { reason, is_gone } = self.keep_session(member, &link).await;
         let undelivered = link.end();
+        if is_gone {
+            member.set_left();
+        }
         self.fleet.counters().drop_messages(DropCause::Lost, undelivered.uncertain.count + undelivered.unsent.count);
         member.set_outgoing(None);
         self.fleet.link_over(member);
-        info!(node = member.name(), reason, "the link to a node is over");
+        info!(peer = member.name(), reason, "the link to a node is over");
     }
 
-    async fn keep_session(&self, member: &Arc<Member>, link: &Arc<NodeLink>) -> String {
+    async fn keep_session(&self, member: &Arc<Member>, link: &Arc<NodeLink>) -> LinkOver {
         let (mut backoff, mut was_open, mut refused_since) = (Backoff::default(), false, None);
         loop {
-            let Some(offer) = link.outbox().offer() else { return "its session is over".into() };
+            let Some(offer) = link.outbox().offer() else { return LinkOver::because("its session is over") };
             let dialled = tokio::select! {
                 biased;
-                reason = over(link) => return reason,
+                over = over(link) => return over,
                 dialled = timeout(GREETING_TIMEOUT, self.dial(member, &offer)) => dialled.unwrap_or(Err(LinkError::Timeout)),
             };
             match dialled {
@@ -202,34 +208,35 @@ impl Dialler {
                     (backoff, refused_since) = (Backoff::default(), None);
                     match link.outbox().attach_answer(&offer, &answer, link.clock().now_ms()) {
                         Ok(Some((attachment, replayed))) => {
-                            debug!(node = member.name(), replayed, "a node link is open");
+                            debug!(peer = member.name(), replayed, "a node link is open");
                             if !std::mem::replace(&mut was_open, true) {
                                 self.fleet.introduce(member, link);
                             }
                             let end = self.carry(member, link, &offer, attachment, socket).await;
                             if !end.is_resumable() {
-                                return end.reason(Role::Proxy);
+                                return LinkOver::from(&end);
                             }
                         }
-                        Ok(None) => return "its session is over".into(),
-                        Err(error) => return error.to_string(),
+                        Ok(None) => return LinkOver::because("its session is over"),
+                        Err(error) => return LinkOver::because(error),
                     }
                 }
-                Err(error @ (LinkError::OtherStart | LinkError::UnknownSession)) => return error.to_string(),
+                Err(error @ LinkError::OtherStart) => return LinkOver::gone(error),
+                Err(error @ LinkError::UnknownSession) => return LinkOver::because(error),
                 Err(error) => {
                     if error.is_refused() {
                         member.set_refused();
                         if refused_since.get_or_insert_with(Instant::now).elapsed() > REFUSED_MAX {
-                            return "nobody listens at its address any more".into();
+                            return LinkOver::gone("nobody listens at its address any more");
                         }
                     } else {
                         refused_since = None;
                     }
-                    debug!(node = member.name(), %error, "a node link can't be opened yet");
+                    debug!(peer = member.name(), %error, "a node link can't be opened yet");
                 }
             }
             tokio::select! {
-                reason = over(link) => return reason,
+                over = over(link) => return over,
                 () = sleep(wait(&mut backoff)) => {}
             }
         }
@@ -284,10 +291,10 @@ impl Dialler {
 }
 
 /// Waits until a link without a socket is over; says why.
-async fn over(link: &NodeLink) -> String {
+async fn over(link: &NodeLink) -> LinkOver {
     tokio::select! {
-        () = link.given_up() => "this node leaves, or the other one has started again".into(),
-        cause = window_passed(link.outbox(), link.clock()) => cause.to_string(),
+        () = link.given_up() => LinkOver::from(&LinkEnd::Shutdown),
+        cause = window_passed(link.outbox(), link.clock()) => LinkOver::because(cause),
     }
 }
 

@@ -77,7 +77,7 @@ impl Fleet {
                 self.note_state(member);
             }
             for member in self.0.members.remove_gone() {
-                info!(node = member.name(), boot = member.boot(), "a node of the fleet is gone");
+                info!(peer = member.name(), boot = member.boot(), "a node of the fleet is gone");
             }
             self.note_agreement(&mut agreement);
             // A phase changes without a word.
@@ -88,18 +88,18 @@ impl Fleet {
     fn note_state(&self, member: &super::Member) {
         let (member_state, lag_ms) = (member.state(self.now_ms()), member.lag_ms(self.now_ms()));
         if member.has_changed(member_state) {
-            let (node, state) = (member.name(), member_state.label());
+            let (peer, state) = (member.name(), member_state.label());
             match member_state {
                 MemberState::Late | MemberState::Unreachable => {
-                    warn!(node, state, lag_ms, "a node of the fleet is missed")
+                    warn!(peer, state, lag_ms, "a node of the fleet is missed")
                 }
-                _ => info!(node, state, "a node of the fleet"),
+                _ => info!(peer, state, "a node of the fleet"),
             }
         }
         if member.outgoing().is_some_and(|link| link.is_open() && !link.is_full()) {
             let dropped = member.take_dropped();
             if dropped > 0 {
-                warn!(node = member.name(), dropped, "a node takes messages again, and has missed some");
+                warn!(peer = member.name(), dropped, "a node takes messages again, and has missed some");
             }
         }
     }

@@ -79,6 +79,8 @@ struct MemberStatus {
     told: Option<NodeState>,
     /// Nobody listened at the last dial.
     is_refused: bool,
+    /// It has said goodbye, or is gone with certainty.
+    has_left: bool,
     /// Messages that were dropped since it took any.
     dropped: u64,
     /// State that was logged last.
@@ -183,6 +185,11 @@ impl Member {
         self.status().told = Some(state);
     }
 
+    /// Notes that it has said goodbye, or is gone with certainty.
+    pub(super) fn set_left(&self) {
+        self.status().has_left = true;
+    }
+
     pub(super) fn set_refused(&self) {
         self.status().is_refused = true;
     }
@@ -199,9 +206,8 @@ impl Member {
             return false;
         }
         let mut status = self.status();
-        let has_left = status.told.is_some_and(|told| told.phase == NodePhase::Draining);
         let since = *status.unlinked_since.get_or_insert_with(Instant::now);
-        has_left || since.elapsed() > UNLINKED_MAX
+        status.has_left || since.elapsed() > UNLINKED_MAX
     }
 
     /// Hash of the members that it sees; `None` until it has said so.

@@ -40,7 +40,7 @@ impl MemberTable {
             return None;
         }
         for former in all.iter().filter(|member| is_former_start(member, greeting, address)) {
-            info!(node = former.name(), "the node has started again");
+            info!(peer = former.name(), "the node has started again");
             for link in [former.outgoing(), former.incoming()].into_iter().flatten() {
                 link.give_up();
             }
@@ -49,8 +49,8 @@ impl MemberTable {
         let mut members: Vec<_> = all.iter().cloned().chain([member.clone()]).collect();
         members.sort_by(|one, other| (one.name(), one.boot()).cmp(&(other.name(), other.boot())));
         if members.iter().filter(|other| other.name() == member.name()).count() > 1 {
-            let node = member.name();
-            warn!(node, "two nodes of the fleet have this name, or one has just started again");
+            let peer = member.name();
+            warn!(peer, "two nodes of the fleet have this name, or one has just started again");
         }
         self.0.store(Arc::new(members));
         Some(member)
@@ -98,14 +98,17 @@ mod tests {
         assert_eq!((table.all().len(), met.address().as_deref()), (1, Some(&other)));
     }
 
-    #[test]
-    fn members_are_by_name_and_go_with_their_links() {
+    #[tokio::test(start_paused = true)]
+    async fn members_are_by_name_and_go_some_time_after_their_links() {
         let table = MemberTable::default();
         for (name, boot) in [("c", "3"), ("a", "1"), ("b", "2")] {
             table.meet(&greeting(name, boot), None).unwrap();
         }
         assert_eq!(table.all().iter().map(|member| member.name()).collect::<Vec<_>>(), ["a", "b", "c"]);
         assert_eq!(table.view("own"), view_of(["own"].into_iter()), "without links none is seen");
-        assert_eq!((table.remove_gone().len(), table.all().len()), (3, 0));
+        table.find("2").unwrap().set_left();
+        assert_eq!((table.remove_gone().len(), table.all().len()), (1, 2), "who has left is gone at once");
+        tokio::time::advance(std::time::Duration::from_secs(11)).await;
+        assert_eq!((table.remove_gone().len(), table.all().len()), (2, 0));
     }
 }

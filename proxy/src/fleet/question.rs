@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::member::Member;
 
@@ -86,6 +86,14 @@ impl<T> Questions<T> {
 impl<T> OpenQuestion<T> {
     pub(super) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Waits for one answer, whoever gives it.
+    pub(super) async fn first(mut self, within: Duration) -> Option<T> {
+        match timeout(within, self.answers.recv()).await {
+            Ok(Some((_, NodeAnswer::Given(answer)))) => Some(answer),
+            _ => None,
+        }
     }
 
     /// Waits until each of these members has answered, or will not.
