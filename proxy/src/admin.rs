@@ -70,7 +70,7 @@ fn router(
     }
     // The page uses the API below its own path, where the cookie of its session goes.
     let observer = api.clone().merge(page::router()).nest(PAGE_PATH, api).with_state(context);
-    let port = probe::router(readiness, guard, counters.clone()).merge(observer);
+    let port = probe::router(readiness, fleet.clone(), guard, counters.clone()).merge(observer);
     let port = match fleet.api() {
         Some(api) => {
             let inside = fleet::routes(fleet.clone()).merge(api);
@@ -150,6 +150,13 @@ mod tests {
             assert!(typed.iter().any(|typed| typed == name), "{name}");
         }
         assert!(text.contains("trunkline_ready 0\n"), "{text}");
+        // A node without others is a fleet of one.
+        let of_fleet = text.lines().filter(|line| line.starts_with("trunkline_fleet_nodes{"));
+        let states = ["draining", "late", "ready", "starting", "unreachable"];
+        let counts =
+            states.map(|state| format!("trunkline_fleet_nodes{{state=\"{state}\"}} {}", u8::from(state == "starting")));
+        assert_eq!(of_fleet.collect::<Vec<_>>(), counts);
+        assert!(text.contains("trunkline_fleet_agree 1\n"), "{text}");
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ mod http;
 mod stage;
 
 mod acks;
+mod announcing;
 mod carrying;
 mod closing;
 mod connecting;

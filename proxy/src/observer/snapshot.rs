@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::fleet::MemberState;
 
 /// Snapshot of all known nodes.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct FleetSnapshot {
     /// Time of the snapshot, in milliseconds since 1970.
@@ -19,7 +19,14 @@ pub(crate) struct FleetSnapshot {
     pub unreachable: Vec<UnreachablePeer>,
 }
 
-/// Peer that did not answer.
+impl Default for FleetSnapshot {
+    /// No nodes, which agree: those of earlier versions don't say that they do.
+    fn default() -> Self {
+        Self { at_ms: 0, nodes: Vec::new(), agree: true, unreachable: Vec::new() }
+    }
+}
+
+/// Address of `--peers` that leads to no node.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct UnreachablePeer {

@@ -1,0 +1,141 @@
+//! Announcements at a node without peers: whom they reach, in which form and order, and what can't be announced.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+use trunkline_protocol::hub::{HubMessage, HubProtocol, next_frame};
+use trunkline_protocol::manifest::{EndpointKind, HubManifest};
+
+use super::client::{Client, Received};
+use super::stage::{Stage, run, settings, token_of};
+use crate::fleet::Fleet;
+use crate::observer::{Announcees, Announcement, AnnouncementError, AnnouncementReport, Observer, Readiness};
+
+fn observer(stage: &Stage) -> Observer {
+    let fleet = Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into());
+    Observer::new(Readiness::new(stage.shared.clone(), Arc::default()), fleet)
+}
+
+fn announcement(to: Announcees, arguments: Value) -> Announcement {
+    let Value::Array(arguments) = arguments else { panic!("{arguments} is no list") };
+    Announcement { hub: "chat".into(), to, target: "Notice".into(), arguments }
+}
+
+fn notice(arguments: &str) -> String {
+    format!("{{\"type\":1,\"target\":\"Notice\",\"arguments\":{arguments}}}")
+}
+
+fn told(clients: u64) -> AnnouncementReport {
+    AnnouncementReport { nodes: 1, missing: Vec::new(), clients }
+}
+
+#[test]
+fn an_announcement_reaches_all_clients_of_its_hub_or_a_group_or_a_user_and_counts_them() {
+    run(async {
+        let stage = Stage::with(settings(), 2);
+        let hubs = vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")];
+        let mut app = stage.app("app-1", hubs);
+        let (mut chat, mut news) = (app.link().await, app.link().await);
+        let mut chatters = Vec::new();
+        for _ in 0..3 {
+            chatters.push(Client::connect(&stage, &mut chat, "/chat").await);
+        }
+        let target = format!("/chat?access_token={}", token_of("ann"));
+        chatters.push(Client::connect(&stage, &mut chat, &target).await);
+        let mut reader = Client::connect(&stage, &mut news, "/news").await;
+        chat.join(&chatters[0].id, "red").await;
+        chat.join(&chatters[1].id, "red").await;
+        let observer = observer(&stage);
+        let announce = async |to, text: &str| observer.announce(announcement(to, json!([text]))).await.unwrap();
+        assert_eq!(announce(Announcees::Everyone, "all").await, told(4));
+        assert_eq!(announce(Announcees::Group("red".into()), "red").await, told(2));
+        assert_eq!(announce(Announcees::Group("blue".into()), "blue").await, told(0));
+        assert_eq!(announce(Announcees::User("ann".into()), "ann").await, told(1));
+        for (place, client) in chatters.iter_mut().enumerate() {
+            let more = if place < 2 { Some("red") } else { (place == 3).then_some("ann") };
+            for text in ["all"].into_iter().chain(more) {
+                assert_eq!(client.text().await, notice(&format!("[\"{text}\"]")));
+            }
+            client.fence(&chat).await;
+        }
+        reader.fence(&news).await;
+    });
+}
+
+#[test]
+fn arguments_arrive_as_they_were_given_in_each_hub_protocol() {
+    run(async {
+        let stage = Stage::start();
+        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let mut plain = Client::connect(&stage, &mut link, "/chat").await;
+        let mut packed = Client::upgrade(&stage, "/chat").await.unwrap();
+        packed.write(Message::binary("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}")).await;
+        packed.id = link.opening().await.connection_id.to_string();
+        link.data().await;
+        link.write(&packed.id, "{}\u{1e}").await;
+        assert_eq!(packed.next().await, Received::Binary("{}\u{1e}".into()));
+        let arguments = json!(["grüße", 7, -1.5, true, null, [], { "inner": { "list": [1, "two", null] } }]);
+        let report = observer(&stage).announce(announcement(Announcees::Everyone, arguments.clone())).await.unwrap();
+        assert_eq!(report, told(2));
+        assert_eq!(plain.text().await, notice(&arguments.to_string()));
+        let Received::Binary(bytes) = packed.next().await else { panic!("no MessagePack") };
+        let frame = next_frame(HubProtocol::MessagePack, &bytes, usize::MAX).unwrap().unwrap();
+        let Ok(Some(HubMessage::Invocation(call))) = HubProtocol::MessagePack.decode(&bytes.slice(frame.body)) else {
+            panic!("no invocation");
+        };
+        let values = call.arguments.iter().map(|argument| HubProtocol::MessagePack.value::<Value>(argument).unwrap());
+        assert_eq!((&*call.target, values.collect::<Value>()), ("Notice", arguments));
+    });
+}
+
+#[test]
+fn announcements_that_come_at_once_arrive_in_one_order_everywhere() {
+    run(async {
+        let stage = Stage::with(settings(), 2);
+        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let mut clients = Vec::new();
+        for _ in 0..4 {
+            clients.push(Client::connect(&stage, &mut link, "/chat").await);
+        }
+        let observer = observer(&stage);
+        let all = (0..32).map(|number| observer.announce(announcement(Announcees::Everyone, json!([number]))));
+        let reports = join_all(all).await;
+        assert!(reports.into_iter().all(|report| report.unwrap() == told(4)));
+        for client in &mut clients {
+            for number in 0..32 {
+                assert_eq!(client.text().await, notice(&format!("[{number}]")));
+            }
+        }
+    });
+}
+
+#[test]
+fn more_announcements_at_once_than_a_node_has_under_way_are_refused() {
+    run(async {
+        let stage = Stage::start();
+        let _app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let observer = observer(&stage);
+        let all = (0..33).map(|number| observer.announce(announcement(Announcees::Everyone, json!([number]))));
+        let reports = join_all(all).await;
+        let refused = reports.iter().filter(|report| matches!(report, Err(AnnouncementError::TooMany)));
+        assert_eq!((refused.count(), reports.iter().flatten().count()), (1, 32));
+        assert_eq!(observer.announce(announcement(Announcees::Everyone, json!([]))).await.unwrap(), told(0));
+    });
+}
+
+#[test]
+fn a_hub_that_nobody_has_and_a_raw_endpoint_are_no_place_for_announcements() {
+    run(async {
+        let stage = Stage::start();
+        let raw = HubManifest { kind: EndpointKind::Raw, ..HubManifest::new("chat", "/chat") };
+        let _app = stage.app("app-1", vec![raw]);
+        let observer = observer(&stage);
+        let to_raw = observer.announce(announcement(Announcees::Everyone, json!([]))).await;
+        assert!(matches!(to_raw, Err(AnnouncementError::RawEndpoint)), "{to_raw:?}");
+        let unknown = Announcement { hub: "nowhere".into(), ..announcement(Announcees::Everyone, json!([])) };
+        let to_unknown = observer.announce(unknown).await;
+        assert!(matches!(to_unknown, Err(AnnouncementError::UnknownHub)), "{to_unknown:?}");
+    });
+}
