@@ -10,12 +10,16 @@
 //! Each node dials each other one, so two node links join a pair: each carries what its dialler begins, and the answers to it.
 //! A node sends a message only to those that may have members of what it is for; [`PeerInterest`] knows.
 
+mod beat;
 mod greeting;
+mod hub_interest;
 mod interest;
 mod node_message;
 mod view;
 
+pub use beat::{BEAT_INTERVAL_MS, BeatPing, Beats, LATE_AFTER_MS};
 pub use greeting::{Greeting, GreetingError, WireVersions};
+pub use hub_interest::HubInterest;
 pub use interest::{INTEREST_BUCKETS, InterestMap, InterestMapError, InterestUpdate, PeerInterest, Wanted};
 pub use node_message::{NodeMessage, NodeMessageError, NodePhase, NodeState, RequestMethod, encode_ask, encode_relay};
 pub use view::{Agreement, view_of};

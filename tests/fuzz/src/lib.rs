@@ -16,6 +16,7 @@
 //! | [`corpus`] | the seeds of a target |
 //! | `hub` | hub messages and hub handshakes |
 //! | `service` | frames of the service protocol, headers of a link's upgrade |
+//! | `fleet` | messages and greetings between nodes |
 //! | `token` | sealed tokens |
 //! | `negotiate` | bodies of negotiate requests, of app servers' decisions, and manifests |
 //! | `websocket` | WebSocket frames of clients |
@@ -30,6 +31,7 @@ pub mod random;
 
 mod access_token;
 mod config_file;
+mod fleet;
 mod hub;
 mod negotiate;
 mod request;
@@ -39,6 +41,7 @@ mod websocket;
 
 pub use access_token::access_tokens;
 pub use config_file::config_file;
+pub use fleet::{greetings, node_messages};
 pub use hub::{hub_handshake, hub_json, hub_message_pack};
 pub use negotiate::negotiate_bodies;
 pub use request::{forwarded_headers, origin, proxy_header, query_string};
@@ -77,4 +80,6 @@ targets! {
     origin,
     access_tokens,
     config_file,
+    node_messages,
+    greetings,
 }

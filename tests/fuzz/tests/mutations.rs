@@ -91,4 +91,6 @@ targets! {
     origin
     access_tokens
     config_file
+    node_messages
+    greetings
 }

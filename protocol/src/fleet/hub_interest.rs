@@ -1,0 +1,163 @@
+//! Interest of this node in one hub: which messages of other nodes somebody here can want.
+//!
+//! ```text
+//!  first member ──► count 0 → 1 ──► told? ─ no ──► news ──► other nodes, at once
+//!  last member  ──► count 1 → 0                 ┌─────────► other nodes, with the next sweep
+//!                        sweep: told, count 0 ──┘
+//! ```
+//!
+//! A bucket that is told stays told until a sweep, so a group that comes and goes makes no traffic. All threads count
+//! here without a lock, and nothing is done for a member but the first and the last.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::interest::{INTEREST_BUCKETS, InterestMap};
+
+/// Interest of this node in one hub.
+///
+/// All orders are sequential: whoever enters counts, then looks whether the bucket is told; a sweep takes it back, then looks
+/// at the count. So one of them sees the other.
+#[derive(Debug)]
+pub struct HubInterest {
+    /// Groups, users and so on with members here, by bucket.
+    counts: Box<[AtomicU32]>,
+    /// Buckets that other nodes have been told, a bit each.
+    told: Box<[AtomicU64]>,
+}
+
+impl Default for HubInterest {
+    fn default() -> Self {
+        Self {
+            counts: (0..INTEREST_BUCKETS).map(|_| AtomicU32::new(0)).collect(),
+            told: (0..INTEREST_BUCKETS / u64::BITS).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+}
+
+impl HubInterest {
+    /// Counts a first member; returns whether the bucket is now to be told.
+    pub fn enter(&self, bucket: u16) -> bool {
+        let was = self.counts.get(usize::from(bucket)).map(|count| count.fetch_add(1, Ordering::SeqCst));
+        was == Some(0) && self.tell(bucket)
+    }
+
+    /// Counts that a last member has left.
+    pub fn leave(&self, bucket: u16) {
+        if let Some(count) = self.counts.get(usize::from(bucket)) {
+            count.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Takes back what has no member any more; returns whether there was something, so that all is to be told again.
+    pub fn sweep(&self) -> bool {
+        let mut has_changed = false;
+        for bucket in self.told_buckets().filter(|&bucket| self.is_unused(bucket)) {
+            let (word, bit) = place(bucket);
+            let Some(told) = self.told.get(word) else { continue };
+            told.fetch_and(!bit, Ordering::SeqCst);
+            if self.is_unused(bucket) {
+                has_changed = true;
+            } else {
+                // Somebody has entered meanwhile, and may have seen that it was told.
+                told.fetch_or(bit, Ordering::SeqCst);
+            }
+        }
+        has_changed
+    }
+
+    /// Returns all that is told.
+    #[must_use]
+    pub fn map(&self) -> InterestMap {
+        self.told_buckets().collect()
+    }
+
+    /// Marks a bucket as told; `false` if it was.
+    fn tell(&self, bucket: u16) -> bool {
+        let (word, bit) = place(bucket);
+        self.told.get(word).is_some_and(|told| told.fetch_or(bit, Ordering::SeqCst) & bit == 0)
+    }
+
+    fn is_unused(&self, bucket: u16) -> bool {
+        self.counts.get(usize::from(bucket)).is_none_or(|count| count.load(Ordering::SeqCst) == 0)
+    }
+
+    /// Passes over 64 buckets at a time where none is told.
+    fn told_buckets(&self) -> impl Iterator<Item = u16> {
+        let words = (0..=u16::MAX).step_by(64).zip(&self.told);
+        words.flat_map(|(first, told)| {
+            let mut bits = told.load(Ordering::SeqCst);
+            std::iter::from_fn(move || {
+                let bit = u16::try_from(bits.trailing_zeros()).ok().filter(|&bit| bit < 64)?;
+                bits &= bits - 1;
+                Some(first + bit)
+            })
+        })
+    }
+}
+
+fn place(bucket: u16) -> (usize, u64) {
+    (usize::from(bucket / 64), 1 << (bucket % 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Wanted;
+    use super::*;
+
+    #[test]
+    fn a_bucket_is_told_once_until_a_sweep_takes_it_back() {
+        let interest = HubInterest::default();
+        let [one, other] = [Wanted::Group("one"), Wanted::User("other")].map(|wanted| wanted.bucket());
+        assert!(interest.enter(one), "it is news");
+        interest.leave(one);
+        assert!(!interest.enter(one), "it was told");
+        interest.leave(one);
+        assert!(interest.enter(other));
+        assert_eq!(interest.map(), [one, other].into_iter().collect());
+        assert!(interest.sweep());
+        assert_eq!(interest.map(), [other].into_iter().collect());
+        assert!(!interest.sweep(), "all that is told has members");
+        assert!(interest.enter(one), "it is news again");
+    }
+
+    #[test]
+    fn a_bucket_of_several_names_stays_until_the_last_has_left() {
+        let interest = HubInterest::default();
+        assert!(interest.enter(u16::MAX) && !interest.enter(u16::MAX));
+        interest.leave(u16::MAX);
+        assert!(!interest.sweep());
+        interest.leave(u16::MAX);
+        assert!(interest.sweep() && interest.map().is_empty());
+    }
+
+    #[test]
+    fn every_bucket_has_its_place() {
+        let interest = HubInterest::default();
+        assert!((0..=u16::MAX).all(|bucket| interest.enter(bucket)));
+        assert_eq!(interest.map(), (0..=u16::MAX).collect());
+        (0..=u16::MAX).filter(|bucket| bucket % 3 > 0).for_each(|bucket| interest.leave(bucket));
+        assert!(interest.sweep());
+        assert_eq!(interest.map(), (0..=u16::MAX).step_by(3).collect());
+    }
+
+    #[test]
+    fn threads_that_come_and_go_while_it_sweeps_leave_no_bucket_untold() {
+        let interest = HubInterest::default();
+        std::thread::scope(|scope| {
+            for bucket in [1, 2] {
+                let interest = &interest;
+                scope.spawn(move || {
+                    for _ in 0..2_000 {
+                        interest.enter(bucket);
+                        interest.leave(bucket);
+                    }
+                    interest.enter(bucket);
+                });
+            }
+            for _ in 0..200 {
+                interest.sweep();
+            }
+        });
+        assert!(interest.map().contains(1) && interest.map().contains(2));
+    }
+}
