@@ -84,7 +84,7 @@ fn the_chart_renders_what_clusters_take_with_its_own_values_and_with_all_that_th
 #[test]
 fn who_names_the_peers_of_a_release_replaces_the_charts_own() {
     play(async |stage| {
-        let text = render(stage, &[APP, "settings.TRUNKLINE_PEERS=\"\""]).await?;
+        let text = render(stage, &[APP, r#"settings={"TRUNKLINE_PEERS":""}"#]).await?;
         let objects = Objects::read(stage, "alone", &text).await?;
         let environment = environment(&objects)?;
         let named =
