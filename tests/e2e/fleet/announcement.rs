@@ -81,12 +81,12 @@ fn a_wrong_announcement_is_answered_with_the_field_that_is_wrong() {
             (json!({ "hub": null }), "hub"),
             (json!({ "hub": 7 }), "hub"),
             (json!({ "hub": "" }), "hub"),
-            (json!({ "hub": "nowhere" }), "hub"),
             (json!({ "target": null }), "target"),
             (json!({ "target": "" }), "target"),
             (json!({ "target": long }), "target"),
             (json!({ "arguments": "text" }), "arguments"),
             (json!({ "arguments": null }), "arguments"),
+            (json!({ "arguments": vec![0; 33] }), "arguments"),
             (json!({ "group": "" }), "group"),
             (json!({ "group": long }), "group"),
             (json!({ "group": 7 }), "group"),
@@ -105,12 +105,15 @@ fn a_wrong_announcement_is_answered_with_the_field_that_is_wrong() {
             assert_eq!(told["field"], field, "{change}: {told}");
             assert!(told["error"].as_str().is_some_and(|text| text.contains(field)), "{change}: {told}");
         }
+        let mut elsewhere = to_all("text");
+        elsewhere["hub"] = json!("nowhere");
+        assert_eq!(post_announcement(node, &elsewhere.to_string()).await?.status, 404, "no node has this hub");
         for body in ["", "{", "[1]", "7"] {
             let answer = post_announcement(node, body).await?;
             assert_eq!(answer.status, 400, "{body}");
             assert_eq!(answer.json()?["field"], "body", "{body}");
         }
-        let large = to_all(&"x".repeat(4 << 20)).to_string();
+        let large = to_all(&"x".repeat(64 << 10)).to_string();
         assert_eq!(post_announcement(node, &large).await?.status, 413);
         Ok(())
     });
