@@ -1,8 +1,9 @@
 #![forbid(unsafe_code)]
-//! The two protocols of a SignalR proxy tier, as plain values and pure steps.
+//! The protocols of a SignalR proxy tier, as plain values and pure steps.
 //!
 //! ```text
 //!  client ── hub protocol (`hub`) ──► proxy ── service protocol (`service`) ──► app server
+//!                                     proxy ── node messages (`fleet`) ──────► proxy
 //! ```
 //!
 //! Nothing here opens a socket, reads a clock or starts a task: bytes and the time come in, bytes and
@@ -26,10 +27,12 @@
 //! | [`manifest`] | an app server's hubs and their settings |
 //! | [`negotiate`] | the bodies of a negotiate request and answer, versions 0 and 1 |
 //! | [`service`] | service messages and their codec, frames of a link, link sessions |
+//! | [`fleet`] | what nodes tell each other: greetings, node messages, interest, views |
 
 pub mod access_token;
 pub mod cause;
 pub mod development_key;
+pub mod fleet;
 pub mod hub;
 pub mod id;
 pub mod key;

@@ -125,5 +125,27 @@ pub const LINK_BACKOFF_MS: (u64, u64) = (50, 2_000);
 /// How long the app server waits for a group change to be acknowledged; Azure's SDK uses the same.
 pub const ACK_TIMEOUT_MS: u64 = 10_000;
 
+/// Largest greeting of a node that is looked at: all its addresses at their longest, with room for JSON.
+pub const GREETING_MAX_BYTES: usize = 512 * 1024;
+
+/// Longest name, boot id or version in a greeting. People and programs write some 40 bytes.
+pub const GREETING_TEXT_MAX_BYTES: usize = 256;
+
+/// Longest address in a greeting: a host name of 253 bytes, a scheme, a port and a path.
+pub const GREETING_ADDRESS_MAX_BYTES: usize = 1024;
+
+/// Most members that a greeting tells of; a mesh of more nodes than this is not what the fleet is made for.
+pub const GREETING_MEMBERS_MAX: usize = 256;
+
+/// Most hubs whose interest is kept for one node; what is for any other hub is sent to it.
+pub const INTEREST_HUBS_MAX: usize = 1024;
+
+/// A node whose interest was confirmed longer ago than this is sent everything: so long does a join at a node that we
+/// can't hear go unnoticed.
+pub const INTEREST_STALE_MS: u64 = 6_000;
+
+/// Nodes may see different members for this long before anybody is told: a node that comes or goes is seen by some first.
+pub const AGREEMENT_GRACE_MS: u64 = 5_000;
+
 const _: () = assert!(HUB_MESSAGE_MAX_BYTES < LINK_FRAME_MAX_BYTES);
 const _: () = assert!(LINK_PING_INTERVAL_MS * 2 < LINK_TIMEOUT_MS);

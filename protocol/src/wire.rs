@@ -17,6 +17,10 @@ pub const LINK_PATH: &str = "/.trunkline/link";
 pub const NEGOTIATE_PATH: &str = "/.trunkline/negotiate";
 /// Path at which a node asks the owner of a connection token for its id, once; the token stands in the query.
 pub const RESERVE_PATH: &str = "/.trunkline/reserve";
+/// Path at which two nodes of a fleet greet each other, at the admin port.
+pub const FLEET_GREET_PATH: &str = "/.trunkline/fleet/greet";
+/// Path at which a node opens a node link to another one, at the admin port.
+pub const FLEET_LINK_PATH: &str = "/.trunkline/fleet/link";
 /// Query parameter of [`LINK_PATH`] and [`NEGOTIATE_PATH`]: the name of the hub.
 pub const HUB_PARAMETER: &str = "hub";
 /// Suffix of a hub's path at which clients negotiate.
@@ -142,7 +146,7 @@ mod tests {
 
     #[test]
     fn private_names_begin_with_their_prefix() {
-        for path in [CHANNEL_PATH, MANIFEST_PATH, LINK_PATH, NEGOTIATE_PATH] {
+        for path in [CHANNEL_PATH, MANIFEST_PATH, LINK_PATH, NEGOTIATE_PATH, FLEET_GREET_PATH, FLEET_LINK_PATH] {
             assert!(path.starts_with(PRIVATE_PREFIX), "{path}");
         }
         for header in [

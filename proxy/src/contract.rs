@@ -27,6 +27,7 @@ mod identifying;
 mod idle_sockets;
 mod keeping_alive;
 mod odd_heads;
+mod passing_on;
 mod pooled_clients;
 mod reassigning;
 mod receiving;

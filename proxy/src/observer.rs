@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  page, top, curl ──► fleet ─┬─► this node: counters, and shards in short steps
-//!                             └─► peers: the request with scope=node
+//!                             └─► other nodes, over node links: the request with scope=node
 //! ```
 //!
 //! Nothing is gathered while nobody asks, and concurrent callers share one snapshot.
@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use axum::http::Response;
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use hyper::body::Incoming;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -33,8 +33,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::config::AdminSettings;
-use crate::net::resolver::Resolver;
+use crate::fleet::{Fleet, PeerRequest};
 use client_filter::ClientCursor;
 use list_page::NameSum;
 use node_inspector::NodeInspector;
@@ -54,7 +53,7 @@ pub(crate) use snapshot::{NodeSnapshot, Rates, UnreachablePeer};
 /// Event streams that a node keeps open at a time.
 pub(crate) const STREAMS_MAX: usize = 32;
 
-/// Inspects this node and, through their admin ports, its peers.
+/// Inspects this node and, over the links between nodes, the others.
 #[derive(Debug, Clone)]
 pub(crate) struct Observer {
     node: Arc<NodeInspector>,
@@ -66,9 +65,8 @@ pub(crate) struct Observer {
 impl Observer {
     /// Starts the snapshot caches. Needs a runtime.
     #[must_use]
-    pub(crate) fn new(readiness: Readiness, settings: &AdminSettings) -> Self {
-        let connector = readiness.shared().connector.clone();
-        let peers = Arc::new(Peers::new(settings, Resolver::default(), connector));
+    pub(crate) fn new(readiness: Readiness, fleet: Fleet) -> Self {
+        let peers = Arc::new(Peers::new(fleet));
         let node = Arc::new(NodeInspector::new(readiness));
         let sources = (node.clone(), peers.clone());
         let fleet = SnapshotCache::new(sources, |(node, peers)| Box::pin(fleet_snapshot::gather(node, peers)));
@@ -146,10 +144,10 @@ impl Observer {
     ) -> Option<NamePage> {
         // One more than is shown tells whether there is more.
         let target = list_target(kind.path(), limit + 1, &[("hub", Some(hub)), ("after", after.as_deref())]);
-        let nothing = Bytes::new();
-        let others = self.peers.ask_all(Method::GET, &target, &nothing);
+        let request = PeerRequest::get(target);
+        let others = self.peers.ask_all(&request);
         let (own, others) = tokio::join!(self.node.names(kind, hub, after, limit + 1), others);
-        let others = others.into_iter().flatten().filter_map(|answer| answer.read::<PeerNames>().ok());
+        let others = others.into_iter().filter_map(|(_, answer)| answer.ok()?.read::<PeerNames>().ok());
         let others = others.filter(|names| names.instance != self.node.instance()).map(|names| names.page);
         let pages: Vec<NamePage> = own.into_iter().chain(others).collect();
         if pages.is_empty() {
@@ -175,8 +173,9 @@ impl Observer {
         }
         let target = format!("/api/clients/{}/close?scope=node", quoted(id));
         let body = reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
-        let answers = self.peers.ask_all(Method::POST, &target, &Bytes::from(body.to_string())).await;
-        answers.iter().flatten().any(|answer| answer.status == StatusCode::OK)
+        let request = PeerRequest::post(target, Bytes::from(body.to_string()));
+        let answers = self.peers.ask_all(&request).await;
+        answers.iter().flat_map(|(_, answer)| answer).any(|answer| answer.status == StatusCode::OK)
     }
 
     /// Returns what any node remembers of a connection: that it is open, or how it ended.
@@ -211,8 +210,8 @@ impl Observer {
     }
 
     async fn first_answer<T: DeserializeOwned>(&self, target: &str) -> Option<T> {
-        let answers = self.peers.ask_all(Method::GET, target, &Bytes::new()).await;
-        answers.iter().flatten().find_map(|answer| answer.read().ok())
+        let answers = self.peers.ask_all(&PeerRequest::get(target)).await;
+        answers.iter().find_map(|(_, answer)| answer.as_ref().ok()?.read().ok())
     }
 }
 

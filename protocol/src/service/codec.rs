@@ -41,6 +41,14 @@ impl ServiceMessage {
         out.freeze()
     }
 
+    /// Returns the message without its length prefix, as [`decode`](Self::decode) reads it.
+    #[must_use]
+    pub fn to_body(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(encode::expected_bytes(self));
+        encode::body(self, &mut Writer(&mut out));
+        out.freeze()
+    }
+
     /// Reads a frame's body (without its length prefix); `None` for a type that is not known here and shall be
     /// skipped. Longer arrays are fine, as are the short ones of older SDKs. Shares the memory of `body`.
     ///
@@ -118,7 +126,7 @@ pub fn encode_connection_data(connection_id: &str, payload: &[u8], data_type: i6
 ///
 /// `expected_bytes` says about how long the body will be: so many bytes are reserved at once, and room for the
 /// prefix of such a length is left before the body. Where that was wrong the body is moved, which is rare.
-fn write_frame(expected_bytes: usize, out: &mut BytesMut, write_body: impl FnOnce(&mut Writer)) {
+pub(crate) fn write_frame(expected_bytes: usize, out: &mut BytesMut, write_body: impl FnOnce(&mut Writer)) {
     let start = out.len();
     let room = prefix_bytes(expected_bytes);
     out.reserve(room + expected_bytes);

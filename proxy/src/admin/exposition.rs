@@ -149,6 +149,7 @@ impl Exposition<'_> {
             ("token", &counters.wrong_token),
             ("too_many_wrong_tokens", &counters.braked),
             ("host", &counters.foreign_host),
+            ("stranger", &counters.strangers),
         ];
         for (reason, counter) in reasons {
             refused.with_label_values(&[reason]).inc_by(counter.get());

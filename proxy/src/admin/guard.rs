@@ -31,8 +31,9 @@ use super::admin_caller::AdminCaller;
 use super::admin_counters::AdminCounters;
 use super::api_error::ApiError;
 use super::session::{SessionEnd, Sessions};
-use crate::auth::{AdminToken, PeerKey};
+use crate::auth::AdminToken;
 use crate::config::AdminSettings;
+use crate::fleet::FromNode;
 use crate::limits::GuessBrake;
 use crate::net::address::is_loopback_host;
 
@@ -52,8 +53,6 @@ pub(super) struct Guard(Arc<GuardRules>);
 struct GuardRules {
     exposure: Exposure,
     token: Option<AdminToken>,
-    /// Key of that token, by which other nodes ask.
-    peers: Option<PeerKey>,
     metrics_token: Option<AdminToken>,
     sessions: Sessions,
     brake: GuessBrake,
@@ -74,9 +73,8 @@ impl Guard {
     #[must_use]
     pub(super) fn new(exposure: Exposure, settings: &AdminSettings, node: &str, counters: Arc<AdminCounters>) -> Self {
         let (token, metrics_token) = (settings.token.clone(), settings.metrics_token.clone());
-        let peers = token.as_ref().map(PeerKey::of);
         let (sessions, brake, began) = (Sessions::new(node), GuessBrake::default(), Instant::now());
-        Self(Arc::new(GuardRules { exposure, token, peers, metrics_token, sessions, brake, began, counters }))
+        Self(Arc::new(GuardRules { exposure, token, metrics_token, sessions, brake, began, counters }))
     }
 
     /// Whether there is an admin token, so that somebody can act.
@@ -239,17 +237,6 @@ impl Guard {
         Ok(self.0.sessions.end(headers))
     }
 
-    /// Returns the access that the seal of another node gives, if a request has one. It can't be guessed, so it needs no
-    /// brake.
-    fn peer_access(&self, request: &Request) -> Option<Result<(Access, Option<SessionEnd>), ApiError>> {
-        let seal = PeerKey::seal_in(request.headers().get(AUTHORIZATION)?.to_str().ok()?)?;
-        let is_good = self.0.peers.as_ref().is_some_and(|key| key.opens(seal, request.method(), request.uri()));
-        if !is_good {
-            self.0.counters.wrong_token.increment();
-        }
-        Some(if is_good { Ok((Access::Act, None)) } else { Err(unauthorized("this node has another --admin-token")) })
-    }
-
     fn credential<'a>(&self, headers: &'a HeaderMap) -> Credential<'a> {
         match bearer(headers) {
             Some(token) => Credential::Token(token),
@@ -262,8 +249,12 @@ impl Guard {
 /// it has that from a session.
 pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let caller = AdminCaller::of(request.extensions());
-    let access = guard.peer_access(&request);
-    match access.unwrap_or_else(|| guard.access_for(request.method(), request.headers(), caller)) {
+    let access = match request.extensions().get::<FromNode>() {
+        // The other node has checked who asks it.
+        Some(FromNode) => Ok((Access::Act, None)),
+        None => guard.access_for(request.method(), request.headers(), caller),
+    };
+    match access {
         Ok((access, end)) => {
             request.extensions_mut().insert(access);
             request.extensions_mut().insert(end);

@@ -62,6 +62,7 @@ impl NodeSampler {
             name: shared.settings.node.clone(),
             instance: self.instance.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
+            state: self.readiness.state(),
             address: shared.settings.advertise.as_ref().map(Address::to_string).unwrap_or_default(),
             uptime_s: shared.uptime().as_secs(),
             at_ms: unix_ms(),

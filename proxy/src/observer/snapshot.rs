@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::MemberState;
+
 /// Snapshot of all known nodes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -12,6 +14,8 @@ pub(crate) struct FleetSnapshot {
     pub at_ms: u64,
     /// All nodes that answered, sorted by name.
     pub nodes: Vec<NodeSnapshot>,
+    /// Whether all nodes see the same members.
+    pub agree: bool,
     pub unreachable: Vec<UnreachablePeer>,
 }
 
@@ -32,6 +36,10 @@ pub(crate) struct NodeSnapshot {
     /// Id of this start of the node.
     pub instance: String,
     pub version: String,
+    /// State as the node sees it that answers.
+    pub state: MemberState,
+    /// Time by which it is behind: a round trip, or how long it owes an answer.
+    pub lag_ms: u64,
     /// Address that other nodes reach it at.
     pub address: String,
     /// Time since its start, in seconds.

@@ -1,0 +1,21 @@
+//! What the nodes of a fleet tell each other.
+//!
+//! ```text
+//!  node A ── greeting: who I am, whom I see ──────────────────► node B      once, before the link
+//!         ◄── greeting ────────────────────────────────────────
+//!         ── node link: state, interest, relays, questions ───►              a link session, as between proxy and app server
+//!         ◄── answers, responses ──────────────────────────────
+//! ```
+//!
+//! Each node dials each other one, so two node links join a pair: each carries what its dialler begins, and the answers to it.
+//! A node sends a message only to those that may have members of what it is for; [`PeerInterest`] knows.
+
+mod greeting;
+mod interest;
+mod node_message;
+mod view;
+
+pub use greeting::{Greeting, GreetingError, WireVersions};
+pub use interest::{INTEREST_BUCKETS, InterestMap, InterestMapError, InterestUpdate, PeerInterest, Wanted};
+pub use node_message::{NodeMessage, NodeMessageError, NodePhase, NodeState, RequestMethod, encode_ask, encode_relay};
+pub use view::{Agreement, view_of};

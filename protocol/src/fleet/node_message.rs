@@ -1,0 +1,513 @@
+//! Node messages as bytes: arrays behind their lengths, as the frames of a link are.
+//!
+//! ```text
+//!  length │ [ number, field, field, … ]      numbers from 100 on: the service protocol has those below
+//! ```
+//!
+//! Later versions may add fields behind those that are known, and numbers.
+
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
+
+use super::interest::{INTEREST_BUCKETS, InterestMap, InterestUpdate};
+use crate::message_pack::{ReadError, Reader, Writer};
+use crate::service::write_frame;
+
+/// Bytes that everything but texts and binaries takes at most.
+const ENVELOPE_BYTES: usize = 40;
+
+const STATE: i64 = 100;
+const INTEREST_WHOLE: i64 = 101;
+const INTEREST_ADDED: i64 = 102;
+const INTEREST_COMPLETE: i64 = 103;
+const RELAY: i64 = 104;
+const ASK: i64 = 105;
+const ANSWER: i64 = 106;
+const REQUEST: i64 = 107;
+const RESPONSE: i64 = 108;
+
+/// Message between two nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeMessage {
+    /// Service message to apply at the other node, without an answer.
+    Relay {
+        /// Hub that it belongs to.
+        hub: ByteString,
+        /// Body of its frame, without the length.
+        frame: Bytes,
+    },
+    /// Service message to apply at the other node, which answers.
+    Ask {
+        /// Number that the answer names.
+        question: u64,
+        /// Hub that it belongs to.
+        hub: ByteString,
+        /// Body of its frame, without the length.
+        frame: Bytes,
+    },
+    /// Answer to an [`Ask`](Self::Ask).
+    Answer {
+        /// Number of the question.
+        question: u64,
+        /// Body of a service message's frame; `None` if there is nothing to say.
+        frame: Option<Bytes>,
+    },
+    /// Request to the admin API of the other node.
+    Request {
+        /// Number that the response names.
+        question: u64,
+        /// HTTP method of the request.
+        method: RequestMethod,
+        /// Path and query.
+        target: ByteString,
+        /// Body of the request.
+        body: Bytes,
+    },
+    /// Response to a [`Request`](Self::Request).
+    Response {
+        /// Number of the question.
+        question: u64,
+        /// HTTP status code of the response.
+        status: u16,
+        /// Body of the response.
+        body: Bytes,
+    },
+    /// State of the node that sends it.
+    State(NodeState),
+    /// Update of the sender's interest.
+    Interest(InterestUpdate),
+}
+
+/// HTTP method of a request between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RequestMethod {
+    /// GET, which changes nothing.
+    Get,
+    /// POST, which does something.
+    Post,
+}
+
+/// State of a node, as it tells it itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeState {
+    /// Phase of its life.
+    pub phase: NodePhase,
+    /// Number of members that it sees, itself included.
+    pub members: u32,
+    /// Hash of these members, from [`view_of`](super::view_of).
+    pub view: u64,
+}
+
+/// Phase of a node's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NodePhase {
+    /// The node is not ready for clients yet.
+    Starting,
+    /// The node serves clients. Phases of later versions read as this one.
+    Ready,
+    /// The node refuses new clients and closes those that it has.
+    Draining,
+}
+
+/// Bytes that are no node message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a malformed node message ({kind}): {problem}")]
+pub struct NodeMessageError {
+    /// Name of the message, as far as it is known.
+    pub kind: &'static str,
+    /// FieldProblem of its fields.
+    pub problem: String,
+}
+
+impl NodeMessage {
+    /// Appends the message with its length prefix.
+    ///
+    /// # Panics
+    /// When the message is over 2 GiB: no length prefix can say so.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Relay { hub, frame } => encode_relay(hub, frame, out),
+            Self::Ask { question, hub, frame } => encode_ask(*question, hub, frame, out),
+            Self::Answer { question, frame } => {
+                write(ANSWER, 3, frame.as_ref().map_or(0, Bytes::len), out, |writer| {
+                    unsigned(writer, *question);
+                    match frame {
+                        Some(frame) => writer.binary(frame),
+                        None => writer.nil(),
+                    }
+                });
+            }
+            Self::Request { question, method, target, body } => {
+                write(REQUEST, 5, target.len() + body.len(), out, |writer| {
+                    unsigned(writer, *question);
+                    writer.integer(method.number());
+                    writer.text(target);
+                    writer.binary(body);
+                });
+            }
+            Self::Response { question, status, body } => write(RESPONSE, 4, body.len(), out, |writer| {
+                unsigned(writer, *question);
+                writer.integer(i64::from(*status));
+                writer.binary(body);
+            }),
+            Self::State(state) => write(STATE, 4, 0, out, |writer| {
+                writer.integer(state.phase.number());
+                writer.integer(i64::from(state.members));
+                unsigned(writer, state.view);
+            }),
+            Self::Interest(update) => encode_interest(update, out),
+        }
+    }
+
+    /// Returns the message with its length prefix.
+    #[must_use]
+    pub fn to_frame(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.encode(&mut out);
+        out.freeze()
+    }
+
+    /// Reads a frame's body, without its length prefix; `None` for a message that is not known here and is skipped.
+    /// Longer arrays are fine. Shares the memory of `body`.
+    ///
+    /// # Errors
+    /// When a field is missing, of another type or out of its range.
+    pub fn decode(body: &Bytes) -> Result<Option<Self>, NodeMessageError> {
+        let mut reader = Reader::new(body);
+        let (items, number) = head(&mut reader).map_err(|error| FieldProblem::Read(error).of("of no type"))?;
+        let mut fields = MessageFields { reader, left: items.saturating_sub(1) };
+        message(number, &mut fields).map_err(|problem| problem.of(name_of(number)))
+    }
+
+    /// The name of this kind of message, for logs and metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        name_of(match self {
+            Self::Relay { .. } => RELAY,
+            Self::Ask { .. } => ASK,
+            Self::Answer { .. } => ANSWER,
+            Self::Request { .. } => REQUEST,
+            Self::Response { .. } => RESPONSE,
+            Self::State(_) => STATE,
+            Self::Interest(InterestUpdate::Whole { .. }) => INTEREST_WHOLE,
+            Self::Interest(InterestUpdate::Added { .. }) => INTEREST_ADDED,
+            Self::Interest(InterestUpdate::Complete) => INTEREST_COMPLETE,
+        })
+    }
+}
+
+/// Appends what [`NodeMessage::Relay`] encodes to, straight from the body of a frame.
+///
+/// # Panics
+/// As [`NodeMessage::encode`].
+pub fn encode_relay(hub: &str, frame: &[u8], out: &mut BytesMut) {
+    write(RELAY, 3, hub.len() + frame.len(), out, |writer| {
+        writer.text(hub);
+        writer.binary(frame);
+    });
+}
+
+/// Appends what [`NodeMessage::Ask`] encodes to, straight from the body of a frame.
+///
+/// # Panics
+/// As [`NodeMessage::encode`].
+pub fn encode_ask(question: u64, hub: &str, frame: &[u8], out: &mut BytesMut) {
+    write(ASK, 4, hub.len() + frame.len(), out, |writer| {
+        unsigned(writer, question);
+        writer.text(hub);
+        writer.binary(frame);
+    });
+}
+
+fn encode_interest(update: &InterestUpdate, out: &mut BytesMut) {
+    match update {
+        InterestUpdate::Whole { hub, map } => {
+            let map = map.to_bytes();
+            write(INTEREST_WHOLE, 3, hub.len() + map.len(), out, |writer| {
+                writer.text(hub);
+                writer.binary(&map);
+            });
+        }
+        InterestUpdate::Added { hub, buckets } => {
+            let buckets: Vec<u8> = buckets.iter().flat_map(|bucket| bucket.to_be_bytes()).collect();
+            write(INTEREST_ADDED, 3, hub.len() + buckets.len(), out, |writer| {
+                writer.text(hub);
+                writer.binary(&buckets);
+            });
+        }
+        InterestUpdate::Complete => write(INTEREST_COMPLETE, 1, 0, out, |_| {}),
+    }
+}
+
+fn write(number: i64, items: usize, variable_bytes: usize, out: &mut BytesMut, fields: impl FnOnce(&mut Writer)) {
+    write_frame(ENVELOPE_BYTES + variable_bytes, out, |writer| {
+        writer.array_len(items);
+        writer.integer(number);
+        fields(writer);
+    });
+}
+
+/// Writes a number of 64 bits as the signed one of the same bits: readers know no other.
+fn unsigned(writer: &mut Writer, number: u64) {
+    writer.integer(number.cast_signed());
+}
+
+fn head(reader: &mut Reader) -> Result<(usize, i64), ReadError> {
+    Ok((reader.array_len()?, reader.integer()?))
+}
+
+fn message(number: i64, fields: &mut MessageFields) -> Result<Option<NodeMessage>, FieldProblem> {
+    use NodeMessage as M;
+    Ok(Some(match number {
+        STATE => M::State(NodeState {
+            phase: NodePhase::from_number(fields.integer("phase")?),
+            members: fields.number("members")?,
+            view: fields.unsigned("view")?,
+        }),
+        INTEREST_WHOLE => {
+            let hub = fields.text("hub")?;
+            let map = InterestMap::from_bytes(&fields.binary("map")?)
+                .map_err(|error| FieldProblem::Value("map", error.to_string()))?;
+            M::Interest(InterestUpdate::Whole { hub, map })
+        }
+        INTEREST_ADDED => {
+            let hub = fields.text("hub")?;
+            M::Interest(InterestUpdate::Added { hub, buckets: buckets(&fields.binary("buckets")?)? })
+        }
+        INTEREST_COMPLETE => M::Interest(InterestUpdate::Complete),
+        RELAY => M::Relay { hub: fields.text("hub")?, frame: fields.binary("frame")? },
+        ASK => {
+            M::Ask { question: fields.unsigned("question")?, hub: fields.text("hub")?, frame: fields.binary("frame")? }
+        }
+        ANSWER => M::Answer { question: fields.unsigned("question")?, frame: fields.optional_binary("frame")? },
+        REQUEST => {
+            let question = fields.unsigned("question")?;
+            let Some(method) = RequestMethod::from_number(fields.integer("method")?) else { return Ok(None) };
+            M::Request { question, method, target: fields.text("target")?, body: fields.binary("body")? }
+        }
+        RESPONSE => M::Response {
+            question: fields.unsigned("question")?,
+            status: fields.number("status")?,
+            body: fields.binary("body")?,
+        },
+        _ => return Ok(None),
+    }))
+}
+
+fn buckets(bytes: &[u8]) -> Result<Vec<u16>, FieldProblem> {
+    match bytes.as_chunks() {
+        (pairs, []) if pairs.len() <= usize::try_from(INTEREST_BUCKETS).unwrap_or(usize::MAX) => {
+            Ok(pairs.iter().map(|pair| u16::from_be_bytes(*pair)).collect())
+        }
+        _ => Err(FieldProblem::Value("buckets", format!("{} bytes are no list of buckets", bytes.len()))),
+    }
+}
+
+fn name_of(number: i64) -> &'static str {
+    match number {
+        STATE => "State",
+        INTEREST_WHOLE => "InterestWhole",
+        INTEREST_ADDED => "InterestAdded",
+        INTEREST_COMPLETE => "InterestComplete",
+        RELAY => "Relay",
+        ASK => "Ask",
+        ANSWER => "Answer",
+        REQUEST => "Request",
+        RESPONSE => "Response",
+        _ => "Unknown",
+    }
+}
+
+impl RequestMethod {
+    fn number(self) -> i64 {
+        match self {
+            Self::Get => 0,
+            Self::Post => 1,
+        }
+    }
+
+    fn from_number(number: i64) -> Option<Self> {
+        match number {
+            0 => Some(Self::Get),
+            1 => Some(Self::Post),
+            _ => None,
+        }
+    }
+}
+
+impl NodePhase {
+    fn number(self) -> i64 {
+        match self {
+            Self::Starting => 0,
+            Self::Ready => 1,
+            Self::Draining => 2,
+        }
+    }
+
+    fn from_number(number: i64) -> Self {
+        match number {
+            0 => Self::Starting,
+            2 => Self::Draining,
+            _ => Self::Ready,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FieldProblem {
+    #[error("{0}")]
+    Read(ReadError),
+    #[error("{0}: is missing")]
+    Missing(&'static str),
+    #[error("{0}: {1}")]
+    Field(&'static str, ReadError),
+    #[error("{0}: {1}")]
+    Value(&'static str, String),
+}
+
+impl FieldProblem {
+    fn of(self, kind: &'static str) -> NodeMessageError {
+        NodeMessageError { kind, problem: self.to_string() }
+    }
+}
+
+/// MessageFields of a message behind its number. Each method takes the next one, under a name for the error.
+struct MessageFields<'a> {
+    reader: Reader<'a>,
+    left: usize,
+}
+
+impl<'a> MessageFields<'a> {
+    fn next<T>(
+        &mut self,
+        field: &'static str,
+        read: impl FnOnce(&mut Reader<'a>) -> Result<T, ReadError>,
+    ) -> Result<T, FieldProblem> {
+        self.left = self.left.checked_sub(1).ok_or(FieldProblem::Missing(field))?;
+        read(&mut self.reader).map_err(|error| FieldProblem::Field(field, error))
+    }
+
+    fn text(&mut self, field: &'static str) -> Result<ByteString, FieldProblem> {
+        self.next(field, Reader::shared_text)
+    }
+
+    fn binary(&mut self, field: &'static str) -> Result<Bytes, FieldProblem> {
+        self.next(field, Reader::binary)
+    }
+
+    fn optional_binary(&mut self, field: &'static str) -> Result<Option<Bytes>, FieldProblem> {
+        self.next(field, |reader| if reader.take_nil() { Ok(None) } else { reader.binary().map(Some) })
+    }
+
+    fn integer(&mut self, field: &'static str) -> Result<i64, FieldProblem> {
+        self.next(field, Reader::integer)
+    }
+
+    fn unsigned(&mut self, field: &'static str) -> Result<u64, FieldProblem> {
+        self.integer(field).map(i64::cast_unsigned)
+    }
+
+    fn number<T: TryFrom<i64>>(&mut self, field: &'static str) -> Result<T, FieldProblem> {
+        let value = self.integer(field)?;
+        T::try_from(value).map_err(|_| FieldProblem::Value(field, format!("is {value}, out of its range")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::{BroadcastData, Payloads, ServiceMessage, bytes_of_frame};
+
+    fn body(message: &NodeMessage) -> Bytes {
+        let frame = message.to_frame();
+        // Short messages have one byte of length.
+        assert_eq!(bytes_of_frame(frame.len() - 1), frame.len());
+        frame.slice(1..)
+    }
+
+    fn examples() -> Vec<(NodeMessage, &'static [u8])> {
+        use NodeMessage as M;
+        let (hub, frame) = (ByteString::from("chat"), Bytes::from_static(b"\x91\x03"));
+        let state = NodeState { phase: NodePhase::Draining, members: 200, view: u64::MAX };
+        let map = [7, 0x1234].into_iter().collect();
+        vec![
+            (M::State(state), b"\x94\x64\x02\xcc\xc8\xff"),
+            (M::Interest(InterestUpdate::Whole { hub: hub.clone(), map }), b"\x93\x65\xa4chat\xc4\x04\0\x07\x12\x34"),
+            (
+                M::Interest(InterestUpdate::Added { hub: hub.clone(), buckets: vec![1] }),
+                b"\x93\x66\xa4chat\xc4\x02\0\x01",
+            ),
+            (M::Interest(InterestUpdate::Complete), b"\x91\x67"),
+            (M::Relay { hub: hub.clone(), frame: frame.clone() }, b"\x93\x68\xa4chat\xc4\x02\x91\x03"),
+            (M::Ask { question: 5, hub, frame: frame.clone() }, b"\x94\x69\x05\xa4chat\xc4\x02\x91\x03"),
+            (M::Answer { question: 5, frame: Some(frame.clone()) }, b"\x93\x6a\x05\xc4\x02\x91\x03"),
+            (M::Answer { question: 5, frame: None }, b"\x93\x6a\x05\xc0"),
+            (
+                M::Request { question: 6, method: RequestMethod::Post, target: "/a".into(), body: frame.clone() },
+                b"\x95\x6b\x06\x01\xa2/a\xc4\x02\x91\x03",
+            ),
+            (M::Response { question: 6, status: 404, body: frame }, b"\x94\x6c\x06\xcd\x01\x94\xc4\x02\x91\x03"),
+        ]
+    }
+
+    #[test]
+    fn messages_are_the_same_bytes_in_every_version() {
+        for (message, bytes) in examples() {
+            assert_eq!(body(&message), bytes, "{message:?}");
+            assert_eq!(NodeMessage::decode(&Bytes::from_static(bytes)), Ok(Some(message)));
+        }
+    }
+
+    #[test]
+    fn a_service_message_goes_through_as_it_is() {
+        let payloads = Payloads::single(crate::hub::HubProtocol::Json, Bytes::from(vec![b'x'; 100_000]));
+        let service = ServiceMessage::BroadcastData(BroadcastData { excluded: vec![], payloads });
+        // Lengths of 100 000 have three bytes.
+        let frame = service.to_frame().slice(3..);
+        let mut out = BytesMut::new();
+        encode_relay("chat", &frame, &mut out);
+        assert_eq!(out, NodeMessage::Relay { hub: "chat".into(), frame: frame.clone() }.to_frame());
+        let Ok(Some(NodeMessage::Relay { frame: read, .. })) = NodeMessage::decode(&out.freeze().slice(3..)) else {
+            panic!("a relay comes back");
+        };
+        assert_eq!(ServiceMessage::decode(&read), Ok(Some(service)));
+    }
+
+    #[test]
+    fn longer_messages_and_unknown_ones_are_fine() {
+        let longer = Bytes::from_static(b"\x93\x67\xa1x\x92\x01\x02");
+        assert_eq!(NodeMessage::decode(&longer), Ok(Some(NodeMessage::Interest(InterestUpdate::Complete))));
+        for unknown in [&b"\x91\xcc\x6d"[..], b"\x92\x03\x01", b"\x92\xcd\x10\x00\xc0", b"\x95\x6b\x06\x09\xa2/a\xc4\0"]
+        {
+            assert_eq!(NodeMessage::decode(&Bytes::from_static(unknown)), Ok(None), "{unknown:x?}");
+        }
+        let later_phase = Bytes::from_static(b"\x94\x64\x09\x01\x02");
+        let Ok(Some(NodeMessage::State(state))) = NodeMessage::decode(&later_phase) else { panic!("a state") };
+        assert_eq!(state, NodeState { phase: NodePhase::Ready, members: 1, view: 2 });
+    }
+
+    #[test]
+    fn errors_name_message_and_field() {
+        let cases: [(&[u8], &str); 8] = [
+            (b"", "of no type"),
+            (b"\xc0", "of no type"),
+            (b"\x92\x68\xa4chat", "Relay): frame: is missing"),
+            (b"\x93\x68\x01\xc4\0", "Relay): hub: a text was expected, not an integer"),
+            (b"\x94\x64\x01\xff\x01", "State): members: is -1, out of its range"),
+            (b"\x94\x6c\x06\xce\0\x01\0\0\xc4\0", "Response): status: is 65536, out of its range"),
+            (b"\x93\x65\xa0\xc4\x01\0", "InterestWhole): map: 1 bytes are neither"),
+            (b"\x93\x66\xa0\xc4\x01\0", "InterestAdded): buckets: 1 bytes are no list"),
+        ];
+        for (bytes, expected) in cases {
+            let error = NodeMessage::decode(&Bytes::copy_from_slice(bytes)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error:?} lacks {expected:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_the_messages() {
+        let names: Vec<_> = examples().iter().map(|(message, _)| message.name()).collect();
+        let expected = "State InterestWhole InterestAdded InterestComplete Relay Ask Answer Answer Request Response";
+        assert_eq!(names.join(" "), expected);
+    }
+}
