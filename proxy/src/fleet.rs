@@ -104,8 +104,8 @@ struct FleetState {
 /// Time in which a node has to answer.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Requests of other nodes that a node answers at a time; more wait.
-const ANSWERING_MAX: usize = 64;
+/// Requests of other nodes that a node answers at a time; for more it has no time.
+const ANSWERING_MAX: usize = 256;
 
 impl Fleet {
     /// Part of a node whose admin port has this address.
@@ -281,11 +281,10 @@ impl Fleet {
 
     /// Answers a request of another node.
     async fn answer(&self, request: PeerRequest) -> PeerResponse {
-        // It is closed never.
-        let _turn = self.0.answering.acquire().await;
-        match self.0.api.get() {
-            Some(api) => request.answer(api.clone()).await,
-            None => PeerResponse::starting(),
+        match (self.0.answering.try_acquire(), self.0.api.get()) {
+            (Ok(_turn), Some(api)) => request.answer(api.clone()).await,
+            (Err(_), _) => PeerResponse::busy(),
+            (_, None) => PeerResponse::starting(),
         }
     }
 

@@ -89,7 +89,6 @@ impl<T> OpenQuestion<T> {
     }
 
     /// Waits for one answer, whoever gives it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "as what asks clients for results"))]
     pub(super) async fn first(mut self, within: Duration) -> Option<T> {
         match timeout(within, self.answers.recv()).await {
             Ok(Some((_, NodeAnswer::Given(answer)))) => Some(answer),
