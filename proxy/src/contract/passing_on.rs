@@ -270,7 +270,7 @@ fn what_is_new_is_wanted_at_once_and_what_has_ended_is_forgotten() {
         let mut client = nodes[1].client().await;
         linked(&nodes).await;
         nodes[1].link.join(&client.id, "late").await;
-        sleep(Duration::from_millis(5)).await; // sleep: the way of one message
+        sleep(Duration::from_millis(10)).await; // sleep: news is gathered for half of that
         nodes[0].say(&[Wanted::Group("late")], &to_group("late", "first"));
         assert_eq!(word(&mut client).await, "first");
         client.close().await;
