@@ -6,11 +6,10 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
-use trunkline_protocol::fleet::{Agreement, InterestUpdate, NodeMessage};
+use trunkline_protocol::fleet::{Agreement, BEAT_INTERVAL_MS, InterestUpdate, NodeMessage};
 
 use super::Fleet;
 use super::address_book::RESOLVE_INTERVAL;
-use super::beat::BEAT_INTERVAL_MS;
 use super::dialler::Dialler;
 use super::member::MemberState;
 use crate::net::resolver::Resolver;
