@@ -29,7 +29,6 @@ use bytes::Bytes;
 use http::StatusCode;
 use hyper::body::Incoming;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -128,15 +127,14 @@ impl Observer {
 
     async fn clients_of(&self, instance: &str, filter: &ClientFilter) -> Option<ListPage<ClientSummary>> {
         let after = filter.after.as_ref().map(ClientCursor::to_string);
-        // All peers are asked, but only the instance that is named answers.
         let given = [
-            ("instance", Some(instance)),
             ("hub", filter.hub.as_deref()),
             ("group", filter.group.as_deref()),
             ("user", filter.user.as_deref()),
             ("after", after.as_deref()),
         ];
-        self.first_answer(&list_target("clients", filter.limit, &given)).await
+        let request = PeerRequest::get(list_target("clients", filter.limit, &given));
+        self.peers.ask(instance, &request).await?.read().ok()
     }
 
     /// Lists some of the groups of a hub, or of its users, over all nodes; `None` when no node knows the hub.
@@ -152,8 +150,7 @@ impl Observer {
         let request = PeerRequest::get(target);
         let others = self.peers.ask_all(&request);
         let (own, others) = tokio::join!(self.node.names(kind, hub, after, limit + 1), others);
-        let others = others.into_iter().filter_map(|(_, answer)| answer.ok()?.read::<PeerNames>().ok());
-        let others = others.filter(|names| names.instance != self.node.instance()).map(|names| names.page);
+        let others = others.into_iter().filter_map(|(_, answer)| answer.ok()?.read::<NamePage>().ok());
         let pages: Vec<NamePage> = own.into_iter().chain(others).collect();
         if pages.is_empty() {
             return None;
@@ -226,15 +223,6 @@ impl Observer {
         let answers = self.peers.ask_all(&PeerRequest::get(target)).await;
         answers.iter().find_map(|(_, answer)| answer.as_ref().ok()?.read().ok())
     }
-}
-
-/// Page of names as a peer answers it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct PeerNames {
-    instance: String,
-    #[serde(flatten)]
-    page: NamePage,
 }
 
 /// Builds the request target for a peer's own part of a list.

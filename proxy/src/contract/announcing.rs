@@ -1,20 +1,27 @@
-//! Announcements at a node without peers: whom they reach, in which form and order, and what can't be announced.
+//! Announcements: whom they reach, in which form and order, which nodes are missing, and what can't be announced.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::hub::{HubMessage, HubProtocol, next_frame};
 use trunkline_protocol::manifest::{EndpointKind, HubManifest};
 
 use super::client::{Client, Received};
+use super::passing_on::{linked, nodes};
 use super::stage::{Stage, run, settings, token_of};
-use crate::fleet::Fleet;
+use crate::fleet::{ANSWER_TIMEOUT, Fleet};
 use crate::observer::{Announcees, Announcement, AnnouncementError, AnnouncementReport, Observer, Readiness};
 
+/// Observer of a node without peers.
 fn observer(stage: &Stage) -> Observer {
-    let fleet = Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into());
+    observer_of(stage, Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into()))
+}
+
+fn observer_of(stage: &Stage, fleet: Fleet) -> Observer {
     Observer::new(Readiness::new(stage.shared.clone(), Arc::default()), fleet)
 }
 
@@ -137,5 +144,81 @@ fn a_hub_that_nobody_has_and_a_raw_endpoint_are_no_place_for_announcements() {
         let unknown = Announcement { hub: "nowhere".into(), ..announcement(Announcees::Everyone, json!([])) };
         let to_unknown = observer.announce(unknown).await;
         assert!(matches!(to_unknown, Err(AnnouncementError::UnknownHub)), "{to_unknown:?}");
+    });
+}
+
+#[test]
+fn an_announcement_at_one_node_reaches_the_clients_of_all_once_and_in_order() {
+    run(async {
+        let (_network, mut nodes) = nodes(3).await;
+        let mut clients = Vec::new();
+        for node in &mut nodes {
+            clients.push(node.client().await);
+        }
+        nodes[2].link.join(&clients[2].id, "red").await;
+        linked(&nodes).await;
+        let told = |clients| AnnouncementReport { nodes: 3, missing: Vec::new(), clients };
+        for (place, node) in nodes.iter().enumerate() {
+            let observer = observer_of(&node.stage, node.fleet.clone());
+            let all =
+                (0..20).map(|number| observer.announce(announcement(Announcees::Everyone, json!([place, number]))));
+            assert!(join_all(all).await.into_iter().all(|report| report.unwrap() == told(3)));
+            let red = observer.announce(announcement(Announcees::Group("red".into()), json!([place])));
+            assert_eq!(red.await.unwrap(), told(1));
+            let nobody = observer.announce(announcement(Announcees::User("nobody".into()), json!([])));
+            assert_eq!(nobody.await.unwrap(), told(0));
+        }
+        for (at, (client, node)) in clients.iter_mut().zip(&nodes).enumerate() {
+            for place in 0..3 {
+                for number in 0..20 {
+                    assert_eq!(client.text().await, notice(&format!("[{place},{number}]")));
+                }
+                if at == 2 {
+                    assert_eq!(client.text().await, notice(&format!("[{place}]")));
+                }
+            }
+            client.fence(&node.link).await;
+        }
+    });
+}
+
+#[test]
+fn a_node_that_does_not_answer_is_named_and_delays_no_others() {
+    run(async {
+        let (_network, mut nodes) = nodes(3).await;
+        let (_lost, mut other) = (nodes[1].client().await, nodes[2].client().await);
+        linked(&nodes).await;
+        nodes[1].cut(true);
+        let observer = observer_of(&nodes[0].stage, nodes[0].fleet.clone());
+        let announcing = observer.announce(announcement(Announcees::Everyone, json!(["text"])));
+        let reached = async {
+            assert_eq!(other.text().await, notice("[\"text\"]"));
+            Instant::now()
+        };
+        let begun = Instant::now();
+        let (report, reached) = tokio::join!(announcing, reached);
+        assert!(reached - begun < Duration::from_millis(100), "{:?}", reached - begun);
+        assert!(begun.elapsed() <= ANSWER_TIMEOUT + Duration::from_millis(100), "{:?}", begun.elapsed());
+        assert_eq!(report.unwrap(), AnnouncementReport { nodes: 2, missing: vec!["n2".into()], clients: 1 });
+    });
+}
+
+#[test]
+fn a_hub_that_only_another_node_has_is_announced_to_there() {
+    run(async {
+        let (_network, nodes) = nodes(2).await;
+        let mut app = nodes[1].stage.app("app-news", vec![HubManifest::new("news", "/news")]);
+        let mut link = app.link().await;
+        let mut reader = Client::connect(&nodes[1].stage, &mut link, "/news").await;
+        linked(&nodes).await;
+        let observer = observer_of(&nodes[0].stage, nodes[0].fleet.clone());
+        let announce = async |hub: &str| {
+            let announcement = announcement(Announcees::Everyone, json!(["text"]));
+            observer.announce(Announcement { hub: hub.into(), ..announcement }).await
+        };
+        let told = AnnouncementReport { nodes: 2, missing: Vec::new(), clients: 1 };
+        assert_eq!(announce("news").await.unwrap(), told);
+        assert_eq!(reader.text().await, notice("[\"text\"]"));
+        assert!(matches!(announce("nowhere").await, Err(AnnouncementError::UnknownHub)));
     });
 }

@@ -38,10 +38,10 @@ use crate::net::resolver::Resolver;
 const SOON: Duration = Duration::from_secs(20);
 
 /// A node with an app server of its own, so that what crosses does so between nodes.
-struct FleetNode {
-    stage: Stage,
-    fleet: Fleet,
-    link: AppLink,
+pub(super) struct FleetNode {
+    pub(super) stage: Stage,
+    pub(super) fleet: Fleet,
+    pub(super) link: AppLink,
     _app: App,
     admin: Rc<AdminSockets>,
     running: AbortHandle,
@@ -79,7 +79,7 @@ impl FleetNode {
         Self { stage, fleet, link, _app: app, admin, running }
     }
 
-    async fn client(&mut self) -> Client {
+    pub(super) async fn client(&mut self) -> Client {
         Client::connect(&self.stage, &mut self.link, "/chat").await
     }
 
@@ -100,7 +100,7 @@ impl FleetNode {
     }
 
     /// Ends all sockets of its admin port. New ones lead nowhere until it is mended.
-    fn cut(&self, is_cut: bool) {
+    pub(super) fn cut(&self, is_cut: bool) {
         self.admin.is_cut.set(is_cut);
         self.admin.open.borrow_mut().drain(..).for_each(|socket| socket.abort());
     }
@@ -165,7 +165,7 @@ async fn until(within: Duration, what: &str, is_so: impl Fn() -> bool) {
 }
 
 /// A network, and nodes 1 to `count`, each of which names all.
-async fn nodes(count: u8) -> (MemoryNetwork, Vec<FleetNode>) {
+pub(super) async fn nodes(count: u8) -> (MemoryNetwork, Vec<FleetNode>) {
     let (network, all) = (MemoryNetwork::default(), (1..=count).collect::<Vec<_>>());
     let mut nodes = Vec::new();
     for &number in &all {
@@ -175,7 +175,7 @@ async fn nodes(count: u8) -> (MemoryNetwork, Vec<FleetNode>) {
     (network, nodes)
 }
 
-async fn linked(nodes: &[FleetNode]) {
+pub(super) async fn linked(nodes: &[FleetNode]) {
     let names: Vec<String> = nodes.iter().map(|node| node.stage.shared.settings.node.clone()).collect();
     until(SOON, "all are linked", || {
         nodes.iter().all(|node| {

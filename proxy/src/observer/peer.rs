@@ -81,6 +81,14 @@ impl Peers {
         }
     }
 
+    /// Asks the peer of this boot id; `None` when it is none, or does not answer.
+    pub(super) async fn ask(&self, boot: &str, request: &PeerRequest) -> Option<PeerResponse> {
+        let _turn = self.questions.acquire().await;
+        let asked = vec![self.fleet.member(boot)?];
+        let (_, answer) = self.fleet.request(asked, request, ANSWER_TIMEOUT).await.pop()?;
+        answer.ok()
+    }
+
     /// Asks all peers at once.
     pub(super) async fn ask_all(&self, request: &PeerRequest) -> Answers<PeerResponse> {
         // It is closed never.
