@@ -3,6 +3,7 @@
 mod absence;
 mod acquaintance;
 mod announcement;
+mod cut;
 mod dozen;
 mod stranger;
 

@@ -8,7 +8,7 @@ use ::http::{Extensions, StatusCode};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::routing::get;
+use axum::routing::{get, post};
 use bytes::Bytes;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -16,12 +16,12 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::AsyncWriteExt;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, sleep};
-use trunkline_protocol::fleet::Wanted;
+use trunkline_protocol::fleet::{Greeting, Wanted, WireVersions};
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
-use trunkline_protocol::wire::CHANNEL_PATH;
+use trunkline_protocol::wire::{CHANNEL_PATH, FLEET_GREET_PATH};
 
 use super::app::{App, AppLink};
 use super::client::Client;
@@ -135,6 +135,22 @@ async fn serve(network: MemoryNetwork, address: Address, fleet: Fleet, sockets: 
             let _ = tokio::join!(http, between);
         });
         sockets.open.borrow_mut().push(serving.abort_handle());
+    }
+}
+
+/// Serves another version of a node, which greets, and opens no link.
+async fn serve_version(network: MemoryNetwork, address: Address, wire: WireVersions) {
+    let greeting = Greeting { name: "n5".into(), boot: "boot of n5".into(), wire, ..Greeting::default() };
+    let inside = Router::new().route(FLEET_GREET_PATH, post(async move || greeting.to_json()));
+    let (mut accepted, keys) = (network.listen(&address), settings().keys);
+    while let Some(stream) = accepted.recv().await {
+        let (keys, inside) = (keys.clone(), inside.clone());
+        let open = move |mut request: Request| {
+            let opened = open_channel(&mut request, &keys, inside.clone(), Extensions::new());
+            std::future::ready(opened.unwrap())
+        };
+        let service = TowerToHyperService::new(Router::new().route(CHANNEL_PATH, get(open)));
+        spawn_local(http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades());
     }
 }
 
@@ -254,7 +270,7 @@ fn what_is_new_is_wanted_at_once_and_what_has_ended_is_forgotten() {
         let mut client = nodes[1].client().await;
         linked(&nodes).await;
         nodes[1].link.join(&client.id, "late").await;
-        sleep(Duration::from_millis(5)).await; // sleep: the way of one message
+        sleep(Duration::from_millis(10)).await; // sleep: news is gathered for half of that
         nodes[0].say(&[Wanted::Group("late")], &to_group("late", "first"));
         assert_eq!(word(&mut client).await, "first");
         client.close().await;
@@ -431,6 +447,8 @@ fn strangers_other_fleets_and_other_versions_are_told_apart_in_plain_words() {
         let (network, nodes) = nodes(1).await;
         let keys = AccessKeys::new(vec![AccessKey::new("the access key of another fleet").unwrap()]).unwrap();
         let other = FleetNode::start(&network, 2, Settings { keys, ..peers(&[1, 3, 4]) }).await;
+        let newer = FleetNode::start(&network, 6, peers(&[5])).await;
+        spawn_local(serve_version(network.clone(), address(5), WireVersions { oldest: 2, newest: 3 }));
         // One that speaks no HTTP, and one where nobody listens.
         let mut garbage = network.listen(&address(3));
         spawn_local(async move {
@@ -447,7 +465,11 @@ fn strangers_other_fleets_and_other_versions_are_told_apart_in_plain_words() {
         assert!(problem(1).contains("another access key"), "{problems:?}");
         assert!(problem(3).contains("no HTTP answer"), "{problems:?}");
         assert!(problem(4).contains("refused"), "{problems:?}");
-        assert!(nodes[0].fleet.members().is_empty() && other.fleet.members().is_empty());
+        until(SOON, "the version is told", || !newer.fleet.unreachable().is_empty()).await;
+        let (_, version) = &newer.fleet.unreachable()[0];
+        let told = "it speaks versions 2 to 3 of the node messages, this node 1 to 1: upgrade the older one";
+        assert_eq!(version, told);
+        assert!([&nodes[0], &other, &newer].iter().all(|node| node.fleet.members().is_empty()));
     });
 }
 

@@ -178,8 +178,8 @@ mod tests {
     async fn a_name_that_leads_nowhere_is_a_problem_and_changes_nothing() {
         let (book, name) = (AddressBook::default(), address("http://proxies:8090"));
         let at = name.at(([10, 0, 0, 1], 8090).into());
-        book.resolve(&[name.clone()], &Resolver::knowing(vec![([10, 0, 0, 1], 8090).into()])).await;
-        book.resolve(&[name.clone()], &Resolver::knowing(Vec::new())).await;
+        book.resolve(std::slice::from_ref(&name), &Resolver::knowing(vec![([10, 0, 0, 1], 8090).into()])).await;
+        book.resolve(std::slice::from_ref(&name), &Resolver::knowing(Vec::new())).await;
         assert!(book.is_given(&at));
         assert_eq!(book.problems(), [(name.to_string(), "the name has no address".to_owned())]);
     }

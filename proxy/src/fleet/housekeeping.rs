@@ -4,17 +4,19 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
-use trunkline_protocol::fleet::{Agreement, InterestUpdate, NodeMessage};
+use trunkline_protocol::fleet::{Agreement, BEAT_INTERVAL_MS, InterestUpdate, NodeMessage};
 
 use super::Fleet;
 use super::address_book::RESOLVE_INTERVAL;
-use super::beat::BEAT_INTERVAL_MS;
 use super::dialler::Dialler;
 use super::member::MemberState;
 use crate::net::resolver::Resolver;
 use crate::shard::OwnInterest;
+
+/// Time in which interest that is new is gathered.
+const NEWS_DELAY: Duration = Duration::from_millis(5);
 
 /// Interval at which interest that has ended is taken back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -151,7 +153,11 @@ impl Fleet {
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = interest.has_news() => self.tell_news(&interest),
+                () = interest.has_news() => {
+                    // In a storm of clients each would be a message to each node.
+                    sleep(NEWS_DELAY).await;
+                    self.tell_news(&interest);
+                }
                 _ = sweeps.tick() => self.tell_sweep(&interest),
             }
         }

@@ -6,9 +6,8 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use trunkline_protocol::fleet::{Greeting, InterestUpdate, NodePhase, NodeState, PeerInterest, Wanted};
+use trunkline_protocol::fleet::{Greeting, InterestUpdate, LATE_AFTER_MS, NodePhase, NodeState, PeerInterest, Wanted};
 
-use super::beat::LATE_AFTER_MS;
 use super::node_link::NodeLink;
 use crate::net::address::Address;
 

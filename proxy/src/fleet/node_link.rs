@@ -6,11 +6,9 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use trunkline_link::{LinkClock, LinkOutbox, OutboxPolicy, SocketStop, StopReason, TrySendError};
-use trunkline_protocol::fleet::NodeMessage;
+use trunkline_protocol::fleet::{Beats, NodeMessage};
 use trunkline_protocol::limits::LINK_RING_MAX_BYTES;
 use trunkline_protocol::service::{Class, Incoming, Role, Session, SessionId, SessionSettings, UndeliveredFrames};
-
-use super::beat::Beats;
 
 /// How long a node link outlives its socket: a node that is frozen for that long misses nothing.
 pub(super) const NODE_LINK_WINDOW_MS: u64 = 30_000;

@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use tracing::{debug, warn};
 use trunkline_link::{FrameSink, LinkEnd};
-use trunkline_protocol::fleet::NodeMessage;
+use trunkline_protocol::fleet::{BeatPing, NodeMessage};
 use trunkline_protocol::service::{Ping, ServiceMessage, bytes_of_frame};
 
-use super::beat::BeatPing;
 use super::fleet_counters::DropCause;
 use super::member::Member;
 use super::node_link::NodeLink;

@@ -79,6 +79,11 @@ impl PeerResponse {
         Self::new(503, Bytes::from_static(b"the node is starting"))
     }
 
+    /// Answer of a node that answers too much already.
+    pub(super) fn busy() -> Self {
+        Self::new(503, Bytes::from_static(b"the node answers too many requests of other nodes"))
+    }
+
     /// Parses the body of a successful answer.
     ///
     /// # Errors

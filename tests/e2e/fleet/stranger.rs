@@ -14,18 +14,22 @@ use super::{FleetScene, got, reaches, to_all, told};
 /// Bytes that a stranger answers with, whatever it is asked.
 const GARBAGE: &[u8] = b"\x00\xff\x16\x03 this is no HTTP\r\n\r\n\x1e\x1e";
 
-/// A server at which each connection gets garbage, or nothing at all.
+/// What a node of a version without fleets answers to whoever wants a channel.
+const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+
+/// A server that says this to each request, or nothing at all.
 async fn stranger(answer: Option<&'static [u8]>) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             tokio::spawn(async move {
-                if let Some(answer) = answer {
-                    drop(socket.write_all(answer).await);
+                let mut asked = [0; 4096];
+                while let Ok(1..) = socket.read(&mut asked).await {
+                    if let Some(answer) = answer {
+                        drop(socket.write_all(answer).await);
+                    }
                 }
-                let mut asked = Vec::new();
-                drop(socket.read_to_end(&mut asked).await);
             });
         }
     });
@@ -77,7 +81,9 @@ fn peers_that_are_no_nodes_are_told_apart_and_disturb_nobody() {
         let mut scene = FleetScene::begin(stage, &[], &[]).await?;
         let admins = [free_address()?, free_address()?];
         let nobody = free_address()?;
-        let strangers = [stranger(Some(GARBAGE)).await?, stranger(None).await?, scene.app.address().to_owned(), nobody];
+        let [garbage, older, silent] =
+            [stranger(Some(GARBAGE)).await?, stranger(Some(NOT_FOUND)).await?, stranger(None).await?];
+        let strangers = [garbage, older, silent, scene.app.address().to_owned(), nobody];
         let nowhere = "no-such-host.invalid:8090";
         let mut peers: Vec<&str> = admins.iter().chain(&strangers).map(String::as_str).collect();
         peers.push(nowhere);
@@ -88,11 +94,10 @@ fn peers_that_are_no_nodes_are_told_apart_and_disturb_nobody() {
             node.ready().await?;
         }
         for node in &scene.nodes {
-            let mut problems = Vec::new();
-            for stranger in strangers.iter().map(String::as_str).chain([nowhere]) {
+            let words = ["HTTP", "older version", "no answer", "no admin port", "refused", "can't be resolved"];
+            for (stranger, word) in strangers.iter().map(String::as_str).chain([nowhere]).zip(words) {
                 let problem = problem(node, stranger).await?;
-                ensure!(!problem.is_empty(), "{stranger}");
-                problems.push(problem);
+                ensure!(problem.contains(word), "{stranger} should be told as {word:?}, but is as {problem:?}");
             }
             until(async || Ok(is_linked(&told(node).await?)?.then_some(()))).await?;
         }
