@@ -15,10 +15,11 @@ const ANSWER_MAX_BYTES: usize = 1024 * 1024;
 const EXAMPLES: &str = "\
 Examples:
   trunkline announce --hub chat --target Notice --arguments '[\"We restart in five minutes.\"]'
-  trunkline announce --hub chat --target Notice --group room-7 --arguments '[\"Moved\", {\"to\": \"room-8\"}]'
+  trunkline announce --hub chat --target Notice --group room-7 --arguments '[\"Moved\", 8]'
 
-Clients get it as a call of their method: connection.on(\"Notice\", text => …). The node tells all nodes of its fleet
-(--peers of `trunkline serve`). The exit status is 1 when one of them did not answer: its clients may not have it.";
+Clients take it as a call from their app server: connection.on(\"Notice\", text => …).
+The node passes it on to the other nodes of its fleet, which it knows by --peers.
+The exit status is 1 when one of them did not answer: its clients may not have it.";
 
 /// Flags of `trunkline announce`.
 #[derive(Debug, Args)]

@@ -139,7 +139,8 @@ impl AnnouncerState {
         let clients = own + told.flatten().map(receivers_counted).sum::<u64>();
         let nodes = (1 + members).saturating_sub(missing.len() as u64);
         let (hub, method) = (&announcement.hub, &announcement.target);
-        info!(hub, method, clients, nodes, missing = missing.join(","), "an operator has announced something");
+        let silent = (!missing.is_empty()).then(|| missing.join(", "));
+        info!(hub, method, clients, nodes, missing = silent, "an operator has announced something");
         Ok(AnnouncementReport { nodes, missing, clients })
     }
 
