@@ -34,7 +34,7 @@ use std::time::Duration;
 use axum::Router;
 use bytes::BytesMut;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use trunkline_link::{LinkClock, TrySendError};
@@ -96,9 +96,21 @@ struct FleetState {
     /// What the other nodes are told of this one next.
     told: Mutex<Option<NodeState>>,
     changed: Notify,
+    settling: watch::Sender<Settling>,
     new_addresses: UnboundedSender<Address>,
     diallers: Mutex<Option<UnboundedReceiver<Address>>>,
     left: CancellationToken,
+}
+
+/// Interest that other nodes have been told, and have heard.
+#[derive(Debug, Default)]
+struct Settling {
+    /// How often something new was told.
+    told: u64,
+    /// How much of that all have heard.
+    heard: u64,
+    /// Whether they are being asked.
+    is_asking: bool,
 }
 
 /// Time in which a node has to answer.
@@ -129,6 +141,7 @@ impl Fleet {
             agrees: AtomicBool::new(true),
             told: Mutex::default(),
             changed: Notify::new(),
+            settling: watch::Sender::default(),
             new_addresses,
             diallers: Mutex::new(Some(diallers)),
             left: CancellationToken::new(),

@@ -3,10 +3,12 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 use trunkline_protocol::fleet::{Agreement, BEAT_INTERVAL_MS, InterestUpdate, NodeMessage};
+use trunkline_protocol::limits::INTEREST_STALE_MS;
 
 use super::Fleet;
 use super::address_book::RESOLVE_INTERVAL;
@@ -163,6 +165,52 @@ impl Fleet {
         }
     }
 
+    /// Tells what is wanted here since the last time, and waits until all nodes have heard it that would go by what they
+    /// knew before; `None` if they have already.
+    pub(super) fn settling(&self) -> Option<impl Future<Output = ()> + use<>> {
+        let interest = self.shared().interest.as_ref()?;
+        if interest.is_new() {
+            self.tell_news(interest);
+        }
+        let told = self.0.settling.borrow().told;
+        let mut settling = self.0.settling.subscribe();
+        let is_settled = settling.borrow_and_update().heard >= told;
+        // It fails never: the sender lives as long as the node.
+        (!is_settled).then(|| async move { drop(settling.wait_for(|settling| settling.heard >= told).await) })
+    }
+
+    /// Notes that something was told, and finds out when it has been heard: one round of beats at a time, whatever is told
+    /// meanwhile.
+    fn note_told(&self) {
+        let mut is_first = false;
+        self.0.settling.send_modify(|settling| {
+            settling.told += 1;
+            is_first = !std::mem::replace(&mut settling.is_asking, true);
+        });
+        if is_first {
+            let fleet = self.clone();
+            tokio::spawn(async move { while fleet.hear_told().await {} });
+        }
+    }
+
+    /// Waits until the nodes have heard what was told so far; whether there is more by then.
+    async fn hear_told(&self) -> bool {
+        let told = self.0.settling.borrow().told;
+        let (now_ms, members) = (self.now_ms(), self.members());
+        // Who owes an answer for so long goes by nothing that it knew.
+        let links = members.iter().filter(|member| member.lag_ms(now_ms) < INTEREST_STALE_MS);
+        let links: Vec<_> = links.filter_map(|member| member.outgoing()).collect();
+        let heard = join_all(links.iter().map(|link| link.heard()));
+        drop(timeout(Duration::from_millis(INTEREST_STALE_MS), heard).await);
+        let mut is_more = false;
+        self.0.settling.send_modify(|settling| {
+            settling.heard = told;
+            is_more = settling.told > told;
+            settling.is_asking = is_more;
+        });
+        is_more
+    }
+
     fn tell_news(&self, interest: &OwnInterest) {
         let mut news = interest.take_news();
         news.sort_by_key(|(hub, _)| hub.get());
@@ -172,6 +220,7 @@ impl Fleet {
             let buckets = part.iter().map(|&(_, bucket)| bucket).collect();
             self.tell_all(&NodeMessage::Interest(InterestUpdate::Added { hub: hub.name().into(), buckets }));
         }
+        self.note_told();
     }
 
     fn tell_sweep(&self, interest: &OwnInterest) {

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use trunkline_link::{LinkClock, LinkOutbox, OutboxPolicy, SocketStop, StopReason, TrySendError};
 use trunkline_protocol::fleet::{Beats, NodeMessage};
@@ -21,6 +21,8 @@ pub(crate) struct NodeLink {
     /// Numbering of what comes in, while no socket has it.
     incoming: Mutex<Incoming>,
     beats: Mutex<Beats>,
+    /// Number of beats up to the last one that was answered.
+    answered: watch::Sender<u64>,
     /// Ends the present socket.
     socket: Mutex<SocketStop>,
     detached: Notify,
@@ -38,6 +40,7 @@ impl NodeLink {
             clock,
             incoming: Mutex::default(),
             beats: Mutex::default(),
+            answered: watch::channel(0).0,
             socket: Mutex::default(),
             detached: Notify::new(),
             given_up: CancellationToken::new(),
@@ -89,6 +92,21 @@ impl NodeLink {
             let ping = self.beats().ask(self.clock.now_ms());
             self.outbox.echo(&ping);
         }
+    }
+
+    /// Takes the answer of a beat; returns the time at which that was asked.
+    pub(super) fn take_answer(&self, number: u64) -> Option<u64> {
+        let asked_ms = self.beats().answered(number, self.clock.now_ms());
+        self.answered.send_modify(|answered| *answered = (*answered).max(number + 1));
+        asked_ms
+    }
+
+    /// Waits until the far end has heard all that is queued now.
+    pub(super) async fn heard(&self) {
+        self.beat();
+        let asked = self.beats().asked();
+        // It fails never: the sender is here.
+        drop(self.answered.subscribe().wait_for(|answered| *answered >= asked).await);
     }
 
     /// Takes the numbering for a socket that begins, and how that socket is ended from outside.

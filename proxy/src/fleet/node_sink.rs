@@ -14,7 +14,7 @@ use super::member::Member;
 use super::node_link::NodeLink;
 use super::{Fleet, PeerRequest, PeerResponse};
 use crate::link::{FrameSource, RoutedBatch, receivers_of, route};
-use crate::shard::{MemberTally, ShardCommand};
+use crate::shard::{MemberTally, ShardCommand, no_such_connection};
 use crate::upstream::{AppServerId, Asker, HubIndex};
 
 /// Direction of the link that messages come by.
@@ -73,12 +73,17 @@ impl<'a> NodeSink<'a> {
         }
     }
 
-    /// Answers a question about connections that may be here. It is answered with nothing where the hub is not known.
+    /// Answers a question about connections that may be here: there are none where the hub is not known.
     fn ask(&mut self, question: u64, hub: &str, frame: &Bytes) {
-        let link = self.link.clone();
-        let is_known = self.apply(hub, frame, Counting::Receivers, |hub| Arc::new(NodeAsker::new(hub, question, link)));
+        let (fleet, link) = (self.fleet.clone(), self.link.clone());
+        let asker = |hub| -> Arc<dyn Asker> { Arc::new(NodeAsker::new(fleet, hub, question, link)) };
+        let is_known = self.apply(hub, frame, Counting::Receivers, asker);
         if !is_known {
-            self.link.tell(&NodeMessage::Answer { question, frame: None });
+            let frame = match ServiceMessage::decode(frame) {
+                Ok(Some(ServiceMessage::ClientInvocation(request))) => Some(no_such_connection(request).to_body()),
+                _ => None,
+            };
+            self.link.tell(&NodeMessage::Answer { question, frame });
         }
     }
 
@@ -129,7 +134,7 @@ impl FrameSink for NodeSink<'_> {
         match BeatPing::read(ping) {
             BeatPing::Asked(back) => self.link.outbox().echo(&back),
             BeatPing::Answered(number) => {
-                let asked_ms = self.link.beats().answered(number, self.link.clock().now_ms());
+                let asked_ms = self.link.take_answer(number);
                 // Over its own link it has told all that it knew by then.
                 if let Some(asked_ms) = asked_ms.filter(|_| self.dialled == Dialled::ByIt) {
                     self.member.confirm(asked_ms);
@@ -187,6 +192,7 @@ impl Asker for SilentAsker {
 /// Asker of a question of another node. It gets one answer: the first, or that there is none.
 #[derive(Debug)]
 struct NodeAsker {
+    fleet: Fleet,
     hub: HubIndex,
     question: u64,
     link: Arc<NodeLink>,
@@ -194,13 +200,23 @@ struct NodeAsker {
 }
 
 impl NodeAsker {
-    fn new(hub: HubIndex, question: u64, link: Arc<NodeLink>) -> Self {
-        Self { hub, question, link, is_answered: AtomicBool::new(false) }
+    fn new(fleet: Fleet, hub: HubIndex, question: u64, link: Arc<NodeLink>) -> Self {
+        Self { fleet, hub, question, link, is_answered: AtomicBool::new(false) }
     }
 
     fn answer_once(&self, frame: Option<Bytes>) {
-        if !self.is_answered.swap(true, Ordering::Relaxed) {
-            self.link.tell(&NodeMessage::Answer { question: self.question, frame });
+        if self.is_answered.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (question, link) = (self.question, self.link.clone());
+        let answer = NodeMessage::Answer { question, frame };
+        match self.fleet.settling() {
+            // Who hears that a client has joined a group may say something to it at any node.
+            Some(settled) => drop(tokio::spawn(async move {
+                settled.await;
+                link.tell(&answer);
+            })),
+            None => link.tell(&answer),
         }
     }
 }

@@ -38,6 +38,12 @@ impl OwnInterest {
         self.has_news.notified().await;
     }
 
+    /// Whether there are hashes that are new since the last call of [`take_news`](Self::take_news).
+    #[must_use]
+    pub(crate) fn is_new(&self) -> bool {
+        !self.news().is_empty()
+    }
+
     /// Takes the hashes that are new since the last call.
     #[must_use]
     pub(crate) fn take_news(&self) -> Vec<(HubIndex, u16)> {

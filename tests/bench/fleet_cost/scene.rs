@@ -155,10 +155,10 @@ fn agrees(node: &MeasuredProxy, nodes: u16) -> Result<()> {
     loop {
         let metrics = node.metrics()?;
         let ready = metrics.sum("trunkline_fleet_nodes", &[("state", "ready")]);
-        if ready >= f64::from(nodes - 1) && metrics.sum("trunkline_fleet_agree", &[]) > 0.0 {
+        if ready >= f64::from(nodes) && metrics.sum("trunkline_fleet_agree", &[]) > 0.0 {
             return Ok(());
         }
-        ensure!(started.elapsed() < PATIENCE, "a node sees {ready} others that are ready, of {}", nodes - 1);
+        ensure!(started.elapsed() < PATIENCE, "a node sees {ready} nodes that are ready, of {nodes}");
         sleep(LOOK);
     }
 }

@@ -38,7 +38,7 @@ fn a_killed_node_is_noticed_and_the_others_go_on() {
                 is_away(sight.get(NAMES[2])) && sight.values().filter(|state| *state == "ready").count() == 2
             })
             .await?;
-            until(async || Ok((counted(node, "ready").await? == 1.0).then_some(()))).await?;
+            until(async || Ok((counted(node, "ready").await? == 2.0).then_some(()))).await?;
         }
         ensure!(started.elapsed() < NOTICED, "{:?}", started.elapsed());
         for node in &scene.nodes[..2] {
@@ -72,7 +72,7 @@ fn a_frozen_node_is_late_and_its_clients_get_what_was_announced_meanwhile_once()
         }
         for node in &scene.nodes[..2] {
             shows(node, |sight| sight.get(NAMES[2]).is_some_and(|state| state == "late")).await?;
-            assert_eq!((counted(node, "late").await?, counted(node, "ready").await?), (1.0, 1.0));
+            assert_eq!((counted(node, "late").await?, counted(node, "ready").await?), (1.0, 2.0));
         }
         scene.nodes[2].process.signal(Signal::Thaw).await?;
         scene.agrees(&NAMES).await?;
