@@ -30,7 +30,7 @@ const DEPTH_MAX: usize = 32;
 /// Time after which another announcement may be taken, in seconds.
 const RETRY_S: u16 = 1;
 
-/// Routes of announcements.
+/// Routes that announce to clients.
 pub(super) fn routes() -> Router<AdminContext> {
     Router::new().route("/api/announce", post(announce)).layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
 }
