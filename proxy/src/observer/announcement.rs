@@ -124,11 +124,13 @@ impl AnnouncerState {
         let members = self.fleet.members().len() as u64;
         let asked = self.fleet.ask(&announcement.hub, &[announcement.to.wanted()], &message);
         drop(turn);
-        let own = match own {
-            Some(counted) => counted.await.map_err(|_| AnnouncementError::Stopping)?,
-            None => 0,
+        let count = async {
+            match own {
+                Some(counted) => counted.await.map_err(|_| AnnouncementError::Stopping),
+                None => Ok(0),
+            }
         };
-        let answers = asked.await;
+        let (own, answers) = tokio::join!(count, asked);
         let told = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
         let missing: Vec<String> =
             answers.iter().filter(|(_, answer)| answer.is_err()).map(|(member, _)| member.name().to_owned()).collect();
@@ -136,7 +138,7 @@ impl AnnouncerState {
         if hub.is_none() && missing.is_empty() && told.clone().all(Option::is_none) {
             return Err(AnnouncementError::UnknownHub);
         }
-        let clients = own + told.flatten().map(receivers_counted).sum::<u64>();
+        let clients = own? + told.flatten().map(receivers_counted).sum::<u64>();
         let nodes = (1 + members).saturating_sub(missing.len() as u64);
         let (hub, method) = (&announcement.hub, &announcement.target);
         let silent = (!missing.is_empty()).then(|| missing.join(", "));
