@@ -23,11 +23,13 @@
 //! | `world` | all slots, and time |
 //! | `dialling` | dials of the proxy |
 //! | `schedule` | traffic and faults of one seed |
+//! | `fleet` | many nodes with links between all of them |
 
 #![expect(clippy::indexing_slicing, reason = "a simulation that loses track of its own slots and ends must not go on")]
 
 mod dialling;
 mod end;
+mod fleet;
 mod ledger;
 mod mutant;
 mod random;
@@ -36,6 +38,7 @@ mod slot;
 mod wire;
 mod world;
 
+pub use fleet::{FleetMutant, FleetOutcome, FleetSize, run_fleet};
 pub use ledger::Violation;
 pub use mutant::Mutant;
 pub use schedule::{Outcome, run};

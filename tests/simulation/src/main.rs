@@ -1,6 +1,8 @@
 #![forbid(unsafe_code)]
-//! Runs schedules of the link simulation by the million, or replays one with a trace.
+//! Runs schedules of the simulations by the million, or replays one with a trace.
 
+use std::fmt::Debug;
+use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use trunkline_simulation::{Mutant, Outcome, Violation, run};
+use trunkline_simulation::{FleetMutant, FleetOutcome, FleetSize, Mutant, Outcome, Violation, run, run_fleet};
 
 /// Seeds that a thread takes at once.
 const BLOCK: u64 = 1_000;
@@ -16,7 +18,7 @@ const BLOCK: u64 = 1_000;
 /// Interval of progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Simulates links that are cut, delayed, frozen and restarted
+/// Simulates links that are cut, delayed, frozen and restarted, or with --fleet nodes that link each other
 ///
 /// Each schedule is made of its seed alone. The first one that breaks a rule is printed, and the command fails;
 /// replay it with --seed. A long run can be cut into slices: each ends by naming the seed to go on from.
@@ -41,45 +43,70 @@ struct Arguments {
     /// Break every rule in turn, each until it is caught in --schedules schedules
     #[arg(long, conflicts_with_all = ["seed", "seconds", "threads"])]
     mutants: bool,
+    /// Simulate a fleet of nodes, on one thread
+    #[arg(long, conflicts_with_all = ["seconds", "threads"])]
+    fleet: bool,
+    /// Number of its nodes [default: a few]
+    #[arg(long, value_name = "N", requires = "fleet")]
+    nodes: Option<usize>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let seeds = arguments.from..arguments.from.saturating_add(arguments.schedules);
+    let size = arguments.nodes.map_or(FleetSize::SMALL, FleetSize::large);
     let is_right = match arguments.seed {
-        Some(seed) => replay(seed),
-        None if arguments.mutants => catch_mutants(&arguments),
+        Some(seed) if arguments.fleet => tell_result(seed, run_fleet(seed, size, None, true)),
+        Some(seed) => tell_result(seed, run(seed, None, true)),
+        None if arguments.fleet && arguments.mutants => {
+            catch_mutants(seeds, &FleetMutant::ALL, |seed, mutant| run_fleet(seed, size, Some(mutant), false).err())
+        }
+        None if arguments.fleet => run_fleets(seeds, size),
+        None if arguments.mutants => {
+            catch_mutants(seeds, &Mutant::ALL, |seed, mutant| run(seed, Some(mutant), false).err())
+        }
         None => run_all(&arguments),
     };
     if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 #[expect(clippy::print_stdout, reason = "the result of the command")]
-fn replay(seed: u64) -> bool {
-    match run(seed, None, true) {
+fn tell_result(seed: u64, result: Result<impl Debug, Violation>) -> bool {
+    match &result {
         Ok(outcome) => println!("seed {seed} holds: {outcome:?}"),
-        Err(ref broken) => {
-            println!("seed {seed}: {broken}");
-            return false;
-        }
+        Err(broken) => println!("seed {seed}: {broken}"),
     }
-    true
+    result.is_ok()
 }
 
 #[expect(clippy::print_stdout, reason = "the result of the command")]
-fn catch_mutants(arguments: &Arguments) -> bool {
-    let seeds = arguments.from..arguments.from + arguments.schedules;
+fn catch_mutants<M: Copy + Debug>(
+    seeds: Range<u64>,
+    mutants: &[M],
+    broken_by: impl Fn(u64, M) -> Option<Violation>,
+) -> bool {
     let mut living = 0;
-    for mutant in Mutant::ALL {
-        let caught = seeds.clone().find_map(|seed| run(seed, Some(mutant), false).err().map(|broken| (seed, broken)));
-        match caught {
+    for &mutant in mutants {
+        match seeds.clone().find_map(|seed| broken_by(seed, mutant).map(|broken| (seed, broken))) {
             Some((seed, broken)) => println!("{mutant:?}: caught by seed {seed}: {broken}"),
             None => {
-                println!("{mutant:?}: NOT caught in {} schedules", arguments.schedules);
+                println!("{mutant:?}: NOT caught in {} schedules", seeds.end - seeds.start);
                 living += 1;
             }
         }
     }
     living == 0
+}
+
+fn run_fleets(seeds: Range<u64>, size: FleetSize) -> bool {
+    let (from, mut sum) = (seeds.start, FleetOutcome::default());
+    for seed in seeds {
+        match run_fleet(seed, size, None, false) {
+            Ok(outcome) => sum = sum + outcome,
+            Err(broken) => return tell_result(seed, Err::<FleetOutcome, _>(broken)),
+        }
+    }
+    tell_result(from, Ok(sum))
 }
 
 /// State that the threads share.

@@ -44,6 +44,12 @@ impl Socket {
         pipe.drain(..length).collect()
     }
 
+    /// Whether there is something for this end: bytes, or the news that no more will come.
+    pub(crate) fn is_ready(&self, end: usize, now_ms: u64) -> bool {
+        let has_bytes = !self.pipes[1 - end].is_empty() && now_ms >= self.stalled_until_ms;
+        has_bytes || self.told_at_ms[end].is_some_and(|at_ms| at_ms <= now_ms)
+    }
+
     /// Whether this end has read all that will come, and knows it.
     pub(crate) fn is_at_end(&self, end: usize, now_ms: u64) -> bool {
         self.pipes[1 - end].is_empty() && self.told_at_ms[end].is_some_and(|at_ms| at_ms <= now_ms)

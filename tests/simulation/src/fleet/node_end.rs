@@ -1,0 +1,218 @@
+//! One end of a node link: a driver of its session over one socket after the other.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use trunkline_protocol::fleet::{BeatPing, Beats};
+use trunkline_protocol::service::{
+    Attachment, Class, FrameBuffer, Incoming, Ping, Role, ServiceMessage, Session, SessionId, SessionSettings,
+};
+
+use super::fleet_mutant::FleetMutant;
+use super::post::Post;
+use crate::ledger::{Check, broken};
+use crate::random::Random;
+use crate::wire::Socket;
+
+/// How long a node link outlives its socket: longer than interest stays fresh, so that both bounds are met.
+pub(crate) const LINK_WINDOW_MS: u64 = 12_000;
+
+/// Bytes that may wait for a node: few, so that a slow one has its ring full in seconds.
+const LINK_RING_BYTES: usize = 3_000;
+
+/// Largest message of the simulation: the interest of a node in a hub.
+const MESSAGE_MAX_BYTES: usize = 600;
+
+/// Socket of a node link, and who has closed it because the session is over.
+#[derive(Debug, Default)]
+pub(crate) struct LinkSocket {
+    pub(crate) pipe: Socket,
+    pub(crate) is_over: bool,
+}
+
+/// Message that came over a link.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    Body(Bytes),
+    /// The far end has answered a beat that was asked at this time.
+    Confirmed(u64),
+}
+
+/// One end of a node link.
+#[derive(Debug)]
+pub(crate) struct NodeEnd {
+    pub(crate) session: Session,
+    /// Which end of its sockets it is: 0 has dialled.
+    side: usize,
+    pub(crate) socket: Option<(usize, Attachment)>,
+    frames: FrameBuffer,
+    incoming: Incoming,
+    /// Number and bytes of what was handed out, and is not taken yet.
+    handed: Option<(u64, usize)>,
+    beats: Beats,
+    /// Since when it has had no socket.
+    pub(crate) lost_ms: u64,
+    /// Messages that were queued, and not applied yet at the far end.
+    pub(crate) owed: VecDeque<Post>,
+    /// Whether something may wait to be written.
+    writes: bool,
+    /// Answers to beats that a mutant sends before what is queued.
+    hurried: Vec<Ping>,
+}
+
+impl NodeEnd {
+    pub(crate) fn new(id: SessionId, role: Role, now_ms: u64) -> Self {
+        let settings = SessionSettings::new(LINK_RING_BYTES, LINK_WINDOW_MS);
+        Self {
+            session: Session::new(id, role, settings, now_ms),
+            side: if role == Role::Proxy { 0 } else { 1 },
+            socket: None,
+            frames: FrameBuffer::default(),
+            incoming: Incoming::default(),
+            handed: None,
+            beats: Beats::default(),
+            lost_ms: now_ms,
+            owed: VecDeque::new(),
+            writes: false,
+            hurried: Vec::new(),
+        }
+    }
+
+    pub(crate) fn attached(&mut self, socket: usize, attachment: Attachment, told: u64) {
+        (self.socket, self.frames) = (Some((socket, attachment)), FrameBuffer::default());
+        self.incoming.attach(told);
+        self.writes = true;
+        self.hurried.clear();
+    }
+
+    /// Lets its socket go, if it has one.
+    pub(crate) fn detach(&mut self, sockets: &mut [LinkSocket], now_ms: u64, random: &mut Random) -> Check {
+        let Some((socket, attachment)) = self.socket.take() else { return Ok(()) };
+        sockets[socket].pipe.close(self.side, now_ms, random);
+        self.lost_ms = now_ms;
+        match self.session.detach(attachment, now_ms) {
+            Some(event) => broken(format!("{event:?} though both ends resume")),
+            None => Ok(()),
+        }
+    }
+
+    /// Queues what must not be missing, if there is room; `false` when the link has to be given up.
+    pub(crate) fn tell(&mut self, encode: impl FnOnce(&mut BytesMut)) -> Check<bool> {
+        let is_queued = self.session.try_push(Class::Reserved, encode).is_ok();
+        self.writes = true;
+        self.check_bounds()?;
+        Ok(is_queued)
+    }
+
+    /// Queues a message, room or no room.
+    pub(crate) fn push(&mut self, post: Post, encode: impl FnOnce(&mut BytesMut)) -> Check {
+        self.session.push(Class::Ordinary, encode);
+        self.writes = true;
+        self.owed.push_back(post);
+        self.check_bounds()
+    }
+
+    fn check_bounds(&self) -> Check {
+        let (load, limit) = (self.session.load(), self.session.limit());
+        if load.room > limit.room + MESSAGE_MAX_BYTES || load.reserve > limit.reserve + MESSAGE_MAX_BYTES {
+            return broken(format!("the ring holds {load:?}, its limit is {limit:?}"));
+        }
+        Ok(())
+    }
+
+    /// Asks for a sign of life.
+    pub(crate) fn beat(&mut self, now_ms: u64) {
+        if self.session.is_attached() {
+            let ping = self.beats.ask(now_ms);
+            self.session.push_echo(&ping);
+            self.writes = true;
+        }
+    }
+
+    /// Whether there is something to do for it.
+    pub(crate) fn is_due(&self, sockets: &[LinkSocket], now_ms: u64) -> bool {
+        let is_ready = |socket: usize| sockets[socket].pipe.is_ready(self.side, now_ms) || self.writes;
+        self.handed.is_some()
+            || self.socket.is_some_and(|(socket, _)| is_ready(socket))
+            || self.session.poll_timeout().is_some_and(|at_ms| at_ms <= now_ms)
+    }
+
+    /// Time by which the far end is behind.
+    pub(crate) fn lag_ms(&self, now_ms: u64) -> u64 {
+        self.beats.lag_ms(now_ms)
+    }
+
+    /// Whether its socket has ended, as far as it knows.
+    pub(crate) fn is_at_end(&self, sockets: &[LinkSocket], now_ms: u64) -> bool {
+        self.socket.is_some_and(|(socket, _)| sockets[socket].pipe.is_at_end(self.side, now_ms))
+    }
+
+    /// Writes what the socket takes.
+    pub(crate) fn transmit(&mut self, sockets: &mut [LinkSocket], now_ms: u64) {
+        let Some((socket, attachment)) = self.socket else { return };
+        for ping in self.hurried.drain(..) {
+            sockets[socket].pipe.write(self.side, &ServiceMessage::Ping(ping).to_frame());
+        }
+        while sockets[socket].pipe.can_write(self.side) {
+            let Some(piece) = self.session.poll_transmit(attachment, now_ms) else {
+                self.writes = false;
+                break;
+            };
+            sockets[socket].pipe.write(self.side, &piece.bytes);
+        }
+    }
+
+    /// Takes what was handed out; a socket may be lost before.
+    pub(crate) fn take(&mut self, now_ms: u64) {
+        if let Some((number, bytes)) = self.handed.take() {
+            self.session.handle_taken(number, bytes, now_ms);
+        }
+    }
+
+    /// Reads some of what has come, and hands it out.
+    pub(crate) fn read(
+        &mut self,
+        sockets: &mut [LinkSocket],
+        now_ms: u64,
+        random: &mut Random,
+        mutant: Option<FleetMutant>,
+    ) -> Check<Vec<Arrival>> {
+        let mut arrivals = Vec::new();
+        let Some((socket, _)) = self.socket else { return Ok(arrivals) };
+        let bytes = sockets[socket].pipe.read(self.side, now_ms, random);
+        if bytes.is_empty() {
+            return Ok(arrivals);
+        }
+        self.session.handle_heard(now_ms);
+        self.frames.push(bytes.into());
+        while let Some(body) = self.frames.next_body().or_else(|error| broken(format!("a frame: {error}")))? {
+            match ServiceMessage::decode(&body).or_else(|error| broken(format!("a message: {error}")))? {
+                Some(ServiceMessage::Ping(ping)) => arrivals.extend(self.handle_ping(&ping, now_ms, mutant)?),
+                Some(other) => return broken(format!("{} came over a node link", other.name())),
+                None => {
+                    let is_new = self.incoming.next();
+                    if let Some(number) = is_new {
+                        let bytes = self.handed.map_or(0, |(_, bytes)| bytes) + body.len();
+                        self.handed = Some((number, bytes));
+                    }
+                    if is_new.is_some() || mutant == Some(FleetMutant::AppliesReplays) {
+                        arrivals.push(Arrival::Body(body));
+                    }
+                }
+            }
+        }
+        Ok(arrivals)
+    }
+
+    fn handle_ping(&mut self, ping: &Ping, now_ms: u64, mutant: Option<FleetMutant>) -> Check<Option<Arrival>> {
+        self.session.handle_ping(ping).or_else(|error| broken(format!("a ping: {error}")))?;
+        self.writes = true;
+        match BeatPing::read(ping) {
+            BeatPing::Asked(back) if mutant == Some(FleetMutant::AnswersBeatsAtOnce) => self.hurried.push(back),
+            BeatPing::Asked(back) => self.session.push_echo(&back),
+            BeatPing::Answered(number) => return Ok(self.beats.answered(number, now_ms).map(Arrival::Confirmed)),
+            BeatPing::Other => {}
+        }
+        Ok(None)
+    }
+}

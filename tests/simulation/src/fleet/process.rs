@@ -1,0 +1,383 @@
+//! Node of a fleet: one start of it, its clients, the members that it sees, and what it tells and sends them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use trunkline_protocol::fleet::{
+    Agreement, Greeting, HubInterest, InterestUpdate, NodeMessage, NodePhase, NodeState, PeerInterest, WireVersions,
+    encode_ask, encode_relay, view_of,
+};
+use trunkline_protocol::limits::INTEREST_STALE_MS;
+use trunkline_protocol::service::{Backoff, Class, SessionId};
+
+use super::client::Client;
+use super::fleet_mutant::FleetMutant;
+use super::node_end::NodeEnd;
+use super::post::{HUBS, Post, Recipients};
+use crate::ledger::{Check, broken};
+use crate::random::Random;
+
+/// Addresses of each node: both lead to the same admin port.
+pub(crate) const ADDRESSES_PER_NODE: usize = 2;
+
+/// Link to a member: the process, and which of several links, which only a mutant has.
+pub(crate) type MemberKey = (usize, usize);
+
+/// Direction of a node link, as one of its ends sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Outgoing,
+    Incoming,
+}
+
+/// Other node, as a node sees it.
+#[derive(Debug, Default)]
+pub(crate) struct Peer {
+    pub(crate) outgoing: Option<NodeEnd>,
+    pub(crate) incoming: Option<NodeEnd>,
+    pub(crate) interest: PeerInterest,
+    /// View that it has told.
+    pub(crate) view: Option<u64>,
+    /// Sessions that this node has begun.
+    pub(crate) sessions: u64,
+    /// Newest session that the other node has begun.
+    pub(crate) newest: Option<SessionId>,
+    pub(crate) met_ms: u64,
+    /// What it has told, as the ledger knows it.
+    pub(crate) taken: Taken,
+}
+
+/// What an end has taken of its peer's interest in the present session.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Taken {
+    pub(crate) is_complete: bool,
+    /// Time of the last question that was answered behind it.
+    pub(crate) asked_ms: Option<u64>,
+}
+
+/// Address that a node dials.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Contact {
+    pub(crate) dial_at_ms: u64,
+    pub(crate) backoff: Backoff,
+    /// Whether an operator gave it: then it is never forgotten.
+    pub(crate) is_given: bool,
+    /// Number of dials that failed, one after the other.
+    pub(crate) failures: u32,
+    /// Process that has been greeted there, and is to be linked.
+    pub(crate) greeted: Option<usize>,
+    /// Process that it led to.
+    pub(crate) process: Option<usize>,
+}
+
+/// Question that waits for the answers of other nodes.
+#[derive(Debug)]
+pub(crate) struct OpenAsk {
+    pub(crate) post: Post,
+    pub(crate) until_ms: u64,
+    /// Nodes that have not answered.
+    pub(crate) open: BTreeSet<MemberKey>,
+}
+
+/// Whether other nodes have been told a bucket, and since when that is so.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Telling {
+    pub(crate) is_told: bool,
+    pub(crate) since_ms: u64,
+}
+
+/// Fate of a message at a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Queued,
+    Dropped,
+    Unwanted,
+}
+
+/// One start of a node.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) id: usize,
+    pub(crate) slot: usize,
+    pub(crate) phase: NodePhase,
+    pub(crate) is_alive: bool,
+    pub(crate) frozen_until_ms: u64,
+    pub(crate) leaves_at_ms: u64,
+    pub(crate) beat_at_ms: u64,
+    pub(crate) sweep_at_ms: u64,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) peers: BTreeMap<MemberKey, Peer>,
+    pub(crate) contacts: BTreeMap<usize, Contact>,
+    pub(crate) asks: BTreeMap<u64, OpenAsk>,
+    pub(crate) asked: u64,
+    pub(crate) posted: u64,
+    /// Next session that it begins, with whomever.
+    pub(crate) next_session: SessionId,
+    pub(crate) agreement: Agreement,
+    /// Messages that it counted as dropped.
+    pub(crate) dropped: u64,
+    /// Ledger of what it has told of its interest, by hub and bucket.
+    pub(crate) tellings: BTreeMap<(usize, u16), Telling>,
+    hubs: [HubInterest; HUBS.len()],
+    news: Vec<(usize, u16)>,
+}
+
+impl Process {
+    pub(crate) fn new(id: usize, slot: usize, now_ms: u64) -> Self {
+        Self {
+            id,
+            slot,
+            phase: NodePhase::Ready,
+            is_alive: true,
+            frozen_until_ms: 0,
+            leaves_at_ms: u64::MAX,
+            beat_at_ms: now_ms,
+            sweep_at_ms: now_ms,
+            clients: Vec::new(),
+            peers: BTreeMap::new(),
+            contacts: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            asked: 0,
+            posted: 0,
+            next_session: SessionId::FIRST,
+            agreement: Agreement::default(),
+            dropped: 0,
+            tellings: BTreeMap::new(),
+            hubs: Default::default(),
+            news: Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_awake(&self, now_ms: u64) -> bool {
+        self.is_alive && self.frozen_until_ms <= now_ms
+    }
+
+    pub(crate) fn keys(&self) -> Vec<MemberKey> {
+        self.peers.keys().copied().collect()
+    }
+
+    pub(crate) fn end(&mut self, key: MemberKey, direction: Direction) -> &mut Option<NodeEnd> {
+        let peer = self.peers.entry(key).or_default();
+        match direction {
+            Direction::Outgoing => &mut peer.outgoing,
+            Direction::Incoming => &mut peer.incoming,
+        }
+    }
+
+    /// Whether the outgoing link of a member has a socket.
+    pub(crate) fn is_linked(&self, key: MemberKey) -> bool {
+        let end = self.peers.get(&key).and_then(|peer| peer.outgoing.as_ref());
+        end.is_some_and(|end| end.socket.is_some())
+    }
+
+    /// A member whose view is another than this node's, if the views have differed for long enough.
+    pub(crate) fn differing(&self, mutant: Option<FleetMutant>, random: &mut Random) -> Option<usize> {
+        let own = self.view(mutant);
+        let others = self.peers.iter().filter(|(_, peer)| peer.view.is_some_and(|view| view != own));
+        let others: Vec<_> = others.map(|((process, _), _)| *process).collect();
+        if self.agreement.agrees() || others.is_empty() { None } else { Some(others[random.index(others.len())]) }
+    }
+
+    // Clients and interest.
+
+    pub(crate) fn enter(&mut self, hub: usize, membership: Recipients) {
+        if self.hubs[hub].enter(membership.bucket()) {
+            self.news.push((hub, membership.bucket()));
+        }
+    }
+
+    pub(crate) fn leave(&mut self, hub: usize, membership: Recipients) {
+        self.hubs[hub].leave(membership.bucket());
+    }
+
+    pub(crate) fn add_client(&mut self, client: Client) {
+        for membership in client.memberships() {
+            self.enter(client.hub, membership);
+        }
+        self.clients.push(client);
+    }
+
+    pub(crate) fn remove_client(&mut self, index: usize) {
+        let client = self.clients.swap_remove(index);
+        for membership in client.memberships() {
+            self.leave(client.hub, membership);
+        }
+    }
+
+    /// Takes what is new since the last call, as it is told from now on.
+    pub(crate) fn take_news(&mut self, now_ms: u64) -> Vec<InterestUpdate> {
+        let news = std::mem::take(&mut self.news);
+        for &(hub, bucket) in &news {
+            self.tellings.insert((hub, bucket), Telling { is_told: true, since_ms: now_ms });
+        }
+        let of = |hub| news.iter().filter(move |(of, _)| *of == hub).map(|(_, bucket)| *bucket).collect::<Vec<_>>();
+        let added = HUBS.iter().enumerate().map(|(hub, name)| (*name, of(hub)));
+        let added = added.filter(|(_, buckets)| !buckets.is_empty());
+        added.map(|(hub, buckets)| InterestUpdate::Added { hub: hub.into(), buckets }).collect()
+    }
+
+    /// Takes back what has no members any more.
+    pub(crate) fn sweep(&mut self, now_ms: u64, mutant: Option<FleetMutant>) -> Vec<InterestUpdate> {
+        let mut updates = Vec::new();
+        for (hub, interest) in self.hubs.iter().enumerate() {
+            let has_changed = interest.sweep();
+            let mut map = interest.map();
+            let tellings = self.tellings.iter_mut().filter(|((of, _), telling)| *of == hub && telling.is_told);
+            for ((_, bucket), telling) in tellings {
+                // What is still to be told is no less true.
+                if !map.contains(*bucket) {
+                    *telling = Telling { is_told: false, since_ms: now_ms };
+                }
+            }
+            if has_changed {
+                if mutant == Some(FleetMutant::SweepsTooEarly) {
+                    let everyone = Recipients::Everyone.bucket();
+                    map = (0..=u16::MAX).filter(|bucket| *bucket != everyone && map.contains(*bucket)).collect();
+                }
+                updates.push(InterestUpdate::Whole { hub: HUBS[hub].into(), map });
+            }
+        }
+        updates
+    }
+
+    /// All that a new link is told first.
+    pub(crate) fn introduction(&self, is_first: bool, mutant: Option<FleetMutant>) -> Vec<NodeMessage> {
+        let wholes = self.hubs.iter().zip(HUBS).map(|(interest, hub)| {
+            NodeMessage::Interest(InterestUpdate::Whole { hub: hub.into(), map: interest.map() })
+        });
+        let forgets = mutant == Some(FleetMutant::ForgetsInterestOfNewSessions) && !is_first;
+        let mut messages: Vec<_> = wholes.filter(|_| !forgets).collect();
+        messages.push(NodeMessage::Interest(InterestUpdate::Complete));
+        messages.push(NodeMessage::State(self.state(mutant)));
+        messages
+    }
+
+    // Members.
+
+    /// Members that can be told something and tell something, the node itself included.
+    pub(crate) fn members(&self) -> BTreeSet<usize> {
+        let linked = self.peers.iter().filter(|(_, peer)| peer.outgoing.is_some() && peer.incoming.is_some());
+        linked.map(|((process, _), _)| *process).chain([self.id]).collect()
+    }
+
+    pub(crate) fn view(&self, mutant: Option<FleetMutant>) -> u64 {
+        let names: Vec<_> = self.members().into_iter().map(boot_id).collect();
+        if mutant == Some(FleetMutant::HashesInOrder) {
+            // Each node begins with itself.
+            let (before, after): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| *name < boot_id(self.id));
+            let name = [after, before].concat().join(" ");
+            return view_of([&*name].into_iter());
+        }
+        view_of(names.iter().map(String::as_str))
+    }
+
+    pub(crate) fn state(&self, mutant: Option<FleetMutant>) -> NodeState {
+        let members = u32::try_from(self.members().len()).unwrap_or(u32::MAX);
+        NodeState { phase: self.phase, members, view: self.view(mutant) }
+    }
+
+    pub(crate) fn agree(&mut self, now_ms: u64, mutant: Option<FleetMutant>) -> Option<bool> {
+        let own = self.view(mutant);
+        let linked = self.peers.values().filter(|peer| peer.outgoing.is_some() && peer.incoming.is_some());
+        self.agreement.update(own, linked.filter_map(|peer| peer.view), now_ms)
+    }
+
+    pub(crate) fn greeting(&self) -> Greeting {
+        let told = self.members();
+        let led = |contact: &Contact| contact.process.is_some_and(|process| told.contains(&process));
+        let known = self.contacts.iter().filter(|(_, contact)| led(contact)).map(|(address, _)| url(*address));
+        Greeting {
+            name: format!("node {}", self.slot),
+            boot: boot_id(self.id),
+            version: "0".into(),
+            wire: WireVersions::CURRENT,
+            address: Some(url(self.slot * ADDRESSES_PER_NODE)),
+            advertised: None,
+            known: known.collect(),
+        }
+    }
+
+    /// Has the addresses dialled that another node tells.
+    pub(crate) fn learn(&mut self, greeting: &Greeting, now_ms: u64) -> Check {
+        for url in greeting.address.iter().chain(&greeting.known) {
+            let Some(address) = address_of(url) else { return broken(format!("a greeting tells {url:?}")) };
+            let contact = self.contacts.entry(address);
+            let contact = contact.or_insert_with(|| Contact { dial_at_ms: now_ms, ..Contact::default() });
+            if greeting.address.as_ref() == Some(url) {
+                contact.process = process_of(&greeting.boot);
+            }
+        }
+        Ok(())
+    }
+
+    // Messages.
+
+    /// Sends a message to a peer if somebody there may want it.
+    pub(crate) fn pass_on(
+        &mut self,
+        key: MemberKey,
+        post: Post,
+        body: &Bytes,
+        question: Option<u64>,
+        now_ms: u64,
+        mutant: Option<FleetMutant>,
+    ) -> Check<Fate> {
+        let Some(Peer { outgoing: Some(end), interest, .. }) = self.peers.get_mut(&key) else {
+            return Ok(Fate::Unwanted);
+        };
+        // At the time of the start nothing is stale.
+        let asked_ms = if mutant == Some(FleetMutant::IgnoresStaleness) { 0 } else { now_ms };
+        let is_wanted = interest.may_want(HUBS[post.hub], &[post.to.wanted()], asked_ms);
+        if !is_wanted && mutant != Some(FleetMutant::IgnoresInterest) {
+            return Ok(Fate::Unwanted);
+        }
+        if !end.session.has_place(Class::Ordinary) && mutant != Some(FleetMutant::OverfillsRings) {
+            self.dropped += u64::from(mutant != Some(FleetMutant::DropsUncounted));
+            return Ok(Fate::Dropped);
+        }
+        let pushed = end.push(post, |out| match question {
+            Some(question) => encode_ask(question, HUBS[post.hub], body, out),
+            None => encode_relay(HUBS[post.hub], body, out),
+        });
+        pushed.map(|()| Fate::Queued)
+    }
+
+    /// Gives a message to the clients here that it is for; returns how many they are.
+    pub(crate) fn deliver(&mut self, post: Post) -> Check<u64> {
+        let mut count = 0;
+        for client in self.clients.iter_mut().filter(|client| client.wants(post)) {
+            client.take(post)?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Whether a message of this kind has to be sent to a peer, has not to be, or may be: the peer has told a bucket since some
+    /// time, or not, and this node's last answer from it is so old.
+    pub(crate) fn duty(taken: Taken, telling: Telling, now_ms: u64) -> Option<bool> {
+        match taken {
+            Taken { is_complete: true, asked_ms: Some(asked_ms) } if now_ms - asked_ms <= INTEREST_STALE_MS => {
+                (telling.since_ms < asked_ms).then_some(telling.is_told)
+            }
+            _ => Some(true),
+        }
+    }
+}
+
+/// Boot id of a process.
+pub(crate) fn boot_id(process: usize) -> String {
+    format!("boot {process}")
+}
+
+/// Process of a boot id.
+pub(crate) fn process_of(boot: &str) -> Option<usize> {
+    boot.strip_prefix("boot ")?.parse().ok()
+}
+
+fn url(address: usize) -> String {
+    format!("http://node-{address}:8090")
+}
+
+fn address_of(url: &str) -> Option<usize> {
+    url.strip_prefix("http://node-")?.strip_suffix(":8090")?.parse().ok()
+}
