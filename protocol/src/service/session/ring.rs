@@ -150,10 +150,7 @@ impl Ring {
         if self.next == self.chunks.len() {
             self.seal();
         }
-        let before = match self.next.checked_sub(1) {
-            Some(index) => self.chunks.get(index).map_or(self.trimmed, |chunk| chunk.last),
-            None => self.trimmed,
-        };
+        let before = self.given();
         let chunk = self.chunks.get(self.next)?;
         self.next += 1;
         self.sent += chunk.load;
@@ -206,6 +203,12 @@ impl Ring {
         (self.next, self.trimmed) = (0, self.last);
         (self.load, self.sent) = (Load::default(), Load::default());
         (before, after)
+    }
+
+    /// Returns the number of the last frame that the present socket has got, or its peer had before.
+    pub(super) fn given(&self) -> u64 {
+        let chunk = self.next.checked_sub(1).and_then(|index| self.chunks.get(index));
+        chunk.map_or(self.trimmed, |chunk| chunk.last)
     }
 
     pub(super) fn last(&self) -> u64 {

@@ -143,6 +143,17 @@ fn pings_pass_a_full_ring_and_are_not_counted() {
 }
 
 #[test]
+fn an_echo_stays_behind_what_a_resumed_socket_gets_again() {
+    let (mut session, attachment) = attached(Role::Proxy);
+    push(&mut session, "a");
+    written(&mut session, attachment, 0);
+    session.detach(attachment, 0);
+    let again = session.attach(0, 0, capable(), 0).unwrap();
+    session.push_echo(&Ping { pairs: vec![("echo".into(), "7".into())] });
+    assert_eq!(texts(&written(&mut session, again, 0)), ["a", "Ping"]);
+}
+
+#[test]
 fn an_echo_stays_behind_what_was_queued_before_it() {
     let (mut session, attachment) = attached(Role::AppServer);
     push(&mut session, "a");

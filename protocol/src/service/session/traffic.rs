@@ -74,8 +74,8 @@ impl Session {
     }
 
     fn due_echo(&mut self) -> Option<Transmit> {
-        let sent = self.counters.sent();
-        let (_, bytes) = self.echoes.pop_front_if(|(behind, _)| *behind <= sent)?;
+        // What was sent over an older socket may be sent again.
+        let (_, bytes) = self.echoes.pop_front_if(|(behind, _)| *behind <= self.ring.given())?;
         Some(Transmit { bytes, frames: 0 })
     }
 

@@ -37,13 +37,15 @@ pub enum FleetMutant {
     DropsUncounted,
     /// Messages are queued though the ring is full.
     OverfillsRings,
+    /// What must not be missing is queued though there is no room even for that.
+    TellsWithoutRoom,
     /// An answer names the question before.
     AnswersAnotherQuestion,
 }
 
 impl FleetMutant {
     /// All mutants that are tried.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ForgetsInterestOfNewSessions,
         Self::ForgetsNewsWithoutSocket,
         Self::KeepsInterestOfOldSessions,
@@ -61,6 +63,7 @@ impl FleetMutant {
         Self::NeverGreetsAgain,
         Self::DropsUncounted,
         Self::OverfillsRings,
+        Self::TellsWithoutRoom,
         Self::AnswersAnotherQuestion,
     ];
 }

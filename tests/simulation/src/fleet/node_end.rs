@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
-use trunkline_protocol::fleet::{BeatPing, Beats};
+use trunkline_protocol::fleet::{BeatPing, Beats, NodeMessage};
 use trunkline_protocol::service::{
     Attachment, Class, FrameBuffer, Incoming, Ping, Role, ServiceMessage, Session, SessionId, SessionSettings,
 };
@@ -21,7 +21,7 @@ pub(crate) const LINK_WINDOW_MS: u64 = 12_000;
 const LINK_RING_BYTES: usize = 3_000;
 
 /// Largest message of the simulation: the interest of a node in a hub.
-const MESSAGE_MAX_BYTES: usize = 600;
+const MESSAGE_MAX_BYTES: usize = 300;
 
 /// Socket of a node link, and who has closed it because the session is over.
 #[derive(Debug, Default)]
@@ -97,11 +97,14 @@ impl NodeEnd {
     }
 
     /// Queues what must not be missing, if there is room; `false` when the link has to be given up.
-    pub(crate) fn tell(&mut self, encode: impl FnOnce(&mut BytesMut)) -> Check<bool> {
-        let is_queued = self.session.try_push(Class::Reserved, encode).is_ok();
-        self.writes = true;
-        self.check_bounds()?;
-        Ok(is_queued)
+    pub(crate) fn tell(&mut self, message: &NodeMessage, mutant: Option<FleetMutant>) -> Check<bool> {
+        let has_place = self.session.has_place(Class::Reserved) || mutant == Some(FleetMutant::TellsWithoutRoom);
+        if has_place {
+            self.session.push(Class::Reserved, |out| message.encode(out));
+            self.writes = true;
+            self.check_bounds()?;
+        }
+        Ok(has_place)
     }
 
     /// Queues a message, room or no room.

@@ -47,12 +47,50 @@ pub(crate) struct Peer {
     pub(crate) taken: Taken,
 }
 
-/// What an end has taken of its peer's interest in the present session.
-#[derive(Debug, Clone, Copy, Default)]
+/// What an end has taken of its peer's interest in the present session: the plain truth, beside what the node makes of it.
+#[derive(Debug, Default)]
 pub(crate) struct Taken {
-    pub(crate) is_complete: bool,
+    is_complete: bool,
+    told: BTreeSet<(usize, u16)>,
     /// Time of the last question that was answered behind it.
     pub(crate) asked_ms: Option<u64>,
+}
+
+impl Taken {
+    pub(crate) fn take(&mut self, update: &InterestUpdate) {
+        match update {
+            InterestUpdate::Whole { hub, map } => {
+                // Maps of the simulation are lists of few buckets.
+                let bytes = map.to_bytes();
+                let buckets = bytes.as_chunks().0.iter().map(|pair| u16::from_be_bytes(*pair));
+                let hub = HUBS.iter().position(|name| *hub == **name).unwrap_or_default();
+                self.told.retain(|(of, _)| *of != hub);
+                self.told.extend(buckets.map(|bucket| (hub, bucket)));
+            }
+            InterestUpdate::Added { hub, buckets } => {
+                let hub = HUBS.iter().position(|name| *hub == **name).unwrap_or_default();
+                self.told.extend(buckets.iter().map(|bucket| (hub, *bucket)));
+            }
+            InterestUpdate::Complete => self.is_complete = true,
+        }
+    }
+
+    /// Whether everything has been told, and that not too long ago.
+    pub(crate) fn is_fresh(&self, now_ms: u64) -> bool {
+        self.is_complete && self.asked_ms.is_some_and(|asked_ms| now_ms - asked_ms <= INTEREST_STALE_MS)
+    }
+
+    /// Whether a message has to be sent to the peer, or has not to be; the peer has told its bucket since some time, or not.
+    pub(crate) fn duty(&self, hub: usize, bucket: u16, telling: Telling, now_ms: u64) -> Check<bool> {
+        if !self.is_fresh(now_ms) {
+            return Ok(true);
+        }
+        let is_told = self.told.contains(&(hub, bucket));
+        if self.asked_ms > Some(telling.since_ms) && is_told != telling.is_told {
+            return broken(format!("{telling:?}, and an answer behind it tells otherwise: {:?}", self.asked_ms));
+        }
+        Ok(is_told)
+    }
 }
 
 /// Address that a node dials.
@@ -350,17 +388,6 @@ impl Process {
             count += 1;
         }
         Ok(count)
-    }
-
-    /// Whether a message of this kind has to be sent to a peer, has not to be, or may be: the peer has told a bucket since some
-    /// time, or not, and this node's last answer from it is so old.
-    pub(crate) fn duty(taken: Taken, telling: Telling, now_ms: u64) -> Option<bool> {
-        match taken {
-            Taken { is_complete: true, asked_ms: Some(asked_ms) } if now_ms - asked_ms <= INTEREST_STALE_MS => {
-                (telling.since_ms < asked_ms).then_some(telling.is_told)
-            }
-            _ => Some(true),
-        }
     }
 }
 

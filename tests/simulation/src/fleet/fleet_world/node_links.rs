@@ -114,12 +114,12 @@ impl FleetWorld {
 
     /// Opens or resumes the link to a process; whether it has a socket now.
     fn link(&mut self, process: usize, key: MemberKey) -> Check<bool> {
-        let (now_ms, far_key) = (self.now_ms, (process, key.1));
+        let (now_ms, mutant, far_key) = (self.now_ms, self.mutant, (process, key.1));
         if self.processes[process].end(key, Direction::Outgoing).is_none() {
             let introduction = self.begin_outgoing(process, key)?;
             let Some(end) = self.processes[process].end(key, Direction::Outgoing) else { return Ok(false) };
             for message in introduction {
-                if !end.tell(|out| message.encode(out))? {
+                if !end.tell(&message, mutant)? {
                     return broken("an introduction does not fit the ring");
                 }
             }

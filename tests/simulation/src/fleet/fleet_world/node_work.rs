@@ -1,6 +1,6 @@
 //! Work of a node: its links, what it tells, and what it is told.
 
-use trunkline_protocol::fleet::{BEAT_INTERVAL_MS, InterestUpdate, NodeMessage};
+use trunkline_protocol::fleet::{BEAT_INTERVAL_MS, NodeMessage};
 use trunkline_protocol::service::{SessionEvent, SessionId};
 
 use super::{FleetWorld, LinkEnd};
@@ -93,12 +93,13 @@ impl FleetWorld {
         direction: Direction,
         message: &NodeMessage,
     ) -> Check {
-        let forgets = self.is(FleetMutant::ForgetsNewsWithoutSocket);
+        let mutant = self.mutant;
+        let forgets = mutant == Some(FleetMutant::ForgetsNewsWithoutSocket);
         let Some(end) = self.processes[process].end(key, direction) else { return Ok(()) };
         if forgets && end.socket.is_none() && matches!(message, NodeMessage::Interest(_)) {
             return Ok(());
         }
-        if end.tell(|out| message.encode(out))? {
+        if end.tell(message, mutant)? {
             return Ok(());
         }
         self.end_link(process, key, direction, LinkEnd::Overfull)
@@ -228,7 +229,7 @@ impl FleetWorld {
             }
             (NodeMessage::Interest(update), Direction::Incoming) => {
                 let peer = self.processes[process].peers.entry(key).or_default();
-                peer.taken.is_complete |= update == InterestUpdate::Complete;
+                peer.taken.take(&update);
                 peer.interest.apply(update);
                 Ok(())
             }

@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use trunkline_protocol::limits::INTEREST_STALE_MS;
 use trunkline_protocol::service::{Ack, AckStatus, Class, ServiceMessage, SessionId};
 
 use super::FleetWorld;
 use crate::fleet::fleet_mutant::FleetMutant;
 use crate::fleet::post::{Post, Recipients, body_of};
-use crate::fleet::process::{Fate, MemberKey, OpenAsk, Process};
+use crate::fleet::process::{Fate, MemberKey, OpenAsk};
 use crate::ledger::{Check, broken};
 
 /// Time in which nodes have to answer.
@@ -65,8 +64,8 @@ impl FleetWorld {
         let node = &mut self.processes[process];
         let Some(peer) = node.peers.get(&key) else { return Ok(Fate::Unwanted) };
         let Some(end) = &peer.outgoing else { return Ok(Fate::Unwanted) };
-        let taken = peer.taken;
-        let duty = Process::duty(taken, telling, now_ms);
+        let is_stale = !peer.taken.is_fresh(now_ms);
+        let duty = peer.taken.duty(post.hub, post.to.bucket(), telling, now_ms)?;
         let (queued, dropped, is_full) = (end.session.queued(), node.dropped, !end.session.has_place(Class::Ordinary));
         let fate = node.pass_on(key, post, body, question, now_ms, mutant)?;
         let Some(end) = node.peers.get(&key).and_then(|peer| peer.outgoing.as_ref()) else {
@@ -74,22 +73,20 @@ impl FleetWorld {
         };
         let frames = end.session.queued() - queued;
         let is_right = match fate {
-            Fate::Queued => frames == 1 && !is_full && duty != Some(false),
-            Fate::Dropped => frames == 0 && is_full && duty != Some(false) && node.dropped == dropped + 1,
-            Fate::Unwanted => frames == 0 && duty != Some(true),
+            Fate::Queued => frames == 1 && !is_full && duty,
+            Fate::Dropped => frames == 0 && is_full && duty && node.dropped == dropped + 1,
+            Fate::Unwanted => frames == 0 && !duty,
         };
         if !is_right {
             return broken(format!(
-                "{process} has {fate:?} {post:?} for {key:?}, {frames} frames, {} counted; it has told {telling:?}, \
-                 of which {taken:?} is taken; is the ring full: {is_full}",
+                "{process} has {fate:?} {post:?} for {key:?}, {frames} frames, {} counted; by what it was told it has \
+                 to send: {duty}, is that old: {is_stale}, is the ring full: {is_full}",
                 node.dropped - dropped
             ));
         }
         self.outcome.queued += u64::from(fate == Fate::Queued);
         self.outcome.dropped += u64::from(fate == Fate::Dropped);
         self.outcome.spared += u64::from(fate == Fate::Unwanted);
-        let is_stale =
-            taken.is_complete && taken.asked_ms.is_some_and(|asked_ms| now_ms - asked_ms > INTEREST_STALE_MS);
         self.outcome.stale += u64::from(is_stale);
         Ok(fate)
     }
