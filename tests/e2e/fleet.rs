@@ -93,7 +93,7 @@ impl<'a> FleetScene<'a> {
     }
 }
 
-/// What a node shows of the fleet, itself included.
+/// Snapshot of the fleet as a node shows it, itself included.
 async fn told(node: &Proxy) -> Result<Value> {
     get(node.admin(), "/api/fleet").await?.json()
 }
@@ -127,9 +127,14 @@ async fn shows(node: &Proxy, is_so: impl Fn(&Sight) -> bool) -> Result<Value> {
     .await
 }
 
+/// Nodes of these names, all ready.
+fn ready(names: &[&str]) -> Sight {
+    names.iter().map(|name| ((*name).to_owned(), "ready".to_owned())).collect()
+}
+
 /// Waits until a node shows these, all ready, and says that all agree.
 async fn all_agree(node: &Proxy, names: &[&str]) -> Result<()> {
-    let expected: Sight = names.iter().map(|name| ((*name).to_owned(), "ready".to_owned())).collect();
+    let expected = ready(names);
     until(async || {
         let fleet = told(node).await?;
         Ok((fleet["agree"] == true && sight(&fleet)? == expected).then_some(()))

@@ -20,7 +20,7 @@ pub(crate) const ADMIN_TOKEN: &str = "the-admin-token-of-the-benchmark";
 /// Longest answer to an announcement.
 const ANSWER_MAX_BYTES: usize = 4096;
 
-/// Where messages enter.
+/// Place where messages enter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Entry {
     /// The app server, which sends to each node itself.

@@ -25,6 +25,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`settings`] | the command line |
+//! | [`figures`] | windows and rounds |
 //! | [`between`] | bytes between nodes, as the system counts them |
 //! | [`entry`] | where a message enters, and its publisher |
 //! | [`scene`] | nodes, their clients, and a window of work |
@@ -34,6 +35,7 @@
 
 mod between;
 mod entry;
+mod figures;
 mod report;
 mod scene;
 mod settings;
@@ -46,7 +48,8 @@ use trunkline_tests::bench::child::say;
 use trunkline_tests::bench::command;
 use trunkline_tests::bench::rounds::in_turn;
 
-use report::{Part, Report, Round};
+use figures::{Part, Round};
+use report::Report;
 use scene::Pair;
 use settings::Settings;
 

@@ -17,7 +17,7 @@ use trunkline_tests::bench::product::{MeasuredProxy, Product, Wanted};
 
 use crate::between;
 use crate::entry::{ADMIN_TOKEN, Announcer, Entry, EntryPublisher, GROUP, HUB};
-use crate::report::{Part, Window};
+use crate::figures::{Part, Window};
 use crate::settings::{Settings, Work};
 
 /// Links between each node and the app server.
@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks whether they have.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What is measured side by side.
+/// Scenes that are measured side by side.
 pub(crate) struct Pair {
     base: Scene,
     /// Other nodes than those of the base, where they differ.
@@ -51,7 +51,7 @@ impl Pair {
         Ok(Self { base, subject, work: settings.work, length: Duration::from_secs(settings.seconds().into()) })
     }
 
-    /// Measures one window.
+    /// Measures one window of a part.
     pub(crate) fn window(&mut self, part: Part) -> Result<Window> {
         let is_subject = part == Part::Subject;
         let scene = if is_subject { self.subject.as_mut().unwrap_or(&mut self.base) } else { &mut self.base };

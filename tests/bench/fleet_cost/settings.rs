@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
-/// What is measured.
+/// Work of all nodes in a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Work {
@@ -23,7 +23,7 @@ pub(crate) enum Work {
 #[derive(Debug, Parser, Serialize)]
 #[command(name = "fleet_cost")]
 pub(crate) struct Settings {
-    /// What is measured
+    /// Work of the nodes that is measured
     #[arg(long, default_value_t = Work::Broadcast, value_enum)]
     pub(crate) work: Work,
     /// Nodes of a fleet; without it 12 that idle, else 8

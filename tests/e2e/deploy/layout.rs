@@ -46,6 +46,22 @@ async fn tabs(local: &Local, browser: &Browser) -> Result<Vec<(String, Page)>> {
     Ok(tabs)
 }
 
+/// Waits until each node shows both, and says that they agree.
+async fn form_a_fleet(local: &Local) -> Result<()> {
+    for node in [1, 2] {
+        let admin = local.admin(node)?;
+        until(async || {
+            let fleet = http_client::get(&admin, "/api/fleet").await?.json()?;
+            let nodes = fleet["nodes"].as_array().context("nodes")?;
+            let ready = nodes.iter().filter(|node| node["state"] == "ready");
+            let names: BTreeSet<_> = ready.filter_map(|node| node["name"].as_str().map(str::to_owned)).collect();
+            Ok((names == both("node") && fleet["agree"] == true).then_some(()))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 async fn see_each_other(tabs: &[(String, Page)]) -> Result<()> {
     for (_, page) in tabs {
         for (name, _) in tabs {
@@ -60,6 +76,7 @@ fn two_tabs_at_two_nodes_see_each_other_and_the_rest_carries_on_when_a_node_is_k
     play_heavy(async |stage| {
         let mut local = Local::start(stage).await?;
         assert_eq!(ask(&local, REQUESTS).await?, (both("app"), both("node")));
+        form_a_fleet(&local).await?;
         let browser = Browser::start(stage)?;
         let tabs = tabs(&local, &browser).await?;
         see_each_other(&tabs).await?;

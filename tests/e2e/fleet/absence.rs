@@ -42,6 +42,7 @@ fn a_killed_node_is_noticed_and_the_others_go_on() {
         }
         ensure!(started.elapsed() < NOTICED, "{:?}", started.elapsed());
         for node in &scene.nodes[..2] {
+            shows(node, |sight| !sight.contains_key(NAMES[2])).await?;
             reaches(node, &to_all("afterwards"), 2, clients.len()).await?;
         }
         got(&mut clients, &scene.nodes[1], &["at once", "afterwards", "afterwards"]).await?;

@@ -1,10 +1,12 @@
 //! How nodes get to know each other: by one that is known, by themselves, by two addresses.
 
 use trunkline_tests::harness::client::Agents;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::demo::{Addresses, Demo};
+use trunkline_tests::harness::http_client::get;
+use trunkline_tests::harness::scenario::{play, play_heavy, until};
 use trunkline_tests::harness::sockets::free_address;
 
-use super::{FleetScene, NAMES, all_agree, got, reaches, to_all};
+use super::{FleetScene, NAMES, all_agree, got, reaches, ready, sight, to_all};
 
 #[test]
 fn a_node_that_knows_one_of_the_others_is_found_by_all() {
@@ -57,5 +59,21 @@ fn a_node_that_names_only_itself_is_a_fleet_of_one() {
         let mut clients = scene.crowd(&agents, &scene.nodes).await?;
         reaches(&scene.nodes[0], &to_all("to myself"), 1, clients.len()).await?;
         got(&mut clients, &scene.nodes[0], &["to myself"]).await
+    });
+}
+
+#[test]
+fn nodes_of_the_demo_are_a_fleet_by_the_development_key() {
+    play_heavy(async |stage| {
+        let mut demo = Demo::start(stage, Addresses::free()?)?;
+        demo.invites().await?;
+        for admin in &demo.addresses().admins {
+            until(async || {
+                let fleet = get(admin, "/api/fleet").await?.json()?;
+                Ok((fleet["agree"] == true && sight(&fleet)? == ready(&["proxy-1", "proxy-2"])).then_some(()))
+            })
+            .await?;
+        }
+        Ok(())
     });
 }

@@ -14,7 +14,7 @@ use super::{FleetScene, got, reaches, to_all, told};
 /// Bytes that a stranger answers with, whatever it is asked.
 const GARBAGE: &[u8] = b"\x00\xff\x16\x03 this is no HTTP\r\n\r\n\x1e\x1e";
 
-/// What a node of a version without fleets answers to whoever wants a channel.
+/// Answer of a node of a version without fleets to whoever wants a channel.
 const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
 
 /// A server that says this to each request, or nothing at all.
