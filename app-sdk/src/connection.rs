@@ -9,6 +9,7 @@ mod connect_request;
 mod connection_close;
 mod flow_control;
 mod inbox;
+mod kept_bytes;
 mod limits;
 mod upload_table;
 
@@ -32,6 +33,7 @@ pub(crate) use connect_request::tests::connect_request_of;
 pub(crate) use connection_close::ConnectionClose;
 pub(crate) use flow_control::FlowControl;
 pub(crate) use inbox::{Inbox, WorkItem};
+pub(crate) use kept_bytes::{SLICE_MIN_BYTES, detached};
 pub(crate) use limits::Limits;
 pub(crate) use upload_table::{UploadEnd, UploadEvent};
 

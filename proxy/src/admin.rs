@@ -10,6 +10,7 @@ mod connection_table;
 mod context;
 mod exposition;
 mod guard;
+mod node_channel;
 mod page;
 mod parameter;
 mod probe;
@@ -27,6 +28,7 @@ use tokio::net::TcpListener;
 use trunkline_protocol::wire::NODE_HEADER;
 
 use crate::config::AdminSettings;
+use crate::fleet::{self, Fleet};
 use crate::observer::{Observer, Readiness};
 
 use admin_counters::AdminCounters;
@@ -35,25 +37,48 @@ use guard::{Exposure, Guard};
 use session::PAGE_PATH;
 
 /// Serves the admin port for ever, on a listener that is bound to this address.
-pub(crate) async fn serve(listener: TcpListener, address: SocketAddr, readiness: Readiness, settings: &AdminSettings) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    address: SocketAddr,
+    readiness: Readiness,
+    settings: &AdminSettings,
+    fleet: Fleet,
+) {
     let exposure = if address.ip().is_loopback() { Exposure::Loopback } else { Exposure::Network };
     let counters = Arc::<AdminCounters>::default();
-    let router = router(readiness, settings, exposure, counters.clone());
+    let router = router(readiness, settings, exposure, counters.clone(), fleet);
     admin_listener::serve(listener, router, counters).await;
 }
 
 /// Builds the router of the admin port. Needs a runtime.
-fn router(readiness: Readiness, settings: &AdminSettings, exposure: Exposure, counters: Arc<AdminCounters>) -> Router {
-    let name = &readiness.shared().settings.node;
+fn router(
+    readiness: Readiness,
+    settings: &AdminSettings,
+    exposure: Exposure,
+    counters: Arc<AdminCounters>,
+    fleet: Fleet,
+) -> Router {
+    let shared = readiness.shared().clone();
+    let name = &shared.settings.node;
     let (guard, node) = (Guard::new(exposure, settings, name, counters.clone()), HeaderValue::from_str(name).ok());
-    let context = AdminContext { observer: Observer::new(readiness.clone(), settings), guard: guard.clone() };
+    let observer = Observer::new(readiness.clone(), fleet.clone());
+    let context = AdminContext { observer, guard: guard.clone() };
     let guarded = api::guarded().layer(middleware::from_fn_with_state(guard.clone(), guard::check));
     let api = guarded.merge(api::open());
+    if !fleet.is_alone() {
+        fleet.serve_api(api.clone().with_state(context.clone()));
+    }
     // The page uses the API below its own path, where the cookie of its session goes.
     let observer = api.clone().merge(page::router()).nest(PAGE_PATH, api).with_state(context);
-    probe::router(readiness, guard, counters)
-        .merge(observer)
-        .fallback(api::unknown)
+    let port = probe::router(readiness, fleet.clone(), guard, counters.clone()).merge(observer);
+    let port = match fleet.api() {
+        Some(api) => {
+            let inside = fleet::routes(fleet.clone()).merge(api);
+            port.merge(node_channel::router(fleet.keys().clone(), inside, counters))
+        }
+        None => port,
+    };
+    port.fallback(api::unknown)
         .layer(middleware::map_response(page::secure))
         .layer(middleware::from_fn_with_state(node, name_node))
 }
@@ -90,7 +115,8 @@ mod tests {
         let problems = Arc::new(UpstreamProblems::default());
         problems.set("http://app:5000", Some(problem.into()));
         let settings = AdminSettings::default();
-        router(Readiness::new(shared, problems), &settings, Exposure::Loopback, Arc::default())
+        let fleet = Fleet::new(shared.clone(), ([127, 0, 0, 1], 8090).into());
+        router(Readiness::new(shared, problems), &settings, Exposure::Loopback, Arc::default(), fleet)
     }
 
     async fn get(node: Router, path: &str) -> (u16, String) {
@@ -124,6 +150,13 @@ mod tests {
             assert!(typed.iter().any(|typed| typed == name), "{name}");
         }
         assert!(text.contains("trunkline_ready 0\n"), "{text}");
+        // A node without others is a fleet of one.
+        let of_fleet = text.lines().filter(|line| line.starts_with("trunkline_fleet_nodes{"));
+        let states = ["draining", "late", "ready", "starting", "unreachable"];
+        let counts =
+            states.map(|state| format!("trunkline_fleet_nodes{{state=\"{state}\"}} {}", u8::from(state == "starting")));
+        assert_eq!(of_fleet.collect::<Vec<_>>(), counts);
+        assert!(text.contains("trunkline_fleet_agree 1\n"), "{text}");
     }
 
     #[tokio::test]

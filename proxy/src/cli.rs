@@ -1,6 +1,7 @@
 //! The `trunkline` command: its subcommands, flags and configuration file.
 
 mod admin_client;
+mod announce_command;
 mod check_command;
 pub(crate) mod config_file;
 mod flag;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use announce_command::AnnounceArgs;
 use config_file::with_file;
 pub use flag::ServeArgs;
 use output::{print, print_error};
@@ -59,6 +61,8 @@ enum CliCommand {
     Size(SizeArgs),
     /// Show nodes in the terminal: clients, links, rates, CPU and memory. Ctrl-C ends it.
     Top(TopArgs),
+    /// Send a message to clients of a hub, at all nodes of a fleet.
+    Announce(AnnounceArgs),
     /// Make keys and tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -87,6 +91,7 @@ fn run() -> anyhow::Result<()> {
         CliCommand::Health { admin } => print(runtime()?.block_on(health_command::health(&admin))?.trim_end()),
         CliCommand::Size(args) => print(size_command::size(&args)?.trim_end()),
         CliCommand::Top(args) => runtime()?.block_on(top_command::top(&args))?,
+        CliCommand::Announce(args) => print(&runtime()?.block_on(announce_command::announce(&args))?),
         CliCommand::Token(command) => token_command::token(command)?,
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 mod admin_settings;
 mod drain_settings;
+mod fleet_settings;
 mod frontend_limit;
 mod group_limit;
 mod host_rule;
@@ -32,6 +33,7 @@ use crate::net::tls::ClientTls;
 
 pub(crate) use admin_settings::AdminSettings;
 pub(crate) use drain_settings::DrainSettings;
+pub(crate) use fleet_settings::FleetSettings;
 pub(crate) use frontend_limit::FrontendLimits;
 pub(crate) use group_limit::GroupLimits;
 pub(crate) use host_rule::HostRules;
@@ -140,6 +142,8 @@ pub struct Settings {
     pub http_transports: HttpTransportSettings,
     /// Settings of requests that are relayed to app servers and other nodes.
     pub relay: RelaySettings,
+    /// Settings of the fleet.
+    pub fleet: FleetSettings,
 }
 
 impl Settings {
@@ -168,6 +172,7 @@ impl Settings {
             rehoming: RehomeSettings::DEFAULT,
             http_transports: HttpTransportSettings::DEFAULT,
             relay: RelaySettings::embedded(),
+            fleet: FleetSettings::default(),
         }
     }
 }

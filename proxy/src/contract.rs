@@ -16,6 +16,7 @@ mod http;
 mod stage;
 
 mod acks;
+mod announcing;
 mod carrying;
 mod closing;
 mod connecting;
@@ -27,6 +28,7 @@ mod identifying;
 mod idle_sockets;
 mod keeping_alive;
 mod odd_heads;
+mod passing_on;
 mod pooled_clients;
 mod reassigning;
 mod receiving;

@@ -28,6 +28,7 @@
 //! | `shard` | state of one thread: client connections, groups, delivery |
 //! | `client` | the life of one client connection |
 //! | `link` | the task of each link: frames of an app server, routed to the shards |
+//! | `fleet` | the other nodes: who is there, links to them, what is passed on and asked |
 //! | `frontend` | HTTP for clients: negotiate, connect, pass-through, the owner hop |
 //! | `observer` | snapshots of this node and the fleet, inspection of shards, taps, peers |
 //! | `admin` | admin port: health, metrics, the observer page and its API |
@@ -44,6 +45,7 @@ pub(crate) mod clock;
 pub(crate) mod config;
 #[cfg(test)]
 mod contract;
+pub(crate) mod fleet;
 pub(crate) mod frontend;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

@@ -34,6 +34,8 @@ use crate::shard::{LinkLoss, Shard, ShardCommand};
 use crate::upstream::{DialError, Dialled, LinkHandle, Pool, dial};
 use session_over::{CarryEnd, SessionOver};
 
+pub(crate) use route::{FrameSource, RoutedBatch, receivers_of, route};
+
 /// A dial of a lost link is given up after this share of the window: it may have got stuck where another one passes.
 const DIALS_PER_WINDOW: u64 = 4;
 

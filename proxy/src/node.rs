@@ -42,6 +42,7 @@ use crate::admin;
 #[cfg(feature = "tls")]
 use crate::auth::JwksSource;
 use crate::config::{Config, DrainSettings, Settings};
+use crate::fleet::Fleet;
 #[cfg(feature = "tls")]
 use crate::net::{address::Address, connector::Connector, tls::ClientTls};
 use crate::observer::{Readiness, UpstreamProblems};
@@ -52,6 +53,7 @@ use crate::shard::{Connectors, ShardSender, Shared};
 #[derive(Debug)]
 pub struct Node {
     shared: Arc<Shared>,
+    fleet: Fleet,
     listen: BoundAddresses,
     admin: SocketAddr,
     drain: DrainSettings,
@@ -80,7 +82,7 @@ impl Node {
         sockets.ensure_all_taken()?;
 
         let Config { upstreams, resolve_interval, resolver, shards, drain, settings, observer, .. } = config;
-        let stop = CancellationToken::new();
+        let (stop, fleet_resolver) = (CancellationToken::new(), resolver.clone());
         let (shared, threads) = start_shards(settings, connectors.clone(), listeners.of_shards, &stop)?;
 
         let mut background = JoinSet::new();
@@ -95,13 +97,16 @@ impl Node {
         #[cfg(feature = "tls")]
         background.spawn(certificate_reload::run(shared.clone(), connectors, listeners.certificates));
         let readiness = Readiness::new(shared.clone(), problems);
-        background.spawn(async move { admin::serve(admin_listener, admin, readiness, &observer).await });
+        let fleet = Fleet::new(shared.clone(), admin);
+        background.spawn(fleet.clone().run(fleet_resolver));
+        let of_admin = fleet.clone();
+        background.spawn(async move { admin::serve(admin_listener, admin, readiness, &observer, of_admin).await });
 
         if !shared.settings.relay.forward {
             info!("--no-forward: clients are offered WebSockets only, and no request is carried to another node");
         }
         info!(node = %shared.settings.node, listen = %listen.plain, tls = ?listen.tls, %admin, shards, "node started");
-        Ok(Self { shared, listen, admin, drain, threads, background, stop })
+        Ok(Self { shared, fleet, listen, admin, drain, threads, background, stop })
     }
 
     /// Returns the address of the plain client listener.
@@ -150,6 +155,7 @@ impl Node {
             warn!(clients = self.clients(), "some clients did not leave within --drain-timeout and are cut");
         }
         let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();
+        self.fleet.leave().await;
         self.background.abort_all();
         close_links(&pools).await;
         self.stop.cancel();

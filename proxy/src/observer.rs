@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!  page, top, curl ──► fleet ─┬─► this node: counters, and shards in short steps
-//!                             └─► peers: the request with scope=node
+//!                             └─► other nodes, over node links: the request with scope=node
 //! ```
 //!
 //! Nothing is gathered while nobody asks, and concurrent callers share one snapshot.
 
+mod announcement;
 mod client_filter;
 mod client_summary;
 mod client_tap;
@@ -25,22 +26,22 @@ use std::sync::Arc;
 
 use axum::http::Response;
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use hyper::body::Incoming;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::config::AdminSettings;
-use crate::net::resolver::Resolver;
+use crate::fleet::{Fleet, PeerRequest};
+use announcement::Announcer;
 use client_filter::ClientCursor;
 use list_page::NameSum;
 use node_inspector::NodeInspector;
 use peer::Peers;
 use snapshot_cache::SnapshotCache;
 
+pub(crate) use announcement::{Announcees, Announcement, AnnouncementError, AnnouncementReport};
 pub(crate) use client_filter::ClientFilter;
 pub(crate) use client_tap::{ClientTap, PayloadView, TapError};
 pub(crate) use list_page::{ListPage, NameKind, NamePage};
@@ -54,11 +55,12 @@ pub(crate) use snapshot::{NodeSnapshot, Rates, UnreachablePeer};
 /// Event streams that a node keeps open at a time.
 pub(crate) const STREAMS_MAX: usize = 32;
 
-/// Inspects this node and, through their admin ports, its peers.
+/// Inspects this node and, over the links between nodes, the others.
 #[derive(Debug, Clone)]
 pub(crate) struct Observer {
     node: Arc<NodeInspector>,
     peers: Arc<Peers>,
+    announcer: Announcer,
     fleet: SnapshotCache<FleetSnapshot>,
     streams: Arc<Semaphore>,
 }
@@ -66,13 +68,13 @@ pub(crate) struct Observer {
 impl Observer {
     /// Starts the snapshot caches. Needs a runtime.
     #[must_use]
-    pub(crate) fn new(readiness: Readiness, settings: &AdminSettings) -> Self {
-        let connector = readiness.shared().connector.clone();
-        let peers = Arc::new(Peers::new(settings, Resolver::default(), connector));
+    pub(crate) fn new(readiness: Readiness, fleet: Fleet) -> Self {
+        let announcer = Announcer::new(readiness.shared().clone(), fleet.clone());
+        let peers = Arc::new(Peers::new(fleet));
         let node = Arc::new(NodeInspector::new(readiness));
         let sources = (node.clone(), peers.clone());
         let fleet = SnapshotCache::new(sources, |(node, peers)| Box::pin(fleet_snapshot::gather(node, peers)));
-        Self { node, peers, fleet, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
+        Self { node, peers, announcer, fleet, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
     }
 
     /// Returns the inspector of this node alone.
@@ -125,15 +127,14 @@ impl Observer {
 
     async fn clients_of(&self, instance: &str, filter: &ClientFilter) -> Option<ListPage<ClientSummary>> {
         let after = filter.after.as_ref().map(ClientCursor::to_string);
-        // All peers are asked, but only the instance that is named answers.
         let given = [
-            ("instance", Some(instance)),
             ("hub", filter.hub.as_deref()),
             ("group", filter.group.as_deref()),
             ("user", filter.user.as_deref()),
             ("after", after.as_deref()),
         ];
-        self.first_answer(&list_target("clients", filter.limit, &given)).await
+        let request = PeerRequest::get(list_target("clients", filter.limit, &given));
+        self.peers.ask(instance, &request).await?.read().ok()
     }
 
     /// Lists some of the groups of a hub, or of its users, over all nodes; `None` when no node knows the hub.
@@ -146,11 +147,10 @@ impl Observer {
     ) -> Option<NamePage> {
         // One more than is shown tells whether there is more.
         let target = list_target(kind.path(), limit + 1, &[("hub", Some(hub)), ("after", after.as_deref())]);
-        let nothing = Bytes::new();
-        let others = self.peers.ask_all(Method::GET, &target, &nothing);
+        let request = PeerRequest::get(target);
+        let others = self.peers.ask_all(&request);
         let (own, others) = tokio::join!(self.node.names(kind, hub, after, limit + 1), others);
-        let others = others.into_iter().flatten().filter_map(|answer| answer.read::<PeerNames>().ok());
-        let others = others.filter(|names| names.instance != self.node.instance()).map(|names| names.page);
+        let others = others.into_iter().filter_map(|(_, answer)| answer.ok()?.read::<NamePage>().ok());
         let pages: Vec<NamePage> = own.into_iter().chain(others).collect();
         if pages.is_empty() {
             return None;
@@ -175,8 +175,17 @@ impl Observer {
         }
         let target = format!("/api/clients/{}/close?scope=node", quoted(id));
         let body = reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
-        let answers = self.peers.ask_all(Method::POST, &target, &Bytes::from(body.to_string())).await;
-        answers.iter().flatten().any(|answer| answer.status == StatusCode::OK)
+        let request = PeerRequest::post(target, Bytes::from(body.to_string()));
+        let answers = self.peers.ask_all(&request).await;
+        answers.iter().flat_map(|(_, answer)| answer).any(|answer| answer.status == StatusCode::OK)
+    }
+
+    /// Gives an announcement to its receivers at all nodes.
+    ///
+    /// # Errors
+    /// When nobody has received it.
+    pub(crate) async fn announce(&self, announcement: Announcement) -> Result<AnnouncementReport, AnnouncementError> {
+        self.announcer.announce(announcement).await
     }
 
     /// Returns what any node remembers of a connection: that it is open, or how it ended.
@@ -211,18 +220,9 @@ impl Observer {
     }
 
     async fn first_answer<T: DeserializeOwned>(&self, target: &str) -> Option<T> {
-        let answers = self.peers.ask_all(Method::GET, target, &Bytes::new()).await;
-        answers.iter().flatten().find_map(|answer| answer.read().ok())
+        let answers = self.peers.ask_all(&PeerRequest::get(target)).await;
+        answers.iter().find_map(|(_, answer)| answer.as_ref().ok()?.read().ok())
     }
-}
-
-/// Page of names as a peer answers it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct PeerNames {
-    instance: String,
-    #[serde(flatten)]
-    page: NamePage,
 }
 
 /// Builds the request target for a peer's own part of a list.

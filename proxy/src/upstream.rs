@@ -6,6 +6,7 @@
 //!
 //! The task that keeps a slot's link open, and routes the frames that it brings down, is [`link`](crate::link)'s.
 
+mod asker;
 mod authorizer;
 mod caller;
 mod home_choice;
@@ -18,11 +19,12 @@ mod number;
 mod pool;
 mod refusal_source;
 
+pub(crate) use asker::Asker;
 pub(crate) use authorizer::Authorizer;
 pub(crate) use caller::Caller;
 pub use hub_registry::MemoryDialler;
 pub(crate) use hub_registry::{AppServer, AppTarget, Hub, HubRegistry};
-pub(crate) use link_dial::{DialError, Dialled, UpstreamWebSocket, dial};
+pub(crate) use link_dial::{DialError, Dialled, UpstreamWebSocket, dial, into_websocket};
 pub(crate) use link_handle::{LinkHandle, LinkId};
 pub(crate) use manifest::{ReadManifestError, read_manifest};
 pub(crate) use number::{AppServerId, HubIndex};

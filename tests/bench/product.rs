@@ -37,6 +37,8 @@ pub struct Wanted<'a> {
     pub shards: u16,
     /// Links of each to the app server.
     pub links: u16,
+    /// Whether they name each other by `--peers`.
+    pub is_fleet: bool,
     /// Further arguments of each proxy.
     pub more: &'a [&'a str],
 }
@@ -47,21 +49,24 @@ impl Product {
     /// # Errors
     /// When one is not built or does not start.
     pub fn start(shards: u16) -> Result<Self> {
-        Self::start_with(Wanted { proxies: 1, shards, links: LINKS, more: &[] })
+        Self::start_with(Wanted { proxies: 1, shards, links: LINKS, is_fleet: false, more: &[] })
     }
 
     /// Starts them as they are wanted, and waits for all links between them.
     ///
     /// # Errors
     /// When one is not built or does not start.
-    pub fn start_with(Wanted { proxies, shards, links, more }: Wanted<'_>) -> Result<Self> {
+    pub fn start_with(Wanted { proxies, shards, links, is_fleet, more }: Wanted<'_>) -> Result<Self> {
         let app = MeasuredApp::start()?;
-        let serve = || {
+        let first = NodeAddresses::free()?;
+        let peers = if is_fleet { format!("http://{}", first.admin) } else { String::new() };
+        let serve = |addresses| {
             let mut trunkline = Command::new(program("trunkline")?);
-            trunkline.arg("serve").args(more);
-            MeasuredProxy::serve(&app, shards, links, trunkline)
+            trunkline.arg("serve").args(["--peers", &peers]).args(more);
+            MeasuredProxy::serve(&app, addresses, shards, links, trunkline)
         };
-        let (proxy, others) = (serve()?, (1..proxies).map(|_| serve()).collect::<Result<_>>()?);
+        let proxy = serve(first)?;
+        let others = (1..proxies).map(|_| serve(NodeAddresses::free()?)).collect::<Result<_>>()?;
         Ok(Self { proxy, others, app })
     }
 
@@ -157,6 +162,19 @@ impl MeasuredApp {
     }
 }
 
+/// Addresses of a proxy.
+#[derive(Debug, Clone, Copy)]
+struct NodeAddresses {
+    listen: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl NodeAddresses {
+    fn free() -> Result<Self> {
+        Ok(Self { listen: address()?, admin: address()? })
+    }
+}
+
 /// A proxy. It ends with this value.
 #[derive(Debug)]
 pub struct MeasuredProxy {
@@ -173,7 +191,7 @@ impl MeasuredProxy {
     pub fn start(app: &MeasuredApp, shards: u16) -> Result<Self> {
         let mut trunkline = Command::new(program("trunkline")?);
         trunkline.arg("serve");
-        Self::serve(app, shards, LINKS, trunkline)
+        Self::serve(app, NodeAddresses::free()?, shards, LINKS, trunkline)
     }
 
     /// Starts one that has one core for itself, and as many open files as may be.
@@ -184,11 +202,16 @@ impl MeasuredProxy {
         let mut pinned = Command::new("sh");
         pinned.args(["-c", "ulimit -Sn \"$(ulimit -Hn)\"; exec taskset -c \"$@\"", "sh", &core.to_string()]);
         pinned.arg(program("trunkline")?).arg("serve");
-        Self::serve(app, 1, LINKS, pinned)
+        Self::serve(app, NodeAddresses::free()?, 1, LINKS, pinned)
     }
 
-    fn serve(app: &MeasuredApp, shards: u16, pool_size: u16, mut trunkline: Command) -> Result<Self> {
-        let (address, admin) = (address()?, address()?);
+    fn serve(
+        app: &MeasuredApp,
+        NodeAddresses { listen: address, admin }: NodeAddresses,
+        shards: u16,
+        pool_size: u16,
+        mut trunkline: Command,
+    ) -> Result<Self> {
         product(&mut trunkline).args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
         trunkline.args(["--upstream", &format!("http://{}", app.address), "--shards", &shards.to_string()]);
         trunkline.args(["--pool-size", &pool_size.to_string()]);
@@ -204,6 +227,20 @@ impl MeasuredProxy {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Address of its admin port.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Reads its counters once.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn metrics(&self) -> Result<Metrics> {
+        metrics(self.admin)
     }
 
     /// ChildProcess id, as the system knows it.

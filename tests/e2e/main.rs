@@ -38,6 +38,8 @@ mod discovery;
 #[cfg(test)]
 mod draining;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod flow_control;
 #[cfg(test)]
 mod forwarded;

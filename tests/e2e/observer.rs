@@ -214,6 +214,36 @@ async fn says_what(page: &Page, client: &Client, other: &Client) -> Result<()> {
 }
 
 #[test]
+fn who_may_act_announces_to_the_clients_of_all_nodes_and_is_told_whom_it_reached() {
+    play_heavy(async |stage| {
+        let scene = ObserverScene::open(stage).await?;
+        let agents = Agents::new(stage);
+        let mut clients = Vec::new();
+        for number in 0..6 {
+            clients.push(scene.client(&agents, number).await?);
+        }
+        let browser = Browser::start(stage)?;
+        let page = browser.open("observer", &format!("http://{}/", scene.proxies[0].admin())).await?;
+        page.see_count("nodes", "tbody tr[data-state=open]", NODES.len()).await?;
+        page.see_count("graph", ".edge[data-client]", clients.len()).await?;
+        log_in(&page).await?;
+        page.click("announce").await?;
+        page.fill("announcing-target", "Message").await?;
+        page.fill("announcing-arguments", "soon").await?;
+        page.click("announcing-submit").await?;
+        page.see("announcing-problem", "no JSON list").await?;
+        page.fill("announcing-arguments", "[\"soon\"]").await?;
+        page.click("announcing-submit").await?;
+        page.see("announcing-answer", "Given to 6 clients at 3 nodes.").await?;
+        for client in &mut clients {
+            assert_eq!(client.expect("Message").await?, [json!("soon")]);
+        }
+        assert_eq!(page.text("announcing-problem").await?, "");
+        browser.end().await
+    });
+}
+
+#[test]
 fn lists_are_found_by_keyboard_and_lead_from_groups_to_clients() {
     play_heavy(async |stage| {
         let scene = ObserverScene::open(stage).await?;

@@ -11,7 +11,7 @@
 //!
 //! Generic over the handle of a call, `C`: the tables need its [`CallState`] only.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -36,7 +36,10 @@ pub(crate) enum ReplyKind {
 #[derive(Debug)]
 pub(crate) struct IncomingCall<C> {
     pub(crate) call: Arc<C>,
+    /// The message; of a call that fits no method, without the ids of its streams, because nobody reads these.
     pub(crate) invocation: Invocation,
+    /// Number of streams that the client announced.
+    pub(crate) stream_count: usize,
     pub(crate) reply_kind: ReplyKind,
     /// Weight while it waits, in bytes.
     pub(crate) bytes: usize,
@@ -51,6 +54,8 @@ pub(crate) enum Admission<C> {
     Queued,
     /// The call or a stream of it has an id that is in use.
     IdInUse(ByteString),
+    /// The call has so many streams; more than any method may have.
+    TooManyStreams(usize),
 }
 
 /// The calls of a connection.
@@ -83,12 +88,15 @@ pub(crate) struct OverfullWaits {
 
 impl<C: AsRef<CallState>> CallTable<C> {
     /// Decides when a call that has arrived starts.
-    pub(crate) fn admit(&mut self, call: IncomingCall<C>, limits: &Limits, flow: &mut FlowControl) -> Admission<C> {
+    pub(crate) fn admit(&mut self, mut call: IncomingCall<C>, limits: &Limits, flow: &mut FlowControl) -> Admission<C> {
         let concurrency = (*call.call).as_ref().concurrency();
-        if concurrency != Concurrency::Rejected
-            && let Some(id) = self.id_in_use(&call)
-        {
-            return Admission::IdInUse(id);
+        if concurrency != Concurrency::Rejected {
+            if call.stream_count > STREAMS_MAX {
+                return Admission::TooManyStreams(call.stream_count);
+            }
+            if let Some(id) = self.id_in_use(&call) {
+                return Admission::IdInUse(id);
+            }
         }
         let is_first = self.first_queued().is_none();
         if is_first && self.has_room_for(concurrency, limits) {
@@ -101,6 +109,8 @@ impl<C: AsRef<CallState>> CallTable<C> {
         if concurrency != Concurrency::Rejected {
             self.register(&call);
         }
+        // Nobody reads them.
+        call.invocation.headers = Vec::new();
         flow.add_bytes(call.bytes);
         self.pending().queued.push_back(call);
         Admission::Queued
@@ -273,10 +283,9 @@ impl<C: AsRef<CallState>> CallTable<C> {
 
     fn id_in_use(&self, call: &IncomingCall<C>) -> Option<ByteString> {
         let Invocation { invocation_id, stream_ids, .. } = &call.invocation;
-        let doubled =
-            stream_ids.iter().enumerate().find(|(at, id)| stream_ids.iter().take(*at).any(|other| other == *id));
-        if let Some((_, id)) = doubled {
-            return Some(id.clone());
+        let mut seen = HashSet::new();
+        if let Some(doubled) = stream_ids.iter().find(|id| !seen.insert(&***id)) {
+            return Some(doubled.clone());
         }
         let pending = self.pending.as_ref()?;
         let invocation_id = invocation_id.as_ref().filter(|id| pending.active.contains_key(&***id));
@@ -340,7 +349,7 @@ mod tests {
             ..Invocation::default()
         };
         let call = Arc::new(CallState::new(CallKind::Method(concurrency), invocation.invocation_id.clone()));
-        IncomingCall { call, invocation, reply_kind: ReplyKind::Result, bytes: 10 }
+        IncomingCall { call, invocation, stream_count: streams.len(), reply_kind: ReplyKind::Result, bytes: 10 }
     }
 
     /// The calls of one connection with one slot.
@@ -397,6 +406,22 @@ mod tests {
         assert_eq!(table.next_queued().as_deref(), Some("3"));
         assert_eq!(table.next_queued().as_deref(), Some("4"));
         assert_eq!(table.flow.waiting_bytes(), 0);
+    }
+
+    #[test]
+    fn a_call_with_more_streams_than_may_run_is_refused() {
+        let with_streams = |count: usize| {
+            let mut call = incoming(Some("1"), Concurrency::Background, &[]);
+            call.invocation.stream_ids = (0..count).map(|id| id.to_string().into()).collect();
+            call.stream_count = count;
+            call
+        };
+        let mut table = OneSlot::default();
+        let refused = table.calls.admit(with_streams(STREAMS_MAX + 1), &table.limits, &mut table.flow);
+        assert!(matches!(refused, Admission::TooManyStreams(1001)));
+        assert_eq!(table.calls.left_over(), Vec::<String>::new());
+        let admitted = table.calls.admit(with_streams(STREAMS_MAX), &table.limits, &mut table.flow);
+        assert!(matches!(admitted, Admission::Start(_)));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use super::call_state::CallState;
 use super::call_table::{Admission, CallTable, IncomingCall, OverfullWaits};
 use super::connection_close::ConnectionClose;
 use super::flow_control::FlowControl;
+use super::kept_bytes::detached;
 use super::limits::Limits;
 use super::upload_table::UploadEnd;
 
@@ -110,7 +111,8 @@ impl<C: AsRef<CallState>> Inbox<C> {
             return false;
         }
         self.flow.add_bytes(bytes.len());
-        self.waiting.push_back(bytes);
+        // A worker that is busy may be so for long.
+        self.waiting.push_back(if self.has_worker { detached(bytes) } else { bytes });
         !std::mem::replace(&mut self.has_worker, true)
     }
 
@@ -322,6 +324,8 @@ impl<C: AsRef<CallState>> Inbox<C> {
             match next_frame(protocol, front, message_max_bytes) {
                 Ok(Some(frame)) => {
                     let body = front.slice(frame.body);
+                    // Beside a call, a message may have to wait: another call for its turn, an item for its method.
+                    let body = if self.calls.is_idle() { body } else { detached(body) };
                     self.consume(frame.length);
                     self.handled_bytes = frame.length;
                     self.flow.add_bytes(frame.length);
@@ -355,6 +359,8 @@ impl<C: AsRef<CallState>> Inbox<C> {
             // An idle connection owns no buffer.
             self.waiting = VecDeque::new();
         }
+        // The rest of a message that has begun may never come.
+        self.waiting.iter_mut().for_each(|bytes| *bytes = detached(std::mem::take(bytes)));
         WorkItem::Idle
     }
 
@@ -407,6 +413,12 @@ impl<C> Default for Inbox<C> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use trunkline_protocol::hub::Invocation;
+
+    use super::super::call_state::{CallKind, Concurrency};
+    use super::super::call_table::ReplyKind;
     use super::*;
 
     fn open() -> Inbox<CallState> {
@@ -513,6 +525,50 @@ mod tests {
         let mut inbox = open();
         let _ = inbox.push(Bytes::from(vec![b'x'; 1001]));
         assert!(matches!(next(&mut inbox), WorkItem::Unframed(FramingError::TooLarge { limit: 1000 })));
+    }
+
+    #[test]
+    fn what_waits_keeps_no_buffer_of_the_link() {
+        let mut inbox = open();
+        let link = Bytes::from([b"a\x1e".repeat(100), vec![b'x'; 60_000]].concat());
+        assert!(inbox.push(link.slice(..2)));
+        (1..100).for_each(|at| assert!(!inbox.push(link.slice(2 * at..2 * at + 2)), "the worker is busy"));
+        assert_eq!(message(&mut inbox), "a");
+        assert!(link.is_unique(), "99 messages wait");
+    }
+
+    #[test]
+    fn the_rest_of_a_message_that_has_begun_keeps_no_buffer_of_the_link() {
+        let mut inbox = open();
+        let link = Bytes::from(b"a\x1ehalf".to_vec());
+        let _ = inbox.push(link.clone());
+        assert_eq!(message(&mut inbox), "a");
+        assert!(matches!(next(&mut inbox), WorkItem::Idle));
+        assert!(link.is_unique());
+        let _ = inbox.push(Bytes::from_static(b"!\x1e"));
+        assert_eq!(message(&mut inbox), "half!");
+    }
+
+    #[test]
+    fn a_message_beside_a_call_keeps_no_buffer_of_the_link_and_one_alone_is_not_copied() {
+        let mut inbox = open();
+        let link = Bytes::from(b"a\x1eb\x1e".to_vec());
+        let _ = inbox.push(link.clone());
+        let first = message(&mut inbox);
+        assert_eq!(first.as_ptr(), link.as_ptr(), "the first is a slice");
+        let kind = CallKind::Method(Concurrency::Slot);
+        let call = IncomingCall {
+            call: Arc::new(CallState::new(kind, None)),
+            invocation: Invocation::default(),
+            stream_count: 0,
+            reply_kind: ReplyKind::Result,
+            bytes: 2,
+        };
+        assert!(matches!(inbox.admit(call, &limits()), Admission::Start(_)));
+        drop(first);
+        let second = message(&mut inbox);
+        assert_eq!(second, "b");
+        assert!(link.is_unique());
     }
 
     #[test]

@@ -36,11 +36,16 @@ impl Dispatcher {
     pub(super) async fn invoke(
         self: &Arc<Self>,
         connection: &Arc<Connection>,
-        invocation: Invocation,
+        mut invocation: Invocation,
         reply_kind: ReplyKind,
         bytes: usize,
     ) {
-        let bound = self.bind(&invocation, reply_kind);
+        let stream_count = invocation.stream_ids.len();
+        let bound = self.bind(&invocation, stream_count, reply_kind);
+        if bound.is_err() {
+            // Nobody reads its streams: the filters see their number only.
+            invocation.stream_ids = Vec::new();
+        }
         let concurrency = match &bound {
             Ok(method) if method.has_streams() => Concurrency::Background,
             Ok(_) => Concurrency::Slot,
@@ -49,7 +54,7 @@ impl Dispatcher {
             Err(_) => Concurrency::Rejected,
         };
         let scope = self.scope(connection, CallKind::Method(concurrency), invocation.invocation_id.clone());
-        let call = IncomingCall { call: Arc::clone(&scope), invocation, reply_kind, bytes };
+        let call = IncomingCall { call: Arc::clone(&scope), invocation, stream_count, reply_kind, bytes };
         let admission = {
             let mut inbox = connection.inbox();
             let admission = inbox.admit(call, &self.core.limits);
@@ -63,17 +68,21 @@ impl Dispatcher {
                 let method = bound.ok().map(|method| &**method);
                 self.refuse_call(&scope, method, text::id_in_use(&id)).await;
             }
+            Admission::TooManyStreams(count) => {
+                let method = bound.ok().map(|method| &**method);
+                self.refuse_call(&scope, method, text::too_many_streams(count)).await;
+            }
         }
     }
 
     /// Starts a queued call whose turn has come.
     pub(super) async fn start_queued(self: &Arc<Self>, call: IncomingCall<CallScope>) {
-        let bound = self.bind(&call.invocation, call.reply_kind);
+        let bound = self.bind(&call.invocation, call.stream_count, call.reply_kind);
         self.start(call, bound).await;
     }
 
     async fn start(self: &Arc<Self>, call: IncomingCall<CallScope>, bound: Result<&Arc<Method>, HubError>) {
-        let IncomingCall { call: scope, invocation, reply_kind, .. } = call;
+        let IncomingCall { call: scope, invocation, stream_count, reply_kind, .. } = call;
         let Invocation { target, arguments, stream_ids, .. } = invocation;
         // One that could not be bound may have a name all the same.
         let named = bound.as_ref().ok().copied().or_else(|| self.methods.find(&target)).cloned();
@@ -82,7 +91,7 @@ impl Dispatcher {
         let input = CallInput { context, arguments, stream_ids: stream_ids.clone(), close: None };
         let replying = match bound {
             Ok(method) => method.call(input),
-            Err(error) => self.reject(&target, &input, error),
+            Err(error) => self.reject(&target, &input, stream_count, error),
         };
         let running = RunningCall::new(self, Arc::clone(&scope), target, named, stream_ids, reply_kind, span.clone());
         let mut replying = AssertUnwindSafe(replying.instrument(span)).catch_unwind();
@@ -101,18 +110,23 @@ impl Dispatcher {
     }
 
     /// Fails a call that fits no method, within the filters of the hub.
-    fn reject(&self, target: &ByteString, input: &CallInput, error: HubError) -> ReplyFuture {
+    fn reject(&self, target: &ByteString, input: &CallInput, uploads: usize, error: HubError) -> ReplyFuture {
         let rejected = Box::pin(future::ready(Err(error)));
         let filters = &self.methods.filters;
         match filters.is_empty() {
             true => rejected,
-            false => filters.wrap(HubCall::unbound(target.clone(), input), rejected),
+            false => filters.wrap(HubCall::unbound(target.clone(), input, uploads), rejected),
         }
     }
 
     /// Finds the method, and checks what can be checked without its types.
-    fn bind(&self, invocation: &Invocation, reply_kind: ReplyKind) -> Result<&Arc<Method>, HubError> {
-        let Invocation { target, arguments, stream_ids, .. } = invocation;
+    fn bind(
+        &self,
+        invocation: &Invocation,
+        stream_count: usize,
+        reply_kind: ReplyKind,
+    ) -> Result<&Arc<Method>, HubError> {
+        let Invocation { target, arguments, .. } = invocation;
         let method = self.methods.find(target).ok_or_else(text::no_such_method)?;
         if arguments.len() != method.arguments {
             return Err(text::argument_count(arguments.len(), method.arguments));
@@ -122,8 +136,8 @@ impl Dispatcher {
             ReplyKind::Result if method.is_streaming => return Err(HubError::refusal(text::streaming(target))),
             ReplyKind::Stream | ReplyKind::Result => {}
         }
-        if stream_ids.len() != method.uploads {
-            let error = text::stream_count(stream_ids.len(), method.uploads);
+        if stream_count != method.uploads {
+            let error = text::stream_count(stream_count, method.uploads);
             return Err(HubError::refusal(text::invoking_failed(target, &error, self.settings.detailed_errors)));
         }
         Ok(method)

@@ -1,6 +1,7 @@
 //! Texts that clients read, word for word as the official server writes them.
 
 use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::limits::STREAMS_MAX;
 
 use crate::error::{CallStage, HubError, InvokeError};
 
@@ -80,6 +81,11 @@ pub(crate) fn no_stream(target: &str) -> String {
 /// Text for a call with an id that is in use, its own or that of a stream.
 pub(crate) fn id_in_use(id: &str) -> String {
     format!("Invocation ID '{id}' is already in use.")
+}
+
+/// Text for a call with more streams than a client may have.
+pub(crate) fn too_many_streams(provided: usize) -> String {
+    format!("Client sent {provided} stream(s), at most {STREAMS_MAX} are allowed.")
 }
 
 /// Error of an upload item that its method can't deserialize.

@@ -122,17 +122,17 @@ impl Filters {
 impl HubCall {
     pub(crate) fn of_method(method: &Method, input: &CallInput) -> Self {
         let (uploads, is_streaming) = (method.uploads, method.is_streaming);
-        Self { uploads, is_streaming, ..Self::unbound(method.name.clone(), input) }
+        Self { uploads, is_streaming, ..Self::unbound(method.name.clone(), input, uploads) }
     }
 
-    /// A call that no method of the hub fits.
-    pub(crate) fn unbound(target: ByteString, input: &CallInput) -> Self {
+    /// A call that no method of the hub fits, with so many uploads.
+    pub(crate) fn unbound(target: ByteString, input: &CallInput, uploads: usize) -> Self {
         Self {
             context: input.context.clone(),
             kind: HubCallKind::Method,
             method: target,
             arguments: input.arguments.clone(),
-            uploads: input.stream_ids.len(),
+            uploads,
             is_streaming: false,
             close: None,
         }

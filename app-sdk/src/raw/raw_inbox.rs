@@ -28,8 +28,10 @@ impl RawInbox {
             return None;
         }
         self.flow.add_bytes(cost(&message));
-        self.waiting.push_back(message);
-        self.reader.take()
+        let reader = self.reader.take();
+        // Nobody waits for it, so it may stay for long.
+        self.waiting.push_back(if reader.is_none() { message.detached() } else { message });
+        reader
     }
 
     /// Polls for the next message; `None` when there are no more.
@@ -73,6 +75,9 @@ fn cost(message: &RawMessage) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use trunkline_protocol::service::RawKind;
+
     use super::*;
 
     fn limits() -> Limits {
@@ -95,6 +100,23 @@ mod tests {
         assert_eq!(next(&mut inbox), Poll::Ready(Some(vec![1].into())));
         assert_eq!(next(&mut inbox), Poll::Ready(None));
         assert_eq!(next(&mut inbox), Poll::Ready(None));
+    }
+
+    #[test]
+    fn what_waits_keeps_no_buffer_of_the_link() {
+        let link = Bytes::from(vec![b'x'; 64 * 1024]);
+        let (text, binary) = (RawMessage::new(RawKind::Text, link.slice(..15)), link.slice(15..30).into());
+        let mut inbox = RawInbox::default();
+        assert!(next(&mut inbox).is_pending());
+        inbox.push(link.slice(..15).into());
+        let Poll::Ready(Some(RawMessage::Binary(first))) = next(&mut inbox) else { panic!("it is there") };
+        assert_eq!(first.as_ptr(), link.as_ptr(), "what is awaited is a slice");
+        drop(first);
+        inbox.push(text);
+        inbox.push(binary);
+        assert!(link.is_unique());
+        inbox.push(link.clone().into());
+        assert!(!link.is_unique(), "what is large is a slice");
     }
 
     #[test]

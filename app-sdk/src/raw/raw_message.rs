@@ -5,6 +5,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use trunkline_protocol::service::RawKind;
 
+use crate::connection::{SLICE_MIN_BYTES, detached};
+
 /// A message of a raw connection. Over WebSockets one message of these; over other transports the parts of a stream, cut
 /// anywhere. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +41,15 @@ impl RawMessage {
             // A proxy lets no text through that is none; should it ever, it is still bytes.
             RawKind::Text => Utf8Bytes::try_from(bytes.clone()).map_or(Self::Binary(bytes), Self::Text),
             RawKind::Binary => Self::Binary(bytes),
+        }
+    }
+
+    /// Copies a short message out of the buffer that it shares.
+    pub(super) fn detached(self) -> Self {
+        match self {
+            RawMessage::Text(text) if text.len() < SLICE_MIN_BYTES => Self::Text(text.as_str().into()),
+            RawMessage::Text(text) => Self::Text(text),
+            RawMessage::Binary(bytes) => Self::Binary(detached(bytes)),
         }
     }
 

@@ -98,7 +98,11 @@ impl Plan {
     pub(crate) fn proxy_arguments(&self, proxy: &ProxyPlan) -> Vec<String> {
         let (listen, admin) = (proxy.listen.to_string(), proxy.admin.to_string());
         let upstream = format!("http://{}", self.app);
-        words(["serve", "--listen", &listen, "--admin", &admin, "--upstream", &upstream, "--node-name", &proxy.name])
+        let own =
+            ["serve", "--listen", &listen, "--admin", &admin, "--upstream", &upstream, "--node-name", &proxy.name];
+        // Each is given all of them: it passes itself over.
+        let peers = self.proxies.iter().flat_map(|peer| ["--peers".to_owned(), format!("http://{}", peer.admin)]);
+        words(own).into_iter().chain(peers).collect()
     }
 
     /// Returns the text that says what to open.
@@ -107,7 +111,7 @@ impl Plan {
         for proxy in &self.proxies {
             let _ = writeln!(text, "  http://{}/?proxy=http://{}", self.app, proxy.listen);
         }
-        text.push_str("Admin pages: clients, links, counters.\n");
+        text.push_str("Admin pages: the fleet, clients, links; each shows all.\n");
         for proxy in &self.proxies {
             let _ = writeln!(text, "  http://{}/", proxy.admin);
         }
@@ -154,7 +158,8 @@ mod tests {
         assert_eq!(plan.app_arguments().join(" "), "--listen 127.0.0.1:5000 --name chat");
         assert_eq!(
             plan.proxy_arguments(first).join(" "),
-            "serve --listen 127.0.0.1:8080 --admin 127.0.0.1:8090 --upstream http://127.0.0.1:5000 --node-name proxy-1"
+            "serve --listen 127.0.0.1:8080 --admin 127.0.0.1:8090 --upstream http://127.0.0.1:5000 --node-name proxy-1 \
+             --peers http://127.0.0.1:8090 --peers http://127.0.0.1:8091"
         );
         assert_eq!((second.listen.port(), second.admin.port()), (8081, 8091));
         let text = plan.invitation();

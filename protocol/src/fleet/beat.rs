@@ -64,6 +64,12 @@ impl Beats {
         Ping { pairs: vec![(BEAT_KEY.into(), number.to_string().into())] }
     }
 
+    /// Number of beats so far, which is the number of the next one.
+    #[must_use]
+    pub fn asked(&self) -> u64 {
+        self.next
+    }
+
     /// Takes an answer; returns the time at which that beat was asked.
     pub fn answered(&mut self, number: u64, now_ms: u64) -> Option<u64> {
         let at = self.waiting.iter().position(|&(waiting, _)| waiting == number)?;

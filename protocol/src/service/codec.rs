@@ -41,6 +41,14 @@ impl ServiceMessage {
         out.freeze()
     }
 
+    /// Returns the message without its length prefix, as [`decode`](Self::decode) reads it.
+    #[must_use]
+    pub fn to_body(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(encode::expected_bytes(self));
+        encode::body(self, &mut Writer(&mut out));
+        out.freeze()
+    }
+
     /// Reads a frame's body (without its length prefix); `None` for a type that is not known here and shall be
     /// skipped. Longer arrays are fine, as are the short ones of older SDKs. Shares the memory of `body`.
     ///

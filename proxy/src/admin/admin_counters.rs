@@ -11,6 +11,8 @@ pub(super) struct AdminCounters {
     pub(super) braked: Counter,
     /// Requests for a host that is none of this machine's.
     pub(super) foreign_host: Counter,
+    /// Requests for a channel that come from no node with our key.
+    pub(super) strangers: Counter,
     /// Connections that were closed for newer ones while they waited for a request.
     pub(super) displaced: Counter,
     /// Connections that were turned away, because none could be closed for them.

@@ -76,20 +76,24 @@ async fn serve_connection(
 ) {
     let limit = CurrentStallLimit::default();
     limit.set(WriteStallLimit::Idle(STALL_TIMEOUT));
-    let place = Arc::new(place);
+    let (place, guarded) = (Arc::new(place), limit.clone());
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(AdminCaller(Some(peer.ip().to_canonical())));
         place.enter(Phase::Asking);
-        let (place, router) = (place.clone(), router.clone());
+        let (place, router, limit) = (place.clone(), router.clone(), limit.clone());
         async move {
-            let answer = answer(router, request).await;
+            let mut answer = answer(router, request).await;
+            if let Some(stall) = answer.extensions_mut().remove::<WriteStallLimit>() {
+                limit.set(stall);
+            }
             place.enter(Phase::Answering);
             Ok::<_, Infallible>(answer.map(|body| AnswerBody { body, place }))
         }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX_BYTES);
-    let connection = http.serve_connection(TokioIo::new(StallGuard::new(stream, limit)), service);
+    // A channel of another node leaves here: it has proved itself, and is not displaced.
+    let connection = http.serve_connection(TokioIo::new(StallGuard::new(stream, guarded)), service).with_upgrades();
     tokio::select! {
         // A request that has come counts, however many connections have come since.
         biased;

@@ -2,6 +2,7 @@
 //!
 //! An error names the field that is wrong, and what it may be.
 
+mod announcement_api;
 mod client_api;
 mod event_api;
 mod fleet_api;
@@ -32,7 +33,8 @@ pub(super) fn guarded() -> Router<AdminContext> {
         .route("/api/groups", get(client_api::groups))
         .route("/api/users", get(client_api::users))
         .route("/api/why/{id}", get(past_api::past))
-        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES));
+        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .merge(announcement_api::routes());
     #[cfg(feature = "cli")]
     let router = router.merge(log_level_api::routes());
     router

@@ -3,6 +3,7 @@
 //! Names, help texts and labels of all metrics stand here and in the files below.
 
 mod client_metrics;
+mod fleet_metrics;
 mod forwarding_metrics;
 mod link_metrics;
 
@@ -13,18 +14,21 @@ use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, proto}
 use trunkline_protocol::cause::Cause;
 
 use super::admin_counters::AdminCounters;
+use crate::fleet::Fleet;
 use crate::metrics::{
     Buckets, CauseCounters, Counter, Counters, Distribution, Gauge, Histogram, Limit, Outcome, OutcomeCounters,
 };
+use crate::observer::Readiness;
 use crate::shard::Shared;
 
 /// Writes all metrics of a node.
 ///
 /// # Errors
 /// When two metrics have one name, which a test rules out.
-pub(super) fn render(shared: &Shared, is_ready: bool, admin: &AdminCounters) -> prometheus::Result<String> {
+pub(super) fn render(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounters) -> prometheus::Result<String> {
+    let shared = readiness.shared();
     let mut exposition = Exposition { registry: Registry::new(), histograms: Vec::new(), shared };
-    exposition.node(is_ready)?;
+    exposition.node(readiness.reasons_not_ready().is_empty())?;
     exposition.requests()?;
     exposition.connection_steps()?;
     exposition.tokens()?;
@@ -34,6 +38,7 @@ pub(super) fn render(shared: &Shared, is_ready: bool, admin: &AdminCounters) -> 
     exposition.traffic()?;
     exposition.relay()?;
     exposition.owner_hops()?;
+    exposition.fleet(readiness.state(), fleet)?;
     exposition.admin(admin)?;
     exposition.process()?;
     let mut families = exposition.registry.gather();
@@ -149,6 +154,7 @@ impl Exposition<'_> {
             ("token", &counters.wrong_token),
             ("too_many_wrong_tokens", &counters.braked),
             ("host", &counters.foreign_host),
+            ("stranger", &counters.strangers),
         ];
         for (reason, counter) in reasons {
             refused.with_label_values(&[reason]).inc_by(counter.get());

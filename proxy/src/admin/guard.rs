@@ -31,8 +31,9 @@ use super::admin_caller::AdminCaller;
 use super::admin_counters::AdminCounters;
 use super::api_error::ApiError;
 use super::session::{SessionEnd, Sessions};
-use crate::auth::{AdminToken, PeerKey};
+use crate::auth::AdminToken;
 use crate::config::AdminSettings;
+use crate::fleet::FromNode;
 use crate::limits::GuessBrake;
 use crate::net::address::is_loopback_host;
 
@@ -52,8 +53,6 @@ pub(super) struct Guard(Arc<GuardRules>);
 struct GuardRules {
     exposure: Exposure,
     token: Option<AdminToken>,
-    /// Key of that token, by which other nodes ask.
-    peers: Option<PeerKey>,
     metrics_token: Option<AdminToken>,
     sessions: Sessions,
     brake: GuessBrake,
@@ -74,9 +73,8 @@ impl Guard {
     #[must_use]
     pub(super) fn new(exposure: Exposure, settings: &AdminSettings, node: &str, counters: Arc<AdminCounters>) -> Self {
         let (token, metrics_token) = (settings.token.clone(), settings.metrics_token.clone());
-        let peers = token.as_ref().map(PeerKey::of);
         let (sessions, brake, began) = (Sessions::new(node), GuessBrake::default(), Instant::now());
-        Self(Arc::new(GuardRules { exposure, token, peers, metrics_token, sessions, brake, began, counters }))
+        Self(Arc::new(GuardRules { exposure, token, metrics_token, sessions, brake, began, counters }))
     }
 
     /// Whether there is an admin token, so that somebody can act.
@@ -239,17 +237,6 @@ impl Guard {
         Ok(self.0.sessions.end(headers))
     }
 
-    /// Returns the access that the seal of another node gives, if a request has one. It can't be guessed, so it needs no
-    /// brake.
-    fn peer_access(&self, request: &Request) -> Option<Result<(Access, Option<SessionEnd>), ApiError>> {
-        let seal = PeerKey::seal_in(request.headers().get(AUTHORIZATION)?.to_str().ok()?)?;
-        let is_good = self.0.peers.as_ref().is_some_and(|key| key.opens(seal, request.method(), request.uri()));
-        if !is_good {
-            self.0.counters.wrong_token.increment();
-        }
-        Some(if is_good { Ok((Access::Act, None)) } else { Err(unauthorized("this node has another --admin-token")) })
-    }
-
     fn credential<'a>(&self, headers: &'a HeaderMap) -> Credential<'a> {
         match bearer(headers) {
             Some(token) => Credential::Token(token),
@@ -262,8 +249,12 @@ impl Guard {
 /// it has that from a session.
 pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let caller = AdminCaller::of(request.extensions());
-    let access = guard.peer_access(&request);
-    match access.unwrap_or_else(|| guard.access_for(request.method(), request.headers(), caller)) {
+    let access = match request.extensions().get::<FromNode>() {
+        // The other node has checked who asks it.
+        Some(FromNode) => Ok((Access::Act, None)),
+        None => guard.access_for(request.method(), request.headers(), caller),
+    };
+    match access {
         Ok((access, end)) => {
             request.extensions_mut().insert(access);
             request.extensions_mut().insert(end);
@@ -414,21 +405,6 @@ mod tests {
     }
 
     #[test]
-    fn the_seal_of_another_node_gives_access_to_its_request_alone() {
-        let guard = guard(Exposure::Network, Some(TOKEN));
-        let key = PeerKey::of(&AdminToken::new(&TOKEN.replace(' ', "-")).unwrap());
-        let seal = key.seal(&Method::POST, "/api/clients/a/close?scope=node").unwrap();
-        let request = |target: &str| {
-            let request = Request::post(target).header(AUTHORIZATION, &seal);
-            request.body(axum::body::Body::empty()).unwrap()
-        };
-        let meant = guard.peer_access(&request("/api/clients/a/close?scope=node")).unwrap();
-        assert_eq!(meant.unwrap().0, Access::Act);
-        assert_eq!(status(guard.peer_access(&request("/api/clients/b/close?scope=node")).unwrap()), 401);
-        assert!(guard.peer_access(&Request::default()).is_none());
-    }
-
-    #[test]
     fn a_session_is_over_with_the_log_out_for_whoever_has_kept_its_cookie() {
         let guard = guard(Exposure::Network, Some(TOKEN));
         let own = headers(&[("host", "proxy-a:8090"), ("origin", "http://proxy-a:8090")]);
@@ -462,7 +438,7 @@ mod tests {
         assert!(open.check_metrics(&HeaderMap::new(), me()).is_ok());
         let metrics_token = AdminToken::new("the-token-of-metrics").ok();
         let token = AdminToken::new("the-token-of-admins").ok();
-        let guard = of(Exposure::Network, &AdminSettings { token, metrics_token, peers: Vec::new() });
+        let guard = of(Exposure::Network, &AdminSettings { token, metrics_token });
         assert_eq!(guard.check_metrics(&HeaderMap::new(), me()).unwrap_err().status(), StatusCode::UNAUTHORIZED);
         for good in ["the-token-of-metrics", "the-token-of-admins"] {
             assert!(guard.check_metrics(&headers(&[("authorization", &bearer_of(good))]), me()).is_ok());

@@ -12,6 +12,9 @@ use super::api_error::ApiError;
 /// Largest body of a request.
 pub(super) const BODY_MAX_BYTES: usize = 4 * 1024;
 
+/// Longest name of a hub, group, user or node.
+pub(super) const NAME_MAX_CHARS: usize = 1_000;
+
 /// Nodes that a request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
@@ -76,7 +79,7 @@ impl QueryParameters {
     }
 }
 
-/// BodyFields of a JSON body.
+/// Fields of a JSON body.
 #[derive(Debug)]
 pub(super) struct BodyFields(Map<String, Value>);
 
@@ -103,6 +106,33 @@ impl BodyFields {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => checked(name, text, most_chars).map(Some),
             Some(_) => Err(ApiError::field(name, "must be a text")),
+        }
+    }
+
+    /// Takes a text of limited length that has to be there.
+    pub(super) fn required_text(&mut self, name: &str, most_chars: usize) -> Result<String, ApiError> {
+        let text = self.text(name, most_chars)?.filter(|text| !text.is_empty());
+        text.ok_or_else(|| ApiError::field(name, "is missing"))
+    }
+
+    /// Takes a name of limited length, which is not empty if it is there.
+    pub(super) fn name(&mut self, name: &str, most_chars: usize) -> Result<Option<String>, ApiError> {
+        match self.text(name, most_chars)? {
+            Some(text) if text.is_empty() => Err(ApiError::field(name, "must not be empty")),
+            text => Ok(text),
+        }
+    }
+
+    /// Takes a list of limited length.
+    pub(super) fn list(&mut self, name: &str, most: usize) -> Result<Option<Vec<Value>>, ApiError> {
+        match self.0.remove(name) {
+            None => Ok(None),
+            Some(Value::Array(items)) if items.len() > most => {
+                let count = items.len();
+                Err(ApiError::field(name, &format!("has {count} items, at most {most} are taken")))
+            }
+            Some(Value::Array(items)) => Ok(Some(items)),
+            Some(_) => Err(ApiError::field(name, "must be a list")),
         }
     }
 

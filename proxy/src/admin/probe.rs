@@ -13,23 +13,25 @@ use super::admin_counters::AdminCounters;
 use super::api_error::ApiError;
 use super::exposition::render;
 use super::guard::Guard;
+use crate::fleet::Fleet;
 use crate::observer::Readiness;
 
 /// State of the probes.
 #[derive(Debug, Clone)]
 struct ProbeState {
     readiness: Readiness,
+    fleet: Fleet,
     guard: Guard,
     counters: Arc<AdminCounters>,
 }
 
 /// Routes of the probes.
-pub(super) fn router(readiness: Readiness, guard: Guard, counters: Arc<AdminCounters>) -> Router {
+pub(super) fn router(readiness: Readiness, fleet: Fleet, guard: Guard, counters: Arc<AdminCounters>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .with_state(ProbeState { readiness, guard, counters })
+        .with_state(ProbeState { readiness, fleet, guard, counters })
 }
 
 async fn ready(State(probes): State<ProbeState>, headers: HeaderMap) -> Result<Response, ApiError> {
@@ -42,12 +44,12 @@ async fn ready(State(probes): State<ProbeState>, headers: HeaderMap) -> Result<R
 }
 
 async fn metrics(
-    State(ProbeState { readiness, guard, counters }): State<ProbeState>,
+    State(ProbeState { readiness, fleet, guard, counters }): State<ProbeState>,
     caller: AdminCaller,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     guard.check_metrics(&headers, caller)?;
-    Ok(match render(readiness.shared(), readiness.reasons_not_ready().is_empty(), &counters) {
+    Ok(match render(&readiness, &fleet, &counters) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     })

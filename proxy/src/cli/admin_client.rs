@@ -1,11 +1,16 @@
 //! Client of admin ports, for the subcommands that ask running nodes.
 
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use clap::Args;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::request::Builder;
 use http::{Request, Response};
+use serde_json::Value;
 
 use crate::auth::AdminToken;
 use crate::net::address::Address;
@@ -14,6 +19,57 @@ use crate::net::http_client::{HttpClient, HttpError};
 
 /// Time that a node has for its whole answer; a healthy one answers at once.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time that a node has to do something at all nodes: it waits for each some seconds.
+const ACT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Flags of the admin token that is shown to nodes.
+#[derive(Debug, Args)]
+pub(super) struct AdminTokenArgs {
+    /// The admin token, where the nodes want one.
+    #[arg(long, env = "TRUNKLINE_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub admin_token: Option<String>,
+
+    /// A file that holds it.
+    #[arg(long, env = "TRUNKLINE_ADMIN_TOKEN_FILE", value_name = "FILE", conflicts_with = "admin_token")]
+    pub admin_token_file: Option<PathBuf>,
+}
+
+/// Error for an admin token that can't be shown.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AdminTokenError {
+    #[error("--admin-token {0}")]
+    Token(&'static str),
+    #[error("--admin-token-file {path} can't be read ({source})")]
+    File { path: PathBuf, source: io::Error },
+}
+
+impl AdminTokenArgs {
+    /// Returns the token, if one is given. An empty one is none.
+    ///
+    /// # Errors
+    /// When it can't be read, or is no admin token.
+    pub(super) fn token(&self) -> Result<Option<AdminToken>, AdminTokenError> {
+        let text = match (&self.admin_token, &self.admin_token_file) {
+            (Some(text), _) => Some(text.clone()),
+            (None, Some(path)) => {
+                let unread = |source| AdminTokenError::File { path: path.clone(), source };
+                Some(std::fs::read_to_string(path).map_err(unread)?)
+            }
+            (None, None) => None,
+        };
+        let text = text.filter(|text| !text.is_empty());
+        text.map(|text| AdminToken::new(&text)).transpose().map_err(AdminTokenError::Token)
+    }
+}
+
+/// Reads the address of an admin port, whose scheme may be missing.
+///
+/// # Errors
+/// When it is no URL of a server; the text continues the URL.
+pub(super) fn admin_address(url: &str) -> Result<Address, &'static str> {
+    if url.contains("://") { url.parse() } else { format!("http://{url}").parse() }
+}
 
 /// Client of the admin ports of some nodes.
 pub(super) struct AdminClient {
@@ -41,12 +97,37 @@ impl AdminClient {
         path: &'static str,
         max_bytes: usize,
     ) -> Result<Response<Bytes>, String> {
-        let mut request = Request::get(path);
+        self.send(address, Request::get(path), Body::empty(), max_bytes, ANSWER_TIMEOUT).await
+    }
+
+    /// Posts JSON to `path` of the node at `address`, which may have to ask all nodes.
+    ///
+    /// # Errors
+    /// When no whole answer of at most `max_bytes` comes in time; the text says why.
+    pub(super) async fn post(
+        &self,
+        address: &Address,
+        path: &'static str,
+        body: &Value,
+        max_bytes: usize,
+    ) -> Result<Response<Bytes>, String> {
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        self.send(address, request, Body::from(body.to_string()), max_bytes, ACT_TIMEOUT).await
+    }
+
+    async fn send(
+        &self,
+        address: &Address,
+        mut request: Builder,
+        body: Body,
+        max_bytes: usize,
+        deadline: Duration,
+    ) -> Result<Response<Bytes>, String> {
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
         }
-        let request = request.body(Body::empty()).map_err(|error| error.to_string())?;
-        let answer = self.client.fetch(address, request, max_bytes, ANSWER_TIMEOUT).await;
+        let request = request.body(body).map_err(|error| error.to_string())?;
+        let answer = self.client.fetch(address, request, max_bytes, deadline).await;
         answer.map_err(|error| match error {
             HttpError::Timeout(deadline) => format!("nothing within {} s", deadline.as_secs()),
             other => other.to_string(),

@@ -3,7 +3,6 @@
 mod fleet_table;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,8 +11,7 @@ use http::StatusCode;
 use tokio::signal::ctrl_c;
 use tokio::time::sleep;
 
-use super::admin_client::AdminClient;
-use crate::auth::AdminToken;
+use super::admin_client::{AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
 use crate::net::address::Address;
 use crate::net::connector::Connector;
 use crate::net::tls::{ClientTls, TlsError};
@@ -33,13 +31,8 @@ pub(super) struct TopArgs {
     #[arg(value_name = "URL", default_value = "http://127.0.0.1:8090", num_args = 1..=64)]
     pub urls: Vec<String>,
 
-    /// The admin token, where the nodes want one.
-    #[arg(long, env = "TRUNKLINE_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
-    pub admin_token: Option<String>,
-
-    /// A file that holds it.
-    #[arg(long, env = "TRUNKLINE_ADMIN_TOKEN_FILE", value_name = "FILE", conflicts_with = "admin_token")]
-    pub admin_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub token: AdminTokenArgs,
 
     /// How often to look, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=60))]
@@ -55,10 +48,8 @@ pub(super) struct TopArgs {
 pub(super) enum TopError {
     #[error("{value:?} {problem}")]
     Url { value: String, problem: &'static str },
-    #[error("--admin-token {0}")]
-    Token(&'static str),
-    #[error("--admin-token-file {path} can't be read ({source})")]
-    TokenFile { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Token(#[from] AdminTokenError),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("{0}")]
@@ -135,25 +126,16 @@ struct FleetClient {
 
 impl FleetClient {
     fn new(args: &TopArgs) -> Result<Self, TopError> {
-        let nodes = args.urls.iter().map(|url| {
-            let with_scheme = if url.contains("://") { url.clone() } else { format!("http://{url}") };
-            with_scheme.parse().map_err(|problem| TopError::Url { value: url.clone(), problem })
-        });
+        let nodes = args
+            .urls
+            .iter()
+            .map(|url| admin_address(url).map_err(|problem| TopError::Url { value: url.clone(), problem }));
         let nodes: Vec<Address> = nodes.collect::<Result<_, _>>()?;
-        let text = match (&args.admin_token, &args.admin_token_file) {
-            (Some(text), _) => Some(text.clone()),
-            (None, Some(path)) => {
-                let unread = |source| TopError::TokenFile { path: path.clone(), source };
-                Some(std::fs::read_to_string(path).map_err(unread)?)
-            }
-            (None, None) => None,
-        };
-        let token = text.filter(|text| !text.is_empty()).map(|text| AdminToken::new(&text)).transpose();
         let connector = match nodes.iter().any(Address::is_tls) {
             true => Connector::with_tls(ClientTls::default())?,
             false => Connector::default(),
         };
-        Ok(Self { nodes, client: AdminClient::new(connector, token.map_err(TopError::Token)?) })
+        Ok(Self { nodes, client: AdminClient::new(connector, args.token.token()?) })
     }
 
     /// Asks all nodes at once, and merges their answers.
@@ -184,6 +166,7 @@ fn merge(answers: impl Iterator<Item = (String, Result<FleetSnapshot, String>)>)
         match answer {
             Ok(fleet) => {
                 all.at_ms = all.at_ms.max(fleet.at_ms);
+                all.agree &= fleet.agree;
                 let is_new = |node: &NodeSnapshot| all.nodes.iter().all(|known| known.instance != node.instance);
                 let new: Vec<NodeSnapshot> = fleet.nodes.into_iter().filter(is_new).collect();
                 all.nodes.extend(new);
@@ -208,7 +191,7 @@ mod tests {
             instance: format!("i-{name}"),
             ..NodeSnapshot::default()
         };
-        Ok(FleetSnapshot { at_ms, nodes: names.iter().map(node).collect(), unreachable: Vec::new() })
+        Ok(FleetSnapshot { at_ms, nodes: names.iter().map(node).collect(), agree: true, unreachable: Vec::new() })
     }
 
     #[test]

@@ -1,7 +1,6 @@
-//! Settings of the admin port: tokens and peers.
+//! Settings of the admin port: its tokens.
 
 use crate::auth::AdminToken;
-use crate::net::address::Address;
 
 /// Settings of the admin port.
 #[derive(Debug, Clone, Default)]
@@ -10,6 +9,4 @@ pub struct AdminSettings {
     pub token: Option<AdminToken>,
     /// Token that `/metrics` requires; `None` leaves it open.
     pub metrics_token: Option<AdminToken>,
-    /// Admin ports of the other nodes.
-    pub peers: Vec<Address>,
 }

@@ -14,13 +14,13 @@ use trunkline_link::{
 };
 use trunkline_protocol::service::{Attachment, ECHO_KEY, Offer, Ping, Role, ServiceMessage, SessionEvent, Transmit};
 
-use super::route::{RoutedBatch, route};
+use super::route::{FrameSource, RoutedBatch, route};
 use super::session_over::{CarryEnd, SessionOver};
 use super::{SlotKeeper, give_to_all};
 use crate::metrics::{Direction, FrameKind};
 use crate::shard::Shard;
 use crate::shard::ShardCommand;
-use crate::upstream::{Dialled, LinkHandle, UpstreamWebSocket};
+use crate::upstream::{Asker, Dialled, LinkHandle, UpstreamWebSocket};
 
 /// How often the round trip of a link is measured.
 const ECHO_INTERVAL_MS: u64 = 5_000;
@@ -68,7 +68,7 @@ impl SlotKeeper<'_> {
     ) -> LinkEnd {
         let (shard, link, clock, outbox) = (self.shard, &self.link, self.clock, self.link.outbox());
         let stop = SocketStop::default();
-        let mut sink = ShardSink { shard, link, batch: RoutedBatch::of(shard) };
+        let mut sink = ShardSink { shard, asker: link.clone(), batch: RoutedBatch::of(shard.shared()) };
         let mut reads = LinkReadLoop { outbox, clock, incoming: &mut self.incoming, reader };
         let mut reading = pin!(reads.run(&mut sink, &stop));
         let writes = LinkWriteLoop { outbox, clock, attachment, piece_timeout: None };
@@ -138,7 +138,7 @@ async fn silence(shard: &Shard, link: &LinkHandle, clock: LinkClock) -> LinkEnd 
 /// Routes the frames of a link to the shards that they concern, batch by batch.
 struct ShardSink<'a> {
     shard: &'a Rc<Shard>,
-    link: &'a Arc<LinkHandle>,
+    asker: Arc<dyn Asker>,
     batch: RoutedBatch,
 }
 
@@ -160,14 +160,18 @@ impl FrameSink for ShardSink<'_> {
     fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd> {
         self.batch.begin(self.shard);
         match message {
-            Some(message) => route(self.shard, self.link, message, &mut self.batch).map_err(LinkEnd::Forbidden),
+            Some(message) => {
+                let (shared, counters) = (self.shard.shared(), self.shard.counters());
+                let source = FrameSource { shared, counters, hub: self.asker.hub(), asker: &self.asker };
+                route(source, message, &mut self.batch).map_err(LinkEnd::Forbidden)
+            }
             None => Ok(()),
         }
     }
 
     /// Applies the batch here, and gives the other shards their parts.
     async fn finish_batch(&mut self, bytes: usize) {
-        let batch = std::mem::replace(&mut self.batch, RoutedBatch::of(self.shard));
+        let batch = std::mem::replace(&mut self.batch, RoutedBatch::of(self.shard.shared()));
         for (index, commands) in
             batch.into_commands().into_iter().enumerate().filter(|(_, commands)| !commands.is_empty())
         {

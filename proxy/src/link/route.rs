@@ -1,4 +1,4 @@
-//! Route a frame of an app server: which commands it makes, and which shards they concern.
+//! Route a frame of an app server, or of another node: which commands it makes, and which shards they concern.
 //!
 //! One connection concerns the shard that owns it; a group, a user or all concern every shard, because each
 //! keeps its own members. Frames are read and framed once, here, however many shards there are.
@@ -14,23 +14,23 @@ use trunkline_protocol::service::{
     Payloads, RawKind, ServiceMessage, UserGroupChange,
 };
 
-use crate::metrics::SendKind;
-use crate::shard::Location;
+use crate::metrics::{Counters, SendKind};
 use crate::shard::{Audience, ConnectionCommand, Framed, MembershipChange, PendingAck, Receivers, ShardCommand};
+use crate::shard::{Location, Shared};
 use crate::shard::{MemberListing, MemberTally, Shard, no_such_connection};
-use crate::upstream::LinkHandle;
+use crate::upstream::{Asker, HubIndex};
 
 /// The commands of one batch of frames, by shard.
 #[derive(Debug)]
-pub(super) struct RoutedBatch {
+pub(crate) struct RoutedBatch {
     commands: Vec<Vec<ShardCommand>>,
     has_begun: bool,
 }
 
 impl RoutedBatch {
     /// A batch without frames yet. A link waits with it until there are some, so it holds nothing that others could use.
-    pub(super) fn of(shard: &Shard) -> Self {
-        Self { commands: vec![Vec::new(); shard.shared().shards().len()], has_begun: false }
+    pub(crate) fn of(shared: &Shared) -> Self {
+        Self { commands: vec![Vec::new(); shared.shards().len()], has_begun: false }
     }
 
     /// A frame has come, which this shard read: from the first one on the batch needs the shard's list.
@@ -42,11 +42,11 @@ impl RoutedBatch {
         }
     }
 
-    pub(super) fn into_commands(self) -> Vec<Vec<ShardCommand>> {
+    pub(crate) fn into_commands(self) -> Vec<Vec<ShardCommand>> {
         self.commands
     }
 
-    fn for_all(&mut self, command: ShardCommand) {
+    pub(crate) fn for_all(&mut self, command: ShardCommand) {
         let Some((last, others)) = self.commands.split_last_mut() else { return };
         others.iter_mut().for_each(|commands| commands.push(command.clone()));
         last.push(command);
@@ -59,29 +59,33 @@ impl RoutedBatch {
     }
 
     /// Adds a command for the shard that owns a connection; drops it when none does.
-    fn for_owner(&mut self, shard: &Shard, link: &LinkHandle, connection_id: ByteString, act: ConnectionCommand) {
-        match shard.shared().routes.find(&connection_id) {
+    fn for_owner(&mut self, source: FrameSource<'_>, connection_id: ByteString, act: ConnectionCommand) {
+        match source.shared.routes.find(&connection_id) {
             Some(Location { shard, slot }) => {
-                let (hub, app) = (link.hub(), link.app());
+                let (hub, app) = (source.hub, source.asker.app());
                 self.for_shard(shard, ShardCommand::One { hub, app, connection_id, slot, command: act });
             }
-            None => shard.counters().unknown_receivers.increment(),
+            None => source.counters.unknown_receivers.increment(),
         }
     }
+}
+
+/// Source of frames: who sends them, for which hub, and what routing them needs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FrameSource<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) counters: &'a Counters,
+    pub(crate) hub: HubIndex,
+    pub(crate) asker: &'a Arc<dyn Asker>,
 }
 
 /// Routes one frame into the batch.
 ///
 /// # Errors
 /// When an app server must not send such a frame, naming it.
-pub(super) fn route(
-    shard: &Shard,
-    link: &Arc<LinkHandle>,
-    message: ServiceMessage,
-    batch: &mut RoutedBatch,
-) -> Result<(), String> {
-    let hub = link.hub();
-    let sends = &shard.counters().sends;
+pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
+    let FrameSource { hub, counters, .. } = source;
+    let sends = &counters.sends;
     let mut send = |kind: SendKind, to: Receivers, payloads: &Payloads| {
         sends.of(kind).add_alone(1);
         batch.for_all(ShardCommand::Send { hub, to, message: Framed::new(payloads) });
@@ -90,11 +94,11 @@ pub(super) fn route(
         ServiceMessage::ConnectionData(data) => {
             sends.of(SendKind::Connection).add_alone(1);
             let kind = RawKind::from_data_type(data.data_type);
-            batch.for_owner(shard, link, data.connection_id, ConnectionCommand::Data { payload: data.payload, kind });
+            batch.for_owner(source, data.connection_id, ConnectionCommand::Data { payload: data.payload, kind });
         }
         ServiceMessage::MultiConnectionData(data) => {
             sends.of(SendKind::Connections).add_alone(1);
-            send_to_connections(shard, link, data.connection_ids, &data.payloads, batch);
+            send_to_connections(source, data.connection_ids, &data.payloads, batch);
         }
         ServiceMessage::BroadcastData(data) => {
             send(SendKind::All, Receivers { excluded: data.excluded, ..Audience::Everyone.into() }, &data.payloads);
@@ -118,8 +122,8 @@ pub(super) fn route(
         }
         ServiceMessage::CloseConnection(close) => {
             let is_handed_over = close.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER));
-            if is_handed_over && shard.shared().routes.find(&close.connection_id).is_none() {
-                let (app, connection_id) = (link.app(), close.connection_id);
+            if is_handed_over && source.shared.routes.find(&close.connection_id).is_none() {
+                let (app, connection_id) = (source.asker.app(), close.connection_id);
                 batch.for_all(ShardCommand::GivenAway { hub, app, connection_id });
                 return Ok(());
             }
@@ -127,12 +131,33 @@ pub(super) fn route(
                 true => ConnectionCommand::HandOver { headers: close.headers },
                 false => ConnectionCommand::Close { error: close.error, cause: named_cause(&close.headers) },
             };
-            batch.for_owner(shard, link, close.connection_id, act);
+            batch.for_owner(source, close.connection_id, act);
         }
-        ServiceMessage::ConnectionFlowControl(flow) => control_flow(shard, link, flow, batch),
-        other => return route_rare(shard, link, other, batch),
+        ServiceMessage::ConnectionFlowControl(flow) => control_flow(source, flow, batch),
+        other => return route_rare(source, other, batch),
     }
     Ok(())
+}
+
+/// Receivers of a message to clients; `None` for any other.
+#[must_use]
+pub(crate) fn receivers_of(message: &ServiceMessage) -> Option<Receivers> {
+    Some(match message {
+        ServiceMessage::ConnectionData(data) => Audience::Connections(vec![data.connection_id.clone()]).into(),
+        ServiceMessage::MultiConnectionData(data) => Audience::Connections(data.connection_ids.clone()).into(),
+        ServiceMessage::BroadcastData(data) => {
+            Receivers { excluded: data.excluded.clone(), ..Audience::Everyone.into() }
+        }
+        ServiceMessage::GroupBroadcastData(data) => Receivers {
+            who: Audience::Groups(vec![data.group.clone()]),
+            excluded: data.excluded.clone(),
+            excluded_users: data.excluded_users.clone(),
+        },
+        ServiceMessage::MultiGroupBroadcastData(data) => Audience::Groups(data.groups.clone()).into(),
+        ServiceMessage::UserData(data) => Audience::Users(vec![data.user_id.clone()]).into(),
+        ServiceMessage::MultiUserData(data) => Audience::Users(data.user_ids.clone()).into(),
+        _ => return None,
+    })
 }
 
 /// Why the app server closes a connection, if it says so in a word that we know.
@@ -142,87 +167,83 @@ fn named_cause(headers: &[(ByteString, Vec<ByteString>)]) -> Option<Cause> {
 }
 
 /// Routes the rare frames.
-fn route_rare(
-    shard: &Shard,
-    link: &Arc<LinkHandle>,
-    message: ServiceMessage,
-    batch: &mut RoutedBatch,
-) -> Result<(), String> {
-    let ack = |ack_id| PendingAck::new(link.clone(), ack_id);
+fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
+    let ack = |ack_id| PendingAck::new(source.asker.clone(), ack_id);
     match message {
-        ServiceMessage::JoinGroup(change) => change_group(shard, link, change, GroupOperation::Join, None, batch),
-        ServiceMessage::LeaveGroup(change) => change_group(shard, link, change, GroupOperation::Leave, None, batch),
+        ServiceMessage::JoinGroup(change) => change_group(source, change, GroupOperation::Join, None, batch),
+        ServiceMessage::LeaveGroup(change) => change_group(source, change, GroupOperation::Leave, None, batch),
         ServiceMessage::JoinGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_group(shard, link, change, GroupOperation::Join, Some(ack), batch);
+            change_group(source, change, GroupOperation::Join, Some(ack), batch);
         }
         ServiceMessage::LeaveGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_group(shard, link, change, GroupOperation::Leave, Some(ack), batch);
+            change_group(source, change, GroupOperation::Leave, Some(ack), batch);
         }
-        ServiceMessage::UserJoinGroup(change) => change_user_group(link, change, GroupOperation::Join, None, batch),
-        ServiceMessage::UserLeaveGroup(change) => change_user_group(link, change, GroupOperation::Leave, None, batch),
+        ServiceMessage::UserJoinGroup(change) => change_user_group(source, change, GroupOperation::Join, None, batch),
+        ServiceMessage::UserLeaveGroup(change) => change_user_group(source, change, GroupOperation::Leave, None, batch),
         ServiceMessage::UserJoinGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_user_group(link, change, GroupOperation::Join, Some(ack), batch);
+            change_user_group(source, change, GroupOperation::Join, Some(ack), batch);
         }
         ServiceMessage::UserLeaveGroupWithAck(change) => {
             let ack = ack(change.ack_id);
-            change_user_group(link, change, GroupOperation::Leave, Some(ack), batch);
+            change_user_group(source, change, GroupOperation::Leave, Some(ack), batch);
         }
         ServiceMessage::CheckConnectionExistenceWithAck(check) => {
-            self::check(link, Audience::Connections(vec![check.subject]), None, check.ack_id, batch);
+            self::check(source, Audience::Connections(vec![check.subject]), None, check.ack_id, batch);
         }
         ServiceMessage::CheckGroupExistenceWithAck(check) => {
-            self::check(link, Audience::Groups(vec![check.subject]), None, check.ack_id, batch);
+            self::check(source, Audience::Groups(vec![check.subject]), None, check.ack_id, batch);
         }
         ServiceMessage::CheckUserExistenceWithAck(check) => {
-            self::check(link, Audience::Users(vec![check.subject]), None, check.ack_id, batch);
+            self::check(source, Audience::Users(vec![check.subject]), None, check.ack_id, batch);
         }
         ServiceMessage::CheckUserInGroupWithAck(check) => {
-            self::check(link, Audience::Users(vec![check.user_id]), Some(check.group), check.ack_id, batch);
+            self::check(source, Audience::Users(vec![check.user_id]), Some(check.group), check.ack_id, batch);
         }
-        ServiceMessage::GroupMemberQuery(query) => query_members(shard, link, query, batch),
+        ServiceMessage::GroupMemberQuery(query) => query_members(source, query, batch),
         ServiceMessage::CloseConnectionWithAck(close) => {
-            close_many(link, Audience::Connections(vec![close.subject.clone()]), close, batch);
+            close_many(source, Audience::Connections(vec![close.subject.clone()]), close, batch);
         }
-        ServiceMessage::CloseConnectionsWithAck(close) => close_many(link, Audience::Everyone, close, batch),
+        ServiceMessage::CloseConnectionsWithAck(close) => close_many(source, Audience::Everyone, close, batch),
         ServiceMessage::CloseUserConnectionsWithAck(close) => {
-            close_many(link, Audience::Users(vec![close.subject.clone()]), close, batch);
+            close_many(source, Audience::Users(vec![close.subject.clone()]), close, batch);
         }
         ServiceMessage::CloseGroupConnectionsWithAck(close) => {
-            close_many(link, Audience::Groups(vec![close.subject.clone()]), close, batch);
+            close_many(source, Audience::Groups(vec![close.subject.clone()]), close, batch);
         }
-        ServiceMessage::ClientInvocation(question) => invoke_client(shard, link, question, batch),
+        ServiceMessage::ClientInvocation(question) => invoke_client(source, question, batch),
         ServiceMessage::ClientCompletion(answer) => {
             let caller = answer.caller_server_id.clone();
-            pass_result(shard, link, &caller, &ServiceMessage::ClientCompletion(answer));
+            pass_result(source, &caller, &ServiceMessage::ClientCompletion(answer));
         }
         ServiceMessage::ErrorCompletion(answer) => {
             let caller = answer.caller_server_id.clone();
-            pass_result(shard, link, &caller, &ServiceMessage::ErrorCompletion(answer));
+            pass_result(source, &caller, &ServiceMessage::ErrorCompletion(answer));
         }
         other => return refuse(&other),
     }
     Ok(())
 }
 
-fn invoke_client(shard: &Shard, link: &Arc<LinkHandle>, question: ClientInvocation, batch: &mut RoutedBatch) {
+fn invoke_client(source: FrameSource<'_>, question: ClientInvocation, batch: &mut RoutedBatch) {
     let id = question.connection_id.clone();
-    if shard.shared().routes.find(&id).is_none() {
-        return link.send(&no_such_connection(question));
+    if source.shared.routes.find(&id).is_none() {
+        return source.asker.answer(&no_such_connection(question));
     }
-    batch.for_owner(shard, link, id, ConnectionCommand::Invoke { link: link.clone(), request: question });
+    batch.for_owner(source, id, ConnectionCommand::Invoke { asker: source.asker.clone(), request: question });
 }
 
-/// Passes a client result on to the app server that invoked the client; if that is gone, nobody waits for it.
-fn pass_result(shard: &Shard, link: &LinkHandle, caller: &str, answer: &ServiceMessage) {
-    let hubs = shard.shared().hubs.all();
-    let Some(hub) = hubs.get(link.hub().get()) else { return };
+/// Passes a client result on to the app server that invoked the client, or to the node that did; if that is gone, nobody
+/// waits for it.
+fn pass_result(source: FrameSource<'_>, caller: &str, answer: &ServiceMessage) {
+    let hubs = source.shared.hubs.all();
+    let Some(hub) = hubs.get(source.hub.get()) else { return };
     let pools = hub.pools();
-    let caller_pool = pools.iter().find(|pool| pool.app().instance == caller);
-    if let Some(link) = caller_pool.and_then(|pool| pool.any_link()) {
-        link.send(answer);
+    match pools.iter().find(|pool| pool.app().instance == caller) {
+        Some(pool) => pool.any_link().iter().for_each(|link| link.send(answer)),
+        None => source.shared.other_nodes().pass_result(hub.name(), caller, answer),
     }
 }
 
@@ -240,25 +261,19 @@ fn refuse(message: &ServiceMessage) -> Result<(), String> {
 }
 
 /// Each shard gets the ids that it owns; framed once.
-fn send_to_connections(
-    shard: &Shard,
-    link: &Arc<LinkHandle>,
-    ids: Vec<ByteString>,
-    payloads: &Payloads,
-    batch: &mut RoutedBatch,
-) {
+fn send_to_connections(source: FrameSource<'_>, ids: Vec<ByteString>, payloads: &Payloads, batch: &mut RoutedBatch) {
     let mut by_shard: Vec<Vec<ByteString>> = vec![Vec::new(); batch.commands.len()];
     for id in ids {
-        let owner = shard.shared().routes.find(&id).and_then(|place| by_shard.get_mut(usize::from(place.shard)));
+        let owner = source.shared.routes.find(&id).and_then(|place| by_shard.get_mut(usize::from(place.shard)));
         match owner {
             Some(ids) => ids.push(id),
-            None => shard.counters().unknown_receivers.increment(),
+            None => source.counters.unknown_receivers.increment(),
         }
     }
     let message = Framed::new(payloads);
     for (commands, ids) in batch.commands.iter_mut().zip(by_shard).filter(|(_, ids)| !ids.is_empty()) {
         let to = Audience::Connections(ids).into();
-        commands.push(ShardCommand::Send { hub: link.hub(), to, message: message.clone() });
+        commands.push(ShardCommand::Send { hub: source.hub, to, message: message.clone() });
     }
 }
 
@@ -280,47 +295,46 @@ impl GroupOperation {
 }
 
 fn change_group(
-    shard: &Shard,
-    link: &LinkHandle,
+    source: FrameSource<'_>,
     GroupChange { connection_id, group, .. }: GroupChange,
     change: GroupOperation,
     ack: Option<Arc<PendingAck>>,
     batch: &mut RoutedBatch,
 ) {
     if let Some(change) = change.command(group) {
-        batch.for_owner(shard, link, connection_id, ConnectionCommand::Group { change, ack });
+        batch.for_owner(source, connection_id, ConnectionCommand::Group { change, ack });
     }
 }
 
 fn change_user_group(
-    link: &Arc<LinkHandle>,
+    source: FrameSource<'_>,
     UserGroupChange { user_id: user, group, .. }: UserGroupChange,
     change: GroupOperation,
     ack: Option<Arc<PendingAck>>,
     batch: &mut RoutedBatch,
 ) {
     if let Some(change) = change.command(group) {
-        batch.for_all(ShardCommand::UserGroup { hub: link.hub(), user, change, ack });
+        batch.for_all(ShardCommand::UserGroup { hub: source.hub, user, change, ack });
     }
 }
 
 fn check(
-    link: &Arc<LinkHandle>,
+    source: FrameSource<'_>,
     who: Audience,
     within_group: Option<ByteString>,
     ack_id: i64,
     batch: &mut RoutedBatch,
 ) {
-    let ack = PendingAck::new(link.clone(), ack_id);
-    batch.for_all(ShardCommand::Check { hub: link.hub(), who, within_group, ack });
+    let ack = PendingAck::new(source.asker.clone(), ack_id);
+    batch.for_all(ShardCommand::Check { hub: source.hub, who, within_group, ack });
 }
 
 /// A page begins at one shard, which passes it on to those behind it; a number is added up by all of them.
-fn query_members(shard: &Shard, link: &Arc<LinkHandle>, query: GroupMemberQuery, batch: &mut RoutedBatch) {
+fn query_members(source: FrameSource<'_>, query: GroupMemberQuery, batch: &mut RoutedBatch) {
     if query.page_size == Some(0) {
-        let tally = MemberTally::new(Arc::clone(link), query.ack_id);
-        batch.for_all(ShardCommand::CountMembers { hub: link.hub(), group: query.group, tally });
-    } else if let Some(listing) = MemberListing::begin(link, query, &shard.shared().boot) {
+        let tally = MemberTally::new(Arc::clone(source.asker), query.ack_id);
+        batch.for_all(ShardCommand::CountMembers { hub: source.hub, group: query.group, tally });
+    } else if let Some(listing) = MemberListing::begin(source.asker, query, &source.shared.boot) {
         match usize::from(listing.shard()) < batch.commands.len() {
             true => batch.for_shard(listing.shard(), ShardCommand::ListMembers(Box::new(listing))),
             false => listing.answer_last(),
@@ -328,27 +342,28 @@ fn query_members(shard: &Shard, link: &Arc<LinkHandle>, query: GroupMemberQuery,
     }
 }
 
-fn close_many(link: &Arc<LinkHandle>, who: Audience, close: CloseWithAck, batch: &mut RoutedBatch) {
+fn close_many(source: FrameSource<'_>, who: Audience, close: CloseWithAck, batch: &mut RoutedBatch) {
     let CloseWithAck { reason, ack_id, excluded, .. } = close;
     let to = Receivers { excluded, ..who.into() };
-    let ack = PendingAck::new(link.clone(), ack_id);
-    batch.for_all(ShardCommand::CloseMany { hub: link.hub(), app: link.app(), to, reason, ack });
+    let ack = PendingAck::new(source.asker.clone(), ack_id);
+    batch.for_all(ShardCommand::CloseMany { hub: source.hub, app: source.asker.app(), to, reason, ack });
 }
 
 /// Begins the drain of an app server that is about to stop: the connections at home there get another home.
-fn drain_app(shard: &Shard, link: &LinkHandle, batch: &mut RoutedBatch) {
-    let hubs = shard.shared().hubs.all();
-    let pools = hubs.get(link.hub().get()).map(|hub| hub.pools()).unwrap_or_default();
-    for pool in pools.iter().filter(|pool| pool.app().id == link.app() && pool.begin_drain()) {
+fn drain_app(source: FrameSource<'_>, batch: &mut RoutedBatch) {
+    let (hub, app) = (source.hub, source.asker.app());
+    let hubs = source.shared.hubs.all();
+    let pools = hubs.get(hub.get()).map(|hub| hub.pools()).unwrap_or_default();
+    for pool in pools.iter().filter(|pool| pool.app().id == app && pool.begin_drain()) {
         info!(hub = pool.hub().name(), app = %pool.app().name, "the app server stops: its clients get another one");
-        batch.for_all(ShardCommand::AppShuttingDown { hub: link.hub(), app: link.app() });
+        batch.for_all(ShardCommand::AppShuttingDown { hub, app });
     }
 }
 
-fn control_flow(shard: &Shard, link: &LinkHandle, flow: ConnectionFlowControl, batch: &mut RoutedBatch) {
+fn control_flow(source: FrameSource<'_>, flow: ConnectionFlowControl, batch: &mut RoutedBatch) {
     if flow.subject == FlowSubject::Server && flow.operation == FlowOperation::Offline {
-        drain_app(shard, link, batch);
+        drain_app(source, batch);
     } else if flow.subject == FlowSubject::Client {
-        batch.for_owner(shard, link, flow.connection_id, ConnectionCommand::Flow(flow.operation));
+        batch.for_owner(source, flow.connection_id, ConnectionCommand::Flow(flow.operation));
     }
 }

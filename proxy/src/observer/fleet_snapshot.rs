@@ -10,14 +10,15 @@ use crate::clock::unix_ms;
 /// Gathers the snapshots of all nodes.
 pub(super) async fn gather(own: &NodeInspector, peers: &Peers) -> FleetSnapshot {
     let (own, (others, unreachable)) = tokio::join!(own.snapshot(), peers.snapshots());
-    merge(own, others, unreachable)
+    merge(own, others, unreachable, peers.agree())
 }
 
-/// Puts them in order. A name of many addresses may resolve to this node too: it is shown once.
+/// Puts them in order. An instance is shown once.
 fn merge(
     own: Option<Arc<NodeSnapshot>>,
     others: Vec<NodeSnapshot>,
     unreachable: Vec<UnreachablePeer>,
+    agree: bool,
 ) -> FleetSnapshot {
     let mut nodes: Vec<NodeSnapshot> = own.iter().map(|node| NodeSnapshot::clone(node)).collect();
     for other in others {
@@ -26,7 +27,7 @@ fn merge(
         }
     }
     nodes.sort_by(|one, other| (&one.name, &one.instance).cmp(&(&other.name, &other.instance)));
-    FleetSnapshot { at_ms: unix_ms(), nodes, unreachable }
+    FleetSnapshot { at_ms: unix_ms(), nodes, agree, unreachable }
 }
 
 #[cfg(test)]
@@ -41,7 +42,7 @@ mod tests {
             ..NodeSnapshot::default()
         };
         let others = vec![node("c", "3"), node("b", "2"), node("a", "1"), node("c", "3")];
-        let fleet = merge(Some(Arc::new(node("b", "2"))), others, vec![UnreachablePeer::default()]);
+        let fleet = merge(Some(Arc::new(node("b", "2"))), others, vec![UnreachablePeer::default()], true);
         let shown: Vec<_> = fleet.nodes.iter().map(|node| node.name.as_str()).collect();
         assert_eq!((shown, fleet.unreachable.len()), (vec!["a", "b", "c"], 1));
     }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::sync::Semaphore;
-use trunkline_protocol::id::random_id;
 
 use super::client_filter::{ClientCursor, ClientFilter};
 use super::client_summary::summary;
@@ -28,7 +27,6 @@ const LISTS_MAX: usize = 8;
 #[derive(Debug)]
 pub(crate) struct NodeInspector {
     shared: Arc<Shared>,
-    instance: String,
     snapshots: SnapshotCache<NodeSnapshot>,
     lists: Semaphore,
 }
@@ -36,16 +34,15 @@ pub(crate) struct NodeInspector {
 impl NodeInspector {
     /// Starts the snapshot cache of this node. Needs a runtime.
     pub(super) fn new(readiness: Readiness) -> Self {
-        let (shared, instance) = (readiness.shared().clone(), random_id());
-        let sampler = NodeSampler::new(readiness, instance.clone());
-        let snapshots = SnapshotCache::new(sampler, |sampler| Box::pin(sampler.sample()));
-        Self { shared, instance, snapshots, lists: Semaphore::new(LISTS_MAX) }
+        let shared = readiness.shared().clone();
+        let snapshots = SnapshotCache::new(NodeSampler::new(readiness), |sampler| Box::pin(sampler.sample()));
+        Self { shared, snapshots, lists: Semaphore::new(LISTS_MAX) }
     }
 
     /// Returns the id of this start of the node.
     #[must_use]
     pub(crate) fn instance(&self) -> &str {
-        &self.instance
+        &self.shared.boot
     }
 
     /// Returns a fresh snapshot of this node; `None` when it is stopping.
@@ -57,7 +54,7 @@ impl NodeInspector {
     pub(crate) async fn clients(&self, filter: &ClientFilter) -> Option<ListPage<ClientSummary>> {
         let _permit = self.lists.acquire().await.ok()?;
         let which = self.which(filter)?;
-        let start = ClientCursor::start_of(&self.shared.settings.node, &self.instance);
+        let start = ClientCursor::start_of(&self.shared.settings.node, self.instance());
         let mut at = filter.after.clone().unwrap_or_default().max(start.clone());
         let mut page = ListPage { total: self.count(&which).await, ..ListPage::default() };
         if (&at.node, &at.instance) != (&start.node, &start.instance) {

@@ -34,7 +34,6 @@ const HUBS_MAX: usize = 200;
 #[derive(Debug)]
 pub(super) struct NodeSampler {
     readiness: Readiness,
-    instance: String,
     before: Option<PreviousSample>,
 }
 
@@ -47,8 +46,8 @@ struct PreviousSample {
 }
 
 impl NodeSampler {
-    pub(super) fn new(readiness: Readiness, instance: String) -> Self {
-        Self { readiness, instance, before: None }
+    pub(super) fn new(readiness: Readiness) -> Self {
+        Self { readiness, before: None }
     }
 
     /// Takes a snapshot now.
@@ -60,8 +59,9 @@ impl NodeSampler {
         let level = |of: fn(&Counters) -> u64| shared.counters().iter().map(|counters| of(counters)).sum();
         let mut node = NodeSnapshot {
             name: shared.settings.node.clone(),
-            instance: self.instance.clone(),
+            instance: shared.boot.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
+            state: self.readiness.state(),
             address: shared.settings.advertise.as_ref().map(Address::to_string).unwrap_or_default(),
             uptime_s: shared.uptime().as_secs(),
             at_ms: unix_ms(),

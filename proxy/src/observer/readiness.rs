@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::fleet::MemberState;
 use crate::shard::Shared;
 
 /// Why each upstream is not linked; upstreams without a problem are not in it.
@@ -46,6 +47,16 @@ impl Readiness {
     #[must_use]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// State of this node, as other nodes see it too.
+    #[must_use]
+    pub(crate) fn state(&self) -> MemberState {
+        match () {
+            () if self.shared.has_begun_drain() => MemberState::Draining,
+            () if self.reasons_not_ready().is_empty() => MemberState::Ready,
+            () => MemberState::Starting,
+        }
     }
 
     /// Returns the reasons why no clients are accepted; none when the node is ready.

@@ -4,18 +4,29 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::MemberState;
+
 /// Snapshot of all known nodes.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct FleetSnapshot {
     /// Time of the snapshot, in milliseconds since 1970.
     pub at_ms: u64,
     /// All nodes that answered, sorted by name.
     pub nodes: Vec<NodeSnapshot>,
+    /// Whether all nodes see the same members.
+    pub agree: bool,
     pub unreachable: Vec<UnreachablePeer>,
 }
 
-/// Peer that did not answer.
+impl Default for FleetSnapshot {
+    /// No nodes, which agree: those of earlier versions don't say that they do.
+    fn default() -> Self {
+        Self { at_ms: 0, nodes: Vec::new(), agree: true, unreachable: Vec::new() }
+    }
+}
+
+/// Address of `--peers` that leads to no node.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct UnreachablePeer {
@@ -32,6 +43,10 @@ pub(crate) struct NodeSnapshot {
     /// Id of this start of the node.
     pub instance: String,
     pub version: String,
+    /// State as the node sees it that answers.
+    pub state: MemberState,
+    /// Time by which it is behind: a round trip, or how long it owes an answer.
+    pub lag_ms: u64,
     /// Address that other nodes reach it at.
     pub address: String,
     /// Time since its start, in seconds.

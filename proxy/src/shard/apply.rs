@@ -17,7 +17,7 @@ use super::framed::{frame_for, raw_frame};
 use super::member_query::MemberListing;
 use super::slot::Slot;
 use super::state::ShardState;
-use crate::upstream::{AppServerId, LinkHandle};
+use crate::upstream::{AppServerId, Asker};
 
 /// Capacity beyond which a list of commands is not kept.
 const COMMANDS_KEPT_MAX: usize = 2048;
@@ -66,6 +66,9 @@ impl ShardState {
             ShardCommand::ListMembers(listing) => self.list_members(listing),
             ShardCommand::CountMembers { hub, group, tally } => {
                 tally.add(self.connections.members(hub, SetName::Group(&group)).len());
+            }
+            ShardCommand::CountReceivers { hub, to, tally } => {
+                tally.add(self.connections.slots_of(hub, &to).len());
             }
             ShardCommand::CloseMany { hub, app, to, reason, ack } => {
                 let slots = self.connections.slots_of(hub, &to);
@@ -149,7 +152,7 @@ impl ShardState {
             // From any other than its own it is an answer that comes too late.
             ConnectionCommand::HandOver { headers } if is_own => self.hand_over(slot, &headers),
             ConnectionCommand::HandOver { .. } => {}
-            ConnectionCommand::Invoke { link, request } => self.apply_invoke(slot, is_own, &link, request, mode),
+            ConnectionCommand::Invoke { asker, request } => self.apply_invoke(slot, is_own, &*asker, request, mode),
             ConnectionCommand::Flow(operation) => self.apply_flow(slot, is_own, operation),
         }
     }
@@ -157,7 +160,7 @@ impl ShardState {
     /// Rejects a command whose connection is not here.
     fn reject(&self, command: ConnectionCommand) {
         match command {
-            ConnectionCommand::Invoke { link, request } => link.send(&no_such_connection(request)),
+            ConnectionCommand::Invoke { asker, request } => asker.answer(&no_such_connection(request)),
             // The ack that goes with it says that nobody was found.
             ConnectionCommand::Group { .. } => {}
             ConnectionCommand::HandOver { .. } => {}
@@ -189,7 +192,7 @@ impl ShardState {
         &mut self,
         slot: Slot,
         is_own: bool,
-        link: &LinkHandle,
+        asker: &dyn Asker,
         request: ClientInvocation,
         mode: BatchMode,
     ) {
@@ -203,7 +206,7 @@ impl ShardState {
             }
             self.delivery.put_counted(slot, client, &frame, mode);
         } else {
-            link.send(&no_such_connection(request));
+            asker.answer(&no_such_connection(request));
         }
     }
 

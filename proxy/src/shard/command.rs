@@ -12,7 +12,7 @@ use trunkline_protocol::service::{Ack, AckStatus, ClientInvocation, FlowOperatio
 use super::framed::Framed;
 use super::member_query::{MemberListing, MemberTally};
 use super::slot::Slot;
-use crate::upstream::{AppServerId, HubIndex, LinkHandle, LinkId};
+use crate::upstream::{AppServerId, Asker, HubIndex, LinkHandle, LinkId};
 
 /// Receivers of a message.
 #[derive(Debug, Clone)]
@@ -72,6 +72,8 @@ pub(crate) enum ShardCommand {
     ListMembers(Box<MemberListing>),
     /// Counts the members of a group that this shard has.
     CountMembers { hub: HubIndex, group: ByteString, tally: Arc<MemberTally> },
+    /// Counts the receivers of a message that this shard has.
+    CountReceivers { hub: HubIndex, to: Receivers, tally: Arc<MemberTally> },
     CloseMany {
         hub: HubIndex,
         /// The app server at the link's far end.
@@ -125,8 +127,8 @@ pub(crate) enum ConnectionCommand {
     },
     /// Its own app server hands it over to another one.
     HandOver { headers: Vec<(ByteString, Vec<ByteString>)> },
-    /// An app server, maybe not its own, asks it for a client result.
-    Invoke { link: Arc<LinkHandle>, request: ClientInvocation },
+    /// Somebody asks it for a client result: an app server, maybe not its own, or another node.
+    Invoke { asker: Arc<dyn Asker>, request: ClientInvocation },
     /// Pauses or resumes reading it.
     Flow(FlowOperation),
 }
@@ -142,7 +144,7 @@ pub(crate) enum MembershipChange {
 /// Ack that is owed: sent when the last shard that had to do something drops it.
 #[derive(Debug)]
 pub(crate) struct PendingAck {
-    link: Arc<LinkHandle>,
+    asker: Arc<dyn Asker>,
     ack_id: i64,
     is_found: AtomicBool,
     /// Text for the app: why a shard has not done it.
@@ -150,10 +152,10 @@ pub(crate) struct PendingAck {
 }
 
 impl PendingAck {
-    /// Ack for the far end of `link`: `NotFound`, unless a shard finds a receiver.
+    /// Ack for this asker: `NotFound`, unless a shard finds a receiver.
     #[must_use]
-    pub(crate) fn new(link: Arc<LinkHandle>, ack_id: i64) -> Arc<Self> {
-        Arc::new(Self { link, ack_id, is_found: AtomicBool::new(false), problem: OnceLock::new() })
+    pub(crate) fn new(asker: Arc<dyn Asker>, ack_id: i64) -> Arc<Self> {
+        Arc::new(Self { asker, ack_id, is_found: AtomicBool::new(false), problem: OnceLock::new() })
     }
 
     /// Notes that a receiver is here, and the command was applied.
@@ -176,6 +178,6 @@ impl Drop for PendingAck {
             (None, false) => (AckStatus::NotFound, ByteString::new()),
         };
         let message = Some(text);
-        self.link.send(&ServiceMessage::Ack(Ack { ack_id: self.ack_id, status, message, payload: None }));
+        self.asker.answer(&ServiceMessage::Ack(Ack { ack_id: self.ack_id, status, message, payload: None }));
     }
 }

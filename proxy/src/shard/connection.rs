@@ -20,6 +20,7 @@ use slab::Slab;
 use trunkline_protocol::id::ID_CHARS;
 
 use super::command::{Audience, MembershipChange, Receivers};
+use super::own_interest::OwnInterest;
 use super::route_table::{Location, RouteTable};
 use super::slot::{Serial, Slot};
 use crate::config::GroupLimits;
@@ -49,8 +50,8 @@ pub(crate) struct Connections {
 
 impl Connections {
     /// No connections yet, on the shard of this index.
-    pub(super) fn new(shard: u16, routes: Arc<RouteTable>) -> Self {
-        Self { shard, routes, ..Self::default() }
+    pub(super) fn new(shard: u16, routes: Arc<RouteTable>, interest: Option<Arc<OwnInterest>>) -> Self {
+        Self { shard, routes, sets: MembershipSets::told_to(interest), ..Self::default() }
     }
 
     /// Serial for the next client connection.

@@ -16,7 +16,7 @@ use trunkline_protocol::service::{
 };
 
 use super::slot::Slot;
-use crate::upstream::{HubIndex, LinkHandle};
+use crate::upstream::{Asker, HubIndex};
 
 /// Bytes of names at which a page ends, so that a page of long user ids fills no link.
 const PAGE_MAX_BYTES: usize = 256 * 1024;
@@ -24,7 +24,7 @@ const PAGE_MAX_BYTES: usize = 256 * 1024;
 /// Page of a group's members, on its way through the shards. One that a stopping shard drops is never answered.
 #[derive(Debug, Clone)]
 pub(crate) struct MemberListing {
-    link: Arc<LinkHandle>,
+    asker: Arc<dyn Asker>,
     ack_id: i64,
     group: ByteString,
     /// Random id of this start of the node, for the token: the slots of another one mean nothing here.
@@ -44,10 +44,10 @@ struct MemberPosition {
     slot: Slot,
 }
 
-/// Number of a group's members, added up over the shards; answered when the last one drops it.
+/// Number of a group's members, or of a message's receivers, added up over the shards; answered when the last one drops it.
 #[derive(Debug)]
 pub(crate) struct MemberTally {
-    link: Arc<LinkHandle>,
+    asker: Arc<dyn Asker>,
     ack_id: i64,
     members: AtomicU64,
 }
@@ -55,13 +55,13 @@ pub(crate) struct MemberTally {
 impl MemberListing {
     /// Begins the page that a query asks for. `None` for a token that this node did not make: it has been answered.
     #[must_use]
-    pub(crate) fn begin(link: &Arc<LinkHandle>, query: GroupMemberQuery, boot: &str) -> Option<Self> {
+    pub(crate) fn begin(asker: &Arc<dyn Asker>, query: GroupMemberQuery, boot: &str) -> Option<Self> {
         let next = match &query.continuation_token {
             None => MemberPosition::default(),
             Some(token) => match MemberPosition::parse(token, boot) {
                 Some(next) => next,
                 None => {
-                    refuse(link, query.ack_id);
+                    refuse(&**asker, query.ack_id);
                     return None;
                 }
             },
@@ -70,7 +70,7 @@ impl MemberListing {
         let page_max = query.page_size.map_or(MEMBERS_PER_PAGE_MAX, |size| wanted(size).clamp(1, MEMBERS_PER_PAGE_MAX));
         let top = query.top.map_or(usize::MAX, wanted);
         Some(Self {
-            link: Arc::clone(link),
+            asker: Arc::clone(asker),
             ack_id: query.ack_id,
             group: query.group,
             boot: boot.into(),
@@ -83,7 +83,7 @@ impl MemberListing {
     }
 
     pub(crate) fn hub(&self) -> HubIndex {
-        self.link.hub()
+        self.asker.hub()
     }
 
     pub(crate) fn group(&self) -> &str {
@@ -132,7 +132,7 @@ impl MemberListing {
 
     fn answer_with(self, continuation_token: Option<ByteString>) {
         let page = MemberPage { members: self.page, continuation_token, count: None };
-        answer(&self.link, self.ack_id, &page);
+        answer(&*self.asker, self.ack_id, &page);
     }
 }
 
@@ -149,8 +149,8 @@ impl MemberPosition {
 
 impl MemberTally {
     #[must_use]
-    pub(crate) fn new(link: Arc<LinkHandle>, ack_id: i64) -> Arc<Self> {
-        Arc::new(Self { link, ack_id, members: AtomicU64::new(0) })
+    pub(crate) fn new(asker: Arc<dyn Asker>, ack_id: i64) -> Arc<Self> {
+        Arc::new(Self { asker, ack_id, members: AtomicU64::new(0) })
     }
 
     /// Adds the members that one shard has.
@@ -161,19 +161,24 @@ impl MemberTally {
 
 impl Drop for MemberTally {
     fn drop(&mut self) {
-        answer(&self.link, self.ack_id, &MemberPage::counted(*self.members.get_mut()));
+        answer(&*self.asker, self.ack_id, &MemberPage::counted(*self.members.get_mut()));
     }
 }
 
-fn answer(link: &LinkHandle, ack_id: i64, page: &MemberPage) {
+fn answer(asker: &dyn Asker, ack_id: i64, page: &MemberPage) {
     let message = Some(ByteString::new());
-    link.send(&ServiceMessage::Ack(Ack { ack_id, status: AckStatus::Ok, message, payload: Some(page.to_payload()) }));
+    asker.answer(&ServiceMessage::Ack(Ack {
+        ack_id,
+        status: AckStatus::Ok,
+        message,
+        payload: Some(page.to_payload()),
+    }));
 }
 
-fn refuse(link: &LinkHandle, ack_id: i64) {
+fn refuse(asker: &dyn Asker, ack_id: i64) {
     let message = Some(ByteString::from_static("the continuation token is not of this process"));
     let ack = Ack { ack_id, status: AckStatus::InternalServerError, message, payload: None };
-    link.send(&ServiceMessage::Ack(ack));
+    asker.answer(&ServiceMessage::Ack(ack));
 }
 
 #[cfg(test)]

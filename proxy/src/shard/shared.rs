@@ -1,7 +1,7 @@
 //! State that all shards of a node share: settings, keys, hubs, routes, and each other's inboxes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,6 +10,8 @@ use trunkline_protocol::key::FarEnd;
 
 use super::history::{History, PastConnection};
 use super::inbox::ShardSender;
+use super::other_nodes::{NoOtherNodes, OtherNodes};
+use super::own_interest::OwnInterest;
 use super::route_table::RouteTable;
 use crate::auth::Verifier;
 use crate::config::Settings;
@@ -59,6 +61,9 @@ pub(crate) struct Shared {
     /// Gate of the dials to other nodes.
     pub node_dials: Arc<DialGate>,
     pub whose_sockets: Sockets,
+    /// Interest of this node in what other nodes pass on; `None` if it knows none.
+    pub interest: Option<Arc<OwnInterest>>,
+    other_nodes: OnceLock<Arc<dyn OtherNodes>>,
     /// Counters behind the limits.
     pub limits: LimitCounters,
     shards: Vec<ShardSender>,
@@ -91,6 +96,8 @@ impl Shared {
             node_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::Node),
             connector: connectors.fleet,
             node_dials: Arc::default(),
+            interest: settings.fleet.has_peers().then(Arc::default),
+            other_nodes: OnceLock::new(),
             verifier: Verifier::new(settings.tokens.clone(), &settings.keys, connectors.issuers),
             boot: random_id(),
             hubs: HubRegistry::default(),
@@ -111,6 +118,17 @@ impl Shared {
     #[must_use]
     pub(crate) fn caller(&self) -> Caller<'_> {
         Caller { node: &self.settings.node, connector: &self.app_channels }
+    }
+
+    /// Way to the other nodes of the fleet.
+    #[must_use]
+    pub(crate) fn other_nodes(&self) -> &dyn OtherNodes {
+        self.other_nodes.get().map_or(&NoOtherNodes, |nodes| &**nodes)
+    }
+
+    /// Sets the way to the other nodes, once.
+    pub(crate) fn join_fleet(&self, nodes: Arc<dyn OtherNodes>) {
+        drop(self.other_nodes.set(nodes));
     }
 
     /// Inbox of each shard, by index.

@@ -85,7 +85,7 @@ impl ShardState {
         let budget = OutboxBudget::new(settings.outbox.total_bytes, shared.shards().len(), counters.clone());
         Self {
             tick: 1,
-            connections: Connections::new(context.index, shared.routes.clone()),
+            connections: Connections::new(context.index, shared.routes.clone(), shared.interest.clone()),
             delivery: Delivery::new(settings.outbox.client_bytes, budget, counters.clone()),
             keep_alive: KeepAlive::default(),
             token_expiries: TokenExpiries::default(),

@@ -180,6 +180,12 @@ impl HubRegistry {
         all.iter().find(|hub| without_slash(&hub.settings.load().path).eq_ignore_ascii_case(path)).cloned()
     }
 
+    /// Finds a hub by its name, as links and other nodes have it.
+    #[must_use]
+    pub(crate) fn named(&self, name: &str) -> Option<Arc<Hub>> {
+        self.all.load().iter().find(|hub| hub.name == name).cloned()
+    }
+
     /// The remote app servers to which any link is open, each once; draining ones only while there are no others.
     #[must_use]
     pub(crate) fn linked_app_servers(&self) -> Vec<Arc<AppServer>> {

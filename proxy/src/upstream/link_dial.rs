@@ -116,17 +116,18 @@ async fn upgrade(
     }
     let told = read_answer(answer.headers(), offer)?;
     let upgraded = hyper::upgrade::on(answer).await.map_err(|error| DialError::Upgrade(error.to_string()))?;
-    Ok((into_websocket(upgraded).await, told))
+    Ok((into_websocket(upgraded, Role::Client).await, told))
 }
 
-async fn into_websocket(upgraded: Upgraded) -> UpstreamWebSocket {
+/// Makes the WebSocket of a link, of an app server or another node.
+pub(crate) async fn into_websocket(upgraded: Upgraded, side: Role) -> UpstreamWebSocket {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(Some(2 * LINK_FRAME_MAX_BYTES))
         .max_frame_size(Some(2 * LINK_FRAME_MAX_BYTES));
     // What was read along with the answer is left to hyper. Given to from_partially_read instead, those few bytes would
     // make a buffer that stays that small each time it is made anew, and then each message takes two reads.
-    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, Some(config)).await
+    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), side, Some(config)).await
 }
 
 impl From<LinkEnd> for DialError {

@@ -6,7 +6,7 @@ use trunkline_link::{LinkOutbox, OutboxPolicy};
 use trunkline_protocol::service::{Answer, Attachment, Class, Offer};
 use trunkline_protocol::service::{ServiceMessage, Session, SessionError, encode_connection_data};
 
-use super::{AppServerId, HubIndex};
+use super::{AppServerId, Asker, HubIndex};
 
 /// A link, for as long as its session lives; never used again in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -154,6 +154,20 @@ impl LinkHandle {
         self.knows_causes.store(answer.capabilities.knows_causes, Ordering::Relaxed);
         self.knows_handovers.store(answer.capabilities.knows_handovers, Ordering::Relaxed);
         self.outbox.attach_answer(offer, answer, now_ms)
+    }
+}
+
+impl Asker for LinkHandle {
+    fn hub(&self) -> HubIndex {
+        self.hub
+    }
+
+    fn app(&self) -> AppServerId {
+        self.app
+    }
+
+    fn answer(&self, message: &ServiceMessage) {
+        self.send(message);
     }
 }
 

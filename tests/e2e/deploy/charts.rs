@@ -75,7 +75,21 @@ fn the_chart_renders_what_clusters_take_with_its_own_values_and_with_all_that_th
             assert_eq!(app["spec"]["clusterIP"], "None");
             assert_eq!(upstreams.split(',').next(), Some("http://fleet-trunkline-app:5000"));
             assert_eq!(upstreams.split(',').count(), if is_all { 2 } else { 1 });
+            objects.assert_nodes_meet(variable(&environment, "TRUNKLINE_PEERS").context("no peers")?);
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn who_names_the_peers_of_a_release_replaces_the_charts_own() {
+    play(async |stage| {
+        let text = render(stage, &[APP, r#"settings={"TRUNKLINE_PEERS":""}"#]).await?;
+        let objects = Objects::read(stage, "alone", &text).await?;
+        let environment = environment(&objects)?;
+        let named =
+            environment.as_array().context("variables")?.iter().filter(|entry| entry["name"] == "TRUNKLINE_PEERS");
+        assert_eq!(named.map(|entry| &entry["value"]).collect::<Vec<_>>(), [""]);
         Ok(())
     });
 }

@@ -88,6 +88,35 @@ impl Objects {
         assert!(grace >= pre_stop + drain + SPARE_S, "{grace} s for {pre_stop} + {drain} + {SPARE_S}");
     }
 
+    /// Demands that the name which nodes find each other by is that of a headless service, and that nodes may speak to each
+    /// other at the ports of it.
+    pub(super) fn assert_nodes_meet(&self, peers: &str) {
+        let name = peers.strip_prefix("http://").and_then(|peers| peers.strip_suffix(":8090")).unwrap_or_default();
+        let service = self.get("Service", name).unwrap();
+        assert_eq!(service["spec"]["clusterIP"], "None", "its name has to resolve to each node");
+        assert_eq!(
+            service["spec"]["publishNotReadyAddresses"], true,
+            "a node that waits for an app server is a member"
+        );
+        let nodes = &service["spec"]["selector"];
+        let is_nodes = |policy: &&Value| policy["spec"]["podSelector"]["matchLabels"] == *nodes;
+        let policy = self.of_kind("NetworkPolicy").find(is_nodes).unwrap();
+        let opens = |direction: &str, side: &str, port: &Value| {
+            let rules = policy["spec"][direction].as_array().unwrap();
+            rules.iter().any(|rule| {
+                let peers = rule[side].as_array();
+                // A rule without a side is for everybody.
+                let is_for_nodes =
+                    peers.is_none_or(|peers| peers.iter().any(|peer| peer["podSelector"]["matchLabels"] == *nodes));
+                is_for_nodes && rule["ports"].as_array().unwrap().iter().any(|own| own["port"] == *port)
+            })
+        };
+        for port in service["spec"]["ports"].as_array().unwrap() {
+            assert!(opens("ingress", "from", &port["targetPort"]), "nobody may come to {port}");
+            assert!(opens("egress", "to", &port["port"]), "nobody may go to {port}");
+        }
+    }
+
     /// Demands the restricted security settings of a pod.
     pub(super) fn assert_hardened(&self) {
         for deployment in self.of_kind("Deployment") {
@@ -125,6 +154,7 @@ fn the_manifests_are_what_clusters_take_and_fit_together() {
         let settings = objects.of_kind("ConfigMap").next().context("no settings")?["data"].clone();
         objects.assert_drain_fits("trunkline", |name| settings[name].as_str()?.parse().ok());
         assert_eq!(settings["TRUNKLINE_UPSTREAM"], "http://status:5000");
+        objects.assert_nodes_meet(settings["TRUNKLINE_PEERS"].as_str().context("no peers")?);
         let status = objects.get("Service", "status")?;
         assert_eq!(status["spec"]["clusterIP"], "None", "its name has to resolve to each app server");
         assert_eq!(status["spec"]["ports"][0]["port"], 5000);

@@ -8,9 +8,10 @@ use serde_json::Value;
 use tokio::process::Command;
 use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::{Agents, Kind};
-use trunkline_tests::harness::fleet::{App, Fleet};
+use trunkline_tests::harness::fleet::{App, Fleet, POOL_SIZE};
 use trunkline_tests::harness::http_client;
 use trunkline_tests::harness::scenario::{play, play_heavy};
+use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::{read_yaml, run, shipped};
 
 /// Series that Prometheus itself has of each target.
@@ -113,7 +114,12 @@ fn rules_and_panels_name_only_what_nodes_and_app_servers_export() {
     play_heavy(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;
-        let proxy = fleet.proxy(&app).await?;
+        // Metrics of the fleet are those of a node that is in one.
+        let (address, admin) = (free_address()?, free_address()?);
+        let peers = ["--peers", &format!("http://{admin}")];
+        let mut proxy = fleet.proxy_of(&address, &admin, &[app.address()], &peers)?;
+        proxy.ready().await?;
+        proxy.linked(POOL_SIZE).await?;
         // Some are there only when something has happened.
         let agents = Agents::new(stage);
         let client = agents.client(Kind::JsJson, &proxy.url("/bench")).transport(Transport::WebSockets);

@@ -95,6 +95,26 @@ fn compose_swarm_and_systemd_let_a_node_drain() {
     });
 }
 
+#[test]
+fn compose_and_swarm_nodes_find_each_other_by_a_name_of_all_and_have_one_key() {
+    play(async |_stage| {
+        for (file, name) in [("compose.yaml", "proxy"), ("swarm/stack.yml", "tasks.proxy")] {
+            let services = &read_yaml(&[shipped(file)]).await?[0]["services"];
+            let [node, app] = ["proxy", "app"].map(|service| &services[service]["environment"]);
+            assert_eq!(node["TRUNKLINE_PEERS"], format!("http://{name}:8090"), "{file}");
+            // That port is the image's own, and open to the other containers.
+            assert!(node.get("TRUNKLINE_ADMIN").is_none(), "{file}");
+            assert!(node["TRUNKLINE_ACCESS_KEY_FILE"].is_string(), "{file}");
+            assert_eq!(node["TRUNKLINE_ACCESS_KEY_FILE"], app["TRUNKLINE_ACCESS_KEY_FILE"], "{file}");
+            let networks = |service: &str| services[service]["networks"].clone();
+            assert_eq!(networks("proxy"), serde_json::json!(["mesh"]), "{file}");
+        }
+        let image = std::fs::read_to_string(shipped("image/Dockerfile"))?;
+        assert!(image.contains("TRUNKLINE_ADMIN=0.0.0.0:8090"));
+        Ok(())
+    });
+}
+
 /// The whole request, its target, its query, and the page that named it, in the words of HAProxy and nginx.
 const WITH_QUERY: [&str; 10] =
     ["httplog", "%r", "%{+Q}r", "%HU", "%HQ", "$request", "$request_uri", "$args", "$query_string", "$http_referer"];

@@ -10,14 +10,11 @@ use trunkline_protocol::id::ID_CHARS;
 
 use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
-use crate::admin::parameter::{BodyFields, QueryParameters, Scope};
+use crate::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters, Scope};
 use crate::observer::{ClientFilter, ClientSummary, ListPage, NameKind, NamePage};
 
 /// Longest reason for closing a client.
 const REASON_MAX_CHARS: usize = 200;
-
-/// Longest name of a hub, group, user or node.
-const NAME_MAX_CHARS: usize = 1_000;
 
 /// Rows of a page, unless told otherwise.
 const LIMIT_DEFAULT: usize = 50;
@@ -41,7 +38,6 @@ pub(super) async fn clients(
         after: parameters.parsed("after")?,
         limit: parameters.number("limit", 1, LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT),
     };
-    let instance = text(&mut parameters, "instance")?;
     parameters.end()?;
     if filter.group.is_some() && filter.hub.is_none() {
         return Err(ApiError::field("hub", "is missing: a group is one of a hub"));
@@ -50,27 +46,24 @@ pub(super) async fn clients(
         return Err(ApiError::field("user", "can't be given together with group"));
     }
     let node = context.observer.node();
-    // A peer may mean another node that it reaches at the same address.
-    let is_meant = instance.is_none_or(|instance| instance == node.instance());
     let page = match scope {
         Scope::Fleet => context.observer.clients(&filter).await,
-        Scope::Node if is_meant => node.clients(&filter).await,
-        Scope::Node => None,
+        Scope::Node => node.clients(&filter).await,
     };
     page.map(Json).ok_or_else(|| ApiError::unknown_hub(filter.hub.as_deref()))
 }
 
 /// Lists the groups of a hub.
-pub(super) async fn groups(State(context): State<AdminContext>, uri: Uri) -> Result<Json<Value>, ApiError> {
+pub(super) async fn groups(State(context): State<AdminContext>, uri: Uri) -> Result<Json<NamePage>, ApiError> {
     names(&context, NameKind::Groups, &uri).await
 }
 
 /// Lists the users of a hub.
-pub(super) async fn users(State(context): State<AdminContext>, uri: Uri) -> Result<Json<Value>, ApiError> {
+pub(super) async fn users(State(context): State<AdminContext>, uri: Uri) -> Result<Json<NamePage>, ApiError> {
     names(&context, NameKind::Users, &uri).await
 }
 
-async fn names(context: &AdminContext, kind: NameKind, uri: &Uri) -> Result<Json<Value>, ApiError> {
+async fn names(context: &AdminContext, kind: NameKind, uri: &Uri) -> Result<Json<NamePage>, ApiError> {
     let mut parameters = QueryParameters::read(uri)?;
     let scope = parameters.scope()?;
     let hub = parameters.text("hub", NAME_MAX_CHARS)?.ok_or_else(|| ApiError::field("hub", "is missing"))?;
@@ -84,8 +77,7 @@ async fn names(context: &AdminContext, kind: NameKind, uri: &Uri) -> Result<Json
         Scope::Fleet => context.observer.names(kind, &hub, after, limit).await,
         Scope::Node => node.names(kind, &hub, after, limit).await,
     };
-    let NamePage { items, next, .. } = page.ok_or_else(|| ApiError::unknown_hub(Some(&hub)))?;
-    Ok(Json(json!({ "items": items, "next": next, "instance": node.instance() })))
+    page.map(Json).ok_or_else(|| ApiError::unknown_hub(Some(&hub)))
 }
 
 /// Returns the details of one client connection.

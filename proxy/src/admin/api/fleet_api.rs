@@ -27,7 +27,7 @@ pub(super) async fn snapshot(context: &AdminContext, scope: Scope) -> Result<Arc
         Scope::Node => {
             let node = context.observer.node().snapshot().await.ok_or_else(ApiError::stopping)?;
             let (at_ms, nodes) = (node.at_ms, vec![node.as_ref().clone()]);
-            Ok(Arc::new(FleetSnapshot { at_ms, nodes, unreachable: Vec::new() }))
+            Ok(Arc::new(FleetSnapshot { at_ms, nodes, agree: true, unreachable: Vec::new() }))
         }
     }
 }

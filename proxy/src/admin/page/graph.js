@@ -5,6 +5,7 @@
 
 import { draw, keyed, pressed, say, set } from "./dom.js";
 import { bytes, count, percent, plural, rate, short } from "./format.js";
+import { isMissed, rowStateOf } from "./nodes.js";
 
 const WIDTH = 1080;
 const NODE = { x: 430, width: 220, height: 84 };
@@ -180,7 +181,7 @@ export class Graph {
       const [, name, clients, up, down, , level, cpu, memory, title] = element.children;
       const share = Math.min(1, (node.process.cpuPercent ?? 0) / (100 * Math.max(1, node.host.cores)));
       set(element, "transform", `translate(${NODE.x} ${middle - NODE.height / 2})`);
-      set(element, "data-state", node.notReady.length ? "part" : "open");
+      set(element, "data-state", rowStateOf(node));
       say(name, cut(node.name, 17));
       say(clients, short(node.clients));
       say(up, `↑ ${rate(node.rates?.messagesUp)}`);
@@ -188,7 +189,7 @@ export class Graph {
       set(level, "width", (92 * share).toFixed(1));
       say(cpu, `CPU ${percent(node.process.cpuPercent)}`);
       say(memory, `${bytes(node.process.memoryBytes)}`);
-      const problem = node.notReady.length ? `. Not ready: ${node.notReady.join("; ")}` : "";
+      const problem = isMissed(node) ? `. It is ${node.state}` : node.notReady.length ? `. Not ready: ${node.notReady.join("; ")}` : "";
       set(element, "aria-label", `Node ${node.name}, ${plural(node.clients, "client")}${problem}. List them`);
       say(title, `${node.name}\n${node.address}\nversion ${node.version}${problem}`);
     });

@@ -3,7 +3,7 @@
 import { read } from "./api.js";
 import { byId, make, say, set } from "./dom.js";
 import { age, count, protocol, transport } from "./format.js";
-import { Table, hubsOf, hubsTable, linksOf, linksTable, nodesTable } from "./nodes.js";
+import { Table, hubsOf, hubsTable, linksOf, linksTable, nodesTable, rowStateOf } from "./nodes.js";
 
 const LIMIT = 50;
 
@@ -63,7 +63,7 @@ export class Lists {
 
   show(fleet) {
     for (const pages of Object.values(this.pages)) pages.learn(fleet);
-    if (this.chosen === "nodes") this.tables.nodes.show(fleet.nodes.map((node) => ({ ...node, rowState: node.notReady.length ? "part" : "open" })));
+    if (this.chosen === "nodes") this.tables.nodes.show(fleet.nodes.map((node) => ({ ...node, rowState: rowStateOf(node) })));
     if (this.chosen === "links") this.tables.links.show(linksOf(fleet));
     if (this.chosen === "hubs") this.tables.hubs.show(hubsOf(fleet));
     this.pages[this.chosen]?.refresh();

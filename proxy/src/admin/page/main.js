@@ -1,11 +1,13 @@
 // Keeps the page up to date: one stream of events tells all of the fleet, and each part shows what is its own.
 
+import { offerAnnouncing, watchAnnouncing } from "./announce.js";
 import { HOME, read, send } from "./api.js";
 import { closeClient, openClient, refreshClient } from "./client.js";
 import { byId, keyed, make, say } from "./dom.js";
 import { bytes, count, percent, plural, rate, short } from "./format.js";
 import { Graph } from "./graph.js";
 import { Lists } from "./lists.js";
+import { isMissed } from "./nodes.js";
 
 // A stream that has fallen silent is begun anew.
 const SILENCE_MS = 5000;
@@ -48,11 +50,17 @@ function tellLive(isLive) {
 
 function show(fleet) {
   tellLive(true);
-  tell(fleet.unreachable.map((peer) => `${peer.url} can't be reached: ${peer.problem}`));
+  tell(problemsOf(fleet));
   sum(fleet);
   graph.show(fleet);
   lists.show(fleet);
   refreshClient(fleet);
+}
+
+function problemsOf(fleet) {
+  const split = fleet.agree ? [] : ["The nodes do not see the same members: what is passed on between them may not reach all clients"];
+  const missed = fleet.nodes.filter(isMissed).map((node) => `${node.name} is ${node.state}`);
+  return [...split, ...missed, ...fleet.unreachable.map((peer) => `${peer.url} can't be reached: ${peer.problem}`)];
 }
 
 function tell(problems) {
@@ -104,6 +112,7 @@ async function checkAccess() {
   byId("log-in").hidden = mayAct || !state.canLogIn;
   byId("log-out").hidden = !mayAct;
   document.body.dataset.access = state.access;
+  offerAnnouncing(state);
 }
 
 byId("log-in").addEventListener("click", () => byId("login").showModal());
@@ -125,6 +134,8 @@ byId("log-out").addEventListener("click", async () => {
   closeClient();
   await checkAccess();
 });
+
+watchAnnouncing(state);
 
 byId("find").addEventListener("submit", async (event) => {
   event.preventDefault();

@@ -38,10 +38,18 @@ export class Table {
 const share = (used, all) => (all ? `${bytes(used)} of ${bytes(all)}` : "–");
 const counts = (pairs, name) => pairs.map(([label, clients]) => `${name(label)} ${short(clients)}`).join(", ");
 
+// Of such a node the last numbers are shown, which are old.
+export const isMissed = (node) => node.state === "late" || node.state === "unreachable";
+
+const stateOf = (node) => (isMissed(node) || node.state === "draining" ? node.state : node.notReady.join("; ") || node.state);
+
+export const rowStateOf = (node) => (isMissed(node) ? "down" : node.state !== "ready" || node.notReady.length ? "part" : "open");
+
 export const nodesTable = (press) =>
   new Table("Nodes", [
     ["Node", (node) => node.name],
-    ["State", (node) => node.notReady.join("; ") || "ready"],
+    ["State", stateOf],
+    ["Lag", (node) => `${count(node.lagMs)} ms`, "number"],
     ["Clients", (node) => count(node.clients), "number"],
     ["Up", (node) => rate(node.rates?.messagesUp), "number"],
     ["Deliveries", (node) => rate(node.rates?.deliveries), "number"],

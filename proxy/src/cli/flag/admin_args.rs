@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::auth::AdminToken;
-use crate::config::AdminSettings;
+use crate::config::{AdminSettings, FleetSettings};
 
 /// Limit of the nodes that `--peers` may name.
 const PEERS_MAX: usize = 64;
@@ -18,7 +18,7 @@ pub(crate) struct AdminArgs {
     pub admin: String,
 
     /// The token that opens the observer page and its API, at least 16 characters. On a loopback address reading needs
-    /// none, but closing clients and showing what they say does. All nodes of --peers have the same.
+    /// none, but closing clients and showing what they say does.
     #[arg(long, env = "TRUNKLINE_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub admin_token: Option<String>,
 
@@ -30,8 +30,9 @@ pub(crate) struct AdminArgs {
     #[arg(long, env = "TRUNKLINE_METRICS_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub metrics_token: Option<String>,
 
-    /// Admin ports of the other nodes, such as `http://proxy-b:8090`, or one name for all addresses that it resolves to:
-    /// the observer page shows them too. May name this node. May be given several times.
+    /// Admin ports of the other nodes, such as `http://proxy-b:8090`, or one name for all addresses that it resolves to
+    /// (again every few seconds). With it nodes form a fleet: they pass on messages that enter at one of them for clients
+    /// at others, and each shows all. All have the same access key. May name this node. May be given several times.
     #[arg(long, env = "TRUNKLINE_PEERS", value_name = "URL", value_delimiter = ',')]
     pub peers: Vec<String>,
 }
@@ -64,16 +65,20 @@ impl TryFrom<&AdminArgs> for AdminSettings {
             (None, None) => None,
         };
         let metrics_token = args.metrics_token.as_deref().filter(|text| !text.is_empty());
+        Ok(Self { token, metrics_token: metrics_token.map(|text| self::token("--metrics-token", text)).transpose()? })
+    }
+}
+
+impl TryFrom<&AdminArgs> for FleetSettings {
+    type Error = AdminArgsError;
+
+    fn try_from(args: &AdminArgs) -> Result<Self, AdminArgsError> {
         let peers: Vec<&String> = args.peers.iter().filter(|url| !url.is_empty()).collect();
         if peers.len() > PEERS_MAX {
             return Err(AdminArgsError::TooManyPeers(peers.len()));
         }
         let peer = |url: &String| url.parse().map_err(|problem| AdminArgsError::Peer { value: url.clone(), problem });
-        Ok(Self {
-            token,
-            metrics_token: metrics_token.map(|text| self::token("--metrics-token", text)).transpose()?,
-            peers: peers.into_iter().map(peer).collect::<Result<_, _>>()?,
-        })
+        Ok(Self { peers: peers.into_iter().map(peer).collect::<Result<_, _>>()? })
     }
 }
 
@@ -90,20 +95,19 @@ mod tests {
         AdminArgs { admin: String::new(), admin_token: None, admin_token_file: None, metrics_token, peers }
     }
 
-    fn problem(args: &AdminArgs) -> String {
-        AdminSettings::try_from(args).unwrap_err().to_string()
-    }
-
     #[test]
     fn empty_values_count_as_not_given() {
         let settings = AdminSettings::try_from(&args(vec![String::new()], Some(""))).unwrap();
-        assert!(settings.token.is_none() && settings.metrics_token.is_none() && settings.peers.is_empty());
+        assert!(settings.token.is_none() && settings.metrics_token.is_none());
+        assert!(!FleetSettings::try_from(&args(vec![String::new()], None)).unwrap().has_peers());
     }
 
     #[test]
     fn a_wrong_value_is_named_with_its_flag() {
-        assert!(problem(&args(vec!["ftp://x".into()], None)).starts_with("--peers \"ftp://x\" is no URL"));
-        assert!(problem(&args(vec!["http://x".into(); 65], None)).starts_with("--peers names 65 nodes"));
-        assert!(problem(&args(Vec::new(), Some("short"))).starts_with("--metrics-token must have"));
+        let problem = |peers| FleetSettings::try_from(&args(peers, None)).unwrap_err().to_string();
+        assert!(problem(vec!["ftp://x".into()]).starts_with("--peers \"ftp://x\" is no URL"));
+        assert!(problem(vec!["http://x".into(); 65]).starts_with("--peers names 65 nodes"));
+        let short = AdminSettings::try_from(&args(Vec::new(), Some("short"))).unwrap_err().to_string();
+        assert!(short.starts_with("--metrics-token must have"), "{short}");
     }
 }

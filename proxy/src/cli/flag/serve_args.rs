@@ -252,6 +252,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         rehoming: RehomeSettings::from(&args.rehoming),
         http_transports: HttpTransportSettings::from(&args.http_transports),
         relay: args.relay.settings(knows_balancers),
+        fleet: (&args.admin).try_into()?,
     })
 }
 

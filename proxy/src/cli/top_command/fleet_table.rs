@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cli::text_table;
+use crate::fleet::MemberState;
 use crate::observer::{FleetSnapshot, NodeSnapshot, Rates};
 
 /// Limit of the characters of one cell: a name may be long, and each node has one line.
@@ -41,6 +42,11 @@ pub(super) fn lines(fleet: &FleetSnapshot) -> Vec<String> {
         &["CLIENTS"],
         hubs.into_iter().map(|(hub, clients)| vec![hub, clients.to_string()]),
     ));
+    if !fleet.agree {
+        lines.push(
+            "The nodes do not see the same members: what is passed on between them may not reach all clients.".into(),
+        );
+    }
     for one in &fleet.unreachable {
         lines.push(clean(&format!("can't be reached: {}: {}", one.url, one.problem)));
     }
@@ -67,6 +73,7 @@ fn summary(fleet: &FleetSnapshot, apps: &BTreeMap<String, AppRow>) -> String {
 
 fn nodes(fleet: &FleetSnapshot) -> Vec<String> {
     let numbers = [
+        "LAG",
         "CLIENTS",
         "UP/S",
         "DOWN/S",
@@ -83,13 +90,18 @@ fn nodes(fleet: &FleetSnapshot) -> Vec<String> {
 }
 
 fn node(node: &NodeSnapshot) -> Vec<String> {
-    let state = if node.not_ready.is_empty() { "ready".to_owned() } else { node.not_ready.join("; ") };
+    let reasons = node.not_ready.join("; ");
+    let state = match node.state {
+        MemberState::Ready | MemberState::Starting if !reasons.is_empty() => reasons,
+        state => state.label().to_owned(),
+    };
     let rate = |of: fn(&Rates) -> f64| node.rates.as_ref().map_or_else(unknown, |rates| format!("{:.0}", of(rates)));
     let percent = |share: Option<f64>| share.map_or_else(unknown, |share| format!("{share:.0}%"));
     let host_memory = node.host.memory_used_bytes.zip(node.host.memory_bytes);
     vec![
         node.name.clone(),
         state,
+        format!("{} ms", node.lag_ms),
         node.clients.to_string(),
         rate(|rates| rates.messages_up),
         rate(|rates| rates.deliveries),
@@ -188,7 +200,7 @@ mod tests {
             ..NodeSnapshot::default()
         };
         let unreachable = vec![UnreachablePeer { url: "http://c".into(), problem: "gone".into() }];
-        FleetSnapshot { at_ms: 3_661_000, nodes: vec![node("a"), node("node\x1b[2J")], unreachable }
+        FleetSnapshot { at_ms: 3_661_000, nodes: vec![node("a"), node("node\x1b[2J")], agree: true, unreachable }
     }
 
     #[test]

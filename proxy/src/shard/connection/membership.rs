@@ -5,11 +5,14 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use slab::Slab;
+use trunkline_protocol::fleet::Wanted;
 
 use super::membership_entry::MembershipEntry;
 use super::{Client, SharedName};
+use crate::shard::own_interest::OwnInterest;
 use crate::shard::slot::Slot;
 use crate::upstream::HubIndex;
 
@@ -20,6 +23,17 @@ pub(crate) enum SetName<'a> {
     Hub,
     Group(&'a str),
     User(&'a str),
+}
+
+impl<'a> SetName<'a> {
+    /// The messages of other nodes that its members want.
+    fn wanted(self) -> Wanted<'a> {
+        match self {
+            SetName::Hub => Wanted::Everyone,
+            SetName::Group(name) => Wanted::Group(name),
+            SetName::User(name) => Wanted::User(name),
+        }
+    }
 }
 
 /// Entry of a member list.
@@ -35,6 +49,8 @@ pub(crate) struct Member {
 pub(super) struct MembershipSets {
     all: Slab<MemberSet>,
     hubs: Vec<HubSets>,
+    /// Interest of the node that other nodes are told, if there are any.
+    interest: Option<Arc<OwnInterest>>,
 }
 
 #[derive(Debug)]
@@ -69,6 +85,11 @@ struct HubSets {
 }
 
 impl MembershipSets {
+    /// Sets whose coming and going is told to other nodes.
+    pub(super) fn told_to(interest: Option<Arc<OwnInterest>>) -> Self {
+        Self { interest, ..Self::default() }
+    }
+
     pub(super) fn members(&self, hub: HubIndex, name: SetName<'_>) -> &[Member] {
         self.find(hub, name).and_then(|set| self.all.get(set as usize)).map_or(&[], |set| &set.members)
     }
@@ -177,6 +198,9 @@ impl MembershipSets {
         while self.hubs.len() <= hub.get() {
             self.hubs.push(HubSets::default());
         }
+        if let Some(interest) = &self.interest {
+            interest.enter(hub, name.wanted());
+        }
         let key = match name {
             SetName::Hub => SetKey::Hub,
             SetName::Group(name) => SetKey::Group(name.into()),
@@ -195,6 +219,9 @@ impl MembershipSets {
 
     fn forget(&mut self, set: u32) {
         let Some(set) = self.all.try_remove(set as usize) else { return };
+        if let Some(interest) = &self.interest {
+            interest.leave(set.hub, set.key.name().wanted());
+        }
         let Some(sets) = self.hubs.get_mut(set.hub.get()) else { return };
         match set.key {
             SetKey::Hub => sets.everyone = None,
@@ -213,8 +240,6 @@ fn index(of: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeSet, HashMap};
-    use std::sync::Arc;
-
     use trunkline_protocol::hub::HubProtocol;
 
     use super::*;

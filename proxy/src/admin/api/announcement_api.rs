@@ -1,0 +1,174 @@
+//! Announcements in the API: `POST /api/announce` sends a message to clients of the whole fleet.
+
+use axum::Json;
+use axum::Router;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::routing::post;
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::admin::api_error::ApiError;
+use crate::admin::context::AdminContext;
+use crate::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters};
+use crate::observer::{Announcees, Announcement, AnnouncementError, AnnouncementReport};
+
+/// Largest body: the arguments with JSON around them. Each client of the fleet gets as much.
+const BODY_MAX_BYTES: usize = 64 * 1024;
+
+/// Longest name of the method that is invoked.
+const TARGET_MAX_CHARS: usize = 200;
+
+/// Arguments that a method has at most.
+const ARGUMENTS_MAX: usize = 32;
+
+/// Depth to which arguments may be nested. Parsers of clients stop at 64, with the message around it.
+const DEPTH_MAX: usize = 32;
+
+/// Time after which another announcement may be taken, in seconds.
+const RETRY_S: u16 = 1;
+
+/// Routes that announce to clients.
+pub(super) fn routes() -> Router<AdminContext> {
+    Router::new().route("/api/announce", post(announce)).layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+}
+
+async fn announce(
+    State(context): State<AdminContext>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<AnnouncementReport>, ApiError> {
+    QueryParameters::read(&uri)?.end()?;
+    let body = body.map_err(|rejection| unread(&rejection))?;
+    let announcement = announcement(&headers, &body)?;
+    let hub = announcement.hub.clone();
+    let report = context.observer.announce(announcement).await;
+    report.map(Json).map_err(|error| refusal(&hub, &error))
+}
+
+/// Reads an announcement from the body of its request.
+fn announcement(headers: &HeaderMap, body: &[u8]) -> Result<Announcement, ApiError> {
+    let mut fields = BodyFields::read(headers, body)?;
+    if body.is_empty() {
+        return Err(ApiError::field("body", "is missing: it names hub, target and arguments"));
+    }
+    let hub = fields.required_text("hub", NAME_MAX_CHARS)?;
+    let target = fields.required_text("target", TARGET_MAX_CHARS)?;
+    let arguments = fields.list("arguments", ARGUMENTS_MAX)?.unwrap_or_default();
+    if arguments.iter().any(|argument| !is_within(argument, DEPTH_MAX)) {
+        return Err(ApiError::field(
+            "arguments",
+            &format!("are nested too deep: at most {DEPTH_MAX} levels are taken"),
+        ));
+    }
+    let to = match (fields.name("group", NAME_MAX_CHARS)?, fields.name("user", NAME_MAX_CHARS)?) {
+        (None, None) => Announcees::Everyone,
+        (Some(group), None) => Announcees::Group(group),
+        (None, Some(user)) => Announcees::User(user),
+        (Some(_), Some(_)) => return Err(ApiError::field("user", "can't be given together with group")),
+    };
+    fields.end()?;
+    Ok(Announcement { hub, to, target, arguments })
+}
+
+/// Whether a value is nested no deeper than this.
+fn is_within(value: &Value, depth: usize) -> bool {
+    let Some(inner) = depth.checked_sub(1) else { return false };
+    match value {
+        Value::Array(items) => items.iter().all(|item| is_within(item, inner)),
+        Value::Object(fields) => fields.values().all(|field| is_within(field, inner)),
+        _ => true,
+    }
+}
+
+fn unread(rejection: &BytesRejection) -> ApiError {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let problem = format!("is too large: at most {BODY_MAX_BYTES} bytes are taken");
+            ApiError::field("body", &problem).with_status(StatusCode::PAYLOAD_TOO_LARGE)
+        }
+        status => ApiError::field("body", "could not be read").with_status(status),
+    }
+}
+
+fn refusal(hub: &str, error: &AnnouncementError) -> ApiError {
+    match error {
+        AnnouncementError::UnknownHub => ApiError::unknown_hub(Some(hub)),
+        AnnouncementError::RawEndpoint => ApiError::field("hub", &error.to_string()),
+        AnnouncementError::Arguments(_) => ApiError::field("arguments", &error.to_string()),
+        AnnouncementError::TooMany => ApiError::new(StatusCode::TOO_MANY_REQUESTS, error.to_string())
+            .with_header(RETRY_AFTER, HeaderValue::from(RETRY_S)),
+        AnnouncementError::Stopping => ApiError::stopping(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::header::CONTENT_TYPE;
+    use axum::response::IntoResponse;
+    use http_body_util::BodyExt;
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(body: &Value) -> Result<Announcement, ApiError> {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        announcement(&headers, body.to_string().as_bytes())
+    }
+
+    async fn problem(change: Value) -> Value {
+        let mut body = json!({ "hub": "chat", "target": "Notice", "arguments": ["text"] });
+        for (name, value) in change.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        let answer = read(&body).unwrap_err().into_response();
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{change}");
+        serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    }
+
+    fn nested(depth: usize) -> Value {
+        (1..depth).fold(json!(1), |inner, _| json!([inner]))
+    }
+
+    #[test]
+    fn an_announcement_is_for_all_of_a_hub_for_a_group_or_for_a_user() {
+        let read = |more: Value| {
+            let mut body = json!({ "hub": "chat", "target": "Notice", "arguments": [1, { "two": null }] });
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            read(&body).unwrap()
+        };
+        let all = read(json!({}));
+        assert_eq!((all.hub.as_str(), all.target.as_str()), ("chat", "Notice"));
+        assert_eq!(all.arguments, [json!(1), json!({ "two": null })]);
+        assert!(matches!(all.to, Announcees::Everyone));
+        assert!(matches!(read(json!({ "group": "g", "user": null })).to, Announcees::Group(group) if group == "g"));
+        assert!(matches!(read(json!({ "user": "u" })).to, Announcees::User(user) if user == "u"));
+        assert!(read(json!({ "arguments": [nested(DEPTH_MAX)] })).arguments.len() == 1);
+    }
+
+    #[tokio::test]
+    async fn a_field_that_does_not_fit_is_named_with_what_is_taken() {
+        let long = "x".repeat(NAME_MAX_CHARS + 1);
+        for (change, field, text) in [
+            (json!({ "hub": null }), "hub", "hub is missing"),
+            (json!({ "hub": "" }), "hub", "hub is missing"),
+            (json!({ "hub": long }), "hub", "1000"),
+            (json!({ "target": 7 }), "target", "target must be a text"),
+            (json!({ "target": long }), "target", "at most 200"),
+            (json!({ "arguments": null }), "arguments", "must be a list"),
+            (json!({ "arguments": vec![0; 33] }), "arguments", "at most 32"),
+            (json!({ "arguments": [nested(DEPTH_MAX + 1)] }), "arguments", "at most 32 levels"),
+            (json!({ "group": "" }), "group", "must not be empty"),
+            (json!({ "user": long }), "user", "1000"),
+            (json!({ "group": "g", "user": "u" }), "user", "together with group"),
+            (json!({ "colour": "red" }), "colour", "is no field here"),
+        ] {
+            let told = problem(change.clone()).await;
+            assert_eq!(told["field"], field, "{change}: {told}");
+            assert!(told["error"].as_str().unwrap().contains(text), "{change}: {told}");
+        }
+    }
+}

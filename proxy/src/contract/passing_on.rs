@@ -1,0 +1,517 @@
+//! Nodes of a fleet: how they find each other, and what they pass on and ask.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use ::http::{Extensions, StatusCode};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::routing::{get, post};
+use bytes::Bytes;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::AsyncWriteExt;
+use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::{Instant, sleep};
+use trunkline_protocol::fleet::{Greeting, Wanted, WireVersions};
+use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::key::{AccessKey, AccessKeys};
+use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::service::*;
+use trunkline_protocol::wire::{CHANNEL_PATH, FLEET_GREET_PATH};
+
+use super::app::{App, AppLink};
+use super::client::Client;
+use super::stage::{Stage, run, settings};
+use crate::config::{FleetSettings, Settings};
+use crate::fleet::{
+    self, ChannelRefused, DropCause, Fleet, FromNode, MemberState, NoAnswer, PeerRequest, open_channel,
+};
+use crate::net::address::Address;
+use crate::net::connector::MemoryNetwork;
+use crate::net::resolver::Resolver;
+
+/// Time in which nodes that can reach each other are linked and agree.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A node with an app server of its own, so that what crosses does so between nodes.
+pub(super) struct FleetNode {
+    pub(super) stage: Stage,
+    pub(super) fleet: Fleet,
+    pub(super) link: AppLink,
+    _app: App,
+    admin: Rc<AdminSockets>,
+    running: AbortHandle,
+}
+
+/// Sockets of an admin port in memory.
+#[derive(Default)]
+struct AdminSockets {
+    open: RefCell<Vec<AbortHandle>>,
+    /// Whether the network to it is cut: sockets are taken, and nothing comes of them.
+    is_cut: Cell<bool>,
+}
+
+fn address(number: u8) -> Address {
+    format!("http://10.0.0.{number}:8090").parse().unwrap()
+}
+
+fn peers(numbers: &[u8]) -> Settings {
+    let fleet = FleetSettings { peers: numbers.iter().map(|&number| address(number)).collect() };
+    Settings { fleet, ..settings() }
+}
+
+impl FleetNode {
+    async fn start(network: &MemoryNetwork, number: u8, settings: Settings) -> Self {
+        let name = format!("n{number}");
+        let settings = Settings { node: name.clone(), ..settings };
+        let stage = Stage::at(&format!("http://10.0.0.{number}:8080"), network, settings);
+        let fleet = Fleet::new(stage.shared.clone(), ([10, 0, 0, number], 8090).into());
+        fleet.serve_api(Router::new().route("/name", get(async || name)));
+        let admin = Rc::<AdminSockets>::default();
+        spawn_local(serve(network.clone(), address(number), fleet.clone(), admin.clone()));
+        let running = tokio::spawn(fleet.clone().run(Resolver::default())).abort_handle();
+        let mut app = stage.app(&format!("app-{number}"), vec![HubManifest::new("chat", "/chat")]);
+        let link = app.link().await;
+        Self { stage, fleet, link, _app: app, admin, running }
+    }
+
+    pub(super) async fn client(&mut self) -> Client {
+        Client::connect(&self.stage, &mut self.link, "/chat").await
+    }
+
+    /// Members in the state that they have for this node.
+    fn members(&self) -> Vec<(String, MemberState)> {
+        let now_ms = self.fleet.now_ms();
+        self.fleet.members().iter().map(|member| (member.name().to_owned(), member.state(now_ms))).collect()
+    }
+
+    fn sees_ready(&self, names: &[&str]) -> bool {
+        let members = self.members();
+        members.iter().map(|(name, _)| name.as_str()).eq(names.iter().copied())
+            && members.iter().all(|(_, state)| *state == MemberState::Ready)
+    }
+
+    fn say(&self, wanted: &[Wanted<'_>], message: &ServiceMessage) {
+        self.fleet.relay("chat", wanted, message);
+    }
+
+    /// Ends all sockets of its admin port. New ones lead nowhere until it is mended.
+    pub(super) fn cut(&self, is_cut: bool) {
+        self.admin.is_cut.set(is_cut);
+        self.admin.open.borrow_mut().drain(..).for_each(|socket| socket.abort());
+    }
+}
+
+/// Serves the part of an admin port that nodes use.
+async fn serve(network: MemoryNetwork, address: Address, fleet: Fleet, sockets: Rc<AdminSockets>) {
+    let mut accepted = network.listen(&address);
+    let keys = fleet.keys().clone();
+    let inside = fleet::routes(fleet);
+    let open = move |mut request: Request| {
+        let mut extensions = Extensions::new();
+        extensions.insert(FromNode);
+        let opened = open_channel(&mut request, &keys, inside.clone(), extensions);
+        std::future::ready(opened.unwrap_or_else(|refused| {
+            assert_eq!(refused, ChannelRefused::Stranger);
+            ::http::Response::builder().status(404).body(Body::empty()).unwrap()
+        }))
+    };
+    let router = Router::new().route(CHANNEL_PATH, get(open));
+    while let Some(stream) = accepted.recv().await {
+        let (router, is_cut) = (router.clone(), sockets.is_cut.get());
+        let (client, mut server) = (stream, tokio::io::duplex(64 * 1024));
+        let serving = spawn_local(async move {
+            let mut client = client;
+            let service = TowerToHyperService::new(router);
+            let http = http1::Builder::new().serve_connection(TokioIo::new(server.1), service).with_upgrades();
+            if is_cut {
+                return std::future::pending().await;
+            }
+            let between = tokio::io::copy_bidirectional(&mut client, &mut server.0);
+            let _ = tokio::join!(http, between);
+        });
+        sockets.open.borrow_mut().push(serving.abort_handle());
+    }
+}
+
+/// Serves another version of a node, which greets, and opens no link.
+async fn serve_version(network: MemoryNetwork, address: Address, wire: WireVersions) {
+    let greeting = Greeting { name: "n5".into(), boot: "boot of n5".into(), wire, ..Greeting::default() };
+    let inside = Router::new().route(FLEET_GREET_PATH, post(async move || greeting.to_json()));
+    let (mut accepted, keys) = (network.listen(&address), settings().keys);
+    while let Some(stream) = accepted.recv().await {
+        let (keys, inside) = (keys.clone(), inside.clone());
+        let open = move |mut request: Request| {
+            let opened = open_channel(&mut request, &keys, inside.clone(), Extensions::new());
+            std::future::ready(opened.unwrap())
+        };
+        let service = TowerToHyperService::new(Router::new().route(CHANNEL_PATH, get(open)));
+        spawn_local(http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades());
+    }
+}
+
+/// Waits, in virtual time, until something is so.
+async fn until(within: Duration, what: &str, is_so: impl Fn() -> bool) {
+    let last = Instant::now() + within;
+    while !is_so() {
+        assert!(Instant::now() < last, "not within {within:?}: {what}");
+        // sleep: time is virtual, and no event tells of a state
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A network, and nodes 1 to `count`, each of which names all.
+pub(super) async fn nodes(count: u8) -> (MemoryNetwork, Vec<FleetNode>) {
+    let (network, all) = (MemoryNetwork::default(), (1..=count).collect::<Vec<_>>());
+    let mut nodes = Vec::new();
+    for &number in &all {
+        nodes.push(FleetNode::start(&network, number, peers(&all)).await);
+    }
+    linked(&nodes).await;
+    (network, nodes)
+}
+
+pub(super) async fn linked(nodes: &[FleetNode]) {
+    let names: Vec<String> = nodes.iter().map(|node| node.stage.shared.settings.node.clone()).collect();
+    until(SOON, "all are linked", || {
+        nodes.iter().all(|node| {
+            let own = &node.stage.shared.settings.node;
+            let others: Vec<_> = names.iter().filter(|name| *name != own).map(String::as_str).collect();
+            node.sees_ready(&others) && node.fleet.agrees()
+        })
+    })
+    .await;
+    // What is wanted where is known a moment later.
+    sleep(Duration::from_secs(2)).await; // sleep: as above
+}
+
+fn text(text: &str) -> Payloads {
+    let message = format!("{{\"type\":1,\"target\":\"{text}\",\"arguments\":[]}}\u{1e}");
+    Payloads::single(HubProtocol::Json, Bytes::from(message))
+}
+
+fn to_all(word: &str) -> ServiceMessage {
+    ServiceMessage::BroadcastData(BroadcastData { excluded: Vec::new(), payloads: text(word) })
+}
+
+fn to_group(group: &str, word: &str) -> ServiceMessage {
+    ServiceMessage::GroupBroadcastData(GroupBroadcastData {
+        group: group.into(),
+        excluded: Vec::new(),
+        excluded_users: Vec::new(),
+        payloads: text(word),
+        caller_user: None,
+    })
+}
+
+async fn word(client: &mut Client) -> String {
+    let text = client.text().await;
+    let message: serde_json::Value = serde_json::from_str(&text).unwrap();
+    message["target"].as_str().unwrap_or(&text).to_owned()
+}
+
+#[test]
+fn what_enters_at_one_node_reaches_the_clients_of_all_others_once_and_in_order() {
+    run(async {
+        let (_network, mut nodes) = nodes(3).await;
+        let mut clients = Vec::new();
+        for node in &mut nodes {
+            clients.push(node.client().await);
+        }
+        linked(&nodes).await;
+        for number in 0..100 {
+            nodes[0].say(&[Wanted::Everyone], &to_all(&number.to_string()));
+        }
+        for client in &mut clients[1..] {
+            for number in 0..100 {
+                assert_eq!(word(client).await, number.to_string());
+            }
+        }
+        // A node passes on to others alone: for its own clients it needs no other.
+        let (own, node) = (&mut clients[0], &nodes[0]);
+        own.fence(&node.link).await;
+        for (client, node) in clients.iter_mut().zip(&nodes) {
+            client.fence(&node.link).await;
+        }
+    });
+}
+
+#[test]
+fn a_message_crosses_only_to_nodes_where_somebody_wants_it() {
+    run(async {
+        let (_network, mut nodes) = nodes(3).await;
+        let mut member = nodes[1].client().await;
+        let _stranger = nodes[2].client().await;
+        nodes[1].link.join(&member.id, "red").await;
+        linked(&nodes).await;
+        let received = |node: &FleetNode| node.fleet.counters().received.get();
+        let before = [received(&nodes[1]), received(&nodes[2])];
+        for _ in 0..50 {
+            nodes[0].say(&[Wanted::Group("red")], &to_group("red", "hello"));
+        }
+        for _ in 0..50 {
+            assert_eq!(word(&mut member).await, "hello");
+        }
+        let crossed = received(&nodes[1]) - before[0];
+        assert!((50..60).contains(&crossed), "{crossed}");
+        let idle = received(&nodes[2]) - before[1];
+        assert!(idle < 10, "{idle} messages came to a node that wants none");
+    });
+}
+
+#[test]
+fn what_is_new_is_wanted_at_once_and_what_has_ended_is_forgotten() {
+    run(async {
+        let (_network, mut nodes) = nodes(2).await;
+        let mut client = nodes[1].client().await;
+        linked(&nodes).await;
+        nodes[1].link.join(&client.id, "late").await;
+        sleep(Duration::from_millis(10)).await; // sleep: news is gathered for half of that
+        nodes[0].say(&[Wanted::Group("late")], &to_group("late", "first"));
+        assert_eq!(word(&mut client).await, "first");
+        client.close().await;
+        let sent = |nodes: &[FleetNode]| nodes[0].fleet.counters().sent.get();
+        // Swept within ten seconds.
+        sleep(Duration::from_secs(15)).await; // sleep: the sweep's own interval
+        let before = sent(&nodes);
+        for _ in 0..50 {
+            nodes[0].say(&[Wanted::Group("late")], &to_group("late", "second"));
+        }
+        sleep(Duration::from_millis(5)).await; // sleep: the way of one message
+        assert!(sent(&nodes) - before < 10, "{}", sent(&nodes) - before);
+    });
+}
+
+#[test]
+fn links_that_are_cut_resume_and_lose_nothing() {
+    run(async {
+        let (_network, mut nodes) = nodes(2).await;
+        let mut client = nodes[1].client().await;
+        linked(&nodes).await;
+        for number in 0..40 {
+            nodes[0].say(&[Wanted::Everyone], &to_all(&number.to_string()));
+            if number % 10 == 5 {
+                nodes[1].cut(number == 15);
+            }
+            // sleep: some messages meet an open link, some a cut one
+            sleep(Duration::from_millis(700)).await;
+        }
+        for number in 0..40 {
+            assert_eq!(word(&mut client).await, number.to_string());
+        }
+        client.fence(&nodes[1].link).await;
+        assert!(DropCause::ALL.iter().all(|&cause| nodes[0].fleet.counters().dropped(cause) == 0));
+    });
+}
+
+#[test]
+fn a_node_that_is_cut_off_for_too_long_misses_what_was_said_and_nobody_else_does() {
+    run(async {
+        let (_network, mut nodes) = nodes(3).await;
+        let (mut lost, mut other) = (nodes[1].client().await, nodes[2].client().await);
+        linked(&nodes).await;
+        nodes[1].cut(true);
+        until(SOON, "it is late", || nodes[0].members()[0].1 == MemberState::Late).await;
+        for number in 0..60 {
+            nodes[0].say(&[Wanted::Everyone], &to_all(&number.to_string()));
+            assert_eq!(word(&mut other).await, number.to_string());
+            // sleep: longer in all than a link outlives its socket
+            sleep(Duration::from_secs(1)).await;
+        }
+        let dropped: u64 = DropCause::ALL.iter().map(|&cause| nodes[0].fleet.counters().dropped(cause)).sum();
+        assert!(dropped > 0);
+        nodes[1].cut(false);
+        linked(&nodes).await;
+        nodes[0].say(&[Wanted::Everyone], &to_all("back"));
+        // What had reached it before its link was over may come, in order and once.
+        let mut heard = Vec::new();
+        loop {
+            let next = word(&mut lost).await;
+            if next == "back" {
+                break;
+            }
+            heard.push(next.parse::<u64>().unwrap());
+        }
+        assert!(heard.is_sorted_by(|one, next| one < next), "{heard:?}");
+        assert_eq!(heard.len() as u64 + dropped, 60, "{heard:?}");
+    });
+}
+
+#[test]
+fn a_node_that_takes_nothing_is_dropped_for_and_delays_nobody() {
+    run(async {
+        let (_network, mut nodes) = nodes(3).await;
+        let (_stuck, mut other) = (nodes[1].client().await, nodes[2].client().await);
+        linked(&nodes).await;
+        nodes[1].cut(true);
+        let long = "x".repeat(64 * 1024);
+        for number in 0..200 {
+            let message = to_all(&format!("{number} {long}"));
+            nodes[0].say(&[Wanted::Everyone], &message);
+            assert_eq!(word(&mut other).await.len(), number.to_string().len() + 1 + long.len());
+        }
+        assert!(nodes[0].fleet.counters().dropped(DropCause::Full) > 100);
+    });
+}
+
+#[test]
+fn questions_are_answered_by_each_node_and_the_missing_are_named() {
+    run(async {
+        let (_network, mut nodes) = nodes(3).await;
+        let client = nodes[1].client().await;
+        nodes[1].link.join(&client.id, "red").await;
+        linked(&nodes).await;
+        let check = |subject: &str| Check { subject: subject.into(), ack_id: 1 };
+        let question = ServiceMessage::CheckConnectionExistenceWithAck(check(&client.id));
+        let answers = nodes[0].fleet.ask("chat", &[Wanted::Everyone], &question).await;
+        let found = |answer: &Result<Option<ServiceMessage>, NoAnswer>| match answer {
+            Ok(Some(ServiceMessage::Ack(ack))) => ack.status == AckStatus::Ok,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            answers.iter().map(|(node, answer)| (node.name(), found(answer))).collect::<Vec<_>>(),
+            [("n2", true)]
+        );
+
+        let join = GroupChange { connection_id: client.id.as_str().into(), group: Some("blue".into()), ack_id: 2 };
+        nodes[0].fleet.ask("chat", &[Wanted::Everyone], &ServiceMessage::JoinGroupWithAck(join)).await;
+        let count = nodes[0].fleet.ask("chat", &[Wanted::Group("blue")], &to_group("blue", "hi")).await;
+        let Ok(Some(ServiceMessage::Ack(ack))) = &count[0].1 else { panic!("{count:?}") };
+        let page = MemberPage::from_payload(ack.payload.as_ref().unwrap()).unwrap();
+        assert_eq!(page.count, Some(1));
+
+        let unknown = nodes[0].fleet.ask("nothing", &[], &question).await;
+        assert!(unknown.iter().all(|(_, answer)| matches!(answer, Ok(None))), "{unknown:?}");
+        nodes[2].cut(true);
+        let names = nodes[0].fleet.request_all(&PeerRequest::get("/name"), Duration::from_secs(5)).await;
+        let names: Vec<_> = names
+            .iter()
+            .map(|(node, answer)| (node.name(), answer.as_ref().map(|answer| answer.status).map_err(|&why| why)))
+            .collect();
+        assert_eq!(names, [("n2", Ok(StatusCode::OK)), ("n3", Err(NoAnswer::Timeout))]);
+    });
+}
+
+#[test]
+fn a_client_at_another_node_is_asked_for_a_result() {
+    run(async {
+        let (_network, mut nodes) = nodes(3).await;
+        let mut client = nodes[2].client().await;
+        linked(&nodes).await;
+        let question = |id: &str| ClientInvocation {
+            connection_id: id.into(),
+            payloads: text("Name"),
+            ..ClientInvocation::default()
+        };
+        let fleet = nodes[0].fleet.clone();
+        let asked = question(&client.id);
+        let asking = spawn_local(async move { fleet.invoke("chat", asked).await });
+        assert_eq!(word(&mut client).await, "Name");
+        // Its app server is told, and passes on what the client answers.
+        let ServiceMessage::ClientInvocation(told) = nodes[2].link.next().await else { panic!("the app is not told") };
+        let answer = ServiceMessage::ClientCompletion(ClientCompletion {
+            invocation_id: told.invocation_id,
+            connection_id: told.connection_id,
+            caller_server_id: told.caller_server_id,
+            protocol: "json".into(),
+            payload: Bytes::from_static(b"ann"),
+        });
+        nodes[2].link.send(answer).await;
+        let Some(ServiceMessage::ClientCompletion(answer)) = asking.await.unwrap() else { panic!("no answer") };
+        assert_eq!(answer.payload, "ann");
+        let begun = Instant::now();
+        for hub in ["chat", "nothing"] {
+            assert_eq!(nodes[0].fleet.invoke(hub, question("nobody at all, and long enough")).await, None);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(1), "nobody is waited for");
+    });
+}
+
+#[test]
+fn one_address_is_enough_to_find_all_and_a_node_under_two_addresses_is_one() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let one = FleetNode::start(&network, 1, peers(&[1, 2])).await;
+        let two = FleetNode::start(&network, 2, peers(&[1])).await;
+        // The third one knows the first, and nobody knows it.
+        let three = FleetNode::start(&network, 3, peers(&[1, 9])).await;
+        // Another address of the first.
+        spawn_local(serve(network.clone(), address(9), one.fleet.clone(), Rc::default()));
+        linked(&[one, two, three]).await;
+    });
+}
+
+#[test]
+fn strangers_other_fleets_and_other_versions_are_told_apart_in_plain_words() {
+    run(async {
+        let (network, nodes) = nodes(1).await;
+        let keys = AccessKeys::new(vec![AccessKey::new("the access key of another fleet").unwrap()]).unwrap();
+        let other = FleetNode::start(&network, 2, Settings { keys, ..peers(&[1, 3, 4]) }).await;
+        let newer = FleetNode::start(&network, 6, peers(&[5])).await;
+        spawn_local(serve_version(network.clone(), address(5), WireVersions { oldest: 2, newest: 3 }));
+        // One that speaks no HTTP, and one where nobody listens.
+        let mut garbage = network.listen(&address(3));
+        spawn_local(async move {
+            while let Some(mut stream) = garbage.recv().await {
+                let _ = stream.write_all(b"220 mail.example ESMTP\r\n").await;
+            }
+        });
+        until(SOON, "all problems are found", || other.fleet.unreachable().len() == 3).await;
+        let problems = other.fleet.unreachable();
+        let problem = |number: u8| {
+            let url = address(number).to_string();
+            problems.iter().find(|(known, _)| *known == url).map(|(_, problem)| problem.as_str()).unwrap()
+        };
+        assert!(problem(1).contains("another access key"), "{problems:?}");
+        assert!(problem(3).contains("no HTTP answer"), "{problems:?}");
+        assert!(problem(4).contains("refused"), "{problems:?}");
+        until(SOON, "the version is told", || !newer.fleet.unreachable().is_empty()).await;
+        let (_, version) = &newer.fleet.unreachable()[0];
+        let told = "it speaks versions 2 to 3 of the node messages, this node 1 to 1: upgrade the older one";
+        assert_eq!(version, told);
+        assert!([&nodes[0], &other, &newer].iter().all(|node| node.fleet.members().is_empty()));
+    });
+}
+
+#[test]
+fn a_node_that_leaves_is_gone_at_once_and_one_that_starts_again_is_another() {
+    run(async {
+        let (network, nodes) = nodes(3).await;
+        nodes[1].stage.shared.begin_drain();
+        until(Duration::from_secs(3), "it is draining", || {
+            nodes[0].members()[0] == ("n2".into(), MemberState::Draining)
+        })
+        .await;
+        nodes[1].fleet.leave().await;
+        until(Duration::from_secs(2), "it is gone", || nodes[0].members().len() == 1).await;
+        drop(network.listen(&address(2)));
+        let former = nodes[2].stage.shared.boot.clone();
+        // Without a word: its sockets are gone, and another start has its address.
+        nodes[2].running.abort();
+        nodes[2].cut(true);
+        let again = FleetNode::start(&network, 3, peers(&[1, 2, 3])).await;
+        until(SOON, "the new start is linked", || {
+            let members = nodes[0].fleet.members();
+            members.len() == 1 && members[0].boot() != former && nodes[0].sees_ready(&["n3"])
+        })
+        .await;
+        assert!(again.fleet.member(&former).is_none());
+    });
+}
+
+#[test]
+fn nodes_that_see_different_members_say_so() {
+    run(async {
+        let (_network, nodes) = nodes(3).await;
+        // Nobody reaches the third any more but over links that it has dialled itself.
+        nodes[2].cut(true);
+        nodes[1].cut(true);
+        until(Duration::from_secs(60), "the first sees that they differ", || !nodes[0].fleet.agrees()).await;
+        nodes.iter().for_each(|node| node.cut(false));
+        linked(&nodes).await;
+    });
+}

@@ -1,0 +1,205 @@
+//! Book of the addresses at which other nodes may be: those that `--peers` names, and those that members tell.
+//!
+//! A name with several addresses is as many nodes, asked for again and again. What members tell is dialled as long as it
+//! leads to somebody; so one address of a fleet is enough to find all of it, and old ones are forgotten.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::net::address::Address;
+use crate::net::resolver::Resolver;
+
+/// Interval at which names are resolved again.
+pub(super) const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Time that a resolver has.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Addresses that are dialled at a time. Beyond it new ones wait until others are gone.
+const ADDRESSES_MAX: usize = 1_024;
+
+/// Outcome of the last try to reach the node at an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum AddressState {
+    /// Nobody has answered so far.
+    Trying,
+    /// The node of this boot id answers there.
+    Node(String),
+    /// No node that can be linked answers there, for this reason.
+    Problem(String),
+}
+
+/// An address in the book.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct AddressEntry {
+    /// `--peers` names it, or a name of `--peers` resolves to it.
+    is_given: bool,
+    state: AddressState,
+}
+
+/// Addresses of other nodes. Each has one dialler.
+#[derive(Debug, Default)]
+pub(super) struct AddressBook {
+    entries: Mutex<BTreeMap<String, AddressEntry>>,
+    /// Names that can't be resolved, with the reason.
+    unresolved: Mutex<BTreeMap<String, String>>,
+}
+
+impl AddressBook {
+    /// Resolves the names of `--peers` once; returns addresses that are new, each of which needs a dialler.
+    pub(super) async fn resolve(&self, names: &[Address], resolver: &Resolver) -> Vec<Address> {
+        let mut found = Vec::new();
+        for name in names {
+            if name.is_loopback() || name.host().parse::<IpAddr>().is_ok() {
+                found.push(name.clone());
+                continue;
+            }
+            let problem = match timeout(RESOLVE_TIMEOUT, resolver.resolve(name)).await {
+                Ok(Ok(addresses)) => {
+                    let all = of_one_family(&addresses);
+                    found.extend(all.iter().map(|&at| name.at(at)));
+                    all.is_empty().then(|| "the name has no address".to_owned())
+                }
+                Ok(Err(error)) => Some(format!("the name can't be resolved: {error}")),
+                Err(_) => Some(format!("the name was not resolved within {} s", RESOLVE_TIMEOUT.as_secs())),
+            };
+            let mut unresolved = self.unresolved();
+            match problem {
+                Some(problem) => unresolved.insert(name.to_string(), problem),
+                None => unresolved.remove(&name.to_string()),
+            };
+        }
+        self.set_given(&found)
+    }
+
+    /// Takes what the names of `--peers` resolve to now. A name that resolves to nothing changes nothing.
+    fn set_given(&self, found: &[Address]) -> Vec<Address> {
+        if found.is_empty() {
+            return Vec::new();
+        }
+        let mut entries = self.entries();
+        for (url, entry) in entries.iter_mut() {
+            entry.is_given = found.iter().any(|address| address.to_string() == *url);
+        }
+        found.iter().filter(|address| add(&mut entries, address, true)).cloned().collect()
+    }
+
+    /// Takes an address that a member tells; `true` if it is new and needs a dialler.
+    pub(super) fn learn(&self, address: &Address) -> bool {
+        add(&mut self.entries(), address, false)
+    }
+
+    /// Notes what came of the last try; `true` if that has changed.
+    pub(super) fn set(&self, address: &Address, state: AddressState) -> bool {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(&address.to_string()) else { return false };
+        let has_changed = entry.state != state;
+        entry.state = state;
+        has_changed
+    }
+
+    /// Whether an address is dialled on though nobody answers there.
+    pub(super) fn is_given(&self, address: &Address) -> bool {
+        self.entries().get(&address.to_string()).is_some_and(|entry| entry.is_given)
+    }
+
+    /// Removes an address whose dialler has ended.
+    pub(super) fn forget(&self, address: &Address) {
+        self.entries().remove(&address.to_string());
+    }
+
+    /// Addresses and names that lead to no node, with the reason.
+    #[must_use]
+    pub(super) fn problems(&self) -> Vec<(String, String)> {
+        let mut problems: Vec<_> = self.unresolved().iter().map(|(name, why)| (name.clone(), why.clone())).collect();
+        let entries = self.entries();
+        problems.extend(entries.iter().filter(|(_, entry)| entry.is_given).filter_map(
+            |(url, entry)| match &entry.state {
+                AddressState::Problem(problem) => Some((url.clone(), problem.clone())),
+                AddressState::Trying | AddressState::Node(_) => None,
+            },
+        ));
+        problems
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<String, AddressEntry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unresolved(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.unresolved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn add(entries: &mut BTreeMap<String, AddressEntry>, address: &Address, is_given: bool) -> bool {
+    if let Some(known) = entries.get_mut(&address.to_string()) {
+        known.is_given |= is_given;
+        return false;
+    }
+    if entries.len() >= ADDRESSES_MAX {
+        return false;
+    }
+    entries.insert(address.to_string(), AddressEntry { is_given, state: AddressState::Trying });
+    true
+}
+
+/// Keeps the addresses of the family that the system prefers: a node with both would be dialled twice otherwise.
+fn of_one_family(all: &[SocketAddr]) -> Vec<SocketAddr> {
+    let is_v4 = all.first().is_some_and(SocketAddr::is_ipv4);
+    all.iter().filter(|address| address.is_ipv4() == is_v4).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(url: &str) -> Address {
+        url.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_name_is_as_many_addresses_as_it_has_and_each_gets_one_dialler() {
+        let book = AddressBook::default();
+        let names = [address("http://proxies:8090"), address("http://127.0.0.1:8090")];
+        let two = Resolver::knowing(vec![([10, 0, 0, 1], 8090).into(), ([10, 0, 0, 2], 8090).into()]);
+        assert_eq!(book.resolve(&names, &two).await.len(), 3);
+        assert!(book.resolve(&names, &two).await.is_empty());
+        let one = Resolver::knowing(vec![([10, 0, 0, 2], 8090).into()]);
+        assert!(book.resolve(&names, &one).await.is_empty());
+        let gone = names[0].at(([10, 0, 0, 1], 8090).into());
+        assert!(!book.is_given(&gone) && book.is_given(&names[0].at(([10, 0, 0, 2], 8090).into())));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_nowhere_is_a_problem_and_changes_nothing() {
+        let (book, name) = (AddressBook::default(), address("http://proxies:8090"));
+        let at = name.at(([10, 0, 0, 1], 8090).into());
+        book.resolve(std::slice::from_ref(&name), &Resolver::knowing(vec![([10, 0, 0, 1], 8090).into()])).await;
+        book.resolve(std::slice::from_ref(&name), &Resolver::knowing(Vec::new())).await;
+        assert!(book.is_given(&at));
+        assert_eq!(book.problems(), [(name.to_string(), "the name has no address".to_owned())]);
+    }
+
+    #[test]
+    fn what_members_tell_is_no_problem_when_nobody_is_there() {
+        let (book, told) = (AddressBook::default(), address("http://10.0.0.9:8090"));
+        assert!(book.learn(&told) && !book.learn(&told) && !book.is_given(&told));
+        assert!(book.set(&told, AddressState::Problem("refused".into())));
+        assert!(!book.set(&told, AddressState::Problem("refused".into())), "it has not changed");
+        assert!(book.problems().is_empty());
+        book.forget(&told);
+        assert!(book.learn(&told));
+    }
+
+    #[test]
+    fn so_many_addresses_are_dialled_and_no_more() {
+        let book = AddressBook::default();
+        let learnt =
+            (0..2 * ADDRESSES_MAX).filter(|port| book.learn(&address(&format!("http://10.0.0.1:{port}")))).count();
+        assert_eq!(learnt, ADDRESSES_MAX);
+    }
+}

@@ -1,0 +1,81 @@
+//! Host of channels that other nodes open: requests inside them are served as those of the fleet.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::Extensions;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tower::ServiceExt;
+use tracing::debug;
+use trunkline_channel::{HandshakeError, accept};
+use trunkline_protocol::key::{AccessKeys, FarEnd};
+
+use crate::net::socket::WriteStallLimit;
+
+/// Time that the other node may be silent between two requests, and take for a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time after which a node that takes no byte of an answer loses the channel.
+const STALLED_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Reason why no channel is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChannelRefused {
+    /// Too many wait for their first request.
+    Busy,
+    /// It is no upgrade, or not one of a node with our key.
+    Stranger,
+}
+
+/// Opens the channel that a request asks for. Requests inside it get these extensions.
+///
+/// # Errors
+/// When it is not opened.
+pub(crate) fn open_channel(
+    request: &mut Request,
+    keys: &AccessKeys,
+    inside: Router,
+    extensions: Extensions,
+) -> Result<Response, ChannelRefused> {
+    let accepted = match accept(request, keys, FarEnd::Node) {
+        Ok(Some(accepted)) => accepted,
+        Err(HandshakeError::Busy) => return Err(ChannelRefused::Busy),
+        Ok(None) | Err(_) => return Err(ChannelRefused::Stranger),
+    };
+    let (response, stream) = accepted.into_parts();
+    tokio::spawn(async move {
+        // It fails when the other node is gone, or when who sent the hello had only recorded it.
+        if let Ok(stream) = stream.await {
+            serve(stream, inside, extensions).await;
+        }
+    });
+    let mut response = response.map(|()| Body::empty());
+    response.extensions_mut().insert(WriteStallLimit::Idle(STALLED_TIMEOUT));
+    Ok(response)
+}
+
+/// Serves the requests inside a channel, until it ends or becomes a node link.
+async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, inside: Router, extensions: Extensions) {
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().extend(extensions.clone());
+        let inside = inside.clone();
+        async move { Ok::<_, Infallible>(inside.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    if let Err(error) = connection.await {
+        debug!(%error, "a channel ended in the middle of a request");
+    }
+}

@@ -1,0 +1,325 @@
+//! Dialler of one address: greets the node that is there, and keeps the link to it.
+//!
+//! ```text
+//!  greet ─┬─ this node itself, or one that is linked by another address ──► looks again now and then
+//!         ├─ nobody, a stranger, another fleet, no common version ────────► says so once, tries again
+//!         └─ a node of the fleet ──► link, resumed over as many sockets as it takes ──► over: greet again
+//! ```
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::{Request, StatusCode};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::protocol::Role as Side;
+use tracing::{debug, info, warn};
+use trunkline_channel::OpenChannelError;
+use trunkline_link::{LinkEnd, LinkSocket, MalformedHeader, read_answer, window_passed, write_offer};
+use trunkline_protocol::fleet::{Greeting, GreetingError, WireVersions};
+use trunkline_protocol::id::random_bytes;
+use trunkline_protocol::limits::GREETING_MAX_BYTES;
+use trunkline_protocol::service::{Answer, Attachment, Backoff, Offer, Role};
+use trunkline_protocol::wire::{BOOT_HEADER, FLEET_GREET_PATH, FLEET_LINK_PATH, INSTANCE_HEADER};
+
+use super::Fleet;
+use super::address_book::AddressState;
+use super::carry::LinkCarrier;
+use super::fleet_counters::DropCause;
+use super::link_over::LinkOver;
+use super::member::Member;
+use super::node_link::NodeLink;
+use super::node_sink::{Dialled, NodeSink};
+use crate::net::address::Address;
+use crate::net::connector::root_cause;
+use crate::net::http_client::{HttpClient, HttpError};
+use crate::upstream::{UpstreamWebSocket, into_websocket};
+
+/// Time for a greeting, and for the upgrade of a link.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Interval at which an address that leads to this node, or to one that is linked already, is looked at again.
+const ALIAS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time for which nobody listens at the address of a node that is gone with certainty.
+const REFUSED_MAX: Duration = Duration::from_secs(5);
+
+/// Tries after which it is said what is wrong at an address: they take about a second.
+const NOTED_TRIES: u32 = 5;
+
+/// Tries after which an address that only members have told is forgotten: half a minute.
+const LEARNT_TRIES_MAX: u32 = 20;
+
+/// Why the node at an address can't be linked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum GreetError {
+    #[error("{}", words(.0))]
+    Http(#[from] HttpError),
+    #[error("the node is about to stop")]
+    Leaving,
+    #[error("what answers there is no node of this version: {0} to a greeting")]
+    Status(StatusCode),
+    #[error(transparent)]
+    Greeting(#[from] GreetingError),
+    #[error("it speaks versions {} to {} of the node messages, this node {} to {}: upgrade the older one",
+        .0.oldest, .0.newest, WireVersions::CURRENT.oldest, WireVersions::CURRENT.newest)]
+    Version(WireVersions),
+    #[error("there are too many members")]
+    TooMany,
+}
+
+/// Why a link has no socket.
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    #[error("another start of a node answers there")]
+    OtherStart,
+    #[error("the node does not know the session any more")]
+    UnknownSession,
+    #[error("the node answers {0} instead of an upgrade")]
+    Status(StatusCode),
+    #[error("the node's answer makes no sense: {0}")]
+    Header(#[from] MalformedHeader),
+    #[error("the upgrade broke off: {0}")]
+    Upgrade(#[from] hyper::Error),
+    #[error("no answer within {} s", GREETING_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+impl LinkError {
+    /// Whether nobody listens there.
+    fn is_refused(&self) -> bool {
+        matches!(self, Self::Http(HttpError::Connect(source)) if source.kind() == ErrorKind::ConnectionRefused)
+    }
+}
+
+/// Words for an operator: what is wrong at that address, and what to look at.
+fn words(error: &HttpError) -> String {
+    let HttpError::Connect(source) = error else { return error.to_string() };
+    match source.get_ref().and_then(|inner| inner.downcast_ref::<OpenChannelError>()) {
+        Some(OpenChannelError::Unproven) => "it does not have this fleet's access key".into(),
+        Some(OpenChannelError::Refused(refused)) if refused.status == StatusCode::NOT_FOUND => {
+            "it opens no channel: it has another access key, no --peers, an older version, or is no admin port".into()
+        }
+        Some(OpenChannelError::Refused(refused)) => format!("it is no admin port of a node: it {refused}"),
+        Some(error @ OpenChannelError::Http(_)) => error.to_string(),
+        _ => root_cause(source),
+    }
+}
+
+/// Dialler of one address.
+pub(super) struct Dialler {
+    pub(super) fleet: Fleet,
+    pub(super) address: Address,
+}
+
+impl Dialler {
+    /// Dials until the address is neither given any more nor leads to anybody.
+    pub(super) async fn run(self) {
+        let (mut backoff, mut tries) = (Backoff::default(), 0);
+        while !self.fleet.has_left() {
+            if tries > LEARNT_TRIES_MAX && !self.fleet.addresses().is_given(&self.address) {
+                return self.fleet.addresses().forget(&self.address);
+            }
+            match self.greet().await {
+                Ok(None) => {
+                    (backoff, tries) = (Backoff::default(), 0);
+                    sleep(ALIAS_INTERVAL).await;
+                    if !self.fleet.addresses().is_given(&self.address) {
+                        return self.fleet.addresses().forget(&self.address);
+                    }
+                }
+                Ok(Some(member)) => {
+                    (backoff, tries) = (Backoff::default(), 0);
+                    self.keep_link(&member).await;
+                }
+                Err(error) => {
+                    tries += 1;
+                    self.note(&error, tries);
+                    sleep(wait(&mut backoff)).await;
+                }
+            }
+        }
+    }
+
+    /// Greets the node that is there; `None` if it needs no link.
+    async fn greet(&self) -> Result<Option<Arc<Member>>, GreetError> {
+        let request = Request::post(FLEET_GREET_PATH)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Body::from(self.fleet.greeting().to_json()))
+            .map_err(HttpError::from)?;
+        let answer = self.client().fetch(&self.address, request, GREETING_MAX_BYTES, GREETING_TIMEOUT).await?;
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::SERVICE_UNAVAILABLE => return Err(GreetError::Leaving),
+            status => return Err(GreetError::Status(status)),
+        }
+        let greeting = Greeting::read(answer.body())?;
+        let boot = &greeting.boot;
+        self.fleet.addresses().set(&self.address, AddressState::Node(boot.clone()));
+        if *boot == self.fleet.shared().boot {
+            return Ok(None);
+        }
+        if WireVersions::CURRENT.common(greeting.wire).is_none() {
+            return Err(GreetError::Version(greeting.wire));
+        }
+        self.fleet.learn_addresses(&greeting);
+        let linked = self.fleet.member(boot).is_some_and(|member| member.outgoing().is_some());
+        if linked {
+            return Ok(None);
+        }
+        self.fleet.meet(&greeting, Some(&self.address)).map(Some).ok_or(GreetError::TooMany)
+    }
+
+    /// Says what is wrong, once; not at the first tries, because nodes start together.
+    fn note(&self, error: &GreetError, tries: u32) {
+        let (problem, book) = (error.to_string(), self.fleet.addresses());
+        let is_new = tries >= NOTED_TRIES && book.set(&self.address, AddressState::Problem(problem.clone()));
+        if is_new && book.is_given(&self.address) {
+            warn!(peer = %self.address, problem, "a node of --peers can't be linked");
+        }
+    }
+
+    /// Keeps the link to a member until its session is over.
+    async fn keep_link(&self, member: &Arc<Member>) {
+        let link = Arc::new(NodeLink::new(self.fleet.next_session(), Role::Proxy, self.fleet.clock()));
+        self.fleet.begin_outgoing(member, &link);
+        let LinkOver { reason, is_gone } = self.keep_session(member, &link).await;
+        let undelivered = link.end();
+        if is_gone {
+            member.set_left();
+        }
+        self.fleet.counters().drop_messages(DropCause::Lost, undelivered.uncertain.count + undelivered.unsent.count);
+        member.set_outgoing(None);
+        self.fleet.link_over(member);
+        info!(peer = member.name(), reason, "the link to a node is over");
+    }
+
+    async fn keep_session(&self, member: &Arc<Member>, link: &Arc<NodeLink>) -> LinkOver {
+        let (mut backoff, mut was_open, mut refused_since) = (Backoff::default(), false, None);
+        loop {
+            let Some(offer) = link.outbox().offer() else { return LinkOver::because("its session is over") };
+            let dialled = tokio::select! {
+                biased;
+                over = over(link) => return over,
+                dialled = timeout(GREETING_TIMEOUT, self.dial(member, &offer)) => dialled.unwrap_or(Err(LinkError::Timeout)),
+            };
+            match dialled {
+                Ok((socket, answer)) => {
+                    (backoff, refused_since) = (Backoff::default(), None);
+                    match link.outbox().attach_answer(&offer, &answer, link.clock().now_ms()) {
+                        Ok(Some((attachment, replayed))) => {
+                            debug!(peer = member.name(), replayed, "a node link is open");
+                            if !std::mem::replace(&mut was_open, true) {
+                                self.fleet.introduce(member, link);
+                            }
+                            let end = self.carry(member, link, &offer, attachment, socket).await;
+                            if !end.is_resumable() {
+                                return LinkOver::from(&end);
+                            }
+                        }
+                        Ok(None) => return LinkOver::because("its session is over"),
+                        Err(error) => return LinkOver::because(error),
+                    }
+                }
+                Err(error @ LinkError::OtherStart) => return LinkOver::gone(error),
+                Err(error @ LinkError::UnknownSession) => return LinkOver::because(error),
+                Err(error) => {
+                    if error.is_refused() {
+                        member.set_refused();
+                        if refused_since.get_or_insert_with(Instant::now).elapsed() > REFUSED_MAX {
+                            return LinkOver::gone("nobody listens at its address any more");
+                        }
+                    } else {
+                        refused_since = None;
+                    }
+                    debug!(peer = member.name(), %error, "a node link can't be opened yet");
+                }
+            }
+            tokio::select! {
+                over = over(link) => return over,
+                () = sleep(wait(&mut backoff)) => {}
+            }
+        }
+    }
+
+    async fn carry(
+        &self,
+        member: &Arc<Member>,
+        link: &Arc<NodeLink>,
+        offer: &Offer,
+        attachment: Attachment,
+        socket: LinkSocket<UpstreamWebSocket>,
+    ) -> LinkEnd {
+        let (mut incoming, stop) = link.begin_socket(offer.received.unwrap_or_default());
+        let LinkSocket { reader, mut writer } = socket;
+        let carrier = LinkCarrier { link, counters: self.fleet.counters(), attachment, stop };
+        let mut sink = NodeSink::new(&self.fleet, member, link, Dialled::ByUs);
+        let end = carrier.run(&mut incoming, reader, &mut writer, &mut sink).await;
+        link.end_socket(incoming);
+        link.outbox().detach(attachment, link.clock().now_ms());
+        if let Some(words) = end.close_frame(Role::Proxy) {
+            drop(timeout(Duration::from_secs(1), writer.close(words)).await);
+        }
+        end
+    }
+
+    async fn dial(&self, member: &Member, offer: &Offer) -> Result<(LinkSocket<UpstreamWebSocket>, Answer), LinkError> {
+        let mut request = Request::get(FLEET_LINK_PATH)
+            .header(CONNECTION, "Upgrade")
+            .header(UPGRADE, "websocket")
+            .header(SEC_WEBSOCKET_VERSION, "13")
+            .header(SEC_WEBSOCKET_KEY, generate_key())
+            .header(BOOT_HEADER, &self.fleet.shared().boot)
+            .header(INSTANCE_HEADER, member.boot())
+            .body(Body::empty())
+            .map_err(HttpError::from)?;
+        write_offer(offer, request.headers_mut());
+        let answer = self.client().send(&self.address, request).await?;
+        match answer.status() {
+            StatusCode::SWITCHING_PROTOCOLS => {}
+            StatusCode::CONFLICT => return Err(LinkError::OtherStart),
+            StatusCode::GONE => return Err(LinkError::UnknownSession),
+            status => return Err(LinkError::Status(status)),
+        }
+        let told = read_answer(answer.headers(), offer)?;
+        Ok((LinkSocket::network(into_websocket(hyper::upgrade::on(answer).await?, Side::Client).await), told))
+    }
+
+    fn client(&self) -> HttpClient {
+        HttpClient::without_pool(self.fleet.shared().node_channels.clone())
+    }
+}
+
+/// Waits until a link without a socket is over; says why.
+async fn over(link: &NodeLink) -> LinkOver {
+    tokio::select! {
+        () = link.given_up() => LinkOver::from(&LinkEnd::Shutdown),
+        cause = window_passed(link.outbox(), link.clock()) => LinkOver::because(cause),
+    }
+}
+
+fn wait(backoff: &mut Backoff) -> Duration {
+    Duration::from_millis(backoff.next_wait_ms(u16::from_ne_bytes(random_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_at_an_address_is_told_in_plain_words() {
+        let channel = |error| HttpError::Connect(std::io::Error::new(std::io::ErrorKind::PermissionDenied, error));
+        let other = GreetError::from(channel(OpenChannelError::Unproven));
+        assert_eq!(other.to_string(), "it does not have this fleet's access key");
+        let refused = HttpError::Connect(std::io::ErrorKind::ConnectionRefused.into());
+        assert_eq!(GreetError::from(refused).to_string(), "connection refused");
+        let version = GreetError::Version(WireVersions { oldest: 7, newest: 9 });
+        let told = "it speaks versions 7 to 9 of the node messages, this node 1 to 1: upgrade the older one";
+        assert_eq!(version.to_string(), told);
+    }
+}

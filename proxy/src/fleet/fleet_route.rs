@@ -1,0 +1,86 @@
+//! Routes that other nodes reach inside channels: a greeting, and the upgrade to a node link.
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use trunkline_link::{read_offer, write_answer};
+use trunkline_protocol::fleet::{Greeting, WireVersions};
+use trunkline_protocol::limits::GREETING_MAX_BYTES;
+use trunkline_protocol::service::UpgradeRefusal;
+use trunkline_protocol::wire::{BOOT_HEADER, FLEET_GREET_PATH, FLEET_LINK_PATH, INSTANCE_HEADER};
+
+use super::Fleet;
+use super::accepted_link::AcceptedLinks;
+
+/// Routes for holders of the fleet's key alone.
+pub(crate) fn routes(fleet: Fleet) -> Router {
+    Router::new()
+        .route(FLEET_GREET_PATH, post(greet))
+        .route(FLEET_LINK_PATH, get(link))
+        .layer(DefaultBodyLimit::max(GREETING_MAX_BYTES))
+        .with_state(fleet)
+}
+
+/// Takes a greeting, and greets back. A node of another version is greeted, too: it says what is wrong.
+async fn greet(State(fleet): State<Fleet>, body: Bytes) -> Response {
+    if fleet.has_left() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "this node is about to stop").into_response();
+    }
+    let greeting = match Greeting::read(&body) {
+        Ok(greeting) => greeting,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    if greeting.boot != fleet.shared().boot && WireVersions::CURRENT.common(greeting.wire).is_some() {
+        // It opens its link next.
+        fleet.meet(&greeting, None);
+        fleet.learn_addresses(&greeting);
+    }
+    ([(CONTENT_TYPE, "application/json")], fleet.greeting().to_json()).into_response()
+}
+
+/// Upgrades to the link of a node that has greeted.
+async fn link(State(fleet): State<Fleet>, mut request: Request) -> Response {
+    let refuse = |status: StatusCode, text: &'static str| (status, text).into_response();
+    let headers = request.headers();
+    if text(headers, INSTANCE_HEADER) != fleet.shared().boot {
+        return refuse(StatusCode::CONFLICT, "this is another start of a node");
+    }
+    let Some(member) = fleet.member(text(headers, BOOT_HEADER)) else {
+        return refuse(StatusCode::GONE, "greet first");
+    };
+    let accept = derive_accept_key(text(headers, SEC_WEBSOCKET_KEY.as_str()).as_bytes());
+    let offer = match read_offer(headers) {
+        Ok(Some(offer)) => offer,
+        Ok(None) => return refuse(StatusCode::BAD_REQUEST, "a node link resumes"),
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
+        return refuse(StatusCode::UPGRADE_REQUIRED, "a node link is a WebSocket");
+    };
+    let (socket, answer) = match AcceptedLinks::attach(&fleet, &member, &offer).await {
+        Ok(attached) => attached,
+        Err(UpgradeRefusal::Unknown) => return refuse(StatusCode::GONE, "the session is not known here"),
+        Err(UpgradeRefusal::Stale) => return refuse(StatusCode::PRECONDITION_FAILED, "the upgrade comes too late"),
+    };
+    tokio::spawn(socket.run(upgrade));
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(&accept) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    write_answer(&answer, headers);
+    response
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}

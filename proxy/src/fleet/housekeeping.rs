@@ -1,0 +1,242 @@
+//! Housekeeping of the fleet: diallers, beats, what the other nodes are told, and who is gone.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::{info, warn};
+use trunkline_protocol::fleet::{Agreement, BEAT_INTERVAL_MS, InterestUpdate, NodeMessage};
+use trunkline_protocol::limits::INTEREST_STALE_MS;
+
+use super::Fleet;
+use super::address_book::RESOLVE_INTERVAL;
+use super::dialler::Dialler;
+use super::member::MemberState;
+use crate::net::resolver::Resolver;
+use crate::shard::OwnInterest;
+
+/// Time in which interest that is new is gathered.
+const NEWS_DELAY: Duration = Duration::from_millis(5);
+
+/// Interval at which interest that has ended is taken back.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time that other nodes have to take a goodbye.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+impl Fleet {
+    /// Keeps this node's part in the fleet, until the node stops.
+    pub(crate) async fn run(self, resolver: Resolver) {
+        if self.is_alone() {
+            return;
+        }
+        tokio::join!(self.keep_diallers(&resolver), self.keep_beats(), self.keep_told(), self.keep_interest());
+    }
+
+    /// Whether this node has left, so that it greets nobody any more.
+    pub(super) fn has_left(&self) -> bool {
+        self.0.left.is_cancelled()
+    }
+
+    /// Leaves the fleet: tells the other nodes goodbye, and links none any more.
+    pub(crate) async fn leave(&self) {
+        self.0.left.cancel();
+        let links: Vec<_> =
+            self.members().iter().flat_map(|member| [member.outgoing(), member.incoming()]).flatten().collect();
+        links.iter().for_each(|link| link.give_up());
+        let all_gone = async {
+            for link in &links {
+                link.detached().await;
+            }
+        };
+        drop(timeout(LEAVE_TIMEOUT, all_gone).await);
+    }
+
+    /// Starts a dialler for each address that is new, as long as the node does not leave.
+    async fn keep_diallers(&self, resolver: &Resolver) {
+        let taken = self.0.diallers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut learnt) = taken else { return };
+        let (mut diallers, mut resolving) = (JoinSet::new(), interval(RESOLVE_INTERVAL));
+        resolving.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let new = tokio::select! {
+                () = self.0.left.cancelled() => return diallers.detach_all(),
+                Some(address) = learnt.recv() => vec![address],
+                _ = resolving.tick() => self.addresses().resolve(&self.shared().settings.fleet.peers, resolver).await,
+                // Diallers of addresses that are forgotten.
+                Some(_) = diallers.join_next() => Vec::new(),
+            };
+            for address in new {
+                diallers.spawn(Dialler { fleet: self.clone(), address }.run());
+            }
+        }
+    }
+
+    /// Asks each node for a sign of life, and notes who is gone and whether all agree.
+    async fn keep_beats(&self) {
+        let mut beats = interval(Duration::from_millis(BEAT_INTERVAL_MS));
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut agreement = Agreement::default();
+        loop {
+            beats.tick().await;
+            for member in self.members().iter() {
+                [member.outgoing(), member.incoming()].iter().flatten().for_each(|link| link.beat());
+                self.note_state(member);
+            }
+            for member in self.0.members.remove_gone() {
+                info!(peer = member.name(), boot = member.boot(), "a node of the fleet is gone");
+            }
+            self.note_agreement(&mut agreement);
+            // A phase changes without a word.
+            self.0.changed.notify_one();
+        }
+    }
+
+    fn note_state(&self, member: &super::Member) {
+        let (member_state, lag_ms) = (member.state(self.now_ms()), member.lag_ms(self.now_ms()));
+        if member.has_changed(member_state) {
+            let (peer, state) = (member.name(), member_state.label());
+            match member_state {
+                MemberState::Late | MemberState::Unreachable => {
+                    warn!(peer, state, lag_ms, "a node of the fleet is missed")
+                }
+                _ => info!(peer, state, "a node of the fleet"),
+            }
+        }
+        if member.outgoing().is_some_and(|link| link.is_open() && !link.is_full()) {
+            let dropped = member.take_dropped();
+            if dropped > 0 {
+                warn!(peer = member.name(), dropped, "a node takes messages again, and has missed some");
+            }
+        }
+    }
+
+    fn note_agreement(&self, agreement: &mut Agreement) {
+        let own = self.0.members.view(&self.shared().boot);
+        let members = self.members();
+        // Also of those that this node can't tell anything: they may count it in all the same.
+        let telling = members.iter().filter(|member| member.incoming().is_some_and(|link| link.is_open()));
+        let others = telling.filter_map(|member| member.view());
+        match agreement.update(own, others, self.now_ms()) {
+            Some(true) => info!("the nodes of the fleet see the same members again"),
+            Some(false) => {
+                let differing = members.iter().filter(|member| member.view().is_some_and(|view| view != own));
+                let nodes: Vec<_> = differing.map(|member| member.name()).collect();
+                warn!(
+                    ?nodes,
+                    "these nodes of the fleet see other members than this one: what is passed on may not reach all clients"
+                );
+            }
+            None => {}
+        }
+        self.0.agrees.store(agreement.agrees(), std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Tells the other nodes what changes about this one.
+    async fn keep_told(&self) {
+        loop {
+            self.0.changed.notified().await;
+            let state = self.state();
+            let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.replace(state) == Some(state) {
+                continue;
+            }
+            drop(told);
+            self.tell_all(&NodeMessage::State(state));
+        }
+    }
+
+    /// Tells the other nodes what is wanted here: what is new at once, what has ended now and then.
+    async fn keep_interest(&self) {
+        let Some(interest) = self.shared().interest.clone() else { return };
+        let mut sweeps = interval(SWEEP_INTERVAL);
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = interest.has_news() => {
+                    // In a storm of clients each would be a message to each node.
+                    sleep(NEWS_DELAY).await;
+                    self.tell_news(&interest);
+                }
+                _ = sweeps.tick() => self.tell_sweep(&interest),
+            }
+        }
+    }
+
+    /// Tells what is wanted here since the last time, and waits until all nodes have heard it that would go by what they
+    /// knew before; `None` if they have already.
+    pub(super) fn settling(&self) -> Option<impl Future<Output = ()> + use<>> {
+        let interest = self.shared().interest.as_ref()?;
+        if interest.is_new() {
+            self.tell_news(interest);
+        }
+        let told = self.0.settling.borrow().told;
+        let mut settling = self.0.settling.subscribe();
+        let is_settled = settling.borrow_and_update().heard >= told;
+        // It fails never: the sender lives as long as the node.
+        (!is_settled).then(|| async move { drop(settling.wait_for(|settling| settling.heard >= told).await) })
+    }
+
+    /// Notes that something was told, and finds out when it has been heard: one round of beats at a time, whatever is told
+    /// meanwhile.
+    fn note_told(&self) {
+        let mut is_first = false;
+        self.0.settling.send_modify(|settling| {
+            settling.told += 1;
+            is_first = !std::mem::replace(&mut settling.is_asking, true);
+        });
+        if is_first {
+            let fleet = self.clone();
+            tokio::spawn(async move { while fleet.hear_told().await {} });
+        }
+    }
+
+    /// Waits until the nodes have heard what was told so far; whether there is more by then.
+    async fn hear_told(&self) -> bool {
+        let told = self.0.settling.borrow().told;
+        let (now_ms, members) = (self.now_ms(), self.members());
+        // Who owes an answer for so long goes by nothing that it knew.
+        let links = members.iter().filter(|member| member.lag_ms(now_ms) < INTEREST_STALE_MS);
+        let links: Vec<_> = links.filter_map(|member| member.outgoing()).collect();
+        let heard = join_all(links.iter().map(|link| link.heard()));
+        drop(timeout(Duration::from_millis(INTEREST_STALE_MS), heard).await);
+        let mut is_more = false;
+        self.0.settling.send_modify(|settling| {
+            settling.heard = told;
+            is_more = settling.told > told;
+            settling.is_asking = is_more;
+        });
+        is_more
+    }
+
+    fn tell_news(&self, interest: &OwnInterest) {
+        let mut news = interest.take_news();
+        news.sort_by_key(|(hub, _)| hub.get());
+        let hubs = self.shared().hubs.all();
+        for part in news.chunk_by(|(one, _), (other, _)| one == other) {
+            let Some(hub) = part.first().and_then(|(hub, _)| hubs.get(hub.get())) else { continue };
+            let buckets = part.iter().map(|&(_, bucket)| bucket).collect();
+            self.tell_all(&NodeMessage::Interest(InterestUpdate::Added { hub: hub.name().into(), buckets }));
+        }
+        self.note_told();
+    }
+
+    fn tell_sweep(&self, interest: &OwnInterest) {
+        let hubs = self.shared().hubs.all();
+        for index in interest.sweep() {
+            if let Some(hub) = hubs.get(index.get()) {
+                self.tell_all(&NodeMessage::Interest(self.interest(hub.name(), index)));
+            }
+        }
+    }
+
+    fn tell_all(&self, message: &NodeMessage) {
+        for member in self.members().iter() {
+            if let Some(link) = member.outgoing() {
+                link.tell(message);
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! End of a node link, in words for people.
+
+use trunkline_link::LinkEnd;
+use trunkline_protocol::service::Role;
+
+/// End of the session of a node link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LinkOver {
+    pub(super) reason: String,
+    /// The node at its far end is gone with certainty: it has said so, or another start of it answers.
+    pub(super) is_gone: bool,
+}
+
+impl LinkOver {
+    /// An end behind which the node may still be there.
+    pub(super) fn because(reason: impl ToString) -> Self {
+        Self { reason: reason.to_string(), is_gone: false }
+    }
+
+    /// An end with which the node is gone.
+    pub(super) fn gone(reason: impl ToString) -> Self {
+        Self { reason: reason.to_string(), is_gone: true }
+    }
+}
+
+impl From<&LinkEnd> for LinkOver {
+    fn from(end: &LinkEnd) -> Self {
+        match end {
+            LinkEnd::Goodbye(_) => Self::gone("the node says goodbye"),
+            LinkEnd::Shutdown => Self::because("this node leaves, or the other one has started again"),
+            LinkEnd::Closed => Self::because("the node has closed it"),
+            LinkEnd::Silent => Self::because("the node is silent"),
+            LinkEnd::Stuck => Self::because("the node does not read"),
+            LinkEnd::Replaced => Self::because("another socket has taken it"),
+            LinkEnd::Text => Self::because("the node has sent text where messages belong"),
+            // What is left names neither end.
+            other => Self::because(other.reason(Role::Proxy)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_says_goodbye_is_gone_and_no_app_server_is_named() {
+        assert!(LinkOver::from(&LinkEnd::Goodbye(String::new())).is_gone);
+        for end in
+            [LinkEnd::Closed, LinkEnd::Silent, LinkEnd::Stuck, LinkEnd::Replaced, LinkEnd::Shutdown, LinkEnd::Text]
+        {
+            let over = LinkOver::from(&end);
+            assert!(!over.is_gone && !over.reason.contains("app server"), "{over:?}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Member of the fleet: one start of another node, as this node sees it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use trunkline_protocol::fleet::{Greeting, InterestUpdate, LATE_AFTER_MS, NodePhase, NodeState, PeerInterest, Wanted};
+
+use super::node_link::NodeLink;
+use crate::net::address::Address;
+
+/// Time from the greeting of a node to its first link, and from its last link until it is gone.
+const UNLINKED_MAX: Duration = Duration::from_secs(10);
+
+/// State of a node, as another one sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum MemberState {
+    /// It does not accept clients yet, or not at the moment.
+    Starting,
+    #[default]
+    Ready,
+    /// It is about to stop.
+    Draining,
+    /// It owes an answer, or one of the two links to it is missing.
+    Late,
+    /// Nobody listens at its address.
+    Unreachable,
+}
+
+impl MemberState {
+    pub(crate) const ALL: [Self; 5] = [Self::Starting, Self::Ready, Self::Draining, Self::Late, Self::Unreachable];
+
+    /// Label in metrics, logs and snapshots.
+    #[must_use]
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Late => "late",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+impl From<NodePhase> for MemberState {
+    fn from(phase: NodePhase) -> Self {
+        match phase {
+            NodePhase::Starting => Self::Starting,
+            NodePhase::Ready => Self::Ready,
+            NodePhase::Draining => Self::Draining,
+        }
+    }
+}
+
+/// One start of another node.
+#[derive(Debug)]
+pub(crate) struct Member {
+    name: String,
+    boot: String,
+    version: String,
+    /// Its admin port, where other nodes reach it.
+    address: ArcSwapOption<Address>,
+    /// Link that this node has dialled: what it tells.
+    outgoing: ArcSwapOption<NodeLink>,
+    /// Link that it has dialled: what it tells this node.
+    incoming: ArcSwapOption<NodeLink>,
+    interest: ArcSwap<PeerInterest>,
+    status: Mutex<MemberStatus>,
+}
+
+#[derive(Debug, Default)]
+struct MemberStatus {
+    /// What it says of itself; `None` until it has.
+    told: Option<NodeState>,
+    /// Nobody listened at the last dial.
+    is_refused: bool,
+    /// It has said goodbye, or is gone with certainty.
+    has_left: bool,
+    /// Messages that were dropped since it took any.
+    dropped: u64,
+    /// State that was logged last.
+    noted: Option<MemberState>,
+    /// Moment since which it has no link.
+    unlinked_since: Option<Instant>,
+}
+
+impl Member {
+    pub(super) fn new(greeting: &Greeting, address: Option<Address>) -> Self {
+        Self {
+            name: greeting.name.clone(),
+            boot: greeting.boot.clone(),
+            version: greeting.version.clone(),
+            address: ArcSwapOption::from_pointee(address),
+            outgoing: ArcSwapOption::empty(),
+            incoming: ArcSwapOption::empty(),
+            interest: ArcSwap::default(),
+            status: Mutex::default(),
+        }
+    }
+
+    #[must_use]
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Random id of this start.
+    #[must_use]
+    pub(crate) fn boot(&self) -> &str {
+        &self.boot
+    }
+
+    #[must_use]
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Its admin port, where other nodes reach it; `None` as long as only it has reached this node.
+    #[must_use]
+    pub(crate) fn address(&self) -> Option<Arc<Address>> {
+        self.address.load_full()
+    }
+
+    pub(super) fn set_address(&self, address: &Address) {
+        self.address.store(Some(Arc::new(address.clone())));
+    }
+
+    /// Link to it that this node has dialled, while its session lives.
+    pub(super) fn outgoing(&self) -> Option<Arc<NodeLink>> {
+        self.outgoing.load_full()
+    }
+
+    pub(super) fn set_outgoing(&self, link: Option<Arc<NodeLink>>) {
+        self.outgoing.store(link);
+        self.status().is_refused = false;
+    }
+
+    /// Link from it, while its session lives.
+    pub(super) fn incoming(&self) -> Option<Arc<NodeLink>> {
+        self.incoming.load_full()
+    }
+
+    /// A new session begins without any knowledge of its interest: it tells all again.
+    pub(super) fn set_incoming(&self, link: Option<Arc<NodeLink>>) {
+        self.interest.store(Arc::default());
+        self.incoming.store(link);
+    }
+
+    /// Whether any link to it or from it lives.
+    pub(super) fn has_link(&self) -> bool {
+        self.outgoing.load().is_some() || self.incoming.load().is_some()
+    }
+
+    /// Whether both can tell each other something: then each counts the other as a member.
+    #[must_use]
+    pub(crate) fn is_linked(&self) -> bool {
+        self.outgoing.load().is_some() && self.incoming.load().is_some()
+    }
+
+    /// Whether somebody there may want a message.
+    #[must_use]
+    pub(super) fn may_want(&self, hub: &str, wanted: &[Wanted<'_>], now_ms: u64) -> bool {
+        self.interest.load().may_want(hub, wanted, now_ms)
+    }
+
+    /// Takes what it tells of its interest. Called by the one reader of its link.
+    pub(super) fn learn(&self, update: InterestUpdate) {
+        let mut interest = PeerInterest::clone(&self.interest.load());
+        interest.apply(update);
+        self.interest.store(Arc::new(interest));
+    }
+
+    /// Notes that it has told all that it knew at this time.
+    pub(super) fn confirm(&self, asked_ms: u64) {
+        let mut interest = PeerInterest::clone(&self.interest.load());
+        interest.confirm(asked_ms);
+        self.interest.store(Arc::new(interest));
+    }
+
+    pub(super) fn set_told(&self, state: NodeState) {
+        self.status().told = Some(state);
+    }
+
+    /// Notes that it has said goodbye, or is gone with certainty.
+    pub(super) fn set_left(&self) {
+        self.status().has_left = true;
+    }
+
+    pub(super) fn set_refused(&self) {
+        self.status().is_refused = true;
+    }
+
+    /// Whether its state is another one than at the last call.
+    pub(super) fn has_changed(&self, state: MemberState) -> bool {
+        self.status().noted.replace(state) != Some(state)
+    }
+
+    /// Whether it has had no link for so long that it is gone: a node that greets links a moment later.
+    pub(super) fn is_gone(&self) -> bool {
+        if self.has_link() {
+            self.status().unlinked_since = None;
+            return false;
+        }
+        let mut status = self.status();
+        let since = *status.unlinked_since.get_or_insert_with(Instant::now);
+        status.has_left || since.elapsed() > UNLINKED_MAX
+    }
+
+    /// Hash of the members that it sees; `None` until it has said so.
+    pub(super) fn view(&self) -> Option<u64> {
+        self.status().told.as_ref().map(|told| told.view)
+    }
+
+    /// Counts messages that are dropped for it; `true` for the first ones since it took any.
+    pub(super) fn note_dropped(&self, count: u64) -> bool {
+        let mut status = self.status();
+        let is_first = status.dropped == 0;
+        status.dropped += count;
+        is_first
+    }
+
+    /// Takes the number of messages that were dropped since the last call.
+    pub(super) fn take_dropped(&self) -> u64 {
+        std::mem::take(&mut self.status().dropped)
+    }
+
+    /// Milliseconds by which it is behind.
+    #[must_use]
+    pub(crate) fn lag_ms(&self, now_ms: u64) -> u64 {
+        let links = [self.outgoing.load(), self.incoming.load()];
+        links.iter().filter_map(|link| Some(link.as_ref()?.beats().lag_ms(now_ms))).max().unwrap_or_default()
+    }
+
+    /// Its state, as this node sees it now.
+    #[must_use]
+    pub(crate) fn state(&self, now_ms: u64) -> MemberState {
+        let is_open = |link: &ArcSwapOption<NodeLink>| link.load().as_ref().is_some_and(|link| link.is_open());
+        let are_open = is_open(&self.outgoing) && is_open(&self.incoming);
+        let status = self.status();
+        match &status.told {
+            _ if status.is_refused && !are_open => MemberState::Unreachable,
+            Some(told) if are_open && self.lag_ms(now_ms) < LATE_AFTER_MS => told.phase.into(),
+            _ => MemberState::Late,
+        }
+    }
+
+    fn status(&self) -> MutexGuard<'_, MemberStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,242 @@
+//! Consumer of another node's messages: what it passes on goes to the shards, and what it asks is answered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use tracing::{debug, warn};
+use trunkline_link::{FrameSink, LinkEnd};
+use trunkline_protocol::fleet::{BeatPing, NodeMessage};
+use trunkline_protocol::service::{Ping, ServiceMessage, bytes_of_frame};
+
+use super::fleet_counters::DropCause;
+use super::member::Member;
+use super::node_link::NodeLink;
+use super::{Fleet, PeerRequest, PeerResponse};
+use crate::link::{FrameSource, RoutedBatch, receivers_of, route};
+use crate::shard::{MemberTally, ShardCommand, no_such_connection};
+use crate::upstream::{AppServerId, Asker, HubIndex};
+
+/// Direction of the link that messages come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialled {
+    /// The other node has dialled: it passes on, asks, and tells of itself.
+    ByIt,
+    /// This node has dialled: it answers.
+    ByUs,
+}
+
+/// Whether the asker wants to know how many receivers a message has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counting {
+    No,
+    Receivers,
+}
+
+/// Gives the messages of one link to those that they concern.
+pub(super) struct NodeSink<'a> {
+    fleet: &'a Fleet,
+    member: &'a Arc<Member>,
+    link: &'a Arc<NodeLink>,
+    dialled: Dialled,
+    batch: RoutedBatch,
+}
+
+impl<'a> NodeSink<'a> {
+    pub(super) fn new(fleet: &'a Fleet, member: &'a Arc<Member>, link: &'a Arc<NodeLink>, dialled: Dialled) -> Self {
+        Self { fleet, member, link, dialled, batch: RoutedBatch::of(fleet.shared()) }
+    }
+
+    fn handle(&mut self, message: NodeMessage) {
+        match (message, self.dialled) {
+            (NodeMessage::Relay { hub, frame }, Dialled::ByIt) => {
+                self.apply(&hub, &frame, Counting::No, |hub| Arc::new(SilentAsker(hub)));
+            }
+            (NodeMessage::Ask { question, hub, frame }, Dialled::ByIt) => self.ask(question, &hub, &frame),
+            (NodeMessage::Request { question, method, target, body }, Dialled::ByIt) => {
+                let (fleet, link) = (self.fleet.clone(), self.link.clone());
+                tokio::spawn(async move {
+                    let PeerResponse { status, body } = fleet.answer(PeerRequest { method, target, body }).await;
+                    link.tell(&NodeMessage::Response { question, status: status.as_u16(), body });
+                });
+            }
+            (NodeMessage::State(state), Dialled::ByIt) => self.member.set_told(state),
+            (NodeMessage::Interest(update), Dialled::ByIt) => self.member.learn(update),
+            (NodeMessage::Answer { question, frame }, Dialled::ByUs) => {
+                let answer = frame.and_then(|frame| ServiceMessage::decode(&frame).ok().flatten());
+                self.fleet.asks().answer(question, self.member.boot(), answer);
+            }
+            (NodeMessage::Response { question, status, body }, Dialled::ByUs) => {
+                self.fleet.requests().answer(question, self.member.boot(), PeerResponse::new(status, body));
+            }
+            (other, _) => debug!(node = self.member.name(), kind = other.name(), "a node message is ignored"),
+        }
+    }
+
+    /// Answers a question about connections that may be here: there are none where the hub is not known.
+    fn ask(&mut self, question: u64, hub: &str, frame: &Bytes) {
+        let (fleet, link) = (self.fleet.clone(), self.link.clone());
+        let asker = |hub| -> Arc<dyn Asker> { Arc::new(NodeAsker::new(fleet, hub, question, link)) };
+        let is_known = self.apply(hub, frame, Counting::Receivers, asker);
+        if !is_known {
+            let frame = match ServiceMessage::decode(frame) {
+                Ok(Some(ServiceMessage::ClientInvocation(request))) => Some(no_such_connection(request).to_body()),
+                _ => None,
+            };
+            self.link.tell(&NodeMessage::Answer { question, frame });
+        }
+    }
+
+    /// Applies a service message as an app server's would be; `false` if it can't be.
+    fn apply(
+        &mut self,
+        hub: &str,
+        frame: &Bytes,
+        counting: Counting,
+        asker: impl FnOnce(HubIndex) -> Arc<dyn Asker>,
+    ) -> bool {
+        let (shared, counters) = (self.fleet.shared(), self.fleet.relayed());
+        let Some(hub) = shared.hubs.named(hub).map(|hub| hub.index()) else { return false };
+        let asker = asker(hub);
+        let source = FrameSource { shared, counters, hub, asker: &asker };
+        let applied = match ServiceMessage::decode(frame) {
+            Ok(Some(message)) => {
+                if counting == Counting::Receivers
+                    && let Some(to) = receivers_of(&message)
+                {
+                    let tally = MemberTally::new(asker.clone(), 0);
+                    self.batch.for_all(ShardCommand::CountReceivers { hub, to, tally });
+                }
+                route(source, message, &mut self.batch)
+            }
+            // A kind of a later version.
+            Ok(None) => return false,
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(problem) = &applied {
+            self.fleet.counters().drop_messages(DropCause::Malformed, 1);
+            warn!(node = self.member.name(), problem, "a node passes on what can't be applied");
+        }
+        applied.is_ok()
+    }
+}
+
+impl FrameSink for NodeSink<'_> {
+    fn count(&mut self, message: Option<&ServiceMessage>, bytes: usize) {
+        let counters = self.fleet.counters();
+        counters.received_bytes.add(bytes as u64);
+        if !matches!(message, Some(ServiceMessage::Ping(_))) {
+            counters.received.increment();
+        }
+    }
+
+    fn handle_ping(&mut self, ping: &Ping) {
+        match BeatPing::read(ping) {
+            BeatPing::Asked(back) => self.link.outbox().echo(&back),
+            BeatPing::Answered(number) => {
+                let asked_ms = self.link.take_answer(number);
+                // Over its own link it has told all that it knew by then.
+                if let Some(asked_ms) = asked_ms.filter(|_| self.dialled == Dialled::ByIt) {
+                    self.member.confirm(asked_ms);
+                }
+            }
+            BeatPing::Other => {}
+        }
+    }
+
+    fn handle_frame(&mut self, body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd> {
+        // Node messages have numbers that the service protocol does not know.
+        if let Some(message) = message {
+            return Err(LinkEnd::Forbidden(format!("the node sent {} outside of a relay", message.name())));
+        }
+        match NodeMessage::decode(body) {
+            Ok(Some(message)) => self.handle(message),
+            Ok(None) => {}
+            Err(error) => {
+                self.fleet.counters().drop_messages(DropCause::Malformed, 1);
+                return Err(LinkEnd::Forbidden(format!(
+                    "the node sent {} bytes that can't be read: {error}",
+                    bytes_of_frame(body.len())
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish_batch(&mut self, bytes: usize) {
+        let shared = self.fleet.shared();
+        let batch = std::mem::replace(&mut self.batch, RoutedBatch::of(shared));
+        let commands = batch.into_commands().into_iter().zip(shared.shards());
+        for (commands, shard) in commands.filter(|(commands, _)| !commands.is_empty()) {
+            shard.give(commands, bytes).await;
+        }
+    }
+}
+
+/// Asker of a message that is passed on: it gets no answer.
+#[derive(Debug)]
+struct SilentAsker(HubIndex);
+
+impl Asker for SilentAsker {
+    fn hub(&self) -> HubIndex {
+        self.0
+    }
+
+    fn app(&self) -> AppServerId {
+        AppServerId::NONE
+    }
+
+    fn answer(&self, _message: &ServiceMessage) {}
+}
+
+/// Asker of a question of another node. It gets one answer: the first, or that there is none.
+#[derive(Debug)]
+struct NodeAsker {
+    fleet: Fleet,
+    hub: HubIndex,
+    question: u64,
+    link: Arc<NodeLink>,
+    is_answered: AtomicBool,
+}
+
+impl NodeAsker {
+    fn new(fleet: Fleet, hub: HubIndex, question: u64, link: Arc<NodeLink>) -> Self {
+        Self { fleet, hub, question, link, is_answered: AtomicBool::new(false) }
+    }
+
+    fn answer_once(&self, frame: Option<Bytes>) {
+        if self.is_answered.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (question, link) = (self.question, self.link.clone());
+        let answer = NodeMessage::Answer { question, frame };
+        match self.fleet.settling() {
+            // Who hears that a client has joined a group may say something to it at any node.
+            Some(settled) => drop(tokio::spawn(async move {
+                settled.await;
+                link.tell(&answer);
+            })),
+            None => link.tell(&answer),
+        }
+    }
+}
+
+impl Asker for NodeAsker {
+    fn hub(&self) -> HubIndex {
+        self.hub
+    }
+
+    fn app(&self) -> AppServerId {
+        AppServerId::NONE
+    }
+
+    fn answer(&self, message: &ServiceMessage) {
+        self.answer_once(Some(message.to_body()));
+    }
+}
+
+impl Drop for NodeAsker {
+    fn drop(&mut self) {
+        self.answer_once(None);
+    }
+}

@@ -1,0 +1,127 @@
+//! Requests to the admin API of other nodes, inside node links.
+
+use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
+use bytestring::ByteString;
+use http::header::CONTENT_TYPE;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use serde::de::DeserializeOwned;
+use tower::ServiceExt;
+use trunkline_protocol::fleet::RequestMethod;
+
+/// Largest body of an answer. Lists have pages, so none of them comes near it.
+const ANSWER_MAX_BYTES: usize = 1024 * 1024;
+
+/// Mark of a request that came from another node of the fleet, which has proved itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FromNode;
+
+/// Request to the admin API of another node.
+#[derive(Debug, Clone)]
+pub(crate) struct PeerRequest {
+    pub(super) method: RequestMethod,
+    pub(super) target: ByteString,
+    pub(super) body: Bytes,
+}
+
+/// Answer of another node's admin API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PeerResponse {
+    pub(crate) status: StatusCode,
+    pub(super) body: Bytes,
+}
+
+impl PeerRequest {
+    /// Reads something; `target` is a path with its query.
+    #[must_use]
+    pub(crate) fn get(target: impl Into<ByteString>) -> Self {
+        Self { method: RequestMethod::Get, target: target.into(), body: Bytes::new() }
+    }
+
+    /// Does something; the body is JSON.
+    #[must_use]
+    pub(crate) fn post(target: impl Into<ByteString>, body: Bytes) -> Self {
+        Self { method: RequestMethod::Post, target: target.into(), body }
+    }
+
+    /// Has the API of this node answer.
+    pub(super) async fn answer(self, api: Router) -> PeerResponse {
+        let method = match self.method {
+            RequestMethod::Get => Method::GET,
+            RequestMethod::Post => Method::POST,
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(&*self.target)
+            .header(CONTENT_TYPE, "application/json")
+            .extension(FromNode)
+            .body(Body::from(self.body));
+        let Ok(request) = request else { return PeerResponse::new(400, Bytes::new()) };
+        let Ok(answer) = api.oneshot(request).await;
+        let status = answer.status().as_u16();
+        match Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await {
+            Ok(body) => PeerResponse::new(status, body.to_bytes()),
+            Err(_) => PeerResponse::new(507, Bytes::from_static(b"the answer is too large")),
+        }
+    }
+}
+
+impl PeerResponse {
+    #[must_use]
+    pub(crate) fn new(status: u16, body: Bytes) -> Self {
+        Self { status: StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY), body }
+    }
+
+    /// Answer of a node whose API is not served yet.
+    pub(super) fn starting() -> Self {
+        Self::new(503, Bytes::from_static(b"the node is starting"))
+    }
+
+    /// Answer of a node that answers too much already.
+    pub(super) fn busy() -> Self {
+        Self::new(503, Bytes::from_static(b"the node answers too many requests of other nodes"))
+    }
+
+    /// Parses the body of a successful answer.
+    ///
+    /// # Errors
+    /// When the node refused, or its body is no such JSON; a text for people.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
+        if !self.status.is_success() {
+            return Err(format!("it answers {}", self.status));
+        }
+        serde_json::from_slice(&self.body).map_err(|error| format!("its answer can't be read: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Extension;
+    use axum::routing::post;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn api() -> Router {
+        let echo = async |_: Extension<FromNode>, body: Bytes| body;
+        Router::new().route("/echo", post(echo)).route("/large", post(async || vec![b' '; ANSWER_MAX_BYTES + 1]))
+    }
+
+    #[tokio::test]
+    async fn a_request_is_answered_by_the_api_as_one_of_the_fleet() {
+        let body = Bytes::from_static(b"[1]");
+        let answer = PeerRequest::post("/echo?a=b", body).answer(api()).await;
+        assert_eq!(answer.read::<Value>(), Ok(json!([1])));
+        let missing = PeerRequest::get("/nothing").answer(api()).await;
+        assert_eq!(missing.read::<Value>().unwrap_err(), "it answers 404 Not Found");
+        assert_eq!(PeerRequest::get("no path").answer(api()).await.status, StatusCode::BAD_REQUEST);
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_bounded() {
+        let answer = PeerRequest::post("/large", Bytes::new()).answer(api()).await;
+        assert_eq!(answer.status, StatusCode::INSUFFICIENT_STORAGE);
+    }
+}

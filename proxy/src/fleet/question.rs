@@ -1,0 +1,173 @@
+//! Questions to other nodes that wait for their answers.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::member::Member;
+
+/// Questions that may wait at a time; each is a message to every node.
+const QUESTIONS_MAX: usize = 1_024;
+
+/// Reason why a node gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    #[error("it did not answer in time")]
+    Timeout,
+    #[error("there is no link to it, or too much waits for it")]
+    Unlinked,
+    #[error("its link was lost")]
+    Lost,
+}
+
+/// Answer of another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NodeAnswer<T> {
+    Given(T),
+    Missing(NoAnswer),
+}
+
+type Waiting<T> = HashMap<u64, UnboundedSender<(String, NodeAnswer<T>)>>;
+
+/// Questions of one kind, by number.
+#[derive(Debug)]
+pub(super) struct Questions<T> {
+    waiting: Arc<Mutex<Waiting<T>>>,
+    next: AtomicU64,
+}
+
+/// One question; dropped, it waits for nobody any more.
+#[derive(Debug)]
+pub(super) struct OpenQuestion<T> {
+    number: u64,
+    waiting: Arc<Mutex<Waiting<T>>>,
+    answers: UnboundedReceiver<(String, NodeAnswer<T>)>,
+}
+
+impl<T> Default for Questions<T> {
+    fn default() -> Self {
+        Self { waiting: Arc::default(), next: AtomicU64::new(1) }
+    }
+}
+
+impl<T> Questions<T> {
+    /// Opens a question; `None` when too many wait.
+    pub(super) fn open(&self) -> Option<OpenQuestion<T>> {
+        let (sender, answers) = unbounded_channel();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut waiting = lock(&self.waiting);
+        if waiting.len() >= QUESTIONS_MAX {
+            return None;
+        }
+        waiting.insert(number, sender);
+        drop(waiting);
+        Some(OpenQuestion { number, waiting: self.waiting.clone(), answers })
+    }
+
+    /// Gives a node's answer to whoever waits for it; `false` when nobody does.
+    pub(super) fn answer(&self, number: u64, boot: &str, answer: T) -> bool {
+        let waiting = lock(&self.waiting);
+        waiting.get(&number).is_some_and(|sender| sender.send((boot.into(), NodeAnswer::Given(answer))).is_ok())
+    }
+
+    /// Tells all questions that a node will not answer any more.
+    pub(super) fn lost(&self, boot: &str) {
+        for sender in lock(&self.waiting).values() {
+            // It fails when the question is given up at this moment.
+            drop(sender.send((boot.into(), NodeAnswer::Missing(NoAnswer::Lost))));
+        }
+    }
+}
+
+impl<T> OpenQuestion<T> {
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Waits for one answer, whoever gives it.
+    pub(super) async fn first(mut self, within: Duration) -> Option<T> {
+        match timeout(within, self.answers.recv()).await {
+            Ok(Some((_, NodeAnswer::Given(answer)))) => Some(answer),
+            _ => None,
+        }
+    }
+
+    /// Waits until each of these members has answered, or will not.
+    pub(super) async fn answers(
+        mut self,
+        asked: Vec<Arc<Member>>,
+        within: Duration,
+    ) -> Vec<(Arc<Member>, Result<T, NoAnswer>)> {
+        let until = Instant::now() + within;
+        let mut open: HashMap<String, Arc<Member>> =
+            asked.into_iter().map(|member| (member.boot().to_owned(), member)).collect();
+        let mut answers = Vec::with_capacity(open.len());
+        while !open.is_empty() {
+            let Ok(Some((boot, answer))) = timeout_at(until, self.answers.recv()).await else { break };
+            // A second answer, or one of a node that was not asked, counts for nothing.
+            if let Some(member) = open.remove(&boot) {
+                let answer = match answer {
+                    NodeAnswer::Given(answer) => Ok(answer),
+                    NodeAnswer::Missing(cause) => Err(cause),
+                };
+                answers.push((member, answer));
+            }
+        }
+        answers.extend(open.into_values().map(|member| (member, Err(NoAnswer::Timeout))));
+        answers.sort_by(|(one, _), (other, _)| (one.name(), one.boot()).cmp(&(other.name(), other.boot())));
+        answers
+    }
+}
+
+impl<T> Drop for OpenQuestion<T> {
+    fn drop(&mut self) {
+        lock(&self.waiting).remove(&self.number);
+    }
+}
+
+fn lock<T>(waiting: &Mutex<Waiting<T>>) -> MutexGuard<'_, Waiting<T>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::fleet::Greeting;
+
+    use super::*;
+
+    fn member(name: &str) -> Arc<Member> {
+        let greeting = Greeting { name: name.into(), boot: format!("boot of {name}"), ..Greeting::default() };
+        Arc::new(Member::new(&greeting, None))
+    }
+
+    fn told(answers: &[(Arc<Member>, Result<u32, NoAnswer>)]) -> Vec<(&str, Result<u32, NoAnswer>)> {
+        answers.iter().map(|(member, answer)| (member.name(), *answer)).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_node_answers_once_and_the_missing_ones_are_named() {
+        let questions = Questions::<u32>::default();
+        let question = questions.open().unwrap();
+        let number = question.number();
+        assert!(questions.answer(number, "boot of b", 2) && questions.answer(number, "boot of b", 3));
+        assert!(questions.answer(number, "boot of a stranger", 4));
+        questions.lost("boot of c");
+        let answers = question.answers(["c", "b", "a"].map(member).to_vec(), Duration::from_secs(5)).await;
+        let expected = [("a", Err(NoAnswer::Timeout)), ("b", Ok(2)), ("c", Err(NoAnswer::Lost))];
+        assert_eq!(told(&answers), expected);
+        assert!(!questions.answer(number, "boot of a", 1), "nobody waits any more");
+    }
+
+    #[tokio::test]
+    async fn so_many_questions_wait_and_no_more() {
+        let questions = Questions::<u32>::default();
+        let open: Vec<_> = (0..QUESTIONS_MAX).map(|_| questions.open().unwrap()).collect();
+        assert!(questions.open().is_none());
+        drop(open);
+        assert!(questions.open().is_some());
+    }
+}

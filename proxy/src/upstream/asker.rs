@@ -1,0 +1,19 @@
+//! Asker of a command: its sender, as far as answers and rules need it.
+
+use std::fmt;
+
+use trunkline_protocol::service::ServiceMessage;
+
+use super::{AppServerId, HubIndex};
+
+/// Sender of commands that gets their answers: the app server at the far end of a link, or another node.
+pub(crate) trait Asker: fmt::Debug + Send + Sync {
+    /// The hub that its commands concern.
+    fn hub(&self) -> HubIndex;
+
+    /// Its app server; [`AppServerId::NONE`] for another node, which is nobody's own app server.
+    fn app(&self) -> AppServerId;
+
+    /// Sends it an answer. Never waits.
+    fn answer(&self, message: &ServiceMessage);
+}

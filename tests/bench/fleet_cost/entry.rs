@@ -1,0 +1,151 @@
+//! Where a message enters: the app server, by a call of a client, or a node, by an announcement.
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use trunkline_generator::receivers::{Burst, Publisher, numbered_text};
+use trunkline_generator::{connect, frame};
+
+/// Path of the hub, whose name is the same without the slash.
+pub(crate) const HUB: &str = "/bench";
+/// Group of all clients, where a group is sent to.
+pub(crate) const GROUP: &str = "ten";
+/// Token that opens the nodes' API.
+pub(crate) const ADMIN_TOKEN: &str = "the-admin-token-of-the-benchmark";
+
+/// Longest answer to an announcement.
+const ANSWER_MAX_BYTES: usize = 4096;
+
+/// Where messages enter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// The app server, which sends to each node itself.
+    App,
+    /// The first node, which passes on to the others.
+    Node,
+}
+
+/// Publisher of numbered messages that enter where they are to.
+pub(crate) struct EntryPublisher {
+    /// Where the next messages enter; the rounds decide.
+    pub(crate) entry: Rc<Cell<Entry>>,
+    /// Another handle of the first client's socket.
+    pub(crate) caller: TcpStream,
+    pub(crate) announcer: Announcer,
+    /// Whether messages are for the group.
+    pub(crate) is_to_group: bool,
+    pub(crate) payload: usize,
+    pub(crate) burst: u64,
+}
+
+impl EntryPublisher {
+    fn call(&self, number: u64) -> Vec<u8> {
+        let text = numbered_text(number, self.payload);
+        let call = if self.is_to_group {
+            format!("{{\"type\":1,\"target\":\"SendToGroup\",\"arguments\":[\"{GROUP}\",\"{text}\"]}}\x1e")
+        } else {
+            format!("{{\"type\":1,\"target\":\"Broadcast\",\"arguments\":[\"{text}\"]}}\x1e")
+        };
+        frame::from_client(call.as_bytes())
+    }
+
+    fn announcement(&self, number: u64) -> Vec<u8> {
+        let text = numbered_text(number, self.payload);
+        let group = if self.is_to_group { format!(",\"group\":\"{GROUP}\"") } else { String::new() };
+        let hub = HUB.trim_start_matches('/');
+        self.announcer
+            .request(&format!("{{\"hub\":\"{hub}\",\"target\":\"Message\",\"arguments\":[\"{text}\"]{group}}}"))
+    }
+}
+
+impl Publisher for EntryPublisher {
+    fn burst(&mut self, first: u64) -> Burst {
+        let numbers = first..first + self.burst;
+        let message = |number| {
+            let text = numbered_text(number, self.payload);
+            format!("{{\"type\":1,\"target\":\"Message\",\"arguments\":[\"{text}\"]}}\x1e").into_bytes()
+        };
+        let asking = match self.entry.get() {
+            Entry::App => numbers.clone().flat_map(|number| self.call(number)).collect(),
+            Entry::Node => numbers.clone().flat_map(|number| self.announcement(number)).collect(),
+        };
+        Burst { asking, messages: numbers.map(message).collect(), binary_messages: Vec::new() }
+    }
+
+    fn ask(&mut self, asking: &[u8]) -> Result<Instant> {
+        let to = if self.entry.get() == Entry::App { &mut self.caller } else { &mut self.announcer.socket };
+        to.write_all(asking).context("the server takes no more")?;
+        Ok(Instant::now())
+    }
+
+    fn hear(&mut self) -> Result<()> {
+        if self.entry.get() == Entry::Node {
+            for _ in 0..self.burst {
+                self.announcer.answer()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Connection to an admin port that is kept, for one announcement after the other.
+#[derive(Debug)]
+pub(crate) struct Announcer {
+    socket: TcpStream,
+    admin: SocketAddr,
+    /// Bytes behind the last answer.
+    early: Vec<u8>,
+}
+
+impl Announcer {
+    pub(crate) fn connect(admin: SocketAddr) -> Result<Self> {
+        Ok(Self { socket: connect::open(admin)?, admin, early: Vec::new() })
+    }
+
+    /// The port of this end.
+    pub(crate) fn port(&self) -> Result<u16> {
+        Ok(self.socket.local_addr()?.port())
+    }
+
+    fn request(&self, body: &str) -> Vec<u8> {
+        let (admin, length) = (self.admin, body.len());
+        let head = format!(
+            "POST /api/announce HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        );
+        [head.as_bytes(), body.as_bytes()].concat()
+    }
+
+    /// Waits for the answer to one announcement, which no node may have missed.
+    fn answer(&mut self) -> Result<()> {
+        loop {
+            let text = String::from_utf8_lossy(&self.early);
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                ensure!(head.starts_with("HTTP/1.1 200"), "{text}");
+                let length = head.lines().find_map(|line| {
+                    let (name, value) = line.split_once(':')?;
+                    name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+                });
+                let length = length.with_context(|| format!("no length: {text}"))?;
+                if let Some(body) = body.get(..length) {
+                    ensure!(body.contains("\"missing\":[]"), "{body}");
+                    self.early.drain(..head.len() + 4 + length);
+                    return Ok(());
+                }
+            }
+            ensure!(self.early.len() < ANSWER_MAX_BYTES, "the answer has no end");
+            let mut scratch = [0; 1024];
+            let count = self.socket.read(&mut scratch).context("no whole answer came")?;
+            ensure!(count > 0, "the node closed instead of answering");
+            self.early.extend_from_slice(scratch.get(..count).unwrap_or_default());
+        }
+    }
+}

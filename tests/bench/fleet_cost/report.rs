@@ -1,0 +1,210 @@
+//! Ratios of windows side by side, and their table. Pure: windows in, text out.
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+use trunkline_tests::bench::spread::Spread;
+
+use crate::settings::{Settings, Work};
+
+const NANOS_PER_SECOND: f64 = 1e9;
+const NANOS_PER_MICRO: f64 = 1e3;
+
+/// Role of a window in a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Base,
+    Subject,
+    /// The base once more: how far it is from itself is the noise.
+    BaseAgain,
+}
+
+impl Part {
+    /// The order in the first round.
+    pub(crate) const ALL: [Part; 3] = [Part::Base, Part::Subject, Part::BaseAgain];
+
+    fn name(self, work: Work) -> &'static str {
+        let [base, subject] = match work {
+            Work::Broadcast | Work::Group => ["app server", "one node"],
+            Work::Idle | Work::Plain => ["no peers", "peers"],
+        };
+        if self == Part::Subject { subject } else { base }
+    }
+}
+
+/// Figures of one window.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Window {
+    /// Deliveries, each of which was looked at, or seconds of nodes.
+    pub(crate) units: u64,
+    /// CPU time of all nodes.
+    pub(crate) cpu_ns: u64,
+    pub(crate) app_cpu_ns: u64,
+    /// Bytes between nodes, both ways together.
+    pub(crate) bytes: u64,
+    pub(crate) wall_ns: u64,
+    /// Time from the asking within which half of the deliveries had come.
+    pub(crate) p50_us: u64,
+    pub(crate) p99_us: u64,
+}
+
+/// The windows of a round.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Round {
+    base: Window,
+    subject: Window,
+    base_again: Window,
+}
+
+impl Round {
+    pub(crate) fn of(&mut self, part: Part) -> &mut Window {
+        match part {
+            Part::Base => &mut self.base,
+            Part::Subject => &mut self.subject,
+            Part::BaseAgain => &mut self.base_again,
+        }
+    }
+}
+
+/// All figures of a run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) settings: Settings,
+    /// CPU time of all nodes for each unit, in µs.
+    base_us: Spread,
+    subject_us: Spread,
+    /// Subject over base, pair by pair.
+    ratio: Spread,
+    /// Base over base, pair by pair: 1 but for noise.
+    base_over_base: Spread,
+    app_base_us: Spread,
+    app_subject_us: Spread,
+    /// Bytes between nodes for each unit.
+    base_bytes: Spread,
+    subject_bytes: Spread,
+    rounds: Vec<Round>,
+}
+
+impl Report {
+    pub(crate) fn new(settings: Settings, rounds: Vec<Round>) -> Result<Self> {
+        let all = || rounds.iter().flat_map(|round| [round.base, round.subject, round.base_again]);
+        ensure!(
+            all().all(|window| window.units > 0),
+            "a window was too short to measure anything: give more --seconds"
+        );
+        let bases = || rounds.iter().flat_map(|round| [round.base, round.base_again]);
+        let subjects = || rounds.iter().map(|round| round.subject);
+        // The subject stands beside both windows of the base: their middle is what it is compared with.
+        let base = |round: &Round| f64::midpoint(cpu_us(&round.base), cpu_us(&round.base_again));
+        Ok(Self {
+            base_us: Spread::of(bases().map(|window| cpu_us(&window)))?,
+            subject_us: Spread::of(subjects().map(|window| cpu_us(&window)))?,
+            ratio: Spread::of(rounds.iter().map(|round| cpu_us(&round.subject) / base(round)))?,
+            base_over_base: Spread::of(rounds.iter().map(|round| cpu_us(&round.base_again) / cpu_us(&round.base)))?,
+            app_base_us: Spread::of(bases().map(|window| app_us(&window)))?,
+            app_subject_us: Spread::of(subjects().map(|window| app_us(&window)))?,
+            base_bytes: Spread::of(bases().map(|window| bytes(&window)))?,
+            subject_bytes: Spread::of(subjects().map(|window| bytes(&window)))?,
+            settings,
+            rounds,
+        })
+    }
+
+    /// The figures that count.
+    pub(crate) fn summary(&self) -> String {
+        let line = |name: &str, figure: &Spread| {
+            let Spread { median, min, max } = figure;
+            format!("{name:<44}{median:>12.3}   {min:.3} to {max:.3}\n")
+        };
+        let (base, subject) = (Part::Base.name(self.settings.work), Part::Subject.name(self.settings.work));
+        let each = if self.settings.work == Work::Idle { "node-second" } else { "delivery" };
+        [
+            "\nmedians, and from where to where\n".into(),
+            line(&format!("{base}, us of all nodes for each {each}"), &self.base_us),
+            line(&format!("{subject}, us of all nodes for each {each}"), &self.subject_us),
+            line(&format!("{subject} / {base}"), &self.ratio),
+            line(&format!("noise: {base} / {base}"), &self.base_over_base),
+            line(&format!("{base}, us of the app server"), &self.app_base_us),
+            line(&format!("{subject}, us of the app server"), &self.app_subject_us),
+            line(&format!("{base}, bytes between nodes"), &self.base_bytes),
+            line(&format!("{subject}, bytes between nodes"), &self.subject_bytes),
+        ]
+        .concat()
+    }
+}
+
+/// Heading of the rows, and their columns.
+pub(crate) fn heading(settings: &Settings) -> String {
+    let what = match settings.work {
+        Work::Broadcast => "messages to everyone, by the app server and by one node",
+        Work::Group => "messages to one group, by the app server and by one node",
+        Work::Idle => "nothing happens, without and with --peers",
+        Work::Plain => "messages of the app server to everyone, without and with --peers",
+    };
+    format!(
+        "{} nodes of {} shards, {} clients, {what}; {} at once, texts of {} bytes; {} rounds of 3 windows of {} s\n\n\
+         {:>5}  {:<11} {:>12} {:>7} {:>11} {:>11} {:>12} {:>8} {:>8}",
+        settings.nodes(),
+        settings.shards,
+        settings.clients(),
+        settings.burst,
+        settings.payload,
+        settings.pairs,
+        settings.seconds(),
+        "round",
+        "by",
+        settings.units(),
+        "wall s",
+        "nodes us",
+        "app us",
+        "bytes each",
+        "p50 us",
+        "p99 us",
+    )
+}
+
+pub(crate) fn row(settings: &Settings, round: u32, part: Part, window: &Window) -> String {
+    format!(
+        "{round:>5}  {:<11} {:>12} {:>7.2} {:>11.3} {:>11.3} {:>12.2} {:>8} {:>8}",
+        part.name(settings.work),
+        window.units,
+        number(window.wall_ns) / NANOS_PER_SECOND,
+        cpu_us(window),
+        app_us(window),
+        bytes(window),
+        window.p50_us,
+        window.p99_us,
+    )
+}
+
+fn cpu_us(window: &Window) -> f64 {
+    number(window.cpu_ns) / number(window.units) / NANOS_PER_MICRO
+}
+
+fn app_us(window: &Window) -> f64 {
+    number(window.app_cpu_ns) / number(window.units) / NANOS_PER_MICRO
+}
+
+fn bytes(window: &Window) -> f64 {
+    number(window.bytes) / number(window.units)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures of some minutes need less than 52 bits")]
+fn number(of: u64) -> f64 {
+    of as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn a_subject_that_takes_twice_the_time_of_its_neighbours_has_a_ratio_of_two() {
+        let window = |cpu_ns| Window { units: 1_000, cpu_ns, ..Window::default() };
+        let round = Round { base: window(1_000_000), subject: window(4_000_000), base_again: window(3_000_000) };
+        let report = Report::new(Settings::parse_from(["fleet_cost"]), vec![round]).unwrap();
+        assert!((report.ratio.median - 2.0).abs() < 1e-9);
+        assert!((report.base_over_base.median - 3.0).abs() < 1e-9);
+    }
+}

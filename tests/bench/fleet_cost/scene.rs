@@ -1,0 +1,172 @@
+//! Nodes, their clients, and a window of work.
+
+use std::cell::Cell;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use trunkline_generator::connect;
+use trunkline_generator::cpu::CpuTime;
+use trunkline_generator::play::{Play, settle};
+use trunkline_generator::receivers::Receivers;
+use trunkline_generator::speech::Hub;
+use trunkline_tests::bench::product::{MeasuredProxy, Product, Wanted};
+
+use crate::between;
+use crate::entry::{ADMIN_TOKEN, Announcer, Entry, EntryPublisher, GROUP, HUB};
+use crate::report::{Part, Window};
+use crate::settings::{Settings, Work};
+
+/// Links between each node and the app server.
+const LINKS: u16 = 5;
+
+/// Warm-up: enough for caches and buffers to settle, short beside a window.
+const WARM_UP: Duration = Duration::from_millis(300);
+
+/// Nodes that have not found each other by then don't.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two looks whether they have.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What is measured side by side.
+pub(crate) struct Pair {
+    base: Scene,
+    /// Other nodes than those of the base, where they differ.
+    subject: Option<Scene>,
+    work: Work,
+    length: Duration,
+}
+
+impl Pair {
+    /// Starts all nodes and connects all clients.
+    pub(crate) fn start(settings: &Settings) -> Result<Self> {
+        let (base, subject) = match settings.work {
+            Work::Broadcast | Work::Group => (Scene::start(settings, true)?, None),
+            Work::Idle | Work::Plain => (Scene::start(settings, false)?, Some(Scene::start(settings, true)?)),
+        };
+        Ok(Self { base, subject, work: settings.work, length: Duration::from_secs(settings.seconds().into()) })
+    }
+
+    /// Measures one window.
+    pub(crate) fn window(&mut self, part: Part) -> Result<Window> {
+        let is_subject = part == Part::Subject;
+        let scene = if is_subject { self.subject.as_mut().unwrap_or(&mut self.base) } else { &mut self.base };
+        let enters_at_node = is_subject && matches!(self.work, Work::Broadcast | Work::Group);
+        scene.entry.set(if enters_at_node { Entry::Node } else { Entry::App });
+        scene.window(self.length)
+    }
+}
+
+/// Nodes, and the clients that take turns at them.
+struct Scene {
+    product: Product,
+    /// Clients, unless the nodes idle.
+    crowd: Option<Receivers<Hub, EntryPublisher>>,
+    entry: Rc<Cell<Entry>>,
+    /// Ports of this process's connections to admin ports.
+    own: Vec<u16>,
+}
+
+impl Scene {
+    fn start(settings: &Settings, is_fleet: bool) -> Result<Self> {
+        let more = &["--admin-token", ADMIN_TOKEN];
+        let (proxies, shards) = (settings.nodes(), settings.shards);
+        let product = Product::start_with(Wanted { proxies, shards, links: LINKS, is_fleet, more })?;
+        if is_fleet {
+            product.proxies().try_for_each(|node| agrees(node, proxies))?;
+        }
+        let entry = Rc::new(Cell::new(Entry::App));
+        let mut scene = Self { product, crowd: None, entry, own: Vec::new() };
+        if settings.clients() > 0 {
+            scene.crowd = Some(scene.gather(settings)?);
+        }
+        Ok(scene)
+    }
+
+    fn gather(&mut self, settings: &Settings) -> Result<Receivers<Hub, EntryPublisher>> {
+        let is_to_group = settings.work == Work::Group;
+        let mut addresses: Vec<SocketAddr> = self.product.proxies().map(MeasuredProxy::address).collect();
+        let caller = Cell::new(None);
+        let connect = |_| {
+            // They take turns: the next one goes to the next node.
+            addresses.rotate_left(1);
+            let address = *addresses.first().context("no node")?;
+            let (socket, early) = connect::to_hub(address, HUB, "")?;
+            let (socket, early) = if is_to_group { join(socket, early)? } else { (socket, early) };
+            let handle = caller.take().map_or_else(|| socket.try_clone(), Ok)?;
+            caller.set(Some(handle));
+            Ok((socket, Hub::Json, early))
+        };
+        let announcer = Announcer::connect(self.product.admin())?;
+        self.own.push(announcer.port()?);
+        let publisher = || {
+            Ok(EntryPublisher {
+                entry: Rc::clone(&self.entry),
+                caller: caller.take().context("no client")?,
+                announcer,
+                is_to_group,
+                payload: settings.payload as usize,
+                burst: settings.burst,
+            })
+        };
+        Receivers::gather(settings.clients() as usize, connect, publisher)
+    }
+
+    fn window(&mut self, length: Duration) -> Result<Window> {
+        if let Some(crowd) = &mut self.crowd {
+            crowd.run_for(WARM_UP)?;
+            settle(crowd)?;
+        }
+        let pids: Vec<u32> = self.product.proxies().map(MeasuredProxy::pid).collect();
+        let admins: Vec<SocketAddr> = self.product.proxies().map(MeasuredProxy::admin).collect();
+        let app = self.product.app_pid();
+        let before = (CpuTime::of_all(&pids)?, CpuTime::of(app)?, between::sent(&admins, &self.own)?);
+        let started = Instant::now();
+        let (units, p50_us, p99_us) = match &mut self.crowd {
+            Some(crowd) => {
+                let done = crowd.run_for(length)?;
+                settle(crowd)?;
+                (done.units, done.percentile(50), done.percentile(99))
+            }
+            None => {
+                sleep(length);
+                (length.as_secs() * pids.len() as u64, 0, 0)
+            }
+        };
+        Ok(Window {
+            units,
+            cpu_ns: CpuTime::of_all(&pids)?.since(&before.0),
+            app_cpu_ns: CpuTime::of(app)?.since(&before.1),
+            bytes: between::sent(&admins, &self.own)?.saturating_sub(before.2),
+            wall_ns: u64::try_from(started.elapsed().as_nanos())?,
+            p50_us,
+            p99_us,
+        })
+    }
+}
+
+/// Waits until a node sees all others, and they see the same.
+fn agrees(node: &MeasuredProxy, nodes: u16) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        let metrics = node.metrics()?;
+        let ready = metrics.sum("trunkline_fleet_nodes", &[("state", "ready")]);
+        if ready >= f64::from(nodes) && metrics.sum("trunkline_fleet_agree", &[]) > 0.0 {
+            return Ok(());
+        }
+        ensure!(started.elapsed() < PATIENCE, "a node sees {ready} nodes that are ready, of {nodes}");
+        sleep(LOOK);
+    }
+}
+
+/// Joins the group, and waits until that is acknowledged.
+fn join(mut socket: TcpStream, early: Vec<u8>) -> Result<(TcpStream, Vec<u8>)> {
+    let call = format!("{{\"type\":1,\"invocationId\":\"1\",\"target\":\"Join\",\"arguments\":[\"{GROUP}\"]}}\x1e");
+    socket.write_all(&Hub::Json.frame(call.as_bytes()))?;
+    let (_, early) = connect::next_message(&mut socket, early, Hub::Json).context("joining the group")?;
+    Ok((socket, early))
+}

@@ -1,0 +1,81 @@
+//! Command line of a run.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use serde::Serialize;
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Work {
+    /// Messages to everyone that enter at one node, beside those of the app server
+    Broadcast,
+    /// Messages to a group that enter at one node, beside those of the app server
+    Group,
+    /// Nodes with --peers that do nothing, beside nodes without
+    Idle,
+    /// Messages of the app server at nodes with --peers, beside nodes without
+    Plain,
+}
+
+/// CPU time and bytes of the nodes of a fleet, beside nodes that do the same without one.
+#[derive(Debug, Parser, Serialize)]
+#[command(name = "fleet_cost")]
+pub(crate) struct Settings {
+    /// What is measured
+    #[arg(long, default_value_t = Work::Broadcast, value_enum)]
+    pub(crate) work: Work,
+    /// Nodes of a fleet; without it 12 that idle, else 8
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    nodes: Option<u16>,
+    /// Client connections, which take turns at the nodes; without it 10 of a group, else 800
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=19_000))]
+    clients: Option<u32>,
+    /// Length of each window; without it 15 of idle nodes, else 3
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: Option<u32>,
+    /// Rounds: each gives one pair of base and subject, and one of base and base
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) pairs: u32,
+    /// Messages that are asked for at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
+    pub(crate) burst: u64,
+    /// Bytes of the text that travels, without what frames it
+    #[arg(long, value_name = "BYTES", default_value_t = 128, value_parser = clap::value_parser!(u32).range(16..=16_384))]
+    pub(crate) payload: u32,
+    /// Threads of each node that serve clients
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) shards: u16,
+    /// File for the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+impl Settings {
+    pub(crate) fn nodes(&self) -> u16 {
+        self.nodes.unwrap_or(if self.work == Work::Idle { 12 } else { 8 })
+    }
+
+    /// Client connections; idle nodes have none.
+    pub(crate) fn clients(&self) -> u32 {
+        match self.work {
+            Work::Idle => 0,
+            Work::Group => self.clients.unwrap_or(10),
+            Work::Broadcast | Work::Plain => self.clients.unwrap_or(800),
+        }
+    }
+
+    pub(crate) fn seconds(&self) -> u32 {
+        self.seconds.unwrap_or(if self.work == Work::Idle { 15 } else { 3 })
+    }
+
+    /// Unit of work that the figures are for.
+    pub(crate) fn units(&self) -> &'static str {
+        match self.work {
+            Work::Idle => "node-seconds",
+            _ => "deliveries",
+        }
+    }
+}

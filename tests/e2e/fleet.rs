@@ -1,0 +1,181 @@
+//! Fleets: what enters at one node reaches the clients of all, once, and a node that is slow or gone costs only its own.
+
+mod absence;
+mod acquaintance;
+mod announcement;
+mod cut;
+mod dozen;
+mod stranger;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use http::Method;
+use serde_json::{Value, json};
+use trunkline_tests::harness::client::{Agents, Client, Kind, Message};
+use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, POOL_SIZE, Proxy};
+use trunkline_tests::harness::http_client::{Answer, exchange, get};
+use trunkline_tests::harness::scenario::{Stage, until};
+use trunkline_tests::harness::sockets::free_address;
+use trunkline_tests::harness::token;
+
+const ADMIN_TOKEN: &str = "the-admin-token-of-the-fleet";
+const HUB: &str = "bench";
+const TARGET: &str = "Notice";
+const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];
+
+/// State of each node by its name, and `unreachable` by the URL of one whose name nobody knows.
+type Sight = BTreeMap<String, String>;
+
+/// An app server and nodes that form a fleet.
+struct FleetScene<'a> {
+    fleet: Fleet<'a>,
+    app: AppServer,
+    nodes: Vec<Proxy>,
+}
+
+impl<'a> FleetScene<'a> {
+    /// Starts the three nodes, each of which names all, itself too, and waits until all agree.
+    async fn open(stage: &'a Stage, more: &[&str]) -> Result<Self> {
+        let scene = Self::begin(stage, &NAMES, more).await?;
+        scene.agrees(&NAMES).await?;
+        Ok(scene)
+    }
+
+    /// Starts nodes of these names, each of which names all.
+    async fn begin(stage: &'a Stage, names: &[&str], more: &[&str]) -> Result<Self> {
+        let admins: Vec<String> = names.iter().map(|_| free_address()).collect::<Result<_>>()?;
+        let peers: Vec<&str> = admins.iter().map(String::as_str).collect();
+        let fleet = Fleet::new(stage);
+        let app = fleet.app(App::Bench).await?;
+        let mut scene = Self { fleet, app, nodes: Vec::new() };
+        for (name, admin) in names.iter().zip(&admins) {
+            scene.start(name, admin, &peers, more)?;
+        }
+        for node in &mut scene.nodes {
+            node.ready().await?;
+            node.linked(POOL_SIZE).await?;
+        }
+        Ok(scene)
+    }
+
+    /// Starts one more node, without waiting.
+    fn start(&mut self, name: &str, admin: &str, peers: &[&str], more: &[&str]) -> Result<()> {
+        let urls: Vec<String> = peers.iter().map(|peer| format!("http://{peer}")).collect();
+        let mut arguments = vec!["--node-name", name, "--admin-token", ADMIN_TOKEN];
+        arguments.extend(urls.iter().flat_map(|url| ["--peers", url]));
+        arguments.extend(more);
+        self.nodes.push(self.fleet.proxy_of(&free_address()?, admin, &[self.app.address()], &arguments)?);
+        Ok(())
+    }
+
+    /// Waits until each node shows these, all ready, and says that all agree.
+    async fn agrees(&self, names: &[&str]) -> Result<()> {
+        for node in &self.nodes {
+            all_agree(node, names).await?;
+        }
+        Ok(())
+    }
+
+    /// A client of each hub protocol at each of these nodes; each has a user and a group of its node's place.
+    async fn crowd(&self, agents: &Agents<'_>, nodes: &[Proxy]) -> Result<Vec<Client>> {
+        let mut clients = Vec::new();
+        for (place, node) in nodes.iter().enumerate() {
+            for kind in Kind::JS {
+                let user = token::of_user(ACCESS_KEY, &format!("user-{place}"))?;
+                let builder = agents.client(kind, &node.url("/bench")).subscribe(&[TARGET]).access_token(&user);
+                let client = builder.open().await?;
+                client.invoke("Join", json!([format!("group-{place}")])).await?;
+                clients.push(client);
+            }
+        }
+        Ok(clients)
+    }
+}
+
+/// What a node shows of the fleet, itself included.
+async fn told(node: &Proxy) -> Result<Value> {
+    get(node.admin(), "/api/fleet").await?.json()
+}
+
+fn sight(fleet: &Value) -> Result<Sight> {
+    let mut sight = Sight::new();
+    for node in fleet["nodes"].as_array().context("nodes")? {
+        let [name, state] = ["name", "state"].map(|field| node[field].as_str().map(str::to_owned));
+        let name = name.context("a name")?;
+        let before = sight.insert(name.clone(), state.with_context(|| format!("no state of {name}"))?);
+        ensure!(before.is_none(), "{name} is shown twice: {fleet}");
+    }
+    for peer in fleet["unreachable"].as_array().into_iter().flatten() {
+        sight.insert(peer["url"].as_str().context("a URL")?.into(), "unreachable".into());
+    }
+    Ok(sight)
+}
+
+/// Waits until a node shows these states.
+async fn sees(node: &Proxy, expected: &[(&str, &str)]) -> Result<Value> {
+    let expected: Sight = expected.iter().map(|(name, state)| ((*name).to_owned(), (*state).to_owned())).collect();
+    shows(node, |sight| *sight == expected).await
+}
+
+/// Waits until what a node shows is as it should be.
+async fn shows(node: &Proxy, is_so: impl Fn(&Sight) -> bool) -> Result<Value> {
+    until(async || {
+        let fleet = told(node).await?;
+        Ok(is_so(&sight(&fleet)?).then_some(fleet))
+    })
+    .await
+}
+
+/// Waits until a node shows these, all ready, and says that all agree.
+async fn all_agree(node: &Proxy, names: &[&str]) -> Result<()> {
+    let expected: Sight = names.iter().map(|name| ((*name).to_owned(), "ready".to_owned())).collect();
+    until(async || {
+        let fleet = told(node).await?;
+        Ok((fleet["agree"] == true && sight(&fleet)? == expected).then_some(()))
+    })
+    .await
+}
+
+/// An announcement to everybody in the hub.
+fn to_all(text: &str) -> Value {
+    json!({ "hub": HUB, "target": TARGET, "arguments": [text] })
+}
+
+async fn post_announcement(node: &Proxy, body: &str) -> Result<Answer> {
+    let bearer = format!("Bearer {ADMIN_TOKEN}");
+    let headers = [("content-type", "application/json"), ("authorization", bearer.as_str())];
+    exchange(node.admin(), Method::POST, "/api/announce", &headers, body.to_owned().into()).await
+}
+
+/// Announces at a node, and returns what it answers.
+async fn announce(node: &Proxy, body: &Value) -> Result<Value> {
+    let answer = post_announcement(node, &body.to_string()).await?;
+    ensure!(answer.status == 200, "{answer:?}");
+    answer.json()
+}
+
+/// Demands that an announcement has reached so many clients, and that no node was missing.
+async fn reaches(node: &Proxy, body: &Value, nodes: usize, clients: usize) -> Result<()> {
+    let answer = announce(node, body).await?;
+    let expected = json!({ "nodes": nodes, "missing": [], "clients": clients });
+    ensure!(answer == expected, "{body} is answered with {answer}");
+    Ok(())
+}
+
+/// Demands that each client gets these texts, in this order, and nothing else before the fence, which is announced here.
+async fn got(clients: &mut [Client], node: &Proxy, texts: &[&str]) -> Result<()> {
+    announce(node, &to_all("the fence")).await?;
+    for client in clients {
+        let fence = Message { target: TARGET.into(), arguments: vec![json!("the fence")] };
+        let seen = client.before(&fence).await?;
+        let seen: Vec<_> = seen.iter().map(|message| message.arguments[0].as_str().unwrap_or_default()).collect();
+        ensure!(seen == texts, "a client of {:?} got {seen:?} where {texts:?} were due", client.kind());
+    }
+    Ok(())
+}
+
+/// Number of nodes in a state, by the metrics of a node.
+async fn counted(node: &Proxy, state: &str) -> Result<f64> {
+    Ok(node.metrics().await?.sum("trunkline_fleet_nodes", &[("state", state)]))
+}

@@ -1,0 +1,124 @@
+//! Nodes that die, freeze or stop: the others say so and go on, and nobody gets anything twice.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use serde_json::json;
+use trunkline_tests::harness::client::Agents;
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::raw::RawClient;
+use trunkline_tests::harness::scenario::{play, until};
+
+use super::{FleetScene, NAMES, all_agree, announce, counted, got, reaches, sees, shows, to_all};
+
+/// A node that is gone is noticed within seconds; on a busy machine within some more.
+const NOTICED: Duration = Duration::from_secs(30);
+
+/// An announcement waits for a node that does not answer, but not for long.
+const ANSWERED: Duration = Duration::from_secs(30);
+
+/// States of a node that has died, until it is forgotten.
+fn is_away(state: Option<&String>) -> bool {
+    state.is_none_or(|state| state == "unreachable")
+}
+
+#[test]
+fn a_killed_node_is_noticed_and_the_others_go_on() {
+    play(async |stage| {
+        let mut scene = FleetScene::open(stage, &[]).await?;
+        let agents = Agents::new(stage);
+        let mut clients = scene.crowd(&agents, &scene.nodes[..2]).await?;
+        scene.nodes[2].process.kill().await?;
+        let started = Instant::now();
+        // Whether it is known to be gone or not: nobody waits for long, and nobody gets it twice.
+        let answer = announce(&scene.nodes[0], &to_all("at once")).await?;
+        assert_eq!(answer["clients"], json!(4), "{answer}");
+        for node in &scene.nodes[..2] {
+            shows(node, |sight| {
+                is_away(sight.get(NAMES[2])) && sight.values().filter(|state| *state == "ready").count() == 2
+            })
+            .await?;
+            until(async || Ok((counted(node, "ready").await? == 2.0).then_some(()))).await?;
+        }
+        ensure!(started.elapsed() < NOTICED, "{:?}", started.elapsed());
+        for node in &scene.nodes[..2] {
+            reaches(node, &to_all("afterwards"), 2, clients.len()).await?;
+        }
+        got(&mut clients, &scene.nodes[1], &["at once", "afterwards", "afterwards"]).await?;
+
+        scene.nodes[2].start_again(stage).await?;
+        scene.agrees(&NAMES).await?;
+        clients.extend(scene.crowd(&agents, &scene.nodes[2..]).await?);
+        reaches(&scene.nodes[0], &to_all("together"), 3, clients.len()).await?;
+        got(&mut clients, &scene.nodes[2], &["together"]).await
+    });
+}
+
+#[test]
+fn a_frozen_node_is_late_and_its_clients_get_what_was_announced_meanwhile_once() {
+    play(async |stage| {
+        let scene = FleetScene::open(stage, &[]).await?;
+        let agents = Agents::new(stage);
+        let mut clients = scene.crowd(&agents, &scene.nodes).await?;
+        let mut at_frozen = clients.split_off(4);
+        scene.nodes[2].process.signal(Signal::Freeze).await?;
+        let started = Instant::now();
+        let answer = announce(&scene.nodes[0], &to_all("meanwhile")).await?;
+        ensure!(started.elapsed() < ANSWERED, "{:?}", started.elapsed());
+        assert_eq!(answer, json!({ "nodes": 2, "missing": [NAMES[2]], "clients": 4 }));
+        // The others' clients have it at once.
+        for client in &mut clients {
+            assert_eq!(client.expect(super::TARGET).await?, [json!("meanwhile")]);
+        }
+        for node in &scene.nodes[..2] {
+            shows(node, |sight| sight.get(NAMES[2]).is_some_and(|state| state == "late")).await?;
+            assert_eq!((counted(node, "late").await?, counted(node, "ready").await?), (1.0, 2.0));
+        }
+        scene.nodes[2].process.signal(Signal::Thaw).await?;
+        scene.agrees(&NAMES).await?;
+        for client in &mut at_frozen {
+            assert_eq!(client.expect(super::TARGET).await?, [json!("meanwhile")], "what waited came first");
+        }
+        clients.append(&mut at_frozen);
+        got(&mut clients, &scene.nodes[1], &[]).await
+    });
+}
+
+#[test]
+fn a_node_that_drains_says_so_and_is_gone_when_it_has_ended() {
+    play(async |stage| {
+        let mut scene = FleetScene::open(stage, &["--drain-timeout", "4"]).await?;
+        let agents = Agents::new(stage);
+        let mut clients = scene.crowd(&agents, &scene.nodes[..2]).await?;
+        // It is served until it is sent away, so the drain takes a while.
+        let _stays = RawClient::join(scene.nodes[2].address(), "/bench").await?;
+        scene.nodes[2].process.signal(Signal::Terminate).await?;
+        for node in &scene.nodes[..2] {
+            shows(node, |sight| sight.get(NAMES[2]).is_some_and(|state| state == "draining")).await?;
+        }
+        let ended = scene.nodes[2].process.ended().await?;
+        ensure!(ended.success(), "{ended}");
+        for node in &scene.nodes[..2] {
+            shows(node, |sight| !sight.contains_key(NAMES[2])).await?;
+            reaches(node, &to_all("without it"), 2, clients.len()).await?;
+        }
+        got(&mut clients, &scene.nodes[0], &["without it", "without it"]).await
+    });
+}
+
+#[test]
+fn a_node_without_an_app_server_is_a_member_that_starts() {
+    play(async |stage| {
+        let mut scene = FleetScene::open(stage, &["--hold-timeout", "60"]).await?;
+        scene.app.process.kill().await?;
+        for node in &scene.nodes {
+            let states = NAMES.map(|name| (name, "starting"));
+            sees(node, &states).await?;
+        }
+        scene.app.start_again(stage).await?;
+        for node in &scene.nodes {
+            all_agree(node, &NAMES).await?;
+        }
+        Ok(())
+    });
+}
