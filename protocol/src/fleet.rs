@@ -1,4 +1,4 @@
-//! What the nodes of a fleet tell each other.
+//! Language of the nodes of a fleet: greetings, node messages, interest and views.
 //!
 //! ```text
 //!  node A ── greeting: who I am, whom I see ──────────────────► node B      once, before the link

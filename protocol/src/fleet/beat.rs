@@ -53,7 +53,7 @@ pub struct Beats {
 }
 
 impl Beats {
-    /// Asks once more.
+    /// Begins another beat, and returns the ping that asks.
     pub fn ask(&mut self, now_ms: u64) -> Ping {
         let number = self.next;
         self.next += 1;

@@ -54,7 +54,7 @@ pub enum GreetingError {
     Bound {
         /// Field that was rejected.
         field: &'static str,
-        /// Its size.
+        /// Size of that field.
         found: usize,
         /// Unit of both sizes.
         unit: &'static str,

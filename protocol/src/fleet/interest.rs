@@ -210,14 +210,14 @@ pub enum InterestUpdate {
     Whole {
         /// Name of the hub.
         hub: ByteString,
-        /// Its buckets.
+        /// All buckets of the hub.
         map: InterestMap,
     },
     /// More buckets of a hub.
     Added {
         /// Name of the hub.
         hub: ByteString,
-        /// Its new buckets.
+        /// Buckets that are new.
         buckets: Vec<u16>,
     },
     /// All hubs of the node have been told.

@@ -58,7 +58,7 @@ pub enum NodeMessage {
         question: u64,
         /// HTTP method of the request.
         method: RequestMethod,
-        /// Path and query.
+        /// Path and query of the request.
         target: ByteString,
         /// Body of the request.
         body: Bytes,

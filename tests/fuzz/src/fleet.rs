@@ -1,4 +1,4 @@
-//! What nodes tell each other: messages of a node link, and greetings.
+//! Messages of node links, and greetings of nodes.
 
 use bytes::Bytes;
 use trunkline_protocol::fleet::{

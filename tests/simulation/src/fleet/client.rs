@@ -20,7 +20,7 @@ impl Client {
         Self { hub, user, groups: BTreeSet::new(), seen: BTreeMap::new() }
     }
 
-    /// What it is a member of.
+    /// Returns all that it is a member of.
     pub(crate) fn memberships(&self) -> impl Iterator<Item = Recipients> {
         let groups = self.groups.iter().map(|group| Recipients::Group(*group));
         groups.chain([Recipients::Everyone, Recipients::User(self.user)])

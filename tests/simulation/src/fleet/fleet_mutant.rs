@@ -7,7 +7,7 @@ pub enum FleetMutant {
     ForgetsInterestOfNewSessions,
     /// Interest that comes up while a link has no socket is never told over it.
     ForgetsNewsWithoutSocket,
-    /// What a node has told in one session counts in the next one.
+    /// Interest that was told in one session counts in the next one.
     KeepsInterestOfOldSessions,
     /// A sweep takes back a bucket that still has members.
     SweepsTooEarly,
@@ -37,7 +37,7 @@ pub enum FleetMutant {
     DropsUncounted,
     /// Messages are queued though the ring is full.
     OverfillsRings,
-    /// What must not be missing is queued though there is no room even for that.
+    /// Messages that must not be missing are queued though there is no room even for them.
     TellsWithoutRoom,
     /// An answer names the question before.
     AnswersAnotherQuestion,

@@ -29,7 +29,7 @@ pub struct FleetSize {
     pub nodes: Option<usize>,
     /// Time of traffic and faults.
     pub seconds: u64,
-    /// Longest step.
+    /// Longest step of time.
     pub step_ms: u64,
 }
 

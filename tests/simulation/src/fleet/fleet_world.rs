@@ -33,7 +33,7 @@ pub(crate) enum LinkEnd {
     Unanswered,
     /// The far end has ended it.
     Closed,
-    /// This node leaves.
+    /// This node leaves the fleet.
     Left,
     /// Another process answers at the address.
     Restarted,
@@ -54,7 +54,7 @@ pub struct FleetOutcome {
     pub dropped: u64,
     /// Messages that came to a node which had nobody for them.
     pub needless: u64,
-    /// Deliveries to clients.
+    /// Deliveries to all clients.
     pub delivered: u64,
     /// Answers of other nodes.
     pub answered: u64,

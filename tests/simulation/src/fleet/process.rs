@@ -43,11 +43,11 @@ pub(crate) struct Peer {
     /// Newest session that the other node has begun.
     pub(crate) newest: Option<SessionId>,
     pub(crate) met_ms: u64,
-    /// What it has told, as the ledger knows it.
+    /// Interest that it has told, as the ledger knows it.
     pub(crate) taken: Taken,
 }
 
-/// What an end has taken of its peer's interest in the present session: the plain truth, beside what the node makes of it.
+/// Interest of a peer that was taken in the present session: the plain truth, beside what the node makes of it.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
     is_complete: bool,

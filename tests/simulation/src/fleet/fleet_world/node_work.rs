@@ -12,7 +12,7 @@ use crate::ledger::{Check, broken};
 /// Time for which a member without any link stays in the table.
 const GONE_AFTER_MS: u64 = 5_000;
 
-/// Interval of sweeps.
+/// Interval of a node's sweeps.
 const SWEEP_INTERVAL_MS: u64 = 3_000;
 
 /// Percentage of steps in which an end reads.
