@@ -58,7 +58,7 @@ impl From<NodePhase> for MemberState {
 
 /// One start of another node.
 #[derive(Debug)]
-pub(crate) struct Member {
+pub(crate) struct FleetMember {
     name: String,
     boot: String,
     version: String,
@@ -88,7 +88,7 @@ struct MemberStatus {
     unlinked_since: Option<Instant>,
 }
 
-impl Member {
+impl FleetMember {
     pub(super) fn new(greeting: &Greeting, address: Option<Address>) -> Self {
         Self {
             name: greeting.name.clone(),
