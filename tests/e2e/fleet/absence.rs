@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use serde_json::json;
+use trunkline_tests::harness::browser::Browser;
 use trunkline_tests::harness::client::Agents;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::scenario::{play, play_heavy, until};
 
 use super::{FleetScene, NAMES, all_agree, announce, counted, got, reaches, sees, shows, to_all};
 
@@ -57,11 +58,14 @@ fn a_killed_node_is_noticed_and_the_others_go_on() {
 
 #[test]
 fn a_frozen_node_is_late_and_its_clients_get_what_was_announced_meanwhile_once() {
-    play(async |stage| {
+    play_heavy(async |stage| {
         let scene = FleetScene::open(stage, &[]).await?;
         let agents = Agents::new(stage);
         let mut clients = scene.crowd(&agents, &scene.nodes).await?;
         let mut at_frozen = clients.split_off(4);
+        let browser = Browser::start(stage)?;
+        let page = browser.open("observer", &format!("http://{}/", scene.nodes[1].admin())).await?;
+        page.see_count("nodes", "tbody tr[data-state=open]", NAMES.len()).await?;
         scene.nodes[2].process.signal(Signal::Freeze).await?;
         let started = Instant::now();
         let answer = announce(&scene.nodes[0], &to_all("meanwhile")).await?;
@@ -75,11 +79,14 @@ fn a_frozen_node_is_late_and_its_clients_get_what_was_announced_meanwhile_once()
             shows(node, |sight| sight.get(NAMES[2]).is_some_and(|state| state == "late")).await?;
             assert_eq!((counted(node, "late").await?, counted(node, "ready").await?), (1.0, 2.0));
         }
+        page.see("told", &format!("{} is late", NAMES[2])).await?;
         scene.nodes[2].process.signal(Signal::Thaw).await?;
         scene.agrees(&NAMES).await?;
         for client in &mut at_frozen {
             assert_eq!(client.expect(super::TARGET).await?, [json!("meanwhile")], "what waited came first");
         }
+        page.see_count("nodes", "tbody tr[data-state=open]", NAMES.len()).await?;
+        browser.end().await?;
         clients.append(&mut at_frozen);
         got(&mut clients, &scene.nodes[1], &[]).await
     });

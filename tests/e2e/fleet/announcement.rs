@@ -3,10 +3,12 @@
 use anyhow::{Context, Result};
 use http::Method;
 use serde_json::json;
+use tokio::process::Command;
 use trunkline_tests::harness::client::{Agents, Client};
-use trunkline_tests::harness::fleet::{App, Fleet};
+use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{exchange, get};
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::scenario::{play, profile_folder};
 
 use super::{
     ADMIN_TOKEN, FleetScene, HUB, NAMES, TARGET, announce, counted, got, post_announcement, reaches, sight, to_all,
@@ -53,6 +55,32 @@ async fn expect_all(clients: &mut [Client], texts: &[&str]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Runs `trunkline announce` at a node: whether it succeeded, and what it said.
+async fn command(node: &Proxy, text: &str) -> Result<(bool, String)> {
+    let mut command = Command::new(profile_folder()?.join("trunkline"));
+    command.args(["announce", "--admin", &format!("http://{}", node.admin()), "--hub", HUB, "--target", TARGET]);
+    command.args(["--arguments", &json!([text]).to_string()]).env("TRUNKLINE_ADMIN_TOKEN", ADMIN_TOKEN);
+    let output = command.kill_on_drop(true).output().await?;
+    Ok((output.status.success(), String::from_utf8([output.stdout, output.stderr].concat())?))
+}
+
+#[test]
+fn the_command_says_whom_it_has_reached_and_fails_when_a_node_is_missing() {
+    play(async |stage| {
+        let scene = FleetScene::open(stage, &[]).await?;
+        let agents = Agents::new(stage);
+        let mut clients = scene.crowd(&agents, &scene.nodes).await?;
+        let (is_good, said) = command(&scene.nodes[1], "typed").await?;
+        assert!(is_good && said.contains("6 clients at 3 nodes"), "{said}");
+        scene.nodes[2].process.signal(Signal::Freeze).await?;
+        let (is_good, said) = command(&scene.nodes[1], "typed again").await?;
+        assert!(!is_good && said.contains("4 clients at 2 nodes") && said.contains(NAMES[2]), "{said}");
+        scene.nodes[2].process.signal(Signal::Thaw).await?;
+        scene.agrees(&NAMES).await?;
+        got(&mut clients, &scene.nodes[0], &["typed", "typed again"]).await
+    });
 }
 
 #[test]
