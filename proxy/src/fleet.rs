@@ -93,7 +93,7 @@ struct FleetState {
     /// Requests of other nodes that are answered at a time.
     answering: Semaphore,
     agrees: AtomicBool,
-    /// What the other nodes are told of this one next.
+    /// State of this node that the others were told last.
     told: Mutex<Option<NodeState>>,
     changed: Notify,
     settling: watch::Sender<Settling>,
@@ -344,7 +344,7 @@ impl Fleet {
         Some(member)
     }
 
-    /// What this node says to another one first.
+    /// Greeting of this node, which it says to another one first.
     fn greeting(&self) -> Greeting {
         let FleetState { shared, address, .. } = &*self.0;
         let members = self.members();

@@ -74,7 +74,7 @@ pub(crate) struct FleetMember {
 
 #[derive(Debug, Default)]
 struct MemberStatus {
-    /// What it says of itself; `None` until it has.
+    /// State that it tells of itself; `None` until it has.
     told: Option<NodeState>,
     /// Nobody listened at the last dial.
     is_refused: bool,
