@@ -80,7 +80,7 @@ pub fn run_fleet(
     let peers = [Peers::All, Peers::First, Peers::Next][world.random.index(3)];
     // Some schedules are quiet on purpose: harm that is rare shows other bugs than harm that is frequent.
     let harm = [u64::from(size.nodes.is_some()), 1, 3, 8][world.random.index(4)];
-    let traffic = [5, 30, 80][world.random.index(3)];
+    let traffic = [if size.nodes.is_some() { 15 } else { 5 }, 30, 80][world.random.index(3)];
     let until_ms = world.now_ms + size.seconds * 1_000;
     if world.random.percent(50) {
         world.start_all(peers);
@@ -239,6 +239,7 @@ impl FleetWorld {
             self.start_some(peers);
             self.pass(500)?;
             if let Some(problem) = self.unsettled() {
+                self.note(|| format!("not settled: {problem}"));
                 if self.now_ms > until_ms {
                     return broken(format!("after {CALM_MS} ms of calm {problem}"));
                 }
@@ -287,13 +288,12 @@ impl FleetWorld {
                 return Some(format!("{id} drains"));
             }
             if members != alive {
-                return Some(format!("{id} sees {members:?}"));
+                let missing: Vec<_> = alive.difference(&members).collect();
+                let gone: Vec<_> = members.difference(&alive).collect();
+                return Some(format!("{id} misses {missing:?} and sees {gone:?}"));
             }
             if node.peers.keys().any(|(process, _)| !alive.contains(process)) {
                 return Some(format!("{id} keeps a node that is gone"));
-            }
-            if !node.agreement.agrees() {
-                return Some(format!("{id} says that views differ"));
             }
             for (key, peer) in &node.peers {
                 for end in [&peer.outgoing, &peer.incoming].into_iter().flatten() {
@@ -306,6 +306,8 @@ impl FleetWorld {
                 }
             }
         }
-        None
+        // Last, because the cause is said above, if there is one.
+        let differing = alive.iter().find(|id| !self.processes[**id].agreement.agrees());
+        differing.map(|id| format!("{id} says that views differ"))
     }
 }

@@ -322,8 +322,10 @@ impl Process {
 
     pub(crate) fn greeting(&self) -> Greeting {
         let told = self.members();
-        let led = |contact: &Contact| contact.process.is_some_and(|process| told.contains(&process));
-        let known = self.contacts.iter().filter(|(_, contact)| led(contact)).map(|(address, _)| url(*address));
+        // One address of each member: a greeting has room for no more.
+        let led = self.contacts.iter().filter_map(|(address, contact)| Some((contact.process?, *address)));
+        let addresses: BTreeMap<_, _> = led.filter(|(process, _)| told.contains(process)).collect();
+        let known = addresses.into_values().map(url);
         Greeting {
             name: format!("node {}", self.slot),
             boot: boot_id(self.id),
