@@ -42,7 +42,7 @@ use trunkline_protocol::fleet::{
     Greeting, InterestUpdate, NodeMessage, NodePhase, NodeState, Wanted, WireVersions, encode_ask, encode_relay,
 };
 use trunkline_protocol::key::AccessKeys;
-use trunkline_protocol::limits::{CLIENT_RESULT_TIMEOUT_MS, GREETING_MEMBERS_MAX};
+use trunkline_protocol::limits::{CLIENT_RESULT_TIMEOUT_MS, GREETING_MEMBERS_MAX, LINK_FRAME_MAX_BYTES};
 use trunkline_protocol::service::{ClientInvocation, ServiceMessage, SessionId};
 
 use crate::metrics::Counters;
@@ -309,6 +309,10 @@ impl Fleet {
 
     /// Queues a frame for a member. A question that is not queued has no answer, so its asker knows.
     fn send(&self, member: &FleetMember, frame: &[u8]) -> Result<(), DropCause> {
+        // Its prefix says its length in five bytes at most.
+        if frame.len() > LINK_FRAME_MAX_BYTES + 5 {
+            return Err(DropCause::TooLarge);
+        }
         let link = member.outgoing().ok_or(DropCause::Unlinked)?;
         link.try_send(frame).map_err(|error| match error {
             TrySendError::Full => DropCause::Full,

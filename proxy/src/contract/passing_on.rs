@@ -446,6 +446,18 @@ fn one_address_is_enough_to_find_all_and_a_node_under_two_addresses_is_one() {
 }
 
 #[test]
+fn nodes_that_meet_a_third_at_one_moment_find_each_other() {
+    run(async {
+        let network = MemoryNetwork::default();
+        // Both are told of nobody: the one that they greet is linked to neither yet.
+        let (two, three) =
+            tokio::join!(FleetNode::start(&network, 2, peers(&[1])), FleetNode::start(&network, 3, peers(&[1])));
+        let one = FleetNode::start(&network, 1, peers(&[1])).await;
+        linked(&[one, two, three]).await;
+    });
+}
+
+#[test]
 fn strangers_other_fleets_and_other_versions_are_told_apart_in_plain_words() {
     run(async {
         let (network, nodes) = nodes(1).await;

@@ -93,13 +93,14 @@ impl AddressBook {
         add(&mut self.entries(), address, false)
     }
 
-    /// Notes what came of the last try; `true` if that has changed.
+    /// Notes what came of the last try; `true` if that is the first problem since there was none. Garbage may have many forms,
+    /// and each would be a line of the log.
     pub(super) fn set(&self, address: &Address, state: AddressState) -> bool {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(&address.to_string()) else { return false };
-        let has_changed = entry.state != state;
+        let was_problem = matches!(entry.state, AddressState::Problem(_));
         entry.state = state;
-        has_changed
+        !was_problem && matches!(entry.state, AddressState::Problem(_))
     }
 
     /// Whether an address is dialled on though nobody answers there.
@@ -189,7 +190,9 @@ mod tests {
         let (book, told) = (AddressBook::default(), address("http://10.0.0.9:8090"));
         assert!(book.learn(&told) && !book.learn(&told) && !book.is_given(&told));
         assert!(book.set(&told, AddressState::Problem("refused".into())));
-        assert!(!book.set(&told, AddressState::Problem("refused".into())), "it has not changed");
+        assert!(!book.set(&told, AddressState::Problem("silent".into())), "it was one before");
+        assert!(!book.set(&told, AddressState::Node("boot".into())));
+        assert!(book.set(&told, AddressState::Problem("refused".into())));
         assert!(book.problems().is_empty());
         book.forget(&told);
         assert!(book.learn(&told));

@@ -31,7 +31,7 @@ use super::carry::LinkCarrier;
 use super::fleet_counters::DropCause;
 use super::fleet_member::FleetMember;
 use super::link_over::LinkOver;
-use super::node_link::NodeLink;
+use super::node_link::{NODE_LINK_WINDOW_MS, NodeLink};
 use super::node_sink::{LinkDirection, NodeSink};
 use crate::net::address::Address;
 use crate::net::connector::root_cause;
@@ -175,6 +175,13 @@ impl Dialler {
         self.fleet.meet(&greeting, Some(&self.address)).map(Some).ok_or(GreetError::TooMany)
     }
 
+    /// Greets a node that is linked, to hear of others.
+    pub(super) async fn greet_again(&self) {
+        if let Err(error) = self.greet().await {
+            debug!(peer = %self.address, %error, "a member can't be greeted again");
+        }
+    }
+
     /// Says what is wrong, once; not at the first tries, because nodes start together.
     fn note(&self, error: &GreetError, tries: u32) {
         let (problem, book) = (error.to_string(), self.fleet.addresses());
@@ -201,6 +208,7 @@ impl Dialler {
 
     async fn keep_session(&self, member: &Arc<FleetMember>, link: &Arc<NodeLink>) -> LinkOver {
         let (mut backoff, mut was_open, mut refused_since) = (Backoff::default(), false, None);
+        let begun = Instant::now();
         loop {
             let Some(offer) = link.outbox().offer() else { return LinkOver::because("its session is over") };
             let dialled = tokio::select! {
@@ -238,6 +246,9 @@ impl Dialler {
                         refused_since = None;
                     }
                     debug!(peer = member.name(), %error, "a node link can't be opened yet");
+                    if !was_open && begun.elapsed().as_millis() > u128::from(NODE_LINK_WINDOW_MS) {
+                        return LinkOver::because("the node has greeted, and can't be linked");
+                    }
                 }
             }
             tokio::select! {

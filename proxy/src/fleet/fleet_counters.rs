@@ -13,12 +13,14 @@ pub(crate) enum DropCause {
     Unlinked,
     /// The link was lost for longer than its window, with what was under way.
     Lost,
+    /// It is larger than a link carries.
+    TooLarge,
     /// It came, and could not be read.
     Malformed,
 }
 
 impl DropCause {
-    pub(crate) const ALL: [Self; 4] = [Self::Full, Self::Unlinked, Self::Lost, Self::Malformed];
+    pub(crate) const ALL: [Self; 5] = [Self::Full, Self::Unlinked, Self::Lost, Self::TooLarge, Self::Malformed];
 
     /// Label in metrics and logs.
     #[must_use]
@@ -27,6 +29,7 @@ impl DropCause {
             Self::Full => "full",
             Self::Unlinked => "unlinked",
             Self::Lost => "lost",
+            Self::TooLarge => "too_large",
             Self::Malformed => "malformed",
         }
     }

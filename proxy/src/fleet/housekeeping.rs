@@ -8,12 +8,14 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 use trunkline_protocol::fleet::{Agreement, BEAT_INTERVAL_MS, InterestUpdate, NodeMessage};
+use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::limits::INTEREST_STALE_MS;
 
 use super::Fleet;
 use super::address_book::RESOLVE_INTERVAL;
 use super::dialler::Dialler;
 use super::fleet_member::MemberState;
+use crate::net::address::Address;
 use crate::net::resolver::Resolver;
 use crate::shard::OwnInterest;
 
@@ -89,6 +91,9 @@ impl Fleet {
                 info!(peer = member.name(), boot = member.boot(), "a node of the fleet is gone");
             }
             self.note_agreement(&mut agreement);
+            if !agreement.agrees() {
+                self.greet_again();
+            }
             // A phase changes without a word.
             self.0.changed.notify_one();
         }
@@ -110,6 +115,20 @@ impl Fleet {
             if dropped > 0 {
                 warn!(peer = member.name(), dropped, "a node takes messages again, and has missed some");
             }
+        }
+    }
+
+    /// Greets a member that sees others than this node: it tells whom. Nodes that have met a third one at the same moment
+    /// were told nothing of each other.
+    fn greet_again(&self) {
+        let own = self.0.members.view(&self.shared().boot);
+        let members = self.members();
+        let differing: Vec<_> = members.iter().filter(|member| member.view().is_some_and(|view| view != own)).collect();
+        let chance = usize::from(u16::from_ne_bytes(random_bytes()));
+        let chosen = chance.checked_rem(differing.len()).and_then(|index| differing.get(index)?.address());
+        if let Some(address) = chosen {
+            let dialler = Dialler { fleet: self.clone(), address: Address::clone(&address) };
+            tokio::spawn(async move { dialler.greet_again().await });
         }
     }
 
@@ -224,6 +243,8 @@ impl Fleet {
     }
 
     fn tell_sweep(&self, interest: &OwnInterest) {
+        // Told after the sweep it would outlive what it takes back.
+        self.tell_news(interest);
         let hubs = self.shared().hubs.all();
         for index in interest.sweep() {
             if let Some(hub) = hubs.get(index.get()) {

@@ -13,6 +13,9 @@ use trunkline_protocol::service::{Class, Incoming, Role, Session, SessionId, Ses
 /// How long a node link outlives its socket: a node that is frozen for that long misses nothing.
 pub(super) const NODE_LINK_WINDOW_MS: u64 = 30_000;
 
+/// Bytes that may wait for a node at most: the ring, and its quarter in reserve.
+const TOLD_MAX_BYTES: usize = LINK_RING_MAX_BYTES / 4 * 5;
+
 /// One end of a node link, from its first socket until its session is over.
 #[derive(Debug)]
 pub(crate) struct NodeLink {
@@ -76,8 +79,12 @@ impl NodeLink {
         self.outbox.try_send(frame)
     }
 
-    /// Queues a message that keeps the fleet together (states, interest, answers), room or no room: there are few.
+    /// Queues a message that keeps the fleet together (states, interest, answers), room or no room: there are few. A far end
+    /// that takes none of many loses the link.
     pub(super) fn tell(&self, message: &NodeMessage) {
+        if self.outbox.ring_bytes() > TOLD_MAX_BYTES {
+            return self.give_up();
+        }
         // A link that is over has no far end any more; what it is told has no receiver.
         let _ = self.outbox.push(Class::Reserved, |out: &mut BytesMut| message.encode(out));
     }

@@ -1,6 +1,6 @@
 //! Questions to other nodes that wait for their answers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -31,7 +31,15 @@ pub(super) enum NodeAnswer<T> {
     Missing(NoAnswer),
 }
 
-type Waiting<T> = HashMap<u64, UnboundedSender<(String, NodeAnswer<T>)>>;
+type Waiting<T> = HashMap<u64, WaitingQuestion<T>>;
+
+/// Question that waits for answers.
+#[derive(Debug)]
+struct WaitingQuestion<T> {
+    answers: UnboundedSender<(String, NodeAnswer<T>)>,
+    /// Boot ids of the nodes that have answered: each does once.
+    answered: HashSet<String>,
+}
 
 /// Questions of one kind, by number.
 #[derive(Debug)]
@@ -63,23 +71,28 @@ impl<T> Questions<T> {
         if waiting.len() >= QUESTIONS_MAX {
             return None;
         }
-        waiting.insert(number, sender);
+        waiting.insert(number, WaitingQuestion { answers: sender, answered: HashSet::new() });
         drop(waiting);
         Some(OpenQuestion { number, waiting: self.waiting.clone(), answers })
     }
 
-    /// Gives a node's answer to whoever waits for it; `false` when nobody does.
+    /// Gives a node's answer to whoever waits for it; `false` when nobody does, or it has answered.
     pub(super) fn answer(&self, number: u64, boot: &str, answer: T) -> bool {
-        let waiting = lock(&self.waiting);
-        waiting.get(&number).is_some_and(|sender| sender.send((boot.into(), NodeAnswer::Given(answer))).is_ok())
+        let mut waiting = lock(&self.waiting);
+        waiting.get_mut(&number).is_some_and(|question| question.take(boot, NodeAnswer::Given(answer)))
     }
 
     /// Tells all questions that a node will not answer any more.
     pub(super) fn lost(&self, boot: &str) {
-        for sender in lock(&self.waiting).values() {
-            // It fails when the question is given up at this moment.
-            drop(sender.send((boot.into(), NodeAnswer::Missing(NoAnswer::Lost))));
+        for question in lock(&self.waiting).values_mut() {
+            question.take(boot, NodeAnswer::Missing(NoAnswer::Lost));
         }
+    }
+}
+
+impl<T> WaitingQuestion<T> {
+    fn take(&mut self, boot: &str, answer: NodeAnswer<T>) -> bool {
+        self.answered.insert(boot.into()) && self.answers.send((boot.into(), answer)).is_ok()
     }
 }
 
@@ -153,7 +166,7 @@ mod tests {
         let questions = Questions::<u32>::default();
         let question = questions.open().unwrap();
         let number = question.number();
-        assert!(questions.answer(number, "boot of b", 2) && questions.answer(number, "boot of b", 3));
+        assert!(questions.answer(number, "boot of b", 2) && !questions.answer(number, "boot of b", 3));
         assert!(questions.answer(number, "boot of a stranger", 4));
         questions.lost("boot of c");
         let answers = question.answers(["c", "b", "a"].map(member).to_vec(), Duration::from_secs(5)).await;
