@@ -16,10 +16,10 @@ mod carry;
 mod channel_host;
 mod dialler;
 mod fleet_counters;
+mod fleet_member;
 mod fleet_route;
 mod housekeeping;
 mod link_over;
-mod member;
 mod member_table;
 mod node_link;
 mod node_sink;
@@ -59,13 +59,13 @@ use question::Questions;
 
 pub(crate) use channel_host::{ChannelRefused, open_channel};
 pub(crate) use fleet_counters::{DropCause, FleetCounters};
+pub(crate) use fleet_member::{FleetMember, MemberState};
 pub(crate) use fleet_route::routes;
-pub(crate) use member::{Member, MemberState};
 pub(crate) use peer_request::{FromNode, PeerRequest, PeerResponse};
 pub(crate) use question::NoAnswer;
 
 /// Answers of members, by name; or why there is none.
-pub(crate) type Answers<T> = Vec<(Arc<Member>, Result<T, NoAnswer>)>;
+pub(crate) type Answers<T> = Vec<(Arc<FleetMember>, Result<T, NoAnswer>)>;
 
 /// This node's part in the fleet; its clones are one.
 #[derive(Debug, Clone)]
@@ -93,7 +93,7 @@ struct FleetState {
     /// Requests of other nodes that are answered at a time.
     answering: Semaphore,
     agrees: AtomicBool,
-    /// What the other nodes are told of this one next.
+    /// State of this node that the others were told last.
     told: Mutex<Option<NodeState>>,
     changed: Notify,
     settling: watch::Sender<Settling>,
@@ -172,7 +172,7 @@ impl Fleet {
 
     /// Members that this node sees, itself not among them, by name.
     #[must_use]
-    pub(crate) fn members(&self) -> Arc<Vec<Arc<Member>>> {
+    pub(crate) fn members(&self) -> Arc<Vec<Arc<FleetMember>>> {
         self.0.members.all()
     }
 
@@ -190,7 +190,7 @@ impl Fleet {
 
     /// Finds the member with this boot id.
     #[must_use]
-    pub(crate) fn member(&self, boot: &str) -> Option<Arc<Member>> {
+    pub(crate) fn member(&self, boot: &str) -> Option<Arc<FleetMember>> {
         self.0.members.find(boot)
     }
 
@@ -280,7 +280,7 @@ impl Fleet {
     /// Asks some members for something of their API.
     pub(crate) async fn request(
         &self,
-        asked: Vec<Arc<Member>>,
+        asked: Vec<Arc<FleetMember>>,
         request: &PeerRequest,
         within: Duration,
     ) -> Answers<PeerResponse> {
@@ -301,14 +301,14 @@ impl Fleet {
         }
     }
 
-    fn wanting(&self, hub: &str, wanted: &[Wanted<'_>]) -> Vec<Arc<Member>> {
+    fn wanting(&self, hub: &str, wanted: &[Wanted<'_>]) -> Vec<Arc<FleetMember>> {
         let now_ms = self.now_ms();
         let members = self.members();
         members.iter().filter(|member| member.may_want(hub, wanted, now_ms)).cloned().collect()
     }
 
     /// Queues a frame for a member. A question that is not queued has no answer, so its asker knows.
-    fn send(&self, member: &Member, frame: &[u8]) -> Result<(), DropCause> {
+    fn send(&self, member: &FleetMember, frame: &[u8]) -> Result<(), DropCause> {
         let link = member.outgoing().ok_or(DropCause::Unlinked)?;
         link.try_send(frame).map_err(|error| match error {
             TrySendError::Full => DropCause::Full,
@@ -317,7 +317,7 @@ impl Fleet {
     }
 
     /// Queues a message to clients for a member, or counts that it is dropped; `false` then.
-    fn pass_on(&self, member: &Member, frame: &[u8]) -> bool {
+    fn pass_on(&self, member: &FleetMember, frame: &[u8]) -> bool {
         let sent = self.send(member, frame);
         if let Err(cause) = sent {
             self.0.counters.drop_messages(cause, 1);
@@ -330,7 +330,7 @@ impl Fleet {
     }
 
     /// Takes a node that greets; `None` when there are too many.
-    fn meet(&self, greeting: &Greeting, address: Option<&Address>) -> Option<Arc<Member>> {
+    fn meet(&self, greeting: &Greeting, address: Option<&Address>) -> Option<Arc<FleetMember>> {
         let is_new = self.member(&greeting.boot).is_none();
         let member = self.0.members.meet(greeting, address)?;
         if is_new {
@@ -344,7 +344,7 @@ impl Fleet {
         Some(member)
     }
 
-    /// What this node says to another one first.
+    /// Greeting of this node, which it says to another one first.
     fn greeting(&self) -> Greeting {
         let FleetState { shared, address, .. } = &*self.0;
         let members = self.members();
@@ -379,13 +379,13 @@ impl Fleet {
     }
 
     /// Notes the link that this node dials to a member. What is told from now on goes there, too.
-    fn begin_outgoing(&self, member: &Member, link: &Arc<NodeLink>) {
+    fn begin_outgoing(&self, member: &FleetMember, link: &Arc<NodeLink>) {
         member.set_outgoing(Some(link.clone()));
         self.0.changed.notify_one();
     }
 
     /// Tells a member all that it has to know first: the state of this node, and its interest.
-    fn introduce(&self, member: &Member, link: &NodeLink) {
+    fn introduce(&self, member: &FleetMember, link: &NodeLink) {
         link.tell(&NodeMessage::State(self.state()));
         for hub in self.0.shared.hubs.all().iter() {
             link.tell(&NodeMessage::Interest(self.interest(hub.name(), hub.index())));
@@ -402,7 +402,7 @@ impl Fleet {
     }
 
     /// A session to or from a member is over: nobody waits for its answers any more.
-    fn link_over(&self, member: &Member) {
+    fn link_over(&self, member: &FleetMember) {
         if member.outgoing().is_none() {
             self.0.asks.lost(member.boot());
             self.0.requests.lost(member.boot());
@@ -505,11 +505,11 @@ fn url(address: &Address) -> String {
     }
 }
 
-fn none_of<T>(asked: Vec<Arc<Member>>) -> Answers<T> {
+fn none_of<T>(asked: Vec<Arc<FleetMember>>) -> Answers<T> {
     with_missing(Vec::new(), asked)
 }
 
-fn with_missing<T>(mut answers: Answers<T>, missing: Vec<Arc<Member>>) -> Answers<T> {
+fn with_missing<T>(mut answers: Answers<T>, missing: Vec<Arc<FleetMember>>) -> Answers<T> {
     answers.extend(missing.into_iter().map(|member| (member, Err(NoAnswer::Unlinked))));
     answers
 }

@@ -15,10 +15,10 @@ use trunkline_protocol::service::{
 
 use super::Fleet;
 use super::carry::LinkCarrier;
+use super::fleet_member::FleetMember;
 use super::link_over::LinkOver;
-use super::member::Member;
 use super::node_link::NodeLink;
-use super::node_sink::{Dialled, NodeSink};
+use super::node_sink::{LinkDirection, NodeSink};
 use crate::upstream::into_websocket;
 
 /// How long the newest session of a node is remembered after it was over: no upgrade is under way for longer.
@@ -38,7 +38,7 @@ struct AcceptedSlot {
 /// Right to be the socket of a session; dropped, the session has none.
 pub(super) struct AcceptedSocket {
     fleet: Fleet,
-    member: Arc<Member>,
+    member: Arc<FleetMember>,
     link: Arc<NodeLink>,
     attachment: Attachment,
     incoming: Incoming,
@@ -61,7 +61,7 @@ impl AcceptedLinks {
     /// When the session is not known any more, or the offer makes no sense.
     pub(super) async fn attach(
         fleet: &Fleet,
-        member: &Arc<Member>,
+        member: &Arc<FleetMember>,
         offer: &Offer,
     ) -> Result<(AcceptedSocket, Answer), UpgradeRefusal> {
         loop {
@@ -75,7 +75,7 @@ impl AcceptedLinks {
         }
     }
 
-    fn take(&self, fleet: &Fleet, member: &Arc<Member>, offer: &Offer) -> Result<TakenSession, UpgradeRefusal> {
+    fn take(&self, fleet: &Fleet, member: &Arc<FleetMember>, offer: &Offer) -> Result<TakenSession, UpgradeRefusal> {
         let mut slots = self.slots();
         slots.retain(|_, slot| slot.empty_since.is_none_or(|since| since.elapsed() < REMEMBERED_FOR));
         let slot = slots.entry(member.boot().to_owned()).or_default();
@@ -102,7 +102,7 @@ impl AcceptedLinks {
     }
 
     /// Ends a session unless it has a socket again; `false` then.
-    fn end_detached(&self, member: &Member, link: &Arc<NodeLink>) -> bool {
+    fn end_detached(&self, member: &FleetMember, link: &Arc<NodeLink>) -> bool {
         let mut slots = self.slots();
         if link.is_open() {
             return false;
@@ -119,7 +119,7 @@ impl AcceptedLinks {
 }
 
 /// Begins a session; another one of the same start of the node is over.
-fn begin(fleet: &Fleet, member: &Arc<Member>, slot: &mut AcceptedSlot, offer: &Offer) -> Arc<NodeLink> {
+fn begin(fleet: &Fleet, member: &Arc<FleetMember>, slot: &mut AcceptedSlot, offer: &Offer) -> Arc<NodeLink> {
     if let Some(former) = slot.live.take() {
         former.stop_socket(StopReason::Replaced);
         former.end();
@@ -131,7 +131,7 @@ fn begin(fleet: &Fleet, member: &Arc<Member>, slot: &mut AcceptedSlot, offer: &O
     link
 }
 
-fn end(slot: &mut AcceptedSlot, member: &Member, link: &Arc<NodeLink>) {
+fn end(slot: &mut AcceptedSlot, member: &FleetMember, link: &Arc<NodeLink>) {
     link.end();
     if slot.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, link)) {
         (slot.live, slot.empty_since) = (None, Some(Instant::now()));
@@ -140,7 +140,7 @@ fn end(slot: &mut AcceptedSlot, member: &Member, link: &Arc<NodeLink>) {
 }
 
 /// Counts the silence of the other node, and ends the session when that has lasted too long.
-async fn keep(fleet: Fleet, member: Arc<Member>, link: Arc<NodeLink>) {
+async fn keep(fleet: Fleet, member: Arc<FleetMember>, link: Arc<NodeLink>) {
     loop {
         let reason = tokio::select! {
             () = link.given_up() => StopReason::Shutdown,
@@ -173,7 +173,7 @@ impl AcceptedSocket {
         let (mut incoming, stop) = (std::mem::take(&mut self.incoming), self.stop.clone());
         let Self { fleet, member, link, attachment, .. } = &self;
         let carrier = LinkCarrier { link, counters: fleet.counters(), attachment: *attachment, stop };
-        let mut sink = NodeSink::new(fleet, member, link, Dialled::ByIt);
+        let mut sink = NodeSink::new(fleet, member, link, LinkDirection::ByIt);
         let end = carrier.run(&mut incoming, reader, &mut writer, &mut sink).await;
         drop(sink);
         self.incoming = incoming;

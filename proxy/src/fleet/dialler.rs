@@ -29,10 +29,10 @@ use super::Fleet;
 use super::address_book::AddressState;
 use super::carry::LinkCarrier;
 use super::fleet_counters::DropCause;
+use super::fleet_member::FleetMember;
 use super::link_over::LinkOver;
-use super::member::Member;
 use super::node_link::NodeLink;
-use super::node_sink::{Dialled, NodeSink};
+use super::node_sink::{LinkDirection, NodeSink};
 use crate::net::address::Address;
 use crate::net::connector::root_cause;
 use crate::net::http_client::{HttpClient, HttpError};
@@ -147,7 +147,7 @@ impl Dialler {
     }
 
     /// Greets the node that is there; `None` if it needs no link.
-    async fn greet(&self) -> Result<Option<Arc<Member>>, GreetError> {
+    async fn greet(&self) -> Result<Option<Arc<FleetMember>>, GreetError> {
         let request = Request::post(FLEET_GREET_PATH)
             .header(CONTENT_TYPE, "application/json")
             .body(Body::from(self.fleet.greeting().to_json()))
@@ -185,7 +185,7 @@ impl Dialler {
     }
 
     /// Keeps the link to a member until its session is over.
-    async fn keep_link(&self, member: &Arc<Member>) {
+    async fn keep_link(&self, member: &Arc<FleetMember>) {
         let link = Arc::new(NodeLink::new(self.fleet.next_session(), Role::Proxy, self.fleet.clock()));
         self.fleet.begin_outgoing(member, &link);
         let LinkOver { reason, is_gone } = self.keep_session(member, &link).await;
@@ -199,7 +199,7 @@ impl Dialler {
         info!(peer = member.name(), reason, "the link to a node is over");
     }
 
-    async fn keep_session(&self, member: &Arc<Member>, link: &Arc<NodeLink>) -> LinkOver {
+    async fn keep_session(&self, member: &Arc<FleetMember>, link: &Arc<NodeLink>) -> LinkOver {
         let (mut backoff, mut was_open, mut refused_since) = (Backoff::default(), false, None);
         loop {
             let Some(offer) = link.outbox().offer() else { return LinkOver::because("its session is over") };
@@ -249,7 +249,7 @@ impl Dialler {
 
     async fn carry(
         &self,
-        member: &Arc<Member>,
+        member: &Arc<FleetMember>,
         link: &Arc<NodeLink>,
         offer: &Offer,
         attachment: Attachment,
@@ -258,7 +258,7 @@ impl Dialler {
         let (mut incoming, stop) = link.begin_socket(offer.received.unwrap_or_default());
         let LinkSocket { reader, mut writer } = socket;
         let carrier = LinkCarrier { link, counters: self.fleet.counters(), attachment, stop };
-        let mut sink = NodeSink::new(&self.fleet, member, link, Dialled::ByUs);
+        let mut sink = NodeSink::new(&self.fleet, member, link, LinkDirection::ByUs);
         let end = carrier.run(&mut incoming, reader, &mut writer, &mut sink).await;
         link.end_socket(incoming);
         link.outbox().detach(attachment, link.clock().now_ms());
@@ -268,7 +268,11 @@ impl Dialler {
         end
     }
 
-    async fn dial(&self, member: &Member, offer: &Offer) -> Result<(LinkSocket<UpstreamWebSocket>, Answer), LinkError> {
+    async fn dial(
+        &self,
+        member: &FleetMember,
+        offer: &Offer,
+    ) -> Result<(LinkSocket<UpstreamWebSocket>, Answer), LinkError> {
         let mut request = Request::get(FLEET_LINK_PATH)
             .header(CONNECTION, "Upgrade")
             .header(UPGRADE, "websocket")

@@ -13,7 +13,7 @@ use trunkline_protocol::limits::INTEREST_STALE_MS;
 use super::Fleet;
 use super::address_book::RESOLVE_INTERVAL;
 use super::dialler::Dialler;
-use super::member::MemberState;
+use super::fleet_member::MemberState;
 use crate::net::resolver::Resolver;
 use crate::shard::OwnInterest;
 
@@ -94,7 +94,7 @@ impl Fleet {
         }
     }
 
-    fn note_state(&self, member: &super::Member) {
+    fn note_state(&self, member: &super::FleetMember) {
         let (member_state, lag_ms) = (member.state(self.now_ms()), member.lag_ms(self.now_ms()));
         if member.has_changed(member_state) {
             let (peer, state) = (member.name(), member_state.label());
@@ -176,7 +176,7 @@ impl Fleet {
         let mut settling = self.0.settling.subscribe();
         let is_settled = settling.borrow_and_update().heard >= told;
         // It fails never: the sender lives as long as the node.
-        (!is_settled).then(|| async move { drop(settling.wait_for(|settling| settling.heard >= told).await) })
+        (!is_settled).then_some(async move { drop(settling.wait_for(|settling| settling.heard >= told).await) })
     }
 
     /// Notes that something was told, and finds out when it has been heard: one round of beats at a time, whatever is told

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use tracing::{info, warn};
 use trunkline_protocol::fleet::{Greeting, view_of};
 
-use super::member::Member;
+use super::fleet_member::FleetMember;
 use crate::net::address::Address;
 
 /// Members that a node has at a time. A fleet has as many nodes as people run; this bounds what a mistake costs.
@@ -14,21 +14,21 @@ const MEMBERS_MAX: usize = 1_024;
 
 /// Members that this node sees, itself not among them.
 #[derive(Debug, Default)]
-pub(super) struct MemberTable(ArcSwap<Vec<Arc<Member>>>);
+pub(super) struct MemberTable(ArcSwap<Vec<Arc<FleetMember>>>);
 
 impl MemberTable {
     /// All members, by name.
-    pub(super) fn all(&self) -> Arc<Vec<Arc<Member>>> {
+    pub(super) fn all(&self) -> Arc<Vec<Arc<FleetMember>>> {
         self.0.load_full()
     }
 
-    pub(super) fn find(&self, boot: &str) -> Option<Arc<Member>> {
+    pub(super) fn find(&self, boot: &str) -> Option<Arc<FleetMember>> {
         self.0.load().iter().find(|member| member.boot() == boot).cloned()
     }
 
     /// Returns the member that greets, a new one or not; `None` when there are too many. Another start with the same name
     /// and address is gone.
-    pub(super) fn meet(&self, greeting: &Greeting, address: Option<&Address>) -> Option<Arc<Member>> {
+    pub(super) fn meet(&self, greeting: &Greeting, address: Option<&Address>) -> Option<Arc<FleetMember>> {
         if let Some(known) = self.find(&greeting.boot) {
             if let Some(address) = address {
                 known.set_address(address);
@@ -45,7 +45,7 @@ impl MemberTable {
                 link.give_up();
             }
         }
-        let member = Arc::new(Member::new(greeting, address.cloned()));
+        let member = Arc::new(FleetMember::new(greeting, address.cloned()));
         let mut members: Vec<_> = all.iter().cloned().chain([member.clone()]).collect();
         members.sort_by(|one, other| (one.name(), one.boot()).cmp(&(other.name(), other.boot())));
         if members.iter().filter(|other| other.name() == member.name()).count() > 1 {
@@ -57,7 +57,7 @@ impl MemberTable {
     }
 
     /// Removes members that are gone.
-    pub(super) fn remove_gone(&self) -> Vec<Arc<Member>> {
+    pub(super) fn remove_gone(&self) -> Vec<Arc<FleetMember>> {
         let all = self.all();
         let (staying, gone): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|member| !member.is_gone());
         if !gone.is_empty() {
@@ -74,7 +74,7 @@ impl MemberTable {
     }
 }
 
-fn is_former_start(member: &Member, greeting: &Greeting, address: Option<&Address>) -> bool {
+fn is_former_start(member: &FleetMember, greeting: &Greeting, address: Option<&Address>) -> bool {
     let at_its_address = address.is_some() && member.address().as_deref() == address;
     member.name() == greeting.name && at_its_address
 }

@@ -10,7 +10,7 @@ use trunkline_protocol::fleet::{BeatPing, NodeMessage};
 use trunkline_protocol::service::{Ping, ServiceMessage, bytes_of_frame};
 
 use super::fleet_counters::DropCause;
-use super::member::Member;
+use super::fleet_member::FleetMember;
 use super::node_link::NodeLink;
 use super::{Fleet, PeerRequest, PeerResponse};
 use crate::link::{FrameSource, RoutedBatch, receivers_of, route};
@@ -19,7 +19,7 @@ use crate::upstream::{AppServerId, Asker, HubIndex};
 
 /// Direction of the link that messages come by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialled {
+pub(super) enum LinkDirection {
     /// The other node has dialled: it passes on, asks, and tells of itself.
     ByIt,
     /// This node has dialled: it answers.
@@ -36,37 +36,42 @@ enum Counting {
 /// Gives the messages of one link to those that they concern.
 pub(super) struct NodeSink<'a> {
     fleet: &'a Fleet,
-    member: &'a Arc<Member>,
+    member: &'a Arc<FleetMember>,
     link: &'a Arc<NodeLink>,
-    dialled: Dialled,
+    dialled: LinkDirection,
     batch: RoutedBatch,
 }
 
 impl<'a> NodeSink<'a> {
-    pub(super) fn new(fleet: &'a Fleet, member: &'a Arc<Member>, link: &'a Arc<NodeLink>, dialled: Dialled) -> Self {
+    pub(super) fn new(
+        fleet: &'a Fleet,
+        member: &'a Arc<FleetMember>,
+        link: &'a Arc<NodeLink>,
+        dialled: LinkDirection,
+    ) -> Self {
         Self { fleet, member, link, dialled, batch: RoutedBatch::of(fleet.shared()) }
     }
 
     fn handle(&mut self, message: NodeMessage) {
         match (message, self.dialled) {
-            (NodeMessage::Relay { hub, frame }, Dialled::ByIt) => {
+            (NodeMessage::Relay { hub, frame }, LinkDirection::ByIt) => {
                 self.apply(&hub, &frame, Counting::No, |hub| Arc::new(SilentAsker(hub)));
             }
-            (NodeMessage::Ask { question, hub, frame }, Dialled::ByIt) => self.ask(question, &hub, &frame),
-            (NodeMessage::Request { question, method, target, body }, Dialled::ByIt) => {
+            (NodeMessage::Ask { question, hub, frame }, LinkDirection::ByIt) => self.ask(question, &hub, &frame),
+            (NodeMessage::Request { question, method, target, body }, LinkDirection::ByIt) => {
                 let (fleet, link) = (self.fleet.clone(), self.link.clone());
                 tokio::spawn(async move {
                     let PeerResponse { status, body } = fleet.answer(PeerRequest { method, target, body }).await;
                     link.tell(&NodeMessage::Response { question, status: status.as_u16(), body });
                 });
             }
-            (NodeMessage::State(state), Dialled::ByIt) => self.member.set_told(state),
-            (NodeMessage::Interest(update), Dialled::ByIt) => self.member.learn(update),
-            (NodeMessage::Answer { question, frame }, Dialled::ByUs) => {
+            (NodeMessage::State(state), LinkDirection::ByIt) => self.member.set_told(state),
+            (NodeMessage::Interest(update), LinkDirection::ByIt) => self.member.learn(update),
+            (NodeMessage::Answer { question, frame }, LinkDirection::ByUs) => {
                 let answer = frame.and_then(|frame| ServiceMessage::decode(&frame).ok().flatten());
                 self.fleet.asks().answer(question, self.member.boot(), answer);
             }
-            (NodeMessage::Response { question, status, body }, Dialled::ByUs) => {
+            (NodeMessage::Response { question, status, body }, LinkDirection::ByUs) => {
                 self.fleet.requests().answer(question, self.member.boot(), PeerResponse::new(status, body));
             }
             (other, _) => debug!(node = self.member.name(), kind = other.name(), "a node message is ignored"),
@@ -136,7 +141,7 @@ impl FrameSink for NodeSink<'_> {
             BeatPing::Answered(number) => {
                 let asked_ms = self.link.take_answer(number);
                 // Over its own link it has told all that it knew by then.
-                if let Some(asked_ms) = asked_ms.filter(|_| self.dialled == Dialled::ByIt) {
+                if let Some(asked_ms) = asked_ms.filter(|_| self.dialled == LinkDirection::ByIt) {
                     self.member.confirm(asked_ms);
                 }
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::member::Member;
+use super::fleet_member::FleetMember;
 
 /// Questions that may wait at a time; each is a message to every node.
 const QUESTIONS_MAX: usize = 1_024;
@@ -99,11 +99,11 @@ impl<T> OpenQuestion<T> {
     /// Waits until each of these members has answered, or will not.
     pub(super) async fn answers(
         mut self,
-        asked: Vec<Arc<Member>>,
+        asked: Vec<Arc<FleetMember>>,
         within: Duration,
-    ) -> Vec<(Arc<Member>, Result<T, NoAnswer>)> {
+    ) -> Vec<(Arc<FleetMember>, Result<T, NoAnswer>)> {
         let until = Instant::now() + within;
-        let mut open: HashMap<String, Arc<Member>> =
+        let mut open: HashMap<String, Arc<FleetMember>> =
             asked.into_iter().map(|member| (member.boot().to_owned(), member)).collect();
         let mut answers = Vec::with_capacity(open.len());
         while !open.is_empty() {
@@ -139,12 +139,12 @@ mod tests {
 
     use super::*;
 
-    fn member(name: &str) -> Arc<Member> {
+    fn member(name: &str) -> Arc<FleetMember> {
         let greeting = Greeting { name: name.into(), boot: format!("boot of {name}"), ..Greeting::default() };
-        Arc::new(Member::new(&greeting, None))
+        Arc::new(FleetMember::new(&greeting, None))
     }
 
-    fn told(answers: &[(Arc<Member>, Result<u32, NoAnswer>)]) -> Vec<(&str, Result<u32, NoAnswer>)> {
+    fn told(answers: &[(Arc<FleetMember>, Result<u32, NoAnswer>)]) -> Vec<(&str, Result<u32, NoAnswer>)> {
         answers.iter().map(|(member, answer)| (member.name(), *answer)).collect()
     }
 

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::snapshot::{FleetSnapshot, NodeSnapshot, UnreachablePeer};
-use crate::fleet::{Answers, Fleet, Member, PeerRequest, PeerResponse};
+use crate::fleet::{Answers, Fleet, FleetMember, PeerRequest, PeerResponse};
 use crate::net::http_client::HttpClient;
 
 /// Time in which a node has to answer with its snapshot: the page is at most a second behind.
@@ -69,7 +69,7 @@ impl Peers {
     }
 
     /// Snapshot of a member as this node sees it.
-    fn shown(&self, member: &Arc<Member>, last: Option<&NodeSnapshot>) -> NodeSnapshot {
+    fn shown(&self, member: &Arc<FleetMember>, last: Option<&NodeSnapshot>) -> NodeSnapshot {
         let now_ms = self.fleet.now_ms();
         NodeSnapshot {
             name: member.name().into(),

@@ -58,7 +58,7 @@ impl From<NodePhase> for MemberState {
 
 /// One start of another node.
 #[derive(Debug)]
-pub(crate) struct Member {
+pub(crate) struct FleetMember {
     name: String,
     boot: String,
     version: String,
@@ -74,7 +74,7 @@ pub(crate) struct Member {
 
 #[derive(Debug, Default)]
 struct MemberStatus {
-    /// What it says of itself; `None` until it has.
+    /// State that it tells of itself; `None` until it has.
     told: Option<NodeState>,
     /// Nobody listened at the last dial.
     is_refused: bool,
@@ -88,7 +88,7 @@ struct MemberStatus {
     unlinked_since: Option<Instant>,
 }
 
-impl Member {
+impl FleetMember {
     pub(super) fn new(greeting: &Greeting, address: Option<Address>) -> Self {
         Self {
             name: greeting.name.clone(),
