@@ -22,6 +22,8 @@ use trunkline_tests::harness::token;
 const ADMIN_TOKEN: &str = "the-admin-token-of-the-fleet";
 const HUB: &str = "bench";
 const TARGET: &str = "Notice";
+/// Target of announcements that only count: no client has a handler for it.
+const PROBE: &str = "Probe";
 const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];
 
 /// State of each node by its name, and `unreachable` by the URL of one whose name nobody knows.
@@ -89,7 +91,28 @@ impl<'a> FleetScene<'a> {
                 clients.push(client);
             }
         }
+        self.settles(&json!({}), clients.len()).await?;
+        for place in 0..nodes.len() {
+            self.settles(&json!({ "group": format!("group-{place}") }), Kind::JS.len()).await?;
+            self.settles(&json!({ "user": format!("user-{place}") }), Kind::JS.len()).await?;
+        }
         Ok(clients)
+    }
+
+    /// Waits until each node knows where these clients are: what nodes tell each other of it is under way for a moment.
+    async fn settles(&self, of: &Value, clients: usize) -> Result<()> {
+        let mut probe = json!({ "hub": HUB, "target": PROBE, "arguments": [] });
+        for (field, name) in of.as_object().context("fields")? {
+            probe[field] = name.clone();
+        }
+        for node in &self.nodes {
+            until(async || {
+                let reached = announce(node, &probe).await?["clients"].as_u64().context("a number")?;
+                Ok((reached >= clients as u64).then_some(()))
+            })
+            .await?;
+        }
+        Ok(())
     }
 }
 

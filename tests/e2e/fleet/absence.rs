@@ -51,6 +51,7 @@ fn a_killed_node_is_noticed_and_the_others_go_on() {
         scene.nodes[2].start_again(stage).await?;
         scene.agrees(&NAMES).await?;
         clients.extend(scene.crowd(&agents, &scene.nodes[2..]).await?);
+        scene.settles(&json!({}), clients.len()).await?;
         reaches(&scene.nodes[0], &to_all("together"), 3, clients.len()).await?;
         got(&mut clients, &scene.nodes[2], &["together"]).await
     });

@@ -42,6 +42,7 @@ impl<'a> RelayedPair<'a> {
         for kind in Kind::JS {
             clients.push(agents.client(kind, &self.scene.nodes[1].url("/bench")).count(&[TARGET]).open().await?);
         }
+        self.scene.settles(&json!({}), clients.len()).await?;
         Ok(clients)
     }
 }
