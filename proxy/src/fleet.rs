@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use axum::Router;
 use bytes::BytesMut;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -97,6 +98,8 @@ struct FleetState {
     told: Mutex<Option<NodeState>>,
     changed: Notify,
     settling: watch::Sender<Settling>,
+    /// Runtime of the thread on which the fleet runs.
+    runtime: OnceLock<Handle>,
     new_addresses: UnboundedSender<Address>,
     diallers: Mutex<Option<UnboundedReceiver<Address>>>,
     left: CancellationToken,
@@ -111,6 +114,12 @@ struct Settling {
     heard: u64,
     /// Whether they are being asked.
     is_asking: bool,
+}
+
+impl Settling {
+    fn is_heard(&self) -> bool {
+        self.heard >= self.told
+    }
 }
 
 /// Time in which a node has to answer.
@@ -142,6 +151,7 @@ impl Fleet {
             told: Mutex::default(),
             changed: Notify::new(),
             settling: watch::Sender::default(),
+            runtime: OnceLock::new(),
             new_addresses,
             diallers: Mutex::new(Some(diallers)),
             left: CancellationToken::new(),
@@ -339,7 +349,7 @@ impl Fleet {
         let member = self.0.members.meet(greeting, address)?;
         if is_new {
             info!(
-                node = member.name(),
+                peer = member.name(),
                 boot = member.boot(),
                 version = member.version(),
                 "a node of the fleet is here"
@@ -421,11 +431,7 @@ impl Fleet {
     /// State of this node as it tells it.
     fn state(&self) -> NodeState {
         let FleetState { shared, members, .. } = &*self.0;
-        let phase = match () {
-            () if shared.has_begun_drain() => NodePhase::Draining,
-            () if shared.hubs.all().iter().any(|hub| hub.is_served()) => NodePhase::Ready,
-            () => NodePhase::Starting,
-        };
+        let phase = own_phase(shared);
         let linked = members.all().iter().filter(|member| member.is_linked()).count();
         let count = u32::try_from(linked + 1).unwrap_or(u32::MAX);
         NodeState { phase, members: count, view: members.view(&shared.boot) }
@@ -478,6 +484,16 @@ impl OtherNodes for Fleet {
             encode_relay(hub, &answer.to_body(), &mut frame);
             self.pass_on(&member, &frame);
         }
+    }
+}
+
+/// Phase of the life of this node.
+#[must_use]
+pub(crate) fn own_phase(shared: &Shared) -> NodePhase {
+    match () {
+        () if shared.has_begun_drain() => NodePhase::Draining,
+        () if shared.hubs.are_served() => NodePhase::Ready,
+        () => NodePhase::Starting,
     }
 }
 

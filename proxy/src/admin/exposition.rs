@@ -14,7 +14,7 @@ use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, proto}
 use trunkline_protocol::cause::Cause;
 
 use super::admin_counters::AdminCounters;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, own_phase};
 use crate::metrics::{
     Buckets, CauseCounters, Counter, Counters, Distribution, Gauge, Histogram, Limit, Outcome, OutcomeCounters,
 };
@@ -38,7 +38,7 @@ pub(super) fn render(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounters
     exposition.traffic()?;
     exposition.relay()?;
     exposition.owner_hops()?;
-    exposition.fleet(readiness.state(), fleet)?;
+    exposition.fleet(own_phase(readiness.shared()).into(), fleet)?;
     exposition.admin(admin)?;
     exposition.process()?;
     let mut families = exposition.registry.gather();

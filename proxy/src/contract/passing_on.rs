@@ -446,14 +446,29 @@ fn one_address_is_enough_to_find_all_and_a_node_under_two_addresses_is_one() {
 }
 
 #[test]
-fn nodes_that_meet_a_third_at_one_moment_find_each_other() {
+fn nodes_that_have_forgotten_each_other_find_each_other_again() {
     run(async {
         let network = MemoryNetwork::default();
-        // Both are told of nobody: the one that they greet is linked to neither yet.
-        let (two, three) =
-            tokio::join!(FleetNode::start(&network, 2, peers(&[1])), FleetNode::start(&network, 3, peers(&[1])));
-        let one = FleetNode::start(&network, 1, peers(&[1])).await;
-        linked(&[one, two, three]).await;
+        let mut nodes = Vec::new();
+        for number in 1..=3 {
+            // All know the first, and the others from what it tells.
+            nodes.push(FleetNode::start(&network, number, peers(&[1])).await);
+        }
+        linked(&nodes).await;
+        nodes[1..].iter().for_each(|node| node.cut(true));
+        // Their links to the first live on, so none of them has a reason to greet it.
+        let is_forgotten = |node: &FleetNode, other: &str| {
+            let members = node.fleet.members();
+            members.iter().all(|member| member.name() != other || !member.is_linked())
+        };
+        until(Duration::from_secs(300), "they are strangers", || {
+            is_forgotten(&nodes[1], "n3") && is_forgotten(&nodes[2], "n2")
+        })
+        .await;
+        // sleep: longer than addresses are dialled that only members have told
+        sleep(Duration::from_secs(300)).await;
+        nodes.iter().for_each(|node| node.cut(false));
+        linked(&nodes).await;
     });
 }
 

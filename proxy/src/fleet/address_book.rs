@@ -4,14 +4,13 @@
 //! leads to somebody; so one address of a fleet is enough to find all of it, and old ones are forgotten.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use crate::net::address::Address;
-use crate::net::resolver::Resolver;
+use crate::net::resolver::{Resolver, of_one_family};
 
 /// Interval at which names are resolved again.
 pub(super) const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -27,8 +26,8 @@ const ADDRESSES_MAX: usize = 1_024;
 pub(super) enum AddressState {
     /// Nobody has answered so far.
     Trying,
-    /// The node of this boot id answers there.
-    Node(String),
+    /// A node answers there.
+    Node,
     /// No node that can be linked answers there, for this reason.
     Problem(String),
 }
@@ -54,7 +53,7 @@ impl AddressBook {
     pub(super) async fn resolve(&self, names: &[Address], resolver: &Resolver) -> Vec<Address> {
         let mut found = Vec::new();
         for name in names {
-            if name.is_loopback() || name.host().parse::<IpAddr>().is_ok() {
+            if name.is_one_server() {
                 found.push(name.clone());
                 continue;
             }
@@ -121,7 +120,7 @@ impl AddressBook {
         problems.extend(entries.iter().filter(|(_, entry)| entry.is_given).filter_map(
             |(url, entry)| match &entry.state {
                 AddressState::Problem(problem) => Some((url.clone(), problem.clone())),
-                AddressState::Trying | AddressState::Node(_) => None,
+                AddressState::Trying | AddressState::Node => None,
             },
         ));
         problems
@@ -146,12 +145,6 @@ fn add(entries: &mut BTreeMap<String, AddressEntry>, address: &Address, is_given
     }
     entries.insert(address.to_string(), AddressEntry { is_given, state: AddressState::Trying });
     true
-}
-
-/// Keeps the addresses of the family that the system prefers: a node with both would be dialled twice otherwise.
-fn of_one_family(all: &[SocketAddr]) -> Vec<SocketAddr> {
-    let is_v4 = all.first().is_some_and(SocketAddr::is_ipv4);
-    all.iter().filter(|address| address.is_ipv4() == is_v4).copied().collect()
 }
 
 #[cfg(test)]
@@ -191,7 +184,7 @@ mod tests {
         assert!(book.learn(&told) && !book.learn(&told) && !book.is_given(&told));
         assert!(book.set(&told, AddressState::Problem("refused".into())));
         assert!(!book.set(&told, AddressState::Problem("silent".into())), "it was one before");
-        assert!(!book.set(&told, AddressState::Node("boot".into())));
+        assert!(!book.set(&told, AddressState::Node));
         assert!(book.set(&told, AddressState::Problem("refused".into())));
         assert!(book.problems().is_empty());
         book.forget(&told);

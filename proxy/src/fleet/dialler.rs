@@ -160,7 +160,7 @@ impl Dialler {
         }
         let greeting = Greeting::read(answer.body())?;
         let boot = &greeting.boot;
-        self.fleet.addresses().set(&self.address, AddressState::Node(boot.clone()));
+        self.fleet.addresses().set(&self.address, AddressState::Node);
         if *boot == self.fleet.shared().boot {
             return Ok(None);
         }

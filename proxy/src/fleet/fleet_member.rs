@@ -134,8 +134,10 @@ impl FleetMember {
     }
 
     pub(super) fn set_outgoing(&self, link: Option<Arc<NodeLink>>) {
+        let mut status = self.status();
+        (status.is_refused, status.has_left) = (false, status.has_left && link.is_none());
+        drop(status);
         self.outgoing.store(link);
-        self.status().is_refused = false;
     }
 
     /// Link from it, while its session lives.
@@ -145,6 +147,9 @@ impl FleetMember {
 
     /// A new session begins without any knowledge of its interest: it tells all again.
     pub(super) fn set_incoming(&self, link: Option<Arc<NodeLink>>) {
+        if link.is_some() {
+            self.status().has_left = false;
+        }
         self.interest.store(Arc::default());
         self.incoming.store(link);
     }

@@ -1,9 +1,11 @@
 //! Housekeeping of the fleet: diallers, beats, what the other nodes are told, and who is gone.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
@@ -14,7 +16,7 @@ use trunkline_protocol::limits::INTEREST_STALE_MS;
 use super::Fleet;
 use super::address_book::RESOLVE_INTERVAL;
 use super::dialler::Dialler;
-use super::fleet_member::MemberState;
+use super::fleet_member::{FleetMember, MemberState};
 use crate::net::address::Address;
 use crate::net::resolver::Resolver;
 use crate::shard::OwnInterest;
@@ -34,6 +36,8 @@ impl Fleet {
         if self.is_alone() {
             return;
         }
+        // It is run once.
+        drop(self.0.runtime.set(Handle::current()));
         tokio::join!(self.keep_diallers(&resolver), self.keep_beats(), self.keep_told(), self.keep_interest());
     }
 
@@ -99,7 +103,7 @@ impl Fleet {
         }
     }
 
-    fn note_state(&self, member: &super::FleetMember) {
+    fn note_state(&self, member: &FleetMember) {
         let (member_state, lag_ms) = (member.state(self.now_ms()), member.lag_ms(self.now_ms()));
         if member.has_changed(member_state) {
             let (peer, state) = (member.name(), member_state.label());
@@ -144,13 +148,13 @@ impl Fleet {
                 let differing = members.iter().filter(|member| member.view().is_some_and(|view| view != own));
                 let nodes: Vec<_> = differing.map(|member| member.name()).collect();
                 warn!(
-                    ?nodes,
+                    peers = ?nodes,
                     "these nodes of the fleet see other members than this one: what is passed on may not reach all clients"
                 );
             }
             None => {}
         }
-        self.0.agrees.store(agreement.agrees(), std::sync::atomic::Ordering::Relaxed);
+        self.0.agrees.store(agreement.agrees(), Ordering::Relaxed);
     }
 
     /// Tells the other nodes what changes about this one.
@@ -184,28 +188,39 @@ impl Fleet {
         }
     }
 
-    /// Tells what is wanted here since the last time, and waits until all nodes have heard it that would go by what they
-    /// knew before; `None` if they have already.
-    pub(super) fn settling(&self) -> Option<impl Future<Output = ()> + use<>> {
-        let interest = self.shared().interest.as_ref()?;
-        if interest.is_new() {
-            self.tell_news(interest);
+    /// Does something once all nodes have heard what is new here that would go by what they knew before. Called on any
+    /// thread; what is told leaves from the fleet's own alone, or a whole map could overtake what is newer.
+    pub(super) fn when_settled(&self, act: impl FnOnce() + Send + 'static) {
+        let Some(interest) = &self.shared().interest else { return act() };
+        // In this order: what is taken from the news has been counted as told before.
+        let is_settled = !interest.is_new() && self.0.settling.borrow().is_heard();
+        match self.0.runtime.get().filter(|_| !is_settled) {
+            None => act(),
+            Some(runtime) => {
+                let fleet = self.clone();
+                drop(runtime.spawn(async move {
+                    fleet.settle().await;
+                    act();
+                }));
+            }
         }
-        let told = self.0.settling.borrow().told;
-        let mut settling = self.0.settling.subscribe();
-        let is_settled = settling.borrow_and_update().heard >= told;
-        // It fails never: the sender lives as long as the node.
-        (!is_settled).then_some(async move { drop(settling.wait_for(|settling| settling.heard >= told).await) })
     }
 
-    /// Notes that something was told, and finds out when it has been heard: one round of beats at a time, whatever is told
-    /// meanwhile.
-    fn note_told(&self) {
+    /// Tells what is new, and waits until it has been heard.
+    async fn settle(&self) {
+        if let Some(interest) = &self.shared().interest {
+            self.tell_news(interest);
+        }
+        let mut settling = self.0.settling.subscribe();
+        let told = settling.borrow_and_update().told;
+        // It fails never: the sender lives as long as the node.
+        drop(settling.wait_for(|settling| settling.heard >= told).await);
+    }
+
+    /// Finds out when what was told has been heard: one round of beats at a time, whatever is told meanwhile.
+    fn ask_told(&self) {
         let mut is_first = false;
-        self.0.settling.send_modify(|settling| {
-            settling.told += 1;
-            is_first = !std::mem::replace(&mut settling.is_asking, true);
-        });
+        self.0.settling.send_modify(|settling| is_first = !std::mem::replace(&mut settling.is_asking, true));
         if is_first {
             let fleet = self.clone();
             tokio::spawn(async move { while fleet.hear_told().await {} });
@@ -217,8 +232,8 @@ impl Fleet {
         let told = self.0.settling.borrow().told;
         let (now_ms, members) = (self.now_ms(), self.members());
         // Who owes an answer for so long goes by nothing that it knew.
-        let links = members.iter().filter(|member| member.lag_ms(now_ms) < INTEREST_STALE_MS);
-        let links: Vec<_> = links.filter_map(|member| member.outgoing()).collect();
+        let links = members.iter().filter_map(|member| member.outgoing());
+        let links: Vec<_> = links.filter(|link| link.beats().lag_ms(now_ms) < INTEREST_STALE_MS).collect();
         let heard = join_all(links.iter().map(|link| link.heard()));
         drop(timeout(Duration::from_millis(INTEREST_STALE_MS), heard).await);
         let mut is_more = false;
@@ -230,7 +245,12 @@ impl Fleet {
         is_more
     }
 
+    /// Tells what is new, if anything is. On the thread of the fleet alone.
     fn tell_news(&self, interest: &OwnInterest) {
+        if !interest.is_new() {
+            return;
+        }
+        self.0.settling.send_modify(|settling| settling.told += 1);
         let mut news = interest.take_news();
         news.sort_by_key(|(hub, _)| hub.get());
         let hubs = self.shared().hubs.all();
@@ -239,7 +259,7 @@ impl Fleet {
             let buckets = part.iter().map(|&(_, bucket)| bucket).collect();
             self.tell_all(&NodeMessage::Interest(InterestUpdate::Added { hub: hub.name().into(), buckets }));
         }
-        self.note_told();
+        self.ask_told();
     }
 
     fn tell_sweep(&self, interest: &OwnInterest) {

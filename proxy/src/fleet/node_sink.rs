@@ -215,14 +215,8 @@ impl NodeAsker {
         }
         let (question, link) = (self.question, self.link.clone());
         let answer = NodeMessage::Answer { question, frame };
-        match self.fleet.settling() {
-            // Who hears that a client has joined a group may say something to it at any node.
-            Some(settled) => drop(tokio::spawn(async move {
-                settled.await;
-                link.tell(&answer);
-            })),
-            None => link.tell(&answer),
-        }
+        // Who hears that a client has joined a group may say something to it at any node.
+        self.fleet.when_settled(move || link.tell(&answer));
     }
 }
 

@@ -63,6 +63,12 @@ impl Address {
         }
     }
 
+    /// Whether it is one server, whatever a resolver says: a number, or on this machine.
+    #[must_use]
+    pub fn is_one_server(&self) -> bool {
+        self.is_loopback() || self.host().parse::<std::net::IpAddr>().is_ok()
+    }
+
     /// Whether the host is this machine.
     #[must_use]
     pub fn is_loopback(&self) -> bool {

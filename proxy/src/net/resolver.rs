@@ -49,6 +49,14 @@ impl fmt::Debug for Resolver {
     }
 }
 
+/// Keeps the addresses of the family that the system prefers, which is that of the first: a server with both would
+/// count as two otherwise.
+#[must_use]
+pub(crate) fn of_one_family(all: &[SocketAddr]) -> Vec<SocketAddr> {
+    let is_v4 = all.first().is_some_and(SocketAddr::is_ipv4);
+    all.iter().filter(|address| address.is_ipv4() == is_v4).copied().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +68,12 @@ mod tests {
         assert_eq!(Resolver::knowing(fixed.clone()).resolve(&name).await.unwrap(), fixed);
         let number: Address = "http://127.0.0.1:5000".parse().unwrap();
         assert_eq!(Resolver::default().resolve(&number).await.unwrap(), [([127, 0, 0, 1], 5000).into()]);
+    }
+
+    #[test]
+    fn only_the_family_that_the_system_prefers_counts() {
+        let all = ["[2001:db8::1]:80", "10.0.0.1:80", "[2001:db8::2]:80"].map(|at| at.parse().unwrap());
+        assert_eq!(of_one_family(&all), [all[0], all[2]]);
+        assert!(of_one_family(&[]).is_empty());
     }
 }

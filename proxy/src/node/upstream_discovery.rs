@@ -5,7 +5,7 @@
 //! while changes nothing.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::upstream_watcher;
 use crate::net::address::Address;
-use crate::net::resolver::Resolver;
+use crate::net::resolver::{Resolver, of_one_family};
 use crate::observer::UpstreamProblems;
 use crate::shard::Shared;
 
@@ -73,20 +73,12 @@ impl UpstreamDiscovery {
 
     /// Tells whether the upstream is one app server, whatever it resolves to: always for a number, and on this machine.
     fn is_one_server(&self) -> bool {
-        let address = &self.address;
-        self.interval.is_zero() || address.is_loopback() || address.host().parse::<IpAddr>().is_ok()
+        self.interval.is_zero() || self.address.is_one_server()
     }
 
     fn watch(&self, address: Address, is_listed: watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
         upstream_watcher::watch(self.shared.clone(), self.problems.clone(), address, is_listed)
     }
-}
-
-/// Keeps the addresses of the family that the system prefers, which is that of the first: an app server with both would
-/// count as two otherwise.
-fn of_one_family(all: &[SocketAddr]) -> Vec<SocketAddr> {
-    let is_v4 = all.first().is_some_and(SocketAddr::is_ipv4);
-    all.iter().filter(|address| address.is_ipv4() == is_v4).copied().collect()
 }
 
 impl ListedAddresses {
@@ -144,12 +136,5 @@ mod tests {
         assert!(*of_a[0].1.borrow());
         drop(of_a);
         assert_eq!(listed.update(&[a]).len(), 1);
-    }
-
-    #[test]
-    fn only_the_family_that_the_system_prefers_counts() {
-        let all = [at("[2001:db8::1]:80"), at("10.0.0.1:80"), at("[2001:db8::2]:80")];
-        assert_eq!(of_one_family(&all), [all[0], all[2]]);
-        assert!(of_one_family(&[]).is_empty());
     }
 }

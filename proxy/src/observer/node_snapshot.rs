@@ -12,6 +12,7 @@ use super::process_stats::{CpuTimes, ProcessStats};
 use super::readiness::Readiness;
 use super::snapshot::{ClientSummary, HubSnapshot, NodeSnapshot, PoolSnapshot, Rates};
 use crate::clock::unix_ms;
+use crate::fleet::own_phase;
 use crate::metrics::{Counters, Direction, FrameKind, HubCounters};
 use crate::net::address::Address;
 use crate::shard::{Census, ClientKind};
@@ -61,7 +62,7 @@ impl NodeSampler {
             name: shared.settings.node.clone(),
             instance: shared.boot.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
-            state: self.readiness.state(),
+            state: own_phase(&shared).into(),
             address: shared.settings.advertise.as_ref().map(Address::to_string).unwrap_or_default(),
             uptime_s: shared.uptime().as_secs(),
             at_ms: unix_ms(),

@@ -16,14 +16,11 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::snapshot::{FleetSnapshot, NodeSnapshot, UnreachablePeer};
-use crate::fleet::{Answers, Fleet, FleetMember, PeerRequest, PeerResponse};
+use crate::fleet::{ANSWER_TIMEOUT, Answers, Fleet, FleetMember, PeerRequest, PeerResponse};
 use crate::net::http_client::HttpClient;
 
 /// Time in which a node has to answer with its snapshot: the page is at most a second behind.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Time in which a node has to answer anything else.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Questions to all peers under way at a time; more wait. On a loopback address anybody of the machine may ask.
 const QUESTIONS_MAX: usize = 8;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::fleet::MemberState;
 use crate::shard::Shared;
 
 /// Why each upstream is not linked; upstreams without a problem are not in it.
@@ -49,29 +48,19 @@ impl Readiness {
         &self.shared
     }
 
-    /// State of this node, as other nodes see it too.
-    #[must_use]
-    pub(crate) fn state(&self) -> MemberState {
-        match () {
-            () if self.shared.has_begun_drain() => MemberState::Draining,
-            () if self.reasons_not_ready().is_empty() => MemberState::Ready,
-            () => MemberState::Starting,
-        }
-    }
-
     /// Returns the reasons why no clients are accepted; none when the node is ready.
     #[must_use]
     pub(crate) fn reasons_not_ready(&self) -> Vec<String> {
         if self.shared.has_begun_drain() {
             return vec!["draining: this node is stopping".into()];
         }
-        let hubs = self.shared.hubs.all();
-        let unserved: Vec<_> = hubs.iter().filter(|hub| !hub.is_served()).map(|hub| hub.name()).collect();
-        if !hubs.is_empty() && unserved.is_empty() {
+        if self.shared.hubs.are_served() {
             return Vec::new();
         }
         let problems = self.problems.list();
         if problems.is_empty() {
+            let hubs = self.shared.hubs.all();
+            let unserved: Vec<_> = hubs.iter().filter(|hub| !hub.is_served()).map(|hub| hub.name()).collect();
             return vec![format!("waiting for links of hubs: {}", unserved.join(", "))];
         }
         problems.iter().map(|(address, problem)| format!("waiting for app server {address}: {problem}")).collect()

@@ -180,6 +180,13 @@ impl HubRegistry {
         all.iter().find(|hub| without_slash(&hub.settings.load().path).eq_ignore_ascii_case(path)).cloned()
     }
 
+    /// Whether there are hubs, and all are served.
+    #[must_use]
+    pub(crate) fn are_served(&self) -> bool {
+        let all = self.all.load();
+        !all.is_empty() && all.iter().all(|hub| hub.is_served())
+    }
+
     /// Finds a hub by its name, as links and other nodes have it.
     #[must_use]
     pub(crate) fn named(&self, name: &str) -> Option<Arc<Hub>> {
