@@ -188,7 +188,7 @@ impl Asker for SilentAsker {
     }
 
     fn app(&self) -> AppServerId {
-        AppServerId::NONE
+        AppServerId::OTHER_NODE
     }
 
     fn answer(&self, _message: &ServiceMessage) {}
@@ -226,7 +226,7 @@ impl Asker for NodeAsker {
     }
 
     fn app(&self) -> AppServerId {
-        AppServerId::NONE
+        AppServerId::OTHER_NODE
     }
 
     fn answer(&self, message: &ServiceMessage) {

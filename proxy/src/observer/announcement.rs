@@ -214,7 +214,7 @@ impl Asker for CountAsker {
     }
 
     fn app(&self) -> AppServerId {
-        AppServerId::NONE
+        AppServerId::OTHER_NODE
     }
 
     fn answer(&self, message: &ServiceMessage) {

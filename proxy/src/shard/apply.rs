@@ -258,6 +258,7 @@ mod tests {
     use super::*;
     use crate::shard::command::MembershipChange;
     use crate::shard::testbed::{Testbed, whole_id};
+    use crate::upstream::LinkHandle;
 
     const OWN: u32 = 7;
 
@@ -278,6 +279,16 @@ mod tests {
         bed.state.apply(commands);
         assert_eq!(bed.received(ann), ["own"]);
         assert_eq!(bed.state.context.counters.unknown_receivers.get(), 1);
+    }
+
+    #[test]
+    fn another_node_is_not_the_app_server_of_a_client_that_has_none() {
+        let mut bed = Testbed::new();
+        let (ann, hub) = (bed.client("ann"), bed.hub.index());
+        bed.state.connections.set_home(ann, &std::sync::Arc::new(LinkHandle::nowhere(hub)));
+        let (app, connection_id) = (AppServerId::OTHER_NODE, whole_id("ann").into());
+        bed.state.apply(vec![ShardCommand::One { hub, app, connection_id, slot: ann, command: data("strange") }]);
+        assert_eq!(bed.received(ann), [""; 0]);
     }
 
     #[test]

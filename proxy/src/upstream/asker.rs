@@ -11,7 +11,7 @@ pub(crate) trait Asker: fmt::Debug + Send + Sync {
     /// The hub that its commands concern.
     fn hub(&self) -> HubIndex;
 
-    /// Its app server; [`AppServerId::NONE`] for another node, which is nobody's own app server.
+    /// Its app server; [`AppServerId::OTHER_NODE`] for another node, which is nobody's own app server.
     fn app(&self) -> AppServerId;
 
     /// Sends it an answer. Never waits.

@@ -22,7 +22,10 @@ impl From<u32> for HubIndex {
 }
 
 impl AppServerId {
+    /// No app server: of a client without a home.
     pub(crate) const NONE: Self = Self(u32::MAX);
+    /// No app server either: of what other nodes send. No client is at home there.
+    pub(crate) const OTHER_NODE: Self = Self(u32::MAX - 1);
 }
 
 impl From<u32> for AppServerId {
