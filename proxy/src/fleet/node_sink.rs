@@ -74,7 +74,7 @@ impl<'a> NodeSink<'a> {
             (NodeMessage::Response { question, status, body }, LinkDirection::ByUs) => {
                 self.fleet.requests().answer(question, self.member.boot(), PeerResponse::new(status, body));
             }
-            (other, _) => debug!(node = self.member.name(), kind = other.name(), "a node message is ignored"),
+            (other, _) => debug!(peer = self.member.name(), kind = other.name(), "a node message is ignored"),
         }
     }
 
@@ -120,7 +120,7 @@ impl<'a> NodeSink<'a> {
         };
         if let Err(problem) = &applied {
             self.fleet.counters().drop_messages(DropCause::Malformed, 1);
-            warn!(node = self.member.name(), problem, "a node passes on what can't be applied");
+            warn!(peer = self.member.name(), problem, "a node passes on what can't be applied");
         }
         applied.is_ok()
     }
