@@ -24,6 +24,7 @@
 //! | [`http_transport`] | a client of Server-Sent Events or long polling, request by request |
 //! | [`client`] | clients of the official and other libraries, behind one face |
 //! | [`browser`] | pages in headless Chromium |
+//! | [`dotnet`] | real ASP.NET Core apps and .NET clients on Azure's SDK |
 //!
 //! No test waits for a time to pass: all waits are for an event, and [`scenario`] bounds them.
 
@@ -31,6 +32,7 @@ pub mod balancer;
 pub mod browser;
 pub mod client;
 pub mod demo;
+pub mod dotnet;
 pub mod driver;
 pub mod fleet;
 pub mod ground;

@@ -13,7 +13,7 @@
 //! | [`apps`] | app servers that misbehave; the others in that folder are programs |
 //! | `bench` | what the benchmarks share |
 //!
-//! The other folders: `e2e` (the tests), `chaos`, `load`, `simulation`, `clients` (agents of other languages), `tools`.
+//! The other folders: `e2e` (the tests), `azure` (those of Azure's door), `chaos`, `load`, `simulation`, `clients` (agents of other languages), `tools`.
 
 pub mod apps;
 pub mod bench;

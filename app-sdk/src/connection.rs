@@ -8,6 +8,7 @@ mod call_table;
 mod connect_request;
 mod connection_close;
 mod flow_control;
+mod home;
 mod inbox;
 mod kept_bytes;
 mod limits;
@@ -32,6 +33,7 @@ pub(crate) use connect_request::ConnectRequest;
 pub(crate) use connect_request::tests::connect_request_of;
 pub(crate) use connection_close::ConnectionClose;
 pub(crate) use flow_control::FlowControl;
+use home::Home;
 pub(crate) use inbox::{Inbox, WorkItem};
 pub(crate) use kept_bytes::{SLICE_MIN_BYTES, detached};
 pub(crate) use limits::Limits;
@@ -46,8 +48,7 @@ pub(crate) struct LinkId(pub(crate) u64);
 pub(crate) struct Connection {
     request: ConnectRequest,
     protocol: HubProtocol,
-    home: LinkId,
-    node: Arc<Node>,
+    home: Home,
     inbox: Mutex<Inbox<CallScope>>,
     /// Values that the app keeps with the connection; they own no memory while there are none.
     items: Mutex<Extensions>,
@@ -74,8 +75,9 @@ pub(crate) trait StartWorker: Send + Sync {
 
 impl Connection {
     pub(crate) fn new(request: ConnectRequest, protocol: HubProtocol, home: LinkId, node: Arc<Node>) -> Self {
-        let (inbox, items) = (Mutex::default(), Mutex::default());
-        Self { request, protocol, home, node, inbox, items, cancellation: OnceLock::new() }
+        let request = if node.is_of_service() { request.of_service() } else { request };
+        let (inbox, items, home) = (Mutex::default(), Mutex::default(), Home::new(home, node));
+        Self { request, protocol, home, inbox, items, cancellation: OnceLock::new() }
     }
 
     /// Fires the cancellation; for the caller that took the connection out of the registry.
@@ -112,13 +114,13 @@ impl Connection {
         self.protocol
     }
 
-    /// The link that carries the connection's upward frames.
-    pub(crate) fn home(&self) -> LinkId {
-        self.home
+    /// The link that carries the connection's upward frames, and the way of frames to the client.
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
     }
 
-    pub(crate) fn node(&self) -> &Arc<Node> {
-        &self.node
+    pub(crate) fn node(&self) -> Arc<Node> {
+        self.home.node()
     }
 }
 

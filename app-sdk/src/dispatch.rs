@@ -28,12 +28,14 @@ use futures_util::FutureExt;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 use trunkline_protocol::cause::Cause;
+use trunkline_protocol::door::INSTANCE_ID_HEADER;
 use trunkline_protocol::hub::{
     CLOSED_WITH_ERROR, CancelInvocation, Close, Completion, FramingError, HandshakeError, HandshakeRequest,
     HandshakeResponse, HubMessage, HubMessageError, HubProtocol, Outcome, StreamItem,
 };
 use trunkline_protocol::service::{
-    Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ErrorCompletion, OpenConnection,
+    Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
+    FlowOperation, FlowSubject, OpenConnection, ServiceMessage,
 };
 use trunkline_protocol::wire::MIGRATE_TO_HEADER;
 
@@ -58,6 +60,9 @@ use crate::outbound::{ID_IN_USE, Outbound};
 
 /// Number of messages after which a worker yields: a busy client must not keep a thread for itself.
 const MESSAGES_PER_TURN: u32 = 32;
+
+/// The error that an app sees for connections that went with an instance of a service.
+const INSTANCE_LOST: &str = "The service has lost the instance that held the client.";
 
 /// Turns the messages of one hub's clients into calls of its methods.
 pub(crate) struct Dispatcher {
@@ -148,12 +153,12 @@ impl Dispatcher {
     async fn run_on_connected(self: &Arc<Self>, connection: &Arc<Connection>) -> Result<(), HubError> {
         let context = self.context(connection, CallKind::ConnectHook);
         self.methods.policies.check(&context)?;
-        self.run_hooks(HubCallKind::Connected, context, None).await
+        self.run_hooks(HubCallKind::Connected, connection, context, None).await
     }
 
     async fn run_on_disconnected(self: &Arc<Self>, connection: &Arc<Connection>, close: ConnectionClose) {
         let context = self.context(connection, CallKind::DisconnectHook);
-        if let Err(error) = self.run_hooks(HubCallKind::Disconnected, context, Some(close)).await {
+        if let Err(error) = self.run_hooks(HubCallKind::Disconnected, connection, context, Some(close)).await {
             self.log(connection, "on_disconnected", &error);
         }
     }
@@ -163,6 +168,7 @@ impl Dispatcher {
     async fn run_hooks(
         self: &Arc<Self>,
         kind: HubCallKind,
+        connection: &Connection,
         context: Context,
         close: Option<ConnectionClose>,
     ) -> Result<(), HubError> {
@@ -179,7 +185,7 @@ impl Dispatcher {
             true => hooks,
             false => filters.wrap(HubCall::of_hook(kind, context, close), hooks),
         };
-        catch_panic(running).instrument(span).await.map(drop)
+        catch_panic(in_order_of(connection, running)).instrument(span).await.map(drop)
     }
 
     fn context(self: &Arc<Self>, connection: &Arc<Connection>, kind: CallKind) -> Context {
@@ -435,6 +441,44 @@ impl Endpoint for Arc<Dispatcher> {
         }
     }
 
+    fn count_clients(&self, link: LinkId) -> (usize, usize) {
+        self.core.count_connections(link)
+    }
+
+    fn ping_clients(&self, service: &str) {
+        for connection in self.core.connections() {
+            if connection.node().is_of(service) && connection.inbox().is_connected() {
+                self.core.ping(&connection);
+            }
+        }
+    }
+
+    fn handle_instance_lost(&self, instance: &str) {
+        for connection in self.core.connections() {
+            if connection.request().header(INSTANCE_ID_HEADER).is_some_and(|holder| holder == instance) {
+                self.handle_closed(&connection, ConnectionClose::with_error(Cause::LinkLost, INSTANCE_LOST));
+            }
+        }
+    }
+
+    fn handle_flow_control(&self, link: LinkId, node: &Arc<Node>, control: ConnectionFlowControl) {
+        let ConnectionFlowControl { connection_id, subject, operation } = control;
+        if subject == FlowSubject::Server {
+            // The service gives this connection up.
+            return self.core.outbound.retire(node);
+        }
+        let Some(connection) = self.core.connection(&connection_id) else { return };
+        match operation {
+            FlowOperation::Pause => {
+                let operation = FlowOperation::PauseAck;
+                let answer = ConnectionFlowControl { connection_id, subject, operation };
+                connection.home().pause(ServiceMessage::ConnectionFlowControl(answer).to_frame());
+            }
+            FlowOperation::Resume => drop(connection.home().resume(link, node)),
+            _ => {}
+        }
+    }
+
     fn handle_node_lost(&self, node: &Arc<Node>) {
         self.core.handle_node_lost(node);
     }
@@ -518,6 +562,12 @@ fn call_span(context: &Context, method: &str) -> Span {
 /// Name of a method for the log.
 fn logged_method(method: &str) -> &str {
     method.get(..method.floor_char_boundary(LOGGED_METHOD_MAX_BYTES)).unwrap_or_default()
+}
+
+/// Has what a call sends take the way of its client, where a service has several.
+fn in_order_of(connection: &Connection, running: ReplyFuture) -> ReplyFuture {
+    let node = connection.node();
+    if node.is_of_service() { Box::pin(node.run_call(running)) } else { running }
 }
 
 /// Runs code of the app; a panic becomes an error.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use trunkline_protocol::service::{
-    Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ErrorCompletion, OpenConnection,
+    Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
+    OpenConnection,
 };
 
 use crate::connection::{ConnectionClose, LinkId};
@@ -26,6 +27,20 @@ pub(crate) trait Endpoint: Send + Sync {
 
     /// Closes the connections at home on a link whose session is over.
     fn handle_link_ended(&self, link: LinkId, close: &ConnectionClose);
+
+    /// Counts the clients that are here, and those of them whose home is this link.
+    fn count_clients(&self, _link: LinkId) -> (usize, usize) {
+        (0, 0)
+    }
+
+    /// Sends a hub ping to each client of a service, which sends none itself.
+    fn ping_clients(&self, _service: &str) {}
+
+    /// Closes the clients that a lost instance of a service has held.
+    fn handle_instance_lost(&self, _instance: &str) {}
+
+    /// Pauses what goes to a client, or resumes it over this link.
+    fn handle_flow_control(&self, _link: LinkId, _node: &Arc<Node>, _control: ConnectionFlowControl) {}
 
     /// Fails what is awaited from a proxy that has no links any more.
     fn handle_node_lost(&self, _node: &Arc<Node>) {}

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use trunkline_protocol::development_key::DevelopmentKeyError;
+use trunkline_protocol::door::ConnectionStringError;
 use trunkline_protocol::hub::PayloadError;
 use trunkline_protocol::key::AccessKeyError;
 
@@ -431,9 +432,24 @@ pub enum BuildError {
         /// Reason why it is malformed.
         problem: String,
     },
-    /// Hubs that are served without a proxy need a runtime to run on.
+    /// A connection string of a service is wrong.
+    #[error("Server::dial: {0}")]
+    ConnectionString(#[source] ConnectionStringError),
+    /// Two services are the same.
+    #[error("Server::dial: the service at {0} is dialled twice")]
+    DuplicateService(String),
+    /// The TLS of a service can't be used.
+    #[error("Server::dial: {0}")]
+    Tls(String),
+    /// A path that no route of the app's router can have.
+    #[error("Server::dial: the path '{0}' has braces, or a segment that begins with ':' or '*': no router takes that")]
+    DialledPath(String),
+    /// Clients can't be served here and be led to a service at once.
     #[cfg(feature = "embedded")]
-    #[error("`embedded` needs the Tokio runtime that is to run the hubs: call `into_router` inside of it")]
+    #[error("`embedded` and `dial` both answer the clients that negotiate: choose one of them")]
+    EmbeddedAndDialled,
+    /// Hubs that are served without a proxy, or behind a service that is dialled, need a runtime to run on.
+    #[error("`embedded` and `dial` need the Tokio runtime that is to run the hubs: call `into_router` inside of it")]
     NoRuntime,
     /// The system refuses the thread that serves clients without a proxy.
     #[cfg(feature = "embedded")]

@@ -146,6 +146,12 @@ impl HubCore {
         read(&self.registry).iter().map(Arc::clone).collect()
     }
 
+    /// Counts the connections that are here, and those of them whose home is this link.
+    pub(crate) fn count_connections(&self, link: LinkId) -> (usize, usize) {
+        let registry = read(&self.registry);
+        (registry.iter().count(), registry.at_home(link).len())
+    }
+
     /// The connections whose home is this link.
     pub(crate) fn connections_at_home(&self, link: LinkId) -> Vec<Arc<Connection>> {
         read(&self.registry).at_home(link)
@@ -195,7 +201,11 @@ impl HubCore {
     }
 
     fn remove(&self, connection: &Arc<Connection>) -> bool {
-        write(&self.registry).remove(connection)
+        let was_here = write(&self.registry).remove(connection);
+        if was_here {
+            connection.home().end_pause();
+        }
+        was_here
     }
 
     fn close_after(
@@ -210,8 +220,8 @@ impl HubCore {
         }
         self.outbound.count_closed(connection.id(), &close);
         let node = connection.node();
-        self.outbound.control(node, &connection_data(connection, last_payload, data_type));
-        self.outbound.close_at_proxy(node, connection.shared_id(), close.cause, None);
+        self.outbound.control(&node, &connection_data(connection, last_payload, data_type));
+        self.outbound.close_at_proxy(&node, connection.shared_id(), close.cause, None);
         connection.cancel();
         let mut inbox = connection.inbox();
         inbox.discard();
@@ -224,32 +234,40 @@ impl HubCore {
     /// Queues the answer to the connection's handshake; never waits.
     pub(crate) fn answer_handshake(&self, connection: &Connection, payload: Bytes) {
         let data = connection_data(connection, payload, DataType::Handshake);
-        self.outbound.control(connection.node(), &data);
+        self.outbound.control_client(connection, &data);
+    }
+
+    /// Queues a ping for the connection; never waits.
+    pub(crate) fn ping(&self, connection: &Connection) {
+        let payload = encode::message(connection.protocol(), &HubMessage::Ping);
+        self.outbound.control_client(connection, &connection_data(connection, payload, DataType::Other));
     }
 
     /// Queues a completion for the connection; waits only when sends and results have filled everything.
     pub(crate) async fn complete(&self, connection: &Connection, payload: Bytes) {
         let data = connection_data(connection, payload, DataType::Invocation);
-        self.outbound.complete(connection.node(), &data).await;
+        let passage = connection.home().pass().await;
+        self.outbound.complete(passage.node(), &data).await;
     }
 
     /// Queues a stream item for the connection; waits while its send link is full. Returns `false` if there is no link.
     pub(crate) async fn send_item(&self, connection: &Connection, payload: Bytes) -> bool {
         let frame = connection_data(connection, payload, DataType::Invocation).to_frame();
-        self.outbound.send(connection.node(), &frame).await
+        let passage = connection.home().pass().await;
+        self.outbound.send(passage.node(), &frame).await
     }
 
     /// Asks the proxy to pause or resume the client, if that is due; never waits. Called with the inbox under its lock,
     /// or a later request could overtake an earlier one.
     pub(crate) fn apply_flow_control(&self, connection: &Connection, inbox: &mut Inbox<CallScope>) {
         if let Some(operation) = inbox.poll_flow(&self.limits) {
-            self.outbound.control_flow(connection.node(), connection.shared_id(), operation);
+            self.outbound.control_flow(&connection.node(), connection.shared_id(), operation);
         }
         if inbox.is_reassigning()
             && connection.node().reads_on()
             && let Some(operation) = inbox.poll_handover(self.is_asked(connection.id()))
         {
-            self.outbound.control_flow(connection.node(), connection.shared_id(), operation);
+            self.outbound.control_flow(&connection.node(), connection.shared_id(), operation);
         }
     }
 
@@ -282,7 +300,8 @@ impl HubCore {
             subject: FlowSubject::Server,
             operation: FlowOperation::Offline,
         };
-        for node in self.outbound.nodes().iter() {
+        // A service is told by a ping on each of its connections.
+        for node in self.outbound.nodes().iter().filter(|node| !node.is_of_service()) {
             self.outbound.control(node, &ServiceMessage::ConnectionFlowControl(message.clone()));
         }
     }

@@ -204,6 +204,11 @@
 //! put proxies in front for that. `cargo doc --all-features` shows `Server::embedded` and `Server::allow_origin`, which
 //! are hidden without the feature.
 //!
+//! # Dialling
+//!
+//! Where proxies can't reach the app, because it is behind NAT, the app reaches them: [`Server::dial`] takes the connection string of
+//! a proxy that has an access key, or of Azure SignalR itself. With an `https` endpoint it needs the feature `tls`.
+//!
 //! # Crates in the public API
 //!
 //! [`axum`], [`bytes`], [`http`] and [`prometheus`] are re-exported in the versions that stand in signatures here, for apps
@@ -241,6 +246,7 @@
 //! | `dispatch` | messages of connections become calls |
 //! | `raw` | raw endpoints: builder, connections, handlers |
 //! | `link` | WebSockets of proxies, and links in memory |
+//! | `dial` | services that are dialled: their server connections, and the tokens for their clients |
 //! | `server` | builder of a server, its routes, its handles, and its drain |
 //! | [`testing`] | test clients, and the far end of links |
 
@@ -248,6 +254,7 @@ pub mod call;
 mod clients;
 mod connection;
 mod context;
+mod dial;
 mod dispatch;
 mod encode;
 mod endpoint;

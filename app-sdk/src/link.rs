@@ -6,8 +6,12 @@
 //!               socket first)        first)        both until the socket ends; the session lives on
 //! ```
 //!
+//! A service is dialled instead ([`dial`](crate::dial)); its server connections have the same sessions, which end with their
+//! sockets.
+//!
 //! Sockets, handshake, outbox, reader and writer are [`trunkline_link`]'s, which proxies use, too.
 
+mod app_socket;
 mod attached;
 mod endpoint_sink;
 mod session;
@@ -17,26 +21,43 @@ mod starts;
 
 use std::sync::Arc;
 
-use axum::extract::ws::WebSocket;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use trunkline_link::StopReason;
-use trunkline_protocol::service::{Answer, Capabilities, Offer};
+use trunkline_link::{LinkOutbox, StopReason};
+use trunkline_protocol::service::{Answer, Capabilities, Offer, Ping};
 
+use crate::connection::LinkId;
 use crate::endpoint::Endpoint;
 
+pub(crate) use app_socket::{AppSocket, DialledSocket, DialledStream};
 pub(crate) use attached::Attached;
 pub(crate) use slots::{Refused, SlotKey, Slots};
 
-/// A link over axum's WebSockets, or in memory; and its halves.
-pub(crate) type LinkSocket = trunkline_link::LinkSocket<WebSocket>;
-pub(crate) type LinkReader = trunkline_link::LinkReader<WebSocket>;
-pub(crate) type LinkWriter = trunkline_link::LinkWriter<WebSocket>;
+/// A link over a WebSocket, or in memory; and its halves.
+pub(crate) type LinkSocket = trunkline_link::LinkSocket<AppSocket>;
+pub(crate) type LinkReader = trunkline_link::LinkReader<AppSocket>;
+pub(crate) type LinkWriter = trunkline_link::LinkWriter<AppSocket>;
 
-/// A link that a proxy asks for.
+/// Handler of the pings of a service, beside those that keep a link alive.
+pub(crate) trait ServicePings: Send + Sync {
+    /// Handles a ping that a server connection has brought, whose answers go into its `outbox`.
+    fn handle_ping(&self, link: LinkId, outbox: &LinkOutbox, ping: &Ping);
+}
+
+/// Service at the far end of a link that was dialled.
+#[derive(Clone)]
+pub(crate) struct Service {
+    /// Name of the service, the same for all its server connections.
+    pub(crate) name: Arc<str>,
+    pub(crate) pings: Arc<dyn ServicePings>,
+}
+
+/// A link that a proxy asks for, or that was dialled.
 pub(crate) struct Link {
     pub(crate) endpoint: Arc<dyn Endpoint>,
     pub(crate) key: SlotKey,
+    /// Service that was dialled; `None` for a proxy.
+    pub(crate) service: Option<Service>,
     pub(crate) slots: Arc<Slots>,
     /// Maximum bytes that a session keeps until the proxy acknowledges them.
     pub(crate) ring_max_bytes: usize,

@@ -1,4 +1,7 @@
 //! One proxy, as one hub sees it: its links, and the send link among them.
+//!
+//! A service that was dialled has a node for each server connection: what is for a client goes over the connection that
+//! carries it, because the service may hold that one at another place than its others.
 
 mod link_pool;
 
@@ -14,11 +17,40 @@ use link_pool::LinkPool;
 #[cfg(test)]
 pub(crate) use tests::{next_piece, open_outbox};
 
-/// A proxy process, identified by its name and its boot id.
+tokio::task_local! {
+    /// Node of the client whose call runs: what the call sends to many takes the same way, and so keeps its order.
+    static CALLER: Arc<Node>;
+}
+
+/// Name of a node: of a proxy process, or of a server connection to a service.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NodeName<'a> {
+    pub(crate) name: &'a str,
+    /// Random id of the start of the process.
+    pub(crate) boot: &'a str,
+    /// Name of the service; `None` for a proxy that has dialled.
+    pub(crate) service: Option<&'a str>,
+}
+
+impl<'a> NodeName<'a> {
+    /// Name of a proxy process.
+    #[cfg(test)]
+    pub(crate) fn proxy(name: &'a str, boot: &'a str) -> Self {
+        Self { name, boot, service: None }
+    }
+
+    /// Name and boot id of what gets what was sent before it came: a service gets it once.
+    pub(crate) fn late_comer(self) -> (&'a str, &'a str) {
+        self.service.map_or((self.name, self.boot), |service| (service, ""))
+    }
+}
+
+/// A proxy process, identified by its name and its boot id; or a server connection to a service.
 #[derive(Debug)]
 pub(crate) struct Node {
     name: Box<str>,
     boot: Box<str>,
+    service: Option<Box<str>>,
     capabilities: Capabilities,
     pool: RwLock<LinkPool<Arc<LinkOutbox>>>,
 }
@@ -33,21 +65,48 @@ pub(crate) struct LinkSessionEnd {
 }
 
 impl Node {
-    pub(crate) fn new(name: &str, boot: &str, capabilities: Capabilities) -> Self {
-        Self { name: name.into(), boot: boot.into(), capabilities, pool: RwLock::default() }
+    pub(crate) fn new(name: NodeName<'_>, capabilities: Capabilities) -> Self {
+        let NodeName { name, boot, service } = name;
+        let pool = RwLock::default();
+        Self { name: name.into(), boot: boot.into(), service: service.map(Into::into), capabilities, pool }
     }
 
     pub(crate) fn is(&self, name: &str, boot: &str) -> bool {
         &*self.name == name && &*self.boot == boot
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+    /// Name and boot id of the far end: those of the proxy, or the service whatever its server connection.
+    pub(crate) fn far_end(&self) -> (&str, &str) {
+        self.service.as_deref().map_or((&self.name, &self.boot), |service| (service, ""))
     }
 
-    /// Random id of the start of the process.
-    pub(crate) fn boot(&self) -> &str {
-        &self.boot
+    /// Whether it is a server connection to a service.
+    pub(crate) fn is_of_service(&self) -> bool {
+        self.service.is_some()
+    }
+
+    /// Whether it is a server connection to this service.
+    pub(crate) fn is_of(&self, service: &str) -> bool {
+        self.service.as_deref() == Some(service)
+    }
+
+    /// Whether both are server connections to one service.
+    pub(crate) fn shares_service(&self, other: &Self) -> bool {
+        self.is_of_service() && self.service == other.service
+    }
+
+    /// Runs a call of a client of this node.
+    pub(crate) async fn run_call<F: Future>(self: Arc<Self>, call: F) -> F::Output {
+        CALLER.scope(self, call).await
+    }
+
+    /// The node of the client whose call runs in this task, if it is a server connection to a service.
+    pub(crate) fn of_caller() -> Option<Arc<Self>> {
+        CALLER.try_with(Arc::clone).ok()
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Whether the proxy reads the causes of closes.
@@ -65,9 +124,9 @@ impl Node {
         self.capabilities.knows_handovers
     }
 
-    /// Whether the other one is the same process.
+    /// Whether the other one is the same process, or leads to the same service.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.is(&other.name, &other.boot)
+        self.is(&other.name, &other.boot) || self.shares_service(other)
     }
 
     pub(crate) fn open(&self, slot: u32, outbox: Arc<LinkOutbox>) {
@@ -76,7 +135,8 @@ impl Node {
 
     /// Ends the slot's session and moves what it never sent to the next send link, before anything newer gets there:
     /// all under one lock, because a caller that finds an outbox closed asks for the [send link](Self::send_link) again.
-    pub(crate) fn end(&self, slot: u32) -> LinkSessionEnd {
+    /// Without one, they move to the `successor`.
+    pub(crate) fn end(&self, slot: u32, successor: Option<&Self>) -> LinkSessionEnd {
         let mut pool = write(&self.pool);
         let ended = pool.end(slot, |outbox| outbox.is_open());
         let rest = ended.map(|outbox| outbox.close()).unwrap_or_default();
@@ -84,7 +144,10 @@ impl Node {
         match pool.send_link() {
             Some(link) if !rest.unsent.is_empty() => link.inherit(rest.unsent),
             Some(_) => {}
-            None => lost_frames += rest.unsent.count,
+            None => match successor.and_then(Self::send_link) {
+                Some(link) => link.inherit(rest.unsent),
+                None => lost_frames += rest.unsent.count,
+            },
         }
         LinkSessionEnd { was_last: pool.is_empty(), lost_frames }
     }
@@ -161,13 +224,13 @@ mod tests {
 
     #[test]
     fn frames_of_a_lost_send_link_leave_first_on_the_next() {
-        let node = Node::new("proxy", "boot", Capabilities::plain());
+        let node = Node::new(NodeName::proxy("proxy", "boot"), Capabilities::plain());
         let ((first, _), (second, socket)) = (open_outbox(100), open_outbox(100));
         let second = Arc::new(second);
         node.open(0, Arc::new(first));
         node.open(1, Arc::clone(&second));
         assert_eq!(node.try_send(&Bytes::from_static(b"\x01a")), Some(true));
-        let ended = node.end(0);
+        let ended = node.end(0, None);
         assert!(!ended.was_last);
         assert_eq!(ended.lost_frames, 0);
         assert!(node.control(b"\x01b"));
@@ -177,10 +240,10 @@ mod tests {
 
     #[test]
     fn the_last_link_takes_its_queue_with_it_and_sends_go_nowhere() {
-        let node = Node::new("proxy", "boot", Capabilities::plain());
+        let node = Node::new(NodeName::proxy("proxy", "boot"), Capabilities::plain());
         node.open(4, Arc::new(open_outbox(100).0));
         node.control(b"\x01a");
-        let ended = node.end(4);
+        let ended = node.end(4, None);
         assert!(ended.was_last);
         assert_eq!(ended.lost_frames, 1);
         assert_eq!(node.try_send(&Bytes::from_static(b"a")), Some(false));

@@ -22,13 +22,13 @@ use trunkline_protocol::service::{
 };
 use trunkline_protocol::wire::CAUSE_HEADER;
 
-use crate::connection::{ConnectionClose, short};
+use crate::connection::{Connection, ConnectionClose, short};
 use crate::error::SendError;
 use crate::log_limit::{LinePermit, LogLimit};
 use crate::metrics::HubMetrics;
 use trunkline_link::LinkOutbox;
 
-use crate::node::Node;
+use crate::node::{Node, NodeName};
 use crate::sync::{read, write};
 
 use proxies::Proxies;
@@ -54,14 +54,13 @@ impl Outbound {
     /// Begins a link session, which may become the send link of its node.
     pub(crate) fn begin_session(
         &self,
-        name: &str,
-        boot: &str,
+        name: NodeName<'_>,
         capabilities: Capabilities,
         slot: u32,
         outbox: Arc<LinkOutbox>,
     ) -> Arc<Node> {
         let now = Instant::now();
-        let begun = write(&self.proxies).begin_session((name, boot), capabilities, slot, outbox, now);
+        let begun = write(&self.proxies).begin_session(name, capabilities, slot, outbox, now);
         self.metrics.frames_down.inc_by(begun.replayed_frames as u64);
         self.metrics.bytes_down.inc_by(begun.replayed_bytes as u64);
         begun.node
@@ -74,22 +73,28 @@ impl Outbound {
         ended.node_is_lost
     }
 
+    /// Sends by way of another server connection of the service from now on, if there is one.
+    pub(crate) fn retire(&self, node: &Arc<Node>) {
+        write(&self.proxies).retire(node);
+    }
+
     pub(crate) fn nodes(&self) -> Arc<[Arc<Node>]> {
-        read(&self.proxies).linked()
+        read(&self.proxies).linked(Node::of_caller().as_ref())
     }
 
     /// The proxies that must get a frame now. One that comes late gets it too, once; `frame` is called if that may be.
     pub(crate) fn nodes_for(&self, frame: impl FnOnce() -> Bytes) -> Arc<[Arc<Node>]> {
+        let caller = Node::of_caller();
         {
             let proxies = read(&self.proxies);
             if !proxies.is_recording() {
-                return proxies.linked();
+                return proxies.linked(caller.as_ref());
             }
         }
         let frame = frame();
         let mut proxies = write(&self.proxies);
         proxies.record(&frame, Instant::now());
-        proxies.linked()
+        proxies.linked(caller.as_ref())
     }
 
     /// Queues a frame for every proxy. Returns how many took it.
@@ -124,6 +129,14 @@ impl Outbound {
     pub(crate) async fn complete(&self, node: &Node, message: &ServiceMessage) {
         let frame = message.to_frame();
         if node.complete(&frame).await {
+            self.count_queued(1, &frame);
+        }
+    }
+
+    /// Queues a control message for one client; never waits.
+    pub(crate) fn control_client(&self, connection: &Connection, message: &ServiceMessage) {
+        let frame = message.to_frame();
+        if connection.home().control(frame.clone()) {
             self.count_queued(1, &frame);
         }
     }
@@ -214,11 +227,16 @@ mod tests {
         let outbound = Outbound::new("hub", Metrics::new().hub("hub"));
         let [(first, first_socket), (late, late_socket)] = [open_outbox(1_000), open_outbox(1_000)];
         let (first, late) = (Arc::new(first), Arc::new(late));
-        outbound.begin_session("first", "boot", Capabilities::plain(), 0, Arc::clone(&first));
+        outbound.begin_session(NodeName::proxy("first", "boot"), Capabilities::plain(), 0, Arc::clone(&first));
         assert_eq!(outbound.send_to_all(&Bytes::from_static(b"\x01a")).await, 1);
         assert_eq!(outbound.nodes_for(|| Bytes::from_static(b"\x01b")).len(), 1);
-        let node = outbound.begin_session("late", "boot", Capabilities::plain(), 3, Arc::clone(&late));
-        outbound.begin_session("late", "boot", Capabilities::plain(), 4, Arc::new(open_outbox(1_000).0));
+        let node = outbound.begin_session(NodeName::proxy("late", "boot"), Capabilities::plain(), 3, Arc::clone(&late));
+        outbound.begin_session(
+            NodeName::proxy("late", "boot"),
+            Capabilities::plain(),
+            4,
+            Arc::new(open_outbox(1_000).0),
+        );
         assert_eq!(outbound.send_to_all(&Bytes::from_static(b"\x01c")).await, 2);
         assert!(node.control(b"\x01d"));
         assert_eq!(written(&first, first_socket), b"\x01a\x01c");

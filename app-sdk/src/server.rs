@@ -2,6 +2,7 @@
 
 mod access;
 mod channel;
+mod dialled;
 mod drain;
 #[cfg(feature = "embedded")]
 mod embedded;
@@ -11,6 +12,7 @@ mod raw_routes;
 mod routes;
 mod serve;
 mod server_core;
+mod service_negotiation;
 mod stop_signal;
 mod supervisor;
 mod user;
@@ -24,6 +26,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{MethodRouter, get, post};
+use trunkline_protocol::door::ConnectionString;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::manifest::{EndpointKind, HubManifest, Manifest};
 use trunkline_protocol::wire::{CHANNEL_PATH, LINK_PATH, MANIFEST_PATH, NEGOTIATE_PATH};
@@ -54,6 +57,9 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// clients, and little enough that an app server with ten links stays small.
 const LINK_OUTBOX_MAX_BYTES: usize = 16 * 1024 * 1024;
 
+/// Number of connections to a service per hub, as of Azure's SDK.
+const SERVER_CONNECTIONS: u32 = 5;
+
 /// App server: its hubs, and the keys by which it knows its proxies.
 ///
 /// ```
@@ -75,6 +81,8 @@ pub struct Server {
     manifest: Manifest,
     negotiators: BTreeMap<String, MethodRouter>,
     keys: Vec<String>,
+    services: Vec<ConnectionString>,
+    server_connections: u32,
     outbox_max_bytes: usize,
     shutdown_timeout: Duration,
     #[cfg(feature = "embedded")]
@@ -106,6 +114,8 @@ impl Server {
             manifest: Manifest { instance, name, version, hubs: Vec::new() },
             negotiators: BTreeMap::new(),
             keys: Vec::new(),
+            services: Vec::new(),
+            server_connections: SERVER_CONNECTIONS,
             outbox_max_bytes: LINK_OUTBOX_MAX_BYTES,
             shutdown_timeout: SHUTDOWN_TIMEOUT,
             #[cfg(feature = "embedded")]
@@ -161,6 +171,54 @@ impl Server {
     /// get [`InvokeError::Leaving`](crate::InvokeError::Leaving), and a second more to answer.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.shutdown_timeout = timeout;
+        self
+    }
+
+    /// Dials a service instead of being dialled by proxies: a Trunkline proxy that has an `--access-key`, or Azure SignalR
+    /// itself. It is for app servers that nobody can reach, because they are behind NAT or a firewall.
+    ///
+    /// The connection string is the one that the service's own page or operator gives, and that Azure's SDK for .NET takes:
+    /// `Endpoint=http://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`. For an `https` endpoint the crate needs the feature `tls`.
+    ///
+    /// The router then answers `POST {hub}/negotiate` of each hub: the user of the access token, or
+    /// [`Hub::on_negotiate`](crate::Hub::on_negotiate), decides as ever, and the client is led to the service. Pages connect to
+    /// the app as before, and the hubs stay as they are.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use axum::Router;
+    /// use trunkline::{Hub, Server};
+    ///
+    /// let place = "Endpoint=http://127.0.0.1;Port=8080;AccessKey=a secret of at least 16 bytes;Version=1.0;";
+    /// let server = Server::new().hub(Hub::new("/chat")).dial(place);
+    /// let handle = server.handle();
+    /// let app: Router = Router::new().merge(server.into_router()?); // dials from here on
+    /// # let _ = (app, handle);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// - The router must be made in the Tokio runtime that is to run the hubs. A wrong connection string is an error then, which
+    ///   names the key of the string and what is allowed.
+    /// - A service that can't be reached is no error: it is tried again for ever, and the log says why it fails and what to
+    ///   look at. Until it is reached, negotiate answers 503.
+    /// - Several calls dial several services; each client is led to one of them, and sends reach all.
+    /// - Where no [`access_key`](Self::access_key) is given, that of the connection string verifies the users' tokens, too.
+    /// - Each hub has five connections to the service ([`server_connections`](Self::server_connections)). What a call sends
+    ///   takes the way of its own client, so it arrives in order; so does what tasks outside of calls send.
+    /// - Raw endpoints are not served this way: no client finds them at a service.
+    pub fn dial(mut self, connection_string: impl AsRef<str>) -> Self {
+        match connection_string.as_ref().parse() {
+            Ok(service) => self.services.push(service),
+            Err(error) => self.error = self.error.or(Some(BuildError::ConnectionString(error))),
+        }
+        self
+    }
+
+    /// Sets the number of connections that each hub keeps to each service that is [dialled](Self::dial); 5 by default. The
+    /// service may ask for more.
+    pub fn server_connections(mut self, connections: u32) -> Self {
+        self.server_connections = connections.max(1);
         self
     }
 
@@ -235,7 +293,12 @@ impl Server {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let access = Access::new(&self.keys)?;
+        #[cfg(feature = "embedded")]
+        if self.is_embedded && !self.services.is_empty() {
+            return Err(BuildError::EmbeddedAndDialled);
+        }
+        let dialled = self.services.iter().map(|service| service.access_key().clone()).collect();
+        let access = Access::new(&self.keys, dialled)?;
         let (manifest, negotiators) = (self.manifest, self.negotiators);
         let (outbox_max_bytes, shutdown_timeout) = (self.outbox_max_bytes, self.shutdown_timeout);
         let ready = ReadyServer { manifest, negotiators, outbox_max_bytes, shutdown_timeout };
@@ -251,6 +314,10 @@ impl Server {
             .with_state(Arc::clone(&self.core));
         let route = ChannelRoute { core: Arc::clone(&self.core), inside };
         let router: Router = Router::new().route(CHANNEL_PATH, get(channel::channel)).with_state(route);
+        let router = match self.services.is_empty() {
+            true => router,
+            false => router.merge(dialled::start(&self.core, ready, self.services, self.server_connections)?),
+        };
         #[cfg(feature = "embedded")]
         let router = match self.is_embedded {
             true => router.merge(embedded::start(&self.core, ready, access, self.allow_origins)?),

@@ -89,14 +89,22 @@ impl User {
 #[must_use]
 pub fn sign(key: &AccessKey, user: &str, claims: &[Claim], expires_s: u64) -> String {
     let mut body = Map::from_iter([("nameid".to_owned(), json!(user))]);
-    for (name, value) in claims {
-        match body.get_mut(name) {
-            None => drop(body.insert(name.clone(), json!(value))),
-            Some(Value::Array(values)) => values.push(json!(value)),
-            Some(one) => *one = json!([one.clone(), value]),
-        }
-    }
+    claims.iter().for_each(|(name, value)| add_claim(&mut body, name, value));
     body.insert("exp".to_owned(), json!(expires_s));
+    sign_claims(key, body)
+}
+
+/// Adds a claim to the body of a token. Claims of one name become a list.
+pub(crate) fn add_claim(body: &mut Map<String, Value>, name: &str, value: &str) {
+    match body.get_mut(name) {
+        None => drop(body.insert(name.to_owned(), json!(value))),
+        Some(Value::Array(values)) => values.push(json!(value)),
+        Some(one) => *one = json!([one.clone(), value]),
+    }
+}
+
+/// Signs a token with these claims.
+pub(crate) fn sign_claims(key: &AccessKey, body: Map<String, Value>) -> String {
     let encode = |part: Value| URL_SAFE_NO_PAD.encode(part.to_string());
     let signed = format!("{}.{}", encode(json!({"alg": ALGORITHM, "typ": "JWT"})), encode(Value::Object(body)));
     let signature = URL_SAFE_NO_PAD.encode(mac(key, &signed).finalize().into_bytes());

@@ -3,7 +3,7 @@
 //! ```text
 //!  node A ── greeting: who I am, whom I see ──────────────────► node B      once, before the link
 //!         ◄── greeting ────────────────────────────────────────
-//!         ── node link: state, interest, relays, questions ───►              a link session, as between proxy and app server
+//!         ── node link: state, interest, presence, relays … ─►              a link session, as between proxy and app server
 //!         ◄── answers, responses ──────────────────────────────
 //! ```
 //!
@@ -15,6 +15,7 @@ mod greeting;
 mod hub_interest;
 mod interest;
 mod node_message;
+mod presence;
 mod view;
 
 pub use beat::{BEAT_INTERVAL_MS, BeatPing, Beats, LATE_AFTER_MS};
@@ -22,4 +23,5 @@ pub use greeting::{Greeting, GreetingError, WireVersions};
 pub use hub_interest::HubInterest;
 pub use interest::{INTEREST_BUCKETS, InterestMap, InterestMapError, InterestUpdate, PeerInterest, Wanted};
 pub use node_message::{NodeMessage, NodeMessageError, NodePhase, NodeState, RequestMethod, encode_ask, encode_relay};
+pub use presence::{PeerPresence, PresenceUpdate, PresentAppServer};
 pub use view::{Agreement, view_of};

@@ -144,6 +144,12 @@ pub const INTEREST_HUBS_MAX: usize = 1024;
 /// can't hear go unnoticed.
 pub const INTEREST_STALE_MS: u64 = 6_000;
 
+/// Most app servers of one hub that a node tells another of, each once for every endpoint.
+pub const PRESENCE_SERVERS_MAX: usize = 1024;
+
+/// Longest instance id and longest endpoint of an app server that dials in.
+pub const PRESENCE_TEXT_MAX_BYTES: usize = 256;
+
 /// Nodes may see different members for this long before anybody is told: a node that comes or goes is seen by some first.
 pub const AGREEMENT_GRACE_MS: u64 = 5_000;
 

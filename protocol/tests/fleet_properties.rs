@@ -11,8 +11,8 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use trunkline_protocol::fleet::{
-    Greeting, InterestMap, InterestUpdate, NodeMessage, NodePhase, NodeState, PeerInterest, RequestMethod, Wanted,
-    WireVersions, encode_ask, encode_relay, view_of,
+    Greeting, InterestMap, InterestUpdate, NodeMessage, NodePhase, NodeState, PeerInterest, PresenceUpdate,
+    PresentAppServer, RequestMethod, Wanted, WireVersions, encode_ask, encode_relay, view_of,
 };
 use trunkline_protocol::service::FrameBuffer;
 
@@ -45,6 +45,15 @@ fn update() -> impl Strategy<Value = InterestUpdate> {
     prop_oneof![whole, added, Just(InterestUpdate::Complete)]
 }
 
+fn presence() -> impl Strategy<Value = PresenceUpdate> {
+    let name = || text().prop_filter_map("a short one", |text| (text.len() <= 256).then(|| ByteString::from(text)));
+    let server = (name(), name(), any::<u32>(), any::<u32>());
+    let server =
+        server.prop_map(|(instance, endpoint, links, carried)| PresentAppServer { instance, endpoint, links, carried });
+    let whole = (hub(), vec(server, 0..20)).prop_map(|(hub, servers)| PresenceUpdate::Whole { hub, servers });
+    prop_oneof![4 => whole, 1 => Just(PresenceUpdate::Complete)]
+}
+
 fn message() -> impl Strategy<Value = NodeMessage> {
     let phases = select(vec![NodePhase::Starting, NodePhase::Ready, NodePhase::Draining]);
     let methods = select(vec![RequestMethod::Get, RequestMethod::Post]);
@@ -69,6 +78,7 @@ fn message() -> impl Strategy<Value = NodeMessage> {
             view
         })),
         update().prop_map(NodeMessage::Interest),
+        presence().prop_map(NodeMessage::Presence),
     ]
 }
 

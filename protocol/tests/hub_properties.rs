@@ -277,7 +277,7 @@ proptest! {
         mutate(&mut bytes, &changes);
         let body: Bytes = match protocol {
             HubProtocol::Json => [b"{\"type\":2,\"invocationId\":\"1\",\"item\":", &bytes[..], b"}"].concat().into(),
-            HubProtocol::MessagePack => [b"\x94\x02\x80\xa11", &bytes[..]].concat().into(),
+            HubProtocol::MessagePack | HubProtocol::BlazorPack => [b"\x94\x02\x80\xa11", &bytes[..]].concat().into(),
         };
         if let Ok(Some(HubMessage::StreamItem(item))) = protocol.decode(&body) {
             let _ = protocol.value::<Value>(&item.item);

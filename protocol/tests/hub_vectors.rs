@@ -40,7 +40,7 @@ impl Vector {
     fn bytes(&self, protocol: HubProtocol) -> Option<Bytes> {
         let field = match protocol {
             HubProtocol::Json => self.json_hex.as_ref(),
-            HubProtocol::MessagePack => self.msgpack_hex.as_ref(),
+            HubProtocol::MessagePack | HubProtocol::BlazorPack => self.msgpack_hex.as_ref(),
         };
         match field? {
             Value::String(hex) => Some(unhex(hex)),

@@ -14,6 +14,7 @@ mod fetch;
 pub(crate) mod jwks;
 pub(crate) mod key;
 mod policy;
+mod service_token;
 mod token_error;
 mod verifier;
 
@@ -21,6 +22,7 @@ pub(crate) use admin_token::{ADMIN_COOKIE, AdminToken};
 pub(crate) use jwks::JwksSource;
 pub(crate) use key::VerifyingKey;
 pub(crate) use policy::TokenPolicy;
+pub(crate) use service_token::{ClientTerms, ServiceAudience, ServiceVerifier, StickyServer};
 pub(crate) use token_error::TokenError;
 pub(crate) use trunkline_protocol::access_token::User;
 pub(crate) use verifier::Verifier;

@@ -106,6 +106,10 @@ pub struct Settings {
     pub keys: AccessKeys,
     /// Development mode: no access key was given, so only loopback is trusted.
     pub is_development: bool,
+    /// Whether app servers may dial in, and clients may come by the door.
+    pub opens_door: bool,
+    /// Whether there are app servers to dial.
+    pub has_upstreams: bool,
     /// Address at which other nodes reach this one; `None` if they can't.
     pub advertise: Option<Address>,
     /// Requirements on the access tokens of users.
@@ -154,6 +158,8 @@ impl Settings {
             node: random_node_name(),
             keys,
             is_development,
+            opens_door: false,
+            has_upstreams: true,
             advertise: None,
             tokens: TokenPolicy::default(),
             negotiate_timeout: NEGOTIATE_TIMEOUT,

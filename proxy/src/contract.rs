@@ -21,6 +21,7 @@ mod carrying;
 mod closing;
 mod connecting;
 mod delivering;
+mod dialling_in;
 mod draining;
 mod guarding;
 mod http_transports;

@@ -12,14 +12,19 @@
 
 mod accepted_link;
 mod address_book;
+mod app_presence;
 mod carry;
 mod channel_host;
 mod dialler;
+mod door_question;
+mod door_relay;
 mod fleet_counters;
 mod fleet_member;
 mod fleet_route;
 mod housekeeping;
 mod link_over;
+mod link_reach;
+mod link_wish;
 mod member_table;
 mod node_link;
 mod node_sink;
@@ -49,11 +54,12 @@ use trunkline_protocol::service::{ClientInvocation, ServiceMessage, SessionId};
 use crate::metrics::Counters;
 use crate::net::address::Address;
 use crate::net::connector::Connector;
-use crate::shard::{OtherNodes, Shared};
+use crate::shard::Shared;
 use crate::upstream::HubIndex;
 
 use accepted_link::AcceptedLinks;
 use address_book::AddressBook;
+use app_presence::AppPresence;
 use member_table::MemberTable;
 use node_link::NodeLink;
 use question::Questions;
@@ -94,6 +100,8 @@ struct FleetState {
     /// Requests of other nodes that are answered at a time.
     answering: Semaphore,
     agrees: AtomicBool,
+    /// App servers that have dialled in.
+    presence: AppPresence,
     /// State of this node that the others were told last.
     told: Mutex<Option<NodeState>>,
     changed: Notify,
@@ -148,6 +156,7 @@ impl Fleet {
             api: OnceLock::new(),
             answering: Semaphore::new(ANSWERING_MAX),
             agrees: AtomicBool::new(true),
+            presence: AppPresence::default(),
             told: Mutex::default(),
             changed: Notify::new(),
             settling: watch::Sender::default(),
@@ -236,7 +245,7 @@ impl Fleet {
         let mut frame = BytesMut::new();
         encode_relay(hub, &message.to_body(), &mut frame);
         for member in self.wanting(hub, wanted) {
-            self.pass_on(&member, &frame);
+            self.pass_to(&member, &frame);
         }
     }
 
@@ -248,12 +257,22 @@ impl Fleet {
         wanted: &[Wanted<'_>],
         message: &ServiceMessage,
     ) -> impl Future<Output = Answers<Option<ServiceMessage>>> + use<> {
-        let (asked, question) = (self.wanting(hub, wanted), self.0.asks.open());
+        self.ask_members(self.wanting(hub, wanted), hub, message)
+    }
+
+    /// Asks these members, as [`ask`](Self::ask) does.
+    fn ask_members(
+        &self,
+        asked: Vec<Arc<FleetMember>>,
+        hub: &str,
+        message: &ServiceMessage,
+    ) -> impl Future<Output = Answers<Option<ServiceMessage>>> + use<> {
+        let question = self.0.asks.open();
         let (sent, unsent) = match &question {
             Some(question) => {
                 let mut frame = BytesMut::new();
                 encode_ask(question.number(), hub, &message.to_body(), &mut frame);
-                asked.into_iter().partition(|member| self.pass_on(member, &frame))
+                asked.into_iter().partition(|member| self.pass_to(member, &frame))
             }
             None => (Vec::new(), asked),
         };
@@ -331,7 +350,7 @@ impl Fleet {
     }
 
     /// Queues a message to clients for a member, or counts that it is dropped; `false` then.
-    fn pass_on(&self, member: &FleetMember, frame: &[u8]) -> bool {
+    fn pass_to(&self, member: &FleetMember, frame: &[u8]) -> bool {
         let sent = self.send(member, frame);
         if let Err(cause) = sent {
             self.0.counters.drop_messages(cause, 1);
@@ -348,6 +367,7 @@ impl Fleet {
         let is_new = self.member(&greeting.boot).is_none();
         let member = self.0.members.meet(greeting, address)?;
         if is_new {
+            self.presence_changed();
             info!(
                 peer = member.name(),
                 boot = member.boot(),
@@ -400,9 +420,10 @@ impl Fleet {
 
     /// Tells a member all that it has to know first: the state of this node, and its interest.
     fn introduce(&self, member: &FleetMember, link: &NodeLink) {
+        self.introduce_app_servers(link);
         link.tell(&NodeMessage::State(self.state()));
         for hub in self.0.shared.hubs.all().iter() {
-            link.tell(&NodeMessage::Interest(self.interest(hub.name(), hub.index())));
+            link.tell(&NodeMessage::Interest(self.interest(hub.key(), hub.index())));
         }
         link.tell(&NodeMessage::Interest(InterestUpdate::Complete));
         let address = member.address().map(|address| url(&address));
@@ -424,7 +445,9 @@ impl Fleet {
             if let Some(incoming) = member.incoming().filter(|incoming| !incoming.is_open()) {
                 incoming.give_up();
             }
+            self.shared().client_results.node_gone(member.boot());
         }
+        self.presence_changed();
         self.0.changed.notify_one();
     }
 
@@ -473,36 +496,13 @@ impl Fleet {
     }
 }
 
-impl OtherNodes for Fleet {
-    fn pass_result(&self, hub: &str, caller: &str, answer: &ServiceMessage) {
-        if caller == self.0.shared.boot {
-            if let Some(number) = invocation(answer).and_then(|id| id.parse().ok()) {
-                self.0.results.answer(number, caller, answer.clone());
-            }
-        } else if let Some(member) = self.member(caller) {
-            let mut frame = BytesMut::new();
-            encode_relay(hub, &answer.to_body(), &mut frame);
-            self.pass_on(&member, &frame);
-        }
-    }
-}
-
 /// Phase of the life of this node.
 #[must_use]
 pub(crate) fn own_phase(shared: &Shared) -> NodePhase {
     match () {
         () if shared.has_begun_drain() => NodePhase::Draining,
-        () if shared.hubs.are_served() => NodePhase::Ready,
+        () if shared.hubs_are_served() => NodePhase::Ready,
         () => NodePhase::Starting,
-    }
-}
-
-/// Invocation that a client's result answers.
-fn invocation(answer: &ServiceMessage) -> Option<&str> {
-    match answer {
-        ServiceMessage::ClientCompletion(answer) => Some(&answer.invocation_id),
-        ServiceMessage::ErrorCompletion(answer) => Some(&answer.invocation_id),
-        _ => None,
     }
 }
 

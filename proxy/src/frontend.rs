@@ -18,6 +18,7 @@ mod admin_cookie;
 mod authenticate;
 mod authorize;
 mod connect;
+mod door;
 mod endpoint;
 mod fleet_channel;
 mod forwarded_header;

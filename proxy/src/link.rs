@@ -11,6 +11,10 @@
 //! Reading waits for no client and no handler, only for room in another shard's inbox, which that shard always makes.
 
 mod attachment;
+mod dialled_in_link;
+mod door_ping;
+mod door_sink;
+mod link_request;
 mod route;
 mod session_over;
 
@@ -34,6 +38,8 @@ use crate::shard::{LinkLoss, Shard, ShardCommand};
 use crate::upstream::{DialError, Dialled, LinkHandle, Pool, dial};
 use session_over::{CarryEnd, SessionOver};
 
+pub(crate) use dialled_in_link::serve_link;
+pub(crate) use link_request::link_request;
 pub(crate) use route::{FrameSource, RoutedBatch, receivers_of, route};
 
 /// A dial of a lost link is given up after this share of the window: it may have got stuck where another one passes.
@@ -189,7 +195,7 @@ impl<'a> SlotKeeper<'a> {
             }
         }
         if self.was_open {
-            let loss = LinkLoss { link: self.link.id(), cause, is_goodbye, unheard };
+            let loss = LinkLoss { link: self.link.id(), cause, noticed_within_s: 0, is_goodbye, unheard };
             give_to_all(self.shard, &ShardCommand::LinkLost(Arc::new(loss))).await;
         }
         over.say_goodbye().await;

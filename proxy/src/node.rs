@@ -155,6 +155,9 @@ impl Node {
             warn!(clients = self.clients(), "some clients did not leave within --drain-timeout and are cut");
         }
         let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();
+        // What comes over these may be for clients of other nodes.
+        let at_door: Vec<_> = pools.iter().filter(|pool| pool.hub().is_of_door()).cloned().collect();
+        close_links(&at_door).await;
         self.fleet.leave().await;
         self.background.abort_all();
         close_links(&pools).await;

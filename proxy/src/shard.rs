@@ -4,6 +4,7 @@
 //! wait for another one. Other threads put [`ShardMessage`]s into the shard's inbox, whose bytes are bounded.
 
 mod apply;
+mod client_result;
 mod close_reason;
 mod closed_id;
 mod command;
@@ -12,6 +13,7 @@ mod content;
 mod delivery;
 mod drain_schedule;
 mod framed;
+mod hand_over;
 mod history;
 mod inbox;
 mod inspection;
@@ -48,6 +50,7 @@ use trunkline_protocol::cause::Cause;
 use crate::metrics::Counters;
 
 pub(crate) use apply::no_such_connection;
+pub(crate) use client_result::WaitingResult;
 pub(crate) use close_reason::CloseReason;
 pub(crate) use command::{
     Audience, ConnectionCommand, LinkLoss, MembershipChange, PendingAck, Receivers, ShardCommand,
@@ -59,7 +62,7 @@ pub(crate) use history::{PastConnection, REMEMBERED_MS, short};
 pub(crate) use inbox::{ClientStream, CommandBatch, Inbox, PendingConnection, ShardMessage, ShardSender};
 pub(crate) use inspection::{ClientRow, ClientSelection, NameSearch};
 pub(crate) use member_query::{MemberListing, MemberTally};
-pub(crate) use other_nodes::OtherNodes;
+pub(crate) use other_nodes::{OtherNodes, TargetVerdict};
 pub(crate) use outbox::Outbox;
 pub(crate) use own_interest::OwnInterest;
 pub(crate) use reassignment::{DATA_TYPE_HANDSHAKE, opening_until};

@@ -39,6 +39,8 @@ pub struct Wanted<'a> {
     pub links: u16,
     /// Whether they name each other by `--peers`.
     pub is_fleet: bool,
+    /// Whether the app server dials the first one, and is not dialled.
+    pub dials_in: bool,
     /// Further arguments of each proxy.
     pub more: &'a [&'a str],
 }
@@ -49,16 +51,16 @@ impl Product {
     /// # Errors
     /// When one is not built or does not start.
     pub fn start(shards: u16) -> Result<Self> {
-        Self::start_with(Wanted { proxies: 1, shards, links: LINKS, is_fleet: false, more: &[] })
+        Self::start_with(Wanted { proxies: 1, shards, links: LINKS, is_fleet: false, dials_in: false, more: &[] })
     }
 
     /// Starts them as they are wanted, and waits for all links between them.
     ///
     /// # Errors
     /// When one is not built or does not start.
-    pub fn start_with(Wanted { proxies, shards, links, is_fleet, more }: Wanted<'_>) -> Result<Self> {
-        let app = MeasuredApp::start()?;
+    pub fn start_with(Wanted { proxies, shards, links, is_fleet, dials_in, more }: Wanted<'_>) -> Result<Self> {
         let first = NodeAddresses::free()?;
+        let app = if dials_in { MeasuredApp::dialling(first.listen)? } else { MeasuredApp::start()? };
         let peers = if is_fleet { format!("http://{}", first.admin) } else { String::new() };
         let serve = |addresses| {
             let mut trunkline = Command::new(program("trunkline")?);
@@ -120,6 +122,8 @@ impl Product {
 #[derive(Debug)]
 pub struct MeasuredApp {
     address: SocketAddr,
+    /// It dials the proxies, which then have no upstream.
+    dials: bool,
     process: ChildProcess,
 }
 
@@ -142,11 +146,21 @@ impl MeasuredApp {
         Ok(app)
     }
 
+    /// Starts it to dial a proxy itself, once that is there.
+    ///
+    /// # Errors
+    /// When it is not built.
+    pub fn dialling(proxy: SocketAddr) -> Result<Self> {
+        let (host, port) = (proxy.ip(), proxy.port());
+        let service = format!("Endpoint=http://{host};Port={port};AccessKey={ACCESS_KEY};Version=1.0;");
+        Ok(Self { dials: true, ..Self::start_with(&["--dial", &service])? })
+    }
+
     fn start_with(more: &[&str]) -> Result<Self> {
         let address = address()?;
         let mut bench = Command::new(program("examples/bench")?);
         product(&mut bench).args(["--listen", &address.to_string()]).args(more);
-        Ok(Self { address, process: ChildProcess::start("app server", &mut bench)? })
+        Ok(Self { address, dials: false, process: ChildProcess::start("app server", &mut bench)? })
     }
 
     /// Address that it listens on.
@@ -213,7 +227,10 @@ impl MeasuredProxy {
         mut trunkline: Command,
     ) -> Result<Self> {
         product(&mut trunkline).args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
-        trunkline.args(["--upstream", &format!("http://{}", app.address), "--shards", &shards.to_string()]);
+        if !app.dials {
+            trunkline.args(["--upstream", &format!("http://{}", app.address)]);
+        }
+        trunkline.args(["--shards", &shards.to_string()]);
         trunkline.args(["--pool-size", &pool_size.to_string()]);
         let mut process = ChildProcess::start("proxy", &mut trunkline)?;
         process.wait_until(|| {

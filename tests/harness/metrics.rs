@@ -46,6 +46,18 @@ impl Metrics {
         self.samples.iter().filter(carries).map(|sample| sample.value).sum()
     }
 
+    /// Number of different values of a label, over the samples of this name that carry these labels and are not 0.
+    #[must_use]
+    pub fn distinct(&self, name: &str, label: &str, labels: &[(&str, &str)]) -> usize {
+        let carries = |sample: &&Sample| {
+            sample.name == name
+                && sample.value != 0.0
+                && labels.iter().all(|(label, value)| sample.labels.get(*label).is_some_and(|found| found == value))
+        };
+        let values = self.samples.iter().filter(carries).filter_map(|sample| sample.labels.get(label));
+        values.collect::<std::collections::BTreeSet<_>>().len()
+    }
+
     /// Whether there is any sample of this name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
@@ -79,6 +91,7 @@ mod tests {
         assert_eq!(metrics.sum("frames", &[("kind", "ping")]), 7.0);
         assert_eq!(metrics.sum("frames", &[("direction", "up")]), 3.0);
         assert_eq!(metrics.sum("plain", &[]), 1.5);
+        assert_eq!(metrics.distinct("frames", "direction", &[("kind", "ping")]), 2);
         assert!(!metrics.has("nothing"));
     }
 }

@@ -42,6 +42,14 @@ impl Relay {
     /// # Errors
     /// When no port is free.
     pub async fn start(server: &str) -> Result<Self> {
+        Self::start_for(CHANNEL_REQUEST, server).await
+    }
+
+    /// Starts one that treats connections whose request begins like this as links.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub async fn start_for(request: &'static [u8], server: &str) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (is_open, lets_in) = watch::channel(true);
@@ -50,7 +58,7 @@ impl Relay {
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *lets_in.borrow() {
-                    tokio::spawn(relay_one(client, server.clone(), Arc::clone(&connections)));
+                    tokio::spawn(relay_one(request, client, server.clone(), Arc::clone(&connections)));
                 }
             }
         });
@@ -79,6 +87,7 @@ impl Relay {
 }
 
 async fn relay_one(
+    request: &'static [u8],
     mut client: TcpStream,
     server: String,
     connections: Arc<Mutex<Vec<watch::Sender<Fate>>>>,
@@ -92,7 +101,7 @@ async fn relay_one(
     let (sender, fate) = watch::channel(Fate::Passes);
     // What is passed through for clients is not there to be cut.
     let mut other = None;
-    if head.starts_with(CHANNEL_REQUEST) {
+    if head.starts_with(request) {
         let mut all = connections.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|connection| !connection.is_closed());
         all.push(sender);

@@ -79,9 +79,10 @@ impl Shipped {
     ///
     /// # Errors
     /// When it does not start.
-    pub async fn start(self, stage: &Stage, nodes: &[Proxy]) -> Result<LoadBalancer> {
+    pub async fn start<'a>(self, stage: &Stage, nodes: impl IntoIterator<Item = &'a Proxy>) -> Result<LoadBalancer> {
         let (product, address, statistics) = (self.product, free_address()?, free_address()?);
-        let placed = self.place(stage, nodes, &address, &statistics)?;
+        let nodes: Vec<&Proxy> = nodes.into_iter().collect();
+        let placed = self.place(stage, &nodes, &address, &statistics)?;
         let path = stage.folder().join(product.name()).with_extension("conf");
         std::fs::write(&path, placed.text)?;
         let mut command = Command::new(Path::new(PROGRAMS).join(product.name()));
@@ -100,7 +101,7 @@ impl Shipped {
     }
 
     /// Puts it onto loopback: its own address, those of the nodes, and whatever it writes into the stage's folder.
-    fn place(self, stage: &Stage, nodes: &[Proxy], address: &str, statistics: &str) -> Result<Self> {
+    fn place(self, stage: &Stage, nodes: &[&Proxy], address: &str, statistics: &str) -> Result<Self> {
         let mut placed = match self.product {
             BalancerProduct::HaProxy => self
                 .with("bind :80", &format!("bind {address}"))?

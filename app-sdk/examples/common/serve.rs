@@ -43,6 +43,9 @@ pub(crate) struct ServeArguments {
     /// `signalr.js` of the npm package @microsoft/signalr, for pages to use in place of our small client
     #[arg(long, value_name = "PATH")]
     client_script: Option<PathBuf>,
+    /// Dial proxies (or Azure's service) in place of being dialled: `Endpoint=http://proxy;Port=8080;AccessKey=KEY;Version=1.0;`
+    #[arg(long, value_name = "CONNECTION STRING")]
+    dial: Vec<String>,
     /// Serve clients too, without a proxy in front
     #[cfg(feature = "embedded")]
     #[arg(long)]
@@ -71,6 +74,9 @@ impl ServeArguments {
         server = server.name(self.name());
         for key in &self.access_key {
             server = server.access_key(key);
+        }
+        for service in &self.dial {
+            server = server.dial(service);
         }
         #[cfg(feature = "embedded")]
         if self.embedded {

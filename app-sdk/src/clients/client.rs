@@ -191,7 +191,7 @@ async fn request_local(
     let payloads = encode::invocation(method, arguments, core.naming, &[connection.protocol()], Some(expected.id()))?;
     let message = MultiConnectionData { connection_ids: vec![id], payloads };
     let frame = checked_frame(&ServiceMessage::MultiConnectionData(message))?;
-    if !core.outbound.send(connection.node(), &frame).await {
+    if !core.outbound.send(&connection.node(), &frame).await {
         return Ok(ClientResult::Disconnected);
     }
     Ok(expected.received().await)

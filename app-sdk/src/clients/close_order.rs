@@ -1,7 +1,5 @@
 //! Closes of client connections from outside: of one, a user's, a group's, or all.
 
-use std::sync::Arc;
-
 use bytestring::ByteString;
 use futures_util::future::join_all;
 use trunkline_protocol::service::{CloseWithAck, ServiceMessage};
@@ -82,7 +80,7 @@ impl CloseOrder {
         };
         // One proxy at most has it.
         match core.connection(id) {
-            Some(known) => is_anywhere(ask(core, &[Arc::clone(known.node())], message).await?),
+            Some(known) => is_anywhere(ask(core, &[known.node()], message).await?),
             None => is_anywhere(ask(core, &all_nodes(core)?, message).await?),
         }
     }

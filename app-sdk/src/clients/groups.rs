@@ -120,8 +120,7 @@ impl Groups {
             }
         };
         let known = self.core.connection(&connection_id);
-        let nodes =
-            known.map_or_else(|| self.core.outbound.nodes(), |connection| Arc::new([Arc::clone(connection.node())]));
+        let nodes = known.map_or_else(|| self.core.outbound.nodes(), |connection| Arc::new([connection.node()]));
         outcome(self.ask(&nodes, message).await?)
     }
 

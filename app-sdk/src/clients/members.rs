@@ -204,7 +204,7 @@ fn sorted(nodes: &[Arc<Node>]) -> Vec<Arc<Node>> {
 }
 
 fn key_of(node: &Node) -> (&str, &str) {
-    (node.name(), node.boot())
+    node.far_end()
 }
 
 impl Place {
@@ -224,7 +224,8 @@ impl Place {
 
     /// Leaves a proxy, with its token for the rest of its members.
     fn leave(&mut self, node: &Node, token: Option<ByteString>) {
-        self.node = Some((node.name().to_owned(), node.boot().to_owned()));
+        let (name, boot) = key_of(node);
+        self.node = Some((name.to_owned(), boot.to_owned()));
         self.token = token;
     }
 
@@ -263,7 +264,12 @@ mod tests {
     fn nodes(names: &[&str]) -> Vec<Arc<Node>> {
         names
             .iter()
-            .map(|name| Arc::new(Node::new(name, "boot", trunkline_protocol::service::Capabilities::plain())))
+            .map(|name| {
+                Arc::new(Node::new(
+                    crate::node::NodeName::proxy(name, "boot"),
+                    trunkline_protocol::service::Capabilities::plain(),
+                ))
+            })
             .collect()
     }
 

@@ -81,7 +81,7 @@ impl Receivers {
         if !self.core.contains(caller) {
             return Ok(0);
         }
-        Ok(usize::from(self.core.outbound.send(caller.node(), &frame).await))
+        Ok(usize::from(self.core.outbound.send(&caller.node(), &frame).await))
     }
 
     async fn send_to_connections(
@@ -194,12 +194,12 @@ impl Locations {
         all: &[HubProtocol],
     ) -> Vec<(Arc<Node>, Vec<ByteString>, Vec<HubProtocol>)> {
         for connection in &self.known {
-            if !nodes.iter().any(|node| Arc::ptr_eq(node, connection.node())) {
-                nodes.push(Arc::clone(connection.node()));
+            if !nodes.iter().any(|node| Arc::ptr_eq(node, &connection.node())) {
+                nodes.push(connection.node());
             }
         }
         let share = |node: Arc<Node>| {
-            let here: Vec<_> = self.known.iter().filter(|known| Arc::ptr_eq(known.node(), &node)).cloned().collect();
+            let here: Vec<_> = self.known.iter().filter(|known| Arc::ptr_eq(&known.node(), &node)).cloned().collect();
             let ids = here.iter().map(|known| known.shared_id()).chain(self.unknown.iter().cloned()).collect();
             let protocols = if self.unknown.is_empty() { protocols_of(&here) } else { all.to_vec() };
             (node, ids, protocols)

@@ -4,16 +4,16 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use trunkline_protocol::door::app_claim;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 use trunkline_protocol::wire::{
-    ENDED_ERROR_HEADER, ENDED_HEADER, ITEMS_HEADER, MIGRATE_FROM_HEADER, PRIVATE_CLAIM_PREFIX, REMOTE_HEADER,
-    TRANSPORT_HEADER, USER_ID_CLAIM,
+    ENDED_ERROR_HEADER, ENDED_HEADER, FORWARDED_FOR_HEADER, ITEMS_HEADER, MIGRATE_FROM_HEADER, PRIVATE_CLAIM_PREFIX,
+    REMOTE_HEADER, SERVICE_HEADER_PREFIX, TRANSPORT_HEADER, USER_ID_CLAIM,
 };
 
 /// Headers that are between proxy and SDK.
-const PRIVATE_HEADERS: [&str; 6] =
-    [REMOTE_HEADER, TRANSPORT_HEADER, MIGRATE_FROM_HEADER, ITEMS_HEADER, ENDED_HEADER, ENDED_ERROR_HEADER];
+const PRIVATE_HEADERS: [&str; 5] = [REMOTE_HEADER, TRANSPORT_HEADER, ITEMS_HEADER, ENDED_HEADER, ENDED_ERROR_HEADER];
 
 /// The connect request of a client.
 ///
@@ -23,6 +23,8 @@ const PRIVATE_HEADERS: [&str; 6] =
 pub(crate) struct ConnectRequest {
     /// The connection was open before: it comes from another app server or another link.
     pub(crate) is_rehomed: bool,
+    /// It comes from a service, which has names of its own for claims.
+    is_of_service: bool,
     id: FrameRange,
     user_id: Option<FrameRange>,
     body: Box<[u8]>,
@@ -63,10 +65,16 @@ impl ConnectRequest {
         let user_id = message.claims.iter().find(|(name, _)| name == USER_ID_CLAIM);
         Self {
             is_rehomed,
+            is_of_service: false,
             id: id.unwrap_or_default(),
             user_id: user_id.and_then(|(_, value)| FrameRange::of(value.as_bytes(), body)),
             body: Box::from(body),
         }
+    }
+
+    /// Marks the request as one that a service has passed on.
+    pub(super) fn of_service(self) -> Self {
+        Self { is_of_service: true, ..self }
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -85,15 +93,18 @@ impl ConnectRequest {
 
     /// Claims of the user; private ones are left out.
     pub(crate) fn claims(&self) -> impl Iterator<Item = (ByteString, ByteString)> {
-        self.message().claims.into_iter().filter(|(name, _)| !name.starts_with(PRIVATE_CLAIM_PREFIX))
+        let of_proxy = |name: ByteString| (!name.starts_with(PRIVATE_CLAIM_PREFIX)).then_some(name);
+        let of_service = |name: ByteString| app_claim(&name).map(ByteString::from);
+        let is_of_service = self.is_of_service;
+        self.message().claims.into_iter().filter_map(move |(name, value)| {
+            let name = if is_of_service { of_service(name) } else { of_proxy(name) };
+            Some((name?, value))
+        })
     }
 
     /// Headers of the connect request; private ones are left out.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (ByteString, Vec<ByteString>)> {
-        self.message()
-            .headers
-            .into_iter()
-            .filter(|(name, _)| !PRIVATE_HEADERS.iter().any(|private| name.eq_ignore_ascii_case(private)))
+        self.message().headers.into_iter().filter(|(name, _)| !is_private_header(name))
     }
 
     /// Query of the connect request, without its `?`.
@@ -105,9 +116,14 @@ impl ConnectRequest {
         }
     }
 
-    /// Address of the client, as the proxy saw it.
+    /// Address of the client, as the proxy saw it. A service tells it without the port.
     pub(crate) fn remote_addr(&self) -> Option<SocketAddr> {
-        self.header(REMOTE_HEADER)?.parse().ok()
+        if !self.is_of_service {
+            return self.header(REMOTE_HEADER)?.parse().ok();
+        }
+        let forwarded = self.header(FORWARDED_FOR_HEADER)?;
+        let first = forwarded.split(',').next()?.trim();
+        first.parse().ok().or_else(|| Some(SocketAddr::new(first.parse().ok()?, 0)))
     }
 
     /// Transport of the client. Proxies that don't name it know WebSockets only.
@@ -126,6 +142,13 @@ impl ConnectRequest {
     fn message(&self) -> OpenConnection {
         decode(&Bytes::copy_from_slice(&self.body))
     }
+}
+
+/// Whether a header is between the SDK and its proxy or service.
+fn is_private_header(name: &str) -> bool {
+    let beginning = name.get(..SERVICE_HEADER_PREFIX.len());
+    beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(SERVICE_HEADER_PREFIX))
+        || PRIVATE_HEADERS.iter().any(|private| name.eq_ignore_ascii_case(private))
 }
 
 /// Decodes an opening frame, which was decoded before.

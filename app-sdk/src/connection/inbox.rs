@@ -162,6 +162,11 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.can_be_handed_over(is_asked) && !std::mem::replace(&mut self.has_worker, true)
     }
 
+    /// Whether a call runs or is queued.
+    pub(crate) fn has_calls(&self) -> bool {
+        !self.calls.is_idle()
+    }
+
     /// Whether another app server has the connection, or is about to get it.
     pub(crate) fn is_handed_over(&self) -> bool {
         self.is_handed_over

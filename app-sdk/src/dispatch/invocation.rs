@@ -21,7 +21,7 @@ use tracing::Instrument;
 use trunkline_protocol::hub::{Invocation, Outcome};
 
 use super::running_call::RunningCall;
-use super::{Dispatcher, call_span};
+use super::{Dispatcher, call_span, in_order_of};
 use crate::call::CallInput;
 use crate::connection::{Admission, CallKind, CallScope, Concurrency, Connection, IncomingCall, ReplyKind, short};
 use crate::context::Context;
@@ -90,7 +90,7 @@ impl Dispatcher {
         let span = call_span(&context, named.as_ref().map_or(&*target, |method| &*method.name));
         let input = CallInput { context, arguments, stream_ids: stream_ids.clone(), close: None };
         let replying = match bound {
-            Ok(method) => method.call(input),
+            Ok(method) => in_order_of(scope.connection(), method.call(input)),
             Err(error) => self.reject(&target, &input, stream_count, error),
         };
         let running = RunningCall::new(self, Arc::clone(&scope), target, named, stream_ids, reply_kind, span.clone());

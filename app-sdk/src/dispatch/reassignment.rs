@@ -27,7 +27,7 @@ impl Dispatcher {
     /// Accepts a connection that its client knows to be open: its handshake was answered long ago.
     pub(super) async fn accept_reassigned(self: &Arc<Self>, connection: &Arc<Connection>) {
         let context = self.context(connection, CallKind::ConnectHook);
-        let taken = self.run_hooks(HubCallKind::Rehomed, context, None).await;
+        let taken = self.run_hooks(HubCallKind::Rehomed, connection, context, None).await;
         // Somewhere on_connected has succeeded.
         connection.inbox().set_connected();
         self.core.metrics().rehomed.inc();
@@ -127,7 +127,7 @@ impl Dispatcher {
         }
         let mut close = CloseConnection { connection_id: connection.shared_id(), ..CloseConnection::default() };
         close.headers.extend(items.map(|items| (ByteString::from_static(ITEMS_HEADER), vec![items.into()])));
-        self.core.hand_over(connection.node(), close);
+        self.core.hand_over(&connection.node(), close);
         self.end_waits(connection, ClientSilence::Leaving);
         self.abandon_calls(connection);
     }
@@ -158,10 +158,16 @@ impl Dispatcher {
         }
     }
 
-    /// Counts the connections that are here, and those of them that are about to be handed over.
+    /// Counts the connections that are here, and those of them that are about to be handed over. A service waits for their
+    /// calls by itself.
     pub(crate) fn count_connections(&self) -> (usize, usize) {
+        let is_moving = |connection: &Arc<Connection>| {
+            let is_of_service = connection.node().is_of_service();
+            let inbox = connection.inbox();
+            inbox.is_reassigning() || (is_of_service && inbox.has_calls())
+        };
         let all = self.core.connections();
-        (all.len(), all.iter().filter(|connection| connection.inbox().is_reassigning()).count())
+        (all.len(), all.iter().filter(|connection| is_moving(connection)).count())
     }
 
     async fn items_of(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<String> {

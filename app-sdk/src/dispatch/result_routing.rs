@@ -112,7 +112,7 @@ impl Dispatcher {
                     ClientSilence::Leaving => text::leaving().into(),
                 },
             };
-            self.refuse_request(connection.node(), refusal);
+            self.refuse_request(&connection.node(), refusal);
         }
     }
 
@@ -132,6 +132,6 @@ impl Dispatcher {
             protocol: ByteString::from_static(protocol.name()),
             payload: encode::completion(protocol, invocation_id, outcome),
         };
-        self.core.outbound.complete(connection.node(), &ServiceMessage::ClientCompletion(result)).await;
+        self.core.outbound.complete(&connection.node(), &ServiceMessage::ClientCompletion(result)).await;
     }
 }

@@ -189,7 +189,12 @@ impl Simulation {
         let hub = Dispatcher::new(built, Arc::new(core), TaskTracker::new());
         let (outbox, socket) = open_outbox(usize::MAX);
         let outbox = Arc::new(outbox);
-        let node = hub.core.outbound.begin_session("node", "boot", Capabilities::plain(), 0, Arc::clone(&outbox));
+        let node = hub.core.outbound.begin_session(
+            crate::node::NodeName::proxy("node", "boot"),
+            Capabilities::plain(),
+            0,
+            Arc::clone(&outbox),
+        );
         let open =
             OpenConnection { connection_id: ID.into(), protocol: Some("json".into()), ..OpenConnection::default() };
         let mut frames = FrameBuffer::default();

@@ -53,7 +53,7 @@ pub(crate) fn unfit_argument(protocol: HubProtocol, argument: usize) -> HubError
     // Only the MessagePack half of the official server names the argument.
     let text = match protocol {
         HubProtocol::Json => format!("Error binding arguments. {ADVICE}"),
-        HubProtocol::MessagePack => format!("Error binding argument {argument}. {ADVICE}"),
+        HubProtocol::MessagePack | HubProtocol::BlazorPack => format!("Error binding argument {argument}. {ADVICE}"),
     };
     HubError::invalid_data(text).at(CallStage::Binding)
 }

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     fn node(name: &str) -> Arc<Node> {
-        Arc::new(Node::new(name, "boot", Capabilities::plain()))
+        Arc::new(Node::new(crate::node::NodeName::proxy(name, "boot"), Capabilities::plain()))
     }
 
     #[test]

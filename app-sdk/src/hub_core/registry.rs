@@ -45,7 +45,7 @@ impl Registry {
 
     /// The connections whose home is this link. Looks at all of them: links end seldom.
     pub(super) fn at_home(&self, link: LinkId) -> Vec<Arc<Connection>> {
-        self.iter().filter(|connection| connection.home() == link).map(Arc::clone).collect()
+        self.iter().filter(|connection| connection.home().link() == link).map(Arc::clone).collect()
     }
 }
 
@@ -76,11 +76,11 @@ mod tests {
 
     use super::*;
     use crate::connection::connect_request_of;
-    use crate::node::Node;
+    use crate::node::{Node, NodeName};
 
     fn connection(id: &'static str, home: u64) -> Arc<Connection> {
         let request = connect_request_of(OpenConnection { connection_id: id.into(), ..OpenConnection::default() });
-        let node = Arc::new(Node::new("node", "boot", Capabilities::plain()));
+        let node = Arc::new(Node::new(NodeName::proxy("node", "boot"), Capabilities::plain()));
         Arc::new(Connection::new(request, HubProtocol::Json, LinkId(home), node))
     }
 

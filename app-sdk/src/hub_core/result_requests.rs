@@ -294,7 +294,7 @@ mod tests {
     }
 
     fn node(name: &str) -> Arc<Node> {
-        Arc::new(Node::new(name, "boot", Capabilities::plain()))
+        Arc::new(Node::new(crate::node::NodeName::proxy(name, "boot"), Capabilities::plain()))
     }
 
     fn result(receiver: &mut oneshot::Receiver<ClientResult>) -> Option<ClientResult> {

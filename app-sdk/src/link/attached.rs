@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use trunkline_link::{LinkEnd, LinkReadLoop, LinkWriteLoop, SocketStop, StopReason, request_handshake};
+use trunkline_link::{LinkEnd, LinkOutbox, LinkReadLoop, LinkWriteLoop, SocketStop, StopReason, request_handshake};
 use trunkline_protocol::limits::LINK_TIMEOUT_MS;
 use trunkline_protocol::service::{Answer, Attachment, Incoming, Offer, Role, SessionError};
+use trunkline_protocol::wire::SESSION_OVER_CODE;
 
 use super::endpoint_sink::EndpointSink;
 use super::session::LinkSession;
@@ -18,6 +19,9 @@ use crate::sync::lock;
 
 /// How long the end of a link may take to write what still waits.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Close code of a normal end.
+const CLOSE_NORMAL: u16 = 1000;
 
 /// The right to be the socket of a session, until it is dropped: an upgrade may break off before it has begun.
 pub(crate) struct Attached {
@@ -51,21 +55,39 @@ impl Attached {
         }))
     }
 
-    /// Runs the socket until it ends.
-    pub(crate) async fn run(mut self, mut socket: LinkSocket) {
+    /// Send queue of the session.
+    pub(crate) fn outbox(&self) -> &Arc<LinkOutbox> {
+        &self.session.outbox
+    }
+
+    /// Runs the socket until it ends, from its handshake on.
+    pub(crate) async fn run(self, mut socket: LinkSocket) {
         let shaken = tokio::select! {
             biased;
             () = self.stop.stopped() => Err(self.stop.end()),
             shaken = request_handshake(&mut socket) => shaken,
         };
-        let (end, writer) = match shaken {
-            Ok(()) => self.carry(socket).await,
-            Err(end) => (end, Some(socket.writer)),
-        };
+        match shaken {
+            Ok(()) => self.run_shaken(socket).await,
+            Err(end) => self.finish(end, Some(socket.writer)).await,
+        }
+    }
+
+    /// Runs a socket behind its handshake, until it ends.
+    pub(crate) async fn run_shaken(mut self, socket: LinkSocket) {
+        let (end, writer) = self.carry(socket).await;
+        self.finish(end, writer).await;
+    }
+
+    async fn finish(mut self, end: LinkEnd, writer: Option<LinkWriter>) {
         self.log(&end);
+        let is_service = self.session.service.is_some();
         self.over = (!end.is_resumable()).then(|| end_of_connections(&end));
         drop(self);
-        if let (Some(mut writer), Some(close)) = (writer, end.close_frame(Role::AppServer)) {
+        if let (Some(mut writer), Some((code, reason))) = (writer, end.close_frame(Role::AppServer)) {
+            // A service takes any code but the normal one for an error.
+            let code = if is_service && code == SESSION_OVER_CODE { CLOSE_NORMAL } else { code };
+            let close = (code, reason);
             let _ = tokio::time::timeout(FLUSH_TIMEOUT, writer.close(close)).await;
         }
     }

@@ -15,6 +15,9 @@ impl FrameSink for EndpointSink<'_> {
         if ping.get(ECHO_KEY).is_some() {
             self.0.outbox.echo(ping);
         }
+        if let Some(service) = &self.0.service {
+            service.pings.handle_ping(self.0.id, &self.0.outbox, ping);
+        }
     }
 
     fn handle_frame(&mut self, body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd> {
@@ -37,6 +40,7 @@ fn handle(session: &LinkSession, body: &Bytes, message: ServiceMessage) {
         ServiceMessage::OpenConnection(open) => endpoint.handle_open(*id, node, body, open),
         ServiceMessage::ConnectionData(data) => endpoint.handle_data(data),
         ServiceMessage::CloseConnection(close) => endpoint.handle_close(close),
+        ServiceMessage::ConnectionFlowControl(control) => endpoint.handle_flow_control(*id, node, control),
         ServiceMessage::Ack(ack) => endpoint.handle_ack(ack),
         ServiceMessage::ClientInvocation(question) => endpoint.handle_client_invocation(node, question),
         ServiceMessage::ClientCompletion(answer) => endpoint.handle_client_completion(answer),

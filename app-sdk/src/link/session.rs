@@ -8,7 +8,7 @@ use trunkline_link::{LinkClock, LinkEnd, LinkOutbox, SocketStop, StopReason, wai
 use trunkline_protocol::service::{Attachment, Incoming, SessionEndReason, SessionEvent};
 
 use super::session_policy::end_of_connections;
-use super::{SlotKey, Slots};
+use super::{Service, SlotKey, Slots};
 use crate::connection::{ConnectionClose, LinkId};
 use crate::endpoint::Endpoint;
 use crate::node::Node;
@@ -19,6 +19,8 @@ pub(crate) struct LinkSession {
     /// The home link of its connections.
     pub(super) id: LinkId,
     pub(super) key: SlotKey,
+    /// Service that was dialled; `None` for a proxy.
+    pub(super) service: Option<Service>,
     pub(super) endpoint: Arc<dyn Endpoint>,
     pub(super) node: Arc<Node>,
     pub(super) outbox: Arc<LinkOutbox>,

@@ -18,6 +18,7 @@ use super::session_policy::end_of_connections;
 use super::starts::{News, Starts};
 use super::{Attached, Link};
 use crate::connection::{ConnectionClose, LinkId};
+use crate::node::NodeName;
 use crate::sync::lock;
 
 /// How long the newest session of a slot is remembered after it was over: no upgrade is under way for longer.
@@ -203,10 +204,13 @@ fn new_session(link: &Link, offer: &Offer) -> LinkSession {
     let settings = SessionSettings::new(link.ring_max_bytes, window_ms);
     let session = Session::new(offer.session, Role::AppServer, settings, 0);
     let outbox = Arc::new(LinkOutbox::new(OutboxPolicy::waiting(), Some(session)));
+    let service = link.service.as_ref().map(|service| &*service.name);
+    let name = NodeName { name: node, boot, service };
     LinkSession {
         id: LinkId(LATEST.fetch_add(1, Ordering::Relaxed)),
         key: link.key.clone(),
-        node: link.endpoint.outbound().begin_session(node, boot, link.capabilities, *slot, Arc::clone(&outbox)),
+        node: link.endpoint.outbound().begin_session(name, link.capabilities, *slot, Arc::clone(&outbox)),
+        service: link.service.clone(),
         endpoint: Arc::clone(&link.endpoint),
         outbox,
         incoming: Mutex::new(Incoming::default()),

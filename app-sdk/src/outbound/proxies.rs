@@ -1,4 +1,5 @@
-//! Proxies that one hub or raw endpoint is linked with. A pure value: its lock and the waiting are the caller's.
+//! Proxies and services that one hub or raw endpoint is linked with. A pure value: its lock and the waiting are the
+//! caller's.
 
 use std::sync::Arc;
 
@@ -9,13 +10,16 @@ use trunkline_protocol::service::Capabilities;
 use super::replay_buffer::ReplayBuffer;
 use trunkline_link::LinkOutbox;
 
-use crate::node::Node;
+use crate::node::{Node, NodeName};
 
 /// The linked proxies, and the replay buffer for late ones.
 #[derive(Debug, Default)]
 pub(super) struct Proxies {
-    /// Replaced as a whole when a proxy comes or goes, so that a send only takes a reference.
+    /// The proxies, and one server connection of each service. Replaced as a whole when one comes or goes, so that a send
+    /// only takes a reference.
     linked: Arc<[Arc<Node>]>,
+    /// The other server connections of services, oldest first.
+    spare: Vec<Arc<Node>>,
     replay: ReplayBuffer,
 }
 
@@ -41,23 +45,28 @@ impl Proxies {
     /// Adds a link session, and its node if this is the first one.
     pub(super) fn begin_session(
         &mut self,
-        (name, boot): (&str, &str),
+        name: NodeName<'_>,
         capabilities: Capabilities,
         slot: u32,
         outbox: Arc<LinkOutbox>,
         now: Instant,
     ) -> SessionBegin {
-        if let Some(node) = self.linked.iter().find(|node| node.is(name, boot)) {
+        if let Some(node) = self.linked.iter().chain(&self.spare).find(|node| node.is(name.name, name.boot)) {
             node.open(slot, outbox);
             return SessionBegin { node: Arc::clone(node), replayed_frames: 0, replayed_bytes: 0 };
         }
-        let node = Arc::new(Node::new(name, boot, capabilities));
+        let node = Arc::new(Node::new(name, capabilities));
         node.open(slot, outbox);
+        if self.linked.iter().any(|linked| linked.shares_service(&node)) {
+            self.spare.push(Arc::clone(&node));
+            return SessionBegin { node, replayed_frames: 0, replayed_bytes: 0 };
+        }
         if self.linked.is_empty() {
             self.replay.open(now);
         }
         // Before anything newer: no sender has the node yet.
-        let replayed = self.replay.replay(name, boot, now).iter().filter(|frame| node.control(frame));
+        let (late, boot) = name.late_comer();
+        let replayed = self.replay.replay(late, boot, now).iter().filter(|frame| node.control(frame));
         let (replayed_frames, replayed_bytes) =
             replayed.fold((0, 0), |(frames, bytes), frame| (frames + 1, bytes + frame.len()));
         self.linked = self.linked.iter().cloned().chain([Arc::clone(&node)]).collect();
@@ -65,17 +74,45 @@ impl Proxies {
     }
 
     /// Removes a link session: what it never sent moves to the next send link of its node. A node without links is
-    /// forgotten.
+    /// forgotten. Another server connection of its service takes its place.
     pub(super) fn end_session(&mut self, node: &Arc<Node>, slot: u32) -> SessionEnd {
-        let ended = node.end(slot);
+        let is_other = |other: &&Arc<Node>| !Arc::ptr_eq(other, node) && other.shares_service(node);
+        let successor = self.linked.iter().chain(&self.spare).find(is_other).cloned();
+        let ended = node.end(slot, successor.as_deref());
         if ended.was_last {
-            self.linked = self.linked.iter().filter(|other| !Arc::ptr_eq(other, node)).cloned().collect();
+            let was_linked = self.linked.iter().any(|other| Arc::ptr_eq(other, node));
+            let next = successor.filter(|_| was_linked);
+            self.spare.retain(|other| {
+                !Arc::ptr_eq(other, node) && next.as_ref().is_none_or(|next| !Arc::ptr_eq(other, next))
+            });
+            let others = self.linked.iter().filter(|other| !Arc::ptr_eq(other, node)).cloned();
+            self.linked = others.chain(next).collect();
         }
         SessionEnd { node_is_lost: ended.was_last, lost_frames: ended.lost_frames }
     }
 
-    pub(super) fn linked(&self) -> Arc<[Arc<Node>]> {
-        Arc::clone(&self.linked)
+    /// Sends by way of another server connection of the service from now on, if there is one.
+    pub(super) fn retire(&mut self, node: &Arc<Node>) {
+        let is_other = |other: &&Arc<Node>| !Arc::ptr_eq(other, node) && other.shares_service(node);
+        let Some(next) = self.spare.iter().find(is_other).cloned() else { return };
+        if self.linked.iter().any(|linked| Arc::ptr_eq(linked, node)) {
+            let others = self.linked.iter().filter(|other| !Arc::ptr_eq(other, node)).cloned();
+            self.linked = others.chain([Arc::clone(&next)]).collect();
+            self.spare.retain(|spare| !Arc::ptr_eq(spare, &next));
+        } else {
+            self.spare.retain(|spare| !Arc::ptr_eq(spare, node));
+        }
+        // Last in the line: it may be the only one in the end.
+        self.spare.push(Arc::clone(node));
+    }
+
+    /// The proxies and services, these by way of the server connection of the caller where there is one.
+    pub(super) fn linked(&self, caller: Option<&Arc<Node>>) -> Arc<[Arc<Node>]> {
+        let Some(caller) = caller.filter(|caller| self.spare.iter().any(|spare| Arc::ptr_eq(spare, caller))) else {
+            return Arc::clone(&self.linked);
+        };
+        let by_caller = |node: &Arc<Node>| Arc::clone(if node.shares_service(caller) { caller } else { node });
+        self.linked.iter().map(by_caller).collect()
     }
 
     /// Whether frames to every proxy must be [recorded](Self::record).
@@ -108,7 +145,11 @@ mod tests {
     ) -> (SessionBegin, Arc<LinkOutbox>, Attachment) {
         let (outbox, socket) = open_outbox(1_000);
         let outbox = Arc::new(outbox);
-        (proxies.begin_session((name, "boot"), Capabilities::plain(), slot, Arc::clone(&outbox), now), outbox, socket)
+        (
+            proxies.begin_session(NodeName::proxy(name, "boot"), Capabilities::plain(), slot, Arc::clone(&outbox), now),
+            outbox,
+            socket,
+        )
     }
 
     #[test]
@@ -117,10 +158,10 @@ mod tests {
         let (first, ..) = begin(&mut proxies, "a", 0, now);
         let (second, ..) = begin(&mut proxies, "a", 1, now);
         assert!(Arc::ptr_eq(&first.node, &second.node));
-        assert_eq!(proxies.linked().len(), 1);
+        assert_eq!(proxies.linked(None).len(), 1);
         assert!(!proxies.end_session(&first.node, 0).node_is_lost);
         assert!(proxies.end_session(&first.node, 1).node_is_lost);
-        assert_eq!(proxies.linked().len(), 0);
+        assert_eq!(proxies.linked(None).len(), 0);
     }
 
     #[test]
@@ -130,6 +171,37 @@ mod tests {
         assert!(session.node.control(&FRAME));
         let end = proxies.end_session(&session.node, 0);
         assert_eq!(end, SessionEnd { node_is_lost: true, lost_frames: 1 });
+    }
+
+    fn begin_server_connection(proxies: &mut Proxies, slot: u32) -> (Arc<Node>, Arc<LinkOutbox>, Attachment) {
+        let (outbox, socket) = open_outbox(1_000);
+        let (outbox, name) = (Arc::new(outbox), format!("service#{slot}"));
+        let name = NodeName { name: &name, boot: "", service: Some("service") };
+        let begun = proxies.begin_session(name, Capabilities::default(), slot, Arc::clone(&outbox), Instant::now());
+        (begun.node, outbox, socket)
+    }
+
+    #[test]
+    fn a_service_is_sent_to_over_one_connection_or_the_callers() {
+        let mut proxies = Proxies::default();
+        let (proxy, ..) = begin(&mut proxies, "a", 0, Instant::now());
+        let [first, second, third] = [0, 1, 2].map(|slot| begin_server_connection(&mut proxies, slot));
+        let linked = |proxies: &Proxies, caller: Option<&Arc<Node>>| -> Vec<String> {
+            proxies.linked(caller).iter().map(|node| node.name().to_owned()).collect()
+        };
+        assert_eq!(linked(&proxies, None), ["a", "service#0"]);
+        assert_eq!(linked(&proxies, Some(&third.0)), ["a", "service#2"]);
+        assert_eq!(linked(&proxies, Some(&proxy.node)), ["a", "service#0"]);
+        assert!(first.0.control(&FRAME));
+        assert_eq!(proxies.end_session(&first.0, 0), SessionEnd { node_is_lost: true, lost_frames: 0 });
+        assert_eq!(linked(&proxies, None), ["a", "service#1"]);
+        assert_eq!(next_piece(&second.1, second.2).unwrap().bytes, FRAME, "what was not sent leaves over the next one");
+        proxies.retire(&second.0);
+        assert_eq!(linked(&proxies, None), ["a", "service#2"]);
+        proxies.end_session(&third.0, 2);
+        assert_eq!(linked(&proxies, None), ["a", "service#1"]);
+        proxies.retire(&second.0);
+        assert_eq!(linked(&proxies, None), ["a", "service#1"], "there is no other one");
     }
 
     #[test]

@@ -26,12 +26,14 @@ pub(crate) enum AccessError {
 }
 
 impl Access {
-    /// Takes the keys that were given in code, else those of the environment, else the development key.
-    pub(crate) fn new(given: &[String]) -> Result<Self, BuildError> {
+    /// Takes the keys that were given in code, else those of the environment, else those of the services that are dialled,
+    /// else the development key.
+    pub(crate) fn new(given: &[String], dialled: Vec<AccessKey>) -> Result<Self, BuildError> {
         let given: Vec<_> = given.iter().flat_map(|text| split(text)).collect();
         let texts = if given.is_empty() { from_environment()? } else { given };
-        let is_development = texts.is_empty();
-        let keys = if is_development { vec![development_key()?] } else { parse(&texts)? };
+        let known = if texts.is_empty() { dialled } else { parse(&texts)? };
+        let is_development = known.is_empty();
+        let keys = if is_development { vec![development_key()?] } else { known };
         Ok(Self { keys: AccessKeys::new(keys).map_err(BuildError::AccessKey)?, is_development })
     }
 
@@ -100,7 +102,10 @@ mod tests {
 
     #[test]
     fn the_development_key_is_for_this_machine_only() {
-        let access = Access { is_development: true, ..Access::new(&["a key that is long enough".to_owned()]).unwrap() };
+        let access = Access {
+            is_development: true,
+            ..Access::new(&["a key that is long enough".to_owned()], Vec::new()).unwrap()
+        };
         for local in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
             assert_eq!(access.check_peer(Some(local.parse().unwrap())), Ok(()), "{local}");
         }

@@ -9,7 +9,8 @@ use super::server_core::ServerCore;
 use crate::dispatch::Dispatcher;
 use crate::sync::read;
 
-/// Time in which proxies ask for their connections; one that has not by then can't give them to others.
+/// Time in which proxies ask for their connections; one that has not by then can't give them to others. A service moves
+/// its clients one by one, so it begins anew whenever one has left, or a call has ended.
 const REQUEST_WINDOW: Duration = Duration::from_secs(1);
 
 /// Time for methods that have waited for clients in vain to answer, after the time for calls is up.
@@ -28,7 +29,11 @@ impl ServerCore {
         let Some(ready) = self.ready.get() else { return };
         let hubs: Vec<Arc<Dispatcher>> = read(&self.hubs).values().cloned().collect();
         hubs.iter().for_each(|hub| hub.core.announce_shutdown());
+        for pool in self.pools.get().into_iter().flatten() {
+            self.tasks.spawn(Arc::clone(pool).leave());
+        }
         let started = Instant::now();
+        let (mut changed, mut last) = (started, (usize::MAX, 0));
         let mut deadline = ready.shutdown_timeout;
         let mut has_given_up = false;
         loop {
@@ -37,7 +42,10 @@ impl ServerCore {
                 .iter()
                 .map(|hub| hub.count_connections())
                 .fold((0, 0), |(all, some), (here, moving)| (all + here, some + moving));
-            if here == 0 || (moving == 0 && started.elapsed() >= REQUEST_WINDOW.min(ready.shutdown_timeout)) {
+            if (here, moving) != last {
+                (changed, last) = (Instant::now(), (here, moving));
+            }
+            if here == 0 || (moving == 0 && changed.elapsed() >= REQUEST_WINDOW.min(ready.shutdown_timeout)) {
                 return;
             }
             if started.elapsed() >= deadline {

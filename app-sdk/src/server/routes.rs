@@ -19,7 +19,7 @@ use trunkline_protocol::wire::{
 
 use super::access::AccessError;
 use super::server_core::{ReadyServer, ServerCore};
-use crate::link::{LinkSocket, Refused, SlotKey};
+use crate::link::{AppSocket, LinkSocket, Refused, SlotKey};
 
 /// Maximum size of a WebSocket message: one frame of the largest size behind a chunk of small ones.
 const MESSAGE_MAX_BYTES: usize = LINK_FRAME_MAX_BYTES + 1024 * 1024;
@@ -87,7 +87,8 @@ pub(super) async fn link(
         .write_buffer_size(WRITE_BUFFER_BYTES);
     let (attached, answer) = link.attach(read_offer(&headers)?).await?;
     let tasks = core.tasks.clone();
-    let mut response = upgrade.on_upgrade(move |socket| tasks.track_future(attached.run(LinkSocket::network(socket))));
+    let mut response = upgrade
+        .on_upgrade(move |socket| tasks.track_future(attached.run(LinkSocket::network(AppSocket::Accepted(socket)))));
     write_answer(&answer, response.headers_mut());
     if let Ok(instance) = HeaderValue::from_str(&core.instance) {
         response.headers_mut().insert(INSTANCE_HEADER, instance);

@@ -11,6 +11,7 @@ use trunkline_protocol::manifest::Manifest;
 use trunkline_protocol::service::Capabilities;
 
 use super::access::Access;
+use crate::dial::ServerPool;
 use crate::dispatch::Dispatcher;
 use crate::endpoint::Endpoint;
 use crate::link::{Link, SlotKey, Slots};
@@ -34,6 +35,8 @@ pub(crate) struct ServerCore {
     pub(super) draining: CancellationToken,
     pub(super) shutdown: CancellationToken,
     pub(super) ready: OnceLock<ReadyServer>,
+    /// Server connections to the services that are dialled, once the router is made.
+    pub(super) pools: OnceLock<Vec<Arc<ServerPool>>>,
     #[cfg(feature = "embedded")]
     pub(super) embedded: OnceLock<trunkline_proxy::Embedded>,
 }
@@ -61,6 +64,7 @@ impl ServerCore {
             draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
             ready: OnceLock::new(),
+            pools: OnceLock::new(),
             #[cfg(feature = "embedded")]
             embedded: OnceLock::new(),
         }
@@ -93,6 +97,15 @@ impl ServerCore {
         let (slots, tasks) = (Arc::clone(&self.slots), self.tasks.clone());
         // In one process both ends have one version; over the network a proxy names its capabilities.
         let capabilities = Capabilities::plain();
-        Some(Link { endpoint, key, slots, ring_max_bytes: outbox_max_bytes, capabilities, shutdown, tasks })
+        Some(Link {
+            endpoint,
+            key,
+            service: None,
+            slots,
+            ring_max_bytes: outbox_max_bytes,
+            capabilities,
+            shutdown,
+            tasks,
+        })
     }
 }

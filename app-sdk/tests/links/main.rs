@@ -499,7 +499,9 @@ async fn a_malformed_frame_drops_its_link_and_no_other() {
 #[tokio::test]
 async fn received_frames_are_acknowledged_and_pings_are_echoed() {
     let app = App::start().await;
-    let mut link = ProxyLink::open(&app, "a", 0).await;
+    // Who can't resume is told nothing.
+    let request = LinkRequest { session: Some((1, None, 10_000)), ..LinkRequest::of("a", 0) };
+    let (mut link, _) = ProxyLink::open_as(&app, request).await;
     link.client("c1", Json).await;
     let mut counters = Counters::new();
     (0..2).for_each(|_| {

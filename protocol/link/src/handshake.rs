@@ -12,13 +12,44 @@ use super::{LinkEnd, LinkSocket, LinkWebSocket};
 /// The only version of the service protocol.
 const SERVICE_PROTOCOL_VERSION: i64 = 1;
 
+/// When a service gives the clients of a server connection to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MigrationLevel {
+    /// It never moves them.
+    Off,
+    /// When the app server stops in order.
+    OnShutdown,
+}
+
+impl MigrationLevel {
+    fn number(self) -> i64 {
+        match self {
+            Self::Off => 0,
+            Self::OnShutdown => 1,
+        }
+    }
+}
+
 /// The app server's part: asks, and waits for the answer.
 ///
 /// # Errors
 /// When the proxy refuses, or does not answer in time.
 pub async fn request_handshake<S: LinkWebSocket>(socket: &mut LinkSocket<S>) -> Result<(), LinkEnd> {
+    request_handshake_for(socket, LinkKind::Default, MigrationLevel::Off).await
+}
+
+/// The part of an app server that has dialled a service: asks for a server connection of this kind.
+///
+/// # Errors
+/// As those of [`request_handshake`].
+pub async fn request_handshake_for<S: LinkWebSocket>(
+    socket: &mut LinkSocket<S>,
+    kind: LinkKind,
+    migration: MigrationLevel,
+) -> Result<(), LinkEnd> {
     in_time(async {
-        let request = LinkHandshakeRequest { version: SERVICE_PROTOCOL_VERSION, ..LinkHandshakeRequest::default() };
+        let (version, migration_level) = (SERVICE_PROTOCOL_VERSION, migration.number());
+        let request = LinkHandshakeRequest { version, kind, migration_level, ..LinkHandshakeRequest::default() };
         socket.writer.send(ServiceMessage::HandshakeRequest(request).to_frame()).await?;
         match socket.reader.next_message().await? {
             Some(ServiceMessage::HandshakeResponse(response)) => match response.error.filter(|text| !text.is_empty()) {
@@ -36,20 +67,32 @@ pub async fn request_handshake<S: LinkWebSocket>(socket: &mut LinkSocket<S>) -> 
 /// # Errors
 /// When the request is not one that a proxy can accept, or does not come in time.
 pub async fn answer_handshake<S: LinkWebSocket>(socket: &mut LinkSocket<S>) -> Result<(), LinkEnd> {
+    answer_handshake_if(socket, |_| None).await.map(|_| ())
+}
+
+/// As [`answer_handshake`], with a further reason to refuse what is asked for; returns the request.
+///
+/// # Errors
+/// As those of [`answer_handshake`].
+pub async fn answer_handshake_if<S: LinkWebSocket>(
+    socket: &mut LinkSocket<S>,
+    further_refusal: impl FnOnce(&LinkHandshakeRequest) -> Option<String>,
+) -> Result<LinkHandshakeRequest, LinkEnd> {
     in_time(async {
-        let refusal = match socket.reader.next_message().await? {
-            Some(ServiceMessage::HandshakeRequest(request)) => refusal(request.version, request.kind),
+        let request = match socket.reader.next_message().await? {
+            Some(ServiceMessage::HandshakeRequest(request)) => request,
             other => return Err(LinkEnd::HandshakeMissing(other.map(|message| message.name()))),
         };
+        let refusal = refusal(request.version, request.kind).or_else(|| further_refusal(&request));
         let error = refusal.clone().map(Into::into);
         let response = LinkHandshakeResponse { error, connection_id: Some(random_id().into()) };
         socket.writer.send(ServiceMessage::HandshakeResponse(response).to_frame()).await?;
-        refusal.map_or(Ok(()), |text| Err(LinkEnd::HandshakeRefused(text)))
+        refusal.map_or(Ok(request), |text| Err(LinkEnd::HandshakeRefused(text)))
     })
     .await
 }
 
-async fn in_time(shaking: impl Future<Output = Result<(), LinkEnd>>) -> Result<(), LinkEnd> {
+async fn in_time<T>(shaking: impl Future<Output = Result<T, LinkEnd>>) -> Result<T, LinkEnd> {
     let limit = Duration::from_millis(LINK_HANDSHAKE_TIMEOUT_MS);
     timeout(limit, shaking).await.unwrap_or(Err(LinkEnd::HandshakeTimeout))
 }

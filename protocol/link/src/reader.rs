@@ -4,7 +4,7 @@
 //! finished whatever happens to the socket: a frame that was handed out is counted as taken, or it would come twice.
 
 use bytes::Bytes;
-use trunkline_protocol::service::{Incoming, Ping, ServiceMessage, bytes_of_frame};
+use trunkline_protocol::service::{Incoming, Ping, ServiceMessage, ServiceMessageError, bytes_of_frame};
 
 use super::{LinkClock, LinkEnd, LinkOutbox, LinkReader, LinkWebSocket, SocketStop};
 
@@ -25,6 +25,14 @@ pub trait FrameSink {
     /// # Errors
     /// When the far end must not send it.
     fn handle_frame(&mut self, body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd>;
+
+    /// Takes a frame in a right envelope whose content makes no sense. It is counted.
+    ///
+    /// # Errors
+    /// The end of the link, unless such a frame may be skipped.
+    fn handle_malformed(&mut self, error: ServiceMessageError) -> Result<(), LinkEnd> {
+        Err(error.into())
+    }
 
     /// Finishes a batch, whose new frames have `bytes` bytes. They count as taken once this returns.
     fn finish_batch(&mut self, bytes: usize) -> impl Future<Output = ()>;
@@ -94,7 +102,13 @@ impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
     /// Hands out all whole frames that have been read.
     fn take_frames(&mut self, sink: &mut impl FrameSink, batch: &mut Batch) -> Result<(), LinkEnd> {
         while let Some(body) = self.reader.next_body()? {
-            let message = ServiceMessage::decode(&body)?;
+            let message = match ServiceMessage::decode(&body) {
+                Ok(message) => message,
+                Err(error) => {
+                    sink.handle_malformed(error)?;
+                    None
+                }
+            };
             sink.count(message.as_ref(), bytes_of_frame(body.len()));
             if let Some(ServiceMessage::Ping(ping)) = &message {
                 self.outbox.handle_ping(ping)?;

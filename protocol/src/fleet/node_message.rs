@@ -10,11 +10,16 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
 use super::interest::{INTEREST_BUCKETS, InterestMap, InterestUpdate};
+use super::presence::{PresenceUpdate, PresentAppServer};
+use crate::limits::{PRESENCE_SERVERS_MAX, PRESENCE_TEXT_MAX_BYTES};
 use crate::message_pack::{ReadError, Reader, Writer};
 use crate::service::write_frame;
 
 /// Bytes that everything but texts and binaries takes at most.
 const ENVELOPE_BYTES: usize = 40;
+
+/// Bytes that an app server takes at most beside its texts.
+const SERVER_BYTES: usize = 20;
 
 const STATE: i64 = 100;
 const INTEREST_WHOLE: i64 = 101;
@@ -25,6 +30,8 @@ const ASK: i64 = 105;
 const ANSWER: i64 = 106;
 const REQUEST: i64 = 107;
 const RESPONSE: i64 = 108;
+const APP_SERVERS: i64 = 109;
+const APP_SERVERS_COMPLETE: i64 = 110;
 
 /// Message between two nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +83,8 @@ pub enum NodeMessage {
     State(NodeState),
     /// Update of the sender's interest.
     Interest(InterestUpdate),
+    /// Update of the app servers that have dialled in at the sender.
+    Presence(PresenceUpdate),
 }
 
 /// HTTP method of a request between nodes.
@@ -156,6 +165,7 @@ impl NodeMessage {
                 unsigned(writer, state.view);
             }),
             Self::Interest(update) => encode_interest(update, out),
+            Self::Presence(update) => encode_presence(update, out),
         }
     }
 
@@ -192,6 +202,8 @@ impl NodeMessage {
             Self::Interest(InterestUpdate::Whole { .. }) => INTEREST_WHOLE,
             Self::Interest(InterestUpdate::Added { .. }) => INTEREST_ADDED,
             Self::Interest(InterestUpdate::Complete) => INTEREST_COMPLETE,
+            Self::Presence(PresenceUpdate::Whole { .. }) => APP_SERVERS,
+            Self::Presence(PresenceUpdate::Complete) => APP_SERVERS_COMPLETE,
         })
     }
 }
@@ -239,6 +251,23 @@ fn encode_interest(update: &InterestUpdate, out: &mut BytesMut) {
     }
 }
 
+fn encode_presence(update: &PresenceUpdate, out: &mut BytesMut) {
+    let PresenceUpdate::Whole { hub, servers } = update else { return write(APP_SERVERS_COMPLETE, 1, 0, out, |_| {}) };
+    let size = |server: &PresentAppServer| SERVER_BYTES + server.instance.len() + server.endpoint.len();
+    let bytes = hub.len() + servers.iter().map(size).sum::<usize>();
+    write(APP_SERVERS, 3, bytes, out, |writer| {
+        writer.text(hub);
+        writer.array_len(servers.len());
+        for PresentAppServer { instance, endpoint, links, carried } in servers {
+            writer.array_len(4);
+            writer.text(instance);
+            writer.text(endpoint);
+            writer.integer(i64::from(*links));
+            writer.integer(i64::from(*carried));
+        }
+    });
+}
+
 fn write(number: i64, items: usize, variable_bytes: usize, out: &mut BytesMut, fields: impl FnOnce(&mut Writer)) {
     write_frame(ENVELOPE_BYTES + variable_bytes, out, |writer| {
         writer.array_len(items);
@@ -275,6 +304,8 @@ fn message(number: i64, fields: &mut MessageFields) -> Result<Option<NodeMessage
             M::Interest(InterestUpdate::Added { hub, buckets: buckets(&fields.binary("buckets")?)? })
         }
         INTEREST_COMPLETE => M::Interest(InterestUpdate::Complete),
+        APP_SERVERS => M::Presence(PresenceUpdate::Whole { hub: fields.text("hub")?, servers: fields.app_servers()? }),
+        APP_SERVERS_COMPLETE => M::Presence(PresenceUpdate::Complete),
         RELAY => M::Relay { hub: fields.text("hub")?, frame: fields.binary("frame")? },
         ASK => {
             M::Ask { question: fields.unsigned("question")?, hub: fields.text("hub")?, frame: fields.binary("frame")? }
@@ -314,6 +345,8 @@ fn name_of(number: i64) -> &'static str {
         ANSWER => "Answer",
         REQUEST => "Request",
         RESPONSE => "Response",
+        APP_SERVERS => "AppServers",
+        APP_SERVERS_COMPLETE => "AppServersComplete",
         _ => "Unknown",
     }
 }
@@ -411,6 +444,40 @@ impl<'a> MessageFields<'a> {
         let value = self.integer(field)?;
         T::try_from(value).map_err(|_| FieldProblem::Value(field, format!("is {value}, out of its range")))
     }
+
+    fn app_servers(&mut self) -> Result<Vec<PresentAppServer>, FieldProblem> {
+        let count = self.next("servers", Reader::array_len)?;
+        if count > PRESENCE_SERVERS_MAX {
+            return Err(FieldProblem::Value("servers", format!("{count} are more than {PRESENCE_SERVERS_MAX}")));
+        }
+        let left = self.left;
+        let servers = (0..count).map(|_| self.app_server()).collect();
+        self.left = left;
+        servers
+    }
+
+    fn app_server(&mut self) -> Result<PresentAppServer, FieldProblem> {
+        self.left = 1;
+        self.left = self.next("server", Reader::array_len)?;
+        let server = PresentAppServer {
+            instance: self.short_text("instance")?,
+            endpoint: self.short_text("endpoint")?,
+            links: self.number("links")?,
+            carried: self.number("carried")?,
+        };
+        while self.left > 0 {
+            self.next("server", Reader::skip)?;
+        }
+        Ok(server)
+    }
+
+    fn short_text(&mut self, field: &'static str) -> Result<ByteString, FieldProblem> {
+        let text = self.text(field)?;
+        match text.len() {
+            0..=PRESENCE_TEXT_MAX_BYTES => Ok(text),
+            bytes => Err(FieldProblem::Value(field, format!("{bytes} bytes are too long"))),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -430,6 +497,7 @@ mod tests {
         let (hub, frame) = (ByteString::from("chat"), Bytes::from_static(b"\x91\x03"));
         let state = NodeState { phase: NodePhase::Draining, members: 200, view: u64::MAX };
         let map = [7, 0x1234].into_iter().collect();
+        let server = PresentAppServer { instance: "vm_1".into(), endpoint: "shop:1".into(), links: 5, carried: 1 };
         vec![
             (M::State(state), b"\x94\x64\x02\xcc\xc8\xff"),
             (M::Interest(InterestUpdate::Whole { hub: hub.clone(), map }), b"\x93\x65\xa4chat\xc4\x04\0\x07\x12\x34"),
@@ -447,6 +515,11 @@ mod tests {
                 b"\x95\x6b\x06\x01\xa2/a\xc4\x02\x91\x03",
             ),
             (M::Response { question: 6, status: 404, body: frame }, b"\x94\x6c\x06\xcd\x01\x94\xc4\x02\x91\x03"),
+            (
+                M::Presence(PresenceUpdate::Whole { hub: "?hub=a".into(), servers: vec![server] }),
+                b"\x93\x6d\xa6?hub=a\x91\x94\xa4vm_1\xa6shop:1\x05\x01",
+            ),
+            (M::Presence(PresenceUpdate::Complete), b"\x91\x6e"),
         ]
     }
 
@@ -477,7 +550,13 @@ mod tests {
     fn longer_messages_and_unknown_ones_are_fine() {
         let longer = Bytes::from_static(b"\x93\x67\xa1x\x92\x01\x02");
         assert_eq!(NodeMessage::decode(&longer), Ok(Some(NodeMessage::Interest(InterestUpdate::Complete))));
-        for unknown in [&b"\x91\xcc\x6d"[..], b"\x92\x03\x01", b"\x92\xcd\x10\x00\xc0", b"\x95\x6b\x06\x09\xa2/a\xc4\0"]
+        let longer = Bytes::from_static(b"\x94\x6d\xa1h\x91\x95\xa1i\xa1e\x01\x00\xc3\x91\x07");
+        let Ok(Some(NodeMessage::Presence(PresenceUpdate::Whole { servers, .. }))) = NodeMessage::decode(&longer)
+        else {
+            panic!("a list of app servers");
+        };
+        assert_eq!(servers.iter().map(|server| server.links).collect::<Vec<_>>(), [1]);
+        for unknown in [&b"\x91\xcc\xc8"[..], b"\x92\x03\x01", b"\x92\xcd\x10\x00\xc0", b"\x95\x6b\x06\x09\xa2/a\xc4\0"]
         {
             assert_eq!(NodeMessage::decode(&Bytes::from_static(unknown)), Ok(None), "{unknown:x?}");
         }
@@ -488,7 +567,7 @@ mod tests {
 
     #[test]
     fn errors_name_message_and_field() {
-        let cases: [(&[u8], &str); 8] = [
+        let cases: [(&[u8], &str); 11] = [
             (b"", "of no type"),
             (b"\xc0", "of no type"),
             (b"\x92\x68\xa4chat", "Relay): frame: is missing"),
@@ -497,6 +576,9 @@ mod tests {
             (b"\x94\x6c\x06\xce\0\x01\0\0\xc4\0", "Response): status: is 65536, out of its range"),
             (b"\x93\x65\xa0\xc4\x01\0", "InterestWhole): map: 1 bytes are neither"),
             (b"\x93\x66\xa0\xc4\x01\0", "InterestAdded): buckets: 1 bytes are no list"),
+            (b"\x93\x6d\xa0\x91\x93\xa0\xa0\x01", "AppServers): carried: is missing"),
+            (b"\x93\x6d\xa0\x91\x94\xa0\xa0\xff\x01", "AppServers): links: is -1, out of its range"),
+            (b"\x93\x6d\xa0\x91\x90", "AppServers): instance: is missing"),
         ];
         for (bytes, expected) in cases {
             let error = NodeMessage::decode(&Bytes::copy_from_slice(bytes)).unwrap_err().to_string();
@@ -507,7 +589,8 @@ mod tests {
     #[test]
     fn names_are_those_of_the_messages() {
         let names: Vec<_> = examples().iter().map(|(message, _)| message.name()).collect();
-        let expected = "State InterestWhole InterestAdded InterestComplete Relay Ask Answer Answer Request Response";
+        let expected = "State InterestWhole InterestAdded InterestComplete Relay Ask Answer Answer Request Response \
+                        AppServers AppServersComplete";
         assert_eq!(names.join(" "), expected);
     }
 }

@@ -14,7 +14,7 @@ impl HubProtocol {
     pub fn encode(self, message: &HubMessage, out: &mut BytesMut) {
         match self {
             HubProtocol::Json => json_encoding::encode(message, out),
-            HubProtocol::MessagePack => message_pack_encoding::encode(message, out),
+            HubProtocol::MessagePack | HubProtocol::BlazorPack => message_pack_encoding::encode(message, out),
         }
     }
 
@@ -26,7 +26,7 @@ impl HubProtocol {
     pub fn decode(self, body: &Bytes) -> Result<Option<HubMessage>, HubMessageError> {
         match self {
             HubProtocol::Json => json_encoding::decode(body),
-            HubProtocol::MessagePack => message_pack_encoding::decode(body),
+            HubProtocol::MessagePack | HubProtocol::BlazorPack => message_pack_encoding::decode(body),
         }
     }
 
@@ -37,7 +37,7 @@ impl HubProtocol {
     pub fn scan(self, body: &[u8]) -> Result<Scan<'_>, ScanError> {
         match self {
             HubProtocol::Json => scan::json(body),
-            HubProtocol::MessagePack => scan::message_pack(body),
+            HubProtocol::MessagePack | HubProtocol::BlazorPack => scan::message_pack(body),
         }
     }
 
@@ -48,7 +48,7 @@ impl HubProtocol {
     pub fn payload<T: Serialize + ?Sized>(self, value: &T) -> Result<Payload, PayloadError> {
         match self {
             HubProtocol::Json => json_encoding::payload(value),
-            HubProtocol::MessagePack => message_pack_encoding::payload(value),
+            HubProtocol::MessagePack | HubProtocol::BlazorPack => message_pack_encoding::payload(value),
         }
     }
 
@@ -59,7 +59,7 @@ impl HubProtocol {
     pub fn value<T: DeserializeOwned>(self, payload: &Payload) -> Result<T, PayloadError> {
         match self {
             HubProtocol::Json => json_encoding::value(payload),
-            HubProtocol::MessagePack => message_pack_encoding::value(payload),
+            HubProtocol::MessagePack | HubProtocol::BlazorPack => message_pack_encoding::value(payload),
         }
     }
 }

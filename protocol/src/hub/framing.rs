@@ -65,7 +65,7 @@ pub fn next_frame_behind(
 ) -> Result<Option<Frame>, FramingError> {
     match protocol {
         HubProtocol::Json => next_json(buffer, searched, limit),
-        HubProtocol::MessagePack => next_message_pack(buffer, limit),
+        HubProtocol::MessagePack | HubProtocol::BlazorPack => next_message_pack(buffer, limit),
     }
 }
 

@@ -70,10 +70,12 @@ impl HandshakeRequest {
     /// # Errors
     /// When it is refused, [`Canceled`](HandshakeError::Canceled) if it is longer than `limit`.
     pub fn read(buffer: &[u8], limit: usize) -> Result<Option<(Self, usize)>, HandshakeError> {
-        read_with(buffer, 0, limit, Self::parse)
+        let read = Self::read_behind(buffer, 0, limit)?;
+        read.map(|(request, used)| request.check_version().map(|()| (request, used))).transpose()
     }
 
-    /// As [`read`](Self::read), for a buffer that has grown since no handshake ended in its first `searched` bytes.
+    /// As [`read`](Self::read), for a buffer that has grown since no handshake ended in its first `searched` bytes, and
+    /// for any version.
     ///
     /// # Errors
     /// As those of [`read`](Self::read).
@@ -109,12 +111,18 @@ impl HandshakeRequest {
 
     fn choose(name: &str, version: i64) -> Result<Self, HandshakeError> {
         let protocol = HubProtocol::from_name(name).ok_or_else(|| HandshakeError::Protocol(name.to_owned()))?;
-        if version > i64::from(VERSION_MAX) {
-            return Err(HandshakeError::Version { version, protocol: name.to_owned() });
-        }
         // The official server takes any version up to its own, even those that never were.
-        let version = u32::try_from(version).unwrap_or(0);
+        let version = u32::try_from(version).unwrap_or(if version < 0 { 0 } else { u32::MAX });
         Ok(Self { protocol, version })
+    }
+
+    /// Checks that the version is one that we speak.
+    ///
+    /// # Errors
+    /// When it is a higher one.
+    pub fn check_version(&self) -> Result<(), HandshakeError> {
+        let (version, protocol) = (i64::from(self.version), self.protocol.name().to_owned());
+        if self.version > VERSION_MAX { Err(HandshakeError::Version { version, protocol }) } else { Ok(()) }
     }
 }
 

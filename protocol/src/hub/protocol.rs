@@ -1,4 +1,4 @@
-//! The two encodings of the hub protocol, chosen by each client in its handshake.
+//! Encodings of the hub protocol, chosen by each client in its handshake.
 
 /// An encoding of the hub protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -7,10 +7,12 @@ pub enum HubProtocol {
     Json,
     /// MessagePack arrays, each behind its length.
     MessagePack,
+    /// MessagePack as circuits of Blazor speak it: framed alike, and under a name of its own.
+    BlazorPack,
 }
 
 impl HubProtocol {
-    /// All of them, the text one first.
+    /// Protocols that any hub may speak, the text one first. Blazor's is for its own hub alone.
     pub const ALL: [HubProtocol; 2] = [HubProtocol::Json, HubProtocol::MessagePack];
 
     /// Returns the name in handshakes and in the payloads of service messages.
@@ -19,13 +21,21 @@ impl HubProtocol {
         match self {
             HubProtocol::Json => "json",
             HubProtocol::MessagePack => "messagepack",
+            HubProtocol::BlazorPack => "blazorpack",
         }
+    }
+
+    /// Whether its messages are bytes, and no text.
+    #[must_use]
+    pub fn is_binary(self) -> bool {
+        self != HubProtocol::Json
     }
 
     /// Finds the protocol of a name, without regard to case.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|protocol| protocol.name().eq_ignore_ascii_case(name))
+        let all = Self::ALL.into_iter().chain([Self::BlazorPack]);
+        all.into_iter().find(|protocol| protocol.name().eq_ignore_ascii_case(name))
     }
 }
 
@@ -37,6 +47,7 @@ mod tests {
     fn a_protocol_is_found_by_its_name_in_any_case() {
         assert_eq!(HubProtocol::from_name("JSON"), Some(HubProtocol::Json));
         assert_eq!(HubProtocol::from_name("messagePack"), Some(HubProtocol::MessagePack));
-        assert_eq!(HubProtocol::from_name("blazorpack"), None);
+        assert_eq!(HubProtocol::from_name("blazorpack"), Some(HubProtocol::BlazorPack));
+        assert_eq!(HubProtocol::from_name("xml"), None);
     }
 }

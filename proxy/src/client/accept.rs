@@ -16,6 +16,7 @@ use super::handshake::{Handshake, PendingSocket};
 use super::handshake_failure::HandshakeFailure;
 use super::inbound::Inbound;
 use super::reader::Reader;
+use crate::auth::{ClientTerms, StickyServer};
 use crate::limits::Quota;
 use crate::net::socket::Socket;
 use crate::shard::{
@@ -36,11 +37,11 @@ pub(super) async fn accept(
 ) -> Option<Box<Reader>> {
     let (hub, settings) = (pending.hub.clone(), pending.hub.settings());
     let mut pending_socket = PendingSocket { socket, inbound: Inbound::new(pending.transport) };
-    let failure = match handshake(shard, &mut pending_socket, early, &settings, pending.transport).await {
+    let failure = match handshake(shard, &mut pending_socket, early, &settings, &pending).await {
         Ok(handshake) if shard.state().is_drained() => {
             HandshakeFailure::TryAgain(Handshake::content(handshake.as_ref()))
         }
-        Ok(handshake) => match find_home(shard, &hub, handshake.as_ref()).await {
+        Ok(handshake) => match find_home(shard, &hub, &pending.terms, handshake.as_ref()).await {
             Some(home) => return Some(open(shard, pending_socket, handshake, home, pending, &settings)),
             None => HandshakeFailure::TryAgain(Handshake::content(handshake.as_ref())),
         },
@@ -57,7 +58,7 @@ async fn handshake(
     socket: &mut PendingSocket,
     early: Bytes,
     settings: &HubManifest,
-    transport: Transport,
+    pending: &PendingConnection,
 ) -> Result<Option<Handshake>, HandshakeFailure> {
     if settings.kind == EndpointKind::Raw {
         socket.inbound.keep(&early);
@@ -65,8 +66,10 @@ async fn handshake(
     }
     let begun = shard.now_us();
     let limit = Duration::from_millis(settings.handshake_timeout_ms);
+    let limit = pending.terms.handshake_timeout.unwrap_or(limit);
     let read = timeout(limit, socket.read_handshake(shard, early)).await;
-    let handshake = read.unwrap_or(Err(HandshakeFailure::TimedOut))?.check(settings, transport)?;
+    let handshake = read.unwrap_or(Err(HandshakeFailure::TimedOut))?;
+    let handshake = handshake.check(settings, pending.transport, pending.hub.is_of_door())?;
     let took = Duration::from_micros(shard.now_us().saturating_sub(begun));
     shard.counters().handshakes_of_clients.observe_duration(took);
     Ok(Some(handshake))
@@ -84,13 +87,30 @@ fn record(shard: &Shard, pending: &PendingConnection, failure: &HandshakeFailure
 }
 
 /// Finds a home for a client. While there is none it waits for a link that was lost a moment ago.
-async fn find_home(shard: &Shard, hub: &Hub, handshake: Option<&Handshake>) -> Option<HomeLink> {
+async fn find_home(shard: &Shard, hub: &Hub, terms: &ClientTerms, handshake: Option<&Handshake>) -> Option<HomeLink> {
+    if let Some(server) = &terms.server {
+        let own = find_home_at(shard, hub, server).await;
+        if own.is_some() || server.is_required {
+            return own.filter(|_| !shard.state().is_drained());
+        }
+    }
     let home = hub.choose_home().or_else(|| waiting_room(shard, hub, handshake));
     if home.is_some() {
         return home;
     }
     shard.shared().wait_for_link(hub).await;
     hub.choose_home().filter(|_| !shard.state().is_drained())
+}
+
+/// Finds a home at one app server. One that is certainly not there is not waited for, nor one that is only preferred.
+async fn find_home_at(shard: &Shard, hub: &Hub, server: &StickyServer) -> Option<HomeLink> {
+    let shared = shard.shared();
+    let id = shared.hubs.number(&server.instance);
+    let known_elsewhere = || shared.other_nodes().app_servers(hub.key()).contains(&server.instance);
+    if server.is_required && (hub.pool_of(id).is_some() || known_elsewhere()) {
+        shared.wait_for_app(hub, id).await;
+    }
+    hub.choose_home_at(id)
 }
 
 /// HomeLink that is none, where new clients may wait until there is one.
@@ -109,7 +129,7 @@ fn open(
     settings: &HubManifest,
 ) -> Box<Reader> {
     let PendingSocket { socket, inbound } = pending_socket;
-    let PendingConnection { open, user, is_negotiated, transport, expires_s, .. } = pending;
+    let PendingConnection { open, user, is_negotiated, transport, expires_s, terms, .. } = pending;
     let content = Handshake::content(handshake.as_ref());
     let protocol = handshake.as_ref().map(|handshake| ByteString::from_static(handshake.request.protocol.name()));
     let open = OpenConnection { protocol, ..open };
@@ -120,6 +140,7 @@ fn open(
         let mut client = Client::new(id.clone(), serial, home.clone(), content, socket);
         (client.is_negotiated, client.transport) = (is_negotiated, transport);
         client.cold.opened_us = shard.now_us();
+        client.cold.is_bound = terms.server.is_some_and(|server| server.is_required);
         client.may_miss = settings.slow_clients == SlowClients::Drop;
         // A raw event stream has nothing to ask with.
         client.has_inherent_keep_alive = match content {

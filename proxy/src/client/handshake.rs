@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use tokio::task::yield_now;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::{HandshakeError, HandshakeRequest, HubProtocol};
+use trunkline_protocol::hub::{HandshakeError, HandshakeRequest};
 use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
 use trunkline_protocol::manifest::{HubManifest, Transport};
 
@@ -32,12 +32,22 @@ pub(super) struct Handshake {
 
 impl Handshake {
     /// Checks that the hub speaks this protocol, and that the transport can carry it.
-    pub(super) fn check(self, settings: &HubManifest, transport: Transport) -> Result<Self, HandshakeFailure> {
+    ///
+    /// Of the version the app server judges if `any_version` reaches it.
+    pub(super) fn check(
+        self,
+        settings: &HubManifest,
+        transport: Transport,
+        any_version: bool,
+    ) -> Result<Self, HandshakeFailure> {
         let protocol = self.request.protocol;
+        if !any_version {
+            self.request.check_version()?;
+        }
         if !settings.speaks(protocol) {
             return Err(HandshakeError::Protocol(protocol.name().into()).into());
         }
-        if transport == Transport::ServerSentEvents && protocol == HubProtocol::MessagePack {
+        if transport == Transport::ServerSentEvents && protocol.is_binary() {
             return Err(HandshakeError::TransferFormat(protocol.name().into()).into());
         }
         Ok(self)

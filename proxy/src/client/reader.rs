@@ -17,6 +17,7 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::service::DataType;
 
 use super::inbound::{Inbound, InboundError, PartialMessage, Piece, Upward};
 use super::raw_message::take_raw;
@@ -323,6 +324,11 @@ pub(super) fn cause_of(error: &io::Error) -> Cause {
     }
 }
 
+/// Bytes of a hub ping.
+fn ping_of(protocol: HubProtocol) -> &'static [u8] {
+    if protocol.is_binary() { &[2, 0x91, 6] } else { b"{\"type\":6}\x1e" }
+}
+
 /// Destination of one read's messages: the home link, or the shard itself.
 struct Upstream<'a> {
     state: &'a mut ShardState,
@@ -370,9 +376,12 @@ impl<'a> Upstream<'a> {
             Upward::Call { id } => self.state.begin_call(self.slot, &id),
             Upward::Ping => {
                 self.messages += 1;
-                if let Some(client) = self.state.connections.get_mut(self.slot) {
-                    // From now on its silence has an end.
-                    client.has_pinged = true;
+                let Some(client) = self.state.connections.get_mut(self.slot) else { return };
+                // From now on its silence has an end.
+                client.has_pinged = true;
+                if let (Content::Hub(protocol), Some(_)) = (client.content, self.home.of_door()) {
+                    // An app server that dials in measures the silence of its clients itself.
+                    self.home.send_data(self.id, ping_of(protocol), DataType::Other.number());
                 }
             }
         }

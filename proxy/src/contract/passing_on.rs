@@ -59,13 +59,13 @@ fn address(number: u8) -> Address {
     format!("http://10.0.0.{number}:8090").parse().unwrap()
 }
 
-fn peers(numbers: &[u8]) -> Settings {
+pub(super) fn peers(numbers: &[u8]) -> Settings {
     let fleet = FleetSettings { peers: numbers.iter().map(|&number| address(number)).collect() };
     Settings { fleet, ..settings() }
 }
 
 impl FleetNode {
-    async fn start(network: &MemoryNetwork, number: u8, settings: Settings) -> Self {
+    pub(super) async fn start(network: &MemoryNetwork, number: u8, settings: Settings) -> Self {
         let name = format!("n{number}");
         let settings = Settings { node: name.clone(), ..settings };
         let stage = Stage::at(&format!("http://10.0.0.{number}:8080"), network, settings);
@@ -155,7 +155,7 @@ async fn serve_version(network: MemoryNetwork, address: Address, wire: WireVersi
 }
 
 /// Waits, in virtual time, until something is so.
-async fn until(within: Duration, what: &str, is_so: impl Fn() -> bool) {
+pub(super) async fn until(within: Duration, what: &str, is_so: impl Fn() -> bool) {
     let last = Instant::now() + within;
     while !is_so() {
         assert!(Instant::now() < last, "not within {within:?}: {what}");

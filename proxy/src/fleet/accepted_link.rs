@@ -127,6 +127,7 @@ fn begin(fleet: &Fleet, member: &Arc<FleetMember>, slot: &mut AcceptedSlot, offe
     let link = Arc::new(NodeLink::new(offer.session, Role::AppServer, fleet.clock()));
     *slot = AcceptedSlot { live: Some(link.clone()), newest: Some(offer.session), empty_since: None };
     member.set_incoming(Some(link.clone()));
+    fleet.presence_changed();
     tokio::spawn(keep(fleet.clone(), member.clone(), link.clone()));
     link
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use trunkline_protocol::fleet::{Greeting, InterestUpdate, LATE_AFTER_MS, NodePhase, NodeState, PeerInterest, Wanted};
+use trunkline_protocol::fleet::{
+    Greeting, InterestUpdate, LATE_AFTER_MS, NodePhase, NodeState, PeerInterest, PeerPresence, PresenceUpdate, Wanted,
+};
 
 use super::node_link::NodeLink;
 use crate::net::address::Address;
@@ -69,6 +71,9 @@ pub(crate) struct FleetMember {
     /// Link that it has dialled: what it tells this node.
     incoming: ArcSwapOption<NodeLink>,
     interest: ArcSwap<PeerInterest>,
+    presence: ArcSwap<PeerPresence>,
+    /// Its port for clients, at which other nodes reach it, too.
+    client_port: Option<Address>,
     status: Mutex<MemberStatus>,
 }
 
@@ -98,6 +103,8 @@ impl FleetMember {
             outgoing: ArcSwapOption::empty(),
             incoming: ArcSwapOption::empty(),
             interest: ArcSwap::default(),
+            presence: ArcSwap::default(),
+            client_port: greeting.advertised.as_ref().and_then(|url| url.parse().ok()),
             status: Mutex::default(),
         }
     }
@@ -145,12 +152,13 @@ impl FleetMember {
         self.incoming.load_full()
     }
 
-    /// A new session begins without any knowledge of its interest: it tells all again.
+    /// A new session begins without any knowledge of its interest and its app servers: it tells all again.
     pub(super) fn set_incoming(&self, link: Option<Arc<NodeLink>>) {
         if link.is_some() {
             self.status().has_left = false;
         }
         self.interest.store(Arc::default());
+        self.presence.store(Arc::default());
         self.incoming.store(link);
     }
 
@@ -176,6 +184,23 @@ impl FleetMember {
         let mut interest = PeerInterest::clone(&self.interest.load());
         interest.apply(update);
         self.interest.store(Arc::new(interest));
+    }
+
+    /// App servers that have dialled in there, as far as it has told.
+    pub(super) fn presence(&self) -> Arc<PeerPresence> {
+        self.presence.load_full()
+    }
+
+    /// Takes what it tells of its app servers. Called by the one reader of its link.
+    pub(super) fn learn_presence(&self, update: PresenceUpdate) {
+        let mut presence = PeerPresence::clone(&self.presence.load());
+        presence.apply(update);
+        self.presence.store(Arc::new(presence));
+    }
+
+    /// Its port for clients, if it has told it.
+    pub(super) fn client_port(&self) -> Option<&Address> {
+        self.client_port.as_ref()
     }
 
     /// Notes that it has told all that it knew at this time.

@@ -38,7 +38,13 @@ impl Fleet {
         }
         // It is run once.
         drop(self.0.runtime.set(Handle::current()));
-        tokio::join!(self.keep_diallers(&resolver), self.keep_beats(), self.keep_told(), self.keep_interest());
+        tokio::join!(
+            self.keep_diallers(&resolver),
+            self.keep_beats(),
+            self.keep_told(),
+            self.keep_interest(),
+            self.keep_presence()
+        );
     }
 
     /// Whether this node has left, so that it greets nobody any more.
@@ -93,6 +99,7 @@ impl Fleet {
             }
             for member in self.0.members.remove_gone() {
                 info!(peer = member.name(), boot = member.boot(), "a node of the fleet is gone");
+                self.presence_changed();
             }
             self.note_agreement(&mut agreement);
             if !agreement.agrees() {
@@ -257,7 +264,7 @@ impl Fleet {
         for part in news.chunk_by(|(one, _), (other, _)| one == other) {
             let Some(hub) = part.first().and_then(|(hub, _)| hubs.get(hub.get())) else { continue };
             let buckets = part.iter().map(|&(_, bucket)| bucket).collect();
-            self.tell_all(&NodeMessage::Interest(InterestUpdate::Added { hub: hub.name().into(), buckets }));
+            self.tell_all(&NodeMessage::Interest(InterestUpdate::Added { hub: hub.key().into(), buckets }));
         }
         self.ask_told();
     }
@@ -268,12 +275,12 @@ impl Fleet {
         let hubs = self.shared().hubs.all();
         for index in interest.sweep() {
             if let Some(hub) = hubs.get(index.get()) {
-                self.tell_all(&NodeMessage::Interest(self.interest(hub.name(), index)));
+                self.tell_all(&NodeMessage::Interest(self.interest(hub.key(), index)));
             }
         }
     }
 
-    fn tell_all(&self, message: &NodeMessage) {
+    pub(super) fn tell_all(&self, message: &NodeMessage) {
         for member in self.members().iter() {
             if let Some(link) = member.outgoing() {
                 link.tell(message);

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
 use tracing::{debug, warn};
 use trunkline_link::{FrameSink, LinkEnd};
-use trunkline_protocol::fleet::{BeatPing, NodeMessage};
-use trunkline_protocol::service::{Ping, ServiceMessage, bytes_of_frame};
+use trunkline_protocol::fleet::{BeatPing, NodeMessage, encode_relay};
+use trunkline_protocol::service::{ClientInvocation, Ping, ServiceMessage, bytes_of_frame};
 
 use super::fleet_counters::DropCause;
 use super::fleet_member::FleetMember;
@@ -67,6 +68,7 @@ impl<'a> NodeSink<'a> {
             }
             (NodeMessage::State(state), LinkDirection::ByIt) => self.member.set_told(state),
             (NodeMessage::Interest(update), LinkDirection::ByIt) => self.member.learn(update),
+            (NodeMessage::Presence(update), LinkDirection::ByIt) => self.fleet.learn_presence(self.member, update),
             (NodeMessage::Answer { question, frame }, LinkDirection::ByUs) => {
                 let answer = frame.and_then(|frame| ServiceMessage::decode(&frame).ok().flatten());
                 self.fleet.asks().answer(question, self.member.boot(), answer);
@@ -81,8 +83,14 @@ impl<'a> NodeSink<'a> {
     /// Answers a question about connections that may be here: there are none where the hub is not known.
     fn ask(&mut self, question: u64, hub: &str, frame: &Bytes) {
         let (fleet, link) = (self.fleet.clone(), self.link.clone());
-        let asker = |hub| -> Arc<dyn Asker> { Arc::new(NodeAsker::new(fleet, hub, question, link)) };
-        let is_known = self.apply(hub, frame, Counting::Receivers, asker);
+        let is_of_door = fleet.shared().hubs.keyed(hub).is_some_and(|hub| hub.is_of_door());
+        let is_known = match ServiceMessage::decode(frame) {
+            Ok(Some(ServiceMessage::ClientInvocation(request))) if is_of_door => self.invoke(question, hub, request),
+            _ => {
+                let asker = |hub| -> Arc<dyn Asker> { Arc::new(NodeAsker::new(fleet, hub, question, link)) };
+                self.apply(hub, frame, Counting::Receivers, asker)
+            }
+        };
         if !is_known {
             let frame = match ServiceMessage::decode(frame) {
                 Ok(Some(ServiceMessage::ClientInvocation(request))) => Some(no_such_connection(request).to_body()),
@@ -90,6 +98,23 @@ impl<'a> NodeSink<'a> {
             };
             self.link.tell(&NodeMessage::Answer { question, frame });
         }
+    }
+
+    /// Asks a client of the door for a result, which comes some time after the answer that the client is here; `false`
+    /// if it is not.
+    fn invoke(&mut self, question: u64, hub: &str, mut request: ClientInvocation) -> bool {
+        let shared = self.fleet.shared().clone();
+        if shared.routes.find(&request.connection_id).is_none() {
+            return false;
+        }
+        self.link.tell(&NodeMessage::Answer { question, frame: None });
+        let app = shared.hubs.number(&request.caller_server_id);
+        // By this the result finds back to the other node, wherever it comes in.
+        request.caller_server_id = self.member.boot().into();
+        let (fleet, member) = (self.fleet.clone(), self.member.clone());
+        let key = ByteString::from(hub);
+        let asker = |hub| -> Arc<dyn Asker> { Arc::new(ResultAsker { fleet, member, key, hub, app }) };
+        self.apply_message(hub, ServiceMessage::ClientInvocation(request), Counting::No, asker)
     }
 
     /// Applies a service message as an app server's would be; `false` if it can't be.
@@ -100,29 +125,41 @@ impl<'a> NodeSink<'a> {
         counting: Counting,
         asker: impl FnOnce(HubIndex) -> Arc<dyn Asker>,
     ) -> bool {
+        match ServiceMessage::decode(frame) {
+            Ok(Some(message)) => self.apply_message(hub, message, counting, asker),
+            // A kind of a later version.
+            Ok(None) => false,
+            Err(error) => self.note_malformed(&error.to_string()),
+        }
+    }
+
+    fn apply_message(
+        &mut self,
+        hub: &str,
+        message: ServiceMessage,
+        counting: Counting,
+        asker: impl FnOnce(HubIndex) -> Arc<dyn Asker>,
+    ) -> bool {
         let (shared, counters) = (self.fleet.shared(), self.fleet.relayed());
-        let Some(hub) = shared.hubs.named(hub).map(|hub| hub.index()) else { return false };
+        let Some(hub) = shared.hubs.keyed(hub).map(|hub| hub.index()) else { return false };
         let asker = asker(hub);
         let source = FrameSource { shared, counters, hub, asker: &asker };
-        let applied = match ServiceMessage::decode(frame) {
-            Ok(Some(message)) => {
-                if counting == Counting::Receivers
-                    && let Some(to) = receivers_of(&message)
-                {
-                    let tally = MemberTally::new(asker.clone(), 0);
-                    self.batch.for_all(ShardCommand::CountReceivers { hub, to, tally });
-                }
-                route(source, message, &mut self.batch)
-            }
-            // A kind of a later version.
-            Ok(None) => return false,
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(problem) = &applied {
-            self.fleet.counters().drop_messages(DropCause::Malformed, 1);
-            warn!(peer = self.member.name(), problem, "a node passes on what can't be applied");
+        if counting == Counting::Receivers
+            && let Some(to) = receivers_of(&message)
+        {
+            let tally = MemberTally::new(asker.clone(), 0);
+            self.batch.for_all(ShardCommand::CountReceivers { hub, to, tally });
         }
-        applied.is_ok()
+        match route(source, message, &mut self.batch) {
+            Ok(()) => true,
+            Err(problem) => self.note_malformed(&problem),
+        }
+    }
+
+    fn note_malformed(&self, problem: &str) -> bool {
+        self.fleet.counters().drop_messages(DropCause::Malformed, 1);
+        warn!(peer = self.member.name(), problem, "a node passes on what can't be applied");
+        false
     }
 }
 
@@ -180,7 +217,7 @@ impl FrameSink for NodeSink<'_> {
 
 /// Asker of a message that is passed on: it gets no answer.
 #[derive(Debug)]
-struct SilentAsker(HubIndex);
+pub(super) struct SilentAsker(pub(super) HubIndex);
 
 impl Asker for SilentAsker {
     fn hub(&self) -> HubIndex {
@@ -231,6 +268,34 @@ impl Asker for NodeAsker {
 
     fn answer(&self, message: &ServiceMessage) {
         self.answer_once(Some(message.to_body()));
+    }
+}
+
+/// Asker of a client of the door, for an app server that is linked to another node: the result goes back to that node.
+#[derive(Debug)]
+struct ResultAsker {
+    fleet: Fleet,
+    member: Arc<FleetMember>,
+    /// Name of the hub in the fleet.
+    key: ByteString,
+    hub: HubIndex,
+    app: AppServerId,
+}
+
+impl Asker for ResultAsker {
+    fn hub(&self) -> HubIndex {
+        self.hub
+    }
+
+    /// The app server itself: if the client is its own, no other one has to be told.
+    fn app(&self) -> AppServerId {
+        self.app
+    }
+
+    fn answer(&self, message: &ServiceMessage) {
+        let mut frame = BytesMut::new();
+        encode_relay(&self.key, &message.to_body(), &mut frame);
+        self.fleet.pass_to(&self.member, &frame);
     }
 }
 

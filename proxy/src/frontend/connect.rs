@@ -14,9 +14,9 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{Transport, USER_ID_CLAIM};
 use trunkline_protocol::service::OpenConnection;
 use trunkline_protocol::token::Claim;
-use trunkline_protocol::wire::PRIVATE_CLAIM_PREFIX;
+use trunkline_protocol::wire::{PRIVATE_CLAIM_PREFIX, PRIVATE_HEADER_PREFIX};
 
-use crate::auth::User;
+use crate::auth::{ClientTerms, User};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::ConnectingClient;
 use crate::frontend::plain_response::{because, plain};
@@ -24,6 +24,11 @@ use crate::frontend::request::{headers, raw_query};
 use crate::limits::AddressPermit;
 use crate::shard::{ClientStream, PendingConnection, ShardMessage};
 use crate::upstream::Hub;
+
+/// Header with the node that holds a client, for app servers of the door.
+const INSTANCE_ID_HEADER: &str = "Asrs-Instance-Id";
+
+type Headers = Vec<(ByteString, Vec<ByteString>)>;
 
 /// New client connection for this shard.
 pub(crate) struct NewConnection {
@@ -39,16 +44,44 @@ pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: New
     let NewConnection { socket, transport, client, is_negotiated, permit } = new;
     let open = OpenConnection {
         connection_id: client.connection_id.into(),
-        claims: claims(&client.user),
-        headers: headers(parts, transport),
+        claims: if hub.is_of_door() { all_claims(&client.user) } else { claims(&client.user) },
+        headers: headers_for(endpoint, hub, parts, transport),
         query: raw_query(&parts.uri),
         protocol: None,
     };
-    let expires_s = client.user.expires_s.filter(|_| hub.settings().close_on_token_expiry);
+    let terms = terms(hub, &client.user);
+    let ends_s = terms.authentication_ends_s.or(client.user.expires_s);
+    let expires_s = ends_s.filter(|_| hub.settings().close_on_token_expiry || terms.closes_on_expiry);
     let (hub, user) = (hub.clone(), client.user.id);
     let stream = Some(socket);
-    let pending = PendingConnection { stream, transport, hub, open, is_negotiated, user, permit, expires_s };
+    let pending = PendingConnection { stream, transport, hub, open, is_negotiated, user, permit, expires_s, terms };
     endpoint.shard.put(ShardMessage::Accept(Box::new(pending)));
+}
+
+/// Terms of a client in its token; only those of the door say any.
+pub(crate) fn terms(hub: &Hub, user: &User) -> ClientTerms {
+    if hub.is_of_door() { ClientTerms::of(&user.claims) } else { ClientTerms::default() }
+}
+
+/// Whether a client may use a transport: its hub offers it, and its token allows it.
+pub(crate) fn may_use(hub: &Hub, user: &User, transport: Transport) -> bool {
+    hub.settings().transports.contains(&transport) && terms(hub, user).allow(transport)
+}
+
+/// Headers that the app server of a hub gets. One of the door does not know ours.
+fn headers_for(endpoint: &Endpoint, hub: &Hub, parts: &Parts, transport: Transport) -> Headers {
+    let mut headers = headers(parts, transport);
+    if hub.is_of_door() {
+        headers.retain(|(name, _)| !name.starts_with(PRIVATE_HEADER_PREFIX));
+        let node = ByteString::from(endpoint.shared.settings.node.as_str());
+        headers.push((ByteString::from_static(INSTANCE_ID_HEADER), vec![node]));
+    }
+    headers
+}
+
+/// All claims of a token, those of the service among them: the app server's SDK reads and removes them.
+fn all_claims(user: &User) -> Vec<(ByteString, ByteString)> {
+    user.claims.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect()
 }
 
 fn claims(user: &User) -> Vec<(ByteString, ByteString)> {

@@ -14,7 +14,7 @@ use crate::net::http_client::HttpClient;
 use crate::shard::{ShardSender, Shared};
 use crate::upstream::{Authorizer, Hub};
 
-const STOPPING: &str = "this node is stopping: connect again, to another one";
+pub(super) const STOPPING: &str = "this node is stopping: connect again, to another one";
 
 /// State of one shard that requests are answered from.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ impl Endpoint {
         match self.shared.hubs.find(path) {
             Some(hub) => Ok(hub),
             None if self.shared.refuses_clients() => Err(unavailable(Cause::Drained, STOPPING)),
-            None if self.shared.hubs.is_empty() => {
+            None if self.shared.hubs.is_empty() && self.shared.settings.has_upstreams => {
                 Err(unavailable(Cause::NoAppServer, "no app server has been reached yet"))
             }
             None => {

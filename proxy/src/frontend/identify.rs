@@ -14,7 +14,7 @@ use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::auth::User;
 use crate::clock::unix_seconds;
-use crate::frontend::authenticate::{refuse_token, token, verify_token};
+use crate::frontend::authenticate::{refuse_token, token, user_of, verify_token};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request::query_value;
@@ -68,6 +68,7 @@ pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Reque
     let carried = request.extensions().get::<ForwardedByNode>().and_then(|forwarded| forwarded.user.clone());
     let shown = match carried {
         Some(user) => Some(user),
+        None if hub.is_of_door() => Some(shown_at_door(&opened, request)?),
         None => shown_user(endpoint, hub, &opened, token(request)).await?,
     };
     let negotiated = User { id: opened.user.clone(), claims: opened.claims.clone(), expires_s: opened.expires_s };
@@ -80,6 +81,12 @@ pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Reque
     };
     request.extensions_mut().insert(client);
     Ok(())
+}
+
+/// Returns the user that a request has shown at the door, where each of them has to show it.
+fn shown_at_door(opened: &ConnectionToken, request: &Request) -> Result<User, Response> {
+    let shown = user_of(request);
+    if shown.id == opened.user { Ok(shown) } else { Err(plain(StatusCode::UNAUTHORIZED, OTHER_USER)) }
 }
 
 /// Returns the user that the access token of a request shows, where it counts: it may say more than the one at negotiate.

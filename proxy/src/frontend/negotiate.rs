@@ -12,6 +12,7 @@ use trunkline_protocol::token::{ConnectionToken, UserBinding, claims_fit};
 use crate::clock::unix_seconds;
 use crate::frontend::authenticate::user_of;
 use crate::frontend::authorize::Grant;
+use crate::frontend::connect::terms;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::request::query_value;
 use crate::upstream::Hub;
@@ -36,7 +37,9 @@ fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respon
         Ok(version) => version,
         Err(text) => return json(&NegotiateAnswer::error(text)),
     };
-    if !claims_fit(&user.claims) {
+    // Of the door's tokens each request brings its own, so the claims need not be kept.
+    let claims = if hub.is_of_door() { Vec::new() } else { user.claims.clone() };
+    if !claims_fit(&claims) {
         let text = format!("The claims of the user are larger than {TOKEN_CLAIMS_MAX_BYTES} bytes.");
         return json(&NegotiateAnswer::error(text));
     }
@@ -47,15 +50,17 @@ fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respon
         boot: endpoint.shared.boot.clone(),
         address: endpoint.shared.settings.advertise.as_ref().map(ToString::to_string).unwrap_or_default(),
         hub: settings.path.to_ascii_lowercase(),
-        user: user.id,
-        claims: user.claims,
+        user: user.id.clone(),
+        claims,
         expires_s: user.expires_s,
         connect_before: unix_seconds() + CONNECT_TIMEOUT_S,
         binding: request.extensions().get::<UserBinding>().copied().unwrap_or_default(),
     };
     endpoint.counters.negotiated.increment();
     let sealed = token.seal(&endpoint.shared.settings.keys);
-    json(&NegotiateAnswer::connect(version, id, sealed, &offered_transports(endpoint, &settings.transports)))
+    let terms = terms(hub, &user);
+    let transports: Vec<_> = settings.transports.iter().copied().filter(|one| terms.allow(*one)).collect();
+    json(&NegotiateAnswer::connect(version, id, sealed, &offered_transports(endpoint, &transports)))
 }
 
 /// Returns the transports to offer. Without owner hops only WebSockets work, which are served by the node they reach.

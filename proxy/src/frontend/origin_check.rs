@@ -13,6 +13,7 @@ use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
 use trunkline_protocol::manifest::NODE_HEADER;
 
 use crate::config::{Origin, OriginPattern, Settings};
+use crate::frontend::door;
 use crate::frontend::request_extension::ClientScheme;
 use crate::net::address::is_loopback_host;
 
@@ -61,14 +62,16 @@ impl OriginRules {
 
 /// CORS layer: answers preflights, and marks answers for pages that may connect.
 pub(crate) fn cors(settings: &Settings) -> CorsLayer {
-    let origins = OriginRules::new(settings);
+    let (origins, opens_door) = (OriginRules::new(settings), settings.opens_door);
     let trusted = origins.clone();
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, parts: &Parts| {
-            origins.judge(origin, &parts.headers, &parts.extensions) != OriginVerdict::Refused
+            (opens_door && door::is_for_clients(&parts.uri))
+                || origins.judge(origin, &parts.headers, &parts.extensions) != OriginVerdict::Refused
         }))
         .allow_credentials(AllowCredentials::predicate(move |origin, parts: &Parts| {
-            trusted.judge(origin, &parts.headers, &parts.extensions) == OriginVerdict::TrustedNetworks
+            (opens_door && door::is_for_clients(&parts.uri))
+                || trusted.judge(origin, &parts.headers, &parts.extensions) == OriginVerdict::TrustedNetworks
         }))
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
         // Apps may set headers of their own; what they may do with them is the app's concern.

@@ -3,6 +3,7 @@
 //! Bodies are streamed both ways and never kept; a slow reader slows down the other end. Connections are kept for the
 //! next request, per shard.
 
+pub(crate) mod carried_link;
 mod expect_continue;
 pub(super) mod forward_mark;
 mod next_hop;

@@ -1,5 +1,6 @@
 //! Router of the requests to one shard's endpoint, in the order in which a request meets the steps.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,10 +12,13 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::sleep;
 use tower::ServiceExt;
 use trunkline_protocol::manifest::{BOOT_HEADER, NODE_HEADER};
+use trunkline_protocol::token::UserBinding;
 use trunkline_protocol::wire::CHANNEL_PATH;
 
+use crate::auth::ServiceAudience;
 use crate::frontend::connect::http_transport_request::ID_REQUIRED;
 use crate::frontend::connect::{http_transport_request, websocket_upgrade};
+use crate::frontend::door::{self, Visitor};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::fleet_channel::{self, FleetChannelRoute};
 use crate::frontend::path_rule::{NEGOTIATE_SUFFIX, is_private, split_negotiate};
@@ -25,6 +29,7 @@ use crate::frontend::reverse_proxy::{owner_hop, pass_through};
 use crate::frontend::{
     authenticate, identify, negotiate, normalise, origin_check, refusal, request_limit, reservation,
 };
+use crate::upstream::Hub;
 
 /// Methods of the requests that name a connection, whatever its transport.
 const CONNECTION_METHODS: [Method; 3] = [Method::GET, Method::POST, Method::DELETE];
@@ -82,20 +87,22 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
     if reservation::is_question(&request) {
         return Ok(reservation::answer(endpoint, &request));
     }
-    let path = request.uri().path();
-    let (hub_path, is_negotiate) = match split_negotiate(path) {
-        Some(hub_path) => (hub_path, true),
-        None => (path, false),
+    let visitor = door::visitor(endpoint, request.uri());
+    if visitor == Some(Visitor::AppServer) {
+        return door::open_link(endpoint, request).await;
+    }
+    let (hub, is_negotiate) = match visitor {
+        Some(Visitor::Client { is_negotiate }) => (enter_door(endpoint, &mut request)?, is_negotiate),
+        _ => find_hub(endpoint, request.uri().path())?,
     };
-    let hub = endpoint.find_hub(hub_path)?;
     let is_of_connection = !is_negotiate && identify::names_connection(&request);
-    let is_upgrade =
-        !is_negotiate && *request.method() == Method::GET && websocket_upgrade::is_upgrade(request.headers());
+    let is_upgrade = !is_negotiate && websocket_upgrade::is_upgrade_of(&request);
     let methods = if is_negotiate { &[Method::POST][..] } else { &CONNECTION_METHODS };
     if !methods.contains(request.method()) {
         return Err(not_allowed());
     }
-    if !origin_check::may_connect(&endpoint.shared.settings, &mut request) && (is_upgrade || is_of_connection) {
+    let may_connect = visitor.is_some() || origin_check::may_connect(&endpoint.shared.settings, &mut request);
+    if !may_connect && (is_upgrade || is_of_connection) {
         endpoint.counters.refused_origins.increment();
         return Err(plain(StatusCode::FORBIDDEN, "pages of this origin may not connect: see --allow-origin"));
     }
@@ -109,7 +116,7 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
     }
     if is_of_connection {
         identify::identify(endpoint, &hub, &mut request).await?;
-    } else {
+    } else if visitor.is_none() {
         authenticate::authenticate(endpoint, &hub, &mut request, is_negotiate).await?;
     }
     let request = request_limit::bound_body(endpoint, request)?;
@@ -129,6 +136,23 @@ async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, R
     })
 }
 
+/// Finds the hub of a path, and whether the request is to negotiate.
+fn find_hub(endpoint: &Endpoint, path: &str) -> Result<(Arc<Hub>, bool), Response> {
+    match split_negotiate(path) {
+        Some(hub_path) => Ok((endpoint.find_hub(hub_path)?, true)),
+        None => Ok((endpoint.find_hub(path)?, false)),
+    }
+}
+
+/// Finds the hub of a client at the door, and stores the user of its token in the request's extensions.
+fn enter_door(endpoint: &Endpoint, request: &mut Request) -> Result<Arc<Hub>, Response> {
+    let (hub, user) = door::enter(endpoint, request, ServiceAudience::Client)?;
+    request.extensions_mut().insert(user);
+    // Each later request shows it again.
+    request.extensions_mut().insert(UserBinding::AccessToken);
+    Ok(hub)
+}
+
 fn not_allowed() -> Response {
     plain(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here")
 }
@@ -143,6 +167,9 @@ async fn wait(time: Duration) {
 /// Whether a request is the app server's to answer. Before the first manifest nobody knows. A request that another node
 /// has forwarded here goes no further.
 fn is_for_app(endpoint: &Endpoint, request: &Request) -> bool {
+    if door::visitor(endpoint, request.uri()).is_some() {
+        return false;
+    }
     let (hubs, path) = (&endpoint.shared.hubs, request.uri().path());
     let is_known = !hubs.is_empty() && hubs.find(split_negotiate(path).unwrap_or(path)).is_none();
     let may_leave = endpoint.shared.settings.relay.pass_through && !is_forwarded_by_node(request);

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 use trunkline_link::{
     FrameSink, LinkClock, LinkEnd, LinkReadLoop, LinkReader, LinkSocket, LinkWriteLoop, LinkWriter, SocketStop,
     StopReason, wait_for_verdict,
 };
-use trunkline_protocol::service::{Attachment, ECHO_KEY, Offer, Ping, Role, ServiceMessage, SessionEvent, Transmit};
+use trunkline_protocol::service::{
+    Attachment, ECHO_KEY, Incoming, Offer, Ping, Role, ServiceMessage, SessionEvent, Transmit,
+};
 
 use super::route::{FrameSource, RoutedBatch, route};
 use super::session_over::{CarryEnd, SessionOver};
@@ -41,7 +44,15 @@ impl SlotKeeper<'_> {
             Ok(None) => return CarryEnd::Lost("its session was over before it was open".into()),
             Err(error) => return over_with(SessionOver::of(&error.into()), writer),
         };
-        let end = self.run_socket(attachment, reader, &mut writer).await;
+        let mut sink = ShardSink::new(self.shard, self.link.clone());
+        let carrier = SocketCarrier {
+            shard: self.shard,
+            link: &self.link,
+            clock: self.clock,
+            attachment,
+            retired: self.pool.retired(),
+        };
+        let end = carrier.run(&mut self.incoming, reader, &mut writer, &mut sink).await;
         // Before the link is seen to be down: who looks then knows that it may return.
         self.pool.socket_ended();
         let detached = self.link.outbox().detach(attachment, self.clock.now_ms());
@@ -58,39 +69,6 @@ impl SlotKeeper<'_> {
         }
     }
 
-    /// Reads and writes until one side has a reason to end. The socket brings nothing more once this returns: not before
-    /// then may the counters be told to another one.
-    async fn run_socket(
-        &mut self,
-        attachment: Attachment,
-        reader: LinkReader<UpstreamWebSocket>,
-        writer: &mut LinkWriter<UpstreamWebSocket>,
-    ) -> LinkEnd {
-        let (shard, link, clock, outbox) = (self.shard, &self.link, self.clock, self.link.outbox());
-        let stop = SocketStop::default();
-        let mut sink = ShardSink { shard, asker: link.clone(), batch: RoutedBatch::of(shard.shared()) };
-        let mut reads = LinkReadLoop { outbox, clock, incoming: &mut self.incoming, reader };
-        let mut reading = pin!(reads.run(&mut sink, &stop));
-        let writes = LinkWriteLoop { outbox, clock, attachment, piece_timeout: None };
-        let mut writing = pin!(writes.run(writer, &stop, |piece| count_up(shard, piece)));
-        let end = tokio::select! {
-            end = &mut reading => return end,
-            written = &mut writing => written.err().unwrap_or(LinkEnd::Replaced),
-            end = silence(shard, link, self.clock) => end,
-            () = self.pool.retired().cancelled() => LinkEnd::Shutdown,
-        };
-        let is_retired = matches!(end, LinkEnd::Shutdown);
-        stop.stop(if is_retired { StopReason::Shutdown } else { StopReason::Failed }, outbox);
-        // The batch that is being read comes to its end.
-        let found = reading.await;
-        if is_retired {
-            // Close frames of a node that stops.
-            drop(timeout(FLUSH_TIMEOUT, writing).await);
-        }
-        // An end of the session that the reader found out itself weighs more than a lost socket.
-        if end.is_resumable() && !found.is_resumable() { found } else { end }
-    }
-
     fn opened(&mut self, offer: &Offer, replayed: u64) {
         self.incoming.attach(offer.received.unwrap_or_default());
         let (hub, app, slot) = (self.pool.hub().name(), &self.pool.app().name, self.slot);
@@ -103,6 +81,51 @@ impl SlotKeeper<'_> {
             info!(hub, %app, slot, "link open");
         }
         self.pool.opened(self.slot, self.link.clone());
+    }
+}
+
+/// One socket of a link, between this shard and an app server.
+pub(super) struct SocketCarrier<'a> {
+    pub(super) shard: &'a Shard,
+    pub(super) link: &'a LinkHandle,
+    pub(super) clock: LinkClock,
+    pub(super) attachment: Attachment,
+    /// Fires when the link is given up.
+    pub(super) retired: &'a CancellationToken,
+}
+
+impl SocketCarrier<'_> {
+    /// Reads and writes until one side has a reason to end. The socket brings nothing more once this returns: not before
+    /// then may the counters be told to another one.
+    pub(super) async fn run(
+        &self,
+        incoming: &mut Incoming,
+        reader: LinkReader<UpstreamWebSocket>,
+        writer: &mut LinkWriter<UpstreamWebSocket>,
+        sink: &mut impl FrameSink,
+    ) -> LinkEnd {
+        let Self { shard, link, clock, attachment, retired } = *self;
+        let (outbox, stop) = (link.outbox(), SocketStop::default());
+        let mut reads = LinkReadLoop { outbox, clock, incoming, reader };
+        let mut reading = pin!(reads.run(sink, &stop));
+        let writes = LinkWriteLoop { outbox, clock, attachment, piece_timeout: None };
+        let mut writing = pin!(writes.run(writer, &stop, |piece| count_up(shard, piece)));
+        let end = tokio::select! {
+            end = &mut reading => return end,
+            written = &mut writing => written.err().unwrap_or(LinkEnd::Replaced),
+            end = silence(shard, link, clock) => end,
+            () = retired.cancelled() => LinkEnd::Shutdown,
+        };
+        let is_retired = matches!(end, LinkEnd::Shutdown);
+        stop.stop(if is_retired { StopReason::Shutdown } else { StopReason::Failed }, outbox);
+        // The batch that is being read comes to its end.
+        let found = reading.await;
+        if is_retired {
+            // Close frames of a node that stops.
+            drop(timeout(FLUSH_TIMEOUT, writing).await);
+        }
+        // An end of the session that the reader found out itself weighs more than a lost socket.
+        if end.is_resumable() && !found.is_resumable() { found } else { end }
     }
 }
 
@@ -136,10 +159,44 @@ async fn silence(shard: &Shard, link: &LinkHandle, clock: LinkClock) -> LinkEnd 
 }
 
 /// Routes the frames of a link to the shards that they concern, batch by batch.
-struct ShardSink<'a> {
+pub(super) struct ShardSink<'a> {
     shard: &'a Rc<Shard>,
     asker: Arc<dyn Asker>,
     batch: RoutedBatch,
+}
+
+impl<'a> ShardSink<'a> {
+    pub(super) fn new(shard: &'a Rc<Shard>, asker: Arc<dyn Asker>) -> Self {
+        Self { shard, asker, batch: RoutedBatch::of(shard.shared()) }
+    }
+
+    /// Routes a message of the link.
+    ///
+    /// # Errors
+    /// When it is none that an app server sends.
+    pub(super) fn route(&mut self, message: ServiceMessage) -> Result<(), String> {
+        let Self { shard, asker, batch } = self;
+        route_into(batch, shard, asker, message)
+    }
+
+    /// Routes a message whose answers another asker gets.
+    ///
+    /// # Errors
+    /// As those of [`route`](Self::route).
+    pub(super) fn route_for(&mut self, asker: &Arc<dyn Asker>, message: ServiceMessage) -> Result<(), String> {
+        route_into(&mut self.batch, self.shard, asker, message)
+    }
+}
+
+fn route_into(
+    batch: &mut RoutedBatch,
+    shard: &Shard,
+    asker: &Arc<dyn Asker>,
+    message: ServiceMessage,
+) -> Result<(), String> {
+    batch.begin(shard);
+    let (shared, counters) = (shard.shared(), shard.counters());
+    route(FrameSource { shared, counters, hub: asker.hub(), asker }, message, batch)
 }
 
 impl FrameSink for ShardSink<'_> {
@@ -158,15 +215,7 @@ impl FrameSink for ShardSink<'_> {
     }
 
     fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd> {
-        self.batch.begin(self.shard);
-        match message {
-            Some(message) => {
-                let (shared, counters) = (self.shard.shared(), self.shard.counters());
-                let source = FrameSource { shared, counters, hub: self.asker.hub(), asker: &self.asker };
-                route(source, message, &mut self.batch).map_err(LinkEnd::Forbidden)
-            }
-            None => Ok(()),
-        }
+        message.map_or(Ok(()), |message| self.route(message).map_err(LinkEnd::Forbidden))
     }
 
     /// Applies the batch here, and gives the other shards their parts.

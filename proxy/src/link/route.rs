@@ -17,8 +17,8 @@ use trunkline_protocol::service::{
 use crate::metrics::{Counters, SendKind};
 use crate::shard::{Audience, ConnectionCommand, Framed, MembershipChange, PendingAck, Receivers, ShardCommand};
 use crate::shard::{Location, Shared};
-use crate::shard::{MemberListing, MemberTally, Shard, no_such_connection};
-use crate::upstream::{Asker, HubIndex};
+use crate::shard::{MemberListing, MemberTally, Shard, WaitingResult, no_such_connection};
+use crate::upstream::{AppServerId, Asker, HubIndex};
 
 /// The commands of one batch of frames, by shard.
 #[derive(Debug)]
@@ -129,7 +129,10 @@ pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mu
             }
             let act = match is_handed_over {
                 true => ConnectionCommand::HandOver { headers: close.headers },
-                false => ConnectionCommand::Close { error: close.error, cause: named_cause(&close.headers) },
+                false => {
+                    let (cause, by) = (named_cause(&close.headers), source.asker.door_link());
+                    ConnectionCommand::Close { error: close.error, cause, by }
+                }
             };
             batch.for_owner(source, close.connection_id, act);
         }
@@ -214,13 +217,21 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
             close_many(source, Audience::Groups(vec![close.subject.clone()]), close, batch);
         }
         ServiceMessage::ClientInvocation(question) => invoke_client(source, question, batch),
-        ServiceMessage::ClientCompletion(answer) => {
+        ServiceMessage::ClientCompletion(mut answer) => {
+            // Without content it only says that the asker has it.
+            let waiting = match answer.payload.is_empty() {
+                true => None,
+                false => waiting_for(source, &answer.invocation_id, &answer.connection_id),
+            };
+            waiting.iter().for_each(|waiting| answer.caller_server_id = waiting.caller().clone());
             let caller = answer.caller_server_id.clone();
-            pass_result(source, &caller, &ServiceMessage::ClientCompletion(answer));
+            pass_result(source, waiting.as_ref(), &caller, &ServiceMessage::ClientCompletion(answer));
         }
-        ServiceMessage::ErrorCompletion(answer) => {
+        ServiceMessage::ErrorCompletion(mut answer) => {
+            let waiting = waiting_for(source, &answer.invocation_id, &answer.connection_id);
+            waiting.iter().for_each(|waiting| answer.caller_server_id = waiting.caller().clone());
             let caller = answer.caller_server_id.clone();
-            pass_result(source, &caller, &ServiceMessage::ErrorCompletion(answer));
+            pass_result(source, waiting.as_ref(), &caller, &ServiceMessage::ErrorCompletion(answer));
         }
         other => return refuse(&other),
     }
@@ -235,16 +246,36 @@ fn invoke_client(source: FrameSource<'_>, question: ClientInvocation, batch: &mu
     batch.for_owner(source, id, ConnectionCommand::Invoke { asker: source.asker.clone(), request: question });
 }
 
+/// Takes the question that a result answers.
+fn waiting_for(source: FrameSource<'_>, invocation_id: &str, connection_id: &str) -> Option<WaitingResult> {
+    source.shared.client_results.take(invocation_id, connection_id, source.asker.app())
+}
+
 /// Passes a client result on to the app server that invoked the client, or to the node that did; if that is gone, nobody
 /// waits for it.
-fn pass_result(source: FrameSource<'_>, caller: &str, answer: &ServiceMessage) {
+fn pass_result(source: FrameSource<'_>, waiting: Option<&WaitingResult>, caller: &str, answer: &ServiceMessage) {
     let hubs = source.shared.hubs.all();
     let Some(hub) = hubs.get(source.hub.get()) else { return };
+    if let Some(waiting) = waiting {
+        // The link that has asked may be gone by now, its app server not.
+        return match hub.pool_of(waiting.asker().app()) {
+            Some(pool) => pool.any_link().iter().for_each(|link| link.send(answer)),
+            None => waiting.asker().answer(answer),
+        };
+    }
     let pools = hub.pools();
     match pools.iter().find(|pool| pool.app().instance == caller) {
-        Some(pool) => pool.any_link().iter().for_each(|link| link.send(answer)),
-        None => source.shared.other_nodes().pass_result(hub.name(), caller, answer),
+        // At the door an app server tells of results of its own clients, too, which nobody else waits for.
+        _ if hub.is_of_door() && is_over(answer) => {}
+        _ if hub.is_of_door() && source.asker.app() == AppServerId::OTHER_NODE => {}
+        Some(pool) if !hub.is_of_door() => pool.any_link().iter().for_each(|link| link.send(answer)),
+        _ => source.shared.other_nodes().pass_result(hub.key(), caller, answer),
     }
+}
+
+/// Whether a result has no content: the app server that has asked says that it has it.
+fn is_over(answer: &ServiceMessage) -> bool {
+    matches!(answer, ServiceMessage::ClientCompletion(answer) if answer.payload.is_empty())
 }
 
 /// Frames that mean nothing here are skipped; those that only a proxy may send break the protocol.
@@ -364,6 +395,7 @@ fn control_flow(source: FrameSource<'_>, flow: ConnectionFlowControl, batch: &mu
     if flow.subject == FlowSubject::Server && flow.operation == FlowOperation::Offline {
         drain_app(source, batch);
     } else if flow.subject == FlowSubject::Client {
-        batch.for_owner(source, flow.connection_id, ConnectionCommand::Flow(flow.operation));
+        let by = source.asker.door_link();
+        batch.for_owner(source, flow.connection_id, ConnectionCommand::Flow { operation: flow.operation, by });
     }
 }

@@ -60,6 +60,13 @@ impl SessionOver {
         Self::new(cause, end.reason(Role::Proxy))
     }
 
+    /// A socket's end, of a link whose session is no longer than that.
+    pub(super) fn of_dialled_in(end: &LinkEnd) -> Self {
+        let over = Self::of(end);
+        let is_lost = end.is_resumable();
+        Self { cause: if is_lost { SessionCloseReason::NotResumable } else { over.cause }, ..over }
+    }
+
     /// Returns the cause for a client connection that can't go on at another app server.
     pub(super) fn of_connections(&self) -> CloseCause {
         if self.is_planned() { CloseCause::AppStopped } else { CloseCause::LinkLost }

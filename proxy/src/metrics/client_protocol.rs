@@ -7,14 +7,20 @@ pub(crate) enum ClientProtocol {
     Json,
     /// The MessagePack hub protocol.
     MessagePack,
+    /// The protocol of Blazor's circuits.
+    BlazorPack,
     /// No hub protocol: a raw endpoint.
     Raw,
 }
 
 impl ClientProtocol {
     /// All protocols with their labels.
-    pub(crate) const ALL: [(Self, &'static str); 3] =
-        [(Self::Json, "json"), (Self::MessagePack, "messagepack"), (Self::Raw, "raw")];
+    pub(crate) const ALL: [(Self, &'static str); 4] = [
+        (Self::Json, "json"),
+        (Self::MessagePack, "messagepack"),
+        (Self::BlazorPack, "blazorpack"),
+        (Self::Raw, "raw"),
+    ];
 
     /// Returns the label in metrics.
     #[must_use]

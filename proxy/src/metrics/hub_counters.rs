@@ -40,7 +40,7 @@ impl HubCounters {
     #[must_use]
     pub(crate) fn connections(&self, transport: Transport, protocol: ClientProtocol) -> &ConnectionCounters {
         let [web_sockets, events, polling] = &self.connections;
-        let [json, message_pack, raw] = match transport {
+        let [json, message_pack, blazor_pack, raw] = match transport {
             Transport::WebSockets => web_sockets,
             Transport::ServerSentEvents => events,
             Transport::LongPolling => polling,
@@ -48,6 +48,7 @@ impl HubCounters {
         match protocol {
             ClientProtocol::Json => json,
             ClientProtocol::MessagePack => message_pack,
+            ClientProtocol::BlazorPack => blazor_pack,
             ClientProtocol::Raw => raw,
         }
     }

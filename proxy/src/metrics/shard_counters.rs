@@ -1,8 +1,8 @@
 //! All counters of one shard.
 
 use super::{
-    CauseCounters, Counter, Direction, DurationBuckets, FrameKind, Gauge, Histogram, HubCounters, LifetimeBuckets,
-    Limit, LinkTraffic, OutcomeCounters, RelayCounters, SendCounters, SessionCounters,
+    CauseCounters, Counter, Direction, DoorCounters, DurationBuckets, FrameKind, Gauge, Histogram, HubCounters,
+    LifetimeBuckets, Limit, LinkTraffic, OutcomeCounters, RelayCounters, SendCounters, SessionCounters,
 };
 
 /// Hubs with counters of their own; all others share one set.
@@ -80,6 +80,7 @@ pub(crate) struct Counters {
     pub proxy_headers: OutcomeCounters,
     pub certificate_reads: OutcomeCounters,
     pub relay: RelayCounters,
+    pub door: DoorCounters,
     hubs: HubTable,
     traffic: [LinkTraffic; 4],
     limits: [Counter; Limit::ALL.len()],

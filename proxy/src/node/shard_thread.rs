@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::listener_set::ShardListener;
 use crate::client;
 use crate::frontend::{self, Endpoint, Layers};
-use crate::link::keep_link;
+use crate::link::{keep_link, serve_link};
 use crate::shard::{CommandBatch, Inbox, Shard, ShardMessage, Shared};
 
 /// Starts the thread of one shard. Without listeners, as in an embedded node, its sockets come from another runtime.
@@ -67,6 +67,7 @@ async fn take_parcels(shard: Rc<Shard>, mut inbox: Inbox) {
             ShardMessage::Batch(CommandBatch { commands, .. }) => shard.apply(commands),
             ShardMessage::Accept(pending) => drop(spawn_local(client::serve(shard.clone(), pending))),
             ShardMessage::Inspect(inspection) => shard.inspect(inspection),
+            ShardMessage::ServeLink(incoming) => drop(spawn_local(serve_link(shard.clone(), incoming))),
             ShardMessage::KeepLink(pool, slot) => drop(spawn_local(keep_link(shard.clone(), pool, slot))),
         }
     }

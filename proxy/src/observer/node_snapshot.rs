@@ -158,7 +158,7 @@ fn pools(shared: &Shared, kinds: &Census) -> Vec<PoolSnapshot> {
                 is_leaving: pool.is_draining(),
                 open: open as u64,
                 resuming: resuming as u64,
-                down: pool.size().saturating_sub(open + resuming) as u64,
+                down: pool.down() as u64,
                 clients: at_home.get(&(hub.index(), app.id)).copied().unwrap_or_default(),
             });
         }

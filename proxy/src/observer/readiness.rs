@@ -54,7 +54,7 @@ impl Readiness {
         if self.shared.has_begun_drain() {
             return vec!["draining: this node is stopping".into()];
         }
-        if self.shared.hubs.are_served() {
+        if self.shared.hubs_are_served() {
             return Vec::new();
         }
         let problems = self.problems.list();

@@ -1,5 +1,7 @@
 //! Application of commands: what the frames of a link change and write in one shard.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use tracing::debug;
@@ -44,7 +46,7 @@ impl ShardState {
             ShardCommand::One { hub, app, connection_id, slot, command } => {
                 if self.connections.is_in(slot, hub, &connection_id) {
                     let is_own = self.connections.get(slot).is_some_and(|client| client.home.app() == app);
-                    self.apply_to_connection(slot, is_own, command, mode);
+                    self.apply_to_connection(slot, (app, is_own), command, mode);
                 } else {
                     self.reject(command);
                 }
@@ -80,6 +82,7 @@ impl ShardState {
             ShardCommand::LinkLost(loss) => self.lose_homes(&loss),
             ShardCommand::GivenAway { hub, app, connection_id } => self.given_away(hub, app, &connection_id),
             ShardCommand::LinkOpened(link) => self.link_opened(&link),
+            ShardCommand::LeaveLink(link) => self.leave_link(&link),
             ShardCommand::AppShuttingDown { hub, app } => self.app_shutting_down(hub, app),
             // At once where an app ends: it does not wait for a task.
             ShardCommand::Drain(spread) if spread.is_zero() => self.close_all_drained(),
@@ -135,7 +138,13 @@ impl ShardState {
     }
 
     /// Applies a command to a connection that is here; `is_own` if its own app server sent it.
-    fn apply_to_connection(&mut self, slot: Slot, is_own: bool, command: ConnectionCommand, mode: BatchMode) {
+    fn apply_to_connection(
+        &mut self,
+        slot: Slot,
+        (app, is_own): (AppServerId, bool),
+        command: ConnectionCommand,
+        mode: BatchMode,
+    ) {
         match command {
             ConnectionCommand::Data { payload, kind } if is_own => self.apply_data(slot, &payload, kind, mode),
             // Only its own app server may answer its calls, so that none is answered twice.
@@ -144,17 +153,29 @@ impl ShardState {
                 self.change_groups(slot, &change, ack.as_deref());
             }
             // Its own app server has sent a close message; for any other one we do.
-            ConnectionCommand::Close { error, cause } => {
+            ConnectionCommand::Close { .. } if !is_own && self.has_left(slot, app) => {}
+            ConnectionCommand::Close { error, cause, by } => {
                 let error = error.as_deref().filter(|error| !error.is_empty());
+                // By another link of its app server it comes from a part of that which does not have the connection.
+                let home = self.connections.get(slot).map(|client| client.home.id());
+                let is_own = is_own && by.is_none_or(|by| Some(by) == home);
                 let reason = if is_own { CloseReason::by_app(error, cause) } else { CloseReason::ordered(error) };
                 self.close(slot, &reason);
             }
             // From any other than its own it is an answer that comes too late.
             ConnectionCommand::HandOver { headers } if is_own => self.hand_over(slot, &headers),
             ConnectionCommand::HandOver { .. } => {}
-            ConnectionCommand::Invoke { asker, request } => self.apply_invoke(slot, is_own, &*asker, request, mode),
-            ConnectionCommand::Flow(operation) => self.apply_flow(slot, is_own, operation),
+            ConnectionCommand::Invoke { asker, request } => self.apply_invoke(slot, is_own, &asker, request, mode),
+            ConnectionCommand::Flow { operation: FlowOperation::PauseAck, by: Some(by) } if is_own => {
+                self.pause_acknowledged(slot, by);
+            }
+            ConnectionCommand::Flow { operation, .. } => self.apply_flow(slot, is_own, operation),
         }
+    }
+
+    /// Whether a connection was at this app server before, which may still end it for itself.
+    fn has_left(&self, slot: Slot, app: AppServerId) -> bool {
+        self.connections.get(slot).is_some_and(|client| client.cold.left == Some(app))
     }
 
     /// Rejects a command whose connection is not here.
@@ -164,7 +185,7 @@ impl ShardState {
             // The ack that goes with it says that nobody was found.
             ConnectionCommand::Group { .. } => {}
             ConnectionCommand::HandOver { .. } => {}
-            ConnectionCommand::Data { .. } | ConnectionCommand::Close { .. } | ConnectionCommand::Flow(_) => {
+            ConnectionCommand::Data { .. } | ConnectionCommand::Close { .. } | ConnectionCommand::Flow { .. } => {
                 self.context.counters.unknown_receivers.increment();
             }
         }
@@ -172,6 +193,10 @@ impl ShardState {
 
     /// Delivers bytes to one connection; the first are the answer to its hub handshake, if it had one.
     fn apply_data(&mut self, slot: Slot, payload: &[u8], kind: RawKind, mode: BatchMode) {
+        let Some(client) = self.connections.live_mut(slot) else { return };
+        if client.cold.is_leaving && self.take_goodbye(slot, payload) {
+            return;
+        }
         let Some(client) = self.connections.live_mut(slot) else { return };
         let is_handshake = matches!(client.status, Status::Opening { .. });
         client.status = Status::Open;
@@ -182,9 +207,13 @@ impl ShardState {
         };
         if is_handshake {
             self.context.record_app_handshake(client);
-            return self.delivery.put(slot, client, &frame, mode);
+            self.delivery.put(slot, client, &frame, mode);
+            return self.send_owed_errors(slot, mode);
         }
         self.delivery.put_counted(slot, client, &frame, mode);
+        if client.cold.is_leaving {
+            self.migrate_if_ready(slot);
+        }
     }
 
     /// Asks a client for a result. Its own app server is told first, so that it knows what the client's answer is for.
@@ -192,13 +221,15 @@ impl ShardState {
         &mut self,
         slot: Slot,
         is_own: bool,
-        asker: &dyn Asker,
+        asker: &Arc<dyn Asker>,
         request: ClientInvocation,
         mode: BatchMode,
     ) {
+        let results = &self.context.shared.client_results;
         if let Some(client) = self.connections.get_mut(slot).filter(|client| client.is_open())
             && let Content::Hub(protocol) = client.content
             && let Some(payload) = request.payloads.get(protocol)
+            && (is_own || client.home.of_door().is_none() || results.begin(asker, &request, Some(client.home.app())))
         {
             let frame = frame_for(protocol, payload);
             if !is_own {
@@ -217,7 +248,7 @@ impl ShardState {
             FlowOperation::EndInput if is_own => return self.end_input(slot),
             _ => {}
         }
-        let Some(client) = self.connections.get_mut(slot) else { return };
+        let Some(client) = self.connections.get_mut(slot).filter(|_| is_own) else { return };
         match operation {
             FlowOperation::Pause => client.pause(PauseReason::AppServer),
             FlowOperation::Resume => client.resume(PauseReason::AppServer, now),
@@ -315,7 +346,7 @@ mod tests {
         let join = ConnectionCommand::Group { change: MembershipChange::Join("g".into()), ack: None };
         bed.state.apply(vec![one(&bed, "ann", ann, OWN, join)]);
         assert_eq!(bed.state.connections.members(hub, SetName::Group("g")).len(), 1);
-        let close = ConnectionCommand::Close { error: None, cause: None };
+        let close = ConnectionCommand::Close { error: None, cause: None, by: None };
         bed.state.apply(vec![one(&bed, "ann", ann, OWN, close)]);
         assert!(bed.state.connections.members(hub, SetName::Group("g")).is_empty());
         assert_eq!(bed.received(ann), ["close"]);
@@ -325,7 +356,13 @@ mod tests {
     fn a_close_by_another_app_server_sends_the_close_message_that_the_own_one_would() {
         let mut bed = Testbed::new();
         let ann = bed.client("ann");
-        bed.state.apply(vec![one(&bed, "ann", ann, 8, ConnectionCommand::Close { error: None, cause: None })]);
+        bed.state.apply(vec![one(
+            &bed,
+            "ann",
+            ann,
+            8,
+            ConnectionCommand::Close { error: None, cause: None, by: None },
+        )]);
         assert_eq!(bed.received(ann), [r#"{"type":7};"#, "close"]);
     }
 
@@ -333,9 +370,21 @@ mod tests {
     fn an_app_server_pauses_and_resumes_a_client() {
         let mut bed = Testbed::new();
         let ann = bed.client("ann");
-        bed.state.apply(vec![one(&bed, "ann", ann, OWN, ConnectionCommand::Flow(FlowOperation::Pause))]);
+        bed.state.apply(vec![one(
+            &bed,
+            "ann",
+            ann,
+            OWN,
+            ConnectionCommand::Flow { operation: FlowOperation::Pause, by: None },
+        )]);
         assert!(bed.state.connections.get(ann).unwrap().pause_reasons().contains(PauseReason::AppServer));
-        bed.state.apply(vec![one(&bed, "ann", ann, OWN, ConnectionCommand::Flow(FlowOperation::Resume))]);
+        bed.state.apply(vec![one(
+            &bed,
+            "ann",
+            ann,
+            OWN,
+            ConnectionCommand::Flow { operation: FlowOperation::Resume, by: None },
+        )]);
         assert!(bed.state.connections.get(ann).unwrap().pause_reasons().are_none());
     }
 

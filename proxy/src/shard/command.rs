@@ -89,6 +89,8 @@ pub(crate) enum ShardCommand {
     GivenAway { hub: HubIndex, app: AppServerId, connection_id: ByteString },
     /// A link has opened: clients that wait for a home may have it.
     LinkOpened(Arc<LinkHandle>),
+    /// A link is about to be given up: its clients are moved to others of its app server.
+    LeaveLink(Arc<LinkHandle>),
     /// An app server is about to stop: its clients are handed over.
     AppShuttingDown { hub: HubIndex, app: AppServerId },
     /// The node stops: all clients are closed, spread over this time.
@@ -101,6 +103,9 @@ pub(crate) struct LinkLoss {
     pub link: LinkId,
     /// Cause for client connections that can't go on.
     pub cause: Cause,
+    /// Seconds until the app server has certainly noticed it too, if it has other links: before that it takes no client
+    /// again that it had by this one.
+    pub noticed_within_s: u32,
     /// The app server has said goodbye: it has ended what connections it still had.
     pub is_goodbye: bool,
     /// Connections of whose ends the app server was told over this link, and may not know; in order.
@@ -124,13 +129,19 @@ pub(crate) enum ConnectionCommand {
         error: Option<ByteString>,
         /// Cause that the app server names.
         cause: Option<Cause>,
+        /// Link of the door that the order has come by.
+        by: Option<LinkId>,
     },
     /// Its own app server hands it over to another one.
     HandOver { headers: Vec<(ByteString, Vec<ByteString>)> },
     /// Somebody asks it for a client result: an app server, maybe not its own, or another node.
     Invoke { asker: Arc<dyn Asker>, request: ClientInvocation },
     /// Pauses or resumes reading it.
-    Flow(FlowOperation),
+    Flow {
+        operation: FlowOperation,
+        /// Link of the door that the order has come by.
+        by: Option<LinkId>,
+    },
 }
 
 /// Change of a connection's groups.

@@ -18,6 +18,7 @@ impl Content {
         match self {
             Content::Hub(HubProtocol::Json) => ClientProtocol::Json,
             Content::Hub(HubProtocol::MessagePack) => ClientProtocol::MessagePack,
+            Content::Hub(HubProtocol::BlazorPack) => ClientProtocol::BlazorPack,
             Content::Raw => ClientProtocol::Raw,
         }
     }

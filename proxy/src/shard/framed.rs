@@ -7,11 +7,12 @@ use trunkline_protocol::service::{Payloads, RawKind};
 use super::content::Content;
 use crate::transport::websocket::{self, Opcode};
 
-/// One message in the transport frame of each protocol: JSON and raw text, MessagePack and raw bytes.
+/// One message in the transport frame of each protocol: JSON and raw text, MessagePack and raw bytes, Blazor's own.
 #[derive(Debug, Clone)]
 pub(crate) struct Framed {
     text: Option<Bytes>,
     binary: Option<Bytes>,
+    blazor: Option<Bytes>,
 }
 
 impl Framed {
@@ -22,7 +23,10 @@ impl Framed {
             let payload = payloads.get(protocol).or_else(|| payloads.get_raw(kind));
             payload.map(|payload| frame_for(protocol, payload))
         };
-        Self { text: frame(HubProtocol::Json, RawKind::Text), binary: frame(HubProtocol::MessagePack, RawKind::Binary) }
+        let blazor = payloads.get(HubProtocol::BlazorPack).map(|payload| frame_for(HubProtocol::BlazorPack, payload));
+        let (text, binary) =
+            (frame(HubProtocol::Json, RawKind::Text), frame(HubProtocol::MessagePack, RawKind::Binary));
+        Self { text, binary, blazor }
     }
 
     /// Frame for clients whose transport carries this content; `None` leaves them out.
@@ -31,6 +35,7 @@ impl Framed {
         match content {
             Content::Hub(HubProtocol::Json) => self.text.as_ref(),
             Content::Hub(HubProtocol::MessagePack) => self.binary.as_ref(),
+            Content::Hub(HubProtocol::BlazorPack) => self.blazor.as_ref(),
             Content::Raw => self.text.as_ref().or(self.binary.as_ref()),
         }
     }
@@ -39,11 +44,7 @@ impl Framed {
 /// Transport frame around encoded hub messages of this protocol.
 #[must_use]
 pub(crate) fn frame_for(protocol: HubProtocol, payload: &[u8]) -> Bytes {
-    let opcode = match protocol {
-        HubProtocol::Json => Opcode::Text,
-        HubProtocol::MessagePack => Opcode::Binary,
-    };
-    websocket::frame(opcode, payload)
+    websocket::frame(if protocol.is_binary() { Opcode::Binary } else { Opcode::Text }, payload)
 }
 
 /// Transport frame around one hub message, encoded for this protocol.

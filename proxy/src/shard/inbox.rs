@@ -12,9 +12,10 @@ use trunkline_protocol::service::OpenConnection;
 
 use super::command::ShardCommand;
 use super::state::ShardState;
+use crate::auth::ClientTerms;
 use crate::limits::AddressPermit;
 use crate::transport::http_transport::InnerHalf;
-use crate::upstream::{Hub, Pool};
+use crate::upstream::{Hub, IncomingLink, Pool};
 
 /// Limit of the bytes in one shard's inbox. Two of the largest frames fit, so that none can get stuck.
 const INBOX_MAX_BYTES: u32 = 64 * 1024 * 1024;
@@ -26,6 +27,8 @@ pub(crate) enum ShardMessage {
     Accept(Box<PendingConnection>),
     /// Keeps the link of this slot open from now on.
     KeepLink(Arc<Pool>, usize),
+    /// Serves the link that an app server has asked for.
+    ServeLink(Box<IncomingLink>),
     Inspect(Inspection),
 }
 
@@ -80,6 +83,8 @@ pub(crate) struct PendingConnection {
     pub permit: Option<Box<AddressPermit>>,
     /// Time at which it closes, in seconds since 1970: with its token, where the hub wants that.
     pub expires_s: Option<u64>,
+    /// Terms of its token, beside the settings of its hub.
+    pub terms: ClientTerms,
 }
 
 /// The sending end of a shard's inbox.

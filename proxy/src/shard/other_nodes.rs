@@ -1,19 +1,79 @@
-//! Other nodes, as far as shards need them: what enters at this node and is another one's.
+//! Other nodes, as far as shards and links need them: what enters at this node and is another one's.
 
 use std::fmt;
+use std::sync::Arc;
 
-use trunkline_protocol::service::ServiceMessage;
+use trunkline_protocol::service::{ClientInvocation, ServiceMessage};
 
-/// Way to the other nodes of the fleet.
+use crate::net::address::Address;
+use crate::upstream::{Asker, Hub, LinkHandle};
+
+/// Verdict on a link that an app server opens for a node that it names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TargetVerdict {
+    /// It is for another node, which the next try may reach, or for one that is gone.
+    Refused,
+    /// It is for the node at this address, because none has reached that directly.
+    CarriedTo(Address),
+}
+
+/// Way to the other nodes of the fleet. Nothing here waits.
 pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     /// Passes a client's result on to the node that asked for it, or where the app server that asked is linked.
     fn pass_result(&self, hub: &str, caller: &str, answer: &ServiceMessage);
+
+    /// Passes a message on that an app server has sent over a link that it dialled, to the nodes whose clients it
+    /// reaches no other way.
+    fn pass_on(&self, link: &LinkHandle, message: &ServiceMessage);
+
+    /// Whether what comes over this link is for the clients of this node: the app server sends it here once only.
+    fn is_for_us(&self, link: &LinkHandle) -> bool;
+
+    /// Asks the other nodes a question of such a link that this node answers, too: returns an asker that takes the
+    /// answer of this node, and gives the link one for all. `None` if there is nobody else to ask.
+    fn ask_too(&self, link: &Arc<LinkHandle>, message: &ServiceMessage) -> Option<Arc<dyn Asker>>;
+
+    /// Asks a client that is not here for a result; the link gets it. `false` if there is nobody to ask.
+    fn invoke(&self, link: &Arc<LinkHandle>, request: &ClientInvocation) -> bool;
+
+    /// Ids of the app servers that have dialled in at other nodes for a hub.
+    fn app_servers(&self, hub: &str) -> Vec<String>;
+
+    /// Notes that an app server has opened a link, or lost one.
+    fn links_changed(&self);
+
+    /// Judges a link that an app server opens for another node, by its name.
+    fn judge_target(&self, hub: &Hub, instance: &str, target: &str) -> TargetVerdict;
 }
 
-/// No other nodes: a result that nobody here waits for is nobody's.
+/// No other nodes: what is for nobody here is nobody's.
 #[derive(Debug)]
 pub(super) struct NoOtherNodes;
 
 impl OtherNodes for NoOtherNodes {
     fn pass_result(&self, _hub: &str, _caller: &str, _answer: &ServiceMessage) {}
+
+    fn pass_on(&self, _link: &LinkHandle, _message: &ServiceMessage) {}
+
+    fn is_for_us(&self, _link: &LinkHandle) -> bool {
+        true
+    }
+
+    fn ask_too(&self, _link: &Arc<LinkHandle>, _message: &ServiceMessage) -> Option<Arc<dyn Asker>> {
+        None
+    }
+
+    fn invoke(&self, _link: &Arc<LinkHandle>, _request: &ClientInvocation) -> bool {
+        false
+    }
+
+    fn app_servers(&self, _hub: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn links_changed(&self) {}
+
+    fn judge_target(&self, _hub: &Hub, _instance: &str, _target: &str) -> TargetVerdict {
+        TargetVerdict::Refused
+    }
 }

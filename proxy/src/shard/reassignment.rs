@@ -28,6 +28,12 @@ use crate::upstream::{AppServerId, HomeLink, HubIndex, HubRegistry};
 /// Type of the data that carries a hub handshake in a service message.
 pub(crate) const DATA_TYPE_HANDSHAKE: i64 = 1;
 
+/// Clients without an app server that one shard closes in a second, when they have waited for too long.
+const CLOSED_PER_TICK: usize = 100;
+
+/// A crowd of them is closed within about so many seconds.
+const CROWD_TICKS: usize = 20;
+
 /// Client connection without an app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unassigned {
@@ -125,10 +131,12 @@ impl Reassignment {
         }
     }
 
-    /// Slots of the clients that have waited for the timeout: they wait no longer, and are to be closed.
+    /// Slots of the clients that have waited for the timeout: they wait no longer, and are to be closed. Of a crowd some
+    /// wait for longer, so that they don't come back all at once.
     pub(super) fn take_overdue(&mut self, timeout_s: u32, now: u32) -> Vec<Slot> {
+        let at_once = CLOSED_PER_TICK.max(self.unassigned.len() / CROWD_TICKS);
         let overdue = self.unassigned.extract_if(.., |waiting| now.saturating_sub(waiting.since) >= timeout_s);
-        overdue.map(|waiting| waiting.slot).collect()
+        overdue.take(at_once).map(|waiting| waiting.slot).collect()
     }
 
     /// Forgets moves of which every app server has learnt by now, or never will.
@@ -143,13 +151,32 @@ impl Reassignment {
         known.map(|moved| (moved.id, moved.to)).collect()
     }
 
+    /// Gives a client connection this home.
+    pub(super) fn assign_to(
+        &mut self,
+        connections: &mut Connections,
+        hubs: &HubRegistry,
+        slot: Slot,
+        home: &HomeLink,
+        now: u32,
+    ) {
+        let timeout_ms = hubs.all().get(home.hub().get()).map(|hub| hub.settings().handshake_timeout_ms);
+        self.open_at(connections, hubs, slot, home, timeout_ms, now);
+    }
+
     /// Gives a client connection another home if there is one; `false` while there is none.
     fn assign(&mut self, connections: &mut Connections, hubs: &HubRegistry, slot: Slot, now: u32) -> bool {
         loop {
             let Some(client) = connections.get(slot) else { return true };
             let all = hubs.all();
             let hub = all.get(client.home.hub().get());
-            let Some(home) = hub.and_then(|hub| hub.choose_home_near(client.home.app())) else { return false };
+            let home = hub.and_then(|hub| match client.cold.is_bound {
+                true => hub.choose_home_at(client.home.app()),
+                false => hub.choose_home_near(client.home.app()),
+            });
+            // Too early, it would take it for the one that it has, and then end both.
+            let is_held = |home: &HomeLink| home.app() == client.home.app() && now < client.cold.held_until;
+            let Some(home) = home.filter(|home| !is_held(home)) else { return false };
             let handshake_timeout_ms = hub.map(|hub| hub.settings().handshake_timeout_ms);
             self.open_at(connections, hubs, slot, &home, handshake_timeout_ms, now);
             // Lost while it was chosen: its place in the pool is empty by now.
@@ -180,13 +207,20 @@ impl Reassignment {
         if let (Status::Opening { .. }, Some(timeout_ms)) = (client.status, handshake_timeout_ms) {
             client.status = opening_until(now, timeout_ms);
         }
-        (client.cold.is_leaving, client.cold.is_let_go) = (false, None);
+        (client.cold.is_leaving, client.cold.is_let_go, client.cold.moving_to) = (false, None, None);
+        client.cold.is_settled = false;
         for reason in [PauseReason::AppServer, PauseReason::HandingOver, PauseReason::Unassigned] {
             client.resume(reason, now);
+        }
+        if client.home.of_door().is_some() && was_at != home.app() {
+            client.cold.left = Some(was_at);
         }
         if was_at != home.app() && was_at != AppServerId::NONE {
             // Only its own app server is listened to.
             client.cold.calls.forget_failed();
+        }
+        // Whoever dials in has ended the clients of a link with it.
+        if was_at != home.app() && was_at != AppServerId::NONE && client.home.of_door().is_none() {
             let until = now.saturating_add(self.moved_remembered_s);
             let id = ByteString::from(&*client.id);
             self.moved_away.push(MovedAway { hub: home.hub(), app: was_at, to: home.app(), id, until });
@@ -220,14 +254,13 @@ pub(super) fn moved_to(id: &str, instance: &str) -> ServiceMessage {
 mod tests {
     use trunkline_protocol::cause::Cause;
     use trunkline_protocol::manifest::{CAUSE_HEADER, ENDED_HEADER};
-    use trunkline_protocol::service::FrameBuffer;
 
     use super::*;
-    use crate::shard::testbed::{Testbed, whole_id};
+    use crate::shard::testbed::{Testbed, sent_over, whole_id};
     use crate::upstream::LinkHandle;
 
     fn loss(link: &HomeLink, unheard: Vec<ByteString>) -> LinkLoss {
-        LinkLoss { link: link.id(), cause: Cause::LinkLost, is_goodbye: false, unheard }
+        LinkLoss { link: link.id(), cause: Cause::LinkLost, noticed_within_s: 0, is_goodbye: false, unheard }
     }
 
     /// A client at an app server whose link is lost.
@@ -294,15 +327,6 @@ mod tests {
         assert_eq!(moves.take_moved_away(home.hub(), was_at), []);
     }
 
-    /// Frames that a link was given and has not sent; it is over then.
-    fn given(link: &HomeLink) -> Vec<ServiceMessage> {
-        let mut frames = FrameBuffer::default();
-        let rest = link.outbox().close();
-        rest.uncertain.chunks.into_iter().chain(rest.unsent.chunks).for_each(|chunk| frames.push(chunk));
-        let bodies = std::iter::from_fn(|| frames.next_body().unwrap());
-        bodies.map(|body| ServiceMessage::decode(&body).unwrap().unwrap()).collect()
-    }
-
     /// The ends that these frames tell of: id, cause, and whether its app server is told that never had it.
     fn ends(frames: &[ServiceMessage]) -> Vec<(String, String, bool)> {
         let header = |headers: &[(ByteString, Vec<ByteString>)], wanted: &str| {
@@ -338,7 +362,7 @@ mod tests {
         bed.state.link_opened(&next);
         bed.state.link_opened(&next);
         bed.state.advance();
-        assert_eq!(ends(&given(&next)), [end("ann", true)]);
+        assert_eq!(ends(&sent_over(&next)), [end("ann", true)]);
         assert_eq!(bed.state.context.counters.ends_passed_on.get(), 1);
     }
 
@@ -357,8 +381,8 @@ mod tests {
         pool.opened(0, again.clone());
         bed.state.link_opened(&again);
         bed.state.advance();
-        assert_eq!(ends(&given(&again)), [end("ann", false)]);
-        assert_eq!(ends(&given(&other)), []);
+        assert_eq!(ends(&sent_over(&again)), [end("ann", false)]);
+        assert_eq!(ends(&sent_over(&other)), []);
     }
 
     #[test]
@@ -372,7 +396,7 @@ mod tests {
         bed.state.lose_homes(&loss(&old, vec![whole_id("ann").into()]));
         let (_, next) = bed.app_server("next");
         bed.state.link_opened(&next);
-        assert_eq!(ends(&given(&next)), [end("ann", true)]);
+        assert_eq!(ends(&sent_over(&next)), [end("ann", true)]);
     }
 
     #[test]
@@ -387,7 +411,7 @@ mod tests {
         bed.state.given_away(old.hub(), old.app(), &whole_id("ann"));
         bed.state.lose_homes(&loss(&old, vec![whole_id("ben").into()]));
         // It is the only app server that is there now, so it is told of ann once more.
-        assert_eq!(ends(&given(&old)), [end("ann", false), end("ben", false), end("ann", true)]);
+        assert_eq!(ends(&sent_over(&old)), [end("ann", false), end("ben", false), end("ann", true)]);
     }
 
     #[test]
@@ -421,7 +445,7 @@ mod tests {
         assert!(!is_paused(&bed));
         bed.state.end_input(ann);
         assert!(is_paused(&bed));
-        let asked = given(&old).iter().filter(|frame| **frame == moved_to(&whole_id("ann"), "")).count();
+        let asked = sent_over(&old).iter().filter(|frame| **frame == moved_to(&whole_id("ann"), "")).count();
         assert_eq!(asked, 2, "once more, behind all that it has sent");
     }
 }

@@ -8,19 +8,20 @@ use tokio::time::Instant;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::FarEnd;
 
+use super::client_result::ClientResults;
 use super::history::{History, PastConnection};
 use super::inbox::ShardSender;
 use super::other_nodes::{NoOtherNodes, OtherNodes};
 use super::own_interest::OwnInterest;
 use super::route_table::RouteTable;
-use crate::auth::Verifier;
+use crate::auth::{ServiceVerifier, Verifier};
 use crate::config::Settings;
 use crate::limits::LimitCounters;
 use crate::metrics::Counters;
 use crate::net::connector::Connector;
 use crate::net::dial_gate::DialGate;
 use crate::transport::http_transport::HttpTransports;
-use crate::upstream::{Caller, Hub, HubRegistry};
+use crate::upstream::{AppServerId, Caller, Hub, HubRegistry};
 
 /// Origin of the sockets of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub(crate) struct Connectors {
 pub(crate) struct Shared {
     pub settings: Settings,
     pub verifier: Verifier,
+    /// Verifier of the tokens of the door.
+    pub service_verifier: ServiceVerifier,
     /// Random id of this start of the node.
     pub boot: String,
     /// HubRegistry and the links to their app servers.
@@ -63,6 +66,8 @@ pub(crate) struct Shared {
     pub whose_sockets: Sockets,
     /// Interest of this node in what other nodes pass on; `None` if it knows none.
     pub interest: Option<Arc<OwnInterest>>,
+    /// Client results that app servers of the door wait for.
+    pub client_results: ClientResults,
     other_nodes: OnceLock<Arc<dyn OtherNodes>>,
     /// Counters behind the limits.
     pub limits: LimitCounters,
@@ -97,7 +102,13 @@ impl Shared {
             connector: connectors.fleet,
             node_dials: Arc::default(),
             interest: settings.fleet.has_peers().then(Arc::default),
+            client_results: ClientResults::default(),
             other_nodes: OnceLock::new(),
+            service_verifier: ServiceVerifier::new(
+                &settings.keys,
+                settings.tokens.clock_skew_s,
+                settings.tokens.max_bytes,
+            ),
             verifier: Verifier::new(settings.tokens.clone(), &settings.keys, connectors.issuers),
             boot: random_id(),
             hubs: HubRegistry::default(),
@@ -112,6 +123,13 @@ impl Shared {
             shards,
             settings,
         }
+    }
+
+    /// Whether all hubs that have to be served are.
+    #[must_use]
+    pub(crate) fn hubs_are_served(&self) -> bool {
+        // Without upstreams app servers dial in, and load balancers lead them to nodes that are ready.
+        self.hubs.are_served(self.settings.has_upstreams)
     }
 
     /// Identity and connector with which this node calls app servers.
@@ -227,5 +245,11 @@ impl Shared {
         let window = Duration::from_millis(self.settings.links.resume_window_ms);
         let limit = self.settings.rehoming.link_wait(hub.settings().handshake_timeout_ms);
         hub.wait_until_served(window, limit, || self.refuses_clients()).await;
+    }
+
+    /// Waits until one app server of a hub can be reached, for as long as a client may wait for any.
+    pub(crate) async fn wait_for_app(&self, hub: &Hub, app: AppServerId) {
+        let limit = self.settings.rehoming.link_wait(hub.settings().handshake_timeout_ms);
+        hub.wait_until_reached(app, limit, || self.refuses_clients()).await;
     }
 }

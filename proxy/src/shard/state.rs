@@ -27,11 +27,12 @@ use trunkline_protocol::service::OpenConnection;
 use super::close_reason::CloseReason;
 use super::closed_id::ClosedIds;
 use super::command::{LinkLoss, ShardCommand};
-use super::connection::{Client, Connections, LetGo, Opening, OpeningInterner, PauseReason};
+use super::connection::{Client, Connections, LetGo, Opening, OpeningInterner, PauseReason, Status};
 use super::content::Content;
 use super::delivery::{BatchMode, Delivery, Flush};
 use super::drain_schedule::{DrainSchedule, chance};
 use super::framed::message_frame;
+use super::hand_over::HandOver;
 use super::keep_alive::{KeepAlive, Overdue, keep_alive_frame};
 use super::outbox_budget::{OutboxBudget, largest};
 use super::reassignment::{Reassignment, moved_to};
@@ -39,7 +40,7 @@ use super::shard_context::ShardContext;
 use super::slot::{Serial, Slot};
 use super::token_expiry::TokenExpiries;
 use crate::clock::unix_seconds;
-use crate::upstream::{AppServerId, HubIndex, LinkHandle};
+use crate::upstream::{AppServerId, HomeLink, HubIndex};
 
 /// Ticks that a client may take to answer our close; as the official server has it.
 const CLOSE_TIMEOUT_TICKS: u32 = 5;
@@ -66,6 +67,8 @@ pub(crate) struct ShardState {
     keep_alive: KeepAlive,
     token_expiries: TokenExpiries,
     reassignment: Reassignment,
+    /// Client connections that are being handed over at the door.
+    pub(super) hand_overs: Vec<HandOver>,
     closed_ids: ClosedIds,
     openings: OpeningInterner,
     /// Empty list for the commands of the next batch, with room.
@@ -94,6 +97,7 @@ impl ShardState {
                 settings.rehoming.hold_timeout_s,
                 counters.clone(),
             ),
+            hand_overs: Vec::new(),
             closed_ids: ClosedIds::new(shared.routes.clone()),
             openings: OpeningInterner::default(),
             spare_commands: Vec::new(),
@@ -131,6 +135,9 @@ impl ShardState {
         let Some(client) = self.connections.close(slot, self.tick + CLOSE_TIMEOUT_TICKS) else { return };
         self.context.record_close(client, reason);
         self.delivery.taps.closed(slot);
+        if client.home.of_door().is_some() {
+            self.context.shared.client_results.connection_ended(&client.id);
+        }
         self.closed_ids.close(&client.id, client.is_negotiated, self.tick);
         if let Some(notice) = reason.notice_to_app(client) {
             let is_told = client.cold.is_let_go.is_none() && client.home.queue(&notice);
@@ -225,6 +232,10 @@ impl ShardState {
         self.context.counters.ticks.increment();
         self.check_keep_alives();
         self.reassignment.forget_old_moves(self.tick);
+        self.end_late_hand_overs();
+        if self.context.index == 0 {
+            self.context.shared.client_results.expire();
+        }
         self.retry_unassigned();
         self.reassignment.tell_ends(&self.context.shared.hubs, self.tick);
         self.close_absent();
@@ -337,8 +348,13 @@ impl ShardState {
         for slot in self.connections.at_home(loss.link) {
             if let Some(client) = self.connections.live_mut(slot).filter(|_| loss.is_goodbye) {
                 client.cold.is_let_go.get_or_insert(LetGo::Ended);
+                client.cold.held_until = self.tick.saturating_add(loss.noticed_within_s);
             }
             self.lose_home(slot, loss.cause);
+        }
+        if loss.noticed_within_s > 0 {
+            // With its last link an app server is gone: its clients wait no longer for it.
+            self.reassignment.retry(&mut self.connections, &self.context.shared.hubs, self.tick);
         }
         self.reassignment.tell_ends(&self.context.shared.hubs, self.tick);
     }
@@ -346,7 +362,9 @@ impl ShardState {
     /// Reassigns a client whose home is lost; one that can't be is closed.
     pub(super) fn lose_home(&mut self, slot: Slot, cause: Cause) {
         let Some(client) = self.connections.live(slot) else { return };
-        if !client.can_move() {
+        let (hubs, home) = (self.context.shared.hubs.all(), &client.home);
+        let keeps_app = || hubs.get(home.hub().get()).is_some_and(|hub| hub.choose_home_at(home.app()).is_some());
+        if !client.can_move() || (client.cold.is_bound && !keeps_app()) {
             return self.close(slot, &CloseReason::home_lost(cause));
         }
         self.reassign(slot, CALL_LOST);
@@ -374,14 +392,40 @@ impl ShardState {
         self.reassignment.assign_or_wait(&mut self.connections, &self.context.shared.hubs, slot, self.tick);
     }
 
+    /// Gives a client connection that its app server gives up this home.
+    pub(super) fn reassign_to(&mut self, slot: Slot, home: &HomeLink) {
+        self.fail_calls(slot, CALL_UNFINISHED);
+        if let Some(client) = self.connections.get_mut(slot) {
+            client.cold.is_let_go = Some(LetGo::HandedOver);
+        }
+        self.reassignment.assign_to(&mut self.connections, &self.context.shared.hubs, slot, home, self.tick);
+        if home.is_closed() {
+            self.lose_home(slot, Cause::LinkLost);
+        }
+    }
+
     /// Answers all pending calls of a client with an error.
     fn fail_calls(&mut self, slot: Slot, text: &'static str) {
         let mode = self.mode(Flush::Deferred);
         let Some(client) = self.connections.get_mut(slot) else { return };
-        let ids = client.cold.calls.fail();
+        if client.home.of_door().is_some() {
+            // Nor will it pass on what the client answers to others.
+            self.context.shared.client_results.connection_ended(&client.id);
+        }
+        let failed = client.cold.calls.fail().into_iter().map(|id| (id, text));
+        client.cold.owed_errors.extend(failed);
         client.resume(PauseReason::PendingCalls, self.tick);
+        // A client that has no answer to its hub handshake would take them for it.
+        if !matches!(client.status, Status::Opening { .. }) {
+            self.send_owed_errors(slot, mode);
+        }
+    }
+
+    /// Answers the calls of a client that have failed.
+    pub(super) fn send_owed_errors(&mut self, slot: Slot, mode: BatchMode) {
+        let Some(client) = self.connections.get_mut(slot) else { return };
         let Content::Hub(protocol) = client.content else { return };
-        for invocation_id in ids {
+        for (invocation_id, text) in mem::take(&mut client.cold.owed_errors) {
             self.context.counters.calls_failed.increment();
             let outcome = Outcome::Error(ByteString::from_static(text));
             let completion = HubMessage::Completion(Completion { headers: Vec::new(), invocation_id, outcome });
@@ -390,7 +434,7 @@ impl ShardState {
     }
 
     /// Gives clients without a home the link that has opened, and tells its app server which ones live elsewhere by now.
-    pub(super) fn link_opened(&mut self, link: &LinkHandle) {
+    pub(super) fn link_opened(&mut self, link: &HomeLink) {
         let hubs = &self.context.shared.hubs;
         for (id, to) in self.reassignment.take_moved_away(link.hub(), link.app()) {
             let client = self.connections.find(link.hub(), &id).and_then(|slot| self.connections.get(slot));
@@ -403,11 +447,16 @@ impl ShardState {
         }
         self.reassignment.retry(&mut self.connections, hubs, self.tick);
         self.reassignment.tell_ends(hubs, self.tick);
+        self.migrate_to(link);
+        self.level_links(link);
     }
 
     /// Pauses the clients of an app server that shuts down, and asks it to hand each of them over once its calls have
     /// ended.
     pub(super) fn app_shutting_down(&mut self, hub: HubIndex, app: AppServerId) {
+        if self.context.shared.hubs.all().get(hub.get()).is_some_and(|hub| hub.is_of_door()) {
+            return self.migrate_all(hub, app);
+        }
         for slot in self.connections.at_app(hub, app) {
             let Some(client) = self.connections.live_mut(slot) else { continue };
             if client.can_move() && !client.cold.is_leaving {

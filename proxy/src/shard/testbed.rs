@@ -8,8 +8,9 @@ use tokio::io::{AsyncRead, DuplexStream, ReadBuf, duplex};
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::manifest::HubManifest;
-use trunkline_protocol::service::OpenConnection;
+use trunkline_protocol::service::{FrameBuffer, OpenConnection, RawKind, ServiceMessage};
 
+use super::command::{ConnectionCommand, ShardCommand};
 use super::connection::{Client, OpeningInterner, Status};
 use super::content::Content;
 use super::inbox::ShardSender;
@@ -59,6 +60,38 @@ impl Testbed {
         pool.opened(0, home.clone());
         self.hub.add_pool(pool.clone());
         (pool, home)
+    }
+
+    /// Adds an app server that has dialled in, with some links.
+    pub(super) fn door_server(&self, instance: &str, links: usize) -> (Arc<Pool>, Vec<HomeLink>) {
+        let id = self.state.context.shared.hubs.number(instance);
+        let server = AppServer { id, instance: instance.into(), name: String::new(), target: AppTarget::DialsIn };
+        let pool = Arc::new(Pool::new(self.hub.clone(), Arc::new(server), 0, Arc::default()));
+        self.hub.add_pool(pool.clone());
+        let links = (0..links).map(|_| self.door_link(&pool, instance)).collect();
+        (pool, links)
+    }
+
+    /// Adds a link of an app server that has dialled in.
+    pub(super) fn door_link(&self, pool: &Pool, instance: &str) -> HomeLink {
+        let id = self.state.context.shared.hubs.number(instance);
+        let link = Arc::new(LinkHandle::opened_at_door(self.hub.index(), id));
+        pool.add(&link);
+        link
+    }
+
+    /// Applies bytes that an app server sends to a client.
+    pub(super) fn data(&mut self, id: &str, slot: Slot, app: AppServerId, payload: &'static str) {
+        let command = ConnectionCommand::Data { payload: payload.into(), kind: RawKind::Binary };
+        let (hub, connection_id) = (self.hub.index(), whole_id(id).into());
+        self.state.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
+    }
+
+    /// Applies the order of an app server to close a client.
+    pub(super) fn close(&mut self, id: &str, slot: Slot, app: AppServerId) {
+        let command = ConnectionCommand::Close { error: None, cause: None, by: None };
+        let (hub, connection_id) = (self.hub.index(), whole_id(id).into());
+        self.state.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
     }
 
     /// Adds an open client of an app server without links.
@@ -121,4 +154,13 @@ impl Testbed {
 /// Id of full length that begins with this text.
 pub(super) fn whole_id(id: &str) -> String {
     format!("{id:A<22}")
+}
+
+/// Frames that a link was given and has not sent; it is over then.
+pub(super) fn sent_over(link: &HomeLink) -> Vec<ServiceMessage> {
+    let mut frames = FrameBuffer::default();
+    let rest = link.outbox().close();
+    rest.uncertain.chunks.into_iter().chain(rest.unsent.chunks).for_each(|chunk| frames.push(chunk));
+    let bodies = std::iter::from_fn(|| frames.next_body().unwrap());
+    bodies.map(|body| ServiceMessage::decode(&body).unwrap().unwrap()).collect()
 }

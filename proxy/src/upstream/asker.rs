@@ -4,7 +4,7 @@ use std::fmt;
 
 use trunkline_protocol::service::ServiceMessage;
 
-use super::{AppServerId, HubIndex};
+use super::{AppServerId, HubIndex, LinkId};
 
 /// Sender of commands that gets their answers: the app server at the far end of a link, or another node.
 pub(crate) trait Asker: fmt::Debug + Send + Sync {
@@ -13,6 +13,11 @@ pub(crate) trait Asker: fmt::Debug + Send + Sync {
 
     /// Its app server; [`AppServerId::OTHER_NODE`] for another node, which is nobody's own app server.
     fn app(&self) -> AppServerId;
+
+    /// The link of the door that its commands come by; `None` for any other sender.
+    fn door_link(&self) -> Option<LinkId> {
+        None
+    }
 
     /// Sends it an answer. Never waits.
     fn answer(&self, message: &ServiceMessage);

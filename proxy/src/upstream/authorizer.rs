@@ -109,6 +109,7 @@ impl Authorizer {
     ) -> Result<Response<Bytes>, AuthorizeError> {
         let answer = match target {
             AppTarget::Memory(app) => app.ask(Request::from_parts(request, Body::empty())).await,
+            AppTarget::DialsIn => return Err(AuthorizeError::Body("the app server dials in".into())),
             AppTarget::Network(address) => {
                 caller.introduce(&mut request.headers)?;
                 let answer = self.client.send(address, Request::from_parts(request, Body::empty())).await;

@@ -32,6 +32,8 @@ pub(crate) struct AppServer {
 pub(crate) enum AppTarget {
     Network(Address),
     Memory(Arc<dyn MemoryDialler>),
+    /// It dials in, and nobody dials it.
+    DialsIn,
 }
 
 /// Connector to the app that this node is embedded in.
@@ -48,6 +50,7 @@ impl std::fmt::Display for AppTarget {
         match self {
             Self::Network(address) => write!(f, "{address}"),
             Self::Memory(_) => f.write_str("this process"),
+            Self::DialsIn => f.write_str("dials in"),
         }
     }
 }
@@ -57,6 +60,10 @@ impl std::fmt::Display for AppTarget {
 pub(crate) struct Hub {
     index: HubIndex,
     name: String,
+    origin: HubOrigin,
+    /// Name in the fleet: hubs of one name and different origins are two.
+    key: String,
+    learnt_at: Instant,
     settings: ArcSwap<HubManifest>,
     pools: ArcSwap<Vec<Arc<Pool>>>,
     next: AtomicUsize,
@@ -64,7 +71,21 @@ pub(crate) struct Hub {
     /// would get them all.
     next_authorizing: AtomicUsize,
     waiters: LinkWaiters,
+    /// Held while a pool of an app server that dials in begins or ends.
+    changing: Mutex<()>,
 }
+
+/// How a hub comes to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HubOrigin {
+    /// App servers that we dial name it, with its settings and its path.
+    Manifest,
+    /// App servers that dial in name it; its clients come by the path of the door.
+    Door,
+}
+
+/// Maximum number of hubs that app servers and clients may name at the door.
+const DOOR_HUBS_MAX: usize = 1000;
 
 /// Registry of all hubs of a node.
 #[derive(Debug, Default)]
@@ -86,6 +107,18 @@ impl Hub {
     #[must_use]
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its name among all hubs of the fleet, whatever their origin.
+    #[must_use]
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Whether its app servers dial in, and its clients come by the door.
+    #[must_use]
+    pub(crate) fn is_of_door(&self) -> bool {
+        self.origin == HubOrigin::Door
     }
 
     /// Its settings, from the manifest that was read last.
@@ -114,9 +147,20 @@ impl Hub {
             if self.is_served() || is_over() {
                 return None;
             }
-            let lost_at = self.pools.load().iter().filter_map(|pool| pool.lost_at()).max();
+            let pools = self.pools.load();
+            // Its app servers may be about to dial in for the first time.
+            let begun_at = (self.is_of_door() && pools.is_empty()).then_some(self.learnt_at);
+            let lost_at = pools.iter().filter_map(|pool| pool.lost_at()).max().max(begun_at);
             lost_at.map(|lost_at| last.min(lost_at + window)).filter(|until| *until > Instant::now())
         };
+        self.waiters.wait(until).await;
+    }
+
+    /// Waits until one app server can be reached, for at most this long.
+    pub(crate) async fn wait_until_reached(&self, app: AppServerId, limit: Duration, is_over: impl Fn() -> bool) {
+        let last = Instant::now() + limit;
+        let is_reached = || self.pool_of(app).is_some_and(|pool| pool.open() > 0);
+        let until = || (!is_reached() && !is_over()).then_some(last).filter(|until| *until > Instant::now());
         self.waiters.wait(until).await;
     }
 
@@ -141,6 +185,18 @@ impl Hub {
         own.or_else(|| self.choose_home())
     }
 
+    /// The link for a client connection that has to be at one app server.
+    #[must_use]
+    pub(crate) fn choose_home_at(&self, app: AppServerId) -> Option<HomeLink> {
+        self.pool_of(app)?.choose_home()
+    }
+
+    /// The pool of an app server.
+    #[must_use]
+    pub(crate) fn pool_of(&self, app: AppServerId) -> Option<Arc<Pool>> {
+        self.pools.load().iter().find(|pool| pool.app().id == app).cloned()
+    }
+
     /// The linked app servers in the order in which to try them for an authorization: they take turns.
     #[must_use]
     pub(crate) fn apps_in_turn(&self) -> Vec<Arc<AppServer>> {
@@ -151,6 +207,27 @@ impl Hub {
         let first = turn.checked_rem(apps.len()).unwrap_or_default();
         apps.rotate_left(first);
         apps
+    }
+
+    /// The pool of an app server that dials in; it begins with its first link.
+    pub(crate) fn pool_or_add(&self, app: AppServerId, begin: impl FnOnce() -> Pool) -> Arc<Pool> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pool_of(app).unwrap_or_else(|| {
+            let pool = Arc::new(begin());
+            self.add_pool(pool.clone());
+            pool
+        })
+    }
+
+    /// Removes the pool of an app server that has no link any more; `false` if it has one again, or is removed already.
+    pub(crate) fn remove_empty_pool(&self, pool: &Arc<Pool>) -> bool {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = self.pools.load().iter().any(|known| Arc::ptr_eq(known, pool));
+        if !is_known || !pool.is_empty() {
+            return false;
+        }
+        self.remove_pool(pool);
+        true
     }
 
     /// Adds the pool of another app server.
@@ -177,20 +254,29 @@ impl HubRegistry {
     pub(crate) fn find(&self, path: &str) -> Option<Arc<Hub>> {
         let path = without_slash(path);
         let all = self.all.load();
-        all.iter().find(|hub| without_slash(&hub.settings.load().path).eq_ignore_ascii_case(path)).cloned()
+        let mut manifests = all.iter().filter(|hub| !hub.is_of_door());
+        manifests.find(|hub| without_slash(&hub.settings.load().path).eq_ignore_ascii_case(path)).cloned()
     }
 
-    /// Whether there are hubs, and all are served.
+    /// Whether all hubs of manifests are served, and there are some if there `must_be`. Those of the door come and go
+    /// as their app servers like.
     #[must_use]
-    pub(crate) fn are_served(&self) -> bool {
+    pub(crate) fn are_served(&self, must_be: bool) -> bool {
         let all = self.all.load();
-        !all.is_empty() && all.iter().all(|hub| hub.is_served())
+        let mut manifests = all.iter().filter(|hub| !hub.is_of_door()).peekable();
+        (!must_be || manifests.peek().is_some()) && manifests.all(|hub| hub.is_served())
     }
 
-    /// Finds a hub by its name, as links and other nodes have it.
+    /// Finds a hub by its name in the fleet.
+    #[must_use]
+    pub(crate) fn keyed(&self, key: &str) -> Option<Arc<Hub>> {
+        self.all.load().iter().find(|hub| hub.key == key).cloned()
+    }
+
+    /// Finds a hub by the name that people give it; of two the one of a manifest.
     #[must_use]
     pub(crate) fn named(&self, name: &str) -> Option<Arc<Hub>> {
-        self.all.load().iter().find(|hub| hub.name == name).cloned()
+        self.keyed(name).or_else(|| self.keyed(&HubOrigin::Door.key(name)))
     }
 
     /// The remote app servers to which any link is open, each once; draining ones only while there are no others.
@@ -218,25 +304,43 @@ impl HubRegistry {
     /// Whether no manifest has been read yet.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
-        self.all.load().is_empty()
+        self.all.load().iter().all(|hub| hub.is_of_door())
     }
 
-    /// Learns a hub, or newer settings of it.
+    /// Learns a hub of a manifest, or newer settings of it.
     pub(crate) fn learn(&self, settings: HubManifest) -> Arc<Hub> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = self.all.load();
-        if let Some(hub) = all.iter().find(|hub| hub.name == settings.name) {
-            hub.settings.store(Arc::new(settings));
-            return hub.clone();
+        match self.keyed(&settings.name) {
+            Some(hub) => {
+                hub.settings.store(Arc::new(settings));
+                hub
+            }
+            None => self.insert(HubOrigin::Manifest, settings),
         }
+    }
+
+    /// Learns a hub that somebody with an access key has named at the door; `None` when there are too many.
+    pub(crate) fn learn_at_door(&self, settings: HubManifest) -> Option<Arc<Hub>> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.keyed(&HubOrigin::Door.key(&settings.name));
+        let count = self.all.load().iter().filter(|hub| hub.is_of_door()).count();
+        known.or_else(|| (count < DOOR_HUBS_MAX).then(|| self.insert(HubOrigin::Door, settings)))
+    }
+
+    fn insert(&self, origin: HubOrigin, settings: HubManifest) -> Arc<Hub> {
+        let all = self.all.load();
         let hub = Arc::new(Hub {
             index: HubIndex(u32::try_from(all.len()).unwrap_or(u32::MAX)),
+            key: origin.key(&settings.name),
             name: settings.name.clone(),
+            origin,
+            learnt_at: Instant::now(),
             settings: ArcSwap::from_pointee(settings),
             pools: ArcSwap::default(),
             next: AtomicUsize::new(0),
             next_authorizing: AtomicUsize::new(0),
             waiters: LinkWaiters::default(),
+            changing: Mutex::new(()),
         });
         self.all.store(Arc::new(all.iter().chain([&hub]).cloned().collect()));
         hub
@@ -258,6 +362,17 @@ impl HubRegistry {
     pub(crate) fn instance(&self, app: AppServerId) -> Arc<str> {
         let known = self.app_servers.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(app.0 as usize).cloned().unwrap_or_default()
+    }
+}
+
+impl HubOrigin {
+    /// Name of a hub in the fleet. Names of manifests hold no question mark.
+    #[must_use]
+    pub(crate) fn key(self, name: &str) -> String {
+        match self {
+            Self::Manifest => name.to_owned(),
+            Self::Door => format!("?hub={name}"),
+        }
     }
 }
 

@@ -83,6 +83,7 @@ pub(crate) async fn dial(
             let capabilities = Capabilities::plain();
             (near, Answer { received: 0, capabilities })
         }
+        AppTarget::DialsIn => return Err(DialError::Upgrade("the app server dials in".into())),
     };
     answer_handshake(&mut socket).await?;
     Ok(Dialled { socket, answer })

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use tokio_util::sync::CancellationToken;
 use trunkline_link::{LinkOutbox, OutboxPolicy};
-use trunkline_protocol::service::{Answer, Attachment, Class, Offer};
+use trunkline_protocol::service::{Answer, Attachment, Class, LinkKind, Offer};
 use trunkline_protocol::service::{ServiceMessage, Session, SessionError, encode_connection_data};
 
 use super::{AppServerId, Asker, HubIndex};
@@ -23,6 +24,27 @@ pub(crate) struct LinkHandle {
     outbox: LinkOutbox,
     knows_causes: AtomicBool,
     knows_handovers: AtomicBool,
+    /// Words of the app server about a link that it dialled itself.
+    dialled_in: Option<Box<DialledIn>>,
+    /// Whether its clients are on their way to other links.
+    is_leaving: AtomicBool,
+    /// Fires when it is to end.
+    given_up: CancellationToken,
+}
+
+/// A link that an app server has dialled, as Azure's SDK does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DialledIn {
+    /// Kind of link that it wants.
+    pub kind: LinkKind,
+    /// Host that it has dialled: of several proxies under different names it sends each message to all.
+    pub endpoint: Box<str>,
+    /// Its own id of the link.
+    pub cid: Box<str>,
+    /// Whether another node has carried it here: the host is not one of this node.
+    pub is_carried: bool,
+    /// Whether its clients may come back to their connection.
+    pub allows_reconnect: bool,
 }
 
 impl LinkHandle {
@@ -33,8 +55,25 @@ impl LinkHandle {
         Self::beginning(hub, app, unsent_max_bytes, Some(session))
     }
 
+    /// A link that an app server has dialled. Its session ends with its socket, and with the pool that is retired.
+    #[must_use]
+    pub(crate) fn dialled_in(
+        hub: HubIndex,
+        app: AppServerId,
+        unsent_max_bytes: usize,
+        session: Session,
+        dialled_in: DialledIn,
+        retired: &CancellationToken,
+    ) -> Self {
+        let (dialled_in, given_up) = (Some(Box::new(dialled_in)), retired.child_token());
+        Self { dialled_in, given_up, ..Self::beginning(hub, app, unsent_max_bytes, Some(session)) }
+    }
+
     fn beginning(hub: HubIndex, app: AppServerId, unsent_max_bytes: usize, session: Option<Session>) -> Self {
         Self {
+            dialled_in: None,
+            is_leaving: AtomicBool::new(false),
+            given_up: CancellationToken::new(),
             id: LinkId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             hub,
             app,
@@ -102,6 +141,35 @@ impl LinkHandle {
         self.knows_handovers.load(Ordering::Relaxed)
     }
 
+    /// Words of the app server about the link, if it has dialled it.
+    #[must_use]
+    pub(crate) fn of_door(&self) -> Option<&DialledIn> {
+        self.dialled_in.as_deref()
+    }
+
+    /// Whether it may be a home of clients.
+    #[must_use]
+    pub(crate) fn may_carry_clients(&self) -> bool {
+        let is_weak = self.of_door().is_some_and(|dialled_in| dialled_in.kind == LinkKind::Weak);
+        !is_weak && !self.is_leaving.load(Ordering::Relaxed)
+    }
+
+    /// Lets no more clients have it as their home. `false` if that was so already.
+    pub(crate) fn begin_leave(&self) -> bool {
+        !self.is_leaving.swap(true, Ordering::Relaxed)
+    }
+
+    /// Ends it, if an app server has dialled it.
+    pub(crate) fn give_up(&self) {
+        self.given_up.cancel();
+    }
+
+    /// Token that fires when it is to end.
+    #[must_use]
+    pub(crate) fn given_up(&self) -> &CancellationToken {
+        &self.given_up
+    }
+
     /// Whether the app server has acknowledged all that it was ever sent here.
     #[must_use]
     pub(crate) fn has_delivered_all(&self) -> bool {
@@ -166,6 +234,10 @@ impl Asker for LinkHandle {
         self.app
     }
 
+    fn door_link(&self) -> Option<LinkId> {
+        self.of_door().map(|_| self.id)
+    }
+
     fn answer(&self, message: &ServiceMessage) {
         self.send(message);
     }
@@ -180,6 +252,17 @@ mod tests {
     const RING_BYTES: usize = 1000;
 
     impl LinkHandle {
+        /// A link that an app server has dialled, and that is open.
+        pub(crate) fn opened_at_door(hub: HubIndex, app: AppServerId) -> Self {
+            let (kind, endpoint, cid) = (LinkKind::Default, "here".into(), "1".into());
+            let dialled_in = DialledIn { kind, endpoint, cid, is_carried: false, allows_reconnect: false };
+            let session = Session::new(SessionId::FIRST, Role::Proxy, SessionSettings::new(RING_BYTES, 1000), 0);
+            let link = Self::dialled_in(hub, app, usize::MAX, session, dialled_in, &CancellationToken::new());
+            let answer = Answer { received: 0, capabilities: Capabilities::default() };
+            link.attach(&link.outbox.offer().unwrap(), &answer, 0).unwrap().unwrap();
+            link
+        }
+
         /// A link that is open, for tests of what writes to it.
         pub(crate) fn opened(hub: HubIndex, app: AppServerId) -> Self {
             let session = Session::new(SessionId::FIRST, Role::Proxy, SessionSettings::new(RING_BYTES, 1000), 0);

@@ -1,24 +1,27 @@
-//! The links of one hub to one app server instance: a fixed number of slots, each open or not.
+//! The links of one hub to one app server instance: slots, each open or not. Of an app server that we dial their number is
+//! fixed; of one that dials in it is what that one wants.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{AppServer, Hub, LinkHandle, home_choice};
+use super::{AppServer, AppTarget, Hub, LinkHandle, home_choice};
 
 /// The links of one hub from this proxy to one app server instance.
 #[derive(Debug)]
 pub(crate) struct Pool {
     hub: Arc<Hub>,
     app: Arc<AppServer>,
-    links: Box<[ArcSwapOption<LinkHandle>]>,
+    links: ArcSwap<Vec<Option<HomeLink>>>,
     next: AtomicUsize,
     retired: CancellationToken,
     is_draining: AtomicBool,
+    /// Its clients are to go elsewhere, as soon as there is another app server.
+    is_migrating: AtomicBool,
     /// Time at which a link was lost last.
     lost_at: Mutex<Option<Instant>>,
     /// Notified when a link opens, is lost, or meets another instance than its own.
@@ -35,10 +38,11 @@ impl Pool {
         Self {
             hub,
             app,
-            links: (0..size).map(|_| ArcSwapOption::empty()).collect(),
+            links: ArcSwap::from_pointee(vec![None; size]),
             next: AtomicUsize::new(0),
             retired: CancellationToken::new(),
             is_draining: AtomicBool::new(false),
+            is_migrating: AtomicBool::new(false),
             lost_at: Mutex::new(None),
             changed,
         }
@@ -57,31 +61,61 @@ impl Pool {
     /// Number of slots, open or not.
     #[must_use]
     pub(crate) fn size(&self) -> usize {
-        self.links.len()
+        self.links.load().len()
     }
 
-    /// Number of open links.
+    /// Number of open links that may carry clients.
     #[must_use]
     pub(crate) fn open(&self) -> usize {
-        self.links.iter().filter(|link| link.load().as_ref().is_some_and(|link| link.is_open())).count()
+        self.count(|link| link.is_open() && link.may_carry_clients())
+    }
+
+    /// Open links that may carry clients.
+    #[must_use]
+    pub(crate) fn homes(&self) -> Vec<HomeLink> {
+        let links = self.links.load();
+        links.iter().flatten().filter(|link| link.is_open() && link.may_carry_clients()).cloned().collect()
+    }
+
+    /// All links, whether they may carry clients or not.
+    #[must_use]
+    pub(crate) fn links(&self) -> Vec<Arc<LinkHandle>> {
+        self.links.load().iter().flatten().cloned().collect()
+    }
+
+    /// Whether it has no link at all.
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.links.load().iter().all(Option::is_none)
+    }
+
+    fn count(&self, is_counted: impl Fn(&LinkHandle) -> bool) -> usize {
+        self.links.load().iter().flatten().filter(|link| is_counted(link)).count()
     }
 
     /// Number of links that have lost their socket and wait for another one.
     #[must_use]
     pub(crate) fn resuming(&self) -> usize {
-        self.links.iter().filter(|link| link.load().as_ref().is_some_and(|link| !link.is_open())).count()
+        self.count(|link| !link.is_open())
+    }
+
+    /// Number of slots that should have a link and have none. One that dials in decides itself how many it wants.
+    #[must_use]
+    pub(crate) fn down(&self) -> usize {
+        let is_dialled = !matches!(self.app.target, AppTarget::DialsIn);
+        self.links.load().iter().filter(|link| is_dialled && link.is_none()).count()
     }
 
     /// Bytes that its links keep until the app server has them.
     #[must_use]
     pub(crate) fn ring_bytes(&self) -> usize {
-        self.links.iter().filter_map(|link| link.load().as_ref().map(|link| link.ring_bytes())).sum()
+        self.links.load().iter().flatten().map(|link| link.ring_bytes()).sum()
     }
 
     /// A link for a message that may arrive late: an open one, else one that is to be resumed.
     #[must_use]
     pub(crate) fn any_link(&self) -> Option<Arc<LinkHandle>> {
-        self.choose_home().or_else(|| self.links.iter().find_map(ArcSwapOption::load_full))
+        self.choose_home().or_else(|| self.links.load().iter().flatten().next().cloned())
     }
 
     /// The link for a new client connection; `None` while all are down or full.
@@ -90,11 +124,11 @@ impl Pool {
         if self.is_draining() {
             return None;
         }
-        let links: Vec<_> = self.links.iter().map(ArcSwapOption::load_full).collect();
-        let usable: Vec<_> =
-            links.iter().map(|link| link.as_ref().is_some_and(|link| link.is_open() && !link.is_full())).collect();
+        let links = self.links.load();
+        let is_usable = |link: &HomeLink| link.is_open() && !link.is_full() && link.may_carry_clients();
+        let usable: Vec<_> = links.iter().map(|link| link.as_ref().is_some_and(is_usable)).collect();
         let start = self.next.fetch_add(1, Ordering::Relaxed) % links.len().max(1);
-        links.into_iter().nth(home_choice::choose(&usable, start)?).flatten()
+        links.get(home_choice::choose(&usable, start)?)?.clone()
     }
 
     /// Time at which a link was lost last, if its app server may be back soon: it neither stops nor was given up.
@@ -105,12 +139,53 @@ impl Pool {
     }
 
     /// Notes that the link of a slot is open, perhaps again.
-    pub(crate) fn opened(&self, slot: usize, link: Arc<LinkHandle>) {
-        if let Some(entry) = self.links.get(slot) {
-            entry.store(Some(link));
-        }
+    pub(crate) fn opened(&self, slot: usize, link: HomeLink) {
+        self.set(slot, Some(&link));
         self.changed.notify_one();
         self.hub.wake_waiters();
+    }
+
+    /// Adds a link that the app server has dialled; returns its slot, a new one unless one is free.
+    pub(crate) fn add(&self, link: &HomeLink) -> usize {
+        let mut slot = 0;
+        if self.is_empty() {
+            // It has come back, whatever it said before it went.
+            self.is_draining.store(false, Ordering::Relaxed);
+            self.is_migrating.store(false, Ordering::Relaxed);
+        }
+        self.links.rcu(|links| {
+            let mut links = links.to_vec();
+            slot = links.iter().position(Option::is_none).unwrap_or(links.len());
+            match links.get_mut(slot) {
+                Some(free) => *free = Some(link.clone()),
+                None => links.push(Some(link.clone())),
+            }
+            links
+        });
+        self.changed.notify_one();
+        self.hub.wake_waiters();
+        slot
+    }
+
+    /// Removes a link that the app server had dialled, with the slots that nobody needs any more.
+    pub(crate) fn remove(&self, link: &HomeLink) {
+        self.links.rcu(|links| {
+            let is_other = |other: &HomeLink| !Arc::ptr_eq(other, link);
+            let mut links: Vec<_> = links.iter().map(|other| other.clone().filter(is_other)).collect();
+            links.truncate(links.iter().rposition(Option::is_some).map_or(0, |last| last + 1));
+            links
+        });
+        self.changed.notify_one();
+    }
+
+    fn set(&self, slot: usize, link: Option<&HomeLink>) {
+        self.links.rcu(|links| {
+            let mut links = links.to_vec();
+            if let Some(entry) = links.get_mut(slot) {
+                *entry = link.cloned();
+            }
+            links
+        });
     }
 
     /// Notes that an open link is about to be none: its socket has ended, its session perhaps too.
@@ -125,9 +200,7 @@ impl Pool {
 
     /// Notes that the session of a slot is over.
     pub(crate) fn lost(&self, slot: usize) {
-        if let Some(entry) = self.links.get(slot) {
-            entry.store(None);
-        }
+        self.set(slot, None);
         self.changed.notify_one();
     }
 
@@ -137,6 +210,18 @@ impl Pool {
         let has_begun = !self.is_draining.swap(true, Ordering::Relaxed);
         self.hub.wake_waiters();
         has_begun
+    }
+
+    /// Begins to give the clients of an app server that is about to stop to others. `false` if that had begun.
+    #[must_use]
+    pub(crate) fn begin_migration(&self) -> bool {
+        !self.is_migrating.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether its clients are to go elsewhere.
+    #[must_use]
+    pub(crate) fn is_migrating(&self) -> bool {
+        self.is_migrating.load(Ordering::Relaxed)
     }
 
     /// Whether its app server is about to stop.

@@ -4,11 +4,15 @@ use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use trunkline_generator::callers::Call;
 use trunkline_generator::receivers::{Burst, Publisher, numbered_text};
 use trunkline_generator::{connect, frame};
+use trunkline_protocol::door::{ClientTicket, sign_client_token};
+use trunkline_protocol::key::AccessKey;
+use trunkline_tests::harness::fleet::ACCESS_KEY;
 
 /// Path of the hub, whose name is the same without the slash.
 pub(crate) const HUB: &str = "/bench";
@@ -17,8 +21,28 @@ pub(crate) const GROUP: &str = "ten";
 /// Token that opens the nodes' API.
 pub(crate) const ADMIN_TOKEN: &str = "the-admin-token-of-the-benchmark";
 
+/// Seconds that a client's token is good for: longer than any run.
+const TOKEN_LIFETIME_S: u64 = 24 * 3600;
+
 /// Longest answer to an announcement.
 const ANSWER_MAX_BYTES: usize = 4096;
+
+/// Path of the hub at the door, with a client's token.
+pub(crate) fn door_target() -> Result<String> {
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let (key, hub) = (AccessKey::new(ACCESS_KEY)?, HUB.trim_start_matches('/'));
+    let audience = format!("http://127.0.0.1/client/?hub={hub}");
+    let token = sign_client_token(&key, &audience, &ClientTicket::default(), now_s, now_s + TOKEN_LIFETIME_S);
+    Ok(format!("/client/?hub={hub}&access_token={token}"))
+}
+
+/// A call of the echo, and its answer.
+pub(crate) fn echo(payload: usize) -> Call {
+    let text = "x".repeat(payload);
+    let asked = format!("{{\"type\":1,\"invocationId\":\"1\",\"target\":\"Echo\",\"arguments\":[\"{text}\"]}}\x1e");
+    let answered = format!("{{\"type\":3,\"invocationId\":\"1\",\"result\":\"{text}\"}}\x1e").into_bytes();
+    Call { asked: frame::from_client(asked.as_bytes()), answered }
+}
 
 /// Place where messages enter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

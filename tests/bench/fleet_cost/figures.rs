@@ -21,6 +21,7 @@ impl Part {
         let [base, subject] = match work {
             Work::Broadcast | Work::Group => ["app server", "one node"],
             Work::Idle | Work::Plain => ["no peers", "peers"],
+            Work::Door | Work::DoorCalls => ["dialled", "dials in"],
         };
         if self == Part::Subject { subject } else { base }
     }

@@ -1,5 +1,6 @@
 #![forbid(unsafe_code)]
-//! Cost of a fleet: what enters at one node beside what the app server sends itself, idle nodes, `--peers` where it is not used.
+//! Cost of a fleet: what enters at one node beside what the app server sends itself, idle nodes, `--peers` where it is not used;
+//! and of the door, beside links that the node dials.
 //!
 //! ```text
 //!   base:     client ── Broadcast("7…") ──► app server ──► all nodes ──► their clients
@@ -12,6 +13,8 @@
 //! | `group` | the app server sends to a group of all clients here, ten by default | an announcement to that group |
 //! | `idle` | nodes without `--peers`, without clients | nodes with it |
 //! | `plain` | the app server sends to everyone, nodes without `--peers` | the same with it |
+//! | `door` | the app server sends to everyone, over links that the node dials | the same over links that it dials itself |
+//! | `door-calls` | clients call the app server, over such links | the same over links that it dials itself |
 //!
 //! **What is counted.** CPU time of all nodes together, as the scheduler counts it in nanoseconds, read while they sleep; and
 //! the bytes that the system has sent on connections to their admin ports, which are those between nodes (TCP payload: the

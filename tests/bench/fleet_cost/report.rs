@@ -61,7 +61,11 @@ impl Report {
             format!("{name:<44}{median:>12.3}   {min:.3} to {max:.3}\n")
         };
         let (base, subject) = (Part::Base.name(self.settings.work), Part::Subject.name(self.settings.work));
-        let each = if self.settings.work == Work::Idle { "node-second" } else { "delivery" };
+        let each = match self.settings.work {
+            Work::Idle => "node-second",
+            Work::DoorCalls => "call",
+            _ => "delivery",
+        };
         [
             "\nmedians, and from where to where\n".into(),
             line(&format!("{base}, us of all nodes for each {each}"), &self.base_us),
@@ -84,6 +88,8 @@ pub(crate) fn heading(settings: &Settings) -> String {
         Work::Group => "messages to one group, by the app server and by one node",
         Work::Idle => "nothing happens, without and with --peers",
         Work::Plain => "messages of the app server to everyone, without and with --peers",
+        Work::Door => "messages of the app server to everyone, which is dialled and dials in",
+        Work::DoorCalls => "calls of an app server, which is dialled and dials in",
     };
     format!(
         "{} nodes of {} shards, {} clients, {what}; {} at once, texts of {} bytes; {} rounds of 3 windows of {} s\n\n\

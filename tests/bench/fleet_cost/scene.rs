@@ -8,6 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use trunkline_generator::callers::Callers;
 use trunkline_generator::connect;
 use trunkline_generator::cpu::CpuTime;
 use trunkline_generator::play::{Play, settle};
@@ -15,10 +16,10 @@ use trunkline_generator::receivers::Receivers;
 use trunkline_generator::speech::Hub;
 use trunkline_tests::bench::product::{MeasuredProxy, Product, Wanted};
 
-use crate::between;
 use crate::entry::{ADMIN_TOKEN, Announcer, Entry, EntryPublisher, GROUP, HUB};
 use crate::figures::{Part, Window};
 use crate::settings::{Settings, Work};
+use crate::{between, entry};
 
 /// Links between each node and the app server.
 const LINKS: u16 = 5;
@@ -45,8 +46,13 @@ impl Pair {
     /// Starts all nodes and connects all clients.
     pub(crate) fn start(settings: &Settings) -> Result<Self> {
         let (base, subject) = match settings.work {
-            Work::Broadcast | Work::Group => (Scene::start(settings, true)?, None),
-            Work::Idle | Work::Plain => (Scene::start(settings, false)?, Some(Scene::start(settings, true)?)),
+            Work::Broadcast | Work::Group => (Scene::start(settings, Kind::Fleet)?, None),
+            Work::Idle | Work::Plain => {
+                (Scene::start(settings, Kind::Plain)?, Some(Scene::start(settings, Kind::Fleet)?))
+            }
+            Work::Door | Work::DoorCalls => {
+                (Scene::start(settings, Kind::Plain)?, Some(Scene::start(settings, Kind::Door)?))
+            }
         };
         Ok(Self { base, subject, work: settings.work, length: Duration::from_secs(settings.seconds().into()) })
     }
@@ -61,33 +67,55 @@ impl Pair {
     }
 }
 
+/// Kind of a scene.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nodes that know no other, and dial the app server.
+    Plain,
+    Fleet,
+    /// The app server dials in.
+    Door,
+}
+
 /// Nodes, and the clients that take turns at them.
 struct Scene {
     product: Product,
     /// Clients, unless the nodes idle.
-    crowd: Option<Receivers<Hub, EntryPublisher>>,
+    crowd: Option<Box<dyn Play>>,
     entry: Rc<Cell<Entry>>,
     /// Ports of this process's connections to admin ports.
     own: Vec<u16>,
 }
 
 impl Scene {
-    fn start(settings: &Settings, is_fleet: bool) -> Result<Self> {
+    fn start(settings: &Settings, kind: Kind) -> Result<Self> {
+        let (is_fleet, dials_in) = (kind == Kind::Fleet, kind == Kind::Door);
         let more = &["--admin-token", ADMIN_TOKEN];
         let (proxies, shards) = (settings.nodes(), settings.shards);
-        let product = Product::start_with(Wanted { proxies, shards, links: LINKS, is_fleet, more })?;
+        let product = Product::start_with(Wanted { proxies, shards, links: LINKS, is_fleet, dials_in, more })?;
         if is_fleet {
             product.proxies().try_for_each(|node| agrees(node, proxies))?;
         }
         let entry = Rc::new(Cell::new(Entry::App));
         let mut scene = Self { product, crowd: None, entry, own: Vec::new() };
-        if settings.clients() > 0 {
-            scene.crowd = Some(scene.gather(settings)?);
+        let target = if dials_in { entry::door_target()? } else { HUB.to_owned() };
+        match settings.work {
+            Work::Idle => {}
+            Work::DoorCalls => scene.crowd = Some(Box::new(scene.gather_callers(settings, &target)?)),
+            _ => scene.crowd = Some(Box::new(scene.gather(settings, &target)?)),
         }
         Ok(scene)
     }
 
-    fn gather(&mut self, settings: &Settings) -> Result<Receivers<Hub, EntryPublisher>> {
+    fn gather_callers(&self, settings: &Settings, target: &str) -> Result<Callers<Hub>> {
+        let address = self.product.address();
+        Callers::gather(settings.clients() as usize, entry::echo(settings.payload as usize), |_| {
+            let (socket, early) = connect::to_hub(address, target, "")?;
+            Ok((socket, Hub::Json, early))
+        })
+    }
+
+    fn gather(&mut self, settings: &Settings, target: &str) -> Result<Receivers<Hub, EntryPublisher>> {
         let is_to_group = settings.work == Work::Group;
         let mut addresses: Vec<SocketAddr> = self.product.proxies().map(MeasuredProxy::address).collect();
         let caller = Cell::new(None);
@@ -95,7 +123,7 @@ impl Scene {
             // They take turns: the next one goes to the next node.
             addresses.rotate_left(1);
             let address = *addresses.first().context("no node")?;
-            let (socket, early) = connect::to_hub(address, HUB, "")?;
+            let (socket, early) = connect::to_hub(address, target, "")?;
             let (socket, early) = if is_to_group { join(socket, early)? } else { (socket, early) };
             let handle = caller.take().map_or_else(|| socket.try_clone(), Ok)?;
             caller.set(Some(handle));
@@ -119,7 +147,7 @@ impl Scene {
     fn window(&mut self, length: Duration) -> Result<Window> {
         if let Some(crowd) = &mut self.crowd {
             crowd.run_for(WARM_UP)?;
-            settle(crowd)?;
+            settle(&mut **crowd)?;
         }
         let pids: Vec<u32> = self.product.proxies().map(MeasuredProxy::pid).collect();
         let admins: Vec<SocketAddr> = self.product.proxies().map(MeasuredProxy::admin).collect();
@@ -129,7 +157,7 @@ impl Scene {
         let (units, p50_us, p99_us) = match &mut self.crowd {
             Some(crowd) => {
                 let done = crowd.run_for(length)?;
-                settle(crowd)?;
+                settle(&mut **crowd)?;
                 (done.units, done.percentile(50), done.percentile(99))
             }
             None => {

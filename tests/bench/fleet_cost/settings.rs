@@ -17,9 +17,13 @@ pub(crate) enum Work {
     Idle,
     /// Messages of the app server at nodes with --peers, beside nodes without
     Plain,
+    /// Messages of an app server that dials in, beside one that is dialled
+    Door,
+    /// Calls of its clients, beside those of one that is dialled
+    DoorCalls,
 }
 
-/// CPU time and bytes of the nodes of a fleet, beside nodes that do the same without one.
+/// CPU time and bytes of the nodes of a fleet, or of a node with a door, beside nodes that do the same without.
 #[derive(Debug, Parser, Serialize)]
 #[command(name = "fleet_cost")]
 pub(crate) struct Settings {
@@ -55,7 +59,11 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn nodes(&self) -> u16 {
-        self.nodes.unwrap_or(if self.work == Work::Idle { 12 } else { 8 })
+        self.nodes.unwrap_or(match self.work {
+            Work::Idle => 12,
+            Work::Door | Work::DoorCalls => 1,
+            Work::Broadcast | Work::Group | Work::Plain => 8,
+        })
     }
 
     /// Client connections; idle nodes have none.
@@ -63,7 +71,8 @@ impl Settings {
         match self.work {
             Work::Idle => 0,
             Work::Group => self.clients.unwrap_or(10),
-            Work::Broadcast | Work::Plain => self.clients.unwrap_or(800),
+            Work::DoorCalls => self.clients.unwrap_or(100),
+            Work::Broadcast | Work::Plain | Work::Door => self.clients.unwrap_or(800),
         }
     }
 
@@ -75,6 +84,7 @@ impl Settings {
     pub(crate) fn units(&self) -> &'static str {
         match self.work {
             Work::Idle => "node-seconds",
+            Work::DoorCalls => "calls",
             _ => "deliveries",
         }
     }

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use trunkline_protocol::fleet::{
-    Greeting, InterestUpdate, NodeMessage, PeerInterest, Wanted, WireVersions, encode_ask, encode_relay,
+    Greeting, InterestUpdate, NodeMessage, PeerInterest, PeerPresence, PresenceUpdate, Wanted, WireVersions,
+    encode_ask, encode_relay,
 };
 use trunkline_protocol::limits::{GREETING_MEMBERS_MAX, GREETING_TEXT_MAX_BYTES};
 use trunkline_protocol::service::FrameBuffer;
@@ -21,6 +22,7 @@ pub fn node_messages(data: &[u8]) {
         NodeMessage::Relay { hub, frame } => encode_relay(&hub, &frame, &mut quick),
         NodeMessage::Ask { question, hub, frame } => encode_ask(question, &hub, &frame, &mut quick),
         NodeMessage::Interest(update) => return interest(update),
+        NodeMessage::Presence(update) => return presence(&update),
         _ => return,
     }
     assert_eq!(quick, frame, "the quick way writes what the message does");
@@ -49,4 +51,14 @@ fn interest(update: InterestUpdate) {
     };
     peer.apply(update);
     assert_eq!(peer.may_want(&hub, &[Wanted::Everyone], 0), is_wanted, "what is told is wanted");
+}
+
+/// Takes a list of app servers: it is what is known of its hub from then on.
+fn presence(update: &PresenceUpdate) {
+    let mut peer = PeerPresence::default();
+    peer.apply(update.clone());
+    match update {
+        PresenceUpdate::Whole { hub, servers } => assert_eq!(peer.servers(hub), servers),
+        PresenceUpdate::Complete => assert!(peer.is_complete()),
+    }
 }

@@ -329,3 +329,13 @@ fn a_peer_may_not_lose_the_capability() {
     session.detach(attachment, 0);
     assert_eq!(session.attach(0, 0, Capabilities::default(), 0), Err(SessionError::CapabilityLost));
 }
+
+#[test]
+fn who_can_not_resume_gets_no_acknowledgement() {
+    let mut session = session(Role::Proxy);
+    let attachment = session.attach(0, 0, Capabilities::default(), 0).unwrap();
+    session.handle_taken(7, 700, 0);
+    assert_eq!(session.poll_transmit(attachment, 1_000), None);
+    let keep_alive = session.poll_transmit(attachment, 5_000).unwrap();
+    assert_eq!(keep_alive.bytes, ServiceMessage::Ping(Ping::default()).to_frame());
+}

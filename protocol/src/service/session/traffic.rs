@@ -63,8 +63,10 @@ impl Session {
 
     /// Notes that the consumer has taken all frames up to `number`, of which `bytes` bytes are new.
     pub fn handle_taken(&mut self, number: u64, bytes: usize, now_ms: u64) {
-        let prompt_bytes = self.peer_ring_bytes.unwrap_or(usize::MAX) / PROMPT_SHARE;
-        self.counters.received_up_to(number, bytes, prompt_bytes, now_ms);
+        // Who can't resume keeps nothing, and is told nothing.
+        if let Some(ring_bytes) = self.peer_ring_bytes {
+            self.counters.received_up_to(number, bytes, ring_bytes / PROMPT_SHARE, now_ms);
+        }
     }
 
     fn due_ping(&mut self, now_ms: u64) -> Option<Transmit> {

@@ -60,7 +60,7 @@ impl Exposition<'_> {
             for (transport, protocol) in combinations(hub) {
                 let values = [hub.name(), transport.name(), protocol.label()];
                 let now: u64 = self.of_hub(hub, |counters| counters.connections(transport, protocol).open.get());
-                open.with_label_values(&values).set(i64::try_from(now).unwrap_or(i64::MAX));
+                open.with_label_values(&values).add(i64::try_from(now).unwrap_or(i64::MAX));
                 let so_far = self.of_hub(hub, |counters| counters.connections(transport, protocol).opened.get());
                 opened.with_label_values(&values).inc_by(so_far);
             }
@@ -144,10 +144,14 @@ impl Exposition<'_> {
 
 /// Combinations of transport and protocol that clients of a hub can have.
 fn combinations(hub: &Hub) -> impl Iterator<Item = (Transport, ClientProtocol)> {
-    let is_raw = hub.settings().kind == EndpointKind::Raw;
+    let (is_raw, is_of_door) = (hub.settings().kind == EndpointKind::Raw, hub.is_of_door());
     let protocols = ClientProtocol::ALL.into_iter().map(|(protocol, _)| protocol);
     let protocols = protocols.filter(move |protocol| (*protocol == ClientProtocol::Raw) == is_raw);
     let all = protocols.flat_map(|protocol| Transport::ALL.map(|transport| (transport, protocol)));
-    // Server-sent events are text.
-    all.filter(|combination| *combination != (Transport::ServerSentEvents, ClientProtocol::MessagePack))
+    // Server-sent events are text, and only the door leads to circuits of Blazor.
+    all.filter(move |(transport, protocol)| match protocol {
+        ClientProtocol::BlazorPack => is_of_door && *transport != Transport::ServerSentEvents,
+        ClientProtocol::MessagePack => *transport != Transport::ServerSentEvents,
+        ClientProtocol::Json | ClientProtocol::Raw => true,
+    })
 }

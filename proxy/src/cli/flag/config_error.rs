@@ -21,6 +21,11 @@ pub enum ConfigError {
     Address { flag: &'static str, value: String, source: std::io::Error },
     #[error("--upstream {value:?} {problem}")]
     Upstream { value: String, problem: &'static str },
+    #[error(
+        "there is nothing to serve: give the address of an app server by --upstream, or an access key by --access-key, \
+         with which app servers may dial in"
+    )]
+    NoUpstream,
     #[error("--access-key: {0}")]
     Key(#[from] AccessKeyError),
     #[error("--access-key-file {path} can't be read ({source})")]

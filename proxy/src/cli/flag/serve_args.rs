@@ -71,9 +71,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
 
-    /// App servers with the Trunkline SDK, such as `http://127.0.0.1:5000` or `https://app.example`: one for each address
+    /// App servers with the Trunkline SDK that this node dials, such as `http://127.0.0.1:5000` or `https://app.example`: one for each address
     /// that the name resolves to. May be given several times.
-    #[arg(long = "upstream", env = "TRUNKLINE_UPSTREAM", value_name = "URL", required = true, value_delimiter = ',')]
+    #[arg(long = "upstream", env = "TRUNKLINE_UPSTREAM", value_name = "URL", value_delimiter = ',')]
     pub(crate) upstreams: Vec<String>,
 
     #[command(flatten)]
@@ -224,6 +224,7 @@ impl TryFrom<ServeArgs> for Config {
 fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, ConfigError> {
     let (keys, is_development) = match args.access_keys.keys()? {
         Some(keys) => (keys, false),
+        None if addresses.upstreams.is_empty() => return Err(ConfigError::NoUpstream),
         None => (development_keys(&addresses.remote())?, true),
     };
     check_range("--message-max-bytes", args.message_max_bytes, MESSAGE_BYTES)?;
@@ -234,6 +235,8 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         node: node_name(args.node_name)?,
         keys,
         is_development,
+        opens_door: !is_development,
+        has_upstreams: !addresses.upstreams.is_empty(),
         advertise: Some(advertised_address(args.advertise, addresses.listen, &addresses.upstreams)?),
         path_prefix: PathPrefix::try_from(&args.path_prefix).map_err(ConfigError::PathPrefix)?,
         limits,

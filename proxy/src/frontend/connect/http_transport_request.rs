@@ -1,6 +1,7 @@
 //! Requests of an HTTP transport: event streams, polls, sends and deletes. The statuses are the official server's.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -11,7 +12,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::Transport;
 
 use crate::frontend::connect::http_transport_response::{empty_poll, event_stream, first_poll, poll_messages};
-use crate::frontend::connect::{NewConnection, admit, changed_transport, not_supported};
+use crate::frontend::connect::{NewConnection, admit, changed_transport, may_use, not_supported, terms};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::in_flight::InFlight;
@@ -35,7 +36,7 @@ pub(crate) async fn get(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -
     match attach(endpoint, hub, request) {
         Ok(AttachedGet::EventStream(outer)) => event_stream(endpoint.shared.clone(), outer),
         Ok(AttachedGet::FirstPoll) => first_poll(),
-        Ok(AttachedGet::Poll(outer)) => poll(endpoint, outer).await,
+        Ok(AttachedGet::Poll(outer, wait)) => poll(endpoint, outer, wait).await,
         Err(refusal) => refusal,
     }
 }
@@ -46,13 +47,16 @@ enum AttachedGet {
     EventStream(Arc<OuterHalf>),
     /// Long polling has begun.
     FirstPoll,
-    Poll(Arc<OuterHalf>),
+    /// A poll, which may wait this long.
+    Poll(Arc<OuterHalf>, Duration),
 }
 
 fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<AttachedGet, Response> {
     let client = client_of(&request)?;
+    let wait = terms(hub, &client.user).poll_timeout;
+    let wait = wait.unwrap_or(endpoint.shared.settings.http_transports.poll_timeout);
     let transport = if wants_event_stream(&request) { Transport::ServerSentEvents } else { Transport::LongPolling };
-    let is_offered = hub.settings().transports.contains(&transport);
+    let is_offered = may_use(hub, &client.user, transport);
     let outer = endpoint.shared.http_transports.find_or_insert(&client.connection_id, || {
         let taken = || if is_offered { changed_transport() } else { not_supported(transport) };
         let connection = begin(endpoint, hub, &client, &request, (!is_offered).then_some(transport), taken)?;
@@ -82,14 +86,14 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
         (Transport::ServerSentEvents, true) => Ok(AttachedGet::EventStream(outer)),
         (Transport::ServerSentEvents, false) => Err(plain(StatusCode::CONFLICT, "")),
         (_, true) => Ok(AttachedGet::FirstPoll),
-        (_, false) => Ok(AttachedGet::Poll(outer)),
+        (_, false) => Ok(AttachedGet::Poll(outer, wait)),
     }
 }
 
-async fn poll(endpoint: &Endpoint, outer: Arc<OuterHalf>) -> Response {
+async fn poll(endpoint: &Endpoint, outer: Arc<OuterHalf>, wait: Duration) -> Response {
     let _get = outer.begin_get();
     let in_flight = InFlight::new(endpoint.shared.clone());
-    match outer.poll(endpoint.shared.settings.http_transports.poll_timeout).await {
+    match outer.poll(wait).await {
         PollOutcome::Messages(messages) => poll_messages(messages, &outer, in_flight),
         PollOutcome::Empty => empty_poll(StatusCode::OK),
         PollOutcome::Replaced => empty_poll(StatusCode::NO_CONTENT),

@@ -6,13 +6,13 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::manifest::Transport;
 
 use crate::frontend::authenticate::user_of;
-use crate::frontend::connect::{NewConnection, admit, changed_transport, not_supported};
+use crate::frontend::connect::{NewConnection, admit, changed_transport, may_use, not_supported};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::plain_response::plain;
@@ -42,7 +42,7 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
     if !client.is_fresh {
         return Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID));
     }
-    if !hub.settings().transports.contains(&Transport::WebSockets) {
+    if !may_use(hub, &client.user, Transport::WebSockets) {
         return Err(not_supported(Transport::WebSockets));
     }
     endpoint.refuse_new_client(hub).map_or(Ok(()), Err)?;
@@ -65,7 +65,12 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
     Ok(())
 }
 
-/// Whether a request asks for a WebSocket.
+/// Whether a request asks for a WebSocket, in a version of HTTP that has upgrades.
+pub(crate) fn is_upgrade_of(request: &Request) -> bool {
+    *request.method() == Method::GET && request.version() >= Version::HTTP_11 && is_upgrade(request.headers())
+}
+
+/// Whether the headers of a request ask for a WebSocket.
 pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
     has_word(headers, &CONNECTION, "upgrade") && has_word(headers, &UPGRADE, "websocket")
 }
@@ -78,13 +83,15 @@ fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
         .any(|value| value.split(',').any(|one| one.trim().eq_ignore_ascii_case(word)))
 }
 
-fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
+/// Answer to the key of an upgrade; `None` if the upgrade is malformed.
+pub(crate) fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
     let is_version_13 = headers.get(SEC_WEBSOCKET_VERSION)?.as_bytes() == b"13";
     let key = headers.get(SEC_WEBSOCKET_KEY)?;
     (is_version_13 && key.len() == 24).then(|| HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok())?
 }
 
-fn switching_protocols(accept: &HeaderValue) -> Response {
+/// Makes the answer that lets a WebSocket begin.
+pub(crate) fn switching_protocols(accept: &HeaderValue) -> Response {
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();

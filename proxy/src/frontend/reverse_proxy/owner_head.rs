@@ -11,6 +11,7 @@ use trunkline_protocol::manifest::{BOOT_HEADER, NODE_HEADER};
 use trunkline_protocol::token::{User, UserBinding, claims_fit};
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
+use crate::frontend::door;
 use crate::frontend::identify::ConnectingClient;
 use crate::frontend::request::{bearer, is_for_the_app, query_value, raw_query};
 use crate::frontend::reverse_proxy::next_hop;
@@ -41,6 +42,10 @@ const ANSWER_TYPES: [&str; 3] = ["application/octet-stream", "text/event-stream"
 /// token. All other requests name the connection and nothing else.
 pub(super) fn prepare_request(parts: &mut Parts, client: &ConnectingClient) -> Option<User> {
     next_hop::prepare_request(parts);
+    if door::is_for_clients(&parts.uri) {
+        // The owner reads the token itself, which says more than a mark can hold.
+        return None;
+    }
     let begins = parts.method == Method::GET && client.is_fresh;
     let is_bearer = bearer(&parts.headers).is_some();
     let is_needed = |name: &HeaderName| {

@@ -2,11 +2,13 @@
 
 use std::rc::Rc;
 
+use bytestring::ByteString;
 use tokio::sync::Notify;
 use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::OpenConnection;
 
 use super::{Opening, PendingCalls};
+use crate::upstream::{AppServerId, HomeLink};
 
 /// Reason to pause reading a client. Bytes that it sends meanwhile wait in its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,12 +63,24 @@ pub(crate) struct ColdState {
     /// Opening frame, for another app server and for the observer. `None` in a node inside an app.
     pub opening: Option<Opening>,
     pub calls: PendingCalls,
+    /// Calls that have failed before the client had the answer to its hub handshake, with the text of each error.
+    pub owed_errors: Vec<(ByteString, &'static str)>,
     /// `Items` that the previous app server handed over with it.
     pub items: Option<Box<str>>,
     /// Its app server shuts down, and was asked to hand it over.
     pub is_leaving: bool,
     /// Its app server knows nothing of it any more: it has handed it over, or has ended it in good order.
     pub is_let_go: Option<LetGo>,
+    /// It has to be at its app server, and at no other.
+    pub is_bound: bool,
+    /// App server of the door at which it was last.
+    pub left: Option<AppServerId>,
+    /// It is not moved between links any more: its app server did not answer in time.
+    pub is_settled: bool,
+    /// Tick from which on its app server takes it again, after the link is lost by which it had it.
+    pub held_until: u32,
+    /// Link of its app server to which it is being moved.
+    pub moving_to: Option<HomeLink>,
     /// When it was opened, in microseconds since the node started.
     pub opened_us: u64,
     pub(super) resumed: Option<Rc<Notify>>,

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use tokio::sync::Notify;
+use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::Transport;
 
 use super::membership_entry::MembershipEntry;
@@ -116,10 +117,12 @@ impl Client {
     }
 
     /// Whether it can be opened at another app server. A raw endpoint's can't: its handler there would begin anew, and
-    /// nothing could tell it where the one before had come to.
+    /// nothing could tell it where the one before had come to. Nor can a circuit of Blazor, which lives in its app server:
+    /// its client comes back to it by itself.
     #[must_use]
     pub(crate) fn can_move(&self) -> bool {
-        matches!(self.content, Content::Hub(_)) && self.cold.opening.is_some()
+        let is_mute = matches!(self.content, Content::Raw | Content::Hub(HubProtocol::BlazorPack));
+        !is_mute && self.cold.opening.is_some()
     }
 
     /// Notes a pending call, if another app server may have to answer it. A client with the maximum of them is paused.

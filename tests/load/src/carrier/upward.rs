@@ -47,7 +47,7 @@ impl Upward {
     pub(super) fn new(path: String, protocol: HubProtocol, scissors: Scissors) -> Self {
         let content_type = match protocol {
             HubProtocol::Json => "text/plain;charset=UTF-8",
-            HubProtocol::MessagePack => "application/octet-stream",
+            HubProtocol::MessagePack | HubProtocol::BlazorPack => "application/octet-stream",
         };
         let is_closing = watch::Sender::new(false);
         let (waiting, wake, ending) = (RefCell::default(), Notify::new(), Ending::default());

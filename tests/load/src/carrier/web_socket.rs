@@ -72,7 +72,7 @@ impl WebSocket {
     pub(super) fn put(&self, message: &[u8]) {
         let opcode = match self.protocol {
             HubProtocol::Json => Opcode::Text,
-            HubProtocol::MessagePack => Opcode::Binary,
+            HubProtocol::MessagePack | HubProtocol::BlazorPack => Opcode::Binary,
         };
         self.put_frame(opcode, message);
     }

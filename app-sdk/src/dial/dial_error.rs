@@ -1,0 +1,92 @@
+//! Errors of a dialled server connection, each with what its reader can do.
+
+use std::io;
+
+use http::StatusCode;
+
+/// Longest part of a service's answer that the log repeats.
+const ANSWER_MAX_BYTES: usize = 200;
+
+/// Reason why the TLS of a service can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TlsError {
+    #[cfg(not(feature = "tls"))]
+    #[error("an https endpoint needs the feature `tls` of the crate `trunkline`")]
+    NoFeature,
+    #[cfg(feature = "tls")]
+    #[error("this system has no root certificates that can be read: {0}")]
+    NoRoots(String),
+    #[cfg(feature = "tls")]
+    #[error("the host of the endpoint can't be in a certificate")]
+    Host,
+}
+
+/// Reason why a server connection was not opened.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error(
+        "{authority} can't be reached ({source}): is the service up, and are host and port of the connection string right?"
+    )]
+    Unreachable { authority: String, source: io::Error },
+    #[error("{0} did not answer within 10 s: is there a service, and no firewall before it?")]
+    Timeout(String),
+    #[cfg(feature = "tls")]
+    #[error(
+        "the TLS handshake failed ({0}): is the certificate of the service trusted here, and its endpoint rightly https?"
+    )]
+    Encryption(io::Error),
+    #[error(
+        "the service does not accept the token (401{0}): is AccessKey the service's own key, Endpoint the host that it knows itself by, and the clock of this machine right?"
+    )]
+    Unauthorized(String),
+    #[error(
+        "there is no service at {url} (404{answer}): is the port of the connection string that of the proxy's clients, and was the proxy given an --access-key?"
+    )]
+    NotFound { url: String, answer: String },
+    #[error("the service answered {status}{answer} to {url}")]
+    Status { status: StatusCode, url: String, answer: String },
+    #[error(
+        "{authority} speaks no HTTP that could become a WebSocket ({problem}): is it rightly http, and not https, in the connection string?"
+    )]
+    NoWebSocket { authority: String, problem: String },
+    #[error("the service refuses the server connection: {0}")]
+    Refused(String),
+    #[error("the server connection broke off at its handshake: {0}")]
+    BrokenOff(String),
+}
+
+impl DialError {
+    /// The error of an answer that is no upgrade.
+    pub(super) fn of_answer(status: StatusCode, url: &str, body: Option<&[u8]>) -> Self {
+        let answer = first_line(body.unwrap_or_default());
+        match status {
+            StatusCode::UNAUTHORIZED => Self::Unauthorized(answer),
+            StatusCode::NOT_FOUND => Self::NotFound { url: url.to_owned(), answer },
+            _ => Self::Status { status, url: url.to_owned(), answer },
+        }
+    }
+}
+
+/// First line of an answer's body behind a colon; nothing for an empty one.
+fn first_line(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let line = text.lines().next().unwrap_or_default().trim();
+    let line = line.get(..line.floor_char_boundary(ANSWER_MAX_BYTES)).unwrap_or_default();
+    if line.is_empty() { String::new() } else { format!(": {line}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_says_what_to_look_at() {
+        let of =
+            |status, body: &[u8]| DialError::of_answer(status, "http://p/server/?hub=chat", Some(body)).to_string();
+        let unauthorized = of(StatusCode::UNAUTHORIZED, b"expired\nmore");
+        assert!(unauthorized.contains("401: expired)") && unauthorized.contains("AccessKey"), "{unauthorized}");
+        assert!(of(StatusCode::NOT_FOUND, b"").contains("--access-key"));
+        let other = of(StatusCode::SERVICE_UNAVAILABLE, &[b'x'; 1000]);
+        assert!(other.contains("503") && other.len() < 400, "{other}");
+    }
+}

@@ -1,0 +1,295 @@
+//! Server connections of one hub to one service: they are dialled, kept, and given up in order.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use trunkline_link::LinkOutbox;
+use trunkline_protocol::door::{FIN_MIGRATE, SHUTDOWN_PING, STATUS_PING};
+use trunkline_protocol::id::random_bytes;
+use trunkline_protocol::service::{Capabilities, Ping};
+
+use super::back_off::{BackOff, share};
+use super::dial_error::DialError;
+use super::dialled_service::DialledService;
+use super::pool_pings::{PoolPings, PoolRequests};
+use super::upgrade::Wanted;
+use crate::endpoint::Endpoint;
+use crate::link::{Link, LinkSocket, Service, SlotKey, Slots};
+use crate::sync::lock;
+
+/// Server connections that a service may ask for beyond the usual ones: a fleet has some hundred nodes at most.
+const ON_DEMAND_MAX: usize = 256;
+
+/// Connections on demand that are dialled at once: a service asks again for what it did not get.
+const ON_DEMAND_DIALS_MAX: usize = 16;
+
+/// Interval of the question how the service is, once per hub.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A server connection that ended sooner than this counts as a failure, or it would be dialled in a circle.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
+
+/// Longest wait before a lost connection is dialled again: they are often lost together.
+const SPREAD: Duration = Duration::from_secs(1);
+
+/// Interval and number of the pings by which the app server says that it leaves.
+const FIN_INTERVAL: Duration = Duration::from_secs(5);
+const FIN_TRIES: u32 = 24;
+
+/// Parts of the server that a pool needs.
+pub(crate) struct PoolParts {
+    pub(crate) service: Arc<DialledService>,
+    /// Name of the hub; the service knows it in lower case.
+    pub(crate) hub: Arc<str>,
+    pub(crate) endpoint: Arc<dyn Endpoint>,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) ring_max_bytes: usize,
+    /// Interval of the pings to clients: a service passes them on, and sends none itself.
+    pub(crate) keep_alive_interval: Duration,
+    pub(crate) tasks: TaskTracker,
+    /// Fires when nothing is dialled any more.
+    pub(crate) draining: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// Server connections of one hub to one service.
+pub(crate) struct ServerPool {
+    parts: PoolParts,
+    /// Name of the hub at the service.
+    service_hub: String,
+    state: Mutex<PoolState>,
+    /// Held by the slot that tries, while the service can't be reached.
+    probe: tokio::sync::Mutex<BackOff>,
+}
+
+#[derive(Debug, Default)]
+struct PoolState {
+    live: BTreeMap<u32, LiveConnection>,
+    /// The last attempt has failed.
+    is_down: bool,
+    /// Connections on demand, those that are dialled included.
+    on_demand: usize,
+    on_demand_dials: usize,
+    next_slot: u32,
+}
+
+#[derive(Debug)]
+struct LiveConnection {
+    outbox: Arc<LinkOutbox>,
+    /// The service knows that the app server leaves.
+    is_finished: bool,
+}
+
+impl ServerPool {
+    /// Starts as many server connections as there are to be.
+    pub(crate) fn start(parts: PoolParts, connections: u32) -> Arc<Self> {
+        let service_hub = parts.hub.to_lowercase();
+        let state = Mutex::new(PoolState { next_slot: connections, ..PoolState::default() });
+        let pool = Arc::new(Self { parts, service_hub, state, probe: tokio::sync::Mutex::default() });
+        for slot in 0..connections {
+            pool.spawn(Arc::clone(&pool).keep(slot));
+        }
+        pool.spawn(Arc::clone(&pool).ask_status());
+        pool.spawn(Arc::clone(&pool).ping_clients());
+        pool
+    }
+
+    pub(crate) fn service(&self) -> &DialledService {
+        &self.parts.service
+    }
+
+    /// Name of the hub at the service.
+    pub(crate) fn service_hub(&self) -> &str {
+        &self.service_hub
+    }
+
+    /// Whether the service has a server connection that carries clients.
+    pub(crate) fn is_online(&self) -> bool {
+        !lock(&self.state).live.is_empty()
+    }
+
+    /// Tells the service that the app server leaves, until it has understood on every server connection.
+    pub(crate) async fn leave(self: Arc<Self>) {
+        for _ in 0..FIN_TRIES {
+            let waiting: Vec<_> = {
+                let state = lock(&self.state);
+                state.live.values().filter(|live| !live.is_finished).map(|live| Arc::clone(&live.outbox)).collect()
+            };
+            if waiting.is_empty() {
+                return;
+            }
+            let fin = ping(SHUTDOWN_PING, FIN_MIGRATE);
+            waiting.iter().for_each(|outbox| outbox.echo(&fin));
+            if timeout(FIN_INTERVAL, self.parts.shutdown.cancelled()).await.is_ok() {
+                return;
+            }
+        }
+        tracing::warn!(service = %self.service().name(), hub = %self.parts.hub, "the service does not answer to a goodbye");
+    }
+
+    /// Keeps a slot connected until the app server leaves.
+    async fn keep(self: Arc<Self>, slot: u32) {
+        while let Some(socket) = self.connect().await {
+            let begun = Instant::now();
+            self.run(slot, socket).await;
+            if begun.elapsed() < SETTLED_AFTER {
+                lock(&self.state).is_down = true;
+            } else {
+                sleep(share(SPREAD, random_number())).await;
+            }
+        }
+    }
+
+    /// Dials until the service is reached; `None` when the app server leaves.
+    async fn connect(&self) -> Option<LinkSocket> {
+        loop {
+            if !lock(&self.state).is_down {
+                match self.dial(Wanted::Default).await? {
+                    Ok(socket) => return Some(self.reached(socket)),
+                    Err(problem) => self.failed(&problem),
+                }
+                continue;
+            }
+            let draining = &self.parts.draining;
+            let mut back_off = draining.run_until_cancelled(self.probe.lock()).await?;
+            if !lock(&self.state).is_down {
+                continue;
+            }
+            draining.run_until_cancelled(sleep(back_off.next_wait(random_number()))).await?;
+            match self.dial(Wanted::Default).await? {
+                Ok(socket) => {
+                    back_off.reset();
+                    return Some(self.reached(socket));
+                }
+                Err(problem) => self.failed(&problem),
+            }
+        }
+    }
+
+    /// Dials once; `None` when the app server leaves.
+    async fn dial(&self, wanted: Wanted<'_>) -> Option<Result<LinkSocket, DialError>> {
+        self.parts.draining.run_until_cancelled(self.service().dial(&self.service_hub, wanted)).await
+    }
+
+    fn reached(&self, socket: LinkSocket) -> LinkSocket {
+        lock(&self.state).is_down = false;
+        self.service().note_reached(&self.parts.hub);
+        socket
+    }
+
+    fn failed(&self, problem: &DialError) {
+        lock(&self.state).is_down = true;
+        self.service().note_problem(&self.parts.hub, problem);
+    }
+
+    /// Runs a server connection until it ends.
+    async fn run(self: &Arc<Self>, slot: u32, socket: LinkSocket) {
+        let PoolParts { service, hub, endpoint, slots, ring_max_bytes, tasks, shutdown, .. } = &self.parts;
+        let node = format!("{}#{slot}", service.name()).into();
+        let pool: Arc<dyn PoolRequests> = Arc::<Self>::clone(self);
+        let pings = Arc::new(PoolPings::new(Arc::downgrade(&pool), Arc::clone(endpoint), slot));
+        let link = Link {
+            endpoint: Arc::clone(endpoint),
+            key: SlotKey { hub: Arc::clone(hub), node, boot: "".into(), slot },
+            service: Some(Service { name: Arc::clone(service.name()), pings }),
+            slots: Arc::clone(slots),
+            ring_max_bytes: *ring_max_bytes,
+            // Both doors answer for all that is behind them: a proxy's and Azure's.
+            capabilities: Capabilities { lists_members: true, ..Capabilities::default() },
+            shutdown: shutdown.clone(),
+            tasks: tasks.clone(),
+        };
+        // A slot has one socket at a time, so nothing is refused.
+        let Ok((attached, _)) = link.attach(None).await else { return };
+        let live = LiveConnection { outbox: Arc::clone(attached.outbox()), is_finished: false };
+        lock(&self.state).live.insert(slot, live);
+        attached.run_shaken(socket).await;
+        lock(&self.state).live.remove(&slot);
+    }
+
+    /// Asks the service now and then how it is, over any connection.
+    async fn ask_status(self: Arc<Self>) {
+        let mut ticks = ticks(STATUS_INTERVAL);
+        while self.parts.shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+            let any = lock(&self.state).live.values().next().map(|live| Arc::clone(&live.outbox));
+            if let Some(outbox) = any {
+                outbox.echo(&ping(STATUS_PING, "1"));
+            }
+        }
+    }
+
+    /// Keeps clients from taking the app server for dead.
+    async fn ping_clients(self: Arc<Self>) {
+        let mut ticks = ticks(self.parts.keep_alive_interval);
+        while self.parts.shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.parts.endpoint.ping_clients(self.service().name());
+        }
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.parts.tasks.spawn(task);
+    }
+}
+
+impl PoolRequests for ServerPool {
+    fn set_finished(&self, slot: u32) {
+        if let Some(live) = lock(&self.state).live.get_mut(&slot) {
+            live.is_finished = true;
+        }
+    }
+
+    fn open_on_demand(self: Arc<Self>, instance: &str) {
+        let slot = {
+            let mut state = lock(&self.state);
+            if state.on_demand >= ON_DEMAND_MAX || state.on_demand_dials >= ON_DEMAND_DIALS_MAX {
+                tracing::debug!(hub = %self.parts.hub, instance, "the service wants more connections than there may be");
+                return;
+            }
+            state.on_demand += 1;
+            state.on_demand_dials += 1;
+            state.next_slot = state.next_slot.wrapping_add(1);
+            state.next_slot.wrapping_sub(1)
+        };
+        let (pool, instance) = (Arc::clone(&self), instance.to_owned());
+        self.spawn(async move {
+            let dialled = pool.dial(Wanted::OnDemand(&instance)).await;
+            lock(&pool.state).on_demand_dials -= 1;
+            match dialled {
+                Some(Ok(socket)) => pool.run(slot, socket).await,
+                // It asks again, and a balancer may lead there then.
+                Some(Err(problem)) => {
+                    tracing::debug!(hub = %pool.parts.hub, %instance, %problem, "a connection on demand was not opened");
+                }
+                None => {}
+            }
+            lock(&pool.state).on_demand -= 1;
+        });
+    }
+}
+
+impl fmt::Debug for ServerPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerPool").field("hub", &self.parts.hub).finish_non_exhaustive()
+    }
+}
+
+/// Ticks of which the first comes after one interval.
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// A ping with one pair.
+fn ping(key: &'static str, value: &'static str) -> Ping {
+    Ping { pairs: vec![(key.into(), value.into())] }
+}
+
+fn random_number() -> u16 {
+    u16::from_be_bytes(random_bytes())
+}

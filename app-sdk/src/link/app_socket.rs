@@ -1,0 +1,108 @@
+//! WebSocket of a link: one that a proxy has opened here, or one that was dialled.
+
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::extract::ws::{Message, WebSocket};
+use bytes::Bytes;
+use futures_util::{Sink, Stream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite;
+use trunkline_link::{LinkMessage, ReceivedMessage};
+
+/// Byte stream below a dialled WebSocket: TCP, or TLS.
+pub(crate) trait DialledStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> DialledStream for T {}
+
+/// WebSocket that was dialled.
+pub(crate) type DialledSocket = WebSocketStream<Box<dyn DialledStream>>;
+
+/// WebSocket of a link, whoever has opened it.
+pub(crate) enum AppSocket {
+    Accepted(WebSocket),
+    Dialled(DialledSocket),
+}
+
+type SocketError = Box<dyn Error + Send + Sync>;
+
+impl Stream for AppSocket {
+    type Item = Result<Message, SocketError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.get_mut() {
+            Self::Accepted(socket) => {
+                let next = ready!(Pin::new(socket).poll_next(cx));
+                Poll::Ready(next.map(|message| message.map_err(Into::into)))
+            }
+            Self::Dialled(socket) => {
+                let next = ready!(Pin::new(socket).poll_next(cx));
+                Poll::Ready(next.map(|message| message.map(received).map_err(Into::into)))
+            }
+        }
+    }
+}
+
+impl Sink<Message> for AppSocket {
+    type Error = SocketError;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SocketError>> {
+        match self.get_mut() {
+            Self::Accepted(socket) => Pin::new(socket).poll_ready(cx).map_err(Into::into),
+            Self::Dialled(socket) => Pin::new(socket).poll_ready(cx).map_err(Into::into),
+        }
+    }
+
+    fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), SocketError> {
+        match self.get_mut() {
+            Self::Accepted(socket) => Pin::new(socket).start_send(message).map_err(Into::into),
+            Self::Dialled(socket) => Pin::new(socket).start_send(sent(message)).map_err(Into::into),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SocketError>> {
+        match self.get_mut() {
+            Self::Accepted(socket) => Pin::new(socket).poll_flush(cx).map_err(Into::into),
+            Self::Dialled(socket) => Pin::new(socket).poll_flush(cx).map_err(Into::into),
+        }
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SocketError>> {
+        match self.get_mut() {
+            Self::Accepted(socket) => Pin::new(socket).poll_close(cx).map_err(Into::into),
+            Self::Dialled(socket) => Pin::new(socket).poll_close(cx).map_err(Into::into),
+        }
+    }
+}
+
+impl fmt::Debug for AppSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Accepted(_) => "AppSocket::Accepted",
+            Self::Dialled(_) => "AppSocket::Dialled",
+        })
+    }
+}
+
+/// Turns a received message into one of axum's, with the same bytes. Texts are only refused, so theirs are left out.
+fn received(message: tungstenite::Message) -> Message {
+    match LinkMessage::into_received(message) {
+        ReceivedMessage::Piece(piece) => Message::Binary(piece),
+        ReceivedMessage::Close(Some((code, reason))) => LinkMessage::close(code, reason),
+        ReceivedMessage::Close(None) => Message::Close(None),
+        ReceivedMessage::Text => Message::Text(String::new().into()),
+    }
+}
+
+/// Turns a message of axum's into one that is sent, with the same bytes.
+fn sent(message: Message) -> tungstenite::Message {
+    match LinkMessage::into_received(message) {
+        ReceivedMessage::Piece(piece) => LinkMessage::binary(piece),
+        ReceivedMessage::Close(Some((code, reason))) => LinkMessage::close(code, reason),
+        // A link sends nothing else.
+        ReceivedMessage::Close(None) | ReceivedMessage::Text => LinkMessage::binary(Bytes::new()),
+    }
+}

@@ -1,0 +1,167 @@
+//! Negotiation at the app itself, which leads each client to a service that was dialled: its user is found out here, and
+//! a token tells the service.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, StatusCode};
+use serde::Serialize;
+use tower::ServiceExt;
+use trunkline_protocol::access_token::User as TokenUser;
+use trunkline_protocol::door::{CLIENT_TOKEN_MAX_CHARS, ClientTicket};
+use trunkline_protocol::id::{random_bytes, random_id};
+use trunkline_protocol::manifest::{Authentication, HubManifest};
+use trunkline_protocol::negotiate::Decision;
+use trunkline_protocol::wire::{NEGOTIATE_SUFFIX, bearer};
+
+use super::negotiation::Negotiation;
+use super::server_core::ServerCore;
+use super::user::{TokenError, User};
+use super::user_extractor::ProxyVerified;
+use crate::dial::ServerPool;
+
+/// State of the route of one hub.
+#[derive(Clone)]
+pub(super) struct NegotiationRoute {
+    pub(super) core: Arc<ServerCore>,
+    pub(super) hub: Arc<HubManifest>,
+    /// The hub's server connections, a pool for each service.
+    pub(super) pools: Arc<[Arc<ServerPool>]>,
+}
+
+/// Answer that leads a client to a service.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Redirect {
+    url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_token: Option<String>,
+    /// None: older clients need the field.
+    available_transports: [(); 0],
+}
+
+/// Reason why a client is not led to a service.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NegotiationRefusal {
+    #[error("an access token is needed: `Authorization: Bearer`")]
+    NoUser,
+    #[error("{0}")]
+    Token(#[from] TokenError),
+    #[error("the app server has no connection to the service yet: try again in a moment")]
+    NotConnected,
+    #[error(
+        "the claims of the user make a token of {0} characters, and a service takes {CLIENT_TOKEN_MAX_CHARS}: give the user fewer of them"
+    )]
+    TokenTooLong(usize),
+}
+
+/// Route `POST {hub}/negotiate`: leads the client to a service.
+pub(super) async fn negotiate(
+    State(route): State<NegotiationRoute>,
+    request: Request,
+) -> Result<Response, NegotiationRefusal> {
+    let path = request.uri().path().strip_suffix(NEGOTIATE_SUFFIX).unwrap_or_default().to_owned();
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let token_user = token_user(&route.core, request.headers());
+    let (decision, mut headers) = match route.decision(request, &token_user).await {
+        Ok(decided) => decided,
+        Err(refusal) => return Ok(refusal),
+    };
+    let redirect = match decision {
+        Decision { url: Some(url), access_token, .. } => Redirect { url, access_token, available_transports: [] },
+        decision => {
+            let ticket = route.ticket(decision, token_user)?;
+            let pool = route.pool().ok_or(NegotiationRefusal::NotConnected)?;
+            let (service, hub) = (pool.service(), pool.service_hub());
+            let token = service.client_token(hub, &ticket);
+            if token.len() > CLIENT_TOKEN_MAX_CHARS {
+                return Err(NegotiationRefusal::TokenTooLong(token.len()));
+            }
+            let url = service.client_url(hub, &path, &query, &random_id());
+            Redirect { url, access_token: Some(token), available_transports: [] }
+        }
+    };
+    let mut answer = Json(redirect).into_response();
+    headers.remove(CONTENT_TYPE);
+    headers.remove(CONTENT_LENGTH);
+    answer.headers_mut().extend(headers);
+    Ok(answer)
+}
+
+impl NegotiationRoute {
+    /// Has the hub's handler decide, if there is one. Fails with its refusal.
+    async fn decision(
+        &self,
+        mut request: Request,
+        user: &Result<Option<TokenUser>, TokenError>,
+    ) -> Result<(Decision, HeaderMap), Response> {
+        let handler = self.core.ready.get().and_then(|ready| ready.negotiators.get(&self.hub.name)).cloned();
+        let Some(handler) = handler else { return Ok((Decision::default(), HeaderMap::new())) };
+        let verified = user.as_ref().ok().cloned().flatten().and_then(User::of);
+        request.extensions_mut().insert(ProxyVerified(verified));
+        let mut answer = handler.oneshot(request).await.into_response();
+        match answer.extensions_mut().remove::<Negotiation>() {
+            Some(negotiation) => Ok((negotiation.into_decision(), std::mem::take(answer.headers_mut()))),
+            None => Err(answer),
+        }
+    }
+
+    /// Puts together what the service is told of the client.
+    fn ticket(
+        &self,
+        decision: Decision,
+        token_user: Result<Option<TokenUser>, TokenError>,
+    ) -> Result<ClientTicket, NegotiationRefusal> {
+        let Decision { user, claims, expires_s, .. } = decision;
+        let user = match user {
+            Some(id) => TokenUser { id: Some(id), claims, expires_s },
+            None => {
+                let known = token_user?.unwrap_or_default();
+                let claims = known.claims.into_iter().chain(claims).collect();
+                TokenUser { id: known.id, claims, expires_s: expires_s.or(known.expires_s) }
+            }
+        };
+        if self.hub.authentication == Authentication::Required && !user.is_named() {
+            return Err(NegotiationRefusal::NoUser);
+        }
+        Ok(ClientTicket {
+            closes_at_s: user.expires_s.filter(|_| self.hub.close_on_token_expiry),
+            user: user.id,
+            claims: user.claims,
+            detailed_errors: self.hub.detailed_errors,
+            handshake_timeout_s: Some(self.hub.handshake_timeout_ms.div_ceil(1000)),
+            transports: self.hub.transports.clone(),
+        })
+    }
+
+    /// A service that has a connection to this app server; they take turns by chance.
+    fn pool(&self) -> Option<&ServerPool> {
+        let online: Vec<_> = self.pools.iter().filter(|pool| pool.is_online()).collect();
+        let chance = usize::from(u16::from_be_bytes(random_bytes()));
+        online.get(chance.checked_rem(online.len())?).map(|pool| &***pool)
+    }
+}
+
+/// User of the request's access token; `None` without a token.
+fn token_user(core: &ServerCore, headers: &HeaderMap) -> Result<Option<TokenUser>, TokenError> {
+    let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
+    token.map(|token| core.verify_token(token)).transpose()
+}
+
+impl IntoResponse for NegotiationRefusal {
+    fn into_response(self) -> Response {
+        let text = self.to_string();
+        match self {
+            Self::NoUser => (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], text).into_response(),
+            Self::Token(_) => {
+                let challenge = [(WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"")];
+                (StatusCode::UNAUTHORIZED, challenge, text).into_response()
+            }
+            Self::NotConnected => (StatusCode::SERVICE_UNAVAILABLE, text).into_response(),
+            Self::TokenTooLong(_) => (StatusCode::PAYLOAD_TOO_LARGE, text).into_response(),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Names of claims on their way through a service: which ones tokens reserve, and which ones a service writes out in full.
+//!
+//! A service expands the short names of a client's token to the URIs that .NET knows. An app whose claim was `role` is to
+//! find `role` again, so the way back is here.
+
+use crate::wire::PRIVATE_CLAIM_PREFIX;
+
+/// Prefix of an app's claim whose own name a token reserves.
+const APP_PREFIX: &str = "asrs.u.";
+
+/// Claims that a token needs for itself, or that a reader of tokens may act on.
+const RESERVED: [&str; 11] = ["aud", "exp", "iat", "nbf", "iss", "actort", "acr", "azp", "c_hash", "jti", "nonce"];
+
+/// Schemas of claims, by which the table below is written short.
+const SOAP: &str = "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/";
+const WINDOWS: &str = "http://schemas.microsoft.com/ws/2008/06/identity/claims/";
+const IDENTITY: &str = "http://schemas.microsoft.com/identity/claims/";
+const CLAIMS: &str = "http://schemas.microsoft.com/claims/";
+const ADFS: &str = "http://schemas.xmlsoap.org/claims/";
+
+/// Short names, each with the schema of its URI and the name in that. Source: the inbound claim types of System.IdentityModel.
+const LONG_NAMES: [(&str, &str, &str); 37] = [
+    ("acr", CLAIMS, "authnclassreference"),
+    ("actort", "http://schemas.xmlsoap.org/ws/2009/09/identity/claims/", "actor"),
+    ("adfs1email", ADFS, "EmailAddress"),
+    ("adfs1upn", ADFS, "UPN"),
+    ("amr", CLAIMS, "authnmethodsreferences"),
+    ("authmethod", WINDOWS, "authenticationmethod"),
+    ("birthdate", SOAP, "dateofbirth"),
+    ("commonname", ADFS, "CommonName"),
+    ("denyonlyprimarygroupsid", WINDOWS, "denyonlyprimarygroupsid"),
+    ("denyonlyprimarysid", WINDOWS, "denyonlyprimarysid"),
+    ("denyonlysid", SOAP, "denyonlysid"),
+    ("denyonlywindowsdevicegroup", WINDOWS, "denyonlywindowsdevicegroup"),
+    ("email", SOAP, "emailaddress"),
+    ("family_name", SOAP, "surname"),
+    ("gender", SOAP, "gender"),
+    ("given_name", SOAP, "givenname"),
+    ("group", ADFS, "Group"),
+    ("groupsid", WINDOWS, "groupsid"),
+    ("idp", IDENTITY, "identityprovider"),
+    ("nameid", SOAP, "nameidentifier"),
+    ("oid", IDENTITY, "objectidentifier"),
+    ("ppid", SOAP, "privatepersonalidentifier"),
+    ("primarygroupsid", WINDOWS, "primarygroupsid"),
+    ("primarysid", WINDOWS, "primarysid"),
+    ("role", WINDOWS, "role"),
+    ("roles", WINDOWS, "role"),
+    ("scp", IDENTITY, "scope"),
+    ("sub", SOAP, "nameidentifier"),
+    ("tid", IDENTITY, "tenantid"),
+    ("unique_name", SOAP, "name"),
+    ("upn", SOAP, "upn"),
+    ("website", SOAP, "webpage"),
+    ("winaccountname", WINDOWS, "windowsaccountname"),
+    ("windowsdeviceclaim", WINDOWS, "windowsdeviceclaim"),
+    ("windowsdevicegroup", WINDOWS, "windowsdevicegroup"),
+    ("windowsfqbnversion", WINDOWS, "windowsfqbnversion"),
+    ("windowssubauthority", WINDOWS, "windowssubauthority"),
+];
+
+/// Whether a token has a claim of this name for itself, so that an app's claim needs another one.
+#[must_use]
+pub fn is_reserved_claim(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
+/// Name that an app's claim of this name gets in a token.
+pub(super) fn token_claim(name: &str) -> String {
+    if is_reserved_claim(name) { format!("{APP_PREFIX}{name}") } else { name.to_owned() }
+}
+
+/// Name under which an app knows a claim that a service has passed on; `None` for the service's and the token's own.
+#[must_use]
+pub fn app_claim(name: &str) -> Option<&str> {
+    if let Some(own) = name.strip_prefix(APP_PREFIX) {
+        return Some(own);
+    }
+    if name.starts_with(PRIVATE_CLAIM_PREFIX) || is_reserved_claim(name) {
+        return None;
+    }
+    let short = LONG_NAMES.iter().find(|(_, schema, long)| name.strip_prefix(schema) == Some(long));
+    Some(short.map_or(name, |(short, ..)| short))
+}
+
+/// Name of a token's claim as .NET knows it, or the name itself if it has no longer one. App servers look for roles and
+/// names by these, and their SDK does not translate.
+#[must_use]
+pub fn expanded_claim(name: &str) -> String {
+    let found = LONG_NAMES.iter().find(|(short, ..)| *short == name);
+    found.map_or_else(|| name.to_owned(), |(_, schema, long)| format!("{schema}{long}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_names_come_back_as_they_went() {
+        for name in RESERVED {
+            let sent = token_claim(name);
+            assert!(sent.starts_with(APP_PREFIX));
+            assert_eq!(app_claim(&sent), Some(name));
+            assert_eq!(app_claim(name), None, "{name} is the token's own");
+        }
+        assert_eq!(app_claim("asrs.s.uid"), None);
+    }
+
+    #[test]
+    fn expanded_names_are_short_again_and_others_stay() {
+        let role = "http://schemas.microsoft.com/ws/2008/06/identity/claims/role";
+        assert_eq!(app_claim(role), Some("role"));
+        assert_eq!(app_claim("http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier"), Some("nameid"));
+        for name in ["role", "scope", "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/hat", "x"] {
+            assert_eq!(app_claim(name), Some(name));
+        }
+    }
+
+    #[test]
+    fn names_that_apps_look_for_are_expanded_and_others_stay() {
+        assert_eq!(expanded_claim("role"), "http://schemas.microsoft.com/ws/2008/06/identity/claims/role");
+        assert_eq!(expanded_claim("nameid"), expanded_claim("sub"));
+        assert_eq!(expanded_claim("unique_name"), "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/name");
+        assert_eq!(["asrs.s.uid", "exp", "colour"].map(expanded_claim), ["asrs.s.uid", "exp", "colour"]);
+        assert!(LONG_NAMES.is_sorted_by_key(|(short, ..)| *short));
+    }
+}

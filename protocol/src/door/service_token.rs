@@ -1,0 +1,182 @@
+//! Tokens that an app server signs for a service: one for each of its server connections, one for each client that it
+//! leads there.
+
+use serde_json::{Map, Value, json};
+
+use super::claim_name::token_claim;
+use super::service_url::ServiceUrl;
+use super::{CLIENT_PATH, SERVER_PATH};
+use crate::access_token::{add_claim, sign_claims};
+use crate::key::AccessKey;
+use crate::manifest::Transport;
+use crate::token::Claim;
+use crate::wire::{PRIVATE_CLAIM_PREFIX, USER_ID_CLAIM};
+
+/// Longest client token that a service takes, in characters.
+pub const CLIENT_TOKEN_MAX_CHARS: usize = 4096;
+
+/// Issuer of the tokens, as Azure's SDK names it.
+const ISSUER: &str = "azure-signalr";
+
+/// Shortest and longest time for a client's hub handshake that a service takes, in seconds; and the usual one.
+const HANDSHAKE_TIMEOUT_S: (u64, u64) = (1, 30);
+const HANDSHAKE_TIMEOUT_DEFAULT_S: u64 = 15;
+
+/// Content of a client's token: who the client is, and how the service is to treat it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientTicket {
+    /// Id of the user, if the client is authenticated.
+    pub user: Option<String>,
+    /// Claims of the user; names may repeat.
+    pub claims: Vec<Claim>,
+    /// Whether the client may read the text of errors.
+    pub detailed_errors: bool,
+    /// Time for the hub handshake in seconds; `None` for the service's own.
+    pub handshake_timeout_s: Option<u64>,
+    /// Transports that the client may use; all of them where the list is empty.
+    pub transports: Vec<Transport>,
+    /// When the client is closed, in seconds since 1970.
+    pub closes_at_s: Option<u64>,
+}
+
+/// Audience of a token for server connections of a hub.
+#[must_use]
+pub fn server_audience(endpoint: &ServiceUrl, hub: &str) -> String {
+    format!("{}{SERVER_PATH}?hub={hub}", endpoint.audience_base())
+}
+
+/// Audience of a token for a client of a hub.
+#[must_use]
+pub fn client_audience(endpoint: &ServiceUrl, hub: &str) -> String {
+    format!("{}{CLIENT_PATH}?hub={hub}", endpoint.audience_base())
+}
+
+/// Signs a token for a server connection of the app server with this id, good from `now_s` to `expires_s`.
+#[must_use]
+pub fn sign_server_token(key: &AccessKey, audience: &str, server_id: &str, now_s: u64, expires_s: u64) -> String {
+    let mut body = frame(audience, now_s, expires_s);
+    body.insert("nameid".to_owned(), json!(server_id));
+    sign_claims(key, body)
+}
+
+/// Signs a token for a client, good from `now_s` to `expires_s`.
+#[must_use]
+pub fn sign_client_token(key: &AccessKey, audience: &str, ticket: &ClientTicket, now_s: u64, expires_s: u64) -> String {
+    let mut body = frame(audience, now_s, expires_s);
+    let mut has_subject = false;
+    for (name, value) in ticket.claims.iter().filter(|(name, _)| !name.starts_with(PRIVATE_CLAIM_PREFIX)) {
+        // A token has one subject; those behind it go as an app's own claims.
+        let is_second_subject = name == "sub" && std::mem::replace(&mut has_subject, true);
+        let name = if is_second_subject { "asrs.u.sub".to_owned() } else { token_claim(name) };
+        add_claim(&mut body, &name, value);
+    }
+    let private = |name: &str| format!("{PRIVATE_CLAIM_PREFIX}{name}");
+    let (shortest, longest) = HANDSHAKE_TIMEOUT_S;
+    let handshake = ticket.handshake_timeout_s.map(|seconds| seconds.clamp(shortest, longest));
+    let flags = ticket.transports.iter().fold(0, |flags, &transport| flags | flag(transport));
+    let all = Transport::ALL.into_iter().fold(0, |flags, transport| flags | flag(transport));
+    let options = [
+        ticket.user.clone().map(|user| (USER_ID_CLAIM.to_owned(), user)),
+        ticket.detailed_errors.then(|| (private("derror"), "True".to_owned())),
+        handshake.filter(|&time| time != HANDSHAKE_TIMEOUT_DEFAULT_S).map(|time| (private("cht"), time.to_string())),
+        (flags != 0 && flags != all).then(|| (private("htt"), flags.to_string())),
+        ticket.closes_at_s.map(|_| (private("coae"), "true".to_owned())),
+        ticket.closes_at_s.map(|time| (private("aeo"), time.to_string())),
+    ];
+    options.into_iter().flatten().for_each(|(name, value)| add_claim(&mut body, &name, &value));
+    sign_claims(key, body)
+}
+
+/// Claims of the token itself.
+fn frame(audience: &str, now_s: u64, expires_s: u64) -> Map<String, Value> {
+    let claims = [
+        ("nbf", json!(now_s)),
+        ("exp", json!(expires_s)),
+        ("iat", json!(now_s)),
+        ("iss", json!(ISSUER)),
+        ("aud", json!(audience)),
+    ];
+    claims.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Number of a transport in a token.
+fn flag(transport: Transport) -> u8 {
+    match transport {
+        Transport::WebSockets => 1,
+        Transport::ServerSentEvents => 2,
+        Transport::LongPolling => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::*;
+    use crate::access_token::{AccessTokenError, verify};
+    use crate::key::AccessKeys;
+
+    const NOW_S: u64 = 1_000_000;
+
+    fn key() -> AccessKey {
+        AccessKey::new("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdefgh").unwrap()
+    }
+
+    fn endpoint() -> ServiceUrl {
+        "http://127.0.0.1:7900/x".parse().unwrap()
+    }
+
+    fn body(token: &str) -> Value {
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
+    }
+
+    fn client(ticket: &ClientTicket) -> Value {
+        body(&sign_client_token(&key(), &client_audience(&endpoint(), "bench"), ticket, NOW_S, NOW_S + 60))
+    }
+
+    #[test]
+    fn a_server_token_has_the_claims_of_azures_sdk() {
+        let token = sign_server_token(&key(), &server_audience(&endpoint(), "bench"), "vm_1", NOW_S, NOW_S + 3600);
+        let expected = json!({
+            "nameid": "vm_1", "nbf": NOW_S, "exp": NOW_S + 3600, "iat": NOW_S, "iss": "azure-signalr",
+            "aud": "http://127.0.0.1/server/?hub=bench",
+        });
+        assert_eq!(body(&token), expected);
+        let keys = AccessKeys::new(vec![key()]).unwrap();
+        assert_eq!(verify(&token, &keys, NOW_S), Err(AccessTokenError::Audience), "it is signed, and no user's");
+    }
+
+    #[test]
+    fn a_client_token_names_the_user_and_moves_reserved_claims() {
+        let claims = [("role", "a"), ("role", "b"), ("iss", "me"), ("sub", "s"), ("sub", "t"), ("asrs.s.uid", "eve")];
+        let claims = claims.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let body = client(&ClientTicket { user: Some("ann".into()), claims, ..ClientTicket::default() });
+        let expected = json!({
+            "asrs.s.uid": "ann", "role": ["a", "b"], "asrs.u.iss": "me", "sub": "s", "asrs.u.sub": "t",
+            "nbf": NOW_S, "exp": NOW_S + 60, "iat": NOW_S, "iss": "azure-signalr",
+            "aud": "http://127.0.0.1/client/?hub=bench",
+        });
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn only_what_is_unusual_is_told() {
+        let usual = client(&ClientTicket {
+            handshake_timeout_s: Some(15),
+            transports: Transport::ALL.to_vec(),
+            ..ClientTicket::default()
+        });
+        assert!(!usual.to_string().contains("asrs.s."), "{usual}");
+        let other = client(&ClientTicket {
+            detailed_errors: true,
+            handshake_timeout_s: Some(99),
+            transports: vec![Transport::WebSockets, Transport::LongPolling],
+            closes_at_s: Some(7),
+            ..ClientTicket::default()
+        });
+        for (name, value) in [("derror", "True"), ("cht", "30"), ("htt", "5"), ("coae", "true"), ("aeo", "7")] {
+            assert_eq!(other[format!("asrs.s.{name}")], value);
+        }
+    }
+}

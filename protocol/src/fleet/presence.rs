@@ -1,0 +1,119 @@
+//! Presence: the app servers that have dialled in at a node, as the other nodes know it.
+//!
+//! A node tells whole lists, one for each hub: they are short, and change when an app server comes or goes.
+
+use std::collections::HashMap;
+
+use bytestring::ByteString;
+
+use crate::limits::INTEREST_HUBS_MAX;
+
+/// App server that has dialled in at a node under one endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PresentAppServer {
+    /// Its random instance id.
+    pub instance: ByteString,
+    /// Host that it has dialled.
+    pub endpoint: ByteString,
+    /// Number of its links that may carry clients; there may be others, by which it only sends.
+    pub links: u32,
+    /// How many of these another node has carried here: the address that was dialled is not this node's.
+    pub carried: u32,
+}
+
+/// Update of the presence that a node tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PresenceUpdate {
+    /// All app servers of one hub, in place of those that were told before.
+    Whole {
+        /// Hub that they serve.
+        hub: ByteString,
+        /// Its app servers, one for each endpoint of each; none if it has only been asked for.
+        servers: Vec<PresentAppServer>,
+    },
+    /// Everything that was known when the link began has been told. A node that takes in no app servers never says so.
+    Complete,
+}
+
+/// Presence of another node, as far as it has told it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerPresence {
+    hubs: HashMap<ByteString, Vec<PresentAppServer>>,
+    is_complete: bool,
+}
+
+impl PeerPresence {
+    /// Takes an update. Hubs beyond the limit are not kept.
+    pub fn apply(&mut self, update: PresenceUpdate) {
+        match update {
+            PresenceUpdate::Complete => self.is_complete = true,
+            PresenceUpdate::Whole { hub, servers } => {
+                if self.hubs.len() < INTEREST_HUBS_MAX || self.hubs.contains_key(&hub) {
+                    self.hubs.insert(hub, servers);
+                }
+            }
+        }
+    }
+
+    /// Whether it has told all that it knew when the link began.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    /// Whether it knows a hub: clients or app servers have asked for it there.
+    #[must_use]
+    pub fn knows(&self, hub: &str) -> bool {
+        self.hubs.contains_key(hub)
+    }
+
+    /// Returns the app servers of a hub, one for each endpoint of each.
+    #[must_use]
+    pub fn servers(&self, hub: &str) -> &[PresentAppServer] {
+        self.hubs.get(hub).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns all hubs with their app servers.
+    pub fn hubs(&self) -> impl Iterator<Item = (&ByteString, &[PresentAppServer])> {
+        self.hubs.iter().map(|(hub, servers)| (hub, servers.as_slice()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(instance: &'static str, links: u32) -> PresentAppServer {
+        PresentAppServer { instance: instance.into(), endpoint: "shop.example".into(), links, carried: 0 }
+    }
+
+    fn whole(hub: impl Into<ByteString>, servers: &[PresentAppServer]) -> PresenceUpdate {
+        PresenceUpdate::Whole { hub: hub.into(), servers: servers.to_vec() }
+    }
+
+    #[test]
+    fn a_list_takes_the_place_of_the_one_before() {
+        let mut peer = PeerPresence::default();
+        peer.apply(whole("?hub=a", &[server("one", 5), server("two", 5)]));
+        peer.apply(whole("?hub=b", &[server("one", 1)]));
+        assert!(!peer.is_complete());
+        peer.apply(PresenceUpdate::Complete);
+        peer.apply(whole("?hub=a", &[server("two", 4)]));
+        assert_eq!((peer.servers("?hub=a"), peer.is_complete()), (&[server("two", 4)][..], true));
+        assert_eq!(peer.hubs().count(), 2);
+        peer.apply(whole("?hub=a", &[]));
+        assert_eq!((peer.servers("?hub=a").len(), peer.servers("?hub=b").len()), (0, 1));
+        assert!(peer.knows("?hub=a") && !peer.knows("?hub=c"));
+    }
+
+    #[test]
+    fn a_node_keeps_so_many_hubs_of_another_and_no_more() {
+        let mut peer = PeerPresence::default();
+        for hub in 0..INTEREST_HUBS_MAX + 5 {
+            peer.apply(whole(hub.to_string(), &[server("one", 1)]));
+        }
+        assert_eq!(peer.hubs().count(), INTEREST_HUBS_MAX);
+        peer.apply(whole("0", &[server("two", 1)]));
+        assert_eq!(peer.servers("0"), [server("two", 1)]);
+    }
+}

@@ -1,0 +1,286 @@
+//! Tokens of the door: those with which app servers dial in, and those with which they send their clients there.
+//!
+//! They are JWTs signed with the text of an access key. Of the audience only the path and the hub count: its host is the
+//! one of a connection string, which a node behind a load balancer does not know, and its port is always missing. The
+//! key id is the hash of a text in another process, and says nothing.
+
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use serde_json::{Map, Value};
+use trunkline_protocol::access_token::User;
+use trunkline_protocol::door::expanded_claim;
+use trunkline_protocol::key::AccessKeys;
+use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::token::Claim;
+
+use super::TokenError;
+
+/// Claims of the user's id, the first one that is there counts.
+const USER_CLAIMS: [&str; 3] = ["asrs.s.uid", "nameid", "sub"];
+
+/// Hub handshakes may take as long as this by a claim, in seconds.
+const HANDSHAKE_SECONDS: std::ops::RangeInclusive<u64> = 1..=30;
+
+/// A poll may wait as long as this by a claim, in seconds.
+const POLL_SECONDS: std::ops::RangeInclusive<u64> = 1..=300;
+
+/// Path that a token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ServiceAudience {
+    /// Links of app servers.
+    Server,
+    /// Connections of the clients of apps.
+    Client,
+}
+
+impl ServiceAudience {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Server => "/server/",
+            Self::Client => "/client/",
+        }
+    }
+
+    /// Whether one audience of a token is this, for a hub.
+    fn is(self, audience: &str, hub: &str) -> bool {
+        let Some((_, rest)) = audience.split_once("://") else { return false };
+        let target = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let is_path = path.trim_end_matches('/').eq_ignore_ascii_case(self.path().trim_end_matches('/'));
+        let mut parameters = form_urlencoded::parse(query.as_bytes());
+        is_path && parameters.any(|(name, value)| name == "hub" && value.eq_ignore_ascii_case(hub))
+    }
+}
+
+/// Verifier of the door's tokens, by the access keys.
+#[derive(Debug)]
+pub(crate) struct ServiceVerifier {
+    keys: Vec<AnyHmac>,
+    clock_skew_s: u64,
+    max_bytes: usize,
+}
+
+/// Secret of a JWT, which is not to be shown.
+struct AnyHmac(DecodingKey);
+
+impl std::fmt::Debug for AnyHmac {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AnyHmac(secret)")
+    }
+}
+
+impl ServiceVerifier {
+    #[must_use]
+    pub(crate) fn new(keys: &AccessKeys, clock_skew_s: u64, max_bytes: usize) -> Self {
+        let keys = keys.iter().map(|key| AnyHmac(DecodingKey::from_secret(key.expose().as_bytes()))).collect();
+        Self { keys, clock_skew_s, max_bytes }
+    }
+
+    /// Verifies a token for a hub, and returns whom it names: the id, all claims by their long names, and the expiry.
+    ///
+    /// # Errors
+    /// When the token is no good.
+    pub(crate) fn verify(&self, token: &str, audience: ServiceAudience, hub: &str) -> Result<User, TokenError> {
+        if token.len() > self.max_bytes {
+            return Err(TokenError::TooLarge { bytes: token.len(), max: self.max_bytes });
+        }
+        if decode_header(token)?.crit.is_some() {
+            return Err(TokenError::Critical);
+        }
+        let claims = self.open(token)?;
+        if !audiences(&claims).any(|one| audience.is(one, hub)) {
+            return Err(TokenError::Audience);
+        }
+        let mut user = User::from_claims(&claims, &USER_CLAIMS);
+        user.claims.iter_mut().for_each(|(name, _)| *name = expanded_claim(name));
+        Ok(user)
+    }
+
+    fn open(&self, token: &str) -> Result<Map<String, Value>, TokenError> {
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.algorithms = vec![Algorithm::HS256, Algorithm::HS512];
+        validation.leeway = self.clock_skew_s;
+        validation.validate_nbf = true;
+        validation.validate_aud = false;
+        let mut outcome = Err(TokenError::UnknownKey);
+        for AnyHmac(key) in &self.keys {
+            outcome = decode(token, key, &validation).map(|data| data.claims).map_err(TokenError::from);
+            if outcome != Err(TokenError::Signature) {
+                // With the right signature no other key can change the outcome.
+                break;
+            }
+        }
+        outcome
+    }
+}
+
+fn audiences(claims: &Map<String, Value>) -> impl Iterator<Item = &str> {
+    let (one, several) = match claims.get("aud") {
+        Some(Value::Array(all)) => (None, all.as_slice()),
+        Some(Value::String(one)) => (Some(one.as_str()), [].as_slice()),
+        _ => (None, [].as_slice()),
+    };
+    one.into_iter().chain(several.iter().filter_map(Value::as_str))
+}
+
+/// Terms of a client's connection in its token, beside the user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ClientTerms {
+    /// Time for the hub handshake.
+    pub handshake_timeout: Option<Duration>,
+    /// Time that a poll may wait.
+    pub poll_timeout: Option<Duration>,
+    /// Transports that it may use, as bits; `None` for all.
+    transports: Option<u64>,
+    /// It closes when its authentication ends.
+    pub closes_on_expiry: bool,
+    /// When that is, in seconds since 1970, if it is not the end of the token.
+    pub authentication_ends_s: Option<u64>,
+    /// App server that it has to be at, or had better be.
+    pub server: Option<StickyServer>,
+}
+
+/// App server that a client is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StickyServer {
+    pub instance: String,
+    /// No other will do.
+    pub is_required: bool,
+}
+
+impl ClientTerms {
+    /// Reads the terms in the claims of a token. Those that make no sense are left out.
+    #[must_use]
+    pub(crate) fn of(claims: &[Claim]) -> Self {
+        let text = |wanted: &str| claims.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+        let number = |wanted| text(wanted).and_then(|value| value.parse::<u64>().ok());
+        let is = |wanted| text(wanted).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let seconds = |wanted, range: std::ops::RangeInclusive<u64>| {
+            number(wanted).filter(|seconds| range.contains(seconds)).map(Duration::from_secs)
+        };
+        let sticky = text("asrs.s.ssticky").zip(text("asrs.s.sn"));
+        Self {
+            handshake_timeout: seconds("asrs.s.cht", HANDSHAKE_SECONDS),
+            poll_timeout: seconds("asrs.s.ttl", POLL_SECONDS),
+            transports: number("asrs.s.htt"),
+            closes_on_expiry: is("asrs.s.coae"),
+            authentication_ends_s: number("asrs.s.aeo"),
+            server: sticky.map(|(mode, instance)| StickyServer {
+                instance: instance.to_owned(),
+                is_required: mode.eq_ignore_ascii_case("required"),
+            }),
+        }
+    }
+
+    /// Whether the client may use a transport.
+    #[must_use]
+    pub(crate) fn allow(&self, transport: Transport) -> bool {
+        let bit = match transport {
+            Transport::WebSockets => 1,
+            Transport::ServerSentEvents => 2,
+            Transport::LongPolling => 4,
+        };
+        self.transports.is_none_or(|allowed| allowed & bit != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    use serde_json::json;
+    use trunkline_protocol::key::AccessKey;
+
+    use super::*;
+    use crate::clock::unix_seconds;
+
+    const SECRET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdefgh";
+
+    fn verifier() -> ServiceVerifier {
+        let keys = [AccessKey::random(), AccessKey::new(SECRET).unwrap()].to_vec();
+        ServiceVerifier::new(&AccessKeys::new(keys).unwrap(), 60, 8192)
+    }
+
+    fn signed(algorithm: Algorithm, secret: &str, claims: &Value) -> String {
+        let header = Header { kid: Some("-1126016580".into()), ..Header::new(algorithm) };
+        encode(&header, claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+    }
+
+    fn claims(aud: &str) -> Value {
+        json!({ "nameid": "vm_1", "aud": aud, "exp": unix_seconds() + 60 })
+    }
+
+    fn verify(claims: &Value, hub: &str) -> Result<User, TokenError> {
+        verifier().verify(&signed(Algorithm::HS256, SECRET, claims), ServiceAudience::Client, hub)
+    }
+
+    #[test]
+    fn any_key_with_either_algorithm_signs_whatever_the_key_id() {
+        let token = |algorithm| signed(algorithm, SECRET, &claims("http://10.0.0.1/server/?hub=bench"));
+        for algorithm in [Algorithm::HS256, Algorithm::HS512] {
+            let user = verifier().verify(&token(algorithm), ServiceAudience::Server, "bench").unwrap();
+            assert_eq!(user.id.as_deref(), Some("vm_1"));
+        }
+        let forged = signed(Algorithm::HS256, "some other secret, long enough", &claims("http://a/server/?hub=bench"));
+        let refused = verifier().verify(&forged, ServiceAudience::Server, "bench");
+        assert_eq!(refused, Err(TokenError::Signature));
+    }
+
+    #[test]
+    fn of_the_audience_path_and_hub_count_alone() {
+        for audience in
+            ["http://a/client/?hub=bench", "https://b.example:81/client/?hub=Bench", "http://c/client?hub=bench"]
+        {
+            assert!(verify(&claims(audience), "bench").is_ok(), "{audience}");
+        }
+        for audience in ["http://a/server/?hub=bench", "http://a/client/?hub=other", "http://a/client/", "bench", ""] {
+            assert_eq!(verify(&claims(audience), "bench"), Err(TokenError::Audience), "{audience}");
+        }
+        let several = json!({ "aud": ["x", "http://a/client/?hub=bench"], "exp": unix_seconds() + 60 });
+        assert!(verify(&several, "bench").is_ok());
+    }
+
+    #[test]
+    fn a_token_that_has_expired_or_has_no_end_is_refused() {
+        let aud = "http://a/client/?hub=bench";
+        let expired = json!({ "aud": aud, "exp": unix_seconds() - 3600 });
+        assert_eq!(verify(&expired, "bench"), Err(TokenError::Expired));
+        assert!(matches!(verify(&json!({ "aud": aud }), "bench"), Err(TokenError::Claim(_))));
+    }
+
+    #[test]
+    fn the_user_is_the_claim_of_the_system_and_names_of_claims_are_long() {
+        let all = json!({
+            "asrs.s.uid": "ann", "nameid": "1", "role": ["cook", "guest"],
+            "aud": "http://a/client/?hub=bench", "exp": unix_seconds() + 60
+        });
+        let user = verify(&all, "bench").unwrap();
+        assert_eq!(user.id.as_deref(), Some("ann"));
+        let roles = user.claims.iter().filter(|(name, _)| name.ends_with("/claims/role"));
+        assert_eq!(roles.map(|(_, role)| role.as_str()).collect::<Vec<_>>(), ["cook", "guest"]);
+        assert!(user.claims.iter().any(|(name, _)| name == "aud"));
+    }
+
+    #[test]
+    fn terms_are_read_and_those_without_sense_are_left_out() {
+        let claims = |pairs: &[(&str, &str)]| {
+            ClientTerms::of(&pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect::<Vec<_>>())
+        };
+        let terms = claims(&[
+            ("asrs.s.cht", "20"),
+            ("asrs.s.ttl", "5"),
+            ("asrs.s.htt", "5"),
+            ("asrs.s.coae", "True"),
+            ("asrs.s.aeo", "77"),
+            ("asrs.s.sn", "vm_1"),
+            ("asrs.s.ssticky", "Required"),
+        ]);
+        assert_eq!(terms.handshake_timeout, Some(Duration::from_secs(20)));
+        assert_eq!(terms.poll_timeout, Some(Duration::from_secs(5)));
+        assert_eq!(Transport::ALL.map(|transport| terms.allow(transport)), [true, false, true]);
+        assert!(terms.closes_on_expiry && terms.server.unwrap().is_required);
+        let none = claims(&[("asrs.s.cht", "31"), ("asrs.s.ttl", "0"), ("asrs.s.sn", "vm_1")]);
+        assert_eq!(none, ClientTerms::default());
+        assert!(Transport::ALL.iter().all(|transport| none.allow(*transport)));
+    }
+}

@@ -1,0 +1,510 @@
+//! App servers that dial in at a fleet: whom their messages reach, and which nodes get links of them.
+
+use std::time::Duration;
+
+use ::http::StatusCode;
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::DuplexStream;
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
+use trunkline_protocol::access_token;
+use trunkline_protocol::key::AccessKey;
+use trunkline_protocol::service::*;
+
+use super::app::{broadcast, json, membership, to_group, to_user};
+use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::passing_on::{FleetNode, linked, peers, until};
+use super::stage::{KEY, run};
+use crate::clock::unix_seconds;
+use crate::config::{RelaySettings, Settings};
+use crate::net::connector::MemoryNetwork;
+use crate::shard::DATA_TYPE_HANDSHAKE;
+
+const HUB: &str = "?hub=bench";
+const ONE: &str = "one.example";
+const TWO: &str = "two.example:8080";
+
+/// Time in which nodes tell each other what is new.
+const NEWS: Duration = Duration::from_millis(500);
+
+/// Nodes 1 to `count` of a fleet, with open doors.
+async fn doors(count: u8) -> (MemoryNetwork, Vec<FleetNode>) {
+    let (network, all) = (MemoryNetwork::default(), (1..=count).collect::<Vec<_>>());
+    let mut nodes = Vec::new();
+    for &number in &all {
+        let relay = RelaySettings { hop_timeout: Duration::from_secs(5), ..RelaySettings::embedded() };
+        nodes.push(FleetNode::start(&network, number, Settings { opens_door: true, relay, ..peers(&all) }).await);
+    }
+    linked(&nodes).await;
+    (network, nodes)
+}
+
+fn token(path: &str, user: &str) -> String {
+    let audience = ("aud".to_owned(), format!("http://any.example/{path}/?hub=bench"));
+    access_token::sign(&AccessKey::new(KEY).unwrap(), user, &[audience], unix_seconds() + 3600)
+}
+
+/// A link that an app server has dialled. It answers keep-alives and hub handshakes by itself.
+struct DoorLink {
+    to_node: mpsc::UnboundedSender<ServiceMessage>,
+    from_node: mpsc::UnboundedReceiver<ServiceMessage>,
+    targets: mpsc::UnboundedReceiver<String>,
+}
+
+impl DoorLink {
+    /// Dials a node under an endpoint; else the text of the refused handshake.
+    async fn dial(node: &FleetNode, instance: &str, endpoint: &str, target: Option<&str>) -> Result<Self, String> {
+        let named = target.map(|target| format!("&target={target}")).unwrap_or_default();
+        let mut request = format!("ws://{endpoint}/server/{HUB}&cid=1{named}").into_client_request().unwrap();
+        let bearer = format!("Bearer {}", token("server", instance));
+        request.headers_mut().insert("authorization", bearer.parse().unwrap());
+        request.headers_mut().insert("x-asrs-server-id", instance.parse().unwrap());
+        let mut socket = match client_async(request, node.stage.dial()).await {
+            Ok((socket, _)) => socket,
+            Err(tungstenite::Error::Http(answer)) => {
+                panic!("{:?}", answer.map(|body| body.map(|body| String::from_utf8_lossy(&body).into_owned())))
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let kind = match target {
+            Some(_) => LinkKind::OnDemand,
+            // What only sends, as the Management SDK does.
+            None if instance.starts_with("sender") => LinkKind::Weak,
+            None => LinkKind::Default,
+        };
+        let hello = LinkHandshakeRequest { version: 1, kind, ..LinkHandshakeRequest::default() };
+        send(&mut socket, &ServiceMessage::HandshakeRequest(hello)).await;
+        let (to_node, outgoing) = mpsc::unbounded_channel();
+        let (received, mut from_node) = mpsc::unbounded_channel();
+        let (asked, targets) = mpsc::unbounded_channel();
+        spawn_local(drive(socket, outgoing, to_node.downgrade(), received, asked));
+        match from_node.recv().await.expect("the node answers") {
+            ServiceMessage::HandshakeResponse(LinkHandshakeResponse { error: None, .. }) => {}
+            ServiceMessage::HandshakeResponse(refused) => return Err(refused.error.unwrap().to_string()),
+            other => panic!("{other:?} instead of an answer"),
+        }
+        Ok(Self { to_node, from_node, targets })
+    }
+
+    async fn open(node: &FleetNode, instance: &str, endpoint: &str) -> Self {
+        Self::dial(node, instance, endpoint, None).await.unwrap()
+    }
+
+    fn send(&self, message: ServiceMessage) {
+        self.to_node.send(message).unwrap();
+    }
+
+    async fn next(&mut self) -> ServiceMessage {
+        self.from_node.recv().await.expect("the link has ended")
+    }
+
+    async fn ack(&mut self) -> Ack {
+        match self.next().await {
+            ServiceMessage::Ack(ack) => ack,
+            other => panic!("{other:?} instead of an ack"),
+        }
+    }
+
+    /// Connects a client, whose home is this link.
+    async fn client(&mut self, node: &FleetNode, user: &str) -> Client {
+        let target = format!("/client/{HUB}&access_token={}", token("client", user));
+        let mut client = Client::upgrade(&node.stage, &target).await.unwrap();
+        client.send(JSON_HANDSHAKE).await;
+        assert_eq!(client.next().await, Received::Text("{}".into()));
+        let ServiceMessage::OpenConnection(open) = self.next().await else { panic!("no opening") };
+        client.id = open.connection_id.to_string();
+        client
+    }
+
+    /// Acknowledges that the node moves a client to another link.
+    async fn pass_client_on(&mut self, to: &mut Self) {
+        let flow = |message| match message {
+            ServiceMessage::ConnectionFlowControl(flow) => flow,
+            other => panic!("{other:?} instead of flow control"),
+        };
+        let pause = flow(self.next().await);
+        assert_eq!(pause.operation, FlowOperation::Pause);
+        self.send(ServiceMessage::ConnectionFlowControl(ConnectionFlowControl {
+            operation: FlowOperation::PauseAck,
+            ..pause
+        }));
+        assert_eq!(flow(to.next().await).operation, FlowOperation::Resume);
+    }
+
+    /// Waits until the node has ended the link.
+    async fn ended(&mut self) {
+        while self.from_node.recv().await.is_some() {}
+    }
+
+    /// Shows that nothing else was on its way to a client of this link.
+    async fn fence(&self, client: &mut Client) {
+        let payload = Bytes::from_static(b"{\"fence\":true}\x1e");
+        let data = ConnectionData { connection_id: client.id.as_str().into(), payload, ..ConnectionData::default() };
+        self.send(ServiceMessage::ConnectionData(data));
+        assert_eq!(client.text().await, "{\"fence\":true}");
+    }
+
+    /// Names of nodes that it was asked to link so far.
+    fn targets(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.targets.try_recv().ok()).collect()
+    }
+}
+
+async fn send(socket: &mut WebSocketStream<DuplexStream>, message: &ServiceMessage) {
+    // It fails when the node has ended the link.
+    drop(socket.send(Message::Binary(message.to_frame())).await);
+}
+
+/// Carries frames between the test and a node, and speaks as each app server does.
+async fn drive(
+    mut socket: WebSocketStream<DuplexStream>,
+    mut outgoing: mpsc::UnboundedReceiver<ServiceMessage>,
+    _to_node: mpsc::WeakUnboundedSender<ServiceMessage>,
+    received: mpsc::UnboundedSender<ServiceMessage>,
+    asked: mpsc::UnboundedSender<String>,
+) {
+    let mut frames = FrameBuffer::default();
+    loop {
+        let piece = tokio::select! {
+            message = outgoing.recv() => match message {
+                Some(message) => {
+                    send(&mut socket, &message).await;
+                    continue;
+                }
+                None => return,
+            },
+            piece = socket.next() => piece,
+        };
+        let Some(Ok(Message::Binary(piece))) = piece else { return };
+        frames.push(piece);
+        while let Some(body) = frames.next_body().unwrap() {
+            match ServiceMessage::decode(&body).unwrap().expect("a frame of a known type") {
+                ServiceMessage::Ping(ping) => {
+                    let names = ping.pairs.iter().filter(|(key, _)| key == "target");
+                    names.for_each(|(_, name)| drop(asked.send(name.to_string())));
+                    // An echo goes back as it came; any other is answered by a keep-alive.
+                    let is_echo = ping.pairs.iter().any(|(key, _)| key == ECHO_KEY);
+                    let answer = if is_echo { ping } else { Ping::default() };
+                    send(&mut socket, &ServiceMessage::Ping(answer)).await;
+                }
+                ServiceMessage::ConnectionData(data) if data.data_type == DATA_TYPE_HANDSHAKE => {
+                    let answer = ConnectionData { payload: Bytes::from_static(b"{}\x1e"), ..data };
+                    send(&mut socket, &ServiceMessage::ConnectionData(answer)).await;
+                }
+                // It fails when the test has ended.
+                message => drop(received.send(message)),
+            }
+        }
+    }
+}
+
+/// Sleeps until nodes know of each other what is new.
+async fn settle() {
+    tokio::time::sleep(NEWS).await; // sleep: time is virtual, and no event tells what a node knows of another
+}
+
+#[test]
+fn over_one_endpoint_a_message_reaches_the_clients_of_all_nodes_once() {
+    run(async {
+        let (_network, nodes) = doors(3).await;
+        let (mut homes, mut clients) = (Vec::new(), Vec::new());
+        for node in &nodes {
+            let mut home = DoorLink::open(node, "home_1", ONE).await;
+            clients.push(home.client(node, "ann").await);
+            homes.push(home);
+        }
+        let first = DoorLink::open(&nodes[0], "sender_1", ONE).await;
+        for (home, client) in homes.iter_mut().zip(&clients) {
+            home.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "red", 7)));
+            assert_eq!(home.ack().await.status, AckStatus::Ok);
+        }
+        let messages = || [broadcast("all"), to_group("red", "red"), to_user("ann", "ann")];
+        messages().into_iter().for_each(|message| first.send(message));
+        let second = DoorLink::open(&nodes[1], "sender_1", ONE).await;
+        for client in &mut clients {
+            for word in ["all", "red", "ann"] {
+                assert_eq!(client.text().await, word);
+            }
+        }
+        settle().await;
+        // Two nodes have links of it now; it still sends over one.
+        messages().into_iter().for_each(|message| second.send(message));
+        for (client, home) in clients.iter_mut().zip(&homes) {
+            for word in ["all", "red", "ann"] {
+                assert_eq!(client.text().await, word);
+            }
+            settle().await;
+            home.fence(client).await;
+        }
+    });
+}
+
+#[test]
+fn over_two_endpoints_a_message_comes_once_wherever_the_links_are() {
+    run(async {
+        let (_network, nodes) = doors(3).await;
+        let (mut homes, mut clients) = (Vec::new(), Vec::new());
+        for node in &nodes {
+            let mut home = DoorLink::open(node, "home_1", ONE).await;
+            clients.push(home.client(node, "ann").await);
+            homes.push(home);
+        }
+        // The third node has a link of it under neither.
+        let senders =
+            [DoorLink::open(&nodes[0], "sender_1", TWO).await, DoorLink::open(&nodes[1], "sender_1", ONE).await];
+        settle().await;
+        let known = nodes[2].stage.shared.other_nodes().app_servers(HUB);
+        assert_eq!(known, ["home_1"], "who only sends gets no clients");
+        for word in ["first", "second"] {
+            said_once(senders.iter(), word, &homes, &mut clients).await;
+        }
+        // The first node is reached under both now, which the second one hears.
+        let both = DoorLink::open(&nodes[0], "sender_1", ONE).await;
+        settle().await;
+        said_once(senders.iter(), "third", &homes, &mut clients).await;
+        said_once([&both, &senders[0]].into_iter(), "fourth", &homes, &mut clients).await;
+    });
+}
+
+/// Has an app server send a word over some links, and sees that each client gets it once.
+async fn said_once<'a>(
+    senders: impl Iterator<Item = &'a DoorLink>,
+    word: &str,
+    homes: &[DoorLink],
+    clients: &mut [Client],
+) {
+    senders.for_each(|sender| sender.send(broadcast(word)));
+    for (client, home) in clients.iter_mut().zip(homes) {
+        assert_eq!(client.text().await, word);
+        settle().await;
+        home.fence(client).await;
+    }
+}
+
+#[test]
+fn a_question_has_one_answer_for_all_nodes_and_a_join_is_seen_by_what_follows() {
+    run(async {
+        let (_network, nodes) = doors(3).await;
+        let (mut homes, mut clients) = (Vec::new(), Vec::new());
+        for node in &nodes {
+            let mut home = DoorLink::open(node, "home_1", ONE).await;
+            clients.push(home.client(node, "ann").await);
+            homes.push(home);
+        }
+        let mut sender = DoorLink::open(&nodes[0], "sender_1", ONE).await;
+        let other = DoorLink::open(&nodes[1], "sender_1", ONE).await;
+        settle().await;
+        for (number, client) in (0..).zip(&clients) {
+            sender.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "blue", number)));
+            let ack = sender.ack().await;
+            assert_eq!((ack.ack_id, ack.status), (number, AckStatus::Ok));
+            // Over any link of it, at once.
+            other.send(to_group("blue", &number.to_string()));
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            for heard in number..3 {
+                assert_eq!(client.text().await, heard.to_string());
+            }
+        }
+        let check = |subject: &str, ack_id| Check { subject: subject.into(), ack_id };
+        sender.send(ServiceMessage::CheckGroupExistenceWithAck(check("blue", 10)));
+        sender.send(ServiceMessage::CheckConnectionExistenceWithAck(check(&clients[2].id, 11)));
+        sender.send(ServiceMessage::CheckConnectionExistenceWithAck(check("nobody at all, and long enough", 12)));
+        let mut acks = [sender.ack().await, sender.ack().await, sender.ack().await].map(|ack| (ack.ack_id, ack.status));
+        acks.sort_by_key(|(id, _)| *id);
+        assert_eq!(acks, [(10, AckStatus::Ok), (11, AckStatus::Ok), (12, AckStatus::NotFound)]);
+        assert_eq!(list(&mut sender, "blue", 2).await, [2, 1]);
+        assert_eq!(list(&mut sender, "nobody's", 2).await, [0]);
+        nodes[2].cut(true);
+        sender.send(ServiceMessage::CheckConnectionExistenceWithAck(check("nobody at all, and long enough", 13)));
+        assert_eq!(sender.ack().await.status, AckStatus::Timeout, "one node may have it");
+    });
+}
+
+/// Lists the members of a group by pages; returns the sizes of these.
+async fn list(sender: &mut DoorLink, group: &'static str, page_size: i64) -> Vec<usize> {
+    let (mut sizes, mut ids, mut token) = (Vec::new(), Vec::new(), None);
+    loop {
+        let group = group.into();
+        let query =
+            GroupMemberQuery { group, ack_id: 20, page_size: Some(page_size), top: None, continuation_token: token };
+        sender.send(ServiceMessage::GroupMemberQuery(query));
+        let page = MemberPage::from_payload(&sender.ack().await.payload.unwrap()).unwrap();
+        sizes.push(page.members.len());
+        ids.extend(page.members.into_iter().map(|member| member.connection_id));
+        match page.continuation_token {
+            None => break,
+            next => token = next,
+        }
+    }
+    ids.sort_unstable();
+    let count = ids.len();
+    ids.dedup();
+    assert_eq!(ids.len(), count, "nobody is listed twice");
+    sizes
+}
+
+#[test]
+fn a_client_at_another_node_is_asked_for_a_result_and_its_answer_finds_back() {
+    run(async {
+        let (_network, nodes) = doors(3).await;
+        let mut home = DoorLink::open(&nodes[2], "home_1", ONE).await;
+        let mut client = home.client(&nodes[2], "ann").await;
+        let elsewhere = DoorLink::open(&nodes[1], "home_1", ONE).await;
+        let mut sender = DoorLink::open(&nodes[0], "sender_1", ONE).await;
+        settle().await;
+        let question = |invocation: &str, connection: &str| {
+            ServiceMessage::ClientInvocation(ClientInvocation {
+                invocation_id: invocation.into(),
+                connection_id: connection.into(),
+                caller_server_id: "sender_1".into(),
+                payloads: json("question"),
+            })
+        };
+        for (number, link) in [("1", &home.to_node.clone()), ("2", &elsewhere.to_node)] {
+            sender.send(question(number, &client.id));
+            assert_eq!(client.text().await, "question");
+            let ServiceMessage::ClientInvocation(told) = home.next().await else {
+                panic!("its app server is not told")
+            };
+            assert_eq!(told.invocation_id, number);
+            // The app server of the client names itself.
+            let answer = ServiceMessage::ClientCompletion(ClientCompletion {
+                invocation_id: told.invocation_id,
+                connection_id: told.connection_id,
+                caller_server_id: "home_1".into(),
+                protocol: "json".into(),
+                payload: Bytes::from_static(b"42"),
+            });
+            link.send(answer).unwrap();
+            let ServiceMessage::ClientCompletion(answer) = sender.next().await else { panic!("no answer") };
+            assert_eq!(
+                (&*answer.invocation_id, &*answer.caller_server_id, &*answer.payload),
+                (number, "sender_1", &b"42"[..])
+            );
+        }
+        let failed = |message| match message {
+            ServiceMessage::ErrorCompletion(error) => error.invocation_id.to_string(),
+            other => panic!("{other:?} instead of an error"),
+        };
+        sender.send(question("3", "nobody at all, and long enough"));
+        assert_eq!(failed(sender.next().await), "3");
+        sender.send(question("4", &client.id));
+        assert_eq!(client.text().await, "question");
+        assert!(matches!(home.next().await, ServiceMessage::ClientInvocation(told) if told.invocation_id == "4"));
+        client.close().await;
+        assert_eq!(failed(sender.next().await), "4");
+        assert!(matches!(home.next().await, ServiceMessage::CloseConnection(_)));
+        let mut client = home.client(&nodes[2], "ben").await;
+        settle().await;
+        sender.send(question("5", &client.id));
+        assert_eq!(client.text().await, "question");
+        nodes[2].fleet.leave().await;
+        assert_eq!(failed(sender.next().await), "5");
+    });
+}
+
+/// Receives the next node for which a link is asked for, over either link: one of their nodes does, whichever.
+async fn next_target(one: &mut DoorLink, other: &mut DoorLink) -> String {
+    tokio::select! {
+        target = one.targets.recv() => target.unwrap(),
+        target = other.targets.recv() => target.unwrap(),
+    }
+}
+
+fn forget_targets(one: &mut DoorLink, other: &mut DoorLink) {
+    drop([one.targets(), other.targets()]);
+}
+
+fn links_at(node: &FleetNode, instance: &str) -> usize {
+    let hub = node.stage.shared.hubs.keyed(HUB);
+    let pools = hub.map(|hub| hub.pools()).unwrap_or_default();
+    pools.iter().find(|pool| pool.app().instance == instance).map_or(0, |pool| pool.open())
+}
+
+#[test]
+fn a_node_without_links_gets_one_for_the_asking_or_carried_by_another() {
+    run(async {
+        let (_network, nodes) = doors(3).await;
+        let mut first = DoorLink::open(&nodes[0], "home_1", ONE).await;
+        let target = first.targets.recv().await.unwrap();
+        let other = first.targets.recv().await.unwrap();
+        let mut asked = [target, other];
+        asked.sort_unstable();
+        assert_eq!(asked, ["n2", "n3"]);
+        // The load balancer leads one right, and the other one to the wrong node.
+        let mut second = DoorLink::dial(&nodes[1], "home_1", ONE, Some("n2")).await.unwrap();
+        let refused = DoorLink::dial(&nodes[1], "home_1", ONE, Some("n3")).await.err().unwrap();
+        assert!(refused.contains("another node"), "{refused}");
+        settle().await;
+        forget_targets(&mut first, &mut second);
+        for _ in 0..3 {
+            assert_eq!(next_target(&mut first, &mut second).await, "n3", "the other one has a link");
+        }
+        let mut carried = DoorLink::dial(&nodes[1], "home_1", ONE, Some("n3")).await.unwrap();
+        until(NEWS, "it has come to its node", || links_at(&nodes[2], "home_1") == 1).await;
+        assert_eq!(links_at(&nodes[1], "home_1"), 1, "a carried link is none of the node that carries it");
+        settle().await;
+        let mut client = carried.client(&nodes[2], "ann").await;
+        settle().await;
+        first.send(broadcast("hello"));
+        assert_eq!(client.text().await, "hello");
+        settle().await;
+        carried.fence(&mut client).await;
+        // A direct one is still better.
+        forget_targets(&mut first, &mut second);
+        assert_eq!(next_target(&mut first, &mut second).await, "n3");
+        let mut direct = DoorLink::dial(&nodes[2], "home_1", ONE, Some("n3")).await.unwrap();
+        until(Duration::from_secs(2), "the carried one gets no more clients", || links_at(&nodes[2], "home_1") == 1)
+            .await;
+        // Its client goes to the direct link, as clients do when one of two links is given up, and misses nothing.
+        carried.pass_client_on(&mut direct).await;
+        carried.ended().await;
+        direct.fence(&mut client).await;
+        forget_targets(&mut first, &mut second);
+        tokio::time::sleep(Duration::from_secs(200)).await; // sleep: longer than any interval of asking
+        assert_eq!([first.targets(), second.targets()].concat(), [""; 0]);
+    });
+}
+
+#[test]
+fn proxies_with_endpoints_of_their_own_dont_ask_for_each_others_links() {
+    run(async {
+        let (_network, nodes) = doors(3).await;
+        let mut one = DoorLink::open(&nodes[0], "home_1", ONE).await;
+        let mut two = DoorLink::open(&nodes[1], "home_1", TWO).await;
+        // Another app server comes to both; then it loses one.
+        let mut other = DoorLink::open(&nodes[0], "home_2", ONE).await;
+        let lost = DoorLink::open(&nodes[1], "home_2", TWO).await;
+        let third = DoorLink::open(&nodes[2], "home_1", TWO).await;
+        let third_too = DoorLink::open(&nodes[2], "home_2", TWO).await;
+        settle().await;
+        drop(lost);
+        tokio::time::sleep(Duration::from_secs(25)).await; // sleep: longer than it takes to ask
+        assert_eq!([one.targets(), two.targets(), other.targets()].concat(), [""; 0]);
+        let mut asked = third_too;
+        assert!(asked.targets().iter().all(|name| name == "n2"));
+        drop(third);
+    });
+}
+
+#[test]
+fn app_servers_of_all_nodes_are_told() {
+    run(async {
+        let (_network, nodes) = doors(2).await;
+        let _one = DoorLink::open(&nodes[0], "home_1", ONE).await;
+        let two = DoorLink::open(&nodes[1], "home_2", ONE).await;
+        settle().await;
+        let known = |node: &FleetNode| node.stage.shared.other_nodes().app_servers(HUB);
+        assert_eq!((known(&nodes[0]), known(&nodes[1])), (vec!["home_2".to_owned()], vec!["home_1".to_owned()]));
+        drop(two);
+        settle().await;
+        assert!(known(&nodes[0]).is_empty());
+        let status = super::http::exchange(&nodes[0].stage, "GET", "/server/?hub=bench", "").await.0;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+    });
+}

@@ -1,0 +1,392 @@
+//! App servers that dial in, at this node and at others: what nodes tell each other of them, and which links they miss.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytestring::ByteString;
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tracing::{debug, info};
+use trunkline_protocol::fleet::{NodeMessage, PeerPresence, PresenceUpdate, PresentAppServer};
+use trunkline_protocol::limits::{GREETING_MEMBERS_MAX, PRESENCE_SERVERS_MAX, PRESENCE_TEXT_MAX_BYTES};
+
+use super::Fleet;
+use super::fleet_member::{FleetMember, MemberState};
+use super::link_reach::{LinkReach, LinkReaches};
+use super::link_wish::{LinkWishes, Urgency};
+use super::node_link::NodeLink;
+use crate::link::link_request;
+use crate::shard::{ShardCommand, TargetVerdict};
+use crate::upstream::{Hub, LinkHandle};
+
+/// Time in which changes are gathered: app servers open several links at once.
+const NEWS_DELAY: Duration = Duration::from_millis(5);
+
+/// Interval at which missing links are looked for.
+const WISH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Endpoints that are remembered of one node.
+const ENDPOINTS_MAX: usize = 64;
+
+/// Time that the clients of a link have to go to others before it ends.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// App servers that dial in, as this node sees them.
+#[derive(Debug, Default)]
+pub(super) struct AppPresence {
+    /// App servers of this node, as the others were told last.
+    own: ArcSwap<PeerPresence>,
+    reaches: LinkReaches,
+    changed: Notify,
+    /// Endpoints under which app servers have reached each node, by its name: they outlive its restarts.
+    endpoints: Mutex<HashMap<String, BTreeSet<ByteString>>>,
+    wishes: Mutex<LinkWishes<LinkWish>>,
+}
+
+/// Link of an app server that a node misses.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct LinkWish {
+    hub: ByteString,
+    instance: ByteString,
+    /// Endpoint over which the app server is asked, and by which it may reach the node.
+    endpoint: ByteString,
+    /// Boot id of the node.
+    boot: String,
+}
+
+/// Links that nodes miss at this moment.
+#[derive(Debug, Default)]
+struct MissingLinks {
+    wished: HashMap<LinkWish, Urgency>,
+    /// Wishes for which it is this node's turn to ask.
+    ours: HashSet<LinkWish>,
+}
+
+impl Fleet {
+    /// Tells the other nodes which app servers have dialled in here, and asks these for links that others miss.
+    pub(super) async fn keep_presence(&self) {
+        if !self.shared().settings.opens_door {
+            return;
+        }
+        let mut ticks = interval(WISH_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut leaving = Vec::new();
+        loop {
+            tokio::select! {
+                () = self.presence().changed.notified() => sleep(NEWS_DELAY).await,
+                _ = ticks.tick() => {
+                    self.ask_for_links();
+                    self.leave_carried(&mut leaving).await;
+                }
+            }
+            self.tell_presence();
+        }
+    }
+
+    /// Notes that links of app servers have changed, here or elsewhere.
+    pub(super) fn presence_changed(&self) {
+        self.presence().reaches.invalidate();
+        self.presence().changed.notify_one();
+    }
+
+    /// Takes what a member tells of its app servers.
+    pub(super) fn learn_presence(&self, member: &FleetMember, update: PresenceUpdate) {
+        if let PresenceUpdate::Whole { servers, .. } = &update {
+            let direct = servers.iter().filter(|server| server.carried == 0 || server.links > server.carried);
+            self.presence().remember(member.name(), direct.map(|server| &server.endpoint));
+        }
+        member.learn_presence(update);
+        self.presence().reaches.invalidate();
+    }
+
+    /// Tells a new member all app servers that are here.
+    pub(super) fn introduce_app_servers(&self, link: &NodeLink) {
+        if !self.shared().settings.opens_door {
+            return;
+        }
+        // What is told here is what all were told last, or a change back to that would be told to nobody.
+        self.tell_presence();
+        for (hub, servers) in self.presence().own.load().hubs() {
+            let update = PresenceUpdate::Whole { hub: hub.clone(), servers: servers.to_vec() };
+            link.tell(&NodeMessage::Presence(update));
+        }
+        link.tell(&NodeMessage::Presence(PresenceUpdate::Complete));
+    }
+
+    /// Ids of the app servers that may get clients at other nodes.
+    pub(super) fn app_servers_elsewhere(&self, hub: &str) -> Vec<String> {
+        let mut ids = Vec::new();
+        for member in self.members().iter() {
+            let presence = member.presence();
+            let servers = presence.servers(hub).iter().filter(|server| server.links > 0);
+            ids.extend(servers.map(|server| server.instance.to_string()));
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// Nodes for whose clients a link carries messages.
+    pub(super) fn reach(&self, link: &LinkHandle) -> Arc<LinkReach> {
+        self.presence().reaches.find(self.shared(), || self.members(), link)
+    }
+
+    /// Judges a link that an app server opens for another node, by its name.
+    pub(super) fn judge(&self, hub: &Hub, instance: &str, target: &str) -> TargetVerdict {
+        let members = self.members();
+        let named = members.iter().find(|member| member.name() == target && self.is_alive(member));
+        let Some(member) = named else { return TargetVerdict::Refused };
+        let presence = member.presence();
+        let has_link = presence.servers(hub.key()).iter().any(|server| server.instance == instance && server.links > 0);
+        let is_meant =
+            |wish: &LinkWish| wish.boot == member.boot() && wish.hub == hub.key() && wish.instance == instance;
+        let is_old = !has_link && self.presence().wishes().is_any_old(is_meant, Instant::now());
+        match member.client_port().filter(|_| is_old) {
+            Some(address) => TargetVerdict::CarriedTo(address.clone()),
+            None => TargetVerdict::Refused,
+        }
+    }
+
+    fn tell_presence(&self) {
+        let told = self.presence().own.load_full();
+        let mut own = PeerPresence::default();
+        for hub in door_hubs(self) {
+            let (servers, key) = (servers_of(&hub), ByteString::from(hub.key()));
+            let update = PresenceUpdate::Whole { hub: key, servers };
+            let PresenceUpdate::Whole { hub: key, servers } = &update else { continue };
+            if !told.knows(key) || told.servers(key) != servers {
+                self.tell_all(&NodeMessage::Presence(update.clone()));
+            }
+            own.apply(update);
+        }
+        self.presence().own.store(Arc::new(own));
+    }
+
+    fn ask_for_links(&self) {
+        let missing = self.missing_links();
+        let due = self.presence().wishes().update(&missing.wished, Instant::now());
+        for wish in due.intersection(&missing.ours) {
+            self.ask_for_link(wish);
+        }
+    }
+
+    /// Gives carried links up where the app server has reached this node itself: first their clients go to the others.
+    async fn leave_carried(&self, leaving: &mut Vec<(Instant, Arc<LinkHandle>)>) {
+        leaving.extract_if(.., |(until, _)| *until <= Instant::now()).for_each(|(_, link)| link.give_up());
+        for hub in door_hubs(self) {
+            for pool in hub.pools().iter() {
+                let (carried, direct): (Vec<_>, Vec<_>) = pool.homes().into_iter().partition(|link| is_carried(link));
+                for link in carried.into_iter().filter(|link| !direct.is_empty() && link.begin_leave()) {
+                    let (hub, app) = (hub.name(), &pool.app().name);
+                    info!(hub, %app, "a link that another node has carried is given up: there are direct ones");
+                    for shard in self.shared().shards() {
+                        shard.give(vec![ShardCommand::LeaveLink(link.clone())], 0).await;
+                    }
+                    leaving.push((Instant::now() + LEAVE_TIMEOUT, link));
+                }
+            }
+        }
+    }
+
+    fn ask_for_link(&self, wish: &LinkWish) {
+        let Some(member) = self.member(&wish.boot) else { return };
+        let Some(hub) = self.shared().hubs.keyed(&wish.hub) else { return };
+        let pools = hub.pools();
+        let pool = pools.iter().find(|pool| *pool.app().instance == *wish.instance && !pool.is_draining());
+        let Some(pool) = pool else { return };
+        let is_direct = |link: &&Arc<LinkHandle>| {
+            !is_carried(link) && link.of_door().is_some_and(|door| *door.endpoint == *wish.endpoint)
+        };
+        if let Some(link) = pool.homes().iter().find(is_direct) {
+            let (hub, app, peer) = (hub.name(), &pool.app().name, member.name());
+            debug!(hub, %app, peer, "the app server is asked for a link to a node that has none");
+            link.send(&link_request(peer));
+        }
+    }
+
+    fn missing_links(&self) -> MissingLinks {
+        let (members, own) = (self.members(), self.presence().own.load_full());
+        let told: Vec<_> = members.iter().map(|member| (member.boot(), member.presence())).collect();
+        let own_boot = self.shared().boot.as_str();
+        let mut missing = MissingLinks::default();
+        let hubs = told.iter().flat_map(|(_, presence)| presence.hubs()).chain(own.hubs());
+        let hubs: BTreeSet<_> = hubs.map(|(hub, _)| hub).collect();
+        for hub in hubs {
+            let told = told.iter().map(|(boot, presence)| (*boot, presence.servers(hub)));
+            let dialled = DialledEndpoints::of(told.chain([(own_boot, own.servers(hub))]));
+            for member in members.iter().filter(|member| self.is_alive(member) && member.presence().is_complete()) {
+                self.add_missing(hub, member, &dialled, &mut missing);
+            }
+        }
+        missing
+    }
+
+    fn add_missing(&self, hub: &ByteString, member: &FleetMember, dialled: &DialledEndpoints, out: &mut MissingLinks) {
+        let (presence, known) = (member.presence(), self.presence().known(member.name()));
+        for (instance, endpoints) in &dialled.0 {
+            let here = presence.servers(hub).iter().filter(|server| server.instance == *instance);
+            let (links, direct) = here.fold((0, 0), |(links, direct), server| {
+                (links + server.links, direct + server.links.saturating_sub(server.carried))
+            });
+            if direct > 0 {
+                continue;
+            }
+            let urgency = if links > 0 { Urgency::Carried } else { Urgency::Missing };
+            for (endpoint, first) in endpoints {
+                if is_behind(endpoint, endpoints, &known, presence.knows(hub)) {
+                    let (hub, instance, endpoint) = (hub.clone(), instance.clone(), endpoint.clone());
+                    let wish = LinkWish { hub, instance, endpoint, boot: member.boot().into() };
+                    if *first == self.shared().boot {
+                        out.ours.insert(wish.clone());
+                    }
+                    out.wished.insert(wish, urgency);
+                }
+            }
+        }
+    }
+
+    /// Whether a member takes links of app servers at this moment.
+    fn is_alive(&self, member: &FleetMember) -> bool {
+        matches!(member.state(self.now_ms()), MemberState::Ready | MemberState::Starting)
+    }
+
+    fn presence(&self) -> &AppPresence {
+        &self.0.presence
+    }
+}
+
+/// Whether a node can be reached under an endpoint, as far as anybody knows. One that was reached under another endpoint
+/// of the app server is behind that; one that no app server has reached yet may be behind any.
+fn is_behind(
+    endpoint: &ByteString,
+    endpoints: &BTreeMap<ByteString, String>,
+    known: &BTreeSet<ByteString>,
+    knows_hub: bool,
+) -> bool {
+    let is_elsewhere = || endpoints.keys().any(|other| known.contains(other));
+    // An address may have another name than before; then clients or app servers come by the new one.
+    known.contains(endpoint) || (!is_elsewhere() && (known.is_empty() || knows_hub))
+}
+
+/// Endpoints that app servers of a hub have dialled, and the first node, by its boot id, that has links under each.
+struct DialledEndpoints(BTreeMap<ByteString, BTreeMap<ByteString, String>>);
+
+impl DialledEndpoints {
+    fn of<'a>(nodes: impl Iterator<Item = (&'a str, &'a [PresentAppServer])>) -> Self {
+        let mut all: BTreeMap<ByteString, BTreeMap<ByteString, String>> = BTreeMap::new();
+        for (boot, servers) in nodes {
+            for server in servers.iter().filter(|server| server.links > server.carried) {
+                let first = all.entry(server.instance.clone()).or_default().entry(server.endpoint.clone());
+                let first = first.or_insert_with(|| boot.to_owned());
+                if *boot < **first {
+                    boot.clone_into(first);
+                }
+            }
+        }
+        Self(all)
+    }
+}
+
+impl AppPresence {
+    fn remember<'a>(&self, node: &str, endpoints: impl Iterator<Item = &'a ByteString>) {
+        let mut all = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= GREETING_MEMBERS_MAX && !all.contains_key(node) {
+            // Names that change at each start; what is known is a hint.
+            all.clear();
+        }
+        let known = all.entry(node.to_owned()).or_default();
+        for endpoint in endpoints.take(ENDPOINTS_MAX) {
+            if known.len() >= ENDPOINTS_MAX && !known.contains(endpoint) {
+                known.clear();
+            }
+            known.insert(endpoint.clone());
+        }
+    }
+
+    fn known(&self, node: &str) -> BTreeSet<ByteString> {
+        let all = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(node).cloned().unwrap_or_default()
+    }
+
+    fn wishes(&self) -> MutexGuard<'_, LinkWishes<LinkWish>> {
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_carried(link: &LinkHandle) -> bool {
+    link.of_door().is_some_and(|door| door.is_carried)
+}
+
+fn door_hubs(fleet: &Fleet) -> impl Iterator<Item = Arc<Hub>> + use<> {
+    let hubs = fleet.shared().hubs.all();
+    let hubs: Vec<_> = hubs.iter().filter(|hub| hub.is_of_door()).cloned().collect();
+    hubs.into_iter()
+}
+
+/// App servers that have dialled in here for a hub, one for each endpoint of each.
+fn servers_of(hub: &Hub) -> Vec<PresentAppServer> {
+    let mut servers: BTreeMap<(ByteString, ByteString), PresentAppServer> = BTreeMap::new();
+    for pool in hub.pools().iter() {
+        for link in pool.links() {
+            let Some(door) = link.of_door() else { continue };
+            let (instance, endpoint) = (ByteString::from(&*pool.app().instance), ByteString::from(&*door.endpoint));
+            debug_assert!(instance.len().max(endpoint.len()) <= PRESENCE_TEXT_MAX_BYTES);
+            let server = servers.entry((instance.clone(), endpoint.clone()));
+            let server = server.or_insert(PresentAppServer { instance, endpoint, links: 0, carried: 0 });
+            if link.may_carry_clients() {
+                server.links += 1;
+                server.carried += u32::from(door.is_carried);
+            }
+        }
+    }
+    servers.into_values().take(PRESENCE_SERVERS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(all: &[&'static str]) -> BTreeSet<ByteString> {
+        all.iter().map(|name| ByteString::from_static(name)).collect()
+    }
+
+    #[test]
+    fn a_node_is_behind_an_endpoint_that_has_reached_it_or_any_as_long_as_none_has() {
+        let dialled: BTreeMap<_, _> = names(&["one", "two"]).into_iter().map(|name| (name, String::new())).collect();
+        let is_behind =
+            |known: &[&'static str], knows_hub| is_behind(&"one".into(), &dialled, &names(known), knows_hub);
+        assert!(is_behind(&[], false) && is_behind(&["one"], false) && is_behind(&["one", "two"], false));
+        assert!(!is_behind(&["two"], false) && !is_behind(&["two"], true));
+        // Only under a name that the app server does not use: then those who come for the hub show the way.
+        assert!(!is_behind(&["old"], false) && is_behind(&["old"], true));
+    }
+
+    #[test]
+    fn the_first_node_with_links_of_its_own_asks() {
+        let server = |endpoint: &'static str, links, carried| {
+            let (instance, endpoint) = ("app".into(), endpoint.into());
+            PresentAppServer { instance, endpoint, links, carried }
+        };
+        let (carried, weak, own) = ([server("one", 1, 1)], [server("one", 0, 0)], [server("one", 2, 1)]);
+        let nodes = [("1", &carried[..]), ("2", &weak), ("4", &own), ("3", &own)];
+        let dialled = DialledEndpoints::of(nodes.into_iter());
+        let asking: Vec<_> = dialled.0["app"].iter().map(|(endpoint, boot)| (&**endpoint, boot.as_str())).collect();
+        assert_eq!(asking, [("one", "3")]);
+    }
+
+    #[test]
+    fn endpoints_of_a_node_are_remembered_within_bounds() {
+        let presence = AppPresence::default();
+        let many: Vec<_> = (0..1000).map(|number| ByteString::from(number.to_string())).collect();
+        presence.remember("n1", many.iter());
+        presence.remember("n1", [ByteString::from_static("new")].iter());
+        assert!(presence.known("n1").len() <= ENDPOINTS_MAX && presence.known("n1").contains("new"));
+        for node in 0..GREETING_MEMBERS_MAX + 5 {
+            presence.remember(&node.to_string(), many.iter().take(1));
+        }
+        assert!(presence.endpoints.lock().unwrap().len() <= GREETING_MEMBERS_MAX);
+        assert!(presence.known("nobody").is_empty());
+    }
+}

@@ -1,0 +1,185 @@
+//! Messages and questions of app servers that dial in, for the clients of other nodes.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use trunkline_protocol::fleet::{Wanted, encode_relay};
+use trunkline_protocol::service::{ClientInvocation, ServiceMessage};
+
+use super::Fleet;
+use super::door_question::{GatheredAnswer, SettledAsker};
+use super::fleet_member::FleetMember;
+use super::node_sink::SilentAsker;
+use crate::shard::{OtherNodes, TargetVerdict};
+use crate::upstream::{Asker, Hub, LinkHandle};
+
+impl OtherNodes for Fleet {
+    fn pass_result(&self, hub: &str, caller: &str, answer: &ServiceMessage) {
+        if caller == self.shared().boot {
+            if let Some(number) = invocation(answer).and_then(|id| id.parse().ok()) {
+                self.0.results.answer(number, caller, answer.clone());
+            }
+        } else if let Some(member) = self.member(caller) {
+            self.pass_to(&member, &relayed(hub, answer));
+        } else {
+            // An app server of the door names itself, so only the node that waits knows that it does.
+            let frame = relayed(hub, answer);
+            for member in self.members().iter().filter(|member| member.is_linked()) {
+                self.pass_to(member, &frame);
+            }
+        }
+    }
+
+    fn pass_on(&self, link: &LinkHandle, message: &ServiceMessage) {
+        let Some(hub) = self.hub_of(link) else { return };
+        let wanting = self.wanting_of(link, &hub, message);
+        if !wanting.is_empty() {
+            let frame = relayed(hub.key(), message);
+            for member in wanting {
+                self.pass_to(&member, &frame);
+            }
+        }
+    }
+
+    fn is_for_us(&self, link: &LinkHandle) -> bool {
+        self.reach(link).is_for_us
+    }
+
+    fn ask_too(&self, link: &Arc<LinkHandle>, message: &ServiceMessage) -> Option<Arc<dyn Asker>> {
+        let (runtime, hub) = (self.0.runtime.get()?, self.hub_of(link)?);
+        if let ServiceMessage::GroupMemberQuery(query) = message
+            && query.page_size != Some(0)
+        {
+            let nodes = self.wanting_of(link, &hub, message);
+            if nodes.is_empty() {
+                return None;
+            }
+            let (fleet, link, query) = (self.clone(), link.clone(), query.clone());
+            let silent = Arc::new(SilentAsker(link.hub()));
+            drop(runtime.spawn(async move { fleet.list_members(&link, &hub, query, nodes).await }));
+            return Some(silent);
+        }
+        let asked = if self.is_about_own(message) { Vec::new() } else { self.wanting_of(link, &hub, message) };
+        if asked.is_empty() {
+            return is_join(message).then(|| Arc::new(SettledAsker::new(self.clone(), link.clone())) as Arc<dyn Asker>);
+        }
+        let answers = self.ask_members(asked, hub.key(), message);
+        let (own, answer) = GatheredAnswer::begin(self.clone(), link.clone(), message);
+        drop(runtime.spawn(async move { answer.give(answers.await).await }));
+        Some(own)
+    }
+
+    fn invoke(&self, link: &Arc<LinkHandle>, request: &ClientInvocation) -> bool {
+        let (Some(runtime), Some(hub)) = (self.0.runtime.get(), self.hub_of(link)) else { return false };
+        let message = ServiceMessage::ClientInvocation(request.clone());
+        let asked = self.wanting_of(link, &hub, &message);
+        if asked.is_empty() || !self.shared().client_results.begin(&(link.clone() as Arc<dyn Asker>), request, None) {
+            return false;
+        }
+        let (fleet, id) = (self.clone(), request.invocation_id.clone());
+        let answers = self.ask_members(asked, hub.key(), &message);
+        drop(runtime.spawn(async move {
+            let answers = answers.await;
+            let results = &fleet.shared().client_results;
+            // A node that has the client says nothing; all others say that they have not.
+            match answers.iter().find(|(_, answer)| matches!(answer, Ok(None))) {
+                Some((member, _)) => {
+                    results.set_node(&id, member.boot());
+                    if fleet.member(member.boot()).is_none() {
+                        results.node_gone(member.boot());
+                    }
+                }
+                None if answers.iter().all(|(_, answer)| answer.is_ok()) => results.fail_one(&id, "does not exist"),
+                None => results.fail_one(&id, "may be at a node that gives no answer"),
+            }
+        }));
+        true
+    }
+
+    fn app_servers(&self, hub: &str) -> Vec<String> {
+        self.app_servers_elsewhere(hub)
+    }
+
+    fn links_changed(&self) {
+        self.presence_changed();
+    }
+
+    fn judge_target(&self, hub: &Hub, instance: &str, target: &str) -> TargetVerdict {
+        self.judge(hub, instance, target)
+    }
+}
+
+impl Fleet {
+    fn hub_of(&self, link: &LinkHandle) -> Option<Arc<Hub>> {
+        self.shared().hubs.all().get(link.hub().get()).cloned()
+    }
+
+    /// Members that a link reaches, and where somebody may want a message.
+    fn wanting_of(&self, link: &LinkHandle, hub: &Hub, message: &ServiceMessage) -> Vec<Arc<FleetMember>> {
+        let reach = self.reach(link);
+        if reach.members.is_empty() {
+            return Vec::new();
+        }
+        let now_ms = self.now_ms();
+        with_wanted(message, |wanted| {
+            let wanting = reach.members.iter().filter(|member| member.may_want(hub.key(), wanted, now_ms));
+            wanting.cloned().collect()
+        })
+    }
+
+    /// Whether a question is about a single connection that is at this node.
+    fn is_about_own(&self, message: &ServiceMessage) -> bool {
+        use ServiceMessage as M;
+        let id = match message {
+            M::JoinGroupWithAck(change) | M::LeaveGroupWithAck(change) => &change.connection_id,
+            M::CheckConnectionExistenceWithAck(check) => &check.subject,
+            M::CloseConnectionWithAck(close) => &close.subject,
+            _ => return false,
+        };
+        self.shared().routes.find(id).is_some()
+    }
+}
+
+fn relayed(hub: &str, message: &ServiceMessage) -> BytesMut {
+    let mut frame = BytesMut::new();
+    encode_relay(hub, &message.to_body(), &mut frame);
+    frame
+}
+
+/// Whether sends that follow the answer may be for a group that has a first member by it.
+fn is_join(message: &ServiceMessage) -> bool {
+    matches!(message, ServiceMessage::JoinGroupWithAck(_) | ServiceMessage::UserJoinGroupWithAck(_))
+}
+
+/// Does something with the recipients of a message.
+fn with_wanted<R>(message: &ServiceMessage, act: impl FnOnce(&[Wanted<'_>]) -> R) -> R {
+    use ServiceMessage as M;
+    match message {
+        M::GroupBroadcastData(data) => act(&[Wanted::Group(&data.group)]),
+        M::MultiGroupBroadcastData(data) => {
+            act(&data.groups.iter().map(|group| Wanted::Group(group)).collect::<Vec<_>>())
+        }
+        M::UserData(data) => act(&[Wanted::User(&data.user_id)]),
+        M::MultiUserData(data) => act(&data.user_ids.iter().map(|user| Wanted::User(user)).collect::<Vec<_>>()),
+        M::UserJoinGroup(change)
+        | M::UserLeaveGroup(change)
+        | M::UserJoinGroupWithAck(change)
+        | M::UserLeaveGroupWithAck(change) => act(&[Wanted::User(&change.user_id)]),
+        M::CheckUserInGroupWithAck(check) => act(&[Wanted::User(&check.user_id)]),
+        M::CheckUserExistenceWithAck(check) => act(&[Wanted::User(&check.subject)]),
+        M::CheckGroupExistenceWithAck(check) => act(&[Wanted::Group(&check.subject)]),
+        M::CloseUserConnectionsWithAck(close) => act(&[Wanted::User(&close.subject)]),
+        M::CloseGroupConnectionsWithAck(close) => act(&[Wanted::Group(&close.subject)]),
+        M::GroupMemberQuery(query) => act(&[Wanted::Group(&query.group)]),
+        _ => act(&[Wanted::Everyone]),
+    }
+}
+
+/// Invocation that a client's result answers.
+fn invocation(answer: &ServiceMessage) -> Option<&str> {
+    match answer {
+        ServiceMessage::ClientCompletion(answer) => Some(&answer.invocation_id),
+        ServiceMessage::ErrorCompletion(answer) => Some(&answer.invocation_id),
+        _ => None,
+    }
+}

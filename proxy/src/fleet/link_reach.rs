@@ -1,0 +1,143 @@
+//! Reach of a link that an app server has dialled: the nodes for whose clients it carries a message.
+//!
+//! Such an app server dials addresses, its *endpoints*. A broadcast goes over one link of each endpoint, and reaches the
+//! clients of all nodes if each node gets it by exactly one of them:
+//!
+//! ```text
+//!  it has links to the node     ─► the first endpoint, by name, of these links
+//!  it has none                  ─► the first of all its endpoints, wherever its links are
+//! ```
+//!
+//! So several proxies under several endpoints are told by the app server alone, and a fleet behind one endpoint passes
+//! each message on to all other nodes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use bytestring::ByteString;
+use trunkline_protocol::fleet::{PeerPresence, PresentAppServer};
+
+use super::fleet_member::FleetMember;
+use crate::shard::Shared;
+use crate::upstream::{DialledIn, LinkHandle, LinkId};
+
+/// Nodes for whose clients a link carries messages.
+#[derive(Debug, Default)]
+pub(super) struct LinkReach {
+    /// Whether this node is one of them.
+    pub(super) is_for_us: bool,
+    pub(super) members: Vec<Arc<FleetMember>>,
+}
+
+/// Cache of the reaches of links, valid until any link of an app server opens or is lost at any node.
+#[derive(Debug, Default)]
+pub(super) struct LinkReaches {
+    generation: AtomicU64,
+    cached: ArcSwap<CachedReaches>,
+}
+
+#[derive(Debug, Default)]
+struct CachedReaches {
+    generation: u64,
+    links: HashMap<LinkId, Arc<LinkReach>>,
+}
+
+impl LinkReaches {
+    /// Forgets all reaches. To be called behind each change.
+    pub(super) fn invalidate(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Returns the reach of a link that an app server has dialled.
+    pub(super) fn find(
+        &self,
+        shared: &Shared,
+        members: impl Fn() -> Arc<Vec<Arc<FleetMember>>>,
+        link: &LinkHandle,
+    ) -> Arc<LinkReach> {
+        // Before anything is looked at: what changes meanwhile makes the outcome stale.
+        let generation = self.generation.load(Ordering::Acquire);
+        let cached = self.cached.load();
+        let known = cached.links.get(&link.id()).filter(|_| cached.generation == generation);
+        if let Some(known) = known {
+            return known.clone();
+        }
+        let reach = Arc::new(reach_of(shared, &members(), link));
+        self.cached.rcu(|cached| {
+            let is_valid = cached.generation == generation;
+            let mut links = if is_valid { cached.links.clone() } else { HashMap::new() };
+            links.insert(link.id(), reach.clone());
+            CachedReaches { generation, links }
+        });
+        reach
+    }
+}
+
+fn reach_of(shared: &Shared, members: &[Arc<FleetMember>], link: &LinkHandle) -> LinkReach {
+    let hubs = shared.hubs.all();
+    let (Some(DialledIn { endpoint, .. }), Some(hub)) = (link.of_door(), hubs.get(link.hub().get())) else {
+        return LinkReach { is_for_us: true, members: Vec::new() };
+    };
+    let instance = shared.hubs.instance(link.app());
+    let own = hub.pool_of(link.app()).map(|pool| pool.links()).unwrap_or_default();
+    let own = own.iter().filter_map(|link| Some(&*link.of_door()?.endpoint)).min();
+    let told: Vec<_> = members.iter().map(|member| member.presence()).collect();
+    let first_at = |presence: &PeerPresence| first_endpoint(presence.servers(hub.key()), &instance);
+    let others: Vec<_> = told.iter().map(|presence| first_at(presence)).collect();
+    let others: Vec<_> = others.iter().map(Option::as_deref).collect();
+    let (is_for_us, reached) = nodes_reached(endpoint, own, &others);
+    let members = members.iter().zip(reached).filter(|(_, is_reached)| *is_reached);
+    LinkReach { is_for_us, members: members.map(|(member, _)| member.clone()).collect() }
+}
+
+/// First endpoint, by name, under which an app server has links to a node.
+fn first_endpoint(servers: &[PresentAppServer], instance: &str) -> Option<ByteString> {
+    servers.iter().filter(|server| server.instance == instance).map(|server| &server.endpoint).min().cloned()
+}
+
+/// Nodes that get what comes over a link of this endpoint: whether this one does, and which others do. Given are the
+/// first endpoints of the links to each.
+fn nodes_reached(endpoint: &str, own: Option<&str>, others: &[Option<&str>]) -> (bool, Vec<bool>) {
+    // Its pool may not know the link yet.
+    let own = own.map_or(endpoint, |own| own.min(endpoint));
+    let first = others.iter().flatten().fold(own, |first, other| first.min(other));
+    let reached = others.iter().map(|other| other.unwrap_or(first) == endpoint).collect();
+    (own == endpoint, reached)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Endpoints of which each bit set is one.
+    fn endpoints(set: usize) -> impl Iterator<Item = &'static str> {
+        ["a", "b", "c"].into_iter().enumerate().filter(move |(bit, _)| set & (1 << bit) != 0).map(|(_, name)| name)
+    }
+
+    #[test]
+    fn each_node_gets_a_message_once_whatever_links_there_are() {
+        for sets in (0..8 * 8 * 8).map(|number| [number % 8, number / 8 % 8, number / 64]) {
+            let first = sets.map(|set| endpoints(set).min());
+            let used = sets.into_iter().fold(0, |all, set| all | set);
+            let mut received = [0; 3];
+            // Over one link of each endpoint, whichever: here that of the last node which has any.
+            for endpoint in endpoints(used) {
+                let at = sets.iter().rposition(|set| endpoints(*set).any(|name| name == endpoint)).unwrap();
+                let others: Vec<_> = (0..3).filter(|node| *node != at).collect();
+                let told: Vec<_> = others.iter().map(|node| first[*node]).collect();
+                let (is_own, reached) = nodes_reached(endpoint, first[at], &told);
+                received[at] += usize::from(is_own);
+                others.iter().zip(reached).for_each(|(node, is_reached)| received[*node] += usize::from(is_reached));
+            }
+            assert_eq!(received, [usize::from(used != 0); 3], "{sets:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_its_pool_does_not_know_yet_counts() {
+        assert_eq!(nodes_reached("a", None, &[None, Some("b")]), (true, vec![true, false]));
+        assert_eq!(nodes_reached("b", Some("a"), &[None, Some("b")]), (false, vec![false, true]));
+    }
+}

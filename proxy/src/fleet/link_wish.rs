@@ -1,0 +1,118 @@
+//! Wishes for links: nodes that an app server has not reached, and when it is asked for a link to one. Pure.
+//!
+//! ```text
+//!  missed ── 1 s ──► asked ── 1 s ──► asked ── … ── ever more rarely ──► asked        until there is a link
+//!         └──────── 4 s ────────► from now on another node that its links reach carries one on
+//! ```
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Time from the moment that a link is missed until it is asked for: as a rule it is on its way.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
+/// How often it is asked for at short intervals.
+const QUICK_TRIES: u32 = 5;
+
+/// Longest interval at which it is asked for.
+const INTERVAL_MAX: Duration = Duration::from_secs(10);
+
+/// Interval for what is better, and not needed.
+const IDLE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Time for which a link is left to the load balancer alone: the next try may come to the right node.
+const CARRIED_AFTER: Duration = Duration::from_secs(4);
+
+/// Urgency of a wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Urgency {
+    /// The node has no link of the app server.
+    Missing,
+    /// It has one that another node carries.
+    Carried,
+}
+
+/// Times of the wishes for links.
+#[derive(Debug)]
+pub(super) struct LinkWishes<K>(HashMap<K, WishTimes>);
+
+#[derive(Debug, Clone, Copy)]
+struct WishTimes {
+    since: Instant,
+    next: Instant,
+    tries: u32,
+}
+
+impl<K> Default for LinkWishes<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Clone + Eq + Hash> LinkWishes<K> {
+    /// Takes all that is wished for at this moment; returns what is to be asked for now.
+    pub(super) fn update(&mut self, wished: &HashMap<K, Urgency>, now: Instant) -> HashSet<K> {
+        self.0.retain(|key, _| wished.contains_key(key));
+        let mut due = HashSet::new();
+        for (key, urgency) in wished {
+            let new = WishTimes { since: now, next: now + FIRST_WAIT, tries: 0 };
+            let times = self.0.entry(key.clone()).or_insert(new);
+            if times.next <= now {
+                times.tries += 1;
+                times.next = now + interval(times.tries, *urgency);
+                due.insert(key.clone());
+            }
+        }
+        due
+    }
+
+    /// Whether any of some wishes is so old that a node in between carries the link.
+    pub(super) fn is_any_old(&self, is_meant: impl Fn(&K) -> bool, now: Instant) -> bool {
+        let mut meant = self.0.iter().filter(|(key, _)| is_meant(key));
+        meant.any(|(_, times)| now.duration_since(times.since) >= CARRIED_AFTER)
+    }
+}
+
+fn interval(tries: u32, urgency: Urgency) -> Duration {
+    match urgency {
+        Urgency::Carried => IDLE_INTERVAL,
+        Urgency::Missing => {
+            let doublings = tries.saturating_sub(QUICK_TRIES).min(10);
+            (Duration::from_secs(1) * 2_u32.pow(doublings)).min(INTERVAL_MAX)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked_at(urgency: Urgency, seconds: u64) -> Vec<u64> {
+        let (mut wishes, begun) = (LinkWishes::default(), Instant::now());
+        let wished = HashMap::from([("a", urgency)]);
+        let is_asked = |second: &u64| !wishes.update(&wished, begun + Duration::from_secs(*second)).is_empty();
+        (0..seconds).filter(is_asked).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_missing_link_is_asked_for_ever_more_rarely() {
+        assert_eq!(asked_at(Urgency::Missing, 50), [1, 2, 3, 4, 5, 6, 8, 12, 20, 30, 40]);
+        assert_eq!(asked_at(Urgency::Carried, 130), [1, 61, 121]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wish_begins_anew_when_it_was_fulfilled() {
+        let (mut wishes, begun) = (LinkWishes::default(), Instant::now());
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let wished = HashMap::from([("a", Urgency::Missing)]);
+        let is_old = |wishes: &LinkWishes<_>, key, second| wishes.is_any_old(|known| *known == key, at(second));
+        wishes.update(&wished, at(0));
+        assert!(!is_old(&wishes, "a", 3) && is_old(&wishes, "a", 4) && !is_old(&wishes, "b", 4));
+        assert!(wishes.update(&HashMap::new(), at(5)).is_empty());
+        wishes.update(&wished, at(6));
+        assert!(!is_old(&wishes, "a", 9) && is_old(&wishes, "a", 10));
+    }
+}

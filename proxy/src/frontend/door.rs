@@ -1,0 +1,228 @@
+//! The door: paths at which app servers dial in, and to which they send their clients, as Azure's SDK has it.
+//!
+//! ```text
+//!  GET  /server/?hub=H            upgrade, token of an app server ─► a link, for this shard
+//!  POST /client/negotiate?hub=H   token of a client ─► as at any hub, but that the hub is named in the query
+//!  any  /client/?hub=H            the same
+//! ```
+//!
+//! The token of a client comes with each of its requests, so pages of any origin may send them: no cookie counts here.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::response::Response;
+use http::header::{HOST, HeaderName};
+use http::{HeaderMap, StatusCode, Uri};
+use tracing::info;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::door::{
+    CLIENT_PATH, SERVER_CONNECTION_PARAMETER, SERVER_ID_HEADER, SERVER_PATH, TARGET_PARAMETER,
+};
+use trunkline_protocol::manifest::HubManifest;
+
+use crate::auth::{ServiceAudience, TokenError, User};
+use crate::frontend::authenticate::{refuse_token, token};
+use crate::frontend::connect::websocket_upgrade;
+use crate::frontend::endpoint::{Endpoint, STOPPING};
+use crate::frontend::path_rule::split_negotiate;
+use crate::frontend::plain_response::{because, plain, unavailable};
+use crate::frontend::request_extension::FromFleet;
+use crate::frontend::reverse_proxy::carried_link;
+use crate::shard::{ShardMessage, TargetVerdict};
+use crate::upstream::{Hub, IncomingLink};
+
+const HUB_PARAMETER: &str = "hub";
+
+/// Header with the id of an app server.
+const SERVER_ID: HeaderName = HeaderName::from_static(SERVER_ID_HEADER);
+
+/// Longest name of a hub, and of an app server.
+const NAME_MAX_BYTES: usize = 256;
+
+/// App servers send keep-alives of their own; this node's come where those don't.
+const KEEP_ALIVE_INTERVAL_MS: u64 = 20_000;
+
+/// The app server knows how long a client may be silent, and closes it; this is for clients that have none.
+const CLIENT_TIMEOUT_MS: u64 = 120_000;
+
+/// Visitor of the door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visitor {
+    AppServer,
+    Client { is_negotiate: bool },
+}
+
+/// Returns the visitor that a request is of, if it comes to the door and that is open.
+pub(crate) fn visitor(endpoint: &Endpoint, uri: &Uri) -> Option<Visitor> {
+    let visitor = visitor_of(uri.path()).filter(|_| endpoint.shared.settings.opens_door)?;
+    hub_names(uri).next().map(|_| visitor)
+}
+
+/// Whether a path is one of the door for clients, and names a hub.
+pub(crate) fn is_for_clients(uri: &Uri) -> bool {
+    matches!(visitor_of(uri.path()), Some(Visitor::Client { .. })) && hub_names(uri).next().is_some()
+}
+
+fn visitor_of(path: &str) -> Option<Visitor> {
+    let is = |path: &str, wanted: &str| path.trim_end_matches('/').eq_ignore_ascii_case(wanted.trim_end_matches('/'));
+    match split_negotiate(path) {
+        Some(base) if is(base, CLIENT_PATH) => Some(Visitor::Client { is_negotiate: true }),
+        None if is(path, CLIENT_PATH) => Some(Visitor::Client { is_negotiate: false }),
+        None if is(path, SERVER_PATH) => Some(Visitor::AppServer),
+        _ => None,
+    }
+}
+
+fn hub_names(uri: &Uri) -> impl Iterator<Item = String> {
+    let pairs = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    pairs.filter(|(name, _)| name == HUB_PARAMETER).map(|(_, hub)| hub.to_ascii_lowercase())
+}
+
+fn parameter(uri: &Uri, wanted: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    pairs.find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
+}
+
+/// Returns the name of the hub that a request is for.
+///
+/// # Errors
+/// The refusal, if it has several or none.
+fn hub_name(uri: &Uri) -> Result<String, Response> {
+    let mut names = hub_names(uri);
+    match (names.next(), names.next()) {
+        (Some(name), None) if !name.is_empty() && name.len() <= NAME_MAX_BYTES => Ok(name),
+        (_, Some(_)) => Err(plain(StatusCode::BAD_REQUEST, "the query names more than one hub")),
+        _ => Err(plain(StatusCode::BAD_REQUEST, "the query has to name a hub, in 1 to 256 bytes")),
+    }
+}
+
+/// Verifies the token of a visitor, and finds its hub.
+///
+/// # Errors
+/// The refusal.
+pub(crate) fn enter(
+    endpoint: &Endpoint,
+    request: &Request,
+    audience: ServiceAudience,
+) -> Result<(Arc<Hub>, User), Response> {
+    let name = hub_name(request.uri())?;
+    let user = verify(endpoint, request, audience, &name)?;
+    // Only now: without a key nobody makes this node keep anything.
+    let hub = endpoint.shared.hubs.learn_at_door(manifest(endpoint, &name));
+    let hub = hub.ok_or_else(|| unavailable(Cause::NoAppServer, "this node knows as many hubs as it may"))?;
+    Ok((hub, user))
+}
+
+fn verify(endpoint: &Endpoint, request: &Request, audience: ServiceAudience, hub: &str) -> Result<User, Response> {
+    let Some(token) = token(request) else {
+        return Err(plain(StatusCode::UNAUTHORIZED, "an access token is needed: as 'Authorization: Bearer'"));
+    };
+    let verified = endpoint.shared.service_verifier.verify(&token, audience, hub);
+    verified.map_err(|error| match error {
+        TokenError::TooLarge { .. } => {
+            refuse_token(endpoint, &error);
+            because(Cause::TokenRefused, plain(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()))
+        }
+        _ => refuse_token(endpoint, &error),
+    })
+}
+
+/// Settings of a hub that no manifest has: its app servers keep theirs for themselves.
+fn manifest(endpoint: &Endpoint, name: &str) -> HubManifest {
+    let mut manifest = HubManifest::new(name, &format!("{CLIENT_PATH}?{HUB_PARAMETER}={name}"));
+    manifest.protocols.push("blazorpack".into());
+    manifest.message_max_bytes = endpoint.shared.settings.message_max_bytes;
+    manifest.keep_alive_interval_ms = KEEP_ALIVE_INTERVAL_MS;
+    manifest.client_timeout_ms = CLIENT_TIMEOUT_MS;
+    manifest
+}
+
+/// Answers an app server that dials in; the error is a refusal.
+pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Result<Response, Response> {
+    if !websocket_upgrade::is_upgrade_of(&request) {
+        return Err(plain(StatusCode::BAD_REQUEST, "app servers dial in by a WebSocket upgrade"));
+    }
+    let entered = enter(endpoint, &request, ServiceAudience::Server);
+    let (hub, server) = entered.inspect_err(|refusal| log_refused(endpoint, &request, refusal))?;
+    if endpoint.shared.refuses_clients() {
+        return Err(unavailable(Cause::Drained, STOPPING));
+    }
+    let Some(accept) = websocket_upgrade::accept_key(request.headers()) else {
+        return Err(plain(
+            StatusCode::BAD_REQUEST,
+            "the WebSocket upgrade is malformed: version 13 and a key are needed",
+        ));
+    };
+    let instance = text(request.headers(), &SERVER_ID).map(str::to_owned).or(server.id).unwrap_or_default();
+    if instance.is_empty() || instance.len() > NAME_MAX_BYTES {
+        return Err(plain(StatusCode::BAD_REQUEST, "X-ASRS-Server-Id has to name the app server, in 1 to 256 bytes"));
+    }
+    let is_carried = request.extensions().get::<FromFleet>().is_some();
+    let mut refusal = None;
+    // What another node has carried here goes no further.
+    let target = parameter(request.uri(), TARGET_PARAMETER).filter(|_| !is_carried);
+    if let Some(target) = target.filter(|target| *target != endpoint.shared.settings.node) {
+        match endpoint.shared.other_nodes().judge_target(&hub, &instance, &target) {
+            TargetVerdict::Refused => refusal = Some("this connection is for another node, or one that is gone".into()),
+            TargetVerdict::CarriedTo(node) => return carried_link::carry(endpoint, &node, request).await,
+        }
+    }
+    let host = text(request.headers(), &HOST).filter(|host| host.len() <= NAME_MAX_BYTES);
+    let host = host.unwrap_or_default().to_ascii_lowercase();
+    let incoming = IncomingLink {
+        upgrade: hyper::upgrade::on(&mut request),
+        instance,
+        endpoint: host,
+        is_carried,
+        cid: parameter(request.uri(), SERVER_CONNECTION_PARAMETER).unwrap_or_default(),
+        hub,
+        refusal,
+    };
+    endpoint.shard.put(ShardMessage::ServeLink(Box::new(incoming)));
+    Ok(websocket_upgrade::switching_protocols(&accept))
+}
+
+fn log_refused(endpoint: &Endpoint, request: &Request, refusal: &Response) {
+    let status = refusal.status().as_u16();
+    if endpoint.shared.limits.may_log(endpoint.shared.uptime()) {
+        let app = text(request.headers(), &SERVER_ID).unwrap_or_default();
+        let hint = "compare the AccessKey of its connection string with --access-key, and the clocks";
+        info!(app, status, hint, "an app server that dials in is refused");
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(uri: &str) -> Option<Visitor> {
+        visitor_of(uri.parse::<Uri>().unwrap().path())
+    }
+
+    #[test]
+    fn paths_of_the_door_are_known_with_and_without_the_last_slash() {
+        assert_eq!(at("/server/?hub=a"), Some(Visitor::AppServer));
+        assert_eq!(at("/client/?hub=a"), Some(Visitor::Client { is_negotiate: false }));
+        assert_eq!(at("/client?hub=a"), Some(Visitor::Client { is_negotiate: false }));
+        assert_eq!(at("/client/negotiate?hub=a"), Some(Visitor::Client { is_negotiate: true }));
+        for other in ["/", "/servers/", "/server/negotiate", "/x/client/", "/clients/negotiate"] {
+            assert_eq!(at(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_request_has_to_name_one_hub() {
+        let name = |uri: &str| hub_name(&uri.parse().unwrap()).map_err(|refusal| refusal.status());
+        assert_eq!(name("/client/?hub=Shop_Bench&x=1"), Ok("shop_bench".into()));
+        for bad in ["/client/?hub=a&hub=a", "/client/?hub=", "/client/?HUB=a", "/client/"] {
+            assert_eq!(name(bad), Err(StatusCode::BAD_REQUEST), "{bad}");
+        }
+        assert!(!is_for_clients(&"/client/?x=1".parse().unwrap()));
+        assert!(is_for_clients(&"/client/negotiate?hub=a".parse().unwrap()));
+    }
+}

@@ -1,0 +1,47 @@
+//! Links of app servers that are carried to another node: the load balancer has not led any of them there.
+//!
+//! The app server's token goes along, and is verified there once more.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::StatusCode;
+use hyper::upgrade::OnUpgrade;
+
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::hop_header;
+use crate::frontend::plain_response::plain;
+use crate::frontend::request_limit::take_relay_permit;
+use crate::frontend::reverse_proxy::relayed_body::SilenceTimer;
+use crate::frontend::reverse_proxy::{next_hop, silence_limit, tunnel};
+use crate::net::address::Address;
+
+/// Carries the upgrade of an app server to the node at this address.
+///
+/// # Errors
+/// The refusal, if that node does not take it.
+pub(crate) async fn carry(endpoint: &Endpoint, node: &Address, request: Request) -> Result<Response, Response> {
+    let permit = take_relay_permit(endpoint, &request)?;
+    let (mut parts, _) = request.into_parts();
+    let app_server: Option<OnUpgrade> = parts.extensions.remove();
+    let protocol = next_hop::prepare_request(&mut parts);
+    parts.extensions.clear();
+    let (Some(app_server), Some(protocol)) = (app_server, protocol) else {
+        return Err(plain(StatusCode::BAD_REQUEST, "app servers dial in by a WebSocket upgrade"));
+    };
+    hop_header::set_upgrade(&mut parts.headers, protocol.clone());
+    let (request, limit) = (next_hop::request(parts, Body::empty()), endpoint.shared.settings.relay.hop_timeout);
+    let sent = silence_limit::send(&endpoint.proxy_client.nodes, node, request, &SilenceTimer::new(), limit).await;
+    let mut answer = sent.map_err(|failure| {
+        plain(StatusCode::BAD_GATEWAY, format!("the node that this connection is for gives no answer: {failure}"))
+    })?;
+    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let text = format!("the node that this connection is for answers {}", answer.status());
+        return Err(plain(StatusCode::BAD_GATEWAY, text));
+    }
+    next_hop::prepare_answer(&mut answer);
+    hop_header::drop_private(answer.headers_mut());
+    tunnel::open(endpoint.counters.clone(), app_server, hyper::upgrade::on(&mut answer), permit.into());
+    hop_header::set_upgrade(answer.headers_mut(), protocol);
+    Ok(answer.map(|_| Body::empty()))
+}

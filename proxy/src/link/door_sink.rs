@@ -1,0 +1,206 @@
+//! Consumer of the frames of an app server that has dialled in.
+//!
+//! It has one way to all clients, wherever they are: a frame is applied here as far as it concerns this node, and passed
+//! on to other nodes as far as it concerns theirs. A frame that makes no sense is skipped, as its SDK skips ours.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tracing::{debug, info, warn};
+use trunkline_link::{FrameSink, LinkEnd};
+use trunkline_protocol::service::{Ping, ServiceMessage, ServiceMessageError};
+
+use super::attachment::ShardSink;
+use super::door_ping::{self, Leaving, NodeLoad, Wish};
+use crate::clock::unix_seconds;
+use crate::shard::{Shard, ShardCommand, no_such_connection};
+use crate::upstream::{LinkHandle, Pool};
+
+/// Pairs of a ping that are read.
+const PAIRS_MAX: usize = 16;
+
+/// Limit of what waits for an app server that does not read: data of clients stops far below it, answers don't.
+const ANSWERS_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Consumer of the frames of one link that an app server has dialled.
+pub(super) struct DoorSink<'a> {
+    shard: &'a Rc<Shard>,
+    pool: &'a Arc<Pool>,
+    link: Arc<LinkHandle>,
+    inner: ShardSink<'a>,
+    /// The app server migrates its clients; told to the shards at the end of the batch.
+    is_migrating: bool,
+}
+
+impl<'a> DoorSink<'a> {
+    pub(super) fn new(shard: &'a Rc<Shard>, pool: &'a Arc<Pool>, link: &Arc<LinkHandle>) -> Self {
+        let inner = ShardSink::new(shard, link.clone());
+        Self { shard, pool, link: link.clone(), inner, is_migrating: false }
+    }
+
+    fn take(&mut self, message: ServiceMessage) {
+        use ServiceMessage as M;
+        let (shared, link) = (self.shard.shared(), &self.link);
+        let others = shared.other_nodes();
+        let is_here = |id: &str| shared.routes.find(id).is_some();
+        match &message {
+            M::ConnectionData(_) => {}
+            M::MultiConnectionData(data) if !data.connection_ids.iter().all(|id| is_here(id)) => {
+                others.pass_on(link, &message);
+            }
+            M::UserData(_)
+            | M::MultiUserData(_)
+            | M::BroadcastData(_)
+            | M::GroupBroadcastData(_)
+            | M::MultiGroupBroadcastData(_) => {
+                others.pass_on(link, &message);
+                if !others.is_for_us(link) {
+                    return;
+                }
+            }
+            M::UserJoinGroup(_) | M::UserLeaveGroup(_) => others.pass_on(link, &message),
+            M::JoinGroup(change) | M::LeaveGroup(change) if !is_here(&change.connection_id) => {
+                return others.pass_on(link, &message);
+            }
+            M::CloseConnection(close) if !is_here(&close.connection_id) => return others.pass_on(link, &message),
+            M::JoinGroupWithAck(_)
+            | M::LeaveGroupWithAck(_)
+            | M::CheckUserInGroupWithAck(_)
+            | M::CheckGroupExistenceWithAck(_)
+            | M::CheckConnectionExistenceWithAck(_)
+            | M::CheckUserExistenceWithAck(_)
+            | M::UserJoinGroupWithAck(_)
+            | M::UserLeaveGroupWithAck(_)
+            | M::CloseConnectionWithAck(_)
+            | M::CloseConnectionsWithAck(_)
+            | M::CloseUserConnectionsWithAck(_)
+            | M::CloseGroupConnectionsWithAck(_)
+            | M::GroupMemberQuery(_) => return self.ask(message),
+            M::ClientInvocation(request) if !is_here(&request.connection_id) => {
+                if !others.invoke(link, request) {
+                    link.send(&no_such_connection(request.clone()));
+                }
+                return;
+            }
+            M::HandshakeRequest(_)
+            | M::HandshakeResponse(_)
+            | M::OpenConnection(_)
+            | M::Ack(_)
+            | M::ServiceError(_)
+            | M::ServiceEvent(_)
+            | M::ServiceMapping(_)
+            | M::ConnectionReconnect(_) => {
+                self.skip(&format!("{} ({}) is none that an app server sends", message.name(), message.number()));
+                return;
+            }
+            _ => {}
+        }
+        self.route(message);
+    }
+
+    fn route(&mut self, message: ServiceMessage) {
+        if let Err(problem) = self.inner.route(message) {
+            self.skip(&problem);
+        }
+    }
+
+    /// Asks here, and at the other nodes; the app server gets one answer.
+    fn ask(&mut self, message: ServiceMessage) {
+        let routed = match self.shard.shared().other_nodes().ask_too(&self.link, &message) {
+            Some(asker) => self.inner.route_for(&asker, message),
+            None => self.inner.route(message),
+        };
+        if let Err(problem) = routed {
+            self.skip(&problem);
+        }
+    }
+
+    fn skip(&self, problem: &str) {
+        self.shard.counters().door.malformed.increment();
+        let (hub, app) = (self.pool.hub().name(), &self.pool.app().name);
+        debug!(hub, %app, problem, "a frame of an app server is skipped");
+    }
+
+    fn answer(&mut self, wish: Wish) {
+        let answer = match wish {
+            Wish::Status => door_ping::status(self.load()),
+            Wish::Servers => {
+                let shared = self.shard.shared();
+                let hub = self.pool.hub();
+                let mut ids: Vec<_> = hub.pools().iter().map(|pool| pool.app().instance.clone()).collect();
+                ids.extend(shared.other_nodes().app_servers(hub.key()));
+                door_ping::servers(ids, unix_seconds())
+            }
+            Wish::Leave(how) => {
+                self.leave(how);
+                door_ping::finack()
+            }
+        };
+        self.link.send(&ServiceMessage::Ping(answer));
+    }
+
+    fn load(&self) -> NodeLoad {
+        let shared = self.shard.shared();
+        let clients = shared.sockets();
+        let servers = self.pool.hub().pools().iter().map(|pool| pool.open() as u64).sum();
+        let capacity = shared.settings.limits.connections.map(|most| u64::from(most.get()));
+        NodeLoad { has_clients: clients > 0, clients, servers, capacity }
+    }
+
+    /// The app server gets no new clients; those that it has may go elsewhere.
+    fn leave(&mut self, how: Leaving) {
+        if self.pool.begin_drain() {
+            let (hub, app) = (self.pool.hub().name(), &self.pool.app().name);
+            info!(hub, %app, ?how, "the app server is about to stop: it gets no new clients");
+        }
+        // It may have wanted to wait first.
+        self.is_migrating |= how == Leaving::Migrating && self.pool.begin_migration();
+    }
+}
+
+impl FrameSink for DoorSink<'_> {
+    fn count(&mut self, message: Option<&ServiceMessage>, bytes: usize) {
+        self.inner.count(message, bytes);
+    }
+
+    fn handle_ping(&mut self, ping: &Ping) {
+        self.inner.handle_ping(ping);
+        let mut wishes: Vec<_> = Vec::new();
+        for wish in door_ping::wishes(ping).take(PAIRS_MAX) {
+            if !wishes.contains(&wish) {
+                wishes.push(wish);
+            }
+        }
+        wishes.into_iter().for_each(|wish| self.answer(wish));
+    }
+
+    fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), LinkEnd> {
+        if let Some(message) = message {
+            self.take(message);
+        }
+        Ok(())
+    }
+
+    fn handle_malformed(&mut self, error: ServiceMessageError) -> Result<(), LinkEnd> {
+        self.skip(&error.to_string());
+        Ok(())
+    }
+
+    async fn finish_batch(&mut self, bytes: usize) {
+        self.inner.finish_batch(bytes).await;
+        if self.link.ring_bytes() > ANSWERS_MAX_BYTES {
+            let (hub, app) = (self.pool.hub().name(), &self.pool.app().name);
+            warn!(hub, %app, "the app server asks, and does not read the answers: its link is given up");
+            self.link.give_up();
+        }
+        if std::mem::take(&mut self.is_migrating) {
+            let (hub, app) = (self.link.hub(), self.link.app());
+            super::give_to_all(self.shard, &ShardCommand::AppShuttingDown { hub, app }).await;
+        }
+    }
+
+    async fn yield_after_batch(&mut self) {
+        self.inner.yield_after_batch().await;
+    }
+}

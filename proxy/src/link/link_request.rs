@@ -1,0 +1,102 @@
+//! Requests for more links, to app servers that dial in: a ping that names the node which needs one.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use tokio::time::sleep;
+use tracing::info;
+use trunkline_protocol::service::{Ping, ServiceMessage};
+
+use crate::upstream::{LinkHandle, Pool};
+
+/// Key of the ping.
+const TARGET: &str = "target";
+
+/// Number of links to one app server from which on no more are asked for: they are not what it lacks.
+const LINKS_MAX: usize = 20;
+
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Looks in a row that find all links full before another one is asked for; a burst is over sooner.
+const FULL_LOOKS: u32 = 3;
+
+/// Time that an app server has for it, and its clients to move over.
+const REST: Duration = Duration::from_secs(10);
+
+/// Request for a link to the node of this name.
+pub(crate) fn link_request(node: &str) -> ServiceMessage {
+    ServiceMessage::Ping(Ping { pairs: vec![(ByteString::from_static(TARGET), node.into())] })
+}
+
+/// Asks for another link whenever all links of a pool have been full for a while. Each link calls it, and the first asks.
+pub(super) async fn ask_while_full(node: &str, pool: &Pool, link: &Arc<LinkHandle>) -> Infallible {
+    let mut full_looks = 0;
+    loop {
+        sleep(LOOK_INTERVAL).await;
+        let homes = pool.homes();
+        let is_first = homes.first().is_some_and(|first| Arc::ptr_eq(first, link));
+        let needs_more = is_first && homes.len() < LINKS_MAX && homes.iter().all(|home| home.is_full());
+        full_looks = if needs_more { full_looks + 1 } else { 0 };
+        if full_looks >= FULL_LOOKS && !pool.is_draining() {
+            let (hub, app, links) = (pool.hub().name(), &pool.app().name, homes.len());
+            info!(hub, %app, links, "all links of an app server are full: it is asked for another one");
+            link.send(&link_request(node));
+            full_looks = 0;
+            sleep(REST).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::select;
+    use tokio::time::Instant;
+    use trunkline_protocol::manifest::HubManifest;
+
+    use super::*;
+    use crate::upstream::{AppServer, AppTarget, HubRegistry};
+
+    /// A pool with two links.
+    fn pool() -> (Pool, [Arc<LinkHandle>; 2]) {
+        let hub = HubRegistry::default().learn_at_door(HubManifest::new("bench", "/client")).unwrap();
+        let (id, instance) = (7.into(), "vm_1".into());
+        let app = AppServer { id, instance, name: "vm".into(), target: AppTarget::DialsIn };
+        let links = [(); 2].map(|()| Arc::new(LinkHandle::opened_at_door(hub.index(), id)));
+        let pool = Pool::new(hub, Arc::new(app), 0, Arc::default());
+        for link in &links {
+            pool.add(link);
+        }
+        (pool, links)
+    }
+
+    /// Bytes that wait in a link after so many seconds of looking.
+    async fn waiting_after(seconds: u64, pool: &Pool, link: &Arc<LinkHandle>) -> usize {
+        let until = Instant::now() + Duration::from_secs(seconds);
+        select! {
+            never = ask_while_full("n1", pool, link) => match never {},
+            // sleep: time is virtual, and what is shown is that nothing comes
+            () = tokio::time::sleep_until(until) => link.ring_bytes(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_link_is_asked_for_once_when_all_are_full_for_a_while() {
+        let (pool, [first, second]) = pool();
+        let request = link_request("n1").to_frame().len();
+        let fill = |link: &LinkHandle| {
+            while !link.is_full() {
+                link.send_data("ann", &[0; 100], 0);
+            }
+            link.ring_bytes()
+        };
+        let full = fill(&first);
+        assert_eq!(waiting_after(20, &pool, &first).await, full, "one has room");
+        fill(&second);
+        assert_eq!(waiting_after(2, &pool, &first).await, full, "a burst may be over soon");
+        assert_eq!(waiting_after(12, &pool, &first).await, full + request);
+        let full_second = second.ring_bytes();
+        assert_eq!(waiting_after(60, &pool, &second).await, full_second, "the first asks for all");
+    }
+}

@@ -1,0 +1,202 @@
+//! Client results that app servers of the door wait for: whose question each is, by the id of the invocation.
+//!
+//! The app server of a client names itself, and not the one that asks, when it passes the client's answer on.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytestring::ByteString;
+use tokio::time::Instant;
+use trunkline_protocol::service::{ClientInvocation, ErrorCompletion, ServiceMessage};
+
+use crate::upstream::{AppServerId, Asker};
+
+/// Time that a client has to answer, as long as Azure's service gives it.
+const RESULT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Maximum number of questions that wait at a time; their askers are told of more.
+const WAITING_MAX: usize = 65_536;
+
+/// Questions to clients that wait for a result, of all shards.
+#[derive(Debug, Default)]
+pub(crate) struct ClientResults(Mutex<HashMap<ByteString, WaitingResult>>);
+
+/// Question to a client of another app server.
+#[derive(Debug)]
+pub(crate) struct WaitingResult {
+    asker: Arc<dyn Asker>,
+    connection_id: ByteString,
+    /// Id of the app server that asks.
+    caller: ByteString,
+    /// App server that has the client, if it is here.
+    owner: Option<AppServerId>,
+    /// Boot id of the node that has the client, if it is another one.
+    node: Option<Box<str>>,
+    until: Instant,
+}
+
+impl ClientResults {
+    /// Notes who asks a client of this app server; `false` if too many do, or the id is in use.
+    #[must_use]
+    pub(crate) fn begin(&self, asker: &Arc<dyn Asker>, request: &ClientInvocation, owner: Option<AppServerId>) -> bool {
+        let mut waiting = self.waiting();
+        let may_begin = waiting.len() < WAITING_MAX && !waiting.contains_key(&request.invocation_id);
+        if may_begin {
+            let (connection_id, caller) = (request.connection_id.clone(), request.caller_server_id.clone());
+            let (asker, until) = (asker.clone(), Instant::now() + RESULT_TIMEOUT);
+            let question = WaitingResult { asker, connection_id, caller, owner, node: None, until };
+            waiting.insert(request.invocation_id.clone(), question);
+        }
+        may_begin
+    }
+
+    /// Takes the question about a client that a result answers, if it comes from the client's app server, or from
+    /// another node.
+    #[must_use]
+    pub(crate) fn take(&self, invocation_id: &str, connection_id: &str, from: AppServerId) -> Option<WaitingResult> {
+        let mut waiting = self.waiting();
+        let question = waiting.get(invocation_id)?;
+        let is_from_owner = question.owner.is_none_or(|owner| owner == from) || from == AppServerId::OTHER_NODE;
+        if question.connection_id == connection_id && is_from_owner { waiting.remove(invocation_id) } else { None }
+    }
+
+    /// Whether somebody waits for an answer of a client.
+    #[must_use]
+    pub(crate) fn is_waiting_for(&self, connection_id: &str) -> bool {
+        self.waiting().values().any(|question| question.connection_id == connection_id)
+    }
+
+    /// Answers the questions that have waited for too long.
+    pub(crate) fn expire(&self) {
+        let now = Instant::now();
+        self.fail(|question| question.until <= now, "has not answered in time");
+    }
+
+    /// Answers the questions to a client that has gone.
+    pub(crate) fn connection_ended(&self, connection_id: &str) {
+        self.fail(|question| question.connection_id == connection_id, "has ended before it answered");
+    }
+
+    /// Notes which node has the client that is asked.
+    pub(crate) fn set_node(&self, invocation_id: &str, boot: &str) {
+        if let Some(question) = self.waiting().get_mut(invocation_id) {
+            question.node = Some(boot.into());
+        }
+    }
+
+    /// Answers the questions to the clients of a node that is gone.
+    pub(crate) fn node_gone(&self, boot: &str) {
+        self.fail(|question| question.node.as_deref() == Some(boot), "was at a node that is gone");
+    }
+
+    /// Answers one question that nobody else will.
+    pub(crate) fn fail_one(&self, invocation_id: &str, reason: &str) {
+        let question = self.waiting().remove(invocation_id);
+        if let Some(question) = question {
+            question.fail(invocation_id.into(), reason);
+        }
+    }
+
+    fn fail(&self, is_over: impl Fn(&WaitingResult) -> bool, reason: &str) {
+        let mut waiting = self.waiting();
+        if waiting.is_empty() {
+            return;
+        }
+        let over: Vec<_> = waiting.extract_if(|_, question| is_over(question)).collect();
+        drop(waiting);
+        over.into_iter().for_each(|(invocation_id, question)| question.fail(invocation_id, reason));
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<ByteString, WaitingResult>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WaitingResult {
+    /// Id of the app server that asks.
+    #[must_use]
+    pub(crate) fn caller(&self) -> &ByteString {
+        &self.caller
+    }
+
+    /// Asker, to whom the answer goes.
+    #[must_use]
+    pub(crate) fn asker(&self) -> &Arc<dyn Asker> {
+        &self.asker
+    }
+
+    fn fail(self, invocation_id: ByteString, reason: &str) {
+        let Self { asker, connection_id, caller, .. } = self;
+        let error = format!("Connection '{connection_id}' {reason}.").into();
+        let answer = ErrorCompletion { invocation_id, connection_id, caller_server_id: caller, error };
+        asker.answer(&ServiceMessage::ErrorCompletion(answer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::HubIndex;
+
+    #[derive(Debug, Default)]
+    struct Answers(Mutex<Vec<ServiceMessage>>);
+
+    impl Asker for Answers {
+        fn hub(&self) -> HubIndex {
+            0.into()
+        }
+
+        fn app(&self) -> AppServerId {
+            AppServerId::NONE
+        }
+
+        fn answer(&self, message: &ServiceMessage) {
+            self.0.lock().unwrap().push(message.clone());
+        }
+    }
+
+    fn question(id: &'static str, connection: &'static str) -> ClientInvocation {
+        let (invocation_id, connection_id) = (id.into(), connection.into());
+        ClientInvocation { invocation_id, connection_id, caller_server_id: "one".into(), ..ClientInvocation::default() }
+    }
+
+    const OWNER: AppServerId = AppServerId::NONE;
+
+    fn begin(results: &ClientResults, asker: &Arc<Answers>, id: &'static str, connection: &'static str) -> bool {
+        results.begin(&(asker.clone() as Arc<dyn Asker>), &question(id, connection), Some(OWNER))
+    }
+
+    fn errors(asker: &Answers) -> Vec<String> {
+        let told = std::mem::take(&mut *asker.0.lock().unwrap());
+        let id = |message| match message {
+            ServiceMessage::ErrorCompletion(error) => error.invocation_id.to_string(),
+            other => panic!("{other:?}"),
+        };
+        told.into_iter().map(id).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_result_is_taken_once_and_from_the_client_s_app_server_alone() {
+        let (results, asker) = (ClientResults::default(), Arc::new(Answers::default()));
+        assert!(begin(&results, &asker, "1", "ann"));
+        assert!(!begin(&results, &asker, "1", "ben"), "the first question keeps its id");
+        assert!(results.take("1", "ann", AppServerId::from(7)).is_none());
+        assert!(results.take("1", "ben", OWNER).is_none());
+        assert_eq!(results.take("1", "ann", OWNER).unwrap().caller(), "one");
+        assert!(results.take("1", "ann", OWNER).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_is_answered_when_its_client_ends_or_its_time_is_over() {
+        let (results, asker) = (ClientResults::default(), Arc::new(Answers::default()));
+        assert!(begin(&results, &asker, "2", "ann") && begin(&results, &asker, "3", "ben"));
+        results.connection_ended("ann");
+        assert_eq!(errors(&asker), ["2"]);
+        results.expire();
+        assert!(errors(&asker).is_empty());
+        tokio::time::advance(RESULT_TIMEOUT).await;
+        results.expire();
+        assert_eq!(errors(&asker), ["3"]);
+    }
+}

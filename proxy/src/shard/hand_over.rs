@@ -1,0 +1,378 @@
+//! Hand-overs of clients whose app server dials in: to another app server when theirs stops, and between two links of
+//! theirs when one opens or is given up.
+//!
+//! ```text
+//!  to another app server:  not read ─► its calls end ─► closed there (Migrate-To) ─► opened elsewhere (Migrate-From)
+//!                             └─ 2 s ─► read on: they may wait for it ─► they end, or 10 s in all ──┘
+//!  to another link:        not read ─► Pause ─► PauseAck ─► Resume over the other link ─► read on: nothing is lost
+//! ```
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use trunkline_protocol::hub::{HubMessage, HubProtocol, next_frame};
+use trunkline_protocol::service::{ConnectionFlowControl, FlowOperation, FlowSubject, ServiceMessage};
+
+use super::connection::PauseReason;
+use super::content::Content;
+use super::reassignment::moved_to;
+use super::slot::{Serial, Slot};
+use super::state::ShardState;
+use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, LinkId, Pool};
+
+/// Ticks that a hand-over may take: for the calls of a client to end, or its app server to answer.
+const HAND_OVER_TICKS: u32 = 10;
+
+/// Ticks after which a client is read on whose calls have not ended: they may wait for what it sends.
+const READ_ON_TICKS: u32 = 2;
+
+/// Maximum number of clients that one shard hands over at a time when a link opens.
+const LEVELLED_MAX: usize = 1000;
+
+/// Client connection that is being handed over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HandOver {
+    slot: Slot,
+    serial: Serial,
+    until: u32,
+}
+
+impl ShardState {
+    /// Gives the clients of an app server that stops to others, each once its calls have ended. Where there is no other,
+    /// they stay.
+    pub(super) fn migrate_all(&mut self, hub: HubIndex, app: AppServerId) {
+        if self.other_app(hub, app).is_none() {
+            return;
+        }
+        for slot in self.connections.at_app(hub, app) {
+            let until = self.tick + HAND_OVER_TICKS;
+            let Some(client) = self.connections.live_mut(slot) else { continue };
+            if !client.can_move() || client.cold.is_bound || client.cold.is_leaving {
+                continue;
+            }
+            client.cold.is_leaving = true;
+            client.pause(PauseReason::HandingOver);
+            if client.cold.moving_to.is_none()
+                && client.cold.calls.are_none()
+                && !self.context.shared.client_results.is_waiting_for(&client.id)
+            {
+                self.migrate(slot);
+            } else {
+                let serial = client.serial;
+                self.hand_overs.push(HandOver { slot, serial, until });
+            }
+        }
+    }
+
+    /// Gives a client to another app server if it waits for nothing more than the end of its calls.
+    pub(super) fn migrate_if_ready(&mut self, slot: Slot) {
+        let Some(client) = self.connections.get(slot) else { return };
+        let results = &self.context.shared.client_results;
+        let is_idle =
+            || client.cold.moving_to.is_none() && client.cold.calls.are_none() && !results.is_waiting_for(&client.id);
+        if client.cold.is_leaving && client.home.of_door().is_some() && is_idle() {
+            self.migrate(slot);
+        }
+    }
+
+    /// Takes the goodbye of an app server that stops for the beginning of a hand-over: the client is not told of it.
+    pub(super) fn take_goodbye(&mut self, slot: Slot, payload: &[u8]) -> bool {
+        let Some(client) = self.connections.get(slot) else { return false };
+        let Content::Hub(protocol) = client.content else { return false };
+        let is_goodbye = client.home.of_door().is_some() && is_goodbye(protocol, payload);
+        if is_goodbye {
+            self.migrate(slot);
+        }
+        is_goodbye
+    }
+
+    fn migrate(&mut self, slot: Slot) {
+        let Some(client) = self.connections.live(slot) else { return };
+        let (hub, app) = (client.home.hub(), client.home.app());
+        let Some(to) = self.other_app(hub, app) else { return self.stay(slot) };
+        let instance = self.context.shared.hubs.instance(to.app());
+        client.home.send(&moved_to(&client.id, &instance));
+        self.reassign_to(slot, &to);
+    }
+
+    fn other_app(&self, hub: HubIndex, app: AppServerId) -> Option<HomeLink> {
+        let hubs = self.context.shared.hubs.all();
+        hubs.get(hub.get())?.choose_home_near(app).filter(|home| home.app() != app)
+    }
+
+    /// Reads a client on that is not handed over after all.
+    fn stay(&mut self, slot: Slot) {
+        let now = self.tick;
+        if let Some(client) = self.connections.live_mut(slot) {
+            client.cold.is_leaving = false;
+            client.resume(PauseReason::HandingOver, now);
+        }
+    }
+
+    /// Gives the clients of app servers that stop to another one, which has come.
+    pub(super) fn migrate_to(&mut self, link: &LinkHandle) {
+        let hubs = self.context.shared.hubs.all();
+        let Some(hub) = hubs.get(link.hub().get()).filter(|hub| hub.is_of_door()) else { return };
+        for pool in hub.pools().iter().filter(|pool| pool.is_migrating() && pool.app().id != link.app()) {
+            self.migrate_all(link.hub(), pool.app().id);
+        }
+    }
+
+    /// Gives a link that has opened its share of the clients of its app server.
+    pub(super) fn level_links(&mut self, link: &HomeLink) {
+        let Some(pool) = self.pool_of(link) else { return };
+        let homes = pool.homes();
+        if !link.may_carry_clients() || homes.len() < 2 || pool.is_draining() {
+            return;
+        }
+        let mut by_home: Vec<Vec<Slot>> = homes.iter().map(|home| self.connections.at_home(home.id())).collect();
+        let share = by_home.iter().map(Vec::len).sum::<usize>() / homes.len();
+        for clients in &mut by_home {
+            let excess = clients.len().saturating_sub(share + 1).min(LEVELLED_MAX);
+            clients.truncate(excess);
+        }
+        by_home.into_iter().flatten().take(share.min(LEVELLED_MAX)).for_each(|slot| self.move_to(slot, link));
+    }
+
+    /// Moves the clients of a link that is about to be given up to others of its app server.
+    pub(super) fn leave_link(&mut self, link: &LinkHandle) {
+        let Some(pool) = self.pool_of(link) else { return };
+        let others: Vec<_> = pool.homes().into_iter().filter(|home| home.id() != link.id()).collect();
+        for (slot, to) in self.connections.at_home(link.id()).into_iter().zip(others.iter().cycle()) {
+            self.move_to(slot, to);
+        }
+    }
+
+    fn pool_of(&self, link: &LinkHandle) -> Option<Arc<Pool>> {
+        let hubs = self.context.shared.hubs.all();
+        hubs.get(link.hub().get())?.pool_of(link.app()).filter(|_| link.of_door().is_some())
+    }
+
+    /// Begins to move a client to another link of its app server.
+    fn move_to(&mut self, slot: Slot, link: &HomeLink) {
+        let until = self.tick + HAND_OVER_TICKS;
+        let Some(client) = self.connections.live_mut(slot).filter(|client| client.is_open()) else { return };
+        if client.cold.is_settled
+            || client.cold.moving_to.is_some()
+            || client.cold.is_leaving
+            || client.home.id() == link.id()
+        {
+            return;
+        }
+        client.cold.moving_to = Some(link.clone());
+        client.pause(PauseReason::HandingOver);
+        client.home.send(&flow(&client.id, FlowOperation::Pause));
+        let serial = client.serial;
+        self.hand_overs.push(HandOver { slot, serial, until });
+    }
+
+    /// Finishes a move: the app server sends nothing more for the client over its old link.
+    pub(super) fn pause_acknowledged(&mut self, slot: Slot, by: LinkId) {
+        let Some(client) = self.connections.live_mut(slot).filter(|client| client.home.id() == by) else { return };
+        let Some(to) = client.cold.moving_to.take() else { return };
+        // One that is lost by now is of no use: the old one has the client still.
+        let to = if to.is_open() { to } else { client.home.clone() };
+        to.send(&flow(&client.id, FlowOperation::Resume));
+        self.connections.set_home(slot, &to);
+        self.context.counters.door.moved.increment();
+        self.end_move(slot);
+    }
+
+    /// Reads a client on whose move has ended, unless it is to leave its app server by now.
+    fn end_move(&mut self, slot: Slot) {
+        let now = self.tick;
+        let Some(client) = self.connections.live_mut(slot) else { return };
+        client.cold.moving_to = None;
+        match client.cold.is_leaving {
+            true => self.migrate_if_ready(slot),
+            false => client.resume(PauseReason::HandingOver, now),
+        }
+    }
+
+    /// Reads clients on whose calls may wait for them, and ends hand-overs that have taken too long.
+    pub(super) fn end_late_hand_overs(&mut self) {
+        let now = self.tick;
+        for HandOver { slot, serial, until } in &self.hand_overs {
+            let client = self.connections.get_current(*slot, *serial);
+            if until.saturating_sub(HAND_OVER_TICKS - READ_ON_TICKS) <= now
+                && let Some(client) = client.filter(|client| client.cold.is_leaving && client.cold.moving_to.is_none())
+            {
+                client.resume(PauseReason::HandingOver, now);
+            }
+        }
+        // Results of clients come over other ways than the answers to their calls.
+        let waiting: Vec<_> = self.hand_overs.iter().map(|hand_over| (hand_over.slot, hand_over.serial)).collect();
+        for (slot, serial) in waiting {
+            if self.connections.get_current(slot, serial).is_some() {
+                self.migrate_if_ready(slot);
+            }
+        }
+        let late: Vec<_> = self.hand_overs.extract_if(.., |hand_over| hand_over.until <= now).collect();
+        for HandOver { slot, serial, .. } in late {
+            let Some(client) = self.connections.get_current(slot, serial) else { continue };
+            if client.cold.moving_to.is_some() {
+                // Its late answer could be taken for that to the next pause.
+                client.cold.is_settled = true;
+                client.home.send(&flow(&client.id, FlowOperation::Resume));
+                self.end_move(slot);
+            } else if client.cold.is_leaving && client.home.of_door().is_some() {
+                self.migrate(slot);
+            }
+        }
+    }
+}
+
+/// Whether these bytes are a close message that has the client come back: so an app server ends its clients when it stops.
+fn is_goodbye(protocol: HubProtocol, payload: &[u8]) -> bool {
+    let Ok(Some(frame)) = next_frame(protocol, payload, payload.len()) else { return false };
+    let message = protocol.decode(&Bytes::copy_from_slice(payload.get(frame.body).unwrap_or_default()));
+    matches!(message, Ok(Some(HubMessage::Close(close))) if close.allow_reconnect)
+}
+
+fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
+    let (connection_id, subject) = (ByteString::from(id), FlowSubject::Client);
+    ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id, subject, operation })
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::cause::Cause;
+
+    use super::*;
+    use crate::shard::command::LinkLoss;
+    use crate::shard::testbed::{Testbed, sent_over};
+
+    fn is_read(bed: &Testbed, slot: Slot) -> bool {
+        bed.state.connections.get(slot).unwrap().pause_reasons().are_none()
+    }
+
+    fn home(bed: &Testbed, slot: Slot) -> crate::upstream::LinkId {
+        bed.state.connections.get(slot).unwrap().home.id()
+    }
+
+    #[test]
+    fn an_idle_client_goes_to_another_app_server_at_once_and_one_with_a_call_when_that_has_ended() {
+        let mut bed = Testbed::new();
+        let (pool, old) = bed.door_server("old", 1);
+        let (_, next) = bed.door_server("next", 1);
+        let (idle, busy) = (bed.client_at("ann", &old[0]), bed.client_at("ben", &old[0]));
+        bed.state.begin_call(busy, "1");
+        assert!(pool.begin_drain());
+        bed.state.migrate_all(old[0].hub(), old[0].app());
+        assert!(home(&bed, idle) == next[0].id() && is_read(&bed, idle));
+        assert!(home(&bed, busy) == old[0].id() && !is_read(&bed, busy), "its call runs on");
+        let answer = "{\"type\":3,\"invocationId\":\"1\",\"result\":2}\u{1e}";
+        bed.data("ben", busy, old[0].app(), answer);
+        assert!(home(&bed, busy) == next[0].id() && is_read(&bed, busy));
+        assert_eq!(bed.received(busy), ["{\"type\":3,\"invocationId\":\"1\",\"result\":2};"]);
+        let told: Vec<_> = sent_over(&old[0]).iter().map(ServiceMessage::name).collect();
+        assert_eq!(told, ["CloseConnection", "CloseConnection"]);
+        let opened: Vec<_> = sent_over(&next[0]).iter().map(ServiceMessage::name).collect();
+        assert_eq!(opened, ["OpenConnection", "ConnectionData", "OpenConnection", "ConnectionData"]);
+    }
+
+    #[test]
+    fn a_call_without_end_is_answered_with_an_error_in_the_end() {
+        let mut bed = Testbed::new();
+        let (pool, old) = bed.door_server("old", 1);
+        let (_, next) = bed.door_server("next", 1);
+        let slot = bed.client_at("ann", &old[0]);
+        bed.state.begin_call(slot, "1");
+        assert!(pool.begin_drain());
+        bed.state.migrate_all(old[0].hub(), old[0].app());
+        (1..HAND_OVER_TICKS).for_each(|_| bed.state.advance());
+        assert_eq!(home(&bed, slot), old[0].id());
+        assert!(is_read(&bed, slot), "the call may wait for something of its client");
+        bed.state.advance();
+        assert_eq!(home(&bed, slot), next[0].id());
+        assert!(bed.received(slot)[0].contains("was stopped before the call had ended"));
+    }
+
+    #[test]
+    fn the_goodbye_of_an_app_server_that_stops_is_not_passed_on_and_what_it_says_later_counts_no_more() {
+        let mut bed = Testbed::new();
+        let (pool, old) = bed.door_server("old", 1);
+        let (_, next) = bed.door_server("next", 1);
+        let slot = bed.client_at("ann", &old[0]);
+        bed.state.begin_call(slot, "1");
+        assert!(pool.begin_drain());
+        bed.state.migrate_all(old[0].hub(), old[0].app());
+        bed.data("ann", slot, old[0].app(), "{\"type\":7,\"allowReconnect\":true}\u{1e}");
+        assert_eq!(home(&bed, slot), next[0].id());
+        bed.close("ann", slot, old[0].app());
+        assert!(bed.state.connections.get(slot).unwrap().is_open());
+        assert!(bed.received(slot).iter().all(|message| message.contains("the call had ended")));
+        bed.close("ann", slot, next[0].app());
+        assert!(bed.state.connections.get(slot).unwrap().is_closing());
+    }
+
+    #[test]
+    fn without_another_app_server_clients_stay_where_they_are() {
+        let mut bed = Testbed::new();
+        let (pool, old) = bed.door_server("old", 1);
+        let slot = bed.client_at("ann", &old[0]);
+        assert!(pool.begin_drain());
+        bed.state.migrate_all(old[0].hub(), old[0].app());
+        assert!(home(&bed, slot) == old[0].id() && is_read(&bed, slot));
+    }
+
+    #[test]
+    fn a_client_whose_link_is_lost_waits_until_its_app_server_knows_or_is_gone() {
+        let mut bed = Testbed::new();
+        let (pool, links) = bed.door_server("app", 2);
+        let slot = bed.client_at("ann", &links[0]);
+        let loss = |link: &HomeLink| LinkLoss {
+            link: link.id(),
+            cause: Cause::LinkLost,
+            noticed_within_s: 2,
+            is_goodbye: true,
+            unheard: Vec::new(),
+        };
+        pool.remove(&links[0]);
+        bed.state.lose_homes(&loss(&links[0]));
+        bed.state.advance();
+        assert!(!is_read(&bed, slot) && home(&bed, slot) == links[0].id(), "it would be taken for the old one");
+        bed.state.advance();
+        assert!(is_read(&bed, slot) && home(&bed, slot) == links[1].id());
+        pool.remove(&links[1]);
+        bed.state.lose_homes(&loss(&links[1]));
+        let (_, next) = bed.door_server("next", 1);
+        bed.state.link_opened(&next[0]);
+        assert!(is_read(&bed, slot) && home(&bed, slot) == next[0].id(), "nobody is waited for who is gone");
+    }
+
+    #[test]
+    fn a_link_that_opens_gets_its_share_and_nothing_is_sent_between_pause_and_resume() {
+        let mut bed = Testbed::new();
+        let (pool, links) = bed.door_server("app", 1);
+        let slots: Vec<_> = (0..4).map(|number| bed.client_at(&format!("c{number}"), &links[0])).collect();
+        let new = bed.door_link(&pool, "app");
+        bed.state.level_links(&new);
+        let moving: Vec<_> = slots.iter().copied().filter(|&slot| !is_read(&bed, slot)).collect();
+        assert_eq!(moving.len(), 1, "a client more or less is no reason to move");
+        assert_eq!(home(&bed, moving[0]), links[0].id());
+        bed.state.pause_acknowledged(moving[0], new.id());
+        assert!(!is_read(&bed, moving[0]), "the old link may send still");
+        bed.state.pause_acknowledged(moving[0], links[0].id());
+        assert!(home(&bed, moving[0]) == new.id() && is_read(&bed, moving[0]));
+        let names = |link: &HomeLink| sent_over(link).iter().map(ServiceMessage::name).collect::<Vec<_>>();
+        assert_eq!((names(&links[0]), names(&new)), (vec!["ConnectionFlowControl"], vec!["ConnectionFlowControl"]));
+    }
+
+    #[test]
+    fn a_move_that_is_not_acknowledged_is_given_up() {
+        let mut bed = Testbed::new();
+        let (pool, links) = bed.door_server("app", 1);
+        let slot = bed.client_at("ann", &links[0]);
+        let _other = bed.door_link(&pool, "app");
+        bed.state.leave_link(&links[0]);
+        assert!(!is_read(&bed, slot));
+        (0..HAND_OVER_TICKS).for_each(|_| bed.state.advance());
+        assert!(is_read(&bed, slot) && home(&bed, slot) == links[0].id());
+        bed.state.pause_acknowledged(slot, links[0].id());
+        assert_eq!(home(&bed, slot), links[0].id(), "it comes too late");
+        bed.state.leave_link(&links[0]);
+        assert!(is_read(&bed, slot), "nobody could tell two answers apart");
+    }
+}

@@ -1,0 +1,24 @@
+//! Link that an app server has asked for at the door, before its handshake.
+
+use std::sync::Arc;
+
+use hyper::upgrade::OnUpgrade;
+
+use super::Hub;
+
+/// Link that an app server has asked for: the upgrade is on its way.
+#[derive(Debug)]
+pub(crate) struct IncomingLink {
+    pub upgrade: OnUpgrade,
+    pub hub: Arc<Hub>,
+    /// Id of the app server, the same for all its links.
+    pub instance: String,
+    /// Host that it has dialled.
+    pub endpoint: String,
+    /// Its own id of the link.
+    pub cid: String,
+    /// Whether another node has carried it here.
+    pub is_carried: bool,
+    /// Reason to refuse the handshake, known before it.
+    pub refusal: Option<String>,
+}

@@ -1,0 +1,294 @@
+//! A real ASP.NET Core app and real clients: everything that its hub can do, over one node and over several endpoints.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value as Json, json};
+use trunkline_protocol::manifest::Transport;
+use trunkline_tests::harness::client::{Client, Kind};
+use trunkline_tests::harness::dotnet::{AspNetApp, play_dotnet, play_dotnet_heavy};
+use trunkline_tests::harness::fleet::{App, Fleet, POOL_SIZE};
+use trunkline_tests::harness::sockets::free_address;
+
+use crate::door::{Door, KEY, SECOND_KEY, connection_string};
+use crate::guest::{Guest, Host, LIBRARIES, Library, ways};
+
+/// Server connections of a real app: five for each of its two hubs.
+pub(crate) const CONNECTIONS: usize = 10;
+
+const JSON: Library = Library::Js(Kind::JsJson);
+const PACKED: Library = Library::Js(Kind::JsMessagePack);
+
+/// Demands everything of a call that the hub offers.
+async fn calls(guest: &mut Guest, user: &str) -> Result<()> {
+    let value = json!({ "n": 1, "list": [1, 2, 3], "nil": null, "text": "åß∂ƒ" });
+    ensure!(guest.invoke("Echo", json!(["hello"])).await? == "hello");
+    if matches!(guest, Guest::Js(_)) {
+        ensure!(guest.invoke("Echo", json!([value.clone()])).await? == value);
+    }
+    guest.send("EchoBack", json!(["sent"])).await?;
+    ensure!(guest.expect("Echoed").await? == "sent");
+    let told = guest.failure("Fail", json!(["told so"])).await?;
+    ensure!(told.contains("told so"), "{told}");
+    let unknown = guest.failure("NoSuch", json!([])).await?;
+    ensure!(unknown.contains("Method does not exist"), "{unknown}");
+    ensure!(guest.stream("Count", json!([5, 1])).await? == [0, 1, 2, 3, 4].map(Json::from));
+    ensure!(guest.sum(&[1, 2, 3]).await? == 6);
+    ensure!(guest.invoke("Slow", json!([50])).await? == "slow");
+    let who = guest.invoke("WhoAmI", json!([])).await?;
+    ensure!(who["userId"] == user && who["isAdmin"] == true, "{who}");
+    ensure!(who["remoteAddress"] == "127.0.0.1", "{who}");
+    ensure!(who["query"].as_str().is_some_and(|query| query.contains(&format!("user={user}"))), "{who}");
+    ensure!(who["userAgent"].as_str().is_some_and(|agent| agent.contains("SignalR")), "{who}");
+    ensure!(who["connectionId"] == guest.id()?, "{who}");
+    Ok(())
+}
+
+#[test]
+fn calls_streams_uploads_errors_and_the_user_are_there_by_each_library_protocol_and_transport() {
+    play_dotnet_heavy(async |stage, dotnet| {
+        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
+        let mut app = host.app(&door, "one", &[]).await?;
+        door.linked(CONNECTIONS).await?;
+        let mut count = 0;
+        for (library, transport) in ways() {
+            let mut guest = host.invite_over(library, transport, &app, "ann").await?;
+            calls(&mut guest, "ann").await.with_context(|| format!("{library:?} over {transport:?}"))?;
+            guest.close().await?;
+            count += 1;
+        }
+        // Each was told to the hub once, and none ended with an error.
+        app.process.wait_for_lines("disconnected ", count).await?;
+        ensure!(app.printed("connected") == count && app.printed("disconnected") == count, "{}", app.process.log());
+        let errors = app.process.lines_after("disconnected ");
+        ensure!(errors.iter().all(|line| line.split_whitespace().count() == 1), "{errors:?}");
+        Ok(())
+    });
+}
+
+/// Demands that each guest has got just this, in this order.
+async fn have(guests: &mut [Guest], expected: &[&[Json]]) -> Result<()> {
+    for (number, (guest, expected)) in guests.iter_mut().zip(expected).enumerate() {
+        let seen = guest.until_fence().await?;
+        ensure!(seen == *expected, "guest {number} got {seen:?} where {expected:?} were due");
+    }
+    Ok(())
+}
+
+/// Sends of all kinds: guests are ann, bob, cid and another bob; red has the first two, blue the third.
+async fn sends(guests: &mut [Guest], app: &AspNetApp) -> Result<()> {
+    let ids: Vec<String> = guests.iter().map(Guest::id).collect::<Result<_>>()?;
+    for (guest, group) in guests.iter().zip(["red", "red", "blue"]) {
+        guest.invoke("Join", json!([group])).await?;
+    }
+    let ann = |target: &'static str, arguments: Json| (target, arguments);
+    let calls = [
+        (ann("SendToGroup", json!(["red", 1])), [true, true, false, false]),
+        (ann("SendToGroup", json!(["none", 2])), [false; 4]),
+        (ann("SendToGroups", json!([["red", "blue"], 3])), [true, true, true, false]),
+        (ann("SendToGroupExcept", json!(["red", [ids[0]], 4])), [false, true, false, false]),
+        (ann("OthersInGroup", json!(["red", 5])), [false, true, false, false]),
+        (ann("Broadcast", json!([6])), [true; 4]),
+        (ann("BroadcastExcept", json!([[ids[1], "nobody"], 7])), [true, false, true, true]),
+        (ann("Others", json!([8])), [false, true, true, true]),
+        (ann("SendTo", json!([ids[2], 9])), [false, false, true, false]),
+        (ann("SendTo", json!(["nobody", 10])), [false; 4]),
+        (ann("SendToMany", json!([[ids[0], ids[2]], 11])), [true, false, true, false]),
+        (ann("SendToUser", json!(["bob", 12])), [false, true, false, true]),
+        (ann("SendToUsers", json!([["bob", "cid"], 13])), [false, true, true, true]),
+    ];
+    let mut due = vec![Vec::new(); 4];
+    for ((target, arguments), reached) in calls {
+        let number = arguments.as_array().and_then(|all| all.last()).cloned().context("a number")?;
+        guests[0].invoke(target, arguments).await?;
+        for (due, _) in due.iter_mut().zip(reached).filter(|(_, reached)| *reached) {
+            due.push(number.clone());
+        }
+    }
+    // Each message of a guest's app server keeps its order; guests of other nodes get theirs a little later.
+    for (number, due) in due.iter().enumerate() {
+        for expected in due {
+            let came = guests[number].expect("Message").await?;
+            ensure!(came == *expected, "guest {number} got {came} where {expected} of {due:?} was due");
+        }
+    }
+    guests[0].invoke("Leave", json!(["red"])).await?;
+    guests[0].invoke("SendToGroup", json!(["red", 14])).await?;
+    ensure!(guests[1].expect("Message").await? == 14);
+    have(guests, &[&[], &[], &[], &[]]).await?;
+    // Outside of any hub, by the app's `IHubContext`.
+    let answer = trunkline_tests::harness::http_client::post(app.address(), "/announce/blue").await?;
+    ensure!(answer.status.is_success(), "{answer:?}");
+    ensure!(guests[2].expect("Message").await? == "announced");
+    Ok(())
+}
+
+async fn four(host: &Host<'_>, app: &AspNetApp) -> Result<Vec<Guest>> {
+    let mut guests = Vec::new();
+    for (library, user) in LIBRARIES.into_iter().zip(["ann", "bob", "cid", "bob"]) {
+        guests.push(host.invite(library, app, user).await?);
+    }
+    Ok(guests)
+}
+
+#[test]
+fn groups_users_broadcasts_and_exceptions_reach_just_those_they_are_for() {
+    play_dotnet(async |stage, dotnet| {
+        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
+        let app = host.app(&door, "one", &[]).await?;
+        let mut guests = four(&host, &app).await?;
+        sends(&mut guests, &app).await
+    });
+}
+
+#[test]
+fn so_they_do_over_two_nodes_as_two_endpoints() {
+    play_dotnet(async |stage, dotnet| {
+        let doors = [Door::open(stage).await?, Door::open_as(stage, "door-2").await?];
+        let host = Host::new(stage, dotnet);
+        let app = host.app_of(&doors, "one", &[]).await?;
+        for door in &doors {
+            door.linked(CONNECTIONS).await?;
+        }
+        // The SDK leads each client to an endpoint by chance.
+        let mut guests = Vec::new();
+        for (user, library) in ["ann", "bob", "cid", "bob"].into_iter().zip(LIBRARIES) {
+            guests.push(host.invite(library, &app, user).await?);
+        }
+        let mut both = four(&host, &app).await?;
+        for guest in &mut both {
+            guest.close().await?;
+        }
+        sends(&mut guests, &app).await
+    });
+}
+
+#[test]
+fn client_results_come_from_clients_of_the_same_and_of_another_app_server() {
+    play_dotnet(async |stage, dotnet| {
+        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
+        let apps = [host.app(&door, "one", &[]).await?, host.app(&door, "two", &[]).await?];
+        door.linked(2 * CONNECTIONS).await?;
+        let mut guests = Vec::new();
+        for (number, library) in LIBRARIES.into_iter().chain(LIBRARIES).enumerate() {
+            guests.push(host.invite(library, &apps[number % 2], &format!("user-{number}")).await?);
+        }
+        let mut instances = std::collections::BTreeSet::new();
+        for guest in &guests {
+            instances.insert(guest.instance().await?);
+        }
+        ensure!(instances.len() == 2, "all guests are at {instances:?}");
+        // The very first client result of an app server may fail in the SDK if it comes from elsewhere at once.
+        for guest in &guests {
+            ensure!(guest.invoke("Ask", json!([guest.id()?, "what"])).await? == 42);
+        }
+        for asking in &guests {
+            for asked in &guests {
+                let answer = asking.invoke("Ask", json!([asked.id()?, "what"])).await?;
+                ensure!(answer == 42, "{answer}");
+            }
+            let nobody = asking.failure("Ask", json!(["nobody", "what"])).await?;
+            ensure!(nobody.contains("nobody"), "{nobody}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn apps_of_different_names_share_a_node_and_no_message() {
+    play_dotnet(async |stage, dotnet| {
+        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
+        let one = host.app(&door, "one", &[("--application", "First")]).await?;
+        let two = host.app(&door, "two", &[("--application", "Second")]).await?;
+        let mut guests = [host.invite(JSON, &one, "ann").await?, host.invite(PACKED, &two, "ann").await?];
+        for (number, instance) in ["one", "two"].into_iter().enumerate() {
+            ensure!(guests[number].instance().await? == instance);
+            guests[number].invoke("Join", json!(["red"])).await?;
+            guests[number].invoke("Broadcast", json!([instance])).await?;
+            guests[number].invoke("SendToUser", json!(["ann", instance])).await?;
+            guests[number].invoke("SendToGroup", json!(["red", instance])).await?;
+        }
+        let thrice = |text: &str| vec![json!(text); 3];
+        have(&mut guests, &[&thrice("one"), &thrice("two")]).await
+    });
+}
+
+#[test]
+fn a_wrong_key_is_named_in_the_apps_log_and_the_second_key_does() {
+    play_dotnet(async |stage, dotnet| {
+        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
+        let wrong = connection_string(door.address(), &KEY.replace("ABC", "CBA"));
+        let mut app = dotnet.app(stage).connection(&wrong).argument("--log", "Information").start().await?;
+        // The status is all that the SDK shows of a refused upgrade.
+        app.process.wait_for_log("401").await?;
+        ensure!(door.node.metrics().await?.sum("trunkline_links", &[("state", "open")]) == 0.0);
+        let right = connection_string(door.address(), SECOND_KEY);
+        let mut app = dotnet.app(stage).connection(&right).instance("second").start().await?;
+        app.redirects("/bench").await?;
+        let guest = host.invite(JSON, &app, "ann").await?;
+        ensure!(guest.instance().await? == "second");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_rust_hub_and_a_dotnet_hub_of_one_name_are_two_hubs() {
+    play_dotnet(async |stage, dotnet| {
+        let fleet = Fleet::with_keys(stage, KEY);
+        let rust = fleet.app(App::Bench).await?;
+        let mut node = fleet.proxy_of(&free_address()?, &free_address()?, &[rust.address()], &[])?;
+        node.ready().await?;
+        node.linked(POOL_SIZE).await?;
+        let door = Door { node };
+        let host = Host::new(stage, dotnet);
+        let app = host.app(&door, "one", &[]).await?;
+        let dotnet_guest = host.invite(JSON, &app, "ann").await?;
+        let builder = host.agents().client(Kind::JsJson, &door.node.url("/bench")).subscribe(&["Message", "Notice"]);
+        let rust_client = builder.open().await?;
+        ensure!(rust_client.invoke("Echo", json!([7])).await? == 7);
+        ensure!(dotnet_guest.invoke("Echo", json!(["x"])).await? == "x");
+        dotnet_guest.invoke("Broadcast", json!(["for .NET"])).await?;
+        rust_client.invoke("Join", json!(["red"])).await?;
+        dotnet_guest.invoke("Join", json!(["red"])).await?;
+        dotnet_guest.invoke("SendToGroup", json!(["red", "for .NET, too"])).await?;
+        have(&mut [dotnet_guest], &[&[json!("for .NET"), json!("for .NET, too")]]).await?;
+        nothing_came(rust_client).await
+    });
+}
+
+/// Demands that a client that is subscribed to everything has got nothing.
+async fn nothing_came(mut client: Client) -> Result<()> {
+    client.invoke("Echo", json!(["fence"])).await?;
+    // Its end has to be the first thing that is told of it.
+    client.close().await
+}
+
+#[test]
+fn a_message_near_the_limit_of_the_hub_goes_both_ways() {
+    play_dotnet(async |stage, dotnet| {
+        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
+        let app = host.app(&door, "one", &[]).await?;
+        for library in LIBRARIES {
+            let mut guest = host.invite(library, &app, "ann").await?;
+            for size in [2_000, 30_000] {
+                let text = "x".repeat(size);
+                ensure!(guest.invoke("Echo", json!([text])).await? == text.as_str(), "{library:?} {size}");
+            }
+            guest.close().await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_transport_of_a_client_is_its_own_choice() {
+    play_dotnet(async |stage, dotnet| {
+        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
+        let app = host.app(&door, "one", &[]).await?;
+        for transport in Transport::ALL {
+            let _guest = host.invite_over(JSON, transport, &app, "ann").await?;
+            let label = [("transport", transport.name())];
+            let metrics = door.node.metrics().await?;
+            ensure!(metrics.sum("trunkline_client_connections", &label) >= 1.0, "{transport:?}");
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,64 @@
+//! A Blazor Server page in Chromium: its circuit begins at the app server that has rendered it, whatever node it reaches.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::time::timeout;
+use trunkline_tests::harness::browser::{Browser, Page};
+use trunkline_tests::harness::dotnet::play_dotnet_heavy;
+use trunkline_tests::harness::scenario::until;
+
+use crate::door::Door;
+use crate::guest::Host;
+
+/// Far above any need of a page.
+const GUARD: Duration = Duration::from_secs(20);
+
+#[test]
+fn blazor_pages_of_two_app_servers_work_behind_two_nodes() {
+    play_dotnet_heavy(async |stage, dotnet| {
+        let doors = [Door::open(stage).await?, Door::open_as(stage, "door-2").await?];
+        let host = Host::new(stage, dotnet);
+        let apps = [
+            host.app_of(&doors, "one", &[("--blazor", "true")]).await?,
+            host.app_of(&doors, "two", &[("--blazor", "true")]).await?,
+        ];
+        // A third hub, with five more server connections of each app at each node.
+        for door in &doors {
+            door.linked(2 * 15).await?;
+        }
+        let browser = Browser::start(stage)?;
+        for round in 0..2 {
+            for (app, instance) in apps.iter().zip(["one", "two"]) {
+                let page = browser.open(&format!("{instance}-{round}"), &app.url("/blazor")).await?;
+                page.see("instance", instance).await?;
+                circuit_works(&page).await.with_context(|| format!("circuit of {instance} in round {round}"))?;
+                page.see("instance", instance).await?;
+            }
+        }
+        browser.end().await
+    });
+}
+
+/// Clicks and types once the circuit is there; the clock ticks from then on.
+async fn circuit_works(page: &Page) -> Result<()> {
+    let clock = page.text("clock").await?;
+    let ticks = until(async || Ok((page.text("clock").await? != clock).then_some(())));
+    soon("the clock", ticks).await?;
+    for count in ["1", "2"] {
+        soon("a click", page.click("up")).await?;
+        soon(count, page.see("n", count)).await?;
+    }
+    // Key by key, each an event of its own.
+    soon("the field", page.click("text")).await?;
+    for key in ["a", "b", "c"] {
+        soon("a key", page.press(key)).await?;
+    }
+    // A mirror shows it the other way round.
+    soon("the mirror", page.see("mirror", "cba")).await
+}
+
+/// Fails with a name where something takes far too long.
+async fn soon(what: &str, done: impl Future<Output = Result<()>>) -> Result<()> {
+    timeout(GUARD, done).await.with_context(|| what.to_owned())?
+}

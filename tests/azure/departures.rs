@@ -1,0 +1,263 @@
+//! Real app servers that stop, die or lose their server connections: nobody is closed who need not be, and numbered
+//! messages come once and in order.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tokio::time::timeout;
+use trunkline_tests::harness::client::{Client, Kind};
+use trunkline_tests::harness::dotnet::{AspNetApp, DotNet, play_dotnet_heavy};
+use trunkline_tests::harness::fleet::{Proxy, stop};
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::relay::{Fate, Relay};
+use trunkline_tests::harness::scenario::{Stage, until};
+
+use crate::aspnet::CONNECTIONS;
+use crate::door::{Door, KEY, connection_string};
+use crate::guest::{Guest, Host, Library};
+
+const JSON: Library = Library::Js(Kind::JsJson);
+
+/// Numbered messages of each test.
+const MESSAGES: u64 = 400;
+
+/// Two apps behind a node; counting guests at both, and a speaker at the second, which stays.
+struct Parting<'a> {
+    door: Door,
+    host: Host<'a>,
+    leaving: AspNetApp,
+    staying: AspNetApp,
+    speaker: Guest,
+    /// Guests of the app that leaves, and of the one that stays.
+    counters: Vec<Client>,
+}
+
+impl<'a> Parting<'a> {
+    async fn open(stage: &'a Stage, dotnet: &'a DotNet, shutdown: &str) -> Result<Self> {
+        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
+        let mut leaving = host.app(&door, "leaving", &[("--shutdown", shutdown)]).await?;
+        door.linked(CONNECTIONS).await?;
+        let mut counters = Vec::new();
+        for number in 0..6 {
+            let kind = Kind::JS[number % 2];
+            counters.push(host.invite_counter(kind, &leaving, &format!("user-{number}")).await?);
+        }
+        leaving.process.wait_for_lines("connected ", counters.len()).await?;
+        let staying = host.app(&door, "staying", &[]).await?;
+        door.linked(2 * CONNECTIONS).await?;
+        let speaker = speaker(&host, &staying).await?;
+        Ok(Self { door, host, leaving, staying, speaker, counters })
+    }
+
+    /// Speaks while something happens: each guest gets each number once and in order.
+    async fn speaks_while(&mut self, happens: impl AsyncFnOnce(&mut AspNetApp, &Door) -> Result<()>) -> Result<()> {
+        let (Guest::Js(speaker), leaving, door) = (&self.speaker, &mut self.leaving, &self.door) else {
+            anyhow::bail!("the speaker is a JavaScript client");
+        };
+        let halves = [(0, MESSAGES / 2), (MESSAGES / 2, MESSAGES / 2)];
+        speaker.flood("Broadcast", halves[0].0, halves[0].1).await?;
+        let ((), ()) = tokio::try_join!(happens(leaving, door), speaker.flood("Broadcast", halves[1].0, halves[1].1))?;
+        for counter in &self.counters {
+            let seen = counter.sequence("Message", MESSAGES).await?;
+            ensure!(seen.received == MESSAGES && seen.broken.is_none(), "{seen:?}");
+        }
+        Ok(())
+    }
+
+    /// Demands that all guests are at the app that stayed, and that each can call.
+    async fn all_stay(&mut self) -> Result<()> {
+        for counter in &self.counters {
+            let who = until(async || Ok(counter.call("WhoAmI", json!([])).await?.ok())).await?;
+            ensure!(who["instance"] == "staying", "{who}");
+            ensure!(who["connectionId"] == counter.connection_id()?, "{who}");
+        }
+        for counter in &mut self.counters {
+            // Its end has to be the first thing that is told of it: nobody was closed before.
+            counter.close().await?;
+        }
+        ensure!(closed_by_us(&self.door.node).await? == 0.0);
+        Ok(())
+    }
+}
+
+/// A guest at this app, of several that are invited until one gets there.
+async fn speaker(host: &Host<'_>, app: &AspNetApp) -> Result<Guest> {
+    for _ in 0..20 {
+        let guest = host.invite(JSON, app, "speaker").await?;
+        if guest.instance().await? == "staying" {
+            return Ok(guest);
+        }
+    }
+    anyhow::bail!("twenty guests and none at the second app server")
+}
+
+/// Clients that the node has closed by its own decision.
+async fn closed_by_us(node: &Proxy) -> Result<f64> {
+    let metrics = node.metrics().await?;
+    let all = metrics.sum("trunkline_client_connections_closed_total", &[]);
+    Ok(all - metrics.sum("trunkline_client_connections_closed_total", &[("cause", "client_closed")]))
+}
+
+#[test]
+fn an_app_server_that_stops_and_migrates_its_clients_loses_none_and_no_message() {
+    play_dotnet_heavy(async |stage, dotnet| {
+        let mut parting = Parting::open(stage, dotnet, "migrate").await?;
+        parting.speaks_while(async |leaving, _| stop(&mut leaving.process, Signal::Terminate).await).await?;
+        parting.all_stay().await
+    });
+}
+
+#[test]
+fn an_app_server_that_stops_without_grace_loses_none_either() {
+    play_dotnet_heavy(async |stage, dotnet| {
+        let mut parting = Parting::open(stage, dotnet, "off").await?;
+        parting.speaks_while(async |leaving, _| stop(&mut leaving.process, Signal::Terminate).await).await?;
+        parting.all_stay().await
+    });
+}
+
+#[test]
+fn an_app_server_that_waits_ends_when_its_clients_have_gone_and_gets_no_new_one() {
+    play_dotnet_heavy(async |stage, dotnet| {
+        let mut parting = Parting::open(stage, dotnet, "wait").await?;
+        parting.leaving.process.signal(Signal::Terminate).await?;
+        // Its door has heard of it, once a new guest comes to the other one each time.
+        for number in 0..4 {
+            let guest = parting.host.invite(JSON, &parting.staying, &format!("late-{number}")).await?;
+            let _instance = guest.instance().await?;
+        }
+        for counter in &parting.counters {
+            let who = counter.invoke("WhoAmI", json!([])).await?;
+            ensure!(who["instance"] == "leaving", "{who}");
+        }
+        for counter in &mut parting.counters {
+            counter.close().await?;
+        }
+        let status = parting.leaving.process.ended().await?;
+        ensure!(status.success(), "{status}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_killed_app_server_loses_no_client_and_no_message_of_others() {
+    play_dotnet_heavy(async |stage, dotnet| {
+        let mut parting = Parting::open(stage, dotnet, "off").await?;
+        parting.speaks_while(async |leaving, _| leaving.process.kill().await).await?;
+        parting.all_stay().await
+    });
+}
+
+#[test]
+fn a_call_under_way_is_answered_with_the_reason_when_its_app_server_is_killed() {
+    play_dotnet_heavy(async |stage, dotnet| {
+        let mut parting = Parting::open(stage, dotnet, "off").await?;
+        let counter = &parting.counters[0];
+        let leaving = &mut parting.leaving;
+        let killed = async {
+            // The call is there once a later one on the same connection is answered.
+            counter.invoke("Echo", json!(["fence"])).await?;
+            leaving.process.kill().await
+        };
+        let (answer, killed) = tokio::join!(counter.call("Slow", json!([60_000])), killed);
+        killed?;
+        let text = answer?.err().context("an error")?;
+        ensure!(!text.is_empty() && !text.contains("connection being closed"), "{text}");
+        parting.all_stay().await
+    });
+}
+
+/// Server connections that are cut at once.
+const CUTS: usize = 4;
+
+/// Number of ends of server connections that a node has logged.
+fn closed_links(door: &Door) -> usize {
+    door.node.process.log().matches("link lost").count()
+}
+
+/// Fails with a name where something takes far too long: the SDK dials again within seconds.
+async fn soon<T>(what: &str, done: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(Duration::from_secs(40), done).await.with_context(|| what.to_owned())?
+}
+
+#[test]
+fn cut_server_connections_cost_no_client() {
+    play_dotnet_heavy(async |stage, dotnet| {
+        let door = Door::open(stage).await?;
+        let relay = Relay::start_for(b"GET /server/", door.address()).await?;
+        let host = Host::new(stage, dotnet);
+        let connection = connection_string(&relay.address(), KEY);
+        let mut app =
+            dotnet.app(stage).connection(&connection).instance("one").argument("--log", "Information").start().await?;
+        app.redirects("/bench").await?;
+        door.linked(CONNECTIONS).await?;
+        let mut counters = Vec::new();
+        for number in 0..10 {
+            counters.push(host.invite_counter(Kind::JS[number % 2], &app, &format!("user-{number}")).await?);
+        }
+        for round in 0..3_u64 {
+            // Some of each hub's; others stay, so that clients have somewhere to go.
+            relay.decide(Fate::Cut, CUTS);
+            // What the app sends over a connection that has just died is lost: the service protocol knows no replay.
+            let ends = CUTS * usize::try_from(round + 1)?;
+            soon("the ends", until(async || Ok((closed_links(&door) >= ends).then_some(())))).await?;
+            soon("new ones", door.linked(CONNECTIONS)).await?;
+            for (number, counter) in counters.iter().enumerate() {
+                let id = counter.connection_id()?;
+                let what = format!("a call of {id} ({number}) in round {round}");
+                let who = soon(&what, until(async || Ok(counter.call("WhoAmI", json!([])).await?.ok()))).await?;
+                ensure!(who["connectionId"] == id, "{who}");
+            }
+            counters[0].flood("Broadcast", round * 50, 50).await?;
+            for counter in &counters {
+                let seen = soon("all numbers", counter.sequence("Message", (round + 1) * 50)).await?;
+                ensure!(seen.received == (round + 1) * 50 && seen.broken.is_none(), "round {round}: {seen:?}");
+            }
+        }
+        for counter in &mut counters {
+            counter.close().await?;
+        }
+        ensure!(closed_by_us(&door.node).await? == 0.0);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_node_that_starts_again_is_an_endpoint_again_and_clients_come_back_by_themselves() {
+    play_dotnet_heavy(async |stage, dotnet| {
+        let mut doors = [Door::open(stage).await?, Door::open_as(stage, "door-2").await?];
+        let host = Host::new(stage, dotnet);
+        let app = host.app_of(&doors, "one", &[]).await?;
+        for door in &doors {
+            door.linked(CONNECTIONS).await?;
+        }
+        let mut clients = Vec::new();
+        for number in 0..8 {
+            let url = app.url(&format!("/bench?user=user-{number}"));
+            let delays = [0, 100, 500, 1000, 2000, 4000, 8000];
+            let builder = host.agents().client(Kind::JS[number % 2], &url).subscribe(&["Message"]);
+            clients.push(builder.reconnect_after_ms(&delays).open().await?);
+        }
+        let at = async |door: &Door| {
+            Ok::<_, anyhow::Error>(door.node.metrics().await?.sum("trunkline_client_connections", &[]))
+        };
+        let lost = at(&doors[0]).await?;
+        doors[0].node.process.kill().await?;
+        // Those of the dead node come to the other one; those of the other one notice nothing.
+        until(async || Ok((at(&doors[1]).await? >= clients.len() as f64).then_some(()))).await?;
+        doors[0].node.start_again(stage).await?;
+        doors[0].linked(CONNECTIONS).await?;
+        clients[0].send("Broadcast", json!(["all"])).await?;
+        let mut reconnected = 0.0;
+        for client in &mut clients {
+            // A client that was lost says so first.
+            match client.next().await {
+                Ok(message) => ensure!(message.arguments == [json!("all")], "{message:?}"),
+                Err(_) => reconnected += 1.0,
+            }
+        }
+        ensure!(reconnected == lost, "{reconnected} of {lost} that were at the dead node said that they were lost");
+        Ok(())
+    });
+}

@@ -1,0 +1,123 @@
+//! A node with Azure's door open, and tokens of those who come to it.
+
+use anyhow::{Context, Result};
+use http::Method;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value as Json, json};
+use trunkline_tests::harness::fleet::{Fleet, Proxy};
+use trunkline_tests::harness::http_client::{Answer, ask};
+use trunkline_tests::harness::raw::{RawClient, Refusal};
+use trunkline_tests::harness::scenario::{Stage, until};
+use trunkline_tests::harness::sockets::free_address;
+use trunkline_tests::harness::token::{in_seconds, with_expiry};
+
+/// Access key of the doors.
+pub(crate) const KEY: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdefgh";
+
+/// Another access key, accepted while keys are exchanged.
+pub(crate) const SECOND_KEY: &str = "second-0123456789abcdefghABCDEFGHIJKLMNOPQRST";
+
+/// Name that the node says of itself.
+pub(crate) const NODE: &str = "door-1";
+
+/// A node that app servers dial in to.
+pub(crate) struct Door {
+    pub(crate) node: Proxy,
+}
+
+impl Door {
+    /// Starts one with both keys.
+    pub(crate) async fn open(stage: &Stage) -> Result<Self> {
+        Self::open_with(stage, &[]).await
+    }
+
+    /// Starts one with more arguments.
+    pub(crate) async fn open_with(stage: &Stage, more: &[&str]) -> Result<Self> {
+        let fleet = Fleet::with_keys(stage, &format!("{KEY},{SECOND_KEY}"));
+        Self::open_in(&fleet, &free_address()?, NODE, more).await
+    }
+
+    /// Starts one with another name.
+    pub(crate) async fn open_as(stage: &Stage, name: &str) -> Result<Self> {
+        let fleet = Fleet::with_keys(stage, &format!("{KEY},{SECOND_KEY}"));
+        Self::open_in(&fleet, &free_address()?, name, &[]).await
+    }
+
+    /// Starts one of a fleet, with this admin address and name.
+    pub(crate) async fn open_in(fleet: &Fleet<'_>, admin: &str, name: &str, more: &[&str]) -> Result<Self> {
+        let mut arguments = vec!["--node-name", name];
+        arguments.extend(more);
+        let node = fleet.proxy_of(&free_address()?, admin, &[], &arguments)?;
+        until(async || Ok(tokio::net::TcpStream::connect(node.address()).await.ok())).await?;
+        Ok(Self { node })
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        self.node.address()
+    }
+
+    /// Connection string by which a .NET app dials this node.
+    pub(crate) fn connection_string(&self) -> String {
+        connection_string(self.address(), KEY)
+    }
+
+    /// Waits until so many server connections of a hub are open, or of all hubs.
+    pub(crate) async fn linked(&self, count: usize) -> Result<()> {
+        self.node.linked(count).await
+    }
+
+    /// Waits until just so many server connections are open: what has ended is known here.
+    pub(crate) async fn linked_exactly(&self, count: usize) -> Result<()> {
+        until(async || {
+            let open = self.node.metrics().await?.sum("trunkline_links", &[("state", "open")]);
+            Ok((open == count as f64).then_some(()))
+        })
+        .await
+    }
+
+    /// Negotiates as a client that its app has sent here.
+    pub(crate) async fn negotiate(&self, hub: &str, more: &str, token: &str) -> Result<Answer> {
+        let path = format!("/client/negotiate?hub={hub}&negotiateVersion=1{more}");
+        let bearer = format!("Bearer {token}");
+        ask(self.address(), Method::POST, &path, &[("authorization", &bearer)]).await
+    }
+
+    /// Opens a client's WebSocket without negotiation.
+    pub(crate) async fn client(&self, path: &str, token: &str) -> Result<Result<RawClient, Refusal>> {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str()), ("user-agent", "scripted")];
+        RawClient::try_open_with(self.address(), path, &headers).await
+    }
+}
+
+/// Connection string for a node or a load balancer at `host:port`.
+pub(crate) fn connection_string(address: &str, key: &str) -> String {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, "80"));
+    format!("Endpoint=http://{host};Port={port};AccessKey={key};Version=1.0;")
+}
+
+/// Token of an app server, as the SDK writes it: the audience has no port.
+pub(crate) fn server_token(hub: &str, server: &str) -> Result<String> {
+    signed(KEY, &json!({ "nameid": server, "aud": format!("http://127.0.0.1/server/?hub={hub}") }))
+}
+
+/// Token of a client, with these claims.
+pub(crate) fn client_token(hub: &str, claims: &Json) -> Result<String> {
+    let mut all = json!({ "aud": format!("http://127.0.0.1/client/?hub={hub}") });
+    all.as_object_mut().context("just made")?.extend(claims.as_object().context("claims")?.clone());
+    signed(KEY, &all)
+}
+
+/// Token with what every token of the SDK has besides: times, issuer, and a key id that means nothing.
+pub(crate) fn signed(key: &str, claims: &Json) -> Result<String> {
+    signed_by(Algorithm::HS256, key, claims)
+}
+
+pub(crate) fn signed_by(algorithm: Algorithm, key: &str, claims: &Json) -> Result<String> {
+    let now = in_seconds(0)?;
+    let mut all = json!({ "iat": now, "nbf": now, "iss": "azure-signalr" });
+    all.as_object_mut().context("just made")?.extend(claims.as_object().context("claims")?.clone());
+    let header = Header { kid: Some("-1126016580".into()), ..Header::new(algorithm) };
+    let key = EncodingKey::from_secret(key.as_bytes());
+    Ok(jsonwebtoken::encode(&header, &with_expiry(&all)?, &key)?)
+}

@@ -1,0 +1,185 @@
+//! Fleets behind one address: each node gets server connections of each app, and what is sent reaches clients of all.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use tokio::time::timeout;
+use trunkline_tests::harness::dotnet::{AspNetApp, play_dotnet_heavy};
+use trunkline_tests::harness::fleet::{Fleet, Proxy};
+use trunkline_tests::harness::scenario::{Stage, until};
+use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
+use trunkline_tests::harness::sockets::free_address;
+
+use crate::door::{Door, KEY};
+use crate::guest::{Guest, Host, LIBRARIES};
+
+/// Longest time until a node has server connections of an app that others have: some seconds, on a machine that is busy.
+const LINKED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Hubs of the app.
+const HUBS: [&str; 2] = ["bench", "bench2"];
+
+/// Nodes that know each other, behind HAProxy as it is shipped.
+struct Address {
+    doors: Vec<Door>,
+    balancer: LoadBalancer,
+}
+
+impl Address {
+    /// Starts so many nodes.
+    async fn open(stage: &Stage, count: usize) -> Result<Self> {
+        let fleet = Fleet::with_keys(stage, KEY);
+        let admins: Vec<String> = (0..count).map(|_| free_address()).collect::<Result<_>>()?;
+        let mut doors = Vec::new();
+        for number in 0..count {
+            doors.push(start(&fleet, &admins, number).await?);
+        }
+        let balancer = balancer(stage, &doors).await?;
+        Ok(Self { doors, balancer })
+    }
+
+    /// Waits until each node has server connections of so many apps, for each hub.
+    async fn linked(&self, apps: usize) -> Result<()> {
+        for door in &self.doors {
+            let all = until(async || Ok((apps_of(&door.node).await? >= apps).then_some(())));
+            if timeout(LINKED_WITHIN, all).await.is_err() {
+                anyhow::bail!("{} has server connections of {} apps", door.address(), apps_of(&door.node).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Clients in turn at all nodes, each of both libraries, until each node has two.
+    async fn guests(&self, host: &Host<'_>, app: &AspNetApp) -> Result<Vec<Guest>> {
+        let mut guests = Vec::new();
+        for number in 0..2 * self.doors.len() {
+            let library = LIBRARIES[number % LIBRARIES.len()];
+            guests.push(host.invite(library, app, &format!("user-{number}")).await?);
+        }
+        Ok(guests)
+    }
+}
+
+async fn start(fleet: &Fleet<'_>, admins: &[String], number: usize) -> Result<Door> {
+    let peers: Vec<String> = admins.iter().map(|admin| format!("http://{admin}")).collect();
+    let mut more = vec!["--trust", "127.0.0.1/32"];
+    more.extend(peers.iter().flat_map(|peer| ["--peers", peer]));
+    Door::open_in(fleet, &admins[number], &format!("door-{number}"), &more).await
+}
+
+async fn balancer(stage: &Stage, doors: &[Door]) -> Result<LoadBalancer> {
+    let shipped = Shipped::read(BalancerProduct::HaProxy)?;
+    let shipped = match doors.len() {
+        2 => shipped.with("    server node-3 node-3:8080 cookie node-3\n", "")?,
+        _ => shipped,
+    };
+    shipped.start(stage, doors.iter().map(|door| &door.node)).await
+}
+
+/// Number of apps that have server connections at a node: the fewest of any hub.
+async fn apps_of(node: &Proxy) -> Result<usize> {
+    let metrics = node.metrics().await?;
+    let apps = HUBS.map(|hub| metrics.distinct("trunkline_links", "app", &[("hub", hub), ("state", "open")]));
+    Ok(apps.into_iter().min().unwrap_or(0))
+}
+
+/// Demands that what one guest sends to everyone, and to a group of all, reaches each guest once and in order.
+async fn reaches_all(guests: &mut [Guest]) -> Result<()> {
+    for guest in guests.iter() {
+        guest.invoke("Join", json!(["all"])).await?;
+    }
+    const SENDS: usize = 20;
+    // Interest travels to the other nodes: each guest is heard of once it gets a message from each other one.
+    for sender in 0..guests.len() {
+        heard(guests, sender).await?;
+    }
+    for number in 0..SENDS {
+        let target =
+            if number % 2 == 0 { json!(["Broadcast", [number]]) } else { json!(["SendToGroup", ["all", number]]) };
+        let method = target[0].as_str().unwrap_or_default().to_owned();
+        guests[0].invoke(&method, target[1].clone()).await?;
+    }
+    for (place, guest) in guests.iter_mut().enumerate() {
+        for number in 0..SENDS {
+            let came = loop {
+                let came = guest.expect("Message").await?;
+                // Late repetitions of what was to be heard.
+                if !came.is_string() {
+                    break came;
+                }
+            };
+            ensure!(came == number, "guest {place} got {came} where {number} was due");
+        }
+    }
+    Ok(())
+}
+
+/// Sends until each guest has got something of this sender by the group: it then gets all.
+async fn heard(guests: &mut [Guest], sender: usize) -> Result<()> {
+    for place in 0..guests.len() {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let text = format!("{sender} to {place}, {attempt}");
+            guests[sender].invoke("SendToGroup", json!(["all", text])).await?;
+            let next = timeout(Duration::from_millis(500), guests[place].expect("Message")).await;
+            if next.is_ok() {
+                next??;
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn one_address(count: usize) {
+    play_dotnet_heavy(async |stage, dotnet| {
+        let address = Address::open(stage, count).await?;
+        let host = Host::new(stage, dotnet);
+        let one = host.app_at(address.balancer.address(), "one", &[]).await?;
+        address.linked(1).await?;
+        let two = host.app_at(address.balancer.address(), "two", &[]).await?;
+        address.linked(2).await?;
+        let mut guests = address.guests(&host, &one).await?;
+        guests.extend(address.guests(&host, &two).await?);
+        reaches_all(&mut guests).await?;
+        // Client results cross nodes and app servers.
+        for asked in &guests {
+            ensure!(guests[0].invoke("Ask", json!([asked.id()?, "what"])).await? == 42);
+        }
+        for guest in &mut guests {
+            guest.close().await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn two_nodes_behind_one_address_get_server_connections_of_each_app_and_are_one_to_their_clients() {
+    one_address(2);
+}
+
+#[test]
+fn three_nodes_behind_one_address_get_server_connections_of_each_app_and_are_one_to_their_clients() {
+    one_address(3);
+}
+
+#[test]
+fn a_third_node_that_joins_gets_server_connections_within_seconds() {
+    play_dotnet_heavy(async |stage, dotnet| {
+        let mut address = Address::open(stage, 3).await?;
+        // The balancer knows its address already; its process is yet to come.
+        address.doors[2].node.process.kill().await?;
+        let mut third = address.doors.remove(2);
+        let host = Host::new(stage, dotnet);
+        let app = host.app_at(address.balancer.address(), "one", &[]).await?;
+        address.linked(1).await?;
+        let mut guests = address.guests(&host, &app).await?;
+        third.node.start_again(stage).await?;
+        address.doors.push(third);
+        address.linked(1).await?;
+        guests.extend(address.guests(&host, &app).await?);
+        reaches_all(&mut guests).await
+    });
+}

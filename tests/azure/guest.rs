@@ -1,0 +1,244 @@
+//! Clients of an ASP.NET Core app, of both official libraries, behind one face.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value as Json, json};
+use tokio::time::timeout;
+use trunkline_protocol::manifest::Transport;
+use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind};
+use trunkline_tests::harness::dotnet::{AspNetApp, DotNet, NetClient};
+use trunkline_tests::harness::scenario::Stage;
+
+use crate::door::{Door, connection_string};
+
+/// Far above any need: it turns what does not come into a failure that names it.
+const GUARD: Duration = Duration::from_secs(20);
+
+/// Targets that every guest listens to.
+pub(crate) const TARGETS: [&str; 4] = ["Message", "Echoed", "Answered", "Tick"];
+
+/// A client library, and the hub protocol that it speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Library {
+    Js(Kind),
+    Net(&'static str),
+}
+
+/// Both libraries with both hub protocols.
+pub(crate) const LIBRARIES: [Library; 4] =
+    [Library::Js(Kind::JsJson), Library::Js(Kind::JsMessagePack), Library::Net("json"), Library::Net("messagepack")];
+
+/// All libraries over all transports; event streams carry text only.
+pub(crate) fn ways() -> impl Iterator<Item = (Library, Transport)> {
+    let all = LIBRARIES.into_iter().flat_map(|library| Transport::ALL.map(|transport| (library, transport)));
+    all.filter(|(library, transport)| {
+        let is_packed = matches!(library, Library::Js(Kind::JsMessagePack) | Library::Net("messagepack"));
+        !(is_packed && *transport == Transport::ServerSentEvents)
+    })
+}
+
+/// Everything by which guests are invited.
+pub(crate) struct Host<'a> {
+    agents: Agents<'a>,
+    dotnet: &'a DotNet,
+    stage: &'a Stage,
+}
+
+impl<'a> Host<'a> {
+    pub(crate) fn new(stage: &'a Stage, dotnet: &'a DotNet) -> Self {
+        Self { agents: Agents::new(stage), dotnet, stage }
+    }
+
+    pub(crate) fn agents(&self) -> &Agents<'a> {
+        &self.agents
+    }
+
+    /// Starts an app before a door, and waits until it redirects clients.
+    pub(crate) async fn app(&self, door: &Door, name: &str, more: &[(&str, &str)]) -> Result<AspNetApp> {
+        self.app_at(door.address(), name, more).await
+    }
+
+    /// Starts an app that dials an address.
+    pub(crate) async fn app_at(&self, address: &str, name: &str, more: &[(&str, &str)]) -> Result<AspNetApp> {
+        let connection = connection_string(address, crate::door::KEY);
+        let mut builder = self.dotnet.app(self.stage).connection(&connection).instance(name);
+        for (argument, value) in more {
+            builder = builder.argument(argument, value);
+        }
+        let mut app = builder.start().await?;
+        app.redirects("/bench").await?;
+        Ok(app)
+    }
+
+    /// Starts an app that has these doors as its endpoints, each under a name of its own.
+    pub(crate) async fn app_of(&self, doors: &[Door], name: &str, more: &[(&str, &str)]) -> Result<AspNetApp> {
+        let mut builder = self.dotnet.app(self.stage).instance(name);
+        for (number, door) in doors.iter().enumerate() {
+            builder = builder.endpoint(&format!("endpoint{number}"), &door.connection_string());
+        }
+        for (argument, value) in more {
+            builder = builder.argument(argument, value);
+        }
+        let mut app = builder.start().await?;
+        app.redirects("/bench").await?;
+        Ok(app)
+    }
+
+    /// Invites a guest by the app's URL; over WebSockets.
+    pub(crate) async fn invite(&self, library: Library, app: &AspNetApp, user: &str) -> Result<Guest> {
+        self.invite_over(library, Transport::WebSockets, app, user).await
+    }
+
+    pub(crate) async fn invite_over(
+        &self,
+        library: Library,
+        transport: Transport,
+        app: &AspNetApp,
+        user: &str,
+    ) -> Result<Guest> {
+        let url = app.url(&format!("/bench?user={user}"));
+        Ok(match library {
+            Library::Js(kind) => {
+                let builder = self.agents.client(kind, &url).transport(transport).subscribe(&TARGETS);
+                let builder = builder.headers(json!({ "x-guest": user }));
+                Guest::Js(builder.answer("Question", &ClientAnswer::Value(json!(42))).open().await?)
+            }
+            Library::Net(protocol) => {
+                let builder = self.dotnet.client(self.stage, &url).protocol(protocol).transport(transport);
+                let client = builder.subscribe(&TARGETS).open().await?;
+                client.answer("Question", json!(42)).await?;
+                Guest::Net(Box::new(client))
+            }
+        })
+    }
+
+    /// Invites a guest that only counts numbered messages.
+    pub(crate) async fn invite_counter(&self, kind: Kind, app: &AspNetApp, user: &str) -> Result<Client> {
+        let url = app.url(&format!("/bench?user={user}"));
+        self.agents.client(kind, &url).count(&["Message"]).open().await
+    }
+}
+
+/// An open client of either library.
+pub(crate) enum Guest {
+    Js(Client),
+    Net(Box<NetClient>),
+}
+
+impl Guest {
+    pub(crate) fn id(&self) -> Result<String> {
+        Ok(match self {
+            Self::Js(client) => client.connection_id()?.to_owned(),
+            Self::Net(client) => client.connection_id().to_owned(),
+        })
+    }
+
+    pub(crate) async fn call(&self, target: &str, arguments: Json) -> Result<Result<Json, String>> {
+        let answer = async {
+            match self {
+                Self::Js(client) => client.call(target, arguments).await,
+                Self::Net(client) => client.call(target, arguments).await,
+            }
+        };
+        timeout(GUARD, answer).await.with_context(|| format!("{target} is not answered"))?
+    }
+
+    pub(crate) async fn invoke(&self, target: &str, arguments: Json) -> Result<Json> {
+        self.call(target, arguments).await?.map_err(anyhow::Error::msg).with_context(|| target.to_owned())
+    }
+
+    pub(crate) async fn send(&self, target: &str, arguments: Json) -> Result<()> {
+        match self {
+            Self::Js(client) => client.send(target, arguments).await,
+            Self::Net(client) => client.send(target, arguments).await,
+        }
+    }
+
+    /// Calls a method that has to fail: the error's text.
+    pub(crate) async fn failure(&self, target: &str, arguments: Json) -> Result<String> {
+        match self.call(target, arguments).await? {
+            Ok(result) => anyhow::bail!("{target} should fail, but gives {result}"),
+            Err(text) => Ok(text),
+        }
+    }
+
+    /// All items of a stream that has to end well.
+    pub(crate) async fn stream(&self, target: &str, arguments: Json) -> Result<Vec<Json>> {
+        match self {
+            Self::Js(client) => {
+                let streamed = client.stream(target, arguments).await?;
+                ensure!(streamed.error.is_none(), "{streamed:?}");
+                Ok(streamed.items)
+            }
+            Self::Net(client) => client.stream(target, arguments).await,
+        }
+    }
+
+    /// Uploads numbers, and returns their sum as the app has it.
+    pub(crate) async fn sum(&self, numbers: &[i64]) -> Result<Json> {
+        match self {
+            Self::Js(client) => {
+                let upload = client.upload("numbers").await?;
+                let feeding = async {
+                    upload.feed(json!(numbers)).await?;
+                    upload.complete().await
+                };
+                let (sum, fed) = tokio::join!(client.invoke("Sum", json!([upload.argument()])), feeding);
+                fed?;
+                sum
+            }
+            Self::Net(client) => client.upload("Sum", json!(numbers)).await,
+        }
+    }
+
+    /// Waits for the next message, which has to be for `target`: its first argument.
+    pub(crate) async fn expect(&mut self, target: &str) -> Result<Json> {
+        timeout(GUARD, self.expect_message(target)).await.with_context(|| format!("no {target} comes"))?
+    }
+
+    async fn expect_message(&mut self, target: &str) -> Result<Json> {
+        let arguments = match self {
+            // The question comes as a message to those that answer it, too.
+            Self::Js(client) => loop {
+                let message = client.next().await?;
+                if message.target != "Question" {
+                    ensure!(message.target == target, "{target} should come, but {message:?} did");
+                    break message.arguments;
+                }
+            },
+            Self::Net(client) => client.expect(target).await?,
+        };
+        Ok(arguments.first().cloned().unwrap_or_default())
+    }
+
+    /// Everything that comes as `Message` until the fence, which this guest has sent to itself.
+    pub(crate) async fn until_fence(&mut self) -> Result<Vec<Json>> {
+        self.invoke("SendTo", json!([self.id()?, "the fence"])).await?;
+        let mut seen = Vec::new();
+        loop {
+            match self.expect("Message").await? {
+                text if text == "the fence" => return Ok(seen),
+                other => seen.push(other),
+            }
+        }
+    }
+
+    /// The instance of the app server that has this guest.
+    pub(crate) async fn instance(&self) -> Result<String> {
+        let who = self.invoke("WhoAmI", json!([])).await?;
+        who["instance"].as_str().map(str::to_owned).with_context(|| format!("{who}"))
+    }
+
+    /// Closes the guest; what it has not read before, such as questions that it has answered, is thrown away.
+    pub(crate) async fn close(&mut self) -> Result<()> {
+        match self {
+            Self::Js(client) => {
+                client.begin_close().await?;
+                while client.next().await.is_ok() {}
+                Ok(())
+            }
+            Self::Net(client) => client.close().await,
+        }
+    }
+}

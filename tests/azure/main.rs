@@ -1,0 +1,49 @@
+#![forbid(unsafe_code)]
+//! Azure's door: app servers and clients of Azure's SDK on our proxies.
+//!
+//! A scripted app server speaks the service protocol from its documented layouts, by code of its own; conversations
+//! that real ones were recorded in are played again; and real ASP.NET Core apps and .NET clients do what they do.
+//! The records and the real programs are no part of the repository: where they are missing, their tests are skipped.
+
+#[cfg(test)]
+mod aspnet;
+#[cfg(test)]
+mod bad_frames;
+#[cfg(test)]
+mod blazor;
+#[cfg(test)]
+mod clients;
+#[cfg(test)]
+mod crowd;
+#[cfg(test)]
+mod departures;
+#[cfg(test)]
+mod door;
+#[cfg(test)]
+mod fleets;
+#[cfg(test)]
+mod frame;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod guest;
+#[cfg(test)]
+mod layout;
+#[cfg(test)]
+mod losses;
+#[cfg(test)]
+mod messages;
+#[cfg(test)]
+mod pings;
+#[cfg(test)]
+mod record;
+#[cfg(test)]
+mod replay;
+#[cfg(test)]
+mod scene;
+#[cfg(test)]
+mod scripted;
+#[cfg(test)]
+mod upgrades;
+#[cfg(test)]
+mod value;

@@ -1,0 +1,161 @@
+//! Recorded conversations of the real SDK: one JSON object a line, read into steps.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::Value as Json;
+
+use crate::frame::{from_hex, message, take_frame};
+use crate::value::Value;
+
+/// Mark of bytes that a record has cut short.
+const CUT: char = '\u{2026}';
+
+/// One thing that happened between app server, service and clients.
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    /// An app server dials in; the first such step is that of connection `server-1`.
+    ServerUpgrade {
+        path: String,
+        server: String,
+    },
+    /// A client negotiates at the service.
+    Negotiate {
+        path: String,
+        claims: Json,
+    },
+    /// The service's answer to the last negotiate: the client's id.
+    Negotiated {
+        id: String,
+    },
+    ClientUpgrade {
+        path: String,
+        headers: Vec<(String, String)>,
+        claims: Json,
+    },
+    /// A frame of an app server.
+    ToService {
+        connection: String,
+        frame: Vec<u8>,
+    },
+    /// A frame of the service to an app server.
+    FromService {
+        connection: String,
+        frame: Value,
+    },
+    ClientSays {
+        id: String,
+        is_binary: bool,
+        bytes: Vec<u8>,
+    },
+    ClientGets {
+        id: String,
+        bytes: Vec<u8>,
+    },
+    ClientCloses {
+        id: String,
+        code: u64,
+    },
+    /// An app server ends a server connection.
+    ServerCloses,
+    /// The recording service was told to do something of its own.
+    Told(String),
+    /// Something that this record shows only in part.
+    CutShort,
+    /// A call of the REST interface.
+    Rest,
+}
+
+/// Reads all steps of a record.
+pub(crate) fn read(path: &Path) -> Result<Vec<Step>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let mut steps = Vec::new();
+    for line in text.lines() {
+        let line: Json = serde_json::from_str(line)?;
+        steps.extend(step(&line).with_context(|| format!("{line:.200}"))?);
+    }
+    Ok(steps)
+}
+
+fn step(line: &Json) -> Result<Option<Step>> {
+    let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+    let claims = || line["token"]["claims"].clone();
+    if let Some(direction) = line["dir"].as_str() {
+        return conversation(line, direction).map(Some);
+    }
+    if let Some(path) = line["upgrade"].as_str() {
+        let headers = headers(line);
+        return Ok(Some(if path.starts_with("/server/") {
+            let server = line["headers"]["x-asrs-server-id"].as_str().context("a server id")?;
+            Step::ServerUpgrade { path: path.into(), server: server.into() }
+        } else {
+            Step::ClientUpgrade { path: path.into(), headers, claims: claims() }
+        }));
+    }
+    if let Some(request) = line["http"].as_str() {
+        let (_, path) = request.split_once(' ').context("a method and a path")?;
+        let is_negotiate = path.starts_with("/client/negotiate");
+        // The Management SDK asks for the service's health first.
+        let is_call = !is_negotiate && !path.starts_with("/api/health");
+        let negotiate = is_negotiate.then(|| Step::Negotiate { path: path.into(), claims: claims() });
+        return Ok(negotiate.or(is_call.then_some(Step::Rest)));
+    }
+    if line.get("control").is_some() {
+        return Ok(Some(Step::Told(text("control"))));
+    }
+    if let Some(id) = line["value"]["connectionId"].as_str() {
+        return Ok(Some(Step::Negotiated { id: id.into() }));
+    }
+    Ok(match line["note"].as_str() {
+        Some("client closed") => {
+            Some(Step::ClientCloses { id: text("client"), code: line["code"].as_u64().context("a code")? })
+        }
+        Some("server connection closed") => Some(Step::ServerCloses),
+        Some(note) if note.starts_with("moved") || note.starts_with("client lost") => Some(Step::Told(note.into())),
+        _ => None,
+    })
+}
+
+fn conversation(line: &Json, direction: &str) -> Result<Step> {
+    let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+    if direction.contains('C') {
+        let Some(bytes) = payload(&line["payload"])? else { return Ok(Step::CutShort) };
+        let is_binary = line["binary"] == true;
+        let id = text("client");
+        return Ok(match direction {
+            "C>V" => Step::ClientSays { id, is_binary, bytes },
+            _ => Step::ClientGets { id, bytes },
+        });
+    }
+    let (connection, hex) = (text("conn"), text("hex"));
+    if hex.contains(CUT) {
+        return Ok(Step::CutShort);
+    }
+    let frame = from_hex(&hex)?;
+    if direction == "S>V" {
+        return Ok(Step::ToService { connection, frame });
+    }
+    let mut rest = frame;
+    let Some(whole) = take_frame(&mut rest)? else { return Ok(Step::Told("a broken frame".into())) };
+    Ok(match message(&whole) {
+        Ok(frame) => Step::FromService { connection, frame },
+        Err(_) => Step::Told("a broken frame".into()),
+    })
+}
+
+fn payload(payload: &Json) -> Result<Option<Vec<u8>>> {
+    let hex = payload["hex"].as_str();
+    let text = hex.or(payload.as_str()).context("a payload")?;
+    if text.contains(CUT) && text.ends_with("characters") {
+        return Ok(None);
+    }
+    Ok(Some(if hex.is_some() { from_hex(text)? } else { text.as_bytes().to_vec() }))
+}
+
+/// Headers of the request that a replay sends as well: not those of the WebSocket itself, which each client makes.
+fn headers(line: &Json) -> Vec<(String, String)> {
+    const OWN: [&str; 5] = ["host", "connection", "upgrade", "authorization", "content-length"];
+    let all = line["headers"].as_object().into_iter().flatten();
+    let all = all.filter(|(name, _)| !OWN.contains(&name.as_str()) && !name.starts_with("sec-websocket"));
+    all.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+}

@@ -1,0 +1,620 @@
+//! Replay of recorded conversations: the app server's and the clients' sides are played against the door, and what
+//! comes back is compared with what came back then, but for ids, times, tokens and keep-alives.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use http::Method;
+use serde_json::{Value as Json, json};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use trunkline_tests::harness::dotnet::azure_sdk_folder;
+use trunkline_tests::harness::http_client::ask;
+use trunkline_tests::harness::raw::RawClient;
+use trunkline_tests::harness::scenario::play;
+
+use crate::door::{Door, KEY, server_token, signed};
+use crate::frame::{data_kind, data_kind_of, framed, hub_messages, hub_type, kind, kind_of, message, take_frame};
+use crate::record::{Step, read};
+use crate::scripted::{Dial, Event, Scripted};
+use crate::value::Value;
+
+/// Type of a ping of the hub protocol.
+const HUB_PING: i64 = 6;
+
+/// Type of a close message of the hub protocol.
+const HUB_CLOSE: i64 = 7;
+
+/// Far above any need: it turns what does not come into a failure that says what was due.
+const STEP_GUARD: Duration = Duration::from_secs(10);
+
+/// Claims of times, which are another's in each token.
+const TIMES: [&str; 3] = ["nbf", "exp", "iat"];
+
+/// Where the door differs by design, and a replay looks away:
+///
+/// | what | why |
+/// |---|---|
+/// | kinds of hub messages | the recording service named none; where the door does, the right one is demanded |
+/// | hub messages in one frame or in several | the door has its own boundaries, between whole messages |
+/// | a client's close message, and what the app answers | the door ends the connection itself, and says so by type 5 |
+/// | app server named in a passed-on completion | the SDK goes by the invocation's id; the door names the one that asked |
+/// | texts of errors | the door has its own |
+/// | pings of clients and of app servers | keep-alives: the door keeps its clients alive by itself |
+/// | `id` and `access_token` in the query | secrets of the client stop at the door, as at all our nodes |
+/// | headers of the WebSocket, `Authorization` | belong to the client's socket; its login comes as claims |
+/// | `X-Forwarded-For`, `Asrs-Instance-Id` | the recording service had none; the reference asks for both |
+/// | transports in the answer to a negotiate | the recording service had WebSockets only |
+/// | nil and "" as the text of no error | the SDK takes both |
+struct Replay {
+    door: Door,
+    server: Scripted,
+    upgrades: Vec<(String, String)>,
+    /// Place of each recorded server connection, by its name.
+    places: HashMap<String, usize>,
+    clients: HashMap<String, Player>,
+    pending: Option<(String, String, Json)>,
+    /// App server that each client was opened at, by the client's recorded id.
+    homes: HashMap<String, String>,
+    compared: usize,
+}
+
+/// A recorded client, as it is played.
+struct Player {
+    socket: Option<RawClient>,
+    /// The id that the door has given it; the recorded one is the key of the map.
+    id: String,
+    secret: String,
+    protocol: String,
+    /// Recorded name of its server connection, and the place of that in the replay.
+    home: Option<(String, usize)>,
+    /// Hub messages that came down in one with others, and those that came up.
+    due_down: Vec<Vec<u8>>,
+    due_up: Vec<Vec<u8>>,
+    /// Whether it has said goodbye.
+    has_left: bool,
+}
+
+impl Replay {
+    async fn play(mut self, steps: &[Step], until: usize) -> Result<usize> {
+        self.find_homes(steps);
+        for (number, step) in steps.iter().take(until).enumerate() {
+            let step_of = || format!("step {number}: {}", shown(step));
+            timeout(STEP_GUARD, self.step(step)).await.with_context(step_of)?.with_context(step_of)?;
+        }
+        let left: Vec<_> = self.left().await?;
+        ensure!(left.is_empty(), "the record had nothing like this: {left:?}");
+        Ok(self.compared)
+    }
+
+    /// Finds out which app server each client was opened at first, so that it is brought to that one again.
+    fn find_homes(&mut self, steps: &[Step]) {
+        let upgrades = steps.iter().filter_map(|step| match step {
+            Step::ServerUpgrade { server, .. } => Some(server.clone()),
+            _ => None,
+        });
+        let servers: Vec<String> = upgrades.collect();
+        for step in steps {
+            let Step::FromService { connection, frame } = step else { continue };
+            if kind_of(frame) == kind::OPEN_CONNECTION {
+                let number = connection.trim_start_matches("server-").parse::<usize>().unwrap_or_default();
+                let server = number.checked_sub(1).and_then(|at| servers.get(at)).cloned().unwrap_or_default();
+                self.homes.entry(frame.at(1).as_text().unwrap_or_default().into()).or_insert(server);
+            }
+        }
+        let mut distinct = servers;
+        distinct.sort();
+        distinct.dedup();
+        if distinct.len() < 2 {
+            self.homes.clear();
+        }
+    }
+
+    async fn step(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::ServerUpgrade { path, server } => self.upgrades.push((path.clone(), server.clone())),
+            Step::Negotiate { path, claims } => self.pending = Some((path.clone(), String::new(), claims.clone())),
+            Step::Negotiated { id } => self.negotiate(id).await?,
+            Step::ClientUpgrade { path, headers, claims } => self.open_client(path, headers, claims).await?,
+            Step::ToService { connection, frame } => self.send(connection, frame).await?,
+            Step::FromService { connection, frame } => self.expect(connection, frame).await?,
+            Step::ClientSays { id, is_binary, bytes } => self.say(id, *is_binary, bytes).await?,
+            Step::ClientGets { id, bytes } => self.get(id, bytes).await?,
+            Step::ClientCloses { id, code } => self.close_client(id, *code).await?,
+            Step::Told(what) if what == "set" => {}
+            Step::ServerCloses | Step::Told(_) | Step::CutShort | Step::Rest => bail!("no step of a replay"),
+        }
+        Ok(())
+    }
+
+    /// The token of a recorded client: its claims, signed anew, and for records of two app servers the one it was led to.
+    fn token(&self, claims: &Json, id: &str) -> Result<String> {
+        let mut claims = claims.clone();
+        let all = claims.as_object_mut().context("claims")?;
+        all.retain(|name, _| !TIMES.contains(&name.as_str()));
+        if let Some(server) = self.homes.get(id) {
+            all.insert("asrs.s.sn".into(), json!(server));
+            all.insert("asrs.s.ssticky".into(), json!("Preferred"));
+        }
+        signed(KEY, &claims)
+    }
+
+    async fn negotiate(&mut self, id: &str) -> Result<()> {
+        let (path, _, claims) = self.pending.take().context("a negotiate before its answer")?;
+        let bearer = format!("Bearer {}", self.token(&claims, id)?);
+        let answer = ask(self.door.address(), Method::POST, &path, &[("authorization", &bearer)]).await?;
+        ensure!(answer.status == 200, "{answer:?}");
+        let answer = answer.json()?;
+        ensure!(answer["negotiateVersion"] == 1, "{answer}");
+        let text = |name: &str| answer[name].as_str().map(str::to_owned).context("a text");
+        let (own, secret) = (text("connectionId")?, text("connectionToken")?);
+        // So that ids are exchanged within frames without changing any length.
+        ensure!(own.len() == id.len(), "{own} is another kind of id than {id}");
+        let (due_down, due_up) = (Vec::new(), Vec::new());
+        let player = Player {
+            socket: None,
+            id: own,
+            secret,
+            protocol: "json".into(),
+            home: None,
+            due_down,
+            due_up,
+            has_left: false,
+        };
+        self.clients.insert(id.into(), player);
+        self.compared += 1;
+        Ok(())
+    }
+
+    async fn open_client(&mut self, path: &str, headers: &[(String, String)], claims: &Json) -> Result<()> {
+        let parameters = path.split(['?', '&']);
+        let id = parameters.filter_map(|one| one.strip_prefix("id=")).next().context("an id")?.to_owned();
+        let token = self.token(claims, &id)?;
+        let player = self.clients.get_mut(&id).context("a client that has negotiated")?;
+        let old = path.split('&').find(|one| one.starts_with("access_token=")).unwrap_or_default();
+        let path = path.replace(&format!("id={id}"), &format!("id={}", player.secret));
+        let bearer = format!("Bearer {token}");
+        let (path, login) = if old.is_empty() {
+            (path, Some(bearer.as_str()))
+        } else {
+            (path.replace(old, &format!("access_token={token}")), None)
+        };
+        let mut all: Vec<(&'static str, &str)> = Vec::new();
+        all.extend(login.map(|bearer| ("authorization", bearer)));
+        for (name, value) in headers {
+            // Names of headers live as long as the test, which is over soon.
+            all.push((Box::leak(name.clone().into_boxed_str()), value));
+        }
+        let socket = RawClient::try_open_with(self.door.address(), &path, &all).await?;
+        player.socket = Some(socket.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?);
+        Ok(())
+    }
+
+    async fn say(&mut self, id: &str, is_binary: bool, bytes: &[u8]) -> Result<()> {
+        let bytes = self.ours(bytes);
+        let player = self.clients.get_mut(id).context("a client")?;
+        if player.home.is_none() {
+            let text = std::str::from_utf8(&bytes)?;
+            let handshake: Json = serde_json::from_str(text.trim_end_matches('\u{1e}'))?;
+            player.protocol = handshake["protocol"].as_str().context("a protocol")?.to_owned();
+        }
+        let last = if player.home.is_some() { hub_messages(&bytes, &player.protocol)?.pop() } else { None };
+        player.has_left |= last.map(|last| hub_type(&last, &player.protocol)).transpose()? == Some(HUB_CLOSE);
+        let Some(socket) = &mut player.socket else { return Ok(()) };
+        let message = if is_binary { Message::binary(bytes) } else { Message::text(String::from_utf8(bytes)?) };
+        socket.send(message).await
+    }
+
+    /// Demands the hub messages that the recorded client got.
+    async fn get(&mut self, id: &str, bytes: &[u8]) -> Result<()> {
+        let bytes = self.ours(bytes);
+        let player = self.clients.get_mut(id).context("a client")?;
+        if player.has_left {
+            return Ok(());
+        }
+        let is_handshake = bytes.starts_with(b"{}\x1e") || bytes.starts_with(b"{\"error\"");
+        let expected = if is_handshake { vec![bytes.clone()] } else { hub_messages(&bytes, &player.protocol)? };
+        for expected in expected {
+            if !is_handshake && hub_type(&expected, &player.protocol)? == HUB_PING {
+                continue;
+            }
+            let came = player.next(is_handshake).await.with_context(|| format!("{:?} is due", lossy(&expected)))?;
+            ensure!(came == expected, "{:?} came instead of {:?}", lossy(&came), lossy(&expected));
+            self.compared += 1;
+        }
+        Ok(())
+    }
+
+    async fn close_client(&mut self, id: &str, code: u64) -> Result<()> {
+        let player = self.clients.get_mut(id).context("a client")?;
+        let Some(mut socket) = player.socket.take() else { return Ok(()) };
+        match code {
+            1005 => drop(socket.close().await),
+            1006 => drop(socket),
+            code => {
+                let code = u16::try_from(code)?.into();
+                let frame = tokio_tungstenite::tungstenite::protocol::CloseFrame { code, reason: "".into() };
+                drop(socket.send(Message::Close(Some(frame))).await);
+                drop(socket.ending().await);
+            }
+        }
+        Ok(())
+    }
+
+    /// Plays a frame of the app server, over the server connection that has the part of the recorded one.
+    async fn send(&mut self, connection: &str, frame: &[u8]) -> Result<()> {
+        let frame = self.ours(frame);
+        let mut rest = frame.clone();
+        let read = message(&take_frame(&mut rest)?.context("a whole frame")?)?;
+        if kind_of(&read) == kind::HANDSHAKE_REQUEST {
+            return self.shake_hands(connection, &read).await;
+        }
+        let place = self.place(connection, read.at(1).as_text())?;
+        self.server.at(place)?.send_bytes(frame)
+    }
+
+    async fn shake_hands(&mut self, connection: &str, handshake: &Value) -> Result<()> {
+        let number: usize = connection.trim_start_matches("server-").parse()?;
+        let (path, server) = self.upgrades.get(number - 1).context("an upgrade")?.clone();
+        let hub = path.split(['?', '&']).find_map(|one| one.strip_prefix("hub=")).context("a hub")?.to_owned();
+        let dial = Dial { path, token: server_token(&hub, &server)?, server };
+        let address = self.door.address().to_owned();
+        let place = self.server.connect_with(&address, &dial, handshake).await?;
+        self.places.insert(connection.into(), place);
+        Ok(())
+    }
+
+    /// The place that has the part of a recorded server connection; for a client that of its own one.
+    fn place(&self, connection: &str, of: Option<&str>) -> Result<usize> {
+        let own = self.clients.values().find(|player| of == Some(&player.id));
+        let home = own.and_then(|player| player.home.as_ref()).filter(|(recorded, _)| recorded == connection);
+        if let Some((_, place)) = home {
+            return Ok(*place);
+        }
+        self.places.get(connection).copied().context("a server connection that has shaken hands")
+    }
+
+    /// Demands a frame that the recorded service sent.
+    async fn expect(&mut self, connection: &str, recorded: &Value) -> Result<()> {
+        match kind_of(recorded) {
+            // Demanded by whoever shakes hands.
+            kind::HANDSHAKE_RESPONSE => Ok(()),
+            kind::PING => self.expect_ping(connection, recorded).await,
+            kind::OPEN_CONNECTION => self.expect_open(connection, recorded).await,
+            kind::CONNECTION_DATA => self.expect_data(recorded).await,
+            kind::ACK => self.expect_ack(connection, recorded).await,
+            _ => {
+                let wanted = self.ours_of(recorded)?;
+                let (number, id) = (kind_of(&wanted), wanted.at(1).clone());
+                let (_, came) = self.find(|frame| kind_of(frame) == number && *frame.at(1) == id).await?;
+                ensure!(is_alike(&came, &wanted), "{came:?} came instead of {wanted:?}");
+                self.compared += 1;
+                Ok(())
+            }
+        }
+    }
+
+    async fn expect_ping(&mut self, connection: &str, recorded: &Value) -> Result<()> {
+        let Some(key) = recorded.at(1).as_text() else { return Ok(()) };
+        let place = self.place(connection, None)?;
+        let is_it = |at: usize, event: &Event| {
+            at == place
+                && matches!(event, Event::Frame(frame) if kind_of(frame) == kind::PING && frame.at(1).as_text() == Some(key))
+        };
+        let (_, event) = self.server.find(is_it).await?;
+        let Event::Frame(came) = event else { bail!("just found") };
+        ensure!(came.at(2) == recorded.at(2) || key != "shutdown", "{came:?} instead of {recorded:?}");
+        self.compared += 1;
+        Ok(())
+    }
+
+    async fn expect_open(&mut self, connection: &str, recorded: &Value) -> Result<()> {
+        let id = recorded.at(1).as_text().context("an id")?.to_owned();
+        let own = self.clients.get(&id).context("a client")?.id.clone();
+        let is_it = |frame: &Value| kind_of(frame) == kind::OPEN_CONNECTION && frame.at(1).as_text() == Some(&own);
+        let (place, came) = self.find(is_it).await?;
+        let is_led = self.homes.contains_key(&id);
+        ensure!(claims(&came, is_led) == claims(recorded, false), "{came:?} instead of {recorded:?}");
+        ensure!(headers(&came) == headers(recorded), "{:?} instead of {:?}", headers(&came), headers(recorded));
+        ensure!(query(&came) == query(recorded), "{:?} instead of {:?}", query(&came), query(recorded));
+        ensure!(came.at(5) == recorded.at(5), "{came:?} instead of {recorded:?}");
+        let player = self.clients.get_mut(&id).context("a client")?;
+        player.home = Some((connection.to_owned(), place));
+        // What the app server sends to others by this connection keeps its order with what it sends to this client.
+        self.places.insert(connection.to_owned(), place);
+        self.compared += 1;
+        Ok(())
+    }
+
+    async fn expect_data(&mut self, recorded: &Value) -> Result<()> {
+        let id = recorded.at(1).as_text().context("an id")?.to_owned();
+        let bytes = self.ours(recorded.at(2).as_bytes().context("bytes")?);
+        let player = self.clients.get(&id).context("a client")?;
+        let (own, protocol) = (player.id.clone(), player.protocol.clone());
+        let is_handshake = bytes.starts_with(b"{\"protocol\"") || bytes.starts_with(b"{\"version\"");
+        let expected = if is_handshake { vec![bytes] } else { hub_messages(&bytes, &protocol)? };
+        for expected in expected {
+            if !is_handshake && [HUB_PING, HUB_CLOSE].contains(&hub_type(&expected, &protocol)?) {
+                continue;
+            }
+            let came =
+                self.next_up(&id, &own, &protocol).await.with_context(|| format!("{:?} is due", lossy(&expected)))?;
+            ensure!(came == expected, "{:?} came instead of {:?}", lossy(&came), lossy(&expected));
+            self.compared += 1;
+        }
+        Ok(())
+    }
+
+    /// The next hub message of a client that comes up, without pings; its frame has to name no wrong kind.
+    async fn next_up(&mut self, recorded: &str, own: &str, protocol: &str) -> Result<Vec<u8>> {
+        loop {
+            let player = self.clients.get_mut(recorded).context("a client")?;
+            if !player.due_up.is_empty() {
+                return Ok(player.due_up.remove(0));
+            }
+            let is_it = |frame: &Value| kind_of(frame) == kind::CONNECTION_DATA && frame.at(1).as_text() == Some(own);
+            let (_, came) = self.find(is_it).await?;
+            let bytes = came.at(2).as_bytes().context("bytes")?;
+            let is_handshake = bytes.starts_with(b"{\"protocol\"") || bytes.starts_with(b"{\"version\"");
+            let messages = if is_handshake { vec![bytes.to_vec()] } else { hub_messages(bytes, protocol)? };
+            for message in messages {
+                let of_type = if is_handshake { 0 } else { hub_type(&message, protocol)? };
+                let of_kind = if is_handshake { 1 } else { data_kind_of(of_type) };
+                ensure!([0, of_kind].contains(&data_kind(&came)), "{came:?} should be of kind {of_kind}");
+                let player = self.clients.get_mut(recorded).context("a client")?;
+                player.due_up.extend((of_type != HUB_PING).then_some(message));
+            }
+        }
+    }
+
+    async fn expect_ack(&mut self, connection: &str, recorded: &Value) -> Result<()> {
+        let ack = recorded.at(1).clone();
+        let (place, came) = self.find(|frame| kind_of(frame) == kind::ACK && *frame.at(1) == ack).await?;
+        ensure!(came.at(2) == recorded.at(2), "{came:?} instead of {recorded:?}");
+        let asked = self.place(connection, None)?;
+        ensure!(place == asked, "{came:?} comes by {place} instead of {asked}");
+        self.compared += 1;
+        Ok(())
+    }
+
+    async fn find(&mut self, mut is_it: impl FnMut(&Value) -> bool) -> Result<(usize, Value)> {
+        let is_it = |_, event: &Event| match event {
+            Event::Frame(frame) => is_it(frame),
+            Event::Wrong(_) | Event::End(_) => true,
+        };
+        match self.server.find(is_it).await? {
+            (place, Event::Frame(frame)) => Ok((place, frame)),
+            (place, other) => bail!("{other:?} by {place}"),
+        }
+    }
+
+    /// Everything that came and that the record has nothing of, but for keep-alives.
+    async fn left(&mut self) -> Result<Vec<(usize, Event)>> {
+        let places = self.server.connections.len();
+        let mut left = Vec::new();
+        for place in 0..places {
+            left.extend(self.server.fence(place).await?);
+        }
+        left.retain(|(_, event)| !matches!(event, Event::Frame(frame) if is_keep_alive(frame)));
+        Ok(left)
+    }
+
+    /// Recorded bytes with the ids of the replay.
+    fn ours(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        for (recorded, player) in &self.clients {
+            exchange(&mut bytes, recorded.as_bytes(), player.id.as_bytes());
+        }
+        bytes
+    }
+
+    fn ours_of(&self, frame: &Value) -> Result<Value> {
+        message(&self.ours(&frame.encode()))
+    }
+}
+
+impl Player {
+    /// The next hub message that the door sends down to it, without pings.
+    async fn next(&mut self, is_handshake: bool) -> Result<Vec<u8>> {
+        loop {
+            if !self.due_down.is_empty() {
+                let first = self.due_down.remove(0);
+                if is_handshake || hub_type(&first, &self.protocol)? != HUB_PING {
+                    return Ok(first);
+                }
+                continue;
+            }
+            let socket = self.socket.as_mut().context("its socket has ended")?;
+            let mut bytes = socket.next_message().await?.into_data().to_vec();
+            if is_handshake {
+                let end = bytes.iter().position(|byte| *byte == 0x1e).context("a handshake's end")? + 1;
+                self.due_down.push(bytes.drain(..end).collect());
+            }
+            self.due_down.extend(hub_messages(&bytes, &self.protocol)?);
+        }
+    }
+}
+
+fn exchange(bytes: &mut [u8], old: &[u8], new: &[u8]) {
+    let places: Vec<usize> =
+        bytes.windows(old.len()).enumerate().filter(|(_, window)| *window == old).map(|(at, _)| at).collect();
+    for at in places {
+        bytes[at..at + new.len()].copy_from_slice(new);
+    }
+}
+
+/// Whether two frames are the same but for nil in the place of "".
+fn is_alike(one: &Value, other: &Value) -> bool {
+    let (Value::List(one), Value::List(other)) = (one, other) else { return false };
+    let plain = |value: &Value| if *value == Value::Nil { Value::from("") } else { value.clone() };
+    if one.first() == Some(&Value::Int(kind::CLIENT_COMPLETION)) {
+        // Neither the app server that is named nor the protocol's name in the extension matters.
+        let without = |all: &[Value]| [&all[..3], &all[4..6]].concat();
+        return one.len() == other.len() && without(one) == without(other);
+    }
+    if one.first() == Some(&Value::Int(kind::ERROR_COMPLETION)) {
+        return one.len() == other.len()
+            && one[..4] == other[..4]
+            && one[4].as_text().is_some_and(|text| !text.is_empty());
+    }
+    // A longer form of a later SDK is as good.
+    one.len() >= other.len() && one.iter().zip(other).all(|(one, other)| plain(one) == plain(other))
+}
+
+fn is_keep_alive(frame: &Value) -> bool {
+    let is_json_ping = |bytes: &[u8]| bytes == b"{\"type\":6}\x1e" || bytes == framed(&[0x91, 6]);
+    kind_of(frame) == kind::CONNECTION_DATA && frame.at(2).as_bytes().is_some_and(is_json_ping)
+}
+
+/// The claims of an opened client, without times; without those that a replay has added.
+fn claims(opened: &Value, is_led: bool) -> Vec<(String, String)> {
+    let Value::Map(claims) = opened.at(2) else { return Vec::new() };
+    let text = |value: &Value| value.as_text().unwrap_or_default().to_owned();
+    let all = claims.iter().map(|(name, value)| (text(name), text(value)));
+    let added = |name: &str| is_led && ["asrs.s.sn", "asrs.s.ssticky"].contains(&name);
+    let mut all: Vec<_> = all.filter(|(name, _)| !TIMES.contains(&name.as_str()) && !added(name)).collect();
+    all.sort();
+    all
+}
+
+/// The client's own headers.
+fn headers(opened: &Value) -> Vec<(String, String)> {
+    const OTHERS: [&str; 6] = ["host", "connection", "upgrade", "authorization", "x-forwarded-for", "asrs-instance-id"];
+    let Value::Map(headers) = opened.at(3) else { return Vec::new() };
+    let text = |value: &Value| match value {
+        Value::List(all) => all.iter().filter_map(Value::as_text).collect::<Vec<_>>().join("\n"),
+        other => format!("{other:?}"),
+    };
+    let all = headers.iter().map(|(name, value)| (name.as_text().unwrap_or_default().to_lowercase(), text(value)));
+    let mut all: Vec<_> =
+        all.filter(|(name, _)| !OTHERS.contains(&name.as_str()) && !name.starts_with("sec-websocket")).collect();
+    all.sort();
+    all
+}
+
+/// The query without secrets.
+fn query(opened: &Value) -> String {
+    let query = opened.at(4).as_text().unwrap_or_default();
+    let parts = query.split('&').filter(|part| !part.starts_with("id=") && !part.starts_with("access_token="));
+    parts.collect::<Vec<_>>().join("&")
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
+fn shown(step: &Step) -> String {
+    format!("{step:?}").chars().take(300).collect()
+}
+
+/// Number of steps that a replay takes: up to the first in which the recording service had its own way.
+fn playable(steps: &[Step]) -> usize {
+    let is_end = |step: &Step| match step {
+        Step::ServerCloses | Step::CutShort | Step::Rest => true,
+        // How it would answer was set before.
+        Step::Told(what) => what != "set",
+        // It moved each client at its next message, or lost it; the door moves all at once: `losses`.
+        Step::ToService { frame, .. } => contains(frame, b"fin:0") || contains(frame, b"fin:1"),
+        _ => false,
+    };
+    let end = steps.iter().position(is_end).unwrap_or(steps.len());
+    // What would come of the last message is not there.
+    let is_cut = matches!(steps.get(end), Some(Step::CutShort));
+    let said = steps.iter().take(end).rposition(|step| is_cut && matches!(step, Step::ClientSays { .. }));
+    said.unwrap_or(end)
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// Records that are not played, and why.
+const NOT_PLAYED: [(&str, &str); 8] = [
+    ("13-stateful-reconnect", "this door does not grant it; `upgrades` shows that it says so"),
+    ("15-handshake-error", "the recording service was told to refuse; `upgrades` has what this door refuses"),
+    ("15-handshake-silent", "the recording service was told to be silent"),
+    ("15-refused-307", "the recording service was told to refuse"),
+    ("15-refused-401", "the recording service was told to refuse"),
+    ("15-refused-404", "the recording service was told to refuse"),
+    ("15-refused-503", "the recording service was told to refuse"),
+    ("21-moved-to-another-endpoint-second", "its only client is another endpoint's"),
+];
+
+/// Plays a record, or skips it where there is none.
+fn replay(name: &str, at_least: usize) {
+    let Some(folder) = azure_sdk_folder() else {
+        eprintln!("skipped: there are no records (TRUNKLINE_AZURE_SDK names their folder)");
+        return;
+    };
+    play(async |stage| {
+        let steps = read(&folder.join("records").join(name).with_extension("jsonl"))?;
+        let until = playable(&steps);
+        let replay = Replay {
+            door: Door::open(stage).await?,
+            server: Scripted::new("bench", "replayed"),
+            upgrades: Vec::new(),
+            places: HashMap::new(),
+            clients: HashMap::new(),
+            pending: None,
+            homes: HashMap::new(),
+            compared: 0,
+        };
+        let compared = replay.play(&steps, until).await.with_context(|| name.to_owned())?;
+        eprintln!("{name}: {compared} compared in {until} of {} steps", steps.len());
+        ensure!(compared >= at_least, "{name}: only {compared} of what came back was compared");
+        Ok(())
+    });
+}
+
+macro_rules! replays {
+    ($($test:ident: $name:literal at least $count:literal),* $(,)?) => {
+        $(#[test] fn $test() { replay($name, $count); })*
+
+        /// Every record that is played.
+        const PLAYED: &[&str] = &[$($name),*];
+    };
+}
+
+replays! {
+    record_01_startup: "01-startup-and-idle" at least 4,
+    record_02_json: "02-client-json" at least 35,
+    record_03_message_pack: "03-client-messagepack" at least 35,
+    record_04_groups: "04-groups-users-broadcasts" at least 100,
+    record_05_client_results: "05-client-results" at least 50,
+    record_06_ends: "06-ends-of-connections" at least 10,
+    record_07_migrate: "07-shutdown-migrate" at least 10,
+    record_07_off: "07-shutdown-off" at least 10,
+    record_07_wait: "07-shutdown-wait" at least 10,
+    record_08_more_connections: "08-more-connections" at least 0,
+    record_09_lost: "09-lost-server-connections" at least 4,
+    record_10_moved: "10-moved-to-another-server-connection" at least 4,
+    record_11_pings: "11-pings" at least 0,
+    record_12_pause: "12-pause-and-resume" at least 4,
+    record_14_application_name: "14-application-name" at least 5,
+    record_16_odd_frames: "16-odd-frames" at least 4,
+    record_17_large: "17-large-messages" at least 6,
+    record_18_two_endpoints: "18-two-endpoints" at least 30,
+    record_18_second: "18-two-endpoints-second" at least 5,
+    record_19_wrong_strings: "19-wrong-connection-strings" at least 0,
+    record_20_persistent: "20-management-persistent" at least 15,
+    record_20_transient: "20-management-transient" at least 0,
+    record_21_other_endpoint: "21-moved-to-another-endpoint" at least 4,
+    record_22_blazor: "22-blazor" at least 30,
+    record_23_on_demand: "23-on-demand-refused" at least 0,
+}
+
+#[test]
+fn every_record_is_played_or_has_a_reason_not_to_be() -> Result<()> {
+    let Some(folder) = azure_sdk_folder() else { return Ok(()) };
+    let mut unknown = Vec::new();
+    for entry in std::fs::read_dir(folder.join("records"))? {
+        let name = entry?.path().file_stem().context("a name")?.to_string_lossy().into_owned();
+        let has_reason = NOT_PLAYED.iter().any(|(not_played, reason)| *not_played == name && !reason.is_empty());
+        if !has_reason && !PLAYED.contains(&name.as_str()) {
+            unknown.push(name);
+        }
+    }
+    ensure!(unknown.is_empty(), "{unknown:?} are neither played nor explained");
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! A door, a scripted app server behind it, and clients that it has let in.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value as Json, json};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use trunkline_tests::harness::raw::RawClient;
+use trunkline_tests::harness::scenario::Stage;
+
+use crate::door::{Door, client_token};
+use crate::frame::{brings, data, kind, kind_of, no_ext, payloads};
+use crate::scripted::{Event, Scripted};
+use crate::value::{Value, list};
+
+/// Hub of the scenes.
+pub(crate) const HUB: &str = "bench";
+
+/// Far above any need: it turns what does not come into a failure.
+const GUARD: Duration = Duration::from_secs(20);
+
+/// Target of the messages that tests send.
+pub(crate) const TARGET: &str = "Message";
+
+/// A client and its place at the scripted app server.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) socket: RawClient,
+    pub(crate) id: String,
+    /// Place of its server connection.
+    pub(crate) home: usize,
+    /// The frame by which it was opened.
+    pub(crate) opened: Value,
+}
+
+impl Member {
+    /// The text of the next message to [`TARGET`].
+    pub(crate) async fn text(&mut self) -> Result<String> {
+        let next = timeout(GUARD, self.socket.next_message()).await;
+        match next.context("no message comes")?? {
+            Message::Text(text) => {
+                let record: Json = serde_json::from_str(text.trim_end_matches('\u{1e}'))?;
+                ensure!(record["target"] == TARGET, "{record}");
+                Ok(record["arguments"][0].as_str().context("a text")?.to_owned())
+            }
+            Message::Binary(bytes) => packed_text(&bytes),
+            other => anyhow::bail!("a message should come, but {other:?} did"),
+        }
+    }
+}
+
+/// The first argument of a packed invocation, a text.
+fn packed_text(bytes: &[u8]) -> Result<String> {
+    let mut rest = bytes.to_vec();
+    let whole = crate::frame::take_frame(&mut rest)?.context("a whole message")?;
+    let call = crate::frame::message(&whole)?;
+    Ok(call.at(4).at(0).as_text().context("a text")?.to_owned())
+}
+
+/// Door with one scripted app server.
+pub(crate) struct Scene {
+    pub(crate) door: Door,
+    pub(crate) server: Scripted,
+}
+
+impl Scene {
+    pub(crate) async fn open(stage: &Stage, connections: usize) -> Result<Self> {
+        let door = Door::open(stage).await?;
+        let server = Scripted::dial(&door, HUB, "server-a", connections).await?;
+        Ok(Self { door, server })
+    }
+
+    /// Lets a JSON client in.
+    pub(crate) async fn join(&mut self, claims: &Json) -> Result<Member> {
+        self.join_by("json", claims).await
+    }
+
+    /// Lets a client of this hub protocol in.
+    pub(crate) async fn join_by(&mut self, protocol: &str, claims: &Json) -> Result<Member> {
+        join(&self.door, &mut self.server, protocol, claims).await
+    }
+
+    /// Lets a client of this user in.
+    pub(crate) async fn join_as(&mut self, user: &str) -> Result<Member> {
+        self.join(&json!({ "nameid": user })).await
+    }
+
+    /// Sends a text to one client over its own server connection, and demands that it comes next.
+    pub(crate) async fn reaches(&mut self, member: &mut Member, text: &str) -> Result<()> {
+        self.server.send(member.home, &to(&[&member.id], text))?;
+        let came = member.text().await?;
+        ensure!(came == text, "{text} should come, but {came} did");
+        Ok(())
+    }
+
+    /// Lets a client say something, and demands that it comes up over its server connection.
+    pub(crate) async fn hears(&mut self, member: &mut Member, text: &str) -> Result<()> {
+        let said = invocation(text);
+        member.socket.send_text(said.clone()).await?;
+        let is_data =
+            |_, event: &Event| matches!(event, Event::Frame(frame) if kind_of(frame) == kind::CONNECTION_DATA);
+        let (place, event) = self.server.find(is_data).await?;
+        let Event::Frame(frame) = event else { anyhow::bail!("just found") };
+        ensure!(place == member.home, "it comes by {place} instead of {}", member.home);
+        ensure!(brings(&frame, &member.id, said.as_bytes(), data::INVOCATION), "{frame:?}");
+        Ok(())
+    }
+}
+
+/// Lets a client in that has negotiated, at this app server.
+pub(crate) async fn join(door: &Door, server: &mut Scripted, protocol: &str, claims: &Json) -> Result<Member> {
+    let token = client_token(&server.hub, claims)?;
+    let answer = door.negotiate(&server.hub, "", &token).await?;
+    ensure!(answer.status == 200, "{answer:?}");
+    let secret = answer.json()?["connectionToken"].as_str().context("a token")?.to_owned();
+    let path = format!("/client/?hub={}&id={secret}", server.hub);
+    let mut socket = door.client(&path, &token).await?.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+    socket.send_text(format!("{{\"protocol\":\"{protocol}\",\"version\":1}}\u{1e}")).await?;
+    let (id, home, opened) = server.admit().await?;
+    ensure!(answer.json()?["connectionId"] == id, "{answer:?} is not of {id}");
+    let welcome = timeout(GUARD, socket.next_message()).await.context("no answer to the handshake")??;
+    ensure!(welcome.into_data().as_ref() == b"{}\x1e", "no welcome");
+    Ok(Member { socket, id, home, opened })
+}
+
+/// Message for clients by their ids.
+pub(crate) fn to(ids: &[&str], text: &str) -> Value {
+    let ids = ids.iter().map(|id| Value::from(*id)).collect::<Vec<_>>();
+    list![kind::MULTI_CONNECTION_DATA, ids, payloads(TARGET, text), no_ext()]
+}
+
+/// Message of a client in the JSON protocol.
+pub(crate) fn invocation(text: &str) -> String {
+    format!("{{\"type\":1,\"target\":\"Say\",\"arguments\":[\"{text}\"]}}\u{1e}")
+}
+
+/// Demands that after `frame`, sent by server connection `place`, the members get these texts each, and nothing else.
+pub(crate) async fn spreads<const N: usize>(
+    server: &Scripted,
+    place: usize,
+    frame: &Value,
+    members: &mut [Member],
+    expected: [&[&str]; N],
+) -> Result<()> {
+    server.send(place, frame)?;
+    receive(server, place, members, expected).await.with_context(|| format!("{frame:?}"))
+}
+
+/// Demands that the members have these texts each before a fence that is sent by server connection `place`.
+pub(crate) async fn receive<const N: usize>(
+    server: &Scripted,
+    place: usize,
+    members: &mut [Member],
+    expected: [&[&str]; N],
+) -> Result<()> {
+    ensure!(members.len() == expected.len(), "one list of texts for each member");
+    let ids: Vec<&str> = members.iter().map(|member| member.id.as_str()).collect();
+    server.send(place, &to(&ids, FENCE))?;
+    for (member, expected) in members.iter_mut().zip(expected) {
+        let mut seen = Vec::new();
+        loop {
+            match member.text().await? {
+                text if text == FENCE => break,
+                text => seen.push(text),
+            }
+        }
+        ensure!(seen == *expected, "{} got {seen:?} where {expected:?} were due", member.id);
+    }
+    Ok(())
+}
+
+/// The text behind everything that a test sends.
+const FENCE: &str = "the fence";

@@ -1,0 +1,107 @@
+//! A real ASP.NET Core app server on Azure's SDK, as a process.
+
+use anyhow::{Context, Result};
+use http::StatusCode;
+
+use crate::harness::dotnet::DotNet;
+use crate::harness::http_client::post;
+use crate::harness::process::Process;
+use crate::harness::scenario::{Stage, until};
+use crate::harness::sockets::free_address;
+
+/// App server that is described, but not started yet.
+#[derive(Debug)]
+#[must_use]
+pub struct AspNetAppBuilder<'a> {
+    dotnet: &'a DotNet,
+    stage: &'a Stage,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+impl<'a> AspNetAppBuilder<'a> {
+    pub(super) fn new(dotnet: &'a DotNet, stage: &'a Stage) -> Self {
+        let arguments = ["--mode", "azure"].map(str::to_owned).into();
+        Self { dotnet, stage, arguments, environment: Vec::new() }
+    }
+
+    /// Names the only endpoint.
+    pub fn connection(self, connection_string: &str) -> Self {
+        self.argument("--connection", connection_string)
+    }
+
+    /// Adds one of several endpoints, a primary one.
+    pub fn endpoint(mut self, name: &str, connection_string: &str) -> Self {
+        let variable = format!("Azure__SignalR__ConnectionString__{name}__primary");
+        self.environment.push((variable, connection_string.into()));
+        self
+    }
+
+    /// Sets the name by which the hub says where it runs.
+    pub fn instance(mut self, name: &str) -> Self {
+        self.environment.push(("INSTANCE".into(), name.into()));
+        self
+    }
+
+    /// Adds an argument of the command line, such as `--shutdown migrate`.
+    pub fn argument(mut self, name: &str, value: &str) -> Self {
+        self.arguments.extend([name.into(), value.into()]);
+        self
+    }
+
+    /// Starts it and waits until it listens; its server connections may still be under way.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start(self) -> Result<AspNetApp> {
+        let address = free_address()?;
+        let mut command = self.dotnet.command("app/signalr-app.dll");
+        command.args(["--urls", &format!("http://{address}")]).args(&self.arguments);
+        command.envs(self.environment);
+        let mut process = Process::start(self.stage, "aspnet", command)?;
+        process.wait_for_line("listening on").await?;
+        Ok(AspNetApp { process, address })
+    }
+}
+
+/// ASP.NET Core app that runs until this value is dropped.
+#[derive(Debug)]
+pub struct AspNetApp {
+    /// Process that runs it.
+    pub process: Process,
+    address: String,
+}
+
+impl AspNetApp {
+    /// Address that it listens on, as `host:port`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A URL for clients, which it redirects to one of its endpoints.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Waits until it redirects clients of a hub: it does once a server connection of that hub is open.
+    ///
+    /// # Errors
+    /// When it ends instead.
+    pub async fn redirects(&mut self, hub: &str) -> Result<()> {
+        let path = format!("{hub}/negotiate?negotiateVersion=1");
+        until(async || {
+            anyhow::ensure!(self.process.is_running(), "{}", self.process.log());
+            Ok((post(&self.address, &path).await?.status == StatusCode::OK).then_some(()))
+        })
+        .await
+        .with_context(|| format!("{hub} of {}", self.address))
+    }
+
+    /// Number of lines `connected …` (or `disconnected …`) that its hubs have printed.
+    #[must_use]
+    pub fn printed(&self, word: &str) -> usize {
+        self.process.lines_after(&format!("{word} ")).len()
+    }
+}
