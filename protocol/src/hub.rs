@@ -17,13 +17,18 @@ mod members;
 mod message_pack_encoding;
 mod payload;
 mod protocol;
+mod replay;
 mod scan;
 
 pub use framing::{Frame, FramingError, RECORD_SEPARATOR, next_frame, next_frame_behind};
-pub use handshake::{CLOSED_WITH_ERROR, HUB_PROTOCOL_VERSION, HandshakeError, HandshakeRequest, HandshakeResponse};
+pub use handshake::{
+    CLOSED_WITH_ERROR, HUB_PROTOCOL_VERSION, HUB_PROTOCOL_VERSION_STATEFUL, HandshakeError, HandshakeRequest,
+    HandshakeResponse,
+};
 pub use hub_message::{
     CancelInvocation, Close, Completion, Headers, HubMessage, HubMessageError, Invocation, Outcome, StreamItem,
 };
 pub use payload::{Payload, PayloadError};
 pub use protocol::HubProtocol;
+pub use replay::{ReceivedSequence, ReplayBuffer, SequenceGap};
 pub use scan::{MessageKind, Scan, ScanError};

@@ -27,6 +27,13 @@ pub const LIST_MAX_ITEMS: usize = 1024 * 1024;
 /// How long a client may take for its hub handshake; the official server's default.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 15_000;
 
+/// Bytes that are kept for a client until it has acknowledged them, where it may come back to its connection; the official
+/// server's default.
+pub const STATEFUL_RECONNECT_BUFFER_BYTES: usize = 100_000;
+
+/// How long a client may take to come back to its connection; the official server's default.
+pub const STATEFUL_RECONNECT_TIMEOUT_S: u64 = 15;
+
 /// The proxy pings a client when it has sent it nothing for this long; the official server's default.
 pub const KEEP_ALIVE_INTERVAL_MS: u64 = 15_000;
 

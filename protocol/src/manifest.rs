@@ -98,6 +98,10 @@ pub struct HubManifest {
     /// Whether the app is asked about each client that negotiates, or connects without.
     #[serde(default)]
     pub asks_app: bool,
+    /// Bytes that are kept for each client that may come back to its connection after its socket has ended, until it has
+    /// acknowledged them; `None` where no client may.
+    #[serde(default)]
+    pub stateful_reconnect_buffer_bytes: Option<usize>,
 }
 
 /// Treatment of a client whose outbox is full.
@@ -153,6 +157,7 @@ impl HubManifest {
             slow_clients: SlowClients::Close,
             close_on_token_expiry: false,
             asks_app: false,
+            stateful_reconnect_buffer_bytes: None,
         }
     }
 

@@ -87,6 +87,8 @@ pub struct Decision {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Connect {
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    use_stateful_reconnect: bool,
     negotiate_version: u32,
     connection_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,14 +108,27 @@ impl NegotiateAnswer {
     #[must_use]
     pub fn connect(version: NegotiateVersion, id: String, token: String, transports: &[Transport]) -> Self {
         let available_transports = transports.iter().copied().map(AvailableTransport::from).collect();
-        Self::Connect(match version {
-            NegotiateVersion::Zero => {
-                Connect { negotiate_version: 0, connection_id: token, connection_token: None, available_transports }
-            }
-            NegotiateVersion::One => {
-                Connect { negotiate_version: 1, connection_id: id, connection_token: Some(token), available_transports }
-            }
+        let (negotiate_version, connection_id, connection_token) = match version {
+            NegotiateVersion::Zero => (0, token, None),
+            NegotiateVersion::One => (1, id, Some(token)),
+        };
+        let use_stateful_reconnect = false;
+        Self::Connect(Connect {
+            use_stateful_reconnect,
+            negotiate_version,
+            connection_id,
+            connection_token,
+            available_transports,
         })
+    }
+
+    /// Offers stateful reconnect, if that is `wanted`.
+    #[must_use]
+    pub fn with_stateful_reconnect(mut self, wanted: bool) -> Self {
+        if let Self::Connect(connect) = &mut self {
+            connect.use_stateful_reconnect = wanted;
+        }
+        self
     }
 
     /// The answer that makes the client's start fail with this text.
@@ -153,6 +168,15 @@ mod tests {
         assert_eq!(
             json(&answer),
             r#"{"negotiateVersion":1,"connectionId":"id","connectionToken":"token","availableTransports":[{"transport":"WebSockets","transferFormats":["Text","Binary"]},{"transport":"ServerSentEvents","transferFormats":["Text"]}]}"#
+        );
+    }
+
+    #[test]
+    fn stateful_reconnect_is_said_first_and_only_where_it_is_offered() {
+        let answer = NegotiateAnswer::connect(NegotiateVersion::Zero, "id".into(), "token".into(), &[]);
+        assert_eq!(
+            json(&answer.with_stateful_reconnect(true)),
+            r#"{"useStatefulReconnect":true,"negotiateVersion":0,"connectionId":"token","availableTransports":[]}"#
         );
     }
 

@@ -71,6 +71,9 @@ pub struct ConnectionToken {
     /// Proof that requests have to show beside this token. Tokens of before had no such field.
     #[serde(default)]
     pub binding: UserBinding,
+    /// Whether the client asked for stateful reconnect, and its hub allows that.
+    #[serde(default)]
+    pub is_stateful: bool,
 }
 
 impl ConnectionToken {
@@ -202,6 +205,7 @@ mod tests {
             expires_s: Some(2_000),
             connect_before: 1_000,
             binding: UserBinding::AccessToken,
+            is_stateful: false,
         }
     }
 

@@ -90,7 +90,7 @@ pub const RECEIVED_HEADER: &str = "x-trunkline-received";
 /// that it resumes sessions, and the size of its ring; `causes` that close frames may carry a [`CAUSE_HEADER`];
 /// `members`, of a proxy, that it answers queries for the members of a group;
 /// `handovers` that a proxy reads a client on while its app server asks for it, and that an app server takes open frames with
-/// an [`ENDED_HEADER`].
+/// an [`ENDED_HEADER`]; `moves` that client connections may move to another node.
 pub const CAPABILITIES_HEADER: &str = "x-trunkline-capabilities";
 
 // Headers of load balancers.

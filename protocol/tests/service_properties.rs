@@ -11,11 +11,11 @@ use proptest::sample::Index;
 use trunkline_protocol::limits::{ACKNOWLEDGE_DELAY_MS, LINK_FRAME_MAX_BYTES};
 use trunkline_protocol::service::{
     ACKNOWLEDGE_KEY, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation,
-    CloseConnection, CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionReconnect, Counters,
-    ErrorCompletion, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupMemberQuery,
-    LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MultiConnectionData, MultiGroupBroadcastData, MultiUserData,
-    OpenConnection, Payloads, Ping, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, UserData,
-    UserGroupChange, encode_connection_data,
+    CloseConnection, CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionMoved, ConnectionReconnect,
+    Counters, ErrorCompletion, FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange,
+    GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData,
+    MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, ServiceError, ServiceEvent, ServiceMapping,
+    ServiceMessage, Stamped, UserData, UserGroupChange, encode_connection_data,
 };
 
 /// Numbers of the messages that are known here.
@@ -225,11 +225,16 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
         let it = GroupMemberQuery { group, ack_id, page_size, top, continuation_token };
         ServiceMessage::GroupMemberQuery(it)
     });
+    let moved = (text(), number())
+        .prop_map(|(connection_id, epoch)| ServiceMessage::ConnectionMoved(ConnectionMoved { connection_id, epoch }));
     let close_one = |it| ServiceMessage::CloseConnectionWithAck(CloseWithAck { excluded: Vec::new(), ..it });
     let close_all = |it| ServiceMessage::CloseConnectionsWithAck(CloseWithAck { subject: ByteString::new(), ..it });
     prop_oneof![
         user_in_group,
         query,
+        moved,
+        text().prop_map(|connection_id| ServiceMessage::MoveConnection(MoveConnection { connection_id })),
+        (number(), binary()).prop_map(|(epoch, body)| ServiceMessage::Stamped(Stamped { epoch, body })),
         check().prop_map(ServiceMessage::CheckGroupExistenceWithAck),
         check().prop_map(ServiceMessage::CheckConnectionExistenceWithAck),
         check().prop_map(ServiceMessage::CheckUserExistenceWithAck),

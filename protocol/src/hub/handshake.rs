@@ -10,11 +10,14 @@ use super::{HubProtocol, RECORD_SEPARATOR, json_encoding, next_frame_behind};
 /// Version of either hub protocol without stateful reconnect.
 pub const HUB_PROTOCOL_VERSION: u32 = 1;
 
+/// Version of either hub protocol with stateful reconnect.
+pub const HUB_PROTOCOL_VERSION_STATEFUL: u32 = 2;
+
 /// Base of the text in a close message after an error, as the official server has it; details may follow.
 pub const CLOSED_WITH_ERROR: &str = "Connection closed with an error.";
 
 /// The highest version of either protocol that we speak; lower ones are the same but for stateful reconnect.
-const VERSION_MAX: u32 = 2;
+const VERSION_MAX: u32 = HUB_PROTOCOL_VERSION_STATEFUL;
 
 /// Handshake request of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]

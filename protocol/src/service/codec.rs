@@ -106,6 +106,9 @@ impl ServiceMessage {
             Self::ConnectionReconnect(_) => 38,
             Self::ConnectionFlowControl(_) => 39,
             Self::GroupMemberQuery(_) => 40,
+            Self::MoveConnection(_) => 60,
+            Self::ConnectionMoved(_) => 61,
+            Self::Stamped(_) => 62,
         }
     }
 }

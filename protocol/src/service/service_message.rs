@@ -88,6 +88,12 @@ pub enum ServiceMessage {
     ConnectionFlowControl(ConnectionFlowControl),
     /// Type 40: who are the members of a group? A page at a time.
     GroupMemberQuery(GroupMemberQuery),
+    /// Type 60, ours: a client connection is about to be served by another node.
+    MoveConnection(MoveConnection),
+    /// Type 61, ours: whatever follows for it goes to the other node.
+    ConnectionMoved(ConnectionMoved),
+    /// Type 62, ours: a send, with the epoch in which it began.
+    Stamped(Stamped),
 }
 
 /// Why a frame is no service message.
@@ -539,4 +545,29 @@ pub struct GroupMemberQuery {
     pub top: Option<i64>,
     /// Token of the page before; `None` for the first page.
     pub continuation_token: Option<ByteString>,
+}
+
+/// Body of type 60, `MoveConnection`, from the node that has the connection to each app server of its hub.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MoveConnection {
+    /// The connection that moves.
+    pub connection_id: ByteString,
+}
+
+/// Body of type 61, `ConnectionMoved`: the answer, behind every send that began in an earlier epoch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConnectionMoved {
+    /// The connection that moves.
+    pub connection_id: ByteString,
+    /// Epoch from which on the other node delivers what the app server sends to the connection.
+    pub epoch: i64,
+}
+
+/// Body of type 62, `Stamped`. A send that is not stamped is of the epoch 0.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stamped {
+    /// Epoch of the app server in which the send began, the same in all its copies.
+    pub epoch: i64,
+    /// The send, as [`ServiceMessage::to_body`] writes it.
+    pub body: Bytes,
 }

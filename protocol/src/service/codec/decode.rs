@@ -8,10 +8,11 @@ use bytestring::ByteString;
 
 use super::super::service_message::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
-    CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionReconnect, ErrorCompletion, FlowOperation,
-    FlowSubject, GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse,
-    LinkKind, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Ping, ServiceError,
-    ServiceEvent, ServiceMapping, ServiceMessage, UserData, UserGroupChange,
+    CloseWithAck, ConnectionData, ConnectionFlowControl, ConnectionMoved, ConnectionReconnect, ErrorCompletion,
+    FlowOperation, FlowSubject, GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest,
+    LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData, MultiGroupBroadcastData, MultiUserData,
+    OpenConnection, Ping, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, UserData,
+    UserGroupChange,
 };
 use super::fields::{FieldError, FieldResult, Fields};
 use super::{ServiceMessageError, extension, name_of};
@@ -67,6 +68,12 @@ fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessag
         38 => M::ConnectionReconnect(ConnectionReconnect { connection_id: fields.text("connectionId")? }),
         39 => M::ConnectionFlowControl(connection_flow_control(fields)?),
         40 => M::GroupMemberQuery(group_member_query(fields)?),
+        60 => M::MoveConnection(MoveConnection { connection_id: fields.text("connectionId")? }),
+        61 => M::ConnectionMoved(ConnectionMoved {
+            connection_id: fields.text("connectionId")?,
+            epoch: fields.integer("epoch")?,
+        }),
+        62 => M::Stamped(Stamped { epoch: fields.integer("epoch")?, body: fields.binary("body")? }),
         _ => return Ok(None),
     }))
 }

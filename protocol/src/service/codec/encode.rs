@@ -48,6 +48,7 @@ pub(super) fn expected_bytes(message: &ServiceMessage) -> usize {
         M::ClientInvocation(it) => it.invocation_id.len() + payloads_bytes(&it.payloads),
         M::ClientCompletion(it) => it.invocation_id.len() + it.payload.len(),
         M::Ack(it) => it.payload.as_ref().map_or(0, Bytes::len),
+        M::Stamped(it) => it.body.len(),
         _ => 0,
     };
     ENVELOPE_BYTES + content
@@ -113,6 +114,23 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
         }
         M::ConnectionFlowControl(it) => connection_flow_control(out, it),
         M::GroupMemberQuery(it) => group_member_query(out, it),
+        M::MoveConnection(it) => {
+            begin(out, 3, number);
+            out.text(&it.connection_id);
+            no_extension(out);
+        }
+        M::ConnectionMoved(it) => {
+            begin(out, 4, number);
+            out.text(&it.connection_id);
+            out.integer(it.epoch);
+            no_extension(out);
+        }
+        M::Stamped(it) => {
+            begin(out, 4, number);
+            out.integer(it.epoch);
+            out.binary(&it.body);
+            no_extension(out);
+        }
     }
 }
 

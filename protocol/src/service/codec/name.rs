@@ -47,5 +47,10 @@ const NAMES: [&str; 41] = [
 
 /// Returns the name of a number.
 pub(super) fn name_of(number: i64) -> &'static str {
-    usize::try_from(number).ok().and_then(|number| NAMES.get(number)).copied().unwrap_or("Unknown")
+    match number {
+        60 => "MoveConnection",
+        61 => "ConnectionMoved",
+        62 => "Stamped",
+        _ => usize::try_from(number).ok().and_then(|number| NAMES.get(number)).copied().unwrap_or("Unknown"),
+    }
 }

@@ -33,6 +33,9 @@ const MEMBERS: &str = "members";
 /// Capability to read a client on during its hand-over, and to take the end of a connection that another app server had.
 const HANDOVERS: &str = "handovers";
 
+/// Capability to have client connections move to other nodes.
+const MOVES: &str = "moves";
+
 /// Number of a session in its slot: from 1 on, ever higher, for as long as the node runs. So the boot id, the hub, the slot and
 /// this are one session, and of two it is plain which one is newer, whatever order the upgrades arrive in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,6 +55,8 @@ pub struct Capabilities {
     /// Whether it knows what hand-overs have learnt: a proxy reads a client on during one, while it is asked to; an app server
     /// takes the end of a connection that another one had.
     pub knows_handovers: bool,
+    /// Whether it lets client connections move to other nodes: an app server answers when one is to, and stamps its sends.
+    pub knows_moves: bool,
 }
 
 /// Session headers of a proxy's upgrade request.
@@ -89,6 +94,7 @@ impl Capabilities {
             knows_causes: true,
             lists_members: true,
             knows_handovers: true,
+            knows_moves: true,
         }
     }
 
@@ -131,7 +137,8 @@ impl fmt::Display for Capabilities {
         let causes = self.knows_causes.then(|| CAUSES.to_owned());
         let members = self.lists_members.then(|| MEMBERS.to_owned());
         let handovers = self.knows_handovers.then(|| HANDOVERS.to_owned());
-        let all: Vec<_> = [resume, window, causes, members, handovers].into_iter().flatten().collect();
+        let moves = self.knows_moves.then(|| MOVES.to_owned());
+        let all: Vec<_> = [resume, window, causes, members, handovers, moves].into_iter().flatten().collect();
         f.write_str(&all.join(", "))
     }
 }
@@ -146,6 +153,7 @@ impl FromStr for Capabilities {
             capabilities.knows_causes |= item == CAUSES;
             capabilities.lists_members |= item == MEMBERS;
             capabilities.knows_handovers |= item == HANDOVERS;
+            capabilities.knows_moves |= item == MOVES;
             let Some((name @ (RESUME | WINDOW), value)) = item.split_once('=') else { continue };
             let value = number(value).map_err(|_| HeaderError(item.into()))?;
             if name == RESUME {
