@@ -33,7 +33,7 @@ use crate::shard::{ClientStream, PendingConnection, Shard, Sockets};
 pub(crate) async fn serve(shard: Rc<Shard>, mut pending: Box<PendingConnection>) {
     let _permit = pending.permit.take();
     let id: Rc<str> = Rc::from(&*pending.open.connection_id);
-    let is_negotiated = pending.is_negotiated;
+    let (is_negotiated, is_new) = (pending.is_negotiated, pending.claimed.is_none());
     shard.shared().socket_began();
     // The handshake needs buffers and timers that an idle connection must not pay for: they go with this future.
     let accepted = Box::pin(connect(&shard, pending)).await;
@@ -44,22 +44,28 @@ pub(crate) async fn serve(shard: Rc<Shard>, mut pending: Box<PendingConnection>)
             reader.run(&shard).await;
         }
         // No app server was told of it, so none has to be told of its end; its token is used up all the same.
-        None => shard.close_id(&id, is_negotiated),
+        None if is_new => shard.close_id(&id, is_negotiated),
+        // It may come again for as long as its connection waits.
+        None => {}
     }
     shard.shared().socket_ended();
 }
 
 /// Gets the socket, does the hub handshake, and opens the connection; `None` when one of them failed.
 async fn connect(shard: &Rc<Shard>, mut pending: Box<PendingConnection>) -> Option<Box<Reader>> {
+    let claimed = pending.claimed.take();
     let (socket, early) = match pending.stream.take()? {
         ClientStream::Pipe(pipe) => (Socket::boxed(pipe), Bytes::new()),
-        ClientStream::Upgrade(upgrade) => upgraded(shard, upgrade).await?,
+        ClientStream::Upgrade(upgrade) => upgraded(shard, upgrade, claimed.is_some()).await?,
     };
+    if let Some(claimed) = claimed {
+        return accept::resume(shard, socket, &early, &pending, claimed);
+    }
     accept::accept(shard, socket, early, *pending).await
 }
 
 /// Socket of a WebSocket, and the bytes that were read of it already.
-async fn upgraded(shard: &Shard, upgrade: OnUpgrade) -> Option<(Socket, Bytes)> {
+async fn upgraded(shard: &Shard, upgrade: OnUpgrade, may_be_of_other_shard: bool) -> Option<(Socket, Bytes)> {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => {
@@ -68,7 +74,7 @@ async fn upgraded(shard: &Shard, upgrade: OnUpgrade) -> Option<(Socket, Bytes)> 
         }
     };
     Some(match into_tcp(upgraded) {
-        Ok((stream, early)) => (Socket::Tcp(adopt(shard, stream).ok()?), early),
+        Ok((stream, early)) => (Socket::Tcp(adopt(shard, stream, may_be_of_other_shard).ok()?), early),
         Err(other) => boxed(other),
     })
 }
@@ -94,9 +100,9 @@ fn boxed(upgraded: Upgraded) -> (Socket, Bytes) {
 }
 
 /// Moves a socket to this shard's runtime: a wake-up across threads costs more than a read.
-fn adopt(shard: &Shard, stream: TcpStream) -> io::Result<TcpStream> {
+fn adopt(shard: &Shard, stream: TcpStream, may_be_of_other_shard: bool) -> io::Result<TcpStream> {
     match shard.shared().whose_sockets {
-        Sockets::Own => Ok(stream),
-        Sockets::Adopted => TcpStream::from_std(stream.into_std()?),
+        Sockets::Own if !may_be_of_other_shard => Ok(stream),
+        Sockets::Own | Sockets::Adopted => TcpStream::from_std(stream.into_std()?),
     }
 }

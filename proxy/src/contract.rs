@@ -19,6 +19,7 @@ mod acks;
 mod announcing;
 mod carrying;
 mod closing;
+mod coming_back;
 mod connecting;
 mod delivering;
 mod dialling_in;

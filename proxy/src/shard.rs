@@ -19,11 +19,13 @@ mod inbox;
 mod inspection;
 mod keep_alive;
 mod member_query;
+mod numbered;
 mod other_nodes;
 mod outbox;
 mod outbox_budget;
 mod own_interest;
 mod reassignment;
+mod reconnect;
 mod route_table;
 mod shard_context;
 mod shared;
@@ -55,7 +57,7 @@ pub(crate) use close_reason::CloseReason;
 pub(crate) use command::{
     Audience, ConnectionCommand, LinkLoss, MembershipChange, PendingAck, Receivers, ShardCommand,
 };
-pub(crate) use connection::{Census, Client, ClientKind, PauseReason, Status};
+pub(crate) use connection::{Census, Client, ClientKind, PauseReason, Resumption, Status};
 pub(crate) use content::Content;
 pub(crate) use framed::{Framed, message_frame};
 pub(crate) use history::{PastConnection, REMEMBERED_MS, short};
@@ -135,6 +137,9 @@ impl Shard {
     /// Advances the shard by one second.
     pub(crate) fn advance(self: &Rc<Self>) {
         self.state().advance();
+        // Dropped without the borrow: a socket wakes its other end.
+        let severed = self.state().take_severed();
+        drop(severed);
         self.start_tasks();
     }
 
@@ -155,10 +160,11 @@ impl Shard {
         self.state().close_id(id, is_negotiated);
     }
 
-    /// Frees the slot of a client connection whose socket has ended, for this cause unless it was closed before.
-    pub(crate) fn free(self: &Rc<Self>, slot: Slot, cause: Cause) {
+    /// Frees the slot of a client connection whose socket has ended, for this cause unless it was closed before. One that may
+    /// go on over another socket stays.
+    pub(crate) fn free(self: &Rc<Self>, slot: Slot, serial: Serial, cause: Cause) {
         // Dropped without the borrow: a socket wakes its other end.
-        let client = self.state().free(slot, cause);
+        let client = self.state().end_socket(slot, serial, cause);
         self.start_tasks();
         drop(client);
     }

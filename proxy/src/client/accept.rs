@@ -9,6 +9,7 @@ use bytestring::ByteString;
 use tokio::time::timeout;
 use tracing::debug;
 use trunkline_protocol::cause::Cause;
+use trunkline_protocol::hub::HUB_PROTOCOL_VERSION_STATEFUL;
 use trunkline_protocol::manifest::{EndpointKind, HubManifest, SlowClients, Transport};
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
@@ -20,8 +21,8 @@ use crate::auth::{ClientTerms, StickyServer};
 use crate::limits::Quota;
 use crate::net::socket::Socket;
 use crate::shard::{
-    Client, Content, DATA_TYPE_HANDSHAKE, PastConnection, PendingConnection, Shard, Sockets, Status, opening_until,
-    short,
+    Client, Content, DATA_TYPE_HANDSHAKE, PastConnection, PendingConnection, Resumption, Serial, Shard, Slot, Sockets,
+    Status, opening_until, short,
 };
 use crate::upstream::{HomeLink, Hub, LinkHandle};
 
@@ -129,7 +130,11 @@ fn open(
     settings: &HubManifest,
 ) -> Box<Reader> {
     let PendingSocket { socket, inbound } = pending_socket;
-    let PendingConnection { open, user, is_negotiated, transport, expires_s, terms, .. } = pending;
+    let PendingConnection { open, user, is_negotiated, transport, expires_s, terms, wants_stateful, .. } = pending;
+    let is_stateful = |handshake: Option<&Handshake>| {
+        let version = handshake.map(|handshake| handshake.request.version);
+        wants_stateful && transport == Transport::WebSockets && version == Some(HUB_PROTOCOL_VERSION_STATEFUL)
+    };
     let content = Handshake::content(handshake.as_ref());
     let protocol = handshake.as_ref().map(|handshake| ByteString::from_static(handshake.request.protocol.name()));
     let open = OpenConnection { protocol, ..open };
@@ -142,6 +147,11 @@ fn open(
         client.cold.opened_us = shard.now_us();
         client.cold.is_bound = terms.server.is_some_and(|server| server.is_required);
         client.may_miss = settings.slow_clients == SlowClients::Drop;
+        if let Some(limit_bytes) = settings.stateful_reconnect_buffer_bytes.filter(|_| is_stateful(handshake.as_ref()))
+        {
+            client.is_resumable = true;
+            client.cold.resumption = Some(Box::new(Resumption::new(limit_bytes)));
+        }
         // A raw event stream has nothing to ask with.
         client.has_inherent_keep_alive = match content {
             Content::Hub(_) => transport == Transport::LongPolling,
@@ -170,5 +180,29 @@ fn open(
     let limits = &shard.shared().settings.limits;
     let quota = Quota::new(limits.messages_per_second, limits.bytes_per_second);
     let limit_bytes = settings.message_max_bytes;
-    Box::new(Reader { id, slot, serial, home, content, limit_bytes, inbound, quota })
+    Box::new(Reader { id, slot, serial, home, content, limit_bytes, inbound, is_resumed: false, quota })
+}
+
+/// Lets a client go on over a new socket, if its connection is still there for this one.
+pub(super) fn resume(
+    shard: &Rc<Shard>,
+    socket: Socket,
+    early: &[u8],
+    pending: &PendingConnection,
+    (slot, claimed): (Slot, Serial),
+) -> Option<Box<Reader>> {
+    let serial = shard.state().come_back(slot, claimed, socket);
+    shard.start_tasks();
+    let serial = serial?;
+    let (id, home, content) = {
+        let mut state = shard.state();
+        let client = state.connections.get_current(slot, serial)?;
+        (client.id.clone(), client.home.clone(), client.content)
+    };
+    let limits = &shard.shared().settings.limits;
+    let quota = Quota::new(limits.messages_per_second, limits.bytes_per_second);
+    let mut inbound = Inbound::new(pending.transport);
+    inbound.keep(early);
+    let limit_bytes = pending.hub.settings().message_max_bytes;
+    Some(Box::new(Reader { id, slot, serial, home, content, limit_bytes, inbound, is_resumed: true, quota }))
 }

@@ -6,8 +6,11 @@
 use std::borrow::Cow;
 use std::mem;
 
+use bytes::Bytes;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::{FramingError, HubProtocol, MessageKind, Scan, next_frame_behind};
+use trunkline_protocol::hub::{
+    FramingError, HubMessage, HubProtocol, MessageKind, ReceivedSequence, Scan, SequenceGap, next_frame_behind,
+};
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::RawKind;
 
@@ -28,6 +31,8 @@ pub(super) enum Upward<'a> {
     Ping,
     /// A hub close of the client.
     Close,
+    /// Acknowledgement of messages that were sent to the client.
+    Acknowledgement(u64),
 }
 
 /// Reason why a client can't be read any further.
@@ -46,6 +51,10 @@ pub(super) enum InboundError {
     RawTooLarge(usize),
     #[error("a text is not UTF-8")]
     NotUtf8,
+    #[error("{0}")]
+    Gap(#[from] SequenceGap),
+    #[error("{0}")]
+    Message(String),
 }
 
 impl InboundError {
@@ -54,7 +63,7 @@ impl InboundError {
         match self {
             Self::Transport(_) => Cause::WebsocketProtocol,
             Self::TooLarge(_) | Self::RawTooLarge(_) => Cause::MessageTooLarge,
-            Self::Framing(_) => Cause::HubProtocol,
+            Self::Framing(_) | Self::Gap(_) | Self::Message(_) => Cause::HubProtocol,
             Self::NotUtf8 => Cause::TextInvalid,
         }
     }
@@ -62,7 +71,7 @@ impl InboundError {
     /// Close code for a client of a raw endpoint.
     pub(super) fn raw_code(&self) -> u16 {
         match self {
-            Self::Transport(_) | Self::Framing(_) => CLOSE_PROTOCOL_ERROR,
+            Self::Transport(_) | Self::Framing(_) | Self::Gap(_) | Self::Message(_) => CLOSE_PROTOCOL_ERROR,
             Self::TooLarge(_) | Self::RawTooLarge(_) => CLOSE_TOO_LARGE,
             Self::NotUtf8 => CLOSE_NOT_UTF8,
         }
@@ -241,7 +250,12 @@ impl<'a> HubMessages<'a> {
     ///
     /// # Errors
     /// When no message can be made of the bytes, or one is too large.
-    pub(super) fn next(&mut self) -> Result<Option<Upward<'a>>, InboundError> {
+    ///
+    /// `received` counts the messages of a client that may come back; what it repeats is left out.
+    pub(super) fn next(
+        &mut self,
+        mut received: Option<&mut ReceivedSequence>,
+    ) -> Result<Option<Upward<'a>>, InboundError> {
         if let Some(queued) = self.queued.take() {
             return queued.map(Some);
         }
@@ -261,10 +275,36 @@ impl<'a> HubMessages<'a> {
             };
             let after = self.at + frame.length;
             // What can't be told goes up: the app server answers it in its own words.
-            let scan = self.protocol.scan(rest.get(frame.body).unwrap_or_default());
+            let body = rest.get(frame.body).unwrap_or_default();
+            let scan = self.protocol.scan(body);
             let then = match scan {
                 Ok(Scan { kind: MessageKind::Ping, .. }) => Upward::Ping,
                 Ok(Scan { kind: MessageKind::Close, .. }) => Upward::Close,
+                Ok(Scan { kind: MessageKind::Ack | MessageKind::Sequence, .. })
+                    if let Some(received) = received.as_deref_mut() =>
+                {
+                    match take_sequence(self.protocol, body, received) {
+                        Ok(Some(then)) => then,
+                        Ok(None) => match self.leave_out(after) {
+                            Some(run) => return Ok(Some(run)),
+                            None => continue,
+                        },
+                        Err(error) => {
+                            self.is_done = true;
+                            return self.after_run(Err(error));
+                        }
+                    }
+                }
+                Ok(Scan { kind, .. })
+                    if kind.is_sequenced()
+                        && let Some(received) = received.as_deref_mut()
+                        && !received.take() =>
+                {
+                    match self.leave_out(after) {
+                        Some(run) => return Ok(Some(run)),
+                        None => continue,
+                    }
+                }
                 scan => {
                     self.run_count += 1;
                     self.at = after;
@@ -283,6 +323,13 @@ impl<'a> HubMessages<'a> {
         Ok(None)
     }
 
+    /// Leaves a message out that ends here. Returns the run before it, if there is one.
+    fn leave_out(&mut self, after: usize) -> Option<Upward<'a>> {
+        let run = self.take_run();
+        (self.run_start, self.at) = (after, after);
+        run
+    }
+
     /// Messages that go up together, up to here.
     fn take_run(&mut self) -> Option<Upward<'a>> {
         let bytes = self.bytes.get(self.run_start..self.at).unwrap_or_default();
@@ -299,6 +346,23 @@ impl<'a> HubMessages<'a> {
             }
             None => then.map(Some),
         }
+    }
+}
+
+/// Takes a message of stateful reconnect; an acknowledgement is for whoever keeps what was sent.
+fn take_sequence(
+    protocol: HubProtocol,
+    body: &[u8],
+    received: &mut ReceivedSequence,
+) -> Result<Option<Upward<'static>>, InboundError> {
+    match protocol.decode(&Bytes::copy_from_slice(body)) {
+        Ok(Some(HubMessage::Ack { sequence_id })) => Ok(Some(Upward::Acknowledgement(sequence_id))),
+        Ok(Some(HubMessage::Sequence { sequence_id })) => {
+            received.begin_at(sequence_id)?;
+            Ok(None)
+        }
+        Ok(_) => Ok(None),
+        Err(error) => Err(InboundError::Message(error.to_string())),
     }
 }
 
@@ -333,7 +397,7 @@ mod tests {
                 continue;
             };
             let mut messages = partial.join(payload, protocol, LIMIT);
-            while let Some(upward) = messages.next()? {
+            while let Some(upward) = messages.next(None)? {
                 seen.push(match upward {
                     Upward::Messages { bytes, .. } => String::from_utf8_lossy(bytes).replace('\u{1e}', ";"),
                     other => format!("{other:?}"),
@@ -365,7 +429,7 @@ mod tests {
         for piece in pieces {
             let mut messages = partial.join(piece, protocol, limit);
             bytes += messages.bytes.len() - messages.searched;
-            while let Some(upward) = messages.next().unwrap() {
+            while let Some(upward) = messages.next(None).unwrap() {
                 count += if let Upward::Messages { count, .. } = upward { count } else { 0 };
             }
             let used = messages.used();
@@ -453,8 +517,8 @@ mod tests {
     fn adjacent_whole_messages_go_up_together() {
         let bytes = b"{\"type\":1}\x1e{\"type\":1}\x1e{\"type\":1}\x1e";
         let mut messages = HubMessages::new(bytes, 0, HubProtocol::Json, LIMIT);
-        assert_eq!(messages.next(), Ok(Some(Upward::Messages { bytes, count: 3 })));
-        assert_eq!(messages.next(), Ok(None));
+        assert_eq!(messages.next(None), Ok(Some(Upward::Messages { bytes, count: 3 })));
+        assert_eq!(messages.next(None), Ok(None));
         assert_eq!(messages.used(), bytes.len());
     }
 
@@ -484,11 +548,11 @@ mod tests {
     fn a_call_is_named_before_the_run_of_messages_that_it_is_in() {
         let bytes = b"{\"type\":1}\x1e{\"type\":1,\"invocationId\":\"7\"}\x1e{\"type\":6}\x1e";
         let mut messages = HubMessages::new(bytes, 0, HubProtocol::Json, LIMIT);
-        assert_eq!(messages.next(), Ok(Some(Upward::Call { id: "7".into() })));
+        assert_eq!(messages.next(None), Ok(Some(Upward::Call { id: "7".into() })));
         let run = &bytes[..bytes.len() - 11];
-        assert_eq!(messages.next(), Ok(Some(Upward::Messages { bytes: run, count: 2 })));
-        assert_eq!(messages.next(), Ok(Some(Upward::Ping)));
-        assert_eq!(messages.next(), Ok(None));
+        assert_eq!(messages.next(None), Ok(Some(Upward::Messages { bytes: run, count: 2 })));
+        assert_eq!(messages.next(None), Ok(Some(Upward::Ping)));
+        assert_eq!(messages.next(None), Ok(None));
     }
 
     #[test]
@@ -496,8 +560,8 @@ mod tests {
         let mut bytes = b"{\"type\":1}\x1e".to_vec();
         bytes.extend([b'x'; LIMIT + 1]);
         let mut messages = HubMessages::new(&bytes, 0, HubProtocol::Json, LIMIT);
-        assert!(matches!(messages.next(), Ok(Some(Upward::Messages { count: 1, .. }))));
-        assert_eq!(messages.next(), Err(InboundError::TooLarge(LIMIT)));
-        assert_eq!(messages.next(), Ok(None));
+        assert!(matches!(messages.next(None), Ok(Some(Upward::Messages { count: 1, .. }))));
+        assert_eq!(messages.next(None), Err(InboundError::TooLarge(LIMIT)));
+        assert_eq!(messages.next(None), Ok(None));
     }
 }

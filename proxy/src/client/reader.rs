@@ -23,7 +23,7 @@ use super::inbound::{Inbound, InboundError, PartialMessage, Piece, Upward};
 use super::raw_message::take_raw;
 use crate::limits::Quota;
 use crate::metrics::Limit;
-use crate::shard::{CloseReason, Content, PauseReason, Serial, Shard, ShardState, Slot};
+use crate::shard::{CloseReason, Content, PauseReason, Resumption, Serial, Shard, ShardState, Slot};
 use crate::transport::websocket;
 use crate::upstream::HomeLink;
 
@@ -47,6 +47,8 @@ pub(super) struct Reader {
     pub(super) content: Content,
     pub(super) limit_bytes: usize,
     pub(super) inbound: Inbound,
+    /// The connection was open before: what came early is not decoded.
+    pub(super) is_resumed: bool,
     /// Rate limit, if there is one.
     pub(super) quota: Option<Box<Quota>>,
 }
@@ -109,7 +111,7 @@ impl Reader {
             }
             step = poll_fn(|cx| self.poll_step(shard, cx)).await;
         };
-        shard.free(self.slot, cause);
+        shard.free(self.slot, self.serial, cause);
     }
 
     fn close_broken(&self, shard: &Rc<Shard>, error: &InboundError) {
@@ -246,7 +248,7 @@ impl Reader {
     fn take_kept(&mut self, shard: &Rc<Shard>) -> Step {
         let mut state = shard.state();
         let step = match self.content {
-            Content::Hub(protocol) => {
+            Content::Hub(protocol) if !self.is_resumed => {
                 let count = self.inbound.partial.bytes_mut().len();
                 let mut upward = Upstream::new(&mut state, &self.home, &self.id, self.slot);
                 let taken = upward.take_messages(&mut self.inbound.partial, &[], protocol, self.limit_bytes);
@@ -256,7 +258,7 @@ impl Reader {
                     step => step,
                 }
             }
-            Content::Raw => {
+            Content::Hub(_) | Content::Raw => {
                 let mut early = self.inbound.take_kept();
                 if early.is_empty() { Step::Continue } else { self.take(&mut state, &mut early) }
             }
@@ -355,13 +357,27 @@ impl<'a> Upstream<'a> {
         protocol: HubProtocol,
         limit_bytes: usize,
     ) -> Result<(), InboundError> {
+        let mut received = self.resumption().map(|resumption| resumption.received);
         let mut messages = partial.join(payload, protocol, limit_bytes);
-        while let Some(message) = messages.next()? {
+        while let Some(message) = messages.next(received.as_mut())? {
             self.take(message);
         }
         let used = messages.used();
         partial.keep_rest(payload, used);
+        if let (Some(received), Some(resumption)) = (received, self.resumption()) {
+            let is_new = received.latest() > resumption.received.latest();
+            resumption.received = received;
+            if is_new {
+                self.state.owe_acknowledgement(self.slot);
+            }
+        }
         Ok(())
+    }
+
+    /// Sequence state of a client that may come back.
+    fn resumption(&mut self) -> Option<&mut Resumption> {
+        let client = self.state.connections.get_mut(self.slot).filter(|client| client.is_resumable)?;
+        client.cold.resumption.as_deref_mut()
     }
 
     fn take(&mut self, message: Upward<'_>) {
@@ -374,6 +390,10 @@ impl<'a> Upstream<'a> {
             Upward::Messages { bytes, count } => self.send(bytes, count, 0),
             Upward::Raw { bytes, kind } => self.send(&bytes, 1, kind.data_type()),
             Upward::Call { id } => self.state.begin_call(self.slot, &id),
+            Upward::Acknowledgement(sequence_id) => {
+                self.messages += 1;
+                self.state.acknowledged(self.slot, sequence_id);
+            }
             Upward::Ping => {
                 self.messages += 1;
                 let Some(client) = self.state.connections.get_mut(self.slot) else { return };

@@ -54,7 +54,20 @@ pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: New
     let expires_s = ends_s.filter(|_| hub.settings().close_on_token_expiry || terms.closes_on_expiry);
     let (hub, user) = (hub.clone(), client.user.id);
     let stream = Some(socket);
-    let pending = PendingConnection { stream, transport, hub, open, is_negotiated, user, permit, expires_s, terms };
+    let wants_stateful = client.token.is_some_and(|token| token.is_stateful);
+    let pending = PendingConnection {
+        stream,
+        transport,
+        hub,
+        open,
+        is_negotiated,
+        user,
+        permit,
+        expires_s,
+        terms,
+        wants_stateful,
+        claimed: None,
+    };
     endpoint.shard.put(ShardMessage::Accept(Box::new(pending)));
 }
 

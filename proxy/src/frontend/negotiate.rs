@@ -17,6 +17,9 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::request::query_value;
 use crate::upstream::Hub;
 
+/// Query parameter by which a client asks for stateful reconnect.
+const STATEFUL_PARAMETER: &str = "useStatefulReconnect";
+
 /// Answers a negotiate request.
 pub(crate) fn answer(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
     if let Some(refusal) = endpoint.refuse_new_client(hub) {
@@ -44,6 +47,9 @@ fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respon
         return json(&NegotiateAnswer::error(text));
     }
     let settings = hub.settings();
+    let wanted = query_value(request.uri(), STATEFUL_PARAMETER);
+    let is_wanted = wanted.is_some_and(|wanted| wanted.trim().eq_ignore_ascii_case("true"));
+    let is_stateful = is_wanted && settings.stateful_reconnect_buffer_bytes.is_some();
     let id = random_id();
     let token = ConnectionToken {
         connection_id: (version == NegotiateVersion::One).then(|| id.clone()),
@@ -54,13 +60,15 @@ fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respon
         claims,
         expires_s: user.expires_s,
         connect_before: unix_seconds() + CONNECT_TIMEOUT_S,
+        is_stateful,
         binding: request.extensions().get::<UserBinding>().copied().unwrap_or_default(),
     };
     endpoint.counters.negotiated.increment();
     let sealed = token.seal(&endpoint.shared.settings.keys);
     let terms = terms(hub, &user);
     let transports: Vec<_> = settings.transports.iter().copied().filter(|one| terms.allow(*one)).collect();
-    json(&NegotiateAnswer::connect(version, id, sealed, &offered_transports(endpoint, &transports)))
+    let answer = NegotiateAnswer::connect(version, id, sealed, &offered_transports(endpoint, &transports));
+    json(&answer.with_stateful_reconnect(is_stateful))
 }
 
 /// Returns the transports to offer. Without owner hops only WebSockets work, which are served by the node they reach.

@@ -50,6 +50,10 @@ pub(crate) struct Counters {
     pub users: Gauge,
     /// Bytes in the outboxes of clients.
     pub outbox_bytes: Gauge,
+    /// Bytes that are kept for clients until they acknowledge them.
+    pub replay_bytes: Gauge,
+    /// Client connections that went on over another socket.
+    pub resumed: Counter,
     /// Frames to many receivers, dropped for those that read too slowly.
     pub dropped: Counter,
     pub keep_alives: Counter,

@@ -62,6 +62,8 @@ fn shut_down<S: AsyncWrite + Unpin + ?Sized>(mut stream: &mut S) {
 pub(crate) enum Socket {
     Tcp(TcpStream),
     Boxed(Box<RefCell<BoxedSocket>>),
+    /// None: its client is away.
+    Away,
 }
 
 /// Client socket that is not plain TCP.
@@ -99,6 +101,7 @@ impl Socket {
                 }
             },
             Socket::Boxed(boxed) => boxed.borrow_mut().poll_read(cx, buffer),
+            Socket::Away => Poll::Ready(Ok(0)),
         }
     }
 
@@ -113,6 +116,7 @@ impl Socket {
             (Socket::Tcp(stream), [only]) => SockRef::from(stream).send(only),
             (Socket::Tcp(stream), several) => stream.try_write_vectored(several),
             (Socket::Boxed(_), _) => Err(io::ErrorKind::WouldBlock.into()),
+            (Socket::Away, _) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -130,6 +134,7 @@ impl Socket {
                 }
             },
             Socket::Boxed(boxed) => boxed.borrow_mut().poll_write(cx, slices),
+            Socket::Away => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -139,7 +144,7 @@ impl Socket {
     /// When the socket failed.
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Socket::Tcp(_) => Poll::Ready(Ok(())),
+            Socket::Tcp(_) | Socket::Away => Poll::Ready(Ok(())),
             Socket::Boxed(boxed) => boxed.borrow_mut().poll_flush(cx),
         }
     }
@@ -150,6 +155,7 @@ impl Socket {
             // It fails only where the peer was faster, and then the reader sees the end too.
             Socket::Tcp(stream) => drop(SockRef::from(stream).shutdown(std::net::Shutdown::Both)),
             Socket::Boxed(boxed) => boxed.borrow_mut().cut(),
+            Socket::Away => {}
         }
     }
 }
@@ -213,6 +219,7 @@ impl std::fmt::Debug for Socket {
         f.write_str(match self {
             Socket::Tcp(_) => "Socket::Tcp",
             Socket::Boxed(_) => "Socket::Boxed",
+            Socket::Away => "Socket::Away",
         })
     }
 }

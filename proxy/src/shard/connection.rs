@@ -10,6 +10,7 @@ mod membership;
 mod membership_entry;
 mod pending_call;
 mod record;
+mod resumption;
 
 use std::collections::BinaryHeap;
 use std::ops::Range;
@@ -33,6 +34,7 @@ pub(crate) use interner::{Opening, OpeningInterner};
 pub(crate) use membership::{Member, SetName};
 pub(crate) use pending_call::PendingCalls;
 pub(crate) use record::{Client, Status};
+pub(crate) use resumption::{Absence, Resumption};
 
 use membership::MembershipSets;
 
@@ -334,11 +336,11 @@ impl Connections {
         all.map(|(slot, client)| (Slot::try_from(slot).unwrap_or(Slot::MAX), client.serial)).collect()
     }
 
-    /// Bytes that wait because sockets take no more, with the slots of their clients.
+    /// Bytes that wait because sockets take no more, or clients acknowledge nothing, with the slots of these clients.
     #[must_use]
     pub(crate) fn waiting(&self) -> Vec<(usize, Slot)> {
-        let waiting = self.clients.iter().filter(|(_, client)| client.is_flushing);
-        waiting.map(|(slot, client)| (client.outbox.bytes(), Slot::try_from(slot).unwrap_or(Slot::MAX))).collect()
+        let waiting = self.clients.iter().filter(|(_, client)| client.is_flushing || client.is_resumable);
+        waiting.map(|(slot, client)| (client.waiting_bytes(), Slot::try_from(slot).unwrap_or(Slot::MAX))).collect()
     }
 
     fn slots(&self, wanted: impl Fn(&Client) -> bool) -> Vec<Slot> {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::command::{Audience, Receivers};
 use super::connection::{Client, Connections, SetName};
 use super::framed::Framed;
+use super::numbered::MessageCounter;
 use super::outbox::Outbox;
 use super::outbox_budget::OutboxBudget;
 use super::slot::{Serial, Slot};
@@ -78,6 +79,7 @@ pub(crate) struct Delivery {
     limit_bytes: usize,
     counters: Arc<Counters>,
     budget: OutboxBudget,
+    messages: MessageCounter,
     effects: Effects,
     /// Taps on the messages of single clients.
     pub(super) taps: Taps,
@@ -85,7 +87,8 @@ pub(crate) struct Delivery {
 
 impl Delivery {
     pub(super) fn new(limit_bytes: usize, budget: OutboxBudget, counters: Arc<Counters>) -> Self {
-        Self { limit_bytes, counters, budget, effects: Effects::default(), taps: Taps::default() }
+        let (messages, effects, taps) = (MessageCounter::default(), Effects::default(), Taps::default());
+        Self { limit_bytes, counters, budget, messages, effects, taps }
     }
 
     /// Sends one message to all receivers that are here.
@@ -187,6 +190,14 @@ impl Delivery {
         if self.taps.are_any() {
             self.taps.tap_down(slot, frame);
         }
+        if client.is_resumable {
+            self.put_resumable(slot, client, frame, mode, false);
+        } else {
+            self.put_now(slot, client, frame, mode);
+        }
+    }
+
+    fn put_now(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
         if self.has_to_wait(slot, client, frame, mode) {
             if self.has_room(client, frame.len()) {
                 client.outbox.push(frame.clone());
@@ -197,8 +208,73 @@ impl Delivery {
         }
     }
 
+    /// Puts a frame for a client that may go on over another socket: it is kept until the client acknowledges it, and
+    /// written if there is a socket. Beyond the replay buffer it waits; beyond the outbox the client is too slow.
+    #[cold]
+    fn put_resumable(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode, is_for_many: bool) {
+        let messages = self.messages.count(client.content, frame);
+        let waiting = client.outbox.bytes();
+        let Some(resumption) = client.cold.resumption.as_deref_mut() else { return };
+        let is_away = resumption.is_away();
+        if messages > 0 {
+            let before = resumption.bytes();
+            let has_room = resumption.has_room();
+            if has_room {
+                resumption.keep(frame.clone(), messages);
+            } else if self.fits(waiting + resumption.held_bytes(), frame.len()) {
+                resumption.hold(frame.clone(), messages);
+            } else if is_for_many && client.may_miss {
+                self.counters.dropped.increment();
+            } else {
+                self.effects.slow.push(slot);
+            }
+            self.budget.replay_changed(before, resumption.bytes());
+            if !has_room {
+                return;
+            }
+        }
+        if !is_away {
+            self.put_now(slot, client, frame, mode);
+        }
+    }
+
+    /// Takes an acknowledgement of a client; frames that were held back for it leave.
+    pub(super) fn acknowledge(&mut self, slot: Slot, client: &mut Client, sequence_id: u64, mode: BatchMode) {
+        let Some(resumption) = client.cold.resumption.as_deref_mut() else { return };
+        let before = resumption.bytes();
+        resumption.acknowledge(sequence_id);
+        self.budget.replay_changed(before, resumption.bytes());
+        self.release(slot, client, mode);
+    }
+
+    /// Writes frames that were held back, as far as there is room in the replay buffer.
+    fn release(&mut self, slot: Slot, client: &mut Client, mode: BatchMode) {
+        while let Some(resumption) = client.cold.resumption.as_deref_mut()
+            && !resumption.is_away()
+            && let Some(frame) = resumption.release()
+        {
+            self.put_now(slot, client, &frame, mode);
+        }
+    }
+
+    /// Puts what a client has to get over a new socket before anything else, whatever the limits.
+    pub(super) fn replay(&mut self, slot: Slot, client: &mut Client, frames: Vec<Bytes>, mode: BatchMode) {
+        self.put_last(slot, client, frames);
+        self.release(slot, client, mode);
+    }
+
+    /// Forgets what was kept for a client.
+    pub(super) fn forget_kept(&self, client: &mut Client) {
+        if let Some(resumption) = client.cold.resumption.take() {
+            self.budget.replay_changed(resumption.bytes(), 0);
+        }
+    }
+
     /// Puts a frame that many get. Where the hub wants that, a client that is too slow for it misses it.
     fn put_droppable(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
+        if client.is_resumable {
+            return self.put_resumable(slot, client, frame, mode, true);
+        }
         if self.has_to_wait(slot, client, frame, mode) {
             if self.has_room(client, frame.len()) {
                 client.outbox.push_droppable(frame.clone());
@@ -269,6 +345,7 @@ impl Delivery {
 
     /// Writes all deferred frames, in one system call per recipient; what sockets refuse is left to tasks.
     pub(super) fn flush_deferred(&mut self, connections: &mut Connections) {
+        self.messages.forget();
         let mut dirty = mem::take(&mut self.effects.dirty);
         for slot in dirty.drain(..) {
             if let Some(client) = connections.get_mut(slot) {

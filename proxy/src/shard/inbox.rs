@@ -11,6 +11,7 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
 use super::command::ShardCommand;
+use super::slot::{Serial, Slot};
 use super::state::ShardState;
 use crate::auth::ClientTerms;
 use crate::limits::AddressPermit;
@@ -85,6 +86,10 @@ pub(crate) struct PendingConnection {
     pub expires_s: Option<u64>,
     /// Terms of its token, beside the settings of its hub.
     pub terms: ClientTerms,
+    /// It has negotiated stateful reconnect.
+    pub wants_stateful: bool,
+    /// Slot and serial of the open connection for which this is a new socket.
+    pub claimed: Option<(Slot, Serial)>,
 }
 
 /// The sending end of a shard's inbox.

@@ -7,10 +7,11 @@ use std::mem;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubMessage;
 use trunkline_protocol::manifest::HubManifest;
 
-use super::connection::{Client, Connections, PauseReason, Status};
+use super::connection::{Absence, Client, Connections, PauseReason, Status};
 use super::content::Content;
 use super::framed::message_frame;
 use super::slot::{Serial, Slot};
@@ -35,6 +36,8 @@ pub(super) enum Overdue {
     NotOpened,
     /// It does not answer our close: cut its socket.
     Cut,
+    /// Its socket has ended for this cause, and it has not come back: close it.
+    Lost(Cause),
 }
 
 /// Result of the check of one client.
@@ -104,6 +107,11 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
         }
         Status::Opening { until } if now >= until => Due::Now(Overdue::NotOpened),
         Status::Opening { until } => Due::Wait(until),
+        Status::Open if client.is_away() => match client.cold.resumption.as_ref().and_then(|it| it.absence) {
+            Some(Absence { until, cause }) if now >= until => Due::Now(Overdue::Lost(cause)),
+            Some(Absence { until, .. }) => Due::Wait(until),
+            None => Due::Wait(now.saturating_add(keep_alive)),
+        },
         // Its polls show that it lives; when they stop, its pipe ends.
         Status::Open if client.has_inherent_keep_alive => Due::Wait(u32::MAX),
         Status::Open if client.content == Content::Raw => due_raw(client, keep_alive, timeout, now),

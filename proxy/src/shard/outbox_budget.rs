@@ -37,9 +37,15 @@ impl OutboxBudget {
         }
     }
 
+    /// Counts a change of what is kept for a client until it acknowledges it.
+    pub(super) fn replay_changed(&self, before: usize, after: usize) {
+        self.counters.replay_bytes.follow(before, after);
+    }
+
     /// Bytes that must go to get well below the share; 0 within it.
     pub(super) fn excess_bytes(&self) -> usize {
-        let waiting = usize::try_from(self.counters.outbox_bytes.get()).unwrap_or(usize::MAX);
+        let waiting = self.counters.outbox_bytes.get() + self.counters.replay_bytes.get();
+        let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
         if waiting > self.share_bytes { waiting - (self.share_bytes - self.share_bytes / FREED_PART) } else { 0 }
     }
 }

@@ -36,10 +36,12 @@ use super::hand_over::HandOver;
 use super::keep_alive::{KeepAlive, Overdue, keep_alive_frame};
 use super::outbox_budget::{OutboxBudget, largest};
 use super::reassignment::{Reassignment, moved_to};
+use super::reconnect::SeveredSockets;
 use super::shard_context::ShardContext;
 use super::slot::{Serial, Slot};
 use super::token_expiry::TokenExpiries;
 use crate::clock::unix_seconds;
+use crate::net::socket::Socket;
 use crate::upstream::{AppServerId, HomeLink, HubIndex};
 
 /// Ticks that a client may take to answer our close; as the official server has it.
@@ -64,12 +66,16 @@ pub(crate) struct ShardState {
     pub(super) tick: u32,
     pub(crate) connections: Connections,
     pub(super) delivery: Delivery,
-    keep_alive: KeepAlive,
+    pub(super) keep_alive: KeepAlive,
     token_expiries: TokenExpiries,
     reassignment: Reassignment,
     /// Client connections that are being handed over at the door.
     pub(super) hand_overs: Vec<HandOver>,
     closed_ids: ClosedIds,
+    /// Sockets that clients have left which may come back.
+    pub(super) severed: SeveredSockets,
+    /// Client connections whose messages are acknowledged at the next tick.
+    pub(super) acknowledgements: Vec<Slot>,
     openings: OpeningInterner,
     /// Empty list for the commands of the next batch, with room.
     pub(super) spare_commands: Vec<ShardCommand>,
@@ -99,6 +105,8 @@ impl ShardState {
             ),
             hand_overs: Vec::new(),
             closed_ids: ClosedIds::new(shared.routes.clone()),
+            severed: SeveredSockets::default(),
+            acknowledgements: Vec::new(),
             openings: OpeningInterner::default(),
             spare_commands: Vec::new(),
             drain: None,
@@ -145,6 +153,13 @@ impl ShardState {
                 self.reassignment.ended(client, reason, is_told, self.tick);
             }
         }
+        self.delivery.forget_kept(client);
+        if matches!(client.socket, Socket::Away) {
+            // No task serves it, whose end would free the slot.
+            self.token_expiries.forget(slot);
+            self.connections.remove(slot);
+            return;
+        }
         if reason.is_slow_client() {
             return self.delivery.cut(client);
         }
@@ -155,6 +170,17 @@ impl ShardState {
     /// Closes the route of an id that never became a connection.
     pub(crate) fn close_id(&mut self, id: &Rc<str>, is_negotiated: bool) {
         self.closed_ids.close(id, is_negotiated, self.tick);
+    }
+
+    /// Ends the service of a socket: its connection ends too, unless it may go on over another one.
+    pub(super) fn end_socket(&mut self, slot: Slot, serial: Serial, cause: Cause) -> Option<Client> {
+        self.connections.get_current(slot, serial)?;
+        if self.let_away(slot, cause) { None } else { self.free(slot, cause) }
+    }
+
+    /// Sockets that were left some time ago.
+    pub(super) fn take_severed(&mut self) -> Vec<Socket> {
+        self.severed.take_old(self.tick)
     }
 
     /// Frees the slot of a client connection whose socket has ended, for this cause unless it was closed before.
@@ -231,6 +257,7 @@ impl ShardState {
         self.tick += 1;
         self.context.counters.ticks.increment();
         self.check_keep_alives();
+        self.send_acknowledgements();
         self.reassignment.forget_old_moves(self.tick);
         self.end_late_hand_overs();
         if self.context.index == 0 {
@@ -262,6 +289,7 @@ impl ShardState {
                         self.delivery.put(slot, client, &keep_alive_frame(client.content), mode);
                     }
                 }
+                Overdue::Lost(cause) => self.close(slot, &CloseReason::by_client(cause)),
                 Overdue::Cut => {
                     if let Some(client) = self.connections.get_mut(slot) {
                         client.socket.cut();

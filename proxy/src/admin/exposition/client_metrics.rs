@@ -120,6 +120,10 @@ impl Exposition<'_> {
         self.level("trunkline_outbox_bytes", "Bytes that wait because their clients read no faster.", |counters| {
             &counters.outbox_bytes
         })?;
+        let help = "Bytes kept for clients that may come back, until they acknowledge them.";
+        self.level("trunkline_replay_bytes", help, |counters| &counters.replay_bytes)?;
+        let help = "Client connections that went on over another socket.";
+        self.total("trunkline_connections_resumed_total", help, |counters| &counters.resumed)?;
         let dropped = self.counter("trunkline_frames_dropped_total", "Frames not given to clients.", &["reason"])?;
         dropped.with_label_values(&["slow_client"]).inc_by(self.sum(|counters| &counters.dropped));
         self.total(

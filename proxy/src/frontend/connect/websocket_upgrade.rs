@@ -10,7 +10,9 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::service::OpenConnection;
 
+use crate::auth::ClientTerms;
 use crate::frontend::authenticate::user_of;
 use crate::frontend::connect::{NewConnection, admit, changed_transport, may_use, not_supported};
 use crate::frontend::endpoint::Endpoint;
@@ -19,8 +21,7 @@ use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::peer_address;
 use crate::frontend::request_limit::{count_connected, take_permit};
 use crate::frontend::reservation;
-use crate::shard::ClientStream;
-use crate::shard::ReserveError;
+use crate::shard::{ClientStream, PendingConnection, ReserveError, Serial, ShardMessage, ShardSender, Slot};
 use crate::upstream::Hub;
 
 /// Answers a WebSocket upgrade.
@@ -39,6 +40,9 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
         None => (ConnectingClient::without_negotiation(random_id(), user_of(&request)), false),
         Some(client) => (client.clone(), true),
     };
+    if let Some(claim) = claim(endpoint, hub, &client).await {
+        return resume(endpoint, hub, request, claim);
+    }
     if !client.is_fresh {
         return Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID));
     }
@@ -62,6 +66,44 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
     let (parts, _) = request.into_parts();
     let (socket, transport) = (ClientStream::Upgrade(upgrade), Transport::WebSockets);
     admit(endpoint, hub, &parts, NewConnection { socket, transport, client, is_negotiated, permit });
+    Ok(())
+}
+
+/// Open connection of a client that comes back to it.
+struct Claim {
+    shard: ShardSender,
+    place: (Slot, Serial),
+}
+
+/// Claims the open connection that a request names, if it is one that its client may come back to.
+async fn claim(endpoint: &Endpoint, hub: &Hub, client: &ConnectingClient) -> Option<Claim> {
+    client.token.as_ref().filter(|token| token.is_stateful)?;
+    let shared = &endpoint.shared;
+    let location = shared.routes.find(&client.connection_id)?;
+    let shard = shared.shards().get(usize::from(location.shard))?.clone();
+    let (hub, id) = (hub.index(), client.connection_id.clone());
+    let place = shard.inspect(move |state| state.claim(hub, &id)).await.flatten()?;
+    Some(Claim { shard, place })
+}
+
+/// Hands the new socket of an open connection to the shard that has it.
+fn resume(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request, claim: Claim) -> Result<(), Response> {
+    let permit = take_permit(endpoint, &request)?;
+    let stream = Some(ClientStream::Upgrade(hyper::upgrade::on(&mut request)));
+    let pending = PendingConnection {
+        stream,
+        transport: Transport::WebSockets,
+        hub: hub.clone(),
+        open: OpenConnection::default(),
+        is_negotiated: true,
+        user: None,
+        permit,
+        expires_s: None,
+        terms: ClientTerms::default(),
+        wants_stateful: true,
+        claimed: Some(claim.place),
+    };
+    claim.shard.put(ShardMessage::Accept(Box::new(pending)));
     Ok(())
 }
 

@@ -119,6 +119,7 @@ mod tests {
             expires_s: None,
             connect_before: 0,
             binding: UserBinding::AccessToken,
+            is_stateful: false,
         };
         let user = User { id: Some("ann".into()), claims: vec![("role".into(), "cook".into())], expires_s: Some(7) };
         let token = Some(Box::new(token));

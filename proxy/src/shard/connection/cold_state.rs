@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::OpenConnection;
 
-use super::{Opening, PendingCalls};
+use super::{Opening, PendingCalls, Resumption};
 use crate::upstream::{AppServerId, HomeLink};
 
 /// Reason to pause reading a client. Bytes that it sends meanwhile wait in its socket.
@@ -83,6 +83,8 @@ pub(crate) struct ColdState {
     pub moving_to: Option<HomeLink>,
     /// When it was opened, in microseconds since the node started.
     pub opened_us: u64,
+    /// What it takes to go on over another socket; `None` where the client can't.
+    pub resumption: Option<Box<Resumption>>,
     pub(super) resumed: Option<Rc<Notify>>,
 }
 

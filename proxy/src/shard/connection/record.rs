@@ -31,6 +31,8 @@ pub(crate) struct Client {
     pub is_flushing: bool,
     /// Its time-out counts from its first ping on.
     pub has_pinged: bool,
+    /// It may go on over another socket: what is sent to it is numbered and kept.
+    pub is_resumable: bool,
     pub outbox: Outbox,
     /// Read by the connection's own task, written by each delivery.
     pub socket: Socket,
@@ -94,6 +96,7 @@ impl Client {
             is_negotiated: false,
             has_inherent_keep_alive: false,
             has_pinged: false,
+            is_resumable: false,
             may_miss: false,
             is_dirty: false,
             is_flushing: false,
@@ -167,6 +170,25 @@ impl Client {
     /// Notification that its reader waits for; `None` unless it is paused.
     pub(crate) fn resumed(&mut self) -> Option<Rc<Notify>> {
         (!self.pause_reasons.are_none()).then(|| Rc::clone(self.cold.resumed.get_or_insert_default()))
+    }
+
+    /// Takes it from the tasks that serve its socket: those of this serial do from now on.
+    pub(crate) fn change_serial(&mut self, serial: Serial) {
+        self.serial = serial;
+        self.wake_reader();
+    }
+
+    /// Whether it has no socket, and may come back.
+    #[must_use]
+    pub(crate) fn is_away(&self) -> bool {
+        self.is_resumable && self.cold.resumption.as_ref().is_some_and(|resumption| resumption.is_away())
+    }
+
+    /// Bytes that wait because its socket takes no more, or because it does not acknowledge them.
+    #[must_use]
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        let unwritten = if self.is_flushing { self.outbox.bytes() } else { 0 };
+        unwritten + self.cold.resumption.as_ref().map_or(0, |resumption| resumption.bytes())
     }
 
     fn wake_reader(&mut self) {

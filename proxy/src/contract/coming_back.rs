@@ -1,0 +1,268 @@
+//! Stateful reconnect: clients whose sockets end, and who come back to their connections.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
+use trunkline_protocol::service::*;
+
+use super::app::{App, AppLink, broadcast, data_for, to_group};
+use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::http::negotiate;
+use super::stage::{Stage, run, settings};
+use crate::config::OutboxLimits;
+
+const STATEFUL_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":2}\u{1e}";
+
+const BUFFER_BYTES: usize = 1_000;
+
+struct Scene {
+    stage: Stage,
+    link: AppLink,
+    _app: App,
+}
+
+async fn scene_with(stage: Stage) -> Scene {
+    let hub = HubManifest { stateful_reconnect_buffer_bytes: Some(BUFFER_BYTES), ..HubManifest::new("chat", "/chat") };
+    let mut app = stage.app("app-1", vec![hub]);
+    let link = app.link().await;
+    Scene { stage, link, _app: app }
+}
+
+async fn scene() -> Scene {
+    scene_with(Stage::start()).await
+}
+
+impl Scene {
+    /// Negotiates stateful reconnect: the target of the upgrade.
+    async fn target(&self) -> String {
+        let (_, token) = negotiate(&self.stage, "/chat", "&useStatefulReconnect=true").await;
+        format!("/chat?id={token}")
+    }
+
+    async fn connect(&mut self) -> (Client, String) {
+        let target = self.target().await;
+        let mut client = Client::upgrade(&self.stage, &target).await.unwrap();
+        client.send(STATEFUL_HANDSHAKE).await;
+        client.accept(&mut self.link).await;
+        (client, target)
+    }
+
+    /// Comes back: the new socket, and the number of the first message that it brings.
+    async fn come_back(&self, target: &str) -> (Client, String) {
+        let mut client = Client::upgrade(&self.stage, target).await.unwrap();
+        let sequence = client.text().await;
+        (client, sequence)
+    }
+}
+
+fn call(name: &str) -> String {
+    format!("{{\"type\":1,\"target\":\"{name}\",\"arguments\":[]}}")
+}
+
+fn sent(name: &str) -> String {
+    call(name) + "\u{1e}"
+}
+
+fn sequence(number: u64) -> String {
+    format!("{{\"type\":9,\"sequenceId\":{number}}}")
+}
+
+fn acknowledgement(number: u64) -> String {
+    format!("{{\"type\":8,\"sequenceId\":{number}}}")
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_when_a_socket_ends_and_the_app_server_hears_nothing() {
+    run(async {
+        let mut scene = scene_with(Stage::with(settings(), 2)).await;
+        let (mut client, target) = scene.connect().await;
+        let id = client.id.clone();
+        scene.link.join(&id, "red").await;
+        scene.link.write(&id, sent("a")).await;
+        scene.link.send(to_group("red", &call("b"))).await;
+        assert_eq!([client.text().await, client.text().await], ["a", "b"].map(call));
+        client.send(&(sent("1") + &sent("2"))).await;
+        assert_eq!(scene.link.data().await.0, sent("1") + &sent("2"));
+        client.send(&(acknowledgement(1) + "\u{1e}")).await;
+        assert_eq!(client.text().await, acknowledgement(2), "within a second");
+        drop(client);
+        scene.link.write(&id, sent("c")).await;
+        scene.link.send(broadcast(&call("d"))).await;
+        scene.link.fence().await;
+
+        let (mut client, begin) = scene.come_back(&target).await;
+        assert_eq!(begin, sequence(2));
+        client.send(&(sequence(2) + "\u{1e}" + &sent("2") + &sent("3"))).await;
+        assert_eq!([client.text().await, client.text().await, client.text().await], ["b", "c", "d"].map(call));
+        assert_eq!(scene.link.data().await.0, sent("3"), "what was sent again is left out");
+        assert_eq!(client.text().await, acknowledgement(3));
+        scene.link.send(to_group("red", &call("e"))).await;
+        assert_eq!(client.text().await, call("e"), "the group is what it was");
+        scene.link.fence().await;
+        assert_eq!(scene.stage.shared.counters().iter().map(|counters| counters.resumed.get()).sum::<u64>(), 1);
+    });
+}
+
+#[test]
+fn a_client_that_does_not_come_back_in_time_is_gone() {
+    run(async {
+        let mut scene = scene().await;
+        let (client, target) = scene.connect().await;
+        let id = client.id.clone();
+        drop(client);
+        let begun = Instant::now();
+        let close = scene.link.close().await;
+        assert!((14..=16).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+        let cause =
+            close.headers.iter().find(|(name, _)| name == CAUSE_HEADER).map(|(_, values)| values[0].to_string());
+        assert_eq!((close.connection_id.as_ref(), cause.as_deref()), (id.as_str(), Some("socket_ended")));
+        assert_eq!(Client::upgrade(&scene.stage, &target).await.err(), Some(404));
+        assert_eq!(scene.stage.shared.counters()[0].replay_bytes.get(), 0);
+    });
+}
+
+#[test]
+fn a_newer_socket_takes_the_place_of_an_older_one() {
+    run(async {
+        let mut scene = scene().await;
+        let (mut first, target) = scene.connect().await;
+        let id = first.id.clone();
+        let (mut second, begin) = scene.come_back(&target).await;
+        assert_eq!((begin, first.next().await), (sequence(1), Received::End(None)));
+        let (mut third, begin) = scene.come_back(&target).await;
+        assert_eq!((begin, second.next().await), (sequence(1), Received::End(None)));
+        third.send(&(sequence(1) + "\u{1e}" + &sent("1"))).await;
+        assert_eq!(scene.link.data().await.0, sent("1"));
+        scene.link.write(&id, sent("a")).await;
+        assert_eq!([third.text().await, third.text().await].contains(&call("a")), true);
+        scene.link.fence().await;
+    });
+}
+
+#[test]
+fn a_goodbye_is_an_end_at_once() {
+    run(async {
+        let mut scene = scene().await;
+        for is_hub_close in [true, false] {
+            let (mut client, target) = scene.connect().await;
+            if is_hub_close {
+                client.send("{\"type\":7}\u{1e}").await;
+            }
+            client.close().await;
+            scene.link.close().await;
+            assert_eq!(Client::upgrade(&scene.stage, &target).await.err(), Some(404));
+        }
+    });
+}
+
+#[test]
+fn nobody_comes_back_to_what_the_app_server_has_closed() {
+    run(async {
+        let mut scene = scene().await;
+        for is_away in [false, true] {
+            let (client, target) = scene.connect().await;
+            let connection_id = client.id.as_str().into();
+            let kept = (!is_away).then_some(client);
+            scene.link.fence().await;
+            let close = CloseConnection { connection_id, ..CloseConnection::default() };
+            scene.link.send(ServiceMessage::CloseConnection(close)).await;
+            scene.link.fence().await;
+            assert_eq!(Client::upgrade(&scene.stage, &target).await.err(), Some(404), "{}", kept.is_some());
+        }
+    });
+}
+
+#[test]
+fn a_client_that_does_not_ask_for_it_is_an_ordinary_one() {
+    run(async {
+        let mut scene = scene().await;
+        let (_, token) = negotiate(&scene.stage, "/chat", "").await;
+        let asked = scene.target().await;
+        // Asked for at one place alone: by the handshake's version, or at negotiate.
+        for (target, handshake) in [(format!("/chat?id={token}"), STATEFUL_HANDSHAKE), (asked, JSON_HANDSHAKE)] {
+            let mut client = Client::upgrade(&scene.stage, &target).await.unwrap();
+            client.send(handshake).await;
+            client.accept(&mut scene.link).await;
+            client.send(&sent("1")).await;
+            assert_eq!(scene.link.data().await.0, sent("1"));
+            drop(client);
+            scene.link.close().await;
+            assert_eq!(Client::upgrade(&scene.stage, &target).await.err(), Some(404));
+        }
+    });
+}
+
+#[test]
+fn a_client_that_skips_messages_is_closed_as_the_official_server_does() {
+    run(async {
+        let mut scene = scene().await;
+        let (client, target) = scene.connect().await;
+        drop(client);
+        let (mut client, _) = scene.come_back(&target).await;
+        client.send(&(sequence(2) + "\u{1e}")).await;
+        assert!(client.text().await.starts_with("{\"type\":7,\"error\":"));
+        let close = scene.link.close().await;
+        assert!(close.error.unwrap().contains("Sequence ID greater than amount of messages we've received."));
+        assert_eq!(Client::upgrade(&scene.stage, &target).await.err(), Some(404));
+    });
+}
+
+#[test]
+fn what_a_client_does_not_acknowledge_waits_and_then_flows() {
+    run(async {
+        let mut scene = scene().await;
+        let (mut client, _) = scene.connect().await;
+        let large = call(&"x".repeat(BUFFER_BYTES));
+        for text in [&large, &call("1"), &call("2")] {
+            scene.link.write(&client.id, format!("{text}\u{1e}")).await;
+        }
+        scene.link.fence().await;
+        assert_eq!(client.text().await, large);
+        // sleep: time is paused, and passing it shows that nothing else is on its way.
+        let early = tokio::time::timeout(Duration::from_secs(10), client.next()).await;
+        assert!(early.is_err(), "{early:?}");
+        client.send(&(acknowledgement(1) + "\u{1e}")).await;
+        assert_eq!([client.text().await, client.text().await], ["1", "2"].map(call));
+    });
+}
+
+#[test]
+fn a_client_that_is_away_for_too_many_bytes_is_cut_and_nobody_else_waits() {
+    run(async {
+        let outbox = OutboxLimits { client_bytes: 2_000, ..OutboxLimits::default() };
+        let mut scene = scene_with(Stage::with(crate::config::Settings { outbox, ..settings() }, 1)).await;
+        let (gone, target) = scene.connect().await;
+        let (mut other, _) = scene.connect().await;
+        let gone_id = gone.id.clone();
+        drop(gone);
+        scene.link.fence().await;
+        let text = call(&"y".repeat(400));
+        for _ in 0..9 {
+            scene.link.send(broadcast(&text)).await;
+            assert_eq!(other.text().await, text);
+            other.send(&(acknowledgement(u64::MAX) + "\u{1e}")).await;
+        }
+        let close = scene.link.close().await;
+        assert_eq!(close.connection_id, gone_id);
+        assert!(close.error.unwrap().contains("--outbox-max-bytes"));
+        assert_eq!(Client::upgrade(&scene.stage, &target).await.err(), Some(404));
+    });
+}
+
+#[test]
+fn bytes_of_several_messages_in_one_frame_are_counted_one_by_one() {
+    run(async {
+        let mut scene = scene().await;
+        let (mut client, target) = scene.connect().await;
+        let id = client.id.clone();
+        scene.link.send(data_for(&id, sent("a") + "{\"type\":6}\u{1e}" + &sent("b"))).await;
+        scene.link.write(&id, sent("c")).await;
+        assert_eq!([client.text().await, client.text().await, client.text().await], ["a", "b", "c"].map(call));
+        client.send(&(acknowledgement(2) + "\u{1e}" + &sent("1"))).await;
+        scene.link.data().await;
+        drop(client);
+        let (mut client, begin) = scene.come_back(&target).await;
+        assert_eq!((begin, client.text().await), (sequence(3), call("c")));
+    });
+}

@@ -1,0 +1,143 @@
+//! Stateful reconnect: a client connection outlives its socket, and goes on over the next one.
+//!
+//! ```text
+//!  Open, with a socket ──socket ends──► Open, away ──client comes back──► Open, with a socket
+//!                                           └─ --disconnect-timeout ──► closed
+//! ```
+//!
+//! To everybody else nothing happens: it stays in its groups, its app server hears nothing, and what is sent to it is kept.
+//! The record has another serial for each socket, so that tasks of an older one find out that it is not theirs any more.
+
+use std::mem;
+
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::hub::HubMessage;
+
+use super::connection::{Absence, Client};
+use super::content::Content;
+use super::delivery::Flush;
+use super::framed::message_frame;
+use super::slot::{Serial, Slot};
+use super::state::ShardState;
+use crate::net::socket::Socket;
+use crate::upstream::HubIndex;
+
+/// Sockets that were left by their clients. Tasks wait for them, which only a socket that is still there wakes.
+#[derive(Debug, Default)]
+pub(super) struct SeveredSockets(Vec<(u32, Socket)>);
+
+/// Ticks for which a severed socket is kept.
+const SEVERED_KEPT_TICKS: u32 = 2;
+
+impl SeveredSockets {
+    fn add(&mut self, socket: Socket, now: u32) {
+        socket.cut();
+        self.0.push((now.saturating_add(SEVERED_KEPT_TICKS), socket));
+    }
+
+    /// Sockets whose tasks have ended by now.
+    pub(super) fn take_old(&mut self, now: u32) -> Vec<Socket> {
+        self.0.extract_if(.., |(until, _)| *until <= now).map(|(_, socket)| socket).collect()
+    }
+}
+
+/// Whether a client can come back after its socket has ended for this cause: not if it has said goodbye.
+fn may_return(client: &Client, cause: Cause) -> bool {
+    client.is_open()
+        && client.is_resumable
+        && matches!(cause, Cause::SocketEnded | Cause::SocketReset | Cause::TlsFailed)
+}
+
+impl ShardState {
+    /// Lets a client go whose socket has ended, if it may come back. Returns whether it may.
+    pub(super) fn let_away(&mut self, slot: Slot, cause: Cause) -> bool {
+        let may_return = self.connections.get(slot).is_some_and(|client| may_return(client, cause));
+        if may_return {
+            self.sever(slot, cause);
+        }
+        may_return
+    }
+
+    /// Takes the socket of a client away: from now on it is away, for a time.
+    pub(super) fn sever(&mut self, slot: Slot, cause: Cause) {
+        let (serial, now) = (self.connections.next_serial(), self.tick);
+        let until = now.saturating_add(self.context.shared.settings.http_transports.disconnect_timeout_s);
+        let Some(client) = self.connections.live_mut(slot) else { return };
+        let Some(resumption) = &mut client.cold.resumption else { return };
+        resumption.absence = Some(Absence { until, cause });
+        self.delivery.discard(client);
+        (client.is_flushing, client.has_pinged) = (false, false);
+        self.severed.add(mem::replace(&mut client.socket, Socket::Away), now);
+        client.change_serial(serial);
+        self.keep_alive.schedule(slot, serial, now, until);
+    }
+
+    /// Claims a connection for a new socket of its client; an older one is cut. `None` where no client can come back to it.
+    pub(crate) fn claim(&mut self, hub: HubIndex, id: &str) -> Option<(Slot, Serial)> {
+        let slot = self.connections.find(hub, id)?;
+        let client = self.connections.live(slot)?;
+        if !may_return(client, Cause::SocketEnded) {
+            return None;
+        }
+        self.sever(slot, Cause::SocketEnded);
+        self.connections.get(slot).map(|client| (slot, client.serial))
+    }
+
+    /// Gives a claimed connection its new socket, with what the client has not acknowledged. Returns the serial for the
+    /// task that reads it; `None` if another socket has come since, or the connection has ended.
+    pub(crate) fn come_back(&mut self, slot: Slot, claimed: Serial, socket: Socket) -> Option<Serial> {
+        let (serial, now, mode) = (self.connections.next_serial(), self.tick, self.mode(Flush::Deferred));
+        let client = self.connections.get_current(slot, claimed).filter(|client| client.is_open())?;
+        let (Content::Hub(protocol), Some(resumption)) = (client.content, &mut client.cold.resumption) else {
+            return None;
+        };
+        resumption.absence = None;
+        let sequence = HubMessage::Sequence { sequence_id: resumption.sequence() };
+        let frames = [message_frame(protocol, &sequence)].into_iter().chain(resumption.unacknowledged().cloned());
+        let frames: Vec<_> = frames.collect();
+        client.socket = socket;
+        client.change_serial(serial);
+        (client.last_heard, client.last_sent) = (now, now);
+        self.delivery.replay(slot, client, frames, mode);
+        self.keep_alive.schedule(slot, serial, now, now + 1);
+        self.context.counters.resumed.increment();
+        self.owe_acknowledgement(slot);
+        self.finish_batch();
+        Some(serial)
+    }
+
+    /// Takes an acknowledgement of a client: what was held back for it may leave.
+    pub(crate) fn acknowledged(&mut self, slot: Slot, sequence_id: u64) {
+        let mode = self.mode(Flush::Deferred);
+        if let Some(client) = self.connections.live_mut(slot) {
+            self.delivery.acknowledge(slot, client, sequence_id, mode);
+        }
+        self.finish_batch();
+    }
+
+    /// Has the messages that a client has sent acknowledged at the next tick.
+    pub(crate) fn owe_acknowledgement(&mut self, slot: Slot) {
+        let resumption = self.connections.get_mut(slot).and_then(|client| client.cold.resumption.as_deref_mut());
+        if resumption.is_some_and(|resumption| !mem::replace(&mut resumption.owes_acknowledgement, true)) {
+            self.acknowledgements.push(slot);
+        }
+    }
+
+    /// Acknowledges what clients have sent since the last tick.
+    pub(super) fn send_acknowledgements(&mut self) {
+        let mode = self.mode(Flush::Deferred);
+        for slot in mem::take(&mut self.acknowledgements) {
+            let Some(client) = self.connections.live_mut(slot) else { continue };
+            let (Content::Hub(protocol), Some(resumption)) = (client.content, &mut client.cold.resumption) else {
+                continue;
+            };
+            resumption.owes_acknowledgement = false;
+            if !resumption.is_away()
+                && let Some(sequence_id) = resumption.received.acknowledgement()
+            {
+                let frame = message_frame(protocol, &HubMessage::Ack { sequence_id });
+                self.delivery.put(slot, client, &frame, mode);
+            }
+        }
+    }
+}
