@@ -14,6 +14,7 @@ mod beat;
 mod greeting;
 mod hub_interest;
 mod interest;
+mod moving;
 mod node_message;
 mod presence;
 mod view;
@@ -22,6 +23,9 @@ pub use beat::{BEAT_INTERVAL_MS, BeatPing, Beats, LATE_AFTER_MS};
 pub use greeting::{Greeting, GreetingError, WireVersions};
 pub use hub_interest::HubInterest;
 pub use interest::{INTEREST_BUCKETS, InterestMap, InterestMapError, InterestUpdate, PeerInterest, Wanted};
-pub use node_message::{NodeMessage, NodeMessageError, NodePhase, NodeState, RequestMethod, encode_ask, encode_relay};
+pub use moving::{CountedFrame, MovedState, MovingConnection, MovingError};
+pub use node_message::{
+    MoveStep, NodeMessage, NodeMessageError, NodePhase, NodeState, RequestMethod, encode_ask, encode_relay,
+};
 pub use presence::{PeerPresence, PresenceUpdate, PresentAppServer};
 pub use view::{Agreement, view_of};

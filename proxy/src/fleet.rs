@@ -30,6 +30,7 @@ mod node_link;
 mod node_sink;
 mod peer_request;
 mod question;
+mod take_over;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +38,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -93,6 +94,8 @@ struct FleetState {
     sessions: Mutex<SessionId>,
     asks: Questions<Option<ServiceMessage>>,
     requests: Questions<PeerResponse>,
+    /// Requests for client connections.
+    moves: Questions<Option<Bytes>>,
     /// Results of clients at other nodes, which come some time after the question.
     results: Questions<ServiceMessage>,
     /// Admin API of this node, once it is served.
@@ -152,6 +155,7 @@ impl Fleet {
             sessions: Mutex::new(SessionId::FIRST),
             asks: Questions::default(),
             requests: Questions::default(),
+            moves: Questions::default(),
             results: Questions::default(),
             api: OnceLock::new(),
             answering: Semaphore::new(ANSWERING_MAX),
@@ -441,6 +445,7 @@ impl Fleet {
         if member.outgoing().is_none() {
             self.0.asks.lost(member.boot());
             self.0.requests.lost(member.boot());
+            self.0.moves.lost(member.boot());
             // Who can't be dialled and has no socket either is gone.
             if let Some(incoming) = member.incoming().filter(|incoming| !incoming.is_open()) {
                 incoming.give_up();
@@ -493,6 +498,10 @@ impl Fleet {
 
     fn requests(&self) -> &Questions<PeerResponse> {
         &self.0.requests
+    }
+
+    fn moves(&self) -> &Questions<Option<Bytes>> {
+        &self.0.moves
     }
 }
 

@@ -19,6 +19,7 @@ mod inbox;
 mod inspection;
 mod keep_alive;
 mod member_query;
+mod moving;
 mod numbered;
 mod other_nodes;
 mod outbox;
@@ -57,14 +58,14 @@ pub(crate) use close_reason::CloseReason;
 pub(crate) use command::{
     Audience, ConnectionCommand, LinkLoss, MembershipChange, PendingAck, Receivers, ShardCommand,
 };
-pub(crate) use connection::{Census, Client, ClientKind, PauseReason, Resumption, Status};
+pub(crate) use connection::{Census, Client, ClientKind, PauseReason, Resumption, SendOrigin, Status};
 pub(crate) use content::Content;
 pub(crate) use framed::{Framed, message_frame};
 pub(crate) use history::{PastConnection, REMEMBERED_MS, short};
 pub(crate) use inbox::{ClientStream, CommandBatch, Inbox, PendingConnection, ShardMessage, ShardSender};
 pub(crate) use inspection::{ClientRow, ClientSelection, NameSearch};
 pub(crate) use member_query::{MemberListing, MemberTally};
-pub(crate) use other_nodes::{OtherNodes, TargetVerdict};
+pub(crate) use other_nodes::{OtherNodes, TakeOver, TakenOver, TargetVerdict};
 pub(crate) use outbox::Outbox;
 pub(crate) use own_interest::OwnInterest;
 pub(crate) use reassignment::{DATA_TYPE_HANDSHAKE, opening_until};

@@ -32,6 +32,8 @@ const REQUEST: i64 = 107;
 const RESPONSE: i64 = 108;
 const APP_SERVERS: i64 = 109;
 const APP_SERVERS_COMPLETE: i64 = 110;
+const MOVE: i64 = 111;
+const MOVED: i64 = 112;
 
 /// Message between two nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +87,35 @@ pub enum NodeMessage {
     Interest(InterestUpdate),
     /// Update of the app servers that have dialled in at the sender.
     Presence(PresenceUpdate),
+    /// Request of a node to which a client has come back, for the connection of the client.
+    Move {
+        /// Number that the answer names.
+        question: u64,
+        /// Step of the move.
+        step: MoveStep,
+        /// Hub that the connection belongs to.
+        hub: ByteString,
+        /// Id of the connection.
+        connection_id: ByteString,
+    },
+    /// Answer to a [`Move`](Self::Move).
+    Moved {
+        /// Number of the question.
+        question: u64,
+        /// What was asked for; `None` where the connection is not there, or can't move.
+        state: Option<Bytes>,
+    },
+}
+
+/// Step of a connection's move to another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MoveStep {
+    /// Says what the connection is: a [`MovingConnection`](super::MovingConnection).
+    Look,
+    /// Lets it go: a [`MovedState`](super::MovedState).
+    Take,
+    /// Says that it has arrived. There is no answer.
+    Arrived,
 }
 
 /// HTTP method of a request between nodes.
@@ -166,6 +197,21 @@ impl NodeMessage {
             }),
             Self::Interest(update) => encode_interest(update, out),
             Self::Presence(update) => encode_presence(update, out),
+            Self::Move { question, step, hub, connection_id } => {
+                write(MOVE, 5, hub.len() + connection_id.len(), out, |writer| {
+                    unsigned(writer, *question);
+                    writer.integer(step.number());
+                    writer.text(hub);
+                    writer.text(connection_id);
+                });
+            }
+            Self::Moved { question, state } => write(MOVED, 3, state.as_ref().map_or(0, Bytes::len), out, |writer| {
+                unsigned(writer, *question);
+                match state {
+                    Some(state) => writer.binary(state),
+                    None => writer.nil(),
+                }
+            }),
         }
     }
 
@@ -204,6 +250,8 @@ impl NodeMessage {
             Self::Interest(InterestUpdate::Complete) => INTEREST_COMPLETE,
             Self::Presence(PresenceUpdate::Whole { .. }) => APP_SERVERS,
             Self::Presence(PresenceUpdate::Complete) => APP_SERVERS_COMPLETE,
+            Self::Move { .. } => MOVE,
+            Self::Moved { .. } => MOVED,
         })
     }
 }
@@ -321,6 +369,12 @@ fn message(number: i64, fields: &mut MessageFields) -> Result<Option<NodeMessage
             status: fields.number("status")?,
             body: fields.binary("body")?,
         },
+        MOVE => {
+            let question = fields.unsigned("question")?;
+            let Some(step) = MoveStep::from_number(fields.integer("step")?) else { return Ok(None) };
+            M::Move { question, step, hub: fields.text("hub")?, connection_id: fields.text("connectionId")? }
+        }
+        MOVED => M::Moved { question: fields.unsigned("question")?, state: fields.optional_binary("state")? },
         _ => return Ok(None),
     }))
 }
@@ -347,7 +401,23 @@ fn name_of(number: i64) -> &'static str {
         RESPONSE => "Response",
         APP_SERVERS => "AppServers",
         APP_SERVERS_COMPLETE => "AppServersComplete",
+        MOVE => "Move",
+        MOVED => "Moved",
         _ => "Unknown",
+    }
+}
+
+impl MoveStep {
+    fn number(self) -> i64 {
+        match self {
+            Self::Look => 1,
+            Self::Take => 2,
+            Self::Arrived => 3,
+        }
+    }
+
+    fn from_number(number: i64) -> Option<Self> {
+        [Self::Look, Self::Take, Self::Arrived].into_iter().find(|step| step.number() == number)
     }
 }
 
@@ -520,6 +590,12 @@ mod tests {
                 b"\x93\x6d\xa6?hub=a\x91\x94\xa4vm_1\xa6shop:1\x05\x01",
             ),
             (M::Presence(PresenceUpdate::Complete), b"\x91\x6e"),
+            (
+                M::Move { question: 7, step: MoveStep::Take, hub: "chat".into(), connection_id: "id".into() },
+                b"\x95\x6f\x07\x02\xa4chat\xa2id",
+            ),
+            (M::Moved { question: 7, state: Some(Bytes::from_static(b"s")) }, b"\x93\x70\x07\xc4\x01s"),
+            (M::Moved { question: 7, state: None }, b"\x93\x70\x07\xc0"),
         ]
     }
 
@@ -590,7 +666,7 @@ mod tests {
     fn names_are_those_of_the_messages() {
         let names: Vec<_> = examples().iter().map(|(message, _)| message.name()).collect();
         let expected = "State InterestWhole InterestAdded InterestComplete Relay Ask Answer Answer Request Response \
-                        AppServers AppServersComplete";
+                        AppServers AppServersComplete Move Moved Moved";
         assert_eq!(names.join(" "), expected);
     }
 }

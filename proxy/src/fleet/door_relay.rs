@@ -10,7 +10,7 @@ use super::Fleet;
 use super::door_question::{GatheredAnswer, SettledAsker};
 use super::fleet_member::FleetMember;
 use super::node_sink::SilentAsker;
-use crate::shard::{OtherNodes, TargetVerdict};
+use crate::shard::{OtherNodes, ShardSender, TakeOver, TargetVerdict};
 use crate::upstream::{Asker, Hub, LinkHandle};
 
 impl OtherNodes for Fleet {
@@ -106,6 +106,14 @@ impl OtherNodes for Fleet {
 
     fn judge_target(&self, hub: &Hub, instance: &str, target: &str) -> TargetVerdict {
         self.judge(hub, instance, target)
+    }
+
+    fn are_any(&self) -> bool {
+        self.members().iter().any(|member| member.is_linked())
+    }
+
+    fn take_over(&self, hub: &Arc<Hub>, connection_id: &str, shard: &ShardSender) -> TakeOver {
+        self.take_over_for(hub.clone(), connection_id.to_owned(), shard.clone())
     }
 }
 

@@ -13,6 +13,7 @@ use trunkline_protocol::service::{ClientInvocation, Ping, ServiceMessage, bytes_
 use super::fleet_counters::DropCause;
 use super::fleet_member::FleetMember;
 use super::node_link::NodeLink;
+use super::take_over::MoveRequest;
 use super::{Fleet, PeerRequest, PeerResponse};
 use crate::link::{FrameSource, RoutedBatch, receivers_of, route};
 use crate::shard::{MemberTally, ShardCommand, no_such_connection};
@@ -65,6 +66,14 @@ impl<'a> NodeSink<'a> {
                     let PeerResponse { status, body } = fleet.answer(PeerRequest { method, target, body }).await;
                     link.tell(&NodeMessage::Response { question, status: status.as_u16(), body });
                 });
+            }
+            (NodeMessage::Move { question, step, hub, connection_id }, LinkDirection::ByIt) => {
+                let (fleet, link) = (self.fleet.clone(), self.link.clone());
+                let request = MoveRequest { question, step, hub, connection_id };
+                tokio::spawn(async move { fleet.answer_move(request, link).await });
+            }
+            (NodeMessage::Moved { question, state }, LinkDirection::ByUs) => {
+                self.fleet.moves().answer(question, self.member.boot(), state);
             }
             (NodeMessage::State(state), LinkDirection::ByIt) => self.member.set_told(state),
             (NodeMessage::Interest(update), LinkDirection::ByIt) => self.member.learn(update),
@@ -143,7 +152,7 @@ impl<'a> NodeSink<'a> {
         let (shared, counters) = (self.fleet.shared(), self.fleet.relayed());
         let Some(hub) = shared.hubs.keyed(hub).map(|hub| hub.index()) else { return false };
         let asker = asker(hub);
-        let source = FrameSource { shared, counters, hub, asker: &asker };
+        let source = FrameSource { shared, counters, hub, asker: &asker, epoch: 0 };
         if counting == Counting::Receivers
             && let Some(to) = receivers_of(&message)
         {

@@ -136,6 +136,26 @@ impl<T> OpenQuestion<T> {
     }
 }
 
+impl<T> OpenQuestion<Option<T>> {
+    /// Waits until one of these members answers with something, or all without.
+    pub(super) async fn first_some(
+        mut self,
+        mut asked: Vec<Arc<FleetMember>>,
+        within: Duration,
+    ) -> Option<(Arc<FleetMember>, T)> {
+        let until = Instant::now() + within;
+        while !asked.is_empty() {
+            let (boot, answer) = timeout_at(until, self.answers.recv()).await.ok()??;
+            let Some(place) = asked.iter().position(|member| member.boot() == boot) else { continue };
+            let member = asked.swap_remove(place);
+            if let NodeAnswer::Given(Some(found)) = answer {
+                return Some((member, found));
+            }
+        }
+        None
+    }
+}
+
 impl<T> Drop for OpenQuestion<T> {
     fn drop(&mut self) {
         lock(&self.waiting).remove(&self.number);

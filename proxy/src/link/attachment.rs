@@ -196,7 +196,7 @@ fn route_into(
 ) -> Result<(), String> {
     batch.begin(shard);
     let (shared, counters) = (shard.shared(), shard.counters());
-    route(FrameSource { shared, counters, hub: asker.hub(), asker }, message, batch)
+    route(FrameSource { shared, counters, hub: asker.hub(), asker, epoch: 0 }, message, batch)
 }
 
 impl FrameSink for ShardSink<'_> {

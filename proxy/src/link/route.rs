@@ -10,12 +10,14 @@ use tracing::info;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::{
-    ClientInvocation, CloseWithAck, ConnectionFlowControl, FlowOperation, FlowSubject, GroupChange, GroupMemberQuery,
-    Payloads, RawKind, ServiceMessage, UserGroupChange,
+    ClientInvocation, CloseWithAck, ConnectionFlowControl, ConnectionMoved, FlowOperation, FlowSubject, GroupChange,
+    GroupMemberQuery, Payloads, RawKind, ServiceMessage, Stamped, UserGroupChange,
 };
 
 use crate::metrics::{Counters, SendKind};
-use crate::shard::{Audience, ConnectionCommand, Framed, MembershipChange, PendingAck, Receivers, ShardCommand};
+use crate::shard::{
+    Audience, ConnectionCommand, Framed, MembershipChange, PendingAck, Receivers, SendOrigin, ShardCommand,
+};
 use crate::shard::{Location, Shared};
 use crate::shard::{MemberListing, MemberTally, Shard, WaitingResult, no_such_connection};
 use crate::upstream::{AppServerId, Asker, HubIndex};
@@ -77,6 +79,14 @@ pub(crate) struct FrameSource<'a> {
     pub(crate) counters: &'a Counters,
     pub(crate) hub: HubIndex,
     pub(crate) asker: &'a Arc<dyn Asker>,
+    /// Epoch of the app server in which the frame began its way.
+    pub(crate) epoch: i64,
+}
+
+impl FrameSource<'_> {
+    fn origin(&self) -> SendOrigin {
+        SendOrigin { app: self.asker.app(), epoch: self.epoch }
+    }
 }
 
 /// Routes one frame into the batch.
@@ -84,11 +94,20 @@ pub(crate) struct FrameSource<'a> {
 /// # Errors
 /// When an app server must not send such a frame, naming it.
 pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
+    if let ServiceMessage::Stamped(Stamped { epoch, body }) = message {
+        return match ServiceMessage::decode(&body) {
+            Ok(Some(ServiceMessage::Stamped(_))) => Err("the app server sent a stamp in a stamp".into()),
+            Ok(Some(inner)) => route(FrameSource { epoch, ..source }, inner, batch),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        };
+    }
     let FrameSource { hub, counters, .. } = source;
+    let origin = source.origin();
     let sends = &counters.sends;
     let mut send = |kind: SendKind, to: Receivers, payloads: &Payloads| {
         sends.of(kind).add_alone(1);
-        batch.for_all(ShardCommand::Send { hub, to, message: Framed::new(payloads) });
+        batch.for_all(ShardCommand::Send { hub, to, message: Framed::new(payloads), origin });
     };
     match message {
         ServiceMessage::ConnectionData(data) => {
@@ -137,6 +156,9 @@ pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mu
             batch.for_owner(source, close.connection_id, act);
         }
         ServiceMessage::ConnectionFlowControl(flow) => control_flow(source, flow, batch),
+        ServiceMessage::ConnectionMoved(ConnectionMoved { connection_id, epoch }) => {
+            batch.for_owner(source, connection_id, ConnectionCommand::Moved { epoch });
+        }
         other => return route_rare(source, other, batch),
     }
     Ok(())
@@ -304,7 +326,7 @@ fn send_to_connections(source: FrameSource<'_>, ids: Vec<ByteString>, payloads: 
     let message = Framed::new(payloads);
     for (commands, ids) in batch.commands.iter_mut().zip(by_shard).filter(|(_, ids)| !ids.is_empty()) {
         let to = Audience::Connections(ids).into();
-        commands.push(ShardCommand::Send { hub: source.hub, to, message: message.clone() });
+        commands.push(ShardCommand::Send { hub: source.hub, to, message: message.clone(), origin: source.origin() });
     }
 }
 

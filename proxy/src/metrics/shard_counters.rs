@@ -2,7 +2,7 @@
 
 use super::{
     CauseCounters, Counter, Direction, DoorCounters, DurationBuckets, FrameKind, Gauge, Histogram, HubCounters,
-    LifetimeBuckets, Limit, LinkTraffic, OutcomeCounters, RelayCounters, SendCounters, SessionCounters,
+    LifetimeBuckets, Limit, LinkTraffic, MoveCounters, OutcomeCounters, RelayCounters, SendCounters, SessionCounters,
 };
 
 /// Hubs with counters of their own; all others share one set.
@@ -54,6 +54,10 @@ pub(crate) struct Counters {
     pub replay_bytes: Gauge,
     /// Client connections that went on over another socket.
     pub resumed: Counter,
+    /// Client connections that came from other nodes.
+    pub moved_in: MoveCounters,
+    /// Client connections that went to other nodes.
+    pub moved_out: MoveCounters,
     /// Frames to many receivers, dropped for those that read too slowly.
     pub dropped: Counter,
     pub keep_alives: Counter,

@@ -23,7 +23,7 @@ use trunkline_protocol::service::{
 
 use crate::fleet::Fleet;
 use crate::link::receivers_of;
-use crate::shard::{Framed, MemberTally, Receivers, ShardCommand, Shared};
+use crate::shard::{Framed, MemberTally, Receivers, SendOrigin, ShardCommand, Shared};
 use crate::upstream::{AppServerId, Asker, HubIndex};
 
 /// Announcements under way at a time. One that waits for a silent node takes some seconds.
@@ -155,7 +155,7 @@ impl AnnouncerState {
         for shard in self.shared.shards() {
             let commands = vec![
                 ShardCommand::CountReceivers { hub, to: to.clone(), tally: tally.clone() },
-                ShardCommand::Send { hub, to: to.clone(), message: message.clone() },
+                ShardCommand::Send { hub, to: to.clone(), message: message.clone(), origin: SendOrigin::OTHER },
             ];
             shard.give(commands, bytes).await;
         }

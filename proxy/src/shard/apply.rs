@@ -40,8 +40,8 @@ impl ShardState {
 
     fn apply_one(&mut self, command: ShardCommand, mode: BatchMode) {
         match command {
-            ShardCommand::Send { hub, to, message } => {
-                self.delivery.send(&mut self.connections, hub, &to, &message, mode)
+            ShardCommand::Send { hub, to, message, origin } => {
+                self.delivery.send(&mut self.connections, hub, &to, &message, (origin, mode))
             }
             ShardCommand::One { hub, app, connection_id, slot, command } => {
                 if self.connections.is_in(slot, hub, &connection_id) {
@@ -166,9 +166,11 @@ impl ShardState {
             ConnectionCommand::HandOver { headers } if is_own => self.hand_over(slot, &headers),
             ConnectionCommand::HandOver { .. } => {}
             ConnectionCommand::Invoke { asker, request } => self.apply_invoke(slot, is_own, &asker, request, mode),
-            ConnectionCommand::Flow { operation: FlowOperation::PauseAck, by: Some(by) } if is_own => {
-                self.pause_acknowledged(slot, by);
-            }
+            ConnectionCommand::Moved { epoch } => self.move_answered(slot, app, epoch),
+            ConnectionCommand::Flow { operation: FlowOperation::PauseAck, by } if is_own => match by {
+                Some(by) => self.pause_acknowledged(slot, by),
+                None => self.departure_paused(slot),
+            },
             ConnectionCommand::Flow { operation, .. } => self.apply_flow(slot, is_own, operation),
         }
     }
@@ -184,7 +186,7 @@ impl ShardState {
             ConnectionCommand::Invoke { asker, request } => asker.answer(&no_such_connection(request)),
             // The ack that goes with it says that nobody was found.
             ConnectionCommand::Group { .. } => {}
-            ConnectionCommand::HandOver { .. } => {}
+            ConnectionCommand::HandOver { .. } | ConnectionCommand::Moved { .. } => {}
             ConnectionCommand::Data { .. } | ConnectionCommand::Close { .. } | ConnectionCommand::Flow { .. } => {
                 self.context.counters.unknown_receivers.increment();
             }

@@ -9,6 +9,7 @@ use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::{Ack, AckStatus, ClientInvocation, FlowOperation, RawKind, ServiceMessage};
 
+use super::connection::SendOrigin;
 use super::framed::Framed;
 use super::member_query::{MemberListing, MemberTally};
 use super::slot::Slot;
@@ -57,7 +58,7 @@ pub(crate) enum ShardCommand {
         command: ConnectionCommand,
     },
     /// One message for many.
-    Send { hub: HubIndex, to: Receivers, message: Framed },
+    Send { hub: HubIndex, to: Receivers, message: Framed, origin: SendOrigin },
     /// All connections of a user join or leave groups.
     UserGroup { hub: HubIndex, user: ByteString, change: MembershipChange, ack: Option<Arc<PendingAck>> },
     /// Asks whether any of these is there; the answer is the ack.
@@ -136,6 +137,8 @@ pub(crate) enum ConnectionCommand {
     HandOver { headers: Vec<(ByteString, Vec<ByteString>)> },
     /// Somebody asks it for a client result: an app server, maybe not its own, or another node.
     Invoke { asker: Arc<dyn Asker>, request: ClientInvocation },
+    /// An app server delivers what it sends to it to another node, from this epoch on.
+    Moved { epoch: i64 },
     /// Pauses or resumes reading it.
     Flow {
         operation: FlowOperation,

@@ -11,6 +11,7 @@ mod membership_entry;
 mod pending_call;
 mod record;
 mod resumption;
+mod transit;
 
 use std::collections::BinaryHeap;
 use std::ops::Range;
@@ -35,6 +36,7 @@ pub(crate) use membership::{Member, SetName};
 pub(crate) use pending_call::PendingCalls;
 pub(crate) use record::{Client, Status};
 pub(crate) use resumption::{Absence, Resumption};
+pub(crate) use transit::{Departure, SendOrigin, Transit};
 
 use membership::MembershipSets;
 

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::command::{Audience, Receivers};
-use super::connection::{Client, Connections, SetName};
+use super::connection::{Client, Connections, SendOrigin, SetName};
 use super::framed::Framed;
 use super::numbered::MessageCounter;
 use super::outbox::Outbox;
@@ -80,6 +80,8 @@ pub(crate) struct Delivery {
     counters: Arc<Counters>,
     budget: OutboxBudget,
     messages: MessageCounter,
+    /// Origin of the send to many that is being delivered.
+    origin: Option<SendOrigin>,
     effects: Effects,
     /// Taps on the messages of single clients.
     pub(super) taps: Taps,
@@ -88,7 +90,7 @@ pub(crate) struct Delivery {
 impl Delivery {
     pub(super) fn new(limit_bytes: usize, budget: OutboxBudget, counters: Arc<Counters>) -> Self {
         let (messages, effects, taps) = (MessageCounter::default(), Effects::default(), Taps::default());
-        Self { limit_bytes, counters, budget, messages, effects, taps }
+        Self { limit_bytes, counters, budget, messages, origin: None, effects, taps }
     }
 
     /// Sends one message to all receivers that are here.
@@ -98,8 +100,9 @@ impl Delivery {
         hub: HubIndex,
         to: &Receivers,
         message: &Framed,
-        mode: BatchMode,
+        (origin, mode): (SendOrigin, BatchMode),
     ) {
+        self.origin = Some(origin);
         let epoch = connections.exclude(hub, to);
         let mut stats = DeliveryStats::default();
         let send = SetSend { hub, epoch, message, mode };
@@ -113,8 +116,14 @@ impl Delivery {
             }
             Audience::Connections(ids) => ids.iter().for_each(|id| self.send_to_one(connections, id, send, &mut stats)),
         }
+        self.origin = None;
         self.counters.sends.receivers.observe(stats.deliveries);
         self.count(hub, stats);
+    }
+
+    /// Counts a change of what is kept for a client until it acknowledges it.
+    pub(super) fn replay_changed(&self, before: usize, after: usize) {
+        self.budget.replay_changed(before, after);
     }
 
     fn send_to_set(
@@ -219,9 +228,19 @@ impl Delivery {
         if messages > 0 {
             let before = resumption.bytes();
             let has_room = resumption.has_room();
+            let is_old = self.origin.is_some_and(|origin| resumption.is_of_old_owner(origin));
+            if is_old {
+                return;
+            }
+            let fits = self.fits(waiting + resumption.waiting_bytes(), frame.len());
+            if let Some(transit) = resumption.transit.as_deref_mut().filter(|_| fits) {
+                transit.push(self.origin, frame.clone(), messages);
+                self.budget.replay_changed(before, resumption.bytes());
+                return;
+            }
             if has_room {
                 resumption.keep(frame.clone(), messages);
-            } else if self.fits(waiting + resumption.held_bytes(), frame.len()) {
+            } else if fits {
                 resumption.hold(frame.clone(), messages);
             } else if is_for_many && client.may_miss {
                 self.counters.dropped.increment();
@@ -455,6 +474,7 @@ mod tests {
     use crate::shard::framed::frame_for;
     use crate::shard::testbed::{Testbed, whole_id};
     use crate::shard::{CloseReason, Content};
+    use crate::upstream::AppServerId;
 
     fn message(text: &str) -> Framed {
         let payloads = Payloads::single(HubProtocol::Json, Bytes::copy_from_slice(text.as_bytes()));
@@ -465,7 +485,8 @@ mod tests {
         let mode = bed.state.mode(flush);
         let hub = bed.hub.index();
         let state = &mut bed.state;
-        state.delivery.send(&mut state.connections, hub, to, &message(text), mode);
+        let origin = SendOrigin { app: AppServerId::from(7), epoch: 0 };
+        state.delivery.send(&mut state.connections, hub, to, &message(text), (origin, mode));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Other nodes, as far as shards and links need them: what enters at this node and is another one's.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use trunkline_protocol::service::{ClientInvocation, ServiceMessage};
 
+use super::inbox::ShardSender;
+use super::slot::{Serial, Slot};
 use crate::net::address::Address;
 use crate::upstream::{Asker, Hub, LinkHandle};
 
@@ -44,7 +47,27 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
 
     /// Judges a link that an app server opens for another node, by its name.
     fn judge_target(&self, hub: &Hub, instance: &str, target: &str) -> TargetVerdict;
+
+    /// Whether there is any other node.
+    fn are_any(&self) -> bool;
+
+    /// Takes a client connection over from the node that has it, for this shard.
+    fn take_over(&self, hub: &Arc<Hub>, connection_id: &str, shard: &ShardSender) -> TakeOver;
 }
+
+/// Outcome of the take-over of a client connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TakenOver {
+    /// It is here, without a socket.
+    Here(Slot, Serial),
+    /// No other node has it.
+    Nowhere,
+    /// It can't move, or got lost on the way.
+    Failed,
+}
+
+/// Take-over of a client connection.
+pub(crate) type TakeOver = Pin<Box<dyn Future<Output = TakenOver> + Send>>;
 
 /// No other nodes: what is for nobody here is nobody's.
 #[derive(Debug)]
@@ -75,5 +98,13 @@ impl OtherNodes for NoOtherNodes {
 
     fn judge_target(&self, _hub: &Hub, _instance: &str, _target: &str) -> TargetVerdict {
         TargetVerdict::Refused
+    }
+
+    fn are_any(&self) -> bool {
+        false
+    }
+
+    fn take_over(&self, _hub: &Arc<Hub>, _connection_id: &str, _shard: &ShardSender) -> TakeOver {
+        Box::pin(std::future::ready(TakenOver::Nowhere))
     }
 }

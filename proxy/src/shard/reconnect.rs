@@ -76,7 +76,8 @@ impl ShardState {
     pub(crate) fn claim(&mut self, hub: HubIndex, id: &str) -> Option<(Slot, Serial)> {
         let slot = self.connections.find(hub, id)?;
         let client = self.connections.live(slot)?;
-        if !may_return(client, Cause::SocketEnded) {
+        let is_moving = client.cold.resumption.as_ref().is_some_and(|resumption| resumption.transit.is_some());
+        if !may_return(client, Cause::SocketEnded) || is_moving {
             return None;
         }
         self.sever(slot, Cause::SocketEnded);

@@ -92,6 +92,16 @@ impl RouteTable {
         }
     }
 
+    /// Removes a route that was reserved for a connection which did not come.
+    pub(crate) fn remove_reserved(&self, connection_id: &str) {
+        if let Some(key) = routing_key(connection_id) {
+            self.0.pin().compute(key, |entry| match entry {
+                Some((_, Route::Reserved)) => Operation::Remove,
+                _ => Operation::<_, ()>::Abort(()),
+            });
+        }
+    }
+
     /// Forgets an ended route; a live one stays.
     pub(crate) fn forget(&self, connection_id: &str) {
         if let Some(key) = routing_key(connection_id) {

@@ -49,6 +49,16 @@ impl ShardContext {
         connections.open.follow(0, 1);
     }
 
+    /// Counts a client connection that has come from another node.
+    pub(super) fn record_arrival(&self, client: &Client) {
+        self.connection_counters(client).open.follow(0, 1);
+    }
+
+    /// Counts a client connection that is another node's from now on.
+    pub(super) fn record_departure(&self, client: &Client) {
+        self.connection_counters(client).open.follow(1, 0);
+    }
+
     /// Counts a close, logs it, and puts it into the history.
     pub(super) fn record_close(&self, client: &Client, reason: &CloseReason) {
         self.connection_counters(client).open.follow(1, 0);

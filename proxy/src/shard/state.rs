@@ -67,7 +67,7 @@ pub(crate) struct ShardState {
     pub(crate) connections: Connections,
     pub(super) delivery: Delivery,
     pub(super) keep_alive: KeepAlive,
-    token_expiries: TokenExpiries,
+    pub(super) token_expiries: TokenExpiries,
     reassignment: Reassignment,
     /// Client connections that are being handed over at the door.
     pub(super) hand_overs: Vec<HandOver>,
@@ -76,6 +76,8 @@ pub(crate) struct ShardState {
     pub(super) severed: SeveredSockets,
     /// Client connections whose messages are acknowledged at the next tick.
     pub(super) acknowledgements: Vec<Slot>,
+    /// Client connections that other nodes take over, with the tick at which that has failed.
+    pub(super) departures: Vec<(Slot, Serial, u32)>,
     openings: OpeningInterner,
     /// Empty list for the commands of the next batch, with room.
     pub(super) spare_commands: Vec<ShardCommand>,
@@ -107,6 +109,7 @@ impl ShardState {
             closed_ids: ClosedIds::new(shared.routes.clone()),
             severed: SeveredSockets::default(),
             acknowledgements: Vec::new(),
+            departures: Vec::new(),
             openings: OpeningInterner::default(),
             spare_commands: Vec::new(),
             drain: None,
@@ -138,6 +141,9 @@ impl ShardState {
     /// It leaves its sets and its route first, so that nothing more is sent to it; then its app server and its client are
     /// told. Its slot is freed when its socket has ended.
     pub(super) fn close(&mut self, slot: Slot, reason: &CloseReason) {
+        if self.withdraw(slot) {
+            return;
+        }
         // Before that no app server has run anything for it.
         let is_known = self.connections.live(slot).is_some_and(|client| client.is_open() && client.can_move());
         let Some(client) = self.connections.close(slot, self.tick + CLOSE_TIMEOUT_TICKS) else { return };
@@ -260,6 +266,7 @@ impl ShardState {
         self.send_acknowledgements();
         self.reassignment.forget_old_moves(self.tick);
         self.end_late_hand_overs();
+        self.end_late_departures();
         if self.context.index == 0 {
             self.context.shared.client_results.expire();
         }
@@ -389,6 +396,10 @@ impl ShardState {
 
     /// Reassigns a client whose home is lost; one that can't be is closed.
     pub(super) fn lose_home(&mut self, slot: Slot, cause: Cause) {
+        if self.withdraw(slot) {
+            return;
+        }
+        self.stay_here(slot);
         let Some(client) = self.connections.live(slot) else { return };
         let (hubs, home) = (self.context.shared.hubs.all(), &client.home);
         let keeps_app = || hubs.get(home.hub().get()).is_some_and(|hub| hub.choose_home_at(home.app()).is_some());

@@ -21,6 +21,11 @@ impl TokenExpiries {
         self.by_slot.insert(slot, at_s);
     }
 
+    /// Expiry of the token of a client, in seconds since 1970.
+    pub(super) fn of(&self, slot: Slot) -> Option<u64> {
+        self.by_slot.get(&slot).copied()
+    }
+
     /// Forgets the expiry of a slot that is free again.
     pub(super) fn forget(&mut self, slot: Slot) {
         if let Some(at_s) = self.by_slot.remove(&slot) {

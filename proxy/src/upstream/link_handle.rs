@@ -24,6 +24,7 @@ pub(crate) struct LinkHandle {
     outbox: LinkOutbox,
     knows_causes: AtomicBool,
     knows_handovers: AtomicBool,
+    knows_moves: AtomicBool,
     /// Words of the app server about a link that it dialled itself.
     dialled_in: Option<Box<DialledIn>>,
     /// Whether its clients are on their way to other links.
@@ -80,6 +81,7 @@ impl LinkHandle {
             outbox: LinkOutbox::new(OutboxPolicy::pausing(unsent_max_bytes), session),
             knows_causes: AtomicBool::new(false),
             knows_handovers: AtomicBool::new(false),
+            knows_moves: AtomicBool::new(false),
         }
     }
 
@@ -139,6 +141,12 @@ impl LinkHandle {
     #[must_use]
     pub(crate) fn knows_handovers(&self) -> bool {
         self.knows_handovers.load(Ordering::Relaxed)
+    }
+
+    /// Whether the app server lets client connections move to other nodes.
+    #[must_use]
+    pub(crate) fn knows_moves(&self) -> bool {
+        self.knows_moves.load(Ordering::Relaxed)
     }
 
     /// Words of the app server about the link, if it has dialled it.
@@ -221,6 +229,7 @@ impl LinkHandle {
     ) -> Result<Option<(Attachment, u64)>, SessionError> {
         self.knows_causes.store(answer.capabilities.knows_causes, Ordering::Relaxed);
         self.knows_handovers.store(answer.capabilities.knows_handovers, Ordering::Relaxed);
+        self.knows_moves.store(answer.capabilities.knows_moves, Ordering::Relaxed);
         self.outbox.attach_answer(offer, answer, now_ms)
     }
 }

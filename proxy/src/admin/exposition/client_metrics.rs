@@ -4,7 +4,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{EndpointKind, Transport};
 
 use super::Exposition;
-use crate::metrics::{ClientProtocol, Counter, HubCounters, SendKind};
+use crate::metrics::{ClientProtocol, Counter, Counters, HubCounters, MoveCause, MoveCounters, SendKind};
 use crate::upstream::Hub;
 
 impl Exposition<'_> {
@@ -124,6 +124,18 @@ impl Exposition<'_> {
         self.level("trunkline_replay_bytes", help, |counters| &counters.replay_bytes)?;
         let help = "Client connections that went on over another socket.";
         self.total("trunkline_connections_resumed_total", help, |counters| &counters.resumed)?;
+        let moved = self.counter(
+            "trunkline_connections_moved_total",
+            "Client connections that went to another node, or came from one, with all that belongs to them.",
+            &["direction", "cause"],
+        )?;
+        for cause in MoveCause::ALL {
+            let total = |of: fn(&Counters) -> &MoveCounters| {
+                self.shared.counters().iter().map(|counters| of(counters).of(cause).get()).sum()
+            };
+            moved.with_label_values(&["in", cause.label()]).inc_by(total(|counters| &counters.moved_in));
+            moved.with_label_values(&["out", cause.label()]).inc_by(total(|counters| &counters.moved_out));
+        }
         let dropped = self.counter("trunkline_frames_dropped_total", "Frames not given to clients.", &["reason"])?;
         dropped.with_label_values(&["slow_client"]).inc_by(self.sum(|counters| &counters.dropped));
         self.total(

@@ -21,7 +21,9 @@ use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::peer_address;
 use crate::frontend::request_limit::{count_connected, take_permit};
 use crate::frontend::reservation;
-use crate::shard::{ClientStream, PendingConnection, ReserveError, Serial, ShardMessage, ShardSender, Slot};
+use crate::shard::{
+    ClientStream, Location, PendingConnection, ReserveError, Serial, ShardMessage, ShardSender, Slot, TakenOver,
+};
 use crate::upstream::Hub;
 
 /// Answers a WebSocket upgrade.
@@ -40,8 +42,10 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
         None => (ConnectingClient::without_negotiation(random_id(), user_of(&request)), false),
         Some(client) => (client.clone(), true),
     };
-    if let Some(claim) = claim(endpoint, hub, &client).await {
-        return resume(endpoint, hub, request, claim);
+    match claim(endpoint, hub, &client).await {
+        Ok(Some(claim)) => return resume(endpoint, hub, request, claim),
+        Ok(None) => {}
+        Err(ConnectionLost) => return Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID)),
     }
     if !client.is_fresh {
         return Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID));
@@ -75,15 +79,46 @@ struct Claim {
     place: (Slot, Serial),
 }
 
+/// An open connection that could not be taken over.
+struct ConnectionLost;
+
 /// Claims the open connection that a request names, if it is one that its client may come back to.
-async fn claim(endpoint: &Endpoint, hub: &Hub, client: &ConnectingClient) -> Option<Claim> {
-    client.token.as_ref().filter(|token| token.is_stateful)?;
+async fn claim(
+    endpoint: &Endpoint,
+    hub: &Arc<Hub>,
+    client: &ConnectingClient,
+) -> Result<Option<Claim>, ConnectionLost> {
+    match &client.token {
+        Some(token) if token.is_stateful => {}
+        _ => return Ok(None),
+    }
+    match endpoint.shared.routes.find(&client.connection_id) {
+        Some(location) => Ok(claim_here(endpoint, hub, client, location).await),
+        None => take_over(endpoint, hub, &client.connection_id).await,
+    }
+}
+
+async fn claim_here(endpoint: &Endpoint, hub: &Hub, client: &ConnectingClient, location: Location) -> Option<Claim> {
     let shared = &endpoint.shared;
-    let location = shared.routes.find(&client.connection_id)?;
     let shard = shared.shards().get(usize::from(location.shard))?.clone();
     let (hub, id) = (hub.index(), client.connection_id.clone());
     let place = shard.inspect(move |state| state.claim(hub, &id)).await.flatten()?;
     Some(Claim { shard, place })
+}
+
+/// Takes an open connection over that another node has.
+async fn take_over(endpoint: &Endpoint, hub: &Arc<Hub>, id: &str) -> Result<Option<Claim>, ConnectionLost> {
+    let (shared, shard) = (&endpoint.shared, &endpoint.shard);
+    let others = shared.other_nodes();
+    if !others.are_any() || shared.routes.reserve(id).is_err() {
+        return Ok(None);
+    }
+    let taken = others.take_over(hub, id, shard).await;
+    match taken {
+        TakenOver::Here(slot, serial) => return Ok(Some(Claim { shard: shard.clone(), place: (slot, serial) })),
+        TakenOver::Nowhere | TakenOver::Failed => shared.routes.remove_reserved(id),
+    }
+    if taken == TakenOver::Nowhere { Ok(None) } else { Err(ConnectionLost) }
 }
 
 /// Hands the new socket of an open connection to the shard that has it.

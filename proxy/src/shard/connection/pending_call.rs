@@ -54,6 +54,11 @@ impl PendingCalls {
         self.0.as_ref().map_or(0, |table| table.pending.len())
     }
 
+    /// Invocation ids of the pending calls.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().flat_map(|table| table.pending.iter().map(|id| &**id))
+    }
+
     /// Filters what the app server sends: the client gets all of it but late answers.
     pub(crate) fn filter<'a>(&mut self, protocol: HubProtocol, payload: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(table) = &mut self.0 else { return Cow::Borrowed(payload) };

@@ -11,7 +11,12 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use trunkline_protocol::cause::Cause;
+use trunkline_protocol::fleet::{CountedFrame, MovedState};
 use trunkline_protocol::hub::{ReceivedSequence, ReplayBuffer};
+
+use super::transit::{SendOrigin, Transit};
+use crate::metrics::MoveCause;
+use crate::upstream::AppServerId;
 
 /// What a client connection needs to go on over another socket.
 #[derive(Debug)]
@@ -29,6 +34,12 @@ pub(crate) struct Resumption {
     pub owes_acknowledgement: bool,
     /// `None` while the client has a socket.
     pub absence: Option<Absence>,
+    /// Cause for which it moves to another node, if it does.
+    pub move_cause: MoveCause,
+    /// What is sent to it while it moves to another node, or has not arrived yet.
+    pub transit: Option<Box<Transit>>,
+    /// Epochs of app servers from which on this node delivers what they send.
+    pub epochs: Vec<(AppServerId, i64)>,
 }
 
 /// Absence of a client whose socket has ended.
@@ -52,6 +63,9 @@ impl Resumption {
             received: ReceivedSequence::default(),
             owes_acknowledgement: false,
             absence: None,
+            move_cause: MoveCause::default(),
+            transit: None,
+            epochs: Vec::new(),
         }
     }
 
@@ -103,16 +117,48 @@ impl Resumption {
         self.sent.frames()
     }
 
-    /// Bytes that are held back.
-    #[must_use]
-    pub(crate) fn held_bytes(&self) -> usize {
-        self.held_bytes
-    }
-
     /// Bytes that are kept and held for the client.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
-        self.sent.bytes() + self.held_bytes
+        self.sent.bytes() + self.held_bytes + self.transit.as_ref().map_or(0, |transit| transit.bytes())
+    }
+
+    /// Bytes that count like those of an outbox.
+    #[must_use]
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.bytes() - self.sent.bytes()
+    }
+
+    /// Whether a send is delivered by the owner that the connection had before.
+    #[must_use]
+    pub(crate) fn is_of_old_owner(&self, origin: SendOrigin) -> bool {
+        self.epochs.iter().any(|(app, epoch)| *app == origin.app && origin.epoch < *epoch)
+    }
+
+    /// State for another node, with these frames behind what waits here.
+    #[must_use]
+    pub(crate) fn state(&self, behind: Vec<CountedFrame>) -> MovedState {
+        let sent = self.sent.counted_frames().map(|(frame, messages)| (frame.clone(), messages));
+        MovedState {
+            sequence: self.sent.sequence(),
+            sent: sent.collect(),
+            held: self.held.iter().cloned().chain(behind).collect(),
+            received: self.received.latest(),
+            ..MovedState::default()
+        }
+    }
+
+    /// Takes the state over that another node had.
+    pub(crate) fn restore(&mut self, state: MovedState) {
+        self.sent = ReplayBuffer::starting_at(state.sequence);
+        state.sent.into_iter().for_each(|(frame, messages)| self.sent.push(frame, messages));
+        self.received = ReceivedSequence::after(state.received);
+        state.held.into_iter().for_each(|(frame, messages)| self.add(frame, messages));
+    }
+
+    /// Keeps a frame, or holds it back where there is no room.
+    pub(crate) fn add(&mut self, frame: Bytes, messages: u32) {
+        if self.has_room() { self.keep(frame, messages) } else { self.hold(frame, messages) }
     }
 
     /// Whether the client has no socket.
@@ -137,7 +183,7 @@ mod tests {
         assert!(!resumption.has_room());
         resumption.hold(frame(1), 1);
         resumption.hold(frame(2), 1);
-        assert_eq!((resumption.release(), resumption.held_bytes(), resumption.bytes()), (None, 3, 103));
+        assert_eq!((resumption.release(), resumption.waiting_bytes(), resumption.bytes()), (None, 3, 103));
         resumption.acknowledge(1);
         assert!(!resumption.has_room(), "what is held goes first");
         assert_eq!(resumption.release().map(|frame| frame.len()), Some(1));

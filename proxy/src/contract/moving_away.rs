@@ -1,0 +1,214 @@
+//! Clients that come back at another node: their connections move there, and nobody notices.
+
+use std::time::Duration;
+
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::timeout;
+use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::service::*;
+
+use super::app::{App, AppLink, to_group};
+use super::client::{Client, Received};
+use super::http::negotiate;
+use super::passing_on::{FleetNode, nodes};
+use super::stage::run;
+
+const STATEFUL_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":2}\u{1e}";
+
+/// Two nodes, and one app server with a link to each.
+struct Scene {
+    nodes: Vec<FleetNode>,
+    /// Link to the first node, at which the client is, and to the second one.
+    old: AppLink,
+    new: AppLink,
+    _apps: Vec<App>,
+}
+
+impl Scene {
+    async fn open() -> Self {
+        let (_, nodes) = nodes(2).await;
+        let hub =
+            || HubManifest { stateful_reconnect_buffer_bytes: Some(100_000), ..HubManifest::new("shop", "/shop") };
+        let mut apps: Vec<_> = nodes.iter().map(|node| node.stage.app("shop-1", vec![hub()])).collect();
+        let (old, new) = (apps[0].link().await, apps[1].link().await);
+        Self { nodes, old, new, _apps: apps }
+    }
+
+    /// Connects at the first node, as a member of a group.
+    async fn connect(&mut self) -> (Client, String) {
+        let (_, token) = negotiate(&self.nodes[0].stage, "/shop", "&useStatefulReconnect=true").await;
+        let target = format!("/shop?id={token}");
+        let mut client = Client::upgrade(&self.nodes[0].stage, &target).await.unwrap();
+        client.send(STATEFUL_HANDSHAKE).await;
+        client.accept(&mut self.old).await;
+        let id = client.id.clone();
+        self.old.join(&id, "red").await;
+        (client, target)
+    }
+
+    /// Comes back at the second node; the upgrade is answered when the connection is there.
+    async fn come_back(&self, target: &str) -> JoinHandle<Result<Client, u16>> {
+        let (pipe, target) = (self.nodes[1].stage.dial(), target.to_owned());
+        spawn_local(async move { Client::upgrade_over(pipe, &target).await })
+    }
+
+    /// The app server is asked to let the connection move.
+    async fn asked(&mut self, id: &str) {
+        let moving = MoveConnection { connection_id: id.into() };
+        assert_eq!(self.old.next().await, ServiceMessage::MoveConnection(moving));
+        assert_eq!(self.old.next().await, flow(id, FlowOperation::Pause));
+    }
+
+    async fn answer(&self, id: &str, epoch: i64) {
+        let moved = ConnectionMoved { connection_id: id.into(), epoch };
+        self.old.send(ServiceMessage::ConnectionMoved(moved)).await;
+        self.old.send(flow(id, FlowOperation::PauseAck)).await;
+    }
+}
+
+fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
+    let (connection_id, subject) = (id.into(), FlowSubject::Client);
+    ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id, subject, operation })
+}
+
+fn stamped(epoch: i64, message: &ServiceMessage) -> ServiceMessage {
+    ServiceMessage::Stamped(Stamped { epoch, body: message.to_body() })
+}
+
+fn call(name: &str) -> String {
+    format!("{{\"type\":1,\"target\":\"{name}\",\"arguments\":[]}}")
+}
+
+fn sent(name: &str) -> String {
+    call(name) + "\u{1e}"
+}
+
+fn sequence(number: u64) -> String {
+    format!("{{\"type\":9,\"sequenceId\":{number}}}")
+}
+
+#[test]
+fn what_is_sent_before_during_and_after_a_move_comes_once_and_in_order() {
+    run(async {
+        let mut scene = Scene::open().await;
+        let (mut client, target) = scene.connect().await;
+        let id = client.id.clone();
+        scene.old.write(&id, sent("a")).await;
+        assert_eq!(client.text().await, call("a"));
+        client.send(&sent("1")).await;
+        assert_eq!(scene.old.data().await.0, sent("1"));
+        drop(client);
+        scene.old.send(to_group("red", &call("b"))).await;
+
+        let coming = scene.come_back(&target).await;
+        scene.asked(&id).await;
+        // Of each send both nodes get a copy, in whatever order with the rest.
+        let sends = [
+            to_group("red", &call("c")),
+            stamped(1, &to_group("red", &call("e"))),
+            to_group("red", &call("d")),
+            stamped(2, &to_group("red", &call("f"))),
+        ];
+        for send in &sends {
+            scene.new.send(send.clone()).await;
+            scene.old.send(send.clone()).await;
+        }
+        scene.new.fence().await;
+        scene.answer(&id, 1).await;
+        let mut client = coming.await.unwrap().unwrap();
+        assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
+        scene.new.write(&id, sent("g")).await;
+        scene.new.send(to_group("red", &call("late, of before"))).await;
+        scene.new.send(stamped(2, &to_group("red", &call("h")))).await;
+        assert_eq!(client.text().await, sequence(1));
+        for text in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+            assert_eq!(client.text().await, call(text));
+        }
+        client.send(&(sequence(1) + "\u{1e}" + &sent("1") + &sent("2"))).await;
+        assert_eq!(scene.new.data().await.0, sent("2"));
+        scene.old.fence().await;
+        scene.new.fence().await;
+        let moved = |node: usize| &scene.nodes[node].stage.shared.counters()[0];
+        assert_eq!(moved(0).moved_out.of(crate::metrics::MoveCause::Reconnect).get(), 1);
+        assert_eq!(moved(1).moved_in.of(crate::metrics::MoveCause::Reconnect).get(), 1);
+        assert_eq!(moved(0).replay_bytes.get(), 0);
+        // The former owner knows nothing of it any more.
+        let gone = Check { subject: id.as_str().into(), ack_id: 7 };
+        scene.old.send(ServiceMessage::CheckConnectionExistenceWithAck(gone)).await;
+        assert_eq!(scene.old.ack().await, (7, AckStatus::NotFound));
+    });
+}
+
+#[test]
+fn a_connection_moves_back_and_forth() {
+    run(async {
+        let mut scene = Scene::open().await;
+        let (client, target) = scene.connect().await;
+        let id = client.id.clone();
+        drop(client);
+        for epoch in 1..=4 {
+            let coming = scene.come_back(&target).await;
+            scene.asked(&id).await;
+            scene.answer(&id, epoch).await;
+            let mut client = coming.await.unwrap().unwrap();
+            assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
+            assert_eq!(client.text().await, sequence(u64::try_from(epoch).unwrap()));
+            client.send(&(sequence(1) + "\u{1e}")).await;
+            scene.new.send(stamped(epoch, &to_group("red", &call("x")))).await;
+            assert_eq!(client.text().await, call("x"));
+            client.send(&format!("{{\"type\":8,\"sequenceId\":{epoch}}}\u{1e}")).await;
+            drop(client);
+            scene.nodes.swap(0, 1);
+            std::mem::swap(&mut scene.old, &mut scene.new);
+        }
+    });
+}
+
+#[test]
+fn a_move_that_the_app_server_does_not_answer_fails_and_the_connection_stays() {
+    run(async {
+        let mut scene = Scene::open().await;
+        let (client, target) = scene.connect().await;
+        let id = client.id.clone();
+        drop(client);
+        let coming = scene.come_back(&target).await;
+        scene.asked(&id).await;
+        scene.old.send(to_group("red", &call("a"))).await;
+        assert_eq!(coming.await.unwrap().err(), Some(404));
+        assert_eq!(scene.old.next().await, flow(&id, FlowOperation::Resume));
+        // It is where it was, with all that was sent to it.
+        let mut client = Client::upgrade(&scene.nodes[0].stage, &target).await.unwrap();
+        assert_eq!([client.text().await, client.text().await], [sequence(1), call("a")]);
+        scene.new.fence().await;
+    });
+}
+
+#[test]
+fn a_connection_whose_owner_is_gone_is_refused_soon() {
+    run(async {
+        let mut scene = Scene::open().await;
+        let (client, target) = scene.connect().await;
+        drop(client);
+        scene.nodes[0].cut(true);
+        let coming = timeout(Duration::from_secs(3), scene.come_back(&target).await).await;
+        // The token is young, so this might be the beginning of a connection. It is none.
+        let mut client = coming.expect("within seconds").unwrap().unwrap();
+        client.send(&(sequence(1) + "\u{1e}")).await;
+        assert!(matches!(client.next().await, Received::Text(text) if text.starts_with("{\"error\":")));
+        client.close().await;
+        assert_eq!(scene.come_back(&target).await.await.unwrap().err(), Some(404));
+        scene.new.fence().await;
+    });
+}
+
+#[test]
+fn a_token_that_was_never_used_opens_a_connection_at_any_node() {
+    run(async {
+        let mut scene = Scene::open().await;
+        let (_, token) = negotiate(&scene.nodes[0].stage, "/shop", "&useStatefulReconnect=true").await;
+        let mut client = Client::upgrade(&scene.nodes[1].stage, &format!("/shop?id={token}")).await.unwrap();
+        client.send(STATEFUL_HANDSHAKE).await;
+        client.accept(&mut scene.new).await;
+        scene.old.fence().await;
+    });
+}

@@ -1,0 +1,331 @@
+//! Moves of client connections between nodes: a client has come back at another node than the one that has its connection.
+//!
+//! ```text
+//!  new owner                                old owner                       app servers of the hub
+//!     ── Look ────────────────────────────────► cut its socket, say what it is
+//!   it is there for sends, which wait
+//!     ── Take ────────────────────────────────► MoveConnection, Pause ─────────►
+//!                                               keep what is sent to it  ◄───── ConnectionMoved (epoch), PauseAck
+//!     ◄──────────────────────────── its state ──
+//!   it has its state, and what waited
+//!     ── Resume ───────────────────────────────────────────────────────────────► its own app server goes on
+//!     ── Arrived ─────────────────────────────► forget it
+//! ```
+//!
+//! Until the state has left, the old owner has the connection, and gets it back when the move fails. From then on the new one
+//! has it, or nobody.
+
+use std::mem;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use tokio::sync::oneshot;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::fleet::{MovedState, MovingConnection};
+use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::manifest::{HubManifest, SlowClients};
+use trunkline_protocol::service::{
+    ConnectionFlowControl, FlowOperation, FlowSubject, MoveConnection, OpenConnection, ServiceMessage,
+};
+
+use super::connection::{Absence, Client, Departure, Opening, Resumption, SetName, Status, Transit};
+use super::content::Content;
+use super::slot::{Serial, Slot};
+use super::state::ShardState;
+use crate::clock::unix_ms;
+use crate::metrics::MoveCause;
+use crate::net::socket::Socket;
+use crate::upstream::{AppServerId, HomeLink, HubIndex};
+
+/// Ticks in which app servers have to answer before a move fails, and the new owner to say that the connection has arrived.
+const MOVE_TICKS: u32 = 4;
+
+/// Ticks in which a connection has to arrive.
+const ARRIVAL_TICKS: u32 = 8;
+
+impl ShardState {
+    /// Says what a connection is that another node is about to take over, and cuts its socket; `None` where it can't move.
+    pub(crate) fn look(&mut self, hub: HubIndex, id: &str) -> Option<MovingConnection> {
+        let slot = self.connections.find(hub, id)?;
+        let client = self.connections.live(slot)?;
+        let resumption = client.cold.resumption.as_ref()?;
+        let cause = resumption.move_cause;
+        let home_moves = client.home.knows_moves() && client.home.is_open();
+        if !client.is_open()
+            || resumption.transit.is_some()
+            || !client.can_move()
+            || client.cold.is_leaving
+            || !home_moves
+        {
+            return None;
+        }
+        let opening = client.cold.opening.as_ref().and_then(Opening::read)?;
+        let age_ms = self.context.now_us().saturating_sub(client.cold.opened_us) / 1000;
+        let moving = MovingConnection {
+            app_server: ByteString::from(&*self.context.shared.hubs.instance(client.home.app())),
+            opening: ServiceMessage::OpenConnection(opening).to_body(),
+            user: self.connections.user_of(client).map(ByteString::from),
+            groups: self.groups_of(client),
+            opened_ms: unix_ms().saturating_sub(age_ms),
+            expires_s: self.token_expiries.of(slot),
+            is_bound: client.cold.is_bound,
+            cause: cause.label().into(),
+        };
+        if !client.is_away() {
+            self.sever(slot, Cause::SocketEnded);
+        }
+        Some(moving)
+    }
+
+    fn groups_of(&self, client: &Client) -> Vec<ByteString> {
+        let groups = self.connections.sets_of(client).filter_map(|set| match set {
+            SetName::Group(name) => Some(ByteString::from(name)),
+            SetName::Hub | SetName::User(_) => None,
+        });
+        groups.collect()
+    }
+
+    /// Begins to let a connection go to another node; `answer` gets its state, or nothing when that fails.
+    pub(crate) fn depart(&mut self, hub: HubIndex, id: &str, answer: oneshot::Sender<Option<Bytes>>) {
+        let Some(slot) = self.connections.find(hub, id) else { return };
+        let hubs = self.context.shared.hubs.all();
+        let Some(pools) = hubs.get(hub.get()).map(|hub| hub.pools()) else { return };
+        let Some(client) = self.connections.live_mut(slot).filter(|client| client.is_away()) else { return };
+        let (home, serial) = (client.home.clone(), client.serial);
+        let Some(resumption) = client.cold.resumption.as_deref_mut().filter(|it| it.transit.is_none()) else { return };
+        let connection_id = ByteString::from(id);
+        let order = ServiceMessage::MoveConnection(MoveConnection { connection_id });
+        let mut waits_for = Vec::new();
+        for pool in pools.iter() {
+            let link = if pool.app().id == home.app() { Some(home.clone()) } else { pool.any_link() };
+            // One that knows no moves stamps nothing, and its sends are of the epoch before all others.
+            if let Some(link) = link.filter(|link| link.knows_moves() && link.queue(&order)) {
+                waits_for.push(link.app());
+            }
+        }
+        home.send(&flow(id, FlowOperation::Pause));
+        let departure = Departure { waits_for, waits_for_pause: true, epochs: Vec::new(), answer: Some(answer) };
+        resumption.transit = Some(Box::new(Transit::departing(departure)));
+        let until = self.tick.saturating_add(MOVE_TICKS);
+        if let Some(absence) = &mut resumption.absence {
+            absence.until = absence.until.max(until + 1);
+        }
+        self.departures.push((slot, serial, until));
+    }
+
+    /// Takes the answer of an app server to a move.
+    pub(super) fn move_answered(&mut self, slot: Slot, app: AppServerId, epoch: i64) {
+        if let Some(departure) = self.departure_of(slot)
+            && let Some(place) = departure.waits_for.iter().position(|waiting| *waiting == app)
+        {
+            departure.waits_for.swap_remove(place);
+            departure.epochs.push((app, epoch));
+        }
+        self.let_go_if_ready(slot);
+    }
+
+    /// Takes note that the app server of a connection sends it nothing more here.
+    pub(super) fn departure_paused(&mut self, slot: Slot) {
+        if let Some(departure) = self.departure_of(slot) {
+            departure.waits_for_pause = false;
+        }
+        self.let_go_if_ready(slot);
+    }
+
+    fn departure_of(&mut self, slot: Slot) -> Option<&mut Departure> {
+        let resumption = self.connections.live_mut(slot)?.cold.resumption.as_deref_mut()?;
+        resumption.transit.as_deref_mut()?.departure.as_mut()
+    }
+
+    /// Gives the state of a connection away, when nothing more comes for it here.
+    fn let_go_if_ready(&mut self, slot: Slot) {
+        if !self.departure_of(slot).is_some_and(|departure| departure.is_ready()) {
+            return;
+        }
+        let until = self.tick.saturating_add(MOVE_TICKS);
+        let groups = self.connections.get(slot).map(|client| self.groups_of(client)).unwrap_or_default();
+        let Some(client) = self.connections.live_mut(slot) else { return };
+        let calls = client.cold.calls.pending().map(ByteString::from).collect();
+        let Some(resumption) = client.cold.resumption.as_deref_mut() else { return };
+        let before = resumption.bytes();
+        let Some(mut transit) = resumption.transit.take() else { return };
+        let Some(departure) = transit.departure.take() else { return };
+        let behind = transit.of_old_owner(&departure.epochs);
+        let hubs = &self.context.shared.hubs;
+        let named = |(app, epoch): &(AppServerId, i64)| (ByteString::from(&*hubs.instance(*app)), *epoch);
+        let epochs = departure.epochs.iter().map(named).collect();
+        let state = MovedState { calls, groups, epochs, ..resumption.state(behind) };
+        // From here on it is the other node's. What comes now is delivered there.
+        resumption.transit = Some(Box::new(Transit::departing(Departure::default())));
+        if let Some(absence) = &mut resumption.absence {
+            *absence = Absence { until, ..*absence };
+        }
+        self.delivery.replay_changed(before, resumption.bytes());
+        if let Some(answer) = departure.answer {
+            // It fails when the other node waits no more: then nobody has the connection any more, and it ends.
+            drop(answer.send(Some(state.encode())));
+        }
+    }
+
+    /// Forgets a connection that another node has by now, or that has not arrived: nobody is told of it.
+    pub(crate) fn forget_moved(&mut self, hub: HubIndex, id: &str) {
+        let Some(slot) = self.connections.find(hub, id) else { return };
+        let Some(resumption) = self.connections.get(slot).and_then(|client| client.cold.resumption.as_ref()) else {
+            return;
+        };
+        let is_given = resumption.transit.as_ref().is_some_and(|transit| transit.is_given());
+        if is_given {
+            self.context.counters.moved_out.of(resumption.move_cause).increment();
+            self.forget_silently(slot);
+        }
+    }
+
+    fn forget_silently(&mut self, slot: Slot) {
+        let Some(client) = self.connections.close(slot, 0) else { return };
+        self.context.record_departure(client);
+        self.delivery.taps.closed(slot);
+        self.delivery.forget_kept(client);
+        self.context.shared.routes.remove(&client.id);
+        self.token_expiries.forget(slot);
+        self.connections.remove(slot);
+    }
+
+    /// Ends the moves that have taken too long: their connections stay here.
+    pub(super) fn end_late_departures(&mut self) {
+        let now = self.tick;
+        let late: Vec<_> = self.departures.extract_if(.., |(.., until)| *until <= now).collect();
+        for (slot, serial, _) in late {
+            if self.connections.get_current(slot, serial).is_some() {
+                self.stay_here(slot);
+            }
+        }
+    }
+
+    /// Ends a move whose state has not left: the connection stays here, and waits for its client as before.
+    pub(super) fn stay_here(&mut self, slot: Slot) {
+        let Some(client) = self.connections.live_mut(slot) else { return };
+        let Some(resumption) = client.cold.resumption.as_deref_mut() else { return };
+        let is_open = |transit: &Box<Transit>| transit.departure.as_ref().is_some_and(|it| it.answer.is_some());
+        if !resumption.transit.as_ref().is_some_and(is_open) {
+            return;
+        }
+        let before = resumption.bytes();
+        let transit = resumption.transit.take().map(|transit| *transit).unwrap_or_default();
+        transit.of_old_owner(&[]).into_iter().for_each(|(frame, messages)| resumption.add(frame, messages));
+        self.delivery.replay_changed(before, resumption.bytes());
+        client.home.send(&flow(&client.id, FlowOperation::Resume));
+    }
+
+    /// Takes a connection in that is about to arrive from another node: sends find it from now on, and wait. `None` where its
+    /// app server can't be reached from here.
+    pub(crate) fn arrive(
+        &mut self,
+        hub: HubIndex,
+        settings: &HubManifest,
+        id: &str,
+        moving: &MovingConnection,
+    ) -> Option<(Slot, Serial)> {
+        let shared = self.context.shared.clone();
+        let hubs = shared.hubs.all();
+        let home = hubs.get(hub.get())?.choose_home_at(shared.hubs.number(&moving.app_server))?;
+        let Ok(Some(ServiceMessage::OpenConnection(opening))) = ServiceMessage::decode(&moving.opening) else {
+            return None;
+        };
+        let limit_bytes = settings.stateful_reconnect_buffer_bytes?;
+        let mut client = self.arriving(&home, &opening, id, (limit_bytes, moving))?;
+        client.may_miss = settings.slow_clients == SlowClients::Drop;
+        let (serial, now) = (client.serial, self.tick);
+        let slot = self.connections.insert(client, moving.user.as_deref());
+        moving.groups.iter().for_each(|group| self.connections.join(slot, hub, SetName::Group(group)));
+        if let Some(expires_s) = moving.expires_s {
+            self.token_expiries.set(slot, expires_s);
+        }
+        self.keep_alive.schedule(slot, serial, now, now + ARRIVAL_TICKS);
+        Some((slot, serial))
+    }
+
+    fn arriving(
+        &mut self,
+        home: &HomeLink,
+        opening: &OpenConnection,
+        id: &str,
+        (limit_bytes, moving): (usize, &MovingConnection),
+    ) -> Option<Client> {
+        let protocol = HubProtocol::from_name(opening.protocol.as_deref()?)?;
+        let (serial, now) = (self.connections.next_serial(), self.tick);
+        let mut client = Client::new(id.into(), serial, home.clone(), Content::Hub(protocol), Socket::Away);
+        (client.status, client.is_negotiated, client.is_resumable) = (Status::Open, true, true);
+        (client.last_sent, client.last_heard) = (now, now);
+        let mut resumption = Resumption::new(limit_bytes);
+        resumption.absence = Some(Absence { until: now + ARRIVAL_TICKS, cause: Cause::SocketEnded });
+        resumption.transit = Some(Box::default());
+        let age_us = unix_ms().saturating_sub(moving.opened_ms).saturating_mul(1000);
+        client.cold.opened_us = self.context.now_us().saturating_sub(age_us);
+        client.cold.opening = Some(self.intern_opening(opening));
+        client.cold.is_bound = moving.is_bound;
+        client.cold.resumption = Some(Box::new(resumption));
+        Some(client)
+    }
+
+    /// Gives a connection that arrives its state: from now on this node has it. `false` if it is not there any more.
+    pub(crate) fn settle(
+        &mut self,
+        (slot, serial): (Slot, Serial),
+        hub: HubIndex,
+        (moving, state): (&MovingConnection, MovedState),
+    ) -> bool {
+        let (shared, now) = (self.context.shared.clone(), self.tick);
+        let until = now.saturating_add(shared.settings.http_transports.disconnect_timeout_s);
+        let calls_max = shared.settings.rehoming.pending_calls_max;
+        let Some(client) = self.connections.get_current(slot, serial).filter(|client| client.is_open()) else {
+            return false;
+        };
+        state.calls.iter().for_each(|call| client.begin_call(call, calls_max));
+        let Some(resumption) = client.cold.resumption.as_deref_mut() else { return false };
+        let Some(transit) = resumption.transit.take() else { return false };
+        let before = transit.bytes();
+        resumption.epochs = state.epochs.iter().map(|(name, epoch)| (shared.hubs.number(name), *epoch)).collect();
+        let groups = state.groups.clone();
+        resumption.restore(state);
+        let epochs = mem::take(&mut resumption.epochs);
+        transit.of_new_owner(&epochs).into_iter().for_each(|(frame, messages)| resumption.add(frame, messages));
+        resumption.epochs = epochs;
+        if let Some(absence) = &mut resumption.absence {
+            absence.until = until;
+        }
+        self.delivery.replay_changed(before, resumption.bytes());
+        client.home.send(&flow(&client.id, FlowOperation::Resume));
+        self.context.record_arrival(client);
+        self.context.counters.moved_in.of(MoveCause::from_label(&moving.cause)).increment();
+        for group in moving.groups.iter().filter(|group| !groups.contains(group)) {
+            self.connections.leave(slot, hub, SetName::Group(group));
+        }
+        groups.iter().for_each(|group| self.connections.join(slot, hub, SetName::Group(group)));
+        true
+    }
+
+    /// Gives a connection up whose state has not come.
+    pub(crate) fn give_up_arrival(&mut self, (slot, serial): (Slot, Serial)) {
+        if self.connections.get_current(slot, serial).is_some() {
+            self.withdraw(slot);
+        }
+    }
+
+    /// Gives a connection up that has not arrived. Returns whether it was such a one.
+    pub(super) fn withdraw(&mut self, slot: Slot) -> bool {
+        let is_arriving = self.connections.live(slot).is_some_and(|client| {
+            let transit = client.cold.resumption.as_ref().and_then(|resumption| resumption.transit.as_ref());
+            transit.is_some_and(|transit| transit.departure.is_none())
+        });
+        if is_arriving && let Some(client) = self.connections.live(slot) {
+            self.context.record_arrival(client);
+            self.forget_silently(slot);
+        }
+        is_arriving
+    }
+}
+
+fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
+    let (connection_id, subject) = (ByteString::from(id), FlowSubject::Client);
+    ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id, subject, operation })
+}
