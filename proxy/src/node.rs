@@ -178,9 +178,10 @@ impl Node {
         poll_until(|| self.clients() == 0 && self.shared.http_transports.is_empty()).await;
     }
 
-    /// Returns the number of open client sockets, those of closing clients included.
+    /// Returns the number of open client sockets, those of closing clients included, and of clients that may come back.
     fn clients(&self) -> u64 {
-        self.shared.sockets()
+        let away: u64 = self.shared.counters().iter().map(|counters| counters.away.get()).sum();
+        self.shared.sockets() + away
     }
 }
 

@@ -47,7 +47,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use trunkline_protocol::cause::Cause;
 
 use crate::metrics::Counters;
@@ -77,6 +77,9 @@ pub(crate) use tap::{TapRefused, TapReport};
 
 use drain_schedule::{DrainSchedule, chance, longest_spread};
 use shard_context::ShardContext;
+
+/// Interval at which the clients of a node that stops are sent elsewhere, until they are there.
+const TRY_ELSEWHERE: Duration = Duration::from_millis(500);
 
 /// Driver of one shard: borrows its state for one step at a time, and starts the tasks that a step asks for.
 ///
@@ -202,7 +205,7 @@ impl Shard {
 
     /// Tells all clients to reconnect elsewhere, spread over this time at most; then no client is accepted any more.
     async fn drain(self: Rc<Self>, spread: Duration) {
-        let begun = Instant::now();
+        let (begun, last) = (Instant::now(), Instant::now() + spread);
         let everyone = self.state().connections.everyone();
         let spread = spread.min(longest_spread(everyone.len(), self.shared().shards().len()));
         let mut schedule: DrainSchedule<(Slot, Serial)> = DrainSchedule::new(everyone, spread, chance);
@@ -210,6 +213,11 @@ impl Shard {
             sleep_until(begun + next_at).await;
             self.state().close_due(&mut schedule, begun.elapsed());
             self.start_tasks();
+        }
+        // Who has come back here instead of elsewhere tries again: load balancers need a while to notice.
+        while self.state().send_all_elsewhere() && Instant::now() < last {
+            self.start_tasks();
+            sleep(TRY_ELSEWHERE).await;
         }
         // Clients that were on their way in when the others were told, too.
         self.state().close_all_drained();

@@ -8,10 +8,11 @@ use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink, to_group};
-use super::client::{Client, Received};
+use super::client::{Client, PING, Received};
 use super::http::negotiate;
-use super::passing_on::{FleetNode, nodes};
+use super::passing_on::{FleetNode, nodes, until};
 use super::stage::run;
+use crate::shard::ShardCommand;
 
 const STATEFUL_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":2}\u{1e}";
 
@@ -210,5 +211,52 @@ fn a_token_that_was_never_used_opens_a_connection_at_any_node() {
         client.send(STATEFUL_HANDSHAKE).await;
         client.accept(&mut scene.new).await;
         scene.old.fence().await;
+    });
+}
+
+#[test]
+fn a_node_that_stops_sends_its_clients_to_another_one_and_nobody_notices() {
+    run(async {
+        let mut scene = Scene::open().await;
+        let (mut client, target) = scene.connect().await;
+        let id = client.id.clone();
+        let shared = scene.nodes[0].stage.shared.clone();
+        shared.refuse_clients();
+        shared.shards()[0].give(vec![ShardCommand::Drain(Duration::from_secs(25))], 0).await;
+        assert_eq!(client.next().await, Received::End(None), "without a goodbye, after which clients don't come back");
+        // The load balancer has not noticed yet.
+        let mut client = Client::upgrade(&scene.nodes[0].stage, &target).await.unwrap();
+        assert_eq!(client.text().await, sequence(1));
+        assert_eq!(client.next().await, Received::End(None));
+        let coming = scene.come_back(&target).await;
+        scene.asked(&id).await;
+        scene.answer(&id, 1).await;
+        let mut client = coming.await.unwrap().unwrap();
+        assert_eq!(client.text().await, sequence(1));
+        assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
+        scene.new.write(&id, sent("a")).await;
+        assert_eq!(client.text().await, call("a"));
+        scene.old.fence().await;
+        until(Duration::from_secs(5), "nobody is left", || {
+            shared.sockets() == 0 && shared.counters()[0].away.get() == 0
+        })
+        .await;
+        assert_eq!(shared.counters()[0].moved_out.of(crate::metrics::MoveCause::Drain).get(), 1);
+    });
+}
+
+#[test]
+fn a_node_without_others_says_goodbye_to_its_clients() {
+    run(async {
+        let mut scene = Scene::open().await;
+        let (mut client, _) = scene.connect().await;
+        scene.nodes[1].cut(true);
+        let shared = scene.nodes[0].stage.shared.clone();
+        until(Duration::from_secs(60), "the other one is gone", || !shared.other_nodes().are_ready()).await;
+        shared.shards()[0].give(vec![ShardCommand::Drain(Duration::from_secs(25))], 0).await;
+        while let Received::Text(text) = client.next().await {
+            assert!(text == PING || text == "{\"type\":7,\"allowReconnect\":true}", "{text}");
+        }
+        scene.old.close().await;
     });
 }

@@ -8,7 +8,7 @@ use trunkline_protocol::service::{ClientInvocation, ServiceMessage};
 
 use super::Fleet;
 use super::door_question::{GatheredAnswer, SettledAsker};
-use super::fleet_member::FleetMember;
+use super::fleet_member::{FleetMember, MemberState};
 use super::node_sink::SilentAsker;
 use crate::shard::{OtherNodes, ShardSender, TakeOver, TargetVerdict};
 use crate::upstream::{Asker, Hub, LinkHandle};
@@ -110,6 +110,11 @@ impl OtherNodes for Fleet {
 
     fn are_any(&self) -> bool {
         self.members().iter().any(|member| member.is_linked())
+    }
+
+    fn are_ready(&self) -> bool {
+        let now_ms = self.now_ms();
+        self.members().iter().any(|member| member.state(now_ms) == MemberState::Ready)
     }
 
     fn take_over(&self, hub: &Arc<Hub>, connection_id: &str, shard: &ShardSender) -> TakeOver {

@@ -52,6 +52,8 @@ pub(crate) struct Counters {
     pub outbox_bytes: Gauge,
     /// Bytes that are kept for clients until they acknowledge them.
     pub replay_bytes: Gauge,
+    /// Client connections that have no socket, and wait for their clients.
+    pub away: Gauge,
     /// Client connections that went on over another socket.
     pub resumed: Counter,
     /// Client connections that came from other nodes.

@@ -183,6 +183,7 @@ impl ShardState {
     fn forget_silently(&mut self, slot: Slot) {
         let Some(client) = self.connections.close(slot, 0) else { return };
         self.context.record_departure(client);
+        self.context.counters.away.follow(usize::from(client.is_away()), 0);
         self.delivery.taps.closed(slot);
         self.delivery.forget_kept(client);
         self.context.shared.routes.remove(&client.id);
@@ -235,6 +236,7 @@ impl ShardState {
         let mut client = self.arriving(&home, &opening, id, (limit_bytes, moving))?;
         client.may_miss = settings.slow_clients == SlowClients::Drop;
         let (serial, now) = (client.serial, self.tick);
+        self.context.counters.away.follow(0, 1);
         let slot = self.connections.insert(client, moving.user.as_deref());
         moving.groups.iter().for_each(|group| self.connections.join(slot, hub, SetName::Group(group)));
         if let Some(expires_s) = moving.expires_s {

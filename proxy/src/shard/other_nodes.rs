@@ -51,6 +51,9 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     /// Whether there is any other node.
     fn are_any(&self) -> bool;
 
+    /// Whether any other node takes clients.
+    fn are_ready(&self) -> bool;
+
     /// Takes a client connection over from the node that has it, for this shard.
     fn take_over(&self, hub: &Arc<Hub>, connection_id: &str, shard: &ShardSender) -> TakeOver;
 }
@@ -101,6 +104,10 @@ impl OtherNodes for NoOtherNodes {
     }
 
     fn are_any(&self) -> bool {
+        false
+    }
+
+    fn are_ready(&self) -> bool {
         false
     }
 

@@ -19,6 +19,7 @@ use super::delivery::Flush;
 use super::framed::message_frame;
 use super::slot::{Serial, Slot};
 use super::state::ShardState;
+use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
 use crate::upstream::HubIndex;
 
@@ -64,12 +65,38 @@ impl ShardState {
         let until = now.saturating_add(self.context.shared.settings.http_transports.disconnect_timeout_s);
         let Some(client) = self.connections.live_mut(slot) else { return };
         let Some(resumption) = &mut client.cold.resumption else { return };
-        resumption.absence = Some(Absence { until, cause });
+        if resumption.absence.replace(Absence { until, cause }).is_none() {
+            self.context.counters.away.follow(0, 1);
+        }
         self.delivery.discard(client);
         (client.is_flushing, client.has_pinged) = (false, false);
         self.severed.add(mem::replace(&mut client.socket, Socket::Away), now);
         client.change_serial(serial);
         self.keep_alive.schedule(slot, serial, now, until);
+    }
+
+    /// Has a client come back at another node, for this cause: its socket is cut. `false` where it can't.
+    pub(super) fn send_elsewhere(&mut self, slot: Slot, cause: MoveCause) -> bool {
+        let Some(client) = self.connections.live_mut(slot).filter(|client| client.is_open()) else { return false };
+        let can_move = client.can_move() && client.home.knows_moves();
+        let (is_away, Some(resumption)) = (client.is_away(), &mut client.cold.resumption) else { return false };
+        if !can_move {
+            return false;
+        }
+        resumption.move_cause = cause;
+        if !is_away {
+            self.sever(slot, Cause::Drained);
+        }
+        true
+    }
+
+    /// Has clients that have come back in a drain try once more. Returns whether any are left.
+    pub(super) fn send_all_elsewhere(&mut self) -> bool {
+        let mut are_left = false;
+        for (slot, _) in self.connections.everyone() {
+            are_left |= self.send_elsewhere(slot, MoveCause::Drain);
+        }
+        are_left
     }
 
     /// Claims a connection for a new socket of its client; an older one is cut. `None` where no client can come back to it.
@@ -92,7 +119,9 @@ impl ShardState {
         let (Content::Hub(protocol), Some(resumption)) = (client.content, &mut client.cold.resumption) else {
             return None;
         };
-        resumption.absence = None;
+        if resumption.absence.take().is_some() {
+            self.context.counters.away.follow(1, 0);
+        }
         let sequence = HubMessage::Sequence { sequence_id: resumption.sequence() };
         let frames = [message_frame(protocol, &sequence)].into_iter().chain(resumption.unacknowledged().cloned());
         let frames: Vec<_> = frames.collect();

@@ -41,6 +41,7 @@ use super::shard_context::ShardContext;
 use super::slot::{Serial, Slot};
 use super::token_expiry::TokenExpiries;
 use crate::clock::unix_seconds;
+use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
 use crate::upstream::{AppServerId, HomeLink, HubIndex};
 
@@ -159,6 +160,7 @@ impl ShardState {
                 self.reassignment.ended(client, reason, is_told, self.tick);
             }
         }
+        self.context.counters.away.follow(usize::from(client.is_away()), 0);
         self.delivery.forget_kept(client);
         if matches!(client.socket, Socket::Away) {
             // No task serves it, whose end would free the slot.
@@ -342,7 +344,9 @@ impl ShardState {
     /// Tells the clients that are due in a drain to reconnect elsewhere.
     pub(super) fn close_due(&mut self, schedule: &mut DrainSchedule<(Slot, Serial)>, now: Duration) {
         while let Some((slot, serial)) = schedule.next(now, chance) {
-            if self.connections.get_current(slot, serial).is_some() {
+            let is_there = self.connections.get_current(slot, serial).is_some();
+            let may_move = || self.context.shared.other_nodes().are_ready();
+            if is_there && !(may_move() && self.send_elsewhere(slot, MoveCause::Drain)) {
                 self.close(slot, &CloseReason::drained());
             }
         }
