@@ -379,9 +379,9 @@ impl Endpoint for Arc<Dispatcher> {
             tracing::warn!(hub = %self.core.name(), connection = short(&connection_id), error, "connection is turned away");
             return self.core.outbound.refuse(node, connection_id, Cause::AppHandshakeRefused, error);
         };
-        let home = match self.settings.stateful_reconnect {
-            true => Home::of_stateful(home, Arc::clone(node)),
-            false => Home::new(home, Arc::clone(node)),
+        let home = match self.settings.reconnect_buffer_bytes() {
+            Some(_) => Home::of_stateful(home, Arc::clone(node)),
+            None => Home::new(home, Arc::clone(node)),
         };
         let connection = Arc::new(Connection::new(ConnectRequest::new(body, &message), protocol, home));
         if let Err(present) = self.core.insert(&connection) {

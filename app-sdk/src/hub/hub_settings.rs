@@ -42,6 +42,13 @@ pub(crate) fn checked_name(path: &str, name: Option<&str>) -> Result<String, Bui
 }
 
 impl HubSettings {
+    /// Bytes that are kept for each client that may come back to its connection; `None` where no client may. Only WebSockets
+    /// can be replaced.
+    pub(crate) fn reconnect_buffer_bytes(&self) -> Option<usize> {
+        let is_possible = self.stateful_reconnect && self.transports.contains(&Transport::WebSockets);
+        is_possible.then_some(self.stateful_reconnect_buffer_bytes)
+    }
+
     pub(super) fn manifest(&self, name: &str, path: &str) -> HubManifest {
         HubManifest {
             protocols: self.protocols.iter().map(|protocol| protocol.name().to_owned()).collect(),
@@ -57,7 +64,7 @@ impl HubSettings {
                 false => Authentication::Optional,
             },
             close_on_token_expiry: self.close_on_token_expiry,
-            stateful_reconnect_buffer_bytes: self.stateful_reconnect.then_some(self.stateful_reconnect_buffer_bytes),
+            stateful_reconnect_buffer_bytes: self.reconnect_buffer_bytes(),
             ..HubManifest::new(name, path)
         }
     }
