@@ -34,7 +34,7 @@ use trunkline_link::LinkOutbox;
 use crate::node::{Node, NodeName};
 use crate::sync::{read, write};
 
-pub(crate) use move_queue::ManySend;
+pub(crate) use move_queue::{ManyFrame, ManySend};
 use move_queue::{MoveQueue, RequestedMove};
 use proxies::Proxies;
 
@@ -246,6 +246,7 @@ pub(crate) fn checked_frame(message: &ServiceMessage) -> Result<Bytes, SendError
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use trunkline_protocol::service::Attachment;
 
     use super::*;
@@ -254,6 +255,34 @@ mod tests {
 
     fn written(outbox: &LinkOutbox, socket: Attachment) -> Vec<u8> {
         std::iter::from_fn(|| next_piece(outbox, socket)).flat_map(|piece| piece.bytes).collect()
+    }
+
+    #[tokio::test]
+    async fn a_send_that_waits_for_a_full_link_delays_the_answer_to_a_move_and_no_other_send() {
+        let outbound = Outbound::new("hub", Metrics::new().hub("hub"));
+        let [(first, first_socket), (slow, slow_socket)] = [open_outbox(10_000), open_outbox(4)];
+        let (first, slow) = (Arc::new(first), Arc::new(slow));
+        let begin = |name, outbox: &Arc<LinkOutbox>| {
+            outbound.begin_session(NodeName::proxy(name, "boot"), Capabilities::plain(), 0, Arc::clone(outbox))
+        };
+        let (first_node, _) = (begin("first", &first), begin("slow", &slow));
+        while outbound.send_to_all(&Bytes::from_static(b"\x01a")).now_or_never().is_some() {}
+        let frame = Bytes::from_static(b"\x01b");
+        let mut waiting = Box::pin(outbound.send_to_all(&frame));
+        assert!((&mut waiting).now_or_never().is_none());
+        assert!(outbound.request_move(&first_node, "c1".into()));
+        let mut answering = Box::pin(outbound.answer_moves());
+        assert!((&mut answering).now_or_never().is_none());
+        assert!(written(&first, first_socket).ends_with(b"\x01a\x01b"));
+        assert!(outbound.send(&first_node, &Bytes::from_static(b"\x01c")).now_or_never().unwrap());
+        assert_eq!(written(&first, first_socket), b"\x01c");
+        while (&mut waiting).now_or_never().is_none() {
+            assert!(written(&first, first_socket).is_empty());
+            written(&slow, slow_socket);
+        }
+        answering.await;
+        let moved = ConnectionMoved { connection_id: "c1".into(), epoch: 1 };
+        assert_eq!(written(&first, first_socket), ServiceMessage::ConnectionMoved(moved).to_frame());
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use crate::encode::{self, Arguments};
 use crate::error::SendError;
 use crate::hub_core::HubCore;
 use crate::node::Node;
-use crate::outbound::checked_frame;
+use crate::outbound::{ManyFrame, checked_frame};
 
 /// Receivers of a message.
 #[derive(Clone)]
@@ -112,11 +112,13 @@ impl Receivers {
         let protocols = locations.protocols(&self.core.protocols);
         let payloads = encode::invocation(method, arguments, self.core.naming, &protocols, None)?;
         let mut frames = Vec::new();
+        let is_for_all = !locations.unknown.is_empty();
         let nodes = locations.asked(&self.core, &payloads);
         for (node, connection_ids, protocols) in locations.per_node(nodes, &self.core.protocols) {
             let payloads = only(&payloads, &protocols);
             let message = MultiConnectionData { connection_ids, payloads };
-            frames.push((node, send.frame(checked_frame(&ServiceMessage::MultiConnectionData(message))?)));
+            let frame = checked_frame(&ServiceMessage::MultiConnectionData(message))?;
+            frames.push((node, if is_for_all { send.frame(frame) } else { ManyFrame::plain(frame) }));
         }
         let mut proxies = 0;
         for (node, frame) in frames {

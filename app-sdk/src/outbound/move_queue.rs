@@ -119,6 +119,11 @@ impl Drop for ManySend<'_> {
 }
 
 impl ManyFrame {
+    /// A frame that is the same for all nodes, because none of its receivers can move.
+    pub(crate) fn plain(plain: Bytes) -> Self {
+        Self { plain, stamped: None }
+    }
+
     /// The frame for this node.
     pub(crate) fn of(&self, node: &Node) -> &Bytes {
         self.stamped.as_ref().filter(|_| node.knows_moves()).unwrap_or(&self.plain)
