@@ -229,7 +229,7 @@ impl Dispatcher {
             Ok(Some(HubMessage::Completion(completion))) => self.handle_completion(connection, completion).await,
             Ok(Some(HubMessage::CancelInvocation(cancel))) => self.cancel(connection, &cancel),
             Ok(Some(HubMessage::Close(close))) => self.handle_close_message(connection, close),
-            // Pings end at the proxy, and counted messages (stateful reconnect) were not agreed on.
+            // They end at the proxy, which counts messages where a client may come back.
             Ok(Some(HubMessage::Ping | HubMessage::Ack { .. } | HubMessage::Sequence { .. })) => {}
             Ok(None) => tracing::debug!(hub = %self.core.name(), "message of a newer type is skipped"),
             Err(error) => self.close_with_error(connection, Cause::HubProtocol, &message_error(&error)),

@@ -73,7 +73,7 @@ pub(crate) enum Resumption {
     NotPaused,
 }
 
-/// What the end of a link means to a connection.
+/// Outcome of the end of a link for a connection.
 #[derive(Debug)]
 pub(crate) enum HomeEnd {
     /// The link was not its home, or is no more.

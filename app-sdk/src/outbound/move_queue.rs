@@ -49,7 +49,7 @@ pub(crate) struct ManySend<'a> {
 #[derive(Debug)]
 pub(crate) struct ManyFrame {
     plain: Bytes,
-    /// What nodes get that let connections move; `None` before the first move.
+    /// Frame for nodes that let connections move; `None` before the first move.
     stamped: Option<Bytes>,
 }
 
