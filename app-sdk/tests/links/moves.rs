@@ -1,10 +1,13 @@
 //! Connections that move from one node to another: nothing is lost, doubled or out of order, and the app notices nothing.
 
 use std::pin::pin;
+use std::sync::Arc;
 
-use futures_util::poll;
+use futures_util::{Stream, StreamExt, poll, stream};
+use serde_json::json;
+use tokio::sync::Semaphore;
 use trunkline::HubProtocol::Json;
-use trunkline::{Clients, Hub};
+use trunkline::{Clients, Hub, HubError, UploadStream};
 use trunkline_protocol::service::*;
 use trunkline_protocol::wire::MIGRATE_TO_HEADER;
 
@@ -142,6 +145,58 @@ async fn what_is_for_a_client_alone_waits_for_its_new_node_and_leaves_in_order()
     assert_eq!(app.event().await, "unblocked 1");
     assert_eq!(b.json("c1").await["invocationId"], "1", "its calls go on");
     assert!(b.call(&client, "Add", "[1,1]").await.contains("\"result\":2"));
+    a.fence_quietly().await;
+}
+
+async fn sum(mut items: UploadStream<u32>) -> Result<u32, HubError> {
+    let mut sum = 0;
+    while let Some(item) = items.next().await {
+        sum += item?;
+    }
+    Ok(sum)
+}
+
+/// Counts as far as it has permits.
+async fn count(gate: Arc<Semaphore>) -> impl Stream<Item = u32> {
+    stream::iter(0..3).then(move |n| {
+        let gate = Arc::clone(&gate);
+        async move {
+            gate.acquire_owned().await.unwrap().forget();
+            n
+        }
+    })
+}
+
+#[tokio::test]
+async fn uploads_streams_and_questions_go_on_at_the_new_node() {
+    let gate = Arc::new(Semaphore::new(1));
+    let counting = Arc::clone(&gate);
+    let hub = |hub: Hub| {
+        let count = move || count(Arc::clone(&counting));
+        stateful(hub).method("Sum", sum).method("Count", count)
+    };
+    let mut app = App::start_with(hub, |server| server).await;
+    let (mut a, mut b, client) = start_with_client(&mut app).await;
+    let upload = json!({"type": 1, "invocationId": "1", "target": "Sum", "arguments": [], "streamIds": ["u"]});
+    let item = |n: u32| json!({"type": 2, "invocationId": "u", "item": n});
+    let stream = json!({"type": 4, "invocationId": "2", "target": "Count", "arguments": []});
+    a.send_all(&[client.json(&upload), client.json(&item(40)), client.json(&stream)]).await;
+    assert_eq!(a.json("c1").await, json!({"type": 2, "invocationId": "2", "item": 0}));
+    let one = clients(&app).client("c1");
+    let mut asking = pin!(one.invoke::<u32>("Ask", ()));
+    assert!(poll!(asking.as_mut()).is_pending());
+    let question = a.json("c1").await;
+    move_client(&mut a, &mut b, 1).await;
+    let answer = json!({"type": 3, "invocationId": question["invocationId"], "result": 5});
+    b.send(client.json(&answer)).await;
+    assert_eq!(asking.await.unwrap(), 5);
+    b.send_all(&[client.json(&item(2)), client.json(&json!({"type": 3, "invocationId": "u"}))]).await;
+    assert_eq!(b.json("c1").await, json!({"type": 3, "invocationId": "1", "result": 42}));
+    gate.add_permits(2);
+    for n in 1..3 {
+        assert_eq!(b.json("c1").await, json!({"type": 2, "invocationId": "2", "item": n}));
+    }
+    assert_eq!(b.json("c1").await["type"], 3);
     a.fence_quietly().await;
 }
 
