@@ -56,5 +56,5 @@ async fn main() -> anyhow::Result<()> {
         .route("/news", post(tell_everyone))
         .route("/news/{topic}", post(tell_subscribers))
         .with_state(news);
-    serve::ServeArguments::read().serve(server, routes).await
+    serve::read::<serve::ServeArguments>().serve(server, routes).await
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::{FromRef, State};
+use clap::Parser;
 use serde::Serialize;
 use tokio::task::AbortHandle;
 use trunkline::value::Value;
@@ -18,6 +19,16 @@ use trunkline::{Context, Hub, HubError, Receivers, Server};
 const TICK_INTERVAL_MIN_MS: u64 = 1;
 /// Largest padding of a tick; more would not fit through a link.
 const PADDING_MAX_BYTES: usize = 1024 * 1024;
+
+/// The command line of this server.
+#[derive(Debug, Parser)]
+struct BenchArguments {
+    #[command(flatten)]
+    serve: serve::ServeArguments,
+    /// Let clients come back to their connections after their sockets have ended
+    #[arg(long)]
+    stateful: bool,
+}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -302,7 +313,9 @@ async fn who_am_i(ctx: Context) -> WhoAmI {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let arguments: BenchArguments = serve::read();
     let bench = Hub::new("/bench")
+        .stateful_reconnect(arguments.stateful)
         .method("Echo", echo)
         .method("EchoBack", echo_back)
         .method("Broadcast", broadcast)
@@ -324,5 +337,5 @@ async fn main() -> anyhow::Result<()> {
         .method("StopEcho", stop_echo)
         .on_disconnected(async |ctx: Context, State(echoes): State<Echoes>| drop(echoes.stop(ctx.connection_id())))
         .with_state(Shared { ticker: Ticker::default(), echoes: Echoes::new() });
-    serve::ServeArguments::read().serve(Server::new().hub(bench), Router::new()).await
+    arguments.serve.serve(Server::new().hub(bench), Router::new()).await
 }

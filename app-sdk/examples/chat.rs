@@ -34,5 +34,5 @@ async fn main() -> anyhow::Result<()> {
         .method("LeaveRoom", leave_room)
         .method("SendToRoom", send_to_room);
     let page = Router::new().route("/", get(async || Html(include_str!("pages/chat.html"))));
-    serve::ServeArguments::read().serve(Server::new().hub(chat), page).await
+    serve::read::<serve::ServeArguments>().serve(Server::new().hub(chat), page).await
 }

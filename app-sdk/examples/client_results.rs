@@ -43,5 +43,5 @@ async fn ask(State(hub): State<HubHandle>, Path(connection_id): Path<String>) ->
 async fn main() -> anyhow::Result<()> {
     let server = Server::new().hub(Hub::new("/guess").method("Play", play));
     let routes = Router::new().route("/ask/{connection_id}", get(ask)).with_state(server.handle().hub("guess")?);
-    serve::ServeArguments::read().serve(server, routes).await
+    serve::read::<serve::ServeArguments>().serve(server, routes).await
 }

@@ -33,5 +33,5 @@ async fn main() -> anyhow::Result<()> {
             }
         }
     });
-    serve::ServeArguments::read().serve(server, Router::new()).await
+    serve::read::<serve::ServeArguments>().serve(server, Router::new()).await
 }

@@ -252,5 +252,5 @@ async fn main() -> anyhow::Result<()> {
         .route("/echoredirect/{*below}", any(redirect_to_echo))
         .route("/generateJwtToken", get(generate_jwt_token).with_state(handle.clone()))
         .route("/deployment", get(async || Json(deployment)));
-    serve::ServeArguments::read().serve(server, routes).await
+    serve::read::<serve::ServeArguments>().serve(server, routes).await
 }

@@ -75,7 +75,7 @@ async fn main() -> anyhow::Result<()> {
         .method("SendPing", send_ping)
         .method("RemoveDisplay", remove_display)
         .with_state(Displays::default());
-    let arguments = serve::ServeArguments::read();
+    let arguments = serve::read::<serve::ServeArguments>();
     let name = arguments.name();
     let routes = Router::new()
         .route("/", get(async || Html(include_str!("pages/status.html"))))

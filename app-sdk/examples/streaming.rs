@@ -48,5 +48,5 @@ async fn smooth(numbers: UploadStream<f64>, window: u32) -> impl Stream<Item = R
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let hub = Hub::new("/streams").method("Counter", counter).method("Average", average).method("Smooth", smooth);
-    serve::ServeArguments::read().serve(Server::new().hub(hub), Router::new()).await
+    serve::read::<serve::ServeArguments>().serve(Server::new().hub(hub), Router::new()).await
 }

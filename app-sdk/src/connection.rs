@@ -33,7 +33,7 @@ pub(crate) use connect_request::ConnectRequest;
 pub(crate) use connect_request::tests::connect_request_of;
 pub(crate) use connection_close::ConnectionClose;
 pub(crate) use flow_control::FlowControl;
-use home::Home;
+pub(crate) use home::{Home, HomeEnd, Resumption};
 pub(crate) use inbox::{Inbox, WorkItem};
 pub(crate) use kept_bytes::{SLICE_MIN_BYTES, detached};
 pub(crate) use limits::Limits;
@@ -74,9 +74,9 @@ pub(crate) trait StartWorker: Send + Sync {
 }
 
 impl Connection {
-    pub(crate) fn new(request: ConnectRequest, protocol: HubProtocol, home: LinkId, node: Arc<Node>) -> Self {
-        let request = if node.is_of_service() { request.of_service() } else { request };
-        let (inbox, items, home) = (Mutex::default(), Mutex::default(), Home::new(home, node));
+    pub(crate) fn new(request: ConnectRequest, protocol: HubProtocol, home: Home) -> Self {
+        let request = if home.node().is_of_service() { request.of_service() } else { request };
+        let (inbox, items) = (Mutex::default(), Mutex::default());
         Self { request, protocol, home, inbox, items, cancellation: OnceLock::new() }
     }
 

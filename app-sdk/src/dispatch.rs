@@ -12,6 +12,7 @@
 //! for a call: what that call needs may stand behind it.
 
 mod invocation;
+mod node_move;
 mod reassignment;
 mod result_routing;
 mod running_call;
@@ -35,14 +36,14 @@ use trunkline_protocol::hub::{
 };
 use trunkline_protocol::service::{
     Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
-    FlowOperation, FlowSubject, OpenConnection, ServiceMessage,
+    FlowOperation, FlowSubject, MoveConnection, OpenConnection,
 };
 use trunkline_protocol::wire::MIGRATE_TO_HEADER;
 
 use crate::call::CallInput;
 use crate::connection::{
-    CallKind, CallScope, ConnectRequest, Connection, ConnectionClose, LinkId, ReplyKind, StartWorker, UploadEnd,
-    WorkItem, short,
+    CallKind, CallScope, ConnectRequest, Connection, ConnectionClose, Home, HomeEnd, LinkId, ReplyKind, StartWorker,
+    UploadEnd, WorkItem, short,
 };
 use crate::context::Context;
 use crate::endpoint::Endpoint;
@@ -228,7 +229,7 @@ impl Dispatcher {
             Ok(Some(HubMessage::Completion(completion))) => self.handle_completion(connection, completion).await,
             Ok(Some(HubMessage::CancelInvocation(cancel))) => self.cancel(connection, &cancel),
             Ok(Some(HubMessage::Close(close))) => self.handle_close_message(connection, close),
-            // Pings end at the proxy, and counted messages (stateful reconnect) were not agreed on.
+            // They end at the proxy, which counts messages where a client may come back.
             Ok(Some(HubMessage::Ping | HubMessage::Ack { .. } | HubMessage::Sequence { .. })) => {}
             Ok(None) => tracing::debug!(hub = %self.core.name(), "message of a newer type is skipped"),
             Err(error) => self.close_with_error(connection, Cause::HubProtocol, &message_error(&error)),
@@ -378,10 +379,15 @@ impl Endpoint for Arc<Dispatcher> {
             tracing::warn!(hub = %self.core.name(), connection = short(&connection_id), error, "connection is turned away");
             return self.core.outbound.refuse(node, connection_id, Cause::AppHandshakeRefused, error);
         };
-        let connection =
-            Arc::new(Connection::new(ConnectRequest::new(body, &message), protocol, home, Arc::clone(node)));
+        let home = match self.settings.reconnect_buffer_bytes() {
+            Some(_) => Home::of_stateful(home, Arc::clone(node)),
+            None => Home::new(home, Arc::clone(node)),
+        };
+        let connection = Arc::new(Connection::new(ConnectRequest::new(body, &message), protocol, home));
         if let Err(present) = self.core.insert(&connection) {
-            if !present.node().is_same(node) {
+            // The word of its new node is lost with the link that carried it.
+            let has_moved = connection.request().is_rehomed && present.home().may_have_moved();
+            if !present.node().is_same(node) && !has_moved {
                 return self.core.outbound.refuse(node, connection_id, Cause::IdInUse, ID_IN_USE);
             }
             if connection.request().is_rehomed {
@@ -417,8 +423,12 @@ impl Endpoint for Arc<Dispatcher> {
         }
     }
 
-    fn handle_close(&self, close: CloseConnection) {
+    fn handle_close(&self, node: &Arc<Node>, close: CloseConnection) {
         let Some(connection) = self.core.connection(&close.connection_id) else { return };
+        // It has moved to another node since.
+        if connection.home().moves_between_nodes() && !connection.node().is_same(node) {
+            return;
+        }
         let moves = close.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER));
         match moves.map(|(_, values)| values.first().is_some_and(|instance| !instance.is_empty())) {
             Some(true) => return self.let_go(&connection),
@@ -430,13 +440,10 @@ impl Endpoint for Arc<Dispatcher> {
 
     fn handle_link_ended(&self, link: LinkId, close: &ConnectionClose) {
         for connection in self.core.connections_at_home(link) {
-            // It was about to be handed over.
-            if connection.inbox().is_reassigning() {
-                connection.inbox().set_handed_over();
-                self.core.remove_reassigned(&connection);
-                self.abandon_calls(&connection);
-            } else {
-                self.handle_closed(&connection, close.clone());
+            match connection.home().end_link(link) {
+                HomeEnd::Over => self.end_with_link(&connection, close.clone()),
+                HomeEnd::Moving(resumed) => self.await_move(connection, link, resumed, close.clone()),
+                HomeEnd::Elsewhere => {}
             }
         }
     }
@@ -467,16 +474,15 @@ impl Endpoint for Arc<Dispatcher> {
             // The service gives this connection up.
             return self.core.outbound.retire(node);
         }
-        let Some(connection) = self.core.connection(&connection_id) else { return };
         match operation {
-            FlowOperation::Pause => {
-                let operation = FlowOperation::PauseAck;
-                let answer = ConnectionFlowControl { connection_id, subject, operation };
-                connection.home().pause(ServiceMessage::ConnectionFlowControl(answer).to_frame());
-            }
-            FlowOperation::Resume => drop(connection.home().resume(link, node)),
+            FlowOperation::Pause => self.pause(node, connection_id),
+            FlowOperation::Resume => self.resume(link, node, connection_id),
             _ => {}
         }
+    }
+
+    fn handle_move(&self, node: &Arc<Node>, request: MoveConnection) {
+        self.answer_move(node, request.connection_id);
     }
 
     fn handle_node_lost(&self, node: &Arc<Node>) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use trunkline_protocol::service::{
     Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
-    OpenConnection,
+    MoveConnection, OpenConnection,
 };
 
 use crate::connection::{ConnectionClose, LinkId};
@@ -22,8 +22,8 @@ pub(crate) trait Endpoint: Send + Sync {
     /// Takes bytes of a client; those of an unknown one are dropped.
     fn handle_data(&self, data: ConnectionData);
 
-    /// Closes a client connection.
-    fn handle_close(&self, close: CloseConnection);
+    /// Closes a client connection of this node.
+    fn handle_close(&self, node: &Arc<Node>, close: CloseConnection);
 
     /// Closes the connections at home on a link whose session is over.
     fn handle_link_ended(&self, link: LinkId, close: &ConnectionClose);
@@ -41,6 +41,9 @@ pub(crate) trait Endpoint: Send + Sync {
 
     /// Pauses what goes to a client, or resumes it over this link.
     fn handle_flow_control(&self, _link: LinkId, _node: &Arc<Node>, _control: ConnectionFlowControl) {}
+
+    /// Answers a node that is about to give a client connection to another one, behind all that was sent before.
+    fn handle_move(&self, _node: &Arc<Node>, _request: MoveConnection) {}
 
     /// Fails what is awaited from a proxy that has no links any more.
     fn handle_node_lost(&self, _node: &Arc<Node>) {}

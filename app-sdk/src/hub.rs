@@ -388,6 +388,31 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
+    /// Lets clients come back to their connection after its socket has ended, at whichever proxy: messages of both directions
+    /// are kept until the other end has acknowledged them, and what was lost with the socket is sent again. The app notices
+    /// nothing; calls, streams and groups go on. Only clients that ask for it do so (`withStatefulReconnect` in the official
+    /// ones), and only over WebSockets; a hub without that [transport](Self::transports) offers none. `false` by default.
+    ///
+    /// What is sent to such a client alone waits for some milliseconds while the client goes from one proxy to another.
+    ///
+    /// ```
+    /// use trunkline::Hub;
+    ///
+    /// let hub: Hub = Hub::new("/chat").stateful_reconnect(true).stateful_reconnect_buffer_bytes(50_000);
+    /// ```
+    pub fn stateful_reconnect(mut self, is_allowed: bool) -> Self {
+        self.settings.stateful_reconnect = is_allowed;
+        self
+    }
+
+    /// Sets how many bytes of sends a proxy keeps for each client that may [come back](Self::stateful_reconnect), until the
+    /// client has acknowledged them; 100 000 by default, as with the official server. It is no setting without
+    /// `stateful_reconnect`.
+    pub fn stateful_reconnect_buffer_bytes(mut self, bytes: usize) -> Self {
+        self.settings.stateful_reconnect_buffer_bytes = bytes;
+        self
+    }
+
     /// Sends names and texts of all errors to clients: a help in development that gives away the app's insides.
     pub fn detailed_errors(mut self) -> Self {
         self.settings.detailed_errors = true;
@@ -584,6 +609,11 @@ mod tests {
         assert!(hub.manifest.detailed_errors);
         let guarded = built(Hub::new("/chat").require_authentication().close_on_token_expiry()).manifest;
         assert_eq!(guarded.authentication, Authentication::Required);
+        let stateful = |hub: Hub| built(hub).manifest.stateful_reconnect_buffer_bytes;
+        assert_eq!(stateful(Hub::new("/chat").stateful_reconnect(true)), Some(100_000));
+        let sized = || Hub::new("/chat").stateful_reconnect_buffer_bytes(7);
+        assert_eq!((stateful(sized()), stateful(sized().stateful_reconnect(true))), (None, Some(7)));
+        assert_eq!(stateful(sized().stateful_reconnect(true).transports([Transport::LongPolling])), None);
         assert!(guarded.close_on_token_expiry && !hub.manifest.close_on_token_expiry);
         assert!(matches!(Hub::new("/chat").protocols([]).build(), Err(BuildError::NoProtocol(_))));
         assert!(matches!(Hub::new("/chat").transports([]).build(), Err(BuildError::NoTransport(_))));

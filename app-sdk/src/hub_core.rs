@@ -27,16 +27,17 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, Completion, HubMessage, HubProtocol};
 use trunkline_protocol::service::{
     Ack, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, DataType, FlowOperation,
-    FlowSubject, ServiceMessage,
+    FlowSubject, MultiConnectionData, Payloads, ServiceMessage,
 };
 use trunkline_protocol::wire::MIGRATE_TO_HEADER;
 
 use crate::connection::{CallScope, Connection, ConnectionClose, Inbox, Limits, LinkId};
 use crate::encode;
+use crate::error::SendError;
 use crate::metrics::HubMetrics;
 use crate::naming::{Codec, Naming};
 use crate::node::Node;
-use crate::outbound::Outbound;
+use crate::outbound::{Outbound, checked_frame};
 use crate::sync::{lock, read, write};
 
 use acks::Acks;
@@ -241,6 +242,21 @@ impl HubCore {
     pub(crate) fn ping(&self, connection: &Connection) {
         let payload = encode::message(connection.protocol(), &HubMessage::Ping);
         self.outbound.control_client(connection, &connection_data(connection, payload, DataType::Other));
+    }
+
+    /// Queues a call of a client method for this connection alone; waits while its send link is full, or while it moves.
+    /// Returns whether its proxy took it.
+    pub(crate) async fn call_client(&self, connection: &Connection, payloads: Payloads) -> Result<bool, SendError> {
+        let payload = payloads.get(connection.protocol()).filter(|_| connection.home().moves_between_nodes());
+        let Some(payload) = payload.cloned() else {
+            let message = MultiConnectionData { connection_ids: vec![connection.shared_id()], payloads };
+            let frame = checked_frame(&ServiceMessage::MultiConnectionData(message))?;
+            return Ok(self.outbound.send(&connection.node(), &frame).await);
+        };
+        // Not as one of many: those belong to an epoch, and this goes where the client is, whatever the epoch.
+        let frame = checked_frame(&connection_data(connection, payload, DataType::Invocation))?;
+        let passage = connection.home().pass().await;
+        Ok(self.outbound.send(passage.node(), &frame).await)
     }
 
     /// Queues a completion for the connection; waits only when sends and results have filled everything.

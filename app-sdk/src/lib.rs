@@ -177,6 +177,26 @@
 //! What clients offer can be named once, as a trait: see [`client_interface!`]. For bytes, dates and values of any shape,
 //! which JSON and MessagePack write differently, see [`value`].
 //!
+//! # Stateful reconnect
+//!
+//! A client whose network fails for a moment loses its connection, and its app all that stood around it. In a hub that
+//! [allows it](Hub::stateful_reconnect), clients that ask for it (`withStatefulReconnect`) go on with their connection over a
+//! new socket instead, at whichever proxy that leads to: both ends keep what the other one has not acknowledged, and send it
+//! again. No message is lost, doubled or out of order, and no hook runs: id, groups, items, calls and streams stay.
+//!
+//! ```
+//! use trunkline::{Hub, Server};
+//!
+//! let hub = Hub::new("/chat").stateful_reconnect(true).method("Echo", async |text: String| text);
+//! let server = Server::new().hub(hub);
+//! ```
+//!
+//! - [`Context`] shows the request with which the connection began: address, headers and query don't change.
+//! - While a client moves to another proxy, what is for it alone waits: a [send](Receivers::send) to it takes that much
+//!   longer, a send to many does not. Sends that are awaited one after the other still arrive in that order.
+//! - A client that does not come back within 15 s has disconnected: only then [`on_disconnected`](Hub::on_disconnected) runs.
+//! - A proxy keeps [up to 100 000 bytes](Hub::stateful_reconnect_buffer_bytes) for each such client.
+//!
 //! # Raw endpoints
 //!
 //! For clients that speak no hub protocol, [`Server::raw`] has what axum has for WebSockets: an async function of a

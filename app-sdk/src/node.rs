@@ -124,6 +124,11 @@ impl Node {
         self.capabilities.knows_handovers
     }
 
+    /// Whether client connections may move from the proxy to another one, or to it.
+    pub(crate) fn knows_moves(&self) -> bool {
+        self.capabilities.knows_moves
+    }
+
     /// Whether the other one is the same process, or leads to the same service.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.is(&other.name, &other.boot) || self.shares_service(other)

@@ -5,10 +5,13 @@
 //! ```
 //!
 //! Everything for one proxy goes through one queue, the outbox of its send link: that gives one order, whatever the
-//! kinds. Sockets are read and written elsewhere.
+//! kinds. Sockets are read and written elsewhere. A send to many counts itself until it is queued at all proxies, so that a
+//! connection that moves from one to another gets it from one of them.
 
+mod move_queue;
 mod proxies;
 mod replay_buffer;
+mod send_epoch;
 
 use std::sync::{Arc, RwLock};
 
@@ -18,7 +21,7 @@ use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{
-    Capabilities, CloseConnection, ConnectionFlowControl, FlowOperation, FlowSubject, ServiceMessage,
+    Capabilities, CloseConnection, ConnectionFlowControl, ConnectionMoved, FlowOperation, FlowSubject, ServiceMessage,
 };
 use trunkline_protocol::wire::CAUSE_HEADER;
 
@@ -31,6 +34,8 @@ use trunkline_link::LinkOutbox;
 use crate::node::{Node, NodeName};
 use crate::sync::{read, write};
 
+pub(crate) use move_queue::{ManyFrame, ManySend};
+use move_queue::{MoveQueue, RequestedMove};
 use proxies::Proxies;
 
 /// Error for the later of two connections with one id, which needs two nodes with one name.
@@ -44,11 +49,16 @@ pub(crate) struct Outbound {
     /// Budget of the log lines that clients bring about.
     pub(crate) log_limit: LogLimit,
     proxies: RwLock<Proxies>,
+    moves: MoveQueue,
 }
+
+/// Maximum bytes of a frame from here: a stamp still fits around it.
+const SEND_FRAME_MAX_BYTES: usize = LINK_FRAME_MAX_BYTES - 32;
 
 impl Outbound {
     pub(crate) fn new(name: &str, metrics: HubMetrics) -> Self {
-        Self { name: name.into(), metrics, log_limit: LogLimit::default(), proxies: RwLock::default() }
+        let (log_limit, proxies, moves) = (LogLimit::default(), RwLock::default(), MoveQueue::default());
+        Self { name: name.into(), metrics, log_limit, proxies, moves }
     }
 
     /// Begins a link session, which may become the send link of its node.
@@ -97,25 +107,49 @@ impl Outbound {
         proxies.linked(caller.as_ref())
     }
 
+    /// Begins a send to many, before its proxies are looked up; it is over when the return value is dropped.
+    pub(crate) fn begin_send(&self) -> ManySend<'_> {
+        self.moves.begin_send()
+    }
+
     /// Queues a frame for every proxy. Returns how many took it.
     ///
     /// Proxies with room get it at once, so that a slow one delays the others as little as possible.
     pub(crate) async fn send_to_all(&self, frame: &Bytes) -> usize {
+        let send = self.begin_send();
         let nodes = self.nodes_for(|| frame.clone());
+        let frame = send.frame(frame.clone());
         let mut taken = 0;
         let mut full = Vec::new();
         for node in nodes.iter() {
-            match node.try_send(frame) {
-                Some(true) => taken += 1,
+            match node.try_send(frame.of(node)) {
+                Some(true) => {
+                    self.count_queued(1, frame.of(node));
+                    taken += 1;
+                }
                 Some(false) => {}
                 None => full.push(node),
             }
         }
         for node in full {
-            taken += usize::from(node.send(frame).await);
+            taken += usize::from(self.send(node, frame.of(node)).await);
         }
-        self.count_queued(taken, frame);
         taken
+    }
+
+    /// Takes the request of a node that is about to give a connection to another one. Returns whether its caller must
+    /// [answer](Self::answer_moves).
+    pub(crate) fn request_move(&self, node: &Arc<Node>, connection_id: ByteString) -> bool {
+        self.moves.push(RequestedMove { node: Arc::clone(node), connection_id })
+    }
+
+    /// Answers all moves that are requested, each behind the sends that began before it.
+    pub(crate) async fn answer_moves(&self) {
+        while let Some((epoch, moves)) = self.moves.next_moves().await {
+            for RequestedMove { node, connection_id } in moves {
+                self.control(&node, &ServiceMessage::ConnectionMoved(ConnectionMoved { connection_id, epoch }));
+            }
+        }
     }
 
     /// Queues a frame for one proxy; waits while its send link is full. Returns `false` if it has no link.
@@ -204,14 +238,15 @@ impl Outbound {
 /// Encodes a message as a frame, if a proxy would take its size.
 pub(crate) fn checked_frame(message: &ServiceMessage) -> Result<Bytes, SendError> {
     let frame = message.to_frame();
-    if frame.len() > LINK_FRAME_MAX_BYTES {
-        return Err(SendError::TooLarge { length: frame.len(), limit: LINK_FRAME_MAX_BYTES });
+    if frame.len() > SEND_FRAME_MAX_BYTES {
+        return Err(SendError::TooLarge { length: frame.len(), limit: SEND_FRAME_MAX_BYTES });
     }
     Ok(frame)
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use trunkline_protocol::service::Attachment;
 
     use super::*;
@@ -220,6 +255,34 @@ mod tests {
 
     fn written(outbox: &LinkOutbox, socket: Attachment) -> Vec<u8> {
         std::iter::from_fn(|| next_piece(outbox, socket)).flat_map(|piece| piece.bytes).collect()
+    }
+
+    #[tokio::test]
+    async fn a_send_that_waits_for_a_full_link_delays_the_answer_to_a_move_and_no_other_send() {
+        let outbound = Outbound::new("hub", Metrics::new().hub("hub"));
+        let [(first, first_socket), (slow, slow_socket)] = [open_outbox(10_000), open_outbox(4)];
+        let (first, slow) = (Arc::new(first), Arc::new(slow));
+        let begin = |name, outbox: &Arc<LinkOutbox>| {
+            outbound.begin_session(NodeName::proxy(name, "boot"), Capabilities::plain(), 0, Arc::clone(outbox))
+        };
+        let (first_node, _) = (begin("first", &first), begin("slow", &slow));
+        while outbound.send_to_all(&Bytes::from_static(b"\x01a")).now_or_never().is_some() {}
+        let frame = Bytes::from_static(b"\x01b");
+        let mut waiting = Box::pin(outbound.send_to_all(&frame));
+        assert!((&mut waiting).now_or_never().is_none());
+        assert!(outbound.request_move(&first_node, "c1".into()));
+        let mut answering = Box::pin(outbound.answer_moves());
+        assert!((&mut answering).now_or_never().is_none());
+        assert!(written(&first, first_socket).ends_with(b"\x01a\x01b"));
+        assert!(outbound.send(&first_node, &Bytes::from_static(b"\x01c")).now_or_never().unwrap());
+        assert_eq!(written(&first, first_socket), b"\x01c");
+        while (&mut waiting).now_or_never().is_none() {
+            assert!(written(&first, first_socket).is_empty());
+            written(&slow, slow_socket);
+        }
+        answering.await;
+        let moved = ConnectionMoved { connection_id: "c1".into(), epoch: 1 };
+        assert_eq!(written(&first, first_socket), ServiceMessage::ConnectionMoved(moved).to_frame());
     }
 
     #[tokio::test]

@@ -47,7 +47,7 @@ fn server(store: Store) -> (Server, Board) {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let arguments = serve::ServeArguments::read();
+    let arguments = serve::read::<serve::ServeArguments>();
     let (server, board) = server(Store::from_environment());
     let page = get(async || Html(include_str!("../pages/board.html")));
     let routes = Router::new().route("/", page).merge(api::routes(board));

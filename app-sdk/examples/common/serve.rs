@@ -52,14 +52,14 @@ pub(crate) struct ServeArguments {
     embedded: bool,
 }
 
-impl ServeArguments {
-    /// Reads the command line, and sends logs to stderr.
-    pub(crate) fn read() -> Self {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-        Self::parse()
-    }
+/// Reads the command line, which may hold more than these arguments, and sends logs to stderr.
+pub(crate) fn read<A: Parser>() -> A {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    A::parse()
+}
 
+impl ServeArguments {
     /// The name of this app server.
     pub(crate) fn name(&self) -> String {
         self.name.clone().unwrap_or_else(|| std::env::var("HOSTNAME").unwrap_or_else(|_| "app".into()))

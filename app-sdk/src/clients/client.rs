@@ -9,7 +9,7 @@ use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 use tokio::sync::futures::OwnedNotified;
 use trunkline_protocol::hub::{HubProtocol, Outcome, Payload};
-use trunkline_protocol::service::{Check, ClientInvocation, MultiConnectionData, ServiceMessage};
+use trunkline_protocol::service::{Check, ClientInvocation, ServiceMessage};
 
 use super::question::{all_nodes, ask, is_anywhere};
 use super::receivers::{Receivers, SendTarget};
@@ -189,9 +189,7 @@ async fn request_local(
         return Ok(if is_elsewhere { ClientResult::Leaving } else { ClientResult::Disconnected });
     }
     let payloads = encode::invocation(method, arguments, core.naming, &[connection.protocol()], Some(expected.id()))?;
-    let message = MultiConnectionData { connection_ids: vec![id], payloads };
-    let frame = checked_frame(&ServiceMessage::MultiConnectionData(message))?;
-    if !core.outbound.send(&connection.node(), &frame).await {
+    if !core.call_client(connection, payloads).await? {
         return Ok(ClientResult::Disconnected);
     }
     Ok(expected.received().await)
@@ -204,6 +202,7 @@ async fn request_remote(
     method: &str,
     arguments: &impl Arguments,
 ) -> Result<ClientResult, InvokeError> {
+    let send = core.outbound.begin_send();
     let nodes = core.outbound.nodes();
     if nodes.is_empty() {
         return Ok(ClientResult::DoesNotExist);
@@ -216,12 +215,13 @@ async fn request_remote(
         caller_server_id: (&*core.instance).into(),
         payloads: encode::invocation(method, arguments, core.naming, &core.protocols, Some(expected.id()))?,
     };
-    let frame = checked_frame(&ServiceMessage::ClientInvocation(request))?;
+    let frame = send.frame(checked_frame(&ServiceMessage::ClientInvocation(request))?);
     for node in nodes.iter() {
-        if !core.outbound.send(node, &frame).await {
+        if !core.outbound.send(node, frame.of(node)).await {
             core.handle_unknown_client(expected.id(), node);
         }
     }
+    drop(send);
     Ok(expected.received().await)
 }
 

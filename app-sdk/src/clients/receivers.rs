@@ -16,7 +16,7 @@ use crate::encode::{self, Arguments};
 use crate::error::SendError;
 use crate::hub_core::HubCore;
 use crate::node::Node;
-use crate::outbound::checked_frame;
+use crate::outbound::{ManyFrame, checked_frame};
 
 /// Receivers of a message.
 #[derive(Clone)]
@@ -76,12 +76,24 @@ impl Receivers {
         arguments: &impl Arguments,
     ) -> Result<usize, SendError> {
         let payloads = encode::invocation(method, arguments, self.core.naming, &[caller.protocol()], None)?;
-        let message = MultiConnectionData { connection_ids: vec![caller.shared_id()], payloads };
-        let frame = checked_frame(&ServiceMessage::MultiConnectionData(message))?;
         if !self.core.contains(caller) {
             return Ok(0);
         }
-        Ok(usize::from(self.core.outbound.send(&caller.node(), &frame).await))
+        Ok(usize::from(self.core.call_client(caller, payloads).await?))
+    }
+
+    /// Sends to a connection that is here and may move. Returns `None` if there is none, or not any more.
+    async fn send_to_movable(
+        &self,
+        id: &ByteString,
+        method: &str,
+        arguments: &impl Arguments,
+    ) -> Result<Option<usize>, SendError> {
+        let known = self.core.connection(id).filter(|known| known.home().moves_between_nodes());
+        let Some(connection) = known else { return Ok(None) };
+        let payloads = encode::invocation(method, arguments, self.core.naming, &[connection.protocol()], None)?;
+        let is_taken = self.core.call_client(&connection, payloads).await?;
+        Ok((is_taken || self.core.contains(&connection)).then_some(usize::from(is_taken)))
     }
 
     async fn send_to_connections(
@@ -90,19 +102,27 @@ impl Receivers {
         method: &str,
         arguments: &impl Arguments,
     ) -> Result<usize, SendError> {
-        let locations = Locations::find(ids, &self.core);
+        if let [id] = ids
+            && let Some(proxies) = self.send_to_movable(id, method, arguments).await?
+        {
+            return Ok(proxies);
+        }
+        let send = self.core.outbound.begin_send();
+        let locations = Locations::find(ids, &self.core, send.epoch());
         let protocols = locations.protocols(&self.core.protocols);
         let payloads = encode::invocation(method, arguments, self.core.naming, &protocols, None)?;
         let mut frames = Vec::new();
+        let is_for_all = !locations.unknown.is_empty();
         let nodes = locations.asked(&self.core, &payloads);
         for (node, connection_ids, protocols) in locations.per_node(nodes, &self.core.protocols) {
             let payloads = only(&payloads, &protocols);
             let message = MultiConnectionData { connection_ids, payloads };
-            frames.push((node, checked_frame(&ServiceMessage::MultiConnectionData(message))?));
+            let frame = checked_frame(&ServiceMessage::MultiConnectionData(message))?;
+            frames.push((node, if is_for_all { send.frame(frame) } else { ManyFrame::plain(frame) }));
         }
         let mut proxies = 0;
         for (node, frame) in frames {
-            proxies += usize::from(self.core.outbound.send(&node, &frame).await);
+            proxies += usize::from(self.core.outbound.send(&node, frame.of(&node)).await);
         }
         Ok(proxies)
     }
@@ -159,10 +179,11 @@ struct Locations {
 }
 
 impl Locations {
-    fn find(ids: &[ByteString], core: &HubCore) -> Self {
+    /// Finds connections for a send of this epoch. Once there are moves, each proxy may have what can move.
+    fn find(ids: &[ByteString], core: &HubCore, epoch: i64) -> Self {
         let mut locations = Self { known: Vec::new(), unknown: Vec::new() };
         for id in ids {
-            match core.connection(id) {
+            match core.connection(id).filter(|known| epoch == 0 || !known.home().moves_between_nodes()) {
                 Some(connection) => locations.known.push(connection),
                 None => locations.unknown.push(id.clone()),
             }

@@ -71,6 +71,11 @@ impl FlowControl {
         None
     }
 
+    /// Whether the last request was to pause.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
     #[cfg(test)]
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.waiting_bytes

@@ -284,6 +284,11 @@ impl<C: AsRef<CallState>> Inbox<C> {
         if self.is_closing { None } else { self.flow.poll(limits) }
     }
 
+    /// Whether the proxy was asked to pause the client.
+    pub(crate) fn is_client_paused(&self) -> bool {
+        self.flow.is_paused()
+    }
+
     /// Lists what is left when the connection should be idle.
     #[cfg(test)]
     pub(crate) fn left_over(&self) -> Vec<String> {

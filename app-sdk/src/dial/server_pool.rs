@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use trunkline_link::LinkOutbox;
+use trunkline_link::{LinkOutbox, StatefulReconnects};
 use trunkline_protocol::door::{FIN_MIGRATE, SHUTDOWN_PING, STATUS_PING};
 use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::service::{Capabilities, Ping};
@@ -51,6 +51,8 @@ pub(crate) struct PoolParts {
     pub(crate) ring_max_bytes: usize,
     /// Interval of the pings to clients: a service passes them on, and sends none itself.
     pub(crate) keep_alive_interval: Duration,
+    /// Whether the service lets clients of the hub come back to their connections.
+    pub(crate) reconnects: StatefulReconnects,
     pub(crate) tasks: TaskTracker,
     /// Fires when nothing is dialled any more.
     pub(crate) draining: CancellationToken,
@@ -173,7 +175,8 @@ impl ServerPool {
 
     /// Dials once; `None` when the app server leaves.
     async fn dial(&self, wanted: Wanted<'_>) -> Option<Result<LinkSocket, DialError>> {
-        self.parts.draining.run_until_cancelled(self.service().dial(&self.service_hub, wanted)).await
+        let dialling = self.service().dial(&self.service_hub, wanted, self.parts.reconnects);
+        self.parts.draining.run_until_cancelled(dialling).await
     }
 
     fn reached(&self, socket: LinkSocket) -> LinkSocket {

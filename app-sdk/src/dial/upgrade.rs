@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{client_async_with_config, tungstenite};
-use trunkline_link::{LinkEnd, MigrationLevel, request_handshake_for};
+use trunkline_link::{LinkEnd, MigrationLevel, StatefulReconnects, request_handshake_for};
 use trunkline_protocol::door::{
     SDK_HEADER, SERVER_CONNECTION_PARAMETER, SERVER_ID_HEADER, SERVER_PATH, ServiceScheme, TARGET_PARAMETER,
 };
@@ -41,7 +41,12 @@ pub(super) enum Wanted<'a> {
 
 impl DialledService {
     /// Dials a server connection for the hub of this name in lower case, handshake included.
-    pub(super) async fn dial(&self, hub: &str, wanted: Wanted<'_>) -> Result<LinkSocket, DialError> {
+    pub(super) async fn dial(
+        &self,
+        hub: &str,
+        wanted: Wanted<'_>,
+        reconnects: StatefulReconnects,
+    ) -> Result<LinkSocket, DialError> {
         let authority = self.place().server_endpoint().authority();
         let upgrading = tokio::time::timeout(UPGRADE_TIMEOUT, self.upgrade(hub, wanted));
         let socket = upgrading.await.map_err(|_| DialError::Timeout(authority))??;
@@ -50,7 +55,7 @@ impl DialledService {
             Wanted::Default => LinkKind::Default,
             Wanted::OnDemand(_) => LinkKind::OnDemand,
         };
-        match request_handshake_for(&mut socket, kind, MigrationLevel::OnShutdown).await {
+        match request_handshake_for(&mut socket, kind, MigrationLevel::OnShutdown, reconnects).await {
             Ok(()) => Ok(socket),
             Err(LinkEnd::HandshakeRefused(text)) => Err(DialError::Refused(text)),
             Err(end) => Err(DialError::BrokenOff(end.reason(Role::AppServer))),

@@ -16,7 +16,7 @@ use trunkline_protocol::wire::ITEMS_HEADER;
 use super::{Dispatcher, call_span, catch_panic};
 use crate::call::CallInput;
 use crate::call::rehomed::{self, ITEMS_MAX_BYTES};
-use crate::connection::{CallKind, ConnectRequest, Connection, ConnectionClose, LinkId};
+use crate::connection::{CallKind, ConnectRequest, Connection, ConnectionClose, Home, LinkId};
 use crate::error::HubError;
 use crate::handler::filter::HubCall;
 use crate::handler::{HubCallKind, ReplyBody};
@@ -64,8 +64,8 @@ impl Dispatcher {
             return self.handle_closed(&present, close);
         }
         let protocol = message.protocol.as_deref().and_then(HubProtocol::from_name).unwrap_or(HubProtocol::Json);
-        let connection =
-            Arc::new(Connection::new(ConnectRequest::new(body, message), protocol, home, Arc::clone(node)));
+        let home = Home::new(home, Arc::clone(node));
+        let connection = Arc::new(Connection::new(ConnectRequest::new(body, message), protocol, home));
         self.core.outbound.count_ended(connection.id(), &close);
         connection.cancel();
         let needs_worker = {
@@ -121,13 +121,15 @@ impl Dispatcher {
     pub(super) async fn hand_over(self: &Arc<Self>, connection: &Arc<Connection>) {
         let is_connected = connection.inbox().is_connected();
         let items = if is_connected { self.items_of(connection).await } else { None };
+        // Not while it moves: the node that has it then knows of no hand-over yet.
+        let passage = connection.home().pass().await;
         connection.inbox().set_handed_over();
         if !self.core.remove_reassigned(connection) {
             return;
         }
         let mut close = CloseConnection { connection_id: connection.shared_id(), ..CloseConnection::default() };
         close.headers.extend(items.map(|items| (ByteString::from_static(ITEMS_HEADER), vec![items.into()])));
-        self.core.hand_over(&connection.node(), close);
+        self.core.hand_over(passage.node(), close);
         self.end_waits(connection, ClientSilence::Leaving);
         self.abandon_calls(connection);
     }
@@ -149,10 +151,10 @@ impl Dispatcher {
         }
     }
 
-    /// Hands the remaining connections over, because the time for their calls is up.
+    /// Hands the remaining connections over, because the time for their calls is up. Those that move are left to their nodes.
     pub(crate) async fn hand_over_remaining(self: &Arc<Self>) {
         for connection in self.core.connections() {
-            if connection.inbox().is_reassigning() {
+            if connection.inbox().is_reassigning() && !connection.home().is_paused() {
                 self.hand_over(&connection).await;
             }
         }

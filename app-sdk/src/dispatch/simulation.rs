@@ -264,7 +264,7 @@ impl Simulation {
 
     fn leave(&mut self) {
         self.is_open = false;
-        self.hub.handle_close(CloseConnection { connection_id: ID.into(), ..CloseConnection::default() });
+        self.hub.handle_close(&self.node, CloseConnection { connection_id: ID.into(), ..CloseConnection::default() });
     }
 
     fn call(&mut self, method: usize, id: Option<String>) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::limits::STATEFUL_RECONNECT_BUFFER_BYTES;
 use trunkline_protocol::manifest::{Authentication, HubManifest, SlowClients, Transport};
 
 use crate::connection::Limits;
@@ -22,6 +23,9 @@ pub(crate) struct HubSettings {
     pub(crate) slow_clients: SlowClients,
     pub(crate) requires_authentication: bool,
     pub(crate) close_on_token_expiry: bool,
+    /// A client may come back to its connection after its socket has ended, at whichever proxy.
+    pub(crate) stateful_reconnect: bool,
+    pub(crate) stateful_reconnect_buffer_bytes: usize,
     pub(crate) limits: Limits,
 }
 
@@ -38,6 +42,13 @@ pub(crate) fn checked_name(path: &str, name: Option<&str>) -> Result<String, Bui
 }
 
 impl HubSettings {
+    /// Bytes that are kept for each client that may come back to its connection; `None` where no client may. Only WebSockets
+    /// can be replaced.
+    pub(crate) fn reconnect_buffer_bytes(&self) -> Option<usize> {
+        let is_possible = self.stateful_reconnect && self.transports.contains(&Transport::WebSockets);
+        is_possible.then_some(self.stateful_reconnect_buffer_bytes)
+    }
+
     pub(super) fn manifest(&self, name: &str, path: &str) -> HubManifest {
         HubManifest {
             protocols: self.protocols.iter().map(|protocol| protocol.name().to_owned()).collect(),
@@ -53,6 +64,7 @@ impl HubSettings {
                 false => Authentication::Optional,
             },
             close_on_token_expiry: self.close_on_token_expiry,
+            stateful_reconnect_buffer_bytes: self.reconnect_buffer_bytes(),
             ..HubManifest::new(name, path)
         }
     }
@@ -77,6 +89,8 @@ impl Default for HubSettings {
             slow_clients: manifest.slow_clients,
             requires_authentication: false,
             close_on_token_expiry: false,
+            stateful_reconnect: false,
+            stateful_reconnect_buffer_bytes: STATEFUL_RECONNECT_BUFFER_BYTES,
             limits: Limits::default(),
         }
     }

@@ -75,13 +75,13 @@ mod tests {
     use trunkline_protocol::service::{Capabilities, OpenConnection};
 
     use super::*;
-    use crate::connection::connect_request_of;
+    use crate::connection::{Home, connect_request_of};
     use crate::node::{Node, NodeName};
 
     fn connection(id: &'static str, home: u64) -> Arc<Connection> {
         let request = connect_request_of(OpenConnection { connection_id: id.into(), ..OpenConnection::default() });
         let node = Arc::new(Node::new(NodeName::proxy("node", "boot"), Capabilities::plain()));
-        Arc::new(Connection::new(request, HubProtocol::Json, LinkId(home), node))
+        Arc::new(Connection::new(request, HubProtocol::Json, Home::new(LinkId(home), node)))
     }
 
     #[test]

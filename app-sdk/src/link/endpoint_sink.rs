@@ -39,8 +39,9 @@ fn handle(session: &LinkSession, body: &Bytes, message: ServiceMessage) {
     match message {
         ServiceMessage::OpenConnection(open) => endpoint.handle_open(*id, node, body, open),
         ServiceMessage::ConnectionData(data) => endpoint.handle_data(data),
-        ServiceMessage::CloseConnection(close) => endpoint.handle_close(close),
+        ServiceMessage::CloseConnection(close) => endpoint.handle_close(node, close),
         ServiceMessage::ConnectionFlowControl(control) => endpoint.handle_flow_control(*id, node, control),
+        ServiceMessage::MoveConnection(request) => endpoint.handle_move(node, request),
         ServiceMessage::Ack(ack) => endpoint.handle_ack(ack),
         ServiceMessage::ClientInvocation(question) => endpoint.handle_client_invocation(node, question),
         ServiceMessage::ClientCompletion(answer) => endpoint.handle_client_completion(answer),

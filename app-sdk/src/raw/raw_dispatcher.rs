@@ -91,7 +91,7 @@ impl Endpoint for Arc<RawDispatcher> {
         self.core.receive(&client, message);
     }
 
-    fn handle_close(&self, close: CloseConnection) {
+    fn handle_close(&self, _node: &Arc<Node>, close: CloseConnection) {
         let Some(client) = self.core.get(&close.connection_id) else { return };
         self.core.handle_closed(&client, &ConnectionClose::from_frame(&close));
     }

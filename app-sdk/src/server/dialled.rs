@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::post;
 use tokio::runtime::Handle;
+use trunkline_link::StatefulReconnects;
 use trunkline_protocol::door::ConnectionString;
 use trunkline_protocol::manifest::EndpointKind;
 use trunkline_protocol::wire::NEGOTIATE_SUFFIX;
@@ -38,6 +39,10 @@ pub(super) fn start(
                 ring_max_bytes: ready.outbox_max_bytes,
                 // No interval is shorter than a moment, or it would be no interval.
                 keep_alive_interval: Duration::from_millis(manifest.keep_alive_interval_ms.max(1)),
+                reconnects: match manifest.stateful_reconnect_buffer_bytes {
+                    Some(_) => StatefulReconnects::Allowed,
+                    None => StatefulReconnects::Refused,
+                },
                 tasks: core.tasks.clone(),
                 draining: core.draining.clone(),
                 shutdown: core.shutdown.clone(),

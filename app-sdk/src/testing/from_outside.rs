@@ -35,6 +35,21 @@ fn hub(server: &TestServer) -> HubHandle {
 }
 
 #[tokio::test]
+async fn a_client_that_may_come_back_is_called_and_asked_as_any_other() {
+    let hub = Hub::new("/test").stateful_reconnect(true).method("Greet", async |ctx: Context| {
+        ctx.clients().caller().send("Hello", (1,)).await?;
+        Ok::<_, crate::HubError>(ctx.clients().caller().invoke::<u32>("Ask", ()).await?)
+    });
+    let server = TestServer::new(hub).unwrap();
+    let mut client = server.connect("/test").await.unwrap();
+    let greeting = client.begin("Greet", ()).await.unwrap();
+    let (number,): (u32,) = client.expect("Hello").await;
+    let asked = client.next().await.unwrap();
+    client.answer(&asked, number + 1).await.unwrap();
+    assert_eq!(greeting.result::<u32>().await.unwrap(), 2);
+}
+
+#[tokio::test]
 async fn the_client_reads_why_it_was_closed() {
     let server = server();
     let mut clients = members(&server, &["ann", "bob", "cid", "dan"], "g").await;

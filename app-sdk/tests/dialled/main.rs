@@ -137,7 +137,16 @@ async fn a_hub_opens_five_server_connections_as_azures_sdk_does() {
         assert_eq!(verify(token, &keys, now_s), Err(AccessTokenError::Audience), "it is signed, and no user's");
         let LinkHandshakeRequest { version, kind, migration_level, .. } = &connection.request;
         assert_eq!((*version, *kind, *migration_level), (1, LinkKind::Default, 1));
+        assert!(!connection.request.allow_stateful_reconnects);
     }
+}
+
+#[tokio::test]
+async fn a_service_hears_that_clients_of_a_hub_may_come_back() {
+    let mut service = Service::start().await;
+    let _app = App::start_with(&service, |hub| hub.stateful_reconnect(true));
+    let connections: [_; 5] = service.next_many().await;
+    assert!(connections.iter().all(|connection| connection.request.allow_stateful_reconnects));
 }
 
 #[tokio::test]

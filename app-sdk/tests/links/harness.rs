@@ -256,6 +256,11 @@ impl LinkRequest {
         Self { hub: "test", node, slot, key: KEY, instance, boot: "boot", session, lists_members, can }
     }
 
+    /// Query of a proxy that lets connections move.
+    pub(crate) fn that_moves(node: &'static str, slot: u32) -> Self {
+        Self { can: "moves", ..Self::of(node, slot) }
+    }
+
     pub(crate) async fn dial(self, app: &App) -> Result<(ProxySocket, HeaderMap), Response<Option<Vec<u8>>>> {
         let mut request = format!("ws://{}{LINK_PATH}?hub={}", app.address, self.hub).into_client_request().unwrap();
         let instance = self.instance.unwrap_or_else(|| app.handle.instance().to_owned());
@@ -330,6 +335,19 @@ impl ProxyLink {
         let echo = Ping { pairs: vec![("echo".into(), "1".into())] };
         self.send(ServiceMessage::Ping(echo.clone())).await;
         while self.next_of_any_kind().await != ServiceMessage::Ping(echo.clone()) {}
+    }
+
+    /// As [`fence`](Self::fence), and checks that nothing came meanwhile.
+    pub(crate) async fn fence_quietly(&mut self) {
+        let echo = Ping { pairs: vec![("echo".into(), "1".into())] };
+        self.send(ServiceMessage::Ping(echo.clone())).await;
+        loop {
+            match self.next_of_any_kind().await {
+                ServiceMessage::Ping(ping) if ping == echo => return,
+                ServiceMessage::Ping(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     pub(crate) async fn send(&mut self, message: ServiceMessage) {

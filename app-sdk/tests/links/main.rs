@@ -10,6 +10,7 @@ mod calls;
 mod handovers;
 mod harness;
 mod identity;
+mod moves;
 mod questions;
 mod reassignments;
 mod restarts;

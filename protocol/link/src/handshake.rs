@@ -30,12 +30,21 @@ impl MigrationLevel {
     }
 }
 
+/// Whether a service may let clients of a server connection come back to their connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatefulReconnects {
+    /// The end of its socket is the end of a client connection.
+    Refused,
+    /// A client whose socket has ended may go on over another one.
+    Allowed,
+}
+
 /// The app server's part: asks, and waits for the answer.
 ///
 /// # Errors
 /// When the proxy refuses, or does not answer in time.
 pub async fn request_handshake<S: LinkWebSocket>(socket: &mut LinkSocket<S>) -> Result<(), LinkEnd> {
-    request_handshake_for(socket, LinkKind::Default, MigrationLevel::Off).await
+    request_handshake_for(socket, LinkKind::Default, MigrationLevel::Off, StatefulReconnects::Refused).await
 }
 
 /// The part of an app server that has dialled a service: asks for a server connection of this kind.
@@ -46,10 +55,18 @@ pub async fn request_handshake_for<S: LinkWebSocket>(
     socket: &mut LinkSocket<S>,
     kind: LinkKind,
     migration: MigrationLevel,
+    reconnects: StatefulReconnects,
 ) -> Result<(), LinkEnd> {
     in_time(async {
         let (version, migration_level) = (SERVICE_PROTOCOL_VERSION, migration.number());
-        let request = LinkHandshakeRequest { version, kind, migration_level, ..LinkHandshakeRequest::default() };
+        let allow_stateful_reconnects = reconnects == StatefulReconnects::Allowed;
+        let request = LinkHandshakeRequest {
+            version,
+            kind,
+            migration_level,
+            allow_stateful_reconnects,
+            ..LinkHandshakeRequest::default()
+        };
         socket.writer.send(ServiceMessage::HandshakeRequest(request).to_frame()).await?;
         match socket.reader.next_message().await? {
             Some(ServiceMessage::HandshakeResponse(response)) => match response.error.filter(|text| !text.is_empty()) {

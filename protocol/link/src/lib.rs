@@ -46,7 +46,9 @@ mod writer;
 
 pub use clock::LinkClock;
 pub use end::LinkEnd;
-pub use handshake::{MigrationLevel, answer_handshake, answer_handshake_if, request_handshake, request_handshake_for};
+pub use handshake::{
+    MigrationLevel, StatefulReconnects, answer_handshake, answer_handshake_if, request_handshake, request_handshake_for,
+};
 pub use header::{MalformedHeader, read_answer, read_capabilities, read_offer, write_answer, write_offer};
 pub use outbox::{LinkOutbox, OutboxClosed, OutboxPolicy, Outgoing, TrySendError};
 pub use reader::{FrameSink, LinkReadLoop};

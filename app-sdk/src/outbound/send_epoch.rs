@@ -1,0 +1,177 @@
+//! Epochs of one hub's sends to many, and the counts that tell when all sends of an earlier epoch are queued.
+//!
+//! A client connection that moves is served by its old node up to an epoch, and by its new one from there on. So all copies
+//! of a send carry one epoch, and an epoch is over when each of its sends is queued at all of its nodes.
+//!
+//! ```text
+//!  send:  read the epoch ─► count under its parity ─► still that epoch? ─ yes ─► queue all copies ─► uncount
+//!              ▲                                        └─ no ─► uncount ─┐
+//!              └──────────────────────────────────────────────────────────┘
+//!  move:  advance to e + 1 ─► wait until nothing counts under the parity of e ─► all sends up to e are queued
+//! ```
+//!
+//! Two counts are enough, because an epoch begins only when the one before the last is over.
+
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+/// Order of every step: a send that is counted too late must see the new epoch.
+const ORDER: Ordering = Ordering::SeqCst;
+
+/// The current epoch, and the number of sends under way in it and in the one before. No step waits.
+#[derive(Debug, Default)]
+pub(super) struct SendEpoch {
+    current: AtomicI64,
+    even: AtomicUsize,
+    odd: AtomicUsize,
+}
+
+impl SendEpoch {
+    pub(super) fn current(&self) -> i64 {
+        self.current.load(ORDER)
+    }
+
+    /// Counts a send under this epoch. It has begun if the epoch is still the current one afterwards.
+    pub(super) fn enter(&self, epoch: i64) {
+        self.count_of(epoch).fetch_add(1, ORDER);
+    }
+
+    /// Ends what has entered. Returns whether an advance may wait for just that.
+    pub(super) fn leave(&self, epoch: i64) -> bool {
+        let before = self.count_of(epoch).fetch_sub(1, ORDER);
+        debug_assert!(before > 0, "only what has entered leaves");
+        before == 1 && self.current() != epoch
+    }
+
+    /// Begins the next epoch and returns it. Its caller is alone, and waits for the last epoch before it advances again.
+    pub(super) fn advance(&self) -> i64 {
+        self.current.fetch_add(1, ORDER) + 1
+    }
+
+    /// Whether all sends of the last epoch, the one before the current, are queued.
+    pub(super) fn is_last_over(&self) -> bool {
+        self.count_of(self.current() + 1).load(ORDER) == 0
+    }
+
+    fn count_of(&self, epoch: i64) -> &AtomicUsize {
+        if epoch & 1 == 0 { &self.even } else { &self.odd }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// Step that a send takes next.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    enum SendStep {
+        Read,
+        Enter(i64),
+        Check(i64),
+        /// It has this epoch for good, and queues its copies.
+        Queue(i64),
+        LeaveToRetry(i64),
+        Leave(i64),
+        Over,
+    }
+
+    /// Everything at one moment: the counters, two senders that send again and again, and a mover.
+    #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+    struct Moment {
+        counters: (i64, usize, usize),
+        sends: [SendStep; 3],
+        /// Sends that each sender has still to do.
+        left: [u8; 3],
+        /// Whether the mover waits for the last epoch, and advances that it has still to do.
+        is_waiting: bool,
+        is_woken: bool,
+        advances: u8,
+    }
+
+    impl Moment {
+        fn counters(&self) -> SendEpoch {
+            let (current, even, odd) = self.counters;
+            SendEpoch { current: current.into(), even: even.into(), odd: odd.into() }
+        }
+
+        fn with(mut self, counters: &SendEpoch) -> Self {
+            self.counters = (counters.current(), counters.even.load(ORDER), counters.odd.load(ORDER));
+            self
+        }
+
+        /// Lets one sender take its next step.
+        fn step(&self, sender: usize) -> Option<Self> {
+            let (counters, mut next) = (self.counters(), self.clone());
+            let leave = |next: &mut Self, epoch| next.is_woken |= counters.leave(epoch);
+            next.sends[sender] = match self.sends[sender] {
+                SendStep::Read => SendStep::Enter(counters.current()),
+                SendStep::Enter(epoch) => {
+                    counters.enter(epoch);
+                    SendStep::Check(epoch)
+                }
+                SendStep::Check(epoch) if counters.current() == epoch => SendStep::Queue(epoch),
+                SendStep::Check(epoch) => SendStep::LeaveToRetry(epoch),
+                SendStep::LeaveToRetry(epoch) => {
+                    leave(&mut next, epoch);
+                    SendStep::Read
+                }
+                SendStep::Queue(epoch) => SendStep::Leave(epoch),
+                SendStep::Leave(epoch) => {
+                    leave(&mut next, epoch);
+                    next.left[sender] -= 1;
+                    if next.left[sender] == 0 { SendStep::Over } else { SendStep::Read }
+                }
+                SendStep::Over => return None,
+            };
+            Some(next.with(&counters))
+        }
+
+        /// Lets the mover take its next step: advance, or look whether the last epoch is over.
+        fn step_of_mover(&self) -> Option<Self> {
+            let (counters, mut next) = (self.counters(), self.clone());
+            if !self.is_waiting {
+                next.advances = self.advances.checked_sub(1)?;
+                counters.advance();
+                // It looks once by itself.
+                (next.is_waiting, next.is_woken) = (true, true);
+                return Some(next.with(&counters));
+            }
+            if !self.is_woken {
+                return None;
+            }
+            next.is_woken = false;
+            if counters.is_last_over() {
+                next.is_waiting = false;
+                let unqueued = |step: &SendStep| matches!(step, SendStep::Queue(epoch) if *epoch < counters.current());
+                assert!(!self.sends.iter().any(unqueued), "{self:?}");
+            }
+            Some(next.with(&counters))
+        }
+    }
+
+    /// Every order of the steps of three senders and of a mover that advances three times.
+    #[test]
+    fn no_send_of_an_earlier_epoch_is_unqueued_when_a_move_has_waited_whatever_the_order_of_steps() {
+        let begin = Moment {
+            counters: (0, 0, 0),
+            sends: [SendStep::Read; 3],
+            left: [2, 1, 1],
+            is_waiting: false,
+            is_woken: false,
+            advances: 3,
+        };
+        let (mut seen, mut open, mut ends) = (HashSet::from([begin.clone()]), vec![begin], 0);
+        while let Some(moment) = open.pop() {
+            let sent = (0..moment.sends.len()).filter_map(|sender| moment.step(sender));
+            let next: Vec<_> = sent.chain(moment.step_of_mover()).collect();
+            if next.is_empty() {
+                assert_eq!((moment.is_waiting, moment.advances), (false, 0), "nobody wakes the mover: {moment:?}");
+                assert_eq!(moment.counters, (3, 0, 0));
+                ends += 1;
+            }
+            open.extend(next.into_iter().filter(|next| seen.insert(next.clone())));
+        }
+        assert!(ends > 0 && seen.len() > 10_000, "{ends} ends, {} moments", seen.len());
+    }
+}
