@@ -3,6 +3,7 @@
 mod absence;
 mod acquaintance;
 mod announcement;
+mod coming_back;
 mod cut;
 mod dozen;
 mod stranger;
@@ -46,10 +47,15 @@ impl<'a> FleetScene<'a> {
 
     /// Starts nodes of these names, each of which names all.
     async fn begin(stage: &'a Stage, names: &[&str], more: &[&str]) -> Result<Self> {
+        Self::begin_with(stage, &[], names, more).await
+    }
+
+    /// As [`begin`](Self::begin), with an app server of these arguments.
+    async fn begin_with(stage: &'a Stage, of_app: &[&str], names: &[&str], more: &[&str]) -> Result<Self> {
         let admins: Vec<String> = names.iter().map(|_| free_address()).collect::<Result<_>>()?;
         let peers: Vec<&str> = admins.iter().map(String::as_str).collect();
         let fleet = Fleet::new(stage);
-        let app = fleet.app(App::Bench).await?;
+        let app = fleet.app_with(App::Bench, of_app).await?;
         let mut scene = Self { fleet, app, nodes: Vec::new() };
         for (name, admin) in names.iter().zip(&admins) {
             scene.start(name, admin, &peers, more)?;

@@ -224,6 +224,12 @@ impl ClientBuilder<'_> {
         self.option("reconnectTo", json!(url))
     }
 
+    /// Asks for stateful reconnect.
+    #[must_use]
+    pub fn stateful(self) -> Self {
+        self.option("stateful", json!(true))
+    }
+
     /// Opens the client.
     ///
     /// # Errors
@@ -336,6 +342,17 @@ impl Client {
     /// When the client can't send.
     pub async fn flood_padded(&self, target: &str, count: u64, padding_bytes: usize) -> Result<()> {
         self.done("flood", json!({ "target": target, "from": 0, "count": count, "padding": padding_bytes })).await
+    }
+
+    /// Makes sure that the app was told of no end of the connection, and that it has its first id still.
+    ///
+    /// # Errors
+    /// When it has not, or the client is gone.
+    pub async fn is_undisturbed(&self) -> Result<()> {
+        let reply = self.command("interruptions", json!({})).await?.map_err(anyhow::Error::msg)?;
+        let expected = json!({ "interruptions": [], "connectionId": self.connection_id });
+        ensure!(reply == expected, "{:?}: {reply} instead of {expected}", self.kind);
+        Ok(())
     }
 
     /// Waits until a counted target has had so many messages, or its numbers don't follow each other.

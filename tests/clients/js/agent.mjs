@@ -34,13 +34,14 @@ function build(options) {
     })
     .withHubProtocol(options.protocol === "messagepack" ? new MessagePackHubProtocol() : new signalR.JsonHubProtocol())
     .configureLogging(logger);
+  if (options.stateful) builder.withStatefulReconnect();
   if (options.reconnectDelays) builder.withAutomaticReconnect(options.reconnectDelays);
   if (options.serverTimeoutMs) builder.withServerTimeout(options.serverTimeoutMs);
   if (options.keepAliveMs) builder.withKeepAliveInterval(options.keepAliveMs);
   return builder.build();
 }
 
-function listen(client, connection, options, sequences) {
+function listen(client, connection, options, { sequences, interruptions }) {
   for (const target of options.subscribe ?? []) {
     connection.on(target, (...args) => emit({ event: "message", client, target, arguments: pack(args) }));
   }
@@ -52,8 +53,12 @@ function listen(client, connection, options, sequences) {
   for (const [target, order] of Object.entries(options.answers ?? {})) {
     for (const handler of handlersOf(order, client, target)) connection.on(target, handler);
   }
-  connection.onclose((error) => emit({ event: "closed", client, error: error?.message ?? null }));
+  connection.onclose((error) => {
+    interruptions.push(`closed: ${error?.message ?? ""}`);
+    emit({ event: "closed", client, error: error?.message ?? null });
+  });
   connection.onreconnecting((error) => {
+    interruptions.push(`reconnecting: ${error?.message ?? ""}`);
     if (options.nextAccessToken) options.accessToken = options.nextAccessToken;
     if (options.reconnectTo) connection.baseUrl = options.reconnectTo;
     emit({ event: "reconnecting", client, error: error?.message ?? null });
@@ -63,10 +68,10 @@ function listen(client, connection, options, sequences) {
 
 async function open({ client, ...options }) {
   const connection = build(options);
-  const sequences = new Map();
-  listen(client, connection, options, sequences);
+  const kept = { connection, sequences: new Map(), interruptions: [], subjects: new Map(), streams: new Map() };
+  listen(client, connection, options, kept);
   await connection.start();
-  clients.set(client, { connection, sequences, subjects: new Map(), streams: new Map() });
+  clients.set(client, kept);
   return { connectionId: connection.connectionId };
 }
 
@@ -137,6 +142,11 @@ serve({
   complete: (options) => subjectOf(options).complete(),
   fail: ({ error, ...of }) => subjectOf(of).error(new Error(error)),
   verify: ({ client, target, count }) => clients.get(client).sequences.get(target).reached(count),
+  // What the app was told of the connection's ends, and the id that it has now.
+  interruptions: ({ client }) => {
+    const { connection, interruptions } = clients.get(client);
+    return { interruptions, connectionId: connection.connectionId };
+  },
   // As the official suite does: the library believes that the server has fallen silent.
   sever: ({ client }) => clients.get(client).connection.serverTimeout(),
   close: ({ client }) => clients.get(client).connection.stop(),

@@ -1,0 +1,140 @@
+//! Stateful reconnect with the official client: sockets break, nodes stop, and nobody notices.
+
+use anyhow::{Result, ensure};
+use futures_util::future::try_join_all;
+use serde_json::json;
+use trunkline_tests::harness::balancer::{Balancer, Rule};
+use trunkline_tests::harness::client::{Agents, Client, Kind};
+use trunkline_tests::harness::metrics::Metrics;
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::relay::{Fate, Relay};
+use trunkline_tests::harness::scenario::{Stage, is_full, play_heavy, until};
+
+use super::{FleetScene, NAMES};
+
+/// Times that all sockets are cut; four times as often in the long version.
+const CUTS: u64 = 50;
+
+/// Messages of each client to the hub, and back, around a cut.
+const MESSAGES: u64 = 40;
+
+/// Clients of each hub protocol.
+const CLIENTS: usize = 3;
+
+/// Three nodes behind a balancer that takes them in turn, and a relay before that.
+struct Scene<'a> {
+    fleet: FleetScene<'a>,
+    _balancer: Balancer,
+    relay: Relay,
+}
+
+impl<'a> Scene<'a> {
+    async fn open(stage: &'a Stage) -> Result<Self> {
+        let fleet = FleetScene::begin_with(stage, &["--stateful"], &NAMES, &[]).await?;
+        fleet.agrees(&NAMES).await?;
+        let nodes: Vec<_> = fleet.nodes.iter().map(|node| node.address()).collect();
+        let balancer = Balancer::start(Rule::InTurn, &nodes).await?;
+        let relay = Relay::start_for(b"GET /bench", balancer.address()).await?;
+        Ok(Self { fleet, _balancer: balancer, relay })
+    }
+
+    async fn clients(&self, agents: &Agents<'_>) -> Result<Vec<Client>> {
+        let url = format!("http://{}/bench", self.relay.address());
+        let mut clients = Vec::new();
+        for kind in Kind::JS {
+            for _ in 0..CLIENTS {
+                let client = agents.client(kind, &url).stateful().count(&["Echoed", "Tick"]).open().await?;
+                client.invoke("Join", json!(["all"])).await?;
+                clients.push(client);
+            }
+        }
+        Ok(clients)
+    }
+
+    async fn total(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+        let mut total = 0.0;
+        for node in &self.fleet.nodes {
+            total += Metrics::of(node.admin()).await?.sum(name, labels);
+        }
+        Ok(total)
+    }
+}
+
+/// Sends numbered messages, of which each comes back.
+async fn converse(client: &Client, from: u64, count: u64) -> Result<()> {
+    client.flood("EchoBack", from, count).await?;
+    let echoed = client.sequence("Echoed", from + count - 1).await?;
+    ensure!(echoed.broken.is_none(), "{:?}: {echoed:?}", client.kind());
+    Ok(())
+}
+
+/// Makes sure that each client has got all, once and in order, and noticed nothing.
+async fn are_whole(clients: &[Client], echoes: u64) -> Result<()> {
+    for client in clients {
+        client.is_undisturbed().await?;
+        // Whatever was sent before this answer has come before it.
+        client.invoke("Echo", json!([0])).await?;
+        let echoed = client.sequence("Echoed", echoes).await?;
+        assert_eq!((echoed.received, echoed.first, echoed.broken), (echoes, Some(1), None), "{:?}", client.kind());
+        let ticks = client.sequence("Tick", 1).await?;
+        assert_eq!(ticks.broken, None, "{:?}", client.kind());
+    }
+    Ok(())
+}
+
+#[test]
+fn sockets_that_are_cut_all_the_time_lose_nothing_and_nobody_notices() {
+    play_heavy(async |stage| {
+        let scene = Scene::open(stage).await?;
+        let agents = Agents::new(stage);
+        let clients = scene.clients(&agents).await?;
+        clients[0].invoke("StartTicks", json!([5, 64])).await?;
+        let cuts = if is_full() { 4 * CUTS } else { CUTS };
+        for cut in 0..cuts {
+            let talking = clients.iter().map(|client| converse(client, cut * MESSAGES + 1, MESSAGES));
+            let (talked, ()) = tokio::join!(try_join_all(talking), async {
+                scene.relay.decide(if cut % 2 == 0 { Fate::CutInPiece } else { Fate::Cut }, usize::MAX);
+            });
+            talked?;
+        }
+        clients[0].invoke("StopTicks", json!([])).await?;
+        are_whole(&clients, cuts * MESSAGES).await?;
+        let resumed = scene.total("trunkline_connections_resumed_total", &[]).await?;
+        ensure!(resumed >= cuts as f64, "{resumed} of {cuts} cuts");
+        let [gone, come] = [("direction", "out"), ("direction", "in")];
+        let moved = scene.total("trunkline_connections_moved_total", &[come]).await?;
+        ensure!(moved >= cuts as f64 / 2.0, "the balancer takes turns: {moved} of {resumed} at another node");
+        until(async || {
+            let out = scene.total("trunkline_connections_moved_total", &[gone]).await?;
+            Ok((out >= moved).then_some(()))
+        })
+        .await?;
+        assert_eq!(scene.total("trunkline_client_connections_closed_total", &[]).await?, 0.0);
+        Ok(())
+    });
+}
+
+#[test]
+fn clients_of_a_node_that_stops_go_on_at_the_others() {
+    play_heavy(async |stage| {
+        let mut scene = Scene::open(stage).await?;
+        let agents = Agents::new(stage);
+        let clients = scene.clients(&agents).await?;
+        clients[0].invoke("StartTicks", json!([5, 64])).await?;
+        let talking = clients.iter().map(|client| converse(client, 1, 10 * MESSAGES));
+        let stopped = scene.fleet.nodes.pop();
+        let Some(mut stopped) = stopped else { return Ok(()) };
+        let (talked, ended) = tokio::join!(try_join_all(talking), async {
+            stopped.process.signal(Signal::Terminate).await?;
+            stopped.process.ended().await
+        });
+        talked?;
+        ensure!(ended?.success(), "the node did not end well");
+        clients[0].invoke("StopTicks", json!([])).await?;
+        are_whole(&clients, 10 * MESSAGES).await?;
+        assert_eq!(scene.total("trunkline_client_connections", &[]).await?, clients.len() as f64);
+        let moved = scene.total("trunkline_connections_moved_total", &[("cause", "drain")]).await?;
+        ensure!(moved > 0.0, "somebody was at the third node");
+        Ok(())
+    });
+}
