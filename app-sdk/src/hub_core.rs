@@ -12,6 +12,7 @@
 
 mod acks;
 mod expected_result;
+mod parting;
 mod registry;
 mod result_requests;
 mod result_wait;
@@ -43,6 +44,7 @@ use crate::sync::{lock, read, write};
 use acks::Acks;
 pub(crate) use acks::ExpectedAck;
 pub(crate) use expected_result::ExpectedResult;
+use parting::Parting;
 use registry::Registry;
 pub(crate) use result_requests::{AbandonedRequest, Addressee, ClientResult, ClientSilence, TooManyRequests};
 use result_requests::{ClientResults, ID_PREFIX, Registered};
@@ -56,6 +58,7 @@ pub(crate) struct HubCore {
     pub(crate) limits: Limits,
     pub(crate) outbound: Outbound,
     registry: RwLock<Registry>,
+    parting: Mutex<Parting>,
     acks: Mutex<Acks>,
     client_results: Mutex<ClientResults>,
     taken_over: broadcast::Sender<TakenOver>,
@@ -87,6 +90,7 @@ impl HubCore {
             limits,
             outbound,
             registry,
+            parting: Mutex::default(),
             acks,
             client_results,
             taken_over,
@@ -141,6 +145,11 @@ impl HubCore {
     /// Whether this very connection is here, not only its id.
     pub(crate) fn contains(&self, connection: &Arc<Connection>) -> bool {
         read(&self.registry).contains(connection)
+    }
+
+    /// Takes a connection that was closed while it moved: the node that has it hears of that when it resumes it.
+    pub(crate) fn take_parting(&self, id: &str) -> Option<Arc<Connection>> {
+        lock(&self.parting).take(id)
     }
 
     pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
@@ -216,13 +225,20 @@ impl HubCore {
         data_type: DataType,
         close: ConnectionClose,
     ) -> bool {
-        if !self.remove(connection) {
+        if !write(&self.registry).remove(connection) {
             return false;
         }
         self.outbound.count_closed(connection.id(), &close);
-        let node = connection.node();
-        self.outbound.control(&node, &connection_data(connection, last_payload, data_type));
-        self.outbound.close_at_proxy(&node, connection.shared_id(), close.cause, None);
+        let last = connection_data(connection, last_payload, data_type);
+        let closing = Outbound::close_of(&connection.node(), connection.shared_id(), close.cause, None);
+        if connection.home().keep_last(&[last.to_frame(), closing.to_frame()]) {
+            lock(&self.parting).push(connection);
+        } else {
+            connection.home().end_pause();
+            let node = connection.node();
+            self.outbound.control(&node, &last);
+            self.outbound.control(&node, &closing);
+        }
         connection.cancel();
         let mut inbox = connection.inbox();
         inbox.discard();

@@ -71,6 +71,11 @@ impl Node {
         Self { name: name.into(), boot: boot.into(), service: service.map(Into::into), capabilities, pool }
     }
 
+    /// Node without links, which takes nothing.
+    pub(crate) fn nowhere() -> Self {
+        Self::new(NodeName { name: "", boot: "", service: None }, Capabilities::default())
+    }
+
     pub(crate) fn is(&self, name: &str, boot: &str) -> bool {
         &*self.name == name && &*self.boot == boot
     }

@@ -206,9 +206,19 @@ impl Outbound {
         cause: Cause,
         error: Option<ByteString>,
     ) {
+        self.control(node, &Self::close_of(node, connection_id, cause, error));
+    }
+
+    /// The frame that closes a connection at this node.
+    pub(crate) fn close_of(
+        node: &Node,
+        connection_id: ByteString,
+        cause: Cause,
+        error: Option<ByteString>,
+    ) -> ServiceMessage {
         let named = node.knows_causes().then(|| (CAUSE_HEADER.into(), vec![cause.label().into()]));
         let close = CloseConnection { connection_id, error, headers: named.into_iter().collect() };
-        self.control(node, &ServiceMessage::CloseConnection(close));
+        ServiceMessage::CloseConnection(close)
     }
 
     /// Counts and logs a connection that was closed.

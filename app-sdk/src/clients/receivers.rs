@@ -82,7 +82,7 @@ impl Receivers {
         Ok(usize::from(self.core.call_client(caller, payloads).await?))
     }
 
-    /// Sends to a connection that is here and may move. Returns `None` if there is none, or not any more.
+    /// Sends to a connection that is here and may move. Returns `None` if it is elsewhere, or is by now.
     async fn send_to_movable(
         &self,
         id: &ByteString,
@@ -93,7 +93,8 @@ impl Receivers {
         let Some(connection) = known else { return Ok(None) };
         let payloads = encode::invocation(method, arguments, self.core.naming, &[connection.protocol()], None)?;
         let is_taken = self.core.call_client(&connection, payloads).await?;
-        Ok((is_taken || self.core.contains(&connection)).then_some(usize::from(is_taken)))
+        let has_left = !is_taken && !self.core.contains(&connection) && connection.inbox().goes_on();
+        Ok((!has_left).then_some(usize::from(is_taken)))
     }
 
     async fn send_to_connections(

@@ -53,6 +53,8 @@ struct Pause {
     frames: Vec<Bytes>,
     /// Acknowledgement that is owed when nothing passes any more.
     acknowledgement: Option<Bytes>,
+    /// The last frame waits, too: whatever comes after it goes nowhere.
+    is_last: bool,
     resumed: Arc<Notify>,
 }
 
@@ -160,6 +162,11 @@ impl Home {
         }
     }
 
+    /// Keeps the last frames for a client that moves. Returns `false` if it does not, and they may leave.
+    pub(crate) fn keep_last(&self, frames: &[Bytes]) -> bool {
+        matches!(self, Self::Movable(home) if home.is_at_proxy && home.keep_last(frames))
+    }
+
     /// Ends the pause of a connection that ends: what waited leaves before its close.
     pub(crate) fn end_pause(&self) {
         if let Self::Movable(home) = self {
@@ -200,6 +207,7 @@ impl MovableHome {
                         state.passing += 1;
                         return Passage { home: Some(self), node: Arc::clone(&state.node) };
                     }
+                    Some(pause) if pause.is_last => return Passage { home: None, node: Arc::new(Node::nowhere()) },
                     Some(pause) => Arc::clone(&pause.resumed).notified_owned(),
                 }
             };
@@ -210,10 +218,21 @@ impl MovableHome {
     fn control(&self, frame: Bytes) -> bool {
         let mut state = lock(&self.state);
         if let Some(pause) = &mut state.pause {
-            pause.frames.push(frame);
+            if !pause.is_last {
+                pause.frames.push(frame);
+            }
             return false;
         }
         state.node.control(&frame)
+    }
+
+    fn keep_last(&self, frames: &[Bytes]) -> bool {
+        let mut state = lock(&self.state);
+        let Some(pause) = &mut state.pause else { return false };
+        pause.frames.extend_from_slice(frames);
+        pause.is_last = true;
+        pause.resumed.notify_waiters();
+        true
     }
 
     fn pause(&self, node: &Arc<Node>, acknowledgement: Bytes) {

@@ -52,6 +52,10 @@ impl Dispatcher {
     /// to close the client.
     pub(super) fn resume(&self, link: LinkId, node: &Arc<Node>, connection_id: ByteString) {
         let is_proxy = node.knows_moves() && !node.is_of_service();
+        if is_proxy && let Some(closed) = self.core.take_parting(&connection_id) {
+            closed.home().resume(link, node);
+            return;
+        }
         let Some(connection) = self.core.connection(&connection_id) else {
             if is_proxy {
                 self.core.outbound.refuse(node, connection_id, Cause::LinkLost, NOT_HERE);

@@ -218,6 +218,32 @@ async fn a_move_that_fails_leaves_the_client_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_closed_while_it_moves_hears_of_that_at_its_new_node() {
+    let mut app = start().await;
+    let (mut a, mut b, client) = start_with_client(&mut app).await;
+    a.send_all(&[client.call(None, "Block", "[1,\"\"]"), client.call(None, "Abort", "[]")]).await;
+    pause(&mut a).await;
+    let (clients, mut sends) = (clients(&app), Vec::new());
+    for n in 0..2 {
+        let one = clients.client("c1");
+        sends.push(Box::pin(async move { one.send("M", (n,)).await.unwrap().proxies() }));
+        assert!(poll!(sends.last_mut().unwrap()).is_pending());
+    }
+    app.gate.add_permits(1);
+    assert_eq!(app.event().await, "unblocked 1");
+    assert_eq!(app.event().await, "disconnected c1 ");
+    for send in sends {
+        send.await;
+    }
+    a.fence_quietly().await;
+    b.send(flow("c1", FlowOperation::Resume)).await;
+    assert_eq!(b.data("c1").await.data_type, DataType::Close.number());
+    let ServiceMessage::CloseConnection(close) = b.next().await else { panic!() };
+    assert_eq!(close.connection_id, "c1");
+    a.fence_quietly().await;
+}
+
+#[tokio::test]
 async fn a_client_that_has_moved_belongs_to_its_new_node_alone() {
     let mut app = start().await;
     let (mut a, mut b, client) = start_with_client(&mut app).await;
