@@ -55,15 +55,15 @@ impl Scene {
 
     /// The app server is asked to let the connection move.
     async fn asked(&mut self, id: &str) {
-        let moving = MoveConnection { connection_id: id.into() };
-        assert_eq!(self.old.next().await, ServiceMessage::MoveConnection(moving));
         assert_eq!(self.old.next().await, flow(id, FlowOperation::Pause));
     }
 
-    async fn answer(&self, id: &str, epoch: i64) {
+    async fn answer(&mut self, id: &str, epoch: i64) {
+        self.old.send(flow(id, FlowOperation::PauseAck)).await;
+        let moving = MoveConnection { connection_id: id.into() };
+        assert_eq!(self.old.next().await, ServiceMessage::MoveConnection(moving));
         let moved = ConnectionMoved { connection_id: id.into(), epoch };
         self.old.send(ServiceMessage::ConnectionMoved(moved)).await;
-        self.old.send(flow(id, FlowOperation::PauseAck)).await;
     }
 }
 

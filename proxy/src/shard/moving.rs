@@ -4,8 +4,11 @@
 //!  new owner                                old owner                       app servers of the hub
 //!     ── Look ────────────────────────────────► cut its socket, say what it is
 //!   it is there for sends, which wait
-//!     ── Take ────────────────────────────────► MoveConnection, Pause ─────────►
-//!                                               keep what is sent to it  ◄───── ConnectionMoved (epoch), PauseAck
+//!     ── Take ────────────────────────────────► keep what is sent to it
+//!                                               Pause ─► its own one ──────────► what is for it alone waits there
+//!                                                                        ◄───── PauseAck
+//!                                               MoveConnection ────────────────► a new epoch begins
+//!                                                                        ◄───── ConnectionMoved (epoch)
 //!     ◄──────────────────────────── its state ──
 //!   it has its state, and what waited
 //!     ── Resume ───────────────────────────────────────────────────────────────► its own app server goes on
@@ -88,23 +91,11 @@ impl ShardState {
     /// Begins to let a connection go to another node; `answer` gets its state, or nothing when that fails.
     pub(crate) fn depart(&mut self, hub: HubIndex, id: &str, answer: oneshot::Sender<Option<Bytes>>) {
         let Some(slot) = self.connections.find(hub, id) else { return };
-        let hubs = self.context.shared.hubs.all();
-        let Some(pools) = hubs.get(hub.get()).map(|hub| hub.pools()) else { return };
         let Some(client) = self.connections.live_mut(slot).filter(|client| client.is_away()) else { return };
         let (home, serial) = (client.home.clone(), client.serial);
         let Some(resumption) = client.cold.resumption.as_deref_mut().filter(|it| it.transit.is_none()) else { return };
-        let connection_id = ByteString::from(id);
-        let order = ServiceMessage::MoveConnection(MoveConnection { connection_id });
-        let mut waits_for = Vec::new();
-        for pool in pools.iter() {
-            let link = if pool.app().id == home.app() { Some(home.clone()) } else { pool.any_link() };
-            // One that knows no moves stamps nothing, and its sends are of the epoch before all others.
-            if let Some(link) = link.filter(|link| link.knows_moves() && link.queue(&order)) {
-                waits_for.push(link.app());
-            }
-        }
         home.send(&flow(id, FlowOperation::Pause));
-        let departure = Departure { waits_for, waits_for_pause: true, epochs: Vec::new(), answer: Some(answer) };
+        let departure = Departure { waits_for_pause: true, answer: Some(answer), ..Departure::default() };
         resumption.transit = Some(Box::new(Transit::departing(departure)));
         let until = self.tick.saturating_add(MOVE_TICKS);
         if let Some(absence) = &mut resumption.absence {
@@ -124,10 +115,22 @@ impl ShardState {
         self.let_go_if_ready(slot);
     }
 
-    /// Takes note that the app server of a connection sends it nothing more here.
+    /// Takes note that the app server of a connection sends it alone nothing more here: now all are asked to send elsewhere
+    /// what is for many. Before that, a send to many could overtake an earlier one to the client alone.
     pub(super) fn departure_paused(&mut self, slot: Slot) {
-        if let Some(departure) = self.departure_of(slot) {
-            departure.waits_for_pause = false;
+        let Some(client) = self.connections.live(slot) else { return };
+        let (home, connection_id) = (client.home.clone(), ByteString::from(&*client.id));
+        let hubs = self.context.shared.hubs.all();
+        let Some(pools) = hubs.get(home.hub().get()).map(|hub| hub.pools()) else { return };
+        let Some(departure) = self.departure_of(slot).filter(|departure| departure.waits_for_pause) else { return };
+        departure.waits_for_pause = false;
+        let order = ServiceMessage::MoveConnection(MoveConnection { connection_id });
+        for pool in pools.iter() {
+            let link = if pool.app().id == home.app() { Some(home.clone()) } else { pool.any_link() };
+            // One that knows no moves stamps nothing: its sends are of the epoch before all others.
+            if let Some(link) = link.filter(|link| link.knows_moves() && link.queue(&order)) {
+                departure.waits_for.push(link.app());
+            }
         }
         self.let_go_if_ready(slot);
     }
