@@ -14,6 +14,8 @@ mod blazor;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod coming_back;
+#[cfg(test)]
 mod crowd;
 #[cfg(test)]
 mod departures;

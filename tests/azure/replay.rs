@@ -531,7 +531,10 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 
 /// Records that are not played, and why.
 const NOT_PLAYED: [(&str, &str); 8] = [
-    ("13-stateful-reconnect", "this door does not grant it; `upgrades` shows that it says so"),
+    (
+        "13-stateful-reconnect",
+        "its service granted it and did nothing else for it; `coming_back` has what this door does",
+    ),
     ("15-handshake-error", "the recording service was told to refuse; `upgrades` has what this door refuses"),
     ("15-handshake-silent", "the recording service was told to be silent"),
     ("15-refused-307", "the recording service was told to refuse"),

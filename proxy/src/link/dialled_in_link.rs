@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use trunkline_link::{LinkClock, LinkEnd, LinkSocket, answer_handshake_if};
 use trunkline_protocol::service::{
-    Answer, Capabilities, Incoming, Role, ServiceError, ServiceMessage, Session, SessionId, SessionSettings,
+    Answer, Capabilities, Incoming, LinkKind, Role, ServiceError, ServiceMessage, Session, SessionId, SessionSettings,
 };
 
 use super::attachment::SocketCarrier;
@@ -69,6 +69,9 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
         };
     let pool = find_pool(&shard, &hub, &instance);
     let (kind, allows_reconnect) = (request.kind, request.allow_stateful_reconnects);
+    if kind != LinkKind::Weak {
+        hub.learn_reconnects(allows_reconnect);
+    }
     let (endpoint, cid) = (endpoint.into(), cid.into());
     let link = make_link(&shard, &pool, DialledIn { kind, endpoint, cid, is_carried, allows_reconnect });
     carry(&shard, &pool, link, socket).await;

@@ -15,14 +15,16 @@ const BACKLOG: i32 = 4096;
 pub(super) fn bind_shared(address: SocketAddr, count: u16) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     // With port reuse, a second node on a taken port would start and get half of the clients: so ask without it first.
     let probe = bind(address, PortUse::Exclusive)?;
-    let address = probe.local_addr()?;
+    let address = probe.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
     if count == 1 || !cfg!(unix) {
+        let probe = listening(probe)?;
         // Where ports can't be shared, shards share one listener instead, and any idle shard accepts.
         let more = (1..count).map(|_| probe.try_clone()).collect::<io::Result<Vec<_>>>()?;
         return Ok((address, [probe].into_iter().chain(more).collect()));
     }
+    // It has never listened: a client that came then would be reset.
     drop(probe);
-    let listeners = (0..count).map(|_| bind(address, PortUse::Shared)).collect::<io::Result<_>>()?;
+    let listeners = (0..count).map(|_| listening(bind(address, PortUse::Shared)?)).collect::<io::Result<_>>()?;
     Ok((address, listeners))
 }
 
@@ -51,7 +53,12 @@ enum PortUse {
     Shared,
 }
 
-fn bind(address: SocketAddr, port_use: PortUse) -> io::Result<TcpListener> {
+fn listening(socket: Socket) -> io::Result<TcpListener> {
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind(address: SocketAddr, port_use: PortUse) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // On Unix this only skips the wait for old connections; on Windows it would let two programs share a port.
     #[cfg(unix)]
@@ -61,8 +68,7 @@ fn bind(address: SocketAddr, port_use: PortUse) -> io::Result<TcpListener> {
     let _ = port_use;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 #[cfg(test)]

@@ -10,8 +10,10 @@
 
 use std::mem;
 
+use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubMessage;
+use trunkline_protocol::service::{ConnectionReconnect, ServiceMessage};
 
 use super::connection::{Absence, Client};
 use super::content::Content;
@@ -129,6 +131,11 @@ impl ShardState {
         client.change_serial(serial);
         (client.last_heard, client.last_sent) = (now, now);
         self.delivery.replay(slot, client, frames, mode);
+        if client.home.of_door().is_some() {
+            // It may keep a part of a message, which does not come any more.
+            let connection_id = ByteString::from(&*client.id);
+            client.home.send(&ServiceMessage::ConnectionReconnect(ConnectionReconnect { connection_id }));
+        }
         self.keep_alive.schedule(slot, serial, now, now + 1);
         self.context.counters.resumed.increment();
         self.owe_acknowledgement(slot);

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use axum::body::Body;
 use http::{Request, Response};
 use tokio::time::Instant;
+use trunkline_protocol::limits::STATEFUL_RECONNECT_BUFFER_BYTES;
 use trunkline_protocol::manifest::HubManifest;
 
 use super::link_waiter::LinkWaiters;
@@ -125,6 +126,16 @@ impl Hub {
     #[must_use]
     pub(crate) fn settings(&self) -> Arc<HubManifest> {
         self.settings.load_full()
+    }
+
+    /// Learns from an app server that has dialled in whether clients may come back to their connections.
+    pub(crate) fn learn_reconnects(&self, are_allowed: bool) {
+        let bytes = are_allowed.then_some(STATEFUL_RECONNECT_BUFFER_BYTES);
+        let known = self.settings.load();
+        if known.stateful_reconnect_buffer_bytes != bytes {
+            let learnt = HubManifest { stateful_reconnect_buffer_bytes: bytes, ..HubManifest::clone(&known) };
+            self.settings.store(Arc::new(learnt));
+        }
     }
 
     /// Its pools, one per app server.

@@ -76,6 +76,13 @@ impl<'a> NetClientBuilder<'a> {
         Ok(client)
     }
 
+    /// Asks for stateful reconnect.
+    #[must_use]
+    pub fn stateful(mut self) -> Self {
+        self.arguments.push("--stateful".into());
+        self
+    }
+
     fn argument(mut self, name: &str, value: &str) -> Self {
         self.arguments.extend([name.into(), value.into()]);
         self

@@ -1,0 +1,80 @@
+//! Stateful reconnect behind the door: clients of unmodified ASP.NET Core apps whose sockets break.
+
+use anyhow::{Result, ensure};
+use futures_util::future::try_join_all;
+use serde_json::json;
+use trunkline_tests::harness::client::{Client, Kind};
+use trunkline_tests::harness::dotnet::play_dotnet_heavy;
+use trunkline_tests::harness::metrics::Metrics;
+use trunkline_tests::harness::relay::{Fate, Relay};
+
+use crate::door::Door;
+use crate::guest::Host;
+
+/// Times that all sockets of clients are cut.
+const CUTS: u64 = 20;
+
+/// Messages of each client to the hub, and back, around a cut.
+const MESSAGES: u64 = 30;
+
+/// Sends numbered messages, of which each comes back.
+async fn converse(client: &Client, from: u64, count: u64) -> Result<()> {
+    client.flood("EchoBack", from, count).await?;
+    let echoed = client.sequence("Echoed", from + count - 1).await?;
+    ensure!(echoed.broken.is_none(), "{:?}: {echoed:?}", client.kind());
+    Ok(())
+}
+
+#[test]
+fn an_unmodified_app_and_its_clients_notice_nothing_of_broken_sockets() {
+    play_dotnet_heavy(async |stage, dotnet| {
+        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
+        // Its app servers are linked through it, too, and are not cut.
+        let relay = Relay::start_for(b"GET /client", door.address()).await?;
+        let app = host.app_at(&relay.address(), "one", &[("--stateful", "true")]).await?;
+        let mut clients = Vec::new();
+        for kind in Kind::JS {
+            let url = app.url("/bench?user=ann");
+            clients.push(host.agents().client(kind, &url).stateful().count(&["Echoed"]).open().await?);
+        }
+        let url = app.url("/bench?user=ben");
+        let mut of_net = dotnet.client(stage, &url).stateful().subscribe(&["Message"]).open().await?;
+        of_net.invoke("Join", json!(["red"])).await?;
+        for cut in 0..CUTS {
+            let talking = clients.iter().map(|client| converse(client, cut * MESSAGES + 1, MESSAGES));
+            let (talked, ()) = tokio::join!(try_join_all(talking), async {
+                relay.decide(if cut % 2 == 0 { Fate::CutInPiece } else { Fate::Cut }, usize::MAX);
+            });
+            talked?;
+        }
+        for client in &clients {
+            client.is_undisturbed().await?;
+            client.invoke("Echo", json!([0])).await?;
+            let echoed = client.sequence("Echoed", CUTS * MESSAGES).await?;
+            assert_eq!((echoed.received, echoed.broken), (CUTS * MESSAGES, None), "{:?}", client.kind());
+        }
+        // It is in its group still, under its id.
+        clients[0].invoke("SendToGroup", json!(["red", "still there"])).await?;
+        assert_eq!(of_net.expect("Message").await?, [json!("still there")]);
+        let metrics = Metrics::of(door.node.admin()).await?;
+        ensure!(metrics.sum("trunkline_connections_resumed_total", &[]) >= CUTS as f64);
+        assert_eq!(metrics.sum("trunkline_client_connections_closed_total", &[]), 0.0);
+        assert_eq!(app.printed("disconnected"), 0, "{}", app.process.log());
+        Ok(())
+    });
+}
+
+#[test]
+fn an_app_whose_hub_does_not_allow_it_has_ordinary_clients() {
+    play_dotnet_heavy(async |stage, dotnet| {
+        let (door, host) = (Door::open(stage).await?, Host::new(stage, dotnet));
+        let relay = Relay::start_for(b"GET /client", door.address()).await?;
+        let mut app = host.app_at(&relay.address(), "one", &[]).await?;
+        let url = app.url("/bench?user=ann");
+        let client = host.agents().client(Kind::JsJson, &url).stateful().reconnect_after_ms(&[0]).open();
+        let mut client = client.await?;
+        relay.decide(Fate::Cut, usize::MAX);
+        client.reconnected().await?;
+        app.process.wait_for_lines("disconnected ", 1).await
+    });
+}
