@@ -31,7 +31,7 @@ use crate::shard::{ClientStream, PendingConnection, Shard, Sockets};
 
 /// Serves a client from its connect request to the end of its socket.
 pub(crate) async fn serve(shard: Rc<Shard>, mut pending: Box<PendingConnection>) {
-    let _permit = pending.permit.take();
+    let permit = pending.permit.take();
     let id: Rc<str> = Rc::from(&*pending.open.connection_id);
     let (is_negotiated, is_new) = (pending.is_negotiated, pending.claimed.is_none());
     shard.shared().socket_began();
@@ -41,6 +41,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, mut pending: Box<PendingConnection>)
         Some(reader) => {
             // The reader holds it too.
             drop(id);
+            let _permit = shard.state().keep_permit(reader.place(), permit);
             reader.run(&shard).await;
         }
         // No app server was told of it, so none has to be told of its end; its token is used up all the same.

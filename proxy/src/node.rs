@@ -180,8 +180,7 @@ impl Node {
 
     /// Returns the number of open client sockets, those of closing clients included, and of clients that may come back.
     fn clients(&self) -> u64 {
-        let away: u64 = self.shared.counters().iter().map(|counters| counters.away.get()).sum();
-        self.shared.sockets() + away
+        self.shared.sockets() + self.shared.clients_away()
     }
 }
 

@@ -114,6 +114,11 @@ impl Reader {
         shard.free(self.slot, self.serial, cause);
     }
 
+    /// Slot and serial of its connection.
+    pub(super) fn place(&self) -> (Slot, Serial) {
+        (self.slot, self.serial)
+    }
+
     fn close_broken(&self, shard: &Rc<Shard>, error: &InboundError) {
         if error.cause() == Cause::MessageTooLarge {
             shard.counters().limit(Limit::MessageSize).increment();

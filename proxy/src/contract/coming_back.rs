@@ -10,7 +10,7 @@ use super::app::{App, AppLink, broadcast, data_for, to_group};
 use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::http::negotiate;
 use super::stage::{Stage, run, settings};
-use crate::config::OutboxLimits;
+use crate::config::{OutboxLimits, Settings};
 
 const STATEFUL_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":2}\u{1e}";
 
@@ -231,7 +231,7 @@ fn what_a_client_does_not_acknowledge_waits_and_then_flows() {
 fn a_client_that_is_away_for_too_many_bytes_is_cut_and_nobody_else_waits() {
     run(async {
         let outbox = OutboxLimits { client_bytes: 2_000, ..OutboxLimits::default() };
-        let mut scene = scene_with(Stage::with(crate::config::Settings { outbox, ..settings() }, 1)).await;
+        let mut scene = scene_with(Stage::with(Settings { outbox, ..settings() }, 1)).await;
         let (gone, target) = scene.connect().await;
         let (mut other, _) = scene.connect().await;
         let gone_id = gone.id.clone();

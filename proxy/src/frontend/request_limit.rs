@@ -80,8 +80,28 @@ fn throttle(endpoint: &Endpoint) -> Result<Duration, Response> {
 /// # Errors
 /// The refusal.
 pub(crate) fn take_permit(endpoint: &Endpoint, request: &Request) -> Result<Option<Box<AddressPermit>>, Response> {
+    take_permit_beside(endpoint, request, 0)
+}
+
+/// Takes a permit for a client that comes back to its connection, which is counted already.
+///
+/// # Errors
+/// The refusal.
+pub(crate) fn take_permit_again(
+    endpoint: &Endpoint,
+    request: &Request,
+) -> Result<Option<Box<AddressPermit>>, Response> {
+    take_permit_beside(endpoint, request, 1)
+}
+
+fn take_permit_beside(
+    endpoint: &Endpoint,
+    request: &Request,
+    own: u64,
+) -> Result<Option<Box<AddressPermit>>, Response> {
     let shared = &endpoint.shared;
-    let taken = shared.sockets() + u64::from(shared.limits.pipes.count());
+    let taken = shared.sockets() + shared.clients_away() + u64::from(shared.limits.pipes.count());
+    let taken = taken.saturating_sub(own);
     let is_full = shared.settings.limits.connections.is_some_and(|most| taken >= u64::from(most.get()));
     if is_full {
         let text = "this node has as many connections as it may have: see --connections-max";

@@ -21,6 +21,7 @@ use super::delivery::Flush;
 use super::framed::message_frame;
 use super::slot::{Serial, Slot};
 use super::state::ShardState;
+use crate::limits::AddressPermit;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
 use crate::upstream::HubIndex;
@@ -110,7 +111,27 @@ impl ShardState {
             return None;
         }
         self.sever(slot, Cause::SocketEnded);
-        self.connections.get(slot).map(|client| (slot, client.serial))
+        let client = self.connections.get_mut(slot)?;
+        // The new socket brings its own.
+        client.cold.resumption.as_mut()?.permit = None;
+        Some((slot, client.serial))
+    }
+
+    /// Keeps the permit of a client's address for as long as its connection; gives it back where that is for as long as
+    /// its socket.
+    pub(crate) fn keep_permit(
+        &mut self,
+        (slot, serial): (Slot, Serial),
+        permit: Option<Box<AddressPermit>>,
+    ) -> Option<Box<AddressPermit>> {
+        let client = self.connections.get_current(slot, serial);
+        match client.and_then(|client| client.cold.resumption.as_mut()) {
+            Some(resumption) => {
+                resumption.permit = permit;
+                None
+            }
+            None => permit,
+        }
     }
 
     /// Gives a claimed connection its new socket, with what the client has not acknowledged. Returns the serial for the

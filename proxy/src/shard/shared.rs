@@ -180,6 +180,12 @@ impl Shared {
         self.history.iter().filter_map(|ring| ring.find(id)).max_by_key(|past| past.closed_ms)
     }
 
+    /// Number of client connections that have no socket, and wait for their clients.
+    #[must_use]
+    pub(crate) fn clients_away(&self) -> u64 {
+        self.counters.iter().map(|counters| counters.away.get()).sum()
+    }
+
     /// Number of sockets that are client connections, or are about to be, or were.
     #[must_use]
     pub(crate) fn sockets(&self) -> u64 {

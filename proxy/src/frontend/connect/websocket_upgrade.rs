@@ -13,14 +13,16 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
 use crate::auth::ClientTerms;
+use crate::clock::unix_seconds;
 use crate::frontend::authenticate::user_of;
 use crate::frontend::connect::{NewConnection, admit, changed_transport, may_use, not_supported};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_extension::peer_address;
-use crate::frontend::request_limit::{count_connected, take_permit};
+use crate::frontend::request_limit::{count_connected, take_permit, take_permit_again};
 use crate::frontend::reservation;
+use crate::limits::AddressPermit;
 use crate::shard::{
     ClientStream, Location, PendingConnection, ReserveError, Serial, ShardMessage, ShardSender, Slot, TakenOver,
 };
@@ -42,10 +44,22 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
         None => (ConnectingClient::without_negotiation(random_id(), user_of(&request)), false),
         Some(client) => (client.clone(), true),
     };
-    match claim(endpoint, hub, &client).await {
-        Ok(Some(claim)) => return resume(endpoint, hub, request, claim),
-        Ok(None) => {}
-        Err(ConnectionLost) => return Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID)),
+    if let Some(token) = client.token.as_ref().filter(|token| token.is_stateful) {
+        let shared = &endpoint.shared;
+        let mut claim = None;
+        if let Some(location) = shared.routes.find(&client.connection_id) {
+            if let Some((shard, place)) = claim_here(endpoint, hub, &client, location).await {
+                claim = Some(Claim { shard, place, permit: take_permit_again(endpoint, &request)? });
+            }
+        } else if shared.other_nodes().are_any() && !token.is_too_old_to_carry(unix_seconds()) {
+            // A permit first of all: the question goes to all nodes.
+            let permit = take_permit(endpoint, &request)?;
+            claim = take_over(endpoint, hub, &client.connection_id, permit).await?;
+        }
+        if let Some(claim) = claim {
+            resume(hub, request, claim);
+            return Ok(());
+        }
     }
     if !client.is_fresh {
         return Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID));
@@ -77,53 +91,45 @@ async fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request) -> Re
 struct Claim {
     shard: ShardSender,
     place: (Slot, Serial),
+    permit: Option<Box<AddressPermit>>,
 }
 
-/// An open connection that could not be taken over.
-struct ConnectionLost;
-
-/// Claims the open connection that a request names, if it is one that its client may come back to.
-async fn claim(
+/// Claims the connection of a client that comes back, at the shard that has it.
+async fn claim_here(
     endpoint: &Endpoint,
-    hub: &Arc<Hub>,
+    hub: &Hub,
     client: &ConnectingClient,
-) -> Result<Option<Claim>, ConnectionLost> {
-    match &client.token {
-        Some(token) if token.is_stateful => {}
-        _ => return Ok(None),
-    }
-    match endpoint.shared.routes.find(&client.connection_id) {
-        Some(location) => Ok(claim_here(endpoint, hub, client, location).await),
-        None => take_over(endpoint, hub, &client.connection_id).await,
-    }
-}
-
-async fn claim_here(endpoint: &Endpoint, hub: &Hub, client: &ConnectingClient, location: Location) -> Option<Claim> {
-    let shared = &endpoint.shared;
-    let shard = shared.shards().get(usize::from(location.shard))?.clone();
+    location: Location,
+) -> Option<(ShardSender, (Slot, Serial))> {
+    let shard = endpoint.shared.shards().get(usize::from(location.shard))?.clone();
     let (hub, id) = (hub.index(), client.connection_id.clone());
     let place = shard.inspect(move |state| state.claim(hub, &id)).await.flatten()?;
-    Some(Claim { shard, place })
+    Some((shard, place))
 }
 
 /// Takes an open connection over that another node has.
-async fn take_over(endpoint: &Endpoint, hub: &Arc<Hub>, id: &str) -> Result<Option<Claim>, ConnectionLost> {
+async fn take_over(
+    endpoint: &Endpoint,
+    hub: &Arc<Hub>,
+    id: &str,
+    permit: Option<Box<AddressPermit>>,
+) -> Result<Option<Claim>, Response> {
     let (shared, shard) = (&endpoint.shared, &endpoint.shard);
-    let others = shared.other_nodes();
-    if !others.are_any() || shared.routes.reserve(id).is_err() {
+    if shared.routes.reserve(id).is_err() {
         return Ok(None);
     }
-    let taken = others.take_over(hub, id, shard).await;
+    let taken = shared.other_nodes().take_over(hub, id, shard).await;
     match taken {
-        TakenOver::Here(slot, serial) => return Ok(Some(Claim { shard: shard.clone(), place: (slot, serial) })),
+        TakenOver::Here(slot, serial) => {
+            return Ok(Some(Claim { shard: shard.clone(), place: (slot, serial), permit }));
+        }
         TakenOver::Nowhere | TakenOver::Failed => shared.routes.remove_reserved(id),
     }
-    if taken == TakenOver::Nowhere { Ok(None) } else { Err(ConnectionLost) }
+    if taken == TakenOver::Nowhere { Ok(None) } else { Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID)) }
 }
 
 /// Hands the new socket of an open connection to the shard that has it.
-fn resume(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request, claim: Claim) -> Result<(), Response> {
-    let permit = take_permit(endpoint, &request)?;
+fn resume(hub: &Arc<Hub>, mut request: Request, claim: Claim) {
     let stream = Some(ClientStream::Upgrade(hyper::upgrade::on(&mut request)));
     let pending = PendingConnection {
         stream,
@@ -132,14 +138,13 @@ fn resume(endpoint: &Endpoint, hub: &Arc<Hub>, mut request: Request, claim: Clai
         open: OpenConnection::default(),
         is_negotiated: true,
         user: None,
-        permit,
+        permit: claim.permit,
         expires_s: None,
         terms: ClientTerms::default(),
         wants_stateful: true,
         claimed: Some(claim.place),
     };
     claim.shard.put(ShardMessage::Accept(Box::new(pending)));
-    Ok(())
 }
 
 /// Whether a request asks for a WebSocket, in a version of HTTP that has upgrades.

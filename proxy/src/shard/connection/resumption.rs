@@ -15,6 +15,7 @@ use trunkline_protocol::fleet::{CountedFrame, MovedState};
 use trunkline_protocol::hub::{ReceivedSequence, ReplayBuffer};
 
 use super::transit::{SendOrigin, Transit};
+use crate::limits::AddressPermit;
 use crate::metrics::MoveCause;
 use crate::upstream::AppServerId;
 
@@ -34,6 +35,8 @@ pub(crate) struct Resumption {
     pub owes_acknowledgement: bool,
     /// `None` while the client has a socket.
     pub absence: Option<Absence>,
+    /// Permit of its address, with a socket and without.
+    pub permit: Option<Box<AddressPermit>>,
     /// Cause for which it moves to another node, if it does.
     pub move_cause: MoveCause,
     /// What is sent to it while it moves to another node, or has not arrived yet.
@@ -63,6 +66,7 @@ impl Resumption {
             received: ReceivedSequence::default(),
             owes_acknowledgement: false,
             absence: None,
+            permit: None,
             move_cause: MoveCause::default(),
             transit: None,
             epochs: Vec::new(),
