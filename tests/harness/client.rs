@@ -225,7 +225,6 @@ impl ClientBuilder<'_> {
     }
 
     /// Asks for stateful reconnect.
-    #[must_use]
     pub fn stateful(self) -> Self {
         self.option("stateful", json!(true))
     }

@@ -102,7 +102,7 @@ pub enum NodeMessage {
     Moved {
         /// Number of the question.
         question: u64,
-        /// What was asked for; `None` where the connection is not there, or can't move.
+        /// Answer of the step; `None` where the connection is not there, or can't move.
         state: Option<Bytes>,
     },
 }

@@ -8,7 +8,7 @@ pub(crate) enum MoveCause {
     /// Its socket broke, and the next one is at another node.
     #[default]
     Reconnect,
-    /// Its node stops.
+    /// Its node is about to stop.
     Drain,
     /// Its node has more clients than others.
     Rebalance,

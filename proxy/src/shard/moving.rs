@@ -209,8 +209,8 @@ impl ShardState {
     pub(super) fn stay_here(&mut self, slot: Slot) {
         let Some(client) = self.connections.live_mut(slot) else { return };
         let Some(resumption) = client.cold.resumption.as_deref_mut() else { return };
-        let is_open = |transit: &Box<Transit>| transit.departure.as_ref().is_some_and(|it| it.answer.is_some());
-        if !resumption.transit.as_ref().is_some_and(is_open) {
+        let is_open = |transit: &Transit| transit.departure.as_ref().is_some_and(|it| it.answer.is_some());
+        if !resumption.transit.as_deref().is_some_and(is_open) {
             return;
         }
         let before = resumption.bytes();

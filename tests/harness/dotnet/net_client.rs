@@ -77,7 +77,6 @@ impl<'a> NetClientBuilder<'a> {
     }
 
     /// Asks for stateful reconnect.
-    #[must_use]
     pub fn stateful(mut self) -> Self {
         self.arguments.push("--stateful".into());
         self

@@ -5,9 +5,9 @@ use bytestring::ByteString;
 
 use super::super::service_message::{
     Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
-    CloseWithAck, ConnectionFlowControl, ErrorCompletion, FlowOperation, FlowSubject, GroupBroadcastData, GroupChange,
-    GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, OpenConnection, Payloads, Ping,
-    ServiceEvent, ServiceMapping, ServiceMessage, UserGroupChange,
+    CloseWithAck, ConnectionFlowControl, ConnectionMoved, ErrorCompletion, FlowOperation, FlowSubject,
+    GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind,
+    OpenConnection, Payloads, Ping, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, UserGroupChange,
 };
 use super::extension;
 use crate::message_pack::Writer;
@@ -107,30 +107,12 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
         M::ClientCompletion(it) => client_completion(out, it),
         M::ErrorCompletion(it) => error_completion(out, it),
         M::ServiceMapping(it) => service_mapping(out, it),
-        M::ConnectionReconnect(it) => {
-            begin(out, 3, number);
-            out.text(&it.connection_id);
-            no_extension(out);
-        }
+        M::ConnectionReconnect(it) => connection_alone(out, number, &it.connection_id),
         M::ConnectionFlowControl(it) => connection_flow_control(out, it),
         M::GroupMemberQuery(it) => group_member_query(out, it),
-        M::MoveConnection(it) => {
-            begin(out, 3, number);
-            out.text(&it.connection_id);
-            no_extension(out);
-        }
-        M::ConnectionMoved(it) => {
-            begin(out, 4, number);
-            out.text(&it.connection_id);
-            out.integer(it.epoch);
-            no_extension(out);
-        }
-        M::Stamped(it) => {
-            begin(out, 4, number);
-            out.integer(it.epoch);
-            out.binary(&it.body);
-            no_extension(out);
-        }
+        M::MoveConnection(it) => connection_alone(out, number, &it.connection_id),
+        M::ConnectionMoved(it) => connection_moved(out, it),
+        M::Stamped(it) => stamped(out, it),
     }
 }
 
@@ -340,6 +322,26 @@ fn group_member_query(out: &mut Writer, it: &GroupMemberQuery) {
         optional_integer(out, it.top);
     }
     optional_text(out, it.continuation_token.as_ref());
+}
+
+fn connection_alone(out: &mut Writer, number: u8, connection_id: &ByteString) {
+    begin(out, 3, number);
+    out.text(connection_id);
+    no_extension(out);
+}
+
+fn connection_moved(out: &mut Writer, it: &ConnectionMoved) {
+    begin(out, 4, 61);
+    out.text(&it.connection_id);
+    out.integer(it.epoch);
+    no_extension(out);
+}
+
+fn stamped(out: &mut Writer, it: &Stamped) {
+    begin(out, 4, 62);
+    out.integer(it.epoch);
+    out.binary(&it.body);
+    no_extension(out);
 }
 
 fn check(out: &mut Writer, number: u8, it: &Check) {

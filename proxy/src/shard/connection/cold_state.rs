@@ -83,7 +83,7 @@ pub(crate) struct ColdState {
     pub moving_to: Option<HomeLink>,
     /// When it was opened, in microseconds since the node started.
     pub opened_us: u64,
-    /// What it takes to go on over another socket; `None` where the client can't.
+    /// State for another socket over which the client goes on; `None` where it can't.
     pub resumption: Option<Box<Resumption>>,
     pub(super) resumed: Option<Rc<Notify>>,
 }

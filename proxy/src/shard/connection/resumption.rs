@@ -19,7 +19,7 @@ use crate::limits::AddressPermit;
 use crate::metrics::MoveCause;
 use crate::upstream::AppServerId;
 
-/// What a client connection needs to go on over another socket.
+/// State with which a client connection goes on over another socket.
 #[derive(Debug)]
 pub(crate) struct Resumption {
     /// Frames that were written, or wait for a socket, and are not acknowledged.
@@ -39,7 +39,7 @@ pub(crate) struct Resumption {
     pub permit: Option<Box<AddressPermit>>,
     /// Cause for which it moves to another node, if it does.
     pub move_cause: MoveCause,
-    /// What is sent to it while it moves to another node, or has not arrived yet.
+    /// Frames that are sent to it while it moves to another node, or has not arrived yet.
     pub transit: Option<Box<Transit>>,
     /// Epochs of app servers from which on this node delivers what they send.
     pub epochs: Vec<(AppServerId, i64)>,

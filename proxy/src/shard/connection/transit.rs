@@ -30,7 +30,7 @@ struct TransitFrame {
     frame: CountedFrame,
 }
 
-/// What is sent to a connection in transit, in order.
+/// Frames that are sent to a connection in transit, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Transit {
     frames: Vec<TransitFrame>,
