@@ -233,14 +233,15 @@ impl Delivery {
                 return;
             }
             let fits = self.fits(waiting + resumption.waiting_bytes(), frame.len());
+            let in_transit = resumption.transit.is_some();
             if let Some(transit) = resumption.transit.as_deref_mut().filter(|_| fits) {
-                transit.push(self.origin, frame.clone(), messages);
-                self.budget.replay_changed(before, resumption.bytes());
-                return;
-            }
-            if has_room {
+                // Once the state has left, another node delivers.
+                if !transit.is_given() {
+                    transit.push(self.origin, frame.clone(), messages);
+                }
+            } else if has_room && !in_transit {
                 resumption.keep(frame.clone(), messages);
-            } else if fits {
+            } else if fits && !in_transit {
                 resumption.hold(frame.clone(), messages);
             } else if is_for_many && client.may_miss {
                 self.counters.dropped.increment();
@@ -248,7 +249,7 @@ impl Delivery {
                 self.effects.slow.push(slot);
             }
             self.budget.replay_changed(before, resumption.bytes());
-            if !has_room {
+            if !has_room || in_transit {
                 return;
             }
         }

@@ -1,16 +1,18 @@
 //! Stateful reconnect with the official client: sockets break, nodes stop, and nobody notices.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use serde_json::json;
 use trunkline_tests::harness::balancer::{Balancer, Rule};
 use trunkline_tests::harness::client::{Agents, Client, Kind};
+use trunkline_tests::harness::fleet::stop;
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::relay::{Fate, Relay};
 use trunkline_tests::harness::scenario::{Stage, is_full, play_heavy, until};
+use trunkline_tests::harness::shipped::{BalancerProduct, Shipped};
 
-use super::{FleetScene, NAMES};
+use super::{FleetScene, NAMES, shows};
 
 /// Times that all sockets are cut; four times as often in the long version.
 const CUTS: u64 = 50;
@@ -20,6 +22,10 @@ const MESSAGES: u64 = 40;
 
 /// Clients of each hub protocol.
 const CLIENTS: usize = 3;
+
+/// Clients of each hub protocol in a rolling restart, and in its long version.
+const ROLLED: usize = 10;
+const ROLLED_FULL: usize = 300;
 
 /// Three nodes behind a balancer that takes them in turn, and a relay before that.
 struct Scene<'a> {
@@ -110,6 +116,42 @@ fn sockets_that_are_cut_all_the_time_lose_nothing_and_nobody_notices() {
         })
         .await?;
         assert_eq!(scene.total("trunkline_client_connections_closed_total", &[]).await?, 0.0);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_rolling_restart_of_all_nodes_behind_haproxy_goes_unnoticed() {
+    play_heavy(async |stage| {
+        let mut fleet = FleetScene::begin_with(stage, &["--stateful"], &NAMES, &[]).await?;
+        fleet.agrees(&NAMES).await?;
+        let balancer = Shipped::read(BalancerProduct::HaProxy)?.start(stage, &fleet.nodes).await?;
+        let agents = Agents::new(stage);
+        let mut clients = Vec::new();
+        for _ in 0..if is_full() { ROLLED_FULL } else { ROLLED } {
+            for kind in Kind::JS {
+                let builder = agents.client(kind, &balancer.url("/bench")).stateful().count(&["Echoed", "Tick"]);
+                clients.push(builder.open().await?);
+            }
+        }
+        clients[0].invoke("StartTicks", json!([20, 64])).await?;
+        for (place, name) in NAMES.iter().enumerate() {
+            let from = place as u64 * MESSAGES + 1;
+            let node = &mut fleet.nodes[place];
+            let talking = clients.iter().map(|client| converse(client, from, MESSAGES));
+            let (talked, stopped) = tokio::join!(try_join_all(talking), stop(&mut node.process, Signal::Terminate));
+            talked?;
+            stopped.with_context(|| format!("{name} stops"))?;
+            for other in fleet.nodes.iter().filter(|other| other.address() != fleet.nodes[place].address()) {
+                shows(other, |sight| !sight.contains_key(*name)).await?;
+            }
+            fleet.nodes[place].start_again(stage).await?;
+            fleet.agrees(&NAMES).await?;
+        }
+        clients[0].invoke("StopTicks", json!([])).await?;
+        are_whole(&clients, NAMES.len() as u64 * MESSAGES).await?;
+        let ended = Metrics::of(fleet.app.address()).await?.sum("trunkline_app_connections_closed_total", &[]);
+        assert_eq!(ended, 0.0, "the hub has heard of an end");
         Ok(())
     });
 }
