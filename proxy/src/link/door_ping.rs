@@ -8,11 +8,10 @@
 //! ```
 
 use bytestring::ByteString;
+use trunkline_protocol::door::{FIN_ACK, FIN_MIGRATE, SHUTDOWN_PING, STATUS_PING};
 use trunkline_protocol::service::Ping;
 
-const STATUS: &str = "status";
 const SERVERS: &str = "servers";
-const SHUTDOWN: &str = "shutdown";
 
 /// .NET counts time in these units, from the year 1 on.
 const TICKS_PER_SECOND: u64 = 10_000_000;
@@ -49,17 +48,17 @@ pub(super) struct NodeLoad {
 /// Reads the wishes in a ping.
 pub(super) fn wishes(ping: &Ping) -> impl Iterator<Item = Wish> {
     ping.pairs.iter().filter_map(|(key, value)| match (&**key, &**value) {
-        (STATUS, _) => Some(Wish::Status),
+        (STATUS_PING, _) => Some(Wish::Status),
         (SERVERS, _) => Some(Wish::Servers),
-        (SHUTDOWN, "fin:0" | "fin:1") => Some(Wish::Leave(Leaving::Migrating)),
-        (SHUTDOWN, fin) if fin.starts_with("fin:") => Some(Wish::Leave(Leaving::Waiting)),
+        (SHUTDOWN_PING, "fin:0" | FIN_MIGRATE) => Some(Wish::Leave(Leaving::Migrating)),
+        (SHUTDOWN_PING, fin) if fin.starts_with("fin:") => Some(Wish::Leave(Leaving::Waiting)),
         _ => None,
     })
 }
 
 /// Answer to a question for the status.
 pub(super) fn status(load: NodeLoad) -> Ping {
-    let mut answer = ping(STATUS, if load.has_clients { "1" } else { "0" });
+    let mut answer = ping(STATUS_PING, if load.has_clients { "1" } else { "0" });
     let mut add = |key: &'static str, value: u64| answer.pairs.push((key.into(), value.to_string().into()));
     add("clientcount", load.clients);
     add("servercount", load.servers);
@@ -77,7 +76,7 @@ pub(super) fn servers(mut ids: Vec<String>, unix_s: u64) -> Ping {
 
 /// Answer to the notice that an app server is about to stop.
 pub(super) fn finack() -> Ping {
-    ping(SHUTDOWN, "finack")
+    ping(SHUTDOWN_PING, FIN_ACK)
 }
 
 fn ping(key: &'static str, value: impl Into<ByteString>) -> Ping {

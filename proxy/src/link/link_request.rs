@@ -7,12 +7,10 @@ use std::time::Duration;
 use bytestring::ByteString;
 use tokio::time::sleep;
 use tracing::info;
+use trunkline_protocol::door::TARGET_PING;
 use trunkline_protocol::service::{Ping, ServiceMessage};
 
 use crate::upstream::{LinkHandle, Pool};
-
-/// Key of the ping.
-const TARGET: &str = "target";
 
 /// Number of links to one app server from which on no more are asked for: they are not what it lacks.
 const LINKS_MAX: usize = 20;
@@ -27,7 +25,7 @@ const REST: Duration = Duration::from_secs(10);
 
 /// Request for a link to the node of this name.
 pub(crate) fn link_request(node: &str) -> ServiceMessage {
-    ServiceMessage::Ping(Ping { pairs: vec![(ByteString::from_static(TARGET), node.into())] })
+    ServiceMessage::Ping(Ping { pairs: vec![(ByteString::from_static(TARGET_PING), node.into())] })
 }
 
 /// Asks for another link whenever all links of a pool have been full for a while. Each link calls it, and the first asks.
