@@ -85,7 +85,8 @@ impl ShardState {
         }
         resumption.move_cause = cause;
         if !is_away {
-            self.sever(slot, Cause::Drained);
+            let end = if cause == MoveCause::Rebalance { Cause::Rebalanced } else { Cause::Drained };
+            self.sever(slot, end);
         }
         true
     }
