@@ -123,6 +123,8 @@ impl ShardState {
         if resumption.absence.take().is_some() {
             self.context.counters.away.follow(1, 0);
         }
+        // Its node has it again: a later move has another cause.
+        resumption.move_cause = MoveCause::default();
         let sequence = HubMessage::Sequence { sequence_id: resumption.sequence() };
         let frames = [message_frame(protocol, &sequence)].into_iter().chain(resumption.unacknowledged().cloned());
         let frames: Vec<_> = frames.collect();
