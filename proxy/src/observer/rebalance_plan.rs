@@ -48,7 +48,7 @@ impl RebalanceGoal {
 
 /// Clients of a node that takes clients.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct NodeLoad {
+pub(super) struct RebalanceLoad {
     pub name: String,
     /// Id of this start of the node.
     pub instance: String,
@@ -105,7 +105,7 @@ impl RebalancePlan {
     /// # Errors
     /// When the goal names a node that is not there, or clients have nowhere to go; the text continues the name of the
     /// field.
-    pub(super) fn new(goal: RebalanceGoal, per_round: u64, loads: &[NodeLoad]) -> Result<Self, String> {
+    pub(super) fn new(goal: RebalanceGoal, per_round: u64, loads: &[RebalanceLoad]) -> Result<Self, String> {
         let mut plan = Self {
             goal,
             per_round: per_round.max(1),
@@ -124,7 +124,7 @@ impl RebalancePlan {
             RebalanceGoal::Mean => Vec::new(),
             RebalanceGoal::Percent(percent) => {
                 let above = loads.iter().filter(|load| load.present > mean);
-                let kept = |load: &NodeLoad| load.present - share(load.present, *percent);
+                let kept = |load: &RebalanceLoad| load.present - share(load.present, *percent);
                 above.map(|load| (load.instance.clone(), kept(load).max(mean))).collect()
             }
             RebalanceGoal::Node(name) => {
@@ -162,7 +162,7 @@ impl RebalancePlan {
     }
 
     /// Plans a round for these loads.
-    pub(super) fn round(&mut self, loads: &[NodeLoad]) -> Round {
+    pub(super) fn round(&mut self, loads: &[RebalanceLoad]) -> Round {
         keep_last(&mut self.recent_totals, total(loads));
         let (excesses, present) = (self.excesses(loads), loads.iter().map(|load| load.present).sum::<u64>());
         let excess: u64 = excesses.iter().map(|order| order.clients).sum();
@@ -187,7 +187,7 @@ impl RebalancePlan {
     }
 
     /// Leaves the nodes out that have told nothing since their last order: they may have shed these clients already.
-    fn orderable(&mut self, mut excesses: Vec<ShedOrder>, loads: &[NodeLoad]) -> Vec<ShedOrder> {
+    fn orderable(&mut self, mut excesses: Vec<ShedOrder>, loads: &[RebalanceLoad]) -> Vec<ShedOrder> {
         excesses.retain(|order| {
             let load = loads.iter().find(|load| load.instance == order.instance);
             let at_ms = load.map_or(0, |load| load.at_ms);
@@ -203,32 +203,32 @@ impl RebalancePlan {
     }
 
     /// Mean of the clients of nodes, rounded up.
-    fn mean(&self, loads: &[NodeLoad]) -> u64 {
+    fn mean(&self, loads: &[RebalanceLoad]) -> u64 {
         let clients = self.recent_totals.iter().max().copied().unwrap_or_default();
         clients.div_ceil(loads.len().max(1) as u64)
     }
 
     /// Clients that each node has beyond those that it keeps.
-    fn excesses(&self, loads: &[NodeLoad]) -> Vec<ShedOrder> {
+    fn excesses(&self, loads: &[RebalanceLoad]) -> Vec<ShedOrder> {
         let mean = self.mean(loads);
-        let kept = |load: &NodeLoad| match self.goal {
+        let kept = |load: &RebalanceLoad| match self.goal {
             RebalanceGoal::Mean => Some(mean),
             RebalanceGoal::Percent(_) => self.keeps_of(load).map(|keeps| keeps.max(mean)),
             RebalanceGoal::Node(_) => self.keeps_of(load),
         };
-        let excess = |load: &NodeLoad| {
+        let excess = |load: &RebalanceLoad| {
             let clients = load.present.saturating_sub(kept(load)?);
             (clients > 0).then(|| ShedOrder { name: load.name.clone(), instance: load.instance.clone(), clients })
         };
         loads.iter().filter_map(excess).collect()
     }
 
-    fn keeps_of(&self, load: &NodeLoad) -> Option<u64> {
+    fn keeps_of(&self, load: &RebalanceLoad) -> Option<u64> {
         self.keeps.iter().find(|(instance, _)| *instance == load.instance).map(|(_, keeps)| *keeps)
     }
 
     /// Whether no node has more than it keeps, or but little more than the mean.
-    fn is_even(&self, loads: &[NodeLoad]) -> bool {
+    fn is_even(&self, loads: &[RebalanceLoad]) -> bool {
         match self.goal {
             RebalanceGoal::Mean => {
                 let mean = self.mean(loads);
@@ -259,7 +259,7 @@ impl RebalancePlan {
     }
 }
 
-fn total(loads: &[NodeLoad]) -> u64 {
+fn total(loads: &[RebalanceLoad]) -> u64 {
     loads.iter().map(|load| load.present + load.away).sum()
 }
 
@@ -311,11 +311,11 @@ mod tests {
     use super::*;
 
     /// Loads of nodes, each told at another moment.
-    fn loads(present: &[u64]) -> Vec<NodeLoad> {
+    fn loads(present: &[u64]) -> Vec<RebalanceLoad> {
         static NOW_MS: AtomicU64 = AtomicU64::new(1);
         let load = |(number, present): (usize, &u64)| {
             let (name, at_ms) = (format!("n{number}"), NOW_MS.fetch_add(1, Ordering::Relaxed));
-            NodeLoad { instance: format!("i-{name}"), name, present: *present, away: 0, at_ms }
+            RebalanceLoad { instance: format!("i-{name}"), name, present: *present, away: 0, at_ms }
         };
         present.iter().enumerate().map(load).collect()
     }

@@ -22,7 +22,7 @@ use trunkline_protocol::id::random_bytes;
 
 use super::peer::Peers;
 use super::rebalance_board::RebalanceBoard;
-use super::rebalance_plan::{NodeLoad, RebalanceGoal, RebalancePlan, Round, ShedOrder, portions};
+use super::rebalance_plan::{RebalanceGoal, RebalanceLoad, RebalancePlan, Round, ShedOrder, portions};
 use super::snapshot::{FleetSnapshot, NodeSnapshot, RebalanceReport, RebalanceState};
 use super::snapshot_cache::SnapshotCache;
 use crate::clock::unix_ms;
@@ -245,7 +245,7 @@ impl RebalancerParts {
     }
 
     /// Clients of all nodes that take clients; `None` when this node stops.
-    async fn loads(&self) -> Option<Vec<NodeLoad>> {
+    async fn loads(&self) -> Option<Vec<RebalanceLoad>> {
         let fleet = self.fleet.get().await?;
         // One that has not answered yet is shown without a time.
         let is_known = |node: &&NodeSnapshot| node.state == MemberState::Ready && node.at_ms > 0;
@@ -259,8 +259,8 @@ impl RebalancerParts {
     }
 }
 
-fn load(node: &NodeSnapshot) -> NodeLoad {
-    NodeLoad {
+fn load(node: &NodeSnapshot) -> RebalanceLoad {
+    RebalanceLoad {
         name: node.name.clone(),
         instance: node.instance.clone(),
         present: node.clients.saturating_sub(node.away),

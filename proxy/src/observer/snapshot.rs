@@ -108,7 +108,7 @@ pub(crate) struct RebalanceReport {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum RebalanceState {
-    /// There is none.
+    /// None has run at the node.
     #[default]
     Idle,
     /// Only planned, by a dry run.

@@ -22,7 +22,7 @@ const BODY_MAX_BYTES: usize = 4 * 1024;
 /// Most clients that all nodes together shed in a second, unless told otherwise.
 const PER_SECOND_DEFAULT: u64 = 100;
 
-/// Routes of rebalances.
+/// Routes that begin, show and stop a rebalance.
 pub(super) fn routes() -> Router<AdminContext> {
     Router::new()
         .route("/api/rebalance", get(progress).post(begin).delete(stop))
