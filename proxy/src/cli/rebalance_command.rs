@@ -216,19 +216,12 @@ impl ProgressLine {
 
 fn line(report: &RebalanceReport) -> String {
     let RebalanceReport { planned, moved, failed, .. } = report;
-    let state = match report.state {
-        RebalanceState::Planned => {
-            let clients = if *planned == 1 { "client" } else { "clients" };
-            return format!("{planned} {clients} to move; nothing was done");
-        }
-        RebalanceState::Running => "running",
-        RebalanceState::Done => "done",
-        RebalanceState::Stalled => "stalled",
-        RebalanceState::Stopped => "stopped",
-        RebalanceState::Idle => "idle",
-    };
+    if report.state == RebalanceState::Planned {
+        let clients = if *planned == 1 { "client" } else { "clients" };
+        return format!("{planned} {clients} to move; nothing was done");
+    }
     let failures = if *failed > 0 { format!(", {failed} in vain") } else { String::new() };
-    format!("{moved} of {planned} moved{failures}: {state}")
+    format!("{moved} of {planned} moved{failures}: {}", report.state.label())
 }
 
 fn unfinished(report: &RebalanceReport) -> String {

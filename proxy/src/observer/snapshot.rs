@@ -122,6 +122,22 @@ pub(crate) enum RebalanceState {
     Stopped,
 }
 
+#[cfg(feature = "cli")]
+impl RebalanceState {
+    /// Label in JSON and for people.
+    #[must_use]
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Planned => "planned",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Stalled => "stalled",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// CPU and memory of the process.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
