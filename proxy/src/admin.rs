@@ -83,6 +83,15 @@ fn router(
         .layer(middleware::from_fn_with_state(node, name_node))
 }
 
+/// API of a node for contract tests, as other nodes of the fleet ask it.
+#[cfg(test)]
+pub(crate) fn api_for_nodes(observer: Observer) -> Router {
+    let settings = AdminSettings::default();
+    let guard = Guard::new(Exposure::Network, &settings, "n", Arc::default());
+    let guarded = api::guarded().layer(middleware::from_fn_with_state(guard.clone(), guard::check));
+    guarded.with_state(AdminContext { observer, guard })
+}
+
 /// Middleware that adds the name of this node to each answer.
 async fn name_node(State(node): State<Option<HeaderValue>>, request: Request, next: Next) -> Response {
     let mut answer = next.run(request).await;

@@ -7,6 +7,7 @@ pub(crate) mod config_file;
 mod flag;
 mod health_command;
 mod output;
+mod rebalance_command;
 mod runtime;
 mod serve_command;
 mod size_command;
@@ -26,6 +27,7 @@ use announce_command::AnnounceArgs;
 use config_file::with_file;
 pub use flag::ServeArgs;
 use output::{print, print_error};
+use rebalance_command::RebalanceArgs;
 use runtime::runtime;
 use size_command::SizeArgs;
 use token_command::TokenCommand;
@@ -63,6 +65,8 @@ enum CliCommand {
     Top(TopArgs),
     /// Send a message to clients of a hub, at all nodes of a fleet.
     Announce(AnnounceArgs),
+    /// Have clients leave the nodes that have more than others. Ctrl-C stops it.
+    Rebalance(RebalanceArgs),
     /// Make keys and tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -92,6 +96,7 @@ fn run() -> anyhow::Result<()> {
         CliCommand::Size(args) => print(size_command::size(&args)?.trim_end()),
         CliCommand::Top(args) => runtime()?.block_on(top_command::top(&args))?,
         CliCommand::Announce(args) => print(&runtime()?.block_on(announce_command::announce(&args))?),
+        CliCommand::Rebalance(args) => runtime()?.block_on(rebalance_command::rebalance(&args))?,
         CliCommand::Token(command) => token_command::token(command)?,
     }
     Ok(())

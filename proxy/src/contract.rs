@@ -34,6 +34,7 @@ mod odd_heads;
 mod passing_on;
 mod pooled_clients;
 mod reassigning;
+mod rebalancing;
 mod receiving;
 mod results;
 mod waiting;

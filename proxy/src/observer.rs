@@ -19,6 +19,9 @@ mod past_record;
 mod peer;
 mod process_stats;
 mod readiness;
+mod rebalance_board;
+mod rebalance_plan;
+mod rebalancer;
 mod snapshot;
 mod snapshot_cache;
 
@@ -39,6 +42,8 @@ use client_filter::ClientCursor;
 use list_page::NameSum;
 use node_inspector::NodeInspector;
 use peer::Peers;
+use rebalance_board::RebalanceBoard;
+use rebalancer::{Rebalancer, ShedAnswer};
 use snapshot_cache::SnapshotCache;
 
 pub(crate) use announcement::{Announcees, Announcement, AnnouncementError, AnnouncementReport};
@@ -46,7 +51,11 @@ pub(crate) use client_filter::ClientFilter;
 pub(crate) use client_tap::{ClientTap, PayloadView, TapError};
 pub(crate) use list_page::{ListPage, NameKind, NamePage};
 pub(crate) use readiness::{Readiness, UpstreamProblems};
-pub(crate) use snapshot::{ClientDetails, ClientSummary, FleetSnapshot};
+pub(crate) use rebalance_plan::RebalanceGoal;
+pub(crate) use rebalancer::{RebalanceError, RebalanceRequest, SHED_PATH, SHED_PER_SECOND_MAX, STOP_PATH};
+#[cfg(any(feature = "cli", test))]
+pub(crate) use snapshot::RebalanceState;
+pub(crate) use snapshot::{ClientDetails, ClientSummary, FleetSnapshot, RebalanceReport};
 #[cfg(test)]
 pub(crate) use snapshot::{HubSnapshot, PoolSnapshot};
 #[cfg(feature = "cli")]
@@ -61,6 +70,7 @@ pub(crate) struct Observer {
     node: Arc<NodeInspector>,
     peers: Arc<Peers>,
     announcer: Announcer,
+    rebalancer: Rebalancer,
     fleet: SnapshotCache<FleetSnapshot>,
     streams: Arc<Semaphore>,
 }
@@ -69,12 +79,14 @@ impl Observer {
     /// Starts the snapshot caches. Needs a runtime.
     #[must_use]
     pub(crate) fn new(readiness: Readiness, fleet: Fleet) -> Self {
-        let announcer = Announcer::new(readiness.shared().clone(), fleet.clone());
+        let (shared, board) = (readiness.shared().clone(), RebalanceBoard::default());
+        let announcer = Announcer::new(shared.clone(), fleet.clone());
         let peers = Arc::new(Peers::new(fleet));
-        let node = Arc::new(NodeInspector::new(readiness));
+        let node = Arc::new(NodeInspector::new(readiness, board.clone()));
         let sources = (node.clone(), peers.clone());
         let fleet = SnapshotCache::new(sources, |(node, peers)| Box::pin(fleet_snapshot::gather(node, peers)));
-        Self { node, peers, announcer, fleet, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
+        let rebalancer = Rebalancer::new(shared, peers.clone(), fleet.clone(), board);
+        Self { node, peers, announcer, rebalancer, fleet, streams: Arc::new(Semaphore::new(STREAMS_MAX)) }
     }
 
     /// Returns the inspector of this node alone.
@@ -186,6 +198,40 @@ impl Observer {
     /// When nobody has received it.
     pub(crate) async fn announce(&self, announcement: Announcement) -> Result<AnnouncementReport, AnnouncementError> {
         self.announcer.announce(announcement).await
+    }
+
+    /// Begins a rebalance, or only plans it; returns its plan.
+    ///
+    /// # Errors
+    /// When another one runs in the fleet, or the goal can't be reached.
+    pub(crate) async fn rebalance(&self, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
+        self.rebalancer.begin(request).await
+    }
+
+    /// Returns the progress of the fleet's rebalance, or of the last one.
+    pub(crate) async fn rebalance_progress(&self) -> RebalanceReport {
+        self.rebalancer.report().await
+    }
+
+    /// Returns the progress of this node's rebalance, or of its last one.
+    #[must_use]
+    pub(crate) fn own_rebalance(&self) -> RebalanceReport {
+        self.rebalancer.own()
+    }
+
+    /// Stops the fleet's rebalance; `None` if none runs.
+    pub(crate) async fn stop_rebalance(&self) -> Option<RebalanceReport> {
+        self.rebalancer.stop().await
+    }
+
+    /// Stops this node's rebalance; `None` if none runs.
+    pub(crate) fn stop_own_rebalance(&self) -> Option<RebalanceReport> {
+        self.rebalancer.stop_own()
+    }
+
+    /// Sends some clients of this node elsewhere within a second, for the rebalance of another node.
+    pub(crate) async fn shed(&self, clients: u64) -> ShedAnswer {
+        self.rebalancer.shed(clients).await
     }
 
     /// Returns what any node remembers of a connection: that it is open, or how it ended.

@@ -30,6 +30,7 @@ mod reconnect;
 mod route_table;
 mod shard_context;
 mod shared;
+mod shed;
 mod slot;
 mod state;
 mod tap;
@@ -46,7 +47,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
 use tokio::time::{Instant, sleep, sleep_until};
 use trunkline_protocol::cause::Cause;
 
@@ -77,6 +78,7 @@ pub(crate) use tap::{TapRefused, TapReport};
 
 use drain_schedule::{DrainSchedule, chance, longest_spread};
 use shard_context::ShardContext;
+use shed::{SHED_SPREAD, ShedSearch};
 
 /// Interval at which the clients of a node that stops are sent elsewhere, until they are there.
 const TRY_ELSEWHERE: Duration = Duration::from_millis(500);
@@ -179,11 +181,11 @@ impl Shard {
         self.start_tasks();
     }
 
-    /// Starts the tasks that the last step asked for: outboxes to flush as their sockets take it, and a drain.
+    /// Starts the tasks that the last step asked for: outboxes to flush as their sockets take it, a drain, a shed.
     pub(crate) fn start_tasks(self: &Rc<Self>) {
-        let (flushes, drain) = {
+        let (flushes, drain, shed) = {
             let mut state = self.state();
-            (state.delivery.take_flush_tasks(), state.drain.take())
+            (state.delivery.take_flush_tasks(), state.drain.take(), mem::take(&mut state.shed))
         };
         for (slot, serial) in flushes {
             let shard = self.clone();
@@ -191,6 +193,9 @@ impl Shard {
         }
         if let Some(spread) = drain {
             spawn_local(self.clone().drain(spread));
+        }
+        if shed > 0 {
+            spawn_local(self.clone().shed(shed));
         }
     }
 
@@ -222,5 +227,20 @@ impl Shard {
         // Clients that were on their way in when the others were told, too.
         self.state().close_all_drained();
         self.start_tasks();
+    }
+
+    /// Sends some clients elsewhere for a rebalance, spread over most of a second.
+    async fn shed(self: Rc<Self>, clients: usize) {
+        let begun = Instant::now();
+        let mut search = ShedSearch::new(clients, self.state().shed_from);
+        while !self.state().search_for_shed(&mut search) {
+            yield_now().await;
+        }
+        let mut schedule: DrainSchedule<(Slot, Serial)> = DrainSchedule::new(search.chosen(), SHED_SPREAD, chance);
+        while let Some(next_at) = schedule.next_at() {
+            sleep_until(begun + next_at).await;
+            self.state().shed_due(&mut schedule, begun.elapsed());
+            self.start_tasks();
+        }
     }
 }

@@ -9,6 +9,7 @@ mod fleet_api;
 #[cfg(feature = "cli")]
 mod log_level_api;
 mod past_api;
+mod rebalance_api;
 mod session_api;
 
 use axum::Router;
@@ -34,7 +35,8 @@ pub(super) fn guarded() -> Router<AdminContext> {
         .route("/api/users", get(client_api::users))
         .route("/api/why/{id}", get(past_api::past))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
-        .merge(announcement_api::routes());
+        .merge(announcement_api::routes())
+        .merge(rebalance_api::routes());
     #[cfg(feature = "cli")]
     let router = router.merge(log_level_api::routes());
     router

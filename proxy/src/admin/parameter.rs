@@ -123,6 +123,22 @@ impl BodyFields {
         }
     }
 
+    /// Takes a whole number within bounds.
+    pub(super) fn number(&mut self, name: &str, least: u64, most: u64) -> Result<Option<u64>, ApiError> {
+        let Some(value) = self.0.remove(name).filter(|value| !value.is_null()) else { return Ok(None) };
+        let number = value.as_u64().filter(|number| (least..=most).contains(number));
+        number.map(Some).ok_or_else(|| ApiError::field(name, &format!("must be a number from {least} to {most}")))
+    }
+
+    /// Takes `true` or `false`; the latter where it is missing.
+    pub(super) fn flag(&mut self, name: &str) -> Result<bool, ApiError> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(value)) => Ok(value),
+            Some(_) => Err(ApiError::field(name, "must be true or false")),
+        }
+    }
+
     /// Takes a list of limited length.
     pub(super) fn list(&mut self, name: &str, most: usize) -> Result<Option<Vec<Value>>, ApiError> {
         match self.0.remove(name) {

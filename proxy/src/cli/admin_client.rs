@@ -71,6 +71,11 @@ pub(super) fn admin_address(url: &str) -> Result<Address, &'static str> {
     if url.contains("://") { url.parse() } else { format!("http://{url}").parse() }
 }
 
+/// Text for people in an error answer of an admin port.
+pub(super) fn error_text(body: &[u8]) -> Option<String> {
+    Some(serde_json::from_slice::<Value>(body).ok()?.get("error")?.as_str()?.to_owned())
+}
+
 /// Client of the admin ports of some nodes.
 pub(super) struct AdminClient {
     client: HttpClient,
@@ -113,6 +118,19 @@ impl AdminClient {
     ) -> Result<Response<Bytes>, String> {
         let request = Request::post(path).header(CONTENT_TYPE, "application/json");
         self.send(address, request, Body::from(body.to_string()), max_bytes, ACT_TIMEOUT).await
+    }
+
+    /// Deletes what `path` names at the node at `address`, which may have to ask all nodes.
+    ///
+    /// # Errors
+    /// When no whole answer of at most `max_bytes` comes in time; the text says why.
+    pub(super) async fn delete(
+        &self,
+        address: &Address,
+        path: &'static str,
+        max_bytes: usize,
+    ) -> Result<Response<Bytes>, String> {
+        self.send(address, Request::delete(path), Body::empty(), max_bytes, ACT_TIMEOUT).await
     }
 
     async fn send(

@@ -4,7 +4,7 @@ use clap::Args;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::admin_client::{AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
+use super::admin_client::{AdminClient, AdminTokenArgs, AdminTokenError, admin_address, error_text};
 use crate::net::connector::Connector;
 use crate::net::tls::{ClientTls, TlsError};
 use crate::observer::AnnouncementReport;
@@ -104,11 +104,6 @@ pub(super) async fn announce(args: &AnnounceArgs) -> Result<String, AnnounceErro
 fn told(report: &AnnouncementReport) -> String {
     let plural = |count: u64, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     format!("given to {} at {}", plural(report.clients, "client"), plural(report.nodes, "node"))
-}
-
-/// Text for people in an error answer of an admin port.
-fn error_text(body: &[u8]) -> Option<String> {
-    Some(serde_json::from_slice::<Value>(body).ok()?.get("error")?.as_str()?.to_owned())
 }
 
 /// Parses a JSON list.

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{Extensions, StatusCode};
@@ -26,6 +27,7 @@ use trunkline_protocol::wire::{CHANNEL_PATH, FLEET_GREET_PATH};
 use super::app::{App, AppLink};
 use super::client::Client;
 use super::stage::{Stage, run, settings};
+use crate::admin;
 use crate::config::{FleetSettings, Settings};
 use crate::fleet::{
     self, ChannelRefused, DropCause, Fleet, FromNode, MemberState, NoAnswer, PeerRequest, open_channel,
@@ -33,6 +35,7 @@ use crate::fleet::{
 use crate::net::address::Address;
 use crate::net::connector::MemoryNetwork;
 use crate::net::resolver::Resolver;
+use crate::observer::{Observer, Readiness};
 
 /// Time in which nodes that can reach each other are linked and agree.
 const SOON: Duration = Duration::from_secs(20);
@@ -41,6 +44,8 @@ const SOON: Duration = Duration::from_secs(20);
 pub(super) struct FleetNode {
     pub(super) stage: Stage,
     pub(super) fleet: Fleet,
+    /// Admin API of the node, for requests of other nodes.
+    pub(super) api: Router,
     pub(super) link: AppLink,
     _app: App,
     admin: Rc<AdminSockets>,
@@ -70,13 +75,15 @@ impl FleetNode {
         let settings = Settings { node: name.clone(), ..settings };
         let stage = Stage::at(&format!("http://10.0.0.{number}:8080"), network, settings);
         let fleet = Fleet::new(stage.shared.clone(), ([10, 0, 0, number], 8090).into());
-        fleet.serve_api(Router::new().route("/name", get(async || name)));
+        let observer = Observer::new(Readiness::new(stage.shared.clone(), Arc::default()), fleet.clone());
+        let api = admin::api_for_nodes(observer).route("/name", get(async || name));
+        fleet.serve_api(api.clone());
         let admin = Rc::<AdminSockets>::default();
         spawn_local(serve(network.clone(), address(number), fleet.clone(), admin.clone()));
         let running = tokio::spawn(fleet.clone().run(Resolver::default())).abort_handle();
         let mut app = stage.app(&format!("app-{number}"), vec![HubManifest::new("chat", "/chat")]);
         let link = app.link().await;
-        Self { stage, fleet, link, _app: app, admin, running }
+        Self { stage, fleet, api, link, _app: app, admin, running }
     }
 
     pub(super) async fn client(&mut self) -> Client {

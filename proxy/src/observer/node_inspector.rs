@@ -15,6 +15,7 @@ use super::list_page::{ListPage, NameKind, NamePage, NameSum};
 use super::node_snapshot::NodeSampler;
 use super::past_record;
 use super::readiness::Readiness;
+use super::rebalance_board::RebalanceBoard;
 use super::snapshot::{ClientDetails, ClientSummary, NodeSnapshot};
 use super::snapshot_cache::SnapshotCache;
 use crate::shard::{ClientSelection, Location, NameSearch, ShardSender, Shared};
@@ -33,9 +34,10 @@ pub(crate) struct NodeInspector {
 
 impl NodeInspector {
     /// Starts the snapshot cache of this node. Needs a runtime.
-    pub(super) fn new(readiness: Readiness) -> Self {
+    pub(super) fn new(readiness: Readiness, rebalance: RebalanceBoard) -> Self {
         let shared = readiness.shared().clone();
-        let snapshots = SnapshotCache::new(NodeSampler::new(readiness), |sampler| Box::pin(sampler.sample()));
+        let snapshots =
+            SnapshotCache::new(NodeSampler::new(readiness, rebalance), |sampler| Box::pin(sampler.sample()));
         Self { shared, snapshots, lists: Semaphore::new(LISTS_MAX) }
     }
 

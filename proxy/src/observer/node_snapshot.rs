@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::client_summary::summary;
 use super::process_stats::{CpuTimes, ProcessStats};
 use super::readiness::Readiness;
+use super::rebalance_board::RebalanceBoard;
 use super::snapshot::{ClientSummary, HubSnapshot, NodeSnapshot, PoolSnapshot, Rates};
 use crate::clock::unix_ms;
 use crate::fleet::own_phase;
@@ -35,6 +36,7 @@ const HUBS_MAX: usize = 200;
 #[derive(Debug)]
 pub(super) struct NodeSampler {
     readiness: Readiness,
+    rebalance: RebalanceBoard,
     before: Option<PreviousSample>,
 }
 
@@ -47,8 +49,8 @@ struct PreviousSample {
 }
 
 impl NodeSampler {
-    pub(super) fn new(readiness: Readiness) -> Self {
-        Self { readiness, before: None }
+    pub(super) fn new(readiness: Readiness, rebalance: RebalanceBoard) -> Self {
+        Self { readiness, rebalance, before: None }
     }
 
     /// Takes a snapshot now.
@@ -72,6 +74,8 @@ impl NodeSampler {
             sockets: shared.sockets(),
             groups: level(|counters| counters.groups.get()),
             users: level(|counters| counters.users.get()),
+            away: level(|counters| counters.away.get()),
+            rebalance: self.rebalance.shown(),
             outbox_bytes: level(|counters| counters.outbox_bytes.get()),
             hubs: hubs(&shared, &kinds),
             links: pools(&shared, &kinds),

@@ -64,6 +64,10 @@ pub(crate) struct NodeSnapshot {
     pub groups: u64,
     /// Users with connections, summed over the shards.
     pub users: u64,
+    /// Clients whose sockets have ended and that may come back, to any node.
+    pub away: u64,
+    /// Rebalance that the node coordinates, or has ended a short while ago.
+    pub rebalance: Option<RebalanceReport>,
     /// Bytes in the outboxes of clients.
     pub outbox_bytes: u64,
     pub process: ProcessUsage,
@@ -75,6 +79,63 @@ pub(crate) struct NodeSnapshot {
     pub links: Vec<PoolSnapshot>,
     /// Its client connections one by one, where they are few.
     pub individuals: Option<Vec<ClientSummary>>,
+}
+
+/// Progress of a rebalance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct RebalanceReport {
+    /// Random name; empty where there was none.
+    pub id: String,
+    /// Node that coordinates it.
+    pub node: String,
+    /// Goal: `mean`, `percent` or `node`.
+    pub to: String,
+    /// Number of clients that have to leave their nodes.
+    pub planned: u64,
+    /// Number of those that have left, by the numbers of clients: one that has come back to its node has not.
+    pub moved: u64,
+    /// Clients that were sent elsewhere and have brought the goal no nearer.
+    pub failed: u64,
+    pub state: RebalanceState,
+    /// Reason for an end without the goal.
+    pub reason: Option<String>,
+    /// Time of its begin, in milliseconds since 1970.
+    pub begun_ms: u64,
+}
+
+/// State of a rebalance.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RebalanceState {
+    /// None has run at the node.
+    #[default]
+    Idle,
+    /// Only planned, by a dry run.
+    Planned,
+    Running,
+    /// It has reached its goal.
+    Done,
+    /// It makes no progress any more.
+    Stalled,
+    /// An operator has ended it, or its node stops.
+    Stopped,
+}
+
+#[cfg(feature = "cli")]
+impl RebalanceState {
+    /// Label in JSON and for people.
+    #[must_use]
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Planned => "planned",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Stalled => "stalled",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// CPU and memory of the process.

@@ -148,6 +148,12 @@ impl CloseReason {
         Self::reconnect(Cause::Drained, AppNotice::Clean)
     }
 
+    /// Its node has more clients than others, and a rebalance evens them out.
+    #[must_use]
+    pub(crate) fn rebalanced() -> Self {
+        Self::reconnect(Cause::Rebalanced, AppNotice::Clean)
+    }
+
     fn reconnect(cause: Cause, notice: AppNotice) -> Self {
         let message = CloseMessage { detail: None, reason: None, allow_reconnect: true };
         Self { cause, detail: None, message: Some(message), notice, raw_code: CLOSE_GOING_AWAY }

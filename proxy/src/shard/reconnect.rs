@@ -88,7 +88,8 @@ impl ShardState {
         }
         resumption.move_cause = cause;
         if !is_away {
-            self.sever(slot, Cause::Drained);
+            let end = if cause == MoveCause::Rebalance { Cause::Rebalanced } else { Cause::Drained };
+            self.sever(slot, end);
         }
         true
     }
@@ -145,6 +146,8 @@ impl ShardState {
         if resumption.absence.take().is_some() {
             self.context.counters.away.follow(1, 0);
         }
+        // Its node has it again: a later move has another cause.
+        resumption.move_cause = MoveCause::default();
         let sequence = HubMessage::Sequence { sequence_id: resumption.sequence() };
         let frames = [message_frame(protocol, &sequence)].into_iter().chain(resumption.unacknowledged().cloned());
         let frames: Vec<_> = frames.collect();

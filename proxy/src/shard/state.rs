@@ -84,6 +84,10 @@ pub(crate) struct ShardState {
     pub(super) spare_commands: Vec<ShardCommand>,
     /// Spread of a drain that the driver has to start.
     pub(super) drain: Option<Duration>,
+    /// Number of clients that the driver has to send elsewhere for a rebalance.
+    pub(super) shed: usize,
+    /// Slot at which the search for clients of the next shed begins, so that no client is chosen again and again.
+    pub(super) shed_from: usize,
     /// All clients were told to leave: so is each that comes now.
     is_drained: bool,
     /// Buffer that all sockets are read into; empty while it is lent.
@@ -114,6 +118,8 @@ impl ShardState {
             openings: OpeningInterner::default(),
             spare_commands: Vec::new(),
             drain: None,
+            shed: 0,
+            shed_from: 0,
             is_drained: false,
             read_buffer: Box::default(),
             context,

@@ -88,6 +88,7 @@ function sum(fleet) {
     ["Deliveries", perSecond((rates) => rates.deliveries), "down"],
     ["CPU of proxies", percent(isKnown ? total(fleet, (node) => node.process.cpuPercent) : null), "cpu"],
     ["Memory of proxies", bytes(total(fleet, (node) => node.process.memoryBytes)), "memory"],
+    ...rebalancesOf(fleet),
   ];
   keyed(
     byId("sum"),
@@ -97,6 +98,14 @@ function sum(fleet) {
     (element, [, value]) => say(element.lastChild, value),
   );
   document.title = `${plural(total(fleet, (node) => node.clients), "client")} · Trunkline`;
+}
+
+// The clients that a rebalance has moved, while it runs and for a minute after its end.
+function rebalancesOf(fleet) {
+  const shown = fleet.nodes.map((node) => node.rebalance).filter(Boolean);
+  const latest = shown.sort((one, other) => other.begun_ms - one.begun_ms)[0];
+  if (!latest) return [];
+  return [[`Rebalance (${latest.state})`, `${count(latest.moved)} of ${count(latest.planned)}`, "rebalance"]];
 }
 
 // ------------------------------------------------------------------------------------------- who looks

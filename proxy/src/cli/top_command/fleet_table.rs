@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::cli::text_table;
 use crate::fleet::MemberState;
-use crate::observer::{FleetSnapshot, NodeSnapshot, Rates};
+use crate::observer::{FleetSnapshot, NodeSnapshot, Rates, RebalanceReport};
 
 /// Limit of the characters of one cell: a name may be long, and each node has one line.
 const CELL_MAX_CHARS: usize = 40;
@@ -46,6 +46,10 @@ pub(super) fn lines(fleet: &FleetSnapshot) -> Vec<String> {
         lines.push(
             "The nodes do not see the same members: what is passed on between them may not reach all clients.".into(),
         );
+    }
+    let rebalances = fleet.nodes.iter().filter_map(|node| node.rebalance.as_ref());
+    if let Some(RebalanceReport { node, planned, moved, state, .. }) = rebalances.max_by_key(|one| one.begun_ms) {
+        lines.push(format!("rebalance by {}: {moved} of {planned} moved, {}", clean(node), state.label()));
     }
     for one in &fleet.unreachable {
         lines.push(clean(&format!("can't be reached: {}: {}", one.url, one.problem)));
@@ -177,7 +181,7 @@ fn age(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::observer::{HubSnapshot, PoolSnapshot, UnreachablePeer};
+    use crate::observer::{HubSnapshot, PoolSnapshot, RebalanceState, UnreachablePeer};
 
     use super::*;
 
@@ -215,6 +219,23 @@ mod tests {
         assert!(lines.iter().any(|line| line.starts_with("app-1") && line.ends_with("6  8 of 10")), "{lines:?}");
         assert!(lines.iter().any(|line| line.starts_with("chat") && line.ends_with('6')), "{lines:?}");
         assert_eq!(lines.last().unwrap(), "can't be reached: http://c: gone");
+    }
+
+    #[test]
+    fn the_latest_rebalance_has_a_line() {
+        let mut fleet = fleet();
+        for (begun_ms, node) in (1..).zip(&mut fleet.nodes) {
+            let (name, state) = (format!("n{begun_ms}"), RebalanceState::Done);
+            node.rebalance = Some(RebalanceReport {
+                node: name,
+                planned: 9,
+                moved: 8,
+                state,
+                begun_ms,
+                ..RebalanceReport::default()
+            });
+        }
+        assert!(lines(&fleet).contains(&"rebalance by n2: 8 of 9 moved, done".to_owned()));
     }
 
     #[test]

@@ -1,0 +1,512 @@
+//! Plan of a rebalance: how many clients each node sheds in each round, and when it ends. Pure: the loads come in.
+//!
+//! ```text
+//!  clients   A ████████│████████      A keeps the mean, and sheds the rest, at most its share of what the fleet may
+//!            B ████    │              shed in a round. The load balancer decides where a client goes; one that comes
+//!            C ██      │              back to A is above the mean again, and so in a later round.
+//!                      └─ mean, rounded up
+//! ```
+//!
+//! Clients that have left and are not back yet would lower the mean, and nodes would shed too many. So the mean is that of
+//! the largest number of clients in the last rounds.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::snapshot::RebalanceState;
+
+/// Rounds whose largest number of clients counts: clients that have left come back within these.
+const WINDOW_ROUNDS: usize = 5;
+
+/// Rounds without progress after which a rebalance ends. Official clients try again after 10 s at the latest, but once.
+const IDLE_ROUNDS_MAX: u32 = 15;
+
+/// Share of the mean, or of a percentage, that may be left at the end: while clients come and go there is always some.
+const TOLERANCE_DIVISOR: u64 = 20;
+
+/// Goal of a rebalance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RebalanceGoal {
+    /// No node has more than the mean.
+    Mean,
+    /// Each node above the mean sheds this share of its clients, and keeps the mean at least.
+    Percent(u64),
+    /// The node of this name has no clients.
+    Node(String),
+}
+
+impl RebalanceGoal {
+    /// Its name in requests and reports.
+    #[must_use]
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Percent(_) => "percent",
+            Self::Node(_) => "node",
+        }
+    }
+}
+
+/// Clients of a node that takes clients.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct RebalanceLoad {
+    pub name: String,
+    /// Id of this start of the node.
+    pub instance: String,
+    /// Clients that have a socket there.
+    pub present: u64,
+    /// Clients whose sockets have ended and that may come back to any node.
+    pub away: u64,
+    /// Time at which the node told that: one that is late is shown with older numbers.
+    pub at_ms: u64,
+}
+
+/// Clients that one node is to shed in a round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ShedOrder {
+    pub name: String,
+    pub instance: String,
+    pub clients: u64,
+}
+
+/// Outcome of a round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Round {
+    /// Nodes shed these clients; none while those on their way are waited for.
+    Shed(Vec<ShedOrder>),
+    /// The rebalance is over, for this reason if it has not reached its goal.
+    End(RebalanceState, Option<String>),
+}
+
+/// Plan of one rebalance.
+#[derive(Debug)]
+pub(super) struct RebalancePlan {
+    goal: RebalanceGoal,
+    /// Clients that the fleet sheds in a round at most.
+    per_round: u64,
+    /// Clients that nodes keep, by instance, where the goal is no mean.
+    keeps: Vec<(String, u64)>,
+    planned: u64,
+    moved: u64,
+    /// Clients that were shed in the last rounds, the latest at the end.
+    recent_sheds: VecDeque<u64>,
+    /// Clients that were shed before these.
+    earlier_sheds: u64,
+    recent_totals: VecDeque<u64>,
+    idle_rounds: u32,
+    /// Last refusal of a node, for people.
+    refusal: Option<String>,
+    /// Time of the numbers by which each node got its last order, by instance.
+    ordered_at: HashMap<String, u64>,
+}
+
+impl RebalancePlan {
+    /// Plans for these loads.
+    ///
+    /// # Errors
+    /// When the goal names a node that is not there, or clients have nowhere to go; the text continues the name of the
+    /// field.
+    pub(super) fn new(goal: RebalanceGoal, per_round: u64, loads: &[RebalanceLoad]) -> Result<Self, String> {
+        let mut plan = Self {
+            goal,
+            per_round: per_round.max(1),
+            keeps: Vec::new(),
+            planned: 0,
+            moved: 0,
+            recent_sheds: VecDeque::new(),
+            earlier_sheds: 0,
+            recent_totals: VecDeque::from([total(loads)]),
+            idle_rounds: 0,
+            refusal: None,
+            ordered_at: HashMap::new(),
+        };
+        let mean = plan.mean(loads);
+        plan.keeps = match &plan.goal {
+            RebalanceGoal::Mean => Vec::new(),
+            RebalanceGoal::Percent(percent) => {
+                let above = loads.iter().filter(|load| load.present > mean);
+                let kept = |load: &RebalanceLoad| load.present - share(load.present, *percent);
+                above.map(|load| (load.instance.clone(), kept(load).max(mean))).collect()
+            }
+            RebalanceGoal::Node(name) => {
+                let named = loads.iter().filter(|load| load.name == *name);
+                let keeps: Vec<_> = named.map(|load| (load.instance.clone(), 0)).collect();
+                if keeps.is_empty() {
+                    let names: Vec<_> = loads.iter().map(|load| load.name.as_str()).collect();
+                    return Err(format!("must be a node of the fleet that takes clients: {}", names.join(", ")));
+                }
+                if keeps.len() == loads.len() {
+                    return Err("is the only node that takes clients: its clients have nowhere to go".into());
+                }
+                keeps
+            }
+        };
+        plan.planned = plan.excesses(loads).iter().map(|order| order.clients).sum();
+        Ok(plan)
+    }
+
+    /// Number of clients that have to leave their nodes.
+    pub(super) fn planned(&self) -> u64 {
+        self.planned
+    }
+
+    /// Number of those that have left, by the numbers of clients: one that has come back to its node has not.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// Clients that were shed and have brought the goal no nearer: they are back, at a node that has enough, or nowhere.
+    /// Those of the last rounds may be on their way.
+    pub(super) fn failed(&self, is_over: bool) -> u64 {
+        let recent = if is_over { self.recent_sheds.iter().sum() } else { 0 };
+        (self.earlier_sheds + recent).saturating_sub(self.moved)
+    }
+
+    /// Plans a round for these loads.
+    pub(super) fn round(&mut self, loads: &[RebalanceLoad]) -> Round {
+        keep_last(&mut self.recent_totals, total(loads));
+        let (excesses, present) = (self.excesses(loads), loads.iter().map(|load| load.present).sum::<u64>());
+        let excess: u64 = excesses.iter().map(|order| order.clients).sum();
+        let on_their_way = self.recent_totals.iter().max().map_or(0, |most| most.saturating_sub(present));
+        let moved = self.planned.saturating_sub(excess.saturating_add(on_their_way));
+        self.idle_rounds = if moved > self.moved { 0 } else { self.idle_rounds + 1 };
+        self.moved = self.moved.max(moved);
+        let has_settled = on_their_way == 0 || self.recent_sheds.iter().all(|shed| *shed == 0);
+        let is_even = self.is_even(loads);
+        if is_even && has_settled {
+            self.moved = self.moved.max(self.planned.saturating_sub(excess));
+            return Round::End(RebalanceState::Done, None);
+        }
+        if loads.len() < 2 {
+            return Round::End(RebalanceState::Stalled, Some("no other node takes clients".into()));
+        }
+        if self.idle_rounds > IDLE_ROUNDS_MAX {
+            return Round::End(RebalanceState::Stalled, Some(self.obstacle(&excesses)));
+        }
+        let orders = if is_even { Vec::new() } else { within(self.per_round, self.orderable(excesses, loads)) };
+        Round::Shed(orders)
+    }
+
+    /// Leaves the nodes out that have told nothing since their last order: they may have shed these clients already.
+    fn orderable(&mut self, mut excesses: Vec<ShedOrder>, loads: &[RebalanceLoad]) -> Vec<ShedOrder> {
+        excesses.retain(|order| {
+            let load = loads.iter().find(|load| load.instance == order.instance);
+            let at_ms = load.map_or(0, |load| load.at_ms);
+            self.ordered_at.insert(order.instance.clone(), at_ms) != Some(at_ms)
+        });
+        excesses
+    }
+
+    /// Takes note of what became of the orders of a round.
+    pub(super) fn handle_sheds(&mut self, clients: u64, refusal: Option<String>) {
+        self.earlier_sheds += keep_last(&mut self.recent_sheds, clients);
+        self.refusal = refusal;
+    }
+
+    /// Mean of the clients of nodes, rounded up.
+    fn mean(&self, loads: &[RebalanceLoad]) -> u64 {
+        let clients = self.recent_totals.iter().max().copied().unwrap_or_default();
+        clients.div_ceil(loads.len().max(1) as u64)
+    }
+
+    /// Clients that each node has beyond those that it keeps.
+    fn excesses(&self, loads: &[RebalanceLoad]) -> Vec<ShedOrder> {
+        let mean = self.mean(loads);
+        let kept = |load: &RebalanceLoad| match self.goal {
+            RebalanceGoal::Mean => Some(mean),
+            RebalanceGoal::Percent(_) => self.keeps_of(load).map(|keeps| keeps.max(mean)),
+            RebalanceGoal::Node(_) => self.keeps_of(load),
+        };
+        let excess = |load: &RebalanceLoad| {
+            let clients = load.present.saturating_sub(kept(load)?);
+            (clients > 0).then(|| ShedOrder { name: load.name.clone(), instance: load.instance.clone(), clients })
+        };
+        loads.iter().filter_map(excess).collect()
+    }
+
+    fn keeps_of(&self, load: &RebalanceLoad) -> Option<u64> {
+        self.keeps.iter().find(|(instance, _)| *instance == load.instance).map(|(_, keeps)| *keeps)
+    }
+
+    /// Whether the goal is reached, nearly where it is not an empty node.
+    fn is_even(&self, loads: &[RebalanceLoad]) -> bool {
+        match self.goal {
+            RebalanceGoal::Mean => {
+                let mean = self.mean(loads);
+                loads.iter().all(|load| load.present <= mean + mean / TOLERANCE_DIVISOR)
+            }
+            RebalanceGoal::Percent(_) => {
+                let excess: u64 = self.excesses(loads).iter().map(|order| order.clients).sum();
+                excess <= self.planned / TOLERANCE_DIVISOR
+            }
+            RebalanceGoal::Node(_) => {
+                let is_there = loads.iter().any(|load| self.keeps_of(load).is_some());
+                is_there && self.excesses(loads).is_empty()
+            }
+        }
+    }
+
+    fn obstacle(&self, excesses: &[ShedOrder]) -> String {
+        if let Some(refusal) = &self.refusal {
+            return refusal.clone();
+        }
+        let names: Vec<_> = excesses.iter().map(|order| order.name.as_str()).collect();
+        match (&self.goal, names.is_empty()) {
+            (RebalanceGoal::Node(name), true) => format!("{name} takes no clients any more, or does not answer"),
+            (_, true) => "clients that have left come back nowhere".into(),
+            (_, false) => format!(
+                "as many clients come to {} as leave: look whether the load balancer knows the other nodes, and keeps \
+                 no clients to a node",
+                names.join(", ")
+            ),
+        }
+    }
+}
+
+fn total(loads: &[RebalanceLoad]) -> u64 {
+    loads.iter().map(|load| load.present + load.away).sum()
+}
+
+/// Returns this percentage of a number, rounded up.
+fn share(number: u64, percent: u64) -> u64 {
+    number.saturating_mul(percent.min(100)).div_ceil(100)
+}
+
+/// Adds a number to those of the last rounds; returns the one that is too old.
+fn keep_last(recent: &mut VecDeque<u64>, number: u64) -> u64 {
+    recent.push_back(number);
+    if recent.len() > WINDOW_ROUNDS { recent.pop_front().unwrap_or_default() } else { 0 }
+}
+
+/// Cuts orders down to a number of clients that all nodes together may shed, in proportion.
+pub(super) fn within(most: u64, mut orders: Vec<ShedOrder>) -> Vec<ShedOrder> {
+    let wanted: Vec<u64> = orders.iter().map(|order| order.clients).collect();
+    for (order, clients) in orders.iter_mut().zip(portions(most, &wanted)) {
+        order.clients = clients;
+    }
+    orders.retain(|order| order.clients > 0);
+    orders
+}
+
+/// Shares a number out in proportion to what is wanted, the rest one by one.
+pub(super) fn portions(most: u64, wanted: &[u64]) -> Vec<u64> {
+    let sum: u64 = wanted.iter().sum();
+    if sum <= most {
+        return wanted.to_vec();
+    }
+    let portion = |one: &u64| u64::try_from(u128::from(*one) * u128::from(most) / u128::from(sum.max(1)));
+    let mut portions: Vec<u64> = wanted.iter().map(|one| portion(one).unwrap_or(*one)).collect();
+    let mut rest = most.saturating_sub(portions.iter().sum());
+    for (portion, wanted) in portions.iter_mut().zip(wanted) {
+        if rest > 0 && *portion < *wanted {
+            *portion += 1;
+            rest -= 1;
+        }
+    }
+    portions
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Loads of nodes, each told at another moment.
+    fn loads(present: &[u64]) -> Vec<RebalanceLoad> {
+        static NOW_MS: AtomicU64 = AtomicU64::new(1);
+        let load = |(number, present): (usize, &u64)| {
+            let (name, at_ms) = (format!("n{number}"), NOW_MS.fetch_add(1, Ordering::Relaxed));
+            RebalanceLoad { instance: format!("i-{name}"), name, present: *present, away: 0, at_ms }
+        };
+        present.iter().enumerate().map(load).collect()
+    }
+
+    fn plan(goal: RebalanceGoal, per_round: u64, present: &[u64]) -> RebalancePlan {
+        RebalancePlan::new(goal, per_round, &loads(present)).unwrap()
+    }
+
+    fn orders(round: Round) -> Vec<(String, u64)> {
+        let Round::Shed(orders) = round else { panic!("{round:?}") };
+        orders.into_iter().map(|order| (order.name, order.clients)).collect()
+    }
+
+    /// Runs a plan with a load balancer that sends clients to the nodes in turn. Returns end, numbers of clients and rounds.
+    fn run(plan: &mut RebalancePlan, present: &[u64]) -> (RebalanceState, Vec<u64>, u32) {
+        let (mut present, mut turn) = (present.to_vec(), 0);
+        for rounds in 0..10_000 {
+            let Round::Shed(orders) = plan.round(&loads(&present)) else {
+                let Round::End(state, _) = plan.round(&loads(&present)) else { panic!("it goes on behind its end") };
+                return (state, present, rounds);
+            };
+            let mut shed = 0;
+            for order in orders {
+                let from: usize = order.name[1..].parse().unwrap();
+                present[from] -= order.clients;
+                shed += order.clients;
+            }
+            for _ in 0..shed {
+                let count = present.len();
+                present[turn % count] += 1;
+                turn += 1;
+            }
+            plan.handle_sheds(shed, None);
+        }
+        panic!("it never ends");
+    }
+
+    #[test]
+    fn nodes_above_the_mean_shed_down_to_it_at_the_given_rate() {
+        let mut plan = plan(RebalanceGoal::Mean, 30, &[100, 60, 0, 0]);
+        assert_eq!(plan.planned(), 60 + 20);
+        assert_eq!(orders(plan.round(&loads(&[100, 60, 0, 0]))), [("n0".into(), 23), ("n1".into(), 7)]);
+    }
+
+    #[test]
+    fn clients_that_are_on_their_way_do_not_lower_the_mean() {
+        let mut plan = plan(RebalanceGoal::Mean, 100, &[60, 0]);
+        assert_eq!(orders(plan.round(&loads(&[60, 0]))), [("n0".into(), 30)]);
+        plan.handle_sheds(30, None);
+        assert_eq!(orders(plan.round(&loads(&[30, 0]))), [], "30 are on their way");
+        assert_eq!((plan.moved(), plan.failed(false)), (0, 0));
+        let mut away = loads(&[30, 10]);
+        away[0].away = 20;
+        assert_eq!(orders(plan.round(&away)), []);
+        assert_eq!(plan.round(&loads(&[30, 30])), Round::End(RebalanceState::Done, None));
+        assert_eq!((plan.moved(), plan.failed(true)), (30, 0));
+    }
+
+    #[test]
+    fn a_client_that_comes_back_to_its_node_has_not_moved() {
+        let mut plan = plan(RebalanceGoal::Mean, 100, &[60, 0]);
+        plan.handle_sheds(30, None);
+        assert_eq!(orders(plan.round(&loads(&[45, 15]))), [("n0".into(), 15)]);
+        assert_eq!(plan.moved(), 15);
+        plan.handle_sheds(15, None);
+        assert_eq!(plan.round(&loads(&[30, 30])), Round::End(RebalanceState::Done, None));
+        assert_eq!((plan.moved(), plan.failed(true)), (30, 15));
+    }
+
+    #[test]
+    fn a_percentage_is_of_the_clients_of_nodes_above_the_mean_which_they_keep() {
+        let mut some = plan(RebalanceGoal::Percent(10), 1000, &[101, 80, 20]);
+        assert_eq!(some.planned(), 11 + 8);
+        assert_eq!(run(&mut some, &[101, 80, 20]).0, RebalanceState::Done);
+        assert_eq!(plan(RebalanceGoal::Percent(100), 1000, &[90, 0, 0]).planned(), 60);
+        assert_eq!(plan(RebalanceGoal::Percent(1), 1000, &[90, 0, 0]).planned(), 1);
+        let mut nearly = plan(RebalanceGoal::Percent(50), 1000, &[80, 0]);
+        assert_eq!(nearly.round(&loads(&[42, 38])), Round::End(RebalanceState::Done, None));
+        assert_eq!((nearly.planned(), nearly.moved()), (40, 38));
+    }
+
+    #[test]
+    fn a_node_that_is_named_is_emptied_and_the_others_shed_nothing() {
+        let mut plan = plan(RebalanceGoal::Node("n1".into()), 1000, &[90, 10, 0]);
+        assert_eq!(orders(plan.round(&loads(&[90, 10, 0]))), [("n1".into(), 10)]);
+        let (state, left, _) = run(&mut plan, &[90, 10, 0]);
+        assert_eq!((state, left[1]), (RebalanceState::Done, 0));
+    }
+
+    #[test]
+    fn a_node_that_is_not_there_or_has_no_other_is_refused_by_name() {
+        let refused = |name: &str, present: &[u64]| {
+            RebalancePlan::new(RebalanceGoal::Node(name.into()), 1, &loads(present)).unwrap_err()
+        };
+        assert_eq!(refused("n7", &[1, 2]), "must be a node of the fleet that takes clients: n0, n1");
+        assert!(refused("n0", &[1]).contains("the only node"));
+    }
+
+    #[test]
+    fn a_fleet_that_is_even_is_done_at_once() {
+        for present in [&[][..], &[5], &[5, 5, 5], &[5, 5, 4], &[0, 0], &[105, 95]] {
+            let mut plan = plan(RebalanceGoal::Mean, 10, present);
+            assert_eq!(plan.round(&loads(present)), Round::End(RebalanceState::Done, None), "{present:?}");
+        }
+    }
+
+    #[test]
+    fn a_balancer_that_keeps_clients_to_their_node_stalls_it_with_the_reason() {
+        let mut plan = plan(RebalanceGoal::Mean, 10, &[50, 0]);
+        let mut rounds = 0;
+        let reason = loop {
+            match plan.round(&loads(&[50, 0])) {
+                Round::Shed(orders) => plan.handle_sheds(orders[0].clients, None),
+                Round::End(state, reason) => {
+                    assert_eq!(state, RebalanceState::Stalled);
+                    break reason.unwrap();
+                }
+            }
+            rounds += 1;
+        };
+        assert!(reason.contains("come to n0 as leave") && reason.contains("load balancer"), "{reason}");
+        assert_eq!((rounds, plan.moved(), plan.failed(true)), (IDLE_ROUNDS_MAX, 0, 150));
+    }
+
+    #[test]
+    fn a_node_that_refuses_its_orders_is_named_in_the_end() {
+        let mut plan = plan(RebalanceGoal::Mean, 10, &[50, 0]);
+        for _ in 0..IDLE_ROUNDS_MAX {
+            plan.round(&loads(&[50, 0]));
+            plan.handle_sheds(0, Some("n0 does not answer".into()));
+        }
+        let end = Round::End(RebalanceState::Stalled, Some("n0 does not answer".into()));
+        assert_eq!(plan.round(&loads(&[50, 0])), end);
+    }
+
+    #[test]
+    fn a_node_that_has_told_nothing_new_is_not_ordered_a_second_time() {
+        let mut plan = plan(RebalanceGoal::Mean, 10, &[50, 0]);
+        let mut late = loads(&[50, 0]);
+        assert_eq!(orders(plan.round(&late)), [("n0".into(), 10)]);
+        assert_eq!(orders(plan.round(&late)), []);
+        late[0].at_ms += 1000;
+        assert_eq!(orders(plan.round(&late)), [("n0".into(), 10)]);
+    }
+
+    #[test]
+    fn the_last_other_node_that_goes_ends_it() {
+        let mut plan = plan(RebalanceGoal::Node("n0".into()), 10, &[50, 0]);
+        let Round::End(RebalanceState::Stalled, Some(reason)) = plan.round(&loads(&[50])) else { panic!("it goes on") };
+        assert_eq!(reason, "no other node takes clients");
+    }
+
+    proptest! {
+        #[test]
+        fn portions_are_whole_fair_and_never_too_many(most in 0_u64..500, wanted in prop::collection::vec(0_u64..300, 0..9)) {
+            let given = portions(most, &wanted);
+            prop_assert_eq!(given.iter().sum::<u64>(), most.min(wanted.iter().sum()));
+            prop_assert!(given.iter().zip(&wanted).all(|(given, wanted)| given <= wanted));
+        }
+
+        #[test]
+        fn any_fleet_becomes_even_by_round_robin_and_keeps_its_clients(
+            present in prop::collection::vec(0_u64..2_000, 2..12),
+            per_round in 1_u64..500,
+        ) {
+            let mut plan = plan(RebalanceGoal::Mean, per_round, &present);
+            let (state, after, _) = run(&mut plan, &present);
+            prop_assert_eq!(state, RebalanceState::Done);
+            let (clients, count) = (present.iter().sum::<u64>(), present.len() as u64);
+            prop_assert_eq!(after.iter().sum::<u64>(), clients);
+            let mean = clients.div_ceil(count);
+            prop_assert!(after.iter().all(|left| *left <= mean + mean / 20), "{:?}", after);
+        }
+
+        #[test]
+        fn no_round_sheds_more_than_a_node_has_too_many_or_the_fleet_may(
+            present in prop::collection::vec(0_u64..2_000, 2..12),
+            per_round in 1_u64..500,
+        ) {
+            let mut plan = plan(RebalanceGoal::Mean, per_round, &present);
+            let mean = present.iter().sum::<u64>().div_ceil(present.len() as u64);
+            if let Round::Shed(orders) = plan.round(&loads(&present)) {
+                prop_assert!(orders.iter().map(|order| order.clients).sum::<u64>() <= per_round);
+                for order in orders {
+                    let number: usize = order.name[1..].parse().unwrap();
+                    prop_assert!(present[number] - order.clients >= mean);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Rebalance: an operator has clients leave the nodes that have more than others.
+//!
+//! ```text
+//!  each second: numbers of clients of all nodes ──► plan ──► orders ─┬─► shards of this node ──► clients go elsewhere
+//!                                                                    └─► other nodes: the same
+//! ```
+//!
+//! The node that is asked coordinates it, alone: when it stops, the rebalance ends, and no node sheds on. An order is good
+//! for one second.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use trunkline_protocol::id::random_bytes;
+
+use super::peer::Peers;
+use super::rebalance_board::RebalanceBoard;
+use super::rebalance_plan::{RebalanceGoal, RebalanceLoad, RebalancePlan, Round, ShedOrder, portions};
+use super::snapshot::{FleetSnapshot, NodeSnapshot, RebalanceReport, RebalanceState};
+use super::snapshot_cache::SnapshotCache;
+use crate::clock::unix_ms;
+use crate::fleet::{MemberState, PeerRequest};
+use crate::shard::Shared;
+
+/// Time from one round to the next; sheds of a round are over before.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// Most clients that all nodes together may shed in a second.
+pub(crate) const SHED_PER_SECOND_MAX: u64 = 10_000;
+
+/// Paths at which nodes ask each other.
+pub(crate) const SHED_PATH: &str = "/api/rebalance/shed";
+pub(crate) const STOP_PATH: &str = "/api/rebalance/stop";
+
+/// Rebalance that an operator asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RebalanceRequest {
+    pub(crate) goal: RebalanceGoal,
+    /// Most clients that all nodes together shed in a second.
+    pub(crate) per_second: u64,
+    /// Whether it is only planned.
+    pub(crate) is_dry_run: bool,
+}
+
+/// Reason why no rebalance begins.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RebalanceError {
+    #[error("a rebalance runs already, at {}: DELETE /api/rebalance, or Ctrl-C where it was started, stops it", .0.node)]
+    Running(Box<RebalanceReport>),
+    #[error("{0}")]
+    Node(String),
+    #[error("this node is stopping")]
+    Stopping,
+}
+
+/// Order of the coordinator to a node.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ShedAnswer {
+    /// Clients that will be sent elsewhere within a second.
+    pub(crate) clients: u64,
+}
+
+/// Coordinator of this node's rebalances; its clones are one.
+#[derive(Debug, Clone)]
+pub(super) struct Rebalancer(Arc<RebalancerParts>);
+
+#[derive(Debug)]
+struct RebalancerParts {
+    shared: Arc<Shared>,
+    peers: Arc<Peers>,
+    fleet: SnapshotCache<FleetSnapshot>,
+    board: RebalanceBoard,
+}
+
+impl Rebalancer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        peers: Arc<Peers>,
+        fleet: SnapshotCache<FleetSnapshot>,
+        board: RebalanceBoard,
+    ) -> Self {
+        Self(Arc::new(RebalancerParts { shared, peers, fleet, board }))
+    }
+
+    /// Begins a rebalance, or only plans it; returns its plan.
+    ///
+    /// # Errors
+    /// When another one runs in the fleet, or the goal can't be reached.
+    pub(super) async fn begin(&self, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
+        let parts = self.0.clone();
+        // In a task of its own: a caller that goes away leaves nothing on the board that never runs.
+        let beginning = tokio::spawn(async move { parts.begin(request).await });
+        beginning.await.unwrap_or(Err(RebalanceError::Stopping))
+    }
+
+    /// Progress of this node's rebalance; an idle one if there was none.
+    pub(super) fn own(&self) -> RebalanceReport {
+        self.0.board.report().unwrap_or_default()
+    }
+
+    /// Progress of the fleet's rebalance, or of the last one that any node remembers.
+    pub(super) async fn report(&self) -> RebalanceReport {
+        let own = self.own();
+        if own.state == RebalanceState::Running {
+            return own;
+        }
+        let all = self.0.of_others().await.into_iter().chain([own]);
+        all.max_by_key(|report| (report.state == RebalanceState::Running, report.begun_ms)).unwrap_or_default()
+    }
+
+    /// Stops this node's rebalance; `None` if none runs.
+    pub(super) fn stop_own(&self) -> Option<RebalanceReport> {
+        let stopped = self.0.board.stop("an operator has stopped it")?;
+        told("stopped", &stopped);
+        Some(stopped)
+    }
+
+    /// Stops the fleet's rebalance; `None` if none runs.
+    pub(super) async fn stop(&self) -> Option<RebalanceReport> {
+        if let Some(stopped) = self.stop_own() {
+            return Some(stopped);
+        }
+        let request = PeerRequest::post(STOP_PATH, Bytes::from_static(b"{}"));
+        let answers = self.0.peers.ask_all(&request).await;
+        answers.iter().find_map(|(_, answer)| answer.as_ref().ok()?.read().ok())
+    }
+
+    /// Sends some clients of this node elsewhere, within a second.
+    pub(super) async fn shed(&self, clients: u64) -> ShedAnswer {
+        ShedAnswer { clients: shed(&self.0.shared, clients).await }
+    }
+}
+
+impl RebalancerParts {
+    async fn begin(self: Arc<Self>, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
+        let loads = self.loads().await.ok_or(RebalanceError::Stopping)?;
+        let goal = request.goal;
+        let plan = RebalancePlan::new(goal.clone(), request.per_second, &loads).map_err(RebalanceError::Node)?;
+        let report = RebalanceReport {
+            id: format!("{:016x}", u64::from_ne_bytes(random_bytes())),
+            node: self.shared.settings.node.clone(),
+            to: goal.label().into(),
+            planned: plan.planned(),
+            state: if request.is_dry_run { RebalanceState::Planned } else { RebalanceState::Running },
+            begun_ms: unix_ms(),
+            ..RebalanceReport::default()
+        };
+        if request.is_dry_run {
+            return Ok(report);
+        }
+        // First on the board, then asked: of two that begin at once both see the other one, and none runs.
+        let stop = self.board.claim(report.clone()).map_err(RebalanceError::Running)?;
+        let others = self.of_others().await;
+        if let Some(other) = others.into_iter().find(|report| report.state == RebalanceState::Running) {
+            self.board.withdraw();
+            return Err(RebalanceError::Running(Box::new(other)));
+        }
+        told("begun", &report);
+        let id = report.id.clone();
+        if plan.planned() == 0 {
+            let done = self.board.update(&id, |report| report.state = RebalanceState::Done);
+            return Ok(done.unwrap_or(report));
+        }
+        tokio::spawn(async move { self.run(&id, plan, &stop).await });
+        Ok(report)
+    }
+
+    /// Runs round after round until the end.
+    async fn run(&self, id: &str, mut plan: RebalancePlan, stop: &CancellationToken) {
+        loop {
+            let round = async {
+                let is_over = self.round(id, &mut plan).await;
+                sleep(ROUND).await;
+                is_over
+            };
+            let is_over = tokio::select! {
+                () = stop.cancelled() => true,
+                is_over = round => is_over,
+            };
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    /// Runs one round; `true` when it was the last one.
+    async fn round(&self, id: &str, plan: &mut RebalancePlan) -> bool {
+        let loads = match self.loads().await {
+            Some(loads) if !self.shared.has_begun_drain() => loads,
+            _ => {
+                self.board.stop("its node stops");
+                return true;
+            }
+        };
+        let round = plan.round(&loads);
+        let is_over = matches!(round, Round::End(..));
+        let progress = |report: &mut RebalanceReport| {
+            (report.moved, report.failed) = (plan.moved(), plan.failed(is_over));
+            if let Round::End(state, reason) = &round {
+                (report.state, report.reason) = (*state, reason.clone());
+            }
+        };
+        let report = self.board.update(id, progress);
+        match round {
+            Round::Shed(orders) => {
+                let (clients, refusal) = self.order(&orders).await;
+                plan.handle_sheds(clients, refusal);
+                false
+            }
+            Round::End(..) => {
+                report.iter().for_each(|report| told("ended", report));
+                true
+            }
+        }
+    }
+
+    /// Gives nodes their orders; returns how many clients they send elsewhere, and what a node says that doesn't.
+    async fn order(&self, orders: &[ShedOrder]) -> (u64, Option<String>) {
+        let answers = join_all(orders.iter().map(|order| self.give(order))).await;
+        let mut sum = (0, None);
+        for (order, answer) in orders.iter().zip(answers) {
+            match answer {
+                Ok(clients) => sum.0 += clients,
+                Err(problem) => sum.1 = Some(format!("{} sheds no clients: {problem}", order.name)),
+            }
+        }
+        sum
+    }
+
+    async fn give(&self, order: &ShedOrder) -> Result<u64, String> {
+        if order.instance == self.shared.boot {
+            return Ok(shed(&self.shared, order.clients).await);
+        }
+        let body = json!({ "clients": order.clients }).to_string();
+        let answer = self.peers.ask(&order.instance, &PeerRequest::post(SHED_PATH, Bytes::from(body))).await;
+        let answer: ShedAnswer = answer.ok_or("it does not answer")?.read()?;
+        Ok(answer.clients.min(order.clients))
+    }
+
+    /// Clients of all nodes that take clients; `None` when this node stops.
+    async fn loads(&self) -> Option<Vec<RebalanceLoad>> {
+        let fleet = self.fleet.get().await?;
+        // One that has not answered yet is shown without a time.
+        let is_known = |node: &&NodeSnapshot| node.state == MemberState::Ready && node.at_ms > 0;
+        Some(fleet.nodes.iter().filter(is_known).map(load).collect())
+    }
+
+    /// Rebalances that other nodes coordinate, or have coordinated last.
+    async fn of_others(&self) -> Vec<RebalanceReport> {
+        let answers = self.peers.ask_all(&PeerRequest::get("/api/rebalance?scope=node")).await;
+        answers.into_iter().filter_map(|(_, answer)| answer.ok()?.read().ok()).collect()
+    }
+}
+
+fn load(node: &NodeSnapshot) -> RebalanceLoad {
+    RebalanceLoad {
+        name: node.name.clone(),
+        instance: node.instance.clone(),
+        present: node.clients.saturating_sub(node.away),
+        away: node.away.min(node.clients),
+        at_ms: node.at_ms,
+    }
+}
+
+/// Has the shards of this node send clients elsewhere, each in proportion to those it has; returns how many.
+async fn shed(shared: &Shared, clients: u64) -> u64 {
+    let shards = shared.shards();
+    let counts = shards.iter().map(|shard| shard.inspect(|state| state.inspector().census().total()));
+    let counts: Vec<u64> = join_all(counts).await.into_iter().map(Option::unwrap_or_default).collect();
+    let portions = portions(clients, &counts);
+    for (shard, portion) in shards.iter().zip(&portions) {
+        let portion = usize::try_from(*portion).unwrap_or(usize::MAX);
+        shard.post(move |state| state.begin_shed(portion));
+    }
+    portions.iter().sum()
+}
+
+fn told(what: &str, report: &RebalanceReport) {
+    let RebalanceReport { id, to, planned, moved, failed, reason, .. } = report;
+    info!(id, to, planned, moved, failed, reason = reason.as_deref(), "a rebalance has {what}");
+}

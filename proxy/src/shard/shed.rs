@@ -1,0 +1,163 @@
+//! Sheds: a shard sends some of its clients elsewhere, because its node has more than others.
+//!
+//! ```text
+//!  slots  ├──────────────────────────────────────┤
+//!             ▲ cursor ──► steps of 1024 slots, once around at most
+//! ```
+//!
+//! Clients that can move unnoticed come first. The next search goes on behind the last one, so a load balancer that sends
+//! a client back does not have it cut each second.
+
+use std::time::Duration;
+
+use super::close_reason::CloseReason;
+use super::connection::{Client, Connections};
+use super::drain_schedule::{DrainSchedule, chance};
+use super::slot::{Serial, Slot};
+use super::state::ShardState;
+use crate::metrics::MoveCause;
+
+/// Time over which one shed is spread: it is over when the next numbers of clients are read, a second later.
+pub(super) const SHED_SPREAD: Duration = Duration::from_millis(700);
+
+/// Slots that one step visits: some tens of microseconds.
+const STEP: usize = 1024;
+
+/// Search for clients to send elsewhere, in short steps.
+#[derive(Debug)]
+pub(super) struct ShedSearch {
+    wanted: usize,
+    /// Slot of the next step.
+    at: usize,
+    /// Slots that were visited.
+    visited: usize,
+    /// Clients that move unnoticed.
+    stateful: Vec<(Slot, Serial)>,
+    /// Clients that are told to connect again, should the others not be enough.
+    plain: Vec<(Slot, Serial)>,
+}
+
+impl ShedSearch {
+    /// Searches for some clients from this slot on.
+    pub(super) fn new(wanted: usize, from: usize) -> Self {
+        Self { wanted, at: from, visited: 0, stateful: Vec::new(), plain: Vec::new() }
+    }
+
+    /// Takes a step; `true` when it was the last one.
+    fn step(&mut self, connections: &Connections) -> bool {
+        let slots = connections.slot_count();
+        if self.at >= slots {
+            self.at = 0;
+        }
+        let end = self.at.saturating_add(STEP.min(slots.saturating_sub(self.visited))).min(slots);
+        let mut next = end;
+        for (slot, client) in connections.range(self.at..end) {
+            if client.is_closing() || !client.is_open() || client.is_away() {
+                continue;
+            }
+            if moves_unnoticed(client) {
+                self.stateful.push((slot, client.serial));
+            } else if self.plain.len() < self.wanted {
+                self.plain.push((slot, client.serial));
+            }
+            if self.stateful.len() >= self.wanted {
+                next = slot as usize + 1;
+                break;
+            }
+        }
+        self.visited += end - self.at;
+        self.at = next;
+        self.stateful.len() >= self.wanted || self.visited >= slots
+    }
+
+    /// Clients that were found, those first that move unnoticed.
+    pub(super) fn chosen(self) -> Vec<(Slot, Serial)> {
+        self.stateful.into_iter().chain(self.plain).take(self.wanted).collect()
+    }
+
+    /// Slot at which the next search begins: behind the last client that was chosen.
+    fn next_from(&self) -> usize {
+        let missing = self.wanted.saturating_sub(self.stateful.len());
+        let last_plain =
+            missing.checked_sub(1).and_then(|last| self.plain.get(last.min(self.plain.len().saturating_sub(1))));
+        last_plain.map_or(self.at, |(slot, _)| *slot as usize + 1)
+    }
+}
+
+/// Whether a client can come back at another node without anybody's notice.
+fn moves_unnoticed(client: &Client) -> bool {
+    client.cold.resumption.is_some() && client.can_move() && client.home.knows_moves()
+}
+
+impl ShardState {
+    /// Has the driver send some clients elsewhere.
+    pub(crate) fn begin_shed(&mut self, clients: usize) {
+        self.shed = self.shed.saturating_add(clients);
+    }
+
+    /// Takes a step of the search for clients to send elsewhere; `true` when it was the last one.
+    pub(super) fn search_for_shed(&mut self, search: &mut ShedSearch) -> bool {
+        let is_done = search.step(&self.connections);
+        if is_done {
+            self.shed_from = search.next_from();
+        }
+        is_done
+    }
+
+    /// Sends the clients elsewhere that are due in a shed. Those that can't move are told to connect again.
+    pub(super) fn shed_due(&mut self, schedule: &mut DrainSchedule<(Slot, Serial)>, now: Duration) {
+        while let Some((slot, serial)) = schedule.next(now, chance) {
+            let is_there = self.connections.get_current(slot, serial).is_some_and(|client| !client.is_closing());
+            if is_there && !self.send_elsewhere(slot, MoveCause::Rebalance) {
+                self.close(slot, &CloseReason::rebalanced());
+            }
+        }
+        self.finish_batch();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::cause::Cause;
+
+    use super::*;
+    use crate::shard::connection::Resumption;
+    use crate::shard::testbed::Testbed;
+
+    fn search(bed: &mut Testbed, wanted: usize) -> Vec<Slot> {
+        let mut search = ShedSearch::new(wanted, bed.state.shed_from);
+        while !bed.state.search_for_shed(&mut search) {}
+        search.chosen().into_iter().map(|(slot, _)| slot).collect()
+    }
+
+    #[test]
+    fn clients_take_turns_so_that_nobody_is_cut_each_second() {
+        let mut bed = Testbed::new();
+        let all: Vec<_> = (0..5).map(|number| bed.client(&format!("c{number}"))).collect();
+        let rounds = [search(&mut bed, 2), search(&mut bed, 2), search(&mut bed, 2)];
+        assert_eq!(rounds.concat(), [all[0], all[1], all[2], all[3], all[4], all[0]]);
+        assert_eq!(search(&mut bed, 9).len(), 5);
+        assert!(search(&mut bed, 0).is_empty());
+    }
+
+    #[test]
+    fn a_client_that_is_away_is_not_chosen() {
+        let mut bed = Testbed::new();
+        let (here, away) = (bed.client("here"), bed.client("away"));
+        let client = bed.state.connections.live_mut(away).unwrap();
+        client.is_resumable = true;
+        client.cold.resumption = Some(Box::new(Resumption::new(1000)));
+        bed.state.sever(away, Cause::SocketEnded);
+        assert_eq!(search(&mut bed, 2), [here]);
+    }
+
+    #[test]
+    fn a_client_that_can_not_move_is_told_to_connect_again() {
+        let mut bed = Testbed::new();
+        let ann = bed.client("ann");
+        let serial = bed.state.connections.live(ann).unwrap().serial;
+        let mut schedule = DrainSchedule::new(vec![(ann, serial)], SHED_SPREAD, || 0.0);
+        bed.state.shed_due(&mut schedule, SHED_SPREAD);
+        assert_eq!(bed.received(ann), ["{\"type\":7,\"allowReconnect\":true};", "close"]);
+    }
+}
