@@ -2,17 +2,19 @@
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
+use http::Method;
 use serde_json::json;
 use trunkline_tests::harness::balancer::{Balancer, Rule};
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::fleet::stop;
+use trunkline_tests::harness::http_client::{exchange, get};
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::relay::{Fate, Relay};
 use trunkline_tests::harness::scenario::{Stage, is_full, play_heavy, until};
 use trunkline_tests::harness::shipped::{BalancerProduct, Shipped};
 
-use super::{FleetScene, NAMES, shows};
+use super::{ADMIN_TOKEN, FleetScene, NAMES, shows};
 
 /// Times that all sockets are cut; four times as often in the long version.
 const CUTS: u64 = 50;
@@ -120,8 +122,31 @@ fn sockets_that_are_cut_all_the_time_lose_nothing_and_nobody_notices() {
     });
 }
 
+/// Has clients leave the fuller nodes, and waits until all have as many, within a twentieth or one client.
+async fn even_out(fleet: &FleetScene<'_>, clients: usize) -> Result<()> {
+    let node = &fleet.nodes[0];
+    let order = json!({ "to": "mean", "per_second": 50 }).to_string();
+    let bearer = format!("Bearer {ADMIN_TOKEN}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let answer = exchange(node.admin(), Method::POST, "/api/rebalance", &headers, order.into()).await?;
+    ensure!(answer.status == 200, "{answer:?}");
+    let report = until(async || {
+        let report = get(node.admin(), "/api/rebalance").await?.json()?;
+        Ok((report["state"] != "running").then_some(report))
+    })
+    .await?;
+    ensure!(report["state"] == "done", "{report}");
+    let mean = clients.div_ceil(NAMES.len());
+    let most = (mean + 1).max(mean * 21 / 20) as f64;
+    for node in &fleet.nodes {
+        let here = node.metrics().await?.sum("trunkline_client_connections", &[]);
+        ensure!(here <= most, "{here} of {clients} are at one of three nodes: {report}");
+    }
+    Ok(())
+}
+
 #[test]
-fn a_rolling_restart_of_all_nodes_behind_haproxy_goes_unnoticed() {
+fn a_rolling_restart_of_all_nodes_behind_haproxy_goes_unnoticed_and_so_does_a_rebalance() {
     play_heavy(async |stage| {
         let mut fleet = FleetScene::begin_with(stage, &["--stateful"], &NAMES, &[]).await?;
         fleet.agrees(&NAMES).await?;
@@ -148,6 +173,8 @@ fn a_rolling_restart_of_all_nodes_behind_haproxy_goes_unnoticed() {
             fleet.nodes[place].start_again(stage).await?;
             fleet.agrees(&NAMES).await?;
         }
+        // The node that was last has nobody by now.
+        even_out(&fleet, clients.len()).await?;
         clients[0].invoke("StopTicks", json!([])).await?;
         are_whole(&clients, NAMES.len() as u64 * MESSAGES).await?;
         let ended = Metrics::of(fleet.app.address()).await?.sum("trunkline_app_connections_closed_total", &[]);
