@@ -12,6 +12,7 @@
 
 mod acks;
 mod expected_result;
+mod fence;
 mod parting;
 mod registry;
 mod result_requests;
@@ -325,17 +326,25 @@ impl HubCore {
         self.outbound.control(node, &ServiceMessage::CloseConnection(close));
     }
 
-    /// Tells all proxies that this app server is about to stop: they ask for their connections.
-    pub(crate) fn announce_shutdown(&self) {
-        let message = ConnectionFlowControl {
+    /// Tells the proxies that were not `told` yet that this app server is about to stop: they open no connection here any
+    /// more, and ask for those that they have. Returns whether there were any.
+    pub(crate) fn announce_shutdown(&self, told: &mut Vec<Arc<Node>>) -> bool {
+        let message = ServiceMessage::ConnectionFlowControl(ConnectionFlowControl {
             connection_id: ByteString::new(),
             subject: FlowSubject::Server,
             operation: FlowOperation::Offline,
-        };
+        });
+        let nodes = self.outbound.nodes();
+        let is_told = |told: &[Arc<Node>], node| told.iter().any(|other| Arc::ptr_eq(other, node));
+        let told_before = told.len();
         // A service is told by a ping on each of its connections.
-        for node in self.outbound.nodes().iter().filter(|node| !node.is_of_service()) {
-            self.outbound.control(node, &ServiceMessage::ConnectionFlowControl(message.clone()));
+        for node in nodes.iter().filter(|node| !node.is_of_service()) {
+            if !is_told(told, node) {
+                self.outbound.control(node, &message);
+                told.push(Arc::clone(node));
+            }
         }
+        told.len() > told_before
     }
 }
 
