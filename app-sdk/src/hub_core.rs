@@ -18,6 +18,7 @@ mod registry;
 mod result_requests;
 mod result_wait;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -65,6 +66,8 @@ pub(crate) struct HubCore {
     taken_over: broadcast::Sender<TakenOver>,
     /// A connection was ever about to be handed over: what is waited for matters to that.
     has_handovers: AtomicBool,
+    /// Ids of the connections that other app servers have got from this one, which is about to stop.
+    handed_over: Mutex<HashSet<ByteString>>,
 }
 
 /// A reassigned connection whose `on_rehomed` has run, by its id; and whether it was kept.
@@ -96,6 +99,7 @@ impl HubCore {
             client_results,
             taken_over,
             has_handovers,
+            handed_over: Mutex::default(),
         }
     }
 
@@ -318,6 +322,16 @@ impl HubCore {
         let mut inbox = connection.inbox();
         self.apply_flow_control(connection, &mut inbox);
         inbox.is_reassigning() && inbox.start_handover(self.is_asked(connection.id()))
+    }
+
+    /// Notes that another app server gets a connection, before it is removed here.
+    pub(crate) fn remember_handed_over(&self, id: ByteString) {
+        lock(&self.handed_over).insert(id);
+    }
+
+    /// Whether another app server has got this connection from here.
+    pub(crate) fn was_handed_over(&self, id: &str) -> bool {
+        lock(&self.handed_over).contains(id)
     }
 
     /// Offers a connection to its proxy for another app server; never waits.

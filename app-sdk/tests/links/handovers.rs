@@ -1,8 +1,10 @@
 //! Hand-overs of clients that something is waited for of, and ends that no app server has heard of.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 use trunkline::HubProtocol::Json;
 use trunkline::{Context, Hub, HubError, InvokeError, UploadStream};
@@ -65,6 +67,28 @@ async fn stop(app: &App, link: &mut ProxyLink, client: &ScriptedClient) -> JoinH
     assert_eq!((leaving.subject, leaving.operation), (FlowSubject::Server, FlowOperation::Offline));
     link.send(hand_over_request(client, "")).await;
     stopping
+}
+
+/// Begins a shutdown of an app server with one link, and lets it know that nothing more is opened there.
+async fn announce_stop(app: &App, link: &mut ProxyLink) -> JoinHandle<()> {
+    let handle = app.handle.clone();
+    let stopping = tokio::spawn(async move { handle.shutdown().await });
+    link.answers_fences = false;
+    assert!(matches!(link.next().await, ServiceMessage::ConnectionFlowControl(_)));
+    for _ in 0..2 {
+        let announced = link.fence_of_app().await;
+        link.acknowledge(&announced).await;
+    }
+    stopping
+}
+
+fn request_of_another(client: &ScriptedClient) -> ServiceMessage {
+    ServiceMessage::ClientInvocation(ClientInvocation {
+        invocation_id: "sanother-1".into(),
+        connection_id: client.id.into(),
+        caller_server_id: "another".into(),
+        payloads: Payloads::default(),
+    })
 }
 
 /// Stops reading the client, as the app server asks, and waits until it is handed over.
@@ -152,13 +176,7 @@ async fn when_the_time_is_up_a_question_fails_by_name_for_the_method_its_caller_
     link.called("c1").await;
     link.send(client.call(Some("1"), "AskCaller", "[]")).await;
     link.called("c1").await;
-    link.send(ServiceMessage::ClientInvocation(ClientInvocation {
-        invocation_id: "sanother-1".into(),
-        connection_id: "c1".into(),
-        caller_server_id: "another".into(),
-        payloads: Payloads::default(),
-    }))
-    .await;
+    link.send(request_of_another(&client)).await;
     let stopping = stop(&app, &mut link, &client).await;
     assert_eq!(link.flow("c1").await, FlowOperation::ReadOn);
     let ServiceMessage::ErrorCompletion(refusal) = link.next().await else { panic!() };
@@ -298,17 +316,10 @@ async fn links_end_only_behind_the_acknowledgement_of_the_last_answers() {
     let app = start(60_000).await;
     let (mut sends, client) = open(&app).await;
     let mut other = ProxyLink::open(&app, "a", 1).await;
-    sends.answers_fences = false;
-    let handle = app.handle.clone();
-    let stopping = tokio::spawn(async move { handle.shutdown().await });
-    assert!(matches!(sends.next().await, ServiceMessage::ConnectionFlowControl(_)));
     let reading = tokio::spawn(async move {
         other.closed().await;
     });
-    for _ in 0..2 {
-        let announced = sends.fence_of_app().await;
-        sends.acknowledge(&announced).await;
-    }
+    let stopping = announce_stop(&app, &mut sends).await;
     sends.send_all(&[client.call(Some("1"), "Add", "[1,1]"), hand_over_request(&client, "")]).await;
     assert_eq!(sends.json("c1").await, completion("1", json!(2)));
     handed_over(&mut sends).await;
@@ -318,5 +329,45 @@ async fn links_end_only_behind_the_acknowledgement_of_the_last_answers() {
     sends.acknowledge(&last).await;
     sends.closed().await;
     reading.await.unwrap();
+    stopping.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_question_that_comes_after_the_hand_over_is_left_to_the_next_app_server() {
+    let app = start(60_000).await;
+    let (mut link, client) = open(&app).await;
+    let stopping = announce_stop(&app, &mut link).await;
+    link.send(hand_over_request(&client, "")).await;
+    handed_over(&mut link).await;
+    let last = link.fence_of_app().await;
+    link.send(request_of_another(&client)).await;
+    link.fence_quietly().await;
+    link.acknowledge(&last).await;
+    link.closed().await;
+    stopping.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_question_that_comes_while_on_leaving_runs_is_answered_before_the_hand_over() {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let leaving = move || {
+        let held = Arc::clone(&held);
+        async move { held.acquire().await.map(SemaphorePermit::forget).is_ok() }
+    };
+    let app = App::start_with(|hub| hub.on_leaving(leaving), |server| server).await;
+    let (mut link, client) = open(&app).await;
+    let stopping = announce_stop(&app, &mut link).await;
+    link.send_all(&[hand_over_request(&client, ""), request_of_another(&client)]).await;
+    link.fence_quietly().await;
+    gate.add_permits(2);
+    assert_eq!(link.flow("c1").await, FlowOperation::ReadOn);
+    link.send(client.json(&completion("sanother-1", json!(5)))).await;
+    assert!(
+        matches!(link.next().await, ServiceMessage::ClientCompletion(answer) if answer.caller_server_id == "another")
+    );
+    link.answers_fences = true;
+    end_input(&mut link, &client).await;
+    link.closed().await;
     stopping.await.unwrap();
 }
