@@ -41,7 +41,7 @@ impl<L> LinkPool<L> {
         self.live.get(&self.chosen?)
     }
 
-    /// All live sessions.
+    /// Iterates over all live sessions.
     pub(super) fn iter(&self) -> impl Iterator<Item = &L> {
         self.live.values()
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use clap::Parser;
+use futures_util::future::join_all;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -133,12 +134,14 @@ impl RollingFleet {
         }
     }
 
-    /// Stops an app server in order, and starts another one at its address.
-    pub(crate) async fn replace(&mut self, place: usize) {
-        let app = self.apps[place].take().unwrap();
-        let address = app.address;
-        app.stop().await;
-        self.apps[place] = Some(StoppableApp::start(address).await);
+    /// Stops app servers in order, all at once, and starts others at their addresses.
+    pub(crate) async fn replace(&mut self, places: &[usize]) {
+        let stopping: Vec<_> = places.iter().map(|&place| self.apps[place].take().unwrap()).collect();
+        let addresses: Vec<_> = stopping.iter().map(|app| app.address).collect();
+        join_all(stopping.into_iter().map(StoppableApp::stop)).await;
+        for (&place, address) in places.iter().zip(addresses) {
+            self.apps[place] = Some(StoppableApp::start(address).await);
+        }
         self.linked().await;
     }
 
