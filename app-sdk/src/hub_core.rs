@@ -12,11 +12,13 @@
 
 mod acks;
 mod expected_result;
+mod fence;
 mod parting;
 mod registry;
 mod result_requests;
 mod result_wait;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -64,6 +66,8 @@ pub(crate) struct HubCore {
     taken_over: broadcast::Sender<TakenOver>,
     /// A connection was ever about to be handed over: what is waited for matters to that.
     has_handovers: AtomicBool,
+    /// Ids of the connections that other app servers have got from this one, which is about to stop.
+    handed_over: Mutex<HashSet<ByteString>>,
 }
 
 /// A reassigned connection whose `on_rehomed` has run, by its id; and whether it was kept.
@@ -95,6 +99,7 @@ impl HubCore {
             client_results,
             taken_over,
             has_handovers,
+            handed_over: Mutex::default(),
         }
     }
 
@@ -319,23 +324,41 @@ impl HubCore {
         inbox.is_reassigning() && inbox.start_handover(self.is_asked(connection.id()))
     }
 
+    /// Notes that another app server gets a connection, before it is removed here.
+    pub(crate) fn remember_handed_over(&self, id: ByteString) {
+        lock(&self.handed_over).insert(id);
+    }
+
+    /// Whether another app server has got this connection from here.
+    pub(crate) fn was_handed_over(&self, id: &str) -> bool {
+        lock(&self.handed_over).contains(id)
+    }
+
     /// Offers a connection to its proxy for another app server; never waits.
     pub(crate) fn hand_over(&self, node: &Node, mut close: CloseConnection) {
         close.headers.push((MIGRATE_TO_HEADER.into(), vec![ByteString::new()]));
         self.outbound.control(node, &ServiceMessage::CloseConnection(close));
     }
 
-    /// Tells all proxies that this app server is about to stop: they ask for their connections.
-    pub(crate) fn announce_shutdown(&self) {
-        let message = ConnectionFlowControl {
+    /// Tells the proxies that were not `told` yet that this app server is about to stop: they open no connection here any
+    /// more, and ask for those that they have. Returns whether there were any.
+    pub(crate) fn announce_shutdown(&self, told: &mut Vec<Arc<Node>>) -> bool {
+        let message = ServiceMessage::ConnectionFlowControl(ConnectionFlowControl {
             connection_id: ByteString::new(),
             subject: FlowSubject::Server,
             operation: FlowOperation::Offline,
-        };
+        });
+        let nodes = self.outbound.nodes();
+        let is_told = |told: &[Arc<Node>], node| told.iter().any(|other| Arc::ptr_eq(other, node));
+        let told_before = told.len();
         // A service is told by a ping on each of its connections.
-        for node in self.outbound.nodes().iter().filter(|node| !node.is_of_service()) {
-            self.outbound.control(node, &ServiceMessage::ConnectionFlowControl(message.clone()));
+        for node in nodes.iter().filter(|node| !node.is_of_service()) {
+            if !is_told(told, node) {
+                self.outbound.control(node, &message);
+                told.push(Arc::clone(node));
+            }
         }
+        told.len() > told_before
     }
 }
 

@@ -202,6 +202,11 @@ impl Node {
         false
     }
 
+    /// Send queues of all its links.
+    pub(crate) fn links(&self) -> Vec<Arc<LinkOutbox>> {
+        read(&self.pool).iter().map(Arc::clone).collect()
+    }
+
     fn send_link(&self) -> Option<Arc<LinkOutbox>> {
         read(&self.pool).send_link().map(Arc::clone)
     }

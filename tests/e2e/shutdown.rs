@@ -1,15 +1,26 @@
 //! Ctrl-C and a planned stop end everything cleanly.
 
+use std::cell::Cell;
 use std::net::TcpListener;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use futures_util::future::{join_all, try_join_all};
 use serde_json::json;
-use trunkline_tests::harness::client::{Agents, Kind};
+use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::demo::{Addresses, Demo, press_ctrl_c};
-use trunkline_tests::harness::fleet::{App, Fleet, failure_of, stop};
+use trunkline_tests::harness::fleet::{App, Fleet, POOL_SIZE, failure_of, stop};
 use trunkline_tests::harness::http_client::get;
 use trunkline_tests::harness::process::Signal;
-use trunkline_tests::harness::scenario::{Stage, play};
+use trunkline_tests::harness::scenario::{Stage, play, play_heavy, until};
+
+/// Clients that call all the time while app servers are replaced.
+const CALLERS: usize = 60;
+
+/// Planned stops under their calls.
+const STOPS: usize = 5;
+
+/// Answered calls before each stop.
+const CALLS_BETWEEN_STOPS: usize = 300;
 
 /// The demo, an app server, two proxies.
 const DEMO_PROCESSES: usize = 4;
@@ -50,6 +61,70 @@ fn a_stop_closes_the_clients_that_are_there() {
             }
         }
         stop(&mut app.process, Signal::Terminate).await
+    });
+}
+
+/// Calls of a crowd, counted.
+#[derive(Debug, Default)]
+struct CallTally {
+    answered: Cell<usize>,
+    failed: Cell<usize>,
+    is_over: Cell<bool>,
+}
+
+impl CallTally {
+    /// Calls one after the other until it is over.
+    async fn call_on(&self, client: &Client) -> Result<()> {
+        while !self.is_over.get() {
+            let number = self.answered.get();
+            let count = match client.call("Echo", json!([number])).await? {
+                Ok(answer) if answer == json!(number) => &self.answered,
+                _ => &self.failed,
+            };
+            count.set(count.get() + 1);
+        }
+        Ok(())
+    }
+
+    async fn wait_for_more(&self, calls: usize) -> Result<()> {
+        let enough = self.answered.get() + calls;
+        until(async || Ok((self.answered.get() >= enough).then_some(()))).await
+    }
+}
+
+#[test]
+fn planned_stops_of_app_servers_fail_no_call() {
+    play_heavy(async |stage| {
+        let fleet = Fleet::new(stage);
+        let mut apps = [fleet.app(App::Bench).await?, fleet.app(App::Bench).await?];
+        let proxy = fleet.proxy_with(&[&apps[0], &apps[1]], &[]).await?;
+        let agents = Agents::new(stage);
+        let url = proxy.url("/bench");
+        let clients = try_join_all((0..CALLERS).map(|_| agents.client(Kind::JsJson, &url).open())).await?;
+        let tally = CallTally::default();
+        let replacing = async {
+            for round in 0..STOPS {
+                tally.wait_for_more(CALLS_BETWEEN_STOPS).await?;
+                let app = &mut apps[round % 2];
+                stop(&mut app.process, Signal::Terminate).await?;
+                app.start_again(stage).await?;
+                proxy.linked(2 * POOL_SIZE).await?;
+            }
+            tally.wait_for_more(CALLS_BETWEEN_STOPS).await
+        };
+        let replacing = async {
+            let replaced = replacing.await;
+            tally.is_over.set(true);
+            replaced
+        };
+        let (called, replaced) = tokio::join!(join_all(clients.iter().map(|client| tally.call_on(client))), replacing);
+        replaced?;
+        called.into_iter().collect::<Result<()>>()?;
+        ensure!(tally.failed.get() == 0, "{} calls failed, {} did not", tally.failed.get(), tally.answered.get());
+        for client in &clients {
+            client.is_undisturbed().await?;
+        }
+        Ok(())
     });
 }
 

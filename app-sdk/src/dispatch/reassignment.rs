@@ -117,13 +117,20 @@ impl Dispatcher {
         }
     }
 
-    /// Hands a connection over whose calls have ended, or have no more time.
+    /// Hands a connection over whose calls have ended. One that was asked for a result while `on_leaving` ran stays until it
+    /// has answered.
     pub(super) async fn hand_over(self: &Arc<Self>, connection: &Arc<Connection>) {
-        let is_connected = connection.inbox().is_connected();
-        let items = if is_connected { self.items_of(connection).await } else { None };
+        let items = self.items_of(connection).await;
+        if !self.core.is_asked(connection.id()) {
+            self.give_away(connection, items).await;
+        }
+    }
+
+    async fn give_away(self: &Arc<Self>, connection: &Arc<Connection>, items: Option<String>) {
         // Not while it moves: the node that has it then knows of no hand-over yet.
         let passage = connection.home().pass().await;
         connection.inbox().set_handed_over();
+        self.core.remember_handed_over(connection.shared_id());
         if !self.core.remove_reassigned(connection) {
             return;
         }
@@ -155,7 +162,8 @@ impl Dispatcher {
     pub(crate) async fn hand_over_remaining(self: &Arc<Self>) {
         for connection in self.core.connections() {
             if connection.inbox().is_reassigning() && !connection.home().is_paused() {
-                self.hand_over(&connection).await;
+                let items = self.items_of(&connection).await;
+                self.give_away(&connection, items).await;
             }
         }
     }
@@ -173,7 +181,8 @@ impl Dispatcher {
     }
 
     async fn items_of(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<String> {
-        let hook = self.methods.on_leaving.as_ref()?;
+        let is_connected = connection.inbox().is_connected();
+        let hook = self.methods.on_leaving.as_ref().filter(|_| is_connected)?;
         let context = self.context(connection, CallKind::DisconnectHook);
         let input = CallInput { context: context.clone(), arguments: Vec::new(), stream_ids: Vec::new(), close: None };
         let span = call_span(&context, &hook.name);

@@ -22,6 +22,10 @@ impl Dispatcher {
             self.refuse_request(node, ErrorCompletion { invocation_id, connection_id, caller_server_id, error });
         };
         let Some(connection) = self.core.connection(&request.connection_id) else {
+            // The app server that has it by now passes the answer on.
+            if self.core.was_handed_over(&request.connection_id) {
+                return;
+            }
             return refuse(text::disconnected(&request.connection_id).into());
         };
         match self.core.expect_result_for(&request) {

@@ -41,6 +41,11 @@ impl<L> LinkPool<L> {
         self.live.get(&self.chosen?)
     }
 
+    /// Iterates over all live sessions.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &L> {
+        self.live.values()
+    }
+
     /// Whether no session lives.
     pub(super) fn is_empty(&self) -> bool {
         self.live.is_empty()

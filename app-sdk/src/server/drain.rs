@@ -1,12 +1,15 @@
 //! Drain: all connections go on at other app servers before this one stops.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::server_core::ServerCore;
 use crate::dispatch::Dispatcher;
+use crate::hub_core::HubCore;
 use crate::sync::read;
 
 /// Time in which proxies ask for their connections; one that has not by then can't give them to others. A service moves
@@ -28,40 +31,70 @@ impl ServerCore {
         // Only over a network are there others.
         let Some(ready) = self.ready.get() else { return };
         let hubs: Vec<Arc<Dispatcher>> = read(&self.hubs).values().cloned().collect();
-        hubs.iter().for_each(|hub| hub.core.announce_shutdown());
         for pool in self.pools.get().into_iter().flatten() {
             self.tasks.spawn(Arc::clone(pool).leave());
         }
         let started = Instant::now();
-        let (mut changed, mut last) = (started, (usize::MAX, 0));
-        let mut deadline = ready.shutdown_timeout;
-        let mut has_given_up = false;
-        loop {
-            hubs.iter().for_each(Dispatcher::advance_handovers);
-            let (here, moving) = hubs
-                .iter()
-                .map(|hub| hub.count_connections())
-                .fold((0, 0), |(all, some), (here, moving)| (all + here, some + moving));
-            if (here, moving) != last {
-                (changed, last) = (Instant::now(), (here, moving));
+        let requested = join_all(hubs.iter().map(|hub| announce(&hub.core)));
+        hand_over_all(&hubs, ready.shutdown_timeout, started, requested).await;
+        // A proxy that learns of the end of a link before it has read another one fails the calls whose answers are there.
+        let left = ready.shutdown_timeout.saturating_sub(started.elapsed()).max(LAST_ANSWERS_TIMEOUT);
+        if timeout(left, join_all(hubs.iter().map(|hub| hub.core.fence()))).await.is_err() {
+            tracing::warn!("a proxy has not acknowledged the last answers");
+        }
+    }
+}
+
+/// Tells the proxies of a hub that this app server stops, and waits until they have asked for their connections and open no
+/// more here.
+async fn announce(core: &HubCore) {
+    let mut told = Vec::new();
+    // A proxy may have come in the last moment.
+    while core.announce_shutdown(&mut told) {
+        // Behind the first one no shard opens a connection any more, behind the second one those opened before are here.
+        core.fence().await;
+        core.fence().await;
+    }
+}
+
+/// Hands the connections over whose calls have ended, until none is left or the time is up. No sooner than proxies have
+/// `requested` them, because more may be on their way.
+async fn hand_over_all(hubs: &[Arc<Dispatcher>], shutdown_timeout: Duration, started: Instant, requested: impl Future) {
+    let (mut changed, mut last) = (started, (usize::MAX, 0));
+    let mut deadline = shutdown_timeout;
+    let (mut is_requested, mut has_given_up) = (false, false);
+    let mut requested = pin!(requested);
+    loop {
+        hubs.iter().for_each(Dispatcher::advance_handovers);
+        let (here, moving) = hubs
+            .iter()
+            .map(|hub| hub.count_connections())
+            .fold((0, 0), |(all, some), (here, moving)| (all + here, some + moving));
+        if (here, moving) != last {
+            (changed, last) = (Instant::now(), (here, moving));
+        }
+        let is_over = || here == 0 || (moving == 0 && changed.elapsed() >= REQUEST_WINDOW.min(shutdown_timeout));
+        if is_requested && is_over() {
+            return;
+        }
+        if started.elapsed() >= deadline {
+            // Not the first one alone: all of them give up.
+            if !has_given_up && hubs.iter().filter(|hub| hub.give_up_waits()).count() > 0 {
+                tracing::warn!("methods still wait for clients; they get an error");
+                (deadline, has_given_up) = (deadline + LAST_ANSWERS_TIMEOUT, true);
+                continue;
             }
-            if here == 0 || (moving == 0 && changed.elapsed() >= REQUEST_WINDOW.min(ready.shutdown_timeout)) {
-                return;
-            }
-            if started.elapsed() >= deadline {
-                // Not the first one alone: all of them give up.
-                if !has_given_up && hubs.iter().filter(|hub| hub.give_up_waits()).count() > 0 {
-                    tracing::warn!("methods still wait for clients; they get an error");
-                    (deadline, has_given_up) = (deadline + LAST_ANSWERS_TIMEOUT, true);
-                    continue;
-                }
+            if moving > 0 {
                 tracing::warn!(connections = moving, "methods are still running; their callers get an error");
-                for hub in &hubs {
-                    hub.hand_over_remaining().await;
-                }
-                return;
             }
-            sleep(CHECK_INTERVAL).await;
+            for hub in hubs {
+                hub.hand_over_remaining().await;
+            }
+            return;
+        }
+        tokio::select! {
+            _ = &mut requested, if !is_requested => is_requested = true,
+            () = sleep(CHECK_INTERVAL) => {}
         }
     }
 }

@@ -153,8 +153,9 @@ impl ServerHandle {
     /// `on_disconnected` nor `on_connected` runs: see [`Hub::on_leaving`](crate::Hub::on_leaving) and
     /// [`Hub::on_rehomed`](crate::Hub::on_rehomed). While there is no other app server, its proxy keeps it for a while.
     ///
-    /// Then all links are closed, after what was queued is written. Remaining clients, such as those of raw endpoints, are
-    /// disconnected. Clients that are served without a proxy are asked to reconnect first, and have 5 s to leave.
+    /// Then all links are closed, after their proxies have acknowledged what was queued. Remaining clients, such as those of
+    /// raw endpoints, are disconnected. Clients that are served without a proxy are asked to reconnect first, and have 5 s
+    /// to leave.
     ///
     /// [`trunkline::serve`](crate::serve()) calls it. Who serves otherwise calls it in axum's graceful shutdown, which knows
     /// nothing of links:

@@ -1,8 +1,10 @@
 //! Hand-overs of clients that something is waited for of, and ends that no app server has heard of.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 use trunkline::HubProtocol::Json;
 use trunkline::{Context, Hub, HubError, InvokeError, UploadStream};
@@ -67,6 +69,28 @@ async fn stop(app: &App, link: &mut ProxyLink, client: &ScriptedClient) -> JoinH
     stopping
 }
 
+/// Begins a shutdown of an app server with one link, and lets it know that nothing more is opened there.
+async fn announce_stop(app: &App, link: &mut ProxyLink) -> JoinHandle<()> {
+    let handle = app.handle.clone();
+    let stopping = tokio::spawn(async move { handle.shutdown().await });
+    link.answers_fences = false;
+    assert!(matches!(link.next().await, ServiceMessage::ConnectionFlowControl(_)));
+    for _ in 0..2 {
+        let announced = link.fence_of_app().await;
+        link.acknowledge(&announced).await;
+    }
+    stopping
+}
+
+fn request_of_another(client: &ScriptedClient) -> ServiceMessage {
+    ServiceMessage::ClientInvocation(ClientInvocation {
+        invocation_id: "sanother-1".into(),
+        connection_id: client.id.into(),
+        caller_server_id: "another".into(),
+        payloads: Payloads::default(),
+    })
+}
+
 /// Stops reading the client, as the app server asks, and waits until it is handed over.
 async fn end_input(link: &mut ProxyLink, client: &ScriptedClient) {
     assert_eq!(link.flow("c1").await, FlowOperation::EndInput);
@@ -100,6 +124,7 @@ async fn a_client_is_read_on_until_it_has_answered_and_its_calls_meanwhile_run()
     link.send_all(&[client.call(Some("3"), "Add", "[2,2]"), hand_over_request(&client, "")]).await;
     assert_eq!(link.json("c1").await, completion("3", json!(4)));
     handed_over(&mut link).await;
+    link.closed().await;
     stopping.await.unwrap();
     app.no_event().await;
 }
@@ -122,6 +147,7 @@ async fn an_upload_comes_to_its_end_before_a_stop() {
     assert_eq!(link.json("c1").await, completion("1", json!(3)));
     link.send(hand_over_request(&client, "")).await;
     handed_over(&mut link).await;
+    link.closed().await;
     stopping.await.unwrap();
 }
 
@@ -137,6 +163,7 @@ async fn a_question_from_outside_holds_the_client_too() {
     link.send(client.json(&completion(&question, json!(5)))).await;
     end_input(&mut link, &client).await;
     assert_eq!(asking.await.unwrap().unwrap(), 5);
+    link.closed().await;
     stopping.await.unwrap();
 }
 
@@ -149,13 +176,7 @@ async fn when_the_time_is_up_a_question_fails_by_name_for_the_method_its_caller_
     link.called("c1").await;
     link.send(client.call(Some("1"), "AskCaller", "[]")).await;
     link.called("c1").await;
-    link.send(ServiceMessage::ClientInvocation(ClientInvocation {
-        invocation_id: "sanother-1".into(),
-        connection_id: "c1".into(),
-        caller_server_id: "another".into(),
-        payloads: Payloads::default(),
-    }))
-    .await;
+    link.send(request_of_another(&client)).await;
     let stopping = stop(&app, &mut link, &client).await;
     assert_eq!(link.flow("c1").await, FlowOperation::ReadOn);
     let ServiceMessage::ErrorCompletion(refusal) = link.next().await else { panic!() };
@@ -173,6 +194,7 @@ async fn when_the_time_is_up_a_question_fails_by_name_for_the_method_its_caller_
     assert!(error.ends_with(STOPPING), "{error}");
     link.send(hand_over_request(&client, "")).await;
     handed_over(&mut link).await;
+    link.closed().await;
     stopping.await.unwrap();
 }
 
@@ -186,6 +208,7 @@ async fn a_proxy_that_can_t_read_on_makes_waits_fail_by_name_at_once() {
     let answer = link.json("c1").await;
     assert!(answer["error"].as_str().unwrap().ends_with(STOPPING), "{answer}");
     handed_over(&mut link).await;
+    link.closed().await;
     stopping.await.unwrap();
 }
 
@@ -262,4 +285,89 @@ async fn a_connection_that_lives_elsewhere_already_is_let_go_at_once() {
     link.send(ServiceMessage::CloseConnection(close)).await;
     link.fence().await;
     app.no_event().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_opened_while_a_stop_is_announced_is_handed_over_with_its_call_done() {
+    let mut app = start(60_000).await;
+    let mut link = ProxyLink::open(&app, "a", 0).await;
+    link.answers_fences = false;
+    let handle = app.handle.clone();
+    let stopping = tokio::spawn(async move { handle.shutdown().await });
+    assert!(matches!(link.next().await, ServiceMessage::ConnectionFlowControl(_)));
+    let announced = link.fence_of_app().await;
+    // Another shard has chosen this home a moment ago.
+    let client = ScriptedClient { id: "c1", protocol: Json };
+    let call = client.call(Some("1"), "Add", "[1,1]");
+    link.send_all(&[client.opening(""), client.handshake(), call, hand_over_request(&client, "")]).await;
+    link.acknowledge(&announced).await;
+    assert_eq!(link.data("c1").await.data_type, 1);
+    link.answers_fences = true;
+    assert_eq!(link.json("c1").await, completion("1", json!(2)));
+    handed_over(&mut link).await;
+    link.closed().await;
+    stopping.await.unwrap();
+    assert_eq!(app.event().await, "connected c1");
+    app.no_event().await;
+}
+
+#[tokio::test]
+async fn links_end_only_behind_the_acknowledgement_of_the_last_answers() {
+    let app = start(60_000).await;
+    let (mut sends, client) = open(&app).await;
+    let mut other = ProxyLink::open(&app, "a", 1).await;
+    let reading = tokio::spawn(async move {
+        other.closed().await;
+    });
+    let stopping = announce_stop(&app, &mut sends).await;
+    sends.send_all(&[client.call(Some("1"), "Add", "[1,1]"), hand_over_request(&client, "")]).await;
+    assert_eq!(sends.json("c1").await, completion("1", json!(2)));
+    handed_over(&mut sends).await;
+    let last = sends.fence_of_app().await;
+    sends.fence_quietly().await;
+    assert!(!reading.is_finished() && !stopping.is_finished());
+    sends.acknowledge(&last).await;
+    sends.closed().await;
+    reading.await.unwrap();
+    stopping.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_question_that_comes_after_the_hand_over_is_left_to_the_next_app_server() {
+    let app = start(60_000).await;
+    let (mut link, client) = open(&app).await;
+    let stopping = announce_stop(&app, &mut link).await;
+    link.send(hand_over_request(&client, "")).await;
+    handed_over(&mut link).await;
+    let last = link.fence_of_app().await;
+    link.send(request_of_another(&client)).await;
+    link.fence_quietly().await;
+    link.acknowledge(&last).await;
+    link.closed().await;
+    stopping.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_question_that_comes_while_on_leaving_runs_is_answered_before_the_hand_over() {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let leaving = move || {
+        let held = Arc::clone(&held);
+        async move { held.acquire().await.map(SemaphorePermit::forget).is_ok() }
+    };
+    let app = App::start_with(|hub| hub.on_leaving(leaving), |server| server).await;
+    let (mut link, client) = open(&app).await;
+    let stopping = announce_stop(&app, &mut link).await;
+    link.send_all(&[hand_over_request(&client, ""), request_of_another(&client)]).await;
+    link.fence_quietly().await;
+    gate.add_permits(2);
+    assert_eq!(link.flow("c1").await, FlowOperation::ReadOn);
+    link.send(client.json(&completion("sanother-1", json!(5)))).await;
+    assert!(
+        matches!(link.next().await, ServiceMessage::ClientCompletion(answer) if answer.caller_server_id == "another")
+    );
+    link.answers_fences = true;
+    end_input(&mut link, &client).await;
+    link.closed().await;
+    stopping.await.unwrap();
 }

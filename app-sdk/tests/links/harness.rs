@@ -300,7 +300,11 @@ impl LinkRequest {
 type ProxySocket = WebSocketStream<ChannelStream<TcpStream>>;
 
 /// Proxy's end of a link.
-pub(crate) struct ProxyLink(LinkSocket<ProxySocket>);
+pub(crate) struct ProxyLink {
+    socket: LinkSocket<ProxySocket>,
+    /// Whether it acknowledges the fences of the app server by itself.
+    pub(crate) answers_fences: bool,
+}
 
 impl ProxyLink {
     /// Opens a link, and waits until it is open at the other end too.
@@ -322,12 +326,12 @@ impl ProxyLink {
         let (socket, headers) = ask.dial(app).await.unwrap();
         let received = headers.get(RECEIVED_HEADER).unwrap().to_str().unwrap().parse().unwrap();
         let mut link = Self::new(socket);
-        answer_handshake(&mut link.0).await.unwrap();
+        answer_handshake(&mut link.socket).await.unwrap();
         (link, received)
     }
 
     pub(crate) fn new(socket: ProxySocket) -> Self {
-        Self(LinkSocket::network(socket))
+        Self { socket: LinkSocket::network(socket), answers_fences: true }
     }
 
     /// Waits until the other end has read all that was sent before.
@@ -363,12 +367,12 @@ impl ProxyLink {
 
     /// Sends several frames in one WebSocket message.
     pub(crate) async fn send_all(&mut self, messages: &[ServiceMessage]) {
-        self.0.writer.send_messages(messages).await.unwrap();
+        self.socket.writer.send_messages(messages).await.unwrap();
     }
 
     /// Sends a WebSocket message of any bytes; it may fail where the link is closed already.
     pub(crate) async fn send_bytes(&mut self, bytes: &'static [u8]) -> Result<(), LinkEnd> {
-        self.0.writer.send(Bytes::from_static(bytes)).await
+        self.socket.writer.send(Bytes::from_static(bytes)).await
     }
 
     /// Reads the next frame that is no ping.
@@ -382,18 +386,51 @@ impl ProxyLink {
     }
 
     pub(crate) async fn next_of_any_kind(&mut self) -> ServiceMessage {
-        let next = tokio::time::timeout(EVENT_TIMEOUT, self.0.reader.next_message()).await;
-        next.expect("a frame comes").unwrap().unwrap()
+        loop {
+            let next = tokio::time::timeout(EVENT_TIMEOUT, self.socket.reader.next_message()).await;
+            match next.expect("a frame comes").unwrap().unwrap() {
+                ServiceMessage::CheckGroupExistenceWithAck(fence) if self.is_answered(&fence) => {
+                    self.acknowledge(&fence).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Reads the next frame, which is a fence that the test answers.
+    pub(crate) async fn fence_of_app(&mut self) -> Check {
+        match self.next().await {
+            ServiceMessage::CheckGroupExistenceWithAck(fence) if fence.subject.is_empty() => fence,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) async fn acknowledge(&mut self, fence: &Check) {
+        let ack = Ack { ack_id: fence.ack_id, status: AckStatus::NotFound, ..Ack::default() };
+        self.send(ServiceMessage::Ack(ack)).await;
+    }
+
+    fn is_answered(&self, check: &Check) -> bool {
+        self.answers_fences && check.subject.is_empty()
     }
 
     /// Closes the link with the code for the end of its session.
     pub(crate) async fn end_session(&mut self) {
-        self.0.writer.close(LinkEnd::goodbye()).await;
+        self.socket.writer.close(LinkEnd::goodbye()).await;
     }
 
     /// Waits until the other end has closed the link.
     pub(crate) async fn closed(&mut self) {
-        let closed = async { while self.0.reader.fill().await.is_ok() {} };
+        let closed = async {
+            while let Ok(message) = self.socket.reader.next_message().await {
+                match message {
+                    Some(ServiceMessage::CheckGroupExistenceWithAck(fence)) if self.is_answered(&fence) => {
+                        self.acknowledge(&fence).await;
+                    }
+                    _ => {}
+                }
+            }
+        };
         tokio::time::timeout(EVENT_TIMEOUT, closed).await.expect("the link is closed");
     }
 

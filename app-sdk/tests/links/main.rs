@@ -522,9 +522,11 @@ async fn a_shutdown_closes_links_and_refuses_new_ones() {
     let mut link = ProxyLink::open(&app, "a", 0).await;
     link.client("c1", Json).await;
     assert_eq!(app.event().await, "connected c1");
-    app.handle.shutdown().await;
-    assert_eq!(app.event().await, "disconnected c1 ");
+    let handle = app.handle.clone();
+    let stopping = tokio::spawn(async move { handle.shutdown().await });
     link.closed().await;
+    stopping.await.unwrap();
+    assert_eq!(app.event().await, "disconnected c1 ");
     assert_eq!(LinkRequest::of("a", 0).dial(&app).await.unwrap_err().status().as_u16(), 503);
 }
 

@@ -1,0 +1,46 @@
+//! Planned stops of app servers behind a real node: they cost no call.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails may panic anywhere")]
+
+mod caller;
+mod rolling_fleet;
+
+use caller::{Callers, Habit};
+use rolling_fleet::RollingFleet;
+
+/// Planned stops, by turns of one app server and the other.
+const STOPS: usize = 6;
+
+/// Answered calls before each stop, and after the last one.
+const CALLS_BETWEEN: usize = 600;
+
+/// Lets so many clients call all the time while these app servers are replaced, by turns; none of their calls may fail.
+async fn assert_stops_fail_no_call(clients: usize, habits: &[Habit], turns: [&[usize]; 2]) {
+    let mut fleet = RollingFleet::start().await;
+    let callers = Callers::start(fleet.address(), clients, habits);
+    for stop in 0..STOPS {
+        callers.answered(CALLS_BETWEEN).await;
+        fleet.replace(turns[stop % 2]).await;
+    }
+    callers.answered(CALLS_BETWEEN).await;
+    let (answered, failures) = callers.stop().await;
+    assert!(failures.is_empty(), "{} failed, {answered} did not: {failures:#?}", failures.len());
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn planned_stops_fail_no_short_call() {
+    // All end in the same moment, and so do the links.
+    assert_stops_fail_no_call(200, &[Habit::Echo, Habit::Echo, Habit::Echo, Habit::Visit], [&[0], &[1]]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn planned_stops_fail_no_call_that_lasts_and_no_stream() {
+    let habits = [Habit::Work(5), Habit::Work(700), Habit::Download, Habit::Upload, Habit::Answer, Habit::Visit];
+    assert_stops_fail_no_call(60, &habits, [&[0], &[1]]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_wait_while_all_app_servers_are_replaced() {
+    let habits = [Habit::Echo, Habit::Work(5), Habit::Download, Habit::Upload, Habit::Answer];
+    assert_stops_fail_no_call(60, &habits, [&[0, 1], &[1, 0]]).await;
+}
