@@ -28,6 +28,7 @@ mod own_interest;
 mod reassignment;
 mod reconnect;
 mod route_table;
+mod send_origin;
 mod shard_context;
 mod shared;
 mod shed;
@@ -59,7 +60,7 @@ pub(crate) use close_reason::CloseReason;
 pub(crate) use command::{
     Audience, ConnectionCommand, LinkLoss, MembershipChange, PendingAck, Receivers, ShardCommand,
 };
-pub(crate) use connection::{Census, Client, ClientKind, PauseReason, Resumption, SendOrigin, Status};
+pub(crate) use connection::{Census, Client, ClientKind, PauseReason, Resumption, Status};
 pub(crate) use content::Content;
 pub(crate) use framed::{Framed, message_frame};
 pub(crate) use history::{PastConnection, REMEMBERED_MS, short};
@@ -70,7 +71,8 @@ pub(crate) use other_nodes::{OtherNodes, TakeOver, TakenOver, TargetVerdict};
 pub(crate) use outbox::Outbox;
 pub(crate) use own_interest::OwnInterest;
 pub(crate) use reassignment::{DATA_TYPE_HANDSHAKE, opening_until};
-pub(crate) use route_table::{Location, ReserveError};
+pub(crate) use route_table::{Location, ReserveError, RouteTable};
+pub(crate) use send_origin::SendOrigin;
 pub(crate) use shared::{Connectors, Shared, Sockets};
 pub(crate) use slot::{Serial, Slot};
 pub(crate) use state::ShardState;

@@ -119,9 +119,12 @@ impl Groups {
                 MembershipChange::Leave => ServiceMessage::LeaveGroupWithAck(body),
             }
         };
-        let known = self.core.connection(&connection_id);
-        let nodes = known.map_or_else(|| self.core.outbound.nodes(), |connection| Arc::new([connection.node()]));
-        outcome(self.ask(&nodes, message).await?)
+        let Some(known) = self.core.connection(&connection_id) else {
+            return outcome(self.ask(&self.core.outbound.nodes(), message).await?);
+        };
+        // While it moves, the node that has had it could forget the change.
+        let passage = known.home().pass().await;
+        outcome(self.ask(&[Arc::clone(passage.node())], message).await?)
     }
 
     /// Asks all proxies, each of which may have connections of the user.

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
 
-use super::app::{App, AppLink, to_group};
+use super::app::{App, AppLink, membership, to_group};
 use super::client::{Client, PING, Received};
 use super::http::negotiate;
 use super::passing_on::{FleetNode, nodes, until};
@@ -258,5 +258,46 @@ fn a_node_without_others_says_goodbye_to_its_clients() {
             assert!(text == PING || text == "{\"type\":7,\"allowReconnect\":true}", "{text}");
         }
         scene.old.close().await;
+    });
+}
+
+#[test]
+fn a_group_that_is_left_during_a_move_is_left() {
+    run(async {
+        let mut scene = Scene::open().await;
+        let (client, target) = scene.connect().await;
+        let id = client.id.clone();
+        drop(client);
+        let coming = scene.come_back(&target).await;
+        scene.asked(&id).await;
+        // Another app server leaves and joins for it; here only the new owner hears of that.
+        let leave = GroupChange { ack_id: 0, ..membership(&id, "red", 0) };
+        scene.new.send(ServiceMessage::LeaveGroup(leave)).await;
+        scene.new.send(ServiceMessage::JoinGroup(membership(&id, "blue", 0))).await;
+        scene.new.fence().await;
+        scene.answer(&id, 1).await;
+        let mut client = coming.await.unwrap().unwrap();
+        assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
+        scene.new.send(stamped(1, &to_group("red", &call("a")))).await;
+        scene.new.send(stamped(1, &to_group("blue", &call("b")))).await;
+        assert_eq!([client.text().await, client.text().await], [sequence(1), call("b")]);
+    });
+}
+
+#[test]
+fn who_gives_up_while_others_are_asked_leaves_nothing_behind() {
+    run(async {
+        let mut scene = Scene::open().await;
+        let (client, target) = scene.connect().await;
+        let id = client.id.clone();
+        drop(client);
+        let coming = scene.come_back(&target).await;
+        scene.asked(&id).await;
+        coming.abort();
+        scene.answer(&id, 1).await;
+        assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
+        // It has moved all the same, and waits there.
+        let mut client = scene.come_back(&target).await.await.unwrap().unwrap();
+        assert_eq!(client.text().await, sequence(1));
     });
 }

@@ -265,7 +265,8 @@ fn invoke_client(source: FrameSource<'_>, question: ClientInvocation, batch: &mu
     if source.shared.routes.find(&id).is_none() {
         return source.asker.answer(&no_such_connection(question));
     }
-    batch.for_owner(source, id, ConnectionCommand::Invoke { asker: source.asker.clone(), request: question });
+    let (asker, origin) = (source.asker.clone(), source.origin());
+    batch.for_owner(source, id, ConnectionCommand::Invoke { asker, request: question, origin });
 }
 
 /// Takes the question that a result answers.

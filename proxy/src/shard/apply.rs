@@ -17,6 +17,7 @@ use super::content::Content;
 use super::delivery::{BatchMode, Flush};
 use super::framed::{frame_for, raw_frame};
 use super::member_query::MemberListing;
+use super::send_origin::SendOrigin;
 use super::slot::Slot;
 use super::state::ShardState;
 use crate::upstream::{AppServerId, Asker};
@@ -100,9 +101,13 @@ impl ShardState {
     }
 
     /// Changes the groups of a connection that is here, and tells the app whether that was done, if it asked.
-    fn change_groups(&mut self, slot: Slot, change: &MembershipChange, ack: Option<&PendingAck>) {
+    pub(super) fn change_groups(&mut self, slot: Slot, change: &MembershipChange, ack: Option<&PendingAck>) {
         let context = &self.context;
         let refusal = self.connections.change_groups(slot, change, &context.shared.settings.groups).err();
+        if let Some(transit) = self.transit_of(slot) {
+            transit.group_changes.push(change.clone());
+        }
+        let context = &self.context;
         if let Some(refusal) = refusal {
             context.counters.limit(refusal.limit()).increment();
             debug!(slot, %refusal, "a connection does not join a group");
@@ -165,7 +170,9 @@ impl ShardState {
             // From any other than its own it is an answer that comes too late.
             ConnectionCommand::HandOver { headers } if is_own => self.hand_over(slot, &headers),
             ConnectionCommand::HandOver { .. } => {}
-            ConnectionCommand::Invoke { asker, request } => self.apply_invoke(slot, is_own, &asker, request, mode),
+            ConnectionCommand::Invoke { asker, request, origin } => {
+                self.apply_invoke(slot, is_own, asker, request, (origin, mode));
+            }
             ConnectionCommand::Moved { epoch } => self.move_answered(slot, app, epoch),
             ConnectionCommand::Flow { operation: FlowOperation::PauseAck, by } if is_own => match by {
                 Some(by) => self.pause_acknowledged(slot, by),
@@ -183,7 +190,7 @@ impl ShardState {
     /// Rejects a command whose connection is not here.
     fn reject(&self, command: ConnectionCommand) {
         match command {
-            ConnectionCommand::Invoke { asker, request } => asker.answer(&no_such_connection(request)),
+            ConnectionCommand::Invoke { asker, request, .. } => asker.answer(&no_such_connection(request)),
             // The ack that goes with it says that nobody was found.
             ConnectionCommand::Group { .. } => {}
             ConnectionCommand::HandOver { .. } | ConnectionCommand::Moved { .. } => {}
@@ -219,25 +226,31 @@ impl ShardState {
     }
 
     /// Asks a client for a result. Its own app server is told first, so that it knows what the client's answer is for.
-    fn apply_invoke(
+    ///
+    /// One that has not arrived from another node is asked when it has, if the other node has not asked it by then.
+    pub(super) fn apply_invoke(
         &mut self,
         slot: Slot,
         is_own: bool,
-        asker: &Arc<dyn Asker>,
+        asker: Arc<dyn Asker>,
         request: ClientInvocation,
-        mode: BatchMode,
+        (origin, mode): (SendOrigin, BatchMode),
     ) {
+        if let Some(transit) = self.transit_of(slot).filter(|transit| transit.departure.is_none() || transit.is_given())
+        {
+            return transit.requests.push((asker, request, origin));
+        }
         let results = &self.context.shared.client_results;
         if let Some(client) = self.connections.get_mut(slot).filter(|client| client.is_open())
             && let Content::Hub(protocol) = client.content
             && let Some(payload) = request.payloads.get(protocol)
-            && (is_own || client.home.of_door().is_none() || results.begin(asker, &request, Some(client.home.app())))
+            && (is_own || client.home.of_door().is_none() || results.begin(&asker, &request, Some(client.home.app())))
         {
             let frame = frame_for(protocol, payload);
             if !is_own {
                 client.home.send(&ServiceMessage::ClientInvocation(request));
             }
-            self.delivery.put_counted(slot, client, &frame, mode);
+            self.delivery.put_from(slot, client, &frame, (origin, mode));
         } else {
             asker.answer(&no_such_connection(request));
         }

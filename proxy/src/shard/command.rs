@@ -9,9 +9,9 @@ use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::{Ack, AckStatus, ClientInvocation, FlowOperation, RawKind, ServiceMessage};
 
-use super::connection::SendOrigin;
 use super::framed::Framed;
 use super::member_query::{MemberListing, MemberTally};
+use super::send_origin::SendOrigin;
 use super::slot::Slot;
 use crate::upstream::{AppServerId, Asker, HubIndex, LinkHandle, LinkId};
 
@@ -136,7 +136,7 @@ pub(crate) enum ConnectionCommand {
     /// Its own app server hands it over to another one.
     HandOver { headers: Vec<(ByteString, Vec<ByteString>)> },
     /// Somebody asks it for a client result: an app server, maybe not its own, or another node.
-    Invoke { asker: Arc<dyn Asker>, request: ClientInvocation },
+    Invoke { asker: Arc<dyn Asker>, request: ClientInvocation, origin: SendOrigin },
     /// An app server delivers what it sends to it to another node, from this epoch on.
     Moved { epoch: i64 },
     /// Pauses or resumes reading it.

@@ -36,7 +36,7 @@ pub(crate) use membership::{Member, SetName};
 pub(crate) use pending_call::PendingCalls;
 pub(crate) use record::{Client, Status};
 pub(crate) use resumption::{Absence, Resumption};
-pub(crate) use transit::{Departure, SendOrigin, Transit};
+pub(crate) use transit::{Departure, Transit, is_for_new_owner};
 
 use membership::MembershipSets;
 

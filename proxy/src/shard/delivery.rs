@@ -12,11 +12,12 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::command::{Audience, Receivers};
-use super::connection::{Client, Connections, SendOrigin, SetName};
+use super::connection::{Client, Connections, SetName};
 use super::framed::Framed;
 use super::numbered::MessageCounter;
 use super::outbox::Outbox;
 use super::outbox_budget::OutboxBudget;
+use super::send_origin::SendOrigin;
 use super::slot::{Serial, Slot};
 use super::tap::Taps;
 use crate::metrics::Counters;
@@ -186,6 +187,19 @@ impl Delivery {
         counters.bytes_down.add_alone(stats.bytes);
     }
 
+    /// Puts a frame that an app server sent to a client which is not its own, and counts it.
+    pub(super) fn put_from(
+        &mut self,
+        slot: Slot,
+        client: &mut Client,
+        frame: &Bytes,
+        (origin, mode): (SendOrigin, BatchMode),
+    ) {
+        self.origin = Some(origin);
+        self.put_counted(slot, client, frame, mode);
+        self.origin = None;
+    }
+
     /// Puts a frame that its app server sent to this client alone, and counts it.
     pub(super) fn put_counted(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
         let mut stats = DeliveryStats::default();
@@ -219,7 +233,7 @@ impl Delivery {
 
     /// Puts a frame for a client that may go on over another socket: it is kept until the client acknowledges it, and
     /// written if there is a socket. Beyond the replay buffer it waits; beyond the outbox the client is too slow.
-    #[cold]
+    #[inline(never)]
     fn put_resumable(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode, is_for_many: bool) {
         let messages = self.messages.count(client.content, frame);
         let waiting = client.outbox.bytes();

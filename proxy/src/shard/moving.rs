@@ -31,8 +31,9 @@ use trunkline_protocol::service::{
     ConnectionFlowControl, FlowOperation, FlowSubject, MoveConnection, OpenConnection, ServiceMessage,
 };
 
-use super::connection::{Absence, Client, Departure, Opening, Resumption, SetName, Status, Transit};
+use super::connection::{Absence, Client, Departure, Opening, Resumption, SetName, Status, Transit, is_for_new_owner};
 use super::content::Content;
+use super::delivery::Flush;
 use super::slot::{Serial, Slot};
 use super::state::ShardState;
 use crate::clock::unix_ms;
@@ -135,9 +136,14 @@ impl ShardState {
         self.let_go_if_ready(slot);
     }
 
+    /// Transit of a connection, if it is in one.
+    pub(super) fn transit_of(&mut self, slot: Slot) -> Option<&mut Transit> {
+        let client = self.connections.live_mut(slot).filter(|client| client.is_resumable)?;
+        client.cold.resumption.as_deref_mut()?.transit.as_deref_mut()
+    }
+
     fn departure_of(&mut self, slot: Slot) -> Option<&mut Departure> {
-        let resumption = self.connections.live_mut(slot)?.cold.resumption.as_deref_mut()?;
-        resumption.transit.as_deref_mut()?.departure.as_mut()
+        self.transit_of(slot)?.departure.as_mut()
     }
 
     /// Gives the state of a connection away, when nothing more comes for it here.
@@ -287,14 +293,14 @@ impl ShardState {
         };
         state.calls.iter().for_each(|call| client.begin_call(call, calls_max));
         let Some(resumption) = client.cold.resumption.as_deref_mut() else { return false };
-        let Some(transit) = resumption.transit.take() else { return false };
+        let Some(mut transit) = resumption.transit.take() else { return false };
         let before = transit.bytes();
         resumption.epochs = state.epochs.iter().map(|(name, epoch)| (shared.hubs.number(name), *epoch)).collect();
         let groups = state.groups.clone();
         resumption.restore(state);
         let epochs = mem::take(&mut resumption.epochs);
         transit.of_new_owner(&epochs).into_iter().for_each(|(frame, messages)| resumption.add(frame, messages));
-        resumption.epochs = epochs;
+        resumption.epochs.clone_from(&epochs);
         if let Some(absence) = &mut resumption.absence {
             absence.until = until;
         }
@@ -306,6 +312,15 @@ impl ShardState {
             self.connections.leave(slot, hub, SetName::Group(group));
         }
         groups.iter().for_each(|group| self.connections.join(slot, hub, SetName::Group(group)));
+        // The other node may have given the state away before it heard of these.
+        transit.group_changes.iter().for_each(|change| self.change_groups(slot, change, None));
+        let mode = self.mode(Flush::Deferred);
+        for (asker, request, origin) in transit.requests {
+            if is_for_new_owner(&epochs, origin) {
+                self.apply_invoke(slot, false, asker, request, (origin, mode));
+            }
+        }
+        self.finish_batch();
         true
     }
 

@@ -24,7 +24,8 @@ use crate::frontend::request_limit::{count_connected, take_permit, take_permit_a
 use crate::frontend::reservation;
 use crate::limits::AddressPermit;
 use crate::shard::{
-    ClientStream, Location, PendingConnection, ReserveError, Serial, ShardMessage, ShardSender, Slot, TakenOver,
+    ClientStream, Location, PendingConnection, ReserveError, RouteTable, Serial, ShardMessage, ShardSender, Slot,
+    TakenOver,
 };
 use crate::upstream::Hub;
 
@@ -94,6 +95,18 @@ struct Claim {
     permit: Option<Box<AddressPermit>>,
 }
 
+/// Id that is reserved while other nodes are asked for it, and no longer: whoever asks may give up.
+struct ReservedId<'a> {
+    routes: &'a RouteTable,
+    id: &'a str,
+}
+
+impl Drop for ReservedId<'_> {
+    fn drop(&mut self) {
+        self.routes.remove_reserved(self.id);
+    }
+}
+
 /// Claims the connection of a client that comes back, at the shard that has it.
 async fn claim_here(
     endpoint: &Endpoint,
@@ -118,14 +131,12 @@ async fn take_over(
     if shared.routes.reserve(id).is_err() {
         return Ok(None);
     }
-    let taken = shared.other_nodes().take_over(hub, id, shard).await;
-    match taken {
-        TakenOver::Here(slot, serial) => {
-            return Ok(Some(Claim { shard: shard.clone(), place: (slot, serial), permit }));
-        }
-        TakenOver::Nowhere | TakenOver::Failed => shared.routes.remove_reserved(id),
+    let _reserved = ReservedId { routes: &shared.routes, id };
+    match shared.other_nodes().take_over(hub, id, shard).await {
+        TakenOver::Here(slot, serial) => Ok(Some(Claim { shard: shard.clone(), place: (slot, serial), permit })),
+        TakenOver::Nowhere => Ok(None),
+        TakenOver::Failed => Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID)),
     }
-    if taken == TakenOver::Nowhere { Ok(None) } else { Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID)) }
 }
 
 /// Hands the new socket of an open connection to the shard that has it.

@@ -14,9 +14,10 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::fleet::{CountedFrame, MovedState};
 use trunkline_protocol::hub::{ReceivedSequence, ReplayBuffer};
 
-use super::transit::{SendOrigin, Transit};
+use super::transit::Transit;
 use crate::limits::AddressPermit;
 use crate::metrics::MoveCause;
+use crate::shard::send_origin::SendOrigin;
 use crate::upstream::AppServerId;
 
 /// State with which a client connection goes on over another socket.

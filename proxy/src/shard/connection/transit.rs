@@ -3,24 +3,17 @@
 //! Both nodes get what app servers send to many. Each app server says with which of its epochs the new owner begins, and
 //! each such send says the epoch in which it began: so it is delivered once, by the old owner or by the new one.
 
+use std::mem;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use trunkline_protocol::fleet::CountedFrame;
+use trunkline_protocol::service::ClientInvocation;
 
-use crate::upstream::AppServerId;
-
-/// Origin of a send to many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SendOrigin {
-    pub app: AppServerId,
-    /// Epoch of the app server in which the send began.
-    pub epoch: i64,
-}
-
-impl SendOrigin {
-    /// Origin of what no app server of this node's links has sent.
-    pub(crate) const OTHER: Self = Self { app: AppServerId::OTHER_NODE, epoch: 0 };
-}
+use crate::shard::command::MembershipChange;
+use crate::shard::send_origin::SendOrigin;
+use crate::upstream::{AppServerId, Asker};
 
 /// Frame that was sent to a connection in transit.
 #[derive(Debug)]
@@ -35,6 +28,10 @@ struct TransitFrame {
 pub(crate) struct Transit {
     frames: Vec<TransitFrame>,
     bytes: usize,
+    /// Changes of its groups since it is in transit.
+    pub group_changes: Vec<MembershipChange>,
+    /// Requests for client results, which are made once it has arrived.
+    pub requests: Vec<(Arc<dyn Asker>, ClientInvocation, SendOrigin)>,
     /// At the old owner, once the new one has asked for the connection.
     pub departure: Option<Departure>,
 }
@@ -94,10 +91,10 @@ impl Transit {
 
     /// Frames that the new owner delivers. App servers that the old owner does not know of send here alone.
     #[must_use]
-    pub(crate) fn of_new_owner(self, epochs: &[(AppServerId, i64)]) -> Vec<CountedFrame> {
-        let frames =
-            self.frames.into_iter().filter(|it| it.origin.is_none_or(|origin| is_for_new_owner(epochs, origin)));
-        frames.map(|it| it.frame).collect()
+    pub(crate) fn of_new_owner(&mut self, epochs: &[(AppServerId, i64)]) -> Vec<CountedFrame> {
+        let frames = mem::take(&mut self.frames).into_iter();
+        let of_new = frames.filter(|it| it.origin.is_none_or(|origin| is_for_new_owner(epochs, origin)));
+        of_new.map(|it| it.frame).collect()
     }
 }
 
