@@ -16,7 +16,7 @@ pub(crate) struct HttpTransportArgs {
     pub poll_timeout: u64,
 
     /// How long a client may stay away between two polls before it is taken for gone, in seconds. After a POST its first
-    /// GET has no more than five.
+    /// GET has no more than five. With stateful reconnect, how long it may be without a socket.
     #[arg(long, env = "TRUNKLINE_DISCONNECT_TIMEOUT", value_name = "SECONDS",
           default_value_t = HttpTransportSettings::DEFAULT.disconnect_timeout_s,
           value_parser = clap::value_parser!(u32).range(1..=3600))]
