@@ -141,12 +141,17 @@ impl Process {
         .await
     }
 
-    /// Sends a signal to the process alone.
+    /// Sends a signal to the process alone. One that is frozen stands still when this returns.
     ///
     /// # Errors
     /// When the signal can't be sent.
     pub async fn signal(&self, signal: Signal) -> Result<()> {
-        send_signal(signal, &self.id()?.to_string()).await
+        let id = self.id()?;
+        send_signal(signal, &id.to_string()).await?;
+        if signal == Signal::Freeze {
+            until(async || Ok(stands_still(id).then_some(()))).await?;
+        }
+        Ok(())
     }
 
     /// Sends a signal to the process and its children, as a terminal does; it must lead a group of its own.
@@ -216,6 +221,14 @@ async fn send_signal(signal: Signal, target: &str) -> Result<()> {
         bail!("`{script}` failed");
     }
     Ok(())
+}
+
+/// Whether all threads of a process are stopped: each is some time after the signal.
+fn stands_still(id: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    let mut states = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    // The state stands behind the name, which stands in parentheses.
+    states.all(|state| state.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T")))
 }
 
 async fn keep_lines(stdout: ChildStdout, log: PathBuf, tell: watch::Sender<Vec<String>>) -> Result<()> {
