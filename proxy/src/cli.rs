@@ -1,6 +1,7 @@
 //! The `trunkline` command: its subcommands, flags and configuration file.
 
 mod admin_client;
+mod admin_port;
 mod announce_command;
 mod check_command;
 pub(crate) mod config_file;

@@ -1,6 +1,7 @@
 //! Error answers: JSON with a text for people, and the field that it is about.
 
 use axum::Json;
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -30,6 +31,18 @@ impl ApiError {
     pub(super) fn field(field: &str, problem: &str) -> Self {
         let text = format!("{field} {problem}");
         Self { field: Some(field.into()), ..Self::new(StatusCode::BAD_REQUEST, text) }
+    }
+
+    /// Error of a body that is larger than this, or broke off.
+    #[must_use]
+    pub(super) fn unread_body(rejection: &BytesRejection, max_bytes: usize) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                let problem = format!("is too large: at most {max_bytes} bytes are taken");
+                Self::field("body", &problem).with_status(StatusCode::PAYLOAD_TOO_LARGE)
+            }
+            status => Self::field("body", "could not be read").with_status(status),
+        }
     }
 
     /// Error of a request that comes while the node stops.

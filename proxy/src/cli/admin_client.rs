@@ -71,11 +71,6 @@ pub(super) fn admin_address(url: &str) -> Result<Address, &'static str> {
     if url.contains("://") { url.parse() } else { format!("http://{url}").parse() }
 }
 
-/// Text for people in an error answer of an admin port.
-pub(super) fn error_text(body: &[u8]) -> Option<String> {
-    Some(serde_json::from_slice::<Value>(body).ok()?.get("error")?.as_str()?.to_owned())
-}
-
 /// Client of the admin ports of some nodes.
 pub(super) struct AdminClient {
     client: HttpClient,

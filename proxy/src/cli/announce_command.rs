@@ -1,12 +1,10 @@
 //! `trunkline announce`: has a node announce something to clients of the whole fleet.
 
 use clap::Args;
-use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::admin_client::{AdminClient, AdminTokenArgs, AdminTokenError, admin_address, error_text};
-use crate::net::connector::Connector;
-use crate::net::tls::{ClientTls, TlsError};
+use super::admin_client::AdminTokenArgs;
+use super::admin_port::{AdminPort, AdminPortError};
 use crate::observer::AnnouncementReport;
 
 /// Largest answer: numbers, and the names of the nodes that are missing.
@@ -56,16 +54,8 @@ pub(super) struct AnnounceArgs {
 /// Error for an announcement that not all nodes have given to their clients.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AnnounceError {
-    #[error("--admin {value:?} {problem}")]
-    Url { value: String, problem: &'static str },
     #[error(transparent)]
-    Token(#[from] AdminTokenError),
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error("no answer from {url}: {problem}")]
-    Silent { url: String, problem: String },
-    #[error("{url} refuses: {problem}")]
-    Refused { url: String, problem: String },
+    Port(#[from] AdminPortError),
     #[error("{}; these did not answer, and their clients may not have it: {}", told(.0), .0.missing.join(", "))]
     Missing(AnnouncementReport),
 }
@@ -75,29 +65,10 @@ pub(super) enum AnnounceError {
 /// # Errors
 /// When the node refuses or does not answer, or when another one did not answer it.
 pub(super) async fn announce(args: &AnnounceArgs) -> Result<String, AnnounceError> {
-    let url = &args.admin;
-    let address = admin_address(url).map_err(|problem| AnnounceError::Url { value: url.clone(), problem })?;
-    let connector = match address.is_tls() {
-        true => Connector::with_tls(ClientTls::default())?,
-        false => Connector::default(),
-    };
-    let client = AdminClient::new(connector, args.token.token()?);
+    let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
     let AnnounceArgs { hub, target, group, user, arguments, .. } = args;
     let body = json!({ "hub": hub, "target": target, "group": group, "user": user, "arguments": arguments });
-    let answer = client.post(&address, "/api/announce", &body, ANSWER_MAX_BYTES).await;
-    let answer = answer.map_err(|problem| AnnounceError::Silent { url: url.clone(), problem })?;
-    if answer.status() != StatusCode::OK {
-        let problem = match answer.status() {
-            StatusCode::UNAUTHORIZED if !client.has_token() => "it wants --admin-token".into(),
-            StatusCode::UNAUTHORIZED => "it has another --admin-token".into(),
-            status => error_text(answer.body()).unwrap_or_else(|| format!("it answers {status}")),
-        };
-        return Err(AnnounceError::Refused { url: url.clone(), problem });
-    }
-    let report: AnnouncementReport = serde_json::from_slice(answer.body()).map_err(|error| AnnounceError::Silent {
-        url: url.clone(),
-        problem: format!("what came is no answer to an announcement: {error}"),
-    })?;
+    let report: AnnouncementReport = port.post("/api/announce", &body).await?;
     if report.missing.is_empty() { Ok(told(&report)) } else { Err(AnnounceError::Missing(report)) }
 }
 
@@ -121,8 +92,8 @@ mod tests {
     use axum::routing::post;
     use axum::{Json, Router};
     use clap::Parser;
-    use http::HeaderMap;
     use http::header::AUTHORIZATION;
+    use http::{HeaderMap, StatusCode};
     use tokio::net::TcpListener;
 
     use super::*;

@@ -3,17 +3,13 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use bytes::Bytes;
 use clap::{ArgGroup, Args};
-use http::{Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::signal::ctrl_c;
 use tokio::time::sleep;
 
-use super::admin_client::{AdminClient, AdminTokenArgs, AdminTokenError, admin_address, error_text};
-use crate::net::address::Address;
-use crate::net::connector::Connector;
-use crate::net::tls::{ClientTls, TlsError};
+use super::admin_client::AdminTokenArgs;
+use super::admin_port::{AdminPort, AdminPortError};
 use crate::observer::{RebalanceReport, RebalanceState};
 
 /// Path of the API.
@@ -74,16 +70,8 @@ pub(super) struct RebalanceArgs {
 /// Error for a rebalance that has not reached its goal.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RebalanceCommandError {
-    #[error("--admin {value:?} {problem}")]
-    Url { value: String, problem: &'static str },
     #[error(transparent)]
-    Token(#[from] AdminTokenError),
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error("no answer from {url}: {problem}")]
-    Silent { url: String, problem: String },
-    #[error("{url} refuses: {problem}")]
-    Refused { url: String, problem: String },
+    Port(#[from] AdminPortError),
     #[error("{0}")]
     Unfinished(String),
     #[error("the progress can't be written: {0}")]
@@ -95,29 +83,29 @@ pub(super) enum RebalanceCommandError {
 /// # Errors
 /// When it does not begin, or ends before its goal.
 pub(super) async fn rebalance(args: &RebalanceArgs) -> Result<(), RebalanceCommandError> {
-    let client = RebalanceClient::new(args)?;
+    let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
     let mut progress = ProgressLine::default();
     // In a task, so that Ctrl-C is heard from the first request on.
     let mut interrupted = tokio::spawn(ctrl_c());
-    let mut report = client.begin(args).await?;
+    let mut report: RebalanceReport = port.post(PATH, &order(args)).await?;
     let mut missing = 0;
     while report.state == RebalanceState::Running {
         progress.show(&report)?;
         tokio::select! {
             _ = &mut interrupted => {
-                let stopped = client.stop().await?;
+                let stopped = port.delete(PATH).await?;
                 progress.end(&stopped)?;
                 return Err(RebalanceCommandError::Unfinished(unfinished(&stopped)));
             }
             () = sleep(INTERVAL) => {}
         }
-        match client.progress().await {
+        match port.get::<RebalanceReport>(PATH).await {
             Ok(next) if next.id == report.id => (report, missing) = (next, 0),
             Ok(_) => {
                 let problem = "its node is gone, and the rebalance has ended with it".to_owned();
                 return Err(RebalanceCommandError::Unfinished(problem));
             }
-            Err(error) if missing >= MISSING_MAX => return Err(error),
+            Err(error) if missing >= MISSING_MAX => return Err(error.into()),
             Err(_) => missing += 1,
         }
     }
@@ -128,58 +116,15 @@ pub(super) async fn rebalance(args: &RebalanceArgs) -> Result<(), RebalanceComma
     }
 }
 
-/// Client of the node that coordinates.
-struct RebalanceClient<'a> {
-    url: &'a str,
-    address: Address,
-    client: AdminClient,
-}
-
-impl<'a> RebalanceClient<'a> {
-    fn new(args: &'a RebalanceArgs) -> Result<Self, RebalanceCommandError> {
-        let url = args.admin.as_str();
-        let wrong = |problem| RebalanceCommandError::Url { value: url.into(), problem };
-        let address = admin_address(url).map_err(wrong)?;
-        let connector = match address.is_tls() {
-            true => Connector::with_tls(ClientTls::default())?,
-            false => Connector::default(),
-        };
-        Ok(Self { url, address, client: AdminClient::new(connector, args.token.token()?) })
-    }
-
-    async fn begin(&self, args: &RebalanceArgs) -> Result<RebalanceReport, RebalanceCommandError> {
-        let RebalanceArgs { percent, node, per_second, dry_run, .. } = args;
-        let to = match (percent, node) {
-            (Some(_), _) => "percent",
-            (_, Some(_)) => "node",
-            _ => "mean",
-        };
-        let body = json!({ "to": to, "percent": percent, "node": node, "per_second": per_second, "dry_run": dry_run });
-        self.read(self.client.post(&self.address, PATH, &body, ANSWER_MAX_BYTES).await)
-    }
-
-    async fn progress(&self) -> Result<RebalanceReport, RebalanceCommandError> {
-        self.read(self.client.get(&self.address, PATH, ANSWER_MAX_BYTES).await)
-    }
-
-    async fn stop(&self) -> Result<RebalanceReport, RebalanceCommandError> {
-        self.read(self.client.delete(&self.address, PATH, ANSWER_MAX_BYTES).await)
-    }
-
-    fn read(&self, answer: Result<Response<Bytes>, String>) -> Result<RebalanceReport, RebalanceCommandError> {
-        let silent = |problem| RebalanceCommandError::Silent { url: self.url.into(), problem };
-        let answer = answer.map_err(silent)?;
-        let problem = match answer.status() {
-            StatusCode::OK => {
-                let report = serde_json::from_slice(answer.body());
-                return report.map_err(|error| silent(format!("what came is no rebalance: {error}")));
-            }
-            StatusCode::UNAUTHORIZED if !self.client.has_token() => "it wants --admin-token".into(),
-            StatusCode::UNAUTHORIZED => "it has another --admin-token".into(),
-            status => error_text(answer.body()).unwrap_or_else(|| format!("it answers {status}")),
-        };
-        Err(RebalanceCommandError::Refused { url: self.url.into(), problem })
-    }
+/// Order that the API takes.
+fn order(args: &RebalanceArgs) -> Value {
+    let RebalanceArgs { percent, node, per_second, dry_run, .. } = args;
+    let to = match (percent, node) {
+        (Some(_), _) => "percent",
+        (_, Some(_)) => "node",
+        _ => "mean",
+    };
+    json!({ "to": to, "percent": percent, "node": node, "per_second": per_second, "dry_run": dry_run })
 }
 
 /// Progress on the terminal: one line that changes there, and one for each change elsewhere.
@@ -241,6 +186,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use http::StatusCode;
 
     #[derive(Debug, Parser)]
     struct RebalanceParser {

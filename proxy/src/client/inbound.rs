@@ -285,10 +285,8 @@ impl<'a> HubMessages<'a> {
                 {
                     match take_sequence(self.protocol, body, received) {
                         Ok(Some(then)) => then,
-                        Ok(None) => match self.leave_out(after) {
-                            Some(run) => return Ok(Some(run)),
-                            None => continue,
-                        },
+                        Ok(None) if let Some(run) = self.leave_out(after) => return Ok(Some(run)),
+                        Ok(None) => continue,
                         Err(error) => {
                             self.is_done = true;
                             return self.after_run(Err(error));
@@ -300,10 +298,10 @@ impl<'a> HubMessages<'a> {
                         && let Some(received) = received.as_deref_mut()
                         && !received.take() =>
                 {
-                    match self.leave_out(after) {
-                        Some(run) => return Ok(Some(run)),
-                        None => continue,
+                    if let Some(run) = self.leave_out(after) {
+                        return Ok(Some(run));
                     }
+                    continue;
                 }
                 scan => {
                     self.run_count += 1;

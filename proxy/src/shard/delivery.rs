@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::command::{Audience, Receivers};
 use super::connection::{Client, Connections, SetName};
 use super::framed::Framed;
-use super::numbered::MessageCounter;
+use super::message_counter::MessageCounter;
 use super::outbox::Outbox;
 use super::outbox_budget::OutboxBudget;
 use super::send_origin::SendOrigin;

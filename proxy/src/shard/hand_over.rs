@@ -230,7 +230,8 @@ fn is_goodbye(protocol: HubProtocol, payload: &[u8]) -> bool {
     matches!(message, Ok(Some(HubMessage::Close(close))) if close.allow_reconnect)
 }
 
-fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
+/// Flow control of one client, for its app server.
+pub(super) fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
     let (connection_id, subject) = (ByteString::from(id), FlowSubject::Client);
     ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id, subject, operation })
 }

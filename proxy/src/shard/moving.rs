@@ -27,13 +27,12 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::fleet::{MovedState, MovingConnection};
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::{HubManifest, SlowClients};
-use trunkline_protocol::service::{
-    ConnectionFlowControl, FlowOperation, FlowSubject, MoveConnection, OpenConnection, ServiceMessage,
-};
+use trunkline_protocol::service::{FlowOperation, MoveConnection, OpenConnection, ServiceMessage};
 
 use super::connection::{Absence, Client, Departure, Opening, Resumption, SetName, Status, Transit, is_for_new_owner};
 use super::content::Content;
 use super::delivery::Flush;
+use super::hand_over::flow;
 use super::slot::{Serial, Slot};
 use super::state::ShardState;
 use crate::clock::unix_ms;
@@ -343,9 +342,4 @@ impl ShardState {
         }
         is_arriving
     }
-}
-
-fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
-    let (connection_id, subject) = (ByteString::from(id), FlowSubject::Client);
-    ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id, subject, operation })
 }

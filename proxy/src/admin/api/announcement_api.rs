@@ -42,7 +42,7 @@ async fn announce(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<AnnouncementReport>, ApiError> {
     QueryParameters::read(&uri)?.end()?;
-    let body = body.map_err(|rejection| unread(&rejection))?;
+    let body = body.map_err(|rejection| ApiError::unread_body(&rejection, BODY_MAX_BYTES))?;
     let announcement = announcement(&headers, &body)?;
     let hub = announcement.hub.clone();
     let report = context.observer.announce(announcement).await;
@@ -81,16 +81,6 @@ fn is_within(value: &Value, depth: usize) -> bool {
         Value::Array(items) => items.iter().all(|item| is_within(item, inner)),
         Value::Object(fields) => fields.values().all(|field| is_within(field, inner)),
         _ => true,
-    }
-}
-
-fn unread(rejection: &BytesRejection) -> ApiError {
-    match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let problem = format!("is too large: at most {BODY_MAX_BYTES} bytes are taken");
-            ApiError::field("body", &problem).with_status(StatusCode::PAYLOAD_TOO_LARGE)
-        }
-        status => ApiError::field("body", "could not be read").with_status(status),
     }
 }
 

@@ -38,7 +38,7 @@ async fn begin(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<RebalanceReport>, ApiError> {
     QueryParameters::read(&uri)?.end()?;
-    let request = request(&headers, &body.map_err(|rejection| unread(&rejection))?)?;
+    let request = request(&headers, &body.map_err(|rejection| ApiError::unread_body(&rejection, BODY_MAX_BYTES))?)?;
     context.observer.rebalance(request).await.map(Json).map_err(|error| refusal(&error))
 }
 
@@ -125,16 +125,6 @@ fn unknown_goal() -> ApiError {
 
 fn none_runs() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "no rebalance runs in the fleet")
-}
-
-fn unread(rejection: &BytesRejection) -> ApiError {
-    match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let problem = format!("is too large: at most {BODY_MAX_BYTES} bytes are taken");
-            ApiError::field("body", &problem).with_status(StatusCode::PAYLOAD_TOO_LARGE)
-        }
-        status => ApiError::field("body", "could not be read").with_status(status),
-    }
 }
 
 fn refusal(error: &RebalanceError) -> ApiError {
