@@ -8,10 +8,9 @@
 //! kinds. Sockets are read and written elsewhere. A send to many counts itself until it is queued at all proxies, so that a
 //! connection that moves from one to another gets it from one of them.
 
-mod move_queue;
+mod many_frame;
 mod proxies;
 mod replay_buffer;
-mod send_epoch;
 
 use std::sync::{Arc, RwLock};
 
@@ -29,13 +28,12 @@ use crate::connection::{Connection, ConnectionClose, short};
 use crate::error::SendError;
 use crate::log_limit::{LinePermit, LogLimit};
 use crate::metrics::HubMetrics;
-use trunkline_link::LinkOutbox;
+use trunkline_link::{LinkOutbox, ManySend, MoveQueue};
 
 use crate::node::{Node, NodeName};
 use crate::sync::{read, write};
 
-pub(crate) use move_queue::{ManyFrame, ManySend};
-use move_queue::{MoveQueue, RequestedMove};
+pub(crate) use many_frame::ManyFrame;
 use proxies::Proxies;
 
 /// Error for the later of two connections with one id, which needs two nodes with one name.
@@ -49,7 +47,14 @@ pub(crate) struct Outbound {
     /// Budget of the log lines that clients bring about.
     pub(crate) log_limit: LogLimit,
     proxies: RwLock<Proxies>,
-    moves: MoveQueue,
+    moves: MoveQueue<RequestedMove>,
+}
+
+/// Move of a client connection away from a node.
+#[derive(Debug)]
+struct RequestedMove {
+    node: Arc<Node>,
+    connection_id: ByteString,
 }
 
 /// Maximum bytes of a frame from here: a stamp still fits around it.
@@ -118,7 +123,7 @@ impl Outbound {
     pub(crate) async fn send_to_all(&self, frame: &Bytes) -> usize {
         let send = self.begin_send();
         let nodes = self.nodes_for(|| frame.clone());
-        let frame = send.frame(frame.clone());
+        let frame = ManyFrame::of_send(&send, frame.clone());
         let mut taken = 0;
         let mut full = Vec::new();
         for node in nodes.iter() {
@@ -140,7 +145,10 @@ impl Outbound {
     /// Takes the request of a node that is about to give a connection to another one. Returns whether its caller must
     /// [answer](Self::answer_moves).
     pub(crate) fn request_move(&self, node: &Arc<Node>, connection_id: ByteString) -> bool {
-        self.moves.push(RequestedMove { node: Arc::clone(node), connection_id })
+        self.moves.push(RequestedMove { node: Arc::clone(node), connection_id }).unwrap_or_else(|error| {
+            tracing::debug!(node = node.name(), %error, "a connection can't move");
+            false
+        })
     }
 
     /// Answers all moves that are requested, each behind the sends that began before it.

@@ -19,7 +19,7 @@ use crate::error::{AskError, InvokeError, short_type_name};
 use crate::hub_core::{ClientResult, ExpectedResult, HubCore, InboxOverfull, ResultWait, TooManyRequests};
 use crate::metrics::Counted;
 use crate::naming::Codec;
-use crate::outbound::checked_frame;
+use crate::outbound::{ManyFrame, checked_frame};
 
 /// One client, wherever it is connected: it can be sent to, as all [`Receivers`], and asked for a result.
 ///
@@ -215,7 +215,7 @@ async fn request_remote(
         caller_server_id: (&*core.instance).into(),
         payloads: encode::invocation(method, arguments, core.naming, &core.protocols, Some(expected.id()))?,
     };
-    let frame = send.frame(checked_frame(&ServiceMessage::ClientInvocation(request))?);
+    let frame = ManyFrame::of_send(&send, checked_frame(&ServiceMessage::ClientInvocation(request))?);
     for node in nodes.iter() {
         if !core.outbound.send(node, frame.of(node)).await {
             core.handle_unknown_client(expected.id(), node);

@@ -119,7 +119,7 @@ impl Receivers {
             let payloads = only(&payloads, &protocols);
             let message = MultiConnectionData { connection_ids, payloads };
             let frame = checked_frame(&ServiceMessage::MultiConnectionData(message))?;
-            frames.push((node, if is_for_all { send.frame(frame) } else { ManyFrame::plain(frame) }));
+            frames.push((node, if is_for_all { ManyFrame::of_send(&send, frame) } else { ManyFrame::plain(frame) }));
         }
         let mut proxies = 0;
         for (node, frame) in frames {

@@ -27,6 +27,7 @@
 //! | `reader` | frames in batches, numbered and counted as taken |
 //! | `writer` | chunks, pings and acknowledgements |
 //! | `silence` | ticks, and what the session decides by them |
+//! | `move_queue` | moves of client connections, behind the sends that began before them |
 //!
 //! [`Session`]: trunkline_protocol::service::Session
 
@@ -34,6 +35,7 @@ mod clock;
 mod end;
 mod handshake;
 mod header;
+mod move_queue;
 mod outbox;
 mod reader;
 mod silence;
@@ -50,6 +52,7 @@ pub use handshake::{
     MigrationLevel, StatefulReconnects, answer_handshake, answer_handshake_if, request_handshake, request_handshake_for,
 };
 pub use header::{MalformedHeader, read_answer, read_capabilities, read_offer, write_answer, write_offer};
+pub use move_queue::{ManySend, MoveQueue, TooManyMoves};
 pub use outbox::{LinkOutbox, OutboxClosed, OutboxPolicy, Outgoing, TrySendError};
 pub use reader::{FrameSink, LinkReadLoop};
 pub use silence::{wait_for_verdict, window_passed};
