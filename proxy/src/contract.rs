@@ -29,6 +29,7 @@ mod http_transports;
 mod identifying;
 mod idle_sockets;
 mod keeping_alive;
+mod moving_at_doors;
 mod moving_away;
 mod odd_heads;
 mod passing_on;

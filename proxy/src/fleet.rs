@@ -261,21 +261,21 @@ impl Fleet {
         wanted: &[Wanted<'_>],
         message: &ServiceMessage,
     ) -> impl Future<Output = Answers<Option<ServiceMessage>>> + use<> {
-        self.ask_members(self.wanting(hub, wanted), hub, message)
+        self.ask_members(self.wanting(hub, wanted), hub, &message.to_body())
     }
 
-    /// Asks these members, as [`ask`](Self::ask) does.
+    /// Asks these members by the body of a message, as [`ask`](Self::ask) does.
     fn ask_members(
         &self,
         asked: Vec<Arc<FleetMember>>,
         hub: &str,
-        message: &ServiceMessage,
+        body: &[u8],
     ) -> impl Future<Output = Answers<Option<ServiceMessage>>> + use<> {
         let question = self.0.asks.open();
         let (sent, unsent) = match &question {
             Some(question) => {
                 let mut frame = BytesMut::new();
-                encode_ask(question.number(), hub, &message.to_body(), &mut frame);
+                encode_ask(question.number(), hub, body, &mut frame);
                 asked.into_iter().partition(|member| self.pass_to(member, &frame))
             }
             None => (Vec::new(), asked),

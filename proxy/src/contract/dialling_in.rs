@@ -24,15 +24,15 @@ use crate::config::{RelaySettings, Settings};
 use crate::net::connector::MemoryNetwork;
 use crate::shard::DATA_TYPE_HANDSHAKE;
 
-const HUB: &str = "?hub=bench";
-const ONE: &str = "one.example";
+pub(super) const HUB: &str = "?hub=bench";
+pub(super) const ONE: &str = "one.example";
 const TWO: &str = "two.example:8080";
 
 /// Time in which nodes tell each other what is new.
 const NEWS: Duration = Duration::from_millis(500);
 
 /// Nodes 1 to `count` of a fleet, with open doors.
-async fn doors(count: u8) -> (MemoryNetwork, Vec<FleetNode>) {
+pub(super) async fn doors(count: u8) -> (MemoryNetwork, Vec<FleetNode>) {
     let (network, all) = (MemoryNetwork::default(), (1..=count).collect::<Vec<_>>());
     let mut nodes = Vec::new();
     for &number in &all {
@@ -43,13 +43,13 @@ async fn doors(count: u8) -> (MemoryNetwork, Vec<FleetNode>) {
     (network, nodes)
 }
 
-fn token(path: &str, user: &str) -> String {
+pub(super) fn token(path: &str, user: &str) -> String {
     let audience = ("aud".to_owned(), format!("http://any.example/{path}/?hub=bench"));
     access_token::sign(&AccessKey::new(KEY).unwrap(), user, &[audience], unix_seconds() + 3600)
 }
 
 /// A link that an app server has dialled. It answers keep-alives and hub handshakes by itself.
-struct DoorLink {
+pub(super) struct DoorLink {
     to_node: mpsc::UnboundedSender<ServiceMessage>,
     from_node: mpsc::UnboundedReceiver<ServiceMessage>,
     targets: mpsc::UnboundedReceiver<String>,
@@ -76,7 +76,12 @@ impl DoorLink {
             None if instance.starts_with("sender") => LinkKind::Weak,
             None => LinkKind::Default,
         };
-        let hello = LinkHandshakeRequest { version: 1, kind, ..LinkHandshakeRequest::default() };
+        let hello = LinkHandshakeRequest {
+            version: 1,
+            kind,
+            allow_stateful_reconnects: true,
+            ..LinkHandshakeRequest::default()
+        };
         send(&mut socket, &ServiceMessage::HandshakeRequest(hello)).await;
         let (to_node, outgoing) = mpsc::unbounded_channel();
         let (received, mut from_node) = mpsc::unbounded_channel();
@@ -90,19 +95,19 @@ impl DoorLink {
         Ok(Self { to_node, from_node, targets })
     }
 
-    async fn open(node: &FleetNode, instance: &str, endpoint: &str) -> Self {
+    pub(super) async fn open(node: &FleetNode, instance: &str, endpoint: &str) -> Self {
         Self::dial(node, instance, endpoint, None).await.unwrap()
     }
 
-    fn send(&self, message: ServiceMessage) {
+    pub(super) fn send(&self, message: ServiceMessage) {
         self.to_node.send(message).unwrap();
     }
 
-    async fn next(&mut self) -> ServiceMessage {
+    pub(super) async fn next(&mut self) -> ServiceMessage {
         self.from_node.recv().await.expect("the link has ended")
     }
 
-    async fn ack(&mut self) -> Ack {
+    pub(super) async fn ack(&mut self) -> Ack {
         match self.next().await {
             ServiceMessage::Ack(ack) => ack,
             other => panic!("{other:?} instead of an ack"),
@@ -141,7 +146,7 @@ impl DoorLink {
     }
 
     /// Shows that nothing else was on its way to a client of this link.
-    async fn fence(&self, client: &mut Client) {
+    pub(super) async fn fence(&self, client: &mut Client) {
         let payload = Bytes::from_static(b"{\"fence\":true}\x1e");
         let data = ConnectionData { connection_id: client.id.as_str().into(), payload, ..ConnectionData::default() };
         self.send(ServiceMessage::ConnectionData(data));
@@ -203,7 +208,7 @@ async fn drive(
 }
 
 /// Sleeps until nodes know of each other what is new.
-async fn settle() {
+pub(super) async fn settle() {
     tokio::time::sleep(NEWS).await; // sleep: time is virtual, and no event tells what a node knows of another
 }
 

@@ -14,7 +14,7 @@ use super::passing_on::{FleetNode, nodes, until};
 use super::stage::run;
 use crate::shard::ShardCommand;
 
-const STATEFUL_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":2}\u{1e}";
+pub(super) const STATEFUL_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":2}\u{1e}";
 
 /// Two nodes, and one app server with a link to each.
 struct Scene {
@@ -67,7 +67,7 @@ impl Scene {
     }
 }
 
-fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
+pub(super) fn flow(id: &str, operation: FlowOperation) -> ServiceMessage {
     let (connection_id, subject) = (id.into(), FlowSubject::Client);
     ServiceMessage::ConnectionFlowControl(ConnectionFlowControl { connection_id, subject, operation })
 }
@@ -76,15 +76,15 @@ fn stamped(epoch: i64, message: &ServiceMessage) -> ServiceMessage {
     ServiceMessage::Stamped(Stamped { epoch, body: message.to_body() })
 }
 
-fn call(name: &str) -> String {
+pub(super) fn call(name: &str) -> String {
     format!("{{\"type\":1,\"target\":\"{name}\",\"arguments\":[]}}")
 }
 
-fn sent(name: &str) -> String {
+pub(super) fn sent(name: &str) -> String {
     call(name) + "\u{1e}"
 }
 
-fn sequence(number: u64) -> String {
+pub(super) fn sequence(number: u64) -> String {
     format!("{{\"type\":9,\"sequenceId\":{number}}}")
 }
 

@@ -17,6 +17,7 @@ use super::fleet_member::FleetMember;
 use super::question::NoAnswer;
 use super::{Answers, Fleet};
 use crate::link::{FrameSource, RoutedBatch, route};
+use crate::shard::SendOrigin;
 use crate::upstream::{AppServerId, Asker, Hub, HubIndex, LinkHandle};
 
 /// Asker that is answered once the other nodes know whom the answer is about: sends that follow it find them anywhere.
@@ -242,7 +243,7 @@ impl Fleet {
         let answer = match node {
             None => Ok(self.ask_here(link, question).await),
             Some(member) => {
-                let mut answers = self.ask_members(vec![member.clone()], hub.key(), &question).await;
+                let mut answers = self.ask_members(vec![member.clone()], hub.key(), &question.to_body()).await;
                 answers.pop().map_or(Ok(None), |(_, answer)| answer)
             }
         };
@@ -262,7 +263,8 @@ impl Fleet {
         let (asker, answer) = OwnAnswer::of(link);
         let shared = self.shared();
         let mut batch = RoutedBatch::of(shared);
-        let source = FrameSource { shared, counters: self.relayed(), hub: link.hub(), asker: &asker, epoch: 0 };
+        let source =
+            FrameSource { shared, counters: self.relayed(), hub: link.hub(), asker: &asker, origin: SendOrigin::OTHER };
         route(source, question, &mut batch).ok()?;
         for (commands, shard) in batch.into_commands().into_iter().zip(shared.shards()) {
             if !commands.is_empty() {

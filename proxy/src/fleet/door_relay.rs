@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
 use trunkline_protocol::fleet::{Wanted, encode_relay};
-use trunkline_protocol::service::{ClientInvocation, ServiceMessage};
+use trunkline_protocol::service::{ClientInvocation, MoveConnection, ServiceMessage, Stamped};
 
 use super::Fleet;
 use super::door_question::{GatheredAnswer, SettledAsker};
 use super::fleet_member::{FleetMember, MemberState};
 use super::node_sink::SilentAsker;
 use crate::shard::{OtherNodes, ShardSender, TakeOver, TargetVerdict};
-use crate::upstream::{Asker, Hub, LinkHandle};
+use crate::upstream::{AppServerId, Asker, Hub, HubIndex, LinkHandle};
 
 impl OtherNodes for Fleet {
     fn pass_result(&self, hub: &str, caller: &str, answer: &ServiceMessage) {
@@ -20,21 +21,21 @@ impl OtherNodes for Fleet {
                 self.0.results.answer(number, caller, answer.clone());
             }
         } else if let Some(member) = self.member(caller) {
-            self.pass_to(&member, &relayed(hub, answer));
+            self.pass_to(&member, &relayed(hub, answer, 0));
         } else {
             // An app server of the door names itself, so only the node that waits knows that it does.
-            let frame = relayed(hub, answer);
+            let frame = relayed(hub, answer, 0);
             for member in self.members().iter().filter(|member| member.is_linked()) {
                 self.pass_to(member, &frame);
             }
         }
     }
 
-    fn pass_on(&self, link: &LinkHandle, message: &ServiceMessage) {
+    fn pass_on(&self, link: &LinkHandle, message: &ServiceMessage, epoch: i64) {
         let Some(hub) = self.hub_of(link) else { return };
         let wanting = self.wanting_of(link, &hub, message);
         if !wanting.is_empty() {
-            let frame = relayed(hub.key(), message);
+            let frame = relayed(hub.key(), message, epoch);
             for member in wanting {
                 self.pass_to(&member, &frame);
             }
@@ -63,13 +64,13 @@ impl OtherNodes for Fleet {
         if asked.is_empty() {
             return is_join(message).then(|| Arc::new(SettledAsker::new(self.clone(), link.clone())) as Arc<dyn Asker>);
         }
-        let answers = self.ask_members(asked, hub.key(), message);
+        let answers = self.ask_members(asked, hub.key(), &message.to_body());
         let (own, answer) = GatheredAnswer::begin(self.clone(), link.clone(), message);
         drop(runtime.spawn(async move { answer.give(answers.await).await }));
         Some(own)
     }
 
-    fn invoke(&self, link: &Arc<LinkHandle>, request: &ClientInvocation) -> bool {
+    fn invoke(&self, link: &Arc<LinkHandle>, request: &ClientInvocation, epoch: i64) -> bool {
         let (Some(runtime), Some(hub)) = (self.0.runtime.get(), self.hub_of(link)) else { return false };
         let message = ServiceMessage::ClientInvocation(request.clone());
         let asked = self.wanting_of(link, &hub, &message);
@@ -77,7 +78,7 @@ impl OtherNodes for Fleet {
             return false;
         }
         let (fleet, id) = (self.clone(), request.invocation_id.clone());
-        let answers = self.ask_members(asked, hub.key(), &message);
+        let answers = self.ask_members(asked, hub.key(), &stamped(&message, epoch));
         drop(runtime.spawn(async move {
             let answers = answers.await;
             let results = &fleet.shared().client_results;
@@ -117,6 +118,19 @@ impl OtherNodes for Fleet {
         self.members().iter().any(|member| member.state(now_ms) == MemberState::Ready)
     }
 
+    fn announce_move(&self, hub: HubIndex, connection_id: &ByteString) -> Vec<AppServerId> {
+        let hubs = self.shared().hubs.all();
+        let Some(hub) = hubs.get(hub.get()) else { return Vec::new() };
+        let order = ServiceMessage::MoveConnection(MoveConnection { connection_id: connection_id.clone() });
+        let frame = relayed(hub.key(), &order, 0);
+        let members = self.members();
+        let asked = members.iter().filter(|member| member.is_linked() && self.pass_to(member, &frame));
+        let asked = asked.map(|member| self.shared().hubs.number(member.boot()));
+        let asked = asked.chain([self.shared().origin]).collect();
+        self.begin_epoch(self.shared().boot.as_str().into(), hub.key().into(), connection_id.clone());
+        asked
+    }
+
     fn take_over(&self, hub: &Arc<Hub>, connection_id: &str, shard: &ShardSender) -> TakeOver {
         self.take_over_for(hub.clone(), connection_id.to_owned(), shard.clone())
     }
@@ -153,10 +167,17 @@ impl Fleet {
     }
 }
 
-fn relayed(hub: &str, message: &ServiceMessage) -> BytesMut {
+/// Frame of a message that entered the fleet in this epoch of this node, or of one that no epoch concerns.
+fn relayed(hub: &str, message: &ServiceMessage, epoch: i64) -> BytesMut {
     let mut frame = BytesMut::new();
-    encode_relay(hub, &message.to_body(), &mut frame);
+    encode_relay(hub, &stamped(message, epoch), &mut frame);
     frame
+}
+
+/// Body of a message, with its epoch around it from the first move on.
+fn stamped(message: &ServiceMessage, epoch: i64) -> Bytes {
+    let body = message.to_body();
+    if epoch > 0 { ServiceMessage::Stamped(Stamped { epoch, body }).to_body() } else { body }
 }
 
 /// Whether sends that follow the answer may be for a group that has a first member by it.

@@ -8,7 +8,9 @@ use bytestring::ByteString;
 use tracing::{debug, warn};
 use trunkline_link::{FrameSink, LinkEnd};
 use trunkline_protocol::fleet::{BeatPing, NodeMessage, encode_relay};
-use trunkline_protocol::service::{ClientInvocation, Ping, ServiceMessage, bytes_of_frame};
+use trunkline_protocol::service::{
+    ClientInvocation, Ping, ServiceMessage, ServiceMessageError, Stamped, bytes_of_frame,
+};
 
 use super::fleet_counters::DropCause;
 use super::fleet_member::FleetMember;
@@ -16,7 +18,7 @@ use super::node_link::NodeLink;
 use super::take_over::MoveRequest;
 use super::{Fleet, PeerRequest, PeerResponse};
 use crate::link::{FrameSource, RoutedBatch, receivers_of, route};
-use crate::shard::{MemberTally, ShardCommand, no_such_connection};
+use crate::shard::{MemberTally, SendOrigin, ShardCommand, no_such_connection};
 use crate::upstream::{AppServerId, Asker, HubIndex};
 
 /// Direction of the link that messages come by.
@@ -56,9 +58,14 @@ impl<'a> NodeSink<'a> {
 
     fn handle(&mut self, message: NodeMessage) {
         match (message, self.dialled) {
-            (NodeMessage::Relay { hub, frame }, LinkDirection::ByIt) => {
-                self.apply(&hub, &frame, Counting::No, |hub| Arc::new(SilentAsker(hub)));
-            }
+            (NodeMessage::Relay { hub, frame }, LinkDirection::ByIt) => match read_stamped(&frame) {
+                Ok(Some((ServiceMessage::MoveConnection(order), _))) => {
+                    self.fleet.begin_epoch(self.member.boot().into(), hub, order.connection_id);
+                }
+                read => {
+                    self.apply(&hub, read, Counting::No, |hub| Arc::new(SilentAsker(hub)));
+                }
+            },
             (NodeMessage::Ask { question, hub, frame }, LinkDirection::ByIt) => self.ask(question, &hub, &frame),
             (NodeMessage::Request { question, method, target, body }, LinkDirection::ByIt) => {
                 let (fleet, link) = (self.fleet.clone(), self.link.clone());
@@ -93,16 +100,18 @@ impl<'a> NodeSink<'a> {
     fn ask(&mut self, question: u64, hub: &str, frame: &Bytes) {
         let (fleet, link) = (self.fleet.clone(), self.link.clone());
         let is_of_door = fleet.shared().hubs.keyed(hub).is_some_and(|hub| hub.is_of_door());
-        let is_known = match ServiceMessage::decode(frame) {
-            Ok(Some(ServiceMessage::ClientInvocation(request))) if is_of_door => self.invoke(question, hub, request),
-            _ => {
+        let is_known = match read_stamped(frame) {
+            Ok(Some((ServiceMessage::ClientInvocation(request), epoch))) if is_of_door => {
+                self.invoke(question, hub, request, epoch)
+            }
+            read => {
                 let asker = |hub| -> Arc<dyn Asker> { Arc::new(NodeAsker::new(fleet, hub, question, link)) };
-                self.apply(hub, frame, Counting::Receivers, asker)
+                self.apply(hub, read, Counting::Receivers, asker)
             }
         };
         if !is_known {
-            let frame = match ServiceMessage::decode(frame) {
-                Ok(Some(ServiceMessage::ClientInvocation(request))) => Some(no_such_connection(request).to_body()),
+            let frame = match read_stamped(frame) {
+                Ok(Some((ServiceMessage::ClientInvocation(request), _))) => Some(no_such_connection(request).to_body()),
                 _ => None,
             };
             self.link.tell(&NodeMessage::Answer { question, frame });
@@ -111,7 +120,7 @@ impl<'a> NodeSink<'a> {
 
     /// Asks a client of the door for a result, which comes some time after the answer that the client is here; `false`
     /// if it is not.
-    fn invoke(&mut self, question: u64, hub: &str, mut request: ClientInvocation) -> bool {
+    fn invoke(&mut self, question: u64, hub: &str, mut request: ClientInvocation, epoch: i64) -> bool {
         let shared = self.fleet.shared().clone();
         if shared.routes.find(&request.connection_id).is_none() {
             return false;
@@ -123,18 +132,18 @@ impl<'a> NodeSink<'a> {
         let (fleet, member) = (self.fleet.clone(), self.member.clone());
         let key = ByteString::from(hub);
         let asker = |hub| -> Arc<dyn Asker> { Arc::new(ResultAsker { fleet, member, key, hub, app }) };
-        self.apply_message(hub, ServiceMessage::ClientInvocation(request), Counting::No, asker)
+        self.apply_message(hub, (ServiceMessage::ClientInvocation(request), epoch), Counting::No, asker)
     }
 
     /// Applies a service message as an app server's would be; `false` if it can't be.
     fn apply(
         &mut self,
         hub: &str,
-        frame: &Bytes,
+        read: Result<Option<(ServiceMessage, i64)>, ServiceMessageError>,
         counting: Counting,
         asker: impl FnOnce(HubIndex) -> Arc<dyn Asker>,
     ) -> bool {
-        match ServiceMessage::decode(frame) {
+        match read {
             Ok(Some(message)) => self.apply_message(hub, message, counting, asker),
             // A kind of a later version.
             Ok(None) => false,
@@ -145,14 +154,20 @@ impl<'a> NodeSink<'a> {
     fn apply_message(
         &mut self,
         hub: &str,
-        message: ServiceMessage,
+        (message, epoch): (ServiceMessage, i64),
         counting: Counting,
         asker: impl FnOnce(HubIndex) -> Arc<dyn Asker>,
     ) -> bool {
         let (shared, counters) = (self.fleet.shared(), self.fleet.relayed());
-        let Some(hub) = shared.hubs.keyed(hub).map(|hub| hub.index()) else { return false };
+        let Some(hub) = shared.hubs.keyed(hub) else { return false };
+        // Elsewhere each app server sends to all nodes, and numbers its epochs itself.
+        let origin = match hub.is_of_door() {
+            true => SendOrigin { app: shared.hubs.number(self.member.boot()), epoch },
+            false => SendOrigin::OTHER,
+        };
+        let hub = hub.index();
         let asker = asker(hub);
-        let source = FrameSource { shared, counters, hub, asker: &asker, epoch: 0 };
+        let source = FrameSource { shared, counters, hub, asker: &asker, origin };
         if counting == Counting::Receivers
             && let Some(to) = receivers_of(&message)
         {
@@ -222,6 +237,16 @@ impl FrameSink for NodeSink<'_> {
             shard.give(commands, bytes).await;
         }
     }
+}
+
+/// Reads a message that is passed on, with the epoch of its node in which it entered the fleet.
+fn read_stamped(frame: &Bytes) -> Result<Option<(ServiceMessage, i64)>, ServiceMessageError> {
+    Ok(match ServiceMessage::decode(frame)? {
+        Some(ServiceMessage::Stamped(Stamped { epoch, body })) => {
+            ServiceMessage::decode(&body)?.map(|message| (message, epoch))
+        }
+        message => message.map(|message| (message, 0)),
+    })
 }
 
 /// Asker of a message that is passed on: it gets no answer.

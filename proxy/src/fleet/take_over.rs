@@ -4,17 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use tokio::sync::oneshot;
 use tracing::debug;
-use trunkline_protocol::fleet::{MoveStep, MovedState, MovingConnection, NodeMessage};
+use trunkline_protocol::fleet::{MoveStep, MovedState, MovingConnection, NodeMessage, encode_relay};
+use trunkline_protocol::service::{ConnectionMoved, ServiceMessage};
 
 use super::fleet_counters::DropCause;
 use super::fleet_member::FleetMember;
 use super::node_link::NodeLink;
 use super::{ANSWER_TIMEOUT, Fleet};
-use crate::shard::{ShardSender, TakeOver, TakenOver, short};
+use crate::shard::{AnnouncedMove, SendOrigin, ShardSender, TakeOver, TakenOver, short};
 use crate::upstream::Hub;
 
 /// Time in which the other nodes say whether they have a connection. One that is frozen has others wait for no longer.
@@ -56,6 +57,9 @@ impl Fleet {
             );
             return TakenOver::Failed;
         };
+        if hub.is_of_door() {
+            self.be_known().await;
+        }
         let taken = self.ask_for(MoveStep::Take, hub, id, vec![owner.clone()], ANSWER_TIMEOUT).await;
         let state = taken.and_then(|(_, state)| MovedState::decode(&state).ok());
         let settled = match state {
@@ -70,6 +74,48 @@ impl Fleet {
         debug!(hub = hub.name(), connection = short(id), peer = owner.name(), "a client connection has not arrived");
         shard.post(move |state| state.give_up_arrival(place));
         TakenOver::Failed
+    }
+
+    /// Waits until the other nodes know what is wanted here: at the door they pass it on.
+    async fn be_known(&self) {
+        let (known, is_known) = oneshot::channel();
+        // It fails when the client waits no more.
+        self.when_settled(move || known.send(()).unwrap_or_default());
+        drop(is_known.await);
+    }
+
+    /// Begins a new epoch of this node for a connection that is about to leave another one, or this one, and tells that node
+    /// behind all sends that have entered the fleet here before.
+    pub(super) fn begin_epoch(&self, owner: ByteString, hub: ByteString, connection_id: ByteString) {
+        let announced = AnnouncedMove { owner, hub, connection_id };
+        match (self.shared().moves.push(announced), self.0.runtime.get()) {
+            (Ok(true), Some(runtime)) => {
+                let fleet = self.clone();
+                drop(runtime.spawn(async move { fleet.answer_announced().await }));
+            }
+            (Ok(_), _) => {}
+            (Err(error), _) => debug!(%error, "a client connection can't move"),
+        }
+    }
+
+    async fn answer_announced(&self) {
+        let shared = self.shared();
+        while let Some((epoch, moves)) = shared.moves.next_moves().await {
+            for AnnouncedMove { owner, hub, connection_id } in moves {
+                if let Some(member) = self.member(&owner) {
+                    let answer = ServiceMessage::ConnectionMoved(ConnectionMoved { connection_id, epoch });
+                    let mut frame = BytesMut::new();
+                    encode_relay(&hub, &answer.to_body(), &mut frame);
+                    self.pass_to(&member, &frame);
+                } else if let Some(location) = shared.routes.find(&connection_id)
+                    && let Some(shard) = shared.shards().get(usize::from(location.shard))
+                    && let Some(hub) = shared.hubs.keyed(&hub).map(|hub| hub.index())
+                {
+                    let origin = SendOrigin { app: shared.origin, epoch };
+                    shard.post(move |state| state.move_answered_for(hub, &connection_id, origin));
+                }
+            }
+        }
     }
 
     /// Asks members for a connection: the first that has it, and what it says.

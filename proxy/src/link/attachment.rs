@@ -21,8 +21,7 @@ use super::route::{FrameSource, RoutedBatch, route};
 use super::session_over::{CarryEnd, SessionOver};
 use super::{SlotKeeper, give_to_all};
 use crate::metrics::{Direction, FrameKind};
-use crate::shard::Shard;
-use crate::shard::ShardCommand;
+use crate::shard::{SendOrigin, Shard, ShardCommand};
 use crate::upstream::{Asker, Dialled, LinkHandle, UpstreamWebSocket};
 
 /// How often the round trip of a link is measured.
@@ -175,8 +174,16 @@ impl<'a> ShardSink<'a> {
     /// # Errors
     /// When it is none that an app server sends.
     pub(super) fn route(&mut self, message: ServiceMessage) -> Result<(), String> {
+        self.route_from(SendOrigin { app: self.asker.app(), epoch: 0 }, message)
+    }
+
+    /// Routes a message that has another origin than the app server.
+    ///
+    /// # Errors
+    /// As those of [`route`](Self::route).
+    pub(super) fn route_from(&mut self, origin: SendOrigin, message: ServiceMessage) -> Result<(), String> {
         let Self { shard, asker, batch } = self;
-        route_into(batch, shard, asker, message)
+        route_into(batch, shard, (asker, origin), message)
     }
 
     /// Routes a message whose answers another asker gets.
@@ -184,19 +191,20 @@ impl<'a> ShardSink<'a> {
     /// # Errors
     /// As those of [`route`](Self::route).
     pub(super) fn route_for(&mut self, asker: &Arc<dyn Asker>, message: ServiceMessage) -> Result<(), String> {
-        route_into(&mut self.batch, self.shard, asker, message)
+        let origin = SendOrigin { app: asker.app(), epoch: 0 };
+        route_into(&mut self.batch, self.shard, (asker, origin), message)
     }
 }
 
 fn route_into(
     batch: &mut RoutedBatch,
     shard: &Shard,
-    asker: &Arc<dyn Asker>,
+    (asker, origin): (&Arc<dyn Asker>, SendOrigin),
     message: ServiceMessage,
 ) -> Result<(), String> {
     batch.begin(shard);
     let (shared, counters) = (shard.shared(), shard.counters());
-    route(FrameSource { shared, counters, hub: asker.hub(), asker, epoch: 0 }, message, batch)
+    route(FrameSource { shared, counters, hub: asker.hub(), asker, origin }, message, batch)
 }
 
 impl FrameSink for ShardSink<'_> {

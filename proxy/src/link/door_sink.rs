@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tracing::{debug, info, warn};
-use trunkline_link::{FrameSink, LinkEnd};
+use trunkline_link::{FrameSink, LinkEnd, ManySend};
 use trunkline_protocol::service::{Ping, ServiceMessage, ServiceMessageError};
 
 use super::attachment::ShardSink;
 use super::door_ping::{self, Leaving, NodeLoad, Wish};
 use crate::clock::unix_seconds;
-use crate::shard::{Shard, ShardCommand, no_such_connection};
+use crate::shard::{SendOrigin, Shard, ShardCommand, no_such_connection};
 use crate::upstream::{LinkHandle, Pool};
 
 /// Pairs of a ping that are read.
@@ -29,6 +29,8 @@ pub(super) struct DoorSink<'a> {
     pool: &'a Arc<Pool>,
     link: Arc<LinkHandle>,
     inner: ShardSink<'a>,
+    /// Sends of this batch, which begin in one epoch.
+    sends: Option<ManySend<'a>>,
     /// The app server migrates its clients; told to the shards at the end of the batch.
     is_migrating: bool,
 }
@@ -36,7 +38,7 @@ pub(super) struct DoorSink<'a> {
 impl<'a> DoorSink<'a> {
     pub(super) fn new(shard: &'a Rc<Shard>, pool: &'a Arc<Pool>, link: &Arc<LinkHandle>) -> Self {
         let inner = ShardSink::new(shard, link.clone());
-        Self { shard, pool, link: link.clone(), inner, is_migrating: false }
+        Self { shard, pool, link: link.clone(), inner, sends: None, is_migrating: false }
     }
 
     fn take(&mut self, message: ServiceMessage) {
@@ -44,26 +46,47 @@ impl<'a> DoorSink<'a> {
         let (shared, link) = (self.shard.shared(), &self.link);
         let others = shared.other_nodes();
         let is_here = |id: &str| shared.routes.find(id).is_some();
+        // What concerns a connection that moves goes to both nodes.
+        let is_elsewhere = |id: &str| !shared.routes.is_here_alone(id);
+        let is_send = matches!(
+            message,
+            M::MultiConnectionData(_)
+                | M::UserData(_)
+                | M::MultiUserData(_)
+                | M::BroadcastData(_)
+                | M::GroupBroadcastData(_)
+                | M::MultiGroupBroadcastData(_)
+                | M::ClientInvocation(_)
+        );
+        let epoch = if is_send { self.sends.get_or_insert_with(|| shared.moves.begin_send()).epoch() } else { 0 };
         match &message {
             M::ConnectionData(_) => {}
-            M::MultiConnectionData(data) if !data.connection_ids.iter().all(|id| is_here(id)) => {
-                others.pass_on(link, &message);
+            M::MultiConnectionData(data) if data.connection_ids.iter().any(|id| is_elsewhere(id)) => {
+                others.pass_on(link, &message, epoch);
             }
             M::UserData(_)
             | M::MultiUserData(_)
             | M::BroadcastData(_)
             | M::GroupBroadcastData(_)
             | M::MultiGroupBroadcastData(_) => {
-                others.pass_on(link, &message);
+                others.pass_on(link, &message, epoch);
                 if !others.is_for_us(link) {
                     return;
                 }
             }
-            M::UserJoinGroup(_) | M::UserLeaveGroup(_) => others.pass_on(link, &message),
-            M::JoinGroup(change) | M::LeaveGroup(change) if !is_here(&change.connection_id) => {
-                return others.pass_on(link, &message);
+            M::UserJoinGroup(_) | M::UserLeaveGroup(_) => others.pass_on(link, &message, epoch),
+            M::JoinGroup(change) | M::LeaveGroup(change) if is_elsewhere(&change.connection_id) => {
+                others.pass_on(link, &message, epoch);
+                if !is_here(&change.connection_id) {
+                    return;
+                }
             }
-            M::CloseConnection(close) if !is_here(&close.connection_id) => return others.pass_on(link, &message),
+            M::CloseConnection(close) if is_elsewhere(&close.connection_id) => {
+                others.pass_on(link, &message, epoch);
+                if !is_here(&close.connection_id) {
+                    return;
+                }
+            }
             M::JoinGroupWithAck(_)
             | M::LeaveGroupWithAck(_)
             | M::CheckUserInGroupWithAck(_)
@@ -78,7 +101,7 @@ impl<'a> DoorSink<'a> {
             | M::CloseGroupConnectionsWithAck(_)
             | M::GroupMemberQuery(_) => return self.ask(message),
             M::ClientInvocation(request) if !is_here(&request.connection_id) => {
-                if !others.invoke(link, request) {
+                if !others.invoke(link, request, epoch) {
                     link.send(&no_such_connection(request.clone()));
                 }
                 return;
@@ -90,17 +113,21 @@ impl<'a> DoorSink<'a> {
             | M::ServiceError(_)
             | M::ServiceEvent(_)
             | M::ServiceMapping(_)
-            | M::ConnectionReconnect(_) => {
+            | M::ConnectionReconnect(_)
+            | M::MoveConnection(_)
+            | M::ConnectionMoved(_)
+            | M::Stamped(_) => {
                 self.skip(&format!("{} ({}) is none that an app server sends", message.name(), message.number()));
                 return;
             }
             _ => {}
         }
-        self.route(message);
+        self.route(message, epoch);
     }
 
-    fn route(&mut self, message: ServiceMessage) {
-        if let Err(problem) = self.inner.route(message) {
+    fn route(&mut self, message: ServiceMessage, epoch: i64) {
+        let origin = SendOrigin { app: self.shard.shared().origin, epoch };
+        if let Err(problem) = self.inner.route_from(origin, message) {
             self.skip(&problem);
         }
     }
@@ -189,6 +216,7 @@ impl FrameSink for DoorSink<'_> {
 
     async fn finish_batch(&mut self, bytes: usize) {
         self.inner.finish_batch(bytes).await;
+        self.sends = None;
         if self.link.ring_bytes() > ANSWERS_MAX_BYTES {
             let (hub, app) = (self.pool.hub().name(), &self.pool.app().name);
             warn!(hub, %app, "the app server asks, and does not read the answers: its link is given up");

@@ -79,14 +79,8 @@ pub(crate) struct FrameSource<'a> {
     pub(crate) counters: &'a Counters,
     pub(crate) hub: HubIndex,
     pub(crate) asker: &'a Arc<dyn Asker>,
-    /// Epoch of the app server in which the frame began its way.
-    pub(crate) epoch: i64,
-}
-
-impl FrameSource<'_> {
-    fn origin(&self) -> SendOrigin {
-        SendOrigin { app: self.asker.app(), epoch: self.epoch }
-    }
+    /// Origin of what the frame sends to many.
+    pub(crate) origin: SendOrigin,
 }
 
 /// Routes one frame into the batch.
@@ -97,13 +91,15 @@ pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mu
     if let ServiceMessage::Stamped(Stamped { epoch, body }) = message {
         return match ServiceMessage::decode(&body) {
             Ok(Some(ServiceMessage::Stamped(_))) => Err("the app server sent a stamp in a stamp".into()),
-            Ok(Some(inner)) => route(FrameSource { epoch, ..source }, inner, batch),
+            Ok(Some(inner)) => {
+                let origin = SendOrigin { epoch, ..source.origin };
+                route(FrameSource { origin, ..source }, inner, batch)
+            }
             Ok(None) => Ok(()),
             Err(error) => Err(error.to_string()),
         };
     }
-    let FrameSource { hub, counters, .. } = source;
-    let origin = source.origin();
+    let FrameSource { hub, counters, origin, .. } = source;
     let sends = &counters.sends;
     let mut send = |kind: SendKind, to: Receivers, payloads: &Payloads| {
         sends.of(kind).add_alone(1);
@@ -157,7 +153,8 @@ pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mu
         }
         ServiceMessage::ConnectionFlowControl(flow) => control_flow(source, flow, batch),
         ServiceMessage::ConnectionMoved(ConnectionMoved { connection_id, epoch }) => {
-            batch.for_owner(source, connection_id, ConnectionCommand::Moved { epoch });
+            let origin = SendOrigin { epoch, ..origin };
+            batch.for_owner(source, connection_id, ConnectionCommand::Moved { origin });
         }
         other => return route_rare(source, other, batch),
     }
@@ -265,7 +262,7 @@ fn invoke_client(source: FrameSource<'_>, question: ClientInvocation, batch: &mu
     if source.shared.routes.find(&id).is_none() {
         return source.asker.answer(&no_such_connection(question));
     }
-    let (asker, origin) = (source.asker.clone(), source.origin());
+    let (asker, origin) = (source.asker.clone(), source.origin);
     batch.for_owner(source, id, ConnectionCommand::Invoke { asker, request: question, origin });
 }
 
@@ -327,7 +324,7 @@ fn send_to_connections(source: FrameSource<'_>, ids: Vec<ByteString>, payloads: 
     let message = Framed::new(payloads);
     for (commands, ids) in batch.commands.iter_mut().zip(by_shard).filter(|(_, ids)| !ids.is_empty()) {
         let to = Audience::Connections(ids).into();
-        commands.push(ShardCommand::Send { hub: source.hub, to, message: message.clone(), origin: source.origin() });
+        commands.push(ShardCommand::Send { hub: source.hub, to, message: message.clone(), origin: source.origin });
     }
 }
 

@@ -173,7 +173,7 @@ impl ShardState {
             ConnectionCommand::Invoke { asker, request, origin } => {
                 self.apply_invoke(slot, is_own, asker, request, (origin, mode));
             }
-            ConnectionCommand::Moved { epoch } => self.move_answered(slot, app, epoch),
+            ConnectionCommand::Moved { origin } => self.move_answered(slot, origin),
             ConnectionCommand::Flow { operation: FlowOperation::PauseAck, by } if is_own => match by {
                 Some(by) => self.pause_acknowledged(slot, by),
                 None => self.departure_paused(slot),

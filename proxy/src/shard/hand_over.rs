@@ -157,6 +157,7 @@ impl ShardState {
             || client.cold.moving_to.is_some()
             || client.cold.is_leaving
             || client.home.id() == link.id()
+            || client.is_in_transit()
         {
             return;
         }
@@ -167,9 +168,13 @@ impl ShardState {
         self.hand_overs.push(HandOver { slot, serial, until });
     }
 
-    /// Finishes a move: the app server sends nothing more for the client over its old link.
+    /// Finishes a move to another link, or goes on with one to another node: the app server sends nothing more for the client
+    /// alone over its home link.
     pub(super) fn pause_acknowledged(&mut self, slot: Slot, by: LinkId) {
         let Some(client) = self.connections.live_mut(slot).filter(|client| client.home.id() == by) else { return };
+        if client.cold.moving_to.is_none() {
+            return self.departure_paused(slot);
+        }
         let Some(to) = client.cold.moving_to.take() else { return };
         // One that is lost by now is of no use: the old one has the client still.
         let to = if to.is_open() { to } else { client.home.clone() };

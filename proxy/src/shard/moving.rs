@@ -9,6 +9,7 @@
 //!                                                                        ◄───── PauseAck
 //!                                               MoveConnection ────────────────► a new epoch begins
 //!                                                                        ◄───── ConnectionMoved (epoch)
+//!                                               (at the door: from and to the nodes, where sends enter the fleet)
 //!     ◄──────────────────────────── its state ──
 //!   it has its state, and what waited
 //!     ── Resume ───────────────────────────────────────────────────────────────► its own app server goes on
@@ -33,6 +34,7 @@ use super::connection::{Absence, Client, Departure, Opening, Resumption, SetName
 use super::content::Content;
 use super::delivery::Flush;
 use super::hand_over::flow;
+use super::send_origin::SendOrigin;
 use super::slot::{Serial, Slot};
 use super::state::ShardState;
 use crate::clock::unix_ms;
@@ -53,11 +55,12 @@ impl ShardState {
         let client = self.connections.live(slot)?;
         let resumption = client.cold.resumption.as_ref()?;
         let cause = resumption.move_cause;
-        let home_moves = client.home.knows_moves() && client.home.is_open();
+        let home_moves = client.home.lets_clients_move() && client.home.is_open();
         if !client.is_open()
-            || resumption.transit.is_some()
+            || client.is_in_transit()
             || !client.can_move()
             || client.cold.is_leaving
+            || client.cold.moving_to.is_some()
             || !home_moves
         {
             return None;
@@ -74,7 +77,9 @@ impl ShardState {
             is_bound: client.cold.is_bound,
             cause: cause.label().into(),
         };
-        if !client.is_away() {
+        let is_away = client.is_away();
+        self.context.shared.routes.begin_move(id);
+        if !is_away {
             self.sever(slot, Cause::SocketEnded);
         }
         Some(moving)
@@ -104,8 +109,15 @@ impl ShardState {
         self.departures.push((slot, serial, until));
     }
 
-    /// Takes the answer of an app server to a move.
-    pub(super) fn move_answered(&mut self, slot: Slot, app: AppServerId, epoch: i64) {
+    /// Takes the answer of this node to its own move, as [`move_answered`](Self::move_answered).
+    pub(crate) fn move_answered_for(&mut self, hub: HubIndex, id: &str, origin: SendOrigin) {
+        if let Some(slot) = self.connections.find(hub, id) {
+            self.move_answered(slot, origin);
+        }
+    }
+
+    /// Takes the answer of an app server to a move, or at the door of a node: from which of its epochs on it sends elsewhere.
+    pub(super) fn move_answered(&mut self, slot: Slot, SendOrigin { app, epoch }: SendOrigin) {
         if let Some(departure) = self.departure_of(slot)
             && let Some(place) = departure.waits_for.iter().position(|waiting| *waiting == app)
         {
@@ -122,8 +134,13 @@ impl ShardState {
         let (home, connection_id) = (client.home.clone(), ByteString::from(&*client.id));
         let hubs = self.context.shared.hubs.all();
         let Some(pools) = hubs.get(home.hub().get()).map(|hub| hub.pools()) else { return };
+        let asked_nodes = match home.of_door() {
+            Some(_) => self.context.shared.other_nodes().announce_move(home.hub(), &connection_id),
+            None => Vec::new(),
+        };
         let Some(departure) = self.departure_of(slot).filter(|departure| departure.waits_for_pause) else { return };
         departure.waits_for_pause = false;
+        departure.waits_for.extend(asked_nodes);
         let order = ServiceMessage::MoveConnection(MoveConnection { connection_id });
         for pool in pools.iter() {
             let link = if pool.app().id == home.app() { Some(home.clone()) } else { pool.any_link() };
@@ -222,6 +239,7 @@ impl ShardState {
         let transit = resumption.transit.take().map(|transit| *transit).unwrap_or_default();
         transit.of_old_owner(&[]).into_iter().for_each(|(frame, messages)| resumption.add(frame, messages));
         self.delivery.replay_changed(before, resumption.bytes());
+        self.context.shared.routes.end_move(&client.id);
         client.home.send(&flow(&client.id, FlowOperation::Resume));
     }
 
@@ -246,6 +264,7 @@ impl ShardState {
         let (serial, now) = (client.serial, self.tick);
         self.context.counters.away.follow(0, 1);
         let slot = self.connections.insert(client, moving.user.as_deref());
+        shared.routes.begin_move(id);
         moving.groups.iter().for_each(|group| self.connections.join(slot, hub, SetName::Group(group)));
         if let Some(expires_s) = moving.expires_s {
             self.token_expiries.set(slot, expires_s);
@@ -305,6 +324,7 @@ impl ShardState {
         }
         self.delivery.replay_changed(before, resumption.bytes());
         client.home.send(&flow(&client.id, FlowOperation::Resume));
+        shared.routes.end_move(&client.id);
         self.context.record_arrival(client);
         self.context.counters.moved_in.of(MoveCause::from_label(&moving.cause)).increment();
         for group in moving.groups.iter().filter(|group| !groups.contains(group)) {

@@ -4,12 +4,13 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use trunkline_protocol::service::{ClientInvocation, ServiceMessage};
 
 use super::inbox::ShardSender;
 use super::slot::{Serial, Slot};
 use crate::net::address::Address;
-use crate::upstream::{Asker, Hub, LinkHandle};
+use crate::upstream::{AppServerId, Asker, Hub, HubIndex, LinkHandle};
 
 /// Verdict on a link that an app server opens for a node that it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     fn pass_result(&self, hub: &str, caller: &str, answer: &ServiceMessage);
 
     /// Passes a message on that an app server has sent over a link that it dialled, to the nodes whose clients it
-    /// reaches no other way.
-    fn pass_on(&self, link: &LinkHandle, message: &ServiceMessage);
+    /// reaches no other way. Its epoch is that of this node in which it entered.
+    fn pass_on(&self, link: &LinkHandle, message: &ServiceMessage, epoch: i64);
 
     /// Whether what comes over this link is for the clients of this node: the app server sends it here once only.
     fn is_for_us(&self, link: &LinkHandle) -> bool;
@@ -37,7 +38,7 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     fn ask_too(&self, link: &Arc<LinkHandle>, message: &ServiceMessage) -> Option<Arc<dyn Asker>>;
 
     /// Asks a client that is not here for a result; the link gets it. `false` if there is nobody to ask.
-    fn invoke(&self, link: &Arc<LinkHandle>, request: &ClientInvocation) -> bool;
+    fn invoke(&self, link: &Arc<LinkHandle>, request: &ClientInvocation, epoch: i64) -> bool;
 
     /// Ids of the app servers that have dialled in at other nodes for a hub.
     fn app_servers(&self, hub: &str) -> Vec<String>;
@@ -53,6 +54,10 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
 
     /// Whether any other node takes clients.
     fn are_ready(&self) -> bool;
+
+    /// Has all nodes begin a new epoch, this one included, because a connection of the door is about to leave; each answers
+    /// behind what it has passed on before. Returns those that will.
+    fn announce_move(&self, hub: HubIndex, connection_id: &ByteString) -> Vec<AppServerId>;
 
     /// Takes a client connection over from the node that has it, for this shard.
     fn take_over(&self, hub: &Arc<Hub>, connection_id: &str, shard: &ShardSender) -> TakeOver;
@@ -79,7 +84,7 @@ pub(super) struct NoOtherNodes;
 impl OtherNodes for NoOtherNodes {
     fn pass_result(&self, _hub: &str, _caller: &str, _answer: &ServiceMessage) {}
 
-    fn pass_on(&self, _link: &LinkHandle, _message: &ServiceMessage) {}
+    fn pass_on(&self, _link: &LinkHandle, _message: &ServiceMessage, _epoch: i64) {}
 
     fn is_for_us(&self, _link: &LinkHandle) -> bool {
         true
@@ -89,7 +94,7 @@ impl OtherNodes for NoOtherNodes {
         None
     }
 
-    fn invoke(&self, _link: &Arc<LinkHandle>, _request: &ClientInvocation) -> bool {
+    fn invoke(&self, _link: &Arc<LinkHandle>, _request: &ClientInvocation, _epoch: i64) -> bool {
         false
     }
 
@@ -109,6 +114,10 @@ impl OtherNodes for NoOtherNodes {
 
     fn are_ready(&self) -> bool {
         false
+    }
+
+    fn announce_move(&self, _hub: HubIndex, _connection_id: &ByteString) -> Vec<AppServerId> {
+        Vec::new()
     }
 
     fn take_over(&self, _hub: &Arc<Hub>, _connection_id: &str, _shard: &ShardSender) -> TakeOver {

@@ -81,7 +81,7 @@ impl ShardState {
     /// Has a client come back at another node, for this cause: its socket is cut. `false` where it can't.
     pub(super) fn send_elsewhere(&mut self, slot: Slot, cause: MoveCause) -> bool {
         let Some(client) = self.connections.live_mut(slot).filter(|client| client.is_open()) else { return false };
-        let can_move = client.can_move() && client.home.knows_moves();
+        let can_move = client.can_move() && client.home.lets_clients_move();
         let (is_away, Some(resumption)) = (client.is_away(), &mut client.cold.resumption) else { return false };
         if !can_move {
             return false;
@@ -107,8 +107,7 @@ impl ShardState {
     pub(crate) fn claim(&mut self, hub: HubIndex, id: &str) -> Option<(Slot, Serial)> {
         let slot = self.connections.find(hub, id)?;
         let client = self.connections.live(slot)?;
-        let is_moving = client.cold.resumption.as_ref().is_some_and(|resumption| resumption.transit.is_some());
-        if !may_return(client, Cause::SocketEnded) || is_moving {
+        if !may_return(client, Cause::SocketEnded) || client.is_in_transit() {
             return None;
         }
         self.sever(slot, Cause::SocketEnded);

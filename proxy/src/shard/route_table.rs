@@ -20,6 +20,8 @@ enum Route {
     /// A socket is about to become this connection.
     Reserved,
     Live(Location),
+    /// Live, and perhaps at another node, too: it is about to move there.
+    Moving(Location),
     /// Closed, and its token must not revive it.
     Ended,
 }
@@ -54,32 +56,59 @@ impl RouteTable {
 
     /// Routes an id to its connection.
     pub(crate) fn open(&self, connection_id: &str, place: Location) {
-        if let Some(key) = routing_key(connection_id) {
-            self.0.pin().insert(key, Route::Live(place));
-        }
+        self.set(connection_id, Route::Live(place));
     }
 
     /// Location of a connection, as far as its first 128 bits tell.
     #[must_use]
     pub(crate) fn find(&self, connection_id: &str) -> Option<Location> {
         match self.0.pin().get(&routing_key(connection_id)?)? {
-            Route::Live(place) => Some(*place),
+            Route::Live(place) | Route::Moving(place) => Some(*place),
             Route::Reserved | Route::Ended => None,
+        }
+    }
+
+    /// Whether a connection is here, and at no other node.
+    #[must_use]
+    pub(crate) fn is_here_alone(&self, connection_id: &str) -> bool {
+        routing_key(connection_id).is_some_and(|key| matches!(self.0.pin().get(&key), Some(Route::Live(_))))
+    }
+
+    /// Notes that a connection may be at another node, too, from now on.
+    pub(crate) fn begin_move(&self, connection_id: &str) {
+        self.replace_live(connection_id, Route::Moving);
+    }
+
+    /// Notes that a connection is here alone again.
+    pub(crate) fn end_move(&self, connection_id: &str) {
+        self.replace_live(connection_id, Route::Live);
+    }
+
+    fn replace_live(&self, connection_id: &str, with: impl Fn(Location) -> Route) {
+        if let Some(key) = routing_key(connection_id) {
+            self.0.pin().compute(key, |entry| match entry {
+                Some((_, Route::Live(place) | Route::Moving(place))) => Operation::Insert(with(*place)),
+                _ => Operation::<_, ()>::Abort(()),
+            });
+        }
+    }
+
+    fn set(&self, connection_id: &str, route: Route) {
+        if let Some(key) = routing_key(connection_id) {
+            self.0.pin().insert(key, route);
         }
     }
 
     /// Ends a route; it is remembered until [`forget`](Self::forget) is called.
     pub(crate) fn end(&self, connection_id: &str) {
-        if let Some(key) = routing_key(connection_id) {
-            self.0.pin().insert(key, Route::Ended);
-        }
+        self.set(connection_id, Route::Ended);
     }
 
     /// Ends a live route before its shard knows of the close, and will [`end`](Self::end) it.
     pub(crate) fn retire(&self, connection_id: &str) {
         if let Some(key) = routing_key(connection_id) {
             self.0.pin().compute(key, |entry| match entry {
-                Some((_, Route::Live(_) | Route::Reserved)) => Operation::Insert(Route::Ended),
+                Some((_, Route::Live(_) | Route::Moving(_) | Route::Reserved)) => Operation::Insert(Route::Ended),
                 _ => Operation::<_, ()>::Abort(()),
             });
         }
@@ -128,6 +157,23 @@ mod tests {
         routes.forget(ID);
         routes.retire(ID);
         assert_eq!(routes.reserve(ID), Ok(()));
+    }
+
+    #[test]
+    fn a_connection_that_moves_is_found_but_not_here_alone() {
+        let (routes, place) = (RouteTable::default(), Location { shard: 1, slot: 7 });
+        routes.begin_move(ID);
+        assert_eq!((routes.find(ID), routes.is_here_alone(ID)), (None, false));
+        routes.open(ID, place);
+        assert!(routes.is_here_alone(ID));
+        routes.begin_move(ID);
+        assert_eq!((routes.find(ID), routes.is_here_alone(ID)), (Some(place), false));
+        routes.end_move(ID);
+        assert!(routes.is_here_alone(ID));
+        routes.begin_move(ID);
+        routes.retire(ID);
+        routes.end_move(ID);
+        assert_eq!(routes.find(ID), None);
     }
 
     #[test]

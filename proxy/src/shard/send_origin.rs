@@ -2,15 +2,16 @@
 
 use crate::upstream::AppServerId;
 
-/// Origin of a send to many.
+/// Origin of a send to many: who numbers its epochs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SendOrigin {
+    /// The app server; at the door the node at which the send entered the fleet, by its boot id.
     pub app: AppServerId,
-    /// Epoch of the app server in which the send began.
+    /// Its epoch in which the send began.
     pub epoch: i64,
 }
 
 impl SendOrigin {
-    /// Origin of what no app server of this node's links has sent.
+    /// Origin of what comes from another node, and is delivered by the owner that a connection had before.
     pub(crate) const OTHER: Self = Self { app: AppServerId::OTHER_NODE, epoch: 0 };
 }

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytestring::ByteString;
 use tokio::time::Instant;
+use trunkline_link::MoveQueue;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::FarEnd;
 
@@ -41,6 +43,16 @@ pub(crate) struct Connectors {
     pub issuers: Connector,
 }
 
+/// Move of a connection of the door, which a node has announced.
+#[derive(Debug)]
+pub(crate) struct AnnouncedMove {
+    /// Boot id of the node that has it still.
+    pub owner: ByteString,
+    /// Name of its hub in the fleet.
+    pub hub: ByteString,
+    pub connection_id: ByteString,
+}
+
 /// State that all shards of a node share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -68,6 +80,10 @@ pub(crate) struct Shared {
     pub interest: Option<Arc<OwnInterest>>,
     /// Client results that app servers of the door wait for.
     pub client_results: ClientResults,
+    /// Number of this node as the origin of sends that enter the fleet here.
+    pub origin: AppServerId,
+    /// Moves of connections that wait for the sends that have entered the fleet here.
+    pub moves: MoveQueue<AnnouncedMove>,
     other_nodes: OnceLock<Arc<dyn OtherNodes>>,
     /// Counters behind the limits.
     pub limits: LimitCounters,
@@ -94,7 +110,10 @@ impl Shared {
     }
 
     fn with(settings: Settings, connectors: Connectors, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
+        let (boot, hubs) = (random_id(), HubRegistry::default());
         Self {
+            origin: hubs.number(&boot),
+            moves: MoveQueue::default(),
             whose_sockets,
             limits: LimitCounters::new(&settings.limits, &settings.relay),
             app_channels: connectors.fleet.through_channels(&settings.keys, FarEnd::AppServer),
@@ -110,8 +129,8 @@ impl Shared {
                 settings.tokens.max_bytes,
             ),
             verifier: Verifier::new(settings.tokens.clone(), &settings.keys, connectors.issuers),
-            boot: random_id(),
-            hubs: HubRegistry::default(),
+            boot,
+            hubs,
             routes: Arc::default(),
             http_transports: HttpTransports::default(),
             counters: shards.iter().map(|_| Arc::default()).collect(),

@@ -149,6 +149,13 @@ impl LinkHandle {
         self.knows_moves.load(Ordering::Relaxed)
     }
 
+    /// Whether clients whose home it is may move to another node: at the door those that may come back at all, since a pause
+    /// and a resume by another node's link are known to each app server there.
+    #[must_use]
+    pub(crate) fn lets_clients_move(&self) -> bool {
+        self.of_door().map_or_else(|| self.knows_moves(), |dialled_in| dialled_in.allows_reconnect)
+    }
+
     /// Words of the app server about the link, if it has dialled it.
     #[must_use]
     pub(crate) fn of_door(&self) -> Option<&DialledIn> {

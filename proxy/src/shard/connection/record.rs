@@ -184,6 +184,12 @@ impl Client {
         self.is_resumable && self.cold.resumption.as_ref().is_some_and(|resumption| resumption.is_away())
     }
 
+    /// Whether it is on its way to another node, or from one.
+    #[must_use]
+    pub(in crate::shard) fn is_in_transit(&self) -> bool {
+        self.is_resumable && self.cold.resumption.as_ref().is_some_and(|resumption| resumption.transit.is_some())
+    }
+
     /// Bytes that wait because its socket takes no more, or because it does not acknowledge them.
     #[must_use]
     pub(crate) fn waiting_bytes(&self) -> usize {

@@ -1,0 +1,233 @@
+//! Clients of app servers that dial in, which come back at another node: their connections move there, and nobody notices.
+
+use bytes::Bytes;
+use tokio::task::{JoinHandle, spawn_local};
+use trunkline_protocol::service::*;
+
+use super::app::{broadcast, json, membership, to_group, to_user};
+use super::client::{Client, Received};
+use super::dialling_in::{DoorLink, HUB, ONE, doors, settle, token};
+use super::http::negotiate;
+use super::moving_away::{STATEFUL_HANDSHAKE, call, flow, sent, sequence};
+use super::passing_on::FleetNode;
+use super::stage::run;
+use crate::net::connector::MemoryNetwork;
+
+/// Three nodes: the client is at the first one, and comes back at the second; its app server has a link to each.
+struct DoorScene {
+    _network: MemoryNetwork,
+    nodes: Vec<FleetNode>,
+    homes: Vec<DoorLink>,
+    /// Links of another app server, which only sends.
+    senders: Vec<DoorLink>,
+}
+
+impl DoorScene {
+    async fn open() -> Self {
+        let (network, nodes) = doors(3).await;
+        let (mut homes, mut senders) = (Vec::new(), Vec::new());
+        for node in &nodes {
+            homes.push(DoorLink::open(node, "home_1", ONE).await);
+            senders.push(DoorLink::open(node, "sender_1", ONE).await);
+        }
+        settle().await;
+        Self { _network: network, nodes, homes, senders }
+    }
+
+    /// Connects at the first node, as a member of a group.
+    async fn connect(&mut self) -> (Client, String) {
+        let access = format!("&access_token={}", token("client", "ann"));
+        let wish = format!("&hub=bench{access}&useStatefulReconnect=true");
+        let (_, connection_token) = negotiate(&self.nodes[0].stage, "/client", &wish).await;
+        let target = format!("/client/{HUB}{access}&id={connection_token}");
+        let mut client = Client::upgrade(&self.nodes[0].stage, &target).await.unwrap();
+        client.send(STATEFUL_HANDSHAKE).await;
+        assert_eq!(client.next().await, Received::Text("{}".into()));
+        let ServiceMessage::OpenConnection(open) = self.homes[0].next().await else { panic!("no opening") };
+        client.id = open.connection_id.to_string();
+        self.homes[0].send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "red", 7)));
+        assert_eq!(self.homes[0].ack().await.status, AckStatus::Ok);
+        settle().await;
+        (client, target)
+    }
+
+    async fn come_back(&self, target: &str) -> JoinHandle<Result<Client, u16>> {
+        let (pipe, target) = (self.nodes[1].stage.dial(), target.to_owned());
+        spawn_local(async move { Client::upgrade_over(pipe, &target).await })
+    }
+
+    fn tell(&self, node: usize, id: &str, text: &str) {
+        let (connection_id, payload) = (id.into(), Bytes::from(sent(text)));
+        self.homes[node].send(ServiceMessage::ConnectionData(ConnectionData {
+            connection_id,
+            payload,
+            ..ConnectionData::default()
+        }));
+    }
+
+    /// Shows that nothing else was on its way to the client.
+    async fn nothing_else(&self, node: usize, id: &str, client: &mut Client) {
+        self.tell(node, id, "fence");
+        assert_eq!(client.text().await, call("fence"));
+    }
+
+    /// Waits until a node pauses a client or resumes it; what else the app server is told, it only takes note of.
+    async fn flow(&mut self, node: usize, id: &str, operation: FlowOperation) {
+        let told = loop {
+            match self.homes[node].next().await {
+                ServiceMessage::ConnectionReconnect(_) => {}
+                told => break told,
+            }
+        };
+        assert_eq!(told, flow(id, operation));
+    }
+
+    async fn data(&mut self, node: usize) -> Bytes {
+        loop {
+            match self.homes[node].next().await {
+                ServiceMessage::ConnectionData(data) => return data.payload,
+                ServiceMessage::ConnectionReconnect(_) => {}
+                other => panic!("{other:?} instead of data"),
+            }
+        }
+    }
+}
+
+/// A message to one client, as `Clients.Client` sends it: over whatever link.
+fn to_one(id: &str, text: &str) -> ServiceMessage {
+    let (connection_ids, payloads) = (vec![id.into()], json(text));
+    ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads })
+}
+
+#[test]
+fn what_enters_the_fleet_anywhere_during_a_move_comes_once() {
+    run(async {
+        let mut scene = DoorScene::open().await;
+        let (mut client, target) = scene.connect().await;
+        let id = client.id.clone();
+        scene.tell(0, &id, "a");
+        assert_eq!(client.text().await, call("a"));
+        client.send(&sent("1")).await;
+        assert_eq!(scene.data(0).await, sent("1"));
+        drop(client);
+
+        let mut expected: Vec<Vec<String>> = vec![Vec::new(); 3];
+        let mut number = 0;
+        // By each node, in all the ways there are.
+        let mut say = |scene: &DoorScene| {
+            for (node, sender) in scene.senders.iter().enumerate() {
+                let words: [String; 4] = std::array::from_fn(|kind| call(&format!("{node}-{number}-{kind}")));
+                let [red, ann, all, one] = &words;
+                for message in [to_group("red", red), to_user("ann", ann), broadcast(all), to_one(&id, one)] {
+                    sender.send(message);
+                }
+                expected[node].extend(words);
+            }
+            number += 1;
+        };
+        say(&scene);
+        let coming = scene.come_back(&target).await;
+        scene.flow(0, &id, FlowOperation::Pause).await;
+        say(&scene);
+        scene.homes[0].send(flow(&id, FlowOperation::PauseAck));
+        say(&scene);
+        let mut client = coming.await.unwrap().unwrap();
+        say(&scene);
+        scene.flow(1, &id, FlowOperation::Resume).await;
+        say(&scene);
+        scene.tell(1, &id, "b");
+        assert_eq!(client.text().await, sequence(1));
+        assert_eq!(client.text().await, call("a"), "it has not acknowledged it");
+        let count = expected.iter().map(Vec::len).sum::<usize>() + 1;
+        let mut heard = Vec::new();
+        while heard.len() < count {
+            heard.push(client.text().await);
+        }
+        settle().await;
+        scene.nothing_else(1, &id, &mut client).await;
+        assert_eq!(heard.iter().filter(|text| **text == call("b")).count(), 1);
+        for (node, expected) in expected.iter().enumerate() {
+            let of_node = format!("\"{node}-");
+            let heard: Vec<_> = heard.iter().filter(|text| text.contains(&of_node)).collect();
+            assert_eq!(heard, expected.iter().collect::<Vec<_>>(), "in the order of its node");
+        }
+        client.send(&(sequence(1) + "\u{1e}" + &sent("1") + &sent("2"))).await;
+        assert_eq!(scene.data(1).await, sent("2"), "the first one had come before");
+    });
+}
+
+#[test]
+fn a_connection_moves_from_door_to_door_and_back() {
+    run(async {
+        let mut scene = DoorScene::open().await;
+        let (client, target) = scene.connect().await;
+        let id = client.id.clone();
+        drop(client);
+        for number in 1..=4_u64 {
+            let coming = scene.come_back(&target).await;
+            scene.flow(0, &id, FlowOperation::Pause).await;
+            scene.homes[0].send(flow(&id, FlowOperation::PauseAck));
+            let mut client = coming.await.unwrap().unwrap();
+            scene.flow(1, &id, FlowOperation::Resume).await;
+            assert_eq!(client.text().await, sequence(number));
+            client.send(&(sequence(1) + "\u{1e}")).await;
+            settle().await;
+            scene.senders[2].send(to_group("red", &call("x")));
+            assert_eq!(client.text().await, call("x"));
+            client.send(&format!("{{\"type\":8,\"sequenceId\":{number}}}\u{1e}")).await;
+            settle().await;
+            drop(client);
+            scene.nodes.swap(0, 1);
+            scene.homes.swap(0, 1);
+        }
+    });
+}
+
+#[test]
+fn groups_change_during_a_move_wherever_the_change_enters() {
+    run(async {
+        let mut scene = DoorScene::open().await;
+        let (client, target) = scene.connect().await;
+        let id = client.id.clone();
+        drop(client);
+        let coming = scene.come_back(&target).await;
+        scene.flow(0, &id, FlowOperation::Pause).await;
+        let mut acks = Vec::new();
+        for (number, group) in (0..).zip(["at-0", "at-1", "at-2"]) {
+            scene.senders[number as usize].send(ServiceMessage::JoinGroupWithAck(membership(&id, group, number)));
+            acks.push(scene.senders[number as usize].ack().await.status);
+        }
+        assert_eq!(acks, [AckStatus::Ok; 3]);
+        let leave = GroupChange { ack_id: 9, ..membership(&id, "red", 9) };
+        scene.senders[0].send(ServiceMessage::LeaveGroupWithAck(leave));
+        assert_eq!(scene.senders[0].ack().await.status, AckStatus::Ok);
+        scene.homes[0].send(flow(&id, FlowOperation::PauseAck));
+        let mut client = coming.await.unwrap().unwrap();
+        scene.flow(1, &id, FlowOperation::Resume).await;
+        assert_eq!(client.text().await, sequence(1));
+        settle().await;
+        for group in ["red", "at-0", "at-1", "at-2"] {
+            scene.senders[2].send(to_group(group, &call(group)));
+        }
+        assert_eq!([client.text().await, client.text().await, client.text().await], ["at-0", "at-1", "at-2"].map(call));
+        scene.nothing_else(1, &id, &mut client).await;
+    });
+}
+
+#[test]
+fn a_move_that_is_not_acknowledged_fails_and_the_connection_stays() {
+    run(async {
+        let mut scene = DoorScene::open().await;
+        let (client, target) = scene.connect().await;
+        let id = client.id.clone();
+        drop(client);
+        let coming = scene.come_back(&target).await;
+        scene.flow(0, &id, FlowOperation::Pause).await;
+        scene.senders[2].send(to_group("red", &call("a")));
+        assert_eq!(coming.await.unwrap().err(), Some(404));
+        scene.flow(0, &id, FlowOperation::Resume).await;
+        let mut client = Client::upgrade(&scene.nodes[0].stage, &target).await.unwrap();
+        assert_eq!([client.text().await, client.text().await], [sequence(1), call("a")]);
+        scene.nothing_else(0, &id, &mut client).await;
+    });
+}
