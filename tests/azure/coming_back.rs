@@ -3,12 +3,15 @@
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
 use serde_json::json;
+use trunkline_tests::harness::balancer::{Balancer, Rule};
 use trunkline_tests::harness::client::{Client, Kind};
 use trunkline_tests::harness::dotnet::play_dotnet_heavy;
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::relay::{Fate, Relay};
+use trunkline_tests::harness::scenario::is_full;
 
 use crate::door::Door;
+use crate::fleets::{linked, start_all};
 use crate::guest::Host;
 
 /// Times that all sockets of clients are cut.
@@ -62,6 +65,66 @@ fn an_unmodified_app_and_its_clients_notice_nothing_of_broken_sockets() {
         assert_eq!(app.printed("disconnected"), 0, "{}", app.process.log());
         Ok(())
     });
+}
+
+#[test]
+fn clients_of_an_unmodified_app_come_back_at_any_node_and_nobody_notices() {
+    play_dotnet_heavy(async |stage, dotnet| {
+        let (doors, host) = (start_all(stage, 3).await?, Host::new(stage, dotnet));
+        let addresses: Vec<_> = doors.iter().map(Door::address).collect();
+        let balancer = Balancer::start(Rule::InTurn, &addresses).await?;
+        let relay = Relay::start_for(b"GET /client", balancer.address()).await?;
+        let app = host.app_at(&relay.address(), "one", &[("--stateful", "true")]).await?;
+        linked(&doors, 1).await?;
+        let mut clients = Vec::new();
+        for kind in Kind::JS {
+            for user in ["ann", "ben"] {
+                let url = app.url(&format!("/bench?user={user}"));
+                let client = host.agents().client(kind, &url).stateful().count(&["Echoed", "Message", "Tick"]);
+                let client = client.open().await?;
+                client.invoke("Join", json!(["all"])).await?;
+                clients.push(client);
+            }
+        }
+        clients[0].invoke("StartTicks", json!([5, 64])).await?;
+        let cuts = if is_full() { 200 } else { CUTS };
+        for cut in 0..cuts {
+            let talking = clients.iter().map(|client| converse(client, cut * MESSAGES + 1, MESSAGES));
+            let (talked, told, ()) = tokio::join!(try_join_all(talking), tell_group(&clients[0], cut), async {
+                relay.decide(if cut % 2 == 0 { Fate::CutInPiece } else { Fate::Cut }, usize::MAX);
+            });
+            talked?;
+            told?;
+        }
+        clients[0].invoke("StopTicks", json!([])).await?;
+        for client in &clients {
+            client.is_undisturbed().await?;
+            for target in ["Echoed", "Message"] {
+                let heard = client.sequence(target, cuts * MESSAGES).await?;
+                let expected = (cuts * MESSAGES, Some(1), None);
+                assert_eq!((heard.received, heard.first, heard.broken), expected, "{target}, {:?}", client.kind());
+            }
+            assert_eq!(client.sequence("Tick", 1).await?.broken, None, "{:?}", client.kind());
+        }
+        let (mut moved, mut closed) = (0.0, 0.0);
+        for door in &doors {
+            let metrics = Metrics::of(door.node.admin()).await?;
+            moved += metrics.sum("trunkline_connections_moved_total", &[("direction", "in")]);
+            closed += metrics.sum("trunkline_client_connections_closed_total", &[]);
+        }
+        ensure!(moved >= cuts as f64 / 2.0, "{moved} came back at another node");
+        assert_eq!(closed, 0.0);
+        assert_eq!(app.printed("disconnected"), 0, "{}", app.process.log());
+        Ok(())
+    });
+}
+
+/// Sends numbered messages to the group of all, one after the other.
+async fn tell_group(client: &Client, cut: u64) -> Result<()> {
+    for number in cut * MESSAGES..(cut + 1) * MESSAGES {
+        client.invoke("SendToGroup", json!(["all", number + 1])).await?;
+    }
+    Ok(())
 }
 
 #[test]

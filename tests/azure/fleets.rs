@@ -29,25 +29,14 @@ struct Address {
 impl Address {
     /// Starts so many nodes.
     async fn open(stage: &Stage, count: usize) -> Result<Self> {
-        let fleet = Fleet::with_keys(stage, KEY);
-        let admins: Vec<String> = (0..count).map(|_| free_address()).collect::<Result<_>>()?;
-        let mut doors = Vec::new();
-        for number in 0..count {
-            doors.push(start(&fleet, &admins, number).await?);
-        }
+        let doors = start_all(stage, count).await?;
         let balancer = balancer(stage, &doors).await?;
         Ok(Self { doors, balancer })
     }
 
     /// Waits until each node has server connections of so many apps, for each hub.
     async fn linked(&self, apps: usize) -> Result<()> {
-        for door in &self.doors {
-            let all = until(async || Ok((apps_of(&door.node).await? >= apps).then_some(())));
-            if timeout(LINKED_WITHIN, all).await.is_err() {
-                anyhow::bail!("{} has server connections of {} apps", door.address(), apps_of(&door.node).await?);
-            }
-        }
-        Ok(())
+        linked(&self.doors, apps).await
     }
 
     /// Clients in turn at all nodes, each of both libraries, until each node has two.
@@ -59,6 +48,28 @@ impl Address {
         }
         Ok(guests)
     }
+}
+
+/// Starts so many nodes that know each other.
+pub(crate) async fn start_all(stage: &Stage, count: usize) -> Result<Vec<Door>> {
+    let fleet = Fleet::with_keys(stage, KEY);
+    let admins: Vec<String> = (0..count).map(|_| free_address()).collect::<Result<_>>()?;
+    let mut doors = Vec::new();
+    for number in 0..count {
+        doors.push(start(&fleet, &admins, number).await?);
+    }
+    Ok(doors)
+}
+
+/// Waits until each node has server connections of so many apps, for each hub.
+pub(crate) async fn linked(doors: &[Door], apps: usize) -> Result<()> {
+    for door in doors {
+        let all = until(async || Ok((apps_of(&door.node).await? >= apps).then_some(())));
+        if timeout(LINKED_WITHIN, all).await.is_err() {
+            anyhow::bail!("{} has server connections of {} apps", door.address(), apps_of(&door.node).await?);
+        }
+    }
+    Ok(())
 }
 
 async fn start(fleet: &Fleet<'_>, admins: &[String], number: usize) -> Result<Door> {

@@ -20,8 +20,11 @@ use trunkline_protocol::door::{
     CLIENT_PATH, SERVER_CONNECTION_PARAMETER, SERVER_ID_HEADER, SERVER_PATH, TARGET_PARAMETER,
 };
 use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::token::ConnectionToken;
+use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::auth::{ServiceAudience, TokenError, User};
+use crate::clock::unix_seconds;
 use crate::frontend::authenticate::{refuse_token, token};
 use crate::frontend::connect::websocket_upgrade;
 use crate::frontend::endpoint::{Endpoint, STOPPING};
@@ -118,7 +121,12 @@ fn verify(endpoint: &Endpoint, request: &Request, audience: ServiceAudience, hub
     let Some(token) = token(request) else {
         return Err(plain(StatusCode::UNAUTHORIZED, "an access token is needed: as 'Authorization: Bearer'"));
     };
-    let verified = endpoint.shared.service_verifier.verify(&token, audience, hub);
+    let verifier = &endpoint.shared.service_verifier;
+    let verified = match verifier.verify(&token, audience, hub) {
+        // It comes from the negotiation: nobody gets another one for a connection that is open.
+        Err(TokenError::Expired) if comes_back(endpoint, request) => verifier.verify_old(&token, audience, hub),
+        verified => verified,
+    };
     verified.map_err(|error| match error {
         TokenError::TooLarge { .. } => {
             refuse_token(endpoint, &error);
@@ -126,6 +134,13 @@ fn verify(endpoint: &Endpoint, request: &Request, audience: ServiceAudience, hub
         }
         _ => refuse_token(endpoint, &error),
     })
+}
+
+/// Whether a request may come back to an open connection. One that closes with its token is closed by then.
+fn comes_back(endpoint: &Endpoint, request: &Request) -> bool {
+    let Some(sealed) = parameter(request.uri(), CONNECTION_TOKEN_PARAMETER) else { return false };
+    let opened = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys);
+    opened.is_ok_and(|token| token.is_stateful && token.is_expired(unix_seconds()))
 }
 
 /// Settings of a hub that no manifest has: its app servers keep theirs for themselves.
