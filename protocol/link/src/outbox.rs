@@ -172,6 +172,15 @@ impl LinkOutbox {
     /// When it is not queued.
     pub fn try_send(&self, frame: &[u8]) -> Result<(), TrySendError> {
         let Ok(_turn) = self.sends.turn.try_lock() else { return Err(TrySendError::Full) };
+        self.push_if_room(frame)
+    }
+
+    /// Queues a frame if there is room, whoever waits: for links of which nobody waits, so that threads which send at one
+    /// moment are not in each other's way.
+    ///
+    /// # Errors
+    /// When it is not queued.
+    pub fn push_if_room(&self, frame: &[u8]) -> Result<(), TrySendError> {
         self.try_push(Class::Ordinary, frame)
     }
 

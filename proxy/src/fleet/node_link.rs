@@ -76,7 +76,7 @@ impl NodeLink {
     /// # Errors
     /// When it is not queued.
     pub(super) fn try_send(&self, frame: &[u8]) -> Result<(), TrySendError> {
-        self.outbox.try_send(frame)
+        self.outbox.push_if_room(frame)
     }
 
     /// Queues a message that keeps the fleet together (states, interest, answers), room or no room: there are few. A far end
