@@ -6,12 +6,14 @@ use serde_json::json;
 use trunkline_tests::harness::balancer::{Balancer, Rule};
 use trunkline_tests::harness::client::{Client, Kind};
 use trunkline_tests::harness::dotnet::play_dotnet_heavy;
+use trunkline_tests::harness::fleet::stop;
 use trunkline_tests::harness::metrics::Metrics;
+use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::relay::{Fate, Relay};
 use trunkline_tests::harness::scenario::is_full;
 
 use crate::door::Door;
-use crate::fleets::{linked, start_all};
+use crate::fleets::{Address, linked, start_all};
 use crate::guest::Host;
 
 /// Times that all sockets of clients are cut.
@@ -114,6 +116,36 @@ fn clients_of_an_unmodified_app_come_back_at_any_node_and_nobody_notices() {
         }
         ensure!(moved >= cuts as f64 / 2.0, "{moved} came back at another node");
         assert_eq!(closed, 0.0);
+        assert_eq!(app.printed("disconnected"), 0, "{}", app.process.log());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_rolling_restart_of_all_nodes_goes_unnoticed_by_an_unmodified_app_and_its_clients() {
+    play_dotnet_heavy(async |stage, dotnet| {
+        let (mut address, host) = (Address::open(stage, 3).await?, Host::new(stage, dotnet));
+        let app = host.app_at(address.balancer.address(), "one", &[("--stateful", "true")]).await?;
+        address.linked(1).await?;
+        let mut clients = Vec::new();
+        for _ in 0..if is_full() { 50 } else { 5 } {
+            for kind in Kind::JS {
+                let url = app.url("/bench?user=ann");
+                clients.push(host.agents().client(kind, &url).stateful().count(&["Echoed"]).open().await?);
+            }
+        }
+        for place in 0..address.doors.len() {
+            let node = &mut address.doors[place].node;
+            let talking = clients.iter().map(|client| converse(client, place as u64 * MESSAGES + 1, MESSAGES));
+            let (talked, stopped) = tokio::join!(try_join_all(talking), stop(&mut node.process, Signal::Terminate));
+            talked?;
+            stopped?;
+            address.doors[place].node.start_again(stage).await?;
+            address.linked(1).await?;
+        }
+        for client in &clients {
+            client.is_undisturbed().await?;
+        }
         assert_eq!(app.printed("disconnected"), 0, "{}", app.process.log());
         Ok(())
     });

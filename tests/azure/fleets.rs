@@ -21,21 +21,21 @@ const LINKED_WITHIN: Duration = Duration::from_secs(30);
 const HUBS: [&str; 2] = ["bench", "bench2"];
 
 /// Nodes that know each other, behind HAProxy as it is shipped.
-struct Address {
-    doors: Vec<Door>,
-    balancer: LoadBalancer,
+pub(crate) struct Address {
+    pub(crate) doors: Vec<Door>,
+    pub(crate) balancer: LoadBalancer,
 }
 
 impl Address {
     /// Starts so many nodes.
-    async fn open(stage: &Stage, count: usize) -> Result<Self> {
+    pub(crate) async fn open(stage: &Stage, count: usize) -> Result<Self> {
         let doors = start_all(stage, count).await?;
         let balancer = balancer(stage, &doors).await?;
         Ok(Self { doors, balancer })
     }
 
     /// Waits until each node has server connections of so many apps, for each hub.
-    async fn linked(&self, apps: usize) -> Result<()> {
+    pub(crate) async fn linked(&self, apps: usize) -> Result<()> {
         linked(&self.doors, apps).await
     }
 
