@@ -16,6 +16,7 @@ mod hub_interest;
 mod interest;
 mod moving;
 mod node_message;
+mod ownership;
 mod presence;
 mod view;
 
@@ -27,5 +28,6 @@ pub use moving::{CountedFrame, MovedState, MovingConnection, MovingError};
 pub use node_message::{
     MoveStep, NodeMessage, NodeMessageError, NodePhase, NodeState, RequestMethod, encode_ask, encode_relay,
 };
+pub use ownership::{Absence, Ownership, Placement, SendOrigin};
 pub use presence::{PeerPresence, PresenceUpdate, PresentAppServer};
 pub use view::{Agreement, view_of};

@@ -72,7 +72,7 @@ pub(crate) use outbox::Outbox;
 pub(crate) use own_interest::OwnInterest;
 pub(crate) use reassignment::{DATA_TYPE_HANDSHAKE, opening_until};
 pub(crate) use route_table::{Location, ReserveError, RouteTable};
-pub(crate) use send_origin::SendOrigin;
+pub(crate) use send_origin::{SendOrigin, origin_of};
 pub(crate) use shared::{Connectors, Shared, Sockets};
 pub(crate) use slot::{Serial, Slot};
 pub(crate) use state::ShardState;

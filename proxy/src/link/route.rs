@@ -16,7 +16,7 @@ use trunkline_protocol::service::{
 
 use crate::metrics::{Counters, SendKind};
 use crate::shard::{
-    Audience, ConnectionCommand, Framed, MembershipChange, PendingAck, Receivers, SendOrigin, ShardCommand,
+    Audience, ConnectionCommand, Framed, MembershipChange, PendingAck, Receivers, SendOrigin, ShardCommand, origin_of,
 };
 use crate::shard::{Location, Shared};
 use crate::shard::{MemberListing, MemberTally, Shard, WaitingResult, no_such_connection};
@@ -85,7 +85,7 @@ pub(crate) struct FrameSource<'a> {
 
 impl FrameSource<'_> {
     fn origin(&self) -> SendOrigin {
-        SendOrigin { app: self.asker.app(), epoch: self.epoch }
+        origin_of(self.asker.app(), self.epoch)
     }
 }
 

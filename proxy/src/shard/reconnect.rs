@@ -15,7 +15,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubMessage;
 use trunkline_protocol::service::{ConnectionReconnect, ServiceMessage};
 
-use super::connection::{Absence, Client};
+use super::connection::Client;
 use super::content::Content;
 use super::delivery::Flush;
 use super::framed::message_frame;
@@ -68,7 +68,7 @@ impl ShardState {
         let until = now.saturating_add(self.context.shared.settings.http_transports.disconnect_timeout_s);
         let Some(client) = self.connections.live_mut(slot) else { return };
         let Some(resumption) = &mut client.cold.resumption else { return };
-        if resumption.absence.replace(Absence { until, cause }).is_none() {
+        if resumption.ownership.leave(until, cause) {
             self.context.counters.away.follow(0, 1);
         }
         self.delivery.discard(client);
@@ -107,8 +107,8 @@ impl ShardState {
     pub(crate) fn claim(&mut self, hub: HubIndex, id: &str) -> Option<(Slot, Serial)> {
         let slot = self.connections.find(hub, id)?;
         let client = self.connections.live(slot)?;
-        let is_moving = client.cold.resumption.as_ref().is_some_and(|resumption| resumption.transit.is_some());
-        if !may_return(client, Cause::SocketEnded) || is_moving {
+        let is_owned = client.cold.resumption.as_ref().is_some_and(|resumption| resumption.ownership.is_owned());
+        if !may_return(client, Cause::SocketEnded) || !is_owned {
             return None;
         }
         self.sever(slot, Cause::SocketEnded);
@@ -143,14 +143,14 @@ impl ShardState {
         let (Content::Hub(protocol), Some(resumption)) = (client.content, &mut client.cold.resumption) else {
             return None;
         };
-        if resumption.absence.take().is_some() {
+        if resumption.ownership.come_back() {
             self.context.counters.away.follow(1, 0);
         }
         // Its node has it again: a later move has another cause.
         resumption.move_cause = MoveCause::default();
-        let sequence = HubMessage::Sequence { sequence_id: resumption.sequence() };
-        let frames = [message_frame(protocol, &sequence)].into_iter().chain(resumption.unacknowledged().cloned());
-        let frames: Vec<_> = frames.collect();
+        let (sequence_id, kept) = resumption.ownership.replay();
+        let sequence = message_frame(protocol, &HubMessage::Sequence { sequence_id });
+        let frames: Vec<_> = [sequence].into_iter().chain(kept.cloned()).collect();
         client.socket = socket;
         client.change_serial(serial);
         (client.last_heard, client.last_sent) = (now, now);
@@ -193,8 +193,8 @@ impl ShardState {
                 continue;
             };
             resumption.owes_acknowledgement = false;
-            if !resumption.is_away()
-                && let Some(sequence_id) = resumption.received.acknowledgement()
+            if resumption.ownership.absence().is_none()
+                && let Some(sequence_id) = resumption.ownership.received.acknowledgement()
             {
                 let frame = message_frame(protocol, &HubMessage::Ack { sequence_id });
                 self.delivery.put(slot, client, &frame, mode);

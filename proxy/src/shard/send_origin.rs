@@ -1,16 +1,14 @@
 //! Origin of a send: two nodes that get copies of it tell by this which of them delivers it.
 
+use trunkline_protocol::fleet;
+
 use crate::upstream::AppServerId;
 
 /// Origin of a send to many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SendOrigin {
-    pub app: AppServerId,
-    /// Epoch of the app server in which the send began.
-    pub epoch: i64,
-}
+pub(crate) type SendOrigin = fleet::SendOrigin<AppServerId>;
 
-impl SendOrigin {
-    /// Origin of what no app server of this node's links has sent.
-    pub(crate) const OTHER: Self = Self { app: AppServerId::OTHER_NODE, epoch: 0 };
+/// Origin of a send of an app server, or of another node, in this epoch.
+#[must_use]
+pub(crate) fn origin_of(app: AppServerId, epoch: i64) -> SendOrigin {
+    if app == AppServerId::OTHER_NODE { SendOrigin::OtherNode } else { SendOrigin::App(app, epoch) }
 }
