@@ -11,7 +11,6 @@
 mod move_queue;
 mod proxies;
 mod replay_buffer;
-mod send_epoch;
 
 use std::sync::{Arc, RwLock};
 

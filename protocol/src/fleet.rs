@@ -11,6 +11,7 @@
 //! A node sends a message only to those that may have members of what it is for; [`PeerInterest`] knows.
 
 mod beat;
+mod client_home;
 mod greeting;
 mod hub_interest;
 mod interest;
@@ -18,9 +19,11 @@ mod moving;
 mod node_message;
 mod ownership;
 mod presence;
+mod send_epoch;
 mod view;
 
 pub use beat::{BEAT_INTERVAL_MS, BeatPing, Beats, LATE_AFTER_MS};
+pub use client_home::{ClientHome, HomeLoss, ResumeOutcome, Way};
 pub use greeting::{Greeting, GreetingError, WireVersions};
 pub use hub_interest::HubInterest;
 pub use interest::{INTEREST_BUCKETS, InterestMap, InterestMapError, InterestUpdate, PeerInterest, Wanted};
@@ -30,4 +33,5 @@ pub use node_message::{
 };
 pub use ownership::{Absence, Ownership, Placement, SendOrigin};
 pub use presence::{PeerPresence, PresenceUpdate, PresentAppServer};
+pub use send_epoch::SendEpoch;
 pub use view::{Agreement, view_of};

@@ -15,11 +15,12 @@ use futures_util::FutureExt;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::sleep;
 use trunkline_protocol::cause::Cause;
+use trunkline_protocol::fleet::ResumeOutcome;
 use trunkline_protocol::limits::STATEFUL_RECONNECT_TIMEOUT_S;
 use trunkline_protocol::service::{ConnectionFlowControl, FlowOperation, FlowSubject, ServiceMessage};
 
 use super::Dispatcher;
-use crate::connection::{Connection, ConnectionClose, LinkId, Resumption};
+use crate::connection::{Connection, ConnectionClose, LinkId};
 use crate::node::Node;
 use crate::outbound::ID_IN_USE;
 
@@ -65,13 +66,13 @@ impl Dispatcher {
         // Whoever reads the inbox tells the node to pause or to resume the client: the old one before, the new one after.
         let inbox = connection.inbox();
         match connection.home().resume(link, node) {
-            Resumption::Moved if is_proxy && inbox.is_client_paused() => {
+            ResumeOutcome::Moved if is_proxy && inbox.is_client_paused() => {
                 self.core.outbound.control_flow(node, connection_id, FlowOperation::Pause);
             }
-            Resumption::NotPaused if is_proxy && !Arc::ptr_eq(node, &connection.node()) => {
+            ResumeOutcome::NotPaused if is_proxy && !Arc::ptr_eq(node, &connection.node()) => {
                 self.core.outbound.refuse(node, connection_id, Cause::IdInUse, ID_IN_USE);
             }
-            Resumption::Moved | Resumption::Stayed | Resumption::NotPaused => {}
+            ResumeOutcome::Moved | ResumeOutcome::Stayed | ResumeOutcome::NotPaused => {}
         }
     }
 

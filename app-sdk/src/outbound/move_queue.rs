@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::Notify;
+use trunkline_protocol::fleet::SendEpoch;
 use trunkline_protocol::service::{ServiceMessage, Stamped};
 
-use super::send_epoch::SendEpoch;
 use crate::node::Node;
 use crate::sync::lock;
 

@@ -19,36 +19,39 @@ const ORDER: Ordering = Ordering::SeqCst;
 
 /// The current epoch, and the number of sends under way in it and in the one before. No step waits.
 #[derive(Debug, Default)]
-pub(super) struct SendEpoch {
+pub struct SendEpoch {
     current: AtomicI64,
     even: AtomicUsize,
     odd: AtomicUsize,
 }
 
 impl SendEpoch {
-    pub(super) fn current(&self) -> i64 {
+    /// Epoch of sends that begin now.
+    #[must_use]
+    pub fn current(&self) -> i64 {
         self.current.load(ORDER)
     }
 
     /// Counts a send under this epoch. It has begun if the epoch is still the current one afterwards.
-    pub(super) fn enter(&self, epoch: i64) {
+    pub fn enter(&self, epoch: i64) {
         self.count_of(epoch).fetch_add(1, ORDER);
     }
 
     /// Ends what has entered. Returns whether an advance may wait for just that.
-    pub(super) fn leave(&self, epoch: i64) -> bool {
+    pub fn leave(&self, epoch: i64) -> bool {
         let before = self.count_of(epoch).fetch_sub(1, ORDER);
         debug_assert!(before > 0, "only what has entered leaves");
         before == 1 && self.current() != epoch
     }
 
     /// Begins the next epoch and returns it. Its caller is alone, and waits for the last epoch before it advances again.
-    pub(super) fn advance(&self) -> i64 {
+    pub fn advance(&self) -> i64 {
         self.current.fetch_add(1, ORDER) + 1
     }
 
     /// Whether all sends of the last epoch, the one before the current, are queued.
-    pub(super) fn is_last_over(&self) -> bool {
+    #[must_use]
+    pub fn is_last_over(&self) -> bool {
         self.count_of(self.current() + 1).load(ORDER) == 0
     }
 
