@@ -122,14 +122,20 @@ impl Home {
         }
     }
 
-    /// Pauses the client as this node asks, which must be its own; the acknowledgement leaves once nothing else does.
-    pub(crate) fn pause(&self, node: &Arc<Node>, acknowledgement: Bytes) {
-        if let Self::Movable(home) = self {
-            let mut home = lock(home);
-            if let Some(acknowledgement) = home.state.pause(node, acknowledgement) {
-                home.state.node().control(&acknowledgement);
-            }
+    /// Pauses the client as this node asks, which must be its own; the acknowledgement leaves once nothing else does. Returns
+    /// the pause, if some node has to end it.
+    pub(crate) fn pause(&self, node: &Arc<Node>, acknowledgement: Bytes) -> Option<(u32, OwnedNotified)> {
+        let Self::Movable(home) = self else { return None };
+        let mut home = lock(home);
+        if let Some(acknowledgement) = home.state.pause(node, acknowledgement) {
+            home.state.node().control(&acknowledgement);
         }
+        Some((home.state.present_pause()?, home.resumed()))
+    }
+
+    /// Gives up a connection that no node has resumed since this pause began. Returns `false` if one has.
+    pub(crate) fn give_up_pause(&self, pause: u32) -> bool {
+        matches!(self, Self::Movable(home) if lock(home).state.give_up_pause(pause))
     }
 
     /// Resumes a paused client over this link.

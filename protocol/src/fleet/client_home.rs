@@ -24,6 +24,8 @@ pub struct ClientHome<L, N> {
     /// Number of frames that have the way and are not queued yet, because their link is full.
     passing: u32,
     pause: Option<Pause>,
+    /// Number of its pauses, the present one included.
+    pauses: u32,
     /// The link has ended, and the connection with it.
     is_over: bool,
 }
@@ -76,27 +78,37 @@ impl<L: Copy + PartialEq, N: Clone + PartialEq> ClientHome<L, N> {
     /// Home at a proxy, or at a service, which may always move it.
     #[must_use]
     pub fn new(link: L, node: N, is_at_proxy: bool) -> Self {
-        Self { link, node, is_at_proxy, passing: 0, pause: None, is_over: false }
+        Self { link, node, is_at_proxy, passing: 0, pause: None, pauses: 0, is_over: false }
     }
 
+    /// Link that brings what the client sends.
     #[must_use]
     pub fn link(&self) -> L {
         self.link
     }
 
+    /// Node that takes frames for the client.
     #[must_use]
     pub fn node(&self) -> &N {
         &self.node
     }
 
+    /// Whether another proxy may take the connection over.
     #[must_use]
     pub fn is_at_proxy(&self) -> bool {
         self.is_at_proxy
     }
 
+    /// Whether frames for the client wait.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.pause.is_some()
+    }
+
+    /// Number of the present pause by a proxy, which some node has to end.
+    #[must_use]
+    pub fn present_pause(&self) -> Option<u32> {
+        self.pause.as_ref().filter(|_| self.is_at_proxy).map(|_| self.pauses)
     }
 
     /// Finds the way for a frame to the client alone.
@@ -136,6 +148,7 @@ impl<L: Copy + PartialEq, N: Clone + PartialEq> ClientHome<L, N> {
         if self.is_at_proxy && *node != self.node {
             return None;
         }
+        self.pauses = self.pauses.wrapping_add(u32::from(self.pause.is_none()));
         let pause = self.pause.get_or_insert_default();
         if self.passing == 0 {
             pause.acknowledgement = None;
@@ -179,6 +192,14 @@ impl<L: Copy + PartialEq, N: Clone + PartialEq> ClientHome<L, N> {
                 HomeLoss::Over
             }
         }
+    }
+
+    /// Gives up a connection that no node has resumed since this pause began: the new owner is gone, and the old one has
+    /// forgotten it. Returns `false` if one has.
+    pub fn give_up_pause(&mut self, pause: u32) -> bool {
+        let is_left = self.present_pause() == Some(pause);
+        self.is_over |= is_left;
+        is_left
     }
 
     /// Gives up a connection that no other node has resumed. Returns `false` if its home is not this link any more.
@@ -231,6 +252,20 @@ mod tests {
         assert_eq!(home.resume(7, &"old"), (ResumeOutcome::Stayed, vec![frame("b")]), "over whichever of its links");
         assert_eq!(home.link(), 1);
         assert_eq!(home.resume(2, &"new").0, ResumeOutcome::NotPaused);
+    }
+
+    #[test]
+    fn a_pause_that_nobody_ends_is_given_up() {
+        let mut home = home();
+        assert!(home.present_pause().is_none());
+        home.pause(&"old", ACKNOWLEDGEMENT);
+        let first = home.present_pause().unwrap();
+        home.resume(1, &"old");
+        assert!(!home.give_up_pause(first));
+        home.pause(&"old", ACKNOWLEDGEMENT);
+        let second = home.present_pause().unwrap();
+        assert!(!home.give_up_pause(first) && home.give_up_pause(second));
+        assert_eq!(home.resume(2, &"new").0, ResumeOutcome::NotPaused, "it comes too late");
     }
 
     #[test]

@@ -23,6 +23,9 @@ use crate::hub::{ReceivedSequence, ReplayQueue};
 /// Ticks in which app servers have to answer before a move fails, and the new owner to say that the connection has arrived.
 const MOVE_TICKS: u32 = 4;
 
+/// Ticks for which answers to a move that has failed are waited for: their link is lost by then.
+const OWED_TICKS: u32 = 120;
+
 /// Ticks in which a connection has to arrive.
 const ARRIVAL_TICKS: u32 = 8;
 
@@ -68,6 +71,17 @@ pub struct Ownership<A> {
     phase: Phase<A>,
     /// Epochs of app servers from which on this node delivers what they send.
     epochs: Vec<(A, i64)>,
+    /// Answers to a move that has failed, which are still to come.
+    owed: Option<Box<OwedAnswers<A>>>,
+}
+
+/// Answers to a move that has failed. Taken for those to another move they would let the connection go too early.
+#[derive(Debug, Clone)]
+struct OwedAnswers<A> {
+    has_pause: bool,
+    apps: Vec<A>,
+    /// Tick from which on they are not waited for.
+    until: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -154,6 +168,7 @@ impl<A: Copy + PartialEq> Ownership<A> {
             absence: None,
             phase: Phase::Owned,
             epochs: Vec::new(),
+            owed: None,
         }
     }
 
@@ -194,9 +209,11 @@ impl<A: Copy + PartialEq> Ownership<A> {
         self.absence.replace(Absence { until, cause }).is_none()
     }
 
-    /// Notes that the client has a socket again. Returns whether it had none.
+    /// Notes that the client has a socket again. Returns `false` if it has one already, or another node has begun to take the
+    /// connection over since this one was claimed.
+    #[must_use]
     pub fn come_back(&mut self) -> bool {
-        self.absence.take().is_some()
+        self.is_owned() && self.absence.take().is_some()
     }
 
     /// Places a frame of so many messages. `fits` tells whether it may wait behind so many bytes; `origin` is `None` for
@@ -271,8 +288,12 @@ impl<A: Copy + PartialEq> Ownership<A> {
 /// Steps of the old owner.
 impl<A: Copy + PartialEq> Ownership<A> {
     /// Begins to let the connection go to another node: its app server is to be paused. Returns the tick at which that has
-    /// failed; `None` while the client has a socket, or another node waits already.
+    /// failed; `None` while the client has a socket, another node waits already, or answers to an earlier move are to come.
     pub fn depart(&mut self, now: u32) -> Option<u32> {
+        self.owed.take_if(|owed| owed.until <= now || (!owed.has_pause && owed.apps.is_empty()));
+        if self.owed.is_some() {
+            return None;
+        }
         let absence = self.absence.as_mut().filter(|_| matches!(self.phase, Phase::Owned))?;
         let until = now.saturating_add(MOVE_TICKS);
         absence.until = absence.until.max(until.saturating_add(1));
@@ -286,15 +307,18 @@ impl<A: Copy + PartialEq> Ownership<A> {
         Some(until)
     }
 
-    /// Whether the app server of the connection has still to acknowledge that it sends it alone nothing more here.
-    #[must_use]
-    pub fn waits_for_pause(&self) -> bool {
+    /// Takes the acknowledgement of the connection's app server that it sends it alone nothing more here. Returns whether all
+    /// app servers are to be asked now to send elsewhere what is for many. Asked before, such a send could overtake an earlier
+    /// one to the client alone.
+    pub fn pause_acknowledged(&mut self) -> bool {
+        if let Some(owed) = &mut self.owed {
+            owed.has_pause = false;
+        }
         matches!(&self.phase, Phase::Departing(departure) if departure.waits_for_pause)
     }
 
-    /// Notes that acknowledgement, and the app servers that were asked behind it to send elsewhere what is for many. Asked
-    /// before it, a send to many could overtake an earlier one to the client alone.
-    pub fn paused(&mut self, asked: Vec<A>) {
+    /// Notes the app servers that were asked.
+    pub fn asked(&mut self, asked: Vec<A>) {
         if let Phase::Departing(departure) = &mut self.phase {
             (departure.waits_for_pause, departure.waits_for) = (false, asked);
         }
@@ -302,6 +326,9 @@ impl<A: Copy + PartialEq> Ownership<A> {
 
     /// Takes the answer of an app server: the new owner delivers what it sends from this epoch on.
     pub fn answered(&mut self, app: A, epoch: i64) {
+        if let Some(owed) = &mut self.owed {
+            owed.apps.retain(|owing| *owing != app);
+        }
         if let Phase::Departing(departure) = &mut self.phase
             && let Some(place) = departure.waits_for.iter().position(|waiting| *waiting == app)
         {
@@ -344,7 +371,9 @@ impl<A: Copy + PartialEq> Ownership<A> {
     /// be resumed.
     pub fn stay(&mut self) -> bool {
         let Phase::Departing(departure) = &mut self.phase else { return false };
-        let frames = std::mem::take(&mut departure.frames);
+        let (frames, apps) = (std::mem::take(&mut departure.frames), std::mem::take(&mut departure.waits_for));
+        let until = departure.until.saturating_add(OWED_TICKS);
+        self.owed = Some(Box::new(OwedAnswers { has_pause: departure.waits_for_pause, apps, until }));
         self.phase = Phase::Owned;
         for (frame, messages) in frames.of(|_| true) {
             self.queue.add(frame, messages);
@@ -420,8 +449,8 @@ mod tests {
         ];
         place(&mut old, &sends);
         place(&mut new, &sends);
-        assert!(old.waits_for_pause() && old.let_go(2).is_none());
-        old.paused(vec![1, 2]);
+        assert!(old.pause_acknowledged() && old.let_go(2).is_none());
+        old.asked(vec![1, 2]);
         old.answered(1, 2);
         old.answered(1, 9);
         assert!(old.let_go(2).is_none());
@@ -442,7 +471,7 @@ mod tests {
         old.depart(1);
         place(&mut old, &[(None, "a"), (from(3, 0), "b")]);
         place(&mut new, &[(from(4, 0), "c")]);
-        old.paused(Vec::new());
+        old.asked(Vec::new());
         let (state, epochs) = old.let_go(1).unwrap();
         new.settle(state, epochs, 20);
         assert_eq!(kept(&new), "abc");
@@ -458,6 +487,34 @@ mod tests {
         assert!(ownership.absence().is_some_and(|absence| absence.until == 18), "it does not end before the move");
         assert!(ownership.stay() && !ownership.stay());
         assert_eq!(kept(&ownership), "ab");
+    }
+
+    #[test]
+    fn answers_to_a_move_that_has_failed_are_not_taken_for_those_to_the_next_one() {
+        let mut ownership = away();
+        ownership.depart(1);
+        ownership.stay();
+        assert_eq!(ownership.depart(6), None);
+        assert!(!ownership.pause_acknowledged(), "it is late");
+        assert_eq!(ownership.depart(6), Some(10));
+        assert!(ownership.pause_acknowledged());
+        ownership.asked(vec![1, 2]);
+        ownership.answered(1, 4);
+        ownership.stay();
+        assert_eq!(ownership.depart(11), None, "the second one has not answered");
+        ownership.answered(2, 5);
+        assert!(ownership.depart(11).is_some());
+        ownership.stay();
+        assert!(ownership.depart(15 + OWED_TICKS).is_some(), "it never answers");
+    }
+
+    #[test]
+    fn a_client_does_not_come_back_to_a_connection_that_departs() {
+        let mut ownership = away();
+        ownership.depart(1);
+        assert!(!ownership.come_back());
+        ownership.stay();
+        assert!(ownership.come_back() && !ownership.come_back());
     }
 
     #[test]
@@ -478,7 +535,7 @@ mod tests {
         ownership.leave(15, Cause::SocketEnded);
         ownership.depart(1);
         assert_eq!((place(&mut ownership, 5), place(&mut ownership, 1)), (Placement::Waits, Placement::TooMuch));
-        ownership.paused(Vec::new());
+        ownership.asked(Vec::new());
         ownership.let_go(1).unwrap();
         assert_eq!(place(&mut ownership, 100), Placement::Elsewhere);
     }

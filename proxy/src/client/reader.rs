@@ -370,9 +370,8 @@ impl<'a> Upstream<'a> {
         let used = messages.used();
         partial.keep_rest(payload, used);
         if let (Some(received), Some(resumption)) = (received, self.resumption()) {
-            let is_new = received.latest() > resumption.ownership.received.latest();
             resumption.ownership.received = received;
-            if is_new {
+            if received.is_owed() {
                 self.state.owe_acknowledgement(self.slot);
             }
         }

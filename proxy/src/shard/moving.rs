@@ -103,7 +103,7 @@ impl ShardState {
     /// Takes note that the app server of a connection sends it alone nothing more here: now all are asked to send elsewhere
     /// what is for many.
     pub(super) fn departure_paused(&mut self, slot: Slot) {
-        if !self.ownership_of(slot).is_some_and(|ownership| ownership.waits_for_pause()) {
+        if !self.ownership_of(slot).is_some_and(|ownership| ownership.pause_acknowledged()) {
             return;
         }
         let Some(client) = self.connections.live(slot) else { return };
@@ -120,7 +120,7 @@ impl ShardState {
             }
         }
         if let Some(ownership) = self.ownership_of(slot) {
-            ownership.paused(asked);
+            ownership.asked(asked);
         }
         self.let_go_if_ready(slot);
     }
@@ -218,6 +218,10 @@ impl ShardState {
         moving: &MovingConnection,
     ) -> Option<(Slot, Serial)> {
         let shared = self.context.shared.clone();
+        if shared.routes.find(id).is_some() {
+            // For another socket of its client, which has given up since.
+            return None;
+        }
         let hubs = shared.hubs.all();
         let home = hubs.get(hub.get())?.choose_home_at(shared.hubs.number(&moving.app_server))?;
         let Ok(Some(ServiceMessage::OpenConnection(opening))) = ServiceMessage::decode(&moving.opening) else {

@@ -136,16 +136,18 @@ impl ShardState {
     }
 
     /// Gives a claimed connection its new socket, with what the client has not acknowledged. Returns the serial for the
-    /// task that reads it; `None` if another socket has come since, or the connection has ended.
+    /// task that reads it; `None` if another socket has come since, another node takes the
+    /// connection over, or it has ended.
     pub(crate) fn come_back(&mut self, slot: Slot, claimed: Serial, socket: Socket) -> Option<Serial> {
         let (serial, now, mode) = (self.connections.next_serial(), self.tick, self.mode(Flush::Deferred));
         let client = self.connections.get_current(slot, claimed).filter(|client| client.is_open())?;
         let (Content::Hub(protocol), Some(resumption)) = (client.content, &mut client.cold.resumption) else {
             return None;
         };
-        if resumption.ownership.come_back() {
-            self.context.counters.away.follow(1, 0);
+        if !resumption.ownership.come_back() {
+            return None;
         }
+        self.context.counters.away.follow(1, 0);
         // Its node has it again: a later move has another cause.
         resumption.move_cause = MoveCause::default();
         let (sequence_id, kept) = resumption.ownership.replay();
