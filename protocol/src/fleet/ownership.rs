@@ -47,7 +47,7 @@ pub struct Absence {
     pub cause: Cause,
 }
 
-/// What becomes of a frame for the client.
+/// Place of a frame for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
     /// It is numbered and kept, and leaves now if there is a socket.

@@ -86,7 +86,7 @@ impl ToNode {
     }
 }
 
-/// Message between nodes.
+/// Message between two nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BetweenNodes {
     Asks { question: u64, step: MoveStep, connection: ConnectionNumber },

@@ -51,7 +51,7 @@ pub(crate) struct Sender {
     pub(crate) many: u64,
 }
 
-/// One app server.
+/// App server with its senders.
 #[derive(Debug)]
 pub(crate) struct MoveApp {
     pub(crate) links: BTreeSet<NodeNumber>,

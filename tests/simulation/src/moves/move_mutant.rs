@@ -19,11 +19,11 @@ pub enum MoveMutant {
     AnswersBeforeSends,
     /// Sends carry no epoch.
     SendsWithoutEpoch,
-    /// What is for a paused client alone leaves for its old node.
+    /// A frame for a paused client alone leaves for its old node.
     IgnoresThePause,
     /// A pause is acknowledged while a frame for the client is on its way to the link.
     AcknowledgesPauseAtOnce,
-    /// What was held back in a pause is dropped at its end.
+    /// Frames that were held back in a pause are dropped at its end.
     DropsWhatWasHeldBack,
     /// A client that is paused is resumed by its old node only.
     StaysAtOldNode,
@@ -39,7 +39,7 @@ pub enum MoveMutant {
     TakesBackWhatIsGiven,
     /// The state of a connection is given to everybody who asks.
     GivesTwice,
-    /// What came during a move that failed is dropped.
+    /// Frames that came during a move that failed are dropped.
     ForgetsFailedMoves,
     /// The app server is not resumed when a move has failed.
     LeavesAppPaused,
@@ -51,7 +51,7 @@ pub enum MoveMutant {
     ReadsOldSockets,
     /// Messages are acknowledged that have not come.
     AcknowledgesTooMuch,
-    /// What comes again over a new socket is passed on again.
+    /// Messages that come again over a new socket are passed on again.
     PassesOnTwice,
     /// A connection that does not arrive is kept.
     KeepsArrivals,

@@ -83,7 +83,7 @@ impl MoveWorld {
         }
     }
 
-    /// What is left after the calm: each client with one connection that is whole, and nothing else.
+    /// Checks the rest after the calm: each client with one connection that is whole, and nothing else.
     fn check_rest(&self) -> Check {
         let mut open = Vec::new();
         for (visitor, state) in self.visitors.iter().enumerate() {

@@ -25,9 +25,9 @@ use crate::random::Random;
 /// Counts of a schedule, so that an eventless one is not taken for a proof.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MoveOutcome {
-    /// Connections that began.
+    /// Connections that clients began.
     pub begun: u64,
-    /// Connections that ended.
+    /// Connections that app servers saw end.
     pub ended: u64,
     /// Clients that came back to the node that had their connection.
     pub resumed: u64,
@@ -39,7 +39,7 @@ pub struct MoveOutcome {
     pub withdrawn: u64,
     /// Clients that were refused.
     pub refused: u64,
-    /// Nodes that died.
+    /// Nodes that died without a word.
     pub died: u64,
     /// Nodes that drained until they were empty.
     pub drained: u64,
@@ -177,7 +177,7 @@ pub(crate) enum Event {
 #[derive(Debug, Clone, Copy, Default)]
 struct LaneState {
     last_ms: u64,
-    /// What has not come by then is lost.
+    /// Messages that have not come by then are lost.
     lost_from_ms: Option<u64>,
 }
 
@@ -191,9 +191,9 @@ pub(crate) struct ClientSocket {
     pub(crate) is_over: bool,
 }
 
-/// Fate of a connection.
+/// ConnectionFate of a connection.
 #[derive(Debug, Default)]
-pub(crate) struct Fate {
+pub(crate) struct ConnectionFate {
     /// Its app server has heard of it, and of its end.
     pub(crate) is_opened: bool,
     pub(crate) is_ended: bool,
@@ -240,7 +240,7 @@ pub(crate) struct MoveWorld {
     pub(crate) apps: Vec<MoveApp>,
     pub(crate) visitors: Vec<Visitor>,
     pub(crate) sockets: Vec<ClientSocket>,
-    pub(crate) fates: Vec<Fate>,
+    pub(crate) fates: Vec<ConnectionFate>,
     pub(crate) questions: u64,
     pub(crate) outcome: MoveOutcome,
     events: BinaryHeap<Scheduled>,
@@ -390,7 +390,7 @@ impl MoveWorld {
         }
     }
 
-    /// Nodes that run.
+    /// Nodes that run now.
     pub(crate) fn alive(&self) -> Vec<NodeNumber> {
         self.slots.iter().copied().filter(|node| self.nodes[*node].is_alive).collect()
     }

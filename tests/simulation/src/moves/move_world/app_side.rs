@@ -1,4 +1,4 @@
-//! What app servers do: they take connections in, and send to clients alone and to all.
+//! App servers at work: they take connections in, and send to clients alone and to all.
 
 use trunkline_protocol::fleet::{ClientHome, HomeLoss, ResumeOutcome, Way};
 use trunkline_protocol::limits::STATEFUL_RECONNECT_TIMEOUT_S;
@@ -13,14 +13,14 @@ use crate::moves::move_mutant::MoveMutant;
 const PAUSE_MAX_MS: u64 = 30_000;
 
 impl MoveWorld {
-    pub(crate) fn to_node(&mut self, app: usize, node: NodeNumber, letter: ToNode) {
+    pub(crate) fn send_to_node(&mut self, app: usize, node: NodeNumber, letter: ToNode) {
         self.send(Lane::ToNode { app, node }, Event::ToNode { app, node, letter });
     }
 
     /// Sends frames that a home has given.
-    fn to_home(&mut self, app: usize, node: NodeNumber, frames: impl IntoIterator<Item = bytes::Bytes>) {
+    fn send_home(&mut self, app: usize, node: NodeNumber, frames: impl IntoIterator<Item = bytes::Bytes>) {
         for frame in frames {
-            self.to_node(app, node, ToNode::from_bytes(frame));
+            self.send_to_node(app, node, ToNode::from_bytes(frame));
         }
     }
 
@@ -74,27 +74,27 @@ impl MoveWorld {
         if let Some(pause) = known.home.present_pause() {
             self.after(PAUSE_MAX_MS, Event::GiveUpPause { app, connection, pause });
         }
-        self.to_home(app, node, answer);
+        self.send_home(app, node, answer);
     }
 
     fn resume(&mut self, app: usize, node: NodeNumber, connection: ConnectionNumber) {
         if let Some(mut closed) = self.apps[app].parting.remove(&connection) {
             let (_, frames) = closed.home.resume(node, &node);
-            return self.to_home(app, node, frames);
+            return self.send_home(app, node, frames);
         }
         let is_deaf = self.is(MoveMutant::StaysAtOldNode);
         let Some(known) = self.apps[app].connections.get_mut(&connection) else {
-            return self.to_node(app, node, ToNode::Close { connection });
+            return self.send_to_node(app, node, ToNode::Close { connection });
         };
         if is_deaf && *known.home.node() != node {
             return;
         }
         let (outcome, frames) = known.home.resume(node, &node);
         if outcome == ResumeOutcome::NotPaused && *known.home.node() != node {
-            return self.to_node(app, node, ToNode::Close { connection });
+            return self.send_to_node(app, node, ToNode::Close { connection });
         }
         if !self.is(MoveMutant::DropsWhatWasHeldBack) {
-            self.to_home(app, node, frames);
+            self.send_home(app, node, frames);
         }
     }
 
@@ -115,7 +115,7 @@ impl MoveWorld {
             }
             let epoch = state.epoch.current();
             for (node, connection) in std::mem::take(&mut state.answering) {
-                self.to_node(app, node, ToNode::Moved { connection, epoch });
+                self.send_to_node(app, node, ToNode::Moved { connection, epoch });
             }
         }
     }
@@ -125,7 +125,7 @@ impl MoveWorld {
         let Some(mut known) = self.apps[app].connections.remove(&connection) else { return Ok(()) };
         let node = *known.home.node();
         let (_, frames) = known.home.resume(node, &node);
-        self.to_home(app, node, frames);
+        self.send_home(app, node, frames);
         let fate = &mut self.fates[connection];
         if std::mem::replace(&mut fate.is_ended, true) {
             return broken(format!("connection {connection} ends twice"));
@@ -154,7 +154,7 @@ impl MoveWorld {
         if known.home.keep_last(&[close.to_bytes()]) {
             self.apps[app].parting.insert(connection, known);
         } else {
-            self.to_node(app, *known.home.node(), close);
+            self.send_to_node(app, *known.home.node(), close);
         }
     }
 
@@ -194,7 +194,7 @@ impl MoveWorld {
             SenderStep::Many { epoch, frame, mut left } => {
                 let stamp = if self.is(MoveMutant::SendsWithoutEpoch) { 0 } else { epoch };
                 if let Some(node) = left.pop() {
-                    self.to_node(app, node, ToNode::Many { epoch: stamp, frame: frame.clone() });
+                    self.send_to_node(app, node, ToNode::Many { epoch: stamp, frame: frame.clone() });
                 }
                 self.apps[app].senders[sender].step = if left.is_empty() {
                     self.apps[app].epoch.leave(epoch);
@@ -206,12 +206,12 @@ impl MoveWorld {
             }
             SenderStep::Waits { connection } => self.try_way(app, sender, connection),
             SenderStep::Passes { connection, node, frame } => {
-                self.to_node(app, node, ToNode::Data { connection, frame });
+                self.send_to_node(app, node, ToNode::Data { connection, frame });
                 self.apps[app].senders[sender].step = SenderStep::Idle;
                 let known = self.apps[app].connections.get_mut(&connection);
                 let answer = known.and_then(|known| Some((*known.home.node(), known.home.passed()?)));
                 if let Some((node, answer)) = answer {
-                    self.to_home(app, node, [answer]);
+                    self.send_home(app, node, [answer]);
                 }
             }
         }
@@ -252,7 +252,7 @@ impl MoveWorld {
         known.alone[SENDERS] += 1;
         let frame = Numbered { app, sender: SENDERS, many: 0, alone: Some(known.alone[SENDERS]) }.to_frame();
         let (node, leaves) = (*known.home.node(), known.home.control(ToNode::Data { connection, frame }.to_bytes()));
-        self.to_home(app, node, leaves);
+        self.send_home(app, node, leaves);
     }
 
     fn try_way(&mut self, app: usize, sender: usize, connection: ConnectionNumber) {

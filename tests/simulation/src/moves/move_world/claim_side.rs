@@ -1,4 +1,4 @@
-//! What nodes do for a client that has come back elsewhere: the new owner asks, the old one lets go.
+//! Nodes at work for a client that has come back elsewhere: the new owner asks, the old one lets go.
 
 use trunkline_protocol::fleet::{MoveStep, MovedState, MovingConnection, Ownership};
 
@@ -149,9 +149,9 @@ impl MoveWorld {
             if let Some(held) = self.nodes[node].held(connection) {
                 held.ownership.asked((0..apps).collect());
             }
-            (0..apps).for_each(|app| self.to_app(node, app, connection, ToApp::Move));
+            (0..apps).for_each(|app| self.send_to_app(node, app, connection, ToApp::Move));
         }
-        self.to_app(node, app, connection, ToApp::Pause);
+        self.send_to_app(node, app, connection, ToApp::Pause);
     }
 
     /// Learns that the app server sends nothing more here to the client alone: now all are asked for their epochs.
@@ -164,7 +164,7 @@ impl MoveWorld {
         }
         let asked: Vec<_> = (0..apps).filter(|app| !own_only || *app == held.app).collect();
         held.ownership.asked(if is_hasty { Vec::new() } else { asked.clone() });
-        asked.into_iter().for_each(|app| self.to_app(node, app, connection, ToApp::Move));
+        asked.into_iter().for_each(|app| self.send_to_app(node, app, connection, ToApp::Move));
         self.let_go_if_ready(node, connection);
     }
 
@@ -243,7 +243,7 @@ impl MoveWorld {
         };
         self.outcome.moved += 1;
         self.note(|| format!("{connection} has arrived at node {node}"));
-        self.to_app(node, app, connection, ToApp::Resume);
+        self.send_to_app(node, app, connection, ToApp::Resume);
         self.between(node, owner, BetweenNodes::Asks { question: 0, step: MoveStep::Arrived, connection });
         self.nodes[node].reserved.retain(|_, waiting| *waiting != take_over.socket);
         self.hand_over(node, connection, take_over.socket);

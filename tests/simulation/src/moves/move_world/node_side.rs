@@ -1,4 +1,4 @@
-//! What nodes do with their connections: sockets, sends, time, and their own end.
+//! Nodes at work for their connections: sockets, sends, time, and their own end.
 
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::fleet::{Ownership, Placement, SendOrigin};
@@ -10,7 +10,7 @@ use crate::moves::move_mutant::MoveMutant;
 use crate::moves::move_node::{DISCONNECT_TIMEOUT_S, HeldConnection, MoveNode};
 
 impl MoveWorld {
-    pub(crate) fn to_app(&mut self, node: NodeNumber, app: usize, connection: ConnectionNumber, letter: ToApp) {
+    pub(crate) fn send_to_app(&mut self, node: NodeNumber, app: usize, connection: ConnectionNumber, letter: ToApp) {
         self.send(Lane::ToApp { app, node }, Event::ToApp { app, node, connection, letter });
     }
 
@@ -47,9 +47,6 @@ impl MoveWorld {
         for other in 0..self.nodes.len() {
             self.lose(Lane::Between { from: node, to: other });
         }
-        for app in 0..self.apps.len() {
-            self.lose(Lane::ToApp { app, node });
-        }
         self.bury(node, true);
     }
 
@@ -66,8 +63,9 @@ impl MoveWorld {
         for app in 0..self.apps.len() {
             // One that has left has sent all first.
             if is_dead {
-                let told_ms = 100 + self.random.below(5_000);
-                self.after(told_ms, Event::LinkLost { app, node });
+                let lost_ms = self.lose(Lane::ToApp { app, node }).saturating_sub(self.now_ms);
+                let told_ms = self.random.below(5_000);
+                self.after(lost_ms + told_ms, Event::LinkLost { app, node });
             } else {
                 self.send(Lane::ToApp { app, node }, Event::LinkLost { app, node });
             }
@@ -162,10 +160,8 @@ impl MoveWorld {
         let Some(held) = self.nodes[node].held(connection) else { return Ok(()) };
         let app = held.app;
         match letter {
-            OverSocket::Sequence(number) => {
-                if held.ownership.received.begin_at(number).is_err() {
-                    return broken(format!("the client of {connection} comes back with a gap before {number}"));
-                }
+            OverSocket::Sequence(number) if held.ownership.received.begin_at(number).is_err() => {
+                return broken(format!("the client of {connection} comes back with a gap before {number}"));
             }
             OverSocket::Ack(number) => {
                 held.ownership.acknowledge(number);
@@ -174,7 +170,7 @@ impl MoveWorld {
             OverSocket::Message(message) => {
                 if held.ownership.received.take() || passes_twice {
                     let number = message.as_ref().try_into().map(u64::from_be_bytes).unwrap_or_default();
-                    self.to_app(node, app, connection, ToApp::Data(number));
+                    self.send_to_app(node, app, connection, ToApp::Data(number));
                 } else {
                     self.outcome.again += 1;
                 }
@@ -207,7 +203,7 @@ impl MoveWorld {
         self.nodes[node].connections.insert(connection, held);
         self.sockets[socket].serves = Some((connection, serial));
         self.outcome.begun += 1;
-        self.to_app(node, app, connection, ToApp::Open);
+        self.send_to_app(node, app, connection, ToApp::Open);
         self.write(socket, false, OverSocket::Accepted);
     }
 
@@ -269,7 +265,7 @@ impl MoveWorld {
             self.write(socket, false, OverSocket::Goodbye);
         }
         if let Some(notice) = notice {
-            self.to_app(node, held.app, connection, notice);
+            self.send_to_app(node, held.app, connection, notice);
         }
     }
 
@@ -339,7 +335,7 @@ impl MoveWorld {
             self.answer(node, taker, question, None);
         }
         if !is_silent {
-            self.to_app(node, app, connection, ToApp::Resume);
+            self.send_to_app(node, app, connection, ToApp::Resume);
         }
     }
 

@@ -1,6 +1,6 @@
-//! What clients do: they send, acknowledge, come back when their sockets break, and begin anew where they are refused.
+//! Clients at work: they send, acknowledge, come back when their sockets break, and begin anew where they are refused.
 
-use super::{ClientSocket, Event, Fate, Harm, MoveWorld};
+use super::{ClientSocket, ConnectionFate, Event, Harm, MoveWorld};
 use crate::ledger::{Check, broken};
 use crate::moves::letter::{Numbered, OverSocket};
 use crate::moves::visitor::VisitorStage;
@@ -62,7 +62,7 @@ impl MoveWorld {
             None => {
                 let connection = self.fates.len();
                 state.connection = Some(connection);
-                self.fates.push(Fate::default());
+                self.fates.push(ConnectionFate::default());
                 OverSocket::Begin(connection)
             }
         };
@@ -110,10 +110,8 @@ impl MoveWorld {
         match letter {
             OverSocket::Accepted => self.enter(visitor, socket),
             OverSocket::Refused | OverSocket::Goodbye => return self.turn_away(visitor),
-            OverSocket::Sequence(number) => {
-                if state.received.begin_at(number).is_err() {
-                    return broken(format!("client {visitor} is sent message {number} next, behind a gap"));
-                }
+            OverSocket::Sequence(number) if state.received.begin_at(number).is_err() => {
+                return broken(format!("client {visitor} is sent message {number} next, behind a gap"));
             }
             OverSocket::Ack(number) => state.sent.acknowledge(number),
             OverSocket::Message(frame) => {
@@ -126,7 +124,7 @@ impl MoveWorld {
                 let taken = state.take(message);
                 return taken;
             }
-            OverSocket::Begin(_) | OverSocket::Return(_) => {}
+            OverSocket::Sequence(_) | OverSocket::Begin(_) | OverSocket::Return(_) => {}
         }
         Ok(())
     }
