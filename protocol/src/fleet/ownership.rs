@@ -405,6 +405,10 @@ impl<A: Copy + PartialEq> Ownership<A> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     type Send = (Option<SendOrigin<u8>>, &'static str);
@@ -538,5 +542,90 @@ mod tests {
         ownership.asked(Vec::new());
         ownership.let_go(1).unwrap();
         assert_eq!(place(&mut ownership, 100), Placement::Elsewhere);
+    }
+    /// Frame of an app server on its way to one of two nodes.
+    #[derive(Debug, Clone, Copy)]
+    enum OnItsWay {
+        Send { epoch: i64, number: u8 },
+        Answer(i64),
+    }
+
+    /// Two app servers that send to both nodes, each of which reads them at its own pace.
+    #[derive(Debug, Default)]
+    struct TwoNodes {
+        lanes: [[VecDeque<OnItsWay>; 2]; 2],
+        epochs: [i64; 2],
+        made: [u8; 2],
+        is_asked: bool,
+    }
+
+    impl TwoNodes {
+        fn send(&mut self, app: usize) {
+            self.made[app] = self.made[app].wrapping_add(1);
+            let send = OnItsWay::Send { epoch: self.epochs[app], number: self.made[app] };
+            self.lanes[app].iter_mut().for_each(|lane| lane.push_back(send));
+        }
+
+        /// The app servers are asked, and answer behind what they have sent.
+        fn ask(&mut self, old: &mut Ownership<u8>) {
+            if !std::mem::replace(&mut self.is_asked, true) && old.pause_acknowledged() {
+                old.asked(vec![0, 1]);
+                for (lanes, epoch) in self.lanes.iter_mut().zip(&mut self.epochs) {
+                    *epoch += 1;
+                    lanes[0].push_back(OnItsWay::Answer(*epoch));
+                }
+            }
+        }
+
+        fn read(&mut self, app: usize, node: usize, ownership: &mut Ownership<u8>) {
+            let tag = u8::try_from(app).unwrap();
+            match self.lanes[app][node].pop_front() {
+                Some(OnItsWay::Send { epoch, number }) => {
+                    ownership.place(Bytes::from(vec![tag, number]), 1, Some(SendOrigin::App(tag, epoch)), |_| true);
+                }
+                Some(OnItsWay::Answer(epoch)) => ownership.answered(tag, epoch),
+                None => {}
+            }
+        }
+    }
+
+    proptest! {
+        /// However the two nodes and the app servers take turns, one of the nodes has all in the end, in order.
+        #[test]
+        fn each_send_is_delivered_once_and_in_order_whether_or_not_the_move_succeeds(
+            acts in prop::collection::vec(0u8..13, 1..200),
+            fails in any::<bool>(),
+        ) {
+            let (mut old, (mut new, _), mut world) = (away(), Ownership::arriving(1_000_000, 1), TwoNodes::default());
+            old.depart(1);
+            let rest = [12].into_iter().chain((4..12).cycle().take(2_000));
+            for act in acts.into_iter().chain(rest) {
+                let (app, node) = (usize::from(act % 2), usize::from(act / 2 % 2));
+                match act {
+                    0..4 => world.send(app),
+                    12.. => world.ask(&mut old),
+                    _ if node == 0 => world.read(app, node, &mut old),
+                    _ => world.read(app, node, &mut new),
+                }
+                if !fails && let Some((state, epochs)) = old.let_go(2) {
+                    prop_assert!(new.settle(state, epochs, 20));
+                }
+            }
+            prop_assert_eq!(old.stay(), fails);
+            let owner = if fails { &old } else { &new };
+            for (app, made) in (0..).zip(world.made) {
+                let got: Vec<u8> = owner.sent_by(app);
+                prop_assert_eq!(got, (1..=made).collect::<Vec<u8>>());
+            }
+        }
+    }
+
+    impl Ownership<u8> {
+        /// Numbers of the frames of an app server that are kept or wait for room.
+        fn sent_by(&self, app: u8) -> Vec<u8> {
+            let kept = self.queue.unacknowledged().map(|(frame, _)| frame);
+            let all = kept.chain(self.queue.held().map(|(frame, _)| frame));
+            all.filter(|frame| frame[0] == app).map(|frame| frame[1]).collect()
+        }
     }
 }
