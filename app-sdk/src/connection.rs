@@ -33,7 +33,7 @@ pub(crate) use connect_request::ConnectRequest;
 pub(crate) use connect_request::tests::connect_request_of;
 pub(crate) use connection_close::ConnectionClose;
 pub(crate) use flow_control::FlowControl;
-pub(crate) use home::{Home, HomeEnd, Resumption};
+pub(crate) use home::{Home, HomeEnd};
 pub(crate) use inbox::{Inbox, WorkItem};
 pub(crate) use kept_bytes::{SLICE_MIN_BYTES, detached};
 pub(crate) use limits::Limits;

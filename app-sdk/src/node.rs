@@ -55,6 +55,13 @@ pub(crate) struct Node {
     pool: RwLock<LinkPool<Arc<LinkOutbox>>>,
 }
 
+/// A node is equal to itself alone.
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
 /// Outcome of the end of a link session.
 #[derive(Debug)]
 pub(crate) struct LinkSessionEnd {

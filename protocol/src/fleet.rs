@@ -11,15 +11,19 @@
 //! A node sends a message only to those that may have members of what it is for; [`PeerInterest`] knows.
 
 mod beat;
+mod client_home;
 mod greeting;
 mod hub_interest;
 mod interest;
 mod moving;
 mod node_message;
+mod ownership;
 mod presence;
+mod send_epoch;
 mod view;
 
 pub use beat::{BEAT_INTERVAL_MS, BeatPing, Beats, LATE_AFTER_MS};
+pub use client_home::{ClientHome, HomeLoss, ResumeOutcome, Way};
 pub use greeting::{Greeting, GreetingError, WireVersions};
 pub use hub_interest::HubInterest;
 pub use interest::{INTEREST_BUCKETS, InterestMap, InterestMapError, InterestUpdate, PeerInterest, Wanted};
@@ -27,5 +31,7 @@ pub use moving::{CountedFrame, MovedState, MovingConnection, MovingError};
 pub use node_message::{
     MoveStep, NodeMessage, NodeMessageError, NodePhase, NodeState, RequestMethod, encode_ask, encode_relay,
 };
+pub use ownership::{Absence, Ownership, Placement, SendOrigin};
 pub use presence::{PeerPresence, PresenceUpdate, PresentAppServer};
+pub use send_epoch::SendEpoch;
 pub use view::{Agreement, view_of};

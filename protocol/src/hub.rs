@@ -18,6 +18,7 @@ mod message_pack_encoding;
 mod payload;
 mod protocol;
 mod replay;
+mod replay_queue;
 mod scan;
 
 pub use framing::{Frame, FramingError, RECORD_SEPARATOR, next_frame, next_frame_behind};
@@ -31,4 +32,5 @@ pub use hub_message::{
 pub use payload::{Payload, PayloadError};
 pub use protocol::HubProtocol;
 pub use replay::{ReceivedSequence, ReplayBuffer, SequenceGap};
+pub use replay_queue::ReplayQueue;
 pub use scan::{MessageKind, Scan, ScanError};

@@ -34,6 +34,10 @@ pub const STATEFUL_RECONNECT_BUFFER_BYTES: usize = 100_000;
 /// How long a client may take to come back to its connection; the official server's default.
 pub const STATEFUL_RECONNECT_TIMEOUT_S: u64 = 15;
 
+/// How long an app server waits for the node to which a client moves, or for its old one to keep it: longer than a link may be
+/// without a socket.
+pub const MOVE_PAUSE_MAX_S: u64 = 120;
+
 /// The proxy pings a client when it has sent it nothing for this long; the official server's default.
 pub const KEEP_ALIVE_INTERVAL_MS: u64 = 15_000;
 

@@ -11,7 +11,6 @@ mod codec;
 mod data_type;
 mod frame;
 mod member_page;
-mod send_epoch;
 mod service_message;
 mod session;
 
@@ -20,7 +19,6 @@ pub(crate) use codec::write_frame;
 pub use data_type::DataType;
 pub use frame::{FrameBuffer, FrameError, bytes_of_frame};
 pub use member_page::{GroupMember, MEMBERS_PER_PAGE_MAX, MemberPage, MemberPageError};
-pub use send_epoch::SendEpoch;
 pub use service_message::*;
 pub use session::{
     ACKNOWLEDGE_KEY, Answer, Attachment, Backoff, Capabilities, Class, Counters, ECHO_KEY, Frames, HeaderError,

@@ -15,11 +15,12 @@ use futures_util::FutureExt;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::sleep;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::limits::STATEFUL_RECONNECT_TIMEOUT_S;
+use trunkline_protocol::fleet::ResumeOutcome;
+use trunkline_protocol::limits::{MOVE_PAUSE_MAX_S, STATEFUL_RECONNECT_TIMEOUT_S};
 use trunkline_protocol::service::{ConnectionFlowControl, FlowOperation, FlowSubject, ServiceMessage};
 
 use super::Dispatcher;
-use crate::connection::{Connection, ConnectionClose, LinkId, Resumption};
+use crate::connection::{Connection, ConnectionClose, LinkId};
 use crate::node::Node;
 use crate::outbound::ID_IN_USE;
 
@@ -40,12 +41,26 @@ impl Dispatcher {
         }
     }
 
-    /// Pauses what goes to a client alone.
-    pub(super) fn pause(&self, node: &Arc<Node>, connection_id: ByteString) {
+    /// Pauses what goes to a client alone. Without a node that ends the pause the connection ends: the new one was lost after
+    /// the old one had forgotten it.
+    pub(super) fn pause(self: &Arc<Self>, node: &Arc<Node>, connection_id: ByteString) {
         let Some(connection) = self.core.connection(&connection_id) else { return };
         let (subject, operation) = (FlowSubject::Client, FlowOperation::PauseAck);
         let answer = ConnectionFlowControl { connection_id, subject, operation };
-        connection.home().pause(node, ServiceMessage::ConnectionFlowControl(answer).to_frame());
+        let answer = ServiceMessage::ConnectionFlowControl(answer).to_frame();
+        let Some((pause, resumed)) = connection.home().pause(node, answer) else { return };
+        let dispatcher = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let closed = connection.cancellation();
+            tokio::select! {
+                () = resumed => return,
+                () = closed.cancelled() => return,
+                () = sleep(Duration::from_secs(MOVE_PAUSE_MAX_S)) => {}
+            }
+            if connection.home().give_up_pause(pause) {
+                dispatcher.end_with_link(&connection, ConnectionClose::new(Cause::LinkLost));
+            }
+        });
     }
 
     /// Resumes a client over this link, which becomes its home if it is another node's. A node that comes too late is told
@@ -65,13 +80,13 @@ impl Dispatcher {
         // Whoever reads the inbox tells the node to pause or to resume the client: the old one before, the new one after.
         let inbox = connection.inbox();
         match connection.home().resume(link, node) {
-            Resumption::Moved if is_proxy && inbox.is_client_paused() => {
+            ResumeOutcome::Moved if is_proxy && inbox.is_client_paused() => {
                 self.core.outbound.control_flow(node, connection_id, FlowOperation::Pause);
             }
-            Resumption::NotPaused if is_proxy && !Arc::ptr_eq(node, &connection.node()) => {
+            ResumeOutcome::NotPaused if is_proxy && !Arc::ptr_eq(node, &connection.node()) => {
                 self.core.outbound.refuse(node, connection_id, Cause::IdInUse, ID_IN_USE);
             }
-            Resumption::Moved | Resumption::Stayed | Resumption::NotPaused => {}
+            ResumeOutcome::Moved | ResumeOutcome::Stayed | ResumeOutcome::NotPaused => {}
         }
     }
 
@@ -165,6 +180,23 @@ mod tests {
             hub.tasks.wait().await;
             assert_eq!(hub.core.contains(&connection), is_taken_over);
             assert_eq!(connection.node().name(), if is_taken_over { "new" } else { "old" });
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_whose_new_node_is_lost_before_its_word_came_ends() {
+        for is_resumed in [true, false] {
+            let hub = dispatcher();
+            let old = begin(&hub, "old");
+            let connection = open(&hub, LinkId(1), &old, None);
+            hub.pause(&old, "c1".into());
+            tokio::task::yield_now().await;
+            if is_resumed {
+                hub.resume(LinkId(1), &old, "c1".into());
+            }
+            hub.tasks.close();
+            hub.tasks.wait().await;
+            assert_eq!(hub.core.contains(&connection), is_resumed);
         }
     }
 

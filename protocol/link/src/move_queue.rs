@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
-use trunkline_protocol::service::SendEpoch;
+use trunkline_protocol::fleet::SendEpoch;
 
 /// Maximum number of moves that wait. A node whose request is dropped gives the move up after a while.
 const WAITING_MAX: usize = 64 * 1024;

@@ -150,6 +150,8 @@ impl ReceivedSequence {
             return Err(SequenceGap);
         }
         self.next = sequence_id;
+        // The other end repeats what it has not seen acknowledged, and may send nothing new before it does.
+        self.acknowledged = self.acknowledged.min(sequence_id.saturating_sub(1));
         Ok(())
     }
 
@@ -159,9 +161,15 @@ impl ReceivedSequence {
         self.latest
     }
 
-    /// Number to acknowledge, if any was taken since the last acknowledgement.
+    /// Whether an acknowledgement is due.
+    #[must_use]
+    pub fn is_owed(&self) -> bool {
+        self.latest > self.acknowledged
+    }
+
+    /// Number to acknowledge, if any was taken since the last acknowledgement, or the other end has not seen that.
     pub fn acknowledgement(&mut self) -> Option<u64> {
-        let is_owed = self.latest > self.acknowledged;
+        let is_owed = self.is_owed();
         self.acknowledged = self.latest;
         is_owed.then_some(self.latest)
     }
@@ -206,6 +214,17 @@ mod tests {
         received.begin_at(2).unwrap();
         assert_eq!([received.take(), received.take(), received.take()], [false, false, true]);
         assert_eq!((received.latest(), received.acknowledgement()), (4, Some(4)));
+    }
+
+    #[test]
+    fn what_is_repeated_is_acknowledged_again() {
+        let mut received = ReceivedSequence::after(3);
+        assert!(!received.is_owed());
+        received.begin_at(2).unwrap();
+        assert_eq!([received.take(), received.take()], [false, false]);
+        assert_eq!((received.acknowledgement(), received.acknowledgement()), (Some(3), None), "the last one was lost");
+        received.begin_at(4).unwrap();
+        assert_eq!(received.acknowledgement(), None);
     }
 
     #[test]

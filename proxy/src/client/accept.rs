@@ -9,6 +9,7 @@ use bytestring::ByteString;
 use tokio::time::timeout;
 use tracing::debug;
 use trunkline_protocol::cause::Cause;
+use trunkline_protocol::fleet::Ownership;
 use trunkline_protocol::hub::HUB_PROTOCOL_VERSION_STATEFUL;
 use trunkline_protocol::manifest::{EndpointKind, HubManifest, SlowClients, Transport};
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
@@ -150,7 +151,7 @@ fn open(
         if let Some(limit_bytes) = settings.stateful_reconnect_buffer_bytes.filter(|_| is_stateful(handshake.as_ref()))
         {
             client.is_resumable = true;
-            client.cold.resumption = Some(Box::new(Resumption::new(limit_bytes)));
+            client.cold.resumption = Some(Box::new(Resumption::new(Ownership::new(limit_bytes))));
         }
         // A raw event stream has nothing to ask with.
         client.has_inherent_keep_alive = match content {

@@ -362,7 +362,7 @@ impl<'a> Upstream<'a> {
         protocol: HubProtocol,
         limit_bytes: usize,
     ) -> Result<(), InboundError> {
-        let mut received = self.resumption().map(|resumption| resumption.received);
+        let mut received = self.resumption().map(|resumption| resumption.ownership.received);
         let mut messages = partial.join(payload, protocol, limit_bytes);
         while let Some(message) = messages.next(received.as_mut())? {
             self.take(message);
@@ -370,9 +370,8 @@ impl<'a> Upstream<'a> {
         let used = messages.used();
         partial.keep_rest(payload, used);
         if let (Some(received), Some(resumption)) = (received, self.resumption()) {
-            let is_new = received.latest() > resumption.received.latest();
-            resumption.received = received;
-            if is_new {
+            resumption.ownership.received = received;
+            if received.is_owed() {
                 self.state.owe_acknowledgement(self.slot);
             }
         }

@@ -105,6 +105,21 @@ fn nothing_is_lost_or_doubled_when_a_socket_ends_and_the_app_server_hears_nothin
 }
 
 #[test]
+fn an_acknowledgement_that_was_lost_with_its_socket_comes_again() {
+    run(async {
+        let mut scene = scene().await;
+        let (mut client, target) = scene.connect().await;
+        client.send(&sent("1")).await;
+        assert_eq!((scene.link.data().await.0, client.text().await), (sent("1"), acknowledgement(1)));
+        drop(client);
+        let (mut client, _) = scene.come_back(&target).await;
+        client.send(&(sequence(1) + "\u{1e}" + &sent("1"))).await;
+        assert_eq!(client.text().await, acknowledgement(1), "a client whose buffer is full sends nothing before");
+        scene.link.fence().await;
+    });
+}
+
+#[test]
 fn a_client_that_does_not_come_back_in_time_is_gone() {
     run(async {
         let mut scene = scene().await;

@@ -185,6 +185,28 @@ fn a_move_that_the_app_server_does_not_answer_fails_and_the_connection_stays() {
 }
 
 #[test]
+fn a_late_answer_to_a_move_that_has_failed_is_not_taken_for_one_to_the_next_move() {
+    run(async {
+        let mut scene = Scene::open().await;
+        let (client, target) = scene.connect().await;
+        let id = client.id.clone();
+        drop(client);
+        let coming = scene.come_back(&target).await;
+        scene.asked(&id).await;
+        assert_eq!(coming.await.unwrap().err(), Some(404));
+        assert_eq!(scene.old.next().await, flow(&id, FlowOperation::Resume));
+        assert_eq!(scene.come_back(&target).await.await.unwrap().err(), Some(404));
+        scene.old.send(flow(&id, FlowOperation::PauseAck)).await;
+        scene.old.fence().await;
+        let coming = scene.come_back(&target).await;
+        scene.asked(&id).await;
+        scene.answer(&id, 1).await;
+        assert_eq!(coming.await.unwrap().unwrap().text().await, sequence(1));
+        assert_eq!(scene.new.next().await, flow(&id, FlowOperation::Resume));
+    });
+}
+
+#[test]
 fn a_connection_whose_owner_is_gone_is_refused_soon() {
     run(async {
         let mut scene = Scene::open().await;

@@ -263,8 +263,13 @@ impl Fleet {
         let (asker, answer) = OwnAnswer::of(link);
         let shared = self.shared();
         let mut batch = RoutedBatch::of(shared);
-        let source =
-            FrameSource { shared, counters: self.relayed(), hub: link.hub(), asker: &asker, origin: SendOrigin::OTHER };
+        let source = FrameSource {
+            shared,
+            counters: self.relayed(),
+            hub: link.hub(),
+            asker: &asker,
+            origin: SendOrigin::OtherNode,
+        };
         route(source, question, &mut batch).ok()?;
         for (commands, shard) in batch.into_commands().into_iter().zip(shared.shards()) {
             if !commands.is_empty() {

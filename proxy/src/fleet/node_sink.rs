@@ -162,8 +162,8 @@ impl<'a> NodeSink<'a> {
         let Some(hub) = shared.hubs.keyed(hub) else { return false };
         // Elsewhere each app server sends to all nodes, and numbers its epochs itself.
         let origin = match hub.is_of_door() {
-            true => SendOrigin { app: shared.hubs.number(self.member.boot()), epoch },
-            false => SendOrigin::OTHER,
+            true => SendOrigin::Sender(shared.hubs.number(self.member.boot()), epoch),
+            false => SendOrigin::OtherNode,
         };
         let hub = hub.index();
         let asker = asker(hub);

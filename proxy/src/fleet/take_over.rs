@@ -15,7 +15,7 @@ use super::fleet_counters::DropCause;
 use super::fleet_member::FleetMember;
 use super::node_link::NodeLink;
 use super::{ANSWER_TIMEOUT, Fleet};
-use crate::shard::{AnnouncedMove, SendOrigin, ShardSender, TakeOver, TakenOver, short};
+use crate::shard::{AnnouncedMove, ShardSender, TakeOver, TakenOver, short};
 use crate::upstream::Hub;
 
 /// Time in which the other nodes say whether they have a connection. One that is frozen has others wait for no longer.
@@ -111,8 +111,8 @@ impl Fleet {
                     && let Some(shard) = shared.shards().get(usize::from(location.shard))
                     && let Some(hub) = shared.hubs.keyed(&hub).map(|hub| hub.index())
                 {
-                    let origin = SendOrigin { app: shared.origin, epoch };
-                    shard.post(move |state| state.move_answered_for(hub, &connection_id, origin));
+                    let own = shared.origin;
+                    shard.post(move |state| state.move_answered_for(hub, &connection_id, own, epoch));
                 }
             }
         }

@@ -174,7 +174,7 @@ impl<'a> ShardSink<'a> {
     /// # Errors
     /// When it is none that an app server sends.
     pub(super) fn route(&mut self, message: ServiceMessage) -> Result<(), String> {
-        self.route_from(SendOrigin { app: self.asker.app(), epoch: 0 }, message)
+        self.route_from(SendOrigin::Sender(self.asker.app(), 0), message)
     }
 
     /// Routes a message that has another origin than the app server.
@@ -191,7 +191,7 @@ impl<'a> ShardSink<'a> {
     /// # Errors
     /// As those of [`route`](Self::route).
     pub(super) fn route_for(&mut self, asker: &Arc<dyn Asker>, message: ServiceMessage) -> Result<(), String> {
-        let origin = SendOrigin { app: asker.app(), epoch: 0 };
+        let origin = SendOrigin::Sender(asker.app(), 0);
         route_into(&mut self.batch, self.shard, (asker, origin), message)
     }
 }

@@ -126,7 +126,7 @@ impl<'a> DoorSink<'a> {
     }
 
     fn route(&mut self, message: ServiceMessage, epoch: i64) {
-        let origin = SendOrigin { app: self.shard.shared().origin, epoch };
+        let origin = SendOrigin::Sender(self.shard.shared().origin, epoch);
         if let Err(problem) = self.inner.route_from(origin, message) {
             self.skip(&problem);
         }

@@ -92,7 +92,7 @@ pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mu
         return match ServiceMessage::decode(&body) {
             Ok(Some(ServiceMessage::Stamped(_))) => Err("the app server sent a stamp in a stamp".into()),
             Ok(Some(inner)) => {
-                let origin = SendOrigin { epoch, ..source.origin };
+                let origin = in_epoch(source.origin, epoch);
                 route(FrameSource { origin, ..source }, inner, batch)
             }
             Ok(None) => Ok(()),
@@ -153,12 +153,20 @@ pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mu
         }
         ServiceMessage::ConnectionFlowControl(flow) => control_flow(source, flow, batch),
         ServiceMessage::ConnectionMoved(ConnectionMoved { connection_id, epoch }) => {
-            let origin = SendOrigin { epoch, ..origin };
-            batch.for_owner(source, connection_id, ConnectionCommand::Moved { origin });
+            if let SendOrigin::Sender(from, _) = origin {
+                batch.for_owner(source, connection_id, ConnectionCommand::Moved { from, epoch });
+            }
         }
         other => return route_rare(source, other, batch),
     }
     Ok(())
+}
+
+fn in_epoch(origin: SendOrigin, epoch: i64) -> SendOrigin {
+    match origin {
+        SendOrigin::Sender(sender, _) => SendOrigin::Sender(sender, epoch),
+        SendOrigin::OtherNode => SendOrigin::OtherNode,
+    }
 }
 
 /// Receivers of a message to clients; `None` for any other.

@@ -155,7 +155,7 @@ impl AnnouncerState {
         for shard in self.shared.shards() {
             let commands = vec![
                 ShardCommand::CountReceivers { hub, to: to.clone(), tally: tally.clone() },
-                ShardCommand::Send { hub, to: to.clone(), message: message.clone(), origin: SendOrigin::OTHER },
+                ShardCommand::Send { hub, to: to.clone(), message: message.clone(), origin: SendOrigin::OtherNode },
             ];
             shard.give(commands, bytes).await;
         }

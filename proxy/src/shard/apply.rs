@@ -104,8 +104,8 @@ impl ShardState {
     pub(super) fn change_groups(&mut self, slot: Slot, change: &MembershipChange, ack: Option<&PendingAck>) {
         let context = &self.context;
         let refusal = self.connections.change_groups(slot, change, &context.shared.settings.groups).err();
-        if let Some(transit) = self.transit_of(slot) {
-            transit.group_changes.push(change.clone());
+        if let Some(arrival) = self.arrival_of(slot) {
+            arrival.group_changes.push(change.clone());
         }
         let context = &self.context;
         if let Some(refusal) = refusal {
@@ -173,7 +173,7 @@ impl ShardState {
             ConnectionCommand::Invoke { asker, request, origin } => {
                 self.apply_invoke(slot, is_own, asker, request, (origin, mode));
             }
-            ConnectionCommand::Moved { origin } => self.move_answered(slot, origin),
+            ConnectionCommand::Moved { from, epoch } => self.move_answered(slot, from, epoch),
             ConnectionCommand::Flow { operation: FlowOperation::PauseAck, by } if is_own => match by {
                 Some(by) => self.pause_acknowledged(slot, by),
                 None => self.departure_paused(slot),
@@ -236,9 +236,12 @@ impl ShardState {
         request: ClientInvocation,
         (origin, mode): (SendOrigin, BatchMode),
     ) {
-        if let Some(transit) = self.transit_of(slot).filter(|transit| transit.departure.is_none() || transit.is_given())
-        {
-            return transit.requests.push((asker, request, origin));
+        if let Some(arrival) = self.arrival_of(slot) {
+            return arrival.requests.push((asker, request, origin));
+        }
+        if self.ownership_of(slot).is_some_and(|ownership| ownership.is_given()) {
+            // The new owner asks it.
+            return;
         }
         let results = &self.context.shared.client_results;
         if let Some(client) = self.connections.get_mut(slot).filter(|client| client.is_open())

@@ -138,7 +138,7 @@ pub(crate) enum ConnectionCommand {
     /// Somebody asks it for a client result: an app server, maybe not its own, or another node.
     Invoke { asker: Arc<dyn Asker>, request: ClientInvocation, origin: SendOrigin },
     /// An app server delivers what it sends to it to another node, from this epoch on.
-    Moved { origin: SendOrigin },
+    Moved { from: AppServerId, epoch: i64 },
     /// Pauses or resumes reading it.
     Flow {
         operation: FlowOperation,

@@ -11,7 +11,6 @@ mod membership_entry;
 mod pending_call;
 mod record;
 mod resumption;
-mod transit;
 
 use std::collections::BinaryHeap;
 use std::ops::Range;
@@ -35,8 +34,7 @@ pub(crate) use interner::{Opening, OpeningInterner};
 pub(crate) use membership::{Member, SetName};
 pub(crate) use pending_call::PendingCalls;
 pub(crate) use record::{Client, Status};
-pub(crate) use resumption::{Absence, Resumption};
-pub(crate) use transit::{Departure, Transit, is_for_new_owner};
+pub(crate) use resumption::{Arrival, Resumption};
 
 use membership::MembershipSets;
 

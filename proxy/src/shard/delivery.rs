@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use trunkline_protocol::fleet::Placement;
 
 use super::command::{Audience, Receivers};
 use super::connection::{Client, Connections, SetName};
@@ -238,36 +239,20 @@ impl Delivery {
         let messages = self.messages.count(client.content, frame);
         let waiting = client.outbox.bytes();
         let Some(resumption) = client.cold.resumption.as_deref_mut() else { return };
-        let is_away = resumption.is_away();
+        let ownership = &mut resumption.ownership;
         if messages > 0 {
-            let before = resumption.bytes();
-            let has_room = resumption.has_room();
-            let is_old = self.origin.is_some_and(|origin| resumption.is_of_old_owner(origin));
-            if is_old {
-                return;
-            }
-            let fits = self.fits(waiting + resumption.waiting_bytes(), frame.len());
-            let in_transit = resumption.transit.is_some();
-            if let Some(transit) = resumption.transit.as_deref_mut().filter(|_| fits) {
-                // Once the state has left, another node delivers.
-                if !transit.is_given() {
-                    transit.push(self.origin, frame.clone(), messages);
-                }
-            } else if has_room && !in_transit {
-                resumption.keep(frame.clone(), messages);
-            } else if fits && !in_transit {
-                resumption.hold(frame.clone(), messages);
-            } else if is_for_many && client.may_miss {
-                self.counters.dropped.increment();
-            } else {
-                self.effects.slow.push(slot);
-            }
-            self.budget.replay_changed(before, resumption.bytes());
-            if !has_room || in_transit {
-                return;
+            let before = ownership.bytes();
+            let fits = |held: usize| self.fits(waiting + held, frame.len());
+            let placement = ownership.place(frame.clone(), messages, self.origin, fits);
+            self.budget.replay_changed(before, ownership.bytes());
+            match placement {
+                Placement::Kept => {}
+                Placement::Waits | Placement::Elsewhere => return,
+                Placement::TooMuch if is_for_many && client.may_miss => return self.counters.dropped.increment(),
+                Placement::TooMuch => return self.effects.slow.push(slot),
             }
         }
-        if !is_away {
+        if ownership.absence().is_none() {
             self.put_now(slot, client, frame, mode);
         }
     }
@@ -275,17 +260,16 @@ impl Delivery {
     /// Takes an acknowledgement of a client; frames that were held back for it leave.
     pub(super) fn acknowledge(&mut self, slot: Slot, client: &mut Client, sequence_id: u64, mode: BatchMode) {
         let Some(resumption) = client.cold.resumption.as_deref_mut() else { return };
-        let before = resumption.bytes();
-        resumption.acknowledge(sequence_id);
-        self.budget.replay_changed(before, resumption.bytes());
+        let before = resumption.ownership.bytes();
+        resumption.ownership.acknowledge(sequence_id);
+        self.budget.replay_changed(before, resumption.ownership.bytes());
         self.release(slot, client, mode);
     }
 
     /// Writes frames that were held back, as far as there is room in the replay buffer.
     fn release(&mut self, slot: Slot, client: &mut Client, mode: BatchMode) {
         while let Some(resumption) = client.cold.resumption.as_deref_mut()
-            && !resumption.is_away()
-            && let Some(frame) = resumption.release()
+            && let Some(frame) = resumption.ownership.release()
         {
             self.put_now(slot, client, &frame, mode);
         }
@@ -300,7 +284,7 @@ impl Delivery {
     /// Forgets what was kept for a client.
     pub(super) fn forget_kept(&self, client: &mut Client) {
         if let Some(resumption) = client.cold.resumption.take() {
-            self.budget.replay_changed(resumption.bytes(), 0);
+            self.budget.replay_changed(resumption.ownership.bytes(), 0);
         }
     }
 
@@ -500,7 +484,7 @@ mod tests {
         let mode = bed.state.mode(flush);
         let hub = bed.hub.index();
         let state = &mut bed.state;
-        let origin = SendOrigin { app: AppServerId::from(7), epoch: 0 };
+        let origin = SendOrigin::Sender(AppServerId::from(7), 0);
         state.delivery.send(&mut state.connections, hub, to, &message(text), (origin, mode));
     }
 

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use trunkline_protocol::cause::Cause;
+use trunkline_protocol::fleet::Absence;
 use trunkline_protocol::hub::HubMessage;
 use trunkline_protocol::manifest::HubManifest;
 
-use super::connection::{Absence, Client, Connections, PauseReason, Status};
+use super::connection::{Client, Connections, PauseReason, Status};
 use super::content::Content;
 use super::framed::message_frame;
 use super::slot::{Serial, Slot};
@@ -107,7 +108,8 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
         }
         Status::Opening { until } if now >= until => Due::Now(Overdue::NotOpened),
         Status::Opening { until } => Due::Wait(until),
-        Status::Open if client.is_away() => match client.cold.resumption.as_ref().and_then(|it| it.absence) {
+        Status::Open if client.is_away() => match client.cold.resumption.as_ref().and_then(|it| it.ownership.absence())
+        {
             Some(Absence { until, cause }) if now >= until => Due::Now(Overdue::Lost(cause)),
             Some(Absence { until, .. }) => Due::Wait(until),
             None => Due::Wait(now.saturating_add(keep_alive)),

@@ -19,34 +19,25 @@
 //! Until the state has left, the old owner has the connection, and gets it back when the move fails. From then on the new one
 //! has it, or nobody.
 
-use std::mem;
-
 use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::sync::oneshot;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::fleet::{MovedState, MovingConnection};
+use trunkline_protocol::fleet::{MovedState, MovingConnection, Ownership};
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::{HubManifest, SlowClients};
 use trunkline_protocol::service::{FlowOperation, MoveConnection, OpenConnection, ServiceMessage};
 
-use super::connection::{Absence, Client, Departure, Opening, Resumption, SetName, Status, Transit, is_for_new_owner};
+use super::connection::{Arrival, Client, Opening, Resumption, SetName, Status};
 use super::content::Content;
 use super::delivery::Flush;
 use super::hand_over::flow;
-use super::send_origin::SendOrigin;
 use super::slot::{Serial, Slot};
 use super::state::ShardState;
 use crate::clock::unix_ms;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
 use crate::upstream::{AppServerId, HomeLink, HubIndex};
-
-/// Ticks in which app servers have to answer before a move fails, and the new owner to say that the connection has arrived.
-const MOVE_TICKS: u32 = 4;
-
-/// Ticks in which a connection has to arrive.
-const ARRIVAL_TICKS: u32 = 8;
 
 impl ShardState {
     /// Says what a connection is that another node is about to take over, and cuts its socket; `None` where it can't move.
@@ -57,7 +48,7 @@ impl ShardState {
         let cause = resumption.move_cause;
         let home_moves = client.home.lets_clients_move() && client.home.is_open();
         if !client.is_open()
-            || client.is_in_transit()
+            || !resumption.ownership.is_owned()
             || !client.can_move()
             || client.cold.is_leaving
             || client.cold.moving_to.is_some()
@@ -96,99 +87,90 @@ impl ShardState {
     /// Begins to let a connection go to another node; `answer` gets its state, or nothing when that fails.
     pub(crate) fn depart(&mut self, hub: HubIndex, id: &str, answer: oneshot::Sender<Option<Bytes>>) {
         let Some(slot) = self.connections.find(hub, id) else { return };
-        let Some(client) = self.connections.live_mut(slot).filter(|client| client.is_away()) else { return };
+        let Some(client) = self.connections.live_mut(slot) else { return };
         let (home, serial) = (client.home.clone(), client.serial);
-        let Some(resumption) = client.cold.resumption.as_deref_mut().filter(|it| it.transit.is_none()) else { return };
+        let Some(resumption) = client.cold.resumption.as_deref_mut() else { return };
+        let Some(until) = resumption.ownership.depart(self.tick) else { return };
+        resumption.taker = Some(answer);
         home.send(&flow(id, FlowOperation::Pause));
-        let departure = Departure { waits_for_pause: true, answer: Some(answer), ..Departure::default() };
-        resumption.transit = Some(Box::new(Transit::departing(departure)));
-        let until = self.tick.saturating_add(MOVE_TICKS);
-        if let Some(absence) = &mut resumption.absence {
-            absence.until = absence.until.max(until + 1);
-        }
         self.departures.push((slot, serial, until));
     }
 
     /// Takes the answer of this node to its own move, as [`move_answered`](Self::move_answered).
-    pub(crate) fn move_answered_for(&mut self, hub: HubIndex, id: &str, origin: SendOrigin) {
+    pub(crate) fn move_answered_for(&mut self, hub: HubIndex, id: &str, from: AppServerId, epoch: i64) {
         if let Some(slot) = self.connections.find(hub, id) {
-            self.move_answered(slot, origin);
+            self.move_answered(slot, from, epoch);
         }
     }
 
     /// Takes the answer of an app server to a move, or at the door of a node: from which of its epochs on it sends elsewhere.
-    pub(super) fn move_answered(&mut self, slot: Slot, SendOrigin { app, epoch }: SendOrigin) {
-        if let Some(departure) = self.departure_of(slot)
-            && let Some(place) = departure.waits_for.iter().position(|waiting| *waiting == app)
-        {
-            departure.waits_for.swap_remove(place);
-            departure.epochs.push((app, epoch));
+    pub(super) fn move_answered(&mut self, slot: Slot, from: AppServerId, epoch: i64) {
+        if let Some(ownership) = self.ownership_of(slot) {
+            ownership.answered(from, epoch);
         }
         self.let_go_if_ready(slot);
     }
 
     /// Takes note that the app server of a connection sends it alone nothing more here: now all are asked to send elsewhere
-    /// what is for many. Before that, a send to many could overtake an earlier one to the client alone.
+    /// what is for many.
     pub(super) fn departure_paused(&mut self, slot: Slot) {
+        if !self.ownership_of(slot).is_some_and(|ownership| ownership.pause_acknowledged()) {
+            return;
+        }
         let Some(client) = self.connections.live(slot) else { return };
         let (home, connection_id) = (client.home.clone(), ByteString::from(&*client.id));
         let hubs = self.context.shared.hubs.all();
         let Some(pools) = hubs.get(home.hub().get()).map(|hub| hub.pools()) else { return };
-        let asked_nodes = match home.of_door() {
+        let mut asked = match home.of_door() {
             Some(_) => self.context.shared.other_nodes().announce_move(home.hub(), &connection_id),
             None => Vec::new(),
         };
-        let Some(departure) = self.departure_of(slot).filter(|departure| departure.waits_for_pause) else { return };
-        departure.waits_for_pause = false;
-        departure.waits_for.extend(asked_nodes);
         let order = ServiceMessage::MoveConnection(MoveConnection { connection_id });
         for pool in pools.iter() {
             let link = if pool.app().id == home.app() { Some(home.clone()) } else { pool.any_link() };
             // One that knows no moves stamps nothing: its sends are of the epoch before all others.
             if let Some(link) = link.filter(|link| link.knows_moves() && link.queue(&order)) {
-                departure.waits_for.push(link.app());
+                asked.push(link.app());
             }
+        }
+        if let Some(ownership) = self.ownership_of(slot) {
+            ownership.asked(asked);
         }
         self.let_go_if_ready(slot);
     }
 
-    /// Transit of a connection, if it is in one.
-    pub(super) fn transit_of(&mut self, slot: Slot) -> Option<&mut Transit> {
-        let client = self.connections.live_mut(slot).filter(|client| client.is_resumable)?;
-        client.cold.resumption.as_deref_mut()?.transit.as_deref_mut()
+    /// Ownership of a connection that may move.
+    pub(super) fn ownership_of(&mut self, slot: Slot) -> Option<&mut Ownership<AppServerId>> {
+        Some(&mut self.resumption_of(slot)?.ownership)
     }
 
-    fn departure_of(&mut self, slot: Slot) -> Option<&mut Departure> {
-        self.transit_of(slot)?.departure.as_mut()
+    /// Work that waits for the arrival of a connection, if it has not arrived.
+    pub(super) fn arrival_of(&mut self, slot: Slot) -> Option<&mut Arrival> {
+        self.resumption_of(slot)?.arrival.as_deref_mut()
+    }
+
+    fn resumption_of(&mut self, slot: Slot) -> Option<&mut Resumption> {
+        let client = self.connections.live_mut(slot).filter(|client| client.is_resumable)?;
+        client.cold.resumption.as_deref_mut()
     }
 
     /// Gives the state of a connection away, when nothing more comes for it here.
     fn let_go_if_ready(&mut self, slot: Slot) {
-        if !self.departure_of(slot).is_some_and(|departure| departure.is_ready()) {
-            return;
-        }
-        let until = self.tick.saturating_add(MOVE_TICKS);
-        let groups = self.connections.get(slot).map(|client| self.groups_of(client)).unwrap_or_default();
-        let Some(client) = self.connections.live_mut(slot) else { return };
+        let now = self.tick;
+        let Some(resumption) = self.resumption_of(slot) else { return };
+        let before = resumption.ownership.bytes();
+        let Some((state, epochs)) = resumption.ownership.let_go(now) else { return };
+        let (taker, after) = (resumption.taker.take(), resumption.ownership.bytes());
+        self.delivery.replay_changed(before, after);
+        let Some(client) = self.connections.live(slot) else { return };
         let calls = client.cold.calls.pending().map(ByteString::from).collect();
-        let Some(resumption) = client.cold.resumption.as_deref_mut() else { return };
-        let before = resumption.bytes();
-        let Some(mut transit) = resumption.transit.take() else { return };
-        let Some(departure) = transit.departure.take() else { return };
-        let behind = transit.of_old_owner(&departure.epochs);
         let hubs = &self.context.shared.hubs;
-        let named = |(app, epoch): &(AppServerId, i64)| (ByteString::from(&*hubs.instance(*app)), *epoch);
-        let epochs = departure.epochs.iter().map(named).collect();
-        let state = MovedState { calls, groups, epochs, ..resumption.state(behind) };
-        // From here on it is the other node's. What comes now is delivered there.
-        resumption.transit = Some(Box::new(Transit::departing(Departure::default())));
-        if let Some(absence) = &mut resumption.absence {
-            *absence = Absence { until, ..*absence };
-        }
-        self.delivery.replay_changed(before, resumption.bytes());
-        if let Some(answer) = departure.answer {
+        let named = |(app, epoch): (AppServerId, i64)| (ByteString::from(&*hubs.instance(app)), epoch);
+        let epochs = epochs.into_iter().map(named).collect();
+        let state = MovedState { calls, groups: self.groups_of(client), epochs, ..state };
+        if let Some(taker) = taker {
             // It fails when the other node waits no more: then nobody has the connection any more, and it ends.
-            drop(answer.send(Some(state.encode())));
+            drop(taker.send(Some(state.encode())));
         }
     }
 
@@ -198,8 +180,7 @@ impl ShardState {
         let Some(resumption) = self.connections.get(slot).and_then(|client| client.cold.resumption.as_ref()) else {
             return;
         };
-        let is_given = resumption.transit.as_ref().is_some_and(|transit| transit.is_given());
-        if is_given {
+        if resumption.ownership.is_given() {
             self.context.counters.moved_out.of(resumption.move_cause).increment();
             self.forget_silently(slot);
         }
@@ -221,7 +202,9 @@ impl ShardState {
         let now = self.tick;
         let late: Vec<_> = self.departures.extract_if(.., |(.., until)| *until <= now).collect();
         for (slot, serial, _) in late {
-            if self.connections.get_current(slot, serial).is_some() {
+            let client = self.connections.get_current(slot, serial);
+            let resumption = client.and_then(|client| client.cold.resumption.as_ref());
+            if resumption.is_some_and(|resumption| resumption.ownership.is_late(now)) {
                 self.stay_here(slot);
             }
         }
@@ -231,16 +214,13 @@ impl ShardState {
     pub(super) fn stay_here(&mut self, slot: Slot) {
         let Some(client) = self.connections.live_mut(slot) else { return };
         let Some(resumption) = client.cold.resumption.as_deref_mut() else { return };
-        let is_open = |transit: &Transit| transit.departure.as_ref().is_some_and(|it| it.answer.is_some());
-        if !resumption.transit.as_deref().is_some_and(is_open) {
-            return;
+        let before = resumption.ownership.bytes();
+        if resumption.ownership.stay() {
+            resumption.taker = None;
+            self.delivery.replay_changed(before, resumption.ownership.bytes());
+            self.context.shared.routes.end_move(&client.id);
+            client.home.send(&flow(&client.id, FlowOperation::Resume));
         }
-        let before = resumption.bytes();
-        let transit = resumption.transit.take().map(|transit| *transit).unwrap_or_default();
-        transit.of_old_owner(&[]).into_iter().for_each(|(frame, messages)| resumption.add(frame, messages));
-        self.delivery.replay_changed(before, resumption.bytes());
-        self.context.shared.routes.end_move(&client.id);
-        client.home.send(&flow(&client.id, FlowOperation::Resume));
     }
 
     /// Takes a connection in that is about to arrive from another node: sends find it from now on, and wait. `None` where its
@@ -253,15 +233,21 @@ impl ShardState {
         moving: &MovingConnection,
     ) -> Option<(Slot, Serial)> {
         let shared = self.context.shared.clone();
+        if shared.routes.find(id).is_some() {
+            // For another socket of its client, which has given up since.
+            return None;
+        }
         let hubs = shared.hubs.all();
         let home = hubs.get(hub.get())?.choose_home_at(shared.hubs.number(&moving.app_server))?;
         let Ok(Some(ServiceMessage::OpenConnection(opening))) = ServiceMessage::decode(&moving.opening) else {
             return None;
         };
         let limit_bytes = settings.stateful_reconnect_buffer_bytes?;
-        let mut client = self.arriving(&home, &opening, id, (limit_bytes, moving))?;
+        let now = self.tick;
+        let (ownership, until) = Ownership::arriving(limit_bytes, now);
+        let mut client = self.arriving(&home, &opening, id, (ownership, moving))?;
         client.may_miss = settings.slow_clients == SlowClients::Drop;
-        let (serial, now) = (client.serial, self.tick);
+        let serial = client.serial;
         self.context.counters.away.follow(0, 1);
         let slot = self.connections.insert(client, moving.user.as_deref());
         shared.routes.begin_move(id);
@@ -269,7 +255,7 @@ impl ShardState {
         if let Some(expires_s) = moving.expires_s {
             self.token_expiries.set(slot, expires_s);
         }
-        self.keep_alive.schedule(slot, serial, now, now + ARRIVAL_TICKS);
+        self.keep_alive.schedule(slot, serial, now, until);
         Some((slot, serial))
     }
 
@@ -278,21 +264,18 @@ impl ShardState {
         home: &HomeLink,
         opening: &OpenConnection,
         id: &str,
-        (limit_bytes, moving): (usize, &MovingConnection),
+        (ownership, moving): (Ownership<AppServerId>, &MovingConnection),
     ) -> Option<Client> {
         let protocol = HubProtocol::from_name(opening.protocol.as_deref()?)?;
         let (serial, now) = (self.connections.next_serial(), self.tick);
         let mut client = Client::new(id.into(), serial, home.clone(), Content::Hub(protocol), Socket::Away);
         (client.status, client.is_negotiated, client.is_resumable) = (Status::Open, true, true);
         (client.last_sent, client.last_heard) = (now, now);
-        let mut resumption = Resumption::new(limit_bytes);
-        resumption.absence = Some(Absence { until: now + ARRIVAL_TICKS, cause: Cause::SocketEnded });
-        resumption.transit = Some(Box::default());
         let age_us = unix_ms().saturating_sub(moving.opened_ms).saturating_mul(1000);
         client.cold.opened_us = self.context.now_us().saturating_sub(age_us);
         client.cold.opening = Some(self.intern_opening(opening));
         client.cold.is_bound = moving.is_bound;
-        client.cold.resumption = Some(Box::new(resumption));
+        client.cold.resumption = Some(Box::new(Resumption::new(ownership)));
         Some(client)
     }
 
@@ -309,20 +292,16 @@ impl ShardState {
         let Some(client) = self.connections.get_current(slot, serial).filter(|client| client.is_open()) else {
             return false;
         };
-        state.calls.iter().for_each(|call| client.begin_call(call, calls_max));
         let Some(resumption) = client.cold.resumption.as_deref_mut() else { return false };
-        let Some(mut transit) = resumption.transit.take() else { return false };
-        let before = transit.bytes();
-        resumption.epochs = state.epochs.iter().map(|(name, epoch)| (shared.hubs.number(name), *epoch)).collect();
-        let groups = state.groups.clone();
-        resumption.restore(state);
-        let epochs = mem::take(&mut resumption.epochs);
-        transit.of_new_owner(&epochs).into_iter().for_each(|(frame, messages)| resumption.add(frame, messages));
-        resumption.epochs.clone_from(&epochs);
-        if let Some(absence) = &mut resumption.absence {
-            absence.until = until;
+        let before = resumption.ownership.bytes();
+        let epochs = state.epochs.iter().map(|(name, epoch)| (shared.hubs.number(name), *epoch)).collect();
+        let (calls, groups) = (state.calls.clone(), state.groups.clone());
+        if !resumption.ownership.settle(state, epochs, until) {
+            return false;
         }
-        self.delivery.replay_changed(before, resumption.bytes());
+        let arrival = resumption.arrival.take().map(|arrival| *arrival).unwrap_or_default();
+        self.delivery.replay_changed(before, resumption.ownership.bytes());
+        calls.iter().for_each(|call| client.begin_call(call, calls_max));
         client.home.send(&flow(&client.id, FlowOperation::Resume));
         shared.routes.end_move(&client.id);
         self.context.record_arrival(client);
@@ -332,10 +311,10 @@ impl ShardState {
         }
         groups.iter().for_each(|group| self.connections.join(slot, hub, SetName::Group(group)));
         // The other node may have given the state away before it heard of these.
-        transit.group_changes.iter().for_each(|change| self.change_groups(slot, change, None));
+        arrival.group_changes.iter().for_each(|change| self.change_groups(slot, change, None));
         let mode = self.mode(Flush::Deferred);
-        for (asker, request, origin) in transit.requests {
-            if is_for_new_owner(&epochs, origin) {
+        for (asker, request, origin) in arrival.requests {
+            if self.ownership_of(slot).is_some_and(|ownership| ownership.is_of_new_owner(origin)) {
                 self.apply_invoke(slot, false, asker, request, (origin, mode));
             }
         }
@@ -352,10 +331,7 @@ impl ShardState {
 
     /// Gives a connection up that has not arrived. Returns whether it was such a one.
     pub(super) fn withdraw(&mut self, slot: Slot) -> bool {
-        let is_arriving = self.connections.live(slot).is_some_and(|client| {
-            let transit = client.cold.resumption.as_ref().and_then(|resumption| resumption.transit.as_ref());
-            transit.is_some_and(|transit| transit.departure.is_none())
-        });
+        let is_arriving = self.ownership_of(slot).is_some_and(|ownership| ownership.is_arriving());
         if is_arriving && let Some(client) = self.connections.live(slot) {
             self.context.record_arrival(client);
             self.forget_silently(slot);

@@ -15,7 +15,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubMessage;
 use trunkline_protocol::service::{ConnectionReconnect, ServiceMessage};
 
-use super::connection::{Absence, Client};
+use super::connection::Client;
 use super::content::Content;
 use super::delivery::Flush;
 use super::framed::message_frame;
@@ -68,7 +68,7 @@ impl ShardState {
         let until = now.saturating_add(self.context.shared.settings.http_transports.disconnect_timeout_s);
         let Some(client) = self.connections.live_mut(slot) else { return };
         let Some(resumption) = &mut client.cold.resumption else { return };
-        if resumption.absence.replace(Absence { until, cause }).is_none() {
+        if resumption.ownership.leave(until, cause) {
             self.context.counters.away.follow(0, 1);
         }
         self.delivery.discard(client);
@@ -107,7 +107,8 @@ impl ShardState {
     pub(crate) fn claim(&mut self, hub: HubIndex, id: &str) -> Option<(Slot, Serial)> {
         let slot = self.connections.find(hub, id)?;
         let client = self.connections.live(slot)?;
-        if !may_return(client, Cause::SocketEnded) || client.is_in_transit() {
+        let is_owned = client.cold.resumption.as_ref().is_some_and(|resumption| resumption.ownership.is_owned());
+        if !may_return(client, Cause::SocketEnded) || !is_owned {
             return None;
         }
         self.sever(slot, Cause::SocketEnded);
@@ -135,21 +136,23 @@ impl ShardState {
     }
 
     /// Gives a claimed connection its new socket, with what the client has not acknowledged. Returns the serial for the
-    /// task that reads it; `None` if another socket has come since, or the connection has ended.
+    /// task that reads it; `None` if another socket has come since, another node takes the
+    /// connection over, or it has ended.
     pub(crate) fn come_back(&mut self, slot: Slot, claimed: Serial, socket: Socket) -> Option<Serial> {
         let (serial, now, mode) = (self.connections.next_serial(), self.tick, self.mode(Flush::Deferred));
         let client = self.connections.get_current(slot, claimed).filter(|client| client.is_open())?;
         let (Content::Hub(protocol), Some(resumption)) = (client.content, &mut client.cold.resumption) else {
             return None;
         };
-        if resumption.absence.take().is_some() {
-            self.context.counters.away.follow(1, 0);
+        if !resumption.ownership.come_back() {
+            return None;
         }
+        self.context.counters.away.follow(1, 0);
         // Its node has it again: a later move has another cause.
         resumption.move_cause = MoveCause::default();
-        let sequence = HubMessage::Sequence { sequence_id: resumption.sequence() };
-        let frames = [message_frame(protocol, &sequence)].into_iter().chain(resumption.unacknowledged().cloned());
-        let frames: Vec<_> = frames.collect();
+        let (sequence_id, kept) = resumption.ownership.replay();
+        let sequence = message_frame(protocol, &HubMessage::Sequence { sequence_id });
+        let frames: Vec<_> = [sequence].into_iter().chain(kept.cloned()).collect();
         client.socket = socket;
         client.change_serial(serial);
         (client.last_heard, client.last_sent) = (now, now);
@@ -192,8 +195,8 @@ impl ShardState {
                 continue;
             };
             resumption.owes_acknowledgement = false;
-            if !resumption.is_away()
-                && let Some(sequence_id) = resumption.received.acknowledgement()
+            if resumption.ownership.absence().is_none()
+                && let Some(sequence_id) = resumption.ownership.received.acknowledgement()
             {
                 let frame = message_frame(protocol, &HubMessage::Ack { sequence_id });
                 self.delivery.put(slot, client, &frame, mode);

@@ -119,6 +119,7 @@ impl ShardState {
 #[cfg(test)]
 mod tests {
     use trunkline_protocol::cause::Cause;
+    use trunkline_protocol::fleet::Ownership;
 
     use super::*;
     use crate::shard::connection::Resumption;
@@ -146,7 +147,7 @@ mod tests {
         let (here, away) = (bed.client("here"), bed.client("away"));
         let client = bed.state.connections.live_mut(away).unwrap();
         client.is_resumable = true;
-        client.cold.resumption = Some(Box::new(Resumption::new(1000)));
+        client.cold.resumption = Some(Box::new(Resumption::new(Ownership::new(1000))));
         bed.state.sever(away, Cause::SocketEnded);
         assert_eq!(search(&mut bed, 2), [here]);
     }

@@ -24,6 +24,7 @@
 //! | `dialling` | dials of the proxy |
 //! | `schedule` | traffic and faults of one seed |
 //! | `fleet` | many nodes with links between all of them |
+//! | `moves` | client connections that move between nodes |
 
 #![expect(clippy::indexing_slicing, reason = "a simulation that loses track of its own slots and ends must not go on")]
 
@@ -31,6 +32,7 @@ mod dialling;
 mod end;
 mod fleet;
 mod ledger;
+mod moves;
 mod mutant;
 mod random;
 mod schedule;
@@ -40,5 +42,6 @@ mod world;
 
 pub use fleet::{FleetMutant, FleetOutcome, FleetSize, run_fleet};
 pub use ledger::Violation;
+pub use moves::{MoveMutant, MoveOutcome, run_moves};
 pub use mutant::Mutant;
 pub use schedule::{Outcome, run};

@@ -2,7 +2,7 @@
 //! Runs schedules of the simulations by the million, or replays one with a trace.
 
 use std::fmt::Debug;
-use std::ops::Range;
+use std::ops::{Add, Range};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use trunkline_simulation::{FleetMutant, FleetOutcome, FleetSize, Mutant, Outcome, Violation, run, run_fleet};
+use trunkline_simulation::{
+    FleetMutant, FleetOutcome, FleetSize, MoveMutant, Mutant, Violation, run, run_fleet, run_moves,
+};
 
 /// Seeds that a thread takes at once.
 const BLOCK: u64 = 1_000;
@@ -18,7 +20,8 @@ const BLOCK: u64 = 1_000;
 /// Interval of progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Simulates links that are cut, delayed, frozen and restarted, or with --fleet nodes that link each other
+/// Simulates links that are cut, delayed, frozen and restarted; with --fleet nodes that link each other, with --moves client
+/// connections that move between nodes
 ///
 /// Each schedule is made of its seed alone. The first one that breaks a rule is printed, and the command fails;
 /// replay it with --seed. A long run can be cut into slices: each ends by naming the seed to go on from.
@@ -46,6 +49,9 @@ struct Arguments {
     /// Simulate a fleet of nodes, on one thread
     #[arg(long, conflicts_with_all = ["seconds", "threads"])]
     fleet: bool,
+    /// Simulate client connections that move between nodes
+    #[arg(long, conflicts_with = "fleet")]
+    moves: bool,
     /// Number of its nodes [default: a few]
     #[arg(long, value_name = "N", requires = "fleet")]
     nodes: Option<usize>,
@@ -57,15 +63,20 @@ fn main() -> ExitCode {
     let size = arguments.nodes.map_or(FleetSize::SMALL, FleetSize::large);
     let is_right = match arguments.seed {
         Some(seed) if arguments.fleet => tell_result(seed, run_fleet(seed, size, None, true)),
+        Some(seed) if arguments.moves => tell_result(seed, run_moves(seed, None, true)),
         Some(seed) => tell_result(seed, run(seed, None, true)),
         None if arguments.fleet && arguments.mutants => {
             catch_mutants(seeds, &FleetMutant::ALL, |seed, mutant| run_fleet(seed, size, Some(mutant), false).err())
         }
         None if arguments.fleet => run_fleets(seeds, size),
+        None if arguments.moves && arguments.mutants => {
+            catch_mutants(seeds, &MoveMutant::ALL, |seed, mutant| run_moves(seed, Some(mutant), false).err())
+        }
         None if arguments.mutants => {
             catch_mutants(seeds, &Mutant::ALL, |seed, mutant| run(seed, Some(mutant), false).err())
         }
-        None => run_all(&arguments),
+        None if arguments.moves => run_all(&arguments, |seed| run_moves(seed, None, false)),
+        None => run_all(&arguments, |seed| run(seed, None, false)),
     };
     if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -110,21 +121,26 @@ fn run_fleets(seeds: Range<u64>, size: FleetSize) -> bool {
 }
 
 /// State that the threads share.
-struct Work {
+struct Work<O, F> {
+    run: F,
     started: Instant,
     /// No block is begun after this.
     ends: Option<Instant>,
     to: u64,
     next: AtomicU64,
     failed: AtomicBool,
-    outcome: Mutex<Outcome>,
+    outcome: Mutex<O>,
     broken: Mutex<Option<(u64, Violation)>>,
 }
 
 #[expect(clippy::print_stdout, reason = "the result of the command")]
-fn run_all(arguments: &Arguments) -> bool {
+fn run_all<O>(arguments: &Arguments, run: impl Fn(u64) -> Result<O, Violation> + Sync) -> bool
+where
+    O: Copy + Default + Debug + Add<Output = O> + Send,
+{
     let started = now();
     let work = Work {
+        run,
         started,
         ends: arguments.seconds.map(|seconds| started + Duration::from_secs(seconds)),
         to: arguments.from.saturating_add(arguments.schedules),
@@ -141,18 +157,24 @@ fn run_all(arguments: &Arguments) -> bool {
         }
     });
     if let Some((seed, broken)) = lock(&work.broken).take() {
-        println!("seed {seed}: {broken}\nreplay it with: simulate --seed {seed}");
+        let kind = if arguments.moves { " --moves" } else { "" };
+        println!("seed {seed}: {broken}\nreplay it with: simulate{kind} --seed {seed}");
         return false;
     }
     let next = work.next.load(Ordering::Relaxed).min(work.to);
     println!("seeds {} to {} hold: {:?}", arguments.from, next.saturating_sub(1), *lock(&work.outcome));
     if next < work.to {
-        println!("go on with: simulate --from {next} --schedules {}", work.to - next);
+        let kind = if arguments.moves { " --moves" } else { "" };
+        println!("go on with: simulate{kind} --from {next} --schedules {}", work.to - next);
     }
     true
 }
 
-impl Work {
+impl<O, F> Work<O, F>
+where
+    O: Copy + Default + Add<Output = O>,
+    F: Fn(u64) -> Result<O, Violation>,
+{
     /// Runs blocks until there are none; one of the threads tells the progress.
     fn run_blocks(&self, tells: bool) {
         let mut told = self.started;
@@ -170,9 +192,9 @@ impl Work {
     }
 
     fn run_block(&self, from: u64, to: u64) {
-        let mut sum = Outcome::default();
+        let mut sum = O::default();
         for seed in from..to {
-            match run(seed, None, false) {
+            match (self.run)(seed) {
                 Ok(outcome) => sum = sum + outcome,
                 Err(broken) => {
                     self.failed.store(true, Ordering::Relaxed);

@@ -181,20 +181,20 @@ impl Client {
     /// Whether it has no socket, and may come back.
     #[must_use]
     pub(crate) fn is_away(&self) -> bool {
-        self.is_resumable && self.cold.resumption.as_ref().is_some_and(|resumption| resumption.is_away())
+        self.is_resumable && self.cold.resumption.as_ref().is_some_and(|it| it.ownership.absence().is_some())
     }
 
     /// Whether it is on its way to another node, or from one.
     #[must_use]
     pub(in crate::shard) fn is_in_transit(&self) -> bool {
-        self.is_resumable && self.cold.resumption.as_ref().is_some_and(|resumption| resumption.transit.is_some())
+        self.is_resumable && self.cold.resumption.as_ref().is_some_and(|resumption| !resumption.ownership.is_owned())
     }
 
     /// Bytes that wait because its socket takes no more, or because it does not acknowledge them.
     #[must_use]
     pub(crate) fn waiting_bytes(&self) -> usize {
         let unwritten = if self.is_flushing { self.outbox.bytes() } else { 0 };
-        unwritten + self.cold.resumption.as_ref().map_or(0, |resumption| resumption.bytes())
+        unwritten + self.cold.resumption.as_ref().map_or(0, |resumption| resumption.ownership.bytes())
     }
 
     fn wake_reader(&mut self) {

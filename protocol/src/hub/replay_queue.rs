@@ -1,0 +1,134 @@
+//! Way of messages to one end of a connection with stateful reconnect: numbered and kept while there is room, and held back
+//! beyond that.
+//!
+//! ```text
+//!  frame ──► room in the replay buffer? ─ yes ──► numbered, kept, written ──► acknowledged ──► forgotten
+//!                   └─ no ──► held, not written ─────────────────── room ────────┘
+//! ```
+
+use std::collections::VecDeque;
+
+use super::ReplayBuffer;
+
+/// Frames for a client: those that it has not acknowledged, and those behind them that wait for room.
+#[derive(Debug, Clone)]
+pub struct ReplayQueue<F> {
+    /// Frames that were written, or wait for a socket, and are not acknowledged.
+    sent: ReplayBuffer<F>,
+    /// Limit of those in bytes: while they are over it nothing more is written.
+    limit_bytes: usize,
+    /// Frames that wait for acknowledgements, with the number of their messages.
+    held: VecDeque<(F, u32)>,
+    held_bytes: usize,
+}
+
+impl<F: AsRef<[u8]> + Clone> ReplayQueue<F> {
+    /// An empty queue with this limit of unacknowledged bytes.
+    #[must_use]
+    pub fn new(limit_bytes: usize) -> Self {
+        Self { sent: ReplayBuffer::default(), limit_bytes, held: VecDeque::new(), held_bytes: 0 }
+    }
+
+    /// Whether a frame may be numbered and written now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.held.is_empty() && self.is_below_limit()
+    }
+
+    fn is_below_limit(&self) -> bool {
+        self.sent.bytes() < self.limit_bytes.max(1)
+    }
+
+    /// Keeps a frame of so many messages, or holds it back where there is no room.
+    pub fn add(&mut self, frame: F, messages: u32) {
+        if self.has_room() {
+            self.sent.push(frame, messages);
+        } else {
+            self.held_bytes += frame.as_ref().len();
+            self.held.push_back((frame, messages));
+        }
+    }
+
+    /// Next held frame for which there is room; it is kept from now on.
+    pub fn release(&mut self) -> Option<F> {
+        if !self.is_below_limit() {
+            return None;
+        }
+        let (frame, messages) = self.held.pop_front()?;
+        self.held_bytes -= frame.as_ref().len();
+        self.sent.push(frame.clone(), messages);
+        Some(frame)
+    }
+
+    /// Forgets what the client has taken.
+    pub fn acknowledge(&mut self, sequence_id: u64) {
+        self.sent.acknowledge(sequence_id);
+    }
+
+    /// Number of the first message that a new socket brings.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sent.sequence()
+    }
+
+    /// Frames that a new socket brings first.
+    pub fn unacknowledged(&self) -> impl ExactSizeIterator<Item = (&F, u32)> {
+        self.sent.counted_frames()
+    }
+
+    /// Frames that wait for room, with the number of their messages.
+    pub fn held(&self) -> impl ExactSizeIterator<Item = &(F, u32)> {
+        self.held.iter()
+    }
+
+    /// Bytes of the frames that are not acknowledged.
+    #[must_use]
+    pub fn sent_bytes(&self) -> usize {
+        self.sent.bytes()
+    }
+
+    /// Bytes of the frames that wait for room.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Begins with what another queue had: the number of its first message, and its frames.
+    pub fn restore(&mut self, sequence: u64, sent: Vec<(F, u32)>, held: Vec<(F, u32)>) {
+        self.sent = ReplayBuffer::starting_at(sequence);
+        sent.into_iter().for_each(|(frame, messages)| self.sent.push(frame, messages));
+        held.into_iter().for_each(|(frame, messages)| self.add(frame, messages));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(limit_bytes: usize, lengths: &[usize]) -> ReplayQueue<Vec<u8>> {
+        let mut queue = ReplayQueue::new(limit_bytes);
+        lengths.iter().for_each(|length| queue.add(vec![b'x'; *length], 1));
+        queue
+    }
+
+    #[test]
+    fn beyond_the_limit_frames_are_held_until_there_is_room_and_keep_their_order() {
+        let mut queue = queue(100, &[100, 1, 2]);
+        assert!(!queue.has_room());
+        assert_eq!((queue.release(), queue.held_bytes(), queue.sent_bytes()), (None, 3, 100));
+        queue.acknowledge(1);
+        assert!(!queue.has_room(), "what is held goes first");
+        assert_eq!(queue.release().map(|frame| frame.len()), Some(1));
+        assert_eq!(queue.release().map(|frame| frame.len()), Some(2));
+        assert_eq!((queue.release(), queue.sequence(), queue.sent_bytes()), (None, 2, 3));
+    }
+
+    #[test]
+    fn a_large_frame_passes_while_there_is_any_room() {
+        let queue = queue(100, &[1_000]);
+        assert!(!queue.has_room());
+        let mut none = ReplayQueue::<Vec<u8>>::new(0);
+        assert!(none.has_room(), "one at a time, at least");
+        assert_eq!(none.release(), None);
+    }
+}

@@ -1,0 +1,411 @@
+//! All nodes, app servers and clients, what is on its way between them, and time.
+//!
+//! ```text
+//!  events by time ──► node_side: sockets, questions of other nodes, ticks
+//!               ├───► app_side: connections, senders, epochs
+//!               └───► visitor_side: clients
+//! ```
+
+mod app_side;
+mod claim_side;
+mod node_side;
+mod visitor_side;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use super::letter::{BetweenNodes, ConnectionNumber, NodeNumber, OverSocket, ToApp, ToNode};
+use super::move_app::MoveApp;
+use super::move_mutant::MoveMutant;
+use super::move_node::MoveNode;
+use super::visitor::Visitor;
+use crate::ledger::{Check, broken};
+use crate::random::Random;
+
+/// Counts of a schedule, so that an eventless one is not taken for a proof.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MoveOutcome {
+    /// Connections that clients began.
+    pub begun: u64,
+    /// Connections that app servers saw end.
+    pub ended: u64,
+    /// Clients that came back to the node that had their connection.
+    pub resumed: u64,
+    /// Connections that arrived at another node.
+    pub moved: u64,
+    /// Moves after which the connection stayed where it was.
+    pub stayed: u64,
+    /// Connections that did not arrive.
+    pub withdrawn: u64,
+    /// Clients that were refused.
+    pub refused: u64,
+    /// Nodes that died without a word.
+    pub died: u64,
+    /// Nodes that drained until they were empty.
+    pub drained: u64,
+    /// Messages that clients got.
+    pub down: u64,
+    /// Messages that app servers got.
+    pub up: u64,
+    /// Frames that came again.
+    pub again: u64,
+}
+
+impl std::ops::Add for MoveOutcome {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            begun: self.begun + other.begun,
+            ended: self.ended + other.ended,
+            resumed: self.resumed + other.resumed,
+            moved: self.moved + other.moved,
+            stayed: self.stayed + other.stayed,
+            withdrawn: self.withdrawn + other.withdrawn,
+            refused: self.refused + other.refused,
+            died: self.died + other.died,
+            drained: self.drained + other.drained,
+            down: self.down + other.down,
+            up: self.up + other.up,
+            again: self.again + other.again,
+        }
+    }
+}
+
+/// Harm that a schedule does beside breaking sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Harm {
+    /// None: no connection may end but by its client or its app server.
+    Gentle,
+    /// Links between nodes are slow and lose what they carry, links of app servers stall, clients are impatient.
+    Slow,
+    /// All that, and nodes die.
+    Deadly,
+}
+
+/// Way of messages from one end to another, which come in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    ToApp { app: usize, node: NodeNumber },
+    ToNode { app: usize, node: NodeNumber },
+    Between { from: NodeNumber, to: NodeNumber },
+    Socket { socket: usize, is_up: bool },
+}
+
+/// Something that happens at a time.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    ToApp {
+        app: usize,
+        node: NodeNumber,
+        connection: ConnectionNumber,
+        letter: ToApp,
+    },
+    ToNode {
+        app: usize,
+        node: NodeNumber,
+        letter: ToNode,
+    },
+    Between {
+        from: NodeNumber,
+        to: NodeNumber,
+        letter: BetweenNodes,
+    },
+    Socket {
+        socket: usize,
+        is_up: bool,
+        letter: OverSocket,
+    },
+    /// An end of a socket is told that it has ended.
+    SocketEnd {
+        socket: usize,
+        is_up: bool,
+    },
+    /// A node hands the socket of a client that comes back to its connection.
+    ComeBack {
+        node: NodeNumber,
+        connection: ConnectionNumber,
+        serial: u64,
+        socket: usize,
+    },
+    Tick {
+        node: NodeNumber,
+    },
+    /// A question of a node has waited for long enough.
+    Unanswered {
+        node: NodeNumber,
+        question: u64,
+    },
+    /// An app server learns that a node is gone.
+    LinkLost {
+        app: usize,
+        node: NodeNumber,
+    },
+    /// An app server has waited for long enough for a connection to be resumed.
+    GiveUp {
+        app: usize,
+        node: NodeNumber,
+        connection: ConnectionNumber,
+    },
+    /// An app server has waited for long enough for a pause to end.
+    GiveUpPause {
+        app: usize,
+        connection: ConnectionNumber,
+        pause: u32,
+    },
+    Send {
+        app: usize,
+        sender: usize,
+    },
+    Visit {
+        visitor: usize,
+    },
+    Acknowledge {
+        visitor: usize,
+    },
+    /// A client waits no longer for its socket.
+    Impatient {
+        visitor: usize,
+        attempt: u64,
+    },
+    Start {
+        slot: usize,
+    },
+    Fault,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct LaneState {
+    last_ms: u64,
+    /// Messages that have not come by then are lost.
+    lost_from_ms: Option<u64>,
+}
+
+/// Socket of a client.
+#[derive(Debug)]
+pub(crate) struct ClientSocket {
+    pub(crate) visitor: usize,
+    pub(crate) node: NodeNumber,
+    /// Connection that it serves, and the serial that the connection has for it.
+    pub(crate) serves: Option<(ConnectionNumber, u64)>,
+    pub(crate) is_over: bool,
+}
+
+/// ConnectionFate of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct ConnectionFate {
+    /// Its app server has heard of it, and of its end.
+    pub(crate) is_opened: bool,
+    pub(crate) is_ended: bool,
+    /// Its client or its app server has ended it, or a node that held it was stopped.
+    pub(crate) may_end: bool,
+}
+
+#[derive(Debug)]
+struct Scheduled(Reverse<(u64, u64)>, Event);
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct MoveWorld {
+    pub(crate) now_ms: u64,
+    pub(crate) random: Random,
+    pub(crate) mutant: Option<MoveMutant>,
+    pub(crate) harm: Harm,
+    /// Whether no fault comes any more, and nobody sends.
+    pub(crate) is_calm: bool,
+    pub(crate) is_traced: bool,
+    pub(crate) limit_bytes: usize,
+    pub(crate) nodes: Vec<MoveNode>,
+    /// Process that runs at each place.
+    pub(crate) slots: Vec<NodeNumber>,
+    pub(crate) apps: Vec<MoveApp>,
+    pub(crate) visitors: Vec<Visitor>,
+    pub(crate) sockets: Vec<ClientSocket>,
+    pub(crate) fates: Vec<ConnectionFate>,
+    pub(crate) questions: u64,
+    pub(crate) outcome: MoveOutcome,
+    events: BinaryHeap<Scheduled>,
+    scheduled: u64,
+    lanes: BTreeMap<Lane, LaneState>,
+}
+
+impl MoveWorld {
+    pub(crate) fn new(seed: u64, mutant: Option<MoveMutant>, is_traced: bool) -> Self {
+        let mut random = Random::new(seed);
+        let harm = [Harm::Gentle, Harm::Slow, Harm::Deadly][random.index(3)];
+        let limit_bytes = [100, 400, 4_000][random.index(3)];
+        let apps = (0..1 + random.index(2)).map(|_| MoveApp::new()).collect();
+        let visitors = (0..1 + random.index(3)).map(|_| Visitor::new()).collect();
+        Self {
+            now_ms: 0,
+            random,
+            mutant,
+            harm,
+            is_calm: false,
+            is_traced,
+            limit_bytes,
+            nodes: Vec::new(),
+            slots: Vec::new(),
+            apps,
+            visitors,
+            sockets: Vec::new(),
+            fates: Vec::new(),
+            questions: 0,
+            outcome: MoveOutcome::default(),
+            events: BinaryHeap::new(),
+            scheduled: 0,
+            lanes: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn is(&self, mutant: MoveMutant) -> bool {
+        self.mutant == Some(mutant)
+    }
+
+    #[expect(clippy::print_stdout, reason = "the trace of a schedule that is replayed")]
+    pub(crate) fn note(&self, text: impl FnOnce() -> String) {
+        if self.is_traced {
+            println!("{:>7} ms  {}", self.now_ms, text());
+        }
+    }
+
+    /// Has something happen in so many milliseconds.
+    pub(crate) fn after(&mut self, ms: u64, event: Event) {
+        self.scheduled += 1;
+        self.events.push(Scheduled(Reverse((self.now_ms + ms, self.scheduled)), event));
+    }
+
+    /// Sends something over a lane, behind all that was sent over it before.
+    pub(crate) fn send(&mut self, lane: Lane, event: Event) {
+        let delay_ms = self.delay_ms(lane);
+        let state = self.lanes.entry(lane).or_default();
+        let at_ms = state.last_ms.max(self.now_ms + delay_ms);
+        state.last_ms = at_ms;
+        if state.lost_from_ms.is_none_or(|lost_ms| at_ms < lost_ms) {
+            self.after(at_ms - self.now_ms, event);
+        }
+    }
+
+    fn delay_ms(&mut self, lane: Lane) -> u64 {
+        let is_slow = self.harm != Harm::Gentle && !self.is_calm && self.random.percent(1);
+        match lane {
+            Lane::Socket { .. } if self.random.percent(5) => self.random.below(500),
+            Lane::Socket { .. } => 1 + self.random.below(30),
+            _ if is_slow => self.random.below(6_000),
+            _ if self.random.percent(10) => self.random.below(300),
+            _ => self.random.below(20),
+        }
+    }
+
+    /// Loses what a lane carries beyond some moment.
+    pub(crate) fn lose(&mut self, lane: Lane) -> u64 {
+        let lost_ms = self.now_ms + [0, self.random.below(60), self.random.below(600)][self.random.index(3)];
+        let state = self.lanes.entry(lane).or_default();
+        *state.lost_from_ms.get_or_insert(lost_ms)
+    }
+
+    fn is_lost(&self, event: &Event) -> bool {
+        let lane = match *event {
+            Event::ToApp { app, node, .. } => Lane::ToApp { app, node },
+            Event::ToNode { app, node, .. } => Lane::ToNode { app, node },
+            Event::Between { from, to, .. } => Lane::Between { from, to },
+            Event::Socket { socket, is_up, .. } => Lane::Socket { socket, is_up },
+            _ => return false,
+        };
+        let state = self.lanes.get(&lane);
+        state.and_then(|state| state.lost_from_ms).is_some_and(|lost_ms| self.now_ms >= lost_ms)
+    }
+
+    /// Lets time pass until then, and all happen that is due.
+    pub(crate) fn run_until(&mut self, until_ms: u64) -> Check {
+        while self.events.peek().is_some_and(|Scheduled(Reverse((at_ms, _)), _)| *at_ms <= until_ms) {
+            let Some(Scheduled(Reverse((at_ms, _)), event)) = self.events.pop() else { break };
+            self.now_ms = at_ms;
+            if !self.is_lost(&event) {
+                self.happen(event)?;
+            }
+        }
+        self.now_ms = until_ms;
+        Ok(())
+    }
+
+    fn happen(&mut self, event: Event) -> Check {
+        match event {
+            Event::ToApp { app, node, connection, letter } => return self.app_takes(app, node, connection, letter),
+            Event::ToNode { app, node, letter } => self.node_takes(app, node, letter),
+            Event::Between { from, to, letter } => return self.node_hears(from, to, letter),
+            Event::Socket { socket, is_up: true, letter } => return self.node_reads(socket, letter),
+            Event::Socket { socket, is_up: false, letter } => return self.visitor_reads(socket, letter),
+            Event::SocketEnd { socket, is_up: true } => self.node_loses_socket(socket),
+            Event::SocketEnd { socket, is_up: false } => self.visitor_loses_socket(socket),
+            Event::ComeBack { node, connection, serial, socket } => self.come_back(node, connection, serial, socket),
+            Event::Tick { node } => return self.tick(node),
+            Event::Unanswered { node, question } => self.unanswered(node, question),
+            Event::LinkLost { app, node } => return self.lose_link(app, node),
+            Event::GiveUp { app, node, connection } => return self.give_up(app, node, connection),
+            Event::GiveUpPause { app, connection, pause } => return self.give_up_pause(app, connection, pause),
+            Event::Send { app, sender } => self.step_sender(app, sender),
+            Event::Visit { visitor } => self.visit(visitor),
+            Event::Acknowledge { visitor } => self.acknowledge(visitor),
+            Event::Impatient { visitor, attempt } => self.lose_patience(visitor, attempt),
+            Event::Start { slot } => self.start_node(slot),
+            Event::Fault => self.fault(),
+        }
+        Ok(())
+    }
+
+    /// Cuts a socket: each end is told later, its node perhaps never.
+    pub(crate) fn cut(&mut self, socket: usize) {
+        if std::mem::replace(&mut self.sockets[socket].is_over, true) {
+            return;
+        }
+        for is_up in [true, false] {
+            let lost_ms = self.lose(Lane::Socket { socket, is_up });
+            let told_ms = match self.random.below(10) {
+                0..7 => self.random.below(40),
+                // Half-open: until the client's time-out.
+                9 if is_up => 30_000,
+                _ => self.random.below(3_000),
+            };
+            self.after(lost_ms.saturating_sub(self.now_ms) + told_ms, Event::SocketEnd { socket, is_up });
+        }
+    }
+
+    /// Nodes that run now.
+    pub(crate) fn alive(&self) -> Vec<NodeNumber> {
+        self.slots.iter().copied().filter(|node| self.nodes[*node].is_alive).collect()
+    }
+
+    /// Checks that no two nodes have a connection.
+    pub(crate) fn check_owners(&self, connection: ConnectionNumber) -> Check {
+        let owners: Vec<_> = (0..self.nodes.len()).filter(|node| self.nodes[*node].owns(connection)).collect();
+        if owners.len() > 1 {
+            return broken(format!("connection {connection} is at the nodes {owners:?}"));
+        }
+        Ok(())
+    }
+
+    /// Notes why the end of a connection is no fault.
+    pub(crate) fn excuse(&mut self, connection: ConnectionNumber) {
+        self.fates[connection].may_end = true;
+    }
+}
