@@ -10,8 +10,8 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
-use trunkline::{Context, Hub, HubError, Server, UploadStream};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use trunkline::{Context, Hub, HubError, RawConnection, RawEndpoint, Server, UploadStream};
 use trunkline_proxy::{Config, Node, ServeArgs};
 
 const KEY: &str = "the access key of these tests";
@@ -70,11 +70,42 @@ fn hub() -> Hub {
         .method("Ask", ask)
 }
 
+/// Echoes numbers that come in their order, and sends numbers of its own.
+async fn feed(mut client: RawConnection) -> Result<(), HubError> {
+    let (mut received, mut sent): (u64, u64) = match client.rehomed() {
+        Some(moved) => moved.items()?.unwrap_or_default(),
+        None => (0, 0),
+    };
+    let mut ticks = interval(Duration::from_millis(5));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            message = client.recv() => {
+                let Some(message) = message else { break };
+                received += 1;
+                if message.as_bytes() != format!("up {received}").as_bytes() {
+                    return Err(HubError::new(format!("{message:?} instead of message {received}")));
+                }
+                client.send(message).await?;
+            }
+            _ = ticks.tick() => {
+                sent += 1;
+                client.send(format!("down {sent}")).await?;
+            }
+        }
+    }
+    if client.is_leaving() {
+        client.hand_over(&(received, sent))?;
+    }
+    Ok(())
+}
+
 impl StoppableApp {
     async fn start(address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Server::new().access_key(KEY).hub(hub());
+        let server =
+            Server::new().access_key(KEY).hub(hub()).raw_endpoint(RawEndpoint::new("/feed", feed).movable(true));
         let handle = server.handle();
         let router = Router::new().merge(server.into_router().unwrap());
         let (signal, stopping) = oneshot::channel();
@@ -126,7 +157,7 @@ impl RollingFleet {
             let open =
                 metrics.lines().filter(|line| line.starts_with("trunkline_links{") && line.contains("state=\"open\""));
             let open: f64 = open.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
-            if open >= 10.0 {
+            if open >= 20.0 {
                 return;
             }
             // sleep: the node tells nobody when its links open.
