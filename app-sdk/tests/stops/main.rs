@@ -2,7 +2,9 @@
 //! move.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails may panic anywhere")]
 
+mod away_link;
 mod caller;
+mod cut_relay;
 mod feeder;
 mod rolling_fleet;
 
