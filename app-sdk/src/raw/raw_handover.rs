@@ -60,3 +60,25 @@ impl RawHandover {
         lock(&self.items).take()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hand_over_waits_for_sends_that_have_begun_and_lets_none_overtake_it() {
+        let handover = RawHandover::new(&CancellationToken::new());
+        let sending = handover.send().await;
+        let mut blocking = Box::pin(handover.block());
+        assert!((&mut blocking).now_or_never().is_none());
+        let mut late = Box::pin(handover.send());
+        assert!((&mut late).now_or_never().is_none());
+        drop(sending);
+        let blocked = (&mut blocking).now_or_never().expect("nothing is being sent");
+        assert!((&mut late).now_or_never().is_none());
+        drop(blocked);
+        assert!(late.now_or_never().is_some());
+    }
+}

@@ -1,9 +1,12 @@
 #![forbid(unsafe_code)]
-//! The tests' own app server for connections that move: hub `/moves`, which prints what its hooks and methods see.
+//! The tests' own app server for connections that move: hub `/moves`, which prints what its hooks and methods see, and the
+//! raw endpoint `/feed`.
 //!
 //! Lines of output: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID FROM ITEMS` and `ran TAG`. They
 //! are written at once, so they outlive a process that is killed. `POST /release` lets calls of `Pass` end; `/metrics` are the
 //! SDK's.
+
+mod feed;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -130,7 +133,8 @@ async fn main() -> anyhow::Result<()> {
         .method("Join", join)
         .method("Count", count)
         .with_state(gate.clone());
-    let server = Server::new().hub(hub).shutdown_timeout(Duration::from_millis(arguments.shutdown_timeout_ms));
+    let timeout = Duration::from_millis(arguments.shutdown_timeout_ms);
+    let server = Server::new().hub(hub).raw_endpoint(feed::endpoint()).shutdown_timeout(timeout);
     let handle = server.handle();
     let own = Router::new().route("/release", post(release)).with_state(gate);
     let app = own.route("/metrics", handle.metrics()).merge(server.into_router()?);
