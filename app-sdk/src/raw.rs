@@ -152,8 +152,9 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
     /// `None`, with [`is_leaving`](RawConnection::is_leaving). When the handler returns, another app server runs its own for the
     /// same connection: [`rehomed`](RawConnection::rehomed) has what this one has given to
     /// [`hand_over`](RawConnection::hand_over). A client whose handler does not return within
-    /// [`Server::shutdown_timeout`](crate::Server::shutdown_timeout), or fails, is closed, and so are the clients of an app server that crashes. All app
-    /// servers of the endpoint have to allow it.
+    /// [`Server::shutdown_timeout`](crate::Server::shutdown_timeout), or fails, is closed, and so are the clients of an app server that crashes. Of
+    /// a client that leaves before the next app server has it, the handler there is told all the same: it runs without
+    /// items, and its first `recv` is `None`. All app servers of the endpoint have to allow it.
     ///
     /// ```
     /// use trunkline::{HubError, RawConnection, RawEndpoint};

@@ -122,6 +122,19 @@ impl RawCore {
         client.close(RawInbox::close);
     }
 
+    /// Ends a connection that its client has left while no app server had it. Returns whether its handler is to be run, for
+    /// what it did elsewhere.
+    pub(super) fn end_unserved(&self, client: &Arc<RawClient>, close: &ConnectionClose) -> bool {
+        // Its last link was lost in the moment in which it was given away.
+        if let Some(present) = self.get(client.request.id()) {
+            self.handle_closed(&present, close);
+            return false;
+        }
+        self.outbound.count_ended(client.request.id(), close);
+        client.close(RawInbox::close);
+        self.is_movable
+    }
+
     /// Tells the proxies that this app server is about to stop, if clients go on at others.
     pub(super) async fn announce_shutdown(&self) {
         if self.is_movable {

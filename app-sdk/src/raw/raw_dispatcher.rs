@@ -93,6 +93,12 @@ impl Endpoint for Arc<RawDispatcher> {
     fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, message: OpenConnection) {
         let (core, request) = (&self.core, ConnectRequest::new(body, &message));
         let client = Arc::new(core.client(request, Arc::clone(node), home));
+        if let Some(close) = ConnectionClose::of_ended(&message) {
+            if core.end_unserved(&client, &close) {
+                self.tasks.spawn(Arc::clone(self).run(client));
+            }
+            return;
+        }
         if let Err(present) = core.insert(&client) {
             if !Arc::ptr_eq(&present.node, &client.node) {
                 return core.outbound.refuse(&client.node, client.request.shared_id(), Cause::IdInUse, ID_IN_USE);

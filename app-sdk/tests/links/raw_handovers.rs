@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::task::JoinHandle;
 use trunkline::{HubError, RawConnection, RawEndpoint};
 use trunkline_protocol::service::*;
-use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
+use trunkline_protocol::wire::{ENDED_HEADER, ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
 
 use crate::harness::{App, LinkRequest, ProxyLink};
 
@@ -174,4 +174,24 @@ async fn without_leave_to_move_a_raw_endpoint_announces_no_stop() {
     });
     link.closed().await;
     stopping.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_end_of_a_raw_client_between_two_app_servers_is_told_to_a_handler() {
+    let (ended, mut ends) = tokio::sync::mpsc::unbounded_channel();
+    let tidy = move |mut client: RawConnection| {
+        let ended = ended.clone();
+        async move {
+            let from = client.rehomed().map(|moved| moved.from().to_owned());
+            let is_over = client.recv().await.is_none() && !client.is_leaving();
+            ended.send((client.connection_id().to_owned(), from, is_over)).unwrap();
+        }
+    };
+    let endpoint = RawEndpoint::new("/feed", tidy).movable(true);
+    let app = App::start_with(|hub| hub, |server| server.raw_endpoint(endpoint)).await;
+    let mut link = ProxyLink::open_as(&app, LinkRequest { hub: "feed", ..LinkRequest::of("a", 0) }).await.0;
+    link.send(opening(&[(MIGRATE_FROM_HEADER, "other"), (ENDED_HEADER, "socket_ended")])).await;
+    assert_eq!(ends.recv().await.unwrap(), (ID.into(), Some("other".into()), true));
+    link.fence_quietly().await;
+    assert!(app.metric("trunkline_app_connections{hub=\"feed\"} 0"));
 }

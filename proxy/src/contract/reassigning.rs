@@ -314,3 +314,27 @@ fn a_raw_client_is_closed_when_its_app_server_ends_without_handing_it_over() {
         });
     }
 }
+
+#[test]
+fn the_end_of_a_raw_client_between_two_app_servers_is_told_to_the_next_one() {
+    run(async {
+        let stage = Stage::start();
+        let mut one = raw_app(&stage, "app-1");
+        let mut first = one.link().await;
+        let mut client = raw_client(&stage, &mut first).await;
+        first.send(leaving()).await;
+        first.close().await;
+        first.send(moved_to(&client.id, "", Some("the items"))).await;
+        first.fence().await;
+        one.retire();
+        first.ended().await;
+        // Nobody comes in time.
+        assert_eq!(client.next().await, Received::End(Some(1001)));
+        let mut two = raw_app(&stage, "app-2");
+        let mut second = two.link().await;
+        let told = second.opening().await;
+        assert_eq!((&*told.connection_id, header(&told.headers, ENDED_HEADER)), (&*client.id, Some("no_app_server")));
+        assert_eq!(header(&told.headers, MIGRATE_FROM_HEADER), Some("app-1"));
+        second.fence().await;
+    });
+}

@@ -152,7 +152,7 @@ impl ShardState {
             return;
         }
         // Before that no app server has run anything for it.
-        let is_known = self.connections.live(slot).is_some_and(|client| client.is_open() && client.can_move());
+        let is_known = self.connections.live(slot).is_some_and(|client| client.is_open() && client.has_successor());
         let Some(client) = self.connections.close(slot, self.tick + CLOSE_TIMEOUT_TICKS) else { return };
         self.context.record_close(client, reason);
         self.delivery.taps.closed(slot);

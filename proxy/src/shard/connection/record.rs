@@ -142,6 +142,12 @@ impl Client {
         self.can_move() || (self.can_be_handed_over() && self.cold.is_let_go == Some(LetGo::HandedOver))
     }
 
+    /// Whether another app server hears of its end, if its own does not: one that it was handed over by does not.
+    #[must_use]
+    pub(crate) fn has_successor(&self) -> bool {
+        self.can_move() || (self.can_be_handed_over() && self.cold.is_leaving)
+    }
+
     /// Notes a pending call, if another app server may have to answer it. A client with the maximum of them is paused.
     pub(in crate::shard) fn begin_call(&mut self, invocation_id: &str, calls_max: usize) {
         if self.can_move() {
