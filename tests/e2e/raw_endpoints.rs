@@ -245,9 +245,13 @@ async fn feed(client: &mut RawClient, least: &Cell<u64>, is_over: &Cell<bool>) -
 fn clients_that_may_move_notice_no_planned_stop_of_their_app_server() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
-        let mut apps = [fleet.app(App::Moves).await?, fleet.app(App::Moves).await?];
+        let app = || fleet.app_with(App::Moves, &["--feed"]);
+        let mut apps = [app().await?, app().await?];
         let upstreams = [&apps[0], &apps[1]];
         let proxies = [fleet.proxy_with(&upstreams, &[]).await?, fleet.proxy_with(&upstreams, &[]).await?];
+        for proxy in &proxies {
+            proxy.linked(4 * POOL_SIZE).await?;
+        }
         let opening = (0..FEEDERS).map(|place| RawClient::open(proxies[place % 2].address(), "/feed"));
         let mut clients = try_join_all(opening).await?;
         let (numbers, is_over) = (vec![Cell::new(0); FEEDERS], Cell::new(false));

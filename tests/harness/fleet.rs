@@ -34,7 +34,7 @@ pub enum App {
     Members,
     /// The tests' own: streams, client results, filters, flow control.
     Calls,
-    /// The tests' own: prints what its hooks and methods see; a raw endpoint whose clients move.
+    /// The tests' own: prints what its hooks and methods see; with `--feed` a raw endpoint whose clients move.
     Moves,
     /// The tests' own: everything that is not a hub.
     Web,
@@ -63,8 +63,7 @@ impl App {
 
     fn hubs(self) -> usize {
         match self {
-            App::Chat | App::Status | App::Board | App::Bench | App::Web => 1,
-            App::Moves => 2,
+            App::Chat | App::Status | App::Board | App::Bench | App::Moves | App::Web => 1,
             App::Members => 3,
             App::Sends => 5,
             App::Calls | App::Ends => 5,
