@@ -25,7 +25,7 @@ const STATEFUL_HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":2}\x1e";
 pub(crate) enum Return {
     /// The node that has their connection.
     Same,
-    /// The next node.
+    /// The next node, which takes the connection over.
     Elsewhere,
 }
 
