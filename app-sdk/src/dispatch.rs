@@ -38,7 +38,6 @@ use trunkline_protocol::service::{
     Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
     FlowOperation, FlowSubject, MoveConnection, OpenConnection,
 };
-use trunkline_protocol::wire::MIGRATE_TO_HEADER;
 
 use crate::call::CallInput;
 use crate::connection::{
@@ -429,13 +428,11 @@ impl Endpoint for Arc<Dispatcher> {
         if connection.home().moves_between_nodes() && !connection.node().is_same(node) {
             return;
         }
-        let moves = close.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER));
-        match moves.map(|(_, values)| values.first().is_some_and(|instance| !instance.is_empty())) {
-            Some(true) => return self.let_go(&connection),
-            Some(false) => return self.begin_reassignment(&connection),
-            None => {}
+        match ConnectionClose::next_home(&close) {
+            Some("") => self.begin_reassignment(&connection),
+            Some(_) => self.let_go(&connection),
+            None => self.handle_closed(&connection, ConnectionClose::from_frame(&close)),
         }
-        self.handle_closed(&connection, ConnectionClose::from_frame(&close));
     }
 
     fn handle_link_ended(&self, link: LinkId, close: &ConnectionClose) {

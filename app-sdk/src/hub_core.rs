@@ -29,8 +29,7 @@ use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, Completion, HubMessage, HubProtocol};
 use trunkline_protocol::service::{
-    Ack, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, DataType, FlowOperation,
-    FlowSubject, MultiConnectionData, Payloads, ServiceMessage,
+    Ack, ClientInvocation, CloseConnection, ConnectionData, DataType, MultiConnectionData, Payloads, ServiceMessage,
 };
 use trunkline_protocol::wire::MIGRATE_TO_HEADER;
 
@@ -43,9 +42,9 @@ use crate::node::Node;
 use crate::outbound::{Outbound, checked_frame};
 use crate::sync::{lock, read, write};
 
-use acks::Acks;
-pub(crate) use acks::ExpectedAck;
+pub(crate) use acks::{Acks, ExpectedAck, acknowledge};
 pub(crate) use expected_result::ExpectedResult;
+pub(crate) use fence::{announce_shutdown, fence};
 use parting::Parting;
 use registry::Registry;
 pub(crate) use result_requests::{AbandonedRequest, Addressee, ClientResult, ClientSilence, TooManyRequests};
@@ -340,25 +339,14 @@ impl HubCore {
         self.outbound.control(node, &ServiceMessage::CloseConnection(close));
     }
 
-    /// Tells the proxies that were not `told` yet that this app server is about to stop: they open no connection here any
-    /// more, and ask for those that they have. Returns whether there were any.
-    pub(crate) fn announce_shutdown(&self, told: &mut Vec<Arc<Node>>) -> bool {
-        let message = ServiceMessage::ConnectionFlowControl(ConnectionFlowControl {
-            connection_id: ByteString::new(),
-            subject: FlowSubject::Server,
-            operation: FlowOperation::Offline,
-        });
-        let nodes = self.outbound.nodes();
-        let is_told = |told: &[Arc<Node>], node| told.iter().any(|other| Arc::ptr_eq(other, node));
-        let told_before = told.len();
-        // A service is told by a ping on each of its connections.
-        for node in nodes.iter().filter(|node| !node.is_of_service()) {
-            if !is_told(told, node) {
-                self.outbound.control(node, &message);
-                told.push(Arc::clone(node));
-            }
-        }
-        told.len() > told_before
+    /// Tells the proxies that this app server is about to stop, as [`announce_shutdown`] does.
+    pub(crate) async fn announce_shutdown(&self) {
+        announce_shutdown(&self.outbound, &self.acks).await;
+    }
+
+    /// Waits until all proxies have applied what was queued for them before, as [`fence`] does.
+    pub(crate) async fn fence(&self) {
+        fence(&self.outbound, &self.acks).await;
     }
 }
 
@@ -371,10 +359,7 @@ impl HubCore {
 
     /// Passes an acknowledgement on; one that nobody waits for is dropped.
     pub(crate) fn handle_ack(&self, ack: Ack) {
-        let sender = lock(&self.acks).take(ack.ack_id);
-        if let Some(sender) = sender {
-            let _ = sender.send(ack);
-        }
+        acks::acknowledge(&self.acks, ack);
     }
 
     /// Registers a request to a client that is here, or that one of the asked proxies may have.

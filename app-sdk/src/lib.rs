@@ -201,7 +201,8 @@
 //!
 //! For clients that speak no hub protocol, [`Server::raw`] has what axum has for WebSockets: an async function of a
 //! [`RawConnection`], from which it receives texts and bytes and to which it sends them. See [`RawEndpoint`] for its state
-//! and its settings.
+//! and its settings. Its clients are closed when this app server stops, unless they may go on at another one:
+//! [`RawEndpoint::movable`].
 //!
 //! # Users
 //!

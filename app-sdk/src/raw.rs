@@ -5,12 +5,14 @@
 //!                                                       └─ send ──► send link of the node
 //! ```
 //!
-//! Each connection has one run of the handler, from its beginning on; its end closes the connection.
+//! Each connection has one run of the handler, from its beginning on; its end closes the connection, or hands it over to
+//! another app server, where another run goes on.
 
 mod raw_connection;
 mod raw_core;
 mod raw_dispatcher;
 mod raw_handler;
+mod raw_handover;
 mod raw_inbox;
 mod raw_message;
 
@@ -66,6 +68,7 @@ pub struct RawEndpoint<S = ()> {
     inbox_max_bytes: usize,
     keep_alive_interval: Duration,
     client_timeout: Duration,
+    is_movable: bool,
     serve: Box<dyn FnOnce(S) -> Arc<RawServe> + Send + Sync>,
 }
 
@@ -88,6 +91,7 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
             inbox_max_bytes: Limits::default().inbox_max_bytes,
             keep_alive_interval: Duration::from_millis(manifest.keep_alive_interval_ms),
             client_timeout: Duration::from_millis(manifest.client_timeout_ms),
+            is_movable: manifest.is_movable,
             serve: Box::new(move |state: S| {
                 Arc::new(move |connection| handler.clone().call(state.clone(), connection))
             }),
@@ -110,6 +114,7 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
             inbox_max_bytes: self.inbox_max_bytes,
             keep_alive_interval: self.keep_alive_interval,
             client_timeout: self.client_timeout,
+            is_movable: self.is_movable,
             serve: Box::new(move |_| serve),
         }
     }
@@ -139,6 +144,42 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
         self.client_timeout = timeout;
         self
     }
+
+    /// Lets clients go on at another app server when this one stops; by default they are closed then. Nothing that they send is
+    /// lost, doubled or reordered, and they notice nothing.
+    ///
+    /// When the app server stops, [`recv`](RawConnection::recv) gives the handler all that its client has sent, and then
+    /// `None`, with [`is_leaving`](RawConnection::is_leaving). When the handler returns, another app server runs its own for the
+    /// same connection: [`rehomed`](RawConnection::rehomed) has what this one has given to
+    /// [`hand_over`](RawConnection::hand_over). A client whose handler does not return within
+    /// [`Server::shutdown_timeout`](crate::Server::shutdown_timeout), or fails, is closed, and so are the clients of an app server that crashes. Of
+    /// a client that leaves before the next app server has it, the handler there is told all the same: it runs without
+    /// items, and its first `recv` is `None`. All app servers of the endpoint have to allow it.
+    ///
+    /// ```
+    /// use trunkline::{HubError, RawConnection, RawEndpoint};
+    ///
+    /// async fn count(mut client: RawConnection) -> Result<(), HubError> {
+    ///     let mut count: u64 = match client.rehomed() {
+    ///         Some(moved) => moved.items()?.unwrap_or_default(),
+    ///         None => 0,
+    ///     };
+    ///     while client.recv().await.is_some() {
+    ///         count += 1;
+    ///         client.send(count.to_string()).await?;
+    ///     }
+    ///     if client.is_leaving() {
+    ///         client.hand_over(&count)?;
+    ///     }
+    ///     Ok(())
+    /// }
+    ///
+    /// let endpoint: RawEndpoint = RawEndpoint::new("/count", count).movable(true);
+    /// ```
+    pub fn movable(mut self, is_movable: bool) -> Self {
+        self.is_movable = is_movable;
+        self
+    }
 }
 
 impl RawEndpoint<()> {
@@ -149,6 +190,7 @@ impl RawEndpoint<()> {
             message_max_bytes: self.message_max_bytes,
             keep_alive_interval_ms: millis(self.keep_alive_interval),
             client_timeout_ms: millis(self.client_timeout),
+            is_movable: self.is_movable,
             ..HubManifest::raw(&name, &self.path)
         };
         let limits = Limits {

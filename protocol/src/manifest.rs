@@ -102,6 +102,9 @@ pub struct HubManifest {
     /// acknowledged them; `None` where no client may.
     #[serde(default)]
     pub stateful_reconnect_buffer_bytes: Option<usize>,
+    /// Whether clients of a raw endpoint go on at another app server when theirs stops; those of a hub always do.
+    #[serde(default)]
+    pub is_movable: bool,
 }
 
 /// Treatment of a client whose outbox is full.
@@ -158,6 +161,7 @@ impl HubManifest {
             close_on_token_expiry: false,
             asks_app: false,
             stateful_reconnect_buffer_bytes: None,
+            is_movable: false,
         }
     }
 

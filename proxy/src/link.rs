@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 use trunkline_link::{LinkClock, window_passed};
@@ -68,6 +69,8 @@ struct SlotKeeper<'a> {
     link: Arc<LinkHandle>,
     clock: LinkClock,
     incoming: Incoming,
+    /// Changes when the app server has left in order.
+    left: watch::Receiver<()>,
     /// Whether it ever had a socket.
     was_open: bool,
 }
@@ -78,7 +81,8 @@ impl<'a> SlotKeeper<'a> {
         let session = Session::new(id, Role::Proxy, links.session(), shard.shared().now_ms());
         let link = LinkHandle::new(pool.hub().index(), pool.app().id, links.outbox_max_bytes, session);
         let clock = LinkClock::since(shard.shared().instant(0));
-        Self { shard, pool, slot, link: Arc::new(link), clock, incoming: Incoming::default(), was_open: false }
+        let (incoming, left) = (Incoming::default(), pool.left());
+        Self { shard, pool, slot, link: Arc::new(link), clock, incoming, left, was_open: false }
     }
 
     /// Keeps the session alive until it is over.
@@ -162,7 +166,9 @@ impl<'a> SlotKeeper<'a> {
 
     /// Waits until a session without a socket is over.
     async fn give_up(&self) -> SessionOver {
+        let mut left = self.left.clone();
         tokio::select! {
+            Ok(()) = left.changed(), if self.was_open => SessionOver::left(),
             () = self.pool.retired().cancelled() => SessionOver::retired(),
             cause = window_passed(self.link.outbox(), self.clock) => SessionOver::decided(cause),
         }
@@ -182,6 +188,9 @@ impl<'a> SlotKeeper<'a> {
         // Who says goodbye has ended what it had.
         let unheard = if is_goodbye { Vec::new() } else { unheard_ends(&leftover) };
         self.pool.lost(self.slot);
+        if is_goodbye {
+            self.pool.said_goodbye();
+        }
         let counters = &self.shard.counters().sessions;
         counters.ended(over.cause).increment();
         counters.frames_lost.add(leftover.uncertain.count + leftover.unsent.count);

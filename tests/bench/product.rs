@@ -41,8 +41,17 @@ pub struct Wanted<'a> {
     pub is_fleet: bool,
     /// Whether the app server dials the first one, and is not dialled.
     pub dials_in: bool,
+    /// Whether clients of the app server may come back to their connections.
+    pub is_stateful: bool,
     /// Further arguments of each proxy.
     pub more: &'a [&'a str],
+}
+
+impl Default for Wanted<'_> {
+    fn default() -> Self {
+        let (is_fleet, dials_in, is_stateful) = (false, false, false);
+        Self { proxies: 1, shards: 1, links: LINKS, is_fleet, dials_in, is_stateful, more: &[] }
+    }
 }
 
 impl Product {
@@ -51,16 +60,21 @@ impl Product {
     /// # Errors
     /// When one is not built or does not start.
     pub fn start(shards: u16) -> Result<Self> {
-        Self::start_with(Wanted { proxies: 1, shards, links: LINKS, is_fleet: false, dials_in: false, more: &[] })
+        Self::start_with(Wanted { shards, links: LINKS, ..Wanted::default() })
     }
 
     /// Starts them as they are wanted, and waits for all links between them.
     ///
     /// # Errors
     /// When one is not built or does not start.
-    pub fn start_with(Wanted { proxies, shards, links, is_fleet, dials_in, more }: Wanted<'_>) -> Result<Self> {
+    pub fn start_with(wanted: Wanted<'_>) -> Result<Self> {
+        let Wanted { proxies, shards, links, is_fleet, dials_in, is_stateful, more } = wanted;
         let first = NodeAddresses::free()?;
-        let app = if dials_in { MeasuredApp::dialling(first.listen)? } else { MeasuredApp::start()? };
+        let app = match (dials_in, is_stateful) {
+            (true, _) => MeasuredApp::dialling(first.listen)?,
+            (false, true) => MeasuredApp::start_with(&["--stateful"])?,
+            (false, false) => MeasuredApp::start()?,
+        };
         let peers = if is_fleet { format!("http://{}", first.admin) } else { String::new() };
         let serve = |addresses| {
             let mut trunkline = Command::new(program("trunkline")?);

@@ -1,9 +1,12 @@
 //! Raw endpoints: texts and bytes both ways, without a hub protocol; behind two proxies and without any.
 
+use std::cell::Cell;
+
 use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
-use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, stop};
+use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, POOL_SIZE, stop};
 use trunkline_tests::harness::ground::{Ground, Setting};
 use trunkline_tests::harness::http_client::{get, post};
 use trunkline_tests::harness::metrics::Metrics;
@@ -20,6 +23,15 @@ const LARGE_BYTES: usize = 1000 * 4096 + 32;
 /// Together far beyond the budget of what may wait, and below what may wait for a client.
 const FLOOD: usize = 3000;
 const FLOOD_PADDING_BYTES: usize = 1000;
+
+/// Clients that exchange numbers while app servers stop.
+const FEEDERS: usize = 40;
+
+/// Planned stops, by turns of two app servers.
+const STOPS: usize = 5;
+
+/// Echoes of each client between two stops.
+const ECHOES_BETWEEN: u64 = 20;
 
 /// Plays on both kinds of ground.
 fn on_each_ground(app: App, body: impl AsyncFn(&Ground) -> Result<()>) {
@@ -202,6 +214,75 @@ fn what_redirects_to_echo_keeps_path_and_query() {
         ] {
             let answer = get(app.address(), path).await?;
             assert_eq!((answer.status.as_u16(), answer.header("location")), (307, Some(location)));
+        }
+        Ok(())
+    });
+}
+
+/// Sends numbers and reads their echoes, and the app's own numbers in between, until it is over. All have to come, once and
+/// in order.
+async fn feed(client: &mut RawClient, least: &Cell<u64>, is_over: &Cell<bool>) -> Result<u64> {
+    let (mut number, mut heard) = (0, 0);
+    while !is_over.get() {
+        number += 1;
+        let text = format!("up {number}");
+        let message = if number % 2 == 0 { Message::text(text) } else { Message::binary(text.into_bytes()) };
+        client.send(message.clone()).await?;
+        loop {
+            let answer = client.next_message().await?;
+            if answer == message {
+                break;
+            }
+            heard += 1;
+            ensure!(answer == Message::text(format!("down {heard}")), "{answer:?} came before the echo of {number}");
+        }
+        least.set(least.get().max(number));
+    }
+    Ok(heard)
+}
+
+#[test]
+fn clients_that_may_move_notice_no_planned_stop_of_their_app_server() {
+    play(async |stage| {
+        let fleet = Fleet::new(stage);
+        let app = || fleet.app_with(App::Moves, &["--feed"]);
+        let mut apps = [app().await?, app().await?];
+        let upstreams = [&apps[0], &apps[1]];
+        let proxies = [fleet.proxy_with(&upstreams, &[]).await?, fleet.proxy_with(&upstreams, &[]).await?];
+        for proxy in &proxies {
+            proxy.linked(4 * POOL_SIZE).await?;
+        }
+        let opening = (0..FEEDERS).map(|place| RawClient::open(proxies[place % 2].address(), "/feed"));
+        let mut clients = try_join_all(opening).await?;
+        let (numbers, is_over) = (vec![Cell::new(0); FEEDERS], Cell::new(false));
+        let all_have = async |number| {
+            until(async || Ok(numbers.iter().all(|echoed| echoed.get() >= number).then_some(()))).await?;
+            Ok::<_, anyhow::Error>(number + ECHOES_BETWEEN)
+        };
+        let replacing = async {
+            let mut number = ECHOES_BETWEEN;
+            for round in 0..STOPS {
+                number = all_have(number).await?;
+                let app = &mut apps[round % 2];
+                stop(&mut app.process, Signal::Terminate).await?;
+                app.start_again(stage).await?;
+                for proxy in &proxies {
+                    proxy.linked(4 * POOL_SIZE).await?;
+                }
+            }
+            all_have(number).await?;
+            is_over.set(true);
+            Ok(())
+        };
+        let feeding =
+            try_join_all(clients.iter_mut().zip(&numbers).map(|(client, least)| feed(client, least, &is_over)));
+        let (heard, ()) = futures_util::future::try_join(feeding, replacing).await?;
+        ensure!(heard.iter().all(|heard| *heard > 0), "the app's own numbers come too: {heard:?}");
+        for proxy in &proxies {
+            let metrics = proxy.metrics().await?;
+            assert_eq!(metrics.sum("trunkline_client_connections_closed_total", &[]), 0.0);
+            let moved = metrics.sum("trunkline_client_connections_rehomed_total", &[]);
+            ensure!(moved > 0.0, "{moved} have moved");
         }
         Ok(())
     });

@@ -34,7 +34,7 @@ pub enum App {
     Members,
     /// The tests' own: streams, client results, filters, flow control.
     Calls,
-    /// The tests' own: prints what its hooks and methods see.
+    /// The tests' own: prints what its hooks and methods see; with `--feed` a raw endpoint whose clients move.
     Moves,
     /// The tests' own: everything that is not a hub.
     Web,

@@ -16,7 +16,8 @@ use crate::error::HubError;
 /// Maximum size of the items of a connection. They travel in a header, once for each connection.
 pub(crate) const ITEMS_MAX_BYTES: usize = 16 * 1024;
 
-/// Origin of a reassigned connection, and the items that were handed over; for [`Hub::on_rehomed`](crate::Hub::on_rehomed).
+/// Origin of a reassigned connection, and the items that were handed over; for [`Hub::on_rehomed`](crate::Hub::on_rehomed),
+/// and for raw connections by [`RawConnection::rehomed`](crate::RawConnection::rehomed).
 ///
 /// ```
 /// use trunkline::{Context, Hub, HubError, Rehomed};
@@ -52,7 +53,8 @@ impl Rehomed {
         &self.from
     }
 
-    /// The result of [`on_leaving`](crate::Hub::on_leaving) there; `None` when it did not run, as after a crash.
+    /// The result of [`on_leaving`](crate::Hub::on_leaving) there, or what
+    /// [`RawConnection::hand_over`](crate::RawConnection::hand_over) was given; `None` when there is none, as after a crash.
     ///
     /// # Errors
     /// When it is of another type.
@@ -61,7 +63,7 @@ impl Rehomed {
         self.items.as_ref().map(read).transpose()
     }
 
-    fn of(request: &ConnectRequest, protocol: HubProtocol) -> Option<Self> {
+    pub(crate) fn of(request: &ConnectRequest, protocol: HubProtocol) -> Option<Self> {
         let from = request.header(MIGRATE_FROM_HEADER)?.to_string();
         let items = request.header(ITEMS_HEADER).and_then(|items| URL_SAFE_NO_PAD.decode(&*items).ok());
         Some(Self { from, items: items.map(|items| Payload::new(items.into())), protocol })

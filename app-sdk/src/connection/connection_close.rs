@@ -3,7 +3,7 @@
 use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::{CloseConnection, OpenConnection};
-use trunkline_protocol::wire::{CAUSE_HEADER, ENDED_ERROR_HEADER, ENDED_HEADER};
+use trunkline_protocol::wire::{CAUSE_HEADER, ENDED_ERROR_HEADER, ENDED_HEADER, MIGRATE_TO_HEADER};
 
 /// Why a connection was closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,13 @@ impl ConnectionClose {
         };
         let cause = Cause::from_label(value(ENDED_HEADER)?).unwrap_or(Cause::Unnamed);
         Some(Self { cause, error: value(ENDED_ERROR_HEADER).cloned() })
+    }
+
+    /// Reads where a connection goes on, of which a proxy says that it leaves this app server: an empty name asks to hand
+    /// it over.
+    pub(crate) fn next_home(close: &CloseConnection) -> Option<&str> {
+        let (_, values) = close.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(MIGRATE_TO_HEADER))?;
+        Some(values.first().map_or("", |instance| instance))
     }
 
     /// Reads the close that a proxy reports. Proxies that name no cause tell only whether there was an error.

@@ -11,7 +11,7 @@ use crate::sync::lock;
 
 /// The requests of a hub that await their acknowledgement. A pure value; its lock is the caller's.
 #[derive(Debug, Default)]
-pub(super) struct Acks {
+pub(crate) struct Acks {
     latest: u32,
     waiting: HashMap<i64, WaitingAck>,
 }
@@ -42,18 +42,26 @@ impl Acks {
     }
 
     /// Takes the request that an acknowledgement is for; `None` if nobody waits for it.
-    pub(super) fn take(&mut self, id: i64) -> Option<oneshot::Sender<Ack>> {
+    fn take(&mut self, id: i64) -> Option<oneshot::Sender<Ack>> {
         self.waiting.remove(&id).map(|waiting| waiting.sender)
     }
 
     /// Fails the requests to a node that has no links any more.
-    pub(super) fn fail_node(&mut self, node: &Arc<Node>) {
+    pub(crate) fn fail_node(&mut self, node: &Arc<Node>) {
         self.waiting.retain(|_, waiting| !Arc::ptr_eq(&waiting.node, node));
     }
 }
 
+/// Passes an acknowledgement on; one that nobody waits for is dropped.
+pub(crate) fn acknowledge(acks: &Mutex<Acks>, ack: Ack) {
+    let sender = lock(acks).take(ack.ack_id);
+    if let Some(sender) = sender {
+        let _ = sender.send(ack);
+    }
+}
+
 impl<'a> ExpectedAck<'a> {
-    pub(super) fn new(acks: &'a Mutex<Acks>, node: &Arc<Node>) -> Self {
+    pub(crate) fn new(acks: &'a Mutex<Acks>, node: &Arc<Node>) -> Self {
         let (id, receiver) = lock(acks).expect(node);
         Self { acks, id, receiver }
     }

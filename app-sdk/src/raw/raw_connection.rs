@@ -11,14 +11,17 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use futures_util::Stream;
 use http::HeaderMap;
+use serde::Serialize;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{MultiConnectionData, Payloads, ServiceMessage, encode_connection_data};
 
 use super::raw_core::{RawClient, RawCore};
+use super::raw_handover::ITEMS_ENCODING;
 use super::raw_message::RawMessage;
+use crate::call::rehomed::Rehomed;
 use crate::context::Cancellation;
 use crate::context::request::{self, Claims, Query};
-use crate::error::RawSendError;
+use crate::error::{HubError, RawSendError};
 use crate::outbound::Outbound;
 
 /// Connection of a raw endpoint's client: receives its messages, and sends to it. It is a stream too.
@@ -49,7 +52,8 @@ impl RawConnection {
         Self { sender: RawSender { client, core } }
     }
 
-    /// Receives the next message of the client; `None` when it has left, or the connection was closed. Cancel-safe.
+    /// Receives the next message of the client; `None` when it has left, the connection was closed, or goes on at another app
+    /// server ([`is_leaving`](Self::is_leaving)). Cancel-safe.
     pub async fn recv(&mut self) -> Option<RawMessage> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
@@ -61,6 +65,38 @@ impl RawConnection {
     /// When the connection has ended, or the message is too large for a link.
     pub async fn send(&self, message: impl Into<RawMessage>) -> Result<(), RawSendError> {
         self.sender.send(message).await
+    }
+
+    /// Whether the connection goes on at another app server when the handler returns, because this one stops: see
+    /// [`RawEndpoint::movable`](crate::RawEndpoint::movable). What the client has sent before can still be received.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.client().is_leaving()
+    }
+
+    /// Cancellation that fires when the connection is about to go on at another app server, or closes, for handlers that wait
+    /// for something else than messages. Before such a handler returns it has to [receive](Self::recv) until there is `None`.
+    #[must_use]
+    pub fn leaving(&self) -> Cancellation {
+        let handover = self.client().handover.as_ref();
+        Cancellation::new(handover.map_or(&self.client().cancellation, |handover| &handover.leaving).clone())
+    }
+
+    /// Gives items along for the handler at the next app server, in place of those given before.
+    ///
+    /// # Errors
+    /// When they can't be encoded as JSON, have more than 16 KiB, or the endpoint is not
+    /// [movable](crate::RawEndpoint::movable).
+    pub fn hand_over(&self, items: &impl Serialize) -> Result<(), HubError> {
+        let handover = self.client().handover.as_ref();
+        let stays = || HubError::new("the clients of this raw endpoint are not handed over: see RawEndpoint::movable");
+        handover.ok_or_else(stays)?.set_items(items)
+    }
+
+    /// Origin of the connection, with the items that were handed over, if it was at another app server before.
+    #[must_use]
+    pub fn rehomed(&self) -> Option<Rehomed> {
+        Rehomed::of(&self.client().request, ITEMS_ENCODING)
     }
 
     /// Returns a sender for other tasks, while this one receives.
@@ -149,6 +185,10 @@ impl RawSender {
         let mut frame = BytesMut::new();
         encode_connection_data(self.connection_id(), message.as_bytes(), message.kind().data_type(), &mut frame);
         let frame = checked(frame.freeze())?;
+        let _way = match &self.client.handover {
+            Some(handover) => Some(handover.send().await),
+            None => None,
+        };
         let is_open = !self.client.cancellation.is_cancelled();
         let is_sent = is_open && self.core.outbound.send(&self.client.node, &frame).await;
         if is_sent { Ok(()) } else { Err(RawSendError::Closed) }

@@ -8,10 +8,14 @@ use std::task::{Context, Poll, Waker};
 use bytestring::ByteString;
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::cause::Cause;
+use trunkline_protocol::service::{Ack, CloseConnection, ServiceMessage};
+use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_TO_HEADER};
 
+use super::raw_handover::RawHandover;
 use super::raw_inbox::RawInbox;
 use super::raw_message::RawMessage;
 use crate::connection::{ConnectRequest, ConnectionClose, Limits, LinkId};
+use crate::hub_core::{Acks, acknowledge, announce_shutdown, fence};
 use crate::node::Node;
 use crate::outbound::Outbound;
 use crate::sync::lock;
@@ -23,6 +27,8 @@ pub(super) struct RawClient {
     pub(super) node: Arc<Node>,
     /// Fires when the connection closes.
     pub(super) cancellation: CancellationToken,
+    /// State for a hand-over; `None` where the endpoint's connections stay at their app server.
+    pub(super) handover: Option<Box<RawHandover>>,
     home: LinkId,
     inbox: Mutex<RawInbox>,
 }
@@ -31,13 +37,23 @@ pub(super) struct RawClient {
 pub(super) struct RawCore {
     pub(super) outbound: Arc<Outbound>,
     limits: Limits,
+    is_movable: bool,
+    acks: Mutex<Acks>,
     /// The caller that removes a connection is the one that closes it.
     clients: Mutex<HashMap<ByteString, Arc<RawClient>>>,
 }
 
 impl RawCore {
-    pub(super) fn new(outbound: Outbound, limits: Limits) -> Self {
-        Self { outbound: Arc::new(outbound), limits, clients: Mutex::default() }
+    pub(super) fn new(outbound: Outbound, limits: Limits, is_movable: bool) -> Self {
+        let (acks, clients) = (Mutex::default(), Mutex::default());
+        Self { outbound: Arc::new(outbound), limits, is_movable, acks, clients }
+    }
+
+    /// A connection that a proxy opens here.
+    pub(super) fn client(&self, request: ConnectRequest, node: Arc<Node>, home: LinkId) -> RawClient {
+        let cancellation = CancellationToken::new();
+        let handover = self.is_movable.then(|| Box::new(RawHandover::new(&cancellation)));
+        RawClient { request, node, cancellation, handover, home, inbox: Mutex::default() }
     }
 
     /// Closes a connection from this side, once. What waits in its inbox is dropped.
@@ -82,6 +98,74 @@ impl RawCore {
         }
     }
 
+    /// Begins to hand a connection over: nothing more comes from its client.
+    pub(super) fn begin_handover(&self, client: &RawClient) {
+        let Some(handover) = &client.handover else { return };
+        let waker = lock(&client.inbox).begin_handover();
+        handover.leaving.cancel();
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Hands a connection over whose handler has ended, behind all that was sent to its client.
+    pub(super) async fn hand_over(&self, client: &Arc<RawClient>, handover: &RawHandover) {
+        let _way = handover.block().await;
+        if !self.take_out(client) {
+            return;
+        }
+        self.outbound.metrics.connections.dec();
+        let items = handover.take_items().map(|items| (ITEMS_HEADER.into(), vec![items.into()]));
+        let mut headers = vec![(MIGRATE_TO_HEADER.into(), vec![ByteString::new()])];
+        headers.extend(items);
+        let close =
+            CloseConnection { connection_id: client.request.shared_id(), headers, ..CloseConnection::default() };
+        self.outbound.control(&client.node, &ServiceMessage::CloseConnection(close));
+        client.close(RawInbox::close);
+    }
+
+    /// Ends a connection that its client has left while no app server had it. Returns whether its handler is to be run, for
+    /// what it did elsewhere.
+    pub(super) fn end_unserved(&self, client: &Arc<RawClient>, close: &ConnectionClose) -> bool {
+        // Its last link was lost in the moment in which it was given away.
+        if let Some(present) = self.get(client.request.id()) {
+            self.handle_closed(&present, close);
+            return false;
+        }
+        self.outbound.count_ended(client.request.id(), close);
+        client.close(RawInbox::close);
+        self.is_movable
+    }
+
+    /// Tells the proxies that this app server is about to stop, if clients go on at others.
+    pub(super) async fn announce_shutdown(&self) {
+        if self.is_movable {
+            announce_shutdown(&self.outbound, &self.acks).await;
+        }
+    }
+
+    /// Waits until all proxies have applied what was queued for them before.
+    pub(super) async fn fence(&self) {
+        if self.is_movable {
+            fence(&self.outbound, &self.acks).await;
+        }
+    }
+
+    /// Counts the connections that can go on elsewhere, and those of them that are about to.
+    pub(super) fn count_movable(&self) -> (usize, usize) {
+        let clients = lock(&self.clients);
+        match self.is_movable {
+            true => (clients.len(), clients.values().filter(|client| client.is_leaving()).count()),
+            false => (0, 0),
+        }
+    }
+
+    pub(super) fn handle_ack(&self, ack: Ack) {
+        acknowledge(&self.acks, ack);
+    }
+
+    pub(super) fn handle_node_lost(&self, node: &Arc<Node>) {
+        lock(&self.acks).fail_node(node);
+    }
+
     /// Asks the proxy to pause or resume the client, if that is due. Called with the inbox under its lock, or a later
     /// request could overtake an earlier one.
     fn apply_flow_control(&self, client: &RawClient, inbox: &mut RawInbox) {
@@ -99,11 +183,18 @@ impl RawCore {
 
     /// Removes this very connection. Returns `false` if it is not here any more.
     fn remove(&self, client: &Arc<RawClient>, close: &ConnectionClose) -> bool {
+        let was_here = self.take_out(client);
+        if was_here {
+            self.outbound.count_closed(client.request.id(), close);
+        }
+        was_here
+    }
+
+    fn take_out(&self, client: &Arc<RawClient>) -> bool {
         let mut clients = lock(&self.clients);
         let is_here = clients.get(client.request.id()).is_some_and(|present| Arc::ptr_eq(present, client));
         if is_here {
             clients.remove(client.request.id());
-            self.outbound.count_closed(client.request.id(), close);
         }
         is_here
     }
@@ -115,7 +206,10 @@ impl RawCore {
             Entry::Vacant(vacant) => {
                 vacant.insert(Arc::clone(client));
                 self.outbound.metrics.connections.inc();
-                self.outbound.metrics.opened.inc();
+                match client.request.is_rehomed {
+                    true => self.outbound.metrics.rehomed.inc(),
+                    false => self.outbound.metrics.opened.inc(),
+                };
                 Ok(())
             }
         }
@@ -127,8 +221,14 @@ impl RawCore {
 }
 
 impl RawClient {
-    pub(super) fn new(request: ConnectRequest, node: Arc<Node>, home: LinkId) -> Self {
-        Self { request, node, cancellation: CancellationToken::new(), home, inbox: Mutex::default() }
+    /// Whether it is about to go on at another app server.
+    pub(super) fn is_leaving(&self) -> bool {
+        !self.cancellation.is_cancelled() && lock(&self.inbox).is_leaving()
+    }
+
+    /// State for the hand-over that is due: the handler has read all that came, and has ended.
+    pub(super) fn due_handover(&self) -> Option<&RawHandover> {
+        self.handover.as_deref().filter(|_| lock(&self.inbox).knows_handover())
     }
 
     fn close(&self, close_inbox: impl FnOnce(&mut RawInbox) -> Option<Waker>) {

@@ -8,13 +8,14 @@ use bytestring::ByteString;
 use futures_util::FutureExt;
 use tokio_util::task::TaskTracker;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::service::{CloseConnection, ConnectionData, OpenConnection, RawKind};
+use trunkline_protocol::service::{Ack, CloseConnection, ConnectionData, OpenConnection, RawKind};
 
+use super::BuiltRaw;
 use super::raw_connection::RawConnection;
 use super::raw_core::{RawClient, RawCore};
 use super::raw_handler::ServeFuture;
 use super::raw_message::RawMessage;
-use crate::connection::{ConnectRequest, ConnectionClose, Limits, LinkId, short};
+use crate::connection::{ConnectRequest, ConnectionClose, LinkId, short};
 use crate::endpoint::Endpoint;
 use crate::error::HubError;
 use crate::log_limit::LinePermit;
@@ -32,20 +33,41 @@ pub(crate) struct RawDispatcher {
 }
 
 impl RawDispatcher {
-    pub(crate) fn new(outbound: Outbound, limits: Limits, serve: Arc<RawServe>, tasks: TaskTracker) -> Arc<Self> {
-        Arc::new(Self { core: Arc::new(RawCore::new(outbound, limits)), serve, tasks })
+    pub(crate) fn new(outbound: Outbound, endpoint: BuiltRaw, tasks: TaskTracker) -> Arc<Self> {
+        let BuiltRaw { manifest, limits, serve } = endpoint;
+        Arc::new(Self { core: Arc::new(RawCore::new(outbound, limits, manifest.is_movable)), serve, tasks })
     }
 
     pub(crate) fn outbound(&self) -> &Arc<Outbound> {
         &self.core.outbound
     }
 
-    /// Runs the handler, and closes the connection when it returns.
+    /// Tells the proxies that this app server is about to stop, if clients go on at others.
+    pub(crate) async fn announce_shutdown(&self) {
+        self.core.announce_shutdown().await;
+    }
+
+    /// Waits until all proxies have applied what was queued for them before.
+    pub(crate) async fn fence(&self) {
+        self.core.fence().await;
+    }
+
+    /// Counts the connections that can go on elsewhere, and those of them that are about to.
+    pub(crate) fn count_movable(&self) -> (usize, usize) {
+        self.core.count_movable()
+    }
+
+    /// Runs the handler, and closes the connection or hands it over when it returns.
     async fn run(self: Arc<Self>, client: Arc<RawClient>) {
         let connection = RawConnection::new(Arc::clone(&client), Arc::clone(&self.core));
         // A panic affects only this connection.
         let serving = AssertUnwindSafe(async { (self.serve)(connection).await }).catch_unwind();
         let served = serving.await.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)));
+        if served.is_ok()
+            && let Some(handover) = client.due_handover()
+        {
+            return self.core.hand_over(&client, handover).await;
+        }
         let is_closed = client.cancellation.is_cancelled();
         let error = served.err().map(|error| {
             let (hub, connection) = (&*self.core.outbound.name, short(client.request.id()));
@@ -70,7 +92,13 @@ impl Endpoint for Arc<RawDispatcher> {
 
     fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, message: OpenConnection) {
         let (core, request) = (&self.core, ConnectRequest::new(body, &message));
-        let client = Arc::new(RawClient::new(request, Arc::clone(node), home));
+        let client = Arc::new(core.client(request, Arc::clone(node), home));
+        if let Some(close) = ConnectionClose::of_ended(&message) {
+            if core.end_unserved(&client, &close) {
+                self.tasks.spawn(Arc::clone(self).run(client));
+            }
+            return;
+        }
         if let Err(present) = core.insert(&client) {
             if !Arc::ptr_eq(&present.node, &client.node) {
                 return core.outbound.refuse(&client.node, client.request.shared_id(), Cause::IdInUse, ID_IN_USE);
@@ -93,10 +121,21 @@ impl Endpoint for Arc<RawDispatcher> {
 
     fn handle_close(&self, _node: &Arc<Node>, close: CloseConnection) {
         let Some(client) = self.core.get(&close.connection_id) else { return };
-        self.core.handle_closed(&client, &ConnectionClose::from_frame(&close));
+        match ConnectionClose::next_home(&close) {
+            Some("") => self.core.begin_handover(&client),
+            _ => self.core.handle_closed(&client, &ConnectionClose::from_frame(&close)),
+        }
     }
 
     fn handle_link_ended(&self, link: LinkId, close: &ConnectionClose) {
         self.core.at_home(link).iter().for_each(|client| self.core.handle_closed(client, close));
+    }
+
+    fn handle_node_lost(&self, node: &Arc<Node>) {
+        self.core.handle_node_lost(node);
+    }
+
+    fn handle_ack(&self, ack: Ack) {
+        self.core.handle_ack(ack);
     }
 }

@@ -19,6 +19,18 @@ pub(super) struct RawInbox {
     flow: FlowControl,
     reader: Option<Waker>,
     is_closed: bool,
+    handover: ReaderNotice,
+}
+
+/// How far the hand-over to another app server has come, if there is to be one.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum ReaderNotice {
+    #[default]
+    None,
+    /// All that the client has sent is here, and nothing more comes.
+    Due,
+    /// The handler has read all of it, and knows.
+    Given,
 }
 
 impl RawInbox {
@@ -45,8 +57,28 @@ impl RawInbox {
         if self.is_closed {
             return Poll::Ready(None);
         }
+        if self.is_leaving() {
+            self.handover = ReaderNotice::Given;
+            return Poll::Ready(None);
+        }
         self.reader = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    /// Begins a hand-over: the client is not read any more. Returns the waker of a waiting reader.
+    pub(super) fn begin_handover(&mut self) -> Option<Waker> {
+        self.handover = ReaderNotice::Due;
+        self.reader.take()
+    }
+
+    /// Whether the connection is about to be handed over.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.handover != ReaderNotice::None
+    }
+
+    /// Whether its handler has read all that came, and knows why nothing more does.
+    pub(super) fn knows_handover(&self) -> bool {
+        self.handover == ReaderNotice::Given
     }
 
     /// Closes the inbox; what waits can still be read. Returns the waker of a waiting reader.
@@ -100,6 +132,23 @@ mod tests {
         assert_eq!(next(&mut inbox), Poll::Ready(Some(vec![1].into())));
         assert_eq!(next(&mut inbox), Poll::Ready(None));
         assert_eq!(next(&mut inbox), Poll::Ready(None));
+    }
+
+    #[test]
+    fn a_handler_knows_of_a_handover_when_it_has_read_all() {
+        let mut inbox = RawInbox::default();
+        inbox.push("a".into());
+        assert!(!inbox.is_leaving());
+        assert!(inbox.begin_handover().is_none(), "nobody waits");
+        assert!(inbox.is_leaving() && !inbox.knows_handover());
+        assert_eq!(next(&mut inbox), Poll::Ready(Some("a".into())));
+        assert!(!inbox.knows_handover());
+        assert_eq!(next(&mut inbox), Poll::Ready(None));
+        assert!(inbox.knows_handover());
+        inbox.close();
+        let mut idle = RawInbox::default();
+        assert!(next(&mut idle).is_pending());
+        assert!(idle.begin_handover().is_some(), "somebody waits");
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::server_core::ServerCore;
 use crate::dispatch::Dispatcher;
-use crate::hub_core::HubCore;
+use crate::raw::RawDispatcher;
 use crate::sync::read;
 
 /// Time in which proxies ask for their connections; one that has not by then can't give them to others. A service moves
@@ -31,35 +31,36 @@ impl ServerCore {
         // Only over a network are there others.
         let Some(ready) = self.ready.get() else { return };
         let hubs: Vec<Arc<Dispatcher>> = read(&self.hubs).values().cloned().collect();
+        let raw: Vec<Arc<RawDispatcher>> = read(&self.raw).values().cloned().collect();
         for pool in self.pools.get().into_iter().flatten() {
             self.tasks.spawn(Arc::clone(pool).leave());
         }
         let started = Instant::now();
-        let requested = join_all(hubs.iter().map(|hub| announce(&hub.core)));
-        hand_over_all(&hubs, ready.shutdown_timeout, started, requested).await;
+        let requested = join(
+            join_all(hubs.iter().map(|hub| hub.core.announce_shutdown())),
+            join_all(raw.iter().map(|endpoint| endpoint.announce_shutdown())),
+        );
+        hand_over_all((&hubs, &raw), ready.shutdown_timeout, started, requested).await;
         // A proxy that learns of the end of a link before it has read another one fails the calls whose answers are there.
         let left = ready.shutdown_timeout.saturating_sub(started.elapsed()).max(LAST_ANSWERS_TIMEOUT);
-        if timeout(left, join_all(hubs.iter().map(|hub| hub.core.fence()))).await.is_err() {
+        let fences = join(
+            join_all(hubs.iter().map(|hub| hub.core.fence())),
+            join_all(raw.iter().map(|endpoint| endpoint.fence())),
+        );
+        if timeout(left, fences).await.is_err() {
             tracing::warn!("a proxy has not acknowledged the last answers");
         }
     }
 }
 
-/// Tells the proxies of a hub that this app server stops, and waits until they have asked for their connections and open no
-/// more here.
-async fn announce(core: &HubCore) {
-    let mut told = Vec::new();
-    // A proxy may have come in the last moment.
-    while core.announce_shutdown(&mut told) {
-        // Behind the first one no shard opens a connection any more, behind the second one those opened before are here.
-        core.fence().await;
-        core.fence().await;
-    }
-}
-
 /// Hands the connections over whose calls have ended, until none is left or the time is up. No sooner than proxies have
 /// `requested` them, because more may be on their way.
-async fn hand_over_all(hubs: &[Arc<Dispatcher>], shutdown_timeout: Duration, started: Instant, requested: impl Future) {
+async fn hand_over_all(
+    (hubs, raw): (&[Arc<Dispatcher>], &[Arc<RawDispatcher>]),
+    shutdown_timeout: Duration,
+    started: Instant,
+    requested: impl Future,
+) {
     let (mut changed, mut last) = (started, (usize::MAX, 0));
     let mut deadline = shutdown_timeout;
     let (mut is_requested, mut has_given_up) = (false, false);
@@ -69,6 +70,7 @@ async fn hand_over_all(hubs: &[Arc<Dispatcher>], shutdown_timeout: Duration, sta
         let (here, moving) = hubs
             .iter()
             .map(|hub| hub.count_connections())
+            .chain(raw.iter().map(|endpoint| endpoint.count_movable()))
             .fold((0, 0), |(all, some), (here, moving)| (all + here, some + moving));
         if (here, moving) != last {
             (changed, last) = (Instant::now(), (here, moving));

@@ -154,7 +154,7 @@ impl ServerHandle {
     /// [`Hub::on_rehomed`](crate::Hub::on_rehomed). While there is no other app server, its proxy keeps it for a while.
     ///
     /// Then all links are closed, after their proxies have acknowledged what was queued. Remaining clients, such as those of
-    /// raw endpoints, are disconnected. Clients that are served without a proxy are asked to reconnect first, and have 5 s
+    /// raw endpoints that are not [movable](crate::RawEndpoint::movable), are disconnected. Clients that are served without a proxy are asked to reconnect first, and have 5 s
     /// to leave.
     ///
     /// [`trunkline::serve`](crate::serve()) calls it. Who serves otherwise calls it in axum's graceful shutdown, which knows

@@ -31,9 +31,8 @@ impl Server {
         match endpoint.build() {
             Ok(endpoint) => {
                 let name = endpoint.manifest.name.clone();
-                if let Some(outbound) = self.register(endpoint.manifest) {
-                    let tasks = self.core.tasks.clone();
-                    let dispatcher = RawDispatcher::new(outbound, endpoint.limits, endpoint.serve, tasks);
+                if let Some(outbound) = self.register(endpoint.manifest.clone()) {
+                    let dispatcher = RawDispatcher::new(outbound, endpoint, self.core.tasks.clone());
                     write(&self.core.raw).insert(name, dispatcher);
                 }
             }

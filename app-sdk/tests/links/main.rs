@@ -12,6 +12,7 @@ mod harness;
 mod identity;
 mod moves;
 mod questions;
+mod raw_handovers;
 mod reassignments;
 mod restarts;
 mod results;

@@ -36,7 +36,7 @@ pub(crate) enum Habit {
 }
 
 /// A client of the hub that speaks JSON over a WebSocket.
-struct CallingClient(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub(crate) struct CallingClient(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Callers {
     pub(crate) fn start(address: SocketAddr, clients: usize, habits: &[Habit]) -> Self {
@@ -85,7 +85,7 @@ impl Callers {
 }
 
 impl CallingClient {
-    async fn open(address: SocketAddr) -> Self {
+    pub(crate) async fn open(address: SocketAddr) -> Self {
         let (socket, _) = tokio_tungstenite::connect_async(format!("ws://{address}/calls")).await.unwrap();
         let mut client = Self(socket);
         client.send(&json!({"protocol": "json", "version": 1})).await.unwrap();
@@ -97,7 +97,7 @@ impl CallingClient {
     }
 
     /// Makes one call, and checks its answer.
-    async fn call(&mut self, habit: Habit, number: u64) -> Result<(), String> {
+    pub(crate) async fn call(&mut self, habit: Habit, number: u64) -> Result<(), String> {
         let call = |kind: u64, target: &str, arguments: Value| json!({"type": kind, "invocationId": number.to_string(), "target": target, "arguments": arguments});
         let (message, expected) = match habit {
             Habit::Echo | Habit::Visit => (call(1, "Echo", json!([number])), json!(number)),

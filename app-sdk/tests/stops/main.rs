@@ -1,10 +1,15 @@
-//! Planned stops of app servers behind a real node: they cost no call.
+//! Planned stops of app servers behind a real node: they cost no call, and no message of a raw endpoint that lets its clients
+//! move.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails may panic anywhere")]
 
+mod away_link;
 mod caller;
+mod cut_relay;
+mod feeder;
 mod rolling_fleet;
 
 use caller::{Callers, Habit};
+use feeder::Feeders;
 use rolling_fleet::RollingFleet;
 
 /// Planned stops, by turns of one app server and the other.
@@ -43,4 +48,28 @@ async fn planned_stops_fail_no_call_that_lasts_and_no_stream() {
 async fn calls_wait_while_all_app_servers_are_replaced() {
     let habits = [Habit::Echo, Habit::Work(5), Habit::Download, Habit::Upload, Habit::Answer];
     assert_stops_fail_no_call(60, &habits, [&[0, 1], &[1, 0]]).await;
+}
+
+/// Exchanges numbers with raw clients all the time while these app servers are replaced, by turns.
+async fn assert_stops_cost_no_raw_message(turns: [&[usize]; 2]) {
+    let mut fleet = RollingFleet::start().await;
+    let feeders = Feeders::start(fleet.address(), 50).await;
+    for stop in 0..STOPS {
+        feeders.echoed(CALLS_BETWEEN).await;
+        fleet.replace(turns[stop % 2]).await;
+    }
+    feeders.echoed(CALLS_BETWEEN).await;
+    let (echoed, failures) = feeders.stop().await;
+    assert!(failures.is_empty(), "{} failed, {echoed} did not: {failures:#?}", failures.len());
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn planned_stops_cost_raw_clients_nothing_where_they_move() {
+    assert_stops_cost_no_raw_message([&[0], &[1]]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn raw_clients_wait_while_all_app_servers_are_replaced() {
+    assert_stops_cost_no_raw_message([&[0, 1], &[1, 0]]).await;
 }

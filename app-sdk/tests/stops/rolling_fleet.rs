@@ -1,6 +1,6 @@
 //! Two app servers and a node before them, in one process, with real sockets between them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
@@ -10,9 +10,11 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
-use trunkline::{Context, Hub, HubError, Server, UploadStream};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use trunkline::{Context, Hub, HubError, RawConnection, RawEndpoint, Server, UploadStream};
 use trunkline_proxy::{Config, Node, ServeArgs};
+
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 const KEY: &str = "the access key of these tests";
 
@@ -24,8 +26,8 @@ struct Arguments {
 }
 
 /// An app server that is stopped by a signal.
-struct StoppableApp {
-    address: SocketAddr,
+pub(crate) struct StoppableApp {
+    pub(crate) address: SocketAddr,
     signal: oneshot::Sender<()>,
     serving: JoinHandle<std::io::Result<()>>,
 }
@@ -70,11 +72,51 @@ fn hub() -> Hub {
         .method("Ask", ask)
 }
 
+/// Echoes numbers that come in their order, and sends numbers of its own.
+async fn feed(mut client: RawConnection) -> Result<(), HubError> {
+    let (mut received, mut sent): (u64, u64) = match client.rehomed() {
+        Some(moved) => moved.items()?.unwrap_or_default(),
+        None => (0, 0),
+    };
+    let mut ticks = interval(Duration::from_millis(5));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            message = client.recv() => {
+                let Some(message) = message else { break };
+                received += 1;
+                if message.as_bytes() != format!("up {received}").as_bytes() {
+                    return Err(HubError::new(format!("{message:?} instead of message {received}")));
+                }
+                client.send(message).await?;
+            }
+            _ = ticks.tick() => {
+                sent += 1;
+                client.send(format!("down {sent}")).await?;
+            }
+        }
+    }
+    if client.is_leaving() {
+        client.hand_over(&(received, sent))?;
+    }
+    Ok(())
+}
+
 impl StoppableApp {
     async fn start(address: SocketAddr) -> Self {
+        let feed = RawEndpoint::new("/feed", feed).movable(true);
+        Self::start_with(address, Server::new().hub(hub()).raw_endpoint(feed)).await
+    }
+
+    /// Starts one with the hub alone.
+    pub(crate) async fn start_hub() -> Self {
+        Self::start_with(ANYWHERE, Server::new().hub(hub())).await
+    }
+
+    async fn start_with(address: SocketAddr, server: Server) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Server::new().access_key(KEY).hub(hub());
+        let server = server.access_key(KEY);
         let handle = server.handle();
         let router = Router::new().merge(server.into_router().unwrap());
         let (signal, stopping) = oneshot::channel();
@@ -83,7 +125,7 @@ impl StoppableApp {
         Self { address, signal, serving }
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.signal.send(()).unwrap();
         self.serving.await.unwrap().unwrap();
     }
@@ -91,26 +133,9 @@ impl StoppableApp {
 
 impl RollingFleet {
     pub(crate) async fn start() -> Self {
-        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let apps = [StoppableApp::start(anywhere).await, StoppableApp::start(anywhere).await];
-        let upstreams = apps.each_ref().map(|app| format!("http://{}", app.address));
-        let arguments = [
-            "node",
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--shards",
-            "3",
-            "--access-key",
-            KEY,
-            "--upstream",
-            &upstreams[0],
-            "--upstream",
-            &upstreams[1],
-        ];
-        let config = Config::try_from(Arguments::try_parse_from(arguments).unwrap().serve).unwrap();
-        let fleet = Self { apps: apps.into_iter().map(Some).collect(), node: Node::start(config).await.unwrap() };
+        let apps = [StoppableApp::start(ANYWHERE).await, StoppableApp::start(ANYWHERE).await];
+        let node = start_node(apps.each_ref().map(|app| app.address), &[]).await;
+        let fleet = Self { apps: apps.into_iter().map(Some).collect(), node };
         fleet.linked().await;
         fleet
     }
@@ -119,19 +144,8 @@ impl RollingFleet {
         self.node.listen()
     }
 
-    /// Waits until all links are open.
     async fn linked(&self) {
-        loop {
-            let metrics = admin_page(self.node.admin(), "/metrics").await;
-            let open =
-                metrics.lines().filter(|line| line.starts_with("trunkline_links{") && line.contains("state=\"open\""));
-            let open: f64 = open.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
-            if open >= 10.0 {
-                return;
-            }
-            // sleep: the node tells nobody when its links open.
-            sleep(Duration::from_millis(20)).await;
-        }
+        linked(&self.node, 20.0).await;
     }
 
     /// Stops app servers in order, all at once, and starts others at their addresses.
@@ -147,6 +161,31 @@ impl RollingFleet {
 
     pub(crate) async fn stop(self) {
         self.node.stop().await;
+    }
+}
+
+/// Starts a node before these app servers, with more arguments.
+pub(crate) async fn start_node(apps: [SocketAddr; 2], more: &[&str]) -> Node {
+    let upstreams = apps.map(|address| format!("http://{address}"));
+    let mut arguments = vec!["node", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "3"];
+    arguments.extend(["--access-key", KEY, "--upstream", &upstreams[0], "--upstream", &upstreams[1]]);
+    arguments.extend(more);
+    let config = Config::try_from(Arguments::try_parse_from(arguments).unwrap().serve).unwrap();
+    Node::start(config).await.unwrap()
+}
+
+/// Waits until so many links are open.
+pub(crate) async fn linked(node: &Node, links: f64) {
+    loop {
+        let metrics = admin_page(node.admin(), "/metrics").await;
+        let open =
+            metrics.lines().filter(|line| line.starts_with("trunkline_links{") && line.contains("state=\"open\""));
+        let open: f64 = open.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+        if open >= links {
+            return;
+        }
+        // sleep: the node tells nobody when its links open.
+        sleep(Duration::from_millis(20)).await;
     }
 }
 

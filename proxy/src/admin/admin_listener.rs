@@ -74,6 +74,8 @@ async fn serve_connection(
     router: Router,
     counters: Arc<AdminCounters>,
 ) {
+    // Answers of this node leave over links that others have dialled, and each is waited for. Without it they are only slower.
+    let _ = stream.set_nodelay(true);
     let limit = CurrentStallLimit::default();
     limit.set(WriteStallLimit::Idle(STALL_TIMEOUT));
     let (place, guarded) = (Arc::new(place), limit.clone());

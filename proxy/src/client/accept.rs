@@ -147,6 +147,7 @@ fn open(
         (client.is_negotiated, client.transport) = (is_negotiated, transport);
         client.cold.opened_us = shard.now_us();
         client.cold.is_bound = terms.server.is_some_and(|server| server.is_required);
+        client.cold.is_movable = content == Content::Raw && settings.is_movable;
         client.may_miss = settings.slow_clients == SlowClients::Drop;
         if let Some(limit_bytes) = settings.stateful_reconnect_buffer_bytes.filter(|_| is_stateful(handshake.as_ref()))
         {

@@ -1,10 +1,13 @@
 //! Another app server for a connection: after a crash, and when one leaves in order.
 
 use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use trunkline_protocol::manifest::{ENDED_HEADER, HubManifest, ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::*;
 
-use super::app::{App, to_group};
+use super::app::{App, AppLink, to_group};
 use super::client::{Client, Received};
 use super::stage::{Stage, run};
 
@@ -196,5 +199,142 @@ fn a_client_that_leaves_is_read_on_while_its_app_server_asks_for_it() {
         assert_eq!(second.opening().await.connection_id, client.id);
         second.data().await;
         assert!(second.data().await.0.contains("Next"));
+    });
+}
+
+/// A raw endpoint whose clients may go on elsewhere.
+fn raw_app(stage: &Stage, instance: &str) -> App {
+    stage.app(instance, vec![HubManifest { is_movable: true, ..HubManifest::raw("feed", "/feed") }])
+}
+
+fn leaving() -> ServiceMessage {
+    ServiceMessage::ConnectionFlowControl(ConnectionFlowControl {
+        connection_id: "".into(),
+        subject: FlowSubject::Server,
+        operation: FlowOperation::Offline,
+    })
+}
+
+fn raw_data(id: &str, kind: RawKind, payload: &'static str) -> ServiceMessage {
+    ServiceMessage::ConnectionData(ConnectionData {
+        connection_id: id.into(),
+        payload: payload.into(),
+        data_type: kind.data_type(),
+        is_partial: false,
+    })
+}
+
+async fn raw_client(stage: &Stage, link: &mut AppLink) -> Client {
+    let mut client = Client::upgrade(stage, "/feed").await.unwrap();
+    client.id = link.opening().await.connection_id.to_string();
+    client
+}
+
+fn fragment(text: &'static str, code: Data, is_final: bool) -> Message {
+    Message::Frame(Frame::message(text, OpCode::Data(code), is_final))
+}
+
+#[test]
+fn a_raw_client_goes_on_elsewhere_with_whole_messages_in_their_order() {
+    run(async {
+        let stage = Stage::start();
+        let (mut one, mut two) = (raw_app(&stage, "app-1"), raw_app(&stage, "app-2"));
+        let (mut first, mut second) = (one.link().await, two.link().await);
+        let mut client = raw_client(&stage, &mut first).await;
+        client.send("up 1").await;
+        client.write(fragment("up", Data::Text, false)).await;
+        assert_eq!(first.data().await.0, "up 1");
+        first.send(leaving()).await;
+        let asked = first.close().await;
+        assert_eq!((&*asked.connection_id, header(&asked.headers, MIGRATE_TO_HEADER)), (&*client.id, Some("")));
+        client.write(fragment(" 2", Data::Continue, true)).await;
+        client.write(Message::binary("up 3")).await;
+        first.fence().await;
+        first.send(raw_data(&client.id, RawKind::Text, "down 1")).await;
+        first.send(moved_to(&client.id, "", Some("the items"))).await;
+        let open = second.opening().await;
+        assert_eq!(open.connection_id, client.id);
+        assert_eq!(header(&open.headers, MIGRATE_FROM_HEADER), Some("app-1"));
+        assert_eq!(header(&open.headers, ITEMS_HEADER), Some("the items"));
+        let (text, data) = second.data().await;
+        assert_eq!((text.as_str(), data.data_type), ("up 2", RawKind::Text.data_type()), "cut in two, it is one");
+        let (text, data) = second.data().await;
+        assert_eq!((text.as_str(), data.data_type), ("up 3", RawKind::Binary.data_type()));
+        first.send(raw_data(&client.id, RawKind::Text, "too late")).await;
+        first.fence().await;
+        second.send(raw_data(&client.id, RawKind::Binary, "down 2")).await;
+        assert_eq!(client.next().await, Received::Text("down 1".into()));
+        assert_eq!(client.next().await, Received::Binary("down 2".into()));
+        // The end of its former app server is none of its business.
+        one.retire();
+        first.ended().await;
+        client.send("up 4").await;
+        assert_eq!(second.data().await.0, "up 4");
+    });
+}
+
+#[test]
+fn a_raw_client_that_was_handed_over_waits_for_an_app_server() {
+    run(async {
+        let stage = Stage::start();
+        let mut one = raw_app(&stage, "app-1");
+        let mut first = one.link().await;
+        let mut client = raw_client(&stage, &mut first).await;
+        first.send(leaving()).await;
+        first.close().await;
+        first.send(moved_to(&client.id, "", Some("the items"))).await;
+        first.fence().await;
+        one.retire();
+        first.ended().await;
+        client.send("up").await;
+        let mut two = raw_app(&stage, "app-2");
+        let mut second = two.link().await;
+        assert_eq!(header(&second.opening().await.headers, ITEMS_HEADER), Some("the items"));
+        assert_eq!(second.data().await.0, "up");
+    });
+}
+
+#[test]
+fn a_raw_client_is_closed_when_its_app_server_ends_without_handing_it_over() {
+    for is_movable in [false, true] {
+        run(async {
+            let stage = Stage::start();
+            let feed = || vec![HubManifest { is_movable, ..HubManifest::raw("feed", "/feed") }];
+            let (mut one, mut two) = (stage.app("app-1", feed()), stage.app("app-2", feed()));
+            let (mut first, mut second) = (one.link().await, two.link().await);
+            let mut client = raw_client(&stage, &mut first).await;
+            if !is_movable {
+                first.send(leaving()).await;
+                first.fence().await;
+            }
+            one.retire();
+            first.ended().await;
+            assert_eq!(client.next().await, Received::End(Some(1001)));
+            second.fence().await;
+        });
+    }
+}
+
+#[test]
+fn the_end_of_a_raw_client_between_two_app_servers_is_told_to_the_next_one() {
+    run(async {
+        let stage = Stage::start();
+        let mut one = raw_app(&stage, "app-1");
+        let mut first = one.link().await;
+        let mut client = raw_client(&stage, &mut first).await;
+        first.send(leaving()).await;
+        first.close().await;
+        first.send(moved_to(&client.id, "", Some("the items"))).await;
+        first.fence().await;
+        one.retire();
+        first.ended().await;
+        // Nobody comes in time.
+        assert_eq!(client.next().await, Received::End(Some(1001)));
+        let mut two = raw_app(&stage, "app-2");
+        let mut second = two.link().await;
+        let told = second.opening().await;
+        assert_eq!((&*told.connection_id, header(&told.headers, ENDED_HEADER)), (&*client.id, Some("no_app_server")));
+        assert_eq!(header(&told.headers, MIGRATE_FROM_HEADER), Some("app-1"));
+        second.fence().await;
     });
 }

@@ -43,6 +43,11 @@ impl SessionOver {
         Self::new(SessionCloseReason::Unknown, "the app server does not know it any more")
     }
 
+    /// The end of a session without a socket, whose app server has left in order: all that it had is ended.
+    pub(super) fn left() -> Self {
+        Self::new(SessionCloseReason::Farewell, "the app server has said goodbye over its other links")
+    }
+
     /// An end that the session decided itself.
     pub(super) fn decided(cause: SessionEndReason) -> Self {
         Self::of(&LinkEnd::Over(cause))

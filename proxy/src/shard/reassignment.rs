@@ -197,13 +197,14 @@ impl Reassignment {
         now: u32,
     ) {
         let Some(client) = connections.get_mut(slot) else { return };
-        let Content::Hub(protocol) = client.content else { return };
         let (was_at, is_open) = (client.home.app(), client.is_open());
         let from = hubs.instance(was_at);
         // Where its client has no answer to its hub handshake, it begins anew.
         let Some(open) = client.cold.open_again(is_open.then_some(&*from)) else { return };
         home.send(&ServiceMessage::OpenConnection(open));
-        home.send_data(&client.id, &HandshakeRequest { protocol, version: 1 }.encode(), DATA_TYPE_HANDSHAKE);
+        if let Content::Hub(protocol) = client.content {
+            home.send_data(&client.id, &HandshakeRequest { protocol, version: 1 }.encode(), DATA_TYPE_HANDSHAKE);
+        }
         if let (Status::Opening { .. }, Some(timeout_ms)) = (client.status, handshake_timeout_ms) {
             client.status = opening_until(now, timeout_ms);
         }

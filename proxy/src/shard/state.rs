@@ -152,7 +152,7 @@ impl ShardState {
             return;
         }
         // Before that no app server has run anything for it.
-        let is_known = self.connections.live(slot).is_some_and(|client| client.is_open() && client.can_move());
+        let is_known = self.connections.live(slot).is_some_and(|client| client.is_open() && client.has_successor());
         let Some(client) = self.connections.close(slot, self.tick + CLOSE_TIMEOUT_TICKS) else { return };
         self.context.record_close(client, reason);
         self.delivery.taps.closed(slot);
@@ -413,7 +413,7 @@ impl ShardState {
         let Some(client) = self.connections.live(slot) else { return };
         let (hubs, home) = (self.context.shared.hubs.all(), &client.home);
         let keeps_app = || hubs.get(home.hub().get()).is_some_and(|hub| hub.choose_home_at(home.app()).is_some());
-        if !client.can_move() || (client.cold.is_bound && !keeps_app()) {
+        if !client.outlives_home() || (client.cold.is_bound && !keeps_app()) {
             return self.close(slot, &CloseReason::home_lost(cause));
         }
         self.reassign(slot, CALL_LOST);
@@ -508,7 +508,7 @@ impl ShardState {
         }
         for slot in self.connections.at_app(hub, app) {
             let Some(client) = self.connections.live_mut(slot) else { continue };
-            if client.can_move() && !client.cold.is_leaving {
+            if client.can_be_handed_over() && !client.cold.is_leaving {
                 client.cold.is_leaving = true;
                 client.pause(PauseReason::HandingOver);
                 client.home.send(&moved_to(&client.id, ""));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,10 @@ pub(crate) struct Pool {
     is_draining: AtomicBool,
     /// Its clients are to go elsewhere, as soon as there is another app server.
     is_migrating: AtomicBool,
+    /// It is about to stop, and has ended a link in order.
+    has_said_goodbye: AtomicBool,
+    /// Changes when its app server has left in order.
+    left: watch::Sender<()>,
     /// Time at which a link was lost last.
     lost_at: Mutex<Option<Instant>>,
     /// Notified when a link opens, is lost, or meets another instance than its own.
@@ -43,6 +47,8 @@ impl Pool {
             retired: CancellationToken::new(),
             is_draining: AtomicBool::new(false),
             is_migrating: AtomicBool::new(false),
+            has_said_goodbye: AtomicBool::new(false),
+            left: watch::Sender::new(()),
             lost_at: Mutex::new(None),
             changed,
         }
@@ -195,7 +201,28 @@ impl Pool {
 
     /// Notes that a link has lost its socket; its session lives.
     pub(crate) fn interrupted(&self) {
+        self.tell_if_left();
         self.changed.notify_one();
+    }
+
+    /// Notes that the app server has ended a link in order, as it does with all that have a socket when it stops.
+    pub(crate) fn said_goodbye(&self) {
+        if self.is_draining() {
+            self.has_said_goodbye.store(true, Ordering::Relaxed);
+        }
+        self.tell_if_left();
+    }
+
+    /// Receiver that changes when the app server has left in order: a link without a socket does not come back then.
+    #[must_use]
+    pub(crate) fn left(&self) -> watch::Receiver<()> {
+        self.left.subscribe()
+    }
+
+    fn tell_if_left(&self) {
+        if self.has_said_goodbye.load(Ordering::Relaxed) && self.open() == 0 {
+            self.left.send_replace(());
+        }
     }
 
     /// Notes that the session of a slot is over.

@@ -1,9 +1,12 @@
 #![forbid(unsafe_code)]
-//! The tests' own app server for connections that move: hub `/moves`, which prints what its hooks and methods see.
+//! The tests' own app server for connections that move: hub `/moves`, which prints what its hooks and methods see, and
+//! with `--feed` a raw endpoint.
 //!
 //! Lines of output: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID FROM ITEMS` and `ran TAG`. They
 //! are written at once, so they outlive a process that is killed. `POST /release` lets calls of `Pass` end; `/metrics` are the
 //! SDK's.
+
+mod feed;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -29,6 +32,9 @@ struct Arguments {
     /// Time for running calls when it stops, in milliseconds.
     #[arg(long, default_value_t = 10_000)]
     shutdown_timeout_ms: u64,
+    /// Serve the raw endpoint `/feed`, too.
+    #[arg(long)]
+    feed: bool,
 }
 
 /// Gate that lets calls end.
@@ -130,7 +136,9 @@ async fn main() -> anyhow::Result<()> {
         .method("Join", join)
         .method("Count", count)
         .with_state(gate.clone());
-    let server = Server::new().hub(hub).shutdown_timeout(Duration::from_millis(arguments.shutdown_timeout_ms));
+    let timeout = Duration::from_millis(arguments.shutdown_timeout_ms);
+    let server = Server::new().hub(hub).shutdown_timeout(timeout);
+    let server = if arguments.feed { server.raw_endpoint(feed::endpoint()) } else { server };
     let handle = server.handle();
     let own = Router::new().route("/release", post(release)).with_state(gate);
     let app = own.route("/metrics", handle.metrics()).merge(server.into_router()?);

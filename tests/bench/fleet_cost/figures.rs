@@ -22,6 +22,8 @@ impl Part {
             Work::Broadcast | Work::Group => ["app server", "one node"],
             Work::Idle | Work::Plain => ["no peers", "peers"],
             Work::Door | Work::DoorCalls => ["dialled", "dials in"],
+            Work::Move => ["same node", "other node"],
+            Work::Stateful => ["plain", "stateful"],
         };
         if self == Part::Subject { subject } else { base }
     }
@@ -30,7 +32,7 @@ impl Part {
 /// Figures of one window.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Window {
-    /// Deliveries, each of which was looked at, or seconds of nodes.
+    /// Deliveries, each of which was looked at, returns of clients, or seconds of nodes.
     pub(crate) units: u64,
     /// CPU time of all nodes.
     pub(crate) cpu_ns: u64,

@@ -1,6 +1,6 @@
 #![forbid(unsafe_code)]
 //! Cost of a fleet: what enters at one node beside what the app server sends itself, idle nodes, `--peers` where it is not used;
-//! and of the door, beside links that the node dials.
+//! of the door, beside links that the node dials; and of clients that come back to their connections.
 //!
 //! ```text
 //!   base:     client ── Broadcast("7…") ──► app server ──► all nodes ──► their clients
@@ -15,6 +15,8 @@
 //! | `plain` | the app server sends to everyone, nodes without `--peers` | the same with it |
 //! | `door` | the app server sends to everyone, over links that the node dials | the same over links that it dials itself |
 //! | `door-calls` | clients call the app server, over such links | the same over links that it dials itself |
+//! | `move` | clients whose sockets are cut come back to the node that has them | they come back to another one, which takes them over |
+//! | `stateful` | the app server sends to everyone, from a hub without stateful reconnect | from one that allows it, to clients that don't use it |
 //!
 //! **What is counted.** CPU time of all nodes together, as the scheduler counts it in nanoseconds, read while they sleep; and
 //! the bytes that the system has sent on connections to their admin ports, which are those between nodes (TCP payload: the
@@ -31,6 +33,7 @@
 //! | [`figures`] | windows and rounds |
 //! | [`between`] | bytes between nodes, as the system counts them |
 //! | [`entry`] | where a message enters, and its publisher |
+//! | [`mover`] | clients that are cut and come back |
 //! | [`scene`] | nodes, their clients, and a window of work |
 //! | [`report`] | ratios, the table |
 //!
@@ -39,6 +42,7 @@
 mod between;
 mod entry;
 mod figures;
+mod mover;
 mod report;
 mod scene;
 mod settings;

@@ -64,6 +64,7 @@ impl Report {
         let each = match self.settings.work {
             Work::Idle => "node-second",
             Work::DoorCalls => "call",
+            Work::Move => "return",
             _ => "delivery",
         };
         [
@@ -89,6 +90,8 @@ pub(crate) fn heading(settings: &Settings) -> String {
         Work::Idle => "nothing happens, without and with --peers",
         Work::Plain => "messages of the app server to everyone, without and with --peers",
         Work::Door => "messages of the app server to everyone, which is dialled and dials in",
+        Work::Move => "sockets are cut, and their clients come back to the same node and to the other one",
+        Work::Stateful => "messages of the app server to everyone, from a hub without and with stateful reconnect",
         Work::DoorCalls => "calls of an app server, which is dialled and dials in",
     };
     format!(

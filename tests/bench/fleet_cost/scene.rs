@@ -18,6 +18,7 @@ use trunkline_tests::bench::product::{MeasuredProxy, Product, Wanted};
 
 use crate::entry::{ADMIN_TOKEN, Announcer, Entry, EntryPublisher, GROUP, HUB};
 use crate::figures::{Part, Window};
+use crate::mover::{Movers, Return};
 use crate::settings::{Settings, Work};
 use crate::{between, entry};
 
@@ -53,6 +54,8 @@ impl Pair {
             Work::Door | Work::DoorCalls => {
                 (Scene::start(settings, Kind::Plain)?, Some(Scene::start(settings, Kind::Door)?))
             }
+            Work::Move => (Scene::start(settings, Kind::StatefulFleet)?, None),
+            Work::Stateful => (Scene::start(settings, Kind::Plain)?, Some(Scene::start(settings, Kind::Stateful)?)),
         };
         Ok(Self { base, subject, work: settings.work, length: Duration::from_secs(settings.seconds().into()) })
     }
@@ -63,6 +66,7 @@ impl Pair {
         let scene = if is_subject { self.subject.as_mut().unwrap_or(&mut self.base) } else { &mut self.base };
         let enters_at_node = is_subject && matches!(self.work, Work::Broadcast | Work::Group);
         scene.entry.set(if enters_at_node { Entry::Node } else { Entry::App });
+        scene.comes_back.set(if is_subject { Return::Elsewhere } else { Return::Same });
         scene.window(self.length)
     }
 }
@@ -75,6 +79,9 @@ enum Kind {
     Fleet,
     /// The app server dials in.
     Door,
+    /// The hub allows stateful reconnect.
+    Stateful,
+    StatefulFleet,
 }
 
 /// Nodes, and the clients that take turns at them.
@@ -83,24 +90,33 @@ struct Scene {
     /// Clients, unless the nodes idle.
     crowd: Option<Box<dyn Play>>,
     entry: Rc<Cell<Entry>>,
+    comes_back: Rc<Cell<Return>>,
     /// Ports of this process's connections to admin ports.
     own: Vec<u16>,
 }
 
 impl Scene {
     fn start(settings: &Settings, kind: Kind) -> Result<Self> {
-        let (is_fleet, dials_in) = (kind == Kind::Fleet, kind == Kind::Door);
+        let is_stateful = matches!(kind, Kind::Stateful | Kind::StatefulFleet);
+        let (is_fleet, dials_in) = (matches!(kind, Kind::Fleet | Kind::StatefulFleet), kind == Kind::Door);
         let more = &["--admin-token", ADMIN_TOKEN];
         let (proxies, shards) = (settings.nodes(), settings.shards);
-        let product = Product::start_with(Wanted { proxies, shards, links: LINKS, is_fleet, dials_in, more })?;
+        let wanted = Wanted { proxies, shards, links: LINKS, is_fleet, dials_in, is_stateful, more };
+        let product = Product::start_with(wanted)?;
         if is_fleet {
             product.proxies().try_for_each(|node| agrees(node, proxies))?;
         }
         let entry = Rc::new(Cell::new(Entry::App));
-        let mut scene = Self { product, crowd: None, entry, own: Vec::new() };
+        let comes_back = Rc::new(Cell::new(Return::Same));
+        let mut scene = Self { product, crowd: None, entry, comes_back, own: Vec::new() };
         let target = if dials_in { entry::door_target()? } else { HUB.to_owned() };
         match settings.work {
             Work::Idle => {}
+            Work::Move => {
+                let nodes = scene.product.proxies().map(MeasuredProxy::address).collect();
+                let movers = Movers::gather(nodes, settings.clients() as usize, Rc::clone(&scene.comes_back))?;
+                scene.crowd = Some(Box::new(movers));
+            }
             Work::DoorCalls => scene.crowd = Some(Box::new(scene.gather_callers(settings, &target)?)),
             _ => scene.crowd = Some(Box::new(scene.gather(settings, &target)?)),
         }

@@ -21,6 +21,10 @@ pub(crate) enum Work {
     Door,
     /// Calls of its clients, beside those of one that is dialled
     DoorCalls,
+    /// Clients that come back at another node, beside those that come back to theirs
+    Move,
+    /// Messages to clients of a hub with stateful reconnect that don't use it, beside a hub without
+    Stateful,
 }
 
 /// CPU time and bytes of the nodes of a fleet, or of a node with a door, beside nodes that do the same without.
@@ -61,7 +65,8 @@ impl Settings {
     pub(crate) fn nodes(&self) -> u16 {
         self.nodes.unwrap_or(match self.work {
             Work::Idle => 12,
-            Work::Door | Work::DoorCalls => 1,
+            Work::Door | Work::DoorCalls | Work::Stateful => 1,
+            Work::Move => 2,
             Work::Broadcast | Work::Group | Work::Plain => 8,
         })
     }
@@ -71,8 +76,8 @@ impl Settings {
         match self.work {
             Work::Idle => 0,
             Work::Group => self.clients.unwrap_or(10),
-            Work::DoorCalls => self.clients.unwrap_or(100),
-            Work::Broadcast | Work::Plain | Work::Door => self.clients.unwrap_or(800),
+            Work::DoorCalls | Work::Move => self.clients.unwrap_or(100),
+            Work::Broadcast | Work::Plain | Work::Door | Work::Stateful => self.clients.unwrap_or(800),
         }
     }
 
@@ -85,6 +90,7 @@ impl Settings {
         match self.work {
             Work::Idle => "node-seconds",
             Work::DoorCalls => "calls",
+            Work::Move => "returns",
             _ => "deliveries",
         }
     }

@@ -34,7 +34,7 @@ impl Server {
     pub(crate) fn proxies(proxies: u16, shards: u16, links: u16) -> Result<Self> {
         let outbox = OUTBOX_MAX_BYTES.to_string();
         let more = &["--outbox-max-bytes", &outbox];
-        Ok(Self::Proxy(Product::start_with(Wanted { proxies, shards, links, is_fleet: false, dials_in: false, more })?))
+        Ok(Self::Proxy(Product::start_with(Wanted { proxies, shards, links, more, ..Wanted::default() })?))
     }
 
     /// Address for the first client.

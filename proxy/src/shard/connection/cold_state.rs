@@ -71,6 +71,8 @@ pub(crate) struct ColdState {
     pub is_leaving: bool,
     /// Its app server knows nothing of it any more: it has handed it over, or has ended it in good order.
     pub is_let_go: Option<LetGo>,
+    /// It is a raw endpoint's that may go on at another app server.
+    pub is_movable: bool,
     /// It has to be at its app server, and at no other.
     pub is_bound: bool,
     /// App server of the door at which it was last.

@@ -7,7 +7,7 @@ use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::Transport;
 
 use super::membership_entry::MembershipEntry;
-use super::{ColdState, PauseReason, PauseReasons};
+use super::{ColdState, LetGo, PauseReason, PauseReasons};
 use crate::net::socket::Socket;
 use crate::shard::content::Content;
 use crate::shard::outbox::Outbox;
@@ -119,13 +119,33 @@ impl Client {
         matches!(self.status, Status::Closing { .. })
     }
 
-    /// Whether it can be opened at another app server. A raw endpoint's can't: its handler there would begin anew, and
-    /// nothing could tell it where the one before had come to. Nor can a circuit of Blazor, which lives in its app server:
-    /// its client comes back to it by itself.
+    /// Whether it can be opened at another app server, whatever has become of its own. A raw endpoint's can't: nothing could
+    /// tell the handler there where the one before had come to. Nor can a circuit of Blazor, which lives in its app
+    /// server: its client comes back to it by itself.
     #[must_use]
     pub(crate) fn can_move(&self) -> bool {
         let is_mute = matches!(self.content, Content::Raw | Content::Hub(HubProtocol::BlazorPack));
         !is_mute && self.cold.opening.is_some()
+    }
+
+    /// Whether its app server can hand it over. A raw endpoint's app may let it: the handler that was there has read all that
+    /// came before.
+    #[must_use]
+    pub(crate) fn can_be_handed_over(&self) -> bool {
+        let is_raw = self.content == Content::Raw && self.cold.is_movable && self.cold.opening.is_some();
+        is_raw || self.can_move()
+    }
+
+    /// Whether it goes on when its home is lost now.
+    #[must_use]
+    pub(crate) fn outlives_home(&self) -> bool {
+        self.can_move() || (self.can_be_handed_over() && self.cold.is_let_go == Some(LetGo::HandedOver))
+    }
+
+    /// Whether another app server hears of its end, if its own does not: one that it was handed over by does not.
+    #[must_use]
+    pub(crate) fn has_successor(&self) -> bool {
+        self.can_move() || (self.can_be_handed_over() && self.cold.is_leaving)
     }
 
     /// Notes a pending call, if another app server may have to answer it. A client with the maximum of them is paused.

@@ -1,0 +1,84 @@
+//! Hand-over of one raw connection to another app server.
+//!
+//! ```text
+//!  its proxy reads it no more, and asks ──► what waits is received ──► None ──► the handler returns
+//!                                                          sends that wait ──► queued ──► handed over, with its items
+//! ```
+
+use std::sync::Mutex;
+
+use serde::Serialize;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio_util::sync::CancellationToken;
+use trunkline_protocol::hub::HubProtocol;
+
+use crate::call::rehomed::{self, ITEMS_MAX_BYTES};
+use crate::error::HubError;
+use crate::sync::lock;
+
+/// Encoding of the items of raw connections, whose clients speak no hub protocol.
+pub(super) const ITEMS_ENCODING: HubProtocol = HubProtocol::Json;
+
+/// State of a raw connection that may be handed over.
+#[derive(Debug)]
+pub(super) struct RawHandover {
+    /// Fires when the connection is about to be handed over, or closes.
+    pub(super) leaving: CancellationToken,
+    /// Held by each send, and by the hand-over: so that comes behind all of them.
+    way: RwLock<()>,
+    items: Mutex<Option<String>>,
+}
+
+impl RawHandover {
+    /// The state of a connection whose end this token tells.
+    pub(super) fn new(cancellation: &CancellationToken) -> Self {
+        Self { leaving: cancellation.child_token(), way: RwLock::default(), items: Mutex::default() }
+    }
+
+    /// Holds a hand-over up while a message is queued.
+    pub(super) async fn send(&self) -> RwLockReadGuard<'_, ()> {
+        self.way.read().await
+    }
+
+    /// Waits until no message is being queued, and lets none begin.
+    pub(super) async fn block(&self) -> RwLockWriteGuard<'_, ()> {
+        self.way.write().await
+    }
+
+    /// Keeps the items that go along, in place of earlier ones.
+    pub(super) fn set_items(&self, items: &impl Serialize) -> Result<(), HubError> {
+        let items = ITEMS_ENCODING.payload(items).map_err(|error| HubError::invalid_data(error.to_string()))?;
+        let wrapped = rehomed::wrap(&items).ok_or_else(|| {
+            let length = items.as_bytes().len();
+            HubError::new(format!("the items have {length} bytes; a connection is handed over with {ITEMS_MAX_BYTES}"))
+        })?;
+        *lock(&self.items) = Some(wrapped);
+        Ok(())
+    }
+
+    pub(super) fn take_items(&self) -> Option<String> {
+        lock(&self.items).take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hand_over_waits_for_sends_that_have_begun_and_lets_none_overtake_it() {
+        let handover = RawHandover::new(&CancellationToken::new());
+        let sending = handover.send().await;
+        let mut blocking = Box::pin(handover.block());
+        assert!((&mut blocking).now_or_never().is_none());
+        let mut late = Box::pin(handover.send());
+        assert!((&mut late).now_or_never().is_none());
+        drop(sending);
+        let blocked = (&mut blocking).now_or_never().expect("nothing is being sent");
+        assert!((&mut late).now_or_never().is_none());
+        drop(blocked);
+        assert!(late.now_or_never().is_some());
+    }
+}

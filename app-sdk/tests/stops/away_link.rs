@@ -1,0 +1,85 @@
+//! Calls in the ring of a link that is away when its app server ends: they are answered.
+
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::caller::{CallingClient, Habit};
+use crate::cut_relay::CutRelay;
+use crate::rolling_fleet::{StoppableApp, linked, start_node};
+
+/// Clients, of which each link of each app server gets some.
+const CLIENTS: usize = 40;
+
+/// Links that are cut, of the five of an app server.
+const CUT: usize = 2;
+
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Planned,
+    Crash,
+}
+
+/// Has clients call while links of one app server are away, then ends that. Returns what the calls were answered that it did
+/// not run, and after what time.
+async fn answers_of_lost_calls(end: End, window: &str, habit: Habit) -> Vec<(String, Duration)> {
+    let crashing = Runtime::new().unwrap();
+    let app = crashing.spawn(StoppableApp::start_hub()).await.unwrap();
+    let (other, relay) = (StoppableApp::start_hub().await, CutRelay::start(app.address).await);
+    let node = start_node([relay.address, other.address], &["--resume-window", window]).await;
+    linked(&node, 10.0).await;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = CallingClient::open(node.listen()).await;
+        client.call(Habit::Echo, 0).await.unwrap();
+        clients.push(client);
+    }
+    relay.cut(CUT);
+    // sleep: the node is to notice that the links are away.
+    sleep(Duration::from_millis(300)).await;
+    let mut calls = JoinSet::new();
+    for mut client in clients {
+        calls.spawn(async move { (client.call(habit, 1).await, Instant::now(), client) });
+    }
+    // sleep: the calls over other links are to be answered.
+    sleep(Duration::from_millis(500)).await;
+    match end {
+        End::Planned => app.stop().await,
+        End::Crash => drop(app),
+    }
+    crashing.shutdown_background();
+    let ended = Instant::now();
+    let mut failed = Vec::new();
+    for (outcome, at, mut client) in calls.join_all().await {
+        if let Err(error) = outcome {
+            failed.push((error, at.saturating_duration_since(ended)));
+            client.call(Habit::Echo, 2).await.unwrap();
+        }
+    }
+    node.stop().await;
+    other.stop().await;
+    failed
+}
+
+async fn assert_answered(end: End, window: &str, habit: Habit, within: Duration) {
+    let answers = answers_of_lost_calls(end, window, habit).await;
+    assert!(answers.len() >= CUT, "some clients are at home on a link that is away: {answers:?}");
+    for (answer, time) in &answers {
+        assert!(answer.contains("The app server that ran this call is gone"), "{answer}");
+        assert!(*time < within, "{time:?}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_are_answered_at_once_when_the_app_server_of_a_link_that_is_away_has_left() {
+    for habit in [Habit::Echo, Habit::Download, Habit::Upload] {
+        assert_answered(End::Planned, "30", habit, Duration::from_secs(2)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_are_answered_after_the_window_when_the_app_server_of_a_link_that_is_away_has_crashed() {
+    assert_answered(End::Crash, "2", Habit::Echo, Duration::from_secs(5)).await;
+}
