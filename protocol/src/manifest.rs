@@ -102,6 +102,10 @@ pub struct HubManifest {
     /// acknowledged them; `None` where no client may.
     #[serde(default)]
     pub stateful_reconnect_buffer_bytes: Option<usize>,
+    /// Whether the app server gives a client that begins anew what its lost connection had: it answers queries for such
+    /// connections, and is told of the groups that others have them join.
+    #[serde(default)]
+    pub restores_clients: bool,
 }
 
 /// Treatment of a client whose outbox is full.
@@ -158,6 +162,7 @@ impl HubManifest {
             close_on_token_expiry: false,
             asks_app: false,
             stateful_reconnect_buffer_bytes: None,
+            restores_clients: false,
         }
     }
 
