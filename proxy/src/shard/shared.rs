@@ -21,7 +21,7 @@ use crate::metrics::Counters;
 use crate::net::connector::Connector;
 use crate::net::dial_gate::DialGate;
 use crate::transport::http_transport::HttpTransports;
-use crate::upstream::{AppServerId, Caller, Hub, HubRegistry};
+use crate::upstream::{AppServerId, Caller, Hub, HubRegistry, RestoreQueries};
 
 /// Origin of the sockets of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     pub interest: Option<Arc<OwnInterest>>,
     /// Client results that app servers of the door wait for.
     pub client_results: ClientResults,
+    /// Queries for what lost clients had.
+    pub restore_queries: RestoreQueries,
     other_nodes: OnceLock<Arc<dyn OtherNodes>>,
     /// Counters behind the limits.
     pub limits: LimitCounters,
@@ -103,6 +105,7 @@ impl Shared {
             node_dials: Arc::default(),
             interest: settings.fleet.has_peers().then(Arc::default),
             client_results: ClientResults::default(),
+            restore_queries: RestoreQueries::default(),
             other_nodes: OnceLock::new(),
             service_verifier: ServiceVerifier::new(
                 &settings.keys,

@@ -1,0 +1,56 @@
+//! Restore claim: a new client shows the connection token of one that it has lost, and gets what that one had.
+//!
+//! ```text
+//!  negotiate?restore=OLD ──► sealed by this fleet? ─► of this hub? ─► same user? ──► claim in the new token
+//!                                      └──────────────────┴──── no ─────┴──► nothing is restored, nothing is refused
+//! ```
+//!
+//! Whoever has the token is the client. Its age does not count: app servers keep things for a bounded time.
+
+use axum::extract::Request;
+use tracing::debug;
+use trunkline_protocol::token::{ConnectionToken, RestoreClaim, UserBinding};
+use trunkline_protocol::wire::RESTORE_PARAMETER;
+
+use crate::auth::User;
+use crate::clock::unix_seconds;
+use crate::frontend::endpoint::Endpoint;
+use crate::frontend::request::query_value;
+use crate::metrics::RestoreOutcome;
+use crate::shard::short;
+use crate::upstream::Hub;
+
+/// Reads the lost connection that a request claims, for a client with this user; `None` where it claims none, or has no
+/// right to it.
+pub(super) fn claim(endpoint: &Endpoint, hub: &Hub, request: &Request, user: &User) -> Option<Box<RestoreClaim>> {
+    let sealed = query_value(request.uri(), RESTORE_PARAMETER).filter(|sealed| !sealed.is_empty())?;
+    match judge(endpoint, hub, sealed, user) {
+        Ok(claim) => Some(Box::new(claim)),
+        Err(problem) => {
+            endpoint.counters.restores.of(RestoreOutcome::Refused).increment();
+            debug!(hub = hub.name(), problem, "a lost connection is not restored");
+            None
+        }
+    }
+}
+
+fn judge(endpoint: &Endpoint, hub: &Hub, sealed: String, user: &User) -> Result<RestoreClaim, &'static str> {
+    if hub.is_of_door() {
+        return Err("app servers that dial in keep nothing");
+    }
+    let lost = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys).map_err(|_| "the token is not ours")?;
+    if !lost.hub.eq_ignore_ascii_case(&hub.settings().path) {
+        return Err("the token is another hub's");
+    }
+    let is_over = lost.expires_s.is_some_and(|expires_s| expires_s <= unix_seconds());
+    let given_back = match (&user.id, lost.user) {
+        (shown, of_lost) if *shown == of_lost => None,
+        (Some(_), _) => return Err("the token is another user's"),
+        (None, _) if lost.binding == UserBinding::AccessToken => return Err("an access token shows its user"),
+        (None, _) if is_over => return Err("the time of its user is over"),
+        (None, id) => Some(User { id, claims: lost.claims, expires_s: lost.expires_s }),
+    };
+    let connection_id = lost.connection_id.unwrap_or(sealed);
+    debug!(hub = hub.name(), connection = short(&connection_id), "a client asks for a lost connection");
+    Ok(RestoreClaim { connection_id, user: given_back })
+}
