@@ -299,6 +299,7 @@ pub mod value;
 pub use axum;
 pub use bytes;
 pub use call::rehomed::Rehomed;
+pub use call::restored::Restored;
 pub use call::{CloseReason, FromContext};
 #[doc(hidden)]
 pub use clients::interface;

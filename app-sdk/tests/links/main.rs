@@ -14,6 +14,7 @@ mod moves;
 mod questions;
 mod reassignments;
 mod restarts;
+mod restorations;
 mod results;
 mod resume;
 mod streams;
