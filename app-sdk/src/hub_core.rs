@@ -310,9 +310,9 @@ impl HubCore {
         waited == 0 && lost.waiting() > 0
     }
 
-    /// Whether anything is kept of a lost connection, or about to be.
-    pub(crate) fn keeps_lost(&self, id: &str) -> bool {
-        self.lost.as_ref().is_some_and(|lost| lock(lost).contains(id, Instant::now()))
+    /// Whether anything is kept of a lost connection for a client with this user, or about to be.
+    pub(crate) fn keeps_lost(&self, id: &str, user_id: Option<&str>) -> bool {
+        self.lost.as_ref().is_some_and(|lost| lock(lost).contains(id, user_id, Instant::now()))
     }
 
     /// Takes what the client of a lost connection had, once `on_disconnected` of that has run.

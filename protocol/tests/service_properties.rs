@@ -234,8 +234,8 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
         query,
         moved,
         text().prop_map(|connection_id| ServiceMessage::MoveConnection(MoveConnection { connection_id })),
-        (text(), number()).prop_map(|(connection_id, query_id)| {
-            ServiceMessage::RestoreQuery(RestoreQuery { connection_id, query_id })
+        (text(), optional(), number()).prop_map(|(connection_id, user_id, query_id)| {
+            ServiceMessage::RestoreQuery(RestoreQuery { connection_id, user_id, query_id })
         }),
         (number(), any::<bool>())
             .prop_map(|(query_id, is_kept)| { ServiceMessage::RestoreAnswer(RestoreAnswer { query_id, is_kept }) }),

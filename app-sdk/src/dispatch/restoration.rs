@@ -25,9 +25,12 @@ use crate::node::Node;
 
 impl Dispatcher {
     /// Answers a node whose client has lost a connection: whether this app server had it.
-    pub(super) fn answer_restore_query(&self, node: &Node, RestoreQuery { connection_id, query_id }: RestoreQuery) {
-        let is_open = || self.core.connection(&connection_id).is_some_and(|lost| lost.inbox().is_connected());
-        let is_kept = self.core.restores() && (self.core.keeps_lost(&connection_id) || is_open());
+    pub(super) fn answer_restore_query(&self, node: &Node, query: RestoreQuery) {
+        let RestoreQuery { connection_id, user_id, query_id } = query;
+        let user_id = user_id.as_deref();
+        let open = self.core.connection(&connection_id).filter(|lost| lost.request().user_id() == user_id);
+        let is_open = open.is_some_and(|lost| lost.inbox().is_connected());
+        let is_kept = self.core.restores() && (is_open || self.core.keeps_lost(&connection_id, user_id));
         self.core.outbound.control(node, &ServiceMessage::RestoreAnswer(RestoreAnswer { query_id, is_kept }));
     }
 

@@ -22,7 +22,7 @@ const CLIENTS_MAX: usize = 65_536;
 /// Maximum bytes of the names of all their groups. Items are the app's, and have a size only it knows.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// What a client had when its connection was lost.
+/// Belongings of a client whose connection was lost.
 #[derive(Debug)]
 pub(crate) struct LostClient {
     pub(crate) cause: Cause,
@@ -38,7 +38,7 @@ pub(crate) struct LostClient {
 pub(crate) struct LostClients {
     kept_for: Duration,
     clients: HashMap<ByteString, LostState>,
-    /// Those that are kept, the oldest first, with the end of their time. Some may have been taken since.
+    /// Ends of the time of all that are kept, the oldest first. Some clients may have been taken since.
     order: VecDeque<(Instant, ByteString)>,
     group_bytes: usize,
 }
@@ -125,10 +125,14 @@ impl LostClients {
         self.order.len()
     }
 
-    /// Whether anything is kept of this connection, or about to be.
-    pub(crate) fn contains(&mut self, id: &str, now: Instant) -> bool {
+    /// Whether anything is kept of this connection for a client with this user, or about to be.
+    pub(crate) fn contains(&mut self, id: &str, user_id: Option<&str>, now: Instant) -> bool {
         self.drop_old(now);
-        self.clients.contains_key(id)
+        let lost = match self.clients.get(id) {
+            Some(LostState::Ending(_, lost) | LostState::Kept(lost)) => lost,
+            None => return false,
+        };
+        lost.user_id.as_deref() == user_id
     }
 
     /// Takes what is kept of this connection, for a client with this user.
@@ -200,11 +204,11 @@ mod tests {
         let (mut clients, now) = (LostClients::new(KEPT_FOR), Instant::now());
         keep(&mut clients, "a", &["red"], now);
         assert!(matches!(clients.take("a", Some("ann"), now), FoundLost::Nothing));
-        assert!(clients.contains("a", now));
+        assert!(clients.contains("a", None, now) && !clients.contains("a", Some("ann"), now));
         let FoundLost::Taken(taken) = clients.take("a", None, now) else { panic!("it is kept") };
         assert_eq!(taken.groups, ["red"]);
         assert!(matches!(clients.take("a", None, now), FoundLost::Nothing));
-        assert!(!clients.contains("a", now));
+        assert!(!clients.contains("a", None, now));
         assert_eq!(clients.group_bytes, 0);
     }
 
@@ -212,7 +216,7 @@ mod tests {
     fn a_connection_that_is_ending_is_waited_for() {
         let (mut clients, now) = (LostClients::new(KEPT_FOR), Instant::now());
         begin(&mut clients, "a");
-        assert!(clients.contains("a", now));
+        assert!(clients.contains("a", None, now));
         let FoundLost::Ending(ended) = clients.take("a", None, now) else { panic!("it is ending") };
         assert!(!ended.is_cancelled());
         end(&mut clients, "a", &[], now);
@@ -220,9 +224,9 @@ mod tests {
         assert!(matches!(clients.take("a", None, now), FoundLost::Taken(_)));
         begin(&mut clients, "b");
         clients.end("b", None, now);
-        assert!(!clients.contains("b", now), "it never was open");
+        assert!(!clients.contains("b", None, now), "it never was open");
         assert_eq!(end(&mut clients, "c", &[], now), 0);
-        assert!(!clients.contains("c", now), "it said goodbye");
+        assert!(!clients.contains("c", None, now), "it said goodbye");
     }
 
     #[test]
@@ -230,10 +234,10 @@ mod tests {
         let (mut clients, now) = (LostClients::new(KEPT_FOR), Instant::now());
         keep(&mut clients, "a", &["red"], now);
         keep(&mut clients, "b", &["red"], now + KEPT_FOR / 2);
-        assert!(clients.contains("a", now + KEPT_FOR - Duration::from_millis(1)));
+        assert!(clients.contains("a", None, now + KEPT_FOR - Duration::from_millis(1)));
         assert_eq!(clients.drop_old(now + KEPT_FOR), Some(now + KEPT_FOR * 3 / 2));
         assert!(matches!(clients.take("a", None, now + KEPT_FOR), FoundLost::Nothing));
-        assert!(clients.contains("b", now + KEPT_FOR));
+        assert!(clients.contains("b", None, now + KEPT_FOR));
         assert_eq!(clients.drop_old(now + KEPT_FOR * 2), None);
         assert!(clients.clients.is_empty() && clients.group_bytes == 0);
     }
@@ -244,7 +248,11 @@ mod tests {
         let dropped: usize = (0..CLIENTS_MAX).map(|id| keep(&mut clients, &id.to_string(), &[], now)).sum();
         assert_eq!(dropped, 0);
         assert_eq!(keep(&mut clients, "one more", &[], now), 1);
-        assert!(!clients.contains("0", now) && clients.contains("1", now) && clients.contains("one more", now));
+        assert!(
+            !clients.contains("0", None, now)
+                && clients.contains("1", None, now)
+                && clients.contains("one more", None, now)
+        );
     }
 
     #[test]
@@ -253,7 +261,7 @@ mod tests {
         let long = "x".repeat(GROUP_BYTES_MAX / 2);
         let dropped = ["a", "b", "c"].map(|id| keep(&mut clients, id, &[&long], now));
         assert_eq!(dropped, [0, 0, 1]);
-        assert!(!clients.contains("a", now) && clients.contains("b", now));
+        assert!(!clients.contains("a", None, now) && clients.contains("b", None, now));
     }
 
     #[test]

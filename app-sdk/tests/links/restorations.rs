@@ -59,7 +59,12 @@ async fn joined(link: &mut ProxyLink) -> (String, String) {
 
 /// Asks whether anything is kept of a connection.
 async fn is_kept(link: &mut ProxyLink, id: &str) -> bool {
-    link.send(ServiceMessage::RestoreQuery(RestoreQuery { connection_id: id.into(), query_id: 7 })).await;
+    link.send(ServiceMessage::RestoreQuery(RestoreQuery {
+        connection_id: id.into(),
+        user_id: Some("ann".into()),
+        query_id: 7,
+    }))
+    .await;
     match link.next().await {
         ServiceMessage::RestoreAnswer(RestoreAnswer { query_id: 7, is_kept }) => is_kept,
         other => panic!("{other:?}"),

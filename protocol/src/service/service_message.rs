@@ -581,6 +581,8 @@ pub struct Stamped {
 pub struct RestoreQuery {
     /// Id of the lost connection.
     pub connection_id: ByteString,
+    /// User of the client that asks for it; nobody else's is kept for it.
+    pub user_id: Option<ByteString>,
     /// To be answered with this id.
     pub query_id: i64,
 }

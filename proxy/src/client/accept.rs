@@ -101,7 +101,8 @@ async fn find_restoring_home(
     LostConnection { id, user }: LostConnection,
 ) -> Option<HomeLink> {
     let restores = &shard.counters().restores;
-    let found = shard.shared().restore_queries.find(&pending.hub, &id).await;
+    let user_id = user.as_ref().map_or(pending.user.as_deref(), |user| user.id.as_deref());
+    let found = shard.shared().restore_queries.find(&pending.hub, &id, user_id).await;
     let Some(home) = found.and_then(|app| pending.hub.choose_home_at(app)) else {
         restores.of(RestoreOutcome::Nothing).increment();
         return None;

@@ -55,7 +55,7 @@ impl Scene {
     /// Id that the next query of an app server names; `is_kept` is answered.
     async fn answer_query(&mut self, app: usize, is_kept: bool) -> String {
         match self.link(app).next().await {
-            ServiceMessage::RestoreQuery(RestoreQuery { connection_id, query_id }) => {
+            ServiceMessage::RestoreQuery(RestoreQuery { connection_id, query_id, .. }) => {
                 self.link(app).send(ServiceMessage::RestoreAnswer(RestoreAnswer { query_id, is_kept })).await;
                 connection_id.to_string()
             }
@@ -175,6 +175,11 @@ fn a_user_that_the_app_had_named_is_given_back_with_the_rest() {
             assert_eq!(has_role, is_kept);
             scene.link(0).data().await;
         }
+        // The one that has got its user back is lost as well.
+        let (_, second) = negotiate(&scene.stage, "/chat", &format!("&restore={lost}")).await;
+        clients.push(scene.begin_anew(&second, "").await);
+        scene.answer_query(0, true).await;
+        assert_eq!(user(&scene.link(0).opening().await), Some("ann"));
     });
 }
 

@@ -42,15 +42,19 @@ fn judge(endpoint: &Endpoint, hub: &Hub, sealed: String, user: &User) -> Result<
     if !lost.hub.eq_ignore_ascii_case(&hub.settings().path) {
         return Err("the token is another hub's");
     }
-    let is_over = lost.expires_s.is_some_and(|expires_s| expires_s <= unix_seconds());
-    let given_back = match (&user.id, lost.user) {
-        (shown, of_lost) if *shown == of_lost => None,
-        (Some(_), _) => return Err("the token is another user's"),
-        (None, _) if lost.binding == UserBinding::AccessToken => return Err("an access token shows its user"),
-        (None, _) if is_over => return Err("the time of its user is over"),
-        (None, id) => Some(User { id, claims: lost.claims, expires_s: lost.expires_s }),
+    let ConnectionToken { user: named, claims, expires_s, restores, .. } = lost;
+    let named = named.map(|id| User { id: Some(id), claims, expires_s });
+    // A connection that has got its user back has none in its own token.
+    let of_lost = named.or_else(|| restores.and_then(|claim| claim.user)).unwrap_or_default();
+    let is_over = of_lost.expires_s.is_some_and(|expires_s| expires_s <= unix_seconds());
+    let user = match &user.id {
+        shown if *shown == of_lost.id => None,
+        Some(_) => return Err("the token is another user's"),
+        None if lost.binding == UserBinding::AccessToken => return Err("an access token shows its user"),
+        None if is_over => return Err("the time of its user is over"),
+        None => Some(of_lost),
     };
     let connection_id = lost.connection_id.unwrap_or(sealed);
     debug!(hub = hub.name(), connection = short(&connection_id), "a client asks for a lost connection");
-    Ok(RestoreClaim { connection_id, user: given_back })
+    Ok(RestoreClaim { connection_id, user })
 }

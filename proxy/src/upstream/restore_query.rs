@@ -44,8 +44,9 @@ struct OpenQuery<'a> {
 }
 
 impl RestoreQueries {
-    /// Finds the app server that keeps what the client of a lost connection had. Asks each one once.
-    pub(crate) async fn find(&self, hub: &Hub, connection_id: &ByteString) -> Option<AppServerId> {
+    /// Finds the app server that keeps what the client of a lost connection had, for a client with this user. Asks each one
+    /// once.
+    pub(crate) async fn find(&self, hub: &Hub, connection_id: &ByteString, user: Option<&str>) -> Option<AppServerId> {
         let pools = hub.pools();
         let links: Vec<_> = pools.iter().filter(|pool| pool.restores()).filter_map(|pool| pool.choose_home()).collect();
         if links.is_empty() {
@@ -54,8 +55,8 @@ impl RestoreQueries {
         let (found, answer) = oneshot::channel();
         let query = self.open(WaitingQuery { asked: links.iter().map(|link| link.app()).collect(), found })?;
         for link in links {
-            let (connection_id, query_id) = (connection_id.clone(), query.id);
-            link.send(&ServiceMessage::RestoreQuery(RestoreQuery { connection_id, query_id }));
+            let (connection_id, user_id) = (connection_id.clone(), user.map(ByteString::from));
+            link.send(&ServiceMessage::RestoreQuery(RestoreQuery { connection_id, user_id, query_id: query.id }));
         }
         timeout(ANSWER_TIMEOUT, answer).await.ok()?.ok()
     }

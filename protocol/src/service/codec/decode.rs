@@ -75,6 +75,7 @@ fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessag
         }),
         63 => M::RestoreQuery(RestoreQuery {
             connection_id: fields.text("connectionId")?,
+            user_id: fields.optional_text("userId")?,
             query_id: fields.integer("queryId")?,
         }),
         64 => {

@@ -348,8 +348,9 @@ fn stamped(out: &mut Writer, it: &Stamped) {
 }
 
 fn restore_query(out: &mut Writer, it: &RestoreQuery) {
-    begin(out, 4, 63);
+    begin(out, 5, 63);
     out.text(&it.connection_id);
+    optional_text(out, it.user_id.as_ref());
     out.integer(it.query_id);
     no_extension(out);
 }
